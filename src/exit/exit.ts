@@ -1,0 +1,29 @@
+/**
+ * The interface of an exit: where inner packets leave for the internet and come back. An exit sees inner IP
+ * packets that the relay's policy has already allowed, never keys or outer addresses.
+ */
+import type { Burst } from "../vector/burst.ts";
+
+export interface Exit {
+  /** "tun" or "userspace". */
+  readonly name: string;
+  /** One line for people: what it is and why it was chosen is the caller's part. */
+  readonly description: string;
+  /** Takes the rows whose next is TO_EXIT: sends the packet and marks the row DONE (or HELD, or a drop reason). */
+  send(burst: Burst, nowUs: number): void;
+  /**
+   * Adds inner packets that came from outside, without waiting, until the burst or the supply ends: slot, offset
+   * and length set, next = TO_TUNNEL. Returns the rows added.
+   */
+  receive(burst: Burst, nowUs: number): number;
+  /** Calls back whenever `receive` would find something after it had found nothing. */
+  onReadable(wake: () => void): void;
+  /** Drops idle flows. Called about once a second. */
+  handleTimeout(nowUs: number): void;
+  /** Undefined while packets can leave; otherwise the sentence that says what is wrong. */
+  fault(): string | undefined;
+  /** Live flows, for metrics. */
+  readonly flowCount: number;
+  /** Removes everything that it made. Safe to call twice. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,26 @@
+/**
+ * The interface of a port: a door through which outer datagrams come and go, in bursts. A port fills slots of
+ * the burst's own arena, so that io_uring, AF_XDP and DPDK ports can receive without copying. Ports know
+ * addresses and bytes, never sessions.
+ */
+import type { Burst } from "../vector/burst.ts";
+
+export interface Port {
+  /** What it listens on, for people: "[::]:4433 (udp)". */
+  readonly description: string;
+  /** The UDP port number it is bound to. */
+  readonly localPort: number;
+  /**
+   * Adds every datagram that has arrived to the burst, without waiting, until either is full: slot, offset,
+   * length, address, port and ecn are set and next = TO_PARSE. Returns the rows added.
+   */
+  receive(burst: Burst): number;
+  /**
+   * Sends the rows whose next is TO_TRANSMIT and marks them DONE. Must not keep a reference to the bytes after
+   * it returns unless it takes the slot over (next = HELD). A datagram that the kernel refuses is counted and lost.
+   */
+  transmit(burst: Burst): void;
+  /** Calls back whenever `receive` would find something after it had found nothing. */
+  onReadable(wake: () => void): void;
+  close(): void;
+}

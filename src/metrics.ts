@@ -1,0 +1,113 @@
+/**
+ * Counters of the data path: one column of doubles over shared memory, with one writer (the data-plane
+ * Worker) and any number of readers. Holds the one table of drop reasons: code, label and sentence. Formats
+ * nothing.
+ */
+
+/** Every reason to drop a packet. The code (32 + place) travels in a burst's `next` column; order is free to change. */
+export const DROP_REASONS = [
+  ["too_short", "The datagram is shorter than its message type allows."],
+  ["bad_type", "The first bytes name no message that this port speaks."],
+  ["bad_length", "A length on the wire does not fit the bytes that arrived."],
+  ["bad_mac1", "The handshake message was not made for this relay's public key."],
+  ["cookie_required", "Under load a handshake without a valid cookie got a cookie reply instead of an answer."],
+  ["rate_limited", "The source address started more handshakes than rate_limit_per_ip allows."],
+  ["handshake_failed", "A handshake message did not decrypt: wrong preshared key, or forged."],
+  ["unknown_peer", "The handshake was sound, but its public key belongs to no peer here."],
+  ["handshake_replay", "The handshake's timestamp is not newer than the last one, or it came too fast."],
+  ["max_connections", "max_connections sessions are open; known sessions go on, new ones wait."],
+  ["bad_cookie", "A cookie reply did not authenticate or was not asked for."],
+  ["no_session", "The receiver index belongs to no live session."],
+  ["expired", "The session's keys are too old to be used."],
+  ["forged", "The packet did not authenticate."],
+  ["replayed", "The counter was seen before or is older than the replay window."],
+  ["malformed_inner", "The decrypted bytes are not a whole IPv4 or IPv6 packet."],
+  ["spoofed_inner", "The inner source address is not among the peer's allowed IPs."],
+  ["denied", "The destination policy forbids this inner destination."],
+  ["hop_limit", "The inner packet's TTL or hop limit ran out."],
+  ["no_route", "No peer has the inner destination among its allowed IPs."],
+  ["no_endpoint", "The peer has not been heard from, so its address is not known."],
+  ["queue_full", "Too many packets wait for the peer's handshake."],
+  ["too_big", "The packet is larger than the tunnel's MTU."],
+  ["unsupported", "The exit cannot carry this protocol; the sender was told by ICMP or RST."],
+  ["exit_full", "The exit holds as many flows as its limits allow."],
+  ["exit_error", "The exit's device or socket refused the packet."],
+  ["port_error", "The outer socket refused the datagram."],
+  ["arena_full", "All packet buffers are in use."],
+] as const;
+
+export type DropLabel = (typeof DROP_REASONS)[number][0];
+
+const FIRST_DROP = 32;
+
+/** Drop codes by label: DROP.forged is what a node writes into `next`. */
+export const DROP = Object.fromEntries(
+  DROP_REASONS.map(([label], i) => [label, FIRST_DROP + i]),
+) as { readonly [label in DropLabel]: number };
+
+/** Counters and gauges besides the drops, in the order of their places in the column. */
+export const COUNTER_NAMES = [
+  "datagrams_received",
+  "datagrams_sent",
+  "bytes_received",
+  "bytes_sent",
+  "packets_to_exit",
+  "packets_from_exit",
+  "packets_between_peers",
+  "keepalives_received",
+  "handshake_initiations",
+  "handshake_responses",
+  "handshakes_completed",
+  "cookie_replies_sent",
+  "roamed",
+  "icmp_errors_sent",
+  "bursts",
+  "loop_beats",
+  "sessions",
+  "connections",
+  "exit_flows",
+  "under_load",
+] as const;
+
+export type CounterName = (typeof COUNTER_NAMES)[number];
+
+/** Column index of each counter. */
+export const COUNTER = Object.fromEntries(
+  COUNTER_NAMES.map((name, i) => [name, i]),
+) as { readonly [name in CounterName]: number };
+
+const DROPS_AT = COUNTER_NAMES.length;
+const COLUMN_LENGTH = DROPS_AT + DROP_REASONS.length;
+
+export class Metrics {
+  /** Backing memory, to be handed to another thread. */
+  readonly shared: SharedArrayBuffer;
+  /** The column itself, for hot loops: `column[COUNTER.bursts]++`. */
+  readonly column: Float64Array;
+
+  constructor(shared = new SharedArrayBuffer(COLUMN_LENGTH * 8)) {
+    this.shared = shared;
+    this.column = new Float64Array(shared);
+  }
+
+  get(name: CounterName): number {
+    return this.column[COUNTER[name]];
+  }
+
+  add(name: CounterName, amount: number): void {
+    this.column[COUNTER[name]] += amount;
+  }
+
+  set(name: CounterName, value: number): void {
+    this.column[COUNTER[name]] = value;
+  }
+
+  /** Counts one drop by its code in `next`. */
+  drop(code: number): void {
+    this.column[DROPS_AT + code - FIRST_DROP]++;
+  }
+
+  dropped(label: DropLabel): number {
+    return this.column[DROPS_AT + DROP[label] - FIRST_DROP];
+  }
+}

@@ -1,0 +1,51 @@
+/**
+ * What is stored of a peer, and what a running relay tells about one: plain data that crosses threads and
+ * disks. Keys travel as base64 text here, as WireGuard's own tools write them.
+ */
+
+/** A peer as the store keeps it. */
+export interface PeerRecord {
+  /** Unique, 1 to 63 characters of [A-Za-z0-9._-]. */
+  name: string;
+  /** X25519 public key, 44 characters of base64. */
+  publicKey: string;
+  /** Optional preshared key, 44 characters of base64. Secret. */
+  presharedKey?: string;
+  /** Allowed inner prefixes: "10.66.0.2/32", "fd…::2/128". Sorted as leased: IPv4 first. */
+  allowedIps: string[];
+  /** When it was added, ISO 8601. */
+  created: string;
+}
+
+/** One peer's live state, for `status` and /v1. No secret in it. */
+export interface PeerSnapshot {
+  name: string;
+  publicKey: string;
+  allowedIps: string[];
+  /** "address:port" or "[address]:port" of the last authentic packet. */
+  endpoint?: string;
+  /** Seconds since the last completed handshake. */
+  lastHandshakeAgeS?: number;
+  /** Whether a session is up that can carry data. */
+  connected: boolean;
+  bytesReceived: number;
+  bytesSent: number;
+  /** Packets dropped after this peer was identified. */
+  drops: number;
+  /** Counters missing from the peer's stream, as a share 0..1 of what it sent in this epoch. */
+  lossRatio?: number;
+  /** Round trip of the last handshake that the relay started, milliseconds. */
+  rttMs?: number;
+}
+
+/** One key epoch of a session, for /v1/sessions. No secret in it. */
+export interface SessionSnapshot {
+  peer: string;
+  /** "current", "previous" or "next". */
+  epoch: string;
+  receiverIndex: number;
+  ageS: number;
+  initiator: boolean;
+  packetsSent: number;
+  highestCounterReceived: number;
+}

@@ -1,0 +1,104 @@
+// Hot path.
+/**
+ * A burst: up to 256 packets as columns of numbers that describe slots of one arena. Invariant: rows
+ * 0..count-1 are live and each owns its slot until `release` or a hand-over (`next` = HELD). A row's `next`
+ * says where it goes: below FIRST_DROP a step of the route, from there on a reason to drop it.
+ */
+import { type Arena, NONE, packetStart } from "./arena.ts";
+
+/** Rows in a full burst. */
+export const BURST_CAPACITY = 256;
+
+// Steps of the route. Drop reasons start at FIRST_DROP and are listed in metrics.ts.
+/** Nothing more to do; the slot goes back. */
+export const DONE = 0;
+/** Received, not yet looked at. */
+export const TO_PARSE = 1;
+/** A WireGuard handshake initiation (type 1). */
+export const TO_INITIATION = 2;
+/** A WireGuard handshake response (type 2). */
+export const TO_RESPONSE = 3;
+/** A WireGuard cookie reply (type 3). */
+export const TO_COOKIE = 4;
+/** Transport data with a known session, to be opened. */
+export const TO_OPEN = 5;
+/** Authentic plaintext, not yet judged. */
+export const OPENED = 6;
+/** An inner packet that leaves by the exit. */
+export const TO_EXIT = 7;
+/** An inner packet that goes to a peer: egress starts here. */
+export const TO_TUNNEL = 8;
+/** A plaintext with session and counter, to be sealed. */
+export const TO_SEAL = 9;
+/** A finished datagram for the port. */
+export const TO_TRANSMIT = 10;
+/** Someone else owns the slot now; it is not released with the burst. */
+export const HELD = 11;
+/** The first drop reason; every `next` from here on ends the row. */
+export const FIRST_DROP = 32;
+
+export class Burst {
+  readonly arena: Arena;
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  readonly view: DataView<ArrayBuffer>;
+  /** Live rows, 0 to BURST_CAPACITY. */
+  count = 0;
+  /** Arena slot that owns the row's bytes. */
+  readonly slot = new Uint32Array(BURST_CAPACITY);
+  /** First byte of the datagram or packet, as an arena offset. */
+  readonly offset = new Uint32Array(BURST_CAPACITY);
+  /** Length in bytes. */
+  readonly length = new Uint32Array(BURST_CAPACITY);
+  /** Step or drop reason. */
+  readonly next = new Uint8Array(BURST_CAPACITY);
+  /** Outer address: four host-order words a row, IPv4 as ::ffff:a.b.c.d. Source on receive, destination on send. */
+  readonly address = new Uint32Array(4 * BURST_CAPACITY);
+  /** Outer UDP port. */
+  readonly port = new Uint16Array(BURST_CAPACITY);
+  /** ECN bits of the outer IP header, 0 to 3; 0 where the port cannot tell. */
+  readonly ecn = new Uint8Array(BURST_CAPACITY);
+  /** Row of the session table, or NONE. */
+  readonly session = new Uint32Array(BURST_CAPACITY);
+  /** Row of the peer table, or NONE. */
+  readonly peer = new Uint32Array(BURST_CAPACITY);
+  /** Nonce counter, an integer below 2^53. */
+  readonly counter = new Float64Array(BURST_CAPACITY);
+
+  constructor(arena: Arena) {
+    this.arena = arena;
+    this.bytes = arena.bytes;
+    this.view = arena.view;
+  }
+
+  /**
+   * Adds a row that owns `slot`, its bytes starting at the slot's packet start, and returns the row's
+   * number. The caller has checked that the burst is not full.
+   */
+  push(slot: number, length: number, next: number): number {
+    const row = this.count++;
+    this.slot[row] = slot;
+    this.offset[row] = packetStart(slot);
+    this.length[row] = length;
+    this.next[row] = next;
+    this.session[row] = NONE;
+    this.peer[row] = NONE;
+    this.ecn[row] = 0;
+    return row;
+  }
+
+  /** Takes a free slot and adds a row for it; returns the row, or -1 when burst or arena is full. */
+  grow(length: number, next: number): number {
+    if (this.count === BURST_CAPACITY) return -1;
+    const slot = this.arena.take();
+    return slot === NONE ? -1 : this.push(slot, length, next);
+  }
+
+  /** Gives every row's slot back, except those that were handed over, and empties the burst. */
+  release(): void {
+    const { arena, slot, next, count } = this;
+    for (let row = 0; row < count; row++) {
+      if (next[row] !== HELD) arena.release(slot[row]);
+    }
+    this.count = 0;
+  }
+}
