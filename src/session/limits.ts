@@ -1,0 +1,59 @@
+/**
+ * The times and counts that govern a session: the constants of the WireGuard whitepaper §6.1, in microseconds
+ * and messages, plus this relay's own bounds. Data only; who obeys them is in timers and peers.
+ */
+
+const SECOND_US = 1_000_000;
+
+export interface Limits {
+  /** The initiator makes a new key after this age. */
+  rekeyAfterUs: number;
+  /** No key older than this is used in either direction; it is erased then. */
+  rejectAfterUs: number;
+  /** Wait for a handshake response before the next attempt. */
+  rekeyTimeoutUs: number;
+  /** Handshake attempts end after this long. */
+  rekeyAttemptUs: number;
+  /** Silence after received data that a keepalive breaks. */
+  keepaliveUs: number;
+  /** A random part of up to this is added to every retry, so that two ends do not march in step. */
+  jitterUs: number;
+  /** Messages after which the initiator makes a new key. */
+  rekeyAfterMessages: number;
+  /** Messages after which a key is dead. WireGuard allows 2^64 - 2^13 - 1; counters here are exact to 2^53. */
+  rejectAfterMessages: number;
+  /** The life of a cookie secret. */
+  cookieUs: number;
+  /** The shortest time between two initiations of one peer that are answered. */
+  initiationIntervalUs: number;
+  /** Initiations a second, over all sources, above which cookies are asked for. */
+  initiationsPerSecond: number;
+  /** Packets that wait for one peer's handshake. */
+  stagedPackets: number;
+}
+
+export const WIREGUARD_LIMITS: Limits = Object.freeze({
+  rekeyAfterUs: 120 * SECOND_US,
+  rejectAfterUs: 180 * SECOND_US,
+  rekeyTimeoutUs: 5 * SECOND_US,
+  rekeyAttemptUs: 90 * SECOND_US,
+  keepaliveUs: 10 * SECOND_US,
+  jitterUs: 333_000,
+  rekeyAfterMessages: 2 ** 60,
+  rejectAfterMessages: 2 ** 53 - 1,
+  cookieUs: 120 * SECOND_US,
+  initiationIntervalUs: 20_000,
+  initiationsPerSecond: 200,
+  stagedPackets: 64,
+});
+
+/** The same limits with every session time divided by `factor`, for tests that cannot wait two minutes. */
+export function scaledLimits(factor: number): Limits {
+  const limits = { ...WIREGUARD_LIMITS };
+  for (
+    const key of ["rekeyAfterUs", "rejectAfterUs", "rekeyTimeoutUs", "rekeyAttemptUs", "keepaliveUs"] as const
+  ) {
+    limits[key] = Math.round(limits[key] / factor);
+  }
+  return limits;
+}

@@ -1,0 +1,56 @@
+// Hot path.
+/**
+ * Anti-replay windows, one per session row: a ring of bits after RFC 6479. Invariant: a counter is accepted at
+ * most once, and never when it lies more than WINDOW_PACKETS behind the highest accepted one. Only counters of
+ * authentic packets may be shown to it.
+ */
+
+const WORDS = 512;
+const WORD_MASK = WORDS - 1;
+/** Counters that may arrive late: one word of the ring is always being reused. */
+export const WINDOW_PACKETS = (WORDS - 1) * 32;
+
+export class ReplayWindows {
+  /** Highest counter accepted, per row; -1 before the first. */
+  readonly highest: Float64Array;
+  /** Packets accepted, per row. */
+  readonly accepted: Float64Array;
+  readonly #bits: Uint32Array;
+
+  /** @param rows session rows; the bitmaps take 2 KB a row, which the system commits only when touched. */
+  constructor(rows: number) {
+    this.highest = new Float64Array(rows).fill(-1);
+    this.accepted = new Float64Array(rows);
+    this.#bits = new Uint32Array(rows * WORDS);
+  }
+
+  /** Forgets a row's history, for a new key. */
+  reset(row: number): void {
+    this.highest[row] = -1;
+    this.accepted[row] = 0;
+    this.#bits.fill(0, row * WORDS, (row + 1) * WORDS);
+  }
+
+  /** Marks `counter` (an integer, 0 to 2^53 - 1) as seen; false when it was seen before or is too old. */
+  accept(row: number, counter: number): boolean {
+    const bits = this.#bits;
+    const base = row * WORDS;
+    const highest = this.highest[row];
+    if (counter > highest) {
+      const last = Math.floor(highest / 32);
+      const ahead = Math.floor(counter / 32) - last;
+      const clear = ahead > WORDS ? WORDS : ahead;
+      for (let i = 1; i <= clear; i++) bits[base + ((last + i) & WORD_MASK)] = 0;
+      this.highest[row] = counter;
+    } else if (highest - counter > WINDOW_PACKETS) {
+      return false;
+    }
+    // ToUint32 keeps the low 32 bits, which is all that a ring of 2^14 places needs.
+    const at = base + ((counter >>> 5) & WORD_MASK);
+    const bit = 1 << (counter & 31);
+    if ((bits[at] & bit) !== 0) return false;
+    bits[at] |= bit;
+    this.accepted[row]++;
+    return true;
+  }
+}

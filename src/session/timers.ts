@@ -1,0 +1,94 @@
+/**
+ * One deadline per peer in an indexed binary heap over typed arrays. Invariant: the heap's top is the earliest
+ * deadline, so "when next" is one read and expiry is exact, which a wheel of ticks is not. Allocates nothing
+ * after construction; knows nothing of what a deadline means.
+ */
+
+const ABSENT = -1;
+
+export class Timers {
+  readonly #due: Float64Array;
+  readonly #heap: Int32Array;
+  readonly #place: Int32Array;
+  #count = 0;
+
+  /** @param capacity ids are 0 to capacity - 1. */
+  constructor(capacity: number) {
+    this.#due = new Float64Array(capacity);
+    this.#heap = new Int32Array(capacity);
+    this.#place = new Int32Array(capacity).fill(ABSENT);
+  }
+
+  /** The earliest deadline in microseconds, or Infinity. */
+  get nextUs(): number {
+    return this.#count === 0 ? Infinity : this.#due[this.#heap[0]];
+  }
+
+  /** Sets the id's deadline; Infinity removes it. */
+  set(id: number, dueUs: number): void {
+    const place = this.#place[id];
+    if (dueUs === Infinity) {
+      if (place !== ABSENT) this.#removeAt(place);
+      return;
+    }
+    this.#due[id] = dueUs;
+    if (place === ABSENT) {
+      this.#put(this.#count++, id);
+      this.#rise(this.#count - 1);
+    } else {
+      this.#rise(place);
+      this.#sink(this.#place[id]);
+    }
+  }
+
+  /** Moves the id's deadline to `dueUs` if that is earlier than what it has. */
+  hasten(id: number, dueUs: number): void {
+    if (this.#place[id] === ABSENT || dueUs < this.#due[id]) this.set(id, dueUs);
+  }
+
+  /** Takes one id whose deadline is `nowUs` or earlier, or -1. */
+  takeExpired(nowUs: number): number {
+    if (this.#count === 0 || this.#due[this.#heap[0]] > nowUs) return -1;
+    const id = this.#heap[0];
+    this.#removeAt(0);
+    return id;
+  }
+
+  #put(place: number, id: number): void {
+    this.#heap[place] = id;
+    this.#place[id] = place;
+  }
+
+  #removeAt(place: number): void {
+    this.#place[this.#heap[place]] = ABSENT;
+    const moved = this.#heap[--this.#count];
+    if (place === this.#count) return;
+    this.#put(place, moved);
+    this.#rise(place);
+    this.#sink(this.#place[moved]);
+  }
+
+  #rise(place: number): void {
+    const id = this.#heap[place];
+    while (place > 0) {
+      const parent = (place - 1) >> 1;
+      if (this.#due[this.#heap[parent]] <= this.#due[id]) break;
+      this.#put(place, this.#heap[parent]);
+      place = parent;
+    }
+    this.#put(place, id);
+  }
+
+  #sink(place: number): void {
+    const id = this.#heap[place];
+    for (;;) {
+      let child = 2 * place + 1;
+      if (child >= this.#count) break;
+      if (child + 1 < this.#count && this.#due[this.#heap[child + 1]] < this.#due[this.#heap[child]]) child++;
+      if (this.#due[this.#heap[child]] >= this.#due[id]) break;
+      this.#put(place, this.#heap[child]);
+      place = child;
+    }
+    this.#put(place, id);
+  }
+}
