@@ -1,0 +1,136 @@
+/**
+ * MAC1, MAC2 and cookies (PROTOCOL §4; whitepaper §5.3, §5.4.4, §5.4.7): the proof that a handshake message was
+ * made for this key and, under load, that its sender receives at its address. Invariant: checking allocates
+ * nothing that a sender controls and keeps no state per sender.
+ */
+import { equalSecrets, hash, mac, openCookie, sealCookie } from "../codec/hash.ts";
+import {
+  COOKIE_NONCE_AT,
+  COOKIE_REPLY_BYTES,
+  COOKIE_SEALED_AT,
+  MAC_BYTES,
+  TYPE_COOKIE_REPLY,
+} from "../wire/wireguard.ts";
+
+const text = new TextEncoder();
+const MAC1_LABEL = text.encode("mac1----");
+const COOKIE_LABEL = text.encode("cookie--");
+
+/** The key of MAC1 for messages to the owner of `publicKey`. */
+export function mac1Key(publicKey: Uint8Array): Uint8Array {
+  return hash(MAC1_LABEL, publicKey);
+}
+
+/** The key under which the owner of `publicKey` seals its cookie replies. */
+export function cookieKey(publicKey: Uint8Array): Uint8Array {
+  return hash(COOKIE_LABEL, publicKey);
+}
+
+/** The receiving side: checks MACs and hands out cookies. */
+export class CookieChecker {
+  readonly #mac1Key: Uint8Array;
+  readonly #cookieKey: Uint8Array;
+  readonly #secret = new Uint8Array(32);
+  readonly #source = new Uint8Array(18);
+  #secretMadeUs = -Infinity;
+
+  constructor(publicKey: Uint8Array, readonly random: (bytes: Uint8Array) => void, readonly lifeUs: number) {
+    this.#mac1Key = mac1Key(publicKey);
+    this.#cookieKey = cookieKey(publicKey);
+  }
+
+  /** Whether MAC1, at `mac1At` of the message, was made for this relay's key. */
+  hasMac1(message: Uint8Array, mac1At: number): boolean {
+    const expected = mac(this.#mac1Key, message.subarray(0, mac1At));
+    return equalSecrets(expected, message.subarray(mac1At, mac1At + MAC_BYTES));
+  }
+
+  /** Whether MAC2 proves that the sender got a cookie at this address and port. */
+  hasMac2(
+    message: Uint8Array,
+    mac1At: number,
+    words: Uint32Array,
+    at: number,
+    port: number,
+    nowUs: number,
+  ): boolean {
+    if (nowUs - this.#secretMadeUs > this.lifeUs) return false;
+    const expected = mac(this.#cookie(words, at, port), message.subarray(0, mac1At + MAC_BYTES));
+    return equalSecrets(expected, message.subarray(mac1At + MAC_BYTES, mac1At + 2 * MAC_BYTES));
+  }
+
+  /** Writes a cookie reply of 64 bytes over the message that it answers. */
+  reply(
+    message: Uint8Array,
+    mac1At: number,
+    receiver: number,
+    words: Uint32Array,
+    at: number,
+    port: number,
+    nowUs: number,
+  ): void {
+    if (nowUs - this.#secretMadeUs > this.lifeUs) {
+      this.random(this.#secret);
+      this.#secretMadeUs = nowUs;
+    }
+    const nonce = new Uint8Array(COOKIE_SEALED_AT - COOKIE_NONCE_AT);
+    this.random(nonce);
+    const mac1 = message.slice(mac1At, mac1At + MAC_BYTES);
+    const sealed = sealCookie(this.#cookieKey, nonce, this.#cookie(words, at, port), mac1);
+    message.fill(0, 0, 4);
+    message[0] = TYPE_COOKIE_REPLY;
+    for (let i = 0; i < 4; i++) message[4 + i] = receiver >>> (8 * i);
+    message.set(nonce, COOKIE_NONCE_AT);
+    message.set(sealed.subarray(0, COOKIE_REPLY_BYTES - COOKIE_SEALED_AT), COOKIE_SEALED_AT);
+  }
+
+  #cookie(words: Uint32Array, at: number, port: number): Uint8Array {
+    const source = this.#source;
+    for (let i = 0; i < 16; i++) source[i] = words[at + (i >> 2)] >>> (24 - 8 * (i & 3));
+    source[16] = port >>> 8;
+    source[17] = port & 255;
+    return mac(this.#secret, source);
+  }
+}
+
+/** The sending side, one per peer: signs handshake messages and remembers the peer's cookie. */
+export class CookieJar {
+  readonly #mac1Key: Uint8Array;
+  readonly #cookieKey: Uint8Array;
+  readonly #lastMac1 = new Uint8Array(MAC_BYTES);
+  #awaiting = false;
+  #cookie: Uint8Array | undefined;
+  #cookieGotUs = -Infinity;
+
+  constructor(peerPublicKey: Uint8Array, readonly lifeUs: number) {
+    this.#mac1Key = mac1Key(peerPublicKey);
+    this.#cookieKey = cookieKey(peerPublicKey);
+  }
+
+  /** Writes MAC1 and MAC2 at `mac1At`; MAC2 is zero without a fresh cookie. */
+  sign(message: Uint8Array, mac1At: number, nowUs: number): void {
+    const mac1 = mac(this.#mac1Key, message.subarray(0, mac1At));
+    message.set(mac1, mac1At);
+    this.#lastMac1.set(mac1);
+    this.#awaiting = true;
+    const mac2At = mac1At + MAC_BYTES;
+    if (this.#cookie && nowUs - this.#cookieGotUs <= this.lifeUs) {
+      message.set(mac(this.#cookie, message.subarray(0, mac2At)), mac2At);
+    } else {
+      message.fill(0, mac2At, mac2At + MAC_BYTES);
+    }
+  }
+
+  /** Takes a cookie reply to the last signed message; false when it is not authentic or was not asked for. */
+  accept(message: Uint8Array, nowUs: number): boolean {
+    if (!this.#awaiting) return false;
+    const nonce = message.slice(COOKIE_NONCE_AT, COOKIE_SEALED_AT);
+    const sealed = message.slice(COOKIE_SEALED_AT, COOKIE_REPLY_BYTES);
+    const cookie = openCookie(this.#cookieKey, nonce, sealed, this.#lastMac1);
+    if (!cookie) return false;
+    this.#awaiting = false;
+    this.#cookie = cookie;
+    this.#cookieGotUs = nowUs;
+    return true;
+  }
+}
