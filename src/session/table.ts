@@ -1,0 +1,112 @@
+// Hot path.
+/**
+ * The session table: one row per key epoch or pending handshake, as columns. Invariant: a receiver index names
+ * at most one live row, and a freed row's keys are overwritten and its index never matches again by accident
+ * (10 bits of every index are drawn anew). Does not know peers beyond their number, nor time beyond a birthday.
+ */
+import type { Aead } from "../codec/kernels.ts";
+import { NONE } from "../vector/arena.ts";
+import { ReplayWindows } from "./replay.ts";
+
+const ROW_BITS = 18;
+const ROW_MASK = (1 << ROW_BITS) - 1;
+const WORKER_SHIFT = 28;
+const MIDDLE_MASK = (1 << (WORKER_SHIFT - ROW_BITS)) - 1;
+
+export class SessionTable {
+  readonly capacity: number;
+  /** The index that the other end must name, by row; NONE for a free row. */
+  readonly receiverIndex: Uint32Array;
+  /** The index that this end must name when sending. */
+  readonly remoteIndex: Uint32Array;
+  /** Owner in the peer table. */
+  readonly peer: Uint32Array;
+  /** When the keys came to be, in microseconds. */
+  readonly bornUs: Float64Array;
+  /** The counter of the next packet to send. */
+  readonly sendCounter: Float64Array;
+  /** 1 when this end started the handshake. */
+  readonly initiator: Uint8Array;
+  /** 1 while the row has transport keys. */
+  readonly keyed: Uint8Array;
+  readonly replay: ReplayWindows;
+  /** Rows in use. */
+  count = 0;
+
+  readonly #aead: Aead;
+  readonly #free: Uint32Array;
+  readonly #random: () => number;
+  readonly #worker: number;
+
+  /**
+   * @param capacity rows, 1 to 2^18.
+   * @param worker 0 to 15, the top four bits of every receiver index: what steering reads.
+   * @param random a fresh uniform u32 per call.
+   */
+  constructor(capacity: number, worker: number, aead: Aead, random: () => number) {
+    if (capacity < 1 || capacity > 1 << ROW_BITS) throw new RangeError(`sessions: capacity ${capacity}`);
+    this.capacity = capacity;
+    this.receiverIndex = new Uint32Array(capacity).fill(NONE);
+    this.remoteIndex = new Uint32Array(capacity);
+    this.peer = new Uint32Array(capacity);
+    this.bornUs = new Float64Array(capacity);
+    this.sendCounter = new Float64Array(capacity);
+    this.initiator = new Uint8Array(capacity);
+    this.keyed = new Uint8Array(capacity);
+    this.replay = new ReplayWindows(capacity);
+    this.#aead = aead;
+    this.#random = random;
+    this.#worker = worker & 15;
+    this.#free = new Uint32Array(capacity);
+    for (let i = 0; i < capacity; i++) this.#free[i] = capacity - 1 - i;
+  }
+
+  /** Takes a row for a handshake of `peer`, or NONE when the table is full. */
+  allocate(peer: number): number {
+    if (this.count === this.capacity) return NONE;
+    const row = this.#free[this.capacity - 1 - this.count++];
+    const middle = this.#random() & MIDDLE_MASK;
+    const index = ((this.#worker << WORKER_SHIFT) | (middle << ROW_BITS) | row) >>> 0;
+    // The all-ones index is the sentinel of a free row.
+    this.receiverIndex[row] = index === NONE ? (index ^ (1 << ROW_BITS)) >>> 0 : index;
+    this.peer[row] = peer;
+    this.keyed[row] = 0;
+    return row;
+  }
+
+  /** Gives a row its transport keys; its counters start at zero. */
+  key(
+    row: number,
+    remoteIndex: number,
+    initiator: boolean,
+    nowUs: number,
+    send: Uint8Array,
+    receive: Uint8Array,
+  ) {
+    this.#aead.install(row, send, receive);
+    this.remoteIndex[row] = remoteIndex;
+    this.initiator[row] = initiator ? 1 : 0;
+    this.bornUs[row] = nowUs;
+    this.sendCounter[row] = 0;
+    this.keyed[row] = 1;
+    this.replay.reset(row);
+  }
+
+  /** Overwrites the row's keys and frees it. Does nothing for NONE. */
+  erase(row: number): void {
+    if (row === NONE) return;
+    this.#aead.erase(row);
+    this.keyed[row] = 0;
+    this.receiverIndex[row] = NONE;
+    this.peer[row] = NONE;
+    this.#free[this.capacity - this.count--] = row;
+  }
+
+  /** The row that a receiver index names, or NONE. */
+  find(receiverIndex: number): number {
+    const row = receiverIndex & ROW_MASK;
+    return row < this.capacity && this.receiverIndex[row] === receiverIndex && receiverIndex !== NONE
+      ? row
+      : NONE;
+  }
+}
