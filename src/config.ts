@@ -1,0 +1,529 @@
+/**
+ * The configuration: TOML text and environment in, one deep-frozen Config out; every limit and default lives
+ * here. Invariant: what `parseConfig` returns has been checked whole, so nobody checks it again. Reads no file
+ * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
+ */
+import { parse } from "@std/toml";
+import * as v from "valibot";
+
+/** Where to bind: a host name or address without brackets, and a port of 1 to 65535. */
+export interface Endpoint {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** Which inner destinations are open besides the public internet. */
+export interface Destinations {
+  readonly allowLoopback: boolean;
+  readonly allowLinkLocal: boolean;
+  readonly allowPrivate: boolean;
+  readonly allowPeers: boolean;
+  /** Prefixes opened one by one, "192.168.1.0/24", host bits zero. */
+  readonly allow: readonly string[];
+}
+
+export interface Config {
+  readonly listen: Endpoint;
+  /** "host:port" as clients reach the relay; printed into their configs. */
+  readonly publicEndpoint?: string;
+  /** Open sessions, 1 to 20000. */
+  readonly maxConnections: number;
+  /** Handshakes a second that one source address may start, 1 to 1000. */
+  readonly rateLimitPerIp: number;
+  readonly exit: "auto" | "tun" | "userspace";
+  /** Device name, 1 to 15 of [a-z0-9_-]. */
+  readonly tunName: string;
+  /** Private IPv4 prefix of /8 to /29; host 1 is the relay. */
+  readonly tunnelIpv4: string;
+  /** A ULA /64, "auto" (from the relay's public key, RFC 4193) or "off". */
+  readonly tunnelIpv6: string;
+  /** Bytes of an inner packet, 576 to 1500; at least 1280 unless tunnelIpv6 is "off". */
+  readonly mtu: number;
+  /** Resolver addresses for client configs, at most 8. */
+  readonly dns: readonly string[];
+  readonly destinations: Destinations;
+  /** Where metrics and admin are served. */
+  readonly metricsListen: Endpoint;
+  /** Bearer token of the admin interface, at least 16 characters. Secret. */
+  readonly adminToken?: string;
+  /** Data-plane threads; 1. */
+  readonly workers: number;
+  readonly logLevel: "debug" | "info" | "warning" | "error";
+  readonly logFormat: "text" | "json";
+  /** Directory of the private key and the peers. */
+  readonly stateDir: string;
+}
+
+/** Environment variables by name; absent ones may be undefined. An empty value counts as absent. */
+export type Environment = Record<string, string | undefined>;
+
+/** What the program reads from its environment; the permissions of the tasks list the same names. */
+export const ENVIRONMENT_NAMES = [
+  "OXRELAY_CONFIG",
+  "OXRELAY_STATE_DIR",
+  "OXRELAY_PRIVATE_KEY",
+  "OXRELAY_PEERS",
+  "OXRELAY_ADMIN_TOKEN",
+  "FLY_APP_NAME",
+] as const;
+
+/** A configuration that is refused. The message has one line per mistake: file, key, expected, found. */
+export class ConfigError extends Error {
+  override readonly name = "ConfigError";
+}
+
+/** The configuration of an empty file and an empty environment. */
+export const DEFAULTS: Config = deepFreeze<Config>({
+  listen: { host: "::", port: 4433 },
+  maxConnections: 1000,
+  rateLimitPerIp: 20,
+  exit: "auto",
+  tunName: "oxrelay0",
+  tunnelIpv4: "10.66.0.0/16",
+  tunnelIpv6: "auto",
+  mtu: 1420,
+  dns: ["1.1.1.1", "2606:4700:4700::1111"],
+  destinations: {
+    allowLoopback: false,
+    allowLinkLocal: false,
+    allowPrivate: false,
+    allowPeers: false,
+    allow: [],
+  },
+  metricsListen: { host: "127.0.0.1", port: 9090 },
+  workers: 1,
+  logLevel: "info",
+  logFormat: "text",
+  stateDir: "state",
+});
+
+/**
+ * Fly.io: UDP must use the address of this host name, health checks come from outside the machine, and about
+ * 1300 bytes of each datagram are usable: 1240 after WireGuard, UDP and IPv4 headers. IPv6 needs 1280.
+ */
+const FLY_DEFAULTS: Config = deepFreeze<Config>({
+  ...DEFAULTS,
+  listen: { host: "fly-global-services", port: 4433 },
+  metricsListen: { host: "::", port: 9090 },
+  tunnelIpv6: "off",
+  mtu: 1240,
+});
+
+const MTU_MIN_IPV6 = 1280; // RFC 8200 section 5
+const IP_LENGTH_MAX = 45;
+
+/** An IP address's bytes (4 or 16), or undefined when the text is none (RFC 4291 section 2.2; no zone). */
+export function parseIp(text: string): Uint8Array | undefined {
+  if (text.length > IP_LENGTH_MAX) return undefined;
+  return text.includes(":") ? parseIpv6(text) : parseIpv4(text);
+}
+
+function parseIpv4(text: string): Uint8Array | undefined {
+  const parts = text.split(".");
+  if (parts.length !== 4) return undefined;
+  // A leading zero is octal to some readers and decimal to others, so nobody gets one.
+  if (!parts.every((part) => /^(0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255)) return undefined;
+  return Uint8Array.from(parts, Number);
+}
+
+function parseIpv6(text: string): Uint8Array | undefined {
+  const lastColon = text.lastIndexOf(":");
+  const tail = text.slice(lastColon + 1);
+  if (tail.includes(".")) {
+    const ipv4 = parseIpv4(tail);
+    if (ipv4 === undefined) return undefined;
+    const words = [ipv4[0] << 8 | ipv4[1], ipv4[2] << 8 | ipv4[3]];
+    return parseIpv6(text.slice(0, lastColon + 1) + words.map((word) => word.toString(16)).join(":"));
+  }
+  const halves = text.split("::");
+  if (halves.length > 2) return undefined;
+  const [head, rest] = halves.map((half) => half === "" ? [] : half.split(":"));
+  const zeros = 8 - head.length - (rest?.length ?? 0);
+  if (rest === undefined ? zeros !== 0 : zeros < 1) return undefined;
+  const groups = [...head, ...Array<string>(zeros).fill("0"), ...(rest ?? [])];
+  if (!groups.every((group) => /^[0-9a-fA-F]{1,4}$/.test(group))) return undefined;
+  return Uint8Array.from(groups.flatMap((group) => [parseInt(group, 16) >> 8, parseInt(group, 16) & 255]));
+}
+
+/** An address's canonical text (RFC 5952). `bytes` has 4 or 16 elements. */
+export function formatIp(bytes: Uint8Array): string {
+  if (bytes.length === 4) return bytes.join(".");
+  const groups = Array.from({ length: 8 }, (_, i) => (bytes[2 * i] << 8 | bytes[2 * i + 1]).toString(16));
+  const runs = [...groups.join(":").matchAll(/(?<![0-9a-f])0(:0)+(?![0-9a-f])/g)].map((match) => match[0]);
+  const longest = runs.reduce((best, run) => run.length > best.length ? run : best, "");
+  if (longest === "") return groups.join(":");
+  const text = groups.join(":");
+  const at = text.search(new RegExp(`(?<![0-9a-f])${longest}(?![0-9a-f])`));
+  return `${text.slice(0, at).replace(/:$/, "")}::${text.slice(at + longest.length).replace(/^:/, "")}`;
+}
+
+/** An IP prefix: its address bytes (4 or 16, host bits as written) and its length in bits. */
+export interface Prefix {
+  readonly bytes: Uint8Array;
+  readonly bits: number;
+}
+
+/** Parses "address/bits", or gives undefined. Host bits are kept; `networkOf` clears them. */
+export function parsePrefix(text: string): Prefix | undefined {
+  const match = /^([0-9a-fA-F:.]{2,45})\/(0|[1-9][0-9]{0,2})$/.exec(text);
+  const bytes = match === null ? undefined : parseIp(match[1]);
+  if (bytes === undefined) return undefined;
+  const bits = Number(match![2]);
+  return bits <= bytes.length * 8 ? { bytes, bits } : undefined;
+}
+
+/** The prefix's network as canonical text: "192.168.1.7/24" gives "192.168.1.0/24". */
+export function networkOf({ bytes, bits }: Prefix): string {
+  const network = bytes.map((byte, i) => byte & (0xff00 >> Math.min(8, Math.max(0, bits - 8 * i))));
+  return `${formatIp(network)}/${bits}`;
+}
+
+/** Whether the address (4 or 16 bytes) lies in the prefix. Families never match each other. */
+export function prefixContains(prefix: Prefix, address: Uint8Array): boolean {
+  if (prefix.bytes.length !== address.length) return false;
+  return networkOf({ bytes: address, bits: prefix.bits }) === networkOf(prefix);
+}
+
+/**
+ * Parses "host:port", "address:port" or "[address]:port" (port 1 to 65535), or gives undefined. The host comes
+ * back without brackets.
+ */
+export function parseEndpoint(text: string): Endpoint | undefined {
+  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]{1,253})):([1-9][0-9]{0,4})$/.exec(text);
+  if (match === null) return undefined;
+  const host = match[1] ?? match[2];
+  if (match[1] !== undefined && parseIp(host)?.length !== 16) return undefined;
+  // All digits and dots must be an address: "10.0.0.256" is a slip, not a host name.
+  if (match[2] !== undefined && /^[0-9.]+$/.test(host) && parseIp(host) === undefined) return undefined;
+  const port = Number(match[3]);
+  return port <= 65535 ? { host, port } : undefined;
+}
+
+/** The text of an endpoint, brackets added where an IPv6 address needs them. */
+export function formatEndpoint({ host, port }: Endpoint): string {
+  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
+}
+
+type Message = (issue: v.BaseIssue<unknown>) => string;
+
+function expected(what: string): Message {
+  return (issue) => `expected ${what}, found ${show(issue.input)}`;
+}
+
+function show(value: unknown): string {
+  if (typeof value === "string") {
+    return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
+  }
+  if (Array.isArray(value)) return "a list";
+  if (value instanceof Date) return "a date";
+  return typeof value === "object" ? "a table" : String(value);
+}
+
+function wholeNumber(min: number, max: number) {
+  const message = expected(`a whole number from ${min} to ${max}`);
+  return v.pipe(
+    v.number(message),
+    v.integer(message),
+    v.minValue(min, message),
+    v.maxValue(max, message),
+  );
+}
+
+function text(what: string, valid: (value: string) => boolean) {
+  const message = expected(what);
+  return v.pipe(v.string(message), v.check(valid, message));
+}
+
+function oneOf<const T extends readonly string[]>(...choices: T) {
+  return v.picklist(choices, expected(choices.map((choice) => `"${choice}"`).join(" or ")));
+}
+
+function endpoint(example: string) {
+  return v.pipe(
+    text(`"host:port" such as "${example}"`, (value) => parseEndpoint(value) !== undefined),
+    v.transform((value) => parseEndpoint(value)!),
+  );
+}
+
+/** Both prefixes and prefix lists want the network itself: a set host bit is a slip that must not pass. */
+function prefix(what: string, valid: (prefix: Prefix) => boolean) {
+  return v.pipe(
+    text(what, (value) => {
+      const parsed = parsePrefix(value);
+      return parsed !== undefined && valid(parsed);
+    }),
+    v.check(
+      (value) => {
+        const { bytes, bits } = parsePrefix(value)!;
+        return networkOf({ bytes, bits }) === `${formatIp(bytes)}/${bits}`;
+      },
+      (issue) => {
+        const network = networkOf(parsePrefix(String(issue.input))!);
+        return `expected a network without host bits, found ${show(issue.input)}; did you mean "${network}"?`;
+      },
+    ),
+  );
+}
+
+const flag = v.boolean(expected("true or false"));
+const list = (what: string) => v.array(v.unknown(), expected(what));
+
+const RFC_1918 = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"].map((range) => parsePrefix(range)!);
+
+const tunnelIpv4 = prefix(
+  'a private network (RFC 1918) of /8 to /29 such as "10.66.0.0/16"',
+  ({ bytes, bits }) =>
+    bits >= 8 && bits <= 29 &&
+    RFC_1918.some((range) => bits >= range.bits && prefixContains(range, bytes)),
+);
+
+const ULA = 'a unique local /64 such as "fd12:3456:789a::/64", "auto" or "off"';
+const tunnelIpv6 = v.union([
+  v.picklist(["auto", "off"]),
+  prefix(ULA, ({ bytes, bits }) => bytes.length === 16 && bits === 64 && bytes[0] === 0xfd),
+], expected(ULA));
+
+// A token is a secret: its message shows nothing of what was found.
+const adminToken = v.pipe(
+  v.string("expected a string of at least 16 characters without spaces"),
+  v.regex(/^[\x21-\x7e]{16,512}$/, "expected 16 to 512 printable characters without spaces"),
+);
+
+const DESTINATION_ENTRIES = {
+  allow_loopback: v.optional(flag),
+  allow_link_local: v.optional(flag),
+  allow_private: v.optional(flag),
+  allow_peers: v.optional(flag),
+  allow: v.optional(v.pipe(
+    list('a list of networks such as ["192.168.1.0/24"]'),
+    v.maxLength(256, (issue) => `expected at most 256 networks, found ${issue.input.length}`),
+    v.array(prefix('a network such as "192.168.1.0/24" or "fd00::/8"', () => true)),
+  )),
+};
+
+const ENTRIES = {
+  listen: v.optional(endpoint("[::]:4433")),
+  public_endpoint: v.optional(
+    text('"host:port" such as "relay.example.com:4433"', (value) => parseEndpoint(value) !== undefined),
+  ),
+  max_connections: v.optional(wholeNumber(1, 20000)),
+  rate_limit_per_ip: v.optional(wholeNumber(1, 1000)),
+  exit: v.optional(oneOf("auto", "tun", "userspace")),
+  tun_name: v.optional(
+    text("1 to 15 characters of a-z, 0-9, _ and -", (value) => /^[a-z0-9_-]{1,15}$/.test(value)),
+  ),
+  tunnel_ipv4: v.optional(tunnelIpv4),
+  tunnel_ipv6: v.optional(tunnelIpv6),
+  mtu: v.optional(wholeNumber(576, 1500)),
+  dns: v.optional(v.pipe(
+    list('a list of addresses such as ["1.1.1.1"]'),
+    v.maxLength(8, (issue) => `expected at most 8 addresses, found ${issue.input.length}`),
+    v.array(text('an IP address such as "1.1.1.1"', (value) => parseIp(value) !== undefined)),
+  )),
+  destinations: v.optional(
+    v.strictObject(DESTINATION_ENTRIES, expected("a table: put [destinations] on a line of its own")),
+  ),
+  metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
+  admin_token: v.optional(adminToken),
+  workers: v.optional(v.literal(
+    1,
+    (issue) =>
+      `expected 1, found ${show(issue.input)}; the portable UDP port runs one worker: ` +
+      "remove the key or set workers = 1",
+  )),
+  log_level: v.optional(oneOf("debug", "info", "warning", "error")),
+  log_format: v.optional(oneOf("text", "json")),
+  state_dir: v.optional(
+    text("the path of a directory", (value) => /^[^\0]{1,1024}$/.test(value)),
+  ),
+};
+
+const SCHEMA = v.strictObject(ENTRIES);
+
+/** Every key of the file, the section's as "destinations.allow". */
+export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key) =>
+  key === "destinations" ? Object.keys(DESTINATION_ENTRIES).map((inner) => `destinations.${inner}`) : [key]
+);
+
+/** The keys that a running relay takes over on reload; the others need a restart. */
+export const RELOADABLE_KEYS: readonly string[] = [
+  "log_level",
+  "rate_limit_per_ip",
+  "max_connections",
+  "destinations",
+  "dns",
+  "admin_token",
+  "public_endpoint",
+];
+
+/**
+ * Reads TOML text into a checked, deep-frozen Config. `file` only names the source in messages. Of `env`,
+ * FLY_APP_NAME changes defaults, OXRELAY_STATE_DIR and OXRELAY_ADMIN_TOKEN win over the file.
+ * Throws ConfigError with one line per mistake.
+ */
+export function parseConfig(text: string, file: string, env: Environment): Config {
+  const raw = parseToml(text, file);
+  const mistakes = unknownKeys(raw, Object.keys(ENTRIES), "");
+  if (isTable(raw.destinations)) {
+    mistakes.push(...unknownKeys(raw.destinations, Object.keys(DESTINATION_ENTRIES), "destinations."));
+  }
+  const result = v.safeParse(SCHEMA, raw, { abortPipeEarly: true });
+  if (!result.success) {
+    for (const issue of result.issues) {
+      // Unknown keys have been reported above, with the nearest known one.
+      if (issue.expected !== "never") mistakes.push(`${v.getDotPath(issue)}: ${issue.message}`);
+    }
+  }
+  if (mistakes.length > 0 || !result.success) {
+    throw new ConfigError(mistakes.map((mistake) => `${file}: ${mistake}`).join("\n"));
+  }
+
+  const fromFile = result.output;
+  const base = env.FLY_APP_NAME ? FLY_DEFAULTS : DEFAULTS;
+  const publicEndpoint = fromFile.public_endpoint;
+  const adminToken = tokenFrom(env) ?? fromFile.admin_token;
+  const config: Config = {
+    listen: fromFile.listen ?? base.listen,
+    ...(publicEndpoint === undefined ? {} : { publicEndpoint }),
+    maxConnections: fromFile.max_connections ?? base.maxConnections,
+    rateLimitPerIp: fromFile.rate_limit_per_ip ?? base.rateLimitPerIp,
+    exit: fromFile.exit ?? base.exit,
+    tunName: fromFile.tun_name ?? base.tunName,
+    tunnelIpv4: fromFile.tunnel_ipv4 ?? base.tunnelIpv4,
+    tunnelIpv6: fromFile.tunnel_ipv6 ?? base.tunnelIpv6,
+    mtu: fromFile.mtu ?? base.mtu,
+    dns: [...fromFile.dns ?? base.dns],
+    destinations: {
+      allowLoopback: fromFile.destinations?.allow_loopback ?? base.destinations.allowLoopback,
+      allowLinkLocal: fromFile.destinations?.allow_link_local ?? base.destinations.allowLinkLocal,
+      allowPrivate: fromFile.destinations?.allow_private ?? base.destinations.allowPrivate,
+      allowPeers: fromFile.destinations?.allow_peers ?? base.destinations.allowPeers,
+      allow: [...fromFile.destinations?.allow ?? base.destinations.allow],
+    },
+    metricsListen: fromFile.metrics_listen ?? base.metricsListen,
+    ...(adminToken === undefined ? {} : { adminToken }),
+    workers: fromFile.workers ?? base.workers,
+    logLevel: fromFile.log_level ?? base.logLevel,
+    logFormat: fromFile.log_format ?? base.logFormat,
+    stateDir: env.OXRELAY_STATE_DIR || (fromFile.state_dir ?? base.stateDir),
+  };
+  if (config.tunnelIpv6 !== "off" && config.mtu < MTU_MIN_IPV6) {
+    throw new ConfigError(
+      `${file}: mtu: expected at least ${MTU_MIN_IPV6} with IPv6 in the tunnel, found ${config.mtu}; ` +
+        `set mtu = ${MTU_MIN_IPV6} or tunnel_ipv6 = "off"`,
+    );
+  }
+  return deepFreeze(config);
+}
+
+function parseToml(text: string, file: string): Record<string, unknown> {
+  try {
+    return parse(text.replace(/^\uFEFF/, ""));
+  } catch (error) {
+    // The parser's own message quotes the line, which may hold the token: only the place is repeated.
+    const place = /line (\d+), column (\d+)/.exec(error instanceof Error ? error.message : "");
+    const where = place === null ? "" : `line ${place[1]}: `;
+    throw new ConfigError(
+      `${file}: ${where}not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once`,
+    );
+  }
+}
+
+function tokenFrom(env: Environment): string | undefined {
+  if (!env.OXRELAY_ADMIN_TOKEN) return undefined;
+  const result = v.safeParse(adminToken, env.OXRELAY_ADMIN_TOKEN, { abortPipeEarly: true });
+  if (result.success) return result.output;
+  throw new ConfigError(`environment: OXRELAY_ADMIN_TOKEN: ${result.issues[0].message}`);
+}
+
+function isTable(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
+}
+
+/** Own keys only: `constructor = 1` must not pass for a key that every object has. */
+function unknownKeys(table: Record<string, unknown>, known: string[], path: string): string[] {
+  return Object.keys(table).filter((key) => !known.includes(key)).map((key) => {
+    const shown = path + (/^[\w-]{1,60}$/.test(key) ? key : show(key));
+    const elsewhere = CONFIG_KEYS.find((full) => full === `destinations.${key}`);
+    if (path === "" && elsewhere !== undefined) {
+      return `${shown}: unknown key here; it belongs below the line [destinations]`;
+    }
+    if (path !== "" && CONFIG_KEYS.includes(key)) {
+      return `${shown}: unknown key here; it belongs above the line [destinations]`;
+    }
+    const near = nearest(key, known);
+    return near === undefined
+      ? `${shown}: unknown key; the keys are ${known.join(", ")}`
+      : `${shown}: unknown key; did you mean "${near}"?`;
+  });
+}
+
+/** The choice with the smallest edit distance, when that is at most a third of the word (and at least 2). */
+export function nearest(word: string, choices: readonly string[]): string | undefined {
+  let best: string | undefined;
+  let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1;
+  for (const choice of choices) {
+    const distance = editDistance(word.slice(0, 64), choice);
+    if (distance < bestDistance) [best, bestDistance] = [choice, distance];
+  }
+  return best;
+}
+
+/** Levenshtein's distance, one row of the table at a time. */
+function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const above = row;
+    row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      row[j] = Math.min(row[j - 1] + 1, above[j] + 1, above[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+  }
+  return row[b.length];
+}
+
+/** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
+function toTomlKeys(config: Config): Record<string, unknown> {
+  const { listen, metricsListen, destinations, ...rest } = config;
+  return snakeCase({
+    listen: formatEndpoint(listen),
+    metricsListen: formatEndpoint(metricsListen),
+    ...rest,
+    destinations: snakeCase(destinations),
+  });
+}
+
+function snakeCase(object: object): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(object).map((
+      [key, value],
+    ) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]),
+  );
+}
+
+/** The TOML keys in which two configs differ, sorted into those that a reload applies and the others. */
+export function diffConfig(old: Config, next: Config): { reloadable: string[]; needsRestart: string[] } {
+  const [before, after] = [toTomlKeys(old), toTomlKeys(next)];
+  const changed = Object.keys(ENTRIES).filter((key) =>
+    JSON.stringify(before[key]) !== JSON.stringify(after[key])
+  );
+  return {
+    reloadable: changed.filter((key) => RELOADABLE_KEYS.includes(key)),
+    needsRestart: changed.filter((key) => !RELOADABLE_KEYS.includes(key)),
+  };
+}
+
+/** The config under its TOML keys for showing to people: a secret appears as "(set)". */
+export function redactConfig(config: Config): Record<string, unknown> {
+  const shown = toTomlKeys(config);
+  if (shown.admin_token !== undefined) shown.admin_token = "(set)";
+  return shown;
+}
+
+function deepFreeze<T>(value: T): T {
+  if (typeof value === "object" && value !== null) {
+    Object.values(value).forEach(deepFreeze);
+    Object.freeze(value);
+  }
+  return value;
+}

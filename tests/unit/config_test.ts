@@ -1,0 +1,236 @@
+/** The configuration: defaults, every refusal's sentence, the example file, and what a reload may change. */
+import { assert, assertEquals, assertMatch, assertNotMatch, assertThrows } from "@std/assert";
+import {
+  CONFIG_KEYS,
+  ConfigError,
+  DEFAULTS,
+  diffConfig,
+  formatIp,
+  networkOf,
+  parseConfig,
+  parseEndpoint,
+  parseIp,
+  parsePrefix,
+  prefixContains,
+  redactConfig,
+} from "../../src/config.ts";
+
+function refusal(text: string, env: Record<string, string> = {}): string {
+  return assertThrows(() => parseConfig(text, "oxrelay.toml", env), ConfigError).message;
+}
+
+Deno.test("config: an empty file gives the defaults, deep-frozen", () => {
+  const config = parseConfig("", "oxrelay.toml", {});
+  assertEquals(config, DEFAULTS);
+  assert(Object.isFrozen(config) && Object.isFrozen(config.destinations) && Object.isFrozen(config.dns));
+  assert(Object.isFrozen(config.listen) && Object.isFrozen(config.destinations.allow));
+});
+
+Deno.test("config: each mistake has its sentence", () => {
+  const cases: [text: string, message: string][] = [
+    [`listn = "[::]:1"`, `oxrelay.toml: listn: unknown key; did you mean "listen"?`],
+    [`max-connections = 5`, `oxrelay.toml: max-connections: unknown key; did you mean "max_connections"?`],
+    [
+      `allow_private = true`,
+      `oxrelay.toml: allow_private: unknown key here; it belongs below the line [destinations]`,
+    ],
+    [
+      `[destinations]\nmtu = 1400`,
+      `oxrelay.toml: destinations.mtu: unknown key here; it belongs above the line [destinations]`,
+    ],
+    [
+      `[destinations]\nallow_privat = true`,
+      `oxrelay.toml: destinations.allow_privat: unknown key; did you mean "allow_private"?`,
+    ],
+    [`mtu = "big"`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found "big"`],
+    [`mtu = 1420.5`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found 1420.5`],
+    [`mtu = 1501`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found 1501`],
+    [
+      `mtu = 1279`,
+      `oxrelay.toml: mtu: expected at least 1280 with IPv6 in the tunnel, found 1279; ` +
+      `set mtu = 1280 or tunnel_ipv6 = "off"`,
+    ],
+    [
+      `max_connections = 0`,
+      `oxrelay.toml: max_connections: expected a whole number from 1 to 20000, found 0`,
+    ],
+    [
+      `max_connections = inf`,
+      `oxrelay.toml: max_connections: expected a whole number from 1 to 20000, found Infinity`,
+    ],
+    [`exit = "vpn"`, `oxrelay.toml: exit: expected "auto" or "tun" or "userspace", found "vpn"`],
+    [
+      `listen = 4433`,
+      `oxrelay.toml: listen: expected "host:port" such as "[::]:4433", found 4433`,
+    ],
+    [
+      `listen = ":::4433"`,
+      `oxrelay.toml: listen: expected "host:port" such as "[::]:4433", found ":::4433"`,
+    ],
+    [
+      `tunnel_ipv4 = "10.66.0.1/16"`,
+      `oxrelay.toml: tunnel_ipv4: expected a network without host bits, found "10.66.0.1/16"; ` +
+      `did you mean "10.66.0.0/16"?`,
+    ],
+    [
+      `tunnel_ipv4 = "8.8.8.0/24"`,
+      `oxrelay.toml: tunnel_ipv4: expected a private network (RFC 1918) of /8 to /29 such as ` +
+      `"10.66.0.0/16", found "8.8.8.0/24"`,
+    ],
+    [
+      `dns = ["1.1.1.1", "one"]`,
+      `oxrelay.toml: dns.1: expected an IP address such as "1.1.1.1", found "one"`,
+    ],
+    [
+      `dns = "1.1.1.1"`,
+      `oxrelay.toml: dns: expected a list of addresses such as ["1.1.1.1"], found "1.1.1.1"`,
+    ],
+    [
+      `workers = 4`,
+      `oxrelay.toml: workers: expected 1, found 4; the portable UDP port runs one worker: ` +
+      `remove the key or set workers = 1`,
+    ],
+    [
+      `destinations = true`,
+      `oxrelay.toml: destinations: expected a table: put [destinations] on a line of its own, found true`,
+    ],
+    [
+      `[destinations]\nallow = ["192.168.1.7/24"]`,
+      `oxrelay.toml: destinations.allow.0: expected a network without host bits, found "192.168.1.7/24"; ` +
+      `did you mean "192.168.1.0/24"?`,
+    ],
+    [
+      `[destinations]\nallow_peers = 1`,
+      `oxrelay.toml: destinations.allow_peers: expected true or false, found 1`,
+    ],
+    [
+      `log_level = 1979-05-27`,
+      `oxrelay.toml: log_level: expected "debug" or "info" or "warning" or "error", found a date`,
+    ],
+    [
+      `mtu = 1400\nmtu =`,
+      `oxrelay.toml: line 2: not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once`,
+    ],
+  ];
+  for (const [text, message] of cases) assertEquals(refusal(text), message);
+});
+
+Deno.test("config: all mistakes are told at once, and inherited names are no keys", () => {
+  assertEquals(refusal(`listn = 1\nmtu = 1`).split("\n").length, 2);
+  for (const key of ["constructor", "toString", "hasOwnProperty"]) {
+    assertMatch(refusal(`${key} = 1`), /unknown key/);
+    assertMatch(refusal(`[destinations]\n${key} = 1`), /unknown key/);
+  }
+});
+
+Deno.test("config: a refused secret is not repeated", () => {
+  for (const text of [`admin_token = "hunter2"`, `admin_token = "hunter2 with spaces in it"`]) {
+    assertNotMatch(refusal(text), /hunter2/);
+  }
+  assertNotMatch(refusal(`admin_token = "hunter2`), /hunter2/);
+  assertNotMatch(refusal("", { OXRELAY_ADMIN_TOKEN: "hunter2" }), /hunter2/);
+});
+
+Deno.test("config: the environment wins where it should", () => {
+  const config = parseConfig(`state_dir = "a"\nadmin_token = "0123456789abcdef"`, "f", {
+    OXRELAY_STATE_DIR: "/data",
+    OXRELAY_ADMIN_TOKEN: "fedcba9876543210",
+  });
+  assertEquals([config.stateDir, config.adminToken], ["/data", "fedcba9876543210"]);
+  assertEquals(parseConfig("", "f", { OXRELAY_STATE_DIR: "", OXRELAY_ADMIN_TOKEN: "" }), DEFAULTS);
+});
+
+Deno.test("config: Fly.io changes the defaults and nothing that is written", () => {
+  const fly = parseConfig("", "f", { FLY_APP_NAME: "edge" });
+  assertEquals(fly.listen, { host: "fly-global-services", port: 4433 });
+  assertEquals(fly.metricsListen, { host: "::", port: 9090 });
+  assertEquals([fly.mtu, fly.tunnelIpv6], [1240, "off"]);
+  const written = parseConfig(`listen = "0.0.0.0:5000"\nmtu = 1280\ntunnel_ipv6 = "auto"`, "f", {
+    FLY_APP_NAME: "edge",
+  });
+  assertEquals([written.listen.port, written.mtu, written.tunnelIpv6], [5000, 1280, "auto"]);
+  assertMatch(refusal(`tunnel_ipv6 = "auto"`, { FLY_APP_NAME: "edge" }), /set mtu = 1280/);
+});
+
+Deno.test("config: the example documents every key and shows its default", async () => {
+  const example = await Deno.readTextFile(new URL("../../oxrelay.example.toml", import.meta.url));
+  assertEquals(parseConfig(example, "example", {}), DEFAULTS);
+  const assignments = example.replace(/^# (?=\w+ = )/gm, "");
+  // These two have no default: their example values must parse, and are then taken out.
+  const optional = /^(public_endpoint|admin_token) = .*$/gm;
+  const shown = parseConfig(assignments, "example", {});
+  assert(shown.publicEndpoint !== undefined && shown.adminToken !== undefined);
+  assertEquals(parseConfig(assignments.replace(optional, ""), "example", {}), DEFAULTS);
+  const lines = example.split("\n");
+  for (const key of CONFIG_KEYS) {
+    const at = lines.findIndex((line) => line.startsWith(`# ${key.replace("destinations.", "")} = `));
+    assert(at > 0, `oxrelay.example.toml lacks ${key}`);
+    assertMatch(lines[at - 1], /^# .{10,}[.)]$/, `oxrelay.example.toml: ${key} has no sentence`);
+  }
+  assertEquals(assignments.match(/^\w+ = /gm)?.length, CONFIG_KEYS.length);
+});
+
+Deno.test("config: a difference is sorted into reload and restart", () => {
+  const next = parseConfig(
+    `listen = "[::]:5000"\nmtu = 1400\nlog_level = "debug"\ndns = []\npublic_endpoint = "a.example:1"\n` +
+      `admin_token = "0123456789abcdef"\n[destinations]\nallow_peers = true`,
+    "f",
+    {},
+  );
+  const diff = diffConfig(DEFAULTS, next);
+  assertEquals(diff.needsRestart, ["listen", "mtu"]);
+  assertEquals(diff.reloadable, ["public_endpoint", "dns", "destinations", "admin_token", "log_level"]);
+  assertEquals(diffConfig(next, next), { reloadable: [], needsRestart: [] });
+});
+
+Deno.test("config: what is shown has TOML's keys and no secret", () => {
+  const config = parseConfig(`admin_token = "0123456789abcdef"\n[destinations]\nallow_peers = true`, "f", {});
+  const shown = redactConfig(config);
+  assertEquals(shown.admin_token, "(set)");
+  assertEquals(shown.listen, "[::]:4433");
+  assertEquals((shown.destinations as Record<string, unknown>).allow_peers, true);
+  assertNotMatch(JSON.stringify(shown), /0123456789abcdef/);
+});
+
+Deno.test("config: addresses, prefixes and endpoints", () => {
+  const good = ["0.0.0.0", "255.255.255.255", "::", "::1", "1::", "fd00::1:2", "2001:db8::1:0:0:1"];
+  for (const text of good) assertEquals(formatIp(parseIp(text)!), text);
+  assertEquals(formatIp(parseIp("::ffff:1.2.3.4")!), "::ffff:102:304");
+  assertEquals(formatIp(parseIp("2001:DB8:0:0:0:0:0:0")!), "2001:db8::");
+  assertEquals(formatIp(parseIp("1:0:0:2:0:0:0:10")!), "1:0:0:2::10");
+  assertEquals(formatIp(parseIp("1:0:2:3:4:5:6:10")!), "1:0:2:3:4:5:6:10");
+  for (
+    const text of [
+      "",
+      "1.2.3",
+      "01.2.3.4",
+      "256.1.1.1",
+      "1.2.3.4.5",
+      ":",
+      ":::",
+      "1:::2",
+      "::1::",
+      "1:2:3:4:5:6:7:8:9",
+      "1:2:3:4:5:6:7::8",
+      "g::",
+      "::1.2.3",
+      "1.2.3.4::",
+      "fe80::1%eth0",
+      "::" + "0".repeat(100),
+    ]
+  ) assertEquals(parseIp(text)?.join(), undefined, text);
+  assertEquals(networkOf(parsePrefix("192.168.129.7/17")!), "192.168.128.0/17");
+  assertEquals(networkOf(parsePrefix("fd00:1:2:3:ffff::/64")!), "fd00:1:2:3::/64");
+  for (const text of ["1.2.3.4", "1.2.3.4/33", "::/129", "1.2.3.4/-1", "1.2.3.4/08", "/8"]) {
+    assertEquals(parsePrefix(text), undefined);
+  }
+  assert(prefixContains(parsePrefix("172.16.0.0/12")!, parseIp("172.31.255.255")!));
+  assert(!prefixContains(parsePrefix("172.16.0.0/12")!, parseIp("172.32.0.0")!));
+  assert(!prefixContains(parsePrefix("0.0.0.0/0")!, parseIp("::")!));
+  assertEquals(parseEndpoint("[fd00::1]:65535"), { host: "fd00::1", port: 65535 });
+  for (
+    const text of ["a", "a:0", "a:65536", "[::]", "::1:80", "[1.2.3.4]:1", "10.0.0.256:1", "a b:1", "a:1\n"]
+  ) {
+    assertEquals(parseEndpoint(text), undefined, text);
+  }
+});
