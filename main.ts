@@ -1,0 +1,70 @@
+/**
+ * The program: picks the subcommand and turns its outcome into an exit code (0 done, 1 failed, 2 wrong command
+ * line). Loads only the subcommand that runs. Decides nothing else.
+ */
+import project from "./deno.json" with { type: "json" };
+import { CommandError, UsageError } from "./src/cli/help.ts";
+import { ConfigError, nearest } from "./src/config.ts";
+
+const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard devices on one UDP port.
+
+  deno task serve              run the relay
+  deno task peer add phone     let a device connect: prints its config and QR code
+  deno task peer list          who may connect (also show, remove, export)
+  deno task status             a live table of a running relay
+  deno task keygen             print a key
+  deno task SUBCOMMAND --help  more about each
+
+The configuration is oxrelay.toml, if there is one; oxrelay.example.toml explains every key.
+`;
+
+const SUBCOMMANDS: Record<string, (args: string[]) => Promise<number>> = {
+  serve: async (args) => (await import("./src/cli/serve.ts")).serve(args),
+  keygen: async (args) => (await import("./src/cli/keygen.ts")).keygen(args),
+  peer: async (args) => (await import("./src/cli/peer.ts")).peer(args),
+  status: async (args) => (await import("./src/cli/status.ts")).status(args),
+};
+
+async function main([subcommand, ...args]: string[]): Promise<number> {
+  if (subcommand === undefined || ["help", "--help", "-h"].includes(subcommand)) {
+    (subcommand === undefined ? console.error : console.log)(HELP);
+    return subcommand === undefined ? 2 : 0;
+  }
+  if (subcommand === "--version") {
+    console.log(project.version);
+    return 0;
+  }
+  try {
+    if (Object.hasOwn(SUBCOMMANDS, subcommand)) return await SUBCOMMANDS[subcommand](args);
+    const near = nearest(subcommand, Object.keys(SUBCOMMANDS));
+    throw new UsageError(
+      `${subcommand}: there is no such subcommand; ` +
+        (near === undefined
+          ? `choose from ${Object.keys(SUBCOMMANDS).join(", ")}`
+          : `did you mean "${near}"?`),
+    );
+  } catch (error) {
+    return explain(error);
+  }
+}
+
+/** Expected failures get their sentence; anything else is a defect and keeps its stack. */
+function explain(error: unknown): number {
+  if (error instanceof UsageError) {
+    console.error(`oxrelay: ${error.message}`);
+    return 2;
+  }
+  if (error instanceof ConfigError || error instanceof CommandError) {
+    console.error(error.message);
+  } else if (error instanceof Deno.errors.NotCapable) {
+    console.error(
+      `Deno's permissions forbid this: ${error.message}. The tasks in deno.json allow the project's own ` +
+        "directory and loopback only; for other places run main.ts with the wider permission.",
+    );
+  } else {
+    console.error(error);
+  }
+  return 1;
+}
+
+Deno.exit(await main(Deno.args));

@@ -1,0 +1,406 @@
+/**
+ * `peer add|list|show|remove|export`: who may connect. Invariant: standard output carries only what a program
+ * could read (a WireGuard config, a table, JSON), explanations go to standard error, and a client's private
+ * key is shown once and never stored.
+ */
+import {
+  type Config,
+  type Environment,
+  formatEndpoint,
+  nearest,
+  parseEndpoint,
+  parseIp,
+  parsePrefix,
+  prefixContains,
+} from "../config.ts";
+import type { PeerRecord } from "../session/peer_record.ts";
+import { askRelay, NoRelayError } from "./admin_client.ts";
+import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
+import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
+import {
+  generatePresharedKey,
+  generatePrivateKey,
+  keyFromText,
+  keyToText,
+  publicKeyOf,
+} from "./keys_text.ts";
+import { renderQr } from "./qr.ts";
+import { exportPeers, loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
+
+const HELP = `Manages who may connect.
+
+  deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
+  deno task peer list            a table of all peers (--json for programs)
+  deno task peer show NAME       one peer
+  deno task peer remove NAME     forget a peer and cut its session
+  deno task -q peer export       one line for the secret OXRELAY_PEERS
+
+Each takes --config FILE (default oxrelay.toml) and --help.
+`;
+
+const ADD_HELP = `Adds a peer and prints the WireGuard config that its device loads unchanged.
+
+  deno task peer add phone                          scan the QR code with the WireGuard app
+  deno task -q peer add laptop --no-qr > laptop.conf     for wg-quick up ./laptop.conf
+  deno task peer add router --public-key KEY        the device keeps its own private key
+
+  --public-key KEY      use this public key (44 characters of base64) instead of making a pair
+  --psk                 add a preshared key
+  --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config)
+  --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
+  --qr, --no-qr         the QR code: always, never (default: when standard output is a terminal)
+  --config FILE         the relay's configuration (default oxrelay.toml)
+`;
+
+const LIST_HELP = `Prints all peers: name, addresses, public key, when added.
+
+  deno task peer list
+  deno task -q peer list --json
+`;
+
+const SHOW_HELP = `Prints one peer. Private and preshared keys are never shown.
+
+  deno task peer show phone
+`;
+
+const REMOVE_HELP = `Forgets a peer. A running relay cuts its session at once.
+
+  deno task peer remove phone
+`;
+
+const EXPORT_HELP =
+  `Prints all peers as one line for the environment variable OXRELAY_PEERS. It holds the preshared keys.
+
+  fly secrets set OXRELAY_PEERS="$(deno task -q peer export)"
+`;
+
+const ACTIONS: Record<string, (args: string[], env: Environment) => Promise<number>> = {
+  add,
+  list,
+  show,
+  remove,
+  export: exportAll,
+};
+
+/** Runs the subcommand; the result is the exit code. */
+export async function peer(args: string[]): Promise<number> {
+  const [action, ...rest] = args;
+  if (action === undefined || action === "--help" || action === "-h") {
+    (action === undefined ? console.error : console.log)(HELP);
+    return action === undefined ? 2 : 0;
+  }
+  if (!Object.hasOwn(ACTIONS, action)) {
+    const near = nearest(action, Object.keys(ACTIONS));
+    throw new UsageError(
+      `peer ${action}: there is no such action; ` +
+        (near === undefined
+          ? `choose from ${Object.keys(ACTIONS).join(", ")}`
+          : `did you mean "peer ${near}"?`),
+    );
+  }
+  return await ACTIONS[action](rest, readEnvironment());
+}
+
+async function add(args: string[], env: Environment): Promise<number> {
+  const { words: [name], values, flags } = readCommandLine(args, {
+    values: ["public-key", "endpoint", "config", "out"],
+    flags: ["psk", "qr", "no-qr"],
+    words: [1, 1],
+  });
+  if (flags.help) {
+    console.log(ADD_HELP);
+    return 0;
+  }
+  if (flags.qr && flags["no-qr"]) throw new UsageError("--qr and --no-qr exclude each other");
+  const given = values["public-key"];
+  if (given !== undefined && keyFromText(given) === undefined) {
+    throw new UsageError("--public-key: expected 44 characters of base64, as `wg pubkey` prints them");
+  }
+  const { config } = await loadConfig(values.config, env);
+  const endpoint = chooseEndpoint(values.endpoint, config, env, Deno.networkInterfaces);
+  const identity = await loadIdentity(config, env);
+  identity.privateKey.fill(0);
+  if (given === keyToText(identity.publicKey)) {
+    throw new UsageError("--public-key: this is the relay's own key");
+  }
+
+  // Before anything is stored: a private key that cannot be written anywhere would be lost.
+  const out = values.out === undefined ? undefined : await createSecretFile(values.out);
+  let record: PeerRecord;
+  let clientConfig: string;
+  try {
+    const privateKey = given === undefined ? generatePrivateKey() : undefined;
+    const presharedKey = flags.psk ? generatePresharedKey() : undefined;
+    record = await openStore(config, env, identity).add({
+      name,
+      publicKey: given ?? keyToText(publicKeyOf(privateKey!)),
+      ...(presharedKey === undefined ? {} : { presharedKey: keyToText(presharedKey) }),
+      created: new Date().toISOString(),
+    });
+    clientConfig = renderClientConfig({
+      record,
+      privateKey: privateKey && keyToText(privateKey),
+      relayPublicKey: keyToText(identity.publicKey),
+      endpoint: endpoint.text,
+      config,
+    });
+    privateKey?.fill(0);
+    presharedKey?.fill(0);
+  } catch (error) {
+    out?.close();
+    if (values.out !== undefined) await Deno.remove(values.out);
+    throw error;
+  }
+  console.error(`Peer "${name}" is stored with ${record.allowedIps.join(" and ")}.`);
+  if (endpoint.note !== undefined) console.error(endpoint.note);
+  if (given !== undefined) {
+    console.error("Replace the line about PrivateKey by the device's own private key.");
+  }
+  const exitCode = await tellRelay(config);
+  if (out === undefined) {
+    await Deno.stdout.write(new TextEncoder().encode(clientConfig));
+  } else {
+    await out.write(new TextEncoder().encode(clientConfig));
+    out.close();
+    console.error(`Its config is in ${values.out}.`);
+  }
+  // Without its private key a config is of no use to a phone.
+  const wanted = given === undefined && (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"]));
+  if (wanted) {
+    console.log(`\n${renderQr(clientConfig)}`);
+    console.error('In the WireGuard app: "+", "Create from QR code".');
+  }
+  return exitCode;
+}
+
+async function list(args: string[], env: Environment): Promise<number> {
+  const { values, flags } = readCommandLine(args, { values: ["config"], flags: ["json"], words: [0, 0] });
+  if (flags.help) {
+    console.log(LIST_HELP);
+    return 0;
+  }
+  const { config } = await loadConfig(values.config, env);
+  const peers = await loadAllPeers(config, env);
+  if (flags.json) {
+    console.log(JSON.stringify(peers.map(withoutSecrets), null, 2));
+  } else if (peers.length === 0) {
+    console.error("There are no peers yet; add one with: deno task peer add phone");
+  } else {
+    const rows = peers.map(({ name, allowedIps, publicKey, created }) => [
+      name,
+      allowedIps.join(", "),
+      publicKey,
+      created,
+    ]);
+    console.log(renderTable([["NAME", "ADDRESSES", "PUBLIC KEY", "ADDED"], ...rows]));
+  }
+  return 0;
+}
+
+async function show(args: string[], env: Environment): Promise<number> {
+  const { words: [name], values, flags } = readCommandLine(args, {
+    values: ["config"],
+    flags: ["json"],
+    words: [1, 1],
+  });
+  if (flags.help) {
+    console.log(SHOW_HELP);
+    return 0;
+  }
+  const { config } = await loadConfig(values.config, env);
+  const record = (await loadAllPeers(config, env)).find((record) => record.name === name);
+  if (record === undefined) throw new CommandError(`there is no peer "${name}"; see: peer list`);
+  if (flags.json) {
+    console.log(JSON.stringify(withoutSecrets(record), null, 2));
+  } else {
+    const preshared = record.presharedKey === undefined ? "no" : "yes";
+    console.log(renderTable([
+      ["name", record.name],
+      ["public key", record.publicKey],
+      ["preshared key", preshared],
+      ["addresses", record.allowedIps.join(", ")],
+      ["added", record.created],
+    ]));
+  }
+  return 0;
+}
+
+async function remove(args: string[], env: Environment): Promise<number> {
+  const { words: [name], values, flags } = readCommandLine(args, {
+    values: ["config"],
+    flags: [],
+    words: [1, 1],
+  });
+  if (flags.help) {
+    console.log(REMOVE_HELP);
+    return 0;
+  }
+  const { config } = await loadConfig(values.config, env);
+  await openStore(config, env).remove(name);
+  console.error(`Peer "${name}" is removed.`);
+  return await tellRelay(config);
+}
+
+async function exportAll(args: string[], env: Environment): Promise<number> {
+  const { values, flags } = readCommandLine(args, { values: ["config"], flags: [], words: [0, 0] });
+  if (flags.help) {
+    console.log(EXPORT_HELP);
+    return 0;
+  }
+  const { config } = await loadConfig(values.config, env);
+  const peers = await loadAllPeers(config, env);
+  console.log(exportPeers(peers));
+  console.error(`${peers.length} peers; the line holds their preshared keys, so keep it secret.`);
+  return 0;
+}
+
+function openStore(config: Config, env: Environment, identity?: Identity): PeerStore {
+  return new PeerStore({
+    stateDir: config.stateDir,
+    tunnelIpv4: config.tunnelIpv4,
+    tunnelIpv6: identity && resolveTunnelIpv6(config, identity.publicKey),
+    others: peersFromEnvironment(env),
+  });
+}
+
+async function createSecretFile(path: string): Promise<Deno.FsFile> {
+  try {
+    return await Deno.open(path, { write: true, createNew: true, mode: 0o600 });
+  } catch (error) {
+    if (error instanceof Deno.errors.AlreadyExists) {
+      throw new CommandError(`${path}: exists already and is left as it is; choose another --out`);
+    }
+    throw error;
+  }
+}
+
+/** Makes a running relay read the peers again. No relay is no failure: it reads them when it starts. */
+async function tellRelay(config: Config): Promise<number> {
+  try {
+    const reply = await askRelay(config, "POST", "/v1/reload") as { peers?: { total?: unknown } } | null;
+    console.error(`The running relay knows: it serves ${Number(reply?.peers?.total)} peers now.`);
+    return 0;
+  } catch (error) {
+    if (error instanceof NoRelayError) {
+      console.error("The relay is not running; it will read this when it starts (deno task serve).");
+      return 0;
+    }
+    if (error instanceof CommandError) {
+      console.error(`Stored, but the running relay was not told: ${error.message}; or send it SIGHUP.`);
+      return 1;
+    }
+    throw error;
+  }
+}
+
+// IANA's special-purpose registries (RFC 6890): what no client on the internet can reach.
+const NOT_GLOBAL_IPV4 = [
+  "0.0.0.0/8",
+  "10.0.0.0/8",
+  "100.64.0.0/10",
+  "127.0.0.0/8",
+  "169.254.0.0/16",
+  "172.16.0.0/12",
+  "192.0.0.0/24",
+  "192.0.2.0/24",
+  "192.168.0.0/16",
+  "198.18.0.0/15",
+  "198.51.100.0/24",
+  "203.0.113.0/24",
+  "224.0.0.0/3",
+].map((text) => parsePrefix(text)!);
+const GLOBAL_IPV6 = parsePrefix("2000::/3")!;
+const UNUSABLE = ["127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"].map((text) => parsePrefix(text)!);
+
+function isGlobal(address: Uint8Array): boolean {
+  return address.length === 4
+    ? !NOT_GLOBAL_IPV4.some((prefix) => prefixContains(prefix, address))
+    : prefixContains(GLOBAL_IPV6, address);
+}
+
+/**
+ * How clients reach the relay, "host:port", and what the person should know about the choice: the flag, else
+ * public_endpoint, else Fly's name, else the address listened on, else this machine's best address (global before
+ * private, IPv4 before IPv6). Throws UsageError when there is none.
+ */
+export function chooseEndpoint(
+  given: string | undefined,
+  config: Config,
+  env: Environment,
+  interfaces: () => { name: string; address: string }[],
+): { text: string; note?: string } {
+  if (given !== undefined) {
+    if (parseEndpoint(given) === undefined) {
+      throw new UsageError('--endpoint: expected "host:port" such as "relay.example.com:4433"');
+    }
+    return { text: given };
+  }
+  if (config.publicEndpoint !== undefined) return { text: config.publicEndpoint };
+  const { host, port } = config.listen;
+  if (env.FLY_APP_NAME) return { text: `${env.FLY_APP_NAME}.fly.dev:${port}` };
+  const bound = parseIp(host);
+  const candidates = bound !== undefined && bound.some((byte) => byte !== 0)
+    ? [{ host, bytes: bound }]
+    : interfaces()
+      // The relay's own device leads nowhere from outside.
+      .filter(({ name }) => name !== config.tunName)
+      .map(({ address }) => ({ host: address, bytes: parseIp(address) }))
+      .filter((one): one is { host: string; bytes: Uint8Array } => one.bytes !== undefined)
+      .filter(({ bytes }) => !UNUSABLE.some((prefix) => prefixContains(prefix, bytes)));
+  const rank = (bytes: Uint8Array) => (isGlobal(bytes) ? 0 : 2) + (bytes.length === 4 ? 0 : 1);
+  const [best] = candidates.toSorted((a, b) => rank(a.bytes) - rank(b.bytes));
+  if (best === undefined) {
+    throw new UsageError(
+      "this machine has no address that a client could reach; name one with --endpoint HOST:PORT",
+    );
+  }
+  const text = formatEndpoint({ host: best.host, port });
+  const note = isGlobal(best.bytes)
+    ? `Endpoint ${text} is this machine's own address; for another, use --endpoint or public_endpoint.`
+    : `Endpoint ${text} is private: only devices in the same network reach it. For others use ` +
+      `--endpoint PUBLIC_ADDRESS:${port}, or public_endpoint in oxrelay.toml, and forward UDP ${port} here.`;
+  return { text, note };
+}
+
+/**
+ * The client's configuration in the format of wg-quick(8) and the WireGuard apps. Without a private key (the
+ * device has its own) a comment stands in its place.
+ */
+export function renderClientConfig({ record, privateKey, relayPublicKey, endpoint, config }: {
+  record: PeerRecord;
+  privateKey?: string;
+  relayPublicKey: string;
+  endpoint: string;
+  config: Config;
+}): string {
+  const hasIpv6 = record.allowedIps.some((prefix) => prefix.includes(":"));
+  const dns = config.dns.filter((address) => hasIpv6 || !address.includes(":"));
+  return [
+    "[Interface]",
+    privateKey === undefined ? "# PrivateKey = (this device's own)" : `PrivateKey = ${privateKey}`,
+    `Address = ${record.allowedIps.join(", ")}`,
+    ...(dns.length === 0 ? [] : [`DNS = ${dns.join(", ")}`]),
+    `MTU = ${config.mtu}`,
+    "",
+    "[Peer]",
+    `PublicKey = ${relayPublicKey}`,
+    ...(record.presharedKey === undefined ? [] : [`PresharedKey = ${record.presharedKey}`]),
+    `Endpoint = ${endpoint}`,
+    // A device whose MTU is below IPv6's 1280 cannot take an IPv6 route, and wg-quick would give up.
+    `AllowedIPs = 0.0.0.0/0${hasIpv6 ? ", ::/0" : ""}`,
+    "PersistentKeepalive = 25",
+    "",
+  ].join("\n");
+}
+
+function withoutSecrets({ name, publicKey, presharedKey, allowedIps, created }: PeerRecord) {
+  return { name, publicKey, hasPresharedKey: presharedKey !== undefined, allowedIps, created };
+}
+
+/** Rows of cells as left-aligned columns with two spaces between. */
+function renderTable(rows: string[][]): string {
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  return rows.map((row) => row.map((cell, column) => cell.padEnd(widths[column])).join("  ").trimEnd()).join(
+    "\n",
+  );
+}

@@ -1,0 +1,222 @@
+/**
+ * `status`: a running relay at a glance, redrawn each second. Invariant: everything shown comes from the
+ * relay's own counters, and rates are differences of two of its answers. Changes nothing.
+ */
+import type { Config } from "../config.ts";
+import type { PeerSnapshot } from "../session/peer_record.ts";
+import { askRelay } from "./admin_client.ts";
+import { loadConfig, readCommandLine, readEnvironment } from "./help.ts";
+
+const HELP = `Shows a running relay: peers, traffic, round trips, loss, drops. Ends with Ctrl-C.
+
+  deno task status              redrawn each second
+  deno task status --once       one table
+  deno task -q status --json    what the relay answers, for programs
+  --config FILE                 the relay's configuration (default oxrelay.toml)
+`;
+
+/** The answer of GET /v1/status. */
+export interface Status {
+  name: string;
+  version: string;
+  uptimeS: number;
+  exit: string;
+  listen: string;
+  counters: Record<string, number>;
+  drops: Record<string, number>;
+  peers: PeerSnapshot[];
+}
+
+const INTERVAL_MS = 1000;
+/** Seconds of history in the sparkline. */
+const HISTORY_LENGTH = 60;
+
+/** Runs the subcommand; the result is the exit code. */
+export async function status(args: string[]): Promise<number> {
+  const { values, flags } = readCommandLine(args, {
+    values: ["config"],
+    flags: ["once", "json"],
+    words: [0, 0],
+  });
+  if (flags.help) {
+    console.log(HELP);
+    return 0;
+  }
+  const { config } = await loadConfig(values.config, readEnvironment());
+  const first = await readStatus(config);
+  if (flags.json) console.log(JSON.stringify(first, null, 2));
+  else if (flags.once || !Deno.stdout.isTerminal()) console.log(renderStatus(first, undefined, 0, []));
+  else await watch(config, first);
+  return 0;
+}
+
+async function readStatus(config: Config): Promise<Status> {
+  return await askRelay(config, "GET", "/v1/status") as Status;
+}
+
+async function watch(config: Config, first: Status): Promise<void> {
+  const history: number[] = [];
+  let previous = first;
+  let previousMs = performance.now();
+  let wake = () => {};
+  let ended = false;
+  const end = () => {
+    ended = true;
+    wake();
+  };
+  Deno.addSignalListener("SIGINT", end);
+  Deno.addSignalListener("SIGTERM", end);
+  // The alternate screen keeps what was on the terminal; the cursor would flicker.
+  write("\x1b[?1049h\x1b[?25l");
+  try {
+    draw(renderStatus(first, undefined, 0, history));
+    while (true) {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      wake = resolve;
+      const timer = setTimeout(resolve, INTERVAL_MS);
+      await promise;
+      clearTimeout(timer);
+      if (ended) return;
+      const current = await readStatus(config);
+      const nowMs = performance.now();
+      const elapsedS = (nowMs - previousMs) / 1000;
+      history.push(totalRate(current, previous, elapsedS));
+      if (history.length > HISTORY_LENGTH) history.shift();
+      draw(renderStatus(current, previous, elapsedS, history));
+      previous = current;
+      previousMs = nowMs;
+    }
+  } finally {
+    write("\x1b[?25h\x1b[?1049l");
+    Deno.removeSignalListener("SIGINT", end);
+    Deno.removeSignalListener("SIGTERM", end);
+  }
+}
+
+function write(text: string): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(text));
+}
+
+/** Cuts at the terminal's edges, so that a line never wraps and the table never scrolls. */
+function draw(text: string): void {
+  const { columns, rows } = Deno.consoleSize();
+  const lines = text.split("\n").slice(0, rows - 1).map((line) => [...line].slice(0, columns).join(""));
+  write(`\x1b[H${lines.map((line) => `${line}\x1b[K\n`).join("")}\x1b[J`);
+}
+
+/**
+ * The whole picture as lines of text. `previous` is the answer `elapsedS` seconds before, for the rates;
+ * `history` holds the total rates of the last minute in bytes a second.
+ */
+export function renderStatus(
+  current: Status,
+  previous: Status | undefined,
+  elapsedS: number,
+  history: readonly number[],
+): string {
+  const { name, version, uptimeS, exit, listen, counters } = current;
+  const before = new Map(previous?.peers.map((peer) => [peer.publicKey, peer]));
+  const rows = current.peers.map((peer) => {
+    const then = before.get(peer.publicKey);
+    return [
+      `${peer.connected ? "●" : "○"} ${peer.name}`,
+      peer.endpoint ?? "-",
+      peer.lastHandshakeAgeS === undefined ? "never" : `${formatDuration(peer.lastHandshakeAgeS)} ago`,
+      formatBytes(peer.bytesReceived),
+      formatBytes(peer.bytesSent),
+      then === undefined ? "-" : formatRate((peer.bytesReceived - then.bytesReceived) / elapsedS),
+      then === undefined ? "-" : formatRate((peer.bytesSent - then.bytesSent) / elapsedS),
+      peer.rttMs === undefined ? "-" : `${peer.rttMs.toFixed(1)} ms`,
+      peer.lossRatio === undefined ? "-" : `${(100 * peer.lossRatio).toFixed(2)} %`,
+      String(peer.drops),
+    ];
+  });
+  const header = [
+    "  PEER",
+    "ENDPOINT",
+    "HANDSHAKE",
+    "RECEIVED",
+    "SENT",
+    "RATE IN",
+    "RATE OUT",
+    "RTT",
+    "LOSS",
+    "DROPS",
+  ];
+  const drops = Object.entries(current.drops).filter(([, count]) => count > 0).toSorted((a, b) =>
+    b[1] - a[1]
+  );
+  const lines = [
+    `${name} ${version}  up ${formatDuration(uptimeS)}  listens on ${listen}  exit ${exit}`,
+    `${current.peers.length} peers, ${counters.sessions ?? 0} sessions, ` +
+    `${formatBytes(counters.bytes_received ?? 0)} received, ${formatBytes(counters.bytes_sent ?? 0)} sent`,
+    ...(history.length === 0 ? [] : [`${sparkline(history)} ${formatRate(history[history.length - 1])}`]),
+    ...(drops.length === 0
+      ? []
+      : [`drops: ${drops.map(([label, count]) => `${label} ${count}`).join(", ")}`]),
+    "",
+    rows.length === 0
+      ? "No peers yet; add one with: deno task peer add phone"
+      : alignColumns([header, ...rows]),
+  ];
+  // Names and addresses come over HTTP: whatever answers there must not steer the terminal.
+  // deno-lint-ignore no-control-regex
+  return lines.join("\n").replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, "?");
+}
+
+/** The first three columns are words, the others numbers, which align right. */
+function alignColumns(rows: string[][]): string {
+  const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
+  const align = (cell: string, column: number) =>
+    column < 3 ? cell.padEnd(widths[column]) : cell.padStart(widths[column]);
+  return rows.map((row) => row.map(align).join("  ").trimEnd()).join("\n");
+}
+
+function totalRate(current: Status, previous: Status, elapsedS: number): number {
+  const total = ({ counters }: Status) => (counters.bytes_received ?? 0) + (counters.bytes_sent ?? 0);
+  // A relay that was restarted counts from zero again.
+  return Math.max(0, (total(current) - total(previous)) / elapsedS);
+}
+
+const BARS = "▁▂▃▄▅▆▇█";
+
+/** One character a value, scaled to the largest; a zero is the lowest bar. */
+export function sparkline(values: readonly number[]): string {
+  const max = Math.max(...values, 1);
+  return values.map((value) => BARS[Math.min(BARS.length - 1, Math.floor(value / max * BARS.length))]).join(
+    "",
+  );
+}
+
+/** Bytes in binary units: "0 B", "1023 B", "1.0 KiB". */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+  let value = bytes;
+  let unit = 0;
+  while (value >= 1024 && unit < units.length - 1) {
+    value /= 1024;
+    unit++;
+  }
+  return `${unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** A rate of bytes a second in the network's unit: "8.0 kbit/s". Below zero (a restart) counts as zero. */
+export function formatRate(bytesPerS: number): string {
+  const units = ["bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s"];
+  let value = Math.max(0, bytesPerS) * 8;
+  let unit = 0;
+  while (value >= 1000 && unit < units.length - 1) {
+    value /= 1000;
+    unit++;
+  }
+  return `${unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** Seconds for people, two units at most: "59s", "2m 5s", "3h 10m", "2d 4h". */
+export function formatDuration(seconds: number): string {
+  const s = Math.floor(seconds);
+  if (s < 60) return `${s}s`;
+  if (s < 3600) return `${Math.floor(s / 60)}m ${s % 60}s`;
+  if (s < 86400) return `${Math.floor(s / 3600)}h ${Math.floor(s % 3600 / 60)}m`;
+  return `${Math.floor(s / 86400)}d ${Math.floor(s % 86400 / 3600)}h`;
+}

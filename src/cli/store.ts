@@ -1,0 +1,232 @@
+/**
+ * The peers on disk: `peers.json` in the state directory, and the addresses leased to them. Invariant: an
+ * operation that has returned survives kill -9 and power loss, one that has not leaves the old file whole,
+ * and two processes that change the store at once lose nothing. Tells no relay.
+ */
+import * as v from "valibot";
+import { join } from "node:path";
+import { type Config, type Environment, formatIp, parsePrefix, prefixContains } from "../config.ts";
+import type { PeerRecord } from "../session/peer_record.ts";
+import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "./durable.ts";
+import { CommandError } from "./help.ts";
+import { keyFromText } from "./keys_text.ts";
+
+const keyText = v.pipe(v.string(), v.check((text) => keyFromText(text) !== undefined, "not a 32-byte key"));
+
+const RECORD = v.strictObject({
+  name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,63}$/, "not 1 to 63 of A-Z a-z 0-9 . _ -")),
+  publicKey: keyText,
+  presharedKey: v.exactOptional(keyText),
+  allowedIps: v.pipe(
+    v.array(v.pipe(v.string(), v.check((text) => parsePrefix(text) !== undefined, "not a prefix"))),
+    v.minLength(1),
+    v.maxLength(64),
+  ),
+  created: v.pipe(v.string(), v.maxLength(40)),
+});
+
+const FILE = v.strictObject({ version: v.literal(1), peers: v.array(RECORD) });
+
+/** The store's and the environment's peers in one text, and what is wrong with it. */
+function parsePeers(text: string): { peers: PeerRecord[] } | { mistake: string } {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return { mistake: "it is not JSON" };
+  }
+  const result = v.safeParse(FILE, json);
+  if (!result.success) {
+    // The place, not the value: a preshared key is a secret.
+    const place = v.getDotPath(result.issues[0]) ?? "the whole";
+    return { mistake: `${place} is not as it should be` };
+  }
+  const twice = firstDuplicate(result.output.peers);
+  return twice === undefined ? { peers: result.output.peers } : { mistake: twice };
+}
+
+function firstDuplicate(peers: readonly PeerRecord[]): string | undefined {
+  const seen = new Map<string, string>();
+  for (const peer of peers) {
+    for (const value of [peer.name, peer.publicKey, ...peer.allowedIps]) {
+      const other = seen.get(value);
+      if (other !== undefined) return `peers "${other}" and "${peer.name}" both have ${value}`;
+      seen.set(value, peer.name);
+    }
+  }
+  return undefined;
+}
+
+export interface StoreOptions {
+  readonly stateDir: string;
+  /** "10.66.0.0/16"; the relay itself is host 1. */
+  readonly tunnelIpv4: string;
+  /** "fd…::/64", or undefined when IPv6 is off in the tunnel. */
+  readonly tunnelIpv6?: string;
+  /** Peers from elsewhere, whose names, keys and addresses are taken. */
+  readonly others?: readonly PeerRecord[];
+}
+
+export class PeerStore {
+  readonly path: string;
+  readonly #options: StoreOptions;
+  readonly #lockFile: string;
+
+  constructor(options: StoreOptions) {
+    this.path = join(options.stateDir, "peers.json");
+    this.#lockFile = join(options.stateDir, "peers.lock");
+    this.#options = options;
+  }
+
+  /** The stored peers, oldest first; none when the file is missing. Throws CommandError on a damaged file. */
+  async load(): Promise<PeerRecord[]> {
+    const text = await readIfPresent(this.path);
+    if (text === undefined) return [];
+    const result = parsePeers(text);
+    if ("peers" in result) return result.peers;
+    throw new CommandError(
+      `${this.path}: cannot be used: ${result.mistake}. Nothing was changed: repair it, restore a backup, or ` +
+        `move it away to start without peers: mv ${this.path} ${this.path}.damaged`,
+    );
+  }
+
+  /**
+   * Stores a peer with the lowest free addresses and returns it once it is on the disk. Throws CommandError
+   * when its name or key is taken, no address is free, or the disk refuses.
+   */
+  async add(
+    peer: { name: string; publicKey: string; presharedKey?: string; created: string },
+  ): Promise<PeerRecord> {
+    return await this.#change((peers) => {
+      const all = [...peers, ...this.#options.others ?? []];
+      if (all.some(({ name }) => name === peer.name)) {
+        throw new CommandError(
+          `peer "${peer.name}" exists; choose another name, or remove it first: peer remove ${peer.name}`,
+        );
+      }
+      const sameKey = all.find(({ publicKey }) => publicKey === peer.publicKey);
+      if (sameKey !== undefined) throw new CommandError(`peer "${sameKey.name}" has this public key already`);
+      const { name, publicKey, presharedKey, created } = peer;
+      const record: PeerRecord = {
+        name,
+        publicKey,
+        ...(presharedKey === undefined ? {} : { presharedKey }),
+        allowedIps: this.#lease(all),
+        created,
+      };
+      const checked = v.safeParse(RECORD, record);
+      if (!checked.success) {
+        const { message } = checked.issues[0];
+        throw new CommandError(`peer "${name}": ${v.getDotPath(checked.issues[0])}: ${message}`);
+      }
+      return { peers: [...peers, record], result: record };
+    });
+  }
+
+  /** Removes a peer and returns what was stored of it. Throws CommandError when there is none of that name. */
+  async remove(name: string): Promise<PeerRecord> {
+    return await this.#change((peers) => {
+      const record = peers.find((peer) => peer.name === name);
+      if (record === undefined) {
+        throw new CommandError(
+          this.#options.others?.some((peer) => peer.name === name)
+            ? `peer "${name}" comes from OXRELAY_PEERS; take it out there`
+            : `there is no peer "${name}"; see: peer list`,
+        );
+      }
+      return { peers: peers.filter((peer) => peer !== record), result: record };
+    });
+  }
+
+  async #change(
+    change: (peers: PeerRecord[]) => { peers: PeerRecord[]; result: PeerRecord },
+  ): Promise<PeerRecord> {
+    await makeStateDirectory(this.#options.stateDir);
+    return await withLock(this.#lockFile, async () => {
+      const { peers, result } = change(await this.load());
+      try {
+        await replaceFile(this.path, `${JSON.stringify({ version: 1, peers }, null, 2)}\n`);
+      } catch (error) {
+        const reason = error instanceof Error ? error.message : String(error);
+        throw new CommandError(`${this.path}: could not be written, so it is as it was before: ${reason}`);
+      }
+      return result;
+    });
+  }
+
+  /** The lowest free host number's addresses; 0 is the network, 1 the relay, the last one the broadcast. */
+  #lease(peers: readonly PeerRecord[]): string[] {
+    const taken = new Set(peers.flatMap(({ allowedIps }) => allowedIps));
+    const { bytes, bits } = parsePrefix(this.#options.tunnelIpv4)!;
+    const hosts = 2 ** (32 - bits);
+    for (let host = 2; host < hosts - 1; host++) {
+      const leased = [`${formatIp(plusHost(bytes, host))}/32`];
+      if (this.#options.tunnelIpv6 !== undefined) {
+        leased.push(`${formatIp(plusHost(parsePrefix(this.#options.tunnelIpv6)!.bytes, host))}/128`);
+      }
+      if (!leased.some((prefix) => taken.has(prefix))) return leased;
+    }
+    throw new CommandError(
+      `no address is free in tunnel_ipv4 ${this.#options.tunnelIpv4}; remove a peer or choose a larger network`,
+    );
+  }
+}
+
+/** The network's address with a host number (below 2^24) in its last bytes. */
+function plusHost(network: Uint8Array, host: number): Uint8Array {
+  const address = Uint8Array.from(network);
+  const end = address.length;
+  address[end - 1] |= host & 255;
+  address[end - 2] |= host >> 8 & 255;
+  address[end - 3] |= host >> 16 & 255;
+  return address;
+}
+
+/** One line for OXRELAY_PEERS. It holds the preshared keys: a secret. */
+export function exportPeers(peers: readonly PeerRecord[]): string {
+  return new TextEncoder().encode(JSON.stringify({ version: 1, peers })).toBase64();
+}
+
+/** The peers in OXRELAY_PEERS; none when it is unset. Throws CommandError. */
+export function peersFromEnvironment(env: Environment): PeerRecord[] {
+  if (!env.OXRELAY_PEERS) return [];
+  let result: ReturnType<typeof parsePeers>;
+  try {
+    result = parsePeers(new TextDecoder().decode(Uint8Array.fromBase64(env.OXRELAY_PEERS)));
+  } catch {
+    result = { mistake: "it is not base64" };
+  }
+  if ("peers" in result) return result.peers;
+  throw new CommandError(
+    `environment: OXRELAY_PEERS: cannot be used: ${result.mistake}; set it to what \`peer export\` prints`,
+  );
+}
+
+/**
+ * Every peer that the relay serves: the stored ones, then those of OXRELAY_PEERS that are not stored under the
+ * same public key. Throws CommandError when two of them claim the same name or address, or when an
+ * address lies outside tunnel_ipv4.
+ */
+export async function loadAllPeers(config: Config, env: Environment): Promise<PeerRecord[]> {
+  const { stateDir, tunnelIpv4 } = config;
+  const stored = await new PeerStore({ stateDir, tunnelIpv4 }).load();
+  const keys = new Set(stored.map(({ publicKey }) => publicKey));
+  const peers = [...stored, ...peersFromEnvironment(env).filter(({ publicKey }) => !keys.has(publicKey))];
+  const twice = firstDuplicate(peers);
+  if (twice !== undefined) {
+    throw new CommandError(`the stored peers and OXRELAY_PEERS do not fit together: ${twice}; remove one`);
+  }
+  const tunnel = parsePrefix(tunnelIpv4)!;
+  for (const { name, allowedIps } of peers) {
+    for (const allowed of allowedIps) {
+      const { bytes } = parsePrefix(allowed)!;
+      if (bytes.length === 4 && !prefixContains(tunnel, bytes)) {
+        throw new CommandError(
+          `peer "${name}" has ${allowed}, outside tunnel_ipv4 ${tunnelIpv4}; ` +
+            "set tunnel_ipv4 back, or remove the peer and add it again",
+        );
+      }
+    }
+  }
+  return peers;
+}
