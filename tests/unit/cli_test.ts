@@ -1,0 +1,407 @@
+/**
+ * The subcommands, run as a person runs them: the real main.ts in a process of its own with the permissions of
+ * its task, in a fresh directory.
+ */
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { UsageError } from "../../src/cli/help.ts";
+import { keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
+import { chooseEndpoint } from "../../src/cli/peer.ts";
+import { renderQr } from "../../src/cli/qr.ts";
+import {
+  formatBytes,
+  formatDuration,
+  formatRate,
+  renderStatus,
+  sparkline,
+  type Status,
+} from "../../src/cli/status.ts";
+import { parseConfig } from "../../src/config.ts";
+import { encode } from "uqr";
+
+const MAIN = new URL("../../main.ts", import.meta.url).pathname;
+const TASKS = JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url))).tasks;
+
+interface Outcome {
+  code: number;
+  stdout: string;
+  stderr: string;
+}
+
+/** Runs `deno task NAME ARGS` with the task's own flags, but in `cwd`. */
+async function run(
+  cwd: string,
+  [name, ...args]: string[],
+  { stdin = "", env = {} }: { stdin?: string; env?: Record<string, string> } = {},
+): Promise<Outcome> {
+  // "deno run FLAGS main.ts NAME", as written in deno.json.
+  const flags: string[] = TASKS[name].split(" ").slice(2, -2);
+  const command = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--quiet", "--no-prompt", ...flags, MAIN, name, ...args],
+    cwd,
+    // Settings of whoever runs the tests must not leak in.
+    clearEnv: true,
+    env: { PATH: Deno.env.get("PATH") ?? "", HOME: Deno.env.get("HOME") ?? "", NO_COLOR: "1", ...env },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  });
+  const process = command.spawn();
+  const writer = process.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(stdin)).catch(() => {});
+  await writer.close().catch(() => {});
+  const { code, stdout, stderr } = await process.output();
+  return { code, stdout: new TextDecoder().decode(stdout), stderr: new TextDecoder().decode(stderr) };
+}
+
+async function inDirectory(action: (directory: string) => Promise<void>): Promise<void> {
+  const directory = await Deno.makeTempDir({ prefix: "oxrelay-cli-" });
+  // A port that nobody uses, so that a relay on this machine is left in peace.
+  const probe = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = probe.addr as Deno.NetAddr;
+  probe.close();
+  await Deno.writeTextFile(`${directory}/oxrelay.toml`, `metrics_listen = "127.0.0.1:${port}"\n`);
+  try {
+    await action(directory);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+/** What the admin interface answers, on a real socket, and what it was asked. */
+async function withRelay(
+  cwd: string,
+  answer: (request: Request) => Response,
+  action: (asked: string[]) => Promise<void>,
+): Promise<void> {
+  const asked: string[] = [];
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, (request) => {
+    const { pathname } = new URL(request.url);
+    asked.push(`${request.method} ${pathname} ${request.headers.get("authorization") ?? "-"}`);
+    return answer(request);
+  });
+  try {
+    await Deno.writeTextFile(`${cwd}/oxrelay.toml`, `metrics_listen = "127.0.0.1:${server.addr.port}"\n`);
+    await action(asked);
+  } finally {
+    await server.shutdown();
+  }
+}
+
+Deno.test("cli: keygen makes pairs that fit", async () => {
+  await inDirectory(async (cwd) => {
+    const made = await run(cwd, ["keygen"]);
+    assertMatch(made.stdout, /^[A-Za-z0-9+/]{43}=\n$/);
+    const made2 = await run(cwd, ["keygen"]);
+    assert(made.stdout !== made2.stdout);
+    const { stdout } = await run(cwd, ["keygen", "--public"], { stdin: made.stdout });
+    assertEquals(stdout, `${keyToText(publicKeyOf(Uint8Array.fromBase64(made.stdout.trim())))}\n`);
+    assertMatch((await run(cwd, ["keygen", "--psk"])).stdout, /^[A-Za-z0-9+/]{43}=\n$/);
+    for (const stdin of ["", "nonsense", made.stdout + made.stdout]) {
+      const refused = await run(cwd, ["keygen", "--public"], { stdin });
+      assertEquals([refused.code, refused.stdout], [1, ""]);
+      assertMatch(refused.stderr, /expected a private key/);
+    }
+    assertEquals((await run(cwd, ["keygen", "--psk", "--public"])).code, 2);
+  });
+});
+
+Deno.test("cli: peer add prints a config and nothing else, and keeps no private key", async () => {
+  await inDirectory(async (cwd) => {
+    const added = await run(cwd, ["peer", "add", "phone", "--psk", "--endpoint", "relay.example.com:4433"]);
+    assertEquals(added.code, 0, added.stderr);
+    assertMatch(
+      added.stdout,
+      new RegExp(
+        "^\\[Interface\\]\nPrivateKey = (\\S{43}=)\n" +
+          "Address = 10\\.66\\.0\\.2/32, fd[0-9a-f:]+::2/128\nDNS = 1\\.1\\.1\\.1, 2606:4700:4700::1111\nMTU = 1420\n" +
+          "\n\\[Peer\\]\nPublicKey = (\\S{43}=)\nPresharedKey = (\\S{43}=)\n" +
+          "Endpoint = relay\\.example\\.com:4433\nAllowedIPs = 0\\.0\\.0\\.0/0, ::/0\nPersistentKeepalive = 25\n$",
+      ),
+    );
+    assertMatch(added.stderr, /relay is not running; it will read this when it starts/);
+    const [privateKey, presharedKey] = ["PrivateKey", "PresharedKey"].map((key) =>
+      new RegExp(`^${key} = (.*)$`, "m").exec(added.stdout)![1]
+    );
+    const relayKey = (await Deno.readTextFile(`${cwd}/state/private.key`)).trim();
+    assertMatch(added.stdout, new RegExp(`^PublicKey = ${escape(publicOf(relayKey))}$`, "m"));
+
+    const stored = await Deno.readTextFile(`${cwd}/state/peers.json`);
+    assert(stored.includes(publicOf(privateKey)) && stored.includes(presharedKey));
+    assert(!stored.includes(privateKey), "the client's private key is stored");
+
+    for (const shown of [["list"], ["list", "--json"], ["show", "phone"], ["show", "phone", "--json"]]) {
+      const { code, stdout } = await run(cwd, ["peer", ...shown]);
+      assertEquals(code, 0);
+      assert(stdout.includes("phone") && stdout.includes(publicOf(privateKey)));
+      for (const secret of [privateKey, presharedKey, relayKey]) assert(!stdout.includes(secret));
+    }
+
+    const exported = await run(cwd, ["peer", "export"]);
+    assertMatch(exported.stdout, /^[A-Za-z0-9+/=]+\n$/);
+    const removed = await run(cwd, ["peer", "remove", "phone"]);
+    assertEquals([removed.code, removed.stdout], [0, ""]);
+    assertMatch((await run(cwd, ["peer", "list"])).stderr, /no peers yet/);
+    const elsewhere = await run(cwd, ["peer", "list"], { env: { OXRELAY_PEERS: exported.stdout.trim() } });
+    assertMatch(elsewhere.stdout, /phone/);
+  });
+});
+
+Deno.test("cli: peer add takes a public key, writes 0600, overwrites nothing", async () => {
+  await inDirectory(async (cwd) => {
+    const key = publicOf((await run(cwd, ["keygen"])).stdout.trim());
+    // "=" inside a value, and a name of digits only, which must stay a name.
+    const added = await run(cwd, [
+      "peer",
+      "add",
+      "007",
+      `--public-key=${key}`,
+      "--out",
+      "state/007.conf",
+      "--qr",
+    ]);
+    assertEquals([added.code, added.stdout], [0, ""], added.stderr);
+    const conf = await Deno.readTextFile(`${cwd}/state/007.conf`);
+    assertMatch(conf, /^\[Interface\]\n# PrivateKey = \(this device's own\)\nAddress/);
+    assertEquals((await Deno.stat(`${cwd}/state/007.conf`)).mode! & 0o777, 0o600);
+    const again = await run(cwd, ["peer", "add", "other", "--out", "state/007.conf"]);
+    assertEquals(again.code, 1);
+    assertMatch(again.stderr, /exists already and is left as it is/);
+    // A refused add leaves no file, and no peer.
+    assertEquals((await run(cwd, ["peer", "add", "007", "--out", "state/new.conf"])).code, 1);
+    assertThrows(() => Deno.statSync(`${cwd}/state/new.conf`), Deno.errors.NotFound);
+    const names = JSON.parse((await run(cwd, ["peer", "list", "--json"])).stdout) as { name: string }[];
+    assertEquals(names.map(({ name }) => name), ["007"]);
+    const own = publicOf((await Deno.readTextFile(`${cwd}/state/private.key`)).trim());
+    assertMatch((await run(cwd, ["peer", "add", "x", "--public-key", own])).stderr, /the relay's own key/);
+  });
+});
+
+Deno.test("cli: wrong command lines end with 2 and say what to do", async () => {
+  await inDirectory(async (cwd) => {
+    const cases: [args: string[], message: RegExp][] = [
+      [["peer", "ad", "phone"], /did you mean "peer add"\?/],
+      [["peer", "add"], /something is missing; see --help/],
+      [["peer", "add", "a", "b"], /"b" is one word too many/],
+      [["peer", "add", "a", "--endpont", "x:1"], /unknown option --endpont; did you mean --endpoint\?/],
+      [["peer", "add", "a", "--endpoint"], /--endpoint needs a value/],
+      [["peer", "add", "a", "--endpoint", "nowhere"], /--endpoint: expected "host:port"/],
+      [["peer", "add", "a", "--out", "b", "--out", "c"], /--out is given 2 times/],
+      [["peer", "add", "a", "--qr", "--no-qr"], /exclude each other/],
+      [["peer", "add", "a", "--public-key", "x"], /--public-key: expected 44 characters/],
+      [["keygen", "--publc"], /did you mean --public\?/],
+      [["status", "now"], /"now" is one word too many/],
+    ];
+    for (const [args, message] of cases) {
+      const { code, stdout, stderr } = await run(cwd, args);
+      assertEquals([code, stdout], [2, ""], args.join(" "));
+      assertMatch(stderr, message);
+    }
+    assertEquals((await Array.fromAsync(Deno.readDir(cwd))).length, 1, "nothing was made");
+    for (const args of [["keygen"], ["status"], ["peer"], ["peer", "add"], ["peer", "list"]]) {
+      const { code, stdout } = await run(cwd, [...args, "--help"]);
+      assertEquals(code, 0);
+      assertMatch(stdout, /^ {2}deno task /m);
+    }
+  });
+});
+
+Deno.test("cli: a bad, a missing and a default configuration file", async () => {
+  await inDirectory(async (cwd) => {
+    await Deno.writeTextFile(`${cwd}/oxrelay.toml`, "listn = 1\n");
+    const bad = await run(cwd, ["peer", "list"]);
+    assertEquals(bad.code, 1);
+    assertEquals(bad.stderr, `oxrelay.toml: listn: unknown key; did you mean "listen"?\n`);
+    const missing = await run(cwd, ["peer", "list", "--config", "other.toml"]);
+    assertEquals([missing.code, missing.stderr], [
+      1,
+      "other.toml: there is no such file; it is named by --config\n",
+    ]);
+    assertMatch(
+      (await run(cwd, ["peer", "list"], { env: { OXRELAY_CONFIG: "gone.toml" } })).stderr,
+      /gone\.toml: there is no such file; it is named by OXRELAY_CONFIG/,
+    );
+    await Deno.remove(`${cwd}/oxrelay.toml`);
+    assertEquals((await run(cwd, ["peer", "list"])).code, 0);
+  });
+});
+
+Deno.test("cli: peer tells a running relay, with the token", async () => {
+  await inDirectory(async (cwd) => {
+    const reply = {
+      peers: { added: ["phone"], removed: [], total: 1 },
+      config: { applied: [], needsRestart: [] },
+    };
+    await withRelay(cwd, () => Response.json(reply), async (asked) => {
+      const env = { OXRELAY_ADMIN_TOKEN: "0123456789abcdef" };
+      const added = await run(cwd, ["peer", "add", "phone"], { env });
+      assertEquals(added.code, 0, added.stderr);
+      assertMatch(added.stderr, /The running relay knows: it serves 1 peers now\./);
+      assertEquals((await run(cwd, ["peer", "remove", "phone"])).code, 0);
+      assertEquals(asked, ["POST /v1/reload Bearer 0123456789abcdef", "POST /v1/reload -"]);
+    });
+    const answers: [response: () => Response, message: RegExp][] = [
+      [() => new Response("", { status: 401 }), /refused the token \(HTTP 401\); set OXRELAY_ADMIN_TOKEN/],
+      [() => new Response("<html>"), /answered HTTP 200, not as a relay does/],
+      [() => new Response("{}", { status: 500 }), /answered HTTP 500/],
+    ];
+    for (const [i, [response, message]] of answers.entries()) {
+      await withRelay(cwd, response, async () => {
+        const added = await run(cwd, ["peer", "add", `p${i}`]);
+        // Its peer is stored and its config must not be lost, but a script has to notice.
+        assertEquals(added.code, 1);
+        assertMatch(added.stdout, /^\[Interface\]\nPrivateKey = /);
+        assertMatch(added.stderr, message);
+        assertMatch((await run(cwd, ["status"])).stderr, message);
+      });
+    }
+  });
+});
+
+const STATUS: Status = {
+  name: "oxrelay",
+  version: "0.1.0",
+  uptimeS: 3725,
+  exit: "userspace",
+  listen: "[::]:4433",
+  counters: { sessions: 1, bytes_received: 2048, bytes_sent: 1536 },
+  drops: { forged: 3, denied: 0, replayed: 7 },
+  peers: [
+    {
+      name: "phone",
+      publicKey: "k1",
+      allowedIps: ["10.66.0.2/32"],
+      endpoint: "192.0.2.7:51820",
+      lastHandshakeAgeS: 42.9,
+      connected: true,
+      bytesReceived: 2_000_000,
+      bytesSent: 1000,
+      drops: 2,
+      lossRatio: 0.0123,
+      rttMs: 18.25,
+    },
+    {
+      name: "\x1b[2Jlaptop",
+      publicKey: "k2",
+      allowedIps: ["10.66.0.3/32"],
+      connected: false,
+      bytesReceived: 0,
+      bytesSent: 0,
+      drops: 0,
+    },
+  ],
+};
+
+Deno.test("cli: status shows a relay once and as JSON, and says when there is none", async () => {
+  await inDirectory(async (cwd) => {
+    const none = await run(cwd, ["status"]);
+    assertEquals([none.code, none.stdout], [1, ""]);
+    assertMatch(none.stderr, /^no relay is running here \(nothing answers at http:\/\/127/);
+    await withRelay(cwd, () => Response.json(STATUS), async (asked) => {
+      const once = await run(cwd, ["status", "--once"]);
+      assertEquals([once.code, once.stdout], [0, `${renderStatus(STATUS, undefined, 0, [])}\n`]);
+      assertEquals(JSON.parse((await run(cwd, ["status", "--json"])).stdout), STATUS);
+      assertEquals(asked, ["GET /v1/status -", "GET /v1/status -"]);
+    });
+  });
+});
+
+Deno.test("cli: the status table's numbers", () => {
+  const [phone, laptop] = STATUS.peers;
+  const previous = { ...STATUS, peers: [{ ...phone, bytesReceived: 1_000_000, bytesSent: 1000 }, laptop] };
+  const text = renderStatus(STATUS, previous, 2, [0, 5, 10]);
+  assertMatch(text, /^oxrelay 0\.1\.0 {2}up 1h 2m {2}listens on \[::\]:4433 {2}exit userspace\n/);
+  assertMatch(text, /2 peers, 1 sessions, 2\.0 KiB received, 1\.5 KiB sent/);
+  assertMatch(text, /\n▁▅█ 80 bit\/s\n/);
+  assertMatch(text, /drops: replayed 7, forged 3\n/);
+  assertMatch(
+    text,
+    /● phone +192\.0\.2\.7:51820 +42s ago +1\.9 MiB +1000 B +4\.0 Mbit\/s +0 bit\/s +18\.3 ms +1\.23 % +2/,
+  );
+  assertMatch(text, /○ \?\[2Jlaptop +- +never +0 B +0 B +0 bit\/s +0 bit\/s +- +- +0$/);
+  assert(!text.includes("\x1b"));
+  assertEquals([0, 1023, 1024, 5 * 2 ** 40].map(formatBytes), ["0 B", "1023 B", "1.0 KiB", "5.0 TiB"]);
+  assertEquals([-5, 1, 125, 125e6].map(formatRate), ["0 bit/s", "8 bit/s", "1.0 kbit/s", "1.0 Gbit/s"]);
+  assertEquals([59.9, 60, 3600, 187200].map(formatDuration), ["59s", "1m 0s", "1h 0m", "2d 4h"]);
+  assertEquals(sparkline([0, 0]), "▁▁");
+});
+
+Deno.test("cli: the QR code's half blocks are the code's modules, with a quiet zone of four", () => {
+  const text = "[Interface]\n" + "x".repeat(300);
+  const { data, size } = encode(text, { ecc: "L", border: 0 });
+  // deno-lint-ignore no-control-regex
+  const lines = renderQr(text).split("\n").map((line) => line.replace(/\x1b\[[\d;]*m/g, ""));
+  assertEquals([lines[0].length, lines.length], [size + 8, Math.ceil((size + 8) / 2)]);
+  const dark = (x: number, y: number) =>
+    "█▀▄ ".indexOf(lines[y >> 1][x]) <= 0 || lines[y >> 1][x] === "▀▄"[y & 1];
+  for (let y = 0; y < size + 8; y++) {
+    for (let x = 0; x < size + 8; x++) {
+      assertEquals(dark(x, y), data[y - 4]?.[x - 4] ?? false, `module ${x},${y}`);
+    }
+  }
+});
+
+Deno.test("cli: the endpoint is chosen in order, and a private one comes with its remedy", () => {
+  const choose = (toml: string, addresses: string[], env = {}, given?: string) =>
+    chooseEndpoint(
+      given,
+      parseConfig(toml, "f", {}),
+      env,
+      () => addresses.map((address, i) => ({ name: i === 0 ? "oxrelay0" : `eth${i}`, address })),
+    );
+  const own = ["8.8.8.8", "127.0.0.1", "fe80::1", "192.168.1.2", "2600::1", "9.9.9.9"];
+  assertEquals(choose("", own, {}, "a.example:1").text, "a.example:1");
+  assertEquals(choose(`public_endpoint = "b.example:2"`, own).text, "b.example:2");
+  assertEquals(choose("", own, { FLY_APP_NAME: "edge" }).text, "edge.fly.dev:4433");
+  assertEquals(choose(`listen = "9.8.7.6:5000"`, own).text, "9.8.7.6:5000");
+  assertEquals(choose("", own).text, "9.9.9.9:4433");
+  assertEquals(choose("", own.slice(0, 5)).text, "[2600::1]:4433");
+  const behindNat = choose("", own.slice(0, 4));
+  assertEquals(behindNat.text, "192.168.1.2:4433");
+  assertMatch(behindNat.note!, /is private.*--endpoint PUBLIC_ADDRESS:4433/);
+  assertThrows(() => choose("", own.slice(0, 3)), UsageError, "no address that a client could reach");
+});
+
+Deno.test("cli: a tunnel without IPv6 gives a config without IPv6", async () => {
+  await inDirectory(async (cwd) => {
+    const { stdout, stderr } = await run(cwd, ["peer", "add", "phone"], { env: { FLY_APP_NAME: "edge" } });
+    assertMatch(stdout, /Address = 10\.66\.0\.2\/32\nDNS = 1\.1\.1\.1\nMTU = 1240\n/, stderr);
+    assertMatch(stdout, /Endpoint = edge\.fly\.dev:4433\nAllowedIPs = 0\.0\.0\.0\/0\n/);
+  });
+});
+
+/** In CI a skip is a failure: there the test runs and fails with the program's name. */
+const hasWgQuick = (Deno.env.get("PATH") ?? "").split(":").some((directory) => {
+  try {
+    return Deno.statSync(`${directory}/wg-quick`).isFile;
+  } catch {
+    return false;
+  }
+});
+if (!hasWgQuick) {
+  console.warn("SKIPPED without wg-quick: cli: wg-quick reads it (apt-get install wireguard-tools)");
+}
+
+Deno.test({
+  name: "cli: wg-quick reads the printed config as it is",
+  ignore: !hasWgQuick && Deno.env.get("CI") !== "true",
+  fn: async () => {
+    await inDirectory(async (cwd) => {
+      const { stdout: conf } = await run(cwd, ["peer", "add", "phone", "--psk"]);
+      await Deno.writeTextFile(`${cwd}/phone.conf`, conf, { mode: 0o600 });
+      const { code, stdout } = await new Deno.Command("wg-quick", { args: ["strip", `${cwd}/phone.conf`] })
+        .output();
+      assertEquals(code, 0);
+      // What is left for `wg setconf`: all but wg-quick's own three keys.
+      const kept = conf.split("\n").filter((line) => line !== "" && !/^(Address|DNS|MTU) /.test(line));
+      assertEquals(new TextDecoder().decode(stdout).split("\n").filter((line) => line !== ""), kept);
+    });
+  },
+});
+
+function publicOf(privateKey: string): string {
+  return keyToText(publicKeyOf(Uint8Array.fromBase64(privateKey)));
+}
+
+function escape(text: string): string {
+  return text.replace(/[+/]/g, "\\$&");
+}
