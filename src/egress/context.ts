@@ -1,0 +1,22 @@
+/**
+ * What the nodes of egress work with. Holds references only; it has no behaviour.
+ */
+import type { Aead } from "../codec/kernels.ts";
+import type { Metrics } from "../metrics.ts";
+import type { Associations } from "../session/associations.ts";
+import type { PeerTable } from "../session/peers.ts";
+import type { SessionTable } from "../session/table.ts";
+
+export interface EgressContext {
+  readonly table: SessionTable;
+  readonly peers: PeerTable;
+  readonly associations: Associations;
+  readonly aead: Aead;
+  readonly metrics: Metrics;
+  /** Largest inner packet, bytes. */
+  readonly mtu: number;
+  readonly ownIpv4: Uint32Array;
+  readonly ownIpv6: Uint32Array | undefined;
+  /** Scratch for one address. */
+  readonly words: Uint32Array;
+}

@@ -1,0 +1,15 @@
+/**
+ * Egress: the route of an inner packet into the tunnel, in order. Each step is a function over the whole burst;
+ * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port.
+ */
+import type { Burst } from "../vector/burst.ts";
+import type { EgressContext } from "./context.ts";
+import { seal } from "./seal.ts";
+import { steer } from "./steer.ts";
+
+export type { EgressContext } from "./context.ts";
+
+export function egress(burst: Burst, context: EgressContext, nowUs: number): void {
+  steer(burst, context, nowUs); // destination -> peer, session
+  seal(burst, context, nowUs); // plaintext -> addressed datagram
+}

@@ -1,0 +1,25 @@
+/**
+ * What the nodes of ingress work with: the tables, the kernel, the counters and the scratch space of one data
+ * plane. Holds references only; it has no behaviour.
+ */
+import type { Aead } from "../codec/kernels.ts";
+import type { Metrics } from "../metrics.ts";
+import type { Associations } from "../session/associations.ts";
+import type { PeerTable } from "../session/peers.ts";
+import type { SessionTable } from "../session/table.ts";
+import type { DestinationPolicy } from "./policy.ts";
+
+export interface IngressContext {
+  readonly table: SessionTable;
+  readonly peers: PeerTable;
+  readonly associations: Associations;
+  readonly aead: Aead;
+  readonly metrics: Metrics;
+  /** Undefined for a client, which delivers everything to its own host. */
+  policy: DestinationPolicy | undefined;
+  /** Four words: the relay's own inner addresses, answered by itself. */
+  readonly ownIpv4: Uint32Array;
+  readonly ownIpv6: Uint32Array | undefined;
+  /** Scratch for one address. */
+  readonly words: Uint32Array;
+}

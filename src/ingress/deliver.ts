@@ -1,0 +1,68 @@
+// Hot path.
+/**
+ * Last node of ingress: judges each inner packet and says where it goes. Invariant: a packet that leaves here
+ * for the exit has its whole length on hand, a source among its peer's allowed IPs and a destination that the
+ * policy opens. A refused packet is turned around in place into the ICMP error that tells its sender.
+ */
+import { COUNTER, DROP } from "../metrics.ts";
+import { NONE } from "../vector/arena.ts";
+import { type Burst, OPENED, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import {
+  emitAdminProhibited,
+  emitEchoReply,
+  innerLength,
+  ipVersion,
+  readDestination,
+  readSource,
+} from "../wire/inner.ts";
+import type { IngressContext } from "./context.ts";
+
+export function deliver(burst: Burst, context: IngressContext): void {
+  const { count, bytes, view, offset, length, next, peer } = burst;
+  const { peers, policy, metrics, words, ownIpv4, ownIpv6 } = context;
+  for (let row = 0; row < count; row++) {
+    if (next[row] !== OPENED) continue;
+    const at = offset[row];
+    const id = peer[row];
+    const whole = innerLength(view, at, length[row]);
+    if (whole === 0) {
+      next[row] = DROP.malformed_inner;
+      peers.drops[id]++;
+      continue;
+    }
+    length[row] = whole;
+    readSource(view, at, words, 0);
+    if (peers.routes.lookup(words, 0) !== id) {
+      next[row] = DROP.spoofed_inner;
+      peers.drops[id]++;
+      continue;
+    }
+    if (policy === undefined) {
+      next[row] = TO_EXIT;
+      metrics.column[COUNTER.packets_to_exit]++;
+      continue;
+    }
+    readDestination(view, at, words, 0);
+    const version = ipVersion(view, at);
+    const own = version === 4 ? ownIpv4 : ownIpv6;
+    if (
+      own !== undefined && words[3] === own[3] && words[2] === own[2] && words[1] === own[1] &&
+      words[0] === own[0]
+    ) {
+      length[row] = emitEchoReply(bytes, view, at, whole);
+      next[row] = length[row] === 0 ? DROP.denied : TO_TUNNEL;
+      continue;
+    }
+    const other = peers.routes.lookup(words, 0);
+    if (other === NONE ? policy.allows(words, 0, version) : policy.allowPeers) {
+      next[row] = other === NONE ? TO_EXIT : TO_TUNNEL;
+      metrics.column[other === NONE ? COUNTER.packets_to_exit : COUNTER.packets_between_peers]++;
+      continue;
+    }
+    peers.drops[id]++;
+    metrics.drop(DROP.denied);
+    length[row] = emitAdminProhibited(bytes, view, at, whole, version === 4 ? ownIpv4 : ownIpv6 ?? words);
+    next[row] = length[row] === 0 ? DROP.denied : TO_TUNNEL;
+    if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
+  }
+}

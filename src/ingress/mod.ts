@@ -1,0 +1,21 @@
+/**
+ * Ingress: the route of a datagram from the tunnel to the inner internet, in order. Each step is a function
+ * over the whole burst; a row's `next` says which step is its. What leaves is TO_EXIT (for the exit), TO_TUNNEL
+ * (turned around, for egress) or TO_TRANSMIT (a handshake answer, for the port).
+ */
+import type { Burst } from "../vector/burst.ts";
+import { admit } from "./admit.ts";
+import type { IngressContext } from "./context.ts";
+import { deliver } from "./deliver.ts";
+import { open } from "./open.ts";
+import { parse } from "./parse.ts";
+
+export type { IngressContext } from "./context.ts";
+export { DestinationPolicy, type DestinationRules } from "./policy.ts";
+
+export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
+  parse(burst, context, nowUs); // bytes -> message type, session, counter
+  admit(burst, context, nowUs); // handshakes -> answers
+  open(burst, context, nowUs); // ciphertext -> authentic, fresh plaintext
+  deliver(burst, context); // plaintext -> exit, peer, or back
+}

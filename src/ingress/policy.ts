@@ -1,0 +1,103 @@
+/**
+ * The destination policy: which inner destinations may leave through the exit. Invariant: what no rule opens
+ * and the tables of special-purpose addresses (RFC 6890) name is denied, IPv4 hidden in IPv6 included; the
+ * relay's own addresses are denied unless loopback is opened. Peers are decided by the caller.
+ */
+import { NONE } from "../vector/arena.ts";
+import { parseAddress, parsePrefix } from "../wire/address.ts";
+import { PrefixTable } from "../session/prefix_table.ts";
+
+const ALLOW = 1;
+const DENY = 0;
+
+const LOOPBACK = ["127.0.0.0/8", "::1/128"];
+const LINK_LOCAL = ["169.254.0.0/16", "fe80::/10"];
+const PRIVATE = [
+  "10.0.0.0/8",
+  "100.64.0.0/10",
+  "172.16.0.0/12",
+  "192.0.0.0/24",
+  "192.168.0.0/16",
+  "198.18.0.0/15",
+  "fc00::/7",
+  "fec0::/10",
+  "64:ff9b:1::/48",
+];
+/** Never a unicast destination on the internet; no key opens these. */
+const NEVER = ["0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "ff00::/8"];
+
+export interface DestinationRules {
+  allowLoopback: boolean;
+  allowLinkLocal: boolean;
+  allowPrivate: boolean;
+  allowPeers: boolean;
+  /** Prefixes opened one by one: "192.168.1.0/24". */
+  allow: readonly string[];
+}
+
+export class DestinationPolicy {
+  readonly allowPeers: boolean;
+  readonly #table = new PrefixTable();
+  readonly #own: string[] = [];
+  readonly #allowLoopback: boolean;
+
+  /** Throws when a prefix is malformed. */
+  constructor(rules: DestinationRules) {
+    this.allowPeers = rules.allowPeers;
+    this.#allowLoopback = rules.allowLoopback;
+    this.#add(["0.0.0.0/0", "::/0"], ALLOW);
+    this.#add(NEVER, DENY);
+    if (!rules.allowLoopback) this.#add(LOOPBACK, DENY);
+    if (!rules.allowLinkLocal) this.#add(LINK_LOCAL, DENY);
+    if (!rules.allowPrivate) this.#add(PRIVATE, DENY);
+    this.#add(rules.allow, ALLOW);
+  }
+
+  /**
+   * Denies the host's own addresses, as text, in place of those given before; they change when a lease does.
+   * A prefix in `allow` that is longer or equal wins, so an address opened on purpose stays open.
+   */
+  setOwnAddresses(addresses: readonly string[]): void {
+    if (this.#allowLoopback) return;
+    for (const text of this.#own.splice(0)) this.#remove(text);
+    for (const text of addresses) {
+      const address = parseAddress(text);
+      if (!address) continue;
+      if (this.#table.set(address, 128, DENY) === NONE) this.#own.push(text);
+      else this.#table.set(address, 128, ALLOW);
+    }
+  }
+
+  /** Whether a packet of IP version 4 or 6 may go to the address at words[at..at+3]. Hot: allocates nothing. */
+  allows(words: Uint32Array, at: number, version: number): boolean {
+    const a = words[at], b = words[at + 1], c = words[at + 2];
+    if (version === 6) {
+      // An IPv6 packet to a mapped IPv4 address would be judged, and sent, as that IPv4 address.
+      if (a === 0 && b === 0 && (c === 0xffff || c === 0) && words[at + 3] !== 1) return false;
+      // Addresses that carry an IPv4 destination are judged by it: NAT64 (RFC 6052) and 6to4 (RFC 3056).
+      if (a === 0x0064ff9b && b === 0 && c === 0) return this.#allowsIpv4(words[at + 3]);
+      if (a >>> 16 === 0x2002) return this.#allowsIpv4(((a << 16) | (b >>> 16)) >>> 0);
+    }
+    return this.#table.lookup(words, at) === ALLOW;
+  }
+
+  readonly #embedded = Uint32Array.of(0, 0, 0xffff, 0);
+
+  #allowsIpv4(value: number): boolean {
+    this.#embedded[3] = value;
+    return this.#table.lookup(this.#embedded, 0) === ALLOW;
+  }
+
+  #add(prefixes: readonly string[], verdict: number): void {
+    for (const text of prefixes) {
+      const prefix = parsePrefix(text);
+      if (!prefix) throw new Error(`destinations: "${text}" is not an IP prefix such as "192.168.1.0/24"`);
+      this.#table.set(prefix.address, prefix.bits, verdict);
+    }
+  }
+
+  #remove(text: string): void {
+    const prefix = parsePrefix(text);
+    if (prefix) this.#table.delete(prefix.address, prefix.bits);
+  }
+}

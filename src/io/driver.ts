@@ -1,0 +1,161 @@
+/**
+ * The driver: the only loop and the only clock of a data plane. It carries bursts between port, core and exit
+ * whenever one of them has something, and runs the core's timers. Invariant: it never waits to fill a burst, and
+ * every slot that it is given is released or handed over in the same turn.
+ */
+import type { Exit } from "../exit/exit.ts";
+import type { Metrics } from "../metrics.ts";
+import type { Arena } from "../vector/arena.ts";
+import { Burst, TO_TRANSMIT } from "../vector/burst.ts";
+import type { Port } from "./port.ts";
+
+/** The core's verbs, as relay and client have them. */
+export interface Core {
+  ingest(burst: Burst, nowUs: number): void;
+  ingestInner(burst: Burst, nowUs: number): void;
+  pollTransmit(burst: Burst, nowUs: number): number;
+  pollTimeout(): number;
+  handleTimeout(nowUs: number): void;
+  setWallClock(unixOffsetUs: number): void;
+}
+
+/** Bursts carried before the event loop gets a turn. */
+const ROUNDS_MAX = 8;
+/** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
+const BEAT_MS = 250;
+const HOUSEKEEPING_US = 1_000_000;
+
+/** Microseconds of the monotonic clock. */
+export function monotonicUs(): number {
+  return performance.now() * 1000;
+}
+
+/** What to add to the monotonic clock to get microseconds since 1970. */
+export function wallClockOffsetUs(): number {
+  return Date.now() * 1000 - monotonicUs();
+}
+
+export class Driver {
+  readonly #burst: Burst;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timerDueUs = Infinity;
+  #beat: ReturnType<typeof setInterval> | undefined;
+  #lastHousekeepingUs = -Infinity;
+  #running = false;
+  #again = false;
+  #stopped = false;
+
+  constructor(
+    arena: Arena,
+    readonly core: Core,
+    readonly port: Port,
+    readonly exit: Exit,
+    readonly metrics: Metrics,
+  ) {
+    this.#burst = new Burst(arena);
+  }
+
+  /** Starts carrying. Returns at once. */
+  start(): void {
+    const wake = () => this.turn();
+    this.port.onReadable(wake);
+    this.exit.onReadable(wake);
+    this.#beat = setInterval(wake, BEAT_MS);
+    this.turn();
+  }
+
+  stop(): void {
+    this.#stopped = true;
+    clearInterval(this.#beat);
+    clearTimeout(this.#timer);
+  }
+
+  /** Carries what is there. A wake from inside a turn makes another round instead of a nested one. */
+  turn(): void {
+    if (this.#stopped) return;
+    if (this.#running) {
+      this.#again = true;
+      return;
+    }
+    this.#running = true;
+    let rounds = 0;
+    do {
+      this.#again = false;
+      if (this.#carry()) this.#again = true;
+    } while (this.#again && ++rounds < ROUNDS_MAX);
+    this.#running = false;
+    this.metrics.add("loop_beats", 1);
+    if (this.#again) setTimeout(() => this.turn(), 0);
+    this.#armTimer();
+  }
+
+  /** One round in each direction; whether there may be more at once. */
+  #carry(): boolean {
+    const { core, port, exit } = this;
+    const burst = this.#burst;
+    let busy = false;
+
+    let nowUs = monotonicUs();
+    if (port.receive(burst) > 0) {
+      busy = true;
+      core.ingest(burst, nowUs);
+      exit.send(burst, nowUs);
+      core.ingestInner(burst, nowUs); // what the exit refused and turned around
+      this.#transmit(burst);
+      burst.release();
+    }
+
+    nowUs = monotonicUs();
+    if (exit.receive(burst, nowUs) > 0) {
+      busy = true;
+      core.ingestInner(burst, nowUs);
+      this.#transmit(burst);
+      burst.release();
+    }
+
+    if (nowUs - this.#lastHousekeepingUs >= HOUSEKEEPING_US) {
+      this.#lastHousekeepingUs = nowUs;
+      core.setWallClock(wallClockOffsetUs());
+      core.handleTimeout(nowUs);
+      exit.handleTimeout(nowUs);
+      this.metrics.set("exit_flows", exit.flowCount);
+    } else if (core.pollTimeout() <= nowUs) {
+      core.handleTimeout(nowUs);
+    }
+    while (core.pollTransmit(burst, nowUs) > 0) {
+      this.#transmit(burst);
+      burst.release();
+    }
+    return busy;
+  }
+
+  #transmit(burst: Burst): void {
+    const { count, next, length } = burst;
+    let datagrams = 0, bytes = 0;
+    for (let row = 0; row < count; row++) {
+      if (next[row] !== TO_TRANSMIT) continue;
+      datagrams++;
+      bytes += length[row];
+    }
+    this.metrics.add("datagrams_sent", datagrams);
+    this.metrics.add("bytes_sent", bytes);
+    this.port.transmit(burst);
+  }
+
+  #armTimer(): void {
+    const dueUs = this.core.pollTimeout();
+    if (dueUs === this.#timerDueUs) return;
+    clearTimeout(this.#timer);
+    this.#timerDueUs = dueUs;
+    const delayMs = Math.ceil((dueUs - monotonicUs()) / 1000);
+    // The beat covers what lies beyond it.
+    if (delayMs > BEAT_MS) {
+      this.#timerDueUs = Infinity;
+      return;
+    }
+    this.#timer = setTimeout(() => {
+      this.#timerDueUs = Infinity;
+      this.turn();
+    }, Math.max(0, delayMs));
+  }
+}
