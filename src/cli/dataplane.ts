@@ -1,0 +1,159 @@
+/**
+ * The data-plane Worker: makes port, exit and core from the configuration that the main thread sends, and lets
+ * the driver run them. Invariant: whatever it opened is closed before it says "stopped". Serves nothing and
+ * reads no file.
+ */
+/// <reference lib="deno.worker" />
+import { PortableAead } from "../codec/aead_portable.ts";
+import { nodeCrypto } from "../codec/node_crypto.ts";
+import { type Config, formatEndpoint } from "../config.ts";
+import type { Exit } from "../exit/exit.ts";
+import { openTun, tunUnavailable } from "../exit/tun.ts";
+import { openUserspace } from "../exit/userspace.ts";
+import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { UdpPort } from "../io/udp.ts";
+import { DROP, Metrics } from "../metrics.ts";
+import { Relay } from "../relay.ts";
+import { scaledLimits } from "../session/limits.ts";
+import { Arena } from "../vector/arena.ts";
+import type { FromWorker, ToWorker } from "./messages.ts";
+
+const ARENA_SLOTS = 8192;
+const OWN_ADDRESSES_MS = 5000;
+
+const scope = self as unknown as DedicatedWorkerGlobalScope;
+const tell = (message: FromWorker) => scope.postMessage(message);
+const log = (area: string) => (level: "debug" | "info" | "warning" | "error", message: string) =>
+  tell({ type: "log", level, area, message });
+
+interface DataPlane {
+  relay: Relay;
+  driver: Driver;
+  port: UdpPort;
+  exit: Exit;
+  timer: number;
+}
+
+let plane: DataPlane | undefined;
+
+/** The relay's own address in a prefix: host number 1. */
+function gateway(prefix: string): { address: string; prefix: number } {
+  const [base, bits] = prefix.split("/");
+  const address = base.includes(":") ? base.replace(/::$/, "::1") : base.replace(/\.0$/, ".1");
+  return { address, prefix: Number(bits) };
+}
+
+async function chooseExit(
+  config: Config,
+  tunnelIpv6: string | undefined,
+  metrics: Metrics,
+): Promise<[Exit, string]> {
+  const ipv4 = gateway(config.tunnelIpv4);
+  const ipv6 = tunnelIpv6 === undefined ? undefined : gateway(tunnelIpv6);
+  const base = { ipv4, ipv6, mtu: config.mtu, metrics, log: log("exit") };
+  const obstacle = config.exit === "userspace" ? undefined : await tunUnavailable();
+  if (config.exit === "tun" && obstacle !== undefined) {
+    throw new Error(`exit = "tun" cannot be used: ${obstacle}; or set exit = "userspace"`);
+  }
+  if (config.exit === "userspace" || obstacle !== undefined) {
+    const reason = obstacle === undefined ? "the config asks for it" : `tun cannot be used: ${obstacle}`;
+    return [openUserspace(base), reason];
+  }
+  const exit = await openTun({ ...base, name: config.tunName, stateDir: config.stateDir });
+  return [
+    exit,
+    config.exit === "tun" ? "the config asks for it" : "it carries every protocol at the best speed",
+  ];
+}
+
+async function start(message: Extract<ToWorker, { type: "start" }>): Promise<void> {
+  const { config, tunnelIpv6 } = message;
+  const metrics = new Metrics(message.counters);
+  const arena = new Arena(ARENA_SLOTS);
+  let port: UdpPort;
+  try {
+    port = new UdpPort({
+      ...config.listen,
+      arena,
+      onDrop: (reason) => metrics.drop(DROP[reason]),
+    });
+  } catch (error) {
+    const where = formatEndpoint(config.listen);
+    if (error instanceof Deno.errors.AddrInUse) {
+      throw new Error(
+        `UDP ${where} is taken: another relay or program listens there; stop it, or set listen to another port`,
+      );
+    }
+    throw new Error(`cannot listen on UDP ${where}: ${(error as Error).message}; check the key "listen"`);
+  }
+  let exit: Exit, exitReason: string;
+  try {
+    [exit, exitReason] = await chooseExit(config, tunnelIpv6, metrics);
+  } catch (error) {
+    port.close();
+    throw error;
+  }
+  const relay = new Relay({
+    arena,
+    metrics,
+    primitives: nodeCrypto,
+    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
+    random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
+    limits: scaledLimits(message.timeScale),
+    privateKey: message.privateKey,
+    ipv4: gateway(config.tunnelIpv4).address,
+    ipv6: tunnelIpv6 === undefined ? undefined : gateway(tunnelIpv6).address,
+    mtu: config.mtu,
+    maxConnections: config.maxConnections,
+    rateLimitPerIp: config.rateLimitPerIp,
+    destinations: config.destinations,
+    worker: 0,
+    unixOffsetUs: wallClockOffsetUs(),
+  });
+  const refreshOwn = () => relay.setOwnAddresses(Deno.networkInterfaces().map(({ address }) => address));
+  refreshOwn();
+  const { failed } = relay.replacePeers(message.peers);
+  const driver = new Driver(arena, relay, port, exit, metrics);
+  plane = { relay, driver, port, exit, timer: setInterval(refreshOwn, OWN_ADDRESSES_MS) };
+  driver.start();
+  tell({ type: "ready", listen: port.description, exit: exit.description, exitReason, failed });
+}
+
+async function stop(): Promise<void> {
+  if (plane) {
+    clearInterval(plane.timer);
+    plane.driver.stop();
+    plane.relay.close();
+    plane.port.close();
+    await plane.exit.close();
+    plane = undefined;
+  }
+  tell({ type: "stopped" });
+}
+
+scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
+  try {
+    if (data.type === "start") await start(data);
+    else if (data.type === "stop") await stop();
+    else if (!plane) tell({ type: "reply", id: data.id, value: null });
+    else if (data.type === "peers") {
+      tell({ type: "reply", id: data.id, value: plane.relay.replacePeers(data.peers) });
+    } else if (data.type === "tune") {
+      plane.relay.tune(data.config);
+      tell({ type: "reply", id: data.id, value: null });
+    } else {
+      const nowUs = monotonicUs();
+      tell({
+        type: "reply",
+        id: data.id,
+        value: {
+          peers: plane.relay.peerSnapshots(nowUs),
+          sessions: plane.relay.sessionSnapshots(nowUs),
+          fault: plane.exit.fault(),
+        },
+      });
+    }
+  } catch (error) {
+    tell({ type: "failed", message: (error as Error).message });
+  }
+};

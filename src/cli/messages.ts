@@ -1,0 +1,42 @@
+/**
+ * What the main thread and the data-plane Worker say to each other: plain data, no behaviour. The private key
+ * crosses once, in `start`.
+ */
+import type { Config } from "../config.ts";
+import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
+
+export type ToWorker =
+  | {
+    type: "start";
+    config: Config;
+    privateKey: Uint8Array;
+    tunnelIpv6: string | undefined;
+    peers: PeerRecord[];
+    counters: SharedArrayBuffer;
+    /** Divides WireGuard's session times; 1 outside tests. */
+    timeScale: number;
+  }
+  | { type: "peers"; id: number; peers: PeerRecord[] }
+  | { type: "tune"; id: number; config: Config }
+  | { type: "snapshot"; id: number }
+  | { type: "stop" };
+
+export interface PeersReport {
+  added: string[];
+  removed: string[];
+  failed: string[];
+}
+
+export interface Snapshot {
+  peers: PeerSnapshot[];
+  sessions: SessionSnapshot[];
+  /** What is wrong with the exit, if anything. */
+  fault: string | undefined;
+}
+
+export type FromWorker =
+  | { type: "ready"; listen: string; exit: string; exitReason: string; failed: string[] }
+  | { type: "failed"; message: string }
+  | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
+  | { type: "reply"; id: number; value: PeersReport | Snapshot | null }
+  | { type: "stopped" };

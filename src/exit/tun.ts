@@ -1,0 +1,402 @@
+/**
+ * The TUN exit: the kernel routes and masquerades inner packets through a device of the relay's own. Invariant:
+ * everything that it makes bears its device's name and is removed at close, or at the next start after a crash;
+ * rules, routes and settings that it did not make are left as they were. Needs CAP_NET_ADMIN, `ip` and `nft`.
+ */
+import {
+  cString,
+  EAGAIN,
+  errno,
+  libc,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  O_RDWR,
+  O_WRONLY,
+  POLLERR,
+  POLLHUP,
+  POLLIN,
+  POLLNVAL,
+} from "../../ffi/mod.ts";
+import { DROP, type Metrics } from "../metrics.ts";
+import { type Arena, MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import type { Exit } from "./exit.ts";
+
+// linux/if_tun.h
+const TUNSETIFF = 0x400454can;
+const IFF_TUN = 1;
+const IFF_NO_PI = 0x1000;
+const IFREQ_BYTES = 40;
+const POLL_MS = 200;
+const MAX_PACKET = BigInt(MAX_PACKET_BYTES);
+
+export interface InnerAddress {
+  address: string;
+  /** Prefix length. */
+  prefix: number;
+}
+
+export interface TunOptions {
+  /** Device name, up to 15 characters. */
+  name: string;
+  ipv4: InnerAddress;
+  ipv6?: InnerAddress;
+  mtu: number;
+  /** Where the crash record is kept. */
+  stateDir: string;
+  metrics: Metrics;
+  log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
+}
+
+/** What was changed on the host, so that a start after a crash can put it back. */
+interface CrashRecord {
+  /** Path under /proc/sys to the value that it had. */
+  sysctls: Record<string, string>;
+}
+
+/** Why a TUN exit cannot be used here, found out by trying; undefined when it can. */
+export async function tunUnavailable(): Promise<string | undefined> {
+  for (const [program, pack] of [["ip", "iproute2"], ["nft", "nftables"]]) {
+    try {
+      const { success } = await new Deno.Command(program, { args: ["-V"], stdout: "null", stderr: "null" })
+        .output();
+      if (!success) return `the program ${program} does not run`;
+    } catch {
+      return `the program ${program} is missing or not allowed (apt-get install ${pack})`;
+    }
+  }
+  try {
+    const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_CLOEXEC);
+    if (fd < 0) return "/dev/net/tun is missing or closed to this user";
+    // A name of the kernel's choice; the device is gone with the descriptor.
+    const made = libc().ioctl(fd, TUNSETIFF, interfaceRequest("oxprobe%d"));
+    libc().close(fd);
+    if (made < 0) return "it needs root or CAP_NET_ADMIN";
+  } catch (error) {
+    return (error as Error).message;
+  }
+  const listed = await run("nft", ["list", "tables"]).catch((error: Error) => error);
+  return listed instanceof Error ? `nftables does not answer (${listed.message})` : undefined;
+}
+
+/** Makes the device, its addresses, rules and forwarding. Throws a sentence, with everything undone, on failure. */
+export async function openTun(options: TunOptions): Promise<Exit> {
+  const host = new TunHost(options);
+  await host.restoreAfterCrash();
+  const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+  if (fd < 0) throw new Error("/dev/net/tun cannot be opened");
+  if (libc().ioctl(fd, TUNSETIFF, interfaceRequest(options.name)) < 0) {
+    const code = errno();
+    libc().close(fd);
+    throw new Error(
+      `the device ${options.name} cannot be made (errno ${code}); if another relay uses it, set tun_name`,
+    );
+  }
+  try {
+    await host.configure();
+  } catch (error) {
+    libc().close(fd);
+    await host.undo();
+    throw error;
+  }
+  return new TunExit(fd, options, host);
+}
+
+/** The host's side: addresses, rules, settings. */
+class TunHost {
+  readonly #o: TunOptions;
+  readonly #table: string;
+  readonly #record: string;
+
+  constructor(options: TunOptions) {
+    this.#o = options;
+    this.#table = `oxrelay_${options.name.replaceAll("-", "_")}`;
+    this.#record = `${options.stateDir}/tun-${options.name}.json`;
+  }
+
+  /** Puts back what a relay that was killed had changed. */
+  async restoreAfterCrash(): Promise<void> {
+    await run("nft", ["delete", "table", "inet", this.#table]).catch(() => {});
+    let text: string;
+    try {
+      text = await Deno.readTextFile(this.#record);
+    } catch {
+      return;
+    }
+    try {
+      const { sysctls } = JSON.parse(text) as CrashRecord;
+      for (const [path, value] of Object.entries(sysctls)) writeSysctl(path, value);
+      this.#o.log("info", "put back the forwarding settings that a crash had left changed");
+    } catch {
+      this.#o.log("warning", `${this.#record} is damaged and was ignored; check net.ipv4.ip_forward by hand`);
+    }
+    await Deno.remove(this.#record).catch(() => {});
+  }
+
+  async configure(): Promise<void> {
+    const { name, ipv4, ipv6, mtu } = this.#o;
+    await run("ip", ["link", "set", "dev", name, "mtu", String(mtu), "up"]);
+    await run("ip", ["addr", "add", `${ipv4.address}/${ipv4.prefix}`, "dev", name]);
+    let hasIpv6 = ipv6 !== undefined;
+    if (ipv6) {
+      try {
+        await run("ip", ["-6", "addr", "add", `${ipv6.address}/${ipv6.prefix}`, "dev", name, "nodad"]);
+      } catch (error) {
+        hasIpv6 = false;
+        this.#o.log("warning", `IPv6 stays off in the tunnel: ${(error as Error).message}`);
+      }
+    }
+    const wanted: Record<string, string> = { "net/ipv4/ip_forward": "1" };
+    if (hasIpv6) {
+      wanted["net/ipv6/conf/all/forwarding"] = "1";
+      // A host that learns its route by router advertisements would stop listening to them as a forwarder.
+      for (const device of await defaultIpv6Devices()) wanted[`net/ipv6/conf/${device}/accept_ra`] = "2";
+    }
+    await this.#setSysctls(wanted);
+    await run("nft", ["-f", "-"], this.#rules(hasIpv6));
+  }
+
+  /** Removes rules and restores settings; the device goes with its descriptor. */
+  async undo(): Promise<void> {
+    await run("nft", ["delete", "table", "inet", this.#table]).catch(() => {});
+    await this.#restoreSysctls();
+  }
+
+  async #setSysctls(wanted: Record<string, string>): Promise<void> {
+    const before: Record<string, string> = {};
+    for (const [path, value] of Object.entries(wanted)) {
+      const now = readSysctl(path);
+      if (now !== undefined && now !== value) before[path] = now;
+    }
+    const paths = Object.keys(before);
+    if (paths.length === 0) return;
+    // On the disk before the change, so that no crash can lose the old values.
+    await Deno.mkdir(this.#o.stateDir, { recursive: true, mode: 0o700 });
+    const file = await Deno.open(this.#record, { write: true, create: true, truncate: true, mode: 0o600 });
+    await file.write(new TextEncoder().encode(JSON.stringify({ sysctls: before } satisfies CrashRecord)));
+    await file.sync();
+    file.close();
+    for (const path of paths) {
+      if (!writeSysctl(path, wanted[path])) {
+        throw new Error(`/proc/sys/${path} cannot be set to ${wanted[path]}`);
+      }
+    }
+  }
+
+  async #restoreSysctls(): Promise<void> {
+    try {
+      const { sysctls } = JSON.parse(await Deno.readTextFile(this.#record)) as CrashRecord;
+      for (const [path, value] of Object.entries(sysctls)) writeSysctl(path, value);
+      await Deno.remove(this.#record);
+    } catch {
+      // No record: nothing was changed.
+    }
+  }
+
+  /** One transaction. The input chain lets tunnel clients ping the relay and reach nothing else on it. */
+  #rules(hasIpv6: boolean): string {
+    const { name, ipv4, ipv6 } = this.#o;
+    const v4 = `${ipv4.address}/${ipv4.prefix}`;
+    const v6 = hasIpv6 && ipv6 ? `${ipv6.address}/${ipv6.prefix}` : undefined;
+    return `table inet ${this.#table} {
+  chain input {
+    type filter hook input priority filter; policy accept;
+    iifname "${name}" ip protocol icmp icmp type echo-request accept
+    iifname "${name}" icmpv6 type echo-request accept
+    iifname "${name}" ct state established,related accept
+    iifname "${name}" drop
+  }
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+    iifname "${name}" oifname "${name}" accept
+    iifname "${name}" ip saddr ${v4} tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+    oifname "${name}" ip daddr ${v4} tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+    ${v6 ? `iifname "${name}" ip6 saddr ${v6} tcp flags syn / syn,rst tcp option maxseg size set rt mtu` : ""}
+    ${v6 ? `oifname "${name}" ip6 daddr ${v6} tcp flags syn / syn,rst tcp option maxseg size set rt mtu` : ""}
+    iifname "${name}" ip saddr != ${v4} drop
+    ${v6 ? `iifname "${name}" ip6 saddr != ${v6} drop` : `iifname "${name}" meta nfproto ipv6 drop`}
+    oifname "${name}" ct state new drop
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr ${v4} oifname != "${name}" masquerade
+    ${v6 ? `ip6 saddr ${v6} oifname != "${name}" masquerade` : ""}
+  }
+}
+`;
+  }
+}
+
+class TunExit implements Exit {
+  readonly name = "tun";
+  readonly description: string;
+  readonly flowCount = 0;
+  readonly #fd: number;
+  readonly #o: TunOptions;
+  readonly #host: TunHost;
+  #wake: () => void = () => {};
+  #fault: string | undefined;
+  #closed = false;
+  #watching: Promise<void> | undefined;
+  #arena: Arena | undefined;
+  #pointers: Deno.PointerValue[] = [];
+  #blocked = true;
+  #resume: () => void = () => {};
+
+  constructor(fd: number, options: TunOptions, host: TunHost) {
+    this.#fd = fd;
+    this.#o = options;
+    this.#host = host;
+    this.description = `tun device ${options.name}, masquerading by nftables`;
+  }
+
+  onReadable(wake: () => void): void {
+    this.#wake = wake;
+    this.#watching ??= this.#watch();
+  }
+
+  send(burst: Burst): void {
+    const { count, next, slot, offset, length } = burst;
+    this.#useArena(burst.arena);
+    const { writeAt } = libc();
+    for (let row = 0; row < count; row++) {
+      if (next[row] !== TO_EXIT) continue;
+      const start = this.#pointers[slot[row]];
+      const at = offset[row] - packetStart(slot[row]);
+      const pointer = at === 0 ? start : Deno.UnsafePointer.offset(start!, at);
+      const written = writeAt(this.#fd, pointer, BigInt(length[row]));
+      next[row] = Number(written) < 0 ? this.#refused() : DONE;
+    }
+  }
+
+  receive(burst: Burst): number {
+    if (this.#closed) return 0;
+    this.#useArena(burst.arena);
+    const { read } = libc();
+    const before = burst.count;
+    while (burst.count < BURST_CAPACITY) {
+      const slot = burst.arena.take();
+      if (slot === NONE) break;
+      const length = Number(read(this.#fd, this.#pointers[slot], MAX_PACKET));
+      if (length <= 0) {
+        burst.arena.release(slot);
+        if (errno() !== EAGAIN) this.#refused();
+        if (this.#blocked) {
+          this.#blocked = false;
+          this.#resume();
+        }
+        break;
+      }
+      burst.push(slot, length, TO_TUNNEL);
+    }
+    return burst.count - before;
+  }
+
+  handleTimeout(): void {}
+
+  fault(): string | undefined {
+    return this.#fault;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#resume();
+    await this.#watching;
+    libc().close(this.#fd);
+    await this.#host.undo();
+  }
+
+  /** Waits off the event loop for packets, and wakes the driver; pauses until the driver has read all. */
+  async #watch(): Promise<void> {
+    const entry = new Uint8Array(8);
+    const view = new DataView(entry.buffer);
+    while (!this.#closed) {
+      view.setInt32(0, this.#fd, true);
+      view.setInt16(4, POLLIN, true);
+      view.setInt16(6, 0, true);
+      const ready = await libc().poll(entry, 1n, POLL_MS);
+      if (this.#closed) return;
+      const events = view.getInt16(6, true);
+      if (ready > 0 && (events & (POLLERR | POLLHUP | POLLNVAL)) !== 0) {
+        this.#fault = `the device ${this.#o.name} is gone or down; restart the relay`;
+        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
+      } else if (ready > 0) {
+        this.#fault = undefined;
+        this.#blocked = true;
+        const read = new Promise<void>((resolve) => this.#resume = resolve);
+        this.#wake();
+        if (this.#blocked) await read;
+      }
+    }
+  }
+
+  /** EIO: the device is down. EINVAL and the rest: this packet is not to the kernel's taste. */
+  #refused(): number {
+    const code = errno();
+    if (code === 5 || code === 77) this.#fault = `the device ${this.#o.name} is down (errno ${code})`;
+    return DROP.exit_error;
+  }
+
+  /** One pointer per slot, made once: making one costs more than the call that uses it. */
+  #useArena(arena: Arena): void {
+    if (this.#arena === arena) return;
+    this.#arena = arena;
+    const base = Deno.UnsafePointer.of(arena.bytes)!;
+    this.#pointers = Array.from(
+      { length: arena.slotCount },
+      (_, slot) => Deno.UnsafePointer.offset(base, packetStart(slot)),
+    );
+  }
+}
+
+function interfaceRequest(name: string): Uint8Array<ArrayBuffer> {
+  const request = new Uint8Array(IFREQ_BYTES);
+  request.set(new TextEncoder().encode(name).subarray(0, 15));
+  new DataView(request.buffer).setUint16(16, IFF_TUN | IFF_NO_PI, true);
+  return request;
+}
+
+/** Runs a program and returns what it printed; throws its own words when it fails. */
+async function run(program: string, args: string[], input?: string): Promise<string> {
+  const child = new Deno.Command(program, {
+    args,
+    stdin: input === undefined ? "null" : "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  if (input !== undefined) {
+    const writer = child.stdin.getWriter();
+    await writer.write(new TextEncoder().encode(input));
+    await writer.close();
+  }
+  const { success, stdout, stderr } = await child.output();
+  const text = new TextDecoder();
+  if (success) return text.decode(stdout);
+  throw new Error(`${program} ${args.join(" ")}: ${text.decode(stderr).trim().split("\n")[0]}`);
+}
+
+async function defaultIpv6Devices(): Promise<string[]> {
+  const routes = await run("ip", ["-6", "route", "show", "default", "proto", "ra"]).catch(() => "");
+  return [...new Set([...routes.matchAll(/ dev (\S+)/g)].map(([, device]) => device))];
+}
+
+// Deno refuses /proc to everything but --allow-all, so these go through the C library.
+function readSysctl(path: string): string | undefined {
+  const fd = libc().open(cString(`/proc/sys/${path}`), O_CLOEXEC);
+  if (fd < 0) return undefined;
+  const buffer = new Uint8Array(64);
+  const length = Number(libc().read(fd, Deno.UnsafePointer.of(buffer), 64n));
+  libc().close(fd);
+  return length > 0 ? new TextDecoder().decode(buffer.subarray(0, length)).trim() : undefined;
+}
+
+function writeSysctl(path: string, value: string): boolean {
+  if (!/^net\/ipv[46]\/[A-Za-z0-9_./-]+$/.test(path) || path.includes("..")) return false;
+  const fd = libc().open(cString(`/proc/sys/${path}`), O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bytes = new TextEncoder().encode(value);
+  const written = Number(libc().write(fd, bytes, BigInt(bytes.length)));
+  libc().close(fd);
+  return written === bytes.length;
+}

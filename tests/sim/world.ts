@@ -1,0 +1,319 @@
+/**
+ * The deterministic world that cores are tested in: a virtual clock, seeded randomness and a network with delay,
+ * jitter, loss (Gilbert-Elliott), duplication, reordering, corruption and NAT rebinding. Invariant: the same
+ * seed gives the same run, to the byte. It opens no socket and reads no clock.
+ */
+import { PortableAead } from "../../src/codec/aead_portable.ts";
+import type { Primitives } from "../../src/codec/kernels.ts";
+import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { DROP, Metrics } from "../../src/metrics.ts";
+import { Relay, type RelayOptions } from "../../src/relay.ts";
+import { base64 } from "../../src/session/associations.ts";
+import { type Limits, WIREGUARD_LIMITS } from "../../src/session/limits.ts";
+import { Arena } from "../../src/vector/arena.ts";
+import {
+  Burst,
+  BURST_CAPACITY,
+  DONE,
+  TO_EXIT,
+  TO_PARSE,
+  TO_TRANSMIT,
+  TO_TUNNEL,
+} from "../../src/vector/burst.ts";
+import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
+import { PROTOCOL_UDP, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
+
+/** Seeded generator (mulberry32): uniform u32, and helpers over it. Not for keys outside tests. */
+export class Random {
+  #state: number;
+  constructor(seed: number) {
+    this.#state = seed >>> 0;
+  }
+  u32(): number {
+    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
+    let t = this.#state;
+    t = Math.imul(t ^ (t >>> 15), t | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return (t ^ (t >>> 14)) >>> 0;
+  }
+  /** Uniform in [0, 1). */
+  real(): number {
+    return this.u32() / 4294967296;
+  }
+  fill(bytes: Uint8Array): void {
+    for (let i = 0; i < bytes.length; i++) bytes[i] = this.u32();
+  }
+}
+
+/** What happens to datagrams on the way. Shares are 0..1, times microseconds. */
+export interface Channel {
+  delayUs: number;
+  jitterUs: number;
+  loss: number;
+  duplicate: number;
+  corrupt: number;
+  /** Gilbert-Elliott: chance per datagram to enter and to leave the bad state, in which all is lost. */
+  enterBad: number;
+  leaveBad: number;
+}
+
+export const CLEAN: Channel = {
+  delayUs: 20_000,
+  jitterUs: 0,
+  loss: 0,
+  duplicate: 0,
+  corrupt: 0,
+  enterBad: 0,
+  leaveBad: 1,
+};
+
+interface Flight {
+  atUs: number;
+  order: number;
+  from: string;
+  to: string;
+  bytes: Uint8Array;
+}
+
+/** A core in the world, with what it delivered to its exit. */
+export class Host {
+  readonly relay: Relay;
+  readonly arena = new Arena(1024);
+  readonly metrics = new Metrics();
+  readonly publicKey: string;
+  /** Inner packets that reached this host's exit, copied. */
+  readonly delivered: Uint8Array[] = [];
+  readonly #burst = new Burst(this.arena);
+
+  constructor(
+    readonly world: World,
+    public endpoint: string,
+    options: Partial<RelayOptions> & { ipv4: string },
+  ) {
+    const privateKey = new Uint8Array(32);
+    world.random.fill(privateKey);
+    const primitives: Primitives = options.primitives ?? nodeCrypto;
+    this.relay = new Relay({
+      arena: this.arena,
+      metrics: this.metrics,
+      primitives,
+      makeAead: (rows) => new PortableAead(primitives, rows, DROP.forged),
+      random: (bytes) => world.random.fill(bytes),
+      limits: world.limits,
+      privateKey,
+      ipv6: undefined,
+      mtu: 1420,
+      maxConnections: 1100,
+      rateLimitPerIp: 20,
+      destinations: undefined,
+      worker: 0,
+      unixOffsetUs: 1_700_000_000_000_000,
+      ...options,
+    });
+    this.publicKey = base64(this.relay.publicKey);
+  }
+
+  /** Hands a datagram in, as the port would. */
+  receive(bytes: Uint8Array, from: string): void {
+    const burst = this.#burst;
+    const row = burst.grow(bytes.length, TO_PARSE);
+    if (row < 0) throw new Error("the host's arena leaks: no slot is free");
+    burst.bytes.set(bytes, burst.offset[row]);
+    const { address, port } = splitEndpoint(from);
+    burst.address.set(address, 4 * row);
+    burst.port[row] = port;
+    this.relay.ingest(burst, this.world.nowUs);
+    this.#drain();
+  }
+
+  /** Sends an inner packet into the tunnel, as the exit would. */
+  send(packet: Uint8Array): void {
+    const burst = this.#burst;
+    const row = burst.grow(packet.length, TO_TUNNEL);
+    if (row < 0) throw new Error("the host's arena leaks: no slot is free");
+    burst.bytes.set(packet, burst.offset[row]);
+    this.relay.ingestInner(burst, this.world.nowUs);
+    this.#drain();
+  }
+
+  /** Lets the core act on the time. */
+  tick(): void {
+    this.relay.handleTimeout(this.world.nowUs);
+    this.#drain();
+  }
+
+  #drain(): void {
+    const burst = this.#burst;
+    do {
+      for (let row = 0; row < burst.count; row++) {
+        const packet = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
+        if (burst.next[row] === TO_TRANSMIT) {
+          this.world.carry(this.endpoint, formatEndpoint(burst.address, 4 * row, burst.port[row]), packet);
+          burst.next[row] = DONE;
+        } else if (burst.next[row] === TO_EXIT) this.delivered.push(packet);
+      }
+      burst.release();
+    } while (this.relay.pollTransmit(burst, this.world.nowUs) > 0);
+    if (burst.count > BURST_CAPACITY) throw new Error("burst overran");
+  }
+}
+
+export class World {
+  nowUs = 1_000_000;
+  readonly random: Random;
+  readonly hosts: Host[] = [];
+  channel: Channel = CLEAN;
+  limits: Limits = WIREGUARD_LIMITS;
+  /** Sees, and may replace or drop, every datagram before the channel does. */
+  tap: ((from: string, to: string, bytes: Uint8Array) => Uint8Array | undefined) | undefined;
+  carried = 0;
+  #flights: Flight[] = [];
+  #order = 0;
+  #bad = false;
+
+  constructor(readonly seed: number) {
+    this.random = new Random(seed);
+  }
+
+  host(endpoint: string, options: Partial<RelayOptions> & { ipv4: string }): Host {
+    const host = new Host(this, endpoint, options);
+    this.hosts.push(host);
+    return host;
+  }
+
+  /** Puts a datagram on its way. */
+  carry(from: string, to: string, bytes: Uint8Array): void {
+    this.carried++;
+    const seen = this.tap ? this.tap(from, to, bytes) : bytes;
+    if (!seen) return;
+    const { channel, random } = this;
+    this.#bad = this.#bad ? random.real() >= channel.leaveBad : random.real() < channel.enterBad;
+    if (this.#bad || random.real() < channel.loss) return;
+    const copies = random.real() < channel.duplicate ? 2 : 1;
+    for (let i = 0; i < copies; i++) {
+      const copy = seen.slice();
+      if (random.real() < channel.corrupt) copy[random.u32() % copy.length] ^= 1 << (random.u32() & 7);
+      const atUs = this.nowUs + channel.delayUs + Math.floor(random.real() * channel.jitterUs);
+      this.#push({ atUs, order: this.#order++, from, to, bytes: copy });
+    }
+  }
+
+  /** Runs until `untilUs`, delivering datagrams and firing timers in the order of time. */
+  run(untilUs: number): void {
+    for (;;) {
+      const flightUs = this.#flights.length > 0 ? this.#flights[0].atUs : Infinity;
+      let due: Host | undefined, dueUs = Infinity;
+      for (const host of this.hosts) {
+        const t = host.relay.pollTimeout();
+        if (t < dueUs) [due, dueUs] = [host, t];
+      }
+      if (Math.min(flightUs, dueUs) > untilUs) break;
+      if (flightUs <= dueUs) {
+        const flight = this.#pop();
+        this.nowUs = Math.max(this.nowUs, flight.atUs);
+        this.hosts.find((host) => host.endpoint === flight.to)?.receive(flight.bytes, flight.from);
+      } else {
+        this.nowUs = Math.max(this.nowUs, dueUs);
+        due!.tick();
+      }
+    }
+    this.nowUs = Math.max(this.nowUs, untilUs);
+  }
+
+  runFor(us: number): void {
+    this.run(this.nowUs + us);
+  }
+
+  #before(a: Flight, b: Flight): boolean {
+    return a.atUs !== b.atUs ? a.atUs < b.atUs : a.order < b.order;
+  }
+
+  #push(flight: Flight): void {
+    const heap = this.#flights;
+    let i = heap.push(flight) - 1;
+    while (i > 0 && this.#before(flight, heap[(i - 1) >> 1])) {
+      heap[i] = heap[(i - 1) >> 1];
+      i = (i - 1) >> 1;
+    }
+    heap[i] = flight;
+  }
+
+  #pop(): Flight {
+    const heap = this.#flights;
+    const top = heap[0];
+    const last = heap.pop()!;
+    if (heap.length === 0) return top;
+    let i = 0;
+    for (;;) {
+      let child = 2 * i + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && this.#before(heap[child + 1], heap[child])) child++;
+      if (!this.#before(heap[child], last)) break;
+      heap[i] = heap[child];
+      i = child;
+    }
+    heap[i] = last;
+    return top;
+  }
+}
+
+/** Makes `client` and `server` peers of each other; the client routes everything to the server. */
+export function introduce(
+  client: Host,
+  server: Host,
+  allowedIps: string[],
+  keepaliveS = 0,
+  presharedKey?: string,
+): void {
+  const created = "2026-01-01T00:00:00Z";
+  server.relay.addPeer({
+    name: `c-${client.endpoint}`,
+    publicKey: client.publicKey,
+    allowedIps,
+    created,
+    presharedKey,
+  });
+  client.relay.addPeer({
+    name: "relay",
+    publicKey: server.publicKey,
+    allowedIps: ["0.0.0.0/0", "::/0"],
+    created,
+    presharedKey,
+  }, keepaliveS);
+  dial(client, server);
+}
+
+/** Points the client at the server's present endpoint. */
+export function dial(client: Host, server: Host): void {
+  const { text, port } = splitEndpoint(server.endpoint);
+  client.relay.connect(server.publicKey, text, port, client.world.nowUs);
+  client.tick();
+}
+
+/** An IPv4 UDP packet with the payload, checksums in order except UDP's, which IPv4 leaves optional. */
+export function udpPacket(source: string, destination: string, payload: Uint8Array): Uint8Array {
+  const packet = new Uint8Array(28 + payload.length);
+  const view = new DataView(packet.buffer);
+  writeIpv4Header(
+    view,
+    0,
+    packet.length,
+    1,
+    0,
+    PROTOCOL_UDP,
+    parseAddress(source)![3],
+    parseAddress(destination)![3],
+  );
+  view.setUint16(20, 40000);
+  view.setUint16(22, 7777);
+  view.setUint16(24, 8 + payload.length);
+  packet.set(payload, 28);
+  if (sumWords(view, 0, 20, 0) % 0xffff !== 0) throw new Error("bad header checksum");
+  return packet;
+}
+
+function splitEndpoint(endpoint: string): { text: string; address: Uint32Array; port: number } {
+  const at = endpoint.lastIndexOf(":");
+  const text = endpoint.slice(0, at).replace(/[[\]]/g, "");
+  return { text, address: parseAddress(text)!, port: Number(endpoint.slice(at + 1)) };
+}
