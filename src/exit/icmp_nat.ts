@@ -1,0 +1,198 @@
+/**
+ * Pings without privilege, through Linux's ping sockets: one socket per family, whose identifier the kernel
+ * owns, so each echo request gets a sequence number of ours that stands for its inner source, identifier and
+ * sequence. Invariant: an answer counts only while its request is young, and only from the address asked.
+ */
+import { errno, libc, POLLIN } from "../../ffi/mod.ts";
+import { DROP } from "../metrics.ts";
+import { DONE } from "../vector/burst.ts";
+import {
+  foldSum,
+  IPV4_HEADER_BYTES,
+  IPV6_HEADER_BYTES,
+  ipVersion,
+  PROTOCOL_ICMP,
+  PROTOCOL_ICMPV6,
+  readDestination,
+  readSource,
+  sumWords,
+  transportAt,
+  transportChecksum,
+  writeIpv4Header,
+  writeIpv6Header,
+} from "../wire/inner.ts";
+
+const AF_INET = 2, AF_INET6 = 10;
+const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
+const TIMEOUT_US = 10_000_000;
+const POLL_MS = 200;
+const ANSWER_MAX = 1900;
+const REPLY: Record<number, number> = { 4: 0, 6: 129 };
+const REQUEST: Record<number, number> = { 4: 8, 6: 128 };
+
+interface Request {
+  inner: Uint32Array;
+  target: Uint32Array;
+  identifier: number;
+  sequence: number;
+  sentUs: number;
+}
+
+interface Family {
+  version: 4 | 6;
+  fd: number;
+  /** By our own sequence number, in the order sent. */
+  requests: Map<number, Request>;
+  nextSequence: number;
+}
+
+export interface IcmpNatOptions {
+  emit: (packet: Uint8Array) => void;
+  log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
+}
+
+export class IcmpNat {
+  readonly #emit: (packet: Uint8Array) => void;
+  readonly #families: Family[] = [];
+  readonly #watching: Promise<void> | undefined;
+  #closed = false;
+
+  constructor({ emit, log }: IcmpNatOptions) {
+    this.#emit = emit;
+    try {
+      for (
+        const [version, domain, protocol] of [[4, AF_INET, PROTOCOL_ICMP], [
+          6,
+          AF_INET6,
+          PROTOCOL_ICMPV6,
+        ]] as const
+      ) {
+        const fd = libc().socket(domain, SOCK_DGRAM_NONBLOCK_CLOEXEC, protocol);
+        if (fd >= 0) this.#families.push({ version, fd, requests: new Map(), nextSequence: 0 });
+        else if (version === 4) {
+          log(
+            "info",
+            `pings are refused (errno ${errno()}); to allow: sysctl -w net.ipv4.ping_group_range="0 2147483647"`,
+          );
+        }
+      }
+    } catch (error) {
+      log("info", `pings are refused: ${(error as Error).message}`);
+    }
+    if (this.#families.length > 0) this.#watching = this.#watch();
+  }
+
+  /** Whether IPv4 pings can be sent. */
+  get available(): boolean {
+    return this.#families.some(({ version }) => version === 4);
+  }
+
+  /** Sends a whole inner echo request; DROP.unsupported for any other ICMP and where pings are not allowed. */
+  send(packet: Uint8Array, nowUs: number): number {
+    const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
+    const version = ipVersion(view, 0);
+    const family = this.#families.find((one) => one.version === version);
+    const icmp = transportAt(view, 0, packet.length);
+    if (!family || icmp === 0 || icmp + 8 > packet.length || packet[icmp] !== REQUEST[version]) {
+      return DROP.unsupported;
+    }
+    const inner = new Uint32Array(4), target = new Uint32Array(4);
+    readSource(view, 0, inner, 0);
+    readDestination(view, 0, target, 0);
+    const ours = family.nextSequence;
+    family.nextSequence = (ours + 1) & 0xffff;
+    family.requests.delete(ours);
+    family.requests.set(ours, {
+      inner,
+      target,
+      identifier: view.getUint16(icmp + 4),
+      sequence: view.getUint16(icmp + 6),
+      sentUs: nowUs,
+    });
+    const message = packet.slice(icmp);
+    new DataView(message.buffer).setUint16(6, ours);
+    const address = socketAddress(version, target);
+    const sent = libc().sendto(family.fd, message, BigInt(message.length), 0, address, address.length);
+    return Number(sent) < 0 ? DROP.exit_error : DONE;
+  }
+
+  expire(nowUs: number): void {
+    for (const { requests } of this.#families) {
+      for (const [ours, { sentUs }] of requests) {
+        if (nowUs - sentUs < TIMEOUT_US) break;
+        requests.delete(ours);
+      }
+    }
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#watching;
+    for (const { fd } of this.#families) libc().close(fd);
+  }
+
+  async #watch(): Promise<void> {
+    const entries = new Uint8Array(8 * this.#families.length);
+    const view = new DataView(entries.buffer);
+    while (!this.#closed) {
+      this.#families.forEach(({ fd }, i) => {
+        view.setInt32(8 * i, fd, true);
+        view.setInt32(8 * i + 4, POLLIN, true);
+      });
+      const ready = await libc().poll(entries, BigInt(this.#families.length), POLL_MS);
+      if (ready > 0 && !this.#closed) { for (const family of this.#families) this.#read(family); }
+    }
+  }
+
+  #read(family: Family): void {
+    const buffer = new Uint8Array(ANSWER_MAX);
+    const from = new Uint8Array(28), fromLength = new Uint8Array(4);
+    for (let i = 0; i < 256; i++) {
+      fromLength[0] = from.length;
+      const length = Number(libc().recvfrom(family.fd, buffer, BigInt(buffer.length), 0, from, fromLength));
+      if (length < 0) return;
+      if (length < 8 || buffer[0] !== REPLY[family.version]) continue;
+      const view = new DataView(buffer.buffer);
+      const request = family.requests.get(view.getUint16(6));
+      const source = readSocketAddress(family.version, from);
+      if (!request || !source.every((word, w) => word === request.target[w])) continue;
+      family.requests.delete(view.getUint16(6));
+      this.#answer(family.version, request, buffer.subarray(0, length));
+    }
+  }
+
+  #answer(version: number, request: Request, message: Uint8Array): void {
+    const header = version === 4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+    const packet = new Uint8Array(header + message.length);
+    const view = new DataView(packet.buffer);
+    packet.set(message, header);
+    view.setUint16(header + 2, 0);
+    view.setUint16(header + 4, request.identifier);
+    view.setUint16(header + 6, request.sequence);
+    if (version === 4) {
+      writeIpv4Header(view, 0, packet.length, 0, 0, PROTOCOL_ICMP, request.target[3], request.inner[3]);
+      view.setUint16(header + 2, foldSum(sumWords(view, header, message.length, 0)));
+    } else {
+      writeIpv6Header(view, 0, message.length, PROTOCOL_ICMPV6, request.target, 0, request.inner, 0);
+      view.setUint16(header + 2, transportChecksum(view, 0, header, message.length, PROTOCOL_ICMPV6));
+    }
+    this.#emit(packet);
+  }
+}
+
+/** struct sockaddr_in or sockaddr_in6 with port 0. */
+function socketAddress(version: number, words: Uint32Array): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(version === 4 ? 16 : 28);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, version === 4 ? AF_INET : AF_INET6, true);
+  if (version === 4) view.setUint32(4, words[3]);
+  else for (let i = 0; i < 4; i++) view.setUint32(8 + 4 * i, words[i]);
+  return bytes;
+}
+
+function readSocketAddress(version: number, bytes: Uint8Array): Uint32Array {
+  const view = new DataView(bytes.buffer);
+  if (version === 4) return Uint32Array.of(0, 0, 0xffff, view.getUint32(4));
+  return Uint32Array.of(view.getUint32(8), view.getUint32(12), view.getUint32(16), view.getUint32(20));
+}

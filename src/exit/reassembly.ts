@@ -1,0 +1,85 @@
+/**
+ * Puts inner fragments together (RFC 791 §3.2, RFC 8200 §4.5) for an exit that can send only whole datagrams.
+ * Invariant: at most 64 datagrams of at most 16 KB wait, 15 s each, oldest out first; fragments that overlap
+ * end their datagram (RFC 5722).
+ */
+import { fragmentHeader, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES } from "../wire/inner.ts";
+
+const DATAGRAMS_MAX = 64;
+const BYTES_MAX = 16384;
+const PIECES_MAX = 64;
+const TIMEOUT_US = 15_000_000;
+
+interface Partial {
+  /** The first fragment's header, rewritten for the whole. */
+  header: Uint8Array | undefined;
+  pieces: { at: number; bytes: Uint8Array }[];
+  total: number;
+  startedUs: number;
+}
+
+export class Reassembly {
+  readonly #partials = new Map<string, Partial>();
+
+  /** Adds a fragment (copied); returns the whole packet when it is complete. */
+  add(packet: Uint8Array, nowUs: number): Uint8Array | undefined {
+    const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
+    const v4 = packet[0] >> 4 === 4;
+    const found = v4 ? 0 : fragmentHeader(view, 0, packet.length);
+    const field = v4 ? view.getUint16(6) : view.getUint16(found + 2);
+    const at = v4 ? (field & 0x1fff) * 8 : field & 0xfff8;
+    const more = v4 ? (field & 0x2000) !== 0 : (field & 1) !== 0;
+    const bodyAt = v4 ? (packet[0] & 15) * 4 : found + 8;
+    const body = packet.slice(bodyAt);
+    if (at + body.length > BYTES_MAX || (more && body.length % 8 !== 0) || body.length === 0) {
+      return undefined;
+    }
+    const key = v4
+      ? `4 ${view.getUint32(12)} ${view.getUint32(16)} ${view.getUint16(4)} ${packet[9]}`
+      : `6 ${packet.slice(8, 40).join()} ${view.getUint32(found + 4)}`;
+    let partial = this.#partials.get(key);
+    if (!partial) {
+      if (this.#partials.size >= DATAGRAMS_MAX) this.#partials.delete(this.#partials.keys().next().value!);
+      partial = { header: undefined, pieces: [], total: -1, startedUs: nowUs };
+      this.#partials.set(key, partial);
+    }
+    const overlaps = partial.pieces.some((piece) =>
+      at < piece.at + piece.bytes.length && piece.at < at + body.length
+    );
+    if (overlaps || partial.pieces.length >= PIECES_MAX) {
+      this.#partials.delete(key);
+      return undefined;
+    }
+    partial.pieces.push({ at, bytes: body });
+    if (!more) partial.total = at + body.length;
+    if (at === 0) {
+      partial.header = v4 ? packet.slice(0, IPV4_HEADER_BYTES) : packet.slice(0, IPV6_HEADER_BYTES);
+    }
+    if (at === 0 && !v4) partial.header![6] = packet[found];
+    const have = partial.pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
+    if (!partial.header || have !== partial.total) return undefined;
+    this.#partials.delete(key);
+    return join(partial.header, partial, v4);
+  }
+
+  expire(nowUs: number): void {
+    for (const [key, { startedUs }] of this.#partials) {
+      if (nowUs - startedUs >= TIMEOUT_US) this.#partials.delete(key);
+    }
+  }
+}
+
+function join(header: Uint8Array, partial: Partial, v4: boolean): Uint8Array {
+  const whole = new Uint8Array(header.length + partial.total);
+  whole.set(header);
+  for (const { at, bytes } of partial.pieces) whole.set(bytes, header.length + at);
+  const view = new DataView(whole.buffer);
+  if (v4) {
+    view.setUint8(0, 0x45);
+    view.setUint16(2, whole.length);
+    view.setUint16(6, 0);
+  } else {
+    view.setUint16(4, partial.total);
+  }
+  return whole;
+}

@@ -1,0 +1,240 @@
+/**
+ * UDP without privilege: one socket per inner address and port, so that mapping and filtering are
+ * endpoint-independent (RFC 4787 REQ-1, REQ-8: what consoles call an open NAT). Invariant: a socket belongs to
+ * one inner endpoint and family, flows are bounded in all and per inner address, and only outbound packets keep
+ * a flow alive (REQ-6).
+ */
+import { DROP } from "../metrics.ts";
+import { DONE } from "../vector/burst.ts";
+import { formatAddress, isIpv4, parseAddress } from "../wire/address.ts";
+import {
+  innerLength,
+  IPV4_HEADER_BYTES,
+  IPV6_HEADER_BYTES,
+  ipVersion,
+  PROTOCOL_UDP,
+  readDestination,
+  readSource,
+  transportAt,
+  transportChecksum,
+  UDP_HEADER_BYTES,
+  writeIpv4Header,
+  writeIpv6Header,
+} from "../wire/inner.ts";
+
+export interface UdpNatOptions {
+  mtu: number;
+  maxFlows: number;
+  timeoutUs: number;
+  /** Takes an inner packet for the tunnel. */
+  emit: (packet: Uint8Array) => void;
+  log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
+}
+
+/** Largest datagram that an answer may have; EDNS asks for 4096, jumbo answers are rare. */
+const ANSWER_MAX = 8192;
+const MORE_FRAGMENTS = 0x2000;
+const IPV6_FRAGMENT = 44;
+
+interface Flow {
+  key: string;
+  owner: string;
+  socket: Deno.DatagramConn;
+  inner: Uint32Array;
+  port: number;
+  lastSentUs: number;
+  closed: boolean;
+}
+
+export class UdpNat {
+  readonly #o: UdpNatOptions;
+  /** In the order of last use, so that the first is the idlest. */
+  readonly #flows = new Map<string, Flow>();
+  readonly #perOwner = new Map<string, number>();
+  readonly #words = new Uint32Array(8);
+  #identification = 1;
+  #warned = false;
+
+  constructor(options: UdpNatOptions) {
+    this.#o = options;
+  }
+
+  get size(): number {
+    return this.#flows.size;
+  }
+
+  /** Sends the payload of a whole inner UDP packet; returns DONE or a drop code. */
+  send(packet: Uint8Array, nowUs: number): number {
+    const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
+    const length = innerLength(view, 0, packet.length);
+    const segment = transportAt(view, 0, length);
+    if (segment === 0 || segment + UDP_HEADER_BYTES > length) return DROP.malformed_inner;
+    const size = view.getUint16(segment + 4);
+    if (size < UDP_HEADER_BYTES || segment + size > length) return DROP.malformed_inner;
+    readSource(view, 0, this.#words, 0);
+    readDestination(view, 0, this.#words, 4);
+    const port = view.getUint16(segment);
+    const flow = this.#flow(ipVersion(view, 0), port, nowUs);
+    if (!flow) return DROP.exit_full;
+    const target = {
+      transport: "udp" as const,
+      hostname: formatAddress(this.#words, 4),
+      port: view.getUint16(segment + 2),
+    };
+    // A copy: the slot goes back to the arena before the system has taken the bytes.
+    flow.socket.send(packet.slice(segment + UDP_HEADER_BYTES, segment + size), target).catch(() => {
+      // Unreachable hosts and the like: UDP promises nothing, and the next packet may fare better.
+    });
+    return DONE;
+  }
+
+  expire(nowUs: number): void {
+    for (const flow of this.#flows.values()) {
+      if (nowUs - flow.lastSentUs < this.#o.timeoutUs) break;
+      this.#end(flow);
+    }
+  }
+
+  close(): void {
+    for (const flow of [...this.#flows.values()]) this.#end(flow);
+  }
+
+  #flow(version: number, port: number, nowUs: number): Flow | undefined {
+    const owner = formatAddress(this.#words, 0);
+    const key = `${owner} ${port}`;
+    let flow = this.#flows.get(key);
+    if (!flow) {
+      flow = this.#open(key, owner, version, port, nowUs);
+      if (!flow) return undefined;
+    }
+    flow.lastSentUs = nowUs;
+    this.#flows.delete(key);
+    this.#flows.set(key, flow);
+    return flow;
+  }
+
+  #open(key: string, owner: string, version: number, port: number, nowUs: number): Flow | undefined {
+    const { maxFlows, log } = this.#o;
+    const share = Math.max(1, maxFlows >> 2);
+    if ((this.#perOwner.get(owner) ?? 0) >= share) this.#endIdlest((flow) => flow.owner === owner);
+    if (this.#flows.size >= maxFlows) this.#endIdlest(() => true);
+    const hostname = version === 4 ? "0.0.0.0" : "::";
+    let socket: Deno.DatagramConn;
+    try {
+      socket = bind(hostname, port);
+    } catch (error) {
+      if (!this.#warned) {
+        log("warning", `no socket for a UDP flow: ${(error as Error).message}; raise ulimit -n`);
+      }
+      this.#warned = true;
+      this.#endIdlest(() => true);
+      return undefined;
+    }
+    const flow: Flow = {
+      key,
+      owner,
+      socket,
+      inner: this.#words.slice(0, 4),
+      port,
+      lastSentUs: nowUs,
+      closed: false,
+    };
+    this.#flows.set(key, flow);
+    this.#perOwner.set(owner, (this.#perOwner.get(owner) ?? 0) + 1);
+    this.#listen(flow);
+    return flow;
+  }
+
+  #endIdlest(matches: (flow: Flow) => boolean): void {
+    for (const flow of this.#flows.values()) {
+      if (!matches(flow)) continue;
+      this.#end(flow);
+      return;
+    }
+  }
+
+  #end(flow: Flow): void {
+    if (flow.closed) return;
+    flow.closed = true;
+    flow.socket.close();
+    this.#flows.delete(flow.key);
+    const left = (this.#perOwner.get(flow.owner) ?? 1) - 1;
+    if (left > 0) this.#perOwner.set(flow.owner, left);
+    else this.#perOwner.delete(flow.owner);
+  }
+
+  async #listen(flow: Flow): Promise<void> {
+    const buffer = new Uint8Array(ANSWER_MAX);
+    let streak = 0;
+    while (!flow.closed) {
+      try {
+        const [payload, from] = await flow.socket.receive(buffer);
+        const { hostname, port } = from as Deno.NetAddr;
+        const remote = parseAddress(hostname);
+        if (remote && isIpv4(remote) === isIpv4(flow.inner)) this.#answer(flow, remote, port, payload);
+        // One busy sender must not keep the event loop from its other work.
+        if (++streak % 64 === 0) await new Promise((resolve) => setTimeout(resolve, 0));
+      } catch {
+        if (!flow.closed) await new Promise((resolve) => setTimeout(resolve, 10));
+      }
+    }
+  }
+
+  /** Builds the inner packet, in fragments where it exceeds the MTU (RFC 791, RFC 8200 §4.5). */
+  #answer(flow: Flow, remote: Uint32Array, port: number, payload: Uint8Array): void {
+    const v4 = isIpv4(flow.inner);
+    const header = v4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+    const size = UDP_HEADER_BYTES + payload.length;
+    const whole = new Uint8Array(header + size);
+    const view = new DataView(whole.buffer);
+    if (v4) writeIpv4Header(view, 0, header + size, 0, 0, PROTOCOL_UDP, remote[3], flow.inner[3]);
+    else writeIpv6Header(view, 0, size, PROTOCOL_UDP, remote, 0, flow.inner, 0);
+    view.setUint16(header, port);
+    view.setUint16(header + 2, flow.port);
+    view.setUint16(header + 4, size);
+    whole.set(payload, header + UDP_HEADER_BYTES);
+    // A checksum of zero means "none" in UDP, so zero is sent as all ones (RFC 768).
+    view.setUint16(header + 6, transportChecksum(view, 0, header, size, PROTOCOL_UDP) || 0xffff);
+    if (whole.length <= this.#o.mtu) {
+      this.#o.emit(whole);
+      return;
+    }
+    this.#fragment(whole, header, remote, flow.inner, v4);
+  }
+
+  #fragment(whole: Uint8Array, header: number, from: Uint32Array, to: Uint32Array, v4: boolean): void {
+    const identification = this.#identification = (this.#identification + 1) & 0xffff;
+    const extra = v4 ? 0 : 8;
+    const step = (this.#o.mtu - header - extra) & ~7;
+    const body = whole.length - header;
+    for (let at = 0; at < body; at += step) {
+      const size = Math.min(step, body - at);
+      const more = at + size < body;
+      const piece = new Uint8Array(header + extra + size);
+      const view = new DataView(piece.buffer);
+      if (v4) {
+        const flags = (more ? MORE_FRAGMENTS : 0) | (at >> 3);
+        writeIpv4Header(view, 0, piece.length, identification, flags, PROTOCOL_UDP, from[3], to[3]);
+      } else {
+        writeIpv6Header(view, 0, extra + size, IPV6_FRAGMENT, from, 0, to, 0);
+        view.setUint8(header, PROTOCOL_UDP);
+        view.setUint16(header + 2, at | (more ? 1 : 0));
+        view.setUint32(header + 4, identification);
+      }
+      piece.set(whole.subarray(header + at, header + at + size), header + extra);
+      this.#o.emit(piece);
+    }
+  }
+}
+
+/** A socket on the same port as inside where that is free (RFC 4787 §4.2.1), else on any. */
+function bind(hostname: string, port: number): Deno.DatagramConn {
+  if (port >= 1024) {
+    try {
+      return Deno.listenDatagram({ transport: "udp", hostname, port });
+    } catch (error) {
+      if (!(error instanceof Deno.errors.AddrInUse)) throw error;
+    }
+  }
+  return Deno.listenDatagram({ transport: "udp", hostname, port: 0 });
+}

@@ -1,0 +1,157 @@
+/**
+ * The userspace exit: no privilege, ordinary sockets. UDP is mapped and filtered endpoint-independently, pings
+ * go through ping sockets where the system allows them, and everything else is answered at once with a TCP reset
+ * or ICMP "administratively prohibited", so that nothing hangs. Invariant: flows and their memory are bounded,
+ * and an answer reaches only the inner source that owns the socket it came to.
+ */
+import { DROP, type Metrics } from "../metrics.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import { parseAddress } from "../wire/address.ts";
+import {
+  emitAdminProhibited,
+  emitTcpReset,
+  ipVersion,
+  isFragment,
+  PROTOCOL_ICMP,
+  PROTOCOL_ICMPV6,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+  protocolOf,
+} from "../wire/inner.ts";
+import type { Exit } from "./exit.ts";
+import { IcmpNat } from "./icmp_nat.ts";
+import { Reassembly } from "./reassembly.ts";
+import type { InnerAddress } from "./tun.ts";
+import { UdpNat } from "./udp_nat.ts";
+
+export interface UserspaceOptions {
+  ipv4: InnerAddress;
+  ipv6?: InnerAddress;
+  mtu: number;
+  metrics: Metrics;
+  log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
+  /** Most UDP flows (sockets) at once; one inner address may hold a quarter of them. */
+  maxFlows?: number;
+  /** Idle time after which a mapping ends, seconds; RFC 4787 REQ-5 asks for 120 or more. */
+  udpTimeoutS?: number;
+}
+
+/** Inner packets that wait to be taken; the rest is dropped, as a router's queue would. */
+const QUEUE_MAX = 1024;
+
+/** Opens the exit. Opens no socket until a packet needs one, but for pings. */
+export function openUserspace(options: UserspaceOptions): Exit {
+  return new UserspaceExit(options);
+}
+
+class UserspaceExit implements Exit {
+  readonly name = "userspace";
+  readonly description: string;
+  readonly #metrics: Metrics;
+  readonly #udp: UdpNat;
+  readonly #icmp: IcmpNat;
+  readonly #reassembly = new Reassembly();
+  readonly #gateway4: Uint32Array;
+  readonly #gateway6: Uint32Array;
+  readonly #queue: Uint8Array[] = [];
+  #wake: () => void = () => {};
+
+  constructor(options: UserspaceOptions) {
+    this.#metrics = options.metrics;
+    this.#gateway4 = parseAddress(options.ipv4.address)!;
+    this.#gateway6 = parseAddress(options.ipv6?.address ?? "::1")!;
+    const emit = (packet: Uint8Array) => {
+      if (this.#queue.length >= QUEUE_MAX) {
+        options.metrics.drop(DROP.exit_full);
+        return;
+      }
+      this.#queue.push(packet);
+      this.#wake();
+    };
+    this.#udp = new UdpNat({
+      mtu: options.mtu,
+      maxFlows: options.maxFlows ?? 4096,
+      timeoutUs: (options.udpTimeoutS ?? 120) * 1e6,
+      emit,
+      log: options.log,
+    });
+    this.#icmp = new IcmpNat({ emit, log: options.log });
+    this.description = `userspace: UDP${this.#icmp.available ? " and ping" : ""}, no TCP yet`;
+  }
+
+  get flowCount(): number {
+    return this.#udp.size;
+  }
+
+  onReadable(wake: () => void): void {
+    this.#wake = wake;
+  }
+
+  send(burst: Burst, nowUs: number): void {
+    const { count, next, offset, length, bytes, view } = burst;
+    for (let row = 0; row < count; row++) {
+      if (next[row] !== TO_EXIT) continue;
+      const at = offset[row];
+      const protocol = protocolOf(view, at, length[row]);
+      if (protocol === PROTOCOL_UDP || protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6) {
+        const packet = bytes.subarray(at, at + length[row]);
+        const outcome = isFragment(view, at, length[row])
+          ? this.#sendFragment(packet, protocol, nowUs)
+          : this.#sendWhole(packet, protocol, nowUs);
+        if (outcome !== DROP.unsupported) {
+          next[row] = outcome;
+          continue;
+        }
+      }
+      this.#refuse(burst, row, protocol);
+    }
+  }
+
+  receive(burst: Burst): number {
+    const before = burst.count;
+    while (this.#queue.length > 0 && burst.count < BURST_CAPACITY) {
+      const packet = this.#queue[0];
+      const row = burst.grow(packet.length, TO_TUNNEL);
+      if (row < 0) break;
+      burst.bytes.set(packet, burst.offset[row]);
+      this.#queue.shift();
+    }
+    return burst.count - before;
+  }
+
+  handleTimeout(nowUs: number): void {
+    this.#udp.expire(nowUs);
+    this.#icmp.expire(nowUs);
+    this.#reassembly.expire(nowUs);
+  }
+
+  fault(): string | undefined {
+    return undefined;
+  }
+
+  async close(): Promise<void> {
+    this.#udp.close();
+    await this.#icmp.close();
+  }
+
+  #sendFragment(packet: Uint8Array, protocol: number, nowUs: number): number {
+    const whole = this.#reassembly.add(packet, nowUs);
+    return whole === undefined ? DONE : this.#sendWhole(whole, protocol, nowUs);
+  }
+
+  #sendWhole(packet: Uint8Array, protocol: number, nowUs: number): number {
+    return protocol === PROTOCOL_UDP ? this.#udp.send(packet, nowUs) : this.#icmp.send(packet, nowUs);
+  }
+
+  /** Turns the packet into the answer that lets its sender give up at once. */
+  #refuse(burst: Burst, row: number, protocol: number): void {
+    const { bytes, view, offset, length, next } = burst;
+    const at = offset[row];
+    this.#metrics.drop(DROP.unsupported);
+    const gateway = ipVersion(view, at) === 4 ? this.#gateway4 : this.#gateway6;
+    length[row] = protocol === PROTOCOL_TCP
+      ? emitTcpReset(view, at, length[row])
+      : emitAdminProhibited(bytes, view, at, length[row], gateway);
+    next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
+  }
+}
