@@ -1,0 +1,215 @@
+/**
+ * The admin interface over HTTP: metrics and health for everybody who reaches the listener, /v1 for the operator
+ * (guard.ts), a dashboard that is a client of /v1. Invariant: every refusal is JSON that names the field at fault,
+ * no answer carries a secret except the one that makes it, and nothing is read beyond BODY_BYTES_MAX. Owns no
+ * state: what it shows and does is the caller's.
+ */
+import { getLogger } from "@logtape/logtape";
+import { type Context, Hono } from "hono";
+import { bodyLimit } from "hono/body-limit";
+import { createHash } from "node:crypto";
+import * as v from "valibot";
+import { COUNTER_NAMES, DROP_REASONS, type Metrics } from "../metrics.ts";
+import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
+import dashboard from "./dashboard.html" with { type: "text" };
+import { judge } from "./guard.ts";
+import { createRegistry, sum } from "./prometheus.ts";
+
+/** Longest request body, in bytes. */
+export const BODY_BYTES_MAX = 16 << 10;
+
+/** What the relay says about itself. */
+export interface RelayStatus {
+  readonly name: "oxrelay";
+  readonly version: string;
+  readonly startedAt: Date;
+  /** The exit in use, "tun" or "userspace". */
+  readonly exit: string;
+  /** What the tunnel listens on, "[::]:4433". */
+  readonly listen: string;
+}
+
+/** What a reload did: numbers of peers, and the names of the keys that differ from before. */
+export interface ReloadReport {
+  peers: { added: number; removed: number; total: number };
+  config: { applied: string[]; needsRestart: string[] };
+}
+
+/** Fit or not, and each reason why not as a sentence. */
+export interface Health {
+  ok: boolean;
+  reasons: string[];
+}
+
+/** A request that is well-formed and cannot be granted: answered with 409 and this field and message. */
+export class Refusal extends Error {
+  override readonly name = "Refusal";
+  readonly field: string;
+
+  constructor(field: string, message: string) {
+    super(message);
+    this.field = field;
+  }
+}
+
+/** What the interface shows and does. `addPeer` and `reload` may reject with a Refusal. */
+export interface AdminDeps {
+  /** One column per worker. */
+  metrics: readonly Metrics[];
+  status(): RelayStatus;
+  peers(): Promise<PeerSnapshot[]>;
+  sessions(): Promise<SessionSnapshot[]>;
+  /** The configuration without secrets. */
+  config(): unknown;
+  /** Asked at every request, so that a reload takes effect. */
+  adminToken(): string | undefined;
+  reload(): Promise<ReloadReport>;
+  /** Without a public key a key pair is made, and the private key is answered once and kept nowhere. */
+  addPeer(peer: { name: string; publicKey?: string }): Promise<PeerRecord & { privateKey?: string }>;
+  /** False when there is no such peer. */
+  removePeer(name: string): Promise<boolean>;
+  /** Whether the relay works: loops turn, the exit is there. */
+  health(): Health;
+  /** Whether new clients should be sent here; false while starting and draining. */
+  ready(): Health;
+}
+
+type Bindings = { Bindings: Deno.ServeHandlerInfo<Deno.NetAddr> };
+
+const PeerName = v.pipe(
+  v.string("a peer's name is text"),
+  v.regex(/^[A-Za-z0-9._-]{1,63}$/, "a peer's name is 1 to 63 characters of A-Z a-z 0-9 . _ -"),
+);
+
+const NewPeer = v.strictObject({
+  name: PeerName,
+  // 32 bytes of base64: the last character before the padding carries four bits.
+  publicKey: v.optional(
+    v.pipe(
+      v.string("a public key is text"),
+      v.regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, "a public key is 44 characters of base64"),
+    ),
+  ),
+}, (issue) => `the body is a JSON object of "name" and, if you have it, "publicKey"; got ${issue.received}`);
+
+const DASHBOARD_POLICY = [
+  "default-src 'none'",
+  "connect-src 'self'",
+  `script-src ${hashOf("script")}`,
+  `style-src ${hashOf("style")}`,
+  "base-uri 'none'",
+  "form-action 'none'",
+  "frame-ancestors 'none'",
+].join("; ");
+
+/** Builds the whole interface; `serveAdmin` gives it a listener. */
+export function createAdmin(deps: AdminDeps): Hono<Bindings> {
+  const log = getLogger(["oxrelay", "admin"]);
+  const app = new Hono<Bindings>();
+  const registry = createRegistry(deps.metrics, () => deps.status());
+
+  app.use(async (c, next) => {
+    await next();
+    c.header("Cache-Control", "no-store");
+    c.header("Cross-Origin-Resource-Policy", "same-origin");
+    c.header("Referrer-Policy", "no-referrer");
+    c.header("X-Content-Type-Options", "nosniff");
+    c.header("X-Frame-Options", "DENY");
+    if (!c.res.headers.has("Content-Security-Policy")) {
+      c.header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
+    }
+  });
+  app.use(bodyLimit({
+    maxSize: BODY_BYTES_MAX,
+    onError: (c) => refuse(c, 413, "body", `the body may be ${BODY_BYTES_MAX} bytes at most`),
+  }));
+  app.notFound((c) =>
+    refuse(c, 404, "path", `there is no ${c.req.method} ${c.req.path}; try /, /metrics, /healthz, /v1/status`)
+  );
+  app.onError((error, c) => {
+    if (error instanceof Refusal) return refuse(c, 409, error.field, error.message);
+    log.error("{method} {path} failed: {error}", { method: c.req.method, path: c.req.path, error });
+    return refuse(c, 500, "relay", "the relay failed to answer; its log says why");
+  });
+
+  app.get("/", (c) => {
+    c.header("Content-Security-Policy", DASHBOARD_POLICY);
+    return c.html(dashboard);
+  });
+  app.get("/metrics", async (c) => {
+    c.header("Content-Type", registry.contentType);
+    return c.body(await registry.metrics());
+  });
+  for (const [path, read] of [["/healthz", deps.health], ["/readyz", deps.ready]] as const) {
+    app.get(path, (c) => {
+      const health = read.call(deps);
+      return c.json(health, health.ok ? 200 : 503);
+    });
+  }
+
+  app.use("/v1/*", async (c, next) => {
+    const caller = { remoteAddress: c.env.remoteAddr.hostname, headers: c.req.raw.headers };
+    const denial = judge(caller, deps.adminToken());
+    if (denial === undefined) return await next();
+    if (denial.status === 401) c.header("WWW-Authenticate", 'Bearer realm="oxrelay"');
+    return refuse(c, denial.status, denial.field, denial.message);
+  });
+  app.get("/v1/status", async (c) => {
+    const { startedAt, ...about } = deps.status();
+    const counters = COUNTER_NAMES.map((name) => [name, sum(deps.metrics, (metrics) => metrics.get(name))]);
+    const drops = DROP_REASONS.map((
+      [label],
+    ) => [label, sum(deps.metrics, (metrics) => metrics.dropped(label))]);
+    return c.json({
+      ...about,
+      uptimeS: Math.max(0, (Date.now() - startedAt.getTime()) / 1000),
+      counters: Object.fromEntries(counters),
+      drops: Object.fromEntries(drops),
+      peers: await deps.peers(),
+    });
+  });
+  app.get("/v1/sessions", async (c) => c.json(await deps.sessions()));
+  app.get("/v1/config", (c) => c.json(deps.config() as Record<string, unknown>));
+  app.post("/v1/reload", async (c) => c.json(await deps.reload()));
+  app.get("/v1/peers", async (c) => c.json(await deps.peers()));
+  app.post("/v1/peers", async (c) => {
+    // Anything but JSON could be sent by a page of another site without asking first.
+    if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {
+      return refuse(c, 415, "Content-Type", "send the peer as application/json");
+    }
+    let body: unknown;
+    try {
+      body = JSON.parse(await c.req.text());
+    } catch (error) {
+      if (!(error instanceof SyntaxError)) throw error;
+      return refuse(c, 400, "body", "the body is not JSON");
+    }
+    const peer = v.safeParse(NewPeer, body);
+    if (!peer.success) return refuseIssue(c, peer.issues[0], "body");
+    return c.json(await deps.addPeer(peer.output), 201);
+  });
+  app.delete("/v1/peers/:name", async (c) => {
+    const name = v.safeParse(PeerName, c.req.param("name"));
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    if (await deps.removePeer(name.output)) return c.body(null, 204);
+    return refuse(c, 404, "name", `there is no peer ${name.output}`);
+  });
+  return app;
+}
+
+type RefusalStatus = 400 | 401 | 403 | 404 | 409 | 413 | 415 | 500;
+
+function refuse(c: Context, status: RefusalStatus, field: string, message: string): Response {
+  return c.json({ error: { field, message } }, status);
+}
+
+function refuseIssue(c: Context, issue: v.BaseIssue<unknown>, whole: string): Response {
+  return refuse(c, 400, v.getDotPath(issue) ?? whole, issue.message);
+}
+
+/** The source expression that lets exactly the dashboard's one inline element run (CSP level 3, section 2.3.1). */
+function hashOf(tag: "script" | "style"): string {
+  const from = dashboard.indexOf(`<${tag}>`) + tag.length + 2;
+  const text = dashboard.slice(from, dashboard.indexOf(`</${tag}>`, from));
+  return `'sha256-${createHash("sha256").update(text).digest("base64")}'`;
+}

@@ -1,0 +1,112 @@
+/**
+ * The counters as Prometheus reads them. Invariant: every counter and drop reason of metrics.ts is exported, in
+ * base units, and values are read when scraped, never copied in between. Counts nothing itself.
+ */
+import { Counter, Gauge, Registry } from "prom-client";
+import process from "node:process";
+import { type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
+
+/** Name without the `oxrelay_` prefix, and help. A name that ends in _total is a counter, any other a gauge. */
+const EXPORTED: Record<CounterName, [name: string, help: string]> = {
+  datagrams_received: ["received_datagrams_total", "Outer UDP datagrams received."],
+  datagrams_sent: ["sent_datagrams_total", "Outer UDP datagrams sent."],
+  bytes_received: ["received_bytes_total", "Bytes of the outer UDP payloads received."],
+  bytes_sent: ["sent_bytes_total", "Bytes of the outer UDP payloads sent."],
+  packets_to_exit: ["to_exit_packets_total", "Inner packets handed to the exit."],
+  packets_to_tunnel: ["to_tunnel_packets_total", "Inner packets sent to peers."],
+  packets_between_peers: ["between_peers_packets_total", "Inner packets from one peer to another."],
+  keepalives_received: ["received_keepalives_total", "Empty transport messages received."],
+  handshake_initiations: ["handshake_initiations_total", "Handshake initiations received."],
+  handshake_responses: ["handshake_responses_total", "Handshake responses received."],
+  handshakes_completed: ["handshakes_completed_total", "Handshakes that ended in a session."],
+  cookie_replies_sent: ["sent_cookie_replies_total", "Cookie replies sent while under load."],
+  roamed: ["roamed_total", "Times that a peer's endpoint changed."],
+  icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
+  bursts: ["bursts_total", "Bursts of packets processed."],
+  loop_beats: ["loop_beats_total", "Turns of the data-plane loops; one that stands still has stalled."],
+  sessions: ["sessions", "Live key epochs and pending handshakes."],
+  connections: ["connections", "Peers with a session that can carry data."],
+  exit_flows: ["exit_flows", "Flows that the exit keeps."],
+  under_load: ["workers_under_load", "Data-plane workers that ask for cookies now."],
+};
+
+/** What the exposition tells besides the counters. */
+export interface BuildInfo {
+  readonly version: string;
+  readonly exit: string;
+  readonly startedAt: Date;
+}
+
+/**
+ * Makes a registry over the columns, one per worker, which are summed. `build` is asked at every scrape, for
+ * the exit may change.
+ */
+export function createRegistry(columns: readonly Metrics[], build: () => BuildInfo): Registry {
+  const registry = new Registry();
+  const registers = [registry];
+  const addCounter = (name: string, help: string, read: () => number) => {
+    new Counter({
+      name: `oxrelay_${name}`,
+      help,
+      registers,
+      collect() {
+        this.reset();
+        this.inc(read());
+      },
+    });
+  };
+  const addGauge = (name: string, help: string, read: () => number) => {
+    new Gauge({
+      name: `oxrelay_${name}`,
+      help,
+      registers,
+      collect() {
+        this.set(read());
+      },
+    });
+  };
+
+  for (const [counter, [name, help]] of Object.entries(EXPORTED)) {
+    const read = () => sum(columns, (metrics) => metrics.get(counter as CounterName));
+    (name.endsWith("_total") ? addCounter : addGauge)(name, help, read);
+  }
+  new Counter({
+    name: "oxrelay_dropped_packets_total",
+    help: "Packets and datagrams dropped, by reason.",
+    labelNames: ["reason"],
+    registers,
+    collect() {
+      this.reset();
+      for (const [reason] of DROP_REASONS) {
+        this.inc({ reason }, sum(columns, (metrics) => metrics.dropped(reason)));
+      }
+    },
+  });
+  addCounter("process_cpu_seconds_total", "CPU time of the process, user and system.", () => {
+    const { user, system } = process.cpuUsage();
+    return (user + system) / 1e6;
+  });
+  addGauge("process_resident_memory_bytes", "Resident memory of the process.", () => Deno.memoryUsage().rss);
+  addGauge(
+    "process_start_time_seconds",
+    "When the relay started, in seconds since 1970.",
+    () => build().startedAt.getTime() / 1000,
+  );
+  new Gauge({
+    name: "oxrelay_build_info",
+    help: "Always 1; version and exit are in the labels.",
+    labelNames: ["version", "exit"],
+    registers,
+    collect() {
+      const { version, exit } = build();
+      this.reset();
+      this.set({ version, exit }, 1);
+    },
+  });
+  return registry;
+}
+
+/** Adds one number of every worker. */
+export function sum(columns: readonly Metrics[], read: (metrics: Metrics) => number): number {
+  return columns.reduce((total, metrics) => total + read(metrics), 0);
+}
