@@ -31,7 +31,7 @@ interface DataPlane {
   driver: Driver;
   port: UdpPort;
   exit: Exit;
-  timer: number;
+  timer: ReturnType<typeof setInterval>;
 }
 
 let plane: DataPlane | undefined;

@@ -182,7 +182,7 @@ export async function serve(args: string[]): Promise<number> {
   const peers = await loadAllPeers(config, env);
   const metrics = new Metrics();
   const plane = new DataPlane();
-  const startedAt = Date.now();
+  const startedAt = new Date();
 
   const stopped = Promise.withResolvers<number>();
   let ready: Extract<FromWorker, { type: "ready" }>;
@@ -265,7 +265,7 @@ export async function serve(args: string[]): Promise<number> {
   });
   let server: Deno.HttpServer;
   try {
-    server = serveAdmin(app, config.metricsListen);
+    server = serveAdmin(app, config.metricsListen, logger("admin"));
   } catch (error) {
     health.stop();
     await plane.stop();

@@ -3,7 +3,7 @@
  * owns, so each echo request gets a sequence number of ours that stands for its inner source, identifier and
  * sequence. Invariant: an answer counts only while its request is young, and only from the address asked.
  */
-import { errno, libc, POLLIN } from "../../ffi/mod.ts";
+import { libc, POLLIN } from "../../ffi/mod.ts";
 import { DROP } from "../metrics.ts";
 import { DONE } from "../vector/burst.ts";
 import {
@@ -72,7 +72,7 @@ export class IcmpNat {
         else if (version === 4) {
           log(
             "info",
-            `pings are refused (errno ${errno()}); to allow: sysctl -w net.ipv4.ping_group_range="0 2147483647"`,
+            `pings are refused by this system; to allow: sysctl -w net.ipv4.ping_group_range="0 2147483647"`,
           );
         }
       }

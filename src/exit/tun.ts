@@ -5,8 +5,6 @@
  */
 import {
   cString,
-  EAGAIN,
-  errno,
   libc,
   O_CLOEXEC,
   O_NONBLOCK,
@@ -86,10 +84,9 @@ export async function openTun(options: TunOptions): Promise<Exit> {
   const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) throw new Error("/dev/net/tun cannot be opened");
   if (libc().ioctl(fd, TUNSETIFF, interfaceRequest(options.name)) < 0) {
-    const code = errno();
     libc().close(fd);
     throw new Error(
-      `the device ${options.name} cannot be made (errno ${code}); if another relay uses it, set tun_name`,
+      `the device ${options.name} cannot be made; if another relay or program has it, set tun_name`,
     );
   }
   try {
@@ -239,7 +236,7 @@ class TunExit implements Exit {
   #closed = false;
   #watching: Promise<void> | undefined;
   #arena: Arena | undefined;
-  #pointers: Deno.PointerValue[] = [];
+  #views: Uint8Array<ArrayBuffer>[] = [];
   #blocked = true;
   #resume: () => void = () => {};
 
@@ -256,31 +253,29 @@ class TunExit implements Exit {
   }
 
   send(burst: Burst): void {
-    const { count, next, slot, offset, length } = burst;
-    this.#useArena(burst.arena);
-    const { writeAt } = libc();
+    const { count, next, slot, offset, length, bytes } = burst;
+    const views = this.#slotViews(burst.arena);
+    const { write } = libc();
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_EXIT) continue;
-      const start = this.#pointers[slot[row]];
-      const at = offset[row] - packetStart(slot[row]);
-      const pointer = at === 0 ? start : Deno.UnsafePointer.offset(start!, at);
-      const written = writeAt(this.#fd, pointer, BigInt(length[row]));
-      next[row] = Number(written) < 0 ? this.#refused() : DONE;
+      const at = offset[row];
+      const own = views[slot[row]];
+      const packet = own.byteOffset === at ? own : bytes.subarray(at, at + length[row]);
+      next[row] = Number(write(this.#fd, packet, BigInt(length[row]))) < 0 ? DROP.exit_error : DONE;
     }
   }
 
   receive(burst: Burst): number {
     if (this.#closed) return 0;
-    this.#useArena(burst.arena);
+    const views = this.#slotViews(burst.arena);
     const { read } = libc();
     const before = burst.count;
     while (burst.count < BURST_CAPACITY) {
       const slot = burst.arena.take();
       if (slot === NONE) break;
-      const length = Number(read(this.#fd, this.#pointers[slot], MAX_PACKET));
+      const length = Number(read(this.#fd, views[slot], MAX_PACKET));
       if (length <= 0) {
         burst.arena.release(slot);
-        if (errno() !== EAGAIN) this.#refused();
         if (this.#blocked) {
           this.#blocked = false;
           this.#resume();
@@ -331,22 +326,16 @@ class TunExit implements Exit {
     }
   }
 
-  /** EIO: the device is down. EINVAL and the rest: this packet is not to the kernel's taste. */
-  #refused(): number {
-    const code = errno();
-    if (code === 5 || code === 77) this.#fault = `the device ${this.#o.name} is down (errno ${code})`;
-    return DROP.exit_error;
-  }
-
-  /** One pointer per slot, made once: making one costs more than the call that uses it. */
-  #useArena(arena: Arena): void {
-    if (this.#arena === arena) return;
-    this.#arena = arena;
-    const base = Deno.UnsafePointer.of(arena.bytes)!;
-    this.#pointers = Array.from(
-      { length: arena.slotCount },
-      (_, slot) => Deno.UnsafePointer.offset(base, packetStart(slot)),
-    );
+  /** One view per slot, made once. */
+  #slotViews(arena: Arena): Uint8Array<ArrayBuffer>[] {
+    if (this.#arena !== arena) {
+      this.#arena = arena;
+      this.#views = Array.from({ length: arena.slotCount }, (_, slot) => {
+        const start = packetStart(slot);
+        return arena.bytes.subarray(start, start + MAX_PACKET_BYTES);
+      });
+    }
+    return this.#views;
   }
 }
 
@@ -386,7 +375,7 @@ function readSysctl(path: string): string | undefined {
   const fd = libc().open(cString(`/proc/sys/${path}`), O_CLOEXEC);
   if (fd < 0) return undefined;
   const buffer = new Uint8Array(64);
-  const length = Number(libc().read(fd, Deno.UnsafePointer.of(buffer), 64n));
+  const length = Number(libc().read(fd, buffer, 64n));
   libc().close(fd);
   return length > 0 ? new TextDecoder().decode(buffer.subarray(0, length)).trim() : undefined;
 }
