@@ -29,9 +29,9 @@ export interface RelayStatus {
   readonly listen: string;
 }
 
-/** What a reload did: numbers of peers, and the names of the keys that differ from before. */
+/** What a reload did: the names of the peers, and the names of the keys that differ from before. */
 export interface ReloadReport {
-  peers: { added: number; removed: number; total: number };
+  peers: { added: string[]; removed: string[]; total: number };
   config: { applied: string[]; needsRestart: string[] };
 }
 

@@ -4,14 +4,15 @@
  * the exit code. Moves no packet itself.
  */
 import project from "../../deno.json" with { type: "json" };
-import { createAdmin } from "../admin/mod.ts";
+import { getLogger } from "@logtape/logtape";
+import { createAdmin, Refusal } from "../admin/mod.ts";
 import { serveAdmin } from "../admin/server.ts";
 import { type Config, diffConfig, type Environment, formatEndpoint, redactConfig } from "../config.ts";
 import { Metrics } from "../metrics.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
-import { keyToText } from "./keys_text.ts";
-import { logger, setLevel, setupLogging } from "./logging.ts";
+import { generatePrivateKey, keyToText, publicKeyOf } from "./keys_text.ts";
+import { setLevel, setupLogging } from "./logging.ts";
 import type { FromWorker, PeersReport, Snapshot, ToWorker } from "./messages.ts";
 import { loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
 
@@ -19,6 +20,8 @@ const REPLY_TIMEOUT_MS = 3000;
 const STOP_TIMEOUT_MS = 5000;
 const STALL_MS = 2000;
 const HEALTH_MS = 500;
+
+const logger = (area: string) => getLogger(["oxrelay", area]);
 
 const HELP = `Runs the relay until it gets SIGTERM or Ctrl-C. SIGHUP re-reads peers and the reloadable keys.
 
@@ -174,7 +177,7 @@ export async function serve(args: string[]): Promise<number> {
   const env: Environment = readEnvironment();
   const configPath = line.values.config;
   let { config } = await loadConfig(configPath, env);
-  await setupLogging({ level: config.logLevel, format: config.logFormat });
+  setupLogging({ level: config.logLevel, format: config.logFormat });
   const log = logger("serve");
 
   const identity = await loadIdentity(config, env);
@@ -244,9 +247,16 @@ export async function serve(args: string[]): Promise<number> {
     adminToken: () => config.adminToken,
     reload,
     addPeer: async ({ name, publicKey }) => {
-      const record = await store.add({ name, publicKey, created: new Date().toISOString() });
+      const made = publicKey === undefined ? generatePrivateKey() : undefined;
+      const record = await store.add({
+        name,
+        publicKey: publicKey ?? keyToText(publicKeyOf(made!)),
+        created: new Date().toISOString(),
+      }).catch((error) => {
+        throw error instanceof CommandError ? new Refusal("name", error.message) : error;
+      });
       await reload();
-      return record;
+      return made ? { ...record, privateKey: keyToText(made) } : record;
     },
     removePeer: async (name) => {
       if (!(await store.load()).some((record) => record.name === name)) return false;

@@ -4,7 +4,11 @@ export declare class AssertionError extends Error {}
 export declare function assert(expr: unknown, msg?: string): asserts expr;
 export declare function assertEquals<T>(actual: T, expected: T, msg?: string): void;
 export declare function assertNotEquals<T>(actual: T, expected: T, msg?: string): void;
-export declare function assertStrictEquals<T>(actual: unknown, expected: T, msg?: string): asserts actual is T;
+export declare function assertStrictEquals<T>(
+  actual: unknown,
+  expected: T,
+  msg?: string,
+): asserts actual is T;
 export declare function assertAlmostEquals(actual: number, expected: number, tolerance?: number): void;
 export declare function assertExists<T>(actual: T, msg?: string): asserts actual is NonNullable<T>;
 export declare function assertGreater<T>(actual: T, expected: T, msg?: string): void;
