@@ -6,7 +6,6 @@
  */
 import { getLogger } from "@logtape/logtape";
 import { type Context, Hono } from "hono";
-import { bodyLimit } from "hono/body-limit";
 import { createHash } from "node:crypto";
 import * as v from "valibot";
 import { COUNTER_NAMES, DROP_REASONS, type Metrics } from "../metrics.ts";
@@ -119,10 +118,6 @@ export function createAdmin(deps: AdminDeps): Hono<Bindings> {
       c.header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'");
     }
   });
-  app.use(bodyLimit({
-    maxSize: BODY_BYTES_MAX,
-    onError: (c) => refuse(c, 413, "body", `the body may be ${BODY_BYTES_MAX} bytes at most`),
-  }));
   app.notFound((c) =>
     refuse(c, 404, "path", `there is no ${c.req.method} ${c.req.path}; try /, /metrics, /healthz, /v1/status`)
   );
@@ -177,9 +172,13 @@ export function createAdmin(deps: AdminDeps): Hono<Bindings> {
     if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {
       return refuse(c, 415, "Content-Type", "send the peer as application/json");
     }
+    const text = await readBody(c.req.raw);
+    if (text === undefined) {
+      return refuse(c, 413, "body", `the body may be ${BODY_BYTES_MAX} bytes at most`);
+    }
     let body: unknown;
     try {
-      body = JSON.parse(await c.req.text());
+      body = JSON.parse(text);
     } catch (error) {
       if (!(error instanceof SyntaxError)) throw error;
       return refuse(c, 400, "body", "the body is not JSON");
@@ -195,6 +194,19 @@ export function createAdmin(deps: AdminDeps): Hono<Bindings> {
     return refuse(c, 404, "name", `there is no peer ${name.output}`);
   });
   return app;
+}
+
+/** The body's text, or undefined when it is longer than BODY_BYTES_MAX, whatever length it announced. */
+async function readBody(request: Request): Promise<string | undefined> {
+  const decoder = new TextDecoder();
+  let text = "";
+  let length = 0;
+  for await (const chunk of request.body ?? []) {
+    length += chunk.length;
+    if (length > BODY_BYTES_MAX) return undefined;
+    text += decoder.decode(chunk, { stream: true });
+  }
+  return text + decoder.decode();
 }
 
 type RefusalStatus = 400 | 401 | 403 | 404 | 409 | 413 | 415 | 500;

@@ -1,0 +1,482 @@
+/** The admin interface, every route over a real listener on loopback; and the log lines. */
+import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { configureSync, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
+import { createHash } from "node:crypto";
+import { connect } from "node:net";
+import { judge } from "../../src/admin/guard.ts";
+import { type AdminDeps, BODY_BYTES_MAX, createAdmin, Refusal } from "../../src/admin/mod.ts";
+import { serveAdmin } from "../../src/admin/server.ts";
+import { redactAddress, setupLogging, sparingWarning } from "../../src/cli/logging.ts";
+import { ConfigError } from "../../src/config.ts";
+import { COUNTER_NAMES, DROP, DROP_REASONS, Metrics } from "../../src/metrics.ts";
+import type { PeerRecord } from "../../src/session/peer_record.ts";
+import { requires } from "../requires.ts";
+
+const TOKEN = "a-token-of-the-operator";
+const KEY = "GtL7fZc/bLnqZldpVofMCD6hDjrK28SsdLxevJ+qtKU=";
+
+/** A small relay behind the interface: two workers' counters and a list of peers. */
+function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerRecord[] } {
+  const records: PeerRecord[] = [];
+  return {
+    records,
+    metrics: [new Metrics(), new Metrics()],
+    status: () => ({
+      name: "oxrelay",
+      version: "1.2.3",
+      startedAt: new Date(Date.now() - 5000),
+      exit: "userspace",
+      listen: "[::]:4433",
+    }),
+    peers: () =>
+      Promise.resolve(records.map(({ name, publicKey, allowedIps }) => ({
+        name,
+        publicKey,
+        allowedIps,
+        connected: false,
+        bytesReceived: 0,
+        bytesSent: 0,
+        drops: 0,
+      }))),
+    sessions: () => Promise.resolve([]),
+    config: () => ({ mtu: 1420, admin_token: "(set)" }),
+    adminToken: () => undefined,
+    reload: () =>
+      Promise.resolve({
+        peers: { added: ["phone"], removed: [], total: 3 },
+        config: { applied: ["mtu"], needsRestart: ["listen"] },
+      }),
+    addPeer({ name, publicKey = KEY }) {
+      if (records.some((record) => record.name === name)) {
+        return Promise.reject(new Refusal("name", `peer ${name} exists already`));
+      }
+      const record = { name, publicKey, allowedIps: ["10.66.0.2/32"], created: "2026-01-01T00:00:00.000Z" };
+      records.push(record);
+      return Promise.resolve(record);
+    },
+    removePeer(name) {
+      const at = records.findIndex((record) => record.name === name);
+      if (at >= 0) records.splice(at, 1);
+      return Promise.resolve(at >= 0);
+    },
+    health: () => ({ ok: true, reasons: [] }),
+    ready: () => ({ ok: true, reasons: [] }),
+    ...overrides,
+  };
+}
+
+interface Answer {
+  status: number;
+  headers: Headers;
+  text: string;
+  // deno-lint-ignore no-explicit-any
+  json: any;
+}
+
+type Ask = (
+  path: string,
+  init?: RequestInit & { headers?: Record<string, string> },
+) => Promise<Answer>;
+
+/** Serves `deps` on a free loopback port while `action` runs. */
+async function withAdmin(deps: AdminDeps, action: (ask: Ask, port: number) => Promise<void>): Promise<void> {
+  const server = serveAdmin(
+    createAdmin(deps),
+    { host: "127.0.0.1", port: 0 },
+    getLogger(["oxrelay", "test"]),
+  );
+  const { port } = server.addr;
+  try {
+    await action(async (path, init) => {
+      const response = await fetch(`http://127.0.0.1:${port}${path}`, init);
+      const text = await response.text();
+      const isJson = response.headers.get("content-type")?.startsWith("application/json");
+      return {
+        status: response.status,
+        headers: response.headers,
+        text,
+        json: isJson ? JSON.parse(text) : undefined,
+      };
+    }, port);
+  } finally {
+    await server.shutdown();
+  }
+}
+
+const post = (body: string, type = "application/json") => ({
+  method: "POST",
+  body,
+  headers: { "content-type": type },
+});
+
+/** The status line of a request with any header at all; `fetch` sets Host itself. */
+function rawStatus(port: number, lines: string[]): Promise<number> {
+  return new Promise((resolve, reject) => {
+    let answer = "";
+    const socket = connect(port, "127.0.0.1", () => {
+      socket.write([...lines, "Connection: close", "", ""].join("\r\n"));
+    });
+    socket.setEncoding("latin1");
+    socket.on("data", (text: string) => answer += text);
+    socket.on("error", reject);
+    socket.on("close", () => resolve(Number(answer.match(/^HTTP\/1\.1 (\d+)/)?.[1])));
+  });
+}
+
+Deno.test("admin: metrics are summed over workers, in base units, and complete", async () => {
+  const deps = relay();
+  deps.metrics[0].add("bytes_received", 1000);
+  deps.metrics[1].add("bytes_received", 24);
+  deps.metrics[1].drop(DROP.forged);
+  deps.metrics[0].set("connections", 3);
+  await withAdmin(deps, async (ask) => {
+    const { status, headers, text } = await ask("/metrics");
+    assertEquals(status, 200);
+    assertMatch(headers.get("content-type")!, /^text\/plain; version=0\.0\.4/);
+    assertMatch(text, /^oxrelay_received_bytes_total 1024$/m);
+    assertMatch(text, /^oxrelay_connections 3$/m);
+    assertMatch(text, /^oxrelay_dropped_packets_total\{reason="forged"\} 1$/m);
+    assertMatch(text, /^oxrelay_build_info\{version="1\.2\.3",exit="userspace"\} 1$/m);
+    assert(Number(text.match(/^oxrelay_process_resident_memory_bytes (\d+)$/m)![1]) > 1 << 20);
+    assert(Number(text.match(/^oxrelay_process_cpu_seconds_total ([\d.]+)$/m)![1]) > 0);
+    assertEquals(text.match(/^oxrelay_dropped_packets_total\{/gm)!.length, DROP_REASONS.length);
+    // Build info, drops and three of the process besides one family per counter.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 5);
+    assertEquals(text.match(/^(?!#|oxrelay_).+$/m), null);
+    deps.metrics[0].add("bytes_received", 1);
+    assertMatch((await ask("/metrics")).text, /^oxrelay_received_bytes_total 1025$/m);
+  });
+});
+
+Deno.test({
+  name: "admin: promtool finds no fault with the metrics",
+  ...requires({ programs: ["promtool"] }),
+  fn: () =>
+    withAdmin(relay(), async (ask) => {
+      const process = new Deno.Command("promtool", {
+        args: ["check", "metrics"],
+        stdin: "piped",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn();
+      const input = process.stdin.getWriter();
+      await input.write(new TextEncoder().encode((await ask("/metrics")).text));
+      await input.close();
+      const { code, stdout, stderr } = await process.output();
+      const decoder = new TextDecoder();
+      assertEquals({ code, said: decoder.decode(stdout) + decoder.decode(stderr) }, { code: 0, said: "" });
+    }),
+});
+
+Deno.test("admin: health and readiness are what the relay says, without a token", async () => {
+  const deps = relay({
+    adminToken: () => TOKEN,
+    health: () => ({ ok: false, reasons: ["worker 0 stalled for 3 s"] }),
+  });
+  await withAdmin(deps, async (ask) => {
+    const health = await ask("/healthz");
+    assertEquals([health.status, health.json], [503, { ok: false, reasons: ["worker 0 stalled for 3 s"] }]);
+    const ready = await ask("/readyz");
+    assertEquals([ready.status, ready.json], [200, { ok: true, reasons: [] }]);
+  });
+});
+
+Deno.test("admin: status, sessions, config and reload answer what the relay gives", async () => {
+  const deps = relay();
+  deps.metrics[1].add("datagrams_sent", 7);
+  deps.metrics[0].drop(DROP.denied);
+  await withAdmin(deps, async (ask) => {
+    const { json } = await ask("/v1/status");
+    assertEquals([json.name, json.version, json.exit, json.listen], [
+      "oxrelay",
+      "1.2.3",
+      "userspace",
+      "[::]:4433",
+    ]);
+    assert(json.uptimeS >= 5 && json.uptimeS < 60);
+    assertEquals(json.startedAt, undefined);
+    assertEquals(json.counters.datagrams_sent, 7);
+    assertEquals(Object.keys(json.counters), [...COUNTER_NAMES]);
+    assertEquals([json.drops.denied, json.drops.forged], [1, 0]);
+    assertEquals(json.peers, []);
+    assertEquals((await ask("/v1/sessions")).json, []);
+    assertEquals((await ask("/v1/config")).json, { mtu: 1420, admin_token: "(set)" });
+    assertEquals((await ask("/v1/reload", { method: "POST" })).json, await deps.reload());
+    assertEquals((await ask("/v1/reload")).status, 404);
+  });
+});
+
+Deno.test("admin: peers are added, listed and removed; what is wrong is named", async () => {
+  const deps = relay();
+  await withAdmin(deps, async (ask) => {
+    const added = await ask("/v1/peers", post(JSON.stringify({ name: "phone", publicKey: KEY })));
+    assertEquals([added.status, added.json.name, added.json.publicKey], [201, "phone", KEY]);
+    assertEquals((await ask("/v1/peers")).json[0].name, "phone");
+
+    const mistakes: [body: string, status: number, field: string][] = [
+      [JSON.stringify({ name: "phone" }), 409, "name"],
+      [JSON.stringify({ name: "a b" }), 400, "name"],
+      [JSON.stringify({ name: "" }), 400, "name"],
+      [JSON.stringify({ name: "x".repeat(64) }), 400, "name"],
+      [JSON.stringify({ name: 7 }), 400, "name"],
+      [JSON.stringify({}), 400, "name"],
+      [JSON.stringify({ name: "x", publicKey: "short" }), 400, "publicKey"],
+      [JSON.stringify({ name: "x", publicKey: KEY.replace("U=", "V=") }), 400, "publicKey"],
+      [JSON.stringify({ name: "x", pubKey: KEY }), 400, "pubKey"],
+      ["[]", 400, "name"],
+      ["7", 400, "body"],
+      ["{", 400, "body"],
+      [JSON.stringify({ name: "x".repeat(BODY_BYTES_MAX) }), 413, "body"],
+    ];
+    for (const [body, status, field] of mistakes) {
+      const answer = await ask("/v1/peers", post(body));
+      assertEquals([answer.status, answer.json?.error?.field], [status, field], body.slice(0, 80));
+      assert(answer.json.error.message.length > 10);
+    }
+    const form = await ask("/v1/peers", post("name=x", "text/plain"));
+    assertEquals([form.status, form.json.error.field], [415, "Content-Type"]);
+    // A body whose length is not announced is bounded as well.
+    const chunks = ReadableStream.from(
+      Array.from({ length: 64 }, () => new TextEncoder().encode(" ".repeat(1024))),
+    );
+    const headers = { "content-type": "application/json" };
+    assertEquals((await ask("/v1/peers", { method: "POST", body: chunks, headers })).status, 413);
+    assertEquals(deps.records.map(({ name }) => name), ["phone"]);
+
+    assertEquals((await ask("/v1/peers/a%20b", { method: "DELETE" })).json.error.field, "name");
+    const gone = await ask("/v1/peers/nobody", { method: "DELETE" });
+    assertEquals([gone.status, gone.json.error.field], [404, "name"]);
+    assertEquals((await ask("/v1/peers/phone", { method: "DELETE" })).status, 204);
+    assertEquals(deps.records, []);
+  });
+});
+
+const GUARDED: [method: string, path: string][] = [
+  ["GET", "/v1/status"],
+  ["GET", "/v1/peers"],
+  ["POST", "/v1/peers"],
+  ["DELETE", "/v1/peers/phone"],
+  ["GET", "/v1/sessions"],
+  ["GET", "/v1/config"],
+  ["POST", "/v1/reload"],
+  ["GET", "/v1/no-such-route"],
+];
+
+Deno.test("admin: with a token set, everything under /v1 needs it, even from loopback", async () => {
+  let token: string | undefined = TOKEN;
+  const deps = relay({
+    adminToken: () => token,
+    reload: () => Promise.reject(new Error("must not be called")),
+  });
+  await withAdmin(deps, async (ask) => {
+    for (const [method, path] of GUARDED) {
+      for (const authorization of ["", TOKEN, `Bearer ${TOKEN}x`, `Bearer ${TOKEN.slice(1)}`, "Bearer "]) {
+        const answer = await ask(path, { method, headers: { authorization } });
+        assertEquals([answer.status, answer.json.error.field], [401, "Authorization"], `${method} ${path}`);
+        assertMatch(answer.headers.get("www-authenticate")!, /^Bearer/);
+        assert(!answer.text.includes(TOKEN));
+      }
+    }
+    const headers = { authorization: `Bearer ${TOKEN}` };
+    assertEquals((await ask("/v1/status", { headers })).status, 200);
+    token = "another-token-after-a-reload";
+    assertEquals((await ask("/v1/status", { headers })).status, 401);
+  });
+});
+
+Deno.test("admin: without a token only direct requests to a loopback name are served", async () => {
+  await withAdmin(relay(), async (ask, port) => {
+    for (const [method, path] of GUARDED) {
+      const get = (...headers: string[]) => rawStatus(port, [`${method} ${path} HTTP/1.1`, ...headers]);
+      assertEquals(await get("Host: attacker.example"), 403, path);
+      assertEquals(await get(`Host: localhost.attacker.example:${port}`), 403, path);
+      assertEquals(await get(`Host: 127.0.0.1:${port}`, "X-Forwarded-For: 203.0.113.7"), 403, path);
+      assertEquals(await get(`Host: 127.0.0.1:${port}`, "Origin: https://attacker.example"), 403, path);
+      assertEquals(await get(`Host: 127.0.0.1:${port}`, "Origin: null"), 403, path);
+      assertEquals(await get(`Host: 127.0.0.1:${port}`, "Origin: http://127.0.0.1:1"), 403, path);
+    }
+    for (const host of ["localhost", `LOCALHOST:${port}`, `127.0.0.1:${port}`, `[::1]:${port}`]) {
+      assertEquals(await rawStatus(port, ["GET /v1/status HTTP/1.1", `Host: ${host}`]), 200, host);
+    }
+    const own = { origin: `http://127.0.0.1:${port}` };
+    assertEquals((await ask("/v1/reload", { method: "POST", headers: own })).status, 200);
+  });
+});
+
+Deno.test("admin: a remote address is judged by its bytes", () => {
+  const field = (remoteAddress: string) =>
+    judge({ remoteAddress, headers: new Headers({ host: "localhost:9090" }) }, undefined)?.field;
+  for (const near of ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"]) {
+    assertEquals(field(near), undefined);
+  }
+  for (const far of ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1", "1127.0.0.1", "127.0.0.1.example", ""]) {
+    assertEquals(field(far), "remote address", far);
+  }
+});
+
+Deno.test("admin: a token serves remote callers; a foreign Origin is refused even with it", () => {
+  const authorization = `Bearer ${TOKEN}`;
+  const remoteAddress = "203.0.113.7";
+  const host = "relay.example:9090";
+  assertEquals(judge({ remoteAddress, headers: new Headers({ host, authorization }) }, TOKEN), undefined);
+  const headers = new Headers({ host, authorization, origin: "https://attacker.example" });
+  assertEquals(judge({ remoteAddress, headers }, TOKEN)?.status, 403);
+});
+
+Deno.test("admin: the dashboard is self-contained and its policy lets only itself run", async () => {
+  await withAdmin(relay({ adminToken: () => TOKEN }), async (ask) => {
+    const { status, headers, text } = await ask("/");
+    assertEquals(status, 200);
+    assertMatch(headers.get("content-type")!, /^text\/html/);
+    const policy = headers.get("content-security-policy")!;
+    for (const tag of ["script", "style"]) {
+      const inline = [...text.matchAll(new RegExp(`<${tag}>([^]*?)</${tag}>`, "g"))];
+      assertEquals(inline.length, 1, tag);
+      const hash = createHash("sha256").update(inline[0][1]).digest("base64");
+      assertStringIncludes(policy, `${tag}-src 'sha256-${hash}'`);
+    }
+    // Neither another host's asset nor an inline handler or style that the policy would stop.
+    assertEquals(text.match(/\b(src|href|style|on\w+)=|https?:|\/\/\w/g), null);
+    const { 1: script } = text.match(/<script>([^]*?)<\/script>/)!;
+    for (const [, id] of script.matchAll(/\bat\("(\w+)"\)/g)) assertStringIncludes(text, `id="${id}"`);
+    new Function(script);
+  });
+});
+
+Deno.test("admin: every answer has the security headers, refusals and failures too", async () => {
+  const records: LogRecord[] = [];
+  configureSync({
+    reset: true,
+    sinks: { records: (record) => records.push(record) },
+    loggers: [
+      { category: "oxrelay", sinks: ["records"], lowestLevel: "error" },
+      { category: ["logtape", "meta"], sinks: [] },
+    ],
+  });
+  try {
+    const deps = relay({ peers: () => Promise.reject(new Error("the secret is 42")) });
+    await withAdmin(deps, async (ask) => {
+      for (
+        const [path, status] of [["/", 200], ["/metrics", 200], ["/nothing", 404], [
+          "/v1/peers",
+          500,
+        ]] as const
+      ) {
+        const answer = await ask(path);
+        assertEquals(answer.status, status, path);
+        assertEquals(answer.headers.get("x-content-type-options"), "nosniff");
+        assertEquals(answer.headers.get("x-frame-options"), "DENY");
+        assertEquals(answer.headers.get("cache-control"), "no-store");
+        assertEquals(answer.headers.get("access-control-allow-origin"), null);
+        assertMatch(answer.headers.get("content-security-policy")!, /^default-src 'none'/);
+        assert(!answer.text.includes("42"));
+      }
+    });
+    assertEquals(records.map(({ properties }) => properties.path), ["/v1/peers"]);
+  } finally {
+    resetSync();
+  }
+});
+
+Deno.test("admin: a port that cannot be had is one sentence", async () => {
+  await withAdmin(relay(), (_, port) => {
+    const log = getLogger(["oxrelay", "test"]);
+    const app = createAdmin(relay());
+    const taken = assertThrows(() => serveAdmin(app, { host: "127.0.0.1", port }, log), ConfigError);
+    assertMatch(taken.message, /^metrics_listen: 127\.0\.0\.1:\d+ is taken by another program/);
+    return Promise.resolve();
+  });
+});
+
+/** What a fresh process writes to stderr when it runs `body`. */
+async function logged(body: string): Promise<string> {
+  const module = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
+  const script = `
+    import { getLogger } from "@logtape/logtape";
+    import { setLevel, setupLogging } from ${module("../../src/cli/logging.ts")};
+    const log = getLogger(["oxrelay", "io"]);
+    ${body}`;
+  const directory = await Deno.makeTempDir({ prefix: "oxrelay-log-" });
+  try {
+    await Deno.writeTextFile(`${directory}/main.ts`, script);
+    const config = new URL("../../deno.json", import.meta.url).pathname;
+    const { stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+      args: ["run", "--quiet", "--no-prompt", "--no-lock", `--config=${config}`, `${directory}/main.ts`],
+    }).output();
+    assertEquals(new TextDecoder().decode(stdout), "");
+    return new TextDecoder().decode(stderr);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+Deno.test("logging: text lines with level and area; a value cannot forge a line", async () => {
+  const text = await logged(`
+    log.error("before set-up");
+    setupLogging({ level: "info", format: "text" });
+    log.debug("too quiet");
+    log.info("hello {who}", { who: "a\\nb\\x1b[2J" });
+    setLevel("debug");
+    log.debug("now heard");
+    setLevel("error");
+    log.warn("too quiet");`);
+  const lines = text.trimEnd().split("\n");
+  assertEquals(lines.length, 2);
+  assertMatch(lines[0], /^\d{4}-\d\d-\d\dT[\d:.]+Z \[info\] oxrelay\.io: hello a\\x0ab\\x1b\[2J$/);
+  assertMatch(lines[1], /\[debug\] oxrelay\.io: now heard$/);
+});
+
+Deno.test("logging: JSON lines parse and keep the properties", async () => {
+  const text = await logged(`
+    setupLogging({ level: "warning", format: "json" });
+    log.warn("port {port}\\nis taken", { port: 4433 });`);
+  assertEquals(text.trimEnd().split("\n").length, 1);
+  const line = JSON.parse(text);
+  assertEquals([line.level, line.logger, line.properties], ["WARN", "oxrelay.io", { port: 4433 }]);
+});
+
+Deno.test("logging: addresses keep their network only, unless the level is debug", () => {
+  const cases: [string, string][] = [
+    ["203.0.113.7", "203.0.113.x"],
+    ["203.0.113.7:51820", "203.0.113.x"],
+    ["::ffff:203.0.113.7", "203.0.113.x"],
+    ["2001:db8:7:8::9", "2001:db8:7::x"],
+    ["[2001:db8:7:8::9]:51820", "2001:db8:7::x"],
+    ["2001::1", "2001:0:0::x"],
+    ["relay.example", "?"],
+    ["", "?"],
+  ];
+  try {
+    setupLogging({ level: "info", format: "text" });
+    for (const [address, shown] of cases) assertEquals(redactAddress(address), shown, address);
+    setupLogging({ level: "debug", format: "text" });
+    assertEquals(redactAddress("203.0.113.7:51820"), "203.0.113.7:51820");
+  } finally {
+    setupLogging({ level: "info", format: "text" });
+    resetSync();
+  }
+});
+
+Deno.test("logging: a provoked warning comes once an interval and counts the rest", () => {
+  const messages: string[] = [];
+  configureSync({
+    reset: true,
+    sinks: { messages: ({ message }) => messages.push(message.join("")) },
+    loggers: [
+      { category: "oxrelay", sinks: ["messages"] },
+      { category: ["logtape", "meta"], sinks: [] },
+    ],
+  });
+  try {
+    let nowMs = 0;
+    const warn = sparingWarning(getLogger(["oxrelay", "io"]), 1000, () => nowMs);
+    for (; nowMs < 2500; nowMs += 100) warn("refused {code}", { code: 5 });
+    assertEquals(messages, [
+      "refused 5",
+      "refused 5 (9 more since the last)",
+      "refused 5 (9 more since the last)",
+    ]);
+  } finally {
+    resetSync();
+  }
+});
