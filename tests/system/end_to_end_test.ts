@@ -1,0 +1,285 @@
+/**
+ * The relay as a stranger would use it: `serve`, `peer add`, and Debian's wireguard-go with the configuration
+ * that was printed, in network namespaces. Each test makes and removes its own network.
+ */
+import { assert, assertEquals, assertGreater, assertMatch, assertStringIncludes } from "@std/assert";
+import { requires } from "../requires.ts";
+import { Network, pause, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
+
+const needs = requires({
+  root: true,
+  programs: ["ip", "nft", "wg", "wg-quick", "wireguard-go", "iperf3", "ping"],
+});
+
+const OPEN = `[destinations]\nallow = ["10.200.0.0/24", "fd00:200::/64"]\n`;
+const TUN = `exit = "tun"\n${OPEN}`;
+const USERSPACE = `exit = "userspace"\n${OPEN}`;
+
+/** One relay, one client; the rest is the test's. */
+function scenario(
+  name: string,
+  config: string,
+  body: (net: Network, client: string) => Promise<void>,
+  env = {},
+) {
+  Deno.test({
+    name,
+    ...needs,
+    sanitizeResources: false,
+    sanitizeOps: false,
+    async fn() {
+      const net = await Network.open();
+      try {
+        const client = await net.client(2);
+        await net.relay(config, env);
+        await net.wireguard(client, await net.addPeer("phone"));
+        await body(net, client);
+      } finally {
+        await net.close();
+      }
+    },
+  });
+}
+
+async function ping(net: Network, client: string, target: string, more: string[] = []) {
+  return await net.run(client, ["ping", "-c", "2", "-i", "0.2", "-W", "2", ...more, target]);
+}
+
+const ECHO = `
+for (const hostname of ["${SERVER}", "${SERVER_V6}"]) (async () => {
+  const socket = Deno.listenDatagram({ transport: "udp", hostname, port: 7777 });
+  for (;;) {
+    const [data, from] = await socket.receive(new Uint8Array(65536));
+    const seen = new TextEncoder().encode(from.port + " ");
+    const answer = new Uint8Array(seen.length + data.length);
+    answer.set(seen);
+    answer.set(data, seen.length);
+    await socket.send(answer, from);
+  }
+})();
+console.log("ready");`;
+
+/** Asks the echo from a fixed port; prints "PORT LENGTH WORD" of the answer, or "silence". */
+function ask(word: string, length: number, hostname = SERVER, port = 5353): string {
+  return `
+const socket = Deno.listenDatagram({ transport: "udp", hostname: "${
+    hostname.includes(":") ? "::" : "0.0.0.0"
+  }", port: ${port} });
+const data = new Uint8Array(${length});
+data.set(new TextEncoder().encode("${word} "));
+for (let i = 0; i < 3; i++) {
+  await socket.send(data, { transport: "udp", hostname: "${hostname}", port: 7777 });
+  const got = await Promise.race([socket.receive(new Uint8Array(65536)), new Promise((r) => setTimeout(r, 1500))]);
+  if (!got) continue;
+  const text = new TextDecoder().decode(got[0]);
+  console.log(text.split(" ")[0], got[0].length, text.split(" ")[1]);
+  Deno.exit();
+}
+console.log("silence");
+Deno.exit();`;
+}
+
+scenario("tun: ping, TCP and UDP both ways, and a megabyte that arrives whole", TUN, async (net, client) => {
+  for (const target of ["10.66.0.1", SERVER, SERVER_V6]) {
+    const { success, stdout } = await ping(net, client, target);
+    assert(success, stdout);
+  }
+  net.spawn("server", ["iperf3", "-s"]);
+  await pause(500);
+  for (const mode of [[], ["-R"], ["-u", "-b", "5M"], ["-u", "-b", "5M", "-R"]]) {
+    const report = JSON.parse(await net.must(client, ["iperf3", "-J", "-c", SERVER, "-t", "2", ...mode]));
+    assertGreater((report.end.sum_received ?? report.end.sum).bytes, 100_000, mode.join(" "));
+  }
+  await net.server(
+    "server",
+    `
+const listener = Deno.listen({ hostname: "${SERVER}", port: 8888 });
+(async () => { for await (const c of listener) c.readable.pipeTo(c.writable).catch(() => {}); })();
+console.log("ready");`,
+  );
+  const verdict = await net.script(
+    client,
+    `
+const sent = new Uint8Array(1 << 20);
+for (let i = 0; i < sent.length; i += 65536) crypto.getRandomValues(sent.subarray(i, i + 65536));
+const c = await Deno.connect({ hostname: "${SERVER}", port: 8888 });
+const digest = async (b) => new Uint8Array(await crypto.subtle.digest("SHA-256", b)).join();
+const writing = (async () => { for (let at = 0; at < sent.length;) at += await c.write(sent.subarray(at)); })();
+const got = new Uint8Array(sent.length);
+for (let at = 0; at < got.length;) at += await c.read(got.subarray(at)) ?? got.length;
+await writing;
+console.log(got.length, await digest(got) === await digest(sent));`,
+  );
+  assertEquals(verdict.trim(), `${1 << 20} true`);
+});
+
+scenario("tun: packets up to the MTU pass whole, larger ones in fragments", TUN, async (net, client) => {
+  assert((await ping(net, client, SERVER, ["-M", "do", "-s", "1392"])).success);
+  assert(!(await ping(net, client, SERVER, ["-M", "do", "-s", "1393"])).success);
+  assert((await ping(net, client, SERVER, ["-M", "dont", "-s", "4000"])).success);
+});
+
+scenario(
+  "tun: the destination policy holds, and each opening opens just itself",
+  TUN,
+  async (net, client) => {
+    await net.ip("relay", ["addr", "add", "10.200.9.1/32", "dev", "lo"]);
+    for (const target of ["10.200.9.1", RELAY, "169.254.169.254", "192.168.1.1", "100.64.0.1"]) {
+      // The relay's outer address is routed outside the tunnel; through it the ping must go by the device.
+      const { success, stdout } = await ping(net, client, target, ["-I", net.device(client)]);
+      assert(!success, `${target} was reached: ${stdout}`);
+    }
+    const { stdout } = await ping(net, client, "192.168.1.1");
+    assertStringIncludes(stdout, "Packet filtered");
+    assertGreater((await net.status()).drops.denied, 5);
+    // A service of the relay's own host, on an address that the policy opens: the exit's rules still close it.
+    const refused = await net.run(client, ["timeout", "2", "bash", "-c", "exec 3<>/dev/tcp/10.66.0.1/9090"]);
+    assert(!refused.success);
+  },
+);
+
+for (const [exit, config] of [["tun", TUN], ["userspace", USERSPACE]]) {
+  scenario(
+    `${exit}: two clients are kept apart, and asking from one port get their own answers`,
+    config,
+    async (net, first) => {
+      const second = await net.client(3);
+      await net.wireguard(second, await net.addPeer("laptop"));
+      await net.server("server", ECHO);
+      const [a, b] = await Promise.all([
+        net.script(first, ask("first", 100)),
+        net.script(second, ask("second", 100)),
+      ]);
+      assertMatch(a, /^\d+ 10\d first/);
+      assertMatch(b, /^\d+ 10\d second/);
+      assertEquals((await ping(net, first, "10.66.0.3")).success, false);
+    },
+  );
+}
+
+scenario(
+  "userspace: UDP of both families and in fragments, a quick reset for TCP",
+  USERSPACE,
+  async (net, client) => {
+    await net.server("server", ECHO);
+    assertMatch(await net.script(client, ask("small", 20)), /^5353 25 small/);
+    assertMatch(await net.script(client, ask("six", 20, SERVER_V6)), /^\d+ 2\d six/);
+    assertMatch(await net.script(client, ask("large", 5000)), /^5353 5005 large/);
+    const before = performance.now();
+    const { success, stderr } = await net.run(client, ["bash", "-c", `exec 3<>/dev/tcp/${SERVER}/22`]);
+    assert(!success);
+    assertStringIncludes(stderr, "refused");
+    assert(performance.now() - before < 5000, "the connection hung");
+    for (const target of ["192.168.1.1", "169.254.169.254", "100.64.0.1"]) {
+      assertEquals((await ping(net, client, target)).success, false, target);
+    }
+  },
+);
+
+scenario(
+  "userspace: ping through ping sockets, once the system allows them",
+  USERSPACE,
+  async (net, client) => {
+    assertStringIncludes((await ping(net, client, SERVER)).stdout, "Packet filtered");
+  },
+);
+
+scenario("roaming: the session follows the client to a new address", TUN, async (net, client) => {
+  assert((await ping(net, client, SERVER)).success);
+  const before = (await net.status()).counters.handshakes_completed;
+  await net.ip(client, ["addr", "add", "10.201.0.77/24", "dev", "eth0"]);
+  await net.ip(client, ["addr", "del", "10.201.0.2/24", "dev", "eth0"]);
+  await net.ip(client, ["addr", "add", "10.201.0.77/24", "dev", "eth0"]).catch(() => {});
+  // wireguard-go itself needs a moment to let go of its old source address.
+  await until(
+    async () => (await ping(net, client, SERVER)).success,
+    "the client is heard from its new address",
+  );
+  const { counters, peers } = await net.status();
+  assertStringIncludes(peers[0].endpoint ?? "", "10.201.0.77:61000");
+  assertEquals(counters.roamed, 1);
+  assertEquals(counters.handshakes_completed, before);
+});
+
+scenario("rekey: traffic outlives many key epochs", TUN, async (net, client) => {
+  assert((await ping(net, client, SERVER)).success);
+  const { success, stdout } = await net.run(client, ["ping", "-c", "100", "-i", "0.2", SERVER], {
+    timeoutS: 60,
+  });
+  assert(success);
+  const lost = Number(/(\d+)% packet loss/.exec(stdout)?.[1]);
+  assert(lost <= 5, stdout);
+  assertGreater((await net.status()).counters.handshakes_completed, 3);
+}, { OXRELAY_TEST_TIME_SCALE: "40" });
+
+scenario("removal: a removed peer is cut within a second", TUN, async (net, client) => {
+  assert((await ping(net, client, SERVER)).success);
+  await net.removePeer("phone");
+  await pause(1000);
+  assertEquals((await ping(net, client, SERVER)).success, false);
+  assertEquals((await net.status()).peers, []);
+});
+
+Deno.test({
+  name: "life: first run, a second serve, SIGHUP, kill -9 and SIGTERM leave the host as it was",
+  ...needs,
+  sanitizeResources: false,
+  sanitizeOps: false,
+  async fn() {
+    const net = await Network.open();
+    try {
+      const rules = async () => (await net.must("relay", ["nft", "list", "ruleset"])).trim();
+      await net.must("relay", ["nft", "-f", "-"], {
+        input: "table inet other {\n chain c {\n type filter hook input priority 0;\n }\n}\n",
+      });
+      const before = await rules();
+      const relay = await net.relay(TUN);
+      const key = await Deno.stat(`${net.directory}/state/private.key`);
+      assertEquals(key.mode! & 0o777, 0o600);
+      await assertRejectsSecond(net);
+      const forwarding = ["cat", "/proc/sys/net/ipv4/ip_forward"];
+      assertEquals((await net.must("relay", forwarding)).trim(), "1");
+
+      await Deno.writeTextFile(`${net.directory}/oxrelay.toml`, `max_connections = 7\nmtu = 1400\n${TUN}`);
+      relay.child.kill("SIGHUP");
+      await relay.says("reloaded");
+      assertMatch(relay.said, /changed max_connections; mtu need a restart/);
+
+      await relay.stop("SIGKILL");
+      assert(await rules() !== before, "a killed relay cannot have cleaned up");
+      const again = await net.relay(TUN);
+      assertEquals(await again.stop("SIGTERM"), 0);
+      assertEquals(await rules(), before);
+      assertEquals((await net.must("relay", forwarding)).trim(), "0");
+      assertEquals((await net.run("relay", ["ip", "link", "show", "oxrelay0"])).success, false);
+    } finally {
+      await net.close();
+    }
+  },
+});
+
+async function assertRejectsSecond(net: Network): Promise<void> {
+  const error = await net.relay(TUN).then(() => undefined, (reason: Error) => reason);
+  assertMatch(error?.message ?? "", /UDP \[::\]:4433 is taken/);
+}
+
+Deno.test({
+  name: "restart: clients come back by themselves after the relay was killed",
+  ...needs,
+  sanitizeResources: false,
+  sanitizeOps: false,
+  async fn() {
+    const net = await Network.open();
+    try {
+      const client = await net.client(2);
+      const relay = await net.relay(TUN);
+      await net.wireguard(client, await net.addPeer("phone"));
+      assert((await ping(net, client, SERVER)).success);
+      await relay.stop("SIGKILL");
+      await net.relay(TUN);
+      await until(async () => (await ping(net, client, SERVER)).success, "the client is back", 60_000);
+    } finally {
+      await net.close();
+    }
+  },
+});

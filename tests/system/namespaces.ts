@@ -1,0 +1,351 @@
+/**
+ * A small network for one test: namespaces for clients, relay and server, joined by veth pairs, with a real
+ * wireguard-go as the client. Invariant: everything that it makes bears this process's number and is gone after
+ * `close`, whatever the test did; processes are ended by the handles that started them.
+ */
+import project from "../../deno.json" with { type: "json" };
+
+const MAIN = new URL("../../main.ts", import.meta.url).pathname;
+const ROOT = new URL("../..", import.meta.url).pathname;
+
+/** Address of the server that tests reach through the relay. */
+export const SERVER = "10.200.0.2";
+export const SERVER_V6 = "fd00:200::2";
+/** The relay as the clients' network sees it. */
+export const RELAY = "10.201.0.1";
+
+export interface Outcome {
+  success: boolean;
+  stdout: string;
+  stderr: string;
+}
+
+export class Network {
+  readonly #tag: string;
+  readonly #children: Deno.ChildProcess[] = [];
+  readonly directory: string;
+  #clients = 0;
+
+  private constructor(tag: string, directory: string) {
+    this.#tag = tag;
+    this.directory = directory;
+  }
+
+  /** Relay and server, joined; clients are added by `client`. */
+  static async open(): Promise<Network> {
+    const tag = `ox${Deno.pid}${Math.floor(performance.now()) % 1000}`;
+    const network = new Network(tag, await Deno.makeTempDir({ prefix: "oxrelay-test-" }));
+    try {
+      for (const name of ["relay", "server"]) await network.#namespace(name);
+      await network.#join(
+        "relay",
+        "srv",
+        "10.200.0.1/24",
+        "fd00:200::1/64",
+        "server",
+        `${SERVER}/24`,
+        `${SERVER_V6}/64`,
+      );
+      await network.ip("relay", "link add br0 type bridge".split(" "));
+      await network.ip("relay", `addr add ${RELAY}/24 dev br0`.split(" "));
+      await network.ip("relay", "addr add fd00:201::1/64 dev br0 nodad".split(" "));
+      await network.ip("relay", "link set br0 up".split(" "));
+    } catch (error) {
+      await network.close();
+      throw error;
+    }
+    return network;
+  }
+
+  /** The client's tunnel device. wireguard-go's control sockets share one directory, so no two may be alike. */
+  device(name: string): string {
+    return `wg${Deno.pid}${name}`;
+  }
+
+  namespace(name: string): string {
+    return `${this.#tag}-${name}`;
+  }
+
+  /** A client namespace on the relay's bridge; its addresses end in `host`. Returns its name. */
+  async client(host: number): Promise<string> {
+    const name = `c${++this.#clients}`;
+    await this.#namespace(name);
+    await this.ip("relay", [
+      "link",
+      "add",
+      `v${name}`,
+      "type",
+      "veth",
+      "peer",
+      "name",
+      "eth0",
+      "netns",
+      this.namespace(name),
+    ]);
+    await this.ip("relay", ["link", "set", `v${name}`, "master", "br0", "up"]);
+    await this.ip(name, ["addr", "add", `10.201.0.${host}/24`, "dev", "eth0"]);
+    await this.ip(name, ["addr", "add", `fd00:201::${host}/64`, "dev", "eth0", "nodad"]);
+    await this.ip(name, ["link", "set", "eth0", "up"]);
+    return name;
+  }
+
+  /** Runs a program in a namespace, 20 s at most unless told. */
+  async run(
+    name: string,
+    command: string[],
+    { input, timeoutS = 20 }: { input?: string; timeoutS?: number } = {},
+  ): Promise<Outcome> {
+    const child = this.#command(
+      name,
+      ["timeout", "-k", "2", String(timeoutS), ...command],
+      input !== undefined,
+    ).spawn();
+    if (input !== undefined) {
+      const writer = child.stdin.getWriter();
+      await writer.write(new TextEncoder().encode(input));
+      await writer.close();
+    }
+    const { success, stdout, stderr } = await child.output();
+    const text = new TextDecoder();
+    return { success, stdout: text.decode(stdout), stderr: text.decode(stderr) };
+  }
+
+  /** The same, but a failure throws what the program said. */
+  async must(
+    name: string,
+    command: string[],
+    options: { input?: string; timeoutS?: number } = {},
+  ): Promise<string> {
+    const { success, stdout, stderr } = await this.run(name, command, options);
+    if (!success) throw new Error(`${command.join(" ")} in ${name}: ${stderr || stdout}`);
+    return stdout;
+  }
+
+  async ip(name: string, args: string[]): Promise<void> {
+    await this.must(name, ["ip", ...args]);
+  }
+
+  /** Starts a program that runs until `close`; its output is collected for failures. */
+  spawn(name: string, command: string[], env: Record<string, string> = {}): Background {
+    const child = this.#command(name, command, false, env).spawn();
+    this.#children.push(child);
+    return new Background(child);
+  }
+
+  /** Starts the relay with this config and waits until it says that it serves. */
+  async relay(config: string, env: Record<string, string> = {}): Promise<Background> {
+    await Deno.writeTextFile(`${this.directory}/oxrelay.toml`, config);
+    const flags = relayFlags(this.directory);
+    const relay = this.spawn("relay", [
+      Deno.execPath(),
+      ...flags,
+      MAIN,
+      "serve",
+      "--config",
+      `${this.directory}/oxrelay.toml`,
+    ], {
+      OXRELAY_STATE_DIR: `${this.directory}/state`,
+      ...env,
+    });
+    await relay.says("listening on");
+    return relay;
+  }
+
+  /** `peer add`; returns the client's configuration as printed. */
+  async addPeer(peer: string, endpoint = `${RELAY}:4433`): Promise<string> {
+    return await this.#peer(["add", peer, "--endpoint", endpoint, "--no-qr"]);
+  }
+
+  async removePeer(peer: string): Promise<void> {
+    await this.#peer(["remove", peer]);
+  }
+
+  async #peer(words: string[]): Promise<string> {
+    const { args, rest } = {
+      args: relayFlags(this.directory),
+      rest: [...words, "--config", `${this.directory}/oxrelay.toml`],
+    };
+    const command = new Deno.Command("ip", {
+      args: ["netns", "exec", this.namespace("relay"), Deno.execPath(), ...args, MAIN, "peer", ...rest],
+      env: { OXRELAY_STATE_DIR: `${this.directory}/state` },
+      cwd: ROOT,
+    });
+    const { success, stdout, stderr } = await command.output();
+    if (!success) throw new Error(`peer ${words.join(" ")}: ${new TextDecoder().decode(stderr)}`);
+    return new TextDecoder().decode(stdout);
+  }
+
+  /** Runs Debian's wireguard-go in the client's namespace with the printed configuration, and routes all of it. */
+  async wireguard(name: string, configuration: string): Promise<Background> {
+    const file = `${this.directory}/${name}.conf`;
+    await Deno.writeTextFile(file, configuration, { mode: 0o600 });
+    const stripped = await this.must(name, ["wg-quick", "strip", file]);
+    const device = this.device(name);
+    const daemon = this.spawn(name, ["wireguard-go", "-f", device], { WG_PROCESS_FOREGROUND: "1" });
+    await until(
+      async () => (await this.run(name, ["wg", "show", device])).success,
+      "wireguard-go makes its device",
+    );
+    await this.must(name, ["wg", "setconf", device, "/dev/stdin"], { input: stripped });
+    const field = (key: string) =>
+      new RegExp(`^${key} = (.*)$`, "m").exec(configuration)?.[1].split(", ") ?? [];
+    for (const address of field("Address")) await this.ip(name, ["addr", "add", address, "dev", device]);
+    await this.ip(name, ["link", "set", device, "mtu", field("MTU")[0], "up"]);
+    await this.ip(name, ["route", "add", "default", "dev", device]);
+    await this.ip(name, ["-6", "route", "add", "default", "dev", device]);
+    return daemon;
+  }
+
+  /** The relay's own words about itself. */
+  async status(): Promise<{
+    counters: Record<string, number>;
+    drops: Record<string, number>;
+    peers: { name: string; endpoint?: string; connected: boolean; lastHandshakeAgeS?: number }[];
+  }> {
+    const script = `const r = await fetch("http://127.0.0.1:9090/v1/status"); console.log(await r.text());`;
+    return JSON.parse(await this.script("relay", script));
+  }
+
+  /** Runs a few lines of TypeScript in a namespace and returns what they print. */
+  async script(name: string, source: string, timeoutS = 20): Promise<string> {
+    const file = `${this.directory}/script-${crypto.randomUUID()}.ts`;
+    await Deno.writeTextFile(file, source);
+    return await this.must(name, [Deno.execPath(), "run", "--unstable-net", "--allow-net", file], {
+      timeoutS,
+    });
+  }
+
+  /** The same as a server that runs until `close`; resolves when it has printed "ready". */
+  async server(name: string, source: string): Promise<void> {
+    const file = `${this.directory}/server-${crypto.randomUUID()}.ts`;
+    await Deno.writeTextFile(file, source);
+    await this.spawn(name, [Deno.execPath(), "run", "--unstable-net", "--allow-net", file]).says("ready");
+  }
+
+  async close(): Promise<void> {
+    for (const child of this.#children.reverse()) {
+      try {
+        child.kill("SIGTERM");
+      } catch {
+        continue; // it has ended
+      }
+      const ended = await Promise.race([child.status.then(() => true), pause(3000).then(() => false)]);
+      if (!ended) child.kill("SIGKILL");
+      await child.status;
+    }
+    const names = ["relay", "server", ...Array.from({ length: this.#clients }, (_, i) => `c${i + 1}`)];
+    for (const name of names) {
+      await new Deno.Command("ip", { args: ["netns", "del", this.namespace(name)] }).output();
+    }
+    await Deno.remove(this.directory, { recursive: true });
+  }
+
+  async #namespace(name: string): Promise<void> {
+    const { success, stderr } = await new Deno.Command("ip", { args: ["netns", "add", this.namespace(name)] })
+      .output();
+    if (!success) throw new Error(new TextDecoder().decode(stderr));
+    await this.ip(name, ["link", "set", "lo", "up"]);
+  }
+
+  async #join(
+    a: string,
+    device: string,
+    v4: string,
+    v6: string,
+    b: string,
+    otherV4: string,
+    otherV6: string,
+  ): Promise<void> {
+    await this.ip(a, [
+      "link",
+      "add",
+      device,
+      "type",
+      "veth",
+      "peer",
+      "name",
+      "eth0",
+      "netns",
+      this.namespace(b),
+    ]);
+    for (const [name, dev, addresses] of [[a, device, [v4, v6]], [b, "eth0", [otherV4, otherV6]]] as const) {
+      await this.ip(name, ["addr", "add", addresses[0], "dev", dev]);
+      await this.ip(name, ["addr", "add", addresses[1], "dev", dev, "nodad"]);
+      await this.ip(name, ["link", "set", dev, "up"]);
+    }
+  }
+
+  #command(name: string, command: string[], piped: boolean, env: Record<string, string> = {}): Deno.Command {
+    return new Deno.Command("ip", {
+      args: ["netns", "exec", this.namespace(name), ...command],
+      env,
+      cwd: ROOT,
+      stdin: piped ? "piped" : "null",
+      stdout: "piped",
+      stderr: "piped",
+    });
+  }
+}
+
+/** A running program and what it has said so far. */
+export class Background {
+  #said = "";
+  readonly #reading: Promise<unknown>;
+
+  constructor(readonly child: Deno.ChildProcess) {
+    const read = async (stream: ReadableStream<Uint8Array>) => {
+      const text = new TextDecoder();
+      for await (const chunk of stream) {
+        this.#said = (this.#said + text.decode(chunk, { stream: true })).slice(-65536);
+      }
+    };
+    this.#reading = Promise.all([read(child.stdout), read(child.stderr)]);
+  }
+
+  get said(): string {
+    return this.#said;
+  }
+
+  async says(text: string): Promise<void> {
+    let ended = false;
+    this.child.status.then(() => ended = true);
+    await until(() => this.#said.includes(text) || ended, `a program says "${text}"`);
+    await pause(20);
+    if (!this.#said.includes(text)) throw new Error(`it ended without saying "${text}":\n${this.#said}`);
+  }
+
+  /** Signals it and waits for its end; returns the exit code. */
+  async stop(signal: Deno.Signal): Promise<number> {
+    this.child.kill(signal);
+    const { code } = await this.child.status;
+    await this.#reading;
+    return code;
+  }
+}
+
+export function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** Polls until the condition holds; throws with the name of what did not happen in 30 s. */
+export async function until(
+  condition: () => boolean | Promise<boolean>,
+  what: string,
+  timeoutMs = 30_000,
+): Promise<void> {
+  const end = performance.now() + timeoutMs;
+  while (performance.now() < end) {
+    if (await condition()) return;
+    await pause(100);
+  }
+  throw new Error(`timed out: ${what}`);
+}
+
+/** The permissions of the task `serve`, with the test's directory in the place of the state directory. */
+function relayFlags(directory: string): string[] {
+  const words = project.tasks.serve.split(" ");
+  return words.slice(1, words.indexOf("main.ts")).map((flag) =>
+    flag.replace(/^--allow-read=.*/, `--allow-read=${ROOT},${directory}`)
+      .replace(/^--allow-write=.*/, `--allow-write=${directory}`)
+  );
+}
