@@ -167,7 +167,7 @@ export class Associations {
 
   /** Completes the handshake that the response in `row` answers. */
   onResponse(burst: Burst, row: number, nowUs: number): number {
-    const { primitives, peers, table, admission, drop, count, staticPrivate } = this.#o;
+    const { primitives, peers, table, admission, drop, staticPrivate } = this.#o;
     const { offset, next, address, port } = burst;
     const message = burst.bytes.subarray(offset[row], offset[row] + RESPONSE_BYTES);
     if (!this.#checker.hasMac1(message, RESPONSE_MAC1_AT)) {
