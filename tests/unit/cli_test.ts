@@ -2,6 +2,7 @@
  * The subcommands, run as a person runs them: the real main.ts in a process of its own with the permissions of
  * its task, in a fresh directory.
  */
+import { requires } from "../requires.ts";
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { UsageError } from "../../src/cli/help.ts";
 import { keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
@@ -369,21 +370,9 @@ Deno.test("cli: a tunnel without IPv6 gives a config without IPv6", async () => 
   });
 });
 
-/** In CI a skip is a failure: there the test runs and fails with the program's name. */
-const hasWgQuick = (Deno.env.get("PATH") ?? "").split(":").some((directory) => {
-  try {
-    return Deno.statSync(`${directory}/wg-quick`).isFile;
-  } catch {
-    return false;
-  }
-});
-if (!hasWgQuick) {
-  console.warn("SKIPPED without wg-quick: cli: wg-quick reads it (apt-get install wireguard-tools)");
-}
-
 Deno.test({
   name: "cli: wg-quick reads the printed config as it is",
-  ignore: !hasWgQuick && Deno.env.get("CI") !== "true",
+  ...requires({ programs: ["wg-quick"] }),
   fn: async () => {
     await inDirectory(async (cwd) => {
       const { stdout: conf } = await run(cwd, ["peer", "add", "phone", "--psk"]);
