@@ -1,0 +1,164 @@
+/**
+ * `deno task bench`: nanoseconds per packet of the in-memory path, layer by layer: parse, the AEAD kernels, whole
+ * ingress and egress of a relay over full bursts. No socket, no exit. Prints a table; asserts no time.
+ */
+import { PortableAead } from "../src/codec/aead_portable.ts";
+import type { Primitives } from "../src/codec/kernels.ts";
+import { noble } from "../src/codec/noble.ts";
+import { nodeCrypto } from "../src/codec/node_crypto.ts";
+import { DROP } from "../src/metrics.ts";
+import { Arena, packetStart } from "../src/vector/arena.ts";
+import { Burst, BURST_CAPACITY, TO_OPEN, TO_PARSE, TO_SEAL, TO_TUNNEL } from "../src/vector/burst.ts";
+import { innerLength, readDestination } from "../src/wire/inner.ts";
+import { parseAddress } from "../src/wire/address.ts";
+import { PrefixTable } from "../src/session/prefix_table.ts";
+import { ReplayWindows } from "../src/session/replay.ts";
+import { type Host, introduce, udpPacket, World } from "../tests/sim/world.ts";
+
+const SIZES = [64, 512, 1200];
+const ROUNDS = 7;
+
+interface Result {
+  what: string;
+  bytes: number;
+  ns: number;
+}
+
+/** Median over rounds of the time per packet; `prepare` is outside the clock. */
+function measure(what: string, bytes: number, bursts: number, prepare: () => void, run: () => void): Result {
+  const times: number[] = [];
+  for (let round = 0; round <= ROUNDS; round++) {
+    let total = 0;
+    for (let i = 0; i < bursts; i++) {
+      prepare();
+      const start = performance.now();
+      run();
+      total += performance.now() - start;
+    }
+    if (round > 0) times.push(total * 1e6 / (bursts * BURST_CAPACITY)); // the first round warms the JIT
+  }
+  const ns = times.sort((a, b) => a - b)[ROUNDS >> 1];
+  console.error(`${what}, ${bytes} B: ${ns.toFixed(0)} ns`);
+  return { what, bytes, ns };
+}
+
+function fill(burst: Burst, packet: Uint8Array, next: number): void {
+  burst.count = 0;
+  for (let row = 0; row < BURST_CAPACITY; row++) {
+    burst.push(row, packet.length, next);
+    burst.bytes.set(packet, packetStart(row));
+    burst.address.set([0, 0, 0xffff, 0xc6336407], 4 * row);
+    burst.port[row] = 5555;
+  }
+}
+
+function aeadResults(primitives: Primitives, bytes: number): Result[] {
+  const arena = new Arena(BURST_CAPACITY);
+  const burst = new Burst(arena);
+  const aead = new PortableAead(primitives, 1, DROP.forged);
+  const key = new Uint8Array(32).fill(3);
+  aead.install(0, key, key);
+  const prepare = () => {
+    fill(burst, new Uint8Array(bytes), TO_SEAL);
+    for (let row = 0; row < BURST_CAPACITY; row++) [burst.session[row], burst.counter[row]] = [0, row];
+  };
+  const bursts = primitives === noble ? 5 : 20;
+  const seal = measure(`seal, ${primitives.name}`, bytes, bursts, prepare, () => aead.seal(burst));
+  const open = measure(`open, ${primitives.name}`, bytes, bursts, () => {
+    prepare();
+    aead.seal(burst);
+    burst.next.fill(TO_OPEN);
+  }, () => aead.open(burst));
+  return [seal, open];
+}
+
+/** Ingress and egress of a connected relay, with the real kernels in them. */
+function relayResults(bytes: number): Result[] {
+  const world = new World(1);
+  const allOpen = {
+    allowLoopback: true,
+    allowLinkLocal: true,
+    allowPrivate: true,
+    allowPeers: true,
+    allow: [],
+  };
+  const server = world.host("192.0.2.1:4433", { ipv4: "10.66.0.1", destinations: allOpen });
+  const client = world.host("198.51.100.7:5555", { ipv4: "10.66.0.2" });
+  introduce(client, server, ["10.66.0.2/32"]);
+  const packet = udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(bytes - 28));
+  client.send(packet);
+  world.runFor(1_000_000);
+  const sealedOf = new Burst(client.arena);
+  const received = new Burst(server.arena);
+  const ingest = measure("ingress, whole", bytes, 20, () => {
+    grow(sealedOf, packet, TO_TUNNEL);
+    client.relay.ingestInner(sealedOf, world.nowUs);
+    received.release();
+    for (let row = 0; row < sealedOf.count; row++) {
+      const at = sealedOf.offset[row];
+      const to = received.grow(sealedOf.length[row], TO_PARSE);
+      received.bytes.set(sealedOf.bytes.subarray(at, at + sealedOf.length[row]), received.offset[to]);
+      received.address.set([0, 0, 0xffff, 0xc6336407], 4 * to);
+      received.port[to] = 5555;
+    }
+    sealedOf.release();
+  }, () => server.relay.ingest(received, world.nowUs));
+  received.release();
+  const back = udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(bytes - 28));
+  const egress = measure("egress, whole", bytes, 20, () => {
+    received.release();
+    grow(received, back, TO_TUNNEL);
+  }, () => server.relay.ingestInner(received, world.nowUs));
+  received.release();
+  check(server);
+  return [ingest, egress];
+}
+
+/** A bench that drops its packets measures nothing. */
+function check(host: Host): void {
+  for (const reason of ["forged", "replayed", "no_session", "no_route", "denied"] as const) {
+    if (host.metrics.dropped(reason) > 0) throw new Error(`the bench drops packets: ${reason}`);
+  }
+}
+
+function grow(burst: Burst, packet: Uint8Array, next: number): void {
+  for (let i = 0; i < BURST_CAPACITY; i++) {
+    const row = burst.grow(packet.length, next);
+    burst.bytes.set(packet, burst.offset[row]);
+  }
+}
+
+/** The parts that TypeScript adds to a packet besides the kernels. */
+function lookupResults(): Result[] {
+  const arena = new Arena(BURST_CAPACITY);
+  const burst = new Burst(arena);
+  const packet = udpPacket("10.66.0.2", "10.66.3.9", new Uint8Array(36));
+  fill(burst, packet, TO_PARSE);
+  const words = new Uint32Array(4);
+  const table = new PrefixTable();
+  for (let i = 2; i < 1002; i++) table.set(parseAddress(`10.66.${i >> 8}.${i & 255}`)!, 128, i);
+  const windows = new ReplayWindows(1);
+  let counter = 0, found = 0;
+  const each = (what: string, run: (row: number) => void) =>
+    measure(what, packet.length, 200, () => {}, () => {
+      for (let row = 0; row < BURST_CAPACITY; row++) run(row);
+    });
+  const results = [
+    each("inner length and destination", (row) => {
+      found += innerLength(burst.view, burst.offset[row], burst.length[row]);
+      readDestination(burst.view, burst.offset[row], words, 0);
+    }),
+    each("longest prefix, 1000 peers", () => void (found += table.lookup(words, 0))),
+    each("replay window", () => void (found += windows.accept(0, counter++) ? 1 : 0)),
+  ];
+  if (found === 0) throw new Error("the bench found nothing");
+  return results;
+}
+
+const results = [
+  ...lookupResults(),
+  ...SIZES.flatMap((bytes) => [...aeadResults(nodeCrypto, bytes), ...aeadResults(noble, bytes)]),
+  ...SIZES.flatMap(relayResults),
+];
+console.log("\n| step | bytes | ns a packet |\n|---|---|---|");
+for (const { what, bytes, ns } of results) console.log(`| ${what} | ${bytes} | ${ns.toFixed(0)} |`);

@@ -1,0 +1,163 @@
+/**
+ * `deno task bench:system` (root): this relay and wireguard-go as a relay, in turn and in one run, for the same client
+ * (Debian's wireguard-go) in network namespaces: TCP up and down, UDP at three sizes, ping idle and under bulk, CPU
+ * seconds per GB, resident memory. Prints a table and writes bench/results/system.md; asserts no time.
+ */
+import { Network, pause, RELAY, SERVER, until } from "../tests/system/namespaces.ts";
+
+const ROUNDS = Number(Deno.args.includes("--quick") ? 1 : 3);
+const SECONDS = Deno.args.includes("--quick") ? 2 : 5;
+const LOSS_MAX_PERCENT = 1;
+const UDP_SIZES = [64, 512, 1200];
+
+type Figures = Record<string, number>;
+
+interface Contender {
+  name: string;
+  /** Starts the relay for one client and returns the client's configuration and the relay's process number. */
+  start(net: Network): Promise<{ configuration: string; pid: number }>;
+}
+
+const ours: Contender = {
+  name: "oxrelay",
+  async start(net) {
+    const relay = await net.relay(`exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`);
+    return { configuration: await net.addPeer("bench"), pid: relay.child.pid };
+  },
+};
+
+const wireguardGo: Contender = {
+  name: "wireguard-go",
+  async start(net) {
+    const key = async () => (await net.must("relay", ["wg", "genkey"])).trim();
+    const publicOf = async (secret: string) =>
+      (await net.must("relay", ["wg", "pubkey"], { input: secret })).trim();
+    const [mine, theirs] = [await key(), await key()];
+    const device = net.device("relay");
+    const daemon = net.spawn("relay", ["wireguard-go", "-f", device], { WG_PROCESS_FOREGROUND: "1" });
+    await until(
+      async () => (await net.run("relay", ["wg", "show", device])).success,
+      "wireguard-go makes its device",
+    );
+    const configuration =
+      `[Interface]\nPrivateKey = ${mine}\nListenPort = 4433\n[Peer]\nPublicKey = ${await publicOf(
+        theirs,
+      )}\nAllowedIPs = 10.66.0.2/32\n`;
+    await net.must("relay", ["wg", "setconf", device, "/dev/stdin"], { input: configuration });
+    await net.ip("relay", ["addr", "add", "10.66.0.1/16", "dev", device]);
+    await net.ip("relay", ["link", "set", device, "mtu", "1420", "up"]);
+    await net.must("relay", ["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+    const rules = `table inet bench {\n chain post {\n type nat hook postrouting priority srcnat;\n` +
+      ` ip saddr 10.66.0.0/16 oifname != "${device}" masquerade\n }\n}\n`;
+    await net.must("relay", ["nft", "-f", "-"], { input: rules });
+    return {
+      configuration:
+        `[Interface]\nPrivateKey = ${theirs}\nAddress = 10.66.0.2/32\nMTU = 1420\n\n[Peer]\nPublicKey = ${await publicOf(
+          mine,
+        )}\nEndpoint = ${RELAY}:4433\nAllowedIPs = 0.0.0.0/0, ::/0\nPersistentKeepalive = 25\n`,
+      pid: daemon.child.pid,
+    };
+  },
+};
+
+async function iperf(net: Network, client: string, more: string[]) {
+  const text = await net.must(client, ["iperf3", "-J", "-c", SERVER, "-t", String(SECONDS), ...more], {
+    timeoutS: SECONDS + 20,
+  });
+  return JSON.parse(text).end;
+}
+
+/** Highest rate in Mbit/s whose loss at the receiver stays under 1 %, by doubling and then halving the step. */
+async function udpRate(net: Network, client: string, bytes: number): Promise<number> {
+  let best = 0, rate = 4, step = 0;
+  for (let i = 0; i < 9; i++) {
+    const { sum } = await iperf(net, client, ["-u", "-b", `${rate}M`, "-l", String(bytes), "-t", "1"]);
+    const good = sum.lost_percent < LOSS_MAX_PERCENT;
+    if (good) best = Math.max(best, sum.bits_per_second * (1 - sum.lost_percent / 100) / 1e6);
+    if (step === 0 && good) rate *= 2;
+    else {
+      step = step === 0 ? rate / 4 : step / 2;
+      rate += good ? step : -step;
+    }
+  }
+  return best;
+}
+
+async function pingTimes(net: Network, client: string): Promise<{ p50: number; p99: number }> {
+  const text = await net.must(client, ["ping", "-c", "100", "-i", "0.02", SERVER]);
+  const times = [...text.matchAll(/time=([\d.]+)/g)].map(([, ms]) => Number(ms)).sort((a, b) => a - b);
+  return { p50: times[times.length >> 1], p99: times[Math.floor(times.length * 0.99)] };
+}
+
+/** User and system seconds of a process, and its resident megabytes, from /proc. */
+async function usage(pid: number): Promise<{ cpuS: number; residentMb: number }> {
+  const stat = (await Deno.readTextFile(`/proc/${pid}/stat`)).split(") ")[1].split(" ");
+  const status = await Deno.readTextFile(`/proc/${pid}/status`);
+  return {
+    cpuS: (Number(stat[11]) + Number(stat[12])) / 100,
+    residentMb: Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024,
+  };
+}
+
+async function measure(contender: Contender): Promise<Figures> {
+  const net = await Network.open();
+  try {
+    const client = await net.client(2);
+    const { configuration, pid } = await contender.start(net);
+    await net.wireguard(client, configuration);
+    net.spawn("server", ["iperf3", "-s"]);
+    await until(
+      async () => (await net.run(client, ["ping", "-c", "1", "-W", "1", SERVER])).success,
+      "the tunnel is up",
+    );
+    const figures: Figures = {};
+    const idle = await pingTimes(net, client);
+    figures["ping idle p50, ms"] = idle.p50;
+    figures["ping idle p99, ms"] = idle.p99;
+    const before = await usage(pid);
+    const up = await iperf(net, client, []);
+    const down = await iperf(net, client, ["-R"]);
+    const after = await usage(pid);
+    figures["TCP up, Mbit/s"] = up.sum_received.bits_per_second / 1e6;
+    figures["TCP down, Mbit/s"] = down.sum_received.bits_per_second / 1e6;
+    figures["relay CPU, s per GB"] = (after.cpuS - before.cpuS) /
+      ((up.sum_received.bytes + down.sum_received.bytes) / 1e9);
+    const bulk = iperf(net, client, []);
+    await pause(300);
+    const busy = await pingTimes(net, client);
+    await bulk;
+    figures["ping under bulk p50, ms"] = busy.p50;
+    figures["ping under bulk p99, ms"] = busy.p99;
+    for (const bytes of UDP_SIZES) {
+      figures[`UDP ${bytes} B under ${LOSS_MAX_PERCENT} % loss, Mbit/s`] = await udpRate(net, client, bytes);
+    }
+    figures["relay resident, MB"] = (await usage(pid)).residentMb;
+    return figures;
+  } finally {
+    await net.close();
+  }
+}
+
+const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1];
+const runs = new Map<Contender, Figures[]>([[ours, []], [wireguardGo, []]]);
+for (let round = 1; round <= ROUNDS; round++) {
+  for (const [contender, figures] of runs) {
+    console.error(`round ${round} of ${ROUNDS}: ${contender.name}`);
+    figures.push(await measure(contender));
+  }
+}
+const keys = Object.keys(runs.get(ours)![0]);
+const rows = keys.map((key) => {
+  const [a, b] = [...runs.values()].map((all) => median(all.map((one) => one[key])));
+  return `| ${key} | ${a.toFixed(2)} | ${b.toFixed(2)} | ${(a / b).toFixed(2)} |`;
+});
+const table = [
+  `Median of ${ROUNDS}, ${SECONDS} s each.`,
+  "",
+  "| | oxrelay (portable) | wireguard-go | ratio |",
+  "|---|---|---|---|",
+  ...rows,
+].join("\n");
+console.log(table);
+await Deno.mkdir("bench/results", { recursive: true });
+await Deno.writeTextFile("bench/results/system.md", `${table}\n`);
