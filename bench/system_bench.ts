@@ -90,9 +90,9 @@ async function pingTimes(net: Network, client: string): Promise<{ p50: number; p
 }
 
 /** User and system seconds of a process, and its resident megabytes, from /proc. */
-async function usage(pid: number): Promise<{ cpuS: number; residentMb: number }> {
-  const stat = (await Deno.readTextFile(`/proc/${pid}/stat`)).split(") ")[1].split(" ");
-  const status = await Deno.readTextFile(`/proc/${pid}/status`);
+async function usage(net: Network, pid: number): Promise<{ cpuS: number; residentMb: number }> {
+  const stat = (await net.must("relay", ["cat", `/proc/${pid}/stat`])).split(") ")[1].split(" ");
+  const status = await net.must("relay", ["cat", `/proc/${pid}/status`]);
   return {
     cpuS: (Number(stat[11]) + Number(stat[12])) / 100,
     residentMb: Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024,
@@ -114,10 +114,10 @@ async function measure(contender: Contender): Promise<Figures> {
     const idle = await pingTimes(net, client);
     figures["ping idle p50, ms"] = idle.p50;
     figures["ping idle p99, ms"] = idle.p99;
-    const before = await usage(pid);
+    const before = await usage(net, pid);
     const up = await iperf(net, client, []);
     const down = await iperf(net, client, ["-R"]);
-    const after = await usage(pid);
+    const after = await usage(net, pid);
     figures["TCP up, Mbit/s"] = up.sum_received.bits_per_second / 1e6;
     figures["TCP down, Mbit/s"] = down.sum_received.bits_per_second / 1e6;
     figures["relay CPU, s per GB"] = (after.cpuS - before.cpuS) /
@@ -131,7 +131,7 @@ async function measure(contender: Contender): Promise<Figures> {
     for (const bytes of UDP_SIZES) {
       figures[`UDP ${bytes} B under ${LOSS_MAX_PERCENT} % loss, Mbit/s`] = await udpRate(net, client, bytes);
     }
-    figures["relay resident, MB"] = (await usage(pid)).residentMb;
+    figures["relay resident, MB"] = (await usage(net, pid)).residentMb;
     return figures;
   } finally {
     await net.close();
