@@ -26,7 +26,10 @@ const AF_INET = 2, AF_INET6 = 10;
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
 const TIMEOUT_US = 10_000_000;
 const POLL_MS = 200;
-const ANSWER_MAX = 1900;
+/** Longest answer, as for UDP. */
+const ANSWER_MAX = 8192;
+/** `recvfrom` returns the length before it was cut to the buffer. */
+const MSG_TRUNC = 0x20;
 const REPLY: Record<number, number> = { 4: 0, 6: 129 };
 const REQUEST: Record<number, number> = { 4: 8, 6: 128 };
 
@@ -55,6 +58,7 @@ export class IcmpNat {
   readonly #emit: (packet: Uint8Array) => void;
   readonly #families: Family[] = [];
   readonly #watching: Promise<void> | undefined;
+  readonly #buffer = new Uint8Array(ANSWER_MAX);
   #closed = false;
 
   constructor({ emit, log }: IcmpNatOptions) {
@@ -146,13 +150,13 @@ export class IcmpNat {
   }
 
   #read(family: Family): void {
-    const buffer = new Uint8Array(ANSWER_MAX);
+    const buffer = this.#buffer, room = BigInt(ANSWER_MAX);
     const from = new Uint8Array(28), fromLength = new Uint8Array(4);
     for (let i = 0; i < 256; i++) {
       fromLength[0] = from.length;
-      const length = Number(libc().recvfrom(family.fd, buffer, BigInt(buffer.length), 0, from, fromLength));
+      const length = Number(libc().recvfrom(family.fd, buffer, room, MSG_TRUNC, from, fromLength));
       if (length < 0) return;
-      if (length < 8 || buffer[0] !== REPLY[family.version]) continue;
+      if (length < 8 || length > ANSWER_MAX || buffer[0] !== REPLY[family.version]) continue;
       const view = new DataView(buffer.buffer);
       const request = family.requests.get(view.getUint16(6));
       const source = readSocketAddress(family.version, from);

@@ -1,7 +1,7 @@
 /**
  * Puts inner fragments together (RFC 791 §3.2, RFC 8200 §4.5) for an exit that can send only whole datagrams.
  * Invariant: at most 64 datagrams of at most 16 KB wait, 15 s each, oldest out first; fragments that overlap
- * end their datagram (RFC 5722).
+ * or contradict each other about the end discard their datagram (RFC 5722).
  */
 import { fragmentHeader, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES } from "../wire/inner.ts";
 
@@ -43,15 +43,18 @@ export class Reassembly {
       partial = { header: undefined, pieces: [], total: -1, startedUs: nowUs };
       this.#partials.set(key, partial);
     }
-    const overlaps = partial.pieces.some((piece) =>
-      at < piece.at + piece.bytes.length && piece.at < at + body.length
-    );
-    if (overlaps || partial.pieces.length >= PIECES_MAX) {
+    const end = at + body.length;
+    const overlaps = partial.pieces.some((piece) => at < piece.at + piece.bytes.length && piece.at < end);
+    // Without this the sizes could add up to the total with a hole inside and a piece beyond the end.
+    const contradicts = partial.total >= 0
+      ? !more || end > partial.total
+      : !more && partial.pieces.some((piece) => piece.at + piece.bytes.length > end);
+    if (overlaps || contradicts || partial.pieces.length >= PIECES_MAX) {
       this.#partials.delete(key);
       return undefined;
     }
     partial.pieces.push({ at, bytes: body });
-    if (!more) partial.total = at + body.length;
+    if (!more) partial.total = end;
     if (at === 0) {
       partial.header = v4 ? packet.slice(0, IPV4_HEADER_BYTES) : packet.slice(0, IPV6_HEADER_BYTES);
     }

@@ -25,6 +25,10 @@ const TUNSETIFF = 0x400454can;
 const IFF_TUN = 1;
 const IFF_NO_PI = 0x1000;
 const IFREQ_BYTES = 40;
+const SIOCGIFFLAGS = 0x8913n;
+const IFF_UP = 1;
+const AF_INET = 2;
+const SOCK_DGRAM_CLOEXEC = 2 | O_CLOEXEC;
 const POLL_MS = 200;
 const MAX_PACKET = BigInt(MAX_PACKET_BYTES);
 
@@ -80,7 +84,6 @@ export async function tunUnavailable(): Promise<string | undefined> {
 /** Makes the device, its addresses, rules and forwarding. Throws a sentence, with everything undone, on failure. */
 export async function openTun(options: TunOptions): Promise<Exit> {
   const host = new TunHost(options);
-  await host.restoreAfterCrash();
   const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) throw new Error("/dev/net/tun cannot be opened");
   if (libc().ioctl(fd, TUNSETIFF, interfaceRequest(options.name)) < 0) {
@@ -90,6 +93,8 @@ export async function openTun(options: TunOptions): Promise<Exit> {
     );
   }
   try {
+    // Only now: while another relay holds the device, its rules and settings are in use, not left behind.
+    await host.restoreAfterCrash();
     await host.configure();
   } catch (error) {
     libc().close(fd);
@@ -122,7 +127,7 @@ class TunHost {
     }
     try {
       const { sysctls } = JSON.parse(text) as CrashRecord;
-      for (const [path, value] of Object.entries(sysctls)) writeSysctl(path, value);
+      restoreSysctls(sysctls);
       this.#o.log("info", "put back the forwarding settings that a crash had left changed");
     } catch {
       this.#o.log("warning", `${this.#record} is damaged and was ignored; check net.ipv4.ip_forward by hand`);
@@ -143,14 +148,16 @@ class TunHost {
         this.#o.log("warning", `IPv6 stays off in the tunnel: ${(error as Error).message}`);
       }
     }
+    // The rules come first, so that nothing is forwarded unguarded.
+    await run("nft", ["-f", "-"], this.#rules(hasIpv6));
     const wanted: Record<string, string> = { "net/ipv4/ip_forward": "1" };
     if (hasIpv6) {
-      wanted["net/ipv6/conf/all/forwarding"] = "1";
-      // A host that learns its route by router advertisements would stop listening to them as a forwarder.
+      // A host that learns its default route by router advertisements forgets it the moment it starts to forward,
+      // unless it was told before to listen on.
       for (const device of await defaultIpv6Devices()) wanted[`net/ipv6/conf/${device}/accept_ra`] = "2";
+      wanted["net/ipv6/conf/all/forwarding"] = "1";
     }
     await this.#setSysctls(wanted);
-    await run("nft", ["-f", "-"], this.#rules(hasIpv6));
   }
 
   /** Removes rules and restores settings; the device goes with its descriptor. */
@@ -183,7 +190,7 @@ class TunHost {
   async #restoreSysctls(): Promise<void> {
     try {
       const { sysctls } = JSON.parse(await Deno.readTextFile(this.#record)) as CrashRecord;
-      for (const [path, value] of Object.entries(sysctls)) writeSysctl(path, value);
+      restoreSysctls(sysctls);
       await Deno.remove(this.#record);
     } catch {
       // No record: nothing was changed.
@@ -198,20 +205,20 @@ class TunHost {
     return `table inet ${this.#table} {
   chain input {
     type filter hook input priority filter; policy accept;
-    iifname "${name}" ip protocol icmp icmp type echo-request accept
-    iifname "${name}" icmpv6 type echo-request accept
+    iifname "${name}" ip daddr ${ipv4.address} icmp type echo-request accept
+    ${v6 ? `iifname "${name}" ip6 daddr ${ipv6!.address} icmpv6 type echo-request accept` : ""}
     iifname "${name}" ct state established,related accept
     iifname "${name}" drop
   }
   chain forward {
     type filter hook forward priority filter; policy accept;
+    iifname "${name}" ip saddr != ${v4} drop
+    ${v6 ? `iifname "${name}" ip6 saddr != ${v6} drop` : `iifname "${name}" meta nfproto ipv6 drop`}
     iifname "${name}" oifname "${name}" accept
     iifname "${name}" ip saddr ${v4} tcp flags syn / syn,rst tcp option maxseg size set rt mtu
     oifname "${name}" ip daddr ${v4} tcp flags syn / syn,rst tcp option maxseg size set rt mtu
     ${v6 ? `iifname "${name}" ip6 saddr ${v6} tcp flags syn / syn,rst tcp option maxseg size set rt mtu` : ""}
     ${v6 ? `oifname "${name}" ip6 daddr ${v6} tcp flags syn / syn,rst tcp option maxseg size set rt mtu` : ""}
-    iifname "${name}" ip saddr != ${v4} drop
-    ${v6 ? `iifname "${name}" ip6 saddr != ${v6} drop` : `iifname "${name}" meta nfproto ipv6 drop`}
     oifname "${name}" ct state new drop
   }
   chain postrouting {
@@ -231,6 +238,8 @@ class TunExit implements Exit {
   readonly #fd: number;
   readonly #o: TunOptions;
   readonly #host: TunHost;
+  /** Any socket: what interfaces are asked about through. */
+  readonly #control: number;
   #wake: () => void = () => {};
   #fault: string | undefined;
   #closed = false;
@@ -244,6 +253,7 @@ class TunExit implements Exit {
     this.#fd = fd;
     this.#o = options;
     this.#host = host;
+    this.#control = libc().socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
     this.description = `tun device ${options.name}, masquerading by nftables`;
   }
 
@@ -287,7 +297,18 @@ class TunExit implements Exit {
     return burst.count - before;
   }
 
-  handleTimeout(): void {}
+  /** A device that was taken down or deleted shows nowhere else than in its flags: writes merely fail. */
+  handleTimeout(): void {
+    if (this.#closed) return;
+    const request = interfaceRequest(this.#o.name);
+    const gone = libc().ioctl(this.#control, SIOCGIFFLAGS, request) < 0;
+    const down = !gone && (new DataView(request.buffer).getUint16(16, true) & IFF_UP) === 0;
+    this.#fault = gone
+      ? `the device ${this.#o.name} is gone; restart the relay`
+      : down
+      ? `the device ${this.#o.name} is down; ip link set ${this.#o.name} up`
+      : undefined;
+  }
 
   fault(): string | undefined {
     return this.#fault;
@@ -299,6 +320,7 @@ class TunExit implements Exit {
     this.#resume();
     await this.#watching;
     libc().close(this.#fd);
+    libc().close(this.#control);
     await this.#host.undo();
   }
 
@@ -314,10 +336,8 @@ class TunExit implements Exit {
       if (this.#closed) return;
       const events = view.getInt16(6, true);
       if (ready > 0 && (events & (POLLERR | POLLHUP | POLLNVAL)) !== 0) {
-        this.#fault = `the device ${this.#o.name} is gone or down; restart the relay`;
         await new Promise((resolve) => setTimeout(resolve, POLL_MS));
       } else if (ready > 0) {
-        this.#fault = undefined;
         this.#blocked = true;
         const read = new Promise<void>((resolve) => this.#resume = resolve);
         this.#wake();
@@ -378,6 +398,11 @@ function readSysctl(path: string): string | undefined {
   const length = Number(libc().read(fd, buffer, 64n));
   libc().close(fd);
   return length > 0 ? new TextDecoder().decode(buffer.subarray(0, length)).trim() : undefined;
+}
+
+/** Last set, first restored. */
+function restoreSysctls(values: Record<string, string>): void {
+  for (const [path, value] of Object.entries(values).reverse()) writeSysctl(path, value);
 }
 
 function writeSysctl(path: string, value: string): boolean {

@@ -23,18 +23,17 @@ import {
 } from "../wire/inner.ts";
 
 export interface UdpNatOptions {
-  mtu: number;
   maxFlows: number;
   timeoutUs: number;
-  /** Takes an inner packet for the tunnel. */
+  /** Takes a whole inner packet for the tunnel, of any length up to 8 KB and its headers. */
   emit: (packet: Uint8Array) => void;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
 }
 
 /** Largest datagram that an answer may have; EDNS asks for 4096, jumbo answers are rare. */
 const ANSWER_MAX = 8192;
-const MORE_FRAGMENTS = 0x2000;
-const IPV6_FRAGMENT = 44;
+/** Datagrams of one flow that may wait for the system to take them. */
+const UNSENT_MAX = 64;
 
 interface Flow {
   key: string;
@@ -43,6 +42,8 @@ interface Flow {
   inner: Uint32Array;
   port: number;
   lastSentUs: number;
+  /** Datagrams that the system has not yet taken. */
+  unsent: number;
   closed: boolean;
 }
 
@@ -52,7 +53,6 @@ export class UdpNat {
   readonly #flows = new Map<string, Flow>();
   readonly #perOwner = new Map<string, number>();
   readonly #words = new Uint32Array(8);
-  #identification = 1;
   #warned = false;
 
   constructor(options: UdpNatOptions) {
@@ -75,16 +75,17 @@ export class UdpNat {
     readDestination(view, 0, this.#words, 4);
     const port = view.getUint16(segment);
     const flow = this.#flow(ipVersion(view, 0), port, nowUs);
-    if (!flow) return DROP.exit_full;
+    if (!flow || flow.unsent >= UNSENT_MAX) return DROP.exit_full;
     const target = {
       transport: "udp" as const,
       hostname: formatAddress(this.#words, 4),
       port: view.getUint16(segment + 2),
     };
     // A copy: the slot goes back to the arena before the system has taken the bytes.
+    flow.unsent++;
     flow.socket.send(packet.slice(segment + UDP_HEADER_BYTES, segment + size), target).catch(() => {
       // Unreachable hosts and the like: UDP promises nothing, and the next packet may fare better.
-    });
+    }).finally(() => flow.unsent--);
     return DONE;
   }
 
@@ -137,6 +138,7 @@ export class UdpNat {
       inner: this.#words.slice(0, 4),
       port,
       lastSentUs: nowUs,
+      unsent: 0,
       closed: false,
     };
     this.#flows.set(key, flow);
@@ -164,14 +166,16 @@ export class UdpNat {
   }
 
   async #listen(flow: Flow): Promise<void> {
-    const buffer = new Uint8Array(ANSWER_MAX);
+    // The system cuts what does not fit; one byte more tells a cut datagram from one of the greatest size.
+    const buffer = new Uint8Array(ANSWER_MAX + 1);
     let streak = 0;
     while (!flow.closed) {
       try {
         const [payload, from] = await flow.socket.receive(buffer);
         const { hostname, port } = from as Deno.NetAddr;
         const remote = parseAddress(hostname);
-        if (remote && isIpv4(remote) === isIpv4(flow.inner)) this.#answer(flow, remote, port, payload);
+        const sameFamily = remote !== undefined && isIpv4(remote) === isIpv4(flow.inner);
+        if (sameFamily && payload.length <= ANSWER_MAX) this.#answer(flow, remote, port, payload);
         // One busy sender must not keep the event loop from its other work.
         if (++streak % 64 === 0) await new Promise((resolve) => setTimeout(resolve, 0));
       } catch {
@@ -180,7 +184,7 @@ export class UdpNat {
     }
   }
 
-  /** Builds the inner packet, in fragments where it exceeds the MTU (RFC 791, RFC 8200 §4.5). */
+  /** Builds the inner packet of a datagram that came from outside. */
   #answer(flow: Flow, remote: Uint32Array, port: number, payload: Uint8Array): void {
     const v4 = isIpv4(flow.inner);
     const header = v4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
@@ -195,35 +199,7 @@ export class UdpNat {
     whole.set(payload, header + UDP_HEADER_BYTES);
     // A checksum of zero means "none" in UDP, so zero is sent as all ones (RFC 768).
     view.setUint16(header + 6, transportChecksum(view, 0, header, size, PROTOCOL_UDP) || 0xffff);
-    if (whole.length <= this.#o.mtu) {
-      this.#o.emit(whole);
-      return;
-    }
-    this.#fragment(whole, header, remote, flow.inner, v4);
-  }
-
-  #fragment(whole: Uint8Array, header: number, from: Uint32Array, to: Uint32Array, v4: boolean): void {
-    const identification = this.#identification = (this.#identification + 1) & 0xffff;
-    const extra = v4 ? 0 : 8;
-    const step = (this.#o.mtu - header - extra) & ~7;
-    const body = whole.length - header;
-    for (let at = 0; at < body; at += step) {
-      const size = Math.min(step, body - at);
-      const more = at + size < body;
-      const piece = new Uint8Array(header + extra + size);
-      const view = new DataView(piece.buffer);
-      if (v4) {
-        const flags = (more ? MORE_FRAGMENTS : 0) | (at >> 3);
-        writeIpv4Header(view, 0, piece.length, identification, flags, PROTOCOL_UDP, from[3], to[3]);
-      } else {
-        writeIpv6Header(view, 0, extra + size, IPV6_FRAGMENT, from, 0, to, 0);
-        view.setUint8(header, PROTOCOL_UDP);
-        view.setUint16(header + 2, at | (more ? 1 : 0));
-        view.setUint32(header + 4, identification);
-      }
-      piece.set(whole.subarray(header + at, header + at + size), header + extra);
-      this.#o.emit(piece);
-    }
+    this.#o.emit(whole);
   }
 }
 

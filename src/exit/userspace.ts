@@ -19,6 +19,7 @@ import {
   protocolOf,
 } from "../wire/inner.ts";
 import type { Exit } from "./exit.ts";
+import { fragment } from "./fragmentation.ts";
 import { IcmpNat } from "./icmp_nat.ts";
 import { Reassembly } from "./reassembly.ts";
 import type { InnerAddress } from "./tun.ts";
@@ -54,6 +55,7 @@ class UserspaceExit implements Exit {
   readonly #gateway4: Uint32Array;
   readonly #gateway6: Uint32Array;
   readonly #queue: Uint8Array[] = [];
+  #identification = crypto.getRandomValues(new Uint32Array(1))[0];
   #wake: () => void = () => {};
 
   constructor(options: UserspaceOptions) {
@@ -61,15 +63,15 @@ class UserspaceExit implements Exit {
     this.#gateway4 = parseAddress(options.ipv4.address)!;
     this.#gateway6 = parseAddress(options.ipv6?.address ?? "::1")!;
     const emit = (packet: Uint8Array) => {
-      if (this.#queue.length >= QUEUE_MAX) {
+      const pieces = fragment(packet, options.mtu, this.#identification++);
+      if (this.#queue.length + pieces.length > QUEUE_MAX) {
         options.metrics.drop(DROP.exit_full);
         return;
       }
-      this.#queue.push(packet);
+      this.#queue.push(...pieces);
       this.#wake();
     };
     this.#udp = new UdpNat({
-      mtu: options.mtu,
       maxFlows: options.maxFlows ?? 4096,
       timeoutUs: (options.udpTimeoutS ?? 120) * 1e6,
       emit,
