@@ -1,0 +1,522 @@
+/**
+ * The userspace exit against real sockets on loopback: how it maps and filters, what it bounds, how it cuts and
+ * joins fragments, and how it refuses. Whether loopback may be reached at all is decided elsewhere, before an exit
+ * sees a packet. Pings need the system's consent and are tried in a namespace (tests/system/tun_exit_test.ts).
+ */
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import type { Exit } from "../../src/exit/exit.ts";
+import { fragment } from "../../src/exit/fragmentation.ts";
+import { Reassembly } from "../../src/exit/reassembly.ts";
+import { openUserspace, type UserspaceOptions } from "../../src/exit/userspace.ts";
+import { DROP, Metrics } from "../../src/metrics.ts";
+import { Arena, NONE } from "../../src/vector/arena.ts";
+import { Burst, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
+import { formatAddress, isIpv4, parseAddress } from "../../src/wire/address.ts";
+import {
+  foldSum,
+  innerLength,
+  isFragment,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+  protocolOf,
+  readDestination,
+  readSource,
+  sumWords,
+  transportAt,
+  transportChecksum,
+  writeIpv4Header,
+  writeIpv6Header,
+} from "../../src/wire/inner.ts";
+
+const ALICE = "10.66.0.2", BOB = "10.66.0.3";
+const ALICE_V6 = "fd66::2";
+const LOOPBACK = "127.0.0.1";
+const GATEWAY = "10.66.0.1";
+const MTU = 1280;
+const WAIT_MS = 3000;
+/** Long enough for an answer on loopback to have arrived if there were one. */
+const SILENCE_MS = 150;
+
+interface Datagram {
+  source: string;
+  sourcePort: number;
+  destination: string;
+  destinationPort: number;
+  payload: Uint8Array;
+}
+
+/** An inner packet of any transport, headers and the transport's checksum at `checksumAt` filled in. */
+function packetOf(from: string, to: string, protocol: number, segment: Uint8Array, checksumAt: number) {
+  const source = parseAddress(from)!, destination = parseAddress(to)!;
+  const v4 = isIpv4(source);
+  const header = v4 ? 20 : 40;
+  const packet = new Uint8Array(header + segment.length);
+  const view = new DataView(packet.buffer);
+  packet.set(segment, header);
+  if (v4) writeIpv4Header(view, 0, packet.length, 7, 0, protocol, source[3], destination[3]);
+  else writeIpv6Header(view, 0, segment.length, protocol, source, 0, destination, 0);
+  view.setUint16(header + checksumAt, transportChecksum(view, 0, header, segment.length, protocol));
+  return packet;
+}
+
+function udp(from: string, fromPort: number, to: string, toPort: number, payload: Uint8Array | string) {
+  const bytes = typeof payload === "string" ? new TextEncoder().encode(payload) : payload;
+  const segment = new Uint8Array(8 + bytes.length);
+  const view = new DataView(segment.buffer);
+  view.setUint16(0, fromPort);
+  view.setUint16(2, toPort);
+  view.setUint16(4, segment.length);
+  segment.set(bytes, 8);
+  return packetOf(from, to, PROTOCOL_UDP, segment, 6);
+}
+
+/** Reads a whole inner UDP packet, both checksums verified the way a receiver does (RFC 1071: the sum is zero). */
+function parseUdp(packet: Uint8Array): Datagram {
+  const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
+  assertEquals(innerLength(view, 0, packet.length), packet.length);
+  assertEquals(protocolOf(view, 0, packet.length), PROTOCOL_UDP);
+  const at = transportAt(view, 0, packet.length);
+  if (packet[0] >> 4 === 4) assertEquals(foldSum(sumWords(view, 0, at, 0)), 0);
+  assertEquals(transportChecksum(view, 0, at, packet.length - at, PROTOCOL_UDP), 0);
+  assertEquals(view.getUint16(at + 4), packet.length - at);
+  const words = new Uint32Array(8);
+  readSource(view, 0, words, 0);
+  readDestination(view, 0, words, 4);
+  return {
+    source: formatAddress(words, 0),
+    destination: formatAddress(words, 4),
+    sourcePort: view.getUint16(at),
+    destinationPort: view.getUint16(at + 2),
+    payload: packet.slice(at + 8),
+  };
+}
+
+/** An exit with its burst, driven by hand and by a clock of the test's own. */
+class Bench {
+  readonly metrics = new Metrics();
+  readonly arena = new Arena(512);
+  readonly burst = new Burst(this.arena);
+  readonly exit: Exit;
+  nowUs = 0;
+
+  constructor(options: Partial<UserspaceOptions> = {}) {
+    this.exit = openUserspace({
+      ipv4: { address: GATEWAY, prefix: 16 },
+      ipv6: { address: "fd66::1", prefix: 64 },
+      mtu: MTU,
+      metrics: this.metrics,
+      log: () => {},
+      ...options,
+    });
+  }
+
+  /** Sends one packet; returns what became of its row, and the packet that it was turned into, if any. */
+  send(packet: Uint8Array): { next: number; answer: Uint8Array | undefined } {
+    const { burst } = this;
+    const row = burst.grow(packet.length, TO_EXIT);
+    assert(row >= 0);
+    burst.bytes.set(packet, burst.offset[row]);
+    this.exit.send(burst, this.nowUs);
+    const next = burst.next[row];
+    const at = burst.offset[row];
+    const answer = next === TO_TUNNEL ? burst.bytes.slice(at, at + burst.length[row]) : undefined;
+    burst.release();
+    return { next, answer };
+  }
+
+  /** Takes what waits. */
+  take(): Uint8Array[] {
+    const { burst } = this;
+    this.exit.receive(burst, this.nowUs);
+    const packets = [];
+    for (let row = 0; row < burst.count; row++) {
+      assertEquals(burst.next[row], TO_TUNNEL);
+      packets.push(burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]));
+    }
+    burst.release();
+    return packets;
+  }
+
+  /** The next `count` packets, or a failure. */
+  async receive(count = 1): Promise<Uint8Array[]> {
+    const packets: Uint8Array[] = [];
+    const end = performance.now() + WAIT_MS;
+    while (packets.length < count) {
+      assert(performance.now() < end, `${packets.length} of ${count} packets came back`);
+      packets.push(...this.take());
+      if (packets.length < count) await pause(2);
+    }
+    return packets;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.exit.close();
+    assertEquals(this.arena.free, this.arena.slotCount, "every slot came back");
+    this.burst.release();
+  }
+}
+
+/** A server on loopback that remembers who asked; `answer` gives the payload to send back. */
+class Server {
+  readonly socket: Deno.DatagramConn;
+  readonly asked: { port: number; payload: Uint8Array }[] = [];
+  readonly #reading: Promise<void>;
+
+  constructor(answer: (payload: Uint8Array) => Uint8Array | undefined, hostname = LOOPBACK) {
+    this.socket = Deno.listenDatagram({ transport: "udp", hostname, port: 0 });
+    this.#reading = this.#serve(answer);
+  }
+
+  async #serve(answer: (payload: Uint8Array) => Uint8Array | undefined): Promise<void> {
+    for await (const [payload, from] of this.socket) {
+      this.asked.push({ port: (from as Deno.NetAddr).port, payload });
+      const reply = answer(payload);
+      if (reply) await this.socket.send(reply, from);
+    }
+  }
+
+  get port(): number {
+    return (this.socket.addr as Deno.NetAddr).port;
+  }
+
+  /** Waits until `count` datagrams have been asked in all. */
+  async heard(count: number): Promise<void> {
+    const end = performance.now() + WAIT_MS;
+    while (this.asked.length < count) {
+      assert(performance.now() < end, `the server heard ${this.asked.length} of ${count} datagrams`);
+      await pause(2);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.socket.close();
+    await this.#reading;
+  }
+}
+
+const echo = (payload: Uint8Array) => payload.slice();
+const silent = () => undefined;
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/** A UDP port that is free at this moment, so that tests neither collide nor depend on luck. */
+function freePort(): number {
+  const socket = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 0 });
+  const { port } = socket.addr as Deno.NetAddr;
+  socket.close();
+  return port;
+}
+
+function pattern(length: number, seed: number): Uint8Array {
+  return Uint8Array.from({ length }, (_, i) => (i * 31 + (i >> 8) * 7 + seed) & 255);
+}
+
+Deno.test("userspace: an answer comes back to the source that asked", async () => {
+  await using server = new Server(echo);
+  await using bench = new Bench();
+  assertEquals(bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "hello")).next, DONE);
+  const [packet] = await bench.receive();
+  const answer = parseUdp(packet);
+  assertEquals(new TextDecoder().decode(answer.payload), "hello");
+  assertEquals([answer.source, answer.sourcePort], [LOOPBACK, server.port]);
+  assertEquals([answer.destination, answer.destinationPort], [ALICE, 40001]);
+});
+
+Deno.test("userspace: an empty datagram is a datagram", async () => {
+  await using server = new Server(echo);
+  await using bench = new Bench();
+  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, ""));
+  const [packet] = await bench.receive();
+  assertEquals(parseUdp(packet).payload.length, 0);
+});
+
+Deno.test("userspace: one source port keeps one outer port for every destination", async () => {
+  await using first = new Server(echo);
+  await using second = new Server(echo);
+  await using bench = new Bench();
+  bench.send(udp(ALICE, 40001, LOOPBACK, first.port, "a"));
+  bench.send(udp(ALICE, 40001, LOOPBACK, second.port, "b"));
+  await bench.receive(2);
+  assertEquals(first.asked[0].port, second.asked[0].port);
+  assertEquals(bench.exit.flowCount, 1);
+});
+
+Deno.test("userspace: the outer port is the inner one where it is free", async () => {
+  await using server = new Server(silent);
+  await using bench = new Bench();
+  const port = freePort();
+  bench.send(udp(ALICE, port, LOOPBACK, server.port, "a"));
+  bench.send(udp(BOB, port, LOOPBACK, server.port, "b"));
+  await server.heard(2);
+  const ports = new Map(server.asked.map(({ port, payload }) => [String.fromCharCode(payload[0]), port]));
+  assertEquals(ports.get("a"), port);
+  assertNotEquals(ports.get("b"), port);
+});
+
+Deno.test("userspace: a host that was never asked may answer an open mapping, and no other source sees it", async () => {
+  await using server = new Server(silent);
+  await using stranger = new Server(silent);
+  await using bench = new Bench();
+  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "open"));
+  bench.send(udp(BOB, 40002, LOOPBACK, server.port, "other"));
+  await server.heard(2);
+  const mapped = server.asked.find(({ payload }) => payload.length === 4)!.port;
+  await stranger.socket.send(new TextEncoder().encode("knock"), {
+    transport: "udp",
+    hostname: LOOPBACK,
+    port: mapped,
+  });
+  const [packet] = await bench.receive();
+  const knock = parseUdp(packet);
+  assertEquals([knock.source, knock.sourcePort], [LOOPBACK, stranger.port]);
+  assertEquals([knock.destination, knock.destinationPort], [ALICE, 40001]);
+  await pause(SILENCE_MS);
+  assertEquals(bench.take().length, 0);
+});
+
+Deno.test("userspace: sources that use the same port and query number get their own answers", async () => {
+  // A resolver's answer differs by who asked only in what was asked; all else collides on purpose.
+  await using resolver = new Server((query) => Uint8Array.of(query[0], query[1], query[2], 0xaa));
+  await using bench = new Bench();
+  const sources = Array.from({ length: 32 }, (_, i) => `10.66.1.${i + 1}`);
+  for (let round = 0; round < 4; round++) {
+    sources.forEach((source, i) => {
+      bench.send(udp(source, 5353, LOOPBACK, resolver.port, Uint8Array.of(0x12, 0x34, i)));
+    });
+    const answers = (await bench.receive(sources.length)).map(parseUdp);
+    for (const { destination, destinationPort, payload } of answers) {
+      assertEquals(destinationPort, 5353);
+      assertEquals(destination, sources[payload[2]]);
+    }
+    assertEquals(new Set(answers.map(({ destination }) => destination)).size, sources.length);
+  }
+});
+
+Deno.test("userspace: a mapping ends after its idle time, and only what goes out keeps it", async () => {
+  await using server = new Server(silent);
+  await using bench = new Bench({ udpTimeoutS: 120 });
+  const send = (payload: string) => bench.send(udp(ALICE, 40001, LOOPBACK, server.port, payload));
+  send("1");
+  await server.heard(1);
+  bench.nowUs = 119e6;
+  bench.exit.handleTimeout(bench.nowUs);
+  assertEquals(bench.exit.flowCount, 1);
+  send("2");
+  bench.nowUs = 238e6;
+  bench.exit.handleTimeout(bench.nowUs);
+  assertEquals(bench.exit.flowCount, 1, "the packet at 119 s began the time anew");
+  await server.heard(2);
+  const to = { transport: "udp" as const, hostname: LOOPBACK, port: server.asked[0].port };
+  await server.socket.send(Uint8Array.of(1), to);
+  await bench.receive();
+  bench.nowUs = 239e6;
+  bench.exit.handleTimeout(bench.nowUs);
+  assertEquals(bench.exit.flowCount, 0, "a packet from outside keeps nothing open");
+  await server.socket.send(Uint8Array.of(2), to);
+  await pause(SILENCE_MS);
+  assertEquals(bench.take().length, 0);
+});
+
+Deno.test("userspace: flows are bounded in all, and one source takes no more than a quarter", async () => {
+  await using server = new Server(silent);
+  await using bench = new Bench({ maxFlows: 16 });
+  bench.send(udp(BOB, 50000, LOOPBACK, server.port, "bob"));
+  await server.heard(1);
+  const bob = server.asked[0].port;
+  for (let i = 0; i < 40; i++) {
+    bench.nowUs += 1000;
+    bench.send(udp(ALICE, 41000 + i, LOOPBACK, server.port, "alice"));
+    assert(bench.exit.flowCount <= 5, "one of Bob's and four of Alice's");
+  }
+  assertEquals(bench.exit.flowCount, 5);
+  await server.socket.send(Uint8Array.of(9), { transport: "udp", hostname: LOOPBACK, port: bob });
+  const [packet] = await bench.receive();
+  assertEquals(parseUdp(packet).destination, BOB, "the greed of one did not cost the other its mapping");
+  for (let i = 0; i < 40; i++) bench.send(udp(`10.66.2.${i + 1}`, 42000, LOOPBACK, server.port, "more"));
+  assertEquals(bench.exit.flowCount, 16);
+});
+
+Deno.test("userspace: unread answers are bounded and counted", async () => {
+  await using server = new Server(silent);
+  await using bench = new Bench();
+  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "open"));
+  await server.heard(1);
+  const to = { transport: "udp" as const, hostname: LOOPBACK, port: server.asked[0].port };
+  for (let i = 0; i < 1500; i++) {
+    await server.socket.send(Uint8Array.of(i & 255), to);
+    if (i % 50 === 0) await pause(1);
+  }
+  const end = performance.now() + WAIT_MS;
+  while (bench.metrics.dropped("exit_full") === 0 && performance.now() < end) await pause(5);
+  assert(bench.metrics.dropped("exit_full") > 0);
+  await pause(SILENCE_MS);
+  let packets = 0;
+  for (let taken = bench.take(); taken.length > 0; taken = bench.take()) packets += taken.length;
+  assertEquals(packets, 1024);
+});
+
+for (const [family, source, hostname] of [["IPv4", ALICE, LOOPBACK], ["IPv6", ALICE_V6, "::1"]] as const) {
+  Deno.test(`userspace: ${family} datagrams beyond the MTU are cut and joined both ways`, async () => {
+    await using server = new Server(echo, hostname);
+    await using bench = new Bench();
+    for (const size of [1, 1231, 1232, 1233, 1252, 1253, 4096, 8192]) {
+      const payload = pattern(size, size);
+      const before = server.asked.length;
+      const outgoing = fragment(udp(source, 40001, hostname, server.port, payload), MTU, size);
+      // The last fragment first: order is not promised.
+      for (const piece of outgoing.reverse()) {
+        assert(piece.length <= MTU);
+        assertEquals(bench.send(piece).next, DONE);
+      }
+      await server.heard(before + 1);
+      assertEquals(server.asked[before].payload, payload, `${size} bytes went out whole`);
+      const incoming = await bench.receive(outgoing.length);
+      for (const piece of incoming) assert(piece.length <= MTU);
+      const joiner = new Reassembly();
+      const wholes = incoming.map((piece) =>
+        isFragment(new DataView(piece.buffer), 0, piece.length) ? joiner.add(piece, 0) : piece
+      ).filter((whole) => whole !== undefined);
+      assertEquals(wholes.length, 1);
+      const answer = wholes[0];
+      if (family === "IPv4") { // the joined header is new, and its checksum is the receiver's business no more
+        const view = new DataView(answer.buffer);
+        view.setUint16(10, 0);
+        view.setUint16(10, foldSum(sumWords(view, 0, 20, 0)));
+      }
+      assertEquals(parseUdp(answer).payload, payload, `${size} bytes came back whole`);
+      assertEquals(parseUdp(answer).destination, source);
+    }
+  });
+}
+
+Deno.test("userspace: an answer too long to carry is dropped, never cut short", async () => {
+  await using server = new Server((query) => pattern(query.length === 1 ? 8193 : 4, 0));
+  await using bench = new Bench();
+  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "1"));
+  await server.heard(1);
+  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "22"));
+  const [packet] = await bench.receive();
+  assertEquals(parseUdp(packet).payload.length, 4);
+  await pause(SILENCE_MS);
+  assertEquals(bench.take().length, 0);
+});
+
+/** One raw IPv4 fragment; offsets and sizes in bytes. */
+function piece(at: number, size: number, more: boolean, identification = 1, fill = 0): Uint8Array {
+  const bytes = new Uint8Array(20 + size).fill(fill, 20);
+  const source = parseAddress(ALICE)![3], destination = parseAddress(LOOPBACK)![3];
+  const flags = (more ? 0x2000 : 0) | (at >> 3);
+  const view = new DataView(bytes.buffer);
+  writeIpv4Header(view, 0, bytes.length, identification, flags, PROTOCOL_UDP, source, destination);
+  return bytes;
+}
+
+Deno.test("reassembly: fragments that overlap or contradict each other discard the datagram", () => {
+  const cases: [name: string, pieces: Uint8Array[]][] = [
+    ["overlap", [piece(0, 16, true), piece(8, 16, false)]],
+    ["a hole, and a piece beyond the end that makes up for it", [
+      piece(0, 8, true),
+      piece(24, 8, true),
+      piece(16, 8, false),
+    ]],
+    ["the end first, then a piece beyond it", [piece(8, 8, false), piece(24, 8, true), piece(0, 8, true)]],
+    ["two ends", [piece(8, 8, false), piece(16, 8, false), piece(0, 8, true)]],
+  ];
+  for (const [name, pieces] of cases) {
+    const joiner = new Reassembly();
+    for (const one of pieces) assertEquals(joiner.add(one, 0), undefined, name);
+  }
+});
+
+Deno.test("reassembly: waits no longer than 15 s and for no more than 64 datagrams", () => {
+  const joiner = new Reassembly();
+  joiner.add(piece(0, 8, true, 1), 0);
+  joiner.expire(14.9e6);
+  assertEquals(joiner.add(piece(8, 8, false, 1), 14.9e6)?.length, 36);
+  joiner.add(piece(0, 8, true, 2), 0);
+  joiner.expire(15e6);
+  assertEquals(joiner.add(piece(8, 8, false, 2), 15e6), undefined);
+  const crowded = new Reassembly();
+  for (let i = 0; i < 65; i++) crowded.add(piece(0, 8, true, i), 0);
+  assertEquals(crowded.add(piece(8, 8, false, 64), 0)?.length, 36);
+  assertEquals(crowded.add(piece(8, 8, false, 0), 0), undefined, "the oldest had to go");
+});
+
+Deno.test("reassembly: a datagram longer than 16 KB is never put together", () => {
+  const joiner = new Reassembly();
+  for (let at = 0; at < 16384; at += 1024) assertEquals(joiner.add(piece(at, 1024, true), 0), undefined);
+  assertEquals(joiner.add(piece(16384, 8, false), 0), undefined);
+});
+
+function tcp(from: string, to: string, flags: number, payload = 0): Uint8Array {
+  const segment = new Uint8Array(20 + payload);
+  const view = new DataView(segment.buffer);
+  view.setUint16(0, 50000);
+  view.setUint16(2, 443);
+  view.setUint32(4, 0xfffffff0);
+  view.setUint32(8, 0x01020304);
+  view.setUint16(12, 0x5000 | flags);
+  return packetOf(from, to, PROTOCOL_TCP, segment, 16);
+}
+
+for (const [from, to] of [[ALICE, "192.0.2.1"], [ALICE_V6, "2001:db8::1"]]) {
+  Deno.test(`userspace: TCP to ${to} is reset at once and counted`, async () => {
+    await using bench = new Bench();
+    const { answer } = bench.send(tcp(from, to, 0x02));
+    assert(answer);
+    const view = new DataView(answer.buffer);
+    const at = transportAt(view, 0, answer.length);
+    assertEquals(protocolOf(view, 0, answer.length), PROTOCOL_TCP);
+    assertEquals(transportChecksum(view, 0, at, answer.length - at, PROTOCOL_TCP), 0);
+    const words = new Uint32Array(8);
+    readSource(view, 0, words, 0);
+    readDestination(view, 0, words, 4);
+    assertEquals([formatAddress(words, 0), formatAddress(words, 4)], [to, from]);
+    assertEquals([view.getUint16(at), view.getUint16(at + 2)], [443, 50000]);
+    assertEquals(view.getUint8(at + 13), 0x14, "RST and ACK");
+    assertEquals(view.getUint32(at + 8), 0xfffffff1, "the SYN takes one sequence number");
+    assertEquals(bench.metrics.dropped("unsupported"), 1);
+    assertEquals(bench.send(tcp(from, to, 0x04)).next, DONE, "a reset is never answered");
+  });
+}
+
+Deno.test("userspace: a protocol that it cannot carry is answered with administratively prohibited", async () => {
+  await using bench = new Bench();
+  const sctp = packetOf(ALICE, "192.0.2.1", 132, new Uint8Array(12), 8);
+  const { answer } = bench.send(sctp);
+  assert(answer);
+  const view = new DataView(answer.buffer);
+  assertEquals([view.getUint8(20), view.getUint8(21)], [3, 13]);
+  assertEquals(foldSum(sumWords(view, 20, answer.length - 20, 0)), 0);
+  assertEquals(answer.slice(28), sctp, "the whole packet is quoted");
+  const source = new Uint32Array(4);
+  readSource(view, 0, source, 0);
+  assertEquals(formatAddress(source), GATEWAY);
+});
+
+Deno.test("userspace: a UDP header that lies about its length is malformed", async () => {
+  await using bench = new Bench();
+  for (const size of [0, 7, 14, 65535]) {
+    const packet = udp(ALICE, 40001, LOOPBACK, 9, "12345");
+    new DataView(packet.buffer).setUint16(24, size);
+    assertEquals(bench.send(packet).next, DROP.malformed_inner, `${size}`);
+  }
+  assertEquals(bench.exit.flowCount, 0);
+});
+
+Deno.test("userspace: a full arena leaves answers waiting and loses none", async () => {
+  await using server = new Server(echo);
+  await using bench = new Bench();
+  const slots: number[] = [];
+  for (let slot = bench.arena.take(); slot !== NONE; slot = bench.arena.take()) slots.push(slot);
+  bench.arena.release(slots.pop()!);
+  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "wait"));
+  const held = bench.arena.take();
+  await server.heard(1);
+  await pause(SILENCE_MS);
+  assertEquals(bench.take().length, 0);
+  for (const slot of [held, ...slots]) bench.arena.release(slot);
+  assertEquals((await bench.receive()).length, 1);
+});
