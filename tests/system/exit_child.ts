@@ -1,7 +1,7 @@
 /**
  * One exit in a process of its own, so that a test can run it inside a namespace and kill it: opens the exit, sends
  * the pings that its arguments name as inner packets, prints what came of each, and stays until SIGTERM. Usage:
- * exit_child.ts tun|userspace DEVICE STATE_DIRECTORY [DESTINATION[,BYTES]]...
+ * exit_child.ts tun|userspace DEVICE STATE_DIRECTORY [[SOURCE>]DESTINATION[,BYTES]]...
  */
 import { openTun, tunUnavailable } from "../../src/exit/tun.ts";
 import { openUserspace } from "../../src/exit/userspace.ts";
@@ -52,8 +52,9 @@ Deno.addSignalListener("SIGTERM", async () => {
 
 console.log("open");
 for (const [place, ping] of pings.entries()) {
-  const [destination, size = "56"] = ping.split(",");
-  console.log(`${ping}: ${await send(destination, Number(size), place + 1)}`);
+  const [route, size = "56"] = ping.split(",");
+  const [destination, source] = route.split(">").reverse();
+  console.log(`${ping}: ${await send(source, destination, Number(size), place + 1)}`);
 }
 console.log("idle");
 
@@ -67,10 +68,10 @@ setInterval(() => {
 }, WATCH_MS);
 
 /** Sends one echo request; what came back, in words. */
-async function send(to: string, size: number, sequence: number): Promise<string> {
+async function send(from: string | undefined, to: string, size: number, sequence: number): Promise<string> {
   const destination = parseAddress(to)!;
   const v4 = isIpv4(destination);
-  const source = parseAddress(v4 ? CLIENT : CLIENT_V6)!;
+  const source = parseAddress(from ?? (v4 ? CLIENT : CLIENT_V6))!;
   const header = v4 ? 20 : 40;
   const packet = new Uint8Array(header + 8 + size).fill(0x5a);
   const view = new DataView(packet.buffer);

@@ -7,7 +7,7 @@ import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/as
 import { requires } from "../requires.ts";
 import { type Background, Network, SERVER, SERVER_V6, until } from "./namespaces.ts";
 
-const NEEDS = requires({ root: true, programs: ["ip", "nft", "sysctl"] });
+const NEEDS = requires({ root: true, programs: ["ip", "nft", "ping", "sysctl"] });
 const CHILD = new URL("exit_child.ts", import.meta.url).pathname;
 const ROOT = new URL("../..", import.meta.url).pathname;
 const DEVICE = "oxrelay7";
@@ -107,6 +107,32 @@ Deno.test({
       assertStringIncludes(tun.said, "fd99::1: pong 2 of 56 bytes");
       assertStringIncludes(tun.said, "10.200.0.1: nothing");
       assertStringIncludes(tun.said, "127.0.0.1: nothing");
+    }),
+});
+
+Deno.test({
+  name: "tun exit: only tunnel addresses leave by it, and nobody outside may begin a conversation",
+  ...NEEDS,
+  fn: () =>
+    inNetwork(async (network) => {
+      const counting = (place: string, rules: string[]) =>
+        network.must(place, ["nft", "-f", "-"], {
+          input: `table inet watch { chain seen { type filter hook ${
+            place === "server" ? "input" : "postrouting"
+          } priority 200; ${rules.map((rule) => `${rule} counter;`).join(" ")} }; }`,
+        });
+      const counted = async (place: string) =>
+        [...(await network.must(place, ["nft", "list", "table", "inet", "watch"])).matchAll(/packets (\d+)/g)]
+          .map(([, packets]) => Number(packets));
+      await counting("server", ["icmp type echo-request", "icmpv6 type echo-request"]);
+      const forged = [`10.98.0.2>${SERVER}`, `fd98::2>${SERVER_V6}`];
+      await exit(network, "tun", [...forged, SERVER, SERVER_V6]);
+      assertEquals(await counted("server"), [1, 1], "the two genuine pings, and neither forged one");
+
+      await counting("relay", [`oifname "${DEVICE}" icmp type echo-request`]);
+      await network.ip("server", ["route", "add", "10.99.0.0/16", "via", "10.200.0.1"]);
+      await network.run("server", ["ping", "-c", "1", "-W", "1", "10.99.0.2"]);
+      assertEquals(await counted("relay"), [0]);
     }),
 });
 
