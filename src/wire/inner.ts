@@ -18,6 +18,7 @@ const HOP_LIMIT = 64;
 const ICMPV6_ERROR_MAX = 1280;
 const ICMPV4_ERROR_MAX = 576;
 const EXTENSIONS_MAX = 8;
+const ICMPV6_REDIRECT = 137;
 
 /**
  * The packet's own total length, or 0 when the `length` bytes at `at` do not begin with a whole IPv4 or IPv6
@@ -252,8 +253,13 @@ function deservesError(view: DataView, at: number, length: number): boolean {
     return type === 0 || type === 8 || type >= 13;
   }
   if (view.getUint8(at + 8) === 0xff || view.getUint8(at + 24) === 0xff) return false;
+  let source = 0;
+  for (let i = 8; i < 24; i += 4) source |= view.getUint32(at + i);
+  if (source === 0) return false;
   if (protocolOf(view, at, length) !== PROTOCOL_ICMPV6) return true;
-  return transport + 1 <= at + length && view.getUint8(transport) >= 128;
+  if (transport + 1 > at + length) return false;
+  const type = view.getUint8(transport);
+  return type >= 128 && type !== ICMPV6_REDIRECT;
 }
 
 /**

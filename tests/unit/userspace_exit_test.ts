@@ -338,6 +338,23 @@ Deno.test("userspace: flows are bounded in all, and one source takes no more tha
   assertEquals(bench.exit.flowCount, 16);
 });
 
+Deno.test("userspace: the mapping that makes room is the one idle for longest", async () => {
+  await using server = new Server(silent);
+  await using bench = new Bench({ maxFlows: 16 });
+  const send = (port: number) => bench.send(udp(ALICE, port, LOOPBACK, server.port, "x"));
+  const game = freePort();
+  send(game);
+  await server.heard(1);
+  const outer = server.asked[0].port;
+  for (let i = 0; i < 10; i++) {
+    send(43000 + i);
+    send(game);
+  }
+  await server.heard(21);
+  const outers = server.asked.filter(({ port }) => port === outer);
+  assertEquals(outers.length, 11, "the busy mapping outlived ten others");
+});
+
 Deno.test("userspace: unread answers are bounded and counted", async () => {
   await using server = new Server(silent);
   await using bench = new Bench();
@@ -416,6 +433,11 @@ function piece(at: number, size: number, more: boolean, identification = 1, fill
 Deno.test("reassembly: fragments that overlap or contradict each other discard the datagram", () => {
   const cases: [name: string, pieces: Uint8Array[]][] = [
     ["overlap", [piece(0, 16, true), piece(8, 16, false)]],
+    ["an overlap that makes up for a hole", [
+      piece(0, 16, true),
+      piece(8, 8, true),
+      piece(24, 8, false),
+    ]],
     ["a hole, and a piece beyond the end that makes up for it", [
       piece(0, 8, true),
       piece(24, 8, true),
