@@ -160,10 +160,11 @@ class TunHost {
     await this.#setSysctls(wanted);
   }
 
-  /** Removes rules and restores settings; the device goes with its descriptor. */
+  /** Restores settings and removes rules; the device goes with its descriptor. */
   async undo(): Promise<void> {
-    await run("nft", ["delete", "table", "inet", this.#table]).catch(() => {});
+    // The rules go last, as they came first.
     await this.#restoreSysctls();
+    await run("nft", ["delete", "table", "inet", this.#table]).catch(() => {});
   }
 
   async #setSysctls(wanted: Record<string, string>): Promise<void> {
