@@ -300,12 +300,13 @@ export async function serve(args: string[]): Promise<number> {
 
   const code = await stopped.promise;
   log.info("stopping");
-  Deno.removeSignalListener("SIGTERM", onStop);
-  Deno.removeSignalListener("SIGINT", onStop);
-  Deno.removeSignalListener("SIGHUP", onReload);
   health.stop();
   await plane.stop();
   await server.shutdown();
+  // Only now: npx, deno task and a terminal each pass the signal on, and a second one must not cut the clean-up short.
+  Deno.removeSignalListener("SIGTERM", onStop);
+  Deno.removeSignalListener("SIGINT", onStop);
+  Deno.removeSignalListener("SIGHUP", onReload);
   log.info("stopped");
   return code;
 }

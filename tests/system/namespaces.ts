@@ -210,7 +210,15 @@ export class Network {
   async script(name: string, source: string, timeoutS = 20): Promise<string> {
     const file = `${this.directory}/script-${crypto.randomUUID()}.ts`;
     await Deno.writeTextFile(file, source);
-    return await this.must(name, [Deno.execPath(), "run", "--unstable-net", "--allow-net", file], {
+    return await this.must(name, [
+      Deno.execPath(),
+      "run",
+      "--no-lock",
+      "--config",
+      `${ROOT}deno.json`,
+      "--allow-net",
+      file,
+    ], {
       timeoutS,
     });
   }
