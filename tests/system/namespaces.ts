@@ -322,9 +322,14 @@ export class Background {
     if (!this.#said.includes(text)) throw new Error(`it ended without saying "${text}":\n${this.#said}`);
   }
 
-  /** Signals it and waits for its end; returns the exit code. */
+  /** Signals it, unless it has ended by itself, and waits for its end; returns the exit code. */
   async stop(signal: Deno.Signal): Promise<number> {
-    this.child.kill(signal);
+    try {
+      this.child.kill(signal);
+    } catch (reason) {
+      // Between an end and our hearing of it, kill() has nobody to reach.
+      if (!(reason instanceof TypeError) || !/already terminated/.test(reason.message)) throw reason;
+    }
     const { code } = await this.child.status;
     await this.#reading;
     return code;
