@@ -37,32 +37,52 @@ export const HELD = 11;
 /** The first drop reason; every `next` from here on ends the row. */
 export const FIRST_DROP = 32;
 
+/**
+ * Where each column begins in the burst's block, in bytes: one allocation, so that native code is given one pointer.
+ * ffi/mod.ts compares this table with the library's own.
+ */
+export const BURST_LAYOUT = {
+  counter: 0,
+  slot: 8 * BURST_CAPACITY,
+  offset: 12 * BURST_CAPACITY,
+  length: 16 * BURST_CAPACITY,
+  session: 20 * BURST_CAPACITY,
+  peer: 24 * BURST_CAPACITY,
+  address: 28 * BURST_CAPACITY,
+  port: 44 * BURST_CAPACITY,
+  next: 46 * BURST_CAPACITY,
+  ecn: 47 * BURST_CAPACITY,
+  bytes: 48 * BURST_CAPACITY,
+} as const;
+
 export class Burst {
   readonly arena: Arena;
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly view: DataView<ArrayBuffer>;
+  /** The memory of all columns, laid out as BURST_LAYOUT says. */
+  readonly block = new ArrayBuffer(BURST_LAYOUT.bytes);
   /** Live rows, 0 to BURST_CAPACITY. */
   count = 0;
   /** Arena slot that owns the row's bytes. */
-  readonly slot = new Uint32Array(BURST_CAPACITY);
+  readonly slot = new Uint32Array(this.block, BURST_LAYOUT.slot, BURST_CAPACITY);
   /** First byte of the datagram or packet, as an arena offset. */
-  readonly offset = new Uint32Array(BURST_CAPACITY);
+  readonly offset = new Uint32Array(this.block, BURST_LAYOUT.offset, BURST_CAPACITY);
   /** Length in bytes. */
-  readonly length = new Uint32Array(BURST_CAPACITY);
+  readonly length = new Uint32Array(this.block, BURST_LAYOUT.length, BURST_CAPACITY);
   /** Step or drop reason. */
-  readonly next = new Uint8Array(BURST_CAPACITY);
+  readonly next = new Uint8Array(this.block, BURST_LAYOUT.next, BURST_CAPACITY);
   /** Outer address: four host-order words a row, IPv4 as ::ffff:a.b.c.d. Source on receive, destination on send. */
-  readonly address = new Uint32Array(4 * BURST_CAPACITY);
+  readonly address = new Uint32Array(this.block, BURST_LAYOUT.address, 4 * BURST_CAPACITY);
   /** Outer UDP port. */
-  readonly port = new Uint16Array(BURST_CAPACITY);
+  readonly port = new Uint16Array(this.block, BURST_LAYOUT.port, BURST_CAPACITY);
   /** ECN bits of the outer IP header, 0 to 3; 0 where the port cannot tell. */
-  readonly ecn = new Uint8Array(BURST_CAPACITY);
+  readonly ecn = new Uint8Array(this.block, BURST_LAYOUT.ecn, BURST_CAPACITY);
   /** Row of the session table, or NONE. */
-  readonly session = new Uint32Array(BURST_CAPACITY);
+  readonly session = new Uint32Array(this.block, BURST_LAYOUT.session, BURST_CAPACITY);
   /** Row of the peer table, or NONE. */
-  readonly peer = new Uint32Array(BURST_CAPACITY);
+  readonly peer = new Uint32Array(this.block, BURST_LAYOUT.peer, BURST_CAPACITY);
   /** Nonce counter, an integer below 2^53. */
-  readonly counter = new Float64Array(BURST_CAPACITY);
+  readonly counter = new Float64Array(this.block, BURST_LAYOUT.counter, BURST_CAPACITY);
 
   constructor(arena: Arena) {
     this.arena = arena;
