@@ -13,7 +13,7 @@ import { innerLength, readDestination } from "../src/wire/inner.ts";
 import { parseAddress } from "../src/wire/address.ts";
 import { PrefixTable } from "../src/session/prefix_table.ts";
 import { ReplayWindows } from "../src/session/replay.ts";
-import { type Host, introduce, udpPacket, World } from "../tests/sim/world.ts";
+import { type Host, udpPacket, World } from "../tests/sim/world.ts";
 
 const SIZES = [64, 512, 1200];
 const ROUNDS = 7;
@@ -82,9 +82,8 @@ function relayResults(bytes: number): Result[] {
     allowPeers: true,
     allow: [],
   };
-  const server = world.host("192.0.2.1:4433", { ipv4: "10.66.0.1", destinations: allOpen });
-  const client = world.host("198.51.100.7:5555", { ipv4: "10.66.0.2" });
-  introduce(client, server, ["10.66.0.2/32"]);
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", destinations: allOpen });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2" });
   const packet = udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(bytes - 28));
   client.send(packet);
   world.runFor(1_000_000);
@@ -92,7 +91,7 @@ function relayResults(bytes: number): Result[] {
   const received = new Burst(server.arena);
   const ingest = measure("ingress, whole", bytes, 20, () => {
     grow(sealedOf, packet, TO_TUNNEL);
-    client.relay.ingestInner(sealedOf, world.nowUs);
+    client.core.ingestInner(sealedOf, world.nowUs);
     received.release();
     for (let row = 0; row < sealedOf.count; row++) {
       const at = sealedOf.offset[row];
@@ -102,13 +101,13 @@ function relayResults(bytes: number): Result[] {
       received.port[to] = 5555;
     }
     sealedOf.release();
-  }, () => server.relay.ingest(received, world.nowUs));
+  }, () => server.core.ingest(received, world.nowUs));
   received.release();
   const back = udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(bytes - 28));
   const egress = measure("egress, whole", bytes, 20, () => {
     received.release();
     grow(received, back, TO_TUNNEL);
-  }, () => server.relay.ingestInner(received, world.nowUs));
+  }, () => server.core.ingestInner(received, world.nowUs));
   received.release();
   check(server);
   return [ingest, egress];

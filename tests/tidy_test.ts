@@ -30,8 +30,9 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   session: ["vector", "wire", "codec", "control"],
   ingress: BELOW_THE_ARCS,
   egress: BELOW_THE_ARCS,
-  relay: [...BELOW_THE_ARCS, "ingress", "egress"],
-  client: [...BELOW_THE_ARCS, "ingress", "egress"],
+  tunnel: [...BELOW_THE_ARCS, "ingress", "egress"],
+  relay: [...BELOW_THE_ARCS, "ingress", "egress", "tunnel"],
+  client: [...BELOW_THE_ARCS, "tunnel"],
   // The driver carries bursts between port, core and exit.
   io: ["metrics", "vector", "wire", "ffi", "exit"],
   exit: ["metrics", "vector", "wire", "ffi"],

@@ -20,6 +20,7 @@ import type { FromWorker, ToWorker } from "./messages.ts";
 
 const ARENA_SLOTS = 8192;
 const OWN_ADDRESSES_MS = 5000;
+const EVENTS_MS = 500;
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 const tell = (message: FromWorker) => scope.postMessage(message);
@@ -31,7 +32,7 @@ interface DataPlane {
   driver: Driver;
   port: UdpPort;
   exit: Exit;
-  timer: ReturnType<typeof setInterval>;
+  timers: ReturnType<typeof setInterval>[];
 }
 
 let plane: DataPlane | undefined;
@@ -114,14 +115,18 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
   refreshOwn();
   const { failed } = relay.replacePeers(message.peers);
   const driver = new Driver(arena, relay, port, exit, metrics);
-  plane = { relay, driver, port, exit, timer: setInterval(refreshOwn, OWN_ADDRESSES_MS) };
+  const tellEvents = () => {
+    for (let event = relay.pollEvent(); event; event = relay.pollEvent()) tell({ type: "event", event });
+  };
+  const timers = [setInterval(refreshOwn, OWN_ADDRESSES_MS), setInterval(tellEvents, EVENTS_MS)];
+  plane = { relay, driver, port, exit, timers };
   driver.start();
   tell({ type: "ready", listen: port.description, exit: exit.description, exitReason, failed });
 }
 
 async function stop(): Promise<void> {
   if (plane) {
-    clearInterval(plane.timer);
+    plane.timers.forEach(clearInterval);
     plane.driver.stop();
     plane.relay.close();
     plane.port.close();

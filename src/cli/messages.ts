@@ -4,6 +4,7 @@
  */
 import type { Config } from "../config.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
+import type { TunnelEvent } from "../tunnel.ts";
 
 export type ToWorker =
   | {
@@ -38,5 +39,6 @@ export type FromWorker =
   | { type: "ready"; listen: string; exit: string; exitReason: string; failed: string[] }
   | { type: "failed"; message: string }
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
+  | { type: "event"; event: TunnelEvent }
   | { type: "reply"; id: number; value: PeersReport | Snapshot | null }
   | { type: "stopped" };

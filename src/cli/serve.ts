@@ -12,8 +12,9 @@ import { Metrics } from "../metrics.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "./keys_text.ts";
-import { setLevel, setupLogging } from "./logging.ts";
+import { redactAddress, setLevel, setupLogging, sparingWarning } from "./logging.ts";
 import type { FromWorker, PeersReport, Snapshot, ToWorker } from "./messages.ts";
+import type { TunnelEvent } from "../tunnel.ts";
 import { loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
 
 const REPLY_TIMEOUT_MS = 3000;
@@ -22,6 +23,21 @@ const STALL_MS = 2000;
 const HEALTH_MS = 500;
 
 const logger = (area: string) => getLogger(["oxrelay", area]);
+
+const REFUSALS_MS = 10_000;
+const warnOfRefusal = sparingWarning(logger("peers"), REFUSALS_MS);
+
+/** Says what happened to a peer; a roaming one at debug level, as it may do so with every packet. */
+function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
+  const from = redactAddress(endpoint);
+  if (kind === "refused") {
+    warnOfRefusal("{peer} was refused: max_connections is reached; raise it, or wait until a client leaves", {
+      peer,
+    });
+  } else if (kind === "connected") logger("peers").info("{peer} connected from {from}", { peer, from });
+  else if (kind === "roamed") logger("peers").debug("{peer} moved to {from}", { peer, from });
+  else logger("peers").info("{peer} is gone: its session ended", { peer });
+}
 
 const HELP = `Runs the relay until it gets SIGTERM or Ctrl-C. SIGHUP re-reads peers and the reloadable keys.
 
@@ -67,6 +83,7 @@ class DataPlane {
           resolve(data);
         } else if (data.type === "failed") fail(data.message);
         else if (data.type === "log") logger(data.area)[data.level](data.message);
+        else if (data.type === "event") logEvent(data.event);
         else if (data.type === "stopped") this.#onStopped();
         else {
           this.#waiting.get(data.id)?.(data.value);

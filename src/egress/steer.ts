@@ -1,37 +1,43 @@
 // Hot path.
 /**
  * First node of egress: finds the peer whose allowed IPs hold the destination, and the session to it. Invariant:
- * a row leaves with peer and session, staged for a handshake, or dropped. The
- * exit keeps its packets within the MTU (TUN by its device, userspace by fragmenting); larger ones are dropped.
+ * a row leaves with peer and session, staged for a handshake, or dropped. An
+ * exit keeps its packets within the MTU (TUN by its device, userspace by fragmenting), so what is too big comes from
+ * another peer, who is told the size that fits.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
-import { type Burst, TO_SEAL, TO_TUNNEL } from "../vector/burst.ts";
-import { innerLength, readDestination } from "../wire/inner.ts";
+import { type Burst, DONE, TO_SEAL, TO_TUNNEL } from "../vector/burst.ts";
+import { emitPacketTooBig, innerLength, ipVersion, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
 export function steer(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { count, view, offset, length, next, peer, session } = burst;
-  const { peers, associations, metrics, mtu, words } = context;
+  const { count, bytes, view, offset, length, next, peer, session } = burst;
+  const { peers, associations, metrics, mtu, words, ownIpv4, ownIpv6 } = context;
   let fromInside = 0;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_TUNNEL) continue;
     fromInside++;
-    const whole = innerLength(view, offset[row], length[row]);
-    if (whole === 0) {
+    const at = offset[row];
+    length[row] = innerLength(view, at, length[row]);
+    if (length[row] === 0) {
       next[row] = DROP.malformed_inner;
       continue;
     }
-    length[row] = whole;
-    readDestination(view, offset[row], words, 0);
+    if (length[row] > mtu) {
+      metrics.drop(DROP.too_big);
+      const own = ipVersion(view, at) === 4 ? ownIpv4 : ownIpv6;
+      length[row] = own === undefined ? 0 : emitPacketTooBig(bytes, view, at, length[row], own, mtu);
+      if (length[row] === 0) {
+        next[row] = DONE;
+        continue;
+      }
+      metrics.column[COUNTER.icmp_errors_sent]++;
+    }
+    readDestination(view, at, words, 0);
     const id = peers.routes.lookup(words, 0);
     if (id === NONE) {
       next[row] = DROP.no_route;
-      continue;
-    }
-    if (whole > mtu) {
-      next[row] = DROP.too_big;
-      peers.drops[id]++;
       continue;
     }
     peer[row] = id;

@@ -49,7 +49,7 @@ export function deliver(burst: Burst, context: IngressContext): void {
       own !== undefined && words[3] === own[3] && words[2] === own[2] && words[1] === own[1] &&
       words[0] === own[0]
     ) {
-      length[row] = emitEchoReply(bytes, view, at, whole);
+      length[row] = emitEchoReply(view, at, whole);
       next[row] = length[row] === 0 ? DROP.denied : TO_TUNNEL;
       continue;
     }

@@ -19,6 +19,7 @@ import {
 } from "../wire/wireguard.ts";
 import type { Admission } from "./admission.ts";
 import { CookieChecker } from "./cookie.ts";
+import { EventRing } from "./events.ts";
 import {
   consumeResponse,
   createInitiation,
@@ -78,6 +79,7 @@ const WANTS_FLUSH = 4;
 export class Associations {
   readonly timers: Timers;
   readonly limits: Limits;
+  readonly events = new EventRing();
   /** Peers with a session that can carry data, or one about to. */
   connections = 0;
   maxConnections: number;
@@ -133,6 +135,7 @@ export class Associations {
       : !peer.connected && this.connections >= this.maxConnections
       ? drop.max_connections
       : 0;
+    if (refusal === drop.max_connections) this.events.push("refused", peer.id);
     const session = refusal === 0 ? table.allocate(peer.id) : NONE;
     if (!timestamp || session === NONE) {
       wipeHandshake(opened.state);
@@ -422,7 +425,10 @@ export class Associations {
       ports[id] === port && address[to + 3] === words[at + 3] && address[to + 2] === words[at + 2] &&
       address[to + 1] === words[at + 1] && address[to] === words[at]
     ) return;
-    if (ports[id] !== 0) this.#o.count("roamed");
+    if (ports[id] !== 0) {
+      this.#o.count("roamed");
+      this.events.push("roamed", id);
+    }
     for (let i = 0; i < 4; i++) address[to + i] = words[at + i];
     ports[id] = port;
   }
@@ -501,7 +507,10 @@ export class Associations {
     peers.previous[id] = peers.current[id];
     peers.current[id] = peers.next[id];
     peers.next[id] = NONE;
-    this.#completed(peers.get(id)!, nowUs);
+    const peer = peers.get(id)!;
+    // The response left when the key was made, and an initiator confirms it at once (whitepaper §5.4.6).
+    peer.handshakeRttUs = nowUs - table.bornUs[peers.current[id]];
+    this.#completed(peer, nowUs);
     this.want(id, WANTS_FLUSH);
   }
 
@@ -512,6 +521,10 @@ export class Associations {
     peer.askedForSuccessor = false;
     this.#dropPending(peer);
     this.#noteConnection(peer);
+    if (!peer.established) {
+      peer.established = true;
+      this.events.push("connected", peer.id);
+    }
     this.#o.count("handshakes_completed");
     this.#reschedule(peer);
   }
@@ -543,6 +556,10 @@ export class Associations {
     if (connected === peer.connected) return;
     peer.connected = connected;
     this.connections += connected ? 1 : -1;
+    if (!connected && peer.established) {
+      peer.established = false;
+      this.events.push("disconnected", peer.id);
+    }
   }
 
   #reschedule(peer: Peer): void {

@@ -34,7 +34,7 @@ export interface PeerSnapshot {
   drops: number;
   /** Counters missing from the peer's stream, as a share 0..1 of what it sent in this epoch. */
   lossRatio?: number;
-  /** Round trip of the last handshake that the relay started, milliseconds. */
+  /** Round trip seen in the last handshake, milliseconds. */
   rttMs?: number;
 }
 

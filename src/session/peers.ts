@@ -52,7 +52,10 @@ export interface Peer {
   handshakeRttUs: number;
   /** Whether the present epoch already asked for its successor on receipt. */
   askedForSuccessor: boolean;
+  /** Whether it holds a session, confirmed or not: what `max_connections` counts. */
   connected: boolean;
+  /** Whether both ends proved that they hold the keys since it connected. */
+  established: boolean;
   staged: StagedPacket[];
 }
 
@@ -169,6 +172,7 @@ export class PeerTable {
       handshakeRttUs: -1,
       askedForSuccessor: false,
       connected: false,
+      established: false,
       staged: [],
     };
     this.#peers[id] = peer;

@@ -212,7 +212,7 @@ function swap(view: DataView, a: number, b: number, bytes: number): void {
 }
 
 /** Turns an echo request into its reply, in place; returns the length, or 0 when it is no whole echo request. */
-export function emitEchoReply(_bytes: Uint8Array, view: DataView, at: number, length: number): number {
+export function emitEchoReply(view: DataView, at: number, length: number): number {
   const transport = transportAt(view, at, length);
   if (transport === 0 || transport + 8 > at + length || isFragment(view, at, length)) return 0;
   if (view.getUint8(at) >> 4 === 4) {
@@ -263,9 +263,9 @@ function deservesError(view: DataView, at: number, length: number): boolean {
 }
 
 /**
- * Replaces the packet by the ICMP error that says so to its sender: destination unreachable, administratively
- * prohibited (ICMPv4 3/13, ICMPv6 1/1). `from` is the relay's own inner address, four words. Returns the new
- * length, or 0 when no error may be sent.
+ * Replaces the packet by the ICMP error that says to its sender: destination unreachable, administratively
+ * prohibited (ICMPv4 3/13, RFC 1812 §5.2.7.1; ICMPv6 1/1, RFC 4443 §3.1). `from` is the relay's own inner address,
+ * four words. Returns the new length, or 0 when no error may be sent.
  */
 export function emitAdminProhibited(
   bytes: Uint8Array,
@@ -274,6 +274,34 @@ export function emitAdminProhibited(
   length: number,
   from: Uint32Array,
 ): number {
+  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x030d : 0x0101, 0);
+}
+
+/**
+ * Replaces the packet by the ICMP error that tells its sender the largest size that gets through: `mtu` bytes, 68
+ * to 65535 (ICMPv4 3/4, RFC 1191 §4; ICMPv6 2/0, RFC 4443 §3.2). Otherwise as `emitAdminProhibited`.
+ */
+export function emitPacketTooBig(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  length: number,
+  from: Uint32Array,
+  mtu: number,
+): number {
+  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0304 : 0x0200, mtu);
+}
+
+/** Builds the error around as much of the packet as may be quoted; `kind` is type and code, `word` what follows. */
+function emitError(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  length: number,
+  from: Uint32Array,
+  kind: number,
+  word: number,
+): number {
   if (!deservesError(view, at, length)) return 0;
   if (view.getUint8(at) >> 4 === 4) {
     const quoted = Math.min(length, ICMPV4_ERROR_MAX - IPV4_HEADER_BYTES - 8);
@@ -281,9 +309,9 @@ export function emitAdminProhibited(
     const icmp = at + IPV4_HEADER_BYTES;
     bytes.copyWithin(icmp + 8, at, at + quoted);
     writeIpv4Header(view, at, IPV4_HEADER_BYTES + 8 + quoted, 0, 0, PROTOCOL_ICMP, from[3], destination);
-    view.setUint16(icmp, 0x030d);
+    view.setUint16(icmp, kind);
     view.setUint16(icmp + 2, 0);
-    view.setUint32(icmp + 4, 0);
+    view.setUint32(icmp + 4, word);
     view.setUint16(icmp + 2, foldSum(sumWords(view, icmp, 8 + quoted, 0)));
     return IPV4_HEADER_BYTES + 8 + quoted;
   }
@@ -297,9 +325,9 @@ export function emitAdminProhibited(
   view.setUint32(at + 28, b);
   view.setUint32(at + 32, c);
   view.setUint32(at + 36, d);
-  view.setUint16(icmp, 0x0101);
+  view.setUint16(icmp, kind);
   view.setUint16(icmp + 2, 0);
-  view.setUint32(icmp + 4, 0);
+  view.setUint32(icmp + 4, word);
   view.setUint16(icmp + 2, transportChecksum(view, at, icmp, 8 + quoted, PROTOCOL_ICMPV6));
   return IPV6_HEADER_BYTES + 8 + quoted;
 }

@@ -17,7 +17,8 @@ import {
   transportAt,
 } from "../../src/wire/inner.ts";
 import { Reassembly } from "../../src/exit/reassembly.ts";
-import { type Host, introduce, udpPacket, World } from "../sim/world.ts";
+import type { Relay } from "../../src/relay.ts";
+import { type Host, udpPacket, World } from "../sim/world.ts";
 
 const options = {
   numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 500),
@@ -25,23 +26,12 @@ const options = {
 };
 
 /** A relay with one connected client, and genuine datagrams of every kind that passed between them. */
-function setting(): { world: World; server: Host; genuine: Uint8Array[] } {
+function setting(): { world: World; server: Host<Relay>; genuine: Uint8Array[] } {
   const world = new World(7);
   const genuine: Uint8Array[] = [];
   world.tap = (_from, _to, bytes) => (genuine.push(bytes.slice()), bytes);
-  const server = world.host("192.0.2.1:4433", {
-    ipv4: "10.66.0.1",
-    ipv6: "fd66::1",
-    destinations: {
-      allowLoopback: false,
-      allowLinkLocal: false,
-      allowPrivate: false,
-      allowPeers: false,
-      allow: [],
-    },
-  });
-  const client = world.host("198.51.100.7:5555", { ipv4: "10.66.0.2" });
-  introduce(client, server, ["10.66.0.2/32", "fd66::2/128"]);
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", ipv6: "fd66::1" });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2" });
   client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(200)));
   world.runFor(1_000_000);
   return { world, server, genuine };
@@ -69,8 +59,8 @@ function hostile(genuine: Uint8Array[]): fc.Arbitrary<Uint8Array> {
 Deno.test("fuzz: hostile datagrams change nothing and cost nothing", () => {
   const { world, server, genuine } = setting();
   const free = server.arena.free;
-  const peers = JSON.stringify(server.relay.peerSnapshots(world.nowUs));
-  const sessions = JSON.stringify(server.relay.sessionSnapshots(world.nowUs));
+  const peers = JSON.stringify(server.core.peerSnapshots(world.nowUs));
+  const sessions = JSON.stringify(server.core.sessionSnapshots(world.nowUs));
   fc.assert(
     fc.property(hostile(genuine), (bytes) => {
       if (genuine.some((one) => one.length === bytes.length && one.every((byte, i) => byte === bytes[i]))) {
@@ -78,8 +68,8 @@ Deno.test("fuzz: hostile datagrams change nothing and cost nothing", () => {
       }
       server.receive(bytes, "203.0.113.5:1234");
       assertEquals(server.arena.free, free);
-      assertEquals(JSON.stringify(server.relay.peerSnapshots(world.nowUs)), peers);
-      assertEquals(JSON.stringify(server.relay.sessionSnapshots(world.nowUs)), sessions);
+      assertEquals(JSON.stringify(server.core.peerSnapshots(world.nowUs)), peers);
+      assertEquals(JSON.stringify(server.core.sessionSnapshots(world.nowUs)), sessions);
     }),
     options,
   );
@@ -135,7 +125,7 @@ Deno.test("fuzz: inner readers and answers stay inside the packet and its slot",
           transportAt(view, GUARD, length);
           isFragment(view, GUARD, length);
           const made = act === 0
-            ? emitEchoReply(arena, view, GUARD, length)
+            ? emitEchoReply(view, GUARD, length)
             : act === 1
             ? emitTcpReset(view, GUARD, length)
             : emitAdminProhibited(arena, view, GUARD, length, words);
@@ -187,8 +177,8 @@ Deno.test("fuzz: a full burst of noise is refused row by row", () => {
     for (let row = 0; row < burst.count; row++) {
       world.random.fill(burst.bytes.subarray(burst.offset[row], burst.offset[row] + burst.length[row]));
     }
-    if (next === TO_PARSE) server.relay.ingest(burst, world.nowUs);
-    else server.relay.ingestInner(burst, world.nowUs);
+    if (next === TO_PARSE) server.core.ingest(burst, world.nowUs);
+    else server.core.ingestInner(burst, world.nowUs);
     burst.release();
     assertEquals(server.arena.free, 1024);
   }

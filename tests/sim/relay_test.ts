@@ -3,24 +3,16 @@
  * clients, clock jumps. Each failure names its seed.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { CLEAN, dial, type Host, introduce, udpPacket, World } from "./world.ts";
+import type { Client } from "../../src/client.ts";
+import type { Relay } from "../../src/relay.ts";
+import { CLEAN, CLOSED, dial, type Host, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
 
-function pair(world: World, keepaliveS = 0): { client: Host; server: Host } {
-  const server = world.host("192.0.2.1:4433", {
-    ipv4: "10.66.0.1",
-    destinations: {
-      allowLoopback: false,
-      allowLinkLocal: false,
-      allowPrivate: false,
-      allowPeers: false,
-      allow: [],
-    },
-  });
-  const client = world.host("198.51.100.7:5555", { ipv4: "10.66.0.2" });
-  introduce(client, server, ["10.66.0.2/32"], keepaliveS);
+function pair(world: World, keepaliveS = 0): { client: Host<Client>; server: Host<Relay> } {
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", keepaliveS });
   return { client, server };
 }
 
@@ -34,6 +26,14 @@ function numbers(host: Host): number[] {
   return host.delivered.map((packet) => new DataView(packet.buffer).getUint32(28));
 }
 
+function events(host: Host): [kind: string, peer: string][] {
+  const seen: [string, string][] = [];
+  for (let event = host.core.pollEvent(); event; event = host.core.pollEvent()) {
+    seen.push([event.kind, event.peer]);
+  }
+  return seen;
+}
+
 Deno.test(`sim: a handshake, then data both ways (seed ${SEED})`, () => {
   const world = new World(SEED);
   const { client, server } = pair(world);
@@ -44,7 +44,9 @@ Deno.test(`sim: a handshake, then data both ways (seed ${SEED})`, () => {
   world.runFor(SECOND);
   assertEquals(numbers(client), [2]);
   assertEquals(server.metrics.get("handshakes_completed"), 1);
-  assertEquals(server.relay.peerSnapshots(world.nowUs)[0].endpoint, client.endpoint);
+  const [snapshot] = server.core.peerSnapshots(world.nowUs);
+  assertEquals([snapshot.endpoint, snapshot.rttMs], [client.endpoint, 40]);
+  assertEquals(client.core.peerSnapshots(world.nowUs)[0].rttMs, 40);
 });
 
 Deno.test(`sim: a handshake gets through 40 % loss and bursts (seed ${SEED})`, () => {
@@ -76,7 +78,7 @@ Deno.test(`sim: ten minutes of traffic rekey without losing a packet (seed ${SEE
   assertEquals(new Set(numbers(server)).size, 6001);
   assertEquals(new Set(numbers(client)).size, 6000);
   assertGreater(client.metrics.get("handshakes_completed"), 4);
-  assert(server.relay.sessionSnapshots(world.nowUs).every((s) => s.ageS < 180));
+  assert(server.core.sessionSnapshots(world.nowUs).every((s) => s.ageS < 180));
 });
 
 Deno.test(`sim: keys older than REJECT_AFTER_TIME are gone, and the connection with them (seed ${SEED})`, () => {
@@ -84,10 +86,10 @@ Deno.test(`sim: keys older than REJECT_AFTER_TIME are gone, and the connection w
   const { client, server } = pair(world);
   client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(1)));
   world.runFor(2 * SECOND);
-  assertEquals(server.relay.peerSnapshots(world.nowUs)[0].connected, true);
+  assertEquals(server.core.peerSnapshots(world.nowUs)[0].connected, true);
   world.runFor(181 * SECOND);
-  assertEquals(server.relay.sessionSnapshots(world.nowUs), []);
-  assertEquals(server.relay.peerSnapshots(world.nowUs)[0].connected, false);
+  assertEquals(server.core.sessionSnapshots(world.nowUs), []);
+  assertEquals(server.core.peerSnapshots(world.nowUs)[0].connected, false);
 });
 
 Deno.test(`sim: the endpoint follows authentic packets only (seed ${SEED})`, () => {
@@ -98,7 +100,7 @@ Deno.test(`sim: the endpoint follows authentic packets only (seed ${SEED})`, () 
   client.endpoint = "203.0.113.9:6666";
   client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(2)));
   world.runFor(SECOND);
-  assertEquals(server.relay.peerSnapshots(world.nowUs)[0].endpoint, "203.0.113.9:6666");
+  assertEquals(server.core.peerSnapshots(world.nowUs)[0].endpoint, "203.0.113.9:6666");
   assertEquals(server.metrics.get("roamed"), 1);
   let kept: Uint8Array | undefined;
   world.tap = (_from, _to, bytes) => (kept ??= bytes.slice(), bytes);
@@ -110,7 +112,7 @@ Deno.test(`sim: the endpoint follows authentic packets only (seed ${SEED})`, () 
   server.receive(kept!, "203.0.113.66:1");
   assertEquals(server.metrics.dropped("forged"), 1);
   assertEquals(server.metrics.dropped("replayed"), 1);
-  assertEquals(server.relay.peerSnapshots(world.nowUs)[0].endpoint, "203.0.113.9:6666");
+  assertEquals(server.core.peerSnapshots(world.nowUs)[0].endpoint, "203.0.113.9:6666");
 });
 
 Deno.test(`sim: replay and reorder storms deliver each packet once (seed ${SEED})`, () => {
@@ -133,21 +135,14 @@ Deno.test(`sim: replay and reorder storms deliver each packet once (seed ${SEED}
 Deno.test(`sim: a thousand clients, each with its own answers (seed ${SEED})`, () => {
   const world = new World(SEED);
   world.limits = { ...world.limits, initiationsPerSecond: 5000 };
-  const server = world.host("192.0.2.1:4433", {
-    ipv4: "10.66.0.1",
-    destinations: {
-      allowLoopback: false,
-      allowLinkLocal: false,
-      allowPrivate: false,
-      allowPeers: false,
-      allow: [],
-    },
-  });
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
   const clients: Host[] = [];
   for (let i = 0; i < 1000; i++) {
     const ip = `10.66.${1 + (i >> 8)}.${i & 255}`;
-    const client = world.host(`198.51.${i >> 8}.${i & 255}:${1024 + i}`, { ipv4: ip, maxConnections: 4 });
-    introduce(client, server, [`${ip}/32`]);
+    const client = world.client(`198.51.${i >> 8}.${i & 255}:${1024 + i}`, server, {
+      ipv4: ip,
+      maxConnections: 4,
+    });
     client.send(udpPacket(ip, "8.8.8.8", payload(i)));
     clients.push(client);
   }
@@ -166,7 +161,7 @@ Deno.test(`sim: a wall clock set back does not make the client a replay (seed ${
   const { client, server } = pair(world);
   client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(1)));
   world.runFor(SECOND);
-  client.relay.setWallClock(1_600_000_000_000_000);
+  client.core.setWallClock(1_600_000_000_000_000);
   for (let i = 0; i < 200; i++) {
     client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(2)));
     world.runFor(SECOND);
@@ -177,10 +172,9 @@ Deno.test(`sim: a wall clock set back does not make the client a replay (seed ${
 
 Deno.test(`sim: max_connections refuses the next client and keeps the known ones (seed ${SEED})`, () => {
   const world = new World(SEED);
-  const server = world.host("192.0.2.1:4433", { ipv4: "10.66.0.1", maxConnections: 2 });
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", maxConnections: 2 });
   const clients = [2, 3, 4].map((n) => {
-    const client = world.host(`198.51.100.${n}:5000`, { ipv4: `10.66.0.${n}` });
-    introduce(client, server, [`10.66.0.${n}/32`]);
+    const client = world.client(`198.51.100.${n}:5000`, server, { ipv4: `10.66.0.${n}` });
     client.send(udpPacket(`10.66.0.${n}`, "8.8.8.8", payload(n)));
     world.runFor(SECOND);
     return client;
@@ -188,6 +182,7 @@ Deno.test(`sim: max_connections refuses the next client and keeps the known ones
   assertEquals(numbers(server), [2, 3]);
   assertGreater(server.metrics.dropped("max_connections"), 0);
   assertEquals(clients[0].metrics.get("handshakes_completed"), 1);
+  assertEquals(events(server).find(([kind]) => kind === "refused"), ["refused", "c-198.51.100.4:5000"]);
 });
 
 Deno.test(`sim: under a flood a proven client still gets in by its cookie (seed ${SEED})`, () => {
@@ -212,11 +207,53 @@ Deno.test(`sim: a removed peer is cut and nothing of it is left (seed ${SEED})`,
   const { client, server } = pair(world);
   client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(1)));
   world.runFor(SECOND);
-  assert(server.relay.removePeer(client.publicKey));
+  assert(server.core.removePeer(client.publicKey));
   client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(2)));
   world.runFor(SECOND);
   assertEquals(numbers(server), [1]);
   assertEquals(server.metrics.dropped("no_session"), 1);
-  assertEquals(server.relay.sessionSnapshots(world.nowUs), []);
+  assertEquals(server.core.sessionSnapshots(world.nowUs), []);
   assertEquals(server.arena.free, 1024);
+});
+
+Deno.test(`sim: what happens to a client can be read as events, and unread ones cost no memory (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  const { client, server } = pair(world);
+  const name = "c-198.51.100.7:5555";
+  client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(1)));
+  world.runFor(SECOND);
+  client.endpoint = "203.0.113.9:6666";
+  client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(2)));
+  world.runFor(200 * SECOND);
+  assertEquals(events(server), [["connected", name], ["roamed", name], ["disconnected", name]]);
+
+  client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(3)));
+  for (let i = 0; i < 1000; i++) {
+    client.endpoint = `203.0.113.9:${7000 + (i & 1)}`;
+    client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(i)));
+    world.runFor(100_000);
+  }
+  assertEquals(events(server).length, 256);
+});
+
+Deno.test(`sim: between peers, what is too big for the tunnel comes back as the size that fits (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  const server = world.relay("192.0.2.1:4433", {
+    ipv4: "10.66.0.1",
+    mtu: 1280,
+    destinations: { ...CLOSED, allowPeers: true },
+  });
+  const clients = [2, 3].map((n) => world.client(`198.51.100.${n}:5000`, server, { ipv4: `10.66.0.${n}` }));
+  for (const [i, client] of clients.entries()) {
+    client.send(udpPacket(`10.66.0.${2 + i}`, "8.8.8.8", payload(0)));
+  }
+  world.runFor(SECOND);
+  for (const size of [1252, 1253]) {
+    clients[0].send(udpPacket("10.66.0.2", "10.66.0.3", new Uint8Array(size)));
+  }
+  world.runFor(SECOND);
+  assertEquals(clients[1].delivered.map((packet) => packet.length), [1280]);
+  const [error] = clients[0].delivered;
+  assertEquals([error[9], error[20], error[21], error[26] << 8 | error[27]], [1, 3, 4, 1280]);
+  assertEquals(server.metrics.dropped("too_big"), 1);
 });

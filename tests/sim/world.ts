@@ -6,7 +6,9 @@
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import type { Primitives } from "../../src/codec/kernels.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import type { DestinationRules } from "../../src/ingress/mod.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
+import { Client, type Upstream } from "../../src/client.ts";
 import { Relay, type RelayOptions } from "../../src/relay.ts";
 import { base64 } from "../../src/session/associations.ts";
 import { type Limits, WIREGUARD_LIMITS } from "../../src/session/limits.ts";
@@ -20,6 +22,7 @@ import {
   TO_TRANSMIT,
   TO_TUNNEL,
 } from "../../src/vector/burst.ts";
+import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
 import { PROTOCOL_UDP, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
 
@@ -67,6 +70,17 @@ export const CLEAN: Channel = {
   leaveBad: 1,
 };
 
+/** Nothing but the public internet. */
+export const CLOSED: DestinationRules = {
+  allowLoopback: false,
+  allowLinkLocal: false,
+  allowPrivate: false,
+  allowPeers: false,
+  allow: [],
+};
+
+type ClientSettings = Partial<TunnelOptions> & { ipv4: string; keepaliveS?: number; presharedKey?: string };
+
 interface Flight {
   atUs: number;
   order: number;
@@ -76,8 +90,8 @@ interface Flight {
 }
 
 /** A core in the world, with what it delivered to its exit. */
-export class Host {
-  readonly relay: Relay;
+export class Host<Core extends Tunnel = Tunnel> {
+  readonly core: Core;
   readonly arena = new Arena(1024);
   readonly metrics = new Metrics();
   readonly publicKey: string;
@@ -88,12 +102,13 @@ export class Host {
   constructor(
     readonly world: World,
     public endpoint: string,
-    options: Partial<RelayOptions> & { ipv4: string },
+    options: Partial<TunnelOptions> & { ipv4: string },
+    make: (options: TunnelOptions) => Core,
   ) {
     const privateKey = new Uint8Array(32);
     world.random.fill(privateKey);
     const primitives: Primitives = options.primitives ?? nodeCrypto;
-    this.relay = new Relay({
+    this.core = make({
       arena: this.arena,
       metrics: this.metrics,
       primitives,
@@ -105,12 +120,11 @@ export class Host {
       mtu: 1420,
       maxConnections: 1100,
       rateLimitPerIp: 20,
-      destinations: undefined,
       worker: 0,
       unixOffsetUs: 1_700_000_000_000_000,
       ...options,
     });
-    this.publicKey = base64(this.relay.publicKey);
+    this.publicKey = base64(this.core.publicKey);
   }
 
   /** Hands a datagram in, as the port would. */
@@ -122,7 +136,7 @@ export class Host {
     const { address, port } = splitEndpoint(from);
     burst.address.set(address, 4 * row);
     burst.port[row] = port;
-    this.relay.ingest(burst, this.world.nowUs);
+    this.core.ingest(burst, this.world.nowUs);
     this.#drain();
   }
 
@@ -132,13 +146,13 @@ export class Host {
     const row = burst.grow(packet.length, TO_TUNNEL);
     if (row < 0) throw new Error("the host's arena leaks: no slot is free");
     burst.bytes.set(packet, burst.offset[row]);
-    this.relay.ingestInner(burst, this.world.nowUs);
+    this.core.ingestInner(burst, this.world.nowUs);
     this.#drain();
   }
 
   /** Lets the core act on the time. */
   tick(): void {
-    this.relay.handleTimeout(this.world.nowUs);
+    this.core.handleTimeout(this.world.nowUs);
     this.#drain();
   }
 
@@ -153,7 +167,7 @@ export class Host {
         } else if (burst.next[row] === TO_EXIT) this.delivered.push(packet);
       }
       burst.release();
-    } while (this.relay.pollTransmit(burst, this.world.nowUs) > 0);
+    } while (this.core.pollTransmit(burst, this.world.nowUs) > 0);
     if (burst.count > BURST_CAPACITY) throw new Error("burst overran");
   }
 }
@@ -175,9 +189,26 @@ export class World {
     this.random = new Random(seed);
   }
 
-  host(endpoint: string, options: Partial<RelayOptions> & { ipv4: string }): Host {
-    const host = new Host(this, endpoint, options);
+  relay(endpoint: string, options: Partial<RelayOptions> & { ipv4: string }): Host<Relay> {
+    const destinations = options.destinations ?? CLOSED;
+    const make = (all: TunnelOptions) => new Relay({ ...all, destinations });
+    const host = new Host(this, endpoint, options, make);
     this.hosts.push(host);
+    return host;
+  }
+
+  /** A client of `relay`, known to it by `ipv4`, already dialling. It takes every address to be behind the relay. */
+  client(
+    endpoint: string,
+    relay: Host<Relay>,
+    { keepaliveS, presharedKey, ...options }: ClientSettings,
+  ): Host<Client> {
+    const upstream: Upstream = { publicKey: relay.publicKey, persistentKeepaliveS: keepaliveS, presharedKey };
+    const host = new Host(this, endpoint, options, (all) => new Client(all, upstream));
+    this.hosts.push(host);
+    const allowedIps = [`${options.ipv4}/32`];
+    relay.core.addPeer({ name: `c-${endpoint}`, publicKey: host.publicKey, allowedIps, presharedKey });
+    dial(host, relay);
     return host;
   }
 
@@ -204,7 +235,7 @@ export class World {
       const flightUs = this.#flights.length > 0 ? this.#flights[0].atUs : Infinity;
       let due: Host | undefined, dueUs = Infinity;
       for (const host of this.hosts) {
-        const t = host.relay.pollTimeout();
+        const t = host.core.pollTimeout();
         if (t < dueUs) [due, dueUs] = [host, t];
       }
       if (Math.min(flightUs, dueUs) > untilUs) break;
@@ -257,36 +288,10 @@ export class World {
   }
 }
 
-/** Makes `client` and `server` peers of each other; the client routes everything to the server. */
-export function introduce(
-  client: Host,
-  server: Host,
-  allowedIps: string[],
-  keepaliveS = 0,
-  presharedKey?: string,
-): void {
-  const created = "2026-01-01T00:00:00Z";
-  server.relay.addPeer({
-    name: `c-${client.endpoint}`,
-    publicKey: client.publicKey,
-    allowedIps,
-    created,
-    presharedKey,
-  });
-  client.relay.addPeer({
-    name: "relay",
-    publicKey: server.publicKey,
-    allowedIps: ["0.0.0.0/0", "::/0"],
-    created,
-    presharedKey,
-  }, keepaliveS);
-  dial(client, server);
-}
-
 /** Points the client at the server's present endpoint. */
-export function dial(client: Host, server: Host): void {
+export function dial(client: Host<Client>, server: Host): void {
   const { text, port } = splitEndpoint(server.endpoint);
-  client.relay.connect(server.publicKey, text, port, client.world.nowUs);
+  client.core.connect(text, port, client.world.nowUs);
   client.tick();
 }
 

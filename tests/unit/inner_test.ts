@@ -8,6 +8,7 @@ import { formatAddress, parseAddress } from "../../src/wire/address.ts";
 import {
   emitAdminProhibited,
   emitEchoReply,
+  emitPacketTooBig,
   emitTcpReset,
   foldSum,
   innerLength,
@@ -203,7 +204,7 @@ Deno.test("inner: checksums are RFC 1071's", () => {
 Deno.test("inner: an echo request becomes its reply", () => {
   const request = v4(1, "0800 0000 1234 0007 68656c6c6f");
   const old = place(request);
-  assertEquals(emitEchoReply(old.bytes, old.view, AT, old.length), old.length);
+  assertEquals(emitEchoReply(old.view, AT, old.length), old.length);
   const reply = lift(old.bytes, old.length, 0);
   assertEquals(reply.slice(12, 20), hex("c0000201 0a420002"));
   assertEquals(reply.slice(20, 22), hex("0000"));
@@ -212,7 +213,7 @@ Deno.test("inner: an echo request becomes its reply", () => {
 
   const asked = v6(58, "8000 0000 1234 0007 68656c6c6f");
   const next = place(asked);
-  assertEquals(emitEchoReply(next.bytes, next.view, AT, next.length), next.length);
+  assertEquals(emitEchoReply(next.view, AT, next.length), next.length);
   const answer = lift(next.bytes, next.length, 0);
   assertEquals(answer.slice(8, 40), hex(V6_DESTINATION + V6_SOURCE));
   assertEquals(answer.slice(40, 42), hex("8100"));
@@ -233,7 +234,7 @@ Deno.test("inner: what is no whole echo request gets no reply and stays as it wa
     ]
   ) {
     const { bytes, view, length } = place(packet);
-    assertEquals(emitEchoReply(bytes, view, AT, length), 0);
+    assertEquals(emitEchoReply(view, AT, length), 0);
     assertEquals(lift(bytes, length, 0), packet);
   }
 });
@@ -326,6 +327,23 @@ Deno.test("inner: an ICMP error quotes what the RFCs allow, at every length", ()
     assertEquals(naiveTransportChecksum(refusal, 58), 0);
     assertEquals(refusal.slice(48), next.slice(0, whole - 48));
   }
+});
+
+Deno.test("inner: packet too big names the MTU where each version has it", () => {
+  const gateway = parseAddress("10.66.0.1")!, gatewayV6 = parseAddress("fd66::1")!;
+  const old = v4(132, "5a".repeat(1400)), next = v6(132, "5a".repeat(1400));
+  const four = place(old), six = place(next);
+  const total = emitPacketTooBig(four.bytes, four.view, AT, old.length, gateway, 1280);
+  const error = lift(four.bytes, total, old.length);
+  assertEquals(error.slice(20, 22), hex("0304"));
+  assertEquals(error.slice(24, 28), hex("00000500"));
+  assertEquals([naiveChecksum(error.slice(0, 20)), naiveChecksum(error.slice(20))], [0, 0]);
+
+  const whole = emitPacketTooBig(six.bytes, six.view, AT, next.length, gatewayV6, 1280);
+  const refusal = lift(six.bytes, whole, next.length);
+  assertEquals(refusal.slice(40, 42), hex("0200"));
+  assertEquals(refusal.slice(44, 48), hex("00000500"));
+  assertEquals(naiveTransportChecksum(refusal, 58), 0);
 });
 
 Deno.test("inner: ICMP errors answer neither errors, later fragments, nor what is not one host's", () => {

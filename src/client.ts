@@ -1,0 +1,45 @@
+/**
+ * The core in the client's role: one relay as the only peer, to which every inner packet goes and from which every
+ * inner packet is taken. Sans-IO, as tunnel.ts. Invariant: nothing is sent before `connect` has named the relay's
+ * endpoint.
+ */
+import { Tunnel, type TunnelOptions } from "./tunnel.ts";
+import { parseAddress } from "./wire/address.ts";
+
+/** The relay as its client knows it. */
+export interface Upstream {
+  /** 44 characters of base64. */
+  publicKey: string;
+  /** 44 characters of base64. Secret. */
+  presharedKey?: string;
+  /** Inner prefixes that are reached through it; everything by default. */
+  allowedIps?: string[];
+  /** Seconds between packets that keep a NAT open; 0, the default, for none. */
+  persistentKeepaliveS?: number;
+}
+
+export class Client extends Tunnel {
+  readonly #upstream: string;
+
+  /** Throws, with the reason, when a key or prefix of `upstream` is malformed. */
+  constructor(options: TunnelOptions, upstream: Upstream) {
+    super(options, 1, undefined);
+    this.#upstream = upstream.publicKey;
+    const { publicKey, presharedKey, allowedIps = ["0.0.0.0/0", "::/0"], persistentKeepaliveS = 0 } =
+      upstream;
+    this.addPeer({ name: "relay", publicKey, presharedKey, allowedIps }, persistentKeepaliveS);
+  }
+
+  /** Names the relay's outer endpoint, first or anew, and starts a handshake. Throws when it is no address. */
+  connect(address: string, port: number, nowUs: number): void {
+    const words = parseAddress(address);
+    const peer = this.peers.find(this.#upstream);
+    if (!peer) throw new Error("connect: this client was closed");
+    if (!words || !Number.isInteger(port) || port < 1 || port > 65535) {
+      throw new Error(`connect: "${address}" port ${port} is not an address and a UDP port`);
+    }
+    this.associations.setEndpoint(peer.id, words, port);
+    this.associations.initiate(peer.id);
+    this.associations.startKeepalive(peer, nowUs);
+  }
+}

@@ -1,0 +1,37 @@
+/**
+ * What happened to peers, for people to read: a ring of numbers, so that noting an event on the hot path allocates
+ * nothing. Invariant: memory is fixed; when nobody reads, the oldest events are lost and counted.
+ */
+
+/** Kinds, in the order of their codes. */
+export const EVENT_KINDS = ["connected", "disconnected", "roamed", "refused"] as const;
+
+export type EventKind = (typeof EVENT_KINDS)[number];
+
+const CAPACITY = 256;
+
+export class EventRing {
+  readonly #entries = new Uint32Array(2 * CAPACITY);
+  #written = 0;
+  #read = 0;
+  /** Events that were overwritten before anyone read them. */
+  lost = 0;
+
+  /** Notes an event of the peer with this id. Hot: no allocation. */
+  push(kind: EventKind, id: number): void {
+    if (this.#written - this.#read === CAPACITY) {
+      this.#read++;
+      this.lost++;
+    }
+    const at = 2 * (this.#written++ % CAPACITY);
+    this.#entries[at] = EVENT_KINDS.indexOf(kind);
+    this.#entries[at + 1] = id;
+  }
+
+  /** The oldest unread event, or undefined. */
+  take(): { kind: EventKind; id: number } | undefined {
+    if (this.#read === this.#written) return undefined;
+    const at = 2 * (this.#read++ % CAPACITY);
+    return { kind: EVENT_KINDS[this.#entries[at]], id: this.#entries[at + 1] };
+  }
+}

@@ -1,0 +1,278 @@
+/**
+ * What both roles share: peers, sessions and the two routes over bursts, sans-IO. Invariant: time, randomness and
+ * packets come in as arguments and go out as rows; after every call the caller drains `pollTransmit`. It opens
+ * no socket, reads no clock, knows no exit and does not say who its peers are.
+ */
+import type { Aead, Primitives } from "./codec/kernels.ts";
+import { egress, type EgressContext } from "./egress/mod.ts";
+import { type DestinationPolicy, ingress, type IngressContext } from "./ingress/mod.ts";
+import { DROP, type Metrics } from "./metrics.ts";
+import { Admission } from "./session/admission.ts";
+import { Associations } from "./session/associations.ts";
+import { CookieJar } from "./session/cookie.ts";
+import type { EventKind } from "./session/events.ts";
+import type { Limits } from "./session/limits.ts";
+import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import { PeerTable } from "./session/peers.ts";
+import { SessionTable } from "./session/table.ts";
+import { type Arena, NONE } from "./vector/arena.ts";
+import { type Burst, DONE, FIRST_DROP } from "./vector/burst.ts";
+import { formatEndpoint, parseAddress } from "./wire/address.ts";
+
+export interface TunnelOptions {
+  arena: Arena;
+  metrics: Metrics;
+  primitives: Primitives;
+  /** Makes the transport kernel for so many session rows. */
+  makeAead: (rows: number) => Aead;
+  random: (bytes: Uint8Array) => void;
+  limits: Limits;
+  /** 32 bytes; copied. Secret. */
+  privateKey: Uint8Array;
+  /** This end's own inner addresses, as text. */
+  ipv4: string;
+  ipv6: string | undefined;
+  /** Largest inner packet, bytes. */
+  mtu: number;
+  maxConnections: number;
+  /** Handshakes a second that one proven source may start. */
+  rateLimitPerIp: number;
+  /** 0 to 15: the top bits of receiver indices. */
+  worker: number;
+  /** Wall clock minus monotonic clock, microseconds. */
+  unixOffsetUs: number;
+}
+
+const KEY_BYTES = 32;
+
+/** What a tunnel needs to know of a peer; a stored record has it all. */
+export type PeerKeys = Pick<PeerRecord, "name" | "publicKey" | "presharedKey" | "allowedIps">;
+
+/** Something that people may want to read in a log. */
+export interface TunnelEvent {
+  kind: EventKind;
+  /** The peer's name. */
+  peer: string;
+  /** Where its last authentic packet came from; a client's address, so redact it. */
+  endpoint: string;
+}
+
+export class Tunnel {
+  readonly publicKey: Uint8Array;
+  protected readonly peers: PeerTable;
+  protected readonly table: SessionTable;
+  protected readonly admission: Admission;
+  protected readonly associations: Associations;
+  protected readonly ingressContext: IngressContext;
+  readonly #o: TunnelOptions;
+  readonly #egress: EgressContext;
+  readonly #release: (slot: number) => void;
+
+  /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
+  constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
+    this.#o = options;
+    const { primitives, metrics, random, limits } = options;
+    const staticPrivate = options.privateKey.slice();
+    this.publicKey = primitives.publicKey(staticPrivate);
+    const word = new Uint32Array(1);
+    const wordBytes = new Uint8Array(word.buffer);
+    const randomWord = () => {
+      random(wordBytes);
+      return word[0];
+    };
+    // Three epochs and a pending handshake for each connection, and room for refusals in flight.
+    const rows = Math.min(1 << 18, 4 * options.maxConnections + 256);
+    const aead = options.makeAead(rows);
+    this.peers = new PeerTable(peerCapacity);
+    this.table = new SessionTable(rows, options.worker, aead, randomWord);
+    this.admission = new Admission(limits.initiationsPerSecond, options.rateLimitPerIp, randomWord());
+    this.associations = new Associations({
+      staticPrivate,
+      staticPublic: this.publicKey,
+      primitives,
+      random,
+      limits,
+      peers: this.peers,
+      table: this.table,
+      admission: this.admission,
+      maxConnections: options.maxConnections,
+      drop: DROP,
+      count: (name) => metrics.add(name, 1),
+      unixOffsetUs: options.unixOffsetUs,
+    });
+    const ownIpv4 = parseAddress(options.ipv4);
+    if (!ownIpv4) throw new Error(`tunnel: "${options.ipv4}" is not an IPv4 address`);
+    const shared = {
+      table: this.table,
+      peers: this.peers,
+      associations: this.associations,
+      aead,
+      metrics,
+      ownIpv4,
+      ownIpv6: options.ipv6 === undefined ? undefined : parseAddress(options.ipv6),
+      words: new Uint32Array(4),
+    };
+    this.ingressContext = { ...shared, policy };
+    this.#egress = { ...shared, mtu: options.mtu };
+    this.#release = (slot) => options.arena.release(slot);
+  }
+
+  /** Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, or ended. */
+  ingest(burst: Burst, nowUs: number): void {
+    ingress(burst, this.ingressContext, nowUs);
+    egress(burst, this.#egress, nowUs);
+    this.#count(burst);
+  }
+
+  /** Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT or ended. */
+  ingestInner(burst: Burst, nowUs: number): void {
+    egress(burst, this.#egress, nowUs);
+    this.#count(burst);
+  }
+
+  /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns how many. Call until it returns 0. */
+  pollTransmit(burst: Burst, nowUs: number): number {
+    const added = this.associations.pollTransmit(burst, nowUs);
+    if (added > 0) egress(burst, this.#egress, nowUs);
+    return added;
+  }
+
+  /** When `handleTimeout` is next due, in microseconds, or Infinity. */
+  pollTimeout(): number {
+    return this.associations.timers.nextUs;
+  }
+
+  handleTimeout(nowUs: number): void {
+    this.associations.handleTimeout(nowUs, this.#release);
+    const { metrics } = this.#o;
+    metrics.set("sessions", this.table.count);
+    metrics.set("connections", this.associations.connections);
+    metrics.set("under_load", this.admission.loaded(nowUs) ? 1 : 0);
+  }
+
+  /**
+   * Adds a peer. Throws with the reason when its key or prefixes are malformed, taken, or the relay's own.
+   * @param persistentKeepaliveS 0 for none; a client keeps its NAT open with 25.
+   */
+  addPeer(record: PeerKeys, persistentKeepaliveS = 0): void {
+    const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
+    const presharedKey = decodePresharedKey(record);
+    const staticSecret = this.#o.primitives.sharedSecret(this.#o.privateKey, publicKey);
+    if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
+    this.peers.add({
+      name: record.name,
+      publicKeyText: record.publicKey,
+      publicKey,
+      presharedKey,
+      staticSecret,
+      allowedIps: record.allowedIps,
+      jar: new CookieJar(publicKey, this.#o.limits.cookieUs),
+      persistentKeepaliveUs: persistentKeepaliveS * 1_000_000,
+    });
+  }
+
+  /** Cuts the peer's sessions and forgets it; false when there is none with this key. */
+  removePeer(publicKeyText: string): boolean {
+    const peer = this.peers.find(publicKeyText);
+    if (!peer) return false;
+    this.associations.end(peer, this.#release);
+    this.peers.remove(peer);
+    return true;
+  }
+
+  /** Follows a jump of the wall clock; sessions live on the monotonic one and do not notice. */
+  setWallClock(unixOffsetUs: number): void {
+    this.associations.unixOffsetUs = unixOffsetUs;
+  }
+
+  /** The oldest event that was not read yet, or undefined. Events of a peer that is gone are skipped. */
+  pollEvent(): TunnelEvent | undefined {
+    const { address, port } = this.peers;
+    for (let event = this.associations.events.take(); event; event = this.associations.events.take()) {
+      const peer = this.peers.get(event.id);
+      if (!peer) continue;
+      return {
+        kind: event.kind,
+        peer: peer.name,
+        endpoint: formatEndpoint(address, 4 * event.id, port[event.id]),
+      };
+    }
+    return undefined;
+  }
+
+  peerSnapshots(nowUs: number): PeerSnapshot[] {
+    const { port, address, bytesReceived, bytesSent, drops, current } = this.peers;
+    const { replay } = this.table;
+    return this.peers.all().map((peer) => {
+      const { id } = peer;
+      const epoch = current[id];
+      const seen = epoch === NONE ? 0 : replay.highest[epoch] + 1;
+      return {
+        name: peer.name,
+        publicKey: peer.publicKeyText,
+        allowedIps: [...peer.allowedIps],
+        endpoint: port[id] === 0 ? undefined : formatEndpoint(address, 4 * id, port[id]),
+        lastHandshakeAgeS: peer.lastHandshakeUs === -Infinity
+          ? undefined
+          : (nowUs - peer.lastHandshakeUs) / 1e6,
+        connected: peer.connected,
+        bytesReceived: bytesReceived[id],
+        bytesSent: bytesSent[id],
+        drops: drops[id],
+        lossRatio: seen > 0 ? 1 - replay.accepted[epoch] / seen : undefined,
+        rttMs: peer.handshakeRttUs < 0 ? undefined : peer.handshakeRttUs / 1000,
+      };
+    });
+  }
+
+  sessionSnapshots(nowUs: number): SessionSnapshot[] {
+    const table = this.table;
+    const rows: SessionSnapshot[] = [];
+    for (const peer of this.peers.all()) {
+      for (const epoch of ["next", "current", "previous"] as const) {
+        const row = this.peers[epoch][peer.id];
+        if (row === NONE) continue;
+        rows.push({
+          peer: peer.name,
+          epoch,
+          receiverIndex: table.receiverIndex[row],
+          ageS: (nowUs - table.bornUs[row]) / 1e6,
+          initiator: table.initiator[row] === 1,
+          packetsSent: table.sendCounter[row],
+          highestCounterReceived: table.replay.highest[row],
+        });
+      }
+    }
+    return rows;
+  }
+
+  /** Ends every session and wipes every key. Nothing can be done with it afterwards. */
+  close(): void {
+    for (const peer of this.peers.all()) this.removePeer(peer.publicKeyText);
+  }
+
+  #count(burst: Burst): void {
+    const { count, next } = burst;
+    const { metrics } = this.#o;
+    for (let row = 0; row < count; row++) {
+      if (next[row] < FIRST_DROP) continue;
+      metrics.drop(next[row]);
+      next[row] = DONE; // counted once, whatever route the burst takes next
+    }
+    metrics.add("bursts", 1);
+  }
+}
+
+/** The record's preshared key, 32 bytes, all zero when it has none (whitepaper §5.2). Throws as `addPeer`. */
+export function decodePresharedKey({ name, presharedKey }: PeerKeys): Uint8Array {
+  return presharedKey === undefined
+    ? new Uint8Array(KEY_BYTES)
+    : decodeKey(presharedKey, `peer ${name}: preshared key`);
+}
+
+function decodeKey(text: string, what: string): Uint8Array {
+  if (!/^[A-Za-z0-9+/]{43}=$/.test(text)) {
+    throw new Error(`${what} is not 32 bytes of base64 (44 characters)`);
+  }
+  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+}
