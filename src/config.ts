@@ -416,7 +416,11 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   return deepFreeze(config);
 }
 
+/** JavaScript takes an assignment to this name for something else, so that the parser loses the key in silence. */
+const LOST_KEY = /^[^#=\n]*\b__proto__\b[^#=\n]*=/m;
+
 function parseToml(text: string, file: string): Record<string, unknown> {
+  if (LOST_KEY.test(text)) throw new ConfigError(`${file}: __proto__: unknown key; remove it`);
   try {
     return parse(text.replace(/^\uFEFF/, ""));
   } catch (error) {

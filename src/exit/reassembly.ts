@@ -1,11 +1,12 @@
 /**
  * Puts inner fragments together (RFC 791 §3.2, RFC 8200 §4.5) for an exit that can send only whole datagrams.
- * Invariant: at most 64 datagrams of at most 16 KB wait, 15 s each, oldest out first; fragments that overlap
- * or contradict each other about the end discard their datagram (RFC 5722).
+ * Invariant: at most 256 datagrams of at most 16 KB wait, 16 of them from one source, 15 s each, oldest out
+ * first; fragments that overlap or contradict each other about the end discard their datagram (RFC 5722).
  */
 import { fragmentHeader, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES } from "../wire/inner.ts";
 
-const DATAGRAMS_MAX = 64;
+const DATAGRAMS_MAX = 256;
+const DATAGRAMS_PER_SOURCE = 16;
 const BYTES_MAX = 16384;
 const PIECES_MAX = 64;
 const TIMEOUT_US = 15_000_000;
@@ -16,6 +17,7 @@ interface Partial {
   pieces: { at: number; bytes: Uint8Array }[];
   total: number;
   startedUs: number;
+  source: string;
 }
 
 export class Reassembly {
@@ -34,13 +36,14 @@ export class Reassembly {
     if (at + body.length > BYTES_MAX || (more && body.length % 8 !== 0) || body.length === 0) {
       return undefined;
     }
+    const source = v4 ? `${view.getUint32(12)}` : packet.slice(8, 24).join();
     const key = v4
-      ? `4 ${view.getUint32(12)} ${view.getUint32(16)} ${view.getUint16(4)} ${packet[9]}`
-      : `6 ${packet.slice(8, 40).join()} ${view.getUint32(found + 4)}`;
+      ? `${source} ${view.getUint32(16)} ${view.getUint16(4)} ${packet[9]}`
+      : `${source} ${packet.slice(24, 40).join()} ${view.getUint32(found + 4)}`;
     let partial = this.#partials.get(key);
     if (!partial) {
-      if (this.#partials.size >= DATAGRAMS_MAX) this.#partials.delete(this.#partials.keys().next().value!);
-      partial = { header: undefined, pieces: [], total: -1, startedUs: nowUs };
+      this.#makeRoom(source);
+      partial = { header: undefined, pieces: [], total: -1, startedUs: nowUs, source };
       this.#partials.set(key, partial);
     }
     const end = at + body.length;
@@ -63,6 +66,14 @@ export class Reassembly {
     if (!partial.header || have !== partial.total) return undefined;
     this.#partials.delete(key);
     return join(partial.header, partial, v4);
+  }
+
+  /** A source that has its share loses its own oldest, so that no client can push out another's. */
+  #makeRoom(source: string): void {
+    const own: string[] = [];
+    for (const [key, partial] of this.#partials) if (partial.source === source) own.push(key);
+    if (own.length >= DATAGRAMS_PER_SOURCE) this.#partials.delete(own[0]);
+    else if (this.#partials.size >= DATAGRAMS_MAX) this.#partials.delete(this.#partials.keys().next().value!);
   }
 
   expire(nowUs: number): void {

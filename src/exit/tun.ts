@@ -158,6 +158,14 @@ class TunHost {
       wanted["net/ipv6/conf/all/forwarding"] = "1";
     }
     await this.#setSysctls(wanted);
+    for (const { family, table, chain } of await foreignForwardDrops()) {
+      this.#o.log(
+        "warning",
+        `another firewall drops what is forwarded (chain ${family} ${table} ${chain}, policy drop): clients reach ` +
+          `nothing until it lets ${name} pass: nft insert rule ${family} ${table} ${chain} iifname ${name} accept; ` +
+          `nft insert rule ${family} ${table} ${chain} oifname ${name} ct state established,related accept`,
+      );
+    }
   }
 
   /** Restores settings and removes rules; the device goes with its descriptor. */
@@ -189,6 +197,10 @@ class TunHost {
   }
 
   async #restoreSysctls(): Promise<void> {
+    if (await this.#isRivalForwarding()) {
+      this.#o.log("info", "forwarding stays on: another relay on this host needs it");
+      return;
+    }
     try {
       const { sysctls } = JSON.parse(await Deno.readTextFile(this.#record)) as CrashRecord;
       restoreSysctls(sysctls);
@@ -196,6 +208,11 @@ class TunHost {
     } catch {
       // No record: nothing was changed.
     }
+  }
+
+  async #isRivalForwarding(): Promise<boolean> {
+    const tables = await run("nft", ["list", "tables", "inet"]).catch(() => "");
+    return [...tables.matchAll(/^table inet (oxrelay_\S+)$/gm)].some(([, table]) => table !== this.#table);
   }
 
   /** One transaction. The input chain lets tunnel clients ping the relay and reach nothing else on it. */
@@ -384,6 +401,17 @@ async function run(program: string, args: string[], input?: string): Promise<str
   const text = new TextDecoder();
   if (success) return text.decode(stdout);
   throw new Error(`${program} ${args.join(" ")}: ${text.decode(stderr).trim().split("\n")[0]}`);
+}
+
+/** Chains of others that drop what no rule of theirs accepts; an accept in our own table cannot overrule them. */
+async function foreignForwardDrops(): Promise<{ family: string; table: string; chain: string }[]> {
+  const listed = await run("nft", ["-j", "list", "chains"]).catch(() => "{}");
+  const { nftables = [] } = JSON.parse(listed) as { nftables?: { chain?: Record<string, unknown> }[] };
+  return nftables.flatMap(({ chain }) =>
+    chain?.hook === "forward" && chain.policy === "drop"
+      ? [{ family: String(chain.family), table: String(chain.table), chain: String(chain.name) }]
+      : []
+  );
 }
 
 async function defaultIpv6Devices(): Promise<string[]> {

@@ -37,6 +37,7 @@ async function exit(
   kind: "tun" | "userspace",
   pings: string[] = [],
   state = "state",
+  device = DEVICE,
 ): Promise<Background> {
   const directory = network.directory;
   const child = network.spawn("relay", [
@@ -51,7 +52,7 @@ async function exit(
     "--allow-ffi=/lib/x86_64-linux-gnu/libc.so.6,/lib/aarch64-linux-gnu/libc.so.6",
     CHILD,
     kind,
-    DEVICE,
+    device,
     `${directory}/${state}`,
     ...pings,
   ]);
@@ -182,6 +183,41 @@ Deno.test({
       assertEquals(await forwarding(network), "1 1");
       assertEquals(await first.stop("SIGTERM"), 0);
       assertEquals(await forwarding(network), "0 0");
+    }),
+});
+
+Deno.test({
+  name: "tun exit: two relays on one host, and forwarding lasts as long as the last that needs it",
+  ...NEEDS,
+  fn: () =>
+    inNetwork(async (network) => {
+      const first = await exit(network, "tun");
+      const second = await exit(network, "tun", [], "state2", "oxrelay8");
+      assertEquals(await first.stop("SIGTERM"), 0);
+      assertStringIncludes(first.said, "forwarding stays on");
+      assertEquals(await forwarding(network), "1 1");
+      assertEquals(await second.stop("SIGTERM"), 0);
+      const again = await exit(network, "tun");
+      assertEquals(await again.stop("SIGTERM"), 0);
+      assertEquals(await forwarding(network), "0 0", "the first's record of what was before");
+    }),
+});
+
+Deno.test({
+  name: "tun exit: a firewall that drops what is forwarded is named, with the rules that open it",
+  ...NEEDS,
+  fn: () =>
+    inNetwork(async (network) => {
+      await network.must("relay", ["nft", "-f", "-"], {
+        input: "table ip filter { chain FORWARD { type filter hook forward priority 0; policy drop; }; }",
+      });
+      const tun = await exit(network, "tun", [SERVER]);
+      assertStringIncludes(tun.said, `${SERVER}: nothing`);
+      const remedy = /policy drop\).*pass: (nft insert [^;]+); (nft insert .*accept)/.exec(tun.said);
+      assert(remedy, tun.said);
+      for (const line of remedy.slice(1)) await network.must("relay", line.split(" "));
+      await tun.stop("SIGTERM");
+      assertStringIncludes((await exit(network, "tun", [SERVER])).said, "pong 1");
     }),
 });
 

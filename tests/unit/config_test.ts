@@ -117,7 +117,7 @@ Deno.test("config: each mistake has its sentence", () => {
 
 Deno.test("config: all mistakes are told at once, and inherited names are no keys", () => {
   assertEquals(refusal(`listn = 1\nmtu = 1`).split("\n").length, 2);
-  for (const key of ["constructor", "toString", "hasOwnProperty"]) {
+  for (const key of ["constructor", "toString", "hasOwnProperty", "__proto__", '"__proto__"']) {
     assertMatch(refusal(`${key} = 1`), /unknown key/);
     assertMatch(refusal(`[destinations]\n${key} = 1`), /unknown key/);
   }

@@ -421,9 +421,9 @@ Deno.test("userspace: an answer too long to carry is dropped, never cut short", 
 });
 
 /** One raw IPv4 fragment; offsets and sizes in bytes. */
-function piece(at: number, size: number, more: boolean, identification = 1, fill = 0): Uint8Array {
-  const bytes = new Uint8Array(20 + size).fill(fill, 20);
-  const source = parseAddress(ALICE)![3], destination = parseAddress(LOOPBACK)![3];
+function piece(at: number, size: number, more: boolean, identification = 1, from = ALICE): Uint8Array {
+  const bytes = new Uint8Array(20 + size);
+  const source = parseAddress(from)![3], destination = parseAddress(LOOPBACK)![3];
   const flags = (more ? 0x2000 : 0) | (at >> 3);
   const view = new DataView(bytes.buffer);
   writeIpv4Header(view, 0, bytes.length, identification, flags, PROTOCOL_UDP, source, destination);
@@ -452,7 +452,7 @@ Deno.test("reassembly: fragments that overlap or contradict each other discard t
   }
 });
 
-Deno.test("reassembly: waits no longer than 15 s and for no more than 64 datagrams", () => {
+Deno.test("reassembly: waits no longer than 15 s, for no more than 16 datagrams of a source and 256 in all", () => {
   const joiner = new Reassembly();
   joiner.add(piece(0, 8, true, 1), 0);
   joiner.expire(14.9e6);
@@ -460,10 +460,20 @@ Deno.test("reassembly: waits no longer than 15 s and for no more than 64 datagra
   joiner.add(piece(0, 8, true, 2), 0);
   joiner.expire(15e6);
   assertEquals(joiner.add(piece(8, 8, false, 2), 15e6), undefined);
+  const greedy = new Reassembly();
+  greedy.add(piece(0, 8, true, 7, "10.66.0.9"), 0);
+  for (let i = 0; i < 1000; i++) greedy.add(piece(0, 8, true, i), 0);
+  assertEquals(greedy.add(piece(8, 8, false, 984), 0)?.length, 36);
+  assertEquals(
+    greedy.add(piece(8, 8, false, 983), 0),
+    undefined,
+    "a source that has 16 loses its own oldest",
+  );
+  assertEquals(greedy.add(piece(8, 8, false, 7, "10.66.0.9"), 0)?.length, 36, "and nobody else's");
   const crowded = new Reassembly();
-  for (let i = 0; i < 65; i++) crowded.add(piece(0, 8, true, i), 0);
-  assertEquals(crowded.add(piece(8, 8, false, 64), 0)?.length, 36);
-  assertEquals(crowded.add(piece(8, 8, false, 0), 0), undefined, "the oldest had to go");
+  for (let i = 0; i < 257; i++) crowded.add(piece(0, 8, true, 1, `10.66.${i >> 8}.${i & 255}`), 0);
+  assertEquals(crowded.add(piece(8, 8, false, 1, "10.66.1.0"), 0)?.length, 36);
+  assertEquals(crowded.add(piece(8, 8, false, 1, "10.66.0.0"), 0), undefined, "the oldest had to go");
 });
 
 Deno.test("reassembly: a datagram longer than 16 KB is never put together", () => {
