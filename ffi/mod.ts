@@ -1,8 +1,8 @@
 /**
- * The only door to native code: one table of C functions, loaded once. For now that is the C library, for the
- * TUN device and ping sockets, which Deno has no call for. Invariant: every pointer that crosses is to memory
- * that the caller keeps alive for the call. Buffers cross, never
- * raw pointers: those, and errno, would need the permission to load any library.
+ * The only door to native code: it opens libraries, each with one table of functions. Here is the C library's, for the
+ * TUN device and ping sockets, which Deno has no call for; the table of our own is in native.ts. Invariant: every
+ * pointer that crosses is to memory that the caller keeps alive for the call. Buffers cross, never raw pointers:
+ * those, and errno, would need the permission to load any library.
  */
 
 /** `open` flags and others of Linux on x86-64 and arm64 (asm-generic). */
@@ -38,13 +38,21 @@ export function libc(): Libc {
     throw new Error(`${Deno.build.os} on ${Deno.build.arch} has no native path here; glibc on Linux does`);
   }
   try {
-    loaded = Deno.dlopen(path, SYMBOLS).symbols;
+    loaded = openLibrary(path, SYMBOLS);
   } catch (error) {
     throw new Error(
       `${path} cannot be loaded (glibc is needed, musl will not do): ${(error as Error).message}`,
     );
   }
   return loaded;
+}
+
+/** Opens a library by its path. Throws what Deno.dlopen throws. */
+export function openLibrary<Symbols extends Deno.ForeignLibraryInterface>(
+  path: string,
+  symbols: Symbols,
+): Deno.DynamicLibrary<Symbols>["symbols"] {
+  return Deno.dlopen(path, symbols).symbols;
 }
 
 /** A path or name as a C string. */

@@ -25,7 +25,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   wire: [],
   control: [],
   std: [],
-  ffi: [],
+  // The native library is given bursts and arenas.
+  ffi: ["vector"],
   codec: ["vector", "wire"],
   session: ["vector", "wire", "codec", "control"],
   ingress: BELOW_THE_ARCS,

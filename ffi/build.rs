@@ -1,0 +1,40 @@
+//! Compiles in a hash of the sources, so that a library built from other sources than the tree's is noticed.
+//! `tests/differential/kernels_test.ts` recomputes it: SHA-256 over, for each file in the order of its path's
+//! bytes, path, a zero byte, length as eight little-endian bytes, content.
+
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+const FILES: [&str; 3] = ["Cargo.lock", "Cargo.toml", "build.rs"];
+
+fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("the sources are readable") {
+        let path = entry.expect("the sources are readable").path();
+        if path.is_dir() {
+            collect(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+fn main() {
+    let mut paths: Vec<PathBuf> = FILES.iter().map(PathBuf::from).collect();
+    collect(Path::new("src"), &mut paths);
+    paths.sort();
+    let mut hash = Sha256::new();
+    for path in &paths {
+        let content = fs::read(path).expect("the sources are readable");
+        hash.update(path.to_str().expect("the paths are ASCII"));
+        hash.update([0]);
+        hash.update((content.len() as u64).to_le_bytes());
+        hash.update(content);
+    }
+    let out = PathBuf::from(env::var("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::write(out.join("source_hash"), hash.finalize()).expect("OUT_DIR is writable");
+    println!("cargo::rerun-if-changed=src");
+    for file in FILES {
+        println!("cargo::rerun-if-changed={file}");
+    }
+}

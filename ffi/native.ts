@@ -1,0 +1,130 @@
+/**
+ * Oxrelay's own native library (ffi/src, built into ffi/prebuilt): its table of functions, and the handles under which
+ * it knows bursts and arenas. Invariant: nothing is called before version, processor and memory layout agree with
+ * this tree. Chooses nothing: who wants native code asks, and gets a reason where there is none.
+ */
+import { HEADROOM, MAX_PACKET_BYTES, SLOT_BYTES, TAILROOM } from "../src/vector/arena.ts";
+import type { Arena } from "../src/vector/arena.ts";
+import {
+  type Burst,
+  BURST_CAPACITY,
+  BURST_LAYOUT,
+  OPENED,
+  TO_EXIT,
+  TO_OPEN,
+  TO_PARSE,
+  TO_SEAL,
+  TO_TRANSMIT,
+  TO_TUNNEL,
+} from "../src/vector/burst.ts";
+import { openLibrary } from "./mod.ts";
+
+/** The ABI that this table describes. */
+const ABI = 1;
+
+/** One line per exported function, as ffi/src declares it. i32 results below zero are -errno. */
+const SYMBOLS = {
+  ox_abi: { parameters: [], result: "u32" },
+  ox_cpu: { parameters: [], result: "i32" },
+  ox_layout: { parameters: ["buffer", "u32"], result: "i32" },
+  ox_source_hash: { parameters: ["buffer"], result: "i32" },
+  ox_arena_register: { parameters: ["buffer", "u32"], result: "i32" },
+  ox_arena_release: { parameters: ["u32"], result: "i32" },
+  ox_burst_register: { parameters: ["buffer", "u32", "u32"], result: "i32" },
+  ox_burst_release: { parameters: ["u32"], result: "i32" },
+} as const satisfies Deno.ForeignLibraryInterface;
+
+/** The native library's functions. Handles are valid only on the thread (Worker) that got them. */
+export type Native = Deno.DynamicLibrary<typeof SYMBOLS>["symbols"];
+
+/** What ox_layout must write, in its order (LAYOUT in ffi/src/layout.rs). */
+const LAYOUT = [
+  BURST_CAPACITY,
+  BURST_LAYOUT.counter,
+  BURST_LAYOUT.slot,
+  BURST_LAYOUT.offset,
+  BURST_LAYOUT.length,
+  BURST_LAYOUT.session,
+  BURST_LAYOUT.peer,
+  BURST_LAYOUT.address,
+  BURST_LAYOUT.port,
+  BURST_LAYOUT.next,
+  BURST_LAYOUT.ecn,
+  BURST_LAYOUT.bytes,
+  SLOT_BYTES,
+  HEADROOM,
+  TAILROOM,
+  MAX_PACKET_BYTES,
+  TO_PARSE,
+  TO_OPEN,
+  OPENED,
+  TO_EXIT,
+  TO_TUNNEL,
+  TO_SEAL,
+  TO_TRANSMIT,
+];
+
+let loaded: Native | undefined;
+
+/** The native library, or the reason why there is none here, as a sentence without a full stop. Never throws. */
+export function loadNative(): Native | string {
+  if (loaded) return loaded;
+  const { target } = Deno.build;
+  const path = new URL(`./prebuilt/${target}/liboxrelay.so`, import.meta.url).pathname;
+  let native: Native;
+  try {
+    native = openLibrary(path, SYMBOLS);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) return `--allow-ffi does not name ${path}`;
+    if (target !== "x86_64-unknown-linux-gnu") return `no native library is built for ${target}`;
+    return `the native library cannot be loaded: ${(error as Error).message}`;
+  }
+  if (native.ox_abi() !== ABI) {
+    return `the native library has ABI ${native.ox_abi()}, this program needs ${ABI}; run \`deno task build:native\``;
+  }
+  if (native.ox_cpu() !== 0) return "this processor lacks instructions of x86-64-v2 (SSE4.2, POPCNT)";
+  const layout = new Uint32Array(LAYOUT.length);
+  const agrees = native.ox_layout(layout, layout.length) === LAYOUT.length &&
+    LAYOUT.every((value, i) => value === layout[i]);
+  if (!agrees) return "the native library lays bursts out differently; run `deno task build:native`";
+  return loaded = native;
+}
+
+/** A handle or count, or an Error that says which call the library refused. */
+export function checked(result: number, call: string): number {
+  if (result < 0) throw new Error(`${call} failed: errno ${-result}`);
+  return result;
+}
+
+const handles = new WeakMap<Arena | Burst, number>();
+// The library holds pointers, not references: when an object is gone, so is its memory, and its handle goes too.
+const forgotten = new FinalizationRegistry<() => void>((release) => release());
+
+/** The handle of an arena, which is registered when it is first asked for and released when it is collected. */
+export function arenaHandle(native: Native, arena: Arena): number {
+  let handle = handles.get(arena);
+  if (handle === undefined) {
+    const registered = checked(
+      native.ox_arena_register(arena.bytes, arena.bytes.length),
+      "ox_arena_register",
+    );
+    forgotten.register(arena, () => native.ox_arena_release(registered));
+    handles.set(arena, handle = registered);
+  }
+  return handle;
+}
+
+/** The same for a burst. Costs a map look-up: callers on the hot path remember the last one. */
+export function burstHandle(native: Native, burst: Burst): number {
+  let handle = handles.get(burst);
+  if (handle === undefined) {
+    const arena = arenaHandle(native, burst.arena);
+    const registered = checked(
+      native.ox_burst_register(burst.block, BURST_LAYOUT.bytes, arena),
+      "ox_burst_register",
+    );
+    forgotten.register(burst, () => native.ox_burst_release(registered));
+    handles.set(burst, handle = registered);
+  }
+  return handle;
+}

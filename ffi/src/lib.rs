@@ -1,0 +1,5 @@
+//! Oxrelay's native library: a C ABI over bursts whose memory belongs to TypeScript. Only buffers, handles and
+//! u32s cross, results are i32 with negative errno values for errors, and no call panics or unwinds. This file is
+//! the list of modules; each exports its own functions.
+
+mod layout;
