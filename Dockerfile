@@ -8,6 +8,7 @@ RUN apt-get update \
 WORKDIR /oxrelay
 COPY . .
 RUN deno install --frozen && deno cache --frozen main.ts src/cli/serve.ts src/cli/dataplane.ts src/cli/peer.ts
+ENV DENO_NO_UPDATE_CHECK=1
 ENV OXRELAY_STATE_DIR=/data
 EXPOSE 4433/udp 9090/tcp
 CMD ["deno", "task", "serve"]

@@ -44,6 +44,11 @@ function gateway(prefix: string): { address: string; prefix: number } {
   return { address, prefix: Number(bits) };
 }
 
+/** Whether the policy may let a packet through to the host itself. */
+function opensHost({ destinations }: Config): boolean {
+  return destinations.allowLoopback || destinations.allow.length > 0;
+}
+
 async function chooseExit(
   config: Config,
   tunnelIpv6: string | undefined,
@@ -60,7 +65,12 @@ async function chooseExit(
     const reason = obstacle === undefined ? "the config asks for it" : `tun cannot be used: ${obstacle}`;
     return [openUserspace(base), reason];
   }
-  const exit = await openTun({ ...base, name: config.tunName, stateDir: config.stateDir });
+  const exit = await openTun({
+    ...base,
+    name: config.tunName,
+    stateDir: config.stateDir,
+    hostOpen: opensHost(config),
+  });
   return [
     exit,
     config.exit === "tun" ? "the config asks for it" : "it carries every protocol at the best speed",
@@ -145,6 +155,7 @@ scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
       tell({ type: "reply", id: data.id, value: plane.relay.replacePeers(data.peers) });
     } else if (data.type === "tune") {
       plane.relay.tune(data.config);
+      await plane.exit.openHost?.(opensHost(data.config));
       tell({ type: "reply", id: data.id, value: null });
     } else {
       const nowUs = monotonicUs();

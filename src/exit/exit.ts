@@ -22,6 +22,8 @@ export interface Exit {
   handleTimeout(nowUs: number): void;
   /** Undefined while packets can leave; otherwise the sentence that says what is wrong. */
   fault(): string | undefined;
+  /** Where the exit itself keeps packets from the host: opens the host to those that the policy lets pass, or closes it. */
+  openHost?(open: boolean): Promise<void>;
   /** Live flows, for metrics. */
   readonly flowCount: number;
   /** Removes everything that it made. Safe to call twice. */

@@ -44,6 +44,8 @@ export interface TunOptions {
   ipv4: InnerAddress;
   ipv6?: InnerAddress;
   mtu: number;
+  /** Whether the policy lets some packets through to the host itself; see `Exit.openHost`. */
+  hostOpen: boolean;
   /** Where the crash record is kept. */
   stateDir: string;
   metrics: Metrics;
@@ -109,9 +111,10 @@ class TunHost {
   readonly #o: TunOptions;
   readonly #table: string;
   readonly #record: string;
+  #hasIpv6 = false;
 
   constructor(options: TunOptions) {
-    this.#o = options;
+    this.#o = { ...options };
     this.#table = `oxrelay_${options.name.replaceAll("-", "_")}`;
     this.#record = `${options.stateDir}/tun-${options.name}.json`;
   }
@@ -148,6 +151,7 @@ class TunHost {
         this.#o.log("warning", `IPv6 stays off in the tunnel: ${(error as Error).message}`);
       }
     }
+    this.#hasIpv6 = hasIpv6;
     // The rules come first, so that nothing is forwarded unguarded.
     await run("nft", ["-f", "-"], this.#rules(hasIpv6));
     const wanted: Record<string, string> = { "net/ipv4/ip_forward": "1" };
@@ -158,6 +162,7 @@ class TunHost {
       wanted["net/ipv6/conf/all/forwarding"] = "1";
     }
     await this.#setSysctls(wanted);
+    this.#setDeviceOptions(hasIpv6);
     for (const { family, table, chain } of await foreignForwardDrops()) {
       this.#o.log(
         "warning",
@@ -166,6 +171,24 @@ class TunHost {
           `nft insert rule ${family} ${table} ${chain} oifname ${name} ct state established,related accept`,
       );
     }
+  }
+
+  /** Lets packets from inside reach the host, or none but pings to the tunnel address. One transaction. */
+  async openHost(open: boolean): Promise<void> {
+    this.#o.hostOpen = open;
+    const chain = `inet ${this.#table} input`;
+    const rules = this.#inputRules(this.#hasIpv6).map((rule) => `add rule ${chain} ${rule}`);
+    await run("nft", ["-f", "-"], [`flush chain ${chain}`, ...rules, ""].join("\n"));
+    this.#setDeviceOptions(this.#hasIpv6);
+  }
+
+  /** Settings of the device, which go with it. */
+  #setDeviceOptions(hasIpv6: boolean): void {
+    const { name, hostOpen } = this.#o;
+    // Without this 127.0.0.0/8 stays closed to every device but lo.
+    writeSysctl(`net/ipv4/conf/${name}/route_localnet`, hostOpen ? "1" : "0");
+    // A device that was taken down and up again would have lost its address.
+    if (hasIpv6) writeSysctl(`net/ipv6/conf/${name}/keep_addr_on_down`, "1");
   }
 
   /** Restores settings and removes rules; the device goes with its descriptor. */
@@ -215,7 +238,19 @@ class TunHost {
     return [...tables.matchAll(/^table inet (oxrelay_\S+)$/gm)].some(([, table]) => table !== this.#table);
   }
 
-  /** One transaction. The input chain lets tunnel clients ping the relay and reach nothing else on it. */
+  /** Clients ping the relay and reach nothing else on it, unless the policy, which has judged before, opens more. */
+  #inputRules(hasIpv6: boolean): string[] {
+    const { name, ipv4, ipv6, hostOpen } = this.#o;
+    if (hostOpen) return [`iifname "${name}" accept`];
+    return [
+      `iifname "${name}" ip daddr ${ipv4.address} icmp type echo-request accept`,
+      ...(hasIpv6 ? [`iifname "${name}" ip6 daddr ${ipv6!.address} icmpv6 type echo-request accept`] : []),
+      `iifname "${name}" ct state established,related accept`,
+      `iifname "${name}" drop`,
+    ];
+  }
+
+  /** One transaction. */
   #rules(hasIpv6: boolean): string {
     const { name, ipv4, ipv6 } = this.#o;
     const v4 = `${ipv4.address}/${ipv4.prefix}`;
@@ -223,10 +258,7 @@ class TunHost {
     return `table inet ${this.#table} {
   chain input {
     type filter hook input priority filter; policy accept;
-    iifname "${name}" ip daddr ${ipv4.address} icmp type echo-request accept
-    ${v6 ? `iifname "${name}" ip6 daddr ${ipv6!.address} icmpv6 type echo-request accept` : ""}
-    iifname "${name}" ct state established,related accept
-    iifname "${name}" drop
+    ${this.#inputRules(hasIpv6).join("\n    ")}
   }
   chain forward {
     type filter hook forward priority filter; policy accept;
@@ -330,6 +362,10 @@ class TunExit implements Exit {
 
   fault(): string | undefined {
     return this.#fault;
+  }
+
+  openHost(open: boolean): Promise<void> {
+    return this.#host.openHost(open);
   }
 
   async close(): Promise<void> {

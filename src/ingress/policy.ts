@@ -63,8 +63,9 @@ export class DestinationPolicy {
     for (const text of addresses) {
       const address = parseAddress(text);
       if (!address) continue;
-      if (this.#table.set(address, 128, DENY) === NONE) this.#own.push(text);
-      else this.#table.set(address, 128, ALLOW);
+      const before = this.#table.set(address, 128, DENY);
+      if (before === NONE) this.#own.push(text);
+      else this.#table.set(address, 128, before);
     }
   }
 

@@ -37,7 +37,9 @@ const common = {
 const nowUs = () => performance.now() * 1000;
 
 if (kind === "tun") console.log(`obstacle: ${await tunUnavailable()}`);
-const exit = kind === "tun" ? await openTun({ ...common, name, stateDir }) : openUserspace(common);
+const exit = kind === "tun"
+  ? await openTun({ ...common, name, stateDir, hostOpen: false })
+  : openUserspace(common);
 const burst = new Burst(new Arena(512));
 let readable: () => void = () => {};
 exit.onReadable(() => readable());

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertGreaterOrEqual, assertMatch, assertStringIncludes } from "@std/assert";
 import { requires } from "../requires.ts";
-import { Network, SERVER, until } from "./namespaces.ts";
+import { Network, SERVER, SERVER_V6, until } from "./namespaces.ts";
 
 const needs = requires({
   root: true,
@@ -63,7 +63,9 @@ scenario("health: a tun device that is down or gone is told, and forgotten once 
   assertEquals((await net.ask("/readyz")).status, 503);
   await net.ip("relay", ["link", "set", "oxrelay0", "up"]);
   assertEquals(await health(net, 200), []);
-  assert(await reaches(net, client, SERVER), "after the device came back");
+  for (const target of [SERVER, SERVER_V6]) {
+    assert(await reaches(net, client, target), `${target} after the device came back`);
+  }
 
   await net.ip("relay", ["link", "del", "oxrelay0"]);
   assertEquals(await health(net, 503), ["the device oxrelay0 is gone; restart the relay"]);
