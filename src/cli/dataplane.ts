@@ -17,6 +17,7 @@ import { Relay } from "../relay.ts";
 import { scaledLimits } from "../session/limits.ts";
 import { Arena } from "../vector/arena.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
+import { warmUp } from "./warmup.ts";
 
 const ARENA_SLOTS = 8192;
 const OWN_ADDRESSES_MS = 5000;
@@ -81,6 +82,11 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
   const { config, tunnelIpv6 } = message;
   const metrics = new Metrics(message.counters);
   const arena = new Arena(ARENA_SLOTS);
+  const kernels = {
+    primitives: nodeCrypto,
+    makeAead: (rows: number) => new PortableAead(nodeCrypto, rows, DROP.forged),
+  };
+  warmUp(kernels);
   let port: UdpPort;
   try {
     port = new UdpPort({
@@ -107,8 +113,7 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
   const relay = new Relay({
     arena,
     metrics,
-    primitives: nodeCrypto,
-    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
+    ...kernels,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(message.timeScale),
     privateKey: message.privateKey,

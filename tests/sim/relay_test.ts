@@ -4,6 +4,10 @@
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Client } from "../../src/client.ts";
+import { warmUp } from "../../src/cli/warmup.ts";
+import { PortableAead } from "../../src/codec/aead_portable.ts";
+import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { DROP } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
 import { CLEAN, CLOSED, dial, type Host, udpPacket, World } from "./world.ts";
 
@@ -256,4 +260,9 @@ Deno.test(`sim: between peers, what is too big for the tunnel comes back as the 
   const [error] = clients[0].delivered;
   assertEquals([error[9], error[20], error[21], error[26] << 8 | error[27]], [1, 3, 4, 1280]);
   assertEquals(server.metrics.dropped("too_big"), 1);
+});
+
+Deno.test("warm-up: every synthetic packet goes the whole way, both ways", () => {
+  const makeAead = (rows: number) => new PortableAead(nodeCrypto, rows, DROP.forged);
+  assertEquals(warmUp({ primitives: nodeCrypto, makeAead }), 2 * 1000 * 16);
 });

@@ -1,0 +1,115 @@
+/**
+ * Teaches the compiler the two routes before the first client comes: synthetic bursts between a relay and a client in
+ * memory, with the kernels that will serve. Invariant: it has arenas, keys and counters of its own and leaves
+ * nothing behind. Opens no socket.
+ */
+import type { Aead, Primitives } from "../codec/kernels.ts";
+import { Client } from "../client.ts";
+import { Metrics } from "../metrics.ts";
+import { Relay } from "../relay.ts";
+import { base64 } from "../session/associations.ts";
+import { WIREGUARD_LIMITS } from "../session/limits.ts";
+import type { Tunnel, TunnelOptions } from "../tunnel.ts";
+import { Arena } from "../vector/arena.ts";
+import { Burst, TO_EXIT, TO_PARSE, TO_TRANSMIT, TO_TUNNEL } from "../vector/burst.ts";
+import { PROTOCOL_UDP, writeIpv4Header } from "../wire/inner.ts";
+
+/** After about so many bursts the optimising compiler has seen enough. */
+const BURSTS = 1000;
+const ROWS = 16;
+const PACKET_BYTES = 200;
+const BURST_US = 100;
+const RELAY = [0, 0, 0xffff, 0xc0000201], CLIENT = [0, 0, 0xffff, 0xc6336401];
+const PORT = 4433;
+const INNER_CLIENT = "10.66.0.2", INNER_CLIENT_WORD = 0x0a420002, INNER_FAR_WORD = 0x08080808;
+
+interface Kernels {
+  primitives: Primitives;
+  makeAead: (rows: number) => Aead;
+}
+
+interface End {
+  core: Tunnel;
+  burst: Burst;
+  /** Outer address of this end, as the other sees it. */
+  address: number[];
+}
+
+/** Carries bursts both ways and forgets them. Returns the packets that came through, of 2 * BURSTS * ROWS. */
+export function warmUp({ primitives, makeAead }: Kernels): number {
+  const random = (bytes: Uint8Array) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>);
+  const options = (ipv4: string): TunnelOptions => ({
+    arena: new Arena(4 * ROWS),
+    metrics: new Metrics(),
+    primitives,
+    makeAead,
+    random,
+    limits: WIREGUARD_LIMITS,
+    privateKey: crypto.getRandomValues(new Uint8Array(32)),
+    ipv4,
+    ipv6: undefined,
+    mtu: 1420,
+    maxConnections: 1,
+    rateLimitPerIp: 1,
+    worker: 0,
+    unixOffsetUs: 0,
+  });
+  const destinations = {
+    allowLoopback: false,
+    allowLinkLocal: false,
+    allowPrivate: false,
+    allowPeers: false,
+    allow: [],
+  };
+  const ofRelay = options("10.66.0.1"), ofClient = options(INNER_CLIENT);
+  const relay = new Relay({ ...ofRelay, destinations });
+  const client = new Client(ofClient, { publicKey: base64(relay.publicKey) });
+  relay.addPeer({ name: "warm-up", publicKey: base64(client.publicKey), allowedIps: [`${INNER_CLIENT}/32`] });
+  const near: End = { core: client, burst: new Burst(ofClient.arena), address: CLIENT };
+  const far: End = { core: relay, burst: new Burst(ofRelay.arena), address: RELAY };
+
+  let nowUs = BURST_US, arrived = 0;
+  client.connect("192.0.2.1", PORT, nowUs);
+  for (const [from, to] of [[near, far], [far, near], [near, far]]) {
+    from.core.pollTransmit(from.burst, nowUs);
+    arrived += carry(from, to, nowUs);
+  }
+  for (let i = 0; i < BURSTS; i++) {
+    nowUs += BURST_US;
+    for (const [from, to] of [[near, far], [far, near]]) {
+      from.burst.release();
+      for (let row = 0; row < ROWS; row++) writePacket(from.burst, from === near);
+      from.core.ingestInner(from.burst, nowUs);
+      arrived += carry(from, to, nowUs);
+    }
+  }
+  relay.close();
+  client.close();
+  return arrived;
+}
+
+function writePacket(burst: Burst, outward: boolean): void {
+  const row = burst.grow(PACKET_BYTES, TO_TUNNEL);
+  if (row < 0) return;
+  const [from, to] = outward ? [INNER_CLIENT_WORD, INNER_FAR_WORD] : [INNER_FAR_WORD, INNER_CLIENT_WORD];
+  writeIpv4Header(burst.view, burst.offset[row], PACKET_BYTES, 0, 0, PROTOCOL_UDP, from, to);
+}
+
+/** Takes the datagrams of one end to the other. What the other answers stays in its burst. Returns packets delivered. */
+function carry(from: End, to: End, nowUs: number): number {
+  to.burst.release();
+  for (let row = 0; row < from.burst.count; row++) {
+    if (from.burst.next[row] !== TO_TRANSMIT) continue;
+    const at = from.burst.offset[row], length = from.burst.length[row];
+    const landed = to.burst.grow(length, TO_PARSE);
+    if (landed < 0) break;
+    to.burst.bytes.set(from.burst.bytes.subarray(at, at + length), to.burst.offset[landed]);
+    to.burst.address.set(from.address, 4 * landed);
+    to.burst.port[landed] = PORT;
+  }
+  from.burst.release();
+  to.core.ingest(to.burst, nowUs);
+  let delivered = 0;
+  for (let row = 0; row < to.burst.count; row++) if (to.burst.next[row] === TO_EXIT) delivered++;
+  return delivered;
+}
