@@ -212,10 +212,9 @@ function ipv6Text(address: bigint): string {
     .join(":");
 }
 
-/** An own address that carries no IPv4 address and is named once. */
-const own = fc.uniqueArray(address.filter((one) => one !== 1n && one !== 0n && !isEmbedding(one)), {
-  maxLength: 5,
-});
+/** Own addresses as interfaces list them: loopback among them, and some twice. */
+const own = fc.array(fc.oneof(address, fc.constant(1n)).filter((one) => !isEmbedding(one)), { maxLength: 5 })
+  .map((addresses) => [...addresses, ...addresses.slice(0, 2)]);
 
 function isEmbedding(address: bigint): boolean {
   return address >> 32n === NAT64 >> 32n || address >> 112n === 0x2002n;
@@ -259,6 +258,14 @@ Deno.test("policy: own addresses are closed, in disguise too, until a lease take
   assertEquals(verdicts(), [false, false, true]);
   for (const one of disguises(rangeOf("192.0.2.9").first)) {
     assertEquals(policy.allows(wordsOf(one), 0, 6), false);
+  }
+  // As interfaces list them: loopback among them, one address on two links.
+  policy.setOwnAddresses(["127.0.0.1", "::1", "fe80::1%eth0", "fe80::1%eth1", "192.0.2.9", "192.0.2.9"]);
+  for (const text of ["127.0.0.1", "::1", "fe80::1", "192.0.2.9"]) {
+    assertEquals([text, agree(policy, rangeOf(text).first, CLOSED, [rangeOf("192.0.2.9").first])], [
+      text,
+      false,
+    ]);
   }
   policy.setOwnAddresses(["2001:db8::9"]);
   assertEquals(verdicts(), [true, false, true]);
