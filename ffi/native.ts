@@ -32,6 +32,22 @@ const SYMBOLS = {
   ox_arena_release: { parameters: ["u32"], result: "i32" },
   ox_burst_register: { parameters: ["buffer", "u32", "u32"], result: "i32" },
   ox_burst_release: { parameters: ["u32"], result: "i32" },
+  ox_aead_implementation: { parameters: ["u32", "u32"], result: "i32" },
+  ox_keys_new: { parameters: ["u32", "u32", "u32"], result: "i32" },
+  ox_keys_locked: { parameters: ["u32"], result: "i32" },
+  ox_keys_release: { parameters: ["u32"], result: "i32" },
+  ox_keys_install: { parameters: ["u32", "u32", "buffer", "buffer"], result: "i32" },
+  ox_keys_erase: { parameters: ["u32", "u32"], result: "i32" },
+  ox_seal: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
+  ox_open: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
+  ox_aead_once: {
+    parameters: ["u32", "u32", "u32", "buffer", "buffer", "buffer", "u32", "buffer", "u32"],
+    result: "i32",
+  },
+  ox_x25519_public: { parameters: ["buffer", "buffer"], result: "i32" },
+  ox_x25519_shared: { parameters: ["buffer", "buffer", "buffer"], result: "i32" },
+  ox_lz4_compress: { parameters: ["buffer", "u32", "buffer", "u32"], result: "i32" },
+  ox_lz4_decompress: { parameters: ["buffer", "u32", "buffer", "u32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /** The native library's functions. Handles are valid only on the thread (Worker) that got them. */

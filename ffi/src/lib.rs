@@ -2,4 +2,8 @@
 //! u32s cross, results are i32 with negative errno values for errors, and no call panics or unwinds. This file is
 //! the list of modules; each exports its own functions.
 
+mod aead;
+mod keys;
 mod layout;
+mod lz4;
+mod x25519;

@@ -1,0 +1,507 @@
+//! Transport encryption of a burst in place, and one message at a time for handshakes and vectors:
+//! ChaCha20-Poly1305 (RFC 8439) and AES-256-GCM (NIST SP 800-38D) with 12-byte nonces and 16-byte tags. Each has
+//! two implementations: Intel's libipsec-mb where the processor has the AVX-512 extensions that it is written
+//! for, AWS-LC everywhere else. Invariant: plaintext that does not authenticate is wiped, and its row is forged.
+
+use crate::keys::{Direction, KeyMemory, State};
+use crate::layout::{Arena, BURST_CAPACITY, Block, OPENED, TO_OPEN, TO_SEAL, TO_TRANSMIT, Table, with_burst};
+use aws_lc_sys as aws_lc;
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::ptr;
+
+const KEY_BYTES: usize = 32;
+const NONCE_BYTES: usize = 12;
+const TAG_BYTES: usize = 16;
+/// WireGuard's header in front of the ciphertext: type, receiver index, counter.
+const DATA_HEADER_BYTES: u32 = 16;
+/// Rows that one table may have.
+const MAX_ROWS: u32 = 1 << 20;
+
+type Key = [u8; KEY_BYTES];
+type Nonce = [u8; NONCE_BYTES];
+
+/// One implementation of one AEAD. `sealed` is the text followed by room for, or the bytes of, its tag.
+trait Cipher {
+    type State: State;
+    /// Fills a state from a key.
+    fn expand(key: &Key, state: &mut Self::State);
+    /// Encrypts in place and appends the tag.
+    fn seal(state: &Self::State, nonce: &Nonce, associated: &[u8], sealed: &mut [u8]);
+    /// Decrypts in place. False, with the text wiped, when the tag is not the text's.
+    fn open(state: &Self::State, nonce: &Nonce, associated: &[u8], sealed: &mut [u8]) -> bool;
+}
+
+unsafe extern "C" {
+    fn ox_mb_chacha20_poly1305(
+        key: *const u8,
+        nonce: *const u8,
+        associated: *const u8,
+        associated_bytes: u64,
+        text: *mut u8,
+        length: u64,
+        tag: *mut u8,
+        seal: i32,
+    );
+    fn ox_mb_aes256_gcm_expand(key: *const u8, state: *mut GcmState);
+    fn ox_mb_aes256_gcm(
+        state: *const GcmState,
+        nonce: *const u8,
+        associated: *const u8,
+        associated_bytes: u64,
+        text: *mut u8,
+        length: u64,
+        tag: *mut u8,
+        seal: i32,
+    );
+}
+
+/// Compares the tag behind the text with the one computed over it, in constant time, and wipes what fails.
+fn accept(sealed: &mut [u8], tag: &[u8; TAG_BYTES]) -> bool {
+    let (text, given) = sealed.split_at_mut(sealed.len() - TAG_BYTES);
+    // SAFETY: both sides have TAG_BYTES bytes.
+    let is_equal =
+        unsafe { aws_lc::CRYPTO_memcmp(given.as_ptr().cast(), tag.as_ptr().cast(), TAG_BYTES) == 0 };
+    if !is_equal {
+        text.fill(0);
+    }
+    is_equal
+}
+
+/// Calls `kernel(text, length, tag)` to seal `sealed`.
+fn seal_with(sealed: &mut [u8], kernel: impl FnOnce(*mut u8, u64, *mut u8)) {
+    let length = sealed.len() - TAG_BYTES;
+    let (text, tag) = sealed.split_at_mut(length);
+    kernel(text.as_mut_ptr(), length as u64, tag.as_mut_ptr());
+}
+
+/// Calls `kernel(text, length, tag)` to open `sealed`, then judges the tag that it computed.
+fn open_with(sealed: &mut [u8], kernel: impl FnOnce(*mut u8, u64, *mut u8)) -> bool {
+    let mut tag = [0; TAG_BYTES];
+    kernel(sealed.as_mut_ptr(), (sealed.len() - TAG_BYTES) as u64, tag.as_mut_ptr());
+    accept(sealed, &tag)
+}
+
+/// ChaCha20-Poly1305 by libipsec-mb: AVX-512 and IFMA.
+struct VectorChaCha20Poly1305;
+struct ChaChaState(Key);
+// SAFETY: bytes.
+unsafe impl State for ChaChaState {}
+
+impl Cipher for VectorChaCha20Poly1305 {
+    type State = ChaChaState;
+
+    fn expand(key: &Key, state: &mut ChaChaState) {
+        state.0 = *key;
+    }
+
+    fn seal(state: &ChaChaState, nonce: &Nonce, associated: &[u8], sealed: &mut [u8]) {
+        let (key, count) = (state.0.as_ptr(), associated.len() as u64);
+        seal_with(sealed, |text, length, tag| {
+            // SAFETY: every pointer goes with its length; the processor was checked when this cipher was chosen.
+            unsafe {
+                ox_mb_chacha20_poly1305(key, nonce.as_ptr(), associated.as_ptr(), count, text, length, tag, 1)
+            }
+        });
+    }
+
+    fn open(state: &ChaChaState, nonce: &Nonce, associated: &[u8], sealed: &mut [u8]) -> bool {
+        let (key, count) = (state.0.as_ptr(), associated.len() as u64);
+        open_with(sealed, |text, length, tag| {
+            // SAFETY: as in `seal`.
+            unsafe {
+                ox_mb_chacha20_poly1305(key, nonce.as_ptr(), associated.as_ptr(), count, text, length, tag, 0)
+            }
+        })
+    }
+}
+
+/// AES-256-GCM by libipsec-mb: AVX-512, VAES and VPCLMULQDQ.
+struct VectorAes256Gcm;
+#[repr(C, align(64))]
+struct GcmState([u8; 1024]);
+// SAFETY: bytes.
+unsafe impl State for GcmState {}
+
+impl Cipher for VectorAes256Gcm {
+    type State = GcmState;
+
+    fn expand(key: &Key, state: &mut GcmState) {
+        // SAFETY: 32 bytes of key, and ipsec_mb.c asserts that the state has room; it is aligned to 64.
+        unsafe { ox_mb_aes256_gcm_expand(key.as_ptr(), state) }
+    }
+
+    fn seal(state: &GcmState, nonce: &Nonce, associated: &[u8], sealed: &mut [u8]) {
+        let count = associated.len() as u64;
+        seal_with(sealed, |text, length, tag| {
+            // SAFETY: every pointer goes with its length; the processor was checked when this cipher was chosen.
+            unsafe {
+                ox_mb_aes256_gcm(state, nonce.as_ptr(), associated.as_ptr(), count, text, length, tag, 1)
+            }
+        });
+    }
+
+    fn open(state: &GcmState, nonce: &Nonce, associated: &[u8], sealed: &mut [u8]) -> bool {
+        let count = associated.len() as u64;
+        open_with(sealed, |text, length, tag| {
+            // SAFETY: as in `seal`.
+            unsafe {
+                ox_mb_aes256_gcm(state, nonce.as_ptr(), associated.as_ptr(), count, text, length, tag, 0)
+            }
+        })
+    }
+}
+
+/// Either AEAD by AWS-LC, which chooses by processor itself.
+struct AwsLc<const ALGORITHM: u32>;
+// SAFETY: a C struct of pointers, integers and a union of bytes. The state of both AEADs lies inside it, and
+// their clean-up does nothing, so that overwriting it is enough.
+unsafe impl State for aws_lc::EVP_AEAD_CTX {}
+
+impl<const ALGORITHM: u32> Cipher for AwsLc<ALGORITHM> {
+    type State = aws_lc::EVP_AEAD_CTX;
+
+    fn expand(key: &Key, state: &mut aws_lc::EVP_AEAD_CTX) {
+        // SAFETY: the key has the length that both AEADs want, so this cannot fail.
+        let done = unsafe {
+            let aead = match ALGORITHM {
+                AES_256_GCM => aws_lc::EVP_aead_aes_256_gcm(),
+                _ => aws_lc::EVP_aead_chacha20_poly1305(),
+            };
+            aws_lc::EVP_AEAD_CTX_init(state, aead, key.as_ptr(), KEY_BYTES, TAG_BYTES, ptr::null_mut())
+        };
+        assert_eq!(done, 1, "a 32-byte key and a 16-byte tag are always accepted");
+    }
+
+    fn seal(state: &aws_lc::EVP_AEAD_CTX, nonce: &Nonce, associated: &[u8], sealed: &mut [u8]) {
+        seal_with(sealed, |text, length, tag| {
+            let mut tag_bytes = 0;
+            // SAFETY: every pointer goes with its length; in and out may be the same.
+            let done = unsafe {
+                aws_lc::EVP_AEAD_CTX_seal_scatter(
+                    state,
+                    text,
+                    tag,
+                    &mut tag_bytes,
+                    TAG_BYTES,
+                    nonce.as_ptr(),
+                    NONCE_BYTES,
+                    text,
+                    length as usize,
+                    ptr::null(),
+                    0,
+                    associated.as_ptr(),
+                    associated.len(),
+                )
+            };
+            // A row's plaintext must never leave as it is.
+            assert_eq!(done, 1, "sealing fails only for sizes that never occur here");
+        });
+    }
+
+    fn open(state: &aws_lc::EVP_AEAD_CTX, nonce: &Nonce, associated: &[u8], sealed: &mut [u8]) -> bool {
+        let (text, tag) = sealed.split_at_mut(sealed.len() - TAG_BYTES);
+        let start = text.as_mut_ptr();
+        // SAFETY: every pointer goes with its length; in and out may be the same. On failure it wipes the text and
+        // queues an error, of which the queue keeps the last few: it does not grow.
+        unsafe {
+            aws_lc::EVP_AEAD_CTX_open_gather(
+                state,
+                start,
+                nonce.as_ptr(),
+                NONCE_BYTES,
+                start,
+                text.len(),
+                tag.as_ptr(),
+                TAG_BYTES,
+                associated.as_ptr(),
+                associated.len(),
+            ) == 1
+        }
+    }
+}
+
+/// Four zero bytes and the counter, little-endian; None for what is no integer of 0 to 2^53 - 1.
+fn nonce_of(counter: f64) -> Option<Nonce> {
+    let value = counter as u64;
+    if value as f64 != counter || value >= 1 << 53 {
+        return None;
+    }
+    let mut nonce = [0; NONCE_BYTES];
+    nonce[4..].copy_from_slice(&value.to_le_bytes());
+    Some(nonce)
+}
+
+fn seal_row<C: Cipher>(
+    keys: &KeyMemory<C::State>,
+    block: &mut Block,
+    arena: &mut Arena,
+    row: usize,
+) -> Option<()> {
+    let state = keys.get(block.session[row], Direction::Send)?;
+    let nonce = nonce_of(block.counter[row])?;
+    let header = block.offset[row].checked_sub(DATA_HEADER_BYTES)?;
+    let sealed = arena.slice(block.offset[row], block.length[row] as usize + TAG_BYTES)?;
+    C::seal(state, &nonce, &[], sealed);
+    block.offset[row] = header;
+    block.length[row] = DATA_HEADER_BYTES + sealed.len() as u32;
+    Some(())
+}
+
+fn open_row<C: Cipher>(
+    keys: &KeyMemory<C::State>,
+    block: &mut Block,
+    arena: &mut Arena,
+    row: usize,
+) -> Option<()> {
+    let state = keys.get(block.session[row], Direction::Receive)?;
+    let nonce = nonce_of(block.counter[row])?;
+    let start = block.offset[row].checked_add(DATA_HEADER_BYTES)?;
+    let sealed = arena.slice(start, block.length[row].checked_sub(DATA_HEADER_BYTES)? as usize)?;
+    let length = sealed.len().checked_sub(TAG_BYTES)?;
+    C::open(state, &nonce, &[], sealed).then_some(())?;
+    block.offset[row] = start;
+    block.length[row] = length as u32;
+    Some(())
+}
+
+/// A key table of any implementation; one dynamic call a burst.
+trait Keys {
+    fn is_locked(&self) -> bool;
+    fn install(&mut self, row: u32, send: &Key, receive: &Key) -> bool;
+    fn erase(&mut self, row: u32) -> bool;
+    fn seal(&self, block: &mut Block, arena: &mut Arena, count: usize, refused: u8);
+    fn open(&self, block: &mut Block, arena: &mut Arena, count: usize, refused: u8);
+}
+
+struct CipherKeys<C: Cipher>(KeyMemory<C::State>);
+
+impl<C: Cipher> Keys for CipherKeys<C> {
+    fn is_locked(&self) -> bool {
+        self.0.is_locked()
+    }
+
+    fn install(&mut self, row: u32, send: &Key, receive: &Key) -> bool {
+        self.0.install(row, |direction, state| {
+            C::expand(if matches!(direction, Direction::Send) { send } else { receive }, state)
+        })
+    }
+
+    fn erase(&mut self, row: u32) -> bool {
+        self.0.erase(row)
+    }
+
+    fn seal(&self, block: &mut Block, arena: &mut Arena, count: usize, refused: u8) {
+        for row in 0..count {
+            if block.next[row] == TO_SEAL {
+                let done = seal_row::<C>(&self.0, block, arena, row);
+                block.next[row] = if done.is_some() { TO_TRANSMIT } else { refused };
+            }
+        }
+    }
+
+    fn open(&self, block: &mut Block, arena: &mut Arena, count: usize, refused: u8) {
+        for row in 0..count {
+            if block.next[row] == TO_OPEN {
+                let done = open_row::<C>(&self.0, block, arena, row);
+                block.next[row] = if done.is_some() { OPENED } else { refused };
+            }
+        }
+    }
+}
+
+/// One message with a key of its own.
+fn once<C: Cipher>(key: &Key, nonce: &Nonce, associated: &[u8], sealed: &mut [u8], seal: bool) -> bool {
+    let mut state = MaybeUninit::<C::State>::zeroed();
+    // SAFETY: all bytes zero is a valid state, by the contract of State.
+    let expanded = unsafe { state.assume_init_mut() };
+    C::expand(key, expanded);
+    let done = if seal {
+        C::seal(expanded, nonce, associated, sealed);
+        true
+    } else {
+        C::open(expanded, nonce, associated, sealed)
+    };
+    // SAFETY: the state is plain memory of this size.
+    unsafe { aws_lc::OPENSSL_cleanse(state.as_mut_ptr().cast(), size_of::<C::State>()) };
+    done
+}
+
+/// What an implementation offers, past the types.
+struct Implementation {
+    new_keys: fn(rows: u32) -> Result<Box<dyn Keys>, i32>,
+    once: fn(&Key, &Nonce, &[u8], &mut [u8], bool) -> bool,
+}
+
+const fn implementation<C: Cipher + 'static>() -> Implementation {
+    Implementation { new_keys: |rows| Ok(Box::new(CipherKeys::<C>(KeyMemory::new(rows)?))), once: once::<C> }
+}
+
+const CHACHA20_POLY1305: u32 = 1;
+const AES_256_GCM: u32 = 2;
+
+/// The implementation for this processor that measured fastest.
+const FASTEST: u32 = 0;
+/// AWS-LC, whatever the processor.
+const AWS_LC: u32 = 1;
+/// libipsec-mb, or nothing where the processor cannot run it.
+const IPSEC_MB: u32 = 2;
+
+/// Which of AWS_LC and IPSEC_MB is meant here; None for an unknown algorithm or one that cannot run.
+fn resolve(algorithm: u32, choice: u32) -> Option<u32> {
+    let has_avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("bmi2");
+    let can_vector = match algorithm {
+        CHACHA20_POLY1305 => has_avx512 && is_x86_feature_detected!("avx512ifma"),
+        AES_256_GCM => {
+            has_avx512 && is_x86_feature_detected!("vaes") && is_x86_feature_detected!("vpclmulqdq")
+        }
+        _ => return None,
+    };
+    match choice {
+        FASTEST => Some(if can_vector { IPSEC_MB } else { AWS_LC }),
+        AWS_LC => Some(AWS_LC),
+        IPSEC_MB if can_vector => Some(IPSEC_MB),
+        _ => None,
+    }
+}
+
+fn choose(algorithm: u32, choice: u32) -> Option<Implementation> {
+    Some(match (algorithm, resolve(algorithm, choice)?) {
+        (CHACHA20_POLY1305, IPSEC_MB) => implementation::<VectorChaCha20Poly1305>(),
+        (CHACHA20_POLY1305, _) => implementation::<AwsLc<CHACHA20_POLY1305>>(),
+        (_, IPSEC_MB) => implementation::<VectorAes256Gcm>(),
+        (_, _) => implementation::<AwsLc<AES_256_GCM>>(),
+    })
+}
+
+thread_local! {
+    static KEYS: RefCell<Table<Box<dyn Keys>>> = const { RefCell::new(Table::new()) };
+}
+
+fn with_keys(handle: u32, act: impl FnOnce(&mut dyn Keys) -> i32) -> i32 {
+    KEYS.with_borrow_mut(|tables| tables.get(handle).map_or(-libc::EINVAL, |keys| act(keys.as_mut())))
+}
+
+fn outcome(is_done: bool) -> i32 {
+    if is_done { 0 } else { -libc::EINVAL }
+}
+
+/// Which implementation (1 AWS-LC, 2 libipsec-mb) an algorithm (1 ChaCha20-Poly1305, 2 AES-256-GCM) and a choice (0
+/// the fastest, or one of them) mean here; -ENOTSUP where there is none.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_aead_implementation(algorithm: u32, choice: u32) -> i32 {
+    resolve(algorithm, choice).map_or(-libc::ENOTSUP, |found| found as i32)
+}
+
+/// Makes a key table of 1 to 2^20 rows for the algorithm and choice of `ox_aead_implementation`. Returns its handle,
+/// -EINVAL, or the -errno of the reservation.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_keys_new(algorithm: u32, choice: u32, rows: u32) -> i32 {
+    let Some(implementation) = choose(algorithm, choice) else { return -libc::EINVAL };
+    if rows == 0 || rows > MAX_ROWS {
+        return -libc::EINVAL;
+    }
+    match (implementation.new_keys)(rows) {
+        Ok(keys) => KEYS.with_borrow_mut(|tables| tables.insert(keys)),
+        Err(errno) => -errno,
+    }
+}
+
+/// 1 when the table's memory is locked, 0 when RLIMIT_MEMLOCK or the system did not allow it.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_keys_locked(handle: u32) -> i32 {
+    with_keys(handle, |keys| keys.is_locked() as i32)
+}
+
+/// Wipes and frees a table.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_keys_release(handle: u32) -> i32 {
+    KEYS.with_borrow_mut(|tables| tables.release(handle))
+}
+
+/// Gives a row its two keys.
+///
+/// # Safety
+/// `send` and `receive` are valid for 32 bytes each.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_keys_install(handle: u32, row: u32, send: *const u8, receive: *const u8) -> i32 {
+    // SAFETY: the caller gives 32 bytes each, which nothing changes during the call.
+    let keys = unsafe { (send.cast::<Key>().as_ref(), receive.cast::<Key>().as_ref()) };
+    let (Some(send), Some(receive)) = keys else { return -libc::EINVAL };
+    with_keys(handle, |keys| outcome(keys.install(row, send, receive)))
+}
+
+/// Overwrites both keys of a row.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_keys_erase(handle: u32, row: u32) -> i32 {
+    with_keys(handle, |keys| outcome(keys.erase(row)))
+}
+
+/// Seals the rows below `count` whose next is TO_SEAL, as kernels.ts says. A row without key, with a bad counter or
+/// outside the arena gets the step `refused`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_seal(keys: u32, burst: u32, count: u32, refused: u32) -> i32 {
+    let count = (count as usize).min(BURST_CAPACITY);
+    with_keys(keys, |keys| {
+        with_burst(burst, |block, arena| {
+            keys.seal(block, arena, count, refused as u8);
+            0
+        })
+    })
+}
+
+/// Opens the rows below `count` whose next is TO_OPEN, as kernels.ts says. What does not authenticate gets the step
+/// `refused`, and its bytes are wiped or never were decrypted.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_open(keys: u32, burst: u32, count: u32, refused: u32) -> i32 {
+    let count = (count as usize).min(BURST_CAPACITY);
+    with_keys(keys, |keys| {
+        with_burst(burst, |block, arena| {
+            keys.open(block, arena, count, refused as u8);
+            0
+        })
+    })
+}
+
+/// Seals (`seal` not 0) or opens one message in place: `sealed` is `length` bytes of text and 16 of tag. Algorithm
+/// and choice are those of `ox_aead_implementation`. 0, -EBADMSG when it does not authenticate, -EINVAL.
+///
+/// # Safety
+/// `key` is valid for 32 bytes, `nonce` for 12, `associated` for `associated_bytes`, `sealed` for `length` + 16, and
+/// `sealed` overlaps none of the others.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_aead_once(
+    algorithm: u32,
+    choice: u32,
+    seal: u32,
+    key: *const u8,
+    nonce: *const u8,
+    associated: *const u8,
+    associated_bytes: u32,
+    sealed: *mut u8,
+    length: u32,
+) -> i32 {
+    let Some(implementation) = choose(algorithm, choice) else { return -libc::EINVAL };
+    // SAFETY: the caller gives 32 and 12 bytes, which nothing changes during the call.
+    let inputs = unsafe { (key.cast::<Key>().as_ref(), nonce.cast::<Nonce>().as_ref()) };
+    let (Some(key), Some(nonce)) = inputs else { return -libc::EINVAL };
+    if sealed.is_null() || (associated.is_null() && associated_bytes > 0) {
+        return -libc::EINVAL;
+    }
+    // SAFETY: the caller gives these lengths and no overlap; an empty slice needs no memory.
+    let (associated, sealed) = unsafe {
+        let associated = if associated_bytes == 0 {
+            &[]
+        } else {
+            std::slice::from_raw_parts(associated, associated_bytes as usize)
+        };
+        (associated, std::slice::from_raw_parts_mut(sealed, length as usize + TAG_BYTES))
+    };
+    let done = (implementation.once)(key, nonce, associated, sealed, seal != 0);
+    if done { 0 } else { -libc::EBADMSG }
+}

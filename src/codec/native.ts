@@ -1,0 +1,212 @@
+/**
+ * The native kernels behind the interfaces of kernels.ts: transport encryption of a burst in one call, with expanded
+ * keys in a locked native table, and the primitives of a handshake. Invariant: what they compute is what the
+ * portable twins compute; only rows that the twins would not survive (no key, no such row) are refused instead.
+ */
+import { burstHandle, checked, type Native } from "../../ffi/native.ts";
+import type { Burst } from "../vector/burst.ts";
+import { TAG_BYTES } from "../wire/wireguard.ts";
+import type { Aead, Primitives } from "./kernels.ts";
+
+/** The AEADs that the library has: ChaCha20-Poly1305 (RFC 8439) and AES-256-GCM (NIST SP 800-38D). */
+export const ALGORITHM = { chacha20Poly1305: 1, aes256Gcm: 2 } as const;
+/** Who computes them: the fastest for this processor, or one of the two (libipsec-mb needs AVX-512). */
+export const IMPLEMENTATION = { fastest: 0, awsLc: 1, ipsecMb: 2 } as const;
+
+type Algorithm = (typeof ALGORITHM)[keyof typeof ALGORITHM];
+type Implementation = (typeof IMPLEMENTATION)[keyof typeof IMPLEMENTATION];
+
+/** Which implementation runs an algorithm here, or undefined when the one asked for cannot. */
+export function implementationOf(
+  native: Native,
+  algorithm: Algorithm,
+  implementation: Implementation = IMPLEMENTATION.fastest,
+): "AWS-LC" | "libipsec-mb" | undefined {
+  const found = native.ox_aead_implementation(algorithm, implementation);
+  return found < 0 ? undefined : found === IMPLEMENTATION.awsLc ? "AWS-LC" : "libipsec-mb";
+}
+
+export class NativeAead implements Aead {
+  readonly #native: Native;
+  readonly #forged: number;
+  readonly #keys: number;
+  // The burst of the last call, whose handle is then known without a look-up.
+  #burst: Burst | undefined;
+  #handle = 0;
+
+  /**
+   * @param rows session rows, 1 to 2^20, each with a sending and a receiving key.
+   * @param forged the drop code for packets that do not authenticate.
+   * Throws when the memory cannot be reserved or the implementation does not run here.
+   */
+  constructor(
+    native: Native,
+    rows: number,
+    forged: number,
+    algorithm: Algorithm = ALGORITHM.chacha20Poly1305,
+    implementation: Implementation = IMPLEMENTATION.fastest,
+  ) {
+    this.#native = native;
+    this.#forged = forged;
+    this.#keys = checked(native.ox_keys_new(algorithm, implementation, rows), "ox_keys_new");
+  }
+
+  /** Whether the keys' memory is out of swap's reach; RLIMIT_MEMLOCK may forbid it. */
+  get isLocked(): boolean {
+    return this.#native.ox_keys_locked(this.#keys) === 1;
+  }
+
+  install(row: number, sendKey: Uint8Array, receiveKey: Uint8Array): void {
+    checked(
+      this.#native.ox_keys_install(this.#keys, row, owned(sendKey, 32), owned(receiveKey, 32)),
+      "ox_keys_install",
+    );
+  }
+
+  erase(row: number): void {
+    checked(this.#native.ox_keys_erase(this.#keys, row), "ox_keys_erase");
+  }
+
+  open(burst: Burst): void {
+    checked(
+      this.#native.ox_open(this.#keys, this.#handleOf(burst), burst.count, this.#forged),
+      "ox_open",
+    );
+  }
+
+  seal(burst: Burst): void {
+    checked(
+      this.#native.ox_seal(this.#keys, this.#handleOf(burst), burst.count, this.#forged),
+      "ox_seal",
+    );
+  }
+
+  /** Wipes all keys and frees their memory; the object is of no use afterwards. A Worker's end does the same. */
+  close(): void {
+    checked(this.#native.ox_keys_release(this.#keys), "ox_keys_release");
+  }
+
+  #handleOf(burst: Burst): number {
+    if (burst !== this.#burst) {
+      this.#handle = burstHandle(this.#native, burst);
+      this.#burst = burst;
+    }
+    return this.#handle;
+  }
+}
+
+/** The bytes as memory that can cross to native code; throws a RangeError when they are not `length` long. */
+function owned(bytes: Uint8Array, length: number): Uint8Array<ArrayBuffer> {
+  if (bytes.length !== length) throw new RangeError(`native: ${length} bytes needed, got ${bytes.length}`);
+  return bytes as Uint8Array<ArrayBuffer>;
+}
+
+/** One message under one key: ciphertext and tag. `nonce` has 12 bytes, `key` 32. */
+export function sealOnce(
+  native: Native,
+  algorithm: Algorithm,
+  implementation: Implementation,
+  key: Uint8Array,
+  nonce: Uint8Array,
+  plaintext: Uint8Array,
+  associated: Uint8Array,
+): Uint8Array<ArrayBuffer> {
+  const sealed = new Uint8Array(plaintext.length + TAG_BYTES);
+  sealed.set(plaintext);
+  const result = native.ox_aead_once(
+    algorithm,
+    implementation,
+    1,
+    owned(key, 32),
+    owned(nonce, 12),
+    owned(associated, associated.length),
+    associated.length,
+    sealed,
+    plaintext.length,
+  );
+  checked(result, "ox_aead_once");
+  return sealed;
+}
+
+/** The plaintext of one message, or undefined when it does not authenticate. */
+export function openOnce(
+  native: Native,
+  algorithm: Algorithm,
+  implementation: Implementation,
+  key: Uint8Array,
+  nonce: Uint8Array,
+  sealed: Uint8Array,
+  associated: Uint8Array,
+): Uint8Array<ArrayBuffer> | undefined {
+  const length = sealed.length - TAG_BYTES;
+  if (length < 0) return undefined;
+  const text = new Uint8Array(sealed);
+  const result = native.ox_aead_once(
+    algorithm,
+    implementation,
+    0,
+    owned(key, 32),
+    owned(nonce, 12),
+    owned(associated, associated.length),
+    associated.length,
+    text,
+    length,
+  );
+  return result < 0 ? undefined : new Uint8Array(text.buffer, 0, length);
+}
+
+function nonceOf(counter: number): Uint8Array<ArrayBuffer> {
+  const nonce = new Uint8Array(12);
+  const view = new DataView(nonce.buffer);
+  view.setUint32(4, counter >>> 0, true);
+  view.setUint32(8, Math.floor(counter / 4294967296), true);
+  return nonce;
+}
+
+/** The primitives of a handshake; two to six times as fast as node:crypto's. */
+export function nativePrimitives(native: Native): Primitives {
+  const { chacha20Poly1305 } = ALGORITHM;
+  const { fastest } = IMPLEMENTATION;
+  return {
+    name: "native",
+
+    publicKey(privateKey) {
+      const out = new Uint8Array(32);
+      checked(native.ox_x25519_public(owned(privateKey, 32), out), "ox_x25519_public");
+      return out;
+    },
+
+    sharedSecret(privateKey, publicKey) {
+      const out = new Uint8Array(32);
+      const result = native.ox_x25519_shared(owned(privateKey, 32), owned(publicKey, 32), out);
+      return result < 0 ? undefined : out;
+    },
+
+    seal: (key, counter, plaintext, associated) =>
+      sealOnce(native, chacha20Poly1305, fastest, key, nonceOf(counter), plaintext, associated),
+
+    open: (key, counter, sealed, associated) =>
+      openOnce(native, chacha20Poly1305, fastest, key, nonceOf(counter), sealed, associated),
+  };
+}
+
+/**
+ * Compresses up to 65535 bytes into `out` as an LZ4 block; returns its length. Throws when `out` is shorter than the
+ * worst case, floor(1.1 * length) + 20 bytes, or overlaps the input.
+ */
+export function compressLz4(native: Native, input: Uint8Array, out: Uint8Array<ArrayBuffer>): number {
+  return checked(
+    native.ox_lz4_compress(owned(input, input.length), input.length, out, out.length),
+    "ox_lz4_compress",
+  );
+}
+
+/** Decompresses an LZ4 block into `out`; its length, or undefined when it is malformed or does not fit. */
+export function decompressLz4(
+  native: Native,
+  input: Uint8Array,
+  out: Uint8Array<ArrayBuffer>,
+): number | undefined {
+  const result = native.ox_lz4_decompress(owned(input, input.length), input.length, out, out.length);
+  return result < 0 ? undefined : result;
+}

@@ -1,0 +1,399 @@
+/**
+ * The native kernels against the portable ones, on random and adversarial bursts, and every implementation against
+ * published vectors (RFC 8439 and Wycheproof, tests/vectors/wycheproof.json). Where the library cannot be loaded the
+ * tests that need it are skipped aloud; that the committed library was built from this tree is checked everywhere.
+ */
+import { assert, assertEquals, assertThrows } from "@std/assert";
+import { createCipheriv, createHash } from "node:crypto";
+import { loadNative, type Native } from "../../ffi/native.ts";
+import { PortableAead } from "../../src/codec/aead_portable.ts";
+import type { Aead } from "../../src/codec/kernels.ts";
+import { ALGORITHM, IMPLEMENTATION, implementationOf, NativeAead } from "../../src/codec/native.ts";
+import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { DROP } from "../../src/metrics.ts";
+import { Arena, packetStart, SLOT_BYTES } from "../../src/vector/arena.ts";
+import {
+  Burst,
+  BURST_CAPACITY,
+  BURST_LAYOUT,
+  HELD,
+  OPENED,
+  TO_EXIT,
+  TO_OPEN,
+  TO_PARSE,
+  TO_SEAL,
+  TO_TRANSMIT,
+} from "../../src/vector/burst.ts";
+import { DATA_HEADER_BYTES, TAG_BYTES } from "../../src/wire/wireguard.ts";
+import { Random } from "../sim/world.ts";
+
+const ROOT = new URL("../../", import.meta.url);
+const ROWS = 64;
+/** The longest plaintext that fits behind the headroom with its tag. */
+const MAX_BYTES = 1952;
+
+const found = loadNative();
+const available = typeof found !== "string";
+const native = found as Native;
+if (!available) console.error(`SKIPPED tests/differential/kernels_test.ts: ${found}`);
+
+/** Registers a test that calls the library. */
+function nativeTest(name: string, run: () => void): void {
+  Deno.test({ name: `native: ${name}`, ignore: !available, fn: run });
+}
+
+if (!available && Deno.env.get("CI") === "true" && Deno.build.target === "x86_64-unknown-linux-gnu") {
+  Deno.test("native: the library loads", () => {
+    throw new Error(found as string);
+  });
+}
+
+/** SHA-256 over the library's sources, as ffi/build.rs computes it. */
+function hashSources(): string {
+  const paths: string[] = ["Cargo.lock", "Cargo.toml", "build.rs"];
+  const collect = (directory: string) => {
+    for (const { name, isDirectory } of Deno.readDirSync(new URL(`ffi/${directory}`, ROOT))) {
+      if (isDirectory) collect(`${directory}/${name}`);
+      else paths.push(`${directory}/${name}`);
+    }
+  };
+  collect("src");
+  // By code unit, which is byte order for ASCII.
+  paths.sort((a, b) => a < b ? -1 : 1);
+  const hash = createHash("sha256");
+  for (const path of paths) {
+    const content = Deno.readFileSync(new URL(`ffi/${path}`, ROOT));
+    const length = new Uint8Array(8);
+    new DataView(length.buffer).setUint32(0, content.length, true);
+    hash.update(path).update(new Uint8Array(1)).update(length).update(content);
+  }
+  return hash.digest("hex");
+}
+
+nativeTest("the committed library was built from this tree's sources", () => {
+  const out = new Uint8Array(32);
+  assertEquals(native.ox_source_hash(out), 0);
+  assertEquals(out.toHex(), hashSources(), "run `deno task build:native` and commit ffi/prebuilt");
+});
+
+nativeTest("wrong handles and sizes are refused", () => {
+  const arena = new Arena(2), burst = new Burst(arena);
+  for (const handle of [0, 1, 4096, 0x7fffffff, 0xffffffff]) {
+    assert(native.ox_arena_release(handle) < 0);
+    assert(native.ox_burst_release(handle) < 0);
+    assert(native.ox_keys_release(handle) < 0);
+    assert(native.ox_keys_locked(handle) < 0);
+    assert(native.ox_keys_erase(handle, 0) < 0);
+    assert(native.ox_open(handle, handle, BURST_CAPACITY, DROP.forged) < 0);
+    assert(native.ox_burst_register(burst.block, BURST_LAYOUT.bytes, handle) < 0);
+  }
+  assert(native.ox_layout(new Uint32Array(3), 3) < 0);
+  assert(native.ox_arena_register(arena.bytes, SLOT_BYTES + 1) < 0);
+  assert(native.ox_arena_register(arena.bytes, 0) < 0);
+  const held = native.ox_arena_register(arena.bytes, arena.bytes.length);
+  assert(held > 0);
+  assert(native.ox_burst_register(burst.block, BURST_LAYOUT.bytes - 1, held) < 0);
+  const misaligned = new Uint8Array(new ArrayBuffer(BURST_LAYOUT.bytes + 1), 1);
+  assert(native.ox_burst_register(misaligned, BURST_LAYOUT.bytes, held) < 0);
+  const handle = native.ox_burst_register(burst.block, BURST_LAYOUT.bytes, held);
+  const keys = native.ox_keys_new(ALGORITHM.chacha20Poly1305, IMPLEMENTATION.fastest, 1);
+  assertEquals(native.ox_open(keys, handle, 0, DROP.forged), 0);
+  assertEquals(native.ox_arena_release(held), 0);
+  assert(native.ox_open(keys, handle, 0, DROP.forged) < 0, "the arena is gone, and with it the burst");
+  assertEquals(native.ox_burst_release(handle), 0);
+  assert(native.ox_burst_release(handle) < 0, "released twice");
+  assertEquals(native.ox_keys_release(keys), 0);
+  assert(native.ox_open(keys, handle, 0, DROP.forged) < 0);
+  const { chacha20Poly1305 } = ALGORITHM;
+  for (const [algorithm, choice, rows] of [[0, 0, 1], [3, 0, 1], [1, 3, 1], [1, 0, 0], [1, 0, 2 ** 20 + 1]]) {
+    assert(native.ox_keys_new(algorithm, choice, rows) < 0, `${algorithm} ${choice} ${rows}`);
+  }
+  assertThrows(() => new NativeAead(native, 0, DROP.forged));
+  const aead = new NativeAead(native, 4, DROP.forged, chacha20Poly1305);
+  assertThrows(() => aead.install(4, new Uint8Array(32), new Uint8Array(32)), Error, "ox_keys_install");
+  assertThrows(() => aead.install(0, new Uint8Array(31), new Uint8Array(32)), RangeError);
+  assertThrows(() => aead.erase(4));
+  aead.close();
+});
+
+nativeTest("handles are the thread's own and go with their objects' memory", () => {
+  for (let i = 0; i < 5000; i++) {
+    const arena = new Arena(1);
+    const held = native.ox_arena_register(arena.bytes, arena.bytes.length);
+    assert(held > 0, `registration ${i}`);
+    assertEquals(native.ox_arena_release(held), 0);
+  }
+});
+
+/** AES-256-GCM row by row through node:crypto: the reference for the algorithm that has no portable kernel. */
+class ReferenceGcm implements Aead {
+  readonly #inner: PortableAead;
+
+  constructor(rows: number, forged: number) {
+    const nonceOf = (counter: number) => {
+      const nonce = new Uint8Array(12);
+      new DataView(nonce.buffer).setBigUint64(4, BigInt(counter), true);
+      return nonce;
+    };
+    const seal = (key: Uint8Array, counter: number, text: Uint8Array) => {
+      const cipher = createCipheriv("aes-256-gcm", key, nonceOf(counter));
+      const sealed = new Uint8Array(text.length + TAG_BYTES);
+      if (text.length > 0) sealed.set(cipher.update(text));
+      cipher.final();
+      sealed.set(cipher.getAuthTag(), text.length);
+      return sealed;
+    };
+    const open = (key: Uint8Array, counter: number, sealed: Uint8Array) => {
+      if (sealed.length < TAG_BYTES) return undefined;
+      // A stream cipher undoes itself, and what it seals again must be what came.
+      const text = seal(key, counter, sealed.subarray(0, -TAG_BYTES)).subarray(0, -TAG_BYTES);
+      return seal(key, counter, text).toHex() === sealed.toHex() ? text : undefined;
+    };
+    this.#inner = new PortableAead({ ...nodeCrypto, seal, open }, rows, forged);
+  }
+
+  install(row: number, sendKey: Uint8Array, receiveKey: Uint8Array): void {
+    this.#inner.install(row, sendKey, receiveKey);
+  }
+  erase(row: number): void {
+    this.#inner.erase(row);
+  }
+  open(burst: Burst): void {
+    this.#inner.open(burst);
+  }
+  seal(burst: Burst): void {
+    this.#inner.seal(burst);
+  }
+}
+
+type Make = (rows: number, forged: number) => Aead;
+const SUITES: [name: string, algorithm: 1 | 2, implementation: 1 | 2, reference: Make][] = [
+  ["ChaCha20-Poly1305 by AWS-LC", 1, 1, (rows, forged) => new PortableAead(nodeCrypto, rows, forged)],
+  ["ChaCha20-Poly1305 by libipsec-mb", 1, 2, (rows, forged) => new PortableAead(nodeCrypto, rows, forged)],
+  ["AES-256-GCM by AWS-LC", 2, 1, (rows, forged) => new ReferenceGcm(rows, forged)],
+  ["AES-256-GCM by libipsec-mb", 2, 2, (rows, forged) => new ReferenceGcm(rows, forged)],
+];
+
+function installPairs(random: Random, first: Aead, second: Aead): void {
+  const send = new Uint8Array(32), receive = new Uint8Array(32);
+  for (let row = 0; row < ROWS; row++) {
+    random.fill(send);
+    random.fill(receive);
+    first.install(row, send, receive);
+    second.install(row, send, receive);
+  }
+}
+
+const COUNTERS = [0, 1, 255, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 48 + 3, 2 ** 53 - 1];
+
+/** A burst over the whole of its arena, every byte random, rows of several steps. */
+function randomBurst(random: Random, arena: Arena, step: number): Burst {
+  const burst = new Burst(arena);
+  random.fill(arena.bytes);
+  const others = [TO_PARSE, TO_EXIT, HELD, OPENED, TO_TRANSMIT, DROP.forged];
+  const count = 1 + random.u32() % BURST_CAPACITY;
+  for (let row = 0; row < count; row++) {
+    const length = [0, 1, 15, 16, 17, 63, 64, 65, 1420, MAX_BYTES][random.u32() % 20] ??
+      random.u32() % (MAX_BYTES + 1);
+    burst.push(row, length, random.u32() % 8 === 0 ? others[random.u32() % others.length] : step);
+    burst.session[row] = random.u32() % ROWS;
+    burst.counter[row] = COUNTERS[random.u32() % 16] ?? random.u32() * 2 ** 21 + random.u32() % 2 ** 21;
+  }
+  return burst;
+}
+
+function copyOf(burst: Burst): Burst {
+  const arena = new Arena(burst.arena.slotCount);
+  arena.bytes.set(burst.arena.bytes);
+  const copy = new Burst(arena);
+  new Uint8Array(copy.block).set(new Uint8Array(burst.block));
+  copy.count = burst.count;
+  return copy;
+}
+
+function assertSameBursts(actual: Burst, expected: Burst, what: string): void {
+  assertEquals(new Uint8Array(actual.block), new Uint8Array(expected.block), `${what}: columns`);
+  assertSameBytes(actual.bytes, expected.bytes, what);
+}
+
+/** As assertEquals, but quick for half a megabyte. */
+function assertSameBytes(actual: Uint8Array, expected: Uint8Array, what: string): void {
+  assertEquals(actual.length, expected.length);
+  const at = actual.findIndex((byte, i) => byte !== expected[i]);
+  assertEquals(at, -1, `${what}: byte ${at % SLOT_BYTES} of slot ${Math.floor(at / SLOT_BYTES)}`);
+}
+
+for (const [name, algorithm, implementation, makeReference] of SUITES) {
+  const runs = available && implementationOf(native, algorithm, implementation) !== undefined;
+  if (available && !runs) console.error(`SKIPPED ${name}: this processor lacks the instructions`);
+  const test = (what: string, run: () => void) =>
+    Deno.test({ name: `${name}: ${what}`, ignore: !runs, fn: run });
+  const makeBoth = (random: Random): [NativeAead, Aead] => {
+    const ours = new NativeAead(native, ROWS, DROP.forged, algorithm, implementation);
+    const reference = makeReference(ROWS, DROP.forged);
+    installPairs(random, ours, reference);
+    return [ours, reference];
+  };
+
+  test("seals and opens random bursts byte for byte as the portable kernel", () => {
+    const random = new Random(11);
+    const [ours, reference] = makeBoth(random);
+    // The other end of every session: its sending key is our receiving key.
+    const swapped = makeReference(ROWS, DROP.forged), keys = new Random(11);
+    const send = new Uint8Array(32), receive = new Uint8Array(32);
+    for (let row = 0; row < ROWS; row++) {
+      keys.fill(send);
+      keys.fill(receive);
+      swapped.install(row, receive, send);
+    }
+    for (let round = 0; round < 6; round++) {
+      const burst = randomBurst(random, new Arena(BURST_CAPACITY), TO_SEAL);
+      const plain = copyOf(burst), twin = copyOf(burst), theirs = copyOf(burst);
+      ours.seal(burst);
+      reference.seal(twin);
+      assertSameBursts(burst, twin, `sealing, round ${round}`);
+      assert(burst.next.subarray(0, burst.count).includes(TO_TRANSMIT));
+
+      // What portable sealed for us, we open; what we sealed, portable opens.
+      swapped.seal(theirs);
+      for (const [sealed, opener] of [[theirs, ours], [burst, swapped]] as [Burst, Aead][]) {
+        const wasSealed = plain.next.map((step) => step === TO_SEAL ? 1 : 0);
+        for (let row = 0; row < sealed.count; row++) if (wasSealed[row]) sealed.next[row] = TO_OPEN;
+        opener.open(sealed);
+        for (let row = 0; row < sealed.count; row++) {
+          if (!wasSealed[row]) continue;
+          assertEquals([sealed.next[row], sealed.offset[row], sealed.length[row]], [
+            OPENED,
+            plain.offset[row],
+            plain.length[row],
+          ]);
+          const start = plain.offset[row], end = start + plain.length[row];
+          assertSameBytes(sealed.bytes.subarray(start, end), plain.bytes.subarray(start, end), `row ${row}`);
+        }
+      }
+    }
+    ours.close();
+  });
+
+  test("forged, truncated and misdirected rows are refused, the rest of the burst opens", () => {
+    const random = new Random(12);
+    const [ours, reference] = makeBoth(random);
+    const loop = makeReference(ROWS, DROP.forged), keys = new Random(12);
+    const send = new Uint8Array(32), receive = new Uint8Array(32);
+    for (let row = 0; row < ROWS; row++) {
+      keys.fill(send);
+      keys.fill(receive);
+      loop.install(row, receive, receive);
+    }
+    for (let round = 0; round < 6; round++) {
+      const burst = randomBurst(random, new Arena(BURST_CAPACITY), TO_SEAL);
+      loop.seal(burst);
+      for (let row = 0; row < burst.count; row++) {
+        if (burst.next[row] !== TO_TRANSMIT) continue;
+        burst.next[row] = TO_OPEN;
+        const start = burst.offset[row] + DATA_HEADER_BYTES, sealed = burst.length[row] - DATA_HEADER_BYTES;
+        const damage = random.u32() % 8;
+        if (damage === 0) burst.bytes[start + random.u32() % sealed] ^= 1 << (random.u32() & 7);
+        if (damage === 1) burst.bytes[start + sealed - 1 - random.u32() % TAG_BYTES] ^= 0x80;
+        if (damage === 2) burst.length[row] -= 1 + random.u32() % (burst.length[row] - DATA_HEADER_BYTES);
+        if (damage === 3) burst.session[row] = (burst.session[row] + 1) % ROWS;
+        if (damage === 4) burst.counter[row] = burst.counter[row] === 0 ? 1 : burst.counter[row] - 1;
+      }
+      const twin = copyOf(burst);
+      ours.open(burst);
+      reference.open(twin);
+      assertEquals(new Uint8Array(burst.block), new Uint8Array(twin.block), `round ${round}`);
+      for (let row = 0; row < burst.count; row++) {
+        const start = burst.offset[row], end = start + burst.length[row];
+        if (burst.next[row] !== DROP.forged) {
+          assertSameBytes(burst.bytes.subarray(start, end), twin.bytes.subarray(start, end), `row ${row}`);
+        }
+      }
+    }
+    ours.close();
+  });
+
+  test("no key, no such row, no such place, no such counter: refused, never a crash", () => {
+    const random = new Random(13);
+    const [ours] = makeBoth(random);
+    ours.erase(5);
+    const arena = new Arena(4), bytes = arena.bytes.length;
+    const cases: [what: string, set: (burst: Burst) => void][] = [
+      ["an erased row", (burst) => burst.session[0] = 5],
+      ["row 64 of 64", (burst) => burst.session[0] = ROWS],
+      ["no session", (burst) => burst.session[0] = 0xffffffff],
+      ["an offset past the arena", (burst) => burst.offset[0] = bytes],
+      ["the highest offset", (burst) => burst.offset[0] = 0xffffffff],
+      ["a row over the arena's end", (burst) => burst.offset[0] = bytes - 100],
+      ["a huge length", (burst) => burst.length[0] = 0xffffffff],
+      ["a length that wraps", (burst) => burst.length[0] = 0xffffffff - packetStart(0) + 1],
+      ["a negative counter", (burst) => burst.counter[0] = -1],
+      ["a broken counter", (burst) => burst.counter[0] = 0.5],
+      ["2^53", (burst) => burst.counter[0] = 2 ** 53],
+      ["infinity", (burst) => burst.counter[0] = Infinity],
+      ["not a number", (burst) => burst.counter[0] = NaN],
+    ];
+    for (const step of [TO_SEAL, TO_OPEN]) {
+      for (const [what, set] of cases) {
+        const burst = new Burst(arena);
+        burst.push(0, 200, step);
+        burst.session[0] = 1;
+        burst.counter[0] = 1;
+        set(burst);
+        const before = copyOf(burst);
+        before.next[0] = DROP.forged;
+        if (step === TO_SEAL) ours.seal(burst);
+        else ours.open(burst);
+        assertSameBursts(burst, before, what);
+      }
+    }
+    const burst = new Burst(arena);
+    burst.push(0, 0, TO_SEAL);
+    burst.offset[0] = DATA_HEADER_BYTES - 1;
+    burst.session[0] = 1;
+    ours.seal(burst);
+    assertEquals(burst.next[0], DROP.forged, "no room for the header");
+    burst.count = 0xffffffff;
+    ours.open(burst); // Rows past the capacity are not looked at.
+    ours.close();
+  });
+
+  test("what does not authenticate leaves no plaintext behind", () => {
+    const arena = new Arena(1), burst = new Burst(arena);
+    const aead = new NativeAead(native, 1, DROP.forged, algorithm, implementation);
+    const key = new Uint8Array(32).fill(9);
+    aead.install(0, key, key);
+    const secret = new TextEncoder().encode("attack at dawn ".repeat(20));
+    burst.push(0, secret.length, TO_SEAL);
+    burst.session[0] = 0;
+    burst.bytes.set(secret, burst.offset[0]);
+    aead.seal(burst);
+    burst.bytes[burst.offset[0] + burst.length[0] - 1] ^= 1;
+    burst.next[0] = TO_OPEN;
+    aead.open(burst);
+    assertEquals(burst.next[0], DROP.forged);
+    const left = burst.bytes.subarray(packetStart(0), packetStart(0) + secret.length);
+    assertEquals(left, new Uint8Array(secret.length));
+    aead.close();
+  });
+}
+
+nativeTest("keys of one table are not those of another, and a new table has none", () => {
+  const arena = new Arena(1), burst = new Burst(arena);
+  const first = new NativeAead(native, 1, DROP.forged), second = new NativeAead(native, 1, DROP.forged);
+  first.install(0, new Uint8Array(32).fill(1), new Uint8Array(32).fill(1));
+  burst.push(0, 64, TO_SEAL);
+  burst.session[0] = 0;
+  second.seal(burst);
+  assertEquals(burst.next[0], DROP.forged);
+  burst.next[0] = TO_SEAL;
+  first.seal(burst);
+  assertEquals(burst.next[0], TO_TRANSMIT);
+  second.install(0, new Uint8Array(32).fill(2), new Uint8Array(32).fill(2));
+  burst.next[0] = TO_OPEN;
+  second.open(burst);
+  assertEquals(burst.next[0], DROP.forged);
+  assert(first.isLocked, "one page can always be locked");
+  first.close();
+  second.close();
+});
