@@ -12,7 +12,7 @@ thread_local! {
     static TABLE: RefCell<CompressTable> = RefCell::new(CompressTable::small());
 }
 
-/// Runs `act` on input and output. Its result is a length; -EINVAL for null, overlap or more than 65535 bytes.
+/// Runs `act` on input and output. Its result is a length; -EINVAL for missing memory, overlap or more than 65535 bytes.
 ///
 /// # Safety
 /// `input` is valid for `length` bytes and `out` for `capacity`.
@@ -25,9 +25,13 @@ unsafe fn between(
 ) -> i32 {
     let (from, to) = (input as usize, out as usize);
     let is_apart = from + length as usize <= to || to + capacity as usize <= from;
-    if input.is_null() || out.is_null() || !is_apart || length > MAX_BYTES || capacity > MAX_BYTES {
+    let is_missing = (input.is_null() && length > 0) || (out.is_null() && capacity > 0);
+    if is_missing || !is_apart || length > MAX_BYTES || capacity > MAX_BYTES {
         return -libc::EINVAL;
     }
+    // An empty buffer crosses as a null pointer.
+    let input = if length == 0 { std::ptr::dangling() } else { input };
+    let out = if capacity == 0 { std::ptr::dangling_mut() } else { out };
     // SAFETY: the caller gives both lengths, and they were just seen not to overlap.
     let slices = unsafe {
         (

@@ -1,14 +1,23 @@
 /**
- * The native kernels against the portable ones, on random and adversarial bursts, and every implementation against
- * published vectors (RFC 8439 and Wycheproof, tests/vectors/wycheproof.json). Where the library cannot be loaded the
- * tests that need it are skipped aloud; that the committed library was built from this tree is checked everywhere.
+ * The native kernels against the portable ones, on random and adversarial bursts; published vectors run in
+ * tests/vectors. Where the library cannot be loaded the tests are skipped aloud, and with CI=true on the platform that
+ * it is built for that is a failure.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import lz4js from "lz4js";
 import { createCipheriv, createHash } from "node:crypto";
 import { loadNative, type Native } from "../../ffi/native.ts";
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import type { Aead } from "../../src/codec/kernels.ts";
-import { ALGORITHM, IMPLEMENTATION, implementationOf, NativeAead } from "../../src/codec/native.ts";
+import {
+  ALGORITHM,
+  compressLz4,
+  decompressLz4,
+  IMPLEMENTATION,
+  implementationOf,
+  NativeAead,
+  nativePrimitives,
+} from "../../src/codec/native.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { DROP } from "../../src/metrics.ts";
 import { Arena, packetStart, SLOT_BYTES } from "../../src/vector/arena.ts";
@@ -396,4 +405,86 @@ nativeTest("keys of one table are not those of another, and a new table has none
   assert(first.isLocked, "one page can always be locked");
   first.close();
   second.close();
+});
+
+nativeTest("the primitives of a handshake agree with node:crypto's", () => {
+  const random = new Random(21), ours = nativePrimitives(native);
+  const fresh = (length: number) => {
+    const bytes = new Uint8Array(length);
+    random.fill(bytes);
+    return bytes;
+  };
+  for (let round = 0; round < 60; round++) {
+    const a = fresh(32), b = fresh(32), key = fresh(32);
+    assertEquals(ours.publicKey(a), nodeCrypto.publicKey(a));
+    const point = round % 2 === 0 ? ours.publicKey(b) : b;
+    assertEquals(ours.sharedSecret(a, point), nodeCrypto.sharedSecret(a, point));
+    const text = fresh(random.u32() % 200), associated = fresh(random.u32() % 40);
+    const counter = COUNTERS[round % COUNTERS.length];
+    const sealed = ours.seal(key, counter, text, associated);
+    assertEquals(sealed, nodeCrypto.seal(key, counter, text, associated));
+    assertEquals(ours.open(key, counter, sealed, associated), text);
+    sealed[random.u32() % sealed.length] ^= 1 << (random.u32() & 7);
+    const damaged = sealed.slice();
+    assertEquals(ours.open(key, counter, sealed, associated), undefined);
+    assertEquals(sealed, damaged, "inputs are left as they were");
+  }
+  assertEquals(ours.open(new Uint8Array(32), 0, new Uint8Array(15), new Uint8Array(0)), undefined);
+  assertThrows(() => ours.publicKey(new Uint8Array(31)), RangeError);
+  assertThrows(() => ours.sharedSecret(new Uint8Array(32), new Uint8Array(33)), RangeError);
+});
+
+/** Bytes in which a compressor finds something, and sometimes nothing. */
+function compressible(random: Random, length: number): Uint8Array<ArrayBuffer> {
+  const bytes = new Uint8Array(length);
+  random.fill(bytes);
+  const alphabet = [1, 2, 16, 256][random.u32() % 4];
+  return bytes.map((byte) => byte % alphabet);
+}
+
+const worstCase = (length: number) => Math.floor(length * 1.1) + 20;
+
+nativeTest("LZ4 and lz4js undo each other, and neither leaves its room", () => {
+  const random = new Random(22);
+  for (let round = 0; round < 200; round++) {
+    const length = [0, 1, 12, 13, 64, 1400, 65535 / 2 | 0][round] ?? random.u32() % 2000;
+    const plain = compressible(random, length);
+    const block = new Uint8Array(worstCase(length));
+    const written = compressLz4(native, plain, block);
+    const back = new Uint8Array(length + 8).fill(0xaa);
+    assertEquals(decompressLz4(native, block.subarray(0, written), back.subarray(0, length)), length);
+    assertEquals(back.subarray(0, length), plain);
+    assertEquals(back.subarray(length), new Uint8Array(8).fill(0xaa));
+    if (length > 0) {
+      const room = back.subarray(0, length - 1);
+      assertEquals(decompressLz4(native, block.subarray(0, written), room), undefined, "one byte short");
+      const theirs = new Uint8Array(length);
+      assertEquals(lz4js.decompressBlock(block, theirs, 0, written, 0), length);
+      assertEquals(theirs, plain);
+    }
+    const table = new Uint32Array(1 << 16), compressed = new Uint8Array(worstCase(length));
+    const theirLength = lz4js.compressBlock(plain, compressed, 0, length, table);
+    if (theirLength > 0) {
+      const again = new Uint8Array(length);
+      assertEquals(decompressLz4(native, compressed.subarray(0, theirLength), again), length);
+      assertEquals(again, plain);
+    }
+    assertThrows(() => compressLz4(native, plain, new Uint8Array(worstCase(length) - 1)), Error, "lz4");
+  }
+});
+
+nativeTest("LZ4 survives hostile blocks", () => {
+  const random = new Random(23), arena = new Uint8Array(4096);
+  for (let round = 0; round < 3000; round++) {
+    const block = new Uint8Array(1 + random.u32() % 300);
+    random.fill(block);
+    if (round % 3 === 0) block.fill(0xff, 0, block.length >> 1); // lengths that run on
+    arena.fill(0xaa);
+    const capacity = random.u32() % 1500;
+    const written = decompressLz4(native, block, arena.subarray(0, capacity));
+    assert(written === undefined || written <= capacity);
+    assert(arena.subarray(capacity).every((byte) => byte === 0xaa), "written past its room");
+  }
+  assert(native.ox_lz4_decompress(arena, 100, arena.subarray(50), 100) < 0, "overlap");
+  assert(native.ox_lz4_compress(arena, 65536, new Uint8Array(99999), 99999) < 0, "too long");
 });
