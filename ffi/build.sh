@@ -14,4 +14,6 @@ done
 export CFLAGS="$CFLAGS -ffile-prefix-map=$target_folder=target -g0"
 cargo build --release --locked --target "$target"
 mkdir -p "prebuilt/$target"
-cp "$target_folder/$target/release/liboxrelay.so" "prebuilt/$target/"
+# Renamed into place: a running relay that has the old file mapped keeps it whole.
+cp "$target_folder/$target/release/liboxrelay.so" "prebuilt/$target/liboxrelay.so.new"
+mv "prebuilt/$target/liboxrelay.so.new" "prebuilt/$target/liboxrelay.so"

@@ -6,4 +6,5 @@ mod aead;
 mod keys;
 mod layout;
 mod lz4;
+mod tcp;
 mod x25519;

@@ -4,6 +4,7 @@
  * reads no file.
  */
 /// <reference lib="deno.worker" />
+import { loadNative } from "../../ffi/native.ts";
 import { PortableAead } from "../codec/aead_portable.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import { type Config, formatEndpoint } from "../config.ts";
@@ -64,7 +65,7 @@ async function chooseExit(
   }
   if (config.exit === "userspace" || obstacle !== undefined) {
     const reason = obstacle === undefined ? "the config asks for it" : `tun cannot be used: ${obstacle}`;
-    return [openUserspace(base), reason];
+    return [openUserspace({ ...base, native: loadNative() }), reason];
   }
   const exit = await openTun({
     ...base,

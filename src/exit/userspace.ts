@@ -1,9 +1,10 @@
 /**
  * The userspace exit: no privilege, ordinary sockets. UDP is mapped and filtered endpoint-independently, pings
- * go through ping sockets where the system allows them, and everything else is answered at once with a TCP reset
- * or ICMP "administratively prohibited", so that nothing hangs. Invariant: flows and their memory are bounded,
+ * go through ping sockets where the system allows them, TCP through the native library where there is one, and
+ * everything else is answered at once with a TCP reset or ICMP "administratively prohibited", so that nothing hangs. Invariant: flows and their memory are bounded,
  * and an answer reaches only the inner source that owns the socket it came to.
  */
+import type { Native } from "../../ffi/native.ts";
 import { DROP, type Metrics } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
 import { parseAddress } from "../wire/address.ts";
@@ -22,6 +23,7 @@ import type { Exit } from "./exit.ts";
 import { fragment } from "./fragmentation.ts";
 import { IcmpNat } from "./icmp_nat.ts";
 import { Reassembly } from "./reassembly.ts";
+import { TcpSplice } from "./tcp_splice.ts";
 import type { InnerAddress } from "./tun.ts";
 import { UdpNat } from "./udp_nat.ts";
 
@@ -30,6 +32,8 @@ export interface UserspaceOptions {
   ipv6?: InnerAddress;
   mtu: number;
   metrics: Metrics;
+  /** What carries TCP, or the reason why nothing does. */
+  native: Native | string;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
   /** Most UDP flows (sockets) at once; one inner address may hold a quarter of them. */
   maxFlows?: number;
@@ -51,6 +55,7 @@ class UserspaceExit implements Exit {
   readonly #metrics: Metrics;
   readonly #udp: UdpNat;
   readonly #icmp: IcmpNat;
+  readonly #tcp: TcpSplice | undefined;
   readonly #reassembly = new Reassembly();
   readonly #gateway4: Uint32Array;
   readonly #gateway6: Uint32Array;
@@ -78,11 +83,18 @@ class UserspaceExit implements Exit {
       log: options.log,
     });
     this.#icmp = new IcmpNat({ emit, log: options.log });
-    this.description = `userspace: UDP${this.#icmp.available ? " and ping" : ""}, no TCP yet`;
+    const { native } = options;
+    if (typeof native === "string") options.log("info", `TCP is refused by this exit: ${native}`);
+    else {
+      const maxFlows = options.maxFlows ?? 4096;
+      this.#tcp = new TcpSplice({ native, mtu: options.mtu, maxFlows, wake: () => this.#wake() });
+    }
+    const carried = ["UDP", ...(this.#tcp ? ["TCP"] : []), ...(this.#icmp.available ? ["ping"] : [])];
+    this.description = `userspace: ${carried.join(", ")}`;
   }
 
   get flowCount(): number {
-    return this.#udp.size;
+    return this.#udp.size + (this.#tcp?.size ?? 0);
   }
 
   onReadable(wake: () => void): void {
@@ -91,6 +103,7 @@ class UserspaceExit implements Exit {
 
   send(burst: Burst, nowUs: number): void {
     const { count, next, offset, length, bytes, view } = burst;
+    this.#tcp?.send(burst);
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_EXIT) continue;
       const at = offset[row];
@@ -118,6 +131,7 @@ class UserspaceExit implements Exit {
       burst.bytes.set(packet, burst.offset[row]);
       this.#queue.shift();
     }
+    this.#tcp?.receive(burst);
     return burst.count - before;
   }
 
@@ -133,6 +147,7 @@ class UserspaceExit implements Exit {
 
   async close(): Promise<void> {
     this.#udp.close();
+    await this.#tcp?.close();
     await this.#icmp.close();
   }
 

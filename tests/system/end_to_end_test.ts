@@ -158,7 +158,7 @@ for (const [exit, config] of [["tun", TUN], ["userspace", USERSPACE]]) {
 }
 
 scenario(
-  "userspace: UDP of both families and in fragments, a quick reset for TCP",
+  "userspace: UDP of both families and in fragments, a quick refusal for TCP to a closed port",
   USERSPACE,
   async (net, client) => {
     await net.server("server", ECHO);

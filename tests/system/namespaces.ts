@@ -230,10 +230,12 @@ console.log(JSON.stringify({ status: r.status, text: await r.text() }));`;
   }
 
   /** The same as a server that runs until `close`; resolves when it has printed "ready". */
-  async server(name: string, source: string): Promise<void> {
+  async server(name: string, source: string): Promise<Background> {
     const file = `${this.directory}/server-${crypto.randomUUID()}.ts`;
     await Deno.writeTextFile(file, source);
-    await this.spawn(name, [Deno.execPath(), "run", "--unstable-net", "--allow-net", file]).says("ready");
+    const server = this.spawn(name, [Deno.execPath(), "run", "--unstable-net", "--allow-net", file]);
+    await server.says("ready");
+    return server;
   }
 
   async close(): Promise<void> {

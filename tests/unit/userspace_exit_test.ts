@@ -105,6 +105,7 @@ class Bench {
       ipv6: { address: "fd66::1", prefix: 64 },
       mtu: MTU,
       metrics: this.metrics,
+      native: "this bench does without",
       log: () => {},
       ...options,
     });

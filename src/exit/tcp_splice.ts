@@ -1,0 +1,101 @@
+/**
+ * TCP without privilege: inner connections end in the native library (ffi/src/tcp.rs) and go on over ordinary
+ * sockets. Invariant: flows and their memory are bounded there, and what it has for clients waits there until a burst
+ * has room. Carries no other protocol and answers no packet that belongs to no connection.
+ */
+import { libc, POLLIN } from "../../ffi/mod.ts";
+import { burstHandle, checked, type Native } from "../../ffi/native.ts";
+import { DROP } from "../metrics.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../vector/burst.ts";
+
+const POLL_MS = 200;
+
+export interface TcpSpliceOptions {
+  native: Native;
+  /** Bytes of an inner packet, 576 to 1952. */
+  mtu: number;
+  /** Most connections at once, 1 to 65536; one inner address may hold a quarter of them. */
+  maxFlows: number;
+  /** Called when `receive` may find something. */
+  wake: () => void;
+}
+
+export class TcpSplice {
+  readonly #native: Native;
+  readonly #handle: number;
+  readonly #wake: () => void;
+  readonly #watching: Promise<void>;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timerDueMs = Infinity;
+  #resume: (() => void) | undefined;
+  #closed = false;
+
+  /** Throws when the system gives it no descriptor. */
+  constructor({ native, mtu, maxFlows, wake }: TcpSpliceOptions) {
+    this.#native = native;
+    this.#wake = wake;
+    this.#handle = checked(native.ox_tcp_open(mtu, maxFlows), "ox_tcp_open");
+    this.#watching = this.#watch(checked(native.ox_tcp_descriptor(this.#handle), "ox_tcp_descriptor"));
+  }
+
+  /** Live connections. */
+  get size(): number {
+    return Math.max(0, this.#native.ox_tcp_flows(this.#handle));
+  }
+
+  /** Takes the TO_EXIT rows that are TCP and belong to a connection or begin one; the others stay TO_EXIT. */
+  send(burst: Burst): void {
+    const handle = burstHandle(this.#native, burst);
+    this.#native.ox_tcp_send(this.#handle, handle, burst.count, DONE, DROP.exit_full);
+  }
+
+  /** Adds packets for clients as TO_TUNNEL rows until burst, arena or supply ends. Returns the rows added. */
+  receive(burst: Burst): number {
+    const waiting = this.#native.ox_tcp_turn(this.#handle);
+    const from = burst.count;
+    while (burst.count - from < waiting && burst.count < BURST_CAPACITY && burst.grow(0, TO_TUNNEL) >= 0);
+    if (burst.count > from) {
+      const handle = burstHandle(this.#native, burst);
+      this.#native.ox_tcp_receive(this.#handle, handle, from, burst.count);
+    }
+    this.#armTimer();
+    this.#resume?.();
+    return burst.count - from;
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#resume?.();
+    await this.#watching;
+    this.#native.ox_tcp_close(this.#handle);
+  }
+
+  #armTimer(): void {
+    const dueMs = performance.now() + this.#native.ox_tcp_next_ms(this.#handle);
+    if (dueMs >= this.#timerDueMs - 1) return;
+    clearTimeout(this.#timer);
+    this.#timerDueMs = dueMs;
+    this.#timer = setTimeout(() => {
+      this.#timerDueMs = Infinity;
+      this.#wake();
+    }, dueMs - performance.now());
+  }
+
+  /** Waits off the event loop for the far ends, and wakes the driver; pauses until it has been here. */
+  async #watch(descriptor: number): Promise<void> {
+    const entry = new Uint8Array(8);
+    const view = new DataView(entry.buffer);
+    while (!this.#closed) {
+      view.setInt32(0, descriptor, true);
+      view.setInt32(4, POLLIN, true);
+      const ready = await libc().poll(entry, 1n, POLL_MS);
+      if (ready <= 0 || this.#closed) continue;
+      const taken = new Promise<void>((resolve) => this.#resume = resolve);
+      this.#wake();
+      await taken;
+      this.#resume = undefined;
+    }
+  }
+}
