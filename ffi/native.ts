@@ -120,9 +120,20 @@ export function checked(result: number, call: string): number {
   return result;
 }
 
-const handles = new WeakMap<Arena | Burst, number>();
-// The library holds pointers, not references: when an object is gone, so is its memory, and its handle goes too.
 const forgotten = new FinalizationRegistry<() => void>((release) => release());
+
+/** Calls `release`, which must not refer to `owner`, once `owner` is collected: its handle then goes too. */
+export function releaseWithOwner(owner: object, release: () => void): void {
+  forgotten.register(owner, release, owner);
+}
+
+/** Undoes `releaseWithOwner`, for an owner that has released its handle itself. */
+export function keepFromReleasing(owner: object): void {
+  forgotten.unregister(owner);
+}
+
+// The library holds pointers, not references: when an object is gone, so is its memory.
+const handles = new WeakMap<Arena | Burst, number>();
 
 /** The handle of an arena, which is registered when it is first asked for and released when it is collected. */
 export function arenaHandle(native: Native, arena: Arena): number {
@@ -132,7 +143,7 @@ export function arenaHandle(native: Native, arena: Arena): number {
       native.ox_arena_register(arena.bytes, arena.bytes.length),
       "ox_arena_register",
     );
-    forgotten.register(arena, () => native.ox_arena_release(registered));
+    releaseWithOwner(arena, () => native.ox_arena_release(registered));
     handles.set(arena, handle = registered);
   }
   return handle;
@@ -147,7 +158,7 @@ export function burstHandle(native: Native, burst: Burst): number {
       native.ox_burst_register(burst.block, BURST_LAYOUT.bytes, arena),
       "ox_burst_register",
     );
-    forgotten.register(burst, () => native.ox_burst_release(registered));
+    releaseWithOwner(burst, () => native.ox_burst_release(registered));
     handles.set(burst, handle = registered);
   }
   return handle;

@@ -31,6 +31,8 @@ export interface Config {
   /** Handshakes a second that one source address may start, 1 to 1000. */
   readonly rateLimitPerIp: number;
   readonly exit: "auto" | "tun" | "userspace";
+  /** Who seals and opens packets: the native library, TypeScript, or the library where it runs. */
+  readonly kernels: "auto" | "portable" | "native";
   /** Device name, 1 to 15 of [a-z0-9_-]. */
   readonly tunName: string;
   /** Private IPv4 prefix of /8 to /29; host 1 is the relay. */
@@ -78,6 +80,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   maxConnections: 1000,
   rateLimitPerIp: 20,
   exit: "auto",
+  kernels: "auto",
   tunName: "oxrelay0",
   tunnelIpv4: "10.66.0.0/16",
   tunnelIpv6: "auto",
@@ -309,6 +312,7 @@ const ENTRIES = {
   max_connections: v.optional(wholeNumber(1, 20000)),
   rate_limit_per_ip: v.optional(wholeNumber(1, 1000)),
   exit: v.optional(oneOf("auto", "tun", "userspace")),
+  kernels: v.optional(oneOf("auto", "portable", "native")),
   tun_name: v.optional(
     text("1 to 15 characters of a-z, 0-9, _ and -", (value) => /^[a-z0-9_-]{1,15}$/.test(value)),
   ),
@@ -388,6 +392,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     maxConnections: fromFile.max_connections ?? base.maxConnections,
     rateLimitPerIp: fromFile.rate_limit_per_ip ?? base.rateLimitPerIp,
     exit: fromFile.exit ?? base.exit,
+    kernels: fromFile.kernels ?? base.kernels,
     tunName: fromFile.tun_name ?? base.tunName,
     tunnelIpv4: fromFile.tunnel_ipv4 ?? base.tunnelIpv4,
     tunnelIpv6: fromFile.tunnel_ipv6 ?? base.tunnelIpv6,

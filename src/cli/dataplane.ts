@@ -6,6 +6,8 @@
 /// <reference lib="deno.worker" />
 import { loadNative } from "../../ffi/native.ts";
 import { PortableAead } from "../codec/aead_portable.ts";
+import type { Aead, Primitives } from "../codec/kernels.ts";
+import { ALGORITHM, implementationOf, NativeAead, nativePrimitives } from "../codec/native.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import { type Config, formatEndpoint } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
@@ -79,14 +81,43 @@ async function chooseExit(
   ];
 }
 
+interface Kernels {
+  primitives: Primitives;
+  makeAead: (rows: number) => Aead;
+}
+
+/** The native kernels where they run and the config allows it; one line of the log says which and why. */
+function chooseKernels(config: Config): Kernels {
+  const native = config.kernels === "portable" ? "the config asks for it" : loadNative();
+  if (typeof native !== "string") {
+    const by = implementationOf(native, ALGORITHM.chacha20Poly1305);
+    log("kernels")("info", `native, ChaCha20-Poly1305 by ${by}: the fastest that this processor runs`);
+    return {
+      primitives: nativePrimitives(native),
+      makeAead(rows) {
+        const aead = new NativeAead(native, rows, DROP.forged);
+        if (!aead.isLocked) {
+          log("kernels")(
+            "warning",
+            "session keys may reach swap: raise the limit on locked memory (ulimit -l)",
+          );
+        }
+        return aead;
+      },
+    };
+  }
+  if (config.kernels === "native") {
+    throw new Error(`kernels = "native" cannot be used: ${native}; or set kernels = "auto"`);
+  }
+  log("kernels")("info", `portable, ChaCha20-Poly1305 by node:crypto: ${native}`);
+  return { primitives: nodeCrypto, makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged) };
+}
+
 async function start(message: Extract<ToWorker, { type: "start" }>): Promise<void> {
   const { config, tunnelIpv6 } = message;
   const metrics = new Metrics(message.counters);
   const arena = new Arena(ARENA_SLOTS);
-  const kernels = {
-    primitives: nodeCrypto,
-    makeAead: (rows: number) => new PortableAead(nodeCrypto, rows, DROP.forged),
-  };
+  const kernels = chooseKernels(config);
   warmUp(kernels);
   let port: UdpPort;
   try {

@@ -3,7 +3,7 @@
  * keys in a locked native table, and the primitives of a handshake. Invariant: what they compute is what the
  * portable twins compute; only rows that the twins would not survive (no key, no such row) are refused instead.
  */
-import { burstHandle, checked, type Native } from "../../ffi/native.ts";
+import { burstHandle, checked, keepFromReleasing, type Native, releaseWithOwner } from "../../ffi/native.ts";
 import type { Burst } from "../vector/burst.ts";
 import { TAG_BYTES } from "../wire/wireguard.ts";
 import type { Aead, Primitives } from "./kernels.ts";
@@ -48,7 +48,9 @@ export class NativeAead implements Aead {
   ) {
     this.#native = native;
     this.#forged = forged;
-    this.#keys = checked(native.ox_keys_new(algorithm, implementation, rows), "ox_keys_new");
+    const keys = checked(native.ox_keys_new(algorithm, implementation, rows), "ox_keys_new");
+    releaseWithOwner(this, () => native.ox_keys_release(keys));
+    this.#keys = keys;
   }
 
   /** Whether the keys' memory is out of swap's reach; RLIMIT_MEMLOCK may forbid it. */
@@ -81,8 +83,12 @@ export class NativeAead implements Aead {
     );
   }
 
-  /** Wipes all keys and frees their memory; the object is of no use afterwards. A Worker's end does the same. */
+  /**
+   * Wipes all keys and frees their memory; the object is of no use afterwards. So do its collection and the end of
+   * its Worker.
+   */
   close(): void {
+    keepFromReleasing(this);
     checked(this.#native.ox_keys_release(this.#keys), "ox_keys_release");
   }
 

@@ -3,10 +3,11 @@
  * tests/vectors. Where the library cannot be loaded the tests are skipped aloud, and with CI=true on the platform that
  * it is built for that is a failure.
  */
-import { assert, assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import lz4js from "lz4js";
 import { createCipheriv, createHash } from "node:crypto";
 import { loadNative, type Native } from "../../ffi/native.ts";
+import { warmUp } from "../../src/cli/warmup.ts";
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import type { Aead } from "../../src/codec/kernels.ts";
 import {
@@ -85,9 +86,34 @@ nativeTest("the committed library was built from this tree's sources", () => {
   assertEquals(out.toHex(), hashSources(), "run `deno task build:native` and commit ffi/prebuilt");
 });
 
+Deno.test("native: without the permission there is a reason, not an exception", async () => {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-lock", "-"],
+    cwd: ROOT,
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "inherit",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  const program = `import { loadNative } from "${new URL(
+    "ffi/native.ts",
+    ROOT,
+  )}"; console.log(loadNative());`;
+  await writer.write(new TextEncoder().encode(program));
+  await writer.close();
+  const { code, stdout } = await child.output();
+  assertEquals(code, 0);
+  assertMatch(new TextDecoder().decode(stdout), /^--allow-ffi does not name .*liboxrelay\.so\n$/);
+});
+
+nativeTest("a relay and a client carry every packet on the native kernels", () => {
+  const makeAead = (rows: number) => new NativeAead(native, rows, DROP.forged);
+  assertEquals(warmUp({ primitives: nativePrimitives(native), makeAead }), 2 * 1000 * 16);
+});
+
 nativeTest("wrong handles and sizes are refused", () => {
   const arena = new Arena(2), burst = new Burst(arena);
-  for (const handle of [0, 1, 4096, 0x7fffffff, 0xffffffff]) {
+  for (const handle of [0, 1, 4095, 0x7fffffff, 0xffffffff]) {
     assert(native.ox_arena_release(handle) < 0);
     assert(native.ox_burst_release(handle) < 0);
     assert(native.ox_keys_release(handle) < 0);
@@ -125,7 +151,7 @@ nativeTest("wrong handles and sizes are refused", () => {
   aead.close();
 });
 
-nativeTest("handles are the thread's own and go with their objects' memory", () => {
+nativeTest("released handles make room for others", () => {
   for (let i = 0; i < 5000; i++) {
     const arena = new Arena(1);
     const held = native.ox_arena_register(arena.bytes, arena.bytes.length);
