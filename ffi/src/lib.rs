@@ -6,5 +6,6 @@ mod aead;
 mod keys;
 mod layout;
 mod lz4;
+mod mmsg;
 mod tcp;
 mod x25519;

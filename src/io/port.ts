@@ -20,7 +20,9 @@ export interface Port {
    * it returns unless it takes the slot over (next = HELD). A datagram that the kernel refuses is counted and lost.
    */
   transmit(burst: Burst): void;
+  /** A descriptor that polls readable when `receive` would find something; absent where only the event loop knows. */
+  readonly descriptor?: number;
   /** Calls back whenever `receive` would find something after it had found nothing. */
   onReadable(wake: () => void): void;
-  close(): void;
+  close(): void | Promise<void>;
 }

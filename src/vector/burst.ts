@@ -113,6 +113,11 @@ export class Burst {
     return slot === NONE ? -1 : this.push(slot, length, next);
   }
 
+  /** Takes the rows from `count` on away again and gives their slots back; none of them may be HELD. */
+  shrink(count: number): void {
+    while (this.count > count) this.arena.release(this.slot[--this.count]);
+  }
+
   /** Gives every row's slot back, except those that were handed over, and empties the burst. */
   release(): void {
     const { arena, slot, next, count } = this;
