@@ -151,6 +151,34 @@ nativeTest("wrong handles and sizes are refused", () => {
   aead.close();
 });
 
+Deno.test({
+  name: "native: a Worker's handles are its own, and its end leaves the others' alone",
+  ignore: !available,
+  async fn() {
+    const ours = native.ox_keys_new(ALGORITHM.chacha20Poly1305, IMPLEMENTATION.fastest, 1);
+    const program = `
+      import { loadNative } from "${new URL("ffi/native.ts", ROOT)}";
+      const native = loadNative();
+      const theirs = native.ox_keys_new(1, 0, 1);
+      const other = native.ox_keys_locked(${ours});
+      self.onmessage = () => self.close();
+      self.postMessage({ theirs, other });`;
+    const worker = new Worker(`data:text/javascript,${encodeURIComponent(program)}`, {
+      type: "module",
+    });
+    const { theirs, other } = await new Promise<Record<string, number>>((resolve) => {
+      worker.onmessage = ({ data }) => resolve(data);
+    });
+    assert(theirs > 0 && theirs !== ours);
+    assert(other < 0, "the Worker reached our table");
+    assert(native.ox_keys_locked(theirs) < 0, "we reached the Worker's table");
+    worker.postMessage("end");
+    worker.terminate();
+    assert(native.ox_keys_locked(ours) >= 0);
+    assertEquals(native.ox_keys_release(ours), 0);
+  },
+});
+
 nativeTest("released handles make room for others", () => {
   for (let i = 0; i < 5000; i++) {
     const arena = new Arena(1);
