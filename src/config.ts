@@ -33,6 +33,8 @@ export interface Config {
   readonly exit: "auto" | "tun" | "userspace";
   /** Who seals and opens packets: the native library, TypeScript, or the library where it runs. */
   readonly kernels: "auto" | "portable" | "native";
+  /** How outer datagrams move: recvmmsg and sendmmsg through the library, Deno's sockets, or the better that runs. */
+  readonly io: "auto" | "portable" | "mmsg";
   /** Device name, 1 to 15 of [a-z0-9_-]. */
   readonly tunName: string;
   /** Private IPv4 prefix of /8 to /29; host 1 is the relay. */
@@ -81,6 +83,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   rateLimitPerIp: 20,
   exit: "auto",
   kernels: "auto",
+  io: "auto",
   tunName: "oxrelay0",
   tunnelIpv4: "10.66.0.0/16",
   tunnelIpv6: "auto",
@@ -313,6 +316,7 @@ const ENTRIES = {
   rate_limit_per_ip: v.optional(wholeNumber(1, 1000)),
   exit: v.optional(oneOf("auto", "tun", "userspace")),
   kernels: v.optional(oneOf("auto", "portable", "native")),
+  io: v.optional(oneOf("auto", "portable", "mmsg")),
   tun_name: v.optional(
     text("1 to 15 characters of a-z, 0-9, _ and -", (value) => /^[a-z0-9_-]{1,15}$/.test(value)),
   ),
@@ -393,6 +397,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     rateLimitPerIp: fromFile.rate_limit_per_ip ?? base.rateLimitPerIp,
     exit: fromFile.exit ?? base.exit,
     kernels: fromFile.kernels ?? base.kernels,
+    io: fromFile.io ?? base.io,
     tunName: fromFile.tun_name ?? base.tunName,
     tunnelIpv4: fromFile.tunnel_ipv4 ?? base.tunnelIpv4,
     tunnelIpv6: fromFile.tunnel_ipv6 ?? base.tunnelIpv6,

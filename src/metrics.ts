@@ -105,9 +105,9 @@ export class Metrics {
     this.column[COUNTER[name]] = value;
   }
 
-  /** Counts one drop by its code in `next`. */
-  drop(code: number): void {
-    this.column[DROPS_AT + code - FIRST_DROP]++;
+  /** Counts drops by their code in `next`. */
+  drop(code: number, packets = 1): void {
+    this.column[DROPS_AT + code - FIRST_DROP] += packets;
   }
 
   dropped(label: DropLabel): number {

@@ -14,6 +14,8 @@ import type { Exit } from "../exit/exit.ts";
 import { openTun, tunUnavailable } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { MmsgPort } from "../io/mmsg.ts";
+import type { Port } from "../io/port.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
@@ -34,7 +36,7 @@ const log = (area: string) => (level: "debug" | "info" | "warning" | "error", me
 interface DataPlane {
   relay: Relay;
   driver: Driver;
-  port: UdpPort;
+  port: Port;
   exit: Exit;
   timers: ReturnType<typeof setInterval>[];
 }
@@ -113,19 +115,25 @@ function chooseKernels(config: Config): Kernels {
   return { primitives: nodeCrypto, makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged) };
 }
 
-async function start(message: Extract<ToWorker, { type: "start" }>): Promise<void> {
-  const { config, tunnelIpv6 } = message;
-  const metrics = new Metrics(message.counters);
-  const arena = new Arena(ARENA_SLOTS);
-  const kernels = chooseKernels(config);
-  warmUp(kernels);
-  let port: UdpPort;
+/** The mmsg port where it runs and the config allows it; one line of the log says which and why. */
+function choosePort(config: Config, arena: Arena, metrics: Metrics): Port {
+  const native = config.io === "portable" ? "the config asks for it" : loadNative();
+  if (config.io === "mmsg" && typeof native === "string") {
+    throw new Error(`io = "mmsg" cannot be used: ${native}; or set io = "auto"`);
+  }
+  const onDrop = (reason: "port_error" | "arena_full") => metrics.drop(DROP[reason]);
   try {
-    port = new UdpPort({
+    if (typeof native === "string") {
+      log("io")("info", `portable, one datagram at a time: ${native}`);
+      return new UdpPort({ ...config.listen, arena, onDrop });
+    }
+    const port = new MmsgPort({
+      native,
       ...config.listen,
-      arena,
-      onDrop: (reason) => metrics.drop(DROP[reason]),
+      onRefused: (datagrams) => metrics.drop(DROP.port_error, datagrams),
     });
+    log("io")("info", "mmsg, whole bursts at a time");
+    return port;
   } catch (error) {
     const where = formatEndpoint(config.listen);
     if (error instanceof Deno.errors.AddrInUse) {
@@ -135,11 +143,20 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
     }
     throw new Error(`cannot listen on UDP ${where}: ${(error as Error).message}; check the key "listen"`);
   }
+}
+
+async function start(message: Extract<ToWorker, { type: "start" }>): Promise<void> {
+  const { config, tunnelIpv6 } = message;
+  const metrics = new Metrics(message.counters);
+  const arena = new Arena(ARENA_SLOTS);
+  const kernels = chooseKernels(config);
+  warmUp(kernels);
+  const port = choosePort(config, arena, metrics);
   let exit: Exit, exitReason: string;
   try {
     [exit, exitReason] = await chooseExit(config, tunnelIpv6, metrics);
   } catch (error) {
-    port.close();
+    await port.close();
     throw error;
   }
   const relay = new Relay({
@@ -174,9 +191,9 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
 async function stop(): Promise<void> {
   if (plane) {
     plane.timers.forEach(clearInterval);
-    plane.driver.stop();
+    await plane.driver.stop();
     plane.relay.close();
-    plane.port.close();
+    await plane.port.close();
     await plane.exit.close();
     plane = undefined;
   }

@@ -16,6 +16,8 @@ export interface Exit {
    * and length set, next = TO_TUNNEL. Returns the rows added.
    */
   receive(burst: Burst, nowUs: number): number;
+  /** A descriptor that polls readable when `receive` would find something; absent where only the event loop knows. */
+  readonly descriptor?: number;
   /** Calls back whenever `receive` would find something after it had found nothing. */
   onReadable(wake: () => void): void;
   /** Drops idle flows. Called about once a second. */

@@ -285,7 +285,7 @@ class TunExit implements Exit {
   readonly name = "tun";
   readonly description: string;
   readonly flowCount = 0;
-  readonly #fd: number;
+  readonly descriptor: number;
   readonly #o: TunOptions;
   readonly #host: TunHost;
   /** Any socket: what interfaces are asked about through. */
@@ -300,7 +300,7 @@ class TunExit implements Exit {
   #resume: () => void = () => {};
 
   constructor(fd: number, options: TunOptions, host: TunHost) {
-    this.#fd = fd;
+    this.descriptor = fd;
     this.#o = options;
     this.#host = host;
     this.#control = libc().socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
@@ -321,7 +321,7 @@ class TunExit implements Exit {
       const at = offset[row];
       const own = views[slot[row]];
       const packet = own.byteOffset === at ? own : bytes.subarray(at, at + length[row]);
-      next[row] = Number(write(this.#fd, packet, BigInt(length[row]))) < 0 ? DROP.exit_error : DONE;
+      next[row] = Number(write(this.descriptor, packet, BigInt(length[row]))) < 0 ? DROP.exit_error : DONE;
     }
   }
 
@@ -333,7 +333,7 @@ class TunExit implements Exit {
     while (burst.count < BURST_CAPACITY) {
       const slot = burst.arena.take();
       if (slot === NONE) break;
-      const length = Number(read(this.#fd, views[slot], MAX_PACKET));
+      const length = Number(read(this.descriptor, views[slot], MAX_PACKET));
       if (length <= 0) {
         burst.arena.release(slot);
         if (this.#blocked) {
@@ -373,7 +373,7 @@ class TunExit implements Exit {
     this.#closed = true;
     this.#resume();
     await this.#watching;
-    libc().close(this.#fd);
+    libc().close(this.descriptor);
     libc().close(this.#control);
     await this.#host.undo();
   }
@@ -383,7 +383,7 @@ class TunExit implements Exit {
     const entry = new Uint8Array(8);
     const view = new DataView(entry.buffer);
     while (!this.#closed) {
-      view.setInt32(0, this.#fd, true);
+      view.setInt32(0, this.descriptor, true);
       view.setInt16(4, POLLIN, true);
       view.setInt16(6, 0, true);
       const ready = await libc().poll(entry, 1n, POLL_MS);

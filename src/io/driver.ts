@@ -3,6 +3,8 @@
  * whenever one of them has something, and runs the core's timers. Invariant: it never waits to fill a burst, and
  * every slot that it is given is released or handed over in the same turn.
  */
+import { setImmediate } from "node:timers";
+import { libc, POLLIN } from "../../ffi/mod.ts";
 import type { Exit } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Arena } from "../vector/arena.ts";
@@ -21,6 +23,8 @@ export interface Core {
 
 /** Bursts carried before the event loop gets a turn. */
 const ROUNDS_MAX = 8;
+/** In a thread of its own the driver waits in the kernel; the event loop, and with it messages, get a turn this often. */
+const WAIT_MS = 20;
 /** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
 const BEAT_MS = 250;
 const HOUSEKEEPING_US = 1_000_000;
@@ -44,6 +48,7 @@ export class Driver {
   #running = false;
   #again = false;
   #stopped = false;
+  #loop: Promise<void> | undefined;
 
   constructor(
     arena: Arena,
@@ -55,8 +60,14 @@ export class Driver {
     this.#burst = new Burst(arena);
   }
 
-  /** Starts carrying. Returns at once. */
+  /** Starts carrying. Returns at once. Where port and exit both have descriptors, this thread waits for nothing else. */
   start(): void {
+    const { descriptor: outer } = this.port, { descriptor: inner } = this.exit;
+    if (outer !== undefined && inner !== undefined) {
+      this.#running = true; // a wake by the event loop has nothing to do here
+      this.#loop = this.#waitAndCarry(outer, inner);
+      return;
+    }
     const wake = () => this.turn();
     this.port.onReadable(wake);
     this.exit.onReadable(wake);
@@ -64,10 +75,33 @@ export class Driver {
     this.turn();
   }
 
-  stop(): void {
+  /** Carries no more once the returned promise has resolved. */
+  async stop(): Promise<void> {
     this.#stopped = true;
     clearInterval(this.#beat);
     clearTimeout(this.#timer);
+    await this.#loop;
+  }
+
+  /** Blocks this thread in poll(2) whenever there is nothing to carry: no thread is woken to wake another. */
+  async #waitAndCarry(outer: number, inner: number): Promise<void> {
+    const entries = new Uint8Array(16);
+    const view = new DataView(entries.buffer);
+    const { pollBlocking } = libc();
+    while (!this.#stopped) {
+      const endMs = performance.now() + WAIT_MS;
+      for (let nowMs = 0; nowMs < endMs && !this.#stopped; nowMs = performance.now()) {
+        this.metrics.add("loop_beats", 1);
+        if (this.#carry()) continue;
+        view.setInt32(0, outer, true);
+        view.setInt32(4, POLLIN, true);
+        view.setInt32(8, inner, true);
+        view.setInt32(12, POLLIN, true);
+        const dueMs = Math.min(this.core.pollTimeout() / 1000, endMs) - performance.now();
+        if (dueMs > 0) pollBlocking(entries, 2n, Math.ceil(dueMs));
+      }
+      await new Promise<void>((resolve) => setImmediate(resolve));
+    }
   }
 
   /** Carries what is there. A wake from inside a turn makes another round instead of a nested one. */
