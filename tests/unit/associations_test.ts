@@ -11,10 +11,11 @@ import type { Primitives } from "../../src/codec/kernels.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import type { Relay } from "../../src/relay.ts";
 import { type Limits, WIREGUARD_LIMITS } from "../../src/session/limits.ts";
+import { TYPE_INITIATION } from "../../src/wire/wireguard.ts";
 import { CLEAN, dial, type Host, udpPacket, World } from "../sim/world.ts";
 
 const options = {
-  numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 40),
+  numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 80),
   seed: Number(Deno.env.get("FUZZ_SEED") ?? 20260101),
 };
 
@@ -68,7 +69,7 @@ const command = fc.oneof(
     }),
   },
   { weight: 4, arbitrary: fc.record({ verb: fc.constant("replay" as const), which: fc.nat() }) },
-  { weight: 1, arbitrary: fc.record({ verb: fc.constant("remove" as const), who }) },
+  { weight: 3, arbitrary: fc.record({ verb: fc.constant("remove" as const), who }) },
 );
 
 type Command = typeof command extends fc.Arbitrary<infer T> ? T : never;
@@ -226,6 +227,8 @@ Deno.test("associations: any course of events keeps every invariant, and heals",
         run.check();
       }
       run.world.channel = CLEAN;
+      // What is still on its way from a session that has ended would pass for an answer.
+      run.world.runFor(13 * SECOND);
       CLIENTS.forEach((_, who) => run.send(true, who));
       // Nobody dials: a lost session is noticed by silence (15 s), a lost handshake tried again (5 s).
       run.world.runFor(45 * SECOND);
@@ -249,8 +252,8 @@ Deno.test("associations: any course of events keeps every invariant, and heals",
     }),
     options,
   );
-  // Most packets must have gone somewhere, or all this was about nothing.
-  assertGreater(delivered / sent, 0.5);
+  // Enough packets must have arrived, or all this was about nothing.
+  assertGreater(delivered / sent, 0.2);
 });
 
 Deno.test("associations: closing in mid-course leaves nothing behind", () => {
@@ -291,5 +294,22 @@ Deno.test("associations: a worn-out key seals nothing more, and what then waits 
   assertEquals(run.server.delivered.length, share - 1);
   run.world.runFor(SECOND);
   assertEquals(run.delivered(run.server), Array.from({ length: 20 }, (_, i) => i + 1));
+  run.close();
+});
+
+Deno.test("associations: what waits for a client goes as soon as the client itself comes back", () => {
+  const run = new Course(options.seed, WIREGUARD_LIMITS);
+  run.world.runFor(200 * SECOND);
+  assertEquals(run.server.core.peerSnapshots(run.world.nowUs)[0].connected, false);
+  // The client's NAT has closed: the relay's own initiations are lost.
+  run.world.tap = (from, _to, bytes) =>
+    from === run.server.endpoint && bytes[0] === TYPE_INITIATION ? undefined : bytes;
+  const number = run.send(false, 0);
+  run.world.runFor(8 * SECOND);
+  assertEquals(run.delivered(run.clients[0]), []);
+  dial(run.clients[0], run.server);
+  // Initiation, response, confirmation, packet.
+  run.world.runFor(4 * CLEAN.delayUs);
+  assertEquals(run.delivered(run.clients[0]), [number]);
   run.close();
 });
