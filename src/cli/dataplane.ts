@@ -201,6 +201,7 @@ async function stop(): Promise<void> {
 }
 
 scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
+  plane?.driver.attend();
   try {
     if (data.type === "start") await start(data);
     else if (data.type === "stop") await stop();

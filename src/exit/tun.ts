@@ -175,6 +175,7 @@ class TunHost {
 
   /** Lets packets from inside reach the host, or none but pings to the tunnel address. One transaction. */
   async openHost(open: boolean): Promise<void> {
+    if (open === this.#o.hostOpen) return;
     this.#o.hostOpen = open;
     const chain = `inet ${this.#table} input`;
     const rules = this.#inputRules(this.#hasIpv6).map((rule) => `add rule ${chain} ${rule}`);

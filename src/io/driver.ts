@@ -25,6 +25,8 @@ export interface Core {
 const ROUNDS_MAX = 8;
 /** In a thread of its own the driver waits in the kernel; the event loop, and with it messages, get a turn this often. */
 const WAIT_MS = 20;
+/** While the event loop has work, as after a message, it gets a turn this often, for so long. */
+const EAGER_WAIT_MS = 1, EAGER_MS = 1000;
 /** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
 const BEAT_MS = 250;
 const HOUSEKEEPING_US = 1_000_000;
@@ -49,6 +51,7 @@ export class Driver {
   #again = false;
   #stopped = false;
   #loop: Promise<void> | undefined;
+  #eagerUntilMs = -Infinity;
 
   constructor(
     arena: Arena,
@@ -75,6 +78,11 @@ export class Driver {
     this.turn();
   }
 
+  /** Says that the event loop has work, which a driver that waits in the kernel would hold up. */
+  attend(): void {
+    this.#eagerUntilMs = performance.now() + EAGER_MS;
+  }
+
   /** Carries no more once the returned promise has resolved. */
   async stop(): Promise<void> {
     this.#stopped = true;
@@ -89,7 +97,8 @@ export class Driver {
     const view = new DataView(entries.buffer);
     const { pollBlocking } = libc();
     while (!this.#stopped) {
-      const endMs = performance.now() + WAIT_MS;
+      const startMs = performance.now();
+      const endMs = startMs + (startMs < this.#eagerUntilMs ? EAGER_WAIT_MS : WAIT_MS);
       for (let nowMs = 0; nowMs < endMs && !this.#stopped; nowMs = performance.now()) {
         this.metrics.add("loop_beats", 1);
         if (this.#carry()) continue;
