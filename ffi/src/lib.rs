@@ -8,4 +8,5 @@ mod layout;
 mod lz4;
 mod mmsg;
 mod tcp;
+mod tun;
 mod x25519;

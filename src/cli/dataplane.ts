@@ -62,14 +62,15 @@ async function chooseExit(
 ): Promise<[Exit, string]> {
   const ipv4 = gateway(config.tunnelIpv4);
   const ipv6 = tunnelIpv6 === undefined ? undefined : gateway(tunnelIpv6);
-  const base = { ipv4, ipv6, mtu: config.mtu, metrics, log: log("exit") };
+  const native = config.io === "portable" ? "the config asks for portable io" : loadNative();
+  const base = { ipv4, ipv6, mtu: config.mtu, native, metrics, log: log("exit") };
   const obstacle = config.exit === "userspace" ? undefined : await tunUnavailable();
   if (config.exit === "tun" && obstacle !== undefined) {
     throw new Error(`exit = "tun" cannot be used: ${obstacle}; or set exit = "userspace"`);
   }
   if (config.exit === "userspace" || obstacle !== undefined) {
     const reason = obstacle === undefined ? "the config asks for it" : `tun cannot be used: ${obstacle}`;
-    return [openUserspace({ ...base, native: loadNative() }), reason];
+    return [openUserspace(base), reason];
   }
   const exit = await openTun({
     ...base,

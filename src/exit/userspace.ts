@@ -24,7 +24,7 @@ import { fragment } from "./fragmentation.ts";
 import { IcmpNat } from "./icmp_nat.ts";
 import { Reassembly } from "./reassembly.ts";
 import { TcpSplice } from "./tcp_splice.ts";
-import type { InnerAddress } from "./tun.ts";
+import type { InnerAddress } from "./tun_host.ts";
 import { UdpNat } from "./udp_nat.ts";
 
 export interface UserspaceOptions {

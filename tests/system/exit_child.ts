@@ -3,6 +3,7 @@
  * the pings that its arguments name as inner packets, prints what came of each, and stays until SIGTERM. Usage:
  * exit_child.ts tun|userspace DEVICE STATE_DIRECTORY [[SOURCE>]DESTINATION[,BYTES]]...
  */
+import { loadNative } from "../../ffi/native.ts";
 import { openTun, tunUnavailable } from "../../src/exit/tun.ts";
 import { openUserspace } from "../../src/exit/userspace.ts";
 import { Metrics } from "../../src/metrics.ts";
@@ -31,6 +32,7 @@ const common = {
   ipv4: { address: "10.99.0.1", prefix: 16 },
   ipv6: { address: "fd99::1", prefix: 64 },
   mtu: 1420,
+  native: loadNative(),
   metrics: new Metrics(),
   log: (level: string, message: string) => console.log(`${level}: ${message}`),
 };
@@ -39,7 +41,7 @@ const nowUs = () => performance.now() * 1000;
 if (kind === "tun") console.log(`obstacle: ${await tunUnavailable()}`);
 const exit = kind === "tun"
   ? await openTun({ ...common, name, stateDir, hostOpen: false })
-  : openUserspace({ ...common, native: "pings are all that is tried here" });
+  : openUserspace(common);
 const burst = new Burst(new Arena(512));
 let readable: () => void = () => {};
 exit.onReadable(() => readable());

@@ -1,0 +1,104 @@
+/**
+ * How inner packets pass between a burst and a TUN device's descriptor: in bulk through the native library, or one
+ * system call each. Invariant: a row is written once and marked, and what is read owns its slot. Opens no device.
+ */
+import { libc } from "../../ffi/mod.ts";
+import { burstHandle, checked, type Native } from "../../ffi/native.ts";
+import { DROP } from "../metrics.ts";
+import { type Arena, MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+
+const MAX_PACKET = BigInt(MAX_PACKET_BYTES);
+
+/** How packets pass between a burst and the device. */
+export interface Packets {
+  /** Writes the TO_EXIT rows. */
+  send(burst: Burst): void;
+  /** Adds what the device has, without waiting; returns the rows added. */
+  receive(burst: Burst): number;
+  close(): void;
+}
+
+/** Super-packets, cut and put together by the native library (ffi/src/tun.rs). */
+export class BulkPackets implements Packets {
+  readonly #native: Native;
+  readonly #handle: number;
+
+  constructor(native: Native, fd: number) {
+    this.#native = native;
+    this.#handle = checked(native.ox_tun_open(fd), "ox_tun_open");
+  }
+
+  send(burst: Burst): void {
+    const handle = burstHandle(this.#native, burst);
+    this.#native.ox_tun_send(this.#handle, handle, burst.count, DONE, DROP.exit_error);
+  }
+
+  receive(burst: Burst): number {
+    const from = burst.count;
+    while (burst.count < BURST_CAPACITY && burst.grow(0, TO_TUNNEL) >= 0);
+    const handle = burstHandle(this.#native, burst);
+    const filled = this.#native.ox_tun_receive(this.#handle, handle, from, burst.count, MAX_PACKET_BYTES);
+    burst.shrink(from + Math.max(0, filled));
+    return burst.count - from;
+  }
+
+  close(): void {
+    this.#native.ox_tun_close(this.#handle);
+  }
+}
+
+/** One system call a packet. */
+export class SinglePackets implements Packets {
+  readonly #fd: number;
+  #arena: Arena | undefined;
+  #views: Uint8Array<ArrayBuffer>[] = [];
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  send(burst: Burst): void {
+    const { count, next, slot, offset, length, bytes } = burst;
+    const views = this.#slotViews(burst.arena);
+    const { write } = libc();
+    for (let row = 0; row < count; row++) {
+      if (next[row] !== TO_EXIT) continue;
+      const at = offset[row];
+      const own = views[slot[row]];
+      const packet = own.byteOffset === at ? own : bytes.subarray(at, at + length[row]);
+      next[row] = Number(write(this.#fd, packet, BigInt(length[row]))) < 0 ? DROP.exit_error : DONE;
+    }
+  }
+
+  receive(burst: Burst): number {
+    const views = this.#slotViews(burst.arena);
+    const { read } = libc();
+    const before = burst.count;
+    while (burst.count < BURST_CAPACITY) {
+      const slot = burst.arena.take();
+      if (slot === NONE) break;
+      const length = Number(read(this.#fd, views[slot], MAX_PACKET));
+      if (length <= 0) {
+        burst.arena.release(slot);
+        break;
+      }
+      burst.push(slot, length, TO_TUNNEL);
+    }
+    return burst.count - before;
+  }
+
+  close(): void {}
+
+  /** One view per slot, made once. */
+  #slotViews(arena: Arena): Uint8Array<ArrayBuffer>[] {
+    if (this.#arena !== arena) {
+      this.#arena = arena;
+      this.#views = Array.from({ length: arena.slotCount }, (_, slot) => {
+        const start = packetStart(slot);
+        return arena.bytes.subarray(start, start + MAX_PACKET_BYTES);
+      });
+    }
+    return this.#views;
+  }
+}
