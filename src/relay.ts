@@ -32,17 +32,20 @@ export class Relay extends Tunnel {
   replacePeers(records: readonly PeerRecord[]): { added: string[]; removed: string[]; failed: string[] } {
     const wanted = new Map(records.map((record) => [record.publicKey, record]));
     const removed: string[] = [], added: string[] = [], failed: string[] = [];
+    // A key whose record changes is still the same key: what it sent before stays a replay.
+    const lastTimestamps = new Map<string, Uint8Array>();
     for (const peer of this.peers.all()) {
       const record = wanted.get(peer.publicKeyText);
       if (record && sameRecord(peer, record)) wanted.delete(peer.publicKeyText);
       else {
         this.removePeer(peer.publicKeyText);
-        if (!record) removed.push(peer.name);
+        if (record) lastTimestamps.set(peer.publicKeyText, peer.lastTimestamp);
+        else removed.push(peer.name);
       }
     }
     for (const record of wanted.values()) {
       try {
-        this.addPeer(record);
+        this.addPeer(record, 0, lastTimestamps.get(record.publicKey));
         added.push(record.name);
       } catch (error) {
         failed.push((error as Error).message);
@@ -67,7 +70,11 @@ export class Relay extends Tunnel {
 }
 
 function sameRecord(peer: Peer, record: PeerRecord): boolean {
-  const presharedKey = decodePresharedKey(record);
-  return peer.name === record.name && peer.allowedIps.join() === record.allowedIps.join() &&
-    peer.presharedKey.every((byte, i) => byte === presharedKey[i]);
+  if (peer.name !== record.name || peer.allowedIps.join() !== record.allowedIps.join()) return false;
+  try {
+    const presharedKey = decodePresharedKey(record);
+    return peer.presharedKey.every((byte, i) => byte === presharedKey[i]);
+  } catch {
+    return false; // malformed: adding it will say so
+  }
 }

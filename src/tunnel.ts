@@ -65,6 +65,8 @@ export class Tunnel {
   protected readonly associations: Associations;
   protected readonly ingressContext: IngressContext;
   readonly #o: TunnelOptions;
+  /** A copy, wiped by `close`. */
+  readonly #privateKey: Uint8Array;
   readonly #egress: EgressContext;
   readonly #release: (slot: number) => void;
 
@@ -72,8 +74,8 @@ export class Tunnel {
   constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
     this.#o = options;
     const { primitives, metrics, random, limits } = options;
-    const staticPrivate = options.privateKey.slice();
-    this.publicKey = primitives.publicKey(staticPrivate);
+    this.#privateKey = options.privateKey.slice();
+    this.publicKey = primitives.publicKey(this.#privateKey);
     const word = new Uint32Array(1);
     const wordBytes = new Uint8Array(word.buffer);
     const randomWord = () => {
@@ -87,7 +89,7 @@ export class Tunnel {
     this.table = new SessionTable(rows, options.worker, aead, randomWord);
     this.admission = new Admission(limits.initiationsPerSecond, options.rateLimitPerIp, randomWord());
     this.associations = new Associations({
-      staticPrivate,
+      staticPrivate: this.#privateKey,
       staticPublic: this.publicKey,
       primitives,
       random,
@@ -97,6 +99,8 @@ export class Tunnel {
       admission: this.admission,
       maxConnections: options.maxConnections,
       drop: DROP,
+      stagedMax: options.arena.slotCount >> 2,
+      lose: (code, packets) => metrics.drop(code, packets),
       count: (name) => metrics.add(name, 1),
       unixOffsetUs: options.unixOffsetUs,
     });
@@ -154,10 +158,13 @@ export class Tunnel {
    * Adds a peer. Throws with the reason when its key or prefixes are malformed, taken, or the relay's own.
    * @param persistentKeepaliveS 0 for none; a client keeps its NAT open with 25.
    */
-  addPeer(record: PeerKeys, persistentKeepaliveS = 0): void {
+  addPeer(record: PeerKeys, persistentKeepaliveS = 0, lastTimestamp?: Uint8Array): void {
     const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
+    if (publicKey.every((byte, i) => byte === this.publicKey[i])) {
+      throw new Error(`peer ${record.name}: its public key is this end's own`);
+    }
     const presharedKey = decodePresharedKey(record);
-    const staticSecret = this.#o.primitives.sharedSecret(this.#o.privateKey, publicKey);
+    const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
     if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
     this.peers.add({
       name: record.name,
@@ -168,6 +175,7 @@ export class Tunnel {
       allowedIps: record.allowedIps,
       jar: new CookieJar(publicKey, this.#o.limits.cookieUs),
       persistentKeepaliveUs: persistentKeepaliveS * 1_000_000,
+      lastTimestamp,
     });
   }
 
@@ -190,7 +198,7 @@ export class Tunnel {
     const { address, port } = this.peers;
     for (let event = this.associations.events.take(); event; event = this.associations.events.take()) {
       const peer = this.peers.get(event.id);
-      if (!peer) continue;
+      if (!peer || this.peers.generation[event.id] !== event.generation) continue;
       return {
         kind: event.kind,
         peer: peer.name,
@@ -249,6 +257,7 @@ export class Tunnel {
   /** Ends every session and wipes every key. Nothing can be done with it afterwards. */
   close(): void {
     for (const peer of this.peers.all()) this.removePeer(peer.publicKeyText);
+    this.#privateKey.fill(0);
   }
 
   #count(burst: Burst): void {

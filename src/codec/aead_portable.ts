@@ -13,6 +13,8 @@ const NOTHING = new Uint8Array(0);
 export class PortableAead implements Aead {
   readonly #primitives: Primitives;
   readonly #keys: Uint8Array;
+  /** 1 for rows that have keys: an erased row's zeros are nobody's key. */
+  readonly #keyed: Uint8Array;
   readonly #forged: number;
 
   /**
@@ -22,22 +24,29 @@ export class PortableAead implements Aead {
   constructor(primitives: Primitives, rows: number, forged: number) {
     this.#primitives = primitives;
     this.#keys = new Uint8Array(2 * KEY_BYTES * rows);
+    this.#keyed = new Uint8Array(rows);
     this.#forged = forged;
   }
 
   install(row: number, sendKey: Uint8Array, receiveKey: Uint8Array): void {
     this.#keys.set(sendKey, 2 * KEY_BYTES * row);
     this.#keys.set(receiveKey, 2 * KEY_BYTES * row + KEY_BYTES);
+    this.#keyed[row] = 1;
   }
 
   erase(row: number): void {
     this.#keys.fill(0, 2 * KEY_BYTES * row, 2 * KEY_BYTES * (row + 1));
+    this.#keyed[row] = 0;
   }
 
   open(burst: Burst): void {
     const { count, bytes, offset, length, session, counter, next } = burst;
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_OPEN) continue;
+      if (this.#keyed[session[row]] !== 1) {
+        next[row] = this.#forged;
+        continue;
+      }
       const start = offset[row] + DATA_HEADER_BYTES;
       const key = this.#keys.subarray(
         2 * KEY_BYTES * session[row] + KEY_BYTES,
@@ -60,6 +69,10 @@ export class PortableAead implements Aead {
     const { count, bytes, offset, length, session, counter, next } = burst;
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_SEAL) continue;
+      if (this.#keyed[session[row]] !== 1) {
+        next[row] = this.#forged;
+        continue;
+      }
       const key = this.#keys.subarray(2 * KEY_BYTES * session[row], 2 * KEY_BYTES * session[row] + KEY_BYTES);
       const plaintext = bytes.subarray(offset[row], offset[row] + length[row]);
       bytes.set(this.#primitives.seal(key, counter[row], plaintext, NOTHING), offset[row]);

@@ -35,7 +35,7 @@ export function deriveKeys(key: Uint8Array, input: Uint8Array, count: 1 | 2 | 3)
     const message = new Uint8Array(previous.length + 1);
     message.set(previous);
     message[previous.length] = i;
-    previous = new Uint8Array(keyedHash(secret, message));
+    previous = keyedHash(secret, message) as Uint8Array<ArrayBuffer>;
     keys.push(previous);
     message.fill(0);
   }

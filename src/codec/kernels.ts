@@ -13,7 +13,7 @@ export interface Aead {
   erase(row: number): void;
   /**
    * Opens rows whose next is TO_OPEN: nonce from `counter`, ciphertext and tag at offset + 16. On success offset
-   * and length describe the plaintext and next = OPENED, otherwise next = DROP.forged.
+   * and length describe the plaintext and next = OPENED, otherwise, and for rows without keys, next = DROP.forged.
    */
   open(burst: Burst): void;
   /**

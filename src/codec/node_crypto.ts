@@ -53,7 +53,10 @@ export const nodeCrypto: Primitives = {
           type: "spki",
         }),
       });
-      return isAllZero(secret) ? undefined : new Uint8Array(secret);
+      if (isAllZero(secret)) return undefined;
+      const copy = new Uint8Array(secret);
+      secret.fill(0);
+      return copy;
     } catch {
       return undefined; // OpenSSL itself refuses low-order points.
     }

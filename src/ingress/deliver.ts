@@ -6,14 +6,16 @@
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
-import { type Burst, OPENED, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import { type Burst, DONE, OPENED, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
 import {
   emitAdminProhibited,
   emitEchoReply,
+  emitTimeExceeded,
   innerLength,
   ipVersion,
   readDestination,
   readSource,
+  spendHop,
 } from "../wire/inner.ts";
 import type { IngressContext } from "./context.ts";
 
@@ -31,8 +33,11 @@ export function deliver(burst: Burst, context: IngressContext): void {
       continue;
     }
     length[row] = whole;
+    const version = ipVersion(view, at);
     readSource(view, at, words, 0);
-    if (peers.routes.lookup(words, 0) !== id) {
+    // In the tables an IPv4 address is its mapped form, which no IPv6 packet may claim to come from.
+    const disguised = version === 6 && words[0] === 0 && words[1] === 0 && words[2] === 0xffff;
+    if (disguised || peers.routes.lookup(words, 0) !== id) {
       next[row] = DROP.spoofed_inner;
       peers.drops[id]++;
       continue;
@@ -43,7 +48,6 @@ export function deliver(burst: Burst, context: IngressContext): void {
       continue;
     }
     readDestination(view, at, words, 0);
-    const version = ipVersion(view, at);
     const own = version === 4 ? ownIpv4 : ownIpv6;
     if (
       own !== undefined && words[3] === own[3] && words[2] === own[2] && words[1] === own[1] &&
@@ -55,6 +59,12 @@ export function deliver(burst: Burst, context: IngressContext): void {
     }
     const other = peers.routes.lookup(words, 0);
     if (other === NONE ? policy.allows(words, 0, version) : policy.allowPeers) {
+      if (other !== NONE && spendHop(view, at) === 0) {
+        metrics.drop(DROP.hop_limit);
+        length[row] = emitTimeExceeded(bytes, view, at, whole, version === 4 ? ownIpv4 : ownIpv6 ?? words);
+        next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
+        continue;
+      }
       next[row] = other === NONE ? TO_EXIT : TO_TUNNEL;
       metrics.column[other === NONE ? COUNTER.packets_to_exit : COUNTER.packets_between_peers]++;
       continue;
@@ -62,7 +72,7 @@ export function deliver(burst: Burst, context: IngressContext): void {
     peers.drops[id]++;
     metrics.drop(DROP.denied);
     length[row] = emitAdminProhibited(bytes, view, at, whole, version === 4 ? ownIpv4 : ownIpv6 ?? words);
-    next[row] = length[row] === 0 ? DROP.denied : TO_TUNNEL;
+    next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
     if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
   }
 }

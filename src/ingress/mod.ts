@@ -15,7 +15,8 @@ export { DestinationPolicy, type DestinationRules } from "./policy.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
   parse(burst, context, nowUs); // bytes -> message type, session, counter
-  admit(burst, context, nowUs); // handshakes -> answers
+  // Before handshakes, which may end the very session that a packet of this burst was found to belong to.
   open(burst, context, nowUs); // ciphertext -> authentic, fresh plaintext
+  admit(burst, context, nowUs); // handshakes -> answers
   deliver(burst, context); // plaintext -> exit, peer, or back
 }

@@ -1,6 +1,6 @@
 // Hot path.
 /**
- * Third node of ingress: one kernel call opens the burst, then each authentic packet is checked for replay and
+ * Second node of ingress: one kernel call opens the burst, then each authentic packet is checked for replay and
  * moves its peer's endpoint, timers and counts. Invariant: nothing about a peer changes for a packet that is
  * forged or replayed.
  */

@@ -1,6 +1,7 @@
 /**
  * The destination policy: which inner destinations may leave through the exit. Invariant: what no rule opens
- * and the tables of special-purpose addresses (RFC 6890) name is denied, IPv4 hidden in IPv6 included; the
+ * and the lists below name (special-purpose addresses of RFC 6890 that lead into a host or a private network) is
+ * denied, IPv4 hidden in IPv6 included; the
  * relay's own addresses are denied unless loopback is opened. Peers are decided by the caller.
  */
 import { NONE } from "../vector/arena.ts";
@@ -74,10 +75,11 @@ export class DestinationPolicy {
     const a = words[at], b = words[at + 1], c = words[at + 2];
     if (version === 6) {
       // An IPv6 packet to a mapped IPv4 address would be judged, and sent, as that IPv4 address.
-      if (a === 0 && b === 0 && (c === 0xffff || c === 0) && words[at + 3] !== 1) return false;
+      if (a === 0 && b === 0 && (c === 0xffff || (c === 0 && words[at + 3] !== 1))) return false;
       // Addresses that carry an IPv4 destination are judged by it: NAT64 (RFC 6052) and 6to4 (RFC 3056).
-      if (a === 0x0064ff9b && b === 0 && c === 0) return this.#allowsIpv4(words[at + 3]);
-      if (a >>> 16 === 0x2002) return this.#allowsIpv4(((a << 16) | (b >>> 16)) >>> 0);
+      const own = this.#table.lookup(words, at) === ALLOW;
+      if (a === 0x0064ff9b && b === 0 && c === 0) return own && this.#allowsIpv4(words[at + 3]);
+      if (a >>> 16 === 0x2002) return own && this.#allowsIpv4(((a << 16) | (b >>> 16)) >>> 0);
     }
     return this.#table.lookup(words, at) === ALLOW;
   }

@@ -25,6 +25,7 @@ export interface Core {
 const ROUNDS_MAX = 8;
 /** In a thread of its own the driver waits in the kernel; the event loop, and with it messages, get a turn this often. */
 const WAIT_MS = 20;
+const EMPTY_WAKES_MAX = 2;
 /** While the event loop has work, as after a message, it gets a turn this often, for so long. */
 const EAGER_WAIT_MS = 1, EAGER_MS = 1000;
 /** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
@@ -96,18 +97,24 @@ export class Driver {
     const entries = new Uint8Array(16);
     const view = new DataView(entries.buffer);
     const { pollBlocking } = libc();
+    let emptyWakes = 0;
     while (!this.#stopped) {
       const startMs = performance.now();
       const endMs = startMs + (startMs < this.#eagerUntilMs ? EAGER_WAIT_MS : WAIT_MS);
       for (let nowMs = 0; nowMs < endMs && !this.#stopped; nowMs = performance.now()) {
         this.metrics.add("loop_beats", 1);
-        if (this.#carry()) continue;
+        if (this.#carry()) {
+          emptyWakes = 0;
+          continue;
+        }
         view.setInt32(0, outer, true);
         view.setInt32(4, POLLIN, true);
         view.setInt32(8, inner, true);
         view.setInt32(12, POLLIN, true);
         const dueMs = Math.min(this.core.pollTimeout() / 1000, endMs) - performance.now();
-        if (dueMs > 0) pollBlocking(entries, 2n, Math.ceil(dueMs));
+        if (dueMs <= 0 || pollBlocking(entries, 2n, Math.ceil(dueMs)) <= 0) continue;
+        // A device that is gone, or an arena without a free slot: ready for ever, and nothing to carry.
+        if (++emptyWakes > EMPTY_WAKES_MAX) pollBlocking(entries, 0n, 1);
       }
       await new Promise<void>((resolve) => setImmediate(resolve));
     }

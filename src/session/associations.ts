@@ -19,7 +19,7 @@ import {
 } from "../wire/wireguard.ts";
 import type { Admission } from "./admission.ts";
 import { CookieChecker } from "./cookie.ts";
-import { EventRing } from "./events.ts";
+import { type EventKind, EventRing } from "./events.ts";
 import {
   consumeResponse,
   createInitiation,
@@ -38,7 +38,7 @@ import { Timers } from "./timers.ts";
 /** What the associations count and how they name a failure; the numbers are the caller's drop codes. */
 export interface HandshakeOutcome {
   readonly bad_mac1: number;
-  readonly cookie_required: number;
+  readonly unanswered: number;
   readonly rate_limited: number;
   readonly handshake_failed: number;
   readonly unknown_peer: number;
@@ -67,6 +67,10 @@ export interface AssociationOptions {
   admission: Admission;
   maxConnections: number;
   drop: HandshakeOutcome;
+  /** Most packets that may wait for handshakes, over all peers. */
+  stagedMax: number;
+  /** Counts packets that end outside a burst, by their drop code. */
+  lose: (code: number, packets: number) => void;
   count: (name: CountName) => void;
   /** Wall clock in microseconds since 1970 minus the monotonic clock: for the timestamps of initiations. */
   unixOffsetUs: number;
@@ -80,6 +84,8 @@ export class Associations {
   readonly timers: Timers;
   readonly limits: Limits;
   readonly events = new EventRing();
+  /** Packets that wait in all queues together. */
+  #staged = 0;
   /** Peers with a session that can carry data, or one about to. */
   connections = 0;
   maxConnections: number;
@@ -135,7 +141,7 @@ export class Associations {
       : !peer.connected && this.connections >= this.maxConnections
       ? drop.max_connections
       : 0;
-    if (refusal === drop.max_connections) this.events.push("refused", peer.id);
+    if (refusal === drop.max_connections) this.#note("refused", peer.id);
     const session = refusal === 0 ? table.allocate(peer.id) : NONE;
     if (!timestamp || session === NONE) {
       wipeHandshake(opened.state);
@@ -151,7 +157,8 @@ export class Associations {
     }
     peer.lastTimestamp = timestamp;
     peer.lastInitiationTakenUs = nowUs;
-    this.#setEndpoint(peer, address, 4 * row, port[row]);
+    this.roam(peer.id, address, 4 * row, port[row]);
+    peers.silenceAtUs[peer.id] = Infinity; // an initiation is an authentic packet too
     table.erase(peers.next[peer.id]);
     peers.next[peer.id] = session;
     table.key(session, sender, false, nowUs, keys.sendKey, keys.receiveKey);
@@ -185,9 +192,10 @@ export class Associations {
       next[row] = drop.no_session;
       return NONE;
     }
-    if (admission.loaded(nowUs) && !this.#proven(burst, row, message, RESPONSE_MAC1_AT, sender, nowUs)) {
-      return NONE;
-    }
+    // A forged response costs as much as a forged initiation, so it counts towards the load as well.
+    if (
+      admission.isUnderLoad(nowUs) && !this.#proven(burst, row, message, RESPONSE_MAC1_AT, sender, nowUs)
+    ) return NONE;
     const keys = consumeResponse(primitives, message, pending.state, staticPrivate, peer.presharedKey);
     if (!keys) {
       next[row] = drop.handshake_failed;
@@ -196,7 +204,7 @@ export class Associations {
     const { id } = peer;
     peer.pending = undefined;
     peer.handshakeRttUs = nowUs - pending.sentUs;
-    this.#setEndpoint(peer, address, 4 * row, port[row]);
+    this.roam(id, address, 4 * row, port[row]);
     // A waiting `next` was made later than `current` and is the better key to fall back on.
     if (peers.next[id] !== NONE) {
       table.erase(peers.previous[id]);
@@ -237,8 +245,6 @@ export class Associations {
       if (peers.keepaliveAtUs[id] === Infinity) {
         peers.keepaliveAtUs[id] = nowUs + limits.keepaliveUs;
         this.timers.hasten(id, peers.keepaliveAtUs[id]);
-      } else {
-        peers.anotherKeepalive[id] = 1;
       }
     }
     this.#traversed(id, nowUs);
@@ -253,14 +259,13 @@ export class Associations {
     const { peers, table, limits } = this.#o;
     peers.keepaliveAtUs[id] = Infinity;
     if (isData && peers.silenceAtUs[id] === Infinity) {
-      peers.silenceAtUs[id] = nowUs + limits.keepaliveUs + limits.rekeyTimeoutUs + this.#jitterUs();
+      peers.silenceAtUs[id] = nowUs + limits.keepaliveUs + limits.rekeyTimeoutUs + peers.jitterUs[id];
       this.timers.hasten(id, peers.silenceAtUs[id]);
     }
     this.#traversed(id, nowUs);
     if (
-      table.initiator[session] === 1 &&
-      (nowUs - table.bornUs[session] > limits.rekeyAfterUs ||
-        table.sendCounter[session] > limits.rekeyAfterMessages)
+      table.sendCounter[session] > limits.rekeyAfterMessages ||
+      (table.initiator[session] === 1 && nowUs - table.bornUs[session] > limits.rekeyAfterUs)
     ) this.want(id, WANTS_INITIATION);
   }
 
@@ -275,17 +280,26 @@ export class Associations {
   }
 
   /**
-   * Keeps the packet of `row` until the peer has a session, and starts a handshake. A full queue loses its
-   * oldest packet, whose slot then leaves with this row.
+   * Keeps the packet of `row` until the peer has a session, and starts a handshake. When the peer's queue, or all
+   * queues together, are full, the peer loses its own oldest packet, whose slot then leaves with this row.
    */
   stage(burst: Burst, row: number, id: number): void {
     const peer = this.#o.peers.get(id)!;
+    const { drop, limits, peers, stagedMax } = this.#o;
     const { slot, offset, length, next } = burst;
+    if (!peer.connected && this.connections >= this.maxConnections) {
+      next[row] = drop.max_connections;
+      peers.drops[id]++;
+      return;
+    }
     peer.staged.push({ slot: slot[row], offset: offset[row], length: length[row] });
+    this.#staged++;
     next[row] = HELD;
-    if (peer.staged.length > this.#o.limits.stagedPackets) {
+    if (peer.staged.length > limits.stagedPackets || this.#staged > stagedMax) {
       slot[row] = peer.staged.shift()!.slot;
-      next[row] = this.#o.drop.queue_full;
+      this.#staged--;
+      next[row] = drop.queue_full;
+      peers.drops[id]++;
     }
     this.want(id, WANTS_INITIATION);
   }
@@ -326,6 +340,7 @@ export class Associations {
             return burst.count - before;
           }
           const packet = peer.staged.shift()!;
+          this.#staged--;
           const row = burst.push(packet.slot, packet.length, TO_SEAL);
           burst.offset[row] = packet.offset;
           burst.peer[row] = id;
@@ -354,7 +369,7 @@ export class Associations {
       for (const epoch of [peers.next, peers.current, peers.previous]) {
         const session = epoch[id];
         // Earlier than the whitepaper's three times REJECT_AFTER_TIME: a key that may not be used is not kept.
-        if (session !== NONE && nowUs - table.bornUs[session] >= limits.rejectAfterUs) {
+        if (session !== NONE && table.bornUs[session] + limits.rejectAfterUs <= nowUs) {
           table.erase(session);
           epoch[id] = NONE;
         }
@@ -363,10 +378,6 @@ export class Associations {
       if (peers.keepaliveAtUs[id] <= nowUs) {
         peers.keepaliveAtUs[id] = Infinity;
         this.want(id, WANTS_KEEPALIVE);
-        if (peers.anotherKeepalive[id] === 1) {
-          peers.anotherKeepalive[id] = 0;
-          peers.keepaliveAtUs[id] = nowUs + limits.keepaliveUs;
-        }
       }
       if (peers.silenceAtUs[id] <= nowUs) {
         peers.silenceAtUs[id] = Infinity;
@@ -381,8 +392,7 @@ export class Associations {
         this.#dropPending(peer);
         if (nowUs - peer.attemptsSinceUs >= limits.rekeyAttemptUs) {
           peer.attemptsSinceUs = Infinity;
-          for (const packet of peer.staged) release(packet.slot);
-          peer.staged.length = 0;
+          this.#giveUp(peer, release);
         } else {
           this.want(id, WANTS_INITIATION);
         }
@@ -399,10 +409,18 @@ export class Associations {
       table.erase(epoch[peer.id]);
       epoch[peer.id] = NONE;
     }
-    for (const packet of peer.staged) release(packet.slot);
-    peer.staged.length = 0;
+    this.#giveUp(peer, release);
     this.timers.set(peer.id, Infinity);
     this.#noteConnection(peer);
+  }
+
+  /** Drops what waits for the peer. */
+  #giveUp(peer: Peer, release: (slot: number) => void): void {
+    for (const packet of peer.staged) release(packet.slot);
+    this.#o.lose(this.#o.drop.unanswered, peer.staged.length);
+    this.#o.peers.drops[peer.id] += peer.staged.length;
+    this.#staged -= peer.staged.length;
+    peer.staged.length = 0;
   }
 
   /** Sets the outer endpoint by hand, as a client does for its relay. */
@@ -427,14 +445,10 @@ export class Associations {
     ) return;
     if (ports[id] !== 0) {
       this.#o.count("roamed");
-      this.events.push("roamed", id);
+      this.#note("roamed", id);
     }
     for (let i = 0; i < 4; i++) address[to + i] = words[at + i];
     ports[id] = port;
-  }
-
-  #setEndpoint(peer: Peer, words: Uint32Array, at: number, port: number): void {
-    this.roam(peer.id, words, at, port);
   }
 
   /** Under load: whether the message proves its source and the source has a token; otherwise answers or drops it. */
@@ -464,8 +478,15 @@ export class Associations {
   #emitInitiation(burst: Burst, peer: Peer, nowUs: number): boolean {
     const { primitives, peers, table, limits, staticPublic } = this.#o;
     const { id } = peer;
-    // One initiation at a time; a lost one is retried by its timer.
-    if (nowUs - peer.lastInitiationSentUs < limits.rekeyTimeoutUs || peers.port[id] === 0) return true;
+    if (peers.port[id] === 0) return true;
+    // One initiation at a time; a lost one is retried by its timer, and so is what was wished for too soon.
+    if (nowUs - peer.lastInitiationSentUs < limits.rekeyTimeoutUs) {
+      if (peer.staged.length > 0 && peer.retryAtUs === Infinity) {
+        peer.retryAtUs = peer.lastInitiationSentUs + limits.rekeyTimeoutUs;
+        this.timers.hasten(id, peer.retryAtUs);
+      }
+      return true;
+    }
     const row = burst.grow(INITIATION_BYTES, TO_TRANSMIT);
     if (row < 0) return false;
     this.#dropPending(peer);
@@ -508,8 +529,10 @@ export class Associations {
     peers.current[id] = peers.next[id];
     peers.next[id] = NONE;
     const peer = peers.get(id)!;
-    // The response left when the key was made, and an initiator confirms it at once (whitepaper §5.4.6).
-    peer.handshakeRttUs = nowUs - table.bornUs[peers.current[id]];
+    // The response left when the key was made, and an initiator confirms it at once (whitepaper §5.4.6). If that
+    // confirmation was lost, this later one says nothing of the path.
+    const epoch = peers.current[id];
+    if (table.replay.highest[epoch] === 0) peer.handshakeRttUs = nowUs - table.bornUs[epoch];
     this.#completed(peer, nowUs);
     this.want(id, WANTS_FLUSH);
   }
@@ -519,11 +542,12 @@ export class Associations {
     peer.retryAtUs = Infinity;
     peer.attemptsSinceUs = Infinity;
     peer.askedForSuccessor = false;
+    this.#o.peers.jitterUs[peer.id] = this.#jitterUs();
     this.#dropPending(peer);
     this.#noteConnection(peer);
     if (!peer.established) {
       peer.established = true;
-      this.events.push("connected", peer.id);
+      this.#note("connected", peer.id);
     }
     this.#o.count("handshakes_completed");
     this.#reschedule(peer);
@@ -543,6 +567,10 @@ export class Associations {
     peer.pending = undefined;
   }
 
+  #note(kind: EventKind, id: number): void {
+    this.events.push(kind, id, this.#o.peers.generation[id]);
+  }
+
   #traversed(id: number, nowUs: number): void {
     const peer = this.#o.peers.get(id)!;
     if (peer.persistentKeepaliveUs === 0) return;
@@ -558,7 +586,7 @@ export class Associations {
     this.connections += connected ? 1 : -1;
     if (!connected && peer.established) {
       peer.established = false;
-      this.events.push("disconnected", peer.id);
+      this.#note("disconnected", peer.id);
     }
   }
 

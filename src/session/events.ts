@@ -11,27 +11,29 @@ export type EventKind = (typeof EVENT_KINDS)[number];
 const CAPACITY = 256;
 
 export class EventRing {
-  readonly #entries = new Uint32Array(2 * CAPACITY);
+  readonly #entries = new Uint32Array(3 * CAPACITY);
   #written = 0;
   #read = 0;
   /** Events that were overwritten before anyone read them. */
   lost = 0;
 
-  /** Notes an event of the peer with this id. Hot: no allocation. */
-  push(kind: EventKind, id: number): void {
+  /** Notes an event of the peer with this id in this generation of the id. Hot: no allocation. */
+  push(kind: EventKind, id: number, generation: number): void {
     if (this.#written - this.#read === CAPACITY) {
       this.#read++;
       this.lost++;
     }
-    const at = 2 * (this.#written++ % CAPACITY);
+    const at = 3 * (this.#written++ % CAPACITY);
     this.#entries[at] = EVENT_KINDS.indexOf(kind);
     this.#entries[at + 1] = id;
+    this.#entries[at + 2] = generation;
   }
 
   /** The oldest unread event, or undefined. */
-  take(): { kind: EventKind; id: number } | undefined {
+  take(): { kind: EventKind; id: number; generation: number } | undefined {
     if (this.#read === this.#written) return undefined;
-    const at = 2 * (this.#read++ % CAPACITY);
-    return { kind: EVENT_KINDS[this.#entries[at]], id: this.#entries[at + 1] };
+    const at = 3 * (this.#read++ % CAPACITY);
+    const [kind, id, generation] = [this.#entries[at], this.#entries[at + 1], this.#entries[at + 2]];
+    return { kind: EVENT_KINDS[kind], id, generation };
   }
 }

@@ -127,13 +127,19 @@ export function openInitiation(
   mix(state, ephemeral);
   state.hash = hash(state.hash, ephemeral);
   const secret = primitives.sharedSecret(staticPrivate, ephemeral);
-  if (!secret) return undefined;
+  if (!secret) {
+    wipeHandshake(state);
+    return undefined;
+  }
   const key = mixToKey(state, secret);
   secret.fill(0);
   const sealed = message.slice(INITIATION_STATIC_AT, INITIATION_TIMESTAMP_AT);
   const peerStatic = primitives.open(key, 0, sealed, state.hash);
   key.fill(0);
-  if (!peerStatic) return undefined;
+  if (!peerStatic) {
+    wipeHandshake(state);
+    return undefined;
+  }
   state.hash = hash(state.hash, sealed);
   state.ephemeral = ephemeral;
   return { state, peerStatic: new Uint8Array(peerStatic) };
@@ -177,7 +183,11 @@ export function createResponse(
   const ephemeralSecret = primitives.sharedSecret(ephemeralPrivate, state.ephemeral);
   const staticSecret = primitives.sharedSecret(ephemeralPrivate, peerStatic);
   ephemeralPrivate.fill(0);
-  if (!ephemeralSecret || !staticSecret) return undefined;
+  if (!ephemeralSecret || !staticSecret) {
+    ephemeralSecret?.fill(0);
+    staticSecret?.fill(0);
+    return undefined; // the caller wipes the state
+  }
   mix(state, ephemeralSecret);
   mix(state, staticSecret);
   ephemeralSecret.fill(0);
@@ -207,7 +217,12 @@ export function consumeResponse(
   mix(state, ephemeral);
   const ephemeralSecret = primitives.sharedSecret(kept.ephemeral, ephemeral);
   const staticSecret = primitives.sharedSecret(staticPrivate, ephemeral);
-  if (!ephemeralSecret || !staticSecret) return undefined;
+  if (!ephemeralSecret || !staticSecret) {
+    ephemeralSecret?.fill(0);
+    staticSecret?.fill(0);
+    state.chainingKey.fill(0);
+    return undefined;
+  }
   mix(state, ephemeralSecret);
   mix(state, staticSecret);
   ephemeralSecret.fill(0);

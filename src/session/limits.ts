@@ -18,7 +18,7 @@ export interface Limits {
   keepaliveUs: number;
   /** A random part of up to this is added to every retry, so that two ends do not march in step. */
   jitterUs: number;
-  /** Messages after which the initiator makes a new key. */
+  /** Messages after which either end makes a new key. WireGuard's 2^60 lies beyond the counters here. */
   rekeyAfterMessages: number;
   /** Messages after which a key is dead. WireGuard allows 2^64 - 2^13 - 1; counters here are exact to 2^53. */
   rejectAfterMessages: number;
@@ -39,8 +39,8 @@ export const WIREGUARD_LIMITS: Limits = Object.freeze({
   rekeyAttemptUs: 90 * SECOND_US,
   keepaliveUs: 10 * SECOND_US,
   jitterUs: 333_000,
-  rekeyAfterMessages: 2 ** 60,
-  rejectAfterMessages: 2 ** 53 - 1,
+  rekeyAfterMessages: 2 ** 52,
+  rejectAfterMessages: 2 ** 53 - 2 ** 13 - 1,
   cookieUs: 120 * SECOND_US,
   initiationIntervalUs: 20_000,
   initiationsPerSecond: 200,

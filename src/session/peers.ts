@@ -69,6 +69,8 @@ export interface PeerIdentity {
   allowedIps: readonly string[];
   jar: CookieJar;
   persistentKeepaliveUs: number;
+  /** Greatest TAI64N that was ever accepted from this key; none when absent. */
+  lastTimestamp?: Uint8Array;
 }
 
 export class PeerTable {
@@ -85,8 +87,10 @@ export class PeerTable {
   readonly keepaliveAtUs: Float64Array;
   readonly silenceAtUs: Float64Array;
   readonly persistentAtUs: Float64Array;
-  /** 1 when data arrived while a keepalive was already due. */
-  readonly anotherKeepalive: Uint8Array;
+  /** The random part of this session's timers. */
+  readonly jitterUs: Float64Array;
+  /** Changes when an id passes from one peer to another. */
+  readonly generation: Uint32Array;
   readonly bytesReceived: Float64Array;
   readonly bytesSent: Float64Array;
   readonly drops: Float64Array;
@@ -107,7 +111,8 @@ export class PeerTable {
     this.keepaliveAtUs = new Float64Array(capacity).fill(Infinity);
     this.silenceAtUs = new Float64Array(capacity).fill(Infinity);
     this.persistentAtUs = new Float64Array(capacity).fill(Infinity);
-    this.anotherKeepalive = new Uint8Array(capacity);
+    this.jitterUs = new Float64Array(capacity);
+    this.generation = new Uint32Array(capacity);
     this.bytesReceived = new Float64Array(capacity);
     this.bytesSent = new Float64Array(capacity);
     this.drops = new Float64Array(capacity);
@@ -162,7 +167,7 @@ export class PeerTable {
       ...identity,
       id,
       prefixes,
-      lastTimestamp: new Uint8Array(12),
+      lastTimestamp: identity.lastTimestamp ?? new Uint8Array(12),
       lastInitiationTakenUs: -Infinity,
       lastInitiationSentUs: -Infinity,
       attemptsSinceUs: Infinity,
@@ -191,7 +196,7 @@ export class PeerTable {
     peer.staticSecret.fill(0);
     this.port[id] = 0;
     this.keepaliveAtUs[id] = this.silenceAtUs[id] = this.persistentAtUs[id] = Infinity;
-    this.anotherKeepalive[id] = 0;
+    this.generation[id]++;
     this.bytesReceived[id] = this.bytesSent[id] = this.drops[id] = 0;
   }
 }

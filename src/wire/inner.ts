@@ -292,6 +292,35 @@ export function emitPacketTooBig(
   return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0304 : 0x0200, mtu);
 }
 
+/**
+ * Replaces the packet by the ICMP error that says its hops have run out (ICMPv4 11/0, RFC 792; ICMPv6 3/0, RFC 4443
+ * §3.3). Otherwise as `emitAdminProhibited`.
+ */
+export function emitTimeExceeded(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  length: number,
+  from: Uint32Array,
+): number {
+  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0b00 : 0x0300, 0);
+}
+
+/** Takes one from TTL or hop limit, as a router does, and returns what is left; a packet with 0 or 1 gets 0. */
+export function spendHop(view: DataView, at: number): number {
+  const v4 = view.getUint8(at) >> 4 === 4;
+  const place = at + (v4 ? 8 : 7);
+  const hops = view.getUint8(place);
+  if (hops <= 1) return 0;
+  view.setUint8(place, hops - 1);
+  // RFC 1624: the TTL is the high byte of its word, so the sum falls by 0x100 and its complement rises.
+  if (v4) {
+    const sum = view.getUint16(at + 10) + 0x100;
+    view.setUint16(at + 10, (sum + (sum >> 16)) & 0xffff);
+  }
+  return hops - 1;
+}
+
 /** Builds the error around as much of the packet as may be quoted; `kind` is type and code, `word` what follows. */
 function emitError(
   bytes: Uint8Array,
