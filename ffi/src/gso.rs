@@ -782,7 +782,7 @@ mod tests {
         let changes: [(&str, Change); 6] = [
             ("its payload is not what the checksum says", |packet| packet[100] ^= 1),
             ("it has no checksum", |packet| packet[26..28].fill(0)),
-            ("its header is not what the checksum says", |packet| packet[8] ^= 1),
+            ("its header is not what the checksum says", |packet| packet[10] ^= 1),
             ("it is a fragment", |packet| {
                 packet[6] |= 0x20;
                 right_header(packet);
