@@ -64,24 +64,22 @@ async function chooseExit(
   const ipv6 = tunnelIpv6 === undefined ? undefined : gateway(tunnelIpv6);
   const native = config.io === "portable" ? "the config asks for portable io" : loadNative();
   const base = { ipv4, ipv6, mtu: config.mtu, native, metrics, log: log("exit") };
-  const obstacle = config.exit === "userspace" ? undefined : await tunUnavailable();
-  if (config.exit === "tun" && obstacle !== undefined) {
+  const asked = "the config asks for it";
+  if (config.exit === "userspace") return [openUserspace(base), asked];
+  let obstacle = await tunUnavailable();
+  if (obstacle === undefined) {
+    try {
+      const { tunName: name, stateDir } = config;
+      const exit = await openTun({ ...base, name, stateDir, hostOpen: opensHost(config) });
+      return [exit, config.exit === "tun" ? asked : "it carries every protocol at the best speed"];
+    } catch (error) {
+      obstacle = (error as Error).message;
+    }
+  }
+  if (config.exit === "tun") {
     throw new Error(`exit = "tun" cannot be used: ${obstacle}; or set exit = "userspace"`);
   }
-  if (config.exit === "userspace" || obstacle !== undefined) {
-    const reason = obstacle === undefined ? "the config asks for it" : `tun cannot be used: ${obstacle}`;
-    return [openUserspace(base), reason];
-  }
-  const exit = await openTun({
-    ...base,
-    name: config.tunName,
-    stateDir: config.stateDir,
-    hostOpen: opensHost(config),
-  });
-  return [
-    exit,
-    config.exit === "tun" ? "the config asks for it" : "it carries every protocol at the best speed",
-  ];
+  return [openUserspace(base), `tun cannot be used: ${obstacle}`];
 }
 
 interface Kernels {
@@ -185,8 +183,15 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
   };
   const timers = [setInterval(refreshOwn, OWN_ADDRESSES_MS), setInterval(tellEvents, EVENTS_MS)];
   plane = { relay, driver, port, exit, timers };
+  if (message.failAfterMs !== undefined) {
+    setTimeout(() => {
+      throw new Error("it was asked to fail, for a test");
+    }, message.failAfterMs);
+  }
   driver.start();
-  tell({ type: "ready", listen: port.description, exit: exit.description, exitReason, failed });
+  // The port's socket is closed with its thread; the device's descriptor belongs to the process.
+  const descriptors = exit.descriptor === undefined ? [] : [exit.descriptor];
+  tell({ type: "ready", listen: port.description, exit: exit.description, exitReason, failed, descriptors });
 }
 
 async function stop(): Promise<void> {
@@ -201,31 +206,32 @@ async function stop(): Promise<void> {
   tell({ type: "stopped" });
 }
 
+async function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
+  if (data.type === "peers") return plane.relay.replacePeers(data.peers);
+  if (data.type === "fault") return { fault: plane.exit.fault() };
+  if (data.type === "tune") {
+    plane.relay.tune(data.config);
+    await plane.exit.openHost?.(opensHost(data.config));
+    return null;
+  }
+  const nowUs = monotonicUs();
+  return { peers: plane.relay.peerSnapshots(nowUs), sessions: plane.relay.sessionSnapshots(nowUs) };
+}
+
 scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
-  plane?.driver.attend();
-  try {
-    if (data.type === "start") await start(data);
-    else if (data.type === "stop") await stop();
-    else if (!plane) tell({ type: "reply", id: data.id, value: null });
-    else if (data.type === "peers") {
-      tell({ type: "reply", id: data.id, value: plane.relay.replacePeers(data.peers) });
-    } else if (data.type === "tune") {
-      plane.relay.tune(data.config);
-      await plane.exit.openHost?.(opensHost(data.config));
-      tell({ type: "reply", id: data.id, value: null });
-    } else {
-      const nowUs = monotonicUs();
-      tell({
-        type: "reply",
-        id: data.id,
-        value: {
-          peers: plane.relay.peerSnapshots(nowUs),
-          sessions: plane.relay.sessionSnapshots(nowUs),
-          fault: plane.exit.fault(),
-        },
-      });
+  if (data.type === "start" || data.type === "stop") {
+    try {
+      await (data.type === "start" ? start(data) : stop());
+    } catch (error) {
+      tell({ type: "failed", message: (error as Error).message });
     }
+    return;
+  }
+  const { id } = data;
+  try {
+    plane?.driver.attend();
+    tell({ type: "reply", id, value: plane ? await answer(plane, data) : null });
   } catch (error) {
-    tell({ type: "failed", message: (error as Error).message });
+    tell({ type: "error", id, message: (error as Error).message });
   }
 };

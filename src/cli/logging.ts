@@ -3,7 +3,13 @@
  * is in its values, and a logger whose stderr is gone never stops the relay. Decides where lines go; what may be in
  * them (no secret, no whole client address below debug) is up to the caller, with `redactAddress`.
  */
-import { configureSync, getJsonLinesFormatter, getTextFormatter, type Logger } from "@logtape/logtape";
+import {
+  configureSync,
+  getJsonLinesFormatter,
+  getLogger,
+  getTextFormatter,
+  type Logger,
+} from "@logtape/logtape";
 import { type Config, parseIp } from "../config.ts";
 
 export interface LoggingOptions {
@@ -38,6 +44,11 @@ export function setupLogging(wanted: LoggingOptions): void {
 /** Changes the level while running, as a reload does. */
 export function setLevel(level: LoggingOptions["level"]): void {
   setupLogging({ ...options, level });
+}
+
+/** The program's logger for an area of it. */
+export function logger(area: string): Logger {
+  return getLogger(["oxrelay", area]);
 }
 
 /**

@@ -16,10 +16,13 @@ export type ToWorker =
     counters: SharedArrayBuffer;
     /** Divides WireGuard's session times; 1 outside tests. */
     timeScale: number;
+    /** For tests: when the Worker dies, milliseconds after its start. */
+    failAfterMs?: number;
   }
   | { type: "peers"; id: number; peers: PeerRecord[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
+  | { type: "fault"; id: number }
   | { type: "stop" };
 
 export interface PeersReport {
@@ -31,14 +34,21 @@ export interface PeersReport {
 export interface Snapshot {
   peers: PeerSnapshot[];
   sessions: SessionSnapshot[];
-  /** What is wrong with the exit, if anything. */
-  fault: string | undefined;
 }
 
 export type FromWorker =
-  | { type: "ready"; listen: string; exit: string; exitReason: string; failed: string[] }
+  | {
+    type: "ready";
+    listen: string;
+    exit: string;
+    exitReason: string;
+    failed: string[];
+    /** Descriptors that outlive the Worker unless somebody closes them. */
+    descriptors: number[];
+  }
   | { type: "failed"; message: string }
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
-  | { type: "reply"; id: number; value: PeersReport | Snapshot | null }
+  | { type: "reply"; id: number; value: PeersReport | Snapshot | { fault: string | undefined } | null }
+  | { type: "error"; id: number; message: string }
   | { type: "stopped" };

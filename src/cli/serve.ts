@@ -1,10 +1,9 @@
 /**
  * `serve`: starts the data-plane Worker, serves metrics and admin, follows signals. Invariant: the main thread
- * owns configuration and peers, the Worker owns packets; a Worker that fails or stalls shows in /healthz and in
- * the exit code. Moves no packet itself.
+ * owns configuration and peers, the Worker owns packets; a Worker that fails or stalls shows in /healthz, and one
+ * that failed is replaced. Moves no packet itself.
  */
 import project from "../../deno.json" with { type: "json" };
-import { getLogger } from "@logtape/logtape";
 import { createAdmin, Refusal } from "../admin/mod.ts";
 import { serveAdmin } from "../admin/server.ts";
 import { type Config, diffConfig, type Environment, formatEndpoint, redactConfig } from "../config.ts";
@@ -12,32 +11,12 @@ import { Metrics } from "../metrics.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "./keys_text.ts";
-import { redactAddress, setLevel, setupLogging, sparingWarning } from "./logging.ts";
-import type { FromWorker, PeersReport, Snapshot, ToWorker } from "./messages.ts";
-import type { TunnelEvent } from "../tunnel.ts";
+import { logger, setLevel, setupLogging } from "./logging.ts";
+import { DataPlane, type ReadyMessage } from "./plane.ts";
 import { loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
 
-const REPLY_TIMEOUT_MS = 3000;
-const STOP_TIMEOUT_MS = 5000;
 const STALL_MS = 2000;
 const HEALTH_MS = 500;
-
-const logger = (area: string) => getLogger(["oxrelay", area]);
-
-const REFUSALS_MS = 10_000;
-const warnOfRefusal = sparingWarning(logger("peers"), REFUSALS_MS);
-
-/** Says what happened to a peer; a roaming one at debug level, as it may do so with every packet. */
-function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
-  const from = redactAddress(endpoint);
-  if (kind === "refused") {
-    warnOfRefusal("{peer} was refused: max_connections is reached; raise it, or wait until a client leaves", {
-      peer,
-    });
-  } else if (kind === "connected") logger("peers").info("{peer} connected from {from}", { peer, from });
-  else if (kind === "roamed") logger("peers").debug("{peer} moved to {from}", { peer, from });
-  else logger("peers").info("{peer} is gone: its session ended", { peer });
-}
 
 const HELP = `Runs the relay until it gets SIGTERM or Ctrl-C. SIGHUP re-reads peers and the reloadable keys.
 
@@ -46,94 +25,6 @@ const HELP = `Runs the relay until it gets SIGTERM or Ctrl-C. SIGHUP re-reads pe
 
   --config FILE   the configuration; without it oxrelay.toml, if there is one
 `;
-
-/** The data-plane Worker seen from the main thread: requests with replies, and what it last said of itself. */
-class DataPlane {
-  readonly #worker: Worker;
-  readonly #waiting = new Map<number, (value: PeersReport | Snapshot | null) => void>();
-  #lastId = 0;
-  #fatal: string | undefined;
-  #onStopped: () => void = () => {};
-
-  constructor() {
-    this.#worker = new Worker(new URL("./dataplane.ts", import.meta.url), { type: "module" });
-  }
-
-  /** What ended the Worker, if something did. */
-  get fatal(): string | undefined {
-    return this.#fatal;
-  }
-
-  /** Starts it; resolves with what it opened, rejects with the sentence that says why not. */
-  start(message: Extract<ToWorker, { type: "start" }>): Promise<Extract<FromWorker, { type: "ready" }>> {
-    return new Promise((resolve, reject) => {
-      let ready = false;
-      const fail = (reason: string) => {
-        this.#fatal = reason;
-        if (!ready) reject(new CommandError(reason));
-        else logger("data plane").error(reason);
-      };
-      this.#worker.onerror = (event) => {
-        event.preventDefault(); // or the main thread dies with it
-        fail(`the data plane failed: ${event.message}`);
-      };
-      this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
-        if (data.type === "ready") {
-          ready = true;
-          resolve(data);
-        } else if (data.type === "failed") fail(data.message);
-        else if (data.type === "log") logger(data.area)[data.level](data.message);
-        else if (data.type === "event") logEvent(data.event);
-        else if (data.type === "stopped") this.#onStopped();
-        else {
-          this.#waiting.get(data.id)?.(data.value);
-          this.#waiting.delete(data.id);
-        }
-      };
-      this.#worker.postMessage(message);
-    });
-  }
-
-  setPeers(peers: Extract<ToWorker, { type: "peers" }>["peers"]): Promise<PeersReport> {
-    return this.#ask((id) => ({ type: "peers", id, peers })) as Promise<PeersReport>;
-  }
-
-  async tune(config: Config): Promise<void> {
-    await this.#ask((id) => ({ type: "tune", id, config }));
-  }
-
-  snapshot(): Promise<Snapshot> {
-    return this.#ask((id) => ({ type: "snapshot", id })) as Promise<Snapshot>;
-  }
-
-  /** Closes port and exit, and returns when that is done or has taken too long. */
-  async stop(): Promise<void> {
-    await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, STOP_TIMEOUT_MS);
-      this.#onStopped = () => {
-        clearTimeout(timer);
-        resolve();
-      };
-      this.#worker.postMessage({ type: "stop" } satisfies ToWorker);
-    });
-    this.#worker.terminate();
-  }
-
-  #ask(make: (id: number) => ToWorker): Promise<PeersReport | Snapshot | null> {
-    const id = ++this.#lastId;
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiting.delete(id);
-        reject(new Error("the data plane does not answer"));
-      }, REPLY_TIMEOUT_MS);
-      this.#waiting.set(id, (value) => {
-        clearTimeout(timer);
-        resolve(value);
-      });
-      this.#worker.postMessage(make(id));
-    });
-  }
-}
 
 /** Watches whether the data plane's loop turns and its exit is up. */
 class Health {
@@ -166,7 +57,7 @@ class Health {
     if (beats !== this.#beats) this.#beatAtMs = performance.now();
     this.#beats = beats;
     try {
-      this.#fault = (await this.plane.snapshot()).fault;
+      this.#fault = await this.plane.fault();
     } catch {
       // A data plane that does not answer shows as a loop that stands still.
     }
@@ -205,7 +96,14 @@ export async function serve(args: string[]): Promise<number> {
   const startedAt = new Date();
 
   const stopped = Promise.withResolvers<number>();
-  let ready: Extract<FromWorker, { type: "ready" }>;
+  // From here on: a signal during the start must not leave the host half changed.
+  const onStop = () => stopped.resolve(0);
+  let onReload: () => void = () => log.warn("the relay is still starting: send SIGHUP again later");
+  const onHangup = () => onReload();
+  Deno.addSignalListener("SIGTERM", onStop);
+  Deno.addSignalListener("SIGINT", onStop);
+  Deno.addSignalListener("SIGHUP", onHangup);
+  let ready: ReadyMessage;
   try {
     ready = await plane.start({
       type: "start",
@@ -215,32 +113,43 @@ export async function serve(args: string[]): Promise<number> {
       peers,
       counters: metrics.shared,
       timeScale: readTimeScale(),
+      failAfterMs: Number(Deno.env.get("OXRELAY_TEST_FAIL_AFTER_MS") || NaN) || undefined,
     });
   } catch (error) {
     await plane.stop();
     throw error;
   }
-  for (const failure of ready.failed) log.error(failure);
+  const say = (message: string) => log.error("{message}", { message });
+  ready.failed.forEach(say);
 
   const health = new Health(metrics, plane);
-  const reload = async () => {
+  let draining = false;
+  const reloadNow = async () => {
     const { config: next } = await loadConfig(configPath, env);
     const { reloadable, needsRestart } = diffConfig(config, next);
-    const records = await loadAllPeers(next, env);
-    config = { ...config, ...pick(next) };
+    const merged = { ...config, ...pick(next) };
+    // Not those of a state_dir that needs a restart to be used.
+    const records = await loadAllPeers(merged, env);
+    config = merged;
     setLevel(config.logLevel);
     await plane.tune(config);
     const { added, removed, failed } = await plane.setPeers(records);
-    for (const failure of failed) log.error(failure);
-    log.info(
-      `reloaded: ${records.length} peers (${added.length} added, ${removed.length} removed)` +
-        (reloadable.length ? `; changed ${reloadable.join(", ")}` : "") +
-        (needsRestart.length ? `; ${needsRestart.join(", ")} need a restart` : ""),
-    );
+    failed.forEach(say);
+    const summary = `${records.length} peers (${added.length} added, ${removed.length} removed)` +
+      (reloadable.length ? `; changed ${reloadable.join(", ")}` : "") +
+      (needsRestart.length ? `; ${needsRestart.join(", ")} need a restart` : "");
+    log.info("reloaded: {summary}", { summary });
     return {
       peers: { added, removed, total: records.length },
       config: { applied: reloadable, needsRestart },
     };
+  };
+  // One after the other: two at once could leave the older peers in place.
+  let reloading: Promise<unknown> = Promise.resolve();
+  const reload = () => {
+    const result = reloading.then(reloadNow);
+    reloading = result.catch(() => {});
+    return result;
   };
   const store = new PeerStore({
     stateDir: config.stateDir,
@@ -284,6 +193,7 @@ export async function serve(args: string[]): Promise<number> {
     health: () => health.check(),
     ready: () => {
       const { reasons } = health.check();
+      if (draining) reasons.push("it is stopping");
       if (metrics.get("connections") >= config.maxConnections) {
         reasons.push(`max_connections (${config.maxConnections}) is reached`);
       }
@@ -299,11 +209,7 @@ export async function serve(args: string[]): Promise<number> {
     throw error;
   }
 
-  const onStop = () => stopped.resolve(0);
-  const onReload = () => void reload().catch((error) => log.error(`reload refused: ${error.message}`));
-  Deno.addSignalListener("SIGTERM", onStop);
-  Deno.addSignalListener("SIGINT", onStop);
-  Deno.addSignalListener("SIGHUP", onReload);
+  onReload = () => void reload().catch((error) => say(`reload refused: ${error.message}`));
 
   console.error(
     `Oxrelay ${project.version}
@@ -316,6 +222,7 @@ export async function serve(args: string[]): Promise<number> {
   );
 
   const code = await stopped.promise;
+  draining = true;
   log.info("stopping");
   health.stop();
   await plane.stop();
@@ -323,7 +230,8 @@ export async function serve(args: string[]): Promise<number> {
   // Only now: npx, deno task and a terminal each pass the signal on, and a second one must not cut the clean-up short.
   Deno.removeSignalListener("SIGTERM", onStop);
   Deno.removeSignalListener("SIGINT", onStop);
-  Deno.removeSignalListener("SIGHUP", onReload);
+  Deno.removeSignalListener("SIGHUP", onHangup);
+  identity.privateKey.fill(0);
   log.info("stopped");
   return code;
 }

@@ -147,3 +147,31 @@ scenario(
     await until(async () => (await net.status()).counters.connections === 1, "one connection is counted");
   },
 );
+
+Deno.test({
+  name: "a data plane that dies is told, replaced, and its clients come back by themselves",
+  ...needs,
+  sanitizeResources: false,
+  sanitizeOps: false,
+  async fn() {
+    const net = await Network.open();
+    try {
+      const client = await net.client(2);
+      const relay = await net.relay(`exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`, {
+        OXRELAY_TEST_FAIL_AFTER_MS: "4000",
+      });
+      await net.wireguard(client, await net.addPeer("phone"));
+      const reaches = async () => (await net.run(client, ["ping", "-c", "1", "-W", "1", SERVER])).success;
+      await until(reaches, "the client is served");
+      await relay.says("the data plane failed");
+      await relay.says("it runs again");
+      assertEquals((await net.ask("/healthz")).status, 200);
+      await until(reaches, "the client is served again", 60_000);
+      assertEquals(await relay.stop("SIGTERM"), 0);
+      assertEquals((await net.run("relay", ["ip", "link", "show", "oxrelay0"])).success, false);
+      assertEquals((await net.must("relay", ["nft", "list", "tables"])).includes("oxrelay"), false);
+    } finally {
+      await net.close();
+    }
+  },
+});
