@@ -3,6 +3,7 @@
  * it knows bursts and arenas. Invariant: nothing is called before version, processor and memory layout agree with
  * this tree. Chooses nothing: who wants native code asks, and gets a reason where there is none.
  */
+import { fileURLToPath } from "node:url";
 import { HEADROOM, MAX_PACKET_BYTES, SLOT_BYTES, TAILROOM } from "../src/vector/arena.ts";
 import type { Arena } from "../src/vector/arena.ts";
 import {
@@ -104,7 +105,7 @@ let loaded: Native | undefined;
 export function loadNative(): Native | string {
   if (loaded) return loaded;
   const { target } = Deno.build;
-  const path = new URL(`./prebuilt/${target}/liboxrelay.so`, import.meta.url).pathname;
+  const path = fileURLToPath(new URL(`./prebuilt/${target}/liboxrelay.so`, import.meta.url));
   let native: Native;
   try {
     native = openLibrary(path, SYMBOLS);

@@ -55,6 +55,15 @@ function opensHost({ destinations }: Config): boolean {
   return destinations.allowLoopback || destinations.allow.length > 0;
 }
 
+/** Every address that ends on this host: its interfaces' own, and their IPv4 networks' broadcasts. */
+function ownAddresses(): string[] {
+  return Deno.networkInterfaces().flatMap(({ family, address, netmask }) => {
+    if (family !== "IPv4") return [address];
+    const mask = netmask.split(".").map(Number);
+    return [address, address.split(".").map((byte, i) => Number(byte) | (~mask[i] & 255)).join(".")];
+  });
+}
+
 async function chooseExit(
   config: Config,
   tunnelIpv6: string | undefined,
@@ -174,7 +183,7 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
     worker: 0,
     unixOffsetUs: wallClockOffsetUs(),
   });
-  const refreshOwn = () => relay.setOwnAddresses(Deno.networkInterfaces().map(({ address }) => address));
+  const refreshOwn = () => relay.setOwnAddresses(ownAddresses());
   refreshOwn();
   const { failed } = relay.replacePeers(message.peers);
   const driver = new Driver(arena, relay, port, exit, metrics);

@@ -24,6 +24,8 @@ import {
 
 const AF_INET = 2, AF_INET6 = 10;
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
+/** One client may not take the sequence numbers of all. */
+const REQUESTS_PER_SOURCE = 256;
 const TIMEOUT_US = 10_000_000;
 const POLL_MS = 200;
 /** Longest answer, as for UDP. */
@@ -59,6 +61,8 @@ export class IcmpNat {
   readonly #families: Family[] = [];
   readonly #watching: Promise<void> | undefined;
   readonly #buffer = new Uint8Array(ANSWER_MAX);
+  /** Requests that wait for an answer, by inner source. */
+  readonly #perSource = new Map<string, number>();
   #closed = false;
 
   constructor({ emit, log }: IcmpNatOptions) {
@@ -103,9 +107,13 @@ export class IcmpNat {
     const inner = new Uint32Array(4), target = new Uint32Array(4);
     readSource(view, 0, inner, 0);
     readDestination(view, 0, target, 0);
+    const source = `${inner}`;
+    const waiting = this.#perSource.get(source) ?? 0;
+    if (waiting >= REQUESTS_PER_SOURCE) return DROP.exit_full;
+    this.#perSource.set(source, waiting + 1);
     const ours = family.nextSequence;
     family.nextSequence = (ours + 1) & 0xffff;
-    family.requests.delete(ours);
+    this.#forget(family, ours);
     family.requests.set(ours, {
       inner,
       target,
@@ -121,12 +129,22 @@ export class IcmpNat {
   }
 
   expire(nowUs: number): void {
-    for (const { requests } of this.#families) {
-      for (const [ours, { sentUs }] of requests) {
+    for (const family of this.#families) {
+      for (const [ours, { sentUs }] of family.requests) {
         if (nowUs - sentUs < TIMEOUT_US) break;
-        requests.delete(ours);
+        this.#forget(family, ours);
       }
     }
+  }
+
+  #forget(family: Family, ours: number): void {
+    const request = family.requests.get(ours);
+    if (!request) return;
+    family.requests.delete(ours);
+    const source = `${request.inner}`;
+    const left = (this.#perSource.get(source) ?? 1) - 1;
+    if (left > 0) this.#perSource.set(source, left);
+    else this.#perSource.delete(source);
   }
 
   async close(): Promise<void> {
@@ -161,7 +179,7 @@ export class IcmpNat {
       const request = family.requests.get(view.getUint16(6));
       const source = readSocketAddress(family.version, from);
       if (!request || !source.every((word, w) => word === request.target[w])) continue;
-      family.requests.delete(view.getUint16(6));
+      this.#forget(family, view.getUint16(6));
       this.#answer(family.version, request, buffer.subarray(0, length));
     }
   }

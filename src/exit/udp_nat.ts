@@ -44,6 +44,8 @@ interface Flow {
   lastSentUs: number;
   /** Datagrams that the system has not yet taken. */
   unsent: number;
+  /** Whether the client has sent to this host's loopback, which the policy must have opened. */
+  usedLoopback: boolean;
   closed: boolean;
 }
 
@@ -81,6 +83,7 @@ export class UdpNat {
       hostname: formatAddress(this.#words, 4),
       port: view.getUint16(segment + 2),
     };
+    flow.usedLoopback ||= isLoopback(this.#words, 4);
     // A copy: the slot goes back to the arena before the system has taken the bytes.
     flow.unsent++;
     flow.socket.send(packet.slice(segment + UDP_HEADER_BYTES, segment + size), target).catch(() => {
@@ -118,7 +121,7 @@ export class UdpNat {
     const { maxFlows, log } = this.#o;
     const share = Math.max(1, maxFlows >> 2);
     if ((this.#perOwner.get(owner) ?? 0) >= share) this.#endIdlest((flow) => flow.owner === owner);
-    if (this.#flows.size >= maxFlows) this.#endIdlest(() => true);
+    if (this.#flows.size >= maxFlows) this.#makeRoom();
     const hostname = version === 4 ? "0.0.0.0" : "::";
     let socket: Deno.DatagramConn;
     try {
@@ -128,7 +131,7 @@ export class UdpNat {
         log("warning", `no socket for a UDP flow: ${(error as Error).message}; raise ulimit -n`);
       }
       this.#warned = true;
-      this.#endIdlest(() => true);
+      this.#makeRoom();
       return undefined;
     }
     const flow: Flow = {
@@ -139,12 +142,20 @@ export class UdpNat {
       port,
       lastSentUs: nowUs,
       unsent: 0,
+      usedLoopback: false,
       closed: false,
     };
     this.#flows.set(key, flow);
     this.#perOwner.set(owner, (this.#perOwner.get(owner) ?? 0) + 1);
     this.#listen(flow);
     return flow;
+  }
+
+  /** Whoever has most flows loses its idlest, so that one client cannot push out another's few. */
+  #makeRoom(): void {
+    let greediest = "", most = 0;
+    for (const [owner, flows] of this.#perOwner) if (flows > most) [greediest, most] = [owner, flows];
+    this.#endIdlest((flow) => flow.owner === greediest);
   }
 
   #endIdlest(matches: (flow: Flow) => boolean): void {
@@ -175,7 +186,9 @@ export class UdpNat {
         const { hostname, port } = from as Deno.NetAddr;
         const remote = parseAddress(hostname);
         const sameFamily = remote !== undefined && isIpv4(remote) === isIpv4(flow.inner);
-        if (sameFamily && payload.length <= ANSWER_MAX) this.#answer(flow, remote, port, payload);
+        // Everyone outside may answer (endpoint-independent filtering); programs of this host only when asked.
+        const isMeant = sameFamily && (flow.usedLoopback || !isLoopback(remote, 0));
+        if (isMeant && payload.length <= ANSWER_MAX) this.#answer(flow, remote, port, payload);
         // One busy sender must not keep the event loop from its other work.
         if (++streak % 64 === 0) await new Promise((resolve) => setTimeout(resolve, 0));
       } catch {
@@ -201,6 +214,12 @@ export class UdpNat {
     view.setUint16(header + 6, transportChecksum(view, 0, header, size, PROTOCOL_UDP) || 0xffff);
     this.#o.emit(whole);
   }
+}
+
+/** 127.0.0.0/8 or ::1, at words[at..at+3]. */
+function isLoopback(words: Uint32Array, at: number): boolean {
+  if (words[at] !== 0 || words[at + 1] !== 0) return false;
+  return words[at + 2] === 0xffff ? words[at + 3] >>> 24 === 127 : words[at + 2] === 0 && words[at + 3] === 1;
 }
 
 /** A socket on the same port as inside where that is free (RFC 4787 §4.2.1), else on any. */

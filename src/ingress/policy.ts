@@ -24,7 +24,7 @@ const PRIVATE = [
   "fec0::/10",
   "64:ff9b:1::/48",
 ];
-/** Never a unicast destination on the internet; no key opens these. */
+/** Never a unicast destination on the internet; config.ts lets no `allow` entry overlap these. */
 const NEVER = ["0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "ff00::/8"];
 
 export interface DestinationRules {
