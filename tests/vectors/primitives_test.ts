@@ -3,6 +3,8 @@
  * RFC 7748 §5.2 and §6.1 (X25519), RFC 8439 §2.8.2 (AEAD, through the kernels' counter nonce), the XChaCha20-Poly1305
  * draft (draft-irtf-cfrg-xchacha §A.3.1). What has no vector in the kernels' shape is compared between twins.
  */
+import { loadNative } from "../../ffi/native.ts";
+import { nativePrimitives } from "../../src/codec/native.ts";
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { chacha20poly1305, xchacha20poly1305 } from "@noble/ciphers/chacha.js";
 import { createHmac } from "node:crypto";
@@ -23,7 +25,13 @@ import { Random } from "../sim/world.ts";
 
 const hex = (text: string) => Uint8Array.fromHex(text.replaceAll(/\s/g, ""));
 const ascii = (text: string) => new TextEncoder().encode(text);
-const IMPLEMENTATIONS: Primitives[] = [nodeCrypto, noble];
+const native = loadNative();
+/** That the library loads where it should is kernels_test.ts's part. */
+const IMPLEMENTATIONS: Primitives[] = [
+  nodeCrypto,
+  noble,
+  ...(typeof native === "string" ? [] : [nativePrimitives(native)]),
+];
 const NOTHING = new Uint8Array(0);
 
 Deno.test("RFC 7693 appendix B: BLAKE2s-256 of abc", () => {
@@ -153,6 +161,57 @@ for (const [initiator, responder] of [[nodeCrypto, noble], [noble, nodeCrypto]])
       assertEquals(state.ephemeral, new Uint8Array(32), "the ephemeral key is wiped");
     });
   }
+}
+
+/**
+ * A whole handshake and the first packet each way, made by another implementation: noiseprotocol 0.3.1 (PyPI), as
+ * Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s with WireGuard's identifier as prologue and these fixed keys.
+ */
+const TRANSCRIPT = {
+  initiatorStatic: "2a35404b56616c77828d98a3aeb9c4cfdae5f0fb06111c27323d48535e69747f",
+  responderStatic: "4f5a65707b86919ca7b2bdc8d3dee9f4ff0a15202b36414c57626d78838e99a4",
+  initiatorEphemeral: "747f8a95a0abb6c1ccd7e2edf8030e19242f3a45505b66717c87929da8b3bec9",
+  responderEphemeral: "99a4afbac5d0dbe6f1fc07121d28333e49545f6a75808b96a1acb7c2cdd8e3ee",
+  psk: "bec9d4dfeaf5000b16212c37424d58636e79848f9aa5b0bbc6d1dce7f2fd0813",
+  timestamp: "400000006553f10a00000000",
+  m1:
+    "5e194dceac659c21c771b5441cd96dbbdd02d8233d6f679f79d2e8c7e5c61012cde063b698879565a1bd7ef987c61360a8006d829a49d807c488997d7e796bbab0611e6285092020a4888f8714b996f84da7b1bb1fc0a42e60d4f8c4c8b910d87ae53a603d53817f6a37c666",
+  m2: "77e00c77c6a67485476e799513580c3489ddb42376b8d73b1f8cf98190bb4a57c570de7c48381eaffccad877d32407ff",
+  ping: "2449734a56a1df876d7389d92f45f9458abbf3ae",
+  pong: "9554c6c90b1452ea5eca33daf0a400c606bb5edd",
+};
+
+for (const primitives of IMPLEMENTATIONS) {
+  Deno.test(`${primitives.name}: IKpsk2 gives the transcript that another implementation gave`, () => {
+    const bytes = Object.fromEntries(
+      Object.entries(TRANSCRIPT).map(([name, text]) => [name, Uint8Array.fromHex(text)]),
+    );
+    const { initiatorStatic, responderStatic, psk, timestamp } = bytes;
+    const A = primitives.publicKey(initiatorStatic), B = primitives.publicKey(responderStatic);
+    const secret = primitives.sharedSecret(initiatorStatic, B)!;
+    const message = new Uint8Array(148), response = new Uint8Array(92);
+    const state = createInitiation(
+      primitives,
+      message,
+      A,
+      B,
+      secret,
+      bytes.initiatorEphemeral.slice(),
+      timestamp,
+    )!;
+    assertEquals(message.slice(8, 116).toHex(), TRANSCRIPT.m1);
+    const opened = openInitiation(primitives, message, responderStatic, B)!;
+    assertEquals(openTimestamp(primitives, message, opened, secret), timestamp);
+    const theirs = createResponse(primitives, response, opened, psk, bytes.responderEphemeral.slice())!;
+    assertEquals(response.slice(12, 60).toHex(), TRANSCRIPT.m2);
+    const ours = consumeResponse(primitives, response, state, initiatorStatic, psk)!;
+    const text = (word: string) => new TextEncoder().encode(word);
+    assertEquals(primitives.seal(ours.sendKey, 0, text("ping"), new Uint8Array(0)).toHex(), TRANSCRIPT.ping);
+    assertEquals(
+      primitives.seal(theirs.sendKey, 0, text("pong"), new Uint8Array(0)).toHex(),
+      TRANSCRIPT.pong,
+    );
+  });
 }
 
 Deno.test("TAI64N: the epoch's label, and the order of time", () => {
