@@ -14,7 +14,7 @@ import {
   prefixContains,
 } from "../config.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
-import { askRelay, NoRelayError } from "./admin_client.ts";
+import { adminUrl, askRelay, NoRelayError } from "./admin_client.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
 import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import {
@@ -71,7 +71,7 @@ const REMOVE_HELP = `Forgets a peer. A running relay cuts its session at once.
 const EXPORT_HELP =
   `Prints all peers as one line for the environment variable OXRELAY_PEERS. It holds the preshared keys.
 
-  fly secrets set OXRELAY_PEERS="$(deno task -q peer export)"
+  printf 'OXRELAY_PEERS=%s\\n' "$(deno task -q peer export)" | fly secrets import
 `;
 
 const ACTIONS: Record<string, (args: string[], env: Environment) => Promise<number>> = {
@@ -126,12 +126,13 @@ async function add(args: string[], env: Environment): Promise<number> {
 
   // Before anything is stored: a private key that cannot be written anywhere would be lost.
   const out = values.out === undefined ? undefined : await createSecretFile(values.out);
-  let record: PeerRecord;
+  const store = openStore(config, env, identity);
+  let record: PeerRecord | undefined;
   let clientConfig: string;
   try {
     const privateKey = given === undefined ? generatePrivateKey() : undefined;
     const presharedKey = flags.psk ? generatePresharedKey() : undefined;
-    record = await openStore(config, env, identity).add({
+    record = await store.add({
       name,
       publicKey: given ?? keyToText(publicKeyOf(privateKey!)),
       ...(presharedKey === undefined ? {} : { presharedKey: keyToText(presharedKey) }),
@@ -146,23 +147,17 @@ async function add(args: string[], env: Environment): Promise<number> {
     });
     privateKey?.fill(0);
     presharedKey?.fill(0);
+    // Before the relay is told: this is the only copy of the private key.
+    await writeAll(out ?? Deno.stdout, clientConfig);
   } catch (error) {
-    out?.close();
     if (values.out !== undefined) await Deno.remove(values.out);
-    throw error;
-  }
-  console.error(`Peer "${name}" is stored with ${record.allowedIps.join(" and ")}.`);
-  if (endpoint.note !== undefined) console.error(endpoint.note);
-  if (given !== undefined) {
-    console.error("Replace the line about PrivateKey by the device's own private key.");
-  }
-  const exitCode = await tellRelay(config);
-  if (out === undefined) {
-    await Deno.stdout.write(new TextEncoder().encode(clientConfig));
-  } else {
-    await out.write(new TextEncoder().encode(clientConfig));
-    out.close();
-    console.error(`Its config is in ${values.out}.`);
+    if (record === undefined) throw error;
+    await store.remove(name);
+    throw new CommandError(
+      `the config could not be written, so peer "${name}" is not stored: ${(error as Error).message}`,
+    );
+  } finally {
+    out?.close();
   }
   // Without its private key a config is of no use to a phone.
   const wanted = given === undefined && (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"]));
@@ -170,7 +165,13 @@ async function add(args: string[], env: Environment): Promise<number> {
     console.log(`\n${renderQr(clientConfig)}`);
     console.error('In the WireGuard app: "+", "Create from QR code".');
   }
-  return exitCode;
+  console.error(`Peer "${name}" is stored with ${record.allowedIps.join(" and ")}.`);
+  if (values.out !== undefined) console.error(`Its config is in ${values.out}.`);
+  if (endpoint.note !== undefined) console.error(endpoint.note);
+  if (given !== undefined) {
+    console.error("Replace the line about PrivateKey by the device's own private key.");
+  }
+  return await tellRelay(config);
 }
 
 async function list(args: string[], env: Environment): Promise<number> {
@@ -274,6 +275,13 @@ async function createSecretFile(path: string): Promise<Deno.FsFile> {
   }
 }
 
+/** Writes the whole text: one call may take a part of it. */
+async function writeAll(sink: { write(bytes: Uint8Array): Promise<number> }, text: string): Promise<void> {
+  const bytes = new TextEncoder().encode(text);
+  for (let written = 0; written < bytes.length;) written += await sink.write(bytes.subarray(written));
+  bytes.fill(0);
+}
+
 /** Makes a running relay read the peers again. No relay is no failure: it reads them when it starts. */
 async function tellRelay(config: Config): Promise<number> {
   try {
@@ -285,8 +293,14 @@ async function tellRelay(config: Config): Promise<number> {
       console.error("The relay is not running; it will read this when it starts (deno task serve).");
       return 0;
     }
+    if (error instanceof Deno.errors.NotCapable) {
+      console.error(
+        `A running relay was not told, because this task may not reach ${adminUrl(config)}; send it SIGHUP.`,
+      );
+      return 0;
+    }
     if (error instanceof CommandError) {
-      console.error(`Stored, but the running relay was not told: ${error.message}; or send it SIGHUP.`);
+      console.error(`Done, but the running relay was not told: ${error.message}; or send it SIGHUP.`);
       return 1;
     }
     throw error;

@@ -32,12 +32,20 @@ interface Outcome {
 async function run(
   cwd: string,
   [name, ...args]: string[],
-  { stdin = "", env = {} }: { stdin?: string; env?: Record<string, string> } = {},
+  { stdin = "", env = {}, stdoutFile }: {
+    stdin?: string;
+    env?: Record<string, string>;
+    stdoutFile?: string;
+  } = {},
 ): Promise<Outcome> {
   // "deno run FLAGS main.ts NAME", as written in deno.json.
   const flags: string[] = TASKS[name].split(" ").slice(2, -2);
-  const command = new Deno.Command(Deno.execPath(), {
-    args: ["run", "--quiet", "--no-prompt", ...flags, MAIN, name, ...args],
+  const line = [Deno.execPath(), "run", "--quiet", ...flags, MAIN, name, ...args];
+  const [program, ...rest] = stdoutFile === undefined
+    ? line
+    : ["sh", "-c", 'file=$1; shift; exec "$@" > "$file"', "sh", stdoutFile, ...line];
+  const command = new Deno.Command(program, {
+    args: rest,
     cwd,
     // Settings of whoever runs the tests must not leak in.
     clearEnv: true,
@@ -175,6 +183,31 @@ Deno.test("cli: peer add takes a public key, writes 0600, overwrites nothing", a
     const own = publicOf((await Deno.readTextFile(`${cwd}/state/private.key`)).trim());
     assertMatch((await run(cwd, ["peer", "add", "x", "--public-key", own])).stderr, /the relay's own key/);
   });
+});
+
+Deno.test("cli: peer add gives the config away whatever becomes of the relay, or stores nothing", async () => {
+  await inDirectory(async (cwd) => {
+    for (const [i, host] of ["localhost", "192.0.2.1"].entries()) {
+      await Deno.writeTextFile(`${cwd}/oxrelay.toml`, `metrics_listen = "${host}:9099"\n`);
+      const added = await run(cwd, ["peer", "add", `p${i}`]);
+      assertEquals(added.code, 0, added.stderr);
+      assertMatch(added.stdout, /^\[Interface\]\nPrivateKey = \S{43}=\n/);
+      assertMatch(
+        added.stderr,
+        i === 0 ? /relay is not running/ : /may not reach .*192\.0\.2\.1:9099; send it SIGHUP/,
+      );
+    }
+    const full = await run(cwd, ["peer", "add", "full"], { stdoutFile: "/dev/full" });
+    assertEquals(full.code, 1);
+    assertMatch(full.stderr, /could not be written, so peer "full" is not stored: .*28/);
+    const { stdout } = await run(cwd, ["peer", "list"]);
+    assert(stdout.includes("p1") && !stdout.includes("full"));
+  });
+});
+
+Deno.test("cli: peer and status may use the image's state directory", () => {
+  for (const task of ["peer", "status"]) assertMatch(TASKS[task], / --allow-read=\.,\/data /);
+  assertMatch(TASKS.peer, / --allow-write=state,\/data /);
 });
 
 Deno.test("cli: wrong command lines end with 2 and say what to do", async () => {
