@@ -35,7 +35,7 @@ export interface Config {
   readonly kernels: "auto" | "portable" | "native";
   /** How outer datagrams move: recvmmsg and sendmmsg through the library, Deno's sockets, or the better that runs. */
   readonly io: "auto" | "portable" | "mmsg";
-  /** Device name, 1 to 15 of [a-z0-9_-]. */
+  /** Device name, 1 to 15 of [a-z0-9_-], the first a letter; none that Linux has a use for. */
   readonly tunName: string;
   /** Private IPv4 prefix of /8 to /29; host 1 is the relay. */
   readonly tunnelIpv4: string;
@@ -184,6 +184,23 @@ export function networkOf({ bytes, bits }: Prefix): string {
   return `${formatIp(network)}/${bits}`;
 }
 
+/**
+ * The relay's own address in a tunnel prefix, host number 1: "10.66.0.128/25" gives 10.66.0.129 and 25. Throws
+ * RangeError when the text is no prefix.
+ */
+export function hostOne(prefix: string): { address: string; prefix: number } {
+  const parsed = parsePrefix(prefix);
+  if (parsed === undefined) throw new RangeError(`not a prefix: ${show(prefix)}`);
+  const address = parsePrefix(networkOf(parsed))!.bytes;
+  address[address.length - 1] |= 1;
+  return { address: formatIp(address), prefix: parsed.bits };
+}
+
+/** Whether two prefixes share an address. Families never match each other. */
+function overlaps(a: Prefix, b: Prefix): boolean {
+  return a.bits <= b.bits ? prefixContains(a, b.bytes) : prefixContains(b, a.bytes);
+}
+
 /** Whether the address (4 or 16 bytes) lies in the prefix. Families never match each other. */
 export function prefixContains(prefix: Prefix, address: Uint8Array): boolean {
   if (prefix.bytes.length !== address.length) return false;
@@ -195,14 +212,19 @@ export function prefixContains(prefix: Prefix, address: Uint8Array): boolean {
  * back without brackets.
  */
 export function parseEndpoint(text: string): Endpoint | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([A-Za-z0-9.-]{1,253})):([1-9][0-9]{0,4})$/.exec(text);
+  const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9.-]{1,253})):([1-9][0-9]{0,4})$/.exec(text);
   if (match === null) return undefined;
-  const host = match[1] ?? match[2];
-  if (match[1] !== undefined && parseIp(host)?.length !== 16) return undefined;
-  // All digits and dots must be an address: "10.0.0.256" is a slip, not a host name.
-  if (match[2] !== undefined && /^[0-9.]+$/.test(host) && parseIp(host) === undefined) return undefined;
-  const port = Number(match[3]);
-  return port <= 65535 ? { host, port } : undefined;
+  const [, ipv6, name, digits] = match;
+  if (ipv6 === undefined ? !isHost(name) : parseIp(ipv6)?.length !== 16) return undefined;
+  const port = Number(digits);
+  return port <= 65535 ? { host: ipv6 ?? name, port } : undefined;
+}
+
+/** An IPv4 address, or a host name (RFC 1123 section 2.1), whose last label is never a number: "10.0.0.256" is a slip. */
+function isHost(text: string): boolean {
+  const labels = text.split(".");
+  if (/^[0-9]+$/.test(labels.at(-1)!)) return parseIp(text) !== undefined;
+  return labels.every((label) => /^(?!-)[A-Za-z0-9-]{1,63}$/.test(label) && !label.endsWith("-"));
 }
 
 /** The text of an endpoint, brackets added where an IPv6 address needs them. */
@@ -268,13 +290,19 @@ function prefix(what: string, valid: (prefix: Prefix) => boolean) {
         return `expected a network without host bits, found ${show(issue.input)}; did you mean "${network}"?`;
       },
     ),
+    // One network has one text from here on.
+    v.transform((value) => networkOf(parsePrefix(value)!)),
   );
 }
 
 const flag = v.boolean(expected("true or false"));
 const list = (what: string) => v.array(v.unknown(), expected(what));
 
-const RFC_1918 = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"].map((range) => parsePrefix(range)!);
+const ranges = (...texts: string[]) => texts.map((range) => parsePrefix(range)!);
+const RFC_1918 = ranges("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16");
+const LOOPBACK = ranges("127.0.0.0/8", "::1/128");
+/** Never a unicast destination (RFC 6890): what no entry of `allow` may open. */
+const NEVER_ROUTABLE = ranges("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "ff00::/8");
 
 const tunnelIpv4 = prefix(
   'a private network (RFC 1918) of /8 to /29 such as "10.66.0.0/16"',
@@ -303,7 +331,14 @@ const DESTINATION_ENTRIES = {
   allow: v.optional(v.pipe(
     list('a list of networks such as ["192.168.1.0/24"]'),
     v.maxLength(256, (issue) => `expected at most 256 networks, found ${issue.input.length}`),
-    v.array(prefix('a network such as "192.168.1.0/24" or "fd00::/8"', () => true)),
+    v.array(prefix(
+      'a network such as "192.168.1.0/24" or "fd00::/8" apart from 0.0.0.0/8, 224.0.0.0/3, ::/128 and ff00::/8',
+      (entry) => !NEVER_ROUTABLE.some((range) => overlaps(range, entry)),
+    )),
+    v.check((entries) => new Set(entries).size === entries.length, (issue) => {
+      const twice = issue.input.find((entry, i) => issue.input.indexOf(entry) !== i);
+      return `expected each network once, found "${twice}" twice`;
+    }),
   )),
 };
 
@@ -318,7 +353,10 @@ const ENTRIES = {
   kernels: v.optional(oneOf("auto", "portable", "native")),
   io: v.optional(oneOf("auto", "portable", "mmsg")),
   tun_name: v.optional(
-    text("1 to 15 characters of a-z, 0-9, _ and -", (value) => /^[a-z0-9_-]{1,15}$/.test(value)),
+    text(
+      "a letter and up to 14 more of a-z, 0-9, _ and -, not all, default or lo",
+      (value) => /^[a-z][a-z0-9_-]{0,14}$/.test(value) && !["all", "default", "lo"].includes(value),
+    ),
   ),
   tunnel_ipv4: v.optional(tunnelIpv4),
   tunnel_ipv6: v.optional(tunnelIpv6),
@@ -336,7 +374,7 @@ const ENTRIES = {
   workers: v.optional(v.literal(
     1,
     (issue) =>
-      `expected 1, found ${show(issue.input)}; the portable UDP port runs one worker: ` +
+      `expected 1, found ${show(issue.input)}; this version runs one worker: ` +
       "remove the key or set workers = 1",
   )),
   log_level: v.optional(oneOf("debug", "info", "warning", "error")),
@@ -423,14 +461,27 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
         `set mtu = ${MTU_MIN_IPV6} or tunnel_ipv6 = "off"`,
     );
   }
+  const { allowLoopback, allow } = config.destinations;
+  const opensLoopback = allowLoopback ||
+    allow.some((entry) => LOOPBACK.some((range) => overlaps(range, parsePrefix(entry)!)));
+  // Without a token the admin interface trusts loopback, which is where this exit's sockets come from.
+  if (opensLoopback && config.exit !== "tun" && config.adminToken === undefined) {
+    throw new ConfigError(
+      `${file}: admin_token: expected one while clients may reach loopback through the userspace exit, where each ` +
+        `of them would pass for the relay's operator; set admin_token (or OXRELAY_ADMIN_TOKEN) or exit = "tun"`,
+    );
+  }
   return deepFreeze(config);
 }
 
-/** JavaScript takes an assignment to this name for something else, so that the parser loses the key in silence. */
-const LOST_KEY = /^[^#=\n]*\b__proto__\b[^#=\n]*=/m;
-
 function parseToml(text: string, file: string): Record<string, unknown> {
-  if (LOST_KEY.test(text)) throw new ConfigError(`${file}: __proto__: unknown key; remove it`);
+  // JavaScript takes an assignment to this key for something else, so the parser loses it in silence, however
+  // it is written; as no value needs the word either, it is refused anywhere.
+  const plain = text.replace(
+    /\\(?:x|u00|U000000)([0-9a-fA-F]{2})/g,
+    (_, hex) => String.fromCharCode(parseInt(hex, 16)),
+  );
+  if (plain.includes("__proto__")) throw new ConfigError(`${file}: __proto__: unknown key; remove it`);
   try {
     return parse(text.replace(/^\uFEFF/, ""));
   } catch (error) {

@@ -6,6 +6,7 @@ import {
   DEFAULTS,
   diffConfig,
   formatIp,
+  hostOne,
   networkOf,
   parseConfig,
   parseEndpoint,
@@ -88,7 +89,7 @@ Deno.test("config: each mistake has its sentence", () => {
     ],
     [
       `workers = 4`,
-      `oxrelay.toml: workers: expected 1, found 4; the portable UDP port runs one worker: ` +
+      `oxrelay.toml: workers: expected 1, found 4; this version runs one worker: ` +
       `remove the key or set workers = 1`,
     ],
     [
@@ -105,6 +106,20 @@ Deno.test("config: each mistake has its sentence", () => {
       `oxrelay.toml: destinations.allow_peers: expected true or false, found 1`,
     ],
     [
+      `tun_name = "all"`,
+      `oxrelay.toml: tun_name: expected a letter and up to 14 more of a-z, 0-9, _ and -, not all, default or lo, ` +
+      `found "all"`,
+    ],
+    [
+      `[destinations]\nallow = ["fd00:0::/64", "10.0.0.0/8", "FD00::/64"]`,
+      `oxrelay.toml: destinations.allow: expected each network once, found "fd00::/64" twice`,
+    ],
+    [
+      `[destinations]\nallow_loopback = true`,
+      `oxrelay.toml: admin_token: expected one while clients may reach loopback through the userspace exit, where ` +
+      `each of them would pass for the relay's operator; set admin_token (or OXRELAY_ADMIN_TOKEN) or exit = "tun"`,
+    ],
+    [
       `log_level = 1979-05-27`,
       `oxrelay.toml: log_level: expected "debug" or "info" or "warning" or "error", found a date`,
     ],
@@ -118,10 +133,71 @@ Deno.test("config: each mistake has its sentence", () => {
 
 Deno.test("config: all mistakes are told at once, and inherited names are no keys", () => {
   assertEquals(refusal(`listn = 1\nmtu = 1`).split("\n").length, 2);
-  for (const key of ["constructor", "toString", "hasOwnProperty", "__proto__", '"__proto__"']) {
+  const proto = [
+    "__proto__",
+    '"__proto__"',
+    "'__proto__'",
+    '"__pr\\u006fto__"',
+    '"\\U0000005f_proto_\\x5f"',
+    "a.__proto__",
+  ];
+  for (const key of ["constructor", "toString", "hasOwnProperty", ...proto]) {
     assertMatch(refusal(`${key} = 1`), /unknown key/);
     assertMatch(refusal(`[destinations]\n${key} = 1`), /unknown key/);
+    assertMatch(refusal(`destinations = { ${key} = {} }`), /unknown key/);
   }
+});
+
+Deno.test("config: what opens loopback to the userspace exit needs a token", () => {
+  const openings = [
+    "allow_loopback = true",
+    `allow = ["127.0.0.1/32"]`,
+    `allow = ["64.0.0.0/2"]`,
+    `allow = ["::1/128"]`,
+  ];
+  for (const opening of openings) {
+    const text = `[destinations]\n${opening}`;
+    assertMatch(refusal(text), /admin_token: expected one/);
+    assertMatch(refusal(`exit = "userspace"\n${text}`), /admin_token: expected one/);
+    parseConfig(`exit = "tun"\n${text}`, "f", {});
+    parseConfig(`admin_token = "0123456789abcdef"\n${text}`, "f", {});
+    parseConfig(text, "f", { OXRELAY_ADMIN_TOKEN: "0123456789abcdef" });
+  }
+});
+
+Deno.test("config: what is never routable cannot be opened, and device names are Linux's to give", () => {
+  const never = [
+    "0.0.0.0/0",
+    "0.1.0.0/16",
+    "192.0.0.0/2",
+    "239.1.1.1/32",
+    "255.255.255.255/32",
+    "::/0",
+    "::/128",
+    "ff02::/16",
+  ];
+  for (const entry of never) {
+    assertMatch(refusal(`[destinations]\nallow = ["${entry}"]`), /allow\.0: expected a network such as/);
+  }
+  for (const name of ["", "0x", "-a", "_a", "A", "default", "lo", "a".repeat(16)]) {
+    assertMatch(refusal(`tun_name = "${name}"`), /tun_name: expected a letter/);
+  }
+  for (const name of ["a", "lo0", "a".repeat(15)]) parseConfig(`tun_name = "${name}"`, "f", {});
+});
+
+Deno.test("config: a prefix has one text, and the relay is its host 1", () => {
+  const config = parseConfig(
+    `tunnel_ipv6 = "FD12:3456:789a:0:0:0:0:0/64"\n[destinations]\nallow = ["fd00:0:0::/48"]`,
+    "f",
+    {},
+  );
+  assertEquals([config.tunnelIpv6, ...config.destinations.allow], ["fd12:3456:789a::/64", "fd00::/48"]);
+  assertEquals(hostOne("10.66.0.0/16"), { address: "10.66.0.1", prefix: 16 });
+  assertEquals(hostOne("10.66.0.128/25"), { address: "10.66.0.129", prefix: 25 });
+  assertEquals(hostOne("10.66.0.130/25"), { address: "10.66.0.129", prefix: 25 });
+  assertEquals(hostOne("fd12:3456:789a:0:0::/64"), { address: "fd12:3456:789a::1", prefix: 64 });
+  assertEquals(hostOne("fd12:0:0:1::/64"), { address: "fd12:0:0:1::1", prefix: 64 });
+  assertThrows(() => hostOne("10.66.0.0"), RangeError);
 });
 
 Deno.test("config: a refused secret is not repeated", () => {
@@ -228,9 +304,29 @@ Deno.test("config: addresses, prefixes and endpoints", () => {
   assert(prefixContains(parsePrefix("172.16.0.0/12")!, parseIp("172.31.255.255")!));
   assert(!prefixContains(parsePrefix("172.16.0.0/12")!, parseIp("172.32.0.0")!));
   assert(!prefixContains(parsePrefix("0.0.0.0/0")!, parseIp("::")!));
+  for (const host of ["a", "fly-global-services", "xn--a.example", "1a.2b", "10.0.0.255", "a".repeat(63)]) {
+    assertEquals(parseEndpoint(`${host}:1`), { host, port: 1 });
+  }
   assertEquals(parseEndpoint("[fd00::1]:65535"), { host: "fd00::1", port: 65535 });
   for (
-    const text of ["a", "a:0", "a:65536", "[::]", "::1:80", "[1.2.3.4]:1", "10.0.0.256:1", "a b:1", "a:1\n"]
+    const text of [
+      "a",
+      "a:0",
+      "a:65536",
+      "[::]",
+      "::1:80",
+      "[1.2.3.4]:1",
+      "10.0.0.256:1",
+      "a b:1",
+      "a:1\n",
+      ".:1",
+      "a..b:1",
+      "-a:1",
+      "a-.b:1",
+      "a.b.:1",
+      "a.1:1",
+      `${"a".repeat(64)}:1`,
+    ]
   ) {
     assertEquals(parseEndpoint(text), undefined, text);
   }
