@@ -2,8 +2,10 @@
  * `deno task bench`: nanoseconds per packet of the in-memory path, layer by layer: parse, the AEAD kernels, whole
  * ingress and egress of a relay over full bursts. No socket, no exit. Prints a table; asserts no time.
  */
+import { loadNative } from "../ffi/native.ts";
 import { PortableAead } from "../src/codec/aead_portable.ts";
-import type { Primitives } from "../src/codec/kernels.ts";
+import { NativeAead, nativePrimitives } from "../src/codec/native.ts";
+import type { Aead, Primitives } from "../src/codec/kernels.ts";
 import { noble } from "../src/codec/noble.ts";
 import { nodeCrypto } from "../src/codec/node_crypto.ts";
 import { DROP } from "../src/metrics.ts";
@@ -72,8 +74,14 @@ function aeadResults(primitives: Primitives, bytes: number): Result[] {
   return [seal, open];
 }
 
-/** Ingress and egress of a connected relay, with the real kernels in them. */
-function relayResults(bytes: number): Result[] {
+interface Engine {
+  name: string;
+  primitives: Primitives;
+  makeAead: (rows: number) => Aead;
+}
+
+/** Ingress and egress of a connected relay, with real kernels in them. */
+function relayResults(bytes: number, { name, ...kernels }: Engine): Result[] {
   const world = new World(1);
   const allOpen = {
     allowLoopback: true,
@@ -82,14 +90,14 @@ function relayResults(bytes: number): Result[] {
     allowPeers: true,
     allow: [],
   };
-  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", destinations: allOpen });
-  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2" });
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", destinations: allOpen, ...kernels });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", ...kernels });
   const packet = udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(bytes - 28));
   client.send(packet);
   world.runFor(1_000_000);
   const sealedOf = new Burst(client.arena);
   const received = new Burst(server.arena);
-  const ingest = measure("ingress, whole", bytes, 20, () => {
+  const ingest = measure(`ingress, whole, ${name}`, bytes, 20, () => {
     grow(sealedOf, packet, TO_TUNNEL);
     client.core.ingestInner(sealedOf, world.nowUs);
     received.release();
@@ -104,7 +112,7 @@ function relayResults(bytes: number): Result[] {
   }, () => server.core.ingest(received, world.nowUs));
   received.release();
   const back = udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(bytes - 28));
-  const egress = measure("egress, whole", bytes, 20, () => {
+  const egress = measure(`egress, whole, ${name}`, bytes, 20, () => {
     received.release();
     grow(received, back, TO_TUNNEL);
   }, () => server.core.ingestInner(received, world.nowUs));
@@ -154,10 +162,25 @@ function lookupResults(): Result[] {
   return results;
 }
 
+const native = loadNative();
+if (typeof native === "string") console.error(`without the native kernels: ${native}`);
+const ENGINES: Engine[] = [
+  {
+    name: "portable",
+    primitives: nodeCrypto,
+    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
+  },
+  ...(typeof native === "string" ? [] : [{
+    name: "native",
+    primitives: nativePrimitives(native),
+    makeAead: (rows: number) => new NativeAead(native, rows, DROP.forged),
+  }]),
+];
+
 const results = [
   ...lookupResults(),
   ...SIZES.flatMap((bytes) => [...aeadResults(nodeCrypto, bytes), ...aeadResults(noble, bytes)]),
-  ...SIZES.flatMap(relayResults),
+  ...ENGINES.flatMap((engine) => SIZES.flatMap((bytes) => relayResults(bytes, engine))),
 ];
 console.log("\n| step | bytes | ns a packet |\n|---|---|---|");
 for (const { what, bytes, ns } of results) console.log(`| ${what} | ${bytes} | ${ns.toFixed(0)} |`);

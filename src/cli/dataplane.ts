@@ -9,7 +9,7 @@ import { PortableAead } from "../codec/aead_portable.ts";
 import type { Aead, Primitives } from "../codec/kernels.ts";
 import { ALGORITHM, implementationOf, NativeAead, nativePrimitives } from "../codec/native.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
-import { type Config, formatEndpoint } from "../config.ts";
+import { type Config, formatEndpoint, hostOne } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
 import { openTun, tunUnavailable } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
@@ -43,13 +43,6 @@ interface DataPlane {
 
 let plane: DataPlane | undefined;
 
-/** The relay's own address in a prefix: host number 1. */
-function gateway(prefix: string): { address: string; prefix: number } {
-  const [base, bits] = prefix.split("/");
-  const address = base.includes(":") ? base.replace(/::$/, "::1") : base.replace(/\.0$/, ".1");
-  return { address, prefix: Number(bits) };
-}
-
 /** Whether the policy may let a packet through to the host itself. */
 function opensHost({ destinations }: Config): boolean {
   return destinations.allowLoopback || destinations.allow.length > 0;
@@ -69,8 +62,8 @@ async function chooseExit(
   tunnelIpv6: string | undefined,
   metrics: Metrics,
 ): Promise<[Exit, string]> {
-  const ipv4 = gateway(config.tunnelIpv4);
-  const ipv6 = tunnelIpv6 === undefined ? undefined : gateway(tunnelIpv6);
+  const ipv4 = hostOne(config.tunnelIpv4);
+  const ipv6 = tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6);
   const native = config.io === "portable" ? "the config asks for portable io" : loadNative();
   const base = { ipv4, ipv6, mtu: config.mtu, native, metrics, log: log("exit") };
   const asked = "the config asks for it";
@@ -174,8 +167,8 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(message.timeScale),
     privateKey: message.privateKey,
-    ipv4: gateway(config.tunnelIpv4).address,
-    ipv6: tunnelIpv6 === undefined ? undefined : gateway(tunnelIpv6).address,
+    ipv4: hostOne(config.tunnelIpv4).address,
+    ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6).address,
     mtu: config.mtu,
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
