@@ -5,10 +5,20 @@
  */
 import * as v from "valibot";
 import { join } from "node:path";
-import { type Config, type Environment, formatIp, parsePrefix, prefixContains } from "../config.ts";
+import {
+  type Config,
+  type Environment,
+  formatIp,
+  hostOne,
+  networkOf,
+  parseIp,
+  parsePrefix,
+  prefixContains,
+} from "../config.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "./durable.ts";
 import { CommandError } from "./help.ts";
+import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import { keyFromText } from "./keys_text.ts";
 
 const keyText = v.pipe(v.string(), v.check((text) => keyFromText(text) !== undefined, "not a 32-byte key"));
@@ -18,12 +28,22 @@ const RECORD = v.strictObject({
   publicKey: keyText,
   presharedKey: v.exactOptional(keyText),
   allowedIps: v.pipe(
-    v.array(v.pipe(v.string(), v.check((text) => parsePrefix(text) !== undefined, "not a prefix"))),
+    v.array(v.pipe(
+      v.string(),
+      v.check(isNetwork, "not a network without host bits"),
+      // One prefix has one text from here on, so that two of them can be compared.
+      v.transform((text) => networkOf(parsePrefix(text)!)),
+    )),
     v.minLength(1),
     v.maxLength(64),
   ),
   created: v.pipe(v.string(), v.maxLength(40)),
 });
+
+function isNetwork(text: string): boolean {
+  const prefix = parsePrefix(text);
+  return prefix !== undefined && networkOf(prefix) === `${formatIp(prefix.bytes)}/${prefix.bits}`;
+}
 
 const FILE = v.strictObject({ version: v.literal(1), peers: v.array(RECORD) });
 
@@ -204,8 +224,8 @@ export function peersFromEnvironment(env: Environment): PeerRecord[] {
 
 /**
  * Every peer that the relay serves: the stored ones, then those of OXRELAY_PEERS that are not stored under the
- * same public key. Throws CommandError when two of them claim the same name or address, or when an
- * address lies outside tunnel_ipv4.
+ * same public key. Throws CommandError when two of them claim the same name or prefix, or when a prefix is not
+ * the peer's to have: it must lie inside the tunnel's IPv4 or IPv6 network, without the relay's own address.
  */
 export async function loadAllPeers(config: Config, env: Environment): Promise<PeerRecord[]> {
   const { stateDir, tunnelIpv4 } = config;
@@ -216,17 +236,45 @@ export async function loadAllPeers(config: Config, env: Environment): Promise<Pe
   if (twice !== undefined) {
     throw new CommandError(`the stored peers and OXRELAY_PEERS do not fit together: ${twice}; remove one`);
   }
-  const tunnel = parsePrefix(tunnelIpv4)!;
+  const hasIpv6 = peers.some(({ allowedIps }) => allowedIps.some((prefix) => prefix.includes(":")));
+  const tunnelIpv6 = hasIpv6 ? await findTunnelIpv6(config, env) : undefined;
   for (const { name, allowedIps } of peers) {
     for (const allowed of allowedIps) {
-      const { bytes } = parsePrefix(allowed)!;
-      if (bytes.length === 4 && !prefixContains(tunnel, bytes)) {
-        throw new CommandError(
-          `peer "${name}" has ${allowed}, outside tunnel_ipv4 ${tunnelIpv4}; ` +
-            "set tunnel_ipv4 back, or remove the peer and add it again",
-        );
-      }
+      const mistake = misfit(allowed, tunnelIpv4, tunnelIpv6);
+      if (mistake !== undefined) throw new CommandError(`peer "${name}" has ${allowed}, ${mistake}`);
     }
   }
   return peers;
+}
+
+/** The tunnel's IPv6 prefix, undefined when it is off. Only "auto" asks for the relay's key. */
+async function findTunnelIpv6(config: Config, env: Environment): Promise<string | undefined> {
+  if (config.tunnelIpv6 !== "auto") return config.tunnelIpv6 === "off" ? undefined : config.tunnelIpv6;
+  const { privateKey, publicKey } = await loadIdentity(config, env);
+  privateKey.fill(0);
+  return resolveTunnelIpv6(config, publicKey);
+}
+
+/** Why a peer cannot have the prefix, and what to do; undefined when it can. */
+function misfit(allowed: string, tunnelIpv4: string, tunnelIpv6: string | undefined): string | undefined {
+  const prefix = parsePrefix(allowed)!;
+  const isIpv4 = prefix.bytes.length === 4;
+  const [key, tunnel] = isIpv4 ? ["tunnel_ipv4", tunnelIpv4] : ["tunnel_ipv6", tunnelIpv6];
+  if (tunnel === undefined) {
+    return 'and tunnel_ipv6 is "off"; turn it on, or remove the peer and add it again';
+  }
+  const network = parsePrefix(tunnel)!;
+  if (prefix.bits < network.bits || !prefixContains(network, prefix.bytes)) {
+    const back = isIpv4
+      ? "set tunnel_ipv4 back, or "
+      : prefix.bytes[0] === 0xfd && prefix.bits >= 64
+      ? `if the relay's key has changed, set tunnel_ipv6 = "${networkOf({ ...prefix, bits: 64 })}", or `
+      : "";
+    return `outside ${key} ${tunnel}; ${back}remove the peer and add it again`;
+  }
+  const own = hostOne(tunnel).address;
+  if (prefixContains(prefix, parseIp(own)!)) {
+    return `which takes the relay's own address ${own}; remove the peer and add it again`;
+  }
+  return undefined;
 }

@@ -1,5 +1,5 @@
 /** The store of peers and the identity: leases, refusals, kill -9, concurrent writers, a full disk. */
-import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects, assertThrows } from "@std/assert";
 import { CommandError } from "../../src/cli/help.ts";
 import { deriveTunnelIpv6, loadIdentity, resolveTunnelIpv6 } from "../../src/cli/identity.ts";
 import { generatePrivateKey, keyFromText, keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
@@ -225,7 +225,7 @@ Deno.test({
 
 Deno.test("store: peers travel through OXRELAY_PEERS and join the stored ones", async () => {
   await inDirectory(async (stateDir) => {
-    const config = parseConfig(`state_dir = "${stateDir}"`, "f", {});
+    const config = parseConfig(`state_dir = "${stateDir}"\ntunnel_ipv6 = "${TUNNEL.tunnelIpv6}"`, "f", {});
     const store = new PeerStore({ stateDir, ...TUNNEL });
     const stored = [
       await store.add(newPeer("a")),
@@ -261,6 +261,69 @@ Deno.test("store: peers travel through OXRELAY_PEERS and join the stored ones", 
       );
       assertMatch(message, /OXRELAY_PEERS: cannot be used/);
     }
+  });
+});
+
+Deno.test("store: a peer's prefixes are networks inside the tunnel, without the relay's own address", async () => {
+  await inDirectory(async (stateDir) => {
+    const toml = `state_dir = "${stateDir}"\ntunnel_ipv6 = "${TUNNEL.tunnelIpv6}"`;
+    const load = (toml: string, ...allowedIps: string[]) => {
+      const others = [{ ...newPeer("a"), allowedIps: ["10.66.9.9/32"] }, { ...newPeer("b"), allowedIps }];
+      return loadAllPeers(parseConfig(toml, "f", {}), { OXRELAY_PEERS: exportPeers(others) });
+    };
+    const fits = ["10.66.1.0/24", "fd00:1:2::5/128", "FD00:1:2:0:1::/80"];
+    assertEquals((await load(toml, ...fits))[1].allowedIps, [...fits.slice(0, 2), "fd00:1:2:0:1::/80"]);
+    const misfits: [prefix: string, message: RegExp][] = [
+      ["10.66.0.1/32", /peer "b" has 10\.66\.0\.1\/32, which takes the relay's own address 10\.66\.0\.1;/],
+      ["10.66.0.0/24", /takes the relay's own address/],
+      ["fd00:1:2::1/128", /takes the relay's own address fd00:1:2::1;/],
+      ["fd00:1:2::/64", /takes the relay's own address/],
+      ["10.66.0.5/0", /OXRELAY_PEERS: cannot be used: peers\.1\.allowedIps\.0 is not as it should be/],
+      ["10.66.1.5/24", /allowedIps\.0 is not as it should be/],
+      ["0.0.0.0/0", /outside tunnel_ipv4 10\.66\.0\.0\/16/],
+      ["8.8.8.8/32", /outside tunnel_ipv4/],
+      ["10.66.0.0/15", /outside tunnel_ipv4/],
+      ["::/0", /outside tunnel_ipv6 fd00:1:2::\/64; remove the peer/],
+      [
+        "fd00:1:3::5/128",
+        /; if the relay.s key has changed, set tunnel_ipv6 = "fd00:1:3::\/64", or remove the peer/,
+      ],
+    ];
+    for (const [prefix, message] of misfits) {
+      assertMatch((await assertRejects(() => load(toml, prefix), CommandError)).message, message);
+    }
+    const off = toml.replace(TUNNEL.tunnelIpv6, "off");
+    assertMatch(
+      (await assertRejects(() => load(off, "fd00:1:2::5/128"), CommandError)).message,
+      /and tunnel_ipv6 is "off"; turn it on/,
+    );
+    // Two texts of one prefix are the same prefix.
+    const twice = [{ ...newPeer("a"), allowedIps: ["fd00:1:2::5/128"] }, {
+      ...newPeer("b"),
+      allowedIps: ["FD00:1:2:0:0::5/128"],
+    }];
+    const env = { OXRELAY_PEERS: exportPeers(twice) };
+    assertThrows(
+      () => peersFromEnvironment(env),
+      CommandError,
+      `peers "a" and "b" both have fd00:1:2::5/128`,
+    );
+  });
+});
+
+Deno.test("store: peers of a relay whose key has changed are refused with the way back", async () => {
+  await inDirectory(async (stateDir) => {
+    const config = parseConfig(`state_dir = "${stateDir}"`, "f", {});
+    const [before, after] = [generatePrivateKey(), generatePrivateKey()];
+    const tunnelIpv6 = deriveTunnelIpv6(publicKeyOf(before));
+    const added = await new PeerStore({ stateDir, tunnelIpv4: "10.66.0.0/16", tunnelIpv6 }).add(newPeer("a"));
+    assertEquals(await loadAllPeers(config, { OXRELAY_PRIVATE_KEY: keyToText(before) }), [added]);
+    const env = { OXRELAY_PRIVATE_KEY: keyToText(after) };
+    const { message } = await assertRejects(() => loadAllPeers(config, env), CommandError);
+    const remedy = /set (tunnel_ipv6 = "[^"]+")/.exec(message)![1];
+    assertEquals(remedy, `tunnel_ipv6 = "${tunnelIpv6}"`);
+    const back = parseConfig(`state_dir = "${stateDir}"\n${remedy}`, "f", {});
+    assertEquals(await loadAllPeers(back, env), [added]);
   });
 });
 
