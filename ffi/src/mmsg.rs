@@ -64,6 +64,8 @@ struct Sending {
     following: [u16; BURST_CAPACITY],
     names: Vec<libc::sockaddr_in6>,
     controls: Vec<Control>,
+    /// Control bytes of a message whose datagrams go out one by one.
+    single_control: [usize; BURST_CAPACITY],
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
 }
@@ -224,6 +226,7 @@ impl Sending {
             following: [NOBODY; BURST_CAPACITY],
             names: vec![name; BURST_CAPACITY],
             controls: vec![Control([0; CONTROL_BYTES]); BURST_CAPACITY],
+            single_control: [0; BURST_CAPACITY],
             headers: vec![header; BURST_CAPACITY],
             vectors: vec![vector; BURST_CAPACITY],
         }
@@ -341,6 +344,7 @@ impl Port {
                     let length = block.length[at] as usize;
                     let fits = run == 0
                         || self.segments
+                            && length > 0
                             && length <= size
                             && bytes + length <= RUN_BYTES_MAX
                             && block.ecn[at] == block.ecn[first];
@@ -365,9 +369,7 @@ impl Port {
                 let name_length = write_name(name, self.is_ipv6, &block.address[first], block.port[first]);
                 let control = &mut sending.controls[messages];
                 let mut used = 0;
-                if run > 1 {
-                    used = push_control(control, used, SOL_UDP, UDP_SEGMENT, size as u16);
-                }
+                // ECN comes first, so that a run that must go out singly keeps it and loses only what is behind.
                 if block.ecn[first] != 0 {
                     let value = i32::from(block.ecn[first] & ECN_MASK);
                     let is_mapped = block.address[first][..3] == [0, 0, 0xffff];
@@ -376,6 +378,10 @@ impl Port {
                     } else {
                         push_control(control, used, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, value)
                     };
+                }
+                sending.single_control[messages] = used;
+                if run > 1 {
+                    used = push_control(control, used, SOL_UDP, UDP_SEGMENT, size as u16);
                 }
                 let header = &mut sending.headers[messages].msg_hdr;
                 header.msg_name = (&raw mut *name).cast();
@@ -430,8 +436,8 @@ impl Port {
                 reason => {
                     let run = self.sending.headers[at].msg_hdr.msg_iovlen;
                     if run > 1 {
-                        // No device or path for segments of this size; EIO says that it has no segmentation at all.
-                        if reason == libc::EIO || reason == libc::EINVAL {
+                        // Some rows are not sendable, or not as segments; EIO says that the device has none at all.
+                        if reason == libc::EIO {
                             self.segments = false;
                         }
                         self.send_singly(at);
@@ -447,8 +453,10 @@ impl Port {
     /// Sends each datagram of one run by itself.
     fn send_singly(&mut self, message: usize) {
         let mut header = self.sending.headers[message].msg_hdr;
-        header.msg_control = std::ptr::null_mut();
-        header.msg_controllen = 0;
+        header.msg_controllen = self.sending.single_control[message];
+        if header.msg_controllen == 0 {
+            header.msg_control = std::ptr::null_mut();
+        }
         let (vectors, run) = (header.msg_iov, header.msg_iovlen);
         for i in 0..run {
             // SAFETY: the run has `run` vectors in a row.

@@ -59,6 +59,7 @@ export class MmsgPort implements Port {
     const handle = burstHandle(this.#native, burst);
     const filled = this.#native.ox_udp_receive(this.#handle, handle, from, burst.count);
     burst.shrink(from + Math.max(0, filled));
+    this.#countRefused();
     this.#resume?.();
     return burst.count - from;
   }
@@ -66,8 +67,7 @@ export class MmsgPort implements Port {
   transmit(burst: Burst): void {
     if (this.#closed) return;
     this.#native.ox_udp_transmit(this.#handle, burstHandle(this.#native, burst), burst.count, DONE);
-    const refused = this.#native.ox_udp_refused(this.#handle);
-    if (refused > 0) this.#onRefused(refused);
+    this.#countRefused();
   }
 
   onReadable(wake: () => void): void {
@@ -81,6 +81,11 @@ export class MmsgPort implements Port {
     this.#resume?.();
     await this.#watching;
     this.#native.ox_udp_close(this.#handle);
+  }
+
+  #countRefused(): void {
+    const refused = this.#native.ox_udp_refused(this.#handle);
+    if (refused > 0) this.#onRefused(refused);
   }
 
   /** Waits off the event loop, and wakes the driver; pauses until it has been here. */
