@@ -231,7 +231,8 @@ scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
   }
   const { id } = data;
   try {
-    plane?.driver.attend();
+    // What runs a program needs many turns of the event loop; a look at the tables needs none.
+    if (data.type === "tune") plane?.driver.attend();
     tell({ type: "reply", id, value: plane ? await answer(plane, data) : null });
   } catch (error) {
     tell({ type: "error", id, message: (error as Error).message });

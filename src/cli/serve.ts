@@ -69,7 +69,7 @@ function readTimeScale(): number {
   const text = Deno.env.get("OXRELAY_TEST_TIME_SCALE");
   if (text === undefined || text === "") return 1;
   const scale = Number(text);
-  if (!(scale >= 1)) {
+  if (!(scale >= 1 && Number.isFinite(scale))) {
     throw new CommandError(`OXRELAY_TEST_TIME_SCALE: expected a number of 1 or more, got "${text}"`);
   }
   return scale;

@@ -24,7 +24,7 @@ export interface Core {
 /** Bursts carried before the event loop gets a turn. */
 const ROUNDS_MAX = 8;
 /** In a thread of its own the driver waits in the kernel; the event loop, and with it messages, get a turn this often. */
-const WAIT_MS = 20;
+const WAIT_MS = 50;
 const EMPTY_WAKES_MAX = 2;
 /** While the event loop has work, as after a message, it gets a turn this often, for so long. */
 const EAGER_WAIT_MS = 1, EAGER_MS = 1000;

@@ -175,13 +175,16 @@ export class Network {
     return new TextDecoder().decode(stdout);
   }
 
-  /** Runs Debian's wireguard-go in the client's namespace with the printed configuration, and routes all of it. */
+  /** The client's program; a bench may take another build. */
+  wireguardGo = "wireguard-go";
+
+  /** Runs wireguard-go (Debian's in tests) in the client's namespace with the printed configuration, and routes all of it. */
   async wireguard(name: string, configuration: string): Promise<Background> {
     const file = `${this.directory}/${name}.conf`;
     await Deno.writeTextFile(file, configuration, { mode: 0o600 });
     const stripped = await this.must(name, ["wg-quick", "strip", file]);
     const device = this.device(name);
-    const daemon = this.spawn(name, ["wireguard-go", "-f", device], { WG_PROCESS_FOREGROUND: "1" });
+    const daemon = this.spawn(name, [this.wireguardGo, "-f", device], { WG_PROCESS_FOREGROUND: "1" });
     await until(
       async () => (await this.run(name, ["wg", "show", device])).success,
       "wireguard-go makes its device",

@@ -158,7 +158,8 @@ for (const exit of ["tun", "userspace"]) {
       try {
         const clients = [await net.client(2), await net.client(3)];
         await furnish(net);
-        const config = (toml: string) => `exit = "${exit}"\n[destinations]\n${toml}\n`;
+        const config = (toml: string) =>
+          `exit = "${exit}"\nadmin_token = "0123456789abcdef"\n[destinations]\n${toml}\n`;
         const relay = await net.relay(config(""));
         const inner: string[][] = [];
         for (const client of clients) {
