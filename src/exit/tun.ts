@@ -24,6 +24,9 @@ const TUNSETIFF = 0x400454can;
 const IFF_TUN = 1;
 const IFF_NO_PI = 0x1000;
 const IFF_VNET_HDR = 0x4000;
+/** Make it or fail: a device of that name that somebody else keeps is not ours to take. */
+const IFF_TUN_EXCL = 0x8000;
+const GUARD_TURNS = 10;
 const IFREQ_BYTES = 40;
 const SIOCGIFFLAGS = 0x8913n;
 const IFF_UP = 1;
@@ -62,7 +65,7 @@ export async function openTun(options: TunOptions): Promise<Exit> {
   const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
   if (fd < 0) throw new Error("/dev/net/tun cannot be opened");
   const offloads = typeof options.native === "string" ? 0 : IFF_VNET_HDR;
-  if (libc().ioctl(fd, TUNSETIFF, interfaceRequest(options.name, offloads)) < 0) {
+  if (libc().ioctl(fd, TUNSETIFF, interfaceRequest(options.name, offloads | IFF_TUN_EXCL)) < 0) {
     libc().close(fd);
     throw new Error(
       `the device ${options.name} cannot be made; if another relay or program has it, set tun_name`,
@@ -94,6 +97,8 @@ class TunExit implements Exit {
   #wake: () => void = () => {};
   #fault: string | undefined;
   #closed = false;
+  #turns = 0;
+  #guarding: Promise<void> | undefined;
   #watching: Promise<void> | undefined;
   readonly #packets: Packets;
   #blocked = true;
@@ -131,6 +136,9 @@ class TunExit implements Exit {
   /** A device that was taken down or deleted shows nowhere else than in its flags: writes merely fail. */
   handleTimeout(): void {
     if (this.#closed) return;
+    if (++this.#turns % GUARD_TURNS === 0) {
+      this.#guarding = this.#host.guard().catch((error: Error) => this.#o.log("warning", error.message));
+    }
     const request = interfaceRequest(this.#o.name);
     const gone = libc().ioctl(this.#control, SIOCGIFFLAGS, request) < 0;
     const down = !gone && (new DataView(request.buffer).getUint16(16, true) & IFF_UP) === 0;
@@ -154,6 +162,7 @@ class TunExit implements Exit {
     this.#closed = true;
     this.#resume();
     await this.#watching;
+    await this.#guarding;
     this.#packets.close();
     libc().close(this.descriptor);
     libc().close(this.#control);

@@ -6,6 +6,7 @@
 import { cString, libc, O_CLOEXEC, O_WRONLY } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
 import type { Metrics } from "../metrics.ts";
+import { parsePrefix } from "../wire/address.ts";
 
 export interface InnerAddress {
   address: string;
@@ -69,6 +70,8 @@ export class TunHost {
 
   async configure(): Promise<void> {
     const { name, ipv4, ipv6, mtu } = this.#o;
+    refuseOverlap(name, ipv4, "tunnel_ipv4");
+    if (ipv6) refuseOverlap(name, ipv6, "tunnel_ipv6");
     await run("ip", ["link", "set", "dev", name, "mtu", String(mtu), "up"]);
     await run("ip", ["addr", "add", `${ipv4.address}/${ipv4.prefix}`, "dev", name]);
     let hasIpv6 = ipv6 !== undefined;
@@ -104,11 +107,17 @@ export class TunHost {
 
   /** Lets packets from inside reach the host, or none but pings to the tunnel address. One transaction. */
   async openHost(open: boolean): Promise<void> {
-    if (open === this.#o.hostOpen) return;
+    const before = this.#o.hostOpen;
+    if (open === before) return;
     this.#o.hostOpen = open;
     const chain = `inet ${this.#table} input`;
     const rules = this.#inputRules(this.#hasIpv6).map((rule) => `add rule ${chain} ${rule}`);
-    await run("nft", ["-f", "-"], [`flush chain ${chain}`, ...rules, ""].join("\n"));
+    try {
+      await run("nft", ["-f", "-"], [`flush chain ${chain}`, ...rules, ""].join("\n"));
+    } catch (error) {
+      this.#o.hostOpen = before;
+      throw error;
+    }
     this.#setDeviceOptions(this.#hasIpv6);
   }
 
@@ -119,6 +128,17 @@ export class TunHost {
     writeSysctl(`net/ipv4/conf/${name}/route_localnet`, hostOpen ? "1" : "0");
     // A device that was taken down and up again would have lost its address.
     if (hasIpv6) writeSysctl(`net/ipv6/conf/${name}/keep_addr_on_down`, "1");
+  }
+
+  /** Puts the rules back when somebody has flushed them, as a firewall that loads its own ruleset may. */
+  async guard(): Promise<void> {
+    const listed = await run("nft", ["list", "table", "inet", this.#table]).catch(() => undefined);
+    if (listed !== undefined) return;
+    await run("nft", ["-f", "-"], this.#rules(this.#hasIpv6));
+    this.#o.log(
+      "warning",
+      `the rules of ${this.#o.name} were gone (nft flush ruleset?) and have been put back`,
+    );
   }
 
   /** Restores settings and removes rules; the device goes with its descriptor. */
@@ -136,10 +156,18 @@ export class TunHost {
     }
     const paths = Object.keys(before);
     if (paths.length === 0) return;
+    // The two switches change these as well, on every interface, and back to what nobody had set.
+    const touched: Record<string, string> = {};
+    for (const path of sideEffects(this.#o.name)) {
+      const now = readSysctl(path);
+      if (now !== undefined) touched[path] = now;
+    }
     // On the disk before the change, so that no crash can lose the old values.
     await Deno.mkdir(this.#o.stateDir, { recursive: true, mode: 0o700 });
     const file = await Deno.open(this.#record, { write: true, create: true, truncate: true, mode: 0o600 });
-    await file.write(new TextEncoder().encode(JSON.stringify({ sysctls: before } satisfies CrashRecord)));
+    await file.write(
+      new TextEncoder().encode(JSON.stringify({ sysctls: { ...touched, ...before } } satisfies CrashRecord)),
+    );
     await file.sync();
     file.close();
     for (const path of paths) {
@@ -208,6 +236,38 @@ export class TunHost {
   }
 }
 `;
+  }
+}
+
+/** What writing ip_forward and all.forwarding changes besides (Linux, ip-sysctl), but for our own device. */
+function sideEffects(own: string): string[] {
+  const names = new Set(Deno.networkInterfaces().map(({ name }) => name).filter((name) => name !== own));
+  return [
+    "net/ipv4/conf/all/accept_redirects",
+    "net/ipv4/conf/default/accept_redirects",
+    ...["default", ...names].flatMap((name) => [
+      `net/ipv4/conf/${name}/forwarding`,
+      `net/ipv6/conf/${name}/forwarding`,
+    ]),
+  ];
+}
+
+/** Throws when a network of this host and the tunnel's share addresses: the device's route would take them all. */
+function refuseOverlap(own: string, { address, prefix }: InnerAddress, key: string): void {
+  const tunnel = parsePrefix(`${address}/${prefix}`);
+  for (const { name, cidr } of Deno.networkInterfaces()) {
+    const network = name === own ? undefined : parsePrefix(cidr ?? "");
+    if (!tunnel || !network) continue;
+    const bits = Math.min(tunnel.bits, network.bits);
+    const shares = tunnel.address.every((word, i) => {
+      const kept = Math.max(0, Math.min(32, bits - 32 * i));
+      return kept === 0 || ((word ^ network.address[i]) >>> (32 - kept)) === 0;
+    });
+    if (shares) {
+      throw new Error(
+        `${address}/${prefix} overlaps ${cidr} of ${name}, which would be cut off; set ${key} to another network`,
+      );
+    }
   }
 }
 

@@ -22,15 +22,17 @@ import {
   writeIpv6Header,
 } from "../../src/wire/inner.ts";
 
-const CLIENT = "10.99.0.2", CLIENT_V6 = "fd99::2";
+// A second exit on the host has networks of its own.
+const NET = Deno.args[1] === "oxrelay8" ? 98 : 99;
+const CLIENT = `10.${NET}.0.2`, CLIENT_V6 = `fd${NET}::2`;
 const IDENTIFIER = 0xbeef;
 const PONG_WAIT_MS = 2000;
 const WATCH_MS = 100;
 
 const [kind, name, stateDir, ...pings] = Deno.args;
 const common = {
-  ipv4: { address: "10.99.0.1", prefix: 16 },
-  ipv6: { address: "fd99::1", prefix: 64 },
+  ipv4: { address: `10.${NET}.0.1`, prefix: 16 },
+  ipv6: { address: `fd${NET}::1`, prefix: 64 },
   mtu: 1420,
   native: loadNative(),
   metrics: new Metrics(),

@@ -13,6 +13,13 @@ const ROOT = new URL("../..", import.meta.url).pathname;
 const DEVICE = "oxrelay7";
 const TABLE = "table inet oxrelay_oxrelay7";
 const FORWARDING = ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"];
+/** What the kernel changes along with those. */
+const TOUCHED = [
+  "net.ipv4.conf.all.accept_redirects",
+  "net.ipv4.conf.default.accept_redirects",
+  "net.ipv4.conf.srv.forwarding",
+  "net.ipv6.conf.srv.forwarding",
+];
 const FOREIGN = `table inet someone_else {
   chain forward {
     type filter hook forward priority 10; policy accept;
@@ -49,6 +56,7 @@ async function exit(
     `--allow-read=${ROOT},${directory}`,
     `--allow-write=${directory}`,
     "--allow-run=ip,nft",
+    "--allow-sys=networkInterfaces",
     "--allow-ffi=/lib/x86_64-linux-gnu/libc.so.6,/lib/aarch64-linux-gnu/libc.so.6",
     CHILD,
     kind,
@@ -73,6 +81,10 @@ Deno.test({
     inNetwork(async (network) => {
       await network.must("relay", ["nft", "-f", "-"], { input: FOREIGN });
       const before = await rules(network);
+      const settings = () => network.must("relay", ["sysctl", ...TOUCHED]);
+      await network.must("relay", ["sysctl", "-w", "net.ipv4.conf.all.accept_redirects=0"]);
+      for (const key of TOUCHED.slice(2)) await network.must("relay", ["sysctl", "-w", `${key}=1`]);
+      const untouched = await settings();
       const tun = await exit(network, "tun", [SERVER, SERVER_V6, `${SERVER},1392`]);
       assertStringIncludes(tun.said, "obstacle: undefined");
       assertStringIncludes(tun.said, `${SERVER}: pong 1 of 56 bytes from ${SERVER}`);
@@ -92,6 +104,7 @@ Deno.test({
       assertEquals(await tun.stop("SIGTERM"), 0);
       assertEquals(await rules(network), before);
       assertEquals(await forwarding(network), "0 0");
+      assertEquals(await settings(), untouched);
       assertEquals((await network.run("relay", ["ip", "link", "show", DEVICE])).success, false);
       assertEquals([...Deno.readDirSync(`${network.directory}/state`)], []);
     }),
@@ -200,6 +213,42 @@ Deno.test({
       const again = await exit(network, "tun");
       assertEquals(await again.stop("SIGTERM"), 0);
       assertEquals(await forwarding(network), "0 0", "the first's record of what was before");
+    }),
+});
+
+Deno.test({
+  name: "tun exit: neither a network nor a device of the host is taken over",
+  ...NEEDS,
+  fn: () =>
+    inNetwork(async (network) => {
+      await network.ip("relay", ["addr", "add", "10.99.7.1/24", "dev", "srv"]);
+      await exit(network, "tun").then(
+        () => assert(false, "it took 10.99.0.0/16 from srv"),
+        (error: Error) => assertMatch(error.message, /overlaps 10\.99\.7\.1\/24 of srv.*set tunnel_ipv4/),
+      );
+      assertEquals(await forwarding(network), "0 0");
+      await network.ip("relay", ["addr", "del", "10.99.7.1/24", "dev", "srv"]);
+      await network.ip("relay", ["tuntap", "add", DEVICE, "mode", "tun"]);
+      await exit(network, "tun").then(
+        () => assert(false, "it took somebody's device"),
+        (error: Error) => assertStringIncludes(error.message, `the device ${DEVICE} cannot be made`),
+      );
+      assertEquals(
+        (await network.must("relay", ["ip", "addr", "show", "dev", DEVICE])).includes("10.99"),
+        false,
+      );
+    }),
+});
+
+Deno.test({
+  name: "tun exit: rules that somebody flushed are put back",
+  ...NEEDS,
+  fn: () =>
+    inNetwork(async (network) => {
+      const tun = await exit(network, "tun");
+      await network.must("relay", ["nft", "flush", "ruleset"]);
+      await until(() => tun.said.includes("have been put back"), "the exit sees it", 20_000);
+      assertStringIncludes(await rules(network), "masquerade");
     }),
 });
 
