@@ -3,12 +3,10 @@
  * sockets. Invariant: flows and their memory are bounded there, and what it has for clients waits there until a burst
  * has room. Carries no other protocol and answers no packet that belongs to no connection.
  */
-import { libc, POLLIN } from "../../ffi/mod.ts";
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
+import { Readable } from "../../ffi/readable.ts";
 import { DROP } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../vector/burst.ts";
-
-const POLL_MS = 200;
 
 export interface TcpSpliceOptions {
   native: Native;
@@ -24,10 +22,9 @@ export class TcpSplice {
   readonly #native: Native;
   readonly #handle: number;
   readonly #wake: () => void;
-  readonly #watching: Promise<void>;
+  readonly #readable: Readable;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timerDueMs = Infinity;
-  #resume: (() => void) | undefined;
   #closed = false;
 
   /** Throws when the system gives it no descriptor. */
@@ -35,7 +32,8 @@ export class TcpSplice {
     this.#native = native;
     this.#wake = wake;
     this.#handle = checked(native.ox_tcp_open(mtu, maxFlows), "ox_tcp_open");
-    this.#watching = this.#watch(checked(native.ox_tcp_descriptor(this.#handle), "ox_tcp_descriptor"));
+    const descriptor = checked(native.ox_tcp_descriptor(this.#handle), "ox_tcp_descriptor");
+    this.#readable = new Readable(descriptor, wake);
   }
 
   /** Live connections. */
@@ -59,7 +57,7 @@ export class TcpSplice {
       this.#native.ox_tcp_receive(this.#handle, handle, from, burst.count);
     }
     this.#armTimer();
-    this.#resume?.();
+    this.#readable.taken();
     return burst.count - from;
   }
 
@@ -67,8 +65,7 @@ export class TcpSplice {
     if (this.#closed) return;
     this.#closed = true;
     clearTimeout(this.#timer);
-    this.#resume?.();
-    await this.#watching;
+    await this.#readable.close();
     this.#native.ox_tcp_close(this.#handle);
   }
 
@@ -81,21 +78,5 @@ export class TcpSplice {
       this.#timerDueMs = Infinity;
       this.#wake();
     }, dueMs - performance.now());
-  }
-
-  /** Waits off the event loop for the far ends, and wakes the driver; pauses until it has been here. */
-  async #watch(descriptor: number): Promise<void> {
-    const entry = new Uint8Array(8);
-    const view = new DataView(entry.buffer);
-    while (!this.#closed) {
-      view.setInt32(0, descriptor, true);
-      view.setInt32(4, POLLIN, true);
-      const ready = await libc().poll(entry, 1n, POLL_MS);
-      if (ready <= 0 || this.#closed) continue;
-      const taken = new Promise<void>((resolve) => this.#resume = resolve);
-      this.#wake();
-      await taken;
-      this.#resume = undefined;
-    }
   }
 }

@@ -3,17 +3,8 @@
  * everything that it makes bears its device's name and is removed at close, or at the next start after a crash;
  * rules, routes and settings that it did not make are left as they were. Needs CAP_NET_ADMIN, `ip` and `nft`.
  */
-import {
-  cString,
-  libc,
-  O_CLOEXEC,
-  O_NONBLOCK,
-  O_RDWR,
-  POLLERR,
-  POLLHUP,
-  POLLIN,
-  POLLNVAL,
-} from "../../ffi/mod.ts";
+import { cString, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../ffi/mod.ts";
+import { Readable } from "../../ffi/readable.ts";
 import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
 import type { Exit } from "./exit.ts";
 import { run, TunHost, type TunOptions } from "./tun_host.ts";
@@ -32,7 +23,6 @@ const SIOCGIFFLAGS = 0x8913n;
 const IFF_UP = 1;
 const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | O_CLOEXEC;
-const POLL_MS = 200;
 
 /** Why a TUN exit cannot be used here, found out by trying; undefined when it can. */
 export async function tunUnavailable(): Promise<string | undefined> {
@@ -94,15 +84,12 @@ class TunExit implements Exit {
   readonly #host: TunHost;
   /** Any socket: what interfaces are asked about through. */
   readonly #control: number;
-  #wake: () => void = () => {};
   #fault: string | undefined;
   #closed = false;
   #turns = 0;
   #guarding: Promise<void> | undefined;
-  #watching: Promise<void> | undefined;
+  #readable: Readable | undefined;
   readonly #packets: Packets;
-  #blocked = true;
-  #resume: () => void = () => {};
 
   constructor(fd: number, options: TunOptions, host: TunHost, packets: Packets) {
     this.descriptor = fd;
@@ -115,8 +102,7 @@ class TunExit implements Exit {
   }
 
   onReadable(wake: () => void): void {
-    this.#wake = wake;
-    this.#watching ??= this.#watch();
+    this.#readable ??= new Readable(this.descriptor, wake);
   }
 
   send(burst: Burst): void {
@@ -126,10 +112,7 @@ class TunExit implements Exit {
   receive(burst: Burst): number {
     if (this.#closed) return 0;
     const received = this.#packets.receive(burst);
-    if (burst.count < BURST_CAPACITY && this.#blocked) {
-      this.#blocked = false;
-      this.#resume();
-    }
+    if (burst.count < BURST_CAPACITY) this.#readable?.taken();
     return received;
   }
 
@@ -160,35 +143,12 @@ class TunExit implements Exit {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#resume();
-    await this.#watching;
+    await this.#readable?.close();
     await this.#guarding;
     this.#packets.close();
     libc().close(this.descriptor);
     libc().close(this.#control);
     await this.#host.undo();
-  }
-
-  /** Waits off the event loop for packets, and wakes the driver; pauses until the driver has read all. */
-  async #watch(): Promise<void> {
-    const entry = new Uint8Array(8);
-    const view = new DataView(entry.buffer);
-    while (!this.#closed) {
-      view.setInt32(0, this.descriptor, true);
-      view.setInt16(4, POLLIN, true);
-      view.setInt16(6, 0, true);
-      const ready = await libc().poll(entry, 1n, POLL_MS);
-      if (this.#closed) return;
-      const events = view.getInt16(6, true);
-      if (ready > 0 && (events & (POLLERR | POLLHUP | POLLNVAL)) !== 0) {
-        await new Promise((resolve) => setTimeout(resolve, POLL_MS));
-      } else if (ready > 0) {
-        this.#blocked = true;
-        const read = new Promise<void>((resolve) => this.#resume = resolve);
-        this.#wake();
-        if (this.#blocked) await read;
-      }
-    }
   }
 }
 

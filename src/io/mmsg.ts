@@ -3,13 +3,12 @@
  * moves a burst. Invariant: every row that it fills owns its slot, and after `transmit` it holds no reference.
  * Linux only, with the native library.
  */
-import { libc, POLLIN } from "../../ffi/mod.ts";
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
+import { Readable } from "../../ffi/readable.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_PARSE } from "../vector/burst.ts";
 import type { Port } from "./port.ts";
 
 const EADDRINUSE = 98;
-const POLL_MS = 200;
 
 export interface MmsgPortOptions {
   native: Native;
@@ -29,9 +28,7 @@ export class MmsgPort implements Port {
   readonly #native: Native;
   readonly #handle: number;
   readonly #onRefused: (datagrams: number) => void;
-  #wake: () => void = () => {};
-  #watching: Promise<void> | undefined;
-  #resume: (() => void) | undefined;
+  #readable: Readable | undefined;
   #closed = false;
 
   /** Binds at once. Throws Deno.errors.AddrInUse when the port is taken, and an Error with the errno otherwise. */
@@ -60,7 +57,7 @@ export class MmsgPort implements Port {
     const filled = this.#native.ox_udp_receive(this.#handle, handle, from, burst.count);
     burst.shrink(from + Math.max(0, filled));
     this.#countRefused();
-    this.#resume?.();
+    this.#readable?.taken();
     return burst.count - from;
   }
 
@@ -71,36 +68,18 @@ export class MmsgPort implements Port {
   }
 
   onReadable(wake: () => void): void {
-    this.#wake = wake;
-    this.#watching ??= this.#watch();
+    this.#readable ??= new Readable(this.descriptor, wake);
   }
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
-    this.#resume?.();
-    await this.#watching;
+    await this.#readable?.close();
     this.#native.ox_udp_close(this.#handle);
   }
 
   #countRefused(): void {
     const refused = this.#native.ox_udp_refused(this.#handle);
     if (refused > 0) this.#onRefused(refused);
-  }
-
-  /** Waits off the event loop, and wakes the driver; pauses until it has been here. */
-  async #watch(): Promise<void> {
-    const entry = new Uint8Array(8);
-    const view = new DataView(entry.buffer);
-    while (!this.#closed) {
-      view.setInt32(0, this.descriptor, true);
-      view.setInt32(4, POLLIN, true);
-      const ready = await libc().poll(entry, 1n, POLL_MS);
-      if (ready <= 0 || this.#closed) continue;
-      const taken = new Promise<void>((resolve) => this.#resume = resolve);
-      this.#wake();
-      await taken;
-      this.#resume = undefined;
-    }
   }
 }
