@@ -14,6 +14,9 @@ export const SERVER_V6 = "fd00:200::2";
 /** The relay as the clients' network sees it. */
 export const RELAY = "10.201.0.1";
 
+/** For configs that need `admin_token`; the relay is always asked with it. */
+export const ADMIN_TOKEN = "0123456789abcdef";
+
 export interface Outcome {
   success: boolean;
   stdout: string;
@@ -201,7 +204,8 @@ export class Network {
 
   /** Asks the relay's admin interface, from its own host. */
   async ask(path: string): Promise<{ status: number; text: string }> {
-    const script = `const r = await fetch("http://127.0.0.1:9090${path}");
+    const script = `const headers = { authorization: "Bearer ${ADMIN_TOKEN}" };
+const r = await fetch("http://127.0.0.1:9090${path}", { headers });
 console.log(JSON.stringify({ status: r.status, text: await r.text() }));`;
     return JSON.parse(await this.script("relay", script));
   }

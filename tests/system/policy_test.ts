@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals, assertGreaterOrEqual } from "@std/assert";
 import { requires } from "../requires.ts";
-import { type Background, Network, until } from "./namespaces.ts";
+import { ADMIN_TOKEN, type Background, Network, until } from "./namespaces.ts";
 
 const needs = requires({
   root: true,
@@ -159,7 +159,7 @@ for (const exit of ["tun", "userspace"]) {
         const clients = [await net.client(2), await net.client(3)];
         await furnish(net);
         const config = (toml: string) =>
-          `exit = "${exit}"\nadmin_token = "0123456789abcdef"\n[destinations]\n${toml}\n`;
+          `exit = "${exit}"\nadmin_token = "${ADMIN_TOKEN}"\n[destinations]\n${toml}\n`;
         const relay = await net.relay(config(""));
         const inner: string[][] = [];
         for (const client of clients) {
