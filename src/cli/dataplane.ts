@@ -10,7 +10,7 @@ import type { Aead, Primitives } from "../codec/kernels.ts";
 import { ALGORITHM, implementationOf, NativeAead, nativePrimitives } from "../codec/native.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import { type Config, formatEndpoint, hostOne } from "../config.ts";
-import type { Exit } from "../exit/exit.ts";
+import type { Exit, HostAccess } from "../exit/exit.ts";
 import { openTun, tunUnavailable } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
@@ -43,9 +43,9 @@ interface DataPlane {
 
 let plane: DataPlane | undefined;
 
-/** Whether the policy may let a packet through to the host itself. */
-function opensHost({ destinations }: Config): boolean {
-  return destinations.allowLoopback || destinations.allow.length > 0;
+/** How much of the host itself the policy may open. */
+function opensHost({ destinations }: Config): HostAccess {
+  return { all: destinations.allowLoopback, prefixes: destinations.allow };
 }
 
 /** Every address that ends on this host: its interfaces' own, and their IPv4 networks' broadcasts. */
@@ -71,8 +71,7 @@ async function chooseExit(
   let obstacle = await tunUnavailable();
   if (obstacle === undefined) {
     try {
-      const { tunName: name, stateDir } = config;
-      const exit = await openTun({ ...base, name, stateDir, hostOpen: opensHost(config) });
+      const exit = await openTun({ ...base, name: config.tunName, host: opensHost(config) });
       return [exit, config.exit === "tun" ? asked : "it carries every protocol at the best speed"];
     } catch (error) {
       obstacle = (error as Error).message;

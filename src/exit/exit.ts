@@ -4,6 +4,13 @@
  */
 import type { Burst } from "../vector/burst.ts";
 
+/** What of its host an exit lets packets reach, the policy having judged before. */
+export interface HostAccess {
+  all: boolean;
+  /** Where not all: "192.168.1.0/24", of this host's addresses or others. */
+  prefixes: readonly string[];
+}
+
 export interface Exit {
   /** "tun" or "userspace". */
   readonly name: string;
@@ -24,8 +31,8 @@ export interface Exit {
   handleTimeout(nowUs: number): void;
   /** Undefined while packets can leave; otherwise the sentence that says what is wrong. */
   fault(): string | undefined;
-  /** Where the exit itself keeps packets from the host: opens the host to those that the policy lets pass, or closes it. */
-  openHost?(open: boolean): Promise<void>;
+  /** Where the exit itself keeps packets from the host: opens it so far, and no further. */
+  openHost?(host: HostAccess): Promise<void>;
   /** Live flows, for metrics. */
   readonly flowCount: number;
   /** Removes everything that it made. Safe to call twice. */

@@ -6,7 +6,7 @@
 import { cString, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../ffi/mod.ts";
 import { Readable } from "../../ffi/readable.ts";
 import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
-import type { Exit } from "./exit.ts";
+import type { Exit, HostAccess } from "./exit.ts";
 import { run, TunHost, type TunOptions } from "./tun_host.ts";
 import { BulkPackets, type Packets, SinglePackets } from "./tun_packets.ts";
 
@@ -136,8 +136,8 @@ class TunExit implements Exit {
     return this.#fault;
   }
 
-  openHost(open: boolean): Promise<void> {
-    return this.#host.openHost(open);
+  openHost(host: HostAccess): Promise<void> {
+    return this.#host.openHost(host);
   }
 
   async close(): Promise<void> {

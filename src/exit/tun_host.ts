@@ -1,12 +1,15 @@
 /**
  * What a TUN exit does to its host: addresses, one nftables table, forwarding. Invariant: everything bears the
  * device's name and is undone at close, or at the next start after a crash; rules and settings of others are left as
- * they were. Moves no packet.
+ * they were. Forwarding is shared by all relays of a network namespace: what it was before is recorded in a second
+ * table, which lives and dies with the namespace as the settings do, and the last relay to stop puts it back. Moves
+ * no packet.
  */
 import { cString, libc, O_CLOEXEC, O_WRONLY } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
 import type { Metrics } from "../metrics.ts";
-import { parsePrefix } from "../wire/address.ts";
+import { parsePrefix, type Prefix } from "../wire/address.ts";
+import type { HostAccess } from "./exit.ts";
 
 export interface InnerAddress {
   address: string;
@@ -20,58 +23,47 @@ export interface TunOptions {
   ipv4: InnerAddress;
   ipv6?: InnerAddress;
   mtu: number;
-  /** Whether the policy lets some packets through to the host itself; see `Exit.openHost`. */
-  hostOpen: boolean;
-  /** Where the crash record is kept. */
-  stateDir: string;
+  /** See `Exit.openHost`. */
+  host: HostAccess;
   /** What moves packets in bulk, with the kernel's offloads, or the reason to move them one by one. */
   native: Native | string;
   metrics: Metrics;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
 }
 
-/** What was changed on the host, so that a start after a crash can put it back. */
-interface CrashRecord {
-  /** Path under /proc/sys to the value that it had. */
-  sysctls: Record<string, string>;
-}
+/** Paths under /proc/sys, with their values before the first relay came. */
+type Settings = Record<string, string>;
+
+const IPV4_SWITCH = "net/ipv4/ip_forward";
+const IPV6_SWITCH = "net/ipv6/conf/all/forwarding";
+/** What holds the record. No device's own: those have an underscore. */
+const RECORD = "oxrelay";
 
 /** The host's side: addresses, rules, settings. */
 export class TunHost {
   readonly #o: TunOptions;
   readonly #table: string;
-  readonly #record: string;
   #hasIpv6 = false;
+  /** The record as this relay knows it, in case somebody flushes it. */
+  #before: Settings = {};
 
   constructor(options: TunOptions) {
     this.#o = { ...options };
-    this.#table = `oxrelay_${options.name.replaceAll("-", "_")}`;
-    this.#record = `${options.stateDir}/tun-${options.name}.json`;
+    this.#table = `${RECORD}_${options.name}`;
   }
 
   /** Puts back what a relay that was killed had changed. */
   async restoreAfterCrash(): Promise<void> {
-    await run("nft", ["delete", "table", "inet", this.#table]).catch(() => {});
-    let text: string;
-    try {
-      text = await Deno.readTextFile(this.#record);
-    } catch {
-      return;
-    }
-    try {
-      const { sysctls } = JSON.parse(text) as CrashRecord;
-      restoreSysctls(sysctls);
+    await deleteTable(this.#table);
+    if (await this.#restoreSettings() === "restored") {
       this.#o.log("info", "put back the forwarding settings that a crash had left changed");
-    } catch {
-      this.#o.log("warning", `${this.#record} is damaged and was ignored; check net.ipv4.ip_forward by hand`);
     }
-    await Deno.remove(this.#record).catch(() => {});
   }
 
   async configure(): Promise<void> {
     const { name, ipv4, ipv6, mtu } = this.#o;
-    refuseOverlap(name, ipv4, "tunnel_ipv4");
-    if (ipv6) refuseOverlap(name, ipv6, "tunnel_ipv6");
+    await refuseOverlap(name, ipv4, "tunnel_ipv4");
+    if (ipv6) await refuseOverlap(name, ipv6, "tunnel_ipv6");
     await run("ip", ["link", "set", "dev", name, "mtu", String(mtu), "up"]);
     await run("ip", ["addr", "add", `${ipv4.address}/${ipv4.prefix}`, "dev", name]);
     let hasIpv6 = ipv6 !== undefined;
@@ -84,17 +76,25 @@ export class TunHost {
       }
     }
     this.#hasIpv6 = hasIpv6;
-    // The rules come first, so that nothing is forwarded unguarded.
-    await run("nft", ["-f", "-"], this.#rules(hasIpv6));
-    const wanted: Record<string, string> = { "net/ipv4/ip_forward": "1" };
+    const wanted: Settings = { [IPV4_SWITCH]: "1" };
     if (hasIpv6) {
       // A host that learns its default route by router advertisements forgets it the moment it starts to forward,
       // unless it was told before to listen on.
       for (const device of await defaultIpv6Devices()) wanted[`net/ipv6/conf/${device}/accept_ra`] = "2";
-      wanted["net/ipv6/conf/all/forwarding"] = "1";
+      wanted[IPV6_SWITCH] = "1";
     }
-    await this.#setSysctls(wanted);
-    this.#setDeviceOptions(hasIpv6);
+    const changed = Object.keys(wanted).filter((path) =>
+      ![undefined, wanted[path]].includes(readSysctl(path))
+    );
+    this.#before = { ...await this.#valuesBefore(changed), ...await recorded() };
+    // The rules come first, so that nothing is forwarded unguarded; and the record, so that no crash can lose it.
+    await run("nft", ["-f", "-"], this.#rules());
+    for (const path of changed) {
+      if (!writeSysctl(path, wanted[path])) {
+        throw new Error(`/proc/sys/${path} cannot be set to ${wanted[path]}`);
+      }
+    }
+    this.#setDeviceOptions();
     for (const { family, table, chain } of await foreignForwardDrops()) {
       this.#o.log(
         "warning",
@@ -105,36 +105,32 @@ export class TunHost {
     }
   }
 
-  /** Lets packets from inside reach the host, or none but pings to the tunnel address. One transaction. */
-  async openHost(open: boolean): Promise<void> {
-    const before = this.#o.hostOpen;
-    if (open === before) return;
-    this.#o.hostOpen = open;
+  /** Opens the host to packets from inside, or closes it. One transaction; nothing changes when it throws. */
+  async openHost(host: HostAccess): Promise<void> {
     const chain = `inet ${this.#table} input`;
-    const rules = this.#inputRules(this.#hasIpv6).map((rule) => `add rule ${chain} ${rule}`);
-    try {
-      await run("nft", ["-f", "-"], [`flush chain ${chain}`, ...rules, ""].join("\n"));
-    } catch (error) {
-      this.#o.hostOpen = before;
-      throw error;
-    }
-    this.#setDeviceOptions(this.#hasIpv6);
+    const rules = this.#inputRules(host).map((rule) => `add rule ${chain} ${rule}`);
+    await run("nft", ["-f", "-"], [`flush chain ${chain}`, ...rules, ""].join("\n"));
+    this.#o.host = host;
+    this.#setDeviceOptions();
   }
 
   /** Settings of the device, which go with it. */
-  #setDeviceOptions(hasIpv6: boolean): void {
-    const { name, hostOpen } = this.#o;
+  #setDeviceOptions(): void {
+    const { name, host: { all, prefixes } } = this.#o;
+    const loopback = parsePrefix("127.0.0.0/8")!;
+    const opensLoopback = all || prefixes.some((prefix) => overlaps(parsePrefix(prefix)!, loopback));
     // Without this 127.0.0.0/8 stays closed to every device but lo.
-    writeSysctl(`net/ipv4/conf/${name}/route_localnet`, hostOpen ? "1" : "0");
+    writeSysctl(`net/ipv4/conf/${name}/route_localnet`, opensLoopback ? "1" : "0");
     // A device that was taken down and up again would have lost its address.
-    if (hasIpv6) writeSysctl(`net/ipv6/conf/${name}/keep_addr_on_down`, "1");
+    if (this.#hasIpv6) writeSysctl(`net/ipv6/conf/${name}/keep_addr_on_down`, "1");
   }
 
   /** Puts the rules back when somebody has flushed them, as a firewall that loads its own ruleset may. */
   async guard(): Promise<void> {
     const listed = await run("nft", ["list", "table", "inet", this.#table]).catch(() => undefined);
     if (listed !== undefined) return;
-    await run("nft", ["-f", "-"], this.#rules(this.#hasIpv6));
+    this.#before = { ...this.#before, ...await recorded() };
+    await run("nft", ["-f", "-"], this.#rules());
     this.#o.log(
       "warning",
       `the rules of ${this.#o.name} were gone (nft flush ruleset?) and have been put back`,
@@ -144,79 +140,70 @@ export class TunHost {
   /** Restores settings and removes rules; the device goes with its descriptor. */
   async undo(): Promise<void> {
     // The rules go last, as they came first.
-    await this.#restoreSysctls();
-    await run("nft", ["delete", "table", "inet", this.#table]).catch(() => {});
-  }
-
-  async #setSysctls(wanted: Record<string, string>): Promise<void> {
-    const before: Record<string, string> = {};
-    for (const [path, value] of Object.entries(wanted)) {
-      const now = readSysctl(path);
-      if (now !== undefined && now !== value) before[path] = now;
-    }
-    const paths = Object.keys(before);
-    if (paths.length === 0) return;
-    // The two switches change these as well, on every interface, and back to what nobody had set.
-    const touched: Record<string, string> = {};
-    for (const path of sideEffects(this.#o.name)) {
-      const now = readSysctl(path);
-      if (now !== undefined) touched[path] = now;
-    }
-    // On the disk before the change, so that no crash can lose the old values.
-    await Deno.mkdir(this.#o.stateDir, { recursive: true, mode: 0o700 });
-    const file = await Deno.open(this.#record, { write: true, create: true, truncate: true, mode: 0o600 });
-    await file.write(
-      new TextEncoder().encode(JSON.stringify({ sysctls: { ...touched, ...before } } satisfies CrashRecord)),
-    );
-    await file.sync();
-    file.close();
-    for (const path of paths) {
-      if (!writeSysctl(path, wanted[path])) {
-        throw new Error(`/proc/sys/${path} cannot be set to ${wanted[path]}`);
-      }
-    }
-  }
-
-  async #restoreSysctls(): Promise<void> {
-    if (await this.#isRivalForwarding()) {
+    if (await this.#restoreSettings() === "needed") {
       this.#o.log("info", "forwarding stays on: another relay on this host needs it");
-      return;
     }
-    try {
-      const { sysctls } = JSON.parse(await Deno.readTextFile(this.#record)) as CrashRecord;
-      restoreSysctls(sysctls);
-      await Deno.remove(this.#record);
-    } catch {
-      // No record: nothing was changed.
-    }
+    await deleteTable(this.#table);
   }
 
-  async #isRivalForwarding(): Promise<boolean> {
+  /** What these settings are now, with those that change along with the two switches (Linux, inet_forward_change). */
+  async #valuesBefore(changed: string[]): Promise<Settings> {
+    const names = ["default", ...(await devices()).filter((name) => name !== this.#o.name)];
+    const paths = [...changed];
+    if (changed.includes(IPV4_SWITCH)) {
+      paths.push("net/ipv4/conf/all/accept_redirects", "net/ipv4/conf/default/accept_redirects");
+      paths.push(...names.map((name) => `net/ipv4/conf/${name}/forwarding`));
+    }
+    if (changed.includes(IPV6_SWITCH)) paths.push(...names.map((name) => `net/ipv6/conf/${name}/forwarding`));
+    const values: Settings = {};
+    for (const path of paths) {
+      const value = readSysctl(path);
+      if (value !== undefined) values[path] = value;
+    }
+    return values;
+  }
+
+  /** Puts the recorded settings back, unless another relay still needs them. */
+  async #restoreSettings(): Promise<"unchanged" | "needed" | "restored"> {
+    const settings = await recorded();
+    if (Object.keys(settings).length === 0) return "unchanged";
     const tables = await run("nft", ["list", "tables", "inet"]).catch(() => "");
-    return [...tables.matchAll(/^table inet (oxrelay_\S+)$/gm)].some(([, table]) => table !== this.#table);
+    // A relay that was killed leaves its table, but no device.
+    const rivals = (await devices()).filter((name) =>
+      name !== this.#o.name && tables.includes(`table inet ${RECORD}_${name}\n`)
+    );
+    if (rivals.length > 0) return "needed";
+    // The switches first: they change the others.
+    for (const path of new Set([IPV4_SWITCH, IPV6_SWITCH, ...Object.keys(settings)])) {
+      if (path in settings) writeSysctl(path, settings[path]);
+    }
+    await deleteTable(RECORD);
+    return "restored";
   }
 
   /** Clients ping the relay and reach nothing else on it, unless the policy, which has judged before, opens more. */
-  #inputRules(hasIpv6: boolean): string[] {
-    const { name, ipv4, ipv6, hostOpen } = this.#o;
-    if (hostOpen) return [`iifname "${name}" accept`];
+  #inputRules({ all, prefixes }: HostAccess): string[] {
+    const { name, ipv4, ipv6 } = this.#o;
+    const from = `iifname "${name}"`;
+    if (all) return [`${from} accept`];
     return [
-      `iifname "${name}" ip daddr ${ipv4.address} icmp type echo-request accept`,
-      ...(hasIpv6 ? [`iifname "${name}" ip6 daddr ${ipv6!.address} icmpv6 type echo-request accept`] : []),
-      `iifname "${name}" ct state established,related accept`,
-      `iifname "${name}" drop`,
+      `${from} ip daddr ${ipv4.address} icmp type echo-request accept`,
+      ...(this.#hasIpv6 ? [`${from} ip6 daddr ${ipv6!.address} icmpv6 type echo-request accept`] : []),
+      ...prefixes.map((prefix) => `${from} ${prefix.includes(":") ? "ip6" : "ip"} daddr ${prefix} accept`),
+      `${from} ct state established,related accept`,
+      `${from} drop`,
     ];
   }
 
   /** One transaction. */
-  #rules(hasIpv6: boolean): string {
-    const { name, ipv4, ipv6 } = this.#o;
+  #rules(): string {
+    const { name, ipv4, ipv6, host } = this.#o;
     const v4 = `${ipv4.address}/${ipv4.prefix}`;
-    const v6 = hasIpv6 && ipv6 ? `${ipv6.address}/${ipv6.prefix}` : undefined;
-    return `table inet ${this.#table} {
+    const v6 = this.#hasIpv6 && ipv6 ? `${ipv6.address}/${ipv6.prefix}` : undefined;
+    return `${recordTable(this.#before)}table inet ${this.#table} {
   chain input {
     type filter hook input priority filter; policy accept;
-    ${this.#inputRules(hasIpv6).join("\n    ")}
+    ${this.#inputRules(host).join("\n    ")}
   }
   chain forward {
     type filter hook forward priority filter; policy accept;
@@ -239,36 +226,61 @@ export class TunHost {
   }
 }
 
-/** What writing ip_forward and all.forwarding changes besides (Linux, ip-sysctl), but for our own device. */
-function sideEffects(own: string): string[] {
-  const names = new Set(Deno.networkInterfaces().map(({ name }) => name).filter((name) => name !== own));
-  return [
-    "net/ipv4/conf/all/accept_redirects",
-    "net/ipv4/conf/default/accept_redirects",
-    ...["default", ...names].flatMap((name) => [
-      `net/ipv4/conf/${name}/forwarding`,
-      `net/ipv6/conf/${name}/forwarding`,
-    ]),
-  ];
+/** The record as a table of rules that nothing runs through, each with one setting for a comment; none when empty. */
+function recordTable(settings: Settings): string {
+  const rules = Object.entries(settings).map(([path, value]) => `    continue comment "${path}=${value}"\n`);
+  if (rules.length === 0) return "";
+  return `table inet ${RECORD}
+delete table inet ${RECORD}
+table inet ${RECORD} {
+  chain before {
+${rules.join("")}  }
+}
+`;
 }
 
-/** Throws when a network of this host and the tunnel's share addresses: the device's route would take them all. */
-function refuseOverlap(own: string, { address, prefix }: InnerAddress, key: string): void {
-  const tunnel = parsePrefix(`${address}/${prefix}`);
+async function recorded(): Promise<Settings> {
+  const listed = await run("nft", ["list", "table", "inet", RECORD]).catch(() => "");
+  return Object.fromEntries(
+    [...listed.matchAll(/comment "([^"=]+)=([^"]*)"/g)].map(([, path, value]) => [path, value]),
+  );
+}
+
+async function deleteTable(name: string): Promise<void> {
+  await run("nft", ["delete", "table", "inet", name]).catch(() => {});
+}
+
+/** Names of all network devices, also of those without an address. */
+async function devices(): Promise<string[]> {
+  const links = JSON.parse(await run("ip", ["-j", "link", "show"])) as { ifname: string }[];
+  return links.map(({ ifname }) => ifname);
+}
+
+/** Throws when the device's route would take a network of this host, or the way to its default router. */
+async function refuseOverlap(own: string, { address, prefix }: InnerAddress, key: string): Promise<void> {
+  const tunnel = parsePrefix(`${address}/${prefix}`)!;
+  const refuse = (what: string) => {
+    throw new Error(`${address}/${prefix} ${what}, which would be cut off; set ${key} to another network`);
+  };
   for (const { name, cidr } of Deno.networkInterfaces()) {
     const network = name === own ? undefined : parsePrefix(cidr ?? "");
-    if (!tunnel || !network) continue;
-    const bits = Math.min(tunnel.bits, network.bits);
-    const shares = tunnel.address.every((word, i) => {
-      const kept = Math.max(0, Math.min(32, bits - 32 * i));
-      return kept === 0 || ((word ^ network.address[i]) >>> (32 - kept)) === 0;
-    });
-    if (shares) {
-      throw new Error(
-        `${address}/${prefix} overlaps ${cidr} of ${name}, which would be cut off; set ${key} to another network`,
-      );
-    }
+    if (network && overlaps(tunnel, network)) refuse(`overlaps ${cidr} of ${name}`);
   }
+  const family = address.includes(":") ? "-6" : "-4";
+  const routes = await run("ip", [family, "route", "show", "default", "table", "all"]);
+  for (const [, router, name] of routes.matchAll(/ via (?:inet6 )?(\S+) dev (\S+)/g)) {
+    const network = parsePrefix(router);
+    if (network && overlaps(tunnel, network)) refuse(`contains ${router}, the router of ${name}`);
+  }
+}
+
+/** Whether some address is in both. */
+function overlaps(a: Prefix, b: Prefix): boolean {
+  const bits = Math.min(a.bits, b.bits);
+  return a.address.every((word, i) => {
+    const kept = Math.max(0, Math.min(32, bits - 32 * i));
+    return kept === 0 || ((word ^ b.address[i]) >>> (32 - kept)) === 0;
+  });
 }
 
 /** Runs a program and returns what it printed; throws its own words when it fails. */
@@ -314,11 +326,6 @@ function readSysctl(path: string): string | undefined {
   const length = Number(libc().read(fd, buffer, 64n));
   libc().close(fd);
   return length > 0 ? new TextDecoder().decode(buffer.subarray(0, length)).trim() : undefined;
-}
-
-/** Last set, first restored. */
-function restoreSysctls(values: Record<string, string>): void {
-  for (const [path, value] of Object.entries(values).reverse()) writeSysctl(path, value);
 }
 
 function writeSysctl(path: string, value: string): boolean {

@@ -1,7 +1,7 @@
 /**
  * One exit in a process of its own, so that a test can run it inside a namespace and kill it: opens the exit, sends
  * the pings that its arguments name as inner packets, prints what came of each, and stays until SIGTERM. Usage:
- * exit_child.ts tun|userspace DEVICE STATE_DIRECTORY [[SOURCE>]DESTINATION[,BYTES]]...
+ * exit_child.ts tun|userspace DEVICE [allow=PREFIX]... [[SOURCE>]DESTINATION[,BYTES]]...
  */
 import { loadNative } from "../../ffi/native.ts";
 import { openTun, tunUnavailable } from "../../src/exit/tun.ts";
@@ -29,7 +29,9 @@ const IDENTIFIER = 0xbeef;
 const PONG_WAIT_MS = 2000;
 const WATCH_MS = 100;
 
-const [kind, name, stateDir, ...pings] = Deno.args;
+const [kind, name, ...words] = Deno.args;
+const pings = words.filter((word) => !word.startsWith("allow="));
+const prefixes = words.filter((word) => word.startsWith("allow=")).map((word) => word.slice("allow=".length));
 const common = {
   ipv4: { address: `10.${NET}.0.1`, prefix: 16 },
   ipv6: { address: `fd${NET}::1`, prefix: 64 },
@@ -42,7 +44,7 @@ const nowUs = () => performance.now() * 1000;
 
 if (kind === "tun") console.log(`obstacle: ${await tunUnavailable()}`);
 const exit = kind === "tun"
-  ? await openTun({ ...common, name, stateDir, hostOpen: false })
+  ? await openTun({ ...common, name, host: { all: false, prefixes } })
   : openUserspace(common);
 const burst = new Burst(new Arena(512));
 let readable: () => void = () => {};

@@ -19,6 +19,8 @@ const TOUCHED = [
   "net.ipv4.conf.default.accept_redirects",
   "net.ipv4.conf.srv.forwarding",
   "net.ipv6.conf.srv.forwarding",
+  "net.ipv4.conf.bare.forwarding",
+  "net.ipv6.conf.bare.forwarding",
 ];
 const FOREIGN = `table inet someone_else {
   chain forward {
@@ -42,27 +44,23 @@ async function inNetwork(test: (network: Network) => Promise<void>): Promise<voi
 async function exit(
   network: Network,
   kind: "tun" | "userspace",
-  pings: string[] = [],
-  state = "state",
+  words: string[] = [],
   device = DEVICE,
 ): Promise<Background> {
-  const directory = network.directory;
   const child = network.spawn("relay", [
     Deno.execPath(),
     "run",
     "--no-prompt",
     "--unstable-net",
     "--allow-net",
-    `--allow-read=${ROOT},${directory}`,
-    `--allow-write=${directory}`,
+    `--allow-read=${ROOT}`,
     "--allow-run=ip,nft",
     "--allow-sys=networkInterfaces",
     "--allow-ffi=/lib/x86_64-linux-gnu/libc.so.6,/lib/aarch64-linux-gnu/libc.so.6",
     CHILD,
     kind,
     device,
-    `${directory}/${state}`,
-    ...pings,
+    ...words,
   ]);
   await child.says("idle");
   return child;
@@ -80,6 +78,8 @@ Deno.test({
   fn: () =>
     inNetwork(async (network) => {
       await network.must("relay", ["nft", "-f", "-"], { input: FOREIGN });
+      // Bridge ports and the like have no address.
+      await network.ip("relay", ["link", "add", "bare", "type", "bridge"]);
       const before = await rules(network);
       const settings = () => network.must("relay", ["sysctl", ...TOUCHED]);
       await network.must("relay", ["sysctl", "-w", "net.ipv4.conf.all.accept_redirects=0"]);
@@ -106,7 +106,6 @@ Deno.test({
       assertEquals(await forwarding(network), "0 0");
       assertEquals(await settings(), untouched);
       assertEquals((await network.run("relay", ["ip", "link", "show", DEVICE])).success, false);
-      assertEquals([...Deno.readDirSync(`${network.directory}/state`)], []);
     }),
 });
 
@@ -121,6 +120,33 @@ Deno.test({
       assertStringIncludes(tun.said, "fd99::1: pong 2 of 56 bytes");
       assertStringIncludes(tun.said, "10.200.0.1: nothing");
       assertStringIncludes(tun.said, "127.0.0.1: nothing");
+    }),
+});
+
+Deno.test({
+  name: "tun exit: what is allowed of the relay's host is open from inside, and nothing else of it",
+  ...NEEDS,
+  fn: () =>
+    inNetwork(async (network) => {
+      // Overlapping on purpose: nftables takes no such set.
+      const allowed = ["10.200.0.0/24", "10.200.0.1/32", "fd00:200::1/128"].map((prefix) =>
+        `allow=${prefix}`
+      );
+      const tun = await exit(network, "tun", [
+        ...allowed,
+        "10.200.0.1",
+        "fd00:200::1",
+        "10.201.0.1",
+        "fd00:201::1",
+        "127.0.0.1",
+        SERVER,
+      ]);
+      assertStringIncludes(tun.said, "10.200.0.1: pong 1");
+      assertStringIncludes(tun.said, "fd00:200::1: pong 2");
+      assertStringIncludes(tun.said, "10.201.0.1: nothing");
+      assertStringIncludes(tun.said, "fd00:201::1: nothing");
+      assertStringIncludes(tun.said, "127.0.0.1: nothing");
+      assertStringIncludes(tun.said, `${SERVER}: pong 6`);
     }),
 });
 
@@ -205,14 +231,20 @@ Deno.test({
   fn: () =>
     inNetwork(async (network) => {
       const first = await exit(network, "tun");
-      const second = await exit(network, "tun", [], "state2", "oxrelay8");
+      const second = await exit(network, "tun", [], "oxrelay8");
       assertEquals(await first.stop("SIGTERM"), 0);
       assertStringIncludes(first.said, "forwarding stays on");
       assertEquals(await forwarding(network), "1 1");
-      assertEquals(await second.stop("SIGTERM"), 0);
+      const killed = await exit(network, "tun");
+      await killed.stop("SIGKILL");
       const again = await exit(network, "tun");
-      assertEquals(await again.stop("SIGTERM"), 0);
-      assertEquals(await forwarding(network), "0 0", "the first's record of what was before");
+      assertEquals(again.said.includes("put back"), false, "what the second still needs");
+      await again.stop("SIGKILL");
+      assertEquals(await second.stop("SIGTERM"), 0);
+      assertEquals(await forwarding(network), "0 0", "by the record of the first, past a dead relay's rules");
+      assertStringIncludes(await rules(network), TABLE);
+      await (await exit(network, "tun")).stop("SIGTERM");
+      assertEquals(await rules(network), "");
     }),
 });
 
@@ -228,6 +260,13 @@ Deno.test({
       );
       assertEquals(await forwarding(network), "0 0");
       await network.ip("relay", ["addr", "del", "10.99.7.1/24", "dev", "srv"]);
+      const route = ["default", "via", "fd99::9", "dev", "srv", "onlink"];
+      await network.ip("relay", ["-6", "route", "add", ...route]);
+      await exit(network, "tun").then(
+        () => assert(false, "it took the host's router"),
+        (error: Error) => assertMatch(error.message, /contains fd99::9, the router of srv.*set tunnel_ipv6/),
+      );
+      await network.ip("relay", ["-6", "route", "del", ...route]);
       await network.ip("relay", ["tuntap", "add", DEVICE, "mode", "tun"]);
       await exit(network, "tun").then(
         () => assert(false, "it took somebody's device"),
@@ -249,6 +288,9 @@ Deno.test({
       await network.must("relay", ["nft", "flush", "ruleset"]);
       await until(() => tun.said.includes("have been put back"), "the exit sees it", 20_000);
       assertStringIncludes(await rules(network), "masquerade");
+      assertEquals(await tun.stop("SIGTERM"), 0);
+      assertEquals(await forwarding(network), "0 0", "the record was put back as well");
+      assertEquals(await rules(network), "");
     }),
 });
 
