@@ -5,6 +5,7 @@
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { arenaHandle, loadNative } from "../../ffi/native.ts";
 import {
   Arena,
   HEADROOM,
@@ -23,6 +24,8 @@ import {
   TO_PARSE,
   TO_SEAL,
 } from "../../src/vector/burst.ts";
+
+const native = loadNative();
 
 const options = {
   numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 500),
@@ -132,4 +135,18 @@ Deno.test("burst: the columns lie where the layout says, and tile the block", ()
     ArrayBuffer.isView(value) && value.buffer === burst.block
   );
   assertEquals(columns.map(([name]) => name).sort(), [...names].sort());
+});
+
+Deno.test({
+  name: "arena: once native code knows it, the system may back it by huge pages",
+  ignore: typeof native === "string",
+  fn() {
+    if (typeof native === "string") return;
+    const advised = () => Deno.readTextFileSync("/proc/self/smaps").match(/^VmFlags:.* hg/gm)?.length ?? 0;
+    const before = advised();
+    const arena = new Arena(8192);
+    assertEquals(advised(), before);
+    arenaHandle(native, arena);
+    assertEquals(advised(), before + 1);
+  },
 });
