@@ -10,4 +10,6 @@ mod lz4;
 mod mmsg;
 mod tcp;
 mod tun;
+mod udp;
+mod uring;
 mod x25519;

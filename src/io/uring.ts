@@ -1,0 +1,42 @@
+/**
+ * The port over io_uring (ffi/src/uring.rs): the kernel fills buffers as datagrams arrive. Invariant and limits are
+ * those of native_udp.ts; besides, only the thread that made it may use it.
+ */
+import type { Native } from "../../ffi/native.ts";
+import { NativePort, type NativePortOptions, OFFLOAD, UNDEFERRED, URING } from "./native_udp.ts";
+
+const LOOPBACK = new TextEncoder().encode("127.0.0.1");
+const REASONS: Record<number, string> = {
+  1: "it is forbidden here, by kernel.io_uring_disabled or a seccomp filter (errno 1)",
+  12: "the kernel has no memory for it (errno 12)",
+  22: "the kernel is older than 6.0 (errno 22)",
+  38: "the kernel has no io_uring (errno 38)",
+};
+
+export interface UringPortOptions extends NativePortOptions {
+  /** Whether the kernel does its part only when asked, which it can since Linux 6.1. */
+  deferred?: boolean;
+}
+
+export class UringPort extends NativePort {
+  constructor({ deferred = true, ...options }: UringPortOptions) {
+    super("io_uring", deferred ? URING : URING | UNDEFERRED, options);
+  }
+}
+
+/** What this kernel lets io_uring do for a port, and why not more. */
+export type UringSupport = { deferred: boolean } | string;
+
+/** Tries it on a socket of its own: the best that runs, or the reason why nothing does, without a full stop. */
+export function uringSupport(native: Native): UringSupport {
+  let result = 0;
+  for (const deferred of [true, false]) {
+    const options = OFFLOAD | URING | (deferred ? 0 : UNDEFERRED);
+    result = native.ox_udp_open(LOOPBACK, LOOPBACK.length, 0, options);
+    if (result > 0) {
+      native.ox_udp_close(result);
+      return { deferred };
+    }
+  }
+  return REASONS[-result] ?? `it fails with errno ${-result}`;
+}
