@@ -9,7 +9,7 @@ import { loadNative } from "../ffi/native.ts";
 import { MmsgPort } from "../src/io/mmsg.ts";
 import type { Port } from "../src/io/port.ts";
 import { UdpPort } from "../src/io/udp.ts";
-import { UringPort, uringSupport } from "../src/io/uring.ts";
+import { uringObstacle, UringPort } from "../src/io/uring.ts";
 import { Arena } from "../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../src/vector/burst.ts";
 import { parseAddress } from "../src/wire/address.ts";
@@ -49,14 +49,14 @@ for (const offload of [false, true]) {
     open: () => new MmsgPort({ native, host: HOST, port: 0, offload, onRefused: refuse }),
   });
 }
-const support = uringSupport(native);
-if (typeof support === "string") console.log(`io_uring is left out: ${support}`);
+const obstacle = uringObstacle(native);
+if (obstacle) console.log(`io_uring is left out: ${obstacle}`);
 else {
   for (const offload of [false, true]) {
     kinds.push({
       name: offload ? "io_uring with GSO and GRO" : "io_uring",
       rows: BURST_CAPACITY,
-      open: () => new UringPort({ native, host: HOST, port: 0, offload, ...support, onRefused: refuse }),
+      open: () => new UringPort({ native, host: HOST, port: 0, offload, onRefused: refuse }),
     });
   }
 }

@@ -180,9 +180,16 @@ struct Ring {
 }
 
 impl Ring {
-    /// `completions` is how many may wait. Without `deferred` the kernel may work for us in any system call of ours;
-    /// with it, only when asked in `enter` (Linux 6.1). Both are powers of two. Errors are errno values.
+    /// Both sizes are powers of two. With `deferred` the kernel works for us only when asked in `enter`, if it can
+    /// (Linux 6.1); otherwise in any system call of ours. Errors are errno values.
     fn new(submissions: u32, completions: u32, deferred: bool) -> Result<Self, i32> {
+        match Self::with_flags(submissions, completions, deferred) {
+            Err(libc::EINVAL) if deferred => Self::with_flags(submissions, completions, false),
+            result => result,
+        }
+    }
+
+    fn with_flags(submissions: u32, completions: u32, deferred: bool) -> Result<Self, i32> {
         let task_work = IORING_SETUP_TASKRUN_FLAG
             | if deferred {
                 IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN

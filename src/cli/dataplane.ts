@@ -13,8 +13,8 @@ import { type Config, formatEndpoint, hostOne } from "../config.ts";
 import type { Exit, HostAccess } from "../exit/exit.ts";
 import { openTun, tunUnavailable } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
+import { chooseNative, openNative } from "../io/choose.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
-import { MmsgPort } from "../io/mmsg.ts";
 import type { Port } from "../io/port.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
@@ -115,27 +115,25 @@ function chooseKernels(config: Config): Kernels {
   return { primitives: nodeCrypto, makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged) };
 }
 
-/** The mmsg port where it runs and the config allows it; one line of the log says which and why. */
-function choosePort(config: Config, arena: Arena, metrics: Metrics): Port {
-  const native = config.io === "portable" ? "the config asks for it" : loadNative();
-  if (config.io === "mmsg" && typeof native === "string") {
-    throw new Error(`io = "mmsg" cannot be used: ${native}; or set io = "auto"`);
+/** A native port where one runs and the config allows it; one line of the log says which and why. */
+async function choosePort({ io, listen }: Config, arena: Arena, metrics: Metrics): Promise<Port> {
+  const native = io === "portable" ? "the config asks for it" : loadNative();
+  if (io !== "portable" && io !== "auto" && typeof native === "string") {
+    throw new Error(`io = "${io}" cannot be used: ${native}; or set io = "auto"`);
   }
+  const choice = io === "portable" || typeof native === "string" ? undefined : await chooseNative(native, io);
   const onDrop = (reason: "port_error" | "arena_full") => metrics.drop(DROP[reason]);
   try {
-    if (typeof native === "string") {
+    if (choice === undefined || typeof native === "string") {
       log("io")("info", `portable, one datagram at a time: ${native}`);
-      return new UdpPort({ ...config.listen, arena, onDrop });
+      return new UdpPort({ ...listen, arena, onDrop });
     }
-    const port = new MmsgPort({
-      native,
-      ...config.listen,
-      onRefused: (datagrams) => metrics.drop(DROP.port_error, datagrams),
-    });
-    log("io")("info", "mmsg, whole bursts at a time");
+    const onRefused = (datagrams: number) => metrics.drop(DROP.port_error, datagrams);
+    const port = openNative(choice, { native, ...listen, onRefused });
+    log("io")("info", `${choice.io}, whole bursts at a time: ${choice.reason}`);
     return port;
   } catch (error) {
-    const where = formatEndpoint(config.listen);
+    const where = formatEndpoint(listen);
     if (error instanceof Deno.errors.AddrInUse) {
       throw new Error(
         `UDP ${where} is taken: another relay or program listens there; stop it, or set listen to another port`,
@@ -151,7 +149,7 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
   const arena = new Arena(ARENA_SLOTS);
   const kernels = chooseKernels(config);
   warmUp(kernels);
-  const port = choosePort(config, arena, metrics);
+  const port = await choosePort(config, arena, metrics);
   let exit: Exit, exitReason: string;
   try {
     [exit, exitReason] = await chooseExit(config, tunnelIpv6, metrics);

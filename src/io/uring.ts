@@ -3,7 +3,7 @@
  * those of native_udp.ts; besides, only the thread that made it may use it.
  */
 import type { Native } from "../../ffi/native.ts";
-import { NativePort, type NativePortOptions, OFFLOAD, UNDEFERRED, URING } from "./native_udp.ts";
+import { NativePort, type NativePortOptions, UNDEFERRED, URING } from "./native_udp.ts";
 
 const LOOPBACK = new TextEncoder().encode("127.0.0.1");
 const REASONS: Record<number, string> = {
@@ -14,7 +14,7 @@ const REASONS: Record<number, string> = {
 };
 
 export interface UringPortOptions extends NativePortOptions {
-  /** Whether the kernel does its part only when asked, which it can since Linux 6.1. */
+  /** Whether the kernel does its part only when asked, where it can (Linux 6.1). */
   deferred?: boolean;
 }
 
@@ -24,19 +24,9 @@ export class UringPort extends NativePort {
   }
 }
 
-/** What this kernel lets io_uring do for a port, and why not more. */
-export type UringSupport = { deferred: boolean } | string;
-
-/** Tries it on a socket of its own: the best that runs, or the reason why nothing does, without a full stop. */
-export function uringSupport(native: Native): UringSupport {
-  let result = 0;
-  for (const deferred of [true, false]) {
-    const options = OFFLOAD | URING | (deferred ? 0 : UNDEFERRED);
-    result = native.ox_udp_open(LOOPBACK, LOOPBACK.length, 0, options);
-    if (result > 0) {
-      native.ox_udp_close(result);
-      return { deferred };
-    }
-  }
-  return REASONS[-result] ?? `it fails with errno ${-result}`;
+/** Why io_uring does not run here, as a sentence without a full stop; undefined where it does. */
+export function uringObstacle(native: Native): string | undefined {
+  const result = native.ox_udp_open(LOOPBACK, LOOPBACK.length, 0, URING);
+  if (result < 0) return REASONS[-result] ?? `it fails with errno ${-result}`;
+  native.ox_udp_close(result);
 }

@@ -8,7 +8,7 @@ import { loadNative } from "../../ffi/native.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import type { Port } from "../../src/io/port.ts";
 import { UdpPort } from "../../src/io/udp.ts";
-import { UringPort, uringSupport } from "../../src/io/uring.ts";
+import { uringObstacle, UringPort } from "../../src/io/uring.ts";
 import { Arena, MAX_PACKET_BYTES } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, DONE, HELD, TO_EXIT, TO_PARSE, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { formatAddress, parseAddress } from "../../src/wire/address.ts";
@@ -48,9 +48,9 @@ if (typeof native !== "string") {
       open: (host, port, _arena, onRefused) => new MmsgPort({ native, host, port, offload, onRefused }),
     });
   }
-  const support = uringSupport(native);
-  if (typeof support === "string") {
-    console.error(`SKIPPED tests/differential/ports_test.ts, io_uring: ${support}`);
+  const obstacle = uringObstacle(native);
+  if (obstacle) {
+    console.error(`SKIPPED tests/differential/ports_test.ts, io_uring: ${obstacle}`);
   } else {
     for (
       const [name, offload, deferred] of [
