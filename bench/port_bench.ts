@@ -9,6 +9,7 @@ import { loadNative } from "../ffi/native.ts";
 import { MmsgPort } from "../src/io/mmsg.ts";
 import type { Port } from "../src/io/port.ts";
 import { UdpPort } from "../src/io/udp.ts";
+import { uringObstacle, UringPort } from "../src/io/uring.ts";
 import { Arena } from "../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../src/vector/burst.ts";
 import { parseAddress } from "../src/wire/address.ts";
@@ -47,6 +48,17 @@ for (const offload of [false, true]) {
     rows: BURST_CAPACITY,
     open: () => new MmsgPort({ native, host: HOST, port: 0, offload, onRefused: refuse }),
   });
+}
+const obstacle = uringObstacle(native);
+if (obstacle) console.log(`io_uring is left out: ${obstacle}`);
+else {
+  for (const offload of [false, true]) {
+    kinds.push({
+      name: offload ? "io_uring with GSO and GRO" : "io_uring",
+      rows: BURST_CAPACITY,
+      open: () => new UringPort({ native, host: HOST, port: 0, offload, onRefused: refuse }),
+    });
+  }
 }
 
 /** Thousands of packets a second, sent and received. */

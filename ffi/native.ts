@@ -88,6 +88,7 @@ const LAYOUT = [
   BURST_LAYOUT.session,
   BURST_LAYOUT.peer,
   BURST_LAYOUT.address,
+  BURST_LAYOUT.local,
   BURST_LAYOUT.port,
   BURST_LAYOUT.next,
   BURST_LAYOUT.ecn,

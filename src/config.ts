@@ -33,8 +33,8 @@ export interface Config {
   readonly exit: "auto" | "tun" | "userspace";
   /** Who seals and opens packets: the native library, TypeScript, or the library where it runs. */
   readonly kernels: "auto" | "portable" | "native";
-  /** How outer datagrams move: recvmmsg and sendmmsg through the library, Deno's sockets, or the better that runs. */
-  readonly io: "auto" | "portable" | "mmsg";
+  /** How outer datagrams move: through the library by io_uring or recvmmsg, by Deno's sockets, or by the best that runs. */
+  readonly io: "auto" | "portable" | "io_uring" | "mmsg";
   /** Device name, 1 to 15 of [a-z0-9_-], the first a letter; none that Linux has a use for. */
   readonly tunName: string;
   /** Private IPv4 prefix of /8 to /29; host 1 is the relay. */
@@ -354,7 +354,7 @@ const ENTRIES = {
   rate_limit_per_ip: v.optional(wholeNumber(1, 1000)),
   exit: v.optional(oneOf("auto", "tun", "userspace")),
   kernels: v.optional(oneOf("auto", "portable", "native")),
-  io: v.optional(oneOf("auto", "portable", "mmsg")),
+  io: v.optional(oneOf("auto", "portable", "io_uring", "mmsg")),
   tun_name: v.optional(
     text(
       "a letter and up to 14 more of a-z, 0-9, _ and -, not all, default or lo",

@@ -37,13 +37,14 @@ pub struct Block {
     pub session: [u32; BURST_CAPACITY],
     pub peer: [u32; BURST_CAPACITY],
     pub address: [[u32; 4]; BURST_CAPACITY],
+    pub local: [[u32; 4]; BURST_CAPACITY],
     pub port: [u16; BURST_CAPACITY],
     pub next: [u8; BURST_CAPACITY],
     pub ecn: [u8; BURST_CAPACITY],
 }
 
 /// What ffi/native.ts compares at load, in its order.
-const LAYOUT: [usize; 23] = [
+const LAYOUT: [usize; 24] = [
     BURST_CAPACITY,
     offset_of!(Block, counter),
     offset_of!(Block, slot),
@@ -52,6 +53,7 @@ const LAYOUT: [usize; 23] = [
     offset_of!(Block, session),
     offset_of!(Block, peer),
     offset_of!(Block, address),
+    offset_of!(Block, local),
     offset_of!(Block, port),
     offset_of!(Block, next),
     offset_of!(Block, ecn),

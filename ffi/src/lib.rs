@@ -11,4 +11,6 @@ mod mmsg;
 mod steer;
 mod tcp;
 mod tun;
+mod udp;
+mod uring;
 mod x25519;

@@ -14,9 +14,9 @@ import { type Config, hostOne } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
 import { TunQueue } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
+import { openNative } from "../io/choose.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { Mailbox } from "../io/mailbox.ts";
-import { MmsgPort } from "../io/mmsg.ts";
 import type { Port } from "../io/port.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
@@ -112,26 +112,18 @@ function chooseKernels(config: Config): Kernels {
   return { primitives: nodeCrypto, makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged) };
 }
 
-/** The mmsg port where it runs and the config allows it; one line of the log says which and why. */
-function choosePort({ config, socket }: StartMessage, arena: Arena, metrics: Metrics): Port {
+/** The port that was chosen; one line of the log says which and why. */
+function openPort({ config, port, socket }: StartMessage, arena: Arena, metrics: Metrics): Port {
+  const { listen } = config;
   const native = nativeIo(config);
-  if (config.io === "mmsg" && typeof native === "string") {
-    throw new Error(`io = "mmsg" cannot be used: ${native}; or set io = "auto"`);
-  }
-  const onDrop = (reason: "port_error" | "arena_full") => metrics.drop(DROP[reason]);
   try {
-    if (typeof native === "string") {
-      log("io")("info", `portable, one datagram at a time: ${native}`);
-      return new UdpPort({ ...config.listen, arena, onDrop });
+    if (typeof port === "string" || typeof native === "string") {
+      log("io")("info", `portable, one datagram at a time: ${port}`);
+      return new UdpPort({ ...listen, arena, onDrop: (reason) => metrics.drop(DROP[reason]) });
     }
-    const port = new MmsgPort({
-      native,
-      ...config.listen,
-      socket,
-      onRefused: (datagrams) => metrics.drop(DROP.port_error, datagrams),
-    });
-    log("io")("info", "mmsg, whole bursts at a time");
-    return port;
+    log("io")("info", `${port.io}, whole bursts at a time: ${port.reason}`);
+    const onRefused = (datagrams: number) => metrics.drop(DROP.port_error, datagrams);
+    return openNative(port, { native, ...listen, socket, onRefused });
   } catch (error) {
     const taken = error instanceof Deno.errors.AddrInUse;
     throw new Error(cannotListen(config, taken ? undefined : (error as Error).message));
@@ -146,7 +138,7 @@ async function start(message: StartMessage): Promise<void> {
   const arena = new Arena(ARENA_SLOTS);
   const kernels = chooseKernels(config);
   warmUp(kernels);
-  const port = choosePort(message, arena, metrics);
+  const port = openPort(message, arena, metrics);
   let exit: Exit;
   try {
     exit = openExit(message, metrics);

@@ -8,6 +8,7 @@ import { loadNative, type Native } from "../../ffi/native.ts";
 import { type Config, formatEndpoint, hostOne } from "../config.ts";
 import type { HostAccess } from "../exit/exit.ts";
 import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
+import { type Choice, chooseNative } from "../io/choose.ts";
 import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
@@ -29,6 +30,8 @@ function opensHost({ destinations }: Config): HostAccess {
 }
 
 export class Doors {
+  /** How native ports move datagrams, measured once for all Workers; or why there is none. */
+  readonly port: Choice | string;
   /** One bound socket for each Worker; none where Workers bind for themselves, which only a single one can. */
   readonly sockets: readonly number[];
   /** Absent for the userspace exit, which each Worker has for itself. */
@@ -42,10 +45,22 @@ export class Doors {
 
   /** Opens what the configuration asks for. Throws a sentence, with nothing left open, when it cannot. */
   static async open(config: Config, tunnelIpv6: string | undefined): Promise<Doors> {
-    const sockets = bindSockets(config);
+    const native = nativeIo(config);
+    const { io, workers } = config;
+    if (typeof native === "string" && (workers > 1 || io !== "portable" && io !== "auto")) {
+      const [key, value] = workers > 1 ? ["workers", workers] : ["io", `"${io}"`];
+      throw new CommandError(`${key} = ${value} cannot be used: ${native}; remove the key`);
+    }
+    const sockets = typeof native === "string" ? [] : bindSockets(native, config);
     try {
+      const port = typeof native === "string" || io === "portable"
+        ? String(native)
+        : await chooseNative(native, io)
+          .catch((error) => {
+            throw new CommandError(error.message);
+          });
       const [device, exitReason] = await chooseExit(config, tunnelIpv6);
-      return new Doors(config.workers, sockets, device, exitReason);
+      return new Doors(workers, port, sockets, device, exitReason);
     } catch (error) {
       for (const fd of sockets) libc().close(fd);
       throw error;
@@ -54,11 +69,13 @@ export class Doors {
 
   private constructor(
     workers: number,
+    port: Choice | string,
     sockets: readonly number[],
     device: TunDevice | undefined,
     exitReason: string,
   ) {
     this.#workers = workers;
+    this.port = port;
     this.sockets = sockets;
     this.device = device;
     this.exitReason = exitReason;
@@ -92,13 +109,8 @@ export class Doors {
 }
 
 /** Binds the port once for each Worker, with the program that steers among them. */
-function bindSockets(config: Config): readonly number[] {
-  const native = nativeIo(config);
+function bindSockets(native: Native, config: Config): readonly number[] {
   const { listen, workers } = config;
-  if (typeof native === "string") {
-    if (workers === 1) return [];
-    throw new CommandError(`workers = ${workers} cannot be used: ${native}; set workers = 1`);
-  }
   const host = new TextEncoder().encode(listen.host);
   const sockets = new Int32Array(workers);
   const result = native.ox_udp_bind(host, host.length, listen.port, workers, sockets);

@@ -3,6 +3,7 @@
  * crosses once, in `start`.
  */
 import type { Config } from "../config.ts";
+import type { Choice } from "../io/choose.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
@@ -18,6 +19,8 @@ export type ToWorker =
     worker: number;
     /** Counters of all Workers, in their order. */
     counters: SharedArrayBuffer[];
+    /** How to move datagrams, or why only the portable way is left. */
+    port: Choice | string;
     /** A bound socket that stays the main thread's; absent where the Worker binds for itself. */
     socket?: number;
     /** A queue of the TUN device, the main thread's too, and what the device is for people; absent for userspace. */

@@ -8,7 +8,7 @@ import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wiregu
 import type { EgressContext } from "./context.ts";
 
 export function seal(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { count, bytes, view, offset, length, next, session, peer, counter, address, port } = burst;
+  const { count, bytes, view, offset, length, next, session, peer, counter, address, port, local } = burst;
   const { table, peers, associations, aead, mtu } = context;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL) continue;
@@ -22,7 +22,10 @@ export function seal(burst: Burst, context: EgressContext, nowUs: number): void 
     const padded = paddedLength(length[row], mtu);
     for (let i = at + length[row]; i < at + padded; i++) bytes[i] = 0;
     length[row] = padded;
-    for (let i = 0; i < 4; i++) address[4 * row + i] = peers.address[4 * id + i];
+    for (let i = 0; i < 4; i++) {
+      address[4 * row + i] = peers.address[4 * id + i];
+      local[4 * row + i] = peers.local[4 * id + i];
+    }
     port[row] = peers.port[id];
   }
   aead.seal(burst);

@@ -9,7 +9,7 @@ import { type Burst, DONE, OPENED } from "../vector/burst.ts";
 import type { IngressContext } from "./context.ts";
 
 export function open(burst: Burst, context: IngressContext, nowUs: number): void {
-  const { count, next, session, peer, counter, length, address, port } = burst;
+  const { count, next, session, peer, counter, length, address, port, local } = burst;
   const { table, peers, associations, aead, metrics } = context;
   aead.open(burst);
   for (let row = 0; row < count; row++) {
@@ -19,7 +19,7 @@ export function open(burst: Burst, context: IngressContext, nowUs: number): void
       continue;
     }
     const id = peer[row];
-    associations.roam(id, address, 4 * row, port[row]);
+    associations.roam(id, address, 4 * row, port[row], local);
     associations.received(id, session[row], length[row] > 0, nowUs);
     peers.bytesReceived[id] += length[row];
     if (length[row] === 0) {

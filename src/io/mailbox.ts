@@ -12,8 +12,8 @@ import { type Burst, BURST_CAPACITY, DONE, TO_WORKER } from "../vector/burst.ts"
 /** Records in a ring, a power of two: a burst's worth. Places count up and wrap as 32-bit integers. */
 const RECORDS = 256;
 const RECORD_BYTES = 2048;
-/** In 32-bit words: length, step, port, ECN, address. */
-const HEADER_WORDS = 8;
+/** In 32-bit words: length, step, port, ECN, address, local address. */
+const HEADER_WORDS = 12;
 const HEADER_BYTES = 4 * HEADER_WORDS;
 /** Places read and written, each on a cache line of its own in front of the records. */
 const READ_AT = 0, WRITTEN_AT = 16;
@@ -140,7 +140,10 @@ export class Mailbox {
     words[word + 1] = burst.peer[row];
     words[word + 2] = burst.port[row];
     words[word + 3] = burst.ecn[row];
-    for (let i = 0; i < 4; i++) words[word + 4 + i] = burst.address[4 * row + i];
+    for (let i = 0; i < 4; i++) {
+      words[word + 4 + i] = burst.address[4 * row + i];
+      words[word + 8 + i] = burst.local[4 * row + i];
+    }
     const from = burst.offset[row];
     bytes.set(burst.bytes.subarray(from, from + length), at + HEADER_BYTES);
     Atomics.store(places, WRITTEN_AT, (written + 1) | 0);
@@ -158,7 +161,10 @@ export class Mailbox {
       if (row < 0) break;
       burst.port[row] = words[word + 2];
       burst.ecn[row] = words[word + 3];
-      for (let i = 0; i < 4; i++) burst.address[4 * row + i] = words[word + 4 + i];
+      for (let i = 0; i < 4; i++) {
+        burst.address[4 * row + i] = words[word + 4 + i];
+        burst.local[4 * row + i] = words[word + 8 + i];
+      }
       burst.bytes.set(bytes.subarray(at + HEADER_BYTES, at + HEADER_BYTES + length), burst.offset[row]);
       read = (read + 1) | 0;
     }

@@ -121,7 +121,7 @@ export class Associations {
   /** Answers the initiation in `row` over itself, or says in `next` why not. */
   onInitiation(burst: Burst, row: number, nowUs: number): void {
     const { primitives, peers, table, admission, drop, count, staticPrivate, staticPublic } = this.#o;
-    const { offset, next, address, port } = burst;
+    const { offset, next, address, port, local } = burst;
     const message = burst.bytes.subarray(offset[row], offset[row] + INITIATION_BYTES);
     const sender = readSender(burst.view, offset[row]);
     if (next[row] !== TO_INITIATION_ADMITTED) {
@@ -175,7 +175,7 @@ export class Associations {
     }
     peer.lastTimestamp = timestamp;
     peer.lastInitiationTakenUs = nowUs;
-    this.roam(peer.id, address, 4 * row, port[row]);
+    this.roam(peer.id, address, 4 * row, port[row], local);
     peers.silenceAtUs[peer.id] = Infinity; // an initiation is an authentic packet too
     table.erase(peers.next[peer.id]);
     peers.next[peer.id] = session;
@@ -196,7 +196,7 @@ export class Associations {
   /** Completes the handshake that the response in `row` answers. */
   onResponse(burst: Burst, row: number, nowUs: number): number {
     const { primitives, peers, table, admission, drop, staticPrivate } = this.#o;
-    const { offset, next, address, port } = burst;
+    const { offset, next, address, port, local } = burst;
     const message = burst.bytes.subarray(offset[row], offset[row] + RESPONSE_BYTES);
     if (!this.#checker.hasMac1(message, RESPONSE_MAC1_AT)) {
       next[row] = drop.bad_mac1;
@@ -222,7 +222,7 @@ export class Associations {
     const { id } = peer;
     peer.pending = undefined;
     peer.handshakeRttUs = nowUs - pending.sentUs;
-    this.roam(id, address, 4 * row, port[row]);
+    this.roam(id, address, 4 * row, port[row], local);
     // A waiting `next` was made later than `current` and is the better key to fall back on.
     if (peers.next[id] !== NONE) {
       table.erase(peers.previous[id]);
@@ -449,6 +449,7 @@ export class Associations {
   setEndpoint(id: number, words: Uint32Array, port: number): void {
     this.#o.peers.address.set(words, 4 * id);
     this.#o.peers.port[id] = port;
+    this.#o.peers.local.fill(0, 4 * id, 4 * id + 4);
   }
 
   /** Starts the persistent keepalive of a peer that has one. */
@@ -457,10 +458,14 @@ export class Associations {
     this.#traversed(peer.id, nowUs);
   }
 
-  /** Moves the peer's endpoint to where an authentic packet came from. Hot: no allocation. */
-  roam(id: number, words: Uint32Array, at: number, port: number): void {
-    const { address, port: ports } = this.#o.peers;
+  /**
+   * Moves the peer's endpoint to where an authentic packet came from, `words` and `port`; what goes there leaves from
+   * where that came to, `local`. Both addresses begin at `at`. Hot: no allocation.
+   */
+  roam(id: number, words: Uint32Array, at: number, port: number, local: Uint32Array): void {
+    const { address, port: ports, local: locals } = this.#o.peers;
     const to = 4 * id;
+    for (let i = 0; i < 4; i++) locals[to + i] = local[at + i];
     if (
       ports[id] === port && address[to + 3] === words[at + 3] && address[to + 2] === words[at + 2] &&
       address[to + 1] === words[at + 1] && address[to] === words[at]
@@ -536,6 +541,7 @@ export class Associations {
       peer.jar.sign(message, INITIATION_MAC1_AT, nowUs);
       burst.address.set(peers.address.subarray(4 * id, 4 * id + 4), 4 * row);
       burst.port[row] = peers.port[id];
+      burst.local.set(peers.local.subarray(4 * id, 4 * id + 4), 4 * row);
       peer.pending = { state, row: session, sentUs: nowUs };
     }
     this.#traversed(id, nowUs);

@@ -84,6 +84,8 @@ export class PeerTable {
   readonly address: Uint32Array;
   /** Outer port; 0 while the peer's endpoint is unknown. */
   readonly port: Uint16Array;
+  /** This host's address that the packet came to, four words a peer; zeros while unknown. */
+  readonly local: Uint32Array;
   /** Session rows of the three epochs, or NONE. */
   readonly current: Uint32Array;
   readonly previous: Uint32Array;
@@ -115,6 +117,7 @@ export class PeerTable {
     this.capacity = capacity;
     this.address = new Uint32Array(4 * capacity);
     this.port = new Uint16Array(capacity);
+    this.local = new Uint32Array(4 * capacity);
     this.current = new Uint32Array(capacity).fill(NONE);
     this.previous = new Uint32Array(capacity).fill(NONE);
     this.next = new Uint32Array(capacity).fill(NONE);

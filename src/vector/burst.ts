@@ -55,10 +55,11 @@ export const BURST_LAYOUT = {
   session: 20 * BURST_CAPACITY,
   peer: 24 * BURST_CAPACITY,
   address: 28 * BURST_CAPACITY,
-  port: 44 * BURST_CAPACITY,
-  next: 46 * BURST_CAPACITY,
-  ecn: 47 * BURST_CAPACITY,
-  bytes: 48 * BURST_CAPACITY,
+  local: 44 * BURST_CAPACITY,
+  port: 60 * BURST_CAPACITY,
+  next: 62 * BURST_CAPACITY,
+  ecn: 63 * BURST_CAPACITY,
+  bytes: 64 * BURST_CAPACITY,
 } as const;
 
 export class Burst {
@@ -79,6 +80,11 @@ export class Burst {
   readonly next = new Uint8Array(this.block, BURST_LAYOUT.next, BURST_CAPACITY);
   /** Outer address: four host-order words a row, IPv4 as ::ffff:a.b.c.d. Source on receive, destination on send. */
   readonly address = new Uint32Array(this.block, BURST_LAYOUT.address, 4 * BURST_CAPACITY);
+  /**
+   * This host's own outer address, in the same form: the one that a datagram came to and that its answer leaves from.
+   * Zeros where the port cannot tell, or to let the system choose.
+   */
+  readonly local = new Uint32Array(this.block, BURST_LAYOUT.local, 4 * BURST_CAPACITY);
   /** Outer UDP port. */
   readonly port = new Uint16Array(this.block, BURST_LAYOUT.port, BURST_CAPACITY);
   /** ECN bits of the outer IP header, 0 to 3; 0 where the port cannot tell. */
@@ -109,6 +115,12 @@ export class Burst {
     this.session[row] = NONE;
     this.peer[row] = NONE;
     this.ecn[row] = 0;
+    const { local } = this;
+    local[4 * row] =
+      local[4 * row + 1] =
+      local[4 * row + 2] =
+      local[4 * row + 3] =
+        0;
     return row;
   }
 

@@ -5,6 +5,7 @@
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { cString, libc } from "../../ffi/mod.ts";
 import { arenaHandle, loadNative } from "../../ffi/native.ts";
 import {
   Arena,
@@ -126,7 +127,7 @@ Deno.test("burst: the columns lie where the layout says, and tile the block", ()
     const column = burst[name];
     assert(column.buffer === burst.block, `${name} is elsewhere`);
     assertEquals([name, column.byteOffset, places[name]], [name, end, end]);
-    assertEquals(column.length, name === "address" ? 4 * BURST_CAPACITY : BURST_CAPACITY);
+    assertEquals(column.length, (name === "address" || name === "local" ? 4 : 1) * BURST_CAPACITY);
     end += column.byteLength;
   }
   assertEquals([end, burst.block.byteLength], [bytes, bytes]);
@@ -142,7 +143,7 @@ Deno.test({
   ignore: typeof native === "string",
   fn() {
     if (typeof native === "string") return;
-    const advised = () => Deno.readTextFileSync("/proc/self/smaps").match(/^VmFlags:.* hg/gm)?.length ?? 0;
+    const advised = () => readByLibc("/proc/self/smaps").match(/^VmFlags:.* hg/gm)?.length ?? 0;
     const before = advised();
     const arena = new Arena(8192);
     assertEquals(advised(), before);
@@ -150,3 +151,18 @@ Deno.test({
     assertEquals(advised(), before + 1);
   },
 });
+
+/** A file that Deno itself opens for nobody without all permissions. */
+function readByLibc(path: string): string {
+  const fd = libc().open(cString(path), 0);
+  assert(fd >= 0);
+  const chunk = new Uint8Array(65536);
+  const decoder = new TextDecoder();
+  let text = "";
+  for (let length = 1; length > 0;) {
+    length = Number(libc().read(fd, chunk, BigInt(chunk.length)));
+    text += decoder.decode(chunk.subarray(0, Math.max(0, length)), { stream: true });
+  }
+  libc().close(fd);
+  return text;
+}

@@ -27,6 +27,7 @@ function add(burst: Burst, to: number, step: number, number: number, length: num
   const at = burst.offset[row];
   burst.bytes.fill(number & 255, at, at + length);
   burst.address.set([number, 1, 2, 3], 4 * row);
+  burst.local.set([4, 5, 6, number], 4 * row);
   burst.port[row] = number & 0xffff;
   burst.ecn[row] = number & 3;
   burst.handOver(row, to, step);
@@ -38,6 +39,7 @@ function numbers(burst: Burst): number[] {
     const number = burst.address[4 * row];
     const at = burst.offset[row];
     assertEquals([...burst.address.subarray(4 * row + 1, 4 * row + 4)], [1, 2, 3]);
+    assertEquals([...burst.local.subarray(4 * row, 4 * row + 4)], [4, 5, 6, number]);
     assertEquals([burst.port[row], burst.ecn[row]], [number & 0xffff, number & 3]);
     assert(burst.bytes.subarray(at, at + burst.length[row]).every((byte) => byte === (number & 255)));
     return number;
