@@ -117,14 +117,15 @@ export class DataPlane {
     this.#waiting.clear();
   }
 
-  setPeers(peers: Extract<ToWorker, { type: "peers" }>["peers"]): Promise<PeersReport> {
+  /** Undefined from a Worker that is dead: its successor starts with these peers. */
+  async setPeers(peers: StartMessage["peers"]): Promise<PeersReport | undefined> {
     this.#message = { ...this.#message!, peers };
-    return this.#ask((id) => ({ type: "peers", id, peers })) as Promise<PeersReport>;
+    return await this.#askTheLiving((id) => ({ type: "peers", id, peers })) as PeersReport | undefined;
   }
 
   async tune(config: Config): Promise<void> {
     this.#message = { ...this.#message!, config };
-    await this.#ask((id) => ({ type: "tune", id, config }));
+    await this.#askTheLiving((id) => ({ type: "tune", id, config }));
   }
 
   snapshot(): Promise<Snapshot> {
@@ -145,6 +146,16 @@ export class DataPlane {
       this.#worker.postMessage({ type: "stop" } satisfies ToWorker);
     });
     this.#worker.terminate();
+  }
+
+  async #askTheLiving(make: (id: number) => ToWorker): Promise<Reply | undefined> {
+    if (this.#fatal !== undefined) return undefined;
+    try {
+      return await this.#ask(make);
+    } catch (error) {
+      if (this.#fatal !== undefined) return undefined;
+      throw error;
+    }
   }
 
   #ask(make: (id: number) => ToWorker): Promise<Reply> {

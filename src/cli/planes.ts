@@ -76,11 +76,11 @@ export class DataPlanes {
     return reasons;
   }
 
-  /** Makes the peers equal to `peers` in all of them. */
+  /** Makes the peers equal to `peers` in all of them. Says what changed in one, as it does in each. */
   async setPeers(peers: PeerRecord[]): Promise<PeersReport> {
     this.#doors.steer(peers);
-    const [first] = await Promise.all(this.#planes.map((plane) => plane.setPeers(peers)));
-    return first;
+    const reports = await Promise.all(this.#planes.map((plane) => plane.setPeers(peers)));
+    return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   }
 
   async tune(config: Config): Promise<void> {
