@@ -37,8 +37,12 @@ export interface TunnelOptions {
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
-  /** 0 to 15: the top bits of receiver indices. */
+  /** 0 to 15, below `workers`: the top bits of receiver indices. */
   worker: number;
+  /** Workers that share the port, each with such a core; peers are divided among them. 1 to 16. */
+  workers: number;
+  /** Connections that the other Workers have now. */
+  connectionsElsewhere: () => number;
   /** Wall clock minus monotonic clock, microseconds. */
   unixOffsetUs: number;
 }
@@ -85,7 +89,7 @@ export class Tunnel {
     // Three epochs and a pending handshake for each connection, and room for refusals in flight.
     const rows = Math.min(1 << 18, 4 * options.maxConnections + 256);
     const aead = options.makeAead(rows);
-    this.peers = new PeerTable(peerCapacity);
+    this.peers = new PeerTable(peerCapacity, options.workers);
     this.table = new SessionTable(rows, options.worker, aead, randomWord);
     this.admission = new Admission(limits.initiationsPerSecond, options.rateLimitPerIp, randomWord());
     this.associations = new Associations({
@@ -98,6 +102,7 @@ export class Tunnel {
       table: this.table,
       admission: this.admission,
       maxConnections: options.maxConnections,
+      connectionsElsewhere: options.connectionsElsewhere,
       drop: DROP,
       stagedMax: options.arena.slotCount >> 2,
       lose: (code, packets) => metrics.drop(code, packets),
@@ -121,14 +126,14 @@ export class Tunnel {
     this.#release = (slot) => options.arena.release(slot);
   }
 
-  /** Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, or ended. */
+  /** Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, TO_WORKER, or ended. */
   ingest(burst: Burst, nowUs: number): void {
     ingress(burst, this.ingressContext, nowUs);
     egress(burst, this.#egress, nowUs);
     this.#count(burst);
   }
 
-  /** Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT or ended. */
+  /** Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended. */
   ingestInner(burst: Burst, nowUs: number): void {
     egress(burst, this.#egress, nowUs);
     this.#count(burst);
@@ -269,6 +274,7 @@ export class Tunnel {
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
     metrics.add("bursts", 1);
+    metrics.set("connections", this.associations.connections);
   }
 }
 

@@ -6,7 +6,7 @@ use crate::layout::{BURST_CAPACITY, Block, TO_PARSE, TO_TRANSMIT, Table, with_bu
 use std::cell::RefCell;
 use std::mem::zeroed;
 use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// Messages of one recvmmsg. With UDP_GRO each may hold up to 64 datagrams.
 const MESSAGES: usize = 32;
@@ -498,9 +498,24 @@ pub unsafe extern "C" fn ox_udp_open(host: *const u8, length: u32, port: u32, of
         Ok(socket) => socket,
         Err(error) => return -error.raw_os_error().unwrap_or(libc::EADDRNOTAVAIL),
     };
-    let is_ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
-    let socket = OwnedFd::from(socket);
+    take(socket.into(), offload)
+}
+
+/// The same over a socket that is bound already and stays the caller's: the port has a descriptor of its own.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_udp_adopt(fd: i32, offload: u32) -> i32 {
+    // SAFETY: fcntl takes no memory.
+    let own = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    if own < 0 {
+        return -errno();
+    }
+    // SAFETY: the descriptor was just made and is nobody else's.
+    take(unsafe { OwnedFd::from_raw_fd(own) }, offload)
+}
+
+fn take(socket: OwnedFd, offload: u32) -> i32 {
     let fd = socket.as_raw_fd();
+    let is_ipv6 = get_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN) == libc::AF_INET6;
     grow_buffers(fd);
     set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
     if is_ipv6 {

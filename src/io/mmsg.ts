@@ -15,6 +15,8 @@ export interface MmsgPortOptions {
   /** Host name or address without brackets. */
   host: string;
   port: number;
+  /** A socket that is bound there already and stays the caller's; without it the port binds one of its own. */
+  socket?: number;
   /** Whether to use UDP_GRO and UDP_SEGMENT where the kernel has them. */
   offload?: boolean;
   /** Counts datagrams that were refused: too long for a slot, or not taken by the kernel. */
@@ -32,9 +34,11 @@ export class MmsgPort implements Port {
   #closed = false;
 
   /** Binds at once. Throws Deno.errors.AddrInUse when the port is taken, and an Error with the errno otherwise. */
-  constructor({ native, host, port, offload = true, onRefused }: MmsgPortOptions) {
+  constructor({ native, host, port, socket, offload = true, onRefused }: MmsgPortOptions) {
     const name = new TextEncoder().encode(host);
-    const handle = native.ox_udp_open(name, name.length, port, offload ? 1 : 0);
+    const handle = socket === undefined
+      ? native.ox_udp_open(name, name.length, port, offload ? 1 : 0)
+      : native.ox_udp_adopt(socket, offload ? 1 : 0);
     if (handle === -EADDRINUSE) throw new Deno.errors.AddrInUse(`UDP ${host}:${port}`);
     this.#handle = checked(handle, "ox_udp_open");
     this.#native = native;

@@ -5,7 +5,14 @@
  * written over the message that asked, everything else waits for `pollTransmit`.
  */
 import type { Primitives } from "../codec/kernels.ts";
-import { type Burst, HELD, TO_SEAL, TO_TRANSMIT } from "../vector/burst.ts";
+import {
+  type Burst,
+  HELD,
+  TO_INITIATION_ADMITTED,
+  TO_PARSE_ADMITTED,
+  TO_SEAL,
+  TO_TRANSMIT,
+} from "../vector/burst.ts";
 import { NONE } from "../vector/arena.ts";
 import {
   COOKIE_REPLY_BYTES,
@@ -54,6 +61,7 @@ export type CountName =
   | "handshake_responses"
   | "handshakes_completed"
   | "cookie_replies_sent"
+  | "handshakes_handed_over"
   | "roamed";
 
 export interface AssociationOptions {
@@ -66,6 +74,8 @@ export interface AssociationOptions {
   table: SessionTable;
   admission: Admission;
   maxConnections: number;
+  /** Connections that other Workers have, which count towards `maxConnections` too. */
+  connectionsElsewhere: () => number;
   drop: HandshakeOutcome;
   /** Most packets that may wait for handshakes, over all peers. */
   stagedMax: number;
@@ -114,14 +124,16 @@ export class Associations {
     const { offset, next, address, port } = burst;
     const message = burst.bytes.subarray(offset[row], offset[row] + INITIATION_BYTES);
     const sender = readSender(burst.view, offset[row]);
-    if (!this.#checker.hasMac1(message, INITIATION_MAC1_AT)) {
-      next[row] = drop.bad_mac1;
-      return;
+    if (next[row] !== TO_INITIATION_ADMITTED) {
+      if (!this.#checker.hasMac1(message, INITIATION_MAC1_AT)) {
+        next[row] = drop.bad_mac1;
+        return;
+      }
+      count("handshake_initiations");
+      if (
+        admission.isUnderLoad(nowUs) && !this.#proven(burst, row, message, INITIATION_MAC1_AT, sender, nowUs)
+      ) return;
     }
-    count("handshake_initiations");
-    if (
-      admission.isUnderLoad(nowUs) && !this.#proven(burst, row, message, INITIATION_MAC1_AT, sender, nowUs)
-    ) return;
 
     const opened = openInitiation(primitives, message, staticPrivate, staticPublic);
     if (!opened) {
@@ -134,11 +146,17 @@ export class Associations {
       next[row] = drop.unknown_peer;
       return;
     }
+    if (peers.owner[peer.id] !== table.worker) {
+      wipeHandshake(opened.state);
+      burst.handOver(row, peers.owner[peer.id], TO_PARSE_ADMITTED);
+      count("handshakes_handed_over");
+      return;
+    }
     const timestamp = openTimestamp(primitives, message, opened, peer.staticSecret);
     const refusal = !timestamp ? drop.handshake_failed : !isLater(timestamp, peer.lastTimestamp) ||
         nowUs - peer.lastInitiationTakenUs < this.#o.limits.initiationIntervalUs
       ? drop.handshake_replay
-      : !peer.connected && this.connections >= this.maxConnections
+      : this.#isFullFor(peer)
       ? drop.max_connections
       : 0;
     if (refusal === drop.max_connections) this.#note("refused", peer.id);
@@ -287,7 +305,7 @@ export class Associations {
     const peer = this.#o.peers.get(id)!;
     const { drop, limits, peers, stagedMax } = this.#o;
     const { slot, offset, length, next } = burst;
-    if (!peer.connected && this.connections >= this.maxConnections) {
+    if (this.#isFullFor(peer)) {
       next[row] = drop.max_connections;
       peers.drops[id]++;
       return;
@@ -302,6 +320,10 @@ export class Associations {
       peers.drops[id]++;
     }
     this.want(id, WANTS_INITIATION);
+  }
+
+  #isFullFor(peer: Peer): boolean {
+    return !peer.connected && this.connections + this.#o.connectionsElsewhere() >= this.maxConnections;
   }
 
   /** Starts a handshake with the peer now, as persistent keepalives and a new client do. */

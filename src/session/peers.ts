@@ -73,6 +73,11 @@ export interface PeerIdentity {
   lastTimestamp?: Uint8Array;
 }
 
+/** The one of `workers` Workers that keeps a peer's sessions: all of them agree on it without a word. */
+export function ownerOf(publicKey: Uint8Array, workers: number): number {
+  return (publicKey[0] | (publicKey[1] << 8)) % workers;
+}
+
 export class PeerTable {
   readonly capacity: number;
   /** Outer address of the last authentic packet, four words a peer. */
@@ -89,6 +94,8 @@ export class PeerTable {
   readonly persistentAtUs: Float64Array;
   /** The random part of this session's timers. */
   readonly jitterUs: Float64Array;
+  /** The Worker that keeps the peer's sessions. */
+  readonly owner: Uint8Array;
   /** Changes when an id passes from one peer to another. */
   readonly generation: Uint32Array;
   readonly bytesReceived: Float64Array;
@@ -100,8 +107,11 @@ export class PeerTable {
   readonly #byKey = new Map<string, Peer>();
   readonly #free: number[] = [];
 
-  /** @param capacity most peers at once. */
-  constructor(capacity: number) {
+  /**
+   * @param capacity most peers at once.
+   * @param workers Workers among which peers are divided.
+   */
+  constructor(capacity: number, readonly workers = 1) {
     this.capacity = capacity;
     this.address = new Uint32Array(4 * capacity);
     this.port = new Uint16Array(capacity);
@@ -112,6 +122,7 @@ export class PeerTable {
     this.silenceAtUs = new Float64Array(capacity).fill(Infinity);
     this.persistentAtUs = new Float64Array(capacity).fill(Infinity);
     this.jitterUs = new Float64Array(capacity);
+    this.owner = new Uint8Array(capacity);
     this.generation = new Uint32Array(capacity);
     this.bytesReceived = new Float64Array(capacity);
     this.bytesSent = new Float64Array(capacity);
@@ -181,6 +192,7 @@ export class PeerTable {
       staged: [],
     };
     this.#peers[id] = peer;
+    this.owner[id] = ownerOf(peer.publicKey, this.workers);
     this.#byKey.set(peer.publicKeyText, peer);
     return peer;
   }

@@ -30,13 +30,14 @@ export class SessionTable {
   /** 1 while the row has transport keys. */
   readonly keyed: Uint8Array;
   readonly replay: ReplayWindows;
+  /** The top four bits of every receiver index here. */
+  readonly worker: number;
   /** Rows in use. */
   count = 0;
 
   readonly #aead: Aead;
   readonly #free: Uint32Array;
   readonly #random: () => number;
-  readonly #worker: number;
 
   /**
    * @param capacity rows, 1 to 2^18.
@@ -56,7 +57,7 @@ export class SessionTable {
     this.replay = new ReplayWindows(capacity);
     this.#aead = aead;
     this.#random = random;
-    this.#worker = worker & 15;
+    this.worker = worker & 15;
     this.#free = new Uint32Array(capacity);
     for (let i = 0; i < capacity; i++) this.#free[i] = capacity - 1 - i;
   }
@@ -66,7 +67,7 @@ export class SessionTable {
     if (this.count === this.capacity) return NONE;
     const row = this.#free[this.capacity - 1 - this.count++];
     const middle = this.#random() & MIDDLE_MASK;
-    const index = ((this.#worker << WORKER_SHIFT) | (middle << ROW_BITS) | row) >>> 0;
+    const index = ((this.worker << WORKER_SHIFT) | (middle << ROW_BITS) | row) >>> 0;
     // The all-ones index is the sentinel of a free row.
     this.receiverIndex[row] = index === NONE ? (index ^ (1 << ROW_BITS)) >>> 0 : index;
     this.peer[row] = peer;
@@ -100,6 +101,11 @@ export class SessionTable {
     this.receiverIndex[row] = NONE;
     this.peer[row] = NONE;
     this.#free[this.capacity - this.count--] = row;
+  }
+
+  /** The Worker that a receiver index was made by. */
+  workerOf(receiverIndex: number): number {
+    return receiverIndex >>> WORKER_SHIFT;
   }
 
   /** The row that a receiver index names, or NONE. */
