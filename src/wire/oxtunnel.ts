@@ -197,7 +197,7 @@ export function sampleAt(at: number, length: number): number {
   return at + length - OX_TAG_BYTES;
 }
 
-/** Covers flags and counter of a sealed datagram with the five mask bytes at mask[maskAt] (PROTOCOL R39). */
+/** Covers flags and counter of a sealed datagram with the five mask bytes at mask[maskAt] (PROTOCOL §12). */
 export function protectHeader(view: DataView, at: number, mask: Uint8Array, maskAt: number): void {
   const flags = view.getUint8(at);
   maskCounter(view, at, (flags & COUNTER_LENGTH_MASK) + 1, mask, maskAt);

@@ -195,7 +195,7 @@ Deno.test("oxtunnel: the document's examples are what the emitters write (PROTOC
   }
 });
 
-Deno.test("oxtunnel: the document's sealed datagrams are reproduced (PROTOCOL §21, R39)", () => {
+Deno.test("oxtunnel: the document's sealed datagrams are reproduced (PROTOCOL §12, §21)", () => {
   const rows = table("Whole data datagrams");
   assertEquals(rows.length, 2);
   for (const [aead, bytes] of rows) {
@@ -383,6 +383,8 @@ Deno.test("oxtunnel: counters come back from what is sent, lost and late ones to
   assertEquals(ox.recoverCounter(0, 2, ox.COUNTER_LIMIT - 1), -1);
   assertEquals(ox.recoverCounter(0, 1, -1), 0);
   assertEquals(ox.recoverCounter(255, 1, -1), 255);
+  // Half a window away on either side, the higher counter is meant.
+  assertEquals([ox.recoverCounter(0, 1, 127), ox.recoverCounter(128, 1, 255)], [256, 384]);
 });
 
 /** Every frame that the reader hands out of a plaintext, and how it ends. */
@@ -481,6 +483,44 @@ Deno.test("control: each example fits its kind at its own length and at no other
     if (!open.has(name.split(/[ :,]/)[0])) assert(!control.controlFits(view, 2, length + 1), name);
     assert(!control.controlFits(view, 2, 0));
   }
+});
+
+Deno.test("control: bodies that their kinds do not have are refused (PROTOCOL R52)", () => {
+  const fits = (head: number[], length: number) => {
+    const bytes = new Uint8Array(2048).fill(0xff);
+    bytes.set(head);
+    return control.controlFits(new DataView(bytes.buffer), 0, length);
+  };
+  const reportHead = (
+    sections: number,
+    bitmapBytes: number,
+  ) => [3, sections, ...new Array(12).fill(0), bitmapBytes];
+  const marked = new Array(32).fill(0xff);
+  const cases: [name: string, head: number[], length: number, fits: boolean][] = [
+    ["a bitmap of 32 bytes", reportHead(0, 32), 47, true],
+    ["a bitmap of 33 bytes", reportHead(0, 33), 48, false],
+    ["a later section", reportHead(8, 0), 30, true],
+    ["64 arrivals", [...reportHead(4, 32), ...marked, 64], 47 + 1 + 128, true],
+    ["65 arrivals", [...reportHead(4, 32), ...marked, 65], 47 + 1 + 130, false],
+    ["no arrivals", [...reportHead(4, 32), ...marked, 0], 48, false],
+    ["arrivals without their number", [...reportHead(4, 32), ...marked], 47, false],
+    ["one connection id", [0x21], 11, true],
+    ["no connection id", [0x21], 7, false],
+    ["five connection ids", [0x21], 27, false],
+    ["a ticket of a byte", [0x23], 40, true],
+    ["a ticket of none", [0x23], 39, false],
+    ["a ticket of 193", [0x23], 39 + 193, false],
+    ["parameters of 512", [0x22], 515, true],
+    ["parameters of 513", [0x22], 516, false],
+    ["a key exchange of role 2", [8, 2, 1, 0, 0, 0, 32, 0, 0, 0], 42, false],
+    ["an answer as long as a request", [8, 1, 1, 0, 0, 0, 0xc0, 4, 0, 0], 522, false],
+    ["a part behind the end", [8, 0, 1, 0, 0, 0, 32, 0, 0, 2], 42, false],
+    ["an unknown kind", [0x1f], 1, true],
+    ["an unknown reliable kind", [0x3f], 3, true],
+    ["an unknown reliable kind without its number", [0x3f], 2, false],
+    ["an unknown kind beyond the reliable ones", [0x40], 1, true],
+  ];
+  for (const [name, head, length, expected] of cases) assertEquals(fits(head, length), expected, name);
 });
 
 Deno.test("control: a report comes back as it was said", () => {
