@@ -179,11 +179,11 @@ export function readTruncatedCounter(view: DataView, at: number): number {
  * would be COUNTER_LIMIT or more (RFC 9000 appendix A.3; PROTOCOL R41). Right only if the datagram opens.
  */
 export function recoverCounter(truncated: number, bytes: number, highest: number): number {
-  const window = 2 ** (8 * bytes);
   const expected = highest + 1;
-  let candidate = expected - (expected % window) + truncated;
-  if (candidate + window / 2 <= expected) candidate += window;
-  else if (candidate > expected + window / 2 && candidate >= window) candidate -= window;
+  // The distance from it, as a signed number of so many bytes: 32-bit arithmetic, where % of doubles takes 20 ns.
+  const shift = 32 - 8 * bytes;
+  const candidate = expected - ((((expected >>> 0) - truncated) << shift) >> shift);
+  if (candidate < 0) return candidate + 2 ** (8 * bytes);
   return candidate < COUNTER_LIMIT ? candidate : -1;
 }
 

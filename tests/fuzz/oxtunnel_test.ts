@@ -62,7 +62,7 @@ function place(hostile: Uint8Array) {
 function hostile(genuine: Uint8Array[], firstBytes: number[]): fc.Arbitrary<Uint8Array> {
   const mutated = fc.tuple(
     fc.constantFrom(...genuine),
-    fc.array(fc.nat(8 * 600), { maxLength: 8 }),
+    fc.array(fc.nat(8 * 600), { maxLength: 8, size: "max" }),
     fc.oneof(fc.constant(0), fc.integer({ min: -300, max: 900 })),
   ).map(([bytes, flips, resize]) => {
     const copy = new Uint8Array(Math.max(0, bytes.length + resize));
@@ -70,7 +70,7 @@ function hostile(genuine: Uint8Array[], firstBytes: number[]): fc.Arbitrary<Uint
     for (const flip of flips) if (flip >> 3 < copy.length) copy[flip >> 3] ^= 1 << (flip & 7);
     return copy;
   });
-  const noise = fc.tuple(fc.uint8Array({ maxLength: 2000 }), fc.constantFrom(...firstBytes)).map(
+  const noise = fc.tuple(fc.uint8Array({ maxLength: 2000, size: "max" }), fc.constantFrom(...firstBytes)).map(
     ([bytes, first]) => {
       if (bytes.length > 0) bytes[0] = first;
       return bytes;
