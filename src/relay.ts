@@ -2,6 +2,7 @@
  * The core in the relay's role: many peers, each with its own addresses inside, and a policy for where their
  * packets may go. Sans-IO, as tunnel.ts. Invariant: a peer whose record did not change keeps its sessions. Starts
  * no conversation with a client that it has not heard from.
+ * Keeps PROTOCOL R5.
  */
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
 import type { PeerRecord } from "./session/peer_record.ts";

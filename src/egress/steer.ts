@@ -4,6 +4,7 @@
  * a row leaves with peer and session, staged for a handshake, for the Worker that owns the peer, or dropped. An
  * exit keeps its packets within the MTU (TUN by its device, userspace by fragmenting), so what is too big comes from
  * another peer, who is told the size that fits.
+ * Keeps PROTOCOL R19.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";

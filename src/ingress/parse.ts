@@ -3,6 +3,7 @@
  * First node of ingress: names each datagram's message type and, for transport data, finds its session and
  * counter. Invariant: no row leaves with a length that its type does not allow, nor stays when its receiver index
  * names another Worker. Authenticates nothing.
+ * Keeps PROTOCOL R1 and R2.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";

@@ -3,6 +3,7 @@
  * key epochs, and the passing of time and packets into initiations, keepalives and erased keys. Invariant:
  * nothing changes for a message that has not authenticated, except counters. Sends nothing itself: answers are
  * written over the message that asked, everything else waits for `pollTransmit`.
+ * Keeps PROTOCOL R4, R5, R7, R8, R10, R11, R13, R14 and R16.
  */
 import type { Primitives } from "../codec/kernels.ts";
 import {
