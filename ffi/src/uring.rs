@@ -175,6 +175,8 @@ struct Ring {
     cq: CqOffsets,
     sq_mask: u32,
     cq_mask: u32,
+    /// Whether the kernel works for us only in `enter`.
+    deferred: bool,
     /// Entries written and not yet submitted.
     unsubmitted: u32,
 }
@@ -221,7 +223,17 @@ impl Ring {
         }
         let sq_mask = queues.word(params.sq_off.ring_mask).load(Ordering::Relaxed);
         let cq_mask = queues.word(params.cq_off.ring_mask).load(Ordering::Relaxed);
-        Ok(Self { fd, queues, sqes, sq: params.sq_off, cq: params.cq_off, sq_mask, cq_mask, unsubmitted: 0 })
+        Ok(Self {
+            fd,
+            queues,
+            sqes,
+            sq: params.sq_off,
+            cq: params.cq_off,
+            sq_mask,
+            cq_mask,
+            deferred,
+            unsubmitted: 0,
+        })
     }
 
     /// Writes an entry; the caller submits before there are more than the queue has.
@@ -531,7 +543,9 @@ impl Port for UringPort {
     }
 
     fn descriptor(&self) -> i32 {
-        self.receiving.fd.as_raw_fd()
+        // A ring with deferred work polls readable but wakes nobody who already waits in poll(2) (seen on Linux 6.18);
+        // but then its datagrams stay in the socket until `receive`. Without, they may be completions before.
+        if self.receiving.deferred { self.socket.raw_fd() } else { self.receiving.fd.as_raw_fd() }
     }
 
     fn receive(&mut self, block: &mut Block, arena: &mut Arena, from: usize, to: usize) -> usize {

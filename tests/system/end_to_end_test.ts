@@ -81,12 +81,14 @@ Deno.exit();`;
 
 const PORTABLE = `kernels = "portable"\nio = "portable"\n${TUN}`;
 
-for (const [engine, config] of [["native", TUN], ["portable", PORTABLE]]) {
+const NATIVE = ["mmsg", "io_uring"].map((io) => [io, `kernels = "native"\nio = "${io}"\n${TUN}`]);
+
+for (const [engine, config] of [...NATIVE, ["portable", PORTABLE]]) {
   scenario(
     `tun, ${engine}: ping, TCP and UDP both ways, and a megabyte that arrives whole`,
     config,
     async (net, client, relay) => {
-      assertStringIncludes(relay.said, engine === "native" ? "/udp (mmsg" : "/udp (WireGuard)");
+      assertStringIncludes(relay.said, engine === "portable" ? "/udp (WireGuard)" : `/udp (${engine}`);
       await bothWays(net, client);
     },
   );
