@@ -384,7 +384,7 @@ export class Associations {
         this.want(id, WANTS_INITIATION);
       }
       if (peers.persistentAtUs[id] <= nowUs) {
-        peers.persistentAtUs[id] = nowUs + peer.persistentKeepaliveUs;
+        peers.persistentAtUs[id] = nowUs + peers.persistentKeepaliveUs[id];
         this.want(id, this.sendable(id, nowUs) === NONE ? WANTS_INITIATION : WANTS_KEEPALIVE);
       }
       if (peer.retryAtUs <= nowUs) {
@@ -431,7 +431,7 @@ export class Associations {
 
   /** Starts the persistent keepalive of a peer that has one. */
   startKeepalive(peer: Peer, nowUs: number): void {
-    if (peer.persistentKeepaliveUs > 0) this.want(peer.id, WANTS_INITIATION);
+    if (this.#o.peers.persistentKeepaliveUs[peer.id] > 0) this.want(peer.id, WANTS_INITIATION);
     this.#traversed(peer.id, nowUs);
   }
 
@@ -572,10 +572,10 @@ export class Associations {
   }
 
   #traversed(id: number, nowUs: number): void {
-    const peer = this.#o.peers.get(id)!;
-    if (peer.persistentKeepaliveUs === 0) return;
-    this.#o.peers.persistentAtUs[id] = nowUs + peer.persistentKeepaliveUs;
-    this.timers.hasten(id, this.#o.peers.persistentAtUs[id]);
+    const { peers } = this.#o;
+    if (peers.persistentKeepaliveUs[id] === 0) return;
+    peers.persistentAtUs[id] = nowUs + peers.persistentKeepaliveUs[id];
+    this.timers.hasten(id, peers.persistentAtUs[id]);
   }
 
   #noteConnection(peer: Peer): void {
