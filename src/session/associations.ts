@@ -84,7 +84,6 @@ export class Associations {
   readonly timers: Timers;
   readonly limits: Limits;
   readonly events = new EventRing();
-  /** Packets that wait in all queues together. */
   #staged = 0;
   /** Peers with a session that can carry data, or one about to. */
   connections = 0;
@@ -106,6 +105,11 @@ export class Associations {
     this.#wants = new Uint8Array(options.peers.capacity);
     this.maxConnections = options.maxConnections;
     this.unixOffsetUs = options.unixOffsetUs;
+  }
+
+  /** Packets that wait in all queues together. */
+  get staged(): number {
+    return this.#staged;
   }
 
   /** Answers the initiation in `row` over itself, or says in `next` why not. */
