@@ -27,11 +27,20 @@ import { udpPacket } from "../tests/sim/world.ts";
 
 const HOST = "127.0.0.1";
 /** Bursts that wait in the socket when the clock starts: a loaded relay finds its bursts full. */
-export const BURSTS_WAITING = 4;
+const BURSTS_WAITING = 4;
 /** What fits a receive buffer of the default size, which the portable port cannot change. */
 const PORTABLE_ROWS = 64;
 /** What UDP and IPv4 leave of the packet for its payload. */
 const HEADER_BYTES = 28;
+
+/** No timer falls due: the far client never answers, and a keepalive would be counted as a packet. */
+const HOUR_US = 3600e6;
+const PATIENT = {
+  ...WIREGUARD_LIMITS,
+  keepaliveUs: HOUR_US,
+  rekeyAfterUs: HOUR_US,
+  rejectAfterUs: 2 * HOUR_US,
+};
 
 export type AlgorithmName = keyof typeof ALGORITHM;
 
@@ -115,10 +124,18 @@ export class HopRig {
   #arrived = 0;
   #isOpening = false;
 
-  /** @param bytes of the inner packets, 28 to 1420. */
-  constructor(native: Native, { kernels, algorithm, offload }: Engine, bytes: number) {
+  /**
+   * @param bytes of the inner packets, 28 to 1420.
+   * @param bursts that each load consists of.
+   */
+  constructor(
+    native: Native,
+    { kernels, algorithm, offload }: Engine,
+    bytes: number,
+    bursts: number = BURSTS_WAITING,
+  ) {
     this.#isNative = kernels === "native";
-    this.packets = this.#isNative ? BURSTS_WAITING * BURST_CAPACITY : PORTABLE_ROWS;
+    this.packets = this.#isNative ? bursts * BURST_CAPACITY : PORTABLE_ROWS;
     this.#packet = udpPacket("10.66.0.2", "10.66.0.3", new Uint8Array(bytes - HEADER_BYTES));
     const nativeAead = (rows: number): Aead =>
       new NativeAead(native, rows, DROP.forged, ALGORITHM[algorithm]);
@@ -130,7 +147,7 @@ export class HopRig {
       primitives: nativePrimitives(native),
       makeAead: nativeAead,
       random: (random) => void crypto.getRandomValues(random as Uint8Array<ArrayBuffer>),
-      limits: WIREGUARD_LIMITS,
+      limits: PATIENT,
       privateKey: crypto.getRandomValues(new Uint8Array(32)),
       ipv4,
       ipv6: undefined,

@@ -45,6 +45,7 @@ const BURST_US = 100;
 const SIZES = [64, 1200];
 const ROUNDS = 5;
 const ROUND_BURSTS = 400;
+const SETTLE_MS = 200;
 const INNER_BASE = 0x0a000002, OUTER_BASE = 0xc6120000, FAR = 0x08080808;
 
 declare const gc: () => void;
@@ -52,9 +53,18 @@ declare const gc: () => void;
 const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1];
 const random = (bytes: Uint8Array) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>);
 
-/** Bytes resident and in V8's heap, when nothing is left to collect. */
-function memory(): { rss: number; heap: number; external: number } {
-  for (let i = 0; i < 3; i++) gc();
+interface Memory {
+  rss: number;
+  heap: number;
+  external: number;
+}
+
+/** Bytes resident and in V8's heap, when nothing is left to collect and the freed pages have been given back. */
+async function memory(): Promise<Memory> {
+  for (let i = 0; i < 3; i++) {
+    gc();
+    await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
+  }
   const { rss, heapUsed, external } = Deno.memoryUsage();
   return { rss, heap: heapUsed, external };
 }
@@ -311,16 +321,16 @@ relay.close();
 spent.x25519Ms = spent.aeadMs = 0;
 metrics.column.fill(0);
 
-const before = memory();
+const before = await memory();
 relay = makeRelay(sessions);
 jar = new CookieJar(relay.publicKey, WIREGUARD_LIMITS.cookieUs);
-const empty = memory();
+const empty = await memory();
 addPeers(sessions);
-const known = memory();
+const known = await memory();
 const handshakeMs = handshakes(0, sessions);
 const handshakeUs = handshakeMs * 1000 / sessions;
 const split = { x25519: spent.x25519Ms, aead: spent.aeadMs };
-const live = memory();
+const live = await memory();
 relay.handleTimeout(nowUs);
 if (metrics.get("sessions") !== sessions || metrics.get("connections") !== sessions) {
   throw new Error(`${metrics.get("sessions")} sessions instead of ${sessions}`);
@@ -331,15 +341,15 @@ for (const bytes of SIZES) {
   single.push(traffic(bytes, () => 0));
   spread.push(traffic(bytes, (n) => order[n % sessions]));
 }
-const used = memory();
+const used = await memory();
 const renewed = Math.floor(sessions / 10);
 handshakes(0, renewed);
-const twice = memory();
+const twice = await memory();
 
 console.log(
   `\n| ${sessions} sessions, bytes each | resident | in V8's heap | outside V8's heap |\n|---|---|---|---|`,
 );
-const rows: [string, typeof before, typeof before, number][] = [
+const rows: [string, Memory, Memory, number][] = [
   ["relay without peers", before, empty, sessions],
   ["peer", empty, known, sessions],
   ["session", known, live, sessions],
@@ -348,7 +358,7 @@ const rows: [string, typeof before, typeof before, number][] = [
   ["second epoch, while it lasts", used, twice, renewed],
 ];
 for (const [what, from, to, by] of rows) {
-  const cell = (key: keyof typeof before) => ((to[key] - from[key]) / by).toFixed(0);
+  const cell = (key: keyof Memory) => ((to[key] - from[key]) / by).toFixed(0);
   console.log(`| ${what} | ${cell("rss")} | ${cell("heap")} | ${cell("external")} |`);
 }
 
