@@ -26,7 +26,7 @@ export interface Config {
   readonly listen: Endpoint;
   /** "host:port" as clients reach the relay; printed into their configs. */
   readonly publicEndpoint?: string;
-  /** Open sessions, 1 to 20000. */
+  /** Open sessions, 1 to 250000. */
   readonly maxConnections: number;
   /** Handshakes a second that one source address may start, 1 to 1000. */
   readonly rateLimitPerIp: number;
@@ -350,7 +350,7 @@ const ENTRIES = {
   public_endpoint: v.optional(
     text('"host:port" such as "relay.example.com:4433"', (value) => parseEndpoint(value) !== undefined),
   ),
-  max_connections: v.optional(wholeNumber(1, 20000)),
+  max_connections: v.optional(wholeNumber(1, 250_000)),
   rate_limit_per_ip: v.optional(wholeNumber(1, 1000)),
   exit: v.optional(oneOf("auto", "tun", "userspace")),
   kernels: v.optional(oneOf("auto", "portable", "native")),

@@ -9,12 +9,11 @@ import { type DestinationPolicy, ingress, type IngressContext } from "./ingress/
 import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
-import { CookieJar } from "./session/cookie.ts";
 import type { EventKind } from "./session/events.ts";
 import type { Limits } from "./session/limits.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
 import { PeerTable } from "./session/peers.ts";
-import { SessionTable } from "./session/table.ts";
+import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
@@ -39,10 +38,10 @@ export interface TunnelOptions {
   rateLimitPerIp: number;
   /** 0 to 15, below `workers`: the top bits of receiver indices. */
   worker: number;
-  /** Workers that share the port, each with such a core; peers are divided among them. 1 to 16. */
-  workers: number;
-  /** Connections that the other Workers have now. */
-  connectionsElsewhere: () => number;
+  /** Workers that share the port, each with such a core; peers are divided among them. 1 to 16; 1 when absent. */
+  workers?: number;
+  /** Connections that the other Workers have now; none when absent. */
+  connectionsElsewhere?: () => number;
   /** Wall clock minus monotonic clock, microseconds. */
   unixOffsetUs: number;
 }
@@ -87,7 +86,7 @@ export class Tunnel {
       return word[0];
     };
     // Three epochs and a pending handshake for each connection, and room for refusals in flight.
-    const rows = Math.min(1 << 18, 4 * options.maxConnections + 256);
+    const rows = Math.min(SESSION_ROWS_MAX, 4 * options.maxConnections + 256);
     const aead = options.makeAead(rows);
     this.peers = new PeerTable(peerCapacity, options.workers);
     this.table = new SessionTable(rows, options.worker, aead, randomWord);
@@ -102,7 +101,7 @@ export class Tunnel {
       table: this.table,
       admission: this.admission,
       maxConnections: options.maxConnections,
-      connectionsElsewhere: options.connectionsElsewhere,
+      connectionsElsewhere: options.connectionsElsewhere ?? (() => 0),
       drop: DROP,
       stagedMax: options.arena.slotCount >> 2,
       lose: (code, packets) => metrics.drop(code, packets),
@@ -171,17 +170,22 @@ export class Tunnel {
     const presharedKey = decodePresharedKey(record);
     const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
     if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
-    this.peers.add({
-      name: record.name,
-      publicKeyText: record.publicKey,
-      publicKey,
-      presharedKey,
-      staticSecret,
-      allowedIps: record.allowedIps,
-      jar: new CookieJar(publicKey, this.#o.limits.cookieUs),
-      persistentKeepaliveUs: persistentKeepaliveS * 1_000_000,
-      lastTimestamp,
-    });
+    try {
+      this.peers.add({
+        name: record.name,
+        publicKeyText: record.publicKey,
+        publicKey,
+        presharedKey,
+        staticSecret,
+        allowedIps: record.allowedIps,
+        cookieLifeUs: this.#o.limits.cookieUs,
+        persistentKeepaliveUs: persistentKeepaliveS * 1_000_000,
+        lastTimestamp,
+      });
+    } finally {
+      presharedKey.fill(0);
+      staticSecret.fill(0);
+    }
   }
 
   /** Cuts the peer's sessions and forgets it; false when there is none with this key. */

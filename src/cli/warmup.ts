@@ -52,8 +52,6 @@ export function warmUp({ primitives, makeAead }: Kernels): number {
     maxConnections: 1,
     rateLimitPerIp: 1,
     worker: 0,
-    workers: 1,
-    connectionsElsewhere: () => 0,
     unixOffsetUs: 0,
   });
   const destinations = {

@@ -95,7 +95,6 @@ export class Associations {
   readonly timers: Timers;
   readonly limits: Limits;
   readonly events = new EventRing();
-  /** Packets that wait in all queues together. */
   #staged = 0;
   /** Peers with a session that can carry data, or one about to. */
   connections = 0;
@@ -117,6 +116,11 @@ export class Associations {
     this.#wants = new Uint8Array(options.peers.capacity);
     this.maxConnections = options.maxConnections;
     this.unixOffsetUs = options.unixOffsetUs;
+  }
+
+  /** Packets that wait in all queues together. */
+  get staged(): number {
+    return this.#staged;
   }
 
   /** Answers the initiation in `row` over itself, or says in `next` why not. */
@@ -407,7 +411,7 @@ export class Associations {
         this.want(id, WANTS_INITIATION);
       }
       if (peers.persistentAtUs[id] <= nowUs) {
-        peers.persistentAtUs[id] = nowUs + peer.persistentKeepaliveUs;
+        peers.persistentAtUs[id] = nowUs + peers.persistentKeepaliveUs[id];
         this.want(id, this.sendable(id, nowUs) === NONE ? WANTS_INITIATION : WANTS_KEEPALIVE);
       }
       if (peer.retryAtUs <= nowUs) {
@@ -455,7 +459,7 @@ export class Associations {
 
   /** Starts the persistent keepalive of a peer that has one. */
   startKeepalive(peer: Peer, nowUs: number): void {
-    if (peer.persistentKeepaliveUs > 0) this.want(peer.id, WANTS_INITIATION);
+    if (this.#o.peers.persistentKeepaliveUs[peer.id] > 0) this.want(peer.id, WANTS_INITIATION);
     this.#traversed(peer.id, nowUs);
   }
 
@@ -601,10 +605,10 @@ export class Associations {
   }
 
   #traversed(id: number, nowUs: number): void {
-    const peer = this.#o.peers.get(id)!;
-    if (peer.persistentKeepaliveUs === 0) return;
-    this.#o.peers.persistentAtUs[id] = nowUs + peer.persistentKeepaliveUs;
-    this.timers.hasten(id, this.#o.peers.persistentAtUs[id]);
+    const { peers } = this.#o;
+    if (peers.persistentKeepaliveUs[id] === 0) return;
+    peers.persistentAtUs[id] = nowUs + peers.persistentKeepaliveUs[id];
+    this.timers.hasten(id, peers.persistentAtUs[id]);
   }
 
   #noteConnection(peer: Peer): void {

@@ -142,16 +142,19 @@ Deno.test("fuzz: inner readers and answers stay inside the packet and its slot",
 
 Deno.test("fuzz: fragments of any shape never throw, and whole ones come together", () => {
   fc.assert(
-    fc.property(fc.array(fc.uint8Array({ minLength: 48, maxLength: 400, size: "max" }), { maxLength: 20 }), (packets) => {
-      const reassembly = new Reassembly();
-      packets.forEach((bytes, i) => {
-        bytes[0] = i % 2 ? 0x45 : 0x60;
-        if (bytes[0] === 0x60) bytes[6] = 44;
-        else bytes[6] |= 0x20;
-        if (bytes[0] === 0x45) [bytes[2], bytes[3]] = [bytes.length >> 8, bytes.length & 255];
-        reassembly.add(bytes, i);
-      });
-    }),
+    fc.property(
+      fc.array(fc.uint8Array({ minLength: 48, maxLength: 400, size: "max" }), { maxLength: 20 }),
+      (packets) => {
+        const reassembly = new Reassembly();
+        packets.forEach((bytes, i) => {
+          bytes[0] = i % 2 ? 0x45 : 0x60;
+          if (bytes[0] === 0x60) bytes[6] = 44;
+          else bytes[6] |= 0x20;
+          if (bytes[0] === 0x45) [bytes[2], bytes[3]] = [bytes.length >> 8, bytes.length & 255];
+          reassembly.add(bytes, i);
+        });
+      },
+    ),
     options,
   );
 });

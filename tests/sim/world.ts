@@ -124,8 +124,6 @@ export class Host<Core extends Tunnel = Tunnel> {
       maxConnections: 1100,
       rateLimitPerIp: 20,
       worker: 0,
-      workers: 1,
-      connectionsElsewhere: () => 0,
       unixOffsetUs: 1_700_000_000_000_000,
       ...options,
     });

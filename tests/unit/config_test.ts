@@ -53,11 +53,11 @@ Deno.test("config: each mistake has its sentence", () => {
     ],
     [
       `max_connections = 0`,
-      `oxrelay.toml: max_connections: expected a whole number from 1 to 20000, found 0`,
+      `oxrelay.toml: max_connections: expected a whole number from 1 to 250000, found 0`,
     ],
     [
       `max_connections = inf`,
-      `oxrelay.toml: max_connections: expected a whole number from 1 to 20000, found Infinity`,
+      `oxrelay.toml: max_connections: expected a whole number from 1 to 250000, found Infinity`,
     ],
     [`kernels = "c"`, `oxrelay.toml: kernels: expected "auto" or "portable" or "native", found "c"`],
     [`exit = "vpn"`, `oxrelay.toml: exit: expected "auto" or "tun" or "userspace", found "vpn"`],
