@@ -24,6 +24,8 @@ const SYMBOLS = {
   /** The same, but the calling thread waits: for a Worker that has nothing else to do. */
   pollBlocking: { name: "poll", parameters: ["buffer", "u64", "i32"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  eventfd: { parameters: ["u32", "i32"], result: "i32" },
+  sched_setaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },
   sendto: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "u32"], result: "isize" },
   recvfrom: { parameters: ["i32", "buffer", "usize", "i32", "buffer", "buffer"], result: "isize" },
 } as const satisfies Deno.ForeignLibraryInterface;

@@ -26,7 +26,7 @@ export interface Config {
   readonly listen: Endpoint;
   /** "host:port" as clients reach the relay; printed into their configs. */
   readonly publicEndpoint?: string;
-  /** Open sessions, 1 to 20000. */
+  /** Open sessions, 1 to 250000. */
   readonly maxConnections: number;
   /** Handshakes a second that one source address may start, 1 to 1000. */
   readonly rateLimitPerIp: number;
@@ -50,8 +50,10 @@ export interface Config {
   readonly metricsListen: Endpoint;
   /** Bearer token of the admin interface, at least 16 characters. Secret. */
   readonly adminToken?: string;
-  /** Data-plane threads; 1. */
+  /** Data-plane threads, 1 to 16, among which peers are divided. */
   readonly workers: number;
+  /** The processor that each Worker keeps to, 0 to 1023, in their order; empty for none in particular. */
+  readonly cpus: readonly number[];
   readonly logLevel: "debug" | "info" | "warning" | "error";
   readonly logFormat: "text" | "json";
   /** Directory of the private key and the peers. */
@@ -98,6 +100,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   },
   metricsListen: { host: "127.0.0.1", port: 9090 },
   workers: 1,
+  cpus: [],
   logLevel: "info",
   logFormat: "text",
   stateDir: "state",
@@ -347,7 +350,7 @@ const ENTRIES = {
   public_endpoint: v.optional(
     text('"host:port" such as "relay.example.com:4433"', (value) => parseEndpoint(value) !== undefined),
   ),
-  max_connections: v.optional(wholeNumber(1, 20000)),
+  max_connections: v.optional(wholeNumber(1, 250_000)),
   rate_limit_per_ip: v.optional(wholeNumber(1, 1000)),
   exit: v.optional(oneOf("auto", "tun", "userspace")),
   kernels: v.optional(oneOf("auto", "portable", "native")),
@@ -371,11 +374,11 @@ const ENTRIES = {
   ),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
   admin_token: v.optional(adminToken),
-  workers: v.optional(v.literal(
-    1,
-    (issue) =>
-      `expected 1, found ${show(issue.input)}; this version runs one worker: ` +
-      "remove the key or set workers = 1",
+  workers: v.optional(wholeNumber(1, 16)),
+  cpus: v.optional(v.pipe(
+    list("a list of processor numbers such as [0, 1]"),
+    v.maxLength(16, (issue) => `expected at most 16 processors, found ${issue.input.length}`),
+    v.array(wholeNumber(0, 1023)),
   )),
   log_level: v.optional(oneOf("debug", "info", "warning", "error")),
   log_format: v.optional(oneOf("text", "json")),
@@ -451,6 +454,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
     ...(adminToken === undefined ? {} : { adminToken }),
     workers: fromFile.workers ?? base.workers,
+    cpus: [...fromFile.cpus ?? base.cpus],
     logLevel: fromFile.log_level ?? base.logLevel,
     logFormat: fromFile.log_format ?? base.logFormat,
     stateDir: env.OXRELAY_STATE_DIR || (fromFile.state_dir ?? base.stateDir),
@@ -459,6 +463,17 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     throw new ConfigError(
       `${file}: mtu: expected at least ${MTU_MIN_IPV6} with IPv6 in the tunnel, found ${config.mtu}; ` +
         `set mtu = ${MTU_MIN_IPV6} or tunnel_ipv6 = "off"`,
+    );
+  }
+  if (config.cpus.length > 0 && config.cpus.length !== config.workers) {
+    throw new ConfigError(
+      `${file}: cpus: expected one processor for each of ${config.workers} workers, found ${config.cpus.length}; ` +
+        `name ${config.workers}, or set cpus = []`,
+    );
+  }
+  if (config.workers > 1 && config.io === "portable") {
+    throw new ConfigError(
+      `${file}: workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`,
     );
   }
   const { allowLoopback, allow } = config.destinations;

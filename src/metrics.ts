@@ -34,6 +34,7 @@ export const DROP_REASONS = [
   ["exit_full", "The exit holds as many flows as its limits allow."],
   ["exit_error", "The exit's device or socket refused the packet."],
   ["port_error", "The outer socket refused the datagram."],
+  ["worker_full", "The Worker that owns the packet had no room left for what others hand to it."],
   ["arena_full", "All packet buffers are in use."],
 ] as const;
 
@@ -62,6 +63,8 @@ export const COUNTER_NAMES = [
   "cookie_replies_sent",
   "roamed",
   "icmp_errors_sent",
+  "handshakes_handed_over",
+  "packets_handed_over",
   "bursts",
   "loop_beats",
   "sessions",

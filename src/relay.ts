@@ -2,6 +2,7 @@
  * The core in the relay's role: many peers, each with its own addresses inside, and a policy for where their
  * packets may go. Sans-IO, as tunnel.ts. Invariant: a peer whose record did not change keeps its sessions. Starts
  * no conversation with a client that it has not heard from.
+ * Keeps PROTOCOL R5.
  */
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
 import type { PeerRecord } from "./session/peer_record.ts";
@@ -19,13 +20,15 @@ export interface RelayTuning {
   destinations: DestinationRules;
 }
 
-const PEER_CAPACITY = 32768;
+/** Peers that may be known: most are away at any time. Their columns cost address space until they are used. */
+const PEERS_MIN = 32768, PEERS_MAX = 1 << 20, PEERS_PER_CONNECTION = 4;
 
 export class Relay extends Tunnel {
   #ownAddresses: readonly string[] = [];
 
   constructor(options: RelayOptions) {
-    super(options, PEER_CAPACITY, new DestinationPolicy(options.destinations));
+    const peers = Math.max(PEERS_MIN, PEERS_PER_CONNECTION * options.maxConnections);
+    super(options, Math.min(PEERS_MAX, peers), new DestinationPolicy(options.destinations));
   }
 
   /** Makes the peers equal to `records`; unchanged ones keep their sessions. Returns the names. */
@@ -38,9 +41,9 @@ export class Relay extends Tunnel {
       const record = wanted.get(peer.publicKeyText);
       if (record && sameRecord(peer, record)) wanted.delete(peer.publicKeyText);
       else {
-        this.removePeer(peer.publicKeyText);
-        if (record) lastTimestamps.set(peer.publicKeyText, peer.lastTimestamp);
+        if (record) lastTimestamps.set(peer.publicKeyText, peer.lastTimestamp.slice());
         else removed.push(peer.name);
+        this.removePeer(peer.publicKeyText);
       }
     }
     for (const record of wanted.values()) {

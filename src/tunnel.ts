@@ -9,12 +9,11 @@ import { type DestinationPolicy, ingress, type IngressContext } from "./ingress/
 import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
-import { CookieJar } from "./session/cookie.ts";
 import type { EventKind } from "./session/events.ts";
 import type { Limits } from "./session/limits.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
 import { PeerTable } from "./session/peers.ts";
-import { SessionTable } from "./session/table.ts";
+import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
@@ -37,8 +36,12 @@ export interface TunnelOptions {
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
-  /** 0 to 15: the top bits of receiver indices. */
+  /** 0 to 15, below `workers`: the top bits of receiver indices. */
   worker: number;
+  /** Workers that share the port, each with such a core; peers are divided among them. 1 to 16; 1 when absent. */
+  workers?: number;
+  /** Connections that the other Workers have now; none when absent. */
+  connectionsElsewhere?: () => number;
   /** Wall clock minus monotonic clock, microseconds. */
   unixOffsetUs: number;
 }
@@ -83,9 +86,9 @@ export class Tunnel {
       return word[0];
     };
     // Three epochs and a pending handshake for each connection, and room for refusals in flight.
-    const rows = Math.min(1 << 18, 4 * options.maxConnections + 256);
+    const rows = Math.min(SESSION_ROWS_MAX, 4 * options.maxConnections + 256);
     const aead = options.makeAead(rows);
-    this.peers = new PeerTable(peerCapacity);
+    this.peers = new PeerTable(peerCapacity, options.workers);
     this.table = new SessionTable(rows, options.worker, aead, randomWord);
     this.admission = new Admission(limits.initiationsPerSecond, options.rateLimitPerIp, randomWord());
     this.associations = new Associations({
@@ -98,6 +101,7 @@ export class Tunnel {
       table: this.table,
       admission: this.admission,
       maxConnections: options.maxConnections,
+      connectionsElsewhere: options.connectionsElsewhere ?? (() => 0),
       drop: DROP,
       stagedMax: options.arena.slotCount >> 2,
       lose: (code, packets) => metrics.drop(code, packets),
@@ -121,14 +125,14 @@ export class Tunnel {
     this.#release = (slot) => options.arena.release(slot);
   }
 
-  /** Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, or ended. */
+  /** Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, TO_WORKER, or ended. */
   ingest(burst: Burst, nowUs: number): void {
     ingress(burst, this.ingressContext, nowUs);
     egress(burst, this.#egress, nowUs);
     this.#count(burst);
   }
 
-  /** Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT or ended. */
+  /** Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended. */
   ingestInner(burst: Burst, nowUs: number): void {
     egress(burst, this.#egress, nowUs);
     this.#count(burst);
@@ -166,17 +170,22 @@ export class Tunnel {
     const presharedKey = decodePresharedKey(record);
     const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
     if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
-    this.peers.add({
-      name: record.name,
-      publicKeyText: record.publicKey,
-      publicKey,
-      presharedKey,
-      staticSecret,
-      allowedIps: record.allowedIps,
-      jar: new CookieJar(publicKey, this.#o.limits.cookieUs),
-      persistentKeepaliveUs: persistentKeepaliveS * 1_000_000,
-      lastTimestamp,
-    });
+    try {
+      this.peers.add({
+        name: record.name,
+        publicKeyText: record.publicKey,
+        publicKey,
+        presharedKey,
+        staticSecret,
+        allowedIps: record.allowedIps,
+        cookieLifeUs: this.#o.limits.cookieUs,
+        persistentKeepaliveUs: persistentKeepaliveS * 1_000_000,
+        lastTimestamp,
+      });
+    } finally {
+      presharedKey.fill(0);
+      staticSecret.fill(0);
+    }
   }
 
   /** Cuts the peer's sessions and forgets it; false when there is none with this key. */
@@ -269,6 +278,7 @@ export class Tunnel {
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
     metrics.add("bursts", 1);
+    metrics.set("connections", this.associations.connections);
   }
 }
 

@@ -8,6 +8,7 @@ mod keys;
 mod layout;
 mod lz4;
 mod mmsg;
+mod steer;
 mod tcp;
 mod tun;
 mod udp;

@@ -11,7 +11,7 @@ use crate::uring::UringPort;
 use std::cell::RefCell;
 use std::mem::zeroed;
 use std::net::UdpSocket;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 /// The largest UDP payload, rounded up: what UDP_GRO may put together.
 pub const MESSAGE_BYTES: usize = 65536;
@@ -240,13 +240,10 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// Binds. Errors are errno values.
-    fn open(host: &str, port: u16, offload: bool) -> Result<Self, i32> {
-        let socket = UdpSocket::bind((host, port))
-            .map_err(|error| error.raw_os_error().unwrap_or(libc::EADDRNOTAVAIL))?;
-        let is_ipv6 = socket.local_addr().is_ok_and(|address| address.is_ipv6());
-        let owned = OwnedFd::from(socket);
+    /// Prepares a bound socket. Errors are errno values.
+    fn open(owned: OwnedFd, offload: bool) -> Result<Self, i32> {
         let fd = owned.as_raw_fd();
+        let is_ipv6 = get_option(fd, libc::SOL_SOCKET, libc::SO_DOMAIN) == libc::AF_INET6;
         grow_buffers(fd);
         set_option(fd, libc::IPPROTO_IP, libc::IP_RECVTOS, 1);
         if is_ipv6 {
@@ -513,7 +510,26 @@ pub unsafe extern "C" fn ox_udp_open(host: *const u8, length: u32, port: u32, op
     // SAFETY: the caller gives `length` bytes.
     let host = unsafe { std::slice::from_raw_parts(host, length as usize) };
     let Ok(host) = std::str::from_utf8(host) else { return -libc::EINVAL };
-    let opened = Socket::open(host, port as u16, options & OFFLOAD != 0).and_then(|socket| {
+    match UdpSocket::bind((host, port as u16)) {
+        Ok(socket) => open(socket.into(), options),
+        Err(error) => -error.raw_os_error().unwrap_or(libc::EADDRNOTAVAIL),
+    }
+}
+
+/// The same over a socket that is bound already and stays the caller's: the port has a descriptor of its own.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_udp_adopt(fd: i32, options: u32) -> i32 {
+    // SAFETY: fcntl takes no memory.
+    let own = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 0) };
+    if own < 0 {
+        return -errno();
+    }
+    // SAFETY: the descriptor was just made and is nobody else's.
+    open(unsafe { OwnedFd::from_raw_fd(own) }, options)
+}
+
+fn open(socket: OwnedFd, options: u32) -> i32 {
+    let opened = Socket::open(socket, options & OFFLOAD != 0).and_then(|socket| {
         if options & URING != 0 {
             UringPort::open(socket, options & UNDEFERRED == 0).map(|port| Box::new(port) as Box<dyn Port>)
         } else {

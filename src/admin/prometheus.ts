@@ -22,6 +22,14 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   cookie_replies_sent: ["sent_cookie_replies_total", "Cookie replies sent while under load."],
   roamed: ["roamed_total", "Times that a peer's endpoint changed."],
   icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
+  handshakes_handed_over: [
+    "handed_over_handshakes_total",
+    "Handshakes given to the Worker that owns the peer.",
+  ],
+  packets_handed_over: [
+    "handed_over_packets_total",
+    "Packets and datagrams that steering brought to the wrong Worker, given to the right one.",
+  ],
   bursts: ["bursts_total", "Bursts of packets processed."],
   loop_beats: ["loop_beats_total", "Turns of the data-plane loops; one that stands still has stalled."],
   sessions: ["sessions", "Live key epochs and pending handshakes."],

@@ -1,26 +1,29 @@
 /**
- * The data-plane Worker: makes port, exit and core from the configuration that the main thread sends, and lets
- * the driver run them. Invariant: whatever it opened is closed before it says "stopped". Serves nothing and
- * reads no file.
+ * The data-plane Worker: makes port, exit and core from the configuration that the main thread sends and over what that
+ * thread has opened, and lets the driver run them. Invariant: whatever it opened itself is closed before it says
+ * "stopped". Serves nothing and reads no file.
  */
 /// <reference lib="deno.worker" />
+import { libc } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { PortableAead } from "../codec/aead_portable.ts";
 import type { Aead, Primitives } from "../codec/kernels.ts";
 import { ALGORITHM, implementationOf, NativeAead, nativePrimitives } from "../codec/native.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
-import { type Config, formatEndpoint, hostOne } from "../config.ts";
-import type { Exit, HostAccess } from "../exit/exit.ts";
-import { openTun, tunUnavailable } from "../exit/tun.ts";
+import { type Config, hostOne } from "../config.ts";
+import type { Exit } from "../exit/exit.ts";
+import { TunQueue } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
-import { chooseNative, openNative } from "../io/choose.ts";
+import { openNative } from "../io/choose.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { Mailbox } from "../io/mailbox.ts";
 import type { Port } from "../io/port.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
 import { scaledLimits } from "../session/limits.ts";
 import { Arena } from "../vector/arena.ts";
+import { cannotListen, nativeIo } from "./doors.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { warmUp } from "./warmup.ts";
 
@@ -38,15 +41,13 @@ interface DataPlane {
   driver: Driver;
   port: Port;
   exit: Exit;
+  mailbox: Mailbox | undefined;
   timers: ReturnType<typeof setInterval>[];
 }
 
 let plane: DataPlane | undefined;
 
-/** How much of the host itself the policy may open. */
-function opensHost({ destinations }: Config): HostAccess {
-  return { all: destinations.allowLoopback, prefixes: destinations.allow };
-}
+type StartMessage = Extract<ToWorker, { type: "start" }>;
 
 /** Every address that ends on this host: its interfaces' own, and their IPv4 networks' broadcasts. */
 function ownAddresses(): string[] {
@@ -57,30 +58,26 @@ function ownAddresses(): string[] {
   });
 }
 
-async function chooseExit(
-  config: Config,
-  tunnelIpv6: string | undefined,
-  metrics: Metrics,
-): Promise<[Exit, string]> {
-  const ipv4 = hostOne(config.tunnelIpv4);
-  const ipv6 = tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6);
-  const native = config.io === "portable" ? "the config asks for portable io" : loadNative();
-  const base = { ipv4, ipv6, mtu: config.mtu, native, metrics, log: log("exit") };
-  const asked = "the config asks for it";
-  if (config.exit === "userspace") return [openUserspace(base), asked];
-  let obstacle = await tunUnavailable();
-  if (obstacle === undefined) {
-    try {
-      const exit = await openTun({ ...base, name: config.tunName, host: opensHost(config) });
-      return [exit, config.exit === "tun" ? asked : "it carries every protocol at the best speed"];
-    } catch (error) {
-      obstacle = (error as Error).message;
-    }
+function openExit({ config, tunnelIpv6, queue, device }: StartMessage, metrics: Metrics): Exit {
+  const native = nativeIo(config);
+  if (queue !== undefined) return new TunQueue(queue, device ?? "tun", native);
+  return openUserspace({
+    ipv4: hostOne(config.tunnelIpv4),
+    ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6),
+    mtu: config.mtu,
+    native,
+    metrics,
+    log: log("exit"),
+  });
+}
+
+/** Keeps this thread to one processor, from whose memory its packets then come: nothing was touched yet. */
+function pinTo(cpu: number): void {
+  const mask = new Uint8Array(128);
+  mask[cpu >> 3] = 1 << (cpu & 7);
+  if (libc().sched_setaffinity(0, BigInt(mask.length), mask) !== 0) {
+    throw new Error(`cpus: this machine, or its cgroup, has no processor ${cpu} for the relay`);
   }
-  if (config.exit === "tun") {
-    throw new Error(`exit = "tun" cannot be used: ${obstacle}; or set exit = "userspace"`);
-  }
-  return [openUserspace(base), `tun cannot be used: ${obstacle}`];
 }
 
 interface Kernels {
@@ -115,44 +112,36 @@ function chooseKernels(config: Config): Kernels {
   return { primitives: nodeCrypto, makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged) };
 }
 
-/** A native port where one runs and the config allows it; one line of the log says which and why. */
-async function choosePort({ io, listen }: Config, arena: Arena, metrics: Metrics): Promise<Port> {
-  const native = io === "portable" ? "the config asks for it" : loadNative();
-  if (io !== "portable" && io !== "auto" && typeof native === "string") {
-    throw new Error(`io = "${io}" cannot be used: ${native}; or set io = "auto"`);
-  }
-  const choice = io === "portable" || typeof native === "string" ? undefined : await chooseNative(native, io);
-  const onDrop = (reason: "port_error" | "arena_full") => metrics.drop(DROP[reason]);
+/** The port that was chosen; one line of the log says which and why. */
+function openPort({ config, port, socket }: StartMessage, arena: Arena, metrics: Metrics): Port {
+  const { listen } = config;
+  const native = nativeIo(config);
   try {
-    if (choice === undefined || typeof native === "string") {
-      log("io")("info", `portable, one datagram at a time: ${native}`);
-      return new UdpPort({ ...listen, arena, onDrop });
+    if (typeof port === "string" || typeof native === "string") {
+      log("io")("info", `portable, one datagram at a time: ${port}`);
+      return new UdpPort({ ...listen, arena, onDrop: (reason) => metrics.drop(DROP[reason]) });
     }
+    log("io")("info", `${port.io}, whole bursts at a time: ${port.reason}`);
     const onRefused = (datagrams: number) => metrics.drop(DROP.port_error, datagrams);
-    const port = openNative(choice, { native, ...listen, onRefused });
-    log("io")("info", `${choice.io}, whole bursts at a time: ${choice.reason}`);
-    return port;
+    return openNative(port, { native, ...listen, socket, onRefused });
   } catch (error) {
-    const where = formatEndpoint(listen);
-    if (error instanceof Deno.errors.AddrInUse) {
-      throw new Error(
-        `UDP ${where} is taken: another relay or program listens there; stop it, or set listen to another port`,
-      );
-    }
-    throw new Error(`cannot listen on UDP ${where}: ${(error as Error).message}; check the key "listen"`);
+    const taken = error instanceof Deno.errors.AddrInUse;
+    throw new Error(cannotListen(config, taken ? undefined : (error as Error).message));
   }
 }
 
-async function start(message: Extract<ToWorker, { type: "start" }>): Promise<void> {
-  const { config, tunnelIpv6 } = message;
-  const metrics = new Metrics(message.counters);
+async function start(message: StartMessage): Promise<void> {
+  const { config, tunnelIpv6, worker, mailboxes } = message;
+  if (config.cpus.length > 0) pinTo(config.cpus[worker]);
+  const columns = message.counters.map((shared) => new Metrics(shared));
+  const metrics = columns[worker];
   const arena = new Arena(ARENA_SLOTS);
   const kernels = chooseKernels(config);
   warmUp(kernels);
-  const port = await choosePort(config, arena, metrics);
-  let exit: Exit, exitReason: string;
+  const port = openPort(message, arena, metrics);
+  let exit: Exit;
   try {
-    [exit, exitReason] = await chooseExit(config, tunnelIpv6, metrics);
+    exit = openExit(message, metrics);
   } catch (error) {
     await port.close();
     throw error;
@@ -170,27 +159,34 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
     destinations: config.destinations,
-    worker: 0,
+    worker,
+    workers: columns.length,
+    connectionsElsewhere: () => {
+      let connections = 0;
+      for (let i = 0; i < columns.length; i++) {
+        if (i !== worker) connections += columns[i].get("connections");
+      }
+      return connections;
+    },
     unixOffsetUs: wallClockOffsetUs(),
   });
   const refreshOwn = () => relay.setOwnAddresses(ownAddresses());
   refreshOwn();
   const { failed } = relay.replacePeers(message.peers);
-  const driver = new Driver(arena, relay, port, exit, metrics);
+  const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
+  const driver = new Driver(arena, relay, port, exit, metrics, mailbox);
   const tellEvents = () => {
     for (let event = relay.pollEvent(); event; event = relay.pollEvent()) tell({ type: "event", event });
   };
   const timers = [setInterval(refreshOwn, OWN_ADDRESSES_MS), setInterval(tellEvents, EVENTS_MS)];
-  plane = { relay, driver, port, exit, timers };
+  plane = { relay, driver, port, exit, mailbox, timers };
   if (message.failAfterMs !== undefined) {
     setTimeout(() => {
       throw new Error("it was asked to fail, for a test");
     }, message.failAfterMs);
   }
   driver.start();
-  // The port's socket is closed with its thread; the device's descriptor belongs to the process.
-  const descriptors = exit.descriptor === undefined ? [] : [exit.descriptor];
-  tell({ type: "ready", listen: port.description, exit: exit.description, exitReason, failed, descriptors });
+  tell({ type: "ready", listen: port.description, exit: exit.description, failed });
 }
 
 async function stop(): Promise<void> {
@@ -200,17 +196,16 @@ async function stop(): Promise<void> {
     plane.relay.close();
     await plane.port.close();
     await plane.exit.close();
+    await plane.mailbox?.close();
     plane = undefined;
   }
   tell({ type: "stopped" });
 }
 
-async function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
+function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
   if (data.type === "peers") return plane.relay.replacePeers(data.peers);
-  if (data.type === "fault") return { fault: plane.exit.fault() };
   if (data.type === "tune") {
     plane.relay.tune(data.config);
-    await plane.exit.openHost?.(opensHost(data.config));
     return null;
   }
   const nowUs = monotonicUs();
@@ -228,9 +223,7 @@ scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
   }
   const { id } = data;
   try {
-    // What runs a program needs many turns of the event loop; a look at the tables needs none.
-    if (data.type === "tune") plane?.driver.attend();
-    tell({ type: "reply", id, value: plane ? await answer(plane, data) : null });
+    tell({ type: "reply", id, value: plane ? answer(plane, data) : null });
   } catch (error) {
     tell({ type: "error", id, message: (error as Error).message });
   }

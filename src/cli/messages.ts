@@ -3,6 +3,8 @@
  * crosses once, in `start`.
  */
 import type { Config } from "../config.ts";
+import type { Choice } from "../io/choose.ts";
+import type { Mailboxes } from "../io/mailbox.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 
@@ -13,7 +15,18 @@ export type ToWorker =
     privateKey: Uint8Array;
     tunnelIpv6: string | undefined;
     peers: PeerRecord[];
-    counters: SharedArrayBuffer;
+    /** This Worker's number, from 0. */
+    worker: number;
+    /** Counters of all Workers, in their order. */
+    counters: SharedArrayBuffer[];
+    /** How to move datagrams, or why only the portable way is left. */
+    port: Choice | string;
+    /** A bound socket that stays the main thread's; absent where the Worker binds for itself. */
+    socket?: number;
+    /** A queue of the TUN device, the main thread's too, and what the device is for people; absent for userspace. */
+    queue?: number;
+    device?: string;
+    mailboxes?: Mailboxes;
     /** Divides WireGuard's session times; 1 outside tests. */
     timeScale: number;
     /** For tests: when the Worker dies, milliseconds after its start. */
@@ -22,7 +35,6 @@ export type ToWorker =
   | { type: "peers"; id: number; peers: PeerRecord[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
-  | { type: "fault"; id: number }
   | { type: "stop" };
 
 export interface PeersReport {
@@ -41,14 +53,11 @@ export type FromWorker =
     type: "ready";
     listen: string;
     exit: string;
-    exitReason: string;
     failed: string[];
-    /** Descriptors that outlive the Worker unless somebody closes them. */
-    descriptors: number[];
   }
   | { type: "failed"; message: string }
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
-  | { type: "reply"; id: number; value: PeersReport | Snapshot | { fault: string | undefined } | null }
+  | { type: "reply"; id: number; value: PeersReport | Snapshot | null }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

@@ -3,7 +3,6 @@
  * replacement. Invariant: a request ends with a reply, with the Worker's reason, or with a timeout. Knows nothing of
  * packets.
  */
-import { libc } from "../../ffi/mod.ts";
 import type { Config } from "../config.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { CommandError } from "./help.ts";
@@ -30,25 +29,27 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
 
 export type StartMessage = Extract<ToWorker, { type: "start" }>;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
-type Reply = PeersReport | Snapshot | { fault: string | undefined } | null;
+type Reply = PeersReport | Snapshot | null;
 
 /**
  * The data-plane Worker seen from the main thread: requests with replies, and what it last said of itself. A Worker
- * that dies is replaced by a new one with the same socket, exit and peers; its clients make new handshakes.
+ * that dies is replaced by a new one with the same socket, queue and peers; its clients make new handshakes.
  */
 export class DataPlane {
   #worker: Worker;
+  readonly #name: string;
   readonly #waiting = new Map<number, { resolve: (value: Reply) => void; reject: (reason: Error) => void }>();
   #lastId = 0;
   #fatal: string | undefined;
-  #descriptors: number[] = [];
   #message: StartMessage | undefined;
   #onStopped: () => void = () => {};
   #stopping = false;
   #restartMs = RESTART_MIN_MS;
   #restart: ReturnType<typeof setTimeout> | undefined;
 
-  constructor() {
+  /** @param name what it is called in messages: "the data plane". */
+  constructor(name: string) {
+    this.#name = name;
     this.#worker = newWorker();
   }
 
@@ -69,13 +70,12 @@ export class DataPlane {
       };
       this.#worker.onerror = (event) => {
         event.preventDefault(); // or the main thread dies with it
-        fail(`the data plane failed: ${event.message}`);
+        fail(`${this.#name} failed: ${event.message}`);
       };
       this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
         if (data.type === "ready") {
           ready = true;
           this.#fatal = undefined;
-          this.#descriptors = data.descriptors;
           resolve(data);
         } else if (data.type === "failed") fail(data.message);
         else if (data.type === "log") logger(data.area)[data.level]("{message}", { message: data.message });
@@ -110,34 +110,29 @@ export class DataPlane {
     }, this.#restartMs);
   }
 
-  /** Ends a Worker that cannot end itself, and closes what it had open. */
+  /** Ends a Worker that cannot end itself. */
   #abandon(): void {
     this.#worker.terminate();
-    for (const descriptor of this.#descriptors.splice(0)) libc().close(descriptor);
-    for (const { reject } of this.#waiting.values()) reject(new Error("the data plane failed"));
+    for (const { reject } of this.#waiting.values()) reject(new Error(`${this.#name} failed`));
     this.#waiting.clear();
   }
 
-  setPeers(peers: Extract<ToWorker, { type: "peers" }>["peers"]): Promise<PeersReport> {
+  /** Undefined from a Worker that is dead: its successor starts with these peers. */
+  async setPeers(peers: StartMessage["peers"]): Promise<PeersReport | undefined> {
     this.#message = { ...this.#message!, peers };
-    return this.#ask((id) => ({ type: "peers", id, peers })) as Promise<PeersReport>;
+    return await this.#askTheLiving((id) => ({ type: "peers", id, peers })) as PeersReport | undefined;
   }
 
   async tune(config: Config): Promise<void> {
     this.#message = { ...this.#message!, config };
-    await this.#ask((id) => ({ type: "tune", id, config }));
+    await this.#askTheLiving((id) => ({ type: "tune", id, config }));
   }
 
   snapshot(): Promise<Snapshot> {
     return this.#ask((id) => ({ type: "snapshot", id })) as Promise<Snapshot>;
   }
 
-  /** What is wrong with the exit, if anything. */
-  async fault(): Promise<string | undefined> {
-    return ((await this.#ask((id) => ({ type: "fault", id }))) as { fault: string | undefined }).fault;
-  }
-
-  /** Closes port and exit, and returns when that is done or has taken too long. */
+  /** Closes what it opened, and returns when that is done or has taken too long. */
   async stop(): Promise<void> {
     this.#stopping = true;
     clearTimeout(this.#restart);
@@ -153,12 +148,22 @@ export class DataPlane {
     this.#worker.terminate();
   }
 
+  async #askTheLiving(make: (id: number) => ToWorker): Promise<Reply | undefined> {
+    if (this.#fatal !== undefined) return undefined;
+    try {
+      return await this.#ask(make);
+    } catch (error) {
+      if (this.#fatal !== undefined) return undefined;
+      throw error;
+    }
+  }
+
   #ask(make: (id: number) => ToWorker): Promise<Reply> {
     const id = ++this.#lastId;
     const { promise, resolve, reject } = Promise.withResolvers<Reply>();
     const timer = setTimeout(() => {
       this.#waiting.delete(id);
-      reject(new Error("the data plane does not answer"));
+      reject(new Error(`${this.#name} does not answer`));
     }, REPLY_TIMEOUT_MS);
     this.#waiting.set(id, { resolve, reject });
     this.#worker.postMessage(make(id));

@@ -1,21 +1,22 @@
 /**
- * `serve`: starts the data-plane Worker, serves metrics and admin, follows signals. Invariant: the main thread
- * owns configuration and peers, the Worker owns packets; a Worker that fails or stalls shows in /healthz, and one
- * that failed is replaced. Moves no packet itself.
+ * `serve`: opens sockets and device, starts the data-plane Workers, serves metrics and admin, follows signals.
+ * Invariant: the main thread owns configuration and peers, Workers own packets; a Worker that fails or stalls shows in
+ * /healthz, and one that failed is replaced. Moves no packet itself.
  */
 import project from "../../deno.json" with { type: "json" };
 import { createAdmin, Refusal } from "../admin/mod.ts";
+import { sum } from "../admin/prometheus.ts";
 import { serveAdmin } from "../admin/server.ts";
 import { type Config, diffConfig, type Environment, formatEndpoint, redactConfig } from "../config.ts";
-import { Metrics } from "../metrics.ts";
+import { Doors } from "./doors.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "./keys_text.ts";
 import { logger, setLevel, setupLogging } from "./logging.ts";
-import { DataPlane, type ReadyMessage } from "./plane.ts";
+import type { ReadyMessage } from "./plane.ts";
+import { DataPlanes } from "./planes.ts";
 import { loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
 
-const STALL_MS = 2000;
 const HEALTH_MS = 500;
 
 const HELP = `Runs the relay until it gets SIGTERM or Ctrl-C. SIGHUP re-reads peers and the reloadable keys.
@@ -26,41 +27,21 @@ const HELP = `Runs the relay until it gets SIGTERM or Ctrl-C. SIGHUP re-reads pe
   --config FILE   the configuration; without it oxrelay.toml, if there is one
 `;
 
-/** Watches whether the data plane's loop turns and its exit is up. */
+/** What is wrong with the relay, looked at often enough to tell a loop that stands still from one that idles. */
 class Health {
   readonly #timer: ReturnType<typeof setInterval>;
-  #beats = -1;
-  #beatAtMs = performance.now();
-  #fault: string | undefined;
 
-  constructor(readonly metrics: Metrics, readonly plane: DataPlane) {
-    this.#timer = setInterval(() => this.#look(), HEALTH_MS);
+  constructor(readonly planes: DataPlanes) {
+    this.#timer = setInterval(() => planes.faults(), HEALTH_MS);
   }
 
   check(): { ok: boolean; reasons: string[] } {
-    const reasons: string[] = [];
-    if (this.plane.fatal !== undefined) reasons.push(this.plane.fatal);
-    const silentMs = performance.now() - this.#beatAtMs;
-    if (silentMs > STALL_MS) {
-      reasons.push(`the data plane's loop has stood still for ${Math.round(silentMs)} ms`);
-    }
-    if (this.#fault !== undefined) reasons.push(this.#fault);
+    const reasons = this.planes.faults();
     return { ok: reasons.length === 0, reasons };
   }
 
   stop(): void {
     clearInterval(this.#timer);
-  }
-
-  async #look(): Promise<void> {
-    const beats = this.metrics.get("loop_beats");
-    if (beats !== this.#beats) this.#beatAtMs = performance.now();
-    this.#beats = beats;
-    try {
-      this.#fault = await this.plane.fault();
-    } catch {
-      // A data plane that does not answer shows as a loop that stands still.
-    }
   }
 }
 
@@ -91,8 +72,6 @@ export async function serve(args: string[]): Promise<number> {
   const identity = await loadIdentity(config, env);
   const tunnelIpv6 = resolveTunnelIpv6(config, identity.publicKey);
   const peers = await loadAllPeers(config, env);
-  const metrics = new Metrics();
-  const plane = new DataPlane();
   const startedAt = new Date();
 
   const stopped = Promise.withResolvers<number>();
@@ -103,26 +82,27 @@ export async function serve(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGTERM", onStop);
   Deno.addSignalListener("SIGINT", onStop);
   Deno.addSignalListener("SIGHUP", onHangup);
+  const timeScale = readTimeScale();
+  const doors = await Doors.open(config, tunnelIpv6);
+  const planes = new DataPlanes(config.workers, doors);
   let ready: ReadyMessage;
   try {
-    ready = await plane.start({
-      type: "start",
+    ready = await planes.start({
       config,
       privateKey: identity.privateKey,
       tunnelIpv6,
       peers,
-      counters: metrics.shared,
-      timeScale: readTimeScale(),
+      timeScale,
       failAfterMs: Number(Deno.env.get("OXRELAY_TEST_FAIL_AFTER_MS") || NaN) || undefined,
     });
   } catch (error) {
-    await plane.stop();
+    await planes.stop();
     throw error;
   }
   const say = (message: string) => log.error("{message}", { message });
   ready.failed.forEach(say);
 
-  const health = new Health(metrics, plane);
+  const health = new Health(planes);
   let draining = false;
   const reloadNow = async () => {
     const { config: next } = await loadConfig(configPath, env);
@@ -132,8 +112,8 @@ export async function serve(args: string[]): Promise<number> {
     const records = await loadAllPeers(merged, env);
     config = merged;
     setLevel(config.logLevel);
-    await plane.tune(config);
-    const { added, removed, failed } = await plane.setPeers(records);
+    await planes.tune(config);
+    const { added, removed, failed } = await planes.setPeers(records);
     failed.forEach(say);
     const summary = `${records.length} peers (${added.length} added, ${removed.length} removed)` +
       (reloadable.length ? `; changed ${reloadable.join(", ")}` : "") +
@@ -159,7 +139,7 @@ export async function serve(args: string[]): Promise<number> {
   });
 
   const app = createAdmin({
-    metrics: [metrics],
+    metrics: planes.metrics,
     status: () => ({
       name: "oxrelay",
       version: project.version,
@@ -167,8 +147,8 @@ export async function serve(args: string[]): Promise<number> {
       exit: ready.exit,
       listen: ready.listen,
     }),
-    peers: async () => (await plane.snapshot()).peers,
-    sessions: async () => (await plane.snapshot()).sessions,
+    peers: async () => (await planes.snapshot()).peers,
+    sessions: async () => (await planes.snapshot()).sessions,
     config: () => redactConfig(config),
     adminToken: () => config.adminToken,
     reload,
@@ -194,7 +174,7 @@ export async function serve(args: string[]): Promise<number> {
     ready: () => {
       const { reasons } = health.check();
       if (draining) reasons.push("it is stopping");
-      if (metrics.get("connections") >= config.maxConnections) {
+      if (sum(planes.metrics, (metrics) => metrics.get("connections")) >= config.maxConnections) {
         reasons.push(`max_connections (${config.maxConnections}) is reached`);
       }
       return { ok: reasons.length === 0, reasons };
@@ -205,7 +185,7 @@ export async function serve(args: string[]): Promise<number> {
     server = serveAdmin(app, config.metricsListen, logger("admin"));
   } catch (error) {
     health.stop();
-    await plane.stop();
+    await planes.stop();
     throw error;
   }
 
@@ -214,7 +194,7 @@ export async function serve(args: string[]): Promise<number> {
   console.error(
     `Oxrelay ${project.version}
   listening on  ${ready.listen} (WireGuard)
-  exit          ${ready.exit} (${ready.exitReason})
+  exit          ${ready.exit} (${doors.exitReason})
   public key    ${keyToText(identity.publicKey)}
   peers         ${peers.length}
   metrics       http://${formatEndpoint(config.metricsListen)}/metrics
@@ -225,7 +205,7 @@ export async function serve(args: string[]): Promise<number> {
   draining = true;
   log.info("stopping");
   health.stop();
-  await plane.stop();
+  await planes.stop();
   await server.shutdown();
   // Only now: npx, deno task and a terminal each pass the signal on, and a second one must not cut the clean-up short.
   Deno.removeSignalListener("SIGTERM", onStop);

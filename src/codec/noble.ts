@@ -2,6 +2,7 @@
  * The same primitives from @noble/curves and @noble/ciphers: pure TypeScript, readable, slow. It is the naive
  * twin of node_crypto.ts, against which both run the same vectors, and the fallback where node:crypto lacks
  * X25519.
+ * Keeps PROTOCOL R6.
  */
 import { chacha20poly1305 } from "@noble/ciphers/chacha.js";
 import { x25519 } from "@noble/curves/ed25519.js";

@@ -2,6 +2,7 @@
  * X25519 and ChaCha20-Poly1305 through node:crypto, which is OpenSSL-speed in Deno: 60 µs against noble's 200
  * or more for a shared secret, 5 µs against 14 for a 1200-byte packet. The portable relay runs on these; noble.ts
  * is the twin that the same vectors run against.
+ * Keeps PROTOCOL R6.
  */
 import {
   createCipheriv,

@@ -2,6 +2,7 @@
 /**
  * Last node of egress: pads, numbers and addresses each packet, then one kernel call seals the burst. Invariant:
  * every sealed packet takes a counter that its session never used before.
+ * Keeps PROTOCOL R17.
  */
 import { type Burst, TO_SEAL } from "../vector/burst.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";

@@ -1,9 +1,10 @@
 // Hot path.
 /**
  * First node of egress: finds the peer whose allowed IPs hold the destination, and the session to it. Invariant:
- * a row leaves with peer and session, staged for a handshake, or dropped. An
+ * a row leaves with peer and session, staged for a handshake, for the Worker that owns the peer, or dropped. An
  * exit keeps its packets within the MTU (TUN by its device, userspace by fragmenting), so what is too big comes from
  * another peer, who is told the size that fits.
+ * Keeps PROTOCOL R19.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
@@ -13,7 +14,7 @@ import type { EgressContext } from "./context.ts";
 
 export function steer(burst: Burst, context: EgressContext, nowUs: number): void {
   const { count, bytes, view, offset, length, next, peer, session } = burst;
-  const { peers, associations, metrics, mtu, words, ownIpv4, ownIpv6 } = context;
+  const { table, peers, associations, metrics, mtu, words, ownIpv4, ownIpv6 } = context;
   let fromInside = 0;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_TUNNEL) continue;
@@ -38,6 +39,11 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
     const id = peers.routes.lookup(words, 0);
     if (id === NONE) {
       next[row] = DROP.no_route;
+      continue;
+    }
+    if (peers.owner[id] !== table.worker) {
+      burst.handOver(row, peers.owner[id], TO_TUNNEL);
+      metrics.column[COUNTER.packets_handed_over]++;
       continue;
     }
     peer[row] = id;

@@ -29,10 +29,6 @@ export interface Exit {
   onReadable(wake: () => void): void;
   /** Drops idle flows. Called about once a second. */
   handleTimeout(nowUs: number): void;
-  /** Undefined while packets can leave; otherwise the sentence that says what is wrong. */
-  fault(): string | undefined;
-  /** Where the exit itself keeps packets from the host: opens it so far, and no further. */
-  openHost?(host: HostAccess): Promise<void>;
   /** Live flows, for metrics. */
   readonly flowCount: number;
   /** Removes everything that it made. Safe to call twice. */

@@ -1,19 +1,23 @@
 /**
- * The TUN exit: the kernel routes and masquerades inner packets through a device of the relay's own. Invariant:
- * everything that it makes bears its device's name and is removed at close, or at the next start after a crash;
- * rules, routes and settings that it did not make are left as they were. Needs CAP_NET_ADMIN, `ip` and `nft`.
+ * The TUN exit: the kernel routes and masquerades inner packets through a device of the relay's own. The device is made
+ * once and has a queue for every Worker, so that it outlives them; the exit of a Worker is its queue. Invariant:
+ * everything that the device needs bears its name and is removed at close, or at the next start after a crash; rules,
+ * routes and settings that it did not make are left as they were. Needs CAP_NET_ADMIN, `ip` and `nft`.
  */
 import { cString, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../ffi/mod.ts";
+import type { Native } from "../../ffi/native.ts";
 import { Readable } from "../../ffi/readable.ts";
 import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
 import type { Exit, HostAccess } from "./exit.ts";
 import { run, TunHost, type TunOptions } from "./tun_host.ts";
+import { TunSteering } from "./tun_steering.ts";
 import { BulkPackets, type Packets, SinglePackets } from "./tun_packets.ts";
 
 // linux/if_tun.h
 const TUNSETIFF = 0x400454can;
 const IFF_TUN = 1;
 const IFF_NO_PI = 0x1000;
+const IFF_MULTI_QUEUE = 0x0100;
 const IFF_VNET_HDR = 0x4000;
 /** Make it or fail: a device of that name that somebody else keeps is not ours to take. */
 const IFF_TUN_EXCL = 0x8000;
@@ -49,56 +53,130 @@ export async function tunUnavailable(): Promise<string | undefined> {
   return listed instanceof Error ? `nftables does not answer (${listed.message})` : undefined;
 }
 
-/** Makes the device, its addresses, rules and forwarding. Throws a sentence, with everything undone, on failure. */
-export async function openTun(options: TunOptions): Promise<Exit> {
+/**
+ * Makes the device with so many queues, its addresses, rules and forwarding. Throws a sentence, with everything undone,
+ * on failure.
+ */
+export async function openTun(options: TunOptions, queues = 1): Promise<TunDevice> {
   const host = new TunHost(options);
-  const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
-  if (fd < 0) throw new Error("/dev/net/tun cannot be opened");
   const offloads = typeof options.native === "string" ? 0 : IFF_VNET_HDR;
-  if (libc().ioctl(fd, TUNSETIFF, interfaceRequest(options.name, offloads | IFF_TUN_EXCL)) < 0) {
-    libc().close(fd);
-    throw new Error(
-      `the device ${options.name} cannot be made; if another relay or program has it, set tun_name`,
-    );
+  const several = queues > 1 ? IFF_MULTI_QUEUE : 0;
+  const descriptors: number[] = [];
+  try {
+    // Exclusively the first; the others join it.
+    for (const exclusive of [IFF_TUN_EXCL, ...new Array<number>(queues - 1).fill(0)]) {
+      const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+      if (fd < 0) throw new Error("/dev/net/tun cannot be opened");
+      descriptors.push(fd);
+      const request = interfaceRequest(options.name, offloads | several | exclusive);
+      if (libc().ioctl(fd, TUNSETIFF, request) < 0) {
+        throw new Error(
+          `the device ${options.name} cannot be made; if another relay or program has it, set tun_name`,
+        );
+      }
+    }
+  } catch (error) {
+    descriptors.forEach((fd) => libc().close(fd));
+    throw error;
   }
   try {
     // Only now: while another relay holds the device, its rules and settings are in use, not left behind.
     await host.restoreAfterCrash();
     await host.configure();
   } catch (error) {
-    libc().close(fd);
+    descriptors.forEach((fd) => libc().close(fd));
     await host.undo();
     throw error;
   }
-  const { native } = options;
-  const packets = typeof native === "string" ? new SinglePackets(fd) : new BulkPackets(native, fd);
-  return new TunExit(fd, options, host, packets);
+  return new TunDevice(options, host, descriptors);
 }
 
-class TunExit implements Exit {
-  readonly name = "tun";
+/** The device and what it needs of the host. */
+export class TunDevice {
   readonly description: string;
-  readonly flowCount = 0;
-  readonly descriptor: number;
+  /** One descriptor for each Worker, in their order. They are the device's: who uses one does not close it. */
+  readonly queues: readonly number[];
   readonly #o: TunOptions;
   readonly #host: TunHost;
   /** Any socket: what interfaces are asked about through. */
   readonly #control: number;
+  readonly #steering: TunSteering | undefined;
   #fault: string | undefined;
   #closed = false;
   #turns = 0;
   #guarding: Promise<void> | undefined;
-  #readable: Readable | undefined;
-  readonly #packets: Packets;
 
-  constructor(fd: number, options: TunOptions, host: TunHost, packets: Packets) {
-    this.descriptor = fd;
-    this.#packets = packets;
+  constructor(options: TunOptions, host: TunHost, queues: readonly number[]) {
+    this.queues = queues;
     this.#o = options;
     this.#host = host;
     this.#control = libc().socket(AF_INET, SOCK_DGRAM_CLOEXEC, 0);
+    if (queues.length > 1 && typeof options.native !== "string") {
+      this.#steering = TunSteering.open(options.native, queues[0], options.log);
+    }
     const offloads = typeof options.native === "string" ? "" : " with offloads";
     this.description = `tun device ${options.name}${offloads}, masquerading by nftables`;
+  }
+
+  /** Brings what goes to each prefix to the queue of its Worker, in place of what was said before. */
+  steer(owners: ReadonlyMap<string, number>): void {
+    this.#steering?.follow(owners);
+  }
+
+  /** What is wrong with the device, as a sentence, when `look` was last called. */
+  get fault(): string | undefined {
+    return this.#fault;
+  }
+
+  /**
+   * Looks after the device; to be called about once a second. A device that was taken down or deleted shows nowhere else
+   * than in its flags: writes merely fail.
+   */
+  look(): void {
+    if (this.#closed) return;
+    if (++this.#turns % GUARD_TURNS === 0) {
+      this.#guarding = this.#host.guard().catch((error: Error) => this.#o.log("warning", error.message));
+    }
+    const request = interfaceRequest(this.#o.name);
+    const gone = libc().ioctl(this.#control, SIOCGIFFLAGS, request) < 0;
+    const down = !gone && (new DataView(request.buffer).getUint16(16, true) & IFF_UP) === 0;
+    this.#fault = gone
+      ? `the device ${this.#o.name} is gone; restart the relay`
+      : down
+      ? `the device ${this.#o.name} is down; ip link set ${this.#o.name} up`
+      : undefined;
+  }
+
+  /** Opens the host to packets from inside so far, and no further. */
+  openHost(host: HostAccess): Promise<void> {
+    return this.#host.openHost(host);
+  }
+
+  /** Removes everything that it made. Safe to call twice; not before its queues are out of use. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    await this.#guarding;
+    this.#steering?.close();
+    for (const fd of this.queues) libc().close(fd);
+    libc().close(this.#control);
+    await this.#host.undo();
+  }
+}
+
+/** A Worker's exit: one queue of a device that somebody else keeps. */
+export class TunQueue implements Exit {
+  readonly name = "tun";
+  readonly flowCount = 0;
+  #closed = false;
+  #readable: Readable | undefined;
+  readonly #packets: Packets;
+
+  /** @param native what moves packets in bulk; it must be what the device was opened with. */
+  constructor(readonly descriptor: number, readonly description: string, native: Native | string) {
+    this.#packets = typeof native === "string"
+      ? new SinglePackets(descriptor)
+      : new BulkPackets(native, descriptor);
   }
 
   onReadable(wake: () => void): void {
@@ -116,39 +194,13 @@ class TunExit implements Exit {
     return received;
   }
 
-  /** A device that was taken down or deleted shows nowhere else than in its flags: writes merely fail. */
-  handleTimeout(): void {
-    if (this.#closed) return;
-    if (++this.#turns % GUARD_TURNS === 0) {
-      this.#guarding = this.#host.guard().catch((error: Error) => this.#o.log("warning", error.message));
-    }
-    const request = interfaceRequest(this.#o.name);
-    const gone = libc().ioctl(this.#control, SIOCGIFFLAGS, request) < 0;
-    const down = !gone && (new DataView(request.buffer).getUint16(16, true) & IFF_UP) === 0;
-    this.#fault = gone
-      ? `the device ${this.#o.name} is gone; restart the relay`
-      : down
-      ? `the device ${this.#o.name} is down; ip link set ${this.#o.name} up`
-      : undefined;
-  }
-
-  fault(): string | undefined {
-    return this.#fault;
-  }
-
-  openHost(host: HostAccess): Promise<void> {
-    return this.#host.openHost(host);
-  }
+  handleTimeout(): void {}
 
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     await this.#readable?.close();
-    await this.#guarding;
     this.#packets.close();
-    libc().close(this.descriptor);
-    libc().close(this.#control);
-    await this.#host.undo();
   }
 }
 

@@ -7,7 +7,6 @@
  */
 import { cString, libc, O_CLOEXEC, O_WRONLY } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
-import type { Metrics } from "../metrics.ts";
 import { parsePrefix, type Prefix } from "../wire/address.ts";
 import type { HostAccess } from "./exit.ts";
 
@@ -27,7 +26,6 @@ export interface TunOptions {
   host: HostAccess;
   /** What moves packets in bulk, with the kernel's offloads, or the reason to move them one by one. */
   native: Native | string;
-  metrics: Metrics;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
 }
 

@@ -141,10 +141,6 @@ class UserspaceExit implements Exit {
     this.#reassembly.expire(nowUs);
   }
 
-  fault(): string | undefined {
-    return undefined;
-  }
-
   async close(): Promise<void> {
     this.#udp.close();
     await this.#tcp?.close();

@@ -3,9 +3,17 @@
  * Third node of ingress: hands handshake messages to the associations, which answer in place. Invariant: a row
  * leaves as an answer to transmit, as done, or as a drop, and no burst waits for more than a bounded number of
  * handshakes. Looks at no transport data.
+ * Keeps PROTOCOL R21.
  */
 import { DROP } from "../metrics.ts";
-import { type Burst, DONE, TO_COOKIE, TO_INITIATION, TO_RESPONSE } from "../vector/burst.ts";
+import {
+  type Burst,
+  DONE,
+  TO_COOKIE,
+  TO_INITIATION,
+  TO_INITIATION_ADMITTED,
+  TO_RESPONSE,
+} from "../vector/burst.ts";
 import type { IngressContext } from "./context.ts";
 
 /** Some 2 ms of work at worst; a flood beyond it may not hold up everybody's data. */
@@ -16,10 +24,11 @@ export function admit(burst: Burst, context: IngressContext, nowUs: number): voi
   const { associations } = context;
   let taken = 0;
   for (let row = 0; row < count; row++) {
-    if (next[row] < TO_INITIATION || next[row] > TO_COOKIE) continue;
+    const admitted = next[row] === TO_INITIATION_ADMITTED;
+    if (!admitted && (next[row] < TO_INITIATION || next[row] > TO_COOKIE)) continue;
     if (++taken > HANDSHAKES_PER_BURST) {
       next[row] = DROP.handshake_flood;
-    } else if (next[row] === TO_INITIATION) {
+    } else if (admitted || next[row] === TO_INITIATION) {
       associations.onInitiation(burst, row, nowUs);
     } else if (next[row] === TO_RESPONSE) {
       next[row] = DONE;

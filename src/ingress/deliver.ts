@@ -3,6 +3,7 @@
  * Last node of ingress: judges each inner packet and says where it goes. Invariant: a packet that leaves here
  * for the exit has its whole length on hand, a source among its peer's allowed IPs and a destination that the
  * policy opens. A refused packet is turned around in place into the ICMP error that tells its sender.
+ * Keeps PROTOCOL R18 and R19.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";

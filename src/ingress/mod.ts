@@ -2,6 +2,7 @@
  * Ingress: the route of a datagram from the tunnel to the inner internet, in order. Each step is a function
  * over the whole burst; a row's `next` says which step is its. What leaves is TO_EXIT (for the exit), TO_TUNNEL
  * (turned around, for egress) or TO_TRANSMIT (a handshake answer, for the port).
+ * Keeps PROTOCOL R21.
  */
 import type { Burst } from "../vector/burst.ts";
 import { admit } from "./admit.ts";

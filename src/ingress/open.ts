@@ -3,6 +3,7 @@
  * Second node of ingress: one kernel call opens the burst, then each authentic packet is checked for replay and
  * moves its peer's endpoint, timers and counts. Invariant: nothing about a peer changes for a packet that is
  * forged or replayed.
+ * Keeps PROTOCOL R16.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { type Burst, DONE, OPENED } from "../vector/burst.ts";

@@ -1,17 +1,29 @@
 // Hot path.
 /**
  * First node of ingress: names each datagram's message type and, for transport data, finds its session and
- * counter. Invariant: no row leaves with a length that its type does not allow. Authenticates nothing.
+ * counter. Invariant: no row leaves with a length that its type does not allow, nor stays when its receiver index
+ * names another Worker. Authenticates nothing.
+ * Keeps PROTOCOL R1 and R2.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
-import { type Burst, TO_COOKIE, TO_INITIATION, TO_OPEN, TO_PARSE, TO_RESPONSE } from "../vector/burst.ts";
+import {
+  type Burst,
+  TO_COOKIE,
+  TO_INITIATION,
+  TO_INITIATION_ADMITTED,
+  TO_OPEN,
+  TO_PARSE,
+  TO_PARSE_ADMITTED,
+  TO_RESPONSE,
+} from "../vector/burst.ts";
 import {
   COOKIE_REPLY_BYTES,
   INITIATION_BYTES,
   KEEPALIVE_BYTES,
   readCounter,
   readReceiver,
+  readResponseReceiver,
   readType,
   RESPONSE_BYTES,
   TYPE_COOKIE_REPLY,
@@ -25,19 +37,23 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
   const { count, view, offset, length, next, session, peer, counter } = burst;
   const { table, associations, metrics } = context;
   const rejectAfterUs = associations.limits.rejectAfterUs;
-  let bytes = 0;
+  let datagrams = 0, bytes = 0;
   for (let row = 0; row < count; row++) {
-    if (next[row] !== TO_PARSE) continue;
-    bytes += length[row];
+    const admitted = next[row] === TO_PARSE_ADMITTED;
+    if (next[row] === TO_PARSE) {
+      datagrams++;
+      bytes += length[row];
+    } else if (!admitted) continue;
     if (length[row] < KEEPALIVE_BYTES) {
       next[row] = DROP.too_short;
       continue;
     }
     const type = readType(view, offset[row]);
     if (type === TYPE_DATA) {
-      const found = table.find(readReceiver(view, offset[row]));
+      const receiver = readReceiver(view, offset[row]);
+      const found = table.find(receiver);
       if (found === NONE || table.keyed[found] === 0) {
-        next[row] = DROP.no_session;
+        if (!handOver(burst, row, receiver, context)) next[row] = DROP.no_session;
         continue;
       }
       session[row] = found;
@@ -45,15 +61,30 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
       counter[row] = readCounter(view, offset[row]);
       next[row] = counter[row] < 0 || nowUs - table.bornUs[found] >= rejectAfterUs ? DROP.expired : TO_OPEN;
     } else if (type === TYPE_INITIATION) {
-      next[row] = length[row] === INITIATION_BYTES ? TO_INITIATION : DROP.bad_length;
+      if (length[row] !== INITIATION_BYTES) next[row] = DROP.bad_length;
+      else next[row] = admitted ? TO_INITIATION_ADMITTED : TO_INITIATION;
     } else if (type === TYPE_RESPONSE) {
-      next[row] = length[row] === RESPONSE_BYTES ? TO_RESPONSE : DROP.bad_length;
+      if (length[row] !== RESPONSE_BYTES) next[row] = DROP.bad_length;
+      else if (!handOver(burst, row, readResponseReceiver(view, offset[row]), context)) {
+        next[row] = TO_RESPONSE;
+      }
     } else if (type === TYPE_COOKIE_REPLY) {
-      next[row] = length[row] === COOKIE_REPLY_BYTES ? TO_COOKIE : DROP.bad_length;
+      if (length[row] !== COOKIE_REPLY_BYTES) next[row] = DROP.bad_length;
+      else if (!handOver(burst, row, readReceiver(view, offset[row]), context)) next[row] = TO_COOKIE;
     } else {
       next[row] = DROP.bad_type;
     }
   }
-  metrics.column[COUNTER.datagrams_received] += count;
+  metrics.column[COUNTER.datagrams_received] += datagrams;
   metrics.column[COUNTER.bytes_received] += bytes;
+}
+
+/** Marks a row whose receiver index names another Worker; whether it did. */
+function handOver(burst: Burst, row: number, receiver: number, context: IngressContext): boolean {
+  const { table, peers, metrics } = context;
+  const worker = table.workerOf(receiver);
+  if (worker === table.worker || worker >= peers.workers) return false;
+  burst.handOver(row, worker, TO_PARSE_ADMITTED);
+  metrics.column[COUNTER.packets_handed_over]++;
+  return true;
 }

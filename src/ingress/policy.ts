@@ -3,6 +3,7 @@
  * and the lists below name (special-purpose addresses of RFC 6890 that lead into a host or a private network) is
  * denied, IPv4 hidden in IPv6 included; the
  * relay's own addresses are denied unless loopback is opened. Peers are decided by the caller.
+ * Keeps PROTOCOL R20.
  */
 import { NONE } from "../vector/arena.ts";
 import { parseAddress, parsePrefix } from "../wire/address.ts";

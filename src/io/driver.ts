@@ -9,6 +9,7 @@ import type { Exit } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Arena } from "../vector/arena.ts";
 import { Burst, TO_TRANSMIT } from "../vector/burst.ts";
+import type { Mailbox } from "./mailbox.ts";
 import type { Port } from "./port.ts";
 
 /** The core's verbs, as relay and client have them. */
@@ -26,8 +27,6 @@ const ROUNDS_MAX = 8;
 /** In a thread of its own the driver waits in the kernel; the event loop, and with it messages, get a turn this often. */
 const WAIT_MS = 50;
 const EMPTY_WAKES_MAX = 2;
-/** While the event loop has work, as after a message, it gets a turn this often, for so long. */
-const EAGER_WAIT_MS = 1, EAGER_MS = 1000;
 /** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
 const BEAT_MS = 250;
 const HOUSEKEEPING_US = 1_000_000;
@@ -52,7 +51,6 @@ export class Driver {
   #again = false;
   #stopped = false;
   #loop: Promise<void> | undefined;
-  #eagerUntilMs = -Infinity;
 
   constructor(
     arena: Arena,
@@ -60,6 +58,8 @@ export class Driver {
     readonly port: Port,
     readonly exit: Exit,
     readonly metrics: Metrics,
+    /** What other Workers hand over; absent where there are none. */
+    readonly mailbox?: Mailbox,
   ) {
     this.#burst = new Burst(arena);
   }
@@ -75,13 +75,9 @@ export class Driver {
     const wake = () => this.turn();
     this.port.onReadable(wake);
     this.exit.onReadable(wake);
+    this.mailbox?.onReadable(wake);
     this.#beat = setInterval(wake, BEAT_MS);
     this.turn();
-  }
-
-  /** Says that the event loop has work, which a driver that waits in the kernel would hold up. */
-  attend(): void {
-    this.#eagerUntilMs = performance.now() + EAGER_MS;
   }
 
   /** Carries no more once the returned promise has resolved. */
@@ -94,25 +90,27 @@ export class Driver {
 
   /** Blocks this thread in poll(2) whenever there is nothing to carry: no thread is woken to wake another. */
   async #waitAndCarry(outer: number, inner: number): Promise<void> {
-    const entries = new Uint8Array(16);
+    const descriptors = [outer, inner, ...(this.mailbox ? [this.mailbox.descriptor] : [])];
+    const entries = new Uint8Array(8 * descriptors.length);
     const view = new DataView(entries.buffer);
+    descriptors.forEach((descriptor, i) => {
+      view.setInt32(8 * i, descriptor, true);
+      view.setInt16(8 * i + 4, POLLIN, true);
+    });
+    const waiting = BigInt(descriptors.length);
     const { pollBlocking } = libc();
     let emptyWakes = 0;
     while (!this.#stopped) {
-      const startMs = performance.now();
-      const endMs = startMs + (startMs < this.#eagerUntilMs ? EAGER_WAIT_MS : WAIT_MS);
+      const endMs = performance.now() + WAIT_MS;
       for (let nowMs = 0; nowMs < endMs && !this.#stopped; nowMs = performance.now()) {
         this.metrics.add("loop_beats", 1);
         if (this.#carry()) {
           emptyWakes = 0;
           continue;
         }
-        view.setInt32(0, outer, true);
-        view.setInt32(4, POLLIN, true);
-        view.setInt32(8, inner, true);
-        view.setInt32(12, POLLIN, true);
         const dueMs = Math.min(this.core.pollTimeout() / 1000, endMs) - performance.now();
-        if (dueMs <= 0 || pollBlocking(entries, 2n, Math.ceil(dueMs)) <= 0) continue;
+        if (dueMs <= 0 || pollBlocking(entries, waiting, Math.ceil(dueMs)) <= 0) continue;
+        if (view.getInt16(8 * descriptors.length - 2, true) !== 0) this.mailbox?.clear();
         // A device that is gone, or an arena without a free slot: ready for ever, and nothing to carry.
         if (++emptyWakes > EMPTY_WAKES_MAX) pollBlocking(entries, 0n, 1);
       }
@@ -148,11 +146,11 @@ export class Driver {
     let nowUs = monotonicUs();
     if (port.receive(burst) > 0) {
       busy = true;
-      core.ingest(burst, nowUs);
-      exit.send(burst, nowUs);
-      core.ingestInner(burst, nowUs); // what the exit refused and turned around
-      this.#transmit(burst);
-      burst.release();
+      this.#ingest(nowUs);
+    }
+    if (this.mailbox !== undefined && this.mailbox.receive(burst) > 0) {
+      busy = true;
+      this.#ingest(nowUs);
     }
 
     nowUs = monotonicUs();
@@ -160,6 +158,7 @@ export class Driver {
       busy = true;
       core.ingestInner(burst, nowUs);
       this.#transmit(burst);
+      this.mailbox?.send(burst);
       burst.release();
     }
 
@@ -177,6 +176,18 @@ export class Driver {
       burst.release();
     }
     return busy;
+  }
+
+  /** What came from the port or from another Worker, to where it goes. */
+  #ingest(nowUs: number): void {
+    const { core, exit } = this;
+    const burst = this.#burst;
+    core.ingest(burst, nowUs);
+    exit.send(burst, nowUs);
+    core.ingestInner(burst, nowUs); // what the exit refused and turned around
+    this.#transmit(burst);
+    this.mailbox?.send(burst);
+    burst.release();
   }
 
   #transmit(burst: Burst): void {

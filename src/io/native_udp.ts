@@ -19,6 +19,8 @@ export interface NativePortOptions {
   /** Host name or address without brackets. */
   host: string;
   port: number;
+  /** A socket that is bound there already and stays the caller's; without it the port binds one of its own. */
+  socket?: number;
   /** Whether to use UDP_GRO and UDP_SEGMENT where the kernel has them. */
   offload?: boolean;
   /** Counts datagrams that were refused: too long for a slot, or not taken by the kernel. */
@@ -42,10 +44,13 @@ export abstract class NativePort implements Port {
   constructor(
     name: string,
     way: number,
-    { native, host, port, offload = true, onRefused }: NativePortOptions,
+    { native, host, port, socket, offload = true, onRefused }: NativePortOptions,
   ) {
     const hostBytes = new TextEncoder().encode(host);
-    const handle = native.ox_udp_open(hostBytes, hostBytes.length, port, way | (offload ? OFFLOAD : 0));
+    const options = way | (offload ? OFFLOAD : 0);
+    const handle = socket === undefined
+      ? native.ox_udp_open(hostBytes, hostBytes.length, port, options)
+      : native.ox_udp_adopt(socket, options);
     if (handle === -EADDRINUSE) throw new Deno.errors.AddrInUse(`UDP ${host}:${port}`);
     this.#handle = checked(handle, "ox_udp_open");
     this.#native = native;

@@ -2,6 +2,7 @@
  * Who may start a handshake now: the measure of load that switches cookies on, and a token bucket per source
  * address for senders that a cookie has proven. Invariant: memory is fixed, and only proven addresses touch a
  * bucket, so a spoofed source can lock nobody out.
+ * Keeps PROTOCOL R12.
  */
 
 const BUCKETS = 8192;

@@ -3,9 +3,17 @@
  * key epochs, and the passing of time and packets into initiations, keepalives and erased keys. Invariant:
  * nothing changes for a message that has not authenticated, except counters. Sends nothing itself: answers are
  * written over the message that asked, everything else waits for `pollTransmit`.
+ * Keeps PROTOCOL R4, R5, R7, R8, R10, R11, R13, R14 and R16.
  */
 import type { Primitives } from "../codec/kernels.ts";
-import { type Burst, HELD, TO_SEAL, TO_TRANSMIT } from "../vector/burst.ts";
+import {
+  type Burst,
+  HELD,
+  TO_INITIATION_ADMITTED,
+  TO_PARSE_ADMITTED,
+  TO_SEAL,
+  TO_TRANSMIT,
+} from "../vector/burst.ts";
 import { NONE } from "../vector/arena.ts";
 import {
   COOKIE_REPLY_BYTES,
@@ -54,6 +62,7 @@ export type CountName =
   | "handshake_responses"
   | "handshakes_completed"
   | "cookie_replies_sent"
+  | "handshakes_handed_over"
   | "roamed";
 
 export interface AssociationOptions {
@@ -66,6 +75,8 @@ export interface AssociationOptions {
   table: SessionTable;
   admission: Admission;
   maxConnections: number;
+  /** Connections that other Workers have, which count towards `maxConnections` too. */
+  connectionsElsewhere: () => number;
   drop: HandshakeOutcome;
   /** Most packets that may wait for handshakes, over all peers. */
   stagedMax: number;
@@ -84,7 +95,6 @@ export class Associations {
   readonly timers: Timers;
   readonly limits: Limits;
   readonly events = new EventRing();
-  /** Packets that wait in all queues together. */
   #staged = 0;
   /** Peers with a session that can carry data, or one about to. */
   connections = 0;
@@ -108,20 +118,27 @@ export class Associations {
     this.unixOffsetUs = options.unixOffsetUs;
   }
 
+  /** Packets that wait in all queues together. */
+  get staged(): number {
+    return this.#staged;
+  }
+
   /** Answers the initiation in `row` over itself, or says in `next` why not. */
   onInitiation(burst: Burst, row: number, nowUs: number): void {
     const { primitives, peers, table, admission, drop, count, staticPrivate, staticPublic } = this.#o;
     const { offset, next, address, port, local } = burst;
     const message = burst.bytes.subarray(offset[row], offset[row] + INITIATION_BYTES);
     const sender = readSender(burst.view, offset[row]);
-    if (!this.#checker.hasMac1(message, INITIATION_MAC1_AT)) {
-      next[row] = drop.bad_mac1;
-      return;
+    if (next[row] !== TO_INITIATION_ADMITTED) {
+      if (!this.#checker.hasMac1(message, INITIATION_MAC1_AT)) {
+        next[row] = drop.bad_mac1;
+        return;
+      }
+      count("handshake_initiations");
+      if (
+        admission.isUnderLoad(nowUs) && !this.#proven(burst, row, message, INITIATION_MAC1_AT, sender, nowUs)
+      ) return;
     }
-    count("handshake_initiations");
-    if (
-      admission.isUnderLoad(nowUs) && !this.#proven(burst, row, message, INITIATION_MAC1_AT, sender, nowUs)
-    ) return;
 
     const opened = openInitiation(primitives, message, staticPrivate, staticPublic);
     if (!opened) {
@@ -134,11 +151,17 @@ export class Associations {
       next[row] = drop.unknown_peer;
       return;
     }
+    if (peers.owner[peer.id] !== table.worker) {
+      wipeHandshake(opened.state);
+      burst.handOver(row, peers.owner[peer.id], TO_PARSE_ADMITTED);
+      count("handshakes_handed_over");
+      return;
+    }
     const timestamp = openTimestamp(primitives, message, opened, peer.staticSecret);
     const refusal = !timestamp ? drop.handshake_failed : !isLater(timestamp, peer.lastTimestamp) ||
         nowUs - peer.lastInitiationTakenUs < this.#o.limits.initiationIntervalUs
       ? drop.handshake_replay
-      : !peer.connected && this.connections >= this.maxConnections
+      : this.#isFullFor(peer)
       ? drop.max_connections
       : 0;
     if (refusal === drop.max_connections) this.#note("refused", peer.id);
@@ -287,7 +310,7 @@ export class Associations {
     const peer = this.#o.peers.get(id)!;
     const { drop, limits, peers, stagedMax } = this.#o;
     const { slot, offset, length, next } = burst;
-    if (!peer.connected && this.connections >= this.maxConnections) {
+    if (this.#isFullFor(peer)) {
       next[row] = drop.max_connections;
       peers.drops[id]++;
       return;
@@ -302,6 +325,10 @@ export class Associations {
       peers.drops[id]++;
     }
     this.want(id, WANTS_INITIATION);
+  }
+
+  #isFullFor(peer: Peer): boolean {
+    return !peer.connected && this.connections + this.#o.connectionsElsewhere() >= this.maxConnections;
   }
 
   /** Starts a handshake with the peer now, as persistent keepalives and a new client do. */
@@ -384,7 +411,7 @@ export class Associations {
         this.want(id, WANTS_INITIATION);
       }
       if (peers.persistentAtUs[id] <= nowUs) {
-        peers.persistentAtUs[id] = nowUs + peer.persistentKeepaliveUs;
+        peers.persistentAtUs[id] = nowUs + peers.persistentKeepaliveUs[id];
         this.want(id, this.sendable(id, nowUs) === NONE ? WANTS_INITIATION : WANTS_KEEPALIVE);
       }
       if (peer.retryAtUs <= nowUs) {
@@ -432,7 +459,7 @@ export class Associations {
 
   /** Starts the persistent keepalive of a peer that has one. */
   startKeepalive(peer: Peer, nowUs: number): void {
-    if (peer.persistentKeepaliveUs > 0) this.want(peer.id, WANTS_INITIATION);
+    if (this.#o.peers.persistentKeepaliveUs[peer.id] > 0) this.want(peer.id, WANTS_INITIATION);
     this.#traversed(peer.id, nowUs);
   }
 
@@ -578,10 +605,10 @@ export class Associations {
   }
 
   #traversed(id: number, nowUs: number): void {
-    const peer = this.#o.peers.get(id)!;
-    if (peer.persistentKeepaliveUs === 0) return;
-    this.#o.peers.persistentAtUs[id] = nowUs + peer.persistentKeepaliveUs;
-    this.timers.hasten(id, this.#o.peers.persistentAtUs[id]);
+    const { peers } = this.#o;
+    if (peers.persistentKeepaliveUs[id] === 0) return;
+    peers.persistentAtUs[id] = nowUs + peers.persistentKeepaliveUs[id];
+    this.timers.hasten(id, peers.persistentAtUs[id]);
   }
 
   #noteConnection(peer: Peer): void {

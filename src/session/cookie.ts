@@ -93,29 +93,42 @@ export class CookieChecker {
   }
 }
 
+// A jar's bytes: the key of MAC1, the key of cookie replies, the MAC1 last sent, the cookie.
+const KEY_BYTES = 32;
+const REPLY_KEY_AT = KEY_BYTES;
+const LAST_MAC1_AT = 2 * KEY_BYTES;
+const COOKIE_AT = LAST_MAC1_AT + MAC_BYTES;
+export const JAR_BYTES = COOKIE_AT + MAC_BYTES;
+
 /** The sending side, one per peer: signs handshake messages and remembers the peer's cookie. */
 export class CookieJar {
-  readonly #mac1Key: Uint8Array;
-  readonly #cookieKey: Uint8Array;
-  readonly #lastMac1 = new Uint8Array(MAC_BYTES);
+  readonly #memory: Uint8Array;
+  readonly #at: number;
   #awaiting = false;
-  #cookie: Uint8Array | undefined;
   #cookieGotUs = -Infinity;
 
-  constructor(peerPublicKey: Uint8Array, readonly lifeUs: number) {
-    this.#mac1Key = mac1Key(peerPublicKey);
-    this.#cookieKey = cookieKey(peerPublicKey);
+  /** @param memory where its JAR_BYTES bytes lie, from `at` on. */
+  constructor(
+    peerPublicKey: Uint8Array,
+    readonly lifeUs: number,
+    memory: Uint8Array = new Uint8Array(JAR_BYTES),
+    at = 0,
+  ) {
+    this.#memory = memory;
+    this.#at = at;
+    memory.set(mac1Key(peerPublicKey), at);
+    memory.set(cookieKey(peerPublicKey), at + REPLY_KEY_AT);
   }
 
   /** Writes MAC1 and MAC2 at `mac1At`; MAC2 is zero without a fresh cookie. */
   sign(message: Uint8Array, mac1At: number, nowUs: number): void {
-    const mac1 = mac(this.#mac1Key, message.subarray(0, mac1At));
+    const mac1 = mac(this.#bytes(0, KEY_BYTES), message.subarray(0, mac1At));
     message.set(mac1, mac1At);
-    this.#lastMac1.set(mac1);
+    this.#bytes(LAST_MAC1_AT, MAC_BYTES).set(mac1);
     this.#awaiting = true;
     const mac2At = mac1At + MAC_BYTES;
-    if (this.#cookie && nowUs - this.#cookieGotUs <= this.lifeUs) {
-      message.set(mac(this.#cookie, message.subarray(0, mac2At)), mac2At);
+    if (nowUs - this.#cookieGotUs <= this.lifeUs) {
+      message.set(mac(this.#bytes(COOKIE_AT, MAC_BYTES), message.subarray(0, mac2At)), mac2At);
     } else {
       message.fill(0, mac2At, mac2At + MAC_BYTES);
     }
@@ -126,11 +139,16 @@ export class CookieJar {
     if (!this.#awaiting) return false;
     const nonce = message.slice(COOKIE_NONCE_AT, COOKIE_SEALED_AT);
     const sealed = message.slice(COOKIE_SEALED_AT, COOKIE_REPLY_BYTES);
-    const cookie = openCookie(this.#cookieKey, nonce, sealed, this.#lastMac1);
+    const key = this.#bytes(REPLY_KEY_AT, KEY_BYTES);
+    const cookie = openCookie(key, nonce, sealed, this.#bytes(LAST_MAC1_AT, MAC_BYTES));
     if (!cookie) return false;
     this.#awaiting = false;
-    this.#cookie = cookie;
+    this.#bytes(COOKIE_AT, MAC_BYTES).set(cookie);
     this.#cookieGotUs = nowUs;
     return true;
+  }
+
+  #bytes(at: number, length: number): Uint8Array {
+    return this.#memory.subarray(this.#at + at, this.#at + at + length);
   }
 }

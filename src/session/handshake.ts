@@ -2,6 +2,7 @@
  * Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s as WireGuard frames it (PROTOCOL §3; whitepaper §5.4): the four steps
  * of one handshake as functions over message bytes. Invariant: nothing outside the returned values changes, so
  * that an unauthenticated message leaves no trace. Does not know peers, indices' owners or time.
+ * Keeps PROTOCOL R9.
  */
 import type { Primitives } from "../codec/kernels.ts";
 import { deriveKeys, hash } from "../codec/hash.ts";

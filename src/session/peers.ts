@@ -1,11 +1,12 @@
 /**
- * The peer table: who may talk to this end. Columns hold what packets touch (endpoint, epochs, deadlines,
- * counts); a Peer object holds what handshakes and admin touch. Invariant: an id is stable while its peer lives
- * and every allowed prefix belongs to exactly one peer. Decides nothing about time or cryptography.
+ * The peer table: who may talk to this end. Columns hold what packets touch (endpoint, epochs, deadlines, counts) and
+ * every peer's keys; a Peer object holds what else handshakes and admin touch. Invariant: an id is stable while its
+ * peer lives, every allowed prefix belongs to exactly one peer, and a column's memory is committed only up to the
+ * highest id ever used. Decides nothing about time or cryptography.
  */
 import { NONE } from "../vector/arena.ts";
 import { parsePrefix, type Prefix } from "../wire/address.ts";
-import type { CookieJar } from "./cookie.ts";
+import { CookieJar, JAR_BYTES } from "./cookie.ts";
 import type { HandshakeState } from "./handshake.ts";
 import { PrefixTable } from "./prefix_table.ts";
 
@@ -24,42 +25,89 @@ export interface StagedPacket {
   length: number;
 }
 
-export interface Peer {
+// A peer's block of bytes: 32-byte keys, its timestamp, its cookie jar. A Uint8Array of its own for each would cost ten
+// times the bytes that it holds, and leave copies of secrets wherever the collector moved it.
+const KEY_BYTES = 32;
+const TIMESTAMP_BYTES = 12;
+const PUBLIC_KEY_AT = 0;
+const PRESHARED_KEY_AT = KEY_BYTES;
+const STATIC_SECRET_AT = 2 * KEY_BYTES;
+const TIMESTAMP_AT = 3 * KEY_BYTES;
+const JAR_AT = TIMESTAMP_AT + 16;
+const BLOCK_BYTES = JAR_AT + JAR_BYTES;
+
+export class Peer {
   readonly id: number;
   readonly name: string;
   /** base64, as in the store. */
   readonly publicKeyText: string;
-  readonly publicKey: Uint8Array;
-  /** 32 bytes; all zero when there is none. Secret. */
-  readonly presharedKey: Uint8Array;
-  /** X25519 of both static keys. Secret. */
-  readonly staticSecret: Uint8Array;
   readonly allowedIps: readonly string[];
-  readonly prefixes: readonly Prefix[];
   readonly jar: CookieJar;
-  /** Seconds become microseconds; 0 for none. */
-  readonly persistentKeepaliveUs: number;
 
-  /** Greatest TAI64N accepted from this peer. Outlives sessions. */
-  lastTimestamp: Uint8Array;
-  lastInitiationTakenUs: number;
-  lastInitiationSentUs: number;
+  lastInitiationTakenUs = -Infinity;
+  lastInitiationSentUs = -Infinity;
   /** When the present series of attempts began; Infinity when there is none. */
-  attemptsSinceUs: number;
-  retryAtUs: number;
+  attemptsSinceUs = Infinity;
+  retryAtUs = Infinity;
   pending: PendingHandshake | undefined;
-  lastHandshakeUs: number;
-  handshakeRttUs: number;
+  lastHandshakeUs = -Infinity;
+  handshakeRttUs = -1;
   /** Whether the present epoch already asked for its successor on receipt. */
-  askedForSuccessor: boolean;
+  askedForSuccessor = false;
   /** Whether it holds a session, confirmed or not: what `max_connections` counts. */
-  connected: boolean;
+  connected = false;
   /** Whether both ends proved that they hold the keys since it connected. */
-  established: boolean;
-  staged: StagedPacket[];
+  established = false;
+  readonly staged: StagedPacket[] = [];
+  readonly #blocks: Uint8Array;
+
+  /** @param blocks the table's blocks, of which the id-th is this peer's. */
+  constructor(id: number, identity: PeerIdentity, blocks: Uint8Array) {
+    this.id = id;
+    this.name = identity.name;
+    this.publicKeyText = identity.publicKeyText;
+    this.allowedIps = identity.allowedIps;
+    this.#blocks = blocks;
+    this.publicKey.set(identity.publicKey);
+    this.presharedKey.set(identity.presharedKey);
+    this.staticSecret.set(identity.staticSecret);
+    if (identity.lastTimestamp) this.lastTimestamp = identity.lastTimestamp;
+    this.jar = new CookieJar(identity.publicKey, identity.cookieLifeUs, blocks, BLOCK_BYTES * id + JAR_AT);
+  }
+
+  // Views, good while the peer is in the table.
+  get publicKey(): Uint8Array {
+    return this.#bytes(PUBLIC_KEY_AT, KEY_BYTES);
+  }
+  /** 32 bytes; all zero when there is none. Secret. */
+  get presharedKey(): Uint8Array {
+    return this.#bytes(PRESHARED_KEY_AT, KEY_BYTES);
+  }
+  /** X25519 of both static keys. Secret. */
+  get staticSecret(): Uint8Array {
+    return this.#bytes(STATIC_SECRET_AT, KEY_BYTES);
+  }
+  /** Greatest TAI64N accepted from this peer. Outlives sessions. */
+  get lastTimestamp(): Uint8Array {
+    return this.#bytes(TIMESTAMP_AT, TIMESTAMP_BYTES);
+  }
+  /** Copies it. */
+  set lastTimestamp(timestamp: Uint8Array) {
+    this.lastTimestamp.set(timestamp);
+  }
+
+  /** Overwrites its keys. */
+  wipe(): void {
+    this.#bytes(0, BLOCK_BYTES).fill(0);
+  }
+
+  #bytes(at: number, length: number): Uint8Array {
+    const from = BLOCK_BYTES * this.id + at;
+    return this.#blocks.subarray(from, from + length);
+  }
 }
 
-/** What `add` needs to know. */
+/** What `add` needs to know. The table copies the keys; the caller wipes its own. */
 export interface PeerIdentity {
   name: string;
   publicKeyText: string;
@@ -67,10 +115,17 @@ export interface PeerIdentity {
   presharedKey: Uint8Array;
   staticSecret: Uint8Array;
   allowedIps: readonly string[];
-  jar: CookieJar;
+  /** How long a cookie from this peer is good. */
+  cookieLifeUs: number;
+  /** Microseconds between keepalives to keep a NAT open; 0 for none. */
   persistentKeepaliveUs: number;
   /** Greatest TAI64N that was ever accepted from this key; none when absent. */
   lastTimestamp?: Uint8Array;
+}
+
+/** The one of `workers` Workers that keeps a peer's sessions: all of them agree on it without a word. */
+export function ownerOf(publicKey: Uint8Array, workers: number): number {
+  return (publicKey[0] | (publicKey[1] << 8)) % workers;
 }
 
 export class PeerTable {
@@ -89,8 +144,12 @@ export class PeerTable {
   readonly keepaliveAtUs: Float64Array;
   readonly silenceAtUs: Float64Array;
   readonly persistentAtUs: Float64Array;
+  /** The interval of persistent keepalives, 0 for none. */
+  readonly persistentKeepaliveUs: Float64Array;
   /** The random part of this session's timers. */
   readonly jitterUs: Float64Array;
+  /** The Worker that keeps the peer's sessions. */
+  readonly owner: Uint8Array;
   /** Changes when an id passes from one peer to another. */
   readonly generation: Uint32Array;
   readonly bytesReceived: Float64Array;
@@ -98,28 +157,35 @@ export class PeerTable {
   readonly drops: Float64Array;
   /** Inner address to peer. */
   readonly routes = new PrefixTable();
-  readonly #peers: (Peer | undefined)[];
+  readonly #peers: (Peer | undefined)[] = [];
+  readonly #blocks: Uint8Array;
   readonly #byKey = new Map<string, Peer>();
   readonly #free: number[] = [];
 
-  /** @param capacity most peers at once. */
-  constructor(capacity: number) {
+  /**
+   * @param capacity most peers at once.
+   * @param workers Workers among which peers are divided.
+   */
+  constructor(capacity: number, readonly workers = 1) {
     this.capacity = capacity;
+    // All zero, and filled in by `add`: what is never written is never committed.
     this.address = new Uint32Array(4 * capacity);
     this.port = new Uint16Array(capacity);
     this.local = new Uint32Array(4 * capacity);
-    this.current = new Uint32Array(capacity).fill(NONE);
-    this.previous = new Uint32Array(capacity).fill(NONE);
-    this.next = new Uint32Array(capacity).fill(NONE);
-    this.keepaliveAtUs = new Float64Array(capacity).fill(Infinity);
-    this.silenceAtUs = new Float64Array(capacity).fill(Infinity);
-    this.persistentAtUs = new Float64Array(capacity).fill(Infinity);
+    this.current = new Uint32Array(capacity);
+    this.previous = new Uint32Array(capacity);
+    this.next = new Uint32Array(capacity);
+    this.keepaliveAtUs = new Float64Array(capacity);
+    this.silenceAtUs = new Float64Array(capacity);
+    this.persistentAtUs = new Float64Array(capacity);
+    this.persistentKeepaliveUs = new Float64Array(capacity);
     this.jitterUs = new Float64Array(capacity);
+    this.owner = new Uint8Array(capacity);
     this.generation = new Uint32Array(capacity);
     this.bytesReceived = new Float64Array(capacity);
     this.bytesSent = new Float64Array(capacity);
     this.drops = new Float64Array(capacity);
-    this.#peers = [];
+    this.#blocks = new Uint8Array(BLOCK_BYTES * capacity);
   }
 
   get size(): number {
@@ -150,11 +216,7 @@ export class PeerTable {
     if (this.size >= this.capacity) {
       throw new Error(`peer ${identity.name}: ${this.capacity} peers are the limit`);
     }
-    const prefixes = identity.allowedIps.map((text) => {
-      const prefix = parsePrefix(text);
-      if (!prefix) throw new Error(`peer ${identity.name}: "${text}" is not an IP prefix`);
-      return prefix;
-    });
+    const prefixes = prefixesOf(identity);
     const id = this.#free.pop() ?? this.#peers.length;
     for (let i = 0; i < prefixes.length; i++) {
       const { address, bits } = prefixes[i];
@@ -166,24 +228,12 @@ export class PeerTable {
       const other = this.#peers[owner]?.name;
       throw new Error(`peer ${identity.name}: ${identity.allowedIps[i]} already belongs to ${other}`);
     }
-    const peer: Peer = {
-      ...identity,
-      id,
-      prefixes,
-      lastTimestamp: identity.lastTimestamp ?? new Uint8Array(12),
-      lastInitiationTakenUs: -Infinity,
-      lastInitiationSentUs: -Infinity,
-      attemptsSinceUs: Infinity,
-      retryAtUs: Infinity,
-      pending: undefined,
-      lastHandshakeUs: -Infinity,
-      handshakeRttUs: -1,
-      askedForSuccessor: false,
-      connected: false,
-      established: false,
-      staged: [],
-    };
+    const peer = new Peer(id, identity, this.#blocks);
+    this.current[id] = this.previous[id] = this.next[id] = NONE;
+    this.keepaliveAtUs[id] = this.silenceAtUs[id] = this.persistentAtUs[id] = Infinity;
+    this.persistentKeepaliveUs[id] = identity.persistentKeepaliveUs;
     this.#peers[id] = peer;
+    this.owner[id] = ownerOf(peer.publicKey, this.workers);
     this.#byKey.set(peer.publicKeyText, peer);
     return peer;
   }
@@ -191,15 +241,22 @@ export class PeerTable {
   /** Forgets a peer, wipes its secrets and resets its columns. Its sessions and queue are the caller's to end. */
   remove(peer: Peer): void {
     const { id } = peer;
-    for (const { address, bits } of peer.prefixes) this.routes.delete(address, bits);
+    for (const { address, bits } of prefixesOf(peer)) this.routes.delete(address, bits);
     this.#byKey.delete(peer.publicKeyText);
     this.#peers[id] = undefined;
     this.#free.push(id);
-    peer.presharedKey.fill(0);
-    peer.staticSecret.fill(0);
+    peer.wipe();
     this.port[id] = 0;
-    this.keepaliveAtUs[id] = this.silenceAtUs[id] = this.persistentAtUs[id] = Infinity;
     this.generation[id]++;
     this.bytesReceived[id] = this.bytesSent[id] = this.drops[id] = 0;
   }
+}
+
+/** The allowed prefixes, parsed; throws when one is malformed. */
+function prefixesOf({ name, allowedIps }: Pick<PeerIdentity, "name" | "allowedIps">): Prefix[] {
+  return allowedIps.map((text) => {
+    const prefix = parsePrefix(text);
+    if (!prefix) throw new Error(`peer ${name}: "${text}" is not an IP prefix`);
+    return prefix;
+  });
 }

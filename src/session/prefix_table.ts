@@ -7,12 +7,14 @@
  */
 import { NONE } from "../vector/arena.ts";
 
-const EMPTY = 255;
+// An entry, 32 bytes, so that one line of the cache holds all of it: the address, the length plus one, the value.
+const ENTRY_WORDS = 8;
+const BITS = 4, VALUE = 5;
+/** In place of the length plus one: nothing is here. */
+const EMPTY = 0;
 
 export class PrefixTable {
-  #keys: Uint32Array; // four words an entry
-  #bits: Uint8Array; // prefix length, or EMPTY
-  #values: Uint32Array;
+  #entries: Uint32Array;
   #mask: number;
   #count = 0;
   readonly #perLength = new Uint32Array(129);
@@ -21,11 +23,8 @@ export class PrefixTable {
   readonly #probe = new Uint32Array(4);
 
   constructor(sizeLog2 = 6) {
-    const size = 1 << sizeLog2;
-    this.#keys = new Uint32Array(4 * size);
-    this.#bits = new Uint8Array(size).fill(EMPTY);
-    this.#values = new Uint32Array(size);
-    this.#mask = size - 1;
+    this.#entries = new Uint32Array(ENTRY_WORDS << sizeLog2);
+    this.#mask = (1 << sizeLog2) - 1;
   }
 
   get size(): number {
@@ -36,35 +35,36 @@ export class PrefixTable {
   set(address: Uint32Array, bits: number, value: number): number {
     if (2 * (this.#count + 1) > this.#mask + 1) this.#grow();
     const at = this.#seek(address, bits);
-    const before = this.#bits[at] === EMPTY ? NONE : this.#values[at];
-    if (this.#bits[at] === EMPTY) {
+    const entries = this.#entries;
+    const before = entries[at + BITS] === EMPTY ? NONE : entries[at + VALUE];
+    if (entries[at + BITS] === EMPTY) {
       this.#count++;
-      this.#keys.set(address, 4 * at);
-      this.#bits[at] = bits;
+      entries.set(address, at);
+      entries[at + BITS] = bits + 1;
       if (this.#perLength[bits]++ === 0) this.#listLengths();
     }
-    this.#values[at] = value;
+    entries[at + VALUE] = value;
     return before;
   }
 
   /** Removes a prefix; returns the value it had, or NONE. */
   delete(address: Uint32Array, bits: number): number {
+    const entries = this.#entries;
     let hole = this.#seek(address, bits);
-    if (this.#bits[hole] === EMPTY) return NONE;
-    const value = this.#values[hole];
+    if (entries[hole + BITS] === EMPTY) return NONE;
+    const value = entries[hole + VALUE];
     this.#count--;
     if (--this.#perLength[bits] === 0) this.#listLengths();
     // Backward-shift deletion keeps probe runs whole without tombstones.
-    for (let at = (hole + 1) & this.#mask; this.#bits[at] !== EMPTY; at = (at + 1) & this.#mask) {
-      const home = this.#home(this.#keys, 4 * at, this.#bits[at]);
-      if (((at - home) & this.#mask) >= ((at - hole) & this.#mask)) {
-        this.#keys.copyWithin(4 * hole, 4 * at, 4 * at + 4);
-        this.#bits[hole] = this.#bits[at];
-        this.#values[hole] = this.#values[at];
+    const wrap = entries.length - 1;
+    for (let at = this.#after(hole); entries[at + BITS] !== EMPTY; at = this.#after(at)) {
+      const home = this.#home(entries, at, entries[at + BITS] - 1);
+      if (((at - home) & wrap) >= ((at - hole) & wrap)) {
+        entries.copyWithin(hole, at, at + ENTRY_WORDS);
         hole = at;
       }
     }
-    this.#bits[hole] = EMPTY;
+    entries[hole + BITS] = EMPTY;
     return value;
   }
 
@@ -80,24 +80,28 @@ export class PrefixTable {
         probe[w] = keep >= 32 ? words[at + w] : keep <= 0 ? 0 : words[at + w] & ~(0xffffffff >>> keep);
       }
       const place = this.#seek(probe, bits);
-      if (this.#bits[place] !== EMPTY) return this.#values[place];
+      if (this.#entries[place + BITS] !== EMPTY) return this.#entries[place + VALUE];
     }
     return NONE;
   }
 
-  /** Place of the entry, or of the empty place where it would go. */
+  /** First word of the entry, or of the empty place where it would go. */
   #seek(address: Uint32Array, bits: number): number {
-    const keys = this.#keys;
+    const entries = this.#entries;
     let at = this.#home(address, 0, bits);
-    while (this.#bits[at] !== EMPTY) {
-      const k = 4 * at;
+    while (entries[at + BITS] !== EMPTY) {
       if (
-        this.#bits[at] === bits && keys[k + 3] === address[3] && keys[k + 2] === address[2] &&
-        keys[k + 1] === address[1] && keys[k] === address[0]
+        entries[at + 3] === address[3] && entries[at + BITS] === bits + 1 && entries[at + 2] === address[2] &&
+        entries[at + 1] === address[1] && entries[at] === address[0]
       ) return at;
-      at = (at + 1) & this.#mask;
+      at = this.#after(at);
     }
     return at;
+  }
+
+  /** The entry behind the one at `at`, round the end. */
+  #after(at: number): number {
+    return (at + ENTRY_WORDS) & (ENTRY_WORDS * this.#mask);
   }
 
   #home(words: Uint32Array, at: number, bits: number): number {
@@ -105,7 +109,7 @@ export class PrefixTable {
     h = Math.imul(h ^ words[at + 1] ^ (h >>> 15), 0x85ebca6b);
     h = Math.imul(h ^ words[at + 2] ^ (h >>> 13), 0xc2b2ae35);
     h = Math.imul(h ^ words[at + 3] ^ (h >>> 16), 0x9e3779b1);
-    return (h ^ (h >>> 15)) & this.#mask;
+    return ENTRY_WORDS * ((h ^ (h >>> 15)) & this.#mask);
   }
 
   #listLengths(): void {
@@ -116,19 +120,14 @@ export class PrefixTable {
   }
 
   #grow(): void {
-    const keys = this.#keys, bits = this.#bits, values = this.#values;
-    const size = 2 * (this.#mask + 1);
-    this.#keys = new Uint32Array(4 * size);
-    this.#bits = new Uint8Array(size).fill(EMPTY);
-    this.#values = new Uint32Array(size);
-    this.#mask = size - 1;
-    for (let i = 0; i < bits.length; i++) {
-      if (bits[i] === EMPTY) continue;
-      for (let w = 0; w < 4; w++) this.#probe[w] = keys[4 * i + w];
-      const at = this.#seek(this.#probe, bits[i]);
-      this.#keys.set(this.#probe, 4 * at);
-      this.#bits[at] = bits[i];
-      this.#values[at] = values[i];
+    const old = this.#entries;
+    this.#entries = new Uint32Array(2 * old.length);
+    this.#mask = 2 * this.#mask + 1;
+    for (let from = 0; from < old.length; from += ENTRY_WORDS) {
+      if (old[from + BITS] === EMPTY) continue;
+      for (let w = 0; w < 4; w++) this.#probe[w] = old[from + w];
+      const at = this.#seek(this.#probe, old[from + BITS] - 1);
+      for (let w = 0; w < ENTRY_WORDS; w++) this.#entries[at + w] = old[from + w];
     }
   }
 }

@@ -3,6 +3,7 @@
  * Anti-replay windows, one per session row: a ring of bits after RFC 6479. Invariant: a counter is accepted at
  * most once, and never when it lies more than WINDOW_PACKETS behind the highest accepted one. Only counters of
  * authentic packets may be shown to it.
+ * Keeps PROTOCOL R15.
  */
 
 const WORDS = 512;

@@ -2,20 +2,22 @@
 /**
  * The session table: one row per key epoch or pending handshake, as columns. Invariant: a receiver index names
  * at most one live row, and a freed row's keys are overwritten and its index never matches again by accident
- * (10 bits of every index are drawn anew). Does not know peers beyond their number, nor time beyond a birthday.
+ * (8 bits of every index are drawn anew). Does not know peers beyond their number, nor time beyond a birthday.
  */
 import type { Aead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
 import { ReplayWindows } from "./replay.ts";
 
-const ROW_BITS = 18;
+const ROW_BITS = 20;
+/** What the receiver index has room for: four bits name the Worker, eight are random. */
+export const SESSION_ROWS_MAX = 1 << ROW_BITS;
 const ROW_MASK = (1 << ROW_BITS) - 1;
 const WORKER_SHIFT = 28;
 const MIDDLE_MASK = (1 << (WORKER_SHIFT - ROW_BITS)) - 1;
 
 export class SessionTable {
   readonly capacity: number;
-  /** The index that the other end must name, by row; NONE for a free row. */
+  /** The index that the other end must name, by row; NONE for a row that was given back. */
   readonly receiverIndex: Uint32Array;
   /** The index that this end must name when sending. */
   readonly remoteIndex: Uint32Array;
@@ -30,23 +32,27 @@ export class SessionTable {
   /** 1 while the row has transport keys. */
   readonly keyed: Uint8Array;
   readonly replay: ReplayWindows;
+  /** The top four bits of every receiver index here. */
+  readonly worker: number;
   /** Rows in use. */
   count = 0;
 
   readonly #aead: Aead;
+  /** Rows that were given back, as a stack, and the first that was never taken: its memory is not committed yet. */
   readonly #free: Uint32Array;
+  #freeCount = 0;
+  #fresh = 0;
   readonly #random: () => number;
-  readonly #worker: number;
 
   /**
-   * @param capacity rows, 1 to 2^18.
+   * @param capacity rows, 1 to SESSION_ROWS_MAX.
    * @param worker 0 to 15, the top four bits of every receiver index: what steering reads.
    * @param random a fresh uniform u32 per call.
    */
   constructor(capacity: number, worker: number, aead: Aead, random: () => number) {
-    if (capacity < 1 || capacity > 1 << ROW_BITS) throw new RangeError(`sessions: capacity ${capacity}`);
+    if (capacity < 1 || capacity > SESSION_ROWS_MAX) throw new RangeError(`sessions: capacity ${capacity}`);
     this.capacity = capacity;
-    this.receiverIndex = new Uint32Array(capacity).fill(NONE);
+    this.receiverIndex = new Uint32Array(capacity);
     this.remoteIndex = new Uint32Array(capacity);
     this.peer = new Uint32Array(capacity);
     this.bornUs = new Float64Array(capacity);
@@ -56,17 +62,17 @@ export class SessionTable {
     this.replay = new ReplayWindows(capacity);
     this.#aead = aead;
     this.#random = random;
-    this.#worker = worker & 15;
+    this.worker = worker & 15;
     this.#free = new Uint32Array(capacity);
-    for (let i = 0; i < capacity; i++) this.#free[i] = capacity - 1 - i;
   }
 
   /** Takes a row for a handshake of `peer`, or NONE when the table is full. */
   allocate(peer: number): number {
     if (this.count === this.capacity) return NONE;
-    const row = this.#free[this.capacity - 1 - this.count++];
+    this.count++;
+    const row = this.#freeCount > 0 ? this.#free[--this.#freeCount] : this.#fresh++;
     const middle = this.#random() & MIDDLE_MASK;
-    const index = ((this.#worker << WORKER_SHIFT) | (middle << ROW_BITS) | row) >>> 0;
+    const index = ((this.worker << WORKER_SHIFT) | (middle << ROW_BITS) | row) >>> 0;
     // The all-ones index is the sentinel of a free row.
     this.receiverIndex[row] = index === NONE ? (index ^ (1 << ROW_BITS)) >>> 0 : index;
     this.peer[row] = peer;
@@ -99,13 +105,19 @@ export class SessionTable {
     this.keyed[row] = 0;
     this.receiverIndex[row] = NONE;
     this.peer[row] = NONE;
-    this.#free[this.capacity - this.count--] = row;
+    this.#free[this.#freeCount++] = row;
+    this.count--;
+  }
+
+  /** The Worker that a receiver index was made by. */
+  workerOf(receiverIndex: number): number {
+    return receiverIndex >>> WORKER_SHIFT;
   }
 
   /** The row that a receiver index names, or NONE. */
   find(receiverIndex: number): number {
     const row = receiverIndex & ROW_MASK;
-    return row < this.capacity && this.receiverIndex[row] === receiverIndex && receiverIndex !== NONE
+    return row < this.#fresh && this.receiverIndex[row] === receiverIndex && receiverIndex !== NONE
       ? row
       : NONE;
   }

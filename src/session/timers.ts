@@ -19,6 +19,11 @@ export class Timers {
     this.#place = new Int32Array(capacity).fill(ABSENT);
   }
 
+  /** Ids that have a deadline. */
+  get size(): number {
+    return this.#count;
+  }
+
   /** The earliest deadline in microseconds, or Infinity. */
   get nextUs(): number {
     return this.#count === 0 ? Infinity : this.#due[this.#heap[0]];

@@ -34,6 +34,12 @@ export const TO_SEAL = 9;
 export const TO_TRANSMIT = 10;
 /** Someone else owns the slot now; it is not released with the burst. */
 export const HELD = 11;
+/** Owned by another Worker: `session` names it, `peer` the step that comes next there. */
+export const TO_WORKER = 12;
+/** A datagram that another Worker received, counted and admitted, and that is this one's to answer. */
+export const TO_PARSE_ADMITTED = 13;
+/** The same, found to be an initiation. */
+export const TO_INITIATION_ADMITTED = 14;
 /** The first drop reason; every `next` from here on ends the row. */
 export const FIRST_DROP = 32;
 
@@ -123,6 +129,13 @@ export class Burst {
     if (this.count === BURST_CAPACITY) return -1;
     const slot = this.arena.take();
     return slot === NONE ? -1 : this.push(slot, length, next);
+  }
+
+  /** Marks the row for the Worker that owns it, where `step` comes next. */
+  handOver(row: number, worker: number, step: number): void {
+    this.next[row] = TO_WORKER;
+    this.session[row] = worker;
+    this.peer[row] = step;
   }
 
   /** Takes the rows from `count` on away again and gives their slots back; none of them may be HELD. */

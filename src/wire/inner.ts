@@ -3,6 +3,7 @@
  * Inner packets: IPv4 (RFC 791), IPv6 (RFC 8200), UDP, TCP and ICMP headers read and written in place over the
  * arena. Invariant: `innerLength` has vouched for the length before any other function reads, and no function
  * reads or writes beyond the length that it is given (answers: beyond 1280 bytes). Knows no peers and no policy.
+ * Keeps PROTOCOL R2.
  */
 
 export const PROTOCOL_ICMP = 1;

@@ -3,6 +3,7 @@
  * WireGuard's four messages: where their fields lie and how to read and write them in place (PROTOCOL §2).
  * Invariant: readers assume that the caller has checked the length with the *_BYTES constants. No cryptography,
  * no state.
+ * Keeps PROTOCOL R3.
  */
 
 export const TYPE_INITIATION = 1;

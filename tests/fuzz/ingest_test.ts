@@ -49,7 +49,7 @@ function hostile(genuine: Uint8Array[]): fc.Arbitrary<Uint8Array> {
     for (const flip of flips) if (flip >> 3 < copy.length) copy[flip >> 3] ^= 1 << (flip & 7);
     return copy;
   });
-  const noise = fc.tuple(fc.uint8Array({ maxLength: 1900 }), fc.nat(5)).map(([bytes, type]) => {
+  const noise = fc.tuple(fc.uint8Array({ maxLength: 1900, size: "max" }), fc.nat(5)).map(([bytes, type]) => {
     if (bytes.length >= 4) bytes.set([type, 0, 0, 0]);
     return bytes;
   });
@@ -81,7 +81,7 @@ Deno.test("fuzz: hostile inner packets from a genuine peer, and from the exit, l
   world.channel = { ...world.channel, delayUs: 0 };
   const template = udpPacket("10.66.0.2", "10.66.0.1", new Uint8Array(60));
   const packet = fc.tuple(
-    fc.uint8Array({ minLength: 1, maxLength: 1400 }),
+    fc.uint8Array({ minLength: 1, maxLength: 1400, size: "max" }),
     fc.nat(3),
     fc.array(fc.nat(40 * 8)),
   )
@@ -109,7 +109,7 @@ Deno.test("fuzz: inner readers and answers stay inside the packet and its slot",
   const words = parseAddress("10.66.0.1")!;
   fc.assert(
     fc.property(
-      fc.uint8Array({ minLength: 20, maxLength: 1500 }),
+      fc.uint8Array({ minLength: 20, maxLength: 1500, size: "max" }),
       fc.constantFrom(0x45, 0x4f, 0x60),
       (bytes, first) => {
         bytes[0] = first;
@@ -142,16 +142,19 @@ Deno.test("fuzz: inner readers and answers stay inside the packet and its slot",
 
 Deno.test("fuzz: fragments of any shape never throw, and whole ones come together", () => {
   fc.assert(
-    fc.property(fc.array(fc.uint8Array({ minLength: 48, maxLength: 400 }), { maxLength: 20 }), (packets) => {
-      const reassembly = new Reassembly();
-      packets.forEach((bytes, i) => {
-        bytes[0] = i % 2 ? 0x45 : 0x60;
-        if (bytes[0] === 0x60) bytes[6] = 44;
-        else bytes[6] |= 0x20;
-        if (bytes[0] === 0x45) [bytes[2], bytes[3]] = [bytes.length >> 8, bytes.length & 255];
-        reassembly.add(bytes, i);
-      });
-    }),
+    fc.property(
+      fc.array(fc.uint8Array({ minLength: 48, maxLength: 400, size: "max" }), { maxLength: 20 }),
+      (packets) => {
+        const reassembly = new Reassembly();
+        packets.forEach((bytes, i) => {
+          bytes[0] = i % 2 ? 0x45 : 0x60;
+          if (bytes[0] === 0x60) bytes[6] = 44;
+          else bytes[6] |= 0x20;
+          if (bytes[0] === 0x45) [bytes[2], bytes[3]] = [bytes.length >> 8, bytes.length & 255];
+          reassembly.add(bytes, i);
+        });
+      },
+    ),
     options,
   );
 });

@@ -21,6 +21,7 @@ import {
   TO_PARSE,
   TO_TRANSMIT,
   TO_TUNNEL,
+  TO_WORKER,
 } from "../../src/vector/burst.ts";
 import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
@@ -97,6 +98,8 @@ export class Host<Core extends Tunnel = Tunnel> {
   readonly publicKey: string;
   /** Inner packets that reached this host's exit, copied. */
   readonly delivered: Uint8Array[] = [];
+  /** The Workers of one relay, this one among them; alone where there is one. */
+  siblings: Host<Core>[] = [this];
   readonly #burst = new Burst(this.arena);
 
   constructor(
@@ -105,8 +108,8 @@ export class Host<Core extends Tunnel = Tunnel> {
     options: Partial<TunnelOptions> & { ipv4: string },
     make: (options: TunnelOptions) => Core,
   ) {
-    const privateKey = new Uint8Array(32);
-    world.random.fill(privateKey);
+    const privateKey = options.privateKey ?? new Uint8Array(32);
+    if (options.privateKey === undefined) world.random.fill(privateKey);
     const primitives: Primitives = options.primitives ?? nodeCrypto;
     this.core = make({
       arena: this.arena,
@@ -127,10 +130,10 @@ export class Host<Core extends Tunnel = Tunnel> {
     this.publicKey = base64(this.core.publicKey);
   }
 
-  /** Hands a datagram in, as the port would. */
-  receive(bytes: Uint8Array, from: string): void {
+  /** Hands a datagram in, as the port would, or a sibling for the step that it names. */
+  receive(bytes: Uint8Array, from: string, step = TO_PARSE): void {
     const burst = this.#burst;
-    const row = burst.grow(bytes.length, TO_PARSE);
+    const row = burst.grow(bytes.length, step);
     if (row < 0) throw new Error("the host's arena leaks: no slot is free");
     burst.bytes.set(bytes, burst.offset[row]);
     const { address, port } = splitEndpoint(from);
@@ -158,6 +161,7 @@ export class Host<Core extends Tunnel = Tunnel> {
 
   #drain(): void {
     const burst = this.#burst;
+    const handed: [Host<Core>, Uint8Array, string, number][] = [];
     do {
       for (let row = 0; row < burst.count; row++) {
         const packet = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
@@ -165,10 +169,15 @@ export class Host<Core extends Tunnel = Tunnel> {
           this.world.carry(this.endpoint, formatEndpoint(burst.address, 4 * row, burst.port[row]), packet);
           burst.next[row] = DONE;
         } else if (burst.next[row] === TO_EXIT) this.delivered.push(packet);
+        else if (burst.next[row] === TO_WORKER) {
+          const from = formatEndpoint(burst.address, 4 * row, burst.port[row]);
+          handed.push([this.siblings[burst.session[row]], packet, from, burst.peer[row]]);
+        }
       }
       burst.release();
     } while (this.core.pollTransmit(burst, this.world.nowUs) > 0);
     if (burst.count > BURST_CAPACITY) throw new Error("burst overran");
+    for (const [sibling, packet, from, step] of handed) sibling.receive(packet, from, step);
   }
 }
 
@@ -180,6 +189,8 @@ export class World {
   limits: Limits = WIREGUARD_LIMITS;
   /** Sees, and may replace or drop, every datagram before the channel does. */
   tap: ((from: string, to: string, bytes: Uint8Array) => Uint8Array | undefined) | undefined;
+  /** Which Worker of a relay gets a datagram or a packet from its exit. */
+  steer: (bytes: Uint8Array, workers: number) => number = () => 0;
   carried = 0;
   #flights: Flight[] = [];
   #order = 0;
@@ -197,6 +208,24 @@ export class World {
     return host;
   }
 
+  /** A relay of several Workers that share endpoint and key. */
+  relayOf(
+    workers: number,
+    endpoint: string,
+    options: Partial<RelayOptions> & { ipv4: string },
+  ): Host<Relay>[] {
+    const privateKey = new Uint8Array(32);
+    this.random.fill(privateKey);
+    const hosts: Host<Relay>[] = [];
+    for (let worker = 0; worker < workers; worker++) {
+      const connectionsElsewhere = () =>
+        hosts.reduce((sum, { metrics }, i) => sum + (i === worker ? 0 : metrics.get("connections")), 0);
+      hosts.push(this.relay(endpoint, { ...options, privateKey, worker, workers, connectionsElsewhere }));
+    }
+    hosts.forEach((host) => host.siblings = hosts);
+    return hosts;
+  }
+
   /** A client of `relay`, known to it by `ipv4`, already dialling. It takes every address to be behind the relay. */
   client(
     endpoint: string,
@@ -207,7 +236,9 @@ export class World {
     const host = new Host(this, endpoint, options, (all) => new Client(all, upstream));
     this.hosts.push(host);
     const allowedIps = [`${options.ipv4}/32`];
-    relay.core.addPeer({ name: `c-${endpoint}`, publicKey: host.publicKey, allowedIps, presharedKey });
+    for (const { core } of relay.siblings) {
+      core.addPeer({ name: `c-${endpoint}`, publicKey: host.publicKey, allowedIps, presharedKey });
+    }
     dial(host, relay);
     return host;
   }
@@ -242,7 +273,10 @@ export class World {
       if (flightUs <= dueUs) {
         const flight = this.#pop();
         this.nowUs = Math.max(this.nowUs, flight.atUs);
-        this.hosts.find((host) => host.endpoint === flight.to)?.receive(flight.bytes, flight.from);
+        const host = this.hosts.find((host) => host.endpoint === flight.to);
+        const siblings = host?.siblings ?? [];
+        siblings[siblings.length > 1 ? this.steer(flight.bytes, siblings.length) : 0]
+          ?.receive(flight.bytes, flight.from);
       } else {
         this.nowUs = Math.max(this.nowUs, dueUs);
         due!.tick();

@@ -4,7 +4,7 @@
  * exit_child.ts tun|userspace DEVICE [allow=PREFIX]... [[SOURCE>]DESTINATION[,BYTES]]...
  */
 import { loadNative } from "../../ffi/native.ts";
-import { openTun, tunUnavailable } from "../../src/exit/tun.ts";
+import { openTun, TunQueue, tunUnavailable } from "../../src/exit/tun.ts";
 import { openUserspace } from "../../src/exit/userspace.ts";
 import { Metrics } from "../../src/metrics.ts";
 import { Arena } from "../../src/vector/arena.ts";
@@ -43,8 +43,11 @@ const common = {
 const nowUs = () => performance.now() * 1000;
 
 if (kind === "tun") console.log(`obstacle: ${await tunUnavailable()}`);
-const exit = kind === "tun"
+const device = kind === "tun"
   ? await openTun({ ...common, name, host: { all: false, prefixes } })
+  : undefined;
+const exit = device
+  ? new TunQueue(device.queues[0], device.description, common.native)
   : openUserspace(common);
 const burst = new Burst(new Arena(512));
 let readable: () => void = () => {};
@@ -54,6 +57,7 @@ let closing = false;
 Deno.addSignalListener("SIGTERM", async () => {
   closing = true;
   await exit.close();
+  await device?.close();
   console.log("closed");
   Deno.exit(0);
 });
@@ -70,8 +74,9 @@ let fault: string | undefined;
 setInterval(() => {
   if (closing) return;
   exit.handleTimeout(nowUs());
-  if (exit.fault() === fault) return;
-  fault = exit.fault();
+  device?.look();
+  if (device?.fault === fault) return;
+  fault = device?.fault;
   console.log(`fault: ${fault ?? "none"}`);
 }, WATCH_MS);
 

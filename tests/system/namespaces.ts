@@ -214,7 +214,13 @@ console.log(JSON.stringify({ status: r.status, text: await r.text() }));`;
   async status(): Promise<{
     counters: Record<string, number>;
     drops: Record<string, number>;
-    peers: { name: string; endpoint?: string; connected: boolean; lastHandshakeAgeS?: number }[];
+    peers: {
+      name: string;
+      publicKey: string;
+      endpoint?: string;
+      connected: boolean;
+      lastHandshakeAgeS?: number;
+    }[];
   }> {
     return JSON.parse((await this.ask("/v1/status")).text);
   }

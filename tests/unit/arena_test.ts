@@ -5,6 +5,8 @@
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
+import { cString, libc } from "../../ffi/mod.ts";
+import { arenaHandle, loadNative } from "../../ffi/native.ts";
 import {
   Arena,
   HEADROOM,
@@ -23,6 +25,8 @@ import {
   TO_PARSE,
   TO_SEAL,
 } from "../../src/vector/burst.ts";
+
+const native = loadNative();
 
 const options = {
   numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 500),
@@ -133,3 +137,32 @@ Deno.test("burst: the columns lie where the layout says, and tile the block", ()
   );
   assertEquals(columns.map(([name]) => name).sort(), [...names].sort());
 });
+
+Deno.test({
+  name: "arena: once native code knows it, the system may back it by huge pages",
+  ignore: typeof native === "string",
+  fn() {
+    if (typeof native === "string") return;
+    const advised = () => readByLibc("/proc/self/smaps").match(/^VmFlags:.* hg/gm)?.length ?? 0;
+    const before = advised();
+    const arena = new Arena(8192);
+    assertEquals(advised(), before);
+    arenaHandle(native, arena);
+    assertEquals(advised(), before + 1);
+  },
+});
+
+/** A file that Deno itself opens for nobody without all permissions. */
+function readByLibc(path: string): string {
+  const fd = libc().open(cString(path), 0);
+  assert(fd >= 0);
+  const chunk = new Uint8Array(65536);
+  const decoder = new TextDecoder();
+  let text = "";
+  for (let length = 1; length > 0;) {
+    length = Number(libc().read(fd, chunk, BigInt(chunk.length)));
+    text += decoder.decode(chunk.subarray(0, Math.max(0, length)), { stream: true });
+  }
+  libc().close(fd);
+  return text;
+}

@@ -53,11 +53,11 @@ Deno.test("config: each mistake has its sentence", () => {
     ],
     [
       `max_connections = 0`,
-      `oxrelay.toml: max_connections: expected a whole number from 1 to 20000, found 0`,
+      `oxrelay.toml: max_connections: expected a whole number from 1 to 250000, found 0`,
     ],
     [
       `max_connections = inf`,
-      `oxrelay.toml: max_connections: expected a whole number from 1 to 20000, found Infinity`,
+      `oxrelay.toml: max_connections: expected a whole number from 1 to 250000, found Infinity`,
     ],
     [`kernels = "c"`, `oxrelay.toml: kernels: expected "auto" or "portable" or "native", found "c"`],
     [`exit = "vpn"`, `oxrelay.toml: exit: expected "auto" or "tun" or "userspace", found "vpn"`],
@@ -88,9 +88,24 @@ Deno.test("config: each mistake has its sentence", () => {
       `oxrelay.toml: dns: expected a list of addresses such as ["1.1.1.1"], found "1.1.1.1"`,
     ],
     [
-      `workers = 4`,
-      `oxrelay.toml: workers: expected 1, found 4; this version runs one worker: ` +
-      `remove the key or set workers = 1`,
+      `workers = 17`,
+      `oxrelay.toml: workers: expected a whole number from 1 to 16, found 17`,
+    ],
+    [
+      `workers = 2\nio = "portable"`,
+      `oxrelay.toml: workers: expected 1 with portable io, found 2; set workers = 1 or io = "auto"`,
+    ],
+    [
+      `cpus = [1, 1024]`,
+      `oxrelay.toml: cpus.1: expected a whole number from 0 to 1023, found 1024`,
+    ],
+    [
+      `cpus = "0-3"`,
+      `oxrelay.toml: cpus: expected a list of processor numbers such as [0, 1], found "0-3"`,
+    ],
+    [
+      `workers = 2\ncpus = [1]`,
+      `oxrelay.toml: cpus: expected one processor for each of 2 workers, found 1; name 2, or set cpus = []`,
     ],
     [
       `destinations = true`,

@@ -1,0 +1,413 @@
+//! Steering: which of several Workers the kernel gives a datagram or an inner packet to. A classic BPF program picks the
+//! socket of a reuseport group by the receiver index, whose top four bits name the Worker; an eBPF program picks the queue
+//! of a TUN device by the inner destination, in a table of prefixes. Invariant: a datagram or packet that no rule fits
+//! still goes to some Worker, which hands it on. Moves no packet itself.
+
+use crate::layout::Table;
+use std::cell::RefCell;
+use std::io::Error;
+use std::mem::{size_of, zeroed};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+
+/// What four bits can name.
+const WORKERS_MAX: usize = 16;
+/// Prefixes that the table takes: peers and their networks.
+const PREFIXES_MAX: u32 = 1 << 20;
+
+const SO_ATTACH_REUSEPORT_CBPF: i32 = 51;
+/// Loads below this offset of classic BPF are relative to the network header (linux/filter.h, SKF_NET_OFF).
+const NETWORK_HEADER: u32 = 0xfff0_0000;
+
+const TUNSETSTEERINGEBPF: libc::c_ulong = 0x8004_54e0;
+const BPF_MAP_CREATE: i32 = 0;
+const BPF_MAP_UPDATE_ELEM: i32 = 2;
+const BPF_MAP_DELETE_ELEM: i32 = 3;
+const BPF_PROG_LOAD: i32 = 5;
+const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
+const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
+const BPF_F_NO_PREALLOC: u32 = 1;
+const HELPER_MAP_LOOKUP_ELEM: i32 = 1;
+const HELPER_SKB_LOAD_BYTES: i32 = 26;
+
+fn failure(error: Error) -> i32 {
+    -error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+fn set_option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> Result<(), Error> {
+    // SAFETY: `value` is valid for its size; the kernel copies it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+/// A UDP socket bound to `address`, alone or as one more of a reuseport group.
+fn bind(address: &SocketAddr, shared: bool) -> Result<OwnedFd, Error> {
+    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
+    // SAFETY: socket takes no memory.
+    let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and is nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    if shared {
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    }
+    let (name, length) = match address {
+        SocketAddr::V6(address) => {
+            // One socket for both families where the host has both, whatever its default is.
+            set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)?;
+            // SAFETY: for this C structure all zero bytes are a valid value.
+            let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
+            name.sin6_family = libc::AF_INET6 as u16;
+            name.sin6_port = address.port().to_be();
+            name.sin6_addr.s6_addr = address.ip().octets();
+            name.sin6_scope_id = address.scope_id();
+            (name, size_of::<libc::sockaddr_in6>())
+        }
+        SocketAddr::V4(address) => {
+            // SAFETY: as above.
+            let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
+            // SAFETY: sockaddr_in is smaller than sockaddr_in6 and no more strictly aligned.
+            let short = unsafe { &mut *(&raw mut name).cast::<libc::sockaddr_in>() };
+            short.sin_family = libc::AF_INET as u16;
+            short.sin_port = address.port().to_be();
+            short.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
+            (name, size_of::<libc::sockaddr_in>())
+        }
+    };
+    // SAFETY: `name` is valid for `length` bytes.
+    let bound = unsafe { libc::bind(fd, (&raw const name).cast(), length as libc::socklen_t) };
+    if bound < 0 { Err(Error::last_os_error()) } else { Ok(socket) }
+}
+
+fn local_port(socket: &OwnedFd) -> u16 {
+    // SAFETY: an all-zero sockaddr_in6 is valid, and getsockname writes at most its length.
+    let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
+    let mut length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
+    // SAFETY: as above.
+    unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut name).cast(), &mut length) };
+    u16::from_be(name.sin6_port) // where sockaddr_in has its port too
+}
+
+/// The program that picks a socket of the group. It sees the UDP payload.
+fn steer_datagrams(socket: &OwnedFd, workers: u32) -> Result<(), Error> {
+    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+    const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
+    const SHIFT: u16 = (libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K) as u16;
+    const TIMES: u16 = (libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K) as u16;
+    const MODULO: u16 = (libc::BPF_ALU | libc::BPF_MOD | libc::BPF_K) as u16;
+    const ANSWER: u16 = (libc::BPF_RET | libc::BPF_A) as u16;
+    let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
+    let program = [
+        step(LOAD_BYTE, 0, 0, 0), // the message type (PROTOCOL.md section 2)
+        step(EQUAL, 4, 4, 0),     // data, and
+        step(EQUAL, 3, 3, 0),     // cookie reply: receiver index at 4
+        step(EQUAL, 2, 0, 5),     // response: at 8
+        step(LOAD_BYTE, 11, 0, 0),
+        step(JUMP, 1, 0, 0),
+        step(LOAD_BYTE, 7, 0, 0),
+        // The top four bits. One that names no Worker is out of range, and the kernel then goes by its own hash.
+        step(SHIFT, 4, 0, 0),
+        step(ANSWER, 0, 0, 0),
+        // Anything else by its source, so that one source meets one Worker's limits: the word at 12 is an IPv4 source
+        // address, and of an IPv6 one the part of its /64 that tells networks apart.
+        step(LOAD_WORD, NETWORK_HEADER + 12, 0, 0),
+        step(TIMES, 0x9e37_79b1, 0, 0),
+        step(SHIFT, 16, 0, 0),
+        step(MODULO, workers, 0, 0),
+        step(ANSWER, 0, 0, 0),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    // SAFETY: `filter` and the program live through the call; the kernel copies both.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_ATTACH_REUSEPORT_CBPF,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+}
+
+fn bind_group(host: &str, port: u16, workers: usize) -> Result<Vec<OwnedFd>, Error> {
+    let mut last = Error::from_raw_os_error(libc::EADDRNOTAVAIL);
+    for mut address in (host, port).to_socket_addrs()? {
+        // First alone: a group would take in the sockets of another relay of the same user.
+        match bind(&address, false) {
+            Ok(socket) if workers == 1 => return Ok(vec![socket]),
+            Ok(socket) => address.set_port(local_port(&socket)),
+            Err(error) => {
+                last = error;
+                continue;
+            }
+        }
+        let group = (0..workers).map(|_| bind(&address, true)).collect::<Result<Vec<_>, _>>()?;
+        steer_datagrams(&group[0], workers as u32)?;
+        return Ok(group);
+    }
+    Err(last)
+}
+
+/// Binds UDP to a host name or address of `length` bytes (UTF-8) and a port (0 lets the system choose), once for each of
+/// 1 to 16 `workers`, with the program that steers among them. Writes the descriptors, in the Workers' order, which they
+/// keep for as long as all are open. Returns 0, or -errno with nothing left open.
+///
+/// # Safety
+/// `host` is valid for `length` bytes and `out` for `workers` i32s.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_udp_bind(
+    host: *const u8,
+    length: u32,
+    port: u32,
+    workers: u32,
+    out: *mut i32,
+) -> i32 {
+    if host.is_null() || out.is_null() || length > 255 || port > 65535 {
+        return -libc::EINVAL;
+    }
+    if workers == 0 || workers as usize > WORKERS_MAX {
+        return -libc::EINVAL;
+    }
+    // SAFETY: the caller gives `length` bytes.
+    let host = unsafe { std::slice::from_raw_parts(host, length as usize) };
+    let Ok(host) = std::str::from_utf8(host) else { return -libc::EINVAL };
+    match bind_group(host, port as u16, workers as usize) {
+        Ok(group) => {
+            for (i, socket) in group.into_iter().enumerate() {
+                // SAFETY: the group has `workers` sockets, and an ArrayBuffer need not be aligned for us.
+                unsafe { out.add(i).write_unaligned(socket.into_raw_fd()) };
+            }
+            0
+        }
+        Err(error) => failure(error),
+    }
+}
+
+/// A prefix as the kernel's table has it: IPv4 as ::ffff:a.b.c.d, bits of 128.
+#[repr(C)]
+struct Prefix {
+    bits: u32,
+    address: [u8; 16],
+}
+
+/// The first fields of union bpf_attr for making a map.
+#[repr(C)]
+struct MapCreate {
+    kind: u32,
+    key_bytes: u32,
+    value_bytes: u32,
+    entries_max: u32,
+    flags: u32,
+}
+
+/// For changing one.
+#[repr(C)]
+struct MapChange {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// For loading a program.
+#[repr(C)]
+struct ProgramLoad {
+    kind: u32,
+    instructions: u32,
+    program: u64,
+    license: u64,
+    log_level: u32,
+    log_bytes: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// # Safety
+/// `T` begins as union bpf_attr does for `command`, and what it points at lives through the call.
+unsafe fn bpf<T>(command: i32, attributes: &T) -> Result<i32, Error> {
+    // SAFETY: the caller's part, and the kernel reads no more than the size given.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, (&raw const *attributes), size_of::<T>() as u32) };
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result as i32) }
+}
+
+/// One instruction of eBPF (RFC 9669 section 3): opcode, registers, offset, immediate.
+fn instruction(opcode: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
+    u64::from(opcode)
+        | u64::from(destination) << 8
+        | u64::from(source) << 12
+        | u64::from(offset as u16) << 16
+        | u64::from(immediate as u32) << 32
+}
+
+/// The program that picks a queue: the value of the longest prefix that holds the destination, or 0. It sees the packet
+/// from its IP header on.
+fn queue_program(map: i32) -> Vec<u64> {
+    const FRAME: u8 = 10;
+    const KEY: i16 = -24; // a Prefix on the stack, with the version byte below it
+    const VERSION: i16 = -32;
+    let move_register = |to, from| instruction(0xbf, to, from, 0, 0);
+    let move_value = |to, value| instruction(0xb7, to, 0, 0, value);
+    let add = |to, value| instruction(0x07, to, 0, 0, value);
+    let store_word = |at, value| instruction(0x62, FRAME, 0, at, value);
+    let call = |helper| instruction(0x85, 0, 0, 0, helper);
+    let jump_not_equal = |register, value, by| instruction(0x55, register, 0, by, value);
+    let jump_equal = |register, value, by| instruction(0x15, register, 0, by, value);
+    // Four arguments: the packet, where in it, where to, how many bytes.
+    let load = |from: i32, to: i16, bytes: i32| {
+        [
+            move_register(1, 6),
+            move_value(2, from),
+            move_register(3, FRAME),
+            add(3, i32::from(to)),
+            move_value(4, bytes),
+            call(HELPER_SKB_LOAD_BYTES),
+        ]
+    };
+    let mut program = vec![move_register(6, 1)];
+    program.extend(load(0, VERSION, 1));
+    program.extend([
+        jump_not_equal(0, 0, 31),                // to the end
+        instruction(0x71, 7, FRAME, VERSION, 0), // the byte that was loaded
+        instruction(0x77, 7, 0, 0, 4),
+        jump_equal(7, 6, 12),     // to IPv6
+        jump_not_equal(7, 4, 27), // to the end
+        store_word(KEY + 4, 0),
+        store_word(KEY + 8, 0),
+        store_word(KEY + 12, i32::from_ne_bytes([0, 0, 0xff, 0xff])),
+    ]);
+    program.extend(load(16, KEY + 16, 4));
+    program.push(jump_not_equal(0, 0, 17)); // to the end
+    program.push(instruction(0x05, 0, 0, 7, 0)); // to the look-up
+    program.extend(load(24, KEY + 4, 16));
+    program.push(jump_not_equal(0, 0, 9)); // to the end
+    program.extend([
+        store_word(KEY, 128),
+        instruction(0x18, 1, 1, 0, map), // the map, by its descriptor, in two words
+        0,
+        move_register(2, FRAME),
+        add(2, i32::from(KEY)),
+        call(HELPER_MAP_LOOKUP_ELEM),
+        jump_equal(0, 0, 2),
+        instruction(0x61, 0, 0, 0, 0),
+        instruction(0x95, 0, 0, 0, 0),
+        move_value(0, 0),
+        instruction(0x95, 0, 0, 0, 0),
+    ]);
+    program
+}
+
+/// The table of prefixes and the program that reads it.
+struct Steering {
+    map: OwnedFd,
+    program: OwnedFd,
+}
+
+impl Steering {
+    fn new() -> Result<Self, Error> {
+        let create = MapCreate {
+            kind: BPF_MAP_TYPE_LPM_TRIE,
+            key_bytes: size_of::<Prefix>() as u32,
+            value_bytes: size_of::<u32>() as u32,
+            entries_max: PREFIXES_MAX,
+            flags: BPF_F_NO_PREALLOC,
+        };
+        // SAFETY: MapCreate begins as the union does for this command; the descriptor is new and nobody else's.
+        let map = unsafe { OwnedFd::from_raw_fd(bpf(BPF_MAP_CREATE, &create)?) };
+        let program = queue_program(map.as_raw_fd());
+        let load = ProgramLoad {
+            kind: BPF_PROG_TYPE_SOCKET_FILTER,
+            instructions: program.len() as u32,
+            program: program.as_ptr() as u64,
+            license: c"MIT".as_ptr() as u64,
+            log_level: 0,
+            log_bytes: 0,
+            log: 0,
+            kernel_version: 0,
+            flags: 0,
+        };
+        // SAFETY: as above, and program and licence live through the call.
+        let program = unsafe { OwnedFd::from_raw_fd(bpf(BPF_PROG_LOAD, &load)?) };
+        Ok(Self { map, program })
+    }
+
+    fn change(&self, prefix: &Prefix, worker: Option<u32>) -> Result<(), Error> {
+        let change = MapChange {
+            map: self.map.as_raw_fd() as u32,
+            padding: 0,
+            key: (&raw const *prefix) as u64,
+            value: worker.as_ref().map_or(0, |worker| (&raw const *worker) as u64),
+            flags: 0,
+        };
+        let command = if worker.is_some() { BPF_MAP_UPDATE_ELEM } else { BPF_MAP_DELETE_ELEM };
+        // SAFETY: MapChange begins as the union does for both commands, and key and value live through the call.
+        unsafe { bpf(command, &change) }.map(|_| ())
+    }
+}
+
+thread_local! {
+    static STEERINGS: RefCell<Table<Steering>> = const { RefCell::new(Table::new()) };
+}
+
+fn with_steering(handle: u32, act: impl FnOnce(&mut Steering) -> i32) -> i32 {
+    STEERINGS.with_borrow_mut(|steerings| steerings.get(handle).map_or(-libc::EINVAL, act))
+}
+
+/// Makes an empty table of prefixes and its program. Returns the handle, or -errno: EPERM without CAP_BPF.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_steer_new() -> i32 {
+    match Steering::new() {
+        Ok(steering) => STEERINGS.with_borrow_mut(|steerings| steerings.insert(steering)),
+        Err(error) => failure(error),
+    }
+}
+
+/// Lets the table pick the queues of the TUN device that `fd` is a queue of. Returns 0, or -errno.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_steer_attach(handle: u32, fd: i32) -> i32 {
+    with_steering(handle, |steering| {
+        let program = steering.program.as_raw_fd();
+        // SAFETY: this ioctl reads one i32.
+        let result = unsafe { libc::ioctl(fd, TUNSETSTEERINGEBPF, &raw const program) };
+        if result < 0 { failure(Error::last_os_error()) } else { 0 }
+    })
+}
+
+/// Sends what goes to a prefix (16 bytes in network order, IPv4 as ::ffff:a.b.c.d; bits of 128) to a Worker's queue, or to
+/// none in particular when `worker` is 16 or more. Returns 0, or -errno.
+///
+/// # Safety
+/// `address` is valid for 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_steer_set(handle: u32, address: *const u8, bits: u32, worker: u32) -> i32 {
+    if address.is_null() || bits > 128 {
+        return -libc::EINVAL;
+    }
+    // SAFETY: the caller gives 16 bytes.
+    let prefix = Prefix { bits, address: unsafe { *address.cast::<[u8; 16]>() } };
+    with_steering(handle, |steering| {
+        let worker = Some(worker).filter(|worker| (*worker as usize) < WORKERS_MAX);
+        steering.change(&prefix, worker).map_or_else(failure, |()| 0)
+    })
+}
+
+/// Gives table and program up. A device that uses the program keeps it until it goes.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_steer_release(handle: u32) -> i32 {
+    STEERINGS.with_borrow_mut(|steerings| steerings.release(handle))
+}

@@ -1,0 +1,158 @@
+/**
+ * What the main thread opens for its Workers and keeps while they come and go: the bound sockets, the TUN device and the
+ * mailboxes between Workers. Invariant: a Worker that dies takes none of them along, and `close` leaves nothing behind.
+ * Moves no packet.
+ */
+import { libc } from "../../ffi/mod.ts";
+import { loadNative, type Native } from "../../ffi/native.ts";
+import { type Config, formatEndpoint, hostOne } from "../config.ts";
+import type { HostAccess } from "../exit/exit.ts";
+import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
+import { type Choice, chooseNative } from "../io/choose.ts";
+import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
+import type { PeerRecord } from "../session/peer_record.ts";
+import { ownerOf } from "../session/peers.ts";
+import { CommandError } from "./help.ts";
+import { keyFromText } from "./keys_text.ts";
+import { logger } from "./logging.ts";
+
+const EADDRINUSE = 98;
+const LOOK_MS = 1000;
+
+/** The library where the config lets it move packets, or why not. */
+export function nativeIo(config: Config): Native | string {
+  return config.io === "portable" ? "the config asks for portable io" : loadNative();
+}
+
+/** How much of the host itself the policy may open. */
+function opensHost({ destinations }: Config): HostAccess {
+  return { all: destinations.allowLoopback, prefixes: destinations.allow };
+}
+
+export class Doors {
+  /** How native ports move datagrams, measured once for all Workers; or why there is none. */
+  readonly port: Choice | string;
+  /** One bound socket for each Worker; none where Workers bind for themselves, which only a single one can. */
+  readonly sockets: readonly number[];
+  /** Absent for the userspace exit, which each Worker has for itself. */
+  readonly device: TunDevice | undefined;
+  /** Why there is a device, or none. */
+  readonly exitReason: string;
+  /** Absent where there is one Worker. */
+  readonly mailboxes: Mailboxes | undefined;
+  readonly #workers: number;
+  readonly #looking: ReturnType<typeof setInterval>;
+
+  /** Opens what the configuration asks for. Throws a sentence, with nothing left open, when it cannot. */
+  static async open(config: Config, tunnelIpv6: string | undefined): Promise<Doors> {
+    const native = nativeIo(config);
+    const { io, workers } = config;
+    if (typeof native === "string" && (workers > 1 || io !== "portable" && io !== "auto")) {
+      const [key, value] = workers > 1 ? ["workers", workers] : ["io", `"${io}"`];
+      throw new CommandError(`${key} = ${value} cannot be used: ${native}; remove the key`);
+    }
+    const sockets = typeof native === "string" ? [] : bindSockets(native, config);
+    try {
+      const port = typeof native === "string" || io === "portable"
+        ? String(native)
+        : await chooseNative(native, io)
+          .catch((error) => {
+            throw new CommandError(error.message);
+          });
+      const [device, exitReason] = await chooseExit(config, tunnelIpv6);
+      return new Doors(workers, port, sockets, device, exitReason);
+    } catch (error) {
+      for (const fd of sockets) libc().close(fd);
+      throw error;
+    }
+  }
+
+  private constructor(
+    workers: number,
+    port: Choice | string,
+    sockets: readonly number[],
+    device: TunDevice | undefined,
+    exitReason: string,
+  ) {
+    this.#workers = workers;
+    this.port = port;
+    this.sockets = sockets;
+    this.device = device;
+    this.exitReason = exitReason;
+    this.mailboxes = workers > 1 ? openMailboxes(workers) : undefined;
+    this.#looking = setInterval(() => device?.look(), LOOK_MS);
+  }
+
+  /** Brings what the kernel has for each peer to the Worker that owns it. */
+  steer(peers: readonly PeerRecord[]): void {
+    const owners = new Map<string, number>();
+    for (const { publicKey, allowedIps } of peers) {
+      const key = keyFromText(publicKey);
+      if (key === undefined) continue; // whoever adds the peer says so
+      for (const prefix of allowedIps) owners.set(prefix, ownerOf(key, this.#workers));
+    }
+    this.device?.steer(owners);
+  }
+
+  /** Takes over what a reload may change. */
+  async tune(config: Config): Promise<void> {
+    await this.device?.openHost(opensHost(config));
+  }
+
+  /** Closes everything; the Workers must have ended. */
+  async close(): Promise<void> {
+    clearInterval(this.#looking);
+    for (const fd of this.sockets) libc().close(fd);
+    if (this.mailboxes) closeMailboxes(this.mailboxes);
+    await this.device?.close();
+  }
+}
+
+/** Binds the port once for each Worker, with the program that steers among them. */
+function bindSockets(native: Native, config: Config): readonly number[] {
+  const { listen, workers } = config;
+  const host = new TextEncoder().encode(listen.host);
+  const sockets = new Int32Array(workers);
+  const result = native.ox_udp_bind(host, host.length, listen.port, workers, sockets);
+  if (result < 0) {
+    throw new CommandError(cannotListen(config, result === -EADDRINUSE ? undefined : `errno ${-result}`));
+  }
+  return [...sockets];
+}
+
+/** The sentence for a port that cannot be had; without a reason it is taken. */
+export function cannotListen({ listen }: Config, reason: string | undefined): string {
+  const where = `UDP ${formatEndpoint(listen)}`;
+  return reason === undefined
+    ? `${where} is taken: another relay or program listens there; stop it, or set listen to another port`
+    : `cannot listen on ${where}: ${reason}; check the key "listen"`;
+}
+
+async function chooseExit(
+  config: Config,
+  tunnelIpv6: string | undefined,
+): Promise<[TunDevice | undefined, string]> {
+  const asked = "the config asks for it";
+  if (config.exit === "userspace") return [undefined, asked];
+  let obstacle = await tunUnavailable();
+  if (obstacle === undefined) {
+    try {
+      const device = await openTun({
+        name: config.tunName,
+        ipv4: hostOne(config.tunnelIpv4),
+        ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6),
+        mtu: config.mtu,
+        host: opensHost(config),
+        native: nativeIo(config),
+        log: (level, message) => logger("exit")[level]("{message}", { message }),
+      }, config.workers);
+      return [device, config.exit === "tun" ? asked : "it carries every protocol at the best speed"];
+    } catch (error) {
+      obstacle = (error as Error).message;
+    }
+  }
+  if (config.exit === "tun") {
+    throw new CommandError(`exit = "tun" cannot be used: ${obstacle}; or set exit = "userspace"`);
+  }
+  return [undefined, `tun cannot be used: ${obstacle}`];
+}

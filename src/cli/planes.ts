@@ -1,0 +1,111 @@
+/**
+ * All data planes of a relay as one: told the same, and asked together. Invariant: they share doors and peers, and a peer
+ * is described by the Worker that owns it. Knows nothing of packets.
+ */
+import type { Config } from "../config.ts";
+import { Metrics } from "../metrics.ts";
+import type { PeerRecord } from "../session/peer_record.ts";
+import { ownerOf } from "../session/peers.ts";
+import type { Doors } from "./doors.ts";
+import { keyFromText } from "./keys_text.ts";
+import type { PeersReport, Snapshot } from "./messages.ts";
+import { DataPlane, type ReadyMessage, type StartMessage } from "./plane.ts";
+
+/** How long a loop may stand still. */
+const STALL_MS = 2000;
+
+/** What every Worker is started with; the rest is its own. */
+export type CommonStart = Pick<
+  StartMessage,
+  "config" | "privateKey" | "tunnelIpv6" | "peers" | "timeScale" | "failAfterMs"
+>;
+
+export class DataPlanes {
+  /** One column of counters for each Worker. */
+  readonly metrics: readonly Metrics[];
+  readonly #planes: readonly DataPlane[];
+  readonly #doors: Doors;
+  readonly #beats: { count: number; atMs: number }[];
+
+  constructor(workers: number, doors: Doors) {
+    this.#doors = doors;
+    this.metrics = Array.from({ length: workers }, () => new Metrics());
+    this.#planes = Array.from(
+      { length: workers },
+      (_, worker) => new DataPlane(this.#nameOf(worker, workers)),
+    );
+    this.#beats = this.#planes.map(() => ({ count: -1, atMs: performance.now() }));
+  }
+
+  /** Starts all of them; resolves with what the first said, rejects with the sentence of the first that failed. */
+  async start(common: CommonStart): Promise<ReadyMessage> {
+    const { port, sockets, device, mailboxes } = this.#doors;
+    this.#doors.steer(common.peers);
+    const counters = this.metrics.map(({ shared }) => shared);
+    const [first] = await Promise.all(this.#planes.map((plane, worker) =>
+      plane.start({
+        type: "start",
+        ...common,
+        failAfterMs: worker === 0 ? common.failAfterMs : undefined,
+        worker,
+        counters,
+        port,
+        socket: sockets[worker],
+        queue: device?.queues[worker],
+        device: device?.description,
+        mailboxes,
+      })
+    ));
+    return first;
+  }
+
+  /** What is wrong with any of them, as sentences. To be asked about twice a second, for it tells a loop that stands. */
+  faults(): string[] {
+    const nowMs = performance.now();
+    const reasons = this.#planes.flatMap(({ fatal }) => fatal ?? []);
+    for (const [worker, beats] of this.#beats.entries()) {
+      const count = this.metrics[worker].get("loop_beats");
+      if (count !== beats.count) this.#beats[worker] = { count, atMs: nowMs };
+      const silentMs = nowMs - this.#beats[worker].atMs;
+      if (silentMs > STALL_MS) {
+        const name = this.#nameOf(worker, this.#planes.length);
+        reasons.push(`${name}'s loop has stood still for ${Math.round(silentMs)} ms`);
+      }
+    }
+    if (this.#doors.device?.fault !== undefined) reasons.push(this.#doors.device.fault);
+    return reasons;
+  }
+
+  /** Makes the peers equal to `peers` in all of them. Says what changed in one, as it does in each. */
+  async setPeers(peers: PeerRecord[]): Promise<PeersReport> {
+    this.#doors.steer(peers);
+    const reports = await Promise.all(this.#planes.map((plane) => plane.setPeers(peers)));
+    return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
+  }
+
+  async tune(config: Config): Promise<void> {
+    await Promise.all([this.#doors.tune(config), ...this.#planes.map((plane) => plane.tune(config))]);
+  }
+
+  /** Every peer as its owner has it, and everybody's sessions. */
+  async snapshot(): Promise<Snapshot> {
+    const all = await Promise.all(this.#planes.map((plane) => plane.snapshot()));
+    if (all.length === 1) return all[0];
+    return {
+      peers: all.flatMap(({ peers }, worker) =>
+        peers.filter(({ publicKey }) => ownerOf(keyFromText(publicKey)!, all.length) === worker)
+      ),
+      sessions: all.flatMap(({ sessions }) => sessions),
+    };
+  }
+
+  /** Ends all of them, and then closes the doors. */
+  async stop(): Promise<void> {
+    await Promise.all(this.#planes.map((plane) => plane.stop()));
+    await this.#doors.close();
+  }
+
+  #nameOf(worker: number, workers: number): string {
+    return workers === 1 ? "the data plane" : `data plane ${worker}`;
+  }
+}

@@ -1,0 +1,65 @@
+/**
+ * Which queue of a TUN device an inner packet comes out of: the one of the Worker that owns the longest prefix around
+ * its destination, by a program in the kernel (ffi/src/steer.rs). Invariant: the kernel's table holds what `follow` was
+ * last given. Where the kernel refuses the program, the device spreads flows by itself, and Workers hand over what is
+ * not theirs.
+ */
+import type { Native } from "../../ffi/native.ts";
+import { parsePrefix } from "../wire/address.ts";
+
+const NOWHERE = 16;
+const EPERM = 1;
+
+export class TunSteering {
+  readonly #native: Native;
+  readonly #handle: number;
+  readonly #log: (level: "warning", message: string) => void;
+  #owners: ReadonlyMap<string, number> = new Map();
+
+  /** Steers the device that `queue` belongs to; undefined, with a warning, where the kernel does not allow it. */
+  static open(
+    native: Native,
+    queue: number,
+    log: (level: "warning", message: string) => void,
+  ): TunSteering | undefined {
+    const handle = native.ox_steer_new();
+    const result = handle < 0 ? handle : native.ox_steer_attach(handle, queue);
+    if (result >= 0) return new TunSteering(native, handle, log);
+    if (handle >= 0) native.ox_steer_release(handle);
+    const why = result === -EPERM ? "it needs CAP_BPF" : `errno ${-result}`;
+    log(
+      "warning",
+      `packets for clients are not steered to their Workers (${why}): expect some to be handed over`,
+    );
+    return undefined;
+  }
+
+  private constructor(native: Native, handle: number, log: (level: "warning", message: string) => void) {
+    this.#native = native;
+    this.#handle = handle;
+    this.#log = log;
+  }
+
+  /** @param owners prefixes as text ("10.66.0.2/32") with their Workers, 0 to 15. Malformed prefixes are passed over. */
+  follow(owners: ReadonlyMap<string, number>): void {
+    for (const prefix of this.#owners.keys()) if (!owners.has(prefix)) this.#set(prefix, NOWHERE);
+    for (const [prefix, worker] of owners) {
+      if (this.#owners.get(prefix) !== worker) this.#set(prefix, worker);
+    }
+    this.#owners = new Map(owners);
+  }
+
+  close(): void {
+    this.#native.ox_steer_release(this.#handle);
+  }
+
+  #set(text: string, worker: number): void {
+    const prefix = parsePrefix(text);
+    if (!prefix) return;
+    const address = new Uint8Array(16);
+    const view = new DataView(address.buffer);
+    prefix.address.forEach((word, i) => view.setUint32(4 * i, word));
+    const result = this.#native.ox_steer_set(this.#handle, address, prefix.bits, worker);
+    if (result < 0) this.#log("warning", `packets for ${text} are not steered: errno ${-result}`);
+  }
+}

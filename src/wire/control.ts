@@ -1,0 +1,509 @@
+// Hot path.
+/**
+ * The bodies of OxTunnel's control frames, in place (PROTOCOL §14). Invariant: readers assume that
+ * `controlFits` has vouched for the body, and read nothing outside it; writers return the bytes that they wrote,
+ * the frame's head included. Decides nothing: who answers what is the session's matter.
+ */
+import { isIpv4 } from "./address.ts";
+import { FRAME_CONTROL, FRAME_HEAD_BYTES, writeFrameHead } from "./frame.ts";
+
+export const CONTROL_PING = 0x01;
+export const CONTROL_PONG = 0x02;
+export const CONTROL_REPORT = 0x03;
+export const CONTROL_PATH_CHALLENGE = 0x04;
+export const CONTROL_PATH_RESPONSE = 0x05;
+export const CONTROL_PROBE = 0x06;
+export const CONTROL_PROBE_REPLY = 0x07;
+export const CONTROL_KEY_EXCHANGE = 0x08;
+export const CONTROL_CLOSE = 0x09;
+export const CONTROL_ACK = 0x0a;
+/** Kinds from here to 0x3f carry a sequence number and are repeated until they are acknowledged. */
+export const FIRST_RELIABLE = 0x20;
+export const CONTROL_HINT = 0x20;
+export const CONTROL_CONNECTION_IDS = 0x21;
+export const CONTROL_CONFIG = 0x22;
+export const CONTROL_TICKET = 0x23;
+const LAST_RELIABLE = 0x3f;
+
+export const KEY_REQUEST = 0;
+export const KEY_ANSWER = 1;
+/** A key exchange without ML-KEM-768: an X25519 public key. */
+export const KEY_CLASSIC_BYTES = 32;
+/** X25519 public key and ML-KEM-768 encapsulation key (FIPS 203). */
+export const KEY_REQUEST_HYBRID_BYTES = 32 + 1184;
+/** X25519 public key and ML-KEM-768 ciphertext. */
+export const KEY_ANSWER_HYBRID_BYTES = 32 + 1088;
+/** Parts of a key exchange lie on this grid, so that each has its place whatever order they come in. */
+export const KEY_PART_BYTES = 512;
+export const KEY_PART_AT = 10;
+
+export const CLOSE_SHUTDOWN = 1;
+export const CLOSE_DRAINING = 2;
+export const CLOSE_REMOVED = 3;
+export const CLOSE_REPLACED = 4;
+export const CLOSE_PROTOCOL = 5;
+export const CLOSE_LIMIT = 6;
+
+export const CLASS_DEFAULT = 0;
+export const CLASS_GAME = 1;
+export const CLASS_VOICE = 2;
+export const CLASS_INTERACTIVE = 3;
+export const CLASS_BULK = 4;
+
+/** Connection ids in one frame. */
+export const CONNECTION_IDS_MAX = 4;
+export const CONFIG_PARAMETERS_AT = 3;
+/** The longest parameters of a config frame; it fits the smallest datagram. */
+export const CONFIG_PARAMETERS_MAX_BYTES = 512;
+export const TICKET_SECRET_AT = 7;
+export const TICKET_SECRET_BYTES = 32;
+export const TICKET_AT = 39;
+export const TICKET_MAX_BYTES = 192;
+
+export const REPORT_BITMAP_MAX_BYTES = 32;
+export const REPORT_ARRIVALS_MAX = 64;
+export const LOSS_RUN_CLASSES = 5;
+const REPORT_FIXED_BYTES = 15;
+const SECTION_ECN = 1;
+const SECTION_QUALITY = 2;
+const SECTION_ARRIVALS = 4;
+const ECN_BYTES = 12;
+const QUALITY_BYTES = 20;
+/** The longest report's body. */
+export const REPORT_MAX_BYTES = REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES + ECN_BYTES + QUALITY_BYTES + 1 +
+  2 * REPORT_ARRIVALS_MAX;
+const DELAY_UNIT_US = 16;
+const ARRIVAL_UNIT_US = 8;
+const PONG_HELD_MAX_US = 0xffffffff;
+
+const HINT_ADDRESSES_AT = 11;
+const HINT_IPV4_BYTES = HINT_ADDRESSES_AT + 8;
+const HINT_IPV6_BYTES = HINT_ADDRESSES_AT + 32;
+
+/** The kind of a control frame whose body starts at `at`. */
+export function controlKind(view: DataView, at: number): number {
+  return view.getUint8(at);
+}
+
+/** Whether the kind carries a sequence number: it is answered by an ack even when it is not known. */
+export function isReliable(kind: number): boolean {
+  return kind >= FIRST_RELIABLE && kind <= LAST_RELIABLE;
+}
+
+/** Whether a control frame's body of `length` bytes has the length its kind demands (PROTOCOL R52). */
+export function controlFits(view: DataView, at: number, length: number): boolean {
+  if (length < 1) return false;
+  const kind = view.getUint8(at);
+  switch (kind) {
+    case CONTROL_PING:
+      return length === 5;
+    case CONTROL_PONG:
+    case CONTROL_PATH_CHALLENGE:
+    case CONTROL_PATH_RESPONSE:
+      return length === 9;
+    case CONTROL_REPORT:
+      return reportFits(view, at, length);
+    case CONTROL_PROBE:
+    case CONTROL_PROBE_REPLY:
+    case CONTROL_ACK:
+      return length === 3;
+    case CONTROL_KEY_EXCHANGE:
+      return keyExchangeFits(view, at, length);
+    case CONTROL_CLOSE:
+      return length === 4;
+    case CONTROL_HINT:
+      return length === HINT_IPV4_BYTES || length === HINT_IPV6_BYTES;
+    case CONTROL_CONNECTION_IDS:
+      return length >= 11 && length <= 7 + 4 * CONNECTION_IDS_MAX && (length - 7) % 4 === 0;
+    case CONTROL_CONFIG:
+      return length >= CONFIG_PARAMETERS_AT && length <= CONFIG_PARAMETERS_AT + CONFIG_PARAMETERS_MAX_BYTES;
+    case CONTROL_TICKET:
+      return length > TICKET_AT && length <= TICKET_AT + TICKET_MAX_BYTES;
+    default:
+      return !isReliable(kind) || length >= 3;
+  }
+}
+
+function writeControl(view: DataView, at: number, kind: number, length: number): number {
+  const body = writeFrameHead(view, at, FRAME_CONTROL, length);
+  view.setUint8(body, kind);
+  return body;
+}
+
+/** `token` is a u32 that the other end repeats: the sender's clock in microseconds, so that it keeps no table. */
+export function writePing(view: DataView, at: number, token: number): number {
+  const body = writeControl(view, at, CONTROL_PING, 5);
+  view.setUint32(body + 1, token, true);
+  return FRAME_HEAD_BYTES + 5;
+}
+
+/** `heldUs`: microseconds between the ping's arrival and this answer. */
+export function writePong(view: DataView, at: number, token: number, heldUs: number): number {
+  const body = writeControl(view, at, CONTROL_PONG, 9);
+  view.setUint32(body + 1, token, true);
+  view.setUint32(body + 5, Math.min(heldUs, PONG_HELD_MAX_US), true);
+  return FRAME_HEAD_BYTES + 9;
+}
+
+/** Token of a ping or pong. */
+export function readToken(view: DataView, at: number): number {
+  return view.getUint32(at + 1, true);
+}
+
+export function readHeldUs(view: DataView, at: number): number {
+  return view.getUint32(at + 5, true);
+}
+
+/** A path challenge or response; its eight random bytes are two words. */
+export function writePath(view: DataView, at: number, kind: number, low: number, high: number): number {
+  const body = writeControl(view, at, kind, 9);
+  view.setUint32(body + 1, low, true);
+  view.setUint32(body + 5, high, true);
+  return FRAME_HEAD_BYTES + 9;
+}
+
+export function readPathLow(view: DataView, at: number): number {
+  return view.getUint32(at + 1, true);
+}
+
+export function readPathHigh(view: DataView, at: number): number {
+  return view.getUint32(at + 5, true);
+}
+
+/** A probe, its reply, or an ack: one u16, the datagram's size in bytes or the sequence number. */
+export function writeShort(view: DataView, at: number, kind: number, value: number): number {
+  const body = writeControl(view, at, kind, 3);
+  view.setUint16(body + 1, value, true);
+  return FRAME_HEAD_BYTES + 3;
+}
+
+/** Size of a probe or its reply. */
+export function readSize(view: DataView, at: number): number {
+  return view.getUint16(at + 1, true);
+}
+
+/** Sequence number of an ack or of a reliable frame. */
+export function readSequence(view: DataView, at: number): number {
+  return view.getUint16(at + 1, true);
+}
+
+/** @param reason CLOSE_*. @param retryAfterS seconds, 0 to 65535; 0 is never. */
+export function writeClose(view: DataView, at: number, reason: number, retryAfterS: number): number {
+  const body = writeControl(view, at, CONTROL_CLOSE, 4);
+  view.setUint8(body + 1, reason);
+  view.setUint16(body + 2, retryAfterS, true);
+  return FRAME_HEAD_BYTES + 4;
+}
+
+export function readCloseReason(view: DataView, at: number): number {
+  return view.getUint8(at + 1);
+}
+
+export function readRetryAfterS(view: DataView, at: number): number {
+  return view.getUint16(at + 2, true);
+}
+
+/** Writes everything of a key exchange's part but its bytes, and returns where these go; see `keyPartBytes`. */
+export function writeKeyExchange(
+  view: DataView,
+  at: number,
+  role: number,
+  epoch: number,
+  totalBytes: number,
+  offset: number,
+): number {
+  const body = writeControl(view, at, CONTROL_KEY_EXCHANGE, KEY_PART_AT + keyPartBytes(totalBytes, offset));
+  view.setUint8(body + 1, role);
+  view.setUint32(body + 2, epoch, true);
+  view.setUint16(body + 6, totalBytes, true);
+  view.setUint16(body + 8, offset, true);
+  return body + KEY_PART_AT;
+}
+
+/** Bytes of the part at `offset`, a multiple of KEY_PART_BYTES below `totalBytes`. */
+export function keyPartBytes(totalBytes: number, offset: number): number {
+  return Math.min(KEY_PART_BYTES, totalBytes - offset);
+}
+
+/** KEY_REQUEST or KEY_ANSWER. */
+export function readKeyRole(view: DataView, at: number): number {
+  return view.getUint8(at + 1);
+}
+
+/** The epoch that the exchange makes. */
+export function readKeyEpoch(view: DataView, at: number): number {
+  return view.getUint32(at + 2, true);
+}
+
+export function readKeyTotalBytes(view: DataView, at: number): number {
+  return view.getUint16(at + 6, true);
+}
+
+export function readKeyOffset(view: DataView, at: number): number {
+  return view.getUint16(at + 8, true);
+}
+
+function keyExchangeFits(view: DataView, at: number, length: number): boolean {
+  if (length <= KEY_PART_AT) return false;
+  const role = readKeyRole(view, at);
+  const total = readKeyTotalBytes(view, at);
+  const offset = readKeyOffset(view, at);
+  if (role !== KEY_REQUEST && role !== KEY_ANSWER) return false;
+  const hybrid = role === KEY_REQUEST ? KEY_REQUEST_HYBRID_BYTES : KEY_ANSWER_HYBRID_BYTES;
+  return (total === KEY_CLASSIC_BYTES || total === hybrid) && offset < total &&
+    offset % KEY_PART_BYTES === 0 &&
+    length === KEY_PART_AT + keyPartBytes(total, offset);
+}
+
+/** Writes head, kind and sequence of a reliable frame with `length` more bytes; returns where these go. */
+export function writeReliable(
+  view: DataView,
+  at: number,
+  kind: number,
+  sequence: number,
+  length: number,
+): number {
+  const body = writeControl(view, at, kind, 3 + length);
+  view.setUint16(body + 1, sequence, true);
+  return body + 3;
+}
+
+/**
+ * Ids first[0..count-1], 1 to 4, whose numbers start at `firstNumber`; ids with lower numbers than `retireBefore`
+ * are no longer to be used. Numbers are 0 to 65535 and do not wrap in a session's life.
+ */
+export function writeConnectionIds(
+  view: DataView,
+  at: number,
+  sequence: number,
+  firstNumber: number,
+  retireBefore: number,
+  ids: Uint32Array,
+  count: number,
+): number {
+  const body = writeReliable(view, at, CONTROL_CONNECTION_IDS, sequence, 4 + 4 * count);
+  view.setUint16(body, firstNumber, true);
+  view.setUint16(body + 2, retireBefore, true);
+  for (let i = 0; i < count; i++) view.setUint32(body + 4 + 4 * i, ids[i], true);
+  return FRAME_HEAD_BYTES + 7 + 4 * count;
+}
+
+/** Ids in the frame, 1 to 4. */
+export function connectionIdCount(length: number): number {
+  return (length - 7) / 4;
+}
+
+export function readFirstIdNumber(view: DataView, at: number): number {
+  return view.getUint16(at + 3, true);
+}
+
+export function readRetireBefore(view: DataView, at: number): number {
+  return view.getUint16(at + 5, true);
+}
+
+/** @param i 0 to connectionIdCount - 1. */
+export function readNewConnectionId(view: DataView, at: number, i: number): number {
+  return view.getUint32(at + 7 + 4 * i, true);
+}
+
+/** Writes a ticket frame's life and secret; returns where the ticket of `ticketBytes`, 1 to 192, goes. */
+export function writeTicket(
+  view: DataView,
+  at: number,
+  sequence: number,
+  lifeS: number,
+  secret: Uint8Array,
+  ticketBytes: number,
+): number {
+  const body = writeReliable(view, at, CONTROL_TICKET, sequence, TICKET_AT - 3 + ticketBytes);
+  view.setUint32(body, lifeS, true);
+  for (let i = 0; i < TICKET_SECRET_BYTES; i++) view.setUint8(body + 4 + i, secret[i]);
+  return body + 4 + TICKET_SECRET_BYTES;
+}
+
+export function readTicketLifeS(view: DataView, at: number): number {
+  return view.getUint32(at + 3, true);
+}
+
+/** Which class a flow shall have, by the client's wish. Addresses are as in address.ts, both of one version. */
+export class Hint {
+  sequence = 0;
+  /** CLASS_*, or a number that the receiver takes as the default. */
+  trafficClass = 0;
+  /** IP protocol number; 0 is any. */
+  protocol = 0;
+  /** 1 to 65535 seconds. 0 takes the hint back. */
+  lifetimeS = 0;
+  /** 0 is any, for both ports. */
+  clientPort = 0;
+  remotePort = 0;
+  readonly client = new Uint32Array(4);
+  readonly remote = new Uint32Array(4);
+
+  read(view: DataView, at: number, length: number): void {
+    this.sequence = readSequence(view, at);
+    this.trafficClass = view.getUint8(at + 3);
+    this.protocol = view.getUint8(at + 4);
+    this.lifetimeS = view.getUint16(at + 5, true);
+    this.clientPort = view.getUint16(at + 7, true);
+    this.remotePort = view.getUint16(at + 9, true);
+    const words = length === HINT_IPV4_BYTES ? 1 : 4;
+    readWords(view, at + HINT_ADDRESSES_AT, words, this.client);
+    readWords(view, at + HINT_ADDRESSES_AT + 4 * words, words, this.remote);
+  }
+
+  write(view: DataView, at: number): number {
+    const words = isIpv4(this.client) && isIpv4(this.remote) ? 1 : 4;
+    const length = HINT_ADDRESSES_AT + 8 * words;
+    const body = writeReliable(view, at, CONTROL_HINT, this.sequence, length - 3);
+    view.setUint8(body, this.trafficClass);
+    view.setUint8(body + 1, this.protocol);
+    view.setUint16(body + 2, this.lifetimeS, true);
+    view.setUint16(body + 4, this.clientPort, true);
+    view.setUint16(body + 6, this.remotePort, true);
+    writeWords(view, body + 8, words, this.client);
+    writeWords(view, body + 8 + 4 * words, words, this.remote);
+    return FRAME_HEAD_BYTES + length;
+  }
+}
+
+/** Addresses are in network order, as in the packets that they are compared with. */
+function readWords(view: DataView, at: number, count: number, words: Uint32Array): void {
+  words[0] = 0;
+  words[1] = 0;
+  words[2] = 0xffff;
+  for (let i = 0; i < count; i++) words[4 - count + i] = view.getUint32(at + 4 * i);
+}
+
+function writeWords(view: DataView, at: number, count: number, words: Uint32Array): void {
+  for (let i = 0; i < count; i++) view.setUint32(at + 4 * i, words[4 - count + i]);
+}
+
+/** What one end received of the other's datagrams. One object is read into again and again. */
+export class Report {
+  /** Highest counter that opened, below 2^48. */
+  highest = 0;
+  /** From that datagram's arrival to this report, in steps of 16, saturating at 1 048 560. */
+  delayUs = 0;
+  /** Datagrams accepted since the session began, modulo 2^32. */
+  received = 0;
+  /** Bit i, least significant first, is counter highest - 1 - i; bits beyond bitmapBytes are not said. */
+  readonly bitmap = new Uint8Array(REPORT_BITMAP_MAX_BYTES);
+  bitmapBytes = 0;
+
+  hasEcn = false;
+  /** Datagrams that arrived with each mark since the session began, modulo 2^32. */
+  ect0 = 0;
+  ect1 = 0;
+  congestionExperienced = 0;
+
+  hasQuality = false;
+  /** Runs of 1, 2, 3 to 4, 5 to 8 and more lost datagrams since the session began, modulo 2^16. */
+  readonly lossRuns = new Uint16Array(LOSS_RUN_CLASSES);
+  /** How far behind the highest a datagram came at worst since the last report, in counters, saturating at 65 535. */
+  reorderDepth = 0;
+  /** Packets that repair brought back, and that it could not, since the session began, modulo 2^32. */
+  repaired = 0;
+  unrepaired = 0;
+
+  /**
+   * arrivals[i] is how much earlier than the highest counter the i-th datagram that the bitmap marks came, in
+   * units of 8 microseconds, saturating at both ends; negative when it came later.
+   */
+  readonly arrivals = new Int16Array(REPORT_ARRIVALS_MAX);
+  arrivalCount = 0;
+
+  /** Reads a body that `controlFits` has vouched for. */
+  read(view: DataView, at: number): void {
+    const sections = view.getUint8(at + 1);
+    this.highest = view.getUint16(at + 6, true) * 4294967296 + view.getUint32(at + 2, true);
+    this.delayUs = view.getUint16(at + 8, true) * DELAY_UNIT_US;
+    this.received = view.getUint32(at + 10, true);
+    this.bitmapBytes = view.getUint8(at + 14);
+    let here = at + REPORT_FIXED_BYTES;
+    for (let i = 0; i < this.bitmapBytes; i++) this.bitmap[i] = view.getUint8(here + i);
+    here += this.bitmapBytes;
+    this.hasEcn = (sections & SECTION_ECN) !== 0;
+    if (this.hasEcn) {
+      this.ect0 = view.getUint32(here, true);
+      this.ect1 = view.getUint32(here + 4, true);
+      this.congestionExperienced = view.getUint32(here + 8, true);
+      here += ECN_BYTES;
+    }
+    this.hasQuality = (sections & SECTION_QUALITY) !== 0;
+    if (this.hasQuality) {
+      for (let i = 0; i < LOSS_RUN_CLASSES; i++) this.lossRuns[i] = view.getUint16(here + 2 * i, true);
+      this.reorderDepth = view.getUint16(here + 10, true);
+      this.repaired = view.getUint32(here + 12, true);
+      this.unrepaired = view.getUint32(here + 16, true);
+      here += QUALITY_BYTES;
+    }
+    this.arrivalCount = (sections & SECTION_ARRIVALS) !== 0 ? view.getUint8(here) : 0;
+    for (let i = 0; i < this.arrivalCount; i++) this.arrivals[i] = view.getInt16(here + 1 + 2 * i, true);
+  }
+
+  /** Writes the frame; arrivalCount is at most the bits set in the bitmap. */
+  write(view: DataView, at: number): number {
+    const sections = (this.hasEcn ? SECTION_ECN : 0) | (this.hasQuality ? SECTION_QUALITY : 0) |
+      (this.arrivalCount > 0 ? SECTION_ARRIVALS : 0);
+    const length = REPORT_FIXED_BYTES + this.bitmapBytes + (this.hasEcn ? ECN_BYTES : 0) +
+      (this.hasQuality ? QUALITY_BYTES : 0) + (this.arrivalCount > 0 ? 1 + 2 * this.arrivalCount : 0);
+    const body = writeControl(view, at, CONTROL_REPORT, length);
+    view.setUint8(body + 1, sections);
+    view.setUint32(body + 2, this.highest >>> 0, true);
+    view.setUint16(body + 6, Math.floor(this.highest / 4294967296), true);
+    view.setUint16(body + 8, Math.min(0xffff, Math.floor(this.delayUs / DELAY_UNIT_US)), true);
+    view.setUint32(body + 10, this.received, true);
+    view.setUint8(body + 14, this.bitmapBytes);
+    let here = body + REPORT_FIXED_BYTES;
+    for (let i = 0; i < this.bitmapBytes; i++) view.setUint8(here + i, this.bitmap[i]);
+    here += this.bitmapBytes;
+    if (this.hasEcn) {
+      view.setUint32(here, this.ect0, true);
+      view.setUint32(here + 4, this.ect1, true);
+      view.setUint32(here + 8, this.congestionExperienced, true);
+      here += ECN_BYTES;
+    }
+    if (this.hasQuality) {
+      for (let i = 0; i < LOSS_RUN_CLASSES; i++) view.setUint16(here + 2 * i, this.lossRuns[i], true);
+      view.setUint16(here + 10, Math.min(0xffff, this.reorderDepth), true);
+      view.setUint32(here + 12, this.repaired, true);
+      view.setUint32(here + 16, this.unrepaired, true);
+      here += QUALITY_BYTES;
+    }
+    if (this.arrivalCount > 0) {
+      view.setUint8(here, this.arrivalCount);
+      for (let i = 0; i < this.arrivalCount; i++) view.setInt16(here + 1 + 2 * i, this.arrivals[i], true);
+    }
+    return FRAME_HEAD_BYTES + length;
+  }
+}
+
+/** The steps of `arrivals` for a time in microseconds, saturating. */
+export function arrivalSteps(us: number): number {
+  return Math.max(-32768, Math.min(32767, Math.round(us / ARRIVAL_UNIT_US)));
+}
+
+/** Whether the bitmap and the sections that a report announces fit it; bytes behind them are a later version's. */
+function reportFits(view: DataView, at: number, length: number): boolean {
+  if (length < REPORT_FIXED_BYTES) return false;
+  const sections = view.getUint8(at + 1);
+  const bitmapBytes = view.getUint8(at + 14);
+  let needed = REPORT_FIXED_BYTES + bitmapBytes;
+  if (bitmapBytes > REPORT_BITMAP_MAX_BYTES || needed > length) return false;
+  if ((sections & SECTION_ECN) !== 0) needed += ECN_BYTES;
+  if ((sections & SECTION_QUALITY) !== 0) needed += QUALITY_BYTES;
+  if ((sections & SECTION_ARRIVALS) === 0) return needed <= length;
+  if (needed >= length) return false;
+  const arrivals = view.getUint8(at + needed);
+  return arrivals > 0 && arrivals <= REPORT_ARRIVALS_MAX && needed + 1 + 2 * arrivals <= length &&
+    arrivals <= bitsSet(view, at + REPORT_FIXED_BYTES, bitmapBytes);
+}
+
+function bitsSet(view: DataView, at: number, bytes: number): number {
+  let count = 0;
+  for (let i = 0; i < bytes; i++) {
+    for (let rest = view.getUint8(at + i); rest !== 0; rest &= rest - 1) count++;
+  }
+  return count;
+}

@@ -1,0 +1,107 @@
+// Hot path.
+/**
+ * What an OxTunnel plaintext holds (PROTOCOL §13): frames with a two-byte head, and at its end one bare IP packet
+ * that costs nothing. Invariant: a frame that the reader hands out lies within the plaintext. Judges no body but
+ * LZ4's lengths and decompresses nothing; control frames are in control.ts.
+ */
+
+// Kinds of frames: four bits of the head.
+/** One IP packet, bare or with a head. */
+export const FRAME_PACKET = 0;
+/** One compressed IP packet: original length, LZ4 block. */
+export const FRAME_LZ4 = 1;
+export const FRAME_CONTROL = 2;
+/** Reserved for a packet with a compressed header. */
+export const FRAME_HEADER_COMPRESSED = 3;
+/** Reserved for a packet that a code protects. */
+export const FRAME_SOURCE = 4;
+/** Reserved for a code's repair symbol. */
+export const FRAME_REPAIR = 5;
+/** Reserved for a packet that went before and comes again. */
+export const FRAME_COPY = 6;
+
+/** The plaintext has ended. */
+export const FRAMES_END = -1;
+/** What follows is no frame; what came before stands (PROTOCOL R47). */
+export const FRAMES_MALFORMED = -2;
+
+export const FRAME_HEAD_BYTES = 2;
+export const FRAME_BODY_MAX_BYTES = 2047;
+/** Frames in one plaintext, the bare packet included (PROTOCOL R47). */
+export const FRAMES_MAX = 64;
+export const LZ4_BLOCK_AT = 2;
+
+const HEAD_BIT = 0x8000;
+const KIND_SHIFT = 11;
+
+/** Walks over the frames of one plaintext; one reader serves any number of them, one after the other. */
+export class FrameReader {
+  /** First byte of the frame's body. */
+  at = 0;
+  /** Bytes of the body. */
+  length = 0;
+  #next = 0;
+  #end = 0;
+  #count = 0;
+
+  start(at: number, length: number): void {
+    this.#next = at;
+    this.#end = at + length;
+    this.#count = 0;
+  }
+
+  /** The next frame's kind, with `at` and `length` set, or FRAMES_END or FRAMES_MALFORMED, and then again. */
+  next(view: DataView): number {
+    const here = this.#next;
+    if (here === this.#end) return FRAMES_END;
+    const first = view.getUint8(here);
+    const nibble = first >> 4;
+    // Padding takes the rest.
+    if (first === 0) {
+      this.#next = this.#end;
+      return FRAMES_END;
+    }
+    if (this.#count === FRAMES_MAX) return FRAMES_MALFORMED;
+    if (nibble === 4 || nibble === 6) {
+      this.at = here;
+      this.length = this.#end - here;
+      this.#next = this.#end;
+      this.#count++;
+      return FRAME_PACKET;
+    }
+    if (nibble < 8 || this.#end - here < FRAME_HEAD_BYTES) return FRAMES_MALFORMED;
+    const head = view.getUint16(here);
+    const length = head & FRAME_BODY_MAX_BYTES;
+    const at = here + FRAME_HEAD_BYTES;
+    if (length === 0 || length > this.#end - at) return FRAMES_MALFORMED;
+    this.at = at;
+    this.length = length;
+    this.#next = at + length;
+    this.#count++;
+    return (head >> KIND_SHIFT) & 15;
+  }
+}
+
+/** Writes a frame's head in front of a body of `length` bytes, 1 to 2047, and returns where the body starts. */
+export function writeFrameHead(view: DataView, at: number, kind: number, length: number): number {
+  // Big-endian, so that the head's first byte is the one that tells it from a bare packet.
+  view.setUint16(at, HEAD_BIT | (kind << KIND_SHIFT) | length);
+  return at + FRAME_HEAD_BYTES;
+}
+
+/** Writes an LZ4 frame's head and original length; returns where the block of `blockBytes` starts. */
+export function writeLz4Head(view: DataView, at: number, blockBytes: number, originalBytes: number): number {
+  const body = writeFrameHead(view, at, FRAME_LZ4, LZ4_BLOCK_AT + blockBytes);
+  view.setUint16(body, originalBytes, true);
+  return body + LZ4_BLOCK_AT;
+}
+
+/**
+ * The length that an LZ4 frame's packet must have once decompressed, or 0 when the frame lies: it is longer than
+ * `mtu` or did not shrink (PROTOCOL R49). The block is at + LZ4_BLOCK_AT to the body's end.
+ */
+export function lz4OriginalBytes(view: DataView, at: number, length: number, mtu: number): number {
+  if (length <= LZ4_BLOCK_AT) return 0;
+  const original = view.getUint16(at, true);
+  return original <= mtu && original > length ? original : 0;
+}

@@ -1,0 +1,245 @@
+/**
+ * The parameters of OxTunnel's handshake and config frames (PROTOCOL §11): a list of type, length, value. Invariant:
+ * every length is bounded by its type's own limits before anything is copied, and a list that is unsound
+ * anywhere yields nothing. Negotiates nothing.
+ */
+
+const END = 0;
+/** A type with this bit must be understood, or the whole list is refused. */
+export const CRITICAL_BIT = 0x80;
+
+export const FEATURE_LZ4 = 1 << 0;
+export const FEATURE_HEADER_COMPRESSION = 1 << 1;
+export const FEATURE_REED_SOLOMON = 1 << 2;
+export const FEATURE_SLIDING_WINDOW = 1 << 3;
+export const FEATURE_COPIES = 1 << 4;
+export const FEATURE_MULTIPATH = 1 << 5;
+export const FEATURE_HYBRID_KEYS = 1 << 6;
+export const FEATURE_RESUMPTION = 1 << 7;
+export const FEATURE_EARLY_DATA_TAKEN = 1 << 8;
+
+export const AEAD_CHACHA20_POLY1305 = 1;
+export const AEAD_AES_256_GCM = 2;
+/** Authentication without secrecy, for trusted links only. */
+export const AEAD_AES_256_GMAC = 3;
+
+export const REFUSED_FULL = 1;
+export const REFUSED_CRITICAL = 2;
+export const REFUSED_AEAD = 3;
+export const REFUSED_DRAINING = 4;
+
+const AEADS_MAX = 4;
+const DNS_MAX = 4;
+const IDS_MAX = 4;
+const NAME_MAX_BYTES = 63;
+const REGION_MAX_BYTES = 15;
+const TICKET_MAX_BYTES = 192;
+
+/** An inner address lease: 4 or 16 bytes in network order, with the length of the network's prefix. */
+export interface Lease {
+  address: Uint8Array;
+  /** 0 to 32 or 128. */
+  prefixBits: number;
+}
+
+/** What an end says of itself. An absent field was not said. */
+export interface Parameters {
+  /** FEATURE_* bits: offered by the initiator, of these accepted by the responder. Unknown bits stay. */
+  features?: number;
+  /** AEAD_*, 1 to 4, best first; a responder names exactly the one it chose. */
+  aeads?: number[];
+  lease4?: Lease;
+  lease6?: Lease;
+  /** Inner MTU in bytes, 1280 to 1900. */
+  mtu?: number;
+  /** Up to 4 resolvers, 4 or 16 bytes each. */
+  dns?: Uint8Array[];
+  /** The relay's name, up to 63 bytes of UTF-8 without control characters. */
+  name?: string;
+  /** Its region, up to 15 such bytes. */
+  region?: string;
+  /** Bounds of the end that says them. */
+  limits?: {
+    /** The longest datagram it opens, 1200 to 1936 bytes. */
+    datagramMaxBytes: number;
+    /** The interval of its reports while data flows, 1 to 65 535 ms. */
+    reportIntervalMs: number;
+    /** The rate that it lets the other end send, in kbit/s; 0 is no limit. */
+    rateKbitS: number;
+  };
+  /** Connection ids besides the message's sender id, 1 to 4: numbers 1, 2, … of the session. */
+  connectionIds?: number[];
+  /** The ticket that is to be resumed, 1 to 192 bytes. */
+  ticket?: Uint8Array;
+  /** The responder makes no session. */
+  refused?: { reason: number; retryAfterS: number };
+  /** Read only: the last critical type that is not known here. The reader must refuse (PROTOCOL R34). */
+  unknownCritical?: number;
+}
+
+// Types of parameters. Those that an end must not miss are critical.
+const FEATURES = 0x01;
+const LEASE4 = 0x02;
+const LEASE6 = 0x03;
+const MTU = 0x04;
+const DNS = 0x05;
+const NAME = 0x06;
+const REGION = 0x07;
+const LIMITS = 0x08;
+const TICKET = 0x09;
+const CONNECTION_IDS = 0x0a;
+const AEADS = 0x81;
+const REFUSED = 0x83;
+
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const encoder = new TextEncoder();
+// deno-lint-ignore no-control-regex
+const CONTROL_CHARACTER = /[\u0000-\u001f\u007f-\u009f]/;
+
+/**
+ * Reads `length` bytes at `at`. Returns undefined when a parameter is cut, has a length or value out of its range,
+ * or comes twice (PROTOCOL R33). The result shares no memory with `bytes`.
+ */
+export function readParameters(bytes: Uint8Array, at: number, length: number): Parameters | undefined {
+  const result: Parameters = {};
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const end = at + length;
+  for (let here = at; here < end;) {
+    const type = bytes[here];
+    // Padding takes the rest.
+    if (type === END) break;
+    if (end - here < 2 || end - here - 2 < bytes[here + 1]) return undefined;
+    const size = bytes[here + 1];
+    const start = here + 2;
+    if (!readOne(result, type, bytes, view, start, size)) return undefined;
+    here = start + size;
+  }
+  return result;
+}
+
+/** Takes one parameter into `into`; false when it is not acceptable. */
+function readOne(
+  into: Parameters,
+  type: number,
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  size: number,
+): boolean {
+  switch (type) {
+    case FEATURES:
+      if (size !== 4 || into.features !== undefined) return false;
+      into.features = view.getUint32(at, true);
+      return true;
+    case AEADS:
+      if (size < 1 || size > AEADS_MAX || into.aeads) return false;
+      into.aeads = Array.from(bytes.subarray(at, at + size));
+      return true;
+    case LEASE4:
+      if (size !== 5 || bytes[at + 4] > 32 || into.lease4) return false;
+      into.lease4 = { address: bytes.slice(at, at + 4), prefixBits: bytes[at + 4] };
+      return true;
+    case LEASE6:
+      if (size !== 17 || bytes[at + 16] > 128 || into.lease6) return false;
+      into.lease6 = { address: bytes.slice(at, at + 16), prefixBits: bytes[at + 16] };
+      return true;
+    case MTU: {
+      if (size !== 2 || into.mtu !== undefined) return false;
+      into.mtu = view.getUint16(at, true);
+      return into.mtu >= 1280 && into.mtu <= 1900;
+    }
+    case DNS:
+      into.dns ??= [];
+      if ((size !== 4 && size !== 16) || into.dns.length === DNS_MAX) return false;
+      into.dns.push(bytes.slice(at, at + size));
+      return true;
+    case NAME:
+      if (into.name !== undefined) return false;
+      into.name = readText(bytes, at, size, NAME_MAX_BYTES);
+      return into.name !== undefined;
+    case REGION:
+      if (into.region !== undefined) return false;
+      into.region = readText(bytes, at, size, REGION_MAX_BYTES);
+      return into.region !== undefined;
+    case LIMITS: {
+      if (size !== 8 || into.limits) return false;
+      const datagramMaxBytes = view.getUint16(at, true);
+      const reportIntervalMs = view.getUint16(at + 2, true);
+      into.limits = { datagramMaxBytes, reportIntervalMs, rateKbitS: view.getUint32(at + 4, true) };
+      return datagramMaxBytes >= 1200 && datagramMaxBytes <= 1936 && reportIntervalMs > 0;
+    }
+    case CONNECTION_IDS:
+      if (size < 4 || size > 4 * IDS_MAX || size % 4 !== 0 || into.connectionIds) return false;
+      into.connectionIds = Array.from({ length: size / 4 }, (_, i) => view.getUint32(at + 4 * i, true));
+      return true;
+    case TICKET:
+      if (size < 1 || size > TICKET_MAX_BYTES || into.ticket) return false;
+      into.ticket = bytes.slice(at, at + size);
+      return true;
+    case REFUSED:
+      if (size !== 3 || into.refused) return false;
+      into.refused = { reason: bytes[at], retryAfterS: view.getUint16(at + 1, true) };
+      return true;
+    default:
+      if ((type & CRITICAL_BIT) !== 0) into.unknownCritical = type;
+      return true;
+  }
+}
+
+function readText(bytes: Uint8Array, at: number, size: number, maxBytes: number): string | undefined {
+  if (size < 1 || size > maxBytes) return undefined;
+  let text: string;
+  try {
+    text = decoder.decode(bytes.subarray(at, at + size));
+  } catch {
+    return undefined;
+  }
+  return CONTROL_CHARACTER.test(text) ? undefined : text;
+}
+
+/**
+ * Writes the parameters to `bytes` from `at` on and returns where they end. Throws a RangeError when they do not
+ * fit or are not what `readParameters` would accept: both are the caller's mistakes.
+ */
+export function writeParameters(bytes: Uint8Array, at: number, parameters: Parameters): number {
+  const { features, aeads, lease4, lease6, mtu, dns, name, region, limits, connectionIds, ticket, refused } =
+    parameters;
+  let here = at;
+  const put = (type: number, value: ArrayLike<number> | undefined) => {
+    if (value === undefined) return;
+    if (value.length > 255) throw new RangeError(`parameters: type ${type} has ${value.length} bytes`);
+    if (here + 2 + value.length > bytes.length) {
+      throw new RangeError("parameters: they do not fit the message");
+    }
+    bytes[here] = type;
+    bytes[here + 1] = value.length;
+    bytes.set(value, here + 2);
+    here += 2 + value.length;
+  };
+  put(FEATURES, features === undefined ? undefined : littleEndian(features, 4));
+  put(AEADS, aeads);
+  for (const [type, lease] of [[LEASE4, lease4], [LEASE6, lease6]] as const) {
+    put(type, lease && [...lease.address, lease.prefixBits]);
+  }
+  put(MTU, mtu === undefined ? undefined : littleEndian(mtu, 2));
+  for (const resolver of dns ?? []) put(DNS, resolver);
+  put(NAME, name === undefined ? undefined : encoder.encode(name));
+  put(REGION, region === undefined ? undefined : encoder.encode(region));
+  put(
+    LIMITS,
+    limits && [
+      ...littleEndian(limits.datagramMaxBytes, 2),
+      ...littleEndian(limits.reportIntervalMs, 2),
+      ...littleEndian(limits.rateKbitS, 4),
+    ],
+  );
+  put(CONNECTION_IDS, connectionIds?.flatMap((id) => littleEndian(id, 4)));
+  put(TICKET, ticket);
+  put(REFUSED, refused && [refused.reason, ...littleEndian(refused.retryAfterS, 2)]);
+  if (!readParameters(bytes, at, here - at)) throw new RangeError("parameters: a value is out of its range");
+  return here;
+}
+
+function littleEndian(value: number, bytes: number): number[] {
+  return Array.from({ length: bytes }, (_, i) => (value >>> (8 * i)) & 255);
+}

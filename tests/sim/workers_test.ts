@@ -1,0 +1,122 @@
+/**
+ * A relay of two Workers in the deterministic world: whichever of them a datagram or packet comes to, the one that owns
+ * the peer answers it; with steering only handshakes need to be handed over. Held: every packet arrives once, sessions
+ * stay where they belong, max_connections counts all Workers, and nothing is handed to a Worker that does not exist.
+ */
+import { assert, assertEquals, assertGreater } from "@std/assert";
+import { DROP_REASONS } from "../../src/metrics.ts";
+import type { Relay } from "../../src/relay.ts";
+import { ownerOf } from "../../src/session/peers.ts";
+import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
+import { type Host, Random, udpPacket, World } from "./world.ts";
+
+const SEED = Number(Deno.env.get("SIM_SEED") ?? 20260101);
+const RELAY = "192.0.2.1:4433";
+const SERVER = "203.0.113.9";
+const WORKERS = 2;
+const CLIENTS = 12;
+const SECOND = 1_000_000;
+
+/** What the kernel's program does: receiver indices name their Worker, the rest goes by chance. */
+function steerByIndex(chance: Random) {
+  return (bytes: Uint8Array, workers: number) =>
+    bytes[0] === 4 || bytes[0] === 3
+      ? bytes[7] >>> 4
+      : bytes[0] === 2
+      ? bytes[11] >>> 4
+      : chance.u32() % workers;
+}
+
+function drops({ metrics }: Host): string[] {
+  return DROP_REASONS.map(([label]) => label).filter((label) => metrics.dropped(label) > 0);
+}
+
+function start(steered: boolean, maxConnections = 100) {
+  const world = new World(SEED);
+  world.limits = { ...WIREGUARD_LIMITS, initiationsPerSecond: 1000 };
+  const chance = new Random(SEED + 1);
+  world.steer = steered ? steerByIndex(chance) : (_, workers) => chance.u32() % workers;
+  const relays: Host<Relay>[] = world.relayOf(WORKERS, RELAY, {
+    ipv4: "10.66.0.1",
+    maxConnections,
+    rateLimitPerIp: 1000,
+  });
+  const clients = Array.from(
+    { length: CLIENTS },
+    (_, i) => world.client(`198.51.100.${i + 1}:5000`, relays[0], { ipv4: `10.66.0.${i + 2}` }),
+  );
+  return { world, chance, relays, clients };
+}
+
+for (const steered of [true, false]) {
+  const how = steered ? "steered" : "by chance";
+  Deno.test(`workers: datagrams and packets that come ${how} reach their peers through the owner`, () => {
+    const { world, chance, relays, clients } = start(steered);
+    const sent = new Array(CLIENTS).fill(0);
+    for (let round = 0; round < 300; round++) {
+      clients.forEach((client, i) =>
+        client.send(udpPacket(`10.66.0.${i + 2}`, SERVER, Uint8Array.of(i, round & 255, round >> 8)))
+      );
+      world.runFor(SECOND);
+      // Long enough for keys to be renewed twice. What came back leaves by the exit of either Worker.
+      clients.forEach((client, i) => {
+        const packet = udpPacket(SERVER, `10.66.0.${i + 2}`, Uint8Array.of(i, round & 255, round >> 8));
+        const owner = ownerOf(client.core.publicKey, WORKERS);
+        relays[steered ? owner : chance.u32() % WORKERS].send(packet);
+        sent[i]++;
+      });
+      world.runFor(SECOND);
+      // Someone moves now and then; his next packet tells the owner from where.
+      if (round % 50 === 49) clients[round % CLIENTS].endpoint = `198.51.100.${100 + (round + 1) / 50}:6000`;
+    }
+    const out = relays.flatMap(({ delivered }) => delivered.map((packet) => packet.slice(28).join()));
+    assertEquals(out.length, 300 * CLIENTS);
+    assertEquals(new Set(out).size, out.length);
+    clients.forEach(({ delivered }, i) => assertEquals(delivered.length, sent[i], `client ${i}`));
+
+    for (const [worker, host] of relays.entries()) {
+      assert(host.core.sessionSnapshots(world.nowUs).length > 0, `Worker ${worker} has sessions`);
+      for (const { receiverIndex } of host.core.sessionSnapshots(world.nowUs)) {
+        assertEquals(receiverIndex >>> 28, worker);
+      }
+      for (const { publicKey, connected } of host.core.peerSnapshots(world.nowUs)) {
+        const key = Uint8Array.from(atob(publicKey), (c) => c.charCodeAt(0));
+        assertEquals(connected, ownerOf(key, WORKERS) === worker);
+      }
+      assertEquals(drops(host), []);
+      assertGreater(host.metrics.get("handshakes_handed_over"), 0);
+      if (steered) assertEquals(host.metrics.get("packets_handed_over"), 0);
+      else assertGreater(host.metrics.get("packets_handed_over"), 300);
+    }
+    const initiations = relays.reduce((sum, { metrics }) => sum + metrics.get("handshake_initiations"), 0);
+    const completed = clients.reduce((sum, { metrics }) => sum + metrics.get("handshakes_completed"), 0);
+    assertEquals(initiations, completed, "each is counted once");
+  });
+}
+
+Deno.test("workers: a receiver index that names no Worker is dropped where it came in", () => {
+  const { world, relays, clients } = start(false);
+  world.runFor(SECOND);
+  const before = relays.map(({ metrics }) => metrics.get("packets_handed_over"));
+  for (const type of [4, 2, 3]) {
+    for (let worker = WORKERS; worker < 16; worker++) {
+      const bytes = new Uint8Array(type === 2 ? 92 : 64);
+      bytes[0] = type;
+      bytes[type === 2 ? 11 : 7] = worker << 4;
+      relays[0].receive(bytes, clients[0].endpoint);
+    }
+  }
+  assertEquals(relays.map(({ metrics }) => metrics.get("packets_handed_over")), before);
+});
+
+Deno.test("workers: max_connections counts the connections of all of them", () => {
+  const { world, relays, clients } = start(true, 5);
+  for (let round = 0; round < 20; round++) {
+    clients.forEach((client, i) => client.send(udpPacket(`10.66.0.${i + 2}`, SERVER, Uint8Array.of(i))));
+    world.runFor(SECOND);
+  }
+  const connections = relays.map(({ metrics }) => metrics.get("connections"));
+  assertEquals(connections[0] + connections[1], 5);
+  assert(connections.every((count) => count > 0), "both have some");
+  assertEquals(new Set(relays.flatMap(({ delivered }) => delivered.map((packet) => packet[28]))).size, 5);
+});

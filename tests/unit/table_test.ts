@@ -1,0 +1,56 @@
+/**
+ * The session table at its size: indices name the Worker and the row, a row that was given back or never taken is not
+ * found, and every row up to the capacity can be had.
+ */
+import { assertEquals, assertNotEquals } from "@std/assert";
+import type { Aead } from "../../src/codec/kernels.ts";
+import { SESSION_ROWS_MAX, SessionTable } from "../../src/session/table.ts";
+import { NONE } from "../../src/vector/arena.ts";
+import { Random } from "../sim/world.ts";
+
+const KEY = new Uint8Array(32);
+
+/** Remembers which rows have keys; the table's own bookkeeping is what is under test. */
+class Keyring implements Aead {
+  readonly rows = new Set<number>();
+  install = (row: number) => void this.rows.add(row);
+  erase = (row: number) => void this.rows.delete(row);
+  open = () => {};
+  seal = () => {};
+}
+
+function tableOf(capacity: number, worker = 0, random = new Random(7)) {
+  const keys = new Keyring();
+  return { keys, table: new SessionTable(capacity, worker, keys, () => random.u32()) };
+}
+
+Deno.test("session table: the top four bits of an index name the Worker, the low twenty the row", () => {
+  for (const worker of [0, 9, 15]) {
+    const { table } = tableOf(SESSION_ROWS_MAX, worker);
+    for (let i = 0; i < 300_000; i++) {
+      const row = table.allocate(i), index = table.receiverIndex[row];
+      assertEquals([index >>> 28, index & 0xfffff, table.find(index)], [worker, row, row]);
+    }
+    assertNotEquals(new Set(table.receiverIndex.subarray(0, 999).map((index) => index >>> 20)).size, 1);
+  }
+});
+
+Deno.test("session table: what was given back or never taken is not found", () => {
+  const { table, keys } = tableOf(8);
+  assertEquals(table.find(0), NONE); // the index that memory never written would match
+  const row = table.allocate(1), index = table.receiverIndex[row];
+  table.key(row, 2, true, 0, KEY, KEY);
+  assertEquals([...keys.rows], [row]);
+  table.erase(row);
+  assertEquals([table.find(index), table.find(NONE), keys.rows.size, table.count], [NONE, NONE, 0, 0]);
+});
+
+Deno.test("session table: every row can be had, once, and again after it was given back", () => {
+  const { table } = tableOf(100);
+  for (let times = 0; times < 3; times++) {
+    const rows = new Set(Array.from({ length: 100 }, (_, i) => table.allocate(i)));
+    assertEquals([rows.size, Math.max(...rows), table.count, table.allocate(0)], [100, 99, 100, NONE]);
+    for (const row of rows) table.erase(row);
+    assertEquals(table.count, 0);
+  }
+});
