@@ -77,7 +77,9 @@ function pinTo(cpu: number): void {
   const mask = new Uint8Array(128);
   mask[cpu >> 3] = 1 << (cpu & 7);
   if (libc().sched_setaffinity(0, BigInt(mask.length), mask) !== 0) {
-    throw new Error(`cpus: this machine, or its cgroup, has no processor ${cpu} for the relay`);
+    throw new Error(
+      `cpus: this machine, or its cgroup, has no processor ${cpu} for the relay; set cpus = []`,
+    );
   }
 }
 

@@ -16,7 +16,7 @@ import { CommandError } from "./help.ts";
 import { keyFromText } from "./keys_text.ts";
 import { logger } from "./logging.ts";
 
-const EADDRINUSE = 98;
+const EADDRINUSE = 98, ENOPROTOOPT = 92;
 const LOOK_MS = 1000;
 
 /** The library where the config lets it move packets, or why not. */
@@ -52,18 +52,18 @@ export class Doors {
       throw new CommandError(`${key} = ${value} cannot be used: ${native}; remove the key`);
     }
     const sockets = typeof native === "string" ? [] : bindSockets(native, config);
+    let mailboxes: Mailboxes | undefined;
     try {
+      mailboxes = sockets.length > 0 ? openMailboxes(workers) : undefined;
       const port = typeof native === "string" || io === "portable"
         ? String(native)
-        : await chooseNative(native, io)
-          .catch((error) => {
-            throw new CommandError(error.message);
-          });
+        : await chooseNative(native, io);
       const [device, exitReason] = await chooseExit(config, tunnelIpv6);
-      return new Doors(workers, port, sockets, device, exitReason);
+      return new Doors(workers, port, sockets, mailboxes, device, exitReason);
     } catch (error) {
       for (const fd of sockets) libc().close(fd);
-      throw error;
+      if (mailboxes) closeMailboxes(mailboxes);
+      throw error instanceof CommandError ? error : new CommandError((error as Error).message);
     }
   }
 
@@ -71,6 +71,7 @@ export class Doors {
     workers: number,
     port: Choice | string,
     sockets: readonly number[],
+    mailboxes: Mailboxes | undefined,
     device: TunDevice | undefined,
     exitReason: string,
   ) {
@@ -79,7 +80,7 @@ export class Doors {
     this.sockets = sockets;
     this.device = device;
     this.exitReason = exitReason;
-    this.mailboxes = sockets.length > 0 ? openMailboxes(workers) : undefined;
+    this.mailboxes = mailboxes;
     this.#looking = setInterval(() => device?.look(), LOOK_MS);
   }
 
@@ -115,6 +116,11 @@ function bindSockets(native: Native, config: Config): readonly number[] {
   const sockets = new Int32Array(workers);
   const result = native.ox_udp_bind(host, host.length, listen.port, workers, sockets);
   if (result < 0) {
+    if (result === -ENOPROTOOPT && workers > 1) {
+      throw new CommandError(
+        `workers = ${workers} cannot be used: this kernel cannot steer sockets; set workers = 1`,
+      );
+    }
     throw new CommandError(cannotListen(config, result === -EADDRINUSE ? undefined : `errno ${-result}`));
   }
   return [...sockets];

@@ -126,7 +126,8 @@ export class Driver {
         }
         if (idleSinceUs < 0) idleSinceUs = monotonicUs();
         if (gapUs < SPIN_US && monotonicUs() - idleSinceUs < 2 * gapUs) continue;
-        const dueMs = Math.min(this.core.pollTimeout() / 1000, endMs) - performance.now();
+        const untilMs = this.mailbox?.isWaiting ? performance.now() + 1 : endMs;
+        const dueMs = Math.min(this.core.pollTimeout() / 1000, untilMs) - performance.now();
         if (dueMs <= 0 || pollBlocking(entries, waiting, Math.ceil(dueMs)) <= 0) continue;
         if (view.getInt16(8 * descriptors.length - 2, true) !== 0) this.mailbox?.clear();
         // A device that is gone, or an arena without a free slot: ready for ever, and nothing to carry.

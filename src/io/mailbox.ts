@@ -30,18 +30,21 @@ export interface Mailboxes {
   wakes: number[];
 }
 
-/** Rings and descriptors for so many Workers; `closeMailboxes` gives the descriptors back. */
+/** Rings and descriptors for so many Workers; `closeMailboxes` gives the descriptors back. Throws when there are none. */
 export function openMailboxes(workers: number): Mailboxes {
   const all = Array.from({ length: workers }, (_, i) => i);
-  return {
-    rings: all.map(() => all.map(() => new SharedArrayBuffer(RECORDS_AT + RECORDS * RECORD_BYTES))),
+  const mailboxes: Mailboxes = {
+    rings: all.map((from) =>
+      all.map((to) => new SharedArrayBuffer(RECORDS_AT + (from === to ? 0 : RECORDS * RECORD_BYTES)))
+    ),
     bells: new SharedArrayBuffer(4 * workers),
-    wakes: all.map(() => {
-      const fd = libc().eventfd(0, O_CLOEXEC | O_NONBLOCK);
-      if (fd < 0) throw new Error("no descriptor is left to wake a Worker by");
-      return fd;
-    }),
+    wakes: all.map(() => libc().eventfd(0, O_CLOEXEC | O_NONBLOCK)).filter((fd) => fd >= 0),
   };
+  if (mailboxes.wakes.length < workers) {
+    closeMailboxes(mailboxes);
+    throw new Error("no file descriptor is left to wake a data plane by; raise ulimit -n");
+  }
+  return mailboxes;
 }
 
 export function closeMailboxes({ wakes }: Mailboxes): void {
@@ -79,6 +82,7 @@ export class Mailbox {
   readonly #incoming: Ring[];
   readonly #drop: (code: number) => void;
   readonly #count = new Uint8Array(8);
+  #first = 0;
   readonly #bells: Int32Array;
   readonly #woken: boolean[];
   #readable: Readable | undefined;
@@ -115,10 +119,22 @@ export class Mailbox {
   /** Adds what others have handed over, each row at the step that its sender named. Returns the rows added. */
   receive(burst: Burst): number {
     const before = burst.count;
-    for (let from = 0; from < this.#incoming.length; from++) {
+    const rings = this.#incoming.length;
+    this.#first = (this.#first + 1) % rings; // so that a ring that is always full starves no other
+    for (let i = 0; i < rings; i++) {
+      const from = (this.#first + i) % rings;
       if (from !== this.#worker) this.#take(this.#incoming[from], burst);
     }
     return burst.count - before;
+  }
+
+  /** Whether something is left that `receive` had no room for. */
+  get isWaiting(): boolean {
+    for (let from = 0; from < this.#incoming.length; from++) {
+      const { places } = this.#incoming[from];
+      if (from !== this.#worker && places[READ_AT] !== Atomics.load(places, WRITTEN_AT)) return true;
+    }
+    return false;
   }
 
   /** Whether the bell was rung since it was last asked about. */
