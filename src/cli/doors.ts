@@ -9,6 +9,7 @@ import { type Config, formatEndpoint, hostOne } from "../config.ts";
 import type { HostAccess } from "../exit/exit.ts";
 import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
 import { type Choice, chooseNative } from "../io/choose.ts";
+import { openBell } from "../io/bell.ts";
 import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
@@ -40,6 +41,8 @@ export class Doors {
   readonly exitReason: string;
   /** Absent where there is one Worker. */
   readonly mailboxes: Mailboxes | undefined;
+  /** What tells each Worker that a message waits; none where Workers wait in their event loops. */
+  readonly bells: readonly number[];
   readonly #workers: number;
   readonly #looking: ReturnType<typeof setInterval>;
 
@@ -80,6 +83,7 @@ export class Doors {
     this.device = device;
     this.exitReason = exitReason;
     this.mailboxes = workers > 1 ? openMailboxes(workers) : undefined;
+    this.bells = sockets.map(openBell);
     this.#looking = setInterval(() => device?.look(), LOOK_MS);
   }
 
@@ -102,7 +106,7 @@ export class Doors {
   /** Closes everything; the Workers must have ended. */
   async close(): Promise<void> {
     clearInterval(this.#looking);
-    for (const fd of this.sockets) libc().close(fd);
+    for (const fd of [...this.sockets, ...this.bells]) libc().close(fd);
     if (this.mailboxes) closeMailboxes(this.mailboxes);
     await this.device?.close();
   }

@@ -4,6 +4,7 @@
  * packets.
  */
 import type { Config } from "../config.ts";
+import { ringBell } from "../io/bell.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { CommandError } from "./help.ts";
 import { logger, redactAddress, sparingWarning } from "./logging.ts";
@@ -27,7 +28,8 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
   else logger("peers").info("{peer} is gone: its session ended", { peer });
 }
 
-export type StartMessage = Extract<ToWorker, { type: "start" }>;
+/** What a Worker is started with; its line for requests is made with it. */
+export type StartMessage = Omit<Extract<ToWorker, { type: "start" }>, "control">;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
 type Reply = PeersReport | Snapshot | null;
 
@@ -37,6 +39,8 @@ type Reply = PeersReport | Snapshot | null;
  */
 export class DataPlane {
   #worker: Worker;
+  /** Where requests go; replies and whatever else it says come from the Worker itself. */
+  #control: MessagePort | undefined;
   readonly #name: string;
   readonly #waiting = new Map<number, { resolve: (value: Reply) => void; reject: (reason: Error) => void }>();
   #lastId = 0;
@@ -44,6 +48,7 @@ export class DataPlane {
   #message: StartMessage | undefined;
   #onStopped: () => void = () => {};
   #stopping = false;
+  #isEnded = false;
   #restartMs = RESTART_MIN_MS;
   #restart: ReturnType<typeof setTimeout> | undefined;
 
@@ -88,7 +93,9 @@ export class DataPlane {
           else waiting?.reject(new Error(data.message));
         }
       };
-      this.#worker.postMessage(message);
+      const { port1, port2 } = new MessageChannel();
+      this.#control = port1;
+      this.#worker.postMessage({ ...message, control: port2 }, [port2]);
     });
   }
 
@@ -113,6 +120,7 @@ export class DataPlane {
   /** Ends a Worker that cannot end itself. */
   #abandon(): void {
     this.#worker.terminate();
+    this.#control?.close();
     for (const { reject } of this.#waiting.values()) reject(new Error(`${this.#name} failed`));
     this.#waiting.clear();
   }
@@ -136,16 +144,21 @@ export class DataPlane {
   async stop(): Promise<void> {
     this.#stopping = true;
     clearTimeout(this.#restart);
-    if (this.#fatal !== undefined) return this.#abandon();
+    if (this.#fatal !== undefined) {
+      this.#isEnded = true;
+      return this.#abandon();
+    }
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, STOP_TIMEOUT_MS);
       this.#onStopped = () => {
         clearTimeout(timer);
         resolve();
       };
-      this.#worker.postMessage({ type: "stop" } satisfies ToWorker);
+      this.#post({ type: "stop" });
     });
     this.#worker.terminate();
+    this.#control?.close();
+    this.#isEnded = true;
   }
 
   async #askTheLiving(make: (id: number) => ToWorker): Promise<Reply | undefined> {
@@ -166,8 +179,15 @@ export class DataPlane {
       reject(new Error(`${this.#name} does not answer`));
     }, REPLY_TIMEOUT_MS);
     this.#waiting.set(id, { resolve, reject });
-    this.#worker.postMessage(make(id));
+    this.#post(make(id));
     return promise.finally(() => clearTimeout(timer));
+  }
+
+  #post(message: ToWorker): void {
+    if (this.#isEnded) return; // its bell may be closed, and the number another's
+    this.#control?.postMessage(message);
+    const bell = this.#message?.bell;
+    if (bell !== undefined) ringBell(bell);
   }
 }
 

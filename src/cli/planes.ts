@@ -39,7 +39,7 @@ export class DataPlanes {
 
   /** Starts all of them; resolves with what the first said, rejects with the sentence of the first that failed. */
   async start(common: CommonStart): Promise<ReadyMessage> {
-    const { port, sockets, device, mailboxes } = this.#doors;
+    const { port, sockets, device, mailboxes, bells } = this.#doors;
     this.#doors.steer(common.peers);
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#planes.map((plane, worker) =>
@@ -54,6 +54,7 @@ export class DataPlanes {
         queue: device?.queues[worker],
         device: device?.description,
         mailboxes,
+        bell: bells[worker],
       })
     ));
     return first;

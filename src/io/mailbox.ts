@@ -3,11 +3,12 @@
  * ordered pair, so that each ring has one writer and one reader. Invariant: a record is whole before its reader can see
  * it, and a full ring costs the packet, never the writer's time. Knows rows and bytes, never sessions.
  */
-import { libc, O_CLOEXEC, O_NONBLOCK } from "../../ffi/mod.ts";
+import { libc } from "../../ffi/mod.ts";
 import { Readable } from "../../ffi/readable.ts";
 import { DROP } from "../metrics.ts";
 import { MAX_PACKET_BYTES } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_WORKER } from "../vector/burst.ts";
+import { clearBell, openBell, ringBell } from "./bell.ts";
 
 /** Records in a ring, a power of two: a burst's worth. Places count up and wrap as 32-bit integers. */
 const RECORDS = 256;
@@ -23,7 +24,7 @@ const RECORDS_AT = 128;
 export interface Mailboxes {
   /** From, to. */
   rings: SharedArrayBuffer[][];
-  /** Descriptors (eventfd) by which a Worker is woken, by Worker. */
+  /** The bells by which a Worker is woken, by Worker. */
   wakes: number[];
 }
 
@@ -32,11 +33,7 @@ export function openMailboxes(workers: number): Mailboxes {
   const all = Array.from({ length: workers }, (_, i) => i);
   return {
     rings: all.map(() => all.map(() => new SharedArrayBuffer(RECORDS_AT + RECORDS * RECORD_BYTES))),
-    wakes: all.map(() => {
-      const fd = libc().eventfd(0, O_CLOEXEC | O_NONBLOCK);
-      if (fd < 0) throw new Error("no descriptor is left to wake a Worker by");
-      return fd;
-    }),
+    wakes: all.map(openBell),
   };
 }
 
@@ -65,9 +62,6 @@ export class Mailbox {
   readonly #outgoing: Ring[];
   readonly #incoming: Ring[];
   readonly #drop: (code: number) => void;
-  /** What an eventfd is written and read by: a 64-bit count. */
-  readonly #one = new Uint8Array(new BigUint64Array([1n]).buffer);
-  readonly #count = new Uint8Array(8);
   readonly #woken: boolean[];
   #readable: Readable | undefined;
 
@@ -95,7 +89,7 @@ export class Mailbox {
     for (let worker = 0; worker < this.#woken.length; worker++) {
       if (!this.#woken[worker]) continue;
       this.#woken[worker] = false;
-      libc().write(this.#wakes[worker], this.#one, 8n);
+      ringBell(this.#wakes[worker]);
     }
   }
 
@@ -110,7 +104,7 @@ export class Mailbox {
 
   /** To be called by who was woken, before `receive`: what is written from here on wakes again. */
   clear(): void {
-    libc().read(this.descriptor, this.#count, 8n);
+    clearBell(this.descriptor);
   }
 
   onReadable(wake: () => void): void {
