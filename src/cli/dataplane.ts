@@ -4,6 +4,7 @@
  * "stopped". Serves nothing and reads no file.
  */
 /// <reference lib="deno.worker" />
+import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
 import { libc } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { PortableAead } from "../codec/aead_portable.ts";
@@ -178,7 +179,16 @@ async function start(message: StartMessage): Promise<void> {
   refreshOwn();
   const { failed } = relay.replacePeers(message.peers);
   const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
-  const driver = new Driver(arena, relay, port, exit, metrics, mailbox);
+  const { control, bell } = message;
+  const takeMessages = () => {
+    const port = control as unknown as NodePort;
+    for (let taken = receiveMessageOnPort(port); taken; taken = receiveMessageOnPort(port)) {
+      hear(taken.message);
+    }
+  };
+  const messages = bell === undefined ? undefined : { bell, takeMessages };
+  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages);
+  if (!driver.waits) control.onmessage = ({ data }) => hear(data);
   const tellEvents = () => {
     for (let event = relay.pollEvent(); event; event = relay.pollEvent()) tell({ type: "event", event });
   };
@@ -216,19 +226,26 @@ function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "sto
   return { peers: plane.relay.peerSnapshots(nowUs), sessions: plane.relay.sessionSnapshots(nowUs) };
 }
 
-scope.onmessage = async ({ data }: MessageEvent<ToWorker>) => {
-  if (data.type === "start" || data.type === "stop") {
-    try {
-      await (data.type === "start" ? start(data) : stop());
-    } catch (error) {
-      tell({ type: "failed", message: (error as Error).message });
-    }
+/** Answers one message after the start. */
+function hear(message: Exclude<ToWorker, { type: "start" }>): void {
+  if (message.type === "stop") {
+    whileTelling(stop);
     return;
   }
-  const { id } = data;
+  const { id } = message;
   try {
-    tell({ type: "reply", id, value: plane ? answer(plane, data) : null });
+    tell({ type: "reply", id, value: plane ? answer(plane, message) : null });
   } catch (error) {
     tell({ type: "error", id, message: (error as Error).message });
   }
-};
+}
+
+async function whileTelling(act: () => Promise<void>): Promise<void> {
+  try {
+    await act();
+  } catch (error) {
+    tell({ type: "failed", message: (error as Error).message });
+  }
+}
+
+scope.onmessage = ({ data }: MessageEvent<StartMessage>) => whileTelling(() => start(data));

@@ -9,6 +9,7 @@ import { type Config, formatEndpoint, hostOne } from "../config.ts";
 import type { HostAccess } from "../exit/exit.ts";
 import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
 import { type Choice, chooseNative } from "../io/choose.ts";
+import { closeBells, openBells } from "../io/bell.ts";
 import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
@@ -38,8 +39,10 @@ export class Doors {
   readonly device: TunDevice | undefined;
   /** Why there is a device, or none. */
   readonly exitReason: string;
-  /** Absent where Workers wait in their event loops. */
+  /** Absent where there is one Worker. */
   readonly mailboxes: Mailboxes | undefined;
+  /** What tells each Worker that a message waits; none where Workers wait in their event loops. */
+  readonly bells: readonly number[];
   readonly #workers: number;
   readonly #looking: ReturnType<typeof setInterval>;
 
@@ -53,15 +56,18 @@ export class Doors {
     }
     const sockets = typeof native === "string" ? [] : bindSockets(native, config);
     let mailboxes: Mailboxes | undefined;
+    let bells: number[] = [];
     try {
-      mailboxes = sockets.length > 0 ? openMailboxes(workers) : undefined;
+      bells = openBells(sockets.length);
+      mailboxes = workers > 1 ? openMailboxes(workers) : undefined;
       const port = typeof native === "string" || io === "portable"
         ? String(native)
         : await chooseNative(native, io);
       const [device, exitReason] = await chooseExit(config, tunnelIpv6);
-      return new Doors(workers, port, sockets, mailboxes, device, exitReason);
+      return new Doors(workers, port, sockets, bells, mailboxes, device, exitReason);
     } catch (error) {
       for (const fd of sockets) libc().close(fd);
+      closeBells(bells);
       if (mailboxes) closeMailboxes(mailboxes);
       throw error instanceof CommandError ? error : new CommandError((error as Error).message);
     }
@@ -71,6 +77,7 @@ export class Doors {
     workers: number,
     port: Choice | string,
     sockets: readonly number[],
+    bells: readonly number[],
     mailboxes: Mailboxes | undefined,
     device: TunDevice | undefined,
     exitReason: string,
@@ -81,6 +88,7 @@ export class Doors {
     this.device = device;
     this.exitReason = exitReason;
     this.mailboxes = mailboxes;
+    this.bells = bells;
     this.#looking = setInterval(() => device?.look(), LOOK_MS);
   }
 
@@ -104,6 +112,7 @@ export class Doors {
   async close(): Promise<void> {
     clearInterval(this.#looking);
     for (const fd of this.sockets) libc().close(fd);
+    closeBells(this.bells);
     if (this.mailboxes) closeMailboxes(this.mailboxes);
     await this.device?.close();
   }

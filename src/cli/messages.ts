@@ -27,6 +27,9 @@ export type ToWorker =
     queue?: number;
     device?: string;
     mailboxes?: Mailboxes;
+    /** Where all messages that follow this one come from, and what is rung after each; absent without native code. */
+    control: MessagePort;
+    bell?: number;
     /** Divides WireGuard's session times; 1 outside tests. */
     timeScale: number;
     /** For tests: when the Worker dies, milliseconds after its start. */

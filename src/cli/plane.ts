@@ -5,6 +5,7 @@
  */
 import type { Config } from "../config.ts";
 import type { Metrics } from "../metrics.ts";
+import { ringBell } from "../io/bell.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { CommandError } from "./help.ts";
 import { logger, redactAddress, sparingWarning } from "./logging.ts";
@@ -34,7 +35,8 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
   else logger("peers").info("{peer} is gone: its session ended", { peer });
 }
 
-export type StartMessage = Extract<ToWorker, { type: "start" }>;
+/** What a Worker is started with; its line for requests is made with it. */
+export type StartMessage = Omit<Extract<ToWorker, { type: "start" }>, "control">;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
 type Reply = PeersReport | Snapshot | null;
 
@@ -44,8 +46,9 @@ type Reply = PeersReport | Snapshot | null;
  */
 export class DataPlane {
   #worker: Worker;
+  /** Where requests go; replies and whatever else it says come from the Worker itself. */
+  #control: MessagePort | undefined;
   readonly #name: string;
-  readonly #ring: () => void;
   readonly #waiting = new Map<number, { resolve: (value: Reply) => void; reject: (reason: Error) => void }>();
   #lastId = 0;
   #fatal: string | undefined;
@@ -55,17 +58,16 @@ export class DataPlane {
   /** Whether there is a Worker that takes messages, be it in turn after its start. */
   #accepting = false;
   #readyAtMs = -Infinity;
+  #isEnded = false;
   #restartMs = RESTART_MIN_MS;
   #restart: ReturnType<typeof setTimeout> | undefined;
 
   /**
    * @param name what it is called in messages: "the data plane".
    * @param metrics its counters.
-   * @param ring to be called when a message was posted to it.
    */
-  constructor(name: string, readonly metrics: Metrics, ring: () => void) {
+  constructor(name: string, readonly metrics: Metrics) {
     this.#name = name;
-    this.#ring = ring;
     this.#worker = newWorker();
   }
 
@@ -106,7 +108,9 @@ export class DataPlane {
           else waiting?.reject(new Error(data.message));
         }
       };
-      this.#worker.postMessage(message);
+      const { port1, port2 } = new MessageChannel();
+      this.#control = port1;
+      this.#worker.postMessage({ ...message, control: port2 }, [port2]);
       this.#accepting = true;
     });
   }
@@ -135,6 +139,7 @@ export class DataPlane {
     this.#accepting = false;
     this.#worker.terminate();
     for (const gauge of OWN_GAUGES) this.metrics.set(gauge, 0);
+    this.#control?.close();
     for (const { reject } of this.#waiting.values()) reject(new Error(`${this.#name} failed`));
     this.#waiting.clear();
   }
@@ -159,7 +164,10 @@ export class DataPlane {
   async stop(): Promise<void> {
     this.#stopping = true;
     clearTimeout(this.#restart);
-    if (this.#fatal !== undefined) return this.#abandon();
+    if (this.#fatal !== undefined) {
+      this.#isEnded = true;
+      return this.#abandon();
+    }
     await new Promise<void>((resolve) => {
       const timer = setTimeout(resolve, STOP_TIMEOUT_MS);
       this.#onStopped = () => {
@@ -169,11 +177,8 @@ export class DataPlane {
       this.#post({ type: "stop" });
     });
     this.#worker.terminate();
-  }
-
-  #post(message: ToWorker): void {
-    this.#worker.postMessage(message);
-    this.#ring();
+    this.#control?.close();
+    this.#isEnded = true;
   }
 
   async #askTheLiving(make: (id: number) => ToWorker): Promise<Reply | undefined> {
@@ -197,6 +202,13 @@ export class DataPlane {
     this.#waiting.set(id, { resolve, reject });
     this.#post(make(id));
     return promise.finally(() => clearTimeout(timer));
+  }
+
+  #post(message: ToWorker): void {
+    if (this.#isEnded) return; // its bell may be closed, and the number another's
+    this.#control?.postMessage(message);
+    const bell = this.#message?.bell;
+    if (bell !== undefined) ringBell(bell);
   }
 }
 

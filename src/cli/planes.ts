@@ -4,7 +4,6 @@
  */
 import type { Config } from "../config.ts";
 import { Metrics } from "../metrics.ts";
-import { ringBell } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { Doors } from "./doors.ts";
@@ -33,18 +32,14 @@ export class DataPlanes {
     this.metrics = Array.from({ length: workers }, () => new Metrics());
     this.#planes = Array.from(
       { length: workers },
-      (_, worker) => {
-        const { mailboxes } = doors;
-        const ring = () => mailboxes && ringBell(mailboxes, worker);
-        return new DataPlane(this.#nameOf(worker, workers), this.metrics[worker], ring);
-      },
+      (_, worker) => new DataPlane(this.#nameOf(worker, workers), this.metrics[worker]),
     );
     this.#beats = this.#planes.map(() => ({ count: -1, atMs: performance.now() }));
   }
 
   /** Starts all of them; resolves with what the first said, rejects with the sentence of the first that failed. */
   async start(common: CommonStart): Promise<ReadyMessage> {
-    const { port, sockets, device, mailboxes } = this.#doors;
+    const { port, sockets, device, mailboxes, bells } = this.#doors;
     this.#doors.steer(common.peers);
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#planes.map((plane, worker) =>
@@ -59,6 +54,7 @@ export class DataPlanes {
         queue: device?.queues[worker],
         device: device?.description,
         mailboxes,
+        bell: bells[worker],
       })
     ));
     return first;

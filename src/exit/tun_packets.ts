@@ -6,7 +6,7 @@ import { libc } from "../../ffi/mod.ts";
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { DROP } from "../metrics.ts";
 import { type Arena, MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";
-import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import { type Burst, BURST_CAPACITY, DONE, FEW_ROWS, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
 
 const MAX_PACKET = BigInt(MAX_PACKET_BYTES);
 
@@ -35,16 +35,22 @@ export class BulkPackets implements Packets {
   }
 
   receive(burst: Burst): number {
-    const from = burst.count;
-    while (burst.count < BURST_CAPACITY && burst.grow(0, TO_TUNNEL) >= 0);
-    const handle = burstHandle(this.#native, burst);
-    const filled = this.#native.ox_tun_receive(this.#handle, handle, from, burst.count, MAX_PACKET_BYTES);
-    burst.shrink(from + Math.max(0, filled));
-    return burst.count - from;
+    const received = this.#fill(burst, FEW_ROWS);
+    return received < FEW_ROWS ? received : received + this.#fill(burst, BURST_CAPACITY);
   }
 
   close(): void {
     this.#native.ox_tun_close(this.#handle);
+  }
+
+  /** Adds up to so many rows; returns how many. */
+  #fill(burst: Burst, rows: number): number {
+    const from = burst.count;
+    burst.growTo(from + rows, TO_TUNNEL);
+    const handle = burstHandle(this.#native, burst);
+    const filled = this.#native.ox_tun_receive(this.#handle, handle, from, burst.count, MAX_PACKET_BYTES);
+    burst.shrink(from + Math.max(0, filled));
+    return burst.count - from;
   }
 }
 

@@ -4,12 +4,13 @@
  * every slot that it is given is released or handed over in the same turn.
  */
 import { setImmediate } from "node:timers";
-import { libc, POLLIN } from "../../ffi/mod.ts";
 import type { Exit } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Arena } from "../vector/arena.ts";
-import { Burst, TO_TRANSMIT } from "../vector/burst.ts";
+import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../vector/burst.ts";
+import { clearBell } from "./bell.ts";
 import type { Mailbox } from "./mailbox.ts";
+import { nap, PollSet } from "./poll.ts";
 import type { Port } from "./port.ts";
 
 /** The core's verbs, as relay and client have them. */
@@ -24,17 +25,11 @@ export interface Core {
 
 /** Bursts carried before the event loop gets a turn. */
 const ROUNDS_MAX = 8;
-/** In a thread of its own the driver waits in the kernel, and the event loop gets a turn this often for its timers. */
-const WAIT_MS = 500;
-/** Without a bell messages wait for this. */
-const BELLLESS_WAIT_MS = 50;
+/** In a thread of its own the driver waits in the kernel; the event loop, and with it its timers, gets a turn this often. */
+const TURN_MS = 500;
+/** Places among the descriptors that are waited for. */
+const PORT = 0, MAILBOX = 1, BELL = 2;
 const EMPTY_WAKES_MAX = 2;
-/**
- * Where something follows within so many microseconds after nothing was there, as a rule, the driver looks again for up
- * to twice that time before it sleeps: a wake costs more. What comes more slowly never makes it spin.
- */
-const SPIN_US = 40;
-const GAP_US_MAX = 1000;
 /** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
 const BEAT_MS = 250;
 const HOUSEKEEPING_US = 1_000_000;
@@ -49,6 +44,14 @@ export function wallClockOffsetUs(): number {
   return Date.now() * 1000 - monotonicUs();
 }
 
+/** Messages for a thread that waits in the kernel: its event loop needs dozens of turns to bring one. */
+export interface Messages {
+  /** A bell that is rung after each (bell.ts). */
+  bell: number;
+  /** Takes and answers all that are there. */
+  takeMessages: () => void;
+}
+
 export class Driver {
   readonly #burst: Burst;
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -57,6 +60,8 @@ export class Driver {
   #lastHousekeepingUs = -Infinity;
   #running = false;
   #again = false;
+  /** Whether the last round may have left something that no descriptor shows. */
+  #isMore = false;
   #stopped = false;
   #loop: Promise<void> | undefined;
 
@@ -68,8 +73,14 @@ export class Driver {
     readonly metrics: Metrics,
     /** What other Workers hand over; absent where there are none. */
     readonly mailbox?: Mailbox,
+    readonly messages?: Messages,
   ) {
     this.#burst = new Burst(arena);
+  }
+
+  /** Whether its thread will wait in the kernel and not in the event loop. */
+  get waits(): boolean {
+    return this.port.descriptor !== undefined && this.exit.descriptor !== undefined;
   }
 
   /** Starts carrying. Returns at once. Where port and exit both have descriptors, this thread waits for nothing else. */
@@ -98,43 +109,32 @@ export class Driver {
 
   /** Blocks this thread in poll(2) whenever there is nothing to carry: no thread is woken to wake another. */
   async #waitAndCarry(outer: number, inner: number): Promise<void> {
-    const descriptors = [outer, inner, ...(this.mailbox ? [this.mailbox.descriptor] : [])];
-    const entries = new Uint8Array(8 * descriptors.length);
-    const view = new DataView(entries.buffer);
-    descriptors.forEach((descriptor, i) => {
-      view.setInt32(8 * i, descriptor, true);
-      view.setInt16(8 * i + 4, POLLIN, true);
-    });
-    const waiting = BigInt(descriptors.length);
-    const { pollBlocking } = libc();
-    const waitMs = this.mailbox ? WAIT_MS : BELLLESS_WAIT_MS;
-    let emptyWakes = 0;
-    /** When nothing was left, and how long that lasts on the average of late. */
-    let idleSinceUs = -1, gapUs = GAP_US_MAX;
+    const { core, mailbox, messages } = this;
+    // In the order of PORT, MAILBOX and BELL; the exit is asked in any case.
+    const descriptors = new PollSet([outer, mailbox?.descriptor, messages?.bell, inner]);
+    let turnDueMs = -Infinity, emptyWakes = 0, isPortReady = true;
     while (!this.#stopped) {
-      const endMs = performance.now() + waitMs;
-      let called = false;
-      for (let nowMs = 0; nowMs < endMs && !this.#stopped; nowMs = performance.now()) {
-        called = this.mailbox?.takeBell() ?? false;
-        if (called) break;
-        this.metrics.add("loop_beats", 1);
-        if (this.#carry()) {
-          emptyWakes = 0;
-          if (idleSinceUs >= 0) gapUs += (Math.min(GAP_US_MAX, monotonicUs() - idleSinceUs) - gapUs) / 8;
-          idleSinceUs = -1;
-          continue;
-        }
-        if (idleSinceUs < 0) idleSinceUs = monotonicUs();
-        if (gapUs < SPIN_US && monotonicUs() - idleSinceUs < 2 * gapUs) continue;
-        const untilMs = this.mailbox?.isWaiting ? performance.now() + 1 : endMs;
-        const dueMs = Math.min(this.core.pollTimeout() / 1000, untilMs) - performance.now();
-        if (dueMs <= 0 || pollBlocking(entries, waiting, Math.ceil(dueMs)) <= 0) continue;
-        if (view.getInt16(8 * descriptors.length - 2, true) !== 0) this.mailbox?.clear();
-        // A device that is gone, or an arena without a free slot: ready for ever, and nothing to carry.
-        if (++emptyWakes > EMPTY_WAKES_MAX) pollBlocking(entries, 0n, 1);
+      if (performance.now() >= turnDueMs) {
+        turnDueMs = performance.now() + TURN_MS;
+        await new Promise<void>((resolve) => setImmediate(resolve));
       }
-      // A message arrives with a turn that lets the runtime wait; one for timers alone costs a tenth of that.
-      await new Promise<void>((resolve) => called ? setTimeout(resolve, 0) : setImmediate(resolve));
+      this.metrics.add("loop_beats", 1);
+      if (this.#carry(isPortReady)) emptyWakes = 0;
+      isPortReady = true;
+      if (this.#isMore) continue;
+
+      // What the mailbox holds for want of a slot shows nowhere else.
+      const lookDueMs = mailbox?.isWaiting ? performance.now() + 1 : turnDueMs;
+      const dueMs = Math.min(core.pollTimeout() / 1000, lookDueMs) - performance.now();
+      if (descriptors.wait(Math.max(0, dueMs)) === 0) continue;
+      isPortReady = descriptors.isReady(PORT);
+      if (descriptors.isReady(MAILBOX)) mailbox?.clear();
+      if (messages !== undefined && descriptors.isReady(BELL)) {
+        clearBell(messages.bell);
+        messages.takeMessages();
+      }
+      // A device that is gone, or an arena without a free slot: ready for ever, and nothing to carry.
+      if (++emptyWakes > EMPTY_WAKES_MAX) nap();
     }
   }
 
@@ -157,18 +157,19 @@ export class Driver {
     this.#armTimer();
   }
 
-  /** One round in each direction; whether there may be more at once. */
-  #carry(): boolean {
-    const { core, port, exit } = this;
+  /** One round in each direction; whether anything was there. */
+  #carry(isPortReady = true): boolean {
+    const { core, port, exit, mailbox } = this;
     const burst = this.#burst;
     let busy = false;
+    this.#isMore = false;
 
     let nowUs = monotonicUs();
-    if (port.receive(burst) > 0) {
+    if (isPortReady && port.receive(burst) > 0) {
       busy = true;
       this.#ingest(nowUs);
     }
-    if (this.mailbox !== undefined && this.mailbox.receive(burst) > 0) {
+    if (mailbox !== undefined && mailbox.receive(burst) > 0) {
       busy = true;
       this.#ingest(nowUs);
     }
@@ -176,6 +177,7 @@ export class Driver {
     nowUs = monotonicUs();
     if (exit.receive(burst, nowUs) > 0) {
       busy = true;
+      this.#noteMore();
       core.ingestInner(burst, nowUs);
       this.#transmit(burst);
       this.mailbox?.send(burst);
@@ -198,10 +200,17 @@ export class Driver {
     return busy;
   }
 
+  /** A burst that was short, with slots left, had everything. */
+  #noteMore(): void {
+    const { count, arena } = this.#burst;
+    if (count === BURST_CAPACITY || arena.free === 0) this.#isMore = true;
+  }
+
   /** What came from the port or from another Worker, to where it goes. */
   #ingest(nowUs: number): void {
     const { core, exit } = this;
     const burst = this.#burst;
+    this.#noteMore();
     core.ingest(burst, nowUs);
     exit.send(burst, nowUs);
     core.ingestInner(burst, nowUs); // what the exit refused and turned around

@@ -1,14 +1,13 @@
 /**
- * Mailboxes of Workers: what one received and another owns passes through a ring in shared memory, one for each ordered
- * pair, so that each ring has one writer and one reader; and a bell, by which the main thread says that it has posted a
- * message to a Worker that waits in the kernel. Invariant: a record is whole before its reader can see it, and a full
- * ring costs the packet, never the writer's time. Knows rows and bytes, never sessions.
+ * Mailboxes between Workers: what one received and another owns passes through a ring in shared memory, one for each
+ * ordered pair, so that each ring has one writer and one reader. Invariant: a record is whole before its reader can see
+ * it, and a full ring costs the packet, never the writer's time. Knows rows and bytes, never sessions.
  */
-import { libc, O_CLOEXEC, O_NONBLOCK } from "../../ffi/mod.ts";
 import { Readable } from "../../ffi/readable.ts";
 import { DROP } from "../metrics.ts";
 import { MAX_PACKET_BYTES } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_WORKER } from "../vector/burst.ts";
+import { clearBell, closeBells, openBells, ringBell } from "./bell.ts";
 
 /** Records in a ring, a power of two: a burst's worth. Places count up and wrap as 32-bit integers. */
 const RECORDS = 256;
@@ -24,40 +23,23 @@ const RECORDS_AT = 128;
 export interface Mailboxes {
   /** From, to. */
   rings: SharedArrayBuffer[][];
-  /** One 32-bit word for each Worker: 1 when its event loop has something to do. */
-  bells: SharedArrayBuffer;
-  /** Descriptors (eventfd) by which a Worker is woken, by Worker. */
+  /** The bells by which a Worker is woken, by Worker. */
   wakes: number[];
 }
 
 /** Rings and descriptors for so many Workers; `closeMailboxes` gives the descriptors back. Throws when there are none. */
 export function openMailboxes(workers: number): Mailboxes {
   const all = Array.from({ length: workers }, (_, i) => i);
-  const mailboxes: Mailboxes = {
+  return {
     rings: all.map((from) =>
       all.map((to) => new SharedArrayBuffer(RECORDS_AT + (from === to ? 0 : RECORDS * RECORD_BYTES)))
     ),
-    bells: new SharedArrayBuffer(4 * workers),
-    wakes: all.map(() => libc().eventfd(0, O_CLOEXEC | O_NONBLOCK)).filter((fd) => fd >= 0),
+    wakes: openBells(workers),
   };
-  if (mailboxes.wakes.length < workers) {
-    closeMailboxes(mailboxes);
-    throw new Error("no file descriptor is left to wake a data plane by; raise ulimit -n");
-  }
-  return mailboxes;
 }
 
 export function closeMailboxes({ wakes }: Mailboxes): void {
-  for (const fd of wakes.splice(0)) libc().close(fd);
-}
-
-/** What an eventfd is written by: a 64-bit count. */
-const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
-
-/** Tells a Worker that a message was posted to it. */
-export function ringBell({ bells, wakes }: Mailboxes, worker: number): void {
-  Atomics.store(new Int32Array(bells), worker, 1);
-  libc().write(wakes[worker], ONE, 8n);
+  closeBells(wakes.splice(0));
 }
 
 class Ring {
@@ -81,17 +63,14 @@ export class Mailbox {
   readonly #outgoing: Ring[];
   readonly #incoming: Ring[];
   readonly #drop: (code: number) => void;
-  readonly #count = new Uint8Array(8);
   #first = 0;
-  readonly #bells: Int32Array;
   readonly #woken: boolean[];
   #readable: Readable | undefined;
 
   /** @param drop counts what does not fit. */
-  constructor(worker: number, { rings, bells, wakes }: Mailboxes, drop: (code: number) => void) {
+  constructor(worker: number, { rings, wakes }: Mailboxes, drop: (code: number) => void) {
     this.#worker = worker;
     this.#wakes = wakes;
-    this.#bells = new Int32Array(bells);
     this.#outgoing = rings[worker].map((memory) => new Ring(memory));
     this.#incoming = rings.map((row) => new Ring(row[worker]));
     this.#drop = drop;
@@ -112,7 +91,7 @@ export class Mailbox {
     for (let worker = 0; worker < this.#woken.length; worker++) {
       if (!this.#woken[worker]) continue;
       this.#woken[worker] = false;
-      libc().write(this.#wakes[worker], ONE, 8n);
+      ringBell(this.#wakes[worker]);
     }
   }
 
@@ -137,15 +116,9 @@ export class Mailbox {
     return false;
   }
 
-  /** Whether the bell was rung since it was last asked about. */
-  takeBell(): boolean {
-    return Atomics.load(this.#bells, this.#worker) === 1 &&
-      Atomics.exchange(this.#bells, this.#worker, 0) === 1;
-  }
-
   /** To be called by who was woken, before `receive`: what is written from here on wakes again. */
   clear(): void {
-    libc().read(this.descriptor, this.#count, 8n);
+    clearBell(this.descriptor);
   }
 
   onReadable(wake: () => void): void {

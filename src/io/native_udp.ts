@@ -5,14 +5,12 @@
  */
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { Readable } from "../../ffi/readable.ts";
-import { type Burst, BURST_CAPACITY, DONE, TO_PARSE } from "../vector/burst.ts";
+import { type Burst, BURST_CAPACITY, DONE, FEW_ROWS, TO_PARSE } from "../vector/burst.ts";
 import type { Port } from "./port.ts";
 
 /** Options of ox_udp_open, bits. */
 export const OFFLOAD = 1, URING = 2, UNDEFERRED = 4;
 const EADDRINUSE = 98;
-/** Rows made ready at first: a light turn does not pay for a full burst's slots (5 µs). */
-const FEW = 16;
 
 export interface NativePortOptions {
   native: Native;
@@ -67,19 +65,11 @@ export abstract class NativePort implements Port {
 
   receive(burst: Burst): number {
     if (this.#closed) return 0;
-    const from = burst.count;
-    const handle = burstHandle(this.#native, burst);
-    for (let room = FEW, asked = 1, filled = 1; asked > 0 && filled === asked; room = BURST_CAPACITY) {
-      const start = burst.count;
-      const end = Math.min(start + room, BURST_CAPACITY);
-      while (burst.count < end && burst.grow(0, TO_PARSE) >= 0);
-      asked = burst.count - start;
-      filled = Math.max(0, this.#native.ox_udp_receive(this.#handle, handle, start, burst.count));
-      burst.shrink(start + filled);
-    }
+    let received = this.#fill(burst, FEW_ROWS);
+    if (received === FEW_ROWS) received += this.#fill(burst, BURST_CAPACITY);
     this.#countRefused();
     this.#readable?.taken();
-    return burst.count - from;
+    return received;
   }
 
   transmit(burst: Burst): void {
@@ -97,6 +87,16 @@ export abstract class NativePort implements Port {
     this.#closed = true;
     await this.#readable?.close();
     this.#native.ox_udp_close(this.#handle);
+  }
+
+  /** Adds up to so many rows; returns how many. */
+  #fill(burst: Burst, rows: number): number {
+    const from = burst.count;
+    burst.growTo(from + rows, TO_PARSE);
+    const handle = burstHandle(this.#native, burst);
+    const filled = this.#native.ox_udp_receive(this.#handle, handle, from, burst.count);
+    burst.shrink(from + Math.max(0, filled));
+    return burst.count - from;
   }
 
   #countRefused(): void {

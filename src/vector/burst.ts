@@ -8,6 +8,8 @@ import { type Arena, NONE, packetStart } from "./arena.ts";
 
 /** Rows in a full burst. */
 export const BURST_CAPACITY = 256;
+/** Rows to offer a receiver at first: a row costs time even when nothing comes to fill it, and mostly few packets wait. */
+export const FEW_ROWS = 16;
 
 // Steps of the route. Drop reasons start at FIRST_DROP and are listed in metrics.ts.
 /** Nothing more to do; the slot goes back. */
@@ -131,6 +133,11 @@ export class Burst {
     if (this.count === BURST_CAPACITY) return -1;
     const slot = this.arena.take();
     return slot === NONE ? -1 : this.push(slot, length, next);
+  }
+
+  /** Adds rows of fresh slots until there are `count`, or burst or arena is full. */
+  growTo(count: number, next: number): void {
+    while (this.count < count && this.grow(0, next) >= 0);
   }
 
   /** Marks the row for the Worker that owns it, where `step` comes next. */

@@ -1,0 +1,41 @@
+/**
+ * Waits for any of several descriptors in poll(2), holding up its thread. Invariant: it keeps the places of the list that
+ * it was made with, and a place without a descriptor is never ready. Reads nothing.
+ */
+import { libc, POLLIN } from "../../ffi/mod.ts";
+
+// struct pollfd: descriptor, events asked for, events that came
+const ENTRY_BYTES = 8, EVENTS_AT = 4, REVENTS_AT = 6;
+/** What poll(2) passes over. */
+const NOTHING = -1;
+
+export class PollSet {
+  readonly #entries: Uint8Array<ArrayBuffer>;
+  readonly #view: DataView<ArrayBuffer>;
+  readonly #count: bigint;
+
+  constructor(descriptors: readonly (number | undefined)[]) {
+    this.#entries = new Uint8Array(ENTRY_BYTES * descriptors.length);
+    this.#view = new DataView(this.#entries.buffer);
+    this.#count = BigInt(descriptors.length);
+    descriptors.forEach((descriptor, place) => {
+      this.#view.setInt32(ENTRY_BYTES * place, descriptor ?? NOTHING, true);
+      this.#view.setInt16(ENTRY_BYTES * place + EVENTS_AT, POLLIN, true);
+    });
+  }
+
+  /** Waits so many milliseconds at most, rounded up; 0 looks and does not wait. Returns how many places are ready. */
+  wait(ms: number): number {
+    return Math.max(0, libc().pollBlocking(this.#entries, this.#count, Math.ceil(ms)));
+  }
+
+  /** Whether the last wait found something at this place: data, or an error that a read will tell. */
+  isReady(place: number): boolean {
+    return this.#view.getInt16(ENTRY_BYTES * place + REVENTS_AT, true) !== 0;
+  }
+}
+
+/** Gives the processor away for a millisecond. */
+export function nap(): void {
+  new PollSet([]).wait(1);
+}
