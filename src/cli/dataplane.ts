@@ -190,8 +190,8 @@ async function start(message: Extract<ToWorker, { type: "start" }>): Promise<voi
     }, message.failAfterMs);
   }
   driver.start();
-  // The port's socket is closed with its thread; the device's descriptor belongs to the process.
-  const descriptors = exit.descriptor === undefined ? [] : [exit.descriptor];
+  // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
+  const descriptors = [...exit.processDescriptors ?? []];
   tell({ type: "ready", listen: port.description, exit: exit.description, exitReason, failed, descriptors });
 }
 

@@ -80,6 +80,7 @@ class TunExit implements Exit {
   readonly description: string;
   readonly flowCount = 0;
   readonly descriptor: number;
+  readonly processDescriptors: readonly number[];
   readonly #o: TunOptions;
   readonly #host: TunHost;
   /** Any socket: what interfaces are asked about through. */
@@ -93,6 +94,7 @@ class TunExit implements Exit {
 
   constructor(fd: number, options: TunOptions, host: TunHost, packets: Packets) {
     this.descriptor = fd;
+    this.processDescriptors = [fd];
     this.#packets = packets;
     this.#o = options;
     this.#host = host;
