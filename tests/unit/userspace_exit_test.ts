@@ -4,6 +4,7 @@
  * sees a packet. Pings need the system's consent and are tried in a namespace (tests/system/tun_exit_test.ts).
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { libc, POLLIN } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import type { Exit } from "../../src/exit/exit.ts";
 import { fragment } from "../../src/exit/fragmentation.ts";
@@ -28,6 +29,7 @@ import {
   writeIpv4Header,
   writeIpv6Header,
 } from "../../src/wire/inner.ts";
+import { requires } from "../requires.ts";
 
 const ALICE = "10.66.0.2", BOB = "10.66.0.3";
 const ALICE_V6 = "fd66::2";
@@ -126,6 +128,16 @@ class Bench {
     return { next, answer };
   }
 
+  /** Sends packets as one burst; returns what became of the rows. */
+  sendAll(packets: Uint8Array[]): number[] {
+    const { burst } = this;
+    for (const packet of packets) burst.bytes.set(packet, burst.offset[burst.grow(packet.length, TO_EXIT)]);
+    this.exit.send(burst, this.nowUs);
+    const outcomes = [...burst.next.subarray(0, burst.count)];
+    burst.release();
+    return outcomes;
+  }
+
   /** Takes what waits. */
   take(): Uint8Array[] {
     const { burst } = this;
@@ -215,11 +227,12 @@ function pattern(length: number, seed: number): Uint8Array {
   return Uint8Array.from({ length }, (_, i) => (i * 31 + (i >> 8) * 7 + seed) & 255);
 }
 
+const native = loadNative();
+const nativeTests = { ignore: typeof native === "string" };
+if (nativeTests.ignore) console.error(`SKIPPED tests/unit/userspace_exit_test.ts, native: ${native}`);
 /** Both implementations of UDP: Deno's sockets, and the native library where there is one. */
-const KINDS: [string, UserspaceOptions["native"]][] = [["portable", "this bench does without"], [
-  "native",
-  loadNative(),
-]];
+const KINDS: [string, UserspaceOptions["native"]][] = [["portable", "this bench does without"]];
+if (typeof native !== "string") KINDS.push(["native", native]);
 
 for (const [kind, native] of KINDS) {
   const open = (options: Partial<UserspaceOptions> = {}) => new Bench({ native, ...options });
@@ -285,6 +298,21 @@ for (const [kind, native] of KINDS) {
     assertEquals([knock.destination, knock.destinationPort], [ALICE, 40001]);
     await pause(SILENCE_MS);
     assertEquals(bench.take().length, 0);
+  });
+
+  Deno.test(`userspace, ${kind}: programs of this host reach nobody who has not asked one of them`, async () => {
+    await using stranger = new Server(silent);
+    await using bench = open();
+    const port = freePort();
+    const mapped = { transport: "udp" as const, hostname: LOOPBACK, port };
+    bench.send(udp(ALICE, port, "192.0.2.1", 9, "to the world"));
+    assertEquals(bench.exit.flowCount, 1);
+    await stranger.socket.send(new TextEncoder().encode("knock"), mapped);
+    await pause(SILENCE_MS);
+    assertEquals(bench.take().length, 0);
+    bench.send(udp(ALICE, port, LOOPBACK, stranger.port, "to this host"));
+    await stranger.socket.send(new TextEncoder().encode("welcome"), mapped);
+    assertEquals(new TextDecoder().decode(parseUdp((await bench.receive())[0]).payload), "welcome");
   });
 
   Deno.test(`userspace, ${kind}: sources that use the same port and query number get their own answers`, async () => {
@@ -564,3 +592,155 @@ Deno.test("userspace: a protocol that it cannot carry is answered with administr
   readSource(view, 0, source, 0);
   assertEquals(formatAddress(source), GATEWAY);
 });
+
+Deno.test("userspace, native: a burst of many flows and sizes leaves whole, each flow's datagrams in order", {
+  ...nativeTests,
+}, async () => {
+  await using near = new Server(silent);
+  await using far = new Server(silent);
+  await using bench = new Bench({ native });
+  // Runs of equal size, a shorter last one, empty ones, two destinations and three flows, interleaved.
+  const sizes = [300, 300, 300, 17, 0, 300, 300, 0, 1, 400, 400, 400, 400, 5];
+  const sent = new Map<string, Uint8Array[]>();
+  const packets: Uint8Array[] = [];
+  for (let i = 0; i < 150; i++) {
+    const [source, server] = [[ALICE, BOB, "10.66.0.4"][i % 3], i % 5 === 4 ? far : near];
+    const payload = pattern(sizes[Math.floor(i / 3) % sizes.length], i);
+    packets.push(udp(source, 40001 + i % 3, LOOPBACK, server.port, payload));
+    const key = `${i % 3} ${server.port}`;
+    sent.set(key, [...sent.get(key) ?? [], payload]);
+  }
+  assertEquals(bench.sendAll(packets), packets.map(() => DONE));
+  assertEquals(bench.exit.flowCount, 3);
+  await near.heard(120);
+  await far.heard(30);
+  for (const server of [near, far]) {
+    const heard = Map.groupBy(server.asked, ({ port }) => port);
+    const expected = [0, 1, 2].map((flow) => sent.get(`${flow} ${server.port}`)!);
+    for (const datagrams of heard.values()) {
+      const payloads = datagrams.map(({ payload }) => payload);
+      const at = expected.findIndex((one) =>
+        one[0].length === payloads[0].length && one[0][0] === payloads[0][0]
+      );
+      assertEquals(payloads, expected[at]);
+    }
+    assertEquals(heard.size, 3);
+  }
+});
+
+Deno.test("userspace, native: what the system refuses is counted, and the rest of the burst leaves", {
+  ...nativeTests,
+}, async () => {
+  await using server = new Server(silent);
+  await using bench = new Bench({ native });
+  const good = udp(ALICE, 40001, LOOPBACK, server.port, "good");
+  const bad = udp(ALICE, 40001, "255.255.255.255", server.port, "bad");
+  const none = udp(ALICE, 40001, LOOPBACK, 0, "none");
+  const outcomes = bench.sendAll([good, bad, bad, bad, good, none, udp(BOB, 1, LOOPBACK, server.port, "b")]);
+  const { exit_error } = DROP;
+  assertEquals(outcomes, [DONE, exit_error, exit_error, exit_error, DONE, exit_error, DONE]);
+  await server.heard(3);
+});
+
+Deno.test("userspace, native: unread answers are bounded by the system and counted", {
+  ...nativeTests,
+}, async () => {
+  await using server = new Server(silent);
+  await using bench = new Bench({ native });
+  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "open"));
+  await server.heard(1);
+  const to = { transport: "udp" as const, hostname: LOOPBACK, port: server.asked[0].port };
+  const drain = () => {
+    let packets = 0;
+    for (let taken = bench.take(); taken.length > 0; taken = bench.take()) packets += taken.length;
+    return packets;
+  };
+  for (let i = 0; i < 5000; i++) await server.socket.send(Uint8Array.of(i & 255), to);
+  const packets = drain();
+  assert(packets < 5000, `${packets} waited`);
+  // What was lost is known with the next datagram that is not.
+  await server.socket.send(Uint8Array.of(1), to);
+  await bench.receive();
+  assertEquals(packets + bench.metrics.dropped("exit_full"), 5000);
+});
+
+Deno.test("userspace, native: its descriptor is readable exactly while there is something to receive", {
+  ...nativeTests,
+}, async () => {
+  await using server = new Server(echo);
+  await using bench = new Bench({ native });
+  const entry = new Uint8Array(8);
+  const isReadable = () => {
+    const view = new DataView(entry.buffer);
+    view.setInt32(0, bench.exit.descriptor!, true);
+    view.setInt32(4, POLLIN, true);
+    return libc().pollBlocking(entry, 1n, 0) > 0;
+  };
+  for (let round = 0; round < 3; round++) {
+    assert(!isReadable());
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "ask"));
+    bench.send(udp(BOB, 40002, LOOPBACK, server.port, "ask"));
+    await server.heard(2 * round + 2);
+    await pause(SILENCE_MS);
+    assert(isReadable());
+    await bench.receive(2);
+  }
+  // A connection that nobody accepts: the answer is an RST, and what brings it is the descriptor too.
+  const port = freePort();
+  const syn = tcp(ALICE, LOOPBACK, 0x02);
+  const view = new DataView(syn.buffer);
+  view.setUint16(22, port);
+  view.setUint16(36, 0);
+  view.setUint16(36, transportChecksum(view, 0, 20, 20, PROTOCOL_TCP));
+  assertEquals(bench.send(syn).next, DONE);
+  assert(isReadable());
+  assertEquals((await bench.receive()).length, 1);
+  assert(!isReadable());
+});
+
+/** Runs the child with that many open files allowed. */
+async function underLimit(files: number, words: string[]) {
+  const child = new URL("userspace_limit_child.ts", import.meta.url).pathname;
+  const library = new URL("../../ffi/prebuilt/", import.meta.url).pathname;
+  const { success, stdout, stderr } = await new Deno.Command("prlimit", {
+    args: [
+      `--nofile=${files}:${files}`,
+      Deno.execPath(),
+      "run",
+      "--no-prompt",
+      "--unstable-net",
+      "--allow-net=127.0.0.1,0.0.0.0,[::]",
+      `--allow-ffi=/lib/x86_64-linux-gnu/libc.so.6,${library}x86_64-unknown-linux-gnu/liboxrelay.so`,
+      child,
+      ...words,
+    ],
+  }).output();
+  assert(success, new TextDecoder().decode(stderr));
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+const limited = {
+  ignore: requires({ programs: ["prlimit"] }).ignore || nativeTests.ignore,
+};
+
+Deno.test("userspace, native: the limit on open files bounds the flows, and leaves room for the rest", {
+  ...limited,
+}, async () => {
+  // 3/8 of 256, a quarter of that for Alice, and Bob's.
+  const { flowCount, refused, kept, warnings } = await underLimit(256, ["300"]);
+  assertEquals([flowCount, refused, kept, warnings], [24 + 1, [], true, []]);
+});
+
+Deno.test(
+  "userspace, native: where open files run out all the same, the greediest source's idlest flow gives way",
+  {
+    ...limited,
+  },
+  async () => {
+    const { flowCount, refused, kept, warnings } = await underLimit(256, ["600", "4096"]);
+    assert(flowCount > 200 && flowCount < 256, `${flowCount} flows`);
+    assertEquals([refused, kept], [[], true]);
+    assertEquals(warnings.length, 1, "one warning says so, however many flows ran into it");
+    assert(warnings[0].includes("ulimit -n"));
+  },
+);
