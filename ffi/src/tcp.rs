@@ -5,7 +5,7 @@
 
 use crate::layout::{TO_EXIT, TO_TUNNEL};
 use crate::layout::{Table, with_burst};
-use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
@@ -31,8 +31,6 @@ const SWEEP_US: i64 = 1_000_000;
 /// One source address may hold a quarter of all flows, as it may with UDP.
 const SOURCE_SHARE: usize = 4;
 const SPLICE_ROUNDS: usize = 4;
-/// What a flow sends at one occasion, as an ACK that arrives; the rest waits for the next one, 1 ms at most.
-const EGRESS_PACKETS: usize = 4;
 /// What epoll tells of the timer by; no flow's place and generation.
 const TIMER_EVENT: u64 = u64::MAX;
 
@@ -590,12 +588,8 @@ impl Splice {
         }
         let now = Instant::from_micros(now_us);
         let mut wire = Wire { arrived: None, outbox: &mut self.outbox, mtu: self.mtu };
-        // Each call sends one packet. A window sent at once overflows receivers that nothing paces for.
-        for _ in 0..EGRESS_PACKETS {
-            if inner.interface.poll_egress(now, &mut wire, &mut inner.sockets) == PollResult::None {
-                break;
-            }
-        }
+        // One packet an occasion: more at once overflows receivers, and smoltcp recovers from loss slowly.
+        inner.interface.poll_egress(now, &mut wire, &mut inner.sockets);
         if wire.outbox.packets.len() >= OUTBOX_MAX {
             self.held.push((index, flow.generation));
         }

@@ -25,7 +25,8 @@ export interface Core {
 const ROUNDS_MAX = 8;
 /** In a thread of its own the driver waits in the kernel; the event loop, and with it messages, get a turn this often. */
 const WAIT_MS = 50;
-const EMPTY_WAKES_MAX = 2;
+/** Wakes in a row that bring nothing to carry, as a far end's news of room to send, before the driver pauses after each. */
+const EMPTY_WAKES_MAX = 64;
 /** While the event loop has work, as after a message, it gets a turn this often, for so long. */
 const EAGER_WAIT_MS = 1, EAGER_MS = 1000;
 /** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
