@@ -200,7 +200,9 @@ async function start(message: StartMessage): Promise<void> {
     }, message.failAfterMs);
   }
   driver.start();
-  tell({ type: "ready", listen: port.description, exit: exit.description, failed });
+  // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
+  const descriptors = [...exit.processDescriptors ?? []];
+  tell({ type: "ready", listen: port.description, exit: exit.description, failed, descriptors });
 }
 
 async function stop(): Promise<void> {

@@ -3,6 +3,7 @@
  * replacement. Invariant: a request ends with a reply, with the Worker's reason, or with a timeout. Knows nothing of
  * packets.
  */
+import { libc } from "../../ffi/mod.ts";
 import type { Config } from "../config.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
@@ -57,6 +58,7 @@ export class DataPlane {
   #stopping = false;
   /** Whether there is a Worker that takes messages, be it in turn after its start. */
   #accepting = false;
+  #descriptors: number[] = [];
   #readyAtMs = -Infinity;
   #isEnded = false;
   #restartMs = RESTART_MIN_MS;
@@ -96,6 +98,7 @@ export class DataPlane {
           ready = true;
           this.#readyAtMs = performance.now();
           this.#fatal = undefined;
+          this.#descriptors = data.descriptors;
           resolve(data);
         } else if (data.type === "failed") fail(data.message);
         else if (data.type === "log") logger(data.area)[data.level]("{message}", { message: data.message });
@@ -134,10 +137,11 @@ export class DataPlane {
     }, this.#restartMs);
   }
 
-  /** Ends a Worker that cannot end itself. */
+  /** Ends a Worker that cannot end itself, and closes what it had open. */
   #abandon(): void {
     this.#accepting = false;
     this.#worker.terminate();
+    for (const descriptor of this.#descriptors.splice(0)) libc().close(descriptor);
     for (const gauge of OWN_GAUGES) this.metrics.set(gauge, 0);
     this.#control?.close();
     for (const { reject } of this.#waiting.values()) reject(new Error(`${this.#name} failed`));

@@ -29,7 +29,8 @@ const ROUNDS_MAX = 8;
 const TURN_MS = 500;
 /** Places among the descriptors that are waited for. */
 const PORT = 0, MAILBOX = 1, BELL = 2;
-const EMPTY_WAKES_MAX = 2;
+/** Wakes in a row that bring nothing to carry, as a far end's news of room to send, before the driver pauses after each. */
+const EMPTY_WAKES_MAX = 64;
 /** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
 const BEAT_MS = 250;
 const HOUSEKEEPING_US = 1_000_000;
