@@ -3,8 +3,10 @@
  * A.5 (ChaCha20) and FIPS 197 C.3 (AES-256), and the whole datagrams of PROTOCOL §21.
  */
 import { assertEquals } from "@std/assert";
+import { loadNative } from "../../ffi/native.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { DATAGRAM_AEAD, type DatagramAead, MASK_STRIDE } from "../../src/codec/kernels.ts";
+import { IMPLEMENTATION, implementationOf, NativeDatagramAead } from "../../src/codec/native.ts";
 import { DROP } from "../../src/metrics.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import {
@@ -48,6 +50,17 @@ const PLAINTEXT = hex("45000004");
 const KERNELS: [name: string, make: (rows: number) => DatagramAead][] = [
   ["portable", (rows) => new PortableDatagramAead(rows, DROP.forged)],
 ];
+const native = loadNative();
+if (typeof native === "string") console.error(`SKIPPED tests/vectors/datagram_test.ts, native: ${native}`);
+else {
+  for (const choice of [IMPLEMENTATION.awsLc, IMPLEMENTATION.ipsecMb]) {
+    const by = implementationOf(native, chacha20Poly1305, choice);
+    if (by === undefined) {
+      console.error(`SKIPPED datagram by ${choice}: this processor lacks the instructions`);
+    } else {KERNELS.push([`native, ${by}`, (rows) =>
+        new NativeDatagramAead(native, rows, DROP.forged, choice)]);}
+  }
+}
 
 for (const [name, make] of KERNELS) {
   Deno.test(`datagram, ${name}: published masks`, () => {
