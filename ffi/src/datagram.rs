@@ -12,9 +12,7 @@ use crate::layout::{
     Arena, BURST_CAPACITY, Block, OPENED, TO_OPEN_DATAGRAM, TO_SEAL_DATAGRAM, TO_TRANSMIT, TO_UNPROTECT,
     Table, with_burst,
 };
-use crate::protect::{
-    AwsLcAes256, AwsLcChaCha20, LANES, LanesAes256, LanesChaCha20, Protection, SAMPLE_BYTES, Sample,
-};
+use crate::protect::{AwsLcAes256, AwsLcChaCha20, LANES, LanesChaCha20, Protection, SAMPLE_BYTES, Sample};
 use std::array;
 use std::cell::RefCell;
 
@@ -276,7 +274,7 @@ fn new_suite(aead: u32, choice: u32, rows: u32) -> Result<Box<dyn Suite>, i32> {
     match (aead, found) {
         (CHACHA20_POLY1305, IPSEC_MB) => Keys::<VectorChaCha20Poly1305, LanesChaCha20>::boxed(rows),
         (CHACHA20_POLY1305, _) => Keys::<AwsLc<CHACHA20_POLY1305>, AwsLcChaCha20>::boxed(rows),
-        (_, IPSEC_MB) => Keys::<VectorAes256Gcm, LanesAes256>::boxed(rows),
+        (_, IPSEC_MB) => Keys::<VectorAes256Gcm, AwsLcAes256>::boxed(rows),
         (_, _) => Keys::<AwsLc<AES_256_GCM>, AwsLcAes256>::boxed(rows),
     }
 }

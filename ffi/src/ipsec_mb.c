@@ -47,12 +47,6 @@ void ox_mb_chacha20_poly1305(const uint8_t *key, const uint8_t *nonce, const uin
         aead_chacha20_poly1305_avx512((IMB_MGR *) head, &job);
 }
 
-/* Expands a 32-byte key into the 15 round keys of AES-256, 16 bytes each. */
-void ox_mb_aes256_expand(const uint8_t *key, uint8_t *round_keys)
-{
-        aes_keyexp_256_enc_avx2(key, round_keys);
-}
-
 /* Expands a 32-byte key into `state`, which is aligned to 64 bytes. */
 void ox_mb_aes256_gcm_expand(const uint8_t *key, struct gcm_key_data *state)
 {
