@@ -3,6 +3,7 @@
 //! the list of modules; each exports its own functions.
 
 mod aead;
+mod blake2s;
 mod datagram;
 mod gso;
 mod keys;
