@@ -13,7 +13,6 @@ use crate::layout::{
     Table, with_burst,
 };
 use crate::protect::{AwsLcAes256, AwsLcChaCha20, LANES, LanesChaCha20, Protection, SAMPLE_BYTES, Sample};
-use std::array;
 use std::cell::RefCell;
 
 /// Flags and connection id, in front of 1 to 4 bytes of counter.
@@ -44,10 +43,10 @@ trait Suite {
     fn install(&mut self, session: u32, phase: u32, send: &Key, receive: &Key) -> bool;
     fn retire(&mut self, session: u32, phase: u32) -> bool;
     fn erase(&mut self, session: u32) -> bool;
-    /// Of rows that all have a session here, as are the rows below.
-    fn masks(&self, block: &Block, arena: &mut Arena, rows: &[u8], masks: &mut Masks);
-    fn open(&self, block: &mut Block, arena: &mut Arena, rows: &[u8], refused: u8);
-    fn seal(&self, block: &mut Block, arena: &mut Arena, rows: &[u8], refused: u8);
+    // Of rows that all have a session here. Their list may be shortened.
+    fn masks(&self, block: &Block, arena: &mut Arena, rows: &mut RowList, masks: &mut Masks);
+    fn open(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, refused: u8);
+    fn seal(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, refused: u8);
 }
 
 struct Keys<C: Cipher, P: Protection> {
@@ -92,14 +91,17 @@ impl<C: Cipher + 'static, P: Protection + 'static> Keys<C, P> {
         Some(())
     }
 
-    /// Masks of up to LANES rows, in their order, all of which have a session and a sample.
+    /// Masks of 1 to LANES rows, in their order, all of which have a session and a sample.
     fn masks_of(&self, block: &Block, arena: &mut Arena, rows: &[u8], direction: Direction) -> [u64; LANES] {
-        let row_of = |lane: usize| rows[lane.min(rows.len() - 1)] as usize;
-        let states = array::from_fn(|lane| {
-            self.protection.get(block.session[row_of(lane)], direction).expect("the row has a session")
-        });
-        let samples =
-            array::from_fn(|lane| sample_of(block, arena, row_of(lane)).expect("the row has a tag"));
+        let state_of = |row: u8| {
+            self.protection.get(block.session[row as usize], direction).expect("the row has a session")
+        };
+        let mut states = [state_of(rows[0]); LANES];
+        let mut samples = [[0; SAMPLE_BYTES]; LANES];
+        for (lane, &row) in rows.iter().enumerate() {
+            states[lane] = state_of(row);
+            samples[lane] = sample_of(block, arena, row as usize).expect("the row has a tag");
+        }
         P::masks(states, samples, rows.len())
     }
 }
@@ -126,8 +128,9 @@ impl<C: Cipher + 'static, P: Protection + 'static> Suite for Keys<C, P> {
         self.protection.erase(session) && self.retire(session, 0) && self.retire(session, 1)
     }
 
-    fn masks(&self, block: &Block, arena: &mut Arena, rows: &[u8], masks: &mut Masks) {
-        for rows in rows.chunks(LANES) {
+    fn masks(&self, block: &Block, arena: &mut Arena, rows: &mut RowList, masks: &mut Masks) {
+        rows.retain(|row| sample_of(block, arena, row).is_some());
+        for rows in rows.get().chunks(LANES) {
             let made = self.masks_of(block, arena, rows, Direction::Receive);
             for (row, mask) in rows.iter().zip(made) {
                 masks[*row as usize] = (mask & MASK_BITS).to_le_bytes();
@@ -135,29 +138,26 @@ impl<C: Cipher + 'static, P: Protection + 'static> Suite for Keys<C, P> {
         }
     }
 
-    fn open(&self, block: &mut Block, arena: &mut Arena, rows: &[u8], refused: u8) {
-        for &row in rows {
-            let done = self.open_row(block, arena, row as usize);
-            block.next[row as usize] = if done.is_some() { OPENED } else { refused };
-        }
+    fn open(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, refused: u8) {
+        rows.retain(|row| {
+            let done = self.open_row(block, arena, row).is_some();
+            block.next[row] = if done { OPENED } else { refused };
+            done
+        });
     }
 
-    fn seal(&self, block: &mut Block, arena: &mut Arena, rows: &[u8], refused: u8) {
-        let mut sealed = RowList::EMPTY;
-        for &row in rows {
-            if self.seal_row(block, arena, row as usize).is_some() {
-                sealed.push(row);
-            } else {
-                block.next[row as usize] = refused;
-            }
-        }
-        for rows in sealed.rows().chunks(LANES) {
+    fn seal(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, refused: u8) {
+        rows.retain(|row| {
+            let done = self.seal_row(block, arena, row).is_some();
+            block.next[row] = if done { TO_TRANSMIT } else { refused };
+            done
+        });
+        for rows in rows.get().chunks(LANES) {
             let masks = self.masks_of(block, arena, rows, Direction::Send);
             for (&row, mask) in rows.iter().zip(masks) {
                 let row = row as usize;
                 let header = arena.slice(block.offset[row], block.header_bytes[row] as usize);
                 cover(header.expect("the row was sealed"), mask.to_le_bytes());
-                block.next[row] = TO_TRANSMIT;
             }
         }
     }
@@ -185,8 +185,19 @@ impl RowList {
         self.count += 1;
     }
 
-    fn rows(&self) -> &[u8] {
+    fn get(&self) -> &[u8] {
         &self.rows[..self.count]
+    }
+
+    /// Calls `keep` for each row, in order, and drops those for which it says no.
+    fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        let count = std::mem::take(&mut self.count);
+        for i in 0..count {
+            let row = self.rows[i];
+            if keep(row as usize) {
+                self.push(row);
+            }
+        }
     }
 }
 
@@ -197,6 +208,8 @@ const NO_AEAD: u8 = 0;
 struct Sessions {
     aead: Vec<u8>,
     suites: [Box<dyn Suite>; 2],
+    /// The rows of the burst that is looked at, by AEAD; kept here because making them anew costs a small burst a third.
+    lists: [RowList; 3],
 }
 
 impl Sessions {
@@ -225,46 +238,40 @@ impl Sessions {
         (session as usize) < self.aead.len()
     }
 
-    /// The rows at `step`, by AEAD.
-    fn divide(&self, block: &Block, count: u32, step: u8) -> [RowList; 3] {
-        let mut lists = [RowList::EMPTY; 3];
+    /// Sorts the rows at `step` into `lists`.
+    fn sort(&mut self, block: &Block, count: u32, step: u8) {
+        self.lists.iter_mut().for_each(|list| list.count = 0);
         for row in 0..(count as usize).min(BURST_CAPACITY) {
             if block.next[row] == step {
                 let aead = self.aead.get(block.session[row] as usize).unwrap_or(&NO_AEAD);
-                lists[*aead as usize].push(row as u8);
-            }
-        }
-        lists
-    }
-
-    fn masks(&self, block: &Block, arena: &mut Arena, count: u32, masks: &mut Masks) {
-        for (aead, list) in self.divide(block, count, TO_UNPROTECT).iter().enumerate() {
-            let mut whole = RowList::EMPTY;
-            for &row in list.rows() {
-                masks[row as usize] = [0; 8];
-                if aead > 0 && sample_of(block, arena, row as usize).is_some() {
-                    whole.push(row);
-                }
-            }
-            if whole.count > 0 {
-                self.suites[aead - 1].masks(block, arena, whole.rows(), masks);
+                self.lists[*aead as usize].push(row as u8);
             }
         }
     }
 
-    fn open(&self, block: &mut Block, arena: &mut Arena, count: u32, refused: u8) {
-        let [strangers, lists @ ..] = self.divide(block, count, TO_OPEN_DATAGRAM);
-        strangers.rows().iter().for_each(|&row| block.next[row as usize] = refused);
-        for (suite, list) in self.suites.iter().zip(&lists) {
-            suite.open(block, arena, list.rows(), refused);
+    fn masks(&mut self, block: &Block, arena: &mut Arena, count: u32, masks: &mut Masks) {
+        self.sort(block, count, TO_UNPROTECT);
+        for list in &self.lists {
+            list.get().iter().for_each(|&row| masks[row as usize] = [0; 8]);
+        }
+        for (suite, rows) in self.suites.iter().zip(&mut self.lists[1..]) {
+            suite.masks(block, arena, rows, masks);
         }
     }
 
-    fn seal(&self, block: &mut Block, arena: &mut Arena, count: u32, refused: u8) {
-        let [strangers, lists @ ..] = self.divide(block, count, TO_SEAL_DATAGRAM);
-        strangers.rows().iter().for_each(|&row| block.next[row as usize] = refused);
-        for (suite, list) in self.suites.iter().zip(&lists) {
-            suite.seal(block, arena, list.rows(), refused);
+    fn open(&mut self, block: &mut Block, arena: &mut Arena, count: u32, refused: u8) {
+        self.sort(block, count, TO_OPEN_DATAGRAM);
+        self.lists[0].get().iter().for_each(|&row| block.next[row as usize] = refused);
+        for (suite, rows) in self.suites.iter().zip(&mut self.lists[1..]) {
+            suite.open(block, arena, rows, refused);
+        }
+    }
+
+    fn seal(&mut self, block: &mut Block, arena: &mut Arena, count: u32, refused: u8) {
+        self.sort(block, count, TO_SEAL_DATAGRAM);
+        self.lists[0].get().iter().for_each(|&row| block.next[row as usize] = refused);
+        for (suite, rows) in self.suites.iter().zip(&mut self.lists[1..]) {
+            suite.seal(block, arena, rows, refused);
         }
     }
 }
@@ -284,7 +291,7 @@ fn new_sessions(choice: u32, rows: u32) -> Result<Sessions, i32> {
         return Err(libc::EINVAL);
     }
     let suites = [new_suite(CHACHA20_POLY1305, choice, rows)?, new_suite(AES_256_GCM, choice, rows)?];
-    Ok(Sessions { aead: vec![NO_AEAD; rows as usize], suites })
+    Ok(Sessions { aead: vec![NO_AEAD; rows as usize], suites, lists: [RowList::EMPTY; 3] })
 }
 
 thread_local! {
