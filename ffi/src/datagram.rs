@@ -1,7 +1,7 @@
 //! Protection of OxTunnel's data datagrams over a burst (PROTOCOL §12): the AEADs of aead.rs with the header as
-//! associated data, and the header's masks of protect.rs. A row has one AEAD, its protection keys, and keys of two
-//! epochs. Invariant: a datagram leaves sealed and with its header protected, or not at all; nothing is read or
-//! written outside the arena, whatever the columns say. Takes each burst apart by AEAD, one dynamic call for each.
+//! associated data, GMAC over header and plaintext (§18), and the header's masks of protect.rs. A row has one AEAD, its
+//! protection keys, and keys of two epochs. Invariant: a datagram leaves sealed and with its header protected, or not
+//! at all; nothing is read or written outside the arena, whatever the columns say. Takes each burst apart by AEAD.
 
 use crate::aead::{
     self, AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, IPSEC_MB, Key, MAX_ROWS, TAG_BYTES, VectorAes256Gcm,
@@ -36,7 +36,24 @@ fn sample_of(block: &Block, arena: &mut Arena, row: usize) -> Option<Sample> {
     datagram.last_chunk::<SAMPLE_BYTES>().copied()
 }
 
-/// The sessions of one AEAD.
+/// What is done to a plaintext besides authenticating it.
+#[derive(Clone, Copy, PartialEq)]
+enum Secrecy {
+    Encrypted,
+    /// Nothing: it is associated data, as the header is.
+    Plain,
+}
+
+impl Secrecy {
+    /// Cuts a datagram where its ciphertext begins.
+    fn split(self, datagram: &mut [u8], header: usize, length: usize) -> (&[u8], &mut [u8]) {
+        let (associated, sealed) =
+            datagram.split_at_mut(if self == Secrecy::Encrypted { header } else { header + length });
+        (associated, sealed)
+    }
+}
+
+/// The sessions of one cipher.
 trait Suite {
     fn is_locked(&self) -> bool;
     fn begin(&mut self, session: u32, send: &Key, receive: &Key) -> bool;
@@ -45,8 +62,8 @@ trait Suite {
     fn erase(&mut self, session: u32) -> bool;
     // Of rows that all have a session here. Their list may be shortened.
     fn masks(&self, block: &Block, arena: &mut Arena, rows: &mut RowList, masks: &mut Masks);
-    fn open(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, refused: u8);
-    fn seal(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, refused: u8);
+    fn open(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, secrecy: Secrecy, refused: u8);
+    fn seal(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, secrecy: Secrecy, refused: u8);
 }
 
 struct Keys<C: Cipher, P: Protection> {
@@ -65,26 +82,27 @@ impl<C: Cipher + 'static, P: Protection + 'static> Keys<C, P> {
         if phase > 1 { None } else { self.epochs.get(2 * block.session[row] + phase as u32, direction) }
     }
 
-    fn open_row(&self, block: &mut Block, arena: &mut Arena, row: usize) -> Option<()> {
+    fn open_row(&self, block: &mut Block, arena: &mut Arena, row: usize, secrecy: Secrecy) -> Option<()> {
         let state = self.epoch(block, row, Direction::Receive)?;
         let nonce = nonce_of(block.counter[row])?;
         let header = header_bytes(block, row)?;
         let datagram = arena.slice(block.offset[row], block.length[row] as usize)?;
-        let (associated, sealed) = datagram.split_at_mut_checked(header)?;
-        let length = sealed.len().checked_sub(TAG_BYTES)?;
+        let length = datagram.len().checked_sub(header + TAG_BYTES)?;
+        let (associated, sealed) = secrecy.split(datagram, header, length);
         C::open(state, &nonce, associated, sealed).then_some(())?;
         block.offset[row] += header as u32;
         block.length[row] = length as u32;
         Some(())
     }
 
-    fn seal_row(&self, block: &mut Block, arena: &mut Arena, row: usize) -> Option<()> {
+    fn seal_row(&self, block: &mut Block, arena: &mut Arena, row: usize, secrecy: Secrecy) -> Option<()> {
         let state = self.epoch(block, row, Direction::Send)?;
         let nonce = nonce_of(block.counter[row])?;
         let header = header_bytes(block, row)?;
         let start = block.offset[row].checked_sub(header as u32)?;
-        let datagram = arena.slice(start, header + block.length[row] as usize + TAG_BYTES)?;
-        let (associated, sealed) = datagram.split_at_mut(header);
+        let length = block.length[row] as usize;
+        let datagram = arena.slice(start, header + length + TAG_BYTES)?;
+        let (associated, sealed) = secrecy.split(datagram, header, length);
         C::seal(state, &nonce, associated, sealed);
         block.offset[row] = start;
         block.length[row] = datagram.len() as u32;
@@ -138,17 +156,17 @@ impl<C: Cipher + 'static, P: Protection + 'static> Suite for Keys<C, P> {
         }
     }
 
-    fn open(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, refused: u8) {
+    fn open(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, secrecy: Secrecy, refused: u8) {
         rows.retain(|row| {
-            let done = self.open_row(block, arena, row).is_some();
+            let done = self.open_row(block, arena, row, secrecy).is_some();
             block.next[row] = if done { OPENED } else { refused };
             done
         });
     }
 
-    fn seal(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, refused: u8) {
+    fn seal(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, secrecy: Secrecy, refused: u8) {
         rows.retain(|row| {
-            let done = self.seal_row(block, arena, row).is_some();
+            let done = self.seal_row(block, arena, row, secrecy).is_some();
             block.next[row] = if done { TO_TRANSMIT } else { refused };
             done
         });
@@ -201,33 +219,35 @@ impl RowList {
     }
 }
 
-/// The AEAD that a row has not begun with.
+/// In place of the AEAD of a row that has not begun.
 const NO_AEAD: u8 = 0;
+/// The AEAD of trusted links, beside those of aead.rs.
+const AES_256_GMAC: u32 = 3;
 
-/// All sessions: which AEAD each has, and the keys of each AEAD.
+/// By AEAD: where its cipher's suite is, and what it does to plaintexts.
+const AEADS: [(usize, Secrecy); 3] = [(0, Secrecy::Encrypted), (1, Secrecy::Encrypted), (1, Secrecy::Plain)];
+
+/// All sessions: which AEAD each has, and the keys of each cipher.
 struct Sessions {
     aead: Vec<u8>,
     suites: [Box<dyn Suite>; 2],
     /// The rows of the burst that is looked at, by AEAD; kept here because making them anew costs a small burst a third.
-    lists: [RowList; 3],
+    lists: [RowList; 4],
 }
 
 impl Sessions {
     fn suite(&mut self, session: u32) -> Option<&mut dyn Suite> {
-        match *self.aead.get(session as usize)? {
-            NO_AEAD => None,
-            aead => Some(self.suites[aead as usize - 1].as_mut()),
-        }
+        let aead = *self.aead.get(session as usize)?;
+        let (suite, _) = AEADS.get((aead as usize).checked_sub(1)?)?;
+        Some(self.suites[*suite].as_mut())
     }
 
     fn begin(&mut self, session: u32, aead: u32, send: &Key, receive: &Key) -> bool {
-        self.erase(session)
-            && (CHACHA20_POLY1305..=AES_256_GCM).contains(&aead)
-            && self.suites[aead as usize - 1].begin(session, send, receive)
-            && {
-                self.aead[session as usize] = aead as u8;
-                true
-            }
+        if !self.erase(session) || !(CHACHA20_POLY1305..=AES_256_GMAC).contains(&aead) {
+            return false;
+        }
+        self.aead[session as usize] = aead as u8;
+        self.suite(session).is_some_and(|suite| suite.begin(session, send, receive))
     }
 
     fn erase(&mut self, session: u32) -> bool {
@@ -254,24 +274,24 @@ impl Sessions {
         for list in &self.lists {
             list.get().iter().for_each(|&row| masks[row as usize] = [0; 8]);
         }
-        for (suite, rows) in self.suites.iter().zip(&mut self.lists[1..]) {
-            suite.masks(block, arena, rows, masks);
+        for ((suite, _), rows) in AEADS.into_iter().zip(&mut self.lists[1..]) {
+            self.suites[suite].masks(block, arena, rows, masks);
         }
     }
 
     fn open(&mut self, block: &mut Block, arena: &mut Arena, count: u32, refused: u8) {
         self.sort(block, count, TO_OPEN_DATAGRAM);
         self.lists[0].get().iter().for_each(|&row| block.next[row as usize] = refused);
-        for (suite, rows) in self.suites.iter().zip(&mut self.lists[1..]) {
-            suite.open(block, arena, rows, refused);
+        for ((suite, secrecy), rows) in AEADS.into_iter().zip(&mut self.lists[1..]) {
+            self.suites[suite].open(block, arena, rows, secrecy, refused);
         }
     }
 
     fn seal(&mut self, block: &mut Block, arena: &mut Arena, count: u32, refused: u8) {
         self.sort(block, count, TO_SEAL_DATAGRAM);
         self.lists[0].get().iter().for_each(|&row| block.next[row as usize] = refused);
-        for (suite, rows) in self.suites.iter().zip(&mut self.lists[1..]) {
-            suite.seal(block, arena, rows, refused);
+        for ((suite, secrecy), rows) in AEADS.into_iter().zip(&mut self.lists[1..]) {
+            self.suites[suite].seal(block, arena, rows, secrecy, refused);
         }
     }
 }
@@ -291,7 +311,7 @@ fn new_sessions(choice: u32, rows: u32) -> Result<Sessions, i32> {
         return Err(libc::EINVAL);
     }
     let suites = [new_suite(CHACHA20_POLY1305, choice, rows)?, new_suite(AES_256_GCM, choice, rows)?];
-    Ok(Sessions { aead: vec![NO_AEAD; rows as usize], suites, lists: [RowList::EMPTY; 3] })
+    Ok(Sessions { aead: vec![NO_AEAD; rows as usize], suites, lists: [RowList::EMPTY; 4] })
 }
 
 thread_local! {
@@ -314,7 +334,7 @@ unsafe fn with_pair(send: *const u8, receive: *const u8, act: impl FnOnce(&Key, 
     }
 }
 
-/// Makes a table of 1 to 2^20 sessions; `choice` is that of `ox_aead_implementation`, for both AEADs. Returns its
+/// Makes a table of 1 to 2^20 sessions; `choice` is that of `ox_aead_implementation`, for all AEADs. Returns its
 /// handle, -EINVAL, -ENOTSUP where the choice does not run, or the -errno of the reservation.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_datagram_new(choice: u32, rows: u32) -> i32 {
@@ -336,7 +356,7 @@ pub extern "C" fn ox_datagram_release(handle: u32) -> i32 {
     SESSIONS.with_borrow_mut(|tables| tables.release(handle))
 }
 
-/// Gives a row its AEAD (1 ChaCha20-Poly1305, 2 AES-256-GCM) and protection keys; what it had is overwritten.
+/// Gives a row its AEAD (1 ChaCha20-Poly1305, 2 AES-256-GCM, 3 AES-256-GMAC) and protection keys; what it had is overwritten.
 ///
 /// # Safety
 /// `send` and `receive` are valid for 32 bytes each.

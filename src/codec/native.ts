@@ -112,7 +112,7 @@ export class NativeAead implements Aead {
   }
 }
 
-/** Protection of OxTunnel's data; both AEADs in one table. */
+/** Protection of OxTunnel's data; all AEADs in one table. */
 export class NativeDatagramAead implements DatagramAead {
   readonly #native: Native;
   readonly #forged: number;
@@ -123,7 +123,7 @@ export class NativeDatagramAead implements DatagramAead {
    * @param rows session rows, 1 to 2^20. Address space is reserved for all of them; a session in use takes what the
    * table in bench/README.md says.
    * @param forged the drop code for datagrams that do not authenticate.
-   * Throws when the memory cannot be reserved or the implementation does not run here for both AEADs.
+   * Throws when the memory cannot be reserved or the implementation does not run here for all AEADs.
    */
   constructor(
     native: Native,

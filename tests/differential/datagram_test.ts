@@ -1,6 +1,6 @@
 /**
  * The kernels of OxTunnel's data against each other: native by AWS-LC, native by libipsec-mb, portable, and @noble/ciphers
- * datagram by datagram, on bursts in which sessions of both AEADs and both phases are mixed, and on hostile ones. Published
+ * datagram by datagram, on bursts in which sessions of all AEADs and both phases are mixed, and on hostile ones. Published
  * vectors run in tests/vectors. Where the library cannot be loaded its tests are skipped aloud.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
@@ -8,8 +8,8 @@ import { ecb, gcm } from "@noble/ciphers/aes.js";
 import { chacha20, chacha20poly1305 } from "@noble/ciphers/chacha.js";
 import { loadNative } from "../../ffi/native.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
-import { DATAGRAM_AEAD, type DatagramAead, MASK_STRIDE } from "../../src/codec/kernels.ts";
-import { IMPLEMENTATION, implementationOf, NativeDatagramAead } from "../../src/codec/native.ts";
+import { type DatagramAead, MASK_STRIDE } from "../../src/codec/kernels.ts";
+import { ALGORITHM, IMPLEMENTATION, implementationOf, NativeDatagramAead } from "../../src/codec/native.ts";
 import { DROP } from "../../src/metrics.ts";
 import { Arena, packetStart } from "../../src/vector/arena.ts";
 import {
@@ -26,6 +26,7 @@ import {
   TO_TRANSMIT,
   TO_UNPROTECT,
 } from "../../src/vector/burst.ts";
+import { AEAD_AES_256_GCM, AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../src/wire/parameters.ts";
 import { OX_TAG_BYTES, unprotectHeader, writeShortHeader } from "../../src/wire/oxtunnel.ts";
 import { Random } from "../sim/world.ts";
 import { assertSameBursts, assertSameBytes, copyOf } from "./bursts.ts";
@@ -35,7 +36,7 @@ const ROWS = 32;
 const MAX_BYTES = 1952;
 const SIZES = [0, 1, 15, 16, 17, 63, 64, 65, 1420, MAX_BYTES];
 const COUNTERS = [0, 1, 255, 2 ** 31, 2 ** 32 - 1, 2 ** 32, 2 ** 48 - 1, 2 ** 53 - 1];
-const { chacha20Poly1305, aes256Gcm } = DATAGRAM_AEAD;
+const AEADS = [AEAD_CHACHA20_POLY1305, AEAD_AES_256_GCM, AEAD_AES_256_GMAC];
 
 type Kernel = DatagramAead & { close?(): void };
 type Make = (rows: number) => Kernel;
@@ -47,11 +48,13 @@ if (typeof native === "string") {
   console.error(`SKIPPED native, tests/differential/datagram_test.ts: ${native}`);
 } else {
   for (const choice of [IMPLEMENTATION.awsLc, IMPLEMENTATION.ipsecMb]) {
-    const [by, forAes] = [chacha20Poly1305, aes256Gcm].map((aead) => implementationOf(native, aead, choice));
+    const [by, forAes] = [ALGORITHM.chacha20Poly1305, ALGORITHM.aes256Gcm]
+      .map((algorithm) => implementationOf(native, algorithm, choice));
     if (by === undefined || forAes === undefined) {
       console.error(`SKIPPED native ${choice}: this processor lacks the instructions`);
-    } else {KERNELS.push([`native, ${by}`, (rows) =>
-        new NativeDatagramAead(native, rows, DROP.forged, choice)]);}
+      continue;
+    }
+    KERNELS.push([`native, ${by}`, (rows) => new NativeDatagramAead(native, rows, DROP.forged, choice)]);
   }
 }
 
@@ -70,7 +73,7 @@ function randomSecrets(random: Random): Secrets[] {
     return key;
   };
   return Array.from({ length: ROWS }, () => ({
-    aead: 1 + random.u32() % 2,
+    aead: AEADS[random.u32() % 3],
     send: [fresh(), fresh(), fresh()],
     receive: [fresh(), fresh(), fresh()],
   }));
@@ -120,17 +123,20 @@ function sealedByNoble(burst: Burst, row: number, { aead, send: [protect, ...key
   const plaintext = bytes.slice(offset[row], offset[row] + length[row]);
   const nonce = new Uint8Array(12);
   new DataView(nonce.buffer).setBigUint64(4, BigInt(counter[row]), true);
-  const isAes = aead === aes256Gcm;
   const key = keys[phase[row]];
-  const cipher = isAes ? gcm(key, nonce, header) : chacha20poly1305(key, nonce, header);
-  const sealed = cipher.encrypt(plaintext), sample = sealed.slice(-16);
-  const mask = isAes ? ecb(protect, { disablePadding: true }).encrypt(sample) : chacha20(
-    protect,
-    sample.slice(4),
-    new Uint8Array(5),
-    undefined,
-    new DataView(sample.buffer).getUint32(0, true),
-  );
+  const sealed = aead === AEAD_CHACHA20_POLY1305
+    ? chacha20poly1305(key, nonce, header).encrypt(plaintext)
+    : aead === AEAD_AES_256_GCM
+    ? gcm(key, nonce, header).encrypt(plaintext)
+    : new Uint8Array([
+      ...plaintext,
+      ...gcm(key, nonce, new Uint8Array([...header, ...plaintext])).encrypt(new Uint8Array(0)),
+    ]);
+  const sample = sealed.slice(-16);
+  const blockCounter = new DataView(sample.buffer).getUint32(0, true);
+  const mask = aead === AEAD_CHACHA20_POLY1305
+    ? chacha20(protect, sample.slice(4), new Uint8Array(5), undefined, blockCounter)
+    : ecb(protect, { disablePadding: true }).encrypt(sample);
   header[0] ^= mask[0] & 0x3f;
   for (let i = 5; i < header.length; i++) header[i] ^= mask[i - 4];
   return new Uint8Array([...header, ...sealed]);
@@ -164,7 +170,7 @@ Deno.test("datagram: the portable kernel seals as @noble/ciphers does", () => {
       seen.add(session.aead * 16 + plain.phase[row] * 8 + plain.headerBytes[row] - 6);
     }
   }
-  assertEquals(seen.size, 2 * 2 * 4, "both AEADs and phases with every length of header");
+  assertEquals(seen.size, 3 * 2 * 4, "every AEAD and phase with every length of header");
 });
 
 for (const [name, make] of KERNELS) {
@@ -228,7 +234,10 @@ for (const [name, make] of KERNELS) {
       ({ session }, row) => session[row] = (session[row] + 1) % ROWS,
       ({ counter }, row) => counter[row] += counter[row] === 0 ? 1 : -1,
       ({ headerBytes }, row) => headerBytes[row] = [0, 1, 5, 10, 255][random.u32() % 5],
-      ({ headerBytes }, row) => headerBytes[row] = 6 + (headerBytes[row] - 5) % 4,
+      ({ bytes, offset, headerBytes }, row) => { // as a reader does who follows forged flags
+        headerBytes[row] = 6 + (headerBytes[row] - 5) % 4;
+        bytes[offset[row]] = bytes[offset[row]] & ~3 | (headerBytes[row] - 6);
+      },
     ];
     for (let round = 0; round < 8; round++) {
       const burst = randomBurst(random);
@@ -293,7 +302,7 @@ for (const [name, make] of KERNELS) {
       ["10 bytes of header", (burst) => burst.headerBytes[0] = 10],
     ];
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
-    for (const aead of [chacha20Poly1305, aes256Gcm]) {
+    for (const aead of AEADS) {
       const session = secrets.findIndex((secret, row) => secret.aead === aead && row > 6);
       for (const step of [TO_SEAL_DATAGRAM, TO_OPEN_DATAGRAM, TO_UNPROTECT]) {
         for (const [what, set] of cases) {
@@ -366,7 +375,7 @@ for (const [name, make] of KERNELS) {
 
   test("what does not authenticate leaves no plaintext behind", () => {
     const secret = new TextEncoder().encode("attack at dawn ".repeat(20)), key = new Uint8Array(32).fill(9);
-    for (const aead of [chacha20Poly1305, aes256Gcm]) {
+    for (const aead of [AEAD_CHACHA20_POLY1305, AEAD_AES_256_GCM]) {
       const burst = new Burst(new Arena(1)), kernel = make(1);
       kernel.begin(0, aead, key, key);
       kernel.install(0, 0, key, key);
@@ -402,7 +411,7 @@ for (const [name, make] of KERNELS) {
     };
     assertThrows(() => kernel.install(0, 0, key(1), key(1)), RangeError);
     assert(!carries(0), "nothing has begun");
-    for (const aead of [aes256Gcm, chacha20Poly1305, aes256Gcm]) {
+    for (const aead of [...AEADS, ...AEADS.toReversed()]) {
       for (const end of [kernel, peer]) end.begin(0, aead, key(8), key(8));
       assert(!carries(0) && !carries(1), "no epoch, also none from before");
       for (const end of [kernel, peer]) end.install(0, 0, key(1), key(1));
@@ -419,7 +428,7 @@ for (const [name, make] of KERNELS) {
     assert(!carries(0) && !carries(1));
     kernel.erase(0);
     kernel.retire(0, 0); // of a row that has nothing left: nothing to do
-    for (const aead of [0, 3, 255, 256 + 1]) {
+    for (const aead of [0, 4, 255, 256 + 1]) {
       assertThrows(() => kernel.begin(0, aead, key(1), key(1)), RangeError);
     }
     kernel.begin(1, 1, key(1), key(1));
@@ -460,7 +469,7 @@ Deno.test({
     }
     assertThrows(() => new NativeDatagramAead(native, 0, DROP.forged));
     const kernel = new NativeDatagramAead(native, 1, DROP.forged);
-    kernel.begin(0, aes256Gcm, key, key);
+    kernel.begin(0, AEAD_AES_256_GCM, key, key);
     kernel.install(0, 0, key, key);
     assert(kernel.isLocked, "a few pages can always be locked");
     const burst = new Burst(new Arena(1));
