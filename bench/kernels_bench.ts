@@ -31,6 +31,7 @@ import {
   TO_TRANSMIT,
   TO_UNPROTECT,
 } from "../src/vector/burst.ts";
+import { AEAD_AES_256_GCM, AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../src/wire/parameters.ts";
 import { unprotectHeader, writeShortHeader } from "../src/wire/oxtunnel.ts";
 
 const SIZES = [64, 512, 1400];
@@ -167,12 +168,18 @@ console.log(
   `\n| OxTunnel's data, ${SESSIONS} sessions | 64 B seal/mask/open | 512 B | 1400 B | memory a session |`,
 );
 console.log("|---|---|---|---|---|");
-for (const [name, aead] of [["ChaCha20-Poly1305", 1], ["AES-256-GCM", 2]] as const) {
+for (
+  const [name, aead, algorithm] of [
+    ["ChaCha20-Poly1305", AEAD_CHACHA20_POLY1305, ALGORITHM.chacha20Poly1305],
+    ["AES-256-GCM", AEAD_AES_256_GCM, ALGORITHM.aes256Gcm],
+    ["AES-256-GMAC", AEAD_AES_256_GMAC, ALGORITHM.aes256Gcm],
+  ] as const
+) {
   const kernels: [string, (rows: number) => DatagramAead, number][] = [
     ["node:crypto", (rows) => new PortableDatagramAead(rows, DROP.forged), 20],
   ];
   for (const implementation of [awsLc, ipsecMb]) {
-    const by = implementationOf(native, aead, implementation);
+    const by = implementationOf(native, algorithm, implementation);
     if (by === undefined) continue;
     const make = (rows: number) => new NativeDatagramAead(native, rows, DROP.forged, implementation);
     kernels.push([`native, ${by}`, make, 200]);
