@@ -13,6 +13,7 @@ const PACKAGES: Record<string, string> = {
   "ps": "procps",
   "prometheus": "prometheus",
   "promtool": "prometheus",
+  "setpriv": "util-linux",
   "sysctl": "procps",
   "tc": "iproute2",
   "tshark": "tshark",

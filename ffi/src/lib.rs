@@ -3,6 +3,7 @@
 //! the list of modules; each exports its own functions.
 
 mod aead;
+mod dial;
 mod gso;
 mod keys;
 mod layout;

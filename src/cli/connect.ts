@@ -3,7 +3,8 @@
  * proxy and forwarded ports. Invariant: nothing is led into the tunnel before the relay has answered, and everything
  * that was changed is put back at the end, however it comes. Moves no packet itself.
  */
-import { networkOf, parseEndpoint, parsePrefix } from "../config.ts";
+import { type Endpoint, formatEndpoint, networkOf, parseEndpoint, parsePrefix } from "../config.ts";
+import { Dialler } from "../exit/dialler.ts";
 import { TunQueue, tunUnavailable } from "../exit/tun.ts";
 import { CLIENT_DEVICE, ClientHost, isShut, type Scope, undo } from "../exit/tun_client.ts";
 import { Metrics } from "../metrics.ts";
@@ -11,6 +12,8 @@ import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
 import { type Invitation, INVITATION_SCHEME, parseInvitation } from "./invitation.ts";
 import { Link, nativeOrReason, resolveHost } from "./link.ts";
+import { resolveThrough } from "./resolve.ts";
+import { type Doors, type Forward, forward, serveSocks } from "./socks.ts";
 
 const HELP = `Connects this machine to a relay, over WireGuard. Ends with Ctrl-C, and puts everything back.
 
@@ -30,10 +33,17 @@ As root, everything goes through the tunnel but the networks that this machine i
   --kill-switch         let nothing of this out past the tunnel, not even when it is down
   --restore             only undo what a connect that was killed has left behind
 
+Without root, a proxy and ports on this machine's loopback instead of a device:
+  --socks PORT          SOCKS5, TCP and UDP (default 1080)
+  -L PORT:HOST:PORT     a port here that is a host's port there; may be given several times
+
   --json                the state each second, for programs
 `;
 
 const DEFAULT_FILE = "oxrelay-connect.conf";
+const SOCKS_DEFAULT = "1080";
+/** What only a device can do. */
+const DEVICE_ONLY = ["include", "exclude", "only-user", "only-cgroup", "no-dns", "kill-switch"];
 const FIRST_ANSWER_MS = 20_000;
 const LOOK_MS = 1000;
 const GUARD_LOOKS = 10;
@@ -41,8 +51,9 @@ const LINE_MAX = 16_384;
 
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
-  const { words, values, flags } = readCommandLine(args, {
-    values: ["server", "config", "include", "exclude", "only-user", "only-cgroup"],
+  const { words, values, lists, flags } = readCommandLine(args, {
+    values: ["server", "config", "include", "exclude", "only-user", "only-cgroup", "socks"],
+    lists: ["L"],
     flags: ["no-dns", "kill-switch", "restore", "json"],
     words: [0, 1],
   });
@@ -59,13 +70,93 @@ export async function connect(args: string[]): Promise<number> {
   const scope = await readScope(values);
   const invitation = await readInvitation(words[0], values.config, values.server);
   const view = new LinkView(flags.json);
-  await needRoot("connect");
+  const deviceOnly = DEVICE_ONLY.find((name) => values[name] !== undefined || flags[name]);
+  if (values.socks !== undefined || lists.L.length > 0) {
+    if (deviceOnly) {
+      throw new UsageError(`--${deviceOnly} is of the device, and --socks and -L are instead of it`);
+    }
+    return await throughSockets(invitation, readDoors(values.socks, lists.L), view);
+  }
+  const obstacle = await tunUnavailable();
+  if (obstacle !== undefined && deviceOnly === undefined) {
+    console.error(`No device here (${obstacle}), so a SOCKS proxy stands in for it.`);
+    return await throughSockets(invitation, readDoors(SOCKS_DEFAULT, []), view);
+  }
+  if (deviceOnly !== undefined) await needRoot(`--${deviceOnly}`);
   return await throughDevice(
     invitation,
     scope,
     { killSwitch: flags["kill-switch"], dns: !flags["no-dns"] },
     view,
   );
+}
+
+/** A proxy and forwarded ports, for whoever may not make a device. */
+async function throughSockets(invitation: Invitation, doors: DoorOptions, view: LinkView): Promise<number> {
+  const native = nativeOrReason();
+  if (typeof native === "string") {
+    throw new CommandError(`without a device TCP needs the native library: ${native}; run connect as root`);
+  }
+  const { endpoint, addresses, mtu, dns } = invitation;
+  const address = await resolveHost(endpoint.host);
+  const dialler = new Dialler({ native, addresses: addresses.map((one) => one.split("/")[0]), mtu });
+  const has = (isIpv6: boolean) => addresses.some((one) => one.includes(":") === isIpv6);
+  const resolve = (name: string) => resolveThrough(dialler, dns, name, { ipv4: has(false), ipv6: has(true) });
+  const opened: Doors[] = [];
+  const { socks, forwards } = doors;
+  try {
+    if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
+    for (const one of forwards) opened.push(forward(dialler, resolve, one));
+    const link = new Link({
+      invitation,
+      exit: dialler,
+      metrics: new Metrics(),
+      native,
+      mayBlock: false,
+      ownDevice: "",
+      say: (message) => view.say(message),
+      onMoved: () => Promise.resolve(),
+    }, address);
+    view.about = [
+      ...(socks ? [`SOCKS5 on ${formatEndpoint(socks)}`] : []),
+      ...forwards.map(({ port, host, hostPort }) =>
+        `127.0.0.1:${port} is ${formatEndpoint({ host, port: hostPort })}`
+      ),
+    ].join("; ");
+    view.say(view.about);
+    return await run(link, view, { onConnected: () => Promise.resolve(), onGuard: () => Promise.resolve() });
+  } finally {
+    for (const one of opened) one.close();
+  }
+}
+
+interface DoorOptions {
+  socks: Endpoint | undefined;
+  forwards: Forward[];
+}
+
+function readDoors(socks: string | undefined, forwards: string[]): DoorOptions {
+  const endpoint = socks === undefined
+    ? undefined
+    : parseEndpoint(/^\d+$/.test(socks) ? `127.0.0.1:${socks}` : socks);
+  if (socks !== undefined && (!endpoint || !/^(127\.|::1$|localhost$)/.test(endpoint.host))) {
+    throw new UsageError(
+      `--socks: expected a port such as 1080, or a loopback address with one; whoever reaches it uses the tunnel`,
+    );
+  }
+  return {
+    socks: endpoint,
+    forwards: forwards.map((text) => {
+      const [, port, rest] = /^(\d{1,5}):(.+)$/.exec(text) ?? [];
+      const target = rest === undefined ? undefined : parseEndpoint(rest);
+      if (!target || Number(port) < 1 || Number(port) > 65535) {
+        throw new UsageError(
+          `-L: expected "port:host:port" such as 8080:intranet.example.com:80, found "${text}"`,
+        );
+      }
+      return { port: Number(port), host: target.host, hostPort: target.port };
+    }),
+  };
 }
 
 async function needRoot(what: string): Promise<void> {
