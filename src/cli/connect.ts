@@ -3,15 +3,17 @@
  * proxy and forwarded ports. Invariant: nothing is led into the tunnel before the relay has answered, and everything
  * that was changed is put back at the end, however it comes. Moves no packet itself.
  */
+import { loadNative } from "../../ffi/native.ts";
 import { type Endpoint, formatEndpoint, networkOf, parseEndpoint, parsePrefix } from "../config.ts";
 import { Dialler } from "../exit/dialler.ts";
-import { TunQueue, tunUnavailable } from "../exit/tun.ts";
+import { tunUnavailable } from "../exit/tun.ts";
 import { CLIENT_DEVICE, ClientHost, isShut, type Scope, undo } from "../exit/tun_client.ts";
-import { Metrics } from "../metrics.ts";
 import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
 import { type Invitation, INVITATION_SCHEME, parseInvitation } from "./invitation.ts";
-import { Link, nativeOrReason, resolveHost } from "./link.ts";
+import { Link, resolveHost } from "./link.ts";
+import { LocalPlane } from "./link_plane.ts";
+import { ThreadPlane } from "./link_thread.ts";
 import { resolveThrough } from "./resolve.ts";
 import { type Doors, type Forward, forward, serveSocks } from "./socks.ts";
 
@@ -45,7 +47,7 @@ const SOCKS_DEFAULT = "1080";
 /** What only a device can do. */
 const DEVICE_ONLY = ["include", "exclude", "only-user", "only-cgroup", "no-dns", "kill-switch"];
 const FIRST_ANSWER_MS = 20_000;
-const LOOK_MS = 1000;
+const LOOK_MS = 1000, FIRST_LOOK_MS = 100;
 const GUARD_LOOKS = 10;
 const LINE_MAX = 16_384;
 
@@ -93,7 +95,7 @@ export async function connect(args: string[]): Promise<number> {
 
 /** A proxy and forwarded ports, for whoever may not make a device. */
 async function throughSockets(invitation: Invitation, doors: DoorOptions, view: LinkView): Promise<number> {
-  const native = nativeOrReason();
+  const native = loadNative();
   if (typeof native === "string") {
     throw new CommandError(`without a device TCP needs the native library: ${native}; run connect as root`);
   }
@@ -108,11 +110,8 @@ async function throughSockets(invitation: Invitation, doors: DoorOptions, view: 
     if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
     for (const one of forwards) opened.push(forward(dialler, resolve, one));
     const link = new Link({
-      invitation,
-      exit: dialler,
-      metrics: new Metrics(),
-      native,
-      mayBlock: false,
+      endpoint,
+      plane: new LocalPlane(invitation, dialler, native),
       ownDevice: "",
       say: (message) => view.say(message),
       onMoved: () => Promise.resolve(),
@@ -181,7 +180,7 @@ async function throughDevice(
         "relay's address with --server, or open it with: deno task connect --restore",
     );
   });
-  const native = nativeOrReason();
+  const native = loadNative();
   const { addresses, mtu } = invitation;
   const host = await sentence(() =>
     ClientHost.open({
@@ -197,14 +196,12 @@ async function throughDevice(
   try {
     const { port } = endpoint;
     if (killSwitch) await sentence(() => host.shut({ address, port }));
+    const say = (message: string) => view.say(message);
     const link = new Link({
-      invitation,
-      exit: new TunQueue(host.descriptor, CLIENT_DEVICE, native),
-      metrics: new Metrics(),
-      native,
-      mayBlock: false,
+      endpoint,
+      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say),
       ownDevice: CLIENT_DEVICE,
-      say: (message) => view.say(message),
+      say,
       onMoved: (address) => host.route({ address, port }),
     }, address);
     view.about = describe(scope, killSwitch);
@@ -233,23 +230,21 @@ async function run(link: Link, view: LinkView, { onConnected, onGuard }: Hooks):
   const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
   for (const signal of signals) Deno.addSignalListener(signal, end);
   try {
-    link.start();
     const startedMs = performance.now();
-    let isRouted = false;
+    let isUp = false;
     for (let looks = 0; !ended; looks++) {
-      if (!isRouted && link.isConnected) {
+      const status = await link.look();
+      if (!isUp && status.state === "connected") {
         await onConnected();
-        isRouted = true;
-        looks = 0;
-        if (!ended) view.say("The tunnel is up.");
+        isUp = true;
+        view.say("The tunnel is up.");
       }
-      if (!isRouted && performance.now() - startedMs > FIRST_ANSWER_MS) {
-        throw new CommandError(noAnswer(link));
-      }
-      if (looks % (isRouted ? 1 : LOOK_MS / 50) === 0) view.show(link.look());
-      if (isRouted && looks % GUARD_LOOKS === GUARD_LOOKS - 1) await onGuard();
+      if (!isUp && performance.now() - startedMs > FIRST_ANSWER_MS) throw new CommandError(noAnswer(link));
+      view.show(status);
+      if (isUp && looks % GUARD_LOOKS === GUARD_LOOKS - 1) await onGuard();
+      if (ended) break;
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, isRouted ? LOOK_MS : 50);
+        const timer = setTimeout(resolve, isUp ? LOOK_MS : FIRST_LOOK_MS);
         wake = () => {
           clearTimeout(timer);
           resolve();

@@ -1,40 +1,22 @@
 /**
- * The client's data plane: core, port and driver over one exit, and the care that keeps it connected while networks come
- * and go. Invariant: the socket is bound to no address, so that the system chooses one for each path and a session
- * outlives a change of network; whatever was opened is closed by `close`. Touches nothing of the host.
+ * The care that keeps a client connected while networks come and go: when to shake hands again, with which address, and
+ * what the state is called. Invariant: the session outlives a change of network, and a relay that is away is tried again
+ * with growing pauses, under the address that its name has then. Touches nothing of the host.
  */
 import { lookup } from "node:dns/promises";
-import { loadNative, type Native } from "../../ffi/native.ts";
-import { Client } from "../client.ts";
-import { PortableAead } from "../codec/aead_portable.ts";
-import { NativeAead, nativePrimitives } from "../codec/native.ts";
-import { nodeCrypto } from "../codec/node_crypto.ts";
-import { formatEndpoint, parseIp } from "../config.ts";
-import type { Exit } from "../exit/exit.ts";
-import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
-import { MmsgPort } from "../io/mmsg.ts";
-import type { Port } from "../io/port.ts";
-import { UdpPort } from "../io/udp.ts";
-import { DROP, type Metrics } from "../metrics.ts";
-import { WIREGUARD_LIMITS } from "../session/limits.ts";
-import { Arena } from "../vector/arena.ts";
+import { type Endpoint, formatEndpoint, parseIp } from "../config.ts";
 import type { LinkStatus } from "./connect_view.ts";
 import { CommandError } from "./help.ts";
-import type { Invitation } from "./invitation.ts";
-import { keyFromText } from "./keys_text.ts";
+import type { LinkPlane } from "./link_plane.ts";
 
-const ARENA_SLOTS = 4096;
-/** A relay that has not answered for this long though packets were sent is silent. */
+/** A relay that has not answered for this long though it was asked something is silent. */
 const SILENT_MS = 15_000;
 const RETRY_MIN_MS = 2000, RETRY_MAX_MS = 30_000;
 
 export interface LinkOptions {
-  invitation: Invitation;
-  exit: Exit;
-  metrics: Metrics;
-  native: Native | string;
-  /** Whether this thread has nothing else to do. */
-  mayBlock: boolean;
+  /** The relay as it was named. */
+  endpoint: Endpoint;
+  plane: LinkPlane;
   /** The interface that is not to be taken for a network: the tunnel's own. */
   ownDevice: string;
   say: (message: string) => void;
@@ -42,64 +24,27 @@ export interface LinkOptions {
   onMoved: (address: string) => Promise<void>;
 }
 
-/** The kernels and ports of the native library, or the reason for the portable ones. */
-export function nativeOrReason(): Native | string {
-  return loadNative();
-}
-
 export class Link {
   readonly #o: LinkOptions;
-  readonly #client: Client;
-  readonly #driver: Driver;
-  readonly #port: Port;
   readonly #startedMs = performance.now();
   #address: string;
-  #networks = "";
+  #networks = networksBut("");
   #retryMs = RETRY_MIN_MS;
   #triedMs = 0;
   #resolving = false;
-  #received = 0;
+  #bytesReceived = 0;
+  #bytesSent = 0;
   #asked = 0;
-  #heardMs = performance.now();
-  #before: { atMs: number; received: number; sent: number };
+  /** Since when something has been asked in vain; Infinity when nothing has. */
+  #askedMs = Infinity;
+  #lookedMs = performance.now();
 
-  /** @param address the relay's, as text. */
+  /** Begins to connect. @param address the relay's, as text. */
   constructor(options: LinkOptions, address: string) {
     this.#o = options;
     this.#address = address;
-    const { invitation, native, metrics, exit } = options;
-    const arena = new Arena(ARENA_SLOTS);
-    const isNative = typeof native !== "string";
-    const privateKey = keyFromText(invitation.privateKey)!;
-    const inner = (isIpv6: boolean) =>
-      invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
-    this.#client = new Client({
-      arena,
-      metrics,
-      primitives: isNative ? nativePrimitives(native) : nodeCrypto,
-      makeAead: (rows) =>
-        isNative
-          ? new NativeAead(native, rows, DROP.forged)
-          : new PortableAead(nodeCrypto, rows, DROP.forged),
-      random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
-      limits: WIREGUARD_LIMITS,
-      privateKey,
-      ipv4: inner(false) ?? "0.0.0.0",
-      ipv6: inner(true),
-      mtu: invitation.mtu,
-      maxConnections: 1,
-      rateLimitPerIp: 1,
-      worker: 0,
-      unixOffsetUs: wallClockOffsetUs(),
-    }, {
-      publicKey: invitation.relayPublicKey,
-      presharedKey: invitation.presharedKey,
-      persistentKeepaliveS: invitation.keepaliveS,
-    });
-    privateKey.fill(0);
-    this.#port = openPort(native, arena, metrics);
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, undefined, options.mayBlock);
-    this.#before = { atMs: performance.now(), received: 0, sent: 0 };
+    this.#networks = networksBut(options.ownDevice);
+    this.#connect();
   }
 
   /** The relay's address that is in use. */
@@ -107,83 +52,71 @@ export class Link {
     return this.#address;
   }
 
-  start(): void {
-    this.#networks = this.#networksNow();
-    this.#connect();
-    this.#driver.start();
+  /** Looks after the link and says how it is; to be called about once a second. */
+  async look(): Promise<LinkStatus> {
+    const { relay, asked } = await this.#o.plane.look();
+    const nowMs = performance.now();
+    const elapsedS = Math.max(1e-3, (nowMs - this.#lookedMs) / 1000);
+    const { bytesReceived, bytesSent } = relay;
+    const received = Math.max(0, bytesReceived - this.#bytesReceived);
+    if (received > 0 || !relay.connected) this.#askedMs = Infinity;
+    else if (asked > this.#asked && this.#askedMs === Infinity) this.#askedMs = nowMs;
+    this.#asked = asked;
+    const isSilent = nowMs - this.#askedMs > SILENT_MS;
+    this.#care(relay.connected && !isSilent, nowMs);
+
+    const status: LinkStatus = {
+      server: formatEndpoint(this.#o.endpoint),
+      address: this.#address,
+      state: !relay.connected ? "connecting" : isSilent ? "silent" : "connected",
+      handshakeAgeS: relay.lastHandshakeAgeS,
+      rttMs: relay.rttMs,
+      lossRatio: relay.lossRatio,
+      bytesReceived,
+      bytesSent,
+      rateReceived: received / elapsedS,
+      rateSent: Math.max(0, bytesSent - this.#bytesSent) / elapsedS,
+      uptimeS: (nowMs - this.#startedMs) / 1000,
+    };
+    this.#bytesReceived = bytesReceived;
+    this.#bytesSent = bytesSent;
+    this.#lookedMs = nowMs;
+    return status;
   }
 
-  /** Looks after the link and says how it is; to be called about once a second. */
-  look(): LinkStatus {
-    const { invitation, metrics, say } = this.#o;
-    const nowMs = performance.now();
-    while (this.#client.pollEvent()); // the snapshot says it all
-    const [peer] = this.#client.peerSnapshots(monotonicUs());
-    const asked = metrics.get("packets_to_tunnel") + metrics.get("handshake_initiations");
-    if (peer.bytesReceived !== this.#received || !peer.connected) this.#asked = asked;
-    if (peer.bytesReceived !== this.#received) this.#heardMs = nowMs;
-    this.#received = peer.bytesReceived;
-    if (asked === this.#asked) this.#heardMs = Math.max(this.#heardMs, nowMs - SILENT_MS / 2);
-    const isSilent = nowMs - this.#heardMs > SILENT_MS;
+  close(): Promise<void> {
+    return this.#o.plane.close();
+  }
 
-    const networks = this.#networksNow();
+  /** Shakes hands again when the network has changed, or when it is time to try again. */
+  #care(isWell: boolean, nowMs: number): void {
+    const networks = networksBut(this.#o.ownDevice);
     if (networks !== this.#networks) {
       this.#networks = networks;
-      say("The network changed; the session goes on from the new address.");
+      this.#o.say("The network changed; the session goes on.");
       this.#retryMs = RETRY_MIN_MS;
       this.#connect();
-    } else if (peer.connected && !isSilent) {
+    } else if (isWell) {
       this.#retryMs = RETRY_MIN_MS;
       this.#triedMs = nowMs;
     } else if (nowMs - this.#triedMs > this.#retryMs) {
       this.#retryMs = Math.min(RETRY_MAX_MS, 2 * this.#retryMs);
-      this.#reconnect();
+      this.#connect();
+      this.#follow();
     }
-
-    const elapsedS = Math.max(1e-3, (nowMs - this.#before.atMs) / 1000);
-    const { bytesReceived, bytesSent } = peer;
-    const status: LinkStatus = {
-      server: formatEndpoint(invitation.endpoint),
-      address: this.#address,
-      state: !peer.connected ? "connecting" : isSilent ? "silent" : "connected",
-      handshakeAgeS: peer.lastHandshakeAgeS,
-      rttMs: peer.rttMs,
-      lossRatio: peer.lossRatio,
-      bytesReceived,
-      bytesSent,
-      rateReceived: Math.max(0, bytesReceived - this.#before.received) / elapsedS,
-      rateSent: Math.max(0, bytesSent - this.#before.sent) / elapsedS,
-      uptimeS: (nowMs - this.#startedMs) / 1000,
-    };
-    this.#before = { atMs: nowMs, received: bytesReceived, sent: bytesSent };
-    return status;
-  }
-
-  /** Whether a session is up. */
-  get isConnected(): boolean {
-    return this.#client.peerSnapshots(monotonicUs())[0].connected;
-  }
-
-  async close(): Promise<void> {
-    await this.#driver.stop();
-    this.#client.close();
-    await this.#port.close();
-    await this.#o.exit.close();
   }
 
   #connect(): void {
     this.#triedMs = performance.now();
-    this.#client.connect(this.#address, this.#o.invitation.endpoint.port, monotonicUs());
-    this.#driver.turn();
+    this.#o.plane.connect(this.#address, this.#o.endpoint.port);
   }
 
-  /** Asks the resolver again, as the relay may have moved, and then the relay. */
-  async #reconnect(): Promise<void> {
+  /** Asks the resolver again, as the relay may have moved. */
+  async #follow(): Promise<void> {
     if (this.#resolving) return;
     this.#resolving = true;
-    this.#connect();
     try {
-      const address = await resolveHost(this.#o.invitation.endpoint.host);
+      const address = await resolveHost(this.#o.endpoint.host);
       if (address !== this.#address) {
         await this.#o.onMoved(address);
         this.#address = address;
@@ -195,13 +128,13 @@ export class Link {
       this.#resolving = false;
     }
   }
+}
 
-  /** This host's addresses as one text, which changes when one comes or goes. */
-  #networksNow(): string {
-    return Deno.networkInterfaces()
-      .filter(({ name, address }) => name !== this.#o.ownDevice && !address.startsWith("fe80:"))
-      .map(({ name, address }) => `${name} ${address}`).sort().join();
-  }
+/** This host's addresses as one text, which changes when one comes or goes. */
+function networksBut(device: string): string {
+  return Deno.networkInterfaces()
+    .filter(({ name, address }) => name !== device && !address.startsWith("fe80:"))
+    .map(({ name, address }) => `${name} ${address}`).sort().join();
 }
 
 /** One address of a host name, as text; IPv4 before IPv6. Throws CommandError. */
@@ -215,23 +148,5 @@ export async function resolveHost(host: string): Promise<string> {
     throw new CommandError(
       `${host}: this name cannot be resolved; check its spelling and this machine's network, or name an address with --server`,
     );
-  }
-}
-
-/** Bound to no address and a port of the system's choice. */
-function openPort(native: Native | string, arena: Arena, metrics: Metrics): Port {
-  const open = (host: string): Port =>
-    typeof native === "string"
-      ? new UdpPort({ host, port: 0, arena, onDrop: (reason) => metrics.drop(DROP[reason]) })
-      : new MmsgPort({
-        native,
-        host,
-        port: 0,
-        onRefused: (datagrams) => metrics.drop(DROP.port_error, datagrams),
-      });
-  try {
-    return open("::");
-  } catch {
-    return open("0.0.0.0"); // a system without IPv6
   }
 }

@@ -60,8 +60,6 @@ export class Driver {
     readonly metrics: Metrics,
     /** What other Workers hand over; absent where there are none. */
     readonly mailbox?: Mailbox,
-    /** Whether this thread has nothing else to do, so that it may wait in the kernel. */
-    readonly mayBlock = true,
   ) {
     this.#burst = new Burst(arena);
   }
@@ -69,7 +67,7 @@ export class Driver {
   /** Starts carrying. Returns at once. Where port and exit both have descriptors, this thread waits for nothing else. */
   start(): void {
     const { descriptor: outer } = this.port, { descriptor: inner } = this.exit;
-    if (this.mayBlock && outer !== undefined && inner !== undefined) {
+    if (outer !== undefined && inner !== undefined) {
       this.#running = true; // a wake by the event loop has nothing to do here
       this.#loop = this.#waitAndCarry(outer, inner);
       return;
