@@ -20,10 +20,10 @@ import { type Doors, type Forward, forward, serveSocks } from "./socks.ts";
 const HELP = `Connects this machine to a relay, over WireGuard. Ends with Ctrl-C, and puts everything back.
 
   deno task connect                         asks for the invitation: one line that \`peer add\` printed
-  deno task connect --config laptop.conf    the config or the invitation in a file
-  deno task connect --server 203.0.113.5:4433 --config laptop.conf
+  deno task connect < laptop.conf           the config or the invitation in a file
+  deno task connect --server 203.0.113.5:4433 --config state/laptop.conf
 
-  --config FILE         what \`peer add\` printed (default ${"oxrelay-connect.conf"}, if there is one)
+  --config FILE         what \`peer add\` printed, in this folder (default oxrelay-connect.conf, if there is one)
   --server HOST:PORT    reach the relay here instead
 
 As root, everything goes through the tunnel but the networks that this machine is in. Less or more:
@@ -49,7 +49,7 @@ const DEVICE_ONLY = ["include", "exclude", "only-user", "only-cgroup", "no-dns",
 const FIRST_ANSWER_MS = 20_000;
 const LOOK_MS = 1000, FIRST_LOOK_MS = 100;
 const GUARD_LOOKS = 10;
-const LINE_MAX = 16_384;
+const INPUT_MAX = 16_384;
 
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
@@ -341,31 +341,35 @@ async function readText(word: string | undefined, file: string | undefined): Pro
   try {
     return parseInvitation(await Deno.readTextFile(path), path);
   } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) {
+      throw new CommandError(
+        `${path}: this task reads its own folder only; give it the file so: deno task connect < ${path}`,
+      );
+    }
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     if (file !== undefined) throw new CommandError(`${file}: there is no such file; it is named by --config`);
   }
-  if (Deno.stdin.isTerminal()) {
-    console.error("Paste the invitation, the line oxrelay://… that `peer add` printed:");
-  }
-  const line = await readLine();
-  if (line.trim() === "") {
+  const isTyped = Deno.stdin.isTerminal();
+  if (isTyped) console.error("Paste the invitation, the line oxrelay://… that `peer add` printed:");
+  const text = await readInput(isTyped);
+  if (text.trim() === "") {
     throw new CommandError(
       `there is no ${DEFAULT_FILE} and no invitation; on the relay, \`deno task peer add NAME\` prints one`,
     );
   }
-  return parseInvitation(line, "invitation");
+  return parseInvitation(text, "standard input");
 }
 
-/** One line of standard input, bounded. */
-async function readLine(): Promise<string> {
-  const bytes = new Uint8Array(LINE_MAX);
+/** Standard input, bounded: all of it, or of a terminal one line. */
+async function readInput(isTyped: boolean): Promise<string> {
+  const bytes = new Uint8Array(INPUT_MAX);
   let length = 0;
-  while (length < bytes.length && !bytes.subarray(0, length).includes(10)) {
+  while (length < bytes.length && !(isTyped && bytes.subarray(0, length).includes(10))) {
     const count = await Deno.stdin.read(bytes.subarray(length));
     if (count === null) break;
     length += count;
   }
-  const text = new TextDecoder().decode(bytes.subarray(0, length)).split("\n")[0];
+  const text = new TextDecoder().decode(bytes.subarray(0, length));
   bytes.fill(0);
   return text;
 }

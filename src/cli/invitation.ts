@@ -180,6 +180,9 @@ function check(fields: Fields, source: string): Invitation {
     return value;
   };
 
+  const privateKey = key(fields.privateKey);
+  const relayPublicKey = key(fields.relayPublicKey);
+  const presharedKey = fields.presharedKey.text ? key(fields.presharedKey) : undefined;
   const endpointText = needed(fields.endpoint);
   const endpoint = parseEndpoint(endpointText);
   if (!endpoint) {
@@ -204,9 +207,9 @@ function check(fields: Fields, source: string): Invitation {
     if (parseIp(address) === undefined) refuse(fields.dns, `"${show(address)}" is no address of a resolver`);
   }
   return {
-    privateKey: key(fields.privateKey),
-    relayPublicKey: key(fields.relayPublicKey),
-    presharedKey: fields.presharedKey.text ? key(fields.presharedKey) : undefined,
+    privateKey,
+    relayPublicKey,
+    presharedKey,
     endpoint: endpoint!,
     addresses: addresses.map((address) =>
       address.includes("/") ? address : `${address}/${address.includes(":") ? 128 : 32}`
@@ -217,10 +220,10 @@ function check(fields: Fields, source: string): Invitation {
   };
 }
 
-/** A value for a message: short, and not able to steer the terminal. */
+/** A value for a message: short, not able to steer the terminal, and no key that stands in the wrong place. */
 function show(text: string): string {
   // deno-lint-ignore no-control-regex
-  return text.slice(0, 64).replace(/[\x00-\x1f\x7f-\x9f]/g, "?");
+  return text.slice(0, 64).replace(/[\x00-\x1f\x7f-\x9f]/g, "?").replace(/[A-Za-z0-9+/_-]{32,}/g, "…");
 }
 
 /** 44 characters of base64 as 43 of base64url (RFC 4648 section 5). */

@@ -85,6 +85,9 @@ export class ClientHost {
       }
       // Answers come in by the tunnel where the unmarked way back would be another.
       writeSysctl(`net/ipv4/conf/${CLIENT_DEVICE}/rp_filter`, "2");
+      // A selected program that asks a resolver on loopback gets its answer from the tunnel. Nothing else gets there: the
+      // rules let in what is for the device's own addresses.
+      if (host.#isSelective) writeSysctl(`net/ipv4/conf/${CLIENT_DEVICE}/route_localnet`, "1");
     } catch (error) {
       await host.close();
       throw error;

@@ -8,6 +8,7 @@ import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
 import { type Background, Network, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
 
+const ROOT = new URL("../..", import.meta.url).pathname;
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const DNS = `dns = ["${SERVER}"]\n`;
 const OPEN = `${DNS}exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "fd00:200::/64"]\n`;
@@ -49,7 +50,8 @@ async function connect(
   { before = "exec", says = "The tunnel is up." } = {},
 ): Promise<Background> {
   const words = project.tasks.connect.split(" ");
-  const flags = words.slice(1, words.indexOf("main.ts"));
+  const flags = words.slice(1, words.indexOf("main.ts"))
+    .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${net.directory}` : flag);
   const script = `${before} "$0" "$@"`;
   const running = net.spawn(client, [
     "sh",
@@ -204,6 +206,56 @@ scenario("split by destination, and by user", async (net, client, file) => {
   await ofUser.stop("SIGINT");
 });
 
+scenario(
+  "a selected user's names are asked through the tunnel, whatever resolver it uses",
+  async (net, client, file) => {
+    const resolver = await net.server("server", SERVICES);
+    await net.ip(client, ["route", "add", "default", "via", RELAY]);
+    const running = await connect(net, client, ["--config", file, "--only-user", "65534"]);
+    const path = `${net.directory}/resolv.conf`;
+    for (const nameserver of ["127.0.0.53", "192.0.2.53"]) {
+      await Deno.writeTextFile(path, `nameserver ${nameserver}\n`);
+      const lookup = (uid: number) => [
+        "sh",
+        "-c",
+        `mount --bind ${path} /etc/resolv.conf && setpriv --reuid=${uid} --clear-groups timeout 3 getent ahostsv4 game.test`,
+      ];
+      assertStringIncludes((await net.run(client, lookup(65534))).stdout, SERVER, nameserver);
+      assert(!(await net.run(client, lookup(1000))).success, "others ask whom they asked before");
+    }
+    assertStringIncludes(resolver.said, "asked by 10.200.0.1");
+    await running.stop("SIGINT");
+  },
+);
+
+scenario("split by cgroup", async (net, client, file) => {
+  await net.server("server", SERVICES);
+  await net.ip(client, ["route", "add", "default", "via", RELAY]);
+  // `ip netns exec` hides the hierarchy.
+  const name = `oxrelay-test-${Deno.pid}`;
+  const mount = "mount -t cgroup2 none /sys/fs/cgroup";
+  const inside = (script: string) => ["sh", "-c", `${mount} && ${script}`];
+  await net.must(client, inside(`mkdir /sys/fs/cgroup/${name}`));
+  try {
+    const running = await connect(net, client, ["--config", file, "--only-cgroup", name], {
+      before: `${mount} && exec`,
+    });
+    const talk =
+      `exec 3<>/dev/tcp/${SERVER}/8888 && echo hello >&3 && read -t 2 line <&3 && test "$line" = hello`;
+    const join = `echo $$ > /sys/fs/cgroup/${name}/cgroup.procs`;
+    const through = await net.run(client, inside(`${join} && timeout 4 bash -c '${talk}'`));
+    assert(through.success, `${through.stderr} ${running.said}`);
+    assert(!await echoes(net, client), "others do not go through");
+    await running.stop("SIGINT");
+  } finally {
+    await net.must(client, inside(`rmdir /sys/fs/cgroup/${name}`));
+  }
+  await connect(net, client, ["--config", file, "--only-cgroup", "no/such"], {
+    before: `${mount} && exec`,
+    says: "is it a cgroup v2 that exists?",
+  });
+});
+
 /** Counts what leaves by the wire for anybody but the relay, behind every other rule. */
 async function watchLeaks(net: Network, client: string): Promise<() => Promise<number>> {
   await net.must(client, ["nft", "-f", "-"], {
@@ -228,6 +280,9 @@ scenario("the kill switch holds while the tunnel is down, killed or not", async 
   const leaks = await watchLeaks(net, client);
   const running = await connect(net, client, ["--config", file, "--kill-switch"]);
   assert(await reaches(net, client, SERVER), running.said);
+  await net.ip("relay", ["link", "set", "br0", "down"]);
+  assert(!await reaches(net, client, SERVER), "while the relay is away");
+  await net.ip("relay", ["link", "set", "br0", "up"]);
   await running.stop("SIGKILL");
   for (const target of [SERVER, SERVER_V6]) assert(!await reaches(net, client, target));
   assertEquals(await leaks(), 0);
