@@ -167,11 +167,11 @@ export class ClientHost {
   #batch(family: Family, { address, port }: OuterEndpoint): string {
     const { scope: { include, exclude, uid, cgroup } } = this.#o;
     const of = (prefixes: readonly string[]) => prefixes.filter((prefix) => familyOf(prefix) === family);
-    const who = uid !== undefined
-      ? `uidrange ${uid}-${uid} `
-      : cgroup !== undefined
-      ? `fwmark ${ROUTES} `
-      : "";
+    // The kernel forgets whose a packet is when a resolver's address has been changed in it; a mark stays.
+    const selectors = [
+      ...(uid === undefined ? [] : [`uidrange ${uid}-${uid} `]),
+      ...(this.#isSelective ? [`fwmark ${ROUTES} `] : [""]),
+    ];
     const rule = (priority: number, what: string) =>
       `rule add priority ${priority} ${what} protocol ${PROTOCOL}`;
     // Without an address of this family in the tunnel its packets go in too, to be refused instead of leaking.
@@ -189,8 +189,10 @@ export class ClientHost {
         : []),
       ...of(exclude).map((prefix) => rule(PRIORITY.exclude, `to ${prefix} lookup main`)),
       // Networks that this host is in stay reachable; what is included by name goes in nevertheless.
-      ...(include.length > 0 ? [] : [rule(PRIORITY.specific, `${who}lookup main suppress_prefixlength 0`)]),
-      rule(PRIORITY.tunnel, `${who}lookup ${ROUTES}`),
+      ...(include.length > 0
+        ? []
+        : selectors.map((who) => rule(PRIORITY.specific, `${who}lookup main suppress_prefixlength 0`))),
+      ...selectors.map((who) => rule(PRIORITY.tunnel, `${who}lookup ${ROUTES}`)),
       "",
     ].join("\n");
   }
@@ -234,7 +236,7 @@ ${
     }  }
   chain select {
     type route hook output priority mangle; policy accept;
-${lines(cgroup === undefined ? [] : [`${who} meta mark set ${ROUTES}`])}  }
+${lines(who === undefined ? [] : [`${who} meta mark set ${ROUTES}`])}  }
   chain resolve {
     type nat hook output priority -100; policy accept;
 ${
