@@ -64,6 +64,11 @@ Deno.test("connect: config and invitation say the same", () => {
   assertEquals([addresses, mtu, keepaliveS, dns], [["10.0.0.2/32"], 1420, 25, []]);
 });
 
+Deno.test("connect: the example is a config", async () => {
+  const text = await Deno.readTextFile(new URL("../../oxrelay-connect.example.conf", import.meta.url));
+  assertEquals(parseInvitation(text, "x").addresses, ["10.66.0.2/32", "fd00:66::2/128"]);
+});
+
 Deno.test("connect: what is wrong is named with its remedy, and no message holds a key", () => {
   const one = invitation();
   const whole = config(one), line = formatInvitation(one);
