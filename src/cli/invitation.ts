@@ -3,7 +3,7 @@
  * invitation, the same as one line `oxrelay://…` to paste. Invariant: what is read is whole and sound or is refused with
  * the name of what is wrong, and no message ever repeats a key. Opens nothing and resolves no name.
  */
-import { type Endpoint, formatEndpoint, parseEndpoint, parseIp, parsePrefix } from "../config.ts";
+import { type Endpoint, formatEndpoint, networkOf, parseEndpoint, parseIp, parsePrefix } from "../config.ts";
 import { CommandError } from "./help.ts";
 import { keyFromText } from "./keys_text.ts";
 
@@ -17,6 +17,8 @@ export interface Invitation {
   endpoint: Endpoint;
   /** This device's inner addresses with their prefix lengths, at most one of each family. */
   addresses: string[];
+  /** Destinations that the relay is meant for, as prefixes; all when empty. */
+  routes: string[];
   /** Resolvers, as addresses. */
   dns: string[];
   /** Inner MTU in bytes, 576 to 1900. */
@@ -46,12 +48,14 @@ export function parseInvitation(text: string, source: string): Invitation {
 
 /** The invitation as one line. It holds the private key. */
 export function formatInvitation(invitation: Invitation): string {
-  const { privateKey, relayPublicKey, presharedKey, endpoint, addresses, dns, mtu, keepaliveS } = invitation;
+  const { privateKey, relayPublicKey, presharedKey, endpoint, addresses, routes, dns, mtu, keepaliveS } =
+    invitation;
   const fields = [
     ["key", base64url(privateKey)],
     ["relay", base64url(relayPublicKey)],
     ...(presharedKey === undefined ? [] : [["psk", base64url(presharedKey)]]),
     ["address", addresses.join(",")],
+    ...(routes.length === 0 ? [] : [["routes", routes.join(",")]]),
     ...(dns.length === 0 ? [] : [["dns", dns.join(",")]]),
     ["mtu", String(mtu)],
     ["keepalive", String(keepaliveS)],
@@ -67,6 +71,7 @@ interface Fields {
   presharedKey: Field;
   endpoint: Field;
   addresses: Field;
+  routes: Field;
   dns: Field;
   mtu: Field;
   keepalive: Field;
@@ -119,6 +124,7 @@ function configFields(lines: string[], source: string): Fields {
     presharedKey: field("peer.presharedkey", "PresharedKey"),
     endpoint: field("peer.endpoint", "Endpoint"),
     addresses: field("interface.address", "Address"),
+    routes: field("peer.allowedips", "AllowedIPs"),
     dns: field("interface.dns", "DNS"),
     mtu: field("interface.mtu", "MTU"),
     keepalive: field("peer.persistentkeepalive", "PersistentKeepalive"),
@@ -151,6 +157,7 @@ function lineFields(line: string, source: string): Fields {
     presharedKey: key("psk"),
     endpoint: { name: "endpoint", text: endpoint },
     addresses: field("address"),
+    routes: field("routes"),
     dns: field("dns"),
     mtu: field("mtu"),
     keepalive: field("keepalive"),
@@ -193,7 +200,7 @@ function check(fields: Fields, source: string): Invitation {
   }
   const addresses = list(needed(fields.addresses));
   for (const address of addresses) {
-    if (parsePrefix(address.includes("/") ? address : `${address}/32`) === undefined) {
+    if (parsePrefix(whole(address)) === undefined) {
       refuse(fields.addresses, `"${show(address)}" is no address such as "10.66.0.2/32"`);
     }
   }
@@ -202,6 +209,11 @@ function check(fields: Fields, source: string): Invitation {
       refuse(fields.addresses, `more than one IPv${isIpv6 ? 6 : 4} address; keep one`);
     }
   }
+  const routes = list(fields.routes.text ?? "").map((text) => {
+    const prefix = parsePrefix(whole(text));
+    if (prefix === undefined) refuse(fields.routes, `"${show(text)}" is no prefix such as "203.0.113.0/24"`);
+    return networkOf(prefix!);
+  });
   const dns = list(fields.dns.text ?? "").slice(0, DNS_MAX);
   for (const address of dns) {
     if (parseIp(address) === undefined) refuse(fields.dns, `"${show(address)}" is no address of a resolver`);
@@ -211,13 +223,18 @@ function check(fields: Fields, source: string): Invitation {
     relayPublicKey,
     presharedKey,
     endpoint: endpoint!,
-    addresses: addresses.map((address) =>
-      address.includes("/") ? address : `${address}/${address.includes(":") ? 128 : 32}`
-    ),
+    addresses: addresses.map(whole),
+    // A way to everything is what no routes mean too.
+    routes: routes.some((prefix) => prefix.endsWith("/0")) ? [] : routes,
     dns,
     mtu: number(fields.mtu, MTU_DEFAULT, MTU_MIN, MTU_MAX),
     keepaliveS: number(fields.keepalive, KEEPALIVE_DEFAULT_S, 0, 65535),
   };
+}
+
+/** A bare address is a prefix of one. */
+function whole(text: string): string {
+  return text.includes("/") ? text : `${text}/${text.includes(":") ? 128 : 32}`;
 }
 
 /** A value for a message: short, not able to steer the terminal, and no key that stands in the wrong place. */

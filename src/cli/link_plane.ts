@@ -73,6 +73,7 @@ export class LocalPlane implements LinkPlane {
     }, {
       publicKey: invitation.relayPublicKey,
       presharedKey: invitation.presharedKey,
+      ...(invitation.routes.length === 0 ? {} : { allowedIps: invitation.routes }),
       persistentKeepaliveS: invitation.keepaliveS,
     });
     privateKey.fill(0);

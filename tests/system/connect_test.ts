@@ -352,7 +352,7 @@ Deno.test({
         `[Interface]\nPrivateKey = ${ours}\nAddress = 10.99.0.2/24\n\n[Peer]\nPublicKey = ${await publicOf(
           theirs,
         )}\n` +
-          `PresharedKey = ${shared}\nEndpoint = 192.0.2.1:9\nAllowedIPs = 0.0.0.0/0\n`,
+          `PresharedKey = ${shared}\nEndpoint = 192.0.2.1:9\nAllowedIPs = 10.99.0.0/24\n`,
       );
       const running = await connect(net, client, ["--config", file, "--server", `${RELAY}:51820`]);
       assert(

@@ -20,6 +20,7 @@ function invitation(): Invitation {
     presharedKey: keyToText(generatePresharedKey()),
     endpoint: { host: "relay.example.com", port: 4433 },
     addresses: ["10.66.0.2/32", "fd00::2/128"],
+    routes: [],
     dns: ["1.1.1.1", "2606:4700:4700::1111"],
     mtu: 1420,
     keepaliveS: 25,
@@ -58,6 +59,10 @@ Deno.test("connect: config and invitation say the same", () => {
     dns: [],
   };
   assertEquals(parseInvitation(formatInvitation(six), "x"), six);
+  const some = { ...six, routes: ["203.0.113.0/24", "2001:db8::/32"] };
+  assertEquals(parseInvitation(formatInvitation(some), "x"), some);
+  const split = config(invitation()).replace(/AllowedIPs.*/, "AllowedIPs = 192.0.2.7/24, 198.51.100.1");
+  assertEquals(parseInvitation(split, "x").routes, ["192.0.2.0/24", "198.51.100.1/32"]);
   const little =
     `[Interface]\nPrivateKey=${six.privateKey}\nAddress=10.0.0.2\n[Peer]\nPublicKey=${RELAY_KEY}\nEndpoint=r:1`;
   const { addresses, mtu, keepaliveS, dns } = parseInvitation(little, "x");
@@ -84,6 +89,7 @@ Deno.test("connect: what is wrong is named with its remedy, and no message holds
     [whole.replace("10.66.0.2/32", "10.66.0/32"), 'Address: "10.66.0/32" is no address'],
     [whole.replace("fd00::2/128", "10.66.0.3"), "Address: more than one IPv4 address"],
     [whole.replace("1.1.1.1", "dns.example"), 'DNS: "dns.example" is no address'],
+    [whole.replace("::/0", "::/200"), 'AllowedIPs: "::/200" is no prefix'],
     [whole.replace("1420", "99999"), 'MTU: expected 576 to 1900, found "99999"'],
     [`${whole}[Peer]\nPublicKey = ${RELAY_KEY}\n`, "a second [Peer]"],
     [line.replace(/\?.*/, ""), "cut off"],
