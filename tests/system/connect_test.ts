@@ -6,7 +6,7 @@
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
-import { type Background, Network, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { type Background, Network, pause, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
@@ -307,6 +307,56 @@ scenario("the session goes on when the address and the default route change", as
   await until(() => reaches(net, client, SERVER), "the tunnel works from the new address", 10_000);
   const [peer] = (await net.status()).peers;
   assertStringIncludes(peer.endpoint!, "10.201.0.77");
+});
+
+/** Sends lines over one TCP connection for 6 s and prints how many came back. */
+const CHATTER = `
+const c = await Deno.connect({ hostname: "${SERVER}", port: 8888 });
+const back = new Uint8Array(5);
+let lines = 0;
+for (const end = performance.now() + 6000; performance.now() < end; lines++) {
+  await c.write(new TextEncoder().encode("line\\n"));
+  for (let at = 0; at < 5;) at += await c.read(back.subarray(at)) ?? 5;
+  await new Promise((resolve) => setTimeout(resolve, 100));
+}
+console.log(lines);
+Deno.exit();`;
+
+scenario("a connection survives a move between two networks", async (net, client, file) => {
+  await net.server("server", SERVICES);
+  // The relay has an address behind both networks, so that the default route alone decides between them.
+  await net.ip("relay", "addr add 10.203.0.1/32 dev br0".split(" "));
+  const eth1 = [
+    "link",
+    "add",
+    "net2",
+    "type",
+    "veth",
+    "peer",
+    "name",
+    "eth1",
+    "netns",
+    net.namespace(client),
+  ];
+  await net.ip("relay", eth1);
+  await net.ip("relay", "addr add 10.202.0.1/24 dev net2".split(" "));
+  await net.ip("relay", "link set net2 up".split(" "));
+  await net.ip(client, "addr add 10.202.0.2/24 dev eth1".split(" "));
+  await net.ip(client, "link set eth1 up".split(" "));
+  await net.ip(client, ["route", "add", "default", "via", RELAY]);
+  const running = await connect(net, client, ["--config", file, "--server", "10.203.0.1:4433"]);
+  const endpoint = async () => (await net.status()).peers[0].endpoint!;
+  assertStringIncludes(await endpoint(), "10.201.0.2");
+  const chatter = net.script(client, CHATTER);
+  await pause(2000);
+  await net.ip(client, "route replace default via 10.202.0.1".split(" "));
+  const lines = Number(await chatter);
+  assertGreater(lines, 30, running.said);
+  assertStringIncludes(await endpoint(), "10.202.0.2", "the source address follows the route");
+  await net.ip(client, "link set eth1 down".split(" "));
+  await net.ip(client, ["route", "replace", "default", "via", RELAY]);
+  await until(() => reaches(net, client, SERVER), "the tunnel works from the first network again", 10_000);
+  assertStringIncludes(await endpoint(), "10.201.0.2");
 });
 
 scenario("a relay that was away for a while is found again", async (net, client, file) => {
