@@ -4,6 +4,7 @@
  * endpoint.
  */
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
+import type { Burst } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 
 /** The relay as its client knows it. */
@@ -28,6 +29,12 @@ export class Client extends Tunnel {
     const { publicKey, presharedKey, allowedIps = ["0.0.0.0/0", "::/0"], persistentKeepaliveS = 0 } =
       upstream;
     this.addPeer({ name: "relay", publicKey, presharedKey, allowedIps }, persistentKeepaliveS);
+  }
+
+  /** As the tunnel's. A client has no outer address of its own to keep: the system chooses one for each path. */
+  override ingest(burst: Burst, nowUs: number): void {
+    burst.local.fill(0, 0, 4 * burst.count);
+    super.ingest(burst, nowUs);
   }
 
   /** Names the relay's outer endpoint, first or anew, and starts a handshake. Throws when it is no address. */
