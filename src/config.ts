@@ -471,6 +471,9 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
         `name ${config.workers}, or set cpus = []`,
     );
   }
+  if (new Set(config.cpus).size < config.cpus.length) {
+    throw new ConfigError(`${file}: cpus: expected each processor once, found ${show(config.cpus)}`);
+  }
   if (config.workers > 1 && config.io === "portable") {
     throw new ConfigError(
       `${file}: workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`,

@@ -90,7 +90,9 @@ export class Tunnel {
     const aead = options.makeAead(rows);
     this.peers = new PeerTable(peerCapacity, options.workers);
     this.table = new SessionTable(rows, options.worker, aead, randomWord);
-    this.admission = new Admission(limits.initiationsPerSecond, options.rateLimitPerIp, randomWord());
+    // An owner does again what another Worker did for an initiation: together they must not exceed the limit.
+    const initiationsPerSecond = limits.initiationsPerSecond / this.peers.workers;
+    this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     this.associations = new Associations({
       staticPrivate: this.#privateKey,
       staticPublic: this.publicKey,

@@ -11,6 +11,7 @@ const PACKAGES: Record<string, string> = {
   "nft": "nftables",
   "ping": "iputils-ping",
   "ps": "procps",
+  "prlimit": "util-linux",
   "prometheus": "prometheus",
   "promtool": "prometheus",
   "sysctl": "procps",

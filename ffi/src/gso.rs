@@ -67,7 +67,7 @@ fn add_words_avx2(bytes: &[u8]) -> u64 {
 
 /// The sum that RFC 1071 complements, of words as they lie in memory (section 2 B: the byte order cancels out), not
 /// yet folded. The bytes are at most 2^32.
-fn add(bytes: &[u8]) -> u64 {
+pub fn add(bytes: &[u8]) -> u64 {
     if is_x86_feature_detected!("avx2") {
         // SAFETY: the processor was just asked.
         unsafe { add_words_avx2(bytes) }
@@ -76,7 +76,7 @@ fn add(bytes: &[u8]) -> u64 {
     }
 }
 
-fn fold(mut sum: u64) -> u16 {
+pub fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -84,13 +84,13 @@ fn fold(mut sum: u64) -> u16 {
 }
 
 /// The pseudo-header's sum (RFC 9293 section 3.1, RFC 8200 section 8.1) for `length` bytes of TCP or UDP.
-fn pseudo_header(packet: &[u8], is_ipv6: bool, is_tcp: bool, length: usize) -> u64 {
+pub fn pseudo_header(packet: &[u8], is_ipv6: bool, is_tcp: bool, length: usize) -> u64 {
     let addresses = if is_ipv6 { &packet[8..40] } else { &packet[12..20] };
     let protocol = u16::from(if is_tcp { PROTOCOL_TCP } else { PROTOCOL_UDP });
     add(addresses) + u64::from(protocol.to_be()) + u64::from((length as u16).to_be())
 }
 
-fn read_u16(bytes: &[u8], at: usize) -> u16 {
+pub fn read_u16(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
@@ -98,7 +98,7 @@ fn read_u32(bytes: &[u8], at: usize) -> u32 {
     u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
 
-fn write_u16(bytes: &mut [u8], at: usize, value: u16) {
+pub fn write_u16(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 

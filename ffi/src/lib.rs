@@ -4,6 +4,7 @@
 
 mod aead;
 mod blake2s;
+mod flows;
 mod gso;
 mod keys;
 mod layout;

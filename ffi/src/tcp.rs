@@ -31,6 +31,8 @@ const SWEEP_US: i64 = 1_000_000;
 /// One source address may hold a quarter of all flows, as it may with UDP.
 const SOURCE_SHARE: usize = 4;
 const SPLICE_ROUNDS: usize = 4;
+/// What epoll tells of the timer by; no flow's place and generation.
+const TIMER_EVENT: u64 = u64::MAX;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Key {
@@ -182,7 +184,11 @@ struct Flow {
 struct Splice {
     mtu: usize,
     max_flows: usize,
+    /// Has every flow's socket, and the timer.
     epoll: i32,
+    timer: i32,
+    /// When the timer fires, no later than something is due; i64::MAX while it is not set.
+    armed_us: i64,
     flows: Vec<Option<Flow>>,
     free: Vec<usize>,
     by_key: HashMap<Key, usize>,
@@ -429,10 +435,25 @@ impl Splice {
         if epoll < 0 {
             return Err(errno());
         }
+        // SAFETY: as above.
+        let timer =
+            unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_NONBLOCK | libc::TFD_CLOEXEC) };
+        // Edge-triggered, so that nobody has to read it.
+        let mut event =
+            libc::epoll_event { events: (libc::EPOLLIN | libc::EPOLLET) as u32, u64: TIMER_EVENT };
+        // SAFETY: `event` is valid; the kernel copies it. A timer that is -1 is refused.
+        if unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, timer, &mut event) } < 0 {
+            let reason = errno();
+            close(timer, false);
+            close(epoll, false);
+            return Err(reason);
+        }
         Ok(Self {
             mtu,
             max_flows,
             epoll,
+            timer,
+            armed_us: i64::MAX,
             flows: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::new(),
@@ -567,6 +588,7 @@ impl Splice {
         }
         let now = Instant::from_micros(now_us);
         let mut wire = Wire { arrived: None, outbox: &mut self.outbox, mtu: self.mtu };
+        // One packet an occasion: more at once overflows receivers, and smoltcp recovers from loss slowly.
         inner.interface.poll_egress(now, &mut wire, &mut inner.sockets);
         if wire.outbox.packets.len() >= OUTBOX_MAX {
             self.held.push((index, flow.generation));
@@ -616,6 +638,10 @@ impl Splice {
         let count = unsafe { libc::epoll_wait(self.epoll, events.as_mut_ptr(), events.len() as i32, 0) };
         for event in events.iter().take(count.max(0) as usize) {
             let (flags, data) = (event.events as i32, event.u64);
+            if data == TIMER_EVENT {
+                self.armed_us = i64::MAX;
+                continue;
+            }
             let (index, generation) = (data as u32 as usize, (data >> 32) as u32);
             let Some(flow) = self.flows.get_mut(index).and_then(Option::as_mut) else { continue };
             if flow.generation != generation {
@@ -683,13 +709,19 @@ impl Splice {
         }
     }
 
-    /// Milliseconds until `turn` has something to do by itself, 0 to 1000.
-    fn next_ms(&self, now_us: i64) -> i32 {
-        if !self.held.is_empty() {
-            return 0;
+    /// Sets the timer where something is due before it fires.
+    fn arm(&mut self) {
+        let Some(&(due_us, _)) = self.due.first() else { return };
+        if due_us >= self.armed_us {
+            return;
         }
-        let wait_us = self.due.first().map_or(SWEEP_US, |&(at, _)| (at - now_us).clamp(0, SWEEP_US));
-        (wait_us as i32 + 999) / 1000
+        let time = libc::itimerspec {
+            it_interval: libc::timespec { tv_sec: 0, tv_nsec: 0 },
+            it_value: libc::timespec { tv_sec: due_us / 1_000_000, tv_nsec: due_us % 1_000_000 * 1000 },
+        };
+        // SAFETY: `time` is valid; the kernel copies it.
+        unsafe { libc::timerfd_settime(self.timer, libc::TFD_TIMER_ABSTIME, &time, std::ptr::null_mut()) };
+        self.armed_us = due_us;
     }
 }
 
@@ -704,8 +736,8 @@ impl Drop for Splice {
         for flow in self.flows.iter().flatten() {
             close(flow.fd, true);
         }
-        // SAFETY: the descriptor is owned here and used no more.
-        unsafe { libc::close(self.epoll) };
+        close(self.timer, false);
+        close(self.epoll, false);
     }
 }
 
@@ -745,7 +777,7 @@ pub extern "C" fn ox_tcp_close(handle: u32) -> i32 {
     SPLICES.with_borrow_mut(|splices| splices.release(handle))
 }
 
-/// A descriptor that polls readable when the far end of some flow has something.
+/// A descriptor that polls readable when the far end of some flow has something, or time has come for something.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_tcp_descriptor(handle: u32) -> i32 {
     with_splice(handle, |splice| splice.epoll)
@@ -779,6 +811,7 @@ pub extern "C" fn ox_tcp_send(handle: u32, burst: u32, count: u32, done: u32, fu
                 }
                 taken += 1;
             }
+            splice.arm();
             taken
         })
     })
@@ -789,14 +822,9 @@ pub extern "C" fn ox_tcp_send(handle: u32, burst: u32, count: u32, done: u32, fu
 pub extern "C" fn ox_tcp_turn(handle: u32) -> i32 {
     with_splice(handle, |splice| {
         splice.turn(now_us());
+        splice.arm();
         splice.outbox.packets.len() as i32
     })
-}
-
-/// Milliseconds until `ox_tcp_turn` is due though nothing arrives, 0 to 1000.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_next_ms(handle: u32) -> i32 {
-    with_splice(handle, |splice| splice.next_ms(now_us()))
 }
 
 /// Fills rows `from` to `to` - 1, which own slots, with waiting packets as TO_TUNNEL rows. Returns the rows filled.

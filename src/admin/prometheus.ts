@@ -28,7 +28,7 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   ],
   packets_handed_over: [
     "handed_over_packets_total",
-    "Packets and datagrams that steering brought to the wrong Worker, given to the right one.",
+    "Packets for clients that came to another Worker, given to the one that owns the peer.",
   ],
   bursts: ["bursts_total", "Bursts of packets processed."],
   loop_beats: ["loop_beats_total", "Turns of the data-plane loops; one that stands still has stalled."],

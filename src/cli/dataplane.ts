@@ -78,7 +78,9 @@ function pinTo(cpu: number): void {
   const mask = new Uint8Array(128);
   mask[cpu >> 3] = 1 << (cpu & 7);
   if (libc().sched_setaffinity(0, BigInt(mask.length), mask) !== 0) {
-    throw new Error(`cpus: this machine, or its cgroup, has no processor ${cpu} for the relay`);
+    throw new Error(
+      `cpus: this machine, or its cgroup, has no processor ${cpu} for the relay; set cpus = []`,
+    );
   }
 }
 
@@ -198,7 +200,9 @@ async function start(message: StartMessage): Promise<void> {
     }, message.failAfterMs);
   }
   driver.start();
-  tell({ type: "ready", listen: port.description, exit: exit.description, failed });
+  // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
+  const descriptors = [...exit.processDescriptors ?? []];
+  tell({ type: "ready", listen: port.description, exit: exit.description, failed, descriptors });
 }
 
 async function stop(): Promise<void> {

@@ -9,7 +9,7 @@ import { type Config, formatEndpoint, hostOne } from "../config.ts";
 import type { HostAccess } from "../exit/exit.ts";
 import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
 import { type Choice, chooseNative } from "../io/choose.ts";
-import { openBell } from "../io/bell.ts";
+import { closeBells, openBells } from "../io/bell.ts";
 import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
@@ -17,7 +17,7 @@ import { CommandError } from "./help.ts";
 import { keyFromText } from "./keys_text.ts";
 import { logger } from "./logging.ts";
 
-const EADDRINUSE = 98;
+const EADDRINUSE = 98, ENOPROTOOPT = 92;
 const LOOK_MS = 1000;
 
 /** The library where the config lets it move packets, or why not. */
@@ -55,18 +55,21 @@ export class Doors {
       throw new CommandError(`${key} = ${value} cannot be used: ${native}; remove the key`);
     }
     const sockets = typeof native === "string" ? [] : bindSockets(native, config);
+    let mailboxes: Mailboxes | undefined;
+    let bells: number[] = [];
     try {
+      bells = openBells(sockets.length);
+      mailboxes = workers > 1 ? openMailboxes(workers) : undefined;
       const port = typeof native === "string" || io === "portable"
         ? String(native)
-        : await chooseNative(native, io)
-          .catch((error) => {
-            throw new CommandError(error.message);
-          });
+        : await chooseNative(native, io);
       const [device, exitReason] = await chooseExit(config, tunnelIpv6);
-      return new Doors(workers, port, sockets, device, exitReason);
+      return new Doors(workers, port, sockets, bells, mailboxes, device, exitReason);
     } catch (error) {
       for (const fd of sockets) libc().close(fd);
-      throw error;
+      closeBells(bells);
+      if (mailboxes) closeMailboxes(mailboxes);
+      throw error instanceof CommandError ? error : new CommandError((error as Error).message);
     }
   }
 
@@ -74,6 +77,8 @@ export class Doors {
     workers: number,
     port: Choice | string,
     sockets: readonly number[],
+    bells: readonly number[],
+    mailboxes: Mailboxes | undefined,
     device: TunDevice | undefined,
     exitReason: string,
   ) {
@@ -82,8 +87,8 @@ export class Doors {
     this.sockets = sockets;
     this.device = device;
     this.exitReason = exitReason;
-    this.mailboxes = workers > 1 ? openMailboxes(workers) : undefined;
-    this.bells = sockets.map(openBell);
+    this.mailboxes = mailboxes;
+    this.bells = bells;
     this.#looking = setInterval(() => device?.look(), LOOK_MS);
   }
 
@@ -106,7 +111,8 @@ export class Doors {
   /** Closes everything; the Workers must have ended. */
   async close(): Promise<void> {
     clearInterval(this.#looking);
-    for (const fd of [...this.sockets, ...this.bells]) libc().close(fd);
+    for (const fd of this.sockets) libc().close(fd);
+    closeBells(this.bells);
     if (this.mailboxes) closeMailboxes(this.mailboxes);
     await this.device?.close();
   }
@@ -119,6 +125,11 @@ function bindSockets(native: Native, config: Config): readonly number[] {
   const sockets = new Int32Array(workers);
   const result = native.ox_udp_bind(host, host.length, listen.port, workers, sockets);
   if (result < 0) {
+    if (result === -ENOPROTOOPT && workers > 1) {
+      throw new CommandError(
+        `workers = ${workers} cannot be used: this kernel cannot steer sockets; set workers = 1`,
+      );
+    }
     throw new CommandError(cannotListen(config, result === -EADDRINUSE ? undefined : `errno ${-result}`));
   }
   return [...sockets];

@@ -57,6 +57,8 @@ export type FromWorker =
     listen: string;
     exit: string;
     failed: string[];
+    /** Descriptors that outlive the Worker unless somebody closes them. */
+    descriptors: number[];
   }
   | { type: "failed"; message: string }
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }

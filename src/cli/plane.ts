@@ -3,7 +3,9 @@
  * replacement. Invariant: a request ends with a reply, with the Worker's reason, or with a timeout. Knows nothing of
  * packets.
  */
+import { libc } from "../../ffi/mod.ts";
 import type { Config } from "../config.ts";
+import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { CommandError } from "./help.ts";
@@ -11,8 +13,14 @@ import { logger, redactAddress, sparingWarning } from "./logging.ts";
 import type { FromWorker, PeersReport, Snapshot, ToWorker } from "./messages.ts";
 
 const REPLY_TIMEOUT_MS = 3000;
+/** Peers cost a successor some time before it can answer. */
+const STARTING_TIMEOUT_MS = 60_000;
 const STOP_TIMEOUT_MS = 5000;
 const RESTART_MIN_MS = 500, RESTART_MAX_MS = 30_000;
+/** A Worker that lived so long does not count as one that dies again and again. */
+const RESTART_FORGET_MS = 60_000;
+/** Gauges that end with their Worker. */
+const OWN_GAUGES = ["connections", "sessions", "exit_flows", "under_load"] as const;
 const REFUSALS_MS = 10_000;
 const warnOfRefusal = sparingWarning(logger("peers"), REFUSALS_MS);
 
@@ -48,12 +56,19 @@ export class DataPlane {
   #message: StartMessage | undefined;
   #onStopped: () => void = () => {};
   #stopping = false;
+  /** Whether there is a Worker that takes messages, be it in turn after its start. */
+  #accepting = false;
+  #descriptors: number[] = [];
+  #readyAtMs = -Infinity;
   #isEnded = false;
   #restartMs = RESTART_MIN_MS;
   #restart: ReturnType<typeof setTimeout> | undefined;
 
-  /** @param name what it is called in messages: "the data plane". */
-  constructor(name: string) {
+  /**
+   * @param name what it is called in messages: "the data plane".
+   * @param metrics its counters.
+   */
+  constructor(name: string, readonly metrics: Metrics) {
     this.#name = name;
     this.#worker = newWorker();
   }
@@ -70,6 +85,7 @@ export class DataPlane {
       let ready = false;
       const fail = (reason: string) => {
         this.#fatal = reason;
+        this.#onStopped();
         if (!ready) reject(new CommandError(reason));
         else this.#replace(reason);
       };
@@ -80,7 +96,9 @@ export class DataPlane {
       this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => {
         if (data.type === "ready") {
           ready = true;
+          this.#readyAtMs = performance.now();
           this.#fatal = undefined;
+          this.#descriptors = data.descriptors;
           resolve(data);
         } else if (data.type === "failed") fail(data.message);
         else if (data.type === "log") logger(data.area)[data.level]("{message}", { message: data.message });
@@ -96,12 +114,14 @@ export class DataPlane {
       const { port1, port2 } = new MessageChannel();
       this.#control = port1;
       this.#worker.postMessage({ ...message, control: port2 }, [port2]);
+      this.#accepting = true;
     });
   }
 
   /** Puts another Worker in the place of one that died, again and again until one lives. */
   #replace(reason: string): void {
     if (this.#stopping || this.#restart !== undefined) return;
+    if (performance.now() - this.#readyAtMs > RESTART_FORGET_MS) this.#restartMs = RESTART_MIN_MS;
     logger("data plane").error("{reason}; it is started again in {ms} ms", { reason, ms: this.#restartMs });
     this.#abandon();
     this.#restart = setTimeout(async () => {
@@ -117,9 +137,12 @@ export class DataPlane {
     }, this.#restartMs);
   }
 
-  /** Ends a Worker that cannot end itself. */
+  /** Ends a Worker that cannot end itself, and closes what it had open. */
   #abandon(): void {
+    this.#accepting = false;
     this.#worker.terminate();
+    for (const descriptor of this.#descriptors.splice(0)) libc().close(descriptor);
+    for (const gauge of OWN_GAUGES) this.metrics.set(gauge, 0);
     this.#control?.close();
     for (const { reject } of this.#waiting.values()) reject(new Error(`${this.#name} failed`));
     this.#waiting.clear();
@@ -136,8 +159,9 @@ export class DataPlane {
     await this.#askTheLiving((id) => ({ type: "tune", id, config }));
   }
 
-  snapshot(): Promise<Snapshot> {
-    return this.#ask((id) => ({ type: "snapshot", id })) as Promise<Snapshot>;
+  /** Undefined from a Worker that is dead. */
+  async snapshot(): Promise<Snapshot | undefined> {
+    return await this.#askTheLiving((id) => ({ type: "snapshot", id })) as Snapshot | undefined;
   }
 
   /** Closes what it opened, and returns when that is done or has taken too long. */
@@ -162,11 +186,12 @@ export class DataPlane {
   }
 
   async #askTheLiving(make: (id: number) => ToWorker): Promise<Reply | undefined> {
-    if (this.#fatal !== undefined) return undefined;
+    if (!this.#accepting) return undefined;
+    const worker = this.#worker;
     try {
-      return await this.#ask(make);
+      return await this.#ask(make) ?? undefined;
     } catch (error) {
-      if (this.#fatal !== undefined) return undefined;
+      if (!this.#accepting || worker !== this.#worker) return undefined;
       throw error;
     }
   }
@@ -177,7 +202,7 @@ export class DataPlane {
     const timer = setTimeout(() => {
       this.#waiting.delete(id);
       reject(new Error(`${this.#name} does not answer`));
-    }, REPLY_TIMEOUT_MS);
+    }, this.#fatal === undefined ? REPLY_TIMEOUT_MS : STARTING_TIMEOUT_MS);
     this.#waiting.set(id, { resolve, reject });
     this.#post(make(id));
     return promise.finally(() => clearTimeout(timer));

@@ -32,7 +32,7 @@ export class DataPlanes {
     this.metrics = Array.from({ length: workers }, () => new Metrics());
     this.#planes = Array.from(
       { length: workers },
-      (_, worker) => new DataPlane(this.#nameOf(worker, workers)),
+      (_, worker) => new DataPlane(this.#nameOf(worker, workers), this.metrics[worker]),
     );
     this.#beats = this.#planes.map(() => ({ count: -1, atMs: performance.now() }));
   }
@@ -91,12 +91,14 @@ export class DataPlanes {
   /** Every peer as its owner has it, and everybody's sessions. */
   async snapshot(): Promise<Snapshot> {
     const all = await Promise.all(this.#planes.map((plane) => plane.snapshot()));
-    if (all.length === 1) return all[0];
+    const one = all.find((snapshot) => snapshot !== undefined);
+    const owned = (publicKey: string) => all[ownerOf(keyFromText(publicKey)!, all.length)];
     return {
-      peers: all.flatMap(({ peers }, worker) =>
-        peers.filter(({ publicKey }) => ownerOf(keyFromText(publicKey)!, all.length) === worker)
+      // A dead Worker's peers are known to the others, who have not heard from them.
+      peers: (one?.peers ?? []).map((peer) =>
+        owned(peer.publicKey)?.peers.find(({ publicKey }) => publicKey === peer.publicKey) ?? peer
       ),
-      sessions: all.flatMap(({ sessions }) => sessions),
+      sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
     };
   }
 

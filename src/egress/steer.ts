@@ -8,7 +8,7 @@
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
-import { type Burst, DONE, TO_SEAL, TO_TUNNEL } from "../vector/burst.ts";
+import { type Burst, DONE, TO_SEAL, TO_TUNNEL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
 import { emitPacketTooBig, innerLength, ipVersion, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -17,7 +17,8 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
   const { table, peers, associations, metrics, mtu, words, ownIpv4, ownIpv6 } = context;
   let fromInside = 0;
   for (let row = 0; row < count; row++) {
-    if (next[row] !== TO_TUNNEL) continue;
+    const handed = next[row] === TO_TUNNEL_HANDED;
+    if (!handed && next[row] !== TO_TUNNEL) continue;
     fromInside++;
     const at = offset[row];
     length[row] = innerLength(view, at, length[row]);
@@ -42,7 +43,13 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
       continue;
     }
     if (peers.owner[id] !== table.worker) {
-      burst.handOver(row, peers.owner[id], TO_TUNNEL);
+      fromInside--;
+      // Two Workers whose peers differ, as for a moment during a reload, must not pass it to and fro.
+      if (handed) {
+        next[row] = DROP.no_route;
+        continue;
+      }
+      burst.handOver(row, peers.owner[id], TO_TUNNEL_HANDED);
       metrics.column[COUNTER.packets_handed_over]++;
       continue;
     }

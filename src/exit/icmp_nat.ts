@@ -59,7 +59,7 @@ export interface IcmpNatOptions {
 export class IcmpNat {
   readonly #emit: (packet: Uint8Array) => void;
   readonly #families: Family[] = [];
-  readonly #watching: Promise<void> | undefined;
+  #watching: Promise<void> | undefined;
   readonly #buffer = new Uint8Array(ANSWER_MAX);
   /** Requests that wait for an answer, by inner source. */
   readonly #perSource = new Map<string, number>();
@@ -87,7 +87,21 @@ export class IcmpNat {
     } catch (error) {
       log("info", `pings are refused: ${(error as Error).message}`);
     }
-    if (this.#families.length > 0) this.#watching = this.#watch();
+  }
+
+  /** The sockets' descriptors. They belong to the process: who ends the thread without `close` has to close them. */
+  get descriptors(): number[] {
+    return this.#families.map(({ fd }) => fd);
+  }
+
+  /** Waits for answers off the event loop, where nobody else watches the descriptors and calls `read`. */
+  watch(): void {
+    if (this.#families.length > 0) this.#watching ??= this.#watch();
+  }
+
+  /** Takes the answers that have come. */
+  read(): void {
+    for (const family of this.#families) this.#read(family);
   }
 
   /** Whether IPv4 pings can be sent. */
@@ -163,7 +177,7 @@ export class IcmpNat {
         view.setInt32(8 * i + 4, POLLIN, true);
       });
       const ready = await libc().poll(entries, BigInt(this.#families.length), POLL_MS);
-      if (ready > 0 && !this.#closed) { for (const family of this.#families) this.#read(family); }
+      if (ready > 0 && !this.#closed) this.read();
     }
   }
 

@@ -24,7 +24,7 @@ export class Reassembly {
   readonly #partials = new Map<string, Partial>();
 
   /** Adds a fragment (copied); returns the whole packet when it is complete. */
-  add(packet: Uint8Array, nowUs: number): Uint8Array | undefined {
+  add(packet: Uint8Array, nowUs: number): Uint8Array<ArrayBuffer> | undefined {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
     const v4 = packet[0] >> 4 === 4;
     const found = v4 ? 0 : fragmentHeader(view, 0, packet.length);
@@ -83,7 +83,7 @@ export class Reassembly {
   }
 }
 
-function join(header: Uint8Array, partial: Partial, v4: boolean): Uint8Array {
+function join(header: Uint8Array, partial: Partial, v4: boolean): Uint8Array<ArrayBuffer> {
   const whole = new Uint8Array(header.length + partial.total);
   whole.set(header);
   for (const { at, bytes } of partial.pieces) whole.set(bytes, header.length + at);

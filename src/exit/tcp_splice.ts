@@ -4,7 +4,6 @@
  * has room. Carries no other protocol and answers no packet that belongs to no connection.
  */
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
-import { Readable } from "../../ffi/readable.ts";
 import { DROP } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../vector/burst.ts";
 
@@ -14,26 +13,20 @@ export interface TcpSpliceOptions {
   mtu: number;
   /** Most connections at once, 1 to 65536; one inner address may hold a quarter of them. */
   maxFlows: number;
-  /** Called when `receive` may find something. */
-  wake: () => void;
 }
 
 export class TcpSplice {
   readonly #native: Native;
   readonly #handle: number;
-  readonly #wake: () => void;
-  readonly #readable: Readable;
-  #timer: ReturnType<typeof setTimeout> | undefined;
-  #timerDueMs = Infinity;
+  /** Polls readable when `receive` may find something. */
+  readonly descriptor: number;
   #closed = false;
 
   /** Throws when the system gives it no descriptor. */
-  constructor({ native, mtu, maxFlows, wake }: TcpSpliceOptions) {
+  constructor({ native, mtu, maxFlows }: TcpSpliceOptions) {
     this.#native = native;
-    this.#wake = wake;
     this.#handle = checked(native.ox_tcp_open(mtu, maxFlows), "ox_tcp_open");
-    const descriptor = checked(native.ox_tcp_descriptor(this.#handle), "ox_tcp_descriptor");
-    this.#readable = new Readable(descriptor, wake);
+    this.descriptor = checked(native.ox_tcp_descriptor(this.#handle), "ox_tcp_descriptor");
   }
 
   /** Live connections. */
@@ -56,27 +49,12 @@ export class TcpSplice {
       const handle = burstHandle(this.#native, burst);
       this.#native.ox_tcp_receive(this.#handle, handle, from, burst.count);
     }
-    this.#armTimer();
-    this.#readable.taken();
     return burst.count - from;
   }
 
-  async close(): Promise<void> {
+  close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    clearTimeout(this.#timer);
-    await this.#readable.close();
     this.#native.ox_tcp_close(this.#handle);
-  }
-
-  #armTimer(): void {
-    const dueMs = performance.now() + this.#native.ox_tcp_next_ms(this.#handle);
-    if (dueMs >= this.#timerDueMs - 1) return;
-    clearTimeout(this.#timer);
-    this.#timerDueMs = dueMs;
-    this.#timer = setTimeout(() => {
-      this.#timerDueMs = Infinity;
-      this.#wake();
-    }, dueMs - performance.now());
   }
 }

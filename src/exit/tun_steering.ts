@@ -1,7 +1,7 @@
 /**
  * Which queue of a TUN device an inner packet comes out of: the one of the Worker that owns the longest prefix around
  * its destination, by a program in the kernel (ffi/src/steer.rs). Invariant: the kernel's table holds what `follow` was
- * last given. Where the kernel refuses the program, the device spreads flows by itself, and Workers hand over what is
+ * last given, but for prefixes that it refused, which are named aloud. Where the kernel refuses the program, the device spreads flows by itself, and Workers hand over what is
  * not theirs.
  */
 import type { Native } from "../../ffi/native.ts";
@@ -43,23 +43,26 @@ export class TunSteering {
   /** @param owners prefixes as text ("10.66.0.2/32") with their Workers, 0 to 15. Malformed prefixes are passed over. */
   follow(owners: ReadonlyMap<string, number>): void {
     for (const prefix of this.#owners.keys()) if (!owners.has(prefix)) this.#set(prefix, NOWHERE);
+    const known = new Map<string, number>();
     for (const [prefix, worker] of owners) {
-      if (this.#owners.get(prefix) !== worker) this.#set(prefix, worker);
+      if (this.#owners.get(prefix) === worker || this.#set(prefix, worker)) known.set(prefix, worker);
     }
-    this.#owners = new Map(owners);
+    this.#owners = known;
   }
 
   close(): void {
     this.#native.ox_steer_release(this.#handle);
   }
 
-  #set(text: string, worker: number): void {
+  /** Whether the kernel took it. */
+  #set(text: string, worker: number): boolean {
     const prefix = parsePrefix(text);
-    if (!prefix) return;
+    if (!prefix) return false;
     const address = new Uint8Array(16);
     const view = new DataView(address.buffer);
     prefix.address.forEach((word, i) => view.setUint32(4 * i, word));
     const result = this.#native.ox_steer_set(this.#handle, address, prefix.bits, worker);
     if (result < 0) this.#log("warning", `packets for ${text} are not steered: errno ${-result}`);
+    return result >= 0;
   }
 }

@@ -1,10 +1,12 @@
 /**
  * The userspace exit: no privilege, ordinary sockets. UDP is mapped and filtered endpoint-independently, pings
  * go through ping sockets where the system allows them, TCP through the native library where there is one, and
- * everything else is answered at once with a TCP reset or ICMP "administratively prohibited", so that nothing hangs. Invariant: flows and their memory are bounded,
- * and an answer reaches only the inner source that owns the socket it came to.
+ * everything else is answered at once with a TCP reset or ICMP "administratively prohibited", so that nothing hangs.
+ * With the native library all sockets are behind one descriptor. Invariant: flows and their memory are bounded, and an
+ * answer reaches only the inner source that owns the socket it came to.
  */
 import type { Native } from "../../ffi/native.ts";
+import { Readable } from "../../ffi/readable.ts";
 import { DROP, type Metrics } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
 import { parseAddress } from "../wire/address.ts";
@@ -25,6 +27,7 @@ import { IcmpNat } from "./icmp_nat.ts";
 import { Reassembly } from "./reassembly.ts";
 import { TcpSplice } from "./tcp_splice.ts";
 import type { InnerAddress } from "./tun_host.ts";
+import { UdpFlows } from "./udp_flows.ts";
 import { UdpNat } from "./udp_nat.ts";
 
 export interface UserspaceOptions {
@@ -32,10 +35,10 @@ export interface UserspaceOptions {
   ipv6?: InnerAddress;
   mtu: number;
   metrics: Metrics;
-  /** What carries TCP, or the reason why nothing does. */
+  /** What carries TCP, and UDP by bursts, or the reason why nothing does. */
   native: Native | string;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
-  /** Most UDP flows (sockets) at once; one inner address may hold a quarter of them. */
+  /** Most flows (sockets) at once of UDP, and of TCP; one inner address may hold a quarter of them. */
   maxFlows?: number;
   /** Idle time after which a mapping ends, seconds; RFC 4787 REQ-5 asks for 120 or more. */
   udpTimeoutS?: number;
@@ -43,6 +46,10 @@ export interface UserspaceOptions {
 
 /** Inner packets that wait to be taken; the rest is dropped, as a router's queue would. */
 const QUEUE_MAX = 1024;
+/** Flows where the system's limit on open files does not ask for fewer. A TCP flow has buffers of its own. */
+const UDP_FLOWS_MAX = 32768, PORTABLE_FLOWS_MAX = 4096, TCP_FLOWS_MAX = 4096;
+/** Rows of a burst that UDP and the queue may take, so that each kind of traffic leaves room for the others. */
+const UDP_ROWS = 128, QUEUE_ROWS = 64;
 
 /** Opens the exit. Opens no socket until a packet needs one, but for pings. */
 export function openUserspace(options: UserspaceOptions): Exit {
@@ -53,7 +60,10 @@ class UserspaceExit implements Exit {
   readonly name = "userspace";
   readonly description: string;
   readonly #metrics: Metrics;
-  readonly #udp: UdpNat;
+  readonly descriptor: number | undefined;
+  readonly processDescriptors: readonly number[];
+  readonly #udp: UdpNat | UdpFlows;
+  readonly #flows: UdpFlows | undefined;
   readonly #icmp: IcmpNat;
   readonly #tcp: TcpSplice | undefined;
   readonly #reassembly = new Reassembly();
@@ -61,7 +71,9 @@ class UserspaceExit implements Exit {
   readonly #gateway6: Uint32Array;
   readonly #queue: Uint8Array[] = [];
   #identification = crypto.getRandomValues(new Uint32Array(1))[0];
+  readonly #pingsReady: number = 0;
   #wake: () => void = () => {};
+  #readable: Readable | undefined;
 
   constructor(options: UserspaceOptions) {
     this.#metrics = options.metrics;
@@ -76,18 +88,29 @@ class UserspaceExit implements Exit {
       this.#queue.push(...pieces);
       this.#wake();
     };
-    this.#udp = new UdpNat({
-      maxFlows: options.maxFlows ?? 4096,
-      timeoutUs: (options.udpTimeoutS ?? 120) * 1e6,
-      emit,
-      log: options.log,
-    });
-    this.#icmp = new IcmpNat({ emit, log: options.log });
-    const { native } = options;
-    if (typeof native === "string") options.log("info", `TCP is refused by this exit: ${native}`);
-    else {
-      const maxFlows = options.maxFlows ?? 4096;
-      this.#tcp = new TcpSplice({ native, mtu: options.mtu, maxFlows, wake: () => this.#wake() });
+    const { native, mtu, log, maxFlows } = options;
+    const timeoutUs = (options.udpTimeoutS ?? 120) * 1e6;
+    this.#icmp = new IcmpNat({ emit, log });
+    this.processDescriptors = this.#icmp.descriptors;
+    if (typeof native === "string") {
+      log("info", `TCP is refused by this exit: ${native}`);
+      this.#udp = new UdpNat({ maxFlows: maxFlows ?? PORTABLE_FLOWS_MAX, timeoutUs, emit, log });
+      this.#icmp.watch();
+    } else {
+      const limit = native.ox_flow_limit();
+      this.#udp = this.#flows = new UdpFlows({
+        native,
+        mtu,
+        maxFlows: maxFlows ?? Math.min(UDP_FLOWS_MAX, limit),
+        timeoutUs,
+        emit,
+        onLost: (datagrams) => options.metrics.drop(DROP.exit_full, datagrams),
+        log,
+      });
+      this.#tcp = new TcpSplice({ native, mtu, maxFlows: maxFlows ?? Math.min(TCP_FLOWS_MAX, limit) });
+      this.descriptor = this.#flows.descriptor;
+      this.#flows.watch(this.#tcp.descriptor);
+      for (const ping of this.processDescriptors) this.#pingsReady |= this.#flows.watch(ping);
     }
     const carried = ["UDP", ...(this.#tcp ? ["TCP"] : []), ...(this.#icmp.available ? ["ping"] : [])];
     this.description = `userspace: ${carried.join(", ")}`;
@@ -99,11 +122,13 @@ class UserspaceExit implements Exit {
 
   onReadable(wake: () => void): void {
     this.#wake = wake;
+    if (this.descriptor !== undefined) this.#readable ??= new Readable(this.descriptor, wake);
   }
 
   send(burst: Burst, nowUs: number): void {
     const { count, next, offset, length, bytes, view } = burst;
     this.#tcp?.send(burst);
+    this.#flows?.sendBurst(burst, nowUs);
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_EXIT) continue;
       const at = offset[row];
@@ -124,14 +149,13 @@ class UserspaceExit implements Exit {
 
   receive(burst: Burst): number {
     const before = burst.count;
-    while (this.#queue.length > 0 && burst.count < BURST_CAPACITY) {
-      const packet = this.#queue[0];
-      const row = burst.grow(packet.length, TO_TUNNEL);
-      if (row < 0) break;
-      burst.bytes.set(packet, burst.offset[row]);
-      this.#queue.shift();
+    if (this.#flows) {
+      if ((this.#flows.poll() & this.#pingsReady) !== 0) this.#icmp.read();
+      this.#flows.receive(burst, UDP_ROWS);
     }
+    this.#takeQueued(burst);
     this.#tcp?.receive(burst);
+    if (burst.count < BURST_CAPACITY) this.#readable?.taken();
     return burst.count - before;
   }
 
@@ -142,17 +166,29 @@ class UserspaceExit implements Exit {
   }
 
   async close(): Promise<void> {
+    await this.#readable?.close();
     this.#udp.close();
-    await this.#tcp?.close();
+    this.#tcp?.close();
     await this.#icmp.close();
   }
 
-  #sendFragment(packet: Uint8Array, protocol: number, nowUs: number): number {
+  #takeQueued(burst: Burst): void {
+    const rows = this.#flows ? QUEUE_ROWS : BURST_CAPACITY;
+    for (let i = 0; i < rows && this.#queue.length > 0; i++) {
+      const packet = this.#queue[0];
+      const row = burst.grow(packet.length, TO_TUNNEL);
+      if (row < 0) break;
+      burst.bytes.set(packet, burst.offset[row]);
+      this.#queue.shift();
+    }
+  }
+
+  #sendFragment(packet: Uint8Array<ArrayBuffer>, protocol: number, nowUs: number): number {
     const whole = this.#reassembly.add(packet, nowUs);
     return whole === undefined ? DONE : this.#sendWhole(whole, protocol, nowUs);
   }
 
-  #sendWhole(packet: Uint8Array, protocol: number, nowUs: number): number {
+  #sendWhole(packet: Uint8Array<ArrayBuffer>, protocol: number, nowUs: number): number {
     return protocol === PROTOCOL_UDP ? this.#udp.send(packet, nowUs) : this.#icmp.send(packet, nowUs);
   }
 

@@ -1,8 +1,7 @@
 // Hot path.
 /**
  * First node of ingress: names each datagram's message type and, for transport data, finds its session and
- * counter. Invariant: no row leaves with a length that its type does not allow, nor stays when its receiver index
- * names another Worker. Authenticates nothing.
+ * counter. Invariant: no row leaves with a length that its type does not allow. Authenticates nothing.
  * Keeps PROTOCOL R1 and R2.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -23,7 +22,6 @@ import {
   KEEPALIVE_BYTES,
   readCounter,
   readReceiver,
-  readResponseReceiver,
   readType,
   RESPONSE_BYTES,
   TYPE_COOKIE_REPLY,
@@ -50,10 +48,9 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
     }
     const type = readType(view, offset[row]);
     if (type === TYPE_DATA) {
-      const receiver = readReceiver(view, offset[row]);
-      const found = table.find(receiver);
+      const found = table.find(readReceiver(view, offset[row]));
       if (found === NONE || table.keyed[found] === 0) {
-        if (!handOver(burst, row, receiver, context)) next[row] = DROP.no_session;
+        next[row] = DROP.no_session;
         continue;
       }
       session[row] = found;
@@ -64,27 +61,13 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
       if (length[row] !== INITIATION_BYTES) next[row] = DROP.bad_length;
       else next[row] = admitted ? TO_INITIATION_ADMITTED : TO_INITIATION;
     } else if (type === TYPE_RESPONSE) {
-      if (length[row] !== RESPONSE_BYTES) next[row] = DROP.bad_length;
-      else if (!handOver(burst, row, readResponseReceiver(view, offset[row]), context)) {
-        next[row] = TO_RESPONSE;
-      }
+      next[row] = length[row] === RESPONSE_BYTES ? TO_RESPONSE : DROP.bad_length;
     } else if (type === TYPE_COOKIE_REPLY) {
-      if (length[row] !== COOKIE_REPLY_BYTES) next[row] = DROP.bad_length;
-      else if (!handOver(burst, row, readReceiver(view, offset[row]), context)) next[row] = TO_COOKIE;
+      next[row] = length[row] === COOKIE_REPLY_BYTES ? TO_COOKIE : DROP.bad_length;
     } else {
       next[row] = DROP.bad_type;
     }
   }
   metrics.column[COUNTER.datagrams_received] += datagrams;
   metrics.column[COUNTER.bytes_received] += bytes;
-}
-
-/** Marks a row whose receiver index names another Worker; whether it did. */
-function handOver(burst: Burst, row: number, receiver: number, context: IngressContext): boolean {
-  const { table, peers, metrics } = context;
-  const worker = table.workerOf(receiver);
-  if (worker === table.worker || worker >= peers.workers) return false;
-  burst.handOver(row, worker, TO_PARSE_ADMITTED);
-  metrics.column[COUNTER.packets_handed_over]++;
-  return true;
 }

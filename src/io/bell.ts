@@ -8,11 +8,19 @@ import { libc, O_CLOEXEC, O_NONBLOCK } from "../../ffi/mod.ts";
 const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
 const count = new Uint8Array(8);
 
-/** A new bell's descriptor, which any thread of the process may ring; `close` it like any other. Throws when there is none left. */
-export function openBell(): number {
-  const fd = libc().eventfd(0, O_CLOEXEC | O_NONBLOCK);
-  if (fd < 0) throw new Error("no descriptor is left to wake a Worker by");
-  return fd;
+/**
+ * The descriptors of so many new bells, which any thread of the process may ring. Throws, with none left open, when the
+ * process may have no more descriptors.
+ */
+export function openBells(count: number): number[] {
+  const bells = Array.from({ length: count }, () => libc().eventfd(0, O_CLOEXEC | O_NONBLOCK));
+  if (!bells.some((fd) => fd < 0)) return bells;
+  closeBells(bells.filter((fd) => fd >= 0));
+  throw new Error("no file descriptor is left to wake a data plane by; raise ulimit -n");
+}
+
+export function closeBells(bells: readonly number[]): void {
+  for (const fd of bells) libc().close(fd);
 }
 
 export function ringBell(bell: number): void {

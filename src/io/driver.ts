@@ -29,7 +29,8 @@ const ROUNDS_MAX = 8;
 const TURN_MS = 500;
 /** Places among the descriptors that are waited for. */
 const PORT = 0, MAILBOX = 1, BELL = 2;
-const EMPTY_WAKES_MAX = 2;
+/** Wakes in a row that bring nothing to carry, as a far end's news of room to send, before the driver pauses after each. */
+const EMPTY_WAKES_MAX = 64;
 /**
  * Where the next packet follows so soon after all were carried, on the average of late, the driver looks for it again
  * and again for up to twice that time: to sleep and be woken costs more. What comes more slowly never makes it spin.
@@ -67,6 +68,7 @@ export class Driver {
   #lastHousekeepingUs = -Infinity;
   #running = false;
   #again = false;
+  /** How long a wait lasts, on the average of late. */
   #gapUs = GAP_US_MAX;
   /** Whether the last round may have left something that no descriptor shows. */
   #isMore = false;
@@ -131,7 +133,9 @@ export class Driver {
       isPortReady = true;
       if (this.#isMore) continue;
 
-      const dueMs = Math.min(core.pollTimeout() / 1000, turnDueMs) - performance.now();
+      // What the mailbox holds for want of a slot shows nowhere else.
+      const lookDueMs = mailbox?.isWaiting ? performance.now() + 1 : turnDueMs;
+      const dueMs = Math.min(core.pollTimeout() / 1000, lookDueMs) - performance.now();
       if (this.#wait(descriptors, Math.max(0, dueMs)) === 0) continue;
       isPortReady = descriptors.isReady(PORT);
       if (descriptors.isReady(MAILBOX)) mailbox?.clear();

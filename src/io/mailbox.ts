@@ -3,12 +3,11 @@
  * ordered pair, so that each ring has one writer and one reader. Invariant: a record is whole before its reader can see
  * it, and a full ring costs the packet, never the writer's time. Knows rows and bytes, never sessions.
  */
-import { libc } from "../../ffi/mod.ts";
 import { Readable } from "../../ffi/readable.ts";
 import { DROP } from "../metrics.ts";
 import { MAX_PACKET_BYTES } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_WORKER } from "../vector/burst.ts";
-import { clearBell, openBell, ringBell } from "./bell.ts";
+import { clearBell, closeBells, openBells, ringBell } from "./bell.ts";
 
 /** Records in a ring, a power of two: a burst's worth. Places count up and wrap as 32-bit integers. */
 const RECORDS = 256;
@@ -28,17 +27,19 @@ export interface Mailboxes {
   wakes: number[];
 }
 
-/** Rings and descriptors for so many Workers; `closeMailboxes` gives the descriptors back. */
+/** Rings and descriptors for so many Workers; `closeMailboxes` gives the descriptors back. Throws when there are none. */
 export function openMailboxes(workers: number): Mailboxes {
   const all = Array.from({ length: workers }, (_, i) => i);
   return {
-    rings: all.map(() => all.map(() => new SharedArrayBuffer(RECORDS_AT + RECORDS * RECORD_BYTES))),
-    wakes: all.map(openBell),
+    rings: all.map((from) =>
+      all.map((to) => new SharedArrayBuffer(RECORDS_AT + (from === to ? 0 : RECORDS * RECORD_BYTES)))
+    ),
+    wakes: openBells(workers),
   };
 }
 
 export function closeMailboxes({ wakes }: Mailboxes): void {
-  for (const fd of wakes.splice(0)) libc().close(fd);
+  closeBells(wakes.splice(0));
 }
 
 class Ring {
@@ -62,6 +63,7 @@ export class Mailbox {
   readonly #outgoing: Ring[];
   readonly #incoming: Ring[];
   readonly #drop: (code: number) => void;
+  #first = 0;
   readonly #woken: boolean[];
   #readable: Readable | undefined;
 
@@ -96,10 +98,22 @@ export class Mailbox {
   /** Adds what others have handed over, each row at the step that its sender named. Returns the rows added. */
   receive(burst: Burst): number {
     const before = burst.count;
-    for (let from = 0; from < this.#incoming.length; from++) {
+    const rings = this.#incoming.length;
+    this.#first = (this.#first + 1) % rings; // so that a ring that is always full starves no other
+    for (let i = 0; i < rings; i++) {
+      const from = (this.#first + i) % rings;
       if (from !== this.#worker) this.#take(this.#incoming[from], burst);
     }
     return burst.count - before;
+  }
+
+  /** Whether something is left that `receive` had no room for. */
+  get isWaiting(): boolean {
+    for (let from = 0; from < this.#incoming.length; from++) {
+      const { places } = this.#incoming[from];
+      if (from !== this.#worker && places[READ_AT] !== Atomics.load(places, WRITTEN_AT)) return true;
+    }
+    return false;
   }
 
   /** To be called by who was woken, before `receive`: what is written from here on wakes again. */

@@ -109,11 +109,6 @@ export class SessionTable {
     this.count--;
   }
 
-  /** The Worker that a receiver index was made by. */
-  workerOf(receiverIndex: number): number {
-    return receiverIndex >>> WORKER_SHIFT;
-  }
-
   /** The row that a receiver index names, or NONE. */
   find(receiverIndex: number): number {
     const row = receiverIndex & ROW_MASK;

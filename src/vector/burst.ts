@@ -42,6 +42,8 @@ export const TO_WORKER = 12;
 export const TO_PARSE_ADMITTED = 13;
 /** The same, found to be an initiation. */
 export const TO_INITIATION_ADMITTED = 14;
+/** TO_TUNNEL from another Worker: handed over once, and not again. */
+export const TO_TUNNEL_HANDED = 18;
 /** The first drop reason; every `next` from here on ends the row. */
 export const FIRST_DROP = 32;
 

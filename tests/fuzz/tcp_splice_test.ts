@@ -56,7 +56,7 @@ Deno.test("fuzz: hostile TCP segments crash nothing and take no more than their 
       connection.readable.pipeTo(connection.writable).catch(() => {});
     }
   })();
-  const splice = new TcpSplice({ native, mtu: 1420, maxFlows: MAX_FLOWS, wake: () => {} });
+  const splice = new TcpSplice({ native, mtu: 1420, maxFlows: MAX_FLOWS });
   const burst = new Burst(new Arena(1024));
   const send = (bytes: Uint8Array) => {
     const row = burst.grow(bytes.length, TO_EXIT);
@@ -125,7 +125,7 @@ Deno.test("fuzz: hostile TCP segments crash nothing and take no more than their 
     }
     assert(answered());
   } finally {
-    await splice.close();
+    splice.close();
     listener.close();
     await accepting;
   }

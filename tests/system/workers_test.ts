@@ -96,7 +96,6 @@ for (const exit of ["tun", "userspace"]) {
       assertEquals(counters.roamed, 1);
       assertEquals(counters.packets_handed_over, 0, "nothing came to the wrong Worker");
       assertEquals(drops.worker_full, 0);
-      for (const { name, connected } of peers.filter(({ connected }) => connected)) assert(connected, name);
       assertEquals(peers.filter(({ connected }) => connected).length, clients.length);
     },
   );
@@ -119,13 +118,11 @@ scenario(
       "the failure is told",
       30_000,
     );
-    await net.addPeer("meanwhile");
+    for (let i = 0; i < 4; i++) await net.addPeer(`meanwhile-${i}`);
     await relay.says("it runs again");
     await until(async () => (await net.ask("/healthz")).status === 200, "it is well again");
-    assert(
-      (await net.status()).peers.some(({ name }) => name === "meanwhile"),
-      "what is told then is not lost",
-    );
+    const told = (await net.status()).peers.filter(({ name }) => name.startsWith("meanwhile"));
+    assertEquals(told.length, 4, "what is told then is not lost");
     for (const { stdout } of await Promise.all(pings)) {
       assertStringIncludes(stdout, " 300 received, 0% packet loss");
     }

@@ -4,6 +4,8 @@
  * sees a packet. Pings need the system's consent and are tried in a namespace (tests/system/tun_exit_test.ts).
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import { libc, POLLIN } from "../../ffi/mod.ts";
+import { loadNative } from "../../ffi/native.ts";
 import type { Exit } from "../../src/exit/exit.ts";
 import { fragment } from "../../src/exit/fragmentation.ts";
 import { Reassembly } from "../../src/exit/reassembly.ts";
@@ -27,6 +29,7 @@ import {
   writeIpv4Header,
   writeIpv6Header,
 } from "../../src/wire/inner.ts";
+import { requires } from "../requires.ts";
 
 const ALICE = "10.66.0.2", BOB = "10.66.0.3";
 const ALICE_V6 = "fd66::2";
@@ -125,6 +128,16 @@ class Bench {
     return { next, answer };
   }
 
+  /** Sends packets as one burst; returns what became of the rows. */
+  sendAll(packets: Uint8Array[]): number[] {
+    const { burst } = this;
+    for (const packet of packets) burst.bytes.set(packet, burst.offset[burst.grow(packet.length, TO_EXIT)]);
+    this.exit.send(burst, this.nowUs);
+    const outcomes = [...burst.next.subarray(0, burst.count)];
+    burst.release();
+    return outcomes;
+  }
+
   /** Takes what waits. */
   take(): Uint8Array[] {
     const { burst } = this;
@@ -214,149 +227,246 @@ function pattern(length: number, seed: number): Uint8Array {
   return Uint8Array.from({ length }, (_, i) => (i * 31 + (i >> 8) * 7 + seed) & 255);
 }
 
-Deno.test("userspace: an answer comes back to the source that asked", async () => {
-  await using server = new Server(echo);
-  await using bench = new Bench();
-  assertEquals(bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "hello")).next, DONE);
-  const [packet] = await bench.receive();
-  const answer = parseUdp(packet);
-  assertEquals(new TextDecoder().decode(answer.payload), "hello");
-  assertEquals([answer.source, answer.sourcePort], [LOOPBACK, server.port]);
-  assertEquals([answer.destination, answer.destinationPort], [ALICE, 40001]);
-});
+const native = loadNative();
+const nativeTests = { ignore: typeof native === "string" };
+if (nativeTests.ignore) console.error(`SKIPPED tests/unit/userspace_exit_test.ts, native: ${native}`);
+/** Both implementations of UDP: Deno's sockets, and the native library where there is one. */
+const KINDS: [string, UserspaceOptions["native"]][] = [["portable", "this bench does without"]];
+if (typeof native !== "string") KINDS.push(["native", native]);
 
-Deno.test("userspace: an empty datagram is a datagram", async () => {
-  await using server = new Server(echo);
-  await using bench = new Bench();
-  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, ""));
-  const [packet] = await bench.receive();
-  assertEquals(parseUdp(packet).payload.length, 0);
-});
+for (const [kind, native] of KINDS) {
+  const open = (options: Partial<UserspaceOptions> = {}) => new Bench({ native, ...options });
 
-Deno.test("userspace: one source port keeps one outer port for every destination", async () => {
-  await using first = new Server(echo);
-  await using second = new Server(echo);
-  await using bench = new Bench();
-  bench.send(udp(ALICE, 40001, LOOPBACK, first.port, "a"));
-  bench.send(udp(ALICE, 40001, LOOPBACK, second.port, "b"));
-  await bench.receive(2);
-  assertEquals(first.asked[0].port, second.asked[0].port);
-  assertEquals(bench.exit.flowCount, 1);
-});
-
-Deno.test("userspace: the outer port is the inner one where it is free", async () => {
-  await using server = new Server(silent);
-  await using bench = new Bench();
-  const port = freePort();
-  bench.send(udp(ALICE, port, LOOPBACK, server.port, "a"));
-  bench.send(udp(BOB, port, LOOPBACK, server.port, "b"));
-  await server.heard(2);
-  const ports = new Map(server.asked.map(({ port, payload }) => [String.fromCharCode(payload[0]), port]));
-  assertEquals(ports.get("a"), port);
-  assertNotEquals(ports.get("b"), port);
-});
-
-Deno.test("userspace: a host that was never asked may answer an open mapping, and no other source sees it", async () => {
-  await using server = new Server(silent);
-  await using stranger = new Server(silent);
-  await using bench = new Bench();
-  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "open"));
-  bench.send(udp(BOB, 40002, LOOPBACK, server.port, "other"));
-  await server.heard(2);
-  const mapped = server.asked.find(({ payload }) => payload.length === 4)!.port;
-  await stranger.socket.send(new TextEncoder().encode("knock"), {
-    transport: "udp",
-    hostname: LOOPBACK,
-    port: mapped,
+  Deno.test(`userspace, ${kind}: an answer comes back to the source that asked`, async () => {
+    await using server = new Server(echo);
+    await using bench = open();
+    assertEquals(bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "hello")).next, DONE);
+    const [packet] = await bench.receive();
+    const answer = parseUdp(packet);
+    assertEquals(new TextDecoder().decode(answer.payload), "hello");
+    assertEquals([answer.source, answer.sourcePort], [LOOPBACK, server.port]);
+    assertEquals([answer.destination, answer.destinationPort], [ALICE, 40001]);
   });
-  const [packet] = await bench.receive();
-  const knock = parseUdp(packet);
-  assertEquals([knock.source, knock.sourcePort], [LOOPBACK, stranger.port]);
-  assertEquals([knock.destination, knock.destinationPort], [ALICE, 40001]);
-  await pause(SILENCE_MS);
-  assertEquals(bench.take().length, 0);
-});
 
-Deno.test("userspace: sources that use the same port and query number get their own answers", async () => {
-  // A resolver's answer differs by who asked only in what was asked; all else collides on purpose.
-  await using resolver = new Server((query) => Uint8Array.of(query[0], query[1], query[2], 0xaa));
-  await using bench = new Bench();
-  const sources = Array.from({ length: 32 }, (_, i) => `10.66.1.${i + 1}`);
-  for (let round = 0; round < 4; round++) {
-    sources.forEach((source, i) => {
-      bench.send(udp(source, 5353, LOOPBACK, resolver.port, Uint8Array.of(0x12, 0x34, i)));
+  Deno.test(`userspace, ${kind}: an empty datagram is a datagram`, async () => {
+    await using server = new Server(echo);
+    await using bench = open();
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, ""));
+    const [packet] = await bench.receive();
+    assertEquals(parseUdp(packet).payload.length, 0);
+  });
+
+  Deno.test(`userspace, ${kind}: one source port keeps one outer port for every destination`, async () => {
+    await using first = new Server(echo);
+    await using second = new Server(echo);
+    await using bench = open();
+    bench.send(udp(ALICE, 40001, LOOPBACK, first.port, "a"));
+    bench.send(udp(ALICE, 40001, LOOPBACK, second.port, "b"));
+    await bench.receive(2);
+    assertEquals(first.asked[0].port, second.asked[0].port);
+    assertEquals(bench.exit.flowCount, 1);
+  });
+
+  Deno.test(`userspace, ${kind}: the outer port is the inner one where it is free`, async () => {
+    await using server = new Server(silent);
+    await using bench = open();
+    const port = freePort();
+    bench.send(udp(ALICE, port, LOOPBACK, server.port, "a"));
+    bench.send(udp(BOB, port, LOOPBACK, server.port, "b"));
+    await server.heard(2);
+    const ports = new Map(server.asked.map(({ port, payload }) => [String.fromCharCode(payload[0]), port]));
+    assertEquals(ports.get("a"), port);
+    assertNotEquals(ports.get("b"), port);
+  });
+
+  Deno.test(`userspace, ${kind}: a host that was never asked may answer an open mapping, and no other source sees it`, async () => {
+    await using server = new Server(silent);
+    await using stranger = new Server(silent);
+    await using bench = open();
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "open"));
+    bench.send(udp(BOB, 40002, LOOPBACK, server.port, "other"));
+    await server.heard(2);
+    const mapped = server.asked.find(({ payload }) => payload.length === 4)!.port;
+    await stranger.socket.send(new TextEncoder().encode("knock"), {
+      transport: "udp",
+      hostname: LOOPBACK,
+      port: mapped,
     });
-    const answers = (await bench.receive(sources.length)).map(parseUdp);
-    for (const { destination, destinationPort, payload } of answers) {
-      assertEquals(destinationPort, 5353);
-      assertEquals(destination, sources[payload[2]]);
+    const [packet] = await bench.receive();
+    const knock = parseUdp(packet);
+    assertEquals([knock.source, knock.sourcePort], [LOOPBACK, stranger.port]);
+    assertEquals([knock.destination, knock.destinationPort], [ALICE, 40001]);
+    await pause(SILENCE_MS);
+    assertEquals(bench.take().length, 0);
+  });
+
+  Deno.test(`userspace, ${kind}: programs of this host reach nobody who has not asked one of them`, async () => {
+    await using stranger = new Server(silent);
+    await using bench = open();
+    const port = freePort();
+    const mapped = { transport: "udp" as const, hostname: LOOPBACK, port };
+    bench.send(udp(ALICE, port, "192.0.2.1", 9, "to the world"));
+    assertEquals(bench.exit.flowCount, 1);
+    await stranger.socket.send(new TextEncoder().encode("knock"), mapped);
+    await pause(SILENCE_MS);
+    assertEquals(bench.take().length, 0);
+    bench.send(udp(ALICE, port, LOOPBACK, stranger.port, "to this host"));
+    await stranger.socket.send(new TextEncoder().encode("welcome"), mapped);
+    assertEquals(new TextDecoder().decode(parseUdp((await bench.receive())[0]).payload), "welcome");
+  });
+
+  Deno.test(`userspace, ${kind}: sources that use the same port and query number get their own answers`, async () => {
+    // A resolver's answer differs by who asked only in what was asked; all else collides on purpose.
+    await using resolver = new Server((query) => Uint8Array.of(query[0], query[1], query[2], 0xaa));
+    await using bench = open();
+    const sources = Array.from({ length: 32 }, (_, i) => `10.66.1.${i + 1}`);
+    for (let round = 0; round < 4; round++) {
+      sources.forEach((source, i) => {
+        bench.send(udp(source, 5353, LOOPBACK, resolver.port, Uint8Array.of(0x12, 0x34, i)));
+      });
+      const answers = (await bench.receive(sources.length)).map(parseUdp);
+      for (const { destination, destinationPort, payload } of answers) {
+        assertEquals(destinationPort, 5353);
+        assertEquals(destination, sources[payload[2]]);
+      }
+      assertEquals(new Set(answers.map(({ destination }) => destination)).size, sources.length);
     }
-    assertEquals(new Set(answers.map(({ destination }) => destination)).size, sources.length);
-  }
-});
+  });
 
-Deno.test("userspace: a mapping ends after its idle time, and only what goes out keeps it", async () => {
-  await using server = new Server(silent);
-  await using bench = new Bench({ udpTimeoutS: 120 });
-  const send = (payload: string) => bench.send(udp(ALICE, 40001, LOOPBACK, server.port, payload));
-  send("1");
-  await server.heard(1);
-  bench.nowUs = 119e6;
-  bench.exit.handleTimeout(bench.nowUs);
-  assertEquals(bench.exit.flowCount, 1);
-  send("2");
-  bench.nowUs = 238e6;
-  bench.exit.handleTimeout(bench.nowUs);
-  assertEquals(bench.exit.flowCount, 1, "the packet at 119 s began the time anew");
-  await server.heard(2);
-  const to = { transport: "udp" as const, hostname: LOOPBACK, port: server.asked[0].port };
-  await server.socket.send(Uint8Array.of(1), to);
-  await bench.receive();
-  bench.nowUs = 239e6;
-  bench.exit.handleTimeout(bench.nowUs);
-  assertEquals(bench.exit.flowCount, 0, "a packet from outside keeps nothing open");
-  await server.socket.send(Uint8Array.of(2), to);
-  await pause(SILENCE_MS);
-  assertEquals(bench.take().length, 0);
-});
+  Deno.test(`userspace, ${kind}: a mapping ends after its idle time, and only what goes out keeps it`, async () => {
+    await using server = new Server(silent);
+    await using bench = open({ udpTimeoutS: 120 });
+    const send = (payload: string) => bench.send(udp(ALICE, 40001, LOOPBACK, server.port, payload));
+    send("1");
+    await server.heard(1);
+    bench.nowUs = 119e6;
+    bench.exit.handleTimeout(bench.nowUs);
+    assertEquals(bench.exit.flowCount, 1);
+    send("2");
+    bench.nowUs = 238e6;
+    bench.exit.handleTimeout(bench.nowUs);
+    assertEquals(bench.exit.flowCount, 1, "the packet at 119 s began the time anew");
+    await server.heard(2);
+    const to = { transport: "udp" as const, hostname: LOOPBACK, port: server.asked[0].port };
+    await server.socket.send(Uint8Array.of(1), to);
+    await bench.receive();
+    bench.nowUs = 239e6;
+    bench.exit.handleTimeout(bench.nowUs);
+    assertEquals(bench.exit.flowCount, 0, "a packet from outside keeps nothing open");
+    await server.socket.send(Uint8Array.of(2), to);
+    await pause(SILENCE_MS);
+    assertEquals(bench.take().length, 0);
+  });
 
-Deno.test("userspace: flows are bounded in all, and one source takes no more than a quarter", async () => {
-  await using server = new Server(silent);
-  await using bench = new Bench({ maxFlows: 16 });
-  bench.send(udp(BOB, 50000, LOOPBACK, server.port, "bob"));
-  await server.heard(1);
-  const bob = server.asked[0].port;
-  for (let i = 0; i < 40; i++) {
-    bench.nowUs += 1000;
-    bench.send(udp(ALICE, 41000 + i, LOOPBACK, server.port, "alice"));
-    assert(bench.exit.flowCount <= 5, "one of Bob's and four of Alice's");
-  }
-  assertEquals(bench.exit.flowCount, 5);
-  await server.socket.send(Uint8Array.of(9), { transport: "udp", hostname: LOOPBACK, port: bob });
-  const [packet] = await bench.receive();
-  assertEquals(parseUdp(packet).destination, BOB, "the greed of one did not cost the other its mapping");
-  for (let i = 0; i < 40; i++) bench.send(udp(`10.66.2.${i + 1}`, 42000, LOOPBACK, server.port, "more"));
-  assertEquals(bench.exit.flowCount, 16);
-});
+  Deno.test(`userspace, ${kind}: flows are bounded in all, and one source takes no more than a quarter`, async () => {
+    await using server = new Server(silent);
+    await using bench = open({ maxFlows: 16 });
+    bench.send(udp(BOB, 50000, LOOPBACK, server.port, "bob"));
+    await server.heard(1);
+    const bob = server.asked[0].port;
+    for (let i = 0; i < 40; i++) {
+      bench.nowUs += 1000;
+      bench.send(udp(ALICE, 41000 + i, LOOPBACK, server.port, "alice"));
+      assert(bench.exit.flowCount <= 5, "one of Bob's and four of Alice's");
+    }
+    assertEquals(bench.exit.flowCount, 5);
+    await server.socket.send(Uint8Array.of(9), { transport: "udp", hostname: LOOPBACK, port: bob });
+    const [packet] = await bench.receive();
+    assertEquals(parseUdp(packet).destination, BOB, "the greed of one did not cost the other its mapping");
+    for (let i = 0; i < 40; i++) bench.send(udp(`10.66.2.${i + 1}`, 42000, LOOPBACK, server.port, "more"));
+    assertEquals(bench.exit.flowCount, 16);
+  });
 
-Deno.test("userspace: the mapping that makes room is the one idle for longest", async () => {
-  await using server = new Server(silent);
-  await using bench = new Bench({ maxFlows: 16 });
-  const send = (port: number) => bench.send(udp(ALICE, port, LOOPBACK, server.port, "x"));
-  const game = freePort();
-  send(game);
-  await server.heard(1);
-  const outer = server.asked[0].port;
-  for (let i = 0; i < 10; i++) {
-    send(43000 + i);
+  Deno.test(`userspace, ${kind}: the mapping that makes room is the one idle for longest`, async () => {
+    await using server = new Server(silent);
+    await using bench = open({ maxFlows: 16 });
+    const send = (port: number) => bench.send(udp(ALICE, port, LOOPBACK, server.port, "x"));
+    const game = freePort();
     send(game);
-  }
-  await server.heard(21);
-  const outers = server.asked.filter(({ port }) => port === outer);
-  assertEquals(outers.length, 11, "the busy mapping outlived ten others");
-});
+    await server.heard(1);
+    const outer = server.asked[0].port;
+    for (let i = 0; i < 10; i++) {
+      send(43000 + i);
+      send(game);
+    }
+    await server.heard(21);
+    const outers = server.asked.filter(({ port }) => port === outer);
+    assertEquals(outers.length, 11, "the busy mapping outlived ten others");
+  });
 
-Deno.test("userspace: unread answers are bounded and counted", async () => {
+  for (const [family, source, hostname] of [["IPv4", ALICE, LOOPBACK], ["IPv6", ALICE_V6, "::1"]] as const) {
+    Deno.test(`userspace, ${kind}: ${family} datagrams beyond the MTU are cut and joined both ways`, async () => {
+      await using server = new Server(echo, hostname);
+      await using bench = open();
+      for (const size of [1, 1231, 1232, 1233, 1252, 1253, 4096, 8192]) {
+        const payload = pattern(size, size);
+        const before = server.asked.length;
+        const outgoing = fragment(udp(source, 40001, hostname, server.port, payload), MTU, size);
+        // The last fragment first: order is not promised.
+        for (const piece of outgoing.reverse()) {
+          assert(piece.length <= MTU);
+          assertEquals(bench.send(piece).next, DONE);
+        }
+        await server.heard(before + 1);
+        assertEquals(server.asked[before].payload, payload, `${size} bytes went out whole`);
+        const incoming = await bench.receive(outgoing.length);
+        for (const piece of incoming) assert(piece.length <= MTU);
+        const joiner = new Reassembly();
+        const wholes = incoming.map((piece) =>
+          isFragment(new DataView(piece.buffer), 0, piece.length) ? joiner.add(piece, 0) : piece
+        ).filter((whole) => whole !== undefined);
+        assertEquals(wholes.length, 1);
+        const answer = wholes[0];
+        if (family === "IPv4") { // the joined header is new, and its checksum is the receiver's business no more
+          const view = new DataView(answer.buffer);
+          view.setUint16(10, 0);
+          view.setUint16(10, foldSum(sumWords(view, 0, 20, 0)));
+        }
+        assertEquals(parseUdp(answer).payload, payload, `${size} bytes came back whole`);
+        assertEquals(parseUdp(answer).destination, source);
+      }
+    });
+  }
+
+  Deno.test(`userspace, ${kind}: an answer too long to carry is dropped, never cut short`, async () => {
+    await using server = new Server((query) => pattern(query.length === 1 ? 8193 : 4, 0));
+    await using bench = open();
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "1"));
+    await server.heard(1);
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "22"));
+    const [packet] = await bench.receive();
+    assertEquals(parseUdp(packet).payload.length, 4);
+    await pause(SILENCE_MS);
+    assertEquals(bench.take().length, 0);
+  });
+
+  Deno.test(`userspace, ${kind}: a UDP header that lies about its length is malformed`, async () => {
+    await using bench = open();
+    for (const size of [0, 7, 14, 65535]) {
+      const packet = udp(ALICE, 40001, LOOPBACK, 9, "12345");
+      new DataView(packet.buffer).setUint16(24, size);
+      assertEquals(bench.send(packet).next, DROP.malformed_inner, `${size}`);
+    }
+    assertEquals(bench.exit.flowCount, 0);
+  });
+
+  Deno.test(`userspace, ${kind}: a full arena leaves answers waiting and loses none`, async () => {
+    await using server = new Server(echo);
+    await using bench = open();
+    const slots: number[] = [];
+    for (let slot = bench.arena.take(); slot !== NONE; slot = bench.arena.take()) slots.push(slot);
+    bench.arena.release(slots.pop()!);
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "wait"));
+    const held = bench.arena.take();
+    await server.heard(1);
+    await pause(SILENCE_MS);
+    assertEquals(bench.take().length, 0);
+    for (const slot of [held, ...slots]) bench.arena.release(slot);
+    assertEquals((await bench.receive()).length, 1);
+  });
+}
+
+Deno.test("userspace, portable: unread answers are bounded and counted", async () => {
   await using server = new Server(silent);
   await using bench = new Bench();
   bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "open"));
@@ -373,52 +483,6 @@ Deno.test("userspace: unread answers are bounded and counted", async () => {
   let packets = 0;
   for (let taken = bench.take(); taken.length > 0; taken = bench.take()) packets += taken.length;
   assertEquals(packets, 1024);
-});
-
-for (const [family, source, hostname] of [["IPv4", ALICE, LOOPBACK], ["IPv6", ALICE_V6, "::1"]] as const) {
-  Deno.test(`userspace: ${family} datagrams beyond the MTU are cut and joined both ways`, async () => {
-    await using server = new Server(echo, hostname);
-    await using bench = new Bench();
-    for (const size of [1, 1231, 1232, 1233, 1252, 1253, 4096, 8192]) {
-      const payload = pattern(size, size);
-      const before = server.asked.length;
-      const outgoing = fragment(udp(source, 40001, hostname, server.port, payload), MTU, size);
-      // The last fragment first: order is not promised.
-      for (const piece of outgoing.reverse()) {
-        assert(piece.length <= MTU);
-        assertEquals(bench.send(piece).next, DONE);
-      }
-      await server.heard(before + 1);
-      assertEquals(server.asked[before].payload, payload, `${size} bytes went out whole`);
-      const incoming = await bench.receive(outgoing.length);
-      for (const piece of incoming) assert(piece.length <= MTU);
-      const joiner = new Reassembly();
-      const wholes = incoming.map((piece) =>
-        isFragment(new DataView(piece.buffer), 0, piece.length) ? joiner.add(piece, 0) : piece
-      ).filter((whole) => whole !== undefined);
-      assertEquals(wholes.length, 1);
-      const answer = wholes[0];
-      if (family === "IPv4") { // the joined header is new, and its checksum is the receiver's business no more
-        const view = new DataView(answer.buffer);
-        view.setUint16(10, 0);
-        view.setUint16(10, foldSum(sumWords(view, 0, 20, 0)));
-      }
-      assertEquals(parseUdp(answer).payload, payload, `${size} bytes came back whole`);
-      assertEquals(parseUdp(answer).destination, source);
-    }
-  });
-}
-
-Deno.test("userspace: an answer too long to carry is dropped, never cut short", async () => {
-  await using server = new Server((query) => pattern(query.length === 1 ? 8193 : 4, 0));
-  await using bench = new Bench();
-  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "1"));
-  await server.heard(1);
-  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "22"));
-  const [packet] = await bench.receive();
-  assertEquals(parseUdp(packet).payload.length, 4);
-  await pause(SILENCE_MS);
-  assertEquals(bench.take().length, 0);
 });
 
 /** One raw IPv4 fragment; offsets and sizes in bytes. */
@@ -529,27 +593,154 @@ Deno.test("userspace: a protocol that it cannot carry is answered with administr
   assertEquals(formatAddress(source), GATEWAY);
 });
 
-Deno.test("userspace: a UDP header that lies about its length is malformed", async () => {
-  await using bench = new Bench();
-  for (const size of [0, 7, 14, 65535]) {
-    const packet = udp(ALICE, 40001, LOOPBACK, 9, "12345");
-    new DataView(packet.buffer).setUint16(24, size);
-    assertEquals(bench.send(packet).next, DROP.malformed_inner, `${size}`);
+Deno.test("userspace, native: a burst of many flows and sizes leaves whole, each flow's datagrams in order", {
+  ...nativeTests,
+}, async () => {
+  await using near = new Server(silent);
+  await using far = new Server(silent);
+  await using bench = new Bench({ native });
+  // Runs of equal size, a shorter last one, empty ones, two destinations and three flows, interleaved.
+  const sizes = [300, 300, 300, 17, 0, 300, 300, 0, 1, 400, 400, 400, 400, 5];
+  const sent = new Map<string, Uint8Array[]>();
+  const packets: Uint8Array[] = [];
+  for (let i = 0; i < 150; i++) {
+    const [source, server] = [[ALICE, BOB, "10.66.0.4"][i % 3], i % 5 === 4 ? far : near];
+    const payload = pattern(sizes[Math.floor(i / 3) % sizes.length], i);
+    packets.push(udp(source, 40001 + i % 3, LOOPBACK, server.port, payload));
+    const key = `${i % 3} ${server.port}`;
+    sent.set(key, [...sent.get(key) ?? [], payload]);
   }
-  assertEquals(bench.exit.flowCount, 0);
+  assertEquals(bench.sendAll(packets), packets.map(() => DONE));
+  assertEquals(bench.exit.flowCount, 3);
+  await near.heard(120);
+  await far.heard(30);
+  for (const server of [near, far]) {
+    const heard = Map.groupBy(server.asked, ({ port }) => port);
+    const expected = [0, 1, 2].map((flow) => sent.get(`${flow} ${server.port}`)!);
+    for (const datagrams of heard.values()) {
+      const payloads = datagrams.map(({ payload }) => payload);
+      const at = expected.findIndex((one) =>
+        one[0].length === payloads[0].length && one[0][0] === payloads[0][0]
+      );
+      assertEquals(payloads, expected[at]);
+    }
+    assertEquals(heard.size, 3);
+  }
 });
 
-Deno.test("userspace: a full arena leaves answers waiting and loses none", async () => {
-  await using server = new Server(echo);
-  await using bench = new Bench();
-  const slots: number[] = [];
-  for (let slot = bench.arena.take(); slot !== NONE; slot = bench.arena.take()) slots.push(slot);
-  bench.arena.release(slots.pop()!);
-  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "wait"));
-  const held = bench.arena.take();
-  await server.heard(1);
-  await pause(SILENCE_MS);
-  assertEquals(bench.take().length, 0);
-  for (const slot of [held, ...slots]) bench.arena.release(slot);
-  assertEquals((await bench.receive()).length, 1);
+Deno.test("userspace, native: what the system refuses is counted, and the rest of the burst leaves", {
+  ...nativeTests,
+}, async () => {
+  await using server = new Server(silent);
+  await using bench = new Bench({ native });
+  const good = udp(ALICE, 40001, LOOPBACK, server.port, "good");
+  const bad = udp(ALICE, 40001, "255.255.255.255", server.port, "bad");
+  const none = udp(ALICE, 40001, LOOPBACK, 0, "none");
+  const outcomes = bench.sendAll([good, bad, bad, bad, good, none, udp(BOB, 1, LOOPBACK, server.port, "b")]);
+  const { exit_error } = DROP;
+  assertEquals(outcomes, [DONE, exit_error, exit_error, exit_error, DONE, exit_error, DONE]);
+  await server.heard(3);
 });
+
+Deno.test("userspace, native: unread answers are bounded by the system and counted", {
+  ...nativeTests,
+}, async () => {
+  await using server = new Server(silent);
+  await using bench = new Bench({ native });
+  bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "open"));
+  await server.heard(1);
+  const to = { transport: "udp" as const, hostname: LOOPBACK, port: server.asked[0].port };
+  const drain = () => {
+    let packets = 0;
+    for (let taken = bench.take(); taken.length > 0; taken = bench.take()) packets += taken.length;
+    return packets;
+  };
+  for (let i = 0; i < 5000; i++) await server.socket.send(Uint8Array.of(i & 255), to);
+  const packets = drain();
+  assert(packets < 5000, `${packets} waited`);
+  // What was lost is known with the next datagram that is not.
+  await server.socket.send(Uint8Array.of(1), to);
+  await bench.receive();
+  assertEquals(packets + bench.metrics.dropped("exit_full"), 5000);
+});
+
+Deno.test("userspace, native: its descriptor is readable exactly while there is something to receive", {
+  ...nativeTests,
+}, async () => {
+  await using server = new Server(echo);
+  await using bench = new Bench({ native });
+  const entry = new Uint8Array(8);
+  const isReadable = () => {
+    const view = new DataView(entry.buffer);
+    view.setInt32(0, bench.exit.descriptor!, true);
+    view.setInt32(4, POLLIN, true);
+    return libc().pollBlocking(entry, 1n, 0) > 0;
+  };
+  for (let round = 0; round < 3; round++) {
+    assert(!isReadable());
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "ask"));
+    bench.send(udp(BOB, 40002, LOOPBACK, server.port, "ask"));
+    await server.heard(2 * round + 2);
+    await pause(SILENCE_MS);
+    assert(isReadable());
+    await bench.receive(2);
+  }
+  // A connection that nobody accepts: the answer is an RST, and what brings it is the descriptor too.
+  const port = freePort();
+  const syn = tcp(ALICE, LOOPBACK, 0x02);
+  const view = new DataView(syn.buffer);
+  view.setUint16(22, port);
+  view.setUint16(36, 0);
+  view.setUint16(36, transportChecksum(view, 0, 20, 20, PROTOCOL_TCP));
+  assertEquals(bench.send(syn).next, DONE);
+  assert(isReadable());
+  assertEquals((await bench.receive()).length, 1);
+  assert(!isReadable());
+});
+
+/** Runs the child with that many open files allowed. */
+async function underLimit(files: number, words: string[]) {
+  const child = new URL("userspace_limit_child.ts", import.meta.url).pathname;
+  const library = new URL("../../ffi/prebuilt/", import.meta.url).pathname;
+  const { success, stdout, stderr } = await new Deno.Command("prlimit", {
+    args: [
+      `--nofile=${files}:${files}`,
+      Deno.execPath(),
+      "run",
+      "--no-prompt",
+      "--unstable-net",
+      "--allow-net=127.0.0.1,0.0.0.0,[::]",
+      `--allow-ffi=/lib/x86_64-linux-gnu/libc.so.6,${library}x86_64-unknown-linux-gnu/liboxrelay.so`,
+      child,
+      ...words,
+    ],
+  }).output();
+  assert(success, new TextDecoder().decode(stderr));
+  return JSON.parse(new TextDecoder().decode(stdout));
+}
+
+const limited = {
+  ignore: requires({ programs: ["prlimit"] }).ignore || nativeTests.ignore,
+};
+
+Deno.test("userspace, native: the limit on open files bounds the flows, and leaves room for the rest", {
+  ...limited,
+}, async () => {
+  // 3/8 of 256, a quarter of that for Alice, and Bob's.
+  const { flowCount, refused, kept, warnings } = await underLimit(256, ["300"]);
+  assertEquals([flowCount, refused, kept, warnings], [24 + 1, [], true, []]);
+});
+
+Deno.test(
+  "userspace, native: where open files run out all the same, the greediest source's idlest flow gives way",
+  {
+    ...limited,
+  },
+  async () => {
+    const { flowCount, refused, kept, warnings } = await underLimit(256, ["600", "4096"]);
+    assert(flowCount > 200 && flowCount < 256, `${flowCount} flows`);
+    assertEquals([refused, kept], [[], true]);
+    assertEquals(warnings.length, 1, "one warning says so, however many flows ran into it");
+    assert(warnings[0].includes("ulimit -n"));
+  },
+);

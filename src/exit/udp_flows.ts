@@ -1,0 +1,137 @@
+/**
+ * UDP without privilege, in the native library (ffi/src/flows.rs): the twin of udp_nat.ts that moves bursts, and the
+ * one descriptor behind which everything of the userspace exit can be waited for. Invariant: what it promises is what
+ * udp_nat.ts promises. Puts no fragments together and makes none.
+ */
+import { burstHandle, checked, type Native } from "../../ffi/native.ts";
+import { DROP } from "../metrics.ts";
+import { type Burst, DONE, TO_TUNNEL } from "../vector/burst.ts";
+import { transportAt } from "../wire/inner.ts";
+
+export interface UdpFlowsOptions {
+  native: Native;
+  /** Bytes of an inner packet, 576 to 1936. */
+  mtu: number;
+  /** Most flows at once, 1 to 65536; one inner address may hold a quarter of them. */
+  maxFlows: number;
+  timeoutUs: number;
+  /** Takes an answer that exceeds the MTU, a whole inner packet. The bytes are its own. */
+  emit: (packet: Uint8Array) => void;
+  /** Counts datagrams from outside that were lost: too long, or more than the system kept. */
+  onLost: (datagrams: number) => void;
+  log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
+}
+
+/** Bit of `poll`: flows have something. */
+const FLOWS_READY = 1;
+/** The longest answer with its headers (ANSWER_BYTES_MAX in flows.rs). */
+const LARGE_BYTES_MAX = 8192 + 48;
+const WARNING_US = 60e6;
+
+export class UdpFlows {
+  /** Polls readable when `receive` would find something, or a watched descriptor is readable. */
+  readonly descriptor: number;
+  readonly #o: UdpFlowsOptions;
+  readonly #native: Native;
+  readonly #handle: number;
+  readonly #large = new Uint8Array(LARGE_BYTES_MAX);
+  #warnedUs = -Infinity;
+  #ready = 0;
+  #closed = false;
+
+  /** Throws when the system gives it no descriptor. */
+  constructor(options: UdpFlowsOptions) {
+    this.#o = options;
+    this.#native = options.native;
+    const { mtu, maxFlows, timeoutUs } = options;
+    const words = [
+      mtu,
+      maxFlows,
+      timeoutUs / 1000,
+      DONE,
+      DROP.malformed_inner,
+      DROP.exit_full,
+      DROP.exit_error,
+    ];
+    this.#handle = checked(this.#native.ox_flows_open(Uint32Array.from(words)), "ox_flows_open");
+    this.descriptor = checked(this.#native.ox_flows_descriptor(this.#handle), "ox_flows_descriptor");
+  }
+
+  /** Lets another descriptor wake this one's waiters. Returns its bit in what `poll` returns. */
+  watch(descriptor: number): number {
+    return checked(this.#native.ox_flows_watch(this.#handle, descriptor), "ox_flows_watch");
+  }
+
+  /** Live flows. */
+  get size(): number {
+    return Math.max(0, this.#native.ox_flows_count(this.#handle));
+  }
+
+  /** Sends the TO_EXIT rows that are UDP; those in fragments or with extension headers stay TO_EXIT. */
+  sendBurst(burst: Burst, nowUs: number): void {
+    const handle = burstHandle(this.#native, burst);
+    const starved = this.#native.ox_flows_send(this.#handle, handle, burst.count, milliseconds(nowUs));
+    if (starved > 0) this.#warn(nowUs);
+  }
+
+  /** Sends the payload of a whole inner UDP packet; returns DONE or a drop code. */
+  send(packet: Uint8Array<ArrayBuffer>, nowUs: number): number {
+    const segment = transportAt(
+      new DataView(packet.buffer, packet.byteOffset, packet.length),
+      0,
+      packet.length,
+    );
+    return checked(
+      this.#native.ox_flows_send_one(this.#handle, packet, packet.length, segment, milliseconds(nowUs)),
+      "ox_flows_send_one",
+    );
+  }
+
+  /** Asks the system what is readable: the bits of watched descriptors, and more. Comes before `receive`. */
+  poll(): number {
+    return this.#ready = this.#native.ox_flows_poll(this.#handle);
+  }
+
+  /** Adds up to `rows` answers that the last `poll` found; those beyond the MTU go to `emit`. */
+  receive(burst: Burst, rows: number): void {
+    if ((this.#ready & FLOWS_READY) === 0) return;
+    const from = burst.count;
+    while (burst.count - from < rows && burst.grow(0, TO_TUNNEL) >= 0);
+    const handle = burstHandle(this.#native, burst);
+    const filled = this.#native.ox_flows_receive(this.#handle, handle, from, burst.count);
+    burst.shrink(from + Math.max(0, filled));
+    const lost = this.#native.ox_flows_lost(this.#handle);
+    if (lost > 0) this.#o.onLost(lost);
+    for (let bytes = this.#takeLarge(); bytes > 0; bytes = this.#takeLarge()) {
+      this.#o.emit(this.#large.slice(0, bytes));
+    }
+  }
+
+  expire(nowUs: number): void {
+    this.#native.ox_flows_expire(this.#handle, milliseconds(nowUs));
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#native.ox_flows_close(this.#handle);
+  }
+
+  #takeLarge(): number {
+    return this.#native.ox_flows_large(this.#handle, this.#large, this.#large.length);
+  }
+
+  #warn(nowUs: number): void {
+    if (nowUs - this.#warnedUs < WARNING_US) return;
+    this.#warnedUs = nowUs;
+    this.#o.log(
+      "warning",
+      "no socket for a UDP flow; idle ones give way to new ones; raise the limit on open files (ulimit -n)",
+    );
+  }
+}
+
+/** As the library wants time: whole milliseconds, modulo 2^32. */
+function milliseconds(us: number): number {
+  return Math.floor(us / 1000) >>> 0;
+}
