@@ -13,10 +13,13 @@ import {
   OPENED,
   TO_EXIT,
   TO_OPEN,
+  TO_OPEN_DATAGRAM,
   TO_PARSE,
   TO_SEAL,
+  TO_SEAL_DATAGRAM,
   TO_TRANSMIT,
   TO_TUNNEL,
+  TO_UNPROTECT,
 } from "../src/vector/burst.ts";
 import { openLibrary } from "./mod.ts";
 
@@ -77,6 +80,16 @@ const SYMBOLS = {
   ox_keys_erase: { parameters: ["u32", "u32"], result: "i32" },
   ox_seal: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
   ox_open: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
+  ox_datagram_new: { parameters: ["u32", "u32"], result: "i32" },
+  ox_datagram_locked: { parameters: ["u32"], result: "i32" },
+  ox_datagram_release: { parameters: ["u32"], result: "i32" },
+  ox_datagram_begin: { parameters: ["u32", "u32", "u32", "buffer", "buffer"], result: "i32" },
+  ox_datagram_install: { parameters: ["u32", "u32", "u32", "buffer", "buffer"], result: "i32" },
+  ox_datagram_retire: { parameters: ["u32", "u32", "u32"], result: "i32" },
+  ox_datagram_erase: { parameters: ["u32", "u32"], result: "i32" },
+  ox_datagram_masks: { parameters: ["u32", "u32", "u32", "buffer"], result: "i32" },
+  ox_datagram_open: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
+  ox_datagram_seal: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
   ox_aead_once: {
     parameters: ["u32", "u32", "u32", "buffer", "buffer", "buffer", "u32", "buffer", "u32"],
     result: "i32",
@@ -107,6 +120,8 @@ const LAYOUT = [
   BURST_LAYOUT.port,
   BURST_LAYOUT.next,
   BURST_LAYOUT.ecn,
+  BURST_LAYOUT.headerBytes,
+  BURST_LAYOUT.phase,
   BURST_LAYOUT.bytes,
   SLOT_BYTES,
   HEADROOM,
@@ -119,6 +134,9 @@ const LAYOUT = [
   TO_TUNNEL,
   TO_SEAL,
   TO_TRANSMIT,
+  TO_UNPROTECT,
+  TO_OPEN_DATAGRAM,
+  TO_SEAL_DATAGRAM,
 ];
 
 let loaded: Native | undefined;

@@ -4,12 +4,14 @@
 
 mod aead;
 mod blake2s;
+mod datagram;
 mod flows;
 mod gso;
 mod keys;
 mod layout;
 mod lz4;
 mod mmsg;
+mod protect;
 mod steer;
 mod tcp;
 mod tun;
