@@ -31,6 +31,13 @@ const TURN_MS = 500;
 const PORT = 0, MAILBOX = 1, BELL = 2;
 /** Wakes in a row that bring nothing to carry, as a far end's news of room to send, before the driver pauses after each. */
 const EMPTY_WAKES_MAX = 64;
+/**
+ * Where the next packet follows so soon after all were carried, on the average of late, the driver looks for it again
+ * and again for up to twice that time: to sleep and be woken costs more. What comes more slowly never makes it spin.
+ */
+const SPIN_GAP_US = 40;
+/** The longest gap that the average takes in, so that one pause does not outweigh many short gaps. */
+const GAP_US_MAX = 1000;
 /** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
 const BEAT_MS = 250;
 const HOUSEKEEPING_US = 1_000_000;
@@ -61,6 +68,8 @@ export class Driver {
   #lastHousekeepingUs = -Infinity;
   #running = false;
   #again = false;
+  /** How long a wait lasts, on the average of late. */
+  #gapUs = GAP_US_MAX;
   /** Whether the last round may have left something that no descriptor shows. */
   #isMore = false;
   #stopped = false;
@@ -127,7 +136,7 @@ export class Driver {
       // What the mailbox holds for want of a slot shows nowhere else.
       const lookDueMs = mailbox?.isWaiting ? performance.now() + 1 : turnDueMs;
       const dueMs = Math.min(core.pollTimeout() / 1000, lookDueMs) - performance.now();
-      if (descriptors.wait(Math.max(0, dueMs)) === 0) continue;
+      if (this.#wait(descriptors, Math.max(0, dueMs)) === 0) continue;
       isPortReady = descriptors.isReady(PORT);
       if (descriptors.isReady(MAILBOX)) mailbox?.clear();
       if (messages !== undefined && descriptors.isReady(BELL)) {
@@ -137,6 +146,18 @@ export class Driver {
       // A device that is gone, or an arena without a free slot: ready for ever, and nothing to carry.
       if (++emptyWakes > EMPTY_WAKES_MAX) nap();
     }
+  }
+
+  /** Waits for so many milliseconds at most; returns how many descriptors are ready. */
+  #wait(descriptors: PollSet, dueMs: number): number {
+    const startUs = monotonicUs();
+    let ready = 0;
+    if (this.#gapUs < SPIN_GAP_US) {
+      do ready = descriptors.wait(0); while (ready === 0 && monotonicUs() - startUs < 2 * this.#gapUs);
+    }
+    if (ready === 0) ready = descriptors.wait(dueMs);
+    this.#gapUs += (Math.min(GAP_US_MAX, monotonicUs() - startUs) - this.#gapUs) / 8;
+    return ready;
   }
 
   /** Carries what is there. A wake from inside a turn makes another round instead of a nested one. */

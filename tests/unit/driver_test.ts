@@ -1,0 +1,144 @@
+/**
+ * The driver where its thread waits in the kernel: what wakes it, what it leaves for the event loop, and how seldom it
+ * looks when there is nothing. A real port and a real relay without peers; the exit's queue is any descriptor.
+ */
+import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
+import { cString, libc, O_RDWR } from "../../ffi/mod.ts";
+import { loadNative } from "../../ffi/native.ts";
+import { PortableAead } from "../../src/codec/aead_portable.ts";
+import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { TunQueue } from "../../src/exit/tun.ts";
+import { closeBells, openBells, ringBell } from "../../src/io/bell.ts";
+import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
+import { MmsgPort } from "../../src/io/mmsg.ts";
+import { DROP, Metrics } from "../../src/metrics.ts";
+import { Relay } from "../../src/relay.ts";
+import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
+import { Arena } from "../../src/vector/arena.ts";
+import { Burst, TO_TRANSMIT } from "../../src/vector/burst.ts";
+import { parseAddress } from "../../src/wire/address.ts";
+
+const HOST = "127.0.0.1";
+const native = loadNative();
+const ignore = typeof native === "string";
+if (ignore) console.error(`SKIPPED tests/unit/driver_test.ts: ${native}`);
+
+interface Waiting {
+  driver: Driver;
+  metrics: Metrics;
+  port: MmsgPort;
+}
+
+/** A driver over a port on loopback and a queue with this descriptor. */
+function waiting(queue: number, messages?: Messages): Waiting {
+  if (typeof native === "string") throw new Error(native);
+  const metrics = new Metrics();
+  const arena = new Arena(1024);
+  const relay = new Relay({
+    arena,
+    metrics,
+    primitives: nodeCrypto,
+    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
+    random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
+    limits: WIREGUARD_LIMITS,
+    privateKey: crypto.getRandomValues(new Uint8Array(32)),
+    ipv4: "10.66.0.1",
+    ipv6: undefined,
+    mtu: 1420,
+    maxConnections: 1,
+    rateLimitPerIp: 20,
+    destinations: {
+      allowLoopback: false,
+      allowLinkLocal: false,
+      allowPrivate: false,
+      allowPeers: false,
+      allow: [],
+    },
+    worker: 0,
+    unixOffsetUs: wallClockOffsetUs(),
+  });
+  const port = new MmsgPort({ native, host: HOST, port: 0, onRefused: () => {} });
+  const exit = new TunQueue(queue, "a descriptor", "one packet at a time");
+  return { driver: new Driver(arena, relay, port, exit, metrics, undefined, messages), metrics, port };
+}
+
+/** Runs it until the event loop's first turn after so many milliseconds; returns how often it went round. */
+async function run({ driver, metrics, port }: Waiting, ms: number): Promise<number> {
+  assert(driver.waits);
+  driver.start();
+  await new Promise((resolve) => setTimeout(resolve, ms));
+  const beats = metrics.get("loop_beats");
+  await driver.stop();
+  await port.close();
+  return beats;
+}
+
+Deno.test({
+  name: "driver: without traffic it goes round a few times a second, and timers have their turn",
+  ignore,
+  async fn() {
+    const bells = openBells(1);
+    const startUs = monotonicUs();
+    const beats = await run(waiting(bells[0]), 600);
+    assertLess(beats / (monotonicUs() - startUs) * 1e6, 20);
+    assertGreater(beats, 1);
+    closeBells(bells);
+  },
+});
+
+Deno.test({
+  name: "driver: a queue that is always ready and never has anything does not make it spin",
+  ignore,
+  async fn() {
+    const fd = libc().open(cString("/dev/null"), O_RDWR);
+    const startUs = monotonicUs();
+    const beats = await run(waiting(fd), 600);
+    assertLess(beats / (monotonicUs() - startUs) * 1e6, 2000);
+    libc().close(fd);
+  },
+});
+
+Deno.test({
+  name:
+    "driver: a message is taken when the bell rings, without a turn of the event loop, and once for each ring",
+  ignore,
+  async fn() {
+    const [queue, bell] = openBells(2);
+    const takenAfter: number[] = [];
+    const self: Waiting = waiting(queue, {
+      bell,
+      takeMessages: () => void takenAfter.push(self.metrics.get("loop_beats")),
+    });
+    ringBell(bell);
+    await run(self, 1);
+    assertEquals(takenAfter, [1]);
+    closeBells([queue, bell]);
+  },
+});
+
+Deno.test({
+  name: "driver: what a port has beyond a burst is carried at once, though no descriptor shows it",
+  ignore,
+  async fn() {
+    if (typeof native === "string") return;
+    const bells = openBells(1);
+    const self = waiting(bells[0]);
+    const sender = new MmsgPort({ native, host: HOST, port: 0, onRefused: () => {} });
+    const burst = new Burst(new Arena(64));
+    const SENT = 1024;
+    for (let sent = 0; sent < SENT; sent += burst.arena.slotCount) {
+      while (burst.arena.free > 0) {
+        const row = burst.grow(100, TO_TRANSMIT);
+        burst.port[row] = self.port.localPort;
+        burst.address.set(parseAddress(HOST)!, 4 * row);
+      }
+      sender.transmit(burst);
+      burst.release();
+    }
+    await run(self, 1);
+    // All of it before the event loop's second turn.
+    assertEquals(self.metrics.get("datagrams_received"), SENT);
+    await sender.close();
+    closeBells(bells);
+  },
+});
