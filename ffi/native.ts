@@ -13,10 +13,13 @@ import {
   OPENED,
   TO_EXIT,
   TO_OPEN,
+  TO_OPEN_DATAGRAM,
   TO_PARSE,
   TO_SEAL,
+  TO_SEAL_DATAGRAM,
   TO_TRANSMIT,
   TO_TUNNEL,
+  TO_UNPROTECT,
 } from "../src/vector/burst.ts";
 import { openLibrary } from "./mod.ts";
 
@@ -92,6 +95,8 @@ const LAYOUT = [
   BURST_LAYOUT.port,
   BURST_LAYOUT.next,
   BURST_LAYOUT.ecn,
+  BURST_LAYOUT.headerBytes,
+  BURST_LAYOUT.phase,
   BURST_LAYOUT.bytes,
   SLOT_BYTES,
   HEADROOM,
@@ -104,6 +109,9 @@ const LAYOUT = [
   TO_TUNNEL,
   TO_SEAL,
   TO_TRANSMIT,
+  TO_UNPROTECT,
+  TO_OPEN_DATAGRAM,
+  TO_SEAL_DATAGRAM,
 ];
 
 let loaded: Native | undefined;

@@ -26,6 +26,9 @@ pub const TO_EXIT: u8 = 7;
 pub const TO_TUNNEL: u8 = 8;
 pub const TO_SEAL: u8 = 9;
 pub const TO_TRANSMIT: u8 = 10;
+pub const TO_UNPROTECT: u8 = 15;
+pub const TO_OPEN_DATAGRAM: u8 = 16;
+pub const TO_SEAL_DATAGRAM: u8 = 17;
 
 /// The columns of a burst, as BURST_LAYOUT in burst.ts lays them out. Every bit pattern is valid.
 #[repr(C)]
@@ -41,10 +44,12 @@ pub struct Block {
     pub port: [u16; BURST_CAPACITY],
     pub next: [u8; BURST_CAPACITY],
     pub ecn: [u8; BURST_CAPACITY],
+    pub header_bytes: [u8; BURST_CAPACITY],
+    pub phase: [u8; BURST_CAPACITY],
 }
 
 /// What ffi/native.ts compares at load, in its order.
-const LAYOUT: [usize; 24] = [
+const LAYOUT: [usize; 29] = [
     BURST_CAPACITY,
     offset_of!(Block, counter),
     offset_of!(Block, slot),
@@ -57,6 +62,8 @@ const LAYOUT: [usize; 24] = [
     offset_of!(Block, port),
     offset_of!(Block, next),
     offset_of!(Block, ecn),
+    offset_of!(Block, header_bytes),
+    offset_of!(Block, phase),
     size_of::<Block>(),
     SLOT_BYTES,
     HEADROOM,
@@ -69,6 +76,9 @@ const LAYOUT: [usize; 24] = [
     TO_TUNNEL as usize,
     TO_SEAL as usize,
     TO_TRANSMIT as usize,
+    TO_UNPROTECT as usize,
+    TO_OPEN_DATAGRAM as usize,
+    TO_SEAL_DATAGRAM as usize,
 ];
 
 /// The bytes that packets live in. They stay where they are until the arena is released.

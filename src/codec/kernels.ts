@@ -23,6 +23,50 @@ export interface Aead {
   seal(burst: Burst): void;
 }
 
+/** AEADs of OxTunnel's data, by their number on the wire (PROTOCOL §11, aeads). */
+export const DATAGRAM_AEAD = { chacha20Poly1305: 1, aes256Gcm: 2 } as const;
+/** Bytes that `DatagramAead.masks` writes for a row: five of mask and three zeros. */
+export const MASK_STRIDE = 8;
+
+/**
+ * Protection of OxTunnel's data datagrams over a burst, in place: either AEAD with the header as associated data, and
+ * the header protection made from the tag (PROTOCOL §12). A session's row has one AEAD, and keys for two epochs that
+ * its key phase tells apart. All keys have 32 bytes; callers wipe their own copies.
+ */
+export interface DatagramAead {
+  /**
+   * Gives a row its AEAD, one of DATAGRAM_AEAD, and its header-protection keys, which stay the same through all
+   * epochs. What the row had before is overwritten. Throws a RangeError for any other AEAD.
+   */
+  begin(row: number, aead: number, sendProtect: Uint8Array, receiveProtect: Uint8Array): void;
+  /** Copies the keys of one epoch, by phase 0 or 1, into a row that has begun; throws for one that has not. */
+  install(row: number, phase: number, sendKey: Uint8Array, receiveKey: Uint8Array): void;
+  /** Overwrites one epoch's keys. */
+  retire(row: number, phase: number): void;
+  /** Overwrites everything of the row. */
+  erase(row: number): void;
+  /**
+   * For every TO_UNPROTECT row: makes the mask from the datagram's last 16 bytes under the session's receiving
+   * protection key and writes it to masks[MASK_STRIDE * row], zeros for a session that has not begun or a datagram
+   * shorter than that. Leaves next. `masks` has MASK_STRIDE * BURST_CAPACITY bytes.
+   */
+  masks(burst: Burst, masks: Uint8Array<ArrayBuffer>): void;
+  /**
+   * Opens rows whose next is TO_OPEN_DATAGRAM: offset and length describe the datagram, its header of `headerBytes`
+   * unprotected; the nonce comes from `counter`, the key by `phase`. Afterwards offset and length describe the
+   * plaintext and next = OPENED; what does not authenticate, has no keys for that phase or no header of 6 to 9 bytes
+   * becomes DROP.forged, with offset and length as they were.
+   */
+  open(burst: Burst): void;
+  /**
+   * Seals rows whose next is TO_SEAL_DATAGRAM: offset and length describe the plaintext, with the header of
+   * `headerBytes` already written in front of it. Then protects the header: byte 0 by mask[0] & 0x3f, its last bytes,
+   * the counter's, by mask[1] and on. Afterwards offset and length describe the datagram and next = TO_TRANSMIT;
+   * refusals are those of `open`.
+   */
+  seal(burst: Burst): void;
+}
+
 /** The primitives of Noise IKpsk2 and of cookies. Byte arrays are fresh; inputs are never kept. */
 export interface Primitives {
   readonly name: string;

@@ -40,6 +40,12 @@ export const TO_WORKER = 12;
 export const TO_PARSE_ADMITTED = 13;
 /** The same, found to be an initiation. */
 export const TO_INITIATION_ADMITTED = 14;
+/** An OxTunnel data datagram with a known session, whose header is still protected. */
+export const TO_UNPROTECT = 15;
+/** The same with its header in the clear, its counter and phase known, to be opened. */
+export const TO_OPEN_DATAGRAM = 16;
+/** A plaintext with OxTunnel's data header in front, its session, counter and phase known, to be sealed. */
+export const TO_SEAL_DATAGRAM = 17;
 /** The first drop reason; every `next` from here on ends the row. */
 export const FIRST_DROP = 32;
 
@@ -59,7 +65,9 @@ export const BURST_LAYOUT = {
   port: 60 * BURST_CAPACITY,
   next: 62 * BURST_CAPACITY,
   ecn: 63 * BURST_CAPACITY,
-  bytes: 64 * BURST_CAPACITY,
+  headerBytes: 64 * BURST_CAPACITY,
+  phase: 65 * BURST_CAPACITY,
+  bytes: 66 * BURST_CAPACITY,
 } as const;
 
 export class Burst {
@@ -89,6 +97,10 @@ export class Burst {
   readonly port = new Uint16Array(this.block, BURST_LAYOUT.port, BURST_CAPACITY);
   /** ECN bits of the outer IP header, 0 to 3; 0 where the port cannot tell. */
   readonly ecn = new Uint8Array(this.block, BURST_LAYOUT.ecn, BURST_CAPACITY);
+  /** Length of an OxTunnel data datagram's header, 6 to 9 bytes (PROTOCOL §12). Means nothing before TO_OPEN_DATAGRAM. */
+  readonly headerBytes = new Uint8Array(this.block, BURST_LAYOUT.headerBytes, BURST_CAPACITY);
+  /** Its key phase, 0 or 1. Means nothing before TO_OPEN_DATAGRAM. */
+  readonly phase = new Uint8Array(this.block, BURST_LAYOUT.phase, BURST_CAPACITY);
   /** Row of the session table, or NONE. */
   readonly session = new Uint32Array(this.block, BURST_LAYOUT.session, BURST_CAPACITY);
   /** Row of the peer table, or NONE. */
