@@ -1,8 +1,9 @@
 /**
  * The core in the client's role: one relay as the only peer, to which every inner packet goes and from which every
- * inner packet is taken. Sans-IO, as tunnel.ts. Invariant: nothing is sent before `connect` has named the relay's
- * endpoint.
+ * inner packet is taken, over OxTunnel, or over WireGuard when told to. Sans-IO, as tunnel.ts. Invariant: nothing is
+ * sent before `connect` has named the relay's endpoint.
  */
+import { OXTUNNEL } from "./session/table.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
 import { parseAddress } from "./wire/address.ts";
 
@@ -16,6 +17,8 @@ export interface Upstream {
   allowedIps?: string[];
   /** Seconds between packets that keep a NAT open; 0, the default, for none. */
   persistentKeepaliveS?: number;
+  /** What to speak; "oxtunnel" needs `makeDatagramAead`, and is the default where there is one. */
+  protocol?: "oxtunnel" | "wireguard";
 }
 
 export class Client extends Tunnel {
@@ -27,7 +30,11 @@ export class Client extends Tunnel {
     this.#upstream = upstream.publicKey;
     const { publicKey, presharedKey, allowedIps = ["0.0.0.0/0", "::/0"], persistentKeepaliveS = 0 } =
       upstream;
+    const isOxtunnel = options.makeDatagramAead !== undefined;
+    const { protocol = isOxtunnel ? "oxtunnel" : "wireguard" } = upstream;
+    if (protocol === "oxtunnel" && !isOxtunnel) throw new Error("client: OxTunnel needs its kernel");
     this.addPeer({ name: "relay", publicKey, presharedKey, allowedIps }, persistentKeepaliveS);
+    if (protocol === "oxtunnel") this.peers.protocol[this.peers.find(publicKey)!.id] = OXTUNNEL;
   }
 
   /** Names the relay's outer endpoint, first or anew, and starts a handshake. Throws when it is no address. */

@@ -15,6 +15,8 @@ import {
   OX_RESPONSE_RECEIVER_AT,
   OX_SENDER_AT,
   OX_TIMESTAMP_BYTES,
+  oxMac1At,
+  readEarlyBytes,
   writeLongHeader,
 } from "../wire/oxtunnel.ts";
 import {
@@ -141,8 +143,15 @@ export function openOxPayload(
   opened: OpenedInitiation,
   staticSecret: Uint8Array,
 ): Uint8Array | undefined {
-  const bytes = OX_TIMESTAMP_BYTES + initiationPayloadBytes(viewOf(message), 0, message.length);
-  return readInitiationPayload(primitives, message, opened, staticSecret, bytes);
+  const view = viewOf(message);
+  const bytes = OX_TIMESTAMP_BYTES + initiationPayloadBytes(view, 0, message.length);
+  const payload = readInitiationPayload(primitives, message, opened, staticSecret, bytes);
+  const macsAt = oxMac1At(message.length), earlyBytes = readEarlyBytes(view, 0);
+  // Taken or not, early data is part of what the response confirms (PROTOCOL §16).
+  if (payload && earlyBytes > 0) {
+    opened.state.hash = hash(opened.state.hash, message.subarray(macsAt - earlyBytes, macsAt));
+  }
+  return payload;
 }
 
 /** Bytes of a response that carries so many bytes of parameters. */

@@ -46,6 +46,8 @@ export const TO_UNPROTECT = 15;
 export const TO_OPEN_DATAGRAM = 16;
 /** A plaintext with OxTunnel's data header in front, its session, counter and phase known, to be sealed. */
 export const TO_SEAL_DATAGRAM = 17;
+/** The authentic plaintext of such a datagram, its frames not yet read. */
+export const TO_UNFRAME = 18;
 /** The first drop reason; every `next` from here on ends the row. */
 export const FIRST_DROP = 32;
 
