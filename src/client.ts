@@ -6,6 +6,8 @@
 import { OXTUNNEL } from "./session/table.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
 import { parseAddress } from "./wire/address.ts";
+import { CLOSE_SHUTDOWN } from "./wire/control.ts";
+import type { Parameters } from "./wire/parameters.ts";
 
 /** The relay as its client knows it. */
 export interface Upstream {
@@ -48,5 +50,27 @@ export class Client extends Tunnel {
     this.associations.setEndpoint(peer.id, words, port);
     this.associations.initiate(peer.id);
     this.associations.startKeepalive(peer, nowUs);
+  }
+
+  /** What the relay said of itself in the last OxTunnel handshake: leases, MTU, resolvers, its name. */
+  get told(): Parameters | undefined {
+    return this.peers.find(this.#upstream)?.told;
+  }
+
+  /** Why the relay refused the last OxTunnel handshake, if it did; REFUSED_* and seconds until a retry makes sense. */
+  get refusal(): Parameters["refused"] {
+    return this.peers.find(this.#upstream)?.refused;
+  }
+
+  /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */
+  moved(): void {
+    const peer = this.peers.find(this.#upstream);
+    if (peer) this.associations.moved(peer.id);
+  }
+
+  /** Closes an OxTunnel session so that the relay knows; datagrams of the next 200 ms say so. */
+  disconnect(nowUs: number): void {
+    const peer = this.peers.find(this.#upstream);
+    if (peer) this.associations.close(peer.id, CLOSE_SHUTDOWN, 0, nowUs);
   }
 }

@@ -30,6 +30,8 @@ export interface TunnelOptions {
   makeDatagramAead?: (rows: number) => DatagramAead;
   /** AEAD_* of OxTunnel that this end has fast instructions for, best first; ChaCha20-Poly1305 when absent. */
   aeads?: readonly number[];
+  /** FEATURE_* of OxTunnel that this end offers and accepts; all that it has when absent. */
+  features?: number;
   random: (bytes: Uint8Array) => void;
   limits: Limits;
   /** 32 bytes; copied. Secret. */
@@ -68,6 +70,7 @@ export interface TunnelEvent {
 
 export class Tunnel {
   readonly publicKey: Uint8Array;
+  protected readonly mtu: number;
   protected readonly peers: PeerTable;
   protected readonly table: SessionTable;
   protected readonly admission: Admission;
@@ -83,6 +86,7 @@ export class Tunnel {
   constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
     this.#o = options;
     const { primitives, metrics, random, limits } = options;
+    this.mtu = options.mtu;
     this.#privateKey = options.privateKey.slice();
     this.publicKey = primitives.publicKey(this.#privateKey);
     const word = new Uint32Array(1);
@@ -119,7 +123,7 @@ export class Tunnel {
       oxtunnel: datagramAead && {
         datagramAead,
         aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
-        features: FEATURE_HYBRID_KEYS,
+        features: options.features ?? FEATURE_HYBRID_KEYS,
         say: (peer) => this.say(peer),
       },
     });

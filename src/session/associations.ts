@@ -578,6 +578,14 @@ export class Associations {
     this.#noteConnection(peers.get(id)!);
   }
 
+  /** This host's own address changed: the peer's OxTunnel session goes on under another id, with a challenge. */
+  moved(id: number): void {
+    const { peers, table } = this.options;
+    const session = peers.current[id];
+    if (session === NONE || table.protocol[session] !== OXTUNNEL) return;
+    this.#sessions!.of[session]!.paths.moved();
+  }
+
   /** Ends the pending handshake, whose answer refused. */
   abandon(peer: Peer): void {
     this.#dropPending(peer);

@@ -56,6 +56,7 @@ export class OxPaths {
   #sent = 0;
   /** The other end's id for the probed path. */
   #probedId = 0;
+  readonly #inUse = new Endpoint();
   readonly #left = new Endpoint();
   #leftId = 0;
   #leftUntilUs = -Infinity;
@@ -63,6 +64,9 @@ export class OxPaths {
   readonly #asker = new Endpoint();
   readonly #question = new Uint32Array(2);
   #isAnswerDue = false;
+  /** A challenge on the path in use, which is how a client shows itself on a new network. */
+  readonly #greeting = new Uint32Array(2);
+  #isGreetingDue = false;
 
   constructor(associations: Associations, session: OxSession) {
     this.#a = associations;
@@ -71,7 +75,7 @@ export class OxPaths {
 
   /** Whether something waits for `pollTransmit`. */
   get hasWord(): boolean {
-    return this.#isAnswerDue || this.#isChallengeDue;
+    return this.#isAnswerDue || this.#isChallengeDue || this.#isGreetingDue;
   }
 
   /** Remembers where the initiation in `row` came from. */
@@ -109,6 +113,18 @@ export class OxPaths {
     this.#received += burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
   }
 
+  /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
+  moved(): void {
+    const { table, peers, random } = this.#a.options;
+    const { peer, row } = this.#session;
+    const id = this.#session.takeRemoteId();
+    if (id !== NONE) table.remoteIndex[row] = id;
+    peers.local.fill(0, 4 * peer, 4 * peer + 4);
+    random(new Uint8Array(this.#greeting.buffer));
+    this.#isGreetingDue = true;
+    this.#session.speak();
+  }
+
   /** Notes a challenge in the datagram of `row`, to be answered where it came from. */
   onChallenge(burst: Burst, row: number, low: number, high: number): void {
     this.#asker.set(burst.address, burst.local, 4 * row, burst.port[row]);
@@ -142,6 +158,13 @@ export class OxPaths {
     if (this.#isAnswerDue) {
       if (!this.#say(burst, this.#asker, CONTROL_PATH_RESPONSE, this.#question)) return false;
       this.#isAnswerDue = false;
+    }
+    if (this.#isGreetingDue) {
+      const { peers } = this.#a.options;
+      const { peer } = this.#session;
+      this.#inUse.set(peers.address.subarray(4 * peer), peers.local.subarray(4 * peer), 0, peers.port[peer]);
+      if (!this.#say(burst, this.#inUse, CONTROL_PATH_CHALLENGE, this.#greeting)) return false;
+      this.#isGreetingDue = false;
     }
     if (this.#isChallengeDue && this.#isProbing) {
       if (!this.#say(burst, this.#probed, CONTROL_PATH_CHALLENGE, this.#challenge)) return false;

@@ -47,7 +47,7 @@ import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
 import { SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
 import { HEADROOM } from "../vector/arena.ts";
 import type { Associations } from "./associations.ts";
-import { KeyExchange } from "./ox_keys.ts";
+import type { KeyExchange } from "./ox_keys.ts";
 import { OxPaths } from "./ox_paths.ts";
 import type { OxSessions } from "./ox_sessions.ts";
 
