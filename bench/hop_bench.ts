@@ -17,10 +17,13 @@ const ALGORITHMS: [AlgorithmName, string][] = [
 const LIBRARY = "ffi/prebuilt/x86_64-unknown-linux-gnu/liboxrelay.so";
 const RUST = "ffi/target/hop";
 
+declare const gc: () => void;
+
 const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1];
 
-/** Packets a second of one run; the rig is new each time, as the Rust process is. */
+/** Packets a second of one run; the rig is new each time, as the Rust process is, and the last one's memory is gone. */
 async function ours(native: Native, engine: Engine, bytes: number): Promise<number> {
+  gc();
   const rig = new HopRig(native, engine, bytes);
   await rig.connect();
   let timedMs = 0, packets = 0;

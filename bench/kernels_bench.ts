@@ -1,26 +1,43 @@
 /**
- * `deno task bench:kernels`: nanoseconds per packet of the transport kernels over full bursts, every implementation in one
- * run, and microseconds of a handshake's X25519. Nothing else is in the loop; bench/pipeline_bench.ts has the routes.
+ * `deno task bench:kernels`: nanoseconds per packet of the transport kernels over full bursts, WireGuard's and OxTunnel's,
+ * every implementation in one run, the memory of an OxTunnel session's keys, and microseconds of a handshake's X25519.
+ * Nothing else is in the loop; bench/pipeline_bench.ts has the routes.
  * Prints a table of medians; asserts no time.
  */
 import { createCipheriv } from "node:crypto";
 import { loadNative } from "../ffi/native.ts";
 import { PortableAead } from "../src/codec/aead_portable.ts";
-import type { Aead, Primitives } from "../src/codec/kernels.ts";
+import { PortableDatagramAead } from "../src/codec/datagram_portable.ts";
+import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "../src/codec/kernels.ts";
 import {
   ALGORITHM,
   IMPLEMENTATION,
   implementationOf,
   NativeAead,
+  NativeDatagramAead,
   nativePrimitives,
 } from "../src/codec/native.ts";
 import { nodeCrypto } from "../src/codec/node_crypto.ts";
 import { DROP } from "../src/metrics.ts";
 import { Arena } from "../src/vector/arena.ts";
-import { Burst, BURST_CAPACITY, OPENED, TO_OPEN, TO_SEAL, TO_TRANSMIT } from "../src/vector/burst.ts";
+import {
+  Burst,
+  BURST_CAPACITY,
+  OPENED,
+  TO_OPEN,
+  TO_OPEN_DATAGRAM,
+  TO_SEAL,
+  TO_SEAL_DATAGRAM,
+  TO_TRANSMIT,
+  TO_UNPROTECT,
+} from "../src/vector/burst.ts";
+import { AEAD_AES_256_GCM, AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../src/wire/parameters.ts";
+import { unprotectHeader, writeShortHeader } from "../src/wire/oxtunnel.ts";
 
 const SIZES = [64, 512, 1400];
 const ROUNDS = 9;
+/** Enough for their keys to stand out from the process's own memory. */
+const MANY_SESSIONS = 16_384;
 const KEY = new Uint8Array(32).fill(3);
 
 const median = (times: number[]) => times.sort((a, b) => a - b)[times.length >> 1];
@@ -94,6 +111,92 @@ for (
   for (const [by, aead, bursts] of kernels) {
     const cells = SIZES.map((bytes) => measure(aead, bytes, bursts).map((ns) => ns.toFixed(0)).join(" / "));
     console.log(`| ${name}, ${by} | ${cells.join(" | ")} ns |`);
+  }
+}
+
+/** Sessions whose datagrams take turns in a burst. */
+const SESSIONS = 16;
+/** As a session has that fills a gigabit (PROTOCOL §12). */
+const COUNTER_BYTES = 3, HEADER_BYTES = 8;
+
+/** Median nanoseconds a datagram to seal with its protection, to make the masks of what came, and to open. */
+function measureDatagrams(kernel: DatagramAead, aead: number, bytes: number, bursts: number): number[] {
+  const burst = new Burst(new Arena(BURST_CAPACITY)), masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
+  for (let session = 0; session < SESSIONS; session++) {
+    kernel.begin(session, aead, KEY, KEY);
+    kernel.install(session, 0, KEY, KEY);
+  }
+  burst.phase.fill(0);
+  burst.headerBytes.fill(HEADER_BYTES);
+  const steps = [
+    { from: TO_SEAL_DATAGRAM, to: TO_TRANSMIT, run: () => kernel.seal(burst) },
+    { from: TO_UNPROTECT, to: TO_UNPROTECT, run: () => kernel.masks(burst, masks) },
+    { from: TO_OPEN_DATAGRAM, to: OPENED, run: () => kernel.open(burst) },
+  ];
+  const times: number[][] = steps.map(() => []);
+  for (let round = 0; round <= ROUNDS; round++) {
+    const sumsMs = steps.map(() => 0);
+    for (let i = 0; i < bursts; i++) {
+      while (burst.grow(bytes, TO_SEAL_DATAGRAM) >= 0) { /* to the last row */ }
+      for (let row = 0; row < BURST_CAPACITY; row++) {
+        burst.session[row] = row % SESSIONS;
+        burst.counter[row] = i * BURST_CAPACITY + row;
+        const at = burst.offset[row] - HEADER_BYTES;
+        writeShortHeader(burst.view, at, 0, row, burst.counter[row], COUNTER_BYTES);
+      }
+      steps.forEach(({ from, to, run }, step) => {
+        burst.next.fill(from);
+        if (from === TO_OPEN_DATAGRAM) {
+          for (let row = 0; row < BURST_CAPACITY; row++) {
+            unprotectHeader(burst.view, burst.offset[row], masks, MASK_STRIDE * row);
+          }
+        }
+        const start = performance.now();
+        run();
+        sumsMs[step] += performance.now() - start;
+        if (burst.next.some((next) => next !== to)) throw new Error("the bench drops datagrams");
+      });
+      burst.release();
+    }
+    if (round === 0) continue; // warms the JIT
+    sumsMs.forEach((ms, step) => times[step].push(ms * 1e6 / (bursts * BURST_CAPACITY)));
+  }
+  return times.map(median);
+}
+
+console.log(
+  `\n| OxTunnel's data, ${SESSIONS} sessions | 64 B seal/mask/open | 512 B | 1400 B | memory a session |`,
+);
+console.log("|---|---|---|---|---|");
+for (
+  const [name, aead, algorithm] of [
+    ["ChaCha20-Poly1305", AEAD_CHACHA20_POLY1305, ALGORITHM.chacha20Poly1305],
+    ["AES-256-GCM", AEAD_AES_256_GCM, ALGORITHM.aes256Gcm],
+    ["AES-256-GMAC", AEAD_AES_256_GMAC, ALGORITHM.aes256Gcm],
+  ] as const
+) {
+  const kernels: [string, (rows: number) => DatagramAead, number][] = [
+    ["node:crypto", (rows) => new PortableDatagramAead(rows, DROP.forged), 20],
+  ];
+  for (const implementation of [awsLc, ipsecMb]) {
+    const by = implementationOf(native, algorithm, implementation);
+    if (by === undefined) continue;
+    const make = (rows: number) => new NativeDatagramAead(native, rows, DROP.forged, implementation);
+    kernels.push([`native, ${by}`, make, 200]);
+  }
+  for (const [by, make, bursts] of kernels) {
+    const cells = SIZES.map((bytes) =>
+      measureDatagrams(make(SESSIONS), aead, bytes, bursts).map((ns) => ns.toFixed(0)).join(" / ")
+    );
+    const before = Deno.memoryUsage().rss;
+    const full = make(MANY_SESSIONS);
+    for (let row = 0; row < MANY_SESSIONS; row++) {
+      full.begin(row, aead, KEY, KEY);
+      full.install(row, 0, KEY, KEY);
+      full.install(row, 1, KEY, KEY);
+    }
+    const each = (Deno.memoryUsage().rss - before) / MANY_SESSIONS;
+    console.log(`| ${name}, ${by} | ${cells.join(" | ")} ns | ${each.toFixed(0)} B |`);
   }
 }
 

@@ -5,9 +5,9 @@
  * the clock and its memory is reserved before the first reading. Virtual time: no session ages. Asserts no time.
  */
 import { loadNative } from "../ffi/native.ts";
-import { deriveKeys, hash, mac } from "../src/codec/hash.ts";
+import { deriveKeys, hash, mac, useBlake2s } from "../src/codec/hash.ts";
 import type { Primitives } from "../src/codec/kernels.ts";
-import { NativeAead, nativePrimitives } from "../src/codec/native.ts";
+import { NativeAead, nativeBlake2s, nativePrimitives } from "../src/codec/native.ts";
 import { DROP, Metrics } from "../src/metrics.ts";
 import { Relay } from "../src/relay.ts";
 import { base64 } from "../src/session/associations.ts";
@@ -73,6 +73,7 @@ const loaded = loadNative();
 if (typeof loaded === "string") throw new Error(loaded);
 const native = loaded;
 const primitives = nativePrimitives(native);
+useBlake2s(nativeBlake2s(native));
 const sessions = Number(Deno.args[0] ?? SESSIONS);
 
 const spent = { x25519Ms: 0, aeadMs: 0 };

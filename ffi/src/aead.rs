@@ -10,20 +10,20 @@ use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ptr;
 
-const KEY_BYTES: usize = 32;
+pub const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
-const TAG_BYTES: usize = 16;
+pub const TAG_BYTES: usize = 16;
 /// WireGuard's header in front of the ciphertext: type, receiver index, counter.
 const DATA_HEADER_BYTES: u32 = 16;
 /// Rows that one table may have.
-const MAX_ROWS: u32 = 1 << 20;
+pub const MAX_ROWS: u32 = 1 << 20;
 
-type Key = [u8; KEY_BYTES];
-type Nonce = [u8; NONCE_BYTES];
+pub type Key = [u8; KEY_BYTES];
+pub type Nonce = [u8; NONCE_BYTES];
 
 /// One implementation of one AEAD. `sealed` is the text followed by room for, or the bytes of, its tag.
-trait Cipher {
-    type State: State;
+pub trait Cipher {
+    type State: State + 'static;
     /// Fills a state from a key.
     fn expand(key: &Key, state: &mut Self::State);
     /// Encrypts in place and appends the tag.
@@ -83,8 +83,8 @@ fn open_with(sealed: &mut [u8], kernel: impl FnOnce(*mut u8, u64, *mut u8)) -> b
 }
 
 /// ChaCha20-Poly1305 by libipsec-mb: AVX-512 and IFMA.
-struct VectorChaCha20Poly1305;
-struct ChaChaState(Key);
+pub struct VectorChaCha20Poly1305;
+pub struct ChaChaState(Key);
 // SAFETY: bytes.
 unsafe impl State for ChaChaState {}
 
@@ -117,9 +117,9 @@ impl Cipher for VectorChaCha20Poly1305 {
 }
 
 /// AES-256-GCM by libipsec-mb: AVX-512, VAES and VPCLMULQDQ.
-struct VectorAes256Gcm;
+pub struct VectorAes256Gcm;
 #[repr(C, align(64))]
-struct GcmState([u8; 1024]);
+pub struct GcmState([u8; 1024]);
 // SAFETY: bytes.
 unsafe impl State for GcmState {}
 
@@ -153,7 +153,7 @@ impl Cipher for VectorAes256Gcm {
 }
 
 /// Either AEAD by AWS-LC, which chooses by processor itself.
-struct AwsLc<const ALGORITHM: u32>;
+pub struct AwsLc<const ALGORITHM: u32>;
 // SAFETY: a C struct of pointers, integers and a union of bytes. The state of both AEADs lies inside it, and
 // their clean-up does nothing, so that overwriting it is enough.
 unsafe impl State for aws_lc::EVP_AEAD_CTX {}
@@ -222,7 +222,7 @@ impl<const ALGORITHM: u32> Cipher for AwsLc<ALGORITHM> {
 }
 
 /// Four zero bytes and the counter, little-endian; None for what is no integer of 0 to 2^53 - 1.
-fn nonce_of(counter: f64) -> Option<Nonce> {
+pub fn nonce_of(counter: f64) -> Option<Nonce> {
     let value = counter as u64;
     if value as f64 != counter || value >= 1 << 53 {
         return None;
@@ -282,9 +282,7 @@ impl<C: Cipher> Keys for CipherKeys<C> {
     }
 
     fn install(&mut self, row: u32, send: &Key, receive: &Key) -> bool {
-        self.0.install(row, |direction, state| {
-            C::expand(if matches!(direction, Direction::Send) { send } else { receive }, state)
-        })
+        self.0.install(row, |direction, state| C::expand(direction.of(send, receive), state))
     }
 
     fn erase(&mut self, row: u32) -> bool {
@@ -337,18 +335,18 @@ const fn implementation<C: Cipher + 'static>() -> Implementation {
     Implementation { new_keys: |rows| Ok(Box::new(CipherKeys::<C>(KeyMemory::new(rows)?))), once: once::<C> }
 }
 
-const CHACHA20_POLY1305: u32 = 1;
-const AES_256_GCM: u32 = 2;
+pub const CHACHA20_POLY1305: u32 = 1;
+pub const AES_256_GCM: u32 = 2;
 
 /// The implementation for this processor that measured fastest.
 const FASTEST: u32 = 0;
 /// AWS-LC, whatever the processor.
 const AWS_LC: u32 = 1;
 /// libipsec-mb, or nothing where the processor cannot run it.
-const IPSEC_MB: u32 = 2;
+pub const IPSEC_MB: u32 = 2;
 
 /// Which of AWS_LC and IPSEC_MB is meant here; None for an unknown algorithm or one that cannot run.
-fn resolve(algorithm: u32, choice: u32) -> Option<u32> {
+pub fn resolve(algorithm: u32, choice: u32) -> Option<u32> {
     let has_avx512 = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512cd")
@@ -387,7 +385,7 @@ fn with_keys(handle: u32, act: impl FnOnce(&mut dyn Keys) -> i32) -> i32 {
     KEYS.with_borrow_mut(|tables| tables.get(handle).map_or(-libc::EINVAL, |keys| act(keys.as_mut())))
 }
 
-fn outcome(is_done: bool) -> i32 {
+pub fn outcome(is_done: bool) -> i32 {
     if is_done { 0 } else { -libc::EINVAL }
 }
 

@@ -20,6 +20,16 @@ pub enum Direction {
     Receive = 1,
 }
 
+impl Direction {
+    /// The one that is meant.
+    pub fn of<T>(self, send: T, receive: T) -> T {
+        match self {
+            Direction::Send => send,
+            Direction::Receive => receive,
+        }
+    }
+}
+
 /// Rows of key pairs with states of type `S`.
 pub struct KeyMemory<S: State> {
     start: NonNull<u8>,
@@ -84,15 +94,14 @@ impl<S: State> KeyMemory<S> {
         true
     }
 
-    /// Overwrites both states of a row. False when there is no such row.
+    /// Overwrites both states of a row that has keys; another's memory stays untouched. False when there is no such row.
     pub fn erase(&mut self, row: u32) -> bool {
         let row = row as usize;
-        if row >= self.in_use.len() {
-            return false;
+        let Some(in_use) = self.in_use.get_mut(row) else { return false };
+        if std::mem::take(in_use) {
+            // SAFETY: the pair lies inside the mapping, and no reference into it outlives a borrow of self.
+            unsafe { OPENSSL_cleanse(self.slot(row, Direction::Send).cast(), 2 * size_of::<S>()) };
         }
-        self.in_use[row] = false;
-        // SAFETY: the pair lies inside the mapping, and no reference into it outlives a borrow of self.
-        unsafe { OPENSSL_cleanse(self.slot(row, Direction::Send).cast(), 2 * size_of::<S>()) };
         true
     }
 
@@ -110,9 +119,7 @@ impl<S: State> KeyMemory<S> {
 impl<S: State> Drop for KeyMemory<S> {
     fn drop(&mut self) {
         for row in 0..self.in_use.len() {
-            if self.in_use[row] {
-                self.erase(row as u32);
-            }
+            self.erase(row as u32);
         }
         // SAFETY: the mapping is ours, of this size, and nothing refers to it any more.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };

@@ -3,11 +3,14 @@
 //! the list of modules; each exports its own functions.
 
 mod aead;
+mod blake2s;
+mod datagram;
 mod gso;
 mod keys;
 mod layout;
 mod lz4;
 mod mmsg;
+mod protect;
 mod steer;
 mod tcp;
 mod tun;

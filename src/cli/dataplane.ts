@@ -7,8 +7,9 @@
 import { libc } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { PortableAead } from "../codec/aead_portable.ts";
+import { useBlake2s } from "../codec/hash.ts";
 import type { Aead, Primitives } from "../codec/kernels.ts";
-import { ALGORITHM, implementationOf, NativeAead, nativePrimitives } from "../codec/native.ts";
+import { ALGORITHM, implementationOf, NativeAead, nativeBlake2s, nativePrimitives } from "../codec/native.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import { type Config, hostOne } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
@@ -90,6 +91,7 @@ function chooseKernels(config: Config): Kernels {
   const native = config.kernels === "portable" ? "the config asks for it" : loadNative();
   if (typeof native !== "string") {
     const by = implementationOf(native, ALGORITHM.chacha20Poly1305);
+    useBlake2s(nativeBlake2s(native));
     log("kernels")("info", `native, ChaCha20-Poly1305 by ${by}: the fastest that this processor runs`);
     return {
       primitives: nativePrimitives(native),

@@ -38,7 +38,7 @@ export class Doors {
   readonly device: TunDevice | undefined;
   /** Why there is a device, or none. */
   readonly exitReason: string;
-  /** Absent where there is one Worker. */
+  /** Absent where Workers wait in their event loops. */
   readonly mailboxes: Mailboxes | undefined;
   readonly #workers: number;
   readonly #looking: ReturnType<typeof setInterval>;
@@ -79,7 +79,7 @@ export class Doors {
     this.sockets = sockets;
     this.device = device;
     this.exitReason = exitReason;
-    this.mailboxes = workers > 1 ? openMailboxes(workers) : undefined;
+    this.mailboxes = sockets.length > 0 ? openMailboxes(workers) : undefined;
     this.#looking = setInterval(() => device?.look(), LOOK_MS);
   }
 

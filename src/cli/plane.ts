@@ -38,6 +38,7 @@ type Reply = PeersReport | Snapshot | null;
 export class DataPlane {
   #worker: Worker;
   readonly #name: string;
+  readonly #ring: () => void;
   readonly #waiting = new Map<number, { resolve: (value: Reply) => void; reject: (reason: Error) => void }>();
   #lastId = 0;
   #fatal: string | undefined;
@@ -47,9 +48,13 @@ export class DataPlane {
   #restartMs = RESTART_MIN_MS;
   #restart: ReturnType<typeof setTimeout> | undefined;
 
-  /** @param name what it is called in messages: "the data plane". */
-  constructor(name: string) {
+  /**
+   * @param name what it is called in messages: "the data plane".
+   * @param ring to be called when a message was posted to it.
+   */
+  constructor(name: string, ring: () => void) {
     this.#name = name;
+    this.#ring = ring;
     this.#worker = newWorker();
   }
 
@@ -143,9 +148,14 @@ export class DataPlane {
         clearTimeout(timer);
         resolve();
       };
-      this.#worker.postMessage({ type: "stop" } satisfies ToWorker);
+      this.#post({ type: "stop" });
     });
     this.#worker.terminate();
+  }
+
+  #post(message: ToWorker): void {
+    this.#worker.postMessage(message);
+    this.#ring();
   }
 
   async #askTheLiving(make: (id: number) => ToWorker): Promise<Reply | undefined> {
@@ -166,7 +176,7 @@ export class DataPlane {
       reject(new Error(`${this.#name} does not answer`));
     }, REPLY_TIMEOUT_MS);
     this.#waiting.set(id, { resolve, reject });
-    this.#worker.postMessage(make(id));
+    this.#post(make(id));
     return promise.finally(() => clearTimeout(timer));
   }
 }

@@ -4,6 +4,7 @@
  */
 import type { Config } from "../config.ts";
 import { Metrics } from "../metrics.ts";
+import { ringBell } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { Doors } from "./doors.ts";
@@ -32,7 +33,10 @@ export class DataPlanes {
     this.metrics = Array.from({ length: workers }, () => new Metrics());
     this.#planes = Array.from(
       { length: workers },
-      (_, worker) => new DataPlane(this.#nameOf(worker, workers)),
+      (_, worker) => {
+        const { mailboxes } = doors;
+        return new DataPlane(this.#nameOf(worker, workers), () => mailboxes && ringBell(mailboxes, worker));
+      },
     );
     this.#beats = this.#planes.map(() => ({ count: -1, atMs: performance.now() }));
   }

@@ -1,6 +1,6 @@
 /**
- * The portable kernel of OxTunnel's data: ChaCha20-Poly1305 and AES-256-GCM datagram by datagram, and the masks of
- * header protection, through node:crypto (PROTOCOL §12). Invariant: it refuses what the native kernel refuses and
+ * The portable kernel of OxTunnel's data: ChaCha20-Poly1305, AES-256-GCM and AES-256-GMAC datagram by datagram, and the
+ * masks of header protection, through node:crypto (PROTOCOL §12, §18). Invariant: it refuses what the native kernel refuses and
  * computes what that computes; a row without keys is nobody's. Portable means correct, not fast: it allocates per
  * datagram. Keys live in one table and are overwritten on retire and erase.
  */
@@ -15,7 +15,8 @@ import {
   TO_UNPROTECT,
 } from "../vector/burst.ts";
 import { OX_TAG_BYTES, SHORT_HEADER_MAX_BYTES, SHORT_HEADER_MIN_BYTES } from "../wire/oxtunnel.ts";
-import { DATAGRAM_AEAD, type DatagramAead, MASK_STRIDE } from "./kernels.ts";
+import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
+import { type DatagramAead, MASK_STRIDE } from "./kernels.ts";
 
 const KEY_BYTES = 32;
 // A row's keys: protection, epoch of phase 0, epoch of phase 1; each the sending one, then the receiving one.
@@ -23,7 +24,7 @@ const PAIR_BYTES = 2 * KEY_BYTES;
 const ROW_BYTES = 3 * PAIR_BYTES;
 const MASK_BYTES = 5;
 const PROTECTED_FLAGS = 0x3f;
-const BLANK = new Uint8Array(MASK_BYTES);
+const BLANK = new Uint8Array(MASK_BYTES), NOTHING = new Uint8Array(0);
 const OPTIONS = { authTagLength: OX_TAG_BYTES };
 
 /** Which key of a pair, as its offset. */
@@ -53,7 +54,7 @@ export class PortableDatagramAead implements DatagramAead {
   }
 
   begin(row: number, aead: number, sendProtect: Uint8Array, receiveProtect: Uint8Array): void {
-    if (aead !== DATAGRAM_AEAD.chacha20Poly1305 && aead !== DATAGRAM_AEAD.aes256Gcm) {
+    if (aead < AEAD_CHACHA20_POLY1305 || aead > AEAD_AES_256_GMAC) {
       throw new RangeError(`datagram: no AEAD ${aead}`);
     }
     this.erase(row);
@@ -108,14 +109,13 @@ export class PortableDatagramAead implements DatagramAead {
       const name = this.#nameOf(session[row]);
       const key = this.#keyOf(burst, row, RECEIVE);
       const decipher = createDecipheriv(name, key, this.#nonce, OPTIONS);
-      decipher.setAAD(bytes.subarray(offset[row], start), { plaintextLength: tagAt - start });
+      const textAt = this.#isPlain(session[row]) ? tagAt : start;
+      decipher.setAAD(bytes.subarray(offset[row], textAt), { plaintextLength: tagAt - textAt });
       decipher.setAuthTag(bytes.subarray(tagAt, end));
       try {
-        const plaintext = tagAt > start
-          ? decipher.update(bytes.subarray(start, tagAt))
-          : BLANK.subarray(0, 0);
+        const plaintext = tagAt > textAt ? decipher.update(bytes.subarray(textAt, tagAt)) : NOTHING;
         decipher.final();
-        bytes.set(plaintext, start);
+        bytes.set(plaintext, textAt);
       } catch {
         continue;
       }
@@ -137,8 +137,9 @@ export class PortableDatagramAead implements DatagramAead {
       const name = this.#nameOf(session[row]);
       const key = this.#keyOf(burst, row, SEND);
       const cipher = createCipheriv(name, key, this.#nonce, OPTIONS);
-      cipher.setAAD(bytes.subarray(headerAt, start), { plaintextLength: end - start });
-      if (end > start) bytes.set(cipher.update(bytes.subarray(start, end)), start);
+      const textAt = this.#isPlain(session[row]) ? end : start;
+      cipher.setAAD(bytes.subarray(headerAt, textAt), { plaintextLength: end - textAt });
+      if (end > textAt) bytes.set(cipher.update(bytes.subarray(textAt, end)), textAt);
       cipher.final();
       const tag = cipher.getAuthTag();
       bytes.set(tag, end);
@@ -186,10 +187,15 @@ export class PortableDatagramAead implements DatagramAead {
     return this.#keys.subarray(place, place + KEY_BYTES);
   }
 
+  /** Whether plaintexts are authenticated only. */
+  #isPlain(session: number): boolean {
+    return this.#aead[session] === AEAD_AES_256_GMAC;
+  }
+
   /** Named as one of the two, since node:crypto's types know only calls with one name and the options that go with it. */
   #nameOf(session: number): "chacha20-poly1305" {
-    const isAes = this.#aead[session] === DATAGRAM_AEAD.aes256Gcm;
-    return (isAes ? "aes-256-gcm" : "chacha20-poly1305") as "chacha20-poly1305";
+    const isChaCha = this.#aead[session] === AEAD_CHACHA20_POLY1305;
+    return (isChaCha ? "chacha20-poly1305" : "aes-256-gcm") as "chacha20-poly1305";
   }
 
   #setNonce(counter: number): void {
@@ -201,9 +207,9 @@ export class PortableDatagramAead implements DatagramAead {
   #maskOf(session: number, direction: number, sample: Uint8Array): Uint8Array {
     const place = ROW_BYTES * session + direction;
     const key = this.#keys.subarray(place, place + KEY_BYTES);
-    const mask = this.#aead[session] === DATAGRAM_AEAD.aes256Gcm
-      ? createCipheriv("aes-256-ecb", key, null).update(sample)
-      : createCipheriv("chacha20", key, sample).update(BLANK);
+    const mask = this.#aead[session] === AEAD_CHACHA20_POLY1305
+      ? createCipheriv("chacha20", key, sample).update(BLANK)
+      : createCipheriv("aes-256-ecb", key, null).update(sample);
     return mask.subarray(0, MASK_BYTES);
   }
 }

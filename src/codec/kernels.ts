@@ -23,19 +23,17 @@ export interface Aead {
   seal(burst: Burst): void;
 }
 
-/** AEADs of OxTunnel's data, by their number on the wire (PROTOCOL §11, aeads). */
-export const DATAGRAM_AEAD = { chacha20Poly1305: 1, aes256Gcm: 2 } as const;
 /** Bytes that `DatagramAead.masks` writes for a row: five of mask and three zeros. */
 export const MASK_STRIDE = 8;
 
 /**
- * Protection of OxTunnel's data datagrams over a burst, in place: either AEAD with the header as associated data, and
- * the header protection made from the tag (PROTOCOL §12). A session's row has one AEAD, and keys for two epochs that
+ * Protection of OxTunnel's data datagrams over a burst, in place: an AEAD with the header as associated data, or GMAC
+ * over header and plaintext, and the header protection made from the tag (PROTOCOL §12, §18). A session's row has one AEAD, and keys for two epochs that
  * its key phase tells apart. All keys have 32 bytes; callers wipe their own copies.
  */
 export interface DatagramAead {
   /**
-   * Gives a row its AEAD, one of DATAGRAM_AEAD, and its header-protection keys, which stay the same through all
+   * Gives a row its AEAD, one of AEAD_* in wire/parameters.ts, and its header-protection keys, which stay the same through all
    * epochs. What the row had before is overwritten. Throws a RangeError for any other AEAD.
    */
   begin(row: number, aead: number, sendProtect: Uint8Array, receiveProtect: Uint8Array): void;

@@ -4,9 +4,10 @@
  * portable twins compute; only rows that the twins would not survive (no key, no such row) are refused instead.
  */
 import { burstHandle, checked, keepFromReleasing, type Native, releaseWithOwner } from "../../ffi/native.ts";
-import type { Burst } from "../vector/burst.ts";
+import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
 import { TAG_BYTES } from "../wire/wireguard.ts";
-import type { Aead, Primitives } from "./kernels.ts";
+import type { Blake2s } from "./hash.ts";
+import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./kernels.ts";
 
 /** The AEADs that the library has: ChaCha20-Poly1305 (RFC 8439) and AES-256-GCM (NIST SP 800-38D). */
 export const ALGORITHM = { chacha20Poly1305: 1, aes256Gcm: 2 } as const;
@@ -26,13 +27,30 @@ export function implementationOf(
   return found < 0 ? undefined : found === IMPLEMENTATION.awsLc ? "AWS-LC" : "libipsec-mb";
 }
 
+/** Handles of bursts; the last one is known without a look-up. */
+class BurstHandles {
+  readonly #native: Native;
+  #burst: Burst | undefined;
+  #handle = 0;
+
+  constructor(native: Native) {
+    this.#native = native;
+  }
+
+  of(burst: Burst): number {
+    if (burst !== this.#burst) {
+      this.#handle = burstHandle(this.#native, burst);
+      this.#burst = burst;
+    }
+    return this.#handle;
+  }
+}
+
 export class NativeAead implements Aead {
   readonly #native: Native;
   readonly #forged: number;
   readonly #keys: number;
-  // The burst of the last call, whose handle is then known without a look-up.
-  #burst: Burst | undefined;
-  #handle = 0;
+  readonly #handles: BurstHandles;
 
   /**
    * @param rows session rows, 1 to 2^20, each with a sending and a receiving key.
@@ -47,6 +65,7 @@ export class NativeAead implements Aead {
     implementation: Implementation = IMPLEMENTATION.fastest,
   ) {
     this.#native = native;
+    this.#handles = new BurstHandles(native);
     this.#forged = forged;
     const keys = checked(native.ox_keys_new(algorithm, implementation, rows), "ox_keys_new");
     releaseWithOwner(this, () => native.ox_keys_release(keys));
@@ -71,14 +90,14 @@ export class NativeAead implements Aead {
 
   open(burst: Burst): void {
     checked(
-      this.#native.ox_open(this.#keys, this.#handleOf(burst), burst.count, this.#forged),
+      this.#native.ox_open(this.#keys, this.#handles.of(burst), burst.count, this.#forged),
       "ox_open",
     );
   }
 
   seal(burst: Burst): void {
     checked(
-      this.#native.ox_seal(this.#keys, this.#handleOf(burst), burst.count, this.#forged),
+      this.#native.ox_seal(this.#keys, this.#handles.of(burst), burst.count, this.#forged),
       "ox_seal",
     );
   }
@@ -91,14 +110,92 @@ export class NativeAead implements Aead {
     keepFromReleasing(this);
     checked(this.#native.ox_keys_release(this.#keys), "ox_keys_release");
   }
+}
 
-  #handleOf(burst: Burst): number {
-    if (burst !== this.#burst) {
-      this.#handle = burstHandle(this.#native, burst);
-      this.#burst = burst;
-    }
-    return this.#handle;
+/** Protection of OxTunnel's data; all AEADs in one table. */
+export class NativeDatagramAead implements DatagramAead {
+  readonly #native: Native;
+  readonly #forged: number;
+  readonly #table: number;
+  readonly #handles: BurstHandles;
+
+  /**
+   * @param rows session rows, 1 to 2^20. Address space is reserved for all of them; a session in use takes what the
+   * table in bench/README.md says.
+   * @param forged the drop code for datagrams that do not authenticate.
+   * Throws when the memory cannot be reserved or the implementation does not run here for all AEADs.
+   */
+  constructor(
+    native: Native,
+    rows: number,
+    forged: number,
+    implementation: Implementation = IMPLEMENTATION.fastest,
+  ) {
+    this.#native = native;
+    this.#handles = new BurstHandles(native);
+    this.#forged = forged;
+    const table = checked(native.ox_datagram_new(implementation, rows), "ox_datagram_new");
+    releaseWithOwner(this, () => native.ox_datagram_release(table));
+    this.#table = table;
   }
+
+  /** Whether the keys' memory is out of swap's reach; RLIMIT_MEMLOCK may forbid it. */
+  get isLocked(): boolean {
+    return this.#native.ox_datagram_locked(this.#table) === 1;
+  }
+
+  begin(row: number, aead: number, sendProtect: Uint8Array, receiveProtect: Uint8Array): void {
+    const send = owned(sendProtect, 32), receive = owned(receiveProtect, 32);
+    refused(this.#native.ox_datagram_begin(this.#table, row, aead, send, receive), "ox_datagram_begin");
+  }
+
+  install(row: number, phase: number, sendKey: Uint8Array, receiveKey: Uint8Array): void {
+    const send = owned(sendKey, 32), receive = owned(receiveKey, 32);
+    refused(this.#native.ox_datagram_install(this.#table, row, phase, send, receive), "ox_datagram_install");
+  }
+
+  retire(row: number, phase: number): void {
+    refused(this.#native.ox_datagram_retire(this.#table, row, phase), "ox_datagram_retire");
+  }
+
+  erase(row: number): void {
+    refused(this.#native.ox_datagram_erase(this.#table, row), "ox_datagram_erase");
+  }
+
+  masks(burst: Burst, masks: Uint8Array<ArrayBuffer>): void {
+    if (masks.length < MASK_STRIDE * BURST_CAPACITY) {
+      throw new RangeError(`native: ${masks.length} bytes for masks`);
+    }
+    checked(
+      this.#native.ox_datagram_masks(this.#table, this.#handles.of(burst), burst.count, masks),
+      "ox_datagram_masks",
+    );
+  }
+
+  open(burst: Burst): void {
+    checked(
+      this.#native.ox_datagram_open(this.#table, this.#handles.of(burst), burst.count, this.#forged),
+      "ox_datagram_open",
+    );
+  }
+
+  seal(burst: Burst): void {
+    checked(
+      this.#native.ox_datagram_seal(this.#table, this.#handles.of(burst), burst.count, this.#forged),
+      "ox_datagram_seal",
+    );
+  }
+
+  /** As that of NativeAead. */
+  close(): void {
+    keepFromReleasing(this);
+    checked(this.#native.ox_datagram_release(this.#table), "ox_datagram_release");
+  }
+}
+
+/** Throws the RangeError that the portable twin throws for the same row, phase or AEAD. */
+function refused(result: number, call: string): void {
+  if (result < 0) throw new RangeError(`${call} refuses this row, phase or AEAD: errno ${-result}`);
 }
 
 /** The bytes as memory that can cross to native code; throws a RangeError when they are not `length` long. */
@@ -193,6 +290,34 @@ export function nativePrimitives(native: Native): Primitives {
 
     open: (key, counter, sealed, associated) =>
       openOnce(native, chacha20Poly1305, fastest, key, nonceOf(counter), sealed, associated),
+  };
+}
+
+/** BLAKE2s for handshakes, a tenth of what it takes in TypeScript. Inputs have at most 65536 bytes. */
+export function nativeBlake2s(native: Native): Blake2s {
+  return {
+    hash(input) {
+      const out = new Uint8Array(32);
+      checked(native.ox_blake2s(owned(input, input.length), input.length, out), "ox_blake2s");
+      return out;
+    },
+
+    mac(key, input) {
+      const out = new Uint8Array(16);
+      const message = owned(input, input.length);
+      checked(
+        native.ox_blake2s_mac(owned(key, key.length), key.length, message, message.length, out),
+        "ox_blake2s_mac",
+      );
+      return out;
+    },
+
+    deriveKeys(key, input, count) {
+      const out = new Uint8Array(32 * count);
+      const message = owned(input, input.length);
+      checked(native.ox_derive_keys(owned(key, 32), message, message.length, count, out), "ox_derive_keys");
+      return Array.from({ length: count }, (_, i) => out.subarray(32 * i, 32 * i + 32));
+    },
   };
 }
 

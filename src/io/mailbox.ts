@@ -1,7 +1,8 @@
 /**
- * Mailboxes between Workers: what one received and another owns passes through a ring in shared memory, one for each
- * ordered pair, so that each ring has one writer and one reader. Invariant: a record is whole before its reader can see
- * it, and a full ring costs the packet, never the writer's time. Knows rows and bytes, never sessions.
+ * Mailboxes of Workers: what one received and another owns passes through a ring in shared memory, one for each ordered
+ * pair, so that each ring has one writer and one reader; and a bell, by which the main thread says that it has posted a
+ * message to a Worker that waits in the kernel. Invariant: a record is whole before its reader can see it, and a full
+ * ring costs the packet, never the writer's time. Knows rows and bytes, never sessions.
  */
 import { libc, O_CLOEXEC, O_NONBLOCK } from "../../ffi/mod.ts";
 import { Readable } from "../../ffi/readable.ts";
@@ -23,6 +24,8 @@ const RECORDS_AT = 128;
 export interface Mailboxes {
   /** From, to. */
   rings: SharedArrayBuffer[][];
+  /** One 32-bit word for each Worker: 1 when its event loop has something to do. */
+  bells: SharedArrayBuffer;
   /** Descriptors (eventfd) by which a Worker is woken, by Worker. */
   wakes: number[];
 }
@@ -32,6 +35,7 @@ export function openMailboxes(workers: number): Mailboxes {
   const all = Array.from({ length: workers }, (_, i) => i);
   return {
     rings: all.map(() => all.map(() => new SharedArrayBuffer(RECORDS_AT + RECORDS * RECORD_BYTES))),
+    bells: new SharedArrayBuffer(4 * workers),
     wakes: all.map(() => {
       const fd = libc().eventfd(0, O_CLOEXEC | O_NONBLOCK);
       if (fd < 0) throw new Error("no descriptor is left to wake a Worker by");
@@ -42,6 +46,15 @@ export function openMailboxes(workers: number): Mailboxes {
 
 export function closeMailboxes({ wakes }: Mailboxes): void {
   for (const fd of wakes.splice(0)) libc().close(fd);
+}
+
+/** What an eventfd is written by: a 64-bit count. */
+const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
+
+/** Tells a Worker that a message was posted to it. */
+export function ringBell({ bells, wakes }: Mailboxes, worker: number): void {
+  Atomics.store(new Int32Array(bells), worker, 1);
+  libc().write(wakes[worker], ONE, 8n);
 }
 
 class Ring {
@@ -65,16 +78,16 @@ export class Mailbox {
   readonly #outgoing: Ring[];
   readonly #incoming: Ring[];
   readonly #drop: (code: number) => void;
-  /** What an eventfd is written and read by: a 64-bit count. */
-  readonly #one = new Uint8Array(new BigUint64Array([1n]).buffer);
   readonly #count = new Uint8Array(8);
+  readonly #bells: Int32Array;
   readonly #woken: boolean[];
   #readable: Readable | undefined;
 
   /** @param drop counts what does not fit. */
-  constructor(worker: number, { rings, wakes }: Mailboxes, drop: (code: number) => void) {
+  constructor(worker: number, { rings, bells, wakes }: Mailboxes, drop: (code: number) => void) {
     this.#worker = worker;
     this.#wakes = wakes;
+    this.#bells = new Int32Array(bells);
     this.#outgoing = rings[worker].map((memory) => new Ring(memory));
     this.#incoming = rings.map((row) => new Ring(row[worker]));
     this.#drop = drop;
@@ -95,7 +108,7 @@ export class Mailbox {
     for (let worker = 0; worker < this.#woken.length; worker++) {
       if (!this.#woken[worker]) continue;
       this.#woken[worker] = false;
-      libc().write(this.#wakes[worker], this.#one, 8n);
+      libc().write(this.#wakes[worker], ONE, 8n);
     }
   }
 
@@ -106,6 +119,12 @@ export class Mailbox {
       if (from !== this.#worker) this.#take(this.#incoming[from], burst);
     }
     return burst.count - before;
+  }
+
+  /** Whether the bell was rung since it was last asked about. */
+  takeBell(): boolean {
+    return Atomics.load(this.#bells, this.#worker) === 1 &&
+      Atomics.exchange(this.#bells, this.#worker, 0) === 1;
   }
 
   /** To be called by who was woken, before `receive`: what is written from here on wakes again. */

@@ -36,6 +36,7 @@ import {
 } from "../../src/vector/burst.ts";
 import { DATA_HEADER_BYTES, TAG_BYTES } from "../../src/wire/wireguard.ts";
 import { Random } from "../sim/world.ts";
+import { assertSameBursts, assertSameBytes, copyOf } from "./bursts.ts";
 
 const ROOT = new URL("../../", import.meta.url);
 const ROWS = 64;
@@ -263,27 +264,6 @@ function randomBurst(random: Random, arena: Arena, step: number): Burst {
     burst.counter[row] = COUNTERS[random.u32() % 16] ?? random.u32() * 2 ** 21 + random.u32() % 2 ** 21;
   }
   return burst;
-}
-
-function copyOf(burst: Burst): Burst {
-  const arena = new Arena(burst.arena.slotCount);
-  arena.bytes.set(burst.arena.bytes);
-  const copy = new Burst(arena);
-  new Uint8Array(copy.block).set(new Uint8Array(burst.block));
-  copy.count = burst.count;
-  return copy;
-}
-
-function assertSameBursts(actual: Burst, expected: Burst, what: string): void {
-  assertEquals(new Uint8Array(actual.block), new Uint8Array(expected.block), `${what}: columns`);
-  assertSameBytes(actual.bytes, expected.bytes, what);
-}
-
-/** As assertEquals, but quick for half a megabyte. */
-function assertSameBytes(actual: Uint8Array, expected: Uint8Array, what: string): void {
-  assertEquals(actual.length, expected.length);
-  const at = actual.findIndex((byte, i) => byte !== expected[i]);
-  assertEquals(at, -1, `${what}: byte ${at % SLOT_BYTES} of slot ${Math.floor(at / SLOT_BYTES)}`);
 }
 
 for (const [name, algorithm, implementation, makeReference] of SUITES) {

@@ -4,8 +4,7 @@
  * that is full costs datagrams, which are counted, and never stalls or stops whoever sends.
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
-import { libc, O_CLOEXEC, openLibrary } from "../../ffi/mod.ts";
-import { cString } from "../../ffi/mod.ts";
+import { cString, libc, O_CLOEXEC, openLibrary } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import type { NativePort, NativePortOptions } from "../../src/io/native_udp.ts";

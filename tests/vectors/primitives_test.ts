@@ -4,11 +4,21 @@
  * draft (draft-irtf-cfrg-xchacha §A.3.1). What has no vector in the kernels' shape is compared between twins.
  */
 import { loadNative } from "../../ffi/native.ts";
-import { nativePrimitives } from "../../src/codec/native.ts";
+import { nativeBlake2s, nativePrimitives } from "../../src/codec/native.ts";
 import { assertEquals, assertNotEquals } from "@std/assert";
 import { chacha20poly1305, xchacha20poly1305 } from "@noble/ciphers/chacha.js";
-import { createHmac } from "node:crypto";
-import { equalSecrets, hash, keyedHash, mac, openCookie, sealCookie } from "../../src/codec/hash.ts";
+import { createHash, createHmac } from "node:crypto";
+import {
+  type Blake2s,
+  equalSecrets,
+  hash,
+  mac,
+  nobleBlake2s,
+  openCookie,
+  sealCookie,
+  useBlake2s,
+} from "../../src/codec/hash.ts";
+import { blake2s as noblesOwn } from "@noble/hashes/blake2.js";
 import type { Primitives } from "../../src/codec/kernels.ts";
 import { noble } from "../../src/codec/noble.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
@@ -34,22 +44,61 @@ const IMPLEMENTATIONS: Primitives[] = [
 ];
 const NOTHING = new Uint8Array(0);
 
-Deno.test("RFC 7693 appendix B: BLAKE2s-256 of abc", () => {
-  assertEquals(
-    hash(ascii("abc")).toHex(),
-    "508c5e8c327c14e2e1a72ba34eeb452f37458b209ed63a294d999b4c86675982",
-  );
-  assertEquals(hash(ascii("a"), ascii("bc")), hash(ascii("abc")));
-});
+const BLAKE2S: [string, Blake2s][] = [["noble", nobleBlake2s]];
+if (typeof native !== "string") BLAKE2S.push(["native", nativeBlake2s(native)]);
 
-Deno.test("HMAC-BLAKE2s agrees with OpenSSL's", () => {
-  const random = new Random(1);
-  for (let length = 0; length < 200; length += 13) {
-    const key = new Uint8Array(32), input = new Uint8Array(length);
-    random.fill(key);
-    random.fill(input);
-    const expected = createHmac("blake2s256", key).update(input).digest();
-    assertEquals(keyedHash(key, input), new Uint8Array(expected));
+for (const [name, blake2s] of BLAKE2S) {
+  Deno.test(`${name}: RFC 7693 appendix B, BLAKE2s-256 of abc`, () => {
+    assertEquals(
+      blake2s.hash(ascii("abc")).toHex(),
+      "508c5e8c327c14e2e1a72ba34eeb452f37458b209ed63a294d999b4c86675982",
+    );
+  });
+
+  Deno.test(`${name}: hash and key derivation agree with OpenSSL's, whatever the length`, () => {
+    const random = new Random(1);
+    for (const length of [0, 1, 31, 32, 63, 64, 65, 127, 128, 129, 148, 1000]) {
+      const key = new Uint8Array(32), input = new Uint8Array(length);
+      random.fill(key);
+      random.fill(input);
+      assertEquals(blake2s.hash(input), new Uint8Array(createHash("blake2s256").update(input).digest()));
+      // RFC 5869, written out.
+      const secret = createHmac("blake2s256", key).update(input).digest();
+      const expected: Uint8Array[] = [];
+      for (const count of [1, 2, 3] as const) {
+        const before = expected.at(-1) ?? new Uint8Array(0);
+        const next = createHmac("blake2s256", secret).update(before).update(Uint8Array.of(count)).digest();
+        expected.push(new Uint8Array(next));
+        assertEquals(blake2s.deriveKeys(key, input, count), expected);
+      }
+    }
+  });
+
+  Deno.test(`${name}: keyed hashes agree with noble's, whose own vectors are BLAKE2's`, () => {
+    const random = new Random(2);
+    for (const keyLength of [16, 32]) {
+      for (const length of [0, 1, 63, 64, 65, 116, 132, 1000]) {
+        const key = new Uint8Array(keyLength), input = new Uint8Array(length);
+        random.fill(key);
+        random.fill(input);
+        assertEquals(blake2s.mac(key, input), noblesOwn(input, { dkLen: 16, key }));
+      }
+    }
+  });
+}
+
+Deno.test("parts are hashed as one, and whoever is chosen hashes them", () => {
+  assertEquals(hash(ascii("a"), ascii("bc")), nobleBlake2s.hash(ascii("abc")));
+  assertEquals(
+    mac(ascii("a".repeat(32)), ascii("a"), ascii("bc")),
+    nobleBlake2s.mac(ascii("a".repeat(32)), ascii("abc")),
+  );
+  const mark = Uint8Array.of(1, 2, 3);
+  useBlake2s({ ...nobleBlake2s, hash: () => mark });
+  try {
+    assertEquals(hash(ascii("abc")), mark);
+  } finally {
+    useBlake2s(nobleBlake2s);
   }
 });
 
