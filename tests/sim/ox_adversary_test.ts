@@ -87,6 +87,21 @@ Deno.test(`adversary: no address gets more than three times what came from it be
   assertEquals(peer.heard.filter(({ bytes, to }) => bytes.length > 1000 && to !== HOME), []);
 });
 
+Deno.test(`adversary: one small datagram from a new address buys three times its bytes, and without an id nothing (seed ${SEED})`, () => {
+  const { world, relay, peer } = setting();
+  const challenge = Uint8Array.from(control(4, 1, 2, 3, 4, 5, 6, 7, 8));
+  // The peer gave three spare ids; each new path takes one.
+  for (const [i, expected] of [3, 3, 3, 0, 0].entries()) {
+    peer.heard.length = 0;
+    const sealed = peer.seal(challenge);
+    relay.receive(sealed, `203.0.113.${i}:9`);
+    world.runFor(2 * SECOND);
+    const got = peer.heard.filter(({ to }) => to === `203.0.113.${i}:9`).map(({ bytes }) => bytes.length);
+    assertEquals(got.length, expected, `path ${i}`);
+    assert(got.reduce((sum, bytes) => sum + bytes, 0) <= 3 * sealed.length);
+  }
+});
+
 Deno.test(`adversary: what its frames hold is judged like any packet (seed ${SEED})`, () => {
   const { relay, peer } = setting();
   const good = [...udpPacket(IP, "8.8.8.8", new Uint8Array(8))];
@@ -171,6 +186,9 @@ Deno.test(`adversary: any plaintext is survived, answered by one datagram at mos
     FUZZ,
   );
   assertEquals(relay.arena.free, free);
+  relay.delivered.length = 0;
+  peer.send(udpPacket(IP, "8.8.8.8", new Uint8Array(4)));
+  assertEquals(relay.delivered.length, 1, "the session itself has survived");
   relay.delivered.length = 0;
   client.send(udpPacket("10.66.0.3", "8.8.8.8", new Uint8Array(4)));
   world.runFor(2 * SECOND);
