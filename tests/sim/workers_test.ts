@@ -5,6 +5,7 @@
  * packet is handed over twice.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
+import type { Upstream } from "../../src/client.ts";
 import { DROP_REASONS } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
 import { base64 } from "../../src/session/associations.ts";
@@ -22,9 +23,11 @@ const SECOND = 1_000_000;
 /** What the kernel's program does: receiver indices name their Worker, the rest goes by chance. */
 function steerByIndex(chance: Random) {
   return (bytes: Uint8Array, workers: number) =>
-    bytes[0] === 4 || bytes[0] === 3
+    (bytes[0] & 0xc0) === 0x40
+      ? bytes[4] >>> 4
+      : bytes[0] === 4 || bytes[0] === 0xc3 || bytes[0] === 3
       ? bytes[7] >>> 4
-      : bytes[0] === 2
+      : bytes[0] === 2 || bytes[0] === 0xc2
       ? bytes[11] >>> 4
       : chance.u32() % workers;
 }
@@ -33,8 +36,9 @@ function drops({ metrics }: Host): string[] {
   return DROP_REASONS.map(([label]) => label).filter((label) => metrics.dropped(label) > 0);
 }
 
-function start(maxConnections = 100) {
+function start(maxConnections = 100, protocol: Upstream["protocol"] = "wireguard") {
   const world = new World(SEED);
+  world.protocol = protocol;
   world.limits = { ...WIREGUARD_LIMITS, initiationsPerSecond: 1000 };
   const chance = new Random(SEED + 1);
   world.steer = steerByIndex(chance);
@@ -50,10 +54,11 @@ function start(maxConnections = 100) {
   return { world, chance, relays, clients };
 }
 
-for (const steered of [true, false]) {
-  const how = steered ? "steered" : "by chance";
+const CASES = [[true, "wireguard"], [false, "wireguard"], [true, "oxtunnel"], [false, "oxtunnel"]] as const;
+for (const [steered, protocol] of CASES) {
+  const how = `${steered ? "steered" : "by chance"}, ${protocol}`;
   Deno.test(`workers: packets that come ${how} reach their peers through the owner`, () => {
-    const { world, chance, relays, clients } = start();
+    const { world, chance, relays, clients } = start(100, protocol);
     const sent = new Array(CLIENTS).fill(0);
     for (let round = 0; round < 300; round++) {
       clients.forEach((client, i) =>

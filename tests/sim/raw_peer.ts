@@ -1,0 +1,140 @@
+/**
+ * A peer of a relay that says over OxTunnel whatever a test wants: it makes the handshake by the functions of
+ * ox_handshake.ts and then seals any plaintext and opens any datagram. It keeps no rules and repeats nothing.
+ */
+import { assert } from "@std/assert";
+import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
+import { MASK_STRIDE } from "../../src/codec/kernels.ts";
+import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import type { Relay } from "../../src/relay.ts";
+import { base64 } from "../../src/session/associations.ts";
+import { CookieJar, OXTUNNEL_COOKIES } from "../../src/session/cookie.ts";
+import { tai64n } from "../../src/session/handshake.ts";
+import { consumeOxResponse, createOxInitiation } from "../../src/session/ox_handshake.ts";
+import { Arena } from "../../src/vector/arena.ts";
+import {
+  Burst,
+  BURST_CAPACITY,
+  OPENED,
+  TO_OPEN_DATAGRAM,
+  TO_SEAL_DATAGRAM,
+  TO_TRANSMIT,
+  TO_UNPROTECT,
+} from "../../src/vector/burst.ts";
+import {
+  keyPhase,
+  oxMac1At,
+  readTruncatedCounter,
+  recoverCounter,
+  shortHeaderBytes,
+  unprotectHeader,
+  writeShortHeader,
+} from "../../src/wire/oxtunnel.ts";
+import { type Parameters, readParameters, writeParameters } from "../../src/wire/parameters.ts";
+import type { Host, World } from "./world.ts";
+
+const FORGED = 99;
+const SENDER = 0x01020304;
+
+export class RawPeer {
+  /** Every datagram that the relay sent to one of this peer's addresses, with the address. */
+  readonly heard: { to: string; bytes: Uint8Array }[] = [];
+  readonly publicKey: string;
+  told: Parameters = {};
+  relayId = 0;
+  counter = 0;
+  readonly #private = new Uint8Array(32);
+  readonly #aead = new PortableDatagramAead(1, FORGED);
+  readonly #burst = new Burst(new Arena(1));
+  #highest = -1;
+
+  constructor(readonly world: World, readonly relay: Host<Relay>, readonly endpoint: string, ipv4: string) {
+    world.random.fill(this.#private);
+    this.publicKey = base64(nodeCrypto.publicKey(this.#private));
+    relay.core.addPeer({ name: `raw-${endpoint}`, publicKey: this.publicKey, allowedIps: [`${ipv4}/32`] });
+    const others = world.tap;
+    world.tap = (from, to, bytes) => {
+      if (from === relay.endpoint) this.heard.push({ to, bytes: bytes.slice() });
+      return others ? others(from, to, bytes) : bytes;
+    };
+  }
+
+  /** Makes the handshake; the relay's response comes at once, since nothing is carried to here. */
+  connect(offer: Parameters = { features: 0, aeads: [1], connectionIds: [5, 6, 7] }): void {
+    const { relay } = this;
+    const parameters = new Uint8Array(300);
+    const end = writeParameters(parameters, 0, offer);
+    const message = new Uint8Array(512);
+    const secret = nodeCrypto.sharedSecret(this.#private, relay.core.publicKey)!;
+    const ephemeral = new Uint8Array(32);
+    this.world.random.fill(ephemeral);
+    const own = nodeCrypto.publicKey(this.#private);
+    const state = createOxInitiation(
+      nodeCrypto,
+      message,
+      SENDER,
+      own,
+      relay.core.publicKey,
+      secret,
+      ephemeral,
+      tai64n(1_800_000_000_000_000 + this.world.nowUs),
+      parameters.subarray(0, end),
+    )!;
+    const jar = new CookieJar(relay.core.publicKey, 1e9, undefined, 0, OXTUNNEL_COOKIES);
+    jar.sign(message, oxMac1At(message.length), this.world.nowUs);
+    relay.receive(message, this.endpoint);
+    const response = this.heard.pop()!.bytes;
+    const result = consumeOxResponse(nodeCrypto, response, state, this.#private, new Uint8Array(32))!;
+    assert(result, "the relay's response opens");
+    this.told = readParameters(result.parameters, 0, result.parameters.length)!;
+    this.relayId = new DataView(response.buffer).getUint32(4, true);
+    const { sendProtect, receiveProtect, sendKey, receiveKey } = result.secrets;
+    this.#aead.begin(0, this.told.aeads?.[0] ?? 1, sendProtect, receiveProtect);
+    this.#aead.install(0, 0, sendKey, receiveKey);
+  }
+
+  /** A datagram with this plaintext, under epoch 0. @param flags reserved bits to set. */
+  seal(plaintext: Uint8Array, flags = 0): Uint8Array {
+    const burst = this.#burst;
+    const row = burst.grow(plaintext.length, TO_SEAL_DATAGRAM);
+    burst.bytes.set(plaintext, burst.offset[row]);
+    burst.session[row] = 0;
+    burst.phase[row] = 0;
+    burst.counter[row] = this.counter;
+    burst.headerBytes[row] = 9;
+    const at = burst.offset[row] - 9;
+    writeShortHeader(burst.view, at, 0, this.relayId, this.counter++, 4);
+    burst.bytes[at] |= flags;
+    this.#aead.seal(burst);
+    assert(burst.next[row] === TO_TRANSMIT);
+    const sealed = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
+    burst.release();
+    return sealed;
+  }
+
+  send(plaintext: Uint8Array, from = this.endpoint): void {
+    this.relay.receive(this.seal(plaintext), from);
+  }
+
+  /** The plaintext of a datagram from the relay, or undefined when it is none of epoch 0's. */
+  open(bytes: Uint8Array): Uint8Array | undefined {
+    const burst = this.#burst;
+    const row = burst.grow(bytes.length, TO_UNPROTECT);
+    burst.bytes.set(bytes, burst.offset[row]);
+    burst.session[row] = 0;
+    const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
+    this.#aead.masks(burst, masks);
+    const flags = unprotectHeader(burst.view, burst.offset[row], masks, MASK_STRIDE * row);
+    burst.headerBytes[row] = shortHeaderBytes(flags);
+    burst.phase[row] = keyPhase(flags);
+    const truncated = readTruncatedCounter(burst.view, burst.offset[row]);
+    burst.counter[row] = recoverCounter(truncated, burst.headerBytes[row] - 5, this.#highest);
+    burst.next[row] = TO_OPEN_DATAGRAM;
+    this.#aead.open(burst);
+    const opened = burst.next[row] === OPENED;
+    const plaintext = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
+    if (opened) this.#highest = Math.max(this.#highest, burst.counter[row]);
+    burst.release();
+    return opened ? plaintext : undefined;
+  }
+}
