@@ -165,7 +165,7 @@ export class ClientHost {
 
   /** Routes of a table of our own, which the rules lead to; lines for `ip -batch`. */
   #batch(family: Family, { address, port }: OuterEndpoint): string {
-    const { scope: { include, exclude, uid, cgroup } } = this.#o;
+    const { scope: { include, exclude, uid } } = this.#o;
     const of = (prefixes: readonly string[]) => prefixes.filter((prefix) => familyOf(prefix) === family);
     // The kernel forgets whose a packet is when a resolver's address has been changed in it; a mark stays.
     const selectors = [
