@@ -32,7 +32,7 @@ const OVER: u32 = 16;
 struct Call {
     key: Key,
     inner: Box<Inner>,
-    /// What was last told; a call is in the news when it changes or data moved.
+    /// What it was when last looked at; a change is news. Whoever waits has seen all that was there before.
     told: u32,
     is_news: bool,
     /// Nobody here wants it any more; it stays until the far end has all that was sent.
@@ -82,7 +82,8 @@ impl Call {
         ) {
             state |= ENDED;
         }
-        if socket.can_send() {
+        // Room worth a call: a full buffer that frees a packet at a time would wake its writer for each.
+        if socket.can_send() && socket.send_queue() <= socket.send_capacity() / 4 * 3 {
             state |= WRITABLE;
         }
         if socket.state() == State::Closed && state & READABLE == 0 {
@@ -128,7 +129,7 @@ impl Dialler {
         let call = Call { key, inner, told: 0, is_news: false, is_released: false, due_us: None };
         self.calls.insert(self.port, call);
         let port = self.port;
-        self.attend(port, now_us, false);
+        self.attend(port, now_us);
         i32::from(port)
     }
 
@@ -141,7 +142,7 @@ impl Dialler {
             Some(call) if call.key == segment.key => {
                 let mut wire = Wire { arrived: Some(packet), outbox: &mut self.outbox, mtu: self.mtu };
                 call.inner.interface.poll_ingress_single(now, &mut wire, &mut call.inner.sockets);
-                self.attend(port, now_us, true);
+                self.attend(port, now_us);
             }
             // A late segment of a call that is over gets its reset, as a closed port's would.
             _ if self.addresses.contains(&segment.key.destination) && segment.flags & FLAG_RST == 0 => {
@@ -153,11 +154,11 @@ impl Dialler {
     }
 
     /// Sends what is due, notes news and when the call wants attention again.
-    fn attend(&mut self, port: u16, now_us: i64, moved: bool) {
+    fn attend(&mut self, port: u16, now_us: i64) {
         let Some(call) = self.calls.get_mut(&port) else { return };
         let now = Instant::from_micros(now_us);
         let mut wire = Wire { arrived: None, outbox: &mut self.outbox, mtu: self.mtu };
-        call.inner.interface.poll_egress(now, &mut wire, &mut call.inner.sockets);
+        call.inner.emit(&mut wire, now);
         if wire.outbox.packets.len() >= OUTBOX_MAX {
             self.held.push(port);
         }
@@ -166,7 +167,7 @@ impl Dialler {
             return;
         }
         let state = call.state();
-        if (state != call.told || moved) && !call.is_news {
+        if state != call.told && !call.is_news {
             call.is_news = true;
             self.news.push(port);
         }
@@ -190,7 +191,7 @@ impl Dialler {
     fn turn(&mut self, now_us: i64) {
         if self.outbox.packets.len() < OUTBOX_MAX / 2 {
             for port in std::mem::take(&mut self.held) {
-                self.attend(port, now_us, false);
+                self.attend(port, now_us);
             }
         }
         while let Some(&(at, port)) = self.due.first() {
@@ -198,7 +199,7 @@ impl Dialler {
                 break;
             }
             self.schedule(port, None);
-            self.attend(port, now_us, false);
+            self.attend(port, now_us);
             // Whatever asks for the same moment again gets it at the next turn.
             if self.calls.get(&port).and_then(|call| call.due_us).is_some_and(|again| again <= now_us) {
                 self.schedule(port, Some(now_us + 1000));
@@ -213,7 +214,7 @@ impl Dialler {
         if !matches!(call.socket().state(), State::LastAck | State::Closing) {
             call.socket().abort();
         }
-        self.attend(port, now_us, false);
+        self.attend(port, now_us);
         0
     }
 
@@ -318,7 +319,7 @@ pub unsafe extern "C" fn ox_dial_read(handle: u32, call: u32, to: *mut u8, lengt
         let Some(found) = dialler.calls.get_mut(&(call as u16)) else { return -libc::EINVAL };
         let count = found.socket().recv_slice(room).unwrap_or(0);
         if count > 0 {
-            dialler.attend(call as u16, now_us(), false); // the window has opened
+            dialler.attend(call as u16, now_us()); // the window has opened
         }
         count as i32
     })
@@ -338,7 +339,7 @@ pub unsafe extern "C" fn ox_dial_write(handle: u32, call: u32, from: *const u8, 
     with_dialler(handle, |dialler| {
         let Some(found) = dialler.calls.get_mut(&(call as u16)) else { return -libc::EINVAL };
         let count = found.socket().send_slice(data).unwrap_or(0);
-        dialler.attend(call as u16, now_us(), false);
+        dialler.attend(call as u16, now_us());
         count as i32
     })
 }
@@ -349,7 +350,7 @@ pub extern "C" fn ox_dial_finish(handle: u32, call: u32) -> i32 {
     with_dialler(handle, |dialler| {
         let Some(found) = dialler.calls.get_mut(&(call as u16)) else { return -libc::EINVAL };
         found.socket().close();
-        dialler.attend(call as u16, now_us(), false);
+        dialler.attend(call as u16, now_us());
         0
     })
 }

@@ -4,7 +4,7 @@
 //! the sender's window; an end that one side sees (FIN or RST) reaches the other as the same.
 
 use crate::layout::{Arena, Block, TO_EXIT, TO_TUNNEL, Table, with_burst};
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
+use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::{Duration, Instant};
@@ -173,6 +173,13 @@ pub struct Inner {
     pub interface: Interface,
     pub sockets: SocketSet<'static>,
     pub handle: SocketHandle,
+}
+
+impl Inner {
+    /// Sends everything that is due: a poll of smoltcp sends one packet.
+    pub fn emit(&mut self, wire: &mut Wire, now: Instant) {
+        while self.interface.poll_egress(now, wire, &mut self.sockets) != PollResult::None {}
+    }
 }
 
 enum Stage {

@@ -4,18 +4,19 @@
  * that was changed is put back at the end, however it comes. Moves no packet itself.
  */
 import { loadNative } from "../../ffi/native.ts";
-import { type Endpoint, formatEndpoint, networkOf, parseEndpoint, parsePrefix } from "../config.ts";
+import { formatEndpoint } from "../config.ts";
 import { Dialler } from "../exit/dialler.ts";
 import { tunUnavailable } from "../exit/tun.ts";
 import { CLIENT_DEVICE, ClientHost, isShut, type Scope, undo } from "../exit/tun_client.ts";
 import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
-import { type Invitation, INVITATION_SCHEME, parseInvitation } from "./invitation.ts";
+import { type DoorOptions, readDoors, readInvitation, readScope } from "./connect_options.ts";
+import type { Invitation } from "./invitation.ts";
 import { Link, resolveHost } from "./link.ts";
 import { LocalPlane } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
 import { resolveThrough } from "./resolve.ts";
-import { type Doors, type Forward, forward, serveSocks } from "./socks.ts";
+import { type Doors, forward, serveSocks } from "./socks.ts";
 
 const HELP = `Connects this machine to a relay, over WireGuard. Ends with Ctrl-C, and puts everything back.
 
@@ -42,14 +43,12 @@ Without root, a proxy and ports on this machine's loopback instead of a device:
   --json                the state each second, for programs
 `;
 
-const DEFAULT_FILE = "oxrelay-connect.conf";
 const SOCKS_DEFAULT = "1080";
 /** What only a device can do. */
 const DEVICE_ONLY = ["include", "exclude", "only-user", "only-cgroup", "no-dns", "kill-switch"];
 const FIRST_ANSWER_MS = 20_000;
 const LOOK_MS = 1000, FIRST_LOOK_MS = 100;
 const GUARD_LOOKS = 10;
-const INPUT_MAX = 16_384;
 
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
@@ -123,39 +122,14 @@ async function throughSockets(invitation: Invitation, doors: DoorOptions, view: 
       ),
     ].join("; ");
     view.say(view.about);
-    return await run(link, view, { onConnected: () => Promise.resolve(), onGuard: () => Promise.resolve() });
+    return await run(link, view, {
+      isPatient: false,
+      onConnected: () => Promise.resolve(),
+      onGuard: () => Promise.resolve(),
+    });
   } finally {
     for (const one of opened) one.close();
   }
-}
-
-interface DoorOptions {
-  socks: Endpoint | undefined;
-  forwards: Forward[];
-}
-
-function readDoors(socks: string | undefined, forwards: string[]): DoorOptions {
-  const endpoint = socks === undefined
-    ? undefined
-    : parseEndpoint(/^\d+$/.test(socks) ? `127.0.0.1:${socks}` : socks);
-  if (socks !== undefined && (!endpoint || !/^(127\.|::1$|localhost$)/.test(endpoint.host))) {
-    throw new UsageError(
-      `--socks: expected a port such as 1080, or a loopback address with one; whoever reaches it uses the tunnel`,
-    );
-  }
-  return {
-    socks: endpoint,
-    forwards: forwards.map((text) => {
-      const [, port, rest] = /^(\d{1,5}):(.+)$/.exec(text) ?? [];
-      const target = rest === undefined ? undefined : parseEndpoint(rest);
-      if (!target || Number(port) < 1 || Number(port) > 65535) {
-        throw new UsageError(
-          `-L: expected "port:host:port" such as 8080:intranet.example.com:80, found "${text}"`,
-        );
-      }
-      return { port: Number(port), host: target.host, hostPort: target.port };
-    }),
-  };
 }
 
 async function needRoot(what: string): Promise<void> {
@@ -206,6 +180,7 @@ async function throughDevice(
     }, address);
     view.about = describe(scope, killSwitch);
     return await run(link, view, {
+      isPatient: killSwitch,
       onConnected: () => sentence(() => host.route({ address: link.address, port })),
       onGuard: () => host.guard(),
     });
@@ -215,12 +190,14 @@ async function throughDevice(
 }
 
 interface Hooks {
+  /** Whether to try for ever: giving up would open the kill switch. */
+  isPatient: boolean;
   onConnected: () => Promise<void>;
   onGuard: () => Promise<void>;
 }
 
-/** Runs the link until a signal ends it. Throws when the relay never answers. */
-async function run(link: Link, view: LinkView, { onConnected, onGuard }: Hooks): Promise<number> {
+/** Runs the link until a signal ends it. Throws when the relay never answers, unless it is patient. */
+async function run(link: Link, view: LinkView, { isPatient, onConnected, onGuard }: Hooks): Promise<number> {
   let wake = () => {};
   let ended = false;
   const end = () => {
@@ -239,7 +216,9 @@ async function run(link: Link, view: LinkView, { onConnected, onGuard }: Hooks):
         isUp = true;
         view.say("The tunnel is up.");
       }
-      if (!isUp && performance.now() - startedMs > FIRST_ANSWER_MS) throw new CommandError(noAnswer(link));
+      if (!isUp && !isPatient && performance.now() - startedMs > FIRST_ANSWER_MS) {
+        throw new CommandError(noAnswer(link));
+      }
       view.show(status);
       if (isUp && looks % GUARD_LOOKS === GUARD_LOOKS - 1) await onGuard();
       if (ended) break;
@@ -273,105 +252,6 @@ function describe({ include, exclude, uid, cgroup }: Scope, killSwitch: boolean)
   return `${what}${who} goes through the tunnel${exclude.length > 0 ? ` but ${exclude.join(", ")}` : ""}${
     killSwitch ? "; kill switch on" : ""
   }`;
-}
-
-async function readScope(values: Record<string, string | undefined>): Promise<Scope> {
-  const user = values["only-user"], cgroup = values["only-cgroup"];
-  if (user !== undefined && cgroup !== undefined) {
-    throw new UsageError("--only-user and --only-cgroup exclude each other");
-  }
-  if (cgroup !== undefined && !/^[A-Za-z0-9_.@:/-]{1,200}$/.test(cgroup)) {
-    throw new UsageError('--only-cgroup: expected a path such as "games.slice"');
-  }
-  return {
-    include: prefixes("include", values.include),
-    exclude: prefixes("exclude", values.exclude),
-    uid: user === undefined ? undefined : await userId(user),
-    cgroup,
-  };
-}
-
-function prefixes(flag: string, text: string | undefined): string[] {
-  return (text ?? "").split(",").filter((one) => one !== "").map((one) => {
-    const whole = one.includes("/") ? one : `${one}/${one.includes(":") ? 128 : 32}`;
-    const prefix = parsePrefix(whole);
-    if (prefix === undefined) {
-      throw new UsageError(`--${flag}: "${one}" is no prefix such as 203.0.113.0/24 or 2001:db8::/32`);
-    }
-    return networkOf(prefix);
-  });
-}
-
-async function userId(name: string): Promise<number> {
-  if (/^\d{1,10}$/.test(name)) return Number(name);
-  if (/^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/.test(name)) {
-    const { success, stdout } = await new Deno.Command("id", { args: ["-u", name], stderr: "null" }).output();
-    if (success) return Number(new TextDecoder().decode(stdout));
-  }
-  throw new UsageError(`--only-user: there is no user "${name.slice(0, 32)}" here; see: getent passwd`);
-}
-
-async function readInvitation(
-  word: string | undefined,
-  file: string | undefined,
-  server: string | undefined,
-): Promise<Invitation> {
-  const given = server === undefined
-    ? undefined
-    : parseEndpoint(server.includes(":") ? server : `${server}:4433`);
-  if (server !== undefined && given === undefined) {
-    throw new UsageError('--server: expected "host:port" such as "relay.example.com:4433"');
-  }
-  const invitation = await readText(word, file);
-  return given === undefined ? invitation : { ...invitation, endpoint: given };
-}
-
-async function readText(word: string | undefined, file: string | undefined): Promise<Invitation> {
-  if (word !== undefined) {
-    if (file !== undefined) throw new UsageError("an invitation and --config exclude each other");
-    if (!word.startsWith(INVITATION_SCHEME)) {
-      throw new UsageError(`expected an invitation ${INVITATION_SCHEME}…; for a file there is --config FILE`);
-    }
-    console.error(
-      "Whoever lists this machine's processes can read the invitation there; --config FILE keeps it secret.",
-    );
-    return parseInvitation(word, "invitation");
-  }
-  const path = file ?? DEFAULT_FILE;
-  try {
-    return parseInvitation(await Deno.readTextFile(path), path);
-  } catch (error) {
-    if (error instanceof Deno.errors.NotCapable) {
-      throw new CommandError(
-        `${path}: this task reads its own folder only; give it the file so: deno task connect < ${path}`,
-      );
-    }
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
-    if (file !== undefined) throw new CommandError(`${file}: there is no such file; it is named by --config`);
-  }
-  const isTyped = Deno.stdin.isTerminal();
-  if (isTyped) console.error("Paste the invitation, the line oxrelay://… that `peer add` printed:");
-  const text = await readInput(isTyped);
-  if (text.trim() === "") {
-    throw new CommandError(
-      `there is no ${DEFAULT_FILE} and no invitation; on the relay, \`deno task peer add NAME\` prints one`,
-    );
-  }
-  return parseInvitation(text, "standard input");
-}
-
-/** Standard input, bounded: all of it, or of a terminal one line. */
-async function readInput(isTyped: boolean): Promise<string> {
-  const bytes = new Uint8Array(INPUT_MAX);
-  let length = 0;
-  while (length < bytes.length && !(isTyped && bytes.subarray(0, length).includes(10))) {
-    const count = await Deno.stdin.read(bytes.subarray(length));
-    if (count === null) break;
-    length += count;
-  }
-  const text = new TextDecoder().decode(bytes.subarray(0, length));
-  bytes.fill(0);
-  return text;
 }
 
 /** What the host refuses comes as a plain Error with a sentence; the person needs no stack. */

@@ -85,7 +85,7 @@ export class LinkView {
     const lines = renderLink(status, this.#past, this.about);
     if (this.#isLive) {
       this.#erase();
-      const { columns } = Deno.consoleSize();
+      const columns = Deno.consoleSize().columns || 80; // a terminal that does not know its size
       write(lines.map((line) => `${[...line].slice(0, columns).join("")}\n`).join(""));
       this.#drawn = lines.length;
     } else if (status.state !== this.#state) {

@@ -6,7 +6,7 @@ import type { Invitation } from "./invitation.ts";
 import type { LinkPlane, PlaneState } from "./link_plane.ts";
 import type { FromPlane, ToPlane } from "./link_worker.ts";
 
-const LOOK_MS = 3000, CLOSE_MS = 3000;
+const FIRST_LOOK_MS = 20_000, LOOK_MS = 3000, CLOSE_MS = 3000;
 const RESTART_MS = 1000;
 
 export class ThreadPlane implements LinkPlane {
@@ -37,7 +37,7 @@ export class ThreadPlane implements LinkPlane {
     const timer = setTimeout(() => {
       if (this.#last) resolve(this.#last);
       else reject(new Error("the data plane does not answer"));
-    }, LOOK_MS);
+    }, this.#last ? LOOK_MS : FIRST_LOOK_MS);
     this.#onState = resolve;
     this.#tell({ type: "look" });
     return promise.finally(() => clearTimeout(timer));

@@ -309,6 +309,24 @@ scenario("the session goes on when the address and the default route change", as
   assertStringIncludes(peer.endpoint!, "10.201.0.77");
 });
 
+scenario(
+  "the kill switch of one user holds that user alone, and a flush does not open it",
+  async (net, client, file) => {
+    await net.server("server", SERVICES);
+    await net.ip(client, ["route", "add", "default", "via", RELAY]);
+    const running = await connect(net, client, ["--config", file, "--only-user", "65534", "--kill-switch"]);
+    await net.must(client, ["nft", "flush", "ruleset"]);
+    await running.says("have been put back");
+    const leaks = await watchLeaks(net, client);
+    assert(await echoes(net, client, 65534), running.said);
+    await running.stop("SIGKILL");
+    assert(!await echoes(net, client, 65534));
+    assertEquals(await leaks(), 0);
+    await echoes(net, client);
+    assertGreater(await leaks(), 0, "others are free");
+  },
+);
+
 /** Sends lines over one TCP connection for 6 s and prints how many came back. */
 const CHATTER = `
 const c = await Deno.connect({ hostname: "${SERVER}", port: 8888 });

@@ -103,6 +103,7 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
     ], directory)).stdout;
     const doors: [args: string[], message: RegExp][] = [
       [["--socks", "0.0.0.0:1080"], /--socks: expected a port such as 1080, or a loopback address/],
+      [["--socks", "127.example.com:1080"], /--socks: expected/],
       [["--socks", "99999"], /--socks: expected/],
       [["-L", "80:host"], /-L: expected "port:host:port"/],
       [["-L", "0:host:1"], /-L: expected/],

@@ -1,0 +1,147 @@
+/**
+ * What is said to `connect`, on its command line and in what it is given to read. Invariant: everything is sound before
+ * anything on this machine is touched, and what is wrong is named with its remedy and without its secrets. Only reads.
+ */
+import { type Endpoint, networkOf, parseEndpoint, parsePrefix } from "../config.ts";
+import type { Scope } from "../exit/tun_client.ts";
+import { CommandError, UsageError } from "./help.ts";
+import { type Invitation, INVITATION_SCHEME, parseInvitation } from "./invitation.ts";
+import type { Forward } from "./socks.ts";
+
+const DEFAULT_FILE = "oxrelay-connect.conf";
+const INPUT_MAX = 16_384;
+
+/** Which packets go in, as --include, --exclude, --only-user and --only-cgroup say. Throws UsageError. */
+export async function readScope(values: Record<string, string | undefined>): Promise<Scope> {
+  const user = values["only-user"], cgroup = values["only-cgroup"];
+  if (user !== undefined && cgroup !== undefined) {
+    throw new UsageError("--only-user and --only-cgroup exclude each other");
+  }
+  if (cgroup !== undefined && !/^[A-Za-z0-9_.@:/-]{1,200}$/.test(cgroup)) {
+    throw new UsageError('--only-cgroup: expected a path such as "games.slice"');
+  }
+  return {
+    include: prefixes("include", values.include),
+    exclude: prefixes("exclude", values.exclude),
+    uid: user === undefined ? undefined : await userId(user),
+    cgroup,
+  };
+}
+
+function prefixes(flag: string, text: string | undefined): string[] {
+  return (text ?? "").split(",").filter((one) => one !== "").map((one) => {
+    const whole = one.includes("/") ? one : `${one}/${one.includes(":") ? 128 : 32}`;
+    const prefix = parsePrefix(whole);
+    if (prefix === undefined) {
+      throw new UsageError(`--${flag}: "${one}" is no prefix such as 203.0.113.0/24 or 2001:db8::/32`);
+    }
+    return networkOf(prefix);
+  });
+}
+
+async function userId(name: string): Promise<number> {
+  if (/^\d{1,10}$/.test(name)) return Number(name);
+  if (/^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/.test(name)) {
+    const { success, stdout } = await new Deno.Command("id", { args: ["-u", name], stderr: "null" }).output();
+    if (success) return Number(new TextDecoder().decode(stdout));
+  }
+  throw new UsageError(`--only-user: there is no user "${name.slice(0, 32)}" here; see: getent passwd`);
+}
+
+/**
+ * The relay and this device's place behind it: from a word of the command line, a file, or standard input; reached at
+ * `server` instead where that is given. Throws UsageError or CommandError.
+ */
+export async function readInvitation(
+  word: string | undefined,
+  file: string | undefined,
+  server: string | undefined,
+): Promise<Invitation> {
+  const given = server === undefined
+    ? undefined
+    : parseEndpoint(server.includes(":") ? server : `${server}:4433`);
+  if (server !== undefined && given === undefined) {
+    throw new UsageError('--server: expected "host:port" such as "relay.example.com:4433"');
+  }
+  const invitation = await readText(word, file);
+  return given === undefined ? invitation : { ...invitation, endpoint: given };
+}
+
+async function readText(word: string | undefined, file: string | undefined): Promise<Invitation> {
+  if (word !== undefined) {
+    if (file !== undefined) throw new UsageError("an invitation and --config exclude each other");
+    if (!word.startsWith(INVITATION_SCHEME)) {
+      throw new UsageError(`expected an invitation ${INVITATION_SCHEME}…; for a file there is --config FILE`);
+    }
+    console.error(
+      "Whoever lists this machine's processes can read the invitation there; --config FILE keeps it secret.",
+    );
+    return parseInvitation(word, "invitation");
+  }
+  const path = file ?? DEFAULT_FILE;
+  try {
+    return parseInvitation(await Deno.readTextFile(path), path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) {
+      throw new CommandError(
+        `${path}: this task reads its own folder only; give it the file so: deno task connect < ${path}`,
+      );
+    }
+    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    if (file !== undefined) throw new CommandError(`${file}: there is no such file; it is named by --config`);
+  }
+  const isTyped = Deno.stdin.isTerminal();
+  if (isTyped) console.error("Paste the invitation, the line oxrelay://… that `peer add` printed:");
+  const text = await readInput(isTyped);
+  if (text.trim() === "") {
+    throw new CommandError(
+      `there is no ${DEFAULT_FILE} and no invitation; on the relay, \`deno task peer add NAME\` prints one`,
+    );
+  }
+  return parseInvitation(text, "standard input");
+}
+
+/** Standard input, bounded: all of it, or of a terminal one line. */
+async function readInput(isTyped: boolean): Promise<string> {
+  const bytes = new Uint8Array(INPUT_MAX);
+  let length = 0;
+  while (length < bytes.length && !(isTyped && bytes.subarray(0, length).includes(10))) {
+    const count = await Deno.stdin.read(bytes.subarray(length));
+    if (count === null) break;
+    length += count;
+  }
+  const text = new TextDecoder().decode(bytes.subarray(0, length));
+  bytes.fill(0);
+  return text;
+}
+
+/** What a client without a device listens on. */
+export interface DoorOptions {
+  socks: Endpoint | undefined;
+  forwards: Forward[];
+}
+
+/** As --socks and -L say. Throws UsageError. */
+export function readDoors(socks: string | undefined, forwards: string[]): DoorOptions {
+  const endpoint = socks === undefined
+    ? undefined
+    : parseEndpoint(/^\d+$/.test(socks) ? `127.0.0.1:${socks}` : socks);
+  if (socks !== undefined && (!endpoint || !/^(127\.[\d.]+|::1|localhost)$/.test(endpoint.host))) {
+    throw new UsageError(
+      `--socks: expected a port such as 1080, or a loopback address with one; whoever reaches it uses the tunnel`,
+    );
+  }
+  return {
+    socks: endpoint,
+    forwards: forwards.map((text) => {
+      const [, port, rest] = /^(\d{1,5}):(.+)$/.exec(text) ?? [];
+      const target = rest === undefined ? undefined : parseEndpoint(rest);
+      if (!target || Number(port) < 1 || Number(port) > 65535) {
+        throw new UsageError(
+          `-L: expected "port:host:port" such as 8080:intranet.example.com:80, found "${text}"`,
+        );
+      }
+      return { port: Number(port), host: target.host, hostPort: target.port };
+    }),
+  };
+}
