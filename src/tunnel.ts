@@ -13,7 +13,7 @@ import type { EventKind } from "./session/events.ts";
 import type { Limits } from "./session/limits.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
-import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
+import { OXTUNNEL, SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
@@ -281,6 +281,7 @@ export class Tunnel {
           peer: peer.name,
           epoch,
           receiverIndex: table.receiverIndex[row],
+          protocol: table.protocol[row] === OXTUNNEL ? "oxtunnel" : "wireguard",
           ageS: (nowUs - table.bornUs[row]) / 1e6,
           initiator: table.initiator[row] === 1,
           packetsSent: table.sendCounter[row],

@@ -18,7 +18,8 @@ import { ThreadPlane } from "./link_thread.ts";
 import { resolveThrough } from "./resolve.ts";
 import { type Doors, forward, serveSocks } from "./socks.ts";
 
-const HELP = `Connects this machine to a relay, over WireGuard. Ends with Ctrl-C, and puts everything back.
+const HELP =
+  `Connects this machine to a relay, over OxTunnel or WireGuard. Ends with Ctrl-C, and puts everything back.
 
   deno task connect                         asks for the invitation: one line that \`peer add\` printed
   deno task connect < laptop.conf           the config or the invitation in a file
@@ -26,6 +27,7 @@ const HELP = `Connects this machine to a relay, over WireGuard. Ends with Ctrl-C
 
   --config FILE         what \`peer add\` printed, in this folder (default oxrelay-connect.conf, if there is one)
   --server HOST:PORT    reach the relay here instead
+  --protocol NAME       oxtunnel or wireguard; without it invitations mean OxTunnel, and configs WireGuard
 
 As root, everything goes through the tunnel but the networks that this machine is in. Less or more:
   --include PREFIXES    only these destinations: 203.0.113.0/24,2001:db8::/32
@@ -53,7 +55,7 @@ const GUARD_LOOKS = 10;
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
-    values: ["server", "config", "include", "exclude", "only-user", "only-cgroup", "socks"],
+    values: ["server", "config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol"],
     lists: ["L"],
     flags: ["no-dns", "kill-switch", "restore", "json"],
     words: [0, 1],
@@ -69,7 +71,7 @@ export async function connect(args: string[]): Promise<number> {
     return 0;
   }
   const scope = await readScope(values);
-  const invitation = await readInvitation(words[0], values.config, values.server);
+  const invitation = await readInvitation(words[0], values.config, values.server, values.protocol);
   const view = new LinkView(flags.json);
   const deviceOnly = DEVICE_ONLY.find((name) => values[name] !== undefined || flags[name]);
   if (values.socks !== undefined || lists.L.length > 0) {

@@ -50,13 +50,17 @@ async function userId(name: string): Promise<number> {
 
 /**
  * The relay and this device's place behind it: from a word of the command line, a file, or standard input; reached at
- * `server` instead where that is given. Throws UsageError or CommandError.
+ * `server` and spoken to in `protocol` instead where these are given. Throws UsageError or CommandError.
  */
 export async function readInvitation(
   word: string | undefined,
   file: string | undefined,
   server: string | undefined,
+  protocol: string | undefined,
 ): Promise<Invitation> {
+  if (protocol !== undefined && protocol !== "oxtunnel" && protocol !== "wireguard") {
+    throw new UsageError('--protocol: expected "oxtunnel" or "wireguard"');
+  }
   const given = server === undefined
     ? undefined
     : parseEndpoint(server.includes(":") ? server : `${server}:4433`);
@@ -64,7 +68,11 @@ export async function readInvitation(
     throw new UsageError('--server: expected "host:port" such as "relay.example.com:4433"');
   }
   const invitation = await readText(word, file);
-  return given === undefined ? invitation : { ...invitation, endpoint: given };
+  return {
+    ...invitation,
+    endpoint: given ?? invitation.endpoint,
+    protocol: protocol ?? invitation.protocol,
+  };
 }
 
 async function readText(word: string | undefined, file: string | undefined): Promise<Invitation> {

@@ -25,6 +25,8 @@ export interface Invitation {
   mtu: number;
   /** Seconds between packets that keep a NAT open, 0 to 65535; 0 for none. */
   keepaliveS: number;
+  /** What to speak: an invitation comes from a relay of ours, a config may be for any WireGuard server. */
+  protocol: "oxtunnel" | "wireguard";
 }
 
 export const INVITATION_SCHEME = "oxrelay://";
@@ -42,12 +44,13 @@ export function parseInvitation(text: string, source: string): Invitation {
   }
   const lines = text.split(/\r?\n/).map((line) => line.trim());
   const line = lines.find((line) => line.startsWith(INVITATION_SCHEME));
-  const fields = line === undefined ? configFields(lines, source) : lineFields(line, source);
-  return check(fields, source);
+  return line === undefined
+    ? { ...check(configFields(lines, source), source), protocol: "wireguard" }
+    : { ...check(lineFields(line, source), source), protocol: "oxtunnel" };
 }
 
 /** The invitation as one line. It holds the private key. */
-export function formatInvitation(invitation: Invitation): string {
+export function formatInvitation(invitation: Omit<Invitation, "protocol">): string {
   const { privateKey, relayPublicKey, presharedKey, endpoint, addresses, routes, dns, mtu, keepaliveS } =
     invitation;
   const fields = [
@@ -164,7 +167,7 @@ function lineFields(line: string, source: string): Fields {
   };
 }
 
-function check(fields: Fields, source: string): Invitation {
+function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
   const refuse = ({ name }: Field, what: string) => {
     throw new CommandError(`${source}: ${name}: ${what}`);
   };

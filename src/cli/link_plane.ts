@@ -6,7 +6,9 @@
 import type { Native } from "../../ffi/native.ts";
 import { Client } from "../client.ts";
 import { PortableAead } from "../codec/aead_portable.ts";
-import { NativeAead, nativePrimitives } from "../codec/native.ts";
+import { PortableDatagramAead } from "../codec/datagram_portable.ts";
+import { useBlake2s } from "../codec/hash.ts";
+import { NativeAead, nativeBlake2s, NativeDatagramAead, nativePrimitives } from "../codec/native.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import type { Exit } from "../exit/exit.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
@@ -17,10 +19,13 @@ import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import { Arena } from "../vector/arena.ts";
+import { AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
 
 const ARENA_SLOTS = 4096;
+/** How long the relay is told of the end of a session (PROTOCOL R57). */
+const FAREWELL_MS = 250;
 
 /** How the relay is seen from here. */
 export interface PlaneState {
@@ -50,6 +55,8 @@ export class LocalPlane implements LinkPlane {
     const arena = new Arena(ARENA_SLOTS);
     const isNative = typeof native !== "string";
     const privateKey = keyFromText(invitation.privateKey)!;
+    const isOxtunnel = invitation.protocol === "oxtunnel";
+    if (isNative) useBlake2s(nativeBlake2s(native));
     const inner = (isIpv6: boolean) =>
       invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
     this.#client = new Client({
@@ -60,6 +67,15 @@ export class LocalPlane implements LinkPlane {
         isNative
           ? new NativeAead(native, rows, DROP.forged)
           : new PortableAead(nodeCrypto, rows, DROP.forged),
+      ...(isOxtunnel
+        ? {
+          makeDatagramAead: (rows: number) =>
+            isNative
+              ? new NativeDatagramAead(native, rows, DROP.forged)
+              : new PortableDatagramAead(rows, DROP.forged),
+          ...(isNative ? { aeads: [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305] } : {}),
+        }
+        : {}),
       random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
       limits: WIREGUARD_LIMITS,
       privateKey,
@@ -75,6 +91,7 @@ export class LocalPlane implements LinkPlane {
       presharedKey: invitation.presharedKey,
       ...(invitation.routes.length === 0 ? {} : { allowedIps: invitation.routes }),
       persistentKeepaliveS: invitation.keepaliveS,
+      protocol: invitation.protocol,
     });
     privateKey.fill(0);
     this.#exit = exit;
@@ -96,6 +113,9 @@ export class LocalPlane implements LinkPlane {
   }
 
   async close(): Promise<void> {
+    this.#client.disconnect(monotonicUs());
+    this.#driver.turn();
+    await new Promise((resolve) => setTimeout(resolve, FAREWELL_MS));
     await this.#driver.stop();
     this.#client.close();
     await this.#port.close();

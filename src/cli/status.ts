@@ -99,7 +99,8 @@ function write(text: string): void {
 
 /** Cuts at the terminal's edges, so that a line never wraps and the table never scrolls. */
 function draw(text: string): void {
-  const { columns, rows } = Deno.consoleSize();
+  const size = Deno.consoleSize();
+  const columns = size.columns || 80, rows = size.rows || 24; // a terminal may not know
   const lines = text.split("\n").slice(0, rows - 1).map((line) => [...line].slice(0, columns).join(""));
   write(`\x1b[H${lines.map((line) => `${line}\x1b[K\n`).join("")}\x1b[J`);
 }

@@ -44,6 +44,7 @@ export interface SessionSnapshot {
   /** "current", "previous" or "next". */
   epoch: string;
   receiverIndex: number;
+  protocol: "wireguard" | "oxtunnel";
   ageS: number;
   initiator: boolean;
   packetsSent: number;

@@ -88,17 +88,24 @@ async function hostState(net: Network, client: string): Promise<string> {
   return said.join("---\n").replace(/^local fe80:.*\n/gm, "");
 }
 
-scenario("everything goes through the tunnel, and nothing is left behind", async (net, client, file) => {
-  const before = await hostState(net, client);
-  assert(!await reaches(net, client, SERVER));
-  const running = await connect(net, client, ["--config", file]);
-  assert(await reaches(net, client, SERVER), running.said);
-  assert(await reaches(net, client, SERVER_V6), running.said);
-  assert(await reaches(net, client, RELAY), "networks that the host is in stay reachable");
-  assertEquals(await running.stop("SIGINT"), 0, running.said);
-  assert(!await reaches(net, client, SERVER));
-  assertEquals(await hostState(net, client), before);
-});
+for (const protocol of ["wireguard", "oxtunnel"]) {
+  scenario(
+    `everything goes through the tunnel, ${protocol}, and nothing is left behind`,
+    async (net, client, file) => {
+      const before = await hostState(net, client);
+      assert(!await reaches(net, client, SERVER));
+      const running = await connect(net, client, ["--config", file, "--protocol", protocol]);
+      assert(await reaches(net, client, SERVER), running.said);
+      assert(await reaches(net, client, SERVER_V6), running.said);
+      assert(await reaches(net, client, RELAY), "networks that the host is in stay reachable");
+      const sessions = JSON.parse((await net.ask("/v1/sessions")).text);
+      assert(sessions.length > 0 && sessions.every((one: { protocol: string }) => one.protocol === protocol));
+      assertEquals(await running.stop("SIGINT"), 0, running.said);
+      assert(!await reaches(net, client, SERVER));
+      assertEquals(await hostState(net, client), before);
+    },
+  );
+}
 
 /** What connects to the server's TCP port 8888 gets its own bytes back; UDP 7777 too; and UDP 53 knows one name. */
 const SERVICES = `

@@ -80,6 +80,7 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       [["--only-user", "nobody-of-this-name"], "", 2, /there is no user "nobody-of-this-name" here/],
       [["--only-user", "0", "--only-cgroup", "a"], "", 2, /exclude each other/],
       [["--only-cgroup", 'a"b'], "", 2, /--only-cgroup: expected a path/],
+      [["--protocol", "udp"], "", 2, /--protocol: expected "oxtunnel" or "wireguard"/],
       [["nonsense"], "", 2, /expected an invitation oxrelay:\/\/…/],
       [[], "", 1, /there is no oxrelay-connect\.conf and no invitation/],
       [[], "oxrelay://a", 1, /the invitation is cut off/],
