@@ -11,6 +11,7 @@ const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard devices on
   deno task serve              run the relay
   deno task peer add phone     let a device connect: prints its config and QR code
   deno task peer list          who may connect (also show, remove, export)
+  deno task connect            send this machine's packets through a relay
   deno task status             a live table of a running relay
   deno task keygen             print a key
   deno task SUBCOMMAND --help  more about each
@@ -19,6 +20,7 @@ The configuration is oxrelay.toml, if there is one; oxrelay.example.toml explain
 `;
 
 const SUBCOMMANDS: Record<string, (args: string[]) => Promise<number>> = {
+  connect: async (args) => (await import("./src/cli/connect.ts")).connect(args),
   serve: async (args) => (await import("./src/cli/serve.ts")).serve(args),
   keygen: async (args) => (await import("./src/cli/keygen.ts")).keygen(args),
   peer: async (args) => (await import("./src/cli/peer.ts")).peer(args),

@@ -1,10 +1,14 @@
 /**
  * The core in the client's role: one relay as the only peer, to which every inner packet goes and from which every
- * inner packet is taken. Sans-IO, as tunnel.ts. Invariant: nothing is sent before `connect` has named the relay's
- * endpoint.
+ * inner packet is taken, over OxTunnel, or over WireGuard when told to. Sans-IO, as tunnel.ts. Invariant: nothing is
+ * sent before `connect` has named the relay's endpoint.
  */
+import { OXTUNNEL } from "./session/table.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
+import type { Burst } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
+import { CLOSE_SHUTDOWN } from "./wire/control.ts";
+import type { Parameters } from "./wire/parameters.ts";
 
 /** The relay as its client knows it. */
 export interface Upstream {
@@ -16,6 +20,8 @@ export interface Upstream {
   allowedIps?: string[];
   /** Seconds between packets that keep a NAT open; 0, the default, for none. */
   persistentKeepaliveS?: number;
+  /** What to speak; "oxtunnel" needs `makeDatagramAead`, and is the default where there is one. */
+  protocol?: "oxtunnel" | "wireguard";
 }
 
 export class Client extends Tunnel {
@@ -27,7 +33,17 @@ export class Client extends Tunnel {
     this.#upstream = upstream.publicKey;
     const { publicKey, presharedKey, allowedIps = ["0.0.0.0/0", "::/0"], persistentKeepaliveS = 0 } =
       upstream;
+    const isOxtunnel = options.makeDatagramAead !== undefined;
+    const { protocol = isOxtunnel ? "oxtunnel" : "wireguard" } = upstream;
+    if (protocol === "oxtunnel" && !isOxtunnel) throw new Error("client: OxTunnel needs its kernel");
     this.addPeer({ name: "relay", publicKey, presharedKey, allowedIps }, persistentKeepaliveS);
+    if (protocol === "oxtunnel") this.peers.protocol[this.peers.find(publicKey)!.id] = OXTUNNEL;
+  }
+
+  /** As the tunnel's. A client has no outer address of its own to keep: the system chooses one for each path. */
+  override ingest(burst: Burst, nowUs: number): void {
+    burst.local.fill(0, 0, 4 * burst.count);
+    super.ingest(burst, nowUs);
   }
 
   /** Names the relay's outer endpoint, first or anew, and starts a handshake. Throws when it is no address. */
@@ -41,5 +57,27 @@ export class Client extends Tunnel {
     this.associations.setEndpoint(peer.id, words, port);
     this.associations.initiate(peer.id);
     this.associations.startKeepalive(peer, nowUs);
+  }
+
+  /** What the relay said of itself in the last OxTunnel handshake: leases, MTU, resolvers, its name. */
+  get told(): Parameters | undefined {
+    return this.peers.find(this.#upstream)?.told;
+  }
+
+  /** Why the relay refused the last OxTunnel handshake, if it did; REFUSED_* and seconds until a retry makes sense. */
+  get refusal(): Parameters["refused"] {
+    return this.peers.find(this.#upstream)?.refused;
+  }
+
+  /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */
+  moved(): void {
+    const peer = this.peers.find(this.#upstream);
+    if (peer) this.associations.moved(peer.id);
+  }
+
+  /** Closes an OxTunnel session so that the relay knows; datagrams of the next 200 ms say so. */
+  disconnect(nowUs: number): void {
+    const peer = this.peers.find(this.#upstream);
+    if (peer) this.associations.close(peer.id, CLOSE_SHUTDOWN, 0, nowUs);
   }
 }

@@ -8,6 +8,8 @@ import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
 import type { PeerRecord } from "./session/peer_record.ts";
 import type { Peer } from "./session/peers.ts";
 import { decodePresharedKey, Tunnel, type TunnelOptions } from "./tunnel.ts";
+import { isIpv4, parsePrefix } from "./wire/address.ts";
+import type { Parameters } from "./wire/parameters.ts";
 
 export interface RelayOptions extends TunnelOptions {
   destinations: DestinationRules;
@@ -21,6 +23,8 @@ export interface RelayTuning {
 }
 
 /** Peers that may be known: most are away at any time. Their columns cost address space until they are used. */
+// The inner MTUs that OxTunnel's parameters can say (PROTOCOL §11).
+const MTU_MIN = 1280, MTU_MAX = 1900;
 const PEERS_MIN = 32768, PEERS_MAX = 1 << 20, PEERS_PER_CONNECTION = 4;
 
 export class Relay extends Tunnel {
@@ -29,6 +33,19 @@ export class Relay extends Tunnel {
   constructor(options: RelayOptions) {
     const peers = Math.max(PEERS_MIN, PEERS_PER_CONNECTION * options.maxConnections);
     super(options, Math.min(PEERS_MAX, peers), new DestinationPolicy(options.destinations));
+  }
+
+  /** Leases, as its record has them, and the MTU. */
+  protected override say({ allowedIps }: Peer): Parameters {
+    const said: Parameters = this.mtu >= MTU_MIN && this.mtu <= MTU_MAX ? { mtu: this.mtu } : {};
+    for (const text of allowedIps) {
+      const prefix = parsePrefix(text);
+      if (prefix?.bits !== 128) continue;
+      const bytes = Uint8Array.from({ length: 16 }, (_, i) => prefix.address[i >> 2] >>> (24 - 8 * (i & 3)));
+      if (isIpv4(prefix.address)) said.lease4 ??= { address: bytes.slice(12), prefixBits: 32 };
+      else said.lease6 ??= { address: bytes, prefixBits: 128 };
+    }
+    return said;
   }
 
   /** Makes the peers equal to `records`; unchanged ones keep their sessions. Returns the names. */

@@ -3,7 +3,7 @@
  * packets come in as arguments and go out as rows; after every call the caller drains `pollTransmit`. It opens
  * no socket, reads no clock, knows no exit and does not say who its peers are.
  */
-import type { Aead, Primitives } from "./codec/kernels.ts";
+import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
 import { egress, type EgressContext } from "./egress/mod.ts";
 import { type DestinationPolicy, ingress, type IngressContext } from "./ingress/mod.ts";
 import { DROP, type Metrics } from "./metrics.ts";
@@ -12,11 +12,13 @@ import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
 import type { Limits } from "./session/limits.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
-import { PeerTable } from "./session/peers.ts";
+import { type Peer, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { type Arena, NONE } from "./vector/arena.ts";
-import { type Burst, DONE, FIRST_DROP } from "./vector/burst.ts";
+import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
+import { FrameReader } from "./wire/frame.ts";
+import { AEAD_CHACHA20_POLY1305, FEATURE_HYBRID_KEYS, type Parameters } from "./wire/parameters.ts";
 
 export interface TunnelOptions {
   arena: Arena;
@@ -24,6 +26,12 @@ export interface TunnelOptions {
   primitives: Primitives;
   /** Makes the transport kernel for so many session rows. */
   makeAead: (rows: number) => Aead;
+  /** The same for OxTunnel's data; absent where OxTunnel is not to be spoken. */
+  makeDatagramAead?: (rows: number) => DatagramAead;
+  /** AEAD_* of OxTunnel that this end has fast instructions for, best first; ChaCha20-Poly1305 when absent. */
+  aeads?: readonly number[];
+  /** FEATURE_* of OxTunnel that this end offers and accepts; all that it has when absent. */
+  features?: number;
   random: (bytes: Uint8Array) => void;
   limits: Limits;
   /** 32 bytes; copied. Secret. */
@@ -62,6 +70,7 @@ export interface TunnelEvent {
 
 export class Tunnel {
   readonly publicKey: Uint8Array;
+  protected readonly mtu: number;
   protected readonly peers: PeerTable;
   protected readonly table: SessionTable;
   protected readonly admission: Admission;
@@ -77,6 +86,7 @@ export class Tunnel {
   constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
     this.#o = options;
     const { primitives, metrics, random, limits } = options;
+    this.mtu = options.mtu;
     this.#privateKey = options.privateKey.slice();
     this.publicKey = primitives.publicKey(this.#privateKey);
     const word = new Uint32Array(1);
@@ -85,11 +95,14 @@ export class Tunnel {
       random(wordBytes);
       return word[0];
     };
-    // Three epochs and a pending handshake for each connection, and room for refusals in flight.
-    const rows = Math.min(SESSION_ROWS_MAX, 4 * options.maxConnections + 256);
+    // Three epochs and a pending handshake for each connection, each with spare ids where OxTunnel is spoken, and room
+    // for refusals in flight.
+    const rowsEach = options.makeDatagramAead === undefined ? 4 : 12;
+    const rows = Math.min(SESSION_ROWS_MAX, rowsEach * options.maxConnections + 256);
     const aead = options.makeAead(rows);
+    const datagramAead = options.makeDatagramAead?.(rows);
     this.peers = new PeerTable(peerCapacity, options.workers);
-    this.table = new SessionTable(rows, options.worker, aead, randomWord);
+    this.table = new SessionTable(rows, options.worker, aead, randomWord, datagramAead);
     // An owner does again what another Worker did for an initiation: together they must not exceed the limit.
     const initiationsPerSecond = limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
@@ -109,6 +122,12 @@ export class Tunnel {
       lose: (code, packets) => metrics.drop(code, packets),
       count: (name) => metrics.add(name, 1),
       unixOffsetUs: options.unixOffsetUs,
+      oxtunnel: datagramAead && {
+        datagramAead,
+        aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
+        features: options.features ?? FEATURE_HYBRID_KEYS,
+        say: (peer) => this.say(peer),
+      },
     });
     const ownIpv4 = parseAddress(options.ipv4);
     if (!ownIpv4) throw new Error(`tunnel: "${options.ipv4}" is not an IPv4 address`);
@@ -117,14 +136,21 @@ export class Tunnel {
       peers: this.peers,
       associations: this.associations,
       aead,
+      datagramAead,
       metrics,
       ownIpv4,
       ownIpv6: options.ipv6 === undefined ? undefined : parseAddress(options.ipv6),
       words: new Uint32Array(4),
     };
-    this.ingressContext = { ...shared, policy };
+    const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
+    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader() };
     this.#egress = { ...shared, mtu: options.mtu };
     this.#release = (slot) => options.arena.release(slot);
+  }
+
+  /** What this end says of itself to the peer in OxTunnel's handshakes. */
+  protected say(_peer: Peer): Parameters {
+    return {};
   }
 
   /** Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, TO_WORKER, or ended. */

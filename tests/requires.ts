@@ -14,6 +14,7 @@ const PACKAGES: Record<string, string> = {
   "prlimit": "util-linux",
   "prometheus": "prometheus",
   "promtool": "prometheus",
+  "setpriv": "util-linux",
   "sysctl": "procps",
   "tc": "iproute2",
   "tshark": "tshark",

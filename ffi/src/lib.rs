@@ -5,6 +5,7 @@
 mod aead;
 mod blake2s;
 mod datagram;
+mod dial;
 mod flows;
 mod gso;
 mod keys;

@@ -103,6 +103,7 @@ fn steer_datagrams(socket: &OwnedFd, workers: u32) -> Result<(), Error> {
     const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+    const ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
     const JUMP: u16 = (libc::BPF_JMP | libc::BPF_JA) as u16;
     const SHIFT: u16 = (libc::BPF_ALU | libc::BPF_RSH | libc::BPF_K) as u16;
     const TIMES: u16 = (libc::BPF_ALU | libc::BPF_MUL | libc::BPF_K) as u16;
@@ -110,13 +111,19 @@ fn steer_datagrams(socket: &OwnedFd, workers: u32) -> Result<(), Error> {
     const ANSWER: u16 = (libc::BPF_RET | libc::BPF_A) as u16;
     let step = |code, k, jt, jf| libc::sock_filter { code, jt, jf, k };
     let program = [
-        step(LOAD_BYTE, 0, 0, 0), // the message type (PROTOCOL.md section 2)
-        step(EQUAL, 4, 4, 0),     // data, and
-        step(EQUAL, 3, 3, 0),     // cookie reply: receiver index at 4
-        step(EQUAL, 2, 0, 5),     // response: at 8
+        step(LOAD_BYTE, 0, 0, 0),  // the message type (PROTOCOL.md sections 2 and 9, R45)
+        step(EQUAL, 4, 8, 0),      // WireGuard's data and
+        step(EQUAL, 3, 7, 0),      // cookie reply,
+        step(EQUAL, 0xc3, 6, 0),   // and OxTunnel's: receiver index at 4
+        step(EQUAL, 2, 3, 0),      // both responses:
+        step(EQUAL, 0xc2, 2, 0),   // at 8
+        step(ANY_BIT, 0x80, 8, 0), // other long forms have none
+        step(ANY_BIT, 0x40, 4, 7), // OxTunnel's data: at 1
         step(LOAD_BYTE, 11, 0, 0),
-        step(JUMP, 1, 0, 0),
+        step(JUMP, 3, 0, 0),
         step(LOAD_BYTE, 7, 0, 0),
+        step(JUMP, 1, 0, 0),
+        step(LOAD_BYTE, 4, 0, 0),
         // The top four bits. One that names no Worker is out of range, and the kernel then goes by its own hash.
         step(SHIFT, 4, 0, 0),
         step(ANSWER, 0, 0, 0),

@@ -3,8 +3,7 @@
 //! its SYN-ACK only after the far end has accepted; each direction holds at most one buffer, and a full one closes
 //! the sender's window; an end that one side sees (FIN or RST) reaches the other as the same.
 
-use crate::layout::{TO_EXIT, TO_TUNNEL};
-use crate::layout::{Table, with_burst};
+use crate::layout::{Arena, Block, TO_EXIT, TO_TUNNEL, Table, with_burst};
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
@@ -15,10 +14,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 
 const PROTOCOL_TCP: u8 = 6;
 const FLAG_SYN: u8 = 0x02;
-const FLAG_RST: u8 = 0x04;
+pub const FLAG_RST: u8 = 0x04;
 const FLAG_ACK: u8 = 0x10;
 /// Packets for clients that wait to be taken. A full queue holds the flows back; it loses nothing.
-const OUTBOX_MAX: usize = 2048;
+pub const OUTBOX_MAX: usize = 2048;
 /// Unacknowledged data that nobody answers ends the flow.
 const PEER_SILENT: Duration = Duration::from_secs(120);
 /// RFC 5382 REQ-5: an idle established connection is kept for at least 2 h 4 min.
@@ -35,21 +34,21 @@ const SPLICE_ROUNDS: usize = 4;
 const TIMER_EVENT: u64 = u64::MAX;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
-    source: IpAddress,
-    destination: IpAddress,
-    source_port: u16,
-    destination_port: u16,
+pub struct Key {
+    pub source: IpAddress,
+    pub destination: IpAddress,
+    pub source_port: u16,
+    pub destination_port: u16,
 }
 
 /// What the demultiplexer needs of a TCP packet.
-struct Segment {
-    key: Key,
-    flags: u8,
+pub struct Segment {
+    pub key: Key,
+    pub flags: u8,
 }
 
 /// Reads an unfragmented TCP packet without options or extension headers in its way; None for anything else.
-fn parse(packet: &[u8]) -> Option<Segment> {
+pub fn parse(packet: &[u8]) -> Option<Segment> {
     let (source, destination, at) = match packet.first()? >> 4 {
         4 => {
             let header = usize::from(packet[0] & 15) * 4;
@@ -90,20 +89,40 @@ fn parse(packet: &[u8]) -> Option<Segment> {
 
 /// Packets on their way to clients, and the buffers of those that have left.
 #[derive(Default)]
-struct Outbox {
-    packets: VecDeque<Vec<u8>>,
+pub struct Outbox {
+    pub packets: VecDeque<Vec<u8>>,
     spare: Vec<Vec<u8>>,
 }
 
-/// A flow's network for one call: the packet that arrived, if any, and the way out.
-struct Wire<'a> {
-    arrived: Option<&'a [u8]>,
-    outbox: &'a mut Outbox,
-    mtu: usize,
+impl Outbox {
+    /// Fills rows `from` to `to` - 1, which own slots, with waiting packets as TO_TUNNEL rows. Returns the rows filled.
+    pub fn fill(&mut self, block: &mut Block, arena: &mut Arena, from: usize, to: usize) -> i32 {
+        let mut filled = 0;
+        for row in from..to.min(block.next.len()) {
+            let Some(packet) = self.packets.pop_front() else { break };
+            if let Some(target) = arena.slice(block.offset[row], packet.len()) {
+                target.copy_from_slice(&packet);
+            }
+            block.length[row] = packet.len() as u32;
+            block.next[row] = TO_TUNNEL;
+            if self.spare.len() < OUTBOX_MAX {
+                self.spare.push(packet);
+            }
+            filled += 1;
+        }
+        filled
+    }
 }
 
-struct Arrived<'a>(&'a [u8]);
-struct Leaving<'a>(&'a mut Outbox);
+/// A flow's network for one call: the packet that arrived, if any, and the way out.
+pub struct Wire<'a> {
+    pub arrived: Option<&'a [u8]>,
+    pub outbox: &'a mut Outbox,
+    pub mtu: usize,
+}
+
+pub struct Arrived<'a>(&'a [u8]);
+pub struct Leaving<'a>(&'a mut Outbox);
 
 impl phy::RxToken for Arrived<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, act: F) -> R {
@@ -150,10 +169,10 @@ impl Device for Wire<'_> {
 }
 
 /// The client's half of a flow.
-struct Inner {
-    interface: Interface,
-    sockets: SocketSet<'static>,
-    handle: SocketHandle,
+pub struct Inner {
+    pub interface: Interface,
+    pub sockets: SocketSet<'static>,
+    pub handle: SocketHandle,
 }
 
 enum Stage {
@@ -201,7 +220,7 @@ struct Splice {
     swept_us: i64,
 }
 
-fn now_us() -> i64 {
+pub fn now_us() -> i64 {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `now` is a valid timespec; CLOCK_MONOTONIC always exists.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
@@ -212,7 +231,7 @@ fn errno() -> i32 {
     std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
-fn seed() -> u64 {
+pub fn seed() -> u64 {
     let mut bytes = [0u8; 8];
     // SAFETY: the buffer is valid for its length. A failure leaves zeros, which is weaker and not unsound.
     unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
@@ -305,7 +324,7 @@ fn connect_error(fd: i32) -> i32 {
     if result < 0 { errno() } else { value }
 }
 
-fn interface(key: &Key, wire: &mut Wire, now: Instant) -> Interface {
+pub fn interface(key: &Key, wire: &mut Wire, now: Instant) -> Interface {
     let mut config = Config::new(HardwareAddress::Ip);
     config.random_seed = seed();
     let mut interface = Interface::new(config, wire, now);
@@ -326,7 +345,7 @@ fn interface(key: &Key, wire: &mut Wire, now: Instant) -> Interface {
 }
 
 /// Answers a segment that belongs to nothing, as a closed port does: a SYN gets its RST.
-fn refuse(key: &Key, packet: &[u8], outbox: &mut Outbox, mtu: usize, now: Instant) {
+pub fn refuse(key: &Key, packet: &[u8], outbox: &mut Outbox, mtu: usize, now: Instant) {
     let mut wire = Wire { arrived: Some(packet), outbox, mtu };
     let mut sockets = SocketSet::new(Vec::new());
     interface(key, &mut wire, now).poll_ingress_single(now, &mut wire, &mut sockets);
@@ -831,21 +850,6 @@ pub extern "C" fn ox_tcp_turn(handle: u32) -> i32 {
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_tcp_receive(handle: u32, burst: u32, from: u32, to: u32) -> i32 {
     with_splice(handle, |splice| {
-        with_burst(burst, |block, arena| {
-            let mut filled = 0;
-            for row in from as usize..(to as usize).min(block.next.len()) {
-                let Some(packet) = splice.outbox.packets.pop_front() else { break };
-                if let Some(target) = arena.slice(block.offset[row], packet.len()) {
-                    target.copy_from_slice(&packet);
-                }
-                block.length[row] = packet.len() as u32;
-                block.next[row] = TO_TUNNEL;
-                if splice.outbox.spare.len() < OUTBOX_MAX {
-                    splice.outbox.spare.push(packet);
-                }
-                filled += 1;
-            }
-            filled
-        })
+        with_burst(burst, |block, arena| splice.outbox.fill(block, arena, from as usize, to as usize))
     })
 }

@@ -21,6 +21,7 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   handshakes_completed: ["handshakes_completed_total", "Handshakes that ended in a session."],
   cookie_replies_sent: ["sent_cookie_replies_total", "Cookie replies sent while under load."],
   roamed: ["roamed_total", "Times that a peer's endpoint changed."],
+  epochs_made: ["epochs_total", "Key epochs that came into use within OxTunnel sessions."],
   icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
   handshakes_handed_over: [
     "handed_over_handshakes_total",

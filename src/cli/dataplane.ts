@@ -9,8 +9,15 @@ import { libc } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { PortableAead } from "../codec/aead_portable.ts";
 import { useBlake2s } from "../codec/hash.ts";
-import type { Aead, Primitives } from "../codec/kernels.ts";
-import { ALGORITHM, implementationOf, NativeAead, nativeBlake2s, nativePrimitives } from "../codec/native.ts";
+import {
+  ALGORITHM,
+  implementationOf,
+  NativeAead,
+  nativeBlake2s,
+  NativeDatagramAead,
+  nativePrimitives,
+} from "../codec/native.ts";
+import { PortableDatagramAead } from "../codec/datagram_portable.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import { type Config, hostOne } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
@@ -24,7 +31,9 @@ import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
 import { scaledLimits } from "../session/limits.ts";
+import type { TunnelOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";
+import { AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import { cannotListen, nativeIo } from "./doors.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { warmUp } from "./warmup.ts";
@@ -84,10 +93,7 @@ function pinTo(cpu: number): void {
   }
 }
 
-interface Kernels {
-  primitives: Primitives;
-  makeAead: (rows: number) => Aead;
-}
+type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads">;
 
 /** The native kernels where they run and the config allows it; one line of the log says which and why. */
 function chooseKernels(config: Config): Kernels {
@@ -108,13 +114,19 @@ function chooseKernels(config: Config): Kernels {
         }
         return aead;
       },
+      makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
+      aeads: [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305],
     };
   }
   if (config.kernels === "native") {
     throw new Error(`kernels = "native" cannot be used: ${native}; or set kernels = "auto"`);
   }
   log("kernels")("info", `portable, ChaCha20-Poly1305 by node:crypto: ${native}`);
-  return { primitives: nodeCrypto, makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged) };
+  return {
+    primitives: nodeCrypto,
+    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
+    makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
+  };
 }
 
 /** The port that was chosen; one line of the log says which and why. */

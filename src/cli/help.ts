@@ -28,24 +28,31 @@ export interface CommandLine {
   readonly words: string[];
   /** Values of the flags that take one. */
   readonly values: Record<string, string | undefined>;
+  /** Values of the flags that may be given several times. */
+  readonly lists: Record<string, string[]>;
   /** Which of the flags without a value are given. */
   readonly flags: Record<string, boolean>;
 }
 
 /**
- * Reads a command line. `values` and `flags` name the accepted flags without dashes; "help" (also -h) is always
- * accepted. A flag may be given once. Throws UsageError.
+ * Reads a command line. `values`, `lists` and `flags` name the accepted flags without dashes; "help" (also -h) is always
+ * accepted. A flag may be given once, unless it is a list's. Throws UsageError.
  */
 export function readCommandLine(
   args: string[],
-  { values, flags, words }: { values: string[]; flags: string[]; words: [min: number, max: number] },
+  { values, lists = [], flags, words }: {
+    values: string[];
+    lists?: string[];
+    flags: string[];
+    words: [min: number, max: number];
+  },
 ): CommandLine {
-  const known = [...values, ...flags, "help"];
+  const known = [...values, ...lists, ...flags, "help"];
   // As lists, so that a repeated flag shows.
   const parsed = parseArgs(args, {
-    string: ["_", ...values],
+    string: ["_", ...values, ...lists],
     boolean: [...flags, "help"],
-    collect: values,
+    collect: [...values, ...lists],
     alias: { help: "h" },
     unknown: (arg, key) => {
       if (key === undefined) return true;
@@ -53,12 +60,17 @@ export function readCommandLine(
       throw new UsageError(`unknown option ${arg}${near === undefined ? "" : `; did you mean --${near}?`}`);
     },
   });
-  const line: CommandLine = { words: parsed._.map(String), values: {}, flags: {} };
+  const line: CommandLine = { words: parsed._.map(String), values: {}, lists: {}, flags: {} };
   for (const name of values) {
     const given = parsed[name] as string[];
     if (given.length > 1) throw new UsageError(`--${name} is given ${given.length} times; give it once`);
     if (given[0] === "") throw new UsageError(`--${name} needs a value`);
     line.values[name] = given[0];
+  }
+  for (const name of lists) {
+    const given = parsed[name] as string[];
+    if (given.includes("")) throw new UsageError(`-${name} needs a value`);
+    line.lists[name] = given;
   }
   for (const name of [...flags, "help"]) line.flags[name] = parsed[name] === true;
   if (!line.flags.help) {

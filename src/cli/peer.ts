@@ -16,6 +16,7 @@ import {
 import type { PeerRecord } from "../session/peer_record.ts";
 import { adminUrl, askRelay, NoRelayError } from "./admin_client.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
+import { formatInvitation, parseInvitation } from "./invitation.ts";
 import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import {
   generatePresharedKey,
@@ -48,6 +49,7 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
   --psk                 add a preshared key
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config)
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
+  --invitation          one line for "deno task connect", this program's own client, instead of the config
   --qr, --no-qr         the QR code: always, never (default: when standard output is a terminal)
   --config FILE         the relay's configuration (default oxrelay.toml)
 `;
@@ -104,7 +106,7 @@ export async function peer(args: string[]): Promise<number> {
 async function add(args: string[], env: Environment): Promise<number> {
   const { words: [name], values, flags } = readCommandLine(args, {
     values: ["public-key", "endpoint", "config", "out"],
-    flags: ["psk", "qr", "no-qr"],
+    flags: ["psk", "qr", "no-qr", "invitation"],
     words: [1, 1],
   });
   if (flags.help) {
@@ -115,6 +117,9 @@ async function add(args: string[], env: Environment): Promise<number> {
   const given = values["public-key"];
   if (given !== undefined && keyFromText(given) === undefined) {
     throw new UsageError("--public-key: expected 44 characters of base64, as `wg pubkey` prints them");
+  }
+  if (flags.invitation && given !== undefined) {
+    throw new UsageError("--invitation holds the private key, which --public-key leaves with the device");
   }
   const { config } = await loadConfig(values.config, env);
   const endpoint = chooseEndpoint(values.endpoint, config, env, Deno.networkInterfaces);
@@ -129,6 +134,7 @@ async function add(args: string[], env: Environment): Promise<number> {
   const store = openStore(config, env, identity);
   let record: PeerRecord | undefined;
   let clientConfig: string;
+  let invitation: string | undefined;
   try {
     const privateKey = given === undefined ? generatePrivateKey() : undefined;
     const presharedKey = flags.psk ? generatePresharedKey() : undefined;
@@ -147,8 +153,9 @@ async function add(args: string[], env: Environment): Promise<number> {
     });
     privateKey?.fill(0);
     presharedKey?.fill(0);
+    if (given === undefined) invitation = formatInvitation(parseInvitation(clientConfig, "the new config"));
     // Before the relay is told: this is the only copy of the private key.
-    await writeAll(out ?? Deno.stdout, clientConfig);
+    await writeAll(out ?? Deno.stdout, flags.invitation ? `${invitation}\n` : clientConfig);
   } catch (error) {
     if (values.out !== undefined) await Deno.remove(values.out);
     if (record === undefined) throw error;
@@ -160,13 +167,19 @@ async function add(args: string[], env: Environment): Promise<number> {
     out?.close();
   }
   // Without its private key a config is of no use to a phone.
-  const wanted = given === undefined && (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"]));
+  const wanted = given === undefined && !flags.invitation &&
+    (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"]));
   if (wanted) {
     console.log(`\n${renderQr(clientConfig)}`);
-    console.error('In the WireGuard app: "+", "Create from QR code".');
+    console.error(
+      'In the WireGuard app: "+", "Create from QR code". For "deno task connect" paste this instead:',
+    );
+    console.log(`\n${invitation}\n`);
   }
   console.error(`Peer "${name}" is stored with ${record.allowedIps.join(" and ")}.`);
-  if (values.out !== undefined) console.error(`Its config is in ${values.out}.`);
+  if (values.out !== undefined) {
+    console.error(`Its ${flags.invitation ? "invitation" : "config"} is in ${values.out}.`);
+  }
   if (endpoint.note !== undefined) console.error(endpoint.note);
   if (given !== undefined) {
     console.error("Replace the line about PrivateKey by the device's own private key.");

@@ -3,8 +3,7 @@
  * memory, with the kernels that will serve. Invariant: it has arenas, keys and counters of its own and leaves
  * nothing behind. Opens no socket.
  */
-import type { Aead, Primitives } from "../codec/kernels.ts";
-import { Client } from "../client.ts";
+import { Client, type Upstream } from "../client.ts";
 import { Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
 import { base64 } from "../session/associations.ts";
@@ -23,10 +22,7 @@ const RELAY = [0, 0, 0xffff, 0xc0000201], CLIENT = [0, 0, 0xffff, 0xc6336401];
 const PORT = 4433;
 const INNER_CLIENT = "10.66.0.2", INNER_CLIENT_WORD = 0x0a420002, INNER_FAR_WORD = 0x08080808;
 
-interface Kernels {
-  primitives: Primitives;
-  makeAead: (rows: number) => Aead;
-}
+type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads">;
 
 interface End {
   core: Tunnel;
@@ -35,14 +31,23 @@ interface End {
   address: number[];
 }
 
-/** Carries bursts both ways and forgets them. Returns the packets that came through, of 2 * BURSTS * ROWS. */
-export function warmUp({ primitives, makeAead }: Kernels): number {
+/**
+ * Carries bursts both ways, in each protocol that there are kernels for, and forgets them. Returns the packets that
+ * came through, of 2 * BURSTS * ROWS for each protocol.
+ */
+export function warmUp(kernels: Kernels): number {
+  const arrived = warmUpIn("wireguard", kernels);
+  return kernels.makeDatagramAead === undefined ? arrived : arrived + warmUpIn("oxtunnel", kernels);
+}
+
+function warmUpIn(protocol: Upstream["protocol"], kernels: Kernels): number {
   const random = (bytes: Uint8Array) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>);
   const options = (ipv4: string): TunnelOptions => ({
     arena: new Arena(4 * ROWS),
     metrics: new Metrics(),
-    primitives,
-    makeAead,
+    ...kernels,
+    // The exchange with ML-KEM is no route of packets.
+    features: 0,
     random,
     limits: WIREGUARD_LIMITS,
     privateKey: crypto.getRandomValues(new Uint8Array(32)),
@@ -63,7 +68,7 @@ export function warmUp({ primitives, makeAead }: Kernels): number {
   };
   const ofRelay = options("10.66.0.1"), ofClient = options(INNER_CLIENT);
   const relay = new Relay({ ...ofRelay, destinations });
-  const client = new Client(ofClient, { publicKey: base64(relay.publicKey) });
+  const client = new Client(ofClient, { publicKey: base64(relay.publicKey), protocol });
   relay.addPeer({ name: "warm-up", publicKey: base64(client.publicKey), allowedIps: [`${INNER_CLIENT}/32`] });
   const near: End = { core: client, burst: new Burst(ofClient.arena), address: CLIENT };
   const far: End = { core: relay, burst: new Burst(ofRelay.arena), address: RELAY };

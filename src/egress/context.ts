@@ -1,7 +1,7 @@
 /**
  * What the nodes of egress work with. Holds references only; it has no behaviour.
  */
-import type { Aead } from "../codec/kernels.ts";
+import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
@@ -12,6 +12,8 @@ export interface EgressContext {
   readonly peers: PeerTable;
   readonly associations: Associations;
   readonly aead: Aead;
+  /** Undefined where OxTunnel is not spoken. */
+  readonly datagramAead: DatagramAead | undefined;
   readonly metrics: Metrics;
   /** Largest inner packet, bytes. */
   readonly mtu: number;

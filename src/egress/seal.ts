@@ -1,33 +1,52 @@
 // Hot path.
 /**
- * Last node of egress: pads, numbers and addresses each packet, then one kernel call seals the burst. Invariant:
- * every sealed packet takes a counter that its session never used before.
- * Keeps PROTOCOL R17.
+ * Last node of egress: numbers and addresses each packet in its session's protocol, then one kernel call for each of
+ * them seals the burst. WireGuard's packets are padded; an OxTunnel report that is due rides in front of a packet.
+ * Invariant: every sealed packet takes a counter that its session never used before.
+ * Keeps PROTOCOL R17, R39 and R43.
  */
+import { OXTUNNEL } from "../session/table.ts";
 import { type Burst, TO_SEAL } from "../vector/burst.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
 
 export function seal(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { count, bytes, view, offset, length, next, session, peer, counter, address, port, local } = burst;
-  const { table, peers, associations, aead, mtu } = context;
+  const { count, next, session, peer, length, address, port, local } = burst;
+  const { table, peers, aead, datagramAead } = context;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL) continue;
     const id = peer[row];
-    const epoch = session[row];
-    const at = offset[row];
-    counter[row] = table.sendCounter[epoch]++;
-    writeDataHeader(view, at - DATA_HEADER_BYTES, table.remoteIndex[epoch], counter[row]);
-    associations.sent(id, epoch, length[row] > 0, nowUs);
     peers.bytesSent[id] += length[row];
-    const padded = paddedLength(length[row], mtu);
-    for (let i = at + length[row]; i < at + padded; i++) bytes[i] = 0;
-    length[row] = padded;
     for (let i = 0; i < 4; i++) {
       address[4 * row + i] = peers.address[4 * id + i];
       local[4 * row + i] = peers.local[4 * id + i];
     }
     port[row] = peers.port[id];
+    if (table.protocol[session[row]] === OXTUNNEL) numberOxtunnel(burst, row, context, nowUs);
+    else numberWireguard(burst, row, context, nowUs);
   }
   aead.seal(burst);
+  if (datagramAead !== undefined) datagramAead.seal(burst);
+}
+
+function numberWireguard(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
+  const { bytes, view, offset, length, session, peer, counter } = burst;
+  const { table, associations, mtu } = context;
+  const epoch = session[row], at = offset[row];
+  counter[row] = table.sendCounter[epoch]++;
+  writeDataHeader(view, at - DATA_HEADER_BYTES, table.remoteIndex[epoch], counter[row]);
+  associations.wireguard.sent(peer[row], epoch, length[row] > 0, nowUs);
+  const padded = paddedLength(length[row], mtu);
+  for (let i = at + length[row]; i < at + padded; i++) bytes[i] = 0;
+  length[row] = padded;
+}
+
+function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
+  const { session, peer } = burst;
+  const { table, associations, mtu } = context;
+  const { sessions } = associations.oxtunnel!;
+  const epoch = session[row];
+  sessions.carryReport(burst, row, mtu, nowUs);
+  sessions.number(burst, row, table.remoteIndex[epoch]);
+  sessions.sent(peer[row], epoch, nowUs);
 }

@@ -59,26 +59,12 @@ export async function tunUnavailable(): Promise<string | undefined> {
  */
 export async function openTun(options: TunOptions, queues = 1): Promise<TunDevice> {
   const host = new TunHost(options);
-  const offloads = typeof options.native === "string" ? 0 : IFF_VNET_HDR;
-  const several = queues > 1 ? IFF_MULTI_QUEUE : 0;
-  const descriptors: number[] = [];
-  try {
-    // Exclusively the first; the others join it.
-    for (const exclusive of [IFF_TUN_EXCL, ...new Array<number>(queues - 1).fill(0)]) {
-      const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
-      if (fd < 0) throw new Error("/dev/net/tun cannot be opened");
-      descriptors.push(fd);
-      const request = interfaceRequest(options.name, offloads | several | exclusive);
-      if (libc().ioctl(fd, TUNSETIFF, request) < 0) {
-        throw new Error(
-          `the device ${options.name} cannot be made; if another relay or program has it, set tun_name`,
-        );
-      }
-    }
-  } catch (error) {
-    descriptors.forEach((fd) => libc().close(fd));
-    throw error;
-  }
+  const descriptors = openQueues(
+    options.name,
+    options.native,
+    queues,
+    "if another relay or program has it, set tun_name",
+  );
   try {
     // Only now: while another relay holds the device, its rules and settings are in use, not left behind.
     await host.restoreAfterCrash();
@@ -89,6 +75,32 @@ export async function openTun(options: TunOptions, queues = 1): Promise<TunDevic
     throw error;
   }
   return new TunDevice(options, host, descriptors);
+}
+
+/**
+ * Makes a device with so many queues, which goes with the last of its descriptors. Throws a sentence that ends in
+ * `remedy` when it cannot, as when a device of that name exists.
+ */
+export function openQueues(name: string, native: Native | string, queues: number, remedy: string): number[] {
+  const offloads = typeof native === "string" ? 0 : IFF_VNET_HDR;
+  const several = queues > 1 ? IFF_MULTI_QUEUE : 0;
+  const descriptors: number[] = [];
+  try {
+    // Exclusively the first; the others join it.
+    for (const exclusive of [IFF_TUN_EXCL, ...new Array<number>(queues - 1).fill(0)]) {
+      const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_NONBLOCK | O_CLOEXEC);
+      if (fd < 0) throw new Error("/dev/net/tun cannot be opened");
+      descriptors.push(fd);
+      const request = interfaceRequest(name, offloads | several | exclusive);
+      if (libc().ioctl(fd, TUNSETIFF, request) < 0) {
+        throw new Error(`the device ${name} cannot be made; ${remedy}`);
+      }
+    }
+  } catch (error) {
+    descriptors.forEach((fd) => libc().close(fd));
+    throw error;
+  }
+  return descriptors;
 }
 
 /** The device and what it needs of the host. */

@@ -326,7 +326,7 @@ function readSysctl(path: string): string | undefined {
   return length > 0 ? new TextDecoder().decode(buffer.subarray(0, length)).trim() : undefined;
 }
 
-function writeSysctl(path: string, value: string): boolean {
+export function writeSysctl(path: string, value: string): boolean {
   if (!/^net\/ipv[46]\/[A-Za-z0-9_./-]+$/.test(path) || path.includes("..")) return false;
   const fd = libc().open(cString(`/proc/sys/${path}`), O_WRONLY | O_CLOEXEC);
   if (fd < 0) return false;

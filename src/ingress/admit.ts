@@ -14,13 +14,14 @@ import {
   TO_INITIATION_ADMITTED,
   TO_RESPONSE,
 } from "../vector/burst.ts";
+import { isOxtunnel } from "../wire/oxtunnel.ts";
 import type { IngressContext } from "./context.ts";
 
 /** Some 2 ms of work at worst; a flood beyond it may not hold up everybody's data. */
 const HANDSHAKES_PER_BURST = 64;
 
 export function admit(burst: Burst, context: IngressContext, nowUs: number): void {
-  const { count, next } = burst;
+  const { count, next, view, offset } = burst;
   const { associations } = context;
   let taken = 0;
   for (let row = 0; row < count; row++) {
@@ -28,14 +29,19 @@ export function admit(burst: Burst, context: IngressContext, nowUs: number): voi
     if (!admitted && (next[row] < TO_INITIATION || next[row] > TO_COOKIE)) continue;
     if (++taken > HANDSHAKES_PER_BURST) {
       next[row] = DROP.handshake_flood;
-    } else if (admitted || next[row] === TO_INITIATION) {
-      associations.onInitiation(burst, row, nowUs);
+      continue;
+    }
+    const isOx = isOxtunnel(view.getUint8(offset[row]));
+    // What is OxTunnel's comes here only where it is spoken.
+    const protocol = isOx ? associations.oxtunnel! : associations.wireguard;
+    if (admitted || next[row] === TO_INITIATION) {
+      protocol.onInitiation(burst, row, nowUs);
     } else if (next[row] === TO_RESPONSE) {
       next[row] = DONE;
-      associations.onResponse(burst, row, nowUs);
+      protocol.onResponse(burst, row, nowUs);
     } else {
       next[row] = DONE;
-      associations.onCookie(burst, row, nowUs);
+      associations.onCookie(burst, row, isOx, nowUs);
     }
   }
 }

@@ -2,11 +2,12 @@
  * What the nodes of ingress work with: the tables, the kernel, the counters and the scratch space of one data
  * plane. Holds references only; it has no behaviour.
  */
-import type { Aead } from "../codec/kernels.ts";
+import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
+import type { FrameReader } from "../wire/frame.ts";
 import type { DestinationPolicy } from "./policy.ts";
 
 export interface IngressContext {
@@ -14,6 +15,10 @@ export interface IngressContext {
   readonly peers: PeerTable;
   readonly associations: Associations;
   readonly aead: Aead;
+  /** Undefined where OxTunnel is not spoken; `masks` is its scratch. */
+  readonly datagramAead: DatagramAead | undefined;
+  readonly masks: Uint8Array<ArrayBuffer>;
+  readonly frames: FrameReader;
   readonly metrics: Metrics;
   /** Undefined for a client, which delivers everything to its own host. */
   policy: DestinationPolicy | undefined;

@@ -10,14 +10,18 @@ import type { IngressContext } from "./context.ts";
 import { deliver } from "./deliver.ts";
 import { open } from "./open.ts";
 import { parse } from "./parse.ts";
+import { unframe } from "./unframe.ts";
+import { unprotect } from "./unprotect.ts";
 
 export type { IngressContext } from "./context.ts";
 export { DestinationPolicy, type DestinationRules } from "./policy.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
   parse(burst, context, nowUs); // bytes -> message type, session, counter
+  unprotect(burst, context); // OxTunnel's header -> counter, key phase
   // Before handshakes, which may end the very session that a packet of this burst was found to belong to.
   open(burst, context, nowUs); // ciphertext -> authentic, fresh plaintext
+  unframe(burst, context, nowUs); // OxTunnel's plaintext -> control frames obeyed, one packet a row
   admit(burst, context, nowUs); // handshakes -> answers
   deliver(burst, context); // plaintext -> exit, peer, or back
 }

@@ -1,8 +1,9 @@
 // Hot path.
 /**
- * First node of ingress: names each datagram's message type and, for transport data, finds its session and
- * counter. Invariant: no row leaves with a length that its type does not allow. Authenticates nothing.
- * Keeps PROTOCOL R1 and R2.
+ * First node of ingress: tells the two protocols apart, names each datagram's message type and, for transport data,
+ * finds its session and WireGuard's counter. Invariant: no row leaves with a length that its type does not allow.
+ * Authenticates nothing.
+ * Keeps PROTOCOL R1, R2 and R22.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
@@ -15,7 +16,18 @@ import {
   TO_PARSE,
   TO_PARSE_ADMITTED,
   TO_RESPONSE,
+  TO_UNPROTECT,
 } from "../vector/burst.ts";
+import { OXTUNNEL, WIREGUARD } from "../session/table.ts";
+import {
+  isLongForm,
+  isOxtunnel,
+  KIND_INITIATION,
+  KIND_RESPONSE,
+  OX_DATA_MIN_BYTES,
+  oxtunnelLengthFits,
+  readConnectionId,
+} from "../wire/oxtunnel.ts";
 import {
   COOKIE_REPLY_BYTES,
   INITIATION_BYTES,
@@ -33,8 +45,7 @@ import type { IngressContext } from "./context.ts";
 
 export function parse(burst: Burst, context: IngressContext, nowUs: number): void {
   const { count, view, offset, length, next, session, peer, counter } = burst;
-  const { table, associations, metrics } = context;
-  const rejectAfterUs = associations.limits.rejectAfterUs;
+  const { table, metrics } = context;
   let datagrams = 0, bytes = 0;
   for (let row = 0; row < count; row++) {
     const admitted = next[row] === TO_PARSE_ADMITTED;
@@ -42,6 +53,14 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
       datagrams++;
       bytes += length[row];
     } else if (!admitted) continue;
+    if (length[row] < OX_DATA_MIN_BYTES) {
+      next[row] = DROP.too_short;
+      continue;
+    }
+    if (isOxtunnel(view.getUint8(offset[row]))) {
+      parseOxtunnel(burst, row, context, admitted, nowUs);
+      continue;
+    }
     if (length[row] < KEEPALIVE_BYTES) {
       next[row] = DROP.too_short;
       continue;
@@ -49,14 +68,14 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
     const type = readType(view, offset[row]);
     if (type === TYPE_DATA) {
       const found = table.find(readReceiver(view, offset[row]));
-      if (found === NONE || table.keyed[found] === 0) {
+      if (found === NONE || table.keyed[found] === 0 || table.protocol[found] !== WIREGUARD) {
         next[row] = DROP.no_session;
         continue;
       }
       session[row] = found;
       peer[row] = table.peer[found];
       counter[row] = readCounter(view, offset[row]);
-      next[row] = counter[row] < 0 || nowUs - table.bornUs[found] >= rejectAfterUs ? DROP.expired : TO_OPEN;
+      next[row] = counter[row] < 0 || nowUs >= table.endsUs[found] ? DROP.expired : TO_OPEN;
     } else if (type === TYPE_INITIATION) {
       if (length[row] !== INITIATION_BYTES) next[row] = DROP.bad_length;
       else next[row] = admitted ? TO_INITIATION_ADMITTED : TO_INITIATION;
@@ -70,4 +89,38 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
   }
   metrics.column[COUNTER.datagrams_received] += datagrams;
   metrics.column[COUNTER.bytes_received] += bytes;
+}
+
+/** The same for a datagram of OxTunnel, whose header stays protected until its session's mask is known. */
+function parseOxtunnel(
+  burst: Burst,
+  row: number,
+  context: IngressContext,
+  admitted: boolean,
+  nowUs: number,
+): void {
+  const { view, offset, length, next, session, peer } = burst;
+  const { table, datagramAead } = context;
+  const at = offset[row];
+  if (datagramAead === undefined) {
+    next[row] = DROP.bad_type;
+  } else if (!oxtunnelLengthFits(view, at, length[row])) {
+    next[row] = DROP.bad_length;
+  } else if (!isLongForm(view.getUint8(at))) {
+    const found = table.find(readConnectionId(view, at));
+    const owner = found === NONE ? NONE : table.session[found];
+    if (owner === NONE || table.keyed[owner] === 0 || table.protocol[owner] !== OXTUNNEL) {
+      next[row] = DROP.no_session;
+      return;
+    }
+    session[row] = owner;
+    peer[row] = table.peer[owner];
+    next[row] = nowUs >= table.endsUs[owner] ? DROP.expired : TO_UNPROTECT;
+  } else if (view.getUint8(at) === KIND_INITIATION) {
+    next[row] = admitted ? TO_INITIATION_ADMITTED : TO_INITIATION;
+  } else if (view.getUint8(at) === KIND_RESPONSE) {
+    next[row] = TO_RESPONSE;
+  } else {
+    next[row] = TO_COOKIE;
+  }
 }

@@ -1,47 +1,26 @@
 /**
- * Handshakes and timers of all peers (PROTOCOL §3, §5; whitepaper §5.4 and §6): turns handshake messages into
- * key epochs, and the passing of time and packets into initiations, keepalives and erased keys. Invariant:
- * nothing changes for a message that has not authenticated, except counters. Sends nothing itself: answers are
- * written over the message that asked, everything else waits for `pollTransmit`.
- * Keeps PROTOCOL R4, R5, R7, R8, R10, R11, R13, R14 and R16.
+ * What both protocols' handshakes share (PROTOCOL §3, §5, §10): who may begin one, each peer's sessions from the next
+ * to the previous, packets that wait, attempts and deadlines, endpoints and events. wireguard.ts and oxtunnel.ts read
+ * and write the messages. Invariant: nothing changes for a message that has not authenticated, except counters.
+ * Sends nothing itself: everything but answers waits for `pollTransmit`.
+ * Keeps PROTOCOL R4, R5, R7, R8, R10, R11, R13, R14, R16, R28, R29 and R30.
  */
 import type { Primitives } from "../codec/kernels.ts";
-import {
-  type Burst,
-  HELD,
-  TO_INITIATION_ADMITTED,
-  TO_PARSE_ADMITTED,
-  TO_SEAL,
-  TO_TRANSMIT,
-} from "../vector/burst.ts";
+import { type Burst, HELD, TO_PARSE_ADMITTED, TO_SEAL, TO_TRANSMIT } from "../vector/burst.ts";
 import { NONE } from "../vector/arena.ts";
-import {
-  COOKIE_REPLY_BYTES,
-  INITIATION_BYTES,
-  INITIATION_MAC1_AT,
-  readReceiver,
-  readResponseReceiver,
-  readSender,
-  RESPONSE_BYTES,
-  RESPONSE_MAC1_AT,
-} from "../wire/wireguard.ts";
+import { COOKIE_REPLY_BYTES, readReceiver, readSender } from "../wire/wireguard.ts";
 import type { Admission } from "./admission.ts";
-import { CookieChecker } from "./cookie.ts";
+import type { CookieChecker } from "./cookie.ts";
 import { type EventKind, EventRing } from "./events.ts";
-import {
-  consumeResponse,
-  createInitiation,
-  createResponse,
-  isLater,
-  openInitiation,
-  openTimestamp,
-  tai64n,
-  wipeHandshake,
-} from "./handshake.ts";
+import { isLater, type OpenedInitiation, tai64n, wipeHandshake } from "./handshake.ts";
 import type { Limits } from "./limits.ts";
+import type { OxSession } from "./ox_session.ts";
+import type { OxSessions } from "./ox_sessions.ts";
+import { Oxtunnel, type OxtunnelOptions } from "./oxtunnel.ts";
 import type { Peer, PeerTable } from "./peers.ts";
-import type { SessionTable } from "./table.ts";
+import { OXTUNNEL, type SessionTable } from "./table.ts";
 import { Timers } from "./timers.ts";
+import { Wireguard } from "./wireguard.ts";
 
 /** What the associations count and how they name a failure; the numbers are the caller's drop codes. */
 export interface HandshakeOutcome {
@@ -49,6 +28,7 @@ export interface HandshakeOutcome {
   readonly unanswered: number;
   readonly rate_limited: number;
   readonly handshake_failed: number;
+  readonly refused: number;
   readonly unknown_peer: number;
   readonly handshake_replay: number;
   readonly max_connections: number;
@@ -63,6 +43,7 @@ export type CountName =
   | "handshakes_completed"
   | "cookie_replies_sent"
   | "handshakes_handed_over"
+  | "epochs_made"
   | "roamed";
 
 export interface AssociationOptions {
@@ -85,11 +66,14 @@ export interface AssociationOptions {
   count: (name: CountName) => void;
   /** Wall clock in microseconds since 1970 minus the monotonic clock: for the timestamps of initiations. */
   unixOffsetUs: number;
+  /** Absent where OxTunnel is not spoken. */
+  oxtunnel?: OxtunnelOptions;
 }
 
 const WANTS_INITIATION = 1;
 const WANTS_KEEPALIVE = 2;
 const WANTS_FLUSH = 4;
+const WANTS_CONTROL = 8;
 
 export class Associations {
   readonly timers: Timers;
@@ -100,8 +84,11 @@ export class Associations {
   connections = 0;
   maxConnections: number;
   unixOffsetUs: number;
-  readonly #o: AssociationOptions;
-  readonly #checker: CookieChecker;
+  readonly wireguard: Wireguard;
+  /** Undefined where OxTunnel is not spoken. */
+  readonly oxtunnel: Oxtunnel | undefined;
+  readonly options: AssociationOptions;
+  readonly #sessions: OxSessions | undefined;
   readonly #wants: Uint8Array;
   readonly #queue: number[] = [];
   #lastTimestampUs = 0;
@@ -109,13 +96,15 @@ export class Associations {
   readonly #randomBytes = new Uint8Array(this.#randomWord.buffer);
 
   constructor(options: AssociationOptions) {
-    this.#o = options;
+    this.options = options;
     this.timers = new Timers(options.peers.capacity);
     this.limits = options.limits;
-    this.#checker = new CookieChecker(options.staticPublic, options.random, options.limits.cookieUs);
     this.#wants = new Uint8Array(options.peers.capacity);
     this.maxConnections = options.maxConnections;
     this.unixOffsetUs = options.unixOffsetUs;
+    this.wireguard = new Wireguard(this);
+    this.oxtunnel = options.oxtunnel && new Oxtunnel(this, options.oxtunnel);
+    this.#sessions = this.oxtunnel?.sessions;
   }
 
   /** Packets that wait in all queues together. */
@@ -123,181 +112,177 @@ export class Associations {
     return this.#staged;
   }
 
-  /** Answers the initiation in `row` over itself, or says in `next` why not. */
-  onInitiation(burst: Burst, row: number, nowUs: number): void {
-    const { primitives, peers, table, admission, drop, count, staticPrivate, staticPublic } = this.#o;
-    const { offset, next, address, port, local } = burst;
-    const message = burst.bytes.subarray(offset[row], offset[row] + INITIATION_BYTES);
-    const sender = readSender(burst.view, offset[row]);
-    if (next[row] !== TO_INITIATION_ADMITTED) {
-      if (!this.#checker.hasMac1(message, INITIATION_MAC1_AT)) {
-        next[row] = drop.bad_mac1;
-        return;
-      }
-      count("handshake_initiations");
-      if (
-        admission.isUnderLoad(nowUs) && !this.#proven(burst, row, message, INITIATION_MAC1_AT, sender, nowUs)
-      ) return;
+  /**
+   * Whether the handshake message in `row` was made for this key and may cost an X25519 now; if not, `next` says why,
+   * or the message has become a cookie reply. A response costs as much as an initiation, so both count as load.
+   */
+  admits(
+    burst: Burst,
+    row: number,
+    message: Uint8Array,
+    mac1At: number,
+    checker: CookieChecker,
+    isInitiation: boolean,
+    nowUs: number,
+  ): boolean {
+    const { admission, drop, count } = this.options;
+    if (!checker.hasMac1(message, mac1At)) {
+      burst.next[row] = drop.bad_mac1;
+      return false;
     }
+    if (isInitiation) count("handshake_initiations");
+    return !admission.isUnderLoad(nowUs) || this.#proven(burst, row, message, mac1At, checker, nowUs);
+  }
 
-    const opened = openInitiation(primitives, message, staticPrivate, staticPublic);
-    if (!opened) {
-      next[row] = drop.handshake_failed;
-      return;
-    }
+  /** The peer that the opened initiation in `row` comes from; undefined, with the state wiped, when it is not ours. */
+  initiatorOf(burst: Burst, row: number, opened: OpenedInitiation): Peer | undefined {
+    const { peers, table, drop, count } = this.options;
     const peer = peers.find(base64(opened.peerStatic));
+    if (peer && peers.owner[peer.id] === table.worker) return peer;
+    wipeHandshake(opened.state);
     if (!peer) {
-      wipeHandshake(opened.state);
-      next[row] = drop.unknown_peer;
-      return;
-    }
-    if (peers.owner[peer.id] !== table.worker) {
-      wipeHandshake(opened.state);
+      burst.next[row] = drop.unknown_peer;
+    } else {
       burst.handOver(row, peers.owner[peer.id], TO_PARSE_ADMITTED);
       count("handshakes_handed_over");
-      return;
     }
-    const timestamp = openTimestamp(primitives, message, opened, peer.staticSecret);
-    const refusal = !timestamp ? drop.handshake_failed : !isLater(timestamp, peer.lastTimestamp) ||
-        nowUs - peer.lastInitiationTakenUs < this.#o.limits.initiationIntervalUs
-      ? drop.handshake_replay
-      : this.#isFullFor(peer)
-      ? drop.max_connections
-      : 0;
-    if (refusal === drop.max_connections) this.#note("refused", peer.id);
+    return undefined;
+  }
+
+  /** Why the peer's initiation gets no session, as a drop code, or 0. */
+  refusal(peer: Peer, timestamp: Uint8Array | undefined, nowUs: number): number {
+    const { drop } = this.options;
+    if (!timestamp) return drop.handshake_failed;
+    const isFresh = isLater(timestamp, peer.lastTimestamp) &&
+      nowUs - peer.lastInitiationTakenUs >= this.limits.initiationIntervalUs;
+    if (!isFresh) return drop.handshake_replay;
+    if (!this.isFullFor(peer)) return 0;
+    this.#note("refused", peer.id);
+    return drop.max_connections;
+  }
+
+  /**
+   * A row for the session that the peer asks for, or NONE, with the reason in `next`.
+   * @param timestamp the initiation's, undefined when it did not authenticate.
+   */
+  sessionFor(
+    burst: Burst,
+    row: number,
+    peer: Peer,
+    timestamp: Uint8Array | undefined,
+    nowUs: number,
+  ): number {
+    const { table, drop } = this.options;
+    const refusal = this.refusal(peer, timestamp, nowUs);
     const session = refusal === 0 ? table.allocate(peer.id) : NONE;
-    if (!timestamp || session === NONE) {
-      wipeHandshake(opened.state);
-      next[row] = refusal || drop.max_connections;
-      return;
-    }
-    const keys = createResponse(primitives, message, opened, peer.presharedKey, this.#bytes(32));
-    if (!keys) {
-      wipeHandshake(opened.state);
-      table.erase(session);
-      next[row] = drop.handshake_failed;
-      return;
-    }
+    if (session === NONE) burst.next[row] = refusal || drop.max_connections;
+    return session;
+  }
+
+  /** Notes that an authentic initiation of the peer was answered, with or without a session. */
+  taken(peer: Peer, timestamp: Uint8Array, nowUs: number): void {
     peer.lastTimestamp = timestamp;
     peer.lastInitiationTakenUs = nowUs;
-    this.roam(peer.id, address, 4 * row, port[row], local);
-    peers.silenceAtUs[peer.id] = Infinity; // an initiation is an authentic packet too
-    table.erase(peers.next[peer.id]);
+    this.options.count("handshake_responses");
+  }
+
+  /** After the peer's initiation was answered and `session` got its keys: it waits for its first packet. */
+  answered(peer: Peer, session: number, timestamp: Uint8Array, nowUs: number): void {
+    const { peers, table } = this.options;
+    this.taken(peer, timestamp, nowUs);
+    this.#erase(peers.next[peer.id]);
     peers.next[peer.id] = session;
-    table.key(session, sender, false, nowUs, keys.sendKey, keys.receiveKey);
-    keys.sendKey.fill(0);
-    keys.receiveKey.fill(0);
+    peers.protocol[peer.id] = table.protocol[session];
     this.#noteConnection(peer);
-    burst.view.setUint32(offset[row] + 4, table.receiverIndex[session], true);
-    burst.view.setUint32(offset[row] + 8, sender, true);
-    peer.jar.sign(message.subarray(0, RESPONSE_BYTES), RESPONSE_MAC1_AT, nowUs);
-    burst.length[row] = RESPONSE_BYTES;
-    next[row] = TO_TRANSMIT;
-    count("handshake_responses");
-    this.#traversed(peer.id, nowUs);
+    this.traversed(peer.id, nowUs);
     this.#reschedule(peer);
   }
 
-  /** Completes the handshake that the response in `row` answers. */
-  onResponse(burst: Burst, row: number, nowUs: number): number {
-    const { primitives, peers, table, admission, drop, staticPrivate } = this.#o;
-    const { offset, next, address, port, local } = burst;
-    const message = burst.bytes.subarray(offset[row], offset[row] + RESPONSE_BYTES);
-    if (!this.#checker.hasMac1(message, RESPONSE_MAC1_AT)) {
-      next[row] = drop.bad_mac1;
-      return NONE;
-    }
-    const sender = readSender(burst.view, offset[row]);
-    const session = table.find(readResponseReceiver(burst.view, offset[row]));
+  /**
+   * The peer whose answer to this end's initiation is in `row`, once its MACs are sound; else undefined, and `next`
+   * says why.
+   */
+  responderTo(
+    burst: Burst,
+    row: number,
+    message: Uint8Array,
+    mac1At: number,
+    checker: CookieChecker,
+    receiver: number,
+    nowUs: number,
+  ): Peer | undefined {
+    const { peers, table, drop } = this.options;
+    const session = table.find(receiver);
     const peer = session === NONE ? undefined : peers.get(table.peer[session]);
-    const pending = peer?.pending;
-    if (!peer || !pending || pending.row !== session) {
-      next[row] = drop.no_session;
-      return NONE;
+    if (!checker.hasMac1(message, mac1At)) {
+      burst.next[row] = drop.bad_mac1;
+    } else if (peer?.pending?.row !== session || peer.pending.checker !== checker) {
+      burst.next[row] = drop.no_session;
+    } else if (this.admits(burst, row, message, mac1At, checker, false, nowUs)) {
+      return peer;
     }
-    // A forged response costs as much as a forged initiation, so it counts towards the load as well.
-    if (
-      admission.isUnderLoad(nowUs) && !this.#proven(burst, row, message, RESPONSE_MAC1_AT, sender, nowUs)
-    ) return NONE;
-    const keys = consumeResponse(primitives, message, pending.state, staticPrivate, peer.presharedKey);
-    if (!keys) {
-      next[row] = drop.handshake_failed;
-      return NONE;
-    }
+    return undefined;
+  }
+
+  /** After the pending handshake's row got its keys: it is the peer's session now. */
+  finished(peer: Peer, nowUs: number): void {
+    const { peers } = this.options;
     const { id } = peer;
+    const { row, sentUs } = peer.pending!;
     peer.pending = undefined;
-    peer.handshakeRttUs = nowUs - pending.sentUs;
-    this.roam(id, address, 4 * row, port[row], local);
+    peer.handshakeRttUs = nowUs - sentUs;
     // A waiting `next` was made later than `current` and is the better key to fall back on.
-    if (peers.next[id] !== NONE) {
-      table.erase(peers.previous[id]);
-      table.erase(peers.current[id]);
-      peers.previous[id] = peers.next[id];
-      peers.next[id] = NONE;
-    } else {
-      table.erase(peers.previous[id]);
-      peers.previous[id] = peers.current[id];
-    }
-    peers.current[id] = session;
-    table.key(session, sender, true, nowUs, keys.sendKey, keys.receiveKey);
-    keys.sendKey.fill(0);
-    keys.receiveKey.fill(0);
+    const successor = peers.next[id] === NONE ? peers.current[id] : peers.next[id];
+    if (peers.next[id] !== NONE) this.#erase(peers.current[id]);
+    peers.next[id] = NONE;
+    this.#supersede(id, successor, nowUs);
+    peers.current[id] = row;
     this.#completed(peer, nowUs);
     // The first data message confirms the key to the responder: what waits, or else a keepalive.
     this.want(id, WANTS_FLUSH | (peer.staged.length === 0 ? WANTS_KEEPALIVE : 0));
-    this.received(id, session, false, nowUs);
-    return id;
+  }
+
+  /** The responder's side of completion: the first packet under `next` proves that the initiator has the key. */
+  confirm(id: number, nowUs: number): void {
+    const { peers, table } = this.options;
+    this.#supersede(id, peers.current[id], nowUs);
+    peers.current[id] = peers.next[id];
+    peers.next[id] = NONE;
+    const peer = peers.get(id)!;
+    // The response left when the key was made, and an initiator confirms it at once (whitepaper §5.4.6). If that
+    // confirmation was lost, this later one says nothing of the path.
+    const epoch = peers.current[id];
+    if (table.replay.highest[epoch] === 0) peer.handshakeRttUs = nowUs - table.bornUs[epoch];
+    this.#completed(peer, nowUs);
+    this.want(id, WANTS_FLUSH);
+  }
+
+  /** Makes `session` the peer's previous one; an OxTunnel session then ends soon (PROTOCOL §10). */
+  #supersede(id: number, session: number, nowUs: number): void {
+    const { peers, table } = this.options;
+    this.#erase(peers.previous[id]);
+    peers.previous[id] = session;
+    if (session === NONE || table.protocol[session] !== OXTUNNEL) return;
+    table.endsUs[session] = Math.min(table.endsUs[session], nowUs + this.limits.graceUs);
   }
 
   /** Takes the cookie in `row` for the handshake that it answers. */
-  onCookie(burst: Burst, row: number, nowUs: number): void {
-    const { peers, table, drop } = this.#o;
+  onCookie(burst: Burst, row: number, isOxtunnel: boolean, nowUs: number): void {
+    const { peers, table, drop } = this.options;
     const at = burst.offset[row];
     const session = table.find(readReceiver(burst.view, at));
     const peer = session === NONE ? undefined : peers.get(table.peer[session]);
+    const jar = isOxtunnel ? peer?.oxJar : peer?.jar;
     const message = burst.bytes.subarray(at, at + COOKIE_REPLY_BYTES);
-    burst.next[row] = peer && peer.jar.accept(message, nowUs) ? 0 : drop.bad_cookie;
-  }
-
-  /** After an authentic packet on `session`: roaming, confirmation of a new key, timers. Hot: no allocation. */
-  received(id: number, session: number, isData: boolean, nowUs: number): void {
-    const { peers, table, limits } = this.#o;
-    if (session === peers.next[id]) this.#confirm(id, nowUs);
-    peers.silenceAtUs[id] = Infinity;
-    if (isData) {
-      if (peers.keepaliveAtUs[id] === Infinity) {
-        peers.keepaliveAtUs[id] = nowUs + limits.keepaliveUs;
-        this.timers.hasten(id, peers.keepaliveAtUs[id]);
-      }
-    }
-    this.#traversed(id, nowUs);
-    if (
-      table.initiator[session] === 1 && session === peers.current[id] &&
-      nowUs - table.bornUs[session] > limits.rejectAfterUs - limits.keepaliveUs - limits.rekeyTimeoutUs
-    ) this.#askForSuccessor(id);
-  }
-
-  /** After an authentic packet was made for the peer on its current session. Hot: no allocation. */
-  sent(id: number, session: number, isData: boolean, nowUs: number): void {
-    const { peers, table, limits } = this.#o;
-    peers.keepaliveAtUs[id] = Infinity;
-    if (isData && peers.silenceAtUs[id] === Infinity) {
-      peers.silenceAtUs[id] = nowUs + limits.keepaliveUs + limits.rekeyTimeoutUs + peers.jitterUs[id];
-      this.timers.hasten(id, peers.silenceAtUs[id]);
-    }
-    this.#traversed(id, nowUs);
-    if (
-      table.sendCounter[session] > limits.rekeyAfterMessages ||
-      (table.initiator[session] === 1 && nowUs - table.bornUs[session] > limits.rekeyAfterUs)
-    ) this.want(id, WANTS_INITIATION);
+    burst.next[row] = jar?.accept(message, nowUs) ? 0 : drop.bad_cookie;
   }
 
   /** The session on which a packet to the peer may go now, or NONE. */
   sendable(id: number, nowUs: number): number {
-    const { peers, table, limits } = this.#o;
+    const { peers, table } = this.options;
     const session = peers.current[id];
-    return session !== NONE && nowUs - table.bornUs[session] < limits.rejectAfterUs &&
-        table.sendCounter[session] < limits.rejectAfterMessages
+    return session !== NONE && nowUs < table.endsUs[session] &&
+        table.sendCounter[session] < table.sendLimit[session]
       ? session
       : NONE;
   }
@@ -307,10 +292,10 @@ export class Associations {
    * queues together, are full, the peer loses its own oldest packet, whose slot then leaves with this row.
    */
   stage(burst: Burst, row: number, id: number): void {
-    const peer = this.#o.peers.get(id)!;
-    const { drop, limits, peers, stagedMax } = this.#o;
+    const peer = this.options.peers.get(id)!;
+    const { drop, limits, peers, stagedMax } = this.options;
     const { slot, offset, length, next } = burst;
-    if (this.#isFullFor(peer)) {
+    if (this.isFullFor(peer)) {
       next[row] = drop.max_connections;
       peers.drops[id]++;
       return;
@@ -327,13 +312,19 @@ export class Associations {
     this.want(id, WANTS_INITIATION);
   }
 
-  #isFullFor(peer: Peer): boolean {
-    return !peer.connected && this.connections + this.#o.connectionsElsewhere() >= this.maxConnections;
+  /** Whether max_connections keeps the peer out. */
+  isFullFor(peer: Peer): boolean {
+    return !peer.connected && this.connections + this.options.connectionsElsewhere() >= this.maxConnections;
   }
 
   /** Starts a handshake with the peer now, as persistent keepalives and a new client do. */
   initiate(id: number): void {
     this.want(id, WANTS_INITIATION);
+  }
+
+  /** Lets the peer's OxTunnel sessions send what they have to say by themselves. */
+  wantControl(id: number): void {
+    this.want(id, WANTS_CONTROL);
   }
 
   /** Notes the wish for `pollTransmit`. */
@@ -347,7 +338,7 @@ export class Associations {
    * rows with `peer` and `session` set. Returns the rows added; call again until it returns 0.
    */
   pollTransmit(burst: Burst, nowUs: number): number {
-    const { peers } = this.#o;
+    const { peers, table } = this.options;
     const before = burst.count;
     for (let left = this.#queue.length; left > 0; left--) {
       const id = this.#queue.shift()!;
@@ -373,7 +364,9 @@ export class Associations {
           burst.peer[row] = id;
           burst.session[row] = session;
         }
-        if ((wants & WANTS_KEEPALIVE) !== 0 && session !== NONE) {
+        if ((wants & WANTS_KEEPALIVE) !== 0 && session !== NONE && table.protocol[session] === OXTUNNEL) {
+          this.#sessions!.ping(session);
+        } else if ((wants & WANTS_KEEPALIVE) !== 0 && session !== NONE) {
           const row = burst.grow(0, TO_SEAL);
           if (row < 0) {
             this.want(id, WANTS_KEEPALIVE);
@@ -383,21 +376,26 @@ export class Associations {
           burst.session[row] = session;
         }
       }
+      if ((wants & WANTS_CONTROL) !== 0 && !this.#sessions!.pollTransmit(burst, id, nowUs)) {
+        this.want(id, WANTS_CONTROL);
+        return burst.count - before;
+      }
     }
     return burst.count - before;
   }
 
   /** Does what is due. The results come out of `pollTransmit`; the slots of given-up packets are handed to `release`. */
   handleTimeout(nowUs: number, release: (slot: number) => void): void {
-    const { peers, table, limits } = this.#o;
+    const { peers, table, limits } = this.options;
     for (let id = this.timers.takeExpired(nowUs); id >= 0; id = this.timers.takeExpired(nowUs)) {
       const peer = peers.get(id);
       if (!peer) continue;
       for (const epoch of [peers.next, peers.current, peers.previous]) {
         const session = epoch[id];
-        // Earlier than the whitepaper's three times REJECT_AFTER_TIME: a key that may not be used is not kept.
-        if (session !== NONE && table.bornUs[session] + limits.rejectAfterUs <= nowUs) {
-          table.erase(session);
+        if (session === NONE) continue;
+        if (table.protocol[session] === OXTUNNEL) this.#sessions!.handleTimeout(session, nowUs);
+        if (table.endsUs[session] <= nowUs) {
+          this.#erase(session);
           epoch[id] = NONE;
         }
       }
@@ -419,6 +417,7 @@ export class Associations {
         this.#dropPending(peer);
         if (nowUs - peer.attemptsSinceUs >= limits.rekeyAttemptUs) {
           peer.attemptsSinceUs = Infinity;
+          peer.attempts = 0;
           this.#giveUp(peer, release);
         } else {
           this.want(id, WANTS_INITIATION);
@@ -430,10 +429,10 @@ export class Associations {
 
   /** Ends all sessions of a peer and gives its waiting packets' slots to `release`. */
   end(peer: Peer, release: (slot: number) => void): void {
-    const { peers, table } = this.#o;
+    const { peers } = this.options;
     this.#dropPending(peer);
     for (const epoch of [peers.next, peers.current, peers.previous]) {
-      table.erase(epoch[peer.id]);
+      this.#erase(epoch[peer.id]);
       epoch[peer.id] = NONE;
     }
     this.#giveUp(peer, release);
@@ -444,23 +443,23 @@ export class Associations {
   /** Drops what waits for the peer. */
   #giveUp(peer: Peer, release: (slot: number) => void): void {
     for (const packet of peer.staged) release(packet.slot);
-    this.#o.lose(this.#o.drop.unanswered, peer.staged.length);
-    this.#o.peers.drops[peer.id] += peer.staged.length;
+    this.options.lose(this.options.drop.unanswered, peer.staged.length);
+    this.options.peers.drops[peer.id] += peer.staged.length;
     this.#staged -= peer.staged.length;
     peer.staged.length = 0;
   }
 
   /** Sets the outer endpoint by hand, as a client does for its relay. */
   setEndpoint(id: number, words: Uint32Array, port: number): void {
-    this.#o.peers.address.set(words, 4 * id);
-    this.#o.peers.port[id] = port;
-    this.#o.peers.local.fill(0, 4 * id, 4 * id + 4);
+    this.options.peers.address.set(words, 4 * id);
+    this.options.peers.port[id] = port;
+    this.options.peers.local.fill(0, 4 * id, 4 * id + 4);
   }
 
   /** Starts the persistent keepalive of a peer that has one. */
   startKeepalive(peer: Peer, nowUs: number): void {
-    if (this.#o.peers.persistentKeepaliveUs[peer.id] > 0) this.want(peer.id, WANTS_INITIATION);
-    this.#traversed(peer.id, nowUs);
+    if (this.options.peers.persistentKeepaliveUs[peer.id] > 0) this.want(peer.id, WANTS_INITIATION);
+    this.traversed(peer.id, nowUs);
   }
 
   /**
@@ -468,19 +467,22 @@ export class Associations {
    * where that came to, `local`. Both addresses begin at `at`. Hot: no allocation.
    */
   roam(id: number, words: Uint32Array, at: number, port: number, local: Uint32Array): void {
-    const { address, port: ports, local: locals } = this.#o.peers;
+    const { address, port: ports, local: locals } = this.options.peers;
     const to = 4 * id;
     for (let i = 0; i < 4; i++) locals[to + i] = local[at + i];
     if (
       ports[id] === port && address[to + 3] === words[at + 3] && address[to + 2] === words[at + 2] &&
       address[to + 1] === words[at + 1] && address[to] === words[at]
     ) return;
-    if (ports[id] !== 0) {
-      this.#o.count("roamed");
-      this.#note("roamed", id);
-    }
+    if (ports[id] !== 0) this.noteRoaming(id);
     for (let i = 0; i < 4; i++) address[to + i] = words[at + i];
     ports[id] = port;
+  }
+
+  /** Counts and tells that the peer's endpoint moves. */
+  noteRoaming(id: number): void {
+    this.options.count("roamed");
+    this.#note("roamed", id);
   }
 
   /** Under load: whether the message proves its source and the source has a token; otherwise answers or drops it. */
@@ -489,13 +491,14 @@ export class Associations {
     row: number,
     message: Uint8Array,
     mac1At: number,
-    sender: number,
+    checker: CookieChecker,
     nowUs: number,
   ): boolean {
-    const { admission, drop, count } = this.#o;
+    const { admission, drop, count } = this.options;
     const { address, port, next } = burst;
-    if (!this.#checker.hasMac2(message, mac1At, address, 4 * row, port[row], nowUs)) {
-      this.#checker.reply(message, mac1At, sender, address, 4 * row, port[row], nowUs);
+    if (!checker.hasMac2(message, mac1At, address, 4 * row, port[row], nowUs)) {
+      const sender = readSender(burst.view, burst.offset[row]);
+      checker.reply(message, mac1At, sender, address, 4 * row, port[row], nowUs);
       burst.length[row] = COOKIE_REPLY_BYTES;
       next[row] = TO_TRANSMIT;
       count("cookie_replies_sent");
@@ -508,111 +511,132 @@ export class Associations {
 
   /** False when burst or arena is full, so that the wish must be kept. */
   #emitInitiation(burst: Burst, peer: Peer, nowUs: number): boolean {
-    const { primitives, peers, table, limits, staticPublic } = this.#o;
+    const { peers, table } = this.options;
     const { id } = peer;
     if (peers.port[id] === 0) return true;
     // One initiation at a time; a lost one is retried by its timer, and so is what was wished for too soon.
-    if (nowUs - peer.lastInitiationSentUs < limits.rekeyTimeoutUs) {
+    if (nowUs - peer.lastInitiationSentUs < this.#spacingUs(peer)) {
       if (peer.staged.length > 0 && peer.retryAtUs === Infinity) {
-        peer.retryAtUs = peer.lastInitiationSentUs + limits.rekeyTimeoutUs;
+        peer.retryAtUs = peer.lastInitiationSentUs + this.#spacingUs(peer);
         this.timers.hasten(id, peer.retryAtUs);
       }
       return true;
     }
-    const row = burst.grow(INITIATION_BYTES, TO_TRANSMIT);
+    const protocol = peers.protocol[id] === OXTUNNEL ? this.oxtunnel! : this.wireguard;
+    const row = burst.grow(protocol.initiationBytes, TO_TRANSMIT);
     if (row < 0) return false;
     this.#dropPending(peer);
     const session = table.allocate(id);
-    const message = burst.bytes.subarray(burst.offset[row], burst.offset[row] + INITIATION_BYTES);
+    const from = burst.offset[row];
+    const message = burst.bytes.subarray(from, from + protocol.initiationBytes);
     // Strictly rising even when the wall clock is set back, or the peer would take us for a replay.
     this.#lastTimestampUs = Math.max(this.#lastTimestampUs + 1, nowUs + this.unixOffsetUs);
-    const state = session === NONE ? undefined : createInitiation(
-      primitives,
-      message,
-      staticPublic,
-      peer.publicKey,
-      peer.staticSecret,
-      this.#bytes(32),
-      tai64n(this.#lastTimestampUs),
-    );
+    const state = session === NONE
+      ? undefined
+      : protocol.writeInitiation(message, peer, session, tai64n(this.#lastTimestampUs), nowUs);
     peer.lastInitiationSentUs = nowUs;
-    peer.retryAtUs = nowUs + limits.rekeyTimeoutUs + this.#jitterUs();
+    peer.attempts++;
+    peer.retryAtUs = nowUs + this.#spacingUs(peer) + this.jitterUs();
     if (peer.attemptsSinceUs === Infinity) peer.attemptsSinceUs = nowUs;
     if (!state) {
       table.erase(session);
       burst.next[row] = 0;
     } else {
-      burst.view.setUint32(burst.offset[row] + 4, table.receiverIndex[session], true);
-      peer.jar.sign(message, INITIATION_MAC1_AT, nowUs);
       burst.address.set(peers.address.subarray(4 * id, 4 * id + 4), 4 * row);
       burst.port[row] = peers.port[id];
       burst.local.set(peers.local.subarray(4 * id, 4 * id + 4), 4 * row);
-      peer.pending = { state, row: session, sentUs: nowUs };
+      peer.pending = { state, row: session, sentUs: nowUs, checker: protocol.checker };
     }
-    this.#traversed(id, nowUs);
+    this.traversed(id, nowUs);
     this.#reschedule(peer);
     return true;
   }
 
-  /** The responder's side of completion: the first packet under `next` proves that the initiator has the key. */
-  #confirm(id: number, nowUs: number): void {
-    const { peers, table } = this.#o;
-    table.erase(peers.previous[id]);
-    peers.previous[id] = peers.current[id];
-    peers.current[id] = peers.next[id];
-    peers.next[id] = NONE;
-    const peer = peers.get(id)!;
-    // The response left when the key was made, and an initiator confirms it at once (whitepaper §5.4.6). If that
-    // confirmation was lost, this later one says nothing of the path.
-    const epoch = peers.current[id];
-    if (table.replay.highest[epoch] === 0) peer.handshakeRttUs = nowUs - table.bornUs[epoch];
-    this.#completed(peer, nowUs);
-    this.want(id, WANTS_FLUSH);
+  /** From one initiation to the next: shorter for OxTunnel's first ones while there is no session (PROTOCOL §10). */
+  #spacingUs(peer: Peer): number {
+    const { peers } = this.options;
+    const { rekeyTimeoutUs, firstRetriesUs } = this.limits;
+    const isHurried = peers.protocol[peer.id] === OXTUNNEL && peers.current[peer.id] === NONE;
+    return isHurried ? firstRetriesUs[peer.attempts - 1] ?? rekeyTimeoutUs : rekeyTimeoutUs;
+  }
+
+  /** The other end has closed the session: nothing goes there any more, and its keys go with the next turn. */
+  closed({ row, peer }: OxSession, _reason: number): void {
+    this.options.table.endsUs[row] = -Infinity;
+    this.timers.hasten(peer, -Infinity);
+  }
+
+  /** Closes the peer's OxTunnel session in an orderly way: the other end is told, and the keys go soon after. */
+  close(id: number, reason: number, retryAfterS: number, nowUs: number): void {
+    const { peers, table } = this.options;
+    const session = peers.current[id];
+    if (session === NONE || table.protocol[session] !== OXTUNNEL) return;
+    this.#erase(peers.previous[id]);
+    peers.previous[id] = session;
+    peers.current[id] = NONE;
+    this.#sessions!.of[session]!.close(reason, retryAfterS, nowUs);
+    this.#noteConnection(peers.get(id)!);
+  }
+
+  /** This host's own address changed: the peer's OxTunnel session goes on under another id, with a challenge. */
+  moved(id: number): void {
+    const { peers, table } = this.options;
+    const session = peers.current[id];
+    if (session === NONE || table.protocol[session] !== OXTUNNEL) return;
+    this.#sessions!.of[session]!.paths.moved();
+  }
+
+  /** Ends the pending handshake, whose answer refused. */
+  abandon(peer: Peer): void {
+    this.#dropPending(peer);
+  }
+
+  /** Overwrites a session's keys and gives its rows back. Does nothing for NONE. */
+  #erase(session: number): void {
+    const { table } = this.options;
+    if (session !== NONE && table.protocol[session] === OXTUNNEL) this.#sessions!.end(session);
+    table.erase(session);
   }
 
   #completed(peer: Peer, nowUs: number): void {
     peer.lastHandshakeUs = nowUs;
     peer.retryAtUs = Infinity;
     peer.attemptsSinceUs = Infinity;
+    peer.attempts = 0;
     peer.askedForSuccessor = false;
-    this.#o.peers.jitterUs[peer.id] = this.#jitterUs();
+    this.options.peers.jitterUs[peer.id] = this.jitterUs();
     this.#dropPending(peer);
     this.#noteConnection(peer);
     if (!peer.established) {
       peer.established = true;
       this.#note("connected", peer.id);
     }
-    this.#o.count("handshakes_completed");
+    this.options.count("handshakes_completed");
     this.#reschedule(peer);
-  }
-
-  #askForSuccessor(id: number): void {
-    const peer = this.#o.peers.get(id)!;
-    if (peer.askedForSuccessor) return;
-    peer.askedForSuccessor = true;
-    this.want(id, WANTS_INITIATION);
   }
 
   #dropPending(peer: Peer): void {
     if (!peer.pending) return;
     wipeHandshake(peer.pending.state);
-    this.#o.table.erase(peer.pending.row);
+    this.oxtunnel?.forget(peer.pending.row);
+    this.options.table.erase(peer.pending.row);
     peer.pending = undefined;
   }
 
   #note(kind: EventKind, id: number): void {
-    this.events.push(kind, id, this.#o.peers.generation[id]);
+    this.events.push(kind, id, this.options.peers.generation[id]);
   }
 
-  #traversed(id: number, nowUs: number): void {
-    const { peers } = this.#o;
+  /** Starts the interval to the next persistent keepalive anew. Hot: no allocation. */
+  traversed(id: number, nowUs: number): void {
+    const { peers } = this.options;
     if (peers.persistentKeepaliveUs[id] === 0) return;
     peers.persistentAtUs[id] = nowUs + peers.persistentKeepaliveUs[id];
     this.timers.hasten(id, peers.persistentAtUs[id]);
   }
 
   #noteConnection(peer: Peer): void {
-    const { peers } = this.#o;
+    const { peers } = this.options;
     const connected = peers.current[peer.id] !== NONE || peers.next[peer.id] !== NONE;
     if (connected === peer.connected) return;
     peer.connected = connected;
@@ -624,7 +648,7 @@ export class Associations {
   }
 
   #reschedule(peer: Peer): void {
-    const { peers, table, limits } = this.#o;
+    const { peers, table } = this.options;
     const { id } = peer;
     let dueUs = Math.min(
       peer.retryAtUs,
@@ -633,19 +657,23 @@ export class Associations {
       peers.persistentAtUs[id],
     );
     for (const epoch of [peers.next, peers.current, peers.previous]) {
-      if (epoch[id] !== NONE) dueUs = Math.min(dueUs, table.bornUs[epoch[id]] + limits.rejectAfterUs);
+      const session = epoch[id];
+      if (session === NONE) continue;
+      dueUs = Math.min(dueUs, table.endsUs[session]);
+      if (table.protocol[session] === OXTUNNEL) dueUs = Math.min(dueUs, this.#sessions!.dueUs(session));
     }
     this.timers.set(id, dueUs);
   }
 
-  #jitterUs(): number {
-    this.#o.random(this.#randomBytes);
-    return this.#randomWord[0] % this.#o.limits.jitterUs;
+  jitterUs(): number {
+    this.options.random(this.#randomBytes);
+    return this.#randomWord[0] % this.options.limits.jitterUs;
   }
 
-  #bytes(count: number): Uint8Array {
+  /** Fresh random bytes. */
+  bytes(count: number): Uint8Array {
     const bytes = new Uint8Array(count);
-    this.#o.random(bytes);
+    this.options.random(bytes);
     return bytes;
   }
 }

@@ -1,6 +1,6 @@
 /**
- * MAC1, MAC2 and cookies (PROTOCOL §4; whitepaper §5.3, §5.4.4, §5.4.7): the proof that a handshake message was
- * made for this key and, under load, that its sender receives at its address. Invariant: checking allocates
+ * MAC1, MAC2 and cookies (PROTOCOL §4, §10; whitepaper §5.3, §5.4.4, §5.4.7): the proof that a handshake message was
+ * made for this key and, under load, that its sender receives at its address. Each protocol has labels of its own. Invariant: checking allocates
  * nothing that a sender controls and keeps no state per sender.
  */
 import { equalSecrets, hash, mac, openCookie, sealCookie } from "../codec/hash.ts";
@@ -11,19 +11,38 @@ import {
   MAC_BYTES,
   TYPE_COOKIE_REPLY,
 } from "../wire/wireguard.ts";
+import { KIND_COOKIE_REPLY, OXTUNNEL_VERSION } from "../wire/oxtunnel.ts";
 
 const text = new TextEncoder();
-const MAC1_LABEL = text.encode("mac1----");
-const COOKIE_LABEL = text.encode("cookie--");
+
+/** What keeps one protocol's MACs and cookies from holding in the other (PROTOCOL §10). */
+export interface CookieProtocol {
+  readonly mac1Label: Uint8Array;
+  readonly cookieLabel: Uint8Array;
+  /** The first four bytes of a cookie reply; its other fields lie in the same places. */
+  readonly replyHeader: Uint8Array;
+}
+
+export const WIREGUARD_COOKIES: CookieProtocol = {
+  mac1Label: text.encode("mac1----"),
+  cookieLabel: text.encode("cookie--"),
+  replyHeader: Uint8Array.of(TYPE_COOKIE_REPLY, 0, 0, 0),
+};
+
+export const OXTUNNEL_COOKIES: CookieProtocol = {
+  mac1Label: text.encode("ox-mac1-"),
+  cookieLabel: text.encode("ox-cook-"),
+  replyHeader: Uint8Array.of(KIND_COOKIE_REPLY, OXTUNNEL_VERSION, 0, 0),
+};
 
 /** The key of MAC1 for messages to the owner of `publicKey`. */
-export function mac1Key(publicKey: Uint8Array): Uint8Array {
-  return hash(MAC1_LABEL, publicKey);
+export function mac1Key(publicKey: Uint8Array, protocol = WIREGUARD_COOKIES): Uint8Array {
+  return hash(protocol.mac1Label, publicKey);
 }
 
 /** The key under which the owner of `publicKey` seals its cookie replies. */
-export function cookieKey(publicKey: Uint8Array): Uint8Array {
-  return hash(COOKIE_LABEL, publicKey);
+export function cookieKey(publicKey: Uint8Array, protocol = WIREGUARD_COOKIES): Uint8Array {
+  return hash(protocol.cookieLabel, publicKey);
 }
 
 /** The receiving side: checks MACs and hands out cookies. */
@@ -34,9 +53,14 @@ export class CookieChecker {
   readonly #source = new Uint8Array(18);
   #secretMadeUs = -Infinity;
 
-  constructor(publicKey: Uint8Array, readonly random: (bytes: Uint8Array) => void, readonly lifeUs: number) {
-    this.#mac1Key = mac1Key(publicKey);
-    this.#cookieKey = cookieKey(publicKey);
+  constructor(
+    publicKey: Uint8Array,
+    readonly random: (bytes: Uint8Array) => void,
+    readonly lifeUs: number,
+    readonly protocol = WIREGUARD_COOKIES,
+  ) {
+    this.#mac1Key = mac1Key(publicKey, protocol);
+    this.#cookieKey = cookieKey(publicKey, protocol);
   }
 
   /** Whether MAC1, at `mac1At` of the message, was made for this relay's key. */
@@ -77,8 +101,7 @@ export class CookieChecker {
     this.random(nonce);
     const mac1 = message.slice(mac1At, mac1At + MAC_BYTES);
     const sealed = sealCookie(this.#cookieKey, nonce, this.#cookie(words, at, port), mac1);
-    message.fill(0, 0, 4);
-    message[0] = TYPE_COOKIE_REPLY;
+    message.set(this.protocol.replyHeader);
     for (let i = 0; i < 4; i++) message[4 + i] = receiver >>> (8 * i);
     message.set(nonce, COOKIE_NONCE_AT);
     message.set(sealed.subarray(0, COOKIE_REPLY_BYTES - COOKIE_SEALED_AT), COOKIE_SEALED_AT);
@@ -113,11 +136,12 @@ export class CookieJar {
     readonly lifeUs: number,
     memory: Uint8Array = new Uint8Array(JAR_BYTES),
     at = 0,
+    protocol = WIREGUARD_COOKIES,
   ) {
     this.#memory = memory;
     this.#at = at;
-    memory.set(mac1Key(peerPublicKey), at);
-    memory.set(cookieKey(peerPublicKey), at + REPLY_KEY_AT);
+    memory.set(mac1Key(peerPublicKey, protocol), at);
+    memory.set(cookieKey(peerPublicKey, protocol), at + REPLY_KEY_AT);
   }
 
   /** Writes MAC1 and MAC2 at `mac1At`; MAC2 is zero without a fresh cookie. */

@@ -1,6 +1,6 @@
 /**
  * The times and counts that govern a session: the constants of the WireGuard whitepaper §6.1, in microseconds
- * and messages, plus this relay's own bounds. Data only; who obeys them is in timers and peers.
+ * and messages, OxTunnel's of PROTOCOL §10 and §15, plus this relay's own bounds. Data only; who obeys them is in timers and peers.
  */
 
 const SECOND_US = 1_000_000;
@@ -28,6 +28,14 @@ export interface Limits {
   initiationIntervalUs: number;
   /** Initiations a second, over all sources, above which cookies are asked for. */
   initiationsPerSecond: number;
+  /** OxTunnel: what replaces `rekeyTimeoutUs` before the first repeats while there is no session (PROTOCOL §10). */
+  firstRetriesUs: readonly number[];
+  /** OxTunnel: how long a key or session goes on opening after its successor is in use (PROTOCOL §10, §15). */
+  graceUs: number;
+  /** OxTunnel: the life of a session, after which a handshake makes another (PROTOCOL §15). */
+  sessionUs: number;
+  /** OxTunnel: datagrams that one epoch has sealed after which the next is asked for (PROTOCOL §15). */
+  rekeyAfterDatagrams: number;
   /** Packets that wait for one peer's handshake. */
   stagedPackets: number;
 }
@@ -44,6 +52,10 @@ export const WIREGUARD_LIMITS: Limits = Object.freeze({
   cookieUs: 120 * SECOND_US,
   initiationIntervalUs: 20_000,
   initiationsPerSecond: 200,
+  firstRetriesUs: Object.freeze([250_000, SECOND_US]),
+  graceUs: 3 * SECOND_US,
+  sessionUs: 86_400 * SECOND_US,
+  rekeyAfterDatagrams: 2 ** 27,
   stagedPackets: 64,
 });
 

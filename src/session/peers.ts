@@ -6,9 +6,11 @@
  */
 import { NONE } from "../vector/arena.ts";
 import { parsePrefix, type Prefix } from "../wire/address.ts";
-import { CookieJar, JAR_BYTES } from "./cookie.ts";
-import type { HandshakeState } from "./handshake.ts";
+import type { Parameters } from "../wire/parameters.ts";
+import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
+import type { HandshakeState } from "./noise.ts";
 import { PrefixTable } from "./prefix_table.ts";
+import { WIREGUARD } from "./table.ts";
 
 /** A handshake that this end has started and that has not been answered. */
 export interface PendingHandshake {
@@ -16,6 +18,8 @@ export interface PendingHandshake {
   /** The session row that holds its receiver index. */
   row: number;
   sentUs: number;
+  /** Checks the MACs of the answer: the one of the protocol that the handshake is in. */
+  checker: CookieChecker;
 }
 
 /** A packet that waits for a session: who owns its slot is the queue. */
@@ -34,7 +38,8 @@ const PRESHARED_KEY_AT = KEY_BYTES;
 const STATIC_SECRET_AT = 2 * KEY_BYTES;
 const TIMESTAMP_AT = 3 * KEY_BYTES;
 const JAR_AT = TIMESTAMP_AT + 16;
-const BLOCK_BYTES = JAR_AT + JAR_BYTES;
+const OX_JAR_AT = JAR_AT + JAR_BYTES;
+const BLOCK_BYTES = OX_JAR_AT + JAR_BYTES;
 
 export class Peer {
   readonly id: number;
@@ -42,14 +47,20 @@ export class Peer {
   /** base64, as in the store. */
   readonly publicKeyText: string;
   readonly allowedIps: readonly string[];
+  /** Signs WireGuard's handshake messages; `oxJar` signs OxTunnel's. */
   readonly jar: CookieJar;
+  readonly oxJar: CookieJar;
 
   lastInitiationTakenUs = -Infinity;
   lastInitiationSentUs = -Infinity;
-  /** When the present series of attempts began; Infinity when there is none. */
+  /** Attempts in the present series, which began at `attemptsSinceUs`; Infinity when there is none. */
+  attempts = 0;
   attemptsSinceUs = Infinity;
   retryAtUs = Infinity;
   pending: PendingHandshake | undefined;
+  /** What the peer's last response to an OxTunnel initiation said of itself, or why it refused. */
+  told: Parameters | undefined;
+  refused: Parameters["refused"];
   lastHandshakeUs = -Infinity;
   handshakeRttUs = -1;
   /** Whether the present epoch already asked for its successor on receipt. */
@@ -72,7 +83,10 @@ export class Peer {
     this.presharedKey.set(identity.presharedKey);
     this.staticSecret.set(identity.staticSecret);
     if (identity.lastTimestamp) this.lastTimestamp = identity.lastTimestamp;
-    this.jar = new CookieJar(identity.publicKey, identity.cookieLifeUs, blocks, BLOCK_BYTES * id + JAR_AT);
+    const { publicKey, cookieLifeUs } = identity;
+    this.jar = new CookieJar(publicKey, cookieLifeUs, blocks, BLOCK_BYTES * id + JAR_AT);
+    const oxAt = BLOCK_BYTES * id + OX_JAR_AT;
+    this.oxJar = new CookieJar(publicKey, cookieLifeUs, blocks, oxAt, OXTUNNEL_COOKIES);
   }
 
   // Views, good while the peer is in the table.
@@ -146,6 +160,8 @@ export class PeerTable {
   readonly persistentAtUs: Float64Array;
   /** The interval of persistent keepalives, 0 for none. */
   readonly persistentKeepaliveUs: Float64Array;
+  /** The protocol that this end begins a handshake with: what the peer spoke last. WIREGUARD or OXTUNNEL. */
+  readonly protocol: Uint8Array;
   /** The random part of this session's timers. */
   readonly jitterUs: Float64Array;
   /** The Worker that keeps the peer's sessions. */
@@ -180,6 +196,7 @@ export class PeerTable {
     this.persistentAtUs = new Float64Array(capacity);
     this.persistentKeepaliveUs = new Float64Array(capacity);
     this.jitterUs = new Float64Array(capacity);
+    this.protocol = new Uint8Array(capacity);
     this.owner = new Uint8Array(capacity);
     this.generation = new Uint32Array(capacity);
     this.bytesReceived = new Float64Array(capacity);
@@ -232,6 +249,7 @@ export class PeerTable {
     this.current[id] = this.previous[id] = this.next[id] = NONE;
     this.keepaliveAtUs[id] = this.silenceAtUs[id] = this.persistentAtUs[id] = Infinity;
     this.persistentKeepaliveUs[id] = identity.persistentKeepaliveUs;
+    this.protocol[id] = WIREGUARD;
     this.#peers[id] = peer;
     this.owner[id] = ownerOf(peer.publicKey, this.workers);
     this.#byKey.set(peer.publicKeyText, peer);

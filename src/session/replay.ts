@@ -32,6 +32,23 @@ export class ReplayWindows {
     this.#bits.fill(0, row * WORDS, (row + 1) * WORDS);
   }
 
+  /**
+   * Writes which counters below the highest were seen: bit i of out[0..bytes-1], least significant first, is counter
+   * highest − 1 − i, and 0 where there is none.
+   */
+  bitmap(row: number, out: Uint8Array, bytes: number): void {
+    const base = row * WORDS;
+    let counter = this.highest[row] - 1;
+    for (let i = 0; i < bytes; i++) {
+      let byte = 0;
+      for (let bit = 0; bit < 8 && counter >= 0; bit++, counter--) {
+        const word = this.#bits[base + ((counter >>> 5) & WORD_MASK)];
+        byte |= ((word >>> (counter & 31)) & 1) << bit;
+      }
+      out[i] = byte;
+    }
+  }
+
   /** Marks `counter` (an integer, 0 to 2^53 - 1) as seen; false when it was seen before or is too old. */
   accept(row: number, counter: number): boolean {
     const bits = this.#bits;

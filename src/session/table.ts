@@ -1,12 +1,19 @@
 // Hot path.
 /**
- * The session table: one row per key epoch or pending handshake, as columns. Invariant: a receiver index names
- * at most one live row, and a freed row's keys are overwritten and its index never matches again by accident
- * (8 bits of every index are drawn anew). Does not know peers beyond their number, nor time beyond a birthday.
+ * The session table: one row per WireGuard key epoch, OxTunnel session, spare connection id or pending handshake, as
+ * columns. Invariant: a receiver index (OxTunnel: connection id) names at most one live row, and a freed row's keys
+ * are overwritten and its index never matches again by accident (8 bits of every index are drawn anew). Does not
+ * know peers beyond their number, nor time beyond a birthday and an end.
+ * Keeps PROTOCOL R45.
  */
-import type { Aead } from "../codec/kernels.ts";
+import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
+import type { SessionSecrets } from "./ox_handshake.ts";
 import { ReplayWindows } from "./replay.ts";
+
+// Protocols, as the column `protocol` names them; 0 is a handshake that is not finished.
+export const WIREGUARD = 1;
+export const OXTUNNEL = 2;
 
 const ROW_BITS = 20;
 /** What the receiver index has room for: four bits name the Worker, eight are random. */
@@ -23,10 +30,18 @@ export class SessionTable {
   readonly remoteIndex: Uint32Array;
   /** Owner in the peer table. */
   readonly peer: Uint32Array;
+  /** WIREGUARD, OXTUNNEL, or 0 before the row has keys. */
+  readonly protocol: Uint8Array;
+  /** The row with the session that an id leads to: itself, but for OxTunnel's spare connection ids. */
+  readonly session: Uint32Array;
   /** When the keys came to be, in microseconds. */
   readonly bornUs: Float64Array;
+  /** When the keys are no longer good for anything, in microseconds. */
+  readonly endsUs: Float64Array;
   /** The counter of the next packet to send. */
   readonly sendCounter: Float64Array;
+  /** Counters from here on are not sent. */
+  readonly sendLimit: Float64Array;
   /** 1 when this end started the handshake. */
   readonly initiator: Uint8Array;
   /** 1 while the row has transport keys. */
@@ -38,6 +53,7 @@ export class SessionTable {
   count = 0;
 
   readonly #aead: Aead;
+  readonly #datagramAead: DatagramAead | undefined;
   /** Rows that were given back, as a stack, and the first that was never taken: its memory is not committed yet. */
   readonly #free: Uint32Array;
   #freeCount = 0;
@@ -48,19 +64,31 @@ export class SessionTable {
    * @param capacity rows, 1 to SESSION_ROWS_MAX.
    * @param worker 0 to 15, the top four bits of every receiver index: what steering reads.
    * @param random a fresh uniform u32 per call.
+   * @param datagramAead the keys of OxTunnel's sessions; absent where it is not spoken.
    */
-  constructor(capacity: number, worker: number, aead: Aead, random: () => number) {
+  constructor(
+    capacity: number,
+    worker: number,
+    aead: Aead,
+    random: () => number,
+    datagramAead?: DatagramAead,
+  ) {
     if (capacity < 1 || capacity > SESSION_ROWS_MAX) throw new RangeError(`sessions: capacity ${capacity}`);
     this.capacity = capacity;
     this.receiverIndex = new Uint32Array(capacity);
     this.remoteIndex = new Uint32Array(capacity);
     this.peer = new Uint32Array(capacity);
+    this.protocol = new Uint8Array(capacity);
+    this.session = new Uint32Array(capacity);
     this.bornUs = new Float64Array(capacity);
+    this.endsUs = new Float64Array(capacity);
     this.sendCounter = new Float64Array(capacity);
+    this.sendLimit = new Float64Array(capacity);
     this.initiator = new Uint8Array(capacity);
     this.keyed = new Uint8Array(capacity);
     this.replay = new ReplayWindows(capacity);
     this.#aead = aead;
+    this.#datagramAead = datagramAead;
     this.#random = random;
     this.worker = worker & 15;
     this.#free = new Uint32Array(capacity);
@@ -76,11 +104,22 @@ export class SessionTable {
     // The all-ones index is the sentinel of a free row.
     this.receiverIndex[row] = index === NONE ? (index ^ (1 << ROW_BITS)) >>> 0 : index;
     this.peer[row] = peer;
+    this.protocol[row] = 0;
+    this.session[row] = row;
     this.keyed[row] = 0;
     return row;
   }
 
-  /** Gives a row its transport keys; its counters start at zero. */
+  /** Takes a row for one more connection id of an OxTunnel session, or NONE when the table is full. */
+  allocateSpare(session: number): number {
+    const row = this.allocate(this.peer[session]);
+    if (row === NONE) return NONE;
+    this.protocol[row] = OXTUNNEL;
+    this.session[row] = session;
+    return row;
+  }
+
+  /** Gives a row WireGuard's transport keys; its counters start at zero. */
   key(
     row: number,
     remoteIndex: number,
@@ -88,8 +127,29 @@ export class SessionTable {
     nowUs: number,
     send: Uint8Array,
     receive: Uint8Array,
-  ) {
+  ): void {
     this.#aead.install(row, send, receive);
+    this.#start(row, WIREGUARD, remoteIndex, initiator, nowUs);
+  }
+
+  /** Gives a row OxTunnel's header-protection keys and those of epoch 0; the one of `aead` is used. */
+  begin(
+    row: number,
+    remoteIndex: number,
+    initiator: boolean,
+    nowUs: number,
+    aead: number,
+    secrets: SessionSecrets,
+  ): void {
+    this.#datagramAead!.begin(row, aead, secrets.sendProtect, secrets.receiveProtect);
+    this.#datagramAead!.install(row, 0, secrets.sendKey, secrets.receiveKey);
+    this.#start(row, OXTUNNEL, remoteIndex, initiator, nowUs);
+  }
+
+  #start(row: number, protocol: number, remoteIndex: number, initiator: boolean, nowUs: number): void {
+    this.protocol[row] = protocol;
+    this.endsUs[row] = Infinity;
+    this.sendLimit[row] = Infinity;
     this.remoteIndex[row] = remoteIndex;
     this.initiator[row] = initiator ? 1 : 0;
     this.bornUs[row] = nowUs;
@@ -101,7 +161,10 @@ export class SessionTable {
   /** Overwrites the row's keys and frees it. Does nothing for NONE. */
   erase(row: number): void {
     if (row === NONE) return;
-    this.#aead.erase(row);
+    if (this.keyed[row] === 1) {
+      if (this.protocol[row] === OXTUNNEL) this.#datagramAead!.erase(row);
+      else this.#aead.erase(row);
+    }
     this.keyed[row] = 0;
     this.receiverIndex[row] = NONE;
     this.peer[row] = NONE;

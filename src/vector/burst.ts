@@ -50,6 +50,8 @@ export const TO_OPEN_DATAGRAM = 16;
 export const TO_SEAL_DATAGRAM = 17;
 /** TO_TUNNEL from another Worker: handed over once, and not again. */
 export const TO_TUNNEL_HANDED = 18;
+/** The authentic plaintext of such a datagram, its frames not yet read. */
+export const TO_UNFRAME = 19;
 /** The first drop reason; every `next` from here on ends the row. */
 export const FIRST_DROP = 32;
 

@@ -68,6 +68,15 @@ Deno.test({
         assertEquals(await arrivals([3, 0, 0, 0, ...index, named]), [worker], "cookie reply");
         assertEquals(await arrivals([2, 0, 0, 0, ...index, 0xff, ...index, named]), [worker], "response");
         assertEquals(await arrivals([1, 0, 0, 0, ...index, named]), home, "initiation");
+        assertEquals(await arrivals([0x40 | worker, ...index, named]), [worker], "OxTunnel's data");
+        assertEquals(await arrivals([0x7f, ...index, named]), [worker], "OxTunnel's data, protected");
+        assertEquals(await arrivals([0xc3, 1, 0, 0, ...index, named]), [worker], "OxTunnel's cookie reply");
+        assertEquals(
+          await arrivals([0xc2, 1, 0, 0, ...index, 0xff, ...index, named]),
+          [worker],
+          "its response",
+        );
+        assertEquals(await arrivals([0xc1, 1, 0, 0, ...index, named]), home, "its initiation");
       }
       assertEquals((await arrivals([4, 0, 0, 0, ...index, WORKERS << 4])).length, 1, "an index of no Worker");
       assertEquals((await arrivals([9])).length, 1, "nothing known");

@@ -6,6 +6,7 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import { warmUp } from "../../src/cli/warmup.ts";
 import { PortableAead } from "../../src/codec/aead_portable.ts";
+import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { DROP } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
@@ -265,4 +266,6 @@ Deno.test(`sim: between peers, what is too big for the tunnel comes back as the 
 Deno.test("warm-up: every synthetic packet goes the whole way, both ways", () => {
   const makeAead = (rows: number) => new PortableAead(nodeCrypto, rows, DROP.forged);
   assertEquals(warmUp({ primitives: nodeCrypto, makeAead }), 2 * 1000 * 16);
+  const makeDatagramAead = (rows: number) => new PortableDatagramAead(rows, DROP.forged);
+  assertEquals(warmUp({ primitives: nodeCrypto, makeAead, makeDatagramAead }), 2 * 2 * 1000 * 16);
 });

@@ -4,6 +4,7 @@
  * seed gives the same run, to the byte. It opens no socket and reads no clock.
  */
 import { PortableAead } from "../../src/codec/aead_portable.ts";
+import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import type { Primitives } from "../../src/codec/kernels.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import type { DestinationRules } from "../../src/ingress/mod.ts";
@@ -80,7 +81,12 @@ export const CLOSED: DestinationRules = {
   allow: [],
 };
 
-type ClientSettings = Partial<TunnelOptions> & { ipv4: string; keepaliveS?: number; presharedKey?: string };
+type ClientSettings = Partial<TunnelOptions> & {
+  ipv4: string;
+  keepaliveS?: number;
+  presharedKey?: string;
+  protocol?: Upstream["protocol"];
+};
 
 interface Flight {
   atUs: number;
@@ -116,6 +122,7 @@ export class Host<Core extends Tunnel = Tunnel> {
       metrics: this.metrics,
       primitives,
       makeAead: (rows) => new PortableAead(primitives, rows, DROP.forged),
+      makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
       random: (bytes) => world.random.fill(bytes),
       limits: world.limits,
       privateKey,
@@ -187,6 +194,8 @@ export class World {
   readonly hosts: Host[] = [];
   channel: Channel = CLEAN;
   limits: Limits = WIREGUARD_LIMITS;
+  /** What clients speak unless they are told. */
+  protocol: Upstream["protocol"] = "wireguard";
   /** Sees, and may replace or drop, every datagram before the channel does. */
   tap: ((from: string, to: string, bytes: Uint8Array) => Uint8Array | undefined) | undefined;
   /** Which Worker of a relay gets a datagram or a packet from its exit. */
@@ -230,9 +239,14 @@ export class World {
   client(
     endpoint: string,
     relay: Host<Relay>,
-    { keepaliveS, presharedKey, ...options }: ClientSettings,
+    { keepaliveS, presharedKey, protocol = this.protocol, ...options }: ClientSettings,
   ): Host<Client> {
-    const upstream: Upstream = { publicKey: relay.publicKey, persistentKeepaliveS: keepaliveS, presharedKey };
+    const upstream: Upstream = {
+      publicKey: relay.publicKey,
+      persistentKeepaliveS: keepaliveS,
+      presharedKey,
+      protocol,
+    };
     const host = new Host(this, endpoint, options, (all) => new Client(all, upstream));
     this.hosts.push(host);
     const allowedIps = [`${options.ipv4}/32`];

@@ -7,10 +7,13 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
 import type { Client } from "../../src/client.ts";
+import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import type { Primitives } from "../../src/codec/kernels.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { DROP } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
 import { type Limits, WIREGUARD_LIMITS } from "../../src/session/limits.ts";
+import { type Burst, TO_SEAL_DATAGRAM } from "../../src/vector/burst.ts";
 import { TYPE_INITIATION } from "../../src/wire/wireguard.ts";
 import { CLEAN, dial, type Host, udpPacket, World } from "../sim/world.ts";
 
@@ -36,7 +39,7 @@ const CHANNELS = [
 /** Keys that wear out after a few packets, beside the real ones. */
 const LIMITS: Limits[] = [
   WIREGUARD_LIMITS,
-  { ...WIREGUARD_LIMITS, rekeyAfterMessages: 5, stagedPackets: 4 },
+  { ...WIREGUARD_LIMITS, rekeyAfterMessages: 5, rekeyAfterDatagrams: 5, stagedPackets: 4 },
 ];
 
 const who = fc.nat(CLIENTS.length - 1);
@@ -88,6 +91,31 @@ function watchNonces(): Primitives {
   };
 }
 
+/** The portable kernel of OxTunnel's data, throwing on the same. */
+class WatchedDatagrams extends PortableDatagramAead {
+  readonly #keys = new Map<string, string>();
+  readonly #used = new Set<string>();
+
+  override install(row: number, phase: number, sendKey: Uint8Array, receiveKey: Uint8Array): void {
+    this.#keys.set(`${row}:${phase}`, sendKey.join());
+    super.install(row, phase, sendKey, receiveKey);
+  }
+
+  override seal(burst: Burst): void {
+    for (let row = 0; row < burst.count; row++) {
+      if (burst.next[row] !== TO_SEAL_DATAGRAM) continue;
+      const nonce = `${this.#keys.get(`${burst.session[row]}:${burst.phase[row]}`)}:${burst.counter[row]}`;
+      assert(!this.#used.has(nonce), `counter ${burst.counter[row]} was used twice under one key`);
+      this.#used.add(nonce);
+    }
+    super.seal(burst);
+  }
+}
+
+type Protocol = "wireguard" | "oxtunnel";
+/** Rows that an OxTunnel session has for its connection ids. */
+const IDS_MAX = 12;
+
 class Course {
   readonly world: World;
   readonly server: Host<Relay>;
@@ -95,17 +123,21 @@ class Course {
   readonly #seen: { from: string; to: string; bytes: Uint8Array }[] = [];
   #packets = 0;
 
-  constructor(seed: number, limits: Limits) {
+  constructor(seed: number, limits: Limits, readonly protocol: Protocol = "wireguard") {
     this.world = new World(seed);
     this.world.limits = limits;
+    this.world.protocol = protocol;
     this.world.tap = (from, to, bytes) => {
       this.#seen.push({ from, to, bytes: bytes.slice() });
       return bytes;
     };
     const primitives = watchNonces();
-    this.server = this.world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", primitives });
+    const makeDatagramAead = (rows: number) => new WatchedDatagrams(rows, DROP.forged);
+    // ML-KEM takes milliseconds, and is no matter of courses.
+    const kernels = { primitives, makeDatagramAead, features: 0 };
+    this.server = this.world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", ...kernels });
     this.clients = CLIENTS.map((ipv4, i) =>
-      this.world.client(`198.51.100.${7 + i}:5555`, this.server, { ipv4, primitives, keepaliveS: i * 25 })
+      this.world.client(`198.51.100.${7 + i}:5555`, this.server, { ipv4, ...kernels, keepaliveS: i * 25 })
     );
   }
 
@@ -176,12 +208,16 @@ class Course {
       const epochs = host.core.sessionSnapshots(world.nowUs);
       const rows = host.metrics.get("sessions");
       // Every row of the table is an epoch of a peer or the one handshake that it has begun.
+      const rowsEach = this.protocol === "oxtunnel" ? IDS_MAX : 1;
       assert(
-        epochs.length <= rows && rows <= epochs.length + peers.length,
+        epochs.length <= rows && rows <= rowsEach * (epochs.length + peers.length),
         `${rows} rows, ${epochs.length} epochs`,
       );
       assert(epochs.length <= EPOCHS * peers.length);
-      const isLive = ({ ageS }: { ageS: number }) => ageS < world.limits.rejectAfterUs / SECOND;
+      // An OxTunnel session outlives its epochs.
+      const { rejectAfterUs, sessionUs } = world.limits;
+      const lifeUs = this.protocol === "oxtunnel" ? sessionUs : rejectAfterUs;
+      const isLive = ({ ageS }: { ageS: number }) => ageS < lifeUs / SECOND;
       assertEquals(epochs.filter((epoch) => !isLive(epoch)), []);
       assertEquals(host.metrics.get("connections"), peers.filter(({ connected }) => connected).length);
       const waiting = SLOTS - host.arena.free;
@@ -214,14 +250,15 @@ class Course {
 const course = fc.tuple(
   fc.nat(0xffffffff),
   fc.constantFrom(...LIMITS),
+  fc.constantFrom<Protocol>("wireguard", "oxtunnel"),
   fc.array(command, { minLength: 1, maxLength: 60, size: "max" }),
 );
 
 Deno.test("associations: any course of events keeps every invariant, and heals", () => {
   let delivered = 0, sent = 0;
   fc.assert(
-    fc.property(course, ([seed, limits, commands]) => {
-      const run = new Course(seed, limits);
+    fc.property(course, ([seed, limits, protocol, commands]) => {
+      const run = new Course(seed, limits, protocol);
       for (const command of commands) {
         run.do(command);
         run.check();
@@ -258,8 +295,8 @@ Deno.test("associations: any course of events keeps every invariant, and heals",
 
 Deno.test("associations: closing in mid-course leaves nothing behind", () => {
   fc.assert(
-    fc.property(course, ([seed, limits, commands]) => {
-      const run = new Course(seed, limits);
+    fc.property(course, ([seed, limits, protocol, commands]) => {
+      const run = new Course(seed, limits, protocol);
       commands.forEach((command) => run.do(command));
       run.close();
     }),

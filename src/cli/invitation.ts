@@ -1,0 +1,249 @@
+/**
+ * What a device needs to reach its relay, in its two written forms: the WireGuard config that `peer add` prints, and an
+ * invitation, the same as one line `oxrelay://…` to paste. Invariant: what is read is whole and sound or is refused with
+ * the name of what is wrong, and no message ever repeats a key. Opens nothing and resolves no name.
+ */
+import { type Endpoint, formatEndpoint, networkOf, parseEndpoint, parseIp, parsePrefix } from "../config.ts";
+import { CommandError } from "./help.ts";
+import { keyFromText } from "./keys_text.ts";
+
+export interface Invitation {
+  /** 44 characters of base64. Secret. */
+  privateKey: string;
+  /** 44 characters of base64. */
+  relayPublicKey: string;
+  /** 44 characters of base64. Secret. */
+  presharedKey?: string;
+  endpoint: Endpoint;
+  /** This device's inner addresses with their prefix lengths, at most one of each family. */
+  addresses: string[];
+  /** Destinations that the relay is meant for, as prefixes; all when empty. */
+  routes: string[];
+  /** Resolvers, as addresses. */
+  dns: string[];
+  /** Inner MTU in bytes, 576 to 1900. */
+  mtu: number;
+  /** Seconds between packets that keep a NAT open, 0 to 65535; 0 for none. */
+  keepaliveS: number;
+}
+
+export const INVITATION_SCHEME = "oxrelay://";
+const TEXT_MAX = 16_384;
+const MTU_DEFAULT = 1420, MTU_MIN = 576, MTU_MAX = 1900;
+const KEEPALIVE_DEFAULT_S = 25;
+const DNS_MAX = 8;
+
+/** Reads either form. `source` names it in errors. Throws CommandError. */
+export function parseInvitation(text: string, source: string): Invitation {
+  if (text.length > TEXT_MAX) {
+    throw new CommandError(
+      `${source}: longer than ${TEXT_MAX} characters, so it is no config and no invitation`,
+    );
+  }
+  const lines = text.split(/\r?\n/).map((line) => line.trim());
+  const line = lines.find((line) => line.startsWith(INVITATION_SCHEME));
+  const fields = line === undefined ? configFields(lines, source) : lineFields(line, source);
+  return check(fields, source);
+}
+
+/** The invitation as one line. It holds the private key. */
+export function formatInvitation(invitation: Invitation): string {
+  const { privateKey, relayPublicKey, presharedKey, endpoint, addresses, routes, dns, mtu, keepaliveS } =
+    invitation;
+  const fields = [
+    ["key", base64url(privateKey)],
+    ["relay", base64url(relayPublicKey)],
+    ...(presharedKey === undefined ? [] : [["psk", base64url(presharedKey)]]),
+    ["address", addresses.join(",")],
+    ...(routes.length === 0 ? [] : [["routes", routes.join(",")]]),
+    ...(dns.length === 0 ? [] : [["dns", dns.join(",")]]),
+    ["mtu", String(mtu)],
+    ["keepalive", String(keepaliveS)],
+  ];
+  const query = fields.map(([name, value]) => `${name}=${value}`).join("&");
+  return `${INVITATION_SCHEME}${formatEndpoint(endpoint)}?${query}`;
+}
+
+/** What both forms say, unchecked: lists by the name that an error shows. */
+interface Fields {
+  privateKey: Field;
+  relayPublicKey: Field;
+  presharedKey: Field;
+  endpoint: Field;
+  addresses: Field;
+  routes: Field;
+  dns: Field;
+  mtu: Field;
+  keepalive: Field;
+}
+
+interface Field {
+  name: string;
+  /** Undefined where it is not said. */
+  text: string | undefined;
+}
+
+/** Throws unless there is one interface and one peer; keys that only wg-quick understands are passed over. */
+function configFields(lines: string[], source: string): Fields {
+  const said = new Map<string, string>();
+  let section = "";
+  for (const [i, line] of lines.entries()) {
+    const body = line.replace(/#.*/, "").trim();
+    if (body === "") continue;
+    const header = /^\[(\w+)\]$/.exec(body);
+    if (header) {
+      section = header[1].toLowerCase();
+      if (said.has(section)) {
+        throw new CommandError(
+          `${source}: line ${i + 1}: a second [${
+            header[1]
+          }]; a client has one relay, so keep the one that is meant`,
+        );
+      }
+      said.set(section, "");
+      continue;
+    }
+    const entry = /^(\w+)\s*=\s*(.*)$/.exec(body);
+    if (!entry || section === "") {
+      throw new CommandError(
+        `${source}: line ${
+          i + 1
+        } is neither "[Section]" nor "Key = value"; expected the config that \`peer add\` prints, ` +
+          `or an invitation ${INVITATION_SCHEME}…`,
+      );
+    }
+    const key = `${section}.${entry[1].toLowerCase()}`;
+    const before = said.get(key);
+    // Addresses may stand in several lines.
+    said.set(key, before === undefined ? entry[2] : `${before},${entry[2]}`);
+  }
+  const field = (key: string, name: string): Field => ({ name, text: said.get(key) });
+  return {
+    privateKey: field("interface.privatekey", "PrivateKey"),
+    relayPublicKey: field("peer.publickey", "PublicKey"),
+    presharedKey: field("peer.presharedkey", "PresharedKey"),
+    endpoint: field("peer.endpoint", "Endpoint"),
+    addresses: field("interface.address", "Address"),
+    routes: field("peer.allowedips", "AllowedIPs"),
+    dns: field("interface.dns", "DNS"),
+    mtu: field("interface.mtu", "MTU"),
+    keepalive: field("peer.persistentkeepalive", "PersistentKeepalive"),
+  };
+}
+
+/** Names that it does not know are passed over, so that later relays may say more. */
+function lineFields(line: string, source: string): Fields {
+  const [endpoint, query, more] = line.slice(INVITATION_SCHEME.length).split("?");
+  if (query === undefined || more !== undefined) {
+    throw new CommandError(`${source}: the invitation is cut off or doubled; copy the whole line again`);
+  }
+  const said = new Map(
+    query.split("&").map((pair) => {
+      const at = pair.indexOf("=");
+      return at < 0 ? [pair, ""] : [pair.slice(0, at), pair.slice(at + 1)];
+    }),
+  );
+  const field = (name: string): Field => ({ name, text: said.get(name) });
+  const key = (name: string): Field => {
+    const text = said.get(name);
+    return {
+      name,
+      text: text === undefined ? undefined : `${text.replaceAll("-", "+").replaceAll("_", "/")}=`,
+    };
+  };
+  return {
+    privateKey: key("key"),
+    relayPublicKey: key("relay"),
+    presharedKey: key("psk"),
+    endpoint: { name: "endpoint", text: endpoint },
+    addresses: field("address"),
+    routes: field("routes"),
+    dns: field("dns"),
+    mtu: field("mtu"),
+    keepalive: field("keepalive"),
+  };
+}
+
+function check(fields: Fields, source: string): Invitation {
+  const refuse = ({ name }: Field, what: string) => {
+    throw new CommandError(`${source}: ${name}: ${what}`);
+  };
+  const needed = (field: Field): string =>
+    field.text || refuse(field, "is missing; copy everything that `peer add` printed")!;
+  const key = (field: Field): string => {
+    const text = needed(field);
+    if (keyFromText(text) === undefined) {
+      refuse(field, "is not a whole key of 32 bytes; copy everything that `peer add` printed");
+    }
+    return text;
+  };
+  const list = (text: string) => text.split(",").map((one) => one.trim()).filter((one) => one !== "");
+  const number = (field: Field, otherwise: number, min: number, max: number): number => {
+    if (!field.text) return otherwise;
+    const value = /^\d{1,5}$/.test(field.text) ? Number(field.text) : field.text === "off" ? 0 : NaN;
+    if (!(value >= min && value <= max)) {
+      refuse(field, `expected ${min} to ${max}, found "${show(field.text)}"`);
+    }
+    return value;
+  };
+
+  const privateKey = key(fields.privateKey);
+  const relayPublicKey = key(fields.relayPublicKey);
+  const presharedKey = fields.presharedKey.text ? key(fields.presharedKey) : undefined;
+  const endpointText = needed(fields.endpoint);
+  const endpoint = parseEndpoint(endpointText);
+  if (!endpoint) {
+    refuse(
+      fields.endpoint,
+      `expected "host:port" such as "relay.example.com:4433", found "${show(endpointText)}"`,
+    );
+  }
+  const addresses = list(needed(fields.addresses));
+  for (const address of addresses) {
+    if (parsePrefix(whole(address)) === undefined) {
+      refuse(fields.addresses, `"${show(address)}" is no address such as "10.66.0.2/32"`);
+    }
+  }
+  for (const isIpv6 of [false, true]) {
+    if (addresses.filter((address) => address.includes(":") === isIpv6).length > 1) {
+      refuse(fields.addresses, `more than one IPv${isIpv6 ? 6 : 4} address; keep one`);
+    }
+  }
+  const routes = list(fields.routes.text ?? "").map((text) => {
+    const prefix = parsePrefix(whole(text));
+    if (prefix === undefined) refuse(fields.routes, `"${show(text)}" is no prefix such as "203.0.113.0/24"`);
+    return networkOf(prefix!);
+  });
+  const dns = list(fields.dns.text ?? "").slice(0, DNS_MAX);
+  for (const address of dns) {
+    if (parseIp(address) === undefined) refuse(fields.dns, `"${show(address)}" is no address of a resolver`);
+  }
+  return {
+    privateKey,
+    relayPublicKey,
+    presharedKey,
+    endpoint: endpoint!,
+    addresses: addresses.map(whole),
+    // A way to everything is what no routes mean too.
+    routes: routes.some((prefix) => prefix.endsWith("/0")) ? [] : routes,
+    dns,
+    mtu: number(fields.mtu, MTU_DEFAULT, MTU_MIN, MTU_MAX),
+    keepaliveS: number(fields.keepalive, KEEPALIVE_DEFAULT_S, 0, 65535),
+  };
+}
+
+/** A bare address is a prefix of one. */
+function whole(text: string): string {
+  return text.includes("/") ? text : `${text}/${text.includes(":") ? 128 : 32}`;
+}
+
+/** A value for a message: short, not able to steer the terminal, and no key that stands in the wrong place. */
+function show(text: string): string {
+  // deno-lint-ignore no-control-regex
+  return text.slice(0, 64).replace(/[\x00-\x1f\x7f-\x9f]/g, "?").replace(/[A-Za-z0-9+/_-]{32,}/g, "…");
+}
+
+/** 44 characters of base64 as 43 of base64url (RFC 4648 section 5). */
+function base64url(key: string): string {
+  return key.replaceAll("+", "-").replaceAll("/", "_").replace("=", "");
+}

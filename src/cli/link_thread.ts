@@ -1,0 +1,84 @@
+/**
+ * The data plane of link_worker.ts as the main thread has it. Invariant: a thread that dies is replaced by one over the
+ * same device, which makes a new handshake; so the device, and a kill switch, stay. Moves no packet.
+ */
+import type { Invitation } from "./invitation.ts";
+import type { LinkPlane, PlaneState } from "./link_plane.ts";
+import type { FromPlane, ToPlane } from "./link_worker.ts";
+
+const LOOK_MS = 3000, CLOSE_MS = 3000;
+const RESTART_MS = 1000;
+
+export class ThreadPlane implements LinkPlane {
+  #worker: Worker;
+  readonly #start: ToPlane;
+  readonly #say: (message: string) => void;
+  #connected: ToPlane | undefined;
+  #onState: (state: PlaneState) => void = () => {};
+  #onClosed: () => void = () => {};
+  #last: PlaneState | undefined;
+  #closed = false;
+
+  /** @param descriptor the device's queue, which must outlive the plane. */
+  constructor(invitation: Invitation, descriptor: number, device: string, say: (message: string) => void) {
+    this.#start = { type: "start", invitation, descriptor, device };
+    this.#say = say;
+    this.#worker = this.#run();
+  }
+
+  connect(address: string, port: number): void {
+    this.#connected = { type: "connect", address, port };
+    this.#tell(this.#connected);
+  }
+
+  /** What it said last, when it does not answer; rejects when it never has. */
+  look(): Promise<PlaneState> {
+    const { promise, resolve, reject } = Promise.withResolvers<PlaneState>();
+    const timer = setTimeout(() => {
+      if (this.#last) resolve(this.#last);
+      else reject(new Error("the data plane does not answer"));
+    }, LOOK_MS);
+    this.#onState = resolve;
+    this.#tell({ type: "look" });
+    return promise.finally(() => clearTimeout(timer));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, CLOSE_MS);
+      this.#onClosed = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.#tell({ type: "close" });
+    });
+    this.#worker.terminate();
+  }
+
+  #tell(message: ToPlane): void {
+    this.#worker.postMessage(message);
+  }
+
+  #run(): Worker {
+    const worker = new Worker(new URL("./link_worker.ts", import.meta.url), { type: "module" });
+    worker.onerror = (event) => {
+      event.preventDefault(); // or the main thread dies with it
+      worker.terminate();
+      if (this.#closed) return this.#onClosed();
+      this.#say(`The data plane failed (${event.message}) and is started again.`);
+      setTimeout(() => {
+        if (this.#closed) return;
+        this.#worker = this.#run();
+        if (this.#connected) this.#tell(this.#connected);
+      }, RESTART_MS);
+    };
+    worker.onmessage = ({ data }: MessageEvent<FromPlane>) => {
+      if (data.type === "closed") return this.#onClosed();
+      this.#last = data.state;
+      this.#onState(data.state);
+    };
+    worker.postMessage(this.#start);
+    return worker;
+  }
+}

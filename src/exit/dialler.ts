@@ -1,0 +1,379 @@
+/**
+ * A client's side of the tunnel without privilege: TCP connections and UDP sockets of this program's own, whose packets go
+ * into the tunnel. TCP lives in the native library (ffi/src/dial.rs). Invariant: what waits is bounded, in each direction
+ * and for each socket, and everything that is open ends with `close`. Reaches nothing but the tunnel.
+ */
+import { burstHandle, checked, type Native } from "../../ffi/native.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import { formatAddress, isIpv4, parseAddress } from "../wire/address.ts";
+import {
+  IPV4_HEADER_BYTES,
+  IPV6_HEADER_BYTES,
+  isFragment,
+  PROTOCOL_UDP,
+  protocolOf,
+  readDestination,
+  readSource,
+  transportAt,
+  transportChecksum,
+  UDP_HEADER_BYTES,
+  writeIpv4Header,
+  writeIpv6Header,
+} from "../wire/inner.ts";
+import type { Exit } from "./exit.ts";
+import { fragment } from "./fragmentation.ts";
+import { Reassembly } from "./reassembly.ts";
+
+export interface DiallerOptions {
+  native: Native;
+  /** Own inner addresses, as text: at most one of each family. */
+  addresses: readonly string[];
+  /** Inner MTU, bytes. */
+  mtu: number;
+}
+
+/** One end of a connection through the tunnel. */
+export interface TunnelConnection {
+  /** Reads what has arrived, waiting for it; null at the end. Throws when the connection broke. */
+  read(into: Uint8Array<ArrayBuffer>): Promise<number | null>;
+  /** Writes all of it, waiting for room. Throws when the connection broke. */
+  write(data: Uint8Array<ArrayBuffer>): Promise<void>;
+  /** Ends our direction. */
+  finish(): void;
+  /** Ends both. Safe to call twice. */
+  close(): void;
+}
+
+/** A datagram that came through the tunnel. */
+export interface TunnelDatagram {
+  address: string;
+  port: number;
+  data: Uint8Array<ArrayBuffer>;
+}
+
+/** A UDP port in the tunnel. */
+export interface TunnelSocket {
+  readonly port: number;
+  /** Sends to an address. False when the tunnel has none of its family, or no room. */
+  send(data: Uint8Array, address: string, port: number): boolean;
+  close(): void;
+}
+
+// What ox_dial_state says.
+const OPEN = 1, READABLE = 2, WRITABLE = 4, ENDED = 8, OVER = 16;
+const ENETUNREACH = 101;
+const CONNECT_MS = 15_000;
+/** Inner packets that wait to be taken; UDP loses the rest. */
+const QUEUE_MAX = 512;
+const SOCKETS_MAX = 1024;
+const PORT_FIRST = 49152;
+const DATAGRAM_MAX = 65507;
+
+/** Why a connection was not made or did not last. */
+export class DialError extends Error {
+  override readonly name = "DialError";
+  constructor(readonly reason: "unreachable" | "refused" | "timeout" | "full" | "broken", message: string) {
+    super(message);
+  }
+}
+
+export class Dialler implements Exit {
+  readonly name = "userspace";
+  readonly description = "userspace: TCP and UDP of this program's own";
+  readonly #native: Native;
+  readonly #handle: number;
+  readonly #own4: Uint32Array | undefined;
+  readonly #own6: Uint32Array | undefined;
+  readonly #mtu: number;
+  readonly #calls = new Map<number, Call>();
+  readonly #sockets = new Map<number, (datagram: TunnelDatagram) => void>();
+  readonly #queue: Uint8Array[] = [];
+  readonly #reassembly = new Reassembly();
+  readonly #news = new Uint16Array(BURST_CAPACITY);
+  readonly #words = new Uint32Array(8);
+  #identification = crypto.getRandomValues(new Uint32Array(1))[0];
+  #wake: () => void = () => {};
+  #woken = false;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #timerDueMs = Infinity;
+  #closed = false;
+
+  constructor({ native, addresses, mtu }: DiallerOptions) {
+    this.#native = native;
+    this.#mtu = mtu;
+    const own = addresses.map((text) => parseAddress(text)!);
+    this.#own4 = own.find((words) => isIpv4(words));
+    this.#own6 = own.find((words) => !isIpv4(words));
+    const words = new Uint32Array(4 * own.length);
+    own.forEach((address, i) => words.set(address, 4 * i));
+    this.#handle = checked(native.ox_dial_open(mtu, words, own.length), "ox_dial_open");
+  }
+
+  get flowCount(): number {
+    return this.#calls.size + this.#sockets.size;
+  }
+
+  onReadable(wake: () => void): void {
+    this.#wake = wake;
+  }
+
+  /** Connects to an address. Throws DialError. */
+  async connect(address: string, port: number): Promise<TunnelConnection> {
+    const words = parseAddress(address);
+    if (!words) throw new DialError("unreachable", `"${address}" is no address`);
+    const id = this.#native.ox_dial_call(this.#handle, words as Uint32Array<ArrayBuffer>, port);
+    if (id === -ENETUNREACH) {
+      throw new DialError("unreachable", `the tunnel has no address to reach ${address} from`);
+    }
+    if (id < 0) throw new DialError("full", `no connection to ${address}: errno ${-id}`);
+    const call = new Call(this.#native, this.#handle, id, this.#stir, () => this.#calls.delete(id));
+    this.#calls.set(id, call);
+    this.#stir();
+    try {
+      await call.opened(CONNECT_MS, `${address} port ${port}`);
+      return call;
+    } catch (error) {
+      call.close();
+      throw error;
+    }
+  }
+
+  /** Opens a UDP port of the system's choice. Throws DialError when too many are open. */
+  listen(receive: (datagram: TunnelDatagram) => void): TunnelSocket {
+    if (this.#sockets.size >= SOCKETS_MAX) throw new DialError("full", "too many UDP sockets are open");
+    const random = new Uint16Array(1);
+    let port: number;
+    do {
+      port = PORT_FIRST + crypto.getRandomValues(random)[0] % (65536 - PORT_FIRST);
+    } while (this.#sockets.has(port));
+    this.#sockets.set(port, receive);
+    return {
+      port,
+      send: (data, address, to) => this.#sendUdp(data, port, address, to),
+      close: () => void this.#sockets.delete(port),
+    };
+  }
+
+  send(burst: Burst, nowUs: number): void {
+    const { count, next, offset, length, bytes, view } = burst;
+    this.#native.ox_dial_send(this.#handle, burstHandle(this.#native, burst), count, DONE);
+    for (let row = 0; row < count; row++) {
+      if (next[row] !== TO_EXIT) continue;
+      next[row] = DONE;
+      const at = offset[row];
+      if (protocolOf(view, at, length[row]) !== PROTOCOL_UDP) continue; // nobody here asked for it
+      const packet = bytes.subarray(at, at + length[row]);
+      const whole = isFragment(view, at, length[row]) ? this.#reassembly.add(packet, nowUs) : packet;
+      if (whole !== undefined) this.#receiveUdp(whole);
+    }
+    this.#tell();
+  }
+
+  receive(burst: Burst): number {
+    const before = burst.count;
+    this.#woken = false;
+    while (this.#queue.length > 0 && burst.count < BURST_CAPACITY) {
+      const packet = this.#queue[0];
+      const row = burst.grow(packet.length, TO_TUNNEL);
+      if (row < 0) break;
+      burst.bytes.set(packet, burst.offset[row]);
+      this.#queue.shift();
+    }
+    const waiting = this.#native.ox_dial_turn(this.#handle);
+    const from = burst.count;
+    while (burst.count - from < waiting && burst.count < BURST_CAPACITY && burst.grow(0, TO_TUNNEL) >= 0);
+    if (burst.count > from) {
+      this.#native.ox_dial_receive(this.#handle, burstHandle(this.#native, burst), from, burst.count);
+    }
+    this.#tell();
+    this.#armTimer();
+    return burst.count - before;
+  }
+
+  handleTimeout(nowUs: number): void {
+    this.#reassembly.expire(nowUs);
+  }
+
+  close(): Promise<void> {
+    if (!this.#closed) {
+      this.#closed = true;
+      clearTimeout(this.#timer);
+      for (const call of [...this.#calls.values()]) call.close();
+      this.#sockets.clear();
+      this.#native.ox_dial_close(this.#handle);
+    }
+    return Promise.resolve();
+  }
+
+  /** Has the driver come by, once for all that is done in a turn. */
+  readonly #stir = () => {
+    if (this.#woken || this.#closed) return;
+    this.#woken = true;
+    queueMicrotask(() => this.#wake());
+  };
+
+  /** Wakes who waits for a call that has news. */
+  #tell(): void {
+    for (;;) {
+      const count = this.#native.ox_dial_news(this.#handle, this.#news, this.#news.length);
+      for (let i = 0; i < count; i++) this.#calls.get(this.#news[i])?.news();
+      if (count < this.#news.length) return;
+    }
+  }
+
+  #armTimer(): void {
+    const dueMs = performance.now() + this.#native.ox_dial_next_ms(this.#handle);
+    if (dueMs >= this.#timerDueMs - 1) return;
+    clearTimeout(this.#timer);
+    this.#timerDueMs = dueMs;
+    this.#timer = setTimeout(() => {
+      this.#timerDueMs = Infinity;
+      this.#wake();
+    }, dueMs - performance.now());
+  }
+
+  #sendUdp(data: Uint8Array, port: number, address: string, to: number): boolean {
+    const words = parseAddress(address);
+    if (!words || data.length > DATAGRAM_MAX) return false;
+    const isV4 = isIpv4(words);
+    const own = isV4 ? this.#own4 : this.#own6;
+    if (!own) return false;
+    const header = isV4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+    const size = UDP_HEADER_BYTES + data.length;
+    if (header + size > 65535) return false;
+    const whole = new Uint8Array(header + size);
+    const view = new DataView(whole.buffer);
+    if (isV4) writeIpv4Header(view, 0, header + size, 0, 0, PROTOCOL_UDP, own[3], words[3]);
+    else writeIpv6Header(view, 0, size, PROTOCOL_UDP, own, 0, words, 0);
+    view.setUint16(header, port);
+    view.setUint16(header + 2, to);
+    view.setUint16(header + 4, size);
+    whole.set(data, header + UDP_HEADER_BYTES);
+    // A checksum of zero means "none" in UDP, so zero is sent as all ones (RFC 768).
+    view.setUint16(header + 6, transportChecksum(view, 0, header, size, PROTOCOL_UDP) || 0xffff);
+    const pieces = fragment(whole, this.#mtu, this.#identification++);
+    if (this.#queue.length + pieces.length > QUEUE_MAX) return false;
+    this.#queue.push(...pieces);
+    this.#stir();
+    return true;
+  }
+
+  #receiveUdp(packet: Uint8Array): void {
+    const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
+    const segment = transportAt(view, 0, packet.length);
+    if (segment === 0 || segment + UDP_HEADER_BYTES > packet.length) return;
+    const size = view.getUint16(segment + 4);
+    if (size < UDP_HEADER_BYTES || segment + size > packet.length) return;
+    const words = this.#words;
+    readSource(view, 0, words, 0);
+    readDestination(view, 0, words, 4);
+    const own = isIpv4(words, 4) ? this.#own4 : this.#own6;
+    if (!own || own.some((word, i) => word !== words[4 + i])) return;
+    const receive = this.#sockets.get(view.getUint16(segment + 2));
+    if (!receive) return;
+    const hasSum = view.getUint16(segment + 6) !== 0;
+    if (hasSum && transportChecksum(view, 0, segment, size, PROTOCOL_UDP) !== 0) return;
+    receive({
+      address: formatAddress(words, 0),
+      port: view.getUint16(segment),
+      data: packet.slice(segment + UDP_HEADER_BYTES, segment + size) as Uint8Array<ArrayBuffer>,
+    });
+  }
+}
+
+class Call implements TunnelConnection {
+  readonly #native: Native;
+  readonly #handle: number;
+  readonly #id: number;
+  readonly #stir: () => void;
+  readonly #forget: () => void;
+  #waiting: (() => void)[] = [];
+  #hasEnded = false;
+  #closed = false;
+
+  constructor(native: Native, handle: number, id: number, stir: () => void, forget: () => void) {
+    this.#native = native;
+    this.#handle = handle;
+    this.#id = id;
+    this.#stir = stir;
+    this.#forget = forget;
+  }
+
+  /** Something has changed. */
+  news(): void {
+    for (const wake of this.#waiting.splice(0)) wake();
+  }
+
+  async opened(withinMs: number, what: string): Promise<void> {
+    const endMs = performance.now() + withinMs;
+    const timer = setTimeout(() => this.news(), withinMs);
+    try {
+      for (;;) {
+        const state = this.#state();
+        if ((state & OPEN) !== 0) return;
+        if ((state & OVER) !== 0) throw new DialError("refused", `${what} refuses connections`);
+        if (performance.now() >= endMs) throw new DialError("timeout", `${what} does not answer`);
+        await this.#next();
+      }
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async read(into: Uint8Array<ArrayBuffer>): Promise<number | null> {
+    for (;;) {
+      const state = this.#state();
+      if ((state & READABLE) !== 0) {
+        const count = this.#native.ox_dial_read(this.#handle, this.#id, into, into.length);
+        this.#stir(); // the window may have opened
+        if (count > 0) return count;
+      }
+      if ((state & ENDED) !== 0) this.#hasEnded = true;
+      if (this.#hasEnded) return null;
+      if ((state & OVER) !== 0) throw new DialError("broken", "the connection broke");
+      await this.#next();
+    }
+  }
+
+  async write(data: Uint8Array<ArrayBuffer>): Promise<void> {
+    for (let written = 0; written < data.length;) {
+      const state = this.#state();
+      if ((state & OVER) !== 0) throw new DialError("broken", "the connection broke");
+      if ((state & WRITABLE) !== 0) {
+        const rest = data.subarray(written);
+        const count = this.#native.ox_dial_write(this.#handle, this.#id, rest, rest.length);
+        if (count < 0) throw new DialError("broken", "the connection broke");
+        written += count;
+        this.#stir();
+        if (count > 0) continue;
+      }
+      await this.#next();
+    }
+  }
+
+  finish(): void {
+    if (this.#closed) return;
+    this.#native.ox_dial_finish(this.#handle, this.#id);
+    this.#stir();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#native.ox_dial_release(this.#handle, this.#id);
+    this.#forget();
+    this.news();
+    this.#stir();
+  }
+
+  /** A call that is closed here is over. */
+  #state(): number {
+    if (this.#closed) return OVER;
+    const state = this.#native.ox_dial_state(this.#handle, this.#id);
+    return state < 0 ? OVER : state;
+  }
+
+  #next(): Promise<void> {
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+}

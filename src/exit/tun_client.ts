@@ -1,0 +1,392 @@
+/**
+ * What a client does to its host so that packets go into the tunnel: the device's addresses, policy routing, one nftables
+ * table, resolvers. Invariant: nothing of the host's own is changed but /etc/resolv.conf, which then holds its old text
+ * itself; rules and routes bear our number and the table our name, so that whatever a killed client left is found and
+ * undone at the next start, and the device and its routes go with the process. Moves no packet.
+ */
+import { cString, libc, O_CLOEXEC, O_RDWR } from "../../ffi/mod.ts";
+import type { Native } from "../../ffi/native.ts";
+import { openQueues } from "./tun.ts";
+import { run, writeSysctl } from "./tun_host.ts";
+
+/** Which packets of this host go into the tunnel. All, when nothing is said. */
+export interface Scope {
+  /** Destinations that go in, as prefixes; every one when empty. */
+  include: readonly string[];
+  /** Destinations that stay out. */
+  exclude: readonly string[];
+  /** Only what this user's programs send. */
+  uid?: number;
+  /** Only what programs in this cgroup send: a path of the cgroup v2 hierarchy, as "games.slice". */
+  cgroup?: string;
+}
+
+export interface ClientHostOptions {
+  /** "10.66.0.2/32", at most one of each family. */
+  addresses: readonly string[];
+  /** Inner MTU, bytes. */
+  mtu: number;
+  /** Resolvers to ask through the tunnel; none to leave resolving alone. */
+  dns: readonly string[];
+  scope: Scope;
+  /** Whether packets that belong into the tunnel may go nowhere else, also when it is gone. */
+  killSwitch: boolean;
+  native: Native | string;
+  log: (level: "info" | "warning", message: string) => void;
+}
+
+/** The relay's outer address, as text, and UDP port. */
+export interface OuterEndpoint {
+  address: string;
+  port: number;
+}
+
+export const CLIENT_DEVICE = "oxconnect0";
+const TABLE = "oxconnect";
+/** Routing table, mark and first priority of our rules; and the protocol number that says they are ours. */
+const ROUTES = 28536, PROTOCOL = 79;
+const PRIORITY = { relay: 28536, exclude: 28537, specific: 28538, tunnel: 28539 };
+const CGROUP_ROOT = /^\/?(sys\/fs\/cgroup\/)?/;
+const RESOLV_CONF = "/etc/resolv.conf";
+const RESOLV_CONF_MAX = 65536;
+const KEPT = "#oxrelay: ";
+/** By its path: Deno complains at start of an allowed name that is not on PATH. */
+const RESOLVECTL = "/usr/bin/resolvectl";
+const STUB_RESOLVER = "127.0.0.53";
+
+type Family = "-4" | "-6";
+const familyOf = (text: string): Family => text.includes(":") ? "-6" : "-4";
+const bare = (prefix: string) => prefix.split("/")[0];
+
+export class ClientHost {
+  readonly #o: ClientHostOptions;
+  #descriptor: number | undefined;
+  #usesResolved = false;
+  #relay: OuterEndpoint | undefined;
+
+  private constructor(options: ClientHostOptions) {
+    this.#o = options;
+  }
+
+  /**
+   * Makes the device, up and with its addresses, into which nothing goes yet. What an earlier client left is undone,
+   * except a closed kill switch when this one wants it too. Throws a sentence.
+   */
+  static async open(options: ClientHostOptions): Promise<ClientHost> {
+    const host = new ClientHost(options);
+    const remedy = "if another connect runs here, stop it; there can be one";
+    [host.#descriptor] = openQueues(CLIENT_DEVICE, options.native, 1, remedy);
+    try {
+      await undo(options.killSwitch);
+      await run("ip", ["link", "set", "dev", CLIENT_DEVICE, "mtu", String(options.mtu), "up"]);
+      for (const address of options.addresses) {
+        const more = familyOf(address) === "-6" ? ["nodad"] : [];
+        await run("ip", ["addr", "add", address, "dev", CLIENT_DEVICE, ...more]);
+      }
+      // Answers come in by the tunnel where the unmarked way back would be another.
+      writeSysctl(`net/ipv4/conf/${CLIENT_DEVICE}/rp_filter`, "2");
+      // A selected program that asks a resolver on loopback gets its answer from the tunnel. Nothing else gets there: the
+      // rules let in what is for the device's own addresses.
+      if (host.#isSelective) writeSysctl(`net/ipv4/conf/${CLIENT_DEVICE}/route_localnet`, "1");
+    } catch (error) {
+      await host.close();
+      throw error;
+    }
+    return host;
+  }
+
+  /** The device's queue. */
+  get descriptor(): number {
+    return this.#descriptor!;
+  }
+
+  /** Leads the scope's packets into the tunnel, and those to the relay past it. Again, when the relay has moved. */
+  async route(relay: OuterEndpoint): Promise<void> {
+    this.#relay = relay;
+    await this.#applyRules(relay);
+    await deleteRules();
+    for (const family of ["-4", "-6"] as const) {
+      const batch = this.#batch(family, relay);
+      try {
+        await run("ip", [family, "-batch", "-"], batch);
+      } catch (error) {
+        // A system without IPv6 has nothing to lead.
+        if (family === "-4" || this.#has("-6")) throw error;
+      }
+    }
+    await this.#resolve();
+  }
+
+  /** Closes the kill switch before there is a tunnel. */
+  async shut(relay: OuterEndpoint): Promise<void> {
+    await this.#applyRules(relay);
+  }
+
+  /** Whether somebody has flushed our rules, as a firewall that loads its own ruleset may; then puts them back. */
+  async guard(): Promise<void> {
+    if (this.#relay === undefined) return;
+    const listed = await run("nft", ["list", "table", "inet", TABLE]).catch(() => undefined);
+    if (listed !== undefined) return;
+    await this.#applyRules(this.#relay);
+    this.#o.log(
+      "warning",
+      `the rules of ${CLIENT_DEVICE} were gone (nft flush ruleset?) and have been put back`,
+    );
+  }
+
+  /** Undoes everything. Safe to call twice; not before the device is out of use. */
+  async close(): Promise<void> {
+    if (this.#descriptor === undefined) return;
+    if (this.#usesResolved) await run(RESOLVECTL, ["revert", CLIENT_DEVICE]).catch(() => {});
+    await undo(false);
+    libc().close(this.#descriptor);
+    this.#descriptor = undefined;
+  }
+
+  #has(family: Family): boolean {
+    return this.#o.addresses.some((address) => familyOf(address) === family);
+  }
+
+  get #isSelective(): boolean {
+    return this.#o.scope.uid !== undefined || this.#o.scope.cgroup !== undefined;
+  }
+
+  async #applyRules(relay: OuterEndpoint): Promise<void> {
+    try {
+      await run("nft", ["-f", "-"], this.#rules(relay));
+    } catch (error) {
+      const { cgroup } = this.#o.scope;
+      if (cgroup === undefined) throw error;
+      throw new Error(
+        `--only-cgroup ${cgroup}: is it a cgroup v2 that exists? (${(error as Error).message})`,
+      );
+    }
+  }
+
+  /** Routes of a table of our own, which the rules lead to; lines for `ip -batch`. */
+  #batch(family: Family, { address, port }: OuterEndpoint): string {
+    const { scope: { include, exclude, uid } } = this.#o;
+    const of = (prefixes: readonly string[]) => prefixes.filter((prefix) => familyOf(prefix) === family);
+    // The kernel forgets whose a packet is when a resolver's address has been changed in it; a mark stays.
+    const selectors = [
+      ...(uid === undefined ? [] : [`uidrange ${uid}-${uid} `]),
+      ...(this.#isSelective ? [`fwmark ${ROUTES} `] : [""]),
+    ];
+    const rule = (priority: number, what: string) =>
+      `rule add priority ${priority} ${what} protocol ${PROTOCOL}`;
+    // Without an address of this family in the tunnel its packets go in too, to be refused instead of leaking.
+    const routes = include.length > 0 ? of(include) : ["default"];
+    if (routes.length === 0) return "";
+    return [
+      ...routes.map((prefix) =>
+        `route replace ${prefix} dev ${CLIENT_DEVICE} table ${ROUTES} proto ${PROTOCOL}`
+      ),
+      // By destination and port, whatever the default route is by then. The second is for the check of answers' sources.
+      ...(familyOf(address) === family
+        ? ["dport", "sport"].map((side) =>
+          rule(PRIORITY.relay, `to ${address} ipproto udp ${side} ${port} lookup main`)
+        )
+        : []),
+      ...of(exclude).map((prefix) => rule(PRIORITY.exclude, `to ${prefix} lookup main`)),
+      // Networks that this host is in stay reachable; what is included by name goes in nevertheless.
+      ...(include.length > 0
+        ? []
+        : selectors.map((who) => rule(PRIORITY.specific, `${who}lookup main suppress_prefixlength 0`))),
+      ...selectors.map((who) => rule(PRIORITY.tunnel, `${who}lookup ${ROUTES}`)),
+      "",
+    ].join("\n");
+  }
+
+  /** One transaction. */
+  #rules(relay: OuterEndpoint): string {
+    const { addresses, dns, scope: { uid, cgroup } } = this.#o;
+    const device = `"${CLIENT_DEVICE}"`;
+    const own = addresses.map((address) => ({
+      ip: familyOf(address) === "-6" ? "ip6" : "ip",
+      address: bare(address),
+    }));
+    const who = uid !== undefined
+      ? `meta skuid ${uid}`
+      : cgroup !== undefined
+      ? cgroupMatch(cgroup)
+      : undefined;
+    const resolvers = this.#isSelective
+      ? (["-4", "-6"] as const).flatMap((family) => {
+        const resolver = dns.find((address) => familyOf(address) === family);
+        return resolver === undefined
+          ? []
+          : [{ ip: family === "-6" ? "ip6" : "ip", nfproto: family === "-6" ? "ipv6" : "ipv4", resolver }];
+      })
+      : [];
+    const lines = (rules: string[]) => rules.map((rule) => `    ${rule}\n`).join("");
+    return `table inet ${TABLE}
+delete table inet ${TABLE}
+table inet ${TABLE} {
+  chain prerouting {
+    type filter hook prerouting priority raw; policy accept;
+${
+      lines([
+        // The relay reaches this device's own addresses and nothing behind it; and nobody else reaches them.
+        ...own.map(({ ip, address }) => `iifname ${device} ${ip} daddr ${address} accept`),
+        `iifname ${device} drop`,
+        ...own.map(({ ip, address }) =>
+          `iifname != { ${device}, "lo" } ${ip} daddr ${address} fib saddr type != local drop`
+        ),
+      ])
+    }  }
+  chain select {
+    type route hook output priority mangle; policy accept;
+${lines(who === undefined ? [] : [`${who} meta mark set ${ROUTES}`])}  }
+  chain resolve {
+    type nat hook output priority -100; policy accept;
+${
+      lines(resolvers.flatMap(({ ip, nfproto, resolver }) =>
+        ["udp", "tcp"].map((protocol) =>
+          `${who} meta nfproto ${nfproto} ${protocol} dport 53 dnat ${ip} to ${resolver}`
+        )
+      ))
+    }  }
+  chain clamp {
+    type filter hook postrouting priority mangle; policy accept;
+    oifname ${device} tcp flags syn / syn,rst tcp option maxseg size set rt mtu
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+${lines(own.map(({ ip, address }) => `oifname ${device} ${ip} saddr != ${address} masquerade`))}  }
+  chain output {
+    type filter hook output priority filter; policy accept;
+${
+      lines([
+        // At once, so that programs take the other family.
+        ...(["-4", "-6"] as const).filter((family) => !this.#has(family)).map((family) =>
+          `oifname ${device} meta nfproto ${family === "-6" ? "ipv6" : "ipv4"} reject`
+        ),
+        ...this.#killSwitch(relay, who),
+      ])
+    }  }
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+${lines(who === undefined ? this.#killSwitch(relay, who) : [])}  }
+}
+`;
+  }
+
+  /** What may leave outside the tunnel, and an end to everything else of the scope. */
+  #killSwitch({ address, port }: OuterEndpoint, who: string | undefined): string[] {
+    if (!this.#o.killSwitch) return [];
+    const { include, exclude } = this.#o.scope;
+    const to = (prefix: string) => `${familyOf(prefix) === "-6" ? "ip6" : "ip"} daddr ${prefix}`;
+    const scope = who === undefined ? "" : `${who} `;
+    const end = "counter reject with icmpx admin-prohibited";
+    return [
+      `oifname { "lo", "${CLIENT_DEVICE}" } accept`,
+      `${to(address)} udp dport ${port} accept`,
+      // Leases and neighbours.
+      "udp sport 68 udp dport 67 accept",
+      "udp sport 546 udp dport 547 accept",
+      "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept",
+      ...exclude.map((prefix) => `${to(prefix)} accept`),
+      ...(include.length === 0
+        ? [`${scope}${end}`]
+        : include.map((prefix) => `${scope}${to(prefix)} ${end}`)),
+    ];
+  }
+
+  /** Resolves through the tunnel; only when everything goes there. Who is selected has rules for it instead. */
+  async #resolve(): Promise<void> {
+    const { dns, scope } = this.#o;
+    if (dns.length === 0 || scope.include.length > 0 || this.#isSelective) return;
+    const now = readResolvConf();
+    if (now === undefined) {
+      this.#o.log(
+        "warning",
+        `${RESOLV_CONF} cannot be read, so names are resolved as before, outside of the tunnel`,
+      );
+      return;
+    }
+    if (new RegExp(`^nameserver\\s+${STUB_RESOLVER}\\s*$`, "m").test(now)) {
+      try {
+        await run(RESOLVECTL, ["dns", CLIENT_DEVICE, ...dns]);
+        await run(RESOLVECTL, ["domain", CLIENT_DEVICE, "~."]);
+        this.#usesResolved = true;
+        return;
+      } catch {
+        // A stub that is named and does not run: the file it is.
+      }
+    }
+    if (now.includes(KEPT)) return; // the relay has moved, the file is ours already
+    if (!writeResolvConf(replacedResolvConf(now, dns))) {
+      this.#o.log(
+        "warning",
+        `${RESOLV_CONF} cannot be written, so names are resolved as before, outside of the tunnel`,
+      );
+    }
+  }
+}
+
+/** Undoes what a client that was killed left behind, its closed kill switch too unless that is to stay. */
+export async function undo(keepKillSwitch: boolean): Promise<void> {
+  const now = readResolvConf();
+  const before = now === undefined ? undefined : originalResolvConf(now);
+  if (before !== undefined) writeResolvConf(before);
+  await deleteRules();
+  if (!keepKillSwitch) await run("nft", ["delete", "table", "inet", TABLE]).catch(() => {});
+}
+
+/** Whether a client that was killed has left its kill switch closed. */
+export async function isShut(): Promise<boolean> {
+  const listed = await run("nft", ["list", "chain", "inet", TABLE, "output"]).catch(() => "");
+  return listed.includes("admin-prohibited");
+}
+
+async function deleteRules(): Promise<void> {
+  for (const family of ["-4", "-6"]) {
+    await run("ip", [family, "rule", "flush", "protocol", String(PROTOCOL)]).catch(() => {});
+    await run("ip", [family, "route", "flush", "table", String(ROUTES)]).catch(() => {});
+  }
+}
+
+/** The match of nftables for programs in a cgroup, whose depth it wants to be told. */
+function cgroupMatch(path: string): string {
+  const relative = path.replace(CGROUP_ROOT, "").replace(/\/+$/, "");
+  // Where both versions are in use, version 2 lies one folder deeper than its own root.
+  const depth = relative.replace(/^unified\//, "").split("/").length;
+  return `socket cgroupv2 level ${depth} "${relative}"`;
+}
+
+/** The new text of resolv.conf, with the old one in it as comments. */
+export function replacedResolvConf(before: string, dns: readonly string[]): string {
+  const kept = before.replace(/\n$/, "").split("\n").map((line) => `${KEPT}${line}\n`);
+  // glibc reads three.
+  return `${dns.slice(0, 3).map((address) => `nameserver ${address}\n`).join("")}${kept.join("")}`;
+}
+
+/** The text that was replaced, or undefined when the file is not ours. */
+export function originalResolvConf(text: string): string | undefined {
+  const kept = text.split("\n").filter((line) => line.startsWith(KEPT));
+  return kept.length === 0 ? undefined : kept.map((line) => `${line.slice(KEPT.length)}\n`).join("");
+}
+
+// Through the C library and in place: the file is often a link or a mount, which a rename would break, and Deno would want
+// the permission for wherever it leads.
+function readResolvConf(): string | undefined {
+  const fd = libc().open(cString(RESOLV_CONF), O_CLOEXEC);
+  if (fd < 0) return undefined;
+  const buffer = new Uint8Array(RESOLV_CONF_MAX);
+  const length = Number(libc().read(fd, buffer, BigInt(buffer.length)));
+  libc().close(fd);
+  return length < 0 || length === buffer.length
+    ? undefined
+    : new TextDecoder().decode(buffer.subarray(0, length));
+}
+
+/** One write and then one cut, so that a crash between them leaves the new text whole. */
+function writeResolvConf(text: string): boolean {
+  const fd = libc().open(cString(RESOLV_CONF), O_RDWR | O_CLOEXEC);
+  if (fd < 0) return false;
+  const bytes = new TextEncoder().encode(text);
+  const written = Number(libc().write(fd, bytes, BigInt(bytes.length)));
+  const cut = libc().ftruncate(fd, BigInt(Math.max(0, written)));
+  libc().close(fd);
+  return written === bytes.length && cut === 0;
+}

@@ -1,0 +1,44 @@
+// Hot path.
+/**
+ * Second node of ingress, OxTunnel's alone: one kernel call makes the masks of header protection, under which flags,
+ * counter length and counter come to light (PROTOCOL §12). Invariant: no row leaves for opening whose header and tag
+ * do not fit its length, or whose counter is none. Authenticates nothing: a wrong header only fails to open.
+ * Keeps PROTOCOL R38 and R41.
+ */
+import { MASK_STRIDE } from "../codec/kernels.ts";
+import { DROP } from "../metrics.ts";
+import { type Burst, TO_OPEN_DATAGRAM, TO_UNPROTECT } from "../vector/burst.ts";
+import {
+  keyPhase,
+  plaintextBytes,
+  readTruncatedCounter,
+  recoverCounter,
+  SHORT_HEADER_MIN_BYTES,
+  shortHeaderBytes,
+  unprotectHeader,
+} from "../wire/oxtunnel.ts";
+import type { IngressContext } from "./context.ts";
+
+export function unprotect(burst: Burst, context: IngressContext): void {
+  const { count, view, offset, length, next, session, counter, headerBytes, phase } = burst;
+  const { table, datagramAead, masks } = context;
+  if (datagramAead === undefined) return;
+  datagramAead.masks(burst, masks);
+  const { highest } = table.replay;
+  for (let row = 0; row < count; row++) {
+    if (next[row] !== TO_UNPROTECT) continue;
+    const flags = unprotectHeader(view, offset[row], masks, MASK_STRIDE * row);
+    if (plaintextBytes(flags, length[row]) < 0) {
+      next[row] = DROP.bad_length;
+      continue;
+    }
+    headerBytes[row] = shortHeaderBytes(flags);
+    phase[row] = keyPhase(flags);
+    counter[row] = recoverCounter(
+      readTruncatedCounter(view, offset[row]),
+      headerBytes[row] - SHORT_HEADER_MIN_BYTES + 1,
+      highest[session[row]],
+    );
+    next[row] = counter[row] < 0 ? DROP.expired : TO_OPEN_DATAGRAM;
+  }
+}

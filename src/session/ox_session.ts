@@ -1,0 +1,523 @@
+/**
+ * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
+ * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
+ * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
+ * Keeps PROTOCOL R53, R54, R55, R57, R58 and R59.
+ */
+import { NONE } from "../vector/arena.ts";
+import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
+import {
+  CONNECTION_IDS_MAX,
+  connectionIdCount,
+  CONTROL_ACK,
+  CONTROL_CLOSE,
+  CONTROL_CONNECTION_IDS,
+  CONTROL_KEY_EXCHANGE,
+  CONTROL_PATH_CHALLENGE,
+  CONTROL_PATH_RESPONSE,
+  CONTROL_PING,
+  CONTROL_PONG,
+  CONTROL_REPORT,
+  controlKind,
+  isReliable,
+  KEY_ANSWER,
+  KEY_PART_AT,
+  KEY_PART_BYTES,
+  keyPartBytes,
+  readCloseReason,
+  readFirstIdNumber,
+  readHeldUs,
+  readKeyRole,
+  readNewConnectionId,
+  readPathHigh,
+  readPathLow,
+  readRetireBefore,
+  readSequence,
+  readToken,
+  Report,
+  REPORT_BITMAP_MAX_BYTES,
+  writeClose,
+  writeConnectionIds,
+  writeKeyExchange,
+  writePing,
+  writePong,
+  writeShort,
+} from "../wire/control.ts";
+import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
+import { SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
+import { HEADROOM } from "../vector/arena.ts";
+import type { Associations } from "./associations.ts";
+import type { KeyExchange } from "./ox_keys.ts";
+import { OxPaths } from "./ox_paths.ts";
+import type { OxSessions } from "./ox_sessions.ts";
+
+/** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
+const CONTROL_BYTES_MAX = 1200 - 25;
+/** The largest frame that is written whole: a part of a key exchange. */
+const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + KEY_PART_AT + KEY_PART_BYTES;
+const PINGS_MAX = 8;
+const KEY_REPEAT_US_MIN = 250_000;
+const RELIABLE_REPEAT_US_MIN = 100_000;
+const CLOSES = 3;
+const CLOSE_US = 100_000;
+/** Counters that a report goes over again, in case the last one was lost. */
+const REPORT_OVERLAP = 32;
+const REPORT_FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
+/** Spare connection ids that the other end shall have. */
+export const SPARE_IDS = 2;
+/** Ids of one session that are good at a time, besides its first. */
+const IDS_MAX = 8;
+const SEQUENCES = 65536;
+
+/** One is filled and written at a time, by whoever's turn it is. */
+const report = new Report();
+
+export interface OxSessionOptions {
+  row: number;
+  peer: number;
+  isInitiator: boolean;
+  /** AEAD_*, as both ends agreed. */
+  aead: number;
+  /** FEATURE_* bits that both ends accepted. */
+  features: number;
+  reportIntervalUs: number;
+  keys: KeyExchange;
+  /** Session rows of this end's spare ids, numbers 1 and on, and the other end's ids. */
+  spareRows: number[];
+  remoteIds: number[];
+}
+
+export class OxSession {
+  readonly row: number;
+  readonly peer: number;
+  readonly isInitiator: boolean;
+  readonly aead: number;
+  readonly features: number;
+  readonly reportIntervalUs: number;
+  readonly paths: OxPaths;
+  readonly sessions: OxSessions;
+  /** Nothing has opened yet in a session that this end began. */
+  isNew: boolean;
+  /** The next datagram that goes to the other end by itself, or has room, carries a report. */
+  isReportDue = false;
+  /** Smoothed round trip; -1 before the first pong. */
+  rttUs = -1;
+  readonly #a: Associations;
+  readonly #keys: KeyExchange;
+  #keysRepeatAtUs = Infinity;
+  /** When the last epoch's keys go. */
+  #retireAtUs = Infinity;
+  #isPingDue = false;
+  #isPongDue = false;
+  #pongToken = 0;
+  #pongSinceUs = 0;
+  #ackDue = -1;
+  /** The next reliable frame that is obeyed. */
+  #expected = 0;
+  /** The reliable frame that is under way, its sequence number, and when it goes again. */
+  #reliableKind = 0;
+  #sequence = 0;
+  #reliableAtUs = Infinity;
+  #isReliableDue = false;
+  #idsUnderWay = 0;
+  #reportedHighest = -1;
+  /** Rows of this end's ids by number; number 0 is the session's own. */
+  readonly #ownRows: number[];
+  readonly #remoteIds: number[];
+  #remoteIdNumber: number;
+  /** Numbers of own ids that the other end knows. */
+  #toldIds: number;
+  #closesLeft = 0;
+  #closeAtUs = Infinity;
+  #isCloseDue = false;
+  #closeReason = 0;
+  #retryAfterS = 0;
+
+  constructor(associations: Associations, sessions: OxSessions, options: OxSessionOptions) {
+    this.#a = associations;
+    this.sessions = sessions;
+    this.row = options.row;
+    this.peer = options.peer;
+    this.isInitiator = options.isInitiator;
+    this.isNew = options.isInitiator;
+    this.aead = options.aead;
+    this.features = options.features;
+    this.reportIntervalUs = options.reportIntervalUs;
+    this.#keys = options.keys;
+    this.#ownRows = [options.row, ...options.spareRows];
+    this.#toldIds = this.#ownRows.length;
+    this.#remoteIds = options.remoteIds;
+    this.#remoteIdNumber = 1 + options.remoteIds.length;
+    this.paths = new OxPaths(associations, this);
+  }
+
+  /** The number of the newest epoch that both ends have. */
+  get epoch(): number {
+    return this.#keys.epoch;
+  }
+
+  /** The next deadline that the columns do not know of, or Infinity. */
+  get dueUs(): number {
+    return Math.min(
+      this.#keysRepeatAtUs,
+      this.#retireAtUs,
+      this.#reliableAtUs,
+      this.#closeAtUs,
+      this.paths.dueUs,
+    );
+  }
+
+  /** Has `pollTransmit` called. */
+  speak(): void {
+    this.#a.wantControl(this.peer);
+  }
+
+  /** The responder's session is confirmed: what it sends goes where the response went. */
+  takeEndpoint(): void {
+    this.paths.takeHandshake();
+  }
+
+  /** The initiator's session is open: the first answer came. The first exchange brings in what both ends accepted. */
+  opened(nowUs: number): void {
+    this.isNew = false;
+    this.renew(nowUs);
+  }
+
+  /** Asks for the next epoch, or, near the end of the session's life, begins a handshake. */
+  renew(nowUs: number): void {
+    const { table, limits } = this.#a.options;
+    if (nowUs >= table.bornUs[this.row] + limits.sessionUs - limits.rejectAfterUs) {
+      this.#a.initiate(this.peer);
+    }
+    if (this.#keys.isAsking || this.#keys.isUnconfirmed || this.#retireAtUs !== Infinity) return;
+    this.#keys.ask();
+    this.#repeatKeysLater(nowUs);
+  }
+
+  /** Something has opened under the epoch that was awaited: the last one opens for a while longer. */
+  confirmEpoch(nowUs: number): void {
+    const { limits, count } = this.#a.options;
+    this.#keys.confirm();
+    const phase = this.#keys.epoch & 1;
+    if (this.sessions.sendPhase[this.row] !== phase) this.sessions.enterEpoch(this.row, phase, nowUs);
+    this.#retireAtUs = nowUs + limits.graceUs;
+    this.#a.timers.hasten(this.peer, this.#retireAtUs);
+    count("epochs_made");
+  }
+
+  ping(): void {
+    this.#isPingDue = true;
+    this.speak();
+  }
+
+  /** Nothing came since data went out, for the `times`-th time. */
+  onSilence(times: number): void {
+    if (times <= PINGS_MAX) {
+      this.ping();
+      return;
+    }
+    this.sessions.pingAtUs[this.row] = Infinity;
+    if (this.isInitiator) this.#a.initiate(this.peer);
+  }
+
+  /** Ends the session at both ends; the close is said three times and then the keys go. */
+  close(reason: number, retryAfterS: number, nowUs: number): void {
+    if (this.#closeReason !== 0) return;
+    this.#closeReason = reason;
+    this.#retryAfterS = retryAfterS;
+    this.#closesLeft = CLOSES;
+    this.#closeAtUs = nowUs;
+    this.#a.timers.hasten(this.peer, nowUs);
+  }
+
+  /** An id of the other end that no path has seen yet, or NONE. */
+  takeRemoteId(): number {
+    return this.#remoteIds.shift() ?? NONE;
+  }
+
+  /** Notes that the other end has begun to use the id of `row`: it gets another in its place. */
+  onIdUsed(row: number): void {
+    const { table } = this.#a.options;
+    const number = this.#ownRows.indexOf(row);
+    if (number < 1 || number + SPARE_IDS < this.#ownRows.length) return;
+    const spare = table.allocateSpare(this.row);
+    if (spare === NONE) return;
+    // Paths that were left long ago keep no ids.
+    const old = this.#ownRows.length - IDS_MAX;
+    if (old > 0) {
+      table.erase(this.#ownRows[old]);
+      this.#ownRows[old] = NONE;
+    }
+    this.#ownRows.push(spare);
+    this.#startReliable();
+  }
+
+  /**
+   * Obeys the control frame whose body of `length` bytes at `at` has the length of its kind. `row` is its datagram's.
+   * Returns whether the other end wants to hear that it came.
+   */
+  onControl(burst: Burst, row: number, at: number, length: number, nowUs: number): boolean {
+    const { view } = burst;
+    const kind = controlKind(view, at);
+    switch (kind) {
+      case CONTROL_PING:
+        this.#isPongDue = true;
+        this.#pongToken = readToken(view, at);
+        this.#pongSinceUs = nowUs;
+        this.speak();
+        return false;
+      case CONTROL_PONG:
+        this.#onPong(readToken(view, at), readHeldUs(view, at), nowUs);
+        return false;
+      case CONTROL_REPORT:
+        report.read(view, at);
+        this.sessions.acknowledge(this.row, report.highest);
+        return false;
+      case CONTROL_PATH_CHALLENGE:
+        this.paths.onChallenge(burst, row, readPathLow(view, at), readPathHigh(view, at));
+        return false;
+      case CONTROL_PATH_RESPONSE:
+        this.paths.onResponse(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
+        return false;
+      case CONTROL_KEY_EXCHANGE:
+        this.#onKeyPart(view, at, nowUs);
+        return false;
+      case CONTROL_CLOSE:
+        this.#a.closed(this, readCloseReason(view, at));
+        return false;
+      case CONTROL_ACK:
+        this.#onAck(readSequence(view, at));
+        return false;
+      default:
+        if (isReliable(kind)) this.#onReliable(view, at, length, kind);
+        return isReliable(kind);
+    }
+  }
+
+  handleTimeout(nowUs: number): void {
+    const { table } = this.#a.options;
+    this.paths.handleTimeout(nowUs);
+    if (this.#retireAtUs <= nowUs) {
+      this.#retireAtUs = Infinity;
+      this.sessions.datagramAead.retire(this.row, (this.#keys.epoch & 1) ^ 1);
+    }
+    if (this.#keysRepeatAtUs <= nowUs) {
+      if (this.#keys.isAsking) {
+        this.#keys.repeat();
+        this.#repeatKeysLater(nowUs);
+      } else this.#keysRepeatAtUs = Infinity;
+    }
+    if (this.#reliableAtUs <= nowUs) {
+      this.#reliableAtUs = Infinity;
+      this.#isReliableDue = true;
+      this.speak();
+    }
+    if (this.#closeAtUs <= nowUs) {
+      this.#closeAtUs = Infinity;
+      this.#isCloseDue = this.#closesLeft > 0;
+      if (!this.#isCloseDue) table.endsUs[this.row] = nowUs;
+      this.speak();
+    }
+  }
+
+  /** Adds datagrams with all that waits to be said to the burst; false when it was full before. */
+  pollTransmit(burst: Burst, nowUs: number): boolean {
+    const { table, peers } = this.#a.options;
+    if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
+      return true;
+    }
+    if (!this.paths.pollTransmit(burst)) return false;
+    while (this.#hasWord()) {
+      const row = burst.grow(0, TO_SEAL_DATAGRAM);
+      if (row < 0) return false;
+      burst.length[row] = this.#write(burst.view, burst.offset[row], nowUs);
+      burst.session[row] = this.row;
+      burst.peer[row] = this.peer;
+      for (let i = 0; i < 4; i++) {
+        burst.address[4 * row + i] = peers.address[4 * this.peer + i];
+        burst.local[4 * row + i] = peers.local[4 * this.peer + i];
+      }
+      burst.port[row] = peers.port[this.peer];
+      this.sessions.number(burst, row, table.remoteIndex[this.row]);
+    }
+    return true;
+  }
+
+  /** Writes a report in front of the packet in `row` where the datagram has room for it. */
+  prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
+    const budget = Math.min(HEADROOM - SHORT_HEADER_MAX_BYTES, mtu - burst.length[row]);
+    if (budget < REPORT_FIXED_BYTES + 1) return;
+    this.#fillReport(budget - REPORT_FIXED_BYTES, nowUs);
+    const bytes = REPORT_FIXED_BYTES - (report.hasEcn ? 0 : 12) + report.bitmapBytes;
+    burst.offset[row] -= bytes;
+    burst.length[row] += bytes;
+    report.write(burst.view, burst.offset[row]);
+  }
+
+  /** Overwrites secrets and gives the rows of spare ids back. */
+  wipe(): void {
+    this.#keys.wipe();
+    for (let number = 1; number < this.#ownRows.length; number++) {
+      this.#a.options.table.erase(this.#ownRows[number]);
+    }
+    this.#ownRows.length = 1;
+  }
+
+  #hasWord(): boolean {
+    return this.#isPingDue || this.#isPongDue || this.#ackDue >= 0 || this.#keys.partsToSend !== 0 ||
+      this.isReportDue || this.#isReliableDue || this.#isCloseDue;
+  }
+
+  /** Writes what waits, as much as one datagram takes, and returns the bytes. */
+  #write(view: DataView, start: number, nowUs: number): number {
+    let at = start;
+    if (this.#isCloseDue) {
+      this.#isCloseDue = false;
+      at += writeClose(view, at, this.#closeReason, this.#retryAfterS);
+      this.#closesLeft--;
+      this.#closeAtUs = nowUs + CLOSE_US;
+      this.#a.timers.hasten(this.peer, this.#closeAtUs);
+    }
+    if (this.#ackDue >= 0) {
+      at += writeShort(view, at, CONTROL_ACK, this.#ackDue);
+      this.#ackDue = -1;
+    }
+    if (this.#isPongDue) {
+      at += writePong(view, at, this.#pongToken, nowUs - this.#pongSinceUs);
+      this.#isPongDue = false;
+    }
+    if (this.#isPingDue) {
+      at += writePing(view, at, nowUs >>> 0);
+      this.#isPingDue = false;
+    }
+    if (this.isReportDue) {
+      this.#fillReport(REPORT_BITMAP_MAX_BYTES, nowUs);
+      at += report.write(view, at);
+    }
+    if (this.#isReliableDue) {
+      this.#isReliableDue = false;
+      at += this.#writeReliable(view, at);
+      this.#reliableAtUs = nowUs + Math.max(RELIABLE_REPEAT_US_MIN, 2 * this.rttUs);
+      this.#a.timers.hasten(this.peer, this.#reliableAtUs);
+    }
+    const keys = this.#keys;
+    for (let part = 0; keys.partsToSend !== 0; part++) {
+      if (at - start + FRAME_BYTES_MAX > CONTROL_BYTES_MAX) break;
+      if ((keys.partsToSend & (1 << part)) === 0) continue;
+      at += this.#writeKeyPart(view, at, part * KEY_PART_BYTES);
+      keys.partsToSend &= ~(1 << part);
+    }
+    return at - start;
+  }
+
+  #writeKeyPart(view: DataView, at: number, offset: number): number {
+    const { message, role, epoch } = this.#keys;
+    const body = writeKeyExchange(view, at, role, epoch + 1, message.length, offset);
+    const bytes = keyPartBytes(message.length, offset);
+    for (let i = 0; i < bytes; i++) view.setUint8(body + i, message[offset + i]);
+    return body + bytes - at;
+  }
+
+  #fillReport(bitmapBytesMax: number, nowUs: number): void {
+    const { sessions, row } = this;
+    const { replay } = this.#a.options.table;
+    const highest = replay.highest[row];
+    report.highest = highest;
+    report.delayUs = nowUs - sessions.arrivedUs[row];
+    report.received = replay.accepted[row] >>> 0;
+    const counters = Math.min(highest, highest - this.#reportedHighest + REPORT_OVERLAP);
+    report.bitmapBytes = Math.min(REPORT_BITMAP_MAX_BYTES, bitmapBytesMax, (counters + 7) >> 3);
+    replay.bitmap(row, report.bitmap, report.bitmapBytes);
+    const marks = 4 * row;
+    report.ect1 = sessions.ecn[marks + 1];
+    report.ect0 = sessions.ecn[marks + 2];
+    report.congestionExperienced = sessions.ecn[marks + 3];
+    report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;
+    report.hasQuality = false;
+    report.arrivalCount = 0;
+    this.#reportedHighest = highest;
+    this.isReportDue = false;
+    sessions.reportAtUs[row] = Infinity;
+    sessions.unreported[row] = 0;
+  }
+
+  #onPong(token: number, heldUs: number, nowUs: number): void {
+    const sampleUs = ((nowUs >>> 0) - token >>> 0) - heldUs;
+    if (sampleUs < 0 || sampleUs > 60e6) return;
+    // RFC 6298's gain.
+    this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
+  }
+
+  #onKeyPart(view: DataView, at: number, nowUs: number): void {
+    const isAnswer = readKeyRole(view, at) === KEY_ANSWER;
+    const keys = this.#keys.onPart(view, at, this.#retireAtUs === Infinity);
+    if (this.#keys.partsToSend !== 0) this.speak();
+    if (!keys) return;
+    const phase = (this.#keys.epoch + 1) & 1;
+    this.sessions.datagramAead.install(this.row, phase, keys.sendKey, keys.receiveKey);
+    keys.sendKey.fill(0);
+    keys.receiveKey.fill(0);
+    this.sessions.awaitedPhase[this.row] = phase;
+    if (!isAnswer) return;
+    this.#keysRepeatAtUs = Infinity;
+    this.sessions.enterEpoch(this.row, phase, nowUs);
+    this.ping();
+  }
+
+  #repeatKeysLater(nowUs: number): void {
+    this.#keysRepeatAtUs = nowUs + Math.max(KEY_REPEAT_US_MIN, 2 * this.rttUs);
+    this.#a.timers.hasten(this.peer, this.#keysRepeatAtUs);
+    this.speak();
+  }
+
+  #onReliable(view: DataView, at: number, length: number, kind: number): void {
+    const sequence = readSequence(view, at);
+    const ahead = (sequence - this.#expected + SEQUENCES) % SEQUENCES;
+    if (ahead !== 0 && ahead < SEQUENCES / 2) return;
+    this.#ackDue = (this.#expected + (ahead === 0 ? 0 : SEQUENCES - 1)) % SEQUENCES;
+    this.speak();
+    if (ahead !== 0) return;
+    this.#expected = (this.#expected + 1) % SEQUENCES;
+    if (kind === CONTROL_CONNECTION_IDS) this.#onConnectionIds(view, at, length);
+  }
+
+  #onConnectionIds(view: DataView, at: number, length: number): void {
+    const first = readFirstIdNumber(view, at);
+    const count = connectionIdCount(length);
+    for (let i = 0; i < count && this.#remoteIds.length < CONNECTION_IDS_MAX; i++) {
+      if (first + i !== this.#remoteIdNumber) continue;
+      this.#remoteIdNumber++;
+      this.#remoteIds.push(readNewConnectionId(view, at, i));
+    }
+    // Ids that the other end gives up are taken from the front, where the oldest are.
+    const retired = readRetireBefore(view, at) - (this.#remoteIdNumber - this.#remoteIds.length);
+    if (retired > 0) this.#remoteIds.splice(0, retired);
+  }
+
+  #onAck(sequence: number): void {
+    if (this.#reliableKind === 0 || sequence !== this.#sequence) return;
+    this.#sequence = (this.#sequence + 1) % SEQUENCES;
+    this.#reliableKind = 0;
+    this.#isReliableDue = false;
+    this.#toldIds += this.#idsUnderWay;
+    this.#reliableAtUs = Infinity;
+    if (this.#toldIds < this.#ownRows.length) this.#startReliable();
+  }
+
+  /** Puts the next reliable frame under way, if none is. */
+  #startReliable(): void {
+    if (this.#reliableKind !== 0) return;
+    this.#reliableKind = CONTROL_CONNECTION_IDS;
+    this.#isReliableDue = true;
+    // What is repeated stays the same, whatever is added meanwhile.
+    this.#idsUnderWay = Math.min(CONNECTION_IDS_MAX, this.#ownRows.length - this.#toldIds);
+    this.speak();
+  }
+
+  #writeReliable(view: DataView, at: number): number {
+    const { receiverIndex } = this.#a.options.table;
+    const first = this.#toldIds, count = this.#idsUnderWay;
+    const ids = Uint32Array.from({ length: count }, (_, i) => receiverIndex[this.#ownRows[first + i]]);
+    return writeConnectionIds(view, at, this.#sequence, first, 0, ids, count);
+  }
+}

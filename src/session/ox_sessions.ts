@@ -1,0 +1,286 @@
+// Hot path.
+/**
+ * OxTunnel's sessions as columns beside the session table: what a data datagram reads and changes (PROTOCOL §12 to
+ * §17). Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. What is rare is in
+ * ox_session.ts, one object a session.
+ * Keeps PROTOCOL R25, R39, R43, R44, R61 and R74.
+ */
+import type { DatagramAead } from "../codec/kernels.ts";
+import { NONE } from "../vector/arena.ts";
+import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
+import {
+  COUNTER_LIMIT,
+  counterBytes,
+  DISTANCE_LIMIT,
+  readConnectionId,
+  SHORT_HEADER_MIN_BYTES,
+  writeShortHeader,
+} from "../wire/oxtunnel.ts";
+import { AEAD_AES_256_GCM } from "../wire/parameters.ts";
+import type { Associations } from "./associations.ts";
+import type { OxSession } from "./ox_session.ts";
+import { OXTUNNEL } from "./table.ts";
+
+/** No epoch waits to be seen. */
+const NO_PHASE = 2;
+/** Silence after data was sent, and between pings, after which the next ping goes out (PROTOCOL §14). */
+const PING_US = 100_000;
+/** A report is due at once after so many datagrams (PROTOCOL §14). */
+const REPORT_DATAGRAMS = 4096;
+/** More rows than can be on their way between the look at a limit and the counting: a few bursts. */
+const LIMIT_MARGIN = 1024;
+// Per epoch: datagrams that are sealed at most, and failed openings after which its keys go (PROTOCOL §15).
+const SEALED_MAX_AES = 2 ** 28;
+const FAILED_MAX_AES = 2 ** 57, FAILED_MAX_CHACHA = 2 ** 36;
+const ECN_MARKS = 4;
+
+export class OxSessions {
+  readonly datagramAead: DatagramAead;
+  /** Highest counter that the other end has reported; -1 before the first report. */
+  readonly acknowledged: Float64Array;
+  /** Phase of the epoch that this end sends under. */
+  readonly sendPhase: Uint8Array;
+  /** Phase of the epoch that this end has keys of and under which nothing has opened yet, or NO_PHASE. */
+  readonly awaitedPhase: Uint8Array;
+  /** When the datagram with the highest counter arrived. */
+  readonly arrivedUs: Float64Array;
+  /** When the next report is due, or Infinity. */
+  readonly reportAtUs: Float64Array;
+  /** Datagrams since the last report. */
+  readonly unreported: Uint32Array;
+  /** When the next ping is due, or Infinity; and pings that nothing followed. */
+  readonly pingAtUs: Float64Array;
+  readonly unanswered: Uint8Array;
+  /** From when on, and from which counter on, sending asks for the next epoch. */
+  readonly rekeyAtUs: Float64Array;
+  readonly rekeyCounter: Float64Array;
+  /** Openings that failed under the present keys. */
+  readonly failures: Float64Array;
+  /** The id that the other end's newest datagram named. */
+  readonly usedId: Uint32Array;
+  /** Datagrams by their ECN mark, four a session. */
+  readonly ecn: Uint32Array;
+  /** The rest of each session, by its row. */
+  readonly of: (OxSession | undefined)[] = [];
+  readonly #a: Associations;
+  /** The first counter of the present epoch. */
+  readonly #epochCounter: Float64Array;
+
+  constructor(associations: Associations, datagramAead: DatagramAead) {
+    this.#a = associations;
+    this.datagramAead = datagramAead;
+    const rows = associations.options.table.capacity;
+    this.acknowledged = new Float64Array(rows);
+    this.sendPhase = new Uint8Array(rows);
+    this.awaitedPhase = new Uint8Array(rows);
+    this.arrivedUs = new Float64Array(rows);
+    this.reportAtUs = new Float64Array(rows);
+    this.unreported = new Uint32Array(rows);
+    this.pingAtUs = new Float64Array(rows);
+    this.unanswered = new Uint8Array(rows);
+    this.rekeyAtUs = new Float64Array(rows);
+    this.rekeyCounter = new Float64Array(rows);
+    this.failures = new Float64Array(rows);
+    this.usedId = new Uint32Array(rows);
+    this.ecn = new Uint32Array(ECN_MARKS * rows);
+    this.#epochCounter = new Float64Array(rows);
+  }
+
+  /** Sets up the columns of a session whose row has just begun. */
+  begin(session: number, rest: OxSession, nowUs: number): void {
+    this.of[session] = rest;
+    this.acknowledged[session] = -1;
+    this.awaitedPhase[session] = NO_PHASE;
+    this.arrivedUs[session] = nowUs;
+    this.reportAtUs[session] = Infinity;
+    this.unreported[session] = 0;
+    this.pingAtUs[session] = Infinity;
+    this.unanswered[session] = 0;
+    this.usedId[session] = this.#a.options.table.receiverIndex[session];
+    for (let i = 0; i < ECN_MARKS; i++) this.ecn[ECN_MARKS * session + i] = 0;
+    this.enterEpoch(session, 0, nowUs);
+  }
+
+  /** From now on this end sends under the keys of `phase`, whose limits begin to run. */
+  enterEpoch(session: number, phase: number, nowUs: number): void {
+    const { table, limits } = this.#a.options;
+    this.sendPhase[session] = phase;
+    this.failures[session] = 0;
+    this.#epochCounter[session] = table.sendCounter[session];
+    this.rekeyAtUs[session] = nowUs + limits.rekeyAfterUs;
+    this.rekeyCounter[session] = table.sendCounter[session] + limits.rekeyAfterDatagrams;
+    table.endsUs[session] = Math.min(
+      nowUs + limits.rejectAfterUs,
+      table.bornUs[session] + limits.sessionUs,
+    );
+    this.#limitSending(session);
+  }
+
+  /** Notes that the other end has seen the counter `highest`. */
+  acknowledge(session: number, highest: number): void {
+    if (highest <= this.acknowledged[session] || highest >= this.#a.options.table.sendCounter[session]) {
+      return;
+    }
+    this.acknowledged[session] = highest;
+    this.#limitSending(session);
+  }
+
+  /** The nearest of the limits that forbid a counter (PROTOCOL R41, R42, R61). */
+  #limitSending(session: number): void {
+    const sealed = this.of[session]!.aead === AEAD_AES_256_GCM ? SEALED_MAX_AES : COUNTER_LIMIT;
+    this.#a.options.table.sendLimit[session] = Math.min(
+      COUNTER_LIMIT,
+      this.acknowledged[session] + DISTANCE_LIMIT,
+      this.#epochCounter[session] + sealed,
+    ) - LIMIT_MARGIN;
+  }
+
+  /** After the datagram in `row` was authentic and fresh. */
+  received(burst: Burst, row: number, nowUs: number): void {
+    const { peers, table } = this.#a.options;
+    const session = burst.session[row], id = burst.peer[row];
+    if (session === peers.next[id]) {
+      this.of[session]!.takeEndpoint();
+      this.#a.confirm(id, nowUs);
+    }
+    if (burst.phase[row] === this.awaitedPhase[session]) {
+      this.awaitedPhase[session] = NO_PHASE;
+      this.of[session]!.confirmEpoch(nowUs);
+    }
+    if (this.of[session]!.isNew) this.of[session]!.opened(nowUs);
+    this.pingAtUs[session] = Infinity;
+    this.unanswered[session] = 0;
+    this.unreported[session]++;
+    this.ecn[ECN_MARKS * session + (burst.ecn[row] & 3)]++;
+    if (burst.counter[row] === table.replay.highest[session]) {
+      this.arrivedUs[session] = nowUs;
+      const named = readConnectionId(burst.view, burst.offset[row] - burst.headerBytes[row]);
+      if (named !== this.usedId[session]) {
+        this.usedId[session] = named;
+        this.of[session]!.onIdUsed(table.find(named));
+      }
+      if (session === peers.current[id]) this.#follow(burst, row, session, id, nowUs);
+    }
+    this.#a.traversed(id, nowUs);
+  }
+
+  /** Compares where the newest datagram came from with the path in use. */
+  #follow(burst: Burst, row: number, session: number, id: number, nowUs: number): void {
+    const { address, port, local } = this.#a.options.peers;
+    const from = 4 * row, to = 4 * id;
+    if (
+      burst.port[row] === port[id] && burst.address[from + 3] === address[to + 3] &&
+      burst.address[from + 2] === address[to + 2] && burst.address[from + 1] === address[to + 1] &&
+      burst.address[from] === address[to]
+    ) {
+      for (let i = 0; i < 4; i++) local[to + i] = burst.local[from + i];
+    } else {
+      this.of[session]!.paths.onNewAddress(burst, row, nowUs);
+    }
+  }
+
+  /** Notes that something arrived that the other end wants to hear of. */
+  elicited(session: number, id: number, nowUs: number): void {
+    if (this.of[session]!.isReportDue) return;
+    if (this.reportAtUs[session] === Infinity) {
+      this.reportAtUs[session] = nowUs + this.of[session]!.reportIntervalUs;
+      this.#a.timers.hasten(id, this.reportAtUs[session]);
+    } else if (this.unreported[session] >= REPORT_DATAGRAMS) {
+      this.#reportNow(session);
+    }
+  }
+
+  #reportNow(session: number): void {
+    this.reportAtUs[session] = Infinity;
+    this.of[session]!.isReportDue = true;
+    this.of[session]!.speak();
+  }
+
+  /** After a datagram did not open. */
+  failed(session: number): void {
+    const { table } = this.#a.options;
+    const failedMax = this.of[session]!.aead === AEAD_AES_256_GCM ? FAILED_MAX_AES : FAILED_MAX_CHACHA;
+    if (++this.failures[session] < failedMax) return;
+    table.endsUs[session] = -Infinity;
+    this.#a.timers.hasten(table.peer[session], -Infinity);
+  }
+
+  /**
+   * Gives the plaintext of `row` its counter and writes the data header in front of it, to the id `connectionId`.
+   * The caller has asked `sendable`.
+   */
+  number(burst: Burst, row: number, connectionId: number): void {
+    const { table, drop } = this.#a.options;
+    const { view, offset, next, counter, headerBytes, phase } = burst;
+    const session = burst.session[row];
+    counter[row] = table.sendCounter[session];
+    const bytes = counterBytes(counter[row], this.acknowledged[session]);
+    if (bytes === 0) {
+      next[row] = drop.no_session;
+      return;
+    }
+    table.sendCounter[session]++;
+    phase[row] = this.sendPhase[session];
+    headerBytes[row] = SHORT_HEADER_MIN_BYTES - 1 + bytes;
+    const headerAt = offset[row] - headerBytes[row];
+    writeShortHeader(view, headerAt, phase[row], connectionId, counter[row], bytes);
+    next[row] = TO_SEAL_DATAGRAM;
+  }
+
+  /** After a packet for the peer was numbered on its current session. */
+  sent(id: number, session: number, nowUs: number): void {
+    if (this.pingAtUs[session] === Infinity) {
+      this.pingAtUs[session] = nowUs + PING_US;
+      this.#a.timers.hasten(id, this.pingAtUs[session]);
+    }
+    this.#a.traversed(id, nowUs);
+    if (
+      nowUs >= this.rekeyAtUs[session] ||
+      this.#a.options.table.sendCounter[session] > this.rekeyCounter[session]
+    ) this.of[session]!.renew(nowUs);
+  }
+
+  /** A report, when it is due soon, rides in front of the packet in `row`; returns nothing (PROTOCOL §14). */
+  carryReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
+    const session = burst.session[row];
+    const rest = this.of[session]!;
+    if (!rest.isReportDue && nowUs < this.reportAtUs[session] - rest.reportIntervalUs / 2) return;
+    rest.prependReport(burst, row, mtu, nowUs);
+  }
+
+  /** Has a ping sent to the other end. */
+  ping(session: number): void {
+    this.of[session]!.ping();
+  }
+
+  /** Adds what the peer's sessions have to say by themselves to the burst; false when it was full before all was said. */
+  pollTransmit(burst: Burst, id: number, nowUs: number): boolean {
+    const { peers } = this.#a.options;
+    return this.#say(peers.current[id], burst, nowUs) && this.#say(peers.previous[id], burst, nowUs);
+  }
+
+  #say(session: number, burst: Burst, nowUs: number): boolean {
+    if (session === NONE || this.#a.options.table.protocol[session] !== OXTUNNEL) return true;
+    return this.of[session]!.pollTransmit(burst, nowUs);
+  }
+
+  /** The session's next deadline, or Infinity. */
+  dueUs(session: number): number {
+    return Math.min(this.reportAtUs[session], this.pingAtUs[session], this.of[session]!.dueUs);
+  }
+
+  handleTimeout(session: number, nowUs: number): void {
+    if (this.pingAtUs[session] <= nowUs) {
+      this.pingAtUs[session] = nowUs + PING_US;
+      this.of[session]!.onSilence(++this.unanswered[session]);
+    }
+    if (this.reportAtUs[session] <= nowUs) this.#reportNow(session);
+    this.of[session]!.handleTimeout(nowUs);
+  }
+
+  /** Wipes what the session has besides its row, and gives its spare ids' rows back. */
+  end(session: number): void {
+    this.of[session]!.wipe();
+    this.of[session] = undefined;
+  }
+}

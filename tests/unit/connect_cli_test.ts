@@ -1,0 +1,121 @@
+/**
+ * `connect` and `peer add --invitation` as commands, with the permissions of their tasks: what is refused, and in which
+ * words. No tunnel is made.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import project from "../../deno.json" with { type: "json" };
+import { parseInvitation } from "../../src/cli/invitation.ts";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+
+/** Runs a task's command, which may read and write `directory` too. */
+async function run(task: "connect" | "peer", args: string[], directory: string, stdin = "") {
+  const words = project.tasks[task].split(" ");
+  const flags = words.slice(1, words.indexOf("main.ts"))
+    .map((flag) => /^--allow-(read|write)=/.test(flag) ? `${flag},${ROOT},${directory}` : flag);
+  const child = new Deno.Command(Deno.execPath(), {
+    args: [...flags, `${ROOT}main.ts`, task, ...args],
+    cwd: ROOT,
+    env: { OXRELAY_STATE_DIR: `${directory}/state` },
+    stdin: "piped",
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+  const writer = child.stdin.getWriter();
+  await writer.write(new TextEncoder().encode(stdin)).catch(() => {});
+  await writer.close().catch(() => {});
+  const { code, stdout, stderr } = await child.output();
+  const text = new TextDecoder();
+  return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };
+}
+
+async function inDirectory(action: (directory: string) => Promise<void>): Promise<void> {
+  const directory = await Deno.makeTempDir({ prefix: "oxrelay-connect-" });
+  try {
+    // A port that nobody uses, so that a relay on this machine is left in peace.
+    const probe = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+    const { port } = probe.addr as Deno.NetAddr;
+    probe.close();
+    await Deno.writeTextFile(`${directory}/oxrelay.toml`, `metrics_listen = "127.0.0.1:${port}"\n`);
+    await action(directory);
+  } finally {
+    await Deno.remove(directory, { recursive: true });
+  }
+}
+
+Deno.test("connect: peer add prints an invitation that says what the config says", async () => {
+  await inDirectory(async (directory) => {
+    const add = [
+      "add",
+      "laptop",
+      "--endpoint",
+      "[2001:db8::1]:4433",
+      "--config",
+      `${directory}/oxrelay.toml`,
+    ];
+    const { code, stdout, stderr } = await run("peer", [...add, "--psk", "--invitation"], directory);
+    assertEquals(code, 0, stderr);
+    assertMatch(stdout, /^oxrelay:\/\/\[2001:db8::1\]:4433\?\S+\n$/);
+    const { privateKey, presharedKey, ...rest } = parseInvitation(stdout, "x");
+    assertEquals(rest.endpoint, { host: "2001:db8::1", port: 4433 });
+    assertEquals(rest.addresses[0], "10.66.0.2/32");
+    assertEquals([rest.mtu, rest.keepaliveS, rest.dns[0]], [1420, 25, "1.1.1.1"]);
+    const stored = await Deno.readTextFile(`${directory}/state/peers.json`);
+    assert(stored.includes(presharedKey!) && !stored.includes(privateKey));
+    const key = rest.relayPublicKey;
+    const refused = await run("peer", ["add", "b", "--invitation", "--public-key", key], directory);
+    assertEquals(refused.code, 2);
+    assertMatch(refused.stderr, /--invitation holds the private key/);
+  });
+});
+
+Deno.test("connect: wrong command lines and files say what to do", async () => {
+  await inDirectory(async (directory) => {
+    const file = `${directory}/a.conf`;
+    await Deno.writeTextFile(file, "[Interface]\nPrivateKey = oops\n");
+    const cases: [args: string[], stdin: string, code: number, message: RegExp][] = [
+      [["--servr", "x:1"], "", 2, /did you mean --server\?/],
+      [["--server", "a b"], "", 2, /--server: expected "host:port"/],
+      [["--include", "10.0.0.0/33"], "", 2, /--include: "10\.0\.0\.0\/33" is no prefix such as/],
+      [["--only-user", "nobody-of-this-name"], "", 2, /there is no user "nobody-of-this-name" here/],
+      [["--only-user", "0", "--only-cgroup", "a"], "", 2, /exclude each other/],
+      [["--only-cgroup", 'a"b'], "", 2, /--only-cgroup: expected a path/],
+      [["nonsense"], "", 2, /expected an invitation oxrelay:\/\/…/],
+      [[], "", 1, /there is no oxrelay-connect\.conf and no invitation/],
+      [[], "oxrelay://a", 1, /the invitation is cut off/],
+      [["--config", `${directory}/none.conf`], "", 1, /there is no such file; it is named by --config/],
+      [["--config", file], "", 1, /a\.conf: PrivateKey: is not a whole key/],
+      [
+        ["--config", "/etc/hostname"],
+        "",
+        1,
+        /reads its own folder only; .* deno task connect < \/etc\/hostname/,
+      ],
+    ];
+    const lines = await Promise.all(cases.map(([args, stdin]) => run("connect", args, directory, stdin)));
+    for (const [i, [args, , code, message]] of cases.entries()) {
+      assertMatch(lines[i].stderr, message, args.join(" "));
+      assertEquals([lines[i].code, lines[i].stdout], [code, ""], args.join(" "));
+    }
+    const good = (await run("peer", [
+      ...["add", "laptop", "--invitation", "--endpoint", "192.0.2.1:4433"],
+      ...["--config", `${directory}/oxrelay.toml`],
+    ], directory)).stdout;
+    const doors: [args: string[], message: RegExp][] = [
+      [["--socks", "0.0.0.0:1080"], /--socks: expected a port such as 1080, or a loopback address/],
+      [["--socks", "99999"], /--socks: expected/],
+      [["-L", "80:host"], /-L: expected "port:host:port"/],
+      [["-L", "0:host:1"], /-L: expected/],
+      [["--socks", "1080", "--kill-switch"], /--kill-switch is of the device/],
+    ];
+    for (const [args, message] of doors) {
+      const { code, stderr } = await run("connect", args, directory, good);
+      assertMatch(stderr, message);
+      assertEquals(code, 2, args.join(" "));
+      assert(!stderr.includes(good.slice(30, 60)), "the invitation is in an error");
+    }
+    const help = await run("connect", ["--help"], directory);
+    assertEquals(help.code, 0);
+    assertMatch(help.stdout, /^ {2}--kill-switch /m);
+  });
+});
