@@ -22,6 +22,9 @@ export interface Destinations {
   readonly allow: readonly string[];
 }
 
+/** The ways to move outer datagrams, as the key `io` names them. */
+export const IO_WAYS = ["portable", "io_uring", "mmsg"] as const;
+
 export interface Config {
   readonly listen: Endpoint;
   /** "host:port" as clients reach the relay; printed into their configs. */
@@ -34,7 +37,7 @@ export interface Config {
   /** Who seals and opens packets: the native library, TypeScript, or the library where it runs. */
   readonly kernels: "auto" | "portable" | "native";
   /** How outer datagrams move: through the library by io_uring or recvmmsg, by Deno's sockets, or by the best that runs. */
-  readonly io: "auto" | "portable" | "io_uring" | "mmsg";
+  readonly io: "auto" | (typeof IO_WAYS)[number];
   /** Device name, 1 to 15 of [a-z0-9_-], the first a letter; none that Linux has a use for. */
   readonly tunName: string;
   /** Private IPv4 prefix of /8 to /29; host 1 is the relay. */
@@ -354,7 +357,7 @@ const ENTRIES = {
   rate_limit_per_ip: v.optional(wholeNumber(1, 1000)),
   exit: v.optional(oneOf("auto", "tun", "userspace")),
   kernels: v.optional(oneOf("auto", "portable", "native")),
-  io: v.optional(oneOf("auto", "portable", "io_uring", "mmsg")),
+  io: v.optional(oneOf("auto", ...IO_WAYS)),
   tun_name: v.optional(
     text(
       "a letter and up to 14 more of a-z, 0-9, _ and -, not all, default or lo",

@@ -3,8 +3,18 @@
  * that was printed, in network namespaces. Each test makes and removes its own network.
  */
 import { assert, assertEquals, assertGreater, assertMatch, assertStringIncludes } from "@std/assert";
+import { IO_WAYS } from "../../src/config.ts";
 import { requires } from "../requires.ts";
-import { type Background, Network, pause, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import {
+  type Background,
+  type Network,
+  networkTest,
+  pause,
+  RELAY,
+  SERVER,
+  SERVER_V6,
+  until,
+} from "./namespaces.ts";
 
 const needs = requires({
   root: true,
@@ -15,30 +25,31 @@ const OPEN = `[destinations]\nallow = ["10.200.0.0/24", "fd00:200::/64"]\n`;
 const TUN = `exit = "tun"\n${OPEN}`;
 const USERSPACE = `exit = "userspace"\n${OPEN}`;
 
-/** One relay, one client; the rest is the test's. */
+interface Options {
+  env?: Record<string, string>;
+  /** The client's way to the relay, where it is not the usual one. */
+  endpoint?: string;
+  /** The ways to move datagrams that it is run with; all of them unless it takes long and asks little of the port. */
+  ways?: readonly (typeof IO_WAYS)[number][];
+}
+
+/** One relay, one client, with both sets of kernels and every port; the rest is the test's. */
 function scenario(
   name: string,
   config: string,
   body: (net: Network, client: string, relay: Background) => Promise<void>,
-  env = {},
+  { env, endpoint, ways = IO_WAYS }: Options = {},
 ) {
-  Deno.test({
-    name,
-    ...needs,
-    sanitizeResources: false,
-    sanitizeOps: false,
-    async fn() {
-      const net = await Network.open();
-      try {
-        const client = await net.client(2);
-        const relay = await net.relay(config, env);
-        await net.wireguard(client, await net.addPeer("phone"));
-        await body(net, client, relay);
-      } finally {
-        await net.close();
-      }
-    },
-  });
+  for (const io of ways) {
+    const engine = `kernels = "${io === "portable" ? "portable" : "native"}"\nio = "${io}"\n`;
+    networkTest(`${io}: ${name}`, needs, async (net) => {
+      const client = await net.client(2);
+      const relay = await net.relay(engine + config, env);
+      assertStringIncludes(relay.said, io === "portable" ? "/udp (WireGuard)" : `/udp (${io}`);
+      await net.wireguard(client, await net.addPeer("phone", endpoint));
+      await body(net, client, relay);
+    });
+  }
 }
 
 async function ping(net: Network, client: string, target: string, more: string[] = []) {
@@ -79,42 +90,30 @@ console.log("silence");
 Deno.exit();`;
 }
 
-const PORTABLE = `kernels = "portable"\nio = "portable"\n${TUN}`;
-
-const NATIVE = ["mmsg", "io_uring"].map((io) => [io, `kernels = "native"\nio = "${io}"\n${TUN}`]);
-
-for (const [engine, config] of [...NATIVE, ["portable", PORTABLE]]) {
-  scenario(
-    `tun, ${engine}: ping, TCP and UDP both ways, and a megabyte that arrives whole`,
-    config,
-    async (net, client, relay) => {
-      assertStringIncludes(relay.said, engine === "portable" ? "/udp (WireGuard)" : `/udp (${engine}`);
-      await bothWays(net, client);
-    },
-  );
-}
-
-async function bothWays(net: Network, client: string): Promise<void> {
-  for (const target of ["10.66.0.1", SERVER, SERVER_V6]) {
-    const { success, stdout } = await ping(net, client, target);
-    assert(success, stdout);
-  }
-  net.spawn("server", ["iperf3", "-s"]);
-  await pause(500);
-  for (const mode of [[], ["-R"], ["-u", "-b", "5M"], ["-u", "-b", "5M", "-R"]]) {
-    const report = JSON.parse(await net.must(client, ["iperf3", "-J", "-c", SERVER, "-t", "2", ...mode]));
-    assertGreater((report.end.sum_received ?? report.end.sum).bytes, 100_000, mode.join(" "));
-  }
-  await net.server(
-    "server",
-    `
+scenario(
+  "tun: ping, TCP and UDP both ways, and a megabyte that arrives whole",
+  TUN,
+  async (net, client) => {
+    for (const target of ["10.66.0.1", SERVER, SERVER_V6]) {
+      const { success, stdout } = await ping(net, client, target);
+      assert(success, stdout);
+    }
+    net.spawn("server", ["iperf3", "-s"]);
+    await pause(500);
+    for (const mode of [[], ["-R"], ["-u", "-b", "5M"], ["-u", "-b", "5M", "-R"]]) {
+      const report = JSON.parse(await net.must(client, ["iperf3", "-J", "-c", SERVER, "-t", "2", ...mode]));
+      assertGreater((report.end.sum_received ?? report.end.sum).bytes, 100_000, mode.join(" "));
+    }
+    await net.server(
+      "server",
+      `
 const listener = Deno.listen({ hostname: "${SERVER}", port: 8888 });
 (async () => { for await (const c of listener) c.readable.pipeTo(c.writable).catch(() => {}); })();
 console.log("ready");`,
-  );
-  const verdict = await net.script(
-    client,
-    `
+    );
+    const verdict = await net.script(
+      client,
+      `
 const sent = new Uint8Array(1 << 20);
 for (let i = 0; i < sent.length; i += 65536) crypto.getRandomValues(sent.subarray(i, i + 65536));
 const c = await Deno.connect({ hostname: "${SERVER}", port: 8888 });
@@ -124,9 +123,10 @@ const got = new Uint8Array(sent.length);
 for (let at = 0; at < got.length;) at += await c.read(got.subarray(at)) ?? got.length;
 await writing;
 console.log(got.length, await digest(got) === await digest(sent));`,
-  );
-  assertEquals(verdict.trim(), `${1 << 20} true`);
-}
+    );
+    assertEquals(verdict.trim(), `${1 << 20} true`);
+  },
+);
 
 scenario("tun: packets up to the MTU pass whole, larger ones in fragments", TUN, async (net, client) => {
   assert((await ping(net, client, SERVER, ["-M", "do", "-s", "1392"])).success);
@@ -209,7 +209,7 @@ scenario("roaming: the session follows the client to a new address", TUN, async 
   const { counters, peers } = await net.status();
   assertStringIncludes(peers[0].endpoint ?? "", "10.201.0.77:");
   assertEquals(counters.roamed, 1);
-});
+}, { ways: ["portable", "mmsg"] });
 
 scenario("rekey: traffic outlives many key epochs", TUN, async (net, client) => {
   assert((await ping(net, client, SERVER)).success);
@@ -222,7 +222,7 @@ scenario("rekey: traffic outlives many key epochs", TUN, async (net, client) => 
   const lost = Number(/(\d+)% packet loss/.exec(stdout)?.[1]);
   assert(lost <= 5, stdout);
   assertGreater((await net.status()).counters.handshakes_completed, 3);
-}, { OXRELAY_TEST_TIME_SCALE: "40" });
+}, { env: { OXRELAY_TEST_TIME_SCALE: "40" }, ways: ["portable", "mmsg"] });
 
 scenario("removal: a removed peer is cut within a second", TUN, async (net, client) => {
   assert((await ping(net, client, SERVER)).success);
@@ -230,115 +230,79 @@ scenario("removal: a removed peer is cut within a second", TUN, async (net, clie
   await pause(1000);
   assertEquals((await ping(net, client, SERVER)).success, false);
   assertEquals((await net.status()).peers, []);
-});
+}, { ways: ["portable", "mmsg"] });
 
-Deno.test({
-  name: "life: first run, a second serve, SIGHUP, kill -9 and SIGTERM leave the host as it was",
-  ...needs,
-  sanitizeResources: false,
-  sanitizeOps: false,
-  async fn() {
-    const net = await Network.open();
-    try {
-      const rules = async () => (await net.must("relay", ["nft", "list", "ruleset"])).trim();
-      await net.must("relay", ["nft", "-f", "-"], {
-        input: "table inet other {\n chain c {\n type filter hook input priority 0;\n }\n}\n",
-      });
-      // A new namespace takes this from the host.
-      await net.must("relay", ["sysctl", "-qw", "net.ipv4.ip_forward=0"]);
-      const before = await rules();
-      const relay = await net.relay(TUN);
-      const key = await Deno.stat(`${net.directory}/state/private.key`);
-      assertEquals(key.mode! & 0o777, 0o600);
-      await assertRejectsSecond(net);
-      const forwarding = ["cat", "/proc/sys/net/ipv4/ip_forward"];
-      assertEquals((await net.must("relay", forwarding)).trim(), "1");
+networkTest(
+  "life: first run, a second serve, SIGHUP, kill -9 and SIGTERM leave the host as it was",
+  needs,
+  async (net) => {
+    const rules = async () => (await net.must("relay", ["nft", "list", "ruleset"])).trim();
+    await net.must("relay", ["nft", "-f", "-"], {
+      input: "table inet other {\n chain c {\n type filter hook input priority 0;\n }\n}\n",
+    });
+    // A new namespace takes this from the host.
+    await net.must("relay", ["sysctl", "-qw", "net.ipv4.ip_forward=0"]);
+    const before = await rules();
+    const relay = await net.relay(TUN);
+    const key = await Deno.stat(`${net.directory}/state/private.key`);
+    assertEquals(key.mode! & 0o777, 0o600);
+    await assertRejectsSecond(net);
+    const forwarding = ["cat", "/proc/sys/net/ipv4/ip_forward"];
+    assertEquals((await net.must("relay", forwarding)).trim(), "1");
 
-      await Deno.writeTextFile(`${net.directory}/oxrelay.toml`, `max_connections = 7\nmtu = 1400\n${TUN}`);
-      relay.child.kill("SIGHUP");
-      await relay.says("reloaded");
-      assertMatch(relay.said, /changed max_connections; mtu need a restart/);
+    await Deno.writeTextFile(`${net.directory}/oxrelay.toml`, `max_connections = 7\nmtu = 1400\n${TUN}`);
+    relay.child.kill("SIGHUP");
+    await relay.says("reloaded");
+    assertMatch(relay.said, /changed max_connections; mtu need a restart/);
 
-      await relay.stop("SIGKILL");
-      assert(await rules() !== before, "a killed relay cannot have cleaned up");
-      const again = await net.relay(TUN);
-      // Twice, as npx and the task runner pass it on.
-      again.child.kill("SIGTERM");
-      await again.says("stopping");
-      assertEquals(await again.stop("SIGTERM"), 0);
-      assertEquals(await rules(), before);
-      assertEquals((await net.must("relay", forwarding)).trim(), "0", "the setting of before");
-      assertEquals((await net.run("relay", ["ip", "link", "show", "oxrelay0"])).success, false);
-    } finally {
-      await net.close();
-    }
+    await relay.stop("SIGKILL");
+    assert(await rules() !== before, "a killed relay cannot have cleaned up");
+    const again = await net.relay(TUN);
+    // Twice, as npx and the task runner pass it on.
+    again.child.kill("SIGTERM");
+    await again.says("stopping");
+    assertEquals(await again.stop("SIGTERM"), 0);
+    assertEquals(await rules(), before);
+    assertEquals((await net.must("relay", forwarding)).trim(), "0", "the setting of before");
+    assertEquals((await net.run("relay", ["ip", "link", "show", "oxrelay0"])).success, false);
   },
-});
+);
 
 async function assertRejectsSecond(net: Network): Promise<void> {
   const error = await net.relay(TUN).then(() => undefined, (reason: Error) => reason);
   assertMatch(error?.message ?? "", /UDP \[::\]:4433 is taken/);
 }
 
-Deno.test({
-  name: "restart: clients come back by themselves after the relay was killed",
-  ...needs,
-  sanitizeResources: false,
-  sanitizeOps: false,
-  async fn() {
-    const net = await Network.open();
-    try {
-      const client = await net.client(2);
-      const relay = await net.relay(TUN);
-      await net.wireguard(client, await net.addPeer("phone"));
-      assert((await ping(net, client, SERVER)).success);
-      await relay.stop("SIGKILL");
-      await net.relay(TUN);
-      await until(async () => (await ping(net, client, SERVER)).success, "the client is back", 60_000);
-    } finally {
-      await net.close();
-    }
-  },
+networkTest("restart: clients come back by themselves after the relay was killed", needs, async (net) => {
+  const client = await net.client(2);
+  const relay = await net.relay(TUN);
+  await net.wireguard(client, await net.addPeer("phone"));
+  assert((await ping(net, client, SERVER)).success);
+  await relay.stop("SIGKILL");
+  await net.relay(TUN);
+  await until(async () => (await ping(net, client, SERVER)).success, "the client is back", 60_000);
 });
 
-Deno.test({
-  name: "outer IPv6: a client whose endpoint is IPv6 is served the same",
-  ...needs,
-  sanitizeResources: false,
-  sanitizeOps: false,
-  async fn() {
-    const net = await Network.open();
-    try {
-      const client = await net.client(2);
-      await net.relay(TUN);
-      await net.wireguard(client, await net.addPeer("phone", "[fd00:201::1]:4433"));
-      for (const target of [SERVER, SERVER_V6]) assert((await ping(net, client, target)).success, target);
-      assertStringIncludes((await net.status()).peers[0].endpoint ?? "", "[fd00:201::2]:");
-    } finally {
-      await net.close();
-    }
-  },
-});
+scenario("outer IPv6: a client whose endpoint is IPv6 is served the same", TUN, async (net, client) => {
+  for (const target of [SERVER, SERVER_V6]) assert((await ping(net, client, target)).success, target);
+  assertStringIncludes((await net.status()).peers[0].endpoint ?? "", "[fd00:201::2]:");
+}, { endpoint: "[fd00:201::1]:4433" });
 
-Deno.test({
-  name: "flood: under five seconds of sound-looking initiations a real client still gets in by its cookie",
-  ...needs,
-  sanitizeResources: false,
-  sanitizeOps: false,
-  async fn() {
-    const net = await Network.open();
-    try {
-      const attacker = await net.client(66);
-      const client = await net.client(2);
-      await net.relay(TUN);
-      const configuration = await net.addPeer("phone");
-      const publicKey = /^PublicKey = (.*)$/m.exec(configuration)![1];
-      // Right type, length and MAC1, noise in between: what costs a relay an X25519 unless it asks for cookies.
-      const hashes = new URL("../../src/codec/hash.ts", import.meta.url).href;
-      const cookies = new URL("../../src/session/cookie.ts", import.meta.url).href;
-      const flood = net.script(
-        attacker,
-        `
+networkTest(
+  "flood: under five seconds of sound-looking initiations a real client still gets in by its cookie",
+  needs,
+  async (net) => {
+    const attacker = await net.client(66);
+    const client = await net.client(2);
+    await net.relay(TUN);
+    const configuration = await net.addPeer("phone");
+    const publicKey = /^PublicKey = (.*)$/m.exec(configuration)![1];
+    // Right type, length and MAC1, noise in between: what costs a relay an X25519 unless it asks for cookies.
+    const hashes = new URL("../../src/codec/hash.ts", import.meta.url).href;
+    const cookies = new URL("../../src/session/cookie.ts", import.meta.url).href;
+    const flood = net.script(
+      attacker,
+      `
 import { mac } from "${hashes}";
 import { mac1Key } from "${cookies}";
 const key = mac1Key(Uint8Array.fromBase64("${publicKey}"));
@@ -352,17 +316,14 @@ for (const end = Date.now() + 5000; Date.now() < end;) {
   await new Promise((r) => setTimeout(r, 5));
 }
 Deno.exit();`,
-      );
-      await until(async () => (await net.status()).counters.under_load === 1, "the relay is under load");
-      await net.wireguard(client, configuration);
-      // wireguard-go repeats its handshake after 5 s, then with the cookie.
-      await until(async () => (await ping(net, client, SERVER)).success, "the client is in", 25_000);
-      await flood;
-      const { counters, drops } = await net.status();
-      assertGreater(counters.cookie_replies_sent, 100);
-      assert(drops.handshake_failed < counters.handshake_initiations / 2, "most of the flood cost no X25519");
-    } finally {
-      await net.close();
-    }
+    );
+    await until(async () => (await net.status()).counters.under_load === 1, "the relay is under load");
+    await net.wireguard(client, configuration);
+    // wireguard-go repeats its handshake after 5 s, then with the cookie.
+    await until(async () => (await ping(net, client, SERVER)).success, "the client is in", 25_000);
+    await flood;
+    const { counters, drops } = await net.status();
+    assertGreater(counters.cookie_replies_sent, 100);
+    assert(drops.handshake_failed < counters.handshake_initiations / 2, "most of the flood cost no X25519");
   },
-});
+);

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertGreaterOrEqual, assertMatch, assertStringIncludes } from "@std/assert";
 import { requires } from "../requires.ts";
-import { Network, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { type Network, networkTest, SERVER, SERVER_V6, until } from "./namespaces.ts";
 
 const needs = requires({
   root: true,
@@ -12,23 +12,6 @@ const needs = requires({
 });
 
 const TUN = `exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "fd00:200::/64"]\n`;
-
-function scenario(name: string, body: (net: Network) => Promise<void>) {
-  Deno.test({
-    name,
-    ...needs,
-    sanitizeResources: false,
-    sanitizeOps: false,
-    async fn() {
-      const net = await Network.open();
-      try {
-        await body(net);
-      } finally {
-        await net.close();
-      }
-    },
-  });
-}
 
 /** Waits until /healthz answers with this status; returns its reasons. */
 async function health(net: Network, status: number): Promise<string[]> {
@@ -51,29 +34,33 @@ async function reaches(net: Network, client: string, target: string): Promise<bo
   return (await net.run(client, ["ping", "-q", "-c", "1", "-i", "0.2", "-w", "10", target])).success;
 }
 
-scenario("health: a tun device that is down or gone is told, and forgotten once it is back", async (net) => {
-  const client = await net.client(2);
-  const relay = await net.relay(TUN);
-  await net.wireguard(client, await net.addPeer("phone"));
-  assert(await reaches(net, client, SERVER));
-  assertEquals(await health(net, 200), []);
+networkTest(
+  "health: a tun device that is down or gone is told, and forgotten once it is back",
+  needs,
+  async (net) => {
+    const client = await net.client(2);
+    const relay = await net.relay(TUN);
+    await net.wireguard(client, await net.addPeer("phone"));
+    assert(await reaches(net, client, SERVER));
+    assertEquals(await health(net, 200), []);
 
-  await net.ip("relay", ["link", "set", "oxrelay0", "down"]);
-  assertEquals(await health(net, 503), ["the device oxrelay0 is down; ip link set oxrelay0 up"]);
-  assertEquals((await net.ask("/readyz")).status, 503);
-  await net.ip("relay", ["link", "set", "oxrelay0", "up"]);
-  assertEquals(await health(net, 200), []);
-  for (const target of [SERVER, SERVER_V6]) {
-    assert(await reaches(net, client, target), `${target} after the device came back`);
-  }
+    await net.ip("relay", ["link", "set", "oxrelay0", "down"]);
+    assertEquals(await health(net, 503), ["the device oxrelay0 is down; ip link set oxrelay0 up"]);
+    assertEquals((await net.ask("/readyz")).status, 503);
+    await net.ip("relay", ["link", "set", "oxrelay0", "up"]);
+    assertEquals(await health(net, 200), []);
+    for (const target of [SERVER, SERVER_V6]) {
+      assert(await reaches(net, client, target), `${target} after the device came back`);
+    }
 
-  await net.ip("relay", ["link", "del", "oxrelay0"]);
-  assertEquals(await health(net, 503), ["the device oxrelay0 is gone; restart the relay"]);
-  assertEquals(await relay.stop("SIGTERM"), 0);
-  await net.relay(TUN);
-  assertEquals(await health(net, 200), []);
-  await until(() => reaches(net, client, SERVER), "the client is back", 30_000);
-});
+    await net.ip("relay", ["link", "del", "oxrelay0"]);
+    assertEquals(await health(net, 503), ["the device oxrelay0 is gone; restart the relay"]);
+    assertEquals(await relay.stop("SIGTERM"), 0);
+    await net.relay(TUN);
+    assertEquals(await health(net, 200), []);
+    await until(() => reaches(net, client, SERVER), "the client is back", 30_000);
+  },
+);
 
 /** Holds one thread still as a debugger does, for so long; the others run on. PTRACE_SEIZE, then INTERRUPT. */
 const HOLD = `
@@ -89,30 +76,35 @@ for (const request of [0x4206, 0x4207]) {
 console.log("held");
 setTimeout(() => {}, forMs); // the end of the tracer lets go`;
 
-scenario("health: a data plane that stands still is told by the main thread, and recovers", async (net) => {
-  const client = await net.client(2);
-  const relay = await net.relay(TUN);
-  await net.wireguard(client, await net.addPeer("phone"));
-  assert(await reaches(net, client, SERVER));
-  const threads = `/proc/${relay.child.pid}/task`;
-  const found = await net.must("relay", ["bash", "-c", `grep -l "^worker-" ${threads}/*/comm`]);
-  const thread = /task\/(\d+)\/comm\n$/.exec(found)![1];
+networkTest(
+  "health: a data plane that stands still is told by the main thread, and recovers",
+  needs,
+  async (net) => {
+    const client = await net.client(2);
+    const relay = await net.relay(TUN);
+    await net.wireguard(client, await net.addPeer("phone"));
+    assert(await reaches(net, client, SERVER));
+    const threads = `/proc/${relay.child.pid}/task`;
+    const found = await net.must("relay", ["bash", "-c", `grep -l "^worker-" ${threads}/*/comm`]);
+    const thread = /task\/(\d+)\/comm\n$/.exec(found)![1];
 
-  await Deno.writeTextFile(`${net.directory}/hold.ts`, HOLD);
-  const command = ["run", "--no-lock", "--allow-ffi", `${net.directory}/hold.ts`, thread, "6000"];
-  const holder = net.spawn("relay", [Deno.execPath(), ...command]);
-  await holder.says("held");
-  const [reason, ...others] = await health(net, 503);
-  assertMatch(reason, /^the data plane's loop has stood still for [2-9]\d{3} ms$/);
-  assertEquals(others, []);
-  assertEquals((await net.ask("/readyz")).status, 503);
-  assertEquals((await holder.child.status).code, 0);
-  assertEquals(await health(net, 200), []);
-  assert(await reaches(net, client, SERVER));
-});
+    await Deno.writeTextFile(`${net.directory}/hold.ts`, HOLD);
+    const command = ["run", "--no-lock", "--allow-ffi", `${net.directory}/hold.ts`, thread, "6000"];
+    const holder = net.spawn("relay", [Deno.execPath(), ...command]);
+    await holder.says("held");
+    const [reason, ...others] = await health(net, 503);
+    assertMatch(reason, /^the data plane's loop has stood still for [2-9]\d{3} ms$/);
+    assertEquals(others, []);
+    assertEquals((await net.ask("/readyz")).status, 503);
+    assertEquals((await holder.child.status).code, 0);
+    assertEquals(await health(net, 200), []);
+    assert(await reaches(net, client, SERVER));
+  },
+);
 
-scenario(
+networkTest(
   "max_connections: the second client waits until there is room",
+  needs,
   async (net) => {
     const [first, second] = [await net.client(2), await net.client(3)];
     const relay = await net.relay(`max_connections = 1\n${TUN}`);
@@ -148,30 +140,23 @@ scenario(
   },
 );
 
-Deno.test({
-  name: "a data plane that dies is told, replaced, and its clients come back by themselves",
-  ...needs,
-  sanitizeResources: false,
-  sanitizeOps: false,
-  async fn() {
-    const net = await Network.open();
-    try {
-      const client = await net.client(2);
-      const relay = await net.relay(`exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`, {
-        OXRELAY_TEST_FAIL_AFTER_MS: "4000",
-      });
-      await net.wireguard(client, await net.addPeer("phone"));
-      const reaches = async () => (await net.run(client, ["ping", "-c", "1", "-W", "1", SERVER])).success;
-      await until(reaches, "the client is served");
-      await relay.says("the data plane failed");
-      await relay.says("it runs again");
-      assertEquals((await net.ask("/healthz")).status, 200);
-      await until(reaches, "the client is served again", 60_000);
-      assertEquals(await relay.stop("SIGTERM"), 0);
-      assertEquals((await net.run("relay", ["ip", "link", "show", "oxrelay0"])).success, false);
-      assertEquals((await net.must("relay", ["nft", "list", "tables"])).includes("oxrelay"), false);
-    } finally {
-      await net.close();
-    }
+networkTest(
+  "a data plane that dies is told, replaced, and its clients come back by themselves",
+  needs,
+  async (net) => {
+    const client = await net.client(2);
+    const relay = await net.relay(`exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`, {
+      OXRELAY_TEST_FAIL_AFTER_MS: "4000",
+    });
+    await net.wireguard(client, await net.addPeer("phone"));
+    const reaches = async () => (await net.run(client, ["ping", "-c", "1", "-W", "1", SERVER])).success;
+    await until(reaches, "the client is served");
+    await relay.says("the data plane failed");
+    await relay.says("it runs again");
+    assertEquals((await net.ask("/healthz")).status, 200);
+    await until(reaches, "the client is served again", 60_000);
+    assertEquals(await relay.stop("SIGTERM"), 0);
+    assertEquals((await net.run("relay", ["ip", "link", "show", "oxrelay0"])).success, false);
+    assertEquals((await net.must("relay", ["nft", "list", "tables"])).includes("oxrelay"), false);
   },
-});
+);

@@ -317,6 +317,28 @@ console.log(JSON.stringify({ status: r.status, text: await r.text() }));`;
   }
 }
 
+/** A test that has a network of its own, gone at its end however it ends. `needs` is what `requires` returned. */
+export function networkTest(
+  name: string,
+  needs: { ignore: boolean },
+  body: (net: Network) => Promise<void>,
+): void {
+  Deno.test({
+    name,
+    ...needs,
+    sanitizeResources: false,
+    sanitizeOps: false,
+    async fn() {
+      const net = await Network.open();
+      try {
+        await body(net);
+      } finally {
+        await net.close();
+      }
+    },
+  });
+}
+
 /** A running program and what it has said so far. */
 export class Background {
   #said = "";
