@@ -1,0 +1,118 @@
+/**
+ * A client core in a process of its own, so that a test can run it inside a namespace: speaks OxTunnel to the relay of
+ * the given WireGuard configuration over a real UDP port, sends pings as inner packets, and prints what came back and
+ * of what kind its datagrams were. Usage: oxtunnel_child.ts CONFIGURATION-FILE TARGET COUNT
+ */
+import { loadNative } from "../../ffi/native.ts";
+import { Client } from "../../src/client.ts";
+import { NativeAead, NativeDatagramAead, nativePrimitives } from "../../src/codec/native.ts";
+import type { Exit } from "../../src/exit/exit.ts";
+import { Driver, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
+import { UdpPort } from "../../src/io/udp.ts";
+import { DROP, DROP_REASONS, Metrics } from "../../src/metrics.ts";
+import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
+import { Arena } from "../../src/vector/arena.ts";
+import { type Burst, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
+import { parseAddress } from "../../src/wire/address.ts";
+import { AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305 } from "../../src/wire/parameters.ts";
+import { foldSum, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
+
+const [file, target, count] = Deno.args;
+const text = await Deno.readTextFile(file);
+const value = (name: string) => new RegExp(`^${name}\\s*=\\s*(\\S+)`, "m").exec(text)?.[1];
+const ipv4 = /(\d+\.\d+\.\d+\.\d+)\/\d+/.exec(text)![1];
+const [, host, port] = /^Endpoint\s*=\s*(.+):(\d+)/m.exec(text)!;
+const BYTES = 84, PROTOCOL_ICMP = 1, ECHO = 8, INTERVAL_MS = 20;
+
+/** Inner packets on their way in, and the pings that came back. */
+class Pings implements Exit {
+  readonly name = "pings";
+  readonly description = "pings";
+  readonly flowCount = 0;
+  readonly waiting: number[] = [];
+  readonly answered = new Set<number>();
+  wake = () => {};
+
+  send(burst: Burst): void {
+    for (let row = 0; row < burst.count; row++) {
+      if (burst.next[row] !== TO_EXIT) continue;
+      if (burst.view.getUint8(burst.offset[row] + 20) === 0) {
+        this.answered.add(burst.view.getUint16(burst.offset[row] + 26));
+      }
+      burst.next[row] = DONE;
+    }
+  }
+
+  receive(burst: Burst): number {
+    let rows = 0;
+    for (const sequence of this.waiting.splice(0)) {
+      const row = burst.grow(BYTES, TO_TUNNEL);
+      if (row < 0) break;
+      const at = burst.offset[row];
+      const from = parseAddress(ipv4)![3], to = parseAddress(target)![3];
+      burst.bytes.fill(0, at, at + BYTES);
+      writeIpv4Header(burst.view, at, BYTES, sequence, 0, PROTOCOL_ICMP, from, to);
+      burst.view.setUint8(at + 20, ECHO);
+      burst.view.setUint16(at + 26, sequence);
+      burst.view.setUint16(at + 22, foldSum(sumWords(burst.view, at + 20, BYTES - 20, 0)));
+      rows++;
+    }
+    return rows;
+  }
+
+  onReadable(wake: () => void): void {
+    this.wake = wake;
+  }
+  handleTimeout(): void {}
+  close(): Promise<void> {
+    return Promise.resolve();
+  }
+}
+
+const native = loadNative();
+if (typeof native === "string") throw new Error(native);
+const arena = new Arena(512), metrics = new Metrics();
+const client = new Client({
+  arena,
+  metrics,
+  primitives: nativePrimitives(native),
+  makeAead: (rows) => new NativeAead(native, rows, DROP.forged),
+  makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
+  aeads: [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305],
+  random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
+  limits: WIREGUARD_LIMITS,
+  privateKey: Uint8Array.fromBase64(value("PrivateKey")!),
+  ipv4,
+  ipv6: undefined,
+  mtu: 1420,
+  maxConnections: 1,
+  rateLimitPerIp: 1,
+  worker: 0,
+  unixOffsetUs: wallClockOffsetUs(),
+}, { publicKey: value("PublicKey")!, presharedKey: value("PresharedKey") });
+const exit = new Pings();
+const udp = new UdpPort({ host: "0.0.0.0", port: 0, arena, onDrop: () => {} });
+const driver = new Driver(arena, client, udp, exit, metrics);
+client.connect(host, Number(port), monotonicUs());
+driver.start();
+for (let sequence = 1; sequence <= Number(count); sequence++) {
+  exit.waiting.push(sequence);
+  exit.wake();
+  await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
+}
+await new Promise((resolve) => setTimeout(resolve, 500));
+client.disconnect(monotonicUs());
+exit.wake();
+await new Promise((resolve) => setTimeout(resolve, 500));
+console.log(JSON.stringify({
+  answered: exit.answered.size,
+  handshakes: metrics.get("handshakes_completed"),
+  epochs: metrics.get("epochs_made"),
+  told: client.told,
+  drops: Object.fromEntries(
+    DROP_REASONS.map(([label]) => [label, metrics.dropped(label)]).filter(([, n]) => n !== 0),
+  ),
+}));
+await driver.stop();
+client.close();
+await udp.close();
