@@ -85,6 +85,7 @@ const SYMBOLS = {
   ox_dial_turn: { parameters: ["u32"], result: "i32" },
   ox_dial_next_ms: { parameters: ["u32"], result: "i32" },
   ox_dial_receive: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
+  ox_has_fast_aes: { parameters: [], result: "i32" },
   ox_aead_implementation: { parameters: ["u32", "u32"], result: "i32" },
   ox_keys_new: { parameters: ["u32", "u32", "u32"], result: "i32" },
   ox_keys_locked: { parameters: ["u32"], result: "i32" },

@@ -16,6 +16,7 @@ import {
   nativeBlake2s,
   NativeDatagramAead,
   nativePrimitives,
+  preferredAeads,
 } from "../codec/native.ts";
 import { PortableDatagramAead } from "../codec/datagram_portable.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
@@ -33,7 +34,6 @@ import { Relay } from "../relay.ts";
 import { scaledLimits } from "../session/limits.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";
-import { AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import { cannotListen, nativeIo } from "./doors.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { warmUp } from "./warmup.ts";
@@ -115,7 +115,7 @@ function chooseKernels(config: Config): Kernels {
         return aead;
       },
       makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
-      aeads: [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305],
+      aeads: preferredAeads(native),
     };
   }
   if (config.kernels === "native") {

@@ -8,7 +8,13 @@ import { Client } from "../client.ts";
 import { PortableAead } from "../codec/aead_portable.ts";
 import { PortableDatagramAead } from "../codec/datagram_portable.ts";
 import { useBlake2s } from "../codec/hash.ts";
-import { NativeAead, nativeBlake2s, NativeDatagramAead, nativePrimitives } from "../codec/native.ts";
+import {
+  NativeAead,
+  nativeBlake2s,
+  NativeDatagramAead,
+  nativePrimitives,
+  preferredAeads,
+} from "../codec/native.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import type { Exit } from "../exit/exit.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
@@ -19,7 +25,6 @@ import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import { Arena } from "../vector/arena.ts";
-import { AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
 
@@ -73,7 +78,7 @@ export class LocalPlane implements LinkPlane {
             isNative
               ? new NativeDatagramAead(native, rows, DROP.forged)
               : new PortableDatagramAead(rows, DROP.forged),
-          ...(isNative ? { aeads: [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305] } : {}),
+          ...(isNative ? { aeads: preferredAeads(native) } : {}),
         }
         : {}),
       random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),

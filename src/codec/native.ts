@@ -5,6 +5,7 @@
  */
 import { burstHandle, checked, keepFromReleasing, type Native, releaseWithOwner } from "../../ffi/native.ts";
 import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
+import { AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import { TAG_BYTES } from "../wire/wireguard.ts";
 import type { Blake2s } from "./hash.ts";
 import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./kernels.ts";
@@ -44,6 +45,13 @@ class BurstHandles {
     }
     return this.#handle;
   }
+}
+
+/** The AEADs to offer for OxTunnel here, best first: AES only where the processor has it. Keeps PROTOCOL R36. */
+export function preferredAeads(native: Native): number[] {
+  return native.ox_has_fast_aes() === 1
+    ? [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305]
+    : [AEAD_CHACHA20_POLY1305];
 }
 
 export class NativeAead implements Aead {
