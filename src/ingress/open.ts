@@ -45,7 +45,7 @@ export function open(burst: Burst, context: IngressContext, nowUs: number): void
       next[row] = TO_UNFRAME;
       continue;
     }
-    associations.roam(id, address, 4 * row, port[row], local);
+    if (!associations.isOnOxtunnel(id, epoch)) associations.roam(id, address, 4 * row, port[row], local);
     associations.wireguard.received(id, epoch, length[row] > 0, nowUs);
     if (length[row] === 0) {
       next[row] = DONE;

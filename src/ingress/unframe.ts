@@ -16,6 +16,7 @@ import type { IngressContext } from "./context.ts";
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
   const { count, next } = burst;
+  context.associations.oxtunnel?.sessions.beginBurst();
   for (let row = 0; row < count; row++) {
     if (next[row] === TO_UNFRAME) unframeOne(burst, row, context, nowUs);
   }

@@ -264,6 +264,8 @@ export class Associations {
     peers.previous[id] = session;
     if (session === NONE || table.protocol[session] !== OXTUNNEL) return;
     table.endsUs[session] = Math.min(table.endsUs[session], nowUs + this.limits.graceUs);
+    const rest = this.oxtunnel?.sessions.of[session];
+    if (rest !== undefined) rest.isEnding = true;
   }
 
   /** Takes the cookie in `row` for the handshake that it answers. */
@@ -315,6 +317,16 @@ export class Associations {
   /** Whether max_connections keeps the peer out. */
   isFullFor(peer: Peer): boolean {
     return !peer.connected && this.connections + this.options.connectionsElsewhere() >= this.maxConnections;
+  }
+
+  /**
+   * Whether the peer's present session is of OxTunnel, which follows validated paths only, and `session`, of WireGuard, is
+   * not about to take its place.
+   */
+  isOnOxtunnel(id: number, session: number): boolean {
+    const { peers, table } = this.options;
+    const current = peers.current[id];
+    return current !== NONE && table.protocol[current] === OXTUNNEL && session !== peers.next[id];
   }
 
   /** Starts a handshake with the peer now, as persistent keepalives and a new client do. */
@@ -562,6 +574,7 @@ export class Associations {
 
   /** The other end has closed the session: nothing goes there any more, and its keys go with the next turn. */
   closed({ row, peer }: OxSession, _reason: number): void {
+    this.oxtunnel!.sessions.of[row]!.isEnding = true;
     this.options.table.endsUs[row] = -Infinity;
     this.timers.hasten(peer, -Infinity);
   }

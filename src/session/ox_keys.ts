@@ -57,6 +57,8 @@ export class KeyExchange {
   partsToSend = 0;
   /** What this end sends, a request or an answer. */
   message: Uint8Array = EMPTY;
+  /** Messages of the other end that were computed with, whatever came of it. */
+  computed = 0;
   readonly #o: KeyExchangeOptions;
   #chain: Uint8Array;
   #isHybridDone = false;
@@ -112,20 +114,21 @@ export class KeyExchange {
   /**
    * Takes the part in the control frame whose body is at `at`. Returns the keys of `epoch + 1` when it was the last
    * one needed; the caller wipes them, the chain excepted, which stays here.
-   * @param mayBegin whether a request for the next epoch may be answered now: not before the last one's keys are gone.
+   * @param mayCompute whether the other end's message may be computed with now: a request not before the last one's
+   * keys are gone. It will come again.
    */
-  onPart(view: DataView, at: number, mayBegin: boolean): EpochSecrets | undefined {
+  onPart(view: DataView, at: number, mayCompute: boolean): EpochSecrets | undefined {
     const role = readKeyRole(view, at), epoch = readKeyEpoch(view, at);
     if (epoch !== this.epoch + 1) return undefined;
     if (role === KEY_ANSWER) {
-      return this.isAsking && this.#gather(view, at) ? this.#onAnswer() : undefined;
+      return this.isAsking && mayCompute && this.#gather(view, at) ? this.#onAnswer() : undefined;
     }
     if (this.isUnconfirmed) {
       // The answer was lost, or is still on its way.
       if (this.message.length > 0) this.repeat();
       return undefined;
     }
-    if (!mayBegin || (this.isAsking && this.#o.isInitiator) || !this.#gather(view, at)) return undefined;
+    if (!mayCompute || (this.isAsking && this.#o.isInitiator) || !this.#gather(view, at)) return undefined;
     if (this.isAsking) this.#forgetRequest();
     return this.#onRequest();
   }
@@ -155,9 +158,13 @@ export class KeyExchange {
     const isHybrid = request.length === KEY_REQUEST_HYBRID_BYTES;
     if (isHybrid && !this.#o.isHybrid) return undefined;
     const privateKey = this.#bytes(SECRET_BYTES);
+    const secret = primitives.sharedSecret(privateKey, request.subarray(0, X25519_BYTES));
+    if (!secret) {
+      privateKey.fill(0);
+      return undefined;
+    }
     const answer = new Uint8Array(isHybrid ? KEY_ANSWER_HYBRID_BYTES : KEY_CLASSIC_BYTES);
     answer.set(primitives.publicKey(privateKey));
-    const secret = primitives.sharedSecret(privateKey, request.subarray(0, X25519_BYTES));
     privateKey.fill(0);
     let kemSecret: Uint8Array | undefined = EMPTY;
     if (isHybrid) {
@@ -192,7 +199,11 @@ export class KeyExchange {
     request: Uint8Array,
     answer: Uint8Array,
   ): EpochSecrets | undefined {
-    if (!secret || !kemSecret) return undefined;
+    if (!secret || !kemSecret) {
+      secret?.fill(0);
+      kemSecret?.fill(0);
+      return undefined;
+    }
     const transcript = hash(request, answer);
     const input = new Uint8Array(NEXT_LABEL.length + SECRET_BYTES + kemSecret.length + transcript.length);
     input.set(NEXT_LABEL);
@@ -212,6 +223,7 @@ export class KeyExchange {
   }
 
   #takeGathered(): Uint8Array {
+    this.computed++;
     this.#gatheredParts = 0;
     return this.#gathered.slice(0, this.#gatheredTotal);
   }

@@ -118,7 +118,12 @@ export class OxPaths {
     const { table, peers, random } = this.#a.options;
     const { peer, row } = this.#session;
     const id = this.#session.takeRemoteId();
-    if (id !== NONE) table.remoteIndex[row] = id;
+    if (id === NONE) {
+      // Without an id that the old path has not seen, only a new session may speak there (PROTOCOL R73).
+      this.#a.initiate(peer);
+      return;
+    }
+    table.remoteIndex[row] = id;
     peers.local.fill(0, 4 * peer, 4 * peer + 4);
     random(new Uint8Array(this.#greeting.buffer));
     this.#isGreetingDue = true;

@@ -67,6 +67,8 @@ const REPORT_FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
 export const SPARE_IDS = 2;
 /** Ids of one session that are good at a time, besides its first. */
 const IDS_MAX = 8;
+/** Ids that a session gives out in all; who has used them up makes a handshake. */
+const IDS_EVER = 1024;
 const SEQUENCES = 65536;
 
 /** One is filled and written at a time, by whoever's turn it is. */
@@ -123,6 +125,10 @@ export class OxSession {
   #reportedHighest = -1;
   /** Rows of this end's ids by number; number 0 is the session's own. */
   readonly #ownRows: number[];
+  /** When a request of the other end may be computed again. */
+  #nextRequestUs = -Infinity;
+  /** Whether its end is set: nothing puts it off. */
+  isEnding = false;
   readonly #remoteIds: number[];
   #remoteIdNumber: number;
   /** Numbers of own ids that the other end knows. */
@@ -239,7 +245,7 @@ export class OxSession {
   onIdUsed(row: number): void {
     const { table } = this.#a.options;
     const number = this.#ownRows.indexOf(row);
-    if (number < 1 || number + SPARE_IDS < this.#ownRows.length) return;
+    if (number < 1 || number + SPARE_IDS < this.#ownRows.length || this.#ownRows.length >= IDS_EVER) return;
     const spare = table.allocateSpare(this.row);
     if (spare === NONE) return;
     // Paths that were left long ago keep no ids.
@@ -425,7 +431,8 @@ export class OxSession {
     report.highest = highest;
     report.delayUs = nowUs - sessions.arrivedUs[row];
     report.received = replay.accepted[row] >>> 0;
-    const counters = Math.min(highest, highest - this.#reportedHighest + REPORT_OVERLAP);
+    const heard = Math.min(highest, highest - this.#reportedHighest + REPORT_OVERLAP);
+    const counters = Math.min(heard, 8 * REPORT_BITMAP_MAX_BYTES); // before the shift: a peer may jump by 2^31
     report.bitmapBytes = Math.min(REPORT_BITMAP_MAX_BYTES, bitmapBytesMax, (counters + 7) >> 3);
     replay.bitmap(row, report.bitmap, report.bitmapBytes);
     const marks = 4 * row;
@@ -450,7 +457,15 @@ export class OxSession {
 
   #onKeyPart(view: DataView, at: number, nowUs: number): void {
     const isAnswer = readKeyRole(view, at) === KEY_ANSWER;
-    const keys = this.#keys.onPart(view, at, this.#retireAtUs === Infinity);
+    // One exchange at a time, one computed per grace period whatever comes of it, and few in a burst.
+    const mayCompute = !this.isEnding && this.#retireAtUs === Infinity && this.sessions.exchangesLeft > 0 &&
+      (isAnswer || nowUs >= this.#nextRequestUs);
+    const computed = this.#keys.computed;
+    const keys = this.#keys.onPart(view, at, mayCompute);
+    if (this.#keys.computed !== computed) {
+      this.sessions.exchangesLeft--;
+      if (!isAnswer) this.#nextRequestUs = nowUs + this.#a.limits.graceUs;
+    }
     if (this.#keys.partsToSend !== 0) this.speak();
     if (!keys) return;
     const phase = (this.#keys.epoch + 1) & 1;

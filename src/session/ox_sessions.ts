@@ -16,7 +16,7 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../wire/oxtunnel.ts";
-import { AEAD_AES_256_GCM } from "../wire/parameters.ts";
+import { AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
 import { OXTUNNEL } from "./table.ts";
@@ -31,6 +31,8 @@ const REPORT_DATAGRAMS = 4096;
 const LIMIT_MARGIN = 1024;
 // Per epoch: datagrams that are sealed at most, and failed openings after which its keys go (PROTOCOL §15).
 const SEALED_MAX_AES = 2 ** 28;
+/** Some 10 ms of work at worst, as ML-KEM is in TypeScript. */
+const EXCHANGES_PER_BURST = 8;
 const FAILED_MAX_AES = 2 ** 57, FAILED_MAX_CHACHA = 2 ** 36;
 const ECN_MARKS = 4;
 
@@ -86,6 +88,13 @@ export class OxSessions {
     this.#epochCounter = new Float64Array(rows);
   }
 
+  /** Key exchanges that may still be computed in this burst; the other end repeats what had no room. */
+  exchangesLeft = EXCHANGES_PER_BURST;
+
+  beginBurst(): void {
+    this.exchangesLeft = EXCHANGES_PER_BURST;
+  }
+
   /** Sets up the columns of a session whose row has just begun. */
   begin(session: number, rest: OxSession, nowUs: number): void {
     this.of[session] = rest;
@@ -109,10 +118,12 @@ export class OxSessions {
     this.#epochCounter[session] = table.sendCounter[session];
     this.rekeyAtUs[session] = nowUs + limits.rekeyAfterUs;
     this.rekeyCounter[session] = table.sendCounter[session] + limits.rekeyAfterDatagrams;
-    table.endsUs[session] = Math.min(
-      nowUs + limits.rejectAfterUs,
-      table.bornUs[session] + limits.sessionUs,
-    );
+    if (!this.of[session]!.isEnding) {
+      table.endsUs[session] = Math.min(
+        nowUs + limits.rejectAfterUs,
+        table.bornUs[session] + limits.sessionUs,
+      );
+    }
     this.#limitSending(session);
   }
 
@@ -127,7 +138,7 @@ export class OxSessions {
 
   /** The nearest of the limits that forbid a counter (PROTOCOL R41, R42, R61). */
   #limitSending(session: number): void {
-    const sealed = this.of[session]!.aead === AEAD_AES_256_GCM ? SEALED_MAX_AES : COUNTER_LIMIT;
+    const sealed = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? SEALED_MAX_AES : COUNTER_LIMIT;
     this.#a.options.table.sendLimit[session] = Math.min(
       COUNTER_LIMIT,
       this.acknowledged[session] + DISTANCE_LIMIT,
@@ -199,8 +210,9 @@ export class OxSessions {
   /** After a datagram did not open. */
   failed(session: number): void {
     const { table } = this.#a.options;
-    const failedMax = this.of[session]!.aead === AEAD_AES_256_GCM ? FAILED_MAX_AES : FAILED_MAX_CHACHA;
+    const failedMax = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? FAILED_MAX_AES : FAILED_MAX_CHACHA;
     if (++this.failures[session] < failedMax) return;
+    this.of[session]!.isEnding = true;
     table.endsUs[session] = -Infinity;
     this.#a.timers.hasten(table.peer[session], -Infinity);
   }

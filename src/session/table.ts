@@ -2,7 +2,7 @@
 /**
  * The session table: one row per WireGuard key epoch, OxTunnel session, spare connection id or pending handshake, as
  * columns. Invariant: a receiver index (OxTunnel: connection id) names at most one live row, and a freed row's keys
- * are overwritten and its index never matches again by accident (8 bits of every index are drawn anew). Does not
+ * are overwritten and its index matches again by accident only once in 256 times (8 bits of every index are drawn anew). Does not
  * know peers beyond their number, nor time beyond a birthday and an end.
  * Keeps PROTOCOL R45.
  */

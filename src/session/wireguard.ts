@@ -70,7 +70,9 @@ export class Wireguard {
     }
     const sender = readSender(burst.view, offset[row]);
     this.#key(session, sender, false, nowUs, keys.sendKey, keys.receiveKey);
-    associations.roam(peer.id, address, 4 * row, port[row], local);
+    if (!associations.isOnOxtunnel(peer.id, session)) {
+      associations.roam(peer.id, address, 4 * row, port[row], local);
+    }
     peers.silenceAtUs[peer.id] = Infinity; // an initiation is an authentic packet too
     burst.view.setUint32(offset[row] + 4, table.receiverIndex[session], true);
     burst.view.setUint32(offset[row] + 8, sender, true);

@@ -1,0 +1,191 @@
+/**
+ * A peer of OxTunnel that has the keys and means harm: whole worlds in which a client's datagrams carry random frames,
+ * jumping counters, other ids of its session and moving addresses, between rotations, handshakes and both protocols. Held:
+ * nothing is thrown, no slot and no session row is lost, and the relay still serves another client.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { NONE } from "../../src/vector/arena.ts";
+import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
+import {
+  CONTROL_ACK,
+  keyPartBytes,
+  Report,
+  writeClose,
+  writeConnectionIds,
+  writeKeyExchange,
+  writePath,
+  writePing,
+  writePong,
+  writeShort,
+} from "../../src/wire/control.ts";
+import { writeFrameHead } from "../../src/wire/frame.ts";
+import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
+import type { Tunnel } from "../../src/tunnel.ts";
+import { type Host, Random, udpPacket, World } from "../sim/world.ts";
+
+const SEED = Number(Deno.env.get("FUZZ_SEED") ?? 20260101);
+const WORLDS = Math.max(6, Math.ceil(Number(Deno.env.get("FUZZ_RUNS") ?? 0) / 100));
+const DATAGRAMS = 300;
+const SECOND = 1_000_000;
+const PARTS_BYTES = 512;
+
+/** What the tests reach into: the peer's own tables, to break its own rules. */
+// deno-lint-ignore no-explicit-any
+const inside = (host: Host<Tunnel>): any => host.core;
+
+/** Writes one random frame; returns its bytes. */
+function writeFrame(random: Random, view: DataView, at: number): number {
+  const fill = (from: number, bytes: number) => {
+    for (let i = 0; i < bytes; i++) view.setUint8(from + i, random.u32());
+    return from + bytes - at;
+  };
+  switch (random.u32() % 10) {
+    case 0:
+      return writePing(view, at, random.u32());
+    case 1:
+      return writePong(view, at, random.u32(), random.u32());
+    case 2: {
+      const report = new Report();
+      report.highest = random.u32() % 3 ? random.u32() % 100 : random.u32() * 65535;
+      report.bitmapBytes = random.u32() % 33;
+      return report.write(view, at);
+    }
+    case 3:
+      return writePath(view, at, 4 + (random.u32() & 1), random.u32(), random.u32());
+    case 4:
+      return writeShort(view, at, CONTROL_ACK, random.u32() % 5);
+    case 5: {
+      const role = random.u32() & 1, total = random.u32() & 1 ? 32 : role ? 1120 : 1216;
+      const offset = total === 32 ? 0 : PARTS_BYTES * (random.u32() % 3);
+      const body = writeKeyExchange(view, at, role, random.u32() % 6, total, offset);
+      return fill(body, keyPartBytes(total, offset));
+    }
+    case 6:
+      return random.u32() % 20 ? 0 : writeClose(view, at, random.u32() % 7, 1);
+    case 7: {
+      const ids = Uint32Array.of(random.u32(), NONE, 3, 4);
+      const retired = random.u32() % 4 ? 0 : random.u32() & 0xffff;
+      return writeConnectionIds(
+        view,
+        at,
+        random.u32() % 6,
+        random.u32() % 8,
+        retired,
+        ids,
+        1 + random.u32() % 4,
+      );
+    }
+    case 8: {
+      const bytes = 1 + random.u32() % 60;
+      return fill(writeFrameHead(view, at, random.u32() % 16, bytes), bytes);
+    }
+    default:
+      return 0;
+  }
+}
+
+/** Seals a plaintext of the peer's own making, under the id and counter that it likes, and hands it to the relay. */
+function send(random: Random, client: Host<Tunnel>, server: Host<Tunnel>, session: number): void {
+  const { table, associations } = inside(client);
+  const { sessions } = associations.oxtunnel;
+  const burst = new Burst(client.arena), row = burst.grow(0, TO_SEAL);
+  let at = burst.offset[row];
+  for (let left = random.u32() % 8; left > 0 && at - burst.offset[row] < 600; left--) {
+    at += writeFrame(random, burst.view, at);
+  }
+  if (random.u32() & 1) {
+    const target = ["8.8.8.8", "10.66.0.3", "10.0.0.1"][random.u32() % 3];
+    udpPacket("10.66.0.2", target, new Uint8Array(random.u32() % 500)).forEach((byte) =>
+      burst.view.setUint8(at++, byte)
+    );
+  }
+  burst.length[row] = at - burst.offset[row];
+  burst.session[row] = session;
+  burst.peer[row] = 0;
+  if (random.u32() % 40 === 0) table.sendCounter[session] += random.u32() & 1 ? 2 ** 31 - 5 : random.u32();
+  // As if the relay had never reported: the longest counter on the wire.
+  const acknowledged = sessions.acknowledged[session];
+  sessions.acknowledged[session] = table.sendCounter[session] - 2 ** 28;
+  sessions.number(burst, row, table.remoteIndex[session]);
+  sessions.acknowledged[session] = acknowledged;
+  sessions.datagramAead.seal(burst);
+  const datagram = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
+  burst.release();
+  if (random.u32() % 10 === 0) client.endpoint = `203.0.113.${random.u32() % 4}:${1 + random.u32() % 3}`;
+  server.receive(datagram, client.endpoint);
+}
+
+Deno.test("fuzz: a peer of OxTunnel with the keys harms nobody, whatever it says", () => {
+  for (let run = 0; run < WORLDS; run++) {
+    const seed = SEED + run;
+    const world = new World(seed);
+    const random = new Random(seed);
+    world.protocol = "oxtunnel";
+    world.limits = {
+      ...WIREGUARD_LIMITS,
+      graceUs: 200_000,
+      rekeyAfterUs: 2 * SECOND,
+      rejectAfterUs: 5 * SECOND,
+      sessionUs: 30 * SECOND,
+    };
+    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", maxConnections: 4 });
+    const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2" });
+    const other = world.client("198.51.100.8:5555", server, { ipv4: "10.66.0.3" });
+    for (const [host, address] of [[client, "10.66.0.2"], [other, "10.66.0.3"]] as const) {
+      host.send(udpPacket(address, "8.8.8.8", new Uint8Array(10)));
+    }
+    world.runFor(SECOND);
+    const { free } = server.arena;
+    const { peers, associations } = inside(client);
+    for (let i = 0; i < DATAGRAMS; i++) {
+      const session = random.u32() % 8 ? peers.current[0] : peers.previous[0];
+      if (session === NONE || inside(client).table.protocol[session] !== 2) {
+        peers.protocol[0] = 2;
+        client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(4)));
+        world.runFor(300_000);
+        continue;
+      }
+      send(random, client, server, session);
+      if (random.u32() % 4 === 0) {
+        server.send(udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(random.u32() % 1300)));
+      }
+      if (random.u32() % 60 === 0) peers.protocol[0] = 1 + random.u32() % 2;
+      if (random.u32() % 60 === 0) {
+        associations.initiate(0);
+        client.tick();
+      }
+      world.runFor(random.u32() % 40_000);
+    }
+    const before = server.delivered.length;
+    other.send(udpPacket("10.66.0.3", "8.8.4.4", new Uint8Array(10)));
+    world.runFor(10 * SECOND);
+    assert(server.delivered.length > before, `seed ${seed}: the other client is served`);
+    world.runFor(120 * SECOND);
+    assertEquals(server.arena.free, free, `seed ${seed}: slots`);
+    assert(inside(server).table.count < 40, `seed ${seed}: ${inside(server).table.count} rows are left`);
+  }
+});
+
+Deno.test("fuzz: a counter that jumps by 2^31 makes no report that cannot be written", () => {
+  for (const pauseUs of [39_000, SECOND]) {
+    const world = new World(SEED);
+    world.protocol = "oxtunnel";
+    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+    const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2" });
+    const packet = udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(100));
+    client.send(packet);
+    world.runFor(2 * SECOND);
+    const { table, peers, associations } = inside(client);
+    const session = peers.current[0];
+    table.sendCounter[session] = 2 ** 31 + 60;
+    table.sendLimit[session] = Infinity;
+    associations.oxtunnel.sessions.acknowledged[session] = 2 ** 31 - 2 ** 28;
+    client.send(packet);
+    world.runFor(pauseUs);
+    const before = client.delivered.length;
+    server.send(udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(100)));
+    world.runFor(SECOND);
+    assertEquals(client.delivered.length, before + 1);
+    assertEquals(server.metrics.dropped("forged"), 0);
+  }
+});
