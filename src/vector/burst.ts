@@ -113,6 +113,10 @@ export class Burst {
   readonly peer = new Uint32Array(this.block, BURST_LAYOUT.peer, BURST_CAPACITY);
   /** Nonce counter, an integer below 2^53. */
   readonly counter = new Float64Array(this.block, BURST_LAYOUT.counter, BURST_CAPACITY);
+  /** Row of the flow table, or NONE. Egress alone knows flows. */
+  readonly flow = new Uint32Array(BURST_CAPACITY);
+  /** CLASS_* of an inner packet on its way into the tunnel. */
+  readonly trafficClass = new Uint8Array(BURST_CAPACITY);
 
   constructor(arena: Arena) {
     this.arena = arena;
@@ -132,6 +136,8 @@ export class Burst {
     this.next[row] = next;
     this.session[row] = NONE;
     this.peer[row] = NONE;
+    this.flow[row] = NONE;
+    this.trafficClass[row] = 0;
     this.ecn[row] = 0;
     const { local } = this;
     local[4 * row] =

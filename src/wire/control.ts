@@ -328,7 +328,7 @@ export function readTicketLifeS(view: DataView, at: number): number {
 /** Which class a flow shall have, by the client's wish. Addresses are as in address.ts, both of one version. */
 export class Hint {
   sequence = 0;
-  /** CLASS_*, or a number that the receiver takes as the default. */
+  /** CLASS_*, or a number that the receiver takes as CLASS_DEFAULT. */
   trafficClass = 0;
   /** IP protocol number; 0 is any. */
   protocol = 0;

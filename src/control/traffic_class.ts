@@ -1,0 +1,17 @@
+/**
+ * The classes of traffic and what each is owed (PROTOCOL §14, hint). Invariant: the numbers are those on the wire.
+ * Says nothing of how a flow gets its class.
+ */
+
+/** Unknown as yet: treated as if somebody waited for it. */
+export const CLASS_DEFAULT = 0;
+/** Small packets at a game's pace; never waits. */
+export const CLASS_GAME = 1;
+/** Calls; never waits. */
+export const CLASS_VOICE = 2;
+/** Somebody waits for an answer: names, shells, the first packets of a page. */
+export const CLASS_INTERACTIVE = 3;
+/** Transfers, and what acknowledges them; may wait for company. */
+export const CLASS_BULK = 4;
+
+export const CLASS_COUNT = 5;
