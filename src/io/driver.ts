@@ -16,6 +16,7 @@ import type { Port } from "./port.ts";
 /** The core's verbs, as relay and client have them. */
 export interface Core {
   ingest(burst: Burst, nowUs: number): void;
+  ingestRest(burst: Burst, nowUs: number): number;
   ingestInner(burst: Burst, nowUs: number): void;
   pollTransmit(burst: Burst, nowUs: number): number;
   pollTimeout(): number;
@@ -234,11 +235,13 @@ export class Driver {
     const burst = this.#burst;
     this.#noteMore();
     core.ingest(burst, nowUs);
-    exit.send(burst, nowUs);
-    core.ingestInner(burst, nowUs); // what the exit refused and turned around
-    this.#transmit(burst);
-    this.mailbox?.send(burst);
-    burst.release();
+    do {
+      exit.send(burst, nowUs);
+      core.ingestInner(burst, nowUs); // what the exit refused and turned around
+      this.#transmit(burst);
+      this.mailbox?.send(burst);
+      burst.release();
+    } while (core.ingestRest(burst, nowUs) > 0);
   }
 
   #transmit(burst: Burst): void {
