@@ -84,7 +84,10 @@ export function createRegistry(columns: readonly Metrics[], build: () => BuildIn
   };
 
   for (const [counter, [name, help]] of Object.entries(EXPORTED)) {
-    const read = () => sum(columns, (metrics) => metrics.get(counter as CounterName));
+    const each = (metrics: Metrics) => metrics.get(counter as CounterName);
+    const read = counter === "held_us_max"
+      ? () => Math.max(0, ...columns.map(each))
+      : () => sum(columns, each);
     (name.endsWith("_total") ? addCounter : addGauge)(name, help, read);
   }
   new Counter({

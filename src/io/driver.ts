@@ -118,7 +118,7 @@ export class Driver {
     await this.#loop;
   }
 
-  /** Blocks this thread in poll(2) whenever there is nothing to carry: no thread is woken to wake another. */
+  /** Blocks this thread in ppoll(2) whenever there is nothing to carry: no thread is woken to wake another. */
   async #waitAndCarry(outer: number, inner: number): Promise<void> {
     const { core, mailbox, messages } = this;
     // In the order of PORT, MAILBOX and BELL; the exit is asked in any case.

@@ -140,13 +140,20 @@ export class Host<Core extends Tunnel = Tunnel> {
 
   /** Hands a datagram in, as the port would, or a sibling for the step that it names. */
   receive(bytes: Uint8Array, from: string, step = TO_PARSE): void {
+    this.receiveBurst([bytes], from, step);
+  }
+
+  /** The same with several datagrams of one sender, in one burst. */
+  receiveBurst(datagrams: readonly Uint8Array[], from: string, step = TO_PARSE): void {
     const burst = this.#burst;
-    const row = burst.grow(bytes.length, step);
-    if (row < 0) throw new Error("the host's arena leaks: no slot is free");
-    burst.bytes.set(bytes, burst.offset[row]);
     const { address, port } = splitEndpoint(from);
-    burst.address.set(address, 4 * row);
-    burst.port[row] = port;
+    for (const bytes of datagrams) {
+      const row = burst.grow(bytes.length, step);
+      if (row < 0) throw new Error("the host's arena leaks: no slot is free");
+      burst.bytes.set(bytes, burst.offset[row]);
+      burst.address.set(address, 4 * row);
+      burst.port[row] = port;
+    }
     this.core.ingest(burst, this.world.nowUs);
     this.#drain();
   }
