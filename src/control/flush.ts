@@ -37,9 +37,9 @@ export class ArrivalGaps {
     this.#counts = new Uint8Array(BINS * capacity);
   }
 
-  /** Notes that packets of `id` arrived, those that came together as one arrival. */
+  /** Notes that a bulk packet of `id` arrived; those that came at one time count as one. */
   note(id: number, nowUs: number): void {
-    if (this.boundUs === 0) return;
+    if (this.boundUs === 0 || this.#lastUs[id] === nowUs) return;
     const sixtyFourths = Math.ceil((nowUs - this.#lastUs[id]) * FINEST / this.boundUs);
     const bin = sixtyFourths > FINEST ? LONGER : sixtyFourths <= 1 ? 0 : 32 - Math.clz32(sixtyFourths - 1);
     this.#lastUs[id] = nowUs;

@@ -12,7 +12,7 @@ import { OXTUNNEL } from "../session/table.ts";
 import { NONE, SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, HELD, TO_SEAL } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES, FRAME_PACKET, isFrame, writeFrameHead } from "../wire/frame.ts";
-import type { Batches } from "./batches.ts";
+import { type Batches, NOTHING_OPEN, OPEN_WITHOUT_ROW } from "./batches.ts";
 import type { EgressContext } from "./context.ts";
 
 /** Packets in a datagram at most; half of the frames that a receiver reads, the rest being control's. */
@@ -38,7 +38,9 @@ export function batch(burst: Burst, context: EgressContext, nowUs: number): void
       join(burst, row, context, batches, nowUs);
     }
   }
-  for (let i = 0; i < batches.touchedCount; i++) settle(burst, batches.touched[i], context, batches, nowUs);
+  for (let i = 0; i < batches.unsettledCount; i++) {
+    settle(burst, batches.unsettled[i], context, batches, nowUs);
+  }
   emitDue(burst, context, batches, nowUs);
 }
 
@@ -48,28 +50,28 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
   const id = peer[row];
   const bytesMax = plaintextBytesMax(context, session[row]);
   const isSmall = length[row] + JOINER_BYTES_MIN <= bytesMax;
-  const isHeld = batches.isHeld(id);
-  if (!batches.isTouched(id)) {
-    if (!isSmall && !isHeld) return;
-    batches.touch(id);
-    batches.gaps.note(id, nowUs);
-  }
   const isUrgent = trafficClass[row] !== CLASS_BULK;
-  if (isHeld) {
+  if (!isUrgent && isSmall) batches.gaps.note(id, nowUs);
+  if (batches.isHeld(id)) {
     followHeld(burst, row, id, isUrgent, bytesMax, context, batches, nowUs);
     return;
   }
   const open = batches.rowOf(id);
   if (open >= 0) {
     if (fits(burst, open, length[row], bytesMax, batches)) {
-      append(burst, open, burst.offset[row], length[row], isUrgent, batches, nowUs);
+      // One urgent packet alone needs no settling.
+      if (batches.packets[open] === 1 && batches.urgent[open] === 1) batches.toSettle(id);
+      append(burst, open, burst.offset[row], length[row], isUrgent, batches);
       next[row] = DONE;
       return;
     }
-    finish(burst, open, context, batches, nowUs);
+    finish(burst, open, context, batches);
+    batches.clearRow(id);
   }
-  batches.setRow(id, isSmall ? row : -1);
-  if (isSmall) batches.start(row, isUrgent, nowUs);
+  if (!isSmall) return;
+  batches.setRow(id, row);
+  batches.start(row, isUrgent);
+  if (!isUrgent) batches.toSettle(id);
 }
 
 /** The row takes what was held in front of its packet; what does not fit is held in its place, for the next row. */
@@ -85,20 +87,22 @@ function followHeld(
 ): void {
   const { slot, offset, length } = burst;
   const ownSlot = slot[row], ownAt = offset[row], ownBytes = length[row];
-  batches.take(burst, row, id);
+  batches.take(burst, row, id, nowUs);
+  batches.toSettle(id);
   if (fits(burst, row, ownBytes, bytesMax, batches)) {
-    append(burst, row, ownAt, ownBytes, isUrgent, batches, nowUs);
+    append(burst, row, ownAt, ownBytes, isUrgent, batches);
     burst.arena.release(ownSlot);
     batches.setRow(id, row);
     return;
   }
-  finish(burst, row, context, batches, nowUs);
+  finish(burst, row, context, batches);
+  batches.setRow(id, OPEN_WITHOUT_ROW);
   const heldSlot = slot[row], heldAt = offset[row], heldBytes = length[row];
   slot[row] = ownSlot;
   offset[row] = ownAt;
   length[row] = ownBytes;
-  batches.start(row, isUrgent, nowUs);
-  batches.hold(burst, row, id, nowUs); // the place that was just left is free
+  batches.start(row, isUrgent);
+  batches.hold(burst, row, id, nowUs, nowUs); // the place that was just left is free
   slot[row] = heldSlot;
   offset[row] = heldAt;
   length[row] = heldBytes;
@@ -107,31 +111,32 @@ function followHeld(
 /** At the end of the burst: the peer's last batch leaves with it, or is held. */
 function settle(burst: Burst, id: number, context: EgressContext, batches: Batches, nowUs: number): void {
   let row = batches.rowOf(id);
-  if (row < 0) {
-    if (!batches.isHeld(id)) return;
-    // The last packet did not fit and has no row.
-    if (burst.count === BURST_CAPACITY) return;
-    row = pushHeld(burst, id, context.associations.sendable(id, nowUs), batches);
+  batches.clearRow(id);
+  if (row === NOTHING_OPEN) return;
+  if (row === OPEN_WITHOUT_ROW) {
+    if (burst.count === BURST_CAPACITY) return; // it is due, and comes in the next one
+    row = pushHeld(burst, id, context.associations.sendable(id, nowUs), batches, nowUs);
   }
   const packets = batches.packets[row];
   if (batches.urgent[row] === 0 && packets < PACKETS_MAX) {
     const bytesMax = plaintextBytesMax(context, burst.session[row]);
+    const isWaiting = batches.longestUs[row] > 0;
     const waitUs = burst.length[row] + JOINER_BYTES_MIN <= bytesMax
-      ? batches.gaps.waitUs(id, packets, packets * nowUs - batches.arrivedUs[row])
+      ? batches.gaps.waitUs(id, packets, isWaiting ? batches.waitedUs[row] : 0)
       : 0;
-    if (waitUs > 0 && batches.hold(burst, row, id, nowUs + waitUs)) {
-      context.metrics.column[COUNTER.packets_held] += batches.fresh[row];
+    if (waitUs > 0 && batches.hold(burst, row, id, nowUs, nowUs + waitUs)) {
+      context.metrics.column[COUNTER.packets_held] += isWaiting ? packets - batches.waited[row] : packets;
       burst.next[row] = HELD;
       return;
     }
   }
-  finish(burst, row, context, batches, nowUs);
+  finish(burst, row, context, batches);
 }
 
 /** Adds a row for what is held of the peer. The caller has seen that there is room. */
-function pushHeld(burst: Burst, id: number, session: number, batches: Batches): number {
+function pushHeld(burst: Burst, id: number, session: number, batches: Batches, nowUs: number): number {
   const row = burst.push(0, 0, TO_SEAL);
-  batches.take(burst, row, id);
+  batches.take(burst, row, id, nowUs);
   burst.peer[row] = id;
   burst.session[row] = session;
   return row;
@@ -148,7 +153,7 @@ function emitDue(burst: Burst, context: EgressContext, batches: Batches, nowUs: 
       metrics.drop(DROP.no_session, batches.release(id));
       continue;
     }
-    finish(burst, pushHeld(burst, id, session, batches), context, batches, nowUs);
+    finish(burst, pushHeld(burst, id, session, batches, nowUs), context, batches);
   }
 }
 
@@ -169,7 +174,6 @@ function append(
   bytes: number,
   isUrgent: boolean,
   batches: Batches,
-  nowUs: number,
 ): void {
   const { view, offset, length } = burst;
   if (batches.packets[row] === 1 && !isFrame(view, offset[row])) {
@@ -187,27 +191,26 @@ function append(
   copy(burst, from, to, bytes);
   length[row] = to + bytes - offset[row];
   batches.packets[row]++;
-  batches.fresh[row]++;
-  batches.arrivedUs[row] += nowUs;
   if (isUrgent) batches.urgent[row] = 1;
 }
 
 /** Nothing will join the batch in `row` any more: its last packet needs no head. */
-function finish(burst: Burst, row: number, context: EgressContext, batches: Batches, nowUs: number): void {
+function finish(burst: Burst, row: number, context: EgressContext, batches: Batches): void {
   const { column } = context.metrics;
-  const packets = batches.packets[row], headAt = batches.lastHeadAt[row];
+  const packets = batches.packets[row];
   if (packets > 1) {
     column[COUNTER.packets_batched] += packets;
     column[COUNTER.datagrams_saved] += packets - 1;
+    const headAt = batches.lastHeadAt[row];
     if (headAt !== 0) {
       const end = burst.offset[row] + burst.length[row];
       burst.bytes.copyWithin(headAt, headAt + FRAME_HEAD_BYTES, end);
       burst.length[row] -= FRAME_HEAD_BYTES;
     }
   }
-  const longestUs = nowUs - batches.firstUs[row];
+  const longestUs = batches.longestUs[row];
   if (longestUs === 0) return;
-  column[COUNTER.held_us] += packets * nowUs - batches.arrivedUs[row];
+  column[COUNTER.held_us] += batches.waitedUs[row];
   if (longestUs > column[COUNTER.held_us_max]) column[COUNTER.held_us_max] = longestUs;
 }
 

@@ -15,30 +15,32 @@ import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
 export const HELD_MAX = 1024;
 /** A small arena keeps most of its slots for packets that move. */
 const ARENA_SHARE = 8;
-const NO_ROW = 0xffff;
+const ROWS = 2 * BURST_CAPACITY;
+export const NOTHING_OPEN = -2, OPEN_WITHOUT_ROW = -1;
 
 export class Batches {
   readonly gaps: ArrivalGaps;
   // A batch in the making, by burst row.
   /** Packets in it. */
   readonly packets = new Uint8Array(BURST_CAPACITY);
-  /** Those of them that came with this burst. */
-  readonly fresh = new Uint8Array(BURST_CAPACITY);
   /** 1 when one of its packets may not wait. */
   readonly urgent = new Uint8Array(BURST_CAPACITY);
-  /** Where the head of its last packet is, which goes when the batch is done; 0 when there is none. */
+  /** With more than one: where the head of the last is, which goes when the batch is done, or 0 when it has none. */
   readonly lastHeadAt = new Uint32Array(BURST_CAPACITY);
-  /** When its packets arrived, added up, and the first of them. */
-  readonly arrivedUs = new Float64Array(BURST_CAPACITY);
-  readonly firstUs = new Float64Array(BURST_CAPACITY);
-  /** Peers that have such a batch, or had one, in this burst. */
-  readonly touched = new Uint32Array(BURST_CAPACITY);
-  touchedCount = 0;
+  /** How long the first of them has waited; 0 when all came with this burst. */
+  readonly longestUs = new Float64Array(BURST_CAPACITY);
+  /** When some have waited: how many, and how long, added up. */
+  readonly waited = new Uint8Array(BURST_CAPACITY);
+  readonly waitedUs = new Float64Array(BURST_CAPACITY);
+  /** Peers whose last batch is not finished, some of them more than once. */
+  readonly unsettled = new Uint32Array(BURST_CAPACITY);
+  unsettledCount = 0;
   readonly #arena: Arena;
-  readonly #burstOf: Uint32Array;
-  readonly #rowOf: Uint16Array;
+  /** By peer: the burst in which it had something open last, times ROWS, plus one more than its row there. */
+  readonly #mark: Float64Array;
   #burst = 0;
-  // Held batches: by peer its place plus one, by place the same columns as above.
+  // Held batches: by peer its place plus one; by place the same columns as above, and when the packets came, added up, and
+  // the first of them.
   readonly #placeOf: Uint16Array;
   readonly #free: Uint16Array;
   #freeCount: number;
@@ -60,8 +62,7 @@ export class Batches {
   constructor(arena: Arena, peers: number, boundUs: number) {
     this.#arena = arena;
     this.gaps = new ArrivalGaps(peers, boundUs);
-    this.#burstOf = new Uint32Array(peers);
-    this.#rowOf = new Uint16Array(peers);
+    this.#mark = new Float64Array(peers);
     this.#placeOf = new Uint16Array(peers);
     this.#freeCount = Math.min(HELD_MAX, Math.ceil(arena.slotCount / ARENA_SHARE));
     this.#free = new Uint16Array(HELD_MAX);
@@ -74,43 +75,37 @@ export class Batches {
     return this.#due.nextUs;
   }
 
-  /** Begins a burst: no peer has a row. */
+  /** Begins a burst: nothing is open. */
   begin(): void {
-    this.#burst = (this.#burst + 1) >>> 0;
-    this.touchedCount = 0;
+    this.#burst += ROWS;
+    this.unsettledCount = 0;
   }
 
-  /** Whether the peer has come up in this burst. */
-  isTouched(id: number): boolean {
-    return this.#burstOf[id] === this.#burst;
-  }
-
-  /** Notes that the peer has come up, as yet without a row. */
-  touch(id: number): void {
-    this.#burstOf[id] = this.#burst;
-    this.#rowOf[id] = NO_ROW;
-    this.touched[this.touchedCount++] = id;
-  }
-
-  /** The row whose batch the peer's next packet may join, or -1; of a peer that has come up. */
+  /** The row whose batch the peer's next packet may join, NOTHING_OPEN or OPEN_WITHOUT_ROW. */
   rowOf(id: number): number {
-    const row = this.#rowOf[id];
-    return row === NO_ROW ? -1 : row;
+    return Math.max(NOTHING_OPEN, this.#mark[id] - this.#burst - 1);
   }
 
-  /** Makes `row` that one; -1 for none. */
+  /** Makes `row` that one; OPEN_WITHOUT_ROW for a packet of this burst that is held until the next row comes. */
   setRow(id: number, row: number): void {
-    this.#rowOf[id] = row < 0 ? NO_ROW : row;
+    this.#mark[id] = this.#burst + row + 1;
+  }
+
+  /** Leaves the peer nothing to join. */
+  clearRow(id: number): void {
+    this.#mark[id] = 0;
+  }
+
+  /** Notes that the peer's last batch is to be settled at the end of the burst; at most once for each row. */
+  toSettle(id: number): void {
+    this.unsettled[this.unsettledCount++] = id;
   }
 
   /** Makes a batch of the packet in `row` alone. */
-  start(row: number, isUrgent: boolean, nowUs: number): void {
+  start(row: number, isUrgent: boolean): void {
     this.packets[row] = 1;
-    this.fresh[row] = 1;
     this.urgent[row] = isUrgent ? 1 : 0;
-    this.lastHeadAt[row] = 0;
-    this.arrivedUs[row] = nowUs;
-    this.firstUs[row] = nowUs;
+    this.longestUs[row] = 0;
   }
 
   /** Whether something of the peer is held. */
@@ -119,7 +114,7 @@ export class Batches {
   }
 
   /** Takes the batch in `row` out of the burst until `dueUs`; false when too many are held. The caller marks the row. */
-  hold(burst: Burst, row: number, id: number, dueUs: number): boolean {
+  hold(burst: Burst, row: number, id: number, nowUs: number, dueUs: number): boolean {
     if (this.#freeCount === 0) return false;
     const place = this.#free[--this.#freeCount];
     this.#placeOf[id] = place + 1;
@@ -130,24 +125,25 @@ export class Batches {
     this.#packets[place] = this.packets[row];
     this.#urgent[place] = this.urgent[row];
     this.#lastHeadAt[place] = this.lastHeadAt[row];
-    this.#arrivedUs[place] = this.arrivedUs[row];
-    this.#firstUs[place] = this.firstUs[row];
+    const longestUs = this.longestUs[row], waitedUs = longestUs > 0 ? this.waitedUs[row] : 0;
+    this.#arrivedUs[place] = this.packets[row] * nowUs - waitedUs;
+    this.#firstUs[place] = nowUs - longestUs;
     this.#due.set(place, dueUs);
     return true;
   }
 
   /** Puts the peer's held batch into `row`, whose slot the caller has taken care of. */
-  take(burst: Burst, row: number, id: number): void {
+  take(burst: Burst, row: number, id: number, nowUs: number): void {
     const place = this.#placeOf[id] - 1;
     burst.slot[row] = this.#slot[place];
     burst.offset[row] = this.#offset[place];
     burst.length[row] = this.#length[place];
     this.packets[row] = this.#packets[place];
-    this.fresh[row] = 0;
     this.urgent[row] = this.#urgent[place];
     this.lastHeadAt[row] = this.#lastHeadAt[place];
-    this.arrivedUs[row] = this.#arrivedUs[place];
-    this.firstUs[row] = this.#firstUs[place];
+    this.waited[row] = this.#packets[place];
+    this.waitedUs[row] = this.#packets[place] * nowUs - this.#arrivedUs[place];
+    this.longestUs[row] = nowUs - this.#firstUs[place];
     this.#vacate(id, place);
   }
 
