@@ -17,6 +17,8 @@ const FINEST = 64;
 const REMEMBERED = 64;
 /** With fewer gaps nothing is known, so nothing waits. */
 const KNOWN_MIN = 8;
+/** A gain of less than this part of what is left to spend is a guess, from so few gaps. */
+const HESITATION = 8;
 
 export class ArrivalGaps {
   readonly boundUs: number;
@@ -58,7 +60,8 @@ export class ArrivalGaps {
     const leftUs = this.boundUs - waitedUs;
     if (total < KNOWN_MIN || this.#lastBin[id] === LONGER || leftUs <= 0) return 0;
     const counts = this.#counts;
-    let edgeUs = this.boundUs / FINEST, arrived = 0, arrivedUs = 0, bestUs = 0, best = 0;
+    let edgeUs = this.boundUs / FINEST, arrived = 0, arrivedUs = 0, bestUs = 0;
+    let best = leftUs * total / HESITATION;
     for (let bin = 0; bin < LONGER && packets * edgeUs <= leftUs; bin++) {
       const count = counts[BINS * id + bin];
       // On the average in the middle of its bin.
