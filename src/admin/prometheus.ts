@@ -21,8 +21,8 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   ],
   datagrams_saved: ["saved_datagrams_total", "Datagrams that batching made unnecessary."],
   packets_held: ["held_packets_total", "Bulk packets that were held for others to share a datagram."],
-  held_us: ["held_microseconds_total", "How long they were held, added up."],
-  held_us_max: ["held_microseconds_max", "The longest that any of them was held."],
+  held_us: ["held_seconds_total", "How long they were held, added up."],
+  held_us_max: ["held_seconds_max", "The longest that any of them was held."],
   keepalives_received: ["received_keepalives_total", "Empty transport messages received."],
   handshake_initiations: ["handshake_initiations_total", "Handshake initiations received."],
   handshake_responses: ["handshake_responses_total", "Handshake responses received."],
@@ -84,7 +84,8 @@ export function createRegistry(columns: readonly Metrics[], build: () => BuildIn
   };
 
   for (const [counter, [name, help]] of Object.entries(EXPORTED)) {
-    const each = (metrics: Metrics) => metrics.get(counter as CounterName);
+    const unit = name.includes("_seconds") ? 1e-6 : 1; // the column has microseconds
+    const each = (metrics: Metrics) => metrics.get(counter as CounterName) * unit;
     const read = counter === "held_us_max"
       ? () => Math.max(0, ...columns.map(each))
       : () => sum(columns, each);

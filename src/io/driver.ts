@@ -154,9 +154,10 @@ export class Driver {
     const startUs = monotonicUs();
     let ready = 0;
     if (this.#gapUs < SPIN_GAP_US) {
-      do ready = descriptors.wait(0); while (ready === 0 && monotonicUs() - startUs < 2 * this.#gapUs);
+      const spinUs = Math.min(2 * this.#gapUs, 1000 * dueMs);
+      do ready = descriptors.wait(0); while (ready === 0 && monotonicUs() - startUs < spinUs);
     }
-    if (ready === 0) ready = descriptors.wait(dueMs);
+    if (ready === 0) ready = descriptors.wait(Math.max(0, dueMs - (monotonicUs() - startUs) / 1000));
     this.#gapUs += (Math.min(GAP_US_MAX, monotonicUs() - startUs) - this.#gapUs) / 8;
     return ready;
   }
