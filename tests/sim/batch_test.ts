@@ -16,7 +16,8 @@ import {
 } from "../../src/control/traffic_class.ts";
 import type { Relay } from "../../src/relay.ts";
 import { BATCH_WAIT_US, type TunnelOptions } from "../../src/tunnel.ts";
-import { BURST_CAPACITY } from "../../src/vector/burst.ts";
+import { Burst, BURST_CAPACITY, TO_SEAL, TO_TRANSMIT } from "../../src/vector/burst.ts";
+import { FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
 import { CLEAN, type Host, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
@@ -330,4 +331,33 @@ Deno.test(`batch: a hundred peers share one relay, each with batches of its own 
   });
   assertGreater(server.metrics.get("packets_held"), 4000);
   assertEquals(server.arena.free, free);
+});
+
+Deno.test(`batch: what an earlier node has made a frame of is joined as it is (seed ${SEED})`, () => {
+  for (const framed of [[true, false, true], [false, true], [true], [false, true, false], [true, true]]) {
+    const { world, client, server, sent } = connected();
+    // deno-lint-ignore no-explicit-any
+    const session = (client.core as any).peers.current[0];
+    const burst = new Burst(client.arena);
+    framed.forEach((isFramed, n) => {
+      const packet = up(n, 60 + n), row = burst.grow(0, TO_SEAL);
+      const at = burst.offset[row];
+      const body = isFramed ? writeFrameHead(burst.view, at, FRAME_PACKET, packet.length) : at;
+      burst.bytes.set(packet, body);
+      burst.length[row] = body + packet.length - at;
+      burst.session[row] = session;
+      burst.peer[row] = 0;
+    });
+    client.core.ingestInner(burst, world.nowUs);
+    for (let row = 0; row < burst.count; row++) {
+      if (burst.next[row] !== TO_TRANSMIT) continue;
+      const at = burst.offset[row];
+      world.carry(client.endpoint, server.endpoint, burst.bytes.slice(at, at + burst.length[row]));
+    }
+    burst.release();
+    world.runFor(SECOND);
+    assertEquals(server.delivered, framed.map((_, n) => up(n, 60 + n)));
+    const heads = framed.length - (framed.at(-1) ? 0 : 1);
+    assertEquals(sent[0], sum(framed.map((_, n) => 60 + n)) + HEAD * heads + OVERHEAD);
+  }
 });
