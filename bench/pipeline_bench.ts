@@ -4,8 +4,8 @@
  */
 import { loadNative } from "../ffi/native.ts";
 import { PortableAead } from "../src/codec/aead_portable.ts";
-import { NativeAead, nativePrimitives } from "../src/codec/native.ts";
-import type { Aead, Primitives } from "../src/codec/kernels.ts";
+import { NativeAead, NativeDatagramAead, nativePrimitives, preferredAeads } from "../src/codec/native.ts";
+import type { Aead, DatagramAead, Primitives } from "../src/codec/kernels.ts";
 import { noble } from "../src/codec/noble.ts";
 import { nodeCrypto } from "../src/codec/node_crypto.ts";
 import { DROP } from "../src/metrics.ts";
@@ -15,6 +15,7 @@ import { innerLength, readDestination } from "../src/wire/inner.ts";
 import { parseAddress } from "../src/wire/address.ts";
 import { PrefixTable } from "../src/session/prefix_table.ts";
 import { ReplayWindows } from "../src/session/replay.ts";
+import { BATCH_WAIT_US } from "../src/tunnel.ts";
 import { type Host, udpPacket, World } from "../tests/sim/world.ts";
 
 const SIZES = [64, 512, 1200];
@@ -78,6 +79,8 @@ interface Engine {
   name: string;
   primitives: Primitives;
   makeAead: (rows: number) => Aead;
+  makeDatagramAead?: (rows: number) => DatagramAead;
+  aeads?: readonly number[];
 }
 
 /** Ingress and egress of a connected relay, with real kernels in them. */
@@ -119,6 +122,53 @@ function relayResults(bytes: number, { name, ...kernels }: Engine): Result[] {
   received.release();
   check(server);
   return [ingest, egress];
+}
+
+/**
+ * Egress of OxTunnel with batching and without, to one peer and to one for each packet, where there is nothing to batch.
+ * The clock of the world goes on by 5 us for each burst.
+ */
+function oxtunnelResults(bytes: number, { name, ...kernels }: Engine): Result[] {
+  return [1, BURST_CAPACITY].flatMap((peers) =>
+    [-1, BATCH_WAIT_US].map((batchWaitUs) => {
+      const world = new World(1);
+      world.protocol = "oxtunnel";
+      world.limits = { ...world.limits, initiationsPerSecond: 1e6 };
+      const server = world.relay("192.0.2.1:4433", {
+        ipv4: "10.66.0.1",
+        features: 0,
+        batchWaitUs,
+        ...kernels,
+      });
+      const packets = Array.from({ length: peers }, (_, i) => {
+        const ipv4 = `10.66.1.${i}`;
+        const client = world.client(`198.51.100.${i}:5555`, server, {
+          ipv4,
+          features: 0,
+          maxConnections: 1,
+          ...kernels,
+        });
+        client.send(udpPacket(ipv4, "8.8.8.8", new Uint8Array(bytes - 28)));
+        return udpPacket("8.8.8.8", ipv4, new Uint8Array(bytes - 28));
+      });
+      world.runFor(1_000_000);
+      const burst = new Burst(server.arena);
+      const what = `egress, OxTunnel, ${name}, ${peers === 1 ? "one peer" : "a peer for each packet"}, ${
+        batchWaitUs < 0 ? "no batches" : "batches"
+      }`;
+      const result = measure(what, bytes, 40, () => {
+        burst.release();
+        for (let i = 0; i < BURST_CAPACITY; i++) {
+          const row = burst.grow(bytes, TO_TUNNEL);
+          burst.bytes.set(packets[i % peers], burst.offset[row]);
+        }
+        world.nowUs += 5;
+      }, () => server.core.ingestInner(burst, world.nowUs));
+      burst.release();
+      check(server);
+      return result;
+    })
+  );
 }
 
 /** A bench that drops its packets measures nothing. */
@@ -174,6 +224,8 @@ const ENGINES: Engine[] = [
     name: "native",
     primitives: nativePrimitives(native),
     makeAead: (rows: number) => new NativeAead(native, rows, DROP.forged),
+    makeDatagramAead: (rows: number) => new NativeDatagramAead(native, rows, DROP.forged),
+    aeads: preferredAeads(native),
   }]),
 ];
 
@@ -181,6 +233,8 @@ const results = [
   ...lookupResults(),
   ...SIZES.flatMap((bytes) => [...aeadResults(nodeCrypto, bytes), ...aeadResults(noble, bytes)]),
   ...ENGINES.flatMap((engine) => SIZES.flatMap((bytes) => relayResults(bytes, engine))),
+  ...ENGINES.filter(({ makeDatagramAead }) => makeDatagramAead !== undefined)
+    .flatMap((engine) => [64, 1200].flatMap((bytes) => oxtunnelResults(bytes, engine))),
 ];
 console.log("\n| step | bytes | ns a packet |\n|---|---|---|");
 for (const { what, bytes, ns } of results) console.log(`| ${what} | ${bytes} | ${ns.toFixed(0)} |`);

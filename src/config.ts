@@ -46,6 +46,10 @@ export interface Config {
   readonly tunnelIpv6: string;
   /** Bytes of an inner packet, 576 to 1500; at least 1280 unless tunnelIpv6 is "off". */
   readonly mtu: number;
+  /** Whether packets to one OxTunnel client share datagrams. */
+  readonly enableBatching: boolean;
+  /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 for those that come together only. */
+  readonly batchWaitUs: number;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;
@@ -93,6 +97,8 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   tunnelIpv4: "10.66.0.0/16",
   tunnelIpv6: "auto",
   mtu: 1420,
+  enableBatching: true,
+  batchWaitUs: 1000,
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
   destinations: {
     allowLoopback: false,
@@ -367,6 +373,8 @@ const ENTRIES = {
   tunnel_ipv4: v.optional(tunnelIpv4),
   tunnel_ipv6: v.optional(tunnelIpv6),
   mtu: v.optional(wholeNumber(576, 1500)),
+  enable_batching: v.optional(flag),
+  batch_wait_us: v.optional(wholeNumber(0, 1000)),
   dns: v.optional(v.pipe(
     list('a list of addresses such as ["1.1.1.1"]'),
     v.maxLength(8, (issue) => `expected at most 8 addresses, found ${issue.input.length}`),
@@ -446,6 +454,8 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     tunnelIpv4: fromFile.tunnel_ipv4 ?? base.tunnelIpv4,
     tunnelIpv6: fromFile.tunnel_ipv6 ?? base.tunnelIpv6,
     mtu: fromFile.mtu ?? base.mtu,
+    enableBatching: fromFile.enable_batching ?? base.enableBatching,
+    batchWaitUs: fromFile.batch_wait_us ?? base.batchWaitUs,
     dns: [...fromFile.dns ?? base.dns],
     destinations: {
       allowLoopback: fromFile.destinations?.allow_loopback ?? base.destinations.allowLoopback,

@@ -4,8 +4,8 @@
  * no socket, reads no clock, knows no exit and does not say who its peers are.
  */
 import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
-import { egress, type EgressContext } from "./egress/mod.ts";
-import { type DestinationPolicy, ingress, type IngressContext } from "./ingress/mod.ts";
+import { Batches, egress, type EgressContext } from "./egress/mod.ts";
+import { Backlog, type DestinationPolicy, ingress, type IngressContext, ingressRest } from "./ingress/mod.ts";
 import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
@@ -41,6 +41,11 @@ export interface TunnelOptions {
   ipv6: string | undefined;
   /** Largest inner packet, bytes. */
   mtu: number;
+  /**
+   * How long OxTunnel's bulk packets may be held for company, in microseconds: 0 for batches of what comes together only,
+   * -1 for none; BATCH_WAIT_US when absent.
+   */
+  batchWaitUs?: number;
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
@@ -55,6 +60,8 @@ export interface TunnelOptions {
 }
 
 const KEY_BYTES = 32;
+/** The longest that a bulk packet waits for company (PROTOCOL R80). */
+export const BATCH_WAIT_US = 1000;
 
 /** What a tunnel needs to know of a peer; a stored record has it all. */
 export type PeerKeys = Pick<PeerRecord, "name" | "publicKey" | "presharedKey" | "allowedIps">;
@@ -80,6 +87,7 @@ export class Tunnel {
   /** A copy, wiped by `close`. */
   readonly #privateKey: Uint8Array;
   readonly #egress: EgressContext;
+  readonly #batches: Batches | undefined;
   readonly #release: (slot: number) => void;
 
   /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
@@ -143,8 +151,11 @@ export class Tunnel {
       words: new Uint32Array(4),
     };
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
-    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader() };
-    this.#egress = { ...shared, mtu: options.mtu };
+    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader(), backlog: new Backlog() };
+    const { batchWaitUs = BATCH_WAIT_US } = options;
+    const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
+    this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
+    this.#egress = { ...shared, mtu: options.mtu, batches: this.#batches };
     this.#release = (slot) => options.arena.release(slot);
   }
 
@@ -153,11 +164,26 @@ export class Tunnel {
     return {};
   }
 
-  /** Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, TO_WORKER, or ended. */
+  /**
+   * Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, TO_WORKER, or ended. The caller carries the burst
+   * where it goes, and then calls `ingestRest` until there is no more.
+   */
   ingest(burst: Burst, nowUs: number): void {
     ingress(burst, this.ingressContext, nowUs);
     egress(burst, this.#egress, nowUs);
     this.#count(burst);
+  }
+
+  /**
+   * Adds, to an empty burst, packets of the last datagrams that there was no row for, as `ingest` leaves them; returns
+   * how many rows it added.
+   */
+  ingestRest(burst: Burst, nowUs: number): number {
+    if (this.ingressContext.backlog.isEmpty) return 0;
+    ingressRest(burst, this.ingressContext, nowUs);
+    egress(burst, this.#egress, nowUs);
+    this.#count(burst);
+    return burst.count;
   }
 
   /** Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended. */
@@ -168,14 +194,19 @@ export class Tunnel {
 
   /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns how many. Call until it returns 0. */
   pollTransmit(burst: Burst, nowUs: number): number {
+    const before = burst.count;
     const added = this.associations.pollTransmit(burst, nowUs);
-    if (added > 0) egress(burst, this.#egress, nowUs);
-    return added;
+    if (added > 0 || this.#heldUntilUs <= nowUs) egress(burst, this.#egress, nowUs);
+    return burst.count - before;
   }
 
   /** When `handleTimeout` is next due, in microseconds, or Infinity. */
   pollTimeout(): number {
-    return this.associations.timers.nextUs;
+    return Math.min(this.associations.timers.nextUs, this.#heldUntilUs);
+  }
+
+  get #heldUntilUs(): number {
+    return this.#batches?.nextUs ?? Infinity;
   }
 
   handleTimeout(nowUs: number): void {
@@ -221,6 +252,7 @@ export class Tunnel {
     const peer = this.peers.find(publicKeyText);
     if (!peer) return false;
     this.associations.end(peer, this.#release);
+    this.#batches?.release(peer.id);
     this.peers.remove(peer);
     return true;
   }

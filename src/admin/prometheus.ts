@@ -15,6 +15,14 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   packets_to_exit: ["to_exit_packets_total", "Inner packets handed to the exit."],
   packets_to_tunnel: ["to_tunnel_packets_total", "Inner packets sent to peers."],
   packets_between_peers: ["between_peers_packets_total", "Inner packets from one peer to another."],
+  packets_batched: [
+    "batched_packets_total",
+    "Inner packets that shared a datagram with others to their peer.",
+  ],
+  datagrams_saved: ["saved_datagrams_total", "Datagrams that batching made unnecessary."],
+  packets_held: ["held_packets_total", "Bulk packets that were held for others to share a datagram."],
+  held_us: ["held_seconds_total", "How long they were held, added up."],
+  held_us_max: ["held_seconds_max", "The longest that any of them was held."],
   keepalives_received: ["received_keepalives_total", "Empty transport messages received."],
   handshake_initiations: ["handshake_initiations_total", "Handshake initiations received."],
   handshake_responses: ["handshake_responses_total", "Handshake responses received."],
@@ -76,7 +84,11 @@ export function createRegistry(columns: readonly Metrics[], build: () => BuildIn
   };
 
   for (const [counter, [name, help]] of Object.entries(EXPORTED)) {
-    const read = () => sum(columns, (metrics) => metrics.get(counter as CounterName));
+    const unit = name.includes("_seconds") ? 1e-6 : 1; // the column has microseconds
+    const each = (metrics: Metrics) => metrics.get(counter as CounterName) * unit;
+    const read = counter === "held_us_max"
+      ? () => Math.max(0, ...columns.map(each))
+      : () => sum(columns, each);
     (name.endsWith("_total") ? addCounter : addGauge)(name, help, read);
   }
   new Counter({

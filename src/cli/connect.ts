@@ -42,6 +42,7 @@ Without root, a proxy and ports on this machine's loopback instead of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
   -L PORT:HOST:PORT     a port here that is a host's port there; may be given several times
 
+  --no-batching         every packet in a datagram of its own, for measurements
   --json                the state each second, for programs
 `;
 
@@ -57,7 +58,7 @@ export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
     values: ["server", "config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol"],
     lists: ["L"],
-    flags: ["no-dns", "kill-switch", "restore", "json"],
+    flags: ["no-dns", "kill-switch", "restore", "json", "no-batching"],
     words: [0, 1],
   });
   if (flags.help) {
@@ -71,7 +72,10 @@ export async function connect(args: string[]): Promise<number> {
     return 0;
   }
   const scope = await readScope(values);
-  const invitation = await readInvitation(words[0], values.config, values.server, values.protocol);
+  const invitation = {
+    ...await readInvitation(words[0], values.config, values.server, values.protocol),
+    isBatching: !flags["no-batching"],
+  };
   const view = new LinkView(flags.json);
   const deviceOnly = DEVICE_ONLY.find((name) => values[name] !== undefined || flags[name]);
   if (values.socks !== undefined || lists.L.length > 0) {

@@ -82,6 +82,15 @@ function openExit({ config, tunnelIpv6, queue, device }: StartMessage, metrics: 
   });
 }
 
+/**
+ * How long packets may be held, as TunnelOptions has it: only where the driver waits in the kernel, since the event loop's
+ * timers would keep them a millisecond and more.
+ */
+function batchWaitUs({ enableBatching, batchWaitUs }: Config, port: Port, exit: Exit): number {
+  if (!enableBatching) return -1;
+  return port.descriptor === undefined || exit.descriptor === undefined ? 0 : batchWaitUs;
+}
+
 /** Keeps this thread to one processor, from whose memory its packets then come: nothing was touched yet. */
 function pinTo(cpu: number): void {
   const mask = new Uint8Array(128);
@@ -173,6 +182,7 @@ async function start(message: StartMessage): Promise<void> {
     ipv4: hostOne(config.tunnelIpv4).address,
     ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6).address,
     mtu: config.mtu,
+    batchWaitUs: batchWaitUs(config, port, exit),
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
     destinations: config.destinations,

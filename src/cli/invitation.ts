@@ -27,6 +27,8 @@ export interface Invitation {
   keepaliveS: number;
   /** What to speak: an invitation comes from a relay of ours, a config may be for any WireGuard server. */
   protocol: "oxtunnel" | "wireguard";
+  /** Whether packets share datagrams; true when absent. In no invitation: for measurements. */
+  isBatching?: boolean;
 }
 
 export const INVITATION_SCHEME = "oxrelay://";

@@ -24,6 +24,7 @@ import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
+import { BATCH_WAIT_US } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
@@ -61,6 +62,7 @@ export class LocalPlane implements LinkPlane {
     const isNative = typeof native !== "string";
     const privateKey = keyFromText(invitation.privateKey)!;
     const isOxtunnel = invitation.protocol === "oxtunnel";
+    const { isBatching = true } = invitation;
     if (isNative) useBlake2s(nativeBlake2s(native));
     const inner = (isIpv6: boolean) =>
       invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
@@ -87,6 +89,8 @@ export class LocalPlane implements LinkPlane {
       ipv4: inner(false) ?? "0.0.0.0",
       ipv6: inner(true),
       mtu: invitation.mtu,
+      // The event loop's timers would hold packets for a millisecond and more.
+      batchWaitUs: !isBatching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
       maxConnections: 1,
       rateLimitPerIp: 1,
       worker: 0,

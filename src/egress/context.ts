@@ -6,6 +6,7 @@ import type { Metrics } from "../metrics.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
+import type { Batches } from "./batches.ts";
 
 export interface EgressContext {
   readonly table: SessionTable;
@@ -15,6 +16,8 @@ export interface EgressContext {
   /** Undefined where OxTunnel is not spoken. */
   readonly datagramAead: DatagramAead | undefined;
   readonly metrics: Metrics;
+  /** Undefined where batching is switched off. */
+  readonly batches: Batches | undefined;
   /** Largest inner packet, bytes. */
   readonly mtu: number;
   readonly ownIpv4: Uint32Array;

@@ -3,13 +3,16 @@
  * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port.
  */
 import type { Burst } from "../vector/burst.ts";
+import { batch } from "./batch.ts";
 import type { EgressContext } from "./context.ts";
 import { seal } from "./seal.ts";
 import { steer } from "./steer.ts";
 
+export { Batches } from "./batches.ts";
 export type { EgressContext } from "./context.ts";
 
 export function egress(burst: Burst, context: EgressContext, nowUs: number): void {
   steer(burst, context, nowUs); // destination -> peer, session
+  batch(burst, context, nowUs); // small packets of one session -> one plaintext
   seal(burst, context, nowUs); // plaintext -> addressed datagram
 }

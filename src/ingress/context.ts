@@ -8,6 +8,7 @@ import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
 import type { FrameReader } from "../wire/frame.ts";
+import type { Backlog } from "./backlog.ts";
 import type { DestinationPolicy } from "./policy.ts";
 
 export interface IngressContext {
@@ -19,6 +20,7 @@ export interface IngressContext {
   readonly datagramAead: DatagramAead | undefined;
   readonly masks: Uint8Array<ArrayBuffer>;
   readonly frames: FrameReader;
+  readonly backlog: Backlog;
   readonly metrics: Metrics;
   /** Undefined for a client, which delivers everything to its own host. */
   policy: DestinationPolicy | undefined;

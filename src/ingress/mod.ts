@@ -10,9 +10,10 @@ import type { IngressContext } from "./context.ts";
 import { deliver } from "./deliver.ts";
 import { open } from "./open.ts";
 import { parse } from "./parse.ts";
-import { unframe } from "./unframe.ts";
+import { unframe, unframeRest } from "./unframe.ts";
 import { unprotect } from "./unprotect.ts";
 
+export { Backlog } from "./backlog.ts";
 export type { IngressContext } from "./context.ts";
 export { DestinationPolicy, type DestinationRules } from "./policy.ts";
 
@@ -24,4 +25,10 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
   unframe(burst, context, nowUs); // OxTunnel's plaintext -> control frames obeyed, one packet a row
   admit(burst, context, nowUs); // handshakes -> answers
   deliver(burst, context); // plaintext -> exit, peer, or back
+}
+
+/** The same for what the last burst had no rows for, in a burst of its own. */
+export function ingressRest(burst: Burst, context: IngressContext, nowUs: number): void {
+  unframeRest(burst, context, nowUs);
+  deliver(burst, context);
 }

@@ -16,6 +16,7 @@ import type { Port } from "./port.ts";
 /** The core's verbs, as relay and client have them. */
 export interface Core {
   ingest(burst: Burst, nowUs: number): void;
+  ingestRest(burst: Burst, nowUs: number): number;
   ingestInner(burst: Burst, nowUs: number): void;
   pollTransmit(burst: Burst, nowUs: number): number;
   pollTimeout(): number;
@@ -117,7 +118,7 @@ export class Driver {
     await this.#loop;
   }
 
-  /** Blocks this thread in poll(2) whenever there is nothing to carry: no thread is woken to wake another. */
+  /** Blocks this thread in ppoll(2) whenever there is nothing to carry: no thread is woken to wake another. */
   async #waitAndCarry(outer: number, inner: number): Promise<void> {
     const { core, mailbox, messages } = this;
     // In the order of PORT, MAILBOX and BELL; the exit is asked in any case.
@@ -153,9 +154,10 @@ export class Driver {
     const startUs = monotonicUs();
     let ready = 0;
     if (this.#gapUs < SPIN_GAP_US) {
-      do ready = descriptors.wait(0); while (ready === 0 && monotonicUs() - startUs < 2 * this.#gapUs);
+      const spinUs = Math.min(2 * this.#gapUs, 1000 * dueMs);
+      do ready = descriptors.wait(0); while (ready === 0 && monotonicUs() - startUs < spinUs);
     }
-    if (ready === 0) ready = descriptors.wait(dueMs);
+    if (ready === 0) ready = descriptors.wait(Math.max(0, dueMs - (monotonicUs() - startUs) / 1000));
     this.#gapUs += (Math.min(GAP_US_MAX, monotonicUs() - startUs) - this.#gapUs) / 8;
     return ready;
   }
@@ -234,11 +236,13 @@ export class Driver {
     const burst = this.#burst;
     this.#noteMore();
     core.ingest(burst, nowUs);
-    exit.send(burst, nowUs);
-    core.ingestInner(burst, nowUs); // what the exit refused and turned around
-    this.#transmit(burst);
-    this.mailbox?.send(burst);
-    burst.release();
+    do {
+      exit.send(burst, nowUs);
+      core.ingestInner(burst, nowUs); // what the exit refused and turned around
+      this.#transmit(burst);
+      this.mailbox?.send(burst);
+      burst.release();
+    } while (core.ingestRest(burst, nowUs) > 0);
   }
 
   #transmit(burst: Burst): void {

@@ -45,7 +45,7 @@ import {
 } from "../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
 import { SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
-import { HEADROOM } from "../vector/arena.ts";
+import { HEADROOM, SLOT_BYTES } from "../vector/arena.ts";
 import type { Associations } from "./associations.ts";
 import type { KeyExchange } from "./ox_keys.ts";
 import { OxPaths } from "./ox_paths.ts";
@@ -351,7 +351,9 @@ export class OxSession {
 
   /** Writes a report in front of the packet in `row` where the datagram has room for it. */
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
-    const budget = Math.min(HEADROOM - SHORT_HEADER_MAX_BYTES, mtu - burst.length[row]);
+    // A batch has taken some of the headroom.
+    const room = burst.offset[row] - burst.slot[row] * SLOT_BYTES - SHORT_HEADER_MAX_BYTES;
+    const budget = Math.min(HEADROOM - SHORT_HEADER_MAX_BYTES, room, mtu - burst.length[row]);
     if (budget < REPORT_FIXED_BYTES + 1) return;
     this.#fillReport(budget - REPORT_FIXED_BYTES, nowUs);
     const bytes = REPORT_FIXED_BYTES - (report.hasEcn ? 0 : 12) + report.bitmapBytes;

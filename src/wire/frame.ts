@@ -82,6 +82,11 @@ export class FrameReader {
   }
 }
 
+/** Whether a frame's head is at `at`, and not a bare packet. */
+export function isFrame(view: DataView, at: number): boolean {
+  return view.getUint8(at) >= HEAD_BIT >> 8;
+}
+
 /** Writes a frame's head in front of a body of `length` bytes, 1 to 2047, and returns where the body starts. */
 export function writeFrameHead(view: DataView, at: number, kind: number, length: number): number {
   // Big-endian, so that the head's first byte is the one that tells it from a bare packet.

@@ -7,6 +7,7 @@ import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import type { Primitives } from "../../src/codec/kernels.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { CLASS_DEFAULT } from "../../src/control/traffic_class.ts";
 import type { DestinationRules } from "../../src/ingress/mod.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { Client, type Upstream } from "../../src/client.ts";
@@ -139,23 +140,38 @@ export class Host<Core extends Tunnel = Tunnel> {
 
   /** Hands a datagram in, as the port would, or a sibling for the step that it names. */
   receive(bytes: Uint8Array, from: string, step = TO_PARSE): void {
+    this.receiveBurst([bytes], from, step);
+  }
+
+  /** The same with several datagrams of one sender, in one burst. */
+  receiveBurst(datagrams: readonly Uint8Array[], from: string, step = TO_PARSE): void {
     const burst = this.#burst;
-    const row = burst.grow(bytes.length, step);
-    if (row < 0) throw new Error("the host's arena leaks: no slot is free");
-    burst.bytes.set(bytes, burst.offset[row]);
     const { address, port } = splitEndpoint(from);
-    burst.address.set(address, 4 * row);
-    burst.port[row] = port;
+    for (const bytes of datagrams) {
+      const row = burst.grow(bytes.length, step);
+      if (row < 0) throw new Error("the host's arena leaks: no slot is free");
+      burst.bytes.set(bytes, burst.offset[row]);
+      burst.address.set(address, 4 * row);
+      burst.port[row] = port;
+    }
     this.core.ingest(burst, this.world.nowUs);
     this.#drain();
   }
 
   /** Sends an inner packet into the tunnel, as the exit would. */
   send(packet: Uint8Array): void {
+    this.sendBurst([packet]);
+  }
+
+  /** The same with several that came together, all of one class (CLASS_*). */
+  sendBurst(packets: readonly Uint8Array[], trafficClass = CLASS_DEFAULT): void {
     const burst = this.#burst;
-    const row = burst.grow(packet.length, TO_TUNNEL);
-    if (row < 0) throw new Error("the host's arena leaks: no slot is free");
-    burst.bytes.set(packet, burst.offset[row]);
+    for (const packet of packets) {
+      const row = burst.grow(packet.length, TO_TUNNEL);
+      if (row < 0) throw new Error("the host's arena leaks: no slot is free");
+      burst.bytes.set(packet, burst.offset[row]);
+      burst.trafficClass[row] = trafficClass;
+    }
     this.core.ingestInner(burst, this.world.nowUs);
     this.#drain();
   }
@@ -182,7 +198,9 @@ export class Host<Core extends Tunnel = Tunnel> {
         }
       }
       burst.release();
-    } while (this.core.pollTransmit(burst, this.world.nowUs) > 0);
+    } while (
+      this.core.ingestRest(burst, this.world.nowUs) + this.core.pollTransmit(burst, this.world.nowUs) > 0
+    );
     if (burst.count > BURST_CAPACITY) throw new Error("burst overran");
     for (const [sibling, packet, from, step] of handed) sibling.receive(packet, from, step);
   }
