@@ -18,7 +18,12 @@ import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
-import { AEAD_CHACHA20_POLY1305, FEATURE_HYBRID_KEYS, type Parameters } from "./wire/parameters.ts";
+import {
+  AEAD_CHACHA20_POLY1305,
+  FEATURE_HYBRID_KEYS,
+  FEATURE_RESUMPTION,
+  type Parameters,
+} from "./wire/parameters.ts";
 
 export interface TunnelOptions {
   arena: Arena;
@@ -125,8 +130,9 @@ export class Tunnel {
       oxtunnel: datagramAead && {
         datagramAead,
         aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
-        features: options.features ?? FEATURE_HYBRID_KEYS,
+        features: options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION),
         say: (peer) => this.say(peer),
+        givesTickets: policy !== undefined,
       },
     });
     const ownIpv4 = parseAddress(options.ipv4);
@@ -175,10 +181,12 @@ export class Tunnel {
 
   /** When `handleTimeout` is next due, in microseconds, or Infinity. */
   pollTimeout(): number {
-    return this.associations.timers.nextUs;
+    const { timers, oxtunnel } = this.associations;
+    return Math.min(timers.nextUs, oxtunnel?.tickets?.dueUs ?? Infinity);
   }
 
   handleTimeout(nowUs: number): void {
+    this.associations.oxtunnel?.tickets?.rotate(nowUs);
     this.associations.handleTimeout(nowUs, this.#release);
     const { metrics } = this.#o;
     metrics.set("sessions", this.table.count);
@@ -295,6 +303,7 @@ export class Tunnel {
   /** Ends every session and wipes every key. Nothing can be done with it afterwards. */
   close(): void {
     for (const peer of this.peers.all()) this.removePeer(peer.publicKeyText);
+    this.associations.oxtunnel?.tickets?.wipe();
     this.#privateKey.fill(0);
   }
 

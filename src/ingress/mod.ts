@@ -8,6 +8,7 @@ import type { Burst } from "../vector/burst.ts";
 import { admit } from "./admit.ts";
 import type { IngressContext } from "./context.ts";
 import { deliver } from "./deliver.ts";
+import { early } from "./early.ts";
 import { open } from "./open.ts";
 import { parse } from "./parse.ts";
 import { unframe } from "./unframe.ts";
@@ -22,6 +23,8 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
   // Before handshakes, which may end the very session that a packet of this burst was found to belong to.
   open(burst, context, nowUs); // ciphertext -> authentic, fresh plaintext
   unframe(burst, context, nowUs); // OxTunnel's plaintext -> control frames obeyed, one packet a row
-  admit(burst, context, nowUs); // handshakes -> answers
+  const { count } = burst;
+  admit(burst, context, nowUs); // handshakes -> answers, early data
+  early(burst, context, count); // early data -> one packet a row
   deliver(burst, context); // plaintext -> exit, peer, or back
 }

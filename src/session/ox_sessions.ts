@@ -151,7 +151,7 @@ export class OxSessions {
     const { peers, table } = this.#a.options;
     const session = burst.session[row], id = burst.peer[row];
     if (session === peers.next[id]) {
-      this.of[session]!.takeEndpoint();
+      this.of[session]!.takeEndpoint(nowUs);
       this.#a.confirm(id, nowUs);
     }
     if (burst.phase[row] === this.awaitedPhase[session]) {

@@ -3,12 +3,14 @@
  * for both protocols, negotiation above all. Invariant: nothing changes for a message that has not authenticated,
  * except counters; a response is never longer than the initiation that it is written over. Sessions that came of it
  * are ox_sessions.ts's.
- * Keeps PROTOCOL R28, R29, R31, R35 and R37.
+ * Keeps PROTOCOL R28, R29, R31, R35, R37, R66 and R67.
  */
 import type { DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
-import { type Burst, TO_INITIATION_ADMITTED, TO_TRANSMIT } from "../vector/burst.ts";
+import { type Burst, DONE, TO_INITIATION_ADMITTED, TO_TRANSMIT, TO_UNFRAME } from "../vector/burst.ts";
+import { FRAME_HEAD_BYTES, FRAME_PACKET, FRAMES_MAX, writeFrameHead } from "../wire/frame.ts";
 import {
+  OX_INITIATION_MAX_BYTES,
   OX_INITIATION_MIN_BYTES,
   OX_INITIATION_PAYLOAD_AT,
   OX_TAG_BYTES,
@@ -16,7 +18,9 @@ import {
   oxMac1At,
 } from "../wire/oxtunnel.ts";
 import {
+  FEATURE_EARLY_DATA_TAKEN,
   FEATURE_HYBRID_KEYS,
+  FEATURE_RESUMPTION,
   type Parameters,
   readParameters,
   REFUSED_AEAD,
@@ -37,12 +41,14 @@ import {
   openOxPayload,
   oxResponseBytes,
   type SessionSecrets,
+  takeOxEarlyData,
   wipeSecrets,
 } from "./ox_handshake.ts";
 import { KeyExchange } from "./ox_keys.ts";
 import { OxSession, SPARE_IDS } from "./ox_session.ts";
 import { OxSessions } from "./ox_sessions.ts";
-import type { Peer } from "./peers.ts";
+import { type Ticket, TicketKeys, wipeTicket } from "./ox_tickets.ts";
+import type { Peer, StagedPacket } from "./peers.ts";
 
 export interface OxtunnelOptions {
   datagramAead: DatagramAead;
@@ -52,18 +58,33 @@ export interface OxtunnelOptions {
   features: number;
   /** What this end says of itself to the peer in every handshake, besides features, AEADs and ids. */
   say: (peer: Peer) => Parameters;
+  /** Whether this end gives tickets and takes early data, as relays do; others keep and send them. */
+  givesTickets: boolean;
+}
+
+/** What an initiation carries besides the handshake. */
+export interface EarlyData {
+  ticket: Ticket;
+  /** Frames, as PROTOCOL §13 has them; the caller wipes it. */
+  plaintext: Uint8Array;
+  /** The waiting packets that are in it. */
+  packets: StagedPacket[];
 }
 
 /** A relay that is full may be asked again after this long. */
 const RETRY_WHEN_FULL_S = 30;
 const REPORT_INTERVAL_MS = 25;
-const PARAMETERS_MAX_BYTES = OX_INITIATION_MIN_BYTES - OX_INITIATION_PAYLOAD_AT - OX_TIMESTAMP_BYTES -
-  OX_TAG_BYTES - 2 * MAC_BYTES;
+/** An initiation without parameters. */
+const INITIATION_FIXED_BYTES = OX_INITIATION_PAYLOAD_AT + OX_TIMESTAMP_BYTES + OX_TAG_BYTES + 2 * MAC_BYTES;
+const PARAMETERS_MAX_BYTES = OX_INITIATION_MIN_BYTES - INITIATION_FIXED_BYTES;
+/** Room for what an end that sends early data says besides the ticket; the rest of it is padding. */
+const OTHER_PARAMETERS_BYTES = 64;
+const PARAMETER_HEAD_BYTES = 2;
 
 export class Oxtunnel {
-  /** Without early data and tickets all parameters fit. */
-  readonly initiationBytes = OX_INITIATION_MIN_BYTES;
   readonly sessions: OxSessions;
+  /** Undefined for an end that gives no tickets. */
+  readonly tickets: TicketKeys | undefined;
   readonly checker: CookieChecker;
   readonly #a: Associations;
   readonly #o: OxtunnelOptions;
@@ -76,7 +97,8 @@ export class Oxtunnel {
     this.#a = associations;
     this.#o = options;
     this.sessions = new OxSessions(associations, options.datagramAead);
-    const { staticPublic, random, limits } = associations.options;
+    const { primitives, staticPublic, random, limits } = associations.options;
+    this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
     this.checker = new CookieChecker(staticPublic, random, limits.cookieUs, OXTUNNEL_COOKIES);
   }
 
@@ -131,11 +153,18 @@ export class Oxtunnel {
     const session = reason === 0 ? table.allocate(peer.id) : NONE;
     if (session === NONE && reason === 0) reason = REFUSED_FULL;
     const features = (said.features ?? 0) & this.#o.features;
+    const earlyRow = this.#takeEarlyData(burst, message, peer, opened, session, said, features, nowUs);
+    const taken = earlyRow === NONE ? 0 : FEATURE_EARLY_DATA_TAKEN;
     const spareRows = session === NONE ? [] : this.#allocateSpares(session);
     const parameters = this.#write(
       session === NONE
         ? { refused: { reason, retryAfterS: reason === REFUSED_FULL ? RETRY_WHEN_FULL_S : 0 } }
-        : { ...this.#saying(peer), features, aeads: [aead], connectionIds: this.#idsOf(spareRows) },
+        : {
+          ...this.#saying(peer),
+          features: features | taken,
+          aeads: [aead],
+          connectionIds: this.#idsOf(spareRows),
+        },
     );
     const sender = readSender(burst.view, burst.offset[row]);
     const response = message.subarray(0, oxResponseBytes(parameters.length));
@@ -153,6 +182,7 @@ export class Oxtunnel {
     if (!secrets) {
       for (const spare of spareRows) table.erase(spare);
       table.erase(session);
+      if (earlyRow !== NONE) burst.next[earlyRow] = DONE;
       return false;
     }
     peer.oxJar.sign(response, oxMac1At(response.length), nowUs);
@@ -166,7 +196,35 @@ export class Oxtunnel {
     const rest = this.#begin(session, peer, false, sender, aead, features, said, spareRows, secrets, nowUs);
     rest.paths.onInitiation(burst, row);
     this.#a.answered(peer, session, timestamp, nowUs);
+    if (earlyRow !== NONE) this.#a.forsake(peer.id, nowUs);
     return true;
+  }
+
+  /**
+   * Takes the early data of an initiation whose timestamp was accepted into the transcript and, where its ticket is
+   * good, into a row of the burst, which is returned (TO_UNFRAME). NONE when nothing was taken: it will come again.
+   */
+  #takeEarlyData(
+    burst: Burst,
+    message: Uint8Array,
+    peer: Peer,
+    opened: OpenedInitiation,
+    session: number,
+    { ticket }: Parameters,
+    features: number,
+    nowUs: number,
+  ): number {
+    const { primitives, peers } = this.#a.options;
+    const isResuming = session !== NONE && ticket !== undefined && (features & FEATURE_RESUMPTION) !== 0;
+    const secret = isResuming ? this.tickets?.open(ticket, peers, peer.id, nowUs) : undefined;
+    const plaintext = takeOxEarlyData(primitives, message, opened, secret);
+    secret?.fill(0);
+    const row = plaintext ? burst.grow(plaintext.length, TO_UNFRAME) : -1;
+    if (row < 0) return NONE;
+    burst.bytes.set(plaintext!, burst.offset[row]);
+    burst.session[row] = session;
+    burst.peer[row] = peer.id;
+    return row;
   }
 
   /** Completes the handshake that the response in `row` answers. */
@@ -179,10 +237,10 @@ export class Oxtunnel {
     const mac1At = oxMac1At(length[row]);
     const peer = associations.responderTo(burst, row, message, mac1At, this.checker, receiver, nowUs);
     if (!peer?.pending) return;
-    const { state, row: session } = peer.pending;
+    const { state, row: session, early } = peer.pending;
     const result = consumeOxResponse(primitives, message, state, staticPrivate, peer.presharedKey);
     const said = result && readParameters(result.parameters, 0, result.parameters.length);
-    if (!result || !said || !this.#isAcceptable(said)) {
+    if (!result || !said || !this.#isAcceptable(said, early !== undefined)) {
       next[row] = said?.refused ? drop.refused : drop.handshake_failed;
       if (!result) return;
       // The answer was authentic and no session comes of it; the next attempt is the timer's.
@@ -197,15 +255,59 @@ export class Oxtunnel {
     this.#pendingSpares.delete(session);
     const [aead] = said.aeads!;
     const remoteId = readSender(view, offset[row]);
-    const features = said.features ?? 0;
+    const features = (said.features ?? 0) & this.#o.features;
+    if (early && (said.features! & FEATURE_EARLY_DATA_TAKEN) !== 0) {
+      associations.unstage(peer, early, (slot) => burst.arena.release(slot));
+    }
     this.#begin(session, peer, true, remoteId, aead, features, said, spares, result.secrets, nowUs);
     associations.finished(peer, nowUs);
   }
 
   /** Whether a response keeps to what this end offered (PROTOCOL R35). */
-  #isAcceptable({ refused, unknownCritical, aeads, features = 0 }: Parameters): boolean {
+  #isAcceptable({ refused, unknownCritical, aeads, features = 0 }: Parameters, hadEarly: boolean): boolean {
+    const offered = this.#o.features | (hadEarly ? FEATURE_EARLY_DATA_TAKEN : 0);
     return !refused && unknownCritical === undefined && aeads?.length === 1 &&
-      this.#o.aeads.includes(aeads[0]) && (features & ~this.#o.features) === 0;
+      this.#o.aeads.includes(aeads[0]) && (features & ~offered) === 0;
+  }
+
+  /** The first of the peer's waiting packets, as much as an initiation takes, if there is a ticket to seal them with. */
+  earlyData(peer: Peer, arena: Uint8Array, nowUs: number): EarlyData | undefined {
+    const { staged, ticket } = peer;
+    if (!ticket || (this.#o.features & FEATURE_RESUMPTION) === 0) return undefined;
+    if (nowUs + this.#a.unixOffsetUs >= ticket.expiresUnixUs) {
+      wipeTicket(ticket);
+      peer.ticket = undefined;
+      return undefined;
+    }
+    const plaintext = new Uint8Array(
+      OX_INITIATION_MAX_BYTES - this.#bytesBeside(ticket) - OX_TAG_BYTES,
+    );
+    const view = new DataView(plaintext.buffer);
+    const packets: StagedPacket[] = [];
+    let at = 0;
+    for (const packet of staged) {
+      if (packet.wasEarly) continue;
+      const { offset, length } = packet;
+      // The order stays: what does not fit waits, and what comes behind it too.
+      if (at + FRAME_HEAD_BYTES + length > plaintext.length || packets.length === FRAMES_MAX) break;
+      const body = writeFrameHead(view, at, FRAME_PACKET, length);
+      plaintext.set(arena.subarray(offset, offset + length), body);
+      at = body + length;
+      packets.push(packet);
+    }
+    return at === 0 ? undefined : { ticket, plaintext: plaintext.subarray(0, at), packets };
+  }
+
+  /** Bytes of an initiation with this ticket, without early data. */
+  #bytesBeside({ bytes }: Ticket): number {
+    return INITIATION_FIXED_BYTES + OTHER_PARAMETERS_BYTES + PARAMETER_HEAD_BYTES + bytes.length;
+  }
+
+  /** Length of the initiation that carries this. */
+  initiationBytes(early: EarlyData | undefined): number {
+    if (!early) return OX_INITIATION_MIN_BYTES;
+    const bytes = this.#bytesBeside(early.ticket) + early.plaintext.length + OX_TAG_BYTES;
+    return Math.max(OX_INITIATION_MIN_BYTES, bytes);
   }
 
   /** Writes an initiation of `initiationBytes` and signs it; undefined when the peer's key is a low-order point. */
@@ -215,6 +317,7 @@ export class Oxtunnel {
     session: number,
     timestamp: Uint8Array,
     nowUs: number,
+    early?: EarlyData,
   ): HandshakeState | undefined {
     const { primitives, staticPublic, table } = this.#a.options;
     const spares = this.#allocateSpares(session);
@@ -224,6 +327,7 @@ export class Oxtunnel {
       features: this.#o.features,
       aeads: [...this.#o.aeads],
       connectionIds: this.#idsOf(spares),
+      ...(early ? { ticket: early.ticket.bytes } : {}),
     });
     const state = createOxInitiation(
       primitives,
@@ -235,6 +339,7 @@ export class Oxtunnel {
       this.#a.bytes(32),
       timestamp,
       parameters,
+      early && { plaintext: early.plaintext, ticketSecret: early.ticket.secret },
     );
     if (state) peer.oxJar.sign(message, oxMac1At(message.length), nowUs);
     else this.forget(session);
