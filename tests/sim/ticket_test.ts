@@ -93,12 +93,13 @@ Deno.test(`ticket: a new client with the last one's ticket needs no round trip e
     again.send(up(2));
     world.runFor(20_000);
     assertEquals(numbers(server), isTold ? [1] : []);
+    // The relay has the old session still, which nobody hears any more.
+    if (isTold) server.send(down(8));
     world.runFor(SECOND);
     assertEquals(numbers(server).toSorted(), [1, 2]);
-    // The relay had the old session still, which nobody hears any more.
     server.send(down(9));
     world.runFor(SECOND);
-    assertEquals(numbers(again), [9]);
+    assertEquals(numbers(again), isTold ? [8, 9] : [9]);
     assert(again.core.ticket, "it is given the next one");
   }
 });
@@ -201,7 +202,7 @@ Deno.test(`ticket: what is not taken goes again once, what was not answered at m
     world.tap = (from, to, bytes) => bytes[0] === lost && left-- > 0 ? undefined : tap(from, to, bytes);
     client.send(up(1));
     world.runFor(5 * SECOND);
-    assertEquals(numbers(server), expected);
+    assertEquals(numbers(server), [...expected]);
     assertEquals(earlyBytes(seen.findLast((bytes) => bytes[0] === INITIATION)!), 0, "in one initiation only");
     client.send(up(2));
     world.runFor(SECOND);
@@ -375,9 +376,10 @@ Deno.test(`ticket: packets that come early are judged like any, and nothing else
   const made = server.metrics.get("epochs_made");
   const ping = frame(2, Uint8Array.of(1, 1, 2, 3, 4)), close = frame(2, Uint8Array.of(9, 1, 0, 0));
   const request = frame(2, Uint8Array.of(8, 0, 1, 0, 0, 0, 32, 0, 0, 0, ...new Uint8Array(32).fill(9)));
-  const answers = new Set<number>();
+  const answers = new Set<number>(), malformed = server.metrics.dropped("malformed_inner");
   world.tap = (from, _to, bytes) => (from === RELAY && answers.add(bytes[0]), bytes);
   assertEquals(say(ping, close, request, frame(9, Uint8Array.of(1)), up(8)), [8]);
+  assertEquals(server.metrics.dropped("malformed_inner"), malformed);
   assertEquals(
     answers.has(RESPONSE) && [...answers].every((kind) => kind >= INITIATION),
     true,
