@@ -20,6 +20,7 @@ import { formatEndpoint, parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
 import {
   AEAD_CHACHA20_POLY1305,
+  AEAD_NAMES,
   FEATURE_HYBRID_KEYS,
   FEATURE_RESUMPTION,
   type Parameters,
@@ -35,6 +36,8 @@ export interface TunnelOptions {
   makeDatagramAead?: (rows: number) => DatagramAead;
   /** AEAD_* of OxTunnel that this end has fast instructions for, best first; ChaCha20-Poly1305 when absent. */
   aeads?: readonly number[];
+  /** Outer networks, as prefixes, in which OxTunnel may do without encryption where the other end agrees; none when absent. */
+  trusted?: readonly string[];
   /** FEATURE_* of OxTunnel that this end offers and accepts; all that it has when absent. */
   features?: number;
   random: (bytes: Uint8Array) => void;
@@ -130,6 +133,7 @@ export class Tunnel {
       oxtunnel: datagramAead && {
         datagramAead,
         aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
+        trusted: options.trusted ?? [],
         features: options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION),
         say: (peer) => this.say(peer),
         givesTickets: policy !== undefined,
@@ -269,6 +273,7 @@ export class Tunnel {
           ? undefined
           : (nowUs - peer.lastHandshakeUs) / 1e6,
         connected: peer.connected,
+        ...this.#speech(epoch),
         bytesReceived: bytesReceived[id],
         bytesSent: bytesSent[id],
         drops: drops[id],
@@ -276,6 +281,14 @@ export class Tunnel {
         rttMs: peer.handshakeRttUs < 0 ? undefined : peer.handshakeRttUs / 1000,
       };
     });
+  }
+
+  /** What a session's packets are in. */
+  #speech(session: number): Pick<PeerSnapshot, "protocol" | "aead"> {
+    if (session === NONE) return {};
+    const isOxtunnel = this.table.protocol[session] === OXTUNNEL;
+    const aead = isOxtunnel ? this.associations.oxtunnel!.sessions.of[session]!.aead : AEAD_CHACHA20_POLY1305;
+    return { protocol: isOxtunnel ? "oxtunnel" : "wireguard", aead: AEAD_NAMES[aead] };
   }
 
   sessionSnapshots(nowUs: number): SessionSnapshot[] {

@@ -87,6 +87,7 @@ export class LocalPlane implements LinkPlane {
       ipv4: inner(false) ?? "0.0.0.0",
       ipv6: inner(true),
       mtu: invitation.mtu,
+      trusted: invitation.trusted,
       maxConnections: 1,
       rateLimitPerIp: 1,
       worker: 0,

@@ -3,7 +3,7 @@
  * First node of ingress: tells the two protocols apart, names each datagram's message type and, for transport data,
  * finds its session and WireGuard's counter. Invariant: no row leaves with a length that its type does not allow.
  * Authenticates nothing.
- * Keeps PROTOCOL R1, R2 and R22.
+ * Keeps PROTOCOL R1, R2, R22 and R77.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
@@ -100,7 +100,7 @@ function parseOxtunnel(
   nowUs: number,
 ): void {
   const { view, offset, length, next, session, peer } = burst;
-  const { table, datagramAead } = context;
+  const { table, datagramAead, associations } = context;
   const at = offset[row];
   if (datagramAead === undefined) {
     next[row] = DROP.bad_type;
@@ -115,7 +115,8 @@ function parseOxtunnel(
     }
     session[row] = owner;
     peer[row] = table.peer[owner];
-    next[row] = nowUs >= table.endsUs[owner] ? DROP.expired : TO_UNPROTECT;
+    if (associations.oxtunnel!.sessions.refuses(owner, burst.address, 4 * row)) next[row] = DROP.untrusted;
+    else next[row] = nowUs >= table.endsUs[owner] ? DROP.expired : TO_UNPROTECT;
   } else if (view.getUint8(at) === KIND_INITIATION) {
     next[row] = admitted ? TO_INITIATION_ADMITTED : TO_INITIATION;
   } else if (view.getUint8(at) === KIND_RESPONSE) {

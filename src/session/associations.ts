@@ -486,6 +486,10 @@ export class Associations {
     this.options.peers.address.set(words, 4 * id);
     this.options.peers.port[id] = port;
     this.options.peers.local.fill(0, 4 * id, 4 * id + 4);
+    const session = this.options.peers.current[id];
+    const rest = session === NONE ? undefined : this.#sessions?.of[session];
+    // The network may be another one, or the way there.
+    if (rest && this.#sessions!.isPlain[session] === 1) this.forget(rest);
   }
 
   /** Starts the persistent keepalive of a peer that has one. */
@@ -606,8 +610,13 @@ export class Associations {
     return isHurried ? firstRetriesUs[peer.attempts - 1] ?? rekeyTimeoutUs : rekeyTimeoutUs;
   }
 
-  /** The other end has closed the session: nothing goes there any more, and its keys go with the next turn. */
-  closed({ row, peer }: OxSession, _reason: number): void {
+  /** The other end has closed the session. */
+  closed(session: OxSession, _reason: number): void {
+    this.forget(session);
+  }
+
+  /** Has nothing said and nothing opened any more in the session; its keys go with the next turn. */
+  forget({ row, peer }: OxSession): void {
     this.oxtunnel!.sessions.of[row]!.isEnding = true;
     this.options.table.endsUs[row] = -Infinity;
     this.timers.hasten(peer, -Infinity);

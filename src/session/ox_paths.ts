@@ -2,12 +2,13 @@
  * The paths of one OxTunnel session (PROTOCOL §17): the one in use, whose address is the peer's, one that is probed
  * and one that was left a moment ago. Invariant: data goes to an address only after it has answered a challenge, or
  * the handshake itself went through it; what goes elsewhere is never more than three times what came from there.
- * Keeps PROTOCOL R70, R71, R72, R73 and R75.
+ * Keeps PROTOCOL R70, R71, R72, R73, R75 and R77.
  */
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { CONTROL_PATH_CHALLENGE, CONTROL_PATH_RESPONSE, writePath } from "../wire/control.ts";
 import { OX_TAG_BYTES, SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
+import { AEAD_AES_256_GMAC } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
 
@@ -116,7 +117,13 @@ export class OxPaths {
   /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
   moved(): void {
     const { table, peers, random } = this.#a.options;
-    const { peer, row } = this.#session;
+    const { peer, row, aead } = this.#session;
+    if (aead === AEAD_AES_256_GMAC) {
+      // Nobody has said that the new network is trusted too: nothing more goes out under these keys.
+      this.#a.forget(this.#session);
+      this.#a.initiate(peer);
+      return;
+    }
     const id = this.#session.takeRemoteId();
     if (id === NONE) {
       // Without an id that the old path has not seen, only a new session may speak there (PROTOCOL R73).

@@ -349,6 +349,7 @@ export class OxSession {
     if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
       return true;
     }
+    if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
     while (this.#hasWord()) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);

@@ -3,7 +3,7 @@
  * for both protocols, negotiation above all. Invariant: nothing changes for a message that has not authenticated,
  * except counters; a response is never longer than the initiation that it is written over. Sessions that came of it
  * are ox_sessions.ts's.
- * Keeps PROTOCOL R28, R29, R31, R35, R37, R66 and R67.
+ * Keeps PROTOCOL R28, R29, R31, R35, R37, R66, R67 and R77.
  */
 import type { DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
@@ -18,6 +18,7 @@ import {
   oxMac1At,
 } from "../wire/oxtunnel.ts";
 import {
+  AEAD_AES_256_GMAC,
   FEATURE_EARLY_DATA_TAKEN,
   FEATURE_HYBRID_KEYS,
   FEATURE_RESUMPTION,
@@ -49,11 +50,14 @@ import { OxSession, SPARE_IDS } from "./ox_session.ts";
 import { OxSessions } from "./ox_sessions.ts";
 import { type Ticket, TicketKeys, wipeTicket } from "./ox_tickets.ts";
 import type { Peer, StagedPacket } from "./peers.ts";
+import { TrustedLinks } from "./trusted_links.ts";
 
 export interface OxtunnelOptions {
   datagramAead: DatagramAead;
   /** AEAD_* that this end has, best first; ChaCha20-Poly1305 is always among them. */
   aeads: readonly number[];
+  /** Outer networks in which AEAD_AES_256_GMAC comes before these; none by default. */
+  trusted: readonly string[];
   /** FEATURE_* bits that this end has. */
   features: number;
   /** What this end says of itself to the peer in every handshake, besides features, AEADs and ids. */
@@ -88,6 +92,7 @@ export class Oxtunnel {
   readonly checker: CookieChecker;
   readonly #a: Associations;
   readonly #o: OxtunnelOptions;
+  readonly #trusted: TrustedLinks;
   /** Rows of the spare ids that a pending handshake's initiation gave out, by its row. */
   readonly #pendingSpares = new Map<number, number[]>();
   /** As long as what fits an initiation, and so a response. */
@@ -96,7 +101,8 @@ export class Oxtunnel {
   constructor(associations: Associations, options: OxtunnelOptions) {
     this.#a = associations;
     this.#o = options;
-    this.sessions = new OxSessions(associations, options.datagramAead);
+    this.#trusted = new TrustedLinks(options.trusted);
+    this.sessions = new OxSessions(associations, options.datagramAead, this.#trusted);
     const { primitives, staticPublic, random, limits } = associations.options;
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
     this.checker = new CookieChecker(staticPublic, random, limits.cookieUs, OXTUNNEL_COOKIES);
@@ -147,7 +153,7 @@ export class Oxtunnel {
     nowUs: number,
   ): boolean {
     const { primitives, table } = this.#a.options;
-    const aead = this.#o.aeads.find((mine) => said.aeads?.includes(mine)) ?? 0;
+    const aead = this.#aeadsFor(burst.address, 4 * row).find((mine) => said.aeads?.includes(mine)) ?? 0;
     let reason = said.unknownCritical !== undefined ? REFUSED_CRITICAL : aead === 0 ? REFUSED_AEAD : 0;
     if (isFull) reason = REFUSED_FULL;
     const session = reason === 0 ? table.allocate(peer.id) : NONE;
@@ -240,7 +246,7 @@ export class Oxtunnel {
     const { state, row: session, early } = peer.pending;
     const result = consumeOxResponse(primitives, message, state, staticPrivate, peer.presharedKey);
     const said = result && readParameters(result.parameters, 0, result.parameters.length);
-    if (!result || !said || !this.#isAcceptable(said, early !== undefined)) {
+    if (!result || !said || !this.#isAcceptable(peer, said, early !== undefined)) {
       next[row] = said?.refused ? drop.refused : drop.handshake_failed;
       if (!result) return;
       // The answer was authentic and no session comes of it; the next attempt is the timer's.
@@ -264,10 +270,11 @@ export class Oxtunnel {
   }
 
   /** Whether a response keeps to what this end offered (PROTOCOL R35). */
-  #isAcceptable({ refused, unknownCritical, aeads, features = 0 }: Parameters, hadEarly: boolean): boolean {
+  #isAcceptable({ id }: Peer, said: Parameters, hadEarly: boolean): boolean {
+    const { refused, unknownCritical, aeads, features = 0 } = said;
     const offered = this.#o.features | (hadEarly ? FEATURE_EARLY_DATA_TAKEN : 0);
     return !refused && unknownCritical === undefined && aeads?.length === 1 &&
-      this.#o.aeads.includes(aeads[0]) && (features & ~offered) === 0;
+      this.#aeadsFor(this.#a.options.peers.address, 4 * id).includes(aeads[0]) && (features & ~offered) === 0;
   }
 
   /** The first of the peer's waiting packets, as much as an initiation takes, if there is a ticket to seal them with. */
@@ -325,7 +332,7 @@ export class Oxtunnel {
     const parameters = this.#write({
       ...this.#saying(peer),
       features: this.#o.features,
-      aeads: [...this.#o.aeads],
+      aeads: this.#aeadsFor(this.#a.options.peers.address, 4 * peer.id),
       connectionIds: this.#idsOf(spares),
       ...(early ? { ticket: early.ticket.bytes } : {}),
     });
@@ -387,6 +394,11 @@ export class Oxtunnel {
     });
     this.sessions.begin(session, rest, nowUs);
     return rest;
+  }
+
+  /** The AEADs for datagrams to and from the address at `at`, best first. */
+  #aeadsFor(words: Uint32Array, at: number): number[] {
+    return this.#trusted.has(words, at) ? [AEAD_AES_256_GMAC, ...this.#o.aeads] : [...this.#o.aeads];
   }
 
   #saying(peer: Peer): Parameters {
