@@ -6,7 +6,14 @@
  * Keeps PROTOCOL R4, R5, R7, R8, R10, R11, R13, R14, R16, R28, R29, R30 and R67.
  */
 import type { Primitives } from "../codec/kernels.ts";
-import { type Burst, HELD, TO_PARSE_ADMITTED, TO_SEAL, TO_TRANSMIT } from "../vector/burst.ts";
+import {
+  type Burst,
+  HELD,
+  TO_PARSE_ADMITTED,
+  TO_SEAL,
+  TO_SEAL_DATAGRAM,
+  TO_TRANSMIT,
+} from "../vector/burst.ts";
 import { NONE } from "../vector/arena.ts";
 import { COOKIE_REPLY_BYTES, readReceiver, readSender } from "../wire/wireguard.ts";
 import type { Admission } from "./admission.ts";
@@ -550,6 +557,7 @@ export class Associations {
     const { peers, table } = this.options;
     const { id } = peer;
     if (peers.port[id] === 0) return true;
+    if (!this.#answerEarly(burst, peer)) return false;
     // One initiation at a time; a lost one is retried by its timer, and so is what was wished for too soon.
     const readyUs = Math.max(peer.lastInitiationSentUs + this.#spacingUs(peer), this.#awaitedUntilUs(id));
     if (nowUs < readyUs) {
@@ -590,6 +598,21 @@ export class Associations {
     }
     this.traversed(id, nowUs);
     this.#reschedule(peer);
+    return true;
+  }
+
+  /** Sends what waits as answers to early data, as far as they may go; false when the burst is full. */
+  #answerEarly(burst: Burst, peer: Peer): boolean {
+    const session = this.options.peers.next[peer.id];
+    const paths = session === NONE ? undefined : this.#sessions?.of[session]?.paths;
+    while (paths && peer.staged.length > 0 && paths.mayAnswerEarly(peer.staged[0].length)) {
+      if (burst.count === burst.slot.length) return false;
+      const packet = peer.staged.shift()!;
+      this.#staged--;
+      const row = burst.push(packet.slot, packet.length, TO_SEAL_DATAGRAM);
+      burst.offset[row] = packet.offset;
+      paths.answerEarly(burst, row);
+    }
     return true;
   }
 

@@ -200,7 +200,7 @@ export class Oxtunnel {
       return true;
     }
     const rest = this.#begin(session, peer, false, sender, aead, features, said, spareRows, secrets, nowUs);
-    rest.paths.onInitiation(burst, row);
+    rest.paths.onInitiation(burst, row, earlyRow === NONE ? 0 : message.length - response.length);
     this.#a.answered(peer, session, timestamp, nowUs);
     if (earlyRow !== NONE) this.#a.forsake(peer.id, nowUs);
     return true;
@@ -312,9 +312,8 @@ export class Oxtunnel {
 
   /** Length of the initiation that carries this. */
   initiationBytes(early: EarlyData | undefined): number {
-    if (!early) return OX_INITIATION_MIN_BYTES;
-    const bytes = this.#bytesBeside(early.ticket) + early.plaintext.length + OX_TAG_BYTES;
-    return Math.max(OX_INITIATION_MIN_BYTES, bytes);
+    // As long as it may be: so much may be answered to early data at once.
+    return early ? OX_INITIATION_MAX_BYTES : OX_INITIATION_MIN_BYTES;
   }
 
   /** Writes an initiation of `initiationBytes` and signs it; undefined when the peer's key is a low-order point. */

@@ -71,9 +71,10 @@ Deno.test(`ticket: a client that slept says its first packets with its initiatio
   assertEquals(numbers(server), []);
   world.runFor(1);
   assertEquals(numbers(server), [1], "with the initiation, after 20 ms of 40");
-  // The answer waits until the client has shown its keys, and goes nowhere else meanwhile.
   server.send(down(2));
   client.send(up(3));
+  world.runFor(20_000);
+  assertEquals(numbers(client), [2], "one round trip for question and answer");
   world.runFor(SECOND);
   assertEquals(numbers(server), [1, 3], "once");
   assertEquals(numbers(client), [2]);
@@ -331,13 +332,17 @@ Deno.test(`ticket: early data that was changed, cut or enlarged on its way opens
     (bytes) => bytes.map((byte, i) => i === 2 ? 0 : byte),
     (bytes) =>
       Uint8Array.of(...bytes.subarray(0, 2), bytes[2] + 1, ...bytes.subarray(3, -32), ...new Uint8Array(33)),
-    (bytes) => {
-      const big = initiationBytesOf(bytes, 600);
-      return Uint8Array.of(...big.subarray(0, 2), big[2] - 1, ...big.subarray(3, -33), ...new Uint8Array(32));
-    },
+    (bytes) =>
+      Uint8Array.of(...bytes.subarray(0, 2), bytes[2] - 1, ...bytes.subarray(3, -33), ...new Uint8Array(32)),
+    (bytes) =>
+      Uint8Array.of(
+        ...bytes.subarray(0, 2),
+        0,
+        0,
+        ...bytes.subarray(4, -32 - earlyBytes(bytes)),
+        ...new Uint8Array(32),
+      ),
   ];
-  const initiationBytesOf = (bytes: Uint8Array, length: number) =>
-    Uint8Array.of(...bytes.subarray(0, -32), ...new Uint8Array(length - bytes.length + 32));
   for (const [i, change] of changes.entries()) {
     const { world, server, client } = setting();
     world.runFor(600 * SECOND);
@@ -429,4 +434,45 @@ Deno.test(`ticket: at most what fits is said early, in order, and nothing comes 
   assertEquals([first, numbers(server)], [512, []], "too long: the initiation goes without");
   world.runFor(SECOND);
   assertEquals(numbers(server), [1]);
+});
+
+Deno.test(`ticket: until the client has shown its keys it is sent no more than it sent, at its new address alone (seed ${SEED})`, () => {
+  const { world, server, client, privateKey } = setting();
+  const { ticket } = client.core;
+  client.core.close();
+  const again = comeBack(world, server, ticket, privateKey);
+  let asked = 0;
+  const sent: { to: string; bytes: number }[] = [];
+  world.tap = (from, to, bytes) => {
+    if (from === again.endpoint) asked += bytes.length;
+    else sent.push({ to, bytes: bytes.length });
+    return bytes;
+  };
+  again.send(up(1));
+  world.runFor(20_000);
+  for (let n = 0; n < 50; n++) server.send(udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(100).fill(n)));
+  assertEquals(sent.filter(({ to }) => to !== again.endpoint), []);
+  const early = sent.length - 1;
+  assert(sent.reduce((sum, { bytes }) => sum + bytes, 0) <= asked, "with the response");
+  assertGreater(early, 4);
+  world.runFor(20_000);
+  assertEquals(numbers(again), Array.from({ length: early }, (_, i) => i));
+  world.runFor(SECOND);
+  assertEquals(
+    numbers(again).toSorted((a, b) => a - b),
+    Array.from({ length: 50 }, (_, i) => i),
+    "then the rest",
+  );
+});
+
+Deno.test(`ticket: without early data nothing is sent before the client has shown its keys (seed ${SEED})`, () => {
+  const { world, server, client, privateKey, seen } = setting();
+  client.core.close();
+  world.hosts.splice(world.hosts.indexOf(client), 1);
+  world.runFor(600 * SECOND);
+  server.receive(initiationOf(world, server, privateKey, {}, undefined), STRANGER);
+  const { carried } = world;
+  for (let n = 0; n < 5; n++) server.send(down(n));
+  assertEquals(world.carried, carried);
+  assertEquals(seen.map(([kind]) => kind), [RESPONSE]);
 });
