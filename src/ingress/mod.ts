@@ -18,13 +18,20 @@ export type { IngressContext } from "./context.ts";
 export { DestinationPolicy, type DestinationRules } from "./policy.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
-  parse(burst, context, nowUs); // bytes -> message type, session, counter
-  unprotect(burst, context); // OxTunnel's header -> counter, key phase
   // Before handshakes, which may end the very session that a packet of this burst was found to belong to.
-  open(burst, context, nowUs); // ciphertext -> authentic, fresh plaintext
-  unframe(burst, context, nowUs); // OxTunnel's plaintext -> control frames obeyed, one packet a row
+  const isAnyWaiting = receive(burst, context, nowUs);
   const { count } = burst;
   admit(burst, context, nowUs); // handshakes -> answers, early data
   early(burst, context, count); // early data -> one packet a row
+  if (isAnyWaiting) receive(burst, context, nowUs); // what came along with the end of its own handshake
   deliver(burst, context); // plaintext -> exit, peer, or back
+}
+
+/** Returns whether rows wait for a handshake. */
+function receive(burst: Burst, context: IngressContext, nowUs: number): boolean {
+  const isAnyWaiting = parse(burst, context, nowUs); // bytes -> message type, session, counter
+  unprotect(burst, context); // OxTunnel's header -> counter, key phase
+  open(burst, context, nowUs); // ciphertext -> authentic, fresh plaintext
+  unframe(burst, context, nowUs); // OxTunnel's plaintext -> control frames obeyed, one packet a row
+  return isAnyWaiting;
 }

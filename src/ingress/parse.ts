@@ -43,10 +43,14 @@ import {
 } from "../wire/wireguard.ts";
 import type { IngressContext } from "./context.ts";
 
-export function parse(burst: Burst, context: IngressContext, nowUs: number): void {
+/**
+ * Returns whether rows wait (TO_PARSE_ADMITTED) for a handshake that a response in the same burst may finish: to be
+ * parsed again after it, when they are dropped if it has not.
+ */
+export function parse(burst: Burst, context: IngressContext, nowUs: number): boolean {
   const { count, view, offset, length, next, session, peer, counter } = burst;
   const { table, metrics } = context;
-  let datagrams = 0, bytes = 0;
+  let datagrams = 0, bytes = 0, isAnyWaiting = false;
   for (let row = 0; row < count; row++) {
     const admitted = next[row] === TO_PARSE_ADMITTED;
     if (next[row] === TO_PARSE) {
@@ -59,6 +63,7 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
     }
     if (isOxtunnel(view.getUint8(offset[row]))) {
       parseOxtunnel(burst, row, context, admitted, nowUs);
+      if (next[row] === TO_PARSE_ADMITTED) isAnyWaiting = true;
       continue;
     }
     if (length[row] < KEEPALIVE_BYTES) {
@@ -89,6 +94,7 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
   }
   metrics.column[COUNTER.datagrams_received] += datagrams;
   metrics.column[COUNTER.bytes_received] += bytes;
+  return isAnyWaiting;
 }
 
 /** The same for a datagram of OxTunnel, whose header stays protected until its session's mask is known. */
@@ -109,6 +115,11 @@ function parseOxtunnel(
   } else if (!isLongForm(view.getUint8(at))) {
     const found = table.find(readConnectionId(view, at));
     const owner = found === NONE ? NONE : table.session[found];
+    if (owner !== NONE && table.protocol[owner] === 0 && !admitted) {
+      // An answer to early data follows closely upon the response.
+      next[row] = TO_PARSE_ADMITTED;
+      return;
+    }
     if (owner === NONE || table.keyed[owner] === 0 || table.protocol[owner] !== OXTUNNEL) {
       next[row] = DROP.no_session;
       return;

@@ -9,6 +9,7 @@ import { Client, type Upstream } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
 import { type Ticket, TICKET_LIFE_US } from "../../src/session/ox_tickets.ts";
 import type { TunnelOptions } from "../../src/tunnel.ts";
+import { Burst, TO_EXIT, TO_PARSE } from "../../src/vector/burst.ts";
 import { FEATURE_HYBRID_KEYS, FEATURE_RESUMPTION } from "../../src/wire/parameters.ts";
 import { initiationOf, signed } from "./early_peer.ts";
 import { Host, udpPacket, World } from "./world.ts";
@@ -475,4 +476,38 @@ Deno.test(`ticket: without early data nothing is sent before the client has show
   for (let n = 0; n < 5; n++) server.send(down(n));
   assertEquals(world.carried, carried);
   assertEquals(seen.map(([kind]) => kind), [RESPONSE]);
+});
+
+Deno.test(`ticket: an answer that arrives in one burst with the response is opened, a forged one is not (seed ${SEED})`, () => {
+  const { world, server, client, privateKey } = setting();
+  const { ticket } = client.core;
+  client.core.close();
+  const again = comeBack(world, server, ticket, privateKey);
+  const held: Uint8Array[] = [];
+  world.tap = (from, _to, bytes) => {
+    if (from === RELAY) held.push(bytes.slice());
+    return from === RELAY ? undefined : bytes;
+  };
+  again.send(up(1));
+  world.runFor(20_000);
+  server.send(down(2));
+  assertEquals(held.length, 2);
+  const ingest = (...datagrams: Uint8Array[]) => {
+    const burst = new Burst(again.arena);
+    for (const bytes of datagrams) {
+      const row = burst.grow(bytes.length, TO_PARSE);
+      burst.bytes.set(bytes, burst.offset[row]);
+    }
+    again.core.ingest(burst, world.nowUs);
+    const steps = [...burst.next.subarray(0, burst.count)];
+    burst.release();
+    return steps;
+  };
+  const [response, answer] = held;
+  const forged = answer.map((byte, i) => i === 20 ? byte ^ 1 : byte);
+  ingest(answer);
+  assertEquals(again.metrics.dropped("no_session"), 1, "without a response it is nobody's");
+  const steps = ingest(forged, answer, response, answer);
+  assertEquals(steps.filter((step) => step === TO_EXIT).length, 1);
+  assertEquals([again.metrics.dropped("forged"), again.metrics.dropped("replayed")], [1, 1]);
 });
