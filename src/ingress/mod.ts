@@ -23,8 +23,11 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
   const { count } = burst;
   admit(burst, context, nowUs); // handshakes -> answers, early data
   early(burst, context, count); // early data -> one packet a row
-  if (isAnyWaiting) receive(burst, context, nowUs); // what came along with the end of its own handshake
   deliver(burst, context); // plaintext -> exit, peer, or back
+  if (!isAnyWaiting) return;
+  // What came along with the end of its own handshake. Nothing is left OPENED that this would judge again.
+  receive(burst, context, nowUs);
+  deliver(burst, context);
 }
 
 /** Returns whether rows wait for a handshake. */

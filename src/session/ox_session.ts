@@ -133,8 +133,7 @@ export class OxSession {
   #isReliableDue = false;
   #idsUnderWay = 0;
   /** The ticket that the other end does not have yet, and its secret; and when it is given another. */
-  #ticket: Uint8Array | undefined;
-  readonly #ticketSecret = new Uint8Array(TICKET_SECRET_BYTES);
+  #ticket: { bytes: Uint8Array; secret: Uint8Array } | undefined;
   #nextTicketUs = -Infinity;
   #reportedHighest = -1;
   /** Rows of this end's ids by number; number 0 is the session's own. */
@@ -524,17 +523,16 @@ export class OxSession {
 
   /** Gives the other end a ticket, unless it has one that is good for long. */
   #giveTicket(nowUs: number): void {
-    const { random, peers } = this.#a.options;
     const { tickets } = this.#a.oxtunnel!;
     if (!tickets || !this.#mayTellTicket || nowUs < this.#nextTicketUs || this.#ticket) return;
     this.#nextTicketUs = nowUs + TICKET_LIFE_US / 2;
-    random(this.#ticketSecret);
-    this.#ticket = tickets.seal(this.#ticketSecret, peers, this.peer, nowUs);
+    const secret = this.#a.bytes(TICKET_SECRET_BYTES);
+    this.#ticket = { bytes: tickets.seal(secret, this.#a.options.peers, this.peer, nowUs), secret };
     this.#startReliable();
   }
 
   #forgetTicket(): void {
-    this.#ticketSecret.fill(0);
+    this.#ticket?.secret.fill(0);
     this.#ticket = undefined;
   }
 
@@ -594,10 +592,9 @@ export class OxSession {
   }
 
   #writeTicket(view: DataView, at: number): number {
-    const ticket = this.#ticket!;
-    const lifeS = TICKET_LIFE_US / 1e6;
-    const to = writeTicket(view, at, this.#sequence, lifeS, this.#ticketSecret, ticket.length);
-    for (let i = 0; i < ticket.length; i++) view.setUint8(to + i, ticket[i]);
-    return to + ticket.length - at;
+    const { bytes, secret } = this.#ticket!;
+    const to = writeTicket(view, at, this.#sequence, TICKET_LIFE_US / 1e6, secret, bytes.length);
+    for (let i = 0; i < bytes.length; i++) view.setUint8(to + i, bytes[i]);
+    return to + bytes.length - at;
   }
 }
