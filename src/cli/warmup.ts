@@ -13,8 +13,10 @@ import { Arena } from "../vector/arena.ts";
 import { Burst, TO_EXIT, TO_PARSE, TO_TRANSMIT, TO_TUNNEL } from "../vector/burst.ts";
 import { PROTOCOL_UDP, writeIpv4Header } from "../wire/inner.ts";
 
-/** After about so many bursts the optimising compiler has seen enough. */
+/** After about so many bursts the optimising compiler has seen enough; of handshakes, which cost more, fewer will do. */
 const BURSTS = 1000;
+const HANDSHAKES = 40;
+const HANDSHAKE_US = 1_000_000;
 const ROWS = 16;
 const PACKET_BYTES = 200;
 const BURST_US = 100;
@@ -46,8 +48,6 @@ function warmUpIn(protocol: Upstream["protocol"], kernels: Kernels): number {
     arena: new Arena(4 * ROWS),
     metrics: new Metrics(),
     ...kernels,
-    // The exchange with ML-KEM is no route of packets.
-    features: 0,
     random,
     limits: WIREGUARD_LIMITS,
     privateKey: crypto.getRandomValues(new Uint8Array(32)),
@@ -74,10 +74,15 @@ function warmUpIn(protocol: Upstream["protocol"], kernels: Kernels): number {
   const far: End = { core: relay, burst: new Burst(ofRelay.arena), address: RELAY };
 
   let nowUs = BURST_US, arrived = 0;
-  client.connect("192.0.2.1", PORT, nowUs);
-  for (const [from, to] of [[near, far], [far, near], [near, far]]) {
-    from.core.pollTransmit(from.burst, nowUs);
-    arrived += carry(from, to, nowUs);
+  for (let i = 0; i < HANDSHAKES; i++) {
+    nowUs += HANDSHAKE_US;
+    client.connect("192.0.2.1", PORT, nowUs);
+    // Initiation, response, first data, and OxTunnel's first exchange of keys.
+    for (let turn = 0; turn < 8; turn++) {
+      const [from, to] = turn % 2 === 0 ? [near, far] : [far, near];
+      from.core.pollTransmit(from.burst, nowUs);
+      arrived += carry(from, to, nowUs);
+    }
   }
   for (let i = 0; i < BURSTS; i++) {
     nowUs += BURST_US;

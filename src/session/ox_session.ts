@@ -462,8 +462,7 @@ export class OxSession {
     report.arrivalCount = 0;
     this.#reportedHighest = highest;
     this.isReportDue = false;
-    sessions.reportAtUs[row] = Infinity;
-    sessions.unreported[row] = 0;
+    sessions.reported(row, nowUs);
   }
 
   #onPong(token: number, heldUs: number, nowUs: number): void {

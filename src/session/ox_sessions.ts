@@ -28,6 +28,10 @@ const NO_PHASE = 2;
 const PING_US = 100_000;
 /** A report is due at once after so many datagrams (PROTOCOL §14). */
 const REPORT_DATAGRAMS = 4096;
+/** A report of so many datagrams, of a gap or of a mark is due after one interval, others after several. */
+const REPORT_SOON_DATAGRAMS = 8;
+const REPORT_PATIENCE = 3;
+const CONGESTION_EXPERIENCED = 3;
 /** More rows than can be on their way between the look at a limit and the counting: a few bursts. */
 const LIMIT_MARGIN = 1024;
 // Per epoch: datagrams that are sealed at most, and failed openings after which its keys go (PROTOCOL §15).
@@ -47,8 +51,11 @@ export class OxSessions {
   readonly awaitedPhase: Uint8Array;
   /** When the datagram with the highest counter arrived. */
   readonly arrivedUs: Float64Array;
-  /** When the next report is due, or Infinity. */
+  /** When the next report is due, or Infinity; and when the last one was made. */
   readonly reportAtUs: Float64Array;
+  readonly reportedUs: Float64Array;
+  /** 1 when there is something to report that the other end should know soon. */
+  readonly isPressing: Uint8Array;
   /** Datagrams since the last report. */
   readonly unreported: Uint32Array;
   /** When the next ping is due, or Infinity; and pings that nothing followed. */
@@ -71,6 +78,8 @@ export class OxSessions {
   readonly #a: Associations;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
+  /** The highest counter before the newest datagram came. */
+  readonly #lastCounter: Float64Array;
 
   constructor(associations: Associations, datagramAead: DatagramAead, trusted: TrustedLinks) {
     this.#a = associations;
@@ -82,6 +91,8 @@ export class OxSessions {
     this.awaitedPhase = new Uint8Array(rows);
     this.arrivedUs = new Float64Array(rows);
     this.reportAtUs = new Float64Array(rows);
+    this.reportedUs = new Float64Array(rows);
+    this.isPressing = new Uint8Array(rows);
     this.unreported = new Uint32Array(rows);
     this.pingAtUs = new Float64Array(rows);
     this.unanswered = new Uint8Array(rows);
@@ -92,6 +103,7 @@ export class OxSessions {
     this.ecn = new Uint32Array(ECN_MARKS * rows);
     this.isPlain = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
+    this.#lastCounter = new Float64Array(rows);
   }
 
   /** Key exchanges that may still be computed in this burst; the other end repeats what had no room. */
@@ -109,6 +121,9 @@ export class OxSessions {
     this.awaitedPhase[session] = NO_PHASE;
     this.arrivedUs[session] = nowUs;
     this.reportAtUs[session] = Infinity;
+    this.reportedUs[session] = nowUs;
+    this.isPressing[session] = 0;
+    this.#lastCounter[session] = -1;
     this.unreported[session] = 0;
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
@@ -174,9 +189,15 @@ export class OxSessions {
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
     this.unreported[session]++;
-    this.ecn[ECN_MARKS * session + (burst.ecn[row] & 3)]++;
+    const mark = burst.ecn[row] & 3;
+    this.ecn[ECN_MARKS * session + mark]++;
+    if (mark === CONGESTION_EXPERIENCED || this.unreported[session] >= REPORT_SOON_DATAGRAMS) {
+      this.isPressing[session] = 1;
+    }
     if (burst.counter[row] === table.replay.highest[session]) {
       this.arrivedUs[session] = nowUs;
+      if (burst.counter[row] > this.#lastCounter[session] + 1) this.isPressing[session] = 1;
+      this.#lastCounter[session] = burst.counter[row];
       const named = readConnectionId(burst.view, burst.offset[row] - burst.headerBytes[row]);
       if (named !== this.usedId[session]) {
         this.usedId[session] = named;
@@ -202,15 +223,28 @@ export class OxSessions {
     }
   }
 
-  /** Notes that something arrived that the other end wants to hear of. */
+  /** Notes that something arrived that the other end wants to hear of, sooner when it is more than all being well. */
   elicited(session: number, id: number, nowUs: number): void {
-    if (this.of[session]!.isReportDue) return;
-    if (this.reportAtUs[session] === Infinity) {
-      this.reportAtUs[session] = nowUs + this.of[session]!.reportIntervalUs;
-      this.#a.timers.hasten(id, this.reportAtUs[session]);
-    } else if (this.unreported[session] >= REPORT_DATAGRAMS) {
+    const { reportAtUs, isPressing, of } = this;
+    if (of[session]!.isReportDue) return;
+    const intervalUs = of[session]!.reportIntervalUs;
+    const dueUs = isPressing[session] === 1
+      ? Math.max(nowUs, this.reportedUs[session] + intervalUs)
+      : nowUs + REPORT_PATIENCE * intervalUs;
+    if (this.unreported[session] >= REPORT_DATAGRAMS) {
       this.#reportNow(session);
+    } else if (dueUs < reportAtUs[session]) {
+      reportAtUs[session] = dueUs;
+      this.#a.timers.hasten(id, dueUs);
     }
+  }
+
+  /** After a report was written: what it says is said. */
+  reported(session: number, nowUs: number): void {
+    this.reportAtUs[session] = Infinity;
+    this.reportedUs[session] = nowUs;
+    this.isPressing[session] = 0;
+    this.unreported[session] = 0;
   }
 
   #reportNow(session: number): void {
@@ -268,7 +302,8 @@ export class OxSessions {
   carryReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
     const session = burst.session[row];
     const rest = this.of[session]!;
-    if (!rest.isReportDue && nowUs < this.reportAtUs[session] - rest.reportIntervalUs / 2) return;
+    const earlyUs = this.isPressing[session] === 1 ? rest.reportIntervalUs / 2 : rest.reportIntervalUs;
+    if (!rest.isReportDue && nowUs < this.reportAtUs[session] - earlyUs) return;
     rest.prependReport(burst, row, mtu, nowUs);
   }
 

@@ -410,3 +410,40 @@ Deno.test(`oxtunnel: a peer may change its protocol and lose nothing that follow
   assertEquals(numbers(server), [1, 10, 11, 12]);
   for (const phone of phones) assertEquals(phone.metrics.get("handshakes_completed"), 1);
 });
+
+Deno.test(`oxtunnel: reports are rare while a slow flow is well, and prompt when it is not (seed ${SEED})`, () => {
+  const world = oxWorld();
+  const { client, server } = pair(world);
+  const GAP_US = 15_625;
+  let answered = 0, bytes = 0;
+  world.tap = (from, _to, datagram) => {
+    if (from === server.endpoint) answered++;
+    bytes += datagram.length;
+    return datagram;
+  };
+  const play = (both: boolean) => {
+    client.send(up(1));
+    if (both) server.send(down(1));
+    world.runFor(GAP_US);
+  };
+  for (let i = 0; i < 64; i++) play(true); // handshake and key exchange
+  [answered, bytes] = [0, 0];
+  for (let i = 0; i < 640; i++) play(true);
+  assert(answered <= 641, "reports ride along");
+  assert(bytes / 1280 < 128 + 22 + 6, `${bytes / 1280} bytes a datagram`);
+  answered = 0;
+  for (let i = 0; i < 640; i++) play(false);
+  assert(answered <= 160, `${answered} reports in 10 s`);
+  for (let i = 0; i < 40; i++) {
+    world.tap = () => undefined;
+    play(false);
+    let toldUs = Infinity;
+    const seenUs = world.nowUs + CLEAN.delayUs;
+    world.tap = (from, _to, datagram) => {
+      if (from === server.endpoint && world.nowUs >= seenUs) toldUs = Math.min(toldUs, world.nowUs);
+      return datagram;
+    };
+    for (let n = 0; n < 8 + i % 5; n++) play(false);
+    assert(toldUs - seenUs <= 25_000, `a gap was told after ${toldUs - seenUs} µs`);
+  }
+});

@@ -178,19 +178,19 @@ export class Network {
     return new TextDecoder().decode(stdout);
   }
 
-  /** The client's program; a bench may take another build. */
-  wireguardGo = "wireguard-go";
+  /** The WireGuard client's program, to be followed by the device's name; a bench may take another. */
+  daemon = ["wireguard-go", "-f"];
 
-  /** Runs wireguard-go (Debian's in tests) in the client's namespace with the printed configuration, and routes all of it. */
+  /** Runs a WireGuard client (Debian's wireguard-go in tests) in the namespace with the printed configuration, and routes all of it. */
   async wireguard(name: string, configuration: string): Promise<Background> {
     const file = `${this.directory}/${name}.conf`;
     await Deno.writeTextFile(file, configuration, { mode: 0o600 });
     const stripped = await this.must(name, ["wg-quick", "strip", file]);
     const device = this.device(name);
-    const daemon = this.spawn(name, [this.wireguardGo, "-f", device], { WG_PROCESS_FOREGROUND: "1" });
+    const daemon = this.spawn(name, [...this.daemon, device], { WG_PROCESS_FOREGROUND: "1", WG_SUDO: "1" });
     await until(
       async () => (await this.run(name, ["wg", "show", device])).success,
-      "wireguard-go makes its device",
+      "a WireGuard client makes its device",
     );
     await this.must(name, ["wg", "setconf", device, "/dev/stdin"], { input: stripped });
     const field = (key: string) =>
@@ -200,6 +200,25 @@ export class Network {
     await this.ip(name, ["route", "add", "default", "dev", device]);
     await this.ip(name, ["-6", "route", "add", "default", "dev", device]);
     return daemon;
+  }
+
+  /**
+   * Runs `connect` in the namespace with the task's own permissions, after the shell words of `before`; resolves when it
+   * says `says`.
+   */
+  async connect(
+    name: string,
+    args: string[],
+    { before = "exec", says = "The tunnel is up." } = {},
+  ): Promise<Background> {
+    const words = project.tasks.connect.split(" ");
+    const flags = words.slice(1, words.indexOf("main.ts"))
+      .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${this.directory}` : flag);
+    const script = `${before} "$0" "$@"`;
+    const command = ["sh", "-c", script, Deno.execPath(), ...flags, MAIN, "connect", ...args];
+    const running = this.spawn(name, command);
+    await running.says(says);
+    return running;
   }
 
   /** Asks the relay's admin interface, from its own host. */
