@@ -535,3 +535,23 @@ Deno.test(`ticket: what names a handshake under way disturbs nothing else in its
     1,
   ]);
 });
+
+Deno.test(`ticket: a session that lasts gets another before the last one is old, which is then overwritten (seed ${SEED})`, () => {
+  const { world, client } = setting();
+  // deno-lint-ignore no-explicit-any
+  const [peer] = (client.core as any).peers.all();
+  const { secret } = peer.ticket as Ticket, first = client.core.ticket!;
+  const half = TICKET_LIFE_US / 2;
+  for (let us = 0; us < half + 300 * SECOND; us += 50 * SECOND) {
+    if (us < half - 200 * SECOND) assertEquals(client.core.ticket, first);
+    client.send(up(1));
+    world.runFor(50 * SECOND);
+  }
+  const second = client.core.ticket!;
+  assert(second.secret.toHex() !== first.secret.toHex());
+  assertGreater(second.expiresUnixUs, first.expiresUnixUs + half - SECOND);
+  assertEquals(secret, new Uint8Array(32));
+  const last = (peer.ticket as Ticket).secret;
+  client.core.close();
+  assertEquals(last, new Uint8Array(32));
+});
