@@ -3,6 +3,7 @@
  * inner packet is taken, over OxTunnel, or over WireGuard when told to. Sans-IO, as tunnel.ts. Invariant: nothing is
  * sent before `connect` has named the relay's endpoint.
  */
+import { copyTicket, type Ticket } from "./session/ox_tickets.ts";
 import { OXTUNNEL } from "./session/table.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
 import type { Burst } from "./vector/burst.ts";
@@ -22,6 +23,8 @@ export interface Upstream {
   persistentKeepaliveS?: number;
   /** What to speak; "oxtunnel" needs `makeDatagramAead`, and is the default where there is one. */
   protocol?: "oxtunnel" | "wireguard";
+  /** What `Client.ticket` gave when this device was last connected to the same relay; copied. Secret. */
+  ticket?: Ticket;
 }
 
 export class Client extends Tunnel {
@@ -37,7 +40,10 @@ export class Client extends Tunnel {
     const { protocol = isOxtunnel ? "oxtunnel" : "wireguard" } = upstream;
     if (protocol === "oxtunnel" && !isOxtunnel) throw new Error("client: OxTunnel needs its kernel");
     this.addPeer({ name: "relay", publicKey, presharedKey, allowedIps }, persistentKeepaliveS);
-    if (protocol === "oxtunnel") this.peers.protocol[this.peers.find(publicKey)!.id] = OXTUNNEL;
+    if (protocol !== "oxtunnel") return;
+    const peer = this.peers.find(publicKey)!;
+    this.peers.protocol[peer.id] = OXTUNNEL;
+    peer.ticket = copyTicket(upstream.ticket);
   }
 
   /** As the tunnel's. A client has no outer address of its own to keep: the system chooses one for each path. */
@@ -46,8 +52,12 @@ export class Client extends Tunnel {
     super.ingest(burst, nowUs);
   }
 
-  /** Names the relay's outer endpoint, first or anew, and starts a handshake. Throws when it is no address. */
-  connect(address: string, port: number, nowUs: number): void {
+  /**
+   * Names the relay's outer endpoint, first or anew, and starts a handshake. Throws when it is no address.
+   * @param isPatient whether the handshake may begin with the first packet that is to be sent instead of now: with a
+   * ticket it carries that packet (PROTOCOL §16).
+   */
+  connect(address: string, port: number, nowUs: number, isPatient = false): void {
     const words = parseAddress(address);
     const peer = this.peers.find(this.#upstream);
     if (!peer) throw new Error("connect: this client was closed");
@@ -55,6 +65,7 @@ export class Client extends Tunnel {
       throw new Error(`connect: "${address}" port ${port} is not an address and a UDP port`);
     }
     this.associations.setEndpoint(peer.id, words, port);
+    if (isPatient && peer.ticket) return;
     this.associations.initiate(peer.id);
     this.associations.startKeepalive(peer, nowUs);
   }
@@ -62,6 +73,14 @@ export class Client extends Tunnel {
   /** What the relay said of itself in the last OxTunnel handshake: leases, MTU, resolvers, its name. */
   get told(): Parameters | undefined {
     return this.peers.find(this.#upstream)?.told;
+  }
+
+  /**
+   * The relay's last ticket, copied; secret, and good for hours. With it a client, this one or one that is made later,
+   * sends its first packets together with its initiation.
+   */
+  get ticket(): Ticket | undefined {
+    return copyTicket(this.peers.find(this.#upstream)?.ticket);
   }
 
   /** Why the relay refused the last OxTunnel handshake, if it did; REFUSED_* and seconds until a retry makes sense. */

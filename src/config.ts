@@ -53,6 +53,8 @@ export interface Config {
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;
+  /** Outer networks in which OxTunnel may go authenticated but readable, where the client's side lists them too. */
+  readonly trusted: readonly string[];
   /** Where metrics and admin are served. */
   readonly metricsListen: Endpoint;
   /** Bearer token of the admin interface, at least 16 characters. Secret. */
@@ -107,6 +109,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
     allowPeers: false,
     allow: [],
   },
+  trusted: [],
   metricsListen: { host: "127.0.0.1", port: 9090 },
   workers: 1,
   cpus: [],
@@ -354,6 +357,9 @@ const DESTINATION_ENTRIES = {
   )),
 };
 
+/** A slip of a prefix must not trust the world. */
+const TRUSTED_BITS_MIN = 8;
+
 const ENTRIES = {
   listen: v.optional(endpoint("[::]:4433")),
   public_endpoint: v.optional(
@@ -383,6 +389,14 @@ const ENTRIES = {
   destinations: v.optional(
     v.strictObject(DESTINATION_ENTRIES, expected("a table: put [destinations] on a line of its own")),
   ),
+  trusted: v.optional(v.pipe(
+    list('a list of networks such as ["127.0.0.0/8"]'),
+    v.maxLength(64, (issue) => `expected at most 64 networks, found ${issue.input.length}`),
+    v.array(prefix(
+      `a network of /${TRUSTED_BITS_MIN} or smaller such as "127.0.0.0/8"`,
+      ({ bits }) => bits >= TRUSTED_BITS_MIN,
+    )),
+  )),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
   admin_token: v.optional(adminToken),
   workers: v.optional(wholeNumber(1, 16)),
@@ -464,6 +478,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
       allowPeers: fromFile.destinations?.allow_peers ?? base.destinations.allowPeers,
       allow: [...fromFile.destinations?.allow ?? base.destinations.allow],
     },
+    trusted: [...fromFile.trusted ?? base.trusted],
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
     ...(adminToken === undefined ? {} : { adminToken }),
     workers: fromFile.workers ?? base.workers,

@@ -37,6 +37,7 @@ export const DROP_REASONS = [
   ["port_error", "The outer socket refused the datagram."],
   ["worker_full", "The Worker that owns the packet had no room left for what others hand to it."],
   ["arena_full", "All packet buffers are in use."],
+  ["untrusted", "A session without encryption was continued from an address that trusted does not list."],
 ] as const;
 
 export type DropLabel = (typeof DROP_REASONS)[number][0];

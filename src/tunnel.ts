@@ -18,7 +18,13 @@ import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
-import { AEAD_CHACHA20_POLY1305, FEATURE_HYBRID_KEYS, type Parameters } from "./wire/parameters.ts";
+import {
+  AEAD_CHACHA20_POLY1305,
+  AEAD_NAMES,
+  FEATURE_HYBRID_KEYS,
+  FEATURE_RESUMPTION,
+  type Parameters,
+} from "./wire/parameters.ts";
 
 export interface TunnelOptions {
   arena: Arena;
@@ -30,6 +36,8 @@ export interface TunnelOptions {
   makeDatagramAead?: (rows: number) => DatagramAead;
   /** AEAD_* of OxTunnel that this end has fast instructions for, best first; ChaCha20-Poly1305 when absent. */
   aeads?: readonly number[];
+  /** Outer networks, as prefixes, in which OxTunnel may do without encryption where the other end agrees; none when absent. */
+  trusted?: readonly string[];
   /** FEATURE_* of OxTunnel that this end offers and accepts; all that it has when absent. */
   features?: number;
   random: (bytes: Uint8Array) => void;
@@ -133,8 +141,10 @@ export class Tunnel {
       oxtunnel: datagramAead && {
         datagramAead,
         aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
-        features: options.features ?? FEATURE_HYBRID_KEYS,
+        trusted: options.trusted ?? [],
+        features: options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION),
         say: (peer) => this.say(peer),
+        givesTickets: policy !== undefined,
       },
     });
     const ownIpv4 = parseAddress(options.ipv4);
@@ -202,7 +212,8 @@ export class Tunnel {
 
   /** When `handleTimeout` is next due, in microseconds, or Infinity. */
   pollTimeout(): number {
-    return Math.min(this.associations.timers.nextUs, this.#heldUntilUs);
+    const { timers, oxtunnel } = this.associations;
+    return Math.min(timers.nextUs, this.#heldUntilUs, oxtunnel?.tickets?.dueUs ?? Infinity);
   }
 
   get #heldUntilUs(): number {
@@ -210,6 +221,7 @@ export class Tunnel {
   }
 
   handleTimeout(nowUs: number): void {
+    this.associations.oxtunnel?.tickets?.rotate(nowUs);
     this.associations.handleTimeout(nowUs, this.#release);
     const { metrics } = this.#o;
     metrics.set("sessions", this.table.count);
@@ -293,6 +305,7 @@ export class Tunnel {
           ? undefined
           : (nowUs - peer.lastHandshakeUs) / 1e6,
         connected: peer.connected,
+        ...this.#speech(epoch),
         bytesReceived: bytesReceived[id],
         bytesSent: bytesSent[id],
         drops: drops[id],
@@ -300,6 +313,14 @@ export class Tunnel {
         rttMs: peer.handshakeRttUs < 0 ? undefined : peer.handshakeRttUs / 1000,
       };
     });
+  }
+
+  /** What a session's packets are in. */
+  #speech(session: number): Pick<PeerSnapshot, "protocol" | "aead"> {
+    if (session === NONE) return {};
+    const isOxtunnel = this.table.protocol[session] === OXTUNNEL;
+    const aead = isOxtunnel ? this.associations.oxtunnel!.sessions.of[session]!.aead : AEAD_CHACHA20_POLY1305;
+    return { protocol: isOxtunnel ? "oxtunnel" : "wireguard", aead: AEAD_NAMES[aead] };
   }
 
   sessionSnapshots(nowUs: number): SessionSnapshot[] {
@@ -327,6 +348,7 @@ export class Tunnel {
   /** Ends every session and wipes every key. Nothing can be done with it afterwards. */
   close(): void {
     for (const peer of this.peers.all()) this.removePeer(peer.publicKeyText);
+    this.associations.oxtunnel?.tickets?.wipe();
     this.#privateKey.fill(0);
   }
 

@@ -10,7 +10,7 @@ import { tunUnavailable } from "../exit/tun.ts";
 import { CLIENT_DEVICE, ClientHost, isShut, type Scope, undo } from "../exit/tun_client.ts";
 import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
-import { type DoorOptions, readDoors, readInvitation, readScope } from "./connect_options.ts";
+import { type DoorOptions, readDoors, readInvitation, readScope, readTrusted } from "./connect_options.ts";
 import type { Invitation } from "./invitation.ts";
 import { Link, resolveHost } from "./link.ts";
 import { LocalPlane } from "./link_plane.ts";
@@ -28,6 +28,7 @@ const HELP =
   --config FILE         what \`peer add\` printed, in this folder (default oxrelay-connect.conf, if there is one)
   --server HOST:PORT    reach the relay here instead
   --protocol NAME       oxtunnel or wireguard; without it invitations mean OxTunnel, and configs WireGuard
+  --trusted PREFIXES    do without encryption to a relay in these networks that trusts this machine's too: 127.0.0.0/8
 
 As root, everything goes through the tunnel but the networks that this machine is in. Less or more:
   --include PREFIXES    only these destinations: 203.0.113.0/24,2001:db8::/32
@@ -56,7 +57,17 @@ const GUARD_LOOKS = 10;
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
-    values: ["server", "config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol"],
+    values: [
+      "server",
+      "config",
+      "include",
+      "exclude",
+      "only-user",
+      "only-cgroup",
+      "socks",
+      "protocol",
+      "trusted",
+    ],
     lists: ["L"],
     flags: ["no-dns", "kill-switch", "restore", "json", "no-batching"],
     words: [0, 1],
@@ -72,10 +83,9 @@ export async function connect(args: string[]): Promise<number> {
     return 0;
   }
   const scope = await readScope(values);
-  const invitation = {
-    ...await readInvitation(words[0], values.config, values.server, values.protocol),
-    isBatching: !flags["no-batching"],
-  };
+  const trusted = readTrusted(values.trusted);
+  const given = await readInvitation(words[0], values.config, values.server, values.protocol);
+  const invitation: Invitation = { ...given, trusted, isBatching: !flags["no-batching"] };
   const view = new LinkView(flags.json);
   const deviceOnly = DEVICE_ONLY.find((name) => values[name] !== undefined || flags[name]);
   if (values.socks !== undefined || lists.L.length > 0) {

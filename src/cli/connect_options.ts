@@ -10,6 +10,7 @@ import type { Forward } from "./socks.ts";
 
 const DEFAULT_FILE = "oxrelay-connect.conf";
 const INPUT_MAX = 16_384;
+const TRUSTED_BITS_MIN = 8;
 
 /** Which packets go in, as --include, --exclude, --only-user and --only-cgroup say. Throws UsageError. */
 export async function readScope(values: Record<string, string | undefined>): Promise<Scope> {
@@ -26,6 +27,16 @@ export async function readScope(values: Record<string, string | undefined>): Pro
     uid: user === undefined ? undefined : await userId(user),
     cgroup,
   };
+}
+
+/**
+ * The networks that --trusted lists. Throws UsageError, also for what trusts nearly everything.
+ */
+export function readTrusted(text: string | undefined): string[] {
+  return prefixes("trusted", text).map((network) => {
+    if (parsePrefix(network)!.bits >= TRUSTED_BITS_MIN) return network;
+    throw new UsageError(`--trusted: ${network} is too wide; the smallest prefix is /${TRUSTED_BITS_MIN}`);
+  });
 }
 
 function prefixes(flag: string, text: string | undefined): string[] {

@@ -2,6 +2,7 @@
  * What `connect` shows: a few live lines on a terminal, else a line when something changes. Invariant: the same picture
  * from the same numbers, never wider than the terminal, and messages stand above it. Measures nothing.
  */
+import type { AeadName } from "../wire/parameters.ts";
 import { formatBytes, formatDuration, formatRate, sparkline } from "./status.ts";
 
 /** The tunnel at one moment. */
@@ -13,6 +14,8 @@ export interface LinkStatus {
   state: "connecting" | "connected" | "silent";
   /** Seconds since the last completed handshake; undefined before the first. */
   handshakeAgeS?: number;
+  /** What protects the packets, while there is a session. AES-256-GMAC hides nothing: a trusted link. */
+  aead?: AeadName;
   /** Round trip in milliseconds, at the last handshake. */
   rttMs?: number;
   /** Share 0..1 of the relay's packets that did not arrive, in this key's life. */
@@ -37,7 +40,7 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
     : `${server} (${address})`;
   const words = {
     connecting: `connecting to ${where}`,
-    connected: `connected to ${where}`,
+    connected: `connected to ${where}${status.aead === "AES-256-GMAC" ? ", NOT ENCRYPTED (--trusted)," : ""}`,
     silent: `no answer from ${where}, trying on`,
   };
   const flow = (arrow: string, rates: number[], total: number) =>

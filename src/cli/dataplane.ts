@@ -186,6 +186,7 @@ async function start(message: StartMessage): Promise<void> {
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
     destinations: config.destinations,
+    trusted: config.trusted,
     worker,
     workers: columns.length,
     connectionsElsewhere: () => {

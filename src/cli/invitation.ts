@@ -29,6 +29,11 @@ export interface Invitation {
   protocol: "oxtunnel" | "wireguard";
   /** Whether packets share datagrams; true when absent. In no invitation: for measurements. */
   isBatching?: boolean;
+  /**
+   * Outer networks in which the relay may be spoken to without encryption; none when absent. In neither written form:
+   * who passes an invitation on must not be able to switch encryption off.
+   */
+  trusted?: readonly string[];
 }
 
 export const INVITATION_SCHEME = "oxrelay://";

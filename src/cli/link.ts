@@ -70,6 +70,7 @@ export class Link {
       address: this.#address,
       state: !relay.connected ? "connecting" : isSilent ? "silent" : "connected",
       handshakeAgeS: relay.lastHandshakeAgeS,
+      aead: relay.aead,
       rttMs: relay.rttMs,
       lossRatio: relay.lossRatio,
       bytesReceived,

@@ -91,6 +91,7 @@ export class LocalPlane implements LinkPlane {
       mtu: invitation.mtu,
       // The event loop's timers would hold packets for a millisecond and more.
       batchWaitUs: !isBatching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
+      trusted: invitation.trusted,
       maxConnections: 1,
       rateLimitPerIp: 1,
       worker: 0,

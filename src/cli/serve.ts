@@ -84,6 +84,11 @@ export async function serve(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGHUP", onHangup);
   const timeScale = readTimeScale();
   const doors = await Doors.open(config, tunnelIpv6);
+  if (config.trusted.length > 0) {
+    log.warn("OxTunnel may go without encryption in {networks} (trusted)", {
+      networks: config.trusted.join(", "),
+    });
+  }
   const planes = new DataPlanes(config.workers, doors);
   let ready: ReadyMessage;
   try {

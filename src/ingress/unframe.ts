@@ -98,7 +98,13 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
 }
 
 /** Copies a packet that shares its datagram with an earlier one into a row of its own. */
-function addPacket(burst: Burst, row: number, at: number, bytes: number, context: IngressContext): void {
+export function addPacket(
+  burst: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+  context: IngressContext,
+): void {
   const { bytes: arena, view, offset, session, peer, next } = burst;
   const added = isWhole(view, at, bytes) ? burst.grow(bytes, OPENED) : -1;
   if (added < 0) {
@@ -111,6 +117,6 @@ function addPacket(burst: Burst, row: number, at: number, bytes: number, context
   next[added] = OPENED;
 }
 
-function isWhole(view: DataView, at: number, bytes: number): boolean {
+export function isWhole(view: DataView, at: number, bytes: number): boolean {
   return innerLength(view, at, bytes) === bytes;
 }

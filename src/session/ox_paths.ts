@@ -2,12 +2,13 @@
  * The paths of one OxTunnel session (PROTOCOL §17): the one in use, whose address is the peer's, one that is probed
  * and one that was left a moment ago. Invariant: data goes to an address only after it has answered a challenge, or
  * the handshake itself went through it; what goes elsewhere is never more than three times what came from there.
- * Keeps PROTOCOL R70, R71, R72, R73 and R75.
+ * Keeps PROTOCOL R31, R70, R71, R72, R73, R75 and R77.
  */
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { CONTROL_PATH_CHALLENGE, CONTROL_PATH_RESPONSE, writePath } from "../wire/control.ts";
 import { OX_TAG_BYTES, SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
+import { AEAD_AES_256_GMAC } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
 
@@ -45,6 +46,8 @@ export class OxPaths {
   readonly #session: OxSession;
   /** Where the initiation came from and the response went, until the first packet shows that it got there. */
   readonly #handshake = new Endpoint();
+  /** Bytes that may still go there before that. */
+  #earlyBytesLeft = 0;
   readonly #probed = new Endpoint();
   #isProbing = false;
   #probedSinceUs = 0;
@@ -78,13 +81,34 @@ export class OxPaths {
     return this.#isAnswerDue || this.#isChallengeDue || this.#isGreetingDue;
   }
 
-  /** Remembers where the initiation in `row` came from. */
-  onInitiation(burst: Burst, row: number): void {
+  /** Remembers where the initiation in `row` came from. @param earlyBytes what may go there as an answer to early data. */
+  onInitiation(burst: Burst, row: number, earlyBytes: number): void {
+    this.#earlyBytesLeft = earlyBytes;
     this.#handshake.set(burst.address, burst.local, 4 * row, burst.port[row]);
+  }
+
+  /** Whether a packet of so many bytes may go to the handshake's address before a packet came under its keys. */
+  mayAnswerEarly(bytes: number): boolean {
+    return SHORT_HEADER_MAX_BYTES + bytes + OX_TAG_BYTES <= this.#earlyBytesLeft;
+  }
+
+  /** Numbers and addresses the packet in `row`, to which `mayAnswerEarly` has agreed. */
+  answerEarly(burst: Burst, row: number): void {
+    const { table, peers } = this.#a.options;
+    const { row: session, peer } = this.#session;
+    burst.session[row] = session;
+    burst.peer[row] = peer;
+    burst.address.set(this.#handshake.address, 4 * row);
+    burst.local.set(this.#handshake.local, 4 * row);
+    burst.port[row] = this.#handshake.port;
+    peers.bytesSent[peer] += burst.length[row];
+    this.#earlyBytesLeft -= SHORT_HEADER_MAX_BYTES + burst.length[row] + OX_TAG_BYTES;
+    this.#session.sessions.number(burst, row, table.remoteIndex[session]);
   }
 
   /** The handshake's address becomes the peer's: a packet has shown that the response arrived there. */
   takeHandshake(): void {
+    this.#earlyBytesLeft = 0;
     if (this.#handshake.port !== 0) this.#use(this.#handshake);
   }
 
@@ -116,7 +140,13 @@ export class OxPaths {
   /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
   moved(): void {
     const { table, peers, random } = this.#a.options;
-    const { peer, row } = this.#session;
+    const { peer, row, aead } = this.#session;
+    if (aead === AEAD_AES_256_GMAC) {
+      // Nobody has said that the new network is trusted too: nothing more goes out under these keys.
+      this.#a.forget(this.#session);
+      this.#a.initiate(peer);
+      return;
+    }
     const id = this.#session.takeRemoteId();
     if (id === NONE) {
       // Without an id that the old path has not seen, only a new session may speak there (PROTOCOL R73).

@@ -2,7 +2,7 @@
  * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
  * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
- * Keeps PROTOCOL R53, R54, R55, R57, R58 and R59.
+ * Keeps PROTOCOL R53, R54, R55, R57, R58, R59 and R78.
  */
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
@@ -18,6 +18,7 @@ import {
   CONTROL_PING,
   CONTROL_PONG,
   CONTROL_REPORT,
+  CONTROL_TICKET,
   controlKind,
   isReliable,
   KEY_ANSWER,
@@ -33,23 +34,30 @@ import {
   readPathLow,
   readRetireBefore,
   readSequence,
+  readTicketLifeS,
   readToken,
   Report,
   REPORT_BITMAP_MAX_BYTES,
+  TICKET_AT,
+  TICKET_SECRET_AT,
+  TICKET_SECRET_BYTES,
   writeClose,
   writeConnectionIds,
   writeKeyExchange,
   writePing,
   writePong,
   writeShort,
+  writeTicket,
 } from "../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
 import { SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
 import { HEADROOM, SLOT_BYTES } from "../vector/arena.ts";
+import { AEAD_AES_256_GMAC, FEATURE_HYBRID_KEYS, FEATURE_RESUMPTION } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { KeyExchange } from "./ox_keys.ts";
 import { OxPaths } from "./ox_paths.ts";
 import type { OxSessions } from "./ox_sessions.ts";
+import { TICKET_LIFE_US, wipeTicket } from "./ox_tickets.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
@@ -70,6 +78,8 @@ const IDS_MAX = 8;
 /** Ids that a session gives out in all; who has used them up makes a handshake. */
 const IDS_EVER = 1024;
 const SEQUENCES = 65536;
+/** A ticket is kept no longer, whatever the other end says. */
+const TICKET_LIFE_MAX_US = 7 * 86_400_000_000;
 
 /** One is filled and written at a time, by whoever's turn it is. */
 const report = new Report();
@@ -122,6 +132,9 @@ export class OxSession {
   #reliableAtUs = Infinity;
   #isReliableDue = false;
   #idsUnderWay = 0;
+  /** The ticket that the other end does not have yet, and its secret; and when it is given another. */
+  #ticket: { bytes: Uint8Array; secret: Uint8Array } | undefined;
+  #nextTicketUs = -Infinity;
   #reportedHighest = -1;
   /** Rows of this end's ids by number; number 0 is the session's own. */
   readonly #ownRows: number[];
@@ -179,14 +192,16 @@ export class OxSession {
   }
 
   /** The responder's session is confirmed: what it sends goes where the response went. */
-  takeEndpoint(): void {
+  takeEndpoint(nowUs: number): void {
     this.paths.takeHandshake();
+    this.#giveTicket(nowUs);
   }
 
   /** The initiator's session is open: the first answer came. The first exchange brings in what both ends accepted. */
   opened(nowUs: number): void {
     this.isNew = false;
     this.renew(nowUs);
+    this.#giveTicket(nowUs);
   }
 
   /** Asks for the next epoch, or, near the end of the session's life, begins a handshake. */
@@ -209,6 +224,7 @@ export class OxSession {
     this.#retireAtUs = nowUs + limits.graceUs;
     this.#a.timers.hasten(this.peer, this.#retireAtUs);
     count("epochs_made");
+    this.#giveTicket(nowUs);
   }
 
   ping(): void {
@@ -295,7 +311,7 @@ export class OxSession {
         this.#onAck(readSequence(view, at));
         return false;
       default:
-        if (isReliable(kind)) this.#onReliable(view, at, length, kind);
+        if (isReliable(kind)) this.#onReliable(burst, at, length, kind, nowUs);
         return isReliable(kind);
     }
   }
@@ -332,6 +348,7 @@ export class OxSession {
     if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
       return true;
     }
+    if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
     while (this.#hasWord()) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
@@ -365,6 +382,7 @@ export class OxSession {
   /** Overwrites secrets and gives the rows of spare ids back. */
   wipe(): void {
     this.#keys.wipe();
+    this.#forgetTicket();
     for (let number = 1; number < this.#ownRows.length; number++) {
       this.#a.options.table.erase(this.#ownRows[number]);
     }
@@ -486,7 +504,7 @@ export class OxSession {
     this.speak();
   }
 
-  #onReliable(view: DataView, at: number, length: number, kind: number): void {
+  #onReliable({ bytes, view }: Burst, at: number, length: number, kind: number, nowUs: number): void {
     const sequence = readSequence(view, at);
     const ahead = (sequence - this.#expected + SEQUENCES) % SEQUENCES;
     if (ahead !== 0 && ahead < SEQUENCES / 2) return;
@@ -495,6 +513,41 @@ export class OxSession {
     if (ahead !== 0) return;
     this.#expected = (this.#expected + 1) % SEQUENCES;
     if (kind === CONTROL_CONNECTION_IDS) this.#onConnectionIds(view, at, length);
+    else if (kind === CONTROL_TICKET) this.#onTicket(bytes, view, at, length, nowUs);
+  }
+
+  /** Whether a ticket's secret may be said here: not readably, and under ML-KEM's keys where there are some. */
+  get #mayTellTicket(): boolean {
+    return (this.features & FEATURE_RESUMPTION) !== 0 && this.aead !== AEAD_AES_256_GMAC &&
+      (this.epoch > 0 || (this.features & FEATURE_HYBRID_KEYS) === 0);
+  }
+
+  /** Gives the other end a ticket, unless it has one that is good for long. */
+  #giveTicket(nowUs: number): void {
+    const { tickets } = this.#a.oxtunnel!;
+    if (!tickets || !this.#mayTellTicket || nowUs < this.#nextTicketUs || this.#ticket) return;
+    this.#nextTicketUs = nowUs + TICKET_LIFE_US / 2;
+    const secret = this.#a.bytes(TICKET_SECRET_BYTES);
+    this.#ticket = { bytes: tickets.seal(secret, this.#a.options.peers, this.peer, nowUs), secret };
+    this.#startReliable();
+  }
+
+  #forgetTicket(): void {
+    this.#ticket?.secret.fill(0);
+    this.#ticket = undefined;
+  }
+
+  /** Keeps the relay's ticket in place of the last one. */
+  #onTicket(bytes: Uint8Array, view: DataView, at: number, length: number, nowUs: number): void {
+    if (this.#a.oxtunnel!.tickets || !this.#mayTellTicket) return;
+    const peer = this.#a.options.peers.get(this.peer)!;
+    const lifeUs = Math.min(TICKET_LIFE_MAX_US, 1e6 * readTicketLifeS(view, at));
+    wipeTicket(peer.ticket);
+    peer.ticket = {
+      bytes: bytes.slice(at + TICKET_AT, at + length),
+      secret: bytes.slice(at + TICKET_SECRET_AT, at + TICKET_AT),
+      expiresUnixUs: nowUs + this.#a.unixOffsetUs + lifeUs,
+    };
   }
 
   #onConnectionIds(view: DataView, at: number, length: number): void {
@@ -513,17 +566,18 @@ export class OxSession {
   #onAck(sequence: number): void {
     if (this.#reliableKind === 0 || sequence !== this.#sequence) return;
     this.#sequence = (this.#sequence + 1) % SEQUENCES;
+    if (this.#reliableKind === CONTROL_TICKET) this.#forgetTicket();
+    else this.#toldIds += this.#idsUnderWay;
     this.#reliableKind = 0;
     this.#isReliableDue = false;
-    this.#toldIds += this.#idsUnderWay;
     this.#reliableAtUs = Infinity;
-    if (this.#toldIds < this.#ownRows.length) this.#startReliable();
+    if (this.#ticket || this.#toldIds < this.#ownRows.length) this.#startReliable();
   }
 
   /** Puts the next reliable frame under way, if none is. */
   #startReliable(): void {
     if (this.#reliableKind !== 0) return;
-    this.#reliableKind = CONTROL_CONNECTION_IDS;
+    this.#reliableKind = this.#toldIds < this.#ownRows.length ? CONTROL_CONNECTION_IDS : CONTROL_TICKET;
     this.#isReliableDue = true;
     // What is repeated stays the same, whatever is added meanwhile.
     this.#idsUnderWay = Math.min(CONNECTION_IDS_MAX, this.#ownRows.length - this.#toldIds);
@@ -531,9 +585,17 @@ export class OxSession {
   }
 
   #writeReliable(view: DataView, at: number): number {
+    if (this.#reliableKind === CONTROL_TICKET) return this.#writeTicket(view, at);
     const { receiverIndex } = this.#a.options.table;
     const first = this.#toldIds, count = this.#idsUnderWay;
     const ids = Uint32Array.from({ length: count }, (_, i) => receiverIndex[this.#ownRows[first + i]]);
     return writeConnectionIds(view, at, this.#sequence, first, 0, ids, count);
+  }
+
+  #writeTicket(view: DataView, at: number): number {
+    const { bytes, secret } = this.#ticket!;
+    const to = writeTicket(view, at, this.#sequence, TICKET_LIFE_US / 1e6, secret, bytes.length);
+    for (let i = 0; i < bytes.length; i++) view.setUint8(to + i, bytes[i]);
+    return to + bytes.length - at;
   }
 }

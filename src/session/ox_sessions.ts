@@ -3,7 +3,7 @@
  * OxTunnel's sessions as columns beside the session table: what a data datagram reads and changes (PROTOCOL §12 to
  * §17). Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. What is rare is in
  * ox_session.ts, one object a session.
- * Keeps PROTOCOL R25, R39, R43, R44, R61 and R74.
+ * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
 import type { DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
@@ -16,10 +16,11 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../wire/oxtunnel.ts";
-import { AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
+import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
 import { OXTUNNEL } from "./table.ts";
+import type { TrustedLinks } from "./trusted_links.ts";
 
 /** No epoch waits to be seen. */
 const NO_PHASE = 2;
@@ -71,14 +72,18 @@ export class OxSessions {
   readonly ecn: Uint32Array;
   /** The rest of each session, by its row. */
   readonly of: (OxSession | undefined)[] = [];
+  /** 1 for sessions whose plaintexts can be read on the way. */
+  readonly isPlain: Uint8Array;
+  readonly #trusted: TrustedLinks;
   readonly #a: Associations;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
   /** The highest counter before the newest datagram came. */
   readonly #lastCounter: Float64Array;
 
-  constructor(associations: Associations, datagramAead: DatagramAead) {
+  constructor(associations: Associations, datagramAead: DatagramAead, trusted: TrustedLinks) {
     this.#a = associations;
+    this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = associations.options.table.capacity;
     this.acknowledged = new Float64Array(rows);
@@ -96,6 +101,7 @@ export class OxSessions {
     this.failures = new Float64Array(rows);
     this.usedId = new Uint32Array(rows);
     this.ecn = new Uint32Array(ECN_MARKS * rows);
+    this.isPlain = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
     this.#lastCounter = new Float64Array(rows);
   }
@@ -110,6 +116,7 @@ export class OxSessions {
   /** Sets up the columns of a session whose row has just begun. */
   begin(session: number, rest: OxSession, nowUs: number): void {
     this.of[session] = rest;
+    this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
     this.acknowledged[session] = -1;
     this.awaitedPhase[session] = NO_PHASE;
     this.arrivedUs[session] = nowUs;
@@ -123,6 +130,11 @@ export class OxSessions {
     this.usedId[session] = this.#a.options.table.receiverIndex[session];
     for (let i = 0; i < ECN_MARKS; i++) this.ecn[ECN_MARKS * session + i] = 0;
     this.enterEpoch(session, 0, nowUs);
+  }
+
+  /** Whether nothing of the session may go to, or come from, the outer address at `at`: it would be readable there. */
+  refuses(session: number, words: Uint32Array, at: number): boolean {
+    return this.isPlain[session] === 1 && !this.#trusted.has(words, at);
   }
 
   /** From now on this end sends under the keys of `phase`, whose limits begin to run. */
@@ -166,7 +178,7 @@ export class OxSessions {
     const { peers, table } = this.#a.options;
     const session = burst.session[row], id = burst.peer[row];
     if (session === peers.next[id]) {
-      this.of[session]!.takeEndpoint();
+      this.of[session]!.takeEndpoint(nowUs);
       this.#a.confirm(id, nowUs);
     }
     if (burst.phase[row] === this.awaitedPhase[session]) {

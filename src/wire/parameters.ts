@@ -23,6 +23,14 @@ export const AEAD_AES_256_GCM = 2;
 /** Authentication without secrecy, for trusted links only. */
 export const AEAD_AES_256_GMAC = 3;
 
+/** By AEAD_*. */
+export const AEAD_NAMES: Readonly<Record<number, AeadName>> = {
+  [AEAD_CHACHA20_POLY1305]: "ChaCha20-Poly1305",
+  [AEAD_AES_256_GCM]: "AES-256-GCM",
+  [AEAD_AES_256_GMAC]: "AES-256-GMAC",
+};
+export type AeadName = "ChaCha20-Poly1305" | "AES-256-GCM" | "AES-256-GMAC";
+
 export const REFUSED_FULL = 1;
 export const REFUSED_CRITICAL = 2;
 export const REFUSED_AEAD = 3;

@@ -238,6 +238,7 @@ console.log(JSON.stringify({ status: r.status, text: await r.text() }));`;
       publicKey: string;
       endpoint?: string;
       connected: boolean;
+      aead?: string;
       lastHandshakeAgeS?: number;
     }[];
   }> {

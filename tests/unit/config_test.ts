@@ -88,6 +88,14 @@ Deno.test("config: each mistake has its sentence", () => {
       `oxrelay.toml: dns: expected a list of addresses such as ["1.1.1.1"], found "1.1.1.1"`,
     ],
     [
+      `trusted = ["0.0.0.0/0"]`,
+      `oxrelay.toml: trusted.0: expected a network of /8 or smaller such as "127.0.0.0/8", found "0.0.0.0/0"`,
+    ],
+    [
+      `trusted = "127.0.0.0/8"`,
+      `oxrelay.toml: trusted: expected a list of networks such as ["127.0.0.0/8"], found "127.0.0.0/8"`,
+    ],
+    [
       `workers = 17`,
       `oxrelay.toml: workers: expected a whole number from 1 to 16, found 17`,
     ],

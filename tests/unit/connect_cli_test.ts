@@ -77,6 +77,8 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       [["--servr", "x:1"], "", 2, /did you mean --server\?/],
       [["--server", "a b"], "", 2, /--server: expected "host:port"/],
       [["--include", "10.0.0.0/33"], "", 2, /--include: "10\.0\.0\.0\/33" is no prefix such as/],
+      [["--trusted", "0.0.0.0/0"], "", 2, /--trusted: 0\.0\.0\.0\/0 is too wide; the smallest prefix is \/8/],
+      [["--trusted", "here"], "", 2, /--trusted: "here" is no prefix such as/],
       [["--only-user", "nobody-of-this-name"], "", 2, /there is no user "nobody-of-this-name" here/],
       [["--only-user", "0", "--only-cgroup", "a"], "", 2, /exclude each other/],
       [["--only-cgroup", 'a"b'], "", 2, /--only-cgroup: expected a path/],
