@@ -3,8 +3,11 @@
  * inner packet is taken, over OxTunnel, or over WireGuard when told to. Sans-IO, as tunnel.ts. Invariant: nothing is
  * sent before `connect` has named the relay's endpoint.
  */
+import type { OxSession } from "./session/ox_session.ts";
 import { OXTUNNEL } from "./session/table.ts";
+import { type Vitals, vitalsOf } from "./session/vitals.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
+import { NONE } from "./vector/arena.ts";
 import type { Burst } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { CLOSE_SHUTDOWN } from "./wire/control.ts";
@@ -46,7 +49,10 @@ export class Client extends Tunnel {
     super.ingest(burst, nowUs);
   }
 
-  /** Names the relay's outer endpoint, first or anew, and starts a handshake. Throws when it is no address. */
+  /**
+   * Names the relay's outer endpoint, first or anew, and starts a handshake. At another endpoint is another relay, or the
+   * same one that was moved: sessions end, and packets wait for the next. Throws when it is no address.
+   */
   connect(address: string, port: number, nowUs: number): void {
     const words = parseAddress(address);
     const peer = this.peers.find(this.#upstream);
@@ -54,6 +60,10 @@ export class Client extends Tunnel {
     if (!words || !Number.isInteger(port) || port < 1 || port > 65535) {
       throw new Error(`connect: "${address}" port ${port} is not an address and a UDP port`);
     }
+    const { address: known, port: knownPort } = this.peers;
+    const isSame = knownPort[peer.id] === port &&
+      words.every((word, i) => word === known[4 * peer.id + i]);
+    if (knownPort[peer.id] !== 0 && !isSame) this.leave(peer);
     this.associations.setEndpoint(peer.id, words, port);
     this.associations.initiate(peer.id);
     this.associations.startKeepalive(peer, nowUs);
@@ -69,6 +79,17 @@ export class Client extends Tunnel {
     return this.peers.find(this.#upstream)?.refused;
   }
 
+  /** How the present OxTunnel session fares; undefined where there is none. */
+  get vitals(): Vitals | undefined {
+    const session = this.#session;
+    return session && vitalsOf(session, this.table);
+  }
+
+  /** Has a ping sent, so that `vitals` is fresh; nothing without an OxTunnel session. */
+  ping(): void {
+    this.#session?.ping();
+  }
+
   /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */
   moved(): void {
     const peer = this.peers.find(this.#upstream);
@@ -79,5 +100,11 @@ export class Client extends Tunnel {
   disconnect(nowUs: number): void {
     const peer = this.peers.find(this.#upstream);
     if (peer) this.associations.close(peer.id, CLOSE_SHUTDOWN, 0, nowUs);
+  }
+
+  get #session(): OxSession | undefined {
+    const peer = this.peers.find(this.#upstream);
+    const row = peer === undefined ? NONE : this.peers.current[peer.id];
+    return row === NONE ? undefined : this.associations.oxtunnel?.sessions.of[row];
   }
 }
