@@ -11,7 +11,7 @@ import { NONE } from "./vector/arena.ts";
 import type { Burst } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { CLOSE_SHUTDOWN } from "./wire/control.ts";
-import type { Parameters } from "./wire/parameters.ts";
+import { type Parameters, REFUSED_FULL } from "./wire/parameters.ts";
 
 /** The relay as its client knows it. */
 export interface Upstream {
@@ -23,17 +23,21 @@ export interface Upstream {
   allowedIps?: string[];
   /** Seconds between packets that keep a NAT open; 0, the default, for none. */
   persistentKeepaliveS?: number;
+  /** Ask how far the relay is, and for no session (PROTOCOL §11). */
+  isProbe?: boolean;
   /** What to speak; "oxtunnel" needs `makeDatagramAead`, and is the default where there is one. */
   protocol?: "oxtunnel" | "wireguard";
 }
 
 export class Client extends Tunnel {
   readonly #upstream: string;
+  readonly #isProbe: boolean;
 
   /** Throws, with the reason, when a key or prefix of `upstream` is malformed. */
   constructor(options: TunnelOptions, upstream: Upstream) {
     super(options, 1, undefined);
     this.#upstream = upstream.publicKey;
+    this.#isProbe = upstream.isProbe ?? false;
     const { publicKey, presharedKey, allowedIps = ["0.0.0.0/0", "::/0"], persistentKeepaliveS = 0 } =
       upstream;
     const isOxtunnel = options.makeDatagramAead !== undefined;
@@ -41,6 +45,10 @@ export class Client extends Tunnel {
     if (protocol === "oxtunnel" && !isOxtunnel) throw new Error("client: OxTunnel needs its kernel");
     this.addPeer({ name: "relay", publicKey, presharedKey, allowedIps }, persistentKeepaliveS);
     if (protocol === "oxtunnel") this.peers.protocol[this.peers.find(publicKey)!.id] = OXTUNNEL;
+  }
+
+  protected override say(): Parameters {
+    return this.#isProbe ? { probe: true } : {};
   }
 
   /** As the tunnel's. A client has no outer address of its own to keep: the system chooses one for each path. */
@@ -88,6 +96,16 @@ export class Client extends Tunnel {
   /** Has a ping sent, so that `vitals` is fresh; nothing without an OxTunnel session. */
   ping(): void {
     this.#session?.ping();
+  }
+
+  /** The answer to a probe, once: its round trip in microseconds, and whether a session would have been refused too. */
+  takeProbeAnswer(): { rttUs: number; isFull: boolean } | undefined {
+    const peer = this.peers.find(this.#upstream);
+    if (!peer?.refused) return undefined;
+    const answer = { rttUs: peer.handshakeRttUs, isFull: peer.refused.reason === REFUSED_FULL };
+    peer.refused = undefined;
+    this.leave(peer);
+    return answer;
   }
 
   /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */

@@ -1,12 +1,12 @@
 /**
  * A client's path in the deterministic world: how soon its death is noticed and what follows, that a long way is no
- * death, that another relay is another session, and that the figures of `vitals` are those of the channel. Each failure
+ * death, that another relay is another session, what a probe costs, and that the figures of `vitals` are those of the channel. Each failure
  * names its seed.
  */
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
-import type { Client } from "../../src/client.ts";
+import { Client } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
-import { CLEAN, dial, type Host, udpPacket, World } from "./world.ts";
+import { CLEAN, dial, Host, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -114,4 +114,52 @@ Deno.test(`path: vitals show the channel's round trip, jitter and loss (seed ${S
   // Two uniform delays of 0 to 8 ms each way: 48 ms on the average. What one differs from the next by is some 3.7 ms.
   assertAlmostEquals(now.rttUs!, 48_000, 4_000);
   assertAlmostEquals(now.jitterUs, 3_700, 1_500);
+});
+
+Deno.test(`path: a probe measures the way, leaves no session, and disturbs none of the same key (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  world.channel = { ...CLEAN, delayUs: 12_000 };
+  const privateKey = new Uint8Array(32).fill(9);
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", maxConnections: 1 });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", privateKey });
+  client.send(up());
+  world.runFor(2 * SECOND);
+  const before = server.core.sessionSnapshots(world.nowUs);
+  const rows = server.metrics.get("sessions");
+  const upstream = { publicKey: server.publicKey, isProbe: true };
+  const options = { ipv4: "10.66.0.2", privateKey };
+  const prober = new Host(world, "198.51.100.7:6666", options, (all) => new Client(all, upstream));
+  world.hosts.push(prober);
+  for (let i = 0; i < 3; i++) {
+    dial(prober, server);
+    assertEquals(prober.core.takeProbeAnswer(), undefined);
+    world.runFor(50_000);
+    assertEquals(prober.core.takeProbeAnswer(), { rttUs: 24_000, isFull: false });
+    assertEquals(prober.core.takeProbeAnswer(), undefined);
+    client.send(up());
+    server.send(down());
+    world.runFor(SECOND);
+  }
+  assertEquals([server.delivered.length, client.delivered.length], [4, 3]);
+  const after = server.core.sessionSnapshots(world.nowUs);
+  assertEquals(
+    after.map(({ receiverIndex }) => receiverIndex),
+    before.map(({ receiverIndex }) => receiverIndex),
+  );
+  assertEquals(server.metrics.get("sessions"), rows, "no row stays behind");
+  assertEquals(server.metrics.get("handshakes_completed"), 1);
+  assertEquals(prober.core.pollTimeout(), Infinity, "nor does the prober go on");
+
+  const stranger = new Host(
+    world,
+    "198.51.100.8:1",
+    { ipv4: "10.66.0.3" },
+    (all) => new Client(all, upstream),
+  );
+  world.hosts.push(stranger);
+  server.core.addPeer({ name: "full", publicKey: stranger.publicKey, allowedIps: ["10.66.0.3/32"] });
+  dial(stranger, server);
+  world.runFor(50_000);
+  assertEquals(stranger.core.takeProbeAnswer()?.isFull, true, "max_connections is 1");
 });
