@@ -5,7 +5,7 @@
  */
 import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
 import { egress, type EgressContext } from "./egress/mod.ts";
-import { type DestinationPolicy, ingress, type IngressContext } from "./ingress/mod.ts";
+import { type DestinationPolicy, ingress, type IngressContext, Speedtest } from "./ingress/mod.ts";
 import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
@@ -143,7 +143,7 @@ export class Tunnel {
       words: new Uint32Array(4),
     };
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
-    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader() };
+    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader(), speedtest: new Speedtest() };
     this.#egress = { ...shared, mtu: options.mtu };
     this.#release = (slot) => options.arena.release(slot);
   }

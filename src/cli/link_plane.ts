@@ -26,6 +26,7 @@ import type { PeerSnapshot } from "../session/peer_record.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import type { Vitals } from "../session/vitals.ts";
 import { Arena } from "../vector/arena.ts";
+import type { Parameters } from "../wire/parameters.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
 
@@ -111,6 +112,11 @@ export class LocalPlane implements LinkPlane {
     this.#port = openPort(native, arena, metrics);
     this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, undefined, messages);
     this.#driver.start();
+  }
+
+  /** What the relay said of itself in the last OxTunnel handshake. */
+  get told(): Parameters | undefined {
+    return this.#client.told;
   }
 
   /** Whether this thread waits in the kernel, so that it hears messages by their bell alone. */

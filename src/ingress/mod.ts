@@ -15,6 +15,7 @@ import { unprotect } from "./unprotect.ts";
 
 export type { IngressContext } from "./context.ts";
 export { DestinationPolicy, type DestinationRules } from "./policy.ts";
+export { Speedtest } from "./speedtest.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
   parse(burst, context, nowUs); // bytes -> message type, session, counter
@@ -23,5 +24,5 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
   open(burst, context, nowUs); // ciphertext -> authentic, fresh plaintext
   unframe(burst, context, nowUs); // OxTunnel's plaintext -> control frames obeyed, one packet a row
   admit(burst, context, nowUs); // handshakes -> answers
-  deliver(burst, context); // plaintext -> exit, peer, or back
+  deliver(burst, context, nowUs); // plaintext -> exit, peer, or back
 }

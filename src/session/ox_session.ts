@@ -4,6 +4,7 @@
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
  * Keeps PROTOCOL R53, R54, R55, R57, R58 and R59.
  */
+import { Jitter } from "../control/jitter.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import {
@@ -107,13 +108,12 @@ export class OxSession {
   isReportDue = false;
   /** Smoothed round trip; -1 before the first pong. */
   rttUs = -1;
-  /** How much one round trip differs from the next, smoothed as RFC 3550 section 6.4.1 does with transit times. */
-  jitterUs = 0;
+  /** How much one round trip differs from the next. */
+  readonly jitter = new Jitter();
   /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
   reportedReceived = 0;
   readonly #a: Associations;
   readonly #keys: KeyExchange;
-  #lastRttUs = -1;
   #keysRepeatAtUs = Infinity;
   /** When the last epoch's keys go. */
   #retireAtUs = Infinity;
@@ -471,8 +471,7 @@ export class OxSession {
   #onPong(token: number, heldUs: number, nowUs: number): void {
     const sampleUs = ((nowUs >>> 0) - token >>> 0) - heldUs;
     if (sampleUs < 0 || sampleUs > 60e6) return;
-    if (this.#lastRttUs >= 0) this.jitterUs += (Math.abs(sampleUs - this.#lastRttUs) - this.jitterUs) / 16;
-    this.#lastRttUs = sampleUs;
+    this.jitter.add(sampleUs);
     // RFC 6298's gain.
     this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
   }

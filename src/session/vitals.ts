@@ -34,7 +34,7 @@ export function vitalsOf(rest: OxSession, { replay, receiverIndex }: SessionTabl
   return {
     session: receiverIndex[rest.row],
     ...(rest.rttUs < 0 ? {} : { rttUs: rest.rttUs }),
-    jitterUs: rest.jitterUs,
+    jitterUs: rest.jitter.us,
     isSilent: rest.isSilent,
     reported,
     reportedReceived: missing > reported ? reported : reported - missing,

@@ -71,6 +71,8 @@ export interface Parameters {
   };
   /** Connection ids besides the message's sender id, 1 to 4: numbers 1, 2, … of the session. */
   connectionIds?: number[];
+  /** The relay's own inner IPv4 address, 4 bytes, which answers pings and speedtests. */
+  relay4?: Uint8Array;
   /** The ticket that is to be resumed, 1 to 192 bytes. */
   ticket?: Uint8Array;
   /** The initiator wants to know how far the relay is, and no session: it is refused. */
@@ -92,6 +94,7 @@ const REGION = 0x07;
 const LIMITS = 0x08;
 const TICKET = 0x09;
 const CONNECTION_IDS = 0x0a;
+const RELAY4 = 0x0b;
 const AEADS = 0x81;
 const REFUSED = 0x83;
 const PROBE = 0x84;
@@ -177,6 +180,10 @@ function readOne(
       if (size < 4 || size > 4 * IDS_MAX || size % 4 !== 0 || into.connectionIds) return false;
       into.connectionIds = Array.from({ length: size / 4 }, (_, i) => view.getUint32(at + 4 * i, true));
       return true;
+    case RELAY4:
+      if (size !== 4 || into.relay4) return false;
+      into.relay4 = bytes.slice(at, at + 4);
+      return true;
     case TICKET:
       if (size < 1 || size > TICKET_MAX_BYTES || into.ticket) return false;
       into.ticket = bytes.slice(at, at + size);
@@ -213,7 +220,7 @@ function readText(bytes: Uint8Array, at: number, size: number, maxBytes: number)
 export function writeParameters(bytes: Uint8Array, at: number, parameters: Parameters): number {
   const { features, aeads, lease4, lease6, mtu, dns, name, region, limits, connectionIds, ticket } =
     parameters;
-  const { probe, refused } = parameters;
+  const { relay4, probe, refused } = parameters;
   let here = at;
   const put = (type: number, value: ArrayLike<number> | undefined) => {
     if (value === undefined) return;
@@ -245,6 +252,7 @@ export function writeParameters(bytes: Uint8Array, at: number, parameters: Param
   );
   put(CONNECTION_IDS, connectionIds?.flatMap((id) => littleEndian(id, 4)));
   put(TICKET, ticket);
+  put(RELAY4, relay4);
   put(PROBE, probe && [1]);
   put(REFUSED, refused && [refused.reason, ...littleEndian(refused.retryAfterS, 2)]);
   if (!readParameters(bytes, at, here - at)) throw new RangeError("parameters: a value is out of its range");
