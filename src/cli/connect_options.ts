@@ -109,7 +109,7 @@ async function readText(word: string | undefined, file: string | undefined): Pro
   const text = await readInput(isTyped);
   if (text.trim() === "") {
     throw new CommandError(
-      `there is no ${DEFAULT_FILE} and no invitation; on the relay, \`deno task peer add NAME\` prints one`,
+      `there is no ${DEFAULT_FILE} and no invitation; on the relay, \`deno task peer add --oxtunnel NAME\` prints one`,
     );
   }
   return parseInvitation(text, "standard input");

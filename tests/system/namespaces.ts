@@ -154,9 +154,9 @@ export class Network {
     return relay;
   }
 
-  /** `peer add`; returns the client's configuration as printed. */
-  async addPeer(peer: string, endpoint = `${RELAY}:4433`): Promise<string> {
-    return await this.#peer(["add", peer, "--endpoint", endpoint, "--no-qr"]);
+  /** `peer add`; returns the client's configuration as printed, or with --oxtunnel the invitation. */
+  async addPeer(peer: string, endpoint = `${RELAY}:4433`, flags: string[] = []): Promise<string> {
+    return await this.#peer(["add", ...flags, peer, "--endpoint", endpoint, "--no-qr"]);
   }
 
   async removePeer(peer: string): Promise<void> {
