@@ -30,8 +30,10 @@ for (const isRoot of [true, false]) {
       const words = project.tasks.connect.split(" ");
       const command = [Deno.execPath(), ...words.slice(1, words.indexOf("main.ts")), MAIN, "connect"];
       const bare = isRoot ? [] : ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
-      const script = `line=$1; shift; printf '%s\\n' "$line" | "$@"`;
-      const running = net.spawn(client, ["sh", "-c", script, "sh", line, ...bare, ...command]);
+      const pasted = `${net.directory}/pasted`;
+      await Deno.writeTextFile(pasted, `${line}\n`);
+      // The shell makes way for the program, so that the test ends the program itself.
+      const running = net.spawn(client, ["sh", "-c", `exec "$@" < "$0"`, pasted, ...bare, ...command]);
       await running.says("The tunnel is up.");
       const proxy = isRoot ? "{}" : `{ proxy: { url: "socks5://127.0.0.1:1080" } }`;
       assertEquals((await net.script(client, BROWSE(proxy))).trim(), "a page", running.said);
