@@ -12,6 +12,9 @@ import { CommandError } from "./help.ts";
 /** Between rounds while the choice stands, while it does not, and while the relay in use does not answer. */
 const ROUND_MS = 60_000, UNDECIDED_ROUND_MS = 10_000, DEAD_ROUND_MS = 2000;
 
+/** A relay takes two initiations of one key, as a probe and the handshake after it are, no sooner than 20 ms apart. */
+const INITIATIONS_MS = 25;
+
 /** Milliseconds to a relay and back; undefined when it does not answer, or would refuse. */
 export type Probe = (address: string, port: number) => Promise<number | undefined>;
 
@@ -90,6 +93,7 @@ export class Servers {
       }));
       this.#chosen = this.#servers[this.#choice.round(this.#servers.map(({ rttMs }) => rttMs), isDead)];
       if (this.#chosen.address === undefined) this.#chosen = before;
+      await new Promise((resolve) => setTimeout(resolve, INITIATIONS_MS));
       return this.#chosen !== before || this.#chosen.address !== addressBefore;
     } finally {
       this.#isBusy = false;
