@@ -4,12 +4,15 @@
  * sent before `connect` has named the relay's endpoint.
  */
 import { copyTicket, type Ticket } from "./session/ox_tickets.ts";
+import type { OxSession } from "./session/ox_session.ts";
 import { OXTUNNEL } from "./session/table.ts";
+import { type Vitals, vitalsOf } from "./session/vitals.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
+import { NONE } from "./vector/arena.ts";
 import type { Burst } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { CLOSE_SHUTDOWN } from "./wire/control.ts";
-import type { Parameters } from "./wire/parameters.ts";
+import { type Parameters, REFUSED_FULL } from "./wire/parameters.ts";
 
 /** The relay as its client knows it. */
 export interface Upstream {
@@ -21,6 +24,8 @@ export interface Upstream {
   allowedIps?: string[];
   /** Seconds between packets that keep a NAT open; 0, the default, for none. */
   persistentKeepaliveS?: number;
+  /** Ask how far the relay is, and for no session (PROTOCOL §11). */
+  isProbe?: boolean;
   /** What to speak; "oxtunnel" needs `makeDatagramAead`, and is the default where there is one. */
   protocol?: "oxtunnel" | "wireguard";
   /** What `Client.ticket` gave when this device was last connected to the same relay; copied. Secret. */
@@ -29,11 +34,13 @@ export interface Upstream {
 
 export class Client extends Tunnel {
   readonly #upstream: string;
+  readonly #isProbe: boolean;
 
   /** Throws, with the reason, when a key or prefix of `upstream` is malformed. */
   constructor(options: TunnelOptions, upstream: Upstream) {
     super(options, 1, undefined);
     this.#upstream = upstream.publicKey;
+    this.#isProbe = upstream.isProbe ?? false;
     const { publicKey, presharedKey, allowedIps = ["0.0.0.0/0", "::/0"], persistentKeepaliveS = 0 } =
       upstream;
     const isOxtunnel = options.makeDatagramAead !== undefined;
@@ -46,6 +53,10 @@ export class Client extends Tunnel {
     peer.ticket = copyTicket(upstream.ticket);
   }
 
+  protected override say(): Parameters {
+    return this.#isProbe ? { probe: true } : {};
+  }
+
   /** As the tunnel's. A client has no outer address of its own to keep: the system chooses one for each path. */
   override ingest(burst: Burst, nowUs: number): void {
     burst.local.fill(0, 0, 4 * burst.count);
@@ -53,7 +64,8 @@ export class Client extends Tunnel {
   }
 
   /**
-   * Names the relay's outer endpoint, first or anew, and starts a handshake. Throws when it is no address.
+   * Names the relay's outer endpoint, first or anew, and starts a handshake. At another endpoint is another relay, or the
+   * same one that was moved: sessions end, and packets wait for the next. Throws when it is no address.
    * @param isPatient whether the handshake may begin with the first packet that is to be sent instead of now: with a
    * ticket it carries that packet (PROTOCOL §16).
    */
@@ -64,6 +76,10 @@ export class Client extends Tunnel {
     if (!words || !Number.isInteger(port) || port < 1 || port > 65535) {
       throw new Error(`connect: "${address}" port ${port} is not an address and a UDP port`);
     }
+    const { address: known, port: knownPort } = this.peers;
+    const isSame = knownPort[peer.id] === port &&
+      words.every((word, i) => word === known[4 * peer.id + i]);
+    if (knownPort[peer.id] !== 0 && !isSame) this.leave(peer);
     this.associations.setEndpoint(peer.id, words, port);
     if (isPatient && peer.ticket) return;
     this.associations.initiate(peer.id);
@@ -88,6 +104,27 @@ export class Client extends Tunnel {
     return this.peers.find(this.#upstream)?.refused;
   }
 
+  /** How the present OxTunnel session fares; undefined where there is none. */
+  get vitals(): Vitals | undefined {
+    const session = this.#session;
+    return session && vitalsOf(session, this.table);
+  }
+
+  /** Has a ping sent, so that `vitals` is fresh; nothing without an OxTunnel session. */
+  ping(): void {
+    this.#session?.ping();
+  }
+
+  /** The answer to a probe, once: its round trip in microseconds, and whether a session would have been refused too. */
+  takeProbeAnswer(): { rttUs: number; isFull: boolean } | undefined {
+    const peer = this.peers.find(this.#upstream);
+    if (!peer?.refused) return undefined;
+    const answer = { rttUs: peer.handshakeRttUs, isFull: peer.refused.reason === REFUSED_FULL };
+    peer.refused = undefined;
+    this.leave(peer);
+    return answer;
+  }
+
   /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */
   moved(): void {
     const peer = this.peers.find(this.#upstream);
@@ -98,5 +135,11 @@ export class Client extends Tunnel {
   disconnect(nowUs: number): void {
     const peer = this.peers.find(this.#upstream);
     if (peer) this.associations.close(peer.id, CLOSE_SHUTDOWN, 0, nowUs);
+  }
+
+  get #session(): OxSession | undefined {
+    const peer = this.peers.find(this.#upstream);
+    const row = peer === undefined ? NONE : this.peers.current[peer.id];
+    return row === NONE ? undefined : this.associations.oxtunnel?.sessions.of[row];
   }
 }

@@ -18,6 +18,8 @@ export interface Destinations {
   readonly allowLinkLocal: boolean;
   readonly allowPrivate: boolean;
   readonly allowPeers: boolean;
+  /** Whether the relay's own inner address answers speedtests. */
+  readonly allowSpeedtest: boolean;
   /** Prefixes opened one by one, "192.168.1.0/24", host bits zero. */
   readonly allow: readonly string[];
 }
@@ -107,6 +109,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
     allowLinkLocal: false,
     allowPrivate: false,
     allowPeers: false,
+    allowSpeedtest: true,
     allow: [],
   },
   trusted: [],
@@ -343,6 +346,7 @@ const DESTINATION_ENTRIES = {
   allow_link_local: v.optional(flag),
   allow_private: v.optional(flag),
   allow_peers: v.optional(flag),
+  allow_speedtest: v.optional(flag),
   allow: v.optional(v.pipe(
     list('a list of networks such as ["192.168.1.0/24"]'),
     v.maxLength(256, (issue) => `expected at most 256 networks, found ${issue.input.length}`),
@@ -476,6 +480,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
       allowLinkLocal: fromFile.destinations?.allow_link_local ?? base.destinations.allowLinkLocal,
       allowPrivate: fromFile.destinations?.allow_private ?? base.destinations.allowPrivate,
       allowPeers: fromFile.destinations?.allow_peers ?? base.destinations.allowPeers,
+      allowSpeedtest: fromFile.destinations?.allow_speedtest ?? base.destinations.allowSpeedtest,
       allow: [...fromFile.destinations?.allow ?? base.destinations.allow],
     },
     trusted: [...fromFile.trusted ?? base.trusted],

@@ -5,7 +5,14 @@
  */
 import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
 import { Batches, egress, type EgressContext } from "./egress/mod.ts";
-import { Backlog, type DestinationPolicy, ingress, type IngressContext, ingressRest } from "./ingress/mod.ts";
+import {
+  Backlog,
+  type DestinationPolicy,
+  ingress,
+  type IngressContext,
+  ingressRest,
+  Speedtest,
+} from "./ingress/mod.ts";
 import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
@@ -161,7 +168,8 @@ export class Tunnel {
       words: new Uint32Array(4),
     };
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
-    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader(), backlog: new Backlog() };
+    const [backlog, speedtest] = [new Backlog(), new Speedtest()];
+    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader(), backlog, speedtest };
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
@@ -267,6 +275,14 @@ export class Tunnel {
     this.#batches?.release(peer.id);
     this.peers.remove(peer);
     return true;
+  }
+
+  /** Ends the peer's sessions and attempts without a word to it; what waited for it is lost. */
+  protected leave(peer: Peer): void {
+    this.associations.end(peer, this.#release);
+    peer.lastInitiationSentUs = -Infinity;
+    peer.attempts = 0;
+    peer.attemptsSinceUs = peer.retryAtUs = Infinity;
   }
 
   /** Follows a jump of the wall clock; sessions live on the monotonic one and do not notice. */

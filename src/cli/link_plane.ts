@@ -17,7 +17,7 @@ import {
 } from "../codec/native.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import type { Exit } from "../exit/exit.ts";
-import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { MmsgPort } from "../io/mmsg.ts";
 import type { Port } from "../io/port.ts";
 import { UdpPort } from "../io/udp.ts";
@@ -25,7 +25,9 @@ import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import { BATCH_WAIT_US } from "../tunnel.ts";
+import type { Vitals } from "../session/vitals.ts";
 import { Arena } from "../vector/arena.ts";
+import type { Parameters } from "../wire/parameters.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
 
@@ -38,13 +40,20 @@ export interface PlaneState {
   relay: PeerSnapshot;
   /** Packets for the relay and handshakes begun, which it ought to answer. */
   asked: number;
+  /** How the present OxTunnel session fares. */
+  vitals?: Vitals;
+  /** What was sent so far: inner packets, and datagrams with the bytes of UDP payload in them. */
+  cost: { packets: number; datagrams: number; datagramBytes: number };
 }
 
 /** A data plane in this thread or another. */
 export interface LinkPlane {
   /** Names the relay's address, first or anew, and starts a handshake. */
   connect(address: string, port: number): void;
-  look(): Promise<PlaneState>;
+  /** This host has another address or network: an OxTunnel session goes on there. */
+  moved(): void;
+  /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
+  look(ping: boolean): Promise<PlaneState>;
   close(): Promise<void>;
 }
 
@@ -56,7 +65,7 @@ export class LocalPlane implements LinkPlane {
   readonly #metrics = new Metrics();
 
   /** Starts at once. Where port and exit have descriptors, this thread serves nothing else from here on. */
-  constructor(invitation: Invitation, exit: Exit, native: Native | string) {
+  constructor(invitation: Invitation, exit: Exit, native: Native | string, messages?: Messages) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     const isNative = typeof native !== "string";
@@ -106,8 +115,18 @@ export class LocalPlane implements LinkPlane {
     privateKey.fill(0);
     this.#exit = exit;
     this.#port = openPort(native, arena, metrics);
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics);
+    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, undefined, messages);
     this.#driver.start();
+  }
+
+  /** What the relay said of itself in the last OxTunnel handshake. */
+  get told(): Parameters | undefined {
+    return this.#client.told;
+  }
+
+  /** Whether this thread waits in the kernel, so that it hears messages by their bell alone. */
+  get waits(): boolean {
+    return this.#driver.waits;
   }
 
   connect(address: string, port: number): void {
@@ -115,11 +134,29 @@ export class LocalPlane implements LinkPlane {
     this.#driver.turn();
   }
 
-  look(): Promise<PlaneState> {
+  moved(): void {
+    this.#client.moved();
+    this.#client.ping();
+    this.#driver.turn();
+  }
+
+  look(ping: boolean): Promise<PlaneState> {
+    return Promise.resolve(this.state(ping));
+  }
+
+  /** As `look`, at once. */
+  state(ping: boolean): PlaneState {
+    if (ping) this.#client.ping();
     while (this.#client.pollEvent()); // the snapshot says it all
     const [relay] = this.#client.peerSnapshots(monotonicUs());
     const asked = this.#metrics.get("packets_to_tunnel") + this.#metrics.get("handshake_initiations");
-    return Promise.resolve({ relay, asked });
+    const cost = {
+      packets: this.#metrics.get("packets_to_tunnel"),
+      datagrams: this.#metrics.get("datagrams_sent"),
+      datagramBytes: this.#metrics.get("bytes_sent"),
+    };
+    if (ping) this.#driver.turn();
+    return { relay, asked, vitals: this.#client.vitals, cost };
   }
 
   async close(): Promise<void> {

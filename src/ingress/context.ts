@@ -10,6 +10,7 @@ import type { SessionTable } from "../session/table.ts";
 import type { FrameReader } from "../wire/frame.ts";
 import type { Backlog } from "./backlog.ts";
 import type { DestinationPolicy } from "./policy.ts";
+import type { Speedtest } from "./speedtest.ts";
 
 export interface IngressContext {
   readonly table: SessionTable;
@@ -24,6 +25,8 @@ export interface IngressContext {
   readonly metrics: Metrics;
   /** Undefined for a client, which delivers everything to its own host. */
   policy: DestinationPolicy | undefined;
+  /** The relay's end of speedtests. */
+  readonly speedtest: Speedtest;
   /** Four words: the relay's own inner addresses, answered by itself. */
   readonly ownIpv4: Uint32Array;
   readonly ownIpv6: Uint32Array | undefined;

@@ -18,11 +18,12 @@ import {
   readSource,
   spendHop,
 } from "../wire/inner.ts";
+import { isForSpeedtest, speedtestKind } from "../wire/speedtest.ts";
 import type { IngressContext } from "./context.ts";
 
-export function deliver(burst: Burst, context: IngressContext): void {
+export function deliver(burst: Burst, context: IngressContext, nowUs: number): void {
   const { count, bytes, view, offset, length, next, peer } = burst;
-  const { peers, policy, metrics, words, ownIpv4, ownIpv6 } = context;
+  const { peers, policy, metrics, words, ownIpv4, ownIpv6, speedtest } = context;
   for (let row = 0; row < count; row++) {
     if (next[row] !== OPENED) continue;
     const at = offset[row];
@@ -54,6 +55,11 @@ export function deliver(burst: Burst, context: IngressContext): void {
       own !== undefined && words[3] === own[3] && words[2] === own[2] && words[1] === own[1] &&
       words[0] === own[0]
     ) {
+      const kind = policy.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
+      if (kind !== 0 && isForSpeedtest(view, at)) {
+        speedtest.take(burst, row, id, kind, nowUs);
+        continue;
+      }
       length[row] = emitEchoReply(view, at, whole);
       next[row] = length[row] === 0 ? DROP.denied : TO_TUNNEL;
       continue;

@@ -17,6 +17,7 @@ import { unprotect } from "./unprotect.ts";
 export { Backlog } from "./backlog.ts";
 export type { IngressContext } from "./context.ts";
 export { DestinationPolicy, type DestinationRules } from "./policy.ts";
+export { Speedtest } from "./speedtest.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
   // Before handshakes, which may end the very session that a packet of this burst was found to belong to.
@@ -24,11 +25,11 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
   const { count } = burst;
   admit(burst, context, nowUs); // handshakes -> answers, early data
   early(burst, context, count); // early data -> one packet a row
-  deliver(burst, context); // plaintext -> exit, peer, or back
+  deliver(burst, context, nowUs); // plaintext -> exit, peer, or back
   if (!isAnyWaiting) return;
   // What came along with the end of its own handshake. Nothing is left OPENED that this would judge again.
   receive(burst, context, nowUs);
-  deliver(burst, context);
+  deliver(burst, context, nowUs);
 }
 
 /** Returns whether rows wait for a handshake. */
@@ -43,5 +44,5 @@ function receive(burst: Burst, context: IngressContext, nowUs: number): boolean 
 /** The same for what the last burst had no rows for, in a burst of its own. */
 export function ingressRest(burst: Burst, context: IngressContext, nowUs: number): void {
   unframeRest(burst, context, nowUs);
-  deliver(burst, context);
+  deliver(burst, context, nowUs);
 }

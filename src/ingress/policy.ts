@@ -33,12 +33,15 @@ export interface DestinationRules {
   allowLinkLocal: boolean;
   allowPrivate: boolean;
   allowPeers: boolean;
+  /** Whether the relay's own inner address answers speedtests; it does when absent. */
+  allowSpeedtest?: boolean;
   /** Prefixes opened one by one: "192.168.1.0/24". */
   allow: readonly string[];
 }
 
 export class DestinationPolicy {
   readonly allowPeers: boolean;
+  readonly allowSpeedtest: boolean;
   readonly #table = new PrefixTable();
   readonly #own: string[] = [];
   readonly #allowLoopback: boolean;
@@ -46,6 +49,7 @@ export class DestinationPolicy {
   /** Throws when a prefix is malformed. */
   constructor(rules: DestinationRules) {
     this.allowPeers = rules.allowPeers;
+    this.allowSpeedtest = rules.allowSpeedtest ?? true;
     this.#allowLoopback = rules.allowLoopback;
     this.#add(["0.0.0.0/0", "::/0"], ALLOW);
     this.#add(NEVER, DENY);

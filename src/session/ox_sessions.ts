@@ -24,8 +24,6 @@ import type { TrustedLinks } from "./trusted_links.ts";
 
 /** No epoch waits to be seen. */
 const NO_PHASE = 2;
-/** Silence after data was sent, and between pings, after which the next ping goes out (PROTOCOL §14). */
-const PING_US = 100_000;
 /** A report is due at once after so many datagrams (PROTOCOL §14). */
 const REPORT_DATAGRAMS = 4096;
 /** A report of so many datagrams, of a gap or of a mark is due after one interval, others after several. */
@@ -288,7 +286,7 @@ export class OxSessions {
   /** After a packet for the peer was numbered on its current session. */
   sent(id: number, session: number, nowUs: number): void {
     if (this.pingAtUs[session] === Infinity) {
-      this.pingAtUs[session] = nowUs + PING_US;
+      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
       this.#a.timers.hasten(id, this.pingAtUs[session]);
     }
     this.#a.traversed(id, nowUs);
@@ -330,8 +328,9 @@ export class OxSessions {
 
   handleTimeout(session: number, nowUs: number): void {
     if (this.pingAtUs[session] <= nowUs) {
-      this.pingAtUs[session] = nowUs + PING_US;
-      this.of[session]!.onSilence(++this.unanswered[session]);
+      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
+      if (this.unanswered[session] < 255) this.unanswered[session]++;
+      this.of[session]!.onSilence(this.unanswered[session]);
     }
     if (this.reportAtUs[session] <= nowUs) this.#reportNow(session);
     this.of[session]!.handleTimeout(nowUs);
