@@ -77,8 +77,8 @@ export async function connect(args: string[]): Promise<number> {
     return 0;
   }
   const scope = await readScope(values);
-  const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
   const trusted = readTrusted(values.trusted);
+  const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
   const place: Place = {
     ...given,
     invitation: { ...given.invitation, trusted, isBatching: !flags["no-batching"] },

@@ -2,8 +2,7 @@
 /**
  * The session table: one row per WireGuard key epoch, OxTunnel session, spare connection id or pending handshake, as
  * columns. Invariant: a receiver index (OxTunnel: connection id) names at most one live row, and a freed row's keys
- * are overwritten and its index matches again by accident only once in 256 times (8 bits of every index are drawn anew). Does not
- * know peers beyond their number, nor time beyond a birthday and an end.
+ * are overwritten and its index is given out again only after 255 others of that row. Does not know peers beyond their number, nor time beyond a birthday and an end.
  * Keeps PROTOCOL R45.
  */
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
@@ -17,11 +16,10 @@ export const WIREGUARD = 1;
 export const OXTUNNEL = 2;
 
 const ROW_BITS = 20;
-/** What the receiver index has room for: four bits name the Worker, eight are random, and the row is scrambled with them. */
+/** What the receiver index has room for: four bits name the Worker, eight count the row's uses, and the row is scrambled with them. */
 export const SESSION_ROWS_MAX = 1 << ROW_BITS;
 const ROW_MASK = (1 << ROW_BITS) - 1;
 const WORKER_SHIFT = 28;
-const MIDDLE_MASK = (1 << (WORKER_SHIFT - ROW_BITS)) - 1;
 const BELOW_WORKER = (1 << WORKER_SHIFT) - 1;
 
 export class SessionTable {
@@ -60,7 +58,8 @@ export class SessionTable {
   readonly #free: Uint32Array;
   #freeCount = 0;
   #fresh = 0;
-  readonly #random: () => number;
+  /** How often each row was taken, modulo 256. */
+  readonly #uses: Uint8Array;
   readonly #scrambler: Scrambler;
 
   /**
@@ -92,7 +91,7 @@ export class SessionTable {
     this.replay = new ReplayWindows(capacity);
     this.#aead = aead;
     this.#datagramAead = datagramAead;
-    this.#random = random;
+    this.#uses = new Uint8Array(capacity);
     this.#scrambler = new Scrambler(random);
     this.worker = worker & 15;
     this.#free = new Uint32Array(capacity);
@@ -106,7 +105,7 @@ export class SessionTable {
     let index = NONE;
     // The all-ones index is the sentinel of a free row.
     while (index === NONE) {
-      const below = this.#scrambler.scramble(((this.#random() & MIDDLE_MASK) << ROW_BITS) | row);
+      const below = this.#scrambler.scramble((this.#uses[row]++ << ROW_BITS) | row);
       index = ((this.worker << WORKER_SHIFT) | below) >>> 0;
     }
     this.receiverIndex[row] = index;

@@ -54,6 +54,17 @@ Deno.test("session table: indices of neighbouring rows look like any others", ()
   assertEquals(seen.size, Math.ceil(2 ** 28 / 4099));
 });
 
+Deno.test("session table: a row's next 255 uses have other indices", () => {
+  const { table } = tableOf(4);
+  const indices = new Set<number>();
+  for (let use = 0; use < 256; use++) {
+    const row = table.allocate(0);
+    indices.add(table.receiverIndex[row]);
+    table.erase(row);
+  }
+  assertEquals(indices.size, 256);
+});
+
 Deno.test("session table: what was given back or never taken is not found", () => {
   const { table, keys } = tableOf(8);
   assertEquals(table.find(0), NONE); // the index that memory never written would match
