@@ -41,6 +41,8 @@ const SYMBOLS = {
   ox_udp_bind: { parameters: ["buffer", "u32", "u32", "u32", "buffer"], result: "i32" },
   ox_udp_close: { parameters: ["u32"], result: "i32" },
   ox_udp_describe: { parameters: ["u32", "buffer"], result: "i32" },
+  ox_udp_watch: { parameters: ["u32", "i32"], result: "i32" },
+  ox_udp_wait: { parameters: ["u32", "u32"], result: "i32" },
   ox_udp_receive: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
   ox_udp_transmit: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
   ox_udp_refused: { parameters: ["u32"], result: "i32" },

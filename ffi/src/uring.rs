@@ -1,7 +1,14 @@
 //! A UDP port by io_uring: one multishot RECVMSG fills provided buffers as datagrams arrive, and a burst leaves as
-//! SENDMSGs that one call submits. Invariant: the kernel writes only into buffers that this port owns, which outlive
-//! the request; and when `send` returns, every send has completed. Speaks the raw ABI of linux/io_uring.h, because
-//! distributions' headers and liburing are older than their kernels. Never waits for datagrams.
+//! SENDMSGs that one call submits. The ring is also what a thread waits in, for the port and for others' descriptors.
+//! Invariant: the kernel writes only into buffers that this port owns, which outlive the request; when `send` returns,
+//! every send has completed; and `wait` does not sleep while something is readable that it has been told to watch.
+//! Speaks the raw ABI of linux/io_uring.h, because distributions' headers and liburing are older than their kernels.
+//!
+//! A TUN device is watched and then read by readv(2), not by READ_MULTISHOT into buffers of this ring. Measured on Linux
+//! 6.18 and an EPYC of two cores, a wake with its reads, in µs: one packet of 100 bytes 1.6 against 1.4 and 32 of them
+//! 23.8 against 19.1, but 16 super-packets of 63 KB 44.8 against 45.9 to 58.5, for 16 to 64 buffers, before any of them
+//! is cut: each lies in memory of its own and not in the one buffer that stays in the cache. By poll(2) and readv(2) they
+//! took 2.3, 24.4 and 45.6.
 
 use crate::layout::{Arena, BURST_CAPACITY, Block};
 use crate::udp::{CONTROL_BYTES, DATAGRAM_BYTES_MAX, MESSAGE_BYTES, Origin, Port, Socket, errno, send};
@@ -11,6 +18,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 // linux/io_uring.h
+const IORING_OP_POLL_ADD: u8 = 6;
 const IORING_OP_SENDMSG: u8 = 9;
 const IORING_OP_RECVMSG: u8 = 10;
 const IORING_OP_ASYNC_CANCEL: u8 = 14;
@@ -23,6 +31,7 @@ const IORING_SETUP_DEFER_TASKRUN: u32 = 1 << 13;
 const IORING_FEAT_SINGLE_MMAP: u32 = 1 << 0;
 const IORING_FEAT_NODROP: u32 = 1 << 1;
 const IORING_ENTER_GETEVENTS: u32 = 1;
+const IORING_ENTER_EXT_ARG: u32 = 1 << 3;
 const IORING_SQ_CQ_OVERFLOW: u32 = 1 << 1;
 const IORING_SQ_TASKRUN: u32 = 1 << 2;
 const IORING_REGISTER_PBUF_RING: u32 = 22;
@@ -119,6 +128,16 @@ struct BufferRegistration {
     reserved: [u64; 3],
 }
 
+/// struct io_uring_getevents_arg
+#[repr(C)]
+struct WaitArguments {
+    sigmask: u64,
+    sigmask_bytes: u32,
+    min_wait_us: u32,
+    time: u64,
+}
+
+const _: () = assert!(size_of::<WaitArguments>() == 24);
 const _: () = assert!(size_of::<Params>() == 120 && size_of::<Sqe>() == 64 && size_of::<Cqe>() == 16);
 const _: () = assert!(size_of::<ProvidedBuffer>() == 16 && size_of::<BufferRegistration>() == 40);
 
@@ -275,11 +294,46 @@ impl Ring {
             }
             let reason = errno();
             if reason != libc::EINTR {
-                let head = self.queues.word(self.sq.head).load(Ordering::Acquire);
-                self.queues.word(self.sq.tail).store(head, Ordering::Release);
-                return (written - std::mem::take(&mut self.unsubmitted), reason);
+                return (written - self.take_back(), reason);
             }
         }
+    }
+
+    /// Takes back what was written and not submitted. Returns how many entries that was.
+    fn take_back(&mut self) -> u32 {
+        let head = self.queues.word(self.sq.head).load(Ordering::Acquire);
+        self.queues.word(self.sq.tail).store(head, Ordering::Release);
+        std::mem::take(&mut self.unsubmitted)
+    }
+
+    /// Submits what was written, lets the kernel do what it has deferred, and then waits until there is a completion, a
+    /// signal, or so many microseconds are over. Returns how many entries were taken: the first ones, the others are
+    /// taken back.
+    fn wait(&mut self, timeout_us: u32) -> u32 {
+        let time = libc::timespec {
+            tv_sec: i64::from(timeout_us / 1_000_000),
+            tv_nsec: i64::from(timeout_us % 1_000_000) * 1000,
+        };
+        let arguments =
+            WaitArguments { sigmask: 0, sigmask_bytes: 8, min_wait_us: 0, time: &raw const time as u64 };
+        // SAFETY: arguments and time live through the call, and the entries written point at no memory.
+        let taken = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.fd.as_raw_fd(),
+                self.unsubmitted,
+                u32::from(timeout_us > 0),
+                IORING_ENTER_GETEVENTS | IORING_ENTER_EXT_ARG,
+                &raw const arguments,
+                size_of::<WaitArguments>(),
+            )
+        };
+        let taken = (taken.max(0) as u32).min(self.unsubmitted);
+        self.unsubmitted -= taken;
+        if self.unsubmitted > 0 {
+            self.take_back();
+        }
+        taken
     }
 
     /// Whether `enter` would bring completions that are not in the queue yet.
@@ -294,9 +348,32 @@ impl Ring {
         if head == self.queues.word(self.cq.tail).load(Ordering::Acquire) {
             return None;
         }
-        let at = self.cq.cqes as usize + (head & self.cq_mask) as usize * size_of::<Cqe>();
         // SAFETY: the kernel wrote the entry before it moved the tail, and leaves it until the head moves.
-        Some(unsafe { self.queues.at::<Cqe>(at).read() })
+        Some(unsafe { self.completion(head).read() })
+    }
+
+    fn completion(&self, at: u32) -> *mut Cqe {
+        self.queues.at(self.cq.cqes as usize + (at & self.cq_mask) as usize * size_of::<Cqe>())
+    }
+
+    /// Takes the completions out of the queue of which `is_meant` says so; the others keep their order.
+    fn take_out(&mut self, mut is_meant: impl FnMut(Cqe) -> bool) {
+        let head = self.queues.word(self.cq.head).load(Ordering::Relaxed);
+        let tail = self.queues.word(self.cq.tail).load(Ordering::Acquire);
+        // From the youngest on, so that what stays moves up and leaves room at the head.
+        let (mut at, mut kept) = (tail, tail);
+        while at != head {
+            at = at.wrapping_sub(1);
+            // SAFETY: as in `first`, and what lies between head and tail is ours to write.
+            unsafe {
+                let cqe = self.completion(at).read();
+                if !is_meant(cqe) {
+                    kept = kept.wrapping_sub(1);
+                    self.completion(kept).write(cqe);
+                }
+            }
+        }
+        self.queues.word(self.cq.head).store(kept, Ordering::Release);
     }
 
     /// Gives the oldest completion's place back.
@@ -321,8 +398,15 @@ const PAYLOAD_AT: usize = CONTROL_AT + CONTROL_BYTES;
 /// Buffers when each may hold up to 64 datagrams, and when each holds one.
 const LARGE_BUFFERS: u16 = 32;
 const SMALL_BUFFERS: u16 = 256;
+/// Others' descriptors that one port may watch.
+const WATCHED_MAX: usize = 8;
+/// Entries for the requests to receive, to watch and to cancel.
+const REQUESTS: u32 = 16;
 const RECEIVE: u64 = 1;
 const CANCEL: u64 = 2;
+const UNWATCH: u64 = 3;
+/// And from here on, in their order, the requests that watch.
+const WATCH: u64 = 16;
 
 /// Buffers that the kernel takes for what arrives, and the ring in which it finds them.
 struct Buffers {
@@ -372,6 +456,13 @@ impl Buffers {
     }
 }
 
+/// Somebody else's descriptor.
+struct Watched {
+    fd: i32,
+    /// Whether the request that watches it is with the kernel. Without, it counts as readable.
+    armed: bool,
+}
+
 pub struct UringPort {
     // Two rings, so that the completions of sends are never among what waits to be received.
     receiving: Ring,
@@ -382,7 +473,17 @@ pub struct UringPort {
     armed: bool,
     /// The byte of the oldest completion's payload that the next row takes.
     at: usize,
+    watched: Vec<Watched>,
     results: [i32; BURST_CAPACITY],
+}
+
+/// Notes the end of a request to watch. Returns whether the completion is one.
+fn disarm(watched: &mut [Watched], cqe: Cqe) -> bool {
+    let Some(place) = cqe.user_data.checked_sub(WATCH) else { return false };
+    if let Some(watched) = watched.get_mut(place as usize) {
+        watched.armed = false;
+    }
+    true
 }
 
 fn blank() -> Sqe {
@@ -400,7 +501,7 @@ impl UringPort {
         };
         let sending = Ring::new(BURST_CAPACITY as u32, BURST_CAPACITY as u32, deferred)?;
         // A completion for each buffer, and room for what ends requests.
-        let receiving = Ring::new(4, 2 * u32::from(count), deferred)?;
+        let receiving = Ring::new(REQUESTS, 2 * u32::from(count), deferred)?;
         let buffers = Buffers::new(count, (PAYLOAD_AT + payload).next_multiple_of(64))?;
         let registration = BufferRegistration {
             ring_addr: buffers.ring.start.as_ptr() as u64,
@@ -429,6 +530,7 @@ impl UringPort {
             buffers: ManuallyDrop::new(buffers),
             armed: false,
             at: 0,
+            watched: Vec::new(),
             results: [0; BURST_CAPACITY],
         };
         match port.arm() {
@@ -467,6 +569,12 @@ impl UringPort {
     /// Takes rows from the oldest completion, and gives it and its buffer back when nothing is left in it. Returns the
     /// row that comes next.
     fn take(&mut self, cqe: Cqe, block: &mut Block, arena: &mut Arena, row: usize, to: usize) -> usize {
+        if cqe.user_data != RECEIVE {
+            // A request to watch has ended since the last wait; asked again, it will say the same if that still holds.
+            disarm(&mut self.watched, cqe);
+            self.receiving.advance();
+            return row;
+        }
         if cqe.flags & IORING_CQE_F_MORE == 0 {
             self.armed = false;
         }
@@ -491,6 +599,22 @@ impl UringPort {
             self.receiving.advance();
         }
         next
+    }
+
+    /// Ends the requests to watch. The kernel keeps what they watch open until then, and the end of a ring takes its
+    /// time: a socket's port or a device's name would stay taken.
+    fn unwatch(&mut self) {
+        for place in 0..self.watched.len() as u64 {
+            self.receiving.push(Sqe {
+                opcode: IORING_OP_ASYNC_CANCEL,
+                addr: WATCH + place,
+                user_data: UNWATCH,
+                ..blank()
+            });
+        }
+        if !self.watched.is_empty() {
+            self.receiving.enter(0);
+        }
     }
 
     /// Ends the multishot request and waits for its end, after which the kernel writes into no buffer.
@@ -575,6 +699,50 @@ impl Port for UringPort {
         row
     }
 
+    fn watch(&mut self, fd: i32) -> i32 {
+        if self.watched.len() == WATCHED_MAX {
+            return -libc::ENOSPC;
+        }
+        self.watched.push(Watched { fd, armed: false });
+        1 << self.watched.len()
+    }
+
+    fn wait(&mut self, timeout_us: u32) -> i32 {
+        let mut asked = 0;
+        for (place, &Watched { fd, armed }) in self.watched.iter().enumerate() {
+            if armed {
+                continue;
+            }
+            asked += 1;
+            // Of one shot, and anew after each: then the kernel looks as it takes it whether there is something to read,
+            // so what was left unread last time shows again. A multishot request would tell only what comes.
+            self.receiving.push(Sqe {
+                opcode: IORING_OP_POLL_ADD,
+                fd,
+                msg_flags: libc::POLLIN as u32,
+                user_data: WATCH + place as u64,
+                ..blank()
+            });
+        }
+        // Who looks again and again, with nothing new, is not made to pay for a system call.
+        if asked > 0 || timeout_us > 0 || self.receiving.has_work() {
+            let taken = self.receiving.wait(timeout_us) as usize;
+            self.watched
+                .iter_mut()
+                .filter(|watched| !watched.armed)
+                .take(taken)
+                .for_each(|watched| watched.armed = true);
+        }
+        // Wherever they are: behind datagrams that come without end they would never be seen.
+        let Self { receiving, watched, .. } = self;
+        receiving.take_out(|cqe| disarm(watched, cqe));
+        let mut ready = i32::from(!self.armed || self.receiving.first().is_some());
+        for (place, watched) in self.watched.iter().enumerate() {
+            ready |= i32::from(!watched.armed) << (place + 1);
+        }
+        ready
+    }
+
     fn send(&mut self, messages: usize) {
         let fd = self.socket.raw_fd();
         for message in 0..messages {
@@ -644,6 +812,7 @@ impl UringPort {
 
 impl Drop for UringPort {
     fn drop(&mut self) {
+        self.unwatch();
         self.cancel();
         if !self.armed {
             // SAFETY: dropped once, here, and used no more. While the request may run they must stay: then they leak.
