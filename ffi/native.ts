@@ -51,6 +51,7 @@ const SYMBOLS = {
   ox_steer_set: { parameters: ["u32", "buffer", "u32", "u32"], result: "i32" },
   ox_steer_release: { parameters: ["u32"], result: "i32" },
   ox_tun_open: { parameters: ["i32"], result: "i32" },
+  ox_tun_read_by: { parameters: ["u32", "u32"], result: "i32" },
   ox_tun_close: { parameters: ["u32"], result: "i32" },
   ox_tun_receive: { parameters: ["u32", "u32", "u32", "u32", "u32"], result: "i32" },
   ox_tun_send: { parameters: ["u32", "u32", "u32", "u32", "u32"], result: "i32" },

@@ -478,6 +478,17 @@ pub trait Port {
     fn descriptor(&self) -> i32;
     /// Fills rows from `from` to `to` - 1, which own slots, without waiting. Returns the row after the last.
     fn receive(&mut self, block: &mut Block, arena: &mut Arena, from: usize, to: usize) -> usize;
+    /// Begins to read a TUN device's packets, each with its offload header, for `device_message`; once for a port. Returns
+    /// 0 or -errno.
+    fn read_device(&mut self, _fd: i32) -> i32 {
+        -libc::ENOTSUP
+    }
+    /// The oldest that was read and not ended, without waiting.
+    fn device_message(&mut self) -> Option<&[u8]> {
+        None
+    }
+    /// Gives its memory back.
+    fn end_device_message(&mut self) {}
     /// Lets `wait` wait for somebody else's descriptor too. Returns its bit in what `wait` returns, or -errno.
     fn watch(&mut self, _fd: i32) -> i32 {
         -libc::ENOTSUP
@@ -496,7 +507,7 @@ thread_local! {
     static PORTS: RefCell<Table<Box<dyn Port>>> = const { RefCell::new(Table::new()) };
 }
 
-fn with_port(handle: u32, act: impl FnOnce(&mut dyn Port) -> i32) -> i32 {
+pub fn with_port(handle: u32, act: impl FnOnce(&mut dyn Port) -> i32) -> i32 {
     PORTS.with_borrow_mut(|ports| ports.get(handle).map_or(-libc::EINVAL, |port| act(port.as_mut())))
 }
 

@@ -4,14 +4,14 @@
 //! every send has completed; and `wait` does not sleep while something is readable that it has been told to watch.
 //! Speaks the raw ABI of linux/io_uring.h, because distributions' headers and liburing are older than their kernels.
 //!
-//! A TUN device is watched and then read by readv(2), not by READ_MULTISHOT into buffers of this ring. Measured on Linux
-//! 6.18 and an EPYC of two cores, a wake with its reads, in µs: one packet of 100 bytes 1.6 against 1.4 and 32 of them
-//! 23.8 against 19.1, but 16 super-packets of 63 KB 44.8 against 45.9 to 58.5, for 16 to 64 buffers, before any of them
-//! is cut: each lies in memory of its own and not in the one buffer that stays in the cache. By poll(2) and readv(2) they
-//! took 2.3, 24.4 and 45.6.
+//! A TUN device's packets come through the ring too, by READ_MULTISHOT (Linux 6.7). Measured on Linux 6.18 and an EPYC
+//! of two cores, a wake with its reads until all is cut into packets, in µs, beside readv(2) after a poll in the ring and
+//! after poll(2): one packet of 100 bytes 1.4, 1.7 and 2.3; 32 of them 19, 24 and 25; 16 super-packets of 13 KB 33, 35
+//! and 37; 16 of 63 KB 88, 89 and 89, as each lies in a buffer of its own and not in one that stays in the cache.
 
 use crate::layout::{Arena, BURST_CAPACITY, Block};
 use crate::udp::{CONTROL_BYTES, DATAGRAM_BYTES_MAX, MESSAGE_BYTES, Origin, Port, Socket, errno, send};
+use std::collections::VecDeque;
 use std::mem::{ManuallyDrop, offset_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -22,6 +22,7 @@ const IORING_OP_POLL_ADD: u8 = 6;
 const IORING_OP_SENDMSG: u8 = 9;
 const IORING_OP_RECVMSG: u8 = 10;
 const IORING_OP_ASYNC_CANCEL: u8 = 14;
+const IORING_OP_READ_MULTISHOT: u8 = 49;
 const IORING_SETUP_CQSIZE: u32 = 1 << 3;
 const IORING_SETUP_SUBMIT_ALL: u32 = 1 << 7;
 const IORING_SETUP_COOP_TASKRUN: u32 = 1 << 8;
@@ -348,32 +349,9 @@ impl Ring {
         if head == self.queues.word(self.cq.tail).load(Ordering::Acquire) {
             return None;
         }
+        let at = self.cq.cqes as usize + (head & self.cq_mask) as usize * size_of::<Cqe>();
         // SAFETY: the kernel wrote the entry before it moved the tail, and leaves it until the head moves.
-        Some(unsafe { self.completion(head).read() })
-    }
-
-    fn completion(&self, at: u32) -> *mut Cqe {
-        self.queues.at(self.cq.cqes as usize + (at & self.cq_mask) as usize * size_of::<Cqe>())
-    }
-
-    /// Takes the completions out of the queue of which `is_meant` says so; the others keep their order.
-    fn take_out(&mut self, mut is_meant: impl FnMut(Cqe) -> bool) {
-        let head = self.queues.word(self.cq.head).load(Ordering::Relaxed);
-        let tail = self.queues.word(self.cq.tail).load(Ordering::Acquire);
-        // From the youngest on, so that what stays moves up and leaves room at the head.
-        let (mut at, mut kept) = (tail, tail);
-        while at != head {
-            at = at.wrapping_sub(1);
-            // SAFETY: as in `first`, and what lies between head and tail is ours to write.
-            unsafe {
-                let cqe = self.completion(at).read();
-                if !is_meant(cqe) {
-                    kept = kept.wrapping_sub(1);
-                    self.completion(kept).write(cqe);
-                }
-            }
-        }
-        self.queues.word(self.cq.head).store(kept, Ordering::Release);
+        Some(unsafe { self.queues.at::<Cqe>(at).read() })
     }
 
     /// Gives the oldest completion's place back.
@@ -398,15 +376,23 @@ const PAYLOAD_AT: usize = CONTROL_AT + CONTROL_BYTES;
 /// Buffers when each may hold up to 64 datagrams, and when each holds one.
 const LARGE_BUFFERS: u16 = 32;
 const SMALL_BUFFERS: u16 = 256;
+/// Buffers for a TUN device, each for a super-packet with its offload header.
+const DEVICE_BUFFERS: u16 = 32;
+const DEVICE_BUFFER_BYTES: usize = 65536 + 64;
 /// Others' descriptors that one port may watch.
 const WATCHED_MAX: usize = 8;
 /// Entries for the requests to receive, to watch and to cancel.
 const REQUESTS: u32 = 16;
+/// Requests by their `user_data`; those that watch come from WATCH on, in their order.
 const RECEIVE: u64 = 1;
-const CANCEL: u64 = 2;
-const UNWATCH: u64 = 3;
-/// And from here on, in their order, the requests that watch.
+const READ: u64 = 2;
 const WATCH: u64 = 16;
+/// What cancels a request is that request's and this.
+const CANCEL: u64 = 1 << 32;
+/// Bits of what `wait` returns; those that are watched come behind.
+const READY_PORT: i32 = 1;
+const READY_DEVICE: i32 = 2;
+const READY_WATCHED: i32 = 4;
 
 /// Buffers that the kernel takes for what arrives, and the ring in which it finds them.
 struct Buffers {
@@ -448,6 +434,28 @@ impl Buffers {
         unsafe { (*tail).store(self.tail, Ordering::Release) };
     }
 
+    /// Lets requests in this ring take from them by the group's number.
+    fn register(&self, ring: &Ring, group: u16) -> Result<(), i32> {
+        let registration = BufferRegistration {
+            ring_addr: self.ring.start.as_ptr() as u64,
+            ring_entries: u32::from(self.count),
+            group,
+            flags: 0,
+            reserved: [0; 3],
+        };
+        // SAFETY: the kernel copies the registration, and pins the pages that it names.
+        let registered = unsafe {
+            libc::syscall(
+                libc::SYS_io_uring_register,
+                ring.fd.as_raw_fd(),
+                IORING_REGISTER_PBUF_RING,
+                &raw const registration,
+                1,
+            )
+        };
+        if registered < 0 { Err(errno()) } else { Ok(()) }
+    }
+
     /// The first `length` bytes of a buffer that the kernel has filled and that was not given back.
     fn filled(&self, id: u16, length: usize) -> &[u8] {
         let start = self.memory.at::<u8>(usize::from(id % self.count) * self.bytes);
@@ -463,6 +471,15 @@ struct Watched {
     armed: bool,
 }
 
+/// A TUN device whose packets the kernel reads into buffers of ours.
+struct Device {
+    fd: i32,
+    buffers: ManuallyDrop<Buffers>,
+    armed: bool,
+    /// Buffers that are filled, and with how much, the oldest first.
+    filled: VecDeque<(u16, usize)>,
+}
+
 pub struct UringPort {
     // Two rings, so that the completions of sends are never among what waits to be received.
     receiving: Ring,
@@ -471,19 +488,13 @@ pub struct UringPort {
     buffers: ManuallyDrop<Buffers>,
     /// Whether the multishot request is with the kernel.
     armed: bool,
-    /// The byte of the oldest completion's payload that the next row takes.
+    /// Buffers that are filled, and with how much, the oldest first.
+    filled: VecDeque<(u16, usize)>,
+    /// The byte of the oldest one's payload that the next row takes.
     at: usize,
+    device: Option<Device>,
     watched: Vec<Watched>,
     results: [i32; BURST_CAPACITY],
-}
-
-/// Notes the end of a request to watch. Returns whether the completion is one.
-fn disarm(watched: &mut [Watched], cqe: Cqe) -> bool {
-    let Some(place) = cqe.user_data.checked_sub(WATCH) else { return false };
-    if let Some(watched) = watched.get_mut(place as usize) {
-        watched.armed = false;
-    }
-    true
 }
 
 fn blank() -> Sqe {
@@ -500,36 +511,20 @@ impl UringPort {
             (SMALL_BUFFERS, DATAGRAM_BYTES_MAX)
         };
         let sending = Ring::new(BURST_CAPACITY as u32, BURST_CAPACITY as u32, deferred)?;
-        // A completion for each buffer, and room for what ends requests.
-        let receiving = Ring::new(REQUESTS, 2 * u32::from(count), deferred)?;
+        // A completion for each buffer, a device's too, and room for what ends requests.
+        let completions = (u32::from(count) + u32::from(DEVICE_BUFFERS)).next_power_of_two() + 4 * REQUESTS;
+        let receiving = Ring::new(REQUESTS, completions.next_power_of_two(), deferred)?;
         let buffers = Buffers::new(count, (PAYLOAD_AT + payload).next_multiple_of(64))?;
-        let registration = BufferRegistration {
-            ring_addr: buffers.ring.start.as_ptr() as u64,
-            ring_entries: u32::from(count),
-            group: 0,
-            flags: 0,
-            reserved: [0; 3],
-        };
-        // SAFETY: the kernel copies the registration, and pins the pages that it names.
-        let registered = unsafe {
-            libc::syscall(
-                libc::SYS_io_uring_register,
-                receiving.fd.as_raw_fd(),
-                IORING_REGISTER_PBUF_RING,
-                &raw const registration,
-                1,
-            )
-        };
-        if registered < 0 {
-            return Err(errno());
-        }
+        buffers.register(&receiving, 0)?;
         let mut port = Self {
             receiving,
             sending,
             socket,
             buffers: ManuallyDrop::new(buffers),
             armed: false,
+            filled: VecDeque::with_capacity(usize::from(count)),
             at: 0,
+            device: None,
             watched: Vec::new(),
             results: [0; BURST_CAPACITY],
         };
@@ -566,26 +561,11 @@ impl UringPort {
         reason
     }
 
-    /// Takes rows from the oldest completion, and gives it and its buffer back when nothing is left in it. Returns the
-    /// row that comes next.
-    fn take(&mut self, cqe: Cqe, block: &mut Block, arena: &mut Arena, row: usize, to: usize) -> usize {
-        if cqe.user_data != RECEIVE {
-            // A request to watch has ended since the last wait; asked again, it will say the same if that still holds.
-            disarm(&mut self.watched, cqe);
-            self.receiving.advance();
-            return row;
-        }
-        if cqe.flags & IORING_CQE_F_MORE == 0 {
-            self.armed = false;
-        }
-        // Without a buffer it says only that the request has ended: for want of buffers, or for an error.
-        if cqe.flags & IORING_CQE_F_BUFFER == 0 {
-            self.receiving.advance();
-            return row;
-        }
-        let id = (cqe.flags >> 16) as u16;
+    /// Takes rows from the oldest buffer, and gives it back when nothing is left in it. Returns the row that comes next.
+    fn take(&mut self, block: &mut Block, arena: &mut Arena, row: usize, to: usize) -> usize {
+        let Some(&(id, length)) = self.filled.front() else { return row };
         let (mut is_whole, mut next) = (true, row);
-        match read_message(self.buffers.filled(id, cqe.res.max(0) as usize)) {
+        match read_message(self.buffers.filled(id, length)) {
             Some((origin, payload)) => {
                 let (at, after, refused) = origin.deliver(payload, self.at, block, arena, row, to);
                 (is_whole, next) = (at >= payload.len(), after);
@@ -596,50 +576,115 @@ impl UringPort {
         }
         if is_whole {
             self.buffers.give(id);
-            self.receiving.advance();
+            self.filled.pop_front();
         }
         next
     }
 
-    /// Ends the requests to watch. The kernel keeps what they watch open until then, and the end of a ring takes its
-    /// time: a socket's port or a device's name would stay taken.
-    fn unwatch(&mut self) {
-        for place in 0..self.watched.len() as u64 {
-            self.receiving.push(Sqe {
-                opcode: IORING_OP_ASYNC_CANCEL,
-                addr: WATCH + place,
-                user_data: UNWATCH,
-                ..blank()
-            });
-        }
-        if !self.watched.is_empty() {
-            self.receiving.enter(0);
+    /// Empties the queue of completions, each to where it belongs. A buffer is in one of the lists at most once, so they
+    /// stay within their capacity.
+    fn collect(&mut self) {
+        while let Some(Cqe { user_data, res, flags }) = self.receiving.first() {
+            self.receiving.advance();
+            if user_data >= CANCEL {
+                if res == -libc::ENOENT {
+                    self.disarm(user_data - CANCEL);
+                }
+                continue;
+            }
+            if flags & IORING_CQE_F_MORE == 0 {
+                self.disarm(user_data);
+            }
+            // Without a buffer it says only that the request has ended: for want of buffers, or for an error.
+            if flags & IORING_CQE_F_BUFFER == 0 {
+                continue;
+            }
+            let filled = ((flags >> 16) as u16, res.max(0) as usize);
+            match &mut self.device {
+                Some(device) if user_data == READ => device.filled.push_back(filled),
+                _ => self.filled.push_back(filled),
+            }
         }
     }
 
-    /// Ends the multishot request and waits for its end, after which the kernel writes into no buffer.
-    fn cancel(&mut self) {
-        if !self.armed {
-            return;
+    /// Notes that a request is no longer with the kernel.
+    fn disarm(&mut self, request: u64) {
+        match request {
+            RECEIVE => self.armed = false,
+            READ => {
+                if let Some(device) = &mut self.device {
+                    device.armed = false;
+                }
+            }
+            _ => {
+                let place = request.wrapping_sub(WATCH) as usize;
+                if let Some(watched) = self.watched.get_mut(place) {
+                    watched.armed = false;
+                }
+            }
         }
+    }
+
+    /// Asks for what the device has and for whatever it gets from here on.
+    fn arm_device(&mut self) {
+        let Some(Device { fd, armed, .. }) = &mut self.device else { return };
         self.receiving.push(Sqe {
-            opcode: IORING_OP_ASYNC_CANCEL,
-            addr: RECEIVE,
-            user_data: CANCEL,
+            opcode: IORING_OP_READ_MULTISHOT,
+            flags: IOSQE_BUFFER_SELECT,
+            fd: *fd,
+            // A device has no offset.
+            off: u64::MAX,
+            user_data: READ,
+            buf_group: 1,
             ..blank()
         });
-        while self.armed {
-            let Some(Cqe { user_data, res, flags }) = self.receiving.first() else {
-                if self.receiving.enter(1).1 != 0 {
-                    return;
-                }
-                continue;
-            };
-            self.receiving.advance();
-            let has_ended = user_data == RECEIVE && flags & IORING_CQE_F_MORE == 0;
-            let was_gone = user_data == CANCEL && res == -libc::ENOENT;
-            self.armed = !has_ended && !was_gone;
+        *armed = self.receiving.enter(0).0 == 1;
+    }
+
+    /// Ends all requests and waits for their ends: after that the kernel writes into no buffer. What they watch or read
+    /// it would else keep open until the ring has gone, which takes its time: a socket's port or a device's name would
+    /// stay taken.
+    fn cancel(&mut self) {
+        let mut requests = [0; 2 + WATCHED_MAX];
+        let mut left = self.armed_requests(&mut requests);
+        for &request in &requests[..left] {
+            self.receiving.push(Sqe {
+                opcode: IORING_OP_ASYNC_CANCEL,
+                addr: request,
+                user_data: CANCEL + request,
+                ..blank()
+            });
         }
+        while left > 0 {
+            let reason = self.receiving.enter(1).1;
+            self.collect();
+            left = self.armed_requests(&mut requests);
+            if reason != 0 {
+                return;
+            }
+        }
+    }
+
+    /// Writes what is with the kernel. Returns how many.
+    fn armed_requests(&self, requests: &mut [u64; 2 + WATCHED_MAX]) -> usize {
+        let reads = self.device.as_ref().is_some_and(|device| device.armed);
+        let own = [(RECEIVE, self.armed), (READ, reads)].into_iter();
+        let others = self.watched.iter().zip(WATCH..).map(|(watched, request)| (request, watched.armed));
+        let mut count = 0;
+        for (request, _) in own.chain(others).filter(|(_, armed)| *armed) {
+            requests[count] = request;
+            count += 1;
+        }
+        count
+    }
+
+    /// What is ready without asking the kernel.
+    fn ready(&self) -> i32 {
+        let mut ready = if !self.armed || !self.filled.is_empty() { READY_PORT } else { 0 };
+        if self.device.as_ref().is_some_and(|device| !device.armed || !device.filled.is_empty()) {
+            ready |= READY_DEVICE;
+        }
+        ready
     }
 }
 
@@ -677,11 +722,15 @@ impl Port for UringPort {
         // A bound for the case that the request ends in an error again and again.
         let mut asks = BURST_CAPACITY;
         while row < to {
-            if let Some(cqe) = self.receiving.first() {
-                row = self.take(cqe, block, arena, row, to);
+            if !self.filled.is_empty() {
+                row = self.take(block, arena, row, to);
                 continue;
             }
             self.buffers.publish();
+            self.collect();
+            if !self.filled.is_empty() {
+                continue;
+            }
             if asks == 0 || self.armed && !self.receiving.has_work() {
                 break;
             }
@@ -693,21 +742,75 @@ impl Port for UringPort {
         }
         self.buffers.publish();
         // Even if there was no row to fill: only an armed request makes the descriptor poll readable.
-        if !self.armed && self.receiving.first().is_none() {
+        if !self.armed && self.filled.is_empty() {
             self.arm();
         }
         row
     }
 
+    fn read_device(&mut self, fd: i32) -> i32 {
+        if self.device.is_some() {
+            return -libc::EBUSY;
+        }
+        let buffers = match Buffers::new(DEVICE_BUFFERS, DEVICE_BUFFER_BYTES) {
+            Ok(buffers) => buffers,
+            Err(reason) => return -reason,
+        };
+        if let Err(reason) = buffers.register(&self.receiving, 1) {
+            return -reason;
+        }
+        let filled = VecDeque::with_capacity(usize::from(DEVICE_BUFFERS));
+        self.device = Some(Device { fd, buffers: ManuallyDrop::new(buffers), armed: false, filled });
+        self.arm_device();
+        // A kernel or a descriptor that cannot do it says so at once.
+        self.collect();
+        if self.device.as_ref().is_some_and(|device| device.armed) {
+            return 0;
+        }
+        // The buffers stay registered, and so stay.
+        self.device = None;
+        -libc::ENOTSUP
+    }
+
+    fn device_message(&mut self) -> Option<&[u8]> {
+        if self.device.as_ref()?.filled.is_empty() {
+            self.collect();
+        }
+        let Device { filled, armed, .. } = self.device.as_ref()?;
+        if filled.is_empty() {
+            if !armed {
+                self.arm_device();
+            } else if self.receiving.has_work() {
+                self.receiving.enter(0);
+            }
+            self.collect();
+        }
+        let Device { filled, buffers, .. } = self.device.as_ref()?;
+        filled.front().map(|&(id, length)| buffers.filled(id, length))
+    }
+
+    fn end_device_message(&mut self) {
+        let Some(Device { filled, buffers, .. }) = &mut self.device else { return };
+        if let Some((id, _)) = filled.pop_front() {
+            buffers.give(id);
+            buffers.publish();
+        }
+    }
+
     fn watch(&mut self, fd: i32) -> i32 {
+        if self.device.as_ref().is_some_and(|device| device.fd == fd) {
+            return READY_DEVICE;
+        }
         if self.watched.len() == WATCHED_MAX {
             return -libc::ENOSPC;
         }
         self.watched.push(Watched { fd, armed: false });
-        1 << self.watched.len()
+        READY_WATCHED << (self.watched.len() - 1)
     }
 
     fn wait(&mut self, timeout_us: u32) -> i32 {
+        self.collect();
+        let timeout_us = if self.ready() == 0 { timeout_us } else { 0 };
         let mut asked = 0;
         for (place, &Watched { fd, armed }) in self.watched.iter().enumerate() {
             if armed {
@@ -733,12 +836,10 @@ impl Port for UringPort {
                 .take(taken)
                 .for_each(|watched| watched.armed = true);
         }
-        // Wherever they are: behind datagrams that come without end they would never be seen.
-        let Self { receiving, watched, .. } = self;
-        receiving.take_out(|cqe| disarm(watched, cqe));
-        let mut ready = i32::from(!self.armed || self.receiving.first().is_some());
+        self.collect();
+        let mut ready = self.ready();
         for (place, watched) in self.watched.iter().enumerate() {
-            ready |= i32::from(!watched.armed) << (place + 1);
+            ready |= if watched.armed { 0 } else { READY_WATCHED << place };
         }
         ready
     }
@@ -812,10 +913,14 @@ impl UringPort {
 
 impl Drop for UringPort {
     fn drop(&mut self) {
-        self.unwatch();
         self.cancel();
+        // While a request may run its buffers must stay: then they leak.
+        if let Some(device) = self.device.as_mut().filter(|device| !device.armed) {
+            // SAFETY: dropped once, here, and used no more.
+            unsafe { ManuallyDrop::drop(&mut device.buffers) };
+        }
         if !self.armed {
-            // SAFETY: dropped once, here, and used no more. While the request may run they must stay: then they leak.
+            // SAFETY: the same.
             unsafe { ManuallyDrop::drop(&mut self.buffers) };
         }
     }

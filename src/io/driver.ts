@@ -121,6 +121,7 @@ export class Driver {
   async #waitAndCarry(outer: number, inner: number): Promise<void> {
     const { core, mailbox, messages } = this;
     // In the order of PORT, MAILBOX and BELL; the exit is asked in any case.
+    if (this.port.ring !== undefined) this.exit.readBy?.(this.port.ring);
     const others = [mailbox?.descriptor, messages?.bell, inner];
     const descriptors = this.port.waitWith?.(others) ?? new PollSet([outer, ...others]);
     let turnDueMs = -Infinity, emptyWakes = 0, isPortReady = true;

@@ -30,6 +30,10 @@ export class UringPort extends NativePort {
     this.#native = options.native;
   }
 
+  get ring(): number {
+    return this.handle;
+  }
+
   /** Throws an Error with the errno when there are more than eight. */
   waitWith(others: readonly (number | undefined)[]): WaitSet {
     return new RingWait(this.#native, this.handle, others);
