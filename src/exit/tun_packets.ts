@@ -16,8 +16,8 @@ export interface Packets {
   send(burst: Burst): void;
   /** Adds what the device has, without waiting; returns the rows added. */
   receive(burst: Burst): number;
-  /** Has the ring of a native port read the device from here on; where it cannot, nothing changes. */
-  readBy?(ring: number): void;
+  /** Has the ring of a native port read the device from here on. Where it cannot nothing changes, and it is false. */
+  readBy?(ring: number): boolean;
   close(): void;
 }
 
@@ -41,8 +41,8 @@ export class BulkPackets implements Packets {
     return received < FEW_ROWS ? received : received + this.#fill(burst, BURST_CAPACITY);
   }
 
-  readBy(ring: number): void {
-    this.#native.ox_tun_read_by(this.#handle, ring);
+  readBy(ring: number): boolean {
+    return this.#native.ox_tun_read_by(this.#handle, ring) === 0;
   }
 
   close(): void {

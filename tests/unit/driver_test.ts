@@ -11,8 +11,6 @@ import { TunQueue } from "../../src/exit/tun.ts";
 import { closeBells, openBells, ringBell } from "../../src/io/bell.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
-import type { NativePort } from "../../src/io/native_udp.ts";
-import { uringObstacle, UringPort } from "../../src/io/uring.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { Relay } from "../../src/relay.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
@@ -24,20 +22,15 @@ const HOST = "127.0.0.1";
 const native = loadNative();
 const ignore = typeof native === "string";
 if (ignore) console.error(`SKIPPED tests/unit/driver_test.ts: ${native}`);
-/** Both ways to wait: in poll(2), and in the port's ring. */
-const WAYS = [
-  { by: "mmsg", Port: MmsgPort, obstacle: undefined },
-  { by: "io_uring", Port: UringPort, obstacle: ignore ? undefined : uringObstacle(native) },
-];
 
 interface Waiting {
   driver: Driver;
   metrics: Metrics;
-  port: NativePort;
+  port: MmsgPort;
 }
 
 /** A driver over a port on loopback and a queue with this descriptor. */
-function waiting(Port: typeof MmsgPort, queue: number, messages?: Messages): Waiting {
+function waiting(queue: number, messages?: Messages): Waiting {
   if (typeof native === "string") throw new Error(native);
   const metrics = new Metrics();
   const arena = new Arena(1024);
@@ -64,7 +57,7 @@ function waiting(Port: typeof MmsgPort, queue: number, messages?: Messages): Wai
     worker: 0,
     unixOffsetUs: wallClockOffsetUs(),
   });
-  const port = new Port({ native, host: HOST, port: 0, onRefused: () => {} });
+  const port = new MmsgPort({ native, host: HOST, port: 0, onRefused: () => {} });
   const exit = new TunQueue(queue, "a descriptor", "one packet at a time");
   return { driver: new Driver(arena, relay, port, exit, metrics, undefined, messages), metrics, port };
 }
@@ -80,75 +73,72 @@ async function run({ driver, metrics, port }: Waiting, ms: number): Promise<numb
   return beats;
 }
 
-for (const { by, Port, obstacle } of WAYS) {
-  if (obstacle) console.error(`SKIPPED tests/unit/driver_test.ts by ${by}: ${obstacle}`);
-  Deno.test({
-    name: `driver by ${by}: without traffic it goes round a few times a second, and timers have their turn`,
-    ignore: ignore || obstacle !== undefined,
-    async fn() {
-      const bells = openBells(1);
-      const startUs = monotonicUs();
-      const beats = await run(waiting(Port, bells[0]), 600);
-      assertLess(beats / (monotonicUs() - startUs) * 1e6, 20);
-      assertGreater(beats, 1);
-      closeBells(bells);
-    },
-  });
+Deno.test({
+  name: "driver: without traffic it goes round a few times a second, and timers have their turn",
+  ignore,
+  async fn() {
+    const bells = openBells(1);
+    const startUs = monotonicUs();
+    const beats = await run(waiting(bells[0]), 600);
+    assertLess(beats / (monotonicUs() - startUs) * 1e6, 20);
+    assertGreater(beats, 1);
+    closeBells(bells);
+  },
+});
 
-  Deno.test({
-    name: `driver by ${by}: a queue that is always ready and never has anything does not make it spin`,
-    ignore: ignore || obstacle !== undefined,
-    async fn() {
-      const fd = libc().open(cString("/dev/null"), O_RDWR);
-      const startUs = monotonicUs();
-      const beats = await run(waiting(Port, fd), 600);
-      assertLess(beats / (monotonicUs() - startUs) * 1e6, 2000);
-      libc().close(fd);
-    },
-  });
+Deno.test({
+  name: "driver: a queue that is always ready and never has anything does not make it spin",
+  ignore,
+  async fn() {
+    const fd = libc().open(cString("/dev/null"), O_RDWR);
+    const startUs = monotonicUs();
+    const beats = await run(waiting(fd), 600);
+    assertLess(beats / (monotonicUs() - startUs) * 1e6, 2000);
+    libc().close(fd);
+  },
+});
 
-  Deno.test({
-    name:
-      `driver by ${by}: a message is taken when the bell rings, without a turn of the event loop, and once for each ring`,
-    ignore: ignore || obstacle !== undefined,
-    async fn() {
-      const [queue, bell] = openBells(2);
-      const takenAfter: number[] = [];
-      const self: Waiting = waiting(Port, queue, {
-        bell,
-        takeMessages: () => void takenAfter.push(self.metrics.get("loop_beats")),
-      });
-      ringBell(bell);
-      await run(self, 1);
-      assertEquals(takenAfter, [1]);
-      closeBells([queue, bell]);
-    },
-  });
+Deno.test({
+  name:
+    "driver: a message is taken when the bell rings, without a turn of the event loop, and once for each ring",
+  ignore,
+  async fn() {
+    const [queue, bell] = openBells(2);
+    const takenAfter: number[] = [];
+    const self: Waiting = waiting(queue, {
+      bell,
+      takeMessages: () => void takenAfter.push(self.metrics.get("loop_beats")),
+    });
+    ringBell(bell);
+    await run(self, 1);
+    assertEquals(takenAfter, [1]);
+    closeBells([queue, bell]);
+  },
+});
 
-  Deno.test({
-    name: `driver by ${by}: what a port has beyond a burst is carried at once, though no descriptor shows it`,
-    ignore: ignore || obstacle !== undefined,
-    async fn() {
-      if (typeof native === "string") return;
-      const bells = openBells(1);
-      const self = waiting(Port, bells[0]);
-      const sender = new MmsgPort({ native, host: HOST, port: 0, onRefused: () => {} });
-      const burst = new Burst(new Arena(64));
-      const SENT = 1024;
-      for (let sent = 0; sent < SENT; sent += burst.arena.slotCount) {
-        while (burst.arena.free > 0) {
-          const row = burst.grow(100, TO_TRANSMIT);
-          burst.port[row] = self.port.localPort;
-          burst.address.set(parseAddress(HOST)!, 4 * row);
-        }
-        sender.transmit(burst);
-        burst.release();
+Deno.test({
+  name: "driver: what a port has beyond a burst is carried at once, though no descriptor shows it",
+  ignore,
+  async fn() {
+    if (typeof native === "string") return;
+    const bells = openBells(1);
+    const self = waiting(bells[0]);
+    const sender = new MmsgPort({ native, host: HOST, port: 0, onRefused: () => {} });
+    const burst = new Burst(new Arena(64));
+    const SENT = 1024;
+    for (let sent = 0; sent < SENT; sent += burst.arena.slotCount) {
+      while (burst.arena.free > 0) {
+        const row = burst.grow(100, TO_TRANSMIT);
+        burst.port[row] = self.port.localPort;
+        burst.address.set(parseAddress(HOST)!, 4 * row);
       }
-      await run(self, 1);
-      // All of it before the event loop's second turn.
-      assertEquals(self.metrics.get("datagrams_received"), SENT);
-      await sender.close();
-      closeBells(bells);
-    },
-  });
-}
+      sender.transmit(burst);
+      burst.release();
+    }
+    await run(self, 1);
+    // All of it before the event loop's second turn.
+    assertEquals(self.metrics.get("datagrams_received"), SENT);
+    await sender.close();
+    closeBells(bells);
+  },
+});

@@ -15,6 +15,7 @@ import { parseAddress } from "../../src/wire/address.ts";
 
 const HOST = "127.0.0.1";
 const STEPS = 4000;
+const SLEEP_MS = 2000;
 const PORT = 0, BELL = 1, ABSENT = 2, SOCKET = 3;
 
 const native = loadNative() as Native;
@@ -83,9 +84,11 @@ for (const deferred of [true, false]) {
         }
         if (action === 5) unread -= take(port, 1 + random(20));
         if (action === 6) unread -= take(port, BURST_CAPACITY);
-        // A wait that must not sleep may have any time: it would show.
+        // A wait that must not sleep may have time to: it would show.
         const isNews = polled.wait(0) > 0 || unread > 0;
-        const ready = ring.wait(isNews && random(2) === 0 ? 5000 : 0);
+        const startMs = performance.now();
+        const ready = ring.wait(isNews && random(2) === 0 ? SLEEP_MS : 0);
+        assertLess(performance.now() - startMs, SLEEP_MS, `it slept in step ${step}`);
         const seen = [PORT, BELL, ABSENT, SOCKET].map((place) => ring.isReady(place));
         assertEquals(seen[BELL], polled.isReady(BELL), `bell in step ${step}`);
         assertEquals(seen[SOCKET], polled.isReady(SOCKET), `socket in step ${step}`);
