@@ -19,6 +19,7 @@ const TURNS = 3000;
 const SLEEPS = 300;
 const BELL = 1;
 
+const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1];
 const native = loadNative();
 if (typeof native === "string") throw new Error(native);
 const options = { native, host: "127.0.0.1", port: 0, onRefused: () => {} };
@@ -66,30 +67,30 @@ function receive({ port }: Way): number {
 
 /** ns from before the wait until all is read that made it end at once. */
 function untilRead(way: Way, datagrams: number): number {
-  let spentMs = 0;
+  const spentMs: number[] = [];
   for (let turn = 0; turn < TURNS; turn++) {
     sender.send(way.port.localPort, datagrams);
     const startMs = performance.now();
     way.waits.wait(1000);
     const received = receive(way);
-    spentMs += performance.now() - startMs;
+    spentMs.push(performance.now() - startMs);
     if (received !== datagrams) throw new Error(`${received} of ${datagrams} datagrams were there`);
   }
-  return spentMs / TURNS * 1e6;
+  return median(spentMs) * 1e6;
 }
 
 /** The same for a bell. */
 function untilCleared({ waits }: Way): number {
-  let spentMs = 0;
+  const spentMs: number[] = [];
   for (let turn = 0; turn < TURNS; turn++) {
     ringBell(bells[0]);
     const startMs = performance.now();
     waits.wait(1000);
     if (!waits.isReady(BELL)) throw new Error("the bell is not heard");
     clearBell(bells[0]);
-    spentMs += performance.now() - startMs;
+    spentMs.push(performance.now() - startMs);
   }
-  return spentMs / TURNS * 1e6;
+  return median(spentMs) * 1e6;
 }
 
 /** ns of a look that finds nothing, as the spinning driver has many of. */
@@ -144,7 +145,7 @@ for (const [, measure] of columns) {
       if (round > 0) rounds[i].push(ns); // the first warms the JIT
     }
   }
-  rounds.forEach((values, i) => cells[i].push(values.sort((a, b) => a - b)[ROUNDS >> 1].toFixed(0)));
+  rounds.forEach((values, i) => cells[i].push(median(values).toFixed(0)));
 }
 ways.forEach(({ name }, i) => console.log(`| ${name} | ${cells[i].join(" | ")} |`));
 for (const { port } of ways) await port.close();

@@ -117,10 +117,10 @@ export class Driver {
     await this.#loop;
   }
 
-  /** Blocks this thread in the kernel whenever there is nothing to carry: no thread is woken to wake another. */
+  /** Blocks this thread in poll(2) whenever there is nothing to carry: no thread is woken to wake another. */
   async #waitAndCarry(outer: number, inner: number): Promise<void> {
     const { core, mailbox, messages } = this;
-    // In the order of PORT, MAILBOX and BELL; the exit is asked in any case.
+    // Or in the port's ring. In the order of PORT, MAILBOX and BELL; the exit is asked in any case.
     if (this.port.ring !== undefined) this.exit.readBy?.(this.port.ring);
     const others = [mailbox?.descriptor, messages?.bell, inner];
     const descriptors = this.port.waitWith?.(others) ?? new PollSet([outer, ...others]);
