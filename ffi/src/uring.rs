@@ -4,10 +4,9 @@
 //! every send has completed; and `wait` does not sleep while something is readable that it has been told to watch.
 //! Speaks the raw ABI of linux/io_uring.h, because distributions' headers and liburing are older than their kernels.
 //!
-//! A TUN device's packets come through the ring too, by READ_MULTISHOT (Linux 6.7). Measured on Linux 6.18 and an EPYC
-//! of two cores, a wake with its reads until all is cut into packets, in µs, beside readv(2) after a poll in the ring and
-//! after poll(2): one packet of 100 bytes 1.4, 1.7 and 2.3; 32 of them 19, 24 and 25; 16 super-packets of 13 KB 33, 35
-//! and 37; 16 of 63 KB 88, 89 and 89, as each lies in a buffer of its own and not in one that stays in the cache.
+//! A TUN device's packets come through the ring too, by READ_MULTISHOT (Linux 6.7): a wake with one packet costs 1.9 µs
+//! so, with readv(2) after a poll in the ring 2.7; 32 packets 25 and 31 µs; four super-packets of 13 KB 12.0 and 13.2;
+//! one of 63 KB 11.1 both; 16 of them 128 and 124 (`deno task bench:tun`, medians, a busy machine of two cores).
 
 use crate::layout::{Arena, BURST_CAPACITY, Block};
 use crate::udp::{CONTROL_BYTES, DATAGRAM_BYTES_MAX, MESSAGE_BYTES, Origin, Port, Socket, errno, send};
@@ -376,8 +375,9 @@ const PAYLOAD_AT: usize = CONTROL_AT + CONTROL_BYTES;
 /// Buffers when each may hold up to 64 datagrams, and when each holds one.
 const LARGE_BUFFERS: u16 = 32;
 const SMALL_BUFFERS: u16 = 256;
-/// Buffers for a TUN device, each for a super-packet with its offload header.
-const DEVICE_BUFFERS: u16 = 32;
+/// Buffers for a TUN device, each for a super-packet with its offload header. They are used in turn: twice as many take
+/// 2 µs less for 32 packets, and 2 more for a super-packet, which then lies outside the cache.
+const DEVICE_BUFFERS: u16 = 16;
 const DEVICE_BUFFER_BYTES: usize = 65536 + 64;
 /// Others' descriptors that one port may watch.
 const WATCHED_MAX: usize = 8;
