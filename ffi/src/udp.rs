@@ -478,6 +478,26 @@ pub trait Port {
     fn descriptor(&self) -> i32;
     /// Fills rows from `from` to `to` - 1, which own slots, without waiting. Returns the row after the last.
     fn receive(&mut self, block: &mut Block, arena: &mut Arena, from: usize, to: usize) -> usize;
+    /// Begins to read a TUN device's packets, each with its offload header, for `device_message`; once for a port. Returns
+    /// 0 or -errno.
+    fn read_device(&mut self, _fd: i32) -> i32 {
+        -libc::ENOTSUP
+    }
+    /// The oldest that was read and not ended, without waiting.
+    fn device_message(&mut self) -> Option<&[u8]> {
+        None
+    }
+    /// Gives its memory back.
+    fn end_device_message(&mut self) {}
+    /// Lets `wait` wait for somebody else's descriptor too. Returns its bit in what `wait` returns, or -errno.
+    fn watch(&mut self, _fd: i32) -> i32 {
+        -libc::ENOTSUP
+    }
+    /// Waits for so many microseconds at most; 0 looks and does not wait. Returns what is ready to be read: bit 0 for
+    /// the port, and those of `watch`; or -errno.
+    fn wait(&mut self, _timeout_us: u32) -> i32 {
+        -libc::ENOTSUP
+    }
     /// Sends the socket's first `messages` messages, each once; what is refused is counted. When it returns, the kernel
     /// is done with the memory that they point to.
     fn send(&mut self, messages: usize);
@@ -487,7 +507,7 @@ thread_local! {
     static PORTS: RefCell<Table<Box<dyn Port>>> = const { RefCell::new(Table::new()) };
 }
 
-fn with_port(handle: u32, act: impl FnOnce(&mut dyn Port) -> i32) -> i32 {
+pub fn with_port(handle: u32, act: impl FnOnce(&mut dyn Port) -> i32) -> i32 {
     PORTS.with_borrow_mut(|ports| ports.get(handle).map_or(-libc::EINVAL, |port| act(port.as_mut())))
 }
 
@@ -569,6 +589,20 @@ pub unsafe extern "C" fn ox_udp_describe(handle: u32, out: *mut u32) -> i32 {
         }
         0
     })
+}
+
+/// Lets `ox_udp_wait` wait for somebody else's descriptor too, which stays open until the port is closed. Returns its
+/// bit in what that returns; eight may be watched. -ENOTSUP where the port is not io_uring's.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_udp_watch(handle: u32, fd: i32) -> i32 {
+    with_port(handle, |port| port.watch(fd))
+}
+
+/// Waits, holding up the thread, until the port or a watched descriptor is ready to be read, for so many microseconds at
+/// most; 0 looks and does not wait. Returns what is ready: bit 0 for the port, and those of `ox_udp_watch`.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_udp_wait(handle: u32, timeout_us: u32) -> i32 {
+    with_port(handle, |port| port.wait(timeout_us))
 }
 
 /// Fills rows `from` to `to` - 1, which own slots, with datagrams that have arrived, as TO_PARSE rows. Returns the rows

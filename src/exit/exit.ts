@@ -23,6 +23,8 @@ export interface Exit {
    * and length set, next = TO_TUNNEL. Returns the rows added.
    */
   receive(burst: Burst, nowUs: number): number;
+  /** Has what `receive` brings read by the ring of this native port, where that can be, until the port is closed. */
+  readBy?(ring: number): void;
   /** A descriptor that polls readable when `receive` would find something; absent where only the event loop knows. */
   readonly descriptor?: number;
   /** Descriptors that outlive a thread that ends without `close`: whoever ended it closes them. */

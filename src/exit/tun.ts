@@ -191,6 +191,10 @@ export class TunQueue implements Exit {
       : new BulkPackets(native, descriptor);
   }
 
+  readBy(ring: number): void {
+    this.#packets.readBy?.(ring);
+  }
+
   onReadable(wake: () => void): void {
     this.#readable ??= new Readable(this.descriptor, wake);
   }

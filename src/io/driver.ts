@@ -10,7 +10,7 @@ import type { Arena } from "../vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../vector/burst.ts";
 import { clearBell } from "./bell.ts";
 import type { Mailbox } from "./mailbox.ts";
-import { nap, PollSet } from "./poll.ts";
+import { nap, PollSet, type WaitSet } from "./poll.ts";
 import type { Port } from "./port.ts";
 
 /** The core's verbs, as relay and client have them. */
@@ -121,8 +121,10 @@ export class Driver {
   /** Blocks this thread in ppoll(2) whenever there is nothing to carry: no thread is woken to wake another. */
   async #waitAndCarry(outer: number, inner: number): Promise<void> {
     const { core, mailbox, messages } = this;
-    // In the order of PORT, MAILBOX and BELL; the exit is asked in any case.
-    const descriptors = new PollSet([outer, mailbox?.descriptor, messages?.bell, inner]);
+    // Or in the port's ring. In the order of PORT, MAILBOX and BELL; the exit is asked in any case.
+    if (this.port.ring !== undefined) this.exit.readBy?.(this.port.ring);
+    const others = [mailbox?.descriptor, messages?.bell, inner];
+    const descriptors = this.port.waitWith?.(others) ?? new PollSet([outer, ...others]);
     let turnDueMs = -Infinity, emptyWakes = 0, isPortReady = true;
     while (!this.#stopped) {
       if (performance.now() >= turnDueMs) {
@@ -150,7 +152,7 @@ export class Driver {
   }
 
   /** Waits for so many milliseconds at most; returns how many descriptors are ready. */
-  #wait(descriptors: PollSet, dueMs: number): number {
+  #wait(descriptors: WaitSet, dueMs: number): number {
     const startUs = monotonicUs();
     let ready = 0;
     if (this.#gapUs < SPIN_GAP_US) {

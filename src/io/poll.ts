@@ -9,7 +9,15 @@ const ENTRY_BYTES = 8, EVENTS_AT = 4, REVENTS_AT = 6;
 /** What poll(2) passes over. */
 const NOTHING = -1;
 
-export class PollSet {
+/** What a thread waits in: places that are each ready as long as there is something to read. */
+export interface WaitSet {
+  /** Waits so many milliseconds at most; 0 looks and does not wait. Returns 0 when no place is ready. */
+  wait(ms: number): number;
+  /** Whether the last wait found something at this place: data, or an error that a read will tell. */
+  isReady(place: number): boolean;
+}
+
+export class PollSet implements WaitSet {
   readonly #entries: Uint8Array<ArrayBuffer>;
   readonly #view: DataView<ArrayBuffer>;
   readonly #count: bigint;

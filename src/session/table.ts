@@ -2,7 +2,8 @@
 /**
  * The session table: one row per WireGuard key epoch, OxTunnel session, spare connection id or pending handshake, as
  * columns. Invariant: a receiver index (OxTunnel: connection id) names at most one live row, and a freed row's keys
- * are overwritten and its index is given out again only after 255 others of that row. Does not know peers beyond their number, nor time beyond a birthday and an end.
+ * are overwritten and its index is given out again only after 255 others of that row. Does not know peers beyond their
+ * number, nor time beyond a birthday and an end.
  * Keeps PROTOCOL R45.
  */
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
