@@ -3,8 +3,10 @@
  * inner packet is taken, over OxTunnel, or over WireGuard when told to. Sans-IO, as tunnel.ts. Invariant: nothing is
  * sent before `connect` has named the relay's endpoint.
  */
+import type { HintedFlows } from "./session/hints.ts";
 import { OXTUNNEL } from "./session/table.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
+import { NONE } from "./vector/arena.ts";
 import type { Burst } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { CLOSE_SHUTDOWN } from "./wire/control.ts";
@@ -73,6 +75,19 @@ export class Client extends Tunnel {
   moved(): void {
     const peer = this.peers.find(this.#upstream);
     if (peer) this.associations.moved(peer.id);
+  }
+
+  /**
+   * Wishes a class (CLASS_*) for flows, here and, in OxTunnel, at the relay; `undefined` takes the wish back. What was wished
+   * first comes first. False when there are 64 others.
+   */
+  hint(flows: HintedFlows, trafficClass: number | undefined): boolean {
+    const { oxtunnel } = this.associations;
+    const peer = this.peers.find(this.#upstream);
+    if (!oxtunnel || !peer || !oxtunnel.sessions.hints.setOwn(flows, trafficClass)) return false;
+    const session = this.peers.current[peer.id];
+    if (session !== NONE) oxtunnel.sessions.of[session]?.sayHint(flows, trafficClass);
+    return true;
   }
 
   /** Closes an OxTunnel session so that the relay knows; datagrams of the next 200 ms say so. */

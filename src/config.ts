@@ -44,6 +44,10 @@ export interface Config {
   readonly tunnelIpv4: string;
   /** A ULA /64, "auto" (from the relay's public key, RFC 4193) or "off". */
   readonly tunnelIpv6: string;
+  /** Whether OxTunnel's packets that shrink are compressed (LZ4), both ways, where the client wants it too. */
+  readonly enableCompression: boolean;
+  /** Packets of fewer bytes are not, 64 to 1500. */
+  readonly compressionThreshold: number;
   /** Bytes of an inner packet, 576 to 1500; at least 1280 unless tunnelIpv6 is "off". */
   readonly mtu: number;
   /** Resolver addresses for client configs, at most 8. */
@@ -92,6 +96,8 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   tunName: "oxrelay0",
   tunnelIpv4: "10.66.0.0/16",
   tunnelIpv6: "auto",
+  enableCompression: true,
+  compressionThreshold: 256,
   mtu: 1420,
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
   destinations: {
@@ -366,6 +372,8 @@ const ENTRIES = {
   ),
   tunnel_ipv4: v.optional(tunnelIpv4),
   tunnel_ipv6: v.optional(tunnelIpv6),
+  enable_compression: v.optional(flag),
+  compression_threshold: v.optional(wholeNumber(64, 1500)),
   mtu: v.optional(wholeNumber(576, 1500)),
   dns: v.optional(v.pipe(
     list('a list of addresses such as ["1.1.1.1"]'),
@@ -445,6 +453,8 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     tunName: fromFile.tun_name ?? base.tunName,
     tunnelIpv4: fromFile.tunnel_ipv4 ?? base.tunnelIpv4,
     tunnelIpv6: fromFile.tunnel_ipv6 ?? base.tunnelIpv6,
+    enableCompression: fromFile.enable_compression ?? base.enableCompression,
+    compressionThreshold: fromFile.compression_threshold ?? base.compressionThreshold,
     mtu: fromFile.mtu ?? base.mtu,
     dns: [...fromFile.dns ?? base.dns],
     destinations: {

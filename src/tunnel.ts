@@ -3,7 +3,9 @@
  * packets come in as arguments and go out as rows; after every call the caller drains `pollTransmit`. It opens
  * no socket, reads no clock, knows no exit and does not say who its peers are.
  */
-import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
+import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
+import { FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
+import { EntropyTest } from "./egress/compress.ts";
 import { egress, type EgressContext } from "./egress/mod.ts";
 import { type DestinationPolicy, ingress, type IngressContext } from "./ingress/mod.ts";
 import { DROP, type Metrics } from "./metrics.ts";
@@ -18,7 +20,12 @@ import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
-import { AEAD_CHACHA20_POLY1305, FEATURE_HYBRID_KEYS, type Parameters } from "./wire/parameters.ts";
+import {
+  AEAD_CHACHA20_POLY1305,
+  FEATURE_HYBRID_KEYS,
+  FEATURE_LZ4,
+  type Parameters,
+} from "./wire/parameters.ts";
 
 export interface TunnelOptions {
   arena: Arena;
@@ -32,6 +39,10 @@ export interface TunnelOptions {
   aeads?: readonly number[];
   /** FEATURE_* of OxTunnel that this end offers and accepts; all that it has when absent. */
   features?: number;
+  /** Compression in OxTunnel; absent where it is neither to be offered nor accepted. */
+  lz4?: Lz4;
+  /** Packets of fewer bytes are not compressed; 64 or more, and 64 when absent. */
+  compressionThreshold?: number;
   random: (bytes: Uint8Array) => void;
   limits: Limits;
   /** 32 bytes; copied. Secret. */
@@ -55,6 +66,14 @@ export interface TunnelOptions {
 }
 
 const KEY_BYTES = 32;
+const COMPRESSED_BYTES_MIN = 64;
+const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
+
+/** Flows that are kept: a power of two. */
+function flowRows(maxConnections: number): number {
+  const wanted = Math.min(FLOWS_MAX, Math.max(FLOWS_MIN, FLOWS_PER_CONNECTION * maxConnections));
+  return 1 << Math.ceil(Math.log2(wanted));
+}
 
 /** What a tunnel needs to know of a peer; a stored record has it all. */
 export type PeerKeys = Pick<PeerRecord, "name" | "publicKey" | "presharedKey" | "allowedIps">;
@@ -125,7 +144,7 @@ export class Tunnel {
       oxtunnel: datagramAead && {
         datagramAead,
         aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
-        features: options.features ?? FEATURE_HYBRID_KEYS,
+        features: (options.features ?? FEATURE_HYBRID_KEYS) | (options.lz4 === undefined ? 0 : FEATURE_LZ4),
         say: (peer) => this.say(peer),
       },
     });
@@ -140,11 +159,14 @@ export class Tunnel {
       metrics,
       ownIpv4,
       ownIpv6: options.ipv6 === undefined ? undefined : parseAddress(options.ipv6),
-      words: new Uint32Array(4),
+      words: new Uint32Array(FLOW_WORDS_MAX),
     };
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
-    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader() };
-    this.#egress = { ...shared, mtu: options.mtu };
+    const { mtu, lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
+    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader(), lz4, mtu };
+    const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
+    const flows = new FlowTable(flowRows(options.maxConnections), randomWord(), randomWord());
+    this.#egress = { ...shared, mtu, flows, compression, ends: new Uint32Array(8) };
     this.#release = (slot) => options.arena.release(slot);
   }
 

@@ -12,10 +12,13 @@ import {
   NativeAead,
   nativeBlake2s,
   NativeDatagramAead,
+  NativeLz4,
   nativePrimitives,
   preferredAeads,
 } from "../codec/native.ts";
+import { PortableLz4 } from "../codec/lz4.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
+import { DEFAULTS } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { MmsgPort } from "../io/mmsg.ts";
@@ -79,6 +82,8 @@ export class LocalPlane implements LinkPlane {
               ? new NativeDatagramAead(native, rows, DROP.forged)
               : new PortableDatagramAead(rows, DROP.forged),
           ...(isNative ? { aeads: preferredAeads(native) } : {}),
+          lz4: isNative ? new NativeLz4(native) : new PortableLz4(),
+          compressionThreshold: DEFAULTS.compressionThreshold,
         }
         : {}),
       random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),

@@ -3,6 +3,8 @@
  * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port.
  */
 import type { Burst } from "../vector/burst.ts";
+import { classify } from "./classify.ts";
+import { compress } from "./compress.ts";
 import type { EgressContext } from "./context.ts";
 import { seal } from "./seal.ts";
 import { steer } from "./steer.ts";
@@ -11,5 +13,7 @@ export type { EgressContext } from "./context.ts";
 
 export function egress(burst: Burst, context: EgressContext, nowUs: number): void {
   steer(burst, context, nowUs); // destination -> peer, session
+  classify(burst, context, nowUs); // packet -> flow, class
+  compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
   seal(burst, context, nowUs); // plaintext -> addressed datagram
 }

@@ -19,6 +19,7 @@ import {
 import { AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
+import { Hints } from "./hints.ts";
 import { OXTUNNEL } from "./table.ts";
 
 /** No epoch waits to be seen. */
@@ -64,6 +65,7 @@ export class OxSessions {
   readonly ecn: Uint32Array;
   /** The rest of each session, by its row. */
   readonly of: (OxSession | undefined)[] = [];
+  readonly hints: Hints;
   readonly #a: Associations;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
@@ -72,6 +74,7 @@ export class OxSessions {
     this.#a = associations;
     this.datagramAead = datagramAead;
     const rows = associations.options.table.capacity;
+    this.hints = new Hints(rows);
     this.acknowledged = new Float64Array(rows);
     this.sendPhase = new Uint8Array(rows);
     this.awaitedPhase = new Uint8Array(rows);
@@ -98,6 +101,7 @@ export class OxSessions {
   /** Sets up the columns of a session whose row has just begun. */
   begin(session: number, rest: OxSession, nowUs: number): void {
     this.of[session] = rest;
+    this.hints.begin(session);
     this.acknowledged[session] = -1;
     this.awaitedPhase[session] = NO_PHASE;
     this.arrivedUs[session] = nowUs;
@@ -293,6 +297,7 @@ export class OxSessions {
   /** Wipes what the session has besides its row, and gives its spare ids' rows back. */
   end(session: number): void {
     this.of[session]!.wipe();
+    this.hints.end(session);
     this.of[session] = undefined;
   }
 }
