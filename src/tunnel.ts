@@ -4,7 +4,7 @@
  * no socket, reads no clock, knows no exit and does not say who its peers are.
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
-import { FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
+import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
 import { EntropyTest } from "./egress/compress.ts";
 import { egress, type EgressContext } from "./egress/mod.ts";
 import { type DestinationPolicy, ingress, type IngressContext } from "./ingress/mod.ts";
@@ -165,7 +165,10 @@ export class Tunnel {
     const { mtu, lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
     this.ingressContext = { ...shared, policy, masks, frames: new FrameReader(), lz4, mtu };
     const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
-    const flows = new FlowTable(flowRows(options.maxConnections), randomWord(), randomWord());
+    const flows = new FlowTable(
+      flowRows(options.maxConnections),
+      Uint32Array.from({ length: FLOW_KEYS }, randomWord),
+    );
     this.#egress = { ...shared, mtu, flows, compression, ends: new Uint32Array(8) };
     this.#release = (slot) => options.arena.release(slot);
   }

@@ -9,6 +9,7 @@
 const WAYS = 4;
 /** An IPv6 flow: two addresses, ports, protocol. */
 export const FLOW_WORDS_MAX = 10;
+export const FLOW_KEYS = 4 * FLOW_WORDS_MAX;
 
 export class FlowTable {
   /** Whether the flow that was found last is one that has just begun; its columns are then zero. */
@@ -31,21 +32,17 @@ export class FlowTable {
   readonly failures: Uint8Array;
   readonly pause: Uint16Array;
   readonly #tag: Uint32Array;
-  readonly #mask: number;
-  readonly #key0: number;
-  readonly #key1: number;
-  readonly #last = new Uint32Array(FLOW_WORDS_MAX);
-  #lastCount = 0;
-  #lastRow = 0;
+  readonly #keys: Uint32Array;
+  readonly #shift: number;
 
-  /** @param rows a power of two, 4 to 2^24. @param key0, key1 random words. Secret. */
-  constructor(rows: number, key0: number, key1: number) {
-    if (rows < WAYS || rows > 1 << 24 || (rows & (rows - 1)) !== 0) {
-      throw new RangeError(`flows: ${rows} rows are no power of two from ${WAYS} to 2^24`);
+  /** @param rows a power of two, 8 to 2^18. @param keys FLOW_KEYS random words, which become the table's. Secret. */
+  constructor(rows: number, keys: Uint32Array) {
+    if (rows < 2 * WAYS || rows > 1 << 18 || (rows & (rows - 1)) !== 0) {
+      throw new RangeError(`flows: ${rows} rows are no power of two from ${2 * WAYS} to 2^18`);
     }
-    this.#mask = rows - WAYS;
-    this.#key0 = key0 | 0;
-    this.#key1 = key1 | 0;
+    if (keys.length !== FLOW_KEYS) throw new RangeError(`flows: ${keys.length} keys`);
+    this.#keys = keys;
+    this.#shift = 32 - Math.log2(rows / WAYS);
     this.seenUs = new Uint32Array(rows);
     this.tos = new Uint8Array(rows);
     this.marks = new Uint8Array(rows);
@@ -60,43 +57,22 @@ export class FlowTable {
     this.#tag = new Uint32Array(rows);
   }
 
-  /** The row of the flow that `count` words (1 to 10) name, which may be a new one; its time is set to `nowUs` by the caller. */
+  /**
+   * The row of the flow that `count` words (1 to 10) name, which may be a new one; the caller sets its time. Two keyed
+   * sums over the words' halves, of which the high bits are pairwise independent (Dietzfelbinger 1996, multiply-shift):
+   * one chooses the bucket, both together tell its flows apart.
+   */
   find(words: Uint32Array, count: number, nowUs: number): number {
-    // Packets come in runs.
-    const last = this.#last;
-    let same = count === this.#lastCount ? 0 : -1;
-    while (same >= 0 && same < count && words[same] === last[same]) same++;
-    if (same === count) {
-      this.isNew = false;
-      return this.#lastRow;
+    const keys = this.#keys;
+    let choice = 0, mark = 0;
+    for (let i = 0; i < count; i++) {
+      const low = words[i] & 0xffff, high = words[i] >>> 16;
+      choice = choice + Math.imul(low, keys[4 * i]) + Math.imul(high, keys[4 * i + 1]) | 0;
+      mark = mark + Math.imul(low, keys[4 * i + 2]) + Math.imul(high, keys[4 * i + 3]) | 0;
     }
-    this.#lastCount = count;
-    for (let i = 0; i < count; i++) last[i] = words[i];
-    return this.#lastRow = this.#look(words, count, nowUs);
-  }
-
-  /** HalfSipHash-1-3 (Aumasson, Bernstein) over the words; the state's other half tells the flows of a bucket apart. */
-  #look(words: Uint32Array, count: number, nowUs: number): number {
-    let v0 = this.#key0, v1 = this.#key1, v2 = 0x6c796765 ^ v0, v3 = 0x74656462 ^ v1;
-    for (let i = 0; i < count + 3; i++) {
-      const word = i < count ? words[i] | 0 : 0;
-      if (i === count) v2 ^= 0xff;
-      v3 ^= word;
-      v0 = v0 + v1 | 0;
-      v1 = (v1 << 5 | v1 >>> 27) ^ v0;
-      v0 = v0 << 16 | v0 >>> 16;
-      v2 = v2 + v3 | 0;
-      v3 = (v3 << 8 | v3 >>> 24) ^ v2;
-      v0 = v0 + v3 | 0;
-      v3 = (v3 << 7 | v3 >>> 25) ^ v0;
-      v2 = v2 + v1 | 0;
-      v1 = (v1 << 13 | v1 >>> 19) ^ v2;
-      v2 = v2 << 16 | v2 >>> 16;
-      v0 ^= word;
-    }
-    const bucket = (v1 ^ v3) & this.#mask;
+    const bucket = choice >>> this.#shift << 2;
     // A row that was never used has tag 0.
-    const tag = (v0 ^ v2) >>> 0 || 1;
+    const tag = (mark & 0xffff0000 | choice >>> 16) >>> 0 || 1;
     let oldest = bucket, oldestUs = -1;
     for (let row = bucket; row < bucket + WAYS; row++) {
       if (this.#tag[row] === tag) {

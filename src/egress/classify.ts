@@ -16,6 +16,7 @@ import {
 } from "../control/classifier.ts";
 import { NO_HINT } from "../session/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
+import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL } from "../vector/burst.ts";
 import {
   IPV4_HEADER_BYTES,
@@ -43,6 +44,8 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
   if (nowUs >= hints.dueUs) hints.expire(nowUs);
   const us = nowUs >>> 0;
   const { seenUs, tos, marks, bulk, steady, media, hint, hintVersion } = flows;
+  // Packets come in runs.
+  let lastSource = 0, lastDestination = 0, lastPorts = 0, lastProtocol = 0, lastId = NONE;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
     const at = offset[row], bytes = length[row];
@@ -73,15 +76,28 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
     if (room >= 4 && (protocol === PROTOCOL_TCP || protocol === PROTOCOL_UDP)) {
       ports = view.getUint32(transport);
     }
-    words[wordCount - 2] = ports;
-    words[wordCount - 1] = protocol;
-    const id = flows.find(words, wordCount, us);
-    const gapUs = flows.isNew ? 0 : us - seenUs[id] >>> 0;
+    const source = words[wordCount - 4], destination = words[wordCount - 3];
+    let id = lastId, isNew = false;
+    if (
+      wordCount !== 4 || source !== lastSource || destination !== lastDestination || ports !== lastPorts ||
+      protocol !== lastProtocol || id === NONE
+    ) {
+      words[wordCount - 2] = ports;
+      words[wordCount - 1] = protocol;
+      id = flows.find(words, wordCount, us);
+      isNew = flows.isNew;
+      lastSource = source;
+      lastDestination = destination;
+      lastPorts = ports;
+      lastProtocol = protocol;
+      lastId = wordCount === 4 ? id : NONE;
+    }
+    const gapUs = isNew ? 0 : us - seenUs[id] >>> 0;
     seenUs[id] = us;
-    if (flows.isNew || tos[id] !== byte) {
+    if (isNew || tos[id] !== byte) {
       tos[id] = byte;
       marks[id] = classOfMarks(byte >> 2, protocol, ports >>> 16, ports & 0xffff);
-      if (flows.isNew) flows.trafficClass[id] = marks[id] & 7;
+      if (isNew) flows.trafficClass[id] = marks[id] & 7;
     }
     let sign = SIGN_ACK;
     if (protocol === PROTOCOL_TCP) {
@@ -95,7 +111,7 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
     }
     bulk[id] = bulkScore(bulk[id], protocol, sign, gapUs);
     const version = hints.version[session[row]];
-    if (flows.isNew ? version !== 0 : hintVersion[id] !== version) {
+    if (isNew ? version !== 0 : hintVersion[id] !== version) {
       hintVersion[id] = version;
       hint[id] = hintFor(context, burst, row, protocol, ports);
     }
