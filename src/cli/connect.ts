@@ -15,6 +15,8 @@ import type { Invitation } from "./invitation.ts";
 import { Link, resolveHost } from "./link.ts";
 import { LocalPlane } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
+import type { OwnHint } from "../session/hints.ts";
+import { readPriorities } from "./priorities.ts";
 import { resolveThrough } from "./resolve.ts";
 import { type Doors, forward, serveSocks } from "./socks.ts";
 
@@ -38,6 +40,10 @@ As root, everything goes through the tunnel but the networks that this machine i
   --kill-switch         let nothing of this out past the tunnel, not even when it is down
   --restore             only undo what a connect that was killed has left behind
 
+  --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
+                        game, voice, interactive, bulk or default for what goes there and comes from there, here and at
+                        the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
+
 Without root, a proxy and ports on this machine's loopback instead of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
   -L PORT:HOST:PORT     a port here that is a host's port there; may be given several times
@@ -56,7 +62,7 @@ const GUARD_LOOKS = 10;
 export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
     values: ["server", "config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol"],
-    lists: ["L"],
+    lists: ["L", "priority"],
     flags: ["no-dns", "kill-switch", "restore", "json"],
     words: [0, 1],
   });
@@ -71,6 +77,7 @@ export async function connect(args: string[]): Promise<number> {
     return 0;
   }
   const scope = await readScope(values);
+  const priorities = readPriorities(lists.priority);
   const invitation = await readInvitation(words[0], values.config, values.server, values.protocol);
   const view = new LinkView(flags.json);
   const deviceOnly = DEVICE_ONLY.find((name) => values[name] !== undefined || flags[name]);
@@ -78,24 +85,29 @@ export async function connect(args: string[]): Promise<number> {
     if (deviceOnly) {
       throw new UsageError(`--${deviceOnly} is of the device, and --socks and -L are instead of it`);
     }
-    return await throughSockets(invitation, readDoors(values.socks, lists.L), view);
+    return await throughSockets(invitation, readDoors(values.socks, lists.L), priorities, view);
   }
   const obstacle = await tunUnavailable();
   if (obstacle !== undefined && deviceOnly === undefined) {
     console.error(`No device here (${obstacle}), so a SOCKS proxy stands in for it.`);
-    return await throughSockets(invitation, readDoors(SOCKS_DEFAULT, []), view);
+    return await throughSockets(invitation, readDoors(SOCKS_DEFAULT, []), priorities, view);
   }
   if (deviceOnly !== undefined) await needRoot(`--${deviceOnly}`);
   return await throughDevice(
     invitation,
     scope,
-    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"] },
+    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], priorities },
     view,
   );
 }
 
 /** A proxy and forwarded ports, for whoever may not make a device. */
-async function throughSockets(invitation: Invitation, doors: DoorOptions, view: LinkView): Promise<number> {
+async function throughSockets(
+  invitation: Invitation,
+  doors: DoorOptions,
+  priorities: OwnHint[],
+  view: LinkView,
+): Promise<number> {
   const native = loadNative();
   if (typeof native === "string") {
     throw new CommandError(`without a device TCP needs the native library: ${native}; run connect as root`);
@@ -112,7 +124,7 @@ async function throughSockets(invitation: Invitation, doors: DoorOptions, view: 
     for (const one of forwards) opened.push(forward(dialler, resolve, one));
     const link = new Link({
       endpoint,
-      plane: new LocalPlane(invitation, dialler, native),
+      plane: new LocalPlane(invitation, dialler, native, priorities),
       ownDevice: "",
       say: (message) => view.say(message),
       onMoved: () => Promise.resolve(),
@@ -145,7 +157,7 @@ async function needRoot(what: string): Promise<void> {
 async function throughDevice(
   invitation: Invitation,
   scope: Scope,
-  { killSwitch, dns }: { killSwitch: boolean; dns: boolean },
+  { killSwitch, dns, priorities }: { killSwitch: boolean; dns: boolean; priorities: OwnHint[] },
   view: LinkView,
 ): Promise<number> {
   const { endpoint } = invitation;
@@ -175,7 +187,7 @@ async function throughDevice(
     const say = (message: string) => view.say(message);
     const link = new Link({
       endpoint,
-      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say),
+      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say, priorities),
       ownDevice: CLIENT_DEVICE,
       say,
       onMoved: (address) => host.route({ address, port }),

@@ -26,6 +26,7 @@ import type { Port } from "../io/port.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
+import type { OwnHint } from "../session/hints.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import { Arena } from "../vector/arena.ts";
 import type { Invitation } from "./invitation.ts";
@@ -58,7 +59,12 @@ export class LocalPlane implements LinkPlane {
   readonly #metrics = new Metrics();
 
   /** Starts at once. Where port and exit have descriptors, this thread serves nothing else from here on. */
-  constructor(invitation: Invitation, exit: Exit, native: Native | string) {
+  constructor(
+    invitation: Invitation,
+    exit: Exit,
+    native: Native | string,
+    priorities: readonly OwnHint[] = [],
+  ) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     const isNative = typeof native !== "string";
@@ -104,6 +110,7 @@ export class LocalPlane implements LinkPlane {
       protocol: invitation.protocol,
     });
     privateKey.fill(0);
+    for (const one of priorities) this.#client.hint(one, one.trafficClass);
     this.#exit = exit;
     this.#port = openPort(native, arena, metrics);
     this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics);

@@ -3,6 +3,7 @@
  * same device, which makes a new handshake; so the device, and a kill switch, stay. Moves no packet.
  */
 import type { Invitation } from "./invitation.ts";
+import type { OwnHint } from "../session/hints.ts";
 import type { LinkPlane, PlaneState } from "./link_plane.ts";
 import type { FromPlane, ToPlane } from "./link_worker.ts";
 
@@ -20,8 +21,14 @@ export class ThreadPlane implements LinkPlane {
   #closed = false;
 
   /** @param descriptor the device's queue, which must outlive the plane. */
-  constructor(invitation: Invitation, descriptor: number, device: string, say: (message: string) => void) {
-    this.#start = { type: "start", invitation, descriptor, device };
+  constructor(
+    invitation: Invitation,
+    descriptor: number,
+    device: string,
+    say: (message: string) => void,
+    priorities: OwnHint[] = [],
+  ) {
+    this.#start = { type: "start", invitation, descriptor, device, priorities };
     this.#say = say;
     this.#worker = this.#run();
   }

@@ -5,12 +5,13 @@
 /// <reference lib="deno.worker" />
 import { TunQueue } from "../exit/tun.ts";
 import { loadNative } from "../../ffi/native.ts";
+import type { OwnHint } from "../session/hints.ts";
 import type { Invitation } from "./invitation.ts";
 import { LocalPlane, type PlaneState } from "./link_plane.ts";
 
 /** What the main thread says. */
 export type ToPlane =
-  | { type: "start"; invitation: Invitation; descriptor: number; device: string }
+  | { type: "start"; invitation: Invitation; descriptor: number; device: string; priorities: OwnHint[] }
   | { type: "connect"; address: string; port: number }
   | { type: "look" }
   | { type: "close" };
@@ -25,7 +26,8 @@ let plane: LocalPlane | undefined;
 scope.onmessage = async ({ data }: MessageEvent<ToPlane>) => {
   if (data.type === "start") {
     const native = loadNative();
-    plane = new LocalPlane(data.invitation, new TunQueue(data.descriptor, data.device, native), native);
+    const queue = new TunQueue(data.descriptor, data.device, native);
+    plane = new LocalPlane(data.invitation, queue, native, data.priorities);
   } else if (data.type === "connect") {
     plane?.connect(data.address, data.port);
   } else if (data.type === "look") {
