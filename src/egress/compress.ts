@@ -29,7 +29,7 @@ export class EntropyTest {
 
   /**
    * Whether the `length` bytes at `at` look random: of 32 bytes taken at even distances, at least `distinctMin` differ.
-   * Random ones have 30 on average; text has 17.
+   * Random ones have 30 on average and hardly ever less than 26; text has 17 and hardly ever more than 24.
    */
   looksRandom(bytes: Uint8Array, at: number, length: number, distinctMin: number): boolean {
     const seen = this.#seen, sample = ++this.#sample >>> 0;
@@ -48,7 +48,7 @@ export class EntropyTest {
 }
 
 /** Different bytes among 32 from which on a payload passes for encrypted or compressed. */
-export const DISTINCT_MIN = 28;
+export const DISTINCT_MIN = 26;
 
 export function compress(burst: Burst, context: EgressContext): void {
   const { count, next, session, length, offset, view, bytes, flow, frameKind } = burst;

@@ -103,7 +103,33 @@ for (const [name, make] of Object.entries(KERNELS)) {
   });
 }
 
-Deno.test(`compression: the first bytes of a long packet of zeros say that it would grow too much (seed ${SEED})`, () => {
+/** The kernel with a count of what it is asked. */
+class Counted extends PortableLz4 {
+  tries = 0;
+
+  override compress(...args: Parameters<Lz4["compress"]>): number {
+    this.tries++;
+    return super.compress(...args);
+  }
+}
+
+Deno.test(`compression: a flow that did not shrink is tried less and less, others are not (seed ${SEED})`, () => {
+  const kernel = new Counted(), on = pair(new PortableLz4(), kernel);
+  // Neither text nor noise: the bytes pass the test, and nothing in them comes twice.
+  const letters = (i: number) => noise(1200, i).map((byte) => 48 + byte % 30);
+  for (let i = 0; i < 1000; i++) {
+    on.server.send(udpPacket("8.8.8.8", "10.66.0.2", letters(i)));
+    on.world.runFor(1000);
+  }
+  assert(kernel.tries >= 8 && kernel.tries <= 12, `${kernel.tries} tries in 1000 packets`);
+  assertEquals(on.server.metrics.get("packets_compressed"), 0);
+  const before = kernel.tries;
+  for (let i = 0; i < 20; i++) on.server.send(udpPacket("8.8.4.4", "10.66.0.2", text(1200, i)));
+  assertEquals(kernel.tries, before + 20);
+  assertEquals(on.server.metrics.get("packets_compressed"), 20);
+});
+
+Deno.test(`compression: packets that would shrink to less than a sixteenth go as they are (seed ${SEED})`, () => {
   const payloads = Array.from({ length: 10 }, () => new Uint8Array(1300));
   for (const make of Object.values(KERNELS)) {
     const on = pair(make(), make());
