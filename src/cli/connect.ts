@@ -13,9 +13,8 @@ import { CommandError, readCommandLine, UsageError } from "./help.ts";
 import { type DoorOptions, readDoors, readInvitation, readScope } from "./connect_options.ts";
 import type { Invitation } from "./invitation.ts";
 import { Link, resolveHost } from "./link.ts";
-import { LocalPlane } from "./link_plane.ts";
+import { LocalPlane, type PlaneWishes } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
-import type { OwnHint } from "../session/hints.ts";
 import { readPriorities } from "./priorities.ts";
 import { resolveThrough } from "./resolve.ts";
 import { type Doors, forward, serveSocks } from "./socks.ts";
@@ -43,6 +42,7 @@ As root, everything goes through the tunnel but the networks that this machine i
   --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
                         game, voice, interactive, bulk or default for what goes there and comes from there, here and at
                         the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
+  --no-compression      do not compress what shrinks (OxTunnel): sizes tell a little of what is in it
 
 Without root, a proxy and ports on this machine's loopback instead of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
@@ -63,7 +63,7 @@ export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
     values: ["server", "config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol"],
     lists: ["L", "priority"],
-    flags: ["no-dns", "kill-switch", "restore", "json"],
+    flags: ["no-dns", "no-compression", "kill-switch", "restore", "json"],
     words: [0, 1],
   });
   if (flags.help) {
@@ -77,7 +77,7 @@ export async function connect(args: string[]): Promise<number> {
     return 0;
   }
   const scope = await readScope(values);
-  const priorities = readPriorities(lists.priority);
+  const wishes = { priorities: readPriorities(lists.priority), compression: !flags["no-compression"] };
   const invitation = await readInvitation(words[0], values.config, values.server, values.protocol);
   const view = new LinkView(flags.json);
   const deviceOnly = DEVICE_ONLY.find((name) => values[name] !== undefined || flags[name]);
@@ -85,18 +85,18 @@ export async function connect(args: string[]): Promise<number> {
     if (deviceOnly) {
       throw new UsageError(`--${deviceOnly} is of the device, and --socks and -L are instead of it`);
     }
-    return await throughSockets(invitation, readDoors(values.socks, lists.L), priorities, view);
+    return await throughSockets(invitation, readDoors(values.socks, lists.L), wishes, view);
   }
   const obstacle = await tunUnavailable();
   if (obstacle !== undefined && deviceOnly === undefined) {
     console.error(`No device here (${obstacle}), so a SOCKS proxy stands in for it.`);
-    return await throughSockets(invitation, readDoors(SOCKS_DEFAULT, []), priorities, view);
+    return await throughSockets(invitation, readDoors(SOCKS_DEFAULT, []), wishes, view);
   }
   if (deviceOnly !== undefined) await needRoot(`--${deviceOnly}`);
   return await throughDevice(
     invitation,
     scope,
-    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], priorities },
+    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], wishes },
     view,
   );
 }
@@ -105,7 +105,7 @@ export async function connect(args: string[]): Promise<number> {
 async function throughSockets(
   invitation: Invitation,
   doors: DoorOptions,
-  priorities: OwnHint[],
+  wishes: PlaneWishes,
   view: LinkView,
 ): Promise<number> {
   const native = loadNative();
@@ -124,7 +124,7 @@ async function throughSockets(
     for (const one of forwards) opened.push(forward(dialler, resolve, one));
     const link = new Link({
       endpoint,
-      plane: new LocalPlane(invitation, dialler, native, priorities),
+      plane: new LocalPlane(invitation, dialler, native, wishes),
       ownDevice: "",
       say: (message) => view.say(message),
       onMoved: () => Promise.resolve(),
@@ -157,7 +157,7 @@ async function needRoot(what: string): Promise<void> {
 async function throughDevice(
   invitation: Invitation,
   scope: Scope,
-  { killSwitch, dns, priorities }: { killSwitch: boolean; dns: boolean; priorities: OwnHint[] },
+  { killSwitch, dns, wishes }: { killSwitch: boolean; dns: boolean; wishes: PlaneWishes },
   view: LinkView,
 ): Promise<number> {
   const { endpoint } = invitation;
@@ -187,7 +187,7 @@ async function throughDevice(
     const say = (message: string) => view.say(message);
     const link = new Link({
       endpoint,
-      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say, priorities),
+      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say, wishes),
       ownDevice: CLIENT_DEVICE,
       say,
       onMoved: (address) => host.route({ address, port }),

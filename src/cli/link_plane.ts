@@ -51,6 +51,13 @@ export interface LinkPlane {
   close(): Promise<void>;
 }
 
+/** What the person wishes for its packets in OxTunnel. */
+export interface PlaneWishes {
+  /** The first that fits first. */
+  priorities: OwnHint[];
+  compression: boolean;
+}
+
 export class LocalPlane implements LinkPlane {
   readonly #client: Client;
   readonly #driver: Driver;
@@ -63,7 +70,7 @@ export class LocalPlane implements LinkPlane {
     invitation: Invitation,
     exit: Exit,
     native: Native | string,
-    priorities: readonly OwnHint[] = [],
+    { priorities, compression }: PlaneWishes,
   ) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
@@ -88,7 +95,7 @@ export class LocalPlane implements LinkPlane {
               ? new NativeDatagramAead(native, rows, DROP.forged)
               : new PortableDatagramAead(rows, DROP.forged),
           ...(isNative ? { aeads: preferredAeads(native) } : {}),
-          lz4: isNative ? new NativeLz4(native) : new PortableLz4(),
+          ...(compression ? { lz4: isNative ? new NativeLz4(native) : new PortableLz4() } : {}),
           compressionThreshold: DEFAULTS.compressionThreshold,
         }
         : {}),

@@ -3,8 +3,7 @@
  * same device, which makes a new handshake; so the device, and a kill switch, stay. Moves no packet.
  */
 import type { Invitation } from "./invitation.ts";
-import type { OwnHint } from "../session/hints.ts";
-import type { LinkPlane, PlaneState } from "./link_plane.ts";
+import type { LinkPlane, PlaneState, PlaneWishes } from "./link_plane.ts";
 import type { FromPlane, ToPlane } from "./link_worker.ts";
 
 const FIRST_LOOK_MS = 20_000, LOOK_MS = 3000, CLOSE_MS = 3000;
@@ -26,9 +25,9 @@ export class ThreadPlane implements LinkPlane {
     descriptor: number,
     device: string,
     say: (message: string) => void,
-    priorities: OwnHint[] = [],
+    wishes: PlaneWishes,
   ) {
-    this.#start = { type: "start", invitation, descriptor, device, priorities };
+    this.#start = { type: "start", invitation, descriptor, device, wishes };
     this.#say = say;
     this.#worker = this.#run();
   }

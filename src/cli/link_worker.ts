@@ -5,13 +5,12 @@
 /// <reference lib="deno.worker" />
 import { TunQueue } from "../exit/tun.ts";
 import { loadNative } from "../../ffi/native.ts";
-import type { OwnHint } from "../session/hints.ts";
 import type { Invitation } from "./invitation.ts";
-import { LocalPlane, type PlaneState } from "./link_plane.ts";
+import { LocalPlane, type PlaneState, type PlaneWishes } from "./link_plane.ts";
 
 /** What the main thread says. */
 export type ToPlane =
-  | { type: "start"; invitation: Invitation; descriptor: number; device: string; priorities: OwnHint[] }
+  | { type: "start"; invitation: Invitation; descriptor: number; device: string; wishes: PlaneWishes }
   | { type: "connect"; address: string; port: number }
   | { type: "look" }
   | { type: "close" };
@@ -27,7 +26,7 @@ scope.onmessage = async ({ data }: MessageEvent<ToPlane>) => {
   if (data.type === "start") {
     const native = loadNative();
     const queue = new TunQueue(data.descriptor, data.device, native);
-    plane = new LocalPlane(data.invitation, queue, native, data.priorities);
+    plane = new LocalPlane(data.invitation, queue, native, data.wishes);
   } else if (data.type === "connect") {
     plane?.connect(data.address, data.port);
   } else if (data.type === "look") {
