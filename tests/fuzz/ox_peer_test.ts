@@ -11,6 +11,7 @@ import { NONE } from "../../src/vector/arena.ts";
 import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
 import {
   CONTROL_ACK,
+  Hint,
   keyPartBytes,
   Report,
   writeClose,
@@ -43,7 +44,7 @@ function writeFrame(random: Random, view: DataView, at: number): number {
     for (let i = 0; i < bytes; i++) view.setUint8(from + i, random.u32());
     return from + bytes - at;
   };
-  switch (random.u32() % 12) {
+  switch (random.u32() % 13) {
     case 0:
       return writePing(view, at, random.u32());
     case 1:
@@ -108,6 +109,18 @@ function writeFrame(random: Random, view: DataView, at: number): number {
       view.setUint8(body + 34, match);
       view.setUint8(body + 35, 0x50);
       return body + 41 - at;
+    }
+    case 11: {
+      const hint = new Hint();
+      hint.sequence = random.u32() % 6;
+      hint.trafficClass = random.u32() & 255;
+      hint.protocol = random.u32() % 3 === 0 ? 0 : random.u32() & 255;
+      hint.lifetimeS = random.u32() % 4;
+      hint.clientPort = random.u32() % 3;
+      hint.remotePort = random.u32() % 3;
+      hint.client.set(random.u32() & 1 ? [0, 0, 0xffff, random.u32() & 1 && 0x0a420002] : [0, 0, 0, 0]);
+      hint.remote.set(random.u32() & 1 ? [0, 0, 0xffff, 0x08080808] : [random.u32(), 0, 0, 1]);
+      return hint.write(view, at);
     }
     default:
       return 0;

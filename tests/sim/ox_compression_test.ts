@@ -178,7 +178,9 @@ Deno.test(`compression: a peer's LZ4 frames that lie are dropped, each alone (se
     const { server, peer } = rawPair(FEATURE_LZ4, make);
     const { free } = server.arena;
     const whole = udpPacket("10.66.0.9", "8.8.8.8", new Uint8Array(600));
-    const head = whole.slice(0, 60);
+    const headOf = (bytes: number, length = 60) =>
+      udpPacket("10.66.0.9", "8.8.8.8", new Uint8Array(Math.max(92, bytes - 28))).slice(0, length);
+    const head = headOf(whole.length);
     const good = matchFrame(head, 1, whole.length - 60 - 5, whole.length);
     const last = whole.slice();
     last.set([1, 2, 3, 4, 5], whole.length - 5);
@@ -189,9 +191,10 @@ Deno.test(`compression: a peer's LZ4 frames that lie are dropped, each alone (se
       "shorter than it said": matchFrame(head, 1, whole.length - 60 - 6, whole.length),
       "from before its start": matchFrame(head, 61, whole.length - 60 - 5, whole.length),
       "from nowhere": matchFrame(head, 0, whole.length - 60 - 5, whole.length),
-      "longer than the MTU": matchFrame(head, 1, 1421 - 60 - 5, 1421),
-      "more than 16 times its body": matchFrame(head.slice(0, 20), 1, 1000 - 25, 1000),
-      "not smaller": literalFrame(whole.slice(0, 300)),
+      "longer than the MTU": matchFrame(headOf(1421, 120), 1, 1421 - 120 - 5, 1421),
+      "more than 16 times its body": matchFrame(headOf(1400, 30), 1, 1400 - 30 - 5, 1400),
+      "not smaller": literalFrame(headOf(120, 120)),
+      "longer than its packet": matchFrame(headOf(500), 1, whole.length - 60 - 5, whole.length),
       "no packet": matchFrame(new Uint8Array(60), 1, whole.length - 60 - 5, whole.length),
       "a frame in a frame": matchFrame(good.slice(0, 60), 1, whole.length - 60 - 5, whole.length),
     };

@@ -212,6 +212,11 @@ Deno.test("classifier: a class that behaviour gave is left well below where it w
     assertEquals(sender.packet(TCP, 400), CLASS_BULK);
     assertEquals(sender.run(9, MS, TCP, 1420), CLASS_BULK);
   }
+  // Nor does a lull that would not have made it a transfer.
+  const lull = new Sender();
+  lull.run(34, MS, TCP, 1420);
+  assertEquals(lull.run(8, MS, TCP, 200), CLASS_BULK);
+  assertEquals(lull.run(8, MS, TCP, 200), CLASS_DEFAULT);
   // A conversation does, soon.
   assertEquals(sender.run(40, 30 * MS, TCP, 200), CLASS_DEFAULT);
   // And one packet more does not make it a transfer again.
