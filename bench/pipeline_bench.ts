@@ -6,12 +6,15 @@ import { loadNative } from "../ffi/native.ts";
 import { PortableAead } from "../src/codec/aead_portable.ts";
 import { NativeAead, NativeDatagramAead, nativePrimitives, preferredAeads } from "../src/codec/native.ts";
 import type { Aead, DatagramAead, Primitives } from "../src/codec/kernels.ts";
+import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "../src/control/flows.ts";
+import { classify } from "../src/egress/classify.ts";
+import type { EgressContext } from "../src/egress/mod.ts";
 import { noble } from "../src/codec/noble.ts";
 import { nodeCrypto } from "../src/codec/node_crypto.ts";
 import { DROP } from "../src/metrics.ts";
-import { Arena, packetStart } from "../src/vector/arena.ts";
+import { Arena, NONE, packetStart } from "../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_OPEN, TO_PARSE, TO_SEAL, TO_TUNNEL } from "../src/vector/burst.ts";
-import { innerLength, readDestination } from "../src/wire/inner.ts";
+import { innerLength, PROTOCOL_UDP, readDestination, writeIpv6Header } from "../src/wire/inner.ts";
 import { parseAddress } from "../src/wire/address.ts";
 import { PrefixTable } from "../src/session/prefix_table.ts";
 import { ReplayWindows } from "../src/session/replay.ts";
@@ -212,6 +215,56 @@ function lookupResults(): Result[] {
   return results;
 }
 
+/** What the classifier adds to a packet of OxTunnel's: in runs of one flow, interleaved, and from flows never seen. */
+function classifyResults(): Result[] {
+  const world = new World(1);
+  world.protocol = "oxtunnel";
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2" });
+  client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(8)));
+  world.runFor(1_000_000);
+  // deno-lint-ignore no-explicit-any
+  const { table, associations, peers } = server.core as any;
+  const context = {
+    table,
+    associations,
+    flows: new FlowTable(1 << 14, crypto.getRandomValues(new Uint32Array(FLOW_KEYS))),
+    words: new Uint32Array(FLOW_WORDS_MAX),
+    ends: new Uint32Array(8),
+  } as unknown as EgressContext;
+  const v4 = udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(60));
+  const v6 = new Uint8Array(88);
+  writeIpv6Header(
+    new DataView(v6.buffer),
+    0,
+    48,
+    PROTOCOL_UDP,
+    Uint32Array.of(0xfd000000, 0, 0, 1),
+    0,
+    Uint32Array.of(0xfd000000, 0, 0, 2),
+    0,
+  );
+  const burst = new Burst(new Arena(BURST_CAPACITY));
+  let nowUs = 1e6, port = 0;
+  const each = (what: string, packet: Uint8Array, transport: number, flows: number) =>
+    measure(`classify, ${what}`, packet.length, 200, () => {
+      fill(burst, packet, TO_SEAL);
+      burst.session.fill(peers.current[0]);
+      for (let row = 0; row < BURST_CAPACITY; row++) {
+        burst.view.setUint16(burst.offset[row] + transport, flows === 0 ? port++ : row % flows);
+      }
+      nowUs += 300;
+    }, () => classify(burst, context, nowUs));
+  const results = [
+    each("one flow", v4, 20, 1),
+    each("16 flows in turn", v4, 20, 16),
+    each("16 flows in turn, IPv6", v6, 40, 16),
+    each("each packet a new flow", v4, 20, 0),
+  ];
+  if (burst.flow[0] === NONE) throw new Error("the bench classifies nothing");
+  return results;
+}
+
 const native = loadNative();
 if (typeof native === "string") console.error(`without the native kernels: ${native}`);
 const ENGINES: Engine[] = [
@@ -231,6 +284,7 @@ const ENGINES: Engine[] = [
 
 const results = [
   ...lookupResults(),
+  ...classifyResults(),
   ...SIZES.flatMap((bytes) => [...aeadResults(nodeCrypto, bytes), ...aeadResults(noble, bytes)]),
   ...ENGINES.flatMap((engine) => SIZES.flatMap((bytes) => relayResults(bytes, engine))),
   ...ENGINES.filter(({ makeDatagramAead }) => makeDatagramAead !== undefined)

@@ -118,6 +118,8 @@ const SYMBOLS = {
   ox_x25519_shared: { parameters: ["buffer", "buffer", "buffer"], result: "i32" },
   ox_lz4_compress: { parameters: ["buffer", "u32", "buffer", "u32"], result: "i32" },
   ox_lz4_decompress: { parameters: ["buffer", "u32", "buffer", "u32"], result: "i32" },
+  ox_lz4_pack: { parameters: ["u32", "u32", "u32", "u32", "u32", "u32"], result: "i32" },
+  ox_lz4_unpack: { parameters: ["u32", "u32", "u32", "u32", "u32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /** The native library's functions. Handles are valid only on the thread (Worker) that got them. */

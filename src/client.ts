@@ -5,6 +5,7 @@
  */
 import { copyTicket, type Ticket } from "./session/ox_tickets.ts";
 import type { OxSession } from "./session/ox_session.ts";
+import type { HintedFlows } from "./session/hints.ts";
 import { OXTUNNEL } from "./session/table.ts";
 import { type Vitals, vitalsOf } from "./session/vitals.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
@@ -129,6 +130,19 @@ export class Client extends Tunnel {
   moved(): void {
     const peer = this.peers.find(this.#upstream);
     if (peer) this.associations.moved(peer.id);
+  }
+
+  /**
+   * Wishes a class (CLASS_*) for flows, here and, in OxTunnel, at the relay; `undefined` takes the wish back. What was wished
+   * first comes first. False when there are 64 others.
+   */
+  hint(flows: HintedFlows, trafficClass: number | undefined): boolean {
+    const { oxtunnel } = this.associations;
+    const peer = this.peers.find(this.#upstream);
+    if (!oxtunnel || !peer || !oxtunnel.sessions.hints.setOwn(flows, trafficClass)) return false;
+    const session = this.peers.current[peer.id];
+    if (session !== NONE) oxtunnel.sessions.of[session]?.sayHint(flows, trafficClass);
+    return true;
   }
 
   /** Closes an OxTunnel session so that the relay knows; datagrams of the next 200 ms say so. */

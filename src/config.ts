@@ -46,6 +46,10 @@ export interface Config {
   readonly tunnelIpv4: string;
   /** A ULA /64, "auto" (from the relay's public key, RFC 4193) or "off". */
   readonly tunnelIpv6: string;
+  /** Whether OxTunnel's packets that shrink are compressed (LZ4), both ways, where the client wants it too. */
+  readonly enableCompression: boolean;
+  /** Packets of fewer bytes are not, 64 to 1500. */
+  readonly compressionThreshold: number;
   /** Bytes of an inner packet, 576 to 1500; at least 1280 unless tunnelIpv6 is "off". */
   readonly mtu: number;
   /** Whether packets to one OxTunnel client share datagrams. */
@@ -100,6 +104,8 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   tunName: "oxrelay0",
   tunnelIpv4: "10.66.0.0/16",
   tunnelIpv6: "auto",
+  enableCompression: true,
+  compressionThreshold: 256,
   mtu: 1420,
   enableBatching: true,
   batchWaitUs: 1000,
@@ -382,6 +388,8 @@ const ENTRIES = {
   ),
   tunnel_ipv4: v.optional(tunnelIpv4),
   tunnel_ipv6: v.optional(tunnelIpv6),
+  enable_compression: v.optional(flag),
+  compression_threshold: v.optional(wholeNumber(64, 1500)),
   mtu: v.optional(wholeNumber(576, 1500)),
   enable_batching: v.optional(flag),
   batch_wait_us: v.optional(wholeNumber(0, 1000)),
@@ -471,6 +479,8 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     tunName: fromFile.tun_name ?? base.tunName,
     tunnelIpv4: fromFile.tunnel_ipv4 ?? base.tunnelIpv4,
     tunnelIpv6: fromFile.tunnel_ipv6 ?? base.tunnelIpv6,
+    enableCompression: fromFile.enable_compression ?? base.enableCompression,
+    compressionThreshold: fromFile.compression_threshold ?? base.compressionThreshold,
     mtu: fromFile.mtu ?? base.mtu,
     enableBatching: fromFile.enable_batching ?? base.enableBatching,
     batchWaitUs: fromFile.batch_wait_us ?? base.batchWaitUs,

@@ -3,7 +3,9 @@
  * packets come in as arguments and go out as rows; after every call the caller drains `pollTransmit`. It opens
  * no socket, reads no clock, knows no exit and does not say who its peers are.
  */
-import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
+import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
+import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
+import { EntropyTest } from "./egress/compress.ts";
 import { Batches, egress, type EgressContext } from "./egress/mod.ts";
 import {
   Backlog,
@@ -29,6 +31,7 @@ import {
   AEAD_CHACHA20_POLY1305,
   AEAD_NAMES,
   FEATURE_HYBRID_KEYS,
+  FEATURE_LZ4,
   FEATURE_RESUMPTION,
   type Parameters,
 } from "./wire/parameters.ts";
@@ -47,6 +50,10 @@ export interface TunnelOptions {
   trusted?: readonly string[];
   /** FEATURE_* of OxTunnel that this end offers and accepts; all that it has when absent. */
   features?: number;
+  /** Compression in OxTunnel; absent where it is neither to be offered nor accepted. */
+  lz4?: Lz4;
+  /** Packets of fewer bytes are not compressed; 64 or more, and 64 when absent. */
+  compressionThreshold?: number;
   random: (bytes: Uint8Array) => void;
   limits: Limits;
   /** 32 bytes; copied. Secret. */
@@ -77,6 +84,14 @@ export interface TunnelOptions {
 const KEY_BYTES = 32;
 /** The longest that a bulk packet waits for company (PROTOCOL R80). */
 export const BATCH_WAIT_US = 1000;
+const COMPRESSED_BYTES_MIN = 64;
+const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
+
+/** Flows that are kept: a power of two. */
+function flowRows(maxConnections: number): number {
+  const wanted = Math.min(FLOWS_MAX, Math.max(FLOWS_MIN, FLOWS_PER_CONNECTION * maxConnections));
+  return 1 << Math.ceil(Math.log2(wanted));
+}
 
 /** What a tunnel needs to know of a peer; a stored record has it all. */
 export type PeerKeys = Pick<PeerRecord, "name" | "publicKey" | "presharedKey" | "allowedIps">;
@@ -149,7 +164,8 @@ export class Tunnel {
         datagramAead,
         aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
         trusted: options.trusted ?? [],
-        features: options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION),
+        features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
+          (options.lz4 === undefined ? 0 : FEATURE_LZ4),
         say: (peer) => this.say(peer),
         givesTickets: policy !== undefined,
       },
@@ -165,15 +181,23 @@ export class Tunnel {
       metrics,
       ownIpv4,
       ownIpv6: options.ipv6 === undefined ? undefined : parseAddress(options.ipv6),
-      words: new Uint32Array(4),
+      words: new Uint32Array(FLOW_WORDS_MAX),
     };
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
     const [backlog, speedtest] = [new Backlog(), new Speedtest()];
-    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader(), backlog, speedtest };
+    const { mtu, lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
+    const frames = new FrameReader();
+    this.ingressContext = { ...shared, policy, masks, frames, lz4, mtu, backlog, speedtest };
+    const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
+    const flows = new FlowTable(
+      flowRows(options.maxConnections),
+      Uint32Array.from({ length: FLOW_KEYS }, randomWord),
+    );
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
-    this.#egress = { ...shared, mtu: options.mtu, batches: this.#batches };
+    const ends = new Uint32Array(8);
+    this.#egress = { ...shared, mtu, flows, compression, ends, batches: this.#batches };
     this.#release = (slot) => options.arena.release(slot);
   }
 

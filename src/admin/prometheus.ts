@@ -31,6 +31,12 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   roamed: ["roamed_total", "Times that a peer's endpoint changed."],
   epochs_made: ["epochs_total", "Key epochs that came into use within OxTunnel sessions."],
   icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
+  packets_compressed: ["compressed_packets_total", "Inner packets that left as LZ4 frames."],
+  bytes_saved: ["compression_saved_bytes_total", "Bytes of inner packets that compression has saved."],
+  compressions_skipped: [
+    "skipped_compressions_total",
+    "Inner packets that were not tried: they looked random, or their flow did not shrink before.",
+  ],
   handshakes_handed_over: [
     "handed_over_handshakes_total",
     "Handshakes given to the Worker that owns the peer.",

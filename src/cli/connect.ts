@@ -13,8 +13,9 @@ import { CommandError, readCommandLine, UsageError } from "./help.ts";
 import { type DoorOptions, readDoors, readInvitation, readScope, readTrusted } from "./connect_options.ts";
 import type { Invitation } from "./invitation.ts";
 import { Link } from "./link.ts";
-import { LocalPlane } from "./link_plane.ts";
+import { LocalPlane, type PlaneWishes } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
+import { readPriorities } from "./priorities.ts";
 import { resolveThrough } from "./resolve.ts";
 import { probe } from "./server_probe.ts";
 import { Servers } from "./servers.ts";
@@ -42,6 +43,11 @@ As root, everything goes through the tunnel but the networks that this machine i
   --kill-switch         let nothing of this out past the tunnel, not even when it is down
   --restore             only undo what a connect that was killed has left behind
 
+  --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
+                        game, voice, interactive, bulk or default for what goes there and comes from there, here and at
+                        the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
+  --no-compression      do not compress what shrinks (OxTunnel): sizes tell a little of what is in it
+
 Without root, a proxy and ports on this machine's loopback instead of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
   -L PORT:HOST:PORT     a port here that is a host's port there; may be given several times
@@ -62,8 +68,8 @@ const PROBE_MS = 1000;
 export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
     values: ["config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol", "trusted"],
-    lists: ["L", "server"],
-    flags: ["no-dns", "kill-switch", "restore", "json", "no-batching"],
+    lists: ["L", "server", "priority"],
+    flags: ["no-dns", "no-batching", "no-compression", "kill-switch", "restore", "json"],
     words: [0, 1],
   });
   if (flags.help) {
@@ -78,29 +84,31 @@ export async function connect(args: string[]): Promise<number> {
   }
   const scope = await readScope(values);
   const trusted = readTrusted(values.trusted);
-  const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
-  const place: Place = {
-    ...given,
-    invitation: { ...given.invitation, trusted, isBatching: !flags["no-batching"] },
+  const wishes: PlaneWishes = {
+    priorities: readPriorities(lists.priority),
+    compression: !flags["no-compression"],
+    batching: !flags["no-batching"],
   };
+  const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
+  const place: Place = { ...given, invitation: { ...given.invitation, trusted } };
   const view = new LinkView(flags.json);
   const deviceOnly = DEVICE_ONLY.find((name) => values[name] !== undefined || flags[name]);
   if (values.socks !== undefined || lists.L.length > 0) {
     if (deviceOnly) {
       throw new UsageError(`--${deviceOnly} is of the device, and --socks and -L are instead of it`);
     }
-    return await throughSockets(place, readDoors(values.socks, lists.L), view);
+    return await throughSockets(place, readDoors(values.socks, lists.L), wishes, view);
   }
   const obstacle = await tunUnavailable();
   if (obstacle !== undefined && deviceOnly === undefined) {
     console.error(`No device here (${obstacle}), so a SOCKS proxy stands in for it.`);
-    return await throughSockets(place, readDoors(SOCKS_DEFAULT, []), view);
+    return await throughSockets(place, readDoors(SOCKS_DEFAULT, []), wishes, view);
   }
   if (deviceOnly !== undefined) await needRoot(`--${deviceOnly}`);
   return await throughDevice(
     place,
     scope,
-    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"] },
+    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], wishes },
     view,
   );
 }
@@ -116,7 +124,12 @@ function resolveServers({ invitation, endpoints }: Place): Promise<Servers> {
 }
 
 /** A proxy and forwarded ports, for whoever may not make a device. */
-async function throughSockets(place: Place, doors: DoorOptions, view: LinkView): Promise<number> {
+async function throughSockets(
+  place: Place,
+  doors: DoorOptions,
+  wishes: PlaneWishes,
+  view: LinkView,
+): Promise<number> {
   const { invitation } = place;
   const native = loadNative();
   if (typeof native === "string") {
@@ -135,7 +148,7 @@ async function throughSockets(place: Place, doors: DoorOptions, view: LinkView):
     for (const one of forwards) opened.push(forward(dialler, resolve, one));
     const link = new Link({
       servers,
-      plane: new LocalPlane(invitation, dialler, native),
+      plane: new LocalPlane(invitation, dialler, native, wishes),
       ownDevice: "",
       isWatched: view.isWatched,
       say: (message) => view.say(message),
@@ -169,7 +182,7 @@ async function needRoot(what: string): Promise<void> {
 async function throughDevice(
   place: Place,
   scope: Scope,
-  { killSwitch, dns }: { killSwitch: boolean; dns: boolean },
+  { killSwitch, dns, wishes }: { killSwitch: boolean; dns: boolean; wishes: PlaneWishes },
   view: LinkView,
 ): Promise<number> {
   const { invitation } = place;
@@ -202,7 +215,7 @@ async function throughDevice(
     let isRouted = false;
     const link = new Link({
       servers,
-      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say),
+      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say, wishes),
       ownDevice: CLIENT_DEVICE,
       isWatched: view.isWatched,
       say,

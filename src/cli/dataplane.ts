@@ -15,10 +15,12 @@ import {
   NativeAead,
   nativeBlake2s,
   NativeDatagramAead,
+  NativeLz4,
   nativePrimitives,
   preferredAeads,
 } from "../codec/native.ts";
 import { PortableDatagramAead } from "../codec/datagram_portable.ts";
+import { PortableLz4 } from "../codec/lz4.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import { type Config, hostOne } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
@@ -102,7 +104,7 @@ function pinTo(cpu: number): void {
   }
 }
 
-type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads">;
+type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "lz4">;
 
 /** The native kernels where they run and the config allows it; one line of the log says which and why. */
 function chooseKernels(config: Config): Kernels {
@@ -125,6 +127,7 @@ function chooseKernels(config: Config): Kernels {
       },
       makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
       aeads: preferredAeads(native),
+      ...(config.enableCompression ? { lz4: new NativeLz4(native) } : {}),
     };
   }
   if (config.kernels === "native") {
@@ -135,6 +138,7 @@ function chooseKernels(config: Config): Kernels {
     primitives: nodeCrypto,
     makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
     makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
+    ...(config.enableCompression ? { lz4: new PortableLz4() } : {}),
   };
 }
 
@@ -176,6 +180,7 @@ async function start(message: StartMessage): Promise<void> {
     arena,
     metrics,
     ...kernels,
+    compressionThreshold: config.compressionThreshold,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(message.timeScale),
     privateKey: message.privateKey,

@@ -27,8 +27,6 @@ export interface Invitation {
   keepaliveS: number;
   /** What to speak: an invitation comes from a relay of ours, a config may be for any WireGuard server. */
   protocol: "oxtunnel" | "wireguard";
-  /** Whether packets share datagrams; true when absent. In no invitation: for measurements. */
-  isBatching?: boolean;
   /**
    * Outer networks in which the relay may be spoken to without encryption; none when absent. In neither written form:
    * who passes an invitation on must not be able to switch encryption off.

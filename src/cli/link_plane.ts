@@ -12,10 +12,13 @@ import {
   NativeAead,
   nativeBlake2s,
   NativeDatagramAead,
+  NativeLz4,
   nativePrimitives,
   preferredAeads,
 } from "../codec/native.ts";
+import { PortableLz4 } from "../codec/lz4.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
+import { DEFAULTS } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { MmsgPort } from "../io/mmsg.ts";
@@ -23,6 +26,7 @@ import type { Port } from "../io/port.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
+import type { OwnHint } from "../session/hints.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import { BATCH_WAIT_US } from "../tunnel.ts";
 import type { Vitals } from "../session/vitals.ts";
@@ -57,6 +61,15 @@ export interface LinkPlane {
   close(): Promise<void>;
 }
 
+/** What the person wishes for its packets in OxTunnel. */
+export interface PlaneWishes {
+  /** The first that fits first. */
+  priorities: OwnHint[];
+  compression: boolean;
+  /** Whether packets share datagrams; not so for measurements alone. */
+  batching: boolean;
+}
+
 export class LocalPlane implements LinkPlane {
   readonly #client: Client;
   readonly #driver: Driver;
@@ -65,13 +78,18 @@ export class LocalPlane implements LinkPlane {
   readonly #metrics = new Metrics();
 
   /** Starts at once. Where port and exit have descriptors, this thread serves nothing else from here on. */
-  constructor(invitation: Invitation, exit: Exit, native: Native | string, messages?: Messages) {
+  constructor(
+    invitation: Invitation,
+    exit: Exit,
+    native: Native | string,
+    { priorities, compression, batching }: PlaneWishes,
+    messages?: Messages,
+  ) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     const isNative = typeof native !== "string";
     const privateKey = keyFromText(invitation.privateKey)!;
     const isOxtunnel = invitation.protocol === "oxtunnel";
-    const { isBatching = true } = invitation;
     if (isNative) useBlake2s(nativeBlake2s(native));
     const inner = (isIpv6: boolean) =>
       invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
@@ -90,6 +108,8 @@ export class LocalPlane implements LinkPlane {
               ? new NativeDatagramAead(native, rows, DROP.forged)
               : new PortableDatagramAead(rows, DROP.forged),
           ...(isNative ? { aeads: preferredAeads(native) } : {}),
+          ...(compression ? { lz4: isNative ? new NativeLz4(native) : new PortableLz4() } : {}),
+          compressionThreshold: DEFAULTS.compressionThreshold,
         }
         : {}),
       random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
@@ -99,7 +119,7 @@ export class LocalPlane implements LinkPlane {
       ipv6: inner(true),
       mtu: invitation.mtu,
       // The event loop's timers would hold packets for a millisecond and more.
-      batchWaitUs: !isBatching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
+      batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
       trusted: invitation.trusted,
       maxConnections: 1,
       rateLimitPerIp: 1,
@@ -113,6 +133,7 @@ export class LocalPlane implements LinkPlane {
       protocol: invitation.protocol,
     });
     privateKey.fill(0);
+    for (const one of priorities) this.#client.hint(one, one.trafficClass);
     this.#exit = exit;
     this.#port = openPort(native, arena, metrics);
     this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, undefined, messages);

@@ -4,7 +4,7 @@
  */
 import { closeBells, openBells, ringBell } from "../io/bell.ts";
 import type { Invitation } from "./invitation.ts";
-import type { LinkPlane, PlaneState } from "./link_plane.ts";
+import type { LinkPlane, PlaneState, PlaneWishes } from "./link_plane.ts";
 import type { FromPlane, StartPlane, ToPlane } from "./link_worker.ts";
 
 const FIRST_LOOK_MS = 20_000, LOOK_MS = 3000, CLOSE_MS = 3000;
@@ -22,9 +22,15 @@ export class ThreadPlane implements LinkPlane {
   #closed = false;
 
   /** @param descriptor the device's queue, which must outlive the plane. */
-  constructor(invitation: Invitation, descriptor: number, device: string, say: (message: string) => void) {
+  constructor(
+    invitation: Invitation,
+    descriptor: number,
+    device: string,
+    say: (message: string) => void,
+    wishes: PlaneWishes,
+  ) {
     const [bell] = openBells(1);
-    this.#start = { invitation, descriptor, device, bell };
+    this.#start = { invitation, descriptor, device, wishes, bell };
     this.#say = say;
     this.#worker = this.#run();
   }

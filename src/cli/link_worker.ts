@@ -7,13 +7,14 @@ import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_
 import { TunQueue } from "../exit/tun.ts";
 import { loadNative } from "../../ffi/native.ts";
 import type { Invitation } from "./invitation.ts";
-import { LocalPlane, type PlaneState } from "./link_plane.ts";
+import { LocalPlane, type PlaneState, type PlaneWishes } from "./link_plane.ts";
 
 /** What the main thread says first: the rest comes by `control`, and the bell is rung after each. */
 export interface StartPlane {
   invitation: Invitation;
   descriptor: number;
   device: string;
+  wishes: PlaneWishes;
   control: MessagePort;
   bell: number;
 }
@@ -31,7 +32,7 @@ const scope = self as unknown as DedicatedWorkerGlobalScope;
 const tell = (message: FromPlane) => scope.postMessage(message);
 
 scope.onmessage = ({ data }: MessageEvent<StartPlane>) => {
-  const { invitation, descriptor, device, control, bell } = data;
+  const { invitation, descriptor, device, wishes, control, bell } = data;
   const native = loadNative();
   const hear = (message: ToPlane) => {
     if (message.type === "connect") plane.connect(message.address, message.port);
@@ -46,6 +47,6 @@ scope.onmessage = ({ data }: MessageEvent<StartPlane>) => {
     }
   };
   const exit = new TunQueue(descriptor, device, native);
-  const plane = new LocalPlane(invitation, exit, native, { bell, takeMessages });
+  const plane = new LocalPlane(invitation, exit, native, wishes, { bell, takeMessages });
   if (!plane.waits) control.onmessage = ({ data }) => hear(data);
 };

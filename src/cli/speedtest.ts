@@ -66,7 +66,11 @@ export async function speedtest(args: string[]): Promise<number> {
   const directionUs = 1e6 * seconds;
   const own = parseAddress(ipv4.split("/")[0])![3];
   const exit = new SpeedtestExit({ own, packetBytes: invitation.mtu, idleUs: IDLE_US, directionUs, random });
-  const plane = new LocalPlane(invitation, exit, loadNative());
+  const plane = new LocalPlane(invitation, exit, loadNative(), {
+    priorities: [],
+    compression: false,
+    batching: true,
+  });
   const turns = setInterval(() => exit.turn(), TURN_MS);
   try {
     plane.connect(servers.address, servers.endpoint.port);

@@ -4,6 +4,8 @@
  */
 import type { Burst } from "../vector/burst.ts";
 import { batch } from "./batch.ts";
+import { classify } from "./classify.ts";
+import { compress } from "./compress.ts";
 import type { EgressContext } from "./context.ts";
 import { seal } from "./seal.ts";
 import { steer } from "./steer.ts";
@@ -13,6 +15,8 @@ export type { EgressContext } from "./context.ts";
 
 export function egress(burst: Burst, context: EgressContext, nowUs: number): void {
   steer(burst, context, nowUs); // destination -> peer, session
+  classify(burst, context, nowUs); // packet -> flow, class
+  compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
   batch(burst, context, nowUs); // small packets of one session -> one plaintext
   seal(burst, context, nowUs); // plaintext -> addressed datagram
 }

@@ -2,7 +2,7 @@
  * What the nodes of ingress work with: the tables, the kernel, the counters and the scratch space of one data
  * plane. Holds references only; it has no behaviour.
  */
-import type { Aead, DatagramAead } from "../codec/kernels.ts";
+import type { Aead, DatagramAead, Lz4 } from "../codec/kernels.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
@@ -22,6 +22,10 @@ export interface IngressContext {
   readonly masks: Uint8Array<ArrayBuffer>;
   readonly frames: FrameReader;
   readonly backlog: Backlog;
+  /** Undefined where LZ4 is not to be accepted. */
+  readonly lz4: Lz4 | undefined;
+  /** Largest inner packet, bytes. */
+  readonly mtu: number;
   readonly metrics: Metrics;
   /** Undefined for a client, which delivers everything to its own host. */
   policy: DestinationPolicy | undefined;

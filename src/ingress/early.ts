@@ -31,7 +31,7 @@ function readOne(burst: Burst, row: number, context: IngressContext): void {
       break;
     }
     if (kind !== FRAME_PACKET) continue;
-    if (packetAt !== NONE) addPacket(burst, row, frames.at, frames.length, context);
+    if (packetAt !== NONE) addPacket(burst, row, FRAME_PACKET, frames.at, frames.length, context);
     else {
       packetAt = frames.at;
       packetBytes = frames.length;

@@ -13,6 +13,7 @@ import {
   CONTROL_ACK,
   CONTROL_CLOSE,
   CONTROL_CONNECTION_IDS,
+  CONTROL_HINT,
   CONTROL_KEY_EXCHANGE,
   CONTROL_PATH_CHALLENGE,
   CONTROL_PATH_RESPONSE,
@@ -21,6 +22,7 @@ import {
   CONTROL_REPORT,
   CONTROL_TICKET,
   controlKind,
+  Hint,
   isReliable,
   KEY_ANSWER,
   KEY_PART_AT,
@@ -54,7 +56,9 @@ import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
 import { SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
 import { HEADROOM, SLOT_BYTES } from "../vector/arena.ts";
 import { AEAD_AES_256_GMAC, FEATURE_HYBRID_KEYS, FEATURE_RESUMPTION } from "../wire/parameters.ts";
+import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import type { Associations } from "./associations.ts";
+import type { HintedFlows } from "./hints.ts";
 import type { KeyExchange } from "./ox_keys.ts";
 import { OxPaths } from "./ox_paths.ts";
 import type { OxSessions } from "./ox_sessions.ts";
@@ -87,6 +91,11 @@ const TICKET_LIFE_MAX_US = 7 * 86_400_000_000;
 
 /** One is filled and written at a time, by whoever's turn it is. */
 const report = new Report();
+const hint = new Hint();
+/** How long a hint holds at the other end, and after how long it is said again. */
+const HINT_LIFE_S = 65_535, HINTS_AGAIN_US = 21_600_000_000;
+/** Hints that wait to be said: all of this end's own, and as many taken back. */
+const HINTS_WAITING_MAX = 128;
 
 export interface OxSessionOptions {
   row: number;
@@ -154,6 +163,9 @@ export class OxSession {
   #remoteIdNumber: number;
   /** Numbers of own ids that the other end knows. */
   #toldIds: number;
+  /** Hints to be said, oldest first; without a class they are taken back. */
+  readonly #hints: (HintedFlows & { trafficClass?: number })[] = [];
+  #hintsAgainUs = Infinity;
   #closesLeft = 0;
   #closeAtUs = Infinity;
   #isCloseDue = false;
@@ -208,8 +220,21 @@ export class OxSession {
   /** The initiator's session is open: the first answer came. The first exchange brings in what both ends accepted. */
   opened(nowUs: number): void {
     this.isNew = false;
+    this.#sayHints(nowUs);
     this.renew(nowUs);
     this.#giveTicket(nowUs);
+  }
+
+  /** Tells the other end of a hint, or, without a class, takes it back. */
+  sayHint(flows: HintedFlows, trafficClass: number | undefined): void {
+    if (this.#hints.length === HINTS_WAITING_MAX) return;
+    this.#hints.push({ ...flows, trafficClass });
+    this.#startReliable();
+  }
+
+  #sayHints(nowUs: number): void {
+    for (const own of this.sessions.hints.own) this.sayHint(own, own.trafficClass);
+    this.#hintsAgainUs = nowUs + HINTS_AGAIN_US;
   }
 
   /** Asks for the next epoch, or, near the end of the session's life, begins a handshake. */
@@ -231,6 +256,7 @@ export class OxSession {
     if (this.sessions.sendPhase[this.row] !== phase) this.sessions.enterEpoch(this.row, phase, nowUs);
     this.#retireAtUs = nowUs + limits.graceUs;
     this.#a.timers.hasten(this.peer, this.#retireAtUs);
+    if (nowUs >= this.#hintsAgainUs) this.#sayHints(nowUs);
     count("epochs_made");
     this.#giveTicket(nowUs);
   }
@@ -407,6 +433,7 @@ export class OxSession {
       this.#a.options.table.erase(this.#ownRows[number]);
     }
     this.#ownRows.length = 1;
+    this.#hints.length = 0;
   }
 
   #hasWord(): boolean {
@@ -535,6 +562,10 @@ export class OxSession {
     this.#expected = (this.#expected + 1) % SEQUENCES;
     if (kind === CONTROL_CONNECTION_IDS) this.#onConnectionIds(view, at, length);
     else if (kind === CONTROL_TICKET) this.#onTicket(bytes, view, at, length, nowUs);
+    else if (kind === CONTROL_HINT) {
+      hint.read(view, at, length);
+      this.sessions.hints.take(this.row, hint, nowUs);
+    }
   }
 
   /** Whether a ticket's secret may be said here: not readably, and under ML-KEM's keys where there are some. */
@@ -588,17 +619,21 @@ export class OxSession {
     if (this.#reliableKind === 0 || sequence !== this.#sequence) return;
     this.#sequence = (this.#sequence + 1) % SEQUENCES;
     if (this.#reliableKind === CONTROL_TICKET) this.#forgetTicket();
+    else if (this.#reliableKind === CONTROL_HINT) this.#hints.shift();
     else this.#toldIds += this.#idsUnderWay;
     this.#reliableKind = 0;
     this.#isReliableDue = false;
     this.#reliableAtUs = Infinity;
-    if (this.#ticket || this.#toldIds < this.#ownRows.length) this.#startReliable();
+    this.#startReliable();
   }
 
-  /** Puts the next reliable frame under way, if none is. */
+  /** Puts the next reliable frame under way, if none is and one waits. */
   #startReliable(): void {
     if (this.#reliableKind !== 0) return;
-    this.#reliableKind = this.#toldIds < this.#ownRows.length ? CONTROL_CONNECTION_IDS : CONTROL_TICKET;
+    if (this.#toldIds < this.#ownRows.length) this.#reliableKind = CONTROL_CONNECTION_IDS;
+    else if (this.#hints.length > 0) this.#reliableKind = CONTROL_HINT;
+    else if (this.#ticket) this.#reliableKind = CONTROL_TICKET;
+    else return;
     this.#isReliableDue = true;
     // What is repeated stays the same, whatever is added meanwhile.
     this.#idsUnderWay = Math.min(CONNECTION_IDS_MAX, this.#ownRows.length - this.#toldIds);
@@ -607,6 +642,7 @@ export class OxSession {
 
   #writeReliable(view: DataView, at: number): number {
     if (this.#reliableKind === CONTROL_TICKET) return this.#writeTicket(view, at);
+    if (this.#reliableKind === CONTROL_HINT) return this.#writeHint(view, at);
     const { receiverIndex } = this.#a.options.table;
     const first = this.#toldIds, count = this.#idsUnderWay;
     const ids = Uint32Array.from({ length: count }, (_, i) => receiverIndex[this.#ownRows[first + i]]);
@@ -618,5 +654,18 @@ export class OxSession {
     const to = writeTicket(view, at, this.#sequence, TICKET_LIFE_US / 1e6, secret, bytes.length);
     for (let i = 0; i < bytes.length; i++) view.setUint8(to + i, bytes[i]);
     return to + bytes.length - at;
+  }
+
+  #writeHint(view: DataView, at: number): number {
+    const [{ protocol, clientPort, remotePort, client, remote, trafficClass }] = this.#hints;
+    hint.sequence = this.#sequence;
+    hint.trafficClass = trafficClass ?? CLASS_DEFAULT;
+    hint.protocol = protocol;
+    hint.lifetimeS = trafficClass === undefined ? 0 : HINT_LIFE_S;
+    hint.clientPort = clientPort;
+    hint.remotePort = remotePort;
+    hint.client.set(client);
+    hint.remote.set(remote);
+    return hint.write(view, at);
   }
 }

@@ -19,6 +19,7 @@ import {
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
+import { Hints } from "./hints.ts";
 import { OXTUNNEL } from "./table.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
 
@@ -73,6 +74,7 @@ export class OxSessions {
   /** 1 for sessions whose plaintexts can be read on the way. */
   readonly isPlain: Uint8Array;
   readonly #trusted: TrustedLinks;
+  readonly hints: Hints;
   readonly #a: Associations;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
@@ -84,6 +86,7 @@ export class OxSessions {
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = associations.options.table.capacity;
+    this.hints = new Hints(rows);
     this.acknowledged = new Float64Array(rows);
     this.sendPhase = new Uint8Array(rows);
     this.awaitedPhase = new Uint8Array(rows);
@@ -115,6 +118,7 @@ export class OxSessions {
   begin(session: number, rest: OxSession, nowUs: number): void {
     this.of[session] = rest;
     this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
+    this.hints.begin(session);
     this.acknowledged[session] = -1;
     this.awaitedPhase[session] = NO_PHASE;
     this.arrivedUs[session] = nowUs;
@@ -339,6 +343,7 @@ export class OxSessions {
   /** Wipes what the session has besides its row, and gives its spare ids' rows back. */
   end(session: number): void {
     this.of[session]!.wipe();
+    this.hints.end(session);
     this.of[session] = undefined;
   }
 }
