@@ -18,7 +18,7 @@ import type { Relay } from "../../src/relay.ts";
 import { BATCH_WAIT_US, type TunnelOptions } from "../../src/tunnel.ts";
 import { Burst, BURST_CAPACITY, TO_SEAL, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
-import { CLEAN, type Host, udpPacket, World } from "./world.ts";
+import { CLEAN, type Host, marked, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -72,7 +72,9 @@ Deno.test(`batch: a hundred game packets in bursts of four cost a third less on 
     }
     world.runFor(20_000);
     assertEquals(numbers(server), Array.from({ length: 100 }, (_, i) => i));
-    server.delivered.forEach((packet, i) => assertEquals(packet, up(i, 60), "byte for byte"));
+    server.delivered.forEach((packet, i) =>
+      assertEquals(packet, marked(up(i, 60), CLASS_GAME), "byte for byte")
+    );
     return sent;
   };
   const batched = bytesWith({});
@@ -195,7 +197,9 @@ Deno.test("batch: whatever comes, nothing waits past its bound, is lost, changed
       }
       world.runFor(10_000);
       assertEquals(server.delivered.length, packets.length);
-      server.delivered.forEach((packet, n) => assertEquals(packet, up(n, packets[n].bytes)));
+      server.delivered.forEach((packet, n) =>
+        assertEquals(packet, marked(up(n, packets[n].bytes), packets[n].trafficClass))
+      );
       packets.forEach(({ trafficClass }, n) => {
         const waitUs = deliveredUs[n] - arrivedUs[n];
         assert(waitUs <= (trafficClass === CLASS_BULK ? boundUs : 0), `${n}: ${waitUs} us`);

@@ -27,7 +27,7 @@ import {
 } from "../../src/vector/burst.ts";
 import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
-import { PROTOCOL_UDP, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
+import { foldSum, PROTOCOL_UDP, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
 
 /** Seeded generator (mulberry32): uniform u32, and helpers over it. Not for keys outside tests. */
 export class Random {
@@ -163,14 +163,16 @@ export class Host<Core extends Tunnel = Tunnel> {
     this.sendBurst([packet]);
   }
 
-  /** The same with several that came together, all of one class (CLASS_*). */
+  /**
+   * The same with several that came together. With another class (CLASS_*) than the default they are
+   * `marked`.
+   */
   sendBurst(packets: readonly Uint8Array[], trafficClass = CLASS_DEFAULT): void {
     const burst = this.#burst;
     for (const packet of packets) {
       const row = burst.grow(packet.length, TO_TUNNEL);
       if (row < 0) throw new Error("the host's arena leaks: no slot is free");
-      burst.bytes.set(packet, burst.offset[row]);
-      burst.trafficClass[row] = trafficClass;
+      burst.bytes.set(marked(packet, trafficClass), burst.offset[row]);
     }
     this.core.ingestInner(burst, this.world.nowUs);
     this.#drain();
@@ -380,6 +382,20 @@ export function udpPacket(source: string, destination: string, payload: Uint8Arr
   view.setUint16(24, 8 + payload.length);
   packet.set(payload, 28);
   if (sumWords(view, 0, 20, 0) % 0xffff !== 0) throw new Error("bad header checksum");
+  return packet;
+}
+
+/** By class: a DSCP that means it (RFC 4594). */
+const DSCP_OF = [0, 32, 46, 16, 8];
+
+/** The same IPv4 packet, marked in place with a DSCP and from a port of the class, unless it is the default one. */
+export function marked(packet: Uint8Array, trafficClass: number): Uint8Array {
+  if (trafficClass === CLASS_DEFAULT) return packet;
+  const view = new DataView(packet.buffer, packet.byteOffset);
+  view.setUint8(1, DSCP_OF[trafficClass] << 2);
+  view.setUint16(10, 0);
+  view.setUint16(10, foldSum(sumWords(view, 0, 20, 0)));
+  view.setUint16(20, 41000 + trafficClass);
   return packet;
 }
 
