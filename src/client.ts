@@ -37,6 +37,7 @@ export class Client extends Tunnel {
     const { protocol = isOxtunnel ? "oxtunnel" : "wireguard" } = upstream;
     if (protocol === "oxtunnel" && !isOxtunnel) throw new Error("client: OxTunnel needs its kernel");
     this.addPeer({ name: "relay", publicKey, presharedKey, allowedIps }, persistentKeepaliveS);
+    this.associations.followsPeers = false;
     if (protocol === "oxtunnel") this.peers.protocol[this.peers.find(publicKey)!.id] = OXTUNNEL;
   }
 
@@ -54,9 +55,27 @@ export class Client extends Tunnel {
     if (!words || !Number.isInteger(port) || port < 1 || port > 65535) {
       throw new Error(`connect: "${address}" port ${port} is not an address and a UDP port`);
     }
+    const { address: known, port: knownPort } = this.peers;
+    const isKnown = knownPort[peer.id] === port && words.every((word, i) => known[4 * peer.id + i] === word);
+    if (!isKnown) {
+      // The pauses between attempts are for one place.
+      peer.lastInitiationSentUs = -Infinity;
+      peer.attempts = 0;
+    }
     this.associations.setEndpoint(peer.id, words, port);
     this.associations.initiate(peer.id);
     this.associations.startKeepalive(peer, nowUs);
+  }
+
+  /**
+   * Takes the session to another endpoint of the relay: it goes on at the old one until the new one has answered.
+   * Without a session it is `connect`. Throws when it is no address.
+   */
+  reach(address: string, port: number, nowUs: number): void {
+    const words = parseAddress(address);
+    const peer = this.peers.find(this.#upstream);
+    if (words && peer && this.associations.probe(peer.id, words, port, nowUs)) return;
+    this.connect(address, port, nowUs);
   }
 
   /** What the relay said of itself in the last OxTunnel handshake: leases, MTU, resolvers, its name. */

@@ -13,6 +13,7 @@ import { CommandError, readCommandLine, UsageError } from "./help.ts";
 import { type DoorOptions, readDoors, readInvitation, readScope } from "./connect_options.ts";
 import type { Invitation } from "./invitation.ts";
 import { Link, resolveHost } from "./link.ts";
+import { LinkFallback } from "./link_fallback.ts";
 import { LocalPlane } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
 import { resolveThrough } from "./resolve.ts";
@@ -107,14 +108,17 @@ async function throughSockets(invitation: Invitation, doors: DoorOptions, view: 
   const resolve = (name: string) => resolveThrough(dialler, dns, name, { ipv4: has(false), ipv6: has(true) });
   const opened: Doors[] = [];
   const { socks, forwards } = doors;
+  const say = (message: string) => view.say(message);
+  const fallback = await openFallback(invitation, address, say);
   try {
     if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
     for (const one of forwards) opened.push(forward(dialler, resolve, one));
     const link = new Link({
       endpoint,
-      plane: new LocalPlane(invitation, dialler, native),
+      plane: new LocalPlane(invitation, dialler, native, fallback?.mailboxes),
+      fallback,
       ownDevice: "",
-      say: (message) => view.say(message),
+      say,
       onMoved: () => Promise.resolve(),
     }, address);
     view.about = [
@@ -158,6 +162,8 @@ async function throughDevice(
   });
   const native = loadNative();
   const { addresses, mtu } = invitation;
+  const say = (message: string) => view.say(message);
+  const fallback = await openFallback(invitation, address, say);
   const host = await sentence(() =>
     ClientHost.open({
       addresses,
@@ -171,24 +177,41 @@ async function throughDevice(
   );
   try {
     const { port } = endpoint;
-    if (killSwitch) await sentence(() => host.shut({ address, port }));
-    const say = (message: string) => view.say(message);
+    const around = fallback && { address: fallback.address, port: fallback.port };
+    if (killSwitch) await sentence(() => host.shut({ address, port, fallback: around }));
     const link = new Link({
       endpoint,
-      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say),
+      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say, fallback?.mailboxes),
+      fallback,
       ownDevice: CLIENT_DEVICE,
       say,
-      onMoved: (address) => host.route({ address, port }),
+      onMoved: (address) => host.route({ address, port, fallback: around }),
     }, address);
     view.about = describe(scope, killSwitch);
     return await run(link, view, {
       isPatient: killSwitch,
-      onConnected: () => sentence(() => host.route({ address: link.address, port })),
+      onConnected: () => sentence(() => host.route({ address: link.address, port, fallback: around })),
       onGuard: () => host.guard(),
     });
   } finally {
     await host.close();
   }
+}
+
+/**
+ * The way around blocked UDP, where the invitation names one. Its name is resolved now, outside the tunnel, and is the
+ * relay's own address when that does not work.
+ */
+async function openFallback(
+  { endpoint, fallback, protocol }: Invitation,
+  relayAddress: string,
+  say: (message: string) => void,
+): Promise<LinkFallback | undefined> {
+  if (fallback === undefined || protocol !== "oxtunnel") return undefined;
+  const address = fallback.host === endpoint.host
+    ? relayAddress
+    : await resolveHost(fallback.host).catch(() => relayAddress);
+  return new LinkFallback({ endpoint: fallback, address, say });
 }
 
 interface Hooks {
@@ -240,10 +263,15 @@ async function run(link: Link, view: LinkView, { isPatient, onConnected, onGuard
 }
 
 function noAnswer(link: Link): string {
+  const failure = link.fallbackFailure;
+  const around = failure === undefined
+    ? "UDP may be blocked on the way, and the invitation names no way around (no [fallback] on the relay when it was " +
+      "made)"
+    : failure || "UDP may be blocked on the way, and over TLS it does not answer either";
   return `no answer from the relay at ${link.address} in ${
     FIRST_ANSWER_MS / 1000
-  } s: it may be off, UDP may be blocked ` +
-    "on the way, or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
+  } s: it may be off, ${around}, ` +
+    "or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
     "Nothing was changed here";
 }
 

@@ -11,6 +11,8 @@ export interface LinkStatus {
   /** The relay's address as it was resolved. */
   address: string;
   state: "connecting" | "connected" | "silent";
+  /** What carries the tunnel. */
+  path?: "udp" | "tls";
   /** Seconds since the last completed handshake; undefined before the first. */
   handshakeAgeS?: number;
   /** Round trip in milliseconds, at the last handshake. */
@@ -37,7 +39,7 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
     : `${server} (${address})`;
   const words = {
     connecting: `connecting to ${where}`,
-    connected: `connected to ${where}`,
+    connected: `connected to ${where}${status.path === "tls" ? " over TLS" : ""}`,
     silent: `no answer from ${where}, trying on`,
   };
   const flow = (arrow: string, rates: number[], total: number) =>

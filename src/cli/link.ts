@@ -6,7 +6,9 @@
 import { lookup } from "node:dns/promises";
 import { type Endpoint, formatEndpoint, parseIp } from "../config.ts";
 import type { LinkStatus } from "./connect_view.ts";
+import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "./help.ts";
+import type { LinkFallback } from "./link_fallback.ts";
 import type { LinkPlane } from "./link_plane.ts";
 
 /** A relay that has not answered for this long though it was asked something is silent. */
@@ -17,6 +19,8 @@ export interface LinkOptions {
   /** The relay as it was named. */
   endpoint: Endpoint;
   plane: LinkPlane;
+  /** Where the relay can be reached over TLS too; closed with the link. */
+  fallback?: LinkFallback;
   /** The interface that is not to be taken for a network: the tunnel's own. */
   ownDevice: string;
   say: (message: string) => void;
@@ -38,6 +42,7 @@ export class Link {
   /** Since when something has been asked in vain; Infinity when nothing has. */
   #askedMs = Infinity;
   #lookedMs = performance.now();
+  #connectedMs = performance.now();
 
   /** Begins to connect. @param address the relay's, as text. */
   constructor(options: LinkOptions, address: string) {
@@ -47,6 +52,11 @@ export class Link {
     this.#connect();
   }
 
+  /** Why the fallback over TLS is of no use, as a sentence; undefined without a fallback, empty when it is. */
+  get fallbackFailure(): string | undefined {
+    return this.#o.fallback?.failure;
+  }
+
   /** The relay's address that is in use. */
   get address(): string {
     return this.#address;
@@ -54,7 +64,9 @@ export class Link {
 
   /** Looks after the link and says how it is; to be called about once a second. */
   async look(): Promise<LinkStatus> {
-    const { relay, asked } = await this.#o.plane.look();
+    const { fallback, plane } = this.#o;
+    const state = await plane.look();
+    const { relay, asked } = state;
     const nowMs = performance.now();
     const elapsedS = Math.max(1e-3, (nowMs - this.#lookedMs) / 1000);
     const { bytesReceived, bytesSent } = relay;
@@ -63,10 +75,14 @@ export class Link {
     else if (asked > this.#asked && this.#askedMs === Infinity) this.#askedMs = nowMs;
     this.#asked = asked;
     const isSilent = nowMs - this.#askedMs > SILENT_MS;
+    if (relay.connected) this.#connectedMs = nowMs;
+    const unansweredMs = nowMs - (relay.connected ? this.#askedMs : this.#connectedMs);
+    fallback?.look(state, unansweredMs, { address: this.#address, port: this.#o.endpoint.port }, plane);
     this.#care(relay.connected && !isSilent, nowMs);
 
     const status: LinkStatus = {
       server: formatEndpoint(this.#o.endpoint),
+      path: relay.endpoint !== undefined && streamNumberOf(relay.endpoint) !== undefined ? "tls" : "udp",
       address: this.#address,
       state: !relay.connected ? "connecting" : isSilent ? "silent" : "connected",
       handshakeAgeS: relay.lastHandshakeAgeS,
@@ -84,8 +100,9 @@ export class Link {
     return status;
   }
 
-  close(): Promise<void> {
-    return this.#o.plane.close();
+  async close(): Promise<void> {
+    await this.#o.plane.close();
+    await this.#o.fallback?.close();
   }
 
   /** Shakes hands again when the network has changed, or when it is time to try again. */
@@ -95,6 +112,7 @@ export class Link {
       this.#networks = networks;
       this.#o.say("The network changed; the session goes on.");
       this.#retryMs = RETRY_MIN_MS;
+      this.#o.fallback?.reset();
       this.#connect();
     } else if (isWell) {
       this.#retryMs = RETRY_MIN_MS;
@@ -108,7 +126,9 @@ export class Link {
 
   #connect(): void {
     this.#triedMs = performance.now();
-    this.#o.plane.connect(this.#address, this.#o.endpoint.port);
+    const { address, port } = this.#o.fallback?.target ??
+      { address: this.#address, port: this.#o.endpoint.port };
+    this.#o.plane.connect(address, port);
   }
 
   /** Asks the resolver again, as the relay may have moved. */

@@ -18,8 +18,10 @@ import {
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import type { Exit } from "../exit/exit.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { Mailbox, type Mailboxes } from "../io/mailbox.ts";
 import { MmsgPort } from "../io/mmsg.ts";
 import type { Port } from "../io/port.ts";
+import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
@@ -27,6 +29,7 @@ import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import { Arena } from "../vector/arena.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
+import { PLANE, STREAMS } from "./link_fallback.ts";
 
 const ARENA_SLOTS = 4096;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
@@ -43,6 +46,8 @@ export interface PlaneState {
 export interface LinkPlane {
   /** Names the relay's address, first or anew, and starts a handshake. */
   connect(address: string, port: number): void;
+  /** Takes the session to another address of the relay once that has answered; without a session it is `connect`. */
+  reach(address: string, port: number): void;
   look(): Promise<PlaneState>;
   close(): Promise<void>;
 }
@@ -52,10 +57,11 @@ export class LocalPlane implements LinkPlane {
   readonly #driver: Driver;
   readonly #port: Port;
   readonly #exit: Exit;
+  readonly #mailbox: Mailbox | undefined;
   readonly #metrics = new Metrics();
 
-  /** Starts at once. Where port and exit have descriptors, this thread serves nothing else from here on. */
-  constructor(invitation: Invitation, exit: Exit, native: Native | string) {
+  /** Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves nothing else from here on. */
+  constructor(invitation: Invitation, exit: Exit, native: Native | string, mailboxes?: Mailboxes) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     const isNative = typeof native !== "string";
@@ -100,13 +106,20 @@ export class LocalPlane implements LinkPlane {
     });
     privateKey.fill(0);
     this.#exit = exit;
-    this.#port = openPort(native, arena, metrics);
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics);
+    const socket = openPort(native, arena, metrics);
+    const mailbox = this.#mailbox = mailboxes && new Mailbox(PLANE, mailboxes, (code) => metrics.drop(code));
+    this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS) : socket;
+    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox);
     this.#driver.start();
   }
 
   connect(address: string, port: number): void {
     this.#client.connect(address, port, monotonicUs());
+    this.#driver.turn();
+  }
+
+  reach(address: string, port: number): void {
+    this.#client.reach(address, port, monotonicUs());
     this.#driver.turn();
   }
 
@@ -124,6 +137,7 @@ export class LocalPlane implements LinkPlane {
     await this.#driver.stop();
     this.#client.close();
     await this.#port.close();
+    await this.#mailbox?.close();
     await this.#exit.close();
   }
 }

@@ -2,6 +2,7 @@
  * The data plane of link_worker.ts as the main thread has it. Invariant: a thread that dies is replaced by one over the
  * same device, which makes a new handshake; so the device, and a kill switch, stay. Moves no packet.
  */
+import type { Mailboxes } from "../io/mailbox.ts";
 import type { Invitation } from "./invitation.ts";
 import type { LinkPlane, PlaneState } from "./link_plane.ts";
 import type { FromPlane, ToPlane } from "./link_worker.ts";
@@ -20,8 +21,14 @@ export class ThreadPlane implements LinkPlane {
   #closed = false;
 
   /** @param descriptor the device's queue, which must outlive the plane. */
-  constructor(invitation: Invitation, descriptor: number, device: string, say: (message: string) => void) {
-    this.#start = { type: "start", invitation, descriptor, device };
+  constructor(
+    invitation: Invitation,
+    descriptor: number,
+    device: string,
+    say: (message: string) => void,
+    mailboxes?: Mailboxes,
+  ) {
+    this.#start = { type: "start", invitation, descriptor, device, mailboxes };
     this.#say = say;
     this.#worker = this.#run();
   }
@@ -29,6 +36,10 @@ export class ThreadPlane implements LinkPlane {
   connect(address: string, port: number): void {
     this.#connected = { type: "connect", address, port };
     this.#tell(this.#connected);
+  }
+
+  reach(address: string, port: number): void {
+    this.#tell({ type: "reach", address, port });
   }
 
   /** What it said last, when it does not answer; rejects when it never has. */

@@ -5,13 +5,14 @@
 /// <reference lib="deno.worker" />
 import { TunQueue } from "../exit/tun.ts";
 import { loadNative } from "../../ffi/native.ts";
+import type { Mailboxes } from "../io/mailbox.ts";
 import type { Invitation } from "./invitation.ts";
 import { LocalPlane, type PlaneState } from "./link_plane.ts";
 
 /** What the main thread says. */
 export type ToPlane =
-  | { type: "start"; invitation: Invitation; descriptor: number; device: string }
-  | { type: "connect"; address: string; port: number }
+  | { type: "start"; invitation: Invitation; descriptor: number; device: string; mailboxes?: Mailboxes }
+  | { type: "connect" | "reach"; address: string; port: number }
   | { type: "look" }
   | { type: "close" };
 
@@ -25,9 +26,10 @@ let plane: LocalPlane | undefined;
 scope.onmessage = async ({ data }: MessageEvent<ToPlane>) => {
   if (data.type === "start") {
     const native = loadNative();
-    plane = new LocalPlane(data.invitation, new TunQueue(data.descriptor, data.device, native), native);
-  } else if (data.type === "connect") {
-    plane?.connect(data.address, data.port);
+    const { invitation, descriptor, device, mailboxes } = data;
+    plane = new LocalPlane(invitation, new TunQueue(descriptor, device, native), native, mailboxes);
+  } else if (data.type === "connect" || data.type === "reach") {
+    plane?.[data.type](data.address, data.port);
   } else if (data.type === "look") {
     if (plane) tell({ type: "state", state: await plane.look() });
   } else {

@@ -15,6 +15,7 @@ import {
 } from "../config.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { adminUrl, askRelay, NoRelayError } from "./admin_client.ts";
+import { invitedFallback } from "./fallback_invited.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
 import { formatInvitation, parseInvitation } from "./invitation.ts";
 import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
@@ -153,7 +154,10 @@ async function add(args: string[], env: Environment): Promise<number> {
     });
     privateKey?.fill(0);
     presharedKey?.fill(0);
-    if (given === undefined) invitation = formatInvitation(parseInvitation(clientConfig, "the new config"));
+    if (given === undefined) {
+      const fallback = config.fallback && await invitedFallback(config.fallback, endpoint.text);
+      invitation = formatInvitation({ ...parseInvitation(clientConfig, "the new config"), fallback });
+    }
     // Before the relay is told: this is the only copy of the private key.
     await writeAll(out ?? Deno.stdout, flags.invitation ? `${invitation}\n` : clientConfig);
   } catch (error) {

@@ -35,10 +35,18 @@ export interface ClientHostOptions {
   log: (level: "info" | "warning", message: string) => void;
 }
 
-/** The relay's outer address, as text, and UDP port. */
+/** The relay's outer address, as text, and UDP port; and where it speaks over TLS, with a TCP port. */
 export interface OuterEndpoint {
   address: string;
   port: number;
+  fallback?: { address: string; port: number };
+}
+
+/** Address, protocol and port of each way to the relay. */
+function waysTo(
+  { address, port, fallback }: OuterEndpoint,
+): { address: string; protocol: string; port: number }[] {
+  return [{ address, protocol: "udp", port }, ...(fallback ? [{ ...fallback, protocol: "tcp" }] : [])];
 }
 
 export const CLIENT_DEVICE = "oxconnect0";
@@ -164,7 +172,7 @@ export class ClientHost {
   }
 
   /** Routes of a table of our own, which the rules lead to; lines for `ip -batch`. */
-  #batch(family: Family, { address, port }: OuterEndpoint): string {
+  #batch(family: Family, relay: OuterEndpoint): string {
     const { scope: { include, exclude, uid } } = this.#o;
     const of = (prefixes: readonly string[]) => prefixes.filter((prefix) => familyOf(prefix) === family);
     // The kernel forgets whose a packet is when a resolver's address has been changed in it; a mark stays.
@@ -182,11 +190,13 @@ export class ClientHost {
         `route replace ${prefix} dev ${CLIENT_DEVICE} table ${ROUTES} proto ${PROTOCOL}`
       ),
       // By destination and port, whatever the default route is by then. The second is for the check of answers' sources.
-      ...(familyOf(address) === family
-        ? ["dport", "sport"].map((side) =>
-          rule(PRIORITY.relay, `to ${address} ipproto udp ${side} ${port} lookup main`)
+      ...waysTo(relay).filter(({ address }) => familyOf(address) === family).flatMap((
+        { address, protocol, port },
+      ) =>
+        ["dport", "sport"].map((side) =>
+          rule(PRIORITY.relay, `to ${address} ipproto ${protocol} ${side} ${port} lookup main`)
         )
-        : []),
+      ),
       ...of(exclude).map((prefix) => rule(PRIORITY.exclude, `to ${prefix} lookup main`)),
       // Networks that this host is in stay reachable; what is included by name goes in nevertheless.
       ...(include.length > 0
@@ -272,7 +282,7 @@ ${lines(who === undefined ? this.#killSwitch(relay, who) : [])}  }
   }
 
   /** What may leave outside the tunnel, and an end to everything else of the scope. */
-  #killSwitch({ address, port }: OuterEndpoint, who: string | undefined): string[] {
+  #killSwitch(relay: OuterEndpoint, who: string | undefined): string[] {
     if (!this.#o.killSwitch) return [];
     const { include, exclude } = this.#o.scope;
     const to = (prefix: string) => `${familyOf(prefix) === "-6" ? "ip6" : "ip"} daddr ${prefix}`;
@@ -280,7 +290,9 @@ ${lines(who === undefined ? this.#killSwitch(relay, who) : [])}  }
     const end = "counter reject with icmpx admin-prohibited";
     return [
       `oifname { "lo", "${CLIENT_DEVICE}" } accept`,
-      `${to(address)} udp dport ${port} accept`,
+      ...waysTo(relay).map(({ address, protocol, port }) =>
+        `${to(address)} ${protocol} dport ${port} accept`
+      ),
       // Leases and neighbours.
       "udp sport 68 udp dport 67 accept",
       "udp sport 546 udp dport 547 accept",

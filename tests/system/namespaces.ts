@@ -155,8 +155,8 @@ export class Network {
   }
 
   /** `peer add`; returns the client's configuration as printed. */
-  async addPeer(peer: string, endpoint = `${RELAY}:4433`): Promise<string> {
-    return await this.#peer(["add", peer, "--endpoint", endpoint, "--no-qr"]);
+  async addPeer(peer: string, endpoint = `${RELAY}:4433`, flags: string[] = []): Promise<string> {
+    return await this.#peer(["add", peer, "--endpoint", endpoint, "--no-qr", ...flags]);
   }
 
   async removePeer(peer: string): Promise<void> {
