@@ -3,12 +3,15 @@
  * inner packet is taken, over OxTunnel, or over WireGuard when told to. Sans-IO, as tunnel.ts. Invariant: nothing is
  * sent before `connect` has named the relay's endpoint.
  */
+import type { OxSession } from "./session/ox_session.ts";
 import { OXTUNNEL } from "./session/table.ts";
+import { type Vitals, vitalsOf } from "./session/vitals.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";
+import { NONE } from "./vector/arena.ts";
 import type { Burst } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { CLOSE_SHUTDOWN } from "./wire/control.ts";
-import type { Parameters } from "./wire/parameters.ts";
+import { type Parameters, REFUSED_FULL } from "./wire/parameters.ts";
 
 /** The relay as its client knows it. */
 export interface Upstream {
@@ -20,17 +23,21 @@ export interface Upstream {
   allowedIps?: string[];
   /** Seconds between packets that keep a NAT open; 0, the default, for none. */
   persistentKeepaliveS?: number;
+  /** Ask how far the relay is, and for no session (PROTOCOL §11). */
+  isProbe?: boolean;
   /** What to speak; "oxtunnel" needs `makeDatagramAead`, and is the default where there is one. */
   protocol?: "oxtunnel" | "wireguard";
 }
 
 export class Client extends Tunnel {
   readonly #upstream: string;
+  readonly #isProbe: boolean;
 
   /** Throws, with the reason, when a key or prefix of `upstream` is malformed. */
   constructor(options: TunnelOptions, upstream: Upstream) {
     super(options, 1, undefined);
     this.#upstream = upstream.publicKey;
+    this.#isProbe = upstream.isProbe ?? false;
     const { publicKey, presharedKey, allowedIps = ["0.0.0.0/0", "::/0"], persistentKeepaliveS = 0 } =
       upstream;
     const isOxtunnel = options.makeDatagramAead !== undefined;
@@ -41,13 +48,20 @@ export class Client extends Tunnel {
     if (protocol === "oxtunnel") this.peers.protocol[this.peers.find(publicKey)!.id] = OXTUNNEL;
   }
 
+  protected override say(): Parameters {
+    return this.#isProbe ? { probe: true } : {};
+  }
+
   /** As the tunnel's. A client has no outer address of its own to keep: the system chooses one for each path. */
   override ingest(burst: Burst, nowUs: number): void {
     burst.local.fill(0, 0, 4 * burst.count);
     super.ingest(burst, nowUs);
   }
 
-  /** Names the relay's outer endpoint, first or anew, and starts a handshake. Throws when it is no address. */
+  /**
+   * Names the relay's outer endpoint, first or anew, and starts a handshake. At another endpoint is another relay, or the
+   * same one that was moved: sessions end, and packets wait for the next. Throws when it is no address.
+   */
   connect(address: string, port: number, nowUs: number): void {
     const words = parseAddress(address);
     const peer = this.peers.find(this.#upstream);
@@ -56,12 +70,9 @@ export class Client extends Tunnel {
       throw new Error(`connect: "${address}" port ${port} is not an address and a UDP port`);
     }
     const { address: known, port: knownPort } = this.peers;
-    const isKnown = knownPort[peer.id] === port && words.every((word, i) => known[4 * peer.id + i] === word);
-    if (!isKnown) {
-      // The pauses between attempts are for one place.
-      peer.lastInitiationSentUs = -Infinity;
-      peer.attempts = 0;
-    }
+    const isSame = knownPort[peer.id] === port &&
+      words.every((word, i) => word === known[4 * peer.id + i]);
+    if (knownPort[peer.id] !== 0 && !isSame) this.leave(peer);
     this.associations.setEndpoint(peer.id, words, port);
     this.associations.initiate(peer.id);
     this.associations.startKeepalive(peer, nowUs);
@@ -69,7 +80,7 @@ export class Client extends Tunnel {
 
   /**
    * Takes the session to another endpoint of the relay: it goes on at the old one until the new one has answered.
-   * Without a session it is `connect`. Throws when it is no address.
+   * Without a session that could it is `connect`. Throws when it is no address.
    */
   reach(address: string, port: number, nowUs: number): void {
     const words = parseAddress(address);
@@ -88,6 +99,27 @@ export class Client extends Tunnel {
     return this.peers.find(this.#upstream)?.refused;
   }
 
+  /** How the present OxTunnel session fares; undefined where there is none. */
+  get vitals(): Vitals | undefined {
+    const session = this.#session;
+    return session && vitalsOf(session, this.table);
+  }
+
+  /** Has a ping sent, so that `vitals` is fresh; nothing without an OxTunnel session. */
+  ping(): void {
+    this.#session?.ping();
+  }
+
+  /** The answer to a probe, once: its round trip in microseconds, and whether a session would have been refused too. */
+  takeProbeAnswer(): { rttUs: number; isFull: boolean } | undefined {
+    const peer = this.peers.find(this.#upstream);
+    if (!peer?.refused) return undefined;
+    const answer = { rttUs: peer.handshakeRttUs, isFull: peer.refused.reason === REFUSED_FULL };
+    peer.refused = undefined;
+    this.leave(peer);
+    return answer;
+  }
+
   /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */
   moved(): void {
     const peer = this.peers.find(this.#upstream);
@@ -98,5 +130,11 @@ export class Client extends Tunnel {
   disconnect(nowUs: number): void {
     const peer = this.peers.find(this.#upstream);
     if (peer) this.associations.close(peer.id, CLOSE_SHUTDOWN, 0, nowUs);
+  }
+
+  get #session(): OxSession | undefined {
+    const peer = this.peers.find(this.#upstream);
+    const row = peer === undefined ? NONE : this.peers.current[peer.id];
+    return row === NONE ? undefined : this.associations.oxtunnel?.sessions.of[row];
   }
 }

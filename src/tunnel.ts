@@ -225,6 +225,14 @@ export class Tunnel {
     return true;
   }
 
+  /** Ends the peer's sessions and attempts without a word to it; what waited for it is lost. */
+  protected leave(peer: Peer): void {
+    this.associations.end(peer, this.#release);
+    peer.lastInitiationSentUs = -Infinity;
+    peer.attempts = 0;
+    peer.attemptsSinceUs = peer.retryAtUs = Infinity;
+  }
+
   /** Follows a jump of the wall clock; sessions live on the monotonic one and do not notice. */
   setWallClock(unixOffsetUs: number): void {
     this.associations.unixOffsetUs = unixOffsetUs;

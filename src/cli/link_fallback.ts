@@ -4,6 +4,7 @@
  * choice always. Serves the connection, in the main thread; carries no packet past it.
  */
 import { formatEndpoint } from "../config.ts";
+import type { OuterEndpoint } from "../exit/tun_client.ts";
 import { closeMailboxes, Mailbox, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
 import { pumpStreams } from "../io/stream_pump.ts";
 import { StreamPort } from "../io/stream_port.ts";
@@ -53,6 +54,12 @@ export class LinkFallback {
   #turn = 0;
   #sinceMs = 0;
   #hasAsked = false;
+  #wasConnected = false;
+  #asked = 0;
+  /** The session and what the relay has reported in it. */
+  #answered = "";
+  /** Since when something has been asked in vain; Infinity when nothing has. */
+  #askedMs = performance.now();
   #probedMs = 0;
   #retryMs = RETRY_MIN_MS;
   #dialAtMs = 0;
@@ -71,13 +78,9 @@ export class LinkFallback {
     this.#endPump = pumpStreams(this.#port, new Mailbox(STREAMS, this.mailboxes, () => {}), 1);
   }
 
-  /** Its address, as text, and TCP port. */
-  get address(): string {
-    return this.#o.address;
-  }
-
-  get port(): number {
-    return this.#o.endpoint.port;
+  /** Where its packets go, which is past the tunnel. */
+  get outer(): OuterEndpoint {
+    return { address: this.#o.address, port: this.#o.endpoint.port, protocol: "tcp" };
   }
 
   /** "relay.example.com:443". */
@@ -90,8 +93,12 @@ export class LinkFallback {
     return this.#reason;
   }
 
-  /** Where handshakes go while the tunnel is to be on TLS; undefined for UDP. */
+  /** Where handshakes go while the tunnel is on TLS; undefined for UDP, and while a session may still come over. */
   get target(): Target | undefined {
+    return this.#hasAsked ? this.#target : undefined;
+  }
+
+  get #target(): Target | undefined {
     if (this.#number === 0) return undefined;
     const words = new Uint32Array(4);
     writeStreamAddress(words, 0, this.#number);
@@ -99,12 +106,13 @@ export class LinkFallback {
   }
 
   /**
-   * Looks whether it is time to change; to be called about once a second. `unansweredMs` is for how long the relay has
-   * been asked in vain, and `udp` where it listens.
+   * Looks whether it is time to change; to be called about once a second. `udp` is where the relay listens.
    */
-  look({ relay }: PlaneState, unansweredMs: number, udp: Target, plane: LinkPlane): void {
+  look(state: PlaneState, udp: Target, plane: LinkPlane): void {
     const nowMs = performance.now();
-    const target = this.target;
+    const { relay } = state;
+    const unansweredMs = this.#unansweredMs(state, nowMs);
+    const target = this.#target;
     const used = relay.endpoint === undefined ? undefined : streamNumberOf(relay.endpoint);
     if (target === undefined) {
       // A session whose connection has ended: whichever way answers first takes it over.
@@ -132,6 +140,19 @@ export class LinkFallback {
     if (used !== this.#number) return;
     this.#hasAsked = true;
     if (unansweredMs > STUCK_MS) this.#port.remove(this.#number);
+  }
+
+  /** For how long the relay has been asked in vain. What merely arrives is no answer: UDP may be blocked one way. */
+  #unansweredMs({ relay, asked, vitals }: PlaneState, nowMs: number): number {
+    const answered = `${vitals?.session} ${vitals?.reported}`;
+    if (relay.connected) {
+      if (!this.#wasConnected || answered !== this.#answered) this.#askedMs = Infinity;
+      else if (asked !== this.#asked) this.#askedMs = Math.min(nowMs, this.#askedMs);
+    } else if (this.#wasConnected) this.#askedMs = nowMs;
+    this.#wasConnected = relay.connected;
+    this.#asked = asked;
+    this.#answered = answered;
+    return nowMs - this.#askedMs;
   }
 
   /** Back to UDP without asking, as after a change of network. */
@@ -163,7 +184,7 @@ export class LinkFallback {
       this.#reason = "";
       this.#sinceMs = this.#probedMs = performance.now();
       this.#hasAsked = false;
-      const { address: to, port } = this.target!;
+      const { address: to, port } = this.#target!;
       plane.reach(to, port);
       say(
         `UDP gets no answer: the tunnel goes over TLS to ${this.name}, and UDP is tried again now and then.`,

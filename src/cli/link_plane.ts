@@ -17,7 +17,7 @@ import {
 } from "../codec/native.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import type { Exit } from "../exit/exit.ts";
-import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../io/mailbox.ts";
 import { MmsgPort } from "../io/mmsg.ts";
 import type { Port } from "../io/port.ts";
@@ -26,6 +26,7 @@ import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
+import type { Vitals } from "../session/vitals.ts";
 import { Arena } from "../vector/arena.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
@@ -40,6 +41,10 @@ export interface PlaneState {
   relay: PeerSnapshot;
   /** Packets for the relay and handshakes begun, which it ought to answer. */
   asked: number;
+  /** How the present OxTunnel session fares. */
+  vitals?: Vitals;
+  /** What was sent so far: inner packets, and datagrams with the bytes of UDP payload in them. */
+  cost: { packets: number; datagrams: number; datagramBytes: number };
 }
 
 /** A data plane in this thread or another. */
@@ -48,7 +53,10 @@ export interface LinkPlane {
   connect(address: string, port: number): void;
   /** Takes the session to another address of the relay once that has answered; without a session it is `connect`. */
   reach(address: string, port: number): void;
-  look(): Promise<PlaneState>;
+  /** This host has another address or network: an OxTunnel session goes on there. */
+  moved(): void;
+  /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
+  look(ping: boolean): Promise<PlaneState>;
   close(): Promise<void>;
 }
 
@@ -61,7 +69,13 @@ export class LocalPlane implements LinkPlane {
   readonly #metrics = new Metrics();
 
   /** Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves nothing else from here on. */
-  constructor(invitation: Invitation, exit: Exit, native: Native | string, mailboxes?: Mailboxes) {
+  constructor(
+    invitation: Invitation,
+    exit: Exit,
+    native: Native | string,
+    mailboxes?: Mailboxes,
+    messages?: Messages,
+  ) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     const isNative = typeof native !== "string";
@@ -109,8 +123,13 @@ export class LocalPlane implements LinkPlane {
     const socket = openPort(native, arena, metrics);
     const mailbox = this.#mailbox = mailboxes && new Mailbox(PLANE, mailboxes, (code) => metrics.drop(code));
     this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS) : socket;
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox);
+    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox, messages);
     this.#driver.start();
+  }
+
+  /** Whether this thread waits in the kernel, so that it hears messages by their bell alone. */
+  get waits(): boolean {
+    return this.#driver.waits;
   }
 
   connect(address: string, port: number): void {
@@ -123,11 +142,29 @@ export class LocalPlane implements LinkPlane {
     this.#driver.turn();
   }
 
-  look(): Promise<PlaneState> {
+  moved(): void {
+    this.#client.moved();
+    this.#client.ping();
+    this.#driver.turn();
+  }
+
+  look(ping: boolean): Promise<PlaneState> {
+    return Promise.resolve(this.state(ping));
+  }
+
+  /** As `look`, at once. */
+  state(ping: boolean): PlaneState {
+    if (ping) this.#client.ping();
     while (this.#client.pollEvent()); // the snapshot says it all
     const [relay] = this.#client.peerSnapshots(monotonicUs());
     const asked = this.#metrics.get("packets_to_tunnel") + this.#metrics.get("handshake_initiations");
-    return Promise.resolve({ relay, asked });
+    const cost = {
+      packets: this.#metrics.get("packets_to_tunnel"),
+      datagrams: this.#metrics.get("datagrams_sent"),
+      datagramBytes: this.#metrics.get("bytes_sent"),
+    };
+    if (ping) this.#driver.turn();
+    return { relay, asked, vitals: this.#client.vitals, cost };
   }
 
   async close(): Promise<void> {

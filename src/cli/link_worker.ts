@@ -3,17 +3,28 @@
  * link_plane.ts makes it, told what to do by messages. Invariant: the device's descriptor stays the main thread's.
  */
 /// <reference lib="deno.worker" />
+import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
 import { TunQueue } from "../exit/tun.ts";
 import { loadNative } from "../../ffi/native.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
 import type { Invitation } from "./invitation.ts";
 import { LocalPlane, type PlaneState } from "./link_plane.ts";
 
-/** What the main thread says. */
+/** What the main thread says first: the rest comes by `control`, and the bell is rung after each. */
+export interface StartPlane {
+  invitation: Invitation;
+  descriptor: number;
+  device: string;
+  /** The fallback's, where there is one. */
+  mailboxes?: Mailboxes;
+  control: MessagePort;
+  bell: number;
+}
+
 export type ToPlane =
-  | { type: "start"; invitation: Invitation; descriptor: number; device: string; mailboxes?: Mailboxes }
   | { type: "connect" | "reach"; address: string; port: number }
-  | { type: "look" }
+  | { type: "moved" }
+  | { type: "look"; ping: boolean }
   | { type: "close" };
 
 /** What it hears: the state, or that the plane is closed. */
@@ -21,19 +32,24 @@ export type FromPlane = { type: "state"; state: PlaneState } | { type: "closed" 
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 const tell = (message: FromPlane) => scope.postMessage(message);
-let plane: LocalPlane | undefined;
 
-scope.onmessage = async ({ data }: MessageEvent<ToPlane>) => {
-  if (data.type === "start") {
-    const native = loadNative();
-    const { invitation, descriptor, device, mailboxes } = data;
-    plane = new LocalPlane(invitation, new TunQueue(descriptor, device, native), native, mailboxes);
-  } else if (data.type === "connect" || data.type === "reach") {
-    plane?.[data.type](data.address, data.port);
-  } else if (data.type === "look") {
-    if (plane) tell({ type: "state", state: await plane.look() });
-  } else {
-    await plane?.close();
-    tell({ type: "closed" });
-  }
+scope.onmessage = ({ data }: MessageEvent<StartPlane>) => {
+  const { invitation, descriptor, device, mailboxes, control, bell } = data;
+  const native = loadNative();
+  const hear = (message: ToPlane) => {
+    if (message.type === "connect") plane.connect(message.address, message.port);
+    else if (message.type === "reach") plane.reach(message.address, message.port);
+    else if (message.type === "moved") plane.moved();
+    else if (message.type === "look") tell({ type: "state", state: plane.state(message.ping) });
+    else plane.close().then(() => tell({ type: "closed" }));
+  };
+  const port = control as unknown as NodePort;
+  const takeMessages = () => {
+    for (let taken = receiveMessageOnPort(port); taken; taken = receiveMessageOnPort(port)) {
+      hear(taken.message);
+    }
+  };
+  const exit = new TunQueue(descriptor, device, native);
+  const plane = new LocalPlane(invitation, exit, native, mailboxes, { bell, takeMessages });
+  if (!plane.waits) control.onmessage = ({ data }) => hear(data);
 };

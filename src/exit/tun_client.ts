@@ -35,18 +35,12 @@ export interface ClientHostOptions {
   log: (level: "info" | "warning", message: string) => void;
 }
 
-/** The relay's outer address, as text, and UDP port; and where it speaks over TLS, with a TCP port. */
+/** The relay's outer address, as text, and UDP port. */
 export interface OuterEndpoint {
   address: string;
   port: number;
-  fallback?: { address: string; port: number };
-}
-
-/** Address, protocol and port of each way to the relay. */
-function waysTo(
-  { address, port, fallback }: OuterEndpoint,
-): { address: string; protocol: string; port: number }[] {
-  return [{ address, protocol: "udp", port }, ...(fallback ? [{ ...fallback, protocol: "tcp" }] : [])];
+  /** UDP when absent. */
+  protocol?: "tcp";
 }
 
 export const CLIENT_DEVICE = "oxconnect0";
@@ -70,7 +64,7 @@ export class ClientHost {
   readonly #o: ClientHostOptions;
   #descriptor: number | undefined;
   #usesResolved = false;
-  #relay: OuterEndpoint | undefined;
+  #relays: readonly OuterEndpoint[] | undefined;
 
   private constructor(options: ClientHostOptions) {
     this.#o = options;
@@ -108,13 +102,13 @@ export class ClientHost {
     return this.#descriptor!;
   }
 
-  /** Leads the scope's packets into the tunnel, and those to the relay past it. Again, when the relay has moved. */
-  async route(relay: OuterEndpoint): Promise<void> {
-    this.#relay = relay;
-    await this.#applyRules(relay);
+  /** Leads the scope's packets into the tunnel, and those to the relays past it. Again, when a relay has moved. */
+  async route(relays: readonly OuterEndpoint[]): Promise<void> {
+    this.#relays = relays;
+    await this.#applyRules(relays);
     await deleteRules();
     for (const family of ["-4", "-6"] as const) {
-      const batch = this.#batch(family, relay);
+      const batch = this.#batch(family, relays);
       try {
         await run("ip", [family, "-batch", "-"], batch);
       } catch (error) {
@@ -126,16 +120,16 @@ export class ClientHost {
   }
 
   /** Closes the kill switch before there is a tunnel. */
-  async shut(relay: OuterEndpoint): Promise<void> {
-    await this.#applyRules(relay);
+  async shut(relays: readonly OuterEndpoint[]): Promise<void> {
+    await this.#applyRules(relays);
   }
 
   /** Whether somebody has flushed our rules, as a firewall that loads its own ruleset may; then puts them back. */
   async guard(): Promise<void> {
-    if (this.#relay === undefined) return;
+    if (this.#relays === undefined) return;
     const listed = await run("nft", ["list", "table", "inet", TABLE]).catch(() => undefined);
     if (listed !== undefined) return;
-    await this.#applyRules(this.#relay);
+    await this.#applyRules(this.#relays);
     this.#o.log(
       "warning",
       `the rules of ${CLIENT_DEVICE} were gone (nft flush ruleset?) and have been put back`,
@@ -159,9 +153,9 @@ export class ClientHost {
     return this.#o.scope.uid !== undefined || this.#o.scope.cgroup !== undefined;
   }
 
-  async #applyRules(relay: OuterEndpoint): Promise<void> {
+  async #applyRules(relays: readonly OuterEndpoint[]): Promise<void> {
     try {
-      await run("nft", ["-f", "-"], this.#rules(relay));
+      await run("nft", ["-f", "-"], this.#rules(relays));
     } catch (error) {
       const { cgroup } = this.#o.scope;
       if (cgroup === undefined) throw error;
@@ -172,7 +166,7 @@ export class ClientHost {
   }
 
   /** Routes of a table of our own, which the rules lead to; lines for `ip -batch`. */
-  #batch(family: Family, relay: OuterEndpoint): string {
+  #batch(family: Family, relays: readonly OuterEndpoint[]): string {
     const { scope: { include, exclude, uid } } = this.#o;
     const of = (prefixes: readonly string[]) => prefixes.filter((prefix) => familyOf(prefix) === family);
     // The kernel forgets whose a packet is when a resolver's address has been changed in it; a mark stays.
@@ -190,8 +184,8 @@ export class ClientHost {
         `route replace ${prefix} dev ${CLIENT_DEVICE} table ${ROUTES} proto ${PROTOCOL}`
       ),
       // By destination and port, whatever the default route is by then. The second is for the check of answers' sources.
-      ...waysTo(relay).filter(({ address }) => familyOf(address) === family).flatMap((
-        { address, protocol, port },
+      ...relays.filter(({ address }) => familyOf(address) === family).flatMap((
+        { address, port, protocol = "udp" },
       ) =>
         ["dport", "sport"].map((side) =>
           rule(PRIORITY.relay, `to ${address} ipproto ${protocol} ${side} ${port} lookup main`)
@@ -208,7 +202,7 @@ export class ClientHost {
   }
 
   /** One transaction. */
-  #rules(relay: OuterEndpoint): string {
+  #rules(relays: readonly OuterEndpoint[]): string {
     const { addresses, dns, scope: { uid, cgroup } } = this.#o;
     const device = `"${CLIENT_DEVICE}"`;
     const own = addresses.map((address) => ({
@@ -271,18 +265,18 @@ ${
         ...(["-4", "-6"] as const).filter((family) => !this.#has(family)).map((family) =>
           `oifname ${device} meta nfproto ${family === "-6" ? "ipv6" : "ipv4"} reject`
         ),
-        ...this.#killSwitch(relay, who),
+        ...this.#killSwitch(relays, who),
       ])
     }  }
   chain forward {
     type filter hook forward priority filter; policy accept;
-${lines(who === undefined ? this.#killSwitch(relay, who) : [])}  }
+${lines(who === undefined ? this.#killSwitch(relays, who) : [])}  }
 }
 `;
   }
 
   /** What may leave outside the tunnel, and an end to everything else of the scope. */
-  #killSwitch(relay: OuterEndpoint, who: string | undefined): string[] {
+  #killSwitch(relays: readonly OuterEndpoint[], who: string | undefined): string[] {
     if (!this.#o.killSwitch) return [];
     const { include, exclude } = this.#o.scope;
     const to = (prefix: string) => `${familyOf(prefix) === "-6" ? "ip6" : "ip"} daddr ${prefix}`;
@@ -290,7 +284,7 @@ ${lines(who === undefined ? this.#killSwitch(relay, who) : [])}  }
     const end = "counter reject with icmpx admin-prohibited";
     return [
       `oifname { "lo", "${CLIENT_DEVICE}" } accept`,
-      ...waysTo(relay).map(({ address, protocol, port }) =>
+      ...relays.map(({ address, port, protocol = "udp" }) =>
         `${to(address)} ${protocol} dport ${port} accept`
       ),
       // Leases and neighbours.

@@ -18,15 +18,29 @@ import type { StreamPort } from "./stream_port.ts";
 
 /** The place of the byte with a connection id's top bits in data, and from a long form's receiver on. */
 const DATA_ID_TOP_AT = 4, ID_TOP_AT = 3;
-/** How soon what found no room in a burst is looked for again; the bell was cleared. */
+/** How soon a look for room, or for what is still in the mailbox, is repeated: no bell will ring for it. */
 const AGAIN_MS = 1;
 
 /** Begins to carry; call what it returns to end. `workers` data planes have the mailboxes 0 to workers − 1. */
 export function pumpStreams(port: StreamPort, mailbox: Mailbox, workers: number): () => Promise<void> {
   const burst = new Burst(new Arena(BURST_CAPACITY));
   let isClosed = false;
+  let again: ReturnType<typeof setTimeout> | undefined;
+  const room = () => {
+    let least = BURST_CAPACITY;
+    for (let worker = 0; worker < workers; worker++) least = Math.min(least, mailbox.room(worker));
+    return least;
+  };
   const carryIn = () => {
-    while (port.receive(burst) > 0) {
+    clearTimeout(again);
+    for (;;) {
+      const rowsMax = room();
+      if (rowsMax === 0) {
+        // A stream waits where a socket would lose: the other end is slowed down by TCP.
+        if (!isClosed) again = setTimeout(carryIn, AGAIN_MS);
+        return;
+      }
+      if (port.receive(burst, rowsMax) === 0) return;
       for (let row = 0; row < burst.count; row++) {
         if (burst.next[row] < FIRST_DROP) burst.handOver(row, workerOf(burst, row, workers), TO_PARSE);
       }

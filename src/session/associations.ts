@@ -566,12 +566,14 @@ export class Associations {
     return true;
   }
 
-  /** From one initiation to the next: shorter for OxTunnel's first ones while there is no session (PROTOCOL §10). */
+  /** From one initiation to the next: shorter for OxTunnel's first ones while there is no live path (PROTOCOL §10). */
   #spacingUs(peer: Peer): number {
     const { peers } = this.options;
     const { rekeyTimeoutUs, firstRetriesUs } = this.limits;
-    const isHurried = peers.protocol[peer.id] === OXTUNNEL && peers.current[peer.id] === NONE;
-    return isHurried ? firstRetriesUs[peer.attempts - 1] ?? rekeyTimeoutUs : rekeyTimeoutUs;
+    const session = peers.current[peer.id];
+    const isHurried = peers.protocol[peer.id] === OXTUNNEL &&
+      (session === NONE || this.#sessions!.of[session]?.isSilent === true);
+    return isHurried ? firstRetriesUs[Math.max(0, peer.attempts - 1)] ?? rekeyTimeoutUs : rekeyTimeoutUs;
   }
 
   /** The other end has closed the session: nothing goes there any more, and its keys go with the next turn. */

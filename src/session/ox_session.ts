@@ -56,6 +56,9 @@ const CONTROL_BYTES_MAX = 1200 - 25;
 /** The largest frame that is written whole: a part of a key exchange. */
 const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + KEY_PART_AT + KEY_PART_BYTES;
 const PINGS_MAX = 8;
+/** From ping to ping at least; and the share of the round trip that it takes where that is longer (PROTOCOL §14). */
+const PING_US_MIN = 75_000;
+const PING_ROUND_TRIPS = 1 / 4;
 const KEY_REPEAT_US_MIN = 250_000;
 const RELIABLE_REPEAT_US_MIN = 100_000;
 const CLOSES = 3;
@@ -104,8 +107,13 @@ export class OxSession {
   isReportDue = false;
   /** Smoothed round trip; -1 before the first pong. */
   rttUs = -1;
+  /** How much one round trip differs from the next, smoothed as RFC 3550 section 6.4.1 does with transit times. */
+  jitterUs = 0;
+  /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
+  reportedReceived = 0;
   readonly #a: Associations;
   readonly #keys: KeyExchange;
+  #lastRttUs = -1;
   #keysRepeatAtUs = Infinity;
   /** When the last epoch's keys go. */
   #retireAtUs = Infinity;
@@ -216,6 +224,17 @@ export class OxSession {
     this.speak();
   }
 
+  /** How long nothing may come after data went out before the next ping does. */
+  get pingIntervalUs(): number {
+    const rttUs = this.rttUs < 0 ? this.#a.options.peers.get(this.peer)?.handshakeRttUs ?? -1 : this.rttUs;
+    return Math.max(PING_US_MIN, PING_ROUND_TRIPS * rttUs);
+  }
+
+  /** Whether the path is dead: data went out, and nothing answered it nor the pings that followed. */
+  get isSilent(): boolean {
+    return this.sessions.unanswered[this.row] > PINGS_MAX;
+  }
+
   /** Nothing came since data went out, for the `times`-th time. */
   onSilence(times: number): void {
     if (times <= PINGS_MAX) {
@@ -277,6 +296,7 @@ export class OxSession {
         return false;
       case CONTROL_REPORT:
         report.read(view, at);
+        if (report.highest >= this.sessions.acknowledged[this.row]) this.reportedReceived = report.received;
         this.sessions.acknowledge(this.row, report.highest);
         return false;
       case CONTROL_PATH_CHALLENGE:
@@ -451,6 +471,8 @@ export class OxSession {
   #onPong(token: number, heldUs: number, nowUs: number): void {
     const sampleUs = ((nowUs >>> 0) - token >>> 0) - heldUs;
     if (sampleUs < 0 || sampleUs > 60e6) return;
+    if (this.#lastRttUs >= 0) this.jitterUs += (Math.abs(sampleUs - this.#lastRttUs) - this.jitterUs) / 16;
+    this.#lastRttUs = sampleUs;
     // RFC 6298's gain.
     this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
   }

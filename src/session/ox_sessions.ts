@@ -23,8 +23,6 @@ import { OXTUNNEL } from "./table.ts";
 
 /** No epoch waits to be seen. */
 const NO_PHASE = 2;
-/** Silence after data was sent, and between pings, after which the next ping goes out (PROTOCOL §14). */
-const PING_US = 100_000;
 /** A report is due at once after so many datagrams (PROTOCOL §14). */
 const REPORT_DATAGRAMS = 4096;
 /** More rows than can be on their way between the look at a limit and the counting: a few bursts. */
@@ -242,7 +240,7 @@ export class OxSessions {
   /** After a packet for the peer was numbered on its current session. */
   sent(id: number, session: number, nowUs: number): void {
     if (this.pingAtUs[session] === Infinity) {
-      this.pingAtUs[session] = nowUs + PING_US;
+      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
       this.#a.timers.hasten(id, this.pingAtUs[session]);
     }
     this.#a.traversed(id, nowUs);
@@ -283,8 +281,9 @@ export class OxSessions {
 
   handleTimeout(session: number, nowUs: number): void {
     if (this.pingAtUs[session] <= nowUs) {
-      this.pingAtUs[session] = nowUs + PING_US;
-      this.of[session]!.onSilence(++this.unanswered[session]);
+      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
+      if (this.unanswered[session] < 255) this.unanswered[session]++;
+      this.of[session]!.onSilence(this.unanswered[session]);
     }
     if (this.reportAtUs[session] <= nowUs) this.#reportNow(session);
     this.of[session]!.handleTimeout(nowUs);

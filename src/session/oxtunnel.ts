@@ -22,6 +22,7 @@ import {
   REFUSED_AEAD,
   REFUSED_CRITICAL,
   REFUSED_FULL,
+  REFUSED_PROBE,
   writeParameters,
 } from "../wire/parameters.ts";
 import { MAC_BYTES, readResponseReceiver, readSender } from "../wire/wireguard.ts";
@@ -127,6 +128,7 @@ export class Oxtunnel {
     const { primitives, table } = this.#a.options;
     const aead = this.#o.aeads.find((mine) => said.aeads?.includes(mine)) ?? 0;
     let reason = said.unknownCritical !== undefined ? REFUSED_CRITICAL : aead === 0 ? REFUSED_AEAD : 0;
+    if (said.probe) reason = REFUSED_PROBE;
     if (isFull) reason = REFUSED_FULL;
     const session = reason === 0 ? table.allocate(peer.id) : NONE;
     if (session === NONE && reason === 0) reason = REFUSED_FULL;
@@ -187,6 +189,7 @@ export class Oxtunnel {
       if (!result) return;
       // The answer was authentic and no session comes of it; the next attempt is the timer's.
       peer.refused = said?.refused;
+      peer.handshakeRttUs = nowUs - peer.pending.sentUs;
       wipeSecrets(result.secrets);
       associations.abandon(peer);
       return;

@@ -27,6 +27,8 @@ export const REFUSED_FULL = 1;
 export const REFUSED_CRITICAL = 2;
 export const REFUSED_AEAD = 3;
 export const REFUSED_DRAINING = 4;
+/** The initiation asked for an answer and no session. */
+export const REFUSED_PROBE = 5;
 
 const AEADS_MAX = 4;
 const DNS_MAX = 4;
@@ -71,6 +73,8 @@ export interface Parameters {
   connectionIds?: number[];
   /** The ticket that is to be resumed, 1 to 192 bytes. */
   ticket?: Uint8Array;
+  /** The initiator wants to know how far the relay is, and no session: it is refused. */
+  probe?: true;
   /** The responder makes no session. */
   refused?: { reason: number; retryAfterS: number };
   /** Read only: the last critical type that is not known here. The reader must refuse (PROTOCOL R34). */
@@ -90,6 +94,7 @@ const TICKET = 0x09;
 const CONNECTION_IDS = 0x0a;
 const AEADS = 0x81;
 const REFUSED = 0x83;
+const PROBE = 0x84;
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const encoder = new TextEncoder();
@@ -176,6 +181,10 @@ function readOne(
       if (size < 1 || size > TICKET_MAX_BYTES || into.ticket) return false;
       into.ticket = bytes.slice(at, at + size);
       return true;
+    case PROBE:
+      if (size !== 1 || bytes[at] !== 1 || into.probe) return false;
+      into.probe = true;
+      return true;
     case REFUSED:
       if (size !== 3 || into.refused) return false;
       into.refused = { reason: bytes[at], retryAfterS: view.getUint16(at + 1, true) };
@@ -202,8 +211,9 @@ function readText(bytes: Uint8Array, at: number, size: number, maxBytes: number)
  * fit or are not what `readParameters` would accept: both are the caller's mistakes.
  */
 export function writeParameters(bytes: Uint8Array, at: number, parameters: Parameters): number {
-  const { features, aeads, lease4, lease6, mtu, dns, name, region, limits, connectionIds, ticket, refused } =
+  const { features, aeads, lease4, lease6, mtu, dns, name, region, limits, connectionIds, ticket } =
     parameters;
+  const { probe, refused } = parameters;
   let here = at;
   const put = (type: number, value: ArrayLike<number> | undefined) => {
     if (value === undefined) return;
@@ -235,6 +245,7 @@ export function writeParameters(bytes: Uint8Array, at: number, parameters: Param
   );
   put(CONNECTION_IDS, connectionIds?.flatMap((id) => littleEndian(id, 4)));
   put(TICKET, ticket);
+  put(PROBE, probe && [1]);
   put(REFUSED, refused && [refused.reason, ...littleEndian(refused.retryAfterS, 2)]);
   if (!readParameters(bytes, at, here - at)) throw new RangeError("parameters: a value is out of its range");
   return here;

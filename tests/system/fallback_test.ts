@@ -73,7 +73,7 @@ async function transfer(net: Network, client: string, seconds: number, to = SERV
     ["iperf3", "-c", to, "-R", "-t", String(seconds), "-J"],
     { timeoutS: seconds + 20 },
   );
-  assert(success, stdout.slice(-500) + stderr);
+  assert(success, stdout.slice(-200) + stderr);
   const { intervals } = JSON.parse(stdout) as { intervals: { sum: { bits_per_second: number } }[] };
   return intervals.map(({ sum }) => sum.bits_per_second);
 }

@@ -135,11 +135,11 @@ export class Network {
     return new Background(child);
   }
 
-  /** Starts the relay with this config and waits until it says that it serves. */
-  async relay(config: string, env: Record<string, string> = {}): Promise<Background> {
+  /** Starts the relay with this config, in its own namespace or another, and waits until it says that it serves. */
+  async relay(config: string, env: Record<string, string> = {}, name = "relay"): Promise<Background> {
     await Deno.writeTextFile(`${this.directory}/oxrelay.toml`, config);
     const flags = relayFlags(this.directory);
-    const relay = this.spawn("relay", [
+    const relay = this.spawn(name, [
       Deno.execPath(),
       ...flags,
       MAIN,

@@ -76,6 +76,8 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
     const cases: [args: string[], stdin: string, code: number, message: RegExp][] = [
       [["--servr", "x:1"], "", 2, /did you mean --server\?/],
       [["--server", "a b"], "", 2, /--server: expected "host:port"/],
+      [["--server", "a:1,,b:1"], "", 2, /--server: expected "host:port"/],
+      [["--server", ""], "", 2, /--server needs a value/],
       [["--include", "10.0.0.0/33"], "", 2, /--include: "10\.0\.0\.0\/33" is no prefix such as/],
       [["--only-user", "nobody-of-this-name"], "", 2, /there is no user "nobody-of-this-name" here/],
       [["--only-user", "0", "--only-cgroup", "a"], "", 2, /exclude each other/],
@@ -110,6 +112,15 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       [["-L", "0:host:1"], /-L: expected/],
       [["--socks", "1080", "--kill-switch"], /--kill-switch is of the device/],
     ];
+    const several = [
+      "--server",
+      "192.0.2.1:1,192.0.2.2:1",
+      "--server",
+      "192.0.2.3",
+      "--protocol",
+      "wireguard",
+    ];
+    doors.push([several, /several --server are relays of one key/]);
     for (const [args, message] of doors) {
       const { code, stderr } = await run("connect", args, directory, good);
       assertMatch(stderr, message);

@@ -4,7 +4,6 @@
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { type LinkStatus, renderLink } from "../../src/cli/connect_view.ts";
 import { CommandError } from "../../src/cli/help.ts";
 import { formatInvitation, type Invitation, parseInvitation } from "../../src/cli/invitation.ts";
 import { generatePresharedKey, generatePrivateKey, keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
@@ -187,27 +186,4 @@ Deno.test("connect: resolv.conf holds its old text, and gives it back", () => {
     assertEquals(originalResolvConf(now)?.trimEnd(), before.trimEnd());
     assertEquals(originalResolvConf(before), undefined);
   }
-});
-
-Deno.test("connect: the picture says what it is given", () => {
-  const status: LinkStatus = {
-    server: "relay.example.com:4433",
-    address: "192.0.2.1",
-    state: "connected",
-    handshakeAgeS: 65,
-    rttMs: 12.34,
-    lossRatio: 0.0123,
-    bytesReceived: 2048,
-    bytesSent: 1024,
-    rateReceived: 125_000,
-    rateSent: 0,
-    uptimeS: 3600,
-  };
-  const lines = renderLink(status, [{ ...status, rateReceived: 0 }, status], "everything");
-  assertEquals(lines.length, 5);
-  assertEquals(lines[0], "● connected to relay.example.com:4433 (192.0.2.1)  up 1h 0m");
-  assertEquals(lines[1], "  round trip 12.3 ms  loss 1.23 %  handshake 1m 5s ago");
-  assertMatch(lines[2], /down +1\.0 Mbit\/s +▁█ +2\.0 KiB$/);
-  const silent = renderLink({ ...status, state: "silent", rttMs: undefined }, [], "")[0];
-  assertStringIncludes(silent, "no answer from relay.example.com:4433");
 });

@@ -715,6 +715,7 @@ const anyParameters: fc.Arbitrary<parameters.Parameters> = fc.record({
   }),
   connectionIds: fc.array(fc.integer({ min: 0, max: 0xffffffff }), { minLength: 1, maxLength: 4 }),
   ticket: fc.uint8Array({ minLength: 1, maxLength: 192, size: "max" }),
+  probe: fc.constant(true as const),
   refused: fc.record({ reason: fc.nat(255), retryAfterS: fc.nat(65535) }),
 }, { requiredKeys: [] });
 
@@ -771,6 +772,8 @@ Deno.test("parameters: cut, doubled and impossible ones make the list unreadable
     "ticket of 193": [0x09, 193, ...new Array(193).fill(1)],
     "empty ticket": [0x09, 0],
     "refusal of two bytes": [0x83, 2, 1, 0],
+    "probe that is none": [0x84, 1, 0],
+    "probe of two bytes": [0x84, 2, 1, 1],
   };
   for (const [name, bytes] of Object.entries(bad)) {
     assertEquals(parameters.readParameters(Uint8Array.from(bytes), 0, bytes.length), undefined, name);
