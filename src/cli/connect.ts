@@ -40,6 +40,8 @@ const HELP =
                         which the nearest is used and another one when it does not answer
   --protocol NAME       oxtunnel or wireguard; without it invitations mean OxTunnel, and configs WireGuard
 
+Where UDP is blocked the tunnel goes over TLS, if the invitation names a fallback, and back as soon as UDP works.
+
 As root, everything goes through the tunnel but the networks that this machine is in. Less or more:
   --include PREFIXES    only these destinations: 203.0.113.0/24,2001:db8::/32
   --exclude PREFIXES    all but these

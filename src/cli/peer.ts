@@ -50,7 +50,8 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
   --psk                 add a preshared key
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config)
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
-  --invitation          one line for "deno task connect", this program's own client, instead of the config
+  --invitation          one line for "deno task connect", this program's own client, instead of the config; it names the
+                        way over TLS too, when the config has a [fallback]
   --qr, --no-qr         the QR code: always, never (default: when standard output is a terminal)
   --config FILE         the relay's configuration (default oxrelay.toml)
 `;
