@@ -28,7 +28,9 @@ export function dialFallback({ host, port, pin }: FallbackEndpoint, address: str
     reject(new Error(reason));
   };
   const timer = setTimeout(() => end(`no answer within ${DIAL_MS / 1000} s`), DIAL_MS);
-  tcp.on("error", (error) => end(error.message));
+  const why = (error: Error & { code?: string }) =>
+    end(error.code === "ECONNREFUSED" ? "the connection is refused" : error.message);
+  tcp.on("error", why);
   tcp.on("connect", () => {
     const socket = tls = connectTls({
       socket: tcp,
@@ -36,7 +38,7 @@ export function dialFallback({ host, port, pin }: FallbackEndpoint, address: str
       ...(host === address ? { host } : { servername: host }),
       rejectUnauthorized: pin === undefined,
     });
-    socket.on("error", (error) => end(error.message));
+    socket.on("error", why);
     socket.on("secureConnect", () => {
       const found = socket.getPeerCertificate().fingerprint256?.replaceAll(":", "").toLowerCase();
       if (pin !== undefined && found !== pin) {

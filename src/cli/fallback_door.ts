@@ -44,9 +44,9 @@ export class FallbackDoor {
   /** Where each connection comes from. */
   readonly #sources = new Map<number, Source>();
   readonly #ofOne = new Map<string, number>();
-  #listener: Deno.TlsListener;
+  #listener: Deno.TlsListener | undefined;
+  #accepting: Promise<void>;
   #material: TlsMaterial;
-  #closed = false;
 
   /** Listens at once. `mailboxes` has one behind those of the Workers. Throws CommandError. */
   static async open(config: Config, fallback: FallbackConfig, mailboxes: Mailboxes): Promise<FallbackDoor> {
@@ -80,7 +80,7 @@ export class FallbackDoor {
     const mailbox = new Mailbox(config.workers, mailboxes, onDrop);
     this.#endPump = pumpStreams(this.#port, mailbox, config.workers);
     this.#sweeping = setInterval(() => this.#port.sweep(), SWEEP_MS);
-    this.#accept(listener);
+    this.#accepting = this.#accept(listener);
   }
 
   /** An endpoint's text for people: a connection's as where it comes from, any other as it is. */
@@ -95,28 +95,36 @@ export class FallbackDoor {
     const material = await readMaterial(this.#config);
     if (material.cert === this.#material.cert && material.key === this.#material.key) return;
     check(this.#config, material);
-    this.#listener.close(); // connections that are open stay
+    await this.#shut(); // connections that are open stay
     this.#listener = listen(this.#config, material);
     this.#material = material;
-    this.#accept(this.#listener);
+    this.#accepting = this.#accept(this.#listener);
     logger("fallback").info("the new certificate is in use");
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
     clearInterval(this.#sweeping);
-    this.#listener.close();
+    await this.#shut();
     this.#port.close();
     await this.#endPump();
   }
 
+  /** Stops listening; the port is free when it resolves. */
+  async #shut(): Promise<void> {
+    this.#listener?.close();
+    this.#listener = undefined;
+    await this.#accepting;
+  }
+
   async #accept(listener: Deno.TlsListener): Promise<void> {
-    while (!this.#closed && listener === this.#listener) {
+    for (;;) {
       try {
         this.#take(await listener.accept());
-      } catch {
-        // Closed, no descriptor left, or a client that went before it was accepted.
+      } catch (error) {
+        if (error instanceof Deno.errors.BadResource || error instanceof Deno.errors.Interrupted) return; // closed
+        // No descriptor is left, or a client went before it was accepted.
         await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+        if (this.#listener !== listener) return;
       }
     }
   }

@@ -152,8 +152,21 @@ export class OxPaths {
     this.#session.speak();
   }
 
-  /** Notes a challenge in the datagram of `row`, to be answered where it came from. */
-  onChallenge(burst: Burst, row: number, low: number, high: number): void {
+  /**
+   * Notes a challenge in the datagram of `row`, to be answered where it came from. From a slower path it comes behind
+   * newer datagrams of the one in use, and makes it a path nevertheless, which then has its own challenge to answer.
+   */
+  onChallenge(burst: Burst, row: number, low: number, high: number, nowUs: number): void {
+    const { address, local, port } = burst;
+    const { peers } = this.#a.options;
+    const { peer } = this.#session;
+    const isInUse = port[row] === peers.port[peer] &&
+      address.subarray(4 * row, 4 * row + 4).every((word, i) => word === peers.address[4 * peer + i]);
+    const isProbed = this.#isProbing && this.#probed.is(address, 4 * row, port[row]);
+    if (!isInUse && !isProbed && this.#a.followsPeers) {
+      if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
+      this.#received = PATH_DATAGRAM_BYTES;
+    }
     this.#asker.set(burst.address, burst.local, 4 * row, burst.port[row]);
     this.#question[0] = low;
     this.#question[1] = high;
