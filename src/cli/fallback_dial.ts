@@ -6,6 +6,7 @@
 import { connect as connectTcp } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import type { Endpoint } from "../config.ts";
+import { SocketStream } from "../io/socket_stream.ts";
 import type { ByteStream } from "../io/stream_port.ts";
 
 /** Where a relay's fallback is, as an invitation says it. */
@@ -49,47 +50,4 @@ export function dialFallback({ host, port, pin }: FallbackEndpoint, address: str
     });
   });
   return promise;
-}
-
-/** A socket of Node's as the port wants it. */
-class SocketStream implements ByteStream {
-  readonly #socket: TLSSocket;
-  #rest: Uint8Array | undefined;
-  #wake: () => void = () => {};
-  #isEnded = false;
-
-  constructor(socket: TLSSocket) {
-    this.#socket = socket;
-    const end = () => {
-      this.#isEnded = true;
-      this.#wake();
-    };
-    socket.on("readable", () => this.#wake());
-    for (const event of ["end", "close", "error"]) socket.on(event, end);
-  }
-
-  async read(into: Uint8Array): Promise<number | null> {
-    for (;;) {
-      const bytes = this.#rest ?? this.#socket.read() as Uint8Array | null;
-      if (bytes !== null) {
-        const count = Math.min(bytes.length, into.length);
-        into.set(bytes.subarray(0, count));
-        this.#rest = count < bytes.length ? bytes.subarray(count) : undefined;
-        return count;
-      }
-      if (this.#isEnded) return null;
-      await new Promise<void>((resolve) => this.#wake = resolve);
-    }
-  }
-
-  write(bytes: Uint8Array): Promise<number> {
-    return new Promise((resolve, reject) =>
-      // The socket may keep what it is given until it calls back, and so may the port not touch it.
-      this.#socket.write(bytes, (error) => error ? reject(error) : resolve(bytes.length))
-    );
-  }
-
-  close(): void {
-    this.#socket.destroy();
-  }
 }

@@ -5,9 +5,13 @@
  * The tunnel's security does not rest on TLS: it authenticates itself.
  * Keeps PROTOCOL R94.
  */
+import { createPrivateKey, X509Certificate } from "node:crypto";
+import type { Socket } from "node:net";
+import { createServer, type Server, type TlsOptions, type TLSSocket } from "node:tls";
 import { type Config, type FallbackConfig, formatEndpoint } from "../config.ts";
 import { monotonicUs } from "../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../io/mailbox.ts";
+import { SocketStream } from "../io/socket_stream.ts";
 import { StreamPort } from "../io/stream_port.ts";
 import { pumpStreams } from "../io/stream_pump.ts";
 import { Metrics } from "../metrics.ts";
@@ -22,8 +26,6 @@ const PROVEN_MS = 10_000;
 /** As long as a key lives (PROTOCOL §15): a session that is used is answered more often. */
 const IDLE_MS = 180_000;
 const SWEEP_MS = 1000;
-/** After the system has refused to accept. */
-const PAUSE_MS = 200;
 
 interface Source {
   words: Uint32Array;
@@ -44,14 +46,17 @@ export class FallbackDoor {
   /** Where each connection comes from. */
   readonly #sources = new Map<number, Source>();
   readonly #ofOne = new Map<string, number>();
-  #listener: Deno.TlsListener | undefined;
-  #accepting: Promise<void>;
+  /** All connections, those in their TLS handshake too. */
+  readonly #sockets = new Set<Socket>();
+  readonly #server: Server;
   #material: TlsMaterial;
 
   /** Listens at once. `mailboxes` has one behind those of the Workers. Throws CommandError. */
   static async open(config: Config, fallback: FallbackConfig, mailboxes: Mailboxes): Promise<FallbackDoor> {
     const material = await readMaterial(fallback);
-    return new FallbackDoor(config, fallback, mailboxes, material, listen(fallback, material));
+    const server = serverOf(fallback, material);
+    await listen(server, fallback);
+    return new FallbackDoor(config, fallback, mailboxes, material, server);
   }
 
   private constructor(
@@ -59,11 +64,11 @@ export class FallbackDoor {
     fallback: FallbackConfig,
     mailboxes: Mailboxes,
     material: TlsMaterial,
-    listener: Deno.TlsListener,
+    server: Server,
   ) {
     this.#config = fallback;
     this.#material = material;
-    this.#listener = listener;
+    this.#server = server;
     this.description = `${formatEndpoint(fallback.listen)}/tcp`;
     const onDrop = (code: number) => this.metrics.drop(code);
     this.#port = new StreamPort({
@@ -71,7 +76,7 @@ export class FallbackDoor {
       localPort: fallback.listen.port,
       onDrop,
       admits: (number) => this.#admits(number),
-      onClosed: (number) => this.#forget(number),
+      onClosed: (number) => this.#sources.delete(number),
       provenMs: PROVEN_MS,
       idleMs: IDLE_MS,
     });
@@ -80,7 +85,9 @@ export class FallbackDoor {
     const mailbox = new Mailbox(config.workers, mailboxes, onDrop);
     this.#endPump = pumpStreams(this.#port, mailbox, config.workers);
     this.#sweeping = setInterval(() => this.#port.sweep(), SWEEP_MS);
-    this.#accepting = this.#accept(listener);
+    server.on("connection", (socket: Socket) => this.#admit(socket));
+    server.on("secureConnection", (socket: TLSSocket) => this.#take(socket));
+    server.on("tlsClientError", (_, socket) => socket.destroy());
   }
 
   /** An endpoint's text for people: a connection's as where it comes from, any other as it is. */
@@ -94,60 +101,51 @@ export class FallbackDoor {
     this.#admission.ratePerSecond = config.rateLimitPerIp;
     const material = await readMaterial(this.#config);
     if (material.cert === this.#material.cert && material.key === this.#material.key) return;
-    check(this.#config, material);
-    await this.#shut(); // connections that are open stay
-    this.#listener = listen(this.#config, material);
+    serverOf(this.#config, material); // throws what would be wrong
+    this.#server.setSecureContext(material); // connections that are open stay
     this.#material = material;
-    this.#accepting = this.#accept(this.#listener);
     logger("fallback").info("the new certificate is in use");
   }
 
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
-    await this.#shut();
+    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
+    for (const socket of this.#sockets) socket.destroy();
     this.#port.close();
+    await closed;
     await this.#endPump();
   }
 
-  /** Stops listening; the port is free when it resolves. */
-  async #shut(): Promise<void> {
-    this.#listener?.close();
-    this.#listener = undefined;
-    await this.#accepting;
-  }
-
-  async #accept(listener: Deno.TlsListener): Promise<void> {
-    for (;;) {
-      try {
-        this.#take(await listener.accept());
-      } catch (error) {
-        if (error instanceof Deno.errors.BadResource || error instanceof Deno.errors.Interrupted) return; // closed
-        // No descriptor is left, or a client went before it was accepted.
-        await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
-        if (this.#listener !== listener) return;
-      }
-    }
-  }
-
-  #take(connection: Deno.TlsConn): void {
-    const source = sourceOf(connection);
-    const isFull = this.#port.count >= CONNECTIONS_MAX || this.#port.unproven >= UNPROVEN_MAX;
-    if (source === undefined || isFull || (this.#ofOne.get(source.key) ?? 0) >= OF_ONE_SOURCE_MAX) {
-      connection.close();
+  /** Bounds connections from before their TLS handshake until they are closed. */
+  #admit(socket: Socket): void {
+    socket.on("error", () => {}); // its close says enough
+    const source = sourceOf(socket);
+    const ofOne = source === undefined ? 0 : this.#ofOne.get(source.key) ?? 0;
+    const unproven = this.#sockets.size - this.#port.count + this.#port.unproven;
+    const isFull = this.#sockets.size >= CONNECTIONS_MAX || unproven >= UNPROVEN_MAX;
+    if (source === undefined || isFull || ofOne >= OF_ONE_SOURCE_MAX) {
+      socket.destroy();
       return;
     }
-    this.#ofOne.set(source.key, (this.#ofOne.get(source.key) ?? 0) + 1);
-    this.#sources.set(this.#port.add(connection), source);
-    logger("fallback").debug("a connection from {from}", { from: redactAddress(source.text) });
+    this.#ofOne.set(source.key, ofOne + 1);
+    this.#sockets.add(socket);
+    socket.on("close", () => {
+      this.#sockets.delete(socket);
+      const left = this.#ofOne.get(source.key)! - 1;
+      if (left > 0) this.#ofOne.set(source.key, left);
+      else this.#ofOne.delete(source.key);
+    });
   }
 
-  #forget(number: number): void {
-    const source = this.#sources.get(number);
-    if (source === undefined) return;
-    this.#sources.delete(number);
-    const left = this.#ofOne.get(source.key)! - 1;
-    if (left > 0) this.#ofOne.set(source.key, left);
-    else this.#ofOne.delete(source.key);
+  /** After the TLS handshake. */
+  #take(socket: TLSSocket): void {
+    const source = sourceOf(socket);
+    if (source === undefined) {
+      socket.destroy();
+      return;
+    }
+    this.#sources.set(this.#port.add(new SocketStream(socket)), source);
+    logger("fallback").debug("a connection from {from}", { from: redactAddress(source.text) });
   }
 
   /** A connection has proven its source; so `rate_limit_per_ip` holds for it always (PROTOCOL R12). */
@@ -162,9 +160,8 @@ interface TlsMaterial {
   key: string;
 }
 
-function sourceOf(connection: Deno.TlsConn): Source | undefined {
-  const { hostname, port } = connection.remoteAddr;
-  const words = parseAddress(hostname);
+function sourceOf({ remoteAddress = "", remotePort: port }: Socket): Source | undefined {
+  const words = parseAddress(remoteAddress);
   if (words === undefined) return undefined;
   const text = formatAddress(words);
   return {
@@ -190,29 +187,39 @@ async function readMaterial({ certificate, privateKey }: FallbackConfig): Promis
   return { cert: await read("certificate", certificate), key: await read("private_key", privateKey) };
 }
 
-/** Throws CommandError when a listener could not use the files. */
-function check(config: FallbackConfig, material: TlsMaterial): void {
-  listen({ ...config, listen: { host: "127.0.0.1", port: 0 } }, material).close();
-}
-
-function listen({ listen: { host, port }, certificate }: FallbackConfig, material: TlsMaterial) {
+/** A server that listens nowhere yet. Throws CommandError when the files are of no use. */
+function serverOf({ certificate }: FallbackConfig, material: TlsMaterial): Server {
   try {
-    return Deno.listenTls({ hostname: host, port, ...material });
+    new X509Certificate(material.cert);
+    const key = createPrivateKey(material.key);
+    if (!new X509Certificate(material.cert).checkPrivateKey(key)) {
+      throw new Error("they do not belong together");
+    }
+    return createServer({ ...material, handshakeTimeout: PROVEN_MS, noDelay: true } as TlsOptions);
   } catch (error) {
-    const where = `TCP ${formatEndpoint({ host, port })}`;
-    if (error instanceof Deno.errors.AddrInUse) {
-      throw new CommandError(`fallback.listen: ${where} is taken: a web server? set another port`);
-    }
-    if (error instanceof Deno.errors.PermissionDenied) {
-      throw new CommandError(
-        `fallback.listen: ${where} is not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE; or set another`,
-      );
-    }
-    const why = (error as Error).message;
     throw new CommandError(
-      error instanceof Deno.errors.InvalidData || /certificate|key/i.test(why)
-        ? `fallback.certificate: ${certificate} and its private key cannot be used: ${why}`
-        : `fallback.listen: cannot listen on ${where}: ${why}`,
+      `fallback.certificate: ${certificate} and its private key cannot be used: ${(error as Error).message}`,
     );
   }
+}
+
+async function listen(server: Server, { listen: { host, port } }: FallbackConfig): Promise<void> {
+  const where = `TCP ${formatEndpoint({ host, port })}`;
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  server.once("error", reject);
+  server.listen(port, host, () => resolve());
+  try {
+    await promise;
+  } catch (error) {
+    const { code, message } = error as Error & { code?: string };
+    throw new CommandError(
+      code === "EADDRINUSE"
+        ? `fallback.listen: ${where} is taken: a web server? set another port`
+        : code === "EACCES"
+        ? `fallback.listen: ${where} is not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE; or set another`
+        : `fallback.listen: cannot listen on ${where}: ${message}`,
+    );
+  }
+  server.off("error", reject);
+  server.on("error", ({ message }: Error) => logger("fallback").warn("{message}", { message }));
 }
