@@ -48,6 +48,7 @@ export class Client extends Tunnel {
     const { protocol = isOxtunnel ? "oxtunnel" : "wireguard" } = upstream;
     if (protocol === "oxtunnel" && !isOxtunnel) throw new Error("client: OxTunnel needs its kernel");
     this.addPeer({ name: "relay", publicKey, presharedKey, allowedIps }, persistentKeepaliveS);
+    this.associations.followsPeers = false;
     if (protocol !== "oxtunnel") return;
     const peer = this.peers.find(publicKey)!;
     this.peers.protocol[peer.id] = OXTUNNEL;
@@ -85,6 +86,17 @@ export class Client extends Tunnel {
     if (isPatient && peer.ticket) return;
     this.associations.initiate(peer.id);
     this.associations.startKeepalive(peer, nowUs);
+  }
+
+  /**
+   * Takes the session to another endpoint of the relay: it goes on at the old one until the new one has answered.
+   * Without a session that could it is `connect`. Throws when it is no address.
+   */
+  reach(address: string, port: number, nowUs: number): void {
+    const words = parseAddress(address);
+    const peer = this.peers.find(this.#upstream);
+    if (words && peer && this.associations.probe(peer.id, words, port, nowUs)) return;
+    this.connect(address, port, nowUs);
   }
 
   /** What the relay said of itself in the last OxTunnel handshake: leases, MTU, resolvers, its name. */

@@ -24,6 +24,16 @@ export interface Destinations {
   readonly allow: readonly string[];
 }
 
+/** OxTunnel over TLS, where UDP is blocked. */
+export interface FallbackConfig {
+  readonly listen: Endpoint;
+  /** Files in PEM: the certificate with its chain, and its private key. */
+  readonly certificate: string;
+  readonly privateKey: string;
+  /** "host:port" as clients reach it, the host as the certificate names it. */
+  readonly publicEndpoint?: string;
+}
+
 /** The ways to move outer datagrams, as the key `io` names them. */
 export const IO_WAYS = ["portable", "io_uring", "mmsg"] as const;
 
@@ -61,6 +71,8 @@ export interface Config {
   readonly destinations: Destinations;
   /** Outer networks in which OxTunnel may go authenticated but readable, where the client's side lists them too. */
   readonly trusted: readonly string[];
+  /** Absent where it is off. */
+  readonly fallback?: FallbackConfig;
   /** Where metrics and admin are served. */
   readonly metricsListen: Endpoint;
   /** Bearer token of the admin interface, at least 16 characters. Secret. */
@@ -369,6 +381,19 @@ const DESTINATION_ENTRIES = {
 
 /** A slip of a prefix must not trust the world. */
 const TRUSTED_BITS_MIN = 8;
+const pathOf = (what: string) => text(`the path of ${what}`, (value) => /^[^\0]{1,1024}$/.test(value));
+
+const FALLBACK_ENTRIES = {
+  listen: v.optional(endpoint("0.0.0.0:443")),
+  certificate: v.optional(pathOf("a file")),
+  private_key: v.optional(pathOf("a file")),
+  public_endpoint: v.optional(
+    text('"host:port" such as "relay.example.com:443"', (value) => parseEndpoint(value) !== undefined),
+  ),
+};
+
+const SECTIONS = { destinations: DESTINATION_ENTRIES, fallback: FALLBACK_ENTRIES };
+const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
 const ENTRIES = {
   listen: v.optional(endpoint("[::]:4433")),
@@ -409,6 +434,9 @@ const ENTRIES = {
       ({ bits }) => bits >= TRUSTED_BITS_MIN,
     )),
   )),
+  fallback: v.optional(
+    v.strictObject(FALLBACK_ENTRIES, expected("a table: put [fallback] on a line of its own")),
+  ),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
   admin_token: v.optional(adminToken),
   workers: v.optional(wholeNumber(1, 16)),
@@ -419,17 +447,16 @@ const ENTRIES = {
   )),
   log_level: v.optional(oneOf("debug", "info", "warning", "error")),
   log_format: v.optional(oneOf("text", "json")),
-  state_dir: v.optional(
-    text("the path of a directory", (value) => /^[^\0]{1,1024}$/.test(value)),
-  ),
+  state_dir: v.optional(pathOf("a directory")),
 };
 
 const SCHEMA = v.strictObject(ENTRIES);
 
-/** Every key of the file, the section's as "destinations.allow". */
-export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key) =>
-  key === "destinations" ? Object.keys(DESTINATION_ENTRIES).map((inner) => `destinations.${inner}`) : [key]
-);
+/** Every key of the file, a section's as "destinations.allow". */
+export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key) => {
+  const section = sectionOf(key);
+  return section === undefined ? [key] : Object.keys(section).map((inner) => `${key}.${inner}`);
+});
 
 /** The keys that a running relay takes over on reload; the others need a restart. */
 export const RELOADABLE_KEYS: readonly string[] = [
@@ -450,8 +477,9 @@ export const RELOADABLE_KEYS: readonly string[] = [
 export function parseConfig(text: string, file: string, env: Environment): Config {
   const raw = parseToml(text, file);
   const mistakes = unknownKeys(raw, Object.keys(ENTRIES), "");
-  if (isTable(raw.destinations)) {
-    mistakes.push(...unknownKeys(raw.destinations, Object.keys(DESTINATION_ENTRIES), "destinations."));
+  for (const [name, section] of Object.entries(SECTIONS)) {
+    const table = raw[name];
+    if (isTable(table)) mistakes.push(...unknownKeys(table, Object.keys(section), `${name}.`));
   }
   const result = v.safeParse(SCHEMA, raw, { abortPipeEarly: true });
   if (!result.success) {
@@ -467,6 +495,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   const fromFile = result.output;
   const base = env.FLY_APP_NAME ? FLY_DEFAULTS : DEFAULTS;
   const publicEndpoint = fromFile.public_endpoint;
+  const fallback = fallbackOf(fromFile.fallback ?? {}, file);
   const adminToken = tokenFrom(env) ?? fromFile.admin_token;
   const config: Config = {
     listen: fromFile.listen ?? base.listen,
@@ -494,6 +523,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
       allow: [...fromFile.destinations?.allow ?? base.destinations.allow],
     },
     trusted: [...fromFile.trusted ?? base.trusted],
+    ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
     ...(adminToken === undefined ? {} : { adminToken }),
     workers: fromFile.workers ?? base.workers,
@@ -535,6 +565,37 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   return deepFreeze(config);
 }
 
+/** The section as a whole: off without `listen`. Throws ConfigError. */
+function fallbackOf(
+  { listen, certificate, private_key, public_endpoint }: {
+    listen?: Endpoint;
+    certificate?: string;
+    private_key?: string;
+    public_endpoint?: string;
+  },
+  file: string,
+): FallbackConfig | undefined {
+  if (listen === undefined && certificate === undefined && private_key === undefined) return undefined;
+  const missing = listen === undefined
+    ? "listen"
+    : certificate === undefined
+    ? "certificate"
+    : private_key === undefined
+    ? "private_key"
+    : undefined;
+  if (missing !== undefined) {
+    throw new ConfigError(
+      `${file}: fallback.${missing}: is missing; [fallback] needs listen, certificate and private_key, or none of them`,
+    );
+  }
+  return {
+    listen: listen!,
+    certificate: certificate!,
+    privateKey: private_key!,
+    ...(public_endpoint === undefined ? {} : { publicEndpoint: public_endpoint }),
+  };
+}
+
 function parseToml(text: string, file: string): Record<string, unknown> {
   // JavaScript takes an assignment to this key for something else, so the parser loses it in silence, however
   // it is written; as no value needs the word either, it is refused anywhere.
@@ -570,12 +631,12 @@ function isTable(value: unknown): value is Record<string, unknown> {
 function unknownKeys(table: Record<string, unknown>, known: string[], path: string): string[] {
   return Object.keys(table).filter((key) => !known.includes(key)).map((key) => {
     const shown = path + (/^[\w-]{1,60}$/.test(key) ? key : show(key));
-    const elsewhere = CONFIG_KEYS.find((full) => full === `destinations.${key}`);
+    const elsewhere = Object.keys(SECTIONS).find((name) => CONFIG_KEYS.includes(`${name}.${key}`));
     if (path === "" && elsewhere !== undefined) {
-      return `${shown}: unknown key here; it belongs below the line [destinations]`;
+      return `${shown}: unknown key here; it belongs below the line [${elsewhere}]`;
     }
     if (path !== "" && CONFIG_KEYS.includes(key)) {
-      return `${shown}: unknown key here; it belongs above the line [destinations]`;
+      return `${shown}: unknown key here; it belongs above the line [${path.slice(0, -1)}]`;
     }
     const near = nearest(key, known);
     return near === undefined
@@ -610,12 +671,13 @@ function editDistance(a: string, b: string): number {
 
 /** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
 function toTomlKeys(config: Config): Record<string, unknown> {
-  const { listen, metricsListen, destinations, ...rest } = config;
+  const { listen, metricsListen, destinations, fallback, ...rest } = config;
   return snakeCase({
     listen: formatEndpoint(listen),
     metricsListen: formatEndpoint(metricsListen),
     ...rest,
     destinations: snakeCase(destinations),
+    ...(fallback && { fallback: snakeCase({ ...fallback, listen: formatEndpoint(fallback.listen) }) }),
   });
 }
 

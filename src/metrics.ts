@@ -35,6 +35,8 @@ export const DROP_REASONS = [
   ["exit_full", "The exit holds as many flows as its limits allow."],
   ["exit_error", "The exit's device or socket refused the packet."],
   ["port_error", "The outer socket refused the datagram."],
+  ["stream_full", "The TLS connection takes less than is sent to it, and its queue is full."],
+  ["stream_gone", "The TLS connection that the datagram was for has ended."],
   ["worker_full", "The Worker that owns the packet had no room left for what others hand to it."],
   ["arena_full", "All packet buffers are in use."],
   ["untrusted", "A session without encryption was continued from an address that trusted does not list."],

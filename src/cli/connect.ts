@@ -7,18 +7,26 @@ import { loadNative } from "../../ffi/native.ts";
 import { type Endpoint, formatEndpoint } from "../config.ts";
 import { Dialler } from "../exit/dialler.ts";
 import { tunUnavailable } from "../exit/tun.ts";
-import { CLIENT_DEVICE, ClientHost, isShut, type Scope, undo } from "../exit/tun_client.ts";
+import {
+  CLIENT_DEVICE,
+  ClientHost,
+  isShut,
+  type OuterEndpoint,
+  type Scope,
+  undo,
+} from "../exit/tun_client.ts";
 import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
 import { type DoorOptions, readDoors, readInvitation, readScope, readTrusted } from "./connect_options.ts";
 import type { Invitation } from "./invitation.ts";
 import { Link } from "./link.ts";
+import { LinkFallback } from "./link_fallback.ts";
 import { LocalPlane, type PlaneWishes } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
 import { readPriorities } from "./priorities.ts";
 import { resolveThrough } from "./resolve.ts";
 import { probe } from "./server_probe.ts";
-import { Servers } from "./servers.ts";
+import { resolveHost, Servers } from "./servers.ts";
 import { type Doors, forward, serveSocks } from "./socks.ts";
 
 const HELP =
@@ -33,6 +41,8 @@ const HELP =
                         which the nearest is used and another one when it does not answer
   --protocol NAME       oxtunnel or wireguard; without it invitations mean OxTunnel, and configs WireGuard
   --trusted PREFIXES    do without encryption to a relay in these networks that trusts this machine's too: 127.0.0.0/8
+
+Where UDP is blocked the tunnel goes over TLS, if the invitation names a fallback, and back as soon as UDP works.
 
 As root, everything goes through the tunnel but the networks that this machine is in. Less or more:
   --include PREFIXES    only these destinations: 203.0.113.0/24,2001:db8::/32
@@ -143,12 +153,14 @@ async function throughSockets(
   const resolve = (name: string) => resolveThrough(dialler, dns, name, { ipv4: has(false), ipv6: has(true) });
   const opened: Doors[] = [];
   const { socks, forwards } = doors;
+  const fallback = await openFallback(invitation, servers, view);
   try {
     if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
     for (const one of forwards) opened.push(forward(dialler, resolve, one));
     const link = new Link({
       servers,
-      plane: new LocalPlane(invitation, dialler, native, wishes),
+      plane: new LocalPlane(invitation, dialler, native, wishes, fallback?.mailboxes),
+      fallback,
       ownDevice: "",
       isWatched: view.isWatched,
       say: (message) => view.say(message),
@@ -209,27 +221,30 @@ async function throughDevice(
     })
   );
   try {
-    if (killSwitch) await sentence(() => host.shut(servers.outer));
+    const fallback = await openFallback(invitation, servers, view);
+    const around: OuterEndpoint[] = fallback ? [fallback.outer] : [];
+    if (killSwitch) await sentence(() => host.shut([...servers.outer, ...around]));
     await servers.round(false, performance.now());
     const say = (message: string) => view.say(message);
     let isRouted = false;
     const link = new Link({
       servers,
-      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say, wishes),
+      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say, wishes, fallback?.mailboxes),
+      fallback,
       ownDevice: CLIENT_DEVICE,
       isWatched: view.isWatched,
       say,
       // Nothing is led into a tunnel that was never up.
       onMoved: async (relays) => {
-        if (isRouted) await host.route(relays);
-        else if (killSwitch) await host.shut(relays);
+        if (isRouted) await host.route([...relays, ...around]);
+        else if (killSwitch) await host.shut([...relays, ...around]);
       },
     });
     view.about = describe(scope, killSwitch);
     return await run(link, view, {
       isPatient: killSwitch,
       onConnected: async () => {
-        await sentence(() => host.route(servers.outer));
+        await sentence(() => host.route([...servers.outer, ...around]));
         isRouted = true;
       },
       onGuard: () => host.guard(),
@@ -237,6 +252,22 @@ async function throughDevice(
   } finally {
     await host.close();
   }
+}
+
+/**
+ * The way around blocked UDP, where the invitation names one. Its name is resolved now, outside the tunnel, and is the
+ * relay's own address when that does not work.
+ */
+async function openFallback(
+  { endpoint, fallback, protocol }: Invitation,
+  servers: Servers,
+  view: LinkView,
+): Promise<LinkFallback | undefined> {
+  if (fallback === undefined || protocol !== "oxtunnel") return undefined;
+  const address = fallback.host === endpoint.host
+    ? servers.address
+    : await resolveHost(fallback.host).catch(() => servers.address);
+  return new LinkFallback({ endpoint: fallback, address, say: (message) => view.say(message) });
 }
 
 interface Hooks {
@@ -292,10 +323,15 @@ async function run(link: Link, view: LinkView, { isPatient, onConnected, onGuard
 }
 
 function noAnswer(link: Link): string {
+  const failure = link.fallbackFailure;
+  const around = failure === undefined
+    ? "UDP may be blocked on the way, and the invitation names no way around (no [fallback] on the relay when it was " +
+      "made)"
+    : failure || "UDP may be blocked on the way, and over TLS it does not answer either";
   return `no answer from the relay at ${link.servers.address} in ${
     FIRST_ANSWER_MS / 1000
-  } s: it may be off, UDP may be blocked ` +
-    "on the way, or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
+  } s: it may be off, ${around}, ` +
+    "or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
     "Nothing was changed here";
 }
 

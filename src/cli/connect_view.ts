@@ -13,6 +13,8 @@ export interface LinkStatus {
   /** The relay's address as it was resolved. */
   address: string;
   state: "connecting" | "connected" | "silent";
+  /** What carries the tunnel. */
+  path?: "udp" | "tls";
   /** Seconds since the last completed handshake; undefined before the first. */
   handshakeAgeS?: number;
   /** What protects the packets, while there is a session. AES-256-GMAC hides nothing: a trusted link. */
@@ -52,7 +54,9 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
     : `${server} (${address})`;
   const words = {
     connecting: `connecting to ${where}`,
-    connected: `connected to ${where}${status.aead === "AES-256-GMAC" ? ", NOT ENCRYPTED (--trusted)," : ""}`,
+    connected: `connected to ${where}${status.path === "tls" ? " over TLS" : ""}${
+      status.aead === "AES-256-GMAC" ? ", NOT ENCRYPTED (--trusted)," : ""
+    }`,
     silent: `no answer from ${where}, trying on`,
   };
   const row = (name: string, now: string, values: number[], rest: string) =>

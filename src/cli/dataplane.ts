@@ -30,6 +30,7 @@ import { openNative } from "../io/choose.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { Mailbox } from "../io/mailbox.ts";
 import type { Port } from "../io/port.ts";
+import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
@@ -168,7 +169,10 @@ async function start(message: StartMessage): Promise<void> {
   const arena = new Arena(ARENA_SLOTS);
   const kernels = chooseKernels(config);
   warmUp(kernels);
-  const port = openPort(message, arena, metrics);
+  const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
+  const socket = openPort(message, arena, metrics);
+  // Behind the Workers' mailboxes comes the fallback's.
+  const port = mailbox && config.fallback ? new StreamSide(socket, mailbox, columns.length) : socket;
   let exit: Exit;
   try {
     exit = openExit(message, metrics);
@@ -206,7 +210,6 @@ async function start(message: StartMessage): Promise<void> {
   const refreshOwn = () => relay.setOwnAddresses(ownAddresses());
   refreshOwn();
   const { failed } = relay.replacePeers(message.peers);
-  const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
   const { control, bell } = message;
   const takeMessages = () => {
     const port = control as unknown as NodePort;

@@ -9,6 +9,8 @@ import { formatEndpoint } from "../config.ts";
 import type { OuterEndpoint } from "../exit/tun_client.ts";
 import type { LinkStatus } from "./connect_view.ts";
 import type { LinkPlane, PlaneState } from "./link_plane.ts";
+import { streamNumberOf } from "../wire/stream.ts";
+import type { LinkFallback } from "./link_fallback.ts";
 import { type Counts, shares } from "./link_counts.ts";
 import type { Servers } from "./servers.ts";
 
@@ -25,6 +27,8 @@ const WINDOW_REPORTS = 10;
 export interface LinkOptions {
   servers: Servers;
   plane: LinkPlane;
+  /** Where the relay can be reached over TLS too; closed with the link. */
+  fallback?: LinkFallback;
   /** The interface that is not to be taken for a network: the tunnel's own. */
   ownDevice: string;
   /** Somebody looks at the figures, so they are to be fresh while nothing flows too. */
@@ -61,6 +65,11 @@ export class Link {
     this.#connect();
   }
 
+  /** Why the fallback over TLS is of no use, as a sentence; undefined without a fallback, empty when it is. */
+  get fallbackFailure(): string | undefined {
+    return this.#o.fallback?.failure;
+  }
+
   get servers(): Servers {
     return this.#o.servers;
   }
@@ -80,6 +89,7 @@ export class Link {
     this.#asked = asked;
     this.#bytesReceived = relay.bytesReceived;
     const isSilent = vitals?.isSilent ?? nowMs - this.#askedMs > SILENT_MS;
+    this.#o.fallback?.look(this.#plane, this.#udp, plane);
     this.#state = !relay.connected ? "connecting" : isSilent ? "silent" : "connected";
     this.#care(nowMs);
     return this.#state;
@@ -109,6 +119,7 @@ export class Link {
       server: formatEndpoint(servers.endpoint),
       address: servers.address,
       state: this.#state,
+      path: relay.endpoint !== undefined && streamNumberOf(relay.endpoint) !== undefined ? "tls" : "udp",
       handshakeAgeS: relay.lastHandshakeAgeS,
       aead: relay.aead,
       rttMs: vitals?.rttUs === undefined ? relay.rttMs : vitals.rttUs / 1000,
@@ -127,8 +138,9 @@ export class Link {
     };
   }
 
-  close(): Promise<void> {
-    return this.#o.plane.close();
+  async close(): Promise<void> {
+    await this.#o.plane.close();
+    await this.#o.fallback?.close();
   }
 
   /** Goes on after a change of network, and tries again, or elsewhere, when it is time to. */
@@ -139,6 +151,7 @@ export class Link {
       this.#networks = networks;
       this.#o.say("The network changed; the session goes on.");
       this.#retryMs = RETRY_MIN_MS;
+      this.#o.fallback?.reset();
       this.#receivedBefore = this.#plane!.vitals?.received ?? 0;
       // OxTunnel takes its session along; WireGuard shows itself by a handshake.
       if (isWell && this.#plane!.vitals !== undefined) {
@@ -159,10 +172,15 @@ export class Link {
     this.#change(() => this.#o.servers.round(!isWell, nowMs));
   }
 
+  get #udp(): { address: string; port: number } {
+    const { address, endpoint: { port } } = this.#o.servers;
+    return { address, port };
+  }
+
   #connect(): void {
     this.#triedMs = performance.now();
-    const { address, endpoint } = this.#o.servers;
-    this.#o.plane.connect(address, endpoint.port);
+    const { address, port } = this.#o.fallback?.target ?? this.#udp;
+    this.#o.plane.connect(address, port);
   }
 
   /** Lets the servers change, one change at a time, and connects anew when another relay or address is in use then. */
@@ -177,6 +195,7 @@ export class Link {
       if (!isAnother) return;
       if (servers.endpoint !== before) say(`From now on through ${formatEndpoint(servers.endpoint)}.`);
       this.#retryMs = RETRY_MIN_MS;
+      this.#o.fallback?.reset();
       this.#connect();
     } catch (error) {
       say((error as Error).message);

@@ -21,8 +21,10 @@ import { nodeCrypto } from "../codec/node_crypto.ts";
 import { DEFAULTS } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { Mailbox, type Mailboxes } from "../io/mailbox.ts";
 import { MmsgPort } from "../io/mmsg.ts";
 import type { Port } from "../io/port.ts";
+import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
@@ -34,6 +36,7 @@ import { Arena } from "../vector/arena.ts";
 import type { Parameters } from "../wire/parameters.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
+import { PLANE, STREAMS } from "./link_fallback.ts";
 
 const ARENA_SLOTS = 4096;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
@@ -54,6 +57,8 @@ export interface PlaneState {
 export interface LinkPlane {
   /** Names the relay's address, first or anew, and starts a handshake. */
   connect(address: string, port: number): void;
+  /** Takes the session to another address of the relay once that has answered; without a session it is `connect`. */
+  reach(address: string, port: number): void;
   /** This host has another address or network: an OxTunnel session goes on there. */
   moved(): void;
   /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
@@ -75,14 +80,16 @@ export class LocalPlane implements LinkPlane {
   readonly #driver: Driver;
   readonly #port: Port;
   readonly #exit: Exit;
+  readonly #mailbox: Mailbox | undefined;
   readonly #metrics = new Metrics();
 
-  /** Starts at once. Where port and exit have descriptors, this thread serves nothing else from here on. */
+  /** Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves nothing else from here on. */
   constructor(
     invitation: Invitation,
     exit: Exit,
     native: Native | string,
     { priorities, compression, batching }: PlaneWishes,
+    mailboxes?: Mailboxes,
     messages?: Messages,
   ) {
     const metrics = this.#metrics;
@@ -135,8 +142,10 @@ export class LocalPlane implements LinkPlane {
     privateKey.fill(0);
     for (const one of priorities) this.#client.hint(one, one.trafficClass);
     this.#exit = exit;
-    this.#port = openPort(native, arena, metrics);
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, undefined, messages);
+    const socket = openPort(native, arena, metrics);
+    const mailbox = this.#mailbox = mailboxes && new Mailbox(PLANE, mailboxes, (code) => metrics.drop(code));
+    this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS) : socket;
+    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox, messages);
     this.#driver.start();
   }
 
@@ -152,6 +161,11 @@ export class LocalPlane implements LinkPlane {
 
   connect(address: string, port: number): void {
     this.#client.connect(address, port, monotonicUs());
+    this.#driver.turn();
+  }
+
+  reach(address: string, port: number): void {
+    this.#client.reach(address, port, monotonicUs());
     this.#driver.turn();
   }
 
@@ -187,6 +201,7 @@ export class LocalPlane implements LinkPlane {
     await this.#driver.stop();
     this.#client.close();
     await this.#port.close();
+    await this.#mailbox?.close();
     await this.#exit.close();
   }
 }

@@ -3,6 +3,7 @@
  * same device, which makes a new handshake; so the device, and a kill switch, stay. Moves no packet.
  */
 import { closeBells, openBells, ringBell } from "../io/bell.ts";
+import type { Mailboxes } from "../io/mailbox.ts";
 import type { Invitation } from "./invitation.ts";
 import type { LinkPlane, PlaneState, PlaneWishes } from "./link_plane.ts";
 import type { FromPlane, StartPlane, ToPlane } from "./link_worker.ts";
@@ -28,9 +29,10 @@ export class ThreadPlane implements LinkPlane {
     device: string,
     say: (message: string) => void,
     wishes: PlaneWishes,
+    mailboxes?: Mailboxes,
   ) {
     const [bell] = openBells(1);
-    this.#start = { invitation, descriptor, device, wishes, bell };
+    this.#start = { invitation, descriptor, device, wishes, mailboxes, bell };
     this.#say = say;
     this.#worker = this.#run();
   }
@@ -38,6 +40,10 @@ export class ThreadPlane implements LinkPlane {
   connect(address: string, port: number): void {
     this.#connected = { type: "connect", address, port };
     this.#tell(this.#connected);
+  }
+
+  reach(address: string, port: number): void {
+    this.#tell({ type: "reach", address, port });
   }
 
   moved(): void {

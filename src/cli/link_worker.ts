@@ -6,6 +6,7 @@
 import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
 import { TunQueue } from "../exit/tun.ts";
 import { loadNative } from "../../ffi/native.ts";
+import type { Mailboxes } from "../io/mailbox.ts";
 import type { Invitation } from "./invitation.ts";
 import { LocalPlane, type PlaneState, type PlaneWishes } from "./link_plane.ts";
 
@@ -15,12 +16,14 @@ export interface StartPlane {
   descriptor: number;
   device: string;
   wishes: PlaneWishes;
+  /** The fallback's, where there is one. */
+  mailboxes?: Mailboxes;
   control: MessagePort;
   bell: number;
 }
 
 export type ToPlane =
-  | { type: "connect"; address: string; port: number }
+  | { type: "connect" | "reach"; address: string; port: number }
   | { type: "moved" }
   | { type: "look"; ping: boolean }
   | { type: "close" };
@@ -32,10 +35,11 @@ const scope = self as unknown as DedicatedWorkerGlobalScope;
 const tell = (message: FromPlane) => scope.postMessage(message);
 
 scope.onmessage = ({ data }: MessageEvent<StartPlane>) => {
-  const { invitation, descriptor, device, wishes, control, bell } = data;
+  const { invitation, descriptor, device, wishes, mailboxes, control, bell } = data;
   const native = loadNative();
   const hear = (message: ToPlane) => {
     if (message.type === "connect") plane.connect(message.address, message.port);
+    else if (message.type === "reach") plane.reach(message.address, message.port);
     else if (message.type === "moved") plane.moved();
     else if (message.type === "look") tell({ type: "state", state: plane.state(message.ping) });
     else plane.close().then(() => tell({ type: "closed" }));
@@ -47,6 +51,6 @@ scope.onmessage = ({ data }: MessageEvent<StartPlane>) => {
     }
   };
   const exit = new TunQueue(descriptor, device, native);
-  const plane = new LocalPlane(invitation, exit, native, wishes, { bell, takeMessages });
+  const plane = new LocalPlane(invitation, exit, native, wishes, mailboxes, { bell, takeMessages });
   if (!plane.waits) control.onmessage = ({ data }) => hear(data);
 };

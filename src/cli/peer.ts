@@ -15,6 +15,7 @@ import {
 } from "../config.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { adminUrl, askRelay, NoRelayError } from "./admin_client.ts";
+import { invitedFallback } from "./fallback_invited.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
 import { formatInvitation, parseInvitation } from "./invitation.ts";
 import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
@@ -50,7 +51,8 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
   --psk                 add a preshared key
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config)
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
-  --oxtunnel            one line for "deno task connect", this program's own client, instead of the config
+  --oxtunnel            one line for "deno task connect", this program's own client, instead of the config; it names the
+                        way over TLS too, when the config has a [fallback]
   --qr, --no-qr         the QR code of what is printed: always, never (default: when standard output is a terminal)
   --config FILE         the relay's configuration (default oxrelay.toml)
 `;
@@ -156,7 +158,10 @@ async function add(args: string[], env: Environment): Promise<number> {
     });
     privateKey?.fill(0);
     presharedKey?.fill(0);
-    if (given === undefined) invitation = formatInvitation(parseInvitation(clientConfig, "the new config"));
+    if (given === undefined) {
+      const fallback = config.fallback && await invitedFallback(config.fallback, endpoint.text);
+      invitation = formatInvitation({ ...parseInvitation(clientConfig, "the new config"), fallback });
+    }
     // Before the relay is told: this is the only copy of the private key.
     await writeAll(out ?? Deno.stdout, flags.oxtunnel ? `${invitation}\n` : clientConfig);
   } catch (error) {

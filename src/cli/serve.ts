@@ -144,7 +144,7 @@ export async function serve(args: string[]): Promise<number> {
   });
 
   const app = createAdmin({
-    metrics: planes.metrics,
+    metrics: [...planes.metrics, ...(doors.fallback ? [doors.fallback.metrics] : [])],
     status: () => ({
       name: "oxrelay",
       version: project.version,
@@ -199,7 +199,11 @@ export async function serve(args: string[]): Promise<number> {
   console.error(
     `Oxrelay ${project.version}
   listening on  ${ready.listen} (WireGuard)
-  exit          ${ready.exit} (${doors.exitReason})
+${
+      doors.fallback
+        ? `  fallback      ${doors.fallback.description} (OxTunnel over TLS)\n`
+        : ""
+    }  exit          ${ready.exit} (${doors.exitReason})
   public key    ${keyToText(identity.publicKey)}
   peers         ${peers.length}
   metrics       http://${formatEndpoint(config.metricsListen)}/metrics

@@ -39,6 +39,8 @@ export interface ClientHostOptions {
 export interface OuterEndpoint {
   address: string;
   port: number;
+  /** UDP when absent. */
+  protocol?: "tcp";
 }
 
 export const CLIENT_DEVICE = "oxconnect0";
@@ -182,9 +184,11 @@ export class ClientHost {
         `route replace ${prefix} dev ${CLIENT_DEVICE} table ${ROUTES} proto ${PROTOCOL}`
       ),
       // By destination and port, whatever the default route is by then. The second is for the check of answers' sources.
-      ...relays.filter(({ address }) => familyOf(address) === family).flatMap(({ address, port }) =>
+      ...relays.filter(({ address }) => familyOf(address) === family).flatMap((
+        { address, port, protocol = "udp" },
+      ) =>
         ["dport", "sport"].map((side) =>
-          rule(PRIORITY.relay, `to ${address} ipproto udp ${side} ${port} lookup main`)
+          rule(PRIORITY.relay, `to ${address} ipproto ${protocol} ${side} ${port} lookup main`)
         )
       ),
       ...of(exclude).map((prefix) => rule(PRIORITY.exclude, `to ${prefix} lookup main`)),
@@ -280,7 +284,9 @@ ${lines(who === undefined ? this.#killSwitch(relays, who) : [])}  }
     const end = "counter reject with icmpx admin-prohibited";
     return [
       `oifname { "lo", "${CLIENT_DEVICE}" } accept`,
-      ...relays.map(({ address, port }) => `${to(address)} udp dport ${port} accept`),
+      ...relays.map(({ address, port, protocol = "udp" }) =>
+        `${to(address)} ${protocol} dport ${port} accept`
+      ),
       // Leases and neighbours.
       "udp sport 68 udp dport 67 accept",
       "udp sport 546 udp dport 547 accept",

@@ -93,6 +93,8 @@ export class Associations {
   connections = 0;
   maxConnections: number;
   unixOffsetUs: number;
+  /** Whether OxTunnel sessions go to where the other end's datagrams come from; a client decides for itself. */
+  followsPeers = true;
   readonly wireguard: Wireguard;
   /** Undefined where OxTunnel is not spoken. */
   readonly oxtunnel: Oxtunnel | undefined;
@@ -665,6 +667,16 @@ export class Associations {
     const session = peers.current[id];
     if (session === NONE || table.protocol[session] !== OXTUNNEL) return;
     this.#sessions!.of[session]!.paths.moved();
+  }
+
+  /**
+   * Moves the peer's OxTunnel session to this address once it has answered there. False when there is no session that
+   * could, so that only a handshake helps.
+   */
+  probe(id: number, words: Uint32Array, port: number, nowUs: number): boolean {
+    const session = this.sendable(id, nowUs);
+    if (session === NONE || this.options.table.protocol[session] !== OXTUNNEL) return false;
+    return this.#sessions!.of[session]!.paths.probe(words, port, nowUs);
   }
 
   /** Ends the pending handshake, whose answer refused. */

@@ -18,6 +18,9 @@ const AMPLIFICATION = 3;
 /** A datagram with one challenge or response in it. */
 const PATH_DATAGRAM_BYTES = SHORT_HEADER_MAX_BYTES + 11 + OX_TAG_BYTES;
 
+/** The system chooses. */
+const NO_LOCAL = new Uint32Array(4);
+
 /** An outer address of the other end, and this end's own that it sends to. */
 class Endpoint {
   readonly address = new Uint32Array(4);
@@ -58,7 +61,7 @@ export class OxPaths {
   #received = 0;
   #sent = 0;
   /** The other end's id for the probed path. */
-  #probedId = 0;
+  #probedId = NONE;
   readonly #inUse = new Endpoint();
   readonly #left = new Endpoint();
   #leftId = 0;
@@ -114,6 +117,7 @@ export class OxPaths {
 
   /** The newest datagram, in `row`, came from another address than the one in use. */
   onNewAddress(burst: Burst, row: number, nowUs: number): void {
+    if (!this.#a.followsPeers) return;
     const { address, port, local } = burst;
     if (nowUs < this.#leftUntilUs && this.#left.is(address, 4 * row, port[row])) {
       this.#isProbing = false;
@@ -123,18 +127,35 @@ export class OxPaths {
       return;
     }
     if (!this.#isProbing || !this.#probed.is(address, 4 * row, port[row])) {
-      const id = this.#session.takeRemoteId();
-      // Without an id that no other path has seen, nothing may be said there (PROTOCOL R73).
-      if (id === NONE) return;
-      this.#probed.set(address, local, 4 * row, port[row]);
-      this.#probedId = id;
-      this.#isProbing = true;
-      this.#probedSinceUs = nowUs;
-      this.#challenges = this.#received = this.#sent = 0;
-      this.#a.options.random(new Uint8Array(this.#challenge.buffer));
-      this.#askAgain(nowUs);
+      if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
     }
     this.#received += burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
+  }
+
+  /**
+   * Asks whether the other end answers at an address that this end was told of by whom it trusts; when it does, the
+   * session goes on there. False without an unused id, when only a new session may.
+   */
+  probe(address: Uint32Array, port: number, nowUs: number): boolean {
+    if (this.#isProbing && this.#probed.is(address, 0, port)) return true;
+    if (!this.#beginProbe(address, NO_LOCAL, 0, port, nowUs)) return false;
+    this.#received = Infinity; // it is no stranger's
+    return true;
+  }
+
+  #beginProbe(address: Uint32Array, local: Uint32Array, at: number, port: number, nowUs: number): boolean {
+    // An address that was asked in vain has seen its id already; each other one needs an id of its own (PROTOCOL R73).
+    const isSame = this.#probedId !== NONE && this.#probed.is(address, at, port);
+    const id = isSame ? this.#probedId : this.#session.takeRemoteId();
+    if (id === NONE) return false;
+    this.#probed.set(address, local, at, port);
+    this.#probedId = id;
+    this.#isProbing = true;
+    this.#probedSinceUs = nowUs;
+    this.#challenges = this.#received = this.#sent = 0;
+    this.#a.options.random(new Uint8Array(this.#challenge.buffer));
+    this.#askAgain(nowUs);
+    return true;
   }
 
   /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
@@ -154,14 +175,28 @@ export class OxPaths {
       return;
     }
     table.remoteIndex[row] = id;
+    this.#probedId = NONE; // seen on the network that was left
     peers.local.fill(0, 4 * peer, 4 * peer + 4);
     random(new Uint8Array(this.#greeting.buffer));
     this.#isGreetingDue = true;
     this.#session.speak();
   }
 
-  /** Notes a challenge in the datagram of `row`, to be answered where it came from. */
-  onChallenge(burst: Burst, row: number, low: number, high: number): void {
+  /**
+   * Notes a challenge in the datagram of `row`, to be answered where it came from. From a slower path it comes behind
+   * newer datagrams of the one in use, and makes it a path nevertheless, which then has its own challenge to answer.
+   */
+  onChallenge(burst: Burst, row: number, low: number, high: number, nowUs: number): void {
+    const { address, local, port } = burst;
+    const { peers } = this.#a.options;
+    const { peer } = this.#session;
+    const isInUse = port[row] === peers.port[peer] &&
+      address.subarray(4 * row, 4 * row + 4).every((word, i) => word === peers.address[4 * peer + i]);
+    const isProbed = this.#isProbing && this.#probed.is(address, 4 * row, port[row]);
+    if (!isInUse && !isProbed && this.#a.followsPeers) {
+      if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
+      this.#received = PATH_DATAGRAM_BYTES;
+    }
     this.#asker.set(burst.address, burst.local, 4 * row, burst.port[row]);
     this.#question[0] = low;
     this.#question[1] = high;
@@ -177,6 +212,7 @@ export class OxPaths {
     this.#leave(nowUs);
     this.#use(this.#probed);
     this.#a.options.table.remoteIndex[this.#session.row] = this.#probedId;
+    this.#probedId = NONE;
     this.#a.noteRoaming(this.#session.peer);
   }
 

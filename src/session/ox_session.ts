@@ -342,7 +342,7 @@ export class OxSession {
         this.sessions.acknowledge(this.row, report.highest);
         return false;
       case CONTROL_PATH_CHALLENGE:
-        this.paths.onChallenge(burst, row, readPathLow(view, at), readPathHigh(view, at));
+        this.paths.onChallenge(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
         return false;
       case CONTROL_PATH_RESPONSE:
         this.paths.onResponse(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);

@@ -61,6 +61,10 @@ Deno.test("connect: config and invitation say the same", () => {
   assertEquals(parseInvitation(formatInvitation(six), "x"), six);
   const some = { ...six, routes: ["203.0.113.0/24", "2001:db8::/32"] };
   assertEquals(parseInvitation(formatInvitation(some), "x"), some);
+  const fallback = { host: "relay.example.com", port: 443 };
+  for (const one of [{ ...six, fallback }, { ...six, fallback: { ...fallback, pin: "5a".repeat(32) } }]) {
+    assertEquals(parseInvitation(formatInvitation(one), "x"), one);
+  }
   const split = config(invitation()).replace(/AllowedIPs.*/, "AllowedIPs = 192.0.2.7/24, 198.51.100.1");
   assertEquals(parseInvitation(split, "x").routes, ["192.0.2.0/24", "198.51.100.1/32"]);
   const little =
@@ -95,6 +99,8 @@ Deno.test("connect: what is wrong is named with its remedy, and no message holds
     [line.replace(/\?.*/, ""), "cut off"],
     [line.replace(/key=.{10}/, "key="), "key: is not a whole key"],
     [`${line}?${line}`, "cut off or doubled"],
+    [`${line}&fallback=relay`, 'fallback: expected "host:port"'],
+    [`${line}&fallback=relay:443&pin=${"5a".repeat(31)}`, "pin: is not a whole SHA-256"],
     [whole.replace("1.1.1.1", one.privateKey), "DNS: "],
     [whole.replace("relay.example.com:4433", one.presharedKey!), "Endpoint: expected"],
     [whole.replace("10.66.0.2/32", one.privateKey), "Address: "],
