@@ -64,6 +64,7 @@ export const COUNTER_NAMES = [
   "cookie_replies_sent",
   "roamed",
   "epochs_made",
+  "size_probes_sent",
   "icmp_errors_sent",
   "handshakes_handed_over",
   "packets_handed_over",

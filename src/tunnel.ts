@@ -127,6 +127,7 @@ export class Tunnel {
         aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
         features: options.features ?? FEATURE_HYBRID_KEYS,
         say: (peer) => this.say(peer),
+        mtu: options.mtu,
       },
     });
     const ownIpv4 = parseAddress(options.ipv4);
@@ -144,7 +145,7 @@ export class Tunnel {
     };
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
     this.ingressContext = { ...shared, policy, masks, frames: new FrameReader() };
-    this.#egress = { ...shared, mtu: options.mtu };
+    this.#egress = { ...shared, mtu: options.mtu, isRelay: policy !== undefined };
     this.#release = (slot) => options.arena.release(slot);
   }
 
@@ -160,7 +161,10 @@ export class Tunnel {
     this.#count(burst);
   }
 
-  /** Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended. */
+  /**
+   * Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended;
+   * one that is too big as TO_EXIT, an error for its sender.
+   */
   ingestInner(burst: Burst, nowUs: number): void {
     egress(burst, this.#egress, nowUs);
     this.#count(burst);
@@ -285,6 +289,9 @@ export class Tunnel {
           ageS: (nowUs - table.bornUs[row]) / 1e6,
           initiator: table.initiator[row] === 1,
           packetsSent: table.sendCounter[row],
+          ...(table.protocol[row] === OXTUNNEL
+            ? { datagramBytes: this.associations.oxtunnel!.sessions.knownBytes[row] }
+            : {}),
           highestCounterReceived: table.replay.highest[row],
         });
       }

@@ -15,6 +15,8 @@ export interface EgressContext {
   /** Undefined where OxTunnel is not spoken. */
   readonly datagramAead: DatagramAead | undefined;
   readonly metrics: Metrics;
+  /** Whether peers are behind it whose packets may be for each other; else every packet is this host's own. */
+  readonly isRelay: boolean;
   /** Largest inner packet, bytes. */
   readonly mtu: number;
   readonly ownIpv4: Uint32Array;

@@ -1,9 +1,10 @@
 /**
  * Egress: the route of an inner packet into the tunnel, in order. Each step is a function over the whole burst;
- * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port.
+ * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port, or TO_EXIT: an error for its sender.
  */
 import type { Burst } from "../vector/burst.ts";
 import type { EgressContext } from "./context.ts";
+import { fit } from "./fit.ts";
 import { seal } from "./seal.ts";
 import { steer } from "./steer.ts";
 
@@ -11,5 +12,6 @@ export type { EgressContext } from "./context.ts";
 
 export function egress(burst: Burst, context: EgressContext, nowUs: number): void {
   steer(burst, context, nowUs); // destination -> peer, session
+  fit(burst, context, nowUs); // the path's size
   seal(burst, context, nowUs); // plaintext -> addressed datagram
 }

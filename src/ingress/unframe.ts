@@ -1,15 +1,16 @@
 // Hot path.
 /**
  * Fourth node of ingress, OxTunnel's alone: reads the frames of each plaintext (PROTOCOL §13). Control frames are obeyed
- * here; each packet becomes a row of its own, the last one in its datagram's place. Invariant: a packet that leaves
+ * here; each packet becomes a row of its own, the last one in its datagram's place, and SYNs get an MSS that fits. Invariant: a packet that leaves
  * has exactly the length that its frame says; what came before a malformed frame stands.
- * Keeps PROTOCOL R46, R47, R48, R51 and R52.
+ * Keeps PROTOCOL R46, R47, R48, R51, R52 and R91.
  */
 import { DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
 import { controlFits } from "../wire/control.ts";
 import { FRAME_CONTROL, FRAME_PACKET, FRAMES_END, FRAMES_MALFORMED } from "../wire/frame.ts";
+import { clampMss } from "../wire/fit.ts";
 import { innerLength } from "../wire/inner.ts";
 import type { IngressContext } from "./context.ts";
 
@@ -60,6 +61,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   offset[row] = packetAt;
   length[row] = packetBytes;
   next[row] = isWhole(view, packetAt, packetBytes) ? OPENED : DROP.malformed_inner;
+  if (next[row] === OPENED) clampMss(view, packetAt, packetBytes, sessions.knownMtu(owner));
 }
 
 /** Copies a packet that shares its datagram with a later one into a row of its own. */
@@ -74,6 +76,7 @@ function addPacket(burst: Burst, row: number, at: number, bytes: number, context
   session[added] = session[row];
   peer[added] = peer[row];
   next[added] = OPENED;
+  clampMss(view, offset[added], bytes, context.associations.oxtunnel!.sessions.knownMtu(session[row]));
 }
 
 function isWhole(view: DataView, at: number, bytes: number): boolean {

@@ -9,6 +9,8 @@ import type { DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_INITIATION_ADMITTED, TO_TRANSMIT } from "../vector/burst.ts";
 import {
+  DATAGRAM_OVERHEAD_BYTES,
+  OX_DATAGRAM_MAX_BYTES,
   OX_INITIATION_MIN_BYTES,
   OX_INITIATION_PAYLOAD_AT,
   OX_TAG_BYTES,
@@ -52,6 +54,8 @@ export interface OxtunnelOptions {
   features: number;
   /** What this end says of itself to the peer in every handshake, besides features, AEADs and ids. */
   say: (peer: Peer) => Parameters;
+  /** Largest inner packet of this end, bytes. */
+  mtu: number;
 }
 
 /** A relay that is full may be asked again after this long. */
@@ -269,6 +273,7 @@ export class Oxtunnel {
       chain: secrets.chain.slice(),
     });
     wipeSecrets(secrets);
+    const mtu = Math.min(this.#o.mtu, said.mtu ?? Infinity);
     const rest = new OxSession(this.#a, this.sessions, {
       row: session,
       peer: peer.id,
@@ -276,6 +281,10 @@ export class Oxtunnel {
       aead,
       features,
       reportIntervalUs: 1000 * (said.limits?.reportIntervalMs ?? REPORT_INTERVAL_MS),
+      datagramMaxBytes: Math.min(
+        said.limits?.datagramMaxBytes ?? OX_DATAGRAM_MAX_BYTES,
+        mtu + DATAGRAM_OVERHEAD_BYTES,
+      ),
       keys,
       spareRows,
       remoteIds: [...said.connectionIds ?? []],
@@ -285,7 +294,11 @@ export class Oxtunnel {
   }
 
   #saying(peer: Peer): Parameters {
-    const limits = { datagramMaxBytes: 1936, reportIntervalMs: REPORT_INTERVAL_MS, rateKbitS: 0 };
+    const limits = {
+      datagramMaxBytes: OX_DATAGRAM_MAX_BYTES,
+      reportIntervalMs: REPORT_INTERVAL_MS,
+      rateKbitS: 0,
+    };
     return { limits, ...this.#o.say(peer) };
   }
 
