@@ -290,7 +290,7 @@ export class Tunnel {
           initiator: table.initiator[row] === 1,
           packetsSent: table.sendCounter[row],
           ...(table.protocol[row] === OXTUNNEL
-            ? { datagramBytes: this.associations.oxtunnel!.sessions.knownBytes[row] }
+            ? { datagramBytes: this.associations.oxtunnel!.sessions.datagramBytes[row] }
             : {}),
           highestCounterReceived: table.replay.highest[row],
         });

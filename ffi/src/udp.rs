@@ -315,18 +315,12 @@ impl Socket {
         self.is_whole = Some(is_whole);
     }
 
-    /// Sorts the rows to transmit, OxTunnel's or the others, into lists by destination and source. Returns the number of
-    /// lists.
-    fn sort(&mut self, block: &Block, arena: &Arena, count: usize, is_oxtunnel: bool) -> usize {
+    /// Sorts the rows to transmit into lists by destination and source. Returns the number of lists.
+    fn sort(&mut self, block: &Block, count: usize) -> usize {
         self.group_of.fill(NOBODY);
         let mut groups = 0;
         for row in 0..count {
             if block.next[row] != TO_TRANSMIT {
-                continue;
-            }
-            // SAFETY: the pointer is valid for one byte, which every slot has.
-            let first = arena.pointer(block.offset[row], 1).map_or(0, |byte| unsafe { *byte });
-            if (first & OXTUNNEL != 0) != is_oxtunnel {
                 continue;
             }
             let (address, port, local) = (&block.address[row], block.port[row], &block.local[row]);
@@ -361,21 +355,25 @@ impl Socket {
         groups
     }
 
-    /// Makes messages of the TO_TRANSMIT rows, OxTunnel's or the others, grouped by destination, and marks the rows `done`.
-    /// Returns the number of messages; their headers point into the arena.
+    /// Makes messages of the sorted rows that go to destinations of OxTunnel's, or of WireGuard's, and marks the rows
+    /// `done`. Returns the number of messages; their headers point into the arena.
     fn prepare(
         &mut self,
         block: &mut Block,
         arena: &Arena,
-        count: usize,
+        groups: usize,
         done: u8,
         is_oxtunnel: bool,
     ) -> usize {
-        let groups = self.sort(block, arena, count, is_oxtunnel);
         let mut messages = 0;
         let mut vectors = 0;
         for group in 0..groups {
             let mut row = self.head[group];
+            // SAFETY: the pointer is valid for one byte. An end speaks one protocol but for a moment.
+            let byte = arena.pointer(block.offset[row as usize], 1).map_or(0, |byte| unsafe { *byte });
+            if (byte & OXTUNNEL != 0) != is_oxtunnel {
+                continue;
+            }
             while row != NOBODY {
                 let first = row as usize;
                 let size = block.length[first] as usize;
@@ -627,8 +625,9 @@ pub extern "C" fn ox_udp_transmit(handle: u32, burst: u32, count: u32, done: u32
     with_port(handle, |port| {
         with_burst(burst, |block, arena| {
             let count = (count as usize).min(BURST_CAPACITY);
+            let groups = port.socket().sort(block, count);
             for is_oxtunnel in [false, true] {
-                let messages = port.socket().prepare(block, arena, count, done as u8, is_oxtunnel);
+                let messages = port.socket().prepare(block, arena, groups, done as u8, is_oxtunnel);
                 if messages > 0 {
                     port.socket().set_whole(is_oxtunnel);
                     port.send(messages);

@@ -116,6 +116,8 @@ async function throughSockets(invitation: Invitation, doors: DoorOptions, view: 
       ownDevice: "",
       say: (message) => view.say(message),
       onMoved: () => Promise.resolve(),
+      // Its connections begin with an MSS that fits, and what is larger is cut.
+      onMtu: () => Promise.resolve(),
     }, address);
     view.about = [
       ...(socks ? [`SOCKS5 on ${formatEndpoint(socks)}`] : []),
@@ -179,6 +181,7 @@ async function throughDevice(
       ownDevice: CLIENT_DEVICE,
       say,
       onMoved: (address) => host.route({ address, port }),
+      onMtu: (innerMtu) => host.setMtu(innerMtu),
     }, address);
     view.about = describe(scope, killSwitch);
     return await run(link, view, {

@@ -17,6 +17,8 @@ export interface LinkStatus {
   rttMs?: number;
   /** Share 0..1 of the relay's packets that did not arrive, in this key's life. */
   lossRatio?: number;
+  /** The largest inner packet that the path takes, bytes; undefined before it is found, and over WireGuard. */
+  mtu?: number;
   bytesReceived: number;
   bytesSent: number;
   /** Bytes a second over the last interval. */

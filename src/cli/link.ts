@@ -22,6 +22,8 @@ export interface LinkOptions {
   say: (message: string) => void;
   /** The relay's name leads to another address now; the link follows when this has resolved. */
   onMoved: (address: string) => Promise<void>;
+  /** The path takes inner packets of up to so many bytes from now on. */
+  onMtu: (innerMtu: number) => Promise<void>;
 }
 
 export class Link {
@@ -38,6 +40,8 @@ export class Link {
   /** Since when something has been asked in vain; Infinity when nothing has. */
   #askedMs = Infinity;
   #lookedMs = performance.now();
+  #innerMtu = 0;
+  #isNarrow = false;
 
   /** Begins to connect. @param address the relay's, as text. */
   constructor(options: LinkOptions, address: string) {
@@ -54,7 +58,7 @@ export class Link {
 
   /** Looks after the link and says how it is; to be called about once a second. */
   async look(): Promise<LinkStatus> {
-    const { relay, asked } = await this.#o.plane.look();
+    const { relay, asked, innerMtu, isNarrow } = await this.#o.plane.look();
     const nowMs = performance.now();
     const elapsedS = Math.max(1e-3, (nowMs - this.#lookedMs) / 1000);
     const { bytesReceived, bytesSent } = relay;
@@ -64,6 +68,7 @@ export class Link {
     this.#asked = asked;
     const isSilent = nowMs - this.#askedMs > SILENT_MS;
     this.#care(relay.connected && !isSilent, nowMs);
+    await this.#fit(innerMtu, isNarrow);
 
     const status: LinkStatus = {
       server: formatEndpoint(this.#o.endpoint),
@@ -72,6 +77,7 @@ export class Link {
       handshakeAgeS: relay.lastHandshakeAgeS,
       rttMs: relay.rttMs,
       lossRatio: relay.lossRatio,
+      mtu: this.#innerMtu || undefined,
       bytesReceived,
       bytesSent,
       rateReceived: received / elapsedS,
@@ -82,6 +88,20 @@ export class Link {
     this.#bytesSent = bytesSent;
     this.#lookedMs = nowMs;
     return status;
+  }
+
+  /** Follows what the path takes. What is found while it is searched for changes nothing here, so nothing flaps. */
+  async #fit(innerMtu: number | undefined, isNarrow: boolean): Promise<void> {
+    if (isNarrow && !this.#isNarrow) {
+      this.#o.say(
+        "This network loses datagrams of 1200 bytes, so large packets do not get through: a link on the way has too " +
+          "small an MTU.",
+      );
+    }
+    this.#isNarrow = isNarrow;
+    if (innerMtu === undefined || innerMtu === this.#innerMtu) return;
+    this.#innerMtu = innerMtu;
+    await this.#o.onMtu(innerMtu);
   }
 
   close(): Promise<void> {

@@ -37,6 +37,10 @@ export interface PlaneState {
   relay: PeerSnapshot;
   /** Packets for the relay and handshakes begun, which it ought to answer. */
   asked: number;
+  /** The largest inner packet that the path takes, bytes; absent while that is searched for. */
+  innerMtu?: number;
+  /** Whether the path takes not even datagrams of 1200 bytes. */
+  isNarrow: boolean;
 }
 
 /** A data plane in this thread or another. */
@@ -114,7 +118,7 @@ export class LocalPlane implements LinkPlane {
     while (this.#client.pollEvent()); // the snapshot says it all
     const [relay] = this.#client.peerSnapshots(monotonicUs());
     const asked = this.#metrics.get("packets_to_tunnel") + this.#metrics.get("handshake_initiations");
-    return Promise.resolve({ relay, asked });
+    return Promise.resolve({ relay, asked, ...this.#client.path });
   }
 
   async close(): Promise<void> {

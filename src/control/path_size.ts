@@ -32,6 +32,8 @@ export class PathSize {
   dueUs = Infinity;
   /** From when on use of the path begins another search, or Infinity. */
   searchAtUs = Infinity;
+  /** Whether a search has ended and no other goes on. */
+  isSettled = false;
   /** Whether the path has been found not to take the base. */
   isNarrow = false;
   readonly max: number;
@@ -55,24 +57,6 @@ export class PathSize {
   constructor(maxBytes: number) {
     this.max = Math.max(BASE_BYTES, maxBytes);
     this.#tooBig = this.max + 1;
-  }
-
-  /**
-   * What a datagram may have now. Until the first probe of a path is answered or given up, data may be as large as it
-   * and is a probe too (RFC 8899 §4.1): most paths take it, and who is told of a smaller one believes so for minutes.
-   */
-  get limit(): number {
-    return this.isTrying ? this.#first() : this.bytes;
-  }
-
-  /** Whether the first size of a new path is being tried. */
-  get isTrying(): boolean {
-    return this.probed > BASE_BYTES && !this.#isBaseKnown && this.#tooBig > this.max;
-  }
-
-  /** Whether nothing is being searched for. */
-  get isSettled(): boolean {
-    return this.probed === 0;
   }
 
   /** The path is new: what was known of another is a hint where to begin. */
@@ -173,8 +157,8 @@ export class PathSize {
     this.#forget();
     if (nowUs - this.#doubtedUs < DOUBT_US) return;
     this.#doubtedUs = nowUs;
-    // A search upwards goes on after this.
-    if (this.isTrying || (this.probed !== 0 && this.probed <= this.bytes)) return;
+    // What is not known yet needs no doubt. A search upwards goes on after this.
+    if (!this.#isBaseKnown || this.probed === this.bytes) return;
     this.#probe(this.bytes);
   }
 
@@ -200,12 +184,14 @@ export class PathSize {
     this.probed = bytes;
     this.#losses = 0;
     this.isDue = true;
+    this.isSettled = false;
     this.dueUs = this.searchAtUs = Infinity;
   }
 
   #rest(searchAtUs: number): void {
     this.probed = 0;
     this.isDue = false;
+    this.isSettled = true;
     this.dueUs = Infinity;
     this.searchAtUs = searchAtUs;
   }

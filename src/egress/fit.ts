@@ -2,8 +2,8 @@
 /**
  * Second node of egress, OxTunnel's alone: sees to it that a packet fits its session's datagrams (PROTOCOL §17). One that
  * does not is cut where IPv4 allows it, or else turned around in place into the ICMP error that tells its sender the
- * size; the MSS of SYNs is lowered. Invariant: what is sealed as data after this fits, but for IPv6 packets that no
- * smaller size may be asked for (RFC 8200 §5).
+ * size; the MSS of SYNs is lowered. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no
+ * smaller size may be asked (RFC 8200 §5) or is known yet.
  * Keeps PROTOCOL R90 and R91.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -26,12 +26,17 @@ export function fit(burst: Burst, context: EgressContext, nowUs: number): void {
   const { sessions } = associations.oxtunnel;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
-    clampMss(view, offset[row], length[row], sessions.knownMtu(session[row]));
     const mtu = sessions.innerMtu(session[row]);
+    clampMss(view, offset[row], length[row], mtu);
     if (length[row] <= mtu) continue;
-    if (mayFragment(view, offset[row])) cut(burst, row, mtu);
-    else if (ipVersion(view, offset[row]) === 4) refuse(burst, row, mtu, context, nowUs);
-    else if (length[row] > IPV6_MTU_MIN) refuse(burst, row, Math.max(mtu, IPV6_MTU_MIN), context, nowUs);
+    const isIpv4 = ipVersion(view, offset[row]) === 4;
+    // Who is told a size keeps to it for ten minutes, so that nobody is told one that holds for a moment.
+    const isSearching = !sessions.of[session[row]]!.size.isSettled;
+    if (isIpv4 && (isSearching || mayFragment(view, offset[row]))) cut(burst, row, mtu);
+    else if (isIpv4) refuse(burst, row, mtu, context, nowUs);
+    else if (!isSearching && length[row] > IPV6_MTU_MIN) {
+      refuse(burst, row, Math.max(mtu, IPV6_MTU_MIN), context, nowUs);
+    }
   }
 }
 

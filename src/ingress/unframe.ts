@@ -61,7 +61,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   offset[row] = packetAt;
   length[row] = packetBytes;
   next[row] = isWhole(view, packetAt, packetBytes) ? OPENED : DROP.malformed_inner;
-  if (next[row] === OPENED) clampMss(view, packetAt, packetBytes, sessions.knownMtu(owner));
+  if (next[row] === OPENED) clampMss(view, packetAt, packetBytes, sessions.innerMtu(owner));
 }
 
 /** Copies a packet that shares its datagram with a later one into a row of its own. */
@@ -76,7 +76,7 @@ function addPacket(burst: Burst, row: number, at: number, bytes: number, context
   session[added] = session[row];
   peer[added] = peer[row];
   next[added] = OPENED;
-  clampMss(view, offset[added], bytes, context.associations.oxtunnel!.sessions.knownMtu(session[row]));
+  clampMss(view, offset[added], bytes, context.associations.oxtunnel!.sessions.innerMtu(session[row]));
 }
 
 function isWhole(view: DataView, at: number, bytes: number): boolean {

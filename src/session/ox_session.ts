@@ -215,8 +215,7 @@ export class OxSession {
     const { size, sessions, row } = this;
     if (size.isNarrow && !this.#isNarrow) this.#a.noteNarrow(this.peer);
     this.#isNarrow = size.isNarrow;
-    sessions.datagramBytes[row] = size.limit;
-    sessions.knownBytes[row] = size.bytes;
+    sessions.datagramBytes[row] = size.bytes;
     sessions.searchAtUs[row] = size.searchAtUs;
     if (size.isDue) this.speak();
   }

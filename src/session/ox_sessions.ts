@@ -62,9 +62,8 @@ export class OxSessions {
   readonly failures: Float64Array;
   /** The id that the other end's newest datagram named. */
   readonly usedId: Uint32Array;
-  /** What a datagram may have now, and what is known to arrive, bytes of UDP payload (PROTOCOL §17, path_size.ts). */
+  /** What a datagram may have now, bytes of UDP payload (PROTOCOL §17, path_size.ts). */
   readonly datagramBytes: Uint16Array;
-  readonly knownBytes: Uint16Array;
   /** From when on sending begins a search for a larger size, or Infinity. */
   readonly searchAtUs: Float64Array;
   /** Datagrams by their ECN mark, four a session. */
@@ -92,7 +91,6 @@ export class OxSessions {
     this.failures = new Float64Array(rows);
     this.usedId = new Uint32Array(rows);
     this.datagramBytes = new Uint16Array(rows);
-    this.knownBytes = new Uint16Array(rows);
     this.searchAtUs = new Float64Array(rows);
     this.ecn = new Uint32Array(ECN_MARKS * rows);
     this.#epochCounter = new Float64Array(rows);
@@ -115,7 +113,7 @@ export class OxSessions {
     this.unreported[session] = 0;
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
-    this.datagramBytes[session] = this.knownBytes[session] = BASE_BYTES;
+    this.datagramBytes[session] = BASE_BYTES;
     this.searchAtUs[session] = Infinity;
     this.usedId[session] = this.#a.options.table.receiverIndex[session];
     for (let i = 0; i < ECN_MARKS; i++) this.ecn[ECN_MARKS * session + i] = 0;
@@ -142,11 +140,6 @@ export class OxSessions {
   /** The largest inner packet that the session's datagrams take now, bytes. The one place that says it. */
   innerMtu(session: number): number {
     return this.datagramBytes[session] - DATAGRAM_OVERHEAD_BYTES;
-  }
-
-  /** The largest inner packet that is known to get through: what connections that begin now should keep to. */
-  knownMtu(session: number): number {
-    return this.knownBytes[session] - DATAGRAM_OVERHEAD_BYTES;
   }
 
   /** After a datagram with a plaintext of so many bytes was numbered: large ones show what the path takes. */

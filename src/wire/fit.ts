@@ -85,7 +85,7 @@ export function writeFragment(
 ): number {
   const header = 4 * (view.getUint8(at) & 15);
   const isLast = header + from + bytes === view.getUint16(at + 2);
-  const field = view.getUint16(at + 6);
+  const field = view.getUint16(at + 6) & ~DONT_FRAGMENT;
   if (to !== at) {
     arena.copyWithin(to, at, at + header);
     arena.copyWithin(to + header, at + header + from, at + header + from + bytes);

@@ -119,6 +119,21 @@ Deno.test("path size: packets that fit arrive whole, larger ones are cut or thei
   assertEquals(tooLong(), before, "nothing that the path does not take was sent");
 });
 
+Deno.test("path size: while it is searched for, full packets get through in pieces, and nobody is told a size", () => {
+  const { world, relay, client, tooLong } = start(1400, { searchUs: 90 * MS });
+  assert(!sessionOf(client).size.isSettled && sizeOf(client) === 1200);
+  client.delivered.length = relay.delivered.length = 0;
+  client.send(withDf(up(1420)));
+  relay.send(withDf(down(1420)));
+  world.runFor(60 * MS);
+  for (const { delivered } of [relay, client]) {
+    const pieces = delivered.filter((one) => one.length !== 100);
+    assertEquals(pieces.map((one) => [one.length, one[6] << 8 | one[7]]), [[1172, 0x2000], [268, 144]]);
+  }
+  const probes = [client, relay].map(({ metrics }) => metrics.get("size_probes_sent"));
+  assertEquals(tooLong(), probes[0] + probes[1]);
+});
+
 Deno.test("path size: SYNs in both directions say what fits, from the first on", () => {
   for (const searchUs of [45 * MS, 20 * SECOND]) {
     const { world, relay, client } = start(1400, { searchUs });
