@@ -151,6 +151,26 @@ Deno.test("path size: SYNs in both directions say what fits, from the first on",
   }
 });
 
+Deno.test("path size: a path that is narrow one way lowers the MSS that makes packets of that way", () => {
+  for (const narrow of ["up", "down"]) {
+    const { world, relay, client } = start(1500, { searchUs: 0 });
+    world.tap = (from, _to, bytes) =>
+      (from === client.endpoint) === (narrow === "up") && bytes.length + OUTER_HEADERS > 1400
+        ? undefined
+        : bytes;
+    world.runFor(20 * SECOND);
+    assertEquals(sizeOf(narrow === "up" ? relay : client), 1445);
+    const mss = sizeOf(narrow === "up" ? client : relay) - OVERHEAD - 40;
+    assert(mss < 1372 - OVERHEAD);
+    // What one end says of itself is how large the other's packets are.
+    const [from, to, packet] = narrow === "up" ? [relay, client, down] : [client, relay, up];
+    to.delivered.length = 0;
+    from.send(syn(packet(48)));
+    world.runFor(100 * MS);
+    assertEquals(to.delivered.map(mssOf), [mss]);
+  }
+});
+
 Deno.test("path size: a path that shrinks under a transfer carries full packets again in a second, and one that grows is used", () => {
   const { world, relay, client, path } = start(1500);
   assertEquals(sizeOf(client), 1445);

@@ -59,8 +59,8 @@ interface Site {
   router: string;
 }
 
-/** A home whose router reaches the relay. */
-async function site(net: Network): Promise<Site> {
+/** A home whose router reaches the relay, and that tells nobody what its link does not take if it `isSilent`. */
+async function site(net: Network, isSilent = true): Promise<Site> {
   const router = await net.client(ROUTER_HOST), home = await net.client(2);
   await net.ip(home, ["link", "set", "eth0", "down"]);
   await net.ip(home, ["link", "add", "far", "type", "veth", "peer", "near", "netns", net.namespace(router)]);
@@ -77,7 +77,7 @@ async function site(net: Network): Promise<Site> {
       icmp type destination-unreachable counter drop
     }
   }`;
-  await net.must(router, ["nft", "-f", "-"], { input: silence });
+  if (isSilent) await net.must(router, ["nft", "-f", "-"], { input: silence });
   // Before the kernel puts them together again.
   const fragments = `table ip fragments {
     chain arriving {
@@ -174,6 +174,19 @@ networkTest(
     }
   },
 );
+
+networkTest("path MTU: where the router says what it takes, nothing is cut either", needs, async (net) => {
+  const here = await site(net, false);
+  await narrow(here, 1400);
+  await net.relay(config(1420));
+  await net.server("server", SERVICE);
+  await connect(here, "oxtunnel");
+  await until(async () => isFitting(await deviceMtu(here), 1400), "the device gets the MTU that fits");
+  assertStringIncludes(await net.script(here.home, transfer(MEGABYTE)), "done");
+  for (const name of [here.home, here.router, "relay"]) {
+    assertEquals(await counted(net, name, "fragments"), 0, name);
+  }
+});
 
 networkTest(
   "path MTU: connections that begin and end in userspace outlive a path that shrinks",
