@@ -2,15 +2,15 @@
 /**
  * Second node of egress, OxTunnel's alone: sees to it that a packet fits its session's datagrams (PROTOCOL §17). One that
  * does not is cut where IPv4 allows it, or else turned around in place into the ICMP error that tells its sender the
- * size; the MSS of SYNs is lowered. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no
+ * size. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no
  * smaller size may be asked (RFC 8200 §5) or is known yet.
- * Keeps PROTOCOL R90 and R91.
+ * Keeps PROTOCOL R90.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, TO_EXIT, TO_SEAL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
-import { clampMss, fragmentStep, mayFragment, payloadBytes, writeFragment } from "../wire/fit.ts";
+import { fragmentStep, mayFragment, payloadBytes, writeFragment } from "../wire/fit.ts";
 import { emitPacketTooBig, ipVersion, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -27,7 +27,6 @@ export function fit(burst: Burst, context: EgressContext, nowUs: number): void {
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
     const mtu = sessions.innerMtu(session[row]);
-    clampMss(view, offset[row], length[row], mtu);
     if (length[row] <= mtu) continue;
     const isIpv4 = ipVersion(view, offset[row]) === 4;
     // Who is told a size keeps to it for ten minutes, so that nobody is told one that holds for a moment.
