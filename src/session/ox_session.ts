@@ -271,6 +271,8 @@ export class OxSession {
     this.#retryAfterS = retryAfterS;
     this.#closesLeft = CLOSES;
     this.#closeAtUs = nowUs;
+    this.size.halt();
+    this.sizeChanged();
     this.#a.timers.hasten(this.peer, nowUs);
   }
 
