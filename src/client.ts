@@ -138,6 +138,19 @@ export class Client extends Tunnel {
     return answer;
   }
 
+  /**
+   * What the path to the relay takes (PROTOCOL §17): the inner MTU in bytes, undefined while it is searched for, and
+   * whether it is less than every path should take.
+   */
+  get path(): { innerMtu?: number; isNarrow: boolean } {
+    const peer = this.peers.find(this.#upstream);
+    const sessions = this.associations.oxtunnel?.sessions;
+    const session = peer && sessions?.of[this.peers.current[peer.id]];
+    if (!sessions || !session) return { isNarrow: false };
+    const { isSettled, isNarrow } = session.size;
+    return { innerMtu: isSettled && !isNarrow ? sessions.innerMtu(session.row) : undefined, isNarrow };
+  }
+
   /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */
   moved(): void {
     const peer = this.peers.find(this.#upstream);

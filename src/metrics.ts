@@ -72,6 +72,7 @@ export const COUNTER_NAMES = [
   "cookie_replies_sent",
   "roamed",
   "epochs_made",
+  "size_probes_sent",
   "icmp_errors_sent",
   "packets_compressed",
   "bytes_saved",

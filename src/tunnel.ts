@@ -168,6 +168,7 @@ export class Tunnel {
           (options.lz4 === undefined ? 0 : FEATURE_LZ4),
         say: (peer) => this.say(peer),
         givesTickets: policy !== undefined,
+        mtu: options.mtu,
       },
     });
     const ownIpv4 = parseAddress(options.ipv4);
@@ -197,7 +198,15 @@ export class Tunnel {
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
     const ends = new Uint32Array(8);
-    this.#egress = { ...shared, mtu, flows, compression, ends, batches: this.#batches };
+    this.#egress = {
+      ...shared,
+      mtu,
+      flows,
+      compression,
+      ends,
+      isRelay: policy !== undefined,
+      batches: this.#batches,
+    };
     this.#release = (slot) => options.arena.release(slot);
   }
 
@@ -228,7 +237,10 @@ export class Tunnel {
     return burst.count;
   }
 
-  /** Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended. */
+  /**
+   * Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended;
+   * one that is too big as TO_EXIT, an error for its sender.
+   */
   ingestInner(burst: Burst, nowUs: number): void {
     egress(burst, this.#egress, nowUs);
     this.#count(burst);
@@ -378,6 +390,9 @@ export class Tunnel {
           ageS: (nowUs - table.bornUs[row]) / 1e6,
           initiator: table.initiator[row] === 1,
           packetsSent: table.sendCounter[row],
+          ...(table.protocol[row] === OXTUNNEL
+            ? { datagramBytes: this.associations.oxtunnel!.sessions.datagramBytes[row] }
+            : {}),
           highestCounterReceived: table.replay.highest[row],
         });
       }

@@ -25,6 +25,9 @@ const SEGMENTS_MAX: usize = 64;
 const RUN_BYTES_MAX: usize = 65000;
 const SOCKET_BUFFER_BYTES: i32 = 8 << 20;
 const ECN_MASK: u8 = 3;
+/// This bit of the first byte makes a datagram OxTunnel's, which finds out what each path takes and so must not be cut
+/// into fragments by this host. WireGuard's may be: it does not look.
+const OXTUNNEL: u8 = 0x40;
 const GROUPS: usize = 2 * BURST_CAPACITY;
 const NOBODY: u16 = u16::MAX;
 /// ::ffff:0:0/96, before an IPv4 address.
@@ -221,6 +224,8 @@ pub struct Socket {
     is_ipv6: bool,
     /// Whether UDP_GRO and UDP_SEGMENT are in use.
     pub segments: bool,
+    /// Which of the two the socket is set to; unknown at first.
+    is_whole: Option<bool>,
     /// Datagrams that were refused since the count was last taken.
     pub refused: u32,
     /// Rows of one destination are a list, in their order: heads by group, then row to row.
@@ -253,7 +258,6 @@ impl Socket {
         } else {
             set_option(fd, libc::IPPROTO_IP, libc::IP_PKTINFO, 1);
         }
-        // Fragments are for the path to make, and larger ones than a path takes are for the sender to know of.
         let segments =
             offload && set_option(fd, SOL_UDP, UDP_GRO, 1) && set_option(fd, SOL_UDP, UDP_SEGMENT, 0);
         // SAFETY: for these C structures all zero bytes are a valid value.
@@ -262,6 +266,7 @@ impl Socket {
             fd: owned,
             is_ipv6,
             segments,
+            is_whole: None,
             refused: 0,
             group_of: [NOBODY; GROUPS],
             head: [NOBODY; BURST_CAPACITY],
@@ -288,6 +293,26 @@ impl Socket {
             libc::getsockname(self.raw_fd(), (&raw mut name).cast(), &mut length);
             read_name(&name).1
         }
+    }
+
+    /// Has what is sent from now on leave whole, with DF and whatever the system believes of the path (IP_PMTUDISC_PROBE),
+    /// or as is usual (IP_PMTUDISC_WANT). There is no such option for one message.
+    fn set_whole(&mut self, is_whole: bool) {
+        if self.is_whole == Some(is_whole) {
+            return;
+        }
+        let fd = self.raw_fd();
+        let (v4, v6) = if is_whole {
+            (libc::IP_PMTUDISC_PROBE, libc::IPV6_PMTUDISC_PROBE)
+        } else {
+            (libc::IP_PMTUDISC_WANT, libc::IPV6_PMTUDISC_WANT)
+        };
+        // An IPv6 socket sends to IPv4 addresses by the first.
+        set_option(fd, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, v4);
+        if self.is_ipv6 {
+            set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, v6);
+        }
+        self.is_whole = Some(is_whole);
     }
 
     /// Sorts the rows to transmit into lists by destination and source. Returns the number of lists.
@@ -330,14 +355,25 @@ impl Socket {
         groups
     }
 
-    /// Makes messages of the TO_TRANSMIT rows, grouped by destination, and marks the rows `done`. Returns the number of
-    /// messages; their headers point into the arena.
-    fn prepare(&mut self, block: &mut Block, arena: &Arena, count: usize, done: u8) -> usize {
-        let groups = self.sort(block, count);
+    /// Makes messages of the sorted rows that go to destinations of OxTunnel's, or of WireGuard's, and marks the rows
+    /// `done`. Returns the number of messages; their headers point into the arena.
+    fn prepare(
+        &mut self,
+        block: &mut Block,
+        arena: &Arena,
+        groups: usize,
+        done: u8,
+        is_oxtunnel: bool,
+    ) -> usize {
         let mut messages = 0;
         let mut vectors = 0;
         for group in 0..groups {
             let mut row = self.head[group];
+            // SAFETY: the pointer is valid for one byte. An end speaks one protocol but for a moment.
+            let byte = arena.pointer(block.offset[row as usize], 1).map_or(0, |byte| unsafe { *byte });
+            if (byte & OXTUNNEL != 0) != is_oxtunnel {
+                continue;
+            }
             while row != NOBODY {
                 let first = row as usize;
                 let size = block.length[first] as usize;
@@ -623,9 +659,13 @@ pub extern "C" fn ox_udp_transmit(handle: u32, burst: u32, count: u32, done: u32
     with_port(handle, |port| {
         with_burst(burst, |block, arena| {
             let count = (count as usize).min(BURST_CAPACITY);
-            let messages = port.socket().prepare(block, arena, count, done as u8);
-            if messages > 0 {
-                port.send(messages);
+            let groups = port.socket().sort(block, count);
+            for is_oxtunnel in [false, true] {
+                let messages = port.socket().prepare(block, arena, groups, done as u8, is_oxtunnel);
+                if messages > 0 {
+                    port.socket().set_whole(is_oxtunnel);
+                    port.send(messages);
+                }
             }
             0
         })

@@ -30,6 +30,7 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   cookie_replies_sent: ["sent_cookie_replies_total", "Cookie replies sent while under load."],
   roamed: ["roamed_total", "Times that a peer's endpoint changed."],
   epochs_made: ["epochs_total", "Key epochs that came into use within OxTunnel sessions."],
+  size_probes_sent: ["sent_size_probes_total", "Probes for the size that OxTunnel sessions' paths take."],
   icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
   packets_compressed: ["compressed_packets_total", "Inner packets that left as LZ4 frames."],
   bytes_saved: ["compression_saved_bytes_total", "Bytes of inner packets that compression has saved."],

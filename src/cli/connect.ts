@@ -165,6 +165,8 @@ async function throughSockets(
       isWatched: view.isWatched,
       say: (message) => view.say(message),
       onMoved: () => Promise.resolve(),
+      // Its connections begin with an MSS that fits, and what is larger is cut.
+      onMtu: () => Promise.resolve(),
     });
     view.about = [
       ...(socks ? [`SOCKS5 on ${formatEndpoint(socks)}`] : []),
@@ -239,6 +241,7 @@ async function throughDevice(
         if (isRouted) await host.route([...relays, ...around]);
         else if (killSwitch) await host.shut([...relays, ...around]);
       },
+      onMtu: (innerMtu) => host.setMtu(innerMtu),
     });
     view.about = describe(scope, killSwitch);
     return await run(link, view, {

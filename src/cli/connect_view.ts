@@ -26,6 +26,8 @@ export interface LinkStatus {
   /** Shares 0..1 of the datagrams of the last ten seconds that did not arrive, as the relay reports, and as seen here. */
   lossUp?: number;
   lossDown?: number;
+  /** The largest inner packet that the path takes, bytes; undefined before it is found, and over WireGuard. */
+  mtu?: number;
   bytesReceived: number;
   bytesSent: number;
   /** Bytes a second over the last interval. */

@@ -36,6 +36,8 @@ export interface LinkOptions {
   say: (message: string) => void;
   /** Relays have other addresses now, the one in use first; the link uses them when this has resolved. */
   onMoved: (relays: OuterEndpoint[]) => Promise<void>;
+  /** The path takes inner packets of up to so many bytes from now on. */
+  onMtu: (innerMtu: number) => Promise<void>;
 }
 
 export class Link {
@@ -57,6 +59,8 @@ export class Link {
   #receivedBefore = 0;
   #movedUntilMs = Infinity;
   readonly #counts: Counts[] = [];
+  #innerMtu = 0;
+  #isNarrow = false;
 
   /** Begins to connect. */
   constructor(options: LinkOptions) {
@@ -92,6 +96,7 @@ export class Link {
     this.#o.fallback?.look(this.#plane, this.#udp, plane);
     this.#state = !relay.connected ? "connecting" : isSilent ? "silent" : "connected";
     this.#care(nowMs);
+    await this.#fit(this.#plane);
     return this.#state;
   }
 
@@ -134,8 +139,23 @@ export class Link {
       savedBytes: found.savedBytes,
       cpuShare: found.cpuShare,
       servers: servers.statuses,
+      mtu: this.#innerMtu || undefined,
       uptimeS: (nowMs - this.#startedMs) / 1000,
     };
+  }
+
+  /** Follows what the path takes. What is found while it is searched for changes nothing here, so nothing flaps. */
+  async #fit({ innerMtu, isNarrow }: PlaneState): Promise<void> {
+    if (isNarrow && !this.#isNarrow) {
+      this.#o.say(
+        "This network loses datagrams of 1200 bytes, so large packets do not get through: a link on the way has too " +
+          "small an MTU.",
+      );
+    }
+    this.#isNarrow = isNarrow;
+    if (innerMtu === undefined || innerMtu === this.#innerMtu) return;
+    this.#innerMtu = innerMtu;
+    await this.#o.onMtu(innerMtu);
   }
 
   async close(): Promise<void> {

@@ -51,6 +51,10 @@ export interface PlaneState {
   vitals?: Vitals;
   /** What was sent so far: inner packets, and datagrams with the bytes of UDP payload in them. */
   cost: { packets: number; datagrams: number; datagramBytes: number };
+  /** The largest inner packet that the path takes, bytes; absent while that is searched for. */
+  innerMtu?: number;
+  /** Whether the path takes not even datagrams of 1200 bytes. */
+  isNarrow: boolean;
 }
 
 /** A data plane in this thread or another. */
@@ -191,7 +195,7 @@ export class LocalPlane implements LinkPlane {
       datagramBytes: this.#metrics.get("bytes_sent"),
     };
     if (ping) this.#driver.turn();
-    return { relay, asked, vitals: this.#client.vitals, cost };
+    return { relay, asked, vitals: this.#client.vitals, cost, ...this.#client.path };
   }
 
   async close(): Promise<void> {

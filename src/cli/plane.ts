@@ -34,7 +34,13 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
     });
   } else if (kind === "connected") logger("peers").info("{peer} connected from {from}", { peer, from });
   else if (kind === "roamed") logger("peers").debug("{peer} moved to {from}", { peer, from });
-  else logger("peers").info("{peer} is gone: its session ended", { peer });
+  else if (kind === "narrow") {
+    logger("peers").warn(
+      "the way to {peer} at {from} loses datagrams of 1200 bytes, which OxTunnel cannot do without: a link on it has " +
+        "too small an MTU",
+      { peer, from },
+    );
+  } else logger("peers").info("{peer} is gone: its session ended", { peer });
 }
 
 /** What a Worker is started with; its line for requests is made with it. */

@@ -23,8 +23,8 @@ const JOINER_BYTES_MIN = FRAME_HEAD_BYTES + 20;
 const LOOP_BYTES_MAX = 128;
 
 /** The longest plaintext of a datagram on the session's path, bytes. */
-function plaintextBytesMax({ mtu }: EgressContext, _session: number): number {
-  return mtu;
+function plaintextBytesMax({ associations }: EgressContext, session: number): number {
+  return associations.oxtunnel!.sessions.innerMtu(session);
 }
 
 export function batch(burst: Burst, context: EgressContext, nowUs: number): void {

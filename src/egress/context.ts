@@ -20,6 +20,8 @@ export interface EgressContext {
   readonly metrics: Metrics;
   /** Undefined where batching is switched off. */
   readonly batches: Batches | undefined;
+  /** Whether peers are behind it whose packets may be for each other; else every packet is this host's own. */
+  readonly isRelay: boolean;
   /** Largest inner packet, bytes. */
   readonly mtu: number;
   readonly ownIpv4: Uint32Array;

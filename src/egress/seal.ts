@@ -42,11 +42,12 @@ function numberWireguard(burst: Burst, row: number, context: EgressContext, nowU
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { session, peer } = burst;
-  const { table, associations, mtu } = context;
+  const { session, peer, length } = burst;
+  const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row];
-  sessions.carryReport(burst, row, mtu, nowUs);
+  sessions.carryReport(burst, row, sessions.innerMtu(epoch), nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
+  sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);
 }

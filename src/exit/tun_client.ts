@@ -56,6 +56,8 @@ const KEPT = "#oxrelay: ";
 const RESOLVECTL = "/usr/bin/resolvectl";
 const STUB_RESOLVER = "127.0.0.53";
 
+const IPV6_MTU_MIN = 1280; // RFC 8200 §5
+
 type Family = "-4" | "-6";
 const familyOf = (text: string): Family => text.includes(":") ? "-6" : "-4";
 const bare = (prefix: string) => prefix.split("/")[0];
@@ -65,9 +67,12 @@ export class ClientHost {
   #descriptor: number | undefined;
   #usesResolved = false;
   #relays: readonly OuterEndpoint[] | undefined;
+  /** The device's. */
+  #mtu: number;
 
   private constructor(options: ClientHostOptions) {
     this.#o = options;
+    this.#mtu = options.mtu;
   }
 
   /**
@@ -117,6 +122,20 @@ export class ClientHost {
       }
     }
     await this.#resolve();
+  }
+
+  /** Gives the device the MTU of the path, within what was agreed on. IPv6 keeps its least one, without which it ends. */
+  async setMtu(mtu: number): Promise<void> {
+    const least = this.#has("-6") ? IPV6_MTU_MIN : 0;
+    const fitting = Math.max(least, Math.min(this.#o.mtu, mtu));
+    if (fitting === this.#mtu) return;
+    try {
+      await run("ip", ["link", "set", "dev", CLIENT_DEVICE, "mtu", String(fitting)]);
+      this.#mtu = fitting;
+    } catch (error) {
+      // Packets that do not fit are then cut, or their senders told, one by one.
+      this.#o.log("warning", `the MTU stays ${this.#mtu}: ${(error as Error).message}`);
+    }
   }
 
   /** Closes the kill switch before there is a tunnel. */

@@ -2,10 +2,10 @@
 /**
  * Fourth node of ingress, OxTunnel's alone: reads the frames of each plaintext (PROTOCOL §13). Control frames are obeyed
  * here; each packet becomes a row of its own, the first one in its datagram's place; compressed ones are decompressed into a
- * slot of their own. Invariant: packets leave in the order in which they came, each with exactly the length that its
+ * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with exactly the length that its
  * frame says; what came before a malformed frame stands. What needs more rows than the burst has left goes to the
  * backlog, and from there into the next.
- * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52 and R79.
+ * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R91.
  */
 import { DROP } from "../metrics.ts";
 import { MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";
@@ -21,6 +21,7 @@ import {
   LZ4_BLOCK_AT,
   lz4OriginalBytes,
 } from "../wire/frame.ts";
+import { clampMss } from "../wire/fit.ts";
 import { innerLength } from "../wire/inner.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
@@ -112,6 +113,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   offset[row] = packetAt;
   length[row] = packetBytes;
   next[row] = isWhole(view, packetAt, packetBytes) ? OPENED : DROP.malformed_inner;
+  if (next[row] === OPENED) clampMss(view, packetAt, packetBytes, sessions.innerMtu(owner));
 }
 
 /** Copies a packet that shares its datagram with an earlier one into a row of its own. */
@@ -142,6 +144,7 @@ export function addPacket(
   }
   session[added] = session[row];
   peer[added] = peer[row];
+  clampMss(view, offset[added], whole, context.associations.oxtunnel!.sessions.innerMtu(session[row]));
 }
 
 /** Puts what the LZ4 frame at `at` holds in the place of its datagram: into a fresh slot, for the two may not overlap. */

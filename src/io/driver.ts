@@ -7,7 +7,7 @@ import { setImmediate } from "node:timers";
 import type { Exit } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Arena } from "../vector/arena.ts";
-import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../vector/burst.ts";
+import { Burst, BURST_CAPACITY, TO_EXIT, TO_TRANSMIT } from "../vector/burst.ts";
 import { clearBell } from "./bell.ts";
 import type { Mailbox } from "./mailbox.ts";
 import { nap, PollSet, type WaitSet } from "./poll.ts";
@@ -205,7 +205,7 @@ export class Driver {
       busy = true;
       this.#noteMore();
       core.ingestInner(burst, nowUs);
-      this.#transmit(burst);
+      this.#transmit(burst, nowUs);
       this.mailbox?.send(burst);
       burst.release();
     }
@@ -220,7 +220,7 @@ export class Driver {
       core.handleTimeout(nowUs);
     }
     while (core.pollTransmit(burst, nowUs) > 0) {
-      this.#transmit(burst);
+      this.#transmit(burst, nowUs);
       burst.release();
     }
     return busy;
@@ -241,16 +241,18 @@ export class Driver {
     do {
       exit.send(burst, nowUs);
       core.ingestInner(burst, nowUs); // what the exit refused and turned around
-      this.#transmit(burst);
+      this.#transmit(burst, nowUs);
       this.mailbox?.send(burst);
       burst.release();
     } while (core.ingestRest(burst, nowUs) > 0);
   }
 
-  #transmit(burst: Burst): void {
+  /** Datagrams to the port; and what was turned around, being too big, back to the exit. */
+  #transmit(burst: Burst, nowUs: number): void {
     const { count, next, length } = burst;
-    let datagrams = 0, bytes = 0;
+    let datagrams = 0, bytes = 0, isTurned = false;
     for (let row = 0; row < count; row++) {
+      if (next[row] === TO_EXIT) isTurned = true;
       if (next[row] !== TO_TRANSMIT) continue;
       datagrams++;
       bytes += length[row];
@@ -258,6 +260,7 @@ export class Driver {
     this.metrics.add("datagrams_sent", datagrams);
     this.metrics.add("bytes_sent", bytes);
     this.port.transmit(burst);
+    if (isTurned) this.exit.send(burst, nowUs);
   }
 
   #armTimer(): void {

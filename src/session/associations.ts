@@ -51,6 +51,7 @@ export type CountName =
   | "cookie_replies_sent"
   | "handshakes_handed_over"
   | "epochs_made"
+  | "size_probes_sent"
   | "roamed";
 
 export interface AssociationOptions {
@@ -528,6 +529,11 @@ export class Associations {
   noteRoaming(id: number): void {
     this.options.count("roamed");
     this.#note("roamed", id);
+  }
+
+  /** Tells that the path to the peer does not take what every path should (PROTOCOL §17). */
+  noteNarrow(id: number): void {
+    this.#note("narrow", id);
   }
 
   /** Under load: whether the message proves its source and the source has a token; otherwise answers or drops it. */

@@ -124,6 +124,7 @@ export class OxPaths {
       this.#use(this.#left);
       this.#a.options.table.remoteIndex[this.#session.row] = this.#leftId;
       this.#leftUntilUs = -Infinity;
+      this.#session.onNewPath();
       return;
     }
     if (!this.#isProbing || !this.#probed.is(address, 4 * row, port[row])) {
@@ -171,6 +172,8 @@ export class OxPaths {
     const id = this.#session.takeRemoteId();
     if (id === NONE) {
       // Without an id that the old path has not seen, only a new session may speak there (PROTOCOL R73).
+      this.#session.size.halt();
+      this.#session.sizeChanged();
       this.#a.initiate(peer);
       return;
     }
@@ -179,6 +182,7 @@ export class OxPaths {
     peers.local.fill(0, 4 * peer, 4 * peer + 4);
     random(new Uint8Array(this.#greeting.buffer));
     this.#isGreetingDue = true;
+    this.#session.onNewPath();
     this.#session.speak();
   }
 
@@ -213,6 +217,7 @@ export class OxPaths {
     this.#use(this.#probed);
     this.#a.options.table.remoteIndex[this.#session.row] = this.#probedId;
     this.#probedId = NONE;
+    this.#session.onNewPath();
     this.#a.noteRoaming(this.#session.peer);
   }
 

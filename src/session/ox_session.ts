@@ -2,9 +2,10 @@
  * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
  * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
- * Keeps PROTOCOL R53, R54, R55, R57, R58, R59 and R78.
+ * Keeps PROTOCOL R53, R54, R55, R57, R58, R59, R78 and R89.
  */
 import { Jitter } from "../control/jitter.ts";
+import { PathSize } from "../control/path_size.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import {
@@ -19,6 +20,8 @@ import {
   CONTROL_PATH_RESPONSE,
   CONTROL_PING,
   CONTROL_PONG,
+  CONTROL_PROBE,
+  CONTROL_PROBE_REPLY,
   CONTROL_REPORT,
   CONTROL_TICKET,
   controlKind,
@@ -37,6 +40,7 @@ import {
   readPathLow,
   readRetireBefore,
   readSequence,
+  readSize,
   readTicketLifeS,
   readToken,
   Report,
@@ -53,11 +57,17 @@ import {
   writeTicket,
 } from "../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
-import { SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
+import {
+  counterBytes,
+  OX_TAG_BYTES,
+  SHORT_HEADER_MAX_BYTES,
+  SHORT_HEADER_MIN_BYTES,
+} from "../wire/oxtunnel.ts";
 import { HEADROOM, SLOT_BYTES } from "../vector/arena.ts";
 import { AEAD_AES_256_GMAC, FEATURE_HYBRID_KEYS, FEATURE_RESUMPTION } from "../wire/parameters.ts";
 import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import type { Associations } from "./associations.ts";
+import { isStreamAddress } from "../wire/stream.ts";
 import type { HintedFlows } from "./hints.ts";
 import type { KeyExchange } from "./ox_keys.ts";
 import { OxPaths } from "./ox_paths.ts";
@@ -88,6 +98,8 @@ const IDS_EVER = 1024;
 const SEQUENCES = 65536;
 /** A ticket is kept no longer, whatever the other end says. */
 const TICKET_LIFE_MAX_US = 7 * 86_400_000_000;
+/** How long the reply to a probe may take: so many round trips, at least so long, and without one to go by. */
+const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
 
 /** One is filled and written at a time, by whoever's turn it is. */
 const report = new Report();
@@ -106,6 +118,8 @@ export interface OxSessionOptions {
   /** FEATURE_* bits that both ends accepted. */
   features: number;
   reportIntervalUs: number;
+  /** The longest datagram that both ends have a use for, bytes of UDP payload. */
+  datagramMaxBytes: number;
   keys: KeyExchange;
   /** Session rows of this end's spare ids, numbers 1 and on, and the other end's ids. */
   spareRows: number[];
@@ -120,7 +134,10 @@ export class OxSession {
   readonly features: number;
   readonly reportIntervalUs: number;
   readonly paths: OxPaths;
+  /** What the path in use takes from this end. */
+  readonly size: PathSize;
   readonly sessions: OxSessions;
+  #isNarrow = false;
   /** Nothing has opened yet in a session that this end began. */
   isNew: boolean;
   /** The next datagram that goes to the other end by itself, or has room, carries a report. */
@@ -140,6 +157,8 @@ export class OxSession {
   #isPongDue = false;
   #pongToken = 0;
   #pongSinceUs = 0;
+  /** The size of a probe that arrived and waits to be told; 0 when none does. */
+  #arrivedSize = 0;
   #ackDue = -1;
   /** The next reliable frame that is obeyed. */
   #expected = 0;
@@ -188,6 +207,7 @@ export class OxSession {
     this.#remoteIds = options.remoteIds;
     this.#remoteIdNumber = 1 + options.remoteIds.length;
     this.paths = new OxPaths(associations, this);
+    this.size = new PathSize(options.datagramMaxBytes);
   }
 
   /** The number of the newest epoch that both ends have. */
@@ -203,6 +223,7 @@ export class OxSession {
       this.#reliableAtUs,
       this.#closeAtUs,
       this.paths.dueUs,
+      this.size.dueUs,
     );
   }
 
@@ -215,11 +236,29 @@ export class OxSession {
   takeEndpoint(nowUs: number): void {
     this.paths.takeHandshake();
     this.#giveTicket(nowUs);
+    this.onNewPath();
+  }
+
+  /** What goes out takes another path from now on, whose size is to be found. */
+  onNewPath(): void {
+    this.size.begin(isStreamAddress(this.#a.options.peers.address, 4 * this.peer));
+    this.sizeChanged();
+  }
+
+  /** Tells the columns what the path's size is now, and has a probe sent that is due. */
+  sizeChanged(): void {
+    const { size, sessions, row } = this;
+    if (size.isNarrow && !this.#isNarrow) this.#a.noteNarrow(this.peer);
+    this.#isNarrow = size.isNarrow;
+    sessions.datagramBytes[row] = size.bytes;
+    sessions.searchAtUs[row] = size.searchAtUs;
+    if (size.isDue) this.speak();
   }
 
   /** The initiator's session is open: the first answer came. The first exchange brings in what both ends accepted. */
   opened(nowUs: number): void {
     this.isNew = false;
+    this.onNewPath();
     this.#sayHints(nowUs);
     this.renew(nowUs);
     this.#giveTicket(nowUs);
@@ -294,6 +333,8 @@ export class OxSession {
     this.#retryAfterS = retryAfterS;
     this.#closesLeft = CLOSES;
     this.#closeAtUs = nowUs;
+    this.size.halt();
+    this.sizeChanged();
     this.#a.timers.hasten(this.peer, nowUs);
   }
 
@@ -340,6 +381,17 @@ export class OxSession {
         report.read(view, at);
         if (report.highest >= this.sessions.acknowledged[this.row]) this.reportedReceived = report.received;
         this.sessions.acknowledge(this.row, report.highest);
+        this.size.onReport(report.highest, report.bitmap, report.bitmapBytes, nowUs);
+        this.sizeChanged();
+        return false;
+      case CONTROL_PROBE:
+        // What arrived is what counts, whatever the frame says.
+        this.#arrivedSize = burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
+        this.speak();
+        return false;
+      case CONTROL_PROBE_REPLY:
+        this.size.onReply(readSize(view, at), nowUs);
+        this.sizeChanged();
         return false;
       case CONTROL_PATH_CHALLENGE:
         this.paths.onChallenge(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
@@ -365,6 +417,10 @@ export class OxSession {
   handleTimeout(nowUs: number): void {
     const { table } = this.#a.options;
     this.paths.handleTimeout(nowUs);
+    if (this.size.dueUs <= nowUs) {
+      this.size.handleTimeout(nowUs);
+      this.sizeChanged();
+    }
     if (this.#retireAtUs <= nowUs) {
       this.#retireAtUs = Infinity;
       this.sessions.datagramAead.retire(this.row, (this.#keys.epoch & 1) ^ 1);
@@ -396,10 +452,13 @@ export class OxSession {
     }
     if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
-    while (this.#hasWord()) {
+    while (this.#hasWord() || this.size.isDue) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
-      burst.length[row] = this.#write(burst.view, burst.offset[row], nowUs);
+      // A probe that is lost for its size shall take nothing else with it.
+      burst.length[row] = this.#hasWord()
+        ? this.#write(burst.view, burst.offset[row], nowUs)
+        : this.#writeProbe(burst, burst.offset[row], nowUs);
       burst.session[row] = this.row;
       burst.peer[row] = this.peer;
       for (let i = 0; i < 4; i++) {
@@ -438,7 +497,7 @@ export class OxSession {
 
   #hasWord(): boolean {
     return this.#isPingDue || this.#isPongDue || this.#ackDue >= 0 || this.#keys.partsToSend !== 0 ||
-      this.isReportDue || this.#isReliableDue || this.#isCloseDue;
+      this.isReportDue || this.#isReliableDue || this.#isCloseDue || this.#arrivedSize !== 0;
   }
 
   /** Writes what waits, as much as one datagram takes, and returns the bytes. */
@@ -463,6 +522,10 @@ export class OxSession {
       at += writePing(view, at, nowUs >>> 0);
       this.#isPingDue = false;
     }
+    if (this.#arrivedSize !== 0) {
+      at += writeShort(view, at, CONTROL_PROBE_REPLY, this.#arrivedSize);
+      this.#arrivedSize = 0;
+    }
     if (this.isReportDue) {
       this.#fillReport(REPORT_BITMAP_MAX_BYTES, nowUs);
       at += report.write(view, at);
@@ -481,6 +544,26 @@ export class OxSession {
       keys.partsToSend &= ~(1 << part);
     }
     return at - start;
+  }
+
+  /** Writes a probe, padded so that its datagram has the size that is probed, and returns the bytes. */
+  #writeProbe({ view, bytes }: Burst, start: number, nowUs: number): number {
+    const { size, sessions, row } = this;
+    const { table, count } = this.#a.options;
+    const counter = counterBytes(table.sendCounter[row], sessions.acknowledged[row]);
+    const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
+    const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
+    bytes.fill(0, at, end);
+    size.onSent(nowUs, this.#probeUs());
+    this.#a.timers.hasten(this.peer, size.dueUs);
+    count("size_probes_sent");
+    return end - start;
+  }
+
+  #probeUs(): number {
+    const { rttUs } = this;
+    const roundTripUs = rttUs >= 0 ? rttUs : this.#a.options.peers.get(this.peer)?.handshakeRttUs ?? -1;
+    return roundTripUs < 0 ? PROBE_US_FIRST : Math.max(PROBE_US_MIN, PROBE_ROUND_TRIPS * roundTripUs);
   }
 
   #writeKeyPart(view: DataView, at: number, offset: number): number {

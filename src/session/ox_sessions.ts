@@ -6,11 +6,13 @@
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
 import type { DatagramAead } from "../codec/kernels.ts";
+import { BASE_BYTES } from "../control/path_size.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import {
   COUNTER_LIMIT,
   counterBytes,
+  DATAGRAM_OVERHEAD_BYTES,
   DISTANCE_LIMIT,
   readConnectionId,
   SHORT_HEADER_MIN_BYTES,
@@ -67,6 +69,10 @@ export class OxSessions {
   readonly failures: Float64Array;
   /** The id that the other end's newest datagram named. */
   readonly usedId: Uint32Array;
+  /** What a datagram may have now, bytes of UDP payload (PROTOCOL §17, path_size.ts). */
+  readonly datagramBytes: Uint16Array;
+  /** From when on sending begins a search for a larger size, or Infinity. */
+  readonly searchAtUs: Float64Array;
   /** Datagrams by their ECN mark, four a session. */
   readonly ecn: Uint32Array;
   /** The rest of each session, by its row. */
@@ -101,6 +107,8 @@ export class OxSessions {
     this.rekeyCounter = new Float64Array(rows);
     this.failures = new Float64Array(rows);
     this.usedId = new Uint32Array(rows);
+    this.datagramBytes = new Uint16Array(rows);
+    this.searchAtUs = new Float64Array(rows);
     this.ecn = new Uint32Array(ECN_MARKS * rows);
     this.isPlain = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
@@ -129,6 +137,8 @@ export class OxSessions {
     this.unreported[session] = 0;
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
+    this.datagramBytes[session] = BASE_BYTES;
+    this.searchAtUs[session] = Infinity;
     this.usedId[session] = this.#a.options.table.receiverIndex[session];
     for (let i = 0; i < ECN_MARKS; i++) this.ecn[ECN_MARKS * session + i] = 0;
     this.enterEpoch(session, 0, nowUs);
@@ -154,6 +164,19 @@ export class OxSessions {
       );
     }
     this.#limitSending(session);
+  }
+
+  /** The largest inner packet that the session's datagrams take now, bytes. The one place that says it. */
+  innerMtu(session: number): number {
+    return this.datagramBytes[session] - DATAGRAM_OVERHEAD_BYTES;
+  }
+
+  /** After a datagram with a plaintext of so many bytes was numbered: large ones show what the path takes. */
+  noteSize(session: number, plaintextBytes: number, nowUs: number): void {
+    if (plaintextBytes <= BASE_BYTES - DATAGRAM_OVERHEAD_BYTES) return;
+    const rest = this.of[session]!;
+    rest.size.onLarge(this.#a.options.table.sendCounter[session] - 1, nowUs);
+    if (rest.size.isDue) rest.sizeChanged();
   }
 
   /** Notes that the other end has seen the counter `highest`. */
@@ -294,6 +317,10 @@ export class OxSessions {
       this.#a.timers.hasten(id, this.pingAtUs[session]);
     }
     this.#a.traversed(id, nowUs);
+    if (nowUs >= this.searchAtUs[session]) {
+      this.of[session]!.size.onUse(nowUs);
+      this.of[session]!.sizeChanged();
+    }
     if (
       nowUs >= this.rekeyAtUs[session] ||
       this.#a.options.table.sendCounter[session] > this.rekeyCounter[session]

@@ -10,6 +10,8 @@ import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, TO_INITIATION_ADMITTED, TO_TRANSMIT, TO_UNFRAME } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES, FRAME_PACKET, FRAMES_MAX, writeFrameHead } from "../wire/frame.ts";
 import {
+  DATAGRAM_OVERHEAD_BYTES,
+  OX_DATAGRAM_MAX_BYTES,
   OX_INITIATION_MAX_BYTES,
   OX_INITIATION_MIN_BYTES,
   OX_INITIATION_PAYLOAD_AT,
@@ -63,6 +65,8 @@ export interface OxtunnelOptions {
   features: number;
   /** What this end says of itself to the peer in every handshake, besides features, AEADs and ids. */
   say: (peer: Peer) => Parameters;
+  /** Largest inner packet of this end, bytes. */
+  mtu: number;
   /** Whether this end gives tickets and takes early data, as relays do; others keep and send them. */
   givesTickets: boolean;
 }
@@ -383,6 +387,7 @@ export class Oxtunnel {
       chain: secrets.chain.slice(),
     });
     wipeSecrets(secrets);
+    const mtu = Math.min(this.#o.mtu, said.mtu ?? Infinity);
     const rest = new OxSession(this.#a, this.sessions, {
       row: session,
       peer: peer.id,
@@ -390,6 +395,10 @@ export class Oxtunnel {
       aead,
       features,
       reportIntervalUs: 1000 * (said.limits?.reportIntervalMs ?? REPORT_INTERVAL_MS),
+      datagramMaxBytes: Math.min(
+        said.limits?.datagramMaxBytes ?? OX_DATAGRAM_MAX_BYTES,
+        mtu + DATAGRAM_OVERHEAD_BYTES,
+      ),
       keys,
       spareRows,
       remoteIds: [...said.connectionIds ?? []],
@@ -404,7 +413,11 @@ export class Oxtunnel {
   }
 
   #saying(peer: Peer): Parameters {
-    const limits = { datagramMaxBytes: 1936, reportIntervalMs: REPORT_INTERVAL_MS, rateKbitS: 0 };
+    const limits = {
+      datagramMaxBytes: OX_DATAGRAM_MAX_BYTES,
+      reportIntervalMs: REPORT_INTERVAL_MS,
+      rateKbitS: 0,
+    };
     return { limits, ...this.#o.say(peer) };
   }
 

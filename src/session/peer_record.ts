@@ -53,4 +53,6 @@ export interface SessionSnapshot {
   initiator: boolean;
   packetsSent: number;
   highestCounterReceived: number;
+  /** OxTunnel: the largest datagram that the path to the peer is known to take, bytes of UDP payload. */
+  datagramBytes?: number;
 }
