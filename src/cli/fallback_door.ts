@@ -3,7 +3,7 @@
  * serves them, and carries their datagrams to the Workers and back. Invariant: connections are bounded, in all, of one
  * source, and while nothing authentic has come from them; a certificate that cannot be read never ends the one in use.
  * The tunnel's security does not rest on TLS: it authenticates itself.
- * Keeps PROTOCOL R94.
+ * Keeps PROTOCOL R88.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";

@@ -3,7 +3,7 @@
  * The largest datagram that one direction of a path takes, found by probing (RFC 8899; PROTOCOL §17). Sizes are bytes of
  * UDP payload. Invariant: the size rises by the reply to the probe under way and by nothing else, at most one probe is
  * under way, and three losses of one size are believed. Pure: it sends nothing, and time is an argument.
- * Keeps PROTOCOL R76 and R89.
+ * Keeps PROTOCOL R76 and R83.
  */
 
 /** What every path is taken to carry (RFC 8899 §5.1.2, BASE_PLPMTU). */

@@ -4,7 +4,7 @@
  * does not is cut where IPv4 allows it, or else turned around in place into the ICMP error that tells its sender the
  * size. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no
  * smaller size may be asked (RFC 8200 §5) or is known yet.
- * Keeps PROTOCOL R90.
+ * Keeps PROTOCOL R84.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";

@@ -5,7 +5,7 @@
  * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with exactly the length that its
  * frame says; what came before a malformed frame stands. What needs more rows than the burst has left goes to the
  * backlog, and from there into the next.
- * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R91.
+ * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R85.
  */
 import { DROP } from "../metrics.ts";
 import { MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";

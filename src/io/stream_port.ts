@@ -2,7 +2,7 @@
  * A port over connections instead of a socket: OxTunnel's datagrams, each behind its length, on streams that somebody
  * else has accepted or dialled (PROTOCOL §9). Invariant: memory is fixed for a connection, whatever its other end says
  * or does not read; what finds no room is lost, as datagrams may be, and nobody waits. Knows no TLS and no session.
- * Keeps PROTOCOL R92 and R93.
+ * Keeps PROTOCOL R86 and R87.
  */
 import { type Burst, BURST_CAPACITY, DONE, TO_PARSE, TO_TRANSMIT } from "../vector/burst.ts";
 import { DROP } from "../metrics.ts";

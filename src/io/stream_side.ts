@@ -2,7 +2,7 @@
  * The data plane's side of streams that another thread serves: a port around the plane's own, which hands rows for a
  * connection to that thread by mailbox; rows from connections come in by mailbox too. Invariant: what a socket brings
  * never bears a connection's address, whatever source it was sent under. Holds no connection.
- * Keeps PROTOCOL R95.
+ * Keeps PROTOCOL R89.
  */
 import { DROP } from "../metrics.ts";
 import { type Burst, TO_TRANSMIT } from "../vector/burst.ts";

@@ -2,7 +2,7 @@
  * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
  * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
- * Keeps PROTOCOL R53, R54, R55, R57, R58, R59, R78 and R89.
+ * Keeps PROTOCOL R53, R54, R55, R57, R58, R59, R78 and R83.
  */
 import { Jitter } from "../control/jitter.ts";
 import { PathSize } from "../control/path_size.ts";

@@ -2,7 +2,7 @@
  * OxTunnel's datagrams on a stream (PROTOCOL §9): each behind its length, and the address that stands for a connection
  * inside the program. Invariant: that address lies in the discard prefix 100::/64 (RFC 6666), which nothing routes, so
  * it is never a host's. Opens no connection.
- * Keeps PROTOCOL R92 and R95.
+ * Keeps PROTOCOL R86 and R89.
  */
 import { parseAddress } from "./address.ts";
 import { isOxtunnel, OX_DATA_MIN_BYTES, OX_DATAGRAM_MAX_BYTES } from "./oxtunnel.ts";
@@ -51,7 +51,7 @@ export function writeStreamLength(bytes: Uint8Array, at: number, length: number)
   bytes[at + 1] = length >> 8;
 }
 
-/** Whether a datagram of this length that begins with this byte may be on a stream (PROTOCOL R92). */
+/** Whether a datagram of this length that begins with this byte may be on a stream (PROTOCOL R86). */
 export function fitsStream(length: number, firstByte: number): boolean {
   return length >= OX_DATA_MIN_BYTES && length <= OX_DATAGRAM_MAX_BYTES && isOxtunnel(firstByte);
 }

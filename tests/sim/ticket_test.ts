@@ -443,7 +443,7 @@ Deno.test(`ticket: at most what fits is said early, in order, and nothing comes 
     return bytes;
   };
   again.core.connect("192.0.2.1", 4433, world.nowUs, true);
-  again.send(big(1, 1300));
+  again.send(big(1, 1100));
   world.runFor(20_000);
   assertEquals([first, numbers(server)], [512, []], "too long: the initiation goes without");
   world.runFor(SECOND);
