@@ -13,6 +13,7 @@ import type { EgressContext } from "./context.ts";
 export function seal(burst: Burst, context: EgressContext, nowUs: number): void {
   const { count, next, session, peer, length, address, port, local } = burst;
   const { table, peers, aead, datagramAead } = context;
+  let wireguard = false, oxtunnel = false;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL) continue;
     const id = peer[row];
@@ -22,11 +23,16 @@ export function seal(burst: Burst, context: EgressContext, nowUs: number): void 
       local[4 * row + i] = peers.local[4 * id + i];
     }
     port[row] = peers.port[id];
-    if (table.protocol[session[row]] === OXTUNNEL) numberOxtunnel(burst, row, context, nowUs);
-    else numberWireguard(burst, row, context, nowUs);
+    if (table.protocol[session[row]] === OXTUNNEL) {
+      numberOxtunnel(burst, row, context, nowUs);
+      oxtunnel = true;
+    } else {
+      numberWireguard(burst, row, context, nowUs);
+      wireguard = true;
+    }
   }
-  aead.seal(burst);
-  if (datagramAead !== undefined) datagramAead.seal(burst);
+  if (wireguard) aead.seal(burst);
+  if (oxtunnel) datagramAead!.seal(burst);
 }
 
 function numberWireguard(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
