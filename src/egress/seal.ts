@@ -6,14 +6,13 @@
  * Keeps PROTOCOL R17, R39 and R43.
  */
 import { OXTUNNEL } from "../session/table.ts";
-import { type Burst, TO_SEAL } from "../vector/burst.ts";
+import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
 
 export function seal(burst: Burst, context: EgressContext, nowUs: number): void {
   const { count, next, session, peer, length, address, port, local } = burst;
   const { table, peers, aead, datagramAead } = context;
-  let wireguard = false, oxtunnel = false;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL) continue;
     const id = peer[row];
@@ -23,16 +22,11 @@ export function seal(burst: Burst, context: EgressContext, nowUs: number): void 
       local[4 * row + i] = peers.local[4 * id + i];
     }
     port[row] = peers.port[id];
-    if (table.protocol[session[row]] === OXTUNNEL) {
-      numberOxtunnel(burst, row, context, nowUs);
-      oxtunnel = true;
-    } else {
-      numberWireguard(burst, row, context, nowUs);
-      wireguard = true;
-    }
+    if (table.protocol[session[row]] === OXTUNNEL) numberOxtunnel(burst, row, context, nowUs);
+    else numberWireguard(burst, row, context, nowUs);
   }
-  if (wireguard) aead.seal(burst);
-  if (oxtunnel) datagramAead!.seal(burst);
+  if (burst.has(TO_SEAL)) aead.seal(burst);
+  if (datagramAead !== undefined && burst.has(TO_SEAL_DATAGRAM)) datagramAead.seal(burst);
 }
 
 function numberWireguard(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
