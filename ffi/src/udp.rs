@@ -182,6 +182,10 @@ impl Origin {
         origin
     }
 
+    // Why by copy: the 24 ns of 1200 bytes are 2 to 3 % of a hop at the very most, and they bring the bytes into the cache,
+    // which the cipher would otherwise wait for. Rows that point into the message instead would own no headroom and no
+    // tail: a longer header for the next peer (OxTunnel's 6 to 9 bytes in, WireGuard's 16 out), a report in front of a
+    // packet or an ICMP error would overwrite the sealed tail of the row before, and one waiting row would keep 64 KB.
     /// Copies the message's datagrams from byte `at` on into the rows from `row` to `to` - 1, which own slots. Returns
     /// the byte and the row that come next, and how many fitted no slot.
     pub fn deliver(

@@ -27,6 +27,8 @@ export interface Exit {
   readBy?(ring: number): void;
   /** A descriptor that polls readable when `receive` would find something; absent where only the event loop knows. */
   readonly descriptor?: number;
+  /** Whether `receive` has nothing to do for as long as `descriptor` is not readable. */
+  readonly sleeps?: boolean;
   /** Descriptors that outlive a thread that ends without `close`: whoever ended it closes them. */
   readonly processDescriptors?: readonly number[];
   /** Calls back whenever `receive` would find something after it had found nothing. */

@@ -180,6 +180,7 @@ export class TunDevice {
 export class TunQueue implements Exit {
   readonly name = "tun";
   readonly flowCount = 0;
+  readonly sleeps = true;
   #closed = false;
   #readable: Readable | undefined;
   readonly #packets: Packets;

@@ -2,7 +2,8 @@
 /**
  * Last node of ingress: judges each inner packet and says where it goes. Invariant: a packet that leaves here
  * for the exit has its whole length on hand, a source among its peer's allowed IPs and a destination that the
- * policy opens. A refused packet is turned around in place into the ICMP error that tells its sender.
+ * policy opens. A refused packet is turned around in place into the ICMP error that tells its sender. What goes into
+ * the tunnel again names its receiver's peer.
  * Keeps PROTOCOL R18 and R19.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -73,6 +74,7 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
         continue;
       }
       next[row] = other === NONE ? TO_EXIT : TO_TUNNEL;
+      if (other !== NONE) peer[row] = other;
       metrics.column[other === NONE ? COUNTER.packets_to_exit : COUNTER.packets_between_peers]++;
       continue;
     }
