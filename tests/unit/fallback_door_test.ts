@@ -4,7 +4,8 @@
  */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { X509Certificate } from "node:crypto";
-import { parseConfig } from "../../src/config.ts";
+import { type Config, parseConfig } from "../../src/config.ts";
+import { Doors } from "../../src/cli/doors.ts";
 import { dialFallback } from "../../src/cli/fallback_dial.ts";
 import { FallbackDoor } from "../../src/cli/fallback_door.ts";
 import { invitedFallback } from "../../src/cli/fallback_invited.ts";
@@ -160,6 +161,17 @@ doorTest("a new certificate is taken over, and one of no use leaves the old in p
   await assertRejects(() => dialFallback({ ...endpoint, pin: oldPin }, "127.0.0.1"));
   assert(!await ended(stays), "connections outlive their certificate");
   stays.close();
+});
+
+doorTest("a certificate of no use does not keep peers and limits from being reloaded", async (scene) => {
+  const { directory, config } = scene;
+  const { fallback } = config;
+  const listen = { ...fallback!.listen, port: 0 };
+  const own: Config = { ...config, exit: "userspace", io: "portable", fallback: { ...fallback!, listen } };
+  const doors = await Doors.open(own, undefined);
+  await Deno.remove(`${directory}/a.crt`);
+  await doors.tune(own);
+  await doors.close();
 });
 
 doorTest("what cannot be opened is said in a sentence", async ({ config }) => {
