@@ -65,8 +65,9 @@ export async function speedtest(args: string[]): Promise<number> {
   const random = () => crypto.getRandomValues(new Uint32Array(1))[0];
   const directionUs = 1e6 * seconds;
   const own = parseAddress(ipv4.split("/")[0])![3];
-  const exit = new SpeedtestExit({ own, packetBytes: invitation.mtu, idleUs: IDLE_US, directionUs, random });
-  const plane = new LocalPlane(invitation, exit, loadNative(), {
+  const packetBytes = () => Math.min(invitation.mtu, plane.innerMtu);
+  const exit = new SpeedtestExit({ own, packetBytes, idleUs: IDLE_US, directionUs, random });
+  const plane: LocalPlane = new LocalPlane(invitation, exit, loadNative(), {
     priorities: [],
     compression: false,
     batching: true,
