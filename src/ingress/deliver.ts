@@ -87,10 +87,11 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
   }
 }
 
-/** The largest packet that goes to the peer in one piece now, bytes. */
-function innerMtu({ peers, table, associations, mtu }: IngressContext, id: number): number {
+/** The largest packet that goes to the peer in one piece now, bytes; Infinity where its protocol does not look. */
+function innerMtu({ peers, table, associations }: IngressContext, id: number): number {
   const session = peers.current[id];
   const { oxtunnel } = associations;
-  if (session === NONE || oxtunnel === undefined || table.protocol[session] !== OXTUNNEL) return mtu;
-  return Math.min(mtu, oxtunnel.sessions.innerMtu(session));
+  return session === NONE || oxtunnel === undefined || table.protocol[session] !== OXTUNNEL
+    ? Infinity
+    : oxtunnel.sessions.innerMtu(session);
 }
