@@ -2,7 +2,8 @@
  * A speedtest through whole relays and clients in the deterministic world, whose channel is known: the figures must be
  * the channel's. And what the relay's end may not do: answer elsewhere, longer than its time, or show what buffers held.
  */
-import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertGreater, assertMatch } from "@std/assert";
+import { renderSpeedtest } from "../../src/cli/speedtest.ts";
 import { SpeedtestExit } from "../../src/cli/speedtest_exit.ts";
 import type { Client } from "../../src/client.ts";
 import { PERIOD_US, RUN_US } from "../../src/ingress/speedtest.ts";
@@ -94,6 +95,19 @@ for (const protocol of ["oxtunnel", "wireguard"] as const) {
     }
   });
 }
+
+Deno.test(`speedtest: of a relay that goes away meanwhile it says what there was (seed ${SEED})`, () => {
+  const { world, client } = pair("oxtunnel");
+  const goneUs = world.nowUs + 3 * SECOND;
+  world.tap = (_from, _to, bytes) => world.nowUs < goneUs ? bytes : undefined;
+  const { result, phase } = measure(world, client);
+  assertEquals(phase, "done");
+  assertEquals([result!.down.packets, result!.down.lossRatio], [0, 1]);
+  const [, idle, up, down] = renderSpeedtest("relay", result!).split("\n");
+  assertMatch(idle, /p50 4\d\.\d\d ms/);
+  assertMatch(up, /bit\/s .* p50 4\d\.\d\d ms/);
+  assertMatch(down, / 0 bit\/s .* p50 - {2}p99 - {2}jitter 0\.00 ms {2}loss 100\.00 %$/);
+});
 
 Deno.test(`speedtest: its packets are no larger than the path takes, each way (seed ${SEED})`, () => {
   const { world, server } = pair("oxtunnel");
