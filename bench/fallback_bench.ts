@@ -86,7 +86,7 @@ async function main(): Promise<void> {
         `certificate = "${certificate}"\nprivate_key = "${privateKey}"\n`,
     );
     const file = `${net.directory}/player.conf`;
-    await Deno.writeTextFile(file, await net.addPeer("player", undefined, ["--invitation"]));
+    await Deno.writeTextFile(file, await net.addPeer("player", undefined, ["--oxtunnel"]));
     await net.server("server", ECHO);
     const words = project.tasks.connect.split(" ");
     const flags = words.slice(1, words.indexOf("main.ts"))

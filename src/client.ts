@@ -151,6 +151,12 @@ export class Client extends Tunnel {
     return { innerMtu: isSettled && !isNarrow ? sessions.innerMtu(session.row) : undefined, isNarrow };
   }
 
+  /** The largest inner packet that goes to the relay in one piece now, bytes; also while the path's size is searched for. */
+  get innerMtu(): number {
+    const session = this.#session;
+    return session ? this.associations.oxtunnel!.sessions.innerMtu(session.row) : this.mtu;
+  }
+
   /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */
   moved(): void {
     const peer = this.peers.find(this.#upstream);

@@ -22,9 +22,9 @@ export interface RelayTuning {
   destinations: DestinationRules;
 }
 
-/** Peers that may be known: most are away at any time. Their columns cost address space until they are used. */
 // The inner MTUs that OxTunnel's parameters can say (PROTOCOL §11).
 const MTU_MIN = 1280, MTU_MAX = 1900;
+/** Peers that may be known: most are away at any time. Their columns cost address space until they are used. */
 const PEERS_MIN = 32768, PEERS_MAX = 1 << 20, PEERS_PER_CONNECTION = 4;
 
 export class Relay extends Tunnel {

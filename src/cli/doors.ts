@@ -112,10 +112,12 @@ export class Doors {
     this.device?.steer(owners);
   }
 
-  /** Takes over what a reload may change. */
+  /** Takes over what a reload may change. A certificate of no use is said, and keeps back nothing else of the reload. */
   async tune(config: Config): Promise<void> {
     await this.device?.openHost(opensHost(config));
-    await this.fallback?.tune(config);
+    await this.fallback?.tune(config).catch(({ message }) =>
+      logger("fallback").error("the certificate in use stays: {message}", { message })
+    );
   }
 
   /** Closes everything; the Workers must have ended. */

@@ -139,7 +139,7 @@ export class LinkFallback {
     }
     if (used !== this.#number) return;
     this.#hasAsked = true;
-    if (unansweredMs > STUCK_MS) this.#port.remove(this.#number);
+    if (Math.min(unansweredMs, nowMs - this.#sinceMs) > STUCK_MS) this.#port.remove(this.#number);
   }
 
   /** For how long the relay has been asked in vain. What merely arrives is no answer: UDP may be blocked one way. */

@@ -158,6 +158,11 @@ export class LocalPlane implements LinkPlane {
     return this.#client.told;
   }
 
+  /** The largest inner packet that goes to the relay in one piece now, bytes. */
+  get innerMtu(): number {
+    return this.#client.innerMtu;
+  }
+
   /** Whether this thread waits in the kernel, so that it hears messages by their bell alone. */
   get waits(): boolean {
     return this.#driver.waits;

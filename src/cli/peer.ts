@@ -137,6 +137,8 @@ async function add(args: string[], env: Environment): Promise<number> {
   // Before anything is stored: a private key that cannot be written anywhere would be lost.
   const out = values.out === undefined ? undefined : await createSecretFile(values.out);
   const store = openStore(config, env, identity);
+  // Without its private key a config is of no use to a phone.
+  const wantsQr = given === undefined && (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"]));
   let record: PeerRecord | undefined;
   let clientConfig: string;
   let invitation: string | undefined;
@@ -158,7 +160,7 @@ async function add(args: string[], env: Environment): Promise<number> {
     });
     privateKey?.fill(0);
     presharedKey?.fill(0);
-    if (given === undefined) {
+    if (flags.oxtunnel || wantsQr) {
       const fallback = config.fallback && await invitedFallback(config.fallback, endpoint.text);
       invitation = formatInvitation({ ...parseInvitation(clientConfig, "the new config"), fallback });
     }
@@ -174,14 +176,12 @@ async function add(args: string[], env: Environment): Promise<number> {
   } finally {
     out?.close();
   }
-  // Without its private key a config is of no use to a phone.
-  const wanted = given === undefined && (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"]));
-  if (wanted && flags.oxtunnel) {
+  if (wantsQr && flags.oxtunnel) {
     console.log(`\n${renderQr(invitation!)}`);
     console.error(
       'Paste the line, or what a camera makes of the code, when "deno task connect" asks for it.',
     );
-  } else if (wanted) {
+  } else if (wantsQr) {
     console.log(`\n${renderQr(clientConfig)}`);
     console.error(
       'In the WireGuard app: "+", "Create from QR code". For "deno task connect" paste this instead:',

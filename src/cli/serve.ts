@@ -198,7 +198,7 @@ export async function serve(args: string[]): Promise<number> {
 
   console.error(
     `Oxrelay ${project.version}
-  listening on  ${ready.listen} (WireGuard)
+  listening on  ${ready.listen} (WireGuard and OxTunnel)
 ${
       doors.fallback
         ? `  fallback      ${doors.fallback.description} (OxTunnel over TLS)\n`

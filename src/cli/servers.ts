@@ -65,10 +65,13 @@ export class Servers {
     return this.#chosen.address!;
   }
 
-  /** Where packets may go outside the tunnel: to the one in use, and to the others for probes. */
+  /** Where packets may go outside the tunnel: to the one in use, and to the others for probes. Two names may be one place. */
   get outer(): OuterEndpoint[] {
-    const others = this.#servers.filter((one) => one !== this.#chosen && one.address !== undefined);
-    return [this.#chosen, ...others].map(({ address, endpoint: { port } }) => ({ address: address!, port }));
+    const places = new Map<string, OuterEndpoint>();
+    for (const { address, endpoint: { port } } of [this.#chosen, ...this.#servers]) {
+      if (address !== undefined) places.set(`${address} ${port}`, { address, port });
+    }
+    return [...places.values()];
   }
 
   /** All of them, for people; empty when there is one. */

@@ -65,8 +65,9 @@ export async function speedtest(args: string[]): Promise<number> {
   const random = () => crypto.getRandomValues(new Uint32Array(1))[0];
   const directionUs = 1e6 * seconds;
   const own = parseAddress(ipv4.split("/")[0])![3];
-  const exit = new SpeedtestExit({ own, packetBytes: invitation.mtu, idleUs: IDLE_US, directionUs, random });
-  const plane = new LocalPlane(invitation, exit, loadNative(), {
+  const packetBytes = () => Math.min(invitation.mtu, plane.innerMtu);
+  const exit = new SpeedtestExit({ own, packetBytes, idleUs: IDLE_US, directionUs, random });
+  const plane: LocalPlane = new LocalPlane(invitation, exit, loadNative(), {
     priorities: [],
     compression: false,
     batching: true,
@@ -136,11 +137,14 @@ export function renderProgress(share: number): string {
 /** The result for people. */
 export function renderSpeedtest(server: string, { idle, up, down }: SpeedtestResult): string {
   const rest = ({ rttMs, jitterMs, lossRatio }: Omit<Direction, "bitsPerS" | "packets">) =>
-    `round trip p50 ${rttMs.p50.toFixed(2)} ms  p99 ${rttMs.p99.toFixed(2)} ms  jitter ${
-      jitterMs.toFixed(2)
-    } ms  ` +
+    `round trip p50 ${ms(rttMs.p50)}  p99 ${ms(rttMs.p99)}  jitter ${ms(jitterMs)}  ` +
     `loss ${(100 * lossRatio).toFixed(2)} %`;
   const line = (name: string, direction: Direction) =>
     `  ${name.padEnd(5)} ${formatRate(direction.bitsPerS / 8).padStart(12)}  ${rest(direction)}`;
   return [server, `  idle  ${" ".repeat(12)}  ${rest(idle)}`, line("up", up), line("down", down)].join("\n");
+}
+
+/** Of no answers there is no round trip. */
+function ms(value: number): string {
+  return Number.isNaN(value) ? "-" : `${value.toFixed(2)} ms`;
 }

@@ -52,8 +52,8 @@ export interface SpeedtestResult {
 export interface SpeedtestOptions {
   /** Own inner IPv4 address, as u32. */
   own: number;
-  /** Bytes of a packet of data, 76 to 1900. */
-  packetBytes: number;
+  /** Bytes of a packet of data that the path takes now, 76 to 1900. */
+  packetBytes: () => number;
   /** Of the idle phase and of each direction, in microseconds. */
   idleUs: number;
   directionUs: number;
@@ -189,7 +189,8 @@ export class SpeedtestExit implements Exit {
       this.#acknowledged = this.#sent;
       this.#window = WINDOW_MIN;
     }
-    const { own, packetBytes } = this.#o;
+    const { own } = this.#o;
+    const packetBytes = this.#o.packetBytes();
     const relay = this.#relay;
     while (this.#sent - this.#acknowledged < this.#window && burst.count < BURST_CAPACITY - 1) {
       const isUp = this.phase === "up";

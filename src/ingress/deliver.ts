@@ -7,6 +7,7 @@
  * Keeps PROTOCOL R18 and R19.
  */
 import { COUNTER, DROP } from "../metrics.ts";
+import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, OPENED, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
 import {
@@ -58,7 +59,7 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
     ) {
       const kind = policy.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
       if (kind !== 0 && isForSpeedtest(view, at)) {
-        speedtest.take(burst, row, id, kind, nowUs);
+        speedtest.take(burst, row, id, kind, innerMtu(context, id), nowUs);
         continue;
       }
       length[row] = emitEchoReply(view, at, whole);
@@ -84,4 +85,13 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
     next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
     if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
   }
+}
+
+/** The largest packet that goes to the peer in one piece now, bytes; Infinity where its protocol does not look. */
+function innerMtu({ peers, table, associations }: IngressContext, id: number): number {
+  const session = peers.current[id];
+  const { oxtunnel } = associations;
+  return session === NONE || oxtunnel === undefined || table.protocol[session] !== OXTUNNEL
+    ? Infinity
+    : oxtunnel.sessions.innerMtu(session);
 }

@@ -65,8 +65,11 @@ export class Speedtest {
     while (this.#runs.length < RUNS_MAX) this.#runs.push(new Run());
   }
 
-  /** Takes the message of `kind` in `row` from the peer `id`: counts it, turns it around, or sends what it asks for. */
-  take(burst: Burst, row: number, id: number, kind: number, nowUs: number): void {
+  /**
+   * Takes the message of `kind` in `row` from the peer `id`: counts it, turns it around, or sends what it asks for, in
+   * packets of `bytesMax` at most.
+   */
+  take(burst: Burst, row: number, id: number, kind: number, bytesMax: number, nowUs: number): void {
     const { view, offset, length, next } = burst;
     const at = offset[row];
     const run = this.#runOf(id, nowUs);
@@ -87,7 +90,7 @@ export class Speedtest {
       this.#turn(burst, row, SPEEDTEST_REPORT);
       writeReceived(view, at, run.received, run.bytes, run.highest, run.lastUs >>> 0, run.jitter.us);
     } else if (kind === SPEEDTEST_PULL) {
-      this.#send(burst, row, run, nowUs);
+      this.#send(burst, row, run, bytesMax, nowUs);
     } else {
       next[row] = DONE;
     }
@@ -99,14 +102,16 @@ export class Speedtest {
   }
 
   /** Answers the pull in `row` with as many packets as it asks for and burst and arena have room for. */
-  #send(burst: Burst, row: number, run: Run, nowUs: number): void {
+  #send(burst: Burst, row: number, run: Run, bytesMax: number, nowUs: number): void {
     const { view, offset, next, arena } = burst;
     const at = offset[row];
     const own = view.getUint32(at + 16), to = view.getUint32(at + 12), port = view.getUint16(at + 20);
     const pull = readSequenceOf(view, at);
     const count = Math.min(PULL_MAX, readCount(view, at));
-    // What is too large for the tunnel gets no further than steer.ts.
-    const size = Math.max(SPEEDTEST_PACKET_BYTES, Math.min(SPEEDTEST_PACKET_BYTES_MAX, readSize(view, at)));
+    const size = Math.max(
+      SPEEDTEST_PACKET_BYTES,
+      Math.min(SPEEDTEST_PACKET_BYTES_MAX, bytesMax, readSize(view, at)),
+    );
     next[row] = DONE;
     for (let i = 0; i < count && arena.free > arena.slotCount >> 2; i++) {
       const added = burst.grow(size, TO_TUNNEL);

@@ -2,7 +2,8 @@
  * A speedtest through whole relays and clients in the deterministic world, whose channel is known: the figures must be
  * the channel's. And what the relay's end may not do: answer elsewhere, longer than its time, or show what buffers held.
  */
-import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertGreater, assertMatch } from "@std/assert";
+import { renderSpeedtest } from "../../src/cli/speedtest.ts";
 import { SpeedtestExit } from "../../src/cli/speedtest_exit.ts";
 import type { Client } from "../../src/client.ts";
 import { PERIOD_US, RUN_US } from "../../src/ingress/speedtest.ts";
@@ -37,11 +38,11 @@ function pair(protocol: "oxtunnel" | "wireguard", allowSpeedtest = true) {
 }
 
 /** Runs the exit over the client until it is done; the world is not fast, so a window of few packets is enough. */
-function measure(world: World, client: Host<Client>, own = OWN): SpeedtestExit {
+function measure(world: World, client: Host<Client>, own = OWN, bytes = 1200): SpeedtestExit {
   let runs = 0;
   const exit = new SpeedtestExit({
     own,
-    packetBytes: 1200,
+    packetBytes: () => Math.min(bytes, client.core.innerMtu),
     idleUs: 2 * SECOND,
     directionUs: 2 * SECOND,
     windowMax: 100,
@@ -95,6 +96,33 @@ for (const protocol of ["oxtunnel", "wireguard"] as const) {
   });
 }
 
+Deno.test(`speedtest: of a relay that goes away meanwhile it says what there was (seed ${SEED})`, () => {
+  const { world, client } = pair("oxtunnel");
+  const goneUs = world.nowUs + 3 * SECOND;
+  world.tap = (_from, _to, bytes) => world.nowUs < goneUs ? bytes : undefined;
+  const { result, phase } = measure(world, client);
+  assertEquals(phase, "done");
+  assertEquals([result!.down.packets, result!.down.lossRatio], [0, 1]);
+  const [, idle, up, down] = renderSpeedtest("relay", result!).split("\n");
+  assertMatch(idle, /p50 4\d\.\d\d ms/);
+  assertMatch(up, /bit\/s .* p50 4\d\.\d\d ms/);
+  assertMatch(down, / 0 bit\/s .* p50 - {2}p99 - {2}jitter 0\.00 ms {2}loss 100\.00 %$/);
+});
+
+Deno.test(`speedtest: its packets are no larger than the path takes, each way (seed ${SEED})`, () => {
+  const { world, server } = pair("oxtunnel");
+  const takes = (from: string) => from === server.endpoint ? 1250 : 1300;
+  world.tap = (from, _to, bytes) => bytes.length <= takes(from) ? bytes : undefined;
+  const client = world.client("198.51.100.8:5555", server, { ipv4: "10.66.0.3" });
+  world.runFor(SECOND);
+  const { result, phase } = measure(world, client, 0x0a420003, 1420);
+  assertEquals(phase, "done");
+  for (const { lossRatio, packets } of [result!.up, result!.down]) {
+    assertEquals(lossRatio, 0);
+    assertGreater(packets, 3000);
+  }
+});
+
 function message(kind: number, sequence: number, from = OWN): Uint8Array {
   const packet = new Uint8Array(SPEEDTEST_PACKET_BYTES);
   const view = new DataView(packet.buffer);
@@ -126,8 +154,12 @@ Deno.test(`speedtest: a pull is answered by 32 packets at most, which show nothi
   const { world, client } = pair("oxtunnel");
   client.send(message(SPEEDTEST_PULL, 0));
   world.runFor(SECOND); // the path's size is found
-  // Too large for the tunnel: nothing comes. Then of a size that fits.
+  client.delivered.length = 0;
+  // Too large for the tunnel: they come as large as they may. Then of a size that fits.
   client.send(message(SPEEDTEST_PULL, 0));
+  world.runFor(SECOND);
+  assertEquals(client.delivered.map(({ length }) => length), new Array(32).fill(1420));
+  client.delivered.length = 0;
   const pull = message(SPEEDTEST_PULL, 1);
   writePull(new DataView(pull.buffer), 0, 255, 1400);
   client.send(pull);

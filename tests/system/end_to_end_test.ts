@@ -45,7 +45,7 @@ function scenario(
     networkTest(`${io}: ${name}`, needs, async (net) => {
       const client = await net.client(2);
       const relay = await net.relay(engine + config, env);
-      assertStringIncludes(relay.said, io === "portable" ? "/udp (WireGuard)" : `/udp (${io}`);
+      assertStringIncludes(relay.said, io === "portable" ? "/udp (WireGuard and OxTunnel)" : `/udp (${io}`);
       await net.wireguard(client, await net.addPeer("phone", endpoint));
       await body(net, client, relay);
     });

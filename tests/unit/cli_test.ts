@@ -155,6 +155,23 @@ Deno.test("cli: peer add prints a config and nothing else, and keeps no private 
   });
 });
 
+Deno.test("cli: peer add needs the fallback's certificate for what names it alone", async () => {
+  await inDirectory(async (cwd) => {
+    await Deno.writeTextFile(
+      `${cwd}/oxrelay.toml`,
+      '[fallback]\nlisten = "0.0.0.0:443"\ncertificate = "state/none.crt"\nprivate_key = "state/none.key"\n',
+    );
+    const add = (...args: string[]) =>
+      run(cwd, ["peer", "add", ...args, "--endpoint", "relay.example.com:4433"]);
+    const phone = await add("phone");
+    assertEquals(phone.code, 0, phone.stderr);
+    const laptop = await add("laptop", "--oxtunnel");
+    assertEquals([laptop.code, laptop.stdout], [1, ""]);
+    assertMatch(laptop.stderr, /"laptop" is not stored: fallback\.certificate: state\/none\.crt/);
+    assert(!(await run(cwd, ["peer", "list"])).stdout.includes("laptop"));
+  });
+});
+
 Deno.test("cli: peer add takes a public key, writes 0600, overwrites nothing", async () => {
   await inDirectory(async (cwd) => {
     const key = publicOf((await run(cwd, ["keygen"])).stdout.trim());

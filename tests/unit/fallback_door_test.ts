@@ -1,14 +1,18 @@
 /**
  * The relay's TLS door and the client's dial, on loopback with certificates of openssl's making: pins, bounds of one
- * source, a certificate that is exchanged while the door is open, and sentences for files that are of no use.
+ * source, a certificate that is exchanged while the door is open, a client's patience, and sentences for files that are
+ * of no use.
  */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { X509Certificate } from "node:crypto";
-import { parseConfig } from "../../src/config.ts";
+import { type Config, formatEndpoint as formatEndpointOf, parseConfig } from "../../src/config.ts";
+import { Doors } from "../../src/cli/doors.ts";
 import { dialFallback } from "../../src/cli/fallback_dial.ts";
 import { FallbackDoor } from "../../src/cli/fallback_door.ts";
 import { invitedFallback } from "../../src/cli/fallback_invited.ts";
 import { CommandError } from "../../src/cli/help.ts";
+import { LinkFallback } from "../../src/cli/link_fallback.ts";
+import type { LinkPlane, PlaneState } from "../../src/cli/link_plane.ts";
 import { closeMailboxes, Mailbox, openMailboxes } from "../../src/io/mailbox.ts";
 import type { ByteStream } from "../../src/io/stream_port.ts";
 import { Arena } from "../../src/vector/arena.ts";
@@ -161,6 +165,50 @@ doorTest("a new certificate is taken over, and one of no use leaves the old in p
   assert(!await ended(stays), "connections outlive their certificate");
   stays.close();
 });
+
+doorTest("a certificate of no use does not keep peers and limits from being reloaded", async (scene) => {
+  const { directory, config } = scene;
+  const { fallback } = config;
+  const listen = { ...fallback!.listen, port: 0 };
+  const own: Config = { ...config, exit: "userspace", io: "portable", fallback: { ...fallback!, listen } };
+  const doors = await Doors.open(own, undefined);
+  await Deno.remove(`${directory}/a.crt`);
+  await doors.tune(own);
+  await doors.close();
+});
+
+doorTest(
+  "a client's connection has its time for an answer, however long there was none before",
+  async (scene) => {
+    const { directory, port } = scene;
+    const realNow = performance.now.bind(performance);
+    let laterMs = 0;
+    performance.now = () => realNow() + laterMs;
+    const endpoint = { host: "relay.test", port, pin: await pinOf(`${directory}/a.crt`) };
+    const link = new LinkFallback({ endpoint, address: "127.0.0.1", say: () => {} });
+    try {
+      const relay = { connected: false, endpoint: undefined as string | undefined };
+      const dialled = Promise.withResolvers<void>();
+      const plane = {
+        reach: () => dialled.resolve(),
+        connect: (host: string, port: number) => void (relay.endpoint = formatEndpointOf({ host, port })),
+      } as unknown as LinkPlane;
+      const state = { relay, asked: 1 } as PlaneState;
+      const look = () => link.look(state, { address: "192.0.2.1", port: 4433 }, plane);
+      laterMs = 60_000;
+      look();
+      await dialled.promise;
+      for (let looks = 0; looks < 3; looks++) look();
+      assertEquals(formatEndpointOf({ host: link.target!.address, port: link.target!.port }), relay.endpoint);
+      laterMs += 10_001;
+      look();
+      assertEquals(link.target, undefined, "and not more");
+    } finally {
+      performance.now = realNow;
+      await link.close();
+    }
+  },
+);
 
 doorTest("what cannot be opened is said in a sentence", async ({ config }) => {
   const { fallback } = config;

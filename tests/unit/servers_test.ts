@@ -47,6 +47,11 @@ Deno.test("servers: the nearest is used, a dead one is left, and rounds have the
   assertEquals(probed.length, 9, "one round at a time");
 });
 
+Deno.test("servers: two names of one place are one place for the rules", async () => {
+  const list = await Servers.resolve(at("192.0.2.1", "192.0.2.2", "192.0.2.1"), () => Promise.resolve(5));
+  assertEquals(list.outer.map(({ address }) => address), ["192.0.2.1", "192.0.2.2"]);
+});
+
 Deno.test("servers: names that cannot be resolved matter only when all are such", async () => {
   const probe = () => Promise.resolve(5);
   const list = await Servers.resolve(at(NOBODY, "192.0.2.9"), probe);
