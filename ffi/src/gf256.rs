@@ -3,6 +3,7 @@
 //! has; all give the same bytes. Matrices are TypeScript's matter.
 
 use std::arch::x86_64::*;
+use std::mem::MaybeUninit;
 
 const POLYNOMIAL: u32 = 0x11d;
 /// Shards on either side, and bytes of one.
@@ -73,12 +74,22 @@ static AFFINE: [u64; 256] = {
     table
 };
 
-/// One group of up to GROUP outputs: `matrix` has a row of `inputs.len()` coefficients for each.
+/// One group of up to GROUP outputs: `matrix` has a row of `inputs.len()` coefficients for each. Shards are named by the
+/// offsets of their first bytes in `memory`.
 struct Task<'a> {
-    inputs: &'a [*const u8],
-    outputs: &'a [*mut u8],
+    memory: *mut u8,
+    inputs: &'a [u32],
+    outputs: &'a [u32],
     matrix: &'a [u8],
     length: usize,
+}
+
+impl Task<'_> {
+    /// The byte number `at` of a shard.
+    #[inline(always)]
+    fn byte(&self, shard: u32, at: usize) -> *mut u8 {
+        self.memory.wrapping_add(shard as usize + at)
+    }
 }
 
 fn fastest() -> u32 {
@@ -138,26 +149,12 @@ pub unsafe extern "C" fn ox_gf256_multiply(
             std::slice::from_raw_parts(matrix, inputs * outputs),
         )
     };
-    let mut shards = [std::ptr::null_mut::<u8>(); 2 * SHARDS_MAX];
-    for (shard, &offset) in shards.iter_mut().zip(offsets) {
-        if offset as usize + length > memory_bytes as usize {
-            return -libc::EINVAL;
-        }
-        *shard = memory.wrapping_add(offset as usize);
+    if offsets.iter().any(|&offset| offset as usize + length > memory_bytes as usize) {
+        return -libc::EINVAL;
     }
-    let (sources, results) = shards.split_at(inputs);
-    let mut from = [std::ptr::null::<u8>(); SHARDS_MAX];
-    for (pointer, &shard) in from.iter_mut().zip(sources) {
-        *pointer = shard;
-    }
-    for first in (0..outputs).step_by(GROUP) {
-        let last = (first + GROUP).min(outputs);
-        let task = Task {
-            inputs: &from[..inputs],
-            outputs: &results[first..last],
-            matrix: &matrix[first * inputs..last * inputs],
-            length,
-        };
+    let (sources, results) = offsets.split_at(inputs);
+    for (group, rows) in results.chunks(GROUP).zip(matrix.chunks(GROUP * inputs)) {
+        let task = Task { memory, inputs: sources, outputs: group, matrix: rows, length };
         // SAFETY: every shard was seen to lie in the memory, and the implementation to run here.
         unsafe { run(&task, implementation as u32) };
     }
@@ -191,89 +188,75 @@ unsafe fn run(task: &Task, implementation: u32) {
 #[target_feature(enable = "gfni,avx512f,avx512bw")]
 unsafe fn gfni<const N: usize>(task: &Task) {
     const STEP: usize = 64;
-    let Task { inputs, outputs, matrix, length } = *task;
-    let mut affine = [[0u64; N]; SHARDS_MAX];
-    for (i, row) in affine[..inputs.len()].iter_mut().enumerate() {
-        for (n, coefficient) in row.iter_mut().enumerate() {
-            *coefficient = AFFINE[matrix[n * inputs.len() + i] as usize];
-        }
+    let count = task.inputs.len();
+    // Not zeroed: for small shards that would cost more than the work.
+    let mut affine = [const { MaybeUninit::<[u64; N]>::uninit() }; SHARDS_MAX];
+    for (i, row) in affine[..count].iter_mut().enumerate() {
+        row.write(std::array::from_fn(|n| AFFINE[task.matrix[n * count + i] as usize]));
     }
-    let affine = &affine[..inputs.len()];
+    // SAFETY: as many were just written.
+    let affine = unsafe { std::slice::from_raw_parts(affine.as_ptr().cast::<[u64; N]>(), count) };
     let mut at = 0;
-    while at + 2 * STEP <= length {
+    while at + 2 * STEP <= task.length {
         let mut sums = [[_mm512_setzero_si512(); 2]; N];
-        for (input, row) in inputs.iter().zip(affine) {
+        for (&input, row) in task.inputs.iter().zip(affine) {
+            let from = task.byte(input, at);
             // SAFETY: at + 128 is within the shard.
-            let (low, high) = unsafe {
-                (_mm512_loadu_si512(input.add(at).cast()), _mm512_loadu_si512(input.add(at + STEP).cast()))
-            };
-            for n in 0..N {
-                let by = _mm512_set1_epi64(row[n] as i64);
-                sums[n][0] = _mm512_xor_si512(sums[n][0], _mm512_gf2p8affine_epi64_epi8::<0>(low, by));
-                sums[n][1] = _mm512_xor_si512(sums[n][1], _mm512_gf2p8affine_epi64_epi8::<0>(high, by));
+            let (first, second) =
+                unsafe { (_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(from.add(STEP).cast())) };
+            for (sum, &by) in sums.iter_mut().zip(row) {
+                let by = _mm512_set1_epi64(by as i64);
+                sum[0] = _mm512_xor_si512(sum[0], _mm512_gf2p8affine_epi64_epi8::<0>(first, by));
+                sum[1] = _mm512_xor_si512(sum[1], _mm512_gf2p8affine_epi64_epi8::<0>(second, by));
             }
         }
-        for n in 0..N {
+        for (&output, sum) in task.outputs.iter().zip(sums) {
+            let to = task.byte(output, at);
             // SAFETY: at + 128 is within the shard.
             unsafe {
-                _mm512_storeu_si512(outputs[n].add(at).cast(), sums[n][0]);
-                _mm512_storeu_si512(outputs[n].add(at + STEP).cast(), sums[n][1]);
+                _mm512_storeu_si512(to.cast(), sum[0]);
+                _mm512_storeu_si512(to.add(STEP).cast(), sum[1]);
             }
         }
         at += 2 * STEP;
     }
-    while at < length {
-        let rest = (length - at).min(STEP);
+    while at < task.length {
+        let rest = (task.length - at).min(STEP);
         let mask = u64::MAX >> (STEP - rest);
         let mut sums = [_mm512_setzero_si512(); N];
-        for (input, row) in inputs.iter().zip(affine) {
+        for (&input, row) in task.inputs.iter().zip(affine) {
             // SAFETY: the mask ends with the shard.
-            let bytes = unsafe { _mm512_maskz_loadu_epi8(mask, input.add(at).cast()) };
-            for n in 0..N {
-                let by = _mm512_set1_epi64(row[n] as i64);
-                sums[n] = _mm512_xor_si512(sums[n], _mm512_gf2p8affine_epi64_epi8::<0>(bytes, by));
+            let bytes = unsafe { _mm512_maskz_loadu_epi8(mask, task.byte(input, at).cast()) };
+            for (sum, &by) in sums.iter_mut().zip(row) {
+                let by = _mm512_set1_epi64(by as i64);
+                *sum = _mm512_xor_si512(*sum, _mm512_gf2p8affine_epi64_epi8::<0>(bytes, by));
             }
         }
-        for n in 0..N {
+        for (&output, sum) in task.outputs.iter().zip(sums) {
             // SAFETY: the mask ends with the shard.
-            unsafe { _mm512_mask_storeu_epi8(outputs[n].add(at).cast(), mask, sums[n]) };
+            unsafe { _mm512_mask_storeu_epi8(task.byte(output, at).cast(), mask, sum) };
         }
         at += rest;
     }
 }
 
-/// Runs `chunk` over every whole step of the shards; what is left goes through buffers of one step.
-///
-/// # Safety
-/// As `run`; `chunk` reads and writes `step` bytes, 32 at most, of each shard from the offset that it is given.
+/// Covers the shards with steps: the last one ends where the shard ends and may go over bytes that are done, which gives
+/// the same again. `step` is told where, and how many bytes there are when the whole shard has fewer than STEP.
 #[inline(always)]
-unsafe fn by_steps(task: &Task, step: usize, chunk: impl Fn(&[*const u8], &[*mut u8], usize)) {
-    let Task { inputs, outputs, length, .. } = *task;
-    let mut at = 0;
-    while at + step <= length {
-        chunk(inputs, outputs, at);
-        at += step;
-    }
-    let rest = length - at;
-    if rest == 0 {
+fn by_steps<const STEP: usize>(length: usize, mut step: impl FnMut(usize, usize)) {
+    if length < STEP {
+        if length > 0 {
+            step(0, length);
+        }
         return;
     }
-    let mut sources = [[0u8; 32]; SHARDS_MAX];
-    let mut results = [[0u8; 32]; GROUP];
-    let mut from = [std::ptr::null::<u8>(); SHARDS_MAX];
-    let mut to = [std::ptr::null_mut::<u8>(); GROUP];
-    for (i, &input) in inputs.iter().enumerate() {
-        // SAFETY: `rest` bytes are left of the shard, and fewer than 32.
-        unsafe { std::ptr::copy_nonoverlapping(input.add(at), sources[i].as_mut_ptr(), rest) };
-        from[i] = sources[i].as_ptr();
+    let mut at = 0;
+    while at + STEP <= length {
+        step(at, STEP);
+        at += STEP;
     }
-    for (pointer, result) in to.iter_mut().zip(&mut results) {
-        *pointer = result.as_mut_ptr();
-    }
-    chunk(&from[..inputs.len()], &to[..outputs.len()], 0);
-    for (&output, result) in outputs.iter().zip(&results) {
-        // SAFETY: as above.
-        unsafe { std::ptr::copy_nonoverlapping(result.as_ptr(), output.add(at), rest) };
+    if at < length {
+        step(length - STEP, STEP);
     }
 }
 
@@ -281,65 +264,96 @@ unsafe fn by_steps(task: &Task, step: usize, chunk: impl Fn(&[*const u8], &[*mut
 /// As `run`; the task has N outputs.
 #[target_feature(enable = "avx2")]
 unsafe fn avx2<const N: usize>(task: &Task) {
+    const HALF: usize = 32;
     let count = task.inputs.len();
     let low_bits = _mm256_set1_epi8(0x0f);
-    let chunk = |inputs: &[*const u8], outputs: &[*mut u8], at: usize| {
-        let mut sums = [_mm256_setzero_si256(); N];
-        for (i, input) in inputs.iter().enumerate() {
-            // SAFETY: by_steps leaves 32 bytes from `at` on.
-            let bytes = unsafe { _mm256_loadu_si256(input.add(at).cast()) };
-            let low = _mm256_and_si256(bytes, low_bits);
-            let high = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_bits);
+    by_steps::<{ 2 * HALF }>(task.length, |at, bytes| {
+        let mut sums = [[_mm256_setzero_si256(); 2]; N];
+        for (i, &input) in task.inputs.iter().enumerate() {
+            let mut copy = [0u8; 2 * HALF];
+            let mut from = task.byte(input, at).cast_const();
+            if bytes < 2 * HALF {
+                // SAFETY: the shard has so many bytes from `at` on.
+                unsafe { std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), bytes) };
+                from = copy.as_ptr();
+            }
+            // SAFETY: a whole step, or the copy, has 64 bytes.
+            let halves =
+                unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(HALF).cast())] };
+            let low = halves.map(|half| _mm256_and_si256(half, low_bits));
+            let high = halves.map(|half| _mm256_and_si256(_mm256_srli_epi16::<4>(half), low_bits));
             for (n, sum) in sums.iter_mut().enumerate() {
                 let table = NIBBLES.0[task.matrix[n * count + i] as usize].as_ptr();
                 // SAFETY: a coefficient's table has 32 bytes.
                 let (of_low, of_high) = unsafe {
                     (
-                        _mm256_broadcastsi128_si256(_mm_loadu_si128(table.cast())),
-                        _mm256_broadcastsi128_si256(_mm_loadu_si128(table.add(16).cast())),
+                        _mm256_broadcastsi128_si256(_mm_load_si128(table.cast())),
+                        _mm256_broadcastsi128_si256(_mm_load_si128(table.add(16).cast())),
                     )
                 };
-                let both =
-                    _mm256_xor_si256(_mm256_shuffle_epi8(of_low, low), _mm256_shuffle_epi8(of_high, high));
-                *sum = _mm256_xor_si256(*sum, both);
+                for half in 0..2 {
+                    sum[half] = _mm256_xor_si256(sum[half], _mm256_shuffle_epi8(of_low, low[half]));
+                    sum[half] = _mm256_xor_si256(sum[half], _mm256_shuffle_epi8(of_high, high[half]));
+                }
             }
         }
-        for (output, sum) in outputs.iter().zip(sums) {
-            // SAFETY: by_steps leaves 32 bytes from `at` on.
-            unsafe { _mm256_storeu_si256(output.add(at).cast(), sum) };
+        for (&output, sum) in task.outputs.iter().zip(sums) {
+            let mut copy = [0u8; 2 * HALF];
+            let whole = task.byte(output, at);
+            let to = if bytes < 2 * HALF { copy.as_mut_ptr() } else { whole };
+            // SAFETY: as above; of the copy only the shard's bytes are taken over.
+            unsafe {
+                _mm256_storeu_si256(to.cast(), sum[0]);
+                _mm256_storeu_si256(to.add(HALF).cast(), sum[1]);
+                if bytes < 2 * HALF {
+                    std::ptr::copy_nonoverlapping(copy.as_ptr(), whole, bytes);
+                }
+            }
         }
-    };
-    // SAFETY: the caller's.
-    unsafe { by_steps(task, 32, chunk) }
+    });
 }
 
 /// # Safety
 /// As `run`; the task has N outputs.
 #[target_feature(enable = "ssse3")]
 unsafe fn ssse3<const N: usize>(task: &Task) {
+    const STEP: usize = 16;
     let count = task.inputs.len();
     let low_bits = _mm_set1_epi8(0x0f);
-    let chunk = |inputs: &[*const u8], outputs: &[*mut u8], at: usize| {
+    by_steps::<STEP>(task.length, |at, bytes| {
         let mut sums = [_mm_setzero_si128(); N];
-        for (i, input) in inputs.iter().enumerate() {
-            // SAFETY: by_steps leaves 16 bytes from `at` on.
-            let bytes = unsafe { _mm_loadu_si128(input.add(at).cast()) };
-            let low = _mm_and_si128(bytes, low_bits);
-            let high = _mm_and_si128(_mm_srli_epi16::<4>(bytes), low_bits);
+        for (i, &input) in task.inputs.iter().enumerate() {
+            let mut copy = [0u8; STEP];
+            let mut from = task.byte(input, at).cast_const();
+            if bytes < STEP {
+                // SAFETY: the shard has so many bytes from `at` on.
+                unsafe { std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), bytes) };
+                from = copy.as_ptr();
+            }
+            // SAFETY: a whole step, or the copy, has 16 bytes.
+            let all = unsafe { _mm_loadu_si128(from.cast()) };
+            let low = _mm_and_si128(all, low_bits);
+            let high = _mm_and_si128(_mm_srli_epi16::<4>(all), low_bits);
             for (n, sum) in sums.iter_mut().enumerate() {
                 let table = NIBBLES.0[task.matrix[n * count + i] as usize].as_ptr();
                 // SAFETY: a coefficient's table has 32 bytes.
                 let (of_low, of_high) =
-                    unsafe { (_mm_loadu_si128(table.cast()), _mm_loadu_si128(table.add(16).cast())) };
-                let both = _mm_xor_si128(_mm_shuffle_epi8(of_low, low), _mm_shuffle_epi8(of_high, high));
-                *sum = _mm_xor_si128(*sum, both);
+                    unsafe { (_mm_load_si128(table.cast()), _mm_load_si128(table.add(16).cast())) };
+                *sum = _mm_xor_si128(*sum, _mm_shuffle_epi8(of_low, low));
+                *sum = _mm_xor_si128(*sum, _mm_shuffle_epi8(of_high, high));
             }
         }
-        for (output, sum) in outputs.iter().zip(sums) {
-            // SAFETY: by_steps leaves 16 bytes from `at` on.
-            unsafe { _mm_storeu_si128(output.add(at).cast(), sum) };
+        for (&output, sum) in task.outputs.iter().zip(sums) {
+            let mut copy = [0u8; STEP];
+            let whole = task.byte(output, at);
+            let to = if bytes < STEP { copy.as_mut_ptr() } else { whole };
+            // SAFETY: as above; of the copy only the shard's bytes are taken over.
+            unsafe {
+                _mm_storeu_si128(to.cast(), sum);
+                if bytes < STEP {
+                    std::ptr::copy_nonoverlapping(copy.as_ptr(), whole, bytes);
+                }
+            }
         }
-    };
-    // SAFETY: the caller's.
-    unsafe { by_steps(task, 16, chunk) }
+    });
 }
