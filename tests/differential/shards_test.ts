@@ -1,9 +1,8 @@
 /**
- * Linear combinations of shards and the Reed-Solomon code over them: every implementation that runs here against the
- * portable one, against slow arithmetic of the test's own, and against bytes that Intel's ISA-L made.
+ * Linear combinations of shards: every implementation that runs here against the portable one, against slow arithmetic of
+ * the test's own, and against bytes that Intel's ISA-L made.
  */
 import { assertEquals, assertThrows } from "@std/assert";
-import fc from "fast-check";
 import { createHash } from "node:crypto";
 import { loadNative } from "../../ffi/native.ts";
 import { invert, PortableShardKernel } from "../../src/codec/gf256.ts";
@@ -13,7 +12,6 @@ import {
   NativeShardKernel,
   SHARD_IMPLEMENTATION,
 } from "../../src/codec/native_shards.ts";
-import { BLOCK_MAX, ReedSolomon, SOURCES_MAX } from "../../src/codec/reed_solomon.ts";
 import { Random } from "../sim/world.ts";
 
 const native = loadNative();
@@ -121,68 +119,5 @@ Deno.test("shards: what does not fit is refused and touches nothing", () => {
       );
     }
     assertEquals(memory, new Uint8Array(100).fill(9));
-  }
-});
-
-for (const [name, kernel] of kernels) {
-  Deno.test(`Reed-Solomon, ${name}: any k shards give all sources back, byte for byte`, () => {
-    const code = new ReedSolomon(kernel);
-    fc.assert(
-      fc.property(
-        fc.integer({ min: 1, max: SOURCES_MAX }),
-        fc.integer({ min: 1, max: 64 }),
-        fc.integer({ min: 1, max: 300 }),
-        fc.nat(),
-        (k, repairs, length, seed) => {
-          const random = new Random(seed), shards = k + repairs;
-          const memory = new Uint8Array((shards + k) * length);
-          random.fill(memory);
-          const offsets = Uint32Array.from({ length: shards }, (_, i) => i * length);
-          code.encode(memory, offsets, k, k, repairs, length);
-          const whole = memory.slice(0, k * length);
-          const numbers = Array.from({ length: shards }, (_, i) => i);
-          for (let i = shards - 1; i > 0; i--) {
-            const j = random.u32() % (i + 1);
-            [numbers[i], numbers[j]] = [numbers[j], numbers[i]];
-          }
-          const there = numbers.slice(0, k);
-          const missing = numbers.slice(k).filter((number) => number < k);
-          if (missing.length === 0) return;
-          for (const number of missing) memory.fill(0xaa, number * length, (number + 1) * length);
-          const all = [...there, ...missing];
-          code.decode(
-            memory,
-            Uint32Array.from(all, (number) => number * length),
-            Uint8Array.from(all),
-            k,
-            missing.length,
-            length,
-          );
-          assertEquals(memory.slice(0, k * length), whole);
-        },
-      ),
-      { numRuns: 60 },
-    );
-  });
-}
-
-Deno.test("Reed-Solomon: repairs are the values of the polynomial through the sources (RFC 5510 §8)", () => {
-  // P = 5 + 7 x + 200 x^2, sources at 1, 2 and 4, repairs at 8, 16 …
-  const power = (x: number, n: number) => Array.from({ length: n }).reduce<number>((p) => slowly(p, x), 1);
-  const at = (x: number) => 5 ^ slowly(7, x) ^ slowly(200, slowly(x, x));
-  const memory = Uint8Array.from({ length: 20 }, (_, i) => i < 3 ? at(power(2, i)) : 0);
-  new ReedSolomon(portable).encode(memory, Uint32Array.from({ length: 20 }, (_, i) => i), 3, 3, 17, 1);
-  assertEquals([...memory], Array.from({ length: 20 }, (_, i) => at(power(2, i))));
-});
-
-Deno.test("Reed-Solomon: numbers that make no block are refused", () => {
-  const code = new ReedSolomon(portable), memory = new Uint8Array(1000);
-  const offsets = Uint32Array.from({ length: 10 }, (_, i) => 100 * i);
-  assertThrows(() => code.encode(memory, offsets, 0, 0, 1, 100), RangeError);
-  assertThrows(() => code.encode(memory, offsets, SOURCES_MAX + 1, 65, 1, 1), RangeError);
-  assertThrows(() => code.encode(memory, offsets, 4, 3, 1, 100), RangeError);
-  assertThrows(() => code.encode(memory, offsets, 4, BLOCK_MAX - 1, 2, 100), RangeError);
-  for (const numbers of [[0, 1, 2, 2], [0, 1, 3, 1], [0, 1, 3, 4], [0, BLOCK_MAX, 1, 2], [0, 1, 3]]) {
-    assertThrows(() => code.decode(memory, offsets, Uint8Array.from(numbers), 3, 1, 100), RangeError);
   }
 });
