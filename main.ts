@@ -12,6 +12,7 @@ const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard devices on
   deno task peer add phone     let a device connect: prints its config and QR code
   deno task peer list          who may connect (also show, remove, export)
   deno task connect            send this machine's packets through a relay
+  deno task speedtest          measure the way to a relay: rate, round trip, loss, jitter
   deno task status             a live table of a running relay
   deno task keygen             print a key
   deno task SUBCOMMAND --help  more about each
@@ -24,6 +25,7 @@ const SUBCOMMANDS: Record<string, (args: string[]) => Promise<number>> = {
   serve: async (args) => (await import("./src/cli/serve.ts")).serve(args),
   keygen: async (args) => (await import("./src/cli/keygen.ts")).keygen(args),
   peer: async (args) => (await import("./src/cli/peer.ts")).peer(args),
+  speedtest: async (args) => (await import("./src/cli/speedtest.ts")).speedtest(args),
   status: async (args) => (await import("./src/cli/status.ts")).status(args),
 };
 

@@ -1,6 +1,7 @@
 /**
- * A comparison as an SVG picture: one bar a row, to the right of the line where ours is better, to the left where it
- * is worse, on a logarithmic scale of how many times. Draws what it is given and measures nothing.
+ * Figures as SVG pictures. A comparison: one bar a row, to the right of the line where ours is better, to the left where
+ * it is worse, on a logarithmic scale of how many times. And curves over two axes. Draws what it is given and measures
+ * nothing.
  */
 
 export interface Comparison {
@@ -54,4 +55,53 @@ function figure(value: number): string {
 
 function escape(text: string): string {
   return text.replace(/[&<>]/g, (character) => `&#${character.charCodeAt(0)};`);
+}
+
+export interface Point {
+  x: number;
+  y: number;
+}
+
+export interface Curve {
+  label: string;
+  points: Point[];
+  isOurs: boolean;
+}
+
+const PLOT_WIDTH = 640, PLOT_HEIGHT = 360, MARGIN = 60;
+
+/** Curves over two axes that begin at zero, as SVG text: ours solid, theirs dashed, each pair in a colour of its own. */
+export function curveChart(title: string, axes: [x: string, y: string], curves: Curve[]): string {
+  const xMax = Math.max(1, ...curves.flatMap(({ points }) => points.map(({ x }) => x)));
+  const yMax = Math.max(1, ...curves.flatMap(({ points }) => points.map(({ y }) => y)));
+  const x = (value: number) => (MARGIN + value / xMax * PLOT_WIDTH).toFixed(1);
+  const y = (value: number) => (MARGIN + (1 - value / yMax) * PLOT_HEIGHT).toFixed(1);
+  const colours = ["#1a7f37", "#0969da", "#bf3989", "#9a6700"];
+  const lines = curves.map(({ label, points, isOurs }, i) => {
+    const colour = colours[(i >> 1) % colours.length];
+    const dash = isOurs ? "" : ` stroke-dasharray="5 4"`;
+    const path = points.map((point) => `${x(point.x)},${y(point.y)}`).join(" ");
+    const dots = points.map((point) => `<circle cx="${x(point.x)}" cy="${y(point.y)}" r="2.5"/>`).join("");
+    const keyY = MARGIN + 14 * i + 8, keyX = MARGIN + PLOT_WIDTH - 250;
+    return `<g stroke="${colour}" fill="${colour}"><polyline points="${path}" fill="none"${dash}/>${dots}
+<line x1="${keyX}" x2="${keyX + 24}" y1="${keyY - 4}" y2="${keyY - 4}"${dash}/></g>
+<text x="${keyX + 30}" y="${keyY}">${escape(label)}</text>`;
+  });
+  const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) =>
+    `<text x="${x(part * xMax)}" y="${MARGIN + PLOT_HEIGHT + 18}" text-anchor="middle">${
+      figure(part * xMax)
+    }</text><text x="${MARGIN - 8}" y="${y(part * yMax)}" text-anchor="end">${figure(part * yMax)}</text>`
+  );
+  const bottom = MARGIN + PLOT_HEIGHT;
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${PLOT_WIDTH + 2 * MARGIN} ${
+    bottom + 50
+  }" font-family="sans-serif" font-size="12" fill="${TEXT}">
+<text x="${MARGIN}" y="24" font-size="14">${escape(title)}</text>
+<text x="${MARGIN + PLOT_WIDTH / 2}" y="${bottom + 38}" text-anchor="middle">${escape(axes[0])}</text>
+<text x="${MARGIN - 40}" y="44">${escape(axes[1])}</text>
+<path d="M${MARGIN} ${MARGIN}V${bottom}H${MARGIN + PLOT_WIDTH}" fill="none" stroke="${TEXT}"/>
+${ticks.join("\n")}
+${lines.join("\n")}
+</svg>
+`;
 }

@@ -4,17 +4,21 @@
  */
 import { loadNative } from "../ffi/native.ts";
 import { PortableAead } from "../src/codec/aead_portable.ts";
-import { NativeAead, nativePrimitives } from "../src/codec/native.ts";
-import type { Aead, Primitives } from "../src/codec/kernels.ts";
+import { NativeAead, NativeDatagramAead, nativePrimitives, preferredAeads } from "../src/codec/native.ts";
+import type { Aead, DatagramAead, Primitives } from "../src/codec/kernels.ts";
+import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "../src/control/flows.ts";
+import { classify } from "../src/egress/classify.ts";
+import type { EgressContext } from "../src/egress/mod.ts";
 import { noble } from "../src/codec/noble.ts";
 import { nodeCrypto } from "../src/codec/node_crypto.ts";
 import { DROP } from "../src/metrics.ts";
-import { Arena, packetStart } from "../src/vector/arena.ts";
+import { Arena, NONE, packetStart } from "../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_OPEN, TO_PARSE, TO_SEAL, TO_TUNNEL } from "../src/vector/burst.ts";
-import { innerLength, readDestination } from "../src/wire/inner.ts";
+import { innerLength, PROTOCOL_UDP, readDestination, writeIpv6Header } from "../src/wire/inner.ts";
 import { parseAddress } from "../src/wire/address.ts";
 import { PrefixTable } from "../src/session/prefix_table.ts";
 import { ReplayWindows } from "../src/session/replay.ts";
+import { BATCH_WAIT_US } from "../src/tunnel.ts";
 import { type Host, udpPacket, World } from "../tests/sim/world.ts";
 
 const SIZES = [64, 512, 1200];
@@ -78,6 +82,8 @@ interface Engine {
   name: string;
   primitives: Primitives;
   makeAead: (rows: number) => Aead;
+  makeDatagramAead?: (rows: number) => DatagramAead;
+  aeads?: readonly number[];
 }
 
 /** Ingress and egress of a connected relay, with real kernels in them. */
@@ -121,6 +127,53 @@ function relayResults(bytes: number, { name, ...kernels }: Engine): Result[] {
   return [ingest, egress];
 }
 
+/**
+ * Egress of OxTunnel with batching and without, to one peer and to one for each packet, where there is nothing to batch.
+ * The clock of the world goes on by 5 us for each burst.
+ */
+function oxtunnelResults(bytes: number, { name, ...kernels }: Engine): Result[] {
+  return [1, BURST_CAPACITY].flatMap((peers) =>
+    [-1, BATCH_WAIT_US].map((batchWaitUs) => {
+      const world = new World(1);
+      world.protocol = "oxtunnel";
+      world.limits = { ...world.limits, initiationsPerSecond: 1e6 };
+      const server = world.relay("192.0.2.1:4433", {
+        ipv4: "10.66.0.1",
+        features: 0,
+        batchWaitUs,
+        ...kernels,
+      });
+      const packets = Array.from({ length: peers }, (_, i) => {
+        const ipv4 = `10.66.1.${i}`;
+        const client = world.client(`198.51.100.${i}:5555`, server, {
+          ipv4,
+          features: 0,
+          maxConnections: 1,
+          ...kernels,
+        });
+        client.send(udpPacket(ipv4, "8.8.8.8", new Uint8Array(bytes - 28)));
+        return udpPacket("8.8.8.8", ipv4, new Uint8Array(bytes - 28));
+      });
+      world.runFor(1_000_000);
+      const burst = new Burst(server.arena);
+      const what = `egress, OxTunnel, ${name}, ${peers === 1 ? "one peer" : "a peer for each packet"}, ${
+        batchWaitUs < 0 ? "no batches" : "batches"
+      }`;
+      const result = measure(what, bytes, 40, () => {
+        burst.release();
+        for (let i = 0; i < BURST_CAPACITY; i++) {
+          const row = burst.grow(bytes, TO_TUNNEL);
+          burst.bytes.set(packets[i % peers], burst.offset[row]);
+        }
+        world.nowUs += 5;
+      }, () => server.core.ingestInner(burst, world.nowUs));
+      burst.release();
+      check(server);
+      return result;
+    })
+  );
+}
+
 /** A bench that drops its packets measures nothing. */
 function check(host: Host): void {
   for (const reason of ["forged", "replayed", "no_session", "no_route", "denied"] as const) {
@@ -162,6 +215,56 @@ function lookupResults(): Result[] {
   return results;
 }
 
+/** What the classifier adds to a packet of OxTunnel's: in runs of one flow, interleaved, and from flows never seen. */
+function classifyResults(): Result[] {
+  const world = new World(1);
+  world.protocol = "oxtunnel";
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2" });
+  client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(8)));
+  world.runFor(1_000_000);
+  // deno-lint-ignore no-explicit-any
+  const { table, associations, peers } = server.core as any;
+  const context = {
+    table,
+    associations,
+    flows: new FlowTable(1 << 14, crypto.getRandomValues(new Uint32Array(FLOW_KEYS))),
+    words: new Uint32Array(FLOW_WORDS_MAX),
+    ends: new Uint32Array(8),
+  } as unknown as EgressContext;
+  const v4 = udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(60));
+  const v6 = new Uint8Array(88);
+  writeIpv6Header(
+    new DataView(v6.buffer),
+    0,
+    48,
+    PROTOCOL_UDP,
+    Uint32Array.of(0xfd000000, 0, 0, 1),
+    0,
+    Uint32Array.of(0xfd000000, 0, 0, 2),
+    0,
+  );
+  const burst = new Burst(new Arena(BURST_CAPACITY));
+  let nowUs = 1e6, port = 0;
+  const each = (what: string, packet: Uint8Array, transport: number, flows: number) =>
+    measure(`classify, ${what}`, packet.length, 200, () => {
+      fill(burst, packet, TO_SEAL);
+      burst.session.fill(peers.current[0]);
+      for (let row = 0; row < BURST_CAPACITY; row++) {
+        burst.view.setUint16(burst.offset[row] + transport, flows === 0 ? port++ : row % flows);
+      }
+      nowUs += 300;
+    }, () => classify(burst, context, nowUs));
+  const results = [
+    each("one flow", v4, 20, 1),
+    each("16 flows in turn", v4, 20, 16),
+    each("16 flows in turn, IPv6", v6, 40, 16),
+    each("each packet a new flow", v4, 20, 0),
+  ];
+  if (burst.flow[0] === NONE) throw new Error("the bench classifies nothing");
+  return results;
+}
+
 const native = loadNative();
 if (typeof native === "string") console.error(`without the native kernels: ${native}`);
 const ENGINES: Engine[] = [
@@ -174,13 +277,18 @@ const ENGINES: Engine[] = [
     name: "native",
     primitives: nativePrimitives(native),
     makeAead: (rows: number) => new NativeAead(native, rows, DROP.forged),
+    makeDatagramAead: (rows: number) => new NativeDatagramAead(native, rows, DROP.forged),
+    aeads: preferredAeads(native),
   }]),
 ];
 
 const results = [
   ...lookupResults(),
+  ...classifyResults(),
   ...SIZES.flatMap((bytes) => [...aeadResults(nodeCrypto, bytes), ...aeadResults(noble, bytes)]),
   ...ENGINES.flatMap((engine) => SIZES.flatMap((bytes) => relayResults(bytes, engine))),
+  ...ENGINES.filter(({ makeDatagramAead }) => makeDatagramAead !== undefined)
+    .flatMap((engine) => [64, 1200].flatMap((bytes) => oxtunnelResults(bytes, engine))),
 ];
 console.log("\n| step | bytes | ns a packet |\n|---|---|---|");
 for (const { what, bytes, ns } of results) console.log(`| ${what} | ${bytes} | ${ns.toFixed(0)} |`);

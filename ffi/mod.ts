@@ -24,6 +24,8 @@ const SYMBOLS = {
   poll: { parameters: ["buffer", "u64", "i32"], result: "i32", nonblocking: true },
   /** The same, but the calling thread waits: for a Worker that has nothing else to do. */
   pollBlocking: { name: "poll", parameters: ["buffer", "u64", "i32"], result: "i32" },
+  /** The same to the nanosecond, by a timespec; the signal mask is null. */
+  ppollBlocking: { name: "ppoll", parameters: ["buffer", "u64", "buffer", "buffer"], result: "i32" },
   socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
   eventfd: { parameters: ["u32", "i32"], result: "i32" },
   sched_setaffinity: { parameters: ["i32", "usize", "buffer"], result: "i32" },

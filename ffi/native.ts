@@ -41,6 +41,8 @@ const SYMBOLS = {
   ox_udp_bind: { parameters: ["buffer", "u32", "u32", "u32", "buffer"], result: "i32" },
   ox_udp_close: { parameters: ["u32"], result: "i32" },
   ox_udp_describe: { parameters: ["u32", "buffer"], result: "i32" },
+  ox_udp_watch: { parameters: ["u32", "i32"], result: "i32" },
+  ox_udp_wait: { parameters: ["u32", "u32"], result: "i32" },
   ox_udp_receive: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
   ox_udp_transmit: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
   ox_udp_refused: { parameters: ["u32"], result: "i32" },
@@ -49,6 +51,7 @@ const SYMBOLS = {
   ox_steer_set: { parameters: ["u32", "buffer", "u32", "u32"], result: "i32" },
   ox_steer_release: { parameters: ["u32"], result: "i32" },
   ox_tun_open: { parameters: ["i32"], result: "i32" },
+  ox_tun_read_by: { parameters: ["u32", "u32"], result: "i32" },
   ox_tun_close: { parameters: ["u32"], result: "i32" },
   ox_tun_receive: { parameters: ["u32", "u32", "u32", "u32", "u32"], result: "i32" },
   ox_tun_send: { parameters: ["u32", "u32", "u32", "u32", "u32"], result: "i32" },
@@ -120,6 +123,8 @@ const SYMBOLS = {
   },
   ox_lz4_compress: { parameters: ["buffer", "u32", "buffer", "u32"], result: "i32" },
   ox_lz4_decompress: { parameters: ["buffer", "u32", "buffer", "u32"], result: "i32" },
+  ox_lz4_pack: { parameters: ["u32", "u32", "u32", "u32", "u32", "u32"], result: "i32" },
+  ox_lz4_unpack: { parameters: ["u32", "u32", "u32", "u32", "u32"], result: "i32" },
 } as const satisfies Deno.ForeignLibraryInterface;
 
 /** The native library's functions. Handles are valid only on the thread (Worker) that got them. */

@@ -18,8 +18,20 @@ export interface Destinations {
   readonly allowLinkLocal: boolean;
   readonly allowPrivate: boolean;
   readonly allowPeers: boolean;
+  /** Whether the relay's own inner address answers speedtests. */
+  readonly allowSpeedtest: boolean;
   /** Prefixes opened one by one, "192.168.1.0/24", host bits zero. */
   readonly allow: readonly string[];
+}
+
+/** OxTunnel over TLS, where UDP is blocked. */
+export interface FallbackConfig {
+  readonly listen: Endpoint;
+  /** Files in PEM: the certificate with its chain, and its private key. */
+  readonly certificate: string;
+  readonly privateKey: string;
+  /** "host:port" as clients reach it, the host as the certificate names it. */
+  readonly publicEndpoint?: string;
 }
 
 /** The ways to move outer datagrams, as the key `io` names them. */
@@ -44,11 +56,23 @@ export interface Config {
   readonly tunnelIpv4: string;
   /** A ULA /64, "auto" (from the relay's public key, RFC 4193) or "off". */
   readonly tunnelIpv6: string;
+  /** Whether OxTunnel's packets that shrink are compressed (LZ4), both ways, where the client wants it too. */
+  readonly enableCompression: boolean;
+  /** Packets of fewer bytes are not, 64 to 1500. */
+  readonly compressionThreshold: number;
   /** Bytes of an inner packet, 576 to 1500; at least 1280 unless tunnelIpv6 is "off". */
   readonly mtu: number;
+  /** Whether packets to one OxTunnel client share datagrams. */
+  readonly enableBatching: boolean;
+  /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 for those that come together only. */
+  readonly batchWaitUs: number;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;
+  /** Outer networks in which OxTunnel may go authenticated but readable, where the client's side lists them too. */
+  readonly trusted: readonly string[];
+  /** Absent where it is off. */
+  readonly fallback?: FallbackConfig;
   /** Where metrics and admin are served. */
   readonly metricsListen: Endpoint;
   /** Bearer token of the admin interface, at least 16 characters. Secret. */
@@ -92,15 +116,21 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   tunName: "oxrelay0",
   tunnelIpv4: "10.66.0.0/16",
   tunnelIpv6: "auto",
+  enableCompression: true,
+  compressionThreshold: 256,
   mtu: 1420,
+  enableBatching: true,
+  batchWaitUs: 1000,
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
   destinations: {
     allowLoopback: false,
     allowLinkLocal: false,
     allowPrivate: false,
     allowPeers: false,
+    allowSpeedtest: true,
     allow: [],
   },
+  trusted: [],
   metricsListen: { host: "127.0.0.1", port: 9090 },
   workers: 1,
   cpus: [],
@@ -334,6 +364,7 @@ const DESTINATION_ENTRIES = {
   allow_link_local: v.optional(flag),
   allow_private: v.optional(flag),
   allow_peers: v.optional(flag),
+  allow_speedtest: v.optional(flag),
   allow: v.optional(v.pipe(
     list('a list of networks such as ["192.168.1.0/24"]'),
     v.maxLength(256, (issue) => `expected at most 256 networks, found ${issue.input.length}`),
@@ -347,6 +378,22 @@ const DESTINATION_ENTRIES = {
     }),
   )),
 };
+
+/** A slip of a prefix must not trust the world. */
+const TRUSTED_BITS_MIN = 8;
+const pathOf = (what: string) => text(`the path of ${what}`, (value) => /^[^\0]{1,1024}$/.test(value));
+
+const FALLBACK_ENTRIES = {
+  listen: v.optional(endpoint("0.0.0.0:443")),
+  certificate: v.optional(pathOf("a file")),
+  private_key: v.optional(pathOf("a file")),
+  public_endpoint: v.optional(
+    text('"host:port" such as "relay.example.com:443"', (value) => parseEndpoint(value) !== undefined),
+  ),
+};
+
+const SECTIONS = { destinations: DESTINATION_ENTRIES, fallback: FALLBACK_ENTRIES };
+const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
 const ENTRIES = {
   listen: v.optional(endpoint("[::]:4433")),
@@ -366,7 +413,11 @@ const ENTRIES = {
   ),
   tunnel_ipv4: v.optional(tunnelIpv4),
   tunnel_ipv6: v.optional(tunnelIpv6),
+  enable_compression: v.optional(flag),
+  compression_threshold: v.optional(wholeNumber(64, 1500)),
   mtu: v.optional(wholeNumber(576, 1500)),
+  enable_batching: v.optional(flag),
+  batch_wait_us: v.optional(wholeNumber(0, 1000)),
   dns: v.optional(v.pipe(
     list('a list of addresses such as ["1.1.1.1"]'),
     v.maxLength(8, (issue) => `expected at most 8 addresses, found ${issue.input.length}`),
@@ -374,6 +425,17 @@ const ENTRIES = {
   )),
   destinations: v.optional(
     v.strictObject(DESTINATION_ENTRIES, expected("a table: put [destinations] on a line of its own")),
+  ),
+  trusted: v.optional(v.pipe(
+    list('a list of networks such as ["127.0.0.0/8"]'),
+    v.maxLength(64, (issue) => `expected at most 64 networks, found ${issue.input.length}`),
+    v.array(prefix(
+      `a network of /${TRUSTED_BITS_MIN} or smaller such as "127.0.0.0/8"`,
+      ({ bits }) => bits >= TRUSTED_BITS_MIN,
+    )),
+  )),
+  fallback: v.optional(
+    v.strictObject(FALLBACK_ENTRIES, expected("a table: put [fallback] on a line of its own")),
   ),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
   admin_token: v.optional(adminToken),
@@ -385,17 +447,16 @@ const ENTRIES = {
   )),
   log_level: v.optional(oneOf("debug", "info", "warning", "error")),
   log_format: v.optional(oneOf("text", "json")),
-  state_dir: v.optional(
-    text("the path of a directory", (value) => /^[^\0]{1,1024}$/.test(value)),
-  ),
+  state_dir: v.optional(pathOf("a directory")),
 };
 
 const SCHEMA = v.strictObject(ENTRIES);
 
-/** Every key of the file, the section's as "destinations.allow". */
-export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key) =>
-  key === "destinations" ? Object.keys(DESTINATION_ENTRIES).map((inner) => `destinations.${inner}`) : [key]
-);
+/** Every key of the file, a section's as "destinations.allow". */
+export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key) => {
+  const section = sectionOf(key);
+  return section === undefined ? [key] : Object.keys(section).map((inner) => `${key}.${inner}`);
+});
 
 /** The keys that a running relay takes over on reload; the others need a restart. */
 export const RELOADABLE_KEYS: readonly string[] = [
@@ -416,8 +477,9 @@ export const RELOADABLE_KEYS: readonly string[] = [
 export function parseConfig(text: string, file: string, env: Environment): Config {
   const raw = parseToml(text, file);
   const mistakes = unknownKeys(raw, Object.keys(ENTRIES), "");
-  if (isTable(raw.destinations)) {
-    mistakes.push(...unknownKeys(raw.destinations, Object.keys(DESTINATION_ENTRIES), "destinations."));
+  for (const [name, section] of Object.entries(SECTIONS)) {
+    const table = raw[name];
+    if (isTable(table)) mistakes.push(...unknownKeys(table, Object.keys(section), `${name}.`));
   }
   const result = v.safeParse(SCHEMA, raw, { abortPipeEarly: true });
   if (!result.success) {
@@ -433,6 +495,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   const fromFile = result.output;
   const base = env.FLY_APP_NAME ? FLY_DEFAULTS : DEFAULTS;
   const publicEndpoint = fromFile.public_endpoint;
+  const fallback = fallbackOf(fromFile.fallback ?? {}, file);
   const adminToken = tokenFrom(env) ?? fromFile.admin_token;
   const config: Config = {
     listen: fromFile.listen ?? base.listen,
@@ -445,15 +508,22 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     tunName: fromFile.tun_name ?? base.tunName,
     tunnelIpv4: fromFile.tunnel_ipv4 ?? base.tunnelIpv4,
     tunnelIpv6: fromFile.tunnel_ipv6 ?? base.tunnelIpv6,
+    enableCompression: fromFile.enable_compression ?? base.enableCompression,
+    compressionThreshold: fromFile.compression_threshold ?? base.compressionThreshold,
     mtu: fromFile.mtu ?? base.mtu,
+    enableBatching: fromFile.enable_batching ?? base.enableBatching,
+    batchWaitUs: fromFile.batch_wait_us ?? base.batchWaitUs,
     dns: [...fromFile.dns ?? base.dns],
     destinations: {
       allowLoopback: fromFile.destinations?.allow_loopback ?? base.destinations.allowLoopback,
       allowLinkLocal: fromFile.destinations?.allow_link_local ?? base.destinations.allowLinkLocal,
       allowPrivate: fromFile.destinations?.allow_private ?? base.destinations.allowPrivate,
       allowPeers: fromFile.destinations?.allow_peers ?? base.destinations.allowPeers,
+      allowSpeedtest: fromFile.destinations?.allow_speedtest ?? base.destinations.allowSpeedtest,
       allow: [...fromFile.destinations?.allow ?? base.destinations.allow],
     },
+    trusted: [...fromFile.trusted ?? base.trusted],
+    ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
     ...(adminToken === undefined ? {} : { adminToken }),
     workers: fromFile.workers ?? base.workers,
@@ -495,6 +565,37 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   return deepFreeze(config);
 }
 
+/** The section as a whole: off without `listen`. Throws ConfigError. */
+function fallbackOf(
+  { listen, certificate, private_key, public_endpoint }: {
+    listen?: Endpoint;
+    certificate?: string;
+    private_key?: string;
+    public_endpoint?: string;
+  },
+  file: string,
+): FallbackConfig | undefined {
+  if (listen === undefined && certificate === undefined && private_key === undefined) return undefined;
+  const missing = listen === undefined
+    ? "listen"
+    : certificate === undefined
+    ? "certificate"
+    : private_key === undefined
+    ? "private_key"
+    : undefined;
+  if (missing !== undefined) {
+    throw new ConfigError(
+      `${file}: fallback.${missing}: is missing; [fallback] needs listen, certificate and private_key, or none of them`,
+    );
+  }
+  return {
+    listen: listen!,
+    certificate: certificate!,
+    privateKey: private_key!,
+    ...(public_endpoint === undefined ? {} : { publicEndpoint: public_endpoint }),
+  };
+}
+
 function parseToml(text: string, file: string): Record<string, unknown> {
   // JavaScript takes an assignment to this key for something else, so the parser loses it in silence, however
   // it is written; as no value needs the word either, it is refused anywhere.
@@ -530,12 +631,12 @@ function isTable(value: unknown): value is Record<string, unknown> {
 function unknownKeys(table: Record<string, unknown>, known: string[], path: string): string[] {
   return Object.keys(table).filter((key) => !known.includes(key)).map((key) => {
     const shown = path + (/^[\w-]{1,60}$/.test(key) ? key : show(key));
-    const elsewhere = CONFIG_KEYS.find((full) => full === `destinations.${key}`);
+    const elsewhere = Object.keys(SECTIONS).find((name) => CONFIG_KEYS.includes(`${name}.${key}`));
     if (path === "" && elsewhere !== undefined) {
-      return `${shown}: unknown key here; it belongs below the line [destinations]`;
+      return `${shown}: unknown key here; it belongs below the line [${elsewhere}]`;
     }
     if (path !== "" && CONFIG_KEYS.includes(key)) {
-      return `${shown}: unknown key here; it belongs above the line [destinations]`;
+      return `${shown}: unknown key here; it belongs above the line [${path.slice(0, -1)}]`;
     }
     const near = nearest(key, known);
     return near === undefined
@@ -570,12 +671,13 @@ function editDistance(a: string, b: string): number {
 
 /** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
 function toTomlKeys(config: Config): Record<string, unknown> {
-  const { listen, metricsListen, destinations, ...rest } = config;
+  const { listen, metricsListen, destinations, fallback, ...rest } = config;
   return snakeCase({
     listen: formatEndpoint(listen),
     metricsListen: formatEndpoint(metricsListen),
     ...rest,
     destinations: snakeCase(destinations),
+    ...(fallback && { fallback: snakeCase({ ...fallback, listen: formatEndpoint(fallback.listen) }) }),
   });
 }
 

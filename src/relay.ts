@@ -29,15 +29,18 @@ const PEERS_MIN = 32768, PEERS_MAX = 1 << 20, PEERS_PER_CONNECTION = 4;
 
 export class Relay extends Tunnel {
   #ownAddresses: readonly string[] = [];
+  readonly #relay4: Uint8Array;
 
   constructor(options: RelayOptions) {
     const peers = Math.max(PEERS_MIN, PEERS_PER_CONNECTION * options.maxConnections);
     super(options, Math.min(PEERS_MAX, peers), new DestinationPolicy(options.destinations));
+    this.#relay4 = Uint8Array.from(options.ipv4.split("."), Number);
   }
 
-  /** Leases, as its record has them, and the MTU. */
+  /** Leases, as its record has them, the MTU, and its own inner address. */
   protected override say({ allowedIps }: Peer): Parameters {
     const said: Parameters = this.mtu >= MTU_MIN && this.mtu <= MTU_MAX ? { mtu: this.mtu } : {};
+    said.relay4 = this.#relay4;
     for (const text of allowedIps) {
       const prefix = parsePrefix(text);
       if (prefix?.bits !== 128) continue;

@@ -3,9 +3,18 @@
  * packets come in as arguments and go out as rows; after every call the caller drains `pollTransmit`. It opens
  * no socket, reads no clock, knows no exit and does not say who its peers are.
  */
-import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
-import { egress, type EgressContext } from "./egress/mod.ts";
-import { type DestinationPolicy, ingress, type IngressContext } from "./ingress/mod.ts";
+import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
+import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
+import { EntropyTest } from "./egress/compress.ts";
+import { Batches, egress, type EgressContext } from "./egress/mod.ts";
+import {
+  Backlog,
+  type DestinationPolicy,
+  ingress,
+  type IngressContext,
+  ingressRest,
+  Speedtest,
+} from "./ingress/mod.ts";
 import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
@@ -18,7 +27,14 @@ import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
-import { AEAD_CHACHA20_POLY1305, FEATURE_HYBRID_KEYS, type Parameters } from "./wire/parameters.ts";
+import {
+  AEAD_CHACHA20_POLY1305,
+  AEAD_NAMES,
+  FEATURE_HYBRID_KEYS,
+  FEATURE_LZ4,
+  FEATURE_RESUMPTION,
+  type Parameters,
+} from "./wire/parameters.ts";
 
 export interface TunnelOptions {
   arena: Arena;
@@ -30,8 +46,14 @@ export interface TunnelOptions {
   makeDatagramAead?: (rows: number) => DatagramAead;
   /** AEAD_* of OxTunnel that this end has fast instructions for, best first; ChaCha20-Poly1305 when absent. */
   aeads?: readonly number[];
+  /** Outer networks, as prefixes, in which OxTunnel may do without encryption where the other end agrees; none when absent. */
+  trusted?: readonly string[];
   /** FEATURE_* of OxTunnel that this end offers and accepts; all that it has when absent. */
   features?: number;
+  /** Compression in OxTunnel; absent where it is neither to be offered nor accepted. */
+  lz4?: Lz4;
+  /** Packets of fewer bytes are not compressed; 64 or more, and 64 when absent. */
+  compressionThreshold?: number;
   random: (bytes: Uint8Array) => void;
   limits: Limits;
   /** 32 bytes; copied. Secret. */
@@ -41,6 +63,11 @@ export interface TunnelOptions {
   ipv6: string | undefined;
   /** Largest inner packet, bytes. */
   mtu: number;
+  /**
+   * How long OxTunnel's bulk packets may be held for company, in microseconds: 0 for batches of what comes together only,
+   * -1 for none; BATCH_WAIT_US when absent.
+   */
+  batchWaitUs?: number;
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
@@ -55,6 +82,16 @@ export interface TunnelOptions {
 }
 
 const KEY_BYTES = 32;
+/** The longest that a bulk packet waits for company (PROTOCOL R80). */
+export const BATCH_WAIT_US = 1000;
+const COMPRESSED_BYTES_MIN = 64;
+const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
+
+/** Flows that are kept: a power of two. */
+function flowRows(maxConnections: number): number {
+  const wanted = Math.min(FLOWS_MAX, Math.max(FLOWS_MIN, FLOWS_PER_CONNECTION * maxConnections));
+  return 1 << Math.ceil(Math.log2(wanted));
+}
 
 /** What a tunnel needs to know of a peer; a stored record has it all. */
 export type PeerKeys = Pick<PeerRecord, "name" | "publicKey" | "presharedKey" | "allowedIps">;
@@ -80,6 +117,7 @@ export class Tunnel {
   /** A copy, wiped by `close`. */
   readonly #privateKey: Uint8Array;
   readonly #egress: EgressContext;
+  readonly #batches: Batches | undefined;
   readonly #release: (slot: number) => void;
 
   /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
@@ -125,8 +163,12 @@ export class Tunnel {
       oxtunnel: datagramAead && {
         datagramAead,
         aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
-        features: options.features ?? FEATURE_HYBRID_KEYS,
+        trusted: options.trusted ?? [],
+        features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
+          (options.lz4 === undefined ? 0 : FEATURE_LZ4),
         say: (peer) => this.say(peer),
+        givesTickets: policy !== undefined,
+        mtu: options.mtu,
       },
     });
     const ownIpv4 = parseAddress(options.ipv4);
@@ -140,11 +182,31 @@ export class Tunnel {
       metrics,
       ownIpv4,
       ownIpv6: options.ipv6 === undefined ? undefined : parseAddress(options.ipv6),
-      words: new Uint32Array(4),
+      words: new Uint32Array(FLOW_WORDS_MAX),
     };
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
-    this.ingressContext = { ...shared, policy, masks, frames: new FrameReader() };
-    this.#egress = { ...shared, mtu: options.mtu };
+    const [backlog, speedtest] = [new Backlog(), new Speedtest()];
+    const { mtu, lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
+    const frames = new FrameReader();
+    this.ingressContext = { ...shared, policy, masks, frames, lz4, mtu, backlog, speedtest };
+    const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
+    const flows = new FlowTable(
+      flowRows(options.maxConnections),
+      Uint32Array.from({ length: FLOW_KEYS }, randomWord),
+    );
+    const { batchWaitUs = BATCH_WAIT_US } = options;
+    const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
+    this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
+    const ends = new Uint32Array(8);
+    this.#egress = {
+      ...shared,
+      mtu,
+      flows,
+      compression,
+      ends,
+      isRelay: policy !== undefined,
+      batches: this.#batches,
+    };
     this.#release = (slot) => options.arena.release(slot);
   }
 
@@ -153,14 +215,32 @@ export class Tunnel {
     return {};
   }
 
-  /** Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, TO_WORKER, or ended. */
+  /**
+   * Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, TO_WORKER, or ended. The caller carries the burst
+   * where it goes, and then calls `ingestRest` until there is no more.
+   */
   ingest(burst: Burst, nowUs: number): void {
     ingress(burst, this.ingressContext, nowUs);
     egress(burst, this.#egress, nowUs);
     this.#count(burst);
   }
 
-  /** Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended. */
+  /**
+   * Adds, to an empty burst, packets of the last datagrams that there was no row for, as `ingest` leaves them; returns
+   * how many rows it added.
+   */
+  ingestRest(burst: Burst, nowUs: number): number {
+    if (this.ingressContext.backlog.isEmpty) return 0;
+    ingressRest(burst, this.ingressContext, nowUs);
+    egress(burst, this.#egress, nowUs);
+    this.#count(burst);
+    return burst.count;
+  }
+
+  /**
+   * Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended;
+   * one that is too big as TO_EXIT, an error for its sender.
+   */
   ingestInner(burst: Burst, nowUs: number): void {
     egress(burst, this.#egress, nowUs);
     this.#count(burst);
@@ -168,17 +248,24 @@ export class Tunnel {
 
   /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns how many. Call until it returns 0. */
   pollTransmit(burst: Burst, nowUs: number): number {
+    const before = burst.count;
     const added = this.associations.pollTransmit(burst, nowUs);
-    if (added > 0) egress(burst, this.#egress, nowUs);
-    return added;
+    if (added > 0 || this.#heldUntilUs <= nowUs) egress(burst, this.#egress, nowUs);
+    return burst.count - before;
   }
 
   /** When `handleTimeout` is next due, in microseconds, or Infinity. */
   pollTimeout(): number {
-    return this.associations.timers.nextUs;
+    const { timers, oxtunnel } = this.associations;
+    return Math.min(timers.nextUs, this.#heldUntilUs, oxtunnel?.tickets?.dueUs ?? Infinity);
+  }
+
+  get #heldUntilUs(): number {
+    return this.#batches?.nextUs ?? Infinity;
   }
 
   handleTimeout(nowUs: number): void {
+    this.associations.oxtunnel?.tickets?.rotate(nowUs);
     this.associations.handleTimeout(nowUs, this.#release);
     const { metrics } = this.#o;
     metrics.set("sessions", this.table.count);
@@ -221,8 +308,17 @@ export class Tunnel {
     const peer = this.peers.find(publicKeyText);
     if (!peer) return false;
     this.associations.end(peer, this.#release);
+    this.#batches?.release(peer.id);
     this.peers.remove(peer);
     return true;
+  }
+
+  /** Ends the peer's sessions and attempts without a word to it; what waited for it is lost. */
+  protected leave(peer: Peer): void {
+    this.associations.end(peer, this.#release);
+    peer.lastInitiationSentUs = -Infinity;
+    peer.attempts = 0;
+    peer.attemptsSinceUs = peer.retryAtUs = Infinity;
   }
 
   /** Follows a jump of the wall clock; sessions live on the monotonic one and do not notice. */
@@ -261,6 +357,7 @@ export class Tunnel {
           ? undefined
           : (nowUs - peer.lastHandshakeUs) / 1e6,
         connected: peer.connected,
+        ...this.#speech(epoch),
         bytesReceived: bytesReceived[id],
         bytesSent: bytesSent[id],
         drops: drops[id],
@@ -268,6 +365,14 @@ export class Tunnel {
         rttMs: peer.handshakeRttUs < 0 ? undefined : peer.handshakeRttUs / 1000,
       };
     });
+  }
+
+  /** What a session's packets are in. */
+  #speech(session: number): Pick<PeerSnapshot, "protocol" | "aead"> {
+    if (session === NONE) return {};
+    const isOxtunnel = this.table.protocol[session] === OXTUNNEL;
+    const aead = isOxtunnel ? this.associations.oxtunnel!.sessions.of[session]!.aead : AEAD_CHACHA20_POLY1305;
+    return { protocol: isOxtunnel ? "oxtunnel" : "wireguard", aead: AEAD_NAMES[aead] };
   }
 
   sessionSnapshots(nowUs: number): SessionSnapshot[] {
@@ -285,6 +390,9 @@ export class Tunnel {
           ageS: (nowUs - table.bornUs[row]) / 1e6,
           initiator: table.initiator[row] === 1,
           packetsSent: table.sendCounter[row],
+          ...(table.protocol[row] === OXTUNNEL
+            ? { datagramBytes: this.associations.oxtunnel!.sessions.datagramBytes[row] }
+            : {}),
           highestCounterReceived: table.replay.highest[row],
         });
       }
@@ -295,6 +403,7 @@ export class Tunnel {
   /** Ends every session and wipes every key. Nothing can be done with it afterwards. */
   close(): void {
     for (const peer of this.peers.all()) this.removePeer(peer.publicKeyText);
+    this.associations.oxtunnel?.tickets?.wipe();
     this.#privateKey.fill(0);
   }
 

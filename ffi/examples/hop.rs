@@ -507,8 +507,9 @@ impl Relay {
             }
             let destination = read_address(&burst.bytes, at, true);
             // Where to is a peer here: no echo of its own, no policy of the outside.
-            let to_peer = destination != self.own && self.routes.lookup(&destination) != NONE;
-            if to_peer && spend_hop(&mut burst.bytes, at) {
+            let other = if destination == self.own { NONE } else { self.routes.lookup(&destination) };
+            if other != NONE && spend_hop(&mut burst.bytes, at) {
+                block.peer[row] = other;
                 block.next[row] = TO_TUNNEL;
             }
         }
@@ -522,7 +523,7 @@ impl Relay {
             }
             let at = block.offset[row] as usize;
             block.length[row] = inner_length(&burst.bytes, at, block.length[row]);
-            let id = self.routes.lookup(&read_address(&burst.bytes, at, true));
+            let id = block.peer[row]; // as `deliver` has found it
             if block.length[row] == 0 || block.length[row] > MTU || id == NONE {
                 block.next[row] = DROP;
                 continue;
@@ -531,7 +532,6 @@ impl Relay {
             let usable = session != NONE
                 && now_us - self.sessions.born_us[session as usize] < REJECT_AFTER_US
                 && self.sessions.send_counter[session as usize] < 9_007_199_254_732_799.0;
-            block.peer[row] = id;
             block.session[row] = session;
             block.next[row] = if usable { TO_SEAL } else { DROP };
         }

@@ -1,6 +1,8 @@
-//! LZ4 blocks (lz4_Block_format) by lz4_flex in its safe variant. Both directions write within the capacity that
-//! they are given and know no length from the data. Frames and checksums are not here.
+//! LZ4 blocks (lz4_Block_format) by lz4_flex in its safe variant, between buffers and within a burst's arena. Both
+//! directions write within the capacity that they are given and know no length from the data. Frames and checksums
+//! are not here.
 
+use crate::layout::{Arena, SLOT_BYTES, with_burst};
 use lz4_flex::block::{CompressTable, compress_into_with_table, decompress_into, get_maximum_output_size};
 use std::cell::RefCell;
 
@@ -10,7 +12,12 @@ const MAX_BYTES: u32 = 65_535;
 thread_local! {
     // Allocated once a thread and cleared by each call.
     static TABLE: RefCell<CompressTable> = RefCell::new(CompressTable::small());
+    // What a packet becomes before it is known to fit: the worst case of a slot.
+    static SCRATCH: RefCell<[u8; SCRATCH_BYTES]> = const { RefCell::new([0; SCRATCH_BYTES]) };
 }
+
+/// `get_maximum_output_size` of a slot, which is not const.
+const SCRATCH_BYTES: usize = SLOT_BYTES * 11 / 10 + 20;
 
 /// Runs `act` on input and output. Its result is a length; -EINVAL for missing memory, overlap or more than 65535 bytes.
 ///
@@ -74,4 +81,45 @@ pub unsafe extern "C" fn ox_lz4_decompress(
     let decompress = |input: &[u8], out: &mut [u8]| decompress_into(input, out).map_err(|_| libc::EBADMSG);
     // SAFETY: passed on from the caller.
     unsafe { between(input, length, out, capacity, decompress) }
+}
+
+/// Compresses the `length` bytes at `at` of the burst's arena into a block at `to`, which may overlap them. Returns the
+/// block's bytes; 0, with the arena as it was, when they are fewer than `least` or more than `room`; -EINVAL for a place
+/// outside the arena or more bytes than a slot has.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_lz4_pack(burst: u32, at: u32, length: u32, to: u32, least: u32, room: u32) -> i32 {
+    let pack = |arena: &mut Arena, scratch: &mut [u8], table: &mut CompressTable| {
+        let packet = arena.slice(at, length as usize).filter(|packet| packet.len() <= SLOT_BYTES)?;
+        let written = compress_into_with_table(packet, scratch, table).ok()?;
+        if written < least as usize || written > room as usize {
+            return Some(0);
+        }
+        arena.slice(to, written)?.copy_from_slice(&scratch[..written]);
+        Some(written as i32)
+    };
+    with_burst(burst, |_, arena| {
+        SCRATCH
+            .with_borrow_mut(|scratch| TABLE.with_borrow_mut(|table| pack(arena, scratch, table)))
+            .unwrap_or(-libc::EINVAL)
+    })
+}
+
+/// Decompresses the block of `length` bytes at `at` of the burst's arena to `original` bytes at `to`, which may overlap it.
+/// Returns 1; 0, with the arena as it was, when it is malformed or comes out at any other length; -EINVAL for a place
+/// outside the arena or more bytes than a slot has.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_lz4_unpack(burst: u32, at: u32, length: u32, to: u32, original: u32) -> i32 {
+    let original = original as usize;
+    let unpack = |arena: &mut Arena, scratch: &mut [u8]| {
+        let room = scratch.get_mut(..original).filter(|room| room.len() <= SLOT_BYTES)?;
+        let block = arena.slice(at, length as usize)?;
+        if !decompress_into(block, room).is_ok_and(|written| written == original) {
+            return Some(0);
+        }
+        arena.slice(to, original)?.copy_from_slice(room);
+        Some(1)
+    };
+    with_burst(burst, |_, arena| {
+        SCRATCH.with_borrow_mut(|scratch| unpack(arena, scratch)).unwrap_or(-libc::EINVAL)
+    })
 }

@@ -16,6 +16,8 @@ struct Staging {
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
     filled: usize,
+    /// Whether the last recvmmsg took all that was there.
+    is_drained: bool,
     /// The message, and the byte in it, that the next row takes.
     message: usize,
     at: usize,
@@ -30,41 +32,54 @@ impl Staging {
     fn new() -> Self {
         // SAFETY: for these C structures all zero bytes are a valid value.
         let (name, header, vector) = unsafe { (zeroed(), zeroed(), zeroed()) };
-        Self {
+        let mut staging = Self {
             buffers: vec![0; MESSAGES * MESSAGE_BYTES],
             names: vec![name; MESSAGES],
             controls: vec![Control([0; CONTROL_BYTES]); MESSAGES],
             headers: vec![header; MESSAGES],
             vectors: vec![vector; MESSAGES],
-            filled: 0,
+            filled: MESSAGES,
+            is_drained: false,
             message: 0,
             at: 0,
+        };
+        // The vectors never grow, so what they hold stays where it is.
+        for i in 0..MESSAGES {
+            staging.vectors[i] = libc::iovec {
+                iov_base: staging.buffers[i * MESSAGE_BYTES..].as_mut_ptr().cast(),
+                iov_len: MESSAGE_BYTES,
+            };
+            let header = &mut staging.headers[i].msg_hdr;
+            header.msg_name = (&raw mut staging.names[i]).cast();
+            header.msg_iov = &raw mut staging.vectors[i];
+            header.msg_iovlen = 1;
+            header.msg_control = (&raw mut staging.controls[i]).cast();
         }
+        staging.offer();
+        staging
+    }
+
+    /// Restores the room in the headers of the messages that the last call filled.
+    fn offer(&mut self) {
+        for header in &mut self.headers[..self.filled] {
+            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as u32;
+            header.msg_hdr.msg_controllen = CONTROL_BYTES;
+            header.msg_hdr.msg_flags = 0;
+        }
+        self.filled = 0;
+        self.message = 0;
+        self.at = 0;
     }
 
     /// Asks the kernel for what is there. Returns whether there was anything.
     fn refill(&mut self, fd: i32) -> bool {
-        for i in 0..MESSAGES {
-            self.vectors[i] = libc::iovec {
-                iov_base: self.buffers[i * MESSAGE_BYTES..].as_mut_ptr().cast(),
-                iov_len: MESSAGE_BYTES,
-            };
-            let header = &mut self.headers[i].msg_hdr;
-            header.msg_name = (&raw mut self.names[i]).cast();
-            header.msg_namelen = size_of::<libc::sockaddr_in6>() as u32;
-            header.msg_iov = &raw mut self.vectors[i];
-            header.msg_iovlen = 1;
-            header.msg_control = (&raw mut self.controls[i]).cast();
-            header.msg_controllen = CONTROL_BYTES;
-            header.msg_flags = 0;
-        }
+        self.offer();
         let headers = self.headers.as_mut_ptr();
-        // SAFETY: every header was just pointed at live memory of the lengths it states.
+        // SAFETY: every header points at live memory, and `offer` has restored the lengths that it states.
         let got =
             unsafe { libc::recvmmsg(fd, headers, MESSAGES as u32, libc::MSG_DONTWAIT, std::ptr::null_mut()) };
-        self.message = 0;
-        self.at = 0;
         self.filled = got.max(0) as usize;
+        self.is_drained = self.filled < MESSAGES;
         got > 0
     }
 }
@@ -86,9 +101,12 @@ impl Port for MmsgPort {
 
     fn receive(&mut self, block: &mut Block, arena: &mut Arena, from: usize, to: usize) -> usize {
         let mut row = from;
+        self.staging.is_drained = false;
         while row < to {
             let staging = &mut self.staging;
-            if staging.message == staging.filled && !staging.refill(self.socket.raw_fd()) {
+            if staging.message == staging.filled
+                && (staging.is_drained || !staging.refill(self.socket.raw_fd()))
+            {
                 break;
             }
             let message = staging.message;

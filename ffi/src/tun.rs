@@ -7,6 +7,7 @@ use crate::gso::{
     complete_checksum, packet_of,
 };
 use crate::layout::{Arena, BURST_CAPACITY, Block, TO_EXIT, TO_TUNNEL, Table, with_burst};
+use crate::udp::{Port, with_port};
 use std::cell::RefCell;
 use std::io::{Error, IoSlice};
 
@@ -23,6 +24,8 @@ const SPILL_BYTES: usize = 65536 + 64;
 
 struct Tun {
     fd: i32,
+    /// The port whose ring reads the device; without one, readv(2) does.
+    port: Option<u32>,
     /// TUN_F_ bits that the kernel accepted. TUN_F_USO tells that it takes joined UDP too.
     offloads: u32,
     /// The super-packet that is being cut, and the index of its next packet.
@@ -41,6 +44,7 @@ impl Tun {
         });
         Self {
             fd,
+            port: None,
             offloads: accepted.unwrap_or(0),
             staging: vec![0; PACKET_BYTES_MAX + SPILL_BYTES],
             cutting: None,
@@ -75,6 +79,61 @@ impl Tun {
             row += 1;
         }
         (row - from) as i32
+    }
+
+    /// The same from what a port's ring has read.
+    fn receive_by(
+        &mut self,
+        port: &mut dyn Port,
+        block: &mut Block,
+        arena: &mut Arena,
+        from: usize,
+        to: usize,
+    ) -> i32 {
+        let mut row = from;
+        let mut messages_left = BURST_CAPACITY;
+        while row < to {
+            let Some(slot) = arena.slice(block.offset[row], PACKET_BYTES_MAX) else { return -libc::EINVAL };
+            if self.cutting.is_none() && messages_left == 0 {
+                break;
+            }
+            let Some(message) = port.device_message() else { break };
+            let length = if let Some((packet, index)) = self.cutting {
+                self.cutting = (index + 1 < packet.count()).then_some((packet, index + 1));
+                packet.cut(&message[OFFLOAD_BYTES..], index, slot)
+            } else {
+                messages_left -= 1;
+                self.take(message, slot)
+            };
+            if self.cutting.is_none() {
+                port.end_device_message();
+            }
+            if length == 0 {
+                continue;
+            }
+            block.length[row] = length as u32;
+            block.next[row] = TO_TUNNEL;
+            row += 1;
+        }
+        (row - from) as i32
+    }
+
+    /// Copies a packet into the slot, or begins to cut a super-packet. Returns the packet's bytes; 0 for a super-packet or
+    /// a refused packet.
+    fn take(&mut self, message: &[u8], slot: &mut [u8]) -> usize {
+        let Some((header, packet)) = message.split_at_checked(OFFLOAD_BYTES) else { return 0 };
+        // SAFETY: the header's bytes are there, and any are a valid OffloadHeader.
+        let offload = unsafe { header.as_ptr().cast::<OffloadHeader>().read_unaligned() };
+        if SuperPacket::is_announced(&offload) {
+            self.cutting = SuperPacket::parse(&offload, packet).map(|packet| (packet, 0));
+            return 0;
+        }
+        let length = packet.len();
+        if length > PACKET_BYTES_MAX {
+            return 0;
+        }
+        slot[..length].copy_from_slice(packet);
+        if complete_checksum(&offload, &mut slot[..length]) { length } else { 0 }
     }
 
     /// Reads what comes next: a packet straight into the slot, or a super-packet into the staging buffer. Returns the
@@ -167,6 +226,19 @@ pub extern "C" fn ox_tun_open(fd: i32) -> i32 {
     TUNS.with_borrow_mut(|tuns| tuns.insert(Tun::open(fd)))
 }
 
+/// From here on the ring of this UDP port reads the device, until the port is closed. Returns 0, or -errno where it
+/// cannot: then nothing has changed.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_tun_read_by(handle: u32, port: u32) -> i32 {
+    with_tun(handle, |tun| {
+        let refused = with_port(port, |port| port.read_device(tun.fd));
+        if refused == 0 {
+            tun.port = Some(port);
+        }
+        refused
+    })
+}
+
 /// Forgets the descriptor, which stays open.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_tun_close(handle: u32) -> i32 {
@@ -183,7 +255,10 @@ pub extern "C" fn ox_tun_receive(handle: u32, burst: u32, from: u32, to: u32, ma
             if from > to || max as usize != PACKET_BYTES_MAX {
                 return -libc::EINVAL;
             }
-            tun.receive(block, arena, from, to)
+            match tun.port {
+                Some(port) => with_port(port, |port| tun.receive_by(port, block, arena, from, to)),
+                None => tun.receive(block, arena, from, to),
+            }
         })
     })
 }

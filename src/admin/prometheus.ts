@@ -15,6 +15,14 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   packets_to_exit: ["to_exit_packets_total", "Inner packets handed to the exit."],
   packets_to_tunnel: ["to_tunnel_packets_total", "Inner packets sent to peers."],
   packets_between_peers: ["between_peers_packets_total", "Inner packets from one peer to another."],
+  packets_batched: [
+    "batched_packets_total",
+    "Inner packets that shared a datagram with others to their peer.",
+  ],
+  datagrams_saved: ["saved_datagrams_total", "Datagrams that batching made unnecessary."],
+  packets_held: ["held_packets_total", "Bulk packets that were held for others to share a datagram."],
+  held_us: ["held_seconds_total", "How long they were held, added up."],
+  held_us_max: ["held_seconds_max", "The longest that any of them was held."],
   keepalives_received: ["received_keepalives_total", "Empty transport messages received."],
   handshake_initiations: ["handshake_initiations_total", "Handshake initiations received."],
   handshake_responses: ["handshake_responses_total", "Handshake responses received."],
@@ -22,7 +30,14 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   cookie_replies_sent: ["sent_cookie_replies_total", "Cookie replies sent while under load."],
   roamed: ["roamed_total", "Times that a peer's endpoint changed."],
   epochs_made: ["epochs_total", "Key epochs that came into use within OxTunnel sessions."],
+  size_probes_sent: ["sent_size_probes_total", "Probes for the size that OxTunnel sessions' paths take."],
   icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
+  packets_compressed: ["compressed_packets_total", "Inner packets that left as LZ4 frames."],
+  bytes_saved: ["compression_saved_bytes_total", "Bytes of inner packets that compression has saved."],
+  compressions_skipped: [
+    "skipped_compressions_total",
+    "Inner packets that were not tried: they looked random, or their flow did not shrink before.",
+  ],
   handshakes_handed_over: [
     "handed_over_handshakes_total",
     "Handshakes given to the Worker that owns the peer.",
@@ -76,7 +91,11 @@ export function createRegistry(columns: readonly Metrics[], build: () => BuildIn
   };
 
   for (const [counter, [name, help]] of Object.entries(EXPORTED)) {
-    const read = () => sum(columns, (metrics) => metrics.get(counter as CounterName));
+    const unit = name.includes("_seconds") ? 1e-6 : 1; // the column has microseconds
+    const each = (metrics: Metrics) => metrics.get(counter as CounterName) * unit;
+    const read = counter === "held_us_max"
+      ? () => Math.max(0, ...columns.map(each))
+      : () => sum(columns, each);
     (name.endsWith("_total") ? addCounter : addGauge)(name, help, read);
   }
   new Counter({

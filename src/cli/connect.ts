@@ -4,18 +4,29 @@
  * that was changed is put back at the end, however it comes. Moves no packet itself.
  */
 import { loadNative } from "../../ffi/native.ts";
-import { formatEndpoint } from "../config.ts";
+import { type Endpoint, formatEndpoint } from "../config.ts";
 import { Dialler } from "../exit/dialler.ts";
 import { tunUnavailable } from "../exit/tun.ts";
-import { CLIENT_DEVICE, ClientHost, isShut, type Scope, undo } from "../exit/tun_client.ts";
+import {
+  CLIENT_DEVICE,
+  ClientHost,
+  isShut,
+  type OuterEndpoint,
+  type Scope,
+  undo,
+} from "../exit/tun_client.ts";
 import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
-import { type DoorOptions, readDoors, readInvitation, readScope } from "./connect_options.ts";
+import { type DoorOptions, readDoors, readInvitation, readScope, readTrusted } from "./connect_options.ts";
 import type { Invitation } from "./invitation.ts";
-import { Link, resolveHost } from "./link.ts";
-import { LocalPlane } from "./link_plane.ts";
+import { Link } from "./link.ts";
+import { LinkFallback } from "./link_fallback.ts";
+import { LocalPlane, type PlaneWishes } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
+import { readPriorities } from "./priorities.ts";
 import { resolveThrough } from "./resolve.ts";
+import { probe } from "./server_probe.ts";
+import { resolveHost, Servers } from "./servers.ts";
 import { type Doors, forward, serveSocks } from "./socks.ts";
 
 const HELP =
@@ -26,8 +37,12 @@ const HELP =
   deno task connect --server 203.0.113.5:4433 --config state/laptop.conf
 
   --config FILE         what \`peer add\` printed, in this folder (default oxrelay-connect.conf, if there is one)
-  --server HOST:PORT    reach the relay here instead
+  --server HOST:PORT    reach the relay here instead; several, or a list with commas: relays that share one key, of
+                        which the nearest is used and another one when it does not answer
   --protocol NAME       oxtunnel or wireguard; without it invitations mean OxTunnel, and configs WireGuard
+  --trusted PREFIXES    do without encryption to a relay in these networks that trusts this machine's too: 127.0.0.0/8
+
+Where UDP is blocked the tunnel goes over TLS, if the invitation names a fallback, and back as soon as UDP works.
 
 As root, everything goes through the tunnel but the networks that this machine is in. Less or more:
   --include PREFIXES    only these destinations: 203.0.113.0/24,2001:db8::/32
@@ -38,10 +53,16 @@ As root, everything goes through the tunnel but the networks that this machine i
   --kill-switch         let nothing of this out past the tunnel, not even when it is down
   --restore             only undo what a connect that was killed has left behind
 
+  --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
+                        game, voice, interactive, bulk or default for what goes there and comes from there, here and at
+                        the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
+  --no-compression      do not compress what shrinks (OxTunnel): sizes tell a little of what is in it
+
 Without root, a proxy and ports on this machine's loopback instead of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
   -L PORT:HOST:PORT     a port here that is a host's port there; may be given several times
 
+  --no-batching         every packet in a datagram of its own, for measurements
   --json                the state each second, for programs
 `;
 
@@ -49,15 +70,16 @@ const SOCKS_DEFAULT = "1080";
 /** What only a device can do. */
 const DEVICE_ONLY = ["include", "exclude", "only-user", "only-cgroup", "no-dns", "kill-switch"];
 const FIRST_ANSWER_MS = 20_000;
-const LOOK_MS = 1000, FIRST_LOOK_MS = 100;
-const GUARD_LOOKS = 10;
+const LOOK_MS = 250, FIRST_LOOK_MS = 100, SHOW_MS = 1000 - LOOK_MS / 2;
+const GUARD_LOOKS = 40;
+const PROBE_MS = 1000;
 
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
-    values: ["server", "config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol"],
-    lists: ["L"],
-    flags: ["no-dns", "kill-switch", "restore", "json"],
+    values: ["config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol", "trusted"],
+    lists: ["L", "server", "priority"],
+    flags: ["no-dns", "no-batching", "no-compression", "kill-switch", "restore", "json"],
     words: [0, 1],
   });
   if (flags.help) {
@@ -71,52 +93,81 @@ export async function connect(args: string[]): Promise<number> {
     return 0;
   }
   const scope = await readScope(values);
-  const invitation = await readInvitation(words[0], values.config, values.server, values.protocol);
+  const trusted = readTrusted(values.trusted);
+  const wishes: PlaneWishes = {
+    priorities: readPriorities(lists.priority),
+    compression: !flags["no-compression"],
+    batching: !flags["no-batching"],
+  };
+  const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
+  const place: Place = { ...given, invitation: { ...given.invitation, trusted } };
   const view = new LinkView(flags.json);
   const deviceOnly = DEVICE_ONLY.find((name) => values[name] !== undefined || flags[name]);
   if (values.socks !== undefined || lists.L.length > 0) {
     if (deviceOnly) {
       throw new UsageError(`--${deviceOnly} is of the device, and --socks and -L are instead of it`);
     }
-    return await throughSockets(invitation, readDoors(values.socks, lists.L), view);
+    return await throughSockets(place, readDoors(values.socks, lists.L), wishes, view);
   }
   const obstacle = await tunUnavailable();
   if (obstacle !== undefined && deviceOnly === undefined) {
     console.error(`No device here (${obstacle}), so a SOCKS proxy stands in for it.`);
-    return await throughSockets(invitation, readDoors(SOCKS_DEFAULT, []), view);
+    return await throughSockets(place, readDoors(SOCKS_DEFAULT, []), wishes, view);
   }
   if (deviceOnly !== undefined) await needRoot(`--${deviceOnly}`);
   return await throughDevice(
-    invitation,
+    place,
     scope,
-    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"] },
+    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], wishes },
     view,
   );
 }
 
+/** Who this device is to its relay, and where the relay, or one of several, may be reached. */
+interface Place {
+  invitation: Invitation;
+  endpoints: Endpoint[];
+}
+
+function resolveServers({ invitation, endpoints }: Place): Promise<Servers> {
+  return Servers.resolve(endpoints, (address, port) => probe(invitation, address, port, PROBE_MS));
+}
+
 /** A proxy and forwarded ports, for whoever may not make a device. */
-async function throughSockets(invitation: Invitation, doors: DoorOptions, view: LinkView): Promise<number> {
+async function throughSockets(
+  place: Place,
+  doors: DoorOptions,
+  wishes: PlaneWishes,
+  view: LinkView,
+): Promise<number> {
+  const { invitation } = place;
   const native = loadNative();
   if (typeof native === "string") {
     throw new CommandError(`without a device TCP needs the native library: ${native}; run connect as root`);
   }
-  const { endpoint, addresses, mtu, dns } = invitation;
-  const address = await resolveHost(endpoint.host);
+  const { addresses, mtu, dns } = invitation;
+  const servers = await resolveServers(place);
+  await servers.round(false, performance.now());
   const dialler = new Dialler({ native, addresses: addresses.map((one) => one.split("/")[0]), mtu });
   const has = (isIpv6: boolean) => addresses.some((one) => one.includes(":") === isIpv6);
   const resolve = (name: string) => resolveThrough(dialler, dns, name, { ipv4: has(false), ipv6: has(true) });
   const opened: Doors[] = [];
   const { socks, forwards } = doors;
+  const fallback = await openFallback(invitation, servers, view);
   try {
     if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
     for (const one of forwards) opened.push(forward(dialler, resolve, one));
     const link = new Link({
-      endpoint,
-      plane: new LocalPlane(invitation, dialler, native),
+      servers,
+      plane: new LocalPlane(invitation, dialler, native, wishes, fallback?.mailboxes),
+      fallback,
       ownDevice: "",
+      isWatched: view.isWatched,
       say: (message) => view.say(message),
       onMoved: () => Promise.resolve(),
-    }, address);
+      // Its connections begin with an MSS that fits, and what is larger is cut.
+      onMtu: () => Promise.resolve(),
+    });
     view.about = [
       ...(socks ? [`SOCKS5 on ${formatEndpoint(socks)}`] : []),
       ...forwards.map(({ port, host, hostPort }) =>
@@ -143,16 +194,18 @@ async function needRoot(what: string): Promise<void> {
 
 /** Everything of the scope through a TUN device. */
 async function throughDevice(
-  invitation: Invitation,
+  place: Place,
   scope: Scope,
-  { killSwitch, dns }: { killSwitch: boolean; dns: boolean },
+  { killSwitch, dns, wishes }: { killSwitch: boolean; dns: boolean; wishes: PlaneWishes },
   view: LinkView,
 ): Promise<number> {
-  const { endpoint } = invitation;
-  const address = await resolveHost(endpoint.host).catch(async (error) => {
+  const { invitation } = place;
+  const servers = await resolveServers(place).catch(async (error) => {
     if (!await isShut()) throw error;
     throw new CommandError(
-      `${endpoint.host} cannot be resolved: the kill switch of a connect that was killed is closed still; name the ` +
+      `${
+        place.endpoints[0].host
+      } cannot be resolved: the kill switch of a connect that was killed is closed still; name the ` +
         "relay's address with --server, or open it with: deno task connect --restore",
     );
   });
@@ -170,25 +223,54 @@ async function throughDevice(
     })
   );
   try {
-    const { port } = endpoint;
-    if (killSwitch) await sentence(() => host.shut({ address, port }));
+    const fallback = await openFallback(invitation, servers, view);
+    const around: OuterEndpoint[] = fallback ? [fallback.outer] : [];
+    if (killSwitch) await sentence(() => host.shut([...servers.outer, ...around]));
+    await servers.round(false, performance.now());
     const say = (message: string) => view.say(message);
+    let isRouted = false;
     const link = new Link({
-      endpoint,
-      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say),
+      servers,
+      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say, wishes, fallback?.mailboxes),
+      fallback,
       ownDevice: CLIENT_DEVICE,
+      isWatched: view.isWatched,
       say,
-      onMoved: (address) => host.route({ address, port }),
-    }, address);
+      // Nothing is led into a tunnel that was never up.
+      onMoved: async (relays) => {
+        if (isRouted) await host.route([...relays, ...around]);
+        else if (killSwitch) await host.shut([...relays, ...around]);
+      },
+      onMtu: (innerMtu) => host.setMtu(innerMtu),
+    });
     view.about = describe(scope, killSwitch);
     return await run(link, view, {
       isPatient: killSwitch,
-      onConnected: () => sentence(() => host.route({ address: link.address, port })),
+      onConnected: async () => {
+        await sentence(() => host.route([...servers.outer, ...around]));
+        isRouted = true;
+      },
       onGuard: () => host.guard(),
     });
   } finally {
     await host.close();
   }
+}
+
+/**
+ * The way around blocked UDP, where the invitation names one. Its name is resolved now, outside the tunnel, and is the
+ * relay's own address when that does not work.
+ */
+async function openFallback(
+  { endpoint, fallback, protocol }: Invitation,
+  servers: Servers,
+  view: LinkView,
+): Promise<LinkFallback | undefined> {
+  if (fallback === undefined || protocol !== "oxtunnel") return undefined;
+  const address = fallback.host === endpoint.host
+    ? servers.address
+    : await resolveHost(fallback.host).catch(() => servers.address);
+  return new LinkFallback({ endpoint: fallback, address, say: (message) => view.say(message) });
 }
 
 interface Hooks {
@@ -210,10 +292,10 @@ async function run(link: Link, view: LinkView, { isPatient, onConnected, onGuard
   for (const signal of signals) Deno.addSignalListener(signal, end);
   try {
     const startedMs = performance.now();
-    let isUp = false;
+    let isUp = false, shownMs = -Infinity;
     for (let looks = 0; !ended; looks++) {
-      const status = await link.look();
-      if (!isUp && status.state === "connected") {
+      const state = await link.tend();
+      if (!isUp && state === "connected") {
         await onConnected();
         isUp = true;
         view.say("The tunnel is up.");
@@ -221,7 +303,11 @@ async function run(link: Link, view: LinkView, { isPatient, onConnected, onGuard
       if (!isUp && !isPatient && performance.now() - startedMs > FIRST_ANSWER_MS) {
         throw new CommandError(noAnswer(link));
       }
-      view.show(status);
+      const nowMs = performance.now();
+      if (nowMs - shownMs >= SHOW_MS || view.isChange(state)) {
+        view.show(link.report());
+        shownMs = nowMs;
+      }
       if (isUp && looks % GUARD_LOOKS === GUARD_LOOKS - 1) await onGuard();
       if (ended) break;
       await new Promise<void>((resolve) => {
@@ -240,10 +326,15 @@ async function run(link: Link, view: LinkView, { isPatient, onConnected, onGuard
 }
 
 function noAnswer(link: Link): string {
-  return `no answer from the relay at ${link.address} in ${
+  const failure = link.fallbackFailure;
+  const around = failure === undefined
+    ? "UDP may be blocked on the way, and the invitation names no way around (no [fallback] on the relay when it was " +
+      "made)"
+    : failure || "UDP may be blocked on the way, and over TLS it does not answer either";
+  return `no answer from the relay at ${link.servers.address} in ${
     FIRST_ANSWER_MS / 1000
-  } s: it may be off, UDP may be blocked ` +
-    "on the way, or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
+  } s: it may be off, ${around}, ` +
+    "or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
     "Nothing was changed here";
 }
 

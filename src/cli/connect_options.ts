@@ -10,6 +10,8 @@ import type { Forward } from "./socks.ts";
 
 const DEFAULT_FILE = "oxrelay-connect.conf";
 const INPUT_MAX = 16_384;
+const TRUSTED_BITS_MIN = 8;
+const SERVERS_MAX = 16;
 
 /** Which packets go in, as --include, --exclude, --only-user and --only-cgroup say. Throws UsageError. */
 export async function readScope(values: Record<string, string | undefined>): Promise<Scope> {
@@ -26,6 +28,16 @@ export async function readScope(values: Record<string, string | undefined>): Pro
     uid: user === undefined ? undefined : await userId(user),
     cgroup,
   };
+}
+
+/**
+ * The networks that --trusted lists. Throws UsageError, also for what trusts nearly everything.
+ */
+export function readTrusted(text: string | undefined): string[] {
+  return prefixes("trusted", text).map((network) => {
+    if (parsePrefix(network)!.bits >= TRUSTED_BITS_MIN) return network;
+    throw new UsageError(`--trusted: ${network} is too wide; the smallest prefix is /${TRUSTED_BITS_MIN}`);
+  });
 }
 
 function prefixes(flag: string, text: string | undefined): string[] {
@@ -49,30 +61,35 @@ async function userId(name: string): Promise<number> {
 }
 
 /**
- * The relay and this device's place behind it: from a word of the command line, a file, or standard input; reached at
- * `server` and spoken to in `protocol` instead where these are given. Throws UsageError or CommandError.
+ * The relay and this device's place behind it: from a word of the command line, a file, or standard input; spoken to in
+ * `protocol` instead where it is given. And where it is reached: at `servers`, each "host:port" or a list of these with
+ * commas, or as it says itself. Throws UsageError or CommandError.
  */
 export async function readInvitation(
   word: string | undefined,
   file: string | undefined,
-  server: string | undefined,
+  servers: readonly string[],
   protocol: string | undefined,
-): Promise<Invitation> {
+): Promise<{ invitation: Invitation; endpoints: Endpoint[] }> {
   if (protocol !== undefined && protocol !== "oxtunnel" && protocol !== "wireguard") {
     throw new UsageError('--protocol: expected "oxtunnel" or "wireguard"');
   }
-  const given = server === undefined
-    ? undefined
-    : parseEndpoint(server.includes(":") ? server : `${server}:4433`);
-  if (server !== undefined && given === undefined) {
-    throw new UsageError('--server: expected "host:port" such as "relay.example.com:4433"');
+  const given = servers.flatMap((text) => text.split(",")).map((server) => {
+    const endpoint = parseEndpoint(server.includes(":") ? server : `${server}:4433`);
+    if (endpoint === undefined) {
+      throw new UsageError('--server: expected "host:port" such as "relay.example.com:4433"');
+    }
+    return endpoint;
+  });
+  if (given.length > SERVERS_MAX) throw new UsageError(`--server: ${SERVERS_MAX} are the limit`);
+  const read = await readText(word, file);
+  const invitation = { ...read, protocol: protocol ?? read.protocol };
+  if (given.length > 1 && invitation.protocol !== "oxtunnel") {
+    throw new UsageError(
+      "several --server are relays of one key, to be chosen among by OxTunnel's probes; add --protocol oxtunnel",
+    );
   }
-  const invitation = await readText(word, file);
-  return {
-    ...invitation,
-    endpoint: given ?? invitation.endpoint,
-    protocol: protocol ?? invitation.protocol,
-  };
+  return { invitation, endpoints: given.length > 0 ? given : [read.endpoint] };
 }
 
 async function readText(word: string | undefined, file: string | undefined): Promise<Invitation> {
@@ -103,7 +120,7 @@ async function readText(word: string | undefined, file: string | undefined): Pro
   const text = await readInput(isTyped);
   if (text.trim() === "") {
     throw new CommandError(
-      `there is no ${DEFAULT_FILE} and no invitation; on the relay, \`deno task peer add NAME\` prints one`,
+      `there is no ${DEFAULT_FILE} and no invitation; on the relay, \`deno task peer add --oxtunnel NAME\` prints one`,
     );
   }
   return parseInvitation(text, "standard input");

@@ -2,6 +2,8 @@
  * What `connect` shows: a few live lines on a terminal, else a line when something changes. Invariant: the same picture
  * from the same numbers, never wider than the terminal, and messages stand above it. Measures nothing.
  */
+import type { AeadName } from "../wire/parameters.ts";
+import type { ServerStatus } from "./servers.ts";
 import { formatBytes, formatDuration, formatRate, sparkline } from "./status.ts";
 
 /** The tunnel at one moment. */
@@ -11,17 +13,34 @@ export interface LinkStatus {
   /** The relay's address as it was resolved. */
   address: string;
   state: "connecting" | "connected" | "silent";
+  /** What carries the tunnel. */
+  path?: "udp" | "tls";
   /** Seconds since the last completed handshake; undefined before the first. */
   handshakeAgeS?: number;
-  /** Round trip in milliseconds, at the last handshake. */
+  /** What protects the packets, while there is a session. AES-256-GMAC hides nothing: a trusted link. */
+  aead?: AeadName;
+  /** Round trip in milliseconds: smoothed over OxTunnel's pings, or at WireGuard's last handshake. */
   rttMs?: number;
-  /** Share 0..1 of the relay's packets that did not arrive, in this key's life. */
-  lossRatio?: number;
+  /** How much one round trip differs from the next, smoothed (RFC 3550 section 6.4.1), in milliseconds. */
+  jitterMs?: number;
+  /** Shares 0..1 of the datagrams of the last ten seconds that did not arrive, as the relay reports, and as seen here. */
+  lossUp?: number;
+  lossDown?: number;
+  /** The largest inner packet that the path takes, bytes; undefined before it is found, and over WireGuard. */
+  mtu?: number;
   bytesReceived: number;
   bytesSent: number;
   /** Bytes a second over the last interval. */
   rateReceived: number;
   rateSent: number;
+  /** What the tunnel costs: bytes on the wire, IP and UDP headers included, above the packet's own, for each sent. */
+  overheadBytes?: number;
+  /** Bytes on the wire fewer than WireGuard would have sent for the same packets, its padding not counted. */
+  savedBytes: number;
+  /** Share of one processor that this process takes; 1 is all of it. */
+  cpuShare: number;
+  /** Where there are several relays: each with its round trip at the last probe. */
+  servers: ServerStatus[];
   /** Seconds that `connect` has run. */
   uptimeS: number;
 }
@@ -31,28 +50,45 @@ const LIGHT = { connecting: "◌", connected: "●", silent: "○" };
 
 /** The lines of the picture. `past` holds the rates of the last seconds; `about` says what the tunnel is for. */
 export function renderLink(status: LinkStatus, past: readonly LinkStatus[], about: string): string[] {
-  const { state, server, address, uptimeS, handshakeAgeS, rttMs, lossRatio } = status;
+  const { state, server, address, uptimeS, handshakeAgeS, rttMs, jitterMs, lossUp, lossDown } = status;
   const where = server.startsWith(address) || server.startsWith(`[${address}]`)
     ? server
     : `${server} (${address})`;
   const words = {
     connecting: `connecting to ${where}`,
-    connected: `connected to ${where}`,
+    connected: `connected to ${where}${status.path === "tls" ? " over TLS" : ""}${
+      status.aead === "AES-256-GMAC" ? ", NOT ENCRYPTED (--trusted)," : ""
+    }`,
     silent: `no answer from ${where}, trying on`,
   };
-  const flow = (arrow: string, rates: number[], total: number) =>
-    `  ${arrow} ${formatRate(rates.at(-1) ?? 0).padStart(12)}  ${sparkline(rates).padStart(HISTORY)}  ${
-      formatBytes(total)
-    }`;
+  const row = (name: string, now: string, values: number[], rest: string) =>
+    `  ${name.padEnd(10)} ${now.padStart(12)}  ${sparkline(values).padStart(HISTORY)}  ${rest}`;
+  const flow = (name: string, rates: number[], total: number) =>
+    row(name, formatRate(rates.at(-1) ?? 0), rates, formatBytes(total));
+  const { overheadBytes, savedBytes, cpuShare, servers } = status;
+  const others = servers.map((one) => `${one.server === server ? "*" : " "}${one.server} ${ms(one.rttMs)}`);
   return [
     `${LIGHT[state]} ${words[state]}  up ${formatDuration(uptimeS)}`,
-    `  round trip ${rttMs === undefined ? "-" : `${rttMs.toFixed(1)} ms`}  loss ${
-      lossRatio === undefined ? "-" : `${(100 * lossRatio).toFixed(2)} %`
-    }  handshake ${handshakeAgeS === undefined ? "-" : `${formatDuration(handshakeAgeS)} ago`}`,
+    row("round trip", ms(rttMs), past.map((one) => one.rttMs ?? 0), `jitter ${ms(jitterMs)}`),
     flow("down", past.map(({ rateReceived }) => rateReceived), status.bytesReceived),
-    flow("up  ", past.map(({ rateSent }) => rateSent), status.bytesSent),
+    flow("up", past.map(({ rateSent }) => rateSent), status.bytesSent),
+    `  loss       ${percent(lossDown)} down, ${percent(lossUp)} up  handshake ${
+      handshakeAgeS === undefined ? "-" : `${formatDuration(handshakeAgeS)} ago`
+    }`,
+    `  costs      ${overheadBytes === undefined ? "-" : `${overheadBytes.toFixed(1)} B`} a packet, CPU ${
+      percent(cpuShare)
+    }, ${formatBytes(Math.max(0, savedBytes))} less than WireGuard`,
+    ...(others.length > 0 ? [`  relays     ${others.join("  ")}`] : []),
     `  ${about}`,
   ];
+}
+
+function ms(value: number | undefined): string {
+  return value === undefined ? "-" : `${value.toFixed(1)} ms`;
+}
+
+function percent(share: number | undefined): string {
+  return share === undefined ? "-" : `${(100 * share).toFixed(2)} %`;
 }
 
 /** Shows the picture where `connect` was started: live on a terminal, as JSON lines, or as words when the state changes. */
@@ -63,6 +99,11 @@ export class LinkView {
   #drawn = 0;
   #state = "";
   about = "";
+
+  /** Whether somebody looks at the figures, so that they are to be fresh. */
+  get isWatched(): boolean {
+    return this.#isJson || this.#isLive;
+  }
 
   constructor(isJson: boolean) {
     this.#isJson = isJson;
@@ -75,9 +116,16 @@ export class LinkView {
     console.error(message);
   }
 
+  /** Whether this state is another than the one shown. */
+  isChange(state: LinkStatus["state"]): boolean {
+    return state !== this.#state;
+  }
+
   show(status: LinkStatus): void {
     this.#past.push(status);
     if (this.#past.length > HISTORY) this.#past.shift();
+    const before = this.#state;
+    this.#state = status.state;
     if (this.#isJson) {
       console.log(JSON.stringify(status));
       return;
@@ -88,10 +136,9 @@ export class LinkView {
       const columns = Deno.consoleSize().columns || 80; // a terminal that does not know its size
       write(lines.map((line) => `${[...line].slice(0, columns).join("")}\n`).join(""));
       this.#drawn = lines.length;
-    } else if (status.state !== this.#state) {
+    } else if (status.state !== before) {
       console.error(lines[0]);
     }
-    this.#state = status.state;
   }
 
   #erase(): void {

@@ -15,10 +15,12 @@ import {
   NativeAead,
   nativeBlake2s,
   NativeDatagramAead,
+  NativeLz4,
   nativePrimitives,
   preferredAeads,
 } from "../codec/native.ts";
 import { PortableDatagramAead } from "../codec/datagram_portable.ts";
+import { PortableLz4 } from "../codec/lz4.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import { type Config, hostOne } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
@@ -28,6 +30,7 @@ import { openNative } from "../io/choose.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { Mailbox } from "../io/mailbox.ts";
 import type { Port } from "../io/port.ts";
+import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
@@ -82,6 +85,15 @@ function openExit({ config, tunnelIpv6, queue, device }: StartMessage, metrics: 
   });
 }
 
+/**
+ * How long packets may be held, as TunnelOptions has it: only where the driver waits in the kernel, since the event loop's
+ * timers would keep them a millisecond and more.
+ */
+function batchWaitUs({ enableBatching, batchWaitUs }: Config, port: Port, exit: Exit): number {
+  if (!enableBatching) return -1;
+  return port.descriptor === undefined || exit.descriptor === undefined ? 0 : batchWaitUs;
+}
+
 /** Keeps this thread to one processor, from whose memory its packets then come: nothing was touched yet. */
 function pinTo(cpu: number): void {
   const mask = new Uint8Array(128);
@@ -93,7 +105,7 @@ function pinTo(cpu: number): void {
   }
 }
 
-type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads">;
+type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "lz4">;
 
 /** The native kernels where they run and the config allows it; one line of the log says which and why. */
 function chooseKernels(config: Config): Kernels {
@@ -116,6 +128,7 @@ function chooseKernels(config: Config): Kernels {
       },
       makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
       aeads: preferredAeads(native),
+      ...(config.enableCompression ? { lz4: new NativeLz4(native) } : {}),
     };
   }
   if (config.kernels === "native") {
@@ -126,6 +139,7 @@ function chooseKernels(config: Config): Kernels {
     primitives: nodeCrypto,
     makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
     makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
+    ...(config.enableCompression ? { lz4: new PortableLz4() } : {}),
   };
 }
 
@@ -155,7 +169,10 @@ async function start(message: StartMessage): Promise<void> {
   const arena = new Arena(ARENA_SLOTS);
   const kernels = chooseKernels(config);
   warmUp(kernels);
-  const port = openPort(message, arena, metrics);
+  const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
+  const socket = openPort(message, arena, metrics);
+  // Behind the Workers' mailboxes comes the fallback's.
+  const port = mailbox && config.fallback ? new StreamSide(socket, mailbox, columns.length) : socket;
   let exit: Exit;
   try {
     exit = openExit(message, metrics);
@@ -167,15 +184,18 @@ async function start(message: StartMessage): Promise<void> {
     arena,
     metrics,
     ...kernels,
+    compressionThreshold: config.compressionThreshold,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(message.timeScale),
     privateKey: message.privateKey,
     ipv4: hostOne(config.tunnelIpv4).address,
     ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6).address,
     mtu: config.mtu,
+    batchWaitUs: batchWaitUs(config, port, exit),
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
     destinations: config.destinations,
+    trusted: config.trusted,
     worker,
     workers: columns.length,
     connectionsElsewhere: () => {
@@ -190,7 +210,6 @@ async function start(message: StartMessage): Promise<void> {
   const refreshOwn = () => relay.setOwnAddresses(ownAddresses());
   refreshOwn();
   const { failed } = relay.replacePeers(message.peers);
-  const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
   const { control, bell } = message;
   const takeMessages = () => {
     const port = control as unknown as NodePort;

@@ -13,6 +13,7 @@ import { closeBells, openBells } from "../io/bell.ts";
 import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
+import { FallbackDoor } from "./fallback_door.ts";
 import { CommandError } from "./help.ts";
 import { keyFromText } from "./keys_text.ts";
 import { logger } from "./logging.ts";
@@ -39,8 +40,10 @@ export class Doors {
   readonly device: TunDevice | undefined;
   /** Why there is a device, or none. */
   readonly exitReason: string;
-  /** Absent where there is one Worker. */
+  /** One for each Worker, and one more for the fallback; absent where there is one Worker and no fallback. */
   readonly mailboxes: Mailboxes | undefined;
+  /** Absent where it is off. */
+  readonly fallback: FallbackDoor | undefined;
   /** What tells each Worker that a message waits; none where Workers wait in their event loops. */
   readonly bells: readonly number[];
   readonly #workers: number;
@@ -57,15 +60,19 @@ export class Doors {
     const sockets = typeof native === "string" ? [] : bindSockets(native, config);
     let mailboxes: Mailboxes | undefined;
     let bells: number[] = [];
+    let fallback: FallbackDoor | undefined;
     try {
       bells = openBells(sockets.length);
-      mailboxes = workers > 1 ? openMailboxes(workers) : undefined;
+      const readers = workers + (config.fallback ? 1 : 0);
+      mailboxes = readers > 1 ? openMailboxes(readers) : undefined;
+      fallback = config.fallback && mailboxes && await FallbackDoor.open(config, config.fallback, mailboxes);
       const port = typeof native === "string" || io === "portable"
         ? String(native)
         : await chooseNative(native, io);
       const [device, exitReason] = await chooseExit(config, tunnelIpv6);
-      return new Doors(workers, port, sockets, bells, mailboxes, device, exitReason);
+      return new Doors(workers, port, sockets, bells, mailboxes, fallback, device, exitReason);
     } catch (error) {
+      await fallback?.close();
       for (const fd of sockets) libc().close(fd);
       closeBells(bells);
       if (mailboxes) closeMailboxes(mailboxes);
@@ -79,6 +86,7 @@ export class Doors {
     sockets: readonly number[],
     bells: readonly number[],
     mailboxes: Mailboxes | undefined,
+    fallback: FallbackDoor | undefined,
     device: TunDevice | undefined,
     exitReason: string,
   ) {
@@ -88,6 +96,7 @@ export class Doors {
     this.device = device;
     this.exitReason = exitReason;
     this.mailboxes = mailboxes;
+    this.fallback = fallback;
     this.bells = bells;
     this.#looking = setInterval(() => device?.look(), LOOK_MS);
   }
@@ -106,11 +115,13 @@ export class Doors {
   /** Takes over what a reload may change. */
   async tune(config: Config): Promise<void> {
     await this.device?.openHost(opensHost(config));
+    await this.fallback?.tune(config);
   }
 
   /** Closes everything; the Workers must have ended. */
   async close(): Promise<void> {
     clearInterval(this.#looking);
+    await this.fallback?.close();
     for (const fd of this.sockets) libc().close(fd);
     closeBells(this.bells);
     if (this.mailboxes) closeMailboxes(this.mailboxes);

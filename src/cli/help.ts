@@ -69,7 +69,7 @@ export function readCommandLine(
   }
   for (const name of lists) {
     const given = parsed[name] as string[];
-    if (given.includes("")) throw new UsageError(`-${name} needs a value`);
+    if (given.includes("")) throw new UsageError(`${name.length > 1 ? "--" : "-"}${name} needs a value`);
     line.lists[name] = given;
   }
   for (const name of [...flags, "help"]) line.flags[name] = parsed[name] === true;

@@ -4,6 +4,7 @@
  * the name of what is wrong, and no message ever repeats a key. Opens nothing and resolves no name.
  */
 import { type Endpoint, formatEndpoint, networkOf, parseEndpoint, parseIp, parsePrefix } from "../config.ts";
+import type { FallbackEndpoint } from "./fallback_dial.ts";
 import { CommandError } from "./help.ts";
 import { keyFromText } from "./keys_text.ts";
 
@@ -27,6 +28,13 @@ export interface Invitation {
   keepaliveS: number;
   /** What to speak: an invitation comes from a relay of ours, a config may be for any WireGuard server. */
   protocol: "oxtunnel" | "wireguard";
+  /**
+   * Outer networks in which the relay may be spoken to without encryption; none when absent. In neither written form:
+   * who passes an invitation on must not be able to switch encryption off.
+   */
+  trusted?: readonly string[];
+  /** Where the relay speaks OxTunnel over TLS, if it does. */
+  fallback?: FallbackEndpoint;
 }
 
 export const INVITATION_SCHEME = "oxrelay://";
@@ -51,8 +59,18 @@ export function parseInvitation(text: string, source: string): Invitation {
 
 /** The invitation as one line. It holds the private key. */
 export function formatInvitation(invitation: Omit<Invitation, "protocol">): string {
-  const { privateKey, relayPublicKey, presharedKey, endpoint, addresses, routes, dns, mtu, keepaliveS } =
-    invitation;
+  const {
+    privateKey,
+    relayPublicKey,
+    presharedKey,
+    endpoint,
+    addresses,
+    routes,
+    dns,
+    mtu,
+    keepaliveS,
+    fallback,
+  } = invitation;
   const fields = [
     ["key", base64url(privateKey)],
     ["relay", base64url(relayPublicKey)],
@@ -62,6 +80,8 @@ export function formatInvitation(invitation: Omit<Invitation, "protocol">): stri
     ...(dns.length === 0 ? [] : [["dns", dns.join(",")]]),
     ["mtu", String(mtu)],
     ["keepalive", String(keepaliveS)],
+    ...(fallback === undefined ? [] : [["fallback", formatEndpoint(fallback)]]),
+    ...(fallback?.pin === undefined ? [] : [["pin", fallback.pin]]),
   ];
   const query = fields.map(([name, value]) => `${name}=${value}`).join("&");
   return `${INVITATION_SCHEME}${formatEndpoint(endpoint)}?${query}`;
@@ -78,6 +98,8 @@ interface Fields {
   dns: Field;
   mtu: Field;
   keepalive: Field;
+  fallback: Field;
+  pin: Field;
 }
 
 interface Field {
@@ -131,6 +153,8 @@ function configFields(lines: string[], source: string): Fields {
     dns: field("interface.dns", "DNS"),
     mtu: field("interface.mtu", "MTU"),
     keepalive: field("peer.persistentkeepalive", "PersistentKeepalive"),
+    fallback: { name: "fallback", text: undefined },
+    pin: { name: "pin", text: undefined },
   };
 }
 
@@ -164,6 +188,8 @@ function lineFields(line: string, source: string): Fields {
     dns: field("dns"),
     mtu: field("mtu"),
     keepalive: field("keepalive"),
+    fallback: field("fallback"),
+    pin: field("pin"),
   };
 }
 
@@ -221,10 +247,25 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
   for (const address of dns) {
     if (parseIp(address) === undefined) refuse(fields.dns, `"${show(address)}" is no address of a resolver`);
   }
+  const fallback = fields.fallback.text === undefined ? undefined : parseEndpoint(fields.fallback.text);
+  if (fields.fallback.text !== undefined && !fallback) {
+    refuse(
+      fields.fallback,
+      `expected "host:port" such as "relay.example.com:443", found "${show(fields.fallback.text)}"`,
+    );
+  }
+  const pin = fields.pin.text;
+  if (pin !== undefined && !/^[0-9a-f]{64}$/.test(pin)) {
+    refuse(
+      fields.pin,
+      "is not a whole SHA-256, 64 hexadecimal digits; copy everything that `peer add` printed",
+    );
+  }
   return {
     privateKey,
     relayPublicKey,
     presharedKey,
+    ...(fallback && { fallback: { ...fallback, ...(pin && { pin }) } }),
     endpoint: endpoint!,
     addresses: addresses.map(whole),
     // A way to everything is what no routes mean too.

@@ -1,133 +1,233 @@
 /**
- * The care that keeps a client connected while networks come and go: when to shake hands again, with which address, and
- * what the state is called. Invariant: the session outlives a change of network, and a relay that is away is tried again
- * with growing pauses, under the address that its name has then. Touches nothing of the host.
+ * The care that keeps a client connected while networks come and go: when to shake hands again, with which relay at which
+ * address, and what the state is called. Invariant: the session outlives a change of network, and a relay that is away is
+ * tried again with growing pauses, under the address that its name has then, or another relay takes its place. Touches
+ * nothing of the host.
  */
-import { lookup } from "node:dns/promises";
-import { type Endpoint, formatEndpoint, parseIp } from "../config.ts";
+import process from "node:process";
+import { formatEndpoint } from "../config.ts";
+import type { OuterEndpoint } from "../exit/tun_client.ts";
 import type { LinkStatus } from "./connect_view.ts";
-import { CommandError } from "./help.ts";
-import type { LinkPlane } from "./link_plane.ts";
+import type { LinkPlane, PlaneState } from "./link_plane.ts";
+import { streamNumberOf } from "../wire/stream.ts";
+import type { LinkFallback } from "./link_fallback.ts";
+import { type Counts, shares } from "./link_counts.ts";
+import type { Servers } from "./servers.ts";
 
-/** A relay that has not answered for this long though it was asked something is silent. */
+/** A WireGuard server that has not answered for this long though it was asked something is silent; OxTunnel knows it. */
 const SILENT_MS = 15_000;
 const RETRY_MIN_MS = 2000, RETRY_MAX_MS = 30_000;
+/** Within this, something has to come on a new network, or a handshake is made there. */
+const MOVE_MS = 1000;
+/** How often the relay is asked how far it is, while somebody looks or packets flow. */
+const PING_MS = 1000;
+/** Reports over which shares and costs are taken. */
+const WINDOW_REPORTS = 10;
 
 export interface LinkOptions {
-  /** The relay as it was named. */
-  endpoint: Endpoint;
+  servers: Servers;
   plane: LinkPlane;
+  /** Where the relay can be reached over TLS too; closed with the link. */
+  fallback?: LinkFallback;
   /** The interface that is not to be taken for a network: the tunnel's own. */
   ownDevice: string;
+  /** Somebody looks at the figures, so they are to be fresh while nothing flows too. */
+  isWatched: boolean;
   say: (message: string) => void;
-  /** The relay's name leads to another address now; the link follows when this has resolved. */
-  onMoved: (address: string) => Promise<void>;
+  /** Relays have other addresses now, the one in use first; the link uses them when this has resolved. */
+  onMoved: (relays: OuterEndpoint[]) => Promise<void>;
+  /** The path takes inner packets of up to so many bytes from now on. */
+  onMtu: (innerMtu: number) => Promise<void>;
 }
 
 export class Link {
   readonly #o: LinkOptions;
   readonly #startedMs = performance.now();
-  #address: string;
-  #networks = networksBut("");
+  #networks: string;
   #retryMs = RETRY_MIN_MS;
   #triedMs = 0;
-  #resolving = false;
+  #isChanging = false;
+  #state: LinkStatus["state"] = "connecting";
+  #plane: PlaneState | undefined;
   #bytesReceived = 0;
   #bytesSent = 0;
   #asked = 0;
   /** Since when something has been asked in vain; Infinity when nothing has. */
   #askedMs = Infinity;
-  #lookedMs = performance.now();
+  #pingedMs = -Infinity;
+  /** What had come when the network changed, and until when something has to come on the new one. */
+  #receivedBefore = 0;
+  #movedUntilMs = Infinity;
+  readonly #counts: Counts[] = [];
+  #innerMtu = 0;
+  #isNarrow = false;
 
-  /** Begins to connect. @param address the relay's, as text. */
-  constructor(options: LinkOptions, address: string) {
+  /** Begins to connect. */
+  constructor(options: LinkOptions) {
     this.#o = options;
-    this.#address = address;
     this.#networks = networksBut(options.ownDevice);
     this.#connect();
   }
 
-  /** The relay's address that is in use. */
-  get address(): string {
-    return this.#address;
+  /** Why the fallback over TLS is of no use, as a sentence; undefined without a fallback, empty when it is. */
+  get fallbackFailure(): string | undefined {
+    return this.#o.fallback?.failure;
   }
 
-  /** Looks after the link and says how it is; to be called about once a second. */
-  async look(): Promise<LinkStatus> {
-    const { relay, asked } = await this.#o.plane.look();
+  get servers(): Servers {
+    return this.#o.servers;
+  }
+
+  /** Looks after the link and says how it is; to be called several times a second. */
+  async tend(): Promise<LinkStatus["state"]> {
+    const { plane, isWatched } = this.#o;
+    const startMs = performance.now();
+    const isFlowing = this.#counts.length > 1 && this.#counts.at(-1)!.packets > this.#counts.at(-2)!.packets;
+    const wantsPing = startMs - this.#pingedMs >= PING_MS && (isWatched || isFlowing);
+    if (wantsPing) this.#pingedMs = startMs;
+    const { relay, vitals, asked } = this.#plane = await plane.look(wantsPing);
     const nowMs = performance.now();
-    const elapsedS = Math.max(1e-3, (nowMs - this.#lookedMs) / 1000);
-    const { bytesReceived, bytesSent } = relay;
-    const received = Math.max(0, bytesReceived - this.#bytesReceived);
-    if (received > 0 || !relay.connected) this.#askedMs = Infinity;
+    const hasCome = relay.bytesReceived > this.#bytesReceived;
+    if (hasCome || !relay.connected) this.#askedMs = Infinity;
     else if (asked > this.#asked && this.#askedMs === Infinity) this.#askedMs = nowMs;
     this.#asked = asked;
-    const isSilent = nowMs - this.#askedMs > SILENT_MS;
-    this.#care(relay.connected && !isSilent, nowMs);
+    this.#bytesReceived = relay.bytesReceived;
+    const isSilent = vitals?.isSilent ?? nowMs - this.#askedMs > SILENT_MS;
+    this.#o.fallback?.look(this.#plane, this.#udp, plane);
+    this.#state = !relay.connected ? "connecting" : isSilent ? "silent" : "connected";
+    this.#care(nowMs);
+    await this.#fit(this.#plane);
+    return this.#state;
+  }
 
-    const status: LinkStatus = {
-      server: formatEndpoint(this.#o.endpoint),
-      address: this.#address,
-      state: !relay.connected ? "connecting" : isSilent ? "silent" : "connected",
+  /** How the link is, as figures; to be called about once a second, after `tend`. */
+  report(): LinkStatus {
+    const { relay, vitals, cost } = this.#plane!;
+    const { servers } = this.#o;
+    const nowMs = performance.now();
+    const { user, system } = process.cpuUsage();
+    this.#counts.push({
+      atMs: nowMs,
+      session: vitals?.session ?? 0,
+      reported: vitals?.reported ?? 0,
+      reportedReceived: vitals?.reportedReceived ?? 0,
+      seen: vitals?.seen ?? 0,
+      received: vitals?.received ?? 0,
+      bytesReceived: relay.bytesReceived,
+      bytesSent: relay.bytesSent,
+      ...cost,
+      cpuUs: user + system,
+    });
+    if (this.#counts.length > WINDOW_REPORTS + 1) this.#counts.shift();
+    const found = shares(this.#counts);
+    return {
+      server: formatEndpoint(servers.endpoint),
+      address: servers.address,
+      state: this.#state,
+      path: relay.endpoint !== undefined && streamNumberOf(relay.endpoint) !== undefined ? "tls" : "udp",
       handshakeAgeS: relay.lastHandshakeAgeS,
-      rttMs: relay.rttMs,
-      lossRatio: relay.lossRatio,
-      bytesReceived,
-      bytesSent,
-      rateReceived: received / elapsedS,
-      rateSent: Math.max(0, bytesSent - this.#bytesSent) / elapsedS,
+      aead: relay.aead,
+      rttMs: vitals?.rttUs === undefined ? relay.rttMs : vitals.rttUs / 1000,
+      jitterMs: vitals === undefined ? undefined : vitals.jitterUs / 1000,
+      lossUp: found.lossUp,
+      lossDown: vitals === undefined ? relay.lossRatio : found.lossDown,
+      bytesReceived: relay.bytesReceived,
+      bytesSent: relay.bytesSent,
+      rateReceived: found.rateReceived,
+      rateSent: found.rateSent,
+      overheadBytes: found.overheadBytes,
+      savedBytes: found.savedBytes,
+      cpuShare: found.cpuShare,
+      servers: servers.statuses,
+      mtu: this.#innerMtu || undefined,
       uptimeS: (nowMs - this.#startedMs) / 1000,
     };
-    this.#bytesReceived = bytesReceived;
-    this.#bytesSent = bytesSent;
-    this.#lookedMs = nowMs;
-    return status;
   }
 
-  close(): Promise<void> {
-    return this.#o.plane.close();
+  /** Follows what the path takes. What is found while it is searched for changes nothing here, so nothing flaps. */
+  async #fit({ innerMtu, isNarrow }: PlaneState): Promise<void> {
+    if (isNarrow && !this.#isNarrow) {
+      this.#o.say(
+        "This network loses datagrams of 1200 bytes, so large packets do not get through: a link on the way has too " +
+          "small an MTU.",
+      );
+    }
+    this.#isNarrow = isNarrow;
+    if (innerMtu === undefined || innerMtu === this.#innerMtu) return;
+    this.#innerMtu = innerMtu;
+    await this.#o.onMtu(innerMtu);
   }
 
-  /** Shakes hands again when the network has changed, or when it is time to try again. */
-  #care(isWell: boolean, nowMs: number): void {
+  async close(): Promise<void> {
+    await this.#o.plane.close();
+    await this.#o.fallback?.close();
+  }
+
+  /** Goes on after a change of network, and tries again, or elsewhere, when it is time to. */
+  #care(nowMs: number): void {
+    const isWell = this.#state === "connected";
     const networks = networksBut(this.#o.ownDevice);
     if (networks !== this.#networks) {
       this.#networks = networks;
       this.#o.say("The network changed; the session goes on.");
       this.#retryMs = RETRY_MIN_MS;
-      this.#connect();
+      this.#o.fallback?.reset();
+      this.#receivedBefore = this.#plane!.vitals?.received ?? 0;
+      // OxTunnel takes its session along; WireGuard shows itself by a handshake.
+      if (isWell && this.#plane!.vitals !== undefined) {
+        this.#o.plane.moved();
+        this.#movedUntilMs = nowMs + MOVE_MS;
+      } else this.#connect();
+    } else if (this.#movedUntilMs < nowMs) {
+      this.#movedUntilMs = Infinity;
+      if ((this.#plane!.vitals?.received ?? 0) === this.#receivedBefore) this.#connect();
     } else if (isWell) {
       this.#retryMs = RETRY_MIN_MS;
       this.#triedMs = nowMs;
     } else if (nowMs - this.#triedMs > this.#retryMs) {
       this.#retryMs = Math.min(RETRY_MAX_MS, 2 * this.#retryMs);
       this.#connect();
-      this.#follow();
+      this.#change(() => this.#o.servers.follow());
     }
+    this.#change(() => this.#o.servers.round(!isWell, nowMs));
+  }
+
+  get #udp(): { address: string; port: number } {
+    const { address, endpoint: { port } } = this.#o.servers;
+    return { address, port };
   }
 
   #connect(): void {
     this.#triedMs = performance.now();
-    this.#o.plane.connect(this.#address, this.#o.endpoint.port);
+    const { address, port } = this.#o.fallback?.target ?? this.#udp;
+    this.#o.plane.connect(address, port);
   }
 
-  /** Asks the resolver again, as the relay may have moved. */
-  async #follow(): Promise<void> {
-    if (this.#resolving) return;
-    this.#resolving = true;
+  /** Lets the servers change, one change at a time, and connects anew when another relay or address is in use then. */
+  async #change(action: () => Promise<boolean>): Promise<void> {
+    const { servers, say, onMoved } = this.#o;
+    if (this.#isChanging) return;
+    this.#isChanging = true;
     try {
-      const address = await resolveHost(this.#o.endpoint.host);
-      if (address !== this.#address) {
-        await this.#o.onMoved(address);
-        this.#address = address;
-        this.#connect();
-      }
-    } catch {
-      // Without a network there is no resolver either; the last address stays.
+      const before = servers.endpoint, outer = outerText(servers);
+      const isAnother = await action();
+      if (outerText(servers) !== outer) await onMoved(servers.outer);
+      if (!isAnother) return;
+      if (servers.endpoint !== before) say(`From now on through ${formatEndpoint(servers.endpoint)}.`);
+      this.#retryMs = RETRY_MIN_MS;
+      this.#o.fallback?.reset();
+      this.#connect();
+    } catch (error) {
+      say((error as Error).message);
     } finally {
-      this.#resolving = false;
+      this.#isChanging = false;
     }
   }
+}
+
+/** Where packets may go, in no order. */
+function outerText({ outer }: Servers): string {
+  return outer.map(({ address, port }) => `${address} ${port}`).sort().join();
 }
 
 /** This host's addresses as one text, which changes when one comes or goes. */
@@ -135,18 +235,4 @@ function networksBut(device: string): string {
   return Deno.networkInterfaces()
     .filter(({ name, address }) => name !== device && !address.startsWith("fe80:"))
     .map(({ name, address }) => `${name} ${address}`).sort().join();
-}
-
-/** One address of a host name, as text; IPv4 before IPv6. Throws CommandError. */
-export async function resolveHost(host: string): Promise<string> {
-  if (parseIp(host) !== undefined) return host;
-  try {
-    const found = await lookup(host, { all: true });
-    const [best] = found.toSorted((a, b) => a.family - b.family);
-    return best.address;
-  } catch {
-    throw new CommandError(
-      `${host}: this name cannot be resolved; check its spelling and this machine's network, or name an address with --server`,
-    );
-  }
 }

@@ -12,21 +12,31 @@ import {
   NativeAead,
   nativeBlake2s,
   NativeDatagramAead,
+  NativeLz4,
   nativePrimitives,
   preferredAeads,
 } from "../codec/native.ts";
+import { PortableLz4 } from "../codec/lz4.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
+import { DEFAULTS } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
-import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { Mailbox, type Mailboxes } from "../io/mailbox.ts";
 import { MmsgPort } from "../io/mmsg.ts";
 import type { Port } from "../io/port.ts";
+import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
+import type { OwnHint } from "../session/hints.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
+import { BATCH_WAIT_US } from "../tunnel.ts";
+import type { Vitals } from "../session/vitals.ts";
 import { Arena } from "../vector/arena.ts";
+import type { Parameters } from "../wire/parameters.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
+import { PLANE, STREAMS } from "./link_fallback.ts";
 
 const ARENA_SLOTS = 4096;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
@@ -37,14 +47,36 @@ export interface PlaneState {
   relay: PeerSnapshot;
   /** Packets for the relay and handshakes begun, which it ought to answer. */
   asked: number;
+  /** How the present OxTunnel session fares. */
+  vitals?: Vitals;
+  /** What was sent so far: inner packets, and datagrams with the bytes of UDP payload in them. */
+  cost: { packets: number; datagrams: number; datagramBytes: number };
+  /** The largest inner packet that the path takes, bytes; absent while that is searched for. */
+  innerMtu?: number;
+  /** Whether the path takes not even datagrams of 1200 bytes. */
+  isNarrow: boolean;
 }
 
 /** A data plane in this thread or another. */
 export interface LinkPlane {
   /** Names the relay's address, first or anew, and starts a handshake. */
   connect(address: string, port: number): void;
-  look(): Promise<PlaneState>;
+  /** Takes the session to another address of the relay once that has answered; without a session it is `connect`. */
+  reach(address: string, port: number): void;
+  /** This host has another address or network: an OxTunnel session goes on there. */
+  moved(): void;
+  /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
+  look(ping: boolean): Promise<PlaneState>;
   close(): Promise<void>;
+}
+
+/** What the person wishes for its packets in OxTunnel. */
+export interface PlaneWishes {
+  /** The first that fits first. */
+  priorities: OwnHint[];
+  compression: boolean;
+  /** Whether packets share datagrams; not so for measurements alone. */
+  batching: boolean;
 }
 
 export class LocalPlane implements LinkPlane {
@@ -52,10 +84,18 @@ export class LocalPlane implements LinkPlane {
   readonly #driver: Driver;
   readonly #port: Port;
   readonly #exit: Exit;
+  readonly #mailbox: Mailbox | undefined;
   readonly #metrics = new Metrics();
 
-  /** Starts at once. Where port and exit have descriptors, this thread serves nothing else from here on. */
-  constructor(invitation: Invitation, exit: Exit, native: Native | string) {
+  /** Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves nothing else from here on. */
+  constructor(
+    invitation: Invitation,
+    exit: Exit,
+    native: Native | string,
+    { priorities, compression, batching }: PlaneWishes,
+    mailboxes?: Mailboxes,
+    messages?: Messages,
+  ) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     const isNative = typeof native !== "string";
@@ -79,6 +119,8 @@ export class LocalPlane implements LinkPlane {
               ? new NativeDatagramAead(native, rows, DROP.forged)
               : new PortableDatagramAead(rows, DROP.forged),
           ...(isNative ? { aeads: preferredAeads(native) } : {}),
+          ...(compression ? { lz4: isNative ? new NativeLz4(native) : new PortableLz4() } : {}),
+          compressionThreshold: DEFAULTS.compressionThreshold,
         }
         : {}),
       random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
@@ -87,6 +129,9 @@ export class LocalPlane implements LinkPlane {
       ipv4: inner(false) ?? "0.0.0.0",
       ipv6: inner(true),
       mtu: invitation.mtu,
+      // The event loop's timers would hold packets for a millisecond and more.
+      batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
+      trusted: invitation.trusted,
       maxConnections: 1,
       rateLimitPerIp: 1,
       worker: 0,
@@ -99,10 +144,23 @@ export class LocalPlane implements LinkPlane {
       protocol: invitation.protocol,
     });
     privateKey.fill(0);
+    for (const one of priorities) this.#client.hint(one, one.trafficClass);
     this.#exit = exit;
-    this.#port = openPort(native, arena, metrics);
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics);
+    const socket = openPort(native, arena, metrics);
+    const mailbox = this.#mailbox = mailboxes && new Mailbox(PLANE, mailboxes, (code) => metrics.drop(code));
+    this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS) : socket;
+    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox, messages);
     this.#driver.start();
+  }
+
+  /** What the relay said of itself in the last OxTunnel handshake. */
+  get told(): Parameters | undefined {
+    return this.#client.told;
+  }
+
+  /** Whether this thread waits in the kernel, so that it hears messages by their bell alone. */
+  get waits(): boolean {
+    return this.#driver.waits;
   }
 
   connect(address: string, port: number): void {
@@ -110,11 +168,34 @@ export class LocalPlane implements LinkPlane {
     this.#driver.turn();
   }
 
-  look(): Promise<PlaneState> {
+  reach(address: string, port: number): void {
+    this.#client.reach(address, port, monotonicUs());
+    this.#driver.turn();
+  }
+
+  moved(): void {
+    this.#client.moved();
+    this.#client.ping();
+    this.#driver.turn();
+  }
+
+  look(ping: boolean): Promise<PlaneState> {
+    return Promise.resolve(this.state(ping));
+  }
+
+  /** As `look`, at once. */
+  state(ping: boolean): PlaneState {
+    if (ping) this.#client.ping();
     while (this.#client.pollEvent()); // the snapshot says it all
     const [relay] = this.#client.peerSnapshots(monotonicUs());
     const asked = this.#metrics.get("packets_to_tunnel") + this.#metrics.get("handshake_initiations");
-    return Promise.resolve({ relay, asked });
+    const cost = {
+      packets: this.#metrics.get("packets_to_tunnel"),
+      datagrams: this.#metrics.get("datagrams_sent"),
+      datagramBytes: this.#metrics.get("bytes_sent"),
+    };
+    if (ping) this.#driver.turn();
+    return { relay, asked, vitals: this.#client.vitals, cost, ...this.#client.path };
   }
 
   async close(): Promise<void> {
@@ -124,6 +205,7 @@ export class LocalPlane implements LinkPlane {
     await this.#driver.stop();
     this.#client.close();
     await this.#port.close();
+    await this.#mailbox?.close();
     await this.#exit.close();
   }
 }

@@ -2,16 +2,19 @@
  * The data plane of link_worker.ts as the main thread has it. Invariant: a thread that dies is replaced by one over the
  * same device, which makes a new handshake; so the device, and a kill switch, stay. Moves no packet.
  */
+import { closeBells, openBells, ringBell } from "../io/bell.ts";
+import type { Mailboxes } from "../io/mailbox.ts";
 import type { Invitation } from "./invitation.ts";
-import type { LinkPlane, PlaneState } from "./link_plane.ts";
-import type { FromPlane, ToPlane } from "./link_worker.ts";
+import type { LinkPlane, PlaneState, PlaneWishes } from "./link_plane.ts";
+import type { FromPlane, StartPlane, ToPlane } from "./link_worker.ts";
 
 const FIRST_LOOK_MS = 20_000, LOOK_MS = 3000, CLOSE_MS = 3000;
 const RESTART_MS = 1000;
 
 export class ThreadPlane implements LinkPlane {
   #worker: Worker;
-  readonly #start: ToPlane;
+  readonly #start: Omit<StartPlane, "control">;
+  #control: MessagePort | undefined;
   readonly #say: (message: string) => void;
   #connected: ToPlane | undefined;
   #onState: (state: PlaneState) => void = () => {};
@@ -20,8 +23,16 @@ export class ThreadPlane implements LinkPlane {
   #closed = false;
 
   /** @param descriptor the device's queue, which must outlive the plane. */
-  constructor(invitation: Invitation, descriptor: number, device: string, say: (message: string) => void) {
-    this.#start = { type: "start", invitation, descriptor, device };
+  constructor(
+    invitation: Invitation,
+    descriptor: number,
+    device: string,
+    say: (message: string) => void,
+    wishes: PlaneWishes,
+    mailboxes?: Mailboxes,
+  ) {
+    const [bell] = openBells(1);
+    this.#start = { invitation, descriptor, device, wishes, mailboxes, bell };
     this.#say = say;
     this.#worker = this.#run();
   }
@@ -31,15 +42,23 @@ export class ThreadPlane implements LinkPlane {
     this.#tell(this.#connected);
   }
 
+  reach(address: string, port: number): void {
+    this.#tell({ type: "reach", address, port });
+  }
+
+  moved(): void {
+    this.#tell({ type: "moved" });
+  }
+
   /** What it said last, when it does not answer; rejects when it never has. */
-  look(): Promise<PlaneState> {
+  look(ping: boolean): Promise<PlaneState> {
     const { promise, resolve, reject } = Promise.withResolvers<PlaneState>();
     const timer = setTimeout(() => {
       if (this.#last) resolve(this.#last);
       else reject(new Error("the data plane does not answer"));
     }, this.#last ? LOOK_MS : FIRST_LOOK_MS);
     this.#onState = resolve;
-    this.#tell({ type: "look" });
+    this.#tell({ type: "look", ping });
     return promise.finally(() => clearTimeout(timer));
   }
 
@@ -54,10 +73,12 @@ export class ThreadPlane implements LinkPlane {
       this.#tell({ type: "close" });
     });
     this.#worker.terminate();
+    closeBells([this.#start.bell]);
   }
 
   #tell(message: ToPlane): void {
-    this.#worker.postMessage(message);
+    this.#control?.postMessage(message);
+    ringBell(this.#start.bell);
   }
 
   #run(): Worker {
@@ -78,7 +99,9 @@ export class ThreadPlane implements LinkPlane {
       this.#last = data.state;
       this.#onState(data.state);
     };
-    worker.postMessage(this.#start);
+    const { port1, port2 } = new MessageChannel();
+    this.#control = port1;
+    worker.postMessage({ ...this.#start, control: port2 }, [port2]);
     return worker;
   }
 }

@@ -3,16 +3,29 @@
  * link_plane.ts makes it, told what to do by messages. Invariant: the device's descriptor stays the main thread's.
  */
 /// <reference lib="deno.worker" />
+import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
 import { TunQueue } from "../exit/tun.ts";
 import { loadNative } from "../../ffi/native.ts";
+import type { Mailboxes } from "../io/mailbox.ts";
 import type { Invitation } from "./invitation.ts";
-import { LocalPlane, type PlaneState } from "./link_plane.ts";
+import { LocalPlane, type PlaneState, type PlaneWishes } from "./link_plane.ts";
 
-/** What the main thread says. */
+/** What the main thread says first: the rest comes by `control`, and the bell is rung after each. */
+export interface StartPlane {
+  invitation: Invitation;
+  descriptor: number;
+  device: string;
+  wishes: PlaneWishes;
+  /** The fallback's, where there is one. */
+  mailboxes?: Mailboxes;
+  control: MessagePort;
+  bell: number;
+}
+
 export type ToPlane =
-  | { type: "start"; invitation: Invitation; descriptor: number; device: string }
-  | { type: "connect"; address: string; port: number }
-  | { type: "look" }
+  | { type: "connect" | "reach"; address: string; port: number }
+  | { type: "moved" }
+  | { type: "look"; ping: boolean }
   | { type: "close" };
 
 /** What it hears: the state, or that the plane is closed. */
@@ -20,18 +33,24 @@ export type FromPlane = { type: "state"; state: PlaneState } | { type: "closed" 
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 const tell = (message: FromPlane) => scope.postMessage(message);
-let plane: LocalPlane | undefined;
 
-scope.onmessage = async ({ data }: MessageEvent<ToPlane>) => {
-  if (data.type === "start") {
-    const native = loadNative();
-    plane = new LocalPlane(data.invitation, new TunQueue(data.descriptor, data.device, native), native);
-  } else if (data.type === "connect") {
-    plane?.connect(data.address, data.port);
-  } else if (data.type === "look") {
-    if (plane) tell({ type: "state", state: await plane.look() });
-  } else {
-    await plane?.close();
-    tell({ type: "closed" });
-  }
+scope.onmessage = ({ data }: MessageEvent<StartPlane>) => {
+  const { invitation, descriptor, device, wishes, mailboxes, control, bell } = data;
+  const native = loadNative();
+  const hear = (message: ToPlane) => {
+    if (message.type === "connect") plane.connect(message.address, message.port);
+    else if (message.type === "reach") plane.reach(message.address, message.port);
+    else if (message.type === "moved") plane.moved();
+    else if (message.type === "look") tell({ type: "state", state: plane.state(message.ping) });
+    else plane.close().then(() => tell({ type: "closed" }));
+  };
+  const port = control as unknown as NodePort;
+  const takeMessages = () => {
+    for (let taken = receiveMessageOnPort(port); taken; taken = receiveMessageOnPort(port)) {
+      hear(taken.message);
+    }
+  };
+  const exit = new TunQueue(descriptor, device, native);
+  const plane = new LocalPlane(invitation, exit, native, wishes, mailboxes, { bell, takeMessages });
+  if (!plane.waits) control.onmessage = ({ data }) => hear(data);
 };

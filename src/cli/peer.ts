@@ -15,6 +15,7 @@ import {
 } from "../config.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { adminUrl, askRelay, NoRelayError } from "./admin_client.ts";
+import { invitedFallback } from "./fallback_invited.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
 import { formatInvitation, parseInvitation } from "./invitation.ts";
 import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
@@ -44,13 +45,15 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
   deno task peer add phone                          scan the QR code with the WireGuard app
   deno task -q peer add laptop --no-qr > laptop.conf     for wg-quick up ./laptop.conf
   deno task peer add router --public-key KEY        the device keeps its own private key
+  deno task peer add --oxtunnel desk                one line to paste into "deno task connect" over there
 
   --public-key KEY      use this public key (44 characters of base64) instead of making a pair
   --psk                 add a preshared key
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config)
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
-  --invitation          one line for "deno task connect", this program's own client, instead of the config
-  --qr, --no-qr         the QR code: always, never (default: when standard output is a terminal)
+  --oxtunnel            one line for "deno task connect", this program's own client, instead of the config; it names the
+                        way over TLS too, when the config has a [fallback]
+  --qr, --no-qr         the QR code of what is printed: always, never (default: when standard output is a terminal)
   --config FILE         the relay's configuration (default oxrelay.toml)
 `;
 
@@ -106,7 +109,7 @@ export async function peer(args: string[]): Promise<number> {
 async function add(args: string[], env: Environment): Promise<number> {
   const { words: [name], values, flags } = readCommandLine(args, {
     values: ["public-key", "endpoint", "config", "out"],
-    flags: ["psk", "qr", "no-qr", "invitation"],
+    flags: ["psk", "qr", "no-qr", "oxtunnel"],
     words: [1, 1],
   });
   if (flags.help) {
@@ -118,8 +121,10 @@ async function add(args: string[], env: Environment): Promise<number> {
   if (given !== undefined && keyFromText(given) === undefined) {
     throw new UsageError("--public-key: expected 44 characters of base64, as `wg pubkey` prints them");
   }
-  if (flags.invitation && given !== undefined) {
-    throw new UsageError("--invitation holds the private key, which --public-key leaves with the device");
+  if (flags.oxtunnel && given !== undefined) {
+    throw new UsageError(
+      "--oxtunnel's line holds the private key, which --public-key leaves with the device",
+    );
   }
   const { config } = await loadConfig(values.config, env);
   const endpoint = chooseEndpoint(values.endpoint, config, env, Deno.networkInterfaces);
@@ -153,9 +158,12 @@ async function add(args: string[], env: Environment): Promise<number> {
     });
     privateKey?.fill(0);
     presharedKey?.fill(0);
-    if (given === undefined) invitation = formatInvitation(parseInvitation(clientConfig, "the new config"));
+    if (given === undefined) {
+      const fallback = config.fallback && await invitedFallback(config.fallback, endpoint.text);
+      invitation = formatInvitation({ ...parseInvitation(clientConfig, "the new config"), fallback });
+    }
     // Before the relay is told: this is the only copy of the private key.
-    await writeAll(out ?? Deno.stdout, flags.invitation ? `${invitation}\n` : clientConfig);
+    await writeAll(out ?? Deno.stdout, flags.oxtunnel ? `${invitation}\n` : clientConfig);
   } catch (error) {
     if (values.out !== undefined) await Deno.remove(values.out);
     if (record === undefined) throw error;
@@ -167,9 +175,13 @@ async function add(args: string[], env: Environment): Promise<number> {
     out?.close();
   }
   // Without its private key a config is of no use to a phone.
-  const wanted = given === undefined && !flags.invitation &&
-    (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"]));
-  if (wanted) {
+  const wanted = given === undefined && (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"]));
+  if (wanted && flags.oxtunnel) {
+    console.log(`\n${renderQr(invitation!)}`);
+    console.error(
+      'Paste the line, or what a camera makes of the code, when "deno task connect" asks for it.',
+    );
+  } else if (wanted) {
     console.log(`\n${renderQr(clientConfig)}`);
     console.error(
       'In the WireGuard app: "+", "Create from QR code". For "deno task connect" paste this instead:',
@@ -178,7 +190,7 @@ async function add(args: string[], env: Environment): Promise<number> {
   }
   console.error(`Peer "${name}" is stored with ${record.allowedIps.join(" and ")}.`);
   if (values.out !== undefined) {
-    console.error(`Its ${flags.invitation ? "invitation" : "config"} is in ${values.out}.`);
+    console.error(`Its ${flags.oxtunnel ? "invitation" : "config"} is in ${values.out}.`);
   }
   if (endpoint.note !== undefined) console.error(endpoint.note);
   if (given !== undefined) {

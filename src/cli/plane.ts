@@ -8,6 +8,7 @@ import type { Config } from "../config.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
 import type { TunnelEvent } from "../tunnel.ts";
+import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "./help.ts";
 import { logger, redactAddress, sparingWarning } from "./logging.ts";
 import type { FromWorker, PeersReport, Snapshot, ToWorker } from "./messages.ts";
@@ -26,14 +27,20 @@ const warnOfRefusal = sparingWarning(logger("peers"), REFUSALS_MS);
 
 /** Says what happened to a peer; a roaming one at debug level, as it may do so with every packet. */
 function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
-  const from = redactAddress(endpoint);
+  const from = streamNumberOf(endpoint) === undefined ? redactAddress(endpoint) : "the fallback over TLS";
   if (kind === "refused") {
     warnOfRefusal("{peer} was refused: max_connections is reached; raise it, or wait until a client leaves", {
       peer,
     });
   } else if (kind === "connected") logger("peers").info("{peer} connected from {from}", { peer, from });
   else if (kind === "roamed") logger("peers").debug("{peer} moved to {from}", { peer, from });
-  else logger("peers").info("{peer} is gone: its session ended", { peer });
+  else if (kind === "narrow") {
+    logger("peers").warn(
+      "the way to {peer} at {from} loses datagrams of 1200 bytes, which OxTunnel cannot do without: a link on it has " +
+        "too small an MTU",
+      { peer, from },
+    );
+  } else logger("peers").info("{peer} is gone: its session ended", { peer });
 }
 
 /** What a Worker is started with; its line for requests is made with it. */

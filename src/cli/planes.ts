@@ -97,7 +97,7 @@ export class DataPlanes {
       // A dead Worker's peers are known to the others, who have not heard from them.
       peers: (one?.peers ?? []).map((peer) =>
         owned(peer.publicKey)?.peers.find(({ publicKey }) => publicKey === peer.publicKey) ?? peer
-      ),
+      ).map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
     };
   }

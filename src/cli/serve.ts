@@ -84,6 +84,11 @@ export async function serve(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGHUP", onHangup);
   const timeScale = readTimeScale();
   const doors = await Doors.open(config, tunnelIpv6);
+  if (config.trusted.length > 0) {
+    log.warn("OxTunnel may go without encryption in {networks} (trusted)", {
+      networks: config.trusted.join(", "),
+    });
+  }
   const planes = new DataPlanes(config.workers, doors);
   let ready: ReadyMessage;
   try {
@@ -139,7 +144,7 @@ export async function serve(args: string[]): Promise<number> {
   });
 
   const app = createAdmin({
-    metrics: planes.metrics,
+    metrics: [...planes.metrics, ...(doors.fallback ? [doors.fallback.metrics] : [])],
     status: () => ({
       name: "oxrelay",
       version: project.version,
@@ -194,7 +199,11 @@ export async function serve(args: string[]): Promise<number> {
   console.error(
     `Oxrelay ${project.version}
   listening on  ${ready.listen} (WireGuard)
-  exit          ${ready.exit} (${doors.exitReason})
+${
+      doors.fallback
+        ? `  fallback      ${doors.fallback.description} (OxTunnel over TLS)\n`
+        : ""
+    }  exit          ${ready.exit} (${doors.exitReason})
   public key    ${keyToText(identity.publicKey)}
   peers         ${peers.length}
   metrics       http://${formatEndpoint(config.metricsListen)}/metrics

@@ -122,6 +122,7 @@ export function renderStatus(
     return [
       `${peer.connected ? "●" : "○"} ${peer.name}`,
       peer.endpoint ?? "-",
+      describeSpeech(peer),
       peer.lastHandshakeAgeS === undefined ? "never" : `${formatDuration(peer.lastHandshakeAgeS)} ago`,
       formatBytes(peer.bytesReceived),
       formatBytes(peer.bytesSent),
@@ -135,6 +136,7 @@ export function renderStatus(
   const header = [
     "  PEER",
     "ENDPOINT",
+    "SPEAKS",
     "HANDSHAKE",
     "RECEIVED",
     "SENT",
@@ -165,11 +167,18 @@ export function renderStatus(
   return lines.join("\n").replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, "?");
 }
 
-/** The first three columns are words, the others numbers, which align right. */
+/** "wireguard", "oxtunnel AES-256-GCM", or loudly that everybody on the way can read it. */
+function describeSpeech({ protocol, aead }: PeerSnapshot): string {
+  if (protocol === undefined) return "-";
+  if (protocol === "wireguard") return protocol;
+  return aead === "AES-256-GMAC" ? "oxtunnel TRUSTED, NOT ENCRYPTED" : `${protocol} ${aead}`;
+}
+
+/** The first four columns are words, the others numbers, which align right. */
 function alignColumns(rows: string[][]): string {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   const align = (cell: string, column: number) =>
-    column < 3 ? cell.padEnd(widths[column]) : cell.padStart(widths[column]);
+    column < 4 ? cell.padEnd(widths[column]) : cell.padStart(widths[column]);
   return rows.map((row) => row.map(align).join("  ").trimEnd()).join("\n");
 }
 

@@ -82,6 +82,23 @@ export interface ShardKernel {
   ): void;
 }
 
+/**
+ * LZ4 blocks within the arena of a burst, a packet at a time: a block takes a hundred times as long as a call. Places are
+ * arena offsets. Lengths are at most SLOT_BYTES, and what is written may overlap what is read.
+ */
+export interface Lz4 {
+  /**
+   * Compresses the `length` bytes at `at` into a block at `to`, and returns its bytes; 0, with the arena as it was, when
+   * they would be fewer than `least` or more than `room`.
+   */
+  compress(burst: Burst, at: number, length: number, to: number, least: number, room: number): number;
+  /**
+   * Decompresses the block of `length` bytes at `at` to exactly `original` bytes at `to`; false, with the arena as it
+   * was, when the block is malformed or comes out at any other length.
+   */
+  decompress(burst: Burst, at: number, length: number, to: number, original: number): boolean;
+}
+
 /** The primitives of Noise IKpsk2 and of cookies. Byte arrays are fresh; inputs are never kept. */
 export interface Primitives {
   readonly name: string;

@@ -8,7 +8,7 @@ import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
 import { AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import { TAG_BYTES } from "../wire/wireguard.ts";
 import type { Blake2s } from "./hash.ts";
-import { type Aead, type DatagramAead, MASK_STRIDE, type Primitives } from "./kernels.ts";
+import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } from "./kernels.ts";
 
 /** The AEADs that the library has: ChaCha20-Poly1305 (RFC 8439) and AES-256-GCM (NIST SP 800-38D). */
 export const ALGORITHM = { chacha20Poly1305: 1, aes256Gcm: 2 } as const;
@@ -348,4 +348,25 @@ export function decompressLz4(
 ): number | undefined {
   const result = native.ox_lz4_decompress(owned(input, input.length), input.length, out, out.length);
   return result < 0 ? undefined : result;
+}
+
+/** LZ4 within a burst's arena; it allocates nothing and keeps its table from one call to the next. */
+export class NativeLz4 implements Lz4 {
+  readonly #native: Native;
+  readonly #handles: BurstHandles;
+
+  constructor(native: Native) {
+    this.#native = native;
+    this.#handles = new BurstHandles(native);
+  }
+
+  compress(burst: Burst, at: number, length: number, to: number, least: number, room: number): number {
+    const handle = this.#handles.of(burst);
+    return checked(this.#native.ox_lz4_pack(handle, at, length, to, least, room), "ox_lz4_pack");
+  }
+
+  decompress(burst: Burst, at: number, length: number, to: number, original: number): boolean {
+    const result = this.#native.ox_lz4_unpack(this.#handles.of(burst), at, length, to, original);
+    return checked(result, "ox_lz4_unpack") === 1;
+  }
 }

@@ -1,15 +1,24 @@
 /**
  * Egress: the route of an inner packet into the tunnel, in order. Each step is a function over the whole burst;
- * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port.
+ * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port, or TO_EXIT: an error for its sender.
  */
 import type { Burst } from "../vector/burst.ts";
+import { batch } from "./batch.ts";
+import { classify } from "./classify.ts";
+import { compress } from "./compress.ts";
 import type { EgressContext } from "./context.ts";
+import { fit } from "./fit.ts";
 import { seal } from "./seal.ts";
 import { steer } from "./steer.ts";
 
+export { Batches } from "./batches.ts";
 export type { EgressContext } from "./context.ts";
 
 export function egress(burst: Burst, context: EgressContext, nowUs: number): void {
   steer(burst, context, nowUs); // destination -> peer, session
+  fit(burst, context, nowUs); // no larger than the session's path takes
+  classify(burst, context, nowUs); // packet -> flow, class
+  compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
+  batch(burst, context, nowUs); // small packets of one session -> one plaintext
   seal(burst, context, nowUs); // plaintext -> addressed datagram
 }

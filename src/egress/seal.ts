@@ -6,7 +6,7 @@
  * Keeps PROTOCOL R17, R39 and R43.
  */
 import { OXTUNNEL } from "../session/table.ts";
-import { type Burst, TO_SEAL } from "../vector/burst.ts";
+import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -25,8 +25,8 @@ export function seal(burst: Burst, context: EgressContext, nowUs: number): void 
     if (table.protocol[session[row]] === OXTUNNEL) numberOxtunnel(burst, row, context, nowUs);
     else numberWireguard(burst, row, context, nowUs);
   }
-  aead.seal(burst);
-  if (datagramAead !== undefined) datagramAead.seal(burst);
+  if (burst.has(TO_SEAL)) aead.seal(burst);
+  if (datagramAead !== undefined && burst.has(TO_SEAL_DATAGRAM)) datagramAead.seal(burst);
 }
 
 function numberWireguard(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
@@ -42,11 +42,12 @@ function numberWireguard(burst: Burst, row: number, context: EgressContext, nowU
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { session, peer } = burst;
-  const { table, associations, mtu } = context;
+  const { session, peer, length } = burst;
+  const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row];
-  sessions.carryReport(burst, row, mtu, nowUs);
+  sessions.carryReport(burst, row, sessions.innerMtu(epoch), nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
+  sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);
 }

@@ -21,6 +21,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
     if (!handed && next[row] !== TO_TUNNEL) continue;
     fromInside++;
     const at = offset[row];
+    let id = peer[row]; // known where ingress sends it, and not yet of what comes from outside
     length[row] = innerLength(view, at, length[row]);
     if (length[row] === 0) {
       next[row] = DROP.malformed_inner;
@@ -35,9 +36,12 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
         continue;
       }
       metrics.column[COUNTER.icmp_errors_sent]++;
+      id = NONE;
     }
-    readDestination(view, at, words, 0);
-    const id = peers.routes.lookup(words, 0);
+    if (id === NONE) {
+      readDestination(view, at, words, 0);
+      id = peers.routes.lookup(words, 0);
+    }
     if (id === NONE) {
       next[row] = DROP.no_route;
       continue;

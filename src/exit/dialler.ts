@@ -10,6 +10,7 @@ import {
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
   isFragment,
+  PROTOCOL_TCP,
   PROTOCOL_UDP,
   protocolOf,
   readDestination,
@@ -157,15 +158,23 @@ export class Dialler implements Exit {
   send(burst: Burst, nowUs: number): void {
     const { count, next, offset, length, bytes, view } = burst;
     this.#native.ox_dial_send(this.#handle, burstHandle(this.#native, burst), count, DONE);
+    let isMended = false;
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_EXIT) continue;
-      next[row] = DONE;
       const at = offset[row];
+      // Only a tunnel whose path shrank cuts TCP.
+      if (protocolOf(view, at, length[row]) === PROTOCOL_TCP && isFragment(view, at, length[row])) {
+        if (this.#reassembly.addRow(burst, row, nowUs)) isMended = true;
+        else next[row] = DONE;
+        continue;
+      }
+      next[row] = DONE;
       if (protocolOf(view, at, length[row]) !== PROTOCOL_UDP) continue; // nobody here asked for it
       const packet = bytes.subarray(at, at + length[row]);
       const whole = isFragment(view, at, length[row]) ? this.#reassembly.add(packet, nowUs) : packet;
       if (whole !== undefined) this.#receiveUdp(whole);
     }
+    if (isMended) this.#native.ox_dial_send(this.#handle, burstHandle(this.#native, burst), count, DONE);
     this.#tell();
   }
 

@@ -3,7 +3,9 @@
  * Invariant: at most 256 datagrams of at most 16 KB wait, 16 of them from one source, 15 s each, oldest out
  * first; fragments that overlap or contradict each other about the end discard their datagram (RFC 5722).
  */
-import { fragmentHeader, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES } from "../wire/inner.ts";
+import { MAX_PACKET_BYTES } from "../vector/arena.ts";
+import type { Burst } from "../vector/burst.ts";
+import { foldSum, fragmentHeader, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, sumWords } from "../wire/inner.ts";
 
 const DATAGRAMS_MAX = 256;
 const DATAGRAMS_PER_SOURCE = 16;
@@ -68,6 +70,19 @@ export class Reassembly {
     return join(partial.header, partial, v4);
   }
 
+  /**
+   * The same for the fragment in a row of a burst: the whole packet takes its place once it is complete, if a slot takes
+   * it. Returns whether it has.
+   */
+  addRow({ bytes, offset, length }: Burst, row: number, nowUs: number): boolean {
+    const at = offset[row];
+    const whole = this.add(bytes.subarray(at, at + length[row]), nowUs);
+    if (whole === undefined || whole.length > MAX_PACKET_BYTES) return false;
+    bytes.set(whole, at);
+    length[row] = whole.length;
+    return true;
+  }
+
   /** A source that has its share loses its own oldest, so that no client can push out another's. */
   #makeRoom(source: string): void {
     const own: string[] = [];
@@ -92,6 +107,8 @@ function join(header: Uint8Array, partial: Partial, v4: boolean): Uint8Array<Arr
     view.setUint8(0, 0x45);
     view.setUint16(2, whole.length);
     view.setUint16(6, 0);
+    view.setUint16(10, 0);
+    view.setUint16(10, foldSum(sumWords(view, 0, IPV4_HEADER_BYTES, 0)));
   } else {
     view.setUint16(4, partial.total);
   }

@@ -180,6 +180,7 @@ export class TunDevice {
 export class TunQueue implements Exit {
   readonly name = "tun";
   readonly flowCount = 0;
+  readonly sleeps = true;
   #closed = false;
   #readable: Readable | undefined;
   readonly #packets: Packets;
@@ -189,6 +190,10 @@ export class TunQueue implements Exit {
     this.#packets = typeof native === "string"
       ? new SinglePackets(descriptor)
       : new BulkPackets(native, descriptor);
+  }
+
+  readBy(ring: number): void {
+    this.#packets.readBy?.(ring);
   }
 
   onReadable(wake: () => void): void {

@@ -39,6 +39,8 @@ export interface ClientHostOptions {
 export interface OuterEndpoint {
   address: string;
   port: number;
+  /** UDP when absent. */
+  protocol?: "tcp";
 }
 
 export const CLIENT_DEVICE = "oxconnect0";
@@ -54,6 +56,8 @@ const KEPT = "#oxrelay: ";
 const RESOLVECTL = "/usr/bin/resolvectl";
 const STUB_RESOLVER = "127.0.0.53";
 
+const IPV6_MTU_MIN = 1280; // RFC 8200 §5
+
 type Family = "-4" | "-6";
 const familyOf = (text: string): Family => text.includes(":") ? "-6" : "-4";
 const bare = (prefix: string) => prefix.split("/")[0];
@@ -62,10 +66,13 @@ export class ClientHost {
   readonly #o: ClientHostOptions;
   #descriptor: number | undefined;
   #usesResolved = false;
-  #relay: OuterEndpoint | undefined;
+  #relays: readonly OuterEndpoint[] | undefined;
+  /** The device's. */
+  #mtu: number;
 
   private constructor(options: ClientHostOptions) {
     this.#o = options;
+    this.#mtu = options.mtu;
   }
 
   /**
@@ -100,13 +107,13 @@ export class ClientHost {
     return this.#descriptor!;
   }
 
-  /** Leads the scope's packets into the tunnel, and those to the relay past it. Again, when the relay has moved. */
-  async route(relay: OuterEndpoint): Promise<void> {
-    this.#relay = relay;
-    await this.#applyRules(relay);
+  /** Leads the scope's packets into the tunnel, and those to the relays past it. Again, when a relay has moved. */
+  async route(relays: readonly OuterEndpoint[]): Promise<void> {
+    this.#relays = relays;
+    await this.#applyRules(relays);
     await deleteRules();
     for (const family of ["-4", "-6"] as const) {
-      const batch = this.#batch(family, relay);
+      const batch = this.#batch(family, relays);
       try {
         await run("ip", [family, "-batch", "-"], batch);
       } catch (error) {
@@ -117,17 +124,31 @@ export class ClientHost {
     await this.#resolve();
   }
 
+  /** Gives the device the MTU of the path, within what was agreed on. IPv6 keeps its least one, without which it ends. */
+  async setMtu(mtu: number): Promise<void> {
+    const least = this.#has("-6") ? IPV6_MTU_MIN : 0;
+    const fitting = Math.max(least, Math.min(this.#o.mtu, mtu));
+    if (fitting === this.#mtu) return;
+    try {
+      await run("ip", ["link", "set", "dev", CLIENT_DEVICE, "mtu", String(fitting)]);
+      this.#mtu = fitting;
+    } catch (error) {
+      // Packets that do not fit are then cut, or their senders told, one by one.
+      this.#o.log("warning", `the MTU stays ${this.#mtu}: ${(error as Error).message}`);
+    }
+  }
+
   /** Closes the kill switch before there is a tunnel. */
-  async shut(relay: OuterEndpoint): Promise<void> {
-    await this.#applyRules(relay);
+  async shut(relays: readonly OuterEndpoint[]): Promise<void> {
+    await this.#applyRules(relays);
   }
 
   /** Whether somebody has flushed our rules, as a firewall that loads its own ruleset may; then puts them back. */
   async guard(): Promise<void> {
-    if (this.#relay === undefined) return;
+    if (this.#relays === undefined) return;
     const listed = await run("nft", ["list", "table", "inet", TABLE]).catch(() => undefined);
     if (listed !== undefined) return;
-    await this.#applyRules(this.#relay);
+    await this.#applyRules(this.#relays);
     this.#o.log(
       "warning",
       `the rules of ${CLIENT_DEVICE} were gone (nft flush ruleset?) and have been put back`,
@@ -151,9 +172,9 @@ export class ClientHost {
     return this.#o.scope.uid !== undefined || this.#o.scope.cgroup !== undefined;
   }
 
-  async #applyRules(relay: OuterEndpoint): Promise<void> {
+  async #applyRules(relays: readonly OuterEndpoint[]): Promise<void> {
     try {
-      await run("nft", ["-f", "-"], this.#rules(relay));
+      await run("nft", ["-f", "-"], this.#rules(relays));
     } catch (error) {
       const { cgroup } = this.#o.scope;
       if (cgroup === undefined) throw error;
@@ -164,7 +185,7 @@ export class ClientHost {
   }
 
   /** Routes of a table of our own, which the rules lead to; lines for `ip -batch`. */
-  #batch(family: Family, { address, port }: OuterEndpoint): string {
+  #batch(family: Family, relays: readonly OuterEndpoint[]): string {
     const { scope: { include, exclude, uid } } = this.#o;
     const of = (prefixes: readonly string[]) => prefixes.filter((prefix) => familyOf(prefix) === family);
     // The kernel forgets whose a packet is when a resolver's address has been changed in it; a mark stays.
@@ -182,11 +203,13 @@ export class ClientHost {
         `route replace ${prefix} dev ${CLIENT_DEVICE} table ${ROUTES} proto ${PROTOCOL}`
       ),
       // By destination and port, whatever the default route is by then. The second is for the check of answers' sources.
-      ...(familyOf(address) === family
-        ? ["dport", "sport"].map((side) =>
-          rule(PRIORITY.relay, `to ${address} ipproto udp ${side} ${port} lookup main`)
+      ...relays.filter(({ address }) => familyOf(address) === family).flatMap((
+        { address, port, protocol = "udp" },
+      ) =>
+        ["dport", "sport"].map((side) =>
+          rule(PRIORITY.relay, `to ${address} ipproto ${protocol} ${side} ${port} lookup main`)
         )
-        : []),
+      ),
       ...of(exclude).map((prefix) => rule(PRIORITY.exclude, `to ${prefix} lookup main`)),
       // Networks that this host is in stay reachable; what is included by name goes in nevertheless.
       ...(include.length > 0
@@ -198,7 +221,7 @@ export class ClientHost {
   }
 
   /** One transaction. */
-  #rules(relay: OuterEndpoint): string {
+  #rules(relays: readonly OuterEndpoint[]): string {
     const { addresses, dns, scope: { uid, cgroup } } = this.#o;
     const device = `"${CLIENT_DEVICE}"`;
     const own = addresses.map((address) => ({
@@ -261,18 +284,18 @@ ${
         ...(["-4", "-6"] as const).filter((family) => !this.#has(family)).map((family) =>
           `oifname ${device} meta nfproto ${family === "-6" ? "ipv6" : "ipv4"} reject`
         ),
-        ...this.#killSwitch(relay, who),
+        ...this.#killSwitch(relays, who),
       ])
     }  }
   chain forward {
     type filter hook forward priority filter; policy accept;
-${lines(who === undefined ? this.#killSwitch(relay, who) : [])}  }
+${lines(who === undefined ? this.#killSwitch(relays, who) : [])}  }
 }
 `;
   }
 
   /** What may leave outside the tunnel, and an end to everything else of the scope. */
-  #killSwitch({ address, port }: OuterEndpoint, who: string | undefined): string[] {
+  #killSwitch(relays: readonly OuterEndpoint[], who: string | undefined): string[] {
     if (!this.#o.killSwitch) return [];
     const { include, exclude } = this.#o.scope;
     const to = (prefix: string) => `${familyOf(prefix) === "-6" ? "ip6" : "ip"} daddr ${prefix}`;
@@ -280,7 +303,9 @@ ${lines(who === undefined ? this.#killSwitch(relay, who) : [])}  }
     const end = "counter reject with icmpx admin-prohibited";
     return [
       `oifname { "lo", "${CLIENT_DEVICE}" } accept`,
-      `${to(address)} udp dport ${port} accept`,
+      ...relays.map(({ address, port, protocol = "udp" }) =>
+        `${to(address)} ${protocol} dport ${port} accept`
+      ),
       // Leases and neighbours.
       "udp sport 68 udp dport 67 accept",
       "udp sport 546 udp dport 547 accept",

@@ -16,6 +16,8 @@ export interface Packets {
   send(burst: Burst): void;
   /** Adds what the device has, without waiting; returns the rows added. */
   receive(burst: Burst): number;
+  /** Has the ring of a native port read the device from here on. Where it cannot nothing changes, and it is false. */
+  readBy?(ring: number): boolean;
   close(): void;
 }
 
@@ -37,6 +39,10 @@ export class BulkPackets implements Packets {
   receive(burst: Burst): number {
     const received = this.#fill(burst, FEW_ROWS);
     return received < FEW_ROWS ? received : received + this.#fill(burst, BURST_CAPACITY);
+  }
+
+  readBy(ring: number): boolean {
+    return this.#native.ox_tun_read_by(this.#handle, ring) === 0;
   }
 
   close(): void {

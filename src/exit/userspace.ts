@@ -129,10 +129,17 @@ class UserspaceExit implements Exit {
     const { count, next, offset, length, bytes, view } = burst;
     this.#tcp?.send(burst);
     this.#flows?.sendBurst(burst, nowUs);
+    let isMended = false;
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_EXIT) continue;
       const at = offset[row];
       const protocol = protocolOf(view, at, length[row]);
+      // Only a tunnel whose path shrank cuts TCP.
+      if (protocol === PROTOCOL_TCP && this.#tcp && isFragment(view, at, length[row])) {
+        if (this.#reassembly.addRow(burst, row, nowUs)) isMended = true;
+        else next[row] = DONE;
+        continue;
+      }
       if (protocol === PROTOCOL_UDP || protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6) {
         const packet = bytes.subarray(at, at + length[row]);
         const outcome = isFragment(view, at, length[row])
@@ -145,6 +152,7 @@ class UserspaceExit implements Exit {
       }
       this.#refuse(burst, row, protocol);
     }
+    if (isMended) this.#tcp!.send(burst);
   }
 
   receive(burst: Burst): number {

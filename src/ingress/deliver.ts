@@ -2,7 +2,8 @@
 /**
  * Last node of ingress: judges each inner packet and says where it goes. Invariant: a packet that leaves here
  * for the exit has its whole length on hand, a source among its peer's allowed IPs and a destination that the
- * policy opens. A refused packet is turned around in place into the ICMP error that tells its sender.
+ * policy opens. A refused packet is turned around in place into the ICMP error that tells its sender. What goes into
+ * the tunnel again names its receiver's peer.
  * Keeps PROTOCOL R18 and R19.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -18,11 +19,12 @@ import {
   readSource,
   spendHop,
 } from "../wire/inner.ts";
+import { isForSpeedtest, speedtestKind } from "../wire/speedtest.ts";
 import type { IngressContext } from "./context.ts";
 
-export function deliver(burst: Burst, context: IngressContext): void {
+export function deliver(burst: Burst, context: IngressContext, nowUs: number): void {
   const { count, bytes, view, offset, length, next, peer } = burst;
-  const { peers, policy, metrics, words, ownIpv4, ownIpv6 } = context;
+  const { peers, policy, metrics, words, ownIpv4, ownIpv6, speedtest } = context;
   for (let row = 0; row < count; row++) {
     if (next[row] !== OPENED) continue;
     const at = offset[row];
@@ -54,6 +56,11 @@ export function deliver(burst: Burst, context: IngressContext): void {
       own !== undefined && words[3] === own[3] && words[2] === own[2] && words[1] === own[1] &&
       words[0] === own[0]
     ) {
+      const kind = policy.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
+      if (kind !== 0 && isForSpeedtest(view, at)) {
+        speedtest.take(burst, row, id, kind, nowUs);
+        continue;
+      }
       length[row] = emitEchoReply(view, at, whole);
       next[row] = length[row] === 0 ? DROP.denied : TO_TUNNEL;
       continue;
@@ -67,6 +74,7 @@ export function deliver(burst: Burst, context: IngressContext): void {
         continue;
       }
       next[row] = other === NONE ? TO_EXIT : TO_TUNNEL;
+      if (other !== NONE) peer[row] = other;
       metrics.column[other === NONE ? COUNTER.packets_to_exit : COUNTER.packets_between_peers]++;
       continue;
     }

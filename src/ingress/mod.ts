@@ -8,20 +8,41 @@ import type { Burst } from "../vector/burst.ts";
 import { admit } from "./admit.ts";
 import type { IngressContext } from "./context.ts";
 import { deliver } from "./deliver.ts";
+import { early } from "./early.ts";
 import { open } from "./open.ts";
 import { parse } from "./parse.ts";
-import { unframe } from "./unframe.ts";
+import { unframe, unframeRest } from "./unframe.ts";
 import { unprotect } from "./unprotect.ts";
 
+export { Backlog } from "./backlog.ts";
 export type { IngressContext } from "./context.ts";
 export { DestinationPolicy, type DestinationRules } from "./policy.ts";
+export { Speedtest } from "./speedtest.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
-  parse(burst, context, nowUs); // bytes -> message type, session, counter
-  unprotect(burst, context); // OxTunnel's header -> counter, key phase
   // Before handshakes, which may end the very session that a packet of this burst was found to belong to.
+  const isAnyWaiting = receive(burst, context, nowUs);
+  const { count } = burst;
+  admit(burst, context, nowUs); // handshakes -> answers, early data
+  early(burst, context, count); // early data -> one packet a row
+  deliver(burst, context, nowUs); // plaintext -> exit, peer, or back
+  if (!isAnyWaiting) return;
+  // What came along with the end of its own handshake. Nothing is left OPENED that this would judge again.
+  receive(burst, context, nowUs);
+  deliver(burst, context, nowUs);
+}
+
+/** Returns whether rows wait for a handshake. */
+function receive(burst: Burst, context: IngressContext, nowUs: number): boolean {
+  const isAnyWaiting = parse(burst, context, nowUs); // bytes -> message type, session, counter
+  unprotect(burst, context); // OxTunnel's header -> counter, key phase
   open(burst, context, nowUs); // ciphertext -> authentic, fresh plaintext
   unframe(burst, context, nowUs); // OxTunnel's plaintext -> control frames obeyed, one packet a row
-  admit(burst, context, nowUs); // handshakes -> answers
-  deliver(burst, context); // plaintext -> exit, peer, or back
+  return isAnyWaiting;
+}
+
+/** The same for what the last burst had no rows for, in a burst of its own. */
+export function ingressRest(burst: Burst, context: IngressContext, nowUs: number): void {
+  unframeRest(burst, context, nowUs);
+  deliver(burst, context, nowUs);
 }

@@ -7,7 +7,7 @@
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
-import { type Burst, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
+import { type Burst, DONE, OPENED, TO_OPEN, TO_OPEN_DATAGRAM, TO_UNFRAME } from "../vector/burst.ts";
 import { hasReservedFlags } from "../wire/oxtunnel.ts";
 import type { IngressContext } from "./context.ts";
 
@@ -15,8 +15,8 @@ export function open(burst: Burst, context: IngressContext, nowUs: number): void
   const { count, view, next, session, peer, counter, offset, length, headerBytes } = burst;
   const { address, port, local } = burst;
   const { table, peers, associations, aead, datagramAead, metrics } = context;
-  aead.open(burst);
-  if (datagramAead !== undefined) datagramAead.open(burst);
+  if (burst.has(TO_OPEN)) aead.open(burst);
+  if (datagramAead !== undefined && burst.has(TO_OPEN_DATAGRAM)) datagramAead.open(burst);
   for (let row = 0; row < count; row++) {
     if (next[row] !== OPENED && next[row] !== DROP.forged) continue;
     const epoch = session[row];

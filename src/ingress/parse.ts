@@ -3,7 +3,7 @@
  * First node of ingress: tells the two protocols apart, names each datagram's message type and, for transport data,
  * finds its session and WireGuard's counter. Invariant: no row leaves with a length that its type does not allow.
  * Authenticates nothing.
- * Keeps PROTOCOL R1, R2 and R22.
+ * Keeps PROTOCOL R1, R2, R22 and R77.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
@@ -43,10 +43,14 @@ import {
 } from "../wire/wireguard.ts";
 import type { IngressContext } from "./context.ts";
 
-export function parse(burst: Burst, context: IngressContext, nowUs: number): void {
+/**
+ * Returns whether rows wait (TO_PARSE_ADMITTED) for a handshake that a response in the same burst may finish: to be
+ * parsed again after it, when they are dropped if it has not.
+ */
+export function parse(burst: Burst, context: IngressContext, nowUs: number): boolean {
   const { count, view, offset, length, next, session, peer, counter } = burst;
   const { table, metrics } = context;
-  let datagrams = 0, bytes = 0;
+  let datagrams = 0, bytes = 0, isAnyWaiting = false;
   for (let row = 0; row < count; row++) {
     const admitted = next[row] === TO_PARSE_ADMITTED;
     if (next[row] === TO_PARSE) {
@@ -59,6 +63,7 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
     }
     if (isOxtunnel(view.getUint8(offset[row]))) {
       parseOxtunnel(burst, row, context, admitted, nowUs);
+      if (next[row] === TO_PARSE_ADMITTED) isAnyWaiting = true;
       continue;
     }
     if (length[row] < KEEPALIVE_BYTES) {
@@ -89,6 +94,7 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): voi
   }
   metrics.column[COUNTER.datagrams_received] += datagrams;
   metrics.column[COUNTER.bytes_received] += bytes;
+  return isAnyWaiting;
 }
 
 /** The same for a datagram of OxTunnel, whose header stays protected until its session's mask is known. */
@@ -100,7 +106,7 @@ function parseOxtunnel(
   nowUs: number,
 ): void {
   const { view, offset, length, next, session, peer } = burst;
-  const { table, datagramAead } = context;
+  const { table, datagramAead, associations } = context;
   const at = offset[row];
   if (datagramAead === undefined) {
     next[row] = DROP.bad_type;
@@ -109,13 +115,19 @@ function parseOxtunnel(
   } else if (!isLongForm(view.getUint8(at))) {
     const found = table.find(readConnectionId(view, at));
     const owner = found === NONE ? NONE : table.session[found];
+    if (owner !== NONE && table.protocol[owner] === 0 && !admitted) {
+      // An answer to early data follows closely upon the response.
+      next[row] = TO_PARSE_ADMITTED;
+      return;
+    }
     if (owner === NONE || table.keyed[owner] === 0 || table.protocol[owner] !== OXTUNNEL) {
       next[row] = DROP.no_session;
       return;
     }
     session[row] = owner;
     peer[row] = table.peer[owner];
-    next[row] = nowUs >= table.endsUs[owner] ? DROP.expired : TO_UNPROTECT;
+    if (associations.oxtunnel!.sessions.refuses(owner, burst.address, 4 * row)) next[row] = DROP.untrusted;
+    else next[row] = nowUs >= table.endsUs[owner] ? DROP.expired : TO_UNPROTECT;
   } else if (view.getUint8(at) === KIND_INITIATION) {
     next[row] = admitted ? TO_INITIATION_ADMITTED : TO_INITIATION;
   } else if (view.getUint8(at) === KIND_RESPONSE) {

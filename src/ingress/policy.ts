@@ -12,6 +12,9 @@ import { PrefixTable } from "../session/prefix_table.ts";
 const ALLOW = 1;
 const DENY = 0;
 
+// A recent answer: the address, then the verdict plus one; 0 there says that nothing is known.
+const RECENT_WORDS = 8, KNOWN = 4, RECENT_LOG2 = 8;
+
 const LOOPBACK = ["127.0.0.0/8", "::1/128"];
 const LINK_LOCAL = ["169.254.0.0/16", "fe80::/10"];
 const PRIVATE = [
@@ -33,19 +36,25 @@ export interface DestinationRules {
   allowLinkLocal: boolean;
   allowPrivate: boolean;
   allowPeers: boolean;
+  /** Whether the relay's own inner address answers speedtests; it does when absent. */
+  allowSpeedtest?: boolean;
   /** Prefixes opened one by one: "192.168.1.0/24". */
   allow: readonly string[];
 }
 
 export class DestinationPolicy {
   readonly allowPeers: boolean;
+  readonly allowSpeedtest: boolean;
   readonly #table = new PrefixTable();
   readonly #own: string[] = [];
+  /** Addresses with their verdicts, each in the one place that its hash names. */
+  readonly #recent = new Uint32Array(RECENT_WORDS << RECENT_LOG2);
   readonly #allowLoopback: boolean;
 
   /** Throws when a prefix is malformed. */
   constructor(rules: DestinationRules) {
     this.allowPeers = rules.allowPeers;
+    this.allowSpeedtest = rules.allowSpeedtest ?? true;
     this.#allowLoopback = rules.allowLoopback;
     this.#add(["0.0.0.0/0", "::/0"], ALLOW);
     this.#add(NEVER, DENY);
@@ -61,6 +70,7 @@ export class DestinationPolicy {
    */
   setOwnAddresses(addresses: readonly string[]): void {
     if (this.#allowLoopback) return;
+    this.#recent.fill(0);
     for (const text of this.#own.splice(0)) this.#remove(text);
     for (const text of addresses) {
       const address = parseAddress(text);
@@ -78,18 +88,37 @@ export class DestinationPolicy {
       // An IPv6 packet to a mapped IPv4 address would be judged, and sent, as that IPv4 address.
       if (a === 0 && b === 0 && (c === 0xffff || (c === 0 && words[at + 3] !== 1))) return false;
       // Addresses that carry an IPv4 destination are judged by it: NAT64 (RFC 6052) and 6to4 (RFC 3056).
-      const own = this.#table.lookup(words, at) === ALLOW;
+      const own = this.#verdict(words, at) === ALLOW;
       if (a === 0x0064ff9b && b === 0 && c === 0) return own && this.#allowsIpv4(words[at + 3]);
       if (a >>> 16 === 0x2002) return own && this.#allowsIpv4(((a << 16) | (b >>> 16)) >>> 0);
     }
-    return this.#table.lookup(words, at) === ALLOW;
+    return this.#verdict(words, at) === ALLOW;
+  }
+
+  /** The table's word on an address. A public one is probed for at ten lengths, so recent answers are kept. */
+  #verdict(words: Uint32Array, at: number): number {
+    const recent = this.#recent;
+    const a = words[at], b = words[at + 1], c = words[at + 2], d = words[at + 3];
+    const hash = Math.imul(a ^ b ^ c ^ d, 0x9e3779b1);
+    const place = RECENT_WORDS * (hash >>> (32 - RECENT_LOG2));
+    if (
+      recent[place + 3] === d && recent[place + 2] === c && recent[place + 1] === b && recent[place] === a &&
+      recent[place + KNOWN] !== 0
+    ) return recent[place + KNOWN] - 1;
+    const verdict = this.#table.lookup(words, at);
+    recent[place] = a;
+    recent[place + 1] = b;
+    recent[place + 2] = c;
+    recent[place + 3] = d;
+    recent[place + KNOWN] = verdict + 1;
+    return verdict;
   }
 
   readonly #embedded = Uint32Array.of(0, 0, 0xffff, 0);
 
   #allowsIpv4(value: number): boolean {
     this.#embedded[3] = value;
-    return this.#table.lookup(this.#embedded, 0) === ALLOW;
+    return this.#verdict(this.#embedded, 0) === ALLOW;
   }
 
   #add(prefixes: readonly string[], verdict: number): void {

@@ -1,38 +1,84 @@
 // Hot path.
 /**
  * Fourth node of ingress, OxTunnel's alone: reads the frames of each plaintext (PROTOCOL §13). Control frames are obeyed
- * here; each packet becomes a row of its own, the last one in its datagram's place. Invariant: a packet that leaves
- * has exactly the length that its frame says; what came before a malformed frame stands.
- * Keeps PROTOCOL R46, R47, R48, R51 and R52.
+ * here; each packet becomes a row of its own, the first one in its datagram's place; compressed ones are decompressed into a
+ * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with exactly the length that its
+ * frame says; what came before a malformed frame stands. What needs more rows than the burst has left goes to the
+ * backlog, and from there into the next.
+ * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R85.
  */
 import { DROP } from "../metrics.ts";
-import { NONE } from "../vector/arena.ts";
-import { type Burst, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
+import { MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";
+import { type Burst, BURST_CAPACITY, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
 import { controlFits } from "../wire/control.ts";
-import { FRAME_CONTROL, FRAME_PACKET, FRAMES_END, FRAMES_MALFORMED } from "../wire/frame.ts";
+import {
+  FRAME_CONTROL,
+  FRAME_LZ4,
+  FRAME_PACKET,
+  FRAMES_END,
+  FRAMES_MALFORMED,
+  isFrame,
+  LZ4_BLOCK_AT,
+  lz4OriginalBytes,
+} from "../wire/frame.ts";
+import { clampMss } from "../wire/fit.ts";
 import { innerLength } from "../wire/inner.ts";
+import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
-  const { count, next } = burst;
+  const { count, next, offset, length } = burst;
+  const { backlog } = context;
   context.associations.oxtunnel?.sessions.beginBurst();
+  let isSpread = false;
   for (let row = 0; row < count; row++) {
-    if (next[row] === TO_UNFRAME) unframeOne(burst, row, context, nowUs);
+    if (next[row] !== TO_UNFRAME) continue;
+    const packets = packetsIn(burst, offset[row], length[row], context);
+    // Behind rows that were added, what follows must be added too, or it would overtake them.
+    const rows = Math.max(0, packets - 1) + (isSpread ? 1 : 0);
+    const isRoom = backlog.isEmpty && burst.count + rows <= BURST_CAPACITY;
+    if (isRoom && !isSpread) unframeOne(burst, row, context, nowUs);
+    else if (!backlog.put(burst, row)) next[row] = DROP.arena_full;
+    else if (isRoom) unframeOne(burst, backlog.take(burst), context, nowUs);
+    if (packets > 1) isSpread = true;
   }
+}
+
+/** Adds packets of the backlog, and obeys their datagrams' control frames, as far as there are rows. */
+export function unframeRest(burst: Burst, context: IngressContext, nowUs: number): void {
+  const { backlog } = context;
+  while (!backlog.isEmpty) {
+    const packets = packetsIn(burst, backlog.nextOffset, backlog.nextLength, context);
+    if (burst.count + Math.max(1, packets) > BURST_CAPACITY) return;
+    unframeOne(burst, backlog.take(burst), context, nowUs);
+  }
+}
+
+/** Packets in the plaintext, as many as can be told from the frames' heads. */
+function packetsIn({ view }: Burst, at: number, length: number, { frames }: IngressContext): number {
+  if (length === 0 || !isFrame(view, at)) return 1;
+  let packets = 0;
+  frames.start(at, length);
+  for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
+    if (kind === FRAME_PACKET || kind === FRAME_LZ4) packets++;
+  }
+  return packets;
 }
 
 function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: number): void {
   const { view, offset, length, next, session, peer } = burst;
-  const { associations, frames, metrics } = context;
+  const { associations, frames, metrics, table } = context;
   const { sessions } = associations.oxtunnel!;
   const owner = session[row], id = peer[row];
   const rest = sessions.of[owner];
-  if (rest === undefined) {
+  // A handshake may have ended the session while this waited in the backlog.
+  if (rest === undefined || table.peer[owner] !== id) {
     next[row] = DROP.no_session;
     return;
   }
-  let packetAt = NONE, packetBytes = 0, isHeard = length[row] === 0;
+  const takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
+  let packetAt = NONE, packetBytes = 0, packetKind = FRAME_PACKET, isHeard = length[row] === 0;
   frames.start(offset[row], length[row]);
   for (;;) {
     const kind = frames.next(view);
@@ -44,38 +90,109 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     if (kind === FRAME_CONTROL) {
       if (!controlFits(view, frames.at, frames.length)) metrics.drop(DROP.malformed_inner);
       else if (rest.onControl(burst, row, frames.at, frames.length, nowUs)) isHeard = true;
-    } else if (kind === FRAME_PACKET) {
+    } else if (kind === FRAME_PACKET || (kind === FRAME_LZ4 && takesLz4)) {
       isHeard = true;
-      if (packetAt !== NONE) addPacket(burst, row, packetAt, packetBytes, context);
-      packetAt = frames.at;
-      packetBytes = frames.length;
+      if (packetAt !== NONE) addPacket(burst, row, kind, frames.at, frames.length, context);
+      else {
+        packetKind = kind;
+        packetAt = frames.at;
+        packetBytes = frames.length;
+      }
     }
-    // LZ4, compressed headers and repair come with their features; unknown kinds mean nothing.
+    // Compressed headers and repair come with their features; unknown kinds mean nothing.
   }
   if (isHeard) sessions.elicited(owner, id, nowUs);
   if (packetAt === NONE) {
     next[row] = DONE;
     return;
   }
+  if (packetKind === FRAME_LZ4) {
+    decompressInPlace(burst, row, packetAt, packetBytes, context);
+    return;
+  }
   offset[row] = packetAt;
   length[row] = packetBytes;
   next[row] = isWhole(view, packetAt, packetBytes) ? OPENED : DROP.malformed_inner;
+  if (next[row] === OPENED) clampMss(view, packetAt, packetBytes, sessions.innerMtu(owner));
 }
 
-/** Copies a packet that shares its datagram with a later one into a row of its own. */
-function addPacket(burst: Burst, row: number, at: number, bytes: number, context: IngressContext): void {
-  const { bytes: arena, view, offset, session, peer, next } = burst;
-  const added = isWhole(view, at, bytes) ? burst.grow(bytes, OPENED) : -1;
+/** Copies a packet that shares its datagram with an earlier one into a row of its own. */
+export function addPacket(
+  burst: Burst,
+  row: number,
+  kind: number,
+  at: number,
+  bytes: number,
+  context: IngressContext,
+): void {
+  const { bytes: arena, view, offset, session, peer } = burst;
+  const whole = kind === FRAME_LZ4
+    ? lz4OriginalBytes(view, at, bytes, mtuOf(context))
+    : isWhole(view, at, bytes)
+    ? bytes
+    : 0;
+  const added = whole === 0 ? -1 : burst.grow(whole, OPENED);
   if (added < 0) {
-    context.metrics.drop(isWhole(view, at, bytes) ? DROP.arena_full : DROP.malformed_inner);
+    context.metrics.drop(whole === 0 ? DROP.malformed_inner : DROP.arena_full);
     return;
   }
-  arena.copyWithin(offset[added], at, at + bytes);
+  if (kind !== FRAME_LZ4) arena.copyWithin(offset[added], at, at + bytes);
+  else if (!decompress(burst, at, bytes, offset[added], whole, context)) {
+    burst.shrink(added);
+    context.metrics.drop(DROP.malformed_inner);
+    return;
+  }
   session[added] = session[row];
   peer[added] = peer[row];
-  next[added] = OPENED;
+  clampMss(view, offset[added], whole, context.associations.oxtunnel!.sessions.innerMtu(session[row]));
 }
 
-function isWhole(view: DataView, at: number, bytes: number): boolean {
+/** Puts what the LZ4 frame at `at` holds in the place of its datagram: into a fresh slot, for the two may not overlap. */
+function decompressInPlace(
+  burst: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+  context: IngressContext,
+): void {
+  const { arena, view, slot, offset, length, next } = burst;
+  const original = lz4OriginalBytes(view, at, bytes, mtuOf(context));
+  next[row] = DROP.malformed_inner;
+  if (original === 0) return;
+  const fresh = arena.take();
+  if (fresh === NONE) {
+    next[row] = DROP.arena_full;
+    return;
+  }
+  if (!decompress(burst, at, bytes, packetStart(fresh), original, context)) {
+    arena.release(fresh);
+    return;
+  }
+  arena.release(slot[row]);
+  slot[row] = fresh;
+  offset[row] = packetStart(fresh);
+  length[row] = original;
+  next[row] = OPENED;
+}
+
+/** Whether the LZ4 frame came out as one whole packet of `original` bytes at `to` (PROTOCOL R49, R50). */
+function decompress(
+  burst: Burst,
+  at: number,
+  bytes: number,
+  to: number,
+  original: number,
+  { lz4 }: IngressContext,
+): boolean {
+  return lz4 !== undefined &&
+    lz4.decompress(burst, at + LZ4_BLOCK_AT, bytes - LZ4_BLOCK_AT, to, original) &&
+    isWhole(burst.view, to, original);
+}
+
+function mtuOf({ mtu }: IngressContext): number {
+  return Math.min(mtu, MAX_PACKET_BYTES);
+}
+
+export function isWhole(view: DataView, at: number, bytes: number): boolean {
   return innerLength(view, at, bytes) === bytes;
 }

@@ -22,7 +22,7 @@ import type { IngressContext } from "./context.ts";
 export function unprotect(burst: Burst, context: IngressContext): void {
   const { count, view, offset, length, next, session, counter, headerBytes, phase } = burst;
   const { table, datagramAead, masks } = context;
-  if (datagramAead === undefined) return;
+  if (datagramAead === undefined || !burst.has(TO_UNPROTECT)) return;
   datagramAead.masks(burst, masks);
   const { highest } = table.replay;
   for (let row = 0; row < count; row++) {

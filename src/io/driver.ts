@@ -7,15 +7,16 @@ import { setImmediate } from "node:timers";
 import type { Exit } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Arena } from "../vector/arena.ts";
-import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../vector/burst.ts";
+import { Burst, BURST_CAPACITY, TO_EXIT, TO_TRANSMIT } from "../vector/burst.ts";
 import { clearBell } from "./bell.ts";
 import type { Mailbox } from "./mailbox.ts";
-import { nap, PollSet } from "./poll.ts";
+import { nap, PollSet, type WaitSet } from "./poll.ts";
 import type { Port } from "./port.ts";
 
 /** The core's verbs, as relay and client have them. */
 export interface Core {
   ingest(burst: Burst, nowUs: number): void;
+  ingestRest(burst: Burst, nowUs: number): number;
   ingestInner(burst: Burst, nowUs: number): void;
   pollTransmit(burst: Burst, nowUs: number): number;
   pollTimeout(): number;
@@ -26,9 +27,9 @@ export interface Core {
 /** Bursts carried before the event loop gets a turn. */
 const ROUNDS_MAX = 8;
 /** In a thread of its own the driver waits in the kernel; the event loop, and with it its timers, gets a turn this often. */
-const TURN_MS = 500;
+const TURN_US = 500_000;
 /** Places among the descriptors that are waited for. */
-const PORT = 0, MAILBOX = 1, BELL = 2;
+const PORT = 0, MAILBOX = 1, BELL = 2, EXIT = 3;
 /** Wakes in a row that bring nothing to carry, as a far end's news of room to send, before the driver pauses after each. */
 const EMPTY_WAKES_MAX = 64;
 /**
@@ -117,27 +118,38 @@ export class Driver {
     await this.#loop;
   }
 
-  /** Blocks this thread in poll(2) whenever there is nothing to carry: no thread is woken to wake another. */
+  /** Blocks this thread in ppoll(2) whenever there is nothing to carry: no thread is woken to wake another. */
   async #waitAndCarry(outer: number, inner: number): Promise<void> {
-    const { core, mailbox, messages } = this;
-    // In the order of PORT, MAILBOX and BELL; the exit is asked in any case.
-    const descriptors = new PollSet([outer, mailbox?.descriptor, messages?.bell, inner]);
-    let turnDueMs = -Infinity, emptyWakes = 0, isPortReady = true;
+    const { core, exit, mailbox, messages } = this;
+    const { ring } = this.port;
+    // Or in the port's ring. In the order of PORT, MAILBOX, BELL and EXIT.
+    if (ring !== undefined) exit.readBy?.(ring);
+    const others = [mailbox?.descriptor, messages?.bell, inner];
+    const descriptors = this.port.waitWith?.(others) ?? new PollSet([outer, ...others]);
+    // The clock is read where a turn begins and where it ends, no oftener: reading it costs as much as a packet's decisions.
+    let nowUs = monotonicUs(), turnDueUs = -Infinity, emptyWakes = 0, isPortReady = true, isExitReady = true;
     while (!this.#stopped) {
-      if (performance.now() >= turnDueMs) {
-        turnDueMs = performance.now() + TURN_MS;
+      if (nowUs >= turnDueUs) {
+        turnDueUs = nowUs + TURN_US;
         await new Promise<void>((resolve) => setImmediate(resolve));
+        nowUs = monotonicUs();
       }
       this.metrics.add("loop_beats", 1);
-      if (this.#carry(isPortReady)) emptyWakes = 0;
-      isPortReady = true;
+      if (this.#carry(nowUs, isPortReady, isExitReady)) emptyWakes = 0;
+      isPortReady = isExitReady = true;
+      nowUs = monotonicUs();
       if (this.#isMore) continue;
 
       // What the mailbox holds for want of a slot shows nowhere else.
-      const lookDueMs = mailbox?.isWaiting ? performance.now() + 1 : turnDueMs;
-      const dueMs = Math.min(core.pollTimeout() / 1000, lookDueMs) - performance.now();
-      if (this.#wait(descriptors, Math.max(0, dueMs)) === 0) continue;
+      const lookDueUs = mailbox?.isWaiting ? nowUs + 1000 : turnDueUs;
+      const startUs = nowUs;
+      const ready = this.#wait(descriptors, startUs, Math.min(core.pollTimeout(), lookDueUs));
+      nowUs = monotonicUs();
+      this.#gapUs += (Math.min(GAP_US_MAX, nowUs - startUs) - this.#gapUs) / 8;
+      if (ready === 0) continue;
       isPortReady = descriptors.isReady(PORT);
+      // What a ring has read shows nowhere else.
+      isExitReady = ring !== undefined || !exit.sleeps || descriptors.isReady(EXIT);
       if (descriptors.isReady(MAILBOX)) mailbox?.clear();
       if (messages !== undefined && descriptors.isReady(BELL)) {
         clearBell(messages.bell);
@@ -148,16 +160,18 @@ export class Driver {
     }
   }
 
-  /** Waits for so many milliseconds at most; returns how many descriptors are ready. */
-  #wait(descriptors: PollSet, dueMs: number): number {
-    const startUs = monotonicUs();
-    let ready = 0;
+  /** Waits from `startUs`, which is now, until `dueUs` at most; returns how many descriptors are ready. */
+  #wait(descriptors: WaitSet, startUs: number, dueUs: number): number {
+    let nowUs = startUs;
     if (this.#gapUs < SPIN_GAP_US) {
-      do ready = descriptors.wait(0); while (ready === 0 && monotonicUs() - startUs < 2 * this.#gapUs);
+      const untilUs = Math.min(startUs + 2 * this.#gapUs, dueUs);
+      do {
+        const ready = descriptors.wait(0);
+        if (ready > 0) return ready;
+        nowUs = monotonicUs();
+      } while (nowUs < untilUs);
     }
-    if (ready === 0) ready = descriptors.wait(dueMs);
-    this.#gapUs += (Math.min(GAP_US_MAX, monotonicUs() - startUs) - this.#gapUs) / 8;
-    return ready;
+    return descriptors.wait(Math.max(0, dueUs - nowUs) / 1000);
   }
 
   /** Carries what is there. A wake from inside a turn makes another round instead of a nested one. */
@@ -171,7 +185,7 @@ export class Driver {
     let rounds = 0;
     do {
       this.#again = false;
-      if (this.#carry()) this.#again = true;
+      if (this.#carry(monotonicUs())) this.#again = true;
     } while (this.#again && ++rounds < ROUNDS_MAX);
     this.#running = false;
     this.metrics.add("loop_beats", 1);
@@ -180,13 +194,12 @@ export class Driver {
   }
 
   /** One round in each direction; whether anything was there. */
-  #carry(isPortReady = true): boolean {
+  #carry(nowUs: number, isPortReady = true, isExitReady = true): boolean {
     const { core, port, exit, mailbox } = this;
     const burst = this.#burst;
     let busy = false;
     this.#isMore = false;
 
-    let nowUs = monotonicUs();
     if (isPortReady && port.receive(burst) > 0) {
       busy = true;
       this.#ingest(nowUs);
@@ -196,12 +209,12 @@ export class Driver {
       this.#ingest(nowUs);
     }
 
-    nowUs = monotonicUs();
-    if (exit.receive(burst, nowUs) > 0) {
+    if (busy && isExitReady) nowUs = monotonicUs(); // a full burst takes a while
+    if (isExitReady && exit.receive(burst, nowUs) > 0) {
       busy = true;
       this.#noteMore();
       core.ingestInner(burst, nowUs);
-      this.#transmit(burst);
+      this.#transmit(burst, nowUs);
       this.mailbox?.send(burst);
       burst.release();
     }
@@ -216,7 +229,7 @@ export class Driver {
       core.handleTimeout(nowUs);
     }
     while (core.pollTransmit(burst, nowUs) > 0) {
-      this.#transmit(burst);
+      this.#transmit(burst, nowUs);
       burst.release();
     }
     return busy;
@@ -234,24 +247,30 @@ export class Driver {
     const burst = this.#burst;
     this.#noteMore();
     core.ingest(burst, nowUs);
-    exit.send(burst, nowUs);
-    core.ingestInner(burst, nowUs); // what the exit refused and turned around
-    this.#transmit(burst);
-    this.mailbox?.send(burst);
-    burst.release();
+    do {
+      exit.send(burst, nowUs);
+      core.ingestInner(burst, nowUs); // what the exit refused and turned around
+      this.#transmit(burst, nowUs);
+      this.mailbox?.send(burst);
+      burst.release();
+    } while (core.ingestRest(burst, nowUs) > 0);
   }
 
-  #transmit(burst: Burst): void {
+  /** Datagrams to the port; and what was turned around, being too big, back to the exit. */
+  #transmit(burst: Burst, nowUs: number): void {
     const { count, next, length } = burst;
-    let datagrams = 0, bytes = 0;
+    let datagrams = 0, bytes = 0, isTurned = false;
     for (let row = 0; row < count; row++) {
+      if (next[row] === TO_EXIT) isTurned = true;
       if (next[row] !== TO_TRANSMIT) continue;
       datagrams++;
       bytes += length[row];
     }
+    if (datagrams === 0) return;
     this.metrics.add("datagrams_sent", datagrams);
     this.metrics.add("bytes_sent", bytes);
     this.port.transmit(burst);
+    if (isTurned) this.exit.send(burst, nowUs);
   }
 
   #armTimer(): void {

@@ -107,6 +107,12 @@ export class Mailbox {
     return burst.count - before;
   }
 
+  /** Rows that `worker` can be sent now. */
+  room(worker: number): number {
+    const { places } = this.#outgoing[worker];
+    return RECORDS - ((places[WRITTEN_AT] - Atomics.load(places, READ_AT)) | 0);
+  }
+
   /** Whether something is left that `receive` had no room for. */
   get isWaiting(): boolean {
     for (let from = 0; from < this.#incoming.length; from++) {

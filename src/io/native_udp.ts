@@ -63,6 +63,11 @@ export abstract class NativePort implements Port {
     } KB receive buffer)`;
   }
 
+  /** What the native library knows it by. */
+  protected get handle(): number {
+    return this.#handle;
+  }
+
   receive(burst: Burst): number {
     if (this.#closed) return 0;
     let received = this.#fill(burst, FEW_ROWS);

@@ -1,5 +1,5 @@
 /**
- * Waits for any of several descriptors in poll(2), holding up its thread. Invariant: it keeps the places of the list that
+ * Waits for any of several descriptors in ppoll(2), holding up its thread. Invariant: it keeps the places of the list that
  * it was made with, and a place without a descriptor is never ready. Reads nothing.
  */
 import { libc, POLLIN } from "../../ffi/mod.ts";
@@ -9,10 +9,20 @@ const ENTRY_BYTES = 8, EVENTS_AT = 4, REVENTS_AT = 6;
 /** What poll(2) passes over. */
 const NOTHING = -1;
 
-export class PollSet {
+/** What a thread waits in: places that are each ready as long as there is something to read. */
+export interface WaitSet {
+  /** Waits so many milliseconds at most; 0 looks and does not wait. Returns 0 when no place is ready. */
+  wait(ms: number): number;
+  /** Whether the last wait found something at this place: data, or an error that a read will tell. */
+  isReady(place: number): boolean;
+}
+
+export class PollSet implements WaitSet {
   readonly #entries: Uint8Array<ArrayBuffer>;
   readonly #view: DataView<ArrayBuffer>;
   readonly #count: bigint;
+  readonly #timespec = new BigInt64Array(2);
+  readonly #timespecBytes = new Uint8Array(this.#timespec.buffer);
 
   constructor(descriptors: readonly (number | undefined)[]) {
     this.#entries = new Uint8Array(ENTRY_BYTES * descriptors.length);
@@ -24,9 +34,15 @@ export class PollSet {
     });
   }
 
-  /** Waits so many milliseconds at most, rounded up; 0 looks and does not wait. Returns how many places are ready. */
+  /**
+   * Waits so many milliseconds at most, to the microsecond, rounded up; 0 looks and does not wait. Returns how many places
+   * are ready.
+   */
   wait(ms: number): number {
-    return Math.max(0, libc().pollBlocking(this.#entries, this.#count, Math.ceil(ms)));
+    const us = Math.ceil(ms * 1000);
+    this.#timespec[0] = BigInt(Math.floor(us / 1e6));
+    this.#timespec[1] = BigInt(us % 1e6 * 1000);
+    return Math.max(0, libc().ppollBlocking(this.#entries, this.#count, this.#timespecBytes, null));
   }
 
   /** Whether the last wait found something at this place: data, or an error that a read will tell. */

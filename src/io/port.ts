@@ -4,6 +4,7 @@
  * addresses and bytes, never sessions.
  */
 import type { Burst } from "../vector/burst.ts";
+import type { WaitSet } from "./poll.ts";
 
 export interface Port {
   /** What it listens on, for people: "[::]:4433 (udp)". */
@@ -22,6 +23,13 @@ export interface Port {
   transmit(burst: Burst): void;
   /** A descriptor that polls readable when `receive` would find something; absent where only the event loop knows. */
   readonly descriptor?: number;
+  /** The native handle of a port whose ring may read for others too; absent where it has none. */
+  readonly ring?: number;
+  /**
+   * Waits for the port, at place 0, and for others' descriptors, from place 1 on, by means of its own; absent where
+   * poll(2) is to wait for `descriptor`. To be asked once; the others stay open until the port is closed.
+   */
+  waitWith?(others: readonly (number | undefined)[]): WaitSet;
   /** Calls back whenever `receive` would find something after it had found nothing. */
   onReadable(wake: () => void): void;
   close(): void | Promise<void>;

@@ -3,10 +3,17 @@
  * to the previous, packets that wait, attempts and deadlines, endpoints and events. wireguard.ts and oxtunnel.ts read
  * and write the messages. Invariant: nothing changes for a message that has not authenticated, except counters.
  * Sends nothing itself: everything but answers waits for `pollTransmit`.
- * Keeps PROTOCOL R4, R5, R7, R8, R10, R11, R13, R14, R16, R28, R29 and R30.
+ * Keeps PROTOCOL R4, R5, R7, R8, R10, R11, R13, R14, R16, R28, R29, R30 and R67.
  */
 import type { Primitives } from "../codec/kernels.ts";
-import { type Burst, HELD, TO_PARSE_ADMITTED, TO_SEAL, TO_TRANSMIT } from "../vector/burst.ts";
+import {
+  type Burst,
+  HELD,
+  TO_PARSE_ADMITTED,
+  TO_SEAL,
+  TO_SEAL_DATAGRAM,
+  TO_TRANSMIT,
+} from "../vector/burst.ts";
 import { NONE } from "../vector/arena.ts";
 import { COOKIE_REPLY_BYTES, readReceiver, readSender } from "../wire/wireguard.ts";
 import type { Admission } from "./admission.ts";
@@ -17,7 +24,7 @@ import type { Limits } from "./limits.ts";
 import type { OxSession } from "./ox_session.ts";
 import type { OxSessions } from "./ox_sessions.ts";
 import { Oxtunnel, type OxtunnelOptions } from "./oxtunnel.ts";
-import type { Peer, PeerTable } from "./peers.ts";
+import type { Peer, PeerTable, StagedPacket } from "./peers.ts";
 import { OXTUNNEL, type SessionTable } from "./table.ts";
 import { Timers } from "./timers.ts";
 import { Wireguard } from "./wireguard.ts";
@@ -44,6 +51,7 @@ export type CountName =
   | "cookie_replies_sent"
   | "handshakes_handed_over"
   | "epochs_made"
+  | "size_probes_sent"
   | "roamed";
 
 export interface AssociationOptions {
@@ -70,6 +78,8 @@ export interface AssociationOptions {
   oxtunnel?: OxtunnelOptions;
 }
 
+/** A response is confirmed within this, or did not arrive. */
+const AWAITED_US = 1_000_000;
 const WANTS_INITIATION = 1;
 const WANTS_KEEPALIVE = 2;
 const WANTS_FLUSH = 4;
@@ -84,6 +94,8 @@ export class Associations {
   connections = 0;
   maxConnections: number;
   unixOffsetUs: number;
+  /** Whether OxTunnel sessions go to where the other end's datagrams come from; a client decides for itself. */
+  followsPeers = true;
   readonly wireguard: Wireguard;
   /** Undefined where OxTunnel is not spoken. */
   readonly oxtunnel: Oxtunnel | undefined;
@@ -240,6 +252,24 @@ export class Associations {
     this.#completed(peer, nowUs);
     // The first data message confirms the key to the responder: what waits, or else a keepalive.
     this.want(id, WANTS_FLUSH | (peer.staged.length === 0 ? WANTS_KEEPALIVE : 0));
+  }
+
+  /** The peer has taken these of its waiting packets; their slots go to `release`. */
+  unstage(peer: Peer, packets: readonly StagedPacket[], release: (slot: number) => void): void {
+    for (const packet of packets) {
+      const at = peer.staged.indexOf(packet);
+      if (at < 0) continue; // it made room for others meanwhile
+      peer.staged.splice(at, 1);
+      this.#staged--;
+      release(packet.slot);
+    }
+  }
+
+  /** The peer has no session any more but the one that it is asking for: what goes there waits for that. */
+  forsake(id: number, nowUs: number): void {
+    const { peers } = this.options;
+    this.#supersede(id, peers.current[id], nowUs);
+    peers.current[id] = NONE;
   }
 
   /** The responder's side of completion: the first packet under `next` proves that the initiator has the key. */
@@ -466,6 +496,10 @@ export class Associations {
     this.options.peers.address.set(words, 4 * id);
     this.options.peers.port[id] = port;
     this.options.peers.local.fill(0, 4 * id, 4 * id + 4);
+    const session = this.options.peers.current[id];
+    const rest = session === NONE ? undefined : this.#sessions?.of[session];
+    // The network may be another one, or the way there.
+    if (rest && this.#sessions!.isPlain[session] === 1) this.forget(rest);
   }
 
   /** Starts the persistent keepalive of a peer that has one. */
@@ -497,6 +531,11 @@ export class Associations {
     this.#note("roamed", id);
   }
 
+  /** Tells that the path to the peer does not take what every path should (PROTOCOL §17). */
+  noteNarrow(id: number): void {
+    this.#note("narrow", id);
+  }
+
   /** Under load: whether the message proves its source and the source has a token; otherwise answers or drops it. */
   #proven(
     burst: Burst,
@@ -526,26 +565,31 @@ export class Associations {
     const { peers, table } = this.options;
     const { id } = peer;
     if (peers.port[id] === 0) return true;
+    if (!this.#answerEarly(burst, peer)) return false;
     // One initiation at a time; a lost one is retried by its timer, and so is what was wished for too soon.
-    if (nowUs - peer.lastInitiationSentUs < this.#spacingUs(peer)) {
+    const readyUs = Math.max(peer.lastInitiationSentUs + this.#spacingUs(peer), this.#awaitedUntilUs(id));
+    if (nowUs < readyUs) {
       if (peer.staged.length > 0 && peer.retryAtUs === Infinity) {
-        peer.retryAtUs = peer.lastInitiationSentUs + this.#spacingUs(peer);
+        peer.retryAtUs = readyUs;
         this.timers.hasten(id, peer.retryAtUs);
       }
       return true;
     }
     const protocol = peers.protocol[id] === OXTUNNEL ? this.oxtunnel! : this.wireguard;
-    const row = burst.grow(protocol.initiationBytes, TO_TRANSMIT);
+    const early = protocol === this.oxtunnel ? this.oxtunnel.earlyData(peer, burst.bytes, nowUs) : undefined;
+    const bytes = protocol.initiationBytes(early);
+    const row = burst.grow(bytes, TO_TRANSMIT);
     if (row < 0) return false;
     this.#dropPending(peer);
     const session = table.allocate(id);
     const from = burst.offset[row];
-    const message = burst.bytes.subarray(from, from + protocol.initiationBytes);
+    const message = burst.bytes.subarray(from, from + bytes);
     // Strictly rising even when the wall clock is set back, or the peer would take us for a replay.
     this.#lastTimestampUs = Math.max(this.#lastTimestampUs + 1, nowUs + this.unixOffsetUs);
     const state = session === NONE
       ? undefined
-      : protocol.writeInitiation(message, peer, session, tai64n(this.#lastTimestampUs), nowUs);
+      : protocol.writeInitiation(message, peer, session, tai64n(this.#lastTimestampUs), nowUs, early);
+    early?.plaintext.fill(0);
     peer.lastInitiationSentUs = nowUs;
     peer.attempts++;
     peer.retryAtUs = nowUs + this.#spacingUs(peer) + this.jitterUs();
@@ -557,23 +601,55 @@ export class Associations {
       burst.address.set(peers.address.subarray(4 * id, 4 * id + 4), 4 * row);
       burst.port[row] = peers.port[id];
       burst.local.set(peers.local.subarray(4 * id, 4 * id + 4), 4 * row);
-      peer.pending = { state, row: session, sentUs: nowUs, checker: protocol.checker };
+      peer.pending = { state, row: session, sentUs: nowUs, checker: protocol.checker, early: early?.packets };
+      for (const packet of early?.packets ?? []) packet.wasEarly = true;
     }
     this.traversed(id, nowUs);
     this.#reschedule(peer);
     return true;
   }
 
-  /** From one initiation to the next: shorter for OxTunnel's first ones while there is no session (PROTOCOL §10). */
+  /** Sends what waits as answers to early data, as far as they may go; false when the burst is full. */
+  #answerEarly(burst: Burst, peer: Peer): boolean {
+    const session = this.options.peers.next[peer.id];
+    const paths = session === NONE ? undefined : this.#sessions?.of[session]?.paths;
+    while (paths && peer.staged.length > 0 && paths.mayAnswerEarly(peer.staged[0].length)) {
+      if (burst.count === burst.slot.length) return false;
+      const packet = peer.staged.shift()!;
+      this.#staged--;
+      const row = burst.push(packet.slot, packet.length, TO_SEAL_DATAGRAM);
+      burst.offset[row] = packet.offset;
+      paths.answerEarly(burst, row);
+    }
+    return true;
+  }
+
+  /** Until when a session that this end has answered for, and that is soon confirmed, is the one to wait for. */
+  #awaitedUntilUs(id: number): number {
+    const { peers, table } = this.options;
+    const session = peers.next[id];
+    return session !== NONE && table.protocol[session] === OXTUNNEL
+      ? table.bornUs[session] + AWAITED_US
+      : -Infinity;
+  }
+
+  /** From one initiation to the next: shorter for OxTunnel's first ones while there is no live path (PROTOCOL §10). */
   #spacingUs(peer: Peer): number {
     const { peers } = this.options;
     const { rekeyTimeoutUs, firstRetriesUs } = this.limits;
-    const isHurried = peers.protocol[peer.id] === OXTUNNEL && peers.current[peer.id] === NONE;
-    return isHurried ? firstRetriesUs[peer.attempts - 1] ?? rekeyTimeoutUs : rekeyTimeoutUs;
+    const session = peers.current[peer.id];
+    const isHurried = peers.protocol[peer.id] === OXTUNNEL &&
+      (session === NONE || this.#sessions!.of[session]?.isSilent === true);
+    return isHurried ? firstRetriesUs[Math.max(0, peer.attempts - 1)] ?? rekeyTimeoutUs : rekeyTimeoutUs;
   }
 
-  /** The other end has closed the session: nothing goes there any more, and its keys go with the next turn. */
-  closed({ row, peer }: OxSession, _reason: number): void {
+  /** The other end has closed the session. */
+  closed(session: OxSession, _reason: number): void {
+    this.forget(session);
+  }
+
+  /** Has nothing said and nothing opened any more in the session; its keys go with the next turn. */
+  forget({ row, peer }: OxSession): void {
     this.oxtunnel!.sessions.of[row]!.isEnding = true;
     this.options.table.endsUs[row] = -Infinity;
     this.timers.hasten(peer, -Infinity);
@@ -597,6 +673,16 @@ export class Associations {
     const session = peers.current[id];
     if (session === NONE || table.protocol[session] !== OXTUNNEL) return;
     this.#sessions!.of[session]!.paths.moved();
+  }
+
+  /**
+   * Moves the peer's OxTunnel session to this address once it has answered there. False when there is no session that
+   * could, so that only a handshake helps.
+   */
+  probe(id: number, words: Uint32Array, port: number, nowUs: number): boolean {
+    const session = this.sendable(id, nowUs);
+    if (session === NONE || this.options.table.protocol[session] !== OXTUNNEL) return false;
+    return this.#sessions!.of[session]!.paths.probe(words, port, nowUs);
   }
 
   /** Ends the pending handshake, whose answer refused. */

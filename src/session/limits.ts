@@ -28,7 +28,7 @@ export interface Limits {
   initiationIntervalUs: number;
   /** Initiations a second, over all sources, above which cookies are asked for. */
   initiationsPerSecond: number;
-  /** OxTunnel: what replaces `rekeyTimeoutUs` before the first repeats while there is no session (PROTOCOL §10). */
+  /** OxTunnel: what replaces `rekeyTimeoutUs` before the first repeats while there is no live path (PROTOCOL §10). */
   firstRetriesUs: readonly number[];
   /** OxTunnel: how long a key or session goes on opening after its successor is in use (PROTOCOL §10, §15). */
   graceUs: number;
@@ -52,7 +52,7 @@ export const WIREGUARD_LIMITS: Limits = Object.freeze({
   cookieUs: 120 * SECOND_US,
   initiationIntervalUs: 20_000,
   initiationsPerSecond: 200,
-  firstRetriesUs: Object.freeze([250_000, SECOND_US]),
+  firstRetriesUs: Object.freeze([250_000, SECOND_US, 2 * SECOND_US, 2 * SECOND_US, 2 * SECOND_US]),
   graceUs: 3 * SECOND_US,
   sessionUs: 86_400 * SECOND_US,
   rekeyAfterDatagrams: 2 ** 27,

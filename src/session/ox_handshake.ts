@@ -14,6 +14,7 @@ import {
   OX_RESPONSE_MIN_BYTES,
   OX_RESPONSE_RECEIVER_AT,
   OX_SENDER_AT,
+  OX_TAG_BYTES,
   OX_TIMESTAMP_BYTES,
   oxMac1At,
   readEarlyBytes,
@@ -40,6 +41,7 @@ const OXTUNNEL: Transcript = {
 const EPOCH_LABEL = text.encode("ox epoch");
 const KEYS_LABEL = text.encode("ox keys");
 const HEADER_LABEL = text.encode("ox header");
+const EARLY_LABEL = text.encode("ox early");
 
 /** The keys of one epoch, named from this end, and what the next epoch's are made from. All secret. */
 export interface EpochSecrets {
@@ -86,12 +88,23 @@ function viewOf(message: Uint8Array): DataView {
   return new DataView(message.buffer, message.byteOffset, message.byteLength);
 }
 
+/** The key of early data (PROTOCOL §16), from the state after the initiation's payload; the caller wipes it. */
+function earlyKey({ chainingKey }: HandshakeState, ticketSecret: Uint8Array): Uint8Array {
+  const input = new Uint8Array(EARLY_LABEL.length + ticketSecret.length);
+  input.set(EARLY_LABEL);
+  input.set(ticketSecret, EARLY_LABEL.length);
+  const [key] = deriveKeys(chainingKey, input, 1);
+  input.fill(0);
+  return key;
+}
+
 /**
- * Writes an initiation without early data, all but its MACs. `message` is as long as it shall be, 512 to 1200 bytes.
+ * Writes an initiation, all but its MACs. `message` is as long as it shall be, 512 to 1200 bytes, and has room for all.
  * @param staticSecret X25519 of both static keys.
  * @param ephemeralPrivate 32 fresh random bytes; kept in the state.
  * @param timestamp 12 bytes of TAI64N.
  * @param parameters as writeParameters made them; padded with zeros to the message's length.
+ * @param early a plaintext of 1 byte and more, and the secret of the ticket among the parameters.
  * Returns undefined when the peer's key is a low-order point.
  */
 export function createOxInitiation(
@@ -104,14 +117,16 @@ export function createOxInitiation(
   ephemeralPrivate: Uint8Array,
   timestamp: Uint8Array,
   parameters: Uint8Array,
+  early?: { plaintext: Uint8Array; ticketSecret: Uint8Array },
 ): HandshakeState | undefined {
   const view = viewOf(message);
-  writeLongHeader(view, 0, KIND_INITIATION, 0);
+  const earlyBytes = early === undefined ? 0 : early.plaintext.length + OX_TAG_BYTES;
+  writeLongHeader(view, 0, KIND_INITIATION, earlyBytes);
   view.setUint32(OX_SENDER_AT, sender, true);
   const payload = new Uint8Array(OX_TIMESTAMP_BYTES + initiationPayloadBytes(view, 0, message.length));
   payload.set(timestamp);
   payload.set(parameters, OX_TIMESTAMP_BYTES);
-  return writeInitiation(
+  const state = writeInitiation(
     OXTUNNEL,
     primitives,
     message,
@@ -121,6 +136,13 @@ export function createOxInitiation(
     ephemeralPrivate,
     payload,
   );
+  if (!state || !early) return state;
+  const key = earlyKey(state, early.ticketSecret);
+  const sealed = primitives.seal(key, 0, early.plaintext, state.hash);
+  key.fill(0);
+  message.set(sealed, oxMac1At(message.length) - earlyBytes);
+  state.hash = hash(state.hash, sealed);
+  return state;
 }
 
 /** Opens the initiator's static key, or returns undefined. One X25519. The caller looks the peer up. */
@@ -145,13 +167,30 @@ export function openOxPayload(
 ): Uint8Array | undefined {
   const view = viewOf(message);
   const bytes = OX_TIMESTAMP_BYTES + initiationPayloadBytes(view, 0, message.length);
-  const payload = readInitiationPayload(primitives, message, opened, staticSecret, bytes);
-  const macsAt = oxMac1At(message.length), earlyBytes = readEarlyBytes(view, 0);
-  // Taken or not, early data is part of what the response confirms (PROTOCOL §16).
-  if (payload && earlyBytes > 0) {
-    opened.state.hash = hash(opened.state.hash, message.subarray(macsAt - earlyBytes, macsAt));
+  return readInitiationPayload(primitives, message, opened, staticSecret, bytes);
+}
+
+/**
+ * Takes an initiation's early data into the transcript, which the response confirms, and returns its plaintext when it
+ * opens under this ticket's secret. To be called once, behind `openOxPayload`; without a secret nothing is opened.
+ */
+export function takeOxEarlyData(
+  primitives: Primitives,
+  message: Uint8Array,
+  { state }: OpenedInitiation,
+  ticketSecret: Uint8Array | undefined,
+): Uint8Array | undefined {
+  const end = oxMac1At(message.length), earlyBytes = readEarlyBytes(viewOf(message), 0);
+  if (earlyBytes === 0) return undefined;
+  const sealed = message.slice(end - earlyBytes, end);
+  let plaintext: Uint8Array | undefined;
+  if (ticketSecret) {
+    const key = earlyKey(state, ticketSecret);
+    plaintext = primitives.open(key, 0, sealed, state.hash);
+    key.fill(0);
   }
-  return payload;
+  state.hash = hash(state.hash, sealed);
+  return plaintext;
 }
 
 /** Bytes of a response that carries so many bytes of parameters. */

@@ -2,12 +2,13 @@
  * The paths of one OxTunnel session (PROTOCOL §17): the one in use, whose address is the peer's, one that is probed
  * and one that was left a moment ago. Invariant: data goes to an address only after it has answered a challenge, or
  * the handshake itself went through it; what goes elsewhere is never more than three times what came from there.
- * Keeps PROTOCOL R70, R71, R72, R73 and R75.
+ * Keeps PROTOCOL R31, R70, R71, R72, R73, R75 and R77.
  */
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { CONTROL_PATH_CHALLENGE, CONTROL_PATH_RESPONSE, writePath } from "../wire/control.ts";
 import { OX_TAG_BYTES, SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
+import { AEAD_AES_256_GMAC } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
 
@@ -16,6 +17,9 @@ const PROBE_US = 1_000_000;
 const AMPLIFICATION = 3;
 /** A datagram with one challenge or response in it. */
 const PATH_DATAGRAM_BYTES = SHORT_HEADER_MAX_BYTES + 11 + OX_TAG_BYTES;
+
+/** The system chooses. */
+const NO_LOCAL = new Uint32Array(4);
 
 /** An outer address of the other end, and this end's own that it sends to. */
 class Endpoint {
@@ -45,6 +49,8 @@ export class OxPaths {
   readonly #session: OxSession;
   /** Where the initiation came from and the response went, until the first packet shows that it got there. */
   readonly #handshake = new Endpoint();
+  /** Bytes that may still go there before that. */
+  #earlyBytesLeft = 0;
   readonly #probed = new Endpoint();
   #isProbing = false;
   #probedSinceUs = 0;
@@ -55,7 +61,7 @@ export class OxPaths {
   #received = 0;
   #sent = 0;
   /** The other end's id for the probed path. */
-  #probedId = 0;
+  #probedId = NONE;
   readonly #inUse = new Endpoint();
   readonly #left = new Endpoint();
   #leftId = 0;
@@ -78,60 +84,123 @@ export class OxPaths {
     return this.#isAnswerDue || this.#isChallengeDue || this.#isGreetingDue;
   }
 
-  /** Remembers where the initiation in `row` came from. */
-  onInitiation(burst: Burst, row: number): void {
+  /** Remembers where the initiation in `row` came from. @param earlyBytes what may go there as an answer to early data. */
+  onInitiation(burst: Burst, row: number, earlyBytes: number): void {
+    this.#earlyBytesLeft = earlyBytes;
     this.#handshake.set(burst.address, burst.local, 4 * row, burst.port[row]);
+  }
+
+  /** Whether a packet of so many bytes may go to the handshake's address before a packet came under its keys. */
+  mayAnswerEarly(bytes: number): boolean {
+    return SHORT_HEADER_MAX_BYTES + bytes + OX_TAG_BYTES <= this.#earlyBytesLeft;
+  }
+
+  /** Numbers and addresses the packet in `row`, to which `mayAnswerEarly` has agreed. */
+  answerEarly(burst: Burst, row: number): void {
+    const { table, peers } = this.#a.options;
+    const { row: session, peer } = this.#session;
+    burst.session[row] = session;
+    burst.peer[row] = peer;
+    burst.address.set(this.#handshake.address, 4 * row);
+    burst.local.set(this.#handshake.local, 4 * row);
+    burst.port[row] = this.#handshake.port;
+    peers.bytesSent[peer] += burst.length[row];
+    this.#earlyBytesLeft -= SHORT_HEADER_MAX_BYTES + burst.length[row] + OX_TAG_BYTES;
+    this.#session.sessions.number(burst, row, table.remoteIndex[session]);
   }
 
   /** The handshake's address becomes the peer's: a packet has shown that the response arrived there. */
   takeHandshake(): void {
+    this.#earlyBytesLeft = 0;
     if (this.#handshake.port !== 0) this.#use(this.#handshake);
   }
 
   /** The newest datagram, in `row`, came from another address than the one in use. */
   onNewAddress(burst: Burst, row: number, nowUs: number): void {
+    if (!this.#a.followsPeers) return;
     const { address, port, local } = burst;
     if (nowUs < this.#leftUntilUs && this.#left.is(address, 4 * row, port[row])) {
       this.#isProbing = false;
       this.#use(this.#left);
       this.#a.options.table.remoteIndex[this.#session.row] = this.#leftId;
       this.#leftUntilUs = -Infinity;
+      this.#session.onNewPath();
       return;
     }
     if (!this.#isProbing || !this.#probed.is(address, 4 * row, port[row])) {
-      const id = this.#session.takeRemoteId();
-      // Without an id that no other path has seen, nothing may be said there (PROTOCOL R73).
-      if (id === NONE) return;
-      this.#probed.set(address, local, 4 * row, port[row]);
-      this.#probedId = id;
-      this.#isProbing = true;
-      this.#probedSinceUs = nowUs;
-      this.#challenges = this.#received = this.#sent = 0;
-      this.#a.options.random(new Uint8Array(this.#challenge.buffer));
-      this.#askAgain(nowUs);
+      if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
     }
     this.#received += burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
+  }
+
+  /**
+   * Asks whether the other end answers at an address that this end was told of by whom it trusts; when it does, the
+   * session goes on there. False without an unused id, when only a new session may.
+   */
+  probe(address: Uint32Array, port: number, nowUs: number): boolean {
+    if (this.#isProbing && this.#probed.is(address, 0, port)) return true;
+    if (!this.#beginProbe(address, NO_LOCAL, 0, port, nowUs)) return false;
+    this.#received = Infinity; // it is no stranger's
+    return true;
+  }
+
+  #beginProbe(address: Uint32Array, local: Uint32Array, at: number, port: number, nowUs: number): boolean {
+    // An address that was asked in vain has seen its id already; each other one needs an id of its own (PROTOCOL R73).
+    const isSame = this.#probedId !== NONE && this.#probed.is(address, at, port);
+    const id = isSame ? this.#probedId : this.#session.takeRemoteId();
+    if (id === NONE) return false;
+    this.#probed.set(address, local, at, port);
+    this.#probedId = id;
+    this.#isProbing = true;
+    this.#probedSinceUs = nowUs;
+    this.#challenges = this.#received = this.#sent = 0;
+    this.#a.options.random(new Uint8Array(this.#challenge.buffer));
+    this.#askAgain(nowUs);
+    return true;
   }
 
   /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
   moved(): void {
     const { table, peers, random } = this.#a.options;
-    const { peer, row } = this.#session;
+    const { peer, row, aead } = this.#session;
+    if (aead === AEAD_AES_256_GMAC) {
+      // Nobody has said that the new network is trusted too: nothing more goes out under these keys.
+      this.#a.forget(this.#session);
+      this.#a.initiate(peer);
+      return;
+    }
     const id = this.#session.takeRemoteId();
     if (id === NONE) {
       // Without an id that the old path has not seen, only a new session may speak there (PROTOCOL R73).
+      this.#session.size.halt();
+      this.#session.sizeChanged();
       this.#a.initiate(peer);
       return;
     }
     table.remoteIndex[row] = id;
+    this.#probedId = NONE; // seen on the network that was left
     peers.local.fill(0, 4 * peer, 4 * peer + 4);
     random(new Uint8Array(this.#greeting.buffer));
     this.#isGreetingDue = true;
+    this.#session.onNewPath();
     this.#session.speak();
   }
 
-  /** Notes a challenge in the datagram of `row`, to be answered where it came from. */
-  onChallenge(burst: Burst, row: number, low: number, high: number): void {
+  /**
+   * Notes a challenge in the datagram of `row`, to be answered where it came from. From a slower path it comes behind
+   * newer datagrams of the one in use, and makes it a path nevertheless, which then has its own challenge to answer.
+   */
+  onChallenge(burst: Burst, row: number, low: number, high: number, nowUs: number): void {
+    const { address, local, port } = burst;
+    const { peers } = this.#a.options;
+    const { peer } = this.#session;
+    const isInUse = port[row] === peers.port[peer] &&
+      address.subarray(4 * row, 4 * row + 4).every((word, i) => word === peers.address[4 * peer + i]);
+    const isProbed = this.#isProbing && this.#probed.is(address, 4 * row, port[row]);
+    if (!isInUse && !isProbed && this.#a.followsPeers) {
+      if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
+      this.#received = PATH_DATAGRAM_BYTES;
+    }
     this.#asker.set(burst.address, burst.local, 4 * row, burst.port[row]);
     this.#question[0] = low;
     this.#question[1] = high;
@@ -147,6 +216,8 @@ export class OxPaths {
     this.#leave(nowUs);
     this.#use(this.#probed);
     this.#a.options.table.remoteIndex[this.#session.row] = this.#probedId;
+    this.#probedId = NONE;
+    this.#session.onNewPath();
     this.#a.noteRoaming(this.#session.peer);
   }
 

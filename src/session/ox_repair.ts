@@ -3,7 +3,7 @@
  * Loss repair of one OxTunnel session (PROTOCOL §13): at the sending end the packets of the last protected datagrams and
  * the repairs that are due of them, at the receiving end what came and what can be solved. Invariant: repairs cost no more
  * bytes than the plan's share of what they protect, and each end's memory is fixed. Does not choose the plan.
- * Keeps PROTOCOL R99, R100 and R101.
+ * Keeps PROTOCOL R90, R91 and R92.
  */
 import { CODE_BLOCK, CODE_WINDOW, RepairDecoder, RepairEncoder, SOURCES_MAX } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";

@@ -2,8 +2,10 @@
  * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
  * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
- * Keeps PROTOCOL R53, R54, R55, R57, R58 and R59.
+ * Keeps PROTOCOL R53, R54, R55, R57, R58, R59, R78 and R83.
  */
+import { Jitter } from "../control/jitter.ts";
+import { PathSize } from "../control/path_size.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import {
@@ -12,13 +14,18 @@ import {
   CONTROL_ACK,
   CONTROL_CLOSE,
   CONTROL_CONNECTION_IDS,
+  CONTROL_HINT,
   CONTROL_KEY_EXCHANGE,
   CONTROL_PATH_CHALLENGE,
   CONTROL_PATH_RESPONSE,
   CONTROL_PING,
   CONTROL_PONG,
+  CONTROL_PROBE,
+  CONTROL_PROBE_REPLY,
   CONTROL_REPORT,
+  CONTROL_TICKET,
   controlKind,
+  Hint,
   isReliable,
   KEY_ANSWER,
   KEY_PART_AT,
@@ -33,29 +40,48 @@ import {
   readPathLow,
   readRetireBefore,
   readSequence,
+  readSize,
+  readTicketLifeS,
   readToken,
   Report,
   REPORT_BITMAP_MAX_BYTES,
+  TICKET_AT,
+  TICKET_SECRET_AT,
+  TICKET_SECRET_BYTES,
   writeClose,
   writeConnectionIds,
   writeKeyExchange,
   writePing,
   writePong,
   writeShort,
+  writeTicket,
 } from "../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
-import { SHORT_HEADER_MAX_BYTES } from "../wire/oxtunnel.ts";
-import { HEADROOM } from "../vector/arena.ts";
+import {
+  counterBytes,
+  OX_TAG_BYTES,
+  SHORT_HEADER_MAX_BYTES,
+  SHORT_HEADER_MIN_BYTES,
+} from "../wire/oxtunnel.ts";
+import { HEADROOM, SLOT_BYTES } from "../vector/arena.ts";
+import { AEAD_AES_256_GMAC, FEATURE_HYBRID_KEYS, FEATURE_RESUMPTION } from "../wire/parameters.ts";
+import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import type { Associations } from "./associations.ts";
+import { isStreamAddress } from "../wire/stream.ts";
+import type { HintedFlows } from "./hints.ts";
 import type { KeyExchange } from "./ox_keys.ts";
 import { OxPaths } from "./ox_paths.ts";
 import type { OxSessions } from "./ox_sessions.ts";
+import { TICKET_LIFE_US, wipeTicket } from "./ox_tickets.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
 /** The largest frame that is written whole: a part of a key exchange. */
 const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + KEY_PART_AT + KEY_PART_BYTES;
 const PINGS_MAX = 8;
+/** From ping to ping at least; and the share of the round trip that it takes where that is longer (PROTOCOL §14). */
+const PING_US_MIN = 75_000;
+const PING_ROUND_TRIPS = 1 / 4;
 const KEY_REPEAT_US_MIN = 250_000;
 const RELIABLE_REPEAT_US_MIN = 100_000;
 const CLOSES = 3;
@@ -70,9 +96,18 @@ const IDS_MAX = 8;
 /** Ids that a session gives out in all; who has used them up makes a handshake. */
 const IDS_EVER = 1024;
 const SEQUENCES = 65536;
+/** A ticket is kept no longer, whatever the other end says. */
+const TICKET_LIFE_MAX_US = 7 * 86_400_000_000;
+/** How long the reply to a probe may take: so many round trips, at least so long, and without one to go by. */
+const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
 
 /** One is filled and written at a time, by whoever's turn it is. */
 const report = new Report();
+const hint = new Hint();
+/** How long a hint holds at the other end, and after how long it is said again. */
+const HINT_LIFE_S = 65_535, HINTS_AGAIN_US = 21_600_000_000;
+/** Hints that wait to be said: all of this end's own, and as many taken back. */
+const HINTS_WAITING_MAX = 128;
 
 export interface OxSessionOptions {
   row: number;
@@ -83,6 +118,8 @@ export interface OxSessionOptions {
   /** FEATURE_* bits that both ends accepted. */
   features: number;
   reportIntervalUs: number;
+  /** The longest datagram that both ends have a use for, bytes of UDP payload. */
+  datagramMaxBytes: number;
   keys: KeyExchange;
   /** Session rows of this end's spare ids, numbers 1 and on, and the other end's ids. */
   spareRows: number[];
@@ -97,13 +134,20 @@ export class OxSession {
   readonly features: number;
   readonly reportIntervalUs: number;
   readonly paths: OxPaths;
+  /** What the path in use takes from this end. */
+  readonly size: PathSize;
   readonly sessions: OxSessions;
+  #isNarrow = false;
   /** Nothing has opened yet in a session that this end began. */
   isNew: boolean;
   /** The next datagram that goes to the other end by itself, or has room, carries a report. */
   isReportDue = false;
   /** Smoothed round trip; -1 before the first pong. */
   rttUs = -1;
+  /** How much one round trip differs from the next. */
+  readonly jitter = new Jitter();
+  /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
+  reportedReceived = 0;
   readonly #a: Associations;
   readonly #keys: KeyExchange;
   #keysRepeatAtUs = Infinity;
@@ -113,6 +157,8 @@ export class OxSession {
   #isPongDue = false;
   #pongToken = 0;
   #pongSinceUs = 0;
+  /** The size of a probe that arrived and waits to be told; 0 when none does. */
+  #arrivedSize = 0;
   #ackDue = -1;
   /** The next reliable frame that is obeyed. */
   #expected = 0;
@@ -122,6 +168,9 @@ export class OxSession {
   #reliableAtUs = Infinity;
   #isReliableDue = false;
   #idsUnderWay = 0;
+  /** The ticket that the other end does not have yet, and its secret; and when it is given another. */
+  #ticket: { bytes: Uint8Array; secret: Uint8Array } | undefined;
+  #nextTicketUs = -Infinity;
   #reportedHighest = -1;
   /** Rows of this end's ids by number; number 0 is the session's own. */
   readonly #ownRows: number[];
@@ -133,6 +182,9 @@ export class OxSession {
   #remoteIdNumber: number;
   /** Numbers of own ids that the other end knows. */
   #toldIds: number;
+  /** Hints to be said, oldest first; without a class they are taken back. */
+  readonly #hints: (HintedFlows & { trafficClass?: number })[] = [];
+  #hintsAgainUs = Infinity;
   #closesLeft = 0;
   #closeAtUs = Infinity;
   #isCloseDue = false;
@@ -155,6 +207,7 @@ export class OxSession {
     this.#remoteIds = options.remoteIds;
     this.#remoteIdNumber = 1 + options.remoteIds.length;
     this.paths = new OxPaths(associations, this);
+    this.size = new PathSize(options.datagramMaxBytes);
   }
 
   /** The number of the newest epoch that both ends have. */
@@ -170,6 +223,7 @@ export class OxSession {
       this.#reliableAtUs,
       this.#closeAtUs,
       this.paths.dueUs,
+      this.size.dueUs,
     );
   }
 
@@ -179,14 +233,47 @@ export class OxSession {
   }
 
   /** The responder's session is confirmed: what it sends goes where the response went. */
-  takeEndpoint(): void {
+  takeEndpoint(nowUs: number): void {
     this.paths.takeHandshake();
+    this.#giveTicket(nowUs);
+    this.onNewPath();
+  }
+
+  /** What goes out takes another path from now on, whose size is to be found. */
+  onNewPath(): void {
+    this.size.begin(isStreamAddress(this.#a.options.peers.address, 4 * this.peer));
+    this.sizeChanged();
+  }
+
+  /** Tells the columns what the path's size is now, and has a probe sent that is due. */
+  sizeChanged(): void {
+    const { size, sessions, row } = this;
+    if (size.isNarrow && !this.#isNarrow) this.#a.noteNarrow(this.peer);
+    this.#isNarrow = size.isNarrow;
+    sessions.datagramBytes[row] = size.bytes;
+    sessions.searchAtUs[row] = size.searchAtUs;
+    if (size.isDue) this.speak();
   }
 
   /** The initiator's session is open: the first answer came. The first exchange brings in what both ends accepted. */
   opened(nowUs: number): void {
     this.isNew = false;
+    this.onNewPath();
+    this.#sayHints(nowUs);
     this.renew(nowUs);
+    this.#giveTicket(nowUs);
+  }
+
+  /** Tells the other end of a hint, or, without a class, takes it back. */
+  sayHint(flows: HintedFlows, trafficClass: number | undefined): void {
+    if (this.#hints.length === HINTS_WAITING_MAX) return;
+    this.#hints.push({ ...flows, trafficClass });
+    this.#startReliable();
+  }
+
+  #sayHints(nowUs: number): void {
+    for (const own of this.sessions.hints.own) this.sayHint(own, own.trafficClass);
+    this.#hintsAgainUs = nowUs + HINTS_AGAIN_US;
   }
 
   /** Asks for the next epoch, or, near the end of the session's life, begins a handshake. */
@@ -208,12 +295,25 @@ export class OxSession {
     if (this.sessions.sendPhase[this.row] !== phase) this.sessions.enterEpoch(this.row, phase, nowUs);
     this.#retireAtUs = nowUs + limits.graceUs;
     this.#a.timers.hasten(this.peer, this.#retireAtUs);
+    if (nowUs >= this.#hintsAgainUs) this.#sayHints(nowUs);
     count("epochs_made");
+    this.#giveTicket(nowUs);
   }
 
   ping(): void {
     this.#isPingDue = true;
     this.speak();
+  }
+
+  /** How long nothing may come after data went out before the next ping does. */
+  get pingIntervalUs(): number {
+    const rttUs = this.rttUs < 0 ? this.#a.options.peers.get(this.peer)?.handshakeRttUs ?? -1 : this.rttUs;
+    return Math.max(PING_US_MIN, PING_ROUND_TRIPS * rttUs);
+  }
+
+  /** Whether the path is dead: data went out, and nothing answered it nor the pings that followed. */
+  get isSilent(): boolean {
+    return this.sessions.unanswered[this.row] > PINGS_MAX;
   }
 
   /** Nothing came since data went out, for the `times`-th time. */
@@ -233,6 +333,8 @@ export class OxSession {
     this.#retryAfterS = retryAfterS;
     this.#closesLeft = CLOSES;
     this.#closeAtUs = nowUs;
+    this.size.halt();
+    this.sizeChanged();
     this.#a.timers.hasten(this.peer, nowUs);
   }
 
@@ -277,10 +379,22 @@ export class OxSession {
         return false;
       case CONTROL_REPORT:
         report.read(view, at);
+        if (report.highest >= this.sessions.acknowledged[this.row]) this.reportedReceived = report.received;
         this.sessions.acknowledge(this.row, report.highest);
+        this.size.onReport(report.highest, report.bitmap, report.bitmapBytes, nowUs);
+        this.sizeChanged();
+        return false;
+      case CONTROL_PROBE:
+        // What arrived is what counts, whatever the frame says.
+        this.#arrivedSize = burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
+        this.speak();
+        return false;
+      case CONTROL_PROBE_REPLY:
+        this.size.onReply(readSize(view, at), nowUs);
+        this.sizeChanged();
         return false;
       case CONTROL_PATH_CHALLENGE:
-        this.paths.onChallenge(burst, row, readPathLow(view, at), readPathHigh(view, at));
+        this.paths.onChallenge(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
         return false;
       case CONTROL_PATH_RESPONSE:
         this.paths.onResponse(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
@@ -295,7 +409,7 @@ export class OxSession {
         this.#onAck(readSequence(view, at));
         return false;
       default:
-        if (isReliable(kind)) this.#onReliable(view, at, length, kind);
+        if (isReliable(kind)) this.#onReliable(burst, at, length, kind, nowUs);
         return isReliable(kind);
     }
   }
@@ -303,6 +417,10 @@ export class OxSession {
   handleTimeout(nowUs: number): void {
     const { table } = this.#a.options;
     this.paths.handleTimeout(nowUs);
+    if (this.size.dueUs <= nowUs) {
+      this.size.handleTimeout(nowUs);
+      this.sizeChanged();
+    }
     if (this.#retireAtUs <= nowUs) {
       this.#retireAtUs = Infinity;
       this.sessions.datagramAead.retire(this.row, (this.#keys.epoch & 1) ^ 1);
@@ -332,11 +450,15 @@ export class OxSession {
     if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
       return true;
     }
+    if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
-    while (this.#hasWord()) {
+    while (this.#hasWord() || this.size.isDue) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
-      burst.length[row] = this.#write(burst.view, burst.offset[row], nowUs);
+      // A probe that is lost for its size shall take nothing else with it.
+      burst.length[row] = this.#hasWord()
+        ? this.#write(burst.view, burst.offset[row], nowUs)
+        : this.#writeProbe(burst, burst.offset[row], nowUs);
       burst.session[row] = this.row;
       burst.peer[row] = this.peer;
       for (let i = 0; i < 4; i++) {
@@ -351,7 +473,9 @@ export class OxSession {
 
   /** Writes a report in front of the packet in `row` where the datagram has room for it. */
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
-    const budget = Math.min(HEADROOM - SHORT_HEADER_MAX_BYTES, mtu - burst.length[row]);
+    // A batch has taken some of the headroom.
+    const room = burst.offset[row] - burst.slot[row] * SLOT_BYTES - SHORT_HEADER_MAX_BYTES;
+    const budget = Math.min(HEADROOM - SHORT_HEADER_MAX_BYTES, room, mtu - burst.length[row]);
     if (budget < REPORT_FIXED_BYTES + 1) return;
     this.#fillReport(budget - REPORT_FIXED_BYTES, nowUs);
     const bytes = REPORT_FIXED_BYTES - (report.hasEcn ? 0 : 12) + report.bitmapBytes;
@@ -363,15 +487,17 @@ export class OxSession {
   /** Overwrites secrets and gives the rows of spare ids back. */
   wipe(): void {
     this.#keys.wipe();
+    this.#forgetTicket();
     for (let number = 1; number < this.#ownRows.length; number++) {
       this.#a.options.table.erase(this.#ownRows[number]);
     }
     this.#ownRows.length = 1;
+    this.#hints.length = 0;
   }
 
   #hasWord(): boolean {
     return this.#isPingDue || this.#isPongDue || this.#ackDue >= 0 || this.#keys.partsToSend !== 0 ||
-      this.isReportDue || this.#isReliableDue || this.#isCloseDue;
+      this.isReportDue || this.#isReliableDue || this.#isCloseDue || this.#arrivedSize !== 0;
   }
 
   /** Writes what waits, as much as one datagram takes, and returns the bytes. */
@@ -396,6 +522,10 @@ export class OxSession {
       at += writePing(view, at, nowUs >>> 0);
       this.#isPingDue = false;
     }
+    if (this.#arrivedSize !== 0) {
+      at += writeShort(view, at, CONTROL_PROBE_REPLY, this.#arrivedSize);
+      this.#arrivedSize = 0;
+    }
     if (this.isReportDue) {
       this.#fillReport(REPORT_BITMAP_MAX_BYTES, nowUs);
       at += report.write(view, at);
@@ -414,6 +544,26 @@ export class OxSession {
       keys.partsToSend &= ~(1 << part);
     }
     return at - start;
+  }
+
+  /** Writes a probe, padded so that its datagram has the size that is probed, and returns the bytes. */
+  #writeProbe({ view, bytes }: Burst, start: number, nowUs: number): number {
+    const { size, sessions, row } = this;
+    const { table, count } = this.#a.options;
+    const counter = counterBytes(table.sendCounter[row], sessions.acknowledged[row]);
+    const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
+    const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
+    bytes.fill(0, at, end);
+    size.onSent(nowUs, this.#probeUs());
+    this.#a.timers.hasten(this.peer, size.dueUs);
+    count("size_probes_sent");
+    return end - start;
+  }
+
+  #probeUs(): number {
+    const { rttUs } = this;
+    const roundTripUs = rttUs >= 0 ? rttUs : this.#a.options.peers.get(this.peer)?.handshakeRttUs ?? -1;
+    return roundTripUs < 0 ? PROBE_US_FIRST : Math.max(PROBE_US_MIN, PROBE_ROUND_TRIPS * roundTripUs);
   }
 
   #writeKeyPart(view: DataView, at: number, offset: number): number {
@@ -450,6 +600,7 @@ export class OxSession {
   #onPong(token: number, heldUs: number, nowUs: number): void {
     const sampleUs = ((nowUs >>> 0) - token >>> 0) - heldUs;
     if (sampleUs < 0 || sampleUs > 60e6) return;
+    this.jitter.add(sampleUs);
     // RFC 6298's gain.
     this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
   }
@@ -484,7 +635,7 @@ export class OxSession {
     this.speak();
   }
 
-  #onReliable(view: DataView, at: number, length: number, kind: number): void {
+  #onReliable({ bytes, view }: Burst, at: number, length: number, kind: number, nowUs: number): void {
     const sequence = readSequence(view, at);
     const ahead = (sequence - this.#expected + SEQUENCES) % SEQUENCES;
     if (ahead !== 0 && ahead < SEQUENCES / 2) return;
@@ -493,6 +644,45 @@ export class OxSession {
     if (ahead !== 0) return;
     this.#expected = (this.#expected + 1) % SEQUENCES;
     if (kind === CONTROL_CONNECTION_IDS) this.#onConnectionIds(view, at, length);
+    else if (kind === CONTROL_TICKET) this.#onTicket(bytes, view, at, length, nowUs);
+    else if (kind === CONTROL_HINT) {
+      hint.read(view, at, length);
+      this.sessions.hints.take(this.row, hint, nowUs);
+    }
+  }
+
+  /** Whether a ticket's secret may be said here: not readably, and under ML-KEM's keys where there are some. */
+  get #mayTellTicket(): boolean {
+    return (this.features & FEATURE_RESUMPTION) !== 0 && this.aead !== AEAD_AES_256_GMAC &&
+      (this.epoch > 0 || (this.features & FEATURE_HYBRID_KEYS) === 0);
+  }
+
+  /** Gives the other end a ticket, unless it has one that is good for long. */
+  #giveTicket(nowUs: number): void {
+    const { tickets } = this.#a.oxtunnel!;
+    if (!tickets || !this.#mayTellTicket || nowUs < this.#nextTicketUs || this.#ticket) return;
+    this.#nextTicketUs = nowUs + TICKET_LIFE_US / 2;
+    const secret = this.#a.bytes(TICKET_SECRET_BYTES);
+    this.#ticket = { bytes: tickets.seal(secret, this.#a.options.peers, this.peer, nowUs), secret };
+    this.#startReliable();
+  }
+
+  #forgetTicket(): void {
+    this.#ticket?.secret.fill(0);
+    this.#ticket = undefined;
+  }
+
+  /** Keeps the relay's ticket in place of the last one. */
+  #onTicket(bytes: Uint8Array, view: DataView, at: number, length: number, nowUs: number): void {
+    if (this.#a.oxtunnel!.tickets || !this.#mayTellTicket) return;
+    const peer = this.#a.options.peers.get(this.peer)!;
+    const lifeUs = Math.min(TICKET_LIFE_MAX_US, 1e6 * readTicketLifeS(view, at));
+    wipeTicket(peer.ticket);
+    peer.ticket = {
+      bytes: bytes.slice(at + TICKET_AT, at + length),
+      secret: bytes.slice(at + TICKET_SECRET_AT, at + TICKET_AT),
+      expiresUnixUs: nowUs + this.#a.unixOffsetUs + lifeUs,
+    };
   }
 
   #onConnectionIds(view: DataView, at: number, length: number): void {
@@ -511,17 +701,22 @@ export class OxSession {
   #onAck(sequence: number): void {
     if (this.#reliableKind === 0 || sequence !== this.#sequence) return;
     this.#sequence = (this.#sequence + 1) % SEQUENCES;
+    if (this.#reliableKind === CONTROL_TICKET) this.#forgetTicket();
+    else if (this.#reliableKind === CONTROL_HINT) this.#hints.shift();
+    else this.#toldIds += this.#idsUnderWay;
     this.#reliableKind = 0;
     this.#isReliableDue = false;
-    this.#toldIds += this.#idsUnderWay;
     this.#reliableAtUs = Infinity;
-    if (this.#toldIds < this.#ownRows.length) this.#startReliable();
+    this.#startReliable();
   }
 
-  /** Puts the next reliable frame under way, if none is. */
+  /** Puts the next reliable frame under way, if none is and one waits. */
   #startReliable(): void {
     if (this.#reliableKind !== 0) return;
-    this.#reliableKind = CONTROL_CONNECTION_IDS;
+    if (this.#toldIds < this.#ownRows.length) this.#reliableKind = CONTROL_CONNECTION_IDS;
+    else if (this.#hints.length > 0) this.#reliableKind = CONTROL_HINT;
+    else if (this.#ticket) this.#reliableKind = CONTROL_TICKET;
+    else return;
     this.#isReliableDue = true;
     // What is repeated stays the same, whatever is added meanwhile.
     this.#idsUnderWay = Math.min(CONNECTION_IDS_MAX, this.#ownRows.length - this.#toldIds);
@@ -529,9 +724,31 @@ export class OxSession {
   }
 
   #writeReliable(view: DataView, at: number): number {
+    if (this.#reliableKind === CONTROL_TICKET) return this.#writeTicket(view, at);
+    if (this.#reliableKind === CONTROL_HINT) return this.#writeHint(view, at);
     const { receiverIndex } = this.#a.options.table;
     const first = this.#toldIds, count = this.#idsUnderWay;
     const ids = Uint32Array.from({ length: count }, (_, i) => receiverIndex[this.#ownRows[first + i]]);
     return writeConnectionIds(view, at, this.#sequence, first, 0, ids, count);
+  }
+
+  #writeTicket(view: DataView, at: number): number {
+    const { bytes, secret } = this.#ticket!;
+    const to = writeTicket(view, at, this.#sequence, TICKET_LIFE_US / 1e6, secret, bytes.length);
+    for (let i = 0; i < bytes.length; i++) view.setUint8(to + i, bytes[i]);
+    return to + bytes.length - at;
+  }
+
+  #writeHint(view: DataView, at: number): number {
+    const [{ protocol, clientPort, remotePort, client, remote, trafficClass }] = this.#hints;
+    hint.sequence = this.#sequence;
+    hint.trafficClass = trafficClass ?? CLASS_DEFAULT;
+    hint.protocol = protocol;
+    hint.lifetimeS = trafficClass === undefined ? 0 : HINT_LIFE_S;
+    hint.clientPort = clientPort;
+    hint.remotePort = remotePort;
+    hint.client.set(client);
+    hint.remote.set(remote);
+    return hint.write(view, at);
   }
 }

@@ -3,28 +3,30 @@
  * OxTunnel's sessions as columns beside the session table: what a data datagram reads and changes (PROTOCOL §12 to
  * §17). Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. What is rare is in
  * ox_session.ts, one object a session.
- * Keeps PROTOCOL R25, R39, R43, R44, R61 and R74.
+ * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
 import type { DatagramAead } from "../codec/kernels.ts";
+import { BASE_BYTES } from "../control/path_size.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import {
   COUNTER_LIMIT,
   counterBytes,
+  DATAGRAM_OVERHEAD_BYTES,
   DISTANCE_LIMIT,
   readConnectionId,
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../wire/oxtunnel.ts";
-import { AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
+import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
+import { Hints } from "./hints.ts";
 import { OXTUNNEL } from "./table.ts";
+import type { TrustedLinks } from "./trusted_links.ts";
 
 /** No epoch waits to be seen. */
 const NO_PHASE = 2;
-/** Silence after data was sent, and between pings, after which the next ping goes out (PROTOCOL §14). */
-const PING_US = 100_000;
 /** A report is due at once after so many datagrams (PROTOCOL §14). */
 const REPORT_DATAGRAMS = 4096;
 /** A report of so many datagrams, of a gap or of a mark is due after one interval, others after several. */
@@ -67,20 +69,30 @@ export class OxSessions {
   readonly failures: Float64Array;
   /** The id that the other end's newest datagram named. */
   readonly usedId: Uint32Array;
+  /** What a datagram may have now, bytes of UDP payload (PROTOCOL §17, path_size.ts). */
+  readonly datagramBytes: Uint16Array;
+  /** From when on sending begins a search for a larger size, or Infinity. */
+  readonly searchAtUs: Float64Array;
   /** Datagrams by their ECN mark, four a session. */
   readonly ecn: Uint32Array;
   /** The rest of each session, by its row. */
   readonly of: (OxSession | undefined)[] = [];
+  /** 1 for sessions whose plaintexts can be read on the way. */
+  readonly isPlain: Uint8Array;
+  readonly #trusted: TrustedLinks;
+  readonly hints: Hints;
   readonly #a: Associations;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
   /** The highest counter before the newest datagram came. */
   readonly #lastCounter: Float64Array;
 
-  constructor(associations: Associations, datagramAead: DatagramAead) {
+  constructor(associations: Associations, datagramAead: DatagramAead, trusted: TrustedLinks) {
     this.#a = associations;
+    this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = associations.options.table.capacity;
+    this.hints = new Hints(rows);
     this.acknowledged = new Float64Array(rows);
     this.sendPhase = new Uint8Array(rows);
     this.awaitedPhase = new Uint8Array(rows);
@@ -95,7 +107,10 @@ export class OxSessions {
     this.rekeyCounter = new Float64Array(rows);
     this.failures = new Float64Array(rows);
     this.usedId = new Uint32Array(rows);
+    this.datagramBytes = new Uint16Array(rows);
+    this.searchAtUs = new Float64Array(rows);
     this.ecn = new Uint32Array(ECN_MARKS * rows);
+    this.isPlain = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
     this.#lastCounter = new Float64Array(rows);
   }
@@ -110,6 +125,8 @@ export class OxSessions {
   /** Sets up the columns of a session whose row has just begun. */
   begin(session: number, rest: OxSession, nowUs: number): void {
     this.of[session] = rest;
+    this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
+    this.hints.begin(session);
     this.acknowledged[session] = -1;
     this.awaitedPhase[session] = NO_PHASE;
     this.arrivedUs[session] = nowUs;
@@ -120,9 +137,16 @@ export class OxSessions {
     this.unreported[session] = 0;
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
+    this.datagramBytes[session] = BASE_BYTES;
+    this.searchAtUs[session] = Infinity;
     this.usedId[session] = this.#a.options.table.receiverIndex[session];
     for (let i = 0; i < ECN_MARKS; i++) this.ecn[ECN_MARKS * session + i] = 0;
     this.enterEpoch(session, 0, nowUs);
+  }
+
+  /** Whether nothing of the session may go to, or come from, the outer address at `at`: it would be readable there. */
+  refuses(session: number, words: Uint32Array, at: number): boolean {
+    return this.isPlain[session] === 1 && !this.#trusted.has(words, at);
   }
 
   /** From now on this end sends under the keys of `phase`, whose limits begin to run. */
@@ -140,6 +164,19 @@ export class OxSessions {
       );
     }
     this.#limitSending(session);
+  }
+
+  /** The largest inner packet that the session's datagrams take now, bytes. The one place that says it. */
+  innerMtu(session: number): number {
+    return this.datagramBytes[session] - DATAGRAM_OVERHEAD_BYTES;
+  }
+
+  /** After a datagram with a plaintext of so many bytes was numbered: large ones show what the path takes. */
+  noteSize(session: number, plaintextBytes: number, nowUs: number): void {
+    if (plaintextBytes <= BASE_BYTES - DATAGRAM_OVERHEAD_BYTES) return;
+    const rest = this.of[session]!;
+    rest.size.onLarge(this.#a.options.table.sendCounter[session] - 1, nowUs);
+    if (rest.size.isDue) rest.sizeChanged();
   }
 
   /** Notes that the other end has seen the counter `highest`. */
@@ -166,7 +203,7 @@ export class OxSessions {
     const { peers, table } = this.#a.options;
     const session = burst.session[row], id = burst.peer[row];
     if (session === peers.next[id]) {
-      this.of[session]!.takeEndpoint();
+      this.of[session]!.takeEndpoint(nowUs);
       this.#a.confirm(id, nowUs);
     }
     if (burst.phase[row] === this.awaitedPhase[session]) {
@@ -276,10 +313,14 @@ export class OxSessions {
   /** After a packet for the peer was numbered on its current session. */
   sent(id: number, session: number, nowUs: number): void {
     if (this.pingAtUs[session] === Infinity) {
-      this.pingAtUs[session] = nowUs + PING_US;
+      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
       this.#a.timers.hasten(id, this.pingAtUs[session]);
     }
     this.#a.traversed(id, nowUs);
+    if (nowUs >= this.searchAtUs[session]) {
+      this.of[session]!.size.onUse(nowUs);
+      this.of[session]!.sizeChanged();
+    }
     if (
       nowUs >= this.rekeyAtUs[session] ||
       this.#a.options.table.sendCounter[session] > this.rekeyCounter[session]
@@ -318,8 +359,9 @@ export class OxSessions {
 
   handleTimeout(session: number, nowUs: number): void {
     if (this.pingAtUs[session] <= nowUs) {
-      this.pingAtUs[session] = nowUs + PING_US;
-      this.of[session]!.onSilence(++this.unanswered[session]);
+      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
+      if (this.unanswered[session] < 255) this.unanswered[session]++;
+      this.of[session]!.onSilence(this.unanswered[session]);
     }
     if (this.reportAtUs[session] <= nowUs) this.#reportNow(session);
     this.of[session]!.handleTimeout(nowUs);
@@ -328,6 +370,7 @@ export class OxSessions {
   /** Wipes what the session has besides its row, and gives its spare ids' rows back. */
   end(session: number): void {
     this.of[session]!.wipe();
+    this.hints.end(session);
     this.of[session] = undefined;
   }
 }

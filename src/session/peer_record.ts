@@ -2,6 +2,7 @@
  * What is stored of a peer, and what a running relay tells about one: plain data that crosses threads and
  * disks. Keys travel as base64 text here, as WireGuard's own tools write them.
  */
+import type { AeadName } from "../wire/parameters.ts";
 
 /** A peer as the store keeps it. */
 export interface PeerRecord {
@@ -28,6 +29,9 @@ export interface PeerSnapshot {
   lastHandshakeAgeS?: number;
   /** Whether a session is up that can carry data. */
   connected: boolean;
+  /** What it speaks, and what its packets are protected with, while it has a session. GMAC hides nothing (PROTOCOL §18). */
+  protocol?: "wireguard" | "oxtunnel";
+  aead?: AeadName;
   bytesReceived: number;
   bytesSent: number;
   /** Packets dropped after this peer was identified. */
@@ -49,4 +53,6 @@ export interface SessionSnapshot {
   initiator: boolean;
   packetsSent: number;
   highestCounterReceived: number;
+  /** OxTunnel: the largest datagram that the path to the peer is known to take, bytes of UDP payload. */
+  datagramBytes?: number;
 }

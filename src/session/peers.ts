@@ -9,6 +9,7 @@ import { parsePrefix, type Prefix } from "../wire/address.ts";
 import type { Parameters } from "../wire/parameters.ts";
 import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
 import type { HandshakeState } from "./noise.ts";
+import { type Ticket, wipeTicket } from "./ox_tickets.ts";
 import { PrefixTable } from "./prefix_table.ts";
 import { WIREGUARD } from "./table.ts";
 
@@ -20,6 +21,8 @@ export interface PendingHandshake {
   sentUs: number;
   /** Checks the MACs of the answer: the one of the protocol that the handshake is in. */
   checker: CookieChecker;
+  /** Those of the waiting packets that the initiation carries, if it does. */
+  early?: readonly StagedPacket[];
 }
 
 /** A packet that waits for a session: who owns its slot is the queue. */
@@ -27,6 +30,8 @@ export interface StagedPacket {
   slot: number;
   offset: number;
   length: number;
+  /** Whether an initiation has carried it, which is no other's to do again (PROTOCOL R67). */
+  wasEarly?: boolean;
 }
 
 // A peer's block of bytes: 32-byte keys, its timestamp, its cookie jar. A Uint8Array of its own for each would cost ten
@@ -61,6 +66,8 @@ export class Peer {
   /** What the peer's last response to an OxTunnel initiation said of itself, or why it refused. */
   told: Parameters | undefined;
   refused: Parameters["refused"];
+  /** The last ticket that the peer gave. Secret. */
+  ticket: Ticket | undefined;
   lastHandshakeUs = -Infinity;
   handshakeRttUs = -1;
   /** Whether the present epoch already asked for its successor on receipt. */
@@ -112,6 +119,8 @@ export class Peer {
 
   /** Overwrites its keys. */
   wipe(): void {
+    wipeTicket(this.ticket);
+    this.ticket = undefined;
     this.#bytes(0, BLOCK_BYTES).fill(0);
   }
 

@@ -34,7 +34,7 @@ export class PrefixTable {
   /** Sets the value of a prefix; `address` has no bits beyond it. Returns the value it replaced, or NONE. */
   set(address: Uint32Array, bits: number, value: number): number {
     if (2 * (this.#count + 1) > this.#mask + 1) this.#grow();
-    const at = this.#seek(address, bits);
+    const at = this.#seek(address, 0, bits);
     const entries = this.#entries;
     const before = entries[at + BITS] === EMPTY ? NONE : entries[at + VALUE];
     if (entries[at + BITS] === EMPTY) {
@@ -50,7 +50,7 @@ export class PrefixTable {
   /** Removes a prefix; returns the value it had, or NONE. */
   delete(address: Uint32Array, bits: number): number {
     const entries = this.#entries;
-    let hole = this.#seek(address, bits);
+    let hole = this.#seek(address, 0, bits);
     if (entries[hole + BITS] === EMPTY) return NONE;
     const value = entries[hole + VALUE];
     this.#count--;
@@ -72,27 +72,34 @@ export class PrefixTable {
   lookup(words: Uint32Array, at: number): number {
     const probe = this.#probe;
     const shortest = words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0xffff ? 96 : 0;
-    for (let i = 0; i < this.#lengthCount; i++) {
+    let i = 0;
+    if (this.#lengths[0] === 128 && this.#lengthCount > 0) { // leased addresses, mostly: nothing to mask
+      const place = this.#seek(words, at, 128);
+      if (this.#entries[place + BITS] !== EMPTY) return this.#entries[place + VALUE];
+      i = 1;
+    }
+    for (; i < this.#lengthCount; i++) {
       const bits = this.#lengths[i];
       if (bits < shortest) break;
       for (let w = 0; w < 4; w++) {
         const keep = bits - 32 * w;
         probe[w] = keep >= 32 ? words[at + w] : keep <= 0 ? 0 : words[at + w] & ~(0xffffffff >>> keep);
       }
-      const place = this.#seek(probe, bits);
+      const place = this.#seek(probe, 0, bits);
       if (this.#entries[place + BITS] !== EMPTY) return this.#entries[place + VALUE];
     }
     return NONE;
   }
 
-  /** First word of the entry, or of the empty place where it would go. */
-  #seek(address: Uint32Array, bits: number): number {
+  /** First word of the entry of words[from..from+3], or of the empty place where it would go. */
+  #seek(words: Uint32Array, from: number, bits: number): number {
     const entries = this.#entries;
-    let at = this.#home(address, 0, bits);
+    const a = words[from], b = words[from + 1], c = words[from + 2], d = words[from + 3];
+    let at = this.#home(words, from, bits);
     while (entries[at + BITS] !== EMPTY) {
       if (
-        entries[at + 3] === address[3] && entries[at + BITS] === bits + 1 && entries[at + 2] === address[2] &&
-        entries[at + 1] === address[1] && entries[at] === address[0]
+        entries[at + 3] === d && entries[at + BITS] === bits + 1 && entries[at + 2] === c &&
+        entries[at + 1] === b && entries[at] === a
       ) return at;
       at = this.#after(at);
     }
@@ -126,7 +133,7 @@ export class PrefixTable {
     for (let from = 0; from < old.length; from += ENTRY_WORDS) {
       if (old[from + BITS] === EMPTY) continue;
       for (let w = 0; w < 4; w++) this.#probe[w] = old[from + w];
-      const at = this.#seek(this.#probe, old[from + BITS] - 1);
+      const at = this.#seek(this.#probe, 0, old[from + BITS] - 1);
       for (let w = 0; w < ENTRY_WORDS; w++) this.#entries[at + w] = old[from + w];
     }
   }

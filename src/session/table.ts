@@ -2,25 +2,26 @@
 /**
  * The session table: one row per WireGuard key epoch, OxTunnel session, spare connection id or pending handshake, as
  * columns. Invariant: a receiver index (OxTunnel: connection id) names at most one live row, and a freed row's keys
- * are overwritten and its index matches again by accident only once in 256 times (8 bits of every index are drawn anew). Does not
- * know peers beyond their number, nor time beyond a birthday and an end.
+ * are overwritten and its index is given out again only after 255 others of that row. Does not know peers beyond their
+ * number, nor time beyond a birthday and an end.
  * Keeps PROTOCOL R45.
  */
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
 import type { SessionSecrets } from "./ox_handshake.ts";
 import { ReplayWindows } from "./replay.ts";
+import { Scrambler } from "./scramble.ts";
 
 // Protocols, as the column `protocol` names them; 0 is a handshake that is not finished.
 export const WIREGUARD = 1;
 export const OXTUNNEL = 2;
 
 const ROW_BITS = 20;
-/** What the receiver index has room for: four bits name the Worker, eight are random. */
+/** What the receiver index has room for: four bits name the Worker, eight count the row's uses, and the row is scrambled with them. */
 export const SESSION_ROWS_MAX = 1 << ROW_BITS;
 const ROW_MASK = (1 << ROW_BITS) - 1;
 const WORKER_SHIFT = 28;
-const MIDDLE_MASK = (1 << (WORKER_SHIFT - ROW_BITS)) - 1;
+const BELOW_WORKER = (1 << WORKER_SHIFT) - 1;
 
 export class SessionTable {
   readonly capacity: number;
@@ -58,7 +59,9 @@ export class SessionTable {
   readonly #free: Uint32Array;
   #freeCount = 0;
   #fresh = 0;
-  readonly #random: () => number;
+  /** How often each row was taken, modulo 256. */
+  readonly #uses: Uint8Array;
+  readonly #scrambler: Scrambler;
 
   /**
    * @param capacity rows, 1 to SESSION_ROWS_MAX.
@@ -89,7 +92,8 @@ export class SessionTable {
     this.replay = new ReplayWindows(capacity);
     this.#aead = aead;
     this.#datagramAead = datagramAead;
-    this.#random = random;
+    this.#uses = new Uint8Array(capacity);
+    this.#scrambler = new Scrambler(random);
     this.worker = worker & 15;
     this.#free = new Uint32Array(capacity);
   }
@@ -99,10 +103,13 @@ export class SessionTable {
     if (this.count === this.capacity) return NONE;
     this.count++;
     const row = this.#freeCount > 0 ? this.#free[--this.#freeCount] : this.#fresh++;
-    const middle = this.#random() & MIDDLE_MASK;
-    const index = ((this.worker << WORKER_SHIFT) | (middle << ROW_BITS) | row) >>> 0;
+    let index = NONE;
     // The all-ones index is the sentinel of a free row.
-    this.receiverIndex[row] = index === NONE ? (index ^ (1 << ROW_BITS)) >>> 0 : index;
+    while (index === NONE) {
+      const below = this.#scrambler.scramble((this.#uses[row]++ << ROW_BITS) | row);
+      index = ((this.worker << WORKER_SHIFT) | below) >>> 0;
+    }
+    this.receiverIndex[row] = index;
     this.peer[row] = peer;
     this.protocol[row] = 0;
     this.session[row] = row;
@@ -174,7 +181,7 @@ export class SessionTable {
 
   /** The row that a receiver index names, or NONE. */
   find(receiverIndex: number): number {
-    const row = receiverIndex & ROW_MASK;
+    const row = this.#scrambler.unscramble(receiverIndex & BELOW_WORKER) & ROW_MASK;
     return row < this.#fresh && this.receiverIndex[row] === receiverIndex && receiverIndex !== NONE
       ? row
       : NONE;

@@ -28,7 +28,6 @@ import {
 import type { Peer } from "./peers.ts";
 
 export class Wireguard {
-  readonly initiationBytes = INITIATION_BYTES;
   readonly #a: Associations;
   readonly checker: CookieChecker;
 
@@ -109,6 +108,10 @@ export class Wireguard {
     this.#key(epoch, readSender(burst.view, offset[row]), true, nowUs, keys.sendKey, keys.receiveKey);
     associations.finished(peer, nowUs);
     this.received(peer.id, epoch, false, nowUs);
+  }
+
+  initiationBytes(): number {
+    return INITIATION_BYTES;
   }
 
   /** Writes an initiation of `initiationBytes` and signs it; undefined when the peer's key is a low-order point. */

@@ -47,6 +47,24 @@ export class Arena {
     return this.#freeCount === 0 ? NONE : this.#free[--this.#freeCount];
   }
 
+  /** Takes up to so many slots into out[at..]; returns how many there were. */
+  takeInto(out: Uint32Array, at: number, count: number): number {
+    const free = this.#free;
+    const taken = count < this.#freeCount ? count : this.#freeCount;
+    let top = this.#freeCount;
+    for (let i = at; i < at + taken; i++) out[i] = free[--top];
+    this.#freeCount = top;
+    return taken;
+  }
+
+  /** Gives the slots in from[at..end-1] back, the last one first. The caller must own them. */
+  releaseFrom(from: Uint32Array, at: number, end: number): void {
+    const free = this.#free;
+    let top = this.#freeCount;
+    for (let i = end - 1; i >= at; i--) free[top++] = from[i];
+    this.#freeCount = top;
+  }
+
   /** Gives a slot back. The caller must own it. */
   release(slot: number): void {
     this.#free[this.#freeCount++] = slot;

@@ -3,6 +3,7 @@
  * What an OxTunnel plaintext holds (PROTOCOL §13): frames with a two-byte head, and at its end one bare IP packet
  * that costs nothing. Invariant: a frame that the reader hands out lies within the plaintext. Judges no body but
  * LZ4's lengths and decompresses nothing; control frames are in control.ts.
+ * Keeps PROTOCOL R47 and R49.
  */
 
 // Kinds of frames: four bits of the head.
@@ -30,6 +31,8 @@ export const FRAME_BODY_MAX_BYTES = 2047;
 /** Frames in one plaintext, the bare packet included (PROTOCOL R47). */
 export const FRAMES_MAX = 64;
 export const LZ4_BLOCK_AT = 2;
+/** A frame's packet is at most so many times as long as its body, or who sends it would send that much more (PROTOCOL R49). */
+export const LZ4_RATIO_MAX = 16;
 
 const HEAD_BIT = 0x8000;
 const KIND_SHIFT = 11;
@@ -82,6 +85,11 @@ export class FrameReader {
   }
 }
 
+/** Whether a frame's head is at `at`, and not a bare packet. */
+export function isFrame(view: DataView, at: number): boolean {
+  return view.getUint8(at) >= HEAD_BIT >> 8;
+}
+
 /** Writes a frame's head in front of a body of `length` bytes, 1 to 2047, and returns where the body starts. */
 export function writeFrameHead(view: DataView, at: number, kind: number, length: number): number {
   // Big-endian, so that the head's first byte is the one that tells it from a bare packet.
@@ -98,10 +106,10 @@ export function writeLz4Head(view: DataView, at: number, blockBytes: number, ori
 
 /**
  * The length that an LZ4 frame's packet must have once decompressed, or 0 when the frame lies: it is longer than
- * `mtu` or did not shrink (PROTOCOL R49). The block is at + LZ4_BLOCK_AT to the body's end.
+ * `mtu`, did not shrink, or grew by more than LZ4_RATIO_MAX (PROTOCOL R49). The block is at + LZ4_BLOCK_AT to the body's end.
  */
 export function lz4OriginalBytes(view: DataView, at: number, length: number, mtu: number): number {
   if (length <= LZ4_BLOCK_AT) return 0;
   const original = view.getUint16(at, true);
-  return original <= mtu && original > length ? original : 0;
+  return original <= mtu && original > length && original <= LZ4_RATIO_MAX * length ? original : 0;
 }

@@ -26,6 +26,8 @@ export const SHORT_HEADER_MAX_BYTES = 9;
 export const OX_DATA_MIN_BYTES = SHORT_HEADER_MIN_BYTES + OX_TAG_BYTES;
 /** The longest datagram that is opened: below 2^11, as the AEADs' limits suppose (PROTOCOL §15). */
 export const OX_DATAGRAM_MAX_BYTES = 1936;
+/** What a datagram has at most besides its plaintext. */
+export const DATAGRAM_OVERHEAD_BYTES = SHORT_HEADER_MAX_BYTES + OX_TAG_BYTES;
 /** Initiations are padded to this, so that no answer is longer than its question (PROTOCOL R27). */
 export const OX_INITIATION_MIN_BYTES = 512;
 export const OX_INITIATION_MAX_BYTES = 1200;

@@ -23,10 +23,20 @@ export const AEAD_AES_256_GCM = 2;
 /** Authentication without secrecy, for trusted links only. */
 export const AEAD_AES_256_GMAC = 3;
 
+/** By AEAD_*. */
+export const AEAD_NAMES: Readonly<Record<number, AeadName>> = {
+  [AEAD_CHACHA20_POLY1305]: "ChaCha20-Poly1305",
+  [AEAD_AES_256_GCM]: "AES-256-GCM",
+  [AEAD_AES_256_GMAC]: "AES-256-GMAC",
+};
+export type AeadName = "ChaCha20-Poly1305" | "AES-256-GCM" | "AES-256-GMAC";
+
 export const REFUSED_FULL = 1;
 export const REFUSED_CRITICAL = 2;
 export const REFUSED_AEAD = 3;
 export const REFUSED_DRAINING = 4;
+/** The initiation asked for an answer and no session. */
+export const REFUSED_PROBE = 5;
 
 const AEADS_MAX = 4;
 const DNS_MAX = 4;
@@ -69,8 +79,12 @@ export interface Parameters {
   };
   /** Connection ids besides the message's sender id, 1 to 4: numbers 1, 2, … of the session. */
   connectionIds?: number[];
+  /** The relay's own inner IPv4 address, 4 bytes, which answers pings and speedtests. */
+  relay4?: Uint8Array;
   /** The ticket that is to be resumed, 1 to 192 bytes. */
   ticket?: Uint8Array;
+  /** The initiator wants to know how far the relay is, and no session: it is refused. */
+  probe?: true;
   /** The responder makes no session. */
   refused?: { reason: number; retryAfterS: number };
   /** Read only: the last critical type that is not known here. The reader must refuse (PROTOCOL R34). */
@@ -88,8 +102,10 @@ const REGION = 0x07;
 const LIMITS = 0x08;
 const TICKET = 0x09;
 const CONNECTION_IDS = 0x0a;
+const RELAY4 = 0x0b;
 const AEADS = 0x81;
 const REFUSED = 0x83;
+const PROBE = 0x84;
 
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const encoder = new TextEncoder();
@@ -172,9 +188,17 @@ function readOne(
       if (size < 4 || size > 4 * IDS_MAX || size % 4 !== 0 || into.connectionIds) return false;
       into.connectionIds = Array.from({ length: size / 4 }, (_, i) => view.getUint32(at + 4 * i, true));
       return true;
+    case RELAY4:
+      if (size !== 4 || into.relay4) return false;
+      into.relay4 = bytes.slice(at, at + 4);
+      return true;
     case TICKET:
       if (size < 1 || size > TICKET_MAX_BYTES || into.ticket) return false;
       into.ticket = bytes.slice(at, at + size);
+      return true;
+    case PROBE:
+      if (size !== 1 || bytes[at] !== 1 || into.probe) return false;
+      into.probe = true;
       return true;
     case REFUSED:
       if (size !== 3 || into.refused) return false;
@@ -202,8 +226,9 @@ function readText(bytes: Uint8Array, at: number, size: number, maxBytes: number)
  * fit or are not what `readParameters` would accept: both are the caller's mistakes.
  */
 export function writeParameters(bytes: Uint8Array, at: number, parameters: Parameters): number {
-  const { features, aeads, lease4, lease6, mtu, dns, name, region, limits, connectionIds, ticket, refused } =
+  const { features, aeads, lease4, lease6, mtu, dns, name, region, limits, connectionIds, ticket } =
     parameters;
+  const { relay4, probe, refused } = parameters;
   let here = at;
   const put = (type: number, value: ArrayLike<number> | undefined) => {
     if (value === undefined) return;
@@ -235,6 +260,8 @@ export function writeParameters(bytes: Uint8Array, at: number, parameters: Param
   );
   put(CONNECTION_IDS, connectionIds?.flatMap((id) => littleEndian(id, 4)));
   put(TICKET, ticket);
+  put(RELAY4, relay4);
+  put(PROBE, probe && [1]);
   put(REFUSED, refused && [refused.reason, ...littleEndian(refused.retryAfterS, 2)]);
   if (!readParameters(bytes, at, here - at)) throw new RangeError("parameters: a value is out of its range");
   return here;

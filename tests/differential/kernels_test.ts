@@ -17,8 +17,10 @@ import {
   IMPLEMENTATION,
   implementationOf,
   NativeAead,
+  NativeLz4,
   nativePrimitives,
 } from "../../src/codec/native.ts";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { DROP } from "../../src/metrics.ts";
 import { Arena, packetStart, SLOT_BYTES } from "../../src/vector/arena.ts";
@@ -522,3 +524,86 @@ nativeTest("LZ4 survives hostile blocks", () => {
   assert(native.ox_lz4_decompress(arena, 100, arena.subarray(50), 100) < 0, "overlap");
   assert(native.ox_lz4_compress(arena, 65536, new Uint8Array(99999), 99999) < 0, "too long");
 });
+
+nativeTest(
+  "LZ4 within an arena: native and portable refuse the same and undo each other, and lz4js both",
+  () => {
+    const random = new Random(24), arena = new Arena(2), burst = new Burst(arena);
+    const kernels = [new NativeLz4(native), new PortableLz4()];
+    const from = packetStart(0), to = packetStart(1);
+    for (let round = 0; round < 400; round++) {
+      const plain = compressible(random, 1 + random.u32() % MAX_BYTES);
+      for (const one of kernels) {
+        // In place, as on the way out: behind a head of four bytes.
+        arena.bytes.fill(0xaa);
+        arena.bytes.set(plain, from);
+        const block = one.compress(burst, from, plain.length, from + 4, 0, plain.length);
+        if (block === 0) {
+          assertEquals(arena.bytes.subarray(from, from + plain.length), plain, "as it was");
+          continue;
+        }
+        const packed = arena.bytes.slice(from + 4, from + 4 + block);
+        const theirs = new Uint8Array(plain.length);
+        assertEquals(lz4js.decompressBlock(packed, theirs, 0, block, 0), plain.length);
+        assertEquals(theirs, plain);
+        for (const other of kernels) {
+          arena.bytes.set(packed, from);
+          assert(other.decompress(burst, from, block, to, plain.length));
+          assertEquals(arena.bytes.subarray(to, to + plain.length), plain);
+          arena.bytes.fill(0xaa, to);
+          for (const wrong of [plain.length - 1, plain.length + 1]) {
+            if (wrong <= SLOT_BYTES) assert(!other.decompress(burst, from, block, to, wrong), `${wrong}`);
+          }
+          assert(arena.bytes.subarray(to).every((byte) => byte === 0xaa), "as it was");
+        }
+        arena.bytes.set(plain, from);
+        assertEquals(one.compress(burst, from, plain.length, from, 0, block - 1), 0, "no room");
+        assertEquals(one.compress(burst, from, plain.length, from, block + 1, 9999), 0, "too little");
+      }
+    }
+  },
+);
+
+nativeTest(
+  "LZ4 within an arena: hostile blocks get the same verdict from both, and change nothing else",
+  () => {
+    const random = new Random(25), arena = new Arena(2), burst = new Burst(arena);
+    const [ours, portable] = [new NativeLz4(native), new PortableLz4()];
+    const from = packetStart(0), to = packetStart(1);
+    let taken = 0;
+    const room = arena.bytes.subarray(to, to + 1000);
+    for (let round = 0; round < 2000; round++) {
+      // A sound block with up to three bytes of it changed, or cut short; the rest of the arena is 0xaa.
+      const plain = compressible(random, 20 + random.u32() % 300);
+      arena.bytes.fill(0xaa);
+      arena.bytes.set(plain, to);
+      const length = ours.compress(burst, to, plain.length, from, 0, 9999) - (random.u32() % 4 === 0 ? 1 : 0);
+      arena.bytes.fill(0xaa, to);
+      for (let left = random.u32() % 4; left > 0; left--) {
+        const at = from + random.u32() % length;
+        arena.bytes[at] = random.u32() & 1 ? random.u32() : arena.bytes[at] ^ 1 << (random.u32() & 7);
+      }
+      const before = arena.bytes.slice(0, to);
+      for (let original = Math.max(1, plain.length - 20); original < plain.length + 20; original++) {
+        const verdict = portable.decompress(burst, from, length, to, original);
+        const theirs = room.slice();
+        room.fill(0xaa);
+        assertEquals(
+          ours.decompress(burst, from, length, to, original),
+          verdict,
+          `round ${round}, ${original}`,
+        );
+        assertSameBytes(room, theirs, `round ${round}`);
+        room.fill(0xaa);
+        taken += verdict ? 1 : 0;
+      }
+      assertSameBytes(arena.bytes.subarray(0, to), before, "what is read");
+      assert(arena.bytes.subarray(to).every((byte) => byte === 0xaa), "written past its room");
+    }
+    assert(taken > 500 && taken < 1900, `${taken} blocks came out: the test is blind`);
+    for (const wrong of [arena.bytes.length, arena.bytes.length - 10]) {
+      assertThrows(() => ours.compress(burst, wrong, 100, from, 0, 100), Error, "lz4");
+      assertThrows(() => ours.decompress(burst, wrong, 100, from, 100), Error, "lz4");
+    }
+  },
+);

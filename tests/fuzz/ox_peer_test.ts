@@ -4,10 +4,14 @@
  * nothing is thrown, no slot and no session row is lost, and the relay still serves another client.
  */
 import { assert, assertEquals } from "@std/assert";
+import { loadNative } from "../../ffi/native.ts";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
+import { NativeLz4 } from "../../src/codec/native.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
 import {
   CONTROL_ACK,
+  Hint,
   keyPartBytes,
   Report,
   writeClose,
@@ -18,7 +22,7 @@ import {
   writePong,
   writeShort,
 } from "../../src/wire/control.ts";
-import { writeFrameHead } from "../../src/wire/frame.ts";
+import { writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { Tunnel } from "../../src/tunnel.ts";
 import { type Host, Random, udpPacket, World } from "../sim/world.ts";
@@ -27,6 +31,7 @@ const SEED = Number(Deno.env.get("FUZZ_SEED") ?? 20260101);
 const WORLDS = Math.max(6, Math.ceil(Number(Deno.env.get("FUZZ_RUNS") ?? 0) / 100));
 const DATAGRAMS = 300;
 const SECOND = 1_000_000;
+const native = loadNative();
 const PARTS_BYTES = 512;
 
 /** What the tests reach into: the peer's own tables, to break its own rules. */
@@ -39,7 +44,7 @@ function writeFrame(random: Random, view: DataView, at: number): number {
     for (let i = 0; i < bytes; i++) view.setUint8(from + i, random.u32());
     return from + bytes - at;
   };
-  switch (random.u32() % 10) {
+  switch (random.u32() % 13) {
     case 0:
       return writePing(view, at, random.u32());
     case 1:
@@ -78,6 +83,44 @@ function writeFrame(random: Random, view: DataView, at: number): number {
     case 8: {
       const bytes = 1 + random.u32() % 60;
       return fill(writeFrameHead(view, at, random.u32() % 16, bytes), bytes);
+    }
+    case 9: {
+      // LZ4: noise, or something like a block; any length said.
+      const bytes = 1 + random.u32() % 80;
+      const body = writeLz4Head(
+        view,
+        at,
+        bytes,
+        random.u32() % 3 ? 20 + random.u32() % 1300 : random.u32() & 0xffff,
+      );
+      const end = fill(body, bytes);
+      if (random.u32() & 1) { for (let i = 0; i < bytes; i += 4) view.setUint8(body + i, 0x1f); }
+      return end;
+    }
+    case 10: {
+      // One that comes out: a packet's header as literals, and a match of zeros behind it.
+      const original = 150 + random.u32() % 250, match = original - 30 - 5 - 4 - 15;
+      if (match < 0 || match >= 255) return 0;
+      const body = writeLz4Head(view, at, 2 + 30 + 2 + 1 + 6, original);
+      view.setUint16(body, 0xff00 | 15);
+      udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(original - 28)).slice(0, 30)
+        .forEach((byte, i) => view.setUint8(body + 2 + i, byte));
+      view.setUint16(body + 32, 1, true);
+      view.setUint8(body + 34, match);
+      view.setUint8(body + 35, 0x50);
+      return body + 41 - at;
+    }
+    case 11: {
+      const hint = new Hint();
+      hint.sequence = random.u32() % 6;
+      hint.trafficClass = random.u32() & 255;
+      hint.protocol = random.u32() % 3 === 0 ? 0 : random.u32() & 255;
+      hint.lifetimeS = random.u32() % 4;
+      hint.clientPort = random.u32() % 3;
+      hint.remotePort = random.u32() % 3;
+      hint.client.set(random.u32() & 1 ? [0, 0, 0xffff, random.u32() & 1 && 0x0a420002] : [0, 0, 0, 0]);
+      hint.remote.set(random.u32() & 1 ? [0, 0, 0xffff, 0x08080808] : [random.u32(), 0, 0, 1]);
+      return hint.write(view, at);
     }
     default:
       return 0;
@@ -120,6 +163,7 @@ Deno.test("fuzz: a peer of OxTunnel with the keys harms nobody, whatever it says
     const seed = SEED + run;
     const world = new World(seed);
     const random = new Random(seed);
+    const kernel = typeof native === "string" || run % 2 === 0 ? new PortableLz4() : new NativeLz4(native);
     world.protocol = "oxtunnel";
     world.limits = {
       ...WIREGUARD_LIMITS,
@@ -128,8 +172,8 @@ Deno.test("fuzz: a peer of OxTunnel with the keys harms nobody, whatever it says
       rejectAfterUs: 5 * SECOND,
       sessionUs: 30 * SECOND,
     };
-    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", maxConnections: 4 });
-    const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2" });
+    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", maxConnections: 4, lz4: kernel });
+    const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", lz4: new PortableLz4() });
     const other = world.client("198.51.100.8:5555", server, { ipv4: "10.66.0.3" });
     for (const [host, address] of [[client, "10.66.0.2"], [other, "10.66.0.3"]] as const) {
       host.send(udpPacket(address, "8.8.8.8", new Uint8Array(10)));

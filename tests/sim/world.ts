@@ -7,6 +7,7 @@ import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import type { Primitives } from "../../src/codec/kernels.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { CLASS_DEFAULT } from "../../src/control/traffic_class.ts";
 import type { DestinationRules } from "../../src/ingress/mod.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { Client, type Upstream } from "../../src/client.ts";
@@ -26,7 +27,7 @@ import {
 } from "../../src/vector/burst.ts";
 import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
-import { PROTOCOL_UDP, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
+import { foldSum, PROTOCOL_UDP, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
 
 /** Seeded generator (mulberry32): uniform u32, and helpers over it. Not for keys outside tests. */
 export class Random {
@@ -139,23 +140,40 @@ export class Host<Core extends Tunnel = Tunnel> {
 
   /** Hands a datagram in, as the port would, or a sibling for the step that it names. */
   receive(bytes: Uint8Array, from: string, step = TO_PARSE): void {
+    this.receiveBurst([bytes], from, step);
+  }
+
+  /** The same with several datagrams of one sender, in one burst. */
+  receiveBurst(datagrams: readonly Uint8Array[], from: string, step = TO_PARSE): void {
     const burst = this.#burst;
-    const row = burst.grow(bytes.length, step);
-    if (row < 0) throw new Error("the host's arena leaks: no slot is free");
-    burst.bytes.set(bytes, burst.offset[row]);
     const { address, port } = splitEndpoint(from);
-    burst.address.set(address, 4 * row);
-    burst.port[row] = port;
+    for (const bytes of datagrams) {
+      const row = burst.grow(bytes.length, step);
+      if (row < 0) throw new Error("the host's arena leaks: no slot is free");
+      burst.bytes.set(bytes, burst.offset[row]);
+      burst.address.set(address, 4 * row);
+      burst.port[row] = port;
+    }
     this.core.ingest(burst, this.world.nowUs);
     this.#drain();
   }
 
   /** Sends an inner packet into the tunnel, as the exit would. */
   send(packet: Uint8Array): void {
+    this.sendBurst([packet]);
+  }
+
+  /**
+   * The same with several that came together. With another class (CLASS_*) than the default they are
+   * `marked`.
+   */
+  sendBurst(packets: readonly Uint8Array[], trafficClass = CLASS_DEFAULT): void {
     const burst = this.#burst;
-    const row = burst.grow(packet.length, TO_TUNNEL);
-    if (row < 0) throw new Error("the host's arena leaks: no slot is free");
-    burst.bytes.set(packet, burst.offset[row]);
+    for (const packet of packets) {
+      const row = burst.grow(packet.length, TO_TUNNEL);
+      if (row < 0) throw new Error("the host's arena leaks: no slot is free");
+      burst.bytes.set(marked(packet, trafficClass), burst.offset[row]);
+    }
     this.core.ingestInner(burst, this.world.nowUs);
     this.#drain();
   }
@@ -182,7 +200,9 @@ export class Host<Core extends Tunnel = Tunnel> {
         }
       }
       burst.release();
-    } while (this.core.pollTransmit(burst, this.world.nowUs) > 0);
+    } while (
+      this.core.ingestRest(burst, this.world.nowUs) + this.core.pollTransmit(burst, this.world.nowUs) > 0
+    );
     if (burst.count > BURST_CAPACITY) throw new Error("burst overran");
     for (const [sibling, packet, from, step] of handed) sibling.receive(packet, from, step);
   }
@@ -362,6 +382,20 @@ export function udpPacket(source: string, destination: string, payload: Uint8Arr
   view.setUint16(24, 8 + payload.length);
   packet.set(payload, 28);
   if (sumWords(view, 0, 20, 0) % 0xffff !== 0) throw new Error("bad header checksum");
+  return packet;
+}
+
+/** By class: a DSCP that means it (RFC 4594). */
+const DSCP_OF = [0, 32, 46, 16, 8];
+
+/** The same IPv4 packet, marked in place with a DSCP and from a port of the class, unless it is the default one. */
+export function marked(packet: Uint8Array, trafficClass: number): Uint8Array {
+  if (trafficClass === CLASS_DEFAULT) return packet;
+  const view = new DataView(packet.buffer, packet.byteOffset);
+  view.setUint8(1, DSCP_OF[trafficClass] << 2);
+  view.setUint16(10, 0);
+  view.setUint16(10, foldSum(sumWords(view, 0, 20, 0)));
+  view.setUint16(20, 41000 + trafficClass);
   return packet;
 }
 

@@ -135,11 +135,11 @@ export class Network {
     return new Background(child);
   }
 
-  /** Starts the relay with this config and waits until it says that it serves. */
-  async relay(config: string, env: Record<string, string> = {}): Promise<Background> {
+  /** Starts the relay with this config, in its own namespace or another, and waits until it says that it serves. */
+  async relay(config: string, env: Record<string, string> = {}, name = "relay"): Promise<Background> {
     await Deno.writeTextFile(`${this.directory}/oxrelay.toml`, config);
     const flags = relayFlags(this.directory);
-    const relay = this.spawn("relay", [
+    const relay = this.spawn(name, [
       Deno.execPath(),
       ...flags,
       MAIN,
@@ -154,9 +154,9 @@ export class Network {
     return relay;
   }
 
-  /** `peer add`; returns the client's configuration as printed. */
-  async addPeer(peer: string, endpoint = `${RELAY}:4433`): Promise<string> {
-    return await this.#peer(["add", peer, "--endpoint", endpoint, "--no-qr"]);
+  /** `peer add`; returns the client's configuration as printed, or with --oxtunnel the invitation. */
+  async addPeer(peer: string, endpoint = `${RELAY}:4433`, flags: string[] = []): Promise<string> {
+    return await this.#peer(["add", ...flags, peer, "--endpoint", endpoint, "--no-qr"]);
   }
 
   async removePeer(peer: string): Promise<void> {
@@ -238,6 +238,7 @@ console.log(JSON.stringify({ status: r.status, text: await r.text() }));`;
       publicKey: string;
       endpoint?: string;
       connected: boolean;
+      aead?: string;
       lastHandshakeAgeS?: number;
     }[];
   }> {

@@ -1,15 +1,17 @@
 /**
  * A client core in a process of its own, so that a test can run it inside a namespace: speaks OxTunnel to the relay of
  * the given WireGuard configuration over a real UDP port, sends pings as inner packets, and prints what came back and
- * of what kind its datagrams were. Usage: oxtunnel_child.ts CONFIGURATION-FILE TARGET COUNT
+ * of what kind its datagrams were; then comes back RETURNS times with its ticket and as often without, 50 ms away. Usage:
+ * oxtunnel_child.ts CONFIGURATION-FILE TARGET COUNT [RETURNS]
  */
-import { loadNative } from "../../ffi/native.ts";
+import { loadNative, type Native } from "../../ffi/native.ts";
 import { Client } from "../../src/client.ts";
 import { NativeAead, NativeDatagramAead, nativePrimitives } from "../../src/codec/native.ts";
 import type { Exit } from "../../src/exit/exit.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
 import { UdpPort } from "../../src/io/udp.ts";
 import { DROP, DROP_REASONS, Metrics } from "../../src/metrics.ts";
+import type { Ticket } from "../../src/session/ox_tickets.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { type Burst, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
@@ -17,12 +19,12 @@ import { parseAddress } from "../../src/wire/address.ts";
 import { AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305 } from "../../src/wire/parameters.ts";
 import { foldSum, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
 
-const [file, target, count] = Deno.args;
+const [file, target, count, returns] = Deno.args;
 const text = await Deno.readTextFile(file);
 const value = (name: string) => new RegExp(`^${name}\\s*=\\s*(\\S+)`, "m").exec(text)?.[1];
 const ipv4 = /(\d+\.\d+\.\d+\.\d+)\/\d+/.exec(text)![1];
 const [, host, port] = /^Endpoint\s*=\s*(.+):(\d+)/m.exec(text)!;
-const BYTES = 84, PROTOCOL_ICMP = 1, ECHO = 8, INTERVAL_MS = 20;
+const BYTES = 84, PROTOCOL_ICMP = 1, ECHO = 8, INTERVAL_MS = 20, ONE_WAY_MS = 50;
 
 /** Inner packets on their way in, and the pings that came back. */
 class Pings implements Exit {
@@ -71,48 +73,106 @@ class Pings implements Exit {
 
 const native = loadNative();
 if (typeof native === "string") throw new Error(native);
-const arena = new Arena(512), metrics = new Metrics();
-const client = new Client({
-  arena,
-  metrics,
-  primitives: nativePrimitives(native),
-  makeAead: (rows) => new NativeAead(native, rows, DROP.forged),
-  makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
-  aeads: [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305],
-  random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
-  limits: WIREGUARD_LIMITS,
-  privateKey: Uint8Array.fromBase64(value("PrivateKey")!),
-  ipv4,
-  ipv6: undefined,
-  mtu: 1420,
-  maxConnections: 1,
-  rateLimitPerIp: 1,
-  worker: 0,
-  unixOffsetUs: wallClockOffsetUs(),
-}, { publicKey: value("PublicKey")!, presharedKey: value("PresharedKey") });
-const exit = new Pings();
-const udp = new UdpPort({ host: "0.0.0.0", port: 0, arena, onDrop: () => {} });
-const driver = new Driver(arena, client, udp, exit, metrics);
+
+/** A long way to the relay, half of it in each direction: the port on loopback where it begins. */
+function delayed(oneWayMs: number): { near: Deno.NetAddr; close: () => void } {
+  const near = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+  const far = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 0 });
+  const relay: Deno.NetAddr = { transport: "udp", hostname: host, port: Number(port) };
+  let asker = relay;
+  const carry = async (
+    from: Deno.DatagramConn,
+    to: Deno.DatagramConn,
+    where: (source: Deno.Addr) => Deno.Addr,
+  ) => {
+    for await (const [bytes, source] of from) {
+      const target = where(source);
+      setTimeout(() => void to.send(bytes, target).catch(() => {}), oneWayMs);
+    }
+  };
+  carry(near, far, (source) => (asker = source as Deno.NetAddr, relay));
+  carry(far, near, () => asker);
+  const close = () => {
+    near.close();
+    far.close();
+  };
+  return { near: near.addr as Deno.NetAddr, close };
+}
+
+/** A client with its own port and memory, which begins with its first packet when it has a ticket. */
+function open(ticket?: Ticket) {
+  const arena = new Arena(512), metrics = new Metrics();
+  const client = new Client({
+    arena,
+    metrics,
+    primitives: nativePrimitives(native as Native),
+    makeAead: (rows) => new NativeAead(native as Native, rows, DROP.forged),
+    makeDatagramAead: (rows) => new NativeDatagramAead(native as Native, rows, DROP.forged),
+    aeads: [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305],
+    random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
+    limits: WIREGUARD_LIMITS,
+    privateKey: Uint8Array.fromBase64(value("PrivateKey")!),
+    ipv4,
+    ipv6: undefined,
+    mtu: 1420,
+    maxConnections: 1,
+    rateLimitPerIp: 1,
+    worker: 0,
+    unixOffsetUs: wallClockOffsetUs(),
+  }, { publicKey: value("PublicKey")!, presharedKey: value("PresharedKey"), ticket });
+  const exit = new Pings();
+  const udp = new UdpPort({ host: "0.0.0.0", port: 0, arena, onDrop: () => {} });
+  const driver = new Driver(arena, client, udp, exit, metrics);
+  driver.start();
+  const close = async () => {
+    await driver.stop();
+    client.close();
+    await udp.close();
+  };
+  /** Names the relay and sends a first ping; how long its answer took, in ms. */
+  const firstPing = async ({ hostname, port }: Deno.NetAddr) => {
+    const startedMs = performance.now();
+    client.connect(hostname, port, monotonicUs(), ticket !== undefined);
+    exit.waiting.push(1);
+    exit.wake();
+    while (!exit.answered.has(1) && performance.now() - startedMs < 5000) await pause(1);
+    return performance.now() - startedMs;
+  };
+  return { client, metrics, exit, close, firstPing };
+}
+
+const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+const { client, metrics, exit, close } = open();
 client.connect(host, Number(port), monotonicUs());
-driver.start();
 for (let sequence = 1; sequence <= Number(count); sequence++) {
   exit.waiting.push(sequence);
   exit.wake();
-  await new Promise((resolve) => setTimeout(resolve, INTERVAL_MS));
+  await pause(INTERVAL_MS);
 }
-await new Promise((resolve) => setTimeout(resolve, 500));
+await pause(500);
+const { ticket } = client;
 client.disconnect(monotonicUs());
 exit.wake();
-await new Promise((resolve) => setTimeout(resolve, 500));
-console.log(JSON.stringify({
+await pause(500);
+const outcome = {
   answered: exit.answered.size,
   handshakes: metrics.get("handshakes_completed"),
   epochs: metrics.get("epochs_made"),
   told: client.told,
+  hasTicket: ticket !== undefined,
   drops: Object.fromEntries(
     DROP_REASONS.map(([label]) => [label, metrics.dropped(label)]).filter(([, n]) => n !== 0),
   ),
-}));
-await driver.stop();
-client.close();
-await udp.close();
+};
+await close();
+/** By turns without and with the ticket, each a client of its own. */
+const firstPingMs: number[][] = [[], []];
+for (let turn = 0; turn < 2 * Number(returns ?? 0); turn++) {
+  const again = open(turn % 2 === 0 ? undefined : ticket);
+  const way = delayed(ONE_WAY_MS);
+  firstPingMs[turn % 2].push(await again.firstPing(way.near));
+  await again.close();
+  way.close();
+}
+console.log(JSON.stringify({ ...outcome, firstPingMs }));

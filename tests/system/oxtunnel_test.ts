@@ -11,6 +11,17 @@ const CHILD = new URL("oxtunnel_child.ts", import.meta.url).pathname;
 const LIBRARY =
   new URL("../../ffi/prebuilt/x86_64-unknown-linux-gnu/liboxrelay.so", import.meta.url).pathname;
 
+/** The words that run the child, which reads `file`. */
+const child = (file: string) => [
+  Deno.execPath(),
+  "run",
+  "--no-prompt",
+  `--allow-read=${file}`,
+  "--allow-net",
+  `--allow-ffi=${LIBRARY},/lib/x86_64-linux-gnu/libc.so.6`,
+  CHILD,
+];
+
 Deno.test({
   name: "OxTunnel and WireGuard: both reach a host behind one relay on one port",
   ...requires({ root: true, programs: ["ip", "nft", "wg", "wg-quick", "wireguard-go", "ping", "bash"] }),
@@ -25,18 +36,7 @@ Deno.test({
       const file = `${net.directory}/laptop.conf`;
       await Deno.writeTextFile(file, await net.addPeer("laptop"));
       const pinged = net.run(phone, ["ping", "-q", "-c", "20", "-i", "0.1", "-w", "20", SERVER]);
-      const outcome = await net.run(laptop, [
-        Deno.execPath(),
-        "run",
-        "--no-prompt",
-        `--allow-read=${file}`,
-        "--allow-net",
-        `--allow-ffi=${LIBRARY},/lib/x86_64-linux-gnu/libc.so.6`,
-        CHILD,
-        file,
-        SERVER,
-        String(PINGS),
-      ]);
+      const outcome = await net.run(laptop, [...child(file), file, SERVER, String(PINGS)]);
       assert(outcome.success, JSON.stringify(outcome));
       const said = JSON.parse(outcome.stdout.trim().split("\n").at(-1)!);
       assertGreaterOrEqual(said.answered, PINGS - 1, JSON.stringify(said));
@@ -46,6 +46,34 @@ Deno.test({
       assert((await pinged).success, "WireGuard goes on beside it");
       const { peers } = await net.status();
       assertEquals(peers.find(({ name }) => name === "laptop")?.connected, false, "it said goodbye");
+    } finally {
+      await net.close();
+    }
+  },
+});
+
+Deno.test({
+  name: "OxTunnel: who comes back with a ticket has the first answer a round trip earlier",
+  ...requires({ root: true, programs: ["ip", "nft", "bash"] }),
+  sanitizeResources: false,
+  sanitizeOps: false,
+  async fn() {
+    const net = await Network.open();
+    try {
+      const laptop = await net.client(3);
+      await net.relay(`exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`);
+      const file = `${net.directory}/laptop.conf`;
+      await Deno.writeTextFile(file, await net.addPeer("laptop"));
+      const said = JSON.parse(
+        (await net.must(laptop, [...child(file), file, SERVER, "10", "5"])).trim().split("\n").at(-1)!,
+      );
+      assert(said.hasTicket);
+      const [without, withTicket] = said.firstPingMs.map((ms: number[]) => ms.toSorted((a, b) => a - b)[2]);
+      console.log(
+        `first answer after ${withTicket.toFixed(1)} ms with a ticket, ${without.toFixed(1)} ms without`,
+      );
+      assert(withTicket >= 100 && withTicket < 150, JSON.stringify(said.firstPingMs));
+      assert(without >= 200, JSON.stringify(said.firstPingMs));
     } finally {
       await net.close();
     }

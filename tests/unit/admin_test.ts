@@ -129,12 +129,18 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
   deps.metrics[1].add("bytes_received", 24);
   deps.metrics[1].drop(DROP.forged);
   deps.metrics[0].set("connections", 3);
+  deps.metrics.slice(0, 2).forEach((metrics, i) => {
+    metrics.add("held_us", 1500 - 1000 * i);
+    metrics.set("held_us_max", 400 + 500 * i);
+  });
   await withAdmin(deps, async (ask) => {
     const { status, headers, text } = await ask("/metrics");
     assertEquals(status, 200);
     assertMatch(headers.get("content-type")!, /^text\/plain; version=0\.0\.4/);
     assertMatch(text, /^oxrelay_received_bytes_total 1024$/m);
     assertMatch(text, /^oxrelay_connections 3$/m);
+    assertMatch(text, /^oxrelay_held_seconds_total 0\.002$/m);
+    assertMatch(text, /^oxrelay_held_seconds_max 0\.0009$/m, "the longest of all, not their sum");
     assertMatch(text, /^oxrelay_dropped_packets_total\{reason="forged"\} 1$/m);
     assertMatch(text, /^oxrelay_build_info\{version="1\.2\.3",exit="userspace"\} 1$/m);
     assert(Number(text.match(/^oxrelay_process_resident_memory_bytes (\d+)$/m)![1]) > 1 << 20);

@@ -307,6 +307,8 @@ const STATUS: Status = {
       endpoint: "192.0.2.7:51820",
       lastHandshakeAgeS: 42.9,
       connected: true,
+      protocol: "oxtunnel",
+      aead: "AES-256-GCM",
       bytesReceived: 2_000_000,
       bytesSent: 1000,
       drops: 2,
@@ -349,9 +351,15 @@ Deno.test("cli: the status table's numbers", () => {
   assertMatch(text, /drops: replayed 7, forged 3\n/);
   assertMatch(
     text,
-    /● phone +192\.0\.2\.7:51820 +42s ago +1\.9 MiB +1000 B +4\.0 Mbit\/s +0 bit\/s +18\.3 ms +1\.23 % +2/,
+    /● phone +192\.0\.2\.7:51820 +oxtunnel AES-256-GCM +42s ago +1\.9 MiB +1000 B +4\.0 Mbit\/s +0 bit\/s +18\.3 ms +1\.23 % +2/,
   );
-  assertMatch(text, /○ \?\[2Jlaptop +- +never +0 B +0 B +0 bit\/s +0 bit\/s +- +- +0$/);
+  assertMatch(text, /○ \?\[2Jlaptop +- +- +never +0 B +0 B +0 bit\/s +0 bit\/s +- +- +0$/);
+  const [speaks, trusted] = ([["wireguard", "ChaCha20-Poly1305"], ["oxtunnel", "AES-256-GMAC"]] as const).map(
+    ([protocol, aead]) =>
+      renderStatus({ ...STATUS, peers: [{ ...phone, protocol, aead }] }, undefined, 0, []),
+  );
+  assertMatch(speaks, /:51820 +wireguard +42s ago/);
+  assertMatch(trusted, /:51820 +oxtunnel TRUSTED, NOT ENCRYPTED +42s ago/);
   assert(!text.includes("\x1b"));
   assertEquals([0, 1023, 1024, 5 * 2 ** 40].map(formatBytes), ["0 B", "1023 B", "1.0 KiB", "5.0 TiB"]);
   assertEquals([-5, 1, 125, 125e6].map(formatRate), ["0 bit/s", "8 bit/s", "1.0 kbit/s", "1.0 Gbit/s"]);

@@ -43,6 +43,22 @@ Deno.test("config: each mistake has its sentence", () => {
       `[destinations]\nallow_privat = true`,
       `oxrelay.toml: destinations.allow_privat: unknown key; did you mean "allow_private"?`,
     ],
+    [
+      `[fallback]\nlisten = "0.0.0.0:443"\ncertificate = "a.crt"`,
+      `oxrelay.toml: fallback.private_key: is missing; [fallback] needs listen, certificate and private_key, or none of them`,
+    ],
+    [
+      `[fallback]\ncertificat = "a.crt"`,
+      `oxrelay.toml: fallback.certificat: unknown key; did you mean "certificate"?`,
+    ],
+    [
+      `certificate = "a.crt"`,
+      `oxrelay.toml: certificate: unknown key here; it belongs below the line [fallback]`,
+    ],
+    [
+      `fallback = 1`,
+      `oxrelay.toml: fallback: expected a table: put [fallback] on a line of its own, found 1`,
+    ],
     [`mtu = "big"`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found "big"`],
     [`mtu = 1420.5`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found 1420.5`],
     [`mtu = 1501`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found 1501`],
@@ -86,6 +102,14 @@ Deno.test("config: each mistake has its sentence", () => {
     [
       `dns = "1.1.1.1"`,
       `oxrelay.toml: dns: expected a list of addresses such as ["1.1.1.1"], found "1.1.1.1"`,
+    ],
+    [
+      `trusted = ["0.0.0.0/0"]`,
+      `oxrelay.toml: trusted.0: expected a network of /8 or smaller such as "127.0.0.0/8", found "0.0.0.0/0"`,
+    ],
+    [
+      `trusted = "127.0.0.0/8"`,
+      `oxrelay.toml: trusted: expected a list of networks such as ["127.0.0.0/8"], found "127.0.0.0/8"`,
     ],
     [
       `workers = 17`,
@@ -248,14 +272,15 @@ Deno.test("config: the example documents every key and shows its default", async
   const example = await Deno.readTextFile(new URL("../../oxrelay.example.toml", import.meta.url));
   assertEquals(parseConfig(example, "example", {}), DEFAULTS);
   const assignments = example.replace(/^# (?=\w+ = )/gm, "");
-  // These two have no default: their example values must parse, and are then taken out.
-  const optional = /^(public_endpoint|admin_token) = .*$/gm;
+  // These have no default: their example values must parse, and are then taken out.
+  const optional = /^(public_endpoint|admin_token) = .*$|^\[fallback\]$[^]*/gm;
   const shown = parseConfig(assignments, "example", {});
   assert(shown.publicEndpoint !== undefined && shown.adminToken !== undefined);
+  assertEquals(shown.fallback?.listen, { host: "0.0.0.0", port: 443 });
   assertEquals(parseConfig(assignments.replace(optional, ""), "example", {}), DEFAULTS);
   const lines = example.split("\n");
   for (const key of CONFIG_KEYS) {
-    const at = lines.findIndex((line) => line.startsWith(`# ${key.replace("destinations.", "")} = `));
+    const at = lines.findIndex((line) => line.startsWith(`# ${key.replace(/^\w+\./, "")} = `));
     assert(at > 0, `oxrelay.example.toml lacks ${key}`);
     assertMatch(lines[at - 1], /^# .{10,}[.)]$/, `oxrelay.example.toml: ${key} has no sentence`);
   }

@@ -1,10 +1,11 @@
 /**
- * `connect` and `peer add --invitation` as commands, with the permissions of their tasks: what is refused, and in which
+ * `connect` and `peer add --oxtunnel` as commands, with the permissions of their tasks: what is refused, and in which
  * words. No tunnel is made.
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import project from "../../deno.json" with { type: "json" };
 import { parseInvitation } from "../../src/cli/invitation.ts";
+import { renderQr } from "../../src/cli/qr.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
@@ -53,7 +54,7 @@ Deno.test("connect: peer add prints an invitation that says what the config says
       "--config",
       `${directory}/oxrelay.toml`,
     ];
-    const { code, stdout, stderr } = await run("peer", [...add, "--psk", "--invitation"], directory);
+    const { code, stdout, stderr } = await run("peer", [...add, "--psk", "--oxtunnel"], directory);
     assertEquals(code, 0, stderr);
     assertMatch(stdout, /^oxrelay:\/\/\[2001:db8::1\]:4433\?\S+\n$/);
     const { privateKey, presharedKey, ...rest } = parseInvitation(stdout, "x");
@@ -62,10 +63,13 @@ Deno.test("connect: peer add prints an invitation that says what the config says
     assertEquals([rest.mtu, rest.keepaliveS, rest.dns[0]], [1420, 25, "1.1.1.1"]);
     const stored = await Deno.readTextFile(`${directory}/state/peers.json`);
     assert(stored.includes(presharedKey!) && !stored.includes(privateKey));
+    const seen = await run("peer", [...add.with(1, "seen"), "--oxtunnel", "--qr"], directory);
+    const [line, ...drawn] = seen.stdout.split("\n");
+    assertEquals(drawn.join("\n").trim(), renderQr(line), "the code says what the line says");
     const key = rest.relayPublicKey;
-    const refused = await run("peer", ["add", "b", "--invitation", "--public-key", key], directory);
+    const refused = await run("peer", ["add", "b", "--oxtunnel", "--public-key", key], directory);
     assertEquals(refused.code, 2);
-    assertMatch(refused.stderr, /--invitation holds the private key/);
+    assertMatch(refused.stderr, /--oxtunnel's line holds the private key/);
   });
 });
 
@@ -76,7 +80,11 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
     const cases: [args: string[], stdin: string, code: number, message: RegExp][] = [
       [["--servr", "x:1"], "", 2, /did you mean --server\?/],
       [["--server", "a b"], "", 2, /--server: expected "host:port"/],
+      [["--server", "a:1,,b:1"], "", 2, /--server: expected "host:port"/],
+      [["--server", ""], "", 2, /--server needs a value/],
       [["--include", "10.0.0.0/33"], "", 2, /--include: "10\.0\.0\.0\/33" is no prefix such as/],
+      [["--trusted", "0.0.0.0/0"], "", 2, /--trusted: 0\.0\.0\.0\/0 is too wide; the smallest prefix is \/8/],
+      [["--trusted", "here"], "", 2, /--trusted: "here" is no prefix such as/],
       [["--only-user", "nobody-of-this-name"], "", 2, /there is no user "nobody-of-this-name" here/],
       [["--only-user", "0", "--only-cgroup", "a"], "", 2, /exclude each other/],
       [["--only-cgroup", 'a"b'], "", 2, /--only-cgroup: expected a path/],
@@ -99,7 +107,7 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       assertEquals([lines[i].code, lines[i].stdout], [code, ""], args.join(" "));
     }
     const good = (await run("peer", [
-      ...["add", "laptop", "--invitation", "--endpoint", "192.0.2.1:4433"],
+      ...["add", "--oxtunnel", "laptop", "--endpoint", "192.0.2.1:4433"],
       ...["--config", `${directory}/oxrelay.toml`],
     ], directory)).stdout;
     const doors: [args: string[], message: RegExp][] = [
@@ -110,6 +118,15 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       [["-L", "0:host:1"], /-L: expected/],
       [["--socks", "1080", "--kill-switch"], /--kill-switch is of the device/],
     ];
+    const several = [
+      "--server",
+      "192.0.2.1:1,192.0.2.2:1",
+      "--server",
+      "192.0.2.3",
+      "--protocol",
+      "wireguard",
+    ];
+    doors.push([several, /several --server are relays of one key/]);
     for (const [args, message] of doors) {
       const { code, stderr } = await run("connect", args, directory, good);
       assertMatch(stderr, message);

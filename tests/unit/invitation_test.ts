@@ -4,7 +4,6 @@
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import fc from "fast-check";
-import { type LinkStatus, renderLink } from "../../src/cli/connect_view.ts";
 import { CommandError } from "../../src/cli/help.ts";
 import { formatInvitation, type Invitation, parseInvitation } from "../../src/cli/invitation.ts";
 import { generatePresharedKey, generatePrivateKey, keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
@@ -62,6 +61,10 @@ Deno.test("connect: config and invitation say the same", () => {
   assertEquals(parseInvitation(formatInvitation(six), "x"), six);
   const some = { ...six, routes: ["203.0.113.0/24", "2001:db8::/32"] };
   assertEquals(parseInvitation(formatInvitation(some), "x"), some);
+  const fallback = { host: "relay.example.com", port: 443 };
+  for (const one of [{ ...six, fallback }, { ...six, fallback: { ...fallback, pin: "5a".repeat(32) } }]) {
+    assertEquals(parseInvitation(formatInvitation(one), "x"), one);
+  }
   const split = config(invitation()).replace(/AllowedIPs.*/, "AllowedIPs = 192.0.2.7/24, 198.51.100.1");
   assertEquals(parseInvitation(split, "x").routes, ["192.0.2.0/24", "198.51.100.1/32"]);
   const little =
@@ -96,6 +99,8 @@ Deno.test("connect: what is wrong is named with its remedy, and no message holds
     [line.replace(/\?.*/, ""), "cut off"],
     [line.replace(/key=.{10}/, "key="), "key: is not a whole key"],
     [`${line}?${line}`, "cut off or doubled"],
+    [`${line}&fallback=relay`, 'fallback: expected "host:port"'],
+    [`${line}&fallback=relay:443&pin=${"5a".repeat(31)}`, "pin: is not a whole SHA-256"],
     [whole.replace("1.1.1.1", one.privateKey), "DNS: "],
     [whole.replace("relay.example.com:4433", one.presharedKey!), "Endpoint: expected"],
     [whole.replace("10.66.0.2/32", one.privateKey), "Address: "],
@@ -187,27 +192,4 @@ Deno.test("connect: resolv.conf holds its old text, and gives it back", () => {
     assertEquals(originalResolvConf(now)?.trimEnd(), before.trimEnd());
     assertEquals(originalResolvConf(before), undefined);
   }
-});
-
-Deno.test("connect: the picture says what it is given", () => {
-  const status: LinkStatus = {
-    server: "relay.example.com:4433",
-    address: "192.0.2.1",
-    state: "connected",
-    handshakeAgeS: 65,
-    rttMs: 12.34,
-    lossRatio: 0.0123,
-    bytesReceived: 2048,
-    bytesSent: 1024,
-    rateReceived: 125_000,
-    rateSent: 0,
-    uptimeS: 3600,
-  };
-  const lines = renderLink(status, [{ ...status, rateReceived: 0 }, status], "everything");
-  assertEquals(lines.length, 5);
-  assertEquals(lines[0], "● connected to relay.example.com:4433 (192.0.2.1)  up 1h 0m");
-  assertEquals(lines[1], "  round trip 12.3 ms  loss 1.23 %  handshake 1m 5s ago");
-  assertMatch(lines[2], /down +1\.0 Mbit\/s +▁█ +2\.0 KiB$/);
-  const silent = renderLink({ ...status, state: "silent", rttMs: undefined }, [], "")[0];
-  assertStringIncludes(silent, "no answer from relay.example.com:4433");
 });

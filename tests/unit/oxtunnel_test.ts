@@ -44,11 +44,11 @@ function table(after: string): string[][] {
   return rows;
 }
 
-type Aead = "AES-256-GCM" | "ChaCha20-Poly1305";
+type Aead = "AES-256-GCM" | "ChaCha20-Poly1305" | "AES-256-GMAC";
 
 /** Sixteen bytes of mask, of which five are used. */
 function maskOf(aead: Aead, key: Uint8Array, sample: Uint8Array): Uint8Array {
-  return aead === "AES-256-GCM"
+  return aead !== "ChaCha20-Poly1305"
     ? createCipheriv("aes-256-ecb", key, null).update(sample)
     : createCipheriv("chacha20", key, sample).update(new Uint8Array(16));
 }
@@ -62,14 +62,19 @@ function sealed(aead: Aead, id: number, counter: number, counterBytes: number, p
   const nonce = new Uint8Array(12);
   new DataView(nonce.buffer).setBigUint64(4, BigInt(counter), true);
   const cipher = createCipheriv(
-    aead === "AES-256-GCM" ? "aes-256-gcm" : "chacha20-poly1305",
+    aead !== "ChaCha20-Poly1305" ? "aes-256-gcm" : "chacha20-poly1305",
     key,
     nonce,
     // The types know no authTagLength for either name as a union.
     { authTagLength: 16 } as never,
   ) as ReturnType<typeof createCipheriv> & { setAAD(data: Uint8Array): void; getAuthTag(): Uint8Array };
-  cipher.setAAD(datagram.slice(0, header));
-  datagram.set(cipher.update(plaintext), header);
+  datagram.set(plaintext, header);
+  if (aead === "AES-256-GMAC") {
+    cipher.setAAD(datagram.slice(0, header + plaintext.length));
+  } else {
+    cipher.setAAD(datagram.slice(0, header));
+    datagram.set(cipher.update(plaintext), header);
+  }
   cipher.final();
   datagram.set(cipher.getAuthTag(), header + plaintext.length);
   const length = header + plaintext.length + ox.OX_TAG_BYTES;
@@ -197,7 +202,7 @@ Deno.test("oxtunnel: the document's examples are what the emitters write (PROTOC
 
 Deno.test("oxtunnel: the document's sealed datagrams are reproduced (PROTOCOL §12, §21)", () => {
   const rows = table("Whole data datagrams");
-  assertEquals(rows.length, 2);
+  assertEquals(rows.length, 3);
   for (const [aead, bytes] of rows) {
     const { datagram, mask } = sealed(aead as Aead, 0x0badcafe, 300, 2, Uint8Array.of(0x45, 0, 0, 4));
     assertEquals(hex(datagram), bytes.replace(/\s/g, ""), aead);
@@ -715,6 +720,8 @@ const anyParameters: fc.Arbitrary<parameters.Parameters> = fc.record({
   }),
   connectionIds: fc.array(fc.integer({ min: 0, max: 0xffffffff }), { minLength: 1, maxLength: 4 }),
   ticket: fc.uint8Array({ minLength: 1, maxLength: 192, size: "max" }),
+  relay4: fc.uint8Array({ minLength: 4, maxLength: 4 }),
+  probe: fc.constant(true as const),
   refused: fc.record({ reason: fc.nat(255), retryAfterS: fc.nat(65535) }),
 }, { requiredKeys: [] });
 
@@ -771,6 +778,9 @@ Deno.test("parameters: cut, doubled and impossible ones make the list unreadable
     "ticket of 193": [0x09, 193, ...new Array(193).fill(1)],
     "empty ticket": [0x09, 0],
     "refusal of two bytes": [0x83, 2, 1, 0],
+    "relay4 of 5": [0x0b, 5, 10, 66, 0, 1, 0],
+    "probe that is none": [0x84, 1, 0],
+    "probe of two bytes": [0x84, 2, 1, 1],
   };
   for (const [name, bytes] of Object.entries(bad)) {
     assertEquals(parameters.readParameters(Uint8Array.from(bytes), 0, bytes.length), undefined, name);

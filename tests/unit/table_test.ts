@@ -2,8 +2,9 @@
  * The session table at its size: indices name the Worker and the row, a row that was given back or never taken is not
  * found, and every row up to the capacity can be had.
  */
-import { assertEquals, assertNotEquals } from "@std/assert";
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import type { Aead } from "../../src/codec/kernels.ts";
+import { Scrambler } from "../../src/session/scramble.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "../../src/session/table.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { Random } from "../sim/world.ts";
@@ -24,15 +25,44 @@ function tableOf(capacity: number, worker = 0, random = new Random(7)) {
   return { keys, table: new SessionTable(capacity, worker, keys, () => random.u32()) };
 }
 
-Deno.test("session table: the top four bits of an index name the Worker, the low twenty the row", () => {
+Deno.test("session table: the top four bits of an index name the Worker, and the index its row", () => {
   for (const worker of [0, 9, 15]) {
     const { table } = tableOf(SESSION_ROWS_MAX, worker);
     for (let i = 0; i < 300_000; i++) {
       const row = table.allocate(i), index = table.receiverIndex[row];
-      assertEquals([index >>> 28, index & 0xfffff, table.find(index)], [worker, row, row]);
+      assertEquals([index >>> 28, table.find(index)], [worker, row]);
     }
-    assertNotEquals(new Set(table.receiverIndex.subarray(0, 999).map((index) => index >>> 20)).size, 1);
   }
+});
+
+Deno.test("session table: indices of neighbouring rows look like any others", () => {
+  const { table } = tableOf(4096);
+  const indices = Array.from({ length: 4096 }, () => table.receiverIndex[table.allocate(0)]);
+  // Every bit below the Worker's differs between neighbours in half of the pairs, give or take 6 deviations.
+  for (let bit = 0; bit < 28; bit++) {
+    const differ = indices.slice(1).filter((index, i) => ((index ^ indices[i]) >>> bit) & 1).length;
+    assert(Math.abs(differ - 2047.5) < 6 * 32, `bit ${bit}: ${differ}`);
+  }
+  const scrambler = new Scrambler(() => 5), other = new Scrambler(() => 6);
+  const seen = new Set<number>();
+  for (let bits = 0; bits < 1 << 28; bits += 4099) {
+    const scrambled = scrambler.scramble(bits);
+    assertEquals([scrambler.unscramble(scrambled), scrambled >>> 28], [bits, 0]);
+    assertNotEquals(other.scramble(bits), scrambled);
+    seen.add(scrambled);
+  }
+  assertEquals(seen.size, Math.ceil(2 ** 28 / 4099));
+});
+
+Deno.test("session table: a row's next 255 uses have other indices", () => {
+  const { table } = tableOf(4);
+  const indices = new Set<number>();
+  for (let use = 0; use < 256; use++) {
+    const row = table.allocate(0);
+    indices.add(table.receiverIndex[row]);
+    table.erase(row);
+  }
+  assertEquals(indices.size, 256);
 });
 
 Deno.test("session table: what was given back or never taken is not found", () => {

@@ -45,6 +45,7 @@ MASKS.push({ ...MASKS[1], aead: AEAD_AES_256_GMAC });
 const DATAGRAMS = [
   { aead: AEAD_AES_256_GCM, datagram: "6d fecaad0b 7211 284bcf93 c78b2e531d09e9f1e22ec3e47b255fa4" },
   { aead: AEAD_CHACHA20_POLY1305, datagram: "66 fecaad0b 0d89 75c3b4a6 7c232fdd080459691782ebb779928b4a" },
+  { aead: AEAD_AES_256_GMAC, datagram: "54 fecaad0b a4c7 45000004 28d7d65347872c94cb495100f08b4059" },
 ];
 const PLAINTEXT = hex("45000004");
 

@@ -22,6 +22,7 @@ import {
   openOxInitiation,
   openOxPayload,
   oxResponseBytes,
+  takeOxEarlyData,
 } from "../../src/session/ox_handshake.ts";
 import { Random } from "../sim/world.ts";
 
@@ -57,13 +58,14 @@ const ANSWER = Uint8Array.of(0x81, 1, 1, 0x04, 2, 0x8c, 5);
 const LENGTH = 512;
 
 /** PROTOCOL §10, line by line. */
-function fromTheText() {
+function fromTheText(early?: { plaintext: Uint8Array; ticketSecret: Uint8Array }) {
   const { initiator, responder, initiatorEphemeral, responderEphemeral, psk } = KEYS;
   const S = x25519.getPublicKey(initiator), R = x25519.getPublicKey(responder);
   const E = x25519.getPublicKey(initiatorEphemeral), F = x25519.getPublicKey(responderEphemeral);
   let ck: Uint8Array = H(ascii("Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s")), k: Uint8Array, t: Uint8Array;
   let h = H(H(ck, ascii("OxTunnel 1")), R);
-  const header = Uint8Array.of(0xc1, 1, 0, 0, 0xcc, 0xbb, 0xaa, 0x10);
+  const earlyBytes = early ? early.plaintext.length + 16 : 0;
+  const header = Uint8Array.of(0xc1, 1, earlyBytes & 255, earlyBytes >> 8, 0xcc, 0xbb, 0xaa, 0x10);
   h = H(h, header);
   [ck] = KDF(ck, E, 1);
   h = H(h, E);
@@ -71,11 +73,18 @@ function fromTheText() {
   const sealedStatic = seal(k, S, h);
   h = H(h, sealedStatic);
   [ck, k] = KDF(ck, x25519.getSharedSecret(initiator, R), 2);
-  const payload = new Uint8Array(LENGTH - 88 - 16 - 32);
+  const payload = new Uint8Array(LENGTH - 88 - 16 - 32 - earlyBytes);
   payload.set(join(TIMESTAMP, PARAMETERS));
   const sealedPayload = seal(k, payload, h);
   h = H(h, sealedPayload);
-  const initiation = join(header, E, sealedStatic, sealedPayload);
+  let sealedEarly = new Uint8Array(0);
+  if (early) {
+    sealedEarly = Uint8Array.from(
+      seal(KDF(ck, join(ascii("ox early"), early.ticketSecret), 1)[0], early.plaintext, h),
+    );
+    h = H(h, sealedEarly);
+  }
+  const initiation = join(header, E, sealedStatic, sealedPayload, sealedEarly);
 
   const answer = Uint8Array.of(0xc2, 1, 0, 0, 0xff, 0xee, 0xdd, 0x20, 0xcc, 0xbb, 0xaa, 0x10);
   h = H(h, answer);
@@ -93,7 +102,10 @@ function fromTheText() {
   return { initiation, response: join(answer, F, sealedAnswer), sendI, sendR, chain, protectI, protectR };
 }
 
-function begin(primitives: Primitives, message = new Uint8Array(LENGTH)) {
+const EARLY = { plaintext: Uint8Array.of(0x80, 1, 0x45, 0, 7), ticketSecret: fixed(77) };
+
+function begin(primitives: Primitives, early?: typeof EARLY) {
+  const message = new Uint8Array(LENGTH);
   const { initiator, responder, initiatorEphemeral } = KEYS;
   const S = primitives.publicKey(initiator), R = primitives.publicKey(responder);
   const staticSecret = primitives.sharedSecret(initiator, R)!;
@@ -108,11 +120,12 @@ function begin(primitives: Primitives, message = new Uint8Array(LENGTH)) {
     ephemeral,
     TIMESTAMP,
     PARAMETERS,
+    early,
   )!;
   return { message, state, S, R, staticSecret };
 }
 
-function answer(primitives: Primitives, message: Uint8Array, psk = KEYS.psk) {
+function answer(primitives: Primitives, message: Uint8Array, psk = KEYS.psk, ticketSecret?: Uint8Array) {
   const { responder, responderEphemeral } = KEYS;
   const R = primitives.publicKey(responder);
   const opened = openOxInitiation(primitives, message, responder, R);
@@ -120,6 +133,7 @@ function answer(primitives: Primitives, message: Uint8Array, psk = KEYS.psk) {
   const staticSecret = primitives.sharedSecret(responder, opened.peerStatic)!;
   const payload = openOxPayload(primitives, message, opened, staticSecret);
   if (!payload) return undefined;
+  const early = takeOxEarlyData(primitives, message, opened, ticketSecret);
   const response = new Uint8Array(oxResponseBytes(ANSWER.length));
   const secrets = createOxResponse(
     primitives,
@@ -131,7 +145,7 @@ function answer(primitives: Primitives, message: Uint8Array, psk = KEYS.psk) {
     responderEphemeral.slice(),
     ANSWER,
   )!;
-  return { response, secrets, payload, state: opened.state };
+  return { response, secrets, payload, early, state: opened.state };
 }
 
 for (const primitives of IMPLEMENTATIONS) {
@@ -165,7 +179,30 @@ for (const primitives of IMPLEMENTATIONS) {
   });
 }
 
+for (const primitives of IMPLEMENTATIONS) {
+  Deno.test(`${primitives.name}: OxTunnel's early data is what the text says, taken or not`, () => {
+    const expected = fromTheText(EARLY);
+    const { message, state } = begin(primitives, EARLY);
+    assertEquals(message.slice(0, LENGTH - 32), expected.initiation);
+    for (const [secret, text] of [[EARLY.ticketSecret, EARLY.plaintext], [fixed(78)], [undefined]]) {
+      const { response, secrets, early } = answer(primitives, message, KEYS.psk, secret)!;
+      assertEquals(early && new Uint8Array(early), text);
+      assertEquals(response.slice(0, -32), expected.response, "it is in the transcript all the same");
+      assertEquals(secrets.chain, expected.chain);
+    }
+    const changed = message.slice();
+    changed[LENGTH - 33] ^= 1;
+    const { response, early } = answer(primitives, changed, KEYS.psk, EARLY.ticketSecret)!;
+    assertEquals(early, undefined);
+    assertEquals(consumeOxResponse(primitives, response, state, KEYS.initiator, KEYS.psk), undefined);
+  });
+}
+
 Deno.test("OxTunnel's handshake: fixed keys give these bytes for ever", () => {
+  assertEquals(
+    H(fromTheText(EARLY).initiation).toHex(),
+    "dc1a3b44b10e657563262fa6699983543ed7057f989e46d14cfb71041bb73808",
+  );
   const { initiation, response, chain } = fromTheText();
   assertEquals(H(initiation).toHex(), "6536717174f40415718feaf27ceff4bf6bdf16e5581e8421692e83a8b8a5df2d");
   assertEquals(H(response).toHex(), "ab8353ebdae708f81b877fc4a0a8e2462d14ed58c854619335922ec7f46bea49");

@@ -1,0 +1,64 @@
+/**
+ * What `connect --priority` says: CLASS=[PROTOCOL:][ADDRESS][:PORT], of the far end. Invariant: what is wrong is named with
+ * an example, before anything is touched. Only reads.
+ */
+import { parseEndpoint } from "../config.ts";
+import {
+  CLASS_BULK,
+  CLASS_DEFAULT,
+  CLASS_GAME,
+  CLASS_INTERACTIVE,
+  CLASS_VOICE,
+} from "../control/traffic_class.ts";
+import { HINTS_MAX, type OwnHint } from "../session/hints.ts";
+import { isIpv4, parseAddress } from "../wire/address.ts";
+import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
+import { UsageError } from "./help.ts";
+
+const CLASSES: Record<string, number | undefined> = {
+  default: CLASS_DEFAULT,
+  game: CLASS_GAME,
+  voice: CLASS_VOICE,
+  interactive: CLASS_INTERACTIVE,
+  bulk: CLASS_BULK,
+};
+const PROTOCOLS: Record<string, number> = { tcp: PROTOCOL_TCP, udp: PROTOCOL_UDP };
+
+/** As --priority says, the first that fits first. Throws UsageError. */
+export function readPriorities(texts: readonly string[]): OwnHint[] {
+  if (texts.length > HINTS_MAX) {
+    throw new UsageError(`--priority: at most ${HINTS_MAX}, found ${texts.length}`);
+  }
+  return texts.map(readPriority);
+}
+
+function readPriority(text: string): OwnHint {
+  const [, className, protocol, rest = ""] = /^(\w{1,20})=(?:(tcp|udp)(?::|$))?(.{0,60})$/.exec(text) ?? [];
+  const trafficClass = Object.hasOwn(CLASSES, className) ? CLASSES[className] : undefined;
+  const far = readFarEnd(rest);
+  if (trafficClass === undefined || !far || (protocol === undefined && rest === "")) {
+    throw new UsageError(
+      `--priority: expected ${
+        Object.keys(CLASSES).join(", ")
+      } for a protocol, an address or a port, such as ` +
+        `game=udp:27015 or bulk=tcp:203.0.113.5:443, found "${text.slice(0, 60)}"`,
+    );
+  }
+  return {
+    trafficClass,
+    protocol: protocol === undefined ? 0 : PROTOCOLS[protocol],
+    clientPort: 0,
+    remotePort: far.port,
+    client: parseAddress(isIpv4(far.address) ? "0.0.0.0" : "::")!,
+    remote: far.address,
+  };
+}
+
+/** "443", ":443", "203.0.113.5", "203.0.113.5:443", "2001:db8::5", "[2001:db8::5]:443", or nothing for any. */
+function readFarEnd(text: string): { address: Uint32Array; port: number } | undefined {
+  const [, port] = /^:?([1-9]\d{0,4})$/.exec(text) ?? [];
+  const endpoint = parseEndpoint(text) ??
+    { host: port === undefined && text !== "" ? text : "::", port: Number(port ?? 0) };
+  const address = parseAddress(endpoint.host);
+  return address && endpoint.port <= 65535 ? { address, port: endpoint.port } : undefined;
+}

@@ -1,0 +1,128 @@
+/**
+ * The relays that `connect` may use: their names and addresses, rounds of probes, and which of them is in use.
+ * Invariant: with one relay nothing is probed; with several, who is used is control/server_choice.ts's decision, and
+ * names are asked for again when nobody answers behind them. Moves no packet and touches nothing of the host.
+ */
+import { lookup } from "node:dns/promises";
+import { type Endpoint, formatEndpoint, parseIp } from "../config.ts";
+import { ServerChoice } from "../control/server_choice.ts";
+import type { OuterEndpoint } from "../exit/tun_client.ts";
+import { CommandError } from "./help.ts";
+
+/** Between rounds while the choice stands, while it does not, and while the relay in use does not answer. */
+const ROUND_MS = 60_000, UNDECIDED_ROUND_MS = 10_000, DEAD_ROUND_MS = 2000;
+
+/** A relay takes two initiations of one key, as a probe and the handshake after it are, no sooner than 20 ms apart. */
+const INITIATIONS_MS = 25;
+
+/** Milliseconds to a relay and back; undefined when it does not answer, or would refuse. */
+export type Probe = (address: string, port: number) => Promise<number | undefined>;
+
+/** One relay as the view shows it. */
+export interface ServerStatus {
+  server: string;
+  /** Milliseconds, at the last probe; absent when it did not answer. */
+  rttMs?: number;
+}
+
+interface Server {
+  endpoint: Endpoint;
+  address: string | undefined;
+  rttMs: number | undefined;
+}
+
+export class Servers {
+  readonly #servers: Server[];
+  readonly #probe: Probe;
+  readonly #choice = new ServerChoice();
+  #chosen: Server;
+  #roundMs = -Infinity;
+  #isBusy = false;
+
+  private constructor(servers: Server[], probe: Probe) {
+    this.#servers = servers;
+    this.#probe = probe;
+    this.#chosen = servers.find(({ address }) => address !== undefined)!;
+  }
+
+  /** Resolves all names. Throws CommandError when none of them can be. */
+  static async resolve(endpoints: readonly Endpoint[], probe: Probe): Promise<Servers> {
+    const errors: unknown[] = [];
+    const servers = await Promise.all(endpoints.map(async (endpoint) => {
+      const address = await resolveHost(endpoint.host).catch((error) => void errors.push(error));
+      return { endpoint, address: address ?? undefined, rttMs: undefined };
+    }));
+    if (errors.length === servers.length) throw errors[0];
+    return new Servers(servers, probe);
+  }
+
+  /** The one in use. */
+  get endpoint(): Endpoint {
+    return this.#chosen.endpoint;
+  }
+
+  get address(): string {
+    return this.#chosen.address!;
+  }
+
+  /** Where packets may go outside the tunnel: to the one in use, and to the others for probes. */
+  get outer(): OuterEndpoint[] {
+    const others = this.#servers.filter((one) => one !== this.#chosen && one.address !== undefined);
+    return [this.#chosen, ...others].map(({ address, endpoint: { port } }) => ({ address: address!, port }));
+  }
+
+  /** All of them, for people; empty when there is one. */
+  get statuses(): ServerStatus[] {
+    return this.#servers.length === 1
+      ? []
+      : this.#servers.map(({ endpoint, rttMs }) => ({ server: formatEndpoint(endpoint), rttMs }));
+  }
+
+  /** Probes all of them, if there are several and it is time. Whether another one, or another address, is in use now. */
+  async round(isDead: boolean, nowMs: number): Promise<boolean> {
+    const pauseMs = isDead ? DEAD_ROUND_MS : this.#choice.isUndecided ? UNDECIDED_ROUND_MS : ROUND_MS;
+    if (this.#servers.length === 1 || this.#isBusy || nowMs - this.#roundMs < pauseMs) return false;
+    this.#isBusy = true;
+    this.#roundMs = nowMs;
+    try {
+      const before = this.#chosen, addressBefore = before.address;
+      await Promise.all(this.#servers.map(async (server) => {
+        const { address, endpoint: { port } } = server;
+        server.rttMs = address === undefined ? undefined : await this.#probe(address, port);
+        if (server.rttMs === undefined) await this.#follow(server);
+      }));
+      this.#chosen = this.#servers[this.#choice.round(this.#servers.map(({ rttMs }) => rttMs), isDead)];
+      if (this.#chosen.address === undefined) this.#chosen = before;
+      await new Promise((resolve) => setTimeout(resolve, INITIATIONS_MS));
+      return this.#chosen !== before || this.#chosen.address !== addressBefore;
+    } finally {
+      this.#isBusy = false;
+    }
+  }
+
+  /** Asks for the address of the one in use again, as the relay may have moved; whether it has. */
+  async follow(): Promise<boolean> {
+    const before = this.#chosen.address;
+    await this.#follow(this.#chosen);
+    return this.#chosen.address !== before;
+  }
+
+  async #follow(server: Server): Promise<void> {
+    // Without a network there is no resolver either; the last address stays.
+    server.address = await resolveHost(server.endpoint.host).catch(() => server.address);
+  }
+}
+
+/** One address of a host name, as text; IPv4 before IPv6. Throws CommandError. */
+export async function resolveHost(host: string): Promise<string> {
+  if (parseIp(host) !== undefined) return host;
+  try {
+    const found = await lookup(host, { all: true });
+    const [best] = found.toSorted((a, b) => a.family - b.family);
+    return best.address;
+  } catch {
+    throw new CommandError(
+      `${host}: this name cannot be resolved; check its spelling and this machine's network, or name an address with --server`,
+    );
+  }
+}

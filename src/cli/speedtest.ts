@@ -1,0 +1,146 @@
+/**
+ * `speedtest`: how far a relay is and how much gets there and back, measured inside a tunnel of its own. Invariant:
+ * nothing of this machine is changed, and standard output has the result alone. The measuring is speedtest_exit.ts's.
+ */
+import { loadNative } from "../../ffi/native.ts";
+import { formatEndpoint } from "../config.ts";
+import { CLIENT_DEVICE } from "../exit/tun_client.ts";
+import { monotonicUs } from "../io/driver.ts";
+import { parseAddress } from "../wire/address.ts";
+import { readInvitation } from "./connect_options.ts";
+import { CommandError, readCommandLine, UsageError } from "./help.ts";
+import { LocalPlane } from "./link_plane.ts";
+import { probe } from "./server_probe.ts";
+import { Servers } from "./servers.ts";
+import { type Direction, SpeedtestExit, type SpeedtestResult } from "./speedtest_exit.ts";
+import { formatRate } from "./status.ts";
+
+const HELP =
+  `Measures the way to a relay, over OxTunnel: round trip, loss and jitter, and the rate in each direction.
+
+  deno task speedtest                       asks for the invitation: one line that \`peer add\` printed
+  deno task speedtest < laptop.conf         the config or the invitation in a file
+
+  --config FILE         what \`peer add\` printed, in this folder (default oxrelay-connect.conf, if there is one)
+  --server HOST:PORT    reach the relay here instead; of several the nearest is measured
+  --seconds N           of each direction, 1 to 10 (default 4)
+  --json                the result as one line, for programs
+
+It needs no root and changes nothing. The rate is what the receiver counted, of IP packets inside the tunnel.
+`;
+
+const ANSWER_MS = 10_000, PROBE_MS = 1000, FIRST_LOOK_MS = 50;
+const TURN_MS = 2, DRAW_MS = 200;
+const IDLE_US = 2_000_000, SECONDS_MAX = 10;
+const BAR_COLUMNS = 30;
+
+/** Runs the subcommand; the result is the exit code. */
+export async function speedtest(args: string[]): Promise<number> {
+  const { words, values, lists, flags } = readCommandLine(args, {
+    values: ["config", "seconds"],
+    lists: ["server"],
+    flags: ["json"],
+    words: [0, 1],
+  });
+  if (flags.help) {
+    console.log(HELP);
+    return 0;
+  }
+  const seconds = Number(values.seconds ?? 4);
+  if (!(seconds >= 1 && seconds <= SECONDS_MAX)) throw new UsageError("--seconds: expected 1 to 10");
+  const { invitation, endpoints } = await readInvitation(words[0], values.config, lists.server, "oxtunnel");
+  if (Deno.networkInterfaces().some(({ name }) => name === CLIENT_DEVICE)) {
+    throw new CommandError("connect runs here, and one device has one tunnel at a time; stop it first");
+  }
+  const ipv4 = invitation.addresses.find((one) => !one.includes(":"));
+  if (ipv4 === undefined) {
+    throw new CommandError("this device has no IPv4 address in the tunnel to measure from");
+  }
+  const servers = await Servers.resolve(
+    endpoints,
+    (address, port) => probe(invitation, address, port, PROBE_MS),
+  );
+  await servers.round(false, performance.now());
+
+  const random = () => crypto.getRandomValues(new Uint32Array(1))[0];
+  const directionUs = 1e6 * seconds;
+  const own = parseAddress(ipv4.split("/")[0])![3];
+  const exit = new SpeedtestExit({ own, packetBytes: invitation.mtu, idleUs: IDLE_US, directionUs, random });
+  const plane = new LocalPlane(invitation, exit, loadNative(), {
+    priorities: [],
+    compression: false,
+    batching: true,
+  });
+  const turns = setInterval(() => exit.turn(), TURN_MS);
+  try {
+    plane.connect(servers.address, servers.endpoint.port);
+    exit.start(await relayAddress(plane, servers));
+    const result = await measured(exit, flags.json);
+    const server = formatEndpoint(servers.endpoint);
+    console.log(flags.json ? JSON.stringify({ server, ...result }) : renderSpeedtest(server, result));
+    return 0;
+  } finally {
+    clearInterval(turns);
+    await plane.close();
+  }
+}
+
+/** The relay's inner address, once there is a session. Throws CommandError. */
+async function relayAddress(plane: LocalPlane, servers: Servers): Promise<number> {
+  for (const endMs = performance.now() + ANSWER_MS; performance.now() < endMs;) {
+    const { relay } = await plane.look(false);
+    const { told } = plane;
+    if (relay.connected && told !== undefined) {
+      if (told.relay4 === undefined) throw new CommandError("this relay is too old to be measured");
+      return new DataView(told.relay4.buffer).getUint32(0);
+    }
+    await new Promise((resolve) => setTimeout(resolve, FIRST_LOOK_MS));
+  }
+  throw new CommandError(
+    `no answer from the relay at ${servers.address} in ${
+      ANSWER_MS / 1000
+    } s: it may be off, UDP may be blocked on ` +
+      "the way, or it does not know this device",
+  );
+}
+
+/** Waits for the end, with a progress bar where somebody sees it. Throws CommandError when there is nothing to measure. */
+async function measured(exit: SpeedtestExit, isQuiet: boolean): Promise<SpeedtestResult> {
+  const isSeen = !isQuiet && Deno.stderr.isTerminal();
+  const draw = (text: string) => isSeen && Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[K${text}`));
+  while (exit.result === undefined) {
+    if (exit.phase === "busy") {
+      throw new CommandError(
+        "the relay is busy measuring, or this device has had its half minute; try in a minute",
+      );
+    }
+    if (exit.phase === "unanswered") {
+      throw new CommandError("the relay does not measure: its operator has switched allow_speedtest off");
+    }
+    const rate = exit.phase === "idle" ? "" : formatRate(exit.bitsPerS / 8);
+    draw(`${renderProgress(exit.progress(monotonicUs()))} ${exit.phase} ${rate}`);
+    await new Promise((resolve) => setTimeout(resolve, DRAW_MS));
+  }
+  draw("");
+  return exit.result;
+}
+
+/** A bar for a share 0..1. */
+export function renderProgress(share: number): string {
+  const done = Math.round(BAR_COLUMNS * Math.min(1, Math.max(0, share)));
+  return `[${"█".repeat(done)}${"░".repeat(BAR_COLUMNS - done)}] ${
+    String(Math.round(100 * share)).padStart(3)
+  } %`;
+}
+
+/** The result for people. */
+export function renderSpeedtest(server: string, { idle, up, down }: SpeedtestResult): string {
+  const rest = ({ rttMs, jitterMs, lossRatio }: Omit<Direction, "bitsPerS" | "packets">) =>
+    `round trip p50 ${rttMs.p50.toFixed(2)} ms  p99 ${rttMs.p99.toFixed(2)} ms  jitter ${
+      jitterMs.toFixed(2)
+    } ms  ` +
+    `loss ${(100 * lossRatio).toFixed(2)} %`;
+  const line = (name: string, direction: Direction) =>
+    `  ${name.padEnd(5)} ${formatRate(direction.bitsPerS / 8).padStart(12)}  ${rest(direction)}`;
+  return [server, `  idle  ${" ".repeat(12)}  ${rest(idle)}`, line("up", up), line("down", down)].join("\n");
+}

@@ -1,0 +1,211 @@
+// Hot path.
+/**
+ * The largest datagram that one direction of a path takes, found by probing (RFC 8899; PROTOCOL §17). Sizes are bytes of
+ * UDP payload. Invariant: the size rises by the reply to the probe under way and by nothing else, at most one probe is
+ * under way, and three losses of one size are believed. Pure: it sends nothing, and time is an argument.
+ * Keeps PROTOCOL R76 and R83.
+ */
+
+/** What every path is taken to carry (RFC 8899 §5.1.2, BASE_PLPMTU). */
+export const BASE_BYTES = 1200;
+/** Probes of one size that are lost before it counts as too big (RFC 8899 §5.1.2). */
+export const MAX_PROBES = 3;
+/** The search ends when it knows the size this closely. */
+export const GRANULARITY_BYTES = 4;
+/** A size below the largest is tried to be raised after this long (RFC 8899 §5.1.1). */
+export const RAISE_US = 600_000_000;
+/** A path that does not even take the base is tried again after this long. */
+export const NARROW_RETRY_US = 30_000_000;
+/** Large datagrams that must be lost in a row for the size to be doubted, which is how many are followed. */
+export const FOLLOWED = 4;
+/** A doubt is not repeated sooner. */
+const DOUBT_US = 1_000_000;
+
+export class PathSize {
+  /** The largest size that is known to arrive, or the base. */
+  bytes = BASE_BYTES;
+  /** Whether a probe of `probed` bytes waits to be sent. */
+  isDue = false;
+  /** The size that is probed; 0 when none is. */
+  probed = 0;
+  /** When the probe under way counts as lost, or Infinity. */
+  dueUs = Infinity;
+  /** From when on use of the path begins another search, or Infinity. */
+  searchAtUs = Infinity;
+  /** Whether a search has ended and no other goes on. */
+  isSettled = false;
+  /** Whether the path has been found not to take the base. */
+  isNarrow = false;
+  readonly max: number;
+  #losses = 0;
+  /** Whether a datagram of the base size or more is known to have arrived. */
+  #isBaseKnown = false;
+  /** The smallest size that is known to be too big; beyond the largest while that was not tried. */
+  #tooBig: number;
+  /** What the path before took, to be tried first. */
+  #hint = 0;
+  /** Counters of large datagrams that nothing has been heard of yet, since when, and how many were lost in a row. */
+  readonly #followed = new Float64Array(FOLLOWED);
+  #followedCount = 0;
+  #followedSinceUs = 0;
+  #lostInRow = 0;
+  #doubtedUs = -Infinity;
+  /** How long a reply may take. */
+  #timerUs = DOUBT_US;
+  #isStream = false;
+
+  /** @param maxBytes what both ends and their interfaces allow; less than the base counts as the base. */
+  constructor(maxBytes: number) {
+    this.max = Math.max(BASE_BYTES, maxBytes);
+    this.#tooBig = this.max + 1;
+  }
+
+  /**
+   * The path is new: what was known of another is a hint where to begin. @param isStream whether it is a connection, which
+   * takes every size and on which nothing is probed.
+   */
+  begin(isStream = false): void {
+    this.#isStream = isStream;
+    if (isStream) {
+      this.bytes = this.max;
+      this.#isBaseKnown = true;
+      this.isNarrow = false;
+      this.#forget();
+      this.#rest(Infinity);
+      return;
+    }
+    this.#hint = this.#isBaseKnown ? this.bytes : 0;
+    this.bytes = BASE_BYTES;
+    this.#isBaseKnown = this.isNarrow = false;
+    this.#tooBig = this.max + 1;
+    this.#forget();
+    this.#next(0);
+  }
+
+  /** Nothing may be sent on the path any more. */
+  halt(): void {
+    this.#rest(Infinity);
+  }
+
+  /** The path is in use: a search that waited for that begins. */
+  onUse(nowUs: number): void {
+    if (nowUs < this.searchAtUs) return;
+    this.#tooBig = this.max + 1;
+    this.#hint = 0;
+    if (this.isNarrow) this.#probe(BASE_BYTES);
+    else this.#next(nowUs);
+  }
+
+  /** The probe that was due went out. `timerUs`: how long its reply may take. */
+  onSent(nowUs: number, timerUs: number): void {
+    this.isDue = false;
+    this.dueUs = nowUs + timerUs;
+    this.#timerUs = timerUs;
+  }
+
+  /** The other end says that a probe of so many bytes arrived. */
+  onReply(bytes: number, nowUs: number): void {
+    // A probe that waits to be repeated has been sent before.
+    if (bytes === 0 || bytes !== this.probed || (this.isDue && this.#losses === 0)) return;
+    this.bytes = bytes;
+    this.#isBaseKnown = true;
+    this.isNarrow = false;
+    this.#forget();
+    this.#next(nowUs);
+  }
+
+  /** Does what is due: the probe under way is lost. */
+  handleTimeout(nowUs: number): void {
+    if (nowUs < this.dueUs) return;
+    this.dueUs = Infinity;
+    if (++this.#losses < MAX_PROBES) {
+      this.isDue = true;
+      return;
+    }
+    const lost = this.probed;
+    if (lost > this.bytes) {
+      this.#tooBig = lost;
+    } else if (lost > BASE_BYTES) {
+      // What the path took it takes no longer: a black hole.
+      this.#tooBig = lost;
+      this.bytes = BASE_BYTES;
+      this.#isBaseKnown = false;
+    } else {
+      this.#isBaseKnown = false;
+      this.isNarrow = true;
+      this.#rest(nowUs + NARROW_RETRY_US);
+      return;
+    }
+    this.#next(nowUs);
+  }
+
+  /** A datagram larger than the base went out under this counter: its fate is followed. */
+  onLarge(counter: number, nowUs: number): void {
+    if (this.#followedCount < FOLLOWED) {
+      if (this.#followedCount === 0) this.#followedSinceUs = nowUs;
+      this.#followed[this.#followedCount++] = counter;
+    } else if (nowUs - this.#followedSinceUs >= this.#timerUs) {
+      // Nobody reports: what is sent may be all large, and all lost.
+      this.#doubt(nowUs);
+    }
+  }
+
+  /** The other end says which of the last counters up to `highest` arrived: bit i of `bitmap` is highest - 1 - i. */
+  onReport(highest: number, bitmap: Uint8Array, bitmapBytes: number, nowUs: number): void {
+    let kept = 0;
+    for (let i = 0; i < this.#followedCount; i++) {
+      const counter = this.#followed[i], behind = highest - 1 - counter;
+      if (counter > highest) this.#followed[kept++] = counter;
+      else if (behind < 0 || behind < 8 * bitmapBytes && (bitmap[behind >> 3] >> (behind & 7) & 1) === 1) {
+        this.#lostInRow = 0;
+      } else if (behind < 8 * bitmapBytes) this.#lostInRow++;
+    }
+    if (kept < this.#followedCount) this.#followedSinceUs = nowUs;
+    this.#followedCount = kept;
+    if (this.#lostInRow >= FOLLOWED) this.#doubt(nowUs);
+  }
+
+  /** Large datagrams seem to be lost where others are not: whether the size still arrives is asked by a probe. */
+  #doubt(nowUs: number): void {
+    this.#forget();
+    if (this.#isStream || nowUs - this.#doubtedUs < DOUBT_US) return;
+    this.#doubtedUs = nowUs;
+    // What is not known yet needs no doubt. A search upwards goes on after this.
+    if (!this.#isBaseKnown || this.probed === this.bytes) return;
+    this.#probe(this.bytes);
+  }
+
+  #forget(): void {
+    this.#followedCount = this.#lostInRow = 0;
+  }
+
+  /** The size that is tried before anything is known to be too big. */
+  #first(): number {
+    return this.#hint > this.bytes ? this.#hint : this.max;
+  }
+
+  /** Goes on searching, or rests. */
+  #next(nowUs: number): void {
+    const { bytes, max } = this;
+    if (this.#tooBig > max && (bytes < max || !this.#isBaseKnown)) this.#probe(this.#first());
+    else if (!this.#isBaseKnown) this.#probe(BASE_BYTES);
+    else if (this.#tooBig - bytes > GRANULARITY_BYTES) this.#probe((bytes + this.#tooBig) >> 1);
+    else this.#rest(bytes < max ? nowUs + RAISE_US : Infinity);
+  }
+
+  #probe(bytes: number): void {
+    this.probed = bytes;
+    this.#losses = 0;
+    this.isDue = true;
+    this.isSettled = false;
+    this.dueUs = this.searchAtUs = Infinity;
+  }
+
+  #rest(searchAtUs: number): void {
+    this.probed = 0;
+    this.isDue = false;
+    this.isSettled = true;
+    this.dueUs = Infinity;
+    this.searchAtUs = searchAtUs;
+  }
+}

@@ -1,0 +1,96 @@
+// Hot path.
+/**
+ * Third node of egress, OxTunnel's alone: packets that shrink become LZ4 frames (PROTOCOL §13). Invariant: a row that it
+ * touches is a whole frame with its head, marked FRAME_LZ4, and shorter than the packet was; any other is a bare
+ * packet still. A few sampled bytes and the flow's past say where an attempt is worth its time.
+ * Keeps PROTOCOL R49.
+ */
+import { COUNTER } from "../metrics.ts";
+import { OXTUNNEL } from "../session/table.ts";
+import { type Burst, TO_SEAL } from "../vector/burst.ts";
+import { FRAME_HEAD_BYTES, FRAME_LZ4, LZ4_BLOCK_AT, LZ4_RATIO_MAX, writeLz4Head } from "../wire/frame.ts";
+import { FEATURE_LZ4 } from "../wire/parameters.ts";
+import type { EgressContext } from "./context.ts";
+import type { FlowTable } from "../control/flows.ts";
+
+const OVERHEAD_BYTES = FRAME_HEAD_BYTES + LZ4_BLOCK_AT;
+/** What a packet must lose to be worth its decompression: one part in so many, as a power of two. */
+const GAIN_SHIFT = 4;
+/** After so many failures in a row the pauses grow no more: one attempt in 1024 packets. */
+const FAILURES_MAX = 10;
+/** Headers are not what tells payloads apart. */
+const SAMPLE_FROM = 40;
+const SAMPLES = 32;
+
+/** Remembers bytes that were seen in a sample; one serves any number of samples. */
+export class EntropyTest {
+  readonly #seen = new Uint32Array(256);
+  #sample = 0;
+
+  /**
+   * Whether the `length` bytes at `at` look random: of 32 bytes taken at even distances, at least `distinctMin` differ.
+   * Random ones have 30 on average and hardly ever less than 26; text has 17 and hardly ever more than 24.
+   */
+  looksRandom(bytes: Uint8Array, at: number, length: number, distinctMin: number): boolean {
+    const seen = this.#seen, sample = ++this.#sample >>> 0;
+    const stride = Math.max(1, Math.floor(length / SAMPLES));
+    const end = Math.min(length, stride * SAMPLES);
+    let distinct = 0;
+    for (let i = 0; i < end; i += stride) {
+      const byte = bytes[at + i];
+      if (seen[byte] !== sample) {
+        seen[byte] = sample;
+        distinct++;
+      }
+    }
+    return distinct >= distinctMin;
+  }
+}
+
+/** Different bytes among 32 from which on a payload passes for encrypted or compressed. */
+export const DISTINCT_MIN = 26;
+
+export function compress(burst: Burst, context: EgressContext): void {
+  const { count, next, session, length, offset, view, bytes, flow, frameKind } = burst;
+  const { table, associations, metrics, flows, compression } = context;
+  if (compression === undefined || associations.oxtunnel === undefined) return;
+  const { lz4, thresholdBytes, entropy } = compression;
+  const { of } = associations.oxtunnel.sessions;
+  for (let row = 0; row < count; row++) {
+    const packetBytes = length[row];
+    if (packetBytes < thresholdBytes || next[row] !== TO_SEAL) continue;
+    if (table.protocol[session[row]] !== OXTUNNEL || (of[session[row]]!.features & FEATURE_LZ4) === 0) {
+      continue;
+    }
+    const id = flow[row], at = offset[row];
+    if (flows.pause[id] > 0) {
+      flows.pause[id]--;
+      metrics.column[COUNTER.compressions_skipped]++;
+      continue;
+    }
+    if (entropy.looksRandom(bytes, at + SAMPLE_FROM, packetBytes - SAMPLE_FROM, DISTINCT_MIN)) {
+      fail(flows, id);
+      metrics.column[COUNTER.compressions_skipped]++;
+      continue;
+    }
+    const room = packetBytes - OVERHEAD_BYTES - (packetBytes >> GAIN_SHIFT);
+    const least = Math.ceil(packetBytes / LZ4_RATIO_MAX) - LZ4_BLOCK_AT;
+    const block = lz4.compress(burst, at, packetBytes, at + OVERHEAD_BYTES, least, room);
+    if (block === 0) {
+      fail(flows, id);
+      continue;
+    }
+    flows.failures[id] >>= 1;
+    writeLz4Head(view, at, block, packetBytes);
+    length[row] = OVERHEAD_BYTES + block;
+    frameKind[row] = FRAME_LZ4;
+    metrics.column[COUNTER.packets_compressed]++;
+    metrics.column[COUNTER.bytes_saved] += packetBytes - length[row];
+  }
+}
+
+/** What did not shrink is left alone for twice as long each time. */
+function fail(flows: FlowTable, id: number): void {
+  flows.failures[id] = Math.min(FAILURES_MAX, flows.failures[id] + 1);
+  flows.pause[id] = (1 << flows.failures[id]) - 1;
+}

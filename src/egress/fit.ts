@@ -1,0 +1,89 @@
+// Hot path.
+/**
+ * Second node of egress, OxTunnel's alone: sees to it that a packet fits its session's datagrams (PROTOCOL §17). One that
+ * does not is cut where IPv4 allows it, or else turned around in place into the ICMP error that tells its sender the
+ * size. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no
+ * smaller size may be asked (RFC 8200 §5) or is known yet.
+ * Keeps PROTOCOL R84.
+ */
+import { COUNTER, DROP } from "../metrics.ts";
+import { OXTUNNEL } from "../session/table.ts";
+import { NONE } from "../vector/arena.ts";
+import { type Burst, DONE, TO_EXIT, TO_SEAL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
+import { fragmentStep, mayFragment, payloadBytes, writeFragment } from "../wire/fit.ts";
+import { emitPacketTooBig, ipVersion, readDestination } from "../wire/inner.ts";
+import type { EgressContext } from "./context.ts";
+
+/** Every link has to carry so much of IPv6 (RFC 8200 §5). */
+const IPV6_MTU_MIN = 1280;
+/** For packets whose sender counted on their not being cut. */
+let identifications = 0;
+
+export function fit(burst: Burst, context: EgressContext, nowUs: number): void {
+  const { count, next, session, length, offset, view } = burst;
+  const { table, associations } = context;
+  if (associations.oxtunnel === undefined) return;
+  const { sessions } = associations.oxtunnel;
+  for (let row = 0; row < count; row++) {
+    if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
+    const mtu = sessions.innerMtu(session[row]);
+    if (length[row] <= mtu) continue;
+    const isIpv4 = ipVersion(view, offset[row]) === 4;
+    // Who is told a size keeps to it for ten minutes, so that nobody is told one that holds for a moment.
+    const isSearching = !sessions.of[session[row]]!.size.isSettled;
+    if (isIpv4 && (isSearching || mayFragment(view, offset[row]))) cut(burst, row, mtu);
+    else if (isIpv4) refuse(burst, row, mtu, context, nowUs);
+    else if (!isSearching && length[row] > IPV6_MTU_MIN) {
+      refuse(burst, row, Math.max(mtu, IPV6_MTU_MIN), context, nowUs);
+    }
+  }
+}
+
+/** The packet becomes its first fragment; the others get rows of their own. */
+function cut(burst: Burst, row: number, mtu: number): void {
+  const { bytes, view, offset, length, session, peer, flow, trafficClass, next } = burst;
+  const at = offset[row];
+  const step = fragmentStep(view, at, mtu);
+  const payload = payloadBytes(view, at);
+  const identification = view.getUint16(at + 4) || (identifications = (identifications + 1) & 0xffff);
+  for (let from = step; from < payload; from += step) {
+    const added = burst.grow(0, TO_SEAL);
+    if (added < 0) {
+      next[row] = DROP.arena_full;
+      return;
+    }
+    const size = Math.min(step, payload - from);
+    length[added] = writeFragment(bytes, view, at, offset[added], from, size, identification);
+    session[added] = session[row];
+    peer[added] = peer[row];
+    flow[added] = flow[row];
+    trafficClass[added] = trafficClass[row];
+  }
+  length[row] = writeFragment(bytes, view, at, at, 0, step, identification);
+}
+
+/** Tells the packet's sender the size that fits. */
+function refuse(burst: Burst, row: number, mtu: number, context: EgressContext, nowUs: number): void {
+  const { bytes, view, offset, length, next, peer, session } = burst;
+  const { metrics, words, peers, associations, table, isRelay } = context;
+  metrics.drop(DROP.too_big);
+  // In the name of whom the packet was for: a host does not believe what comes from outside with its own address.
+  readDestination(view, offset[row], words, 0);
+  length[row] = emitPacketTooBig(bytes, view, offset[row], length[row], words, mtu);
+  if (length[row] === 0) {
+    next[row] = DONE;
+    return;
+  }
+  metrics.column[COUNTER.icmp_errors_sent]++;
+  readDestination(view, offset[row], words, 0);
+  const sender = isRelay ? peers.routes.lookup(words, 0) : NONE;
+  if (sender === NONE) {
+    next[row] = TO_EXIT;
+  } else if (peers.owner[sender] !== table.worker) {
+    burst.handOver(row, peers.owner[sender], TO_TUNNEL_HANDED);
+  } else {
+    peer[row] = sender;
+    session[row] = associations.sendable(sender, nowUs);
+    if (session[row] === NONE) next[row] = DROP.no_session;
+  }
+}

@@ -1,0 +1,44 @@
+/**
+ * How a session fares, as figures for people and for choices: round trip, jitter, and what each end has received of what
+ * the other sent. Invariant: the counts only grow while a session lives; whoever wants shares takes differences.
+ * Measures nothing itself: a session without pings and reports has nothing to say.
+ */
+import type { OxSession } from "./ox_session.ts";
+import type { SessionTable } from "./table.ts";
+
+/** One OxTunnel session at one moment. */
+export interface Vitals {
+  /** The session's own number at this end; another number means that the counts began anew. */
+  session: number;
+  /** Smoothed round trip in microseconds; undefined before the first pong. */
+  rttUs?: number;
+  /** Smoothed difference of one round trip from the next (RFC 3550 section 6.4.1), in microseconds. */
+  jitterUs: number;
+  /** Whether data went out and nothing came back for so long that the path counts as dead (PROTOCOL §14). */
+  isSilent: boolean;
+  /** Datagrams of ours up to the last that the other end reported, and how many of them it received. */
+  reported: number;
+  reportedReceived: number;
+  /** Datagrams of the other end up to the highest that came, and how many of them came. */
+  seen: number;
+  received: number;
+}
+
+const U32 = 2 ** 32;
+
+/** The vitals of a session whose columns and row `table` and `rest` hold. */
+export function vitalsOf(rest: OxSession, { replay, receiverIndex }: SessionTable): Vitals {
+  const reported = rest.sessions.acknowledged[rest.row] + 1;
+  // The report says it modulo 2^32, and it is no more than there were and seldom much less.
+  const missing = (reported % U32 - rest.reportedReceived + U32) % U32;
+  return {
+    session: receiverIndex[rest.row],
+    ...(rest.rttUs < 0 ? {} : { rttUs: rest.rttUs }),
+    jitterUs: rest.jitter.us,
+    isSilent: rest.isSilent,
+    reported,
+    reportedReceived: missing > reported ? reported : reported - missing,
+    seen: replay.highest[rest.row] + 1,
+    received: replay.accepted[rest.row],
+  };
+}

@@ -1,0 +1,296 @@
+/**
+ * Sessions over paths of limited size: the size that both ends find, what becomes of packets that do not fit, paths that
+ * shrink and grow under traffic, and a peer that lies. Paths here drop what is too long and say nothing.
+ */
+import { assert, assertEquals, assertGreater } from "@std/assert";
+import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
+import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
+import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
+import { dial, type Host, udpPacket, World } from "./world.ts";
+
+const MS = 1000, SECOND = 1_000_000;
+const OUTER_HEADERS = 28, OVERHEAD = 25;
+const CLIENT = "10.66.0.2", SERVER = "8.8.8.8";
+
+// deno-lint-ignore no-explicit-any
+const inside = (host: Host): any => host.core;
+const sessionOf = (host: Host) => {
+  const { peers, associations } = inside(host);
+  return associations.oxtunnel.sessions.of[peers.current[0]];
+};
+const sizeOf = (host: Host): number => sessionOf(host).size.bytes;
+
+/** A client behind a link of `path.mtu` bytes, with a session that is open and has had time to search. */
+function start(mtu: number, { innerMtu = 1420, searchUs = 20 * SECOND } = {}) {
+  const world = new World(1);
+  world.protocol = "oxtunnel";
+  const path = { mtu };
+  let tooLong = 0;
+  world.tap = (_from, _to, bytes) => {
+    if (bytes.length + OUTER_HEADERS <= path.mtu) return bytes;
+    tooLong++;
+    return undefined;
+  };
+  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", mtu: innerMtu });
+  const client = world.client("198.51.100.7:5555", relay, { ipv4: CLIENT, mtu: innerMtu });
+  client.send(up(100));
+  world.runFor(searchUs);
+  return { world, relay, client, path, tooLong: () => tooLong };
+}
+
+const up = (bytes: number) => udpPacket(CLIENT, SERVER, new Uint8Array(bytes - 28));
+const down = (bytes: number) => udpPacket(SERVER, CLIENT, new Uint8Array(bytes - 28));
+
+function withDf(packet: Uint8Array): Uint8Array {
+  const view = new DataView(packet.buffer);
+  view.setUint16(6, 0x4000);
+  view.setUint16(10, 0);
+  view.setUint16(10, foldSum(sumWords(view, 0, 20, 0)));
+  return packet;
+}
+
+/** A SYN with an MSS of 1460 behind a NOP, so that it straddles words of the checksum. */
+function syn(source: Uint8Array): Uint8Array {
+  const packet = new Uint8Array(48);
+  packet.set(source.subarray(0, 20));
+  const view = new DataView(packet.buffer);
+  view.setUint16(2, packet.length);
+  view.setUint8(9, PROTOCOL_TCP);
+  view.setUint16(10, 0);
+  view.setUint16(10, foldSum(sumWords(view, 0, 20, 0)));
+  view.setUint8(20 + 12, 7 << 4);
+  view.setUint8(20 + 13, 2);
+  packet.set([1, 2, 4, 1460 >> 8, 1460 & 255, 0], 40);
+  view.setUint16(20 + 16, transportChecksum(view, 0, 20, 28, PROTOCOL_TCP));
+  return packet;
+}
+const mssOf = (packet: Uint8Array) => new DataView(packet.buffer, packet.byteOffset).getUint16(43);
+function hasSoundChecksum(packet: Uint8Array): boolean {
+  return transportChecksum(new DataView(packet.buffer, packet.byteOffset), 0, 20, 28, PROTOCOL_TCP) === 0;
+}
+
+/** What the ICMP error "fragmentation needed" says. */
+function toldMtu(packet: Uint8Array | undefined): number | undefined {
+  if (packet === undefined || packet[9] !== 1 || packet[20] !== 3 || packet[21] !== 4) return undefined;
+  return new DataView(packet.buffer, packet.byteOffset).getUint16(26);
+}
+
+for (const mtu of [1500, 1492, 1420, 1400, 1333, 1280, 1240]) {
+  Deno.test(`path size: both ends of a link of ${mtu} bytes find what it takes`, () => {
+    const { relay, client } = start(mtu, { innerMtu: 1447 });
+    for (const host of [relay, client]) {
+      const size = sizeOf(host), most = Math.min(1472, mtu - OUTER_HEADERS);
+      assert(size <= most && size > most - 4, `${size} of ${most}`);
+      assert(host.metrics.get("size_probes_sent") <= 30, `${host.metrics.get("size_probes_sent")}`);
+    }
+    if (mtu === 1500) assertEquals([sizeOf(client), sizeOf(relay)], [1472, 1472]);
+  });
+}
+
+Deno.test("path size: the usual path takes one probe, and an idle session sends no more", () => {
+  const { world, relay, client } = start(1500, { searchUs: 200 * MS });
+  assertEquals([sizeOf(client), sizeOf(relay)], [1445, 1445]);
+  const sent = [client, relay].map((host) => host.metrics.get("size_probes_sent"));
+  assertEquals(sent, [1, 1]);
+  world.runFor(60 * SECOND);
+  assertEquals([client, relay].map((host) => host.metrics.get("size_probes_sent")), sent);
+});
+
+Deno.test("path size: packets that fit arrive whole, larger ones are cut or their sender is told, at both ends", () => {
+  const { world, relay, client, tooLong } = start(1400);
+  const mtu = sizeOf(client) - OVERHEAD;
+  const before = tooLong();
+  for (const [from, to, packet] of [[client, relay, up], [relay, client, down]] as const) {
+    from.delivered.length = to.delivered.length = 0;
+    from.send(withDf(packet(mtu)));
+    world.runFor(100 * MS);
+    assertEquals(to.delivered.map((one) => one.length), [mtu]);
+    from.send(withDf(packet(mtu + 1)));
+    assertEquals(toldMtu(from.delivered[0]), mtu, "the error goes out where the packet came from");
+    from.send(packet(mtu + 1));
+    world.runFor(100 * MS);
+    const pieces = to.delivered.slice(1).map((one) => [one.length, one[6] << 8 | one[7]]);
+    const step = mtu - 20 & ~7;
+    assertEquals(pieces, [[20 + step, 0x2000], [mtu + 1 - step, step >> 3]]);
+    for (const piece of to.delivered) {
+      assertEquals(sumWords(new DataView(piece.buffer), 0, 20, 0) % 0xffff, 0);
+    }
+  }
+  assertEquals(tooLong(), before, "nothing that the path does not take was sent");
+});
+
+Deno.test("path size: while it is searched for, full packets get through in pieces, and nobody is told a size", () => {
+  const { world, relay, client, tooLong } = start(1400, { searchUs: 90 * MS });
+  assert(!sessionOf(client).size.isSettled && sizeOf(client) === 1200);
+  client.delivered.length = relay.delivered.length = 0;
+  client.send(withDf(up(1420)));
+  relay.send(withDf(down(1420)));
+  world.runFor(60 * MS);
+  for (const { delivered } of [relay, client]) {
+    const pieces = delivered.filter((one) => one.length !== 100);
+    assertEquals(pieces.map((one) => [one.length, one[6] << 8 | one[7]]), [[1172, 0x2000], [268, 144]]);
+  }
+  const probes = [client, relay].map(({ metrics }) => metrics.get("size_probes_sent"));
+  assertEquals(tooLong(), probes[0] + probes[1]);
+});
+
+Deno.test("path size: SYNs in both directions say what fits, from the first on", () => {
+  for (const searchUs of [45 * MS, 20 * SECOND]) {
+    const { world, relay, client } = start(1400, { searchUs });
+    const mss = sizeOf(client) - OVERHEAD - 40;
+    assertEquals(mss === 1135, searchUs < SECOND);
+    for (const [from, to, packet] of [[client, relay, up], [relay, client, down]] as const) {
+      to.delivered.length = 0;
+      from.send(syn(packet(48)));
+      world.runFor(25 * MS);
+      const [arrived] = to.delivered.filter((one) => one[9] === PROTOCOL_TCP);
+      assert(mssOf(arrived) <= mss, `${mssOf(arrived)} > ${mss}`);
+      assertGreater(mssOf(arrived), mss - 8);
+      assert(hasSoundChecksum(arrived));
+    }
+  }
+});
+
+Deno.test("path size: a path that is narrow one way lowers the MSS that makes packets of that way", () => {
+  for (const narrow of ["up", "down"]) {
+    const { world, relay, client } = start(1500, { searchUs: 0 });
+    world.tap = (from, _to, bytes) =>
+      (from === client.endpoint) === (narrow === "up") && bytes.length + OUTER_HEADERS > 1400
+        ? undefined
+        : bytes;
+    world.runFor(20 * SECOND);
+    assertEquals(sizeOf(narrow === "up" ? relay : client), 1445);
+    const mss = sizeOf(narrow === "up" ? client : relay) - OVERHEAD - 40;
+    assert(mss < 1372 - OVERHEAD);
+    // What one end says of itself is how large the other's packets are.
+    const [from, to, packet] = narrow === "up" ? [relay, client, down] : [client, relay, up];
+    to.delivered.length = 0;
+    from.send(syn(packet(48)));
+    world.runFor(100 * MS);
+    assertEquals(to.delivered.map(mssOf), [mss]);
+  }
+});
+
+Deno.test("path size: a path that shrinks under a transfer carries full packets again in a second, and one that grows is used", () => {
+  const { world, relay, client, path } = start(1500);
+  assertEquals(sizeOf(client), 1445);
+  const sizes = { up: 1420, down: 1420 };
+  const arrived = () =>
+    [relay, client].map((host) => host.delivered.filter((one) => one.length > 1200).length);
+  /** A transfer each way whose senders heed what they are told. */
+  const transfer = (us: number) => {
+    for (const untilUs = world.nowUs + us; world.nowUs < untilUs;) {
+      for (const [host, key, packet] of [[client, "up", up], [relay, "down", down]] as const) {
+        const from = host.delivered.length;
+        host.send(withDf(packet(sizes[key])));
+        host.send(packet(60));
+        sizes[key] = toldMtu(host.delivered[from]) ?? sizes[key];
+      }
+      world.runFor(5 * MS);
+    }
+  };
+  transfer(SECOND);
+  path.mtu = 1400;
+  transfer(1500 * MS);
+  for (const host of [client, relay]) assert(sizeOf(host) <= 1372, `${sizeOf(host)}`);
+  transfer(8 * SECOND);
+  for (const host of [client, relay]) assert(sizeOf(host) > 1368, `${sizeOf(host)}`);
+  const before = arrived();
+  [sizes.up, sizes.down] = [client, relay].map((host) => sizeOf(host) - OVERHEAD);
+  transfer(SECOND);
+  assert(arrived().every((count, i) => count >= before[i] + 190), "full packets flow");
+  path.mtu = 1500;
+  for (let second = 0; second < 11 * 60; second++) {
+    client.send(up(60));
+    relay.send(down(60));
+    world.runFor(SECOND);
+  }
+  assertEquals([sizeOf(client), sizeOf(relay)], [1445, 1445]);
+});
+
+Deno.test("path size: a black hole is noticed though nothing small is sent and nobody reports", () => {
+  const { world, client, path } = start(1500);
+  path.mtu = 1400;
+  for (let i = 0; i < 60; i++) {
+    client.send(withDf(up(1420)));
+    world.runFor(50 * MS);
+  }
+  assert(sizeOf(client) < 1400 - 28, `${sizeOf(client)}`);
+});
+
+Deno.test("path size: random loss does not shrink it", () => {
+  const { world, relay, client } = start(1500);
+  world.channel = { ...world.channel, loss: 0.1 };
+  for (let i = 0; i < 1000; i++) {
+    client.send(withDf(up(1420)));
+    relay.send(withDf(down(1420)));
+    world.runFor(10 * MS);
+    assertEquals([sizeOf(client), sizeOf(relay)], [1445, 1445]);
+  }
+});
+
+Deno.test("path size: a path that does not take 1200 bytes is reported, and used again once it does", () => {
+  const { world, relay, client, path } = start(1100);
+  assert(sessionOf(client).size.isNarrow && sessionOf(relay).size.isNarrow);
+  const kinds = [];
+  for (let event = relay.core.pollEvent(); event; event = relay.core.pollEvent()) kinds.push(event.kind);
+  assert(kinds.includes("narrow"), `${kinds}`);
+  path.mtu = 1500;
+  for (let i = 0; i < 400; i++) {
+    client.send(up(100));
+    relay.send(down(100));
+    world.runFor(100 * MS);
+  }
+  assertEquals([sizeOf(client), sizeOf(relay)], [1445, 1445]);
+  assert(!sessionOf(client).size.isNarrow);
+});
+
+Deno.test("path size: another network is another path, and is searched anew", () => {
+  const { world, relay, client, path } = start(1500);
+  path.mtu = 1400;
+  client.endpoint = "203.0.113.9:9";
+  client.core.moved();
+  client.tick();
+  assertEquals(sizeOf(client), 1200);
+  for (let i = 0; i < 100; i++) {
+    client.send(up(100));
+    world.runFor(100 * MS);
+  }
+  for (const host of [client, relay]) assert(sizeOf(host) > 1368 && sizeOf(host) <= 1372, `${sizeOf(host)}`);
+  dial(client, relay);
+});
+
+/** A datagram of the session whose plaintext is written by `write`, sealed and sent to the other end. */
+function craft(from: Host, to: Host, write: (view: DataView, at: number) => number): void {
+  const { peers, table, associations: { oxtunnel: { sessions } } } = inside(from);
+  const session = peers.current[0];
+  const burst = new Burst(from.arena), row = burst.grow(0, TO_SEAL);
+  burst.length[row] = write(burst.view, burst.offset[row]);
+  burst.session[row] = session;
+  burst.peer[row] = 0;
+  sessions.number(burst, row, table.remoteIndex[session]);
+  sessions.datagramAead.seal(burst);
+  to.receive(burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]), from.endpoint);
+  burst.release();
+}
+
+Deno.test("path size: a peer that lies in its replies changes nothing", () => {
+  const { world, relay, client } = start(1400);
+  const before = sizeOf(relay);
+  for (const bytes of [0, 1, 1199, 1200, before, before + 1, 1373, 1445, 1446, 1936, 65535]) {
+    craft(client, relay, (view, at) => writeShort(view, at, CONTROL_PROBE_REPLY, bytes));
+    world.runFor(100 * MS);
+    assertEquals(sizeOf(relay), before, `${bytes}`);
+  }
+});
+
+Deno.test("path size: a probe is answered with the size that arrived, whatever it says", () => {
+  const { world, relay, client } = start(1500);
+  const { size } = sessionOf(client);
+  const told: number[] = [];
+  size.onReply = (bytes: number) => told.push(bytes);
+  craft(client, relay, (view, at) => writeShort(view, at, CONTROL_PROBE, 1900));
+  world.runFor(SECOND);
+  assertEquals(told.length, 1);
+  assert(told[0] < 40, `${told}`);
+});

@@ -1,0 +1,247 @@
+/**
+ * Path MTU discovery where it matters: a client behind a router whose link is narrower than both ends' own and that
+ * says nothing of it. What is transferred is whole, nothing is ever cut on the way, and the device gets the MTU that
+ * fits. Each test makes and removes its own network.
+ */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import project from "../../deno.json" with { type: "json" };
+import { requires } from "../requires.ts";
+import { type Background, type Network, networkTest, pause, SERVER, until } from "./namespaces.ts";
+
+const ROOT = new URL("../..", import.meta.url).pathname;
+const MAIN = new URL("../../main.ts", import.meta.url).pathname;
+const HOME = "10.202.0.2", GATEWAY = "10.202.0.1", ROUTER_HOST = 9;
+const OUTER_HEADERS = 28, OVERHEAD = 25, GRANULARITY = 4;
+const MEGABYTE = 1 << 20;
+const needs = requires({ root: true, programs: ["ip", "nft", "ping", "sysctl", "tc"] });
+
+const config = (mtu: number) => `exit = "tun"\nmtu = ${mtu}\n[destinations]\nallow = ["10.200.0.0/24"]\n`;
+
+/** TCP: the first line says how many bytes to send back, and then everything that comes is counted. */
+const SERVICE = `
+const serve = async (connection) => {
+  const first = new Uint8Array(64), block = new Uint8Array(65536);
+  const text = new TextDecoder().decode(first.subarray(0, await connection.read(first) ?? 0));
+  const [back, forth] = text.split(" ").map(Number);
+  for (let left = back; left > 0;) left -= await connection.write(block.subarray(0, Math.min(left, block.length)));
+  for (let got = 0; got < forth;) got += await connection.read(block) ?? Infinity;
+  await connection.write(new TextEncoder().encode("done"));
+  connection.close();
+};
+const listener = Deno.listen({ hostname: "${SERVER}", port: 8888 });
+(async () => { for await (const connection of listener) serve(connection).catch(() => {}); })();
+console.log("ready");`;
+
+/** Downloads and then uploads so many bytes over one connection. */
+const transfer = (bytes: number, socksPort?: number) => `
+const c = await Deno.connect(${
+  socksPort === undefined ? `{ hostname: "${SERVER}", port: 8888 }` : `{ port: ${socksPort} }`
+});
+const answer = new Uint8Array(64);
+if (${socksPort !== undefined}) {
+  await c.write(Uint8Array.of(5, 1, 0));
+  await c.read(answer);
+  await c.write(Uint8Array.of(5, 1, 0, 1, ${SERVER.replaceAll(".", ", ")}, 8888 >> 8, 8888 & 255));
+  await c.read(answer);
+}
+await c.write(new TextEncoder().encode("${bytes} ${bytes} "));
+const block = new Uint8Array(65536);
+let got = 0;
+while (got < ${bytes}) got += await c.read(block) ?? Infinity;
+for (let left = ${bytes}; left > 0;) left -= await c.write(block.subarray(0, Math.min(left, block.length)));
+const n = await c.read(block);
+console.log(got, new TextDecoder().decode(block.subarray(0, n ?? 0)));`;
+
+/** The client's namespace behind a router of its own, and that router's. */
+interface Site {
+  net: Network;
+  home: string;
+  router: string;
+}
+
+/** A home whose router reaches the relay, and that tells nobody what its link does not take if it `isSilent`. */
+async function site(net: Network, isSilent = true): Promise<Site> {
+  const router = await net.client(ROUTER_HOST), home = await net.client(2);
+  await net.ip(home, ["link", "set", "eth0", "down"]);
+  await net.ip(home, ["link", "add", "far", "type", "veth", "peer", "near", "netns", net.namespace(router)]);
+  for (const [name, device, address] of [[home, "far", HOME], [router, "near", GATEWAY]]) {
+    await net.ip(name, ["addr", "add", `${address}/24`, "dev", device]);
+    await net.ip(name, ["link", "set", device, "up"]);
+  }
+  await net.ip(home, ["route", "add", "default", "via", GATEWAY]);
+  await net.ip("relay", ["route", "add", "10.202.0.0/24", "via", `10.201.0.${ROUTER_HOST}`]);
+  await net.must(router, ["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
+  const silence = `table ip silence {
+    chain output {
+      type filter hook output priority 0;
+      icmp type destination-unreachable counter drop
+    }
+  }`;
+  if (isSilent) await net.must(router, ["nft", "-f", "-"], { input: silence });
+  // Before the kernel puts them together again.
+  const fragments = `table ip fragments {
+    chain arriving {
+      type filter hook prerouting priority -450;
+      iifname { "far", "br0", "near", "eth0" } ip frag-off & 0x3fff != 0 counter
+    }
+  }`;
+  for (const name of [home, router, "relay"]) {
+    await net.must(name, ["nft", "-f", "-"], { input: fragments });
+  }
+  return { net, home, router };
+}
+
+/** Gives the router's way so many bytes, in both directions. */
+async function narrow({ net, router }: Site, mtu: number): Promise<void> {
+  for (const [prefix, device] of [["10.201.0.0/24", "eth0"], ["10.202.0.0/24", "near"]]) {
+    await net.ip(router, ["route", "replace", prefix, "dev", device, "mtu", "lock", String(mtu)]);
+  }
+}
+
+/** A transfer on whose way the link becomes narrower before it is half done. */
+async function transferOverShrinking(here: Site, mtu: number, socksPort?: number): Promise<void> {
+  const { net, home, router } = here;
+  for (const device of ["eth0", "near"]) {
+    const shape = "root tbf rate 100mbit burst 64k latency 30ms".split(" ");
+    await net.must(router, ["tc", "qdisc", "add", "dev", device, ...shape]);
+  }
+  let isDone = false;
+  const transferring = net.script(home, transfer(40 * MEGABYTE, socksPort), 60).finally(() => isDone = true);
+  await pause(2000);
+  assert(!isDone);
+  await narrow(here, mtu);
+  assertStringIncludes(await transferring, "done");
+}
+
+/** Packets that a rule of the table has counted. */
+async function counted(net: Network, name: string, table: string): Promise<number> {
+  const listed = await net.must(name, ["nft", "list", "table", "ip", table]);
+  return Number(/packets (\d+)/.exec(listed)![1]);
+}
+
+async function connect({ net, home }: Site, protocol: string, more: string[] = []): Promise<Background> {
+  const file = `${net.directory}/laptop.conf`;
+  await Deno.writeTextFile(file, await net.addPeer("laptop"));
+  const words = project.tasks.connect.split(" ");
+  const flags = words.slice(1, words.indexOf("main.ts"))
+    .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${net.directory}` : flag);
+  const command = [Deno.execPath(), ...flags, MAIN, "connect", "--config", file, "--protocol", protocol];
+  const running = net.spawn(home, [...command, ...more]);
+  await running.says("The tunnel is up.");
+  return running;
+}
+
+async function deviceMtu({ net, home }: Site): Promise<number> {
+  return JSON.parse(await net.must(home, ["ip", "-j", "link", "show", "oxconnect0"]))[0].mtu;
+}
+
+/** The inner MTU that follows from the link's. */
+function isFitting(mtu: number, link: number): boolean {
+  const most = link - OUTER_HEADERS - OVERHEAD;
+  return mtu <= most && mtu > most - GRANULARITY;
+}
+
+async function pings({ net, home }: Site, bytes: number): Promise<boolean> {
+  const ping = ["ping", "-M", "do", "-c", "3", "-i", "0.2", "-W", "1", "-s", String(bytes - 28), SERVER];
+  return (await net.run(home, ping)).success;
+}
+
+networkTest(
+  "path MTU: over a link of 1400 bytes that says nothing, full-size TCP flows and nothing is cut",
+  needs,
+  async (net) => {
+    const here = await site(net);
+    await narrow(here, 1400);
+    await net.relay(config(1420));
+    await net.server("server", SERVICE);
+    await connect(here, "oxtunnel");
+    // At once, whatever has been found by then.
+    assertStringIncludes(await net.script(here.home, transfer(MEGABYTE / 4)), "done");
+    await until(async () => isFitting(await deviceMtu(here), 1400), "the device gets the MTU that fits");
+    assertStringIncludes(await net.script(here.home, transfer(8 * MEGABYTE)), "done");
+    assert(await pings(here, await deviceMtu(here)), "packets of the whole MTU arrive, both ways");
+
+    await transferOverShrinking(here, 1340);
+    await until(async () => isFitting(await deviceMtu(here), 1340), "the device follows the path");
+    assert(await pings(here, await deviceMtu(here)));
+    assert(await counted(net, here.router, "silence") > 0, "the router had something to keep silent about");
+    for (const name of [here.home, here.router, "relay"]) {
+      assertEquals(
+        await counted(net, name, "fragments"),
+        0,
+        name,
+      );
+    }
+  },
+);
+
+networkTest("path MTU: where the router says what it takes, nothing is cut either", needs, async (net) => {
+  const here = await site(net, false);
+  await narrow(here, 1400);
+  await net.relay(config(1420));
+  await net.server("server", SERVICE);
+  await connect(here, "oxtunnel");
+  await until(async () => isFitting(await deviceMtu(here), 1400), "the device gets the MTU that fits");
+  assertStringIncludes(await net.script(here.home, transfer(MEGABYTE)), "done");
+  for (const name of [here.home, here.router, "relay"]) {
+    assertEquals(await counted(net, name, "fragments"), 0, name);
+  }
+});
+
+networkTest(
+  "path MTU: connections that begin and end in userspace outlive a path that shrinks",
+  needs,
+  async (net) => {
+    const here = await site(net);
+    await narrow(here, 1400);
+    await net.relay(config(1420).replace('"tun"', '"userspace"'));
+    await net.server("server", SERVICE);
+    await connect(here, "oxtunnel", ["--socks", "1080"]);
+    await transferOverShrinking(here, 1300, 1080);
+    for (const name of [here.home, here.router, "relay"]) {
+      assertEquals(await counted(net, name, "fragments"), 0, name);
+    }
+  },
+);
+
+networkTest(
+  "path MTU: over a link of 1500 bytes the inner MTU is 1447, or what the relay offers",
+  needs,
+  async (net) => {
+    const here = await site(net);
+    for (const [offered, expected] of [[1500, 1447], [1420, 1420]]) {
+      const relay = await net.relay(config(offered));
+      await net.server("server", SERVICE);
+      const running = await connect(here, "oxtunnel");
+      await until(
+        async () => (await deviceMtu(here)) === expected || isFitting(await deviceMtu(here), 1500),
+        "it is found",
+      );
+      const mtu = await deviceMtu(here);
+      assert(mtu === expected || offered === 1500 && isFitting(mtu, 1500), `${mtu}`);
+      assert(await pings(here, mtu));
+      await running.stop("SIGINT");
+      await net.removePeer("laptop");
+      await relay.stop("SIGTERM");
+    }
+  },
+);
+
+networkTest("path MTU: WireGuard, which does not probe, may still be cut on the way", needs, async (net) => {
+  const here = await site(net);
+  await net.ip(here.home, ["route", "change", "default", "via", GATEWAY, "mtu", "1400"]);
+  await net.ip("relay", [
+    "route",
+    "change",
+    "10.202.0.0/24",
+    "via",
+    `10.201.0.${ROUTER_HOST}`,
+    "mtu",
+    "1400",
+  ]);
+  await net.relay(config(1420));
+  await net.server("server", SERVICE);
+  await connect(here, "wireguard");
+  assert(await pings(here, 1420), "as its users are used to");
+  assert(await counted(net, "relay", "fragments") + await counted(net, here.router, "fragments") > 0);
+});

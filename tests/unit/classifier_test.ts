@@ -1,0 +1,299 @@
+/**
+ * What class a flow gets, packet by packet, through the node that decides it, and the table of flows: by marks, ports and
+ * behaviour, with hysteresis, and what a crowd of flows does to one. Behaviour comes as traces of real shapes.
+ */
+import { assert, assertEquals, assertGreater, assertLess, assertThrows } from "@std/assert";
+import { classOfMarks, FIRM } from "../../src/control/classifier.ts";
+import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "../../src/control/flows.ts";
+import {
+  CLASS_BULK,
+  CLASS_DEFAULT,
+  CLASS_GAME,
+  CLASS_INTERACTIVE,
+  CLASS_VOICE,
+} from "../../src/control/traffic_class.ts";
+import { classify } from "../../src/egress/classify.ts";
+import type { EgressContext } from "../../src/egress/mod.ts";
+import { Hints } from "../../src/session/hints.ts";
+import { OXTUNNEL, WIREGUARD } from "../../src/session/table.ts";
+import { Arena, NONE } from "../../src/vector/arena.ts";
+import { Burst, TO_EXIT, TO_SEAL } from "../../src/vector/burst.ts";
+import { PROTOCOL_TCP, PROTOCOL_UDP, writeIpv4Header, writeIpv6Header } from "../../src/wire/inner.ts";
+import { Random } from "../sim/world.ts";
+
+const MS = 1000, SECOND = 1_000_000;
+const UDP = PROTOCOL_UDP, TCP = PROTOCOL_TCP, ICMP = 1;
+
+function keys(seed = 1): Uint32Array {
+  const random = new Random(seed);
+  return Uint32Array.from({ length: FLOW_KEYS }, () => random.u32());
+}
+
+/** Sends packets through the node and says the class of each. */
+class Sender {
+  nowUs = 5_000_000_000; // beyond 2^32, as after an hour and more
+  readonly flows = new FlowTable(1 << 10, keys());
+  readonly burst = new Burst(new Arena(4));
+  readonly hints = new Hints(2);
+  protocol = OXTUNNEL;
+  readonly #protocols = [OXTUNNEL];
+  readonly #context = {
+    table: { protocol: this.#protocols },
+    associations: { oxtunnel: { sessions: { hints: this.hints } } },
+    flows: this.flows,
+    words: new Uint32Array(FLOW_WORDS_MAX),
+    ends: new Uint32Array(8),
+  } as unknown as EgressContext;
+
+  /** Classifies whatever is in the burst. */
+  classify(): void {
+    this.#protocols[0] = this.protocol;
+    classify(this.burst, this.#context, this.nowUs);
+  }
+
+  packet(
+    protocol: number,
+    bytes: number,
+    { ports = [40000, 40001], dscp = 0, first = 0, flags = 0x18, isIpv6 = false, source = 0x08080808 } = {},
+  ): number {
+    const { burst } = this;
+    burst.release();
+    const row = burst.grow(bytes, TO_SEAL), at = burst.offset[row];
+    burst.session[row] = 0;
+    burst.bytes.fill(0, at, at + bytes);
+    if (isIpv6) {
+      const from = Uint32Array.of(0x20010db8, 0, 0, 1), to = Uint32Array.of(0xfd000000, 0, 0, 2);
+      writeIpv6Header(burst.view, at, bytes - 40, protocol, from, 0, to, 0);
+      burst.view.setUint16(at, 0x6000 | dscp << 6);
+    } else {
+      writeIpv4Header(burst.view, at, bytes, 1, 0, protocol, source, 0x0a420002);
+      burst.view.setUint8(at + 1, dscp << 2);
+    }
+    const transport = at + (isIpv6 ? 40 : 20);
+    burst.view.setUint16(transport, ports[0]);
+    burst.view.setUint16(transport + 2, ports[1]);
+    if (protocol === TCP) burst.view.setUint16(transport + 12, 0x5000 | flags);
+    else if (bytes > transport - at + 8) burst.view.setUint8(transport + 8, first);
+    this.classify();
+    return burst.trafficClass[row];
+  }
+
+  /** `count` packets, `gapUs` apart; the class after the last. */
+  run(count: number, gapUs: number, ...packet: Parameters<Sender["packet"]>): number {
+    let last = 0;
+    for (let i = 0; i < count; i++) {
+      this.nowUs += gapUs;
+      last = this.packet(...packet);
+    }
+    return last;
+  }
+}
+
+Deno.test("classifier: DSCP decides, and behaviour does not change it", () => {
+  const expected: [number, number][] = [
+    [46, CLASS_VOICE],
+    [44, CLASS_VOICE],
+    [40, CLASS_VOICE],
+    [34, CLASS_VOICE],
+    [32, CLASS_GAME],
+    [18, CLASS_INTERACTIVE],
+    [48, CLASS_INTERACTIVE],
+    [8, CLASS_BULK],
+    [1, CLASS_BULK],
+    [10, CLASS_BULK],
+  ];
+  for (const [dscp, trafficClass] of expected) {
+    assertEquals(classOfMarks(dscp, UDP, 1, 2), trafficClass | FIRM, `DSCP ${dscp}`);
+    for (const isIpv6 of [false, true]) {
+      const sender = new Sender();
+      assertEquals(sender.run(100, MS, TCP, 1400, { dscp, isIpv6 }), trafficClass, `DSCP ${dscp}`);
+    }
+  }
+  assertEquals(new Sender().packet(UDP, 100, { dscp: 0 }), CLASS_DEFAULT);
+  // An SSH session marks its packets only once it knows what it is for.
+  const ssh = new Sender();
+  assertEquals(ssh.packet(TCP, 100, { ports: [22, 50000] }), CLASS_INTERACTIVE);
+  assertEquals(ssh.packet(TCP, 100, { ports: [22, 50000], dscp: 8 }), CLASS_BULK);
+  assertEquals(ssh.packet(TCP, 100, { ports: [22, 50000], dscp: 18 }), CLASS_INTERACTIVE);
+});
+
+Deno.test("classifier: well-known ports at either end", () => {
+  const expected: [number, number, number][] = [
+    [UDP, 53, CLASS_INTERACTIVE],
+    [TCP, 22, CLASS_INTERACTIVE],
+    [TCP, 443, CLASS_INTERACTIVE],
+    [UDP, 443, CLASS_INTERACTIVE],
+    [UDP, 3478, CLASS_VOICE],
+    [UDP, 5060, CLASS_VOICE],
+    [UDP, 27015, CLASS_GAME],
+    [TCP, 27015, CLASS_DEFAULT],
+    [UDP, 3074, CLASS_GAME],
+    [TCP, 25565, CLASS_GAME],
+    [TCP, 873, CLASS_BULK],
+    [UDP, 6881, CLASS_BULK],
+    [UDP, 40000, CLASS_DEFAULT],
+    [ICMP, 0, CLASS_INTERACTIVE],
+    [50, 0, CLASS_DEFAULT],
+  ];
+  for (const [protocol, port, trafficClass] of expected) {
+    for (const ports of [[port, 51000], [51000, port]]) {
+      assertEquals(new Sender().packet(protocol, 100, { ports }), trafficClass, `${protocol} ${ports}`);
+    }
+  }
+});
+
+Deno.test("classifier: a download is bulk after its first packets, its acknowledgements too, and a pause forgives it", () => {
+  for (const isIpv6 of [false, true]) {
+    const web = { ports: [443, 51000], isIpv6 };
+    const down = new Sender(), up = new Sender();
+    // What a page begins with is interactive.
+    assertEquals(down.run(20, MS, TCP, 1420, web), CLASS_INTERACTIVE);
+    assertEquals(down.run(30, MS, TCP, 1420, web), CLASS_BULK);
+    assertEquals(up.run(20, 2 * MS, TCP, isIpv6 ? 60 : 40, { ...web, flags: 0x10 }), CLASS_INTERACTIVE);
+    assertEquals(up.run(30, 2 * MS, TCP, isIpv6 ? 60 : 40, { ...web, flags: 0x10 }), CLASS_BULK);
+    down.nowUs += 2 * SECOND;
+    assertEquals(down.packet(TCP, 1420, web), CLASS_INTERACTIVE);
+    const quic = new Sender(), acks = new Sender();
+    assertEquals(quic.run(20, MS, UDP, 1300, web), CLASS_INTERACTIVE);
+    assertEquals(quic.run(30, MS, UDP, 1300, web), CLASS_BULK);
+    assertEquals(acks.run(50, 2 * MS, UDP, 70, web), CLASS_BULK);
+  }
+});
+
+Deno.test("classifier: keystrokes and requests stay interactive for ever", () => {
+  const keys = new Sender(), requests = new Sender();
+  for (let i = 0; i < 500; i++) {
+    keys.nowUs += 60 * MS;
+    assertEquals(keys.packet(TCP, 88, { ports: [51000, 22] }), CLASS_INTERACTIVE);
+    keys.nowUs += 20 * MS;
+    assertEquals(keys.packet(TCP, 40, { ports: [51000, 22], flags: 0x10 }), CLASS_INTERACTIVE);
+    requests.nowUs += 300 * MS;
+    assertEquals(requests.run(4, MS, TCP, 1420, { ports: [443, 51000] }), CLASS_INTERACTIVE);
+    assertEquals(requests.packet(TCP, 300, { ports: [443, 51000] }), CLASS_INTERACTIVE);
+  }
+});
+
+Deno.test("classifier: a game on no known port is found by its pace, also at three packets a tick", () => {
+  for (const perTick of [1, 2, 3]) {
+    const sender = new Sender(), random = new Random(perTick);
+    assertEquals(sender.packet(UDP, 90), CLASS_DEFAULT);
+    let foundMs = 0, tick = 0;
+    for (; tick < 300; tick++) {
+      sender.nowUs += 12 * MS + random.u32() % (8 * MS);
+      let last = 0;
+      for (let i = 0; i < perTick; i++) last = sender.packet(UDP, 60 + random.u32() % 300);
+      if (foundMs === 0 && last === CLASS_GAME) foundMs = 16 * tick;
+      if (foundMs > 0) assertEquals(last, CLASS_GAME, `tick ${tick}`);
+    }
+    assertGreater(foundMs, 100);
+    assertLess(foundMs, 1000, `${perTick} a tick`);
+  }
+  // Neither a flood of small packets nor a lookup now and then is a game.
+  assertEquals(new Sender().run(2000, 20, UDP, 64), CLASS_DEFAULT);
+  assertEquals(new Sender().run(200, 2 * SECOND, UDP, 64), CLASS_DEFAULT);
+});
+
+Deno.test("classifier: RTP is a call, with sound and with full-size pictures", () => {
+  const sound = new Sender(), picture = new Sender();
+  assertEquals(sound.run(12, 20 * MS, UDP, 100, { first: 0x80 }), CLASS_DEFAULT);
+  assertEquals(sound.run(10, 20 * MS, UDP, 100, { first: 0x80 }), CLASS_VOICE);
+  assertEquals(picture.run(20, 500, UDP, 1200, { first: 0x90 }), CLASS_VOICE);
+  // Between its packets come others: STUN checks, DTLS.
+  assertEquals(picture.packet(UDP, 100, { first: 0 }), CLASS_VOICE);
+  assertEquals(picture.run(20, 8 * MS, UDP, 1200, { first: 0x45 }), CLASS_DEFAULT);
+});
+
+Deno.test("classifier: a class that behaviour gave is left well below where it was taken", () => {
+  const sender = new Sender();
+  sender.run(33, MS, TCP, 1420);
+  assertEquals(sender.packet(TCP, 1420), CLASS_BULK);
+  // One short segment in ten, as at the ends of records, changes nothing.
+  for (let i = 0; i < 50; i++) {
+    assertEquals(sender.packet(TCP, 400), CLASS_BULK);
+    assertEquals(sender.run(9, MS, TCP, 1420), CLASS_BULK);
+  }
+  // Nor does a lull that would not have made it a transfer.
+  const lull = new Sender();
+  lull.run(34, MS, TCP, 1420);
+  assertEquals(lull.run(8, MS, TCP, 200), CLASS_BULK);
+  assertEquals(lull.run(8, MS, TCP, 200), CLASS_DEFAULT);
+  // A conversation does, soon.
+  assertEquals(sender.run(40, 30 * MS, TCP, 200), CLASS_DEFAULT);
+  // And one packet more does not make it a transfer again.
+  assertEquals(sender.run(10, MS, TCP, 1420), CLASS_DEFAULT);
+});
+
+Deno.test("classifier: WireGuard's rows, empty ones and those that go elsewhere are passed over", () => {
+  const sender = new Sender();
+  sender.protocol = WIREGUARD;
+  sender.packet(UDP, 100, { dscp: 46 });
+  assertEquals([sender.burst.flow[0], sender.burst.trafficClass[0]], [NONE, CLASS_DEFAULT]);
+  sender.protocol = OXTUNNEL;
+  sender.packet(UDP, 100, { dscp: 46 });
+  assertEquals(sender.burst.trafficClass[0], CLASS_VOICE);
+  const { burst } = sender;
+  burst.release();
+  burst.grow(0, TO_SEAL);
+  burst.session[0] = 0;
+  burst.grow(100, TO_EXIT);
+  burst.session[1] = 0;
+  sender.classify();
+  assertEquals([...burst.flow.subarray(0, 2)], [NONE, NONE]);
+});
+
+Deno.test("classifier: fragments and headers that are cut short are of their addresses' flow", () => {
+  const sender = new Sender();
+  const random = new Random(7);
+  for (let round = 0; round < 3000; round++) {
+    const isIpv6 = (round & 1) === 1, protocol = [UDP, TCP, ICMP, 0, 44, 60][random.u32() % 6];
+    const { burst } = sender;
+    burst.release();
+    const bytes = (isIpv6 ? 40 : 20) + random.u32() % 60;
+    const row = burst.grow(bytes, TO_SEAL), at = burst.offset[row];
+    burst.session[row] = 0;
+    for (let i = 0; i < bytes; i++) burst.bytes[at + i] = random.u32();
+    burst.bytes[at] = isIpv6 ? 0x60 : 0x40 | 5 + random.u32() % 11;
+    burst.bytes[at + (isIpv6 ? 6 : 9)] = protocol;
+    sender.nowUs += MS;
+    sender.classify();
+    assert(burst.flow[row] < 1024, `round ${round}`);
+    assert(burst.trafficClass[row] <= CLASS_BULK);
+  }
+});
+
+Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and the key decides which", () => {
+  const table = new FlowTable(4096, keys(1)), other = new FlowTable(4096, keys(2));
+  const words = new Uint32Array(FLOW_WORDS_MAX);
+  const flow = (i: number) => {
+    words.set([0x08080808, 0x0a420002 + (i >> 12), 443 << 16 | i & 0xfff, 6]);
+    return words;
+  };
+  const rows = new Map<number, number>();
+  let elsewhere = 0;
+  for (let i = 0; i < 1000; i++) {
+    const row = table.find(flow(i), 4, i);
+    assert(table.isNew);
+    table.seenUs[row] = i;
+    rows.set(i, row);
+    if (other.find(flow(i), 4, i) !== row) elsewhere++;
+  }
+  assertEquals(new Set(rows.values()).size, 1000, "no two of them share a row");
+  assertGreater(elsewhere, 990);
+  for (const [i, row] of rows) {
+    assertEquals(table.find(flow(i), 4, 1000), row);
+    assert(!table.isNew);
+  }
+  // Ten times more flows than rows: what was seen lately is still there.
+  let kept = 0;
+  for (let i = 0; i < 40_000; i++) {
+    table.seenUs[table.find(flow(1000 + i), 4, 2000 + i)] = 2000 + i;
+    if (i >= 100) {
+      table.find(flow(1000 + i - 100), 4, 2000 + i);
+      if (!table.isNew) kept++;
+    }
+  }
+  assertGreater(kept, 39_000);
+  const row = table.find(flow(999_999), 4, 50_000);
+  assertEquals([table.bulk[row], table.pause[row], table.marks[row]], [0, 0, 0]);
+  assertThrows(() => new FlowTable(100, keys()), RangeError);
+});

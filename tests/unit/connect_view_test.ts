@@ -1,0 +1,102 @@
+/**
+ * The live view of `connect`: that its figures follow from the totals, by examples whose answers are known, and that the
+ * picture says them within 80 columns.
+ */
+import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { type LinkStatus, renderLink } from "../../src/cli/connect_view.ts";
+import { type Counts, shares } from "../../src/cli/link_counts.ts";
+
+const ZERO: Counts = {
+  atMs: 0,
+  session: 1,
+  reported: 0,
+  reportedReceived: 0,
+  seen: 0,
+  received: 0,
+  bytesReceived: 0,
+  bytesSent: 0,
+  packets: 0,
+  datagrams: 0,
+  datagramBytes: 0,
+  cpuUs: 0,
+};
+
+Deno.test("view: rates, losses and costs are differences of totals", () => {
+  const later: Counts = {
+    atMs: 2000,
+    session: 1,
+    reported: 1000,
+    reportedReceived: 990,
+    seen: 500,
+    received: 400,
+    bytesReceived: 2_000_000,
+    bytesSent: 100_000,
+    packets: 1000,
+    // As many datagrams, each with 22 bytes around its packet.
+    datagrams: 1000,
+    datagramBytes: 122_000,
+    cpuUs: 500_000,
+  };
+  const found = shares([ZERO, later]);
+  assertAlmostEquals(found.lossUp!, 0.01, 1e-9);
+  assertAlmostEquals(found.lossDown!, 0.2, 1e-9);
+  assertEquals([found.rateReceived, found.rateSent], [1_000_000, 50_000]);
+  assertEquals(found.overheadBytes, 22 + 28);
+  assertEquals(found.savedBytes, 10_000, "32 - 22 for each packet");
+  assertEquals(found.cpuShare, 0.25);
+  // Two packets a datagram save an IP and a UDP header too.
+  const batched = shares([ZERO, { ...later, datagrams: 500, datagramBytes: 113_000 }]);
+  assertEquals([batched.overheadBytes, batched.savedBytes], [27, 33_000]);
+});
+
+Deno.test("view: a new session begins its own count, and late packets are no gain", () => {
+  const old = { ...ZERO, reported: 5000, reportedReceived: 10, seen: 5000, received: 10 };
+  const fresh = { ...ZERO, atMs: 1000, session: 2 };
+  assertEquals(shares([old, fresh]).lossUp, undefined, "nothing was sent in it yet");
+  const next = { ...fresh, atMs: 2000, reported: 10, reportedReceived: 9, seen: 10, received: 12 };
+  const { lossUp, lossDown } = shares([old, fresh, next]);
+  assertAlmostEquals(lossUp!, 0.1, 1e-9);
+  assertEquals(lossDown, 0);
+  assertEquals(shares([old]).rateSent, 0);
+});
+
+const STATUS: LinkStatus = {
+  server: "relay.example.com:4433",
+  address: "192.0.2.1",
+  state: "connected",
+  handshakeAgeS: 65,
+  rttMs: 12.34,
+  jitterMs: 0.42,
+  lossUp: 0.0123,
+  lossDown: 0,
+  bytesReceived: 2048,
+  bytesSent: 1024,
+  rateReceived: 125_000,
+  rateSent: 0,
+  overheadBytes: 50.25,
+  savedBytes: 1 << 20,
+  cpuShare: 0.031,
+  servers: [],
+  uptimeS: 3600,
+};
+
+Deno.test("view: the picture says what it is given", () => {
+  const lines = renderLink(STATUS, [{ ...STATUS, rateReceived: 0 }, STATUS], "everything");
+  assertEquals(lines.length, 7);
+  assertEquals(lines[0], "● connected to relay.example.com:4433 (192.0.2.1)  up 1h 0m");
+  assertMatch(lines[1], /^ {2}round trip +12\.3 ms +██ {2}jitter 0\.4 ms$/);
+  assertMatch(lines[2], /down +1\.0 Mbit\/s +▁█ +2\.0 KiB$/);
+  assertEquals(lines[4], "  loss       0.00 % down, 1.23 % up  handshake 1m 5s ago");
+  assertEquals(lines[5], "  costs      50.3 B a packet, CPU 3.10 %, 1.0 MiB less than WireGuard");
+  const servers = [{ server: STATUS.server, rttMs: 12 }, { server: "b.example.com:4433" }];
+  const several = renderLink({ ...STATUS, servers }, [], "");
+  assertEquals(several[6], "  relays     *relay.example.com:4433 12.0 ms   b.example.com:4433 -");
+  const silent = renderLink({ ...STATUS, state: "silent", rttMs: undefined }, [], "")[0];
+  assertStringIncludes(silent, "no answer from relay.example.com:4433");
+});
+
+Deno.test("view: a full picture fits 80 columns", () => {
+  const full: LinkStatus = { ...STATUS, rateReceived: 124_987_654_321, bytesReceived: 1e15, rttMs: 1234.5 };
+  const worst = renderLink({ ...full, jitterMs: 999.9 }, Array.from({ length: 30 }, () => full), "x");
+  for (const line of worst) assert([...line].length <= 80, `${[...line].length}: ${line}`);
+});

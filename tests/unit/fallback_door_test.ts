@@ -1,0 +1,183 @@
+/**
+ * The relay's TLS door and the client's dial, on loopback with certificates of openssl's making: pins, bounds of one
+ * source, a certificate that is exchanged while the door is open, and sentences for files that are of no use.
+ */
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { X509Certificate } from "node:crypto";
+import { parseConfig } from "../../src/config.ts";
+import { dialFallback } from "../../src/cli/fallback_dial.ts";
+import { FallbackDoor } from "../../src/cli/fallback_door.ts";
+import { invitedFallback } from "../../src/cli/fallback_invited.ts";
+import { CommandError } from "../../src/cli/help.ts";
+import { closeMailboxes, Mailbox, openMailboxes } from "../../src/io/mailbox.ts";
+import type { ByteStream } from "../../src/io/stream_port.ts";
+import { Arena } from "../../src/vector/arena.ts";
+import { Burst } from "../../src/vector/burst.ts";
+import { formatEndpoint } from "../../src/wire/address.ts";
+import { makeCertificate } from "../certificate.ts";
+import { requires } from "../requires.ts";
+
+const needs = requires({ programs: ["openssl"] });
+const OF_ONE_SOURCE_MAX = 16;
+
+interface Scene {
+  directory: string;
+  door: FallbackDoor;
+  config: ReturnType<typeof parseConfig>;
+  port: number;
+  /** The Worker's mailbox. */
+  mailbox: Mailbox;
+}
+
+function freePort(): number {
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const { port } = listener.addr as Deno.NetAddr;
+  listener.close();
+  return port;
+}
+
+function doorTest(name: string, body: (scene: Scene) => Promise<void>): void {
+  Deno.test({
+    name: `fallback door: ${name}`,
+    ...needs,
+    sanitizeOps: false,
+    sanitizeResources: false,
+    async fn() {
+      const directory = await Deno.makeTempDir({ prefix: "oxrelay-door-" });
+      const mailboxes = openMailboxes(2);
+      try {
+        const made = await makeCertificate(directory, "relay.test");
+        await install(directory, made);
+        const port = freePort();
+        const config = parseConfig(
+          `rate_limit_per_ip = 3\n[fallback]\nlisten = "127.0.0.1:${port}"\ncertificate = "${directory}/a.crt"\n` +
+            `private_key = "${directory}/a.key"\n`,
+          "test",
+          {},
+        );
+        const mailbox = new Mailbox(0, mailboxes, () => {});
+        const door = await FallbackDoor.open(config, config.fallback!, mailboxes);
+        try {
+          await body({ directory, door, config, port, mailbox });
+        } finally {
+          await door.close();
+          await mailbox.close();
+        }
+      } finally {
+        closeMailboxes(mailboxes);
+        await Deno.remove(directory, { recursive: true });
+      }
+    },
+  });
+}
+
+async function install(directory: string, made: { certificate: string; privateKey: string }): Promise<void> {
+  await Deno.copyFile(made.certificate, `${directory}/a.crt`);
+  await Deno.copyFile(made.privateKey, `${directory}/a.key`);
+}
+
+async function pinOf(file: string): Promise<string> {
+  const { fingerprint256 } = new X509Certificate(await Deno.readTextFile(file));
+  return fingerprint256.replaceAll(":", "").toLowerCase();
+}
+
+async function ended(stream: ByteStream): Promise<boolean> {
+  const timer = Promise.withResolvers<boolean>();
+  const id = setTimeout(() => timer.resolve(false), 300);
+  const reading = stream.read(new Uint8Array(10)).then((count) => count === null, () => true);
+  return await Promise.race([reading, timer.promise]).finally(() => clearTimeout(id));
+}
+
+doorTest("a pinned certificate is dialled, another is not", async ({ directory, config, port }) => {
+  const pin = await pinOf(`${directory}/a.crt`);
+  const endpoint = { host: "relay.test", port };
+  const stream = await dialFallback({ ...endpoint, pin }, "127.0.0.1");
+  assert(!await ended(stream));
+  stream.close();
+  await assertRejects(
+    () => dialFallback({ ...endpoint, pin: "00".repeat(32) }, "127.0.0.1"),
+    Error,
+    "is not the one that the invitation pins",
+  );
+  // Signed by nobody that is known, it is not taken without a pin.
+  await assertRejects(() => dialFallback(endpoint, "127.0.0.1"), Error);
+  await assertRejects(
+    () => dialFallback({ ...endpoint, port: freePort() }, "127.0.0.1"),
+    Error,
+    "the connection is refused",
+  );
+  // What an invitation says of it.
+  const { fallback } = config;
+  assertEquals(await invitedFallback(fallback!, "r.example:4433"), { host: "r.example", port, pin });
+  const named = { ...fallback!, publicEndpoint: "tls.example:443" };
+  assertEquals(await invitedFallback(named, "r.example:4433"), { host: "tls.example", port: 443, pin });
+});
+
+doorTest("one source has so many connections and handshakes, and is named as itself", async (scene) => {
+  const { directory, door, port, mailbox } = scene;
+  const endpoint = { host: "relay.test", port, pin: await pinOf(`${directory}/a.crt`) };
+  const open: ByteStream[] = [];
+  for (let i = 0; i < OF_ONE_SOURCE_MAX; i++) open.push(await dialFallback(endpoint, "127.0.0.1"));
+  await assertRejects(async () => {
+    if (await ended(await dialFallback(endpoint, "127.0.0.1"))) throw new Error("it is closed at once");
+  });
+  open.pop()!.close();
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  open.push(await dialFallback(endpoint, "127.0.0.1"));
+  assert(!await ended(open.at(-1)!));
+
+  // Three a second of one address, whatever connections they come by.
+  const initiation = new Uint8Array(2 + 600);
+  initiation.set([600 & 255, 600 >> 8, 0xc1]);
+  for (const stream of open.slice(0, 5)) await stream.write(initiation);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const burst = new Burst(new Arena(64));
+  mailbox.receive(burst);
+  assertEquals([burst.count, door.metrics.dropped("rate_limited")], [3, 2]);
+  const shown = door.named(formatEndpoint(burst.address, 0, burst.port[0]));
+  assert(/^127\.0\.0\.1:\d+ \(TLS\)$/.test(shown!), shown);
+  assertEquals(door.named("192.0.2.1:5"), "192.0.2.1:5");
+  assertEquals(door.named("[100::ffff]:443"), "closed (TLS)");
+  for (const stream of open) stream.close();
+});
+
+doorTest("a new certificate is taken over, and one of no use leaves the old in place", async (scene) => {
+  const { directory, door, config, port } = scene;
+  const endpoint = { host: "relay.test", port };
+  const oldPin = await pinOf(`${directory}/a.crt`);
+  const stays = await dialFallback({ ...endpoint, pin: oldPin }, "127.0.0.1");
+
+  await Deno.writeTextFile(`${directory}/a.crt`, "nonsense");
+  await assertRejects(() => door.tune(config), CommandError, "cannot be used");
+  await Deno.remove(`${directory}/a.crt`);
+  await assertRejects(() => door.tune(config), CommandError, "there is no such file");
+  (await dialFallback({ ...endpoint, pin: oldPin }, "127.0.0.1")).close();
+
+  await install(directory, await makeCertificate(directory, "relay.test"));
+  await door.tune(config);
+  const newPin = await pinOf(`${directory}/a.crt`);
+  (await dialFallback({ ...endpoint, pin: newPin }, "127.0.0.1")).close();
+  await assertRejects(() => dialFallback({ ...endpoint, pin: oldPin }, "127.0.0.1"));
+  assert(!await ended(stays), "connections outlive their certificate");
+  stays.close();
+});
+
+doorTest("what cannot be opened is said in a sentence", async ({ config }) => {
+  const { fallback } = config;
+  const refused = async (change: Partial<NonNullable<typeof fallback>>) => {
+    const mailboxes = openMailboxes(2);
+    const error = await assertRejects(
+      () => FallbackDoor.open(config, { ...fallback!, ...change }, mailboxes),
+      CommandError,
+    );
+    closeMailboxes(mailboxes);
+    return error.message;
+  };
+  assertStringIncludes(await refused({}), "is taken");
+  assertStringIncludes(
+    await refused({ certificate: "/tmp/no-such.crt" }),
+    "fallback.certificate: /tmp/no-such.crt: ",
+  );
+  const swapped = { certificate: fallback!.privateKey, privateKey: fallback!.certificate };
+  assertStringIncludes(await refused(swapped), "cannot be used");
+});

@@ -1,0 +1,161 @@
+/**
+ * The search for a path's size against a model of a path: whatever is lost and however a peer answers, what it believes
+ * arrived has been answered for, and what it settles on is what the path takes.
+ */
+import { assert, assertEquals } from "@std/assert";
+import fc from "fast-check";
+import {
+  BASE_BYTES,
+  GRANULARITY_BYTES,
+  MAX_PROBES,
+  PathSize,
+  RAISE_US,
+} from "../../src/control/path_size.ts";
+
+const TIMER_US = 200_000, MAX_BYTES = 1936;
+const sizes = fc.integer({ min: 600, max: 2000 });
+const maxima = fc.integer({ min: 1000, max: MAX_BYTES });
+
+/** Lets it probe a path that takes `capacity` until it rests. Returns the sizes that it sent. */
+function search(size: PathSize, capacity: number, nowUs: number, isLost = () => false): number[] {
+  const sent: number[] = [];
+  while (size.isDue) {
+    assertEquals(size.isSettled, false);
+    const { probed } = size;
+    sent.push(probed);
+    size.onSent(nowUs, TIMER_US);
+    assert(!size.isDue, "one is under way at a time");
+    if (probed <= capacity && !isLost()) size.onReply(probed, nowUs + 1000);
+    else size.handleTimeout(nowUs += TIMER_US);
+    assert(sent.length < 100, "the search ends");
+  }
+  return sent;
+}
+
+function assertFound(size: PathSize, capacity: number): void {
+  const { bytes, max, isNarrow, isSettled } = size;
+  assert(isSettled);
+  assertEquals(isNarrow, capacity < BASE_BYTES);
+  const most = Math.max(BASE_BYTES, Math.min(capacity, max));
+  assert(bytes <= most && most - bytes < GRANULARITY_BYTES, `${bytes} of ${most}`);
+}
+
+Deno.test("path size: it finds what a path takes, in few probes, each size three times at most", () => {
+  fc.assert(fc.property(maxima, sizes, (max, capacity) => {
+    const size = new PathSize(max);
+    size.begin();
+    const sent = search(size, capacity, 0);
+    assertFound(size, capacity);
+    assert(sent.length <= MAX_PROBES * (2 + Math.ceil(Math.log2(MAX_BYTES - BASE_BYTES))), `${sent}`);
+    for (const one of new Set(sent)) assert(sent.filter((other) => other === one).length <= MAX_PROBES);
+    assert(sent.every((one) => one >= BASE_BYTES && one <= Math.max(max, BASE_BYTES)));
+    if (capacity >= size.max) assertEquals(sent, [size.max]);
+  }));
+});
+
+Deno.test("path size: it follows a path that changes, by what is lost of large datagrams and by another look", () => {
+  fc.assert(fc.property(maxima, fc.array(sizes, { minLength: 1, maxLength: 6 }), (max, capacities) => {
+    const size = new PathSize(max);
+    size.begin();
+    search(size, 1400, 0);
+    let nowUs = 0, counter = 0;
+    for (const capacity of capacities) {
+      nowUs += RAISE_US + 60_000_000;
+      if (capacity < size.bytes && !size.isNarrow) {
+        for (let i = 0; i < 4; i++) size.onLarge(counter++, nowUs);
+        size.onReport(counter++, Uint8Array.of(0), 1, nowUs);
+        assert(size.isDue && size.probed === size.bytes);
+      } else {
+        size.onUse(nowUs);
+      }
+      search(size, capacity, nowUs);
+      assertFound(size, capacity);
+    }
+  }));
+});
+
+Deno.test("path size: loss of every kind leaves it in a state where more probing finds the size", () => {
+  fc.assert(fc.property(maxima, sizes, fc.infiniteStream(fc.boolean()), (max, capacity, losses) => {
+    const size = new PathSize(max);
+    size.begin();
+    search(size, capacity, 0, () => losses.next().value!);
+    assert(size.bytes <= Math.max(BASE_BYTES, Math.min(capacity, size.max)));
+    for (let round = 1; round < 4; round++) {
+      size.onUse(round * 2 * RAISE_US);
+      search(size, capacity, round * 2 * RAISE_US);
+    }
+    assertFound(size, capacity);
+  }));
+});
+
+Deno.test("path size: nothing but the reply to the probe under way raises it", () => {
+  const action = fc.oneof(
+    fc.record({ reply: fc.integer({ min: 0, max: 65535 }) }),
+    fc.record({ elapsed: fc.integer({ min: 0, max: 2 * RAISE_US }) }),
+    fc.record({ reported: fc.integer({ min: 0, max: 200 }), bits: fc.uint8Array({ maxLength: 32 }) }),
+    fc.constant("large"),
+    fc.constant("use"),
+    fc.constant("begin"),
+    fc.constant("send"),
+  );
+  fc.assert(fc.property(maxima, fc.array(action, { maxLength: 200 }), (max, actions) => {
+    const size = new PathSize(max);
+    let nowUs = 0, counter = 0;
+    for (const one of actions) {
+      const { bytes, probed, isDue } = size;
+      if (one === "large") size.onLarge(counter++, nowUs);
+      else if (one === "use") size.onUse(nowUs);
+      else if (one === "begin") size.begin();
+      else if (one === "send") {
+        if (size.isDue) size.onSent(nowUs, TIMER_US);
+      } else if ("reply" in one) {
+        if (one.reply === probed && !isDue) continue;
+        const before = JSON.stringify(size);
+        if (one.reply !== probed) {
+          size.onReply(one.reply, nowUs);
+          assertEquals(JSON.stringify(size), before);
+        }
+      } else if ("elapsed" in one) size.handleTimeout(nowUs += one.elapsed);
+      else size.onReport(one.reported, one.bits, one.bits.length, nowUs);
+      assert(size.bytes <= bytes);
+      assert(size.bytes >= BASE_BYTES && size.bytes <= size.max);
+    }
+    assertEquals(size.bytes, BASE_BYTES, "no probe was answered");
+  }));
+});
+
+Deno.test("path size: loss among full datagrams makes one probe, and its reply ends the doubt", () => {
+  const size = new PathSize(1445);
+  size.begin();
+  search(size, 1445, 0);
+  for (let i = 0; i < 4; i++) size.onLarge(i, 0);
+  size.onReport(3, Uint8Array.of(0b001), 1, 0); // 3 is the highest, 2 has arrived, 1 and 0 have not
+  assert(!size.isDue);
+  for (let i = 10; i < 14; i++) size.onLarge(i, 1000);
+  size.onReport(20, Uint8Array.of(0, 0), 2, 1000);
+  assertEquals(search(size, 1445, 1000), [1445]);
+  assertEquals([size.bytes, size.isSettled], [1445, true]);
+});
+
+Deno.test("path size: a path before is where the next one's search begins", () => {
+  const size = new PathSize(1445);
+  size.begin();
+  search(size, 1372, 0);
+  const { bytes } = size;
+  size.begin();
+  assertEquals([size.bytes, size.probed], [BASE_BYTES, bytes]);
+});
+
+Deno.test("path size: a connection takes every size and is not probed; off it the search begins anew", () => {
+  const size = new PathSize(1472);
+  size.begin(true);
+  assertEquals([size.bytes, size.isDue, size.isSettled, size.searchAtUs], [1472, false, true, Infinity]);
+  const nothing = new Uint8Array(32);
+  for (let counter = 0; counter < 100; counter += 10) {
+    for (let i = 0; i < 10; i++) size.onLarge(counter + i, counter * 1000);
+    size.onReport(counter + 10, nothing, 32, 5_000_000 + counter * 1000);
+  }
+  assertEquals([size.bytes, size.isDue], [1472, false], "what its queue drops says nothing of sizes");
+  size.begin();
+  assertEquals([size.bytes, size.isDue, size.probed], [BASE_BYTES, true, 1472]);
+});
