@@ -70,6 +70,7 @@ export async function speedtest(args: string[]): Promise<number> {
     priorities: [],
     compression: false,
     batching: true,
+    repair: false,
   });
   const turns = setInterval(() => exit.turn(), TURN_MS);
   try {

@@ -130,6 +130,7 @@ export class RepairDecoder {
   readonly #numbers = new Float64Array(REPAIRS_MAX * SOURCES_MAX);
   readonly #coefficients = new Uint8Array(REPAIRS_MAX * SOURCES_MAX);
   #oldest = 0;
+  readonly #floor: number;
   // The system: a row a repair, a column an unknown source, and what combination of repairs the row has become.
   readonly #unknown = new Float64Array(REPAIRS_MAX);
   readonly #system = new Uint8Array(REPAIRS_MAX * REPAIRS_MAX);
@@ -141,10 +142,14 @@ export class RepairDecoder {
   /** Sources that the last `solve` brought back. */
   readonly recovered = new Float64Array(REPAIRS_MAX);
 
-  /** @param stride as the encoder's. */
-  constructor(kernel: ShardKernel, stride: number) {
+  /**
+   * @param stride as the encoder's.
+   * @param first the first source that is added if it comes: of those before it nobody here knows whether they came.
+   */
+  constructor(kernel: ShardKernel, stride: number, first = 0) {
     this.#kernel = kernel;
     this.#sources = new Sources(REPAIRS_MAX, stride);
+    this.#floor = first;
   }
 
   get memory(): Uint8Array<ArrayBuffer> {
@@ -185,6 +190,7 @@ export class RepairDecoder {
   ): boolean {
     const { memory, stride } = this.#sources;
     if (count < 1 || count > SOURCES_MAX || length < 1 || length > stride) return false;
+    if (!(numbers[0] >= this.#floor)) return false;
     let isNew = false;
     for (let i = 0; i < count; i++) {
       if (i > 0 && numbers[i] <= numbers[i - 1]) return false;

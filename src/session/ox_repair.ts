@@ -22,6 +22,9 @@ const PENDING_MAX = 16;
 /** Repairs' worth of bytes that may be saved up. */
 const CREDIT_REPAIRS = 2;
 const INDEX_MAX = 7;
+const BROUGHT_BACK = 64;
+/** A game's pace, until the real one is known; and what counts as a pause instead. */
+const GAP_US_FIRST = 15_625, PAUSE_US = 200_000;
 
 /** What is sent to repair losses; all of it may change from one datagram to the next. */
 export interface RepairPlan {
@@ -43,6 +46,9 @@ export class RepairSender {
   plan: RepairPlan = NO_REPAIR;
   /** Bytes that repairs have taken, their frames' heads included. */
   bytes = 0;
+  /** Time from one protected datagram to the next, smoothed. */
+  gapUs = GAP_US_FIRST;
+  #sentUs = -Infinity;
   readonly #encoder: RepairEncoder;
   /** Counters and bytes of the last sources, by ordinal. */
   readonly #counters = new Float64Array(2 * SOURCES_MAX);
@@ -89,6 +95,9 @@ export class RepairSender {
   /** The plaintext's packets of a protected datagram went out: they are a source now. */
   sent(bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): void {
     const { plan } = this;
+    const gapUs = nowUs - this.#sentUs;
+    if (gapUs < PAUSE_US) this.gapUs += (gapUs - this.gapUs) / 16;
+    this.#sentUs = nowUs;
     if (plan.share <= 0 || length > SYMBOL_MAX_BYTES) return;
     if (!this.#encoder.add(counter, bytes, at, length)) return;
     this.#counters[this.#ordinal % this.#counters.length] = counter;
@@ -189,17 +198,21 @@ export class RepairSender {
 
 export class RepairReceiver {
   readonly decoder: RepairDecoder;
+  /** Counters of the last datagrams that were brought back, in a ring: their own datagrams may still come. */
+  readonly #broughtBack = new Float64Array(BROUGHT_BACK).fill(-1);
+  #broughtBackNext = 0;
   /** Repairs that said nothing new, all told. */
   wasted = 0;
   #hasNews = false;
 
-  constructor(kernel: ShardKernel) {
-    this.decoder = new RepairDecoder(kernel, SYMBOL_MAX_BYTES);
+  /** @param first the first counter of which it is shown everything that comes. */
+  constructor(kernel: ShardKernel, first: number) {
+    this.decoder = new RepairDecoder(kernel, SYMBOL_MAX_BYTES, first);
   }
 
   /** Takes the packets of a datagram; false when they were brought back before and must not be delivered again. */
   received(bytes: Uint8Array, at: number, length: number, counter: number): boolean {
-    if (this.decoder.has(counter)) return false;
+    for (let i = 0; i < BROUGHT_BACK; i++) if (this.#broughtBack[i] === counter) return false;
     if (this.decoder.add(counter, bytes, at, length)) this.#hasNews = true;
     return true;
   }
@@ -220,7 +233,11 @@ export class RepairReceiver {
   solve(): number {
     if (!this.#hasNews) return 0;
     this.#hasNews = false;
-    return this.decoder.solve();
+    const found = this.decoder.solve();
+    for (let i = 0; i < found; i++) {
+      this.#broughtBack[this.#broughtBackNext++ % BROUGHT_BACK] = this.decoder.recovered[i];
+    }
+    return found;
   }
 }
 
