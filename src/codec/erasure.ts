@@ -4,6 +4,7 @@
  * coefficients alone: sliding_window.ts draws them, reed_solomon.ts computes them. Invariant: memory is fixed when an end
  * is made, whatever the other one sends; a symbol that comes out is the one that went in, or the other end lied in a datagram
  * that it authenticated. Numbers are any integers that grow, one a source; knows no packets and no deadlines.
+ * Keeps PROTOCOL R90.
  */
 import { EXP, GROUP_ORDER, LOG, multiply } from "./gf256.ts";
 import type { ShardKernel } from "./kernels.ts";
