@@ -58,6 +58,8 @@ export interface PlaneState {
   innerMtu?: number;
   /** Whether the path takes not even datagrams of 1200 bytes. */
   isNarrow: boolean;
+  /** Lost packets that repair brought back so far. */
+  repaired: number;
 }
 
 /** A data plane in this thread or another. */
@@ -208,7 +210,8 @@ export class LocalPlane implements LinkPlane {
       datagramBytes: this.#metrics.get("bytes_sent"),
     };
     if (ping) this.#driver.turn();
-    return { relay, asked, vitals: this.#client.vitals, cost, ...this.#client.path };
+    const repaired = this.#metrics.get("packets_repaired");
+    return { relay, asked, vitals: this.#client.vitals, cost, repaired, ...this.#client.path };
   }
 
   async close(): Promise<void> {
