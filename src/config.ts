@@ -37,6 +37,16 @@ export interface FallbackConfig {
 /** The ways to move outer datagrams, as the key `io` names them. */
 export const IO_WAYS = ["portable", "io_uring", "mmsg"] as const;
 
+/** Loss repair for OxTunnel's games and calls. */
+export interface RepairConfig {
+  readonly enabled: boolean;
+  /** Bytes of repair for a hundred bytes protected. */
+  readonly budgetPercent: number;
+  /** How late a packet is still of use. */
+  readonly gameDeadlineMs: number;
+  readonly voiceDeadlineMs: number;
+}
+
 export interface Config {
   readonly listen: Endpoint;
   /** "host:port" as clients reach the relay; printed into their configs. */
@@ -66,6 +76,7 @@ export interface Config {
   readonly enableBatching: boolean;
   /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 for those that come together only. */
   readonly batchWaitUs: number;
+  readonly repair: RepairConfig;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;
@@ -121,6 +132,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   mtu: 1420,
   enableBatching: true,
   batchWaitUs: 1000,
+  repair: { enabled: true, budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 },
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
   destinations: {
     allowLoopback: false,
@@ -392,7 +404,14 @@ const FALLBACK_ENTRIES = {
   ),
 };
 
-const SECTIONS = { destinations: DESTINATION_ENTRIES, fallback: FALLBACK_ENTRIES };
+const REPAIR_ENTRIES = {
+  enabled: v.optional(flag),
+  budget_percent: v.optional(wholeNumber(1, 100)),
+  game_deadline_ms: v.optional(wholeNumber(10, 1000)),
+  voice_deadline_ms: v.optional(wholeNumber(10, 1000)),
+};
+
+const SECTIONS = { destinations: DESTINATION_ENTRIES, fallback: FALLBACK_ENTRIES, repair: REPAIR_ENTRIES };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
 const ENTRIES = {
@@ -425,6 +444,9 @@ const ENTRIES = {
   )),
   destinations: v.optional(
     v.strictObject(DESTINATION_ENTRIES, expected("a table: put [destinations] on a line of its own")),
+  ),
+  repair: v.optional(
+    v.strictObject(REPAIR_ENTRIES, expected("a table: put [repair] on a line of its own")),
   ),
   trusted: v.optional(v.pipe(
     list('a list of networks such as ["127.0.0.0/8"]'),
@@ -521,6 +543,12 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
       allowPeers: fromFile.destinations?.allow_peers ?? base.destinations.allowPeers,
       allowSpeedtest: fromFile.destinations?.allow_speedtest ?? base.destinations.allowSpeedtest,
       allow: [...fromFile.destinations?.allow ?? base.destinations.allow],
+    },
+    repair: {
+      enabled: fromFile.repair?.enabled ?? base.repair.enabled,
+      budgetPercent: fromFile.repair?.budget_percent ?? base.repair.budgetPercent,
+      gameDeadlineMs: fromFile.repair?.game_deadline_ms ?? base.repair.gameDeadlineMs,
+      voiceDeadlineMs: fromFile.repair?.voice_deadline_ms ?? base.repair.voiceDeadlineMs,
     },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),

@@ -20,6 +20,7 @@ import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
 import type { Limits } from "./session/limits.ts";
+import type { RepairOptions } from "./session/repairs.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
@@ -30,9 +31,12 @@ import { FrameReader } from "./wire/frame.ts";
 import {
   AEAD_CHACHA20_POLY1305,
   AEAD_NAMES,
+  FEATURE_COPIES,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
+  FEATURE_REED_SOLOMON,
   FEATURE_RESUMPTION,
+  FEATURE_SLIDING_WINDOW,
   type Parameters,
 } from "./wire/parameters.ts";
 
@@ -68,6 +72,8 @@ export interface TunnelOptions {
    * -1 for none; BATCH_WAIT_US when absent.
    */
   batchWaitUs?: number;
+  /** Loss repair in OxTunnel; absent where it is neither to be offered nor accepted. */
+  repair?: RepairOptions;
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
@@ -165,7 +171,9 @@ export class Tunnel {
         aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
         trusted: options.trusted ?? [],
         features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
-          (options.lz4 === undefined ? 0 : FEATURE_LZ4),
+          (options.lz4 === undefined ? 0 : FEATURE_LZ4) |
+          (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES),
+        repair: options.repair,
         say: (peer) => this.say(peer),
         givesTickets: policy !== undefined,
         mtu: options.mtu,

@@ -43,7 +43,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 };
 
 /** Where native code may be called from, apart from tests and benchmarks. */
-const MAY_CALL_NATIVE = /^src\/(codec\/native\.ts|io\/|exit\/)/;
+const MAY_CALL_NATIVE = /^src\/(codec\/native(_\w+)?\.ts|io\/|exit\/)/;
 
 /** The doors to the world; everything else gets time, randomness and bytes as arguments. */
 const IMPURE = /^(src\/(io|exit|admin|cli)\/|ffi\/|bench\/|tests\/|main\.ts$)/;

@@ -7,6 +7,7 @@ mod blake2s;
 mod datagram;
 mod dial;
 mod flows;
+mod gf256;
 mod gso;
 mod keys;
 mod layout;

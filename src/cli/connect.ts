@@ -56,6 +56,7 @@ As root, everything goes through the tunnel but the networks that this machine i
   --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
                         game, voice, interactive, bulk or default for what goes there and comes from there, here and at
                         the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
+  --no-repair           send nothing to repair losses of games and calls (OxTunnel)
   --no-compression      do not compress what shrinks (OxTunnel): sizes tell a little of what is in it
 
 Without root, a proxy and ports on this machine's loopback instead of a device:
@@ -79,7 +80,7 @@ export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
     values: ["config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol", "trusted"],
     lists: ["L", "server", "priority"],
-    flags: ["no-dns", "no-batching", "no-compression", "kill-switch", "restore", "json"],
+    flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
     words: [0, 1],
   });
   if (flags.help) {
@@ -98,6 +99,7 @@ export async function connect(args: string[]): Promise<number> {
     priorities: readPriorities(lists.priority),
     compression: !flags["no-compression"],
     batching: !flags["no-batching"],
+    repair: !flags["no-repair"],
   };
   const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
   const place: Place = { ...given, invitation: { ...given.invitation, trusted } };

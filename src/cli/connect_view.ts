@@ -26,6 +26,8 @@ export interface LinkStatus {
   /** Shares 0..1 of the datagrams of the last ten seconds that did not arrive, as the relay reports, and as seen here. */
   lossUp?: number;
   lossDown?: number;
+  /** Packets from the relay that were lost and brought back by repair, all told. */
+  repaired: number;
   /** The largest inner packet that the path takes, bytes; undefined before it is found, and over WireGuard. */
   mtu?: number;
   bytesReceived: number;
@@ -72,7 +74,7 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
     row("round trip", ms(rttMs), past.map((one) => one.rttMs ?? 0), `jitter ${ms(jitterMs)}`),
     flow("down", past.map(({ rateReceived }) => rateReceived), status.bytesReceived),
     flow("up", past.map(({ rateSent }) => rateSent), status.bytesSent),
-    `  loss       ${percent(lossDown)} down, ${percent(lossUp)} up  handshake ${
+    `  loss       ${percent(lossDown)} down, ${percent(lossUp)} up, ${status.repaired} repaired  handshake ${
       handshakeAgeS === undefined ? "-" : `${formatDuration(handshakeAgeS)} ago`
     }`,
     `  costs      ${overheadBytes === undefined ? "-" : `${overheadBytes.toFixed(1)} B`} a packet, CPU ${

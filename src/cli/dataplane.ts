@@ -20,7 +20,9 @@ import {
   preferredAeads,
 } from "../codec/native.ts";
 import { PortableDatagramAead } from "../codec/datagram_portable.ts";
+import { PortableShardKernel } from "../codec/gf256.ts";
 import { PortableLz4 } from "../codec/lz4.ts";
+import { NativeShardKernel } from "../codec/native_shards.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import { type Config, hostOne } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
@@ -34,6 +36,7 @@ import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
+import { repairOptions } from "../session/repairs.ts";
 import { scaledLimits } from "../session/limits.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";
@@ -105,7 +108,10 @@ function pinTo(cpu: number): void {
   }
 }
 
-type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "lz4">;
+type Kernels = Pick<
+  TunnelOptions,
+  "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "lz4" | "repair"
+>;
 
 /** The native kernels where they run and the config allows it; one line of the log says which and why. */
 function chooseKernels(config: Config): Kernels {
@@ -129,6 +135,9 @@ function chooseKernels(config: Config): Kernels {
       makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
       aeads: preferredAeads(native),
       ...(config.enableCompression ? { lz4: new NativeLz4(native) } : {}),
+      ...(config.repair.enabled
+        ? { repair: repairOptions(new NativeShardKernel(native), config.repair) }
+        : {}),
     };
   }
   if (config.kernels === "native") {
@@ -140,6 +149,7 @@ function chooseKernels(config: Config): Kernels {
     makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
     makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
     ...(config.enableCompression ? { lz4: new PortableLz4() } : {}),
+    ...(config.repair.enabled ? { repair: repairOptions(new PortableShardKernel(), config.repair) } : {}),
   };
 }
 

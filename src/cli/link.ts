@@ -140,6 +140,7 @@ export class Link {
       cpuShare: found.cpuShare,
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,
+      repaired: this.#plane!.repaired,
       uptimeS: (nowMs - this.#startedMs) / 1000,
     };
   }

@@ -16,7 +16,9 @@ import {
   nativePrimitives,
   preferredAeads,
 } from "../codec/native.ts";
+import { PortableShardKernel } from "../codec/gf256.ts";
 import { PortableLz4 } from "../codec/lz4.ts";
+import { NativeShardKernel } from "../codec/native_shards.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import { DEFAULTS } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
@@ -29,6 +31,7 @@ import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
 import type { OwnHint } from "../session/hints.ts";
+import { repairOptions } from "../session/repairs.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import { BATCH_WAIT_US } from "../tunnel.ts";
 import type { Vitals } from "../session/vitals.ts";
@@ -55,6 +58,8 @@ export interface PlaneState {
   innerMtu?: number;
   /** Whether the path takes not even datagrams of 1200 bytes. */
   isNarrow: boolean;
+  /** Lost packets that repair brought back so far. */
+  repaired: number;
 }
 
 /** A data plane in this thread or another. */
@@ -77,6 +82,8 @@ export interface PlaneWishes {
   compression: boolean;
   /** Whether packets share datagrams; not so for measurements alone. */
   batching: boolean;
+  /** Whether losses of games and calls are repaired. */
+  repair: boolean;
 }
 
 export class LocalPlane implements LinkPlane {
@@ -92,7 +99,7 @@ export class LocalPlane implements LinkPlane {
     invitation: Invitation,
     exit: Exit,
     native: Native | string,
-    { priorities, compression, batching }: PlaneWishes,
+    { priorities, compression, batching, repair }: PlaneWishes,
     mailboxes?: Mailboxes,
     messages?: Messages,
   ) {
@@ -120,6 +127,14 @@ export class LocalPlane implements LinkPlane {
               : new PortableDatagramAead(rows, DROP.forged),
           ...(isNative ? { aeads: preferredAeads(native) } : {}),
           ...(compression ? { lz4: isNative ? new NativeLz4(native) : new PortableLz4() } : {}),
+          ...(repair
+            ? {
+              repair: repairOptions(
+                isNative ? new NativeShardKernel(native) : new PortableShardKernel(),
+                DEFAULTS.repair,
+              ),
+            }
+            : {}),
           compressionThreshold: DEFAULTS.compressionThreshold,
         }
         : {}),
@@ -200,7 +215,8 @@ export class LocalPlane implements LinkPlane {
       datagramBytes: this.#metrics.get("bytes_sent"),
     };
     if (ping) this.#driver.turn();
-    return { relay, asked, vitals: this.#client.vitals, cost, ...this.#client.path };
+    const repaired = this.#metrics.get("packets_repaired");
+    return { relay, asked, vitals: this.#client.vitals, cost, repaired, ...this.#client.path };
   }
 
   async close(): Promise<void> {

@@ -71,6 +71,7 @@ export async function speedtest(args: string[]): Promise<number> {
     priorities: [],
     compression: false,
     batching: true,
+    repair: false,
   });
   const turns = setInterval(() => exit.turn(), TURN_MS);
   try {

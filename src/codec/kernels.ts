@@ -65,6 +65,23 @@ export interface DatagramAead {
   seal(burst: Burst): void;
 }
 
+/** Linear combinations of shards over GF(2^8) (RFC 5510 §8.1): all that erasure codes do to bytes. */
+export interface ShardKernel {
+  /**
+   * Writes outputs = matrix x inputs. `offsets` names the first bytes of the inputs and then of the outputs, shards of
+   * `length` bytes, 0 to 65535, in `memory`; `matrix` has a row of coefficients for each output. 1 to 255 of each. An
+   * output that overlaps another shard means nothing. Throws a RangeError for what does not fit.
+   */
+  multiply(
+    memory: Uint8Array<ArrayBuffer>,
+    offsets: Uint32Array<ArrayBuffer>,
+    matrix: Uint8Array<ArrayBuffer>,
+    inputs: number,
+    outputs: number,
+    length: number,
+  ): void;
+}
+
 /**
  * LZ4 blocks within the arena of a burst, a packet at a time: a block takes a hundred times as long as a call. Places are
  * arena offsets. Lengths are at most SLOT_BYTES, and what is written may overlap what is read.

@@ -1,10 +1,13 @@
 // Hot path.
 /**
  * Last node of egress: numbers and addresses each packet in its session's protocol, then one kernel call for each of
- * them seals the burst. WireGuard's packets are padded; an OxTunnel report that is due rides in front of a packet.
+ * them seals the burst. WireGuard's packets are padded; an OxTunnel report or repair that is due rides in front of a
+ * packet.
  * Invariant: every sealed packet takes a counter that its session never used before.
  * Keeps PROTOCOL R17, R39 and R43.
  */
+import { COUNTER } from "../metrics.ts";
+import { isProtected } from "../session/repairs.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
@@ -42,12 +45,21 @@ function numberWireguard(burst: Burst, row: number, context: EgressContext, nowU
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { session, peer, length } = burst;
+  const { bytes, session, peer, offset, length, counter, trafficClass } = burst;
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row];
+  const packetBytes = length[row];
+  const repair = sessions.of[epoch]!.repairOf(trafficClass[row]);
+  repair?.sender.ride(burst, row, table.sendCounter[epoch], sessions.innerMtu(epoch), nowUs);
+  const packetAt = offset[row] + length[row] - packetBytes;
+  context.metrics.column[COUNTER.repair_bytes_sent] += length[row] - packetBytes;
   sessions.carryReport(burst, row, sessions.innerMtu(epoch), nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
+  if (repair !== undefined && isProtected(trafficClass[row])) {
+    repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
+    sessions.of[epoch]!.hastenRepair();
+  }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);
 }

@@ -15,6 +15,8 @@ export class Backlog {
   readonly #address = new Uint32Array(4 * BURST_CAPACITY);
   readonly #local = new Uint32Array(4 * BURST_CAPACITY);
   readonly #port = new Uint16Array(BURST_CAPACITY);
+  readonly #counter = new Float64Array(BURST_CAPACITY);
+  readonly #headerBytes = new Uint8Array(BURST_CAPACITY);
   #first = 0;
   #count = 0;
 
@@ -40,6 +42,8 @@ export class Backlog {
     this.#session[place] = burst.session[row];
     this.#peer[place] = burst.peer[row];
     this.#port[place] = burst.port[row];
+    this.#counter[place] = burst.counter[row];
+    this.#headerBytes[place] = burst.headerBytes[row];
     for (let i = 0; i < 4; i++) {
       this.#address[4 * place + i] = burst.address[4 * row + i];
       this.#local[4 * place + i] = burst.local[4 * row + i];
@@ -58,6 +62,8 @@ export class Backlog {
     burst.session[row] = this.#session[place];
     burst.peer[row] = this.#peer[place];
     burst.port[row] = this.#port[place];
+    burst.counter[row] = this.#counter[place];
+    burst.headerBytes[row] = this.#headerBytes[place];
     for (let i = 0; i < 4; i++) {
       burst.address[4 * row + i] = this.#address[4 * place + i];
       burst.local[4 * row + i] = this.#local[4 * place + i];

@@ -7,7 +7,7 @@
  * backlog, and from there into the next.
  * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R85.
  */
-import { DROP } from "../metrics.ts";
+import { COUNTER, DROP } from "../metrics.ts";
 import { MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
 import { controlFits } from "../wire/control.ts";
@@ -15,6 +15,7 @@ import {
   FRAME_CONTROL,
   FRAME_LZ4,
   FRAME_PACKET,
+  FRAME_REPAIR,
   FRAMES_END,
   FRAMES_MALFORMED,
   isFrame,
@@ -25,6 +26,7 @@ import { clampMss } from "../wire/fit.ts";
 import { innerLength } from "../wire/inner.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
+import { recover } from "./recover.ts";
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
@@ -67,7 +69,7 @@ function packetsIn({ view }: Burst, at: number, length: number, { frames }: Ingr
 }
 
 function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: number): void {
-  const { view, offset, length, next, session, peer } = burst;
+  const { bytes, view, offset, length, next, session, peer, counter } = burst;
   const { associations, frames, metrics, table } = context;
   const { sessions } = associations.oxtunnel!;
   const owner = session[row], id = peer[row];
@@ -79,6 +81,9 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   }
   const takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
   let packetAt = NONE, packetBytes = 0, packetKind = FRAME_PACKET, isHeard = length[row] === 0;
+  // Packets that repair brought back before are known when their own datagram comes.
+  let symbolAt = NONE, isKnown = false;
+  const end = offset[row] + length[row];
   frames.start(offset[row], length[row]);
   for (;;) {
     const kind = frames.next(view);
@@ -92,16 +97,26 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       else if (rest.onControl(burst, row, frames.at, frames.length, nowUs)) isHeard = true;
     } else if (kind === FRAME_PACKET || (kind === FRAME_LZ4 && takesLz4)) {
       isHeard = true;
+      if (symbolAt === NONE) {
+        symbolAt = frames.headAt;
+        isKnown = rest.receiver?.received(bytes, symbolAt, end - symbolAt, counter[row]) === false;
+      }
+      if (isKnown) continue;
       if (packetAt !== NONE) addPacket(burst, row, kind, frames.at, frames.length, context);
       else {
         packetKind = kind;
         packetAt = frames.at;
         packetBytes = frames.length;
       }
+    } else if (kind === FRAME_REPAIR) {
+      isHeard = true;
+      if (!rest.onRepair(burst, frames.at, frames.length, counter[row])) metrics.drop(DROP.malformed_inner);
     }
-    // Compressed headers and repair come with their features; unknown kinds mean nothing.
+    // Compressed headers come with their feature; unknown kinds mean nothing.
   }
   if (isHeard) sessions.elicited(owner, id, nowUs);
+  if (isKnown) metrics.column[COUNTER.packets_late]++;
+  if (rest.receiver !== undefined) recover(burst, row, rest.receiver, context);
   if (packetAt === NONE) {
     next[row] = DONE;
     return;

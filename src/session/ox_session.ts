@@ -64,7 +64,14 @@ import {
   SHORT_HEADER_MIN_BYTES,
 } from "../wire/oxtunnel.ts";
 import { HEADROOM, SLOT_BYTES } from "../vector/arena.ts";
-import { AEAD_AES_256_GMAC, FEATURE_HYBRID_KEYS, FEATURE_RESUMPTION } from "../wire/parameters.ts";
+import {
+  AEAD_AES_256_GMAC,
+  FEATURE_HYBRID_KEYS,
+  FEATURE_RESUMPTION,
+  FEATURE_SLIDING_WINDOW,
+} from "../wire/parameters.ts";
+import type { RepairReceiver } from "./ox_repair.ts";
+import { isProtected, type SessionRepair } from "./repairs.ts";
 import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import type { Associations } from "./associations.ts";
 import { isStreamAddress } from "../wire/stream.ts";
@@ -138,6 +145,14 @@ export class OxSession {
   readonly size: PathSize;
   readonly sessions: OxSessions;
   #isNarrow = false;
+  /** What brings lost packets back, from the other end's first repair on. */
+  receiver: RepairReceiver | undefined;
+  #hadReceiver = false;
+  #repair: SessionRepair | undefined;
+  #canRepair: boolean;
+  /** When a repair goes alone, or Infinity; and whether it is that time. */
+  #repairAtUs = Infinity;
+  #isRepairDue = false;
   /** Nothing has opened yet in a session that this end began. */
   isNew: boolean;
   /** The next datagram that goes to the other end by itself, or has room, carries a report. */
@@ -200,6 +215,7 @@ export class OxSession {
     this.isNew = options.isInitiator;
     this.aead = options.aead;
     this.features = options.features;
+    this.#canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
     this.reportIntervalUs = options.reportIntervalUs;
     this.#keys = options.keys;
     this.#ownRows = [options.row, ...options.spareRows];
@@ -224,7 +240,33 @@ export class OxSession {
       this.#closeAtUs,
       this.paths.dueUs,
       this.size.dueUs,
+      this.#repairAtUs,
     );
+  }
+
+  /** What repairs the session's losses, from its first packet of a protected class on; undefined before, and without. */
+  repairOf(trafficClass: number): SessionRepair | undefined {
+    if (this.#repair === undefined && this.#canRepair && isProtected(trafficClass)) {
+      this.#repair = this.sessions.repairs!.takeSender();
+      this.#canRepair = false;
+    }
+    return this.#repair;
+  }
+
+  /** Has a repair sent alone if nothing takes it along. */
+  hastenRepair(): void {
+    this.#repairAtUs = this.#repair!.sender.dueUs;
+    if (this.#repairAtUs < Infinity) this.#a.timers.hasten(this.peer, this.#repairAtUs);
+  }
+
+  /** Takes a repair frame's body; false when it is malformed. */
+  onRepair(burst: Burst, at: number, length: number, counter: number): boolean {
+    if ((this.features & FEATURE_SLIDING_WINDOW) === 0) return true;
+    if (this.receiver === undefined && !this.#hadReceiver) {
+      this.#hadReceiver = true;
+      this.receiver = this.sessions.repairs?.takeReceiver(this.#a.options.table.replay.highest[this.row] + 1);
+    }
+    return this.receiver === undefined || this.receiver.repair(burst, at, length, counter);
   }
 
   /** Has `pollTransmit` called. */
@@ -383,6 +425,7 @@ export class OxSession {
         this.sessions.acknowledge(this.row, report.highest);
         this.size.onReport(report.highest, report.bitmap, report.bitmapBytes, nowUs);
         this.sizeChanged();
+        this.#repair?.onReport(report, this.rttUs);
         return false;
       case CONTROL_PROBE:
         // What arrived is what counts, whatever the frame says.
@@ -436,6 +479,11 @@ export class OxSession {
       this.#isReliableDue = true;
       this.speak();
     }
+    if (this.#repairAtUs <= nowUs) {
+      this.#repairAtUs = Infinity;
+      this.#isRepairDue = true;
+      this.speak();
+    }
     if (this.#closeAtUs <= nowUs) {
       this.#closeAtUs = Infinity;
       this.#isCloseDue = this.#closesLeft > 0;
@@ -452,13 +500,22 @@ export class OxSession {
     }
     if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
-    while (this.#hasWord() || this.size.isDue) {
+    while (this.#hasWord() || this.size.isDue || this.#isRepairDue) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
       // A probe that is lost for its size shall take nothing else with it.
-      burst.length[row] = this.#hasWord()
-        ? this.#write(burst.view, burst.offset[row], nowUs)
-        : this.#writeProbe(burst, burst.offset[row], nowUs);
+      if (this.#hasWord()) burst.length[row] = this.#write(burst.view, burst.offset[row], nowUs);
+      else if (this.size.isDue) burst.length[row] = this.#writeProbe(burst, burst.offset[row], nowUs);
+      else {
+        const { sender } = this.#repair!;
+        sender.ride(burst, row, table.sendCounter[this.row], this.sessions.innerMtu(this.row), nowUs);
+        this.#isRepairDue = sender.dueUs <= nowUs && burst.length[row] > 0;
+        if (!this.#isRepairDue) this.hastenRepair();
+        if (burst.length[row] === 0) {
+          burst.shrink(row);
+          continue;
+        }
+      }
       burst.session[row] = this.row;
       burst.peer[row] = this.peer;
       for (let i = 0; i < 4; i++) {
@@ -486,6 +543,11 @@ export class OxSession {
 
   /** Overwrites secrets and gives the rows of spare ids back. */
   wipe(): void {
+    this.sessions.repairs?.give(this.#repair, this.receiver);
+    this.#repair = this.receiver = undefined;
+    this.#repairAtUs = Infinity;
+    this.#isRepairDue = false;
+    this.#canRepair = false;
     this.#keys.wipe();
     this.#forgetTicket();
     for (let number = 1; number < this.#ownRows.length; number++) {

@@ -22,6 +22,7 @@ import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
 import { Hints } from "./hints.ts";
+import { type RepairOptions, Repairs } from "./repairs.ts";
 import { OXTUNNEL } from "./table.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
 
@@ -81,14 +82,22 @@ export class OxSessions {
   readonly isPlain: Uint8Array;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
+  /** Undefined where losses are not repaired. */
+  readonly repairs: Repairs | undefined;
   readonly #a: Associations;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
   /** The highest counter before the newest datagram came. */
   readonly #lastCounter: Float64Array;
 
-  constructor(associations: Associations, datagramAead: DatagramAead, trusted: TrustedLinks) {
+  constructor(
+    associations: Associations,
+    datagramAead: DatagramAead,
+    trusted: TrustedLinks,
+    repair: RepairOptions | undefined,
+  ) {
     this.#a = associations;
+    this.repairs = repair && new Repairs(repair);
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = associations.options.table.capacity;

@@ -51,6 +51,7 @@ import {
 import { KeyExchange } from "./ox_keys.ts";
 import { OxSession, SPARE_IDS } from "./ox_session.ts";
 import { OxSessions } from "./ox_sessions.ts";
+import type { RepairOptions } from "./repairs.ts";
 import { type Ticket, TicketKeys, wipeTicket } from "./ox_tickets.ts";
 import type { Peer, StagedPacket } from "./peers.ts";
 import { TrustedLinks } from "./trusted_links.ts";
@@ -67,6 +68,8 @@ export interface OxtunnelOptions {
   say: (peer: Peer) => Parameters;
   /** Largest inner packet of this end, bytes. */
   mtu: number;
+  /** Loss repair; undefined where it is neither offered nor accepted. */
+  repair: RepairOptions | undefined;
   /** Whether this end gives tickets and takes early data, as relays do; others keep and send them. */
   givesTickets: boolean;
 }
@@ -107,7 +110,7 @@ export class Oxtunnel {
     this.#a = associations;
     this.#o = options;
     this.#trusted = new TrustedLinks(options.trusted);
-    this.sessions = new OxSessions(associations, options.datagramAead, this.#trusted);
+    this.sessions = new OxSessions(associations, options.datagramAead, this.#trusted, options.repair);
     const { primitives, staticPublic, random, limits } = associations.options;
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
     this.checker = new CookieChecker(staticPublic, random, limits.cookieUs, OXTUNNEL_COOKIES);

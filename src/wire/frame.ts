@@ -16,7 +16,7 @@ export const FRAME_CONTROL = 2;
 export const FRAME_HEADER_COMPRESSED = 3;
 /** Reserved for a packet that a code protects. */
 export const FRAME_SOURCE = 4;
-/** Reserved for a code's repair symbol. */
+/** A code's repair symbol, with what it repairs. */
 export const FRAME_REPAIR = 5;
 /** Reserved for a packet that went before and comes again. */
 export const FRAME_COPY = 6;
@@ -41,6 +41,8 @@ const KIND_SHIFT = 11;
 export class FrameReader {
   /** First byte of the frame's body. */
   at = 0;
+  /** First byte of the frame: of its head, or of a bare packet. */
+  headAt = 0;
   /** Bytes of the body. */
   length = 0;
   #next = 0;
@@ -56,6 +58,7 @@ export class FrameReader {
   /** The next frame's kind, with `at` and `length` set, or FRAMES_END or FRAMES_MALFORMED, and then again. */
   next(view: DataView): number {
     const here = this.#next;
+    this.headAt = here;
     if (here === this.#end) return FRAMES_END;
     const first = view.getUint8(here);
     const nibble = first >> 4;

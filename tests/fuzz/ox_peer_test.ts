@@ -5,7 +5,10 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import { loadNative } from "../../ffi/native.ts";
+import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
+import { DEFAULTS } from "../../src/config.ts";
+import { repairOptions } from "../../src/session/repairs.ts";
 import { NativeLz4 } from "../../src/codec/native.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
@@ -22,7 +25,7 @@ import {
   writePong,
   writeShort,
 } from "../../src/wire/control.ts";
-import { writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
+import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { Tunnel } from "../../src/tunnel.ts";
 import { type Host, Random, udpPacket, World } from "../sim/world.ts";
@@ -44,7 +47,7 @@ function writeFrame(random: Random, view: DataView, at: number): number {
     for (let i = 0; i < bytes; i++) view.setUint8(from + i, random.u32());
     return from + bytes - at;
   };
-  switch (random.u32() % 13) {
+  switch (random.u32() % 14) {
     case 0:
       return writePing(view, at, random.u32());
     case 1:
@@ -83,6 +86,15 @@ function writeFrame(random: Random, view: DataView, at: number): number {
     case 8: {
       const bytes = 1 + random.u32() % 60;
       return fill(writeFrameHead(view, at, random.u32() % 16, bytes), bytes);
+    }
+    case 13: {
+      // Repair: sources near and far, a bitmap of any length, any code and number.
+      const bytes = 1 + random.u32() % 60;
+      const body = writeFrameHead(view, at, FRAME_REPAIR, bytes);
+      const end = fill(body, bytes);
+      if (random.u32() % 4) view.setUint8(body, (random.u32() & 0x80) | random.u32() % 9);
+      if (random.u32() % 4 && bytes > 1) view.setUint8(body + 1, 1 + random.u32() % 12);
+      return end;
     }
     case 9: {
       // LZ4: noise, or something like a block; any length said.
@@ -172,8 +184,18 @@ Deno.test("fuzz: a peer of OxTunnel with the keys harms nobody, whatever it says
       rejectAfterUs: 5 * SECOND,
       sessionUs: 30 * SECOND,
     };
-    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", maxConnections: 4, lz4: kernel });
-    const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", lz4: new PortableLz4() });
+    const repair = repairOptions(new PortableShardKernel(), DEFAULTS.repair);
+    const server = world.relay("192.0.2.1:4433", {
+      ipv4: "10.66.0.1",
+      maxConnections: 4,
+      lz4: kernel,
+      repair,
+    });
+    const client = world.client("198.51.100.7:5555", server, {
+      ipv4: "10.66.0.2",
+      lz4: new PortableLz4(),
+      repair,
+    });
     const other = world.client("198.51.100.8:5555", server, { ipv4: "10.66.0.3" });
     for (const [host, address] of [[client, "10.66.0.2"], [other, "10.66.0.3"]] as const) {
       host.send(udpPacket(address, "8.8.8.8", new Uint8Array(10)));

@@ -69,6 +69,7 @@ const STATUS: LinkStatus = {
   jitterMs: 0.42,
   lossUp: 0.0123,
   lossDown: 0,
+  repaired: 12,
   bytesReceived: 2048,
   bytesSent: 1024,
   rateReceived: 125_000,
@@ -86,7 +87,7 @@ Deno.test("view: the picture says what it is given", () => {
   assertEquals(lines[0], "● connected to relay.example.com:4433 (192.0.2.1)  up 1h 0m");
   assertMatch(lines[1], /^ {2}round trip +12\.3 ms +██ {2}jitter 0\.4 ms$/);
   assertMatch(lines[2], /down +1\.0 Mbit\/s +▁█ +2\.0 KiB$/);
-  assertEquals(lines[4], "  loss       0.00 % down, 1.23 % up  handshake 1m 5s ago");
+  assertEquals(lines[4], "  loss       0.00 % down, 1.23 % up, 12 repaired  handshake 1m 5s ago");
   assertEquals(lines[5], "  costs      50.3 B a packet, CPU 3.10 %, 1.0 MiB less than WireGuard");
   const servers = [{ server: STATUS.server, rttMs: 12 }, { server: "b.example.com:4433" }];
   const several = renderLink({ ...STATUS, servers }, [], "");

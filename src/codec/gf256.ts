@@ -1,0 +1,76 @@
+// Hot path.
+/**
+ * Arithmetic of GF(2^8) with the polynomial 0x11d and the generator 2 (RFC 5510 §8.1), and the portable kernel for linear
+ * combinations of shards. Invariant: what it computes is what the native kernel computes.
+ */
+import type { ShardKernel } from "./kernels.ts";
+
+const POLYNOMIAL = 0x11d;
+/** Elements other than zero. */
+export const GROUP_ORDER = 255;
+
+/** 2^i for i from 0 to 509, so that two logarithms can be added without a remainder. */
+export const EXP = new Uint8Array(2 * GROUP_ORDER);
+/** The logarithm of each element to the base 2; that of zero means nothing. */
+export const LOG = new Uint8Array(256);
+
+for (let i = 0, power = 1; i < GROUP_ORDER; i++) {
+  EXP[i] = EXP[i + GROUP_ORDER] = power;
+  LOG[power] = i;
+  power <<= 1;
+  if (power > 255) power ^= POLYNOMIAL;
+}
+
+/** The product of two elements. */
+export function multiply(a: number, b: number): number {
+  return a === 0 || b === 0 ? 0 : EXP[LOG[a] + LOG[b]];
+}
+
+/** The multiplicative inverse of an element other than zero. */
+export function invert(a: number): number {
+  return EXP[GROUP_ORDER - LOG[a]];
+}
+
+/** Products[256 * a + b]. */
+const PRODUCTS = new Uint8Array(65536);
+for (let a = 0; a < 256; a++) {
+  for (let b = 0; b < 256; b++) PRODUCTS[256 * a + b] = multiply(a, b);
+}
+
+export class PortableShardKernel implements ShardKernel {
+  multiply(
+    memory: Uint8Array<ArrayBuffer>,
+    offsets: Uint32Array<ArrayBuffer>,
+    matrix: Uint8Array<ArrayBuffer>,
+    inputs: number,
+    outputs: number,
+    length: number,
+  ): void {
+    checkShards(memory, offsets, matrix, inputs, outputs, length);
+    for (let output = 0; output < outputs; output++) {
+      const to = offsets[inputs + output];
+      memory.fill(0, to, to + length);
+      for (let input = 0; input < inputs; input++) {
+        const from = offsets[input], products = 256 * matrix[output * inputs + input];
+        for (let i = 0; i < length; i++) memory[to + i] ^= PRODUCTS[products + memory[from + i]];
+      }
+    }
+  }
+}
+
+/** Throws a RangeError for what ShardKernel.multiply does not take. */
+export function checkShards(
+  memory: Uint8Array,
+  offsets: Uint32Array,
+  matrix: Uint8Array,
+  inputs: number,
+  outputs: number,
+  length: number,
+): void {
+  const shards = inputs + outputs;
+  let isWithin = inputs > 0 && inputs < 256 && outputs > 0 && outputs < 256 && length >= 0 &&
+    length < 65536 &&
+    offsets.length >= shards && matrix.length >= inputs * outputs;
+  for (let i = 0; isWithin && i < shards; i++) isWithin = offsets[i] + length <= memory.length;
+  if (!isWithin) throw new RangeError(`shards: ${inputs} to ${outputs} of ${length} bytes do not fit`);
+}

@@ -1,0 +1,19 @@
+// Hot path.
+/**
+ * The sliding-window random linear code of RFC 8681 over GF(2^8): a repair combines the last few sources, so it goes out
+ * as soon as they have, and there is no block to fill. Both ends draw its coefficients from the same seed.
+ */
+import { nextTinymt32, seedTinymt32 } from "./tinymt32.ts";
+
+/**
+ * Coefficients of the repair with `key`, 0 to 65535 (RFC 8681 §3.6 with the density threshold 15, so none is zero): `count`
+ * of them at `at` in `out`.
+ */
+export function windowCoefficients(key: number, count: number, out: Uint8Array, at: number): void {
+  seedTinymt32(key);
+  for (let i = 0; i < count; i++) {
+    let coefficient = 0;
+    while (coefficient === 0) coefficient = nextTinymt32() & 0xff;
+    out[at + i] = coefficient;
+  }
+}

@@ -1,0 +1,52 @@
+// Hot path.
+/**
+ * Brings packets back that were lost (PROTOCOL §13): behind each datagram of a session that repairs, what can be solved now
+ * is solved, and the packets of it are added to the burst. Invariant: a packet that comes back is judged like any other,
+ * and is delivered once, whether its own datagram comes late or not; nothing but packets is read of it.
+ * Keeps PROTOCOL R92.
+ */
+import { COUNTER, DROP } from "../metrics.ts";
+import type { RepairReceiver } from "../session/ox_repair.ts";
+import { type Burst, DONE } from "../vector/burst.ts";
+import { FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
+import { innerLength } from "../wire/inner.ts";
+import type { IngressContext } from "./context.ts";
+import { addPacket } from "./unframe.ts";
+
+/** Adds what `receiver` can bring back, for the session and peer of `row`. */
+export function recover(burst: Burst, row: number, receiver: RepairReceiver, context: IngressContext): void {
+  const found = receiver.solve();
+  for (let i = 0; i < found; i++) recoverOne(burst, row, receiver, receiver.decoder.recovered[i], context);
+}
+
+function recoverOne(
+  burst: Burst,
+  row: number,
+  { decoder }: RepairReceiver,
+  number: number,
+  context: IngressContext,
+): void {
+  const { metrics, frames } = context;
+  const length = decoder.lengthOf(number), from = decoder.placeOf(number);
+  const copy = burst.grow(length, DONE);
+  if (copy < 0) {
+    metrics.drop(DROP.arena_full);
+    return;
+  }
+  const { bytes, view, offset, session, peer, headerBytes } = burst;
+  const at = offset[copy];
+  for (let i = 0; i < length; i++) bytes[at + i] = decoder.memory[from + i];
+  session[copy] = session[row];
+  peer[copy] = peer[row];
+  headerBytes[copy] = 0;
+  frames.start(at, length);
+  for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
+    if (kind !== FRAME_PACKET && kind !== FRAME_LZ4) continue;
+    // The symbol is as long as the longest that it was combined with, and a bare packet ends before that.
+    const packetBytes = isFrame(view, frames.headAt)
+      ? frames.length
+      : innerLength(view, frames.at, frames.length);
+    addPacket(burst, copy, kind, frames.at, packetBytes, context);
+    metrics.column[COUNTER.packets_repaired]++;
+  }
+}

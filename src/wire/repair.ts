@@ -1,0 +1,86 @@
+// Hot path.
+/**
+ * The body of a repair frame (PROTOCOL §13): which datagrams' packets a repair symbol combines, named by their counters
+ * relative to the counter of the datagram that it rides in, and the symbol. Invariant: what the reader hands out lies within
+ * the body. Knows no codes.
+ */
+
+/** Sources that a frame can name. */
+export const REPAIR_SOURCES_MAX = 32;
+const FIXED_BYTES = 3;
+const BITMAP_BYTES_MAX = 8;
+const DISTANCE_MAX = 255;
+const BLOCK_BIT = 0x80, BITMAP_MASK = 0x0f, RESERVED_MASK = 0x70;
+
+/** Bytes of a body before its symbol when the oldest source lies `span` counters before the newest; 0 when it cannot be said. */
+export function repairHeadBytes(span: number): number {
+  const bitmapBytes = (span + 7) >> 3;
+  return bitmapBytes <= BITMAP_BYTES_MAX ? FIXED_BYTES + bitmapBytes : 0;
+}
+
+/** Whether a datagram with `counter` can carry a repair whose newest source is `newest`. */
+export function canCarryRepair(counter: number, newest: number): boolean {
+  return newest < counter && counter - newest <= DISTANCE_MAX;
+}
+
+/**
+ * Writes what stands before the symbol: code, index (the repair's number in a block of Reed-Solomon, else which of the datagram's
+ * repairs it is) and the sources `numbers[0]` to `numbers[count - 1]`, in growing order, for a datagram with
+ * `counter`. Returns where the symbol begins.
+ */
+export function writeRepairHead(
+  view: DataView,
+  at: number,
+  isBlock: boolean,
+  index: number,
+  counter: number,
+  numbers: Float64Array,
+  count: number,
+): number {
+  const newest = numbers[count - 1];
+  const bitmapBytes = (newest - numbers[0] + 7) >> 3;
+  view.setUint8(at, (isBlock ? BLOCK_BIT : 0) | bitmapBytes);
+  view.setUint8(at + 1, counter - newest);
+  view.setUint8(at + 2, index);
+  const bitmapAt = at + FIXED_BYTES;
+  for (let i = 0; i < bitmapBytes; i++) view.setUint8(bitmapAt + i, 0);
+  for (let i = 0; i < count - 1; i++) {
+    const bit = newest - 1 - numbers[i], place = bitmapAt + (bit >> 3);
+    view.setUint8(place, view.getUint8(place) | 1 << (bit & 7));
+  }
+  return bitmapAt + bitmapBytes;
+}
+
+/** Reads repair frames, one after the other. */
+export class RepairReader {
+  isBlock = false;
+  index = 0;
+  /** Counters of the sources, in growing order. */
+  readonly numbers = new Float64Array(REPAIR_SOURCES_MAX);
+  count = 0;
+  symbolAt = 0;
+  symbolBytes = 0;
+
+  /** Reads the body of `length` bytes at `at` of a datagram with `counter`; false when it names nothing possible. */
+  read(view: DataView, at: number, length: number, counter: number): boolean {
+    if (length <= FIXED_BYTES) return false;
+    const flags = view.getUint8(at), bitmapBytes = flags & BITMAP_MASK;
+    const newest = counter - view.getUint8(at + 1);
+    const head = FIXED_BYTES + bitmapBytes;
+    if ((flags & RESERVED_MASK) !== 0 || bitmapBytes > BITMAP_BYTES_MAX || length <= head) return false;
+    if (newest === counter || newest < 0) return false;
+    this.count = 0;
+    for (let bit = 8 * bitmapBytes - 1; bit >= 0; bit--) {
+      if ((view.getUint8(at + FIXED_BYTES + (bit >> 3)) >> (bit & 7) & 1) === 0) continue;
+      // One place is the newest's.
+      if (newest - 1 - bit < 0 || this.count === REPAIR_SOURCES_MAX - 1) return false;
+      this.numbers[this.count++] = newest - 1 - bit;
+    }
+    this.numbers[this.count++] = newest;
+    this.isBlock = (flags & BLOCK_BIT) !== 0;
+    this.index = view.getUint8(at + 2);
+    this.symbolAt = at + head;
+    this.symbolBytes = length - head;
+    return true;
+  }
+}
