@@ -370,9 +370,16 @@ export class Tunnel {
         bytesSent: bytesSent[id],
         drops: drops[id],
         lossRatio: seen > 0 ? 1 - replay.accepted[epoch] / seen : undefined,
-        rttMs: peer.handshakeRttUs < 0 ? undefined : peer.handshakeRttUs / 1000,
+        rttMs: this.#rttMs(peer.handshakeRttUs, epoch),
       };
     });
+  }
+
+  /** The round trip by an OxTunnel session's pings, or else by the last handshake; undefined without either. */
+  #rttMs(handshakeUs: number, session: number): number | undefined {
+    const pingUs = session === NONE ? undefined : this.associations.oxtunnel?.sessions.of[session]?.rttUs;
+    const rttUs = pingUs !== undefined && pingUs >= 0 ? pingUs : handshakeUs;
+    return rttUs < 0 ? undefined : rttUs / 1000;
   }
 
   /** What a session's packets are in. */
