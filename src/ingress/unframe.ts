@@ -2,9 +2,9 @@
 /**
  * Fourth node of ingress, OxTunnel's alone: reads the frames of each plaintext (PROTOCOL §13). Control frames are obeyed
  * here; each packet becomes a row of its own, the first one in its datagram's place; compressed ones are decompressed into a
- * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with exactly the length that its
- * frame says; what came before a malformed frame stands. What needs more rows than the burst has left goes to the
- * backlog, and from there into the next.
+ * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with
+ * exactly the length that its frame says; what came before a malformed frame stands. What needs more rows than the burst
+ * has left goes to the backlog, and from there into the next.
  * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R85.
  */
 import { DROP } from "../metrics.ts";
@@ -106,14 +106,21 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     next[row] = DONE;
     return;
   }
-  if (packetKind === FRAME_LZ4) {
-    decompressInPlace(burst, row, packetAt, packetBytes, context);
-    return;
-  }
-  offset[row] = packetAt;
-  length[row] = packetBytes;
-  next[row] = isWhole(view, packetAt, packetBytes) ? OPENED : DROP.malformed_inner;
-  if (next[row] === OPENED) clampMss(view, packetAt, packetBytes, sessions.innerMtu(owner));
+  if (packetKind === FRAME_LZ4) decompressInPlace(burst, row, packetAt, packetBytes, context);
+  else leaveInPlace(burst, row, packetAt, packetBytes);
+  if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(owner));
+}
+
+/** Makes the row, whose datagram holds the packet at `at`, that packet's. */
+export function leaveInPlace(
+  { view, offset, length, next }: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+): void {
+  offset[row] = at;
+  length[row] = bytes;
+  next[row] = isWhole(view, at, bytes) ? OPENED : DROP.malformed_inner;
 }
 
 /** Copies a packet that shares its datagram with an earlier one into a row of its own. */
@@ -193,6 +200,6 @@ function mtuOf({ mtu }: IngressContext): number {
   return Math.min(mtu, MAX_PACKET_BYTES);
 }
 
-export function isWhole(view: DataView, at: number, bytes: number): boolean {
+function isWhole(view: DataView, at: number, bytes: number): boolean {
   return innerLength(view, at, bytes) === bytes;
 }

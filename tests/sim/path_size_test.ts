@@ -3,11 +3,13 @@
  * shrink and grow under traffic, and a peer that lies. Paths here drop what is too long and say nothing.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
+import { Client, type Upstream } from "../../src/client.ts";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
 import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
 import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
-import { dial, type Host, udpPacket, World } from "./world.ts";
+import { dial, Host, udpPacket, World } from "./world.ts";
 
 const MS = 1000, SECOND = 1_000_000;
 const OUTER_HEADERS = 28, OVERHEAD = 25;
@@ -150,6 +152,40 @@ Deno.test("path size: SYNs in both directions say what fits, from the first on",
       assert(hasSoundChecksum(arrived));
     }
   }
+});
+
+Deno.test("path size: so do SYNs that come compressed or in an initiation", () => {
+  const world = new World(1);
+  world.protocol = "oxtunnel";
+  const privateKey = new Uint8Array(32).fill(7), lz4 = new PortableLz4();
+  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", lz4 });
+  const client = world.client("198.51.100.7:5555", relay, { ipv4: CLIENT, privateKey, lz4 });
+  client.send(up(100));
+  world.runFor(20 * SECOND);
+  // With data, as TCP Fast Open has it.
+  const long = new Uint8Array(200);
+  long.set(syn(up(48)));
+  new DataView(long.buffer).setUint16(2, long.length);
+  const before = client.metrics.get("packets_compressed");
+  relay.delivered.length = 0;
+  client.send(long);
+  world.runFor(SECOND);
+  assertEquals(client.metrics.get("packets_compressed"), before + 1);
+  assertEquals(relay.delivered.map(mssOf), [sizeOf(client) - OVERHEAD - 40]);
+
+  const upstream: Upstream = { publicKey: relay.publicKey, ticket: client.core.ticket };
+  const again = new Host(
+    world,
+    "198.51.100.8:1234",
+    { ipv4: CLIENT, privateKey },
+    (all) => new Client(all, upstream),
+  );
+  again.core.connect("192.0.2.1", 4433, world.nowUs, true);
+  relay.delivered.length = 0;
+  again.send(syn(up(48)));
+  again.tick();
+  world.runFor(25 * MS);
+  assertEquals(relay.delivered.map(mssOf), [1135], "in the initiation");
 });
 
 Deno.test("path size: a path that is narrow one way lowers the MSS that makes packets of that way", () => {
