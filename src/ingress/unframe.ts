@@ -8,7 +8,7 @@
  * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R85.
  */
 import { DROP } from "../metrics.ts";
-import { MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";
+import { NONE, packetStart } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
 import { controlFits } from "../wire/control.ts";
 import {
@@ -23,8 +23,12 @@ import {
 } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
 import { innerLength } from "../wire/inner.ts";
+import { DATAGRAM_OVERHEAD_BYTES, OX_DATAGRAM_MAX_BYTES } from "../wire/oxtunnel.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
+
+/** The longest packet that a datagram holds as it is, which one that comes compressed may be too. */
+const PACKET_BYTES_MAX = OX_DATAGRAM_MAX_BYTES - DATAGRAM_OVERHEAD_BYTES;
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
@@ -134,7 +138,7 @@ export function addPacket(
 ): void {
   const { bytes: arena, view, offset, session, peer } = burst;
   const whole = kind === FRAME_LZ4
-    ? lz4OriginalBytes(view, at, bytes, mtuOf(context))
+    ? lz4OriginalBytes(view, at, bytes, PACKET_BYTES_MAX)
     : isWhole(view, at, bytes)
     ? bytes
     : 0;
@@ -163,7 +167,7 @@ function decompressInPlace(
   context: IngressContext,
 ): void {
   const { arena, view, slot, offset, length, next } = burst;
-  const original = lz4OriginalBytes(view, at, bytes, mtuOf(context));
+  const original = lz4OriginalBytes(view, at, bytes, PACKET_BYTES_MAX);
   next[row] = DROP.malformed_inner;
   if (original === 0) return;
   const fresh = arena.take();
@@ -194,10 +198,6 @@ function decompress(
   return lz4 !== undefined &&
     lz4.decompress(burst, at + LZ4_BLOCK_AT, bytes - LZ4_BLOCK_AT, to, original) &&
     isWhole(burst.view, to, original);
-}
-
-function mtuOf({ mtu }: IngressContext): number {
-  return Math.min(mtu, MAX_PACKET_BYTES);
 }
 
 function isWhole(view: DataView, at: number, bytes: number): boolean {
