@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import { Client, type Upstream } from "../../src/client.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
-import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
+import { Burst, BURST_CAPACITY, TO_SEAL } from "../../src/vector/burst.ts";
 import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
 import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
@@ -135,6 +135,19 @@ Deno.test("path size: while it is searched for, full packets get through in piec
   }
   const probes = [client, relay].map(({ metrics }) => metrics.get("size_probes_sent"));
   assertEquals(tooLong(), probes[0] + probes[1]);
+});
+
+Deno.test("path size: while it is searched for, a full burst is not lost for want of rows", () => {
+  const { world, relay, client } = start(1500, { searchUs: 45 * MS });
+  assert(!sessionOf(client).size.isSettled);
+  relay.delivered.length = 0;
+  const { free } = client.arena;
+  client.sendBurst(Array.from({ length: BURST_CAPACITY }, () => withDf(up(1420))));
+  world.runFor(25 * MS);
+  const arrived = relay.delivered.filter((packet) => packet.length !== 100);
+  const bytes = arrived.reduce((sum, packet) => sum + packet.length - 20, 0);
+  assertEquals(bytes, BURST_CAPACITY * 1400);
+  assertEquals(client.arena.free, free);
 });
 
 Deno.test("path size: SYNs in both directions say what fits, from the first on", () => {
