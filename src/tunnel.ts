@@ -196,7 +196,7 @@ export class Tunnel {
     const [backlog, speedtest] = [new Backlog(), new Speedtest()];
     const { mtu, lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
     const frames = new FrameReader();
-    this.ingressContext = { ...shared, policy, masks, frames, lz4, mtu, backlog, speedtest };
+    this.ingressContext = { ...shared, policy, masks, frames, lz4, backlog, speedtest };
     const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
     const flows = new FlowTable(
       flowRows(options.maxConnections),

@@ -2,8 +2,8 @@
 /**
  * Second node of egress, OxTunnel's alone: sees to it that a packet fits its session's datagrams (PROTOCOL §17). One that
  * does not is cut where IPv4 allows it, or else turned around in place into the ICMP error that tells its sender the
- * size. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no
- * smaller size may be asked (RFC 8200 §5) or is known yet.
+ * size. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no smaller size may be asked
+ * (RFC 8200 §5), and, where no size is known yet, for IPv6 ones and those that a full burst has no rows to cut.
  * Keeps PROTOCOL R84.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -31,17 +31,19 @@ export function fit(burst: Burst, context: EgressContext, nowUs: number): void {
     const isIpv4 = ipVersion(view, offset[row]) === 4;
     // Who is told a size keeps to it for ten minutes, so that nobody is told one that holds for a moment.
     const isSearching = !sessions.of[session[row]]!.size.isSettled;
-    if (isIpv4 && (isSearching || mayFragment(view, offset[row]))) cut(burst, row, mtu);
-    else if (isIpv4) refuse(burst, row, mtu, context, nowUs);
+    if (isIpv4 && (isSearching || mayFragment(view, offset[row]))) {
+      // What is not known to be too large goes whole where there is no room for pieces.
+      if (!cut(burst, row, mtu) && !isSearching) next[row] = DROP.arena_full;
+    } else if (isIpv4) refuse(burst, row, mtu, context, nowUs);
     else if (!isSearching && length[row] > IPV6_MTU_MIN) {
       refuse(burst, row, Math.max(mtu, IPV6_MTU_MIN), context, nowUs);
     }
   }
 }
 
-/** The packet becomes its first fragment; the others get rows of their own. */
-function cut(burst: Burst, row: number, mtu: number): void {
-  const { bytes, view, offset, length, session, peer, flow, trafficClass, next } = burst;
+/** The packet becomes its first fragment; the others get rows of their own. False, with nothing changed, without room. */
+function cut(burst: Burst, row: number, mtu: number): boolean {
+  const { bytes, view, offset, length, session, peer, flow, trafficClass, count } = burst;
   const at = offset[row];
   const step = fragmentStep(view, at, mtu);
   const payload = payloadBytes(view, at);
@@ -49,8 +51,8 @@ function cut(burst: Burst, row: number, mtu: number): void {
   for (let from = step; from < payload; from += step) {
     const added = burst.grow(0, TO_SEAL);
     if (added < 0) {
-      next[row] = DROP.arena_full;
-      return;
+      burst.shrink(count);
+      return false;
     }
     const size = Math.min(step, payload - from);
     length[added] = writeFragment(bytes, view, at, offset[added], from, size, identification);
@@ -60,6 +62,7 @@ function cut(burst: Burst, row: number, mtu: number): void {
     trafficClass[added] = trafficClass[row];
   }
   length[row] = writeFragment(bytes, view, at, at, 0, step, identification);
+  return true;
 }
 
 /** Tells the packet's sender the size that fits. */

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Third node of ingress: hands handshake messages to the associations, which answer in place. Invariant: a row
- * leaves as an answer to transmit, as done, or as a drop, and no burst waits for more than a bounded number of
- * handshakes. Looks at no transport data.
+ * Fifth node of ingress: hands handshake messages to the associations, which answer in place. Invariant: a row
+ * leaves as an answer to transmit, for the Worker that owns the peer, as done, or as a drop, rows are added only for early
+ * data, and no burst waits for more than a bounded number of handshakes. Looks at no transport data.
  * Keeps PROTOCOL R21.
  */
 import { DROP } from "../metrics.ts";

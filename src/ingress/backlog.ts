@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Datagrams whose packets need more rows than the burst has left: a queue of opened plaintexts, each with its slot and
- * where it came from, until the caller asks for the next burst. Invariant: they come out in the order in which they went
- * in, and a slot in here belongs to nothing else. Reads no frame.
+ * Datagrams whose packets need more rows than the burst has left: a queue of opened plaintexts, each with its slot, where
+ * it came from and how long its header was, until the caller asks for the next burst. Invariant: they come out in the
+ * order in which they went in, and a slot in here belongs to nothing else. Reads no frame.
  */
 import { type Burst, BURST_CAPACITY, HELD, TO_UNFRAME } from "../vector/burst.ts";
 

@@ -2,13 +2,13 @@
 /**
  * Fourth node of ingress, OxTunnel's alone: reads the frames of each plaintext (PROTOCOL §13). Control frames are obeyed
  * here; each packet becomes a row of its own, the first one in its datagram's place; compressed ones are decompressed into a
- * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with exactly the length that its
- * frame says; what came before a malformed frame stands. What needs more rows than the burst has left goes to the
- * backlog, and from there into the next.
+ * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with
+ * exactly the length that its frame says; what came before a malformed frame stands. What needs more rows than the burst
+ * has left goes to the backlog, and from there into the next.
  * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R85.
  */
 import { COUNTER, DROP } from "../metrics.ts";
-import { MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";
+import { NONE, packetStart } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
 import { controlFits } from "../wire/control.ts";
 import {
@@ -24,9 +24,13 @@ import {
 } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
 import { innerLength } from "../wire/inner.ts";
+import { DATAGRAM_OVERHEAD_BYTES, OX_DATAGRAM_MAX_BYTES } from "../wire/oxtunnel.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
 import { recover } from "./recover.ts";
+
+/** The longest packet that a datagram holds as it is, which one that comes compressed may be too. */
+const PACKET_BYTES_MAX = OX_DATAGRAM_MAX_BYTES - DATAGRAM_OVERHEAD_BYTES;
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
@@ -121,14 +125,21 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     next[row] = DONE;
     return;
   }
-  if (packetKind === FRAME_LZ4) {
-    decompressInPlace(burst, row, packetAt, packetBytes, context);
-    return;
-  }
-  offset[row] = packetAt;
-  length[row] = packetBytes;
-  next[row] = isWhole(view, packetAt, packetBytes) ? OPENED : DROP.malformed_inner;
-  if (next[row] === OPENED) clampMss(view, packetAt, packetBytes, sessions.innerMtu(owner));
+  if (packetKind === FRAME_LZ4) decompressInPlace(burst, row, packetAt, packetBytes, context);
+  else leaveInPlace(burst, row, packetAt, packetBytes);
+  if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(owner));
+}
+
+/** Makes the row, whose datagram holds the packet at `at`, that packet's. */
+export function leaveInPlace(
+  { view, offset, length, next }: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+): void {
+  offset[row] = at;
+  length[row] = bytes;
+  next[row] = isWhole(view, at, bytes) ? OPENED : DROP.malformed_inner;
 }
 
 /** Copies a packet that shares its datagram with an earlier one into a row of its own. */
@@ -142,7 +153,7 @@ export function addPacket(
 ): void {
   const { bytes: arena, view, offset, session, peer } = burst;
   const whole = kind === FRAME_LZ4
-    ? lz4OriginalBytes(view, at, bytes, mtuOf(context))
+    ? lz4OriginalBytes(view, at, bytes, PACKET_BYTES_MAX)
     : isWhole(view, at, bytes)
     ? bytes
     : 0;
@@ -171,7 +182,7 @@ function decompressInPlace(
   context: IngressContext,
 ): void {
   const { arena, view, slot, offset, length, next } = burst;
-  const original = lz4OriginalBytes(view, at, bytes, mtuOf(context));
+  const original = lz4OriginalBytes(view, at, bytes, PACKET_BYTES_MAX);
   next[row] = DROP.malformed_inner;
   if (original === 0) return;
   const fresh = arena.take();
@@ -204,10 +215,6 @@ function decompress(
     isWhole(burst.view, to, original);
 }
 
-function mtuOf({ mtu }: IngressContext): number {
-  return Math.min(mtu, MAX_PACKET_BYTES);
-}
-
-export function isWhole(view: DataView, at: number, bytes: number): boolean {
+function isWhole(view: DataView, at: number, bytes: number): boolean {
   return innerLength(view, at, bytes) === bytes;
 }

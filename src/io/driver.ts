@@ -230,6 +230,7 @@ export class Driver {
     }
     while (core.pollTransmit(burst, nowUs) > 0) {
       this.#transmit(burst, nowUs);
+      this.mailbox?.send(burst); // an error for another Worker's peer
       burst.release();
     }
     return busy;
@@ -266,10 +267,11 @@ export class Driver {
       datagrams++;
       bytes += length[row];
     }
-    if (datagrams === 0) return;
-    this.metrics.add("datagrams_sent", datagrams);
-    this.metrics.add("bytes_sent", bytes);
-    this.port.transmit(burst);
+    if (datagrams > 0) {
+      this.metrics.add("datagrams_sent", datagrams);
+      this.metrics.add("bytes_sent", bytes);
+      this.port.transmit(burst);
+    }
     if (isTurned) this.exit.send(burst, nowUs);
   }
 

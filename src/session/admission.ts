@@ -2,8 +2,9 @@
  * Who may start a handshake now: the measure of load that switches cookies on, and a token bucket per source
  * address for senders that a cookie has proven. Invariant: memory is fixed, and only proven addresses touch a
  * bucket, so a spoofed source can lock nobody out.
- * Keeps PROTOCOL R12.
+ * Keeps PROTOCOL R12 and R88.
  */
+import { isStreamAddress } from "../wire/stream.ts";
 
 const BUCKETS = 8192;
 const PROBES = 8;
@@ -46,10 +47,10 @@ export class Admission {
     return nowUs < this.#loadedUntilUs;
   }
 
-  /** Takes a token of the source (an IPv4 address, or an IPv6 /64); false when it has none. */
+  /** Takes a token of the source (an IPv4 address, an IPv6 /64, or a connection); false when it has none. */
   take(words: Uint32Array, at: number, nowUs: number): boolean {
     const mapped = words[at] === 0 && words[at + 1] === 0 && words[at + 2] === 0xffff;
-    const a = words[at], b = words[at + 1], c = mapped ? words[at + 3] : 0;
+    const a = words[at], b = words[at + 1], c = mapped || isStreamAddress(words, at) ? words[at + 3] : 0;
     let h = Math.imul(this.#seed ^ a, 0x9e3779b1);
     h = Math.imul(h ^ b ^ (h >>> 15), 0x85ebca6b);
     h = Math.imul(h ^ c ^ (h >>> 13), 0xc2b2ae35);

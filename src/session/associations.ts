@@ -682,6 +682,7 @@ export class Associations {
   probe(id: number, words: Uint32Array, port: number, nowUs: number): boolean {
     const session = this.sendable(id, nowUs);
     if (session === NONE || this.options.table.protocol[session] !== OXTUNNEL) return false;
+    if (this.#sessions!.refuses(session, words, 0)) return false;
     return this.#sessions!.of[session]!.paths.probe(words, port, nowUs);
   }
 

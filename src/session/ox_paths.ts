@@ -169,6 +169,9 @@ export class OxPaths {
       this.#a.initiate(peer);
       return;
     }
+    // Asked from the network that was left, under an id that was seen there: an answer would lead back to it.
+    this.#isProbing = this.#isChallengeDue = false;
+    this.#probedId = NONE;
     const id = this.#session.takeRemoteId();
     if (id === NONE) {
       // Without an id that the old path has not seen, only a new session may speak there (PROTOCOL R73).
@@ -178,7 +181,6 @@ export class OxPaths {
       return;
     }
     table.remoteIndex[row] = id;
-    this.#probedId = NONE; // seen on the network that was left
     peers.local.fill(0, 4 * peer, 4 * peer + 4);
     random(new Uint8Array(this.#greeting.buffer));
     this.#isGreetingDue = true;

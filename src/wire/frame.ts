@@ -109,10 +109,11 @@ export function writeLz4Head(view: DataView, at: number, blockBytes: number, ori
 
 /**
  * The length that an LZ4 frame's packet must have once decompressed, or 0 when the frame lies: it is longer than
- * `mtu`, did not shrink, or grew by more than LZ4_RATIO_MAX (PROTOCOL R49). The block is at + LZ4_BLOCK_AT to the body's end.
+ * `longest`, did not shrink, or grew by more than LZ4_RATIO_MAX (PROTOCOL R49). The block is at + LZ4_BLOCK_AT to the
+ * body's end.
  */
-export function lz4OriginalBytes(view: DataView, at: number, length: number, mtu: number): number {
+export function lz4OriginalBytes(view: DataView, at: number, length: number, longest: number): number {
   if (length <= LZ4_BLOCK_AT) return 0;
   const original = view.getUint16(at, true);
-  return original <= mtu && original > length && original <= LZ4_RATIO_MAX * length ? original : 0;
+  return original <= longest && original > length && original <= LZ4_RATIO_MAX * length ? original : 0;
 }

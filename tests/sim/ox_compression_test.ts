@@ -191,7 +191,7 @@ Deno.test(`compression: a peer's LZ4 frames that lie are dropped, each alone (se
       "shorter than it said": matchFrame(head, 1, whole.length - 60 - 6, whole.length),
       "from before its start": matchFrame(head, 61, whole.length - 60 - 5, whole.length),
       "from nowhere": matchFrame(head, 0, whole.length - 60 - 5, whole.length),
-      "longer than the MTU": matchFrame(headOf(1421, 120), 1, 1421 - 120 - 5, 1421),
+      "longer than a bare one may be": matchFrame(headOf(1912, 120), 1, 1912 - 120 - 5, 1912),
       "more than 16 times its body": matchFrame(headOf(1400, 30), 1, 1400 - 30 - 5, 1400),
       "not smaller": literalFrame(headOf(120, 120)),
       "longer than its packet": matchFrame(headOf(500), 1, whole.length - 60 - 5, whole.length),
@@ -220,4 +220,25 @@ Deno.test(`compression: frames of a feature that was not accepted are skipped (s
   assertEquals(server.delivered, [whole]);
   assertEquals(server.metrics.dropped("malformed_inner"), 0);
   assert((peer.told.features! & FEATURE_LZ4) === 0);
+});
+
+Deno.test(`compression: a client with a smaller MTU than the relay's gets whatever it would get uncompressed (seed ${SEED})`, () => {
+  for (const mtu of [1280, 1100]) {
+    const world = new World(SEED);
+    world.protocol = "oxtunnel";
+    const lz4 = new PortableLz4();
+    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", lz4 });
+    const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", lz4, mtu });
+    client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(10)));
+    world.runFor(5 * SECOND);
+    for (const bytes of [mtu, 1175, 1400]) {
+      const before = server.metrics.get("packets_compressed");
+      client.delivered.length = 0;
+      server.send(udpPacket("8.8.8.8", "10.66.0.2", text(bytes - 28, 1)));
+      world.runFor(SECOND);
+      const arrived = client.delivered.reduce((sum, packet) => sum + packet.length - 20, 0);
+      assertEquals(arrived, bytes - 20, `${bytes} of ${mtu}, in pieces or whole`);
+      assertGreater(server.metrics.get("packets_compressed"), before);
+    }
+  }
 });

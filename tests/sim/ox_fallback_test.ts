@@ -162,6 +162,26 @@ Deno.test(`fallback: asking UDP in vain costs nothing, however often (seed ${SEE
   }
 });
 
+Deno.test(`fallback: a change of network while another way is asked loses neither (seed ${SEED})`, () => {
+  const scene = new Scene();
+  const { client } = scene;
+  scene.reach(AT_CLIENT, STREAM_PORT_NUMBER);
+  scene.run(10);
+  assertEquals(scene.ways, ["UDP", "UDP"]);
+  client.endpoint = "203.0.113.9:9"; // the answer is under way still
+  client.core.moved();
+  client.tick();
+  scene.run(3000);
+  const before = scene.sent;
+  scene.run(500);
+  scene.run(200, 0);
+  for (const host of [client, scene.server]) {
+    assertEquals(numbers(host).filter((n) => n > before).length, scene.sent - before);
+  }
+  assertEquals(scene.server.metrics.get("handshakes_completed"), 1);
+  for (const [way, ids] of scene.ids) assert(!ids.has(0xffffffff), way);
+});
+
 Deno.test(`fallback: without a session at the relay the client makes one there (seed ${SEED})`, () => {
   const scene = new Scene();
   scene.isUdpBlocked = true;

@@ -3,10 +3,13 @@
  * shrink and grow under traffic, and a peer that lies. Paths here drop what is too long and say nothing.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
+import { Client, type Upstream } from "../../src/client.ts";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
+import { Burst, BURST_CAPACITY, TO_SEAL } from "../../src/vector/burst.ts";
 import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
+import { FRAME_HEAD_BYTES, FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
 import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
-import { dial, type Host, udpPacket, World } from "./world.ts";
+import { dial, Host, udpPacket, World } from "./world.ts";
 
 const MS = 1000, SECOND = 1_000_000;
 const OUTER_HEADERS = 28, OVERHEAD = 25;
@@ -134,6 +137,19 @@ Deno.test("path size: while it is searched for, full packets get through in piec
   assertEquals(tooLong(), probes[0] + probes[1]);
 });
 
+Deno.test("path size: while it is searched for, a full burst is not lost for want of rows", () => {
+  const { world, relay, client } = start(1500, { searchUs: 45 * MS });
+  assert(!sessionOf(client).size.isSettled);
+  relay.delivered.length = 0;
+  const { free } = client.arena;
+  client.sendBurst(Array.from({ length: BURST_CAPACITY }, () => withDf(up(1420))));
+  world.runFor(25 * MS);
+  const arrived = relay.delivered.filter((packet) => packet.length !== 100);
+  const bytes = arrived.reduce((sum, packet) => sum + packet.length - 20, 0);
+  assertEquals(bytes, BURST_CAPACITY * 1400);
+  assertEquals(client.arena.free, free);
+});
+
 Deno.test("path size: SYNs in both directions say what fits, from the first on", () => {
   for (const searchUs of [45 * MS, 20 * SECOND]) {
     const { world, relay, client } = start(1400, { searchUs });
@@ -149,6 +165,40 @@ Deno.test("path size: SYNs in both directions say what fits, from the first on",
       assert(hasSoundChecksum(arrived));
     }
   }
+});
+
+Deno.test("path size: so do SYNs that come compressed or in an initiation", () => {
+  const world = new World(1);
+  world.protocol = "oxtunnel";
+  const privateKey = new Uint8Array(32).fill(7), lz4 = new PortableLz4();
+  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", lz4 });
+  const client = world.client("198.51.100.7:5555", relay, { ipv4: CLIENT, privateKey, lz4 });
+  client.send(up(100));
+  world.runFor(20 * SECOND);
+  // With data, as TCP Fast Open has it.
+  const long = new Uint8Array(200);
+  long.set(syn(up(48)));
+  new DataView(long.buffer).setUint16(2, long.length);
+  const before = client.metrics.get("packets_compressed");
+  relay.delivered.length = 0;
+  client.send(long);
+  world.runFor(SECOND);
+  assertEquals(client.metrics.get("packets_compressed"), before + 1);
+  assertEquals(relay.delivered.map(mssOf), [sizeOf(client) - OVERHEAD - 40]);
+
+  const upstream: Upstream = { publicKey: relay.publicKey, ticket: client.core.ticket };
+  const again = new Host(
+    world,
+    "198.51.100.8:1234",
+    { ipv4: CLIENT, privateKey },
+    (all) => new Client(all, upstream),
+  );
+  again.core.connect("192.0.2.1", 4433, world.nowUs, true);
+  relay.delivered.length = 0;
+  again.send(syn(up(48)));
+  again.tick();
+  world.runFor(25 * MS);
+  assertEquals(relay.delivered.map(mssOf), [1135], "in the initiation");
 });
 
 Deno.test("path size: a path that is narrow one way lowers the MSS that makes packets of that way", () => {
@@ -260,8 +310,8 @@ Deno.test("path size: another network is another path, and is searched anew", ()
   dial(client, relay);
 });
 
-/** A datagram of the session whose plaintext is written by `write`, sealed and sent to the other end. */
-function craft(from: Host, to: Host, write: (view: DataView, at: number) => number): void {
+/** A datagram of the session whose plaintext is written by `write`. */
+function sealed(from: Host, write: (view: DataView, at: number) => number): Uint8Array {
   const { peers, table, associations: { oxtunnel: { sessions } } } = inside(from);
   const session = peers.current[0];
   const burst = new Burst(from.arena), row = burst.grow(0, TO_SEAL);
@@ -270,8 +320,14 @@ function craft(from: Host, to: Host, write: (view: DataView, at: number) => numb
   burst.peer[row] = 0;
   sessions.number(burst, row, table.remoteIndex[session]);
   sessions.datagramAead.seal(burst);
-  to.receive(burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]), from.endpoint);
+  const datagram = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
   burst.release();
+  return datagram;
+}
+
+/** The same, sent to the other end. */
+function craft(from: Host, to: Host, write: (view: DataView, at: number) => number): void {
+  to.receive(sealed(from, write), from.endpoint);
 }
 
 Deno.test("path size: a peer that lies in its replies changes nothing", () => {
@@ -293,4 +349,26 @@ Deno.test("path size: a probe is answered with the size that arrived, whatever i
   world.runFor(SECOND);
   assertEquals(told.length, 1);
   assert(told[0] < 40, `${told}`);
+});
+
+Deno.test("path size: so is one that comes behind a batch, in the same burst", () => {
+  const { world, relay, client } = start(1500);
+  const { size } = sessionOf(client);
+  const told: number[] = [];
+  size.onReply = (bytes: number) => told.push(bytes);
+  const batch = sealed(client, (view, at) => {
+    const packet = up(100), bytes = new Uint8Array(view.buffer);
+    bytes.set(packet, writeFrameHead(view, at, FRAME_PACKET, packet.length));
+    bytes.set(packet, at + FRAME_HEAD_BYTES + packet.length);
+    return FRAME_HEAD_BYTES + 2 * packet.length;
+  });
+  const probe = sealed(client, (view, at) => {
+    new Uint8Array(view.buffer).fill(0, at, at + 300);
+    writeShort(view, at, CONTROL_PROBE, 300);
+    return 300;
+  });
+  relay.receiveBurst([batch, probe], client.endpoint);
+  world.runFor(SECOND);
+  assertEquals(relay.delivered.length, 3);
+  assertEquals(told, [probe.length]);
 });

@@ -148,3 +148,19 @@ Deno.test(`trusted: a client that knows of its move says nothing more under thos
     assertEquals([relay.delivered.length, aead()], [3, "AES-256-GMAC"]);
   }
 });
+
+Deno.test(`trusted: another way to the relay that is not listed is not asked under those keys (seed ${SEED})`, () => {
+  const { world, relay, client, aead } = setting(NEAR, NEAR);
+  const kinds: number[] = [];
+  world.tap = (_from, to, bytes) => {
+    if (to === AWAY) kinds.push(bytes[0] & 0xc0);
+    return bytes;
+  };
+  relay.endpoint = AWAY;
+  client.core.reach("203.0.113.9", 7777, world.nowUs);
+  client.send(up(5));
+  client.tick();
+  assertEquals(kinds, [0xc0], "a handshake and no data");
+  world.runFor(2 * SECOND);
+  assertEquals([relay.delivered.length, aead()], [2, "ChaCha20-Poly1305"]);
+});

@@ -38,7 +38,7 @@ class Bucket {
   }
 }
 
-/** Sources as senders see them, and the source that each counts as: an IPv6 /64 is one. */
+/** Sources as senders see them, and the source that each counts as: an IPv6 /64 is one, and so is each connection. */
 const SOURCES: readonly [address: string, bucket: string][] = [
   ["198.51.100.1", "a"],
   ["198.51.100.2", "b"],
@@ -48,6 +48,9 @@ const SOURCES: readonly [address: string, bucket: string][] = [
   ["2001:db8:0:1::1", "e"],
   ["::1", "f"],
   ["::", "f"],
+  // Connections over TLS, whose addresses are the program's own.
+  ["100::1", "g"],
+  ["100::2", "h"],
 ];
 
 Deno.test("admission: every source has the bucket of the model", () => {

@@ -487,7 +487,7 @@ Deno.test("frames: reading ends at what is no frame and keeps what came before (
   assertEquals([many(65).frames.length, many(65).end], [64, frame.FRAMES_MALFORMED]);
 });
 
-Deno.test("frames: LZ4 lengths that do not shrink or exceed the MTU are refused (PROTOCOL R49)", () => {
+Deno.test("frames: LZ4 lengths that do not shrink or exceed what is allowed are refused (PROTOCOL R49)", () => {
   const original = (length: number, original: number, mtu: number) => {
     const view = new DataView(new ArrayBuffer(4));
     view.setUint16(0, original, true);
