@@ -215,7 +215,6 @@ export class Driver {
       this.#noteMore();
       core.ingestInner(burst, nowUs);
       this.#transmit(burst, nowUs);
-      this.mailbox?.send(burst);
       burst.release();
     }
 
@@ -251,12 +250,11 @@ export class Driver {
       exit.send(burst, nowUs);
       core.ingestInner(burst, nowUs); // what the exit refused and turned around
       this.#transmit(burst, nowUs);
-      this.mailbox?.send(burst);
       burst.release();
     } while (core.ingestRest(burst, nowUs) > 0);
   }
 
-  /** Datagrams to the port; and what was turned around, being too big, back to the exit. */
+  /** Datagrams to the port; what was turned around, being too big, back to the exit; and what is other Workers' to them. */
   #transmit(burst: Burst, nowUs: number): void {
     const { count, next, length } = burst;
     let datagrams = 0, bytes = 0, isTurned = false;
@@ -266,11 +264,13 @@ export class Driver {
       datagrams++;
       bytes += length[row];
     }
-    if (datagrams === 0) return;
-    this.metrics.add("datagrams_sent", datagrams);
-    this.metrics.add("bytes_sent", bytes);
-    this.port.transmit(burst);
+    if (datagrams > 0) {
+      this.metrics.add("datagrams_sent", datagrams);
+      this.metrics.add("bytes_sent", bytes);
+      this.port.transmit(burst);
+    }
     if (isTurned) this.exit.send(burst, nowUs);
+    this.mailbox?.send(burst);
   }
 
   #armTimer(): void {

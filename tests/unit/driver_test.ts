@@ -9,13 +9,15 @@ import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { TunQueue } from "../../src/exit/tun.ts";
 import { closeBells, openBells, ringBell } from "../../src/io/bell.ts";
-import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
+import type { Exit } from "../../src/exit/exit.ts";
+import { type Core, Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
+import type { Mailbox } from "../../src/io/mailbox.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { Relay } from "../../src/relay.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { Arena } from "../../src/vector/arena.ts";
-import { Burst, TO_TRANSMIT } from "../../src/vector/burst.ts";
+import { Burst, DONE, TO_EXIT, TO_TRANSMIT, TO_TUNNEL, TO_WORKER } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 
 const HOST = "127.0.0.1";
@@ -176,4 +178,66 @@ Deno.test({
     assertLess(self.exit.asked, DATAGRAMS / 2);
     closeBells(bells);
   },
+});
+
+/** What a driver carries to its exit and to other Workers when its core gives out one row by `step`, with no datagrams. */
+async function carried(verb: "ingestInner" | "pollTransmit", step: number): Promise<[number, number]> {
+  const arena = new Arena(8);
+  let toExit = 0, toWorkers = 0, left = 1;
+  const core: Core = {
+    ingest: () => {},
+    ingestRest: () => 0,
+    ingestInner: (burst) => {
+      if (verb === "ingestInner") burst.next.fill(step, 0, burst.count);
+    },
+    pollTransmit: (burst) => {
+      if (verb !== "pollTransmit" || left === 0) return 0;
+      burst.grow(100, step);
+      return left--;
+    },
+    pollTimeout: () => Infinity,
+    handleTimeout: () => {},
+    setWallClock: () => {},
+  };
+  const exit: Exit = {
+    name: "test",
+    description: "",
+    send: ({ next, count }) => {
+      for (let row = 0; row < count; row++) {
+        if (next[row] !== TO_EXIT) continue;
+        toExit++;
+        next[row] = DONE;
+      }
+    },
+    receive: (burst) => verb === "ingestInner" && left-- > 0 ? burst.grow(100, TO_TUNNEL) + 1 : 0,
+    onReadable: () => {},
+    handleTimeout: () => {},
+    flowCount: 0,
+    close: () => Promise.resolve(),
+  };
+  const port = {
+    description: "",
+    localPort: 0,
+    receive: () => 0,
+    transmit: () => {},
+    onReadable: () => {},
+    close: () => {},
+  };
+  const mailbox = {
+    receive: () => 0,
+    send: ({ next, count }: Burst) =>
+      toWorkers += next.subarray(0, count).filter((s) => s === TO_WORKER).length,
+  };
+  const driver = new Driver(arena, core, port, exit, new Metrics(), mailbox as unknown as Mailbox);
+  driver.turn();
+  await driver.stop();
+  assertEquals(arena.free, arena.slotCount);
+  return [toExit, toWorkers];
+}
+
+Deno.test("driver: what is turned around goes back to the exit, or to its Worker, though there is nothing to transmit", async () => {
+  for (const verb of ["ingestInner", "pollTransmit"] as const) {
+    assertEquals(await carried(verb, TO_EXIT), [1, 0], verb);
+    assertEquals(await carried(verb, TO_WORKER), [0, 1], verb);
+  }
 });
