@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Datagrams whose packets need more rows than the burst has left: a queue of opened plaintexts, each with its slot and
- * where it came from, until the caller asks for the next burst. Invariant: they come out in the order in which they went
- * in, and a slot in here belongs to nothing else. Reads no frame.
+ * Datagrams whose packets need more rows than the burst has left: a queue of opened plaintexts, each with its slot, how
+ * long its datagram was and where that came from, until the caller asks for the next burst. Invariant: they come out in
+ * the order in which they went in, and a slot in here belongs to nothing else. Reads no frame.
  */
 import { type Burst, BURST_CAPACITY, HELD, TO_UNFRAME } from "../vector/burst.ts";
 
@@ -15,6 +15,7 @@ export class Backlog {
   readonly #address = new Uint32Array(4 * BURST_CAPACITY);
   readonly #local = new Uint32Array(4 * BURST_CAPACITY);
   readonly #port = new Uint16Array(BURST_CAPACITY);
+  readonly #headerBytes = new Uint8Array(BURST_CAPACITY);
   #first = 0;
   #count = 0;
 
@@ -40,6 +41,7 @@ export class Backlog {
     this.#session[place] = burst.session[row];
     this.#peer[place] = burst.peer[row];
     this.#port[place] = burst.port[row];
+    this.#headerBytes[place] = burst.headerBytes[row];
     for (let i = 0; i < 4; i++) {
       this.#address[4 * place + i] = burst.address[4 * row + i];
       this.#local[4 * place + i] = burst.local[4 * row + i];
@@ -58,6 +60,7 @@ export class Backlog {
     burst.session[row] = this.#session[place];
     burst.peer[row] = this.#peer[place];
     burst.port[row] = this.#port[place];
+    burst.headerBytes[row] = this.#headerBytes[place];
     for (let i = 0; i < 4; i++) {
       burst.address[4 * row + i] = this.#address[4 * place + i];
       burst.local[4 * row + i] = this.#local[4 * place + i];

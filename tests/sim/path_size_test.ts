@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
 import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
+import { FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
 import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
 import { dial, type Host, udpPacket, World } from "./world.ts";
 
@@ -260,8 +261,8 @@ Deno.test("path size: another network is another path, and is searched anew", ()
   dial(client, relay);
 });
 
-/** A datagram of the session whose plaintext is written by `write`, sealed and sent to the other end. */
-function craft(from: Host, to: Host, write: (view: DataView, at: number) => number): void {
+/** A datagram of the session whose plaintext is written by `write`. */
+function sealed(from: Host, write: (view: DataView, at: number) => number): Uint8Array {
   const { peers, table, associations: { oxtunnel: { sessions } } } = inside(from);
   const session = peers.current[0];
   const burst = new Burst(from.arena), row = burst.grow(0, TO_SEAL);
@@ -270,8 +271,14 @@ function craft(from: Host, to: Host, write: (view: DataView, at: number) => numb
   burst.peer[row] = 0;
   sessions.number(burst, row, table.remoteIndex[session]);
   sessions.datagramAead.seal(burst);
-  to.receive(burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]), from.endpoint);
+  const bytes = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
   burst.release();
+  return bytes;
+}
+
+/** The same, sent to the other end. */
+function craft(from: Host, to: Host, write: (view: DataView, at: number) => number): void {
+  to.receive(sealed(from, write), from.endpoint);
 }
 
 Deno.test("path size: a peer that lies in its replies changes nothing", () => {
@@ -293,4 +300,30 @@ Deno.test("path size: a probe is answered with the size that arrived, whatever i
   world.runFor(SECOND);
   assertEquals(told.length, 1);
   assert(told[0] < 40, `${told}`);
+});
+
+Deno.test("path size: a probe that comes behind a batch is answered with the size that arrived", () => {
+  const { world, relay, client } = start(1500);
+  const { size } = sessionOf(client);
+  const told: number[] = [];
+  size.onReply = (bytes: number) => told.push(bytes);
+  const batch = sealed(client, (view, at) => {
+    const one = up(100);
+    let to = at;
+    for (let i = 0; i < 10; i++) {
+      to = writeFrameHead(view, to, FRAME_PACKET, one.length);
+      for (const byte of one) view.setUint8(to++, byte);
+    }
+    return to - at;
+  });
+  const probe = sealed(client, (view, at) => {
+    const bytes = writeShort(view, at, CONTROL_PROBE, 1400);
+    for (let i = 0; i < 1000; i++) view.setUint8(at + bytes + i, 0);
+    return bytes + 1000;
+  });
+  relay.delivered.length = 0;
+  relay.receiveBurst([batch, probe], client.endpoint);
+  world.runFor(SECOND);
+  assertEquals(relay.delivered.length, 10);
+  assertEquals(told, [probe.length]);
 });
