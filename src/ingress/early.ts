@@ -2,11 +2,12 @@
  * Behind the handshakes: reads the early data that they have taken (PROTOCOL §16), rows that were added to the burst with
  * step TO_UNFRAME. Invariant: only packets are heard; a control frame needs a session whose keys both ends have shown.
  * What leaves is judged like any other packet.
- * Keeps PROTOCOL R69.
+ * Keeps PROTOCOL R69 and R85.
  */
 import { DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
+import { clampMss } from "../wire/fit.ts";
 import { FRAME_PACKET, FRAMES_END, FRAMES_MALFORMED } from "../wire/frame.ts";
 import type { IngressContext } from "./context.ts";
 import { addPacket, isWhole } from "./unframe.ts";
@@ -20,8 +21,8 @@ export function early(burst: Burst, context: IngressContext, first: number): voi
 }
 
 function readOne(burst: Burst, row: number, context: IngressContext): void {
-  const { view, offset, length, next, peer } = burst;
-  const { frames, metrics, peers } = context;
+  const { view, offset, length, next, peer, session } = burst;
+  const { frames, metrics, peers, associations } = context;
   peers.bytesReceived[peer[row]] += length[row];
   let packetAt = NONE, packetBytes = 0;
   frames.start(offset[row], length[row]);
@@ -42,4 +43,6 @@ function readOne(burst: Burst, row: number, context: IngressContext): void {
   offset[row] = packetAt;
   length[row] = packetBytes;
   next[row] = isWhole(view, packetAt, packetBytes) ? OPENED : DROP.malformed_inner;
+  if (next[row] !== OPENED) return;
+  clampMss(view, packetAt, packetBytes, associations.oxtunnel!.sessions.innerMtu(session[row]));
 }

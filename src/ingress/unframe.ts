@@ -1,10 +1,10 @@
 // Hot path.
 /**
  * Fourth node of ingress, OxTunnel's alone: reads the frames of each plaintext (PROTOCOL §13). Control frames are obeyed
- * here; each packet becomes a row of its own, the first one in its datagram's place; compressed ones are decompressed into a
- * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with exactly the length that its
- * frame says; what came before a malformed frame stands. What needs more rows than the burst has left goes to the
- * backlog, and from there into the next.
+ * here; each packet becomes a row of its own, the first one in its datagram's place; compressed ones are decompressed into
+ * a slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with
+ * exactly the length that its frame says; what came before a malformed frame stands. What needs more rows than the burst
+ * has left goes to the backlog, and from there into the next.
  * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R85.
  */
 import { DROP } from "../metrics.ts";
@@ -155,7 +155,7 @@ function decompressInPlace(
   bytes: number,
   context: IngressContext,
 ): void {
-  const { arena, view, slot, offset, length, next } = burst;
+  const { arena, view, slot, offset, length, next, session } = burst;
   const original = lz4OriginalBytes(view, at, bytes, mtuOf(context));
   next[row] = DROP.malformed_inner;
   if (original === 0) return;
@@ -173,6 +173,7 @@ function decompressInPlace(
   offset[row] = packetStart(fresh);
   length[row] = original;
   next[row] = OPENED;
+  clampMss(view, offset[row], original, context.associations.oxtunnel!.sessions.innerMtu(session[row]));
 }
 
 /** Whether the LZ4 frame came out as one whole packet of `original` bytes at `to` (PROTOCOL R49, R50). */

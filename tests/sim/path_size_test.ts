@@ -3,6 +3,8 @@
  * shrink and grow under traffic, and a peer that lies. Paths here drop what is too long and say nothing.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
+import type { Lz4 } from "../../src/codec/kernels.ts";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
 import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
 import { FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
@@ -22,7 +24,10 @@ const sessionOf = (host: Host) => {
 const sizeOf = (host: Host): number => sessionOf(host).size.bytes;
 
 /** A client behind a link of `path.mtu` bytes, with a session that is open and has had time to search. */
-function start(mtu: number, { innerMtu = 1420, searchUs = 20 * SECOND } = {}) {
+function start(
+  mtu: number,
+  { innerMtu = 1420, searchUs = 20 * SECOND, lz4 = undefined as Lz4 | undefined } = {},
+) {
   const world = new World(1);
   world.protocol = "oxtunnel";
   const path = { mtu };
@@ -32,8 +37,8 @@ function start(mtu: number, { innerMtu = 1420, searchUs = 20 * SECOND } = {}) {
     tooLong++;
     return undefined;
   };
-  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", mtu: innerMtu });
-  const client = world.client("198.51.100.7:5555", relay, { ipv4: CLIENT, mtu: innerMtu });
+  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", mtu: innerMtu, lz4 });
+  const client = world.client("198.51.100.7:5555", relay, { ipv4: CLIENT, mtu: innerMtu, lz4 });
   client.send(up(100));
   world.runFor(searchUs);
   return { world, relay, client, path, tooLong: () => tooLong };
@@ -50,9 +55,9 @@ function withDf(packet: Uint8Array): Uint8Array {
   return packet;
 }
 
-/** A SYN with an MSS of 1460 behind a NOP, so that it straddles words of the checksum. */
-function syn(source: Uint8Array): Uint8Array {
-  const packet = new Uint8Array(48);
+/** A SYN with an MSS of 1460 behind a NOP, so that it straddles words of the checksum, and zeros to `bytes` in all. */
+function syn(source: Uint8Array, bytes = 48): Uint8Array {
+  const packet = new Uint8Array(bytes);
   packet.set(source.subarray(0, 20));
   const view = new DataView(packet.buffer);
   view.setUint16(2, packet.length);
@@ -62,12 +67,13 @@ function syn(source: Uint8Array): Uint8Array {
   view.setUint8(20 + 12, 7 << 4);
   view.setUint8(20 + 13, 2);
   packet.set([1, 2, 4, 1460 >> 8, 1460 & 255, 0], 40);
-  view.setUint16(20 + 16, transportChecksum(view, 0, 20, 28, PROTOCOL_TCP));
+  view.setUint16(20 + 16, transportChecksum(view, 0, 20, bytes - 20, PROTOCOL_TCP));
   return packet;
 }
 const mssOf = (packet: Uint8Array) => new DataView(packet.buffer, packet.byteOffset).getUint16(43);
 function hasSoundChecksum(packet: Uint8Array): boolean {
-  return transportChecksum(new DataView(packet.buffer, packet.byteOffset), 0, 20, 28, PROTOCOL_TCP) === 0;
+  const view = new DataView(packet.buffer, packet.byteOffset);
+  return transportChecksum(view, 0, 20, packet.length - 20, PROTOCOL_TCP) === 0;
 }
 
 /** What the ICMP error "fragmentation needed" says. */
@@ -150,6 +156,26 @@ Deno.test("path size: SYNs in both directions say what fits, from the first on",
       assert(hasSoundChecksum(arrived));
     }
   }
+});
+
+Deno.test("path size: SYNs that come compressed or as early data say what fits too", () => {
+  const { world, relay, client } = start(1400, { lz4: new PortableLz4() });
+  const arrivedOf = (to: Host) => to.delivered.filter((one) => one[9] === PROTOCOL_TCP);
+  for (const [from, to, packet] of [[client, relay, up], [relay, client, down]] as const) {
+    to.delivered.length = 0;
+    const before = from.metrics.get("packets_compressed");
+    from.send(syn(packet(48), 400)); // with data, as RFC 7413 has it
+    world.runFor(100 * MS);
+    assertEquals(from.metrics.get("packets_compressed"), before + 1);
+    assertEquals(arrivedOf(to).map(mssOf), [sizeOf(to) - OVERHEAD - 40]);
+    assert(arrivedOf(to).every(hasSoundChecksum));
+  }
+  world.runFor(600 * SECOND);
+  assertEquals(client.core.sessionSnapshots(world.nowUs), []);
+  relay.delivered.length = 0;
+  client.send(syn(up(48)));
+  world.runFor(21 * MS); // half a round trip
+  assertEquals(arrivedOf(relay).map(mssOf), [1200 - OVERHEAD - 40]);
 });
 
 Deno.test("path size: a path that is narrow one way lowers the MSS that makes packets of that way", () => {
