@@ -212,6 +212,9 @@ export class OxPaths {
   onResponse(burst: Burst, row: number, low: number, high: number, nowUs: number): void {
     if (!this.#isProbing || !this.#probed.is(burst.address, 4 * row, burst.port[row])) return;
     if (low !== this.#challenge[0] || high !== this.#challenge[1]) return;
+    // The peer's address is its present session's, which may not be readable there, and knows what its path takes.
+    const { row: own, peer } = this.#session;
+    if (this.#a.options.peers.current[peer] !== own) return;
     this.#isProbing = this.#isChallengeDue = false;
     this.#leave(nowUs);
     this.#use(this.#probed);
