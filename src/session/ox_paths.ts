@@ -228,7 +228,7 @@ export class OxPaths {
     if (this.dueUs > nowUs) return;
     this.dueUs = Infinity;
     if (!this.#isProbing) return;
-    if (nowUs - this.#probedSinceUs >= PROBE_US) this.#isProbing = false;
+    if (nowUs >= this.#probedSinceUs + PROBE_US) this.#isProbing = false;
     else this.#askAgain(nowUs);
   }
 
