@@ -14,7 +14,7 @@ import { COUNTER, Metrics } from "../src/metrics.ts";
 import { OXTUNNEL } from "../src/session/table.ts";
 import { Arena } from "../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_SEAL } from "../src/vector/burst.ts";
-import { FRAME_HEAD_BYTES, FRAME_LZ4, LZ4_BLOCK_AT } from "../src/wire/frame.ts";
+import { FRAME_HEAD_BYTES, isFrame, LZ4_BLOCK_AT } from "../src/wire/frame.ts";
 import { PROTOCOL_TCP, writeIpv4Header } from "../src/wire/inner.ts";
 import { FEATURE_LZ4 } from "../src/wire/parameters.ts";
 import { Random } from "../tests/sim/world.ts";
@@ -150,7 +150,7 @@ function measure(lz4: Lz4, payload: string, bytes: number, { hasTest, hasMemory 
       const block = FRAME_HEAD_BYTES + LZ4_BLOCK_AT;
       const middle = performance.now();
       for (let row = 0; row < BURST_CAPACITY; row++) {
-        if (burst.frameKind[row] !== FRAME_LZ4) continue;
+        if (!isFrame(burst.view, burst.offset[row])) continue;
         frames++;
         lz4.decompress(burst, burst.offset[row] + block, burst.length[row] - block, at, bytes);
       }
@@ -173,7 +173,7 @@ function measure(lz4: Lz4, payload: string, bytes: number, { hasTest, hasMemory 
 /** A bench that breaks its packets measures nothing. */
 function check(lz4: Lz4, burst: Burst, packet: Uint8Array, bytes: number, to: number): void {
   let from = burst.offset[0];
-  if (burst.frameKind[0] === FRAME_LZ4) {
+  if (isFrame(burst.view, from)) {
     const block = FRAME_HEAD_BYTES + LZ4_BLOCK_AT;
     if (!lz4.decompress(burst, from + block, burst.length[0] - block, to, bytes)) {
       throw new Error("no packet");

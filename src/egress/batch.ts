@@ -1,6 +1,6 @@
 // Hot path.
 /**
- * Second node of egress, OxTunnel's alone: packets of one session that come in one burst share datagrams, and bulk ones
+ * Fifth node of egress, OxTunnel's alone: packets of one session that come in one burst share datagrams, and bulk ones
  * may wait for more (PROTOCOL §13). Invariant: a session's packets leave in the order in which they came, a batch is no
  * longer than a datagram of its path takes, and only a batch of bulk packets is held. What nothing can join is passed
  * on untouched. When to wait is control/flush.ts's to say.

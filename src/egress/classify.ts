@@ -1,6 +1,6 @@
 // Hot path.
 /**
- * Second node of egress, OxTunnel's alone: finds each packet's flow and what it is owed, a class by hint, marks, ports or
+ * Third node of egress, OxTunnel's alone: finds each packet's flow and what it is owed, a class by hint, marks, ports or
  * behaviour. Invariant: it changes no packet and drops none; a row that it skips keeps NONE and CLASS_DEFAULT. Decides
  * nothing itself: control/classifier.ts does, from what is read here.
  */

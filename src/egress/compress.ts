@@ -1,14 +1,14 @@
 // Hot path.
 /**
- * Third node of egress, OxTunnel's alone: packets that shrink become LZ4 frames (PROTOCOL §13). Invariant: a row that it
- * touches is a whole frame with its head, marked FRAME_LZ4, and shorter than the packet was; any other is a bare
+ * Fourth node of egress, OxTunnel's alone: packets that shrink become LZ4 frames (PROTOCOL §13). Invariant: a row that it
+ * touches is a whole frame with its head, which its first byte shows, and shorter than the packet was; any other is a bare
  * packet still. A few sampled bytes and the flow's past say where an attempt is worth its time.
  * Keeps PROTOCOL R49.
  */
 import { COUNTER } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { type Burst, TO_SEAL } from "../vector/burst.ts";
-import { FRAME_HEAD_BYTES, FRAME_LZ4, LZ4_BLOCK_AT, LZ4_RATIO_MAX, writeLz4Head } from "../wire/frame.ts";
+import { FRAME_HEAD_BYTES, LZ4_BLOCK_AT, LZ4_RATIO_MAX, writeLz4Head } from "../wire/frame.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { EgressContext } from "./context.ts";
 import type { FlowTable } from "../control/flows.ts";
@@ -51,7 +51,7 @@ export class EntropyTest {
 export const DISTINCT_MIN = 26;
 
 export function compress(burst: Burst, context: EgressContext): void {
-  const { count, next, session, length, offset, view, bytes, flow, frameKind } = burst;
+  const { count, next, session, length, offset, view, bytes, flow } = burst;
   const { table, associations, metrics, flows, compression } = context;
   if (compression === undefined || associations.oxtunnel === undefined) return;
   const { lz4, thresholdBytes, entropy } = compression;
@@ -83,7 +83,6 @@ export function compress(burst: Burst, context: EgressContext): void {
     flows.failures[id] >>= 1;
     writeLz4Head(view, at, block, packetBytes);
     length[row] = OVERHEAD_BYTES + block;
-    frameKind[row] = FRAME_LZ4;
     metrics.column[COUNTER.packets_compressed]++;
     metrics.column[COUNTER.bytes_saved] += packetBytes - length[row];
   }

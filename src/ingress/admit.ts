@@ -1,6 +1,6 @@
 // Hot path.
 /**
- * Third node of ingress: hands handshake messages to the associations, which answer in place. Invariant: a row
+ * Fifth node of ingress: hands handshake messages to the associations, which answer in place. Invariant: a row
  * leaves as an answer to transmit, as done, or as a drop, and no burst waits for more than a bounded number of
  * handshakes. Looks at no transport data.
  * Keeps PROTOCOL R21.

@@ -117,11 +117,6 @@ export class Burst {
   readonly flow = new Uint32Array(BURST_CAPACITY);
   /** CLASS_* of an inner packet on its way into the tunnel. */
   readonly trafficClass = new Uint8Array(BURST_CAPACITY);
-  /**
-   * FRAME_* of wire/frame.ts that the row's bytes are on their way into an OxTunnel datagram: 0, a bare packet, or 1, a
-   * whole LZ4 frame with its head.
-   */
-  readonly frameKind = new Uint8Array(BURST_CAPACITY);
 
   constructor(arena: Arena) {
     this.arena = arena;
@@ -143,7 +138,6 @@ export class Burst {
     this.peer[row] = NONE;
     this.flow[row] = NONE;
     this.trafficClass[row] = 0;
-    this.frameKind[row] = 0;
     this.ecn[row] = 0;
     const { local } = this;
     local[4 * row] =
