@@ -141,6 +141,18 @@ Deno.test("path size: while it is searched for, full packets get through in piec
   assertEquals(tooLong(), probes[0] + probes[1]);
 });
 
+Deno.test("path size: what waited for the handshake and finds no room for its pieces is counted as lost", () => {
+  const world = new World(1);
+  world.protocol = "oxtunnel";
+  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+  const client = world.client("198.51.100.7:5555", relay, { ipv4: CLIENT });
+  for (let i = 0; i < 3; i++) client.send(up(1420));
+  const taken = Array.from({ length: client.arena.free - 1 }, () => client.arena.take());
+  world.runFor(50 * MS);
+  for (const slot of taken) client.arena.release(slot);
+  assertEquals(client.metrics.dropped("arena_full"), 2);
+});
+
 Deno.test("path size: SYNs in both directions say what fits, from the first on", () => {
   for (const searchUs of [45 * MS, 20 * SECOND]) {
     const { world, relay, client } = start(1400, { searchUs });
