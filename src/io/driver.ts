@@ -133,6 +133,7 @@ export class Driver {
         turnDueUs = nowUs + TURN_US;
         await new Promise<void>((resolve) => setImmediate(resolve));
         nowUs = monotonicUs();
+        if (this.#isMore) messages?.takeMessages(); // nobody looks at the bell
       }
       this.metrics.add("loop_beats", 1);
       if (this.#carry(nowUs, isPortReady, isExitReady)) emptyWakes = 0;

@@ -13,11 +13,21 @@ import type { Exit } from "../../src/exit/exit.ts";
 import { type Core, Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
 import type { Mailbox } from "../../src/io/mailbox.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
+import type { Port } from "../../src/io/port.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { Relay } from "../../src/relay.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { Arena } from "../../src/vector/arena.ts";
-import { Burst, DONE, TO_EXIT, TO_TRANSMIT, TO_TUNNEL, TO_WORKER } from "../../src/vector/burst.ts";
+import {
+  Burst,
+  BURST_CAPACITY,
+  DONE,
+  TO_EXIT,
+  TO_PARSE,
+  TO_TRANSMIT,
+  TO_TUNNEL,
+  TO_WORKER,
+} from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 
 const HOST = "127.0.0.1";
@@ -180,13 +190,30 @@ Deno.test({
   },
 });
 
+const IDLE_CORE: Core = {
+  ingest: () => {},
+  ingestRest: () => 0,
+  ingestInner: () => {},
+  pollTransmit: () => 0,
+  pollTimeout: () => Infinity,
+  handleTimeout: () => {},
+  setWallClock: () => {},
+};
+const IDLE_PORT: Port = {
+  description: "",
+  localPort: 0,
+  receive: () => 0,
+  transmit: () => {},
+  onReadable: () => {},
+  close: () => {},
+};
+
 /** What a driver carries to its exit and to other Workers when its core gives out one row by `step`, with no datagrams. */
 async function carried(verb: "ingestInner" | "pollTransmit", step: number): Promise<[number, number]> {
   const arena = new Arena(8);
   let toExit = 0, toWorkers = 0, left = 1;
   const core: Core = {
-    ingest: () => {},
-    ingestRest: () => 0,
+    ...IDLE_CORE,
     ingestInner: (burst) => {
       if (verb === "ingestInner") burst.next.fill(step, 0, burst.count);
     },
@@ -195,9 +222,6 @@ async function carried(verb: "ingestInner" | "pollTransmit", step: number): Prom
       burst.grow(100, step);
       return left--;
     },
-    pollTimeout: () => Infinity,
-    handleTimeout: () => {},
-    setWallClock: () => {},
   };
   const exit: Exit = {
     name: "test",
@@ -215,20 +239,12 @@ async function carried(verb: "ingestInner" | "pollTransmit", step: number): Prom
     flowCount: 0,
     close: () => Promise.resolve(),
   };
-  const port = {
-    description: "",
-    localPort: 0,
-    receive: () => 0,
-    transmit: () => {},
-    onReadable: () => {},
-    close: () => {},
-  };
   const mailbox = {
     receive: () => 0,
     send: ({ next, count }: Burst) =>
       toWorkers += next.subarray(0, count).filter((s) => s === TO_WORKER).length,
   };
-  const driver = new Driver(arena, core, port, exit, new Metrics(), mailbox as unknown as Mailbox);
+  const driver = new Driver(arena, core, IDLE_PORT, exit, new Metrics(), mailbox as unknown as Mailbox);
   driver.turn();
   await driver.stop();
   assertEquals(arena.free, arena.slotCount);
@@ -240,4 +256,30 @@ Deno.test("driver: what is turned around goes back to the exit, or to its Worker
     assertEquals(await carried(verb, TO_EXIT), [1, 0], verb);
     assertEquals(await carried(verb, TO_WORKER), [0, 1], verb);
   }
+});
+
+Deno.test({
+  name: "driver: messages are taken though more arrives all the time than can be carried",
+  ignore,
+  async fn() {
+    const [queue, outer, bell] = openBells(3);
+    const port: Port = {
+      ...IDLE_PORT,
+      descriptor: outer,
+      receive: (burst) => {
+        burst.growTo(BURST_CAPACITY, TO_PARSE);
+        return burst.count;
+      },
+    };
+    let taken = 0;
+    const exit = new TunQueue(queue, "a descriptor", "one packet at a time");
+    const messages = { bell, takeMessages: () => void taken++ };
+    const driver = new Driver(new Arena(512), IDLE_CORE, port, exit, new Metrics(), undefined, messages);
+    ringBell(bell);
+    driver.start();
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    await driver.stop();
+    assertGreater(taken, 0);
+    closeBells([queue, outer, bell]);
+  },
 });
