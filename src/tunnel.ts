@@ -23,7 +23,7 @@ import type { Limits } from "./session/limits.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
-import { type Arena, NONE } from "./vector/arena.ts";
+import { type Arena, MAX_PACKET_BYTES, NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
@@ -188,7 +188,9 @@ export class Tunnel {
     const [backlog, speedtest] = [new Backlog(), new Speedtest()];
     const { mtu, lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
     const frames = new FrameReader();
-    this.ingressContext = { ...shared, policy, masks, frames, lz4, mtu, backlog, speedtest };
+    // A client takes what its relay's MTU allows, which may be more than its own.
+    const mtuIn = policy === undefined ? MAX_PACKET_BYTES : mtu;
+    this.ingressContext = { ...shared, policy, masks, frames, lz4, mtu: mtuIn, backlog, speedtest };
     const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
     const flows = new FlowTable(
       flowRows(options.maxConnections),

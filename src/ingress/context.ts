@@ -24,7 +24,7 @@ export interface IngressContext {
   readonly backlog: Backlog;
   /** Undefined where LZ4 is not to be accepted. */
   readonly lz4: Lz4 | undefined;
-  /** Largest inner packet, bytes. */
+  /** Largest inner packet that may come, bytes. */
   readonly mtu: number;
   readonly metrics: Metrics;
   /** Undefined for a client, which delivers everything to its own host. */

@@ -221,3 +221,18 @@ Deno.test(`compression: frames of a feature that was not accepted are skipped (s
   assertEquals(server.metrics.dropped("malformed_inner"), 0);
   assert((peer.told.features! & FEATURE_LZ4) === 0);
 });
+
+Deno.test(`compression: a client whose own MTU is less than the relay's takes what comes, as it does bare (seed ${SEED})`, () => {
+  for (const lz4 of [undefined, new PortableLz4()]) {
+    const world = new World(SEED);
+    world.protocol = "oxtunnel";
+    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", lz4 });
+    const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", mtu: 1280, lz4 });
+    client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(10)));
+    world.runFor(SECOND);
+    server.send(udpPacket("8.8.8.8", "10.66.0.2", text(1372, 1)));
+    world.runFor(SECOND);
+    assertEquals(client.delivered.map((packet) => packet.length), [1400]);
+    assertEquals(server.metrics.get("packets_compressed"), lz4 ? 1 : 0);
+  }
+});
