@@ -258,7 +258,10 @@ export class Tunnel {
   pollTransmit(burst: Burst, nowUs: number): number {
     const before = burst.count;
     const added = this.associations.pollTransmit(burst, nowUs);
-    if (added > 0 || this.#heldUntilUs <= nowUs) egress(burst, this.#egress, nowUs);
+    if (added > 0 || this.#heldUntilUs <= nowUs) {
+      egress(burst, this.#egress, nowUs);
+      this.#countDrops(burst);
+    }
     return burst.count - before;
   }
 
@@ -423,15 +426,19 @@ export class Tunnel {
   }
 
   #count(burst: Burst): void {
-    const { count, next } = burst;
+    const { metrics } = this.#o;
+    this.#countDrops(burst);
+    metrics.add("bursts", 1);
+    metrics.set("connections", this.associations.connections);
+  }
+
+  #countDrops({ count, next }: Burst): void {
     const { metrics } = this.#o;
     for (let row = 0; row < count; row++) {
       if (next[row] < FIRST_DROP) continue;
       metrics.drop(next[row]);
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
-    metrics.add("bursts", 1);
-    metrics.set("connections", this.associations.connections);
   }
 }
 

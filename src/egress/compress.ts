@@ -1,7 +1,7 @@
 // Hot path.
 /**
  * Fourth node of egress, OxTunnel's alone: packets that shrink become LZ4 frames (PROTOCOL §13). Invariant: a row that it
- * touches is a whole frame with its head, and shorter than the packet was; any other is a bare
+ * touches is a whole frame with its head, which its first byte shows, and shorter than the packet was; any other is a bare
  * packet still. A few sampled bytes and the flow's past say where an attempt is worth its time.
  * Keeps PROTOCOL R49.
  */

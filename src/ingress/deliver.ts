@@ -20,12 +20,12 @@ import {
   readSource,
   spendHop,
 } from "../wire/inner.ts";
-import { isForSpeedtest, speedtestKind } from "../wire/speedtest.ts";
+import { isForSpeedtest, SPEEDTEST_PULL, speedtestKind } from "../wire/speedtest.ts";
 import type { IngressContext } from "./context.ts";
 
 export function deliver(burst: Burst, context: IngressContext, nowUs: number): void {
-  const { count, bytes, view, offset, length, next, peer } = burst;
-  const { peers, policy, metrics, words, ownIpv4, ownIpv6, speedtest } = context;
+  const { count, bytes, view, offset, length, next, peer, session } = burst;
+  const { table, peers, policy, metrics, words, ownIpv4, ownIpv6, speedtest } = context;
   for (let row = 0; row < count; row++) {
     if (next[row] !== OPENED) continue;
     const at = offset[row];
@@ -59,7 +59,9 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
     ) {
       const kind = policy.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
       if (kind !== 0 && isForSpeedtest(view, at)) {
-        speedtest.take(burst, row, id, kind, innerMtu(context, id), nowUs);
+        // What is many times as long as its question goes to addresses that are proven (PROTOCOL §7).
+        if (kind === SPEEDTEST_PULL && table.protocol[session[row]] !== OXTUNNEL) next[row] = DROP.denied;
+        else speedtest.take(burst, row, id, kind, innerMtu(context, id), nowUs);
         continue;
       }
       length[row] = emitEchoReply(view, at, whole);

@@ -7,6 +7,7 @@
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
+import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, OPENED, TO_OPEN, TO_OPEN_DATAGRAM, TO_UNFRAME } from "../vector/burst.ts";
 import { hasReservedFlags } from "../wire/oxtunnel.ts";
 import type { IngressContext } from "./context.ts";
@@ -20,6 +21,7 @@ export function open(burst: Burst, context: IngressContext, nowUs: number): void
   for (let row = 0; row < count; row++) {
     if (next[row] !== OPENED && next[row] !== DROP.forged) continue;
     const epoch = session[row];
+    if (epoch === NONE) continue; // judged already, before a handshake that this burst waited for
     const isOx = table.protocol[epoch] === OXTUNNEL;
     // An earlier row of this burst may have confirmed a successor, and so have ended the session.
     if (table.keyed[epoch] === 0) {
@@ -28,6 +30,7 @@ export function open(burst: Burst, context: IngressContext, nowUs: number): void
     }
     if (next[row] === DROP.forged) {
       if (isOx) associations.oxtunnel!.sessions.failed(epoch);
+      session[row] = NONE;
       continue;
     }
     if (isOx && hasReservedFlags(view.getUint8(offset[row] - headerBytes[row]))) {

@@ -133,6 +133,7 @@ export class Driver {
         turnDueUs = nowUs + TURN_US;
         await new Promise<void>((resolve) => setImmediate(resolve));
         nowUs = monotonicUs();
+        if (this.#isMore) messages?.takeMessages(); // nobody looks at the bell
       }
       this.metrics.add("loop_beats", 1);
       if (this.#carry(nowUs, isPortReady, isExitReady)) emptyWakes = 0;
@@ -215,7 +216,6 @@ export class Driver {
       this.#noteMore();
       core.ingestInner(burst, nowUs);
       this.#transmit(burst, nowUs);
-      this.mailbox?.send(burst);
       burst.release();
     }
 
@@ -230,7 +230,6 @@ export class Driver {
     }
     while (core.pollTransmit(burst, nowUs) > 0) {
       this.#transmit(burst, nowUs);
-      this.mailbox?.send(burst); // an error for another Worker's peer
       burst.release();
     }
     return busy;
@@ -252,12 +251,11 @@ export class Driver {
       exit.send(burst, nowUs);
       core.ingestInner(burst, nowUs); // what the exit refused and turned around
       this.#transmit(burst, nowUs);
-      this.mailbox?.send(burst);
       burst.release();
     } while (core.ingestRest(burst, nowUs) > 0);
   }
 
-  /** Datagrams to the port; and what was turned around, being too big, back to the exit. */
+  /** Datagrams to the port; what was turned around, being too big, back to the exit; and what is other Workers' to them. */
   #transmit(burst: Burst, nowUs: number): void {
     const { count, next, length } = burst;
     let datagrams = 0, bytes = 0, isTurned = false;
@@ -273,6 +271,7 @@ export class Driver {
       this.port.transmit(burst);
     }
     if (isTurned) this.exit.send(burst, nowUs);
+    this.mailbox?.send(burst);
   }
 
   #armTimer(): void {

@@ -14,12 +14,16 @@ export class StreamSide implements Port {
   readonly description: string;
   readonly localPort: number;
   readonly descriptor: number | undefined;
+  readonly ring: number | undefined;
+  readonly waitWith: Port["waitWith"];
 
   /** @param streams whose mailbox takes rows for connections. */
   constructor(readonly port: Port, readonly mailbox: Mailbox, readonly streams: number) {
     this.description = port.description;
     this.localPort = port.localPort;
     this.descriptor = port.descriptor;
+    this.ring = port.ring;
+    this.waitWith = port.waitWith?.bind(port);
   }
 
   receive(burst: Burst): number {

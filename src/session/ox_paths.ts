@@ -214,6 +214,9 @@ export class OxPaths {
   onResponse(burst: Burst, row: number, low: number, high: number, nowUs: number): void {
     if (!this.#isProbing || !this.#probed.is(burst.address, 4 * row, burst.port[row])) return;
     if (low !== this.#challenge[0] || high !== this.#challenge[1]) return;
+    // The peer's address is its present session's, which may not be readable there, and knows what its path takes.
+    const { row: own, peer } = this.#session;
+    if (this.#a.options.peers.current[peer] !== own) return;
     this.#isProbing = this.#isChallengeDue = false;
     this.#leave(nowUs);
     this.#use(this.#probed);
@@ -227,7 +230,7 @@ export class OxPaths {
     if (this.dueUs > nowUs) return;
     this.dueUs = Infinity;
     if (!this.#isProbing) return;
-    if (nowUs - this.#probedSinceUs >= PROBE_US) this.#isProbing = false;
+    if (nowUs >= this.#probedSinceUs + PROBE_US) this.#isProbing = false;
     else this.#askAgain(nowUs);
   }
 

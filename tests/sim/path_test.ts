@@ -163,3 +163,30 @@ Deno.test(`path: a probe measures the way, leaves no session, and disturbs none 
   world.runFor(50_000);
   assertEquals(stranger.core.takeProbeAnswer()?.isFull, true, "max_connections is 1");
 });
+
+Deno.test(`path: a probe that nobody answers ends at its time, whatever the clock's fractions (seed ${SEED})`, () => {
+  const { world, client, server } = pair(20_000);
+  // In floating point, a second after this less this is less than a second.
+  const sinceUs = 16 * SECOND + 2 ** -29;
+  assertLess(sinceUs + SECOND - sinceUs, SECOND);
+  // deno-lint-ignore no-explicit-any
+  const { paths } = (server.core as any).associations.oxtunnel.sessions.of.find(Boolean);
+  const { handleTimeout } = paths;
+  let turns = 0;
+  paths.handleTimeout = (nowUs: number) => {
+    if (++turns > 100) throw new Error("it is due for ever");
+    handleTimeout.call(paths, nowUs);
+  };
+  let probe: Uint8Array | undefined;
+  world.tap = (from, _to, bytes) => {
+    if (from === client.endpoint) probe = bytes.slice();
+    return undefined;
+  };
+  world.run(sinceUs);
+  client.core.ping();
+  client.tick();
+  server.receive(probe!, "203.0.113.9:9");
+  assertEquals(paths.dueUs, sinceUs + SECOND / 3);
+  world.run(sinceUs + 3 * SECOND);
+  assertEquals(paths.dueUs, Infinity);
+});

@@ -528,6 +528,9 @@ Deno.test(`ticket: what names a handshake under way disturbs nothing else in its
   const forged = second.map((byte, i) => i === 20 ? byte ^ 1 : byte);
   const steps = ingest(client, bogus, first, forged, second);
   assertEquals(steps.filter((step) => step === TO_EXIT).length, 2);
+  // deno-lint-ignore no-explicit-any
+  const { associations, peers } = client.core as any;
+  assertEquals(associations.oxtunnel.sessions.failures[peers.current[0]], 1, "towards its key's limit");
   const { metrics } = client;
   assertEquals([metrics.dropped("no_session"), metrics.dropped("replayed"), metrics.dropped("forged")], [
     1,

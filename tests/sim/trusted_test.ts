@@ -164,3 +164,36 @@ Deno.test(`trusted: another way to the relay that is not listed is not asked und
   world.runFor(2 * SECOND);
   assertEquals([relay.delivered.length, aead()], [2, "ChaCha20-Poly1305"]);
 });
+
+Deno.test(`trusted: the session before does not lead it away when its challenge is answered late (seed ${SEED})`, () => {
+  const ELSEWHERE = "203.0.113.9:8888";
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const relay = world.relay(RELAY, { ipv4: "10.66.0.1", trusted: NEAR });
+  const client = world.client(AWAY, relay, { ipv4: "10.66.0.2", trusted: NEAR });
+  client.send(up(1));
+  world.runFor(10 * SECOND);
+  // It moves, unknowing, and its answer to the relay's challenge is on its way for long.
+  const late: Uint8Array[] = [], readable: string[] = [];
+  world.tap = (from, to, bytes) => {
+    if (isReadable(bytes)) readable.push(to);
+    if (from !== ELSEWHERE || world.nowUs === movedUs) return bytes;
+    late.push(bytes.slice());
+    return undefined;
+  };
+  const movedUs = world.nowUs;
+  client.endpoint = ELSEWHERE;
+  client.send(up(2));
+  world.runFor(50_000);
+  assertGreater(late.length, 0);
+  client.endpoint = HOME;
+  dial(client, relay);
+  world.runFor(200_000);
+  client.send(up(3));
+  world.runFor(200_000);
+  assertEquals(readable, [RELAY]);
+  for (const bytes of late) relay.receive(bytes, ELSEWHERE);
+  relay.send(down(4));
+  world.runFor(SECOND);
+  assertEquals(readable, [RELAY, HOME]);
+});

@@ -11,6 +11,9 @@ import { TunQueue } from "../../src/exit/tun.ts";
 import { closeBells, openBells, ringBell } from "../../src/io/bell.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
+import type { Mailbox } from "../../src/io/mailbox.ts";
+import type { Port } from "../../src/io/port.ts";
+import { StreamSide } from "../../src/io/stream_side.ts";
 import { uringObstacle, UringPort } from "../../src/io/uring.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { Relay } from "../../src/relay.ts";
@@ -29,7 +32,11 @@ const ignore = obstacle !== undefined;
 async function run(
   queue: number,
   ms: number,
-  { bell, before }: { bell?: number; before?: (port: UringPort) => void } = {},
+  { bell, before, wrap = (port) => port }: {
+    bell?: number;
+    before?: (port: UringPort) => void;
+    wrap?: (port: Port) => Port;
+  } = {},
 ) {
   const metrics = new Metrics();
   const arena = new Arena(1024);
@@ -62,7 +69,7 @@ async function run(
   const takenAfter: number[] = [];
   const takeMessages = () => void takenAfter.push(metrics.get("loop_beats"));
   const messages = bell === undefined ? undefined : { bell, takeMessages };
-  const driver = new Driver(arena, relay, port, exit, metrics, undefined, messages);
+  const driver = new Driver(arena, relay, wrap(port), exit, metrics, undefined, messages);
   before?.(port);
   assert(driver.waits);
   const startUs = monotonicUs();
@@ -127,8 +134,10 @@ Deno.test({
         burst.release();
       }
     };
-    // All of it before the event loop's second turn.
-    assertEquals((await run(bells[0], 1, { before })).received, SENT);
+    // All of it before the event loop's second turn; where streams are served too, also.
+    for (const wrap of [undefined, (port: Port) => new StreamSide(port, {} as Mailbox, 1)]) {
+      assertEquals((await run(bells[0], 1, { before, wrap })).received, SENT);
+    }
     await sender.close();
     closeBells(bells);
   },

@@ -9,13 +9,14 @@ import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { TunQueue } from "../../src/exit/tun.ts";
 import { closeBells, openBells, ringBell } from "../../src/io/bell.ts";
-import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
+import { type Core, Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
+import type { Port } from "../../src/io/port.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { Relay } from "../../src/relay.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { Arena } from "../../src/vector/arena.ts";
-import { Burst, TO_TRANSMIT } from "../../src/vector/burst.ts";
+import { Burst, BURST_CAPACITY, TO_PARSE, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 
 const HOST = "127.0.0.1";
@@ -175,5 +176,49 @@ Deno.test({
     assertEquals(self.metrics.get("datagrams_received"), DATAGRAMS);
     assertLess(self.exit.asked, DATAGRAMS / 2);
     closeBells(bells);
+  },
+});
+
+const IDLE_CORE: Core = {
+  ingest: () => {},
+  ingestRest: () => 0,
+  ingestInner: () => {},
+  pollTransmit: () => 0,
+  pollTimeout: () => Infinity,
+  handleTimeout: () => {},
+  setWallClock: () => {},
+};
+const IDLE_PORT: Port = {
+  description: "",
+  localPort: 0,
+  receive: () => 0,
+  transmit: () => {},
+  onReadable: () => {},
+  close: () => {},
+};
+
+Deno.test({
+  name: "driver: messages are taken though more arrives all the time than can be carried",
+  ignore,
+  async fn() {
+    const [queue, outer, bell] = openBells(3);
+    const port: Port = {
+      ...IDLE_PORT,
+      descriptor: outer,
+      receive: (burst) => {
+        burst.growTo(BURST_CAPACITY, TO_PARSE);
+        return burst.count;
+      },
+    };
+    let taken = 0;
+    const exit = new TunQueue(queue, "a descriptor", "one packet at a time");
+    const messages = { bell, takeMessages: () => void taken++ };
+    const driver = new Driver(new Arena(512), IDLE_CORE, port, exit, new Metrics(), undefined, messages);
+    ringBell(bell);
+    driver.start();
+    await new Promise((resolve) => setTimeout(resolve, 1200));
+    await driver.stop();
+    assertGreater(taken, 0);
+    closeBells([queue, outer, bell]);
   },
 });
