@@ -201,7 +201,7 @@ export class OxPaths {
     const isProbed = this.#isProbing && this.#probed.is(address, 4 * row, port[row]);
     if (!isInUse && !isProbed && this.#a.followsPeers) {
       if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
-      this.#received = PATH_DATAGRAM_BYTES;
+      this.#received = burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
     }
     this.#asker.set(burst.address, burst.local, 4 * row, burst.port[row]);
     this.#question[0] = low;
