@@ -15,6 +15,8 @@ import { windowCoefficients } from "./sliding_window.ts";
 export const SOURCES_MAX = 32;
 /** Repairs that wait for what they lack. */
 const REPAIRS_MAX = 32;
+/** Eliminations in one call: each may take a tenth of a millisecond when all repairs wait. */
+const PASSES_MAX = 4;
 /** Sources that are kept, a power of two. */
 const KEPT = 64;
 
@@ -140,6 +142,9 @@ export class RepairDecoder {
   readonly #weights = new Uint8Array(KEPT);
   readonly #offsets = new Uint32Array(KEPT + REPAIRS_MAX + 1);
   readonly #matrix = new Uint8Array(KEPT + REPAIRS_MAX);
+  /** Repairs that still lacked something when they were last looked at. */
+  waiting = 0;
+  isDone = true;
   /** Sources that the last `solve` brought back. */
   readonly recovered = new Float64Array(REPAIRS_MAX);
 
@@ -215,16 +220,23 @@ export class RepairDecoder {
     return true;
   }
 
-  /** Solves for every source that the repairs determine; returns how many, with their numbers in `recovered`. */
-  solve(): number {
-    let found = 0;
-    for (let more = 1; more > 0 && found < REPAIRS_MAX; found += more) more = this.#solveOnce(found);
+  /**
+   * Solves for sources that the repairs determine; returns how many, with their numbers in `recovered`. With more than
+   * `rowsMax` repairs that still lack something it does nothing but count them. `isDone` says whether nothing was left.
+   */
+  solve(rowsMax = REPAIRS_MAX): number {
+    let found = 0, more = 1;
+    for (let pass = 0; pass < PASSES_MAX && more > 0 && found < REPAIRS_MAX; pass++) {
+      more = this.#solveOnce(found, rowsMax);
+      found += more;
+    }
+    this.isDone = more === 0 && this.waiting <= rowsMax;
     return found;
   }
 
-  #solveOnce(found: number): number {
-    const rows = this.#gather();
-    if (rows === 0) return 0;
+  #solveOnce(found: number, rowsMax: number): number {
+    const rows = this.waiting = this.#gather();
+    if (rows === 0 || rows > rowsMax) return 0;
     const unknowns = this.#fill(rows);
     this.#eliminate(rows, unknowns);
     const start = found, { newest } = this.#sources;

@@ -14,8 +14,14 @@ import type { IngressContext } from "./context.ts";
 import { addPacket } from "./unframe.ts";
 
 /** Adds what `receiver` can bring back, for the session and peer of `row`. */
-export function recover(burst: Burst, row: number, receiver: RepairReceiver, context: IngressContext): void {
-  const found = receiver.solve();
+export function recover(
+  burst: Burst,
+  row: number,
+  receiver: RepairReceiver,
+  context: IngressContext,
+  nowUs: number,
+): void {
+  const found = receiver.solve(nowUs);
   for (let i = 0; i < found; i++) recoverOne(burst, row, receiver, receiver.decoder.recovered[i], context);
 }
 

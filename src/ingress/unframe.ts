@@ -120,7 +120,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   }
   if (isHeard) sessions.elicited(owner, id, nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;
-  if (rest.receiver !== undefined) recover(burst, row, rest.receiver, context);
+  if (rest.receiver !== undefined) recover(burst, row, rest.receiver, context, nowUs);
   if (packetAt === NONE) {
     next[row] = DONE;
     return;

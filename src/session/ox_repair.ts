@@ -23,6 +23,9 @@ const PENDING_MAX = 16;
 const CREDIT_REPAIRS = 2;
 const INDEX_MAX = 7;
 const BROUGHT_BACK = 64;
+/** A receiver solves so often in a row, and then once a millisecond; more than so many repairs at once, every 10 ms. */
+const LOOKS = 8, LOOK_US = 1000;
+const SHORT_ROWS = 8, LONG_LOOK_US = 10_000;
 /** A game's pace, until the real one is known; and what counts as a pause instead. */
 const GAP_US_FIRST = 15_625, PAUSE_US = 200_000;
 
@@ -201,6 +204,11 @@ export class RepairReceiver {
   /** Counters of the last datagrams that were brought back, in a ring: their own datagrams may still come. */
   readonly #broughtBack = new Float64Array(BROUGHT_BACK).fill(-1);
   #broughtBackNext = 0;
+  #broughtBackHighest = -1;
+  /** Looks that may be taken at once, and since when they have been counted. */
+  #looks = LOOKS;
+  #looksUs = 0;
+  #lookedLongUs = -Infinity;
   /** Repairs that said nothing new, all told. */
   wasted = 0;
   #hasNews = false;
@@ -212,7 +220,9 @@ export class RepairReceiver {
 
   /** Takes the packets of a datagram; false when they were brought back before and must not be delivered again. */
   received(bytes: Uint8Array, at: number, length: number, counter: number): boolean {
-    for (let i = 0; i < BROUGHT_BACK; i++) if (this.#broughtBack[i] === counter) return false;
+    if (counter <= this.#broughtBackHighest) {
+      for (let i = 0; i < BROUGHT_BACK; i++) if (this.#broughtBack[i] === counter) return false;
+    }
     if (this.decoder.add(counter, bytes, at, length)) this.#hasNews = true;
     return true;
   }
@@ -229,13 +239,24 @@ export class RepairReceiver {
     return true;
   }
 
-  /** Solves for what can be solved; returns how many counters there are in `decoder.recovered`. */
-  solve(): number {
+  /**
+   * Solves for what can be solved; returns how many counters there are in `decoder.recovered`. Solving costs far more than a
+   * datagram does, so a peer that asks for it all the time gets it so often: what is left comes with a later datagram.
+   */
+  solve(nowUs: number): number {
     if (!this.#hasNews) return 0;
-    this.#hasNews = false;
-    const found = this.decoder.solve();
+    this.#looks = Math.min(LOOKS, this.#looks + (nowUs - this.#looksUs) / LOOK_US);
+    this.#looksUs = nowUs;
+    if (this.#looks < 1) return 0;
+    this.#looks--;
+    const mayLookLong = nowUs - this.#lookedLongUs >= LONG_LOOK_US;
+    const found = this.decoder.solve(mayLookLong ? undefined : SHORT_ROWS);
+    if (mayLookLong && this.decoder.waiting > SHORT_ROWS) this.#lookedLongUs = nowUs;
+    this.#hasNews = !this.decoder.isDone;
     for (let i = 0; i < found; i++) {
-      this.#broughtBack[this.#broughtBackNext++ % BROUGHT_BACK] = this.decoder.recovered[i];
+      const counter = this.decoder.recovered[i];
+      this.#broughtBack[this.#broughtBackNext++ % BROUGHT_BACK] = counter;
+      this.#broughtBackHighest = Math.max(this.#broughtBackHighest, counter);
     }
     return found;
   }

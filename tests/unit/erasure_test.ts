@@ -14,6 +14,10 @@ import {
 } from "../../src/codec/erasure.ts";
 import { windowCoefficients } from "../../src/codec/sliding_window.ts";
 import { BLOCK_MAX, BLOCK_SOURCES_MAX, blockCoefficients } from "../../src/codec/reed_solomon.ts";
+import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/session/ox_repair.ts";
+import { Arena } from "../../src/vector/arena.ts";
+import { Burst, DONE } from "../../src/vector/burst.ts";
+import { writeRepairHead } from "../../src/wire/repair.ts";
 import { nextTinymt32, seedTinymt32 } from "../../src/codec/tinymt32.ts";
 import { Random } from "../sim/world.ts";
 
@@ -35,6 +39,13 @@ Deno.test("TinyMT32: the first values of seed 1 (RFC 8682 §2.1)", () => {
     764534509,
   ]);
 });
+
+/** Everything that can be brought back. */
+function solveAll(decoder: RepairDecoder): number[] {
+  const all: number[] = [];
+  do all.push(...decoder.recovered.slice(0, decoder.solve())); while (!decoder.isDone);
+  return all;
+}
 
 function slowly(a: number, b: number): number {
   let product = 0;
@@ -108,8 +119,7 @@ Deno.test("sliding window: brings back what its repairs determine, byte for byte
           repairs.push({ numbers: covered, key });
           decoder.addRepair(CODE_WINDOW, key, numbers, covered.length, out, 0, length);
           const before = new Set(known);
-          const count = decoder.solve();
-          for (const one of decoder.recovered.subarray(0, count)) {
+          for (const one of solveAll(decoder)) {
             assert(!before.has(one), "it was missing");
             known.add(one);
             const place = decoder.placeOf(one), symbol = sent.get(one)!;
@@ -228,7 +238,7 @@ Deno.test("Reed-Solomon: any k shards of a block give all sources back, byte for
           decoder.addRepair(CODE_BLOCK, shard, numbers, k, out, 0, length);
         }
       }
-      decoder.solve();
+      solveAll(decoder);
       symbols.forEach((symbol, i) => {
         assert(decoder.has(numbers[i]), `source ${i} of ${k}`);
         const place = decoder.placeOf(numbers[i]);
@@ -253,4 +263,33 @@ Deno.test("Reed-Solomon: repairs are the values of the polynomial through the so
   for (const [number, k] of [[2, 3], [BLOCK_MAX, 3], [40, BLOCK_SOURCES_MAX + 1], [0, 0], [NaN, 3]]) {
     assertEquals(blockCoefficients(number, k, wide, 0), false, `${number} of ${k}`);
   }
+});
+
+Deno.test("repair: a peer that has the relay solve all the time gets it so often, and loses nothing by it", () => {
+  const receiver = new RepairReceiver(kernel, 0), encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES);
+  const arena = new Arena(1), burst = new Burst(arena);
+  const row = burst.grow(0, DONE), at = burst.offset[row];
+  const symbol = Uint8Array.of(0x45, 1, 2, 3);
+  for (const counter of [0, 1]) {
+    encoder.add(counter, symbol, 0, 4);
+    if (counter === 0) receiver.received(symbol, 0, 4, counter);
+  }
+  const numbers = Float64Array.of(0, 1);
+  const repair = (counter: number) => {
+    const key = counter * 8 % 65536;
+    const length = encoder.combine(CODE_WINDOW, key, numbers, 2);
+    const symbolAt = writeRepairHead(burst.view, at, false, 0, counter, numbers, 2);
+    encoder.take(length, burst.bytes, symbolAt);
+    assert(receiver.repair(burst, at, symbolAt + length - at, counter));
+  };
+  // Something else has it look eight times.
+  for (let i = 0; i < 8; i++) {
+    receiver.received(symbol, 0, 4, 10 + i);
+    assertEquals(receiver.solve(0), 0);
+  }
+  repair(20);
+  assertEquals(receiver.solve(0), 0, "not now");
+  assertEquals(receiver.solve(500), 0, "nor soon");
+  assertEquals([receiver.solve(1500), receiver.decoder.recovered[0]], [1, 1], "but then");
+  assertEquals(receiver.received(symbol, 0, 4, 1), false, "its own datagram comes too late");
 });
