@@ -3,12 +3,8 @@
  * and a real relay, in namespaces that the test makes and removes. Counts come from the relay's metrics.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
 import { Network, SERVER, until } from "./namespaces.ts";
-
-const ROOT = new URL("../..", import.meta.url).pathname;
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 
 /** Counters of the relay by name. */
 async function counters(net: Network): Promise<(name: string) => number> {
@@ -33,12 +29,8 @@ for (const isOn of [true, false]) {
         );
         const file = `${net.directory}/laptop.conf`;
         await Deno.writeTextFile(file, await net.addPeer("laptop"));
-        const words = project.tasks.connect.split(" ");
-        const flags = words.slice(1, words.indexOf("main.ts"))
-          .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${net.directory}` : flag);
         const args = ["--config", file, "--protocol", "oxtunnel", ...(isOn ? [] : ["--no-batching"])];
-        const running = net.spawn(client, [Deno.execPath(), ...flags, MAIN, "connect", ...args]);
-        await running.says("The tunnel is up.");
+        await net.connect(client, args);
         net.spawn("server", ["iperf3", "-s"]);
         const talk = ["iperf3", "-c", SERVER, "-u", "-l", "64", "-b", "40M", "-t", "2"];
         await until(

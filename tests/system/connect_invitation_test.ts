@@ -3,11 +3,9 @@
  * `connect` on another, and a page of a web server behind the relay, as root and without any privilege.
  */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
 import { networkTest, RELAY, SERVER } from "./namespaces.ts";
 
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const needs = requires({ root: true, programs: ["ip", "nft", "sh", "setpriv"] });
 
 const WEB = `
@@ -27,8 +25,7 @@ for (const isRoot of [true, false]) {
       await net.server("server", WEB);
       const line = (await net.addPeer("laptop", `${RELAY}:4433`, ["--oxtunnel"])).trim();
       assertMatch(line, /^oxrelay:\/\/10\.201\.0\.1:4433\?\S+$/);
-      const words = project.tasks.connect.split(" ");
-      const command = [Deno.execPath(), ...words.slice(1, words.indexOf("main.ts")), MAIN, "connect"];
+      const command = net.connectCommand([]);
       const bare = isRoot ? [] : ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
       const pasted = `${net.directory}/pasted`;
       await Deno.writeTextFile(pasted, `${line}\n`);

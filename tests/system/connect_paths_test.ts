@@ -4,16 +4,13 @@
  * name leads elsewhere. Each test makes and removes its own network.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertStringIncludes } from "@std/assert";
-import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
 import { type Background, type Network, networkTest, pause, RELAY, SERVER, until } from "./namespaces.ts";
 
-const ROOT = new URL("../..", import.meta.url).pathname;
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const OPEN = `dns = []\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "10.200.0.2/32"]\n`;
 const needs = requires({ root: true, programs: ["ip", "nft", "ping", "sh"] });
 
-/** Starts `connect` with the task's own permissions; after the shell words of `before`; resolves when the tunnel is up. */
+/** `connect` with an invitation, after the shell words of `before`; resolves when the tunnel is up. */
 async function connect(
   net: Network,
   client: string,
@@ -23,13 +20,7 @@ async function connect(
 ): Promise<Background> {
   const file = `${net.directory}/invitation`;
   await Deno.writeTextFile(file, invitation);
-  const words = project.tasks.connect.split(" ");
-  const flags = words.slice(1, words.indexOf("main.ts"))
-    .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${net.directory}` : flag);
-  const command = [Deno.execPath(), ...flags, MAIN, "connect", "--config", file, "--json", ...args];
-  const running = net.spawn(client, ["sh", "-c", `${before} "$0" "$@"`, ...command]);
-  await running.says("The tunnel is up.");
-  return running;
+  return await net.connect(client, ["--config", file, "--json", ...args], { before });
 }
 
 /** What `connect --json` has said so far, a line a second. */

@@ -4,12 +4,9 @@
  * own network.
  */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
-import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
-import { type Background, Network, pause, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { Network, pause, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
 
-const ROOT = new URL("../..", import.meta.url).pathname;
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const DNS = `dns = ["${SERVER}"]\n`;
 const OPEN = `${DNS}exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "fd00:200::/64"]\n`;
 const needs = requires({
@@ -42,31 +39,6 @@ function scenario(
   });
 }
 
-/** Starts `connect` with the task's own permissions, after the shell words of `before`; resolves when the tunnel is up. */
-async function connect(
-  net: Network,
-  client: string,
-  args: string[],
-  { before = "exec", says = "The tunnel is up." } = {},
-): Promise<Background> {
-  const words = project.tasks.connect.split(" ");
-  const flags = words.slice(1, words.indexOf("main.ts"))
-    .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${net.directory}` : flag);
-  const script = `${before} "$0" "$@"`;
-  const running = net.spawn(client, [
-    "sh",
-    "-c",
-    script,
-    Deno.execPath(),
-    ...flags,
-    MAIN,
-    "connect",
-    ...args,
-  ]);
-  await running.says(says);
-  return running;
-}
-
 async function reaches(net: Network, client: string, target: string, as: string[] = []): Promise<boolean> {
   return (await net.run(client, [...as, "ping", "-c", "2", "-i", "0.2", "-W", "1", target])).success;
 }
@@ -94,7 +66,7 @@ for (const protocol of ["wireguard", "oxtunnel"]) {
     async (net, client, file) => {
       const before = await hostState(net, client);
       assert(!await reaches(net, client, SERVER));
-      const running = await connect(net, client, ["--config", file, "--protocol", protocol]);
+      const running = await net.connect(client, ["--config", file, "--protocol", protocol]);
       assert(await reaches(net, client, SERVER), running.said);
       assert(await reaches(net, client, SERVER_V6), running.said);
       assert(await reaches(net, client, RELAY), "networks that the host is in stay reachable");
@@ -156,7 +128,7 @@ scenario("names are asked through the tunnel, and resolv.conf is itself again", 
   await Deno.writeTextFile(path, before);
   const mount = `mount --bind ${path} /etc/resolv.conf && exec`;
   for (const signal of ["SIGTERM", "SIGKILL"] as const) {
-    const running = await connect(net, client, ["--config", file], { before: mount });
+    const running = await net.connect(client, ["--config", file], { before: mount });
     const now = await Deno.readTextFile(path);
     assert(now.startsWith(`nameserver ${SERVER}\n#oxrelay: # by hand\n`), now);
     const lookup = ["sh", "-c", `mount --bind ${path} /etc/resolv.conf && getent ahostsv4 game.test`];
@@ -165,7 +137,7 @@ scenario("names are asked through the tunnel, and resolv.conf is itself again", 
     await running.stop(signal);
     if (signal === "SIGKILL") {
       assertEquals(await Deno.readTextFile(path), now);
-      await connect(net, client, ["--restore"], { before: mount, says: "is undone" });
+      await net.connect(client, ["--restore"], { before: mount, says: "is undone" });
     }
     assertEquals(await Deno.readTextFile(path), before, signal);
   }
@@ -173,11 +145,11 @@ scenario("names are asked through the tunnel, and resolv.conf is itself again", 
 
 scenario("a killed client leaves no trap, and the next one cleans up", async (net, client, file) => {
   const before = await hostState(net, client);
-  const killed = await connect(net, client, ["--config", file]);
+  const killed = await net.connect(client, ["--config", file]);
   await killed.stop("SIGKILL");
   assert(await hostState(net, client) !== before);
   assert(await reaches(net, client, RELAY));
-  const next = await connect(net, client, ["--config", file]);
+  const next = await net.connect(client, ["--config", file]);
   assert(await reaches(net, client, SERVER), next.said);
   const rules = await net.must(client, ["ip", "-4", "rule"]);
   assertEquals(rules.split("\n").filter((rule) => rule.includes("28539")).length, 1, rules);
@@ -186,8 +158,8 @@ scenario("a killed client leaves no trap, and the next one cleans up", async (ne
 });
 
 scenario("a second client is refused and disturbs nothing", async (net, client, file) => {
-  const first = await connect(net, client, ["--config", file]);
-  await connect(net, client, ["--config", file], { says: "if another connect runs here, stop it" });
+  const first = await net.connect(client, ["--config", file]);
+  await net.connect(client, ["--config", file], { says: "if another connect runs here, stop it" });
   assert(await reaches(net, client, SERVER), first.said);
 });
 
@@ -195,19 +167,19 @@ scenario("split by destination, and by user", async (net, client, file) => {
   await net.server("server", SERVICES);
   const by = async (target: string) => (await net.run(client, ["ip", "route", "get", target])).stdout;
   await net.ip(client, ["route", "add", "default", "via", RELAY]);
-  const included = await connect(net, client, ["--config", file, "--include", "10.200.0.0/24,fd00:200::/64"]);
+  const included = await net.connect(client, ["--config", file, "--include", "10.200.0.0/24,fd00:200::/64"]);
   assert(await reaches(net, client, SERVER));
   assert(await reaches(net, client, SERVER_V6));
   assertStringIncludes(await by("192.0.2.1"), "dev eth0");
   await included.stop("SIGINT");
 
-  const excluded = await connect(net, client, ["--config", file, "--exclude", "192.0.2.0/24"]);
+  const excluded = await net.connect(client, ["--config", file, "--exclude", "192.0.2.0/24"]);
   assertStringIncludes(await by("192.0.2.1"), "dev eth0");
   assertStringIncludes(await by("198.51.100.1"), "dev oxconnect0");
   assertStringIncludes(await by(RELAY), "dev eth0");
   await excluded.stop("SIGINT");
 
-  const ofUser = await connect(net, client, ["--config", file, "--only-user", "65534"]);
+  const ofUser = await net.connect(client, ["--config", file, "--only-user", "65534"]);
   assert(await echoes(net, client, 65534), "the user's connections go through");
   assert(!await echoes(net, client), "others' do not");
   await ofUser.stop("SIGINT");
@@ -218,7 +190,7 @@ scenario(
   async (net, client, file) => {
     const resolver = await net.server("server", SERVICES);
     await net.ip(client, ["route", "add", "default", "via", RELAY]);
-    const running = await connect(net, client, ["--config", file, "--only-user", "65534"]);
+    const running = await net.connect(client, ["--config", file, "--only-user", "65534"]);
     const path = `${net.directory}/resolv.conf`;
     for (const nameserver of ["127.0.0.53", "192.0.2.53"]) {
       await Deno.writeTextFile(path, `nameserver ${nameserver}\n`);
@@ -244,7 +216,7 @@ scenario("split by cgroup", async (net, client, file) => {
   const inside = (script: string) => ["sh", "-c", `${mount} && ${script}`];
   await net.must(client, inside(`mkdir /sys/fs/cgroup/${name}`));
   try {
-    const running = await connect(net, client, ["--config", file, "--only-cgroup", name], {
+    const running = await net.connect(client, ["--config", file, "--only-cgroup", name], {
       before: `${mount} && exec`,
     });
     const talk =
@@ -257,7 +229,7 @@ scenario("split by cgroup", async (net, client, file) => {
   } finally {
     await net.must(client, inside(`rmdir /sys/fs/cgroup/${name}`));
   }
-  await connect(net, client, ["--config", file, "--only-cgroup", "no/such"], {
+  await net.connect(client, ["--config", file, "--only-cgroup", "no/such"], {
     before: `${mount} && exec`,
     says: "is it a cgroup v2 that exists?",
   });
@@ -285,7 +257,7 @@ scenario("the kill switch holds while the tunnel is down, killed or not", async 
   await net.ip(client, ["-6", "route", "add", "default", "via", "fd00:201::1"]);
   const before = await hostState(net, client);
   const leaks = await watchLeaks(net, client);
-  const running = await connect(net, client, ["--config", file, "--kill-switch"]);
+  const running = await net.connect(client, ["--config", file, "--kill-switch"]);
   assert(await reaches(net, client, SERVER), running.said);
   await net.ip("relay", ["link", "set", "br0", "down"]);
   assert(!await reaches(net, client, SERVER), "while the relay is away");
@@ -293,7 +265,7 @@ scenario("the kill switch holds while the tunnel is down, killed or not", async 
   await running.stop("SIGKILL");
   for (const target of [SERVER, SERVER_V6]) assert(!await reaches(net, client, target));
   assertEquals(await leaks(), 0);
-  const again = await connect(net, client, ["--config", file, "--kill-switch"]);
+  const again = await net.connect(client, ["--config", file, "--kill-switch"]);
   assert(await reaches(net, client, SERVER), again.said);
   assertEquals(await leaks(), 0, "also while the next one starts");
   assertEquals(await again.stop("SIGINT"), 0);
@@ -305,7 +277,7 @@ scenario("the kill switch holds while the tunnel is down, killed or not", async 
 
 scenario("the session goes on when the address and the default route change", async (net, client, file) => {
   await net.ip(client, ["route", "add", "default", "via", RELAY]);
-  const running = await connect(net, client, ["--config", file]);
+  const running = await net.connect(client, ["--config", file]);
   assert(await reaches(net, client, SERVER), running.said);
   await net.ip(client, "addr add 10.201.0.77/24 dev eth0".split(" "));
   await net.ip(client, "addr del 10.201.0.2/24 dev eth0".split(" "));
@@ -321,7 +293,7 @@ scenario(
   async (net, client, file) => {
     await net.server("server", SERVICES);
     await net.ip(client, ["route", "add", "default", "via", RELAY]);
-    const running = await connect(net, client, ["--config", file, "--only-user", "65534", "--kill-switch"]);
+    const running = await net.connect(client, ["--config", file, "--only-user", "65534", "--kill-switch"]);
     await net.must(client, ["nft", "flush", "ruleset"]);
     await running.says("have been put back");
     const leaks = await watchLeaks(net, client);
@@ -369,7 +341,7 @@ scenario("a connection survives a move between two networks", async (net, client
   await net.ip(client, "addr add 10.202.0.2/24 dev eth1".split(" "));
   await net.ip(client, "link set eth1 up".split(" "));
   await net.ip(client, ["route", "add", "default", "via", RELAY]);
-  const running = await connect(net, client, ["--config", file, "--server", "10.203.0.1:4433"]);
+  const running = await net.connect(client, ["--config", file, "--server", "10.203.0.1:4433"]);
   const endpoint = async () => (await net.status()).peers[0].endpoint!;
   assertStringIncludes(await endpoint(), "10.201.0.2");
   const chatter = net.script(client, CHATTER);
@@ -385,7 +357,7 @@ scenario("a connection survives a move between two networks", async (net, client
 });
 
 scenario("a relay that was away for a while is found again", async (net, client, file) => {
-  const running = await connect(net, client, ["--config", file]);
+  const running = await net.connect(client, ["--config", file]);
   assert(await reaches(net, client, SERVER), running.said);
   await net.ip("relay", ["link", "set", "br0", "down"]);
   assert(!await reaches(net, client, SERVER));
@@ -429,7 +401,7 @@ Deno.test({
         )}\n` +
           `PresharedKey = ${shared}\nEndpoint = 192.0.2.1:9\nAllowedIPs = 10.99.0.0/24\n`,
       );
-      const running = await connect(net, client, ["--config", file, "--server", `${RELAY}:51820`]);
+      const running = await net.connect(client, ["--config", file, "--server", `${RELAY}:51820`]);
       assert(
         (await net.run(client, ["ping", "-c", "20", "-i", "0.05", "-w", "5", "10.99.0.1"])).success,
         running.said,
@@ -499,7 +471,7 @@ scenario("without any privilege: SOCKS5 by TCP and UDP, and a forwarded port", a
   const before = await hostState(net, client);
   const bare = "exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs";
   const args = ["--config", file, "--socks", "1080", "-L", `18888:game.test:8888`];
-  const running = await connect(net, client, args, { before: bare });
+  const running = await net.connect(client, args, { before: bare });
   const said = await net.script(client, SOCKS_CLIENT);
   assertEquals(
     said.trim().split("\n"),
@@ -516,5 +488,5 @@ scenario("without any privilege: SOCKS5 by TCP and UDP, and a forwarded port", a
   assertEquals(await hostState(net, client), before);
   assertEquals(await running.stop("SIGINT"), 0);
   // Without being told it takes the proxy, and says why.
-  await connect(net, client, ["--config", file], { before: bare, says: "so a SOCKS proxy stands in for it" });
+  await net.connect(client, ["--config", file], { before: bare, says: "so a SOCKS proxy stands in for it" });
 });

@@ -3,13 +3,10 @@
  * moves there and back under a TCP transfer that goes on, and a relay without a fallback says what is wrong.
  */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
-import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
 import { makeCertificate } from "../certificate.ts";
 import { type Background, type Network, networkTest, pause, SERVER, until } from "./namespaces.ts";
 
-const ROOT = new URL("../..", import.meta.url).pathname;
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const OPEN = `exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`;
 const needs = requires({ root: true, programs: ["ip", "nft", "ping", "iperf3", "openssl", "timeout"] });
 
@@ -52,10 +49,7 @@ async function unblock(net: Network): Promise<void> {
 }
 
 function start(net: Network, client: string, file: string, args: string[] = []): Background {
-  const words = project.tasks.connect.split(" ");
-  const flags = words.slice(1, words.indexOf("main.ts"))
-    .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${net.directory}` : flag);
-  return net.spawn(client, [Deno.execPath(), ...flags, MAIN, "connect", "--config", file, ...args]);
+  return net.spawn(client, net.connectCommand(["--config", file, ...args]));
 }
 
 async function reaches(net: Network, client: string): Promise<boolean> {

@@ -202,21 +202,22 @@ export class Network {
     return daemon;
   }
 
-  /**
-   * Runs `connect` in the namespace with the task's own permissions, after the shell words of `before`; resolves when it
-   * says `says`.
-   */
+  /** `connect` with its task's own permissions, and leave to read in this network's directory. */
+  connectCommand(args: string[]): string[] {
+    const words = project.tasks.connect.split(" ");
+    const flags = words.slice(1, words.indexOf("main.ts"))
+      .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${this.directory}` : flag);
+    return [Deno.execPath(), ...flags, MAIN, "connect", ...args];
+  }
+
+  /** Runs it in the namespace, after the shell words of `before`; resolves when it says `says`. */
   async connect(
     name: string,
     args: string[],
     { before = "exec", says = "The tunnel is up." } = {},
   ): Promise<Background> {
-    const words = project.tasks.connect.split(" ");
-    const flags = words.slice(1, words.indexOf("main.ts"))
-      .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${this.directory}` : flag);
-    const script = `${before} "$0" "$@"`;
-    const command = ["sh", "-c", script, Deno.execPath(), ...flags, MAIN, "connect", ...args];
-    const running = this.spawn(name, command);
+    const command = this.connectCommand(args);
+    const running = this.spawn(name, ["sh", "-c", `${before} "$0" "$@"`, ...command]);
     await running.says(says);
     return running;
   }

@@ -4,12 +4,9 @@
  * fits. Each test makes and removes its own network.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
 import { type Background, type Network, networkTest, pause, SERVER, until } from "./namespaces.ts";
 
-const ROOT = new URL("../..", import.meta.url).pathname;
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const HOME = "10.202.0.2", GATEWAY = "10.202.0.1", ROUTER_HOST = 9;
 const OUTER_HEADERS = 28, OVERHEAD = 25, GRANULARITY = 4;
 const MEGABYTE = 1 << 20;
@@ -122,13 +119,7 @@ async function counted(net: Network, name: string, table: string): Promise<numbe
 async function connect({ net, home }: Site, protocol: string, more: string[] = []): Promise<Background> {
   const file = `${net.directory}/laptop.conf`;
   await Deno.writeTextFile(file, await net.addPeer("laptop"));
-  const words = project.tasks.connect.split(" ");
-  const flags = words.slice(1, words.indexOf("main.ts"))
-    .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${net.directory}` : flag);
-  const command = [Deno.execPath(), ...flags, MAIN, "connect", "--config", file, "--protocol", protocol];
-  const running = net.spawn(home, [...command, ...more]);
-  await running.says("The tunnel is up.");
-  return running;
+  return await net.connect(home, ["--config", file, "--protocol", protocol, ...more]);
 }
 
 async function deviceMtu({ net, home }: Site): Promise<number> {

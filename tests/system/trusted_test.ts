@@ -4,12 +4,9 @@
  * network.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
 import { Network, SERVER } from "./namespaces.ts";
 
-const ROOT = new URL("../..", import.meta.url).pathname;
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const LINK = "10.201.0.0/24";
 /** The bytes of a ping, which it repeats. */
 const PATTERN = "6f7872656c6179";
@@ -29,13 +26,8 @@ Deno.test({
       assertStringIncludes(relay.said, `OxTunnel may go without encryption in ${LINK}`);
       const file = `${net.directory}/laptop.conf`;
       await Deno.writeTextFile(file, await net.addPeer("laptop"));
-      const words = project.tasks.connect.split(" ");
-      const flags = words.slice(1, words.indexOf("main.ts"))
-        .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${net.directory}` : flag);
       for (const [options, isPlain] of [[[], false], [["--trusted", LINK], true]] as const) {
-        const connect = [MAIN, "connect", "--config", file, "--protocol", "oxtunnel", ...options];
-        const running = net.spawn(client, [Deno.execPath(), ...flags, ...connect]);
-        await running.says("The tunnel is up.");
+        const running = await net.connect(client, ["--config", file, "--protocol", "oxtunnel", ...options]);
         const capture = net.run(client, [
           ...["tshark", "-i", "eth0", "-a", "duration:3"],
           ...["-Y", `udp.port == 4433 && frame contains ${PATTERN.match(/../g)!.join(":")}`],
