@@ -233,7 +233,7 @@ const namesNoRegistry: Rule = ({ path, text }) => {
 
 interface Project {
   imports: Record<string, string>;
-  tasks: Record<string, string | { command: string }>;
+  tasks: Record<string, string | { command?: string }>;
 }
 
 function unpinned({ imports }: Project): string[] {
@@ -247,7 +247,7 @@ function unpinned({ imports }: Project): string[] {
 /** To run any program is to be allowed anything. */
 function unbounded({ tasks }: Project): string[] {
   return Object.entries(tasks).flatMap(([name, task]) => {
-    const command = typeof task === "string" ? task : task.command;
+    const command = typeof task === "string" ? task : task.command ?? "";
     const flag = command.match(/(?<!\S)(-A|--allow-all|--allow-run)(?!\S)|(?<!\S)-[a-zA-Z]*A[a-zA-Z]*(?!\S)/)
       ?.[0];
     return flag === undefined ? [] : [`deno.json: task ${name} uses ${flag}`];
