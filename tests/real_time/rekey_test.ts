@@ -12,7 +12,7 @@ import {
 } from "@std/assert";
 import type { SessionSnapshot } from "../../src/session/peer_record.ts";
 import { requires } from "../requires.ts";
-import { Network, SERVER } from "./namespaces.ts";
+import { Network, SERVER } from "../system/namespaces.ts";
 
 const PINGS = 650; // 130 s at 5 a second
 
