@@ -28,6 +28,8 @@ export class Network {
   readonly #children: Deno.ChildProcess[] = [];
   readonly directory: string;
   #clients = 0;
+  static #networks = 0;
+  readonly #number = Network.#networks++;
 
   private constructor(tag: string, directory: string) {
     this.#tag = tag;
@@ -60,9 +62,12 @@ export class Network {
     return network;
   }
 
-  /** The client's tunnel device. wireguard-go's control sockets share one directory, so no two may be alike. */
+  /**
+   * The client's tunnel device. wireguard-go's control sockets share one directory, so no two may be alike, not even of
+   * networks one after the other: a daemon may be slow to leave. At most 15 characters.
+   */
   device(name: string): string {
-    return `wg${Deno.pid}${name}`;
+    return `wg${(1296 * Deno.pid + this.#number % 1296).toString(36)}${name}`;
   }
 
   namespace(name: string): string {
