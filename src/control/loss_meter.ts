@@ -11,9 +11,6 @@ const HALF_LIFE = 256;
 const KEEP = 2 ** (-1 / HALF_LIFE);
 
 export class LossMeter {
-  /** Datagrams judged, and lost among them, all told. */
-  judged = 0;
-  lost = 0;
   /** Counters up to here have been judged. */
   #judgedTo = -1;
   #run = 0;
@@ -34,21 +31,18 @@ export class LossMeter {
 
   /**
    * Takes a report: the highest counter that arrived, and for the `8 * bytes` before it whether they did, least significant
-   * bit first. What no report covers counts as nothing. Returns the losses that it told of.
+   * bit first. What no report covers counts as nothing.
    */
-  observe(highest: number, bitmap: Uint8Array, bytes: number): number {
+  observe(highest: number, bitmap: Uint8Array, bytes: number): void {
     const end = highest - REORDER_COUNTERS, start = Math.max(this.#judgedTo + 1, highest - 8 * bytes);
-    const before = this.lost;
     for (let counter = start; counter <= end; counter++) {
       const bit = highest - 1 - counter;
       this.#judge((bitmap[bit >> 3] >> (bit & 7) & 1) === 1);
     }
     this.#judgedTo = Math.max(this.#judgedTo, end);
-    return this.lost - before;
   }
 
   #judge(arrived: boolean): void {
-    this.judged++;
     this.#weight = this.#weight * KEEP + 1;
     this.#lostWeight *= KEEP;
     this.#runWeight *= KEEP;
@@ -56,7 +50,6 @@ export class LossMeter {
       this.#run = 0;
       return;
     }
-    this.lost++;
     this.#lostWeight++;
     if (this.#run++ === 0) this.#runWeight++;
   }

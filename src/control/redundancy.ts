@@ -22,9 +22,11 @@ export interface RepairSituation {
 
 /** What to send; session/ox_repair.ts carries it out. */
 export interface RepairChoice {
-  /** Sources that a repair combines; 1 is a copy. */
+  /** Sources that a repair combines: the last ones, or those of a block; 1 is a copy. */
   sources: number;
+  /** Bytes of repair for each byte of protected datagrams, 0 to 1; 0 sends none. */
   share: number;
+  /** How long after its newest source a repair goes at the earliest, microseconds. */
   spacingUs: number;
 }
 

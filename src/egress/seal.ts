@@ -46,19 +46,21 @@ function numberWireguard(burst: Burst, row: number, context: EgressContext, nowU
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
   const { bytes, session, peer, offset, length, counter, trafficClass } = burst;
-  const { table, associations } = context;
+  const { table, associations, metrics } = context;
   const { sessions } = associations.oxtunnel!;
-  const epoch = session[row];
-  const packetBytes = length[row];
-  const repair = sessions.of[epoch]!.repairOf(trafficClass[row]);
-  repair?.sender.ride(burst, row, table.sendCounter[epoch], sessions.innerMtu(epoch), nowUs);
+  const epoch = session[row], rest = sessions.of[epoch]!;
+  const packetBytes = length[row], bytesMax = sessions.innerMtu(epoch);
+  const repair = rest.repairOf(trafficClass[row]);
+  if (repair !== undefined) {
+    repair.sender.ride(burst, row, table.sendCounter[epoch], bytesMax, nowUs);
+    metrics.column[COUNTER.repair_bytes_sent] += length[row] - packetBytes;
+  }
   const packetAt = offset[row] + length[row] - packetBytes;
-  context.metrics.column[COUNTER.repair_bytes_sent] += length[row] - packetBytes;
-  sessions.carryReport(burst, row, sessions.innerMtu(epoch), nowUs);
+  sessions.carryReport(burst, row, bytesMax, nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
   if (repair !== undefined && isProtected(trafficClass[row])) {
     repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
-    sessions.of[epoch]!.hastenRepair();
+    rest.hastenRepair();
   }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);

@@ -8,6 +8,7 @@
 import { CODE_BLOCK, CODE_WINDOW, RepairDecoder, RepairEncoder, SOURCES_MAX } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";
 import { BLOCK_MAX } from "../codec/reed_solomon.ts";
+import type { RepairChoice } from "../control/redundancy.ts";
 import type { Burst } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, writeFrameHead } from "../wire/frame.ts";
 import { canCarryRepair, repairHeadBytes, RepairReader, writeRepairHead } from "../wire/repair.ts";
@@ -30,15 +31,9 @@ const SHORT_ROWS = 8, LONG_LOOK_US = 10_000;
 const GAP_US_FIRST = 15_625, PAUSE_US = 200_000;
 
 /** What is sent to repair losses; all of it may change from one datagram to the next. */
-export interface RepairPlan {
+export interface RepairPlan extends RepairChoice {
   /** CODE_WINDOW, which with one source is a copy, or CODE_BLOCK. */
   code: number;
-  /** Sources that a repair combines: the last ones, or those of a block; 1 to SOURCES_MAX. */
-  sources: number;
-  /** Bytes of repair for each byte of protected datagrams, 0 to 1; 0 sends none. */
-  share: number;
-  /** How long after its newest source a repair goes at the earliest, microseconds. */
-  spacingUs: number;
 }
 
 export const NO_REPAIR: RepairPlan = { code: CODE_WINDOW, sources: 1, share: 0, spacingUs: 0 };
@@ -47,8 +42,6 @@ const reader = new RepairReader();
 
 export class RepairSender {
   plan: RepairPlan = NO_REPAIR;
-  /** Bytes that repairs have taken, their frames' heads included. */
-  bytes = 0;
   /** Time from one protected datagram to the next, smoothed. */
   gapUs = GAP_US_FIRST;
   #sentUs = -Infinity;
@@ -89,7 +82,6 @@ export class RepairSender {
         burst.bytes.copyWithin(offset[row] + bytes, offset[row], offset[row] + length[row]);
         this.#write(burst, offset[row], counter, index);
         length[row] += bytes;
-        this.bytes += bytes;
       }
       this.#drop();
     }
@@ -209,8 +201,6 @@ export class RepairReceiver {
   #looks = LOOKS;
   #looksUs = 0;
   #lookedLongUs = -Infinity;
-  /** Repairs that said nothing new, all told. */
-  wasted = 0;
   #hasNews = false;
 
   /** @param first the first counter of which it is shown everything that comes. */
@@ -235,7 +225,7 @@ export class RepairReceiver {
     const { numbers, count, symbolAt, symbolBytes } = reader;
     if (this.decoder.addRepair(code, index, numbers, count, burst.bytes, symbolAt, symbolBytes)) {
       this.#hasNews = true;
-    } else this.wasted++;
+    }
     return true;
   }
 

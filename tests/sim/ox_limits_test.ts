@@ -5,20 +5,12 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { NONE } from "../../src/vector/arena.ts";
-import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
 import { KEY_REQUEST, writeKeyExchange } from "../../src/wire/control.ts";
-import { type Host, udpPacket, World } from "./world.ts";
+import { udpPacket, World } from "./world.ts";
+import { inside, sealed, sessionOf } from "./inside.ts";
 
 const SECOND = 1_000_000;
 const packet = udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(100));
-
-/** What the tests reach into: a core's own tables. */
-// deno-lint-ignore no-explicit-any
-const inside = (host: Host): any => host.core;
-const sessionOf = (host: Host) => {
-  const { peers, associations } = inside(host);
-  return associations.oxtunnel.sessions.of[peers.current[0]];
-};
 
 function start(options = {}) {
   const world = new World(1);
@@ -28,21 +20,6 @@ function start(options = {}) {
   client.send(packet);
   world.runFor(6 * SECOND);
   return { world, server, client };
-}
-
-/** A datagram of the client's session with a plaintext of its own making. */
-function craft(client: Host, write: (view: DataView, at: number) => number): Uint8Array {
-  const { peers, table, associations: { oxtunnel: { sessions } } } = inside(client);
-  const session = peers.current[0];
-  const burst = new Burst(client.arena), row = burst.grow(0, TO_SEAL);
-  burst.length[row] = write(burst.view, burst.offset[row]);
-  burst.session[row] = session;
-  burst.peer[row] = 0;
-  sessions.number(burst, row, table.remoteIndex[session]);
-  sessions.datagramAead.seal(burst);
-  const datagram = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
-  burst.release();
-  return datagram;
 }
 
 Deno.test("limits: of many key requests that fail one is computed with in a grace period", () => {
@@ -57,7 +34,7 @@ Deno.test("limits: of many key requests that fail one is computed with in a grac
   const { world, server, client } = start({ primitives });
   const { epoch } = sessionOf(server);
   const requests = () =>
-    craft(client, (view, start) => {
+    sealed(client, (view, start) => {
       let at = start;
       for (let i = 0; i < 40; i++) {
         at = writeKeyExchange(view, at, KEY_REQUEST, epoch + 1, 32, 0);

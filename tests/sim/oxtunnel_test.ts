@@ -3,9 +3,7 @@
  * what only OxTunnel has: epochs inside the session, reports, pings, paths. Each failure names its seed.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import type { Client } from "../../src/client.ts";
-import type { Relay } from "../../src/relay.ts";
-import { CLEAN, type Host, udpPacket, World } from "./world.ts";
+import { CLEAN, type Host, numbers, pair, payload, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -14,22 +12,6 @@ function oxWorld(seed = SEED): World {
   const world = new World(seed);
   world.protocol = "oxtunnel";
   return world;
-}
-
-function pair(world: World, keepaliveS = 0): { client: Host<Client>; server: Host<Relay> } {
-  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
-  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", keepaliveS });
-  return { client, server };
-}
-
-function payload(n: number): Uint8Array {
-  const bytes = new Uint8Array(100);
-  new DataView(bytes.buffer).setUint32(0, n);
-  return bytes;
-}
-
-function numbers(host: Host): number[] {
-  return host.delivered.map((packet) => new DataView(packet.buffer).getUint32(28));
 }
 
 const up = (n: number) => udpPacket("10.66.0.2", "8.8.8.8", payload(n));

@@ -5,22 +5,17 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import { Client, type Upstream } from "../../src/client.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
-import { Burst, BURST_CAPACITY, TO_SEAL } from "../../src/vector/burst.ts";
+import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
 import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
+import { sealed, sessionOf } from "./inside.ts";
 import { dial, Host, udpPacket, World } from "./world.ts";
 
 const MS = 1000, SECOND = 1_000_000;
 const OUTER_HEADERS = 28, OVERHEAD = 25;
 const CLIENT = "10.66.0.2", SERVER = "8.8.8.8";
 
-// deno-lint-ignore no-explicit-any
-const inside = (host: Host): any => host.core;
-const sessionOf = (host: Host) => {
-  const { peers, associations } = inside(host);
-  return associations.oxtunnel.sessions.of[peers.current[0]];
-};
 const sizeOf = (host: Host): number => sessionOf(host).size.bytes;
 
 /** A client behind a link of `path.mtu` bytes, with a session that is open and has had time to search. */
@@ -310,22 +305,7 @@ Deno.test("path size: another network is another path, and is searched anew", ()
   dial(client, relay);
 });
 
-/** A datagram of the session whose plaintext is written by `write`. */
-function sealed(from: Host, write: (view: DataView, at: number) => number): Uint8Array {
-  const { peers, table, associations: { oxtunnel: { sessions } } } = inside(from);
-  const session = peers.current[0];
-  const burst = new Burst(from.arena), row = burst.grow(0, TO_SEAL);
-  burst.length[row] = write(burst.view, burst.offset[row]);
-  burst.session[row] = session;
-  burst.peer[row] = 0;
-  sessions.number(burst, row, table.remoteIndex[session]);
-  sessions.datagramAead.seal(burst);
-  const datagram = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
-  burst.release();
-  return datagram;
-}
-
-/** The same, sent to the other end. */
+/** Sends the other end a datagram whose plaintext is written by `write`. */
 function craft(from: Host, to: Host, write: (view: DataView, at: number) => number): void {
   to.receive(sealed(from, write), from.endpoint);
 }

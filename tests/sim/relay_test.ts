@@ -3,33 +3,15 @@
  * clients, clock jumps. Each failure names its seed.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import type { Client } from "../../src/client.ts";
 import { warmUp } from "../../src/cli/warmup.ts";
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { DROP } from "../../src/metrics.ts";
-import type { Relay } from "../../src/relay.ts";
-import { CLEAN, CLOSED, dial, type Host, udpPacket, World } from "./world.ts";
+import { CLEAN, CLOSED, dial, type Host, numbers, pair, payload, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
-
-function pair(world: World, keepaliveS = 0): { client: Host<Client>; server: Host<Relay> } {
-  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
-  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", keepaliveS });
-  return { client, server };
-}
-
-function payload(n: number): Uint8Array {
-  const bytes = new Uint8Array(100);
-  new DataView(bytes.buffer).setUint32(0, n);
-  return bytes;
-}
-
-function numbers(host: Host): number[] {
-  return host.delivered.map((packet) => new DataView(packet.buffer).getUint32(28));
-}
 
 function events(host: Host): [kind: string, peer: string][] {
   const seen: [string, string][] = [];

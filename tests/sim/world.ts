@@ -363,6 +363,25 @@ export function dial(client: Host<Client>, server: Host): void {
   client.tick();
 }
 
+/** A relay and its first client, dialling. */
+export function pair(world: World, keepaliveS = 0): { client: Host<Client>; server: Host<Relay> } {
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", keepaliveS });
+  return { client, server };
+}
+
+/** A hundred bytes that `numbers` knows again. */
+export function payload(n: number): Uint8Array {
+  const bytes = new Uint8Array(100);
+  new DataView(bytes.buffer).setUint32(0, n);
+  return bytes;
+}
+
+/** The numbers of the payloads that reached the host's exit, in order. */
+export function numbers(host: Host): number[] {
+  return host.delivered.map((packet) => new DataView(packet.buffer).getUint32(28));
+}
+
 /** An IPv4 UDP packet with the payload, checksums in order except UDP's, which IPv4 leaves optional. */
 export function udpPacket(source: string, destination: string, payload: Uint8Array): Uint8Array {
   const packet = new Uint8Array(28 + payload.length);

@@ -25,7 +25,7 @@ for (const isRoot of [true, false]) {
       await net.server("server", WEB);
       const line = (await net.addPeer("laptop", `${RELAY}:4433`, ["--oxtunnel"])).trim();
       assertMatch(line, /^oxrelay:\/\/10\.201\.0\.1:4433\?\S+$/);
-      const command = net.connectCommand([]);
+      const command = net.command("connect", []);
       const bare = isRoot ? [] : ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"];
       const pasted = `${net.directory}/pasted`;
       await Deno.writeTextFile(pasted, `${line}\n`);

@@ -49,7 +49,7 @@ async function unblock(net: Network): Promise<void> {
 }
 
 function start(net: Network, client: string, file: string, args: string[] = []): Background {
-  return net.spawn(client, net.connectCommand(["--config", file, ...args]));
+  return net.spawn(client, net.command("connect", ["--config", file, ...args]));
 }
 
 async function reaches(net: Network, client: string): Promise<boolean> {

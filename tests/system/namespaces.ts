@@ -143,15 +143,7 @@ export class Network {
   /** Starts the relay with this config, in its own namespace or another, and waits until it says that it serves. */
   async relay(config: string, env: Record<string, string> = {}, name = "relay"): Promise<Background> {
     await Deno.writeTextFile(`${this.directory}/oxrelay.toml`, config);
-    const flags = relayFlags(this.directory);
-    const relay = this.spawn(name, [
-      Deno.execPath(),
-      ...flags,
-      MAIN,
-      "serve",
-      "--config",
-      `${this.directory}/oxrelay.toml`,
-    ], {
+    const relay = this.spawn(name, this.command("serve", ["--config", `${this.directory}/oxrelay.toml`]), {
       OXRELAY_STATE_DIR: `${this.directory}/state`,
       ...env,
     });
@@ -170,7 +162,7 @@ export class Network {
 
   async #peer(words: string[]): Promise<string> {
     const { args, rest } = {
-      args: relayFlags(this.directory),
+      args: taskFlags("serve", this.directory),
       rest: [...words, "--config", `${this.directory}/oxrelay.toml`],
     };
     const command = new Deno.Command("ip", {
@@ -207,21 +199,18 @@ export class Network {
     return daemon;
   }
 
-  /** `connect` with its task's own permissions, and leave to read in this network's directory. */
-  connectCommand(args: string[]): string[] {
-    const words = project.tasks.connect.split(" ");
-    const flags = words.slice(1, words.indexOf("main.ts"))
-      .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${this.directory}` : flag);
-    return [Deno.execPath(), ...flags, MAIN, "connect", ...args];
+  /** A subcommand with its task's own permissions, and this network's directory in the place of the state directory. */
+  command(task: "serve" | "connect" | "speedtest", args: string[]): string[] {
+    return [Deno.execPath(), ...taskFlags(task, this.directory), MAIN, task, ...args];
   }
 
-  /** Runs it in the namespace, after the shell words of `before`; resolves when it says `says`. */
+  /** Runs `connect` in the namespace, after the shell words of `before`; resolves when it says `says`. */
   async connect(
     name: string,
     args: string[],
     { before = "exec", says = "The tunnel is up." } = {},
   ): Promise<Background> {
-    const command = this.connectCommand(args);
+    const command = this.command("connect", args);
     const running = this.spawn(name, ["sh", "-c", `${before} "$0" "$@"`, ...command]);
     await running.says(says);
     return running;
@@ -424,9 +413,9 @@ export async function until(
   throw new Error(`timed out: ${what}`);
 }
 
-/** The permissions of the task `serve`, with the test's directory in the place of the state directory. */
-function relayFlags(directory: string): string[] {
-  const words = project.tasks.serve.split(" ");
+/** The permissions of a task, with the test's directory in the place of the state directory. */
+function taskFlags(task: "serve" | "connect" | "speedtest", directory: string): string[] {
+  const words = project.tasks[task].split(" ");
   return words.slice(1, words.indexOf("main.ts")).map((flag) =>
     flag.replace(/^--allow-read=.*/, `--allow-read=${ROOT},${directory}`)
       .replace(/^--allow-write=.*/, `--allow-write=${directory}`)

@@ -3,21 +3,14 @@
  * left behind, and a refusal in words. How fast is the bench's matter.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertStringIncludes } from "@std/assert";
-import project from "../../deno.json" with { type: "json" };
 import { requires } from "../requires.ts";
 import { type Network, networkTest } from "./namespaces.ts";
 
-const ROOT = new URL("../..", import.meta.url).pathname;
-const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const needs = requires({ root: true, programs: ["ip", "nft"] });
 
 async function speedtest(net: Network, client: string, args: string[]) {
-  const words = project.tasks.speedtest.split(" ");
-  const flags = words.slice(1, words.indexOf("main.ts"))
-    .map((flag) => flag.startsWith("--allow-read") ? `--allow-read=${ROOT},${net.directory}` : flag);
   const file = `${net.directory}/laptop.conf`;
-  const command = [Deno.execPath(), ...flags, MAIN, "speedtest", "--config", file, "--seconds", "1", ...args];
-  return await net.run(client, command);
+  return await net.run(client, net.command("speedtest", ["--config", file, "--seconds", "1", ...args]));
 }
 
 for (const exit of ["tun", "userspace"]) {

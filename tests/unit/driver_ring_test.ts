@@ -5,22 +5,19 @@
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { cString, libc, O_RDWR } from "../../ffi/mod.ts";
 import { loadNative, type Native } from "../../ffi/native.ts";
-import { PortableAead } from "../../src/codec/aead_portable.ts";
-import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { TunQueue } from "../../src/exit/tun.ts";
 import { closeBells, openBells, ringBell } from "../../src/io/bell.ts";
-import { Driver, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
+import { Driver, monotonicUs } from "../../src/io/driver.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import type { Mailbox } from "../../src/io/mailbox.ts";
 import type { Port } from "../../src/io/port.ts";
 import { StreamSide } from "../../src/io/stream_side.ts";
 import { uringObstacle, UringPort } from "../../src/io/uring.ts";
-import { DROP, Metrics } from "../../src/metrics.ts";
-import { Relay } from "../../src/relay.ts";
-import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
+import { Metrics } from "../../src/metrics.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
+import { idleRelay } from "./idle_relay.ts";
 
 const HOST = "127.0.0.1";
 const native = loadNative() as Native;
@@ -40,29 +37,7 @@ async function run(
 ) {
   const metrics = new Metrics();
   const arena = new Arena(1024);
-  const relay = new Relay({
-    arena,
-    metrics,
-    primitives: nodeCrypto,
-    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
-    random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
-    limits: WIREGUARD_LIMITS,
-    privateKey: crypto.getRandomValues(new Uint8Array(32)),
-    ipv4: "10.66.0.1",
-    ipv6: undefined,
-    mtu: 1420,
-    maxConnections: 1,
-    rateLimitPerIp: 20,
-    destinations: {
-      allowLoopback: false,
-      allowLinkLocal: false,
-      allowPrivate: false,
-      allowPeers: false,
-      allow: [],
-    },
-    worker: 0,
-    unixOffsetUs: wallClockOffsetUs(),
-  });
+  const relay = idleRelay(arena, metrics);
   const port = new UringPort({ native, host: HOST, port: 0, onRefused: () => {} });
   // Of the kind that is read one packet at a time: the ring only watches it.
   const exit = new TunQueue(queue, "a descriptor", "one packet at a time");

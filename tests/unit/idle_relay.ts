@@ -1,0 +1,36 @@
+/**
+ * A relay without peers, for tests of the loop around it. Opens no port.
+ */
+import { PortableAead } from "../../src/codec/aead_portable.ts";
+import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { wallClockOffsetUs } from "../../src/io/driver.ts";
+import { DROP, type Metrics } from "../../src/metrics.ts";
+import { Relay } from "../../src/relay.ts";
+import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
+import type { Arena } from "../../src/vector/arena.ts";
+
+export function idleRelay(arena: Arena, metrics: Metrics): Relay {
+  return new Relay({
+    arena,
+    metrics,
+    primitives: nodeCrypto,
+    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
+    random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
+    limits: WIREGUARD_LIMITS,
+    privateKey: crypto.getRandomValues(new Uint8Array(32)),
+    ipv4: "10.66.0.1",
+    ipv6: undefined,
+    mtu: 1420,
+    maxConnections: 1,
+    rateLimitPerIp: 20,
+    destinations: {
+      allowLoopback: false,
+      allowLinkLocal: false,
+      allowPrivate: false,
+      allowPeers: false,
+      allow: [],
+    },
+    worker: 0,
+    unixOffsetUs: wallClockOffsetUs(),
+  });
+}
