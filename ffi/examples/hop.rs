@@ -96,9 +96,12 @@ struct Block {
     session: [u32; CAPACITY],
     peer: [u32; CAPACITY],
     address: [[u32; 4]; CAPACITY],
+    local: [[u32; 4]; CAPACITY],
     port: [u16; CAPACITY],
     next: [u8; CAPACITY],
     ecn: [u8; CAPACITY],
+    header_bytes: [u8; CAPACITY],
+    phase: [u8; CAPACITY],
 }
 
 /// A burst and its arena, whose slots go round as on a free stack.
@@ -136,6 +139,7 @@ impl Burst {
         block.session[row] = NONE;
         block.peer[row] = NONE;
         block.ecn[row] = 0;
+        block.local[row] = [0; 4];
         self.count += 1;
         true
     }
@@ -275,6 +279,7 @@ impl Sessions {
 /// The columns of src/session/peers.ts that packets touch.
 struct Peers {
     address: Vec<[u32; 4]>,
+    local: Vec<[u32; 4]>,
     port: Vec<u16>,
     current: Vec<u32>,
     next: Vec<u32>,
@@ -467,6 +472,7 @@ impl Relay {
             if peers.port[id] != block.port[row] || peers.address[id] != block.address[row] {
                 peers.port[id] = block.port[row];
                 peers.address[id] = block.address[row];
+                peers.local[id] = block.local[row];
             }
             if peers.next[id] == session as u32 {
                 (peers.current[id], peers.next[id]) = (session as u32, NONE);
@@ -569,6 +575,7 @@ impl Relay {
             burst.bytes[at + length as usize..at + padded as usize].fill(0);
             block.length[row] = padded;
             block.address[row] = peers.address[id];
+            block.local[row] = peers.local[id];
             block.port[row] = peers.port[id];
         }
     }
@@ -600,11 +607,11 @@ fn main() {
     let here = [CAPACITY, offset_of!(Block, counter), offset_of!(Block, slot), offset_of!(Block, offset)];
     assert!(here.iter().zip(layout).all(|(a, b)| *a == b as usize), "the layouts differ");
     let steps = [DONE, TO_PARSE, TO_OPEN, OPENED, 7, TO_TUNNEL, TO_SEAL, TO_TRANSMIT];
-    assert!((1..steps.len()).all(|i| layout[15 + i] == u32::from(steps[i])), "the steps differ");
+    assert!((1..steps.len()).all(|i| layout[18 + i] == u32::from(steps[i])), "the steps differ");
     assert!(
-        layout[11] as usize == size_of::<Block>()
-            && layout[12] as usize == SLOT_BYTES
-            && layout[13] == HEADROOM,
+        layout[14] as usize == size_of::<Block>()
+            && layout[15] as usize == SLOT_BYTES
+            && layout[16] == HEADROOM,
         "the layouts differ"
     );
 
@@ -621,6 +628,7 @@ fn main() {
     routes.set([0, 0, 0xffff, 0x0a42_0003], 1);
     let mut peers = Peers {
         address: vec![[0; 4]; PEERS],
+        local: vec![[0; 4]; PEERS],
         port: vec![0; PEERS],
         current: vec![NONE; PEERS],
         next: vec![NONE; PEERS],
