@@ -31,8 +31,8 @@ export function invert(a: number): number {
   return EXP[GROUP_ORDER - LOG[a]];
 }
 
-/** Products[256 * a + b]. */
-const PRODUCTS = new Uint8Array(65536);
+/** PRODUCTS[256 * a + b] is the product of a and b. */
+export const PRODUCTS = new Uint8Array(65536);
 for (let a = 0; a < 256; a++) {
   for (let b = 0; b < 256; b++) PRODUCTS[256 * a + b] = multiply(a, b);
 }
@@ -40,29 +40,36 @@ for (let a = 0; a < 256; a++) {
 export class PortableShardKernel implements ShardKernel {
   multiply(
     memory: Uint8Array<ArrayBuffer>,
-    offsets: Uint32Array<ArrayBuffer>,
-    matrix: Uint8Array<ArrayBuffer>,
+    offsetsAt: number,
+    matrixAt: number,
     inputs: number,
     outputs: number,
     length: number,
   ): void {
-    checkShards(memory, offsets, matrix, inputs, outputs, length);
+    checkShards(memory, offsetsAt, matrixAt, inputs, outputs, length);
     for (let output = 0; output < outputs; output++) {
-      const to = offsets[inputs + output];
+      const to = shardAt(memory, offsetsAt, inputs + output);
       memory.fill(0, to, to + length);
       for (let input = 0; input < inputs; input++) {
-        const from = offsets[input], products = 256 * matrix[output * inputs + input];
+        const from = shardAt(memory, offsetsAt, input);
+        const products = 256 * memory[matrixAt + output * inputs + input];
         for (let i = 0; i < length; i++) memory[to + i] ^= PRODUCTS[products + memory[from + i]];
       }
     }
   }
 }
 
+/** First byte of a shard. */
+function shardAt(memory: Uint8Array, offsetsAt: number, shard: number): number {
+  const at = offsetsAt + 4 * shard;
+  return (memory[at] | memory[at + 1] << 8 | memory[at + 2] << 16 | memory[at + 3] << 24) >>> 0;
+}
+
 /** Throws a RangeError for what ShardKernel.multiply does not take. */
 export function checkShards(
   memory: Uint8Array,
-  offsets: Uint32Array,
-  matrix: Uint8Array,
+  offsetsAt: number,
+  matrixAt: number,
   inputs: number,
   outputs: number,
   length: number,
@@ -70,7 +77,10 @@ export function checkShards(
   const shards = inputs + outputs;
   let isWithin = inputs > 0 && inputs < 256 && outputs > 0 && outputs < 256 && length >= 0 &&
     length < 65536 &&
-    offsets.length >= shards && matrix.length >= inputs * outputs;
-  for (let i = 0; isWithin && i < shards; i++) isWithin = offsets[i] + length <= memory.length;
+    offsetsAt >= 0 && offsetsAt + 4 * shards <= memory.length &&
+    matrixAt >= 0 && matrixAt + inputs * outputs <= memory.length;
+  for (let i = 0; isWithin && i < shards; i++) {
+    isWithin = shardAt(memory, offsetsAt, i) + length <= memory.length;
+  }
   if (!isWithin) throw new RangeError(`shards: ${inputs} to ${outputs} of ${length} bytes do not fit`);
 }

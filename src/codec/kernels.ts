@@ -68,14 +68,16 @@ export interface DatagramAead {
 /** Linear combinations of shards over GF(2^8) (RFC 5510 §8.1): all that erasure codes do to bytes. */
 export interface ShardKernel {
   /**
-   * Writes outputs = matrix x inputs. `offsets` names the first bytes of the inputs and then of the outputs, shards of
-   * `length` bytes, 0 to 65535, in `memory`; `matrix` has a row of coefficients for each output. 1 to 255 of each. An
-   * output that overlaps another shard means nothing. Throws a RangeError for what does not fit.
+   * Writes outputs = matrix x inputs, all of it in `memory`, since each array that crosses into native code costs as much as
+   * a small shard. At `offsetsAt` stand the places of the first bytes of the inputs and then of the outputs, little-endian
+   * u32s; at `matrixAt` a row of coefficients, a byte each, for each output. Shards have `length` bytes, 0 to 65535; 1 to
+   * 255 of each. An output that overlaps another shard, offsets or matrix means nothing. Throws a RangeError for what does
+   * not fit.
    */
   multiply(
     memory: Uint8Array<ArrayBuffer>,
-    offsets: Uint32Array<ArrayBuffer>,
-    matrix: Uint8Array<ArrayBuffer>,
+    offsetsAt: number,
+    matrixAt: number,
     inputs: number,
     outputs: number,
     length: number,
