@@ -6,12 +6,14 @@
 //! used, and the last vector of a shard ends where the shard ends, over bytes that are done, which gives the same again.
 
 use std::arch::x86_64::*;
-use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const POLYNOMIAL: u32 = 0x11d;
 /// Shards on either side, and bytes of one.
 const SHARDS_MAX: usize = 255;
-const LENGTH_MAX: usize = 65_535;
+/// Where a task's matrix stands, behind room for the offsets of as many shards as there can be.
+const MATRIX_AT: usize = 4 * 2 * SHARDS_MAX;
+const LENGTH_MAX: u32 = 65_535;
 /// Outputs that are computed together, so that an input is loaded once for all of them.
 const GROUP: usize = 4;
 
@@ -105,8 +107,19 @@ impl Task<'_> {
     }
 }
 
+/// The fastest implementation here, once it is known.
+static FASTEST_HERE: AtomicU32 = AtomicU32::new(FASTEST);
+
 fn fastest() -> u32 {
-    if !is_x86_feature_detected!("avx2") {
+    match FASTEST_HERE.load(Ordering::Relaxed) {
+        FASTEST => detect(),
+        known => known,
+    }
+}
+
+#[cold]
+fn detect() -> u32 {
+    let found = if !is_x86_feature_detected!("avx2") {
         SSSE3
     } else if !is_x86_feature_detected!("gfni") {
         AVX2
@@ -114,7 +127,9 @@ fn fastest() -> u32 {
         GFNI_AVX2
     } else {
         GFNI_AVX512
-    }
+    };
+    FASTEST_HERE.store(found, Ordering::Relaxed);
+    found
 }
 
 /// The implementation that runs here for `wanted` (0 is the fastest), or -ENOTSUP.
@@ -127,11 +142,12 @@ pub extern "C" fn ox_gf256_implementation(wanted: u32) -> i32 {
     }
 }
 
-/// Writes outputs = matrix x inputs. In `memory` stand, at `offsets_at`, as little-endian u32s, the places in it of the
-/// first bytes of `inputs` and then `outputs` shards of `length` bytes; and at `matrix_at` `outputs` rows of `inputs`
-/// coefficients. An output that overlaps another shard or the matrix gets bytes that mean nothing. 0; -EINVAL when a count
-/// is 0 or above 255, a shard longer than 65535, or anything outside of `memory`; -ENOTSUP when the processor lacks
-/// `implementation`.
+/// Writes outputs = matrix x inputs. In `memory` stand, at `task_at`, as aligned u32s, the places in it of the first bytes of
+/// the inputs and then the outputs, shards of `length` bytes; and MATRIX_AT behind that, for each output, a row of a
+/// coefficient for each input. `shape` is the number of inputs, 2^8 times that of outputs and 2^16 times the
+/// implementation, not 0. An output that overlaps another shard gets bytes that mean nothing. 0; -EINVAL when a count is 0,
+/// a shard longer than 65535, anything outside of `memory`, or an output over the task; -ENOTSUP when the processor lacks
+/// the implementation.
 ///
 /// # Safety
 /// `memory` is valid for `memory_bytes`.
@@ -139,49 +155,65 @@ pub extern "C" fn ox_gf256_implementation(wanted: u32) -> i32 {
 pub unsafe extern "C" fn ox_gf256_multiply(
     memory: *mut u8,
     memory_bytes: u32,
-    offsets_at: u32,
-    matrix_at: u32,
-    inputs: u32,
-    outputs: u32,
+    task_at: u32,
+    shape: u32,
     length: u32,
-    implementation: u32,
 ) -> i32 {
-    let (bytes, inputs, outputs, length) =
-        (memory_bytes as usize, inputs as usize, outputs as usize, length as usize);
-    let (offsets_at, matrix_at) = (offsets_at as usize, matrix_at as usize);
-    let shards = inputs + outputs;
-    // By wrapping, a count of 0 is too many.
-    if inputs.wrapping_sub(1) >= SHARDS_MAX || outputs.wrapping_sub(1) >= SHARDS_MAX || length > LENGTH_MAX {
+    let (inputs, outputs, implementation) = (shape as u8 as usize, (shape >> 8) as u8 as usize, shape >> 16);
+    if inputs == 0 || outputs == 0 || length > LENGTH_MAX || length > memory_bytes {
         return -libc::EINVAL;
     }
-    if memory.is_null() || offsets_at + 4 * shards > bytes || matrix_at + inputs * outputs > bytes {
+    let task_at = task_at as usize;
+    let task_end = task_at + MATRIX_AT + inputs * outputs;
+    let offsets = memory.wrapping_add(task_at).cast::<u32>();
+    if memory.is_null() || task_end > memory_bytes as usize || !offsets.is_aligned() {
         return -libc::EINVAL;
     }
-    let implementation = ox_gf256_implementation(implementation);
-    if implementation < 0 {
-        return implementation;
+    if implementation.wrapping_sub(1) >= fastest() {
+        return -libc::ENOTSUP;
     }
-    // Copied, since an output may be written over them, and not zeroed first, which would cost more than the work.
-    let mut offsets = [const { MaybeUninit::<u32>::uninit() }; 2 * SHARDS_MAX];
-    let mut furthest = 0;
-    for (i, copy) in offsets[..shards].iter_mut().enumerate() {
-        // SAFETY: they were seen to lie in the memory; they need not be aligned.
-        let offset = u32::from_le(unsafe { memory.add(offsets_at + 4 * i).cast::<u32>().read_unaligned() });
-        furthest = furthest.max(offset);
-        copy.write(offset);
-    }
-    if furthest as usize + length > bytes {
-        return -libc::EINVAL;
-    }
-    // SAFETY: as many were just written.
-    let offsets = unsafe { std::slice::from_raw_parts(offsets.as_ptr().cast::<u32>(), shards) };
+    // SAFETY: they lie in the memory, in front of the matrix, and are aligned; nothing is written there, as seen below.
+    let offsets = unsafe { std::slice::from_raw_parts(offsets, inputs + outputs) };
     let (sources, results) = offsets.split_at(inputs);
-    for (group, results) in results.chunks(GROUP).enumerate() {
-        let matrix = memory.wrapping_add(matrix_at + group * GROUP * inputs);
-        let task = Task { memory, inputs: sources, outputs: results, matrix, length };
-        // SAFETY: shards and matrix were seen to lie in the memory, and the implementation to run here.
-        unsafe { run(&task, implementation as u32) };
+    let last = memory_bytes - length;
+    let overlaps = |place: u32| (place as usize) < task_end && (place + length) as usize > task_at;
+    // One by one, as TypeScript wrote them a moment ago: a wider load would wait for those stores.
+    if sources.iter().any(|&place| place > last) {
+        return -libc::EINVAL;
     }
+    if results.iter().any(|&place| place > last || overlaps(place)) {
+        return -libc::EINVAL;
+    }
+    for (group, results) in results.chunks(GROUP).enumerate() {
+        let matrix = memory.wrapping_add(task_at + MATRIX_AT + group * GROUP * inputs);
+        let task = Task { memory, inputs: sources, outputs: results, matrix, length: length as usize };
+        // SAFETY: shards and matrix were seen to lie in the memory, and the implementation to run here.
+        unsafe { run(&task, implementation) };
+    }
+    0
+}
+
+/// Copies `length` bytes at `at` in one memory to `to_at` in another: shards come from where packets are, and symbols go
+/// there. 0; -EINVAL for what lies outside of them.
+///
+/// # Safety
+/// `from` is valid for `from_bytes` and `to` for `to_bytes`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_gf256_copy(
+    from: *const u8,
+    from_bytes: u32,
+    at: u32,
+    to: *mut u8,
+    to_bytes: u32,
+    to_at: u32,
+    length: u32,
+) -> i32 {
+    let end = |start: u32| start as u64 + length as u64;
+    if from.is_null() || to.is_null() || end(at) > from_bytes as u64 || end(to_at) > to_bytes as u64 {
+        return -libc::EINVAL;
+    }
+    // SAFETY: both ranges were seen to lie in their memories. They may be one, so this is no copy_nonoverlapping.
+    unsafe { std::ptr::copy(from.add(at as usize), to.add(to_at as usize), length as usize) };
     0
 }
 
@@ -343,6 +375,7 @@ unsafe fn avx2_step<const N: usize, const V: usize>(task: &Task, at: usize, last
 
 /// # Safety
 /// As `run_for`.
+#[inline(never)]
 #[target_feature(enable = "ssse3")]
 unsafe fn ssse3<const N: usize>(task: &Task) {
     const STEP: usize = 16;

@@ -7,7 +7,7 @@
  * Keeps PROTOCOL R90.
  */
 import { invert, multiply, PRODUCTS } from "./gf256.ts";
-import type { ShardKernel } from "./kernels.ts";
+import { MATRIX_AT, type ShardKernel } from "./kernels.ts";
 import { blockCoefficients } from "./reed_solomon.ts";
 import { windowCoefficients } from "./sliding_window.ts";
 
@@ -38,24 +38,17 @@ function coefficients(code: number, index: number, count: number, out: Uint8Arra
   return true;
 }
 
-/** Copies bytes, four at a time: one by one this would take longer than all arithmetic. */
-function copy(from: DataView, at: number, to: DataView, toAt: number, length: number): void {
-  let i = 0;
-  for (; i + 4 <= length; i += 4) to.setUint32(toAt + i, from.getUint32(at + i, true), true);
-  for (; i < length; i++) to.setUint8(toAt + i, from.getUint8(at + i));
-}
-
 /**
  * What both ends keep: the last sources' bytes, zeros behind each up to the stride, and further back which numbers came. As
  * numbers may have gaps of any size, a source takes the place that has been taken longest, and is found by a table. Behind
- * the places stand those of others, and offsets and coefficients for the kernel.
+ * the places stand those of others, and the kernel's task.
  */
 class Sources {
+  readonly kernel: ShardKernel;
   readonly memory: Uint8Array<ArrayBuffer>;
   readonly stride: number;
+  readonly taskAt: number;
   readonly offsets: Uint32Array<ArrayBuffer>;
-  readonly offsetsAt: number;
-  readonly matrixAt: number;
   /** Bytes of the source in each place. */
   readonly length = new Uint16Array(PLACES);
   /** The free place, which the next source takes. */
@@ -65,20 +58,14 @@ class Sources {
   readonly #number = new Float64Array(REACH).fill(-1);
   readonly #place = new Uint8Array(REACH);
   readonly #numberIn = new Float64Array(PLACES).fill(-1);
-  readonly #view: DataView<ArrayBuffer>;
-  #other: Uint8Array;
-  #otherView: DataView;
 
   /** @param extra places of others. @param inputsMax shards that are combined at once. */
-  constructor(extra: number, stride: number, inputsMax: number) {
+  constructor(kernel: ShardKernel, extra: number, stride: number, inputsMax: number) {
+    this.kernel = kernel;
     this.stride = stride;
-    this.offsetsAt = ((PLACES + extra) * stride + 3) & ~3;
-    this.matrixAt = this.offsetsAt + 4 * (inputsMax + 1);
-    this.memory = new Uint8Array(this.matrixAt + inputsMax);
-    this.offsets = new Uint32Array(this.memory.buffer, this.offsetsAt, inputsMax + 1);
-    this.#view = new DataView(this.memory.buffer);
-    this.#other = this.memory;
-    this.#otherView = this.#view;
+    this.taskAt = ((PLACES + extra) * stride + 3) & ~3;
+    this.memory = new Uint8Array(this.taskAt + MATRIX_AT + inputsMax);
+    this.offsets = new Uint32Array(this.memory.buffer, this.taskAt, inputsMax + 1);
   }
 
   /** Whether it came or was brought back, as far as that is remembered. */
@@ -108,8 +95,7 @@ class Sources {
       this.#note(number, NOWHERE);
       return false;
     }
-    const place = this.claim(number, length);
-    this.load(bytes, at, place * this.stride, length);
+    this.kernel.copy(bytes, at, this.memory, this.claim(number, length) * this.stride, length);
     return true;
   }
 
@@ -137,33 +123,20 @@ class Sources {
     if (length < before) this.memory.fill(0, to + length, to + before);
   }
 
-  load(bytes: Uint8Array, at: number, to: number, length: number): void {
-    copy(this.#viewOf(bytes), at, this.#view, to, length);
-  }
-
-  store(from: number, length: number, out: Uint8Array, at: number): void {
-    copy(this.#view, from, this.#viewOf(out), at, length);
-  }
-
-  /** Remembered, as it is the same arena's again and again. */
-  #viewOf(bytes: Uint8Array): DataView {
-    if (bytes !== this.#other) {
-      this.#other = bytes;
-      this.#otherView = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    }
-    return this.#otherView;
+  /** Writes the output at `to` from the inputs whose offsets and coefficients are in the task. */
+  multiply(inputs: number, to: number, length: number): void {
+    this.offsets[inputs] = to;
+    this.kernel.multiply(this.memory, this.taskAt, inputs, 1, length);
   }
 }
 
 /** The sending end: keeps the last sources and combines them. */
 export class RepairEncoder {
-  readonly #kernel: ShardKernel;
   readonly #sources: Sources;
 
   /** @param stride the longest symbol, bytes, 1 to 65535. */
   constructor(kernel: ShardKernel, stride: number) {
-    this.#kernel = kernel;
-    this.#sources = new Sources(1, stride, SOURCES_MAX);
+    this.#sources = new Sources(kernel, 1, stride, SOURCES_MAX);
   }
 
   /** Keeps a source symbol; false when it is longer than the stride or its number is no longer new. */
@@ -178,7 +151,7 @@ export class RepairEncoder {
    */
   combine(code: number, index: number, numbers: Float64Array, count: number): number {
     const sources = this.#sources;
-    const { memory, stride, offsets, offsetsAt, matrixAt } = sources;
+    const { memory, stride, offsets, taskAt } = sources;
     if (count < 1 || count > SOURCES_MAX) return 0;
     let length = 0;
     for (let i = 0; i < count; i++) {
@@ -187,21 +160,20 @@ export class RepairEncoder {
       offsets[i] = place * stride;
       length = Math.max(length, sources.length[place]);
     }
-    if (!coefficients(code, index, count, memory, matrixAt)) return 0;
-    offsets[count] = PLACES * stride;
-    this.#kernel.multiply(memory, offsetsAt, matrixAt, count, 1, length);
+    if (!coefficients(code, index, count, memory, taskAt + MATRIX_AT)) return 0;
+    sources.multiply(count, PLACES * stride, length);
     return length;
   }
 
   /** Copies the first `length` bytes of the symbol that was made last. */
   take(length: number, out: Uint8Array, at: number): void {
-    this.#sources.store(PLACES * this.#sources.stride, length, out, at);
+    const { kernel, memory, stride } = this.#sources;
+    kernel.copy(memory, PLACES * stride, out, at, length);
   }
 }
 
 /** The receiving end: keeps what came, and solves for what did not. */
 export class RepairDecoder {
-  readonly #kernel: ShardKernel;
   readonly #sources: Sources;
   // Repairs that wait, in places of their own behind the sources'; count 0 is a free place.
   readonly #count = new Uint8Array(REPAIRS_MAX);
@@ -234,8 +206,7 @@ export class RepairDecoder {
    * @param first the first source that is added if it comes: of those before it nobody here knows whether they came.
    */
   constructor(kernel: ShardKernel, stride: number, first = 0) {
-    this.#kernel = kernel;
-    this.#sources = new Sources(REPAIRS_MAX, stride, PLACES + REPAIRS_MAX);
+    this.#sources = new Sources(kernel, REPAIRS_MAX, stride, PLACES + REPAIRS_MAX);
     this.#floor = first;
   }
 
@@ -298,7 +269,7 @@ export class RepairDecoder {
     this.#count[place] = count;
     for (let i = 0; i < count; i++) this.#numbers[first + i] = numbers[i];
     const to = (PLACES + place) * stride;
-    sources.load(bytes, at, to, length);
+    sources.kernel.copy(bytes, at, sources.memory, to, length);
     sources.clear(to, length, this.#length[place]);
     this.#length[place] = length;
     return true;
@@ -465,7 +436,8 @@ export class RepairDecoder {
 
   /** The source is the row's combination of repairs less what they hold of sources that were known; unknown ones cancel. */
   #recover(row: number, rows: number, number: number): void {
-    const sources = this.#sources, { memory, stride, offsets, offsetsAt, matrixAt } = sources;
+    const sources = this.#sources, { memory, stride, offsets } = sources;
+    const matrixAt = sources.taskAt + MATRIX_AT;
     const weights = this.#weights.fill(0);
     let inputs = 0, length = 0;
     for (let from = 0; from < rows; from++) {
@@ -485,8 +457,7 @@ export class RepairDecoder {
       offsets[inputs] = place * stride;
       memory[matrixAt + inputs++] = weights[place];
     }
-    offsets[inputs] = sources.claim(number, length) * stride;
-    this.#kernel.multiply(memory, offsetsAt, matrixAt, inputs, 1, length);
+    sources.multiply(inputs, sources.claim(number, length) * stride, length);
     this.notNeeded--;
   }
 }

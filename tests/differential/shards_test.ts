@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { openLibrary } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { invert, PortableShardKernel } from "../../src/codec/gf256.ts";
-import type { ShardKernel } from "../../src/codec/kernels.ts";
+import { MATRIX_AT, type ShardKernel } from "../../src/codec/kernels.ts";
 import {
   hasShardImplementation,
   NativeShardKernel,
@@ -63,15 +63,15 @@ function slowly(a: number, b: number): number {
   return product;
 }
 
-/** `shards` with what describes the task behind them; where that stands need not be aligned. */
+/** `shards` with what describes the task behind them. */
 function task(shards: Uint8Array, offsets: ArrayLike<number>, matrix: ArrayLike<number>) {
-  const offsetsAt = shards.length, matrixAt = offsetsAt + 4 * offsets.length;
-  const memory = new Uint8Array(matrixAt + matrix.length);
+  const taskAt = (shards.length + 3) & ~3;
+  const memory = new Uint8Array(taskAt + MATRIX_AT + matrix.length);
   memory.set(shards);
   const view = new DataView(memory.buffer);
-  Array.from(offsets).forEach((offset, i) => view.setUint32(offsetsAt + 4 * i, offset, true));
-  memory.set(Array.from(matrix), matrixAt);
-  return { memory, offsetsAt, matrixAt };
+  Array.from(offsets).forEach((offset, i) => view.setUint32(taskAt + 4 * i, offset, true));
+  memory.set(Array.from(matrix), taskAt + MATRIX_AT);
+  return { memory, taskAt };
 }
 
 /** The shards after the kernel has been at them. */
@@ -83,10 +83,10 @@ function multiplied(
   outputs: number,
   length: number,
 ): Uint8Array {
-  const { memory, offsetsAt, matrixAt } = task(shards, offsets, matrix);
-  const description = memory.slice(offsetsAt);
-  kernel.multiply(memory, offsetsAt, matrixAt, offsets.length - outputs, outputs, length);
-  assertEquals(memory.slice(offsetsAt), description, "the task is only read");
+  const { memory, taskAt } = task(shards, offsets, matrix);
+  const description = memory.slice(taskAt);
+  kernel.multiply(memory, taskAt, offsets.length - outputs, outputs, length);
+  assert(equal(memory.slice(taskAt), description), "the task is only read");
   return memory.slice(0, shards.length);
 }
 
@@ -226,33 +226,53 @@ Deno.test({
 });
 
 Deno.test("shards: what does not fit is refused and touches nothing", () => {
+  const bytes = 100 + MATRIX_AT + 8;
   for (const [name, kernel] of kernels) {
     for (
-      const [offsets, inputs, outputs, length, offsetsAt, matrixAt] of [
-        [[0, 60], 1, 1, 57, 100, 108],
-        [[60, 0], 1, 1, 57, 100, 108],
-        [[0, 0xffffffff], 1, 1, 2, 100, 108],
-        [[0, 0xfffffff0], 1, 1, 40, 100, 108],
-        [[0, 50], 0, 1, 10, 100, 108],
-        [[0, 50], 1, 0, 10, 100, 108],
-        [[0, 50], 3, 1, 10, 100, 108],
-        [[0, 50], 256, 1, 0, 0, 0],
-        [[0, 50], 1, 256, 0, 0, 0],
-        [[0, 50], 1, 1, 65536, 100, 108],
-        [[0, 50], 1, 1, 10, 110, 108],
-        [[0, 50], 1, 1, 10, 0xfffffff8, 108],
-        [[0, 50], 1, 1, 10, 100, 116],
-        [[0, 50], 1, 1, 10, 100, 0xffffffff],
-      ] as [number[], number, number, number, number, number][]
+      const [offsets, inputs, outputs, length, taskAt] of [
+        [[0, bytes - 40], 1, 1, 41, 100],
+        [[bytes - 40, 0], 1, 1, 41, 100],
+        [[0, 0xffffffff], 1, 1, 2, 100],
+        [[0, 0xfffffff0], 1, 1, 40, 100],
+        [[0, 50], 0, 1, 10, 100],
+        [[0, 50], 1, 0, 10, 100],
+        [[0, 50], 3, 1, 10, 100],
+        [[0, 50], 256, 1, 0, 0],
+        [[0, 50], 257, 1, 0, 0],
+        [[0, 50], 1, 256, 0, 0],
+        [[0, 50], 1, 1, 65536, 100],
+        [[0, 50], 1, 1, 10, 108],
+        [[0, 50], 3, 3, 0, 100],
+        [[0, 50], 1, 1, 10, 98],
+        [[0, 95], 1, 1, 6, 100],
+        [[0, 100], 1, 1, 6, 100],
+        [[0, 100 + MATRIX_AT], 1, 1, 1, 100],
+        [[0, 50], 1, 1, 10, 0xfffffff8],
+      ] as [number[], number, number, number, number][]
     ) {
-      const memory = new Uint8Array(116).fill(9);
+      const memory = new Uint8Array(bytes).fill(9);
       offsets.forEach((offset, i) => new DataView(memory.buffer).setUint32(100 + 4 * i, offset, true));
       const before = memory.slice();
-      assertThrows(
-        () => kernel.multiply(memory, offsetsAt, matrixAt, inputs, outputs, length),
-        RangeError,
-      );
-      assertEquals(memory, before, `${name}: ${[offsets, inputs, outputs, length, offsetsAt, matrixAt]}`);
+      assertThrows(() => kernel.multiply(memory, taskAt, inputs, outputs, length), RangeError);
+      assertEquals(memory, before, `${name}: ${[offsets, inputs, outputs, length, taskAt]}`);
+    }
+  }
+});
+
+Deno.test("shards: copies of any length, and nowhere else", () => {
+  const random = new Random(4), from = new Uint8Array(900), to = new Uint8Array(900);
+  random.fill(from);
+  for (let length = 0; length < 700; length++) {
+    const at = random.u32() % 200, toAt = random.u32() % 200;
+    random.fill(to);
+    for (const [name, kernel] of kernels) {
+      const mine = to.slice(), expected = to.slice();
+      expected.set(from.subarray(at, at + length), toAt);
+      kernel.copy(from, at, mine, toAt, length);
+      assert(equal(mine, expected), `${name}: ${length} bytes`);
+      assertThrows(() => kernel.copy(from, 901 - length, mine, 0, length), RangeError);
+      assertThrows(() => kernel.copy(from, 0, mine, 901 - length, length), RangeError);
+      assert(equal(mine, expected), `${name}: ${length} bytes`);
     }
   }
 });
