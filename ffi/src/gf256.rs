@@ -251,35 +251,45 @@ unsafe fn run_for<const N: usize>(task: &Task, implementation: u32) {
     }
 }
 
-/// Covers the shards of `$task` with steps of `$most` vectors of `$bytes` bytes, then with one of as many as are left, of
-/// which the last ends where the shard ends. `$step::<N, V>(task, at, last)` does V vectors: V - 1 of them from `at` on, one
-/// behind the other, and one at `last`.
+/// Covers the shards of `$task` with steps of 4 vectors of `$bytes` bytes where `$four` says that so many fit into the
+/// registers, else of 2, then with one of as many as are left, of which the last ends where the shard ends.
+/// `$step::<N, V>(task, at, last)` does V vectors: V - 1 of them from `at` on, one behind the other, and one at `last`.
 macro_rules! cover {
-    ($task:ident, $bytes:literal, $step:ident, $most:literal: $($some:literal)*) => {{
+    ($task:ident, $bytes:literal, $step:ident, $four:expr) => {{
+        let most = if $four { 4 * $bytes } else { 2 * $bytes };
         let mut at = 0;
-        while at + $most * $bytes <= $task.length {
-            // SAFETY: the step ends within the shard; the rest is as the caller says.
-            unsafe { $step::<N, $most>($task, at, at + ($most - 1) * $bytes) };
-            at += $most * $bytes;
-        }
-        let last = $task.length - $bytes;
-        match ($task.length - at).div_ceil($bytes) {
-            // SAFETY: all but the last vector end before the shard does, and that one ends with it.
-            $($some => unsafe { $step::<N, $some>($task, at, last) },)*
-            _ => {}
+        // SAFETY: in all of this, a vector ends within the shard, as those before the last of a step end before it, and the
+        // last ends with it at the latest; the rest is as the caller says.
+        unsafe {
+            while at + most <= $task.length {
+                if $four {
+                    $step::<N, 4>($task, at, at + 3 * $bytes);
+                } else {
+                    $step::<N, 2>($task, at, at + $bytes);
+                }
+                at += most;
+            }
+            let last = $task.length - $bytes;
+            match ($task.length - at).div_ceil($bytes) {
+                1 => $step::<N, 1>($task, at, last),
+                2 => $step::<N, 2>($task, at, last),
+                3 if $four => $step::<N, 3>($task, at, last),
+                4 if $four => $step::<N, 4>($task, at, last),
+                _ => {}
+            }
         }
     }};
 }
 
-/// An implementation by GF2P8AFFINEQB, for one width of vectors.
+/// An implementation by GF2P8AFFINEQB, for one width of vectors; `$four` is with how many outputs 4 of them fit.
 macro_rules! gfni {
-    ($name:ident, $step:ident, $features:literal, $bytes:literal, $most:literal: $($some:literal)*, $zero:ident, $load:ident,
+    ($name:ident, $step:ident, $features:literal, $bytes:literal, $four:expr, $zero:ident, $load:ident,
      $store:ident, $broadcast:ident, $multiply:ident, $add:ident) => {
         /// # Safety
         /// As `run_for`; the shards are at least as long as a vector.
         #[target_feature(enable = $features)]
         unsafe fn $name<const N: usize>(task: &Task) {
-            cover!(task, $bytes, $step, $most: $($some)*);
+            cover!(task, $bytes, $step, N <= $four);
         }
 
         /// # Safety
@@ -314,19 +324,37 @@ macro_rules! gfni {
 }
 
 gfni!(
-    gfni_avx512, gfni_avx512_step, "gfni,avx512f", 64, 4: 1 2 3 4, _mm512_setzero_si512, _mm512_loadu_si512,
-    _mm512_storeu_si512, _mm512_set1_epi64, _mm512_gf2p8affine_epi64_epi8, _mm512_xor_si512
+    gfni_avx512,
+    gfni_avx512_step,
+    "gfni,avx512f",
+    64,
+    4,
+    _mm512_setzero_si512,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    _mm512_set1_epi64,
+    _mm512_gf2p8affine_epi64_epi8,
+    _mm512_xor_si512
 );
 gfni!(
-    gfni_avx2, gfni_avx2_step, "gfni,avx2", 32, 2: 1 2, _mm256_setzero_si256, _mm256_loadu_si256,
-    _mm256_storeu_si256, _mm256_set1_epi64x, _mm256_gf2p8affine_epi64_epi8, _mm256_xor_si256
+    gfni_avx2,
+    gfni_avx2_step,
+    "gfni,avx2",
+    32,
+    2,
+    _mm256_setzero_si256,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    _mm256_set1_epi64x,
+    _mm256_gf2p8affine_epi64_epi8,
+    _mm256_xor_si256
 );
 
 /// # Safety
 /// As `run_for`; the shards have at least 32 bytes.
 #[target_feature(enable = "avx2")]
 unsafe fn avx2<const N: usize>(task: &Task) {
-    cover!(task, 32, avx2_step, 2: 1 2);
+    cover!(task, 32, avx2_step, N == 1);
 }
 
 /// # Safety
