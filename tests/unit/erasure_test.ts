@@ -335,11 +335,6 @@ Deno.test("repair: a peer that has the relay solve all the time gets it so often
     encoder.take(length, burst.bytes, symbolAt);
     assert(receiver.repair(burst, at, symbolAt + length - at, counter));
   };
-  // What comes when nothing waits is no reason to look.
-  for (let i = 0; i < 40; i++) {
-    receiver.received(symbol, 0, 4, 10 + i);
-    assertEquals(receiver.solve(0), 0);
-  }
   // Repairs of what never comes have it look eight times.
   for (let i = 0; i < 8; i++) {
     const symbolAt = writeRepairHead(
@@ -363,7 +358,7 @@ Deno.test("repair: a peer that has the relay solve all the time gets it so often
 
 /** Both ends over sources that the test names, as a session would have them. */
 class Ends {
-  readonly encoder = new RepairEncoder(kernel, STRIDE);
+  encoder = new RepairEncoder(kernel, STRIDE);
   readonly decoder: RepairDecoder;
   readonly #out = new Uint8Array(STRIDE);
   #key = 1;
@@ -384,6 +379,12 @@ class Ends {
       const symbol = this.symbol(number);
       assert(this.encoder.add(number, symbol, 0, symbol.length));
     }
+  }
+
+  /** Only these are what the other end has sent. */
+  restart(...numbers: number[]): void {
+    this.encoder = new RepairEncoder(kernel, STRIDE);
+    this.send(...numbers);
   }
 
   /** It came. */
@@ -507,6 +508,40 @@ Deno.test("decoder: what came is never brought back again, though its bytes are 
   assertEquals(ends.solve(), [59]);
 });
 
+Deno.test("decoder: numbers that share a place in its tables are not taken for each other", () => {
+  const far = 512;
+  // Both came while repairs of them waited, and then so much that it is no longer remembered.
+  const ends = new Ends();
+  ends.send(10, 11);
+  ends.repair(10, 11);
+  ends.repair(10, 11);
+  ends.receive(10, 11);
+  for (const number of [10, 11, 12]) ends.decoder.add(number + far, new Uint8Array(3), 0, 3);
+  assertEquals(ends.solve(), []);
+  assertEquals(ends.decoder.waiting, 0);
+  // What one look brings back moves what is out of reach for the rest of it.
+  const other = new Ends();
+  other.restart(50 + far);
+  other.repair(50 + far);
+  other.restart(10);
+  other.repair(10);
+  assertEquals(other.solve(), [50 + far]);
+  other.restart(50 + far);
+  assert(!other.repair(50 + far), "it is known");
+  // Unknown ones in one system.
+  const third = new Ends();
+  third.restart(10);
+  third.repair(10);
+  third.restart(10 + far, 11 + far);
+  third.repair(10 + far, 11 + far);
+  third.restart(10);
+  third.repair(10);
+  assertEquals(third.solve(), [10]);
+  third.restart(11 + far);
+  third.repair(11 + far);
+  assertEquals(third.solve(), [10 + far, 11 + far]);
+});
+
 Deno.test("decoder: sources from before it began are not asked for", () => {
   const ends = new Ends(20);
   ends.send(...range(10, 20));
@@ -578,6 +613,16 @@ Deno.test("repair: a datagram has at most eight, numbered 0 to 7 (PROTOCOL R90)"
   assert(repair(101, [99], 7), "the next datagram's first");
   assert(!repair(102, [80], 8), "there is no such number");
   assertEquals(receiver.solve(0), 9);
+});
+
+Deno.test("repair: what comes while nothing waits is no reason to look, so that a repair finds the time", () => {
+  const { receiver, repair } = receiving();
+  for (let counter = 0; counter < 100; counter++) {
+    receiver.received(Uint8Array.of(0x45), 0, 1, counter);
+    assertEquals(receiver.solve(0), 0);
+  }
+  assert(repair(101, [100]));
+  assertEquals(receiver.solve(0), 1);
 });
 
 Deno.test("repair: whatever a peer sends, solving is looked at so often (PROTOCOL R90)", () => {
