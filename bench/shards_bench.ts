@@ -20,8 +20,9 @@ const args = parseArgs(Deno.args, { string: ["isal", "rounds"] });
 const path = String(args.isal ?? "/usr/lib/x86_64-linux-gnu/libisal.so.2");
 const ROUNDS = Number(args.rounds ?? 60);
 const SAMPLE_MS = 0.3;
-/** Sources, repairs, bytes of a shard. */
+/** Sources, repairs, bytes of a shard; the first is a call that does next to nothing. */
 const BLOCKS = [
+  [1, 1, 0],
   [2, 1, 64],
   [4, 1, 64],
   [4, 1, 200],
@@ -171,16 +172,32 @@ function measure(calls: (() => void)[]): number[] {
   return least;
 }
 
-const head = (what: string) => {
-  console.log(`| ${what} | ${contenders.map(({ name }) => name).join(" | ")} |`);
-  console.log(`|---|${contenders.map(() => "---|").join("")}`);
+const head = (what: string, more: string[] = []) => {
+  const names = [what, ...contenders.map(({ name }) => name), ...more];
+  console.log(`| ${names.join(" | ")} |`);
+  console.log(`|${names.map(() => "---|").join("")}`);
 };
 
-head("sources, repairs, bytes");
+/** Which contenders are put in relation: the best of each, and each by AVX2. */
+const PAIRS = [["GFNI, AVX512", "ISA-L"], ["AVX2", "ISA-L, AVX2"]].map((pair) =>
+  pair.map((name) => contenders.findIndex((contender) => contender.name === name))
+).filter((pair) => !pair.includes(-1));
+const relations = PAIRS.map(([a, b]) => `${contenders[a].name} : ${contenders[b].name}`);
+
+head("sources, repairs, bytes", relations);
+let empty: number[] | undefined;
 for (const [k, m, bytes] of BLOCKS) {
   all.set(crypto.getRandomValues(new Uint8Array(k * m)), TASK_AT + MATRIX_AT);
   const times = measure(contenders.map((contender) => contender.prepare(k, m, bytes)));
-  const cells = times.map((ns) => `${ns.toFixed(0)} ns, ${(k * bytes / ns).toFixed(1)} GB/s`);
+  const calls = empty ??= times;
+  const cells = times.map((ns) =>
+    `${ns.toFixed(0)} ns${bytes ? `, ${(k * bytes / ns).toFixed(1)} GB/s` : ""}`
+  );
+  // How many times as fast, and in brackets the same without what a call takes that does nothing.
+  for (const [a, b] of bytes ? PAIRS : []) {
+    const net = (times[b] - calls[b]) / (times[a] - calls[a]);
+    cells.push(`${(times[b] / times[a]).toFixed(1)} (${net.toFixed(1)})`);
+  }
   console.log(`| ${k}, ${m}, ${bytes} | ${cells.join(" | ")} |`);
 }
 

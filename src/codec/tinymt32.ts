@@ -4,7 +4,7 @@
  * anything that must not be guessed.
  */
 
-const MAT1 = 0x8f7011ee | 0, MAT2 = 0xfc78ff1f | 0, TMAT = 0x3793fdff;
+const MAT1 = 0x8f7011ee | 0, MAT2 = 0xfc78ff1f | 0, TMAT = 0x3793fdff | 0;
 const WARM_UP = 8;
 const state = new Int32Array(4);
 
@@ -13,7 +13,7 @@ function mixed(word: number, i: number): number {
   return (i + Math.imul(1812433253, word ^ (word >>> 30))) | 0;
 }
 
-/** Starts the one generator that this module has from a seed of 32 bits. In locals, since each repair has a seed of its own. */
+/** Starts the one generator that this module has from a seed of 32 bits. */
 export function seedTinymt32(seed: number): void {
   let a = seed | 0, b = MAT1, c = MAT2, d = TMAT;
   b ^= mixed(a, 1);
@@ -23,7 +23,19 @@ export function seedTinymt32(seed: number): void {
   b ^= mixed(a, 5);
   c ^= mixed(b, 6);
   d ^= mixed(c, 7);
-  for (let i = 0; i < WARM_UP; i++) {
+  state[0] = a;
+  state[1] = b;
+  state[2] = c;
+  state[3] = d;
+  drawTinymt32(WARM_UP, DISCARDED);
+}
+
+const DISCARDED = new Uint32Array(WARM_UP);
+
+/** Writes the next `count` numbers of 32 bits into `out`. The state is in locals in between: each repair has its own seed. */
+export function drawTinymt32(count: number, out: Uint32Array): void {
+  let a = state[0], b = state[1], c = state[2], d = state[3];
+  for (let i = 0; i < count; i++) {
     let x = (a & 0x7fffffff) ^ b ^ c;
     x ^= x << 1;
     d ^= (d >>> 1) ^ x;
@@ -31,25 +43,11 @@ export function seedTinymt32(seed: number): void {
     a = b;
     b = c ^ (odd & MAT1);
     c = x ^ (d << 10) ^ (odd & MAT2);
+    const sum = (a + (c >>> 8)) | 0;
+    out[i] = d ^ sum ^ (-(sum & 1) & TMAT);
   }
   state[0] = a;
   state[1] = b;
   state[2] = c;
   state[3] = d;
-}
-
-/** The next 32 bits. */
-export function nextTinymt32(): number {
-  const b = state[1], c = state[2];
-  let x = (state[0] & 0x7fffffff) ^ b ^ c, d = state[3];
-  x ^= x << 1;
-  d ^= (d >>> 1) ^ x;
-  const odd = -(d & 1);
-  const last = x ^ (d << 10) ^ (odd & MAT2);
-  state[0] = b;
-  state[1] = c ^ (odd & MAT1);
-  state[2] = last;
-  state[3] = d;
-  const sum = (b + (last >>> 8)) | 0;
-  return (d ^ sum ^ (-(sum & 1) & TMAT)) >>> 0;
 }
