@@ -8,10 +8,12 @@
 import { CODE_BLOCK, CODE_WINDOW, RepairDecoder, RepairEncoder, SOURCES_MAX } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";
 import { BLOCK_MAX } from "../codec/reed_solomon.ts";
+import { Arrivals } from "../control/arrivals.ts";
 import type { RepairChoice } from "../control/redundancy.ts";
 import type { Burst } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, writeFrameHead } from "../wire/frame.ts";
 import { canCarryRepair, repairHeadBytes, RepairReader, writeRepairHead } from "../wire/repair.ts";
+import { RepairTally } from "./repair_tally.ts";
 
 /** The longest plaintext that is protected, bytes: a game's snapshot, not a transfer's segment. */
 export const SYMBOL_MAX_BYTES = 640;
@@ -38,7 +40,8 @@ export interface RepairPlan extends RepairChoice {
 
 export const NO_REPAIR: RepairPlan = { code: CODE_WINDOW, sources: 1, share: 0, spacingUs: 0 };
 
-const reader = new RepairReader();
+/** The repair frame that was read last. */
+export const repairFrame = new RepairReader();
 
 export class RepairSender {
   plan: RepairPlan = NO_REPAIR;
@@ -193,6 +196,8 @@ export class RepairSender {
 
 export class RepairReceiver {
   readonly decoder: RepairDecoder;
+  readonly arrivals: Arrivals;
+  readonly tally = new RepairTally();
   /** Counters of the last datagrams that were brought back, in a ring: their own datagrams may still come. */
   readonly #broughtBack = new Float64Array(BROUGHT_BACK).fill(-1);
   #broughtBackNext = 0;
@@ -206,6 +211,12 @@ export class RepairReceiver {
   /** @param first the first counter of which it is shown everything that comes. */
   constructor(kernel: ShardKernel, first: number) {
     this.decoder = new RepairDecoder(kernel, SYMBOL_MAX_BYTES, first);
+    this.arrivals = new Arrivals(first);
+  }
+
+  /** Repairs that came and were not needed. */
+  get wasted(): number {
+    return Math.max(0, this.decoder.notNeeded);
   }
 
   /** Takes the packets of a datagram; false when they were brought back before and must not be delivered again. */
@@ -219,10 +230,11 @@ export class RepairReceiver {
 
   /** Takes a repair frame's body of a datagram with `counter`; false when it is malformed. */
   repair(burst: Burst, at: number, length: number, counter: number): boolean {
-    if (!reader.read(burst.view, at, length, counter)) return false;
-    const code = reader.isBlock ? CODE_BLOCK : CODE_WINDOW;
-    const index = reader.isBlock ? reader.index : windowKey(counter, reader.index);
-    const { numbers, count, symbolAt, symbolBytes } = reader;
+    if (!repairFrame.read(burst.view, at, length, counter)) return false;
+    const { isBlock, numbers, count, symbolAt, symbolBytes } = repairFrame;
+    const code = isBlock ? CODE_BLOCK : CODE_WINDOW;
+    const index = isBlock ? repairFrame.index : windowKey(counter, repairFrame.index);
+    this.arrivals.onSources(numbers, count);
     if (this.decoder.addRepair(code, index, numbers, count, burst.bytes, symbolAt, symbolBytes)) {
       this.#hasNews = true;
     }
@@ -247,6 +259,7 @@ export class RepairReceiver {
       const counter = this.decoder.recovered[i];
       this.#broughtBack[this.#broughtBackNext++ % BROUGHT_BACK] = counter;
       this.#broughtBackHighest = Math.max(this.#broughtBackHighest, counter);
+      this.arrivals.onRepaired(counter);
     }
     return found;
   }

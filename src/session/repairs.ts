@@ -4,11 +4,12 @@
  * without, which costs them nothing else. What a repair is, is ox_repair.ts's; how much there is of it, control's.
  */
 import type { ShardKernel } from "../codec/kernels.ts";
-import { LossMeter } from "../control/loss_meter.ts";
+import { PathMeter } from "../control/path_quality.ts";
 import { chooseRepair, type RepairSituation } from "../control/redundancy.ts";
 import { CLASS_GAME, CLASS_VOICE } from "../control/traffic_class.ts";
 import type { Report } from "../wire/control.ts";
 import { RepairReceiver, RepairSender } from "./ox_repair.ts";
+import { RepairTally } from "./repair_tally.ts";
 
 export interface RepairOptions {
   kernel: ShardKernel;
@@ -38,8 +39,6 @@ export function repairOptions(
 
 /** Sessions that send repairs, and as many that take them: about 100 KB each both ways. */
 const SESSIONS_MAX = 512;
-/** The shortest round trip is forgotten so much with each report. */
-const RTT_RISE = 1.001;
 
 /** The pool of one tunnel. */
 export class Repairs {
@@ -79,7 +78,8 @@ export function isProtected(trafficClass: number): boolean {
 /** The sending side of one session. */
 export class SessionRepair {
   readonly sender: RepairSender;
-  readonly losses = new LossMeter();
+  readonly quality = new PathMeter();
+  readonly tally = new RepairTally();
   readonly #options: RepairOptions;
   readonly #situation: RepairSituation;
   readonly #plan = { code: 0, sources: 1, share: 0, spacingUs: 0 };
@@ -113,16 +113,16 @@ export class SessionRepair {
     this.sender.sent(bytes, at, length, counter, nowUs);
   }
 
-  /** The other end reports; `rttUs` is -1 when it is not known. */
-  onReport({ highest, bitmap, bitmapBytes }: Report, rttUs: number): void {
-    this.losses.observe(highest, bitmap, bitmapBytes);
-    const situation = this.#situation;
-    situation.lossRate = this.losses.lossRate;
-    situation.runLength = this.losses.runLength;
+  /** The other end reports. */
+  onReport(report: Report, nowUs: number): void {
+    const { quality } = this, situation = this.#situation;
+    quality.observe(report, nowUs);
+    situation.lossRate = quality.lossRate;
+    situation.runLength = quality.runLength;
     situation.gapUs = this.sender.gapUs;
-    if (rttUs >= 0) {
-      situation.rttUs = rttUs;
-      situation.rttUsMin = Math.min(situation.rttUsMin * RTT_RISE, rttUs);
+    if (quality.rttUs >= 0) {
+      situation.rttUs = quality.rttUs;
+      situation.rttUsMin = quality.rttUsMin;
     }
     this.#choose();
   }
