@@ -185,6 +185,37 @@ Deno.test(`feedback: a way back that is dead is noticed while data goes out (see
   assertLess(seenUs - cutUs, 500_000);
 });
 
+Deno.test(`feedback: what reports say beside packets makes no datagram too long (seed ${SEED})`, () => {
+  const world = new World(SEED + 500);
+  let most = 0, reports = 0;
+  const { server } = play(new Path(20_000, randomLoss(world.random, 0.1)), clean(), {
+    seconds: 20,
+    isOneWay: true,
+    onTurn: ({ client, server, world }, us) => {
+      const { sessions, row } = sessionOf(server), max = sessions.datagramBytes[row];
+      const carried = world.carried;
+      world.tap = (from, _to, datagram) => {
+        if (from === server.endpoint) {
+          most = Math.max(most, datagram.length);
+          assert(datagram.length <= max, `${datagram.length}`);
+        }
+        return datagram;
+      };
+      // From what leaves no room to what leaves some.
+      const bytes = max - 25 - 28 - Math.floor(us / GAP_US) % 240;
+      const before = client.delivered.length;
+      server.send(udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(bytes).fill(us & 255)));
+      world.runFor(21_000);
+      assertEquals(client.delivered.at(-1)?.length, bytes + 28);
+      assert(client.delivered.at(-1)!.subarray(28).every((byte) => byte === (us & 255)));
+      if (world.carried > carried) reports += client.delivered.length - before;
+    },
+  });
+  assertGreater(most, 1400);
+  assertGreater(reports, 1000);
+  assertGreater(server.metrics.get("packets_repaired"), 20);
+});
+
 Deno.test(`feedback: on a clean path everything together costs less than 2 % (seed ${SEED})`, () => {
   for (const isOneWay of [false, true]) {
     const off = play(clean(), clean(), { isRepairing: false, isOneWay });
