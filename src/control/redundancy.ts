@@ -93,18 +93,18 @@ const AHEAD_MIN = 0.03, AHEAD_RATIO = 2, AHEAD_BURST_US = 50_000;
 /** A queue of so much is congestion, until it has been half of that for a while. */
 const QUEUE_US = 35_000, CALM_US = 1_000_000;
 /** A repair must be in time although the clock, the other end and jitter take a little. */
-const USABLE = 0.96;
+const USABLE = 0.97;
 /** A repair that shall go alone still rides in a datagram that comes so close to its time. */
 const NEARLY = 0.9;
 const SOURCES_MAX = 8, STRIDE_MAX = 4;
 /** Packets that come faster come together. */
 const GAP_US_MIN = 10;
 /** Groups are compared so often, and another is taken when it leaves so much less. */
-const COMPARE_US = 200_000, BETTER = 0.85, COMPARED_LOSS_MIN = 0.01;
+const COMPARE_US = 200_000, BETTER = 0.92, COMPARED_LOSS_MIN = 0.01;
 /** A share that rises or falls by less is left as it is. */
 const RISE = 1.1, FALL = 0.7;
 /** What a share of 1, and a delay of the whole deadline, count for beside residual loss. */
-const SHARE_WEIGHT = 0.002, AGE_WEIGHT = 0.0001;
+const SHARE_WEIGHT = 0.001, AGE_WEIGHT = 0.0001;
 /** Bulk's transport repairs its own losses: it gets a little where there are many, and no queue. */
 const BULK_LOSS = 0.01, BULK_SHARE_MAX = 0.1, BULK_SHARE_PER_LOSS = 2, BULK_QUEUE_US = 10_000;
 const BULK_SOURCES = 8, BULK_STRIDE = 4;

@@ -7,7 +7,6 @@ import type { ShardKernel } from "../codec/kernels.ts";
 import { LossMeter } from "../control/loss_meter.ts";
 import {
   chooseRepair,
-  firstChoice,
   type RepairChoice,
   type RepairScheme,
   type RepairSituation,
