@@ -17,7 +17,7 @@ export const SOURCES_MAX = 32;
 const REPAIRS_MAX = 32;
 /** Unknown sources of all that wait that are looked at together. */
 const UNKNOWN_MAX = 128;
-/** Eliminations in one call: each may take a tenth of a millisecond when all repairs wait. */
+/** Eliminations in one call: each may take 0.15 ms when all repairs wait. */
 const PASSES_MAX = 4;
 /** Places for sources, a power of two; one of them is free, the others hold the last ones. */
 const PLACES = 64;
