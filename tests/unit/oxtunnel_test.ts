@@ -105,6 +105,8 @@ function fullReport(): control.Report {
     repaired: 8,
     unrepaired: 9,
     arrivalCount: 2,
+    hasClock: true,
+    clock: 0x1234,
   }, [3]);
   result.lossRuns.set([1, 2, 3, 4, 5]);
   result.arrivals.set([control.arrivalSteps(1000), control.arrivalSteps(48)]);

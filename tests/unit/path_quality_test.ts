@@ -288,6 +288,8 @@ Deno.test("path quality: a clean line costs its reports next to nothing", () => 
   const trembling = run({ transit: () => 20_000 + Math.floor(8000 * random.real()) });
   assertGreater(trembling.sectionBytes, 2 * calm.sectionBytes);
   assertLess(trembling.sectionBytes, 0.011 * DATAGRAM_BYTES * trembling.datagrams);
+  const lossy = run({ transit: (n) => n % 20 === 0 ? Infinity : 20_000 });
+  assertGreater(lossy.sectionBytes, 1.5 * lossy.datagrams, "when each came, in two bytes");
 });
 
 Deno.test("path quality: residual loss is what repair has not brought back", () => {
