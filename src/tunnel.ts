@@ -181,6 +181,10 @@ export class Tunnel {
     });
     const ownIpv4 = parseAddress(options.ipv4);
     if (!ownIpv4) throw new Error(`tunnel: "${options.ipv4}" is not an IPv4 address`);
+    const flows = new FlowTable(
+      flowRows(options.maxConnections),
+      Uint32Array.from({ length: FLOW_KEYS }, randomWord),
+    );
     const shared = {
       table: this.table,
       peers: this.peers,
@@ -190,7 +194,9 @@ export class Tunnel {
       metrics,
       ownIpv4,
       ownIpv6: options.ipv6 === undefined ? undefined : parseAddress(options.ipv6),
+      flows,
       words: new Uint32Array(FLOW_WORDS_MAX),
+      ends: new Uint32Array(8),
     };
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
     const [backlog, speedtest] = [new Backlog(), new Speedtest()];
@@ -198,20 +204,13 @@ export class Tunnel {
     const frames = new FrameReader();
     this.ingressContext = { ...shared, policy, masks, frames, lz4, backlog, speedtest };
     const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
-    const flows = new FlowTable(
-      flowRows(options.maxConnections),
-      Uint32Array.from({ length: FLOW_KEYS }, randomWord),
-    );
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
-    const ends = new Uint32Array(8);
     this.#egress = {
       ...shared,
       mtu,
-      flows,
       compression,
-      ends,
       isRelay: policy !== undefined,
       batches: this.#batches,
     };

@@ -4,7 +4,7 @@
  */
 import { Counter, Gauge, Registry } from "prom-client";
 import process from "node:process";
-import { type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
+import { CLASS_DIRECTIONS, CLASS_LABELS, type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
 
 /** Name without the `oxrelay_` prefix, and help. A name that ends in _total is a counter, any other a gauge. */
 const EXPORTED: Record<CounterName, [name: string, help: string]> = {
@@ -113,6 +113,25 @@ export function createRegistry(columns: readonly Metrics[], build: () => BuildIn
       }
     },
   });
+  for (const unit of ["packets", "bytes"] as const) {
+    new Counter({
+      name: `oxrelay_class_${unit}_total`,
+      help: `Inner ${unit === "bytes" ? "bytes" : "packets"} of OxTunnel sessions, by class and direction.`,
+      labelNames: ["class", "direction"],
+      registers,
+      collect() {
+        this.reset();
+        for (const direction of CLASS_DIRECTIONS) {
+          for (const label of CLASS_LABELS) {
+            this.inc(
+              { class: label, direction },
+              sum(columns, (metrics) => metrics.ofClass(direction, label)[unit]),
+            );
+          }
+        }
+      },
+    });
+  }
   addCounter("process_cpu_seconds_total", "CPU time of the process, user and system.", () => {
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;

@@ -102,7 +102,7 @@ export class Link {
 
   /** How the link is, as figures; to be called about once a second, after `tend`. */
   report(): LinkStatus {
-    const { relay, vitals, cost } = this.#plane!;
+    const { relay, vitals, cost, classesUp, classesDown } = this.#plane!;
     const { servers } = this.#o;
     const nowMs = performance.now();
     const { user, system } = process.cpuUsage();
@@ -116,6 +116,8 @@ export class Link {
       bytesReceived: relay.bytesReceived,
       bytesSent: relay.bytesSent,
       ...cost,
+      classesUp,
+      classesDown,
       cpuUs: user + system,
     });
     if (this.#counts.length > WINDOW_REPORTS + 1) this.#counts.shift();
@@ -137,6 +139,8 @@ export class Link {
       rateSent: found.rateSent,
       overheadBytes: found.overheadBytes,
       savedBytes: found.savedBytes,
+      mixUp: found.mixUp,
+      mixDown: found.mixDown,
       cpuShare: found.cpuShare,
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,

@@ -28,7 +28,7 @@ import { MmsgPort } from "../io/mmsg.ts";
 import type { Port } from "../io/port.ts";
 import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
-import { DROP, Metrics } from "../metrics.ts";
+import { CLASS_LABELS, type ClassCount, DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
 import type { OwnHint } from "../session/hints.ts";
 import { repairOptions } from "../session/repairs.ts";
@@ -60,6 +60,9 @@ export interface PlaneState {
   isNarrow: boolean;
   /** Lost packets that repair brought back so far. */
   repaired: number;
+  /** OxTunnel's packets to the relay and from it so far, by class in the order of CLASS_LABELS. */
+  classesUp: ClassCount[];
+  classesDown: ClassCount[];
 }
 
 /** A data plane in this thread or another. */
@@ -216,7 +219,10 @@ export class LocalPlane implements LinkPlane {
     };
     if (ping) this.#driver.turn();
     const repaired = this.#metrics.get("packets_repaired");
-    return { relay, asked, vitals: this.#client.vitals, cost, repaired, ...this.#client.path };
+    const classesUp = CLASS_LABELS.map((label) => this.#metrics.ofClass("to_tunnel", label));
+    const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
+    const { vitals, path } = this.#client;
+    return { relay, asked, vitals, cost, repaired, classesUp, classesDown, ...path };
   }
 
   async close(): Promise<void> {

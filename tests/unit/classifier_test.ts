@@ -3,7 +3,7 @@
  * behaviour, with hysteresis, and what a crowd of flows does to one. Behaviour comes as traces of real shapes.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertThrows } from "@std/assert";
-import { classOfMarks, FIRM } from "../../src/control/classifier.ts";
+import { BEGUN, classOfMarks, FIRM } from "../../src/control/classifier.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "../../src/control/flows.ts";
 import {
   CLASS_BULK,
@@ -14,6 +14,7 @@ import {
 } from "../../src/control/traffic_class.ts";
 import { classify } from "../../src/egress/classify.ts";
 import type { EgressContext } from "../../src/egress/mod.ts";
+import { CLASS_FROM_TUNNEL_AT, CLASS_LABELS, Metrics } from "../../src/metrics.ts";
 import { Hints } from "../../src/session/hints.ts";
 import { OXTUNNEL, WIREGUARD } from "../../src/session/table.ts";
 import { Arena, NONE } from "../../src/vector/arena.ts";
@@ -35,12 +36,14 @@ class Sender {
   readonly flows = new FlowTable(1 << 10, keys());
   readonly burst = new Burst(new Arena(4));
   readonly hints = new Hints(2);
+  readonly metrics = new Metrics();
   protocol = OXTUNNEL;
   readonly #protocols = [OXTUNNEL];
   readonly #context = {
     table: { protocol: this.#protocols },
     associations: { oxtunnel: { sessions: { hints: this.hints } } },
     flows: this.flows,
+    metrics: this.metrics,
     words: new Uint32Array(FLOW_WORDS_MAX),
     ends: new Uint32Array(8),
   } as unknown as EgressContext;
@@ -261,6 +264,12 @@ Deno.test("classifier: fragments and headers that are cut short are of their add
   }
 });
 
+/** A packet of the flow in the row, into the tunnel. */
+function see(table: FlowTable, row: number, nowUs: number): void {
+  table.inward.seenUs[row] = nowUs;
+  table.inward.marks[row] = BEGUN;
+}
+
 Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and the key decides which", () => {
   const table = new FlowTable(4096, keys(1)), other = new FlowTable(4096, keys(2));
   const words = new Uint32Array(FLOW_WORDS_MAX);
@@ -273,7 +282,7 @@ Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and 
   for (let i = 0; i < 1000; i++) {
     const row = table.find(flow(i), 4, i);
     assert(table.isNew);
-    table.seenUs[row] = i;
+    see(table, row, i);
     rows.set(i, row);
     if (other.find(flow(i), 4, i) !== row) elsewhere++;
   }
@@ -286,7 +295,7 @@ Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and 
   // Ten times more flows than rows: what was seen lately is still there.
   let kept = 0;
   for (let i = 0; i < 40_000; i++) {
-    table.seenUs[table.find(flow(1000 + i), 4, 2000 + i)] = 2000 + i;
+    see(table, table.find(flow(1000 + i), 4, 2000 + i), 2000 + i);
     if (i >= 100) {
       table.find(flow(1000 + i - 100), 4, 2000 + i);
       if (!table.isNew) kept++;
@@ -294,6 +303,6 @@ Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and 
   }
   assertGreater(kept, 39_000);
   const row = table.find(flow(999_999), 4, 50_000);
-  assertEquals([table.bulk[row], table.pause[row], table.marks[row]], [0, 0, 0]);
+  assertEquals([table.inward.marks[row], table.pause[row], table.outward.marks[row]], [0, 0, 0]);
   assertThrows(() => new FlowTable(100, keys()), RangeError);
 });
