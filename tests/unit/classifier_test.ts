@@ -14,11 +14,12 @@ import {
 } from "../../src/control/traffic_class.ts";
 import { classify } from "../../src/egress/classify.ts";
 import type { EgressContext } from "../../src/egress/mod.ts";
-import { CLASS_FROM_TUNNEL_AT, CLASS_LABELS, Metrics } from "../../src/metrics.ts";
+import { Metrics } from "../../src/metrics.ts";
 import { Hints } from "../../src/session/hints.ts";
 import { OXTUNNEL, WIREGUARD } from "../../src/session/table.ts";
 import { Arena, NONE } from "../../src/vector/arena.ts";
 import { Burst, TO_EXIT, TO_SEAL } from "../../src/vector/burst.ts";
+import { FlowReader } from "../../src/wire/flow.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP, writeIpv4Header, writeIpv6Header } from "../../src/wire/inner.ts";
 import { Random } from "../sim/world.ts";
 
@@ -261,6 +262,35 @@ Deno.test("classifier: fragments and headers that are cut short are of their add
     sender.classify();
     assert(burst.flow[row] < 1024, `round ${round}`);
     assert(burst.trafficClass[row] <= CLASS_BULK);
+  }
+});
+
+Deno.test("flows: both directions have one name, whatever the packet is", () => {
+  const random = new Random(3);
+  const reader = new FlowReader();
+  const there = new Uint32Array(FLOW_WORDS_MAX), back = new Uint32Array(FLOW_WORDS_MAX);
+  for (let round = 0; round < 3000; round++) {
+    const isIpv6 = (round & 1) === 1, address = isIpv6 ? 16 : 4, addressesAt = isIpv6 ? 8 : 12;
+    const packet = new Uint8Array((isIpv6 ? 40 : 20) + random.u32() % 60);
+    random.fill(packet);
+    packet[0] = isIpv6 ? 0x60 : 0x45;
+    packet[isIpv6 ? 6 : 9] = [UDP, TCP, ICMP, 0, 44, 60][random.u32() % 6];
+    const answer = packet.slice();
+    answer.copyWithin(addressesAt, addressesAt + address, addressesAt + 2 * address);
+    answer.set(packet.subarray(addressesAt, addressesAt + address), addressesAt + address);
+    assert(reader.read(new DataView(packet.buffer), 0, packet.length, there, false));
+    const { ports, wordCount } = reader;
+    // The ports are where the reader found them, behind whatever headers.
+    if (ports !== 0) {
+      const at = packet.findIndex((_, i) =>
+        i >= addressesAt + 2 * address && i + 4 <= packet.length &&
+        new DataView(packet.buffer).getInt32(i) === ports
+      );
+      answer.copyWithin(at, at + 2, at + 4);
+      answer.set(packet.subarray(at, at + 2), at + 2);
+    }
+    assert(reader.read(new DataView(answer.buffer), 0, answer.length, back, true));
+    assertEquals([reader.wordCount, ...back], [wordCount, ...there], `round ${round}`);
   }
 });
 
