@@ -30,7 +30,7 @@ import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
 import { CLASS_LABELS, type ClassCount, DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
-import type { OwnHint } from "../session/hints.ts";
+import type { HintedFlows, OwnHint } from "../session/hints.ts";
 import { repairOptions } from "../session/repairs.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import { BATCH_WAIT_US } from "../tunnel.ts";
@@ -73,6 +73,8 @@ export interface LinkPlane {
   reach(address: string, port: number): void;
   /** This host has another address or network: an OxTunnel session goes on there. */
   moved(): void;
+  /** Wishes a class (CLASS_*) for flows; undefined takes the wish back. One more than 64 is ignored. */
+  hint(flows: HintedFlows, trafficClass: number | undefined): void;
   /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
   look(ping: boolean): Promise<PlaneState>;
   close(): Promise<void>;
@@ -199,6 +201,11 @@ export class LocalPlane implements LinkPlane {
   moved(): void {
     this.#client.moved();
     this.#client.ping();
+    this.#driver.turn();
+  }
+
+  hint(flows: HintedFlows, trafficClass: number | undefined): void {
+    this.#client.hint(flows, trafficClass);
     this.#driver.turn();
   }
 
