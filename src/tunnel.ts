@@ -323,6 +323,17 @@ export class Tunnel {
     return true;
   }
 
+  /**
+   * Compresses from now on, or no more, what goes to OxTunnel sessions that agreed to it, and has those to come asked or not.
+   * What comes compressed from sessions that agreed is read in any case.
+   */
+  protected setCompression(compression: { lz4: Lz4; thresholdBytes: number } | undefined): void {
+    const entropy = this.#egress.compression?.entropy ?? new EntropyTest();
+    this.#egress.compression = compression && { ...compression, entropy };
+    this.ingressContext.lz4 ??= compression?.lz4;
+    this.associations.oxtunnel?.offer(FEATURE_LZ4, compression !== undefined);
+  }
+
   /** Ends the peer's sessions and attempts without a word to it; what waited for it is lost. */
   protected leave(peer: Peer): void {
     this.associations.end(peer, this.#release);

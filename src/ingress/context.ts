@@ -23,8 +23,8 @@ export interface IngressContext {
   readonly masks: Uint8Array<ArrayBuffer>;
   readonly frames: FrameReader;
   readonly backlog: Backlog;
-  /** Undefined where LZ4 is not to be accepted. */
-  readonly lz4: Lz4 | undefined;
+  /** Undefined where LZ4 was never accepted. */
+  lz4: Lz4 | undefined;
   readonly metrics: Metrics;
   /** Undefined for a client, which delivers everything to its own host. */
   policy: DestinationPolicy | undefined;
