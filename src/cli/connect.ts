@@ -161,7 +161,7 @@ async function throughSockets(
   const resolve = (name: string) => resolveThrough(dialler, dns, name, { ipv4: has(false), ipv6: has(true) });
   const opened: Doors[] = [];
   const { socks, forwards } = doors;
-  const fallback = await openFallback(invitation, servers, view);
+  const fallback = await openFallback(invitation, servers, view, () => Promise.resolve());
   try {
     if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
     for (const one of forwards) opened.push(forward(dialler, resolve, one));
@@ -243,12 +243,17 @@ async function throughDevice(
     })
   );
   try {
-    const fallback = await openFallback(invitation, servers, view);
-    const around: OuterEndpoint[] = fallback ? [fallback.outer] : [];
-    if (killSwitch) await sentence(() => host.shut([...servers.outer, ...around]));
+    const outer = (): OuterEndpoint[] => [...servers.outer, ...(fallback ? [fallback.outer] : [])];
+    let isRouted = false;
+    // Nothing is led into a tunnel that was never up.
+    const reroute = async () => {
+      if (isRouted) await host.route(outer());
+      else if (killSwitch) await host.shut(outer());
+    };
+    const fallback = await openFallback(invitation, servers, view, reroute);
+    if (killSwitch) await sentence(() => host.shut(outer()));
     await servers.round(false, performance.now());
     const say = (message: string) => view.say(message);
-    let isRouted = false;
     const { descriptor } = host;
     const plane = new ThreadPlane(invitation, descriptor, CLIENT_DEVICE, say, wishes, fallback?.mailboxes);
     const link = new Link({
@@ -258,11 +263,7 @@ async function throughDevice(
       ownDevice: CLIENT_DEVICE,
       isWatched: view.isWatched,
       say,
-      // Nothing is led into a tunnel that was never up.
-      onMoved: async (relays) => {
-        if (isRouted) await host.route([...relays, ...around]);
-        else if (killSwitch) await host.shut([...relays, ...around]);
-      },
+      onMoved: reroute,
       onMtu: (innerMtu) => host.setMtu(innerMtu),
     });
     view.about = describe(scope, killSwitch);
@@ -274,7 +275,7 @@ async function throughDevice(
     return await run(link, appHints, view, {
       isPatient: killSwitch,
       onConnected: async () => {
-        await sentence(() => host.route([...servers.outer, ...around]));
+        await sentence(() => host.route(outer()));
         isRouted = true;
       },
       onGuard: () => host.guard(),
@@ -286,18 +287,21 @@ async function throughDevice(
 
 /**
  * The way around blocked UDP, where the invitation names one. Its name is resolved now, outside the tunnel, and is the
- * relay's own address when that does not work.
+ * relay's own address when that does not work; and again with each dial, after which `onMoved` is called if it has another.
  */
 async function openFallback(
   { endpoint, fallback, protocol }: Invitation,
   servers: Servers,
   view: LinkView,
+  onMoved: () => Promise<void>,
 ): Promise<LinkFallback | undefined> {
   if (fallback === undefined || protocol !== "oxtunnel") return undefined;
-  const address = fallback.host === endpoint.host
-    ? servers.address
-    : await resolveHost(fallback.host).catch(() => servers.address);
-  return new LinkFallback({ endpoint: fallback, address, say: (message) => view.say(message) });
+  // The link itself follows the relay's own name.
+  const resolve = () =>
+    fallback.host === endpoint.host ? Promise.resolve(servers.address) : resolveHost(fallback.host);
+  const address = await resolve().catch(() => servers.address);
+  const say = (message: string) => view.say(message);
+  return new LinkFallback({ endpoint: fallback, address, resolve, onMoved, say });
 }
 
 interface Hooks {
