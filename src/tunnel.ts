@@ -67,6 +67,8 @@ export interface TunnelOptions {
   ipv6: string | undefined;
   /** Largest inner packet, bytes. */
   mtu: number;
+  /** Whether the exit makes its packets itself, from sockets, rather than forwarding another host's; false when absent. */
+  exitIsSource?: boolean;
   /**
    * How long OxTunnel's bulk packets may be held for company, in microseconds: 0 for batches of what comes together only,
    * -1 for none; BATCH_WAIT_US when absent.
@@ -249,7 +251,7 @@ export class Tunnel {
    * one that is too big as TO_EXIT, an error for its sender.
    */
   ingestInner(burst: Burst, nowUs: number): void {
-    egress(burst, this.#egress, nowUs);
+    egress(burst, this.#egress, nowUs, this.#o.exitIsSource);
     this.#count(burst);
   }
 

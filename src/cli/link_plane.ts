@@ -149,6 +149,7 @@ export class LocalPlane implements LinkPlane {
       ipv4: inner(false) ?? "0.0.0.0",
       ipv6: inner(true),
       mtu: invitation.mtu,
+      exitIsSource: exit.name === "userspace",
       // The event loop's timers would hold packets for a millisecond and more.
       batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
       trusted: invitation.trusted,
