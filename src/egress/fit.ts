@@ -51,9 +51,10 @@ function cut(burst: Burst, row: number, mtu: number): boolean {
   const at = offset[row];
   const step = fragmentStep(view, at, mtu);
   const payload = payloadBytes(view, at);
-  // Of IPv6's length, which stands there, nothing is made.
-  const identification = ipVersion(view, at) === 4 && view.getUint16(at + 4) ||
-    (identifications = (identifications + 1) & 0xffff);
+  identifications = (identifications + 1) >>> 0;
+  const identification = ipVersion(view, at) === 4
+    ? view.getUint16(at + 4) || identifications & 0xffff
+    : identifications;
   for (let from = step; from < payload; from += step) {
     const added = burst.grow(0, TO_SEAL);
     if (added < 0) {
