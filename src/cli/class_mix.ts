@@ -30,9 +30,10 @@ export function classMix(before: readonly ClassCount[], now: readonly ClassCount
 /** "game 62 % (4 %), bulk 38 % (96 %)": shares of packets and, in brackets, of bytes; the largest first, three at most. */
 export function renderMix(mix: ClassMix | undefined): string {
   const percent = (share: number) => `${Math.round(100 * share)} %`;
-  return Object.entries(mix ?? {})
-    .toSorted(([, a], [, b]) => b.packets - a.packets)
+  return CLASS_LABELS.map((label) => ({ label, packets: 0, bytes: 0, ...mix?.[label] }))
+    .filter(({ packets }) => packets > 0)
+    .toSorted((a, b) => b.packets - a.packets)
     .slice(0, SHOWN_MAX)
-    .map(([label, { packets, bytes }]) => `${label} ${percent(packets)} (${percent(bytes)})`)
+    .map(({ label, packets, bytes }) => `${label} ${percent(packets)} (${percent(bytes)})`)
     .join(", ") || "-";
 }

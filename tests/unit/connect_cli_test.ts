@@ -102,6 +102,7 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       [["--only-user", "nobody-of-this-name"], "", 2, /there is no user "nobody-of-this-name" here/],
       [["--only-user", "0", "--only-cgroup", "a"], "", 2, /exclude each other/],
       [["--only-cgroup", 'a"b'], "", 2, /--only-cgroup: expected a path/],
+      [["--priority", "app=csgo"], "", 2, /such as app=csgo:game, found "app=csgo"/],
       [["--protocol", "udp"], "", 2, /--protocol: expected "oxtunnel" or "wireguard"/],
       [["nonsense"], "", 2, /expected an invitation oxrelay:\/\/…/],
       [[], "", 1, /there is no oxrelay-connect\.conf and no invitation/],
