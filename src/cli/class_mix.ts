@@ -15,7 +15,10 @@ export function classMix(before: readonly ClassCount[], now: readonly ClassCount
   // Totals that began anew in between count from zero.
   const gone = now.map(({ packets, bytes }, i) => {
     const isAnew = packets < before[i].packets;
-    return { packets: packets - (isAnew ? 0 : before[i].packets), bytes: bytes - (isAnew ? 0 : before[i].bytes) };
+    return {
+      packets: packets - (isAnew ? 0 : before[i].packets),
+      bytes: bytes - (isAnew ? 0 : before[i].bytes),
+    };
   });
   const packets = gone.reduce((sum, one) => sum + one.packets, 0);
   const bytes = gone.reduce((sum, one) => sum + one.bytes, 0);

@@ -134,7 +134,10 @@ function writeIpv6Fragment(
   view.setUint16(to + 4, FRAGMENT_HEADER_BYTES + bytes);
   view.setUint8(to + 6, IPV6_FRAGMENT);
   view.setUint16(start, next << 8);
-  view.setUint16(start + 2, (field & IPV6_OFFSET) + from | (isLast ? field & IPV6_MORE_FRAGMENTS : IPV6_MORE_FRAGMENTS));
+  view.setUint16(
+    start + 2,
+    (field & IPV6_OFFSET) + from | (isLast ? field & IPV6_MORE_FRAGMENTS : IPV6_MORE_FRAGMENTS),
+  );
   view.setUint32(start + 4, kept);
   return IPV6_HEADER_BYTES + FRAGMENT_HEADER_BYTES + bytes;
 }

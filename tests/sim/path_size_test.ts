@@ -366,7 +366,16 @@ Deno.test("path size: so is one that comes behind a batch, in the same burst", (
 /** An IPv6 packet of so many bytes, UDP. */
 function upIpv6(bytes: number): Uint8Array {
   const packet = new Uint8Array(bytes), view = new DataView(packet.buffer);
-  writeIpv6Header(view, 0, bytes - 40, PROTOCOL_UDP, parseAddress("fd00::2")!, 0, parseAddress("2001:db8::1")!, 0);
+  writeIpv6Header(
+    view,
+    0,
+    bytes - 40,
+    PROTOCOL_UDP,
+    parseAddress("fd00::2")!,
+    0,
+    parseAddress("2001:db8::1")!,
+    0,
+  );
   for (let i = 48; i < bytes; i++) packet[i] = i;
   return packet;
 }

@@ -10,8 +10,7 @@ const NAME = "ourgame";
 const CLIENT_PORT = 41_999;
 const needs = requires({ root: true, programs: ["ip", "nft", "iperf3", "sh", "setpriv"] });
 
-const config = (exit: string) =>
-  `dns = []\nexit = "${exit}"\n[destinations]\nallow = ["10.200.0.0/24"]\n`;
+const config = (exit: string) => `dns = []\nexit = "${exit}"\n[destinations]\nallow = ["10.200.0.0/24"]\n`;
 
 /** Packets of a class that the relay has counted, from its clients and to them. */
 async function counted(net: Network, label: string): Promise<{ came: number; went: number }> {

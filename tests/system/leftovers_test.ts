@@ -23,7 +23,8 @@ Deno.test({
     const folder = await Deno.makeTempDir({ prefix: `oxrelay-test-${gone.pid}-` });
     const own = await Deno.makeTempDir({ prefix: `oxrelay-test-${Deno.pid}-` });
     for (const name of [dead, alive]) await run("ip", "netns", "add", name);
-    const left = new Deno.Command("ip", { args: ["netns", "exec", dead, "sh", "-c", "sleep 60 & wait"] }).spawn();
+    const left = new Deno.Command("ip", { args: ["netns", "exec", dead, "sh", "-c", "sleep 60 & wait"] })
+      .spawn();
     const stays = new Deno.Command("ip", { args: ["netns", "exec", alive, "sleep", "60"] }).spawn();
     try {
       await until(async () => (await run("ip", "netns", "pids", dead)).trim() !== "", "a program runs there");

@@ -117,7 +117,9 @@ async function transferOverShrinking(
     await net.must(router, ["tc", "qdisc", "add", "dev", device, ...shape]);
   }
   let isDone = false;
-  const transferring = net.script(home, transfer(40 * MEGABYTE, socksPort, server), 60).finally(() => isDone = true);
+  const transferring = net.script(home, transfer(40 * MEGABYTE, socksPort, server), 60).finally(() =>
+    isDone = true
+  );
   await pause(2000);
   assert(!isDone);
   await narrow(here, mtu);
@@ -272,7 +274,14 @@ networkTest(
     await net.relay(config(1420).replace('"tun"', '"userspace"'));
     const file = `${net.directory}/laptop.conf`;
     await Deno.writeTextFile(file, await net.addPeer("laptop"));
-    const running = await net.connect(client, ["--config", file, "--protocol", "oxtunnel", "--socks", "1080"]);
+    const running = await net.connect(client, [
+      "--config",
+      file,
+      "--protocol",
+      "oxtunnel",
+      "--socks",
+      "1080",
+    ]);
     for (const server of [FAR, FAR_V6]) {
       const whole = Number(await net.script(client, datagrams(server), 30));
       // The first is lost to the router's word, and perhaps what was under way with it.

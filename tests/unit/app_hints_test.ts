@@ -21,7 +21,16 @@ Deno.test("app: what --priority takes, and what it refuses", () => {
     { name: "a.b-c", trafficClass: CLASS_GAME },
   ]);
   assertEquals(readPriorities(texts).length, 1);
-  for (const wrong of ["app=", "app=csgo", "app=:game", "app=csgo:fast", "app=/usr/bin/csgo:game", "app=a:toString"]) {
+  for (
+    const wrong of [
+      "app=",
+      "app=csgo",
+      "app=:game",
+      "app=csgo:fast",
+      "app=/usr/bin/csgo:game",
+      "app=a:toString",
+    ]
+  ) {
     assertThrows(() => readAppPriorities([wrong]), UsageError, "such as app=csgo:game");
   }
   assertThrows(() => readAppPriorities(Array(33).fill("app=a:game")), UsageError, "at most 32 programs");
@@ -42,7 +51,9 @@ Deno.test("app: lines of the kernel's tables, and what is none", () => {
   assertEquals(six("0000000000000000FFFF00000100007F")!.isLoopback, true);
   assertEquals(six("B80D0120000000000000000001000000")!.isLoopback, false);
   assertEquals(six("0000000000000000000000000100007F")!.isLoopback, false, "no mapped address");
-  for (const none of [line("00000000:0000"), line("0:1"), "", "a b c"]) assertEquals(readSocket(none, UDP), undefined);
+  for (const none of [line("00000000:0000"), line("0:1"), "", "a b c"]) {
+    assertEquals(readSocket(none, UDP), undefined);
+  }
   assertEquals(readSocket(line("00000000:1F90", "0A"), TCP), undefined, "it listens");
   assert(readSocket(line("00000000:1F90", "0A"), UDP));
 });

@@ -78,7 +78,11 @@ Deno.test("connect: peer add prints an invitation that says what the config says
     const config = await run("peer", [...add.with(1, "config"), ...both], directory);
     assertEquals(config.code, 2);
     assertMatch(config.stderr, /several --endpoint need --oxtunnel: a WireGuard config names one relay/);
-    const wrong = await run("peer", [...add.with(1, "wrong"), "--endpoint", "a.example.com", "--oxtunnel"], directory);
+    const wrong = await run(
+      "peer",
+      [...add.with(1, "wrong"), "--endpoint", "a.example.com", "--oxtunnel"],
+      directory,
+    );
     assertMatch(wrong.stderr, /--endpoint: expected "host:port"/);
     const key = rest.relayPublicKey;
     const refused = await run("peer", ["add", "b", "--oxtunnel", "--public-key", key], directory);

@@ -131,8 +131,20 @@ Deno.test("view: the picture says what it is given", () => {
 
 Deno.test("view: a full picture fits 80 columns", () => {
   const share = { packets: 0.34, bytes: 0.34 };
-  const mixUp = { default: share, game: share, voice: share, interactive: { ...share, bytes: 1 }, bulk: share };
-  const full: LinkStatus = { ...STATUS, mixUp, rateReceived: 124_987_654_321, bytesReceived: 1e15, rttMs: 1234.5 };
+  const mixUp = {
+    default: share,
+    game: share,
+    voice: share,
+    interactive: { ...share, bytes: 1 },
+    bulk: share,
+  };
+  const full: LinkStatus = {
+    ...STATUS,
+    mixUp,
+    rateReceived: 124_987_654_321,
+    bytesReceived: 1e15,
+    rttMs: 1234.5,
+  };
   const worst = renderLink({ ...full, jitterMs: 999.9 }, Array.from({ length: 30 }, () => full), "x");
   for (const line of worst) assert([...line].length <= 80, `${[...line].length}: ${line}`);
 });

@@ -235,7 +235,11 @@ doorTest("a client dials where the name leads now, or led last when nobody says 
     try {
       const plane = { reach: () => dialled.resolve(), connect: () => {} } as unknown as LinkPlane;
       performance.now = () => realNow() + 60_000;
-      link.look({ relay: { connected: false }, asked: 1 } as PlaneState, { address: "192.0.2.1", port: 1 }, plane);
+      link.look(
+        { relay: { connected: false }, asked: 1 } as PlaneState,
+        { address: "192.0.2.1", port: 1 },
+        plane,
+      );
       await dialled.promise;
       assertEquals(moved, expected);
     } finally {

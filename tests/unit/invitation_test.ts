@@ -65,7 +65,10 @@ Deno.test("connect: config and invitation say the same", () => {
   for (const one of [{ ...six, fallback }, { ...six, fallback: { ...fallback, pin: "5a".repeat(32) } }]) {
     assertEquals(parseInvitation(formatInvitation(one), "x"), one);
   }
-  const several = { ...six, otherEndpoints: [{ host: "ams.example.com", port: 4433 }, { host: "2001:db8::2", port: 2 }] };
+  const several = {
+    ...six,
+    otherEndpoints: [{ host: "ams.example.com", port: 4433 }, { host: "2001:db8::2", port: 2 }],
+  };
   const long = formatInvitation(several);
   assertEquals(parseInvitation(long, "x"), several);
   assertStringIncludes(long, "&also=ams.example.com:4433,[2001:db8::2]:2&");
