@@ -115,11 +115,14 @@ Deno.test(`classes: a mark on what the client sends holds for the answers, which
   // Its own mark is better to go by.
   exchange(VOICE_MARK, BULK_MARK);
   assertEquals([came("voice"), sent("voice"), sent("bulk")], [2, 1, 1]);
+  // Of a mark it does not matter which: that of a transfer holds too.
+  exchange(BULK_MARK, 0);
+  assertEquals([sent("voice"), sent("bulk")], [1, 2]);
   // Who says nothing for a while is not asked.
   world.runFor(3 * SECOND);
   server.send(down(400));
   world.runFor(SECOND);
-  assertEquals([sent("voice"), sent("default")], [1, 1]);
+  assertEquals([sent("bulk"), sent("default")], [2, 1]);
 });
 
 Deno.test(`classes: by the pace of its commands a game is known, and its snapshots with it (seed ${SEED})`, () => {

@@ -85,6 +85,41 @@ Deno.test({
 });
 
 Deno.test({
+  name: "app: a young process that becomes the program is found at the next look",
+  ...linux,
+  async fn() {
+    const directory = await Deno.makeTempDir({ prefix: "oxrelay-app-" });
+    const name = `ox${Deno.pid % 1e6}`, program = `${directory}/${name}`;
+    const script = `const s = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+      console.log(s.addr.port);
+      await Deno.stdin.read(new Uint8Array(1));`;
+    // A shell until it is told otherwise.
+    const shell = `ln -s "$0" ${program}; echo; read line; exec ${program} eval --unstable-net '${script}'`;
+    const child = new Deno.Command("sh", {
+      args: ["-c", shell, Deno.execPath()],
+      stdin: "piped",
+      stdout: "piped",
+    })
+      .spawn();
+    const writer = child.stdin.getWriter(), reader = child.stdout.getReader();
+    try {
+      await reader.read();
+      const sockets = new AppSockets([{ name, trafficClass: CLASS_GAME }]);
+      assertEquals(sockets.look(), []);
+      await writer.write(new TextEncoder().encode("\n"));
+      const port = Number(new TextDecoder().decode((await reader.read()).value));
+      assert(port > 0);
+      assertEquals(sockets.look().map((one) => one.port), [port]);
+    } finally {
+      await writer.close();
+      await reader.cancel();
+      await child.status;
+      await Deno.remove(directory, { recursive: true });
+    }
+  },
+});
+
+Deno.test({
   name: "app: what cannot be read is nothing, and what is long is read to its bound",
   ...linux,
   fn() {
