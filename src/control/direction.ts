@@ -17,7 +17,16 @@ import {
   signOfUdp,
   steadyScore,
 } from "./classifier.ts";
-import type { FlowDirection } from "./flows.ts";
+import {
+  type FlowTable,
+  STATE_BULK,
+  STATE_BYTES,
+  STATE_CLASS,
+  STATE_MARKS,
+  STATE_MEDIA,
+  STATE_STEADY,
+  STATE_TOS,
+} from "./flows.ts";
 import { CLASS_DEFAULT, CLASS_GAME, CLASS_INTERACTIVE, CLASS_VOICE } from "./traffic_class.ts";
 
 const TCP = 6, UDP = 17;
@@ -37,33 +46,36 @@ export interface FlowPacket {
   firstByte: number;
 }
 
-/** Takes one more packet of `bytes` of the flow in `row`. @param nowUs modulo 2^32. */
+/** Takes one more packet of `bytes` of the flow's direction at `place`. @param nowUs modulo 2^32. */
 export function observe(
-  direction: FlowDirection,
-  row: number,
+  { seenUs, state }: FlowTable,
+  place: number,
   packet: FlowPacket,
   bytes: number,
   nowUs: number,
 ): void {
-  const { seenUs, tos, marks, bulk, steady, media, trafficClass } = direction;
-  const { protocol, ports } = packet;
-  const isFirst = marks[row] === 0;
-  const gapUs = isFirst ? 0 : nowUs - seenUs[row] >>> 0;
-  seenUs[row] = nowUs;
-  if (isFirst || tos[row] !== packet.tos) {
-    tos[row] = packet.tos;
-    marks[row] = classOfMarks(packet.tos >> 2, protocol, ports >>> 16, ports & 0xffff) | BEGUN;
-    if (isFirst) trafficClass[row] = marks[row] & CLASS_MASK;
+  const { protocol, ports, tos } = packet;
+  const at = STATE_BYTES * place;
+  let marks = state[at + STATE_MARKS], was = state[at + STATE_CLASS];
+  const isFirst = marks === 0;
+  const gapUs = isFirst ? 0 : nowUs - seenUs[place] >>> 0;
+  seenUs[place] = nowUs;
+  if (isFirst || state[at + STATE_TOS] !== tos) {
+    state[at + STATE_TOS] = tos;
+    state[at + STATE_MARKS] = marks = classOfMarks(tos >> 2, protocol, ports >>> 16, ports & 0xffff) | BEGUN;
+    if (isFirst) was = marks & CLASS_MASK;
   }
-  let sign = SIGN_ACK;
+  let sign = SIGN_ACK, steady = 0, media = 0;
   if (protocol === TCP) sign = signOfTcp(bytes, packet.isAck);
   else if (protocol === UDP) {
     sign = signOfUdp(bytes, ports >>> 16, ports & 0xffff);
-    if (packet.firstByte >= 0) media[row] = mediaScore(media[row], packet.firstByte);
-    steady[row] = steadyScore(steady[row], sign, bytes, gapUs);
+    media = state[at + STATE_MEDIA];
+    if (packet.firstByte >= 0) state[at + STATE_MEDIA] = media = mediaScore(media, packet.firstByte);
+    state[at + STATE_STEADY] = steady = steadyScore(state[at + STATE_STEADY], sign, bytes, gapUs);
   }
-  bulk[row] = bulkScore(bulk[row], protocol, sign, gapUs);
-  trafficClass[row] = decideClass(marks[row], trafficClass[row], bulk[row], steady[row], media[row]);
+  const bulk = bulkScore(state[at + STATE_BULK], protocol, sign, gapUs);
+  state[at + STATE_BULK] = bulk;
+  state[at + STATE_CLASS] = decideClass(marks, was, bulk, steady, media);
 }
 
 /**
@@ -71,17 +83,12 @@ export function observe(
  * behaviour and ports, or, where these say little, as the other direction's game or call. That the other one is a
  * transfer says nothing: what answers it may be a request.
  */
-export function classOfFlow(
-  direction: FlowDirection,
-  other: FlowDirection,
-  row: number,
-  nowUs: number,
-): number {
-  const own = direction.trafficClass[row], theirs = other.trafficClass[row], marks = other.marks[row];
-  if ((direction.marks[row] & FIRM) !== 0 || marks === 0 || nowUs - other.seenUs[row] >>> 0 > OTHER_US) {
-    return own;
-  }
-  if ((marks & FIRM) !== 0) return theirs;
+export function classOfFlow({ seenUs, state }: FlowTable, place: number, nowUs: number): number {
+  const at = STATE_BYTES * place, other = STATE_BYTES * (place ^ 1);
+  const own = state[at + STATE_CLASS], marks = state[other + STATE_MARKS];
+  if ((state[at + STATE_MARKS] & FIRM) !== 0 || marks === 0) return own;
+  const theirs = state[other + STATE_CLASS];
   const isVague = own === CLASS_DEFAULT || own === CLASS_INTERACTIVE;
-  return isVague && (theirs === CLASS_GAME || theirs === CLASS_VOICE) ? theirs : own;
+  const isHeard = (marks & FIRM) !== 0 || (isVague && (theirs === CLASS_GAME || theirs === CLASS_VOICE));
+  return isHeard && nowUs - seenUs[place ^ 1] >>> 0 <= OTHER_US ? theirs : own;
 }

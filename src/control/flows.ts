@@ -11,48 +11,27 @@ const WAYS = 4;
 export const FLOW_WORDS_MAX = 10;
 export const FLOW_KEYS = 4 * FLOW_WORDS_MAX;
 
-/** What one direction's packets have shown; control/direction.ts keeps it. */
-export class FlowDirection {
-  /** Time of the last packet, in microseconds modulo 2^32. */
-  readonly seenUs: Uint32Array;
-  /** The traffic class or TOS byte that `marks` was made from. */
-  readonly tos: Uint8Array;
-  /** Of `classOfMarks`, with BEGUN; 0 before the direction's first packet. */
-  readonly marks: Uint8Array;
-  readonly bulk: Uint8Array;
-  readonly steady: Uint8Array;
-  readonly media: Uint8Array;
-  /** CLASS_*, as this direction alone has it since its last packet. */
-  readonly trafficClass: Uint8Array;
+// The directions of a flow: a row has a place for each, 2 * row + one of these.
+/** Into the tunnel, and out of it. */
+export const INWARD = 0, OUTWARD = 1;
 
-  constructor(rows: number) {
-    this.seenUs = new Uint32Array(rows);
-    this.tos = new Uint8Array(rows);
-    this.marks = new Uint8Array(rows);
-    this.bulk = new Uint8Array(rows);
-    this.steady = new Uint8Array(rows);
-    this.media = new Uint8Array(rows);
-    this.trafficClass = new Uint8Array(rows);
-  }
-
-  /** Forgets what is in the row. */
-  clear(row: number): void {
-    this.seenUs[row] = 0;
-    this.tos[row] = 0;
-    this.marks[row] = 0;
-    this.bulk[row] = 0;
-    this.steady[row] = 0;
-    this.media[row] = 0;
-    this.trafficClass[row] = 0;
-  }
-}
+/** Bytes of a place in `state`, and which is what; control/direction.ts keeps them. */
+export const STATE_BYTES = 8;
+/** The traffic class or TOS byte that the marks were made from. */
+export const STATE_TOS = 0;
+/** Of `classOfMarks`, with BEGUN; 0 before the direction's first packet. */
+export const STATE_MARKS = 1;
+export const STATE_BULK = 2, STATE_STEADY = 3, STATE_MEDIA = 4;
+/** CLASS_*, as this direction alone has it since its last packet. */
+export const STATE_CLASS = 5;
 
 export class FlowTable {
   /** Whether the flow that was found last is one that has just begun; its columns are then zero. */
   isNew = false;
-  /** Of packets that go into the tunnel, and of those that come out of it. */
-  readonly inward: FlowDirection;
-  readonly outward: FlowDirection;
+  /** By place: time of the direction's last packet, in microseconds modulo 2^32. */
+  readonly seenUs: Uint32Array;
+  /** By place: STATE_BYTES of what its packets have shown, side by side for the cache's sake. */
+  readonly state: Uint8Array;
   /** A hint's class, or NO_HINT; and for which version of the session's hints that holds. */
   readonly hint: Uint8Array;
   readonly hintVersion: Uint32Array;
@@ -62,9 +41,6 @@ export class FlowTable {
   readonly #tag: Uint32Array;
   readonly #keys: Uint32Array;
   readonly #shift: number;
-  /** The IPv4 flow that was found last, and its row: packets come in runs. */
-  readonly #last = new Uint32Array(4);
-  #lastRow = -1;
 
   /** @param rows a power of two, 8 to 2^18. @param keys FLOW_KEYS random words, which become the table's. Secret. */
   constructor(rows: number, keys: Uint32Array) {
@@ -74,8 +50,8 @@ export class FlowTable {
     if (keys.length !== FLOW_KEYS) throw new RangeError(`flows: ${keys.length} keys`);
     this.#keys = keys;
     this.#shift = 32 - Math.log2(rows / WAYS);
-    this.inward = new FlowDirection(rows);
-    this.outward = new FlowDirection(rows);
+    this.seenUs = new Uint32Array(2 * rows);
+    this.state = new Uint8Array(2 * STATE_BYTES * rows);
     this.hint = new Uint8Array(rows);
     this.hintVersion = new Uint32Array(rows);
     this.failures = new Uint8Array(rows);
@@ -84,28 +60,11 @@ export class FlowTable {
   }
 
   /**
-   * The row of the flow that `count` words (1 to 10) name, which may be a new one; the caller sets its direction's time. Two
+   * The row of the flow that `count` words (1 to 10) name, which may be a new one; the caller sets its place's time. Two
    * keyed sums over the words' halves, of which the high bits are pairwise independent (Dietzfelbinger 1996,
    * multiply-shift): one chooses the bucket, both together tell its flows apart.
    */
   find(words: Uint32Array, count: number, nowUs: number): number {
-    const last = this.#last;
-    const isIpv4 = count === 4;
-    if (
-      isIpv4 && this.#lastRow >= 0 && words[0] === last[0] && words[1] === last[1] && words[2] === last[2] &&
-      words[3] === last[3]
-    ) {
-      this.isNew = false;
-      return this.#lastRow;
-    }
-    const row = this.#look(words, count, nowUs);
-    // Nobody but the flow that is found next can take its row.
-    this.#lastRow = isIpv4 ? row : -1;
-    for (let i = 0; isIpv4 && i < 4; i++) last[i] = words[i];
-    return row;
-  }
-
-  #look(words: Uint32Array, count: number, nowUs: number): number {
     const keys = this.#keys;
     let choice = 0, mark = 0;
     for (let i = 0; i < count; i++) {
@@ -134,17 +93,19 @@ export class FlowTable {
 
   /** How long neither direction has had a packet, in microseconds. */
   #sinceUs(row: number, nowUs: number): number {
-    const { inward, outward } = this;
-    const inwardUs = inward.marks[row] === 0 ? Infinity : (nowUs - inward.seenUs[row]) >>> 0;
-    const outwardUs = outward.marks[row] === 0 ? Infinity : (nowUs - outward.seenUs[row]) >>> 0;
-    return inwardUs < outwardUs ? inwardUs : outwardUs;
+    const { seenUs, state } = this;
+    let sinceUs = Infinity;
+    for (let place = 2 * row; place < 2 * row + 2; place++) {
+      if (state[STATE_BYTES * place + STATE_MARKS] === 0) continue;
+      sinceUs = Math.min(sinceUs, (nowUs - seenUs[place]) >>> 0);
+    }
+    return sinceUs;
   }
 
   #begin(row: number, tag: number): void {
     this.isNew = true;
     this.#tag[row] = tag;
-    this.inward.clear(row);
-    this.outward.clear(row);
+    this.state.fill(0, 2 * STATE_BYTES * row, 2 * STATE_BYTES * (row + 1));
     this.hint[row] = 0;
     this.hintVersion[row] = 0;
     this.failures[row] = 0;

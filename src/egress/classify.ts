@@ -5,9 +5,11 @@
  * CLASS_DEFAULT. Decides nothing itself: control/direction.ts does, from what is read here.
  */
 import { classOfFlow, observe } from "../control/direction.ts";
+import { INWARD } from "../control/flows.ts";
 import { CLASS_TO_TUNNEL_AT } from "../metrics.ts";
 import { NO_HINT } from "../session/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
+import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL } from "../vector/burst.ts";
 import { FlowReader } from "../wire/flow.ts";
 import { readDestination, readSource } from "../wire/inner.ts";
@@ -22,26 +24,38 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
   const { hints } = associations.oxtunnel.sessions;
   if (nowUs >= hints.dueUs) hints.expire(nowUs);
   const us = nowUs >>> 0;
-  const { inward, outward, hint, hintVersion } = flows;
+  const { hint, hintVersion } = flows;
   const { column } = metrics;
+  // Packets come in runs.
+  reader.begin();
+  let id = NONE, counter = CLASS_TO_TUNNEL_AT, runPackets = 0, runBytes = 0;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
     const bytes = length[row];
     if (!reader.read(view, offset[row], bytes, words, false)) continue;
-    const id = flows.find(words, reader.wordCount, us);
-    observe(inward, id, reader, bytes, us);
+    if (!reader.isSame) id = flows.find(words, reader.wordCount, us);
+    reader.look(view, offset[row]);
+    const place = 2 * id + INWARD;
+    observe(flows, place, reader, bytes, us);
     const version = hints.version[session[row]];
     if (hintVersion[id] !== version) {
       hintVersion[id] = version;
       hint[id] = hintFor(context, burst, row);
     }
-    const decided = version !== 0 && hint[id] !== NO_HINT ? hint[id] : classOfFlow(inward, outward, id, us);
+    const decided = version !== 0 && hint[id] !== NO_HINT ? hint[id] : classOfFlow(flows, place, us);
     flow[row] = id;
     trafficClass[row] = decided;
-    const place = CLASS_TO_TUNNEL_AT + 2 * decided;
-    column[place]++;
-    column[place + 1] += bytes;
+    if (counter !== CLASS_TO_TUNNEL_AT + 2 * decided) {
+      column[counter] += runPackets;
+      column[counter + 1] += runBytes;
+      counter = CLASS_TO_TUNNEL_AT + 2 * decided;
+      runPackets = runBytes = 0;
+    }
+    runPackets++;
+    runBytes += bytes;
   }
+  column[counter] += runPackets;
+  column[counter + 1] += runBytes;
 }
 
 /** The class that was wished for the packet; rare: for new flows, and when what was wished has changed. */

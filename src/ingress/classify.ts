@@ -5,6 +5,7 @@
  * none is changed. The mirror of egress/classify.ts.
  */
 import { classOfFlow, observe } from "../control/direction.ts";
+import { OUTWARD } from "../control/flows.ts";
 import { CLASS_FROM_TUNNEL_AT } from "../metrics.ts";
 import { NO_HINT } from "../session/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
@@ -21,8 +22,11 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
   if (associations.oxtunnel === undefined) return;
   const { hints } = associations.oxtunnel.sessions;
   const us = nowUs >>> 0;
-  const { inward, outward, hint, hintVersion } = flows;
+  const { hint, hintVersion, seenUs } = flows;
   const { column } = metrics;
+  // Packets come in runs.
+  reader.begin();
+  let counter = CLASS_FROM_TUNNEL_AT, runPackets = 0, runBytes = 0;
   for (let row = 0; row < count; row++) {
     const step = next[row], owner = session[row];
     // What turns around to its own sender is the relay's word, not the peer's.
@@ -30,18 +34,31 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
     if (table.protocol[owner] !== OXTUNNEL) continue;
     const bytes = length[row];
     if (!reader.read(view, offset[row], bytes, words, true)) continue;
-    const id = flows.find(words, reader.wordCount, us);
-    observe(outward, id, reader, bytes, us);
-    const version = hints.version[owner];
-    if (hintVersion[id] !== version) {
-      hintVersion[id] = version;
-      hint[id] = hintFor(context, burst, row);
+    if (!reader.isSame) {
+      const id = flows.find(words, reader.wordCount, us), place = 2 * id + OUTWARD;
+      // What comes at one moment shows as much as its first packet does: a tick of a game, a part of a transfer.
+      if (seenUs[place] !== us) {
+        reader.look(view, offset[row]);
+        observe(flows, place, reader, bytes, us);
+      }
+      const version = hints.version[owner];
+      if (hintVersion[id] !== version) {
+        hintVersion[id] = version;
+        hint[id] = hintFor(context, burst, row);
+      }
+      const decided = version !== 0 && hint[id] !== NO_HINT ? hint[id] : classOfFlow(flows, place, us);
+      if (counter !== CLASS_FROM_TUNNEL_AT + 2 * decided) {
+        column[counter] += runPackets;
+        column[counter + 1] += runBytes;
+        counter = CLASS_FROM_TUNNEL_AT + 2 * decided;
+        runPackets = runBytes = 0;
+      }
     }
-    const decided = version !== 0 && hint[id] !== NO_HINT ? hint[id] : classOfFlow(outward, inward, id, us);
-    const place = CLASS_FROM_TUNNEL_AT + 2 * decided;
-    column[place]++;
-    column[place + 1] += bytes;
+    runPackets++;
+    runBytes += bytes;
   }
+  column[counter] += runPackets;
+  column[counter + 1] += runBytes;
 }
 
 /** The class that was wished for the packets of its flow, as for an answer to it. */

@@ -4,7 +4,14 @@
  */
 import { assert, assertEquals, assertGreater, assertLess, assertThrows } from "@std/assert";
 import { BEGUN, classOfMarks, FIRM } from "../../src/control/classifier.ts";
-import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "../../src/control/flows.ts";
+import {
+  FLOW_KEYS,
+  FLOW_WORDS_MAX,
+  FlowTable,
+  INWARD,
+  STATE_BYTES,
+  STATE_MARKS,
+} from "../../src/control/flows.ts";
 import {
   CLASS_BULK,
   CLASS_DEFAULT,
@@ -296,8 +303,8 @@ Deno.test("flows: both directions have one name, whatever the packet is", () => 
 
 /** A packet of the flow in the row, into the tunnel. */
 function see(table: FlowTable, row: number, nowUs: number): void {
-  table.inward.seenUs[row] = nowUs;
-  table.inward.marks[row] = BEGUN;
+  table.seenUs[2 * row + INWARD] = nowUs;
+  table.state[STATE_BYTES * (2 * row + INWARD) + STATE_MARKS] = BEGUN;
 }
 
 Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and the key decides which", () => {
@@ -333,6 +340,7 @@ Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and 
   }
   assertGreater(kept, 39_000);
   const row = table.find(flow(999_999), 4, 50_000);
-  assertEquals([table.inward.marks[row], table.pause[row], table.outward.marks[row]], [0, 0, 0]);
+  const places = table.state.subarray(2 * STATE_BYTES * row, 2 * STATE_BYTES * (row + 1));
+  assertEquals([table.pause[row], ...places], new Array(1 + 2 * STATE_BYTES).fill(0));
   assertThrows(() => new FlowTable(100, keys()), RangeError);
 });
