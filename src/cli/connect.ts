@@ -26,6 +26,7 @@ import { ThreadPlane } from "./link_thread.ts";
 import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
 import { readAppPriorities, readPriorities } from "./priorities.ts";
+import { giveBackMemorySoon } from "./memory.ts";
 import { resolveThrough } from "./resolve.ts";
 import { probe } from "./server_probe.ts";
 import { resolveHost, Servers } from "./servers.ts";
@@ -335,6 +336,7 @@ async function run(
         await onConnected();
         isUp = true;
         view.say("The tunnel is up.");
+        giveBackMemorySoon();
       }
       if (!isUp && !isPatient && performance.now() - startedMs > FIRST_ANSWER_MS) {
         throw new CommandError(noAnswer(link));

@@ -28,6 +28,7 @@ import {
 import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
 import { foldSum, PROTOCOL_UDP, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
+import type { PathModel } from "./channels.ts";
 
 /** Seeded generator (mulberry32): uniform u32, and helpers over it. Not for keys outside tests. */
 export class Random {
@@ -50,6 +51,9 @@ export class Random {
     for (let i = 0; i < bytes.length; i++) bytes[i] = this.u32();
   }
 }
+
+/** UDP and IPv4 of a datagram. */
+const OUTER_BYTES = 28;
 
 /** What happens to datagrams on the way. Shares are 0..1, times microseconds. */
 export interface Channel {
@@ -213,6 +217,8 @@ export class World {
   readonly random: Random;
   readonly hosts: Host[] = [];
   channel: Channel = CLEAN;
+  /** A model for the way from one endpoint to another, in place of `channel`. */
+  pathOf: ((from: string, to: string) => PathModel | undefined) | undefined;
   limits: Limits = WIREGUARD_LIMITS;
   /** What clients speak unless they are told. */
   protocol: Upstream["protocol"] = "wireguard";
@@ -282,6 +288,12 @@ export class World {
     this.carried++;
     const seen = this.tap ? this.tap(from, to, bytes) : bytes;
     if (!seen) return;
+    const path = this.pathOf?.(from, to);
+    if (path) {
+      const atUs = path.arrivalUs(this.nowUs, seen.length + OUTER_BYTES);
+      if (atUs < Infinity) this.#push({ atUs, order: this.#order++, from, to, bytes: seen.slice() });
+      return;
+    }
     const { channel, random } = this;
     this.#bad = this.#bad ? random.real() >= channel.leaveBad : random.real() < channel.enterBad;
     if (this.#bad || random.real() < channel.loss) return;
