@@ -10,11 +10,16 @@ import { precisionRecallArea, receiverOperatingArea } from "./ranking.ts";
 /** A copy rides in the first datagram so much later: past short bursts, and in time for a deadline of 60 ms. */
 const SPACING_US = 30_000;
 
+/** One wrong certainty must not count for ever. */
+const CHANCE_MIN = 1e-4;
+
 export interface Scores {
   /** Share of steps with a loss 50 to 100 ms ahead: what no skill reaches in `prArea`. */
   prevalence: number;
   prArea: number;
   rocArea: number;
+  /** Mean cross entropy of the chance to the share that was lost: small when chances are true. */
+  crossEntropy: number;
   /** Shares of all datagrams: lost, and still lost after the copies. */
   lossRate: number;
   residualRate: number;
@@ -26,7 +31,7 @@ export function score(streams: readonly Stream[], make: () => Predictor, budget:
   const datagrams = streams.reduce((sum, stream) => sum + stream.sentUs.length, 0);
   const chances = new Float64Array(steps), happened = new Uint8Array(steps);
   const inForce = new Float64Array(datagrams), gains = new Uint8Array(datagrams);
-  let count = 0, datagram = 0, lost = 0;
+  let count = 0, datagram = 0, lost = 0, entropy = 0;
   for (const stream of streams) {
     const predictor = make(), { sentUs, isLost } = stream;
     let next = 0;
@@ -36,8 +41,10 @@ export function score(streams: readonly Stream[], make: () => Predictor, budget:
       }
       predictor.observe(stream.steps[step]);
       if (Number.isNaN(stream.lostAhead[step])) continue;
-      chances[count] = predictor.lossAhead;
-      happened[count++] = stream.lostAhead[step] > 0 ? 1 : 0;
+      const chance = chances[count] = predictor.lossAhead, share = stream.lostAhead[step];
+      entropy -= share * Math.log(Math.max(CHANCE_MIN, chance)) +
+        (1 - share) * Math.log(Math.max(CHANCE_MIN, 1 - chance));
+      happened[count++] = share > 0 ? 1 : 0;
     }
     inForce.fill(predictor.lossAhead, datagram + next, datagram + sentUs.length);
     for (let n = 0, rides = 0; n < sentUs.length; n++) {
@@ -52,6 +59,7 @@ export function score(streams: readonly Stream[], make: () => Predictor, budget:
     prevalence: came.reduce((sum, is) => sum + is, 0) / count,
     prArea: precisionRecallArea(judged, came),
     rocArea: receiverOperatingArea(judged, came),
+    crossEntropy: entropy / count,
     lossRate: lost / datagrams,
     residualRate: (lost - gained(inForce, gains, budget * datagrams)) / datagrams,
   };

@@ -181,26 +181,29 @@ function featuresOf(steps: PathStep[]): Float32Array {
 
 Deno.test("lstm: inference equals its plain twin, alone and with others, asked at once or late", () => {
   const random = new Random(11), parameters = Float32Array.from(firstParameters(random), (x) => 2 * x);
-  const network = new Lstm(parameters);
-  const sessions = Array.from({ length: 300 }, () => ({
-    predictor: new LstmPredictor(network),
-    steps: randomSteps(random, 12),
-    seen: [] as number[],
-  }));
-  for (let i = 0; i < 12; i++) {
-    for (const { predictor, steps } of sessions) predictor.observe(steps[i]);
-    // Some are asked, and those who are not are told their next step all the same.
-    sessions.forEach(({ predictor, seen }, n) =>
-      seen.push((n + i) % 3 === 0 || i === 11 ? predictor.lossAhead : NaN)
-    );
-  }
-  for (const { steps, seen } of sessions) {
-    const features = Array.from(featuresOf(steps));
-    const expected = plainLstm(
-      parameters,
-      steps.map((_, i) => features.slice(i * FEATURES, (i + 1) * FEATURES)),
-    );
-    seen.forEach((chance, i) => Number.isNaN(chance) || assertAlmostEquals(chance, expected[i], 1e-5));
+  // Fewer and more sessions than are computed together.
+  for (const count of [100, 300]) {
+    const network = new Lstm(parameters);
+    const sessions = Array.from({ length: count }, () => ({
+      predictor: new LstmPredictor(network),
+      steps: randomSteps(random, 12),
+      seen: [] as number[],
+    }));
+    for (let i = 0; i < 12; i++) {
+      for (const { predictor, steps } of sessions) predictor.observe(steps[i]);
+      // Some are asked, and those who are not are told their next step all the same.
+      sessions.forEach(({ predictor, seen }, n) =>
+        seen.push(i % 4 === 1 && n % 3 === 0 || i === 11 ? predictor.lossAhead : NaN)
+      );
+    }
+    for (const { steps, seen } of sessions) {
+      const features = Array.from(featuresOf(steps));
+      const expected = plainLstm(
+        parameters,
+        steps.map((_, i) => features.slice(i * FEATURES, (i + 1) * FEATURES)),
+      );
+      seen.forEach((chance, i) => Number.isNaN(chance) || assertAlmostEquals(chance, expected[i], 1e-5));
+    }
   }
   assertThrows(() => new Lstm(new Float32Array(PARAMETERS - 1)), RangeError);
 });
