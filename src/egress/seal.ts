@@ -6,7 +6,6 @@
  * Invariant: every sealed packet takes a counter that its session never used before.
  * Keeps PROTOCOL R17, R39 and R43.
  */
-import { isProtected } from "../session/repairs.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
@@ -58,13 +57,10 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
   sessions.carryReport(burst, row, bytesMax, nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
   if (repair !== undefined) {
-    const isGuarded = isProtected(trafficClass[row]);
+    const packetAt = offset[row] + length[row] - packetBytes;
+    const isGuarded = repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
     rest.noteSent(burst, row, true, isGuarded, nowUs);
-    if (isGuarded) {
-      const packetAt = offset[row] + length[row] - packetBytes;
-      repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
-      rest.hastenRepair();
-    }
+    if (isGuarded) rest.hastenRepair();
   }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);

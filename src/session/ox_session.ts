@@ -74,7 +74,7 @@ import {
 import { repairFrame, type RepairReceiver } from "./ox_repair.ts";
 import { OUTER_BYTES } from "./repair_tally.ts";
 import { fillSections } from "./report_sections.ts";
-import { isProtected, type SessionRepair } from "./repairs.ts";
+import type { SessionRepair } from "./repairs.ts";
 import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import type { Associations } from "./associations.ts";
 import { isStreamAddress } from "../wire/stream.ts";
@@ -259,7 +259,7 @@ export class OxSession {
 
   /** What repairs the session's losses, from its first packet of a protected class on; undefined before, and without. */
   repairOf(trafficClass: number): SessionRepair | undefined {
-    if (this.#repair === undefined && this.#canRepair && isProtected(trafficClass)) {
+    if (this.#repair === undefined && this.#canRepair && this.sessions.repairs!.isProtected(trafficClass)) {
       this.#repair = this.sessions.repairs!.takeSender();
       this.#canRepair = false;
       if (this.#repair !== undefined) this.sessions.sending.add(this.#repair.tally);
@@ -423,6 +423,11 @@ export class OxSession {
     }
     this.sessions.pingAtUs[this.row] = Infinity;
     if (this.isInitiator) this.#a.initiate(this.peer);
+  }
+
+  /** Whether it has yet to say that it ends. */
+  get isClosing(): boolean {
+    return this.#closesLeft > 0;
   }
 
   /** Ends the session at both ends; the close is said three times and then the keys go. */
