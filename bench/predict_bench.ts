@@ -1,18 +1,24 @@
 /**
- * `deno task bench:predict [--seed N] [--streams N] [--seconds N] [--budget PERCENT] [--traces DIRECTORY]`: how well each predictor of
- * src/control/predictor.ts foresees losses on paths that none was trained on, what remains lost when each spends the same
- * bytes on copies, and what a step costs. Radio traces are read where Debian's mahimahi-traces has put them, and
- * missed aloud. Seeded but for the last table; asserts nothing.
+ * `deno task bench:predict [--seed N] [--streams N] [--seconds N] [--budget PERCENT] [--traces DIRECTORY] [--tunnels SEEDS]`:
+ * how well each predictor of src/control/predictor.ts foresees losses on paths that none was trained on, what remains lost
+ * when each spends the same bytes on copies, what a step costs, and what comes of it where whole tunnels repair. Radio
+ * traces are read where Debian's mahimahi-traces has put them, and missed aloud. Seeded but for the costs; asserts nothing.
  */
 import { parseArgs } from "@std/cli";
 import { LSTM_WEIGHTS, TRAINED } from "../src/control/predictor_weights.ts";
 import { makePredictor, type Predictor, type PredictorKind, PREDICTORS } from "../src/control/predictor.ts";
+import { PortableShardKernel } from "../src/codec/gf256.ts";
+import { repairOptions } from "../src/session/repairs.ts";
+import { type ChannelName, CHANNELS } from "../tests/sim/channels.ts";
+import { play } from "../tests/sim/repair_play.ts";
 import type { Random } from "../tests/sim/world.ts";
 import { HELD_OUT, makeStream, makeStreams, type Stream } from "./predict_data.ts";
 import { CHECK_BUDGET, score, type Scores } from "./prediction_scores.ts";
 import { RadioPath, readTraces } from "./radio_traces.ts";
 
-const options = parseArgs(Deno.args, { string: ["seed", "streams", "seconds", "budget", "traces"] });
+const options = parseArgs(Deno.args, {
+  string: ["seed", "streams", "seconds", "budget", "traces", "tunnels"],
+});
 const streamCount = Number(options.streams ?? 24), seconds = Number(options.seconds ?? 60);
 const budget = options.budget === undefined ? CHECK_BUDGET : Number(options.budget) / 100;
 const directory = String(options.traces ?? "/usr/share/mahimahi/traces");
@@ -82,6 +88,7 @@ for (const { kind, none, best, scores } of results) {
   );
 }
 costs();
+if (options.tunnels !== undefined) tunnels(Number(options.tunnels), seconds);
 
 function judge({ kind, streams }: { kind: string; streams: Stream[] }): Result {
   return {
@@ -165,4 +172,37 @@ function cost(kind: PredictorKind, sessions: number, steps: Stream["steps"]): nu
 
 function median(rounds: number, measure: () => number): number {
   return Array.from({ length: rounds }, measure).sort((a, b) => a - b)[rounds >> 1];
+}
+
+/** A game's packets through client and relay with repair by default, and the prediction off or by each predictor. */
+function tunnels(seeds: number, seconds: number): void {
+  const names = Object.keys(CHANNELS) as ChannelName[];
+  const settings: [string, Partial<Parameters<typeof repairOptions>[1]>][] = [
+    ["none", { proactive: false }],
+    ...PREDICTORS.map((predictor): [string, { predictor: PredictorKind }] => [predictor, { predictor }]),
+  ];
+  console.log(
+    `\nPercent of a game's packets (64 Hz, deadline 60 ms) missing behind a whole tunnel, and its extra bytes; ${seeds} streams of ${seconds} s.\n`,
+  );
+  console.log(
+    `| channel | ${settings.map(([name]) => name).join(" | ")} |\n|---|${"---|".repeat(settings.length)}`,
+  );
+  for (const name of names) {
+    const cells = settings.map(([, own]) => {
+      let residual = 0, extra = 0;
+      for (let seed = 1; seed <= seeds; seed++) {
+        const base = { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100, ...own };
+        const outcome = play(repairOptions(new PortableShardKernel(), base), CHANNELS[name], {
+          seconds,
+          seed,
+        });
+        const bytes = outcome.datagrams.reduce((sum, datagram) => sum + datagram.bytes, 0);
+        const repairBytes = outcome.repairBytes[outcome.repairBytes.length - 1];
+        residual += outcome.residual / seeds;
+        extra += repairBytes / (bytes - repairBytes) / seeds;
+      }
+      return `${percent(residual)}, ${percent(extra)}`;
+    });
+    console.log(`| ${name} | ${cells.join(" | ")} |`);
+  }
 }

@@ -4,6 +4,7 @@
  * bytes, and a copy shares the fate of the datagram it rides in. A model of repair by copies, not the relay's own.
  */
 import type { Predictor } from "../src/control/predictor.ts";
+import { Random } from "../tests/sim/world.ts";
 import { HELD_OUT, makeStreams, type Stream } from "./predict_data.ts";
 import { precisionRecallArea, receiverOperatingArea } from "./ranking.ts";
 
@@ -82,6 +83,29 @@ function gained(chances: Float64Array, gains: Uint8Array, copies: number): numbe
 /** A small fixed set on which weights can be told from others: a stream of each held-out kind. */
 export function checkStreams(): Stream[] {
   return makeStreams(HELD_OUT, 400_000, 1, 20).flatMap(({ streams }) => streams);
+}
+
+/** The mean of what a predictor says to steps drawn by chance: the same to the last digits for the same weights alone. */
+export function fingerprint(predictor: Predictor): number {
+  const random = new Random(3), count = 200;
+  let sum = 0;
+  for (let i = 0; i < count; i++) {
+    const judged = random.u32() % 6, lost = random.u32() % (judged + 1), queueUs = 100_000 * random.real();
+    predictor.observe({
+      elapsedUs: 100_000 * random.real(),
+      judged,
+      lost,
+      runs: Math.min(1, lost),
+      longestRun: lost,
+      queueUs,
+      queueUsMax: 1.2 * queueUs,
+      jitterUs: 5_000 * random.real(),
+      reorderDepth: 0,
+      ce: 0,
+    });
+    sum += predictor.lossAhead;
+  }
+  return sum / count;
 }
 
 /** The share of datagrams that get a copy, where nobody says otherwise: the relay's default budget. */

@@ -10,12 +10,12 @@ import { FEATURES, PathFeatures } from "../src/control/path_features.ts";
 import { LOGISTIC_INPUTS, LogisticPredictor, type Predictor } from "../src/control/predictor.ts";
 import { Random } from "../tests/sim/world.ts";
 import { HELD_OUT, makeStreams, type Stream, TRAINING } from "./predict_data.ts";
-import { CHECK_BUDGET, checkStreams, score } from "./prediction_scores.ts";
+import { CHECK_BUDGET, checkStreams, fingerprint, score } from "./prediction_scores.ts";
 import { type Sequence, trainLogistic, trainLstm } from "./training.ts";
 
 const options = parseArgs(Deno.args, { string: ["seed", "epochs", "streams", "seconds"] });
-const seed = Number(options.seed ?? 1), epochs = Number(options.epochs ?? 12);
-const streamCount = Number(options.streams ?? 100), seconds = Number(options.seconds ?? 60);
+const seed = Number(options.seed ?? 1), epochs = Number(options.epochs ?? 8);
+const streamCount = Number(options.streams ?? 500), seconds = Number(options.seconds ?? 60);
 const BATCH = 12, STEPS = 64, RATE = 0.004, LOGISTIC_EPOCHS = 8;
 /** Seeds of streams that are not trained on: these, and what prediction_scores.ts uses. */
 const UNSEEN_SEED = 500_000, UNSEEN_STREAMS = 10;
@@ -57,9 +57,10 @@ for (const kinds of [TRAINING, HELD_OUT]) {
     for (const [name, make] of contenders) row[name] = rounded(score(streams, make, CHECK_BUDGET).prArea);
   }
 }
-const check: Record<string, number> = {};
+const check: Record<string, { prArea: number; fingerprint: number }> = {};
 for (const [name, make] of contenders) {
-  check[name] = rounded(score(checkStreams(), make, CHECK_BUDGET).prArea);
+  const { prArea } = score(checkStreams(), make, CHECK_BUDGET);
+  check[name] = { prArea: rounded(prArea), fingerprint: fingerprint(make()) };
 }
 console.table(scores);
 

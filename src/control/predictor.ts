@@ -18,11 +18,11 @@ export interface Predictor {
 
 export type PredictorKind = "ewma" | "hmm" | "delay" | "logistic" | "lstm";
 export const PREDICTORS: readonly PredictorKind[] = ["ewma", "hmm", "delay", "logistic", "lstm"];
-export const DEFAULT_PREDICTOR: PredictorKind = "logistic";
+export const DEFAULT_PREDICTOR: PredictorKind = "lstm";
 
-/** A predictor for one direction of one session. */
-export function makePredictor(kind: PredictorKind): Predictor {
-  switch (kind) {
+/** A predictor for one direction of one session; "default" is the best of them, as far as was measured. */
+export function makePredictor(kind: PredictorKind | "default"): Predictor {
+  switch (kind === "default" ? DEFAULT_PREDICTOR : kind) {
     case "ewma":
       return new AveragePredictor();
     case "hmm":
