@@ -135,14 +135,14 @@ export function play(run: Run): Outcome {
 
   const packets = packetsOfRun(run), paths = pathsOfRun(run);
   const bulk = run.hasBulk ? new Bulk(client, server, CLIENT, REMOTE) : undefined;
-  const up = flowOf(packets.up.sentUs), down = flowOf(packets.down.sentUs);
+  const up = flowOf(packets.up.sentUs, seconds), down = flowOf(packets.down.sentUs, seconds);
   listen(server, up, (number) => bulk?.ackCame(number));
   listen(client, down, (number) => bulk?.dataCame(number));
   world.pathOf = (from) => from === CLIENT_ENDPOINT ? paths.up : paths.down;
   world.tap = (from, _to, datagram) => {
     const { bytesPerSecond } = from === CLIENT_ENDPOINT ? up : down;
     const second = Math.floor((world.nowUs - START_US) / 1e6);
-    bytesPerSecond[second] = (bytesPerSecond[second] ?? 0) + datagram.length + UDP_AND_IP_BYTES;
+    if (second < seconds) bytesPerSecond[second] += datagram.length + UDP_AND_IP_BYTES;
     return datagram;
   };
   const runTo = (untilUs: number) => {
@@ -166,8 +166,6 @@ export function play(run: Run): Outcome {
     }
   }
   runTo(START_US + 1e6 * seconds);
-  // Only whole seconds of traffic count.
-  world.tap = undefined;
   const bulkBits = (bulk?.packetsDelivered ?? 0) * 8 * 1400;
   world.run(world.nowUs + LINGER_US);
   up.bulkBytes = bulk?.bytesUp ?? 0;
@@ -175,11 +173,11 @@ export function play(run: Run): Outcome {
   return { up, down, bulkMbitPerS: bulkBits / seconds / 1e6 };
 }
 
-function flowOf(sentUs: Float64Array): Flow {
+function flowOf(sentUs: Float64Array, seconds: number): Flow {
   return {
     sentUs,
     arrivedUs: new Float64Array(sentUs.length).fill(Infinity),
-    bytesPerSecond: [],
+    bytesPerSecond: new Array(seconds).fill(0),
     bulkBytes: 0,
   };
 }
