@@ -70,6 +70,9 @@ if (!quick) {
   Deno.writeTextFileSync(new URL("feel.json", RESULTS), `${JSON.stringify(figures, undefined, 1)}\n`);
   Deno.writeTextFileSync(
     new URL("feel.svg", RESULTS),
-    feelChart("A game of 64 packets a second, 60 ms: what is lost, and what repair costs", panelsOf(measured)),
+    feelChart(
+      "A game of 64 packets a second, 60 ms: what is lost, and what repair costs",
+      panelsOf(measured),
+    ),
   );
 }

@@ -104,7 +104,9 @@ export function packetsOfRun({ workload, seconds, seed }: Run) {
   const up = packetsOf(workload.up, seconds, packets), down = packetsOf(workload.down, seconds, packets);
   const lateUs = 0.5e6 / workload.down.packetsPerSecond;
   for (const stream of [up, down]) {
-    for (let n = 0; n < stream.sentUs.length; n++) stream.sentUs[n] += START_US + (stream === up ? 0 : lateUs);
+    for (let n = 0; n < stream.sentUs.length; n++) {
+      stream.sentUs[n] += START_US + (stream === up ? 0 : lateUs);
+    }
   }
   return { up, down };
 }
