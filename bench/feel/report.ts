@@ -45,7 +45,9 @@ export function goalsOf(measure: Measure): Goal[] {
     const { score, extra } = row(place, label)!;
     goals.push({
       goal: `${place}, at most ${percent(budget, 0)} extra: residual at most ${percent(most, 1)}`,
-      result: `${percent(score.residual)} at ${percent(extra, 1)}`,
+      result: `${percent(score.residual)} at ${percent(extra, 1)} (${
+        percent(score.residualRelaxed)
+      } with 65 ms)`,
       isReached: score.residual <= most && extra <= budget,
       bound: boundText(measure, place, budget),
     });
@@ -102,7 +104,8 @@ export function boundsTable({ bounds }: Measure): string {
 export function overviewTable(measure: Measure): string {
   const rows = gameRows(measure);
   const places = [...new Set(rows.map(({ place }) => place))];
-  const labels = [...new Set(rows.map(({ scheme }) => scheme.label))];
+  // The walk has them all, in order.
+  const labels = [...new Set([...gameRows(measure, "walk"), ...rows].map(({ scheme }) => scheme.label))];
   return table(
     ["residual (extra bytes)", ...places],
     labels.map((label) => [

@@ -19,7 +19,7 @@ function received(lateMs: number[]) {
 Deno.test("score: lost, late, in a row", () => {
   const lost = Infinity;
   const up = received([0, lost, 61, 59, 60, lost, lost, 100, 0, 5]);
-  const { residual, longRunsPerMinute, ...rest } = score([up], 60_000);
+  const { residual, residualRelaxed, longRunsPerMinute, ...rest } = score([up], 60_000);
   assertEquals(rest, {
     packets: 10,
     lost: 5,
@@ -28,6 +28,7 @@ Deno.test("score: lost, late, in a row", () => {
     addedMsP999: 100,
   });
   assertAlmostEquals(residual, 0.5);
+  assertAlmostEquals(residualRelaxed, 0.4);
   // One in 90 ms.
   assertAlmostEquals(longRunsPerMinute, 60_000 / 90, 1e-9);
   const both = score([up, received([lost, lost, 0, 0, 0, lost])], 60_000);
