@@ -77,15 +77,20 @@ Deno.test("bound: as good as trying everything, and no better", () => {
     fc.array(packet, { maxLength: 9 }),
     fc.nat(5),
     fc.nat(30),
-    fc.integer({ min: 1, max: 3 }),
-    (packets, deadlineUs, budget, step) => {
+    fc.array(fc.tuple(fc.nat(24), fc.nat(9)), { maxLength: 6 }),
+    (packets, deadlineUs, budget, others) => {
       const originals = packets.map(({ isLost, delayUs, bytes }, n) => ({
         sentUs: 3 * n,
         arrivedUs: isLost ? Infinity : 3 * n + delayUs,
         bytes,
         limitUs: 3 * n + 9 + deadlineUs,
       }));
-      const carriers = originals.filter((_, n) => n % step === 0);
+      const carriers: Carrier[] = others.map(([sentUs, delayUs]) => ({
+        sentUs,
+        arrivedUs: sentUs + delayUs,
+      }));
+      carriers.push(...originals.filter((_, n) => n % 3 === 0));
+      carriers.sort((a, b) => a.sentUs - b.sentUs);
       const found = leastLost(originals, carriers, budget);
       assertEquals(found, leastLostByForce(originals, carriers, budget));
       repaired += packets.filter(({ isLost }) => isLost).length - found;
