@@ -4,6 +4,7 @@
  */
 import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
+import { blindBound } from "../../bench/feel/bound.ts";
 import { G711 } from "../../bench/feel/e_model.ts";
 import { residualAt, type Row } from "../../bench/feel/measure.ts";
 import { type Carrier, leastLost, type Original } from "../../bench/feel/oracle.ts";
@@ -97,6 +98,14 @@ Deno.test("bound: as good as trying everything, and no better", () => {
     },
   ));
   assert(repaired > 0);
+});
+
+Deno.test("bound of a sender that does not know: by hand", () => {
+  const stream = { packetsPerSecond: 50, bytesMin: 22, bytesMax: 22 };
+  const workload = { label: "", trafficClass: 0, deadlineUs: 50_000, up: stream, down: stream };
+  // Two later datagrams are in time; 50 bytes inside, 100 outside; 0.1 - 2 * 0.2 * 0.9 * (1 - 0.81).
+  assertAlmostEquals(blindBound(workload, 0.2, 0.1), 0.0316, 1e-9);
+  assertEquals(blindBound(workload, 1, 0.1), 0);
 });
 
 Deno.test("residuals between measured shares are straight in their logarithm", () => {
