@@ -24,7 +24,7 @@ import type { RepairOptions } from "./session/repairs.ts";
 import {
   type PeerRecord,
   type PeerSnapshot,
-  REPAIR_SCHEMES,
+  SEEN_SCHEMES,
   type SessionSnapshot,
 } from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
@@ -300,9 +300,9 @@ export class Tunnel {
     if (oxtunnel === undefined || nowUs < this.#schemesAtUs) return;
     this.#schemesAtUs = nowUs + SCHEMES_US;
     for (const direction of ["sending", "receiving"] as const) {
-      const counts = REPAIR_SCHEMES.map(() => 0);
-      for (const { scheme } of oxtunnel.sessions[direction]) counts[REPAIR_SCHEMES.indexOf(scheme)]++;
-      REPAIR_SCHEMES.forEach((scheme, i) => this.#o.metrics.set(`${direction}_${scheme}`, counts[i]));
+      const counts = SEEN_SCHEMES.map(() => 0);
+      for (const { scheme } of oxtunnel.sessions[direction]) counts[SEEN_SCHEMES.indexOf(scheme)]++;
+      SEEN_SCHEMES.forEach((scheme, i) => this.#o.metrics.set(`${direction}_${scheme}`, counts[i]));
     }
   }
 

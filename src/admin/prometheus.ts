@@ -5,11 +5,11 @@
 import { Counter, Gauge, Registry } from "prom-client";
 import process from "node:process";
 import { type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
-import { REPAIR_SCHEMES, type RepairScheme } from "../session/peer_record.ts";
+import { SEEN_SCHEMES, type SeenScheme } from "../session/peer_record.ts";
 
 const DIRECTIONS = ["sending", "receiving"] as const;
 /** Told by one metric with labels. */
-type SessionsByScheme = `${(typeof DIRECTIONS)[number]}_${RepairScheme}`;
+type SessionsByScheme = `${(typeof DIRECTIONS)[number]}_${SeenScheme}`;
 
 /** Name without the `oxrelay_` prefix, and help. A name that ends in _total is a counter, any other a gauge. */
 const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, help: string]> = {
@@ -141,7 +141,7 @@ export function createRegistry(columns: readonly Metrics[], build: () => BuildIn
     registers,
     collect() {
       for (const direction of DIRECTIONS) {
-        for (const scheme of REPAIR_SCHEMES) {
+        for (const scheme of SEEN_SCHEMES) {
           this.set({ direction, scheme }, sum(columns, (metrics) => metrics.get(`${direction}_${scheme}`)));
         }
       }

@@ -7,8 +7,8 @@
  */
 import { FATES_KEPT, KEEP, LossRuns, Reordering } from "./loss_runs.ts";
 
-/** A decoder has forgotten what lies so far back: what did not come until then never will. */
-const SETTLED = 64;
+/** No repair names what lies so far back: what did not come until then never will. */
+const SETTLED = 256;
 const BROUGHT_BACK = 1, UNPROTECTED = 2;
 /** Of the bytes that come, so many may be spent on telling when, while nothing is lost; and be saved up. */
 const TELLING_SHARE = 1 / 125, CREDIT_BYTES_MAX = 160;

@@ -78,8 +78,6 @@ const SILENT_US_FIRST = 2_000_000;
 const ARRIVAL_US = 8, ARRIVAL_MIN = -32768, ARRIVAL_MAX = 32767, DELAY_US_MAX = 0xffff * 16;
 /** The least delay is that of this window, or the one before. */
 const WINDOW_US = 5_000_000;
-/** Transit times that differ by more are of clocks that jumped. */
-const JUMP_US = 2_000_000;
 const ROUND_TRIP_US_MAX = 60_000_000;
 
 /** The least of the last five to ten seconds. */
@@ -99,10 +97,6 @@ class RecentLeast {
 
   get value(): number {
     return Math.min(this.#before, this.#now);
-  }
-
-  forget(): void {
-    this.#before = this.#now = Infinity;
   }
 }
 
@@ -321,8 +315,7 @@ export class PathMeter implements PathQuality {
       const transitUs = this.#arrivedUs[counter % FATES_KEPT] - this.sentUs(counter);
       if (Number.isNaN(transitUs)) continue;
       const differenceUs = Math.abs(transitUs - this.#transitUs);
-      if (differenceUs > JUMP_US) this.#least.forget();
-      else if (!Number.isNaN(differenceUs)) {
+      if (!Number.isNaN(differenceUs)) {
         differencesUs += differenceUs;
         differences++;
       }

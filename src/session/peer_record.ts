@@ -19,8 +19,8 @@ export interface PeerRecord {
 }
 
 /** How losses are repaired. A spaced copy leaves datagrams between itself and its original. */
-export const REPAIR_SCHEMES = ["none", "copy", "spaced", "window", "block"] as const;
-export type RepairScheme = (typeof REPAIR_SCHEMES)[number];
+export const SEEN_SCHEMES = ["none", "copy", "spaced", "window", "block"] as const;
+export type SeenScheme = (typeof SEEN_SCHEMES)[number];
 
 /** How repair fares in one direction of a session; counts since it began there. No secret in it. */
 export interface RepairFigures {

@@ -5,7 +5,7 @@
  * at both ends whoever chose the scheme. Counts; decides nothing.
  */
 import type { RepairReader } from "../wire/repair.ts";
-import type { RepairScheme } from "./peer_record.ts";
+import type { SeenScheme } from "./peer_record.ts";
 
 /** UDP and IPv4 around a datagram. */
 export const OUTER_BYTES = 28;
@@ -61,7 +61,7 @@ export class RepairTally {
   }
 
   /** What goes or comes now. */
-  get scheme(): RepairScheme {
+  get scheme(): SeenScheme {
     if (this.#nowUs - this.#repairedUs > SCHEME_US) return "none";
     if (this.#isBlock) return "block";
     if (this.sources > 1) return "window";
