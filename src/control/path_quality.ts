@@ -16,7 +16,10 @@ export interface PathQuality {
   readonly runUs: number;
   /** Counters by which a datagram was overtaken of late. */
   readonly reorderDepth: number;
-  /** One-way delay above the least of late, smoothed, microseconds; and how it grows, microseconds per second. */
+  /**
+   * One-way delay above the least of late, microseconds: of what one report tells of the least, smoothed, for a queue that
+   * stands holds all up and jitter only some (RFC 8289 section 3.1); and how it grows, microseconds per second.
+   */
   readonly queueUs: number;
   readonly queueSlope: number;
   /** Share of protected datagrams of late that were lost and not brought back, 0 to 1. */
@@ -151,6 +154,8 @@ export class PathMeter implements PathQuality {
   #hasClock = false;
   readonly #least = new RecentLeast();
   #transitUs = NaN;
+  /** The least queue that the last report told of. */
+  #standingUs = 0;
   /** A transit time less the round trip: the clocks' difference less the way back. */
   #offsetUs = NaN;
   #stepUs = -1;
@@ -324,8 +329,8 @@ export class PathMeter implements PathQuality {
 
   /** The queue that the datagrams behind `last` up to `highest` met, as far as their times are known. */
   #measure(last: number, highest: number, nowUs: number): void {
-    const { step } = this, before = step.queueUs;
-    let count = 0, sumUs = 0, mostUs = -Infinity, differencesUs = 0, differences = 0;
+    const { step } = this;
+    let count = 0, sumUs = 0, leastUs = Infinity, mostUs = -Infinity, differencesUs = 0, differences = 0;
     for (let counter = Math.max(last + 1, highest - FATES_KEPT + 1); counter <= highest; counter++) {
       const transitUs = this.#arrivedUs[counter % FATES_KEPT] - this.sentUs(counter);
       if (Number.isNaN(transitUs)) continue;
@@ -337,6 +342,7 @@ export class PathMeter implements PathQuality {
       this.#transitUs = transitUs;
       this.#least.add(transitUs, nowUs);
       sumUs += transitUs;
+      leastUs = Math.min(leastUs, transitUs);
       mostUs = Math.max(mostUs, transitUs);
       count++;
     }
@@ -345,11 +351,10 @@ export class PathMeter implements PathQuality {
     step.queueUs = Math.max(0, sumUs / count - least);
     step.queueUsMax = Math.max(0, mostUs - least);
     if (differences > 0) step.jitterUs = differencesUs / differences;
-    this.queueUs += (step.queueUs - this.queueUs) / 4;
-    if (step.elapsedUs > 0) {
-      const slope = 1e6 * (step.queueUs - before) / step.elapsedUs;
-      this.queueSlope += (slope - this.queueSlope) / 4;
-    }
+    const standingUs = Math.max(0, leastUs - least), grownUs = standingUs - this.#standingUs;
+    this.#standingUs = standingUs;
+    this.queueUs += (standingUs - this.queueUs) / 4;
+    if (step.elapsedUs > 0) this.queueSlope += (1e6 * grownUs / step.elapsedUs - this.queueSlope) / 4;
   }
 
   /** Takes totals of the report in. */
