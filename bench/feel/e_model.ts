@@ -30,7 +30,7 @@ export const G711: SpeechCodec = { ...G711_PLAIN, name: "G.711", robustness: 25.
 
 /**
  * ITU-T plans with no figures for Opus on this scale. These are those that the open estimator rtcscore assumes for about 45 kbit/s without
- * Opus's own redundancy. Lookahead of 6.5 ms: RFC 6716 §2.1.7 and §2.
+ * Opus's own redundancy; its delay is 26.5 ms as encoders are set by default.
  */
 export const OPUS: SpeechCodec = {
   name: "Opus",
