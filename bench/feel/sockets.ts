@@ -27,11 +27,14 @@ interface Contender {
   about: string;
   /** Where its datagrams go on to behind the proxy, for a server's port. */
   upstream(port: number): string;
+  /** Whether its bytes are to be held against those of OxTunnel without repair. */
+  isRepaired?: boolean;
   /** Starts both ends; how the client reaches the server's port. */
   start(net: Network, client: string, port: number): Promise<Way>;
 }
 
 const TUNNEL = "127.0.0.1:4433";
+const BARE = "OxTunnel, no repair";
 
 /** A relay with these words in its configuration. */
 async function relay(net: Network, words: string): Promise<void> {
@@ -51,6 +54,7 @@ function oxtunnel(name: string, about: string, { config = "", flags = [] as stri
   return {
     name,
     about,
+    isRepaired: name !== BARE,
     upstream: () => TUNNEL,
     async start(net, client, port) {
       await relay(net, config);
@@ -62,7 +66,19 @@ function oxtunnel(name: string, about: string, { config = "", flags = [] as stri
   };
 }
 
-const KCP = ["--key", "bench", "--crypt", "aes", "--mode", "fast3", "--nocomp", "--datashard", "10", "--parityshard", "3"];
+const KCP = [
+  "--key",
+  "bench",
+  "--crypt",
+  "aes",
+  "--mode",
+  "fast3",
+  "--nocomp",
+  "--datashard",
+  "10",
+  "--parityshard",
+  "3",
+];
 
 const CONTENDERS: Contender[] = [
   {
@@ -83,7 +99,8 @@ const CONTENDERS: Contender[] = [
   },
   {
     name: "kcptun",
-    about: "the same messages one after the other over one TCP connection through KCP, fast3, Reed-Solomon 10+3",
+    about:
+      "the same messages one after the other over one TCP connection through KCP, fast3, Reed-Solomon 10+3",
     upstream: () => "127.0.0.1:29900",
     async start(net, client, port) {
       for (const [name, program] of [["relay", "kcptun-server"], [client, "kcptun-client"]]) {
@@ -97,9 +114,10 @@ const CONTENDERS: Contender[] = [
       return { transport: "tcp", host: "127.0.0.1", port: 12948 };
     },
   },
-  oxtunnel("OxTunnel, no repair", "", { config: "[repair]\nenabled = false", flags: ["--no-repair"] }),
+  oxtunnel(BARE, "", { config: "[repair]\nenabled = false", flags: ["--no-repair"] }),
   oxtunnel("OxTunnel, duplicates", "each packet's copy in a later datagram", {
     config: `[repair]\nscheme = "copy"\nshare_percent = 100\nbudget_percent = 100`,
+    flags: ["--repair", "scheme=copy,share_percent=100,budget_percent=100"],
   }),
   oxtunnel("OxTunnel", "as it is: adaptive, at most 25 % more bytes", {}),
 ];
@@ -138,11 +156,12 @@ const COLUMNS = [
   "p99.9",
   "R of the E-model",
   "bytes above plain UDP",
+  "above no repair",
   "proxy late, p99",
 ];
 
-/** One contender's cells. */
-function cells(run: Run, plain: Run, workload: Workload): string[] {
+/** One contender's cells; `bare` is the same tunnel without repair, where there is one. */
+function cells(run: Run, plain: Run, bare: Run | undefined, workload: Workload): string[] {
   const { deadlineUs, codec } = workload;
   const ways = SIDES.map((side) => received(run, plain, side, workload[side]));
   const percent = (share: number, digits: number) => `${(100 * share).toFixed(digits)} %`;
@@ -154,8 +173,9 @@ function cells(run: Run, plain: Run, workload: Workload): string[] {
     both.addedMsP50.toFixed(1),
     both.addedMsP99.toFixed(1),
     both.addedMsP999.toFixed(1),
-    codec ? Math.min(...ways.map((way) => speechRating(way, deadlineUs, codec))).toFixed(0) : "",
+    codec ? (ways.reduce((sum, way) => sum + speechRating(way, deadlineUs, codec), 0) / 2).toFixed(0) : "",
     percent(bytesOf(run) / bytesOf(plain) - 1, 0),
+    bare ? percent(bytesOf(run) / bytesOf(bare) - 1, 1) : "",
     `${Math.max(up.lateUsP99, down.lateUsP99)} µs`,
   ];
 }
@@ -168,17 +188,20 @@ interface Ready {
   way: Way;
 }
 
-async function prepare(contender: Contender, channel: ChannelName, seed: number, port: number): Promise<Ready> {
-  const net = await Network.open();
-  try {
-    const client = await net.client(2);
-    const upstream = contender.upstream(port);
-    const proxy = await startProxy(net, "relay", { listen: PROXY, upstream, channel, seed });
-    return { net, client, proxy, way: await contender.start(net, client, port) };
-  } catch (error) {
-    await net.close();
-    throw error;
-  }
+async function prepare(
+  net: Network,
+  contender: Contender,
+  plan: { channel: ChannelName; seed: number; port: number },
+): Promise<Ready> {
+  const { channel, seed, port } = plan;
+  const client = await net.client(2);
+  const proxy = await startProxy(net, "relay", {
+    listen: PROXY,
+    upstream: contender.upstream(port),
+    channel,
+    seed,
+  });
+  return { net, client, proxy, way: await contender.start(net, client, port) };
 }
 
 async function carry({ net, client, proxy, way }: Ready, workload: Workload, seconds: number, port: number) {
@@ -205,10 +228,12 @@ async function round(
     console.error(`${contenders[i].name} is left out: ${reason.message}`);
     return undefined;
   };
-  const ready = await Promise.all(
-    contenders.map((one, i) => prepare(one, channel, seed, port).catch(leftOut(i))),
-  );
+  const nets: Network[] = [];
   try {
+    for (const _ of contenders) nets.push(await Network.open());
+    const ready = await Promise.all(
+      contenders.map((one, i) => prepare(nets[i], one, { channel, seed, port }).catch(leftOut(i))),
+    );
     console.error(`${title}: ${seconds} s`);
     const runs = await Promise.all(
       ready.map((one, i) => one && carry(one, workload, seconds + LEAD_S, port).catch(leftOut(i))),
@@ -221,10 +246,15 @@ async function round(
       "",
       row(["", ...COLUMNS]),
       row(["", ...COLUMNS].map(() => "---")),
-      ...runs.flatMap((run, i) => run ? [row([contenders[i].name, ...cells(run, plain, workload)])] : []),
+      ...runs.flatMap((run, i) => {
+        if (run === undefined) return [];
+        const { name, isRepaired } = contenders[i];
+        const bare = isRepaired ? runs[contenders.findIndex((one) => one.name === BARE)] : undefined;
+        return [row([name, ...cells(run, plain, bare, workload)])];
+      }),
     ].join("\n");
   } finally {
-    await Promise.all(ready.map((one) => one?.net.close()));
+    await Promise.all(nets.map((net) => net.close()));
   }
 }
 
@@ -248,5 +278,3 @@ export async function benchSockets(words: string[]): Promise<void> {
   await Deno.mkdir("bench/results", { recursive: true });
   await Deno.writeTextFile("bench/results/feel_sockets.md", `${sections.join("\n\n")}\n`);
 }
-
-if (import.meta.main) await benchSockets(Deno.args);

@@ -17,7 +17,14 @@ import {
 } from "../exit/tun_client.ts";
 import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
-import { type DoorOptions, readDoors, readInvitation, readRepair, readScope, readTrusted } from "./connect_options.ts";
+import {
+  type DoorOptions,
+  readDoors,
+  readInvitation,
+  readRepair,
+  readScope,
+  readTrusted,
+} from "./connect_options.ts";
 import type { Invitation } from "./invitation.ts";
 import { Link } from "./link.ts";
 import { LinkFallback } from "./link_fallback.ts";
@@ -80,7 +87,17 @@ const PROBE_MS = 1000;
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
-    values: ["config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol", "trusted", "repair"],
+    values: [
+      "config",
+      "include",
+      "exclude",
+      "only-user",
+      "only-cgroup",
+      "socks",
+      "protocol",
+      "trusted",
+      "repair",
+    ],
     lists: ["L", "server", "priority"],
     flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
     words: [0, 1],

@@ -58,7 +58,9 @@ export function readRepair(text: string | undefined, isOff: boolean): RepairConf
   const lines = (text ?? "").split(",").filter((word) => word !== "").map((word) => {
     const [, key, value] = /^([a-z_]{1,40})=([a-z0-9]{1,40})$/.exec(word) ?? [];
     if (value === undefined) {
-      throw new UsageError(`--repair: expected words such as budget_percent=50, found "${word.slice(0, 80)}"`);
+      throw new UsageError(
+        `--repair: expected words such as budget_percent=50, found "${word.slice(0, 80)}"`,
+      );
     }
     return `${key} = ${/^(\d+|true|false)$/.test(value) ? value : `"${value}"`}`;
   });

@@ -12,7 +12,7 @@ import { PollSet } from "../../src/io/poll.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE, HELD, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
-import { CHANNELS, type ChannelName } from "../sim/channels.ts";
+import { type ChannelName, CHANNELS } from "../sim/channels.ts";
 import { Random } from "../sim/world.ts";
 import { ImpairedPath, QUEUE_MAX } from "./impair.ts";
 
@@ -60,7 +60,11 @@ function backFor(row: number): MmsgPort | undefined {
     number = clients.length;
     known.set(key, number);
     const address = burst.address.slice(4 * row, 4 * row + 4);
-    clients.push({ back: open(there.host.includes(":") ? "::" : "0.0.0.0", 0), address, port: burst.port[row] });
+    clients.push({
+      back: open(there.host.includes(":") ? "::" : "0.0.0.0", 0),
+      address,
+      port: burst.port[row],
+    });
     waits = new PollSet([front.descriptor, ...clients.map(({ back }) => back.descriptor)]);
   }
   return clients[number].back;

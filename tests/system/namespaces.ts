@@ -38,7 +38,7 @@ export class Network {
 
   /** Relay and server, joined; clients are added by `client`. */
   static async open(): Promise<Network> {
-    const tag = `ox${Deno.pid}n${Network.#networks}t${Math.floor(performance.now()) % 1000}`;
+    const tag = `ox${Deno.pid}${Math.floor(performance.now()) % 1000}`;
     const network = new Network(tag, await Deno.makeTempDir({ prefix: "oxrelay-test-" }));
     try {
       for (const name of ["relay", "server"]) await network.#namespace(name);

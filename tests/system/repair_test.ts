@@ -79,25 +79,31 @@ function lost({ latencyUs }: Arrivals): number {
   return counted.filter((one) => one === null).length / counted.length;
 }
 
-networkTest("repair: what a bad path loses of a game comes back, and does not without", NEEDS, async (net) => {
-  await net.relay(`dns = []\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`);
-  const players = [await join(net, 2, []), await join(net, 3, ["--no-repair"])];
-  const [on, off] = await Promise.all(players.map((player) => play(net, player)));
-  const repairedUp = (await net.status()).counters.packets_repaired;
-  const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
-  for (const [name, { lost, dropped, repairedDown }] of Object.entries({ on, off })) {
-    for (const side of ["up", "down"] as const) {
-      console.log(`repair ${name}, ${side}: the path lost ${percent(dropped[side])}, the game ${percent(lost[side])}`);
-      assertGreater(dropped[side], 0.02, "the path is bad");
+networkTest(
+  "repair: what a bad path loses of a game comes back, and does not without",
+  NEEDS,
+  async (net) => {
+    await net.relay(`dns = []\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`);
+    const players = [await join(net, 2, []), await join(net, 3, ["--no-repair"])];
+    const [on, off] = await Promise.all(players.map((player) => play(net, player)));
+    const repairedUp = (await net.status()).counters.packets_repaired;
+    const percent = (share: number) => `${(100 * share).toFixed(2)} %`;
+    for (const [name, { lost, dropped, repairedDown }] of Object.entries({ on, off })) {
+      for (const side of ["up", "down"] as const) {
+        console.log(
+          `repair ${name}, ${side}: the path lost ${percent(dropped[side])}, the game ${percent(lost[side])}`,
+        );
+        assertGreater(dropped[side], 0.02, "the path is bad");
+      }
+      console.log(`repair ${name}: ${repairedDown} packets brought back by the client`);
     }
-    console.log(`repair ${name}: ${repairedDown} packets brought back by the client`);
-  }
-  console.log(`${repairedUp} packets brought back by the relay`);
-  for (const side of ["up", "down"] as const) {
-    assertLess(on.lost[side], on.dropped[side] / 2, `repair on, ${side}`);
-    assertGreater(off.lost[side], off.dropped[side] / 2, `repair off, ${side}`);
-  }
-  assertGreater(on.repairedDown, 0, players[0].running.said);
-  assertGreater(repairedUp, 0);
-  assertEquals(off.repairedDown, 0);
-});
+    console.log(`${repairedUp} packets brought back by the relay`);
+    for (const side of ["up", "down"] as const) {
+      assertLess(on.lost[side], on.dropped[side] / 2, `repair on, ${side}`);
+      assertGreater(off.lost[side], off.dropped[side] / 2, `repair off, ${side}`);
+    }
+    assertGreater(on.repairedDown, 0, players[0].running.said);
+    assertGreater(repairedUp, 0);
+    assertEquals(off.repairedDown, 0);
+  },
+);
