@@ -191,15 +191,16 @@ interface Ready {
 async function prepare(
   net: Network,
   contender: Contender,
-  plan: { channel: ChannelName; seed: number; port: number },
+  plan: { channel: ChannelName; seed: number; originMs: number; port: number },
 ): Promise<Ready> {
-  const { channel, seed, port } = plan;
+  const { channel, seed, originMs, port } = plan;
   const client = await net.client(2);
   const proxy = await startProxy(net, "relay", {
     listen: PROXY,
     upstream: contender.upstream(port),
     channel,
     seed,
+    originMs,
   });
   return { net, client, proxy, way: await contender.start(net, client, port) };
 }
@@ -231,8 +232,9 @@ async function round(
   const nets: Network[] = [];
   try {
     for (const _ of contenders) nets.push(await Network.open());
+    const plan = { channel, seed, originMs: Date.now(), port };
     const ready = await Promise.all(
-      contenders.map((one, i) => prepare(nets[i], one, { channel, seed, port }).catch(leftOut(i))),
+      contenders.map((one, i) => prepare(nets[i], one, plan).catch(leftOut(i))),
     );
     console.error(`${title}: ${seconds} s`);
     const runs = await Promise.all(

@@ -116,14 +116,18 @@ export interface ProxyPlan {
   upstream: string;
   channel: ChannelName;
   seed: number;
+  /** Milliseconds since 1970 at which the path begins; now, without. Paths of one seed and beginning have their bad times at once. */
+  originMs?: number;
 }
 
 /** The command of a proxy in a process of its own. */
-export function proxyCommand({ listen, upstream, channel, seed }: ProxyPlan): string[] {
+export function proxyCommand(
+  { listen, upstream, channel, seed, originMs = Date.now() }: ProxyPlan,
+): string[] {
   const child = new URL("impair_child.ts", import.meta.url).pathname;
   const root = new URL("../..", import.meta.url).pathname;
   const flags = ["--no-prompt", "--unstable-net", "--allow-net", `--allow-read=${root}`, "--allow-ffi"];
-  return [Deno.execPath(), "run", ...flags, child, listen, upstream, channel, String(seed)];
+  return [Deno.execPath(), "run", ...flags, child, listen, upstream, channel, String(seed), String(originMs)];
 }
 
 /** What a running proxy counted until now, at most a quarter of a second ago. */
@@ -133,9 +137,9 @@ export function proxyCounts(proxy: Background): ProxyCounts {
   return JSON.parse(line);
 }
 
-/** A proxy in a namespace of the network; resolves when it listens. */
+/** A proxy in a namespace of the network, ahead of what else wants the processor; resolves when it listens. */
 export async function startProxy(net: Network, namespace: string, plan: ProxyPlan): Promise<Background> {
-  const proxy = net.spawn(namespace, proxyCommand(plan));
+  const proxy = net.spawn(namespace, ["nice", "-n", "-15", ...proxyCommand(plan)]);
   await proxy.says("ready");
   await until(() => proxy.said.includes("{"), "the proxy counts");
   return proxy;

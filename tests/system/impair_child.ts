@@ -2,11 +2,12 @@
  * A proxy that makes a bad path of a good one: datagrams that come to LISTEN go on to UPSTREAM, and the answers back, each
  * direction by a path model of its own, which all clients share. Each client endpoint has a socket of its own towards
  * upstream. It waits in ppoll(2) to the microsecond and prints its counts as a line of JSON whenever they have
- * changed, four times a second. Usage: impair_child.ts LISTEN UPSTREAM CHANNEL SEED; addresses as "192.0.2.1:5000"
+ * changed, four times a second. Usage: impair_child.ts LISTEN UPSTREAM CHANNEL SEED [ORIGIN]; addresses as "192.0.2.1:5000",
+ * ORIGIN in milliseconds since 1970: the models' time zero
  */
 import { loadNative } from "../../ffi/native.ts";
 import { parseEndpoint } from "../../src/config.ts";
-import { monotonicUs } from "../../src/io/driver.ts";
+import { monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import { PollSet } from "../../src/io/poll.ts";
 import { Arena } from "../../src/vector/arena.ts";
@@ -28,7 +29,7 @@ interface Held {
   to: number;
 }
 
-const [listen, upstream, channel, seed] = Deno.args;
+const [listen, upstream, channel, seed, origin] = Deno.args;
 const native = loadNative();
 if (typeof native === "string") throw new Error(native);
 const endpoint = (text: string) => {
@@ -46,8 +47,15 @@ const open = (host: string, port: number) =>
 const front = open(here.host, here.port);
 const clients: { back: MmsgPort; address: Uint32Array; port: number }[] = [];
 const known = new Map<string, number>();
-const path = (number: number) =>
-  new ImpairedPath<Held>(CHANNELS[channel as ChannelName](new Random(Number(seed) + number)));
+const originUs = 1000 * Number(origin ?? Date.now()) - wallClockOffsetUs();
+/** The models' time. */
+const clockUs = () => monotonicUs() - originUs;
+const path = (number: number) => {
+  const model = CHANNELS[channel as ChannelName](new Random(Number(seed) + number));
+  // Models begin with what they are asked first.
+  model.arrivalUs(0, 0);
+  return new ImpairedPath<Held>(model);
+};
 const up = path(0), down = path(1);
 let waits = new PollSet([front.descriptor]);
 
@@ -77,7 +85,7 @@ function take(
   way: (row: number) => Omit<Held, "slot" | "length"> | undefined,
 ): void {
   const count = from.receive(burst);
-  const nowUs = monotonicUs();
+  const nowUs = clockUs();
   for (let row = 0; row < count; row++) {
     const slot = burst.slot[row], length = burst.length[row];
     const to = way(row);
@@ -88,7 +96,7 @@ function take(
 
 /** Sends what has come to the end of the path. */
 function letGo(from: ImpairedPath<Held>): void {
-  for (let held = from.take(monotonicUs()); held; held = from.take(monotonicUs())) {
+  for (let held = from.take(clockUs()); held; held = from.take(clockUs())) {
     const row = burst.push(held.slot, held.length, TO_TRANSMIT);
     burst.address.set(held.address, 4 * row);
     burst.port[row] = held.to;
@@ -100,13 +108,13 @@ function letGo(from: ImpairedPath<Held>): void {
 console.log("ready");
 let told = "", tellUs = 0;
 while (true) {
-  const nowUs = monotonicUs();
+  const nowUs = clockUs();
   if (nowUs >= tellUs) {
     const counts = JSON.stringify({ up: up.counts(), down: down.counts() });
     if (counts !== told) console.log(told = counts);
     tellUs = nowUs + TELL_US;
   }
-  waits.wait(Math.max(0, Math.min(up.nextUs, down.nextUs, tellUs) - monotonicUs()) / 1000);
+  waits.wait(Math.max(0, Math.min(up.nextUs, down.nextUs, tellUs) - clockUs()) / 1000);
   letGo(up);
   letGo(down);
   take(front, up, (row) => {
