@@ -8,7 +8,7 @@ import { ALGORITHM } from "../src/codec/native.ts";
 import { type AlgorithmName, type Engine, HopRig } from "./hop.ts";
 
 const RUNS = 5;
-const RUN_MS = 250;
+const RUN_MS = 250, WARM_MS = 500;
 const SIZES = [64, 512, 1200];
 const ALGORITHMS: [AlgorithmName, string][] = [
   ["chacha20Poly1305", "ChaCha20-Poly1305"],
@@ -21,13 +21,19 @@ declare const gc: () => void;
 
 const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1];
 
-/** Packets a second of one run; the rig is new each time, as the Rust process is, and the last one's memory is gone. */
-async function ours(native: Native, engine: Engine, bytes: number): Promise<number> {
+/** A rig that has run until its code was compiled; the last one's memory, and code that was made for it, are gone. */
+async function warm(native: Native, engine: Engine, bytes: number): Promise<HopRig> {
   gc();
   const rig = new HopRig(native, engine, bytes);
   await rig.connect();
+  await ours(rig, WARM_MS);
+  return rig;
+}
+
+/** Packets a second of one run. */
+async function ours(rig: HopRig, runMs: number): Promise<number> {
   let timedMs = 0, packets = 0;
-  while (timedMs < RUN_MS) {
+  while (timedMs < runMs) {
     rig.load();
     const startMs = performance.now();
     const carried = rig.carry();
@@ -36,7 +42,6 @@ async function ours(native: Native, engine: Engine, bytes: number): Promise<numb
     rig.count();
     packets += rig.packets;
   }
-  await rig.close();
   return packets / timedMs * 1000;
 }
 
@@ -66,11 +71,6 @@ if (!hasRust) {
   console.error(`NO RUST ROWS: ${RUST} is missing; install rustc (it comes with cargo) and run again`);
 }
 
-// Every route is compiled before the first figure is taken.
-for (const [algorithm] of ALGORITHMS) {
-  for (const offload of [true, false]) await ours(native, { kernels: "native", algorithm, offload }, 64);
-}
-
 console.log(
   "| kernel, bytes | GSO, GRO | TypeScript k/s | Gbit/s | ns | Rust k/s | ns | TypeScript / Rust |",
 );
@@ -81,11 +81,13 @@ for (const [algorithm, name] of ALGORITHMS) {
     for (const offload of [true, false]) {
       const engine: Engine = { kernels: "native", algorithm, offload };
       const typescript: number[] = [], others: number[] = [];
+      const rig = await warm(native, engine, bytes);
       for (let run = 0; run < runs; run++) {
-        typescript.push(await ours(native, engine, bytes));
+        typescript.push(await ours(rig, RUN_MS));
         const other = rust(engine, bytes);
         if (other !== undefined) others.push(other);
       }
+      await rig.close();
       const a = median(typescript), b = others.length > 0 ? median(others) : NaN;
       if (offload) best.set(`${name}, ${bytes}`, a);
       const cells = [
@@ -105,9 +107,9 @@ console.log("\n| kernel, bytes | portable k/s | native / portable |\n|---|---|--
 for (const [algorithm, name] of ALGORITHMS) {
   for (const bytes of SIZES) {
     const rates: number[] = [];
-    for (let run = 0; run < runs; run++) {
-      rates.push(await ours(native, { kernels: "portable", algorithm, offload: false }, bytes));
-    }
+    const rig = await warm(native, { kernels: "portable", algorithm, offload: false }, bytes);
+    for (let run = 0; run < runs; run++) rates.push(await ours(rig, RUN_MS));
+    await rig.close();
     const rate = median(rates);
     const row = `${name}, ${bytes}`;
     console.log(`| ${row} | ${(rate / 1000).toFixed(1)} | ${(best.get(row)! / rate).toFixed(1)} |`);

@@ -43,9 +43,11 @@ export function feelChart(title: string, panels: readonly Panel[]): string {
   const each = (width - LEFT) / labels.length;
   const key = labels.map((label, i) => {
     const look = looks.get(label)!;
-    return `<g transform="translate(${(LEFT + 6 + i * each).toFixed(1)} 46)" fill="${COLOURS[look]}" stroke="${
+    return `<g transform="translate(${(LEFT + 6 + i * each).toFixed(1)} 46)" fill="${
       COLOURS[look]
-    }">${MARKS[look]}</g><text x="${(LEFT + 16 + i * each).toFixed(1)}" y="50">${label}</text>`;
+    }" stroke="${COLOURS[look]}">${MARKS[look]}</g><text x="${
+      (LEFT + 16 + i * each).toFixed(1)
+    }" y="50">${label}</text>`;
   });
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${
     TOP + HEIGHT + BOTTOM
@@ -53,8 +55,12 @@ export function feelChart(title: string, panels: readonly Panel[]): string {
 <text x="${LEFT}" y="24" font-size="14">${title}</text>
 ${key.join("\n")}
 ${drawn.join("\n")}
-<text x="${(LEFT + width) / 2}" y="${TOP + HEIGHT + 44}" text-anchor="middle">extra bytes, % of those without repair</text>
-<text transform="translate(16 ${TOP + HEIGHT / 2}) rotate(-90)" text-anchor="middle">residual loss at the deadline, %</text>
+<text x="${(LEFT + width) / 2}" y="${
+    TOP + HEIGHT + 44
+  }" text-anchor="middle">extra bytes, % of those without repair</text>
+<text transform="translate(16 ${
+    TOP + HEIGHT / 2
+  }) rotate(-90)" text-anchor="middle">residual loss at the deadline, %</text>
 </svg>
 `;
 }
@@ -71,7 +77,9 @@ function drawPanel(
     const within = Math.min(RESIDUAL_MAX, Math.max(RESIDUAL_MIN, residual));
     return (TOP + Math.log(RESIDUAL_MAX / within) / span * HEIGHT).toFixed(1);
   };
-  const lines: string[] = [`<text x="${left + WIDTH / 2}" y="${TOP - 10}" text-anchor="middle">${title}</text>`];
+  const lines: string[] = [
+    `<text x="${left + WIDTH / 2}" y="${TOP - 10}" text-anchor="middle">${title}</text>`,
+  ];
   for (let decade = RESIDUAL_MIN; decade <= RESIDUAL_MAX * 1.01; decade *= 10) {
     lines.push(`<path d="M${left} ${y(decade)}h${WIDTH}" stroke="${FAINT}" stroke-opacity="0.35"/>`);
     if (hasScale) {

@@ -87,8 +87,11 @@ export function wholePlan(): Plan {
   const entries: Entry[] = places.flatMap((place) => {
     const isMain = MAIN_PLACES.includes(place);
     const shares = isMain ? SHARES : [BUDGET, BUDGET_MAX];
-    const schemes = [NONE, ...[...FIXED_CODES.map((code) => (share: number) => fixed(code, share)), auto]
-      .flatMap((make) => shares.map(make))];
+    const schemes = [
+      NONE,
+      ...[...FIXED_CODES.map((code) => (share: number) => fixed(code, share)), auto]
+        .flatMap((make) => shares.map(make)),
+    ];
     if (place === "walk") {
       for (const budget of [BUDGET, BUDGET_MAX]) {
         schemes.push(without("prediction", budget), ...FIXED_CODES.map((code) => only(code, budget)));
@@ -116,7 +119,13 @@ export function wholePlan(): Plan {
       for (
         const scheme of [NONE, fixed("window", BUDGET), auto(BUDGET), without("traffic awareness", BUDGET)]
       ) {
-        entries.push({ workload, place, scheme, seconds: place === "walk" ? WALK_SECONDS : 60, hasBulk: true });
+        entries.push({
+          workload,
+          place,
+          scheme,
+          seconds: place === "walk" ? WALK_SECONDS : 60,
+          hasBulk: true,
+        });
       }
     }
   }
@@ -196,7 +205,10 @@ function rowOf(entry: Entry, outcome: Outcome, base: Outcome, alone: Outcome): R
     extra: extraOf([[outcome.up, base.up], [outcome.down, base.down]]),
   };
   if (entry.hasBulk) row.bulkMbitPerS = outcome.bulkMbitPerS;
-  else row.extraWorstSecond = Math.max(worstSecond(outcome.up, base.up), worstSecond(outcome.down, base.down));
+  else {row.extraWorstSecond = Math.max(
+      worstSecond(outcome.up, base.up),
+      worstSecond(outcome.down, base.down),
+    );}
   if (codec) {
     row.rating = directions.reduce((sum, one) => sum + speechRating(one, deadlineUs, codec) / 2, 0);
   }

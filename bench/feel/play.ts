@@ -2,8 +2,12 @@
  * Plays a workload through a whole client and relay in the deterministic world, both ways over modelled paths. Invariant: the same
  * run gives the same outcome, and runs that differ in their scheme alone meet paths of the same seed. Judges nothing.
  */
+import { loadNative } from "../../ffi/native.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
+import { NativeDatagramAead } from "../../src/codec/native.ts";
+import { NativeShardKernel } from "../../src/codec/native_shards.ts";
 import { CLASS_BULK } from "../../src/control/traffic_class.ts";
+import { DROP } from "../../src/metrics.ts";
 import type { RepairOptions } from "../../src/session/repairs.ts";
 import { CHANNELS, type PathModel, Walk } from "../../tests/sim/channels.ts";
 import { type Host, Random, udpPacket, World } from "../../tests/sim/world.ts";
@@ -76,10 +80,17 @@ export function walk(random: Random): PathModel {
   return new Walk(legs);
 }
 
+/** The native kernels where they run here: what they compute is the same, in half of the time. */
+const native = loadNative();
+const KERNELS = typeof native === "string" ? {} : {
+  makeDatagramAead: (rows: number) => new NativeDatagramAead(native, rows, DROP.forged),
+};
+const shards = typeof native === "string" ? new PortableShardKernel() : new NativeShardKernel(native);
+
 function repairOf({ code, budget, isFixed, isTrafficAware, isProactive }: Scheme): RepairOptions | undefined {
   if (code === "none") return undefined;
   const options = {
-    kernel: new PortableShardKernel(),
+    kernel: shards,
     gameDeadlineUs: WORKLOADS.game64.deadlineUs,
     voiceDeadlineUs: WORKLOADS.opus.deadlineUs,
     budget,
@@ -104,7 +115,9 @@ export function packetsOfRun({ workload, seconds, seed }: Run) {
   const up = packetsOf(workload.up, seconds, packets), down = packetsOf(workload.down, seconds, packets);
   const lateUs = 0.5e6 / workload.down.packetsPerSecond;
   for (const stream of [up, down]) {
-    for (let n = 0; n < stream.sentUs.length; n++) stream.sentUs[n] += START_US + (stream === up ? 0 : lateUs);
+    for (let n = 0; n < stream.sentUs.length; n++) {
+      stream.sentUs[n] += START_US + (stream === up ? 0 : lateUs);
+    }
   }
   return { up, down };
 }
@@ -127,8 +140,12 @@ export function play(run: Run): Outcome {
   const { workload, scheme, seconds, seed } = run;
   const world = new World(seed);
   world.protocol = "oxtunnel";
-  const server = world.relay(RELAY_ENDPOINT, { ipv4: "10.66.0.1", repair: repairOf(scheme) });
-  const client = world.client(CLIENT_ENDPOINT, server, { ipv4: CLIENT, repair: repairOf(scheme) });
+  const server = world.relay(RELAY_ENDPOINT, { ipv4: "10.66.0.1", repair: repairOf(scheme), ...KERNELS });
+  const client = world.client(CLIENT_ENDPOINT, server, {
+    ipv4: CLIENT,
+    repair: repairOf(scheme),
+    ...KERNELS,
+  });
   client.send(udpPacket(CLIENT, REMOTE, new Uint8Array(4)));
   world.run(START_US);
   if (server.delivered.length !== 1) throw new Error("the tunnel did not come up");

@@ -32,7 +32,7 @@ Deno.test("score: lost, late, in a row", () => {
   assertAlmostEquals(longRunsPerMinute, 60_000 / 90, 1e-9);
   const both = score([up, received([lost, lost, 0, 0, 0, lost])], 60_000);
   assertEquals([both.packets, both.lost], [16, 8]);
-  assertAlmostEquals(both.longRunsPerMinute, 60_000 / 140, 1e-9, "runs end with their direction");
+  assertAlmostEquals(both.longRunsPerMinute, 60_000 / 140, 1e-9); // Runs end with their direction.
 });
 
 Deno.test("score: a call waits as long as pays", () => {
@@ -67,7 +67,11 @@ function leastLostByForce(originals: Original[], carriers: Carrier[], budget: nu
 
 Deno.test("bound: as good as trying everything, and no better", () => {
   let repaired = 0;
-  const packet = fc.record({ isLost: fc.boolean(), delayUs: fc.nat(9), bytes: fc.integer({ min: 1, max: 9 }) });
+  const packet = fc.record({
+    isLost: fc.boolean(),
+    delayUs: fc.nat(9),
+    bytes: fc.integer({ min: 1, max: 9 }),
+  });
   fc.assert(fc.property(
     fc.array(packet, { maxLength: 9 }),
     fc.nat(5),
@@ -96,5 +100,5 @@ Deno.test("residuals between measured shares are straight in their logarithm", (
   assertAlmostEquals(residualAt(rows, 0), 0.05);
   assertAlmostEquals(residualAt(rows, 0.25), 0.005);
   assertAlmostEquals(residualAt(rows, 0.5), 0.0005);
-  assertAlmostEquals(residualAt(rows, 7), 0.0005, 1e-9, "nothing lost of a thousand counts as half a packet");
+  assertAlmostEquals(residualAt(rows, 7), 0.0005, 1e-9); // None of a thousand counts as half a packet.
 });
