@@ -4,8 +4,10 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import project from "../../deno.json" with { type: "json" };
+import { readRepair } from "../../src/cli/connect_options.ts";
 import { parseInvitation } from "../../src/cli/invitation.ts";
 import { renderQr } from "../../src/cli/qr.ts";
+import { DEFAULTS } from "../../src/config.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
@@ -141,4 +143,14 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
     assertEquals(help.code, 0);
     assertMatch(help.stdout, /^ {2}--kill-switch /m);
   });
+});
+
+Deno.test("connect: --repair says what a relay's [repair] says", () => {
+  assertEquals(readRepair(undefined, false), DEFAULTS.repair);
+  assertEquals(readRepair("budget_percent=50,voice_deadline_ms=80", false), {
+    ...DEFAULTS.repair,
+    budgetPercent: 50,
+    voiceDeadlineMs: 80,
+  });
+  assertEquals(readRepair("enabled=false", false), readRepair(undefined, true));
 });
