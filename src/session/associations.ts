@@ -408,6 +408,7 @@ export class Associations {
         }
         if ((wants & WANTS_KEEPALIVE) !== 0 && session !== NONE && table.protocol[session] === OXTUNNEL) {
           this.#sessions!.ping(session);
+          left++; // it has joined the queue, and is not to wait there for the next event
         } else if ((wants & WANTS_KEEPALIVE) !== 0 && session !== NONE) {
           const row = burst.grow(0, TO_SEAL);
           if (row < 0) {

@@ -368,6 +368,11 @@ export class OxSession {
     if (this.isInitiator) this.#a.initiate(this.peer);
   }
 
+  /** Whether it has yet to say that it ends. */
+  get isClosing(): boolean {
+    return this.#closesLeft > 0;
+  }
+
   /** Ends the session at both ends; the close is said three times and then the keys go. */
   close(reason: number, retryAfterS: number, nowUs: number): void {
     if (this.#closeReason !== 0) return;

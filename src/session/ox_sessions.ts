@@ -352,8 +352,14 @@ export class OxSessions {
 
   /** Adds what the peer's sessions have to say by themselves to the burst; false when it was full before all was said. */
   pollTransmit(burst: Burst, id: number, nowUs: number): boolean {
-    const { peers } = this.#a.options;
-    return this.#say(peers.current[id], burst, nowUs) && this.#say(peers.previous[id], burst, nowUs);
+    const { current, previous } = this.#a.options.peers;
+    // One that was replaced is silent, for its successor may have another path, where its ids must not be seen.
+    return this.#say(current[id], burst, nowUs) &&
+      (!this.#isClosing(previous[id]) || this.#say(previous[id], burst, nowUs));
+  }
+
+  #isClosing(session: number): boolean {
+    return session !== NONE && this.of[session]?.isClosing === true;
   }
 
   #say(session: number, burst: Burst, nowUs: number): boolean {

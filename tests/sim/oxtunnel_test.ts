@@ -37,6 +37,15 @@ Deno.test(`oxtunnel: a handshake, then data both ways (seed ${SEED})`, () => {
   assertEquals([server.metrics.get("epochs_made"), client.metrics.get("epochs_made")], [1, 1]);
 });
 
+Deno.test(`oxtunnel: a client with nothing to send confirms its session at once (seed ${SEED})`, () => {
+  const world = oxWorld();
+  const { client, server } = pair(world);
+  world.runFor(60_000);
+  server.send(down(1));
+  world.runFor(20_000);
+  assertEquals(numbers(client), [1]);
+});
+
 Deno.test(`oxtunnel: a handshake gets through 40 % loss and bursts (seed ${SEED})`, () => {
   for (let seed = SEED; seed < SEED + 20; seed++) {
     const world = oxWorld(seed);
