@@ -5,6 +5,7 @@
  */
 import { type Carrier, leastLost, type Original } from "./oracle.ts";
 import { packetsOfRun, pathsOfRun, type Run } from "./play.ts";
+import type { Workload } from "./workloads.ts";
 
 const INNER_HEADER_BYTES = 28, OUTER_BYTES = 6 + 16 + 28;
 const PROBE_US = 1000;
@@ -45,4 +46,22 @@ export function boundOf(run: Run, share: number): Bound {
     alone += leastLost(originals, moments, budget);
   }
   return { riding: riding / count, alone: alone / count };
+}
+
+/**
+ * The least share of bytes that stay lost where each datagram is lost by itself with the chance `lossRate`, and the sender learns of it too
+ * late: a byte of repair brings back a byte at most, and none unless a datagram that it may still repair in time was lost and it
+ * came itself. For repairs that ride in later datagrams of a steady stream.
+ */
+export function blindBound({ up, down, deadlineUs }: Workload, share: number, lossRate: number): number {
+  let packets = 0, lost = 0;
+  for (const { packetsPerSecond, bytesMin, bytesMax } of [up, down]) {
+    const innerBytes = (bytesMin + bytesMax) / 2 + INNER_HEADER_BYTES;
+    const within = Math.floor(deadlineUs * packetsPerSecond / 1e6);
+    const useful = (1 - lossRate) * (1 - (1 - lossRate) ** within);
+    packets += packetsPerSecond;
+    lost += packetsPerSecond *
+      Math.max(0, lossRate - share * (innerBytes + OUTER_BYTES) / innerBytes * useful);
+  }
+  return lost / packets;
 }

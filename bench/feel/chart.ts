@@ -19,7 +19,7 @@ export interface Panel {
 }
 
 const WIDTH = 270, HEIGHT = 250, LEFT = 62, GAP = 34, TOP = 84, BOTTOM = 56, RIGHT = 16;
-const INK = "#6e7781", FAINT = "#8b949e";
+const INK = "#768089", FAINT = "#8b949e";
 const COLOURS = ["#2f8f4e", "#1f7fe0", "#c2491d", "#a06a00", "#8a63d2", INK];
 /** The axes: extra bytes 0 to 1.1, residual 0.01 % to 10 %; what is less lies on the lower edge. */
 const EXTRA_MAX = 1.1, RESIDUAL_MIN = 1e-4, RESIDUAL_MAX = 0.1;
@@ -105,7 +105,12 @@ function drawPanel(
       `<text x="${left + 5}" y="${Number(y(goal.residual)) + 14}" font-size="11">goal</text>`,
     );
   }
-  for (const { label, points, style } of curves) {
+  // Ours last, so that it lies on top.
+  const drawn = [
+    ...curves.filter(({ style }) => style !== "ours"),
+    ...curves.filter(({ style }) => style === "ours"),
+  ];
+  for (const { label, points, style } of drawn) {
     const look = looks.get(label)!;
     const sorted = points.toSorted((a, b) => a.extra - b.extra);
     const path = sorted.map(({ extra, residual }) => `${x(extra)},${y(residual)}`).join(" ");

@@ -1,6 +1,6 @@
 /**
- * The measure of repair end to end, as `deno task bench:feel --quick` runs it but shorter: the same seed gives the same text and
- * picture to the byte, the runs are what they claim to be, and with repair off nothing is repaired.
+ * The measure of repair end to end, as `deno task bench:feel --quick` runs it but shorter: the same seed gives the same
+ * tables to the byte, paths lose what they are said to, and repair loses less for bytes that it pays.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertNotEquals } from "@std/assert";
 import { measure, quickPlan, type Row } from "../../bench/feel/measure.ts";
