@@ -7,7 +7,6 @@
  * Keeps PROTOCOL R17, R39 and R43.
  */
 import { COUNTER } from "../metrics.ts";
-import { isProtected } from "../session/repairs.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
@@ -58,10 +57,7 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
   const packetAt = offset[row] + length[row] - packetBytes;
   sessions.carryReport(burst, row, bytesMax, nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
-  if (repair !== undefined && isProtected(trafficClass[row])) {
-    repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
-    rest.hastenRepair();
-  }
+  if (repair?.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs)) rest.hastenRepair();
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);
 }

@@ -71,7 +71,7 @@ import {
   FEATURE_SLIDING_WINDOW,
 } from "../wire/parameters.ts";
 import type { RepairReceiver } from "./ox_repair.ts";
-import { isProtected, type SessionRepair } from "./repairs.ts";
+import type { SessionRepair } from "./repairs.ts";
 import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import type { Associations } from "./associations.ts";
 import { isStreamAddress } from "../wire/stream.ts";
@@ -246,7 +246,7 @@ export class OxSession {
 
   /** What repairs the session's losses, from its first packet of a protected class on; undefined before, and without. */
   repairOf(trafficClass: number): SessionRepair | undefined {
-    if (this.#repair === undefined && this.#canRepair && isProtected(trafficClass)) {
+    if (this.#repair === undefined && this.#canRepair && this.sessions.repairs!.isProtected(trafficClass)) {
       this.#repair = this.sessions.repairs!.takeSender();
       this.#canRepair = false;
     }
@@ -430,7 +430,7 @@ export class OxSession {
         this.sessions.acknowledge(this.row, report.highest);
         this.size.onReport(report.highest, report.bitmap, report.bitmapBytes, nowUs);
         this.sizeChanged();
-        this.#repair?.onReport(report, this.rttUs);
+        this.#repair?.onReport(report, this.rttUs, nowUs);
         return false;
       case CONTROL_PROBE:
         // What arrived is what counts, whatever the frame says.
