@@ -145,6 +145,8 @@ export class RepairDecoder {
   /** Repairs that still lacked something when they were last looked at. */
   waiting = 0;
   isDone = true;
+  /** Repairs whose sources are all known, less those that it took to know them: what came and was not needed. */
+  notNeeded = 0;
   /** Sources that the last `solve` brought back. */
   readonly recovered = new Float64Array(REPAIRS_MAX);
 
@@ -204,6 +206,7 @@ export class RepairDecoder {
       if (!this.#sources.isInReach(numbers[i]) || numbers[i] > this.#sources.newest + KEPT / 2) return false;
       if (!this.#sources.has(numbers[i])) isNew = true;
     }
+    if (!isNew) this.notNeeded++;
     if (!isNew || numbers[count - 1] - numbers[0] >= KEPT) return false;
     const place = this.#oldest, first = place * SOURCES_MAX;
     if (!coefficients(code, index, count, this.#coefficients, first)) {
@@ -264,6 +267,7 @@ export class RepairDecoder {
         lacks++;
         if (!this.#sources.isInReach(number)) lacks = -KEPT; // gone for good, and the repair with it
       }
+      if (count > 0 && lacks === 0) this.notNeeded++;
       // A known source whose place was taken again cannot be subtracted either.
       if (lacks <= 0) this.#count[place] = 0;
       else this.#rows[rows++] = place;
@@ -384,6 +388,7 @@ export class RepairDecoder {
     this.#kernel.multiply(memory, this.#offsets, this.#matrix, inputs, 1, length);
     memory.fill(0, to + length, to + stride);
     this.#sources.note(number, length);
+    this.notNeeded--;
   }
 
   #isUnknown(number: number): boolean {

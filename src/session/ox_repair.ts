@@ -7,8 +7,10 @@
  */
 import { CODE_BLOCK, CODE_WINDOW, RepairDecoder } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";
+import { Arrivals } from "../control/arrivals.ts";
 import type { Burst } from "../vector/burst.ts";
 import { RepairReader } from "../wire/repair.ts";
+import { RepairTally } from "./repair_tally.ts";
 
 /** The longest plaintext that is protected, bytes: a game's snapshot, not a transfer's segment. */
 export const SYMBOL_MAX_BYTES = 640;
@@ -19,10 +21,13 @@ const BROUGHT_BACK = 64;
 const LOOKS = 8, LOOK_US = 1000;
 const SHORT_ROWS = 8, LONG_LOOK_US = 10_000;
 
-const reader = new RepairReader();
+/** The repair frame that was read last. */
+export const repairFrame = new RepairReader();
 
 export class RepairReceiver {
   readonly decoder: RepairDecoder;
+  readonly arrivals: Arrivals;
+  readonly tally = new RepairTally();
   /** Counters of the last datagrams that were brought back, in a ring: their own datagrams may still come. */
   readonly #broughtBack = new Float64Array(BROUGHT_BACK).fill(-1);
   #broughtBackNext = 0;
@@ -36,6 +41,12 @@ export class RepairReceiver {
   /** @param first the first counter of which it is shown everything that comes. */
   constructor(kernel: ShardKernel, first: number) {
     this.decoder = new RepairDecoder(kernel, SYMBOL_MAX_BYTES, first);
+    this.arrivals = new Arrivals(first);
+  }
+
+  /** Repairs that came and were not needed. */
+  get wasted(): number {
+    return Math.max(0, this.decoder.notNeeded);
   }
 
   /** Takes the packets of a datagram; false when they were brought back before and must not be delivered again. */
@@ -49,10 +60,11 @@ export class RepairReceiver {
 
   /** Takes a repair frame's body of a datagram with `counter`; false when it is malformed. */
   repair(burst: Burst, at: number, length: number, counter: number): boolean {
-    if (!reader.read(burst.view, at, length, counter)) return false;
-    const code = reader.isBlock ? CODE_BLOCK : CODE_WINDOW;
-    const index = reader.isBlock ? reader.index : windowKey(counter, reader.index);
-    const { numbers, count, symbolAt, symbolBytes } = reader;
+    if (!repairFrame.read(burst.view, at, length, counter)) return false;
+    const { isBlock, numbers, count, symbolAt, symbolBytes } = repairFrame;
+    const code = isBlock ? CODE_BLOCK : CODE_WINDOW;
+    const index = isBlock ? repairFrame.index : windowKey(counter, repairFrame.index);
+    this.arrivals.onSources(numbers, count);
     if (this.decoder.addRepair(code, index, numbers, count, burst.bytes, symbolAt, symbolBytes)) {
       this.#hasNews = true;
     }
@@ -77,6 +89,7 @@ export class RepairReceiver {
       const counter = this.decoder.recovered[i];
       this.#broughtBack[this.#broughtBackNext++ % BROUGHT_BACK] = counter;
       this.#broughtBackHighest = Math.max(this.#broughtBackHighest, counter);
+      this.arrivals.onRepaired(counter);
     }
     return found;
   }

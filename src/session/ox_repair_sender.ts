@@ -143,13 +143,13 @@ export class RepairSender {
     }
   }
 
-  /** The plaintext's packets of a protected datagram went out: they are a source of the lane now. */
-  sent(lane: Lane, bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): void {
-    if (length > SYMBOL_MAX_BYTES) return;
+  /** The plaintext's packets of a datagram went out; true when they are a source of the lane now. */
+  sent(lane: Lane, bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): boolean {
+    if (length > SYMBOL_MAX_BYTES) return false;
     lane.note(length, nowUs);
-    if (lane.plan.share > 0 && this.#encoder.add(counter, bytes, at, length)) {
-      lane.add(counter, length, nowUs);
-    }
+    if (lane.plan.share <= 0 || !this.#encoder.add(counter, bytes, at, length)) return false;
+    lane.add(counter, length, nowUs);
+    return true;
   }
 
   /** Puts the lane's next repair in front of what is in the row, if there is one and it may be. */

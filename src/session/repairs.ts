@@ -4,7 +4,7 @@
  * without, which costs them nothing else. What a repair is, is ox_repair.ts's; how much there is of it, control's.
  */
 import type { ShardKernel } from "../codec/kernels.ts";
-import { LossMeter } from "../control/loss_meter.ts";
+import { PathMeter } from "../control/path_quality.ts";
 import {
   chooseRepair,
   type RepairChoice,
@@ -15,6 +15,7 @@ import { CLASS_BULK, CLASS_COUNT, CLASS_GAME, CLASS_VOICE } from "../control/tra
 import type { Report } from "../wire/control.ts";
 import { RepairReceiver } from "./ox_repair.ts";
 import { LANE_BULK, LANE_GAME, LANE_VOICE, LANES, RepairSender } from "./ox_repair_sender.ts";
+import { RepairTally } from "./repair_tally.ts";
 
 export interface RepairOptions {
   kernel: ShardKernel;
@@ -118,7 +119,8 @@ export interface LossAhead {
 /** The sending side of one session. */
 export class SessionRepair {
   readonly sender: RepairSender;
-  readonly losses = new LossMeter();
+  readonly quality = new PathMeter();
+  readonly tally = new RepairTally();
   /** What predicts losses, where something does. */
   predictor: LossAhead | undefined;
   readonly #options: RepairOptions;
@@ -143,7 +145,7 @@ export class SessionRepair {
     return this.sender.lanes[lane].plan;
   }
 
-  /** Packets of the class went out in the datagram with `counter`; false where the class is not protected. */
+  /** Packets of the class went out in the datagram with `counter`; false when they are not protected. */
   sent(
     bytes: Uint8Array,
     at: number,
@@ -155,19 +157,21 @@ export class SessionRepair {
     const lane = this.#laneOf[trafficClass];
     if (lane < 0) return false;
     if (nowUs >= this.#lookUs) this.#choose(nowUs);
-    this.sender.sent(this.sender.lanes[lane], bytes, at, length, counter, nowUs);
-    return true;
+    return this.sender.sent(this.sender.lanes[lane], bytes, at, length, counter, nowUs);
   }
 
-  /** The other end reports; `rttUs` is -1 when it is not known. */
-  onReport({ highest, bitmap, bitmapBytes }: Report, rttUs: number, nowUs: number): void {
-    this.losses.observe(highest, bitmap, bitmapBytes);
+  /** The other end reports. */
+  onReport(report: Report, nowUs: number): void {
+    const { quality } = this;
+    quality.observe(report, nowUs);
     for (let lane = 0; lane < LANES; lane++) {
       const situation = this.#situations[lane];
-      situation.lossRate = this.losses.lossRate;
-      situation.runLength = this.losses.runLength;
-      situation.runUs = this.losses.runLength * this.sender.rideGapUs;
-      situation.rttUs = rttUs;
+      situation.lossRate = quality.lossRate;
+      situation.runLength = quality.runLength;
+      situation.runUs = quality.runUs;
+      situation.queueUs = quality.queueUs;
+      situation.queueSlope = quality.queueSlope;
+      situation.rttUs = quality.rttUs;
     }
     this.#choose(nowUs);
   }
@@ -179,6 +183,7 @@ export class SessionRepair {
       // A lane that has sent nothing keeps its first plan.
       if (lane.bytesMax === 0 && lane.plan.lateUs > 0) continue;
       situation.nowUs = nowUs;
+      situation.isSilent = this.quality.isSilent;
       situation.gapUs = lane.gapUs;
       situation.rideGapUs = this.sender.rideGapUs;
       situation.packetBytes = lane.bytes;

@@ -68,9 +68,10 @@ const SECTION_ECN = 1;
 const SECTION_QUALITY = 2;
 const SECTION_ARRIVALS = 4;
 const ECN_BYTES = 12;
-const QUALITY_BYTES = 20;
+export const REPORT_QUALITY_BYTES = 20;
 /** The longest report's body. */
-export const REPORT_MAX_BYTES = REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES + ECN_BYTES + QUALITY_BYTES + 1 +
+export const REPORT_MAX_BYTES = REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES + ECN_BYTES +
+  REPORT_QUALITY_BYTES + 1 +
   2 * REPORT_ARRIVALS_MAX;
 const DELAY_UNIT_US = 16;
 const ARRIVAL_UNIT_US = 8;
@@ -436,18 +437,23 @@ export class Report {
       this.reorderDepth = view.getUint16(here + 10, true);
       this.repaired = view.getUint32(here + 12, true);
       this.unrepaired = view.getUint32(here + 16, true);
-      here += QUALITY_BYTES;
+      here += REPORT_QUALITY_BYTES;
     }
     this.arrivalCount = (sections & SECTION_ARRIVALS) !== 0 ? view.getUint8(here) : 0;
     for (let i = 0; i < this.arrivalCount; i++) this.arrivals[i] = view.getInt16(here + 1 + 2 * i, true);
+  }
+
+  /** Bytes of the whole frame. */
+  get frameBytes(): number {
+    return FRAME_HEAD_BYTES + REPORT_FIXED_BYTES + this.bitmapBytes + (this.hasEcn ? ECN_BYTES : 0) +
+      (this.hasQuality ? REPORT_QUALITY_BYTES : 0) + (this.arrivalCount > 0 ? 1 + 2 * this.arrivalCount : 0);
   }
 
   /** Writes the frame; arrivalCount is at most the bits set in the bitmap. */
   write(view: DataView, at: number): number {
     const sections = (this.hasEcn ? SECTION_ECN : 0) | (this.hasQuality ? SECTION_QUALITY : 0) |
       (this.arrivalCount > 0 ? SECTION_ARRIVALS : 0);
-    const length = REPORT_FIXED_BYTES + this.bitmapBytes + (this.hasEcn ? ECN_BYTES : 0) +
-      (this.hasQuality ? QUALITY_BYTES : 0) + (this.arrivalCount > 0 ? 1 + 2 * this.arrivalCount : 0);
+    const length = this.frameBytes - FRAME_HEAD_BYTES;
     const body = writeControl(view, at, CONTROL_REPORT, length);
     view.setUint8(body + 1, sections);
     view.setUint32(body + 2, this.highest >>> 0, true);
@@ -469,7 +475,7 @@ export class Report {
       view.setUint16(here + 10, Math.min(0xffff, this.reorderDepth), true);
       view.setUint32(here + 12, this.repaired, true);
       view.setUint32(here + 16, this.unrepaired, true);
-      here += QUALITY_BYTES;
+      here += REPORT_QUALITY_BYTES;
     }
     if (this.arrivalCount > 0) {
       view.setUint8(here, this.arrivalCount);
@@ -492,7 +498,7 @@ function reportFits(view: DataView, at: number, length: number): boolean {
   let needed = REPORT_FIXED_BYTES + bitmapBytes;
   if (bitmapBytes > REPORT_BITMAP_MAX_BYTES || needed > length) return false;
   if ((sections & SECTION_ECN) !== 0) needed += ECN_BYTES;
-  if ((sections & SECTION_QUALITY) !== 0) needed += QUALITY_BYTES;
+  if ((sections & SECTION_QUALITY) !== 0) needed += REPORT_QUALITY_BYTES;
   if ((sections & SECTION_ARRIVALS) === 0) return needed <= length;
   if (needed >= length) return false;
   const arrivals = view.getUint8(at + needed);

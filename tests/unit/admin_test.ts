@@ -132,6 +132,7 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
   deps.metrics.slice(0, 2).forEach((metrics, i) => {
     metrics.add("held_us", 1500 - 1000 * i);
     metrics.set("held_us_max", 400 + 500 * i);
+    metrics.set("receiving_window", 2 + i);
   });
   await withAdmin(deps, async (ask) => {
     const { status, headers, text } = await ask("/metrics");
@@ -146,8 +147,10 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assert(Number(text.match(/^oxrelay_process_resident_memory_bytes (\d+)$/m)![1]) > 1 << 20);
     assert(Number(text.match(/^oxrelay_process_cpu_seconds_total ([\d.]+)$/m)![1]) > 0);
     assertEquals(text.match(/^oxrelay_dropped_packets_total\{/gm)!.length, DROP_REASONS.length);
-    // Build info, drops and three of the process besides one family per counter.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 5);
+    // Build info, drops and three of the process besides one family per counter, and one for ten of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 5 + 1 - 10);
+    assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
+    assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
     assertEquals(text.match(/^(?!#|oxrelay_).+$/m), null);
     deps.metrics[0].add("bytes_received", 1);
     assertMatch((await ask("/metrics")).text, /^oxrelay_received_bytes_total 1025$/m);

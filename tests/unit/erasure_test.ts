@@ -265,6 +265,40 @@ Deno.test("Reed-Solomon: repairs are the values of the polynomial through the so
   }
 });
 
+Deno.test("repair: what was not needed is counted, and what was is not", () => {
+  const encoder = new RepairEncoder(kernel, STRIDE), decoder = new RepairDecoder(kernel, STRIDE);
+  const out = new Uint8Array(STRIDE), numbers = new Float64Array(SOURCES_MAX);
+  const symbol = (n: number) => Uint8Array.of(n, 1, 2, 3);
+  for (let n = 0; n < 8; n++) encoder.add(n, symbol(n), 0, 4);
+  const repair = (key: number, ...covered: number[]) => {
+    numbers.set(covered);
+    const length = encoder.combine(CODE_WINDOW, key, numbers, covered.length);
+    encoder.take(length, out, 0);
+    decoder.addRepair(CODE_WINDOW, key, numbers, covered.length, out, 0, length);
+    solveAll(decoder);
+  };
+  const arrive = (...arrived: number[]) => {
+    for (const n of arrived) decoder.add(n, symbol(n), 0, 4);
+    solveAll(decoder);
+  };
+  arrive(0, 1, 2);
+  repair(1, 0, 1, 2);
+  assertEquals(decoder.notNeeded, 1, "all were known");
+  repair(2, 1, 2, 3);
+  solveAll(decoder);
+  assert(decoder.has(3));
+  repair(3, 4, 5);
+  assertEquals(decoder.notNeeded, 1, "one brought 3 back, another waits");
+  arrive(4, 5);
+  assertEquals(decoder.notNeeded, 2, "what it waited for came by itself");
+  repair(4, 6, 7);
+  repair(5, 6, 7);
+  solveAll(decoder);
+  assert(decoder.has(6) && decoder.has(7));
+  arrive(8);
+  assertEquals(decoder.notNeeded, 2, "two brought two back");
+});
+
 Deno.test("repair: a peer that has the relay solve all the time gets it so often, and loses nothing by it", () => {
   const receiver = new RepairReceiver(kernel, 0), encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES);
   const arena = new Arena(1), burst = new Burst(arena);

@@ -1,7 +1,7 @@
 /** The choice of repair: what it sends for which losses, that it keeps its bounds, backs off, and stays put. */
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
-import { LossMeter } from "../../src/control/loss_meter.ts";
+import { LossRuns } from "../../src/control/loss_runs.ts";
 import {
   ALONE,
   chooseRepair,
@@ -206,7 +206,7 @@ Deno.test("redundancy: whatever is reported, it keeps to the budget and sends wh
   }));
 });
 
-Deno.test("redundancy: on a path that stays as it is the choice does too, by what a receiver's reports make of it", () => {
+Deno.test("redundancy: on a path that stays as it is the choice does too, by what reports make of it", () => {
   const stationary: [string, number, number][] = [["alone", 0.05, 0], ["few", 0.01, 0], [
     "in bursts",
     0.05,
@@ -214,35 +214,25 @@ Deno.test("redundancy: on a path that stays as it is the choice does too, by wha
   ]];
   for (const [name, rate, burstUs] of stationary) {
     for (const budget of [0.25, 1]) {
-      const dice = new Random(7),
-        losses = new LossMeter(),
-        choice = firstChoice(),
-        bitmap = new Uint8Array(32);
-      const arrived: boolean[] = [];
-      let isBad = false, groups = 0, shares = 0, before = "", shareBefore = 0;
+      const dice = new Random(7), runs = new LossRuns(0), choice = firstChoice();
       const leave = burstUs > 0 ? 1 - Math.exp(-15_625 / (burstUs * (1 - rate))) : 1;
+      let isBad = false, groups = 0, shares = 0, before = { ...choice };
       for (let n = 0; n < 64 * 130; n++) {
-        isBad = burstUs === 0
-          ? dice.real() < rate
-          : dice.real() < (isBad ? 1 - leave * (1 - rate) : leave * rate);
-        arrived[n] = !isBad;
-        if (isBad || n < 8 || n % 2 === 0) continue;
-        bitmap.fill(0);
-        for (let back = 0; back < 256 && back < n; back++) {
-          if (arrived[n - 1 - back]) bitmap[back >> 3] |= 1 << (back & 7);
-        }
-        losses.observe(n, bitmap, 32);
-        const { lossRate, runLength } = losses;
+        isBad = dice.real() < (isBad ? 1 - leave * (1 - rate) : leave * rate);
+        if (!isBad) runs.arrived(n);
+        while (runs.next < runs.highest) runs.judgeNext();
+        const { lossRate, runLength } = runs;
         chooseRepair(
           { ...CLEAN, budget, lossRate, runLength, runUs: runLength * 15_625, nowUs: n * 15_625 },
           choice,
         );
-        if (n < 64 * 10) continue; // until it has seen something
-        const now = `${choice.sources} ${choice.stride} ${choice.timing}`;
-        if (before !== "" && now !== before) groups++;
-        if (before !== "" && choice.share !== shareBefore) shares++;
-        before = now;
-        shareBefore = choice.share;
+        // Until it has seen something it may look for what fits.
+        if (n > 64 * 10) {
+          const { sources, stride, timing } = before;
+          if (choice.sources !== sources || choice.stride !== stride || choice.timing !== timing) groups++;
+          if (choice.share !== before.share) shares++;
+        }
+        before = { ...choice };
       }
       // In two minutes.
       assertLessOrEqual(groups, 12, `${name}, budget ${budget}: group`);

@@ -308,6 +308,7 @@ function session(
     for (const [trafficClass, length] of [[CLASS_GAME, 100], [CLASS_VOICE, 160], [CLASS_DEFAULT, 80]]) {
       wire.run(n * GAP_US);
       const { counter, bytes, at } = wire.send(length);
+      repair.quality.sent(counter, true, true, wire.nowUs);
       repair.sent(bytes, at, length, counter, trafficClass, wire.nowUs);
     }
     if (n % 2 === 0) continue;
@@ -318,7 +319,7 @@ function session(
       const counter = report.highest - 1 - i;
       if (lossRate === 0 || counter % Math.round(1 / lossRate) !== 0) report.bitmap[i >> 3] |= 1 << (i & 7);
     }
-    repair.onReport(report, 40_000, wire.nowUs);
+    repair.onReport(report, wire.nowUs);
     if (n < 128) wire.repairs.length = 0;
   }
   return wire;

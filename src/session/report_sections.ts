@@ -1,0 +1,55 @@
+// Hot path.
+/**
+ * The sections of a report that only sessions with repair fill (PROTOCOL §14): totals of losses and repairs when they have
+ * changed, and when datagrams came where that tells something. Invariant: a report never grows beyond the room that it
+ * is given, and what is left out now is said later or made up for by totals. Judges nothing itself.
+ * Keeps PROTOCOL R94.
+ */
+import type { Arrivals } from "../control/arrivals.ts";
+import {
+  arrivalSteps,
+  LOSS_RUN_CLASSES,
+  type Report,
+  REPORT_ARRIVALS_MAX,
+  REPORT_QUALITY_BYTES,
+} from "../wire/control.ts";
+
+/**
+ * Adds the sections to a report whose `highest` and bitmap are set, in `bytesMax` bytes.
+ * @param reported the highest counter of the last report: arrivals reach back to it, so that both have one in common.
+ */
+export function fillSections(
+  report: Report,
+  arrivals: Arrivals,
+  bytesMax: number,
+  reported: number,
+  nowUs: number,
+): void {
+  arrivals.judge(nowUs);
+  let room = bytesMax;
+  if (arrivals.isQualityDue && room >= REPORT_QUALITY_BYTES) {
+    room -= REPORT_QUALITY_BYTES;
+    report.hasQuality = true;
+    for (let i = 0; i < LOSS_RUN_CLASSES; i++) report.lossRuns[i] = arrivals.runs.runs[i];
+    report.reorderDepth = arrivals.reorderDepth;
+    report.repaired = arrivals.repaired;
+    report.unrepaired = arrivals.unrepaired;
+    arrivals.saidQuality();
+  }
+  const { tellingBytes } = arrivals;
+  const most = Math.min(REPORT_ARRIVALS_MAX, Math.floor((Math.min(room, tellingBytes) - 1) / 2));
+  const { highest, bitmap, bitmapBytes } = report;
+  const highestUs = arrivals.usOf(highest);
+  let count = 0, isTied = false;
+  for (let bit = 0; bit < 8 * bitmapBytes && count < most && !isTied; bit++) {
+    if ((bitmap[bit >> 3] >> (bit & 7) & 1) === 0) continue;
+    const counter = highest - 1 - bit, earlierUs = highestUs - arrivals.usOf(counter);
+    if (Number.isNaN(earlierUs)) break;
+    report.arrivals[count++] = arrivalSteps(earlierUs);
+    isTied = counter <= reported;
+  }
+  // What the credit does not pay to the end waits until it does.
+  if (count === 0 || !isTied && tellingBytes < Infinity) return;
+  report.arrivalCount = count;
+  arrivals.saidArrivals(1 + 2 * count);
+}

@@ -1,0 +1,234 @@
+/**
+ * What whole clients and relays know of their path and of their repairs, against what the world did to it: each direction by
+ * itself, a queue, a way back that is dead, and what it all costs where nothing is wrong. Each failure names its seed.
+ */
+import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
+import type { Client } from "../../src/client.ts";
+import { PortableShardKernel } from "../../src/codec/gf256.ts";
+import type { PathMeter } from "../../src/control/path_quality.ts";
+import { CLASS_GAME } from "../../src/control/traffic_class.ts";
+import type { CounterName } from "../../src/metrics.ts";
+import type { Relay } from "../../src/relay.ts";
+import { repairOptions } from "../../src/session/repairs.ts";
+import { CONGESTION, congestion, jitter, Path, type PathModel, randomLoss } from "./channels.ts";
+import { sessionOf } from "./inside.ts";
+import { type Host, udpPacket, World } from "./world.ts";
+
+const SECOND = 1_000_000;
+const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
+const GAP_US = 15_625;
+const OUTER_BYTES = 28;
+
+interface Game {
+  world: World;
+  client: Host<Client>;
+  server: Host<Relay>;
+  /** Bytes on the wire so far, both ways. */
+  bytes: () => number;
+}
+
+/** A game of so many seconds over these ways, in both directions unless `isOneWay`. */
+function play(
+  up: PathModel,
+  down: PathModel,
+  { seconds = 60, isRepairing = true, isOneWay = false, onTurn = (_game: Game, _us: number) => {} } = {},
+): Game {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const repair = isRepairing
+    ? repairOptions(new PortableShardKernel(), {
+      budgetPercent: 25,
+      gameDeadlineMs: 60,
+      voiceDeadlineMs: 100,
+    })
+    : undefined;
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", repair });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", repair });
+  client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(4)));
+  world.runFor(2 * SECOND);
+  let bytes = 0;
+  world.tap = (_from, _to, datagram) => {
+    bytes += datagram.length + OUTER_BYTES;
+    return datagram;
+  };
+  world.pathOf = (from) => from === client.endpoint ? up : down;
+  const game = { world, client, server, bytes: () => bytes };
+  const startUs = world.nowUs;
+  for (let n = 0; n < seconds * 64; n++) {
+    client.sendBurst([udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(60 + n % 140))], CLASS_GAME);
+    if (!isOneWay) {
+      server.sendBurst([udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(200 + n % 400))], CLASS_GAME);
+    }
+    world.runFor(GAP_US);
+    onTurn(game, world.nowUs - startUs);
+  }
+  world.pathOf = undefined;
+  world.runFor(SECOND);
+  return game;
+}
+
+const clean = () => new Path(20_000);
+
+Deno.test(`feedback: losses on the way up are known at both ends, and only of that way (seed ${SEED})`, () => {
+  let sent = 0, lost = 0;
+  const world = new World(SEED + 100);
+  const model = new Path(20_000, jitter(world.random, 1000), randomLoss(world.random, 0.05));
+  const up: PathModel = {
+    arrivalUs(nowUs, bytes) {
+      const us = model.arrivalUs(nowUs, bytes);
+      sent++;
+      if (us === Infinity) lost++;
+      return us;
+    },
+  };
+  const { client, server } = play(up, clean(), { seconds: 120 });
+  const { sending, receiving } = client.core.vitals!;
+  const [{ sending: back, receiving: there }] = server.core.peerSnapshots(0);
+  assert(sending && receiving && back && there);
+  const rate = lost / sent;
+  for (const figures of [sending, there]) {
+    // Of late is a thousand datagrams or less.
+    assertAlmostEquals(figures.lossRatio, rate, 0.025);
+    assertLess(figures.residualRatio, 0.03);
+    assertGreater(figures.repaired, 0.6 * lost);
+    assertGreater(figures.wasted, 0);
+    assertGreater(figures.extraRatio, 0.05);
+    assertLess(figures.extraRatio, 0.25);
+    assert(/^window \d, \d+ %$/.test(figures.scheme), figures.scheme);
+  }
+  // What is reported is what was seen, but for the last report's while.
+  assertAlmostEquals(sending.repaired, there.repaired, 3);
+  assertAlmostEquals(sending.unrecovered, there.unrecovered, 3);
+  assertAlmostEquals(there.repaired + there.unrecovered, lost, 0.1 * lost);
+  for (const figures of [receiving, back]) {
+    assertEquals([figures.lossRatio, figures.residualRatio, figures.unrecovered], [0, 0, 0]);
+    assertLess(figures.extraRatio, 0.015);
+  }
+  assert(!sending.isSilent && !back.isSilent);
+  const count = (host: Host, name: CounterName) => host.metrics.get(name);
+  // Counted with each report.
+  assertAlmostEquals(count(server, "packets_unrepaired"), there.unrecovered, 2);
+  assertAlmostEquals(count(server, "repairs_wasted"), there.wasted, 2);
+  assertEquals(count(client, "repairs_sent"), sending.repairs);
+  assertEquals(count(server, "repairs_received"), there.repairs);
+  assertEquals(count(client, "reported_repaired"), sending.repaired);
+  const share = count(server, "repairs_received") / count(client, "repairs_sent");
+  assertAlmostEquals(share, 0.95, 0.04);
+  for (const host of [client, server]) {
+    for (const direction of ["sending", "receiving"] as const) {
+      const schemes = ["none", "copy", "spaced", "window", "block"] as const;
+      assertEquals(schemes.map((scheme) => count(host, `${direction}_${scheme}`)), [0, 0, 0, 1, 0]);
+    }
+  }
+});
+
+Deno.test(`feedback: repairs that go alone are counted as those that ride (seed ${SEED})`, () => {
+  const world = new World(SEED + 200);
+  const lossy = () => new Path(20_000, randomLoss(world.random, 0.1));
+  let alone = 0;
+  const { client } = play(lossy(), clean(), {
+    seconds: 20,
+    isOneWay: true,
+    onTurn: ({ client, world }, us) => {
+      // A pause, in which a repair that is due finds nothing to ride with.
+      if (Math.floor(us / GAP_US) % 8 !== 0) return;
+      const before = client.metrics.get("repair_bytes_sent");
+      world.runFor(40_000);
+      alone += client.metrics.get("repair_bytes_sent") - before;
+    },
+  });
+  assertGreater(alone, 1000);
+  const { repairs } = client.core.vitals!.sending!;
+  assertEquals(client.metrics.get("repairs_sent"), repairs);
+});
+
+Deno.test(`feedback: a queue on the way up is seen at the sender, and not the other way (seed ${SEED})`, () => {
+  const world = new World(SEED + 300);
+  const queue = congestion(world.random, { ...CONGESTION, busyLoad: 1.05 });
+  let trueUs = 0, sumTrue = 0, sumError = 0, turns = 0, worstBack = 0;
+  const up: PathModel = {
+    arrivalUs(nowUs, bytes) {
+      const delayUs = queue.delayUs(nowUs, bytes);
+      if (delayUs < Infinity) trueUs = delayUs;
+      return nowUs + 20_000 + delayUs;
+    },
+  };
+  play(up, clean(), {
+    onTurn: ({ client, server }, us) => {
+      if (us < 12 * SECOND) return;
+      const quality: PathMeter = sessionOf(client).repair.quality;
+      turns++;
+      sumTrue += trueUs;
+      sumError += Math.abs(quality.step.queueUs - trueUs);
+      worstBack = Math.max(worstBack, sessionOf(server).repair.quality.queueUs);
+    },
+  });
+  assertGreater(sumTrue / turns, 2000);
+  assertLess(sumError / turns, 0.35 * sumTrue / turns);
+  assertGreater(turns, 2000);
+  assert(worstBack >= 0);
+});
+
+Deno.test(`feedback: a way back that is dead is noticed while data goes out (seed ${SEED})`, () => {
+  let cutUs = Infinity, seenUs = Infinity;
+  const down: PathModel = { arrivalUs: (nowUs) => nowUs < cutUs ? nowUs + 20_000 : Infinity };
+  play(clean(), down, {
+    seconds: 12,
+    isOneWay: true,
+    onTurn: ({ client, world }, us) => {
+      if (us > 10 * SECOND && cutUs === Infinity) cutUs = world.nowUs;
+      const isSilent = client.core.vitals?.sending?.isSilent ?? false;
+      if (isSilent && seenUs === Infinity) seenUs = world.nowUs;
+      assert(!isSilent || world.nowUs > cutUs, "too early");
+    },
+  });
+  assertLess(seenUs - cutUs, 500_000);
+});
+
+Deno.test(`feedback: what reports say beside packets makes no datagram too long (seed ${SEED})`, () => {
+  const world = new World(SEED + 500);
+  let most = 0, reports = 0;
+  const { server } = play(new Path(20_000, randomLoss(world.random, 0.1)), clean(), {
+    seconds: 20,
+    isOneWay: true,
+    onTurn: ({ client, server, world }, us) => {
+      const { sessions, row } = sessionOf(server), max = sessions.datagramBytes[row];
+      const carried = world.carried;
+      world.tap = (from, _to, datagram) => {
+        if (from === server.endpoint) {
+          most = Math.max(most, datagram.length);
+          assert(datagram.length <= max, `${datagram.length}`);
+        }
+        return datagram;
+      };
+      // From what leaves no room to what leaves some.
+      const bytes = max - 25 - 28 - Math.floor(us / GAP_US) % 240;
+      const before = client.delivered.length;
+      server.send(udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(bytes).fill(us & 255)));
+      world.runFor(21_000);
+      assertEquals(client.delivered.at(-1)?.length, bytes + 28);
+      assert(client.delivered.at(-1)!.subarray(28).every((byte) => byte === (us & 255)));
+      if (world.carried > carried) reports += client.delivered.length - before;
+    },
+  });
+  assertGreater(most, 1400);
+  assertGreater(reports, 1000);
+  assertGreater(server.metrics.get("packets_repaired"), 20);
+});
+
+Deno.test(`feedback: on a clean path everything together costs less than 2 % (seed ${SEED})`, () => {
+  for (const isOneWay of [false, true]) {
+    const off = play(clean(), clean(), { isRepairing: false, isOneWay });
+    const on = play(clean(), clean(), { isOneWay });
+    assertLess(on.bytes(), 1.02 * off.bytes());
+    // As where delays vary a little.
+    const { random } = new World(SEED + 400);
+    const trembling = play(
+      new Path(20_000, jitter(random, 2000)),
+      new Path(20_000, jitter(random, 2000)),
+      { isOneWay },
+    );
+    assertLess(trembling.bytes(), 1.02 * off.bytes());
+    assertGreater(sessionOf(trembling.client).repair.quality.step.jitterUs, 0);
+  }
+});
