@@ -120,6 +120,10 @@ const CONTENDERS: Contender[] = [
     flags: ["--repair", "scheme=copy,share_percent=100,budget_percent=100"],
   }),
   oxtunnel("OxTunnel", "as it is: adaptive, at most 25 % more bytes", {}),
+  oxtunnel("OxTunnel, up to 100 %", "adaptive, at most twice the bytes, at both ends", {
+    config: `[repair]\nbudget_percent = 100`,
+    flags: ["--repair", "budget_percent=100"],
+  }),
 ];
 
 interface Run {
