@@ -30,6 +30,7 @@ import { Link } from "./link.ts";
 import { LinkFallback } from "./link_fallback.ts";
 import { LocalPlane, type PlaneWishes } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
+import { giveBackMemorySoon } from "./memory.ts";
 import { readPriorities } from "./priorities.ts";
 import { resolveThrough } from "./resolve.ts";
 import { probe } from "./server_probe.ts";
@@ -320,6 +321,7 @@ async function run(link: Link, view: LinkView, { isPatient, onConnected, onGuard
         await onConnected();
         isUp = true;
         view.say("The tunnel is up.");
+        giveBackMemorySoon();
       }
       if (!isUp && !isPatient && performance.now() - startedMs > FIRST_ANSWER_MS) {
         throw new CommandError(noAnswer(link));

@@ -13,6 +13,7 @@ import { CommandError, loadConfig, readCommandLine, readEnvironment } from "./he
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "./keys_text.ts";
 import { logger, setLevel, setupLogging } from "./logging.ts";
+import { giveBackMemorySoon } from "./memory.ts";
 import type { ReadyMessage } from "./plane.ts";
 import { DataPlanes } from "./planes.ts";
 import { loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
@@ -106,6 +107,7 @@ export async function serve(args: string[]): Promise<number> {
   }
   const say = (message: string) => log.error("{message}", { message });
   ready.failed.forEach(say);
+  giveBackMemorySoon();
 
   const health = new Health(planes);
   let draining = false;
