@@ -27,11 +27,17 @@ interface Game {
   bytes: () => number;
 }
 
-/** A game of so many seconds over these ways, in both directions unless `isOneWay`. */
+/** A game of so many seconds over these ways, in both directions unless `isOneWay`, a packet each `gapUs`. */
 function play(
   up: PathModel,
   down: PathModel,
-  { seconds = 60, isRepairing = true, isOneWay = false, onTurn = (_game: Game, _us: number) => {} } = {},
+  {
+    seconds = 60,
+    gapUs = GAP_US,
+    isRepairing = true,
+    isOneWay = false,
+    onTurn = (_game: Game, _us: number) => {},
+  } = {},
 ): Game {
   const world = new World(SEED);
   world.protocol = "oxtunnel";
@@ -54,12 +60,12 @@ function play(
   world.pathOf = (from) => from === client.endpoint ? up : down;
   const game = { world, client, server, bytes: () => bytes };
   const startUs = world.nowUs;
-  for (let n = 0; n < seconds * 64; n++) {
+  for (let n = 0; n * gapUs < seconds * SECOND; n++) {
     client.sendBurst([udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(60 + n % 140))], CLASS_GAME);
     if (!isOneWay) {
       server.sendBurst([udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(200 + n % 400))], CLASS_GAME);
     }
-    world.runFor(GAP_US);
+    world.runFor(gapUs);
     onTurn(game, world.nowUs - startUs);
   }
   world.pathOf = undefined;
@@ -124,22 +130,15 @@ Deno.test(`feedback: losses on the way up are known at both ends, and only of th
 
 Deno.test(`feedback: repairs that go alone are counted as those that ride (seed ${SEED})`, () => {
   const world = new World(SEED + 200);
-  const lossy = () => new Path(20_000, randomLoss(world.random, 0.1));
-  let alone = 0;
-  const { client } = play(lossy(), clean(), {
-    seconds: 20,
-    isOneWay: true,
-    onTurn: ({ client, world }, us) => {
-      // A pause, in which a repair that is due finds nothing to ride with.
-      if (Math.floor(us / GAP_US) % 8 !== 0) return;
-      const before = client.metrics.get("repair_bytes_sent");
-      world.runFor(40_000);
-      alone += client.metrics.get("repair_bytes_sent") - before;
-    },
-  });
-  assertGreater(alone, 1000);
-  const { repairs } = client.core.vitals!.sending!;
+  const lossy = new Path(20_000, randomLoss(world.random, 0.1));
+  // So slow that nothing else leaves in time.
+  const { client, server } = play(lossy, clean(), { seconds: 120, isOneWay: true, gapUs: 120_000 });
+  const { repairs, scheme } = client.core.vitals!.sending!;
   assertEquals(client.metrics.get("repairs_sent"), repairs);
+  assertGreater(repairs, 20);
+  assertGreater(client.metrics.get("repair_bytes_sent"), 100 * repairs);
+  assertAlmostEquals(server.metrics.get("repairs_received"), 0.9 * repairs, 0.2 * repairs);
+  assert(scheme !== "none");
 });
 
 Deno.test(`feedback: a queue on the way up is seen at the sender, and not the other way (seed ${SEED})`, () => {
