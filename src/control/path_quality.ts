@@ -66,6 +66,8 @@ export interface PathReport {
   unrepaired: number;
   arrivals: Int16Array;
   arrivalCount: number;
+  hasClock: boolean;
+  clock: number;
 }
 
 /** Datagrams whose sending is remembered, a power of two. */
@@ -74,11 +76,13 @@ const SENT_KEPT = 1024;
 const SILENT_US = 300_000, SILENT_ROUND_TRIPS = 4;
 /** And so long before the round trip is known. */
 const SILENT_US_FIRST = 2_000_000;
-/** Steps of `arrivals`, microseconds; at its ends, and at the end of `delayUs`, it says "so much or more". */
-const ARRIVAL_US = 8, ARRIVAL_MIN = -32768, ARRIVAL_MAX = 32767, DELAY_US_MAX = 0xffff * 16;
+/** Steps of `clock`, and of `arrivals`, microseconds; at its ends, and at the end of `delayUs`, that says "so much or more". */
+const CLOCK_US = 64, ARRIVAL_US = 8, ARRIVAL_MIN = -32768, ARRIVAL_MAX = 32767, DELAY_US_MAX = 0xffff * 16;
 /** The least delay is that of this window, or the one before. */
 const WINDOW_US = 5_000_000;
 const ROUND_TRIP_US_MAX = 60_000_000;
+/** What changes the transit time so much and not the round trip is a clock. */
+const JUMP_US = 500_000;
 
 /** The least of the last five to ten seconds. */
 class RecentLeast {
@@ -98,6 +102,16 @@ class RecentLeast {
   get value(): number {
     return Math.min(this.#before, this.#now);
   }
+
+  forget(): void {
+    this.#before = this.#now = Infinity;
+  }
+}
+
+/** The time nearest to `aboutUs` that the receiver's clock may mean. */
+function fullClockUs(clock: number, aboutUs: number): number {
+  const aboutSteps = Math.floor(aboutUs / CLOCK_US);
+  return CLOCK_US * (aboutSteps + ((clock - aboutSteps) << 16 >> 16));
 }
 
 export class PathMeter implements PathQuality {
@@ -131,12 +145,14 @@ export class PathMeter implements PathQuality {
   /** The highest counter of something that a receiver reports, and since when such has gone out unreported. */
   #elicited = -1;
   #waitingUs = Infinity;
-  /** When each arrived, by a clock that this end keeps for the other; NaN where unknown. */
+  /** When each arrived, by the receiver's clock plus a constant; NaN where unknown. */
   readonly #arrivedUs = new Float64Array(FATES_KEPT).fill(NaN);
-  /** What is between an arrival, by that clock, and this end's hearing of it: the way back. */
-  #backUs = 0;
+  /** Whether the other end tells its clock; else the way back counts as if it took the same time always. */
+  #hasClock = false;
   readonly #least = new RecentLeast();
   #transitUs = NaN;
+  /** A transit time less the round trip: the clocks' difference less the way back. */
+  #offsetUs = NaN;
   #stepUs = -1;
   #run = 0;
   #runSinceUs = NaN;
@@ -270,31 +286,30 @@ export class PathMeter implements PathQuality {
     }
   }
 
-  /** Finds when what is new in the report arrived, by the clock that is kept for the other end, and the queue from it. */
+  /** Finds when what is new in the report arrived, and the queue that it met. */
   #time(report: PathReport, last: number, nowUs: number): void {
     const { highest, delayUs, bitmap, bitmapBytes, arrivals, arrivalCount } = report;
-    const isDelayKnown = delayUs < DELAY_US_MAX, tookUs = nowUs - delayUs - this.sentUs(highest);
+    const sentUs = this.sentUs(highest);
+    const isDelayKnown = delayUs < DELAY_US_MAX, tookUs = nowUs - delayUs - sentUs;
     if (isDelayKnown && tookUs >= 0 && tookUs < ROUND_TRIP_US_MAX) {
       // RFC 6298's gain.
       this.rttUs = this.rttUs < 0 ? tookUs : this.rttUs + (tookUs - this.rttUs) / 8;
       this.#rttLeast.add(tookUs, nowUs);
     }
-    let highestUs = NaN;
-    if (highest === last) highestUs = this.#arrivedUs[highest % FATES_KEPT];
-    // Any datagram whose arrival was told before ties this report's times to those of the last.
-    for (let bit = 0, i = 0; Number.isNaN(highestUs) && bit < 8 * bitmapBytes && i < arrivalCount; bit++) {
-      if ((bitmap[bit >> 3] >> (bit & 7) & 1) === 0) continue;
-      const steps = arrivals[i++], counter = highest - 1 - bit;
-      if (this.#runs.isKept(counter) && steps > ARRIVAL_MIN && steps < ARRIVAL_MAX) {
-        highestUs = this.#arrivedUs[counter % FATES_KEPT] + ARRIVAL_US * steps;
-      }
+    const lastUs = this.#arrivedUs[last % FATES_KEPT];
+    if (highest === last && !Number.isNaN(lastUs)) return;
+    if (report.hasClock !== this.#hasClock) {
+      this.#hasClock = report.hasClock;
+      this.#least.forget();
+      this.#transitUs = NaN;
     }
-    if (Number.isNaN(highestUs)) {
-      // Without a tie the way back is taken to be what it was.
-      if (!isDelayKnown) return;
-      highestUs = nowUs - delayUs - this.#backUs;
-    } else if (isDelayKnown) {
-      this.#backUs += (nowUs - delayUs - highestUs - this.#backUs) / 8;
+    if (Number.isNaN(sentUs) || !report.hasClock && !isDelayKnown) return;
+    const aboutUs = Number.isNaN(this.#transitUs) ? nowUs : sentUs + this.#transitUs;
+    const highestUs = report.hasClock ? fullClockUs(report.clock, aboutUs) : nowUs - delayUs;
+    const offsetUs = highestUs - sentUs - tookUs;
+    if (isDelayKnown) {
+      if (Math.abs(offsetUs - this.#offsetUs) > JUMP_US) this.#least.forget();
+      this.#offsetUs = offsetUs;
     }
     this.#arrivedUs[highest % FATES_KEPT] = highestUs;
     for (let bit = 0, i = 0; bit < 8 * bitmapBytes && i < arrivalCount; bit++) {

@@ -735,7 +735,7 @@ export class OxSession {
     report.ect0 = sessions.ecn[marks + 2];
     report.congestionExperienced = sessions.ecn[marks + 3];
     report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;
-    report.hasQuality = false;
+    report.hasQuality = report.hasClock = false;
     report.arrivalCount = 0;
     if (this.receiver !== undefined) {
       const { arrivals } = this.receiver;

@@ -8,15 +8,17 @@
 import type { Arrivals } from "../control/arrivals.ts";
 import {
   arrivalSteps,
+  clockSteps,
   LOSS_RUN_CLASSES,
   type Report,
   REPORT_ARRIVALS_MAX,
+  REPORT_CLOCK_BYTES,
   REPORT_QUALITY_BYTES,
 } from "../wire/control.ts";
 
 /**
  * Adds the sections to a report whose `highest` and bitmap are set, in `bytesMax` bytes.
- * @param reported the highest counter of the last report: arrivals reach back to it, so that both have one in common.
+ * @param reported the highest counter of the last report, which told when that and those before it came.
  */
 export function fillSections(
   report: Report,
@@ -26,7 +28,14 @@ export function fillSections(
   nowUs: number,
 ): void {
   arrivals.judge(nowUs);
+  const { highest, bitmap, bitmapBytes } = report;
+  const highestUs = arrivals.usOf(highest);
   let room = bytesMax;
+  if (!Number.isNaN(highestUs) && room >= REPORT_CLOCK_BYTES) {
+    room -= REPORT_CLOCK_BYTES;
+    report.hasClock = true;
+    report.clock = clockSteps(highestUs);
+  }
   if (arrivals.isQualityDue && room >= REPORT_QUALITY_BYTES) {
     room -= REPORT_QUALITY_BYTES;
     report.hasQuality = true;
@@ -38,18 +47,14 @@ export function fillSections(
   }
   const { tellingBytes } = arrivals;
   const most = Math.min(REPORT_ARRIVALS_MAX, Math.floor((Math.min(room, tellingBytes) - 1) / 2));
-  const { highest, bitmap, bitmapBytes } = report;
-  const highestUs = arrivals.usOf(highest);
-  let count = 0, isTied = false;
-  for (let bit = 0; bit < 8 * bitmapBytes && count < most && !isTied; bit++) {
+  let count = 0;
+  for (let bit = 0; bit < 8 * bitmapBytes && count < most && highest - 1 - bit > reported; bit++) {
     if ((bitmap[bit >> 3] >> (bit & 7) & 1) === 0) continue;
-    const counter = highest - 1 - bit, earlierUs = highestUs - arrivals.usOf(counter);
+    const earlierUs = highestUs - arrivals.usOf(highest - 1 - bit);
     if (Number.isNaN(earlierUs)) break;
     report.arrivals[count++] = arrivalSteps(earlierUs);
-    isTied = counter <= reported;
   }
-  // What the credit does not pay to the end waits until it does.
-  if (count === 0 || !isTied && tellingBytes < Infinity) return;
+  if (count === 0) return;
   report.arrivalCount = count;
   arrivals.saidArrivals(1 + 2 * count);
 }

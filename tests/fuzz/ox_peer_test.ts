@@ -60,6 +60,8 @@ function writeFrame(random: Random, view: DataView, at: number): number {
       report.delayUs = random.u32() % 2 ? random.u32() : random.u32() % 200_000;
       report.hasEcn = report.hasQuality = random.u32() % 2 > 0;
       report.congestionExperienced = random.u32();
+      report.hasClock = random.u32() % 2 > 0;
+      report.clock = random.u32() & 0xffff;
       report.repaired = random.u32();
       report.unrepaired = random.u32();
       report.reorderDepth = random.u32() & 0xffff;
