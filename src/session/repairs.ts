@@ -5,6 +5,7 @@
  */
 import type { ShardKernel } from "../codec/kernels.ts";
 import { PathMeter } from "../control/path_quality.ts";
+import { makePredictor, type Predictor, type PredictorKind } from "../control/predictor.ts";
 import {
   chooseRepair,
   type RepairChoice,
@@ -31,7 +32,7 @@ export interface RepairOptions {
   isTrafficAware: boolean;
   /** Whether repair rises with losses that are predicted, and by which predictor. */
   isProactive: boolean;
-  predictor: string;
+  predictor: PredictorKind | "default";
 }
 
 /** The options for a config's words; `kernel` combines the shards. */
@@ -45,7 +46,7 @@ export function repairOptions(
     sharePercent?: number;
     trafficAware?: boolean;
     proactive?: boolean;
-    predictor?: string;
+    predictor?: PredictorKind | "default";
   },
 ): RepairOptions {
   return {
@@ -111,18 +112,13 @@ LANE_BY_CLASS[CLASS_GAME] = LANE_GAME;
 LANE_BY_CLASS[CLASS_VOICE] = LANE_VOICE;
 LANE_BY_CLASS[CLASS_BULK] = LANE_BULK;
 
-/** What tells how likely the losses ahead are (control/predictor.ts). */
-export interface LossAhead {
-  readonly lossAhead: number;
-}
-
 /** The sending side of one session. */
 export class SessionRepair {
   readonly sender: RepairSender;
   readonly quality = new PathMeter();
   readonly tally = new RepairTally();
-  /** What predicts losses, where something does. */
-  predictor: LossAhead | undefined;
+  /** What tells how likely the losses ahead are, where repair shall rise with them. */
+  predictor: Predictor | undefined;
   readonly #options: RepairOptions;
   readonly #situations: readonly RepairSituation[];
   readonly #laneOf: Int8Array;
@@ -131,6 +127,7 @@ export class SessionRepair {
   constructor(options: RepairOptions) {
     this.#options = options;
     this.sender = new RepairSender(options.kernel);
+    this.predictor = options.isProactive ? makePredictor(options.predictor) : undefined;
     this.#laneOf = options.isTrafficAware ? LANE_BY_CLASS : LANE_FOR_ALL;
     const classes = [CLASS_GAME, CLASS_VOICE, CLASS_BULK];
     const deadlinesUs = [options.gameDeadlineUs, options.voiceDeadlineUs, BULK_DEADLINE_US];
@@ -163,7 +160,7 @@ export class SessionRepair {
   /** The other end reports. */
   onReport(report: Report, nowUs: number): void {
     const { quality } = this;
-    quality.observe(report, nowUs);
+    if (quality.observe(report, nowUs)) this.predictor?.observe(quality.step);
     for (let lane = 0; lane < LANES; lane++) {
       const situation = this.#situations[lane];
       situation.lossRate = quality.lossRate;

@@ -303,7 +303,7 @@ function session(
     ...own,
   });
   const repair = new SessionRepair(options), wire = new Wire(repair.sender), report = new Report();
-  if (lossAhead !== undefined) repair.predictor = { lossAhead };
+  if (lossAhead !== undefined) repair.predictor = { lossAhead, observe() {} };
   for (let n = 0; n < 256; n++) {
     for (const [trafficClass, length] of [[CLASS_GAME, 100], [CLASS_VOICE, 160], [CLASS_DEFAULT, 80]]) {
       wire.run(n * GAP_US);
