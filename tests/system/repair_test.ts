@@ -12,7 +12,7 @@ import { type ProxyCounts, proxyCounts, startProxy } from "./impair.ts";
 import { type Background, type Network, networkTest, RELAY, SERVER, until } from "./namespaces.ts";
 
 const NEEDS = requires({ root: true, programs: ["ip", "nft", "ping", "sh"] });
-const SECONDS = 10;
+const SECONDS = 8;
 /** Repair learns of losses by the first of them. */
 const LEAD = 2 * 64;
 const SEED = 11;
