@@ -11,7 +11,7 @@ import { classify } from "../src/egress/classify.ts";
 import type { EgressContext } from "../src/egress/mod.ts";
 import { noble } from "../src/codec/noble.ts";
 import { nodeCrypto } from "../src/codec/node_crypto.ts";
-import { DROP } from "../src/metrics.ts";
+import { DROP, Metrics } from "../src/metrics.ts";
 import { Arena, NONE, packetStart } from "../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_OPEN, TO_PARSE, TO_SEAL, TO_TUNNEL } from "../src/vector/burst.ts";
 import { innerLength, PROTOCOL_UDP, readDestination, writeIpv6Header } from "../src/wire/inner.ts";
@@ -229,6 +229,7 @@ function classifyResults(): Result[] {
     table,
     associations,
     flows: new FlowTable(1 << 14, crypto.getRandomValues(new Uint32Array(FLOW_KEYS))),
+    metrics: new Metrics(),
     words: new Uint32Array(FLOW_WORDS_MAX),
     ends: new Uint32Array(8),
   } as unknown as EgressContext;

@@ -515,6 +515,8 @@ export const RELOADABLE_KEYS: readonly string[] = [
   "dns",
   "admin_token",
   "public_endpoint",
+  "enable_compression",
+  "compression_threshold",
 ];
 
 /**

@@ -116,7 +116,24 @@ export const COUNTER = Object.fromEntries(
 ) as { readonly [name in CounterName]: number };
 
 const DROPS_AT = COUNTER_NAMES.length;
-const COLUMN_LENGTH = DROPS_AT + DROP_REASONS.length;
+
+/** Classes of inner packets in OxTunnel, in the order of their numbers (PROTOCOL §14, hint). */
+export const CLASS_LABELS = ["default", "game", "voice", "interactive", "bulk"] as const;
+export const CLASS_DIRECTIONS = ["to_tunnel", "from_tunnel"] as const;
+/** Where the counts of class 0 begin, for each direction: packets, then bytes of inner packets, then class 1's. */
+export const CLASS_TO_TUNNEL_AT = DROPS_AT + DROP_REASONS.length;
+export const CLASS_FROM_TUNNEL_AT = CLASS_TO_TUNNEL_AT + 2 * CLASS_LABELS.length;
+
+const COLUMN_LENGTH = CLASS_FROM_TUNNEL_AT + 2 * CLASS_LABELS.length;
+
+export type ClassLabel = (typeof CLASS_LABELS)[number];
+
+/** Totals of one class in one direction. */
+export interface ClassCount {
+  packets: number;
+  /** Of inner packets. */
+  bytes: number;
+}
 
 export class Metrics {
   /** Backing memory, to be handed to another thread. */
@@ -144,6 +161,12 @@ export class Metrics {
   /** Counts drops by their code in `next`. */
   drop(code: number, packets = 1): void {
     this.column[DROPS_AT + code - FIRST_DROP] += packets;
+  }
+
+  ofClass(direction: (typeof CLASS_DIRECTIONS)[number], label: ClassLabel): ClassCount {
+    const at = (direction === "to_tunnel" ? CLASS_TO_TUNNEL_AT : CLASS_FROM_TUNNEL_AT) +
+      2 * CLASS_LABELS.indexOf(label);
+    return { packets: this.column[at], bytes: this.column[at + 1] };
   }
 
   dropped(label: DropLabel): number {

@@ -4,6 +4,7 @@
  * no conversation with a client that it has not heard from.
  * Keeps PROTOCOL R5.
  */
+import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
 import type { PeerRecord } from "./session/peer_record.ts";
 import type { Peer } from "./session/peers.ts";
@@ -20,6 +21,8 @@ export interface RelayTuning {
   maxConnections: number;
   rateLimitPerIp: number;
   destinations: DestinationRules;
+  /** As TunnelOptions has it; undefined for none. */
+  compression: { lz4: Lz4; thresholdBytes: number } | undefined;
 }
 
 // The inner MTUs that OxTunnel's parameters can say (PROTOCOL §11).
@@ -83,6 +86,7 @@ export class Relay extends Tunnel {
     this.admission.ratePerSecond = tuning.rateLimitPerIp;
     this.ingressContext.policy = new DestinationPolicy(tuning.destinations);
     this.ingressContext.policy.setOwnAddresses(this.#ownAddresses);
+    this.setCompression(tuning.compression);
   }
 
   /** The host's own addresses, which the policy denies like loopback. */

@@ -73,6 +73,8 @@ export interface TunnelOptions {
   ipv6: string | undefined;
   /** Largest inner packet, bytes. */
   mtu: number;
+  /** Whether the exit makes its packets itself, from sockets, rather than forwarding another host's; false when absent. */
+  exitIsSource?: boolean;
   /**
    * How long OxTunnel's bulk packets may be held for company, in microseconds: 0 for batches of what comes together only,
    * -1 for none; BATCH_WAIT_US when absent.
@@ -190,6 +192,10 @@ export class Tunnel {
     });
     const ownIpv4 = parseAddress(options.ipv4);
     if (!ownIpv4) throw new Error(`tunnel: "${options.ipv4}" is not an IPv4 address`);
+    const flows = new FlowTable(
+      flowRows(options.maxConnections),
+      Uint32Array.from({ length: FLOW_KEYS }, randomWord),
+    );
     const shared = {
       table: this.table,
       peers: this.peers,
@@ -199,7 +205,9 @@ export class Tunnel {
       metrics,
       ownIpv4,
       ownIpv6: options.ipv6 === undefined ? undefined : parseAddress(options.ipv6),
+      flows,
       words: new Uint32Array(FLOW_WORDS_MAX),
+      ends: new Uint32Array(8),
     };
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
     const [backlog, speedtest] = [new Backlog(), new Speedtest()];
@@ -207,20 +215,13 @@ export class Tunnel {
     const frames = new FrameReader();
     this.ingressContext = { ...shared, policy, masks, frames, lz4, backlog, speedtest };
     const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
-    const flows = new FlowTable(
-      flowRows(options.maxConnections),
-      Uint32Array.from({ length: FLOW_KEYS }, randomWord),
-    );
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
-    const ends = new Uint32Array(8);
     this.#egress = {
       ...shared,
       mtu,
-      flows,
       compression,
-      ends,
       isRelay: policy !== undefined,
       batches: this.#batches,
     };
@@ -259,7 +260,7 @@ export class Tunnel {
    * one that is too big as TO_EXIT, an error for its sender.
    */
   ingestInner(burst: Burst, nowUs: number): void {
-    egress(burst, this.#egress, nowUs);
+    egress(burst, this.#egress, nowUs, this.#o.exitIsSource);
     this.#count(burst);
   }
 
@@ -344,6 +345,17 @@ export class Tunnel {
     this.#batches?.release(peer.id);
     this.peers.remove(peer);
     return true;
+  }
+
+  /**
+   * Compresses from now on, or no more, what goes to OxTunnel sessions that agreed to it, and has those to come asked or not.
+   * What comes compressed from sessions that agreed is read in any case.
+   */
+  protected setCompression(compression: { lz4: Lz4; thresholdBytes: number } | undefined): void {
+    const entropy = this.#egress.compression?.entropy ?? new EntropyTest();
+    this.#egress.compression = compression && { ...compression, entropy };
+    this.ingressContext.lz4 ??= compression?.lz4;
+    this.associations.oxtunnel?.offer(FEATURE_LZ4, compression !== undefined);
   }
 
   /** Ends the peer's sessions and attempts without a word to it; what waited for it is lost. */

@@ -4,7 +4,7 @@
  */
 import { Counter, Gauge, Registry } from "prom-client";
 import process from "node:process";
-import { type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
+import { CLASS_DIRECTIONS, CLASS_LABELS, type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
 import { SEEN_SCHEMES, type SeenScheme } from "../session/peer_record.ts";
 
 const DIRECTIONS = ["sending", "receiving"] as const;
@@ -134,6 +134,25 @@ export function createRegistry(columns: readonly Metrics[], build: () => BuildIn
       }
     },
   });
+  for (const unit of ["packets", "bytes"] as const) {
+    new Counter({
+      name: `oxrelay_class_${unit}_total`,
+      help: `Inner ${unit === "bytes" ? "bytes" : "packets"} of OxTunnel sessions, by class and direction.`,
+      labelNames: ["class", "direction"],
+      registers,
+      collect() {
+        this.reset();
+        for (const direction of CLASS_DIRECTIONS) {
+          for (const label of CLASS_LABELS) {
+            this.inc(
+              { class: label, direction },
+              sum(columns, (metrics) => metrics.ofClass(direction, label)[unit]),
+            );
+          }
+        }
+      },
+    });
+  }
   new Gauge({
     name: "oxrelay_repairing_sessions",
     help: "OxTunnel sessions with repair, by direction and by the scheme of the last seconds.",

@@ -30,8 +30,10 @@ import { Link } from "./link.ts";
 import { LinkFallback } from "./link_fallback.ts";
 import { LocalPlane, type PlaneWishes } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
+import { AppHints } from "./app_hints.ts";
+import type { AppPriority } from "./app_sockets.ts";
+import { readAppPriorities, readPriorities } from "./priorities.ts";
 import { giveBackMemorySoon } from "./memory.ts";
-import { readPriorities } from "./priorities.ts";
 import { resolveThrough } from "./resolve.ts";
 import { probe } from "./server_probe.ts";
 import { resolveHost, Servers } from "./servers.ts";
@@ -64,6 +66,8 @@ As root, everything goes through the tunnel but the networks that this machine i
   --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
                         game, voice, interactive, bulk or default for what goes there and comes from there, here and at
                         the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
+  --priority app=NAME:CLASS
+                        the same for what the program of this name sends and gets: app=csgo:game
   --repair WORDS        how losses of games and calls are repaired on the way to the relay (OxTunnel), in the words of the
                         relay's own [repair]: budget_percent=50, or scheme=spaced,budget_percent=100
   --no-repair           no repair, either way (OxTunnel)
@@ -121,6 +125,7 @@ export async function connect(args: string[]): Promise<number> {
     batching: !flags["no-batching"],
     repair: readRepair(values.repair, flags["no-repair"]),
   };
+  const apps = readAppPriorities(lists.priority);
   const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
   const place: Place = { ...given, invitation: { ...given.invitation, trusted } };
   const view = new LinkView(flags.json);
@@ -129,18 +134,18 @@ export async function connect(args: string[]): Promise<number> {
     if (deviceOnly) {
       throw new UsageError(`--${deviceOnly} is of the device, and --socks and -L are instead of it`);
     }
-    return await throughSockets(place, readDoors(values.socks, lists.L), wishes, view);
+    return await throughSockets(place, readDoors(values.socks, lists.L), wishes, apps, view);
   }
   const obstacle = await tunUnavailable();
   if (obstacle !== undefined && deviceOnly === undefined) {
     console.error(`No device here (${obstacle}), so a SOCKS proxy stands in for it.`);
-    return await throughSockets(place, readDoors(SOCKS_DEFAULT, []), wishes, view);
+    return await throughSockets(place, readDoors(SOCKS_DEFAULT, []), wishes, apps, view);
   }
   if (deviceOnly !== undefined) await needRoot(`--${deviceOnly}`);
   return await throughDevice(
     place,
     scope,
-    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], wishes },
+    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], wishes, apps },
     view,
   );
 }
@@ -160,6 +165,7 @@ async function throughSockets(
   place: Place,
   doors: DoorOptions,
   wishes: PlaneWishes,
+  apps: AppPriority[],
   view: LinkView,
 ): Promise<number> {
   const { invitation } = place;
@@ -175,13 +181,14 @@ async function throughSockets(
   const resolve = (name: string) => resolveThrough(dialler, dns, name, { ipv4: has(false), ipv6: has(true) });
   const opened: Doors[] = [];
   const { socks, forwards } = doors;
-  const fallback = await openFallback(invitation, servers, view);
+  const fallback = await openFallback(invitation, servers, view, () => Promise.resolve());
   try {
     if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
     for (const one of forwards) opened.push(forward(dialler, resolve, one));
+    const plane = new LocalPlane(invitation, dialler, native, wishes, fallback?.mailboxes);
     const link = new Link({
       servers,
-      plane: new LocalPlane(invitation, dialler, native, wishes, fallback?.mailboxes),
+      plane,
       fallback,
       ownDevice: "",
       isWatched: view.isWatched,
@@ -197,7 +204,13 @@ async function throughSockets(
       ),
     ].join("; ");
     view.say(view.about);
-    return await run(link, view, {
+    const appHints = new AppHints({
+      apps,
+      hint: (flows, trafficClass) => plane.hint(flows, trafficClass),
+      innerPort: ({ protocol, port }) =>
+        opened.map((one) => one.innerPort(protocol, port)).find((inner) => inner !== undefined),
+    });
+    return await run(link, appHints, view, {
       isPatient: false,
       onConnected: () => Promise.resolve(),
       onGuard: () => Promise.resolve(),
@@ -218,7 +231,12 @@ async function needRoot(what: string): Promise<void> {
 async function throughDevice(
   place: Place,
   scope: Scope,
-  { killSwitch, dns, wishes }: { killSwitch: boolean; dns: boolean; wishes: PlaneWishes },
+  { killSwitch, dns, wishes, apps }: {
+    killSwitch: boolean;
+    dns: boolean;
+    wishes: PlaneWishes;
+    apps: AppPriority[];
+  },
   view: LinkView,
 ): Promise<number> {
   const { invitation } = place;
@@ -245,31 +263,39 @@ async function throughDevice(
     })
   );
   try {
-    const fallback = await openFallback(invitation, servers, view);
-    const around: OuterEndpoint[] = fallback ? [fallback.outer] : [];
-    if (killSwitch) await sentence(() => host.shut([...servers.outer, ...around]));
+    const outer = (): OuterEndpoint[] => [...servers.outer, ...(fallback ? [fallback.outer] : [])];
+    let isRouted = false;
+    // Nothing is led into a tunnel that was never up.
+    const reroute = async () => {
+      if (isRouted) await host.route(outer());
+      else if (killSwitch) await host.shut(outer());
+    };
+    const fallback = await openFallback(invitation, servers, view, reroute);
+    if (killSwitch) await sentence(() => host.shut(outer()));
     await servers.round(false, performance.now());
     const say = (message: string) => view.say(message);
-    let isRouted = false;
+    const { descriptor } = host;
+    const plane = new ThreadPlane(invitation, descriptor, CLIENT_DEVICE, say, wishes, fallback?.mailboxes);
     const link = new Link({
       servers,
-      plane: new ThreadPlane(invitation, host.descriptor, CLIENT_DEVICE, say, wishes, fallback?.mailboxes),
+      plane,
       fallback,
       ownDevice: CLIENT_DEVICE,
       isWatched: view.isWatched,
       say,
-      // Nothing is led into a tunnel that was never up.
-      onMoved: async (relays) => {
-        if (isRouted) await host.route([...relays, ...around]);
-        else if (killSwitch) await host.shut([...relays, ...around]);
-      },
+      onMoved: reroute,
       onMtu: (innerMtu) => host.setMtu(innerMtu),
     });
     view.about = describe(scope, killSwitch);
-    return await run(link, view, {
+    const appHints = new AppHints({
+      apps,
+      hint: (flows, trafficClass) => plane.hint(flows, trafficClass),
+      innerPort: ({ port, isLoopback }) => isLoopback ? undefined : port,
+    });
+    return await run(link, appHints, view, {
       isPatient: killSwitch,
       onConnected: async () => {
-        await sentence(() => host.route([...servers.outer, ...around]));
+        await sentence(() => host.route(outer()));
         isRouted = true;
       },
       onGuard: () => host.guard(),
@@ -281,18 +307,21 @@ async function throughDevice(
 
 /**
  * The way around blocked UDP, where the invitation names one. Its name is resolved now, outside the tunnel, and is the
- * relay's own address when that does not work.
+ * relay's own address when that does not work; and again with each dial, after which `onMoved` is called if it has another.
  */
 async function openFallback(
   { endpoint, fallback, protocol }: Invitation,
   servers: Servers,
   view: LinkView,
+  onMoved: () => Promise<void>,
 ): Promise<LinkFallback | undefined> {
   if (fallback === undefined || protocol !== "oxtunnel") return undefined;
-  const address = fallback.host === endpoint.host
-    ? servers.address
-    : await resolveHost(fallback.host).catch(() => servers.address);
-  return new LinkFallback({ endpoint: fallback, address, say: (message) => view.say(message) });
+  // The link itself follows the relay's own name.
+  const resolve = () =>
+    fallback.host === endpoint.host ? Promise.resolve(servers.address) : resolveHost(fallback.host);
+  const address = await resolve().catch(() => servers.address);
+  const say = (message: string) => view.say(message);
+  return new LinkFallback({ endpoint: fallback, address, resolve, onMoved, say });
 }
 
 interface Hooks {
@@ -303,7 +332,12 @@ interface Hooks {
 }
 
 /** Runs the link until a signal ends it. Throws when the relay never answers, unless it is patient. */
-async function run(link: Link, view: LinkView, { isPatient, onConnected, onGuard }: Hooks): Promise<number> {
+async function run(
+  link: Link,
+  appHints: AppHints,
+  view: LinkView,
+  { isPatient, onConnected, onGuard }: Hooks,
+): Promise<number> {
   let wake = () => {};
   let ended = false;
   const end = () => {
@@ -331,6 +365,7 @@ async function run(link: Link, view: LinkView, { isPatient, onConnected, onGuard
         view.show(link.report());
         shownMs = nowMs;
       }
+      if (isUp) appHints.tend(nowMs);
       if (isUp && looks % GUARD_LOOKS === GUARD_LOOKS - 1) await onGuard();
       if (ended) break;
       await new Promise<void>((resolve) => {

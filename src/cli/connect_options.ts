@@ -13,13 +13,12 @@ import {
 } from "../config.ts";
 import type { Scope } from "../exit/tun_client.ts";
 import { CommandError, UsageError } from "./help.ts";
-import { type Invitation, INVITATION_SCHEME, parseInvitation } from "./invitation.ts";
+import { ENDPOINTS_MAX, type Invitation, INVITATION_SCHEME, parseInvitation } from "./invitation.ts";
 import type { Forward } from "./socks.ts";
 
 const DEFAULT_FILE = "oxrelay-connect.conf";
 const INPUT_MAX = 16_384;
 const TRUSTED_BITS_MIN = 8;
-const SERVERS_MAX = 16;
 
 /** Which packets go in, as --include, --exclude, --only-user and --only-cgroup say. Throws UsageError. */
 export async function readScope(values: Record<string, string | undefined>): Promise<Scope> {
@@ -108,7 +107,7 @@ export async function readInvitation(
     }
     return endpoint;
   });
-  if (given.length > SERVERS_MAX) throw new UsageError(`--server: ${SERVERS_MAX} are the limit`);
+  if (given.length > ENDPOINTS_MAX) throw new UsageError(`--server: ${ENDPOINTS_MAX} are the limit`);
   const read = await readText(word, file);
   const invitation = { ...read, protocol: protocol ?? read.protocol };
   if (given.length > 1 && invitation.protocol !== "oxtunnel") {
@@ -116,7 +115,9 @@ export async function readInvitation(
       "several --server are relays of one key, to be chosen among by OxTunnel's probes; add --protocol oxtunnel",
     );
   }
-  return { invitation, endpoints: given.length > 0 ? given : [read.endpoint] };
+  // Only OxTunnel can tell which of several is near.
+  const others = invitation.protocol === "oxtunnel" ? read.otherEndpoints ?? [] : [];
+  return { invitation, endpoints: given.length > 0 ? given : [read.endpoint, ...others] };
 }
 
 async function readText(word: string | undefined, file: string | undefined): Promise<Invitation> {

@@ -4,6 +4,7 @@
  */
 import type { AeadName } from "../wire/parameters.ts";
 import type { RepairFigures } from "../session/peer_record.ts";
+import { type ClassMix, renderMix } from "./class_mix.ts";
 import type { ServerStatus } from "./servers.ts";
 import { formatBytes, formatDuration, formatRate, formatShare, sparkline } from "./status.ts";
 
@@ -43,6 +44,9 @@ export interface LinkStatus {
   overheadBytes?: number;
   /** Bytes on the wire fewer than WireGuard would have sent for the same packets, its padding not counted. */
   savedBytes: number;
+  /** What the packets of the last ten seconds were, in OxTunnel; undefined when there were none. */
+  mixUp?: ClassMix;
+  mixDown?: ClassMix;
   /** Share of one processor that this process takes; 1 is all of it. */
   cpuShare: number;
   /** Where there are several relays: each with its round trip at the last probe. */
@@ -85,6 +89,8 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
     `  costs      ${overheadBytes === undefined ? "-" : `${overheadBytes.toFixed(1)} B`} a packet, CPU ${
       formatShare(cpuShare)
     }, ${formatBytes(Math.max(0, savedBytes))} less than WireGuard`,
+    `  mix down   ${renderMix(status.mixDown)}`,
+    `  mix up     ${renderMix(status.mixUp)}`,
     ...(others.length > 0 ? [`  relays     ${others.join("  ")}`] : []),
     `  ${about}`,
   ];

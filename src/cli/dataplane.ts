@@ -21,6 +21,7 @@ import {
 } from "../codec/native.ts";
 import { PortableDatagramAead } from "../codec/datagram_portable.ts";
 import { PortableShardKernel } from "../codec/gf256.ts";
+import type { Lz4 } from "../codec/kernels.ts";
 import { PortableLz4 } from "../codec/lz4.ts";
 import { NativeShardKernel } from "../codec/native_shards.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
@@ -55,6 +56,7 @@ const log = (area: string) => (level: "debug" | "info" | "warning" | "error", me
 
 interface DataPlane {
   relay: Relay;
+  lz4: Lz4;
   driver: Driver;
   port: Port;
   exit: Exit;
@@ -108,10 +110,10 @@ function pinTo(cpu: number): void {
   }
 }
 
-type Kernels = Pick<
-  TunnelOptions,
-  "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "lz4" | "repair"
->;
+type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "repair"> & {
+  /** Also where nothing is compressed now: a reload may change that. */
+  lz4: Lz4;
+};
 
 /** The native kernels where they run and the config allows it; one line of the log says which and why. */
 function chooseKernels(config: Config): Kernels {
@@ -134,7 +136,7 @@ function chooseKernels(config: Config): Kernels {
       },
       makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
       aeads: preferredAeads(native),
-      ...(config.enableCompression ? { lz4: new NativeLz4(native) } : {}),
+      lz4: new NativeLz4(native),
       ...(config.repair.enabled
         ? { repair: repairOptions(new NativeShardKernel(native), config.repair) }
         : {}),
@@ -148,7 +150,7 @@ function chooseKernels(config: Config): Kernels {
     primitives: nodeCrypto,
     makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
     makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
-    ...(config.enableCompression ? { lz4: new PortableLz4() } : {}),
+    lz4: new PortableLz4(),
     ...(config.repair.enabled ? { repair: repairOptions(new PortableShardKernel(), config.repair) } : {}),
   };
 }
@@ -194,6 +196,7 @@ async function start(message: StartMessage): Promise<void> {
     arena,
     metrics,
     ...kernels,
+    lz4: config.enableCompression ? kernels.lz4 : undefined,
     compressionThreshold: config.compressionThreshold,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(message.timeScale),
@@ -201,6 +204,7 @@ async function start(message: StartMessage): Promise<void> {
     ipv4: hostOne(config.tunnelIpv4).address,
     ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6).address,
     mtu: config.mtu,
+    exitIsSource: exit.name === "userspace",
     batchWaitUs: batchWaitUs(config, port, exit),
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
@@ -234,7 +238,7 @@ async function start(message: StartMessage): Promise<void> {
     for (let event = relay.pollEvent(); event; event = relay.pollEvent()) tell({ type: "event", event });
   };
   const timers = [setInterval(refreshOwn, OWN_ADDRESSES_MS), setInterval(tellEvents, EVENTS_MS)];
-  plane = { relay, driver, port, exit, mailbox, timers };
+  plane = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, timers };
   if (message.failAfterMs !== undefined) {
     setTimeout(() => {
       throw new Error("it was asked to fail, for a test");
@@ -262,7 +266,10 @@ async function stop(): Promise<void> {
 function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
   if (data.type === "peers") return plane.relay.replacePeers(data.peers);
   if (data.type === "tune") {
-    plane.relay.tune(data.config);
+    const { config } = data;
+    const { compressionThreshold: thresholdBytes } = config;
+    const compression = config.enableCompression ? { lz4: plane.lz4, thresholdBytes } : undefined;
+    plane.relay.tune({ ...config, compression });
     return null;
   }
   const nowUs = monotonicUs();

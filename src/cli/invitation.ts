@@ -16,6 +16,8 @@ export interface Invitation {
   /** 44 characters of base64. Secret. */
   presharedKey?: string;
   endpoint: Endpoint;
+  /** Where other relays of the same key and peers are, up to 15; absent for none. A config has no place for them. */
+  otherEndpoints?: Endpoint[];
   /** This device's inner addresses with their prefix lengths, at most one of each family. */
   addresses: string[];
   /** Destinations that the relay is meant for, as prefixes; all when empty. */
@@ -42,6 +44,8 @@ const TEXT_MAX = 16_384;
 const MTU_DEFAULT = 1420, MTU_MIN = 576, MTU_MAX = 1900;
 const KEEPALIVE_DEFAULT_S = 25;
 const DNS_MAX = 8;
+/** As many relays as `connect --server` takes. */
+export const ENDPOINTS_MAX = 16;
 
 /** Reads either form. `source` names it in errors. Throws CommandError. */
 export function parseInvitation(text: string, source: string): Invitation {
@@ -64,6 +68,7 @@ export function formatInvitation(invitation: Omit<Invitation, "protocol">): stri
     relayPublicKey,
     presharedKey,
     endpoint,
+    otherEndpoints = [],
     addresses,
     routes,
     dns,
@@ -75,6 +80,7 @@ export function formatInvitation(invitation: Omit<Invitation, "protocol">): stri
     ["key", base64url(privateKey)],
     ["relay", base64url(relayPublicKey)],
     ...(presharedKey === undefined ? [] : [["psk", base64url(presharedKey)]]),
+    ...(otherEndpoints.length === 0 ? [] : [["also", otherEndpoints.map(formatEndpoint).join(",")]]),
     ["address", addresses.join(",")],
     ...(routes.length === 0 ? [] : [["routes", routes.join(",")]]),
     ...(dns.length === 0 ? [] : [["dns", dns.join(",")]]),
@@ -93,6 +99,7 @@ interface Fields {
   relayPublicKey: Field;
   presharedKey: Field;
   endpoint: Field;
+  otherEndpoints: Field;
   addresses: Field;
   routes: Field;
   dns: Field;
@@ -148,6 +155,7 @@ function configFields(lines: string[], source: string): Fields {
     relayPublicKey: field("peer.publickey", "PublicKey"),
     presharedKey: field("peer.presharedkey", "PresharedKey"),
     endpoint: field("peer.endpoint", "Endpoint"),
+    otherEndpoints: { name: "also", text: undefined },
     addresses: field("interface.address", "Address"),
     routes: field("peer.allowedips", "AllowedIPs"),
     dns: field("interface.dns", "DNS"),
@@ -183,6 +191,7 @@ function lineFields(line: string, source: string): Fields {
     relayPublicKey: key("relay"),
     presharedKey: key("psk"),
     endpoint: { name: "endpoint", text: endpoint },
+    otherEndpoints: field("also"),
     addresses: field("address"),
     routes: field("routes"),
     dns: field("dns"),
@@ -219,14 +228,17 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
   const privateKey = key(fields.privateKey);
   const relayPublicKey = key(fields.relayPublicKey);
   const presharedKey = fields.presharedKey.text ? key(fields.presharedKey) : undefined;
-  const endpointText = needed(fields.endpoint);
-  const endpoint = parseEndpoint(endpointText);
-  if (!endpoint) {
-    refuse(
-      fields.endpoint,
-      `expected "host:port" such as "relay.example.com:4433", found "${show(endpointText)}"`,
-    );
-  }
+  const readEndpoint = (field: Field, text: string): Endpoint => {
+    const endpoint = parseEndpoint(text);
+    if (!endpoint) {
+      refuse(field, `expected "host:port" such as "relay.example.com:4433", found "${show(text)}"`);
+    }
+    return endpoint!;
+  };
+  const endpoint = readEndpoint(fields.endpoint, needed(fields.endpoint));
+  const otherEndpoints = list(fields.otherEndpoints.text ?? "")
+    .slice(0, ENDPOINTS_MAX - 1)
+    .map((text) => readEndpoint(fields.otherEndpoints, text));
   const addresses = list(needed(fields.addresses));
   for (const address of addresses) {
     if (parsePrefix(whole(address)) === undefined) {
@@ -266,7 +278,8 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
     relayPublicKey,
     presharedKey,
     ...(fallback && { fallback: { ...fallback, ...(pin && { pin }) } }),
-    endpoint: endpoint!,
+    endpoint,
+    ...(otherEndpoints.length > 0 && { otherEndpoints }),
     addresses: addresses.map(whole),
     // A way to everything is what no routes mean too.
     routes: routes.some((prefix) => prefix.endsWith("/0")) ? [] : routes,

@@ -6,7 +6,6 @@
  */
 import process from "node:process";
 import { formatEndpoint } from "../config.ts";
-import type { OuterEndpoint } from "../exit/tun_client.ts";
 import type { LinkStatus } from "./connect_view.ts";
 import type { LinkPlane, PlaneState } from "./link_plane.ts";
 import { streamNumberOf } from "../wire/stream.ts";
@@ -34,8 +33,8 @@ export interface LinkOptions {
   /** Somebody looks at the figures, so they are to be fresh while nothing flows too. */
   isWatched: boolean;
   say: (message: string) => void;
-  /** Relays have other addresses now, the one in use first; the link uses them when this has resolved. */
-  onMoved: (relays: OuterEndpoint[]) => Promise<void>;
+  /** Relays have other addresses now (`servers.outer`); the link uses them when this has resolved. */
+  onMoved: () => Promise<void>;
   /** The path takes inner packets of up to so many bytes from now on. */
   onMtu: (innerMtu: number) => Promise<void>;
 }
@@ -102,7 +101,7 @@ export class Link {
 
   /** How the link is, as figures; to be called about once a second, after `tend`. */
   report(): LinkStatus {
-    const { relay, vitals, cost } = this.#plane!;
+    const { relay, vitals, cost, classesUp, classesDown } = this.#plane!;
     const { servers } = this.#o;
     const nowMs = performance.now();
     const { user, system } = process.cpuUsage();
@@ -116,6 +115,8 @@ export class Link {
       bytesReceived: relay.bytesReceived,
       bytesSent: relay.bytesSent,
       ...cost,
+      classesUp,
+      classesDown,
       cpuUs: user + system,
     });
     if (this.#counts.length > WINDOW_REPORTS + 1) this.#counts.shift();
@@ -137,6 +138,8 @@ export class Link {
       rateSent: found.rateSent,
       overheadBytes: found.overheadBytes,
       savedBytes: found.savedBytes,
+      mixUp: found.mixUp,
+      mixDown: found.mixDown,
       cpuShare: found.cpuShare,
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,
@@ -214,7 +217,7 @@ export class Link {
     try {
       const before = servers.endpoint, outer = outerText(servers);
       const isAnother = await action();
-      if (outerText(servers) !== outer) await onMoved(servers.outer);
+      if (outerText(servers) !== outer) await onMoved();
       if (!isAnother) return;
       if (servers.endpoint !== before) say(`From now on through ${formatEndpoint(servers.endpoint)}.`);
       this.#retryMs = RETRY_MIN_MS;

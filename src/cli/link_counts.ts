@@ -3,6 +3,8 @@
  * Invariant: a figure whose counts began anew in between, as with a new session, is left out or taken from what follows.
  * Measures nothing.
  */
+import type { ClassCount } from "../metrics.ts";
+import { type ClassMix, classMix } from "./class_mix.ts";
 
 /** Totals at one moment. */
 export interface Counts {
@@ -23,6 +25,9 @@ export interface Counts {
   /** Datagrams that were sent, and bytes of UDP payload in them. */
   datagrams: number;
   datagramBytes: number;
+  /** Packets to the relay and from it, by class in the order of CLASS_LABELS. */
+  classesUp: readonly ClassCount[];
+  classesDown: readonly ClassCount[];
   /** Processor time of the process. */
   cpuUs: number;
 }
@@ -36,6 +41,9 @@ export interface Shares {
   rateSent: number;
   /** Bytes on the wire, IP and UDP headers included, above those of the inner packets, for each packet sent. */
   overheadBytes?: number;
+  /** What classes the packets of the last moments had; undefined when there were none, or over WireGuard. */
+  mixUp?: ClassMix;
+  mixDown?: ClassMix;
   /** Bytes on the wire fewer than WireGuard would have sent without its padding, since the first counts. */
   savedBytes: number;
   /** Share of one processor that the process took. */
@@ -63,6 +71,8 @@ export function shares(counts: readonly Counts[]): Shares {
       ? (now.datagramBytes - oldest.datagramBytes + OUTER_BYTES * (now.datagrams - oldest.datagrams) -
         (now.bytesSent - oldest.bytesSent)) / packets
       : undefined,
+    mixUp: classMix(oldest.classesUp, now.classesUp),
+    mixDown: classMix(oldest.classesDown, now.classesDown),
     savedBytes: now.bytesSent + (OUTER_BYTES + WIREGUARD_BYTES) * now.packets - now.datagramBytes -
       OUTER_BYTES * now.datagrams,
     cpuShare: Math.max(0, now.cpuUs - before.cpuUs) / 1e6 / elapsedS,

@@ -24,14 +24,20 @@ const STUCK_MS = 10_000;
 /** What is on its way on the connection that was left still arrives. */
 const LINGER_MS = 3000;
 const RETRY_MIN_MS = 2000, RETRY_MAX_MS = 60_000;
+/** How long a dial waits to be told the address. Resolvers may be behind the tunnel; what they say later the next dial knows. */
+const RESOLVE_MS = 500;
 
 /** Mailboxes of the client's one data plane and of the thread that serves the connection. */
 export const PLANE = 0, STREAMS = 1;
 
 export interface LinkFallbackOptions {
   endpoint: FallbackEndpoint;
-  /** Its address, as text. */
+  /** Its address at first, as text. */
   address: string;
+  /** Asks for its address anew; rejects where nobody can say. */
+  resolve: () => Promise<string>;
+  /** It has another address now (`outer`); it is dialled there when this has resolved. */
+  onMoved: () => Promise<void>;
   say: (message: string) => void;
 }
 
@@ -47,6 +53,9 @@ export class LinkFallback {
   readonly #o: LinkFallbackOptions;
   readonly #port: StreamPort;
   readonly #endPump: () => Promise<void>;
+  #address: string;
+  /** As it was resolved last. */
+  #resolved: string;
   /** The connection that is in use or about to be; 0 for none. */
   #number = 0;
   #isDialling = false;
@@ -68,6 +77,7 @@ export class LinkFallback {
 
   constructor(options: LinkFallbackOptions) {
     this.#o = options;
+    this.#address = this.#resolved = options.address;
     const { port } = options.endpoint;
     this.#port = new StreamPort({
       description: `${this.name} (TLS)`,
@@ -80,7 +90,7 @@ export class LinkFallback {
 
   /** Where its packets go, which is past the tunnel. */
   get outer(): OuterEndpoint {
-    return { address: this.#o.address, port: this.#o.endpoint.port, protocol: "tcp" };
+    return { address: this.#address, port: this.#o.endpoint.port, protocol: "tcp" };
   }
 
   /** "relay.example.com:443". */
@@ -175,10 +185,11 @@ export class LinkFallback {
 
   async #dial(plane: LinkPlane): Promise<void> {
     const turn = this.#turn;
-    const { endpoint, address, say } = this.#o;
+    const { endpoint, say } = this.#o;
     this.#isDialling = true;
     try {
-      const stream = await dialFallback(endpoint, address);
+      await this.#follow();
+      const stream = await dialFallback(endpoint, this.#address);
       if (turn !== this.#turn || this.#isClosed) return stream.close();
       this.#number = this.#port.add(stream);
       this.#reason = "";
@@ -197,6 +208,18 @@ export class LinkFallback {
     } finally {
       this.#isDialling = false;
     }
+  }
+
+  /** Takes the address that the name has now. */
+  async #follow(): Promise<void> {
+    const asked = this.#o.resolve().then((address) => void (this.#resolved = address), () => {});
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const patience = new Promise<void>((resolve) => timer = setTimeout(resolve, RESOLVE_MS));
+    await Promise.race([asked, patience]);
+    clearTimeout(timer);
+    if (this.#resolved === this.#address) return;
+    this.#address = this.#resolved;
+    await this.#o.onMoved();
   }
 
   #retryLater(): void {

@@ -28,9 +28,9 @@ import { MmsgPort } from "../io/mmsg.ts";
 import type { Port } from "../io/port.ts";
 import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
-import { DROP, Metrics } from "../metrics.ts";
+import { CLASS_LABELS, type ClassCount, DROP, Metrics } from "../metrics.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
-import type { OwnHint } from "../session/hints.ts";
+import type { HintedFlows, OwnHint } from "../session/hints.ts";
 import { repairOptions } from "../session/repairs.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import { BATCH_WAIT_US } from "../tunnel.ts";
@@ -60,6 +60,9 @@ export interface PlaneState {
   isNarrow: boolean;
   /** Lost packets that repair brought back so far. */
   repaired: number;
+  /** OxTunnel's packets to the relay and from it so far, by class in the order of CLASS_LABELS. */
+  classesUp: ClassCount[];
+  classesDown: ClassCount[];
 }
 
 /** A data plane in this thread or another. */
@@ -70,6 +73,8 @@ export interface LinkPlane {
   reach(address: string, port: number): void;
   /** This host has another address or network: an OxTunnel session goes on there. */
   moved(): void;
+  /** Wishes a class (CLASS_*) for flows; undefined takes the wish back. One more than 64 is ignored. */
+  hint(flows: HintedFlows, trafficClass: number | undefined): void;
   /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
   look(ping: boolean): Promise<PlaneState>;
   close(): Promise<void>;
@@ -144,6 +149,7 @@ export class LocalPlane implements LinkPlane {
       ipv4: inner(false) ?? "0.0.0.0",
       ipv6: inner(true),
       mtu: invitation.mtu,
+      exitIsSource: exit.name === "userspace",
       // The event loop's timers would hold packets for a millisecond and more.
       batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
       trusted: invitation.trusted,
@@ -199,6 +205,11 @@ export class LocalPlane implements LinkPlane {
     this.#driver.turn();
   }
 
+  hint(flows: HintedFlows, trafficClass: number | undefined): void {
+    this.#client.hint(flows, trafficClass);
+    this.#driver.turn();
+  }
+
   look(ping: boolean): Promise<PlaneState> {
     return Promise.resolve(this.state(ping));
   }
@@ -216,7 +227,10 @@ export class LocalPlane implements LinkPlane {
     };
     if (ping) this.#driver.turn();
     const repaired = this.#metrics.get("packets_repaired");
-    return { relay, asked, vitals: this.#client.vitals, cost, repaired, ...this.#client.path };
+    const classesUp = CLASS_LABELS.map((label) => this.#metrics.ofClass("to_tunnel", label));
+    const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
+    const { vitals, path } = this.#client;
+    return { relay, asked, vitals, cost, repaired, classesUp, classesDown, ...path };
   }
 
   async close(): Promise<void> {

@@ -4,6 +4,7 @@
  */
 import { closeBells, openBells, ringBell } from "../io/bell.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
+import type { HintedFlows } from "../session/hints.ts";
 import type { Invitation } from "./invitation.ts";
 import type { LinkPlane, PlaneState, PlaneWishes } from "./link_plane.ts";
 import type { FromPlane, StartPlane, ToPlane } from "./link_worker.ts";
@@ -17,6 +18,8 @@ export class ThreadPlane implements LinkPlane {
   #control: MessagePort | undefined;
   readonly #say: (message: string) => void;
   #connected: ToPlane | undefined;
+  /** What holds now, by the flows, so that a thread that is started again hears it too. */
+  readonly #hints = new Map<string, ToPlane>();
   #onState: (state: PlaneState) => void = () => {};
   #onClosed: () => void = () => {};
   #last: PlaneState | undefined;
@@ -48,6 +51,14 @@ export class ThreadPlane implements LinkPlane {
 
   moved(): void {
     this.#tell({ type: "moved" });
+  }
+
+  hint(flows: HintedFlows, trafficClass: number | undefined): void {
+    const name = Object.values(flows).join(" ");
+    const message: ToPlane = { type: "hint", flows, trafficClass };
+    if (trafficClass === undefined) this.#hints.delete(name);
+    else this.#hints.set(name, message);
+    this.#tell(message);
   }
 
   /** What it said last, when it does not answer; rejects when it never has. */
@@ -92,6 +103,7 @@ export class ThreadPlane implements LinkPlane {
         if (this.#closed) return;
         this.#worker = this.#run();
         if (this.#connected) this.#tell(this.#connected);
+        this.#hints.forEach((message) => this.#tell(message));
       }, RESTART_MS);
     };
     worker.onmessage = ({ data }: MessageEvent<FromPlane>) => {

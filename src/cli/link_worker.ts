@@ -7,6 +7,7 @@ import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_
 import { TunQueue } from "../exit/tun.ts";
 import { loadNative } from "../../ffi/native.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
+import type { HintedFlows } from "../session/hints.ts";
 import type { Invitation } from "./invitation.ts";
 import { LocalPlane, type PlaneState, type PlaneWishes } from "./link_plane.ts";
 
@@ -25,6 +26,7 @@ export interface StartPlane {
 export type ToPlane =
   | { type: "connect" | "reach"; address: string; port: number }
   | { type: "moved" }
+  | { type: "hint"; flows: HintedFlows; trafficClass: number | undefined }
   | { type: "look"; ping: boolean }
   | { type: "close" };
 
@@ -41,6 +43,7 @@ scope.onmessage = ({ data }: MessageEvent<StartPlane>) => {
     if (message.type === "connect") plane.connect(message.address, message.port);
     else if (message.type === "reach") plane.reach(message.address, message.port);
     else if (message.type === "moved") plane.moved();
+    else if (message.type === "hint") plane.hint(message.flows, message.trafficClass);
     else if (message.type === "look") tell({ type: "state", state: plane.state(message.ping) });
     else plane.close().then(() => tell({ type: "closed" }));
   };

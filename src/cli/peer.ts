@@ -17,7 +17,7 @@ import type { PeerRecord } from "../session/peer_record.ts";
 import { adminUrl, askRelay, NoRelayError } from "./admin_client.ts";
 import { invitedFallback } from "./fallback_invited.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
-import { formatInvitation, parseInvitation } from "./invitation.ts";
+import { ENDPOINTS_MAX, formatInvitation, parseInvitation } from "./invitation.ts";
 import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import {
   generatePresharedKey,
@@ -49,7 +49,8 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
 
   --public-key KEY      use this public key (44 characters of base64) instead of making a pair
   --psk                 add a preshared key
-  --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config)
+  --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config); with --oxtunnel
+                        several, or a list with commas: relays of this key and these peers, of which it takes the nearest
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
   --oxtunnel            one line for "deno task connect", this program's own client, instead of the config; it names the
                         way over TLS too, when the config has a [fallback]
@@ -107,8 +108,9 @@ export async function peer(args: string[]): Promise<number> {
 }
 
 async function add(args: string[], env: Environment): Promise<number> {
-  const { words: [name], values, flags } = readCommandLine(args, {
-    values: ["public-key", "endpoint", "config", "out"],
+  const { words: [name], values, lists, flags } = readCommandLine(args, {
+    values: ["public-key", "config", "out"],
+    lists: ["endpoint"],
     flags: ["psk", "qr", "no-qr", "oxtunnel"],
     words: [1, 1],
   });
@@ -126,8 +128,12 @@ async function add(args: string[], env: Environment): Promise<number> {
       "--oxtunnel's line holds the private key, which --public-key leaves with the device",
     );
   }
+  const [endpointGiven, ...otherEndpoints] = readEndpoints(lists.endpoint);
+  if (otherEndpoints.length > 0 && !flags.oxtunnel) {
+    throw new UsageError("several --endpoint need --oxtunnel: a WireGuard config names one relay");
+  }
   const { config } = await loadConfig(values.config, env);
-  const endpoint = chooseEndpoint(values.endpoint, config, env, Deno.networkInterfaces);
+  const endpoint = chooseEndpoint(endpointGiven, config, env, Deno.networkInterfaces);
   const identity = await loadIdentity(config, env);
   identity.privateKey.fill(0);
   if (given === keyToText(identity.publicKey)) {
@@ -162,7 +168,11 @@ async function add(args: string[], env: Environment): Promise<number> {
     presharedKey?.fill(0);
     if (flags.oxtunnel || wantsQr) {
       const fallback = config.fallback && await invitedFallback(config.fallback, endpoint.text);
-      invitation = formatInvitation({ ...parseInvitation(clientConfig, "the new config"), fallback });
+      const whole = { ...parseInvitation(clientConfig, "the new config"), fallback };
+      invitation = formatInvitation({
+        ...whole,
+        otherEndpoints: otherEndpoints.map((text) => parseEndpoint(text)!),
+      });
     }
     // Before the relay is told: this is the only copy of the private key.
     await writeAll(out ?? Deno.stdout, flags.oxtunnel ? `${invitation}\n` : clientConfig);
@@ -287,6 +297,18 @@ function openStore(config: Config, env: Environment, identity?: Identity): PeerS
     tunnelIpv6: identity && resolveTunnelIpv6(config, identity.publicKey),
     others: peersFromEnvironment(env),
   });
+}
+
+/** Throws UsageError. */
+function readEndpoints(given: readonly string[]): string[] {
+  const endpoints = given.flatMap((text) => text.split(","));
+  if (endpoints.length > ENDPOINTS_MAX) throw new UsageError(`--endpoint: ${ENDPOINTS_MAX} are the limit`);
+  for (const text of endpoints) {
+    if (parseEndpoint(text) === undefined) {
+      throw new UsageError('--endpoint: expected "host:port" such as "relay.example.com:4433"');
+    }
+  }
+  return endpoints;
 }
 
 async function createSecretFile(path: string): Promise<Deno.FsFile> {

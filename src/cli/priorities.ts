@@ -1,6 +1,6 @@
 /**
- * What `connect --priority` says: CLASS=[PROTOCOL:][ADDRESS][:PORT], of the far end. Invariant: what is wrong is named with
- * an example, before anything is touched. Only reads.
+ * What `connect --priority` says: CLASS=[PROTOCOL:][ADDRESS][:PORT], of the far end, or app=NAME:CLASS, of a program here.
+ * Invariant: what is wrong is named with an example, before anything is touched. Only reads.
  */
 import { parseEndpoint } from "../config.ts";
 import {
@@ -13,6 +13,8 @@ import {
 import { HINTS_MAX, type OwnHint } from "../session/hints.ts";
 import { isIpv4, parseAddress } from "../wire/address.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
+import { APP_HINTS_MAX } from "./app_hints.ts";
+import type { AppPriority } from "./app_sockets.ts";
 import { UsageError } from "./help.ts";
 
 const CLASSES: Record<string, number | undefined> = {
@@ -24,12 +26,36 @@ const CLASSES: Record<string, number | undefined> = {
 };
 const PROTOCOLS: Record<string, number> = { tcp: PROTOCOL_TCP, udp: PROTOCOL_UDP };
 
-/** As --priority says, the first that fits first. Throws UsageError. */
+const APP = "app=";
+
+/** As --priority says of far ends, the first that fits first. Throws UsageError. */
 export function readPriorities(texts: readonly string[]): OwnHint[] {
-  if (texts.length > HINTS_MAX) {
-    throw new UsageError(`--priority: at most ${HINTS_MAX}, found ${texts.length}`);
+  const ofFarEnds = texts.filter((text) => !text.startsWith(APP));
+  const max = ofFarEnds.length < texts.length ? HINTS_MAX - APP_HINTS_MAX : HINTS_MAX;
+  if (ofFarEnds.length > max) {
+    throw new UsageError(`--priority: at most ${max}, found ${ofFarEnds.length}`);
   }
-  return texts.map(readPriority);
+  return ofFarEnds.map(readPriority);
+}
+
+/** As --priority says of programs, the first that fits first. Throws UsageError. */
+export function readAppPriorities(texts: readonly string[]): AppPriority[] {
+  const apps = texts.filter((text) => text.startsWith(APP)).map(readAppPriority);
+  if (apps.length > APP_HINTS_MAX) {
+    throw new UsageError(`--priority: at most ${APP_HINTS_MAX} programs, found ${apps.length}`);
+  }
+  return apps;
+}
+
+function readAppPriority(text: string): AppPriority {
+  const [, name, className] = /^app=([^=:/]{1,64})[:=](\w{1,20})$/.exec(text) ?? [];
+  const trafficClass = Object.hasOwn(CLASSES, className) ? CLASSES[className] : undefined;
+  if (trafficClass !== undefined) return { name, trafficClass };
+  throw new UsageError(
+    `--priority: expected the name of a program and one of ${
+      Object.keys(CLASSES).join(", ")
+    }, such as app=csgo:game, found "${text.slice(0, 60)}"`,
+  );
 }
 
 function readPriority(text: string): OwnHint {

@@ -230,5 +230,16 @@ ${
 /** The keys that a reload may change; the others keep the values that the relay was started with. */
 function pick(next: Config): Partial<Config> {
   const { logLevel, rateLimitPerIp, maxConnections, destinations, dns, adminToken, publicEndpoint } = next;
-  return { logLevel, rateLimitPerIp, maxConnections, destinations, dns, adminToken, publicEndpoint };
+  const { enableCompression, compressionThreshold } = next;
+  return {
+    logLevel,
+    rateLimitPerIp,
+    maxConnections,
+    destinations,
+    dns,
+    adminToken,
+    publicEndpoint,
+    enableCompression,
+    compressionThreshold,
+  };
 }

@@ -5,6 +5,7 @@
  */
 import { parseIp } from "../config.ts";
 import { DialError, type Dialler, type TunnelConnection, type TunnelSocket } from "../exit/dialler.ts";
+import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
 import { CommandError } from "./help.ts";
 
 /** Names to addresses, through the tunnel. Throws when nobody answers. */
@@ -38,19 +39,33 @@ const CHUNK_BYTES = 65536;
 const NAMES_MAX = 256;
 
 export interface Doors {
+  /** The port inside the tunnel that stands for a program's local one; undefined when that is no client's. */
+  innerPort(protocol: number, port: number): number | undefined;
   close(): void;
+}
+
+/** By protocol and a program's port: the port inside. */
+type InnerPorts = Map<number, number>;
+
+function portKey(protocol: number, port: number): number {
+  return protocol << 16 | port;
 }
 
 /** Serves SOCKS5 on a loopback address. Throws CommandError when the port is taken. */
 export function serveSocks(dialler: Dialler, resolve: Resolve, host: string, port: number): Doors {
-  return listen(host, port, "--socks", (client) => serveClient(client, dialler, resolve, host));
+  return listen(
+    host,
+    port,
+    "--socks",
+    (client, inner) => serveClient(client, inner, dialler, resolve, host),
+  );
 }
 
 /** Forwards a port of 127.0.0.1. Throws CommandError when it is taken. */
 export function forward(dialler: Dialler, resolve: Resolve, { port, host, hostPort }: Forward): Doors {
-  return listen("127.0.0.1", port, "-L", async (client) => {
+  return listen("127.0.0.1", port, "-L", async (client, inner) => {
     const connection = await dial(dialler, resolve, host, hostPort);
-    await splice(client, connection);
+    await splice(client, inner, connection);
   });
 }
 
@@ -58,7 +73,7 @@ function listen(
   hostname: string,
   port: number,
   flag: string,
-  serve: (client: Deno.TcpConn) => Promise<void>,
+  serve: (client: Deno.TcpConn, inner: InnerPorts) => Promise<void>,
 ): Doors {
   let listener: Deno.TcpListener;
   try {
@@ -70,6 +85,7 @@ function listen(
     );
   }
   const clients = new Set<Deno.TcpConn>();
+  const inner: InnerPorts = new Map();
   const accept = async () => {
     for await (const client of listener) {
       if (clients.size >= CLIENTS_MAX) {
@@ -79,7 +95,7 @@ function listen(
       clients.add(client);
       client.setNoDelay(true);
       // Whatever ends a client ends only that client.
-      serve(client).catch(() => {}).finally(() => {
+      serve(client, inner).catch(() => {}).finally(() => {
         clients.delete(client);
         shut(client);
       });
@@ -87,6 +103,7 @@ function listen(
   };
   accept().catch(() => {});
   return {
+    innerPort: (protocol, port) => inner.get(portKey(protocol, port)),
     close() {
       listener.close();
       clients.forEach(shut);
@@ -104,6 +121,7 @@ function shut(client: Deno.TcpConn): void {
 
 async function serveClient(
   client: Deno.TcpConn,
+  inner: InnerPorts,
   dialler: Dialler,
   resolve: Resolve,
   host: string,
@@ -121,7 +139,7 @@ async function serveClient(
   const target = await readTarget((count) => reader.bytes(count));
   clearTimeout(timer);
   if (target === undefined) return await reply(client, BAD_ADDRESS);
-  if (command === UDP_ASSOCIATE) return await associate(client, dialler, resolve, host);
+  if (command === UDP_ASSOCIATE) return await associate(client, inner, dialler, resolve, host);
   if (command !== CONNECT) return await reply(client, BAD_COMMAND);
   let connection: TunnelConnection;
   try {
@@ -135,7 +153,7 @@ async function serveClient(
     connection.close();
     throw error;
   }
-  await splice(client, connection);
+  await splice(client, inner, connection);
 }
 
 interface Target {
@@ -191,7 +209,13 @@ async function dial(
 }
 
 /** Carries both directions until both have ended, or one has broken. */
-async function splice(client: Deno.TcpConn, connection: TunnelConnection): Promise<void> {
+async function splice(
+  client: Deno.TcpConn,
+  inner: InnerPorts,
+  connection: TunnelConnection,
+): Promise<void> {
+  const key = portKey(PROTOCOL_TCP, client.remoteAddr.port);
+  inner.set(key, connection.port);
   const outward = async () => {
     const chunk = new Uint8Array(CHUNK_BYTES);
     for (let count = await client.read(chunk); count !== null; count = await client.read(chunk)) {
@@ -209,6 +233,7 @@ async function splice(client: Deno.TcpConn, connection: TunnelConnection): Promi
   try {
     await Promise.all([outward(), inward()]);
   } finally {
+    inner.delete(key);
     connection.close();
     shut(client);
   }
@@ -220,6 +245,7 @@ async function splice(client: Deno.TcpConn, connection: TunnelConnection): Promi
  */
 async function associate(
   client: Deno.TcpConn,
+  inner: InnerPorts,
   dialler: Dialler,
   resolve: Resolve,
   host: string,
@@ -245,7 +271,10 @@ async function associate(
       for (;;) {
         const [data, from] = await outer.receive(buffer);
         const sender = from as Deno.NetAddr;
-        program ??= sender;
+        if (!program) {
+          program = sender;
+          inner.set(portKey(PROTOCOL_UDP, sender.port), tunnel.port);
+        }
         if (sender.port !== program.port || sender.hostname !== program.hostname) continue;
         const datagram = await readDatagram(data);
         if (!datagram) continue;
@@ -264,6 +293,7 @@ async function associate(
     const rest = new Uint8Array(64);
     while (await client.read(rest) !== null);
   } finally {
+    if (program) inner.delete(portKey(PROTOCOL_UDP, program.port));
     socket?.close();
     outer.close();
   }

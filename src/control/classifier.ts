@@ -8,7 +8,9 @@ import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_INTERACTIVE, CLASS_VOICE }
 
 /** In what `classOfMarks` returns: behaviour changes nothing about it. */
 export const FIRM = 8;
-const CLASS_MASK = 7;
+export const CLASS_MASK = 7;
+/** Beside it where it is kept, so that 0 is nothing yet. */
+export const BEGUN = 16;
 
 const TCP = 6, UDP = 17, ICMP = 1, ICMPV6 = 58;
 const QUIC_PORT = 443;

@@ -1,6 +1,6 @@
 // Hot path.
 /**
- * The flows that packets belong to on their way into the tunnel, as columns that a Worker keeps to itself. Invariant:
+ * The flows through a tunnel, as columns that a Worker keeps to itself; both directions of one are in one row. Invariant:
  * bounded; a flow is found in one bucket of four rows, in which a new one takes the row that was longest without a
  * packet. The hash is keyed, so that nobody outside can aim at a bucket; who makes many flows still makes others'
  * be learned anew, which costs them no more than a few packets' class. Knows no packets and decides nothing.
@@ -11,20 +11,27 @@ const WAYS = 4;
 export const FLOW_WORDS_MAX = 10;
 export const FLOW_KEYS = 4 * FLOW_WORDS_MAX;
 
+// The directions of a flow: a row has a place for each, 2 * row + one of these.
+/** Into the tunnel, and out of it. */
+export const INWARD = 0, OUTWARD = 1;
+
+/** Bytes of a place in `state`, and which is what; control/direction.ts keeps them. */
+export const STATE_BYTES = 8;
+/** The traffic class or TOS byte that the marks were made from. */
+export const STATE_TOS = 0;
+/** Of `classOfMarks`, with BEGUN; 0 before the direction's first packet. */
+export const STATE_MARKS = 1;
+export const STATE_BULK = 2, STATE_STEADY = 3, STATE_MEDIA = 4;
+/** CLASS_*, as this direction alone has it since its last packet. */
+export const STATE_CLASS = 5;
+
 export class FlowTable {
   /** Whether the flow that was found last is one that has just begun; its columns are then zero. */
   isNew = false;
-  /** Time of the last packet, in microseconds modulo 2^32. */
+  /** By place: time of the direction's last packet, in microseconds modulo 2^32. */
   readonly seenUs: Uint32Array;
-  /** The traffic class or TOS byte that `marks` was made from. */
-  readonly tos: Uint8Array;
-  /** Of `classOfMarks`. */
-  readonly marks: Uint8Array;
-  readonly bulk: Uint8Array;
-  readonly steady: Uint8Array;
-  readonly media: Uint8Array;
-  /** CLASS_*, as decided with the last packet. */
-  readonly trafficClass: Uint8Array;
+  /** By place: STATE_BYTES of what its packets have shown, side by side for the cache's sake. */
+  readonly state: Uint8Array;
   /** A hint's class, or NO_HINT; and for which version of the session's hints that holds. */
   readonly hint: Uint8Array;
   readonly hintVersion: Uint32Array;
@@ -43,13 +50,8 @@ export class FlowTable {
     if (keys.length !== FLOW_KEYS) throw new RangeError(`flows: ${keys.length} keys`);
     this.#keys = keys;
     this.#shift = 32 - Math.log2(rows / WAYS);
-    this.seenUs = new Uint32Array(rows);
-    this.tos = new Uint8Array(rows);
-    this.marks = new Uint8Array(rows);
-    this.bulk = new Uint8Array(rows);
-    this.steady = new Uint8Array(rows);
-    this.media = new Uint8Array(rows);
-    this.trafficClass = new Uint8Array(rows);
+    this.seenUs = new Uint32Array(2 * rows);
+    this.state = new Uint8Array(2 * STATE_BYTES * rows);
     this.hint = new Uint8Array(rows);
     this.hintVersion = new Uint32Array(rows);
     this.failures = new Uint8Array(rows);
@@ -58,9 +60,9 @@ export class FlowTable {
   }
 
   /**
-   * The row of the flow that `count` words (1 to 10) name, which may be a new one; the caller sets its time. Two keyed
-   * sums over the words' halves, of which the high bits are pairwise independent (Dietzfelbinger 1996, multiply-shift):
-   * one chooses the bucket, both together tell its flows apart.
+   * The row of the flow that `count` words (1 to 10) name, which may be a new one; the caller sets its place's time. Two
+   * keyed sums over the words' halves, of which the high bits are pairwise independent (Dietzfelbinger 1996,
+   * multiply-shift): one chooses the bucket, both together tell its flows apart.
    */
   find(words: Uint32Array, count: number, nowUs: number): number {
     const keys = this.#keys;
@@ -79,7 +81,7 @@ export class FlowTable {
         this.isNew = false;
         return row;
       }
-      const sinceUs = this.#tag[row] === 0 ? Infinity : (nowUs - this.seenUs[row]) >>> 0;
+      const sinceUs = this.#tag[row] === 0 ? Infinity : this.#sinceUs(row, nowUs);
       if (sinceUs > oldestUs) {
         oldest = row;
         oldestUs = sinceUs;
@@ -89,15 +91,21 @@ export class FlowTable {
     return oldest;
   }
 
+  /** How long neither direction has had a packet, in microseconds. */
+  #sinceUs(row: number, nowUs: number): number {
+    const { seenUs, state } = this;
+    let sinceUs = Infinity;
+    for (let place = 2 * row; place < 2 * row + 2; place++) {
+      if (state[STATE_BYTES * place + STATE_MARKS] === 0) continue;
+      sinceUs = Math.min(sinceUs, (nowUs - seenUs[place]) >>> 0);
+    }
+    return sinceUs;
+  }
+
   #begin(row: number, tag: number): void {
     this.isNew = true;
     this.#tag[row] = tag;
-    this.tos[row] = 0;
-    this.marks[row] = 0;
-    this.bulk[row] = 0;
-    this.steady[row] = 0;
-    this.media[row] = 0;
-    this.trafficClass[row] = 0;
+    this.state.fill(0, 2 * STATE_BYTES * row, 2 * STATE_BYTES * (row + 1));
     this.hint[row] = 0;
     this.hintVersion[row] = 0;
     this.failures[row] = 0;

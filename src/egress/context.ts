@@ -28,7 +28,7 @@ export interface EgressContext {
   readonly ownIpv6: Uint32Array | undefined;
   readonly flows: FlowTable;
   /** Undefined where nothing is to be compressed. Packets of fewer bytes than the threshold, at least 64, never are. */
-  readonly compression: { lz4: Lz4; thresholdBytes: number; entropy: EntropyTest } | undefined;
+  compression: { lz4: Lz4; thresholdBytes: number; entropy: EntropyTest } | undefined;
   /** Scratch for an address, or for what names a flow. */
   readonly words: Uint32Array;
   /** Scratch for two addresses. */

@@ -1,8 +1,8 @@
 // Hot path.
 /**
  * Second node of egress, OxTunnel's alone: sees to it that a packet fits its session's datagrams (PROTOCOL §17). One that
- * does not is cut where IPv4 allows it, or else turned around in place into the ICMP error that tells its sender the
- * size. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no smaller size may be asked
+ * does not is cut where IPv4 allows it or this host is its source, or else turned around in place into the ICMP error that
+ * tells its sender the size. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no smaller size may be asked
  * (RFC 8200 §5), and, where no size is known yet, for IPv6 ones and those that a full burst has no rows to cut.
  * Keeps PROTOCOL R84.
  */
@@ -10,7 +10,7 @@ import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, TO_EXIT, TO_SEAL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
-import { fragmentStep, mayFragment, payloadBytes, writeFragment } from "../wire/fit.ts";
+import { canSourceFragment, fragmentStep, mayFragment, payloadBytes, writeFragment } from "../wire/fit.ts";
 import { emitPacketTooBig, ipVersion, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -19,7 +19,8 @@ const IPV6_MTU_MIN = 1280;
 /** For packets whose sender counted on their not being cut. */
 let identifications = 0;
 
-export function fit(burst: Burst, context: EgressContext, nowUs: number): void {
+/** @param isSource whether this host is the source of the burst's packets: of IPv6 it alone may make fragments (RFC 8200 §4.5). */
+export function fit(burst: Burst, context: EgressContext, nowUs: number, isSource: boolean): void {
   const { count, next, session, length, offset, view } = burst;
   const { table, associations } = context;
   if (associations.oxtunnel === undefined) return;
@@ -31,7 +32,10 @@ export function fit(burst: Burst, context: EgressContext, nowUs: number): void {
     const isIpv4 = ipVersion(view, offset[row]) === 4;
     // Who is told a size keeps to it for ten minutes, so that nobody is told one that holds for a moment.
     const isSearching = !sessions.of[session[row]]!.size.isSettled;
-    if (isIpv4 && (isSearching || mayFragment(view, offset[row]))) {
+    const mayCut = isIpv4
+      ? isSearching || mayFragment(view, offset[row])
+      : isSource && canSourceFragment(view, offset[row]);
+    if (mayCut) {
       // What is not known to be too large goes whole where there is no room for pieces.
       if (!cut(burst, row, mtu) && !isSearching) next[row] = DROP.arena_full;
     } else if (isIpv4) refuse(burst, row, mtu, context, nowUs);
@@ -47,7 +51,10 @@ function cut(burst: Burst, row: number, mtu: number): boolean {
   const at = offset[row];
   const step = fragmentStep(view, at, mtu);
   const payload = payloadBytes(view, at);
-  const identification = view.getUint16(at + 4) || (identifications = (identifications + 1) & 0xffff);
+  identifications = (identifications + 1) >>> 0;
+  const identification = ipVersion(view, at) === 4
+    ? view.getUint16(at + 4) || identifications & 0xffff
+    : identifications;
   for (let from = step; from < payload; from += step) {
     const added = burst.grow(0, TO_SEAL);
     if (added < 0) {

@@ -14,9 +14,10 @@ import { steer } from "./steer.ts";
 export { Batches } from "./batches.ts";
 export type { EgressContext } from "./context.ts";
 
-export function egress(burst: Burst, context: EgressContext, nowUs: number): void {
+/** @param isSource whether this host is the source of the packets, as of those that its own sockets make. */
+export function egress(burst: Burst, context: EgressContext, nowUs: number, isSource = false): void {
   steer(burst, context, nowUs); // destination -> peer, session
-  fit(burst, context, nowUs); // no larger than the session's path takes
+  fit(burst, context, nowUs, isSource); // no larger than the session's path takes
   classify(burst, context, nowUs); // packet -> flow, class
   compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
   batch(burst, context, nowUs); // small packets of one session -> one plaintext

@@ -35,6 +35,8 @@ export interface DiallerOptions {
 
 /** One end of a connection through the tunnel. */
 export interface TunnelConnection {
+  /** Its own port there. */
+  readonly port: number;
   /** Reads what has arrived, waiting for it; null at the end. Throws when the connection broke. */
   read(into: Uint8Array<ArrayBuffer>): Promise<number | null>;
   /** Writes all of it, waiting for room. Throws when the connection broke. */
@@ -293,6 +295,7 @@ export class Dialler implements Exit {
 class Call implements TunnelConnection {
   readonly #native: Native;
   readonly #handle: number;
+  /** The library knows a call by its port. */
   readonly #id: number;
   readonly #stir: () => void;
   readonly #forget: () => void;
@@ -306,6 +309,10 @@ class Call implements TunnelConnection {
     this.#id = id;
     this.#stir = stir;
     this.#forget = forget;
+  }
+
+  get port(): number {
+    return this.#id;
   }
 
   /** Something has changed. */

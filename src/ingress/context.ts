@@ -3,6 +3,7 @@
  * plane. Holds references only; it has no behaviour.
  */
 import type { Aead, DatagramAead, Lz4 } from "../codec/kernels.ts";
+import type { FlowTable } from "../control/flows.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
@@ -22,8 +23,8 @@ export interface IngressContext {
   readonly masks: Uint8Array<ArrayBuffer>;
   readonly frames: FrameReader;
   readonly backlog: Backlog;
-  /** Undefined where LZ4 is not to be accepted. */
-  readonly lz4: Lz4 | undefined;
+  /** Undefined where LZ4 was never accepted. */
+  lz4: Lz4 | undefined;
   readonly metrics: Metrics;
   /** Undefined for a client, which delivers everything to its own host. */
   policy: DestinationPolicy | undefined;
@@ -32,6 +33,10 @@ export interface IngressContext {
   /** Four words: the relay's own inner addresses, answered by itself. */
   readonly ownIpv4: Uint32Array;
   readonly ownIpv6: Uint32Array | undefined;
-  /** Scratch for one address. */
+  /** The same as egress has. */
+  readonly flows: FlowTable;
+  /** Scratch for one address, or for what names a flow. */
   readonly words: Uint32Array;
+  /** Scratch for two addresses. */
+  readonly ends: Uint32Array;
 }

@@ -6,6 +6,7 @@
  */
 import type { Burst } from "../vector/burst.ts";
 import { admit } from "./admit.ts";
+import { classify } from "./classify.ts";
 import type { IngressContext } from "./context.ts";
 import { deliver } from "./deliver.ts";
 import { early } from "./early.ts";
@@ -26,10 +27,12 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
   admit(burst, context, nowUs); // handshakes -> answers, early data
   early(burst, context, count); // early data -> one packet a row
   deliver(burst, context, nowUs); // plaintext -> exit, peer, or back
-  if (!isAnyWaiting) return;
-  // What came along with the end of its own handshake. Nothing is left OPENED that this would judge again.
-  receive(burst, context, nowUs);
-  deliver(burst, context, nowUs);
+  if (isAnyWaiting) {
+    // What came along with the end of its own handshake. Nothing is left OPENED that this would judge again.
+    receive(burst, context, nowUs);
+    deliver(burst, context, nowUs);
+  }
+  classify(burst, context, nowUs); // packet -> flow, class, counted
 }
 
 /** Returns whether rows wait for a handshake. */
@@ -45,4 +48,5 @@ function receive(burst: Burst, context: IngressContext, nowUs: number): boolean 
 export function ingressRest(burst: Burst, context: IngressContext, nowUs: number): void {
   unframeRest(burst, context, nowUs);
   deliver(burst, context, nowUs);
+  classify(burst, context, nowUs);
 }

@@ -37,6 +37,9 @@ export class RepairReceiver {
   #looksUs = 0;
   #lookedLongUs = -Infinity;
   #hasNews = false;
+  /** The datagram that the last repair rode in, and how many did. */
+  #carrier = -1;
+  #carried = 0;
 
   /** @param first the first counter of which it is shown everything that comes. */
   constructor(kernel: ShardKernel, first: number) {
@@ -54,14 +57,18 @@ export class RepairReceiver {
     if (counter <= this.#broughtBackHighest) {
       for (let i = 0; i < BROUGHT_BACK; i++) if (this.#broughtBack[i] === counter) return false;
     }
-    if (this.decoder.add(counter, bytes, at, length)) this.#hasNews = true;
+    // A look is worth something only while a repair waits.
+    if (this.decoder.add(counter, bytes, at, length) && this.decoder.waiting > 0) this.#hasNews = true;
     return true;
   }
 
-  /** Takes a repair frame's body of a datagram with `counter`; false when it is malformed. */
+  /** Takes a repair frame's body of a datagram with `counter`; false when it is malformed, or one more than may ride along. */
   repair(burst: Burst, at: number, length: number, counter: number): boolean {
-    if (!repairFrame.read(burst.view, at, length, counter)) return false;
+    if (counter !== this.#carrier) this.#carried = 0;
+    this.#carrier = counter;
+    if (++this.#carried > INDEX_MAX + 1 || !repairFrame.read(burst.view, at, length, counter)) return false;
     const { isBlock, numbers, count, symbolAt, symbolBytes } = repairFrame;
+    if (!isBlock && repairFrame.index > INDEX_MAX) return false;
     const code = isBlock ? CODE_BLOCK : CODE_WINDOW;
     const index = isBlock ? repairFrame.index : windowKey(counter, repairFrame.index);
     this.arrivals.onSources(numbers, count);

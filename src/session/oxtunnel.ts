@@ -116,6 +116,12 @@ export class Oxtunnel {
     this.checker = new CookieChecker(staticPublic, random, limits.cookieUs, OXTUNNEL_COOKIES);
   }
 
+  /** Offers and accepts a feature (FEATURE_*) in handshakes from now on, or does so no more. */
+  offer(feature: number, isOffered: boolean): void {
+    const { features } = this.#o;
+    this.#o.features = isOffered ? features | feature : features & ~feature;
+  }
+
   /** Answers the initiation in `row` over itself, or says in `next` why not. */
   onInitiation(burst: Burst, row: number, nowUs: number): void {
     const associations = this.#a;

@@ -1,15 +1,26 @@
 // Hot path.
 /**
  * Makes inner packets fit a tunnel's MTU, in place over the arena: the MSS that TCP's SYNs announce (RFC 9293 §3.7.1)
- * and IPv4 fragments (RFC 791 §3.2). Invariant: `innerLength` has vouched for the packet; nothing beyond its length is
+ * and fragments (RFC 791 §3.2, RFC 8200 §4.5). Invariant: `innerLength` has vouched for the packet; nothing beyond its length is
  * read, and checksums stay what they were, right or wrong. Knows no sessions.
  */
-import { foldSum, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, sumWords } from "./inner.ts";
+import {
+  foldSum,
+  IPV4_HEADER_BYTES,
+  IPV6_HEADER_BYTES,
+  PROTOCOL_ICMPV6,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+  sumWords,
+} from "./inner.ts";
 
 const TCP_HEADER_BYTES = 20;
 const SYN = 0x02;
 const OPTION_END = 0, OPTION_NOP = 1, OPTION_MSS = 2, OPTION_MSS_BYTES = 4;
 const DONT_FRAGMENT = 0x4000, MORE_FRAGMENTS = 0x2000;
+const IPV6_FRAGMENT = 44, FRAGMENT_HEADER_BYTES = 8;
+/** In IPv6's fragment header: the flag, and the offset in bytes. */
+const IPV6_MORE_FRAGMENTS = 1, IPV6_OFFSET = 0xfff8;
 
 /**
  * Lowers the MSS of a SYN that has one, so that segments towards its sender fit inner packets of `mtu` bytes. Does
@@ -59,22 +70,79 @@ export function mayFragment(view: DataView, at: number): boolean {
   return view.getUint8(at) >> 4 === 4 && (view.getUint16(at + 6) & DONT_FRAGMENT) === 0;
 }
 
-/** Bytes of an IPv4 packet behind its header. */
+/** Whether the source of an IPv6 packet can cut it here: it is a fragment already, or has no extension headers. */
+export function canSourceFragment(view: DataView, at: number): boolean {
+  const next = view.getUint8(at + 6);
+  return next === PROTOCOL_TCP || next === PROTOCOL_UDP || next === PROTOCOL_ICMPV6 || next === IPV6_FRAGMENT;
+}
+
+/** Bytes of a packet that can be cut behind its header, which in IPv6 a fragment header belongs to. */
 export function payloadBytes(view: DataView, at: number): number {
-  return view.getUint16(at + 2) - 4 * (view.getUint8(at) & 15);
+  if (view.getUint8(at) >> 4 === 4) return view.getUint16(at + 2) - 4 * (view.getUint8(at) & 15);
+  return IPV6_HEADER_BYTES + view.getUint16(at + 4) - headerBytes(view, at);
 }
 
 /** Bytes of payload in each fragment but the last, where packets have at most `mtu` bytes, 68 or more. */
 export function fragmentStep(view: DataView, at: number, mtu: number): number {
-  return (mtu - 4 * (view.getUint8(at) & 15)) & ~7;
+  const header = view.getUint8(at) >> 4 === 4
+    ? 4 * (view.getUint8(at) & 15)
+    : IPV6_HEADER_BYTES + FRAGMENT_HEADER_BYTES;
+  return (mtu - header) & ~7;
 }
 
 /**
- * Writes at `to` the fragment of the whole IPv4 packet at `at` that has `bytes` of its payload from byte `from` on, a
- * multiple of 8, and returns its length. The header is repeated with its options. `to` may be `at` for the first one,
- * written last. The whole may be a fragment itself.
+ * Writes at `to` the fragment of the whole packet at `at` that has `bytes` of its payload from byte `from` on, a
+ * multiple of 8, and returns its length. The header is repeated, IPv4's with its options. `to` may be `at` for the first
+ * one, written last. The whole may be a fragment itself, which keeps its identification.
  */
 export function writeFragment(
+  arena: Uint8Array,
+  view: DataView,
+  at: number,
+  to: number,
+  from: number,
+  bytes: number,
+  identification: number,
+): number {
+  return view.getUint8(at) >> 4 === 4
+    ? writeIpv4Fragment(arena, view, at, to, from, bytes, identification)
+    : writeIpv6Fragment(arena, view, at, to, from, bytes, identification);
+}
+
+function headerBytes(view: DataView, at: number): number {
+  return IPV6_HEADER_BYTES + (view.getUint8(at + 6) === IPV6_FRAGMENT ? FRAGMENT_HEADER_BYTES : 0);
+}
+
+function writeIpv6Fragment(
+  arena: Uint8Array,
+  view: DataView,
+  at: number,
+  to: number,
+  from: number,
+  bytes: number,
+  identification: number,
+): number {
+  const header = headerBytes(view, at), fragment = at + IPV6_HEADER_BYTES;
+  const wasFragment = header > IPV6_HEADER_BYTES;
+  const next = view.getUint8(wasFragment ? fragment : at + 6);
+  const field = wasFragment ? view.getUint16(fragment + 2) : 0;
+  const kept = wasFragment ? view.getUint32(fragment + 4) : identification;
+  const isLast = from + bytes === payloadBytes(view, at);
+  const start = to + IPV6_HEADER_BYTES;
+  arena.copyWithin(start + FRAGMENT_HEADER_BYTES, at + header + from, at + header + from + bytes);
+  if (to !== at) arena.copyWithin(to, at, fragment);
+  view.setUint16(to + 4, FRAGMENT_HEADER_BYTES + bytes);
+  view.setUint8(to + 6, IPV6_FRAGMENT);
+  view.setUint16(start, next << 8);
+  view.setUint16(
+    start + 2,
+    (field & IPV6_OFFSET) + from | (isLast ? field & IPV6_MORE_FRAGMENTS : IPV6_MORE_FRAGMENTS),
+  );
+  view.setUint32(start + 4, kept);
+  return IPV6_HEADER_BYTES + FRAGMENT_HEADER_BYTES + bytes;
+}
+
+function writeIpv4Fragment(
   arena: Uint8Array,
   view: DataView,
   at: number,

@@ -12,7 +12,7 @@ import type { Relay } from "../../src/relay.ts";
 import { writeLz4Head } from "../../src/wire/frame.ts";
 import { FEATURE_LZ4 } from "../../src/wire/parameters.ts";
 import { RawPeer } from "./raw_peer.ts";
-import { type Host, Random, udpPacket, World } from "./world.ts";
+import { CLOSED, dial, type Host, Random, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -102,6 +102,42 @@ for (const [name, make] of Object.entries(KERNELS)) {
     assertGreater(on.server.metrics.get("compressions_skipped"), 295);
   });
 }
+
+Deno.test(`compression: a relay that runs may be told to begin, to spare short packets, and to stop (seed ${SEED})`, () => {
+  const lz4 = new PortableLz4();
+  const both = pair(lz4, undefined), { client, server, world } = both;
+  const tune = (thresholdBytes: number | undefined) =>
+    server.core.tune({
+      maxConnections: 10,
+      rateLimitPerIp: 20,
+      destinations: CLOSED,
+      compression: thresholdBytes === undefined ? undefined : { lz4, thresholdBytes },
+    });
+  const payloads = Array.from({ length: 50 }, (_, i) => text(600, i));
+  const compressed = () => [client, server].map(({ metrics }) => metrics.get("packets_compressed"));
+  carry(both, payloads);
+  assertEquals(compressed(), [0, 0]);
+  // A session that did not agree stays as it is; the next one does.
+  tune(64);
+  carry(both, payloads);
+  assertEquals(compressed(), [0, 0]);
+  client.core.disconnect(world.nowUs);
+  client.tick();
+  world.runFor(2 * SECOND);
+  dial(client, server);
+  world.runFor(2 * SECOND);
+  carry(both, payloads);
+  const [up, down] = compressed();
+  assert(up > 45 && down > 45, `${up} ${down}`);
+  tune(1000);
+  carry(both, payloads);
+  assertEquals(compressed()[1], down, "they are too short now");
+  tune(undefined);
+  const long = Array.from({ length: 50 }, (_, i) => text(1200, i));
+  carry(both, long);
+  assertEquals(compressed()[1], down);
+  assertGreater(compressed()[0], up + 80, "what the client compresses is read still");
+});
 
 /** The kernel with a count of what it is asked. */
 class Counted extends PortableLz4 {

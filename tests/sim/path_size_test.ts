@@ -8,9 +8,18 @@ import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
-import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
+import { Reassembly } from "../../src/exit/reassembly.ts";
+import { parseAddress } from "../../src/wire/address.ts";
+import {
+  foldSum,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+  sumWords,
+  transportChecksum,
+  writeIpv6Header,
+} from "../../src/wire/inner.ts";
 import { sealed, sessionOf } from "./inside.ts";
-import { dial, Host, udpPacket, World } from "./world.ts";
+import { CLOSED, dial, Host, udpPacket, World } from "./world.ts";
 
 const MS = 1000, SECOND = 1_000_000;
 const OUTER_HEADERS = 28, OVERHEAD = 25;
@@ -36,6 +45,7 @@ function start(mtu: number, { innerMtu = 1420, searchUs = 20 * SECOND } = {}) {
   return { world, relay, client, path, tooLong: () => tooLong };
 }
 
+const OPEN = { ...CLOSED, allow: ["2001:db8::/32"] };
 const up = (bytes: number) => udpPacket(CLIENT, SERVER, new Uint8Array(bytes - 28));
 const down = (bytes: number) => udpPacket(SERVER, CLIENT, new Uint8Array(bytes - 28));
 
@@ -352,3 +362,65 @@ Deno.test("path size: so is one that comes behind a batch, in the same burst", (
   assertEquals(relay.delivered.length, 3);
   assertEquals(told, [probe.length]);
 });
+
+/** An IPv6 packet of so many bytes, UDP. */
+function upIpv6(bytes: number): Uint8Array {
+  const packet = new Uint8Array(bytes), view = new DataView(packet.buffer);
+  writeIpv6Header(
+    view,
+    0,
+    bytes - 40,
+    PROTOCOL_UDP,
+    parseAddress("fd00::2")!,
+    0,
+    parseAddress("2001:db8::1")!,
+    0,
+  );
+  for (let i = 48; i < bytes; i++) packet[i] = i;
+  return packet;
+}
+
+for (const exitIsSource of [true, false]) {
+  Deno.test(`path size: IPv6 packets of ${exitIsSource ? "this host" : "another host"} that do not fit`, () => {
+    const world = new World(1);
+    world.protocol = "oxtunnel";
+    const path = { mtu: 1500 };
+    world.tap = (_from, _to, bytes) => bytes.length + OUTER_HEADERS <= path.mtu ? bytes : undefined;
+    const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", ipv6: "fd00::1", destinations: OPEN });
+    const client = world.client("198.51.100.7:5555", relay, { ipv4: CLIENT, exitIsSource });
+    relay.core.removePeer(client.publicKey);
+    const allowedIps = [`${CLIENT}/32`, "fd00::2/128"];
+    relay.core.addPeer({ name: "both", publicKey: client.publicKey, allowedIps });
+    dial(client, relay);
+    client.send(up(100));
+    // While nothing is known, it goes in pieces that every path takes, or whole.
+    world.runFor(45 * MS);
+    assert(!sessionOf(client).size.isSettled);
+    const arrived = (packet: Uint8Array) => {
+      relay.delivered.length = client.delivered.length = 0;
+      client.send(packet);
+      world.runFor(100 * MS);
+      const reassembly = new Reassembly();
+      const pieces = relay.delivered.filter((one) => one[0] >> 4 === 6);
+      const whole = pieces.length === 1 ? pieces[0] : pieces.map((one) => reassembly.add(one, 0)).at(-1);
+      if (whole) assertEquals(whole, packet);
+      return pieces.length;
+    };
+    assertEquals(arrived(upIpv6(1420)), exitIsSource ? 2 : 1);
+    world.runFor(20 * SECOND);
+    assertEquals(arrived(upIpv6(1420)), 1);
+    path.mtu = 1340;
+    client.core.moved();
+    client.tick();
+    world.runFor(20 * SECOND);
+    assert(sizeOf(client) > 1300 && sizeOf(client) <= 1312, `${sizeOf(client)}`);
+    assertEquals(arrived(upIpv6(1420)), exitIsSource ? 2 : 0);
+    const [error] = client.delivered;
+    // ICMPv6 2/0 names the size; who makes its own packets needs no such word.
+    if (exitIsSource) assertEquals(error, undefined);
+    else {
+      const told = new DataView(error.buffer).getUint32(44);
+      assertEquals([error[6], error[40], told], [58, 2, sizeOf(client) - OVERHEAD]);
+    }
+  });
+}

@@ -4,7 +4,7 @@
  */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { requires } from "../requires.ts";
-import { networkTest, RELAY, SERVER } from "./namespaces.ts";
+import { networkTest, RELAY, SERVER, until } from "./namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "nft", "sh", "setpriv"] });
 
@@ -40,3 +40,18 @@ for (const isRoot of [true, false]) {
     },
   );
 }
+
+networkTest("connect: of the relays in an invitation the nearest is used", needs, async (net) => {
+  const client = await net.client(2);
+  await net.relay(`dns = []\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`);
+  // The first one that it names is not there, so that a client which knew no others would get no answer.
+  const line = (await net.addPeer("laptop", `10.201.0.99:4433,${RELAY}:4433`, ["--oxtunnel"])).trim();
+  assertMatch(line, /^oxrelay:\/\/10\.201\.0\.99:4433\?.*&also=10\.201\.0\.1:4433&/);
+  await Deno.writeTextFile(`${net.directory}/invitation`, line);
+  const running = await net.connect(client, ["--config", `${net.directory}/invitation`, "--json"]);
+  await until(() => running.said.includes('{"server"'), "it says how it is");
+  const said = running.said.split("\n").find((one) => one.startsWith("{"))!;
+  const { server, servers } = JSON.parse(said);
+  assertEquals(server, `${RELAY}:4433`, running.said);
+  assertEquals(servers.map((one: { rttMs?: number }) => one.rttMs !== undefined), [false, true]);
+});

@@ -1,7 +1,8 @@
 /**
  * A small network for one test: namespaces for clients, relay and server, joined by veth pairs, with a real
  * wireguard-go as the client. Invariant: everything that it makes bears this process's number and is gone after
- * `close`, whatever the test did; processes are ended by the handles that started them.
+ * `close`, whatever the test did, or at the start of the next run if this one is killed; processes are ended by the handles
+ * that started them.
  */
 import project from "../../deno.json" with { type: "json" };
 
@@ -38,8 +39,9 @@ export class Network {
 
   /** Relay and server, joined; clients are added by `client`. */
   static async open(): Promise<Network> {
-    const tag = `ox${Deno.pid}${Math.floor(performance.now()) % 1000}`;
-    const network = new Network(tag, await Deno.makeTempDir({ prefix: "oxrelay-test-" }));
+    const tag = `ox${Deno.pid}x${Network.#networks}`;
+    const network = new Network(tag, await Deno.makeTempDir({ prefix: `oxrelay-test-${Deno.pid}-` }));
+    await removeLeftovers(network.directory.replace(/\/[^/]*$/, ""));
     try {
       for (const name of ["relay", "server"]) await network.#namespace(name);
       await network.#join(
@@ -330,6 +332,30 @@ console.log(JSON.stringify({ status: r.status, text: await r.text() }));`;
       stderr: "piped",
     });
   }
+}
+
+let leftovers: Promise<void> | undefined;
+
+/**
+ * Removes, once in a process, what runs that were killed have left: the networks that bear the number of a process that is gone,
+ * whatever still runs in them, and these runs' folders in `temporary`. Needs no program but `ip`.
+ */
+export function removeLeftovers(temporary: string): Promise<void> {
+  return leftovers ??= (async () => {
+    const ip = async (...args: string[]) =>
+      await new Deno.Command("ip", { args: ["netns", ...args], stderr: "null" }).output();
+    const listed = new TextDecoder().decode((await ip("list")).stdout);
+    for (const [name, pid] of listed.matchAll(/^ox(\d+)x\d+-\w+/gm)) {
+      if ((await ip("exec", name, "sh", "-c", `kill -0 ${pid}`)).success) continue;
+      // What runs there would keep it. Nothing but a test's own programs ever does.
+      await ip("exec", name, "sh", "-c", `kill -9 $(ip netns pids ${name} | grep -vx $$)`);
+      await ip("del", name);
+      for await (const folder of Deno.readDir(temporary)) {
+        if (!folder.name.startsWith(`oxrelay-test-${pid}-`)) continue;
+        await Deno.remove(`${temporary}/${folder.name}`, { recursive: true }).catch(() => {}); // by another run
+      }
+    }
+  })();
 }
 
 /** A test that has a network of its own, gone at its end however it ends. `needs` is what `requires` returned. */

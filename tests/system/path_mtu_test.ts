@@ -4,15 +4,17 @@
  * fits. Each test makes and removes its own network.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { parseIp } from "../../src/config.ts";
 import { requires } from "../requires.ts";
-import { type Background, type Network, networkTest, pause, SERVER, until } from "./namespaces.ts";
+import { type Background, type Network, networkTest, pause, SERVER, SERVER_V6, until } from "./namespaces.ts";
 
 const HOME = "10.202.0.2", GATEWAY = "10.202.0.1", ROUTER_HOST = 9;
 const OUTER_HEADERS = 28, OVERHEAD = 25, GRANULARITY = 4;
 const MEGABYTE = 1 << 20;
 const needs = requires({ root: true, programs: ["ip", "nft", "ping", "sysctl", "tc"] });
 
-const config = (mtu: number) => `exit = "tun"\nmtu = ${mtu}\n[destinations]\nallow = ["10.200.0.0/24"]\n`;
+const ALLOWED = `["10.200.0.0/24", "10.202.0.0/24", "fd00:200::/64", "fd00:202::/64"]`;
+const config = (mtu: number) => `exit = "tun"\nmtu = ${mtu}\n[destinations]\nallow = ${ALLOWED}\n`;
 
 /** TCP: the first line says how many bytes to send back, and then everything that comes is counted. */
 const SERVICE = `
@@ -25,12 +27,19 @@ const serve = async (connection) => {
   await connection.write(new TextEncoder().encode("done"));
   connection.close();
 };
-const listener = Deno.listen({ hostname: "${SERVER}", port: 8888 });
-(async () => { for await (const connection of listener) serve(connection).catch(() => {}); })();
+for (const hostname of ["${SERVER}", "${SERVER_V6}"]) {
+  const listener = Deno.listen({ hostname, port: 8888 });
+  (async () => { for await (const connection of listener) serve(connection).catch(() => {}); })();
+}
 console.log("ready");`;
 
+/** An address as SOCKS5 has it: its type and its bytes. */
+function socksAddress(address: string): string {
+  return [address.includes(":") ? 4 : 1, ...parseIp(address)!].join(", ");
+}
+
 /** Downloads and then uploads so many bytes over one connection. */
-const transfer = (bytes: number, socksPort?: number) => `
+const transfer = (bytes: number, socksPort?: number, server = SERVER) => `
 const c = await Deno.connect(${
   socksPort === undefined ? `{ hostname: "${SERVER}", port: 8888 }` : `{ port: ${socksPort} }`
 });
@@ -38,7 +47,7 @@ const answer = new Uint8Array(64);
 if (${socksPort !== undefined}) {
   await c.write(Uint8Array.of(5, 1, 0));
   await c.read(answer);
-  await c.write(Uint8Array.of(5, 1, 0, 1, ${SERVER.replaceAll(".", ", ")}, 8888 >> 8, 8888 & 255));
+  await c.write(Uint8Array.of(5, 1, 0, ${socksAddress(server)}, 8888 >> 8, 8888 & 255));
   await c.read(answer);
 }
 await c.write(new TextEncoder().encode("${bytes} ${bytes} "));
@@ -96,14 +105,21 @@ async function narrow({ net, router }: Site, mtu: number): Promise<void> {
 }
 
 /** A transfer on whose way the link becomes narrower before it is half done. */
-async function transferOverShrinking(here: Site, mtu: number, socksPort?: number): Promise<void> {
+async function transferOverShrinking(
+  here: Site,
+  mtu: number,
+  socksPort?: number,
+  server = SERVER,
+): Promise<void> {
   const { net, home, router } = here;
   for (const device of ["eth0", "near"]) {
     const shape = "root tbf rate 100mbit burst 64k latency 30ms".split(" ");
     await net.must(router, ["tc", "qdisc", "add", "dev", device, ...shape]);
   }
   let isDone = false;
-  const transferring = net.script(home, transfer(40 * MEGABYTE, socksPort), 60).finally(() => isDone = true);
+  const transferring = net.script(home, transfer(40 * MEGABYTE, socksPort, server), 60).finally(() =>
+    isDone = true
+  );
   await pause(2000);
   assert(!isDone);
   await narrow(here, mtu);
@@ -179,18 +195,97 @@ networkTest("path MTU: where the router says what it takes, nothing is cut eithe
   }
 });
 
+for (const server of [SERVER, SERVER_V6]) {
+  const version = server.includes(":") ? "IPv6" : "IPv4";
+  networkTest(
+    `path MTU: ${version} connections that begin and end in userspace outlive a path that shrinks`,
+    needs,
+    async (net) => {
+      const here = await site(net);
+      await narrow(here, 1400);
+      await net.relay(config(1420).replace('"tun"', '"userspace"'));
+      await net.server("server", SERVICE);
+      await connect(here, "oxtunnel", ["--socks", "1080"]);
+      await transferOverShrinking(here, 1300, 1080, server);
+      for (const name of [here.home, here.router, "relay"]) {
+        assertEquals(await counted(net, name, "fragments"), 0, name);
+      }
+    },
+  );
+}
+
+const FAR = "10.202.0.2", FAR_V6 = "fd00:202::2";
+
+/** Sends datagrams of 1380 bytes to the far server through the proxy, one each 50 ms, and says how many came back whole. */
+const datagrams = (server: string) => `
+const take = async (c, count) => {
+  const bytes = new Uint8Array(count);
+  for (let at = 0; at < count;) at += await c.read(bytes.subarray(at)) ?? Infinity;
+  return bytes;
+};
+const c = await Deno.connect({ hostname: "127.0.0.1", port: 1080 });
+await c.write(Uint8Array.of(5, 1, 0));
+await take(c, 2);
+await c.write(Uint8Array.of(5, 3, 0, 1, 0, 0, 0, 0, 0, 0));
+const where = await take(c, 10);
+const socket = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+const to = { transport: "udp", hostname: "127.0.0.1", port: where[8] << 8 | where[9] };
+let whole = 0;
+const head = Uint8Array.of(0, 0, 0, ${socksAddress(server)}, 7777 >> 8, 7777 & 255);
+(async () => {
+  for await (const [data] of socket) {
+    if (data.length === head.length + 1380 && data.subarray(head.length).every((byte, i) => byte === i % 251)) whole++;
+  }
+})();
+const payload = Uint8Array.from({ length: 1380 }, (_, i) => i % 251);
+for (let i = 0; i < 40; i++) {
+  await socket.send(new Uint8Array([...head, ...payload]), to);
+  await new Promise((resolve) => setTimeout(resolve, 50));
+}
+await new Promise((resolve) => setTimeout(resolve, 500));
+console.log(whole);
+Deno.exit();`;
+
 networkTest(
-  "path MTU: connections that begin and end in userspace outlive a path that shrinks",
+  "path MTU: the userspace exit heeds a router beyond it that takes less, over IPv6 as over IPv4",
   needs,
   async (net) => {
-    const here = await site(net);
-    await narrow(here, 1400);
+    const client = await net.client(2), router = await net.client(ROUTER_HOST), far = await net.client(10);
+    await net.ip(far, ["link", "set", "eth0", "down"]);
+    await net.ip(far, ["link", "add", "far", "type", "veth", "peer", "near", "netns", net.namespace(router)]);
+    for (const [name, device, end] of [[far, "far", 2], [router, "near", 1]] as const) {
+      await net.ip(name, ["addr", "add", `10.202.0.${end}/24`, "dev", device]);
+      await net.ip(name, ["addr", "add", `fd00:202::${end}/64`, "dev", device, "nodad"]);
+      await net.ip(name, ["link", "set", device, "mtu", "1300", "up"]);
+    }
+    await net.ip(far, ["route", "add", "default", "via", "10.202.0.1"]);
+    await net.ip(far, ["-6", "route", "add", "default", "via", "fd00:202::1"]);
+    await net.ip("relay", ["route", "add", "10.202.0.0/24", "via", `10.201.0.${ROUTER_HOST}`]);
+    await net.ip("relay", ["-6", "route", "add", "fd00:202::/64", "via", `fd00:201::${ROUTER_HOST}`]);
+    await net.must(router, ["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"]);
+    await net.server(
+      far,
+      `for (const hostname of ["${FAR}", "${FAR_V6}"]) {
+        const socket = Deno.listenDatagram({ transport: "udp", hostname, port: 7777 });
+        (async () => { for await (const [data, from] of socket) await socket.send(data, from); })();
+      }
+      console.log("ready");`,
+    );
     await net.relay(config(1420).replace('"tun"', '"userspace"'));
-    await net.server("server", SERVICE);
-    await connect(here, "oxtunnel", ["--socks", "1080"]);
-    await transferOverShrinking(here, 1300, 1080);
-    for (const name of [here.home, here.router, "relay"]) {
-      assertEquals(await counted(net, name, "fragments"), 0, name);
+    const file = `${net.directory}/laptop.conf`;
+    await Deno.writeTextFile(file, await net.addPeer("laptop"));
+    const running = await net.connect(client, [
+      "--config",
+      file,
+      "--protocol",
+      "oxtunnel",
+      "--socks",
+      "1080",
+    ]);
+    for (const server of [FAR, FAR_V6]) {
+      const whole = Number(await net.script(client, datagrams(server), 30));
+      // The first is lost to the router's word, and perhaps what was under way with it.
+      assert(whole >= 35 && whole <= 39, `${server}: ${whole} of 40; ${running.said}`);
     }
   },
 );

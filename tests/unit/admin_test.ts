@@ -8,7 +8,15 @@ import { type AdminDeps, BODY_BYTES_MAX, createAdmin, Refusal } from "../../src/
 import { serveAdmin } from "../../src/admin/server.ts";
 import { redactAddress, setupLogging, sparingWarning } from "../../src/cli/logging.ts";
 import { ConfigError } from "../../src/config.ts";
-import { COUNTER_NAMES, DROP, DROP_REASONS, Metrics } from "../../src/metrics.ts";
+import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
+import {
+  CLASS_FROM_TUNNEL_AT,
+  CLASS_TO_TUNNEL_AT,
+  COUNTER_NAMES,
+  DROP,
+  DROP_REASONS,
+  Metrics,
+} from "../../src/metrics.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
 import { requires } from "../requires.ts";
 
@@ -129,6 +137,9 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
   deps.metrics[1].add("bytes_received", 24);
   deps.metrics[1].drop(DROP.forged);
   deps.metrics[0].set("connections", 3);
+  deps.metrics[0].column[CLASS_TO_TUNNEL_AT + 2 * CLASS_GAME] = 3;
+  deps.metrics[1].column[CLASS_TO_TUNNEL_AT + 2 * CLASS_GAME] = 4;
+  deps.metrics[1].column[CLASS_FROM_TUNNEL_AT + 2 * CLASS_BULK + 1] = 1400;
   deps.metrics.slice(0, 2).forEach((metrics, i) => {
     metrics.add("held_us", 1500 - 1000 * i);
     metrics.set("held_us_max", 400 + 500 * i);
@@ -147,8 +158,11 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assert(Number(text.match(/^oxrelay_process_resident_memory_bytes (\d+)$/m)![1]) > 1 << 20);
     assert(Number(text.match(/^oxrelay_process_cpu_seconds_total ([\d.]+)$/m)![1]) > 0);
     assertEquals(text.match(/^oxrelay_dropped_packets_total\{/gm)!.length, DROP_REASONS.length);
-    // Build info, drops and three of the process besides one family per counter, and one for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 5 + 1 - 10);
+    assertMatch(text, /^oxrelay_class_packets_total\{class="game",direction="to_tunnel"\} 7$/m);
+    assertMatch(text, /^oxrelay_class_bytes_total\{class="bulk",direction="from_tunnel"\} 1400$/m);
+    assertEquals(text.match(/^oxrelay_class_(packets|bytes)_total\{/gm)!.length, 20);
+    // Build info, drops, two of classes and three of the process besides one family per counter, and one for ten of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 7 + 1 - 10);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
     assertEquals(text.match(/^(?!#|oxrelay_).+$/m), null);

@@ -3,8 +3,15 @@
  * behaviour, with hysteresis, and what a crowd of flows does to one. Behaviour comes as traces of real shapes.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertThrows } from "@std/assert";
-import { classOfMarks, FIRM } from "../../src/control/classifier.ts";
-import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "../../src/control/flows.ts";
+import { BEGUN, classOfMarks, FIRM } from "../../src/control/classifier.ts";
+import {
+  FLOW_KEYS,
+  FLOW_WORDS_MAX,
+  FlowTable,
+  INWARD,
+  STATE_BYTES,
+  STATE_MARKS,
+} from "../../src/control/flows.ts";
 import {
   CLASS_BULK,
   CLASS_DEFAULT,
@@ -14,10 +21,12 @@ import {
 } from "../../src/control/traffic_class.ts";
 import { classify } from "../../src/egress/classify.ts";
 import type { EgressContext } from "../../src/egress/mod.ts";
+import { Metrics } from "../../src/metrics.ts";
 import { Hints } from "../../src/session/hints.ts";
 import { OXTUNNEL, WIREGUARD } from "../../src/session/table.ts";
 import { Arena, NONE } from "../../src/vector/arena.ts";
 import { Burst, TO_EXIT, TO_SEAL } from "../../src/vector/burst.ts";
+import { FlowReader } from "../../src/wire/flow.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP, writeIpv4Header, writeIpv6Header } from "../../src/wire/inner.ts";
 import { Random } from "../sim/world.ts";
 
@@ -35,12 +44,14 @@ class Sender {
   readonly flows = new FlowTable(1 << 10, keys());
   readonly burst = new Burst(new Arena(4));
   readonly hints = new Hints(2);
+  readonly metrics = new Metrics();
   protocol = OXTUNNEL;
   readonly #protocols = [OXTUNNEL];
   readonly #context = {
     table: { protocol: this.#protocols },
     associations: { oxtunnel: { sessions: { hints: this.hints } } },
     flows: this.flows,
+    metrics: this.metrics,
     words: new Uint32Array(FLOW_WORDS_MAX),
     ends: new Uint32Array(8),
   } as unknown as EgressContext;
@@ -113,8 +124,8 @@ Deno.test("classifier: DSCP decides, and behaviour does not change it", () => {
   // An SSH session marks its packets only once it knows what it is for.
   const ssh = new Sender();
   assertEquals(ssh.packet(TCP, 100, { ports: [22, 50000] }), CLASS_INTERACTIVE);
-  assertEquals(ssh.packet(TCP, 100, { ports: [22, 50000], dscp: 8 }), CLASS_BULK);
-  assertEquals(ssh.packet(TCP, 100, { ports: [22, 50000], dscp: 18 }), CLASS_INTERACTIVE);
+  assertEquals(ssh.run(1, MS, TCP, 100, { ports: [22, 50000], dscp: 8 }), CLASS_BULK);
+  assertEquals(ssh.run(1, MS, TCP, 100, { ports: [22, 50000], dscp: 18 }), CLASS_INTERACTIVE);
 });
 
 Deno.test("classifier: well-known ports at either end", () => {
@@ -261,6 +272,46 @@ Deno.test("classifier: fragments and headers that are cut short are of their add
   }
 });
 
+Deno.test("flows: both directions have one name, whatever the packet is", () => {
+  const random = new Random(3);
+  const reader = new FlowReader(), ofAnswers = new FlowReader();
+  const there = new Uint32Array(FLOW_WORDS_MAX), back = new Uint32Array(FLOW_WORDS_MAX);
+  for (let round = 0; round < 3000; round++) {
+    const isIpv6 = (round & 1) === 1, address = isIpv6 ? 16 : 4, addressesAt = isIpv6 ? 8 : 12;
+    const packet = new Uint8Array((isIpv6 ? 40 : 20) + random.u32() % 60);
+    random.fill(packet);
+    packet[0] = isIpv6 ? 0x60 : 0x45;
+    packet[isIpv6 ? 6 : 9] = [UDP, TCP, ICMP, 0, 44, 60][random.u32() % 6];
+    const answer = packet.slice();
+    answer.copyWithin(addressesAt, addressesAt + address, addressesAt + 2 * address);
+    answer.set(packet.subarray(addressesAt, addressesAt + address), addressesAt + address);
+    reader.begin();
+    ofAnswers.begin();
+    assert(reader.read(new DataView(packet.buffer), 0, packet.length, there, false));
+    const { ports, wordCount } = reader;
+    // The ports are where the reader found them, behind whatever headers.
+    if (ports !== 0) {
+      const at = packet.findIndex((_, i) =>
+        i >= addressesAt + 2 * address && i + 4 <= packet.length &&
+        new DataView(packet.buffer).getInt32(i) === ports
+      );
+      answer.copyWithin(at, at + 2, at + 4);
+      answer.set(packet.subarray(at, at + 2), at + 2);
+    }
+    assert(ofAnswers.read(new DataView(answer.buffer), 0, answer.length, back, true));
+    assertEquals([ofAnswers.wordCount, ...back], [wordCount, ...there], `round ${round}`);
+    // Twice in a row it is told by the reader, of IPv4.
+    assert(reader.read(new DataView(answer.buffer), 0, answer.length, back, true));
+    assertEquals(reader.isSame, !isIpv6);
+  }
+});
+
+/** A packet of the flow in the row, into the tunnel. */
+function see(table: FlowTable, row: number, nowUs: number): void {
+  table.seenUs[2 * row + INWARD] = nowUs;
+  table.state[STATE_BYTES * (2 * row + INWARD) + STATE_MARKS] = BEGUN;
+}
+
 Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and the key decides which", () => {
   const table = new FlowTable(4096, keys(1)), other = new FlowTable(4096, keys(2));
   const words = new Uint32Array(FLOW_WORDS_MAX);
@@ -273,7 +324,7 @@ Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and 
   for (let i = 0; i < 1000; i++) {
     const row = table.find(flow(i), 4, i);
     assert(table.isNew);
-    table.seenUs[row] = i;
+    see(table, row, i);
     rows.set(i, row);
     if (other.find(flow(i), 4, i) !== row) elsewhere++;
   }
@@ -286,7 +337,7 @@ Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and 
   // Ten times more flows than rows: what was seen lately is still there.
   let kept = 0;
   for (let i = 0; i < 40_000; i++) {
-    table.seenUs[table.find(flow(1000 + i), 4, 2000 + i)] = 2000 + i;
+    see(table, table.find(flow(1000 + i), 4, 2000 + i), 2000 + i);
     if (i >= 100) {
       table.find(flow(1000 + i - 100), 4, 2000 + i);
       if (!table.isNew) kept++;
@@ -294,6 +345,7 @@ Deno.test("flows: each keeps its row, new ones take the oldest of a bucket, and 
   }
   assertGreater(kept, 39_000);
   const row = table.find(flow(999_999), 4, 50_000);
-  assertEquals([table.bulk[row], table.pause[row], table.marks[row]], [0, 0, 0]);
+  const places = table.state.subarray(2 * STATE_BYTES * row, 2 * STATE_BYTES * (row + 1));
+  assertEquals([table.pause[row], ...places], new Array(1 + 2 * STATE_BYTES).fill(0));
   assertThrows(() => new FlowTable(100, keys()), RangeError);
 });

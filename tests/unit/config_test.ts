@@ -298,13 +298,22 @@ Deno.test("config: the example documents every key and shows its default", async
 Deno.test("config: a difference is sorted into reload and restart", () => {
   const next = parseConfig(
     `listen = "[::]:5000"\nmtu = 1400\nlog_level = "debug"\ndns = []\npublic_endpoint = "a.example:1"\n` +
-      `admin_token = "0123456789abcdef"\n[destinations]\nallow_peers = true`,
+      `admin_token = "0123456789abcdef"\nenable_compression = false\ncompression_threshold = 100\n` +
+      `[destinations]\nallow_peers = true`,
     "f",
     {},
   );
   const diff = diffConfig(DEFAULTS, next);
   assertEquals(diff.needsRestart, ["listen", "mtu"]);
-  assertEquals(diff.reloadable, ["public_endpoint", "dns", "destinations", "admin_token", "log_level"]);
+  assertEquals(diff.reloadable.toSorted(), [
+    "admin_token",
+    "compression_threshold",
+    "destinations",
+    "dns",
+    "enable_compression",
+    "log_level",
+    "public_endpoint",
+  ]);
   assertEquals(diffConfig(next, next), { reloadable: [], needsRestart: [] });
 });
 

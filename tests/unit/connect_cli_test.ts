@@ -68,6 +68,24 @@ Deno.test("connect: peer add prints an invitation that says what the config says
     const seen = await run("peer", [...add.with(1, "seen"), "--oxtunnel", "--qr"], directory);
     const [line, ...drawn] = seen.stdout.split("\n");
     assertEquals(drawn.join("\n").trim(), renderQr(line), "the code says what the line says");
+    const both = ["--endpoint", "a.example.com:1,b.example.com:2"];
+    const several = await run("peer", [...add.with(1, "several"), ...both, "--oxtunnel"], directory);
+    assertEquals(several.code, 0, several.stderr);
+    const { endpoint, otherEndpoints } = parseInvitation(several.stdout, "x");
+    assertEquals([endpoint, ...otherEndpoints!].map(({ host }) => host), [
+      "2001:db8::1",
+      "a.example.com",
+      "b.example.com",
+    ]);
+    const config = await run("peer", [...add.with(1, "config"), ...both], directory);
+    assertEquals(config.code, 2);
+    assertMatch(config.stderr, /several --endpoint need --oxtunnel: a WireGuard config names one relay/);
+    const wrong = await run(
+      "peer",
+      [...add.with(1, "wrong"), "--endpoint", "a.example.com", "--oxtunnel"],
+      directory,
+    );
+    assertMatch(wrong.stderr, /--endpoint: expected "host:port"/);
     const key = rest.relayPublicKey;
     const refused = await run("peer", ["add", "b", "--oxtunnel", "--public-key", key], directory);
     assertEquals(refused.code, 2);
@@ -94,6 +112,7 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       [["--only-user", "nobody-of-this-name"], "", 2, /there is no user "nobody-of-this-name" here/],
       [["--only-user", "0", "--only-cgroup", "a"], "", 2, /exclude each other/],
       [["--only-cgroup", 'a"b'], "", 2, /--only-cgroup: expected a path/],
+      [["--priority", "app=csgo"], "", 2, /such as app=csgo:game, found "app=csgo"/],
       [["--protocol", "udp"], "", 2, /--protocol: expected "oxtunnel" or "wireguard"/],
       [["nonsense"], "", 2, /expected an invitation oxrelay:\/\/…/],
       [[], "", 1, /there is no oxrelay-connect\.conf and no invitation/],

@@ -5,7 +5,16 @@
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { type LinkStatus, renderLink } from "../../src/cli/connect_view.ts";
 import { type Counts, shares } from "../../src/cli/link_counts.ts";
+import { CLASS_LABELS, type ClassCount, type ClassLabel } from "../../src/metrics.ts";
 import type { RepairFigures } from "../../src/session/peer_record.ts";
+
+/** Totals by class; none of those that are not named. */
+function classes(given: Partial<Record<ClassLabel, [packets: number, bytes: number]>> = {}): ClassCount[] {
+  return CLASS_LABELS.map((label) => {
+    const [packets, bytes] = given[label] ?? [0, 0];
+    return { packets, bytes };
+  });
+}
 
 const ZERO: Counts = {
   atMs: 0,
@@ -19,6 +28,8 @@ const ZERO: Counts = {
   packets: 0,
   datagrams: 0,
   datagramBytes: 0,
+  classesUp: classes(),
+  classesDown: classes(),
   cpuUs: 0,
 };
 
@@ -36,6 +47,8 @@ Deno.test("view: rates, losses and costs are differences of totals", () => {
     // As many datagrams, each with 22 bytes around its packet.
     datagrams: 1000,
     datagramBytes: 122_000,
+    classesUp: classes(),
+    classesDown: classes(),
     cpuUs: 500_000,
   };
   const found = shares([ZERO, later]);
@@ -61,6 +74,23 @@ Deno.test("view: a new session begins its own count, and late packets are no gai
   assertEquals(shares([old]).rateSent, 0);
 });
 
+Deno.test("view: the mix is of the last moments, each direction by itself, and adds up", () => {
+  const before = { ...ZERO, classesUp: classes({ game: [1000, 50_000], bulk: [10, 10_000] }) };
+  const now = {
+    ...ZERO,
+    atMs: 1000,
+    classesUp: classes({ game: [1060, 53_000], bulk: [50, 67_000] }),
+    classesDown: classes({ voice: [3, 300] }),
+  };
+  const { mixUp, mixDown } = shares([before, now]);
+  assertEquals(mixUp, { game: { packets: 0.6, bytes: 0.05 }, bulk: { packets: 0.4, bytes: 0.95 } });
+  assertEquals(mixDown, { voice: { packets: 1, bytes: 1 } });
+  assertEquals(shares([now, now]).mixUp, undefined, "nothing went");
+  // A data plane that was started again counts from zero.
+  const anew = { ...now, classesUp: classes({ game: [5, 500] }) };
+  assertEquals(shares([now, anew]).mixUp, { game: { packets: 1, bytes: 1 } });
+});
+
 const STATUS: LinkStatus = {
   server: "relay.example.com:4433",
   address: "192.0.2.1",
@@ -77,6 +107,7 @@ const STATUS: LinkStatus = {
   rateSent: 0,
   overheadBytes: 50.25,
   savedBytes: 1 << 20,
+  mixUp: { bulk: { packets: 0.25, bytes: 0.9 }, game: { packets: 0.75, bytes: 0.1 } },
   cpuShare: 0.031,
   servers: [],
   uptimeS: 3600,
@@ -84,15 +115,17 @@ const STATUS: LinkStatus = {
 
 Deno.test("view: the picture says what it is given", () => {
   const lines = renderLink(STATUS, [{ ...STATUS, rateReceived: 0 }, STATUS], "everything");
-  assertEquals(lines.length, 7);
+  assertEquals(lines.length, 9);
   assertEquals(lines[0], "● connected to relay.example.com:4433 (192.0.2.1)  up 1h 0m");
   assertMatch(lines[1], /^ {2}round trip +12\.3 ms +██ {2}jitter 0\.4 ms$/);
   assertMatch(lines[2], /down +1\.0 Mbit\/s +▁█ +2\.0 KiB$/);
   assertEquals(lines[4], "  loss       0.00 % down, 1.23 % up  handshake 1m 5s ago");
   assertEquals(lines[5], "  costs      50.3 B a packet, CPU 3.10 %, 1.0 MiB less than WireGuard");
+  assertEquals(lines[6], "  mix down   -");
+  assertEquals(lines[7], "  mix up     game 75 % (10 %), bulk 25 % (90 %)");
   const servers = [{ server: STATUS.server, rttMs: 12 }, { server: "b.example.com:4433" }];
   const several = renderLink({ ...STATUS, servers }, [], "");
-  assertEquals(several[6], "  relays     *relay.example.com:4433 12.0 ms   b.example.com:4433 -");
+  assertEquals(several[8], "  relays     *relay.example.com:4433 12.0 ms   b.example.com:4433 -");
   const silent = renderLink({ ...STATUS, state: "silent", rttMs: undefined }, [], "")[0];
   assertStringIncludes(silent, "no answer from relay.example.com:4433");
 });
@@ -123,7 +156,21 @@ Deno.test("view: repair is shown for each direction that has it", () => {
 });
 
 Deno.test("view: a full picture fits 80 columns", () => {
-  const full: LinkStatus = { ...STATUS, rateReceived: 124_987_654_321, bytesReceived: 1e15, rttMs: 1234.5 };
+  const share = { packets: 0.34, bytes: 0.34 };
+  const mixUp = {
+    default: share,
+    game: share,
+    voice: share,
+    interactive: { ...share, bytes: 1 },
+    bulk: share,
+  };
+  const full: LinkStatus = {
+    ...STATUS,
+    mixUp,
+    rateReceived: 124_987_654_321,
+    bytesReceived: 1e15,
+    rttMs: 1234.5,
+  };
   const repairUp = { ...REPAIR, scheme: "copy, 150 ms later", lossRatio: 1, repaired: 1e7, extraRatio: 1 };
   const worst = renderLink(
     { ...full, jitterMs: 999.9, repairUp },

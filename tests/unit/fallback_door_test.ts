@@ -11,7 +11,7 @@ import { dialFallback } from "../../src/cli/fallback_dial.ts";
 import { FallbackDoor } from "../../src/cli/fallback_door.ts";
 import { invitedFallback } from "../../src/cli/fallback_invited.ts";
 import { CommandError } from "../../src/cli/help.ts";
-import { LinkFallback } from "../../src/cli/link_fallback.ts";
+import { LinkFallback, type LinkFallbackOptions } from "../../src/cli/link_fallback.ts";
 import type { LinkPlane, PlaneState } from "../../src/cli/link_plane.ts";
 import { closeMailboxes, Mailbox, openMailboxes } from "../../src/io/mailbox.ts";
 import type { ByteStream } from "../../src/io/stream_port.ts";
@@ -185,7 +185,7 @@ doorTest(
     let laterMs = 0;
     performance.now = () => realNow() + laterMs;
     const endpoint = { host: "relay.test", port, pin: await pinOf(`${directory}/a.crt`) };
-    const link = new LinkFallback({ endpoint, address: "127.0.0.1", say: () => {} });
+    const link = linkTo({ endpoint, address: "127.0.0.1" });
     try {
       const relay = { connected: false, endpoint: undefined as string | undefined };
       const dialled = Promise.withResolvers<void>();
@@ -209,6 +209,45 @@ doorTest(
     }
   },
 );
+
+/** A link whose name leads to `address` and goes on leading there, unless it is told otherwise. */
+function linkTo(options: Pick<LinkFallbackOptions, "endpoint" | "address"> & Partial<LinkFallbackOptions>) {
+  const resolve = () => Promise.resolve(options.address);
+  return new LinkFallback({ resolve, onMoved: () => Promise.resolve(), say: () => {}, ...options });
+}
+
+doorTest("a client dials where the name leads now, or led last when nobody says soon", async (scene) => {
+  const { directory, port } = scene;
+  const realNow = performance.now.bind(performance);
+  const endpoint = { host: "relay.test", port, pin: await pinOf(`${directory}/a.crt`) };
+  const never = new Promise<string>(() => {});
+  const answers: [address: string, resolve: () => Promise<string>, moved: string[]][] = [
+    ["127.0.0.9", () => Promise.resolve("127.0.0.1"), ["127.0.0.1"]],
+    ["127.0.0.1", () => Promise.reject(new Error("nobody says")), []],
+    ["127.0.0.1", () => never, []],
+  ];
+  for (const [address, resolve, expected] of answers) {
+    const moved: string[] = [];
+    const onMoved = () => Promise.resolve(void moved.push(link.outer.address));
+    const dialled = Promise.withResolvers<void>();
+    const say = (message: string) => dialled.reject(new Error(message));
+    const link = linkTo({ endpoint, address, resolve, onMoved, say });
+    try {
+      const plane = { reach: () => dialled.resolve(), connect: () => {} } as unknown as LinkPlane;
+      performance.now = () => realNow() + 60_000;
+      link.look(
+        { relay: { connected: false }, asked: 1 } as PlaneState,
+        { address: "192.0.2.1", port: 1 },
+        plane,
+      );
+      await dialled.promise;
+      assertEquals(moved, expected);
+    } finally {
+      performance.now = realNow;
+      await link.close();
+    }
+  }
+});
 
 doorTest("what cannot be opened is said in a sentence", async ({ config }) => {
   const { fallback } = config;

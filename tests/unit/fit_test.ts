@@ -5,7 +5,14 @@
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { Reassembly } from "../../src/exit/reassembly.ts";
-import { clampMss, fragmentStep, mayFragment, payloadBytes, writeFragment } from "../../src/wire/fit.ts";
+import {
+  canSourceFragment,
+  clampMss,
+  fragmentStep,
+  mayFragment,
+  payloadBytes,
+  writeFragment,
+} from "../../src/wire/fit.ts";
 import {
   innerLength,
   PROTOCOL_TCP,
@@ -127,6 +134,56 @@ Deno.test("fit: the fragments of a packet fit, and together are the packet, DF o
           result = pieces.length > 64 ? whole : reassembly.add(piece, 0);
         }
         if (pieces.length <= 64) assertEquals(result?.subarray(20), whole.subarray(20));
+      },
+    ),
+  );
+});
+
+/** Cuts the packet at `at` as egress does; the pieces in order, the arena's own bytes changed. */
+function cut(bytes: Uint8Array, at: number, mtu: number): Uint8Array[] {
+  const view = new DataView(bytes.buffer);
+  const step = fragmentStep(view, at, mtu), payload = payloadBytes(view, at);
+  const pieces: Uint8Array[] = [];
+  for (let from = step; from < payload; from += step) {
+    const to = 4096, length = writeFragment(bytes, view, at, to, from, Math.min(step, payload - from), 77);
+    pieces.push(bytes.slice(to, to + length));
+  }
+  const length = writeFragment(bytes, view, at, at, 0, step, 77);
+  return [bytes.slice(at, at + length), ...pieces];
+}
+
+Deno.test("fit: an IPv6 packet's fragments fit, cut once or twice, and together are the packet", () => {
+  const words = Uint32Array.of(0xfd000000, 0, 0, 1);
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 600, max: 1800 }),
+      fc.integer({ min: 320, max: 1900 }),
+      fc.integer({ min: 256, max: 1900 }),
+      (payload, mtu, narrower) => {
+        fc.pre(40 + payload > mtu);
+        const bytes = new Uint8Array(8192), view = new DataView(bytes.buffer);
+        writeIpv6Header(view, AT, payload, PROTOCOL_UDP, words, 0, words, 0);
+        for (let i = 0; i < payload; i++) bytes[AT + 40 + i] = i * 7;
+        const whole = bytes.slice(AT, AT + 40 + payload);
+        assert(canSourceFragment(view, AT) && !mayFragment(view, AT));
+        // What is cut may meet a path that is narrower yet.
+        const pieces = cut(bytes, AT, mtu).flatMap((piece) => {
+          if (piece.length <= narrower) return [piece];
+          const again = new Uint8Array(8192);
+          again.set(piece, AT);
+          assert(canSourceFragment(new DataView(again.buffer), AT));
+          return cut(again, AT, narrower);
+        });
+        assert(pieces.length > 1);
+        const reassembly = new Reassembly();
+        let result: Uint8Array | undefined;
+        for (const piece of pieces) {
+          assert(piece.length <= mtu);
+          assertEquals(innerLength(new DataView(piece.buffer), 0, piece.length), piece.length);
+          assert(result === undefined);
+          result = reassembly.add(piece, 0);
+        }
+        assertEquals(result, whole);
       },
     ),
   );

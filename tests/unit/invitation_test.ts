@@ -65,6 +65,15 @@ Deno.test("connect: config and invitation say the same", () => {
   for (const one of [{ ...six, fallback }, { ...six, fallback: { ...fallback, pin: "5a".repeat(32) } }]) {
     assertEquals(parseInvitation(formatInvitation(one), "x"), one);
   }
+  const several = {
+    ...six,
+    otherEndpoints: [{ host: "ams.example.com", port: 4433 }, { host: "2001:db8::2", port: 2 }],
+  };
+  const long = formatInvitation(several);
+  assertEquals(parseInvitation(long, "x"), several);
+  assertStringIncludes(long, "&also=ams.example.com:4433,[2001:db8::2]:2&");
+  const many = long.replace("also=", `also=${"a:1,".repeat(20)}`);
+  assertEquals(parseInvitation(many, "x").otherEndpoints!.length, 15);
   const split = config(invitation()).replace(/AllowedIPs.*/, "AllowedIPs = 192.0.2.7/24, 198.51.100.1");
   assertEquals(parseInvitation(split, "x").routes, ["192.0.2.0/24", "198.51.100.1/32"]);
   const little =
@@ -99,6 +108,7 @@ Deno.test("connect: what is wrong is named with its remedy, and no message holds
     [line.replace(/\?.*/, ""), "cut off"],
     [line.replace(/key=.{10}/, "key="), "key: is not a whole key"],
     [`${line}?${line}`, "cut off or doubled"],
+    [`${line}&also=a:1,b`, 'also: expected "host:port"'],
     [`${line}&fallback=relay`, 'fallback: expected "host:port"'],
     [`${line}&fallback=relay:443&pin=${"5a".repeat(31)}`, "pin: is not a whole SHA-256"],
     [whole.replace("1.1.1.1", one.privateKey), "DNS: "],

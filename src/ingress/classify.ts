@@ -1,0 +1,70 @@
+// Hot path.
+/**
+ * Behind every other node of ingress, OxTunnel's alone: counts each packet by its class, and lets the flow's other
+ * direction learn from it (PROTOCOL §14, hint). Invariant: only packets that were found sound and go on are looked at, and
+ * none is changed. The mirror of egress/classify.ts.
+ */
+import { classOfFlow, observe } from "../control/direction.ts";
+import { OUTWARD } from "../control/flows.ts";
+import { CLASS_FROM_TUNNEL_AT } from "../metrics.ts";
+import { NO_HINT } from "../session/hints.ts";
+import { OXTUNNEL } from "../session/table.ts";
+import { type Burst, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import { FlowReader } from "../wire/flow.ts";
+import { readDestination, readSource } from "../wire/inner.ts";
+import type { IngressContext } from "./context.ts";
+
+const reader = new FlowReader();
+
+export function classify(burst: Burst, context: IngressContext, nowUs: number): void {
+  const { count, next, session, peer, length, view, offset } = burst;
+  const { table, flows, words, associations, metrics } = context;
+  if (associations.oxtunnel === undefined) return;
+  const { hints } = associations.oxtunnel.sessions;
+  const us = nowUs >>> 0;
+  const { hint, hintVersion, seenUs } = flows;
+  const { column } = metrics;
+  // Packets come in runs.
+  reader.begin();
+  let counter = CLASS_FROM_TUNNEL_AT, runPackets = 0, runBytes = 0;
+  for (let row = 0; row < count; row++) {
+    const step = next[row], owner = session[row];
+    // What turns around to its own sender is the relay's word, not the peer's.
+    if (step !== TO_EXIT && (step !== TO_TUNNEL || peer[row] === table.peer[owner])) continue;
+    if (table.protocol[owner] !== OXTUNNEL) continue;
+    const bytes = length[row];
+    if (!reader.read(view, offset[row], bytes, words, true)) continue;
+    if (!reader.isSame) {
+      const id = flows.find(words, reader.wordCount, us), place = 2 * id + OUTWARD;
+      // What comes at one moment shows as much as its first packet does: a tick of a game, a part of a transfer.
+      if (seenUs[place] !== us) {
+        reader.look(view, offset[row]);
+        observe(flows, place, reader, bytes, us);
+      }
+      const version = hints.version[owner];
+      if (hintVersion[id] !== version) {
+        hintVersion[id] = version;
+        hint[id] = hintFor(context, burst, row);
+      }
+      const decided = version !== 0 && hint[id] !== NO_HINT ? hint[id] : classOfFlow(flows, place, us);
+      if (counter !== CLASS_FROM_TUNNEL_AT + 2 * decided) {
+        column[counter] += runPackets;
+        column[counter + 1] += runBytes;
+        counter = CLASS_FROM_TUNNEL_AT + 2 * decided;
+        runPackets = runBytes = 0;
+      }
+    }
+    runPackets++;
+    runBytes += bytes;
+  }
+  column[counter] += runPackets;
+  column[counter + 1] += runBytes;
+}
+
+/** The class that was wished for the packets of its flow, as for an answer to it. */
+function hintFor({ associations, ends }: IngressContext, burst: Burst, row: number): number {
+  const { view, offset, session } = burst;
+  readDestination(view, offset[row], ends, 0);
+  readSource(view, offset[row], ends, 4);
+  return associations.oxtunnel!.sessions.hints.classOf(session[row], reader.protocol, reader.ports, ends);
+}
