@@ -21,7 +21,13 @@ export interface RepairSituation {
   /** Delay above the least of late, and its growth in microseconds a second. */
   queueUs: number;
   queueSlope: number;
+  /** How much later than the fastest datagrams come at times. */
+  delayUs: number;
+  /** Round trip, and the least of late; below 0 where it is not known. */
   rttUs: number;
+  rttUsMin: number;
+  /** Datagrams of which the reports have told so far. */
+  judged: number;
   /** Data goes out and no reports come. */
   isSilent: boolean;
   /** Chance that a datagram sent a little later is lost; 0 where nothing predicts it. */
@@ -59,8 +65,11 @@ export interface RepairChoice {
   spacingUs: number;
   /** Age of the oldest source at which a repair goes alone, if it may cost that much, and behind which it is of no use. */
   lateUs: number;
-  /** When losses last came with a queue, and when the groups were compared. */
+  /** When losses last came with a queue, what part of the losses of late the queue is to blame for, as of so many judged. */
   congestedUs: number;
+  blamedRate: number;
+  blamedAt: number;
+  /** When the groups were compared. */
   comparedUs: number;
 }
 
@@ -75,6 +84,8 @@ export function firstChoice(): RepairChoice {
     spacingUs: 0,
     lateUs: 0,
     congestedUs: -Infinity,
+    blamedRate: 0,
+    blamedAt: 0,
     comparedUs: -Infinity,
   };
 }
@@ -91,30 +102,37 @@ const PROBE_SHARE = 0.01;
 /** A prediction below this is noise; one of more than twice the losses seen means something worse, which lasts so long. */
 const AHEAD_MIN = 0.03, AHEAD_RATIO = 2, AHEAD_BURST_US = 50_000;
 /** A queue of so much is congestion, until it has been half of that for a while. */
-const QUEUE_US = 35_000, CALM_US = 1_000_000;
+const QUEUE_US = 45_000, CALM_US = 1_000_000;
+/** What reports say of losses is forgotten with this half-life, in datagrams. */
+const LOSS_HALF_LIFE = 256;
 /** A repair must be in time although the clock, the other end and jitter take a little. */
-const USABLE = 0.97;
+const USABLE = 0.97, DELAY_SHARE_MAX = 0.5;
 /** A repair that shall go alone still rides in a datagram that comes so close to its time. */
 const NEARLY = 0.9;
 const SOURCES_MAX = 8, STRIDE_MAX = 4;
+/** Repairs that cover the same source do not fail by themselves: each one more counts for so much, by simulation. */
+const OVERLAP = 0.7;
+/** Of a group that brings next to nothing back no number is enough. */
+const HOPELESS = 1e-6;
 /** Packets that come faster come together. */
 const GAP_US_MIN = 10;
 /** Groups are compared so often, and another is taken when it leaves so much less. */
-const COMPARE_US = 200_000, BETTER = 0.92, COMPARED_LOSS_MIN = 0.01;
+const COMPARE_US = 200_000, BETTER = 0.95, COMPARED_LOSS_MIN = 0.01;
 /** A share that rises or falls by less is left as it is. */
 const RISE = 1.1, FALL = 0.7;
 /** What a share of 1, and a delay of the whole deadline, count for beside residual loss. */
-const SHARE_WEIGHT = 0.001, AGE_WEIGHT = 0.0001;
+const SHARE_WEIGHT = 0.0003, AGE_WEIGHT = 0.0001;
 /** Bulk's transport repairs its own losses: it gets a little where there are many, and no queue. */
 const BULK_LOSS = 0.01, BULK_SHARE_MAX = 0.1, BULK_SHARE_PER_LOSS = 2, BULK_QUEUE_US = 10_000;
 const BULK_SOURCES = 8, BULK_STRIDE = 4;
 
 /** Writes the choice for the situation to `choice`, which holds the one before. */
 export function chooseRepair(situation: RepairSituation, choice: RepairChoice): void {
-  const { nowUs, lossRate, isSilent, budget, share } = situation;
+  const { nowUs, isSilent, budget, share } = situation;
   noteQueue(situation, choice);
+  const lossRate = Math.max(0, situation.lossRate - choice.blamedRate);
   const isHeldBack = isSilent || nowUs - choice.congestedUs < CALM_US;
-  choice.lateUs = USABLE * situation.deadlineUs;
+  choice.lateUs = usableOf(situation);
   if (share === undefined && situation.trafficClass === CLASS_BULK) {
     chooseForBulk(situation, choice, isHeldBack);
     return;
@@ -141,30 +159,47 @@ function settle(choice: RepairChoice, share: number, budget: number): void {
   choice.share = Math.min(choice.share, budget);
 }
 
-/** Losses with a queue that is long, or will be in a round trip, are congestion: repair would feed it. */
+/**
+ * Losses with a queue that is long, or will be in a round trip, are congestion: repair would feed it. All that was lost by
+ * then is taken for the queue's doing, and is no reason to repair when the queue is gone.
+ */
 function noteQueue(
-  { nowUs, lossRate, queueUs, queueSlope, rttUs }: RepairSituation,
+  situation: RepairSituation,
   choice: RepairChoice,
 ): void {
+  const { nowUs, lossRate, queueSlope, rttUs, judged } = situation;
+  choice.blamedRate *= 2 ** ((choice.blamedAt - judged) / LOSS_HALF_LIFE);
+  choice.blamedAt = judged;
+  const queueUs = queueOf(situation);
   const aheadUs = queueUs + Math.max(0, queueSlope) * Math.max(0, rttUs) / 1e6;
   const wasCongested = nowUs - choice.congestedUs < CALM_US;
   if (lossRate > RESIDUAL_GOAL && (aheadUs > QUEUE_US || (wasCongested && queueUs > QUEUE_US / 2))) {
     choice.congestedUs = nowUs;
+    choice.blamedRate = lossRate;
   }
+}
+
+/**
+ * The queue on the way there. One-way delays follow a clock that has to be guessed again where reports are lost, round
+ * trips see both ways: a queue that only one of them sees is not there.
+ */
+function queueOf({ queueUs, rttUs, rttUsMin }: RepairSituation): number {
+  return rttUs < 0 ? queueUs : Math.min(queueUs, rttUs - rttUsMin);
 }
 
 /** Blocks that are interleaved, so that a short burst takes little of each. */
 function chooseForBulk(
-  { lossRate, queueUs, budget }: RepairSituation,
+  situation: RepairSituation,
   choice: RepairChoice,
   isHeldBack: boolean,
 ): void {
+  const { lossRate, budget } = situation;
   choice.isBlock = true;
   choice.sources = BULK_SOURCES;
   choice.stride = BULK_STRIDE;
   choice.timing = EARLY;
   choice.spacingUs = 0;
-  const isReal = !isHeldBack && queueUs < BULK_QUEUE_US &&
+  const isReal = !isHeldBack && queueOf(situation) < BULK_QUEUE_US &&
     lossRate > (choice.share > 0 ? BULK_LOSS / 2 : BULK_LOSS);
   if (isReal) settle(choice, Math.min(BULK_SHARE_MAX, BULK_SHARE_PER_LOSS * lossRate), budget);
   else choice.share = 0;
@@ -236,6 +271,11 @@ function compare(situation: RepairSituation, loss: number, burstUs: number, choi
   choice.comparedUs = situation.nowUs;
 }
 
+/** How old a packet may be when its repair goes: what may be delayed on the way must leave earlier, as far as that is of use. */
+function usableOf({ deadlineUs, delayUs }: RepairSituation): number {
+  return USABLE * deadlineUs - Math.min(delayUs, DELAY_SHARE_MAX * deadlineUs);
+}
+
 /** Writes to `trial` what a group would cost and leave. */
 function measure(
   situation: RepairSituation,
@@ -247,7 +287,7 @@ function measure(
 ): void {
   const { packetBytes, packetBytesMax, deadlineUs, budget, share } = situation;
   const gapUs = Math.max(GAP_US_MIN, situation.gapUs), rideGapUs = Math.max(GAP_US_MIN, situation.rideGapUs);
-  const usableUs = USABLE * deadlineUs, strideUs = stride * gapUs, spanUs = (sources - 1) * strideUs;
+  const usableUs = usableOf(situation), strideUs = stride * gapUs, spanUs = (sources - 1) * strideUs;
   const rides = Math.floor((usableUs - spanUs) / rideGapUs);
   if (spanUs >= usableUs || (timing !== ALONE && rides < 1)) {
     trial.score = Infinity;
@@ -261,9 +301,13 @@ function measure(
   const coverPerShare = sources * (DATAGRAM_BYTES + packetBytes) / bytes;
   const success = successOf(loss, burstUs, sources, strideUs, ageUs);
   const wanted = 1 - RESIDUAL_GOAL / loss;
-  const enough = wanted <= success ? wanted / success : Math.log(1 - wanted) / Math.log(1 - success);
+  const enough = success < HOPELESS
+    ? Infinity
+    : wanted <= success
+    ? wanted / success
+    : 1 + (Math.log(1 - wanted) / Math.log(1 - success) - 1) / OVERLAP;
   const cover = Math.min(sources, share === undefined ? enough : Infinity, (share ?? budget) * coverPerShare);
-  const repaired = cover <= 1 ? cover * success : 1 - (1 - success) ** cover;
+  const repaired = cover <= 1 ? cover * success : 1 - (1 - success) ** (1 + (cover - 1) * OVERLAP);
   trial.share = cover / coverPerShare;
   trial.score = loss * (1 - repaired) + SHARE_WEIGHT * trial.share + AGE_WEIGHT * ageUs / deadlineUs;
   trial.spacingUs = timing === EARLY

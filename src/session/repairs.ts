@@ -102,6 +102,8 @@ export class Repairs {
 
 /** Without reports, plans are looked at again so often while packets go out. */
 const LOOK_US = 100_000;
+/** The longest delay of late is forgotten so much with each report. */
+const DELAY_KEPT = 255 / 256;
 /** How long a transfer's packet is worth waiting for: its transport asks for it again then. */
 const BULK_DEADLINE_US = 250_000;
 
@@ -123,6 +125,8 @@ export class SessionRepair {
   readonly #situations: readonly RepairSituation[];
   readonly #laneOf: Int8Array;
   #lookUs = 0;
+  /** The longest delay of late, above the least. */
+  #delayUs = 0;
 
   constructor(options: RepairOptions) {
     this.#options = options;
@@ -160,7 +164,10 @@ export class SessionRepair {
   /** The other end reports. */
   onReport(report: Report, nowUs: number): void {
     const { quality } = this;
-    if (quality.observe(report, nowUs)) this.predictor?.observe(quality.step);
+    if (quality.observe(report, nowUs)) {
+      this.#delayUs = Math.max(quality.step.queueUsMax, this.#delayUs * DELAY_KEPT);
+      this.predictor?.observe(quality.step);
+    }
     for (let lane = 0; lane < LANES; lane++) {
       const situation = this.#situations[lane];
       situation.lossRate = quality.lossRate;
@@ -168,7 +175,10 @@ export class SessionRepair {
       situation.runUs = quality.runUs;
       situation.queueUs = quality.queueUs;
       situation.queueSlope = quality.queueSlope;
+      situation.delayUs = this.#delayUs;
       situation.rttUs = quality.rttUs;
+      situation.rttUsMin = quality.rttUsMin;
+      situation.judged = quality.judged;
     }
     this.#choose(nowUs);
   }
@@ -201,7 +211,10 @@ function situationOf(trafficClass: number, deadlineUs: number, options: RepairOp
     runUs: 0,
     queueUs: 0,
     queueSlope: 0,
+    delayUs: 0,
     rttUs: -1,
+    rttUsMin: Infinity,
+    judged: 0,
     isSilent: false,
     lossAhead: 0,
     trafficClass,

@@ -26,7 +26,10 @@ const CLEAN: RepairSituation = {
   runUs: 0,
   queueUs: 0,
   queueSlope: 0,
+  delayUs: 0,
   rttUs: 40_000,
+  rttUsMin: 40_000,
+  judged: 0,
   isSilent: false,
   lossAhead: 0,
   trafficClass: CLASS_GAME,
@@ -115,33 +118,40 @@ Deno.test("redundancy: a scheme that is asked for is kept, and only its", () => 
 });
 
 Deno.test("redundancy: a fixed share is sent on any path, and the budget is above it", () => {
-  for (const situation of [CLEAN, RANDOM, { ...RANDOM, queueUs: 80_000 }, { ...RANDOM, isSilent: true }]) {
+  for (
+    const situation of [CLEAN, RANDOM, { ...RANDOM, queueUs: 80_000, rttUs: 120_000 }, {
+      ...RANDOM,
+      isSilent: true,
+    }]
+  ) {
     assertEquals(chosen({ ...situation, share: 0.2 }).share, 0.2);
     assertEquals(chosen({ ...situation, share: 0.4 }).share, 0.25);
   }
 });
 
 Deno.test("redundancy: losses with a queue are congestion: it backs off at once and comes back later than it went", () => {
-  const choice = chosen(RANDOM);
+  const choice = chosen(RANDOM),
+    at = (nowUs: number, own: Partial<RepairSituation> = {}) => {
+      // A second of reports is 64 datagrams more.
+      chooseRepair({ ...RANDOM, nowUs, judged: nowUs / 15_625, ...own }, choice);
+      return choice.share;
+    };
   assertGreater(choice.share, 0.2);
-  chooseRepair({ ...RANDOM, nowUs: 2e6, queueUs: 50_000 }, choice);
-  assertEquals(choice.share, PROBE);
+  assertGreater(at(1.9e6, { queueUs: 60_000 }), 0.2, "one that round trips do not see");
+  assertEquals(at(2e6, { queueUs: 60_000, rttUs: 100_000 }), PROBE);
   // Between the two thresholds it stays down, however long.
   for (let nowUs = 2e6; nowUs < 6e6; nowUs += REPORT_US) {
-    chooseRepair({ ...RANDOM, nowUs, queueUs: 20_000 }, choice);
-    assertEquals(choice.share, PROBE, `${nowUs}`);
+    assertEquals(at(nowUs, { queueUs: 30_000, rttUs: 70_000 }), PROBE, `${nowUs}`);
   }
-  chooseRepair({ ...RANDOM, nowUs: 6.5e6 }, choice);
-  assertEquals(choice.share, PROBE, "a moment's calm");
-  chooseRepair({ ...RANDOM, nowUs: 7.1e6 }, choice);
-  assertGreater(choice.share, 0.2);
+  assertEquals(at(6.5e6), PROBE, "a moment's calm");
+  // What the queue has lost is no reason to repair; what is lost behind it is.
+  assertEquals(at(7.1e6, { lossRate: 0.04 }), PROBE);
+  assertGreater(at(12e6), 0.2);
   // One that had not backed off is not moved by the same queue, but by one that grows fast enough.
-  chooseRepair({ ...RANDOM, nowUs: 7.2e6, queueUs: 20_000 }, choice);
-  assertGreater(choice.share, 0.2);
-  chooseRepair({ ...RANDOM, nowUs: 7.3e6, queueUs: 30_000, queueSlope: 200_000 }, choice);
-  assertEquals(choice.share, PROBE);
+  assertGreater(at(12.1e6, { queueUs: 30_000, rttUs: 70_000 }), 0.2);
+  assertEquals(at(12.2e6, { queueUs: 40_000, rttUs: 80_000, queueSlope: 200_000 }), PROBE);
   // A queue without losses loses nothing that repair could feed on.
-  assertEquals(chosen({ ...CLEAN, queueUs: 50_000 }).share, PROBE);
+  assertEquals(chosen({ ...CLEAN, queueUs: 60_000, rttUs: 100_000 }).share, PROBE);
 });
 
 Deno.test("redundancy: without reports it falls back to the probe, since nothing says what more would do", () => {
@@ -165,7 +175,7 @@ Deno.test("redundancy: bulk gets little, and only where losses are many and come
   assertGreater(real.stride, 1);
   assert(real.share > 0 && real.share <= 0.1, `${real.share}`);
   assertEquals(chosen({ ...bulk, lossRate: 0.005 }).share, 0);
-  assertEquals(chosen({ ...bulk, queueUs: 15_000 }).share, 0);
+  assertEquals(chosen({ ...bulk, queueUs: 15_000, rttUs: 55_000 }).share, 0);
   assertEquals(chosen({ ...bulk, isSilent: true }).share, 0);
 });
 
@@ -178,6 +188,9 @@ Deno.test("redundancy: whatever is reported, it keeps to the budget and sends wh
     queueUs: real(1e7),
     queueSlope: fc.double({ min: -1e7, max: 1e7, noNaN: true }),
     rttUs: fc.constantFrom(-1, 0, 40_000, 6e7),
+    rttUsMin: fc.constantFrom(40_000, Infinity),
+    judged: fc.integer({ min: 0, max: 1e6 }),
+    delayUs: real(1e7),
     isSilent: fc.boolean(),
     lossAhead: real(1),
     trafficClass: fc.constantFrom(CLASS_GAME, CLASS_VOICE, CLASS_BULK),
@@ -223,7 +236,7 @@ Deno.test("redundancy: on a path that stays as it is the choice does too, by wha
         while (runs.next < runs.highest) runs.judgeNext();
         const { lossRate, runLength } = runs;
         chooseRepair(
-          { ...CLEAN, budget, lossRate, runLength, runUs: runLength * 15_625, nowUs: n * 15_625 },
+          { ...CLEAN, budget, lossRate, runLength, runUs: runLength * 15_625, judged: n, nowUs: n * 15_625 },
           choice,
         );
         // Until it has seen something it may look for what fits.
