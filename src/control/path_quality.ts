@@ -116,6 +116,12 @@ class RecentLeast {
   forget(): void {
     this.#before = this.#now = Infinity;
   }
+
+  /** The values are told by another clock from now on, which is ahead by so much. */
+  shift(us: number): void {
+    this.#before += us;
+    this.#now += us;
+  }
 }
 
 /** The time nearest to `aboutUs` that the receiver's clock may mean. */
@@ -165,7 +171,7 @@ export class PathMeter implements PathQuality {
   /** The queue that stood at the last report. */
   #standingUs = 0;
   /** A transit time less the round trip: the clocks' difference less the way back. */
-  #offsetUs = NaN;
+  #offsetUs = 0;
   #stepUs = -1;
   #run = 0;
   #runSinceUs = NaN;
@@ -311,19 +317,18 @@ export class PathMeter implements PathQuality {
     }
     const lastUs = this.#arrivedUs[last % FATES_KEPT];
     if (highest === last && !Number.isNaN(lastUs)) return;
-    if (report.hasClock !== this.#hasClock) {
-      this.#hasClock = report.hasClock;
-      this.#least.forget();
-      this.#transitUs = NaN;
-    }
-    if (Number.isNaN(sentUs) || !report.hasClock && !isDelayKnown) return;
-    const aboutUs = Number.isNaN(this.#transitUs) ? nowUs : sentUs + this.#transitUs;
+    const isOther = report.hasClock !== this.#hasClock;
+    if (Number.isNaN(sentUs) || !isDelayKnown && (isOther || !report.hasClock)) return;
+    this.#hasClock = report.hasClock;
+    const aboutUs = isOther || Number.isNaN(this.#transitUs) ? nowUs : sentUs + this.#transitUs;
     const highestUs = report.hasClock ? fullClockUs(report.clock, aboutUs) : nowUs - delayUs;
     const offsetUs = highestUs - sentUs - tookUs;
-    if (isDelayKnown) {
-      if (Math.abs(offsetUs - this.#offsetUs) > JUMP_US) this.#least.forget();
-      this.#offsetUs = offsetUs;
-    }
+    if (isOther) {
+      this.#least.shift(offsetUs - this.#offsetUs);
+      this.#standing.forget();
+      this.#transitUs = NaN;
+    } else if (isDelayKnown && Math.abs(offsetUs - this.#offsetUs) > JUMP_US) this.#least.forget();
+    if (isDelayKnown) this.#offsetUs = offsetUs;
     this.#arrivedUs[highest % FATES_KEPT] = highestUs;
     for (let bit = 0, i = 0; bit < 8 * bitmapBytes && i < arrivalCount; bit++) {
       if ((bitmap[bit >> 3] >> (bit & 7) & 1) === 0) continue;
