@@ -97,10 +97,13 @@ const HEAD_BYTES = 6;
 
 /** What is left of the losses may be so much; a path that loses no more is clean. */
 const RESIDUAL_GOAL = 0.001;
+/** Bytes of repair for each lost byte at most: what is not brought back by so many is not to be brought back. */
+const SHARE_PER_LOSS = 40;
 /** On a clean path, so that the first losses find the other end ready. */
 const PROBE_SHARE = 0.01;
 /** A prediction below this is noise; one of more than twice the losses seen means something worse, which lasts so long. */
-const AHEAD_MIN = 0.03, AHEAD_RATIO = 2, AHEAD_BURST_US = 50_000;
+const AHEAD_MIN = 0.05, AHEAD_RATIO = 2, AHEAD_BURST_US = 50_000;
+const AHEAD_QUEUE_US = 30_000;
 /** A queue of so much is congestion, until it has been half of that for a while. */
 const QUEUE_US = 45_000, CALM_US = 1_000_000;
 /** What reports say of losses is forgotten with this half-life, in datagrams. */
@@ -137,7 +140,7 @@ export function chooseRepair(situation: RepairSituation, choice: RepairChoice): 
     chooseForBulk(situation, choice, isHeldBack);
     return;
   }
-  const predicted = situation.lossAhead >= AHEAD_MIN ? situation.lossAhead : 0;
+  const predicted = aheadOf(situation, choice);
   const rate = Math.max(lossRate, predicted);
   const isClean = isHeldBack || rate <= RESIDUAL_GOAL;
   const wasProbing = choice.share <= PROBE_SHARE;
@@ -175,8 +178,17 @@ function noteQueue(
   const wasCongested = nowUs - choice.congestedUs < CALM_US;
   if (lossRate > RESIDUAL_GOAL && (aheadUs > QUEUE_US || (wasCongested && queueUs > QUEUE_US / 2))) {
     choice.congestedUs = nowUs;
-    choice.blamedRate = lossRate;
   }
+  // Some of it is reported a little later.
+  if (nowUs - choice.congestedUs < CALM_US) choice.blamedRate = lossRate;
+}
+
+/** Losses that are predicted, unless a queue may be their cause: a predictor tells when, not why. */
+function aheadOf(situation: RepairSituation, { blamedRate }: RepairChoice): number {
+  const { lossAhead } = situation;
+  return lossAhead >= AHEAD_MIN && blamedRate <= RESIDUAL_GOAL && queueOf(situation) <= AHEAD_QUEUE_US
+    ? lossAhead
+    : 0;
 }
 
 /**
@@ -306,7 +318,8 @@ function measure(
     : wanted <= success
     ? wanted / success
     : 1 + (Math.log(1 - wanted) / Math.log(1 - success) - 1) / OVERLAP;
-  const cover = Math.min(sources, share === undefined ? enough : Infinity, (share ?? budget) * coverPerShare);
+  const spent = share ?? Math.min(budget, SHARE_PER_LOSS * loss);
+  const cover = Math.min(sources, share === undefined ? enough : Infinity, spent * coverPerShare);
   const repaired = cover <= 1 ? cover * success : 1 - (1 - success) ** (1 + (cover - 1) * OVERLAP);
   trial.share = cover / coverPerShare;
   trial.score = loss * (1 - repaired) + SHARE_WEIGHT * trial.share + AGE_WEIGHT * ageUs / deadlineUs;

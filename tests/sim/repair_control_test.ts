@@ -12,7 +12,6 @@ import {
   congestion,
   type Impairment,
   Path,
-  type PathModel,
   randomLoss,
 } from "./channels.ts";
 import { type Outcome, play } from "./repair_play.ts";
