@@ -117,10 +117,8 @@ const SYMBOLS = {
   ox_x25519_public: { parameters: ["buffer", "buffer"], result: "i32" },
   ox_x25519_shared: { parameters: ["buffer", "buffer", "buffer"], result: "i32" },
   ox_gf256_implementation: { parameters: ["u32"], result: "i32" },
-  ox_gf256_multiply: {
-    parameters: ["buffer", "u32", "buffer", "buffer", "u32", "u32", "u32", "u32"],
-    result: "i32",
-  },
+  ox_gf256_multiply: { parameters: ["buffer", "u32", "u32", "u32", "u32"], result: "i32" },
+  ox_gf256_copy: { parameters: ["buffer", "u32", "u32", "buffer", "u32", "u32", "u32"], result: "i32" },
   ox_lz4_compress: { parameters: ["buffer", "u32", "buffer", "u32"], result: "i32" },
   ox_lz4_decompress: { parameters: ["buffer", "u32", "buffer", "u32"], result: "i32" },
   ox_lz4_pack: { parameters: ["u32", "u32", "u32", "u32", "u32", "u32"], result: "i32" },

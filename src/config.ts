@@ -37,11 +37,23 @@ export interface FallbackConfig {
 /** The ways to move outer datagrams, as the key `io` names them. */
 export const IO_WAYS = ["portable", "io_uring", "mmsg"] as const;
 
+/** What `repair.scheme` and `repair.predictor` may name (control/redundancy.ts, control/predictor.ts). */
+export const REPAIR_SCHEME_NAMES = ["auto", "copy", "spaced", "window", "block"] as const;
+export const REPAIR_PREDICTOR_NAMES = ["default", "ewma", "hmm", "delay", "logistic", "lstm"] as const;
+
 /** Loss repair for OxTunnel's games and calls. */
 export interface RepairConfig {
   readonly enabled: boolean;
-  /** Bytes of repair for a hundred bytes protected. */
+  /** Bytes of repair for a hundred bytes protected, at most. */
   readonly budgetPercent: number;
+  /** As many at all times, whatever the path does. */
+  readonly sharePercent?: number;
+  readonly scheme: (typeof REPAIR_SCHEME_NAMES)[number];
+  /** Whether classes are treated by what they are, or all like a game. */
+  readonly trafficAware: boolean;
+  /** Whether repair rises with losses that are predicted, and what predicts them. */
+  readonly proactive: boolean;
+  readonly predictor: (typeof REPAIR_PREDICTOR_NAMES)[number];
   /** How late a packet is still of use. */
   readonly gameDeadlineMs: number;
   readonly voiceDeadlineMs: number;
@@ -132,7 +144,16 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   mtu: 1420,
   enableBatching: true,
   batchWaitUs: 1000,
-  repair: { enabled: true, budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 },
+  repair: {
+    enabled: true,
+    budgetPercent: 25,
+    gameDeadlineMs: 60,
+    voiceDeadlineMs: 100,
+    scheme: "auto",
+    trafficAware: true,
+    proactive: true,
+    predictor: "default",
+  },
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
   destinations: {
     allowLoopback: false,
@@ -409,6 +430,11 @@ const REPAIR_ENTRIES = {
   budget_percent: v.optional(wholeNumber(1, 100)),
   game_deadline_ms: v.optional(wholeNumber(10, 1000)),
   voice_deadline_ms: v.optional(wholeNumber(10, 1000)),
+  scheme: v.optional(oneOf(...REPAIR_SCHEME_NAMES)),
+  share_percent: v.optional(wholeNumber(1, 100)),
+  traffic_aware: v.optional(flag),
+  proactive: v.optional(flag),
+  predictor: v.optional(oneOf(...REPAIR_PREDICTOR_NAMES)),
 };
 
 const SECTIONS = { destinations: DESTINATION_ENTRIES, fallback: FALLBACK_ENTRIES, repair: REPAIR_ENTRIES };
@@ -521,6 +547,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   const publicEndpoint = fromFile.public_endpoint;
   const fallback = fallbackOf(fromFile.fallback ?? {}, file);
   const adminToken = tokenFrom(env) ?? fromFile.admin_token;
+  const sharePercent = fromFile.repair?.share_percent ?? base.repair.sharePercent;
   const config: Config = {
     listen: fromFile.listen ?? base.listen,
     ...(publicEndpoint === undefined ? {} : { publicEndpoint }),
@@ -551,6 +578,11 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
       budgetPercent: fromFile.repair?.budget_percent ?? base.repair.budgetPercent,
       gameDeadlineMs: fromFile.repair?.game_deadline_ms ?? base.repair.gameDeadlineMs,
       voiceDeadlineMs: fromFile.repair?.voice_deadline_ms ?? base.repair.voiceDeadlineMs,
+      scheme: fromFile.repair?.scheme ?? base.repair.scheme,
+      ...(sharePercent === undefined ? {} : { sharePercent }),
+      trafficAware: fromFile.repair?.traffic_aware ?? base.repair.trafficAware,
+      proactive: fromFile.repair?.proactive ?? base.repair.proactive,
+      predictor: fromFile.repair?.predictor ?? base.repair.predictor,
     },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
@@ -580,6 +612,12 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   if (config.workers > 1 && config.io === "portable") {
     throw new ConfigError(
       `${file}: workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`,
+    );
+  }
+  if (sharePercent !== undefined && sharePercent > config.repair.budgetPercent) {
+    throw new ConfigError(
+      `${file}: repair.share_percent: expected at most budget_percent (${config.repair.budgetPercent}), found ` +
+        `${sharePercent}; raise budget_percent or lower it`,
     );
   }
   const { allowLoopback, allow } = config.destinations;

@@ -73,8 +73,15 @@ export const COUNTER_NAMES = [
   "roamed",
   "epochs_made",
   "packets_repaired",
+  "packets_unrepaired",
   "packets_late",
+  "repairs_received",
+  "repairs_wasted",
+  "repair_bytes_received",
+  "repairs_sent",
   "repair_bytes_sent",
+  "reported_repaired",
+  "reported_unrepaired",
   "size_probes_sent",
   "icmp_errors_sent",
   "packets_compressed",
@@ -88,6 +95,17 @@ export const COUNTER_NAMES = [
   "connections",
   "exit_flows",
   "under_load",
+  // Sessions that repair, by direction and by what is sent now.
+  "sending_none",
+  "sending_copy",
+  "sending_spaced",
+  "sending_window",
+  "sending_block",
+  "receiving_none",
+  "receiving_copy",
+  "receiving_spaced",
+  "receiving_window",
+  "receiving_block",
 ] as const;
 
 export type CounterName = (typeof COUNTER_NAMES)[number];

@@ -21,9 +21,15 @@ import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
 import type { Limits } from "./session/limits.ts";
 import type { RepairOptions } from "./session/repairs.ts";
-import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import {
+  type PeerRecord,
+  type PeerSnapshot,
+  SEEN_SCHEMES,
+  type SessionSnapshot,
+} from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
+import { repairFiguresOf } from "./session/vitals.ts";
 import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
@@ -93,6 +99,7 @@ const KEY_BYTES = 32;
 /** The longest that a bulk packet waits for company (PROTOCOL R80). */
 export const BATCH_WAIT_US = 1000;
 const COMPRESSED_BYTES_MIN = 64;
+const SCHEMES_US = 1_000_000;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
 
 /** Flows that are kept: a power of two. */
@@ -127,6 +134,8 @@ export class Tunnel {
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
   readonly #release: (slot: number) => void;
+  /** When sessions are next counted by how they repair. */
+  #schemesAtUs = -Infinity;
 
   /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
   constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
@@ -166,7 +175,7 @@ export class Tunnel {
       drop: DROP,
       stagedMax: options.arena.slotCount >> 2,
       lose: (code, packets) => metrics.drop(code, packets),
-      count: (name) => metrics.add(name, 1),
+      count: (name, amount = 1) => metrics.add(name, amount),
       unixOffsetUs: options.unixOffsetUs,
       oxtunnel: datagramAead && {
         datagramAead,
@@ -283,6 +292,19 @@ export class Tunnel {
     metrics.set("sessions", this.table.count);
     metrics.set("connections", this.associations.connections);
     metrics.set("under_load", this.admission.loaded(nowUs) ? 1 : 0);
+    this.#countSchemes(nowUs);
+  }
+
+  /** Says how many sessions repair by which scheme, about once a second. */
+  #countSchemes(nowUs: number): void {
+    const { oxtunnel } = this.associations;
+    if (oxtunnel === undefined || nowUs < this.#schemesAtUs) return;
+    this.#schemesAtUs = nowUs + SCHEMES_US;
+    for (const direction of ["sending", "receiving"] as const) {
+      const counts = SEEN_SCHEMES.map(() => 0);
+      for (const { scheme } of oxtunnel.sessions[direction]) counts[SEEN_SCHEMES.indexOf(scheme)]++;
+      SEEN_SCHEMES.forEach((scheme, i) => this.#o.metrics.set(`${direction}_${scheme}`, counts[i]));
+    }
   }
 
   /**
@@ -386,6 +408,7 @@ export class Tunnel {
         drops: drops[id],
         lossRatio: seen > 0 ? 1 - replay.accepted[epoch] / seen : undefined,
         rttMs: this.#rttMs(peer.handshakeRttUs, epoch),
+        ...this.#repairFigures(epoch),
       };
     });
   }
@@ -395,6 +418,11 @@ export class Tunnel {
     const pingUs = session === NONE ? undefined : this.associations.oxtunnel?.sessions.of[session]?.rttUs;
     const rttUs = pingUs !== undefined && pingUs >= 0 ? pingUs : handshakeUs;
     return rttUs < 0 ? undefined : rttUs / 1000;
+  }
+
+  #repairFigures(session: number): Pick<PeerSnapshot, "sending" | "receiving"> {
+    const rest = session === NONE ? undefined : this.associations.oxtunnel?.sessions.of[session];
+    return rest ? repairFiguresOf(rest) : {};
   }
 
   /** What a session's packets are in. */

@@ -1,14 +1,19 @@
 //! Linear combinations of shards over GF(2^8) with the polynomial 0x11d (RFC 5510 §8.1), which is all that erasure codes
-//! do to bytes: outputs = matrix x inputs, byte by byte. By GFNI and AVX-512, AVX2, or SSSE3, whichever the processor
-//! has; all give the same bytes. Matrices are TypeScript's matter.
+//! do to bytes: outputs = matrix x inputs, byte by byte. By GFNI with AVX-512 or AVX2, by AVX2 alone, or by SSSE3,
+//! whichever the processor has; all give the same bytes. Matrices are TypeScript's matter.
+//!
+//! Small shards decide what it costs, so nothing is prepared: a coefficient's bit matrix or tables are read where they are
+//! used, and the last vector of a shard ends where the shard ends, over bytes that are done, which gives the same again.
 
 use std::arch::x86_64::*;
-use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 const POLYNOMIAL: u32 = 0x11d;
 /// Shards on either side, and bytes of one.
 const SHARDS_MAX: usize = 255;
-const LENGTH_MAX: usize = 65_535;
+/// Where a task's matrix stands, behind room for the offsets of as many shards as there can be.
+const MATRIX_AT: usize = 4 * 2 * SHARDS_MAX;
+const LENGTH_MAX: u32 = 65_535;
 /// Outputs that are computed together, so that an input is loaded once for all of them.
 const GROUP: usize = 4;
 
@@ -16,7 +21,8 @@ const GROUP: usize = 4;
 const FASTEST: u32 = 0;
 const SSSE3: u32 = 1;
 const AVX2: u32 = 2;
-const GFNI: u32 = 3;
+const GFNI_AVX2: u32 = 3;
+const GFNI_AVX512: u32 = 4;
 
 const fn product(a: u8, b: u8) -> u8 {
     let (mut shifted, mut sum, mut bit) = (a as u32, 0, 0);
@@ -74,13 +80,14 @@ static AFFINE: [u64; 256] = {
     table
 };
 
-/// One group of up to GROUP outputs: `matrix` has a row of `inputs.len()` coefficients for each. Shards are named by the
-/// offsets of their first bytes in `memory`.
+/// One group of N outputs, at most GROUP. Shards are named by the offsets of their first bytes in `memory`.
+/// Invariant: every shard is valid for `length` bytes, and `matrix` for N rows of `inputs.len()` coefficients.
 struct Task<'a> {
     memory: *mut u8,
     inputs: &'a [u32],
     outputs: &'a [u32],
-    matrix: &'a [u8],
+    /// No slice: it lies in the same memory, which outputs are written to.
+    matrix: *const u8,
     length: usize,
 }
 
@@ -90,16 +97,39 @@ impl Task<'_> {
     fn byte(&self, shard: u32, at: usize) -> *mut u8 {
         self.memory.wrapping_add(shard as usize + at)
     }
+
+    /// What input `i` counts in output `n`.
+    #[inline(always)]
+    fn coefficient(&self, n: usize, i: usize) -> usize {
+        debug_assert!(n < self.outputs.len() && i < self.inputs.len());
+        // SAFETY: within the matrix, as both numbers are below their counts in all the loops below.
+        unsafe { *self.matrix.add(n * self.inputs.len() + i) as usize }
+    }
 }
 
+/// The fastest implementation here, once it is known.
+static FASTEST_HERE: AtomicU32 = AtomicU32::new(FASTEST);
+
 fn fastest() -> u32 {
-    if is_x86_feature_detected!("gfni") && is_x86_feature_detected!("avx512bw") {
-        GFNI
-    } else if is_x86_feature_detected!("avx2") {
-        AVX2
-    } else {
-        SSSE3
+    match FASTEST_HERE.load(Ordering::Relaxed) {
+        FASTEST => detect(),
+        known => known,
     }
+}
+
+#[cold]
+fn detect() -> u32 {
+    let found = if !is_x86_feature_detected!("avx2") {
+        SSSE3
+    } else if !is_x86_feature_detected!("gfni") {
+        AVX2
+    } else if !is_x86_feature_detected!("avx512f") {
+        GFNI_AVX2
+    } else {
+        GFNI_AVX512
+    };
+    FASTEST_HERE.store(found, Ordering::Relaxed);
+    found
 }
 
 /// The implementation that runs here for `wanted` (0 is the fastest), or -ENOTSUP.
@@ -107,236 +137,298 @@ fn fastest() -> u32 {
 pub extern "C" fn ox_gf256_implementation(wanted: u32) -> i32 {
     match wanted {
         FASTEST => fastest() as i32,
-        SSSE3..=GFNI if wanted <= fastest() => wanted as i32,
+        SSSE3..=GFNI_AVX512 if wanted <= fastest() => wanted as i32,
         _ => -libc::ENOTSUP,
     }
 }
 
-/// Writes outputs = matrix x inputs. `offsets` names the first bytes of `inputs` + `outputs` shards of `length` bytes in
-/// `memory`; `matrix` has `outputs` rows of `inputs` coefficients. An output must not overlap any other shard, or
-/// its bytes mean nothing. 0; -EINVAL when a count is 0 or above 255, a shard longer than 65535 or outside of `memory`;
-/// -ENOTSUP when the processor lacks `implementation`.
+/// Writes outputs = matrix x inputs. In `memory` stand, at `task_at`, as aligned u32s, the places in it of the first bytes of
+/// the inputs and then the outputs, shards of `length` bytes; and MATRIX_AT behind that, for each output, a row of a
+/// coefficient for each input. `shape` is the number of inputs, 2^8 times that of outputs and 2^16 times the
+/// implementation, not 0. An output that overlaps another shard gets bytes that mean nothing. 0; -EINVAL when a count is 0,
+/// a shard longer than 65535, anything outside of `memory`, or an output over the task; -ENOTSUP when the processor lacks
+/// the implementation.
 ///
 /// # Safety
-/// `memory` is valid for `memory_bytes`, `offsets` for `inputs` + `outputs` words, `matrix` for their product in bytes.
+/// `memory` is valid for `memory_bytes`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ox_gf256_multiply(
     memory: *mut u8,
     memory_bytes: u32,
-    offsets: *const u32,
-    matrix: *const u8,
-    inputs: u32,
-    outputs: u32,
+    task_at: u32,
+    shape: u32,
     length: u32,
-    implementation: u32,
 ) -> i32 {
-    let (inputs, outputs, length) = (inputs as usize, outputs as usize, length as usize);
-    let counts = 1..=SHARDS_MAX;
-    if memory.is_null() || offsets.is_null() || matrix.is_null() {
+    let (inputs, outputs, implementation) = (shape as u8 as usize, (shape >> 8) as u8 as usize, shape >> 16);
+    if inputs == 0 || outputs == 0 || length > LENGTH_MAX || length > memory_bytes {
         return -libc::EINVAL;
     }
-    if !counts.contains(&inputs) || !counts.contains(&outputs) || length > LENGTH_MAX {
+    let task_at = task_at as usize;
+    let task_end = task_at + MATRIX_AT + inputs * outputs;
+    let offsets = memory.wrapping_add(task_at).cast::<u32>();
+    if memory.is_null() || task_end > memory_bytes as usize || !offsets.is_aligned() {
         return -libc::EINVAL;
     }
-    let implementation = ox_gf256_implementation(implementation);
-    if implementation < 0 {
-        return implementation;
+    if implementation.wrapping_sub(1) >= fastest() {
+        return -libc::ENOTSUP;
     }
-    // SAFETY: the caller gives both lengths.
-    let (offsets, matrix) = unsafe {
-        (
-            std::slice::from_raw_parts(offsets, inputs + outputs),
-            std::slice::from_raw_parts(matrix, inputs * outputs),
-        )
-    };
-    if offsets.iter().any(|&offset| offset as usize + length > memory_bytes as usize) {
-        return -libc::EINVAL;
-    }
+    // SAFETY: they lie in the memory, in front of the matrix, and are aligned; nothing is written there, as seen below.
+    let offsets = unsafe { std::slice::from_raw_parts(offsets, inputs + outputs) };
     let (sources, results) = offsets.split_at(inputs);
-    for (group, rows) in results.chunks(GROUP).zip(matrix.chunks(GROUP * inputs)) {
-        let task = Task { memory, inputs: sources, outputs: group, matrix: rows, length };
-        // SAFETY: every shard was seen to lie in the memory, and the implementation to run here.
-        unsafe { run(&task, implementation as u32) };
+    let last = memory_bytes - length;
+    let overlaps = |place: u32| (place as usize) < task_end && (place + length) as usize > task_at;
+    // One by one, as TypeScript wrote them a moment ago: a wider load would wait for those stores.
+    if sources.iter().any(|&place| place > last) {
+        return -libc::EINVAL;
+    }
+    if results.iter().any(|&place| place > last || overlaps(place)) {
+        return -libc::EINVAL;
+    }
+    for (group, results) in results.chunks(GROUP).enumerate() {
+        let matrix = memory.wrapping_add(task_at + MATRIX_AT + group * GROUP * inputs);
+        let task = Task { memory, inputs: sources, outputs: results, matrix, length: length as usize };
+        // SAFETY: shards and matrix were seen to lie in the memory, and the implementation to run here.
+        unsafe { run(&task, implementation) };
     }
     0
 }
 
+/// Copies `length` bytes at `at` in one memory to `to_at` in another: shards come from where packets are, and symbols go
+/// there. 0; -EINVAL for what lies outside of them.
+///
 /// # Safety
-/// Every shard of the task is valid for its length, and the processor has the implementation.
+/// `from` is valid for `from_bytes` and `to` for `to_bytes`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_gf256_copy(
+    from: *const u8,
+    from_bytes: u32,
+    at: u32,
+    to: *mut u8,
+    to_bytes: u32,
+    to_at: u32,
+    length: u32,
+) -> i32 {
+    let end = |start: u32| start as u64 + length as u64;
+    if from.is_null() || to.is_null() || end(at) > from_bytes as u64 || end(to_at) > to_bytes as u64 {
+        return -libc::EINVAL;
+    }
+    // SAFETY: both ranges were seen to lie in their memories. They may be one, so this is no copy_nonoverlapping.
+    unsafe { std::ptr::copy(from.add(at as usize), to.add(to_at as usize), length as usize) };
+    0
+}
+
+/// # Safety
+/// The task's invariant holds, and the processor has the implementation.
 unsafe fn run(task: &Task, implementation: u32) {
     // SAFETY: as the caller says; each arm passes the number of outputs that there are.
     unsafe {
-        match (implementation, task.outputs.len()) {
-            (GFNI, 1) => gfni::<1>(task),
-            (GFNI, 2) => gfni::<2>(task),
-            (GFNI, 3) => gfni::<3>(task),
-            (GFNI, _) => gfni::<4>(task),
-            (AVX2, 1) => avx2::<1>(task),
-            (AVX2, 2) => avx2::<2>(task),
-            (AVX2, 3) => avx2::<3>(task),
-            (AVX2, _) => avx2::<4>(task),
-            (_, 1) => ssse3::<1>(task),
-            (_, 2) => ssse3::<2>(task),
-            (_, 3) => ssse3::<3>(task),
-            (_, _) => ssse3::<4>(task),
+        match task.outputs.len() {
+            1 => run_for::<1>(task, implementation),
+            2 => run_for::<2>(task, implementation),
+            3 => run_for::<3>(task, implementation),
+            _ => run_for::<GROUP>(task, implementation),
         }
     }
 }
 
+/// A shard that is shorter than one vector goes to the next narrower implementation, which the processor has too.
+///
 /// # Safety
 /// As `run`; the task has N outputs.
-#[target_feature(enable = "gfni,avx512f,avx512bw")]
-unsafe fn gfni<const N: usize>(task: &Task) {
-    const STEP: usize = 64;
-    let count = task.inputs.len();
-    // Not zeroed: for small shards that would cost more than the work.
-    let mut affine = [const { MaybeUninit::<[u64; N]>::uninit() }; SHARDS_MAX];
-    for (i, row) in affine[..count].iter_mut().enumerate() {
-        row.write(std::array::from_fn(|n| AFFINE[task.matrix[n * count + i] as usize]));
-    }
-    // SAFETY: as many were just written.
-    let affine = unsafe { std::slice::from_raw_parts(affine.as_ptr().cast::<[u64; N]>(), count) };
-    let mut at = 0;
-    while at + 2 * STEP <= task.length {
-        let mut sums = [[_mm512_setzero_si512(); 2]; N];
-        for (&input, row) in task.inputs.iter().zip(affine) {
-            let from = task.byte(input, at);
-            // SAFETY: at + 128 is within the shard.
-            let (first, second) =
-                unsafe { (_mm512_loadu_si512(from.cast()), _mm512_loadu_si512(from.add(STEP).cast())) };
-            for (sum, &by) in sums.iter_mut().zip(row) {
-                let by = _mm512_set1_epi64(by as i64);
-                sum[0] = _mm512_xor_si512(sum[0], _mm512_gf2p8affine_epi64_epi8::<0>(first, by));
-                sum[1] = _mm512_xor_si512(sum[1], _mm512_gf2p8affine_epi64_epi8::<0>(second, by));
-            }
-        }
-        for (&output, sum) in task.outputs.iter().zip(sums) {
-            let to = task.byte(output, at);
-            // SAFETY: at + 128 is within the shard.
-            unsafe {
-                _mm512_storeu_si512(to.cast(), sum[0]);
-                _mm512_storeu_si512(to.add(STEP).cast(), sum[1]);
-            }
-        }
-        at += 2 * STEP;
-    }
-    while at < task.length {
-        let rest = (task.length - at).min(STEP);
-        let mask = u64::MAX >> (STEP - rest);
-        let mut sums = [_mm512_setzero_si512(); N];
-        for (&input, row) in task.inputs.iter().zip(affine) {
-            // SAFETY: the mask ends with the shard.
-            let bytes = unsafe { _mm512_maskz_loadu_epi8(mask, task.byte(input, at).cast()) };
-            for (sum, &by) in sums.iter_mut().zip(row) {
-                let by = _mm512_set1_epi64(by as i64);
-                *sum = _mm512_xor_si512(*sum, _mm512_gf2p8affine_epi64_epi8::<0>(bytes, by));
-            }
-        }
-        for (&output, sum) in task.outputs.iter().zip(sums) {
-            // SAFETY: the mask ends with the shard.
-            unsafe { _mm512_mask_storeu_epi8(task.byte(output, at).cast(), mask, sum) };
-        }
-        at += rest;
-    }
-}
-
-/// Covers the shards with steps: the last one ends where the shard ends and may go over bytes that are done, which gives
-/// the same again. `step` is told where, and how many bytes there are when the whole shard has fewer than STEP.
 #[inline(always)]
-fn by_steps<const STEP: usize>(length: usize, mut step: impl FnMut(usize, usize)) {
-    if length < STEP {
-        if length > 0 {
-            step(0, length);
+unsafe fn run_for<const N: usize>(task: &Task, implementation: u32) {
+    // SAFETY: as the caller says; each length was checked here.
+    unsafe {
+        if implementation == GFNI_AVX512 && task.length >= 64 {
+            gfni_avx512::<N>(task);
+        } else if implementation >= GFNI_AVX2 && task.length >= 32 {
+            gfni_avx2::<N>(task);
+        } else if implementation >= AVX2 && task.length >= 32 {
+            avx2::<N>(task);
+        } else {
+            ssse3::<N>(task);
         }
-        return;
-    }
-    let mut at = 0;
-    while at + STEP <= length {
-        step(at, STEP);
-        at += STEP;
-    }
-    if at < length {
-        step(length - STEP, STEP);
     }
 }
 
+/// Covers the shards of `$task` with steps of 4 vectors of `$bytes` bytes where `$four` says that so many fit into the
+/// registers, else of 2, then with one of as many as are left, of which the last ends where the shard ends.
+/// `$step::<N, V>(task, at, last)` does V vectors: V - 1 of them from `at` on, one behind the other, and one at `last`.
+macro_rules! cover {
+    ($task:ident, $bytes:literal, $step:ident, $four:expr) => {{
+        let most = if $four { 4 * $bytes } else { 2 * $bytes };
+        let mut at = 0;
+        // SAFETY: in all of this, a vector ends within the shard, as those before the last of a step end before it, and the
+        // last ends with it at the latest; the rest is as the caller says.
+        unsafe {
+            while at + most <= $task.length {
+                if $four {
+                    $step::<N, 4>($task, at, at + 3 * $bytes);
+                } else {
+                    $step::<N, 2>($task, at, at + $bytes);
+                }
+                at += most;
+            }
+            let last = $task.length - $bytes;
+            match ($task.length - at).div_ceil($bytes) {
+                1 => $step::<N, 1>($task, at, last),
+                2 => $step::<N, 2>($task, at, last),
+                3 if $four => $step::<N, 3>($task, at, last),
+                4 if $four => $step::<N, 4>($task, at, last),
+                _ => {}
+            }
+        }
+    }};
+}
+
+/// An implementation by GF2P8AFFINEQB, for one width of vectors; `$four` is with how many outputs 4 of them fit.
+macro_rules! gfni {
+    ($name:ident, $step:ident, $features:literal, $bytes:literal, $four:expr, $zero:ident, $load:ident,
+     $store:ident, $broadcast:ident, $multiply:ident, $add:ident) => {
+        /// # Safety
+        /// As `run_for`; the shards are at least as long as a vector.
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const N: usize>(task: &Task) {
+            cover!(task, $bytes, $step, N <= $four);
+        }
+
+        /// # Safety
+        /// As `run_for`; all V vectors, as `cover` places them, lie within the shards.
+        #[inline]
+        #[target_feature(enable = $features)]
+        unsafe fn $step<const N: usize, const V: usize>(task: &Task, at: usize, last: usize) {
+            let mut sums = [[$zero(); V]; N];
+            for (i, &input) in task.inputs.iter().enumerate() {
+                let mut vectors = [$zero(); V];
+                for (v, vector) in vectors.iter_mut().enumerate() {
+                    let place = if v + 1 == V { last } else { at + v * $bytes };
+                    // SAFETY: the vector lies within the shard.
+                    *vector = unsafe { $load(task.byte(input, place).cast()) };
+                }
+                for (n, sums) in sums.iter_mut().enumerate() {
+                    let by = $broadcast(AFFINE[task.coefficient(n, i)] as i64);
+                    for (sum, &vector) in sums.iter_mut().zip(&vectors) {
+                        *sum = $add(*sum, $multiply::<0>(vector, by));
+                    }
+                }
+            }
+            for (&output, sums) in task.outputs.iter().zip(&sums) {
+                for (v, &sum) in sums.iter().enumerate() {
+                    let place = if v + 1 == V { last } else { at + v * $bytes };
+                    // SAFETY: the vector lies within the shard.
+                    unsafe { $store(task.byte(output, place).cast(), sum) };
+                }
+            }
+        }
+    };
+}
+
+gfni!(
+    gfni_avx512,
+    gfni_avx512_step,
+    "gfni,avx512f",
+    64,
+    4,
+    _mm512_setzero_si512,
+    _mm512_loadu_si512,
+    _mm512_storeu_si512,
+    _mm512_set1_epi64,
+    _mm512_gf2p8affine_epi64_epi8,
+    _mm512_xor_si512
+);
+gfni!(
+    gfni_avx2,
+    gfni_avx2_step,
+    "gfni,avx2",
+    32,
+    2,
+    _mm256_setzero_si256,
+    _mm256_loadu_si256,
+    _mm256_storeu_si256,
+    _mm256_set1_epi64x,
+    _mm256_gf2p8affine_epi64_epi8,
+    _mm256_xor_si256
+);
+
 /// # Safety
-/// As `run`; the task has N outputs.
+/// As `run_for`; the shards have at least 32 bytes.
 #[target_feature(enable = "avx2")]
 unsafe fn avx2<const N: usize>(task: &Task) {
-    const HALF: usize = 32;
-    let count = task.inputs.len();
-    let low_bits = _mm256_set1_epi8(0x0f);
-    by_steps::<{ 2 * HALF }>(task.length, |at, bytes| {
-        let mut sums = [[_mm256_setzero_si256(); 2]; N];
-        for (i, &input) in task.inputs.iter().enumerate() {
-            let mut copy = [0u8; 2 * HALF];
-            let mut from = task.byte(input, at).cast_const();
-            if bytes < 2 * HALF {
-                // SAFETY: the shard has so many bytes from `at` on.
-                unsafe { std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), bytes) };
-                from = copy.as_ptr();
-            }
-            // SAFETY: a whole step, or the copy, has 64 bytes.
-            let halves =
-                unsafe { [_mm256_loadu_si256(from.cast()), _mm256_loadu_si256(from.add(HALF).cast())] };
-            let low = halves.map(|half| _mm256_and_si256(half, low_bits));
-            let high = halves.map(|half| _mm256_and_si256(_mm256_srli_epi16::<4>(half), low_bits));
-            for (n, sum) in sums.iter_mut().enumerate() {
-                let table = NIBBLES.0[task.matrix[n * count + i] as usize].as_ptr();
-                // SAFETY: a coefficient's table has 32 bytes.
-                let (of_low, of_high) = unsafe {
-                    (
-                        _mm256_broadcastsi128_si256(_mm_load_si128(table.cast())),
-                        _mm256_broadcastsi128_si256(_mm_load_si128(table.add(16).cast())),
-                    )
-                };
-                for half in 0..2 {
-                    sum[half] = _mm256_xor_si256(sum[half], _mm256_shuffle_epi8(of_low, low[half]));
-                    sum[half] = _mm256_xor_si256(sum[half], _mm256_shuffle_epi8(of_high, high[half]));
-                }
-            }
-        }
-        for (&output, sum) in task.outputs.iter().zip(sums) {
-            let mut copy = [0u8; 2 * HALF];
-            let whole = task.byte(output, at);
-            let to = if bytes < 2 * HALF { copy.as_mut_ptr() } else { whole };
-            // SAFETY: as above; of the copy only the shard's bytes are taken over.
-            unsafe {
-                _mm256_storeu_si256(to.cast(), sum[0]);
-                _mm256_storeu_si256(to.add(HALF).cast(), sum[1]);
-                if bytes < 2 * HALF {
-                    std::ptr::copy_nonoverlapping(copy.as_ptr(), whole, bytes);
-                }
-            }
-        }
-    });
+    cover!(task, 32, avx2_step, N == 1);
 }
 
 /// # Safety
-/// As `run`; the task has N outputs.
+/// As `run_for`; all V vectors, as `cover` places them, lie within the shards.
+#[inline]
+#[target_feature(enable = "avx2")]
+unsafe fn avx2_step<const N: usize, const V: usize>(task: &Task, at: usize, last: usize) {
+    let low_bits = _mm256_set1_epi8(0x0f);
+    let mut sums = [[_mm256_setzero_si256(); V]; N];
+    for (i, &input) in task.inputs.iter().enumerate() {
+        let mut low = [_mm256_setzero_si256(); V];
+        let mut high = [_mm256_setzero_si256(); V];
+        for v in 0..V {
+            let place = if v + 1 == V { last } else { at + v * 32 };
+            // SAFETY: the vector lies within the shard.
+            let bytes = unsafe { _mm256_loadu_si256(task.byte(input, place).cast()) };
+            low[v] = _mm256_and_si256(bytes, low_bits);
+            high[v] = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), low_bits);
+        }
+        for (n, sums) in sums.iter_mut().enumerate() {
+            let table = NIBBLES.0[task.coefficient(n, i)].as_ptr();
+            // SAFETY: a coefficient's tables have 16 bytes each and are aligned to that.
+            let (of_low, of_high) = unsafe {
+                (
+                    _mm256_broadcastsi128_si256(_mm_load_si128(table.cast())),
+                    _mm256_broadcastsi128_si256(_mm_load_si128(table.add(16).cast())),
+                )
+            };
+            for (v, sum) in sums.iter_mut().enumerate() {
+                let product = _mm256_xor_si256(
+                    _mm256_shuffle_epi8(of_low, low[v]),
+                    _mm256_shuffle_epi8(of_high, high[v]),
+                );
+                *sum = _mm256_xor_si256(*sum, product);
+            }
+        }
+    }
+    for (&output, sums) in task.outputs.iter().zip(&sums) {
+        for (v, &sum) in sums.iter().enumerate() {
+            let place = if v + 1 == V { last } else { at + v * 32 };
+            // SAFETY: the vector lies within the shard.
+            unsafe { _mm256_storeu_si256(task.byte(output, place).cast(), sum) };
+        }
+    }
+}
+
+/// # Safety
+/// As `run_for`.
+#[inline(never)]
 #[target_feature(enable = "ssse3")]
 unsafe fn ssse3<const N: usize>(task: &Task) {
     const STEP: usize = 16;
-    let count = task.inputs.len();
     let low_bits = _mm_set1_epi8(0x0f);
-    by_steps::<STEP>(task.length, |at, bytes| {
+    let mut at = 0;
+    while at < task.length {
+        // The last step goes over bytes that are done, unless there are fewer than a step in all.
+        let from = at.min(task.length.saturating_sub(STEP));
+        let bytes = (task.length - from).min(STEP);
         let mut sums = [_mm_setzero_si128(); N];
         for (i, &input) in task.inputs.iter().enumerate() {
             let mut copy = [0u8; STEP];
-            let mut from = task.byte(input, at).cast_const();
+            let mut place = task.byte(input, from).cast_const();
             if bytes < STEP {
-                // SAFETY: the shard has so many bytes from `at` on.
-                unsafe { std::ptr::copy_nonoverlapping(from, copy.as_mut_ptr(), bytes) };
-                from = copy.as_ptr();
+                // SAFETY: the shard has so many bytes.
+                unsafe { std::ptr::copy_nonoverlapping(place, copy.as_mut_ptr(), bytes) };
+                place = copy.as_ptr();
             }
             // SAFETY: a whole step, or the copy, has 16 bytes.
-            let all = unsafe { _mm_loadu_si128(from.cast()) };
+            let all = unsafe { _mm_loadu_si128(place.cast()) };
             let low = _mm_and_si128(all, low_bits);
             let high = _mm_and_si128(_mm_srli_epi16::<4>(all), low_bits);
             for (n, sum) in sums.iter_mut().enumerate() {
-                let table = NIBBLES.0[task.matrix[n * count + i] as usize].as_ptr();
-                // SAFETY: a coefficient's table has 32 bytes.
+                let table = NIBBLES.0[task.coefficient(n, i)].as_ptr();
+                // SAFETY: a coefficient's tables have 16 bytes each and are aligned to that.
                 let (of_low, of_high) =
                     unsafe { (_mm_load_si128(table.cast()), _mm_load_si128(table.add(16).cast())) };
                 *sum = _mm_xor_si128(*sum, _mm_shuffle_epi8(of_low, low));
@@ -345,7 +437,7 @@ unsafe fn ssse3<const N: usize>(task: &Task) {
         }
         for (&output, sum) in task.outputs.iter().zip(sums) {
             let mut copy = [0u8; STEP];
-            let whole = task.byte(output, at);
+            let whole = task.byte(output, from);
             let to = if bytes < STEP { copy.as_mut_ptr() } else { whole };
             // SAFETY: as above; of the copy only the shard's bytes are taken over.
             unsafe {
@@ -355,5 +447,6 @@ unsafe fn ssse3<const N: usize>(task: &Task) {
                 }
             }
         }
-    });
+        at = from + bytes;
+    }
 }

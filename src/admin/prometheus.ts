@@ -5,9 +5,14 @@
 import { Counter, Gauge, Registry } from "prom-client";
 import process from "node:process";
 import { CLASS_DIRECTIONS, CLASS_LABELS, type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
+import { SEEN_SCHEMES, type SeenScheme } from "../session/peer_record.ts";
+
+const DIRECTIONS = ["sending", "receiving"] as const;
+/** Told by one metric with labels. */
+type SessionsByScheme = `${(typeof DIRECTIONS)[number]}_${SeenScheme}`;
 
 /** Name without the `oxrelay_` prefix, and help. A name that ends in _total is a counter, any other a gauge. */
-const EXPORTED: Record<CounterName, [name: string, help: string]> = {
+const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, help: string]> = {
   datagrams_received: ["received_datagrams_total", "Outer UDP datagrams received."],
   datagrams_sent: ["sent_datagrams_total", "Outer UDP datagrams sent."],
   bytes_received: ["received_bytes_total", "Bytes of the outer UDP payloads received."],
@@ -32,7 +37,23 @@ const EXPORTED: Record<CounterName, [name: string, help: string]> = {
   epochs_made: ["epochs_total", "Key epochs that came into use within OxTunnel sessions."],
   packets_repaired: ["repaired_packets_total", "Lost inner packets that repair brought back."],
   packets_late: ["late_datagrams_total", "Datagrams that came after repair had brought back their packets."],
+  packets_unrepaired: [
+    "unrepaired_datagrams_total",
+    "Lost datagrams with protected packets that repair did not bring back.",
+  ],
+  repairs_received: ["received_repairs_total", "Repair frames received."],
+  repairs_wasted: ["wasted_repairs_total", "Repair frames received that were not needed."],
+  repair_bytes_received: ["received_repair_bytes_total", "Bytes of repair received."],
+  repairs_sent: ["sent_repairs_total", "Repair frames sent."],
   repair_bytes_sent: ["sent_repair_bytes_total", "Bytes of repair sent."],
+  reported_repaired: [
+    "reported_repaired_datagrams_total",
+    "Lost datagrams of those sent that the other ends brought back, as they report.",
+  ],
+  reported_unrepaired: [
+    "reported_unrepaired_datagrams_total",
+    "Lost protected datagrams of those sent that the other ends could not bring back, as they report.",
+  ],
   size_probes_sent: ["sent_size_probes_total", "Probes for the size that OxTunnel sessions' paths take."],
   icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
   packets_compressed: ["compressed_packets_total", "Inner packets that left as LZ4 frames."],
@@ -132,6 +153,19 @@ export function createRegistry(columns: readonly Metrics[], build: () => BuildIn
       },
     });
   }
+  new Gauge({
+    name: "oxrelay_repairing_sessions",
+    help: "OxTunnel sessions with repair, by direction and by the scheme of the last seconds.",
+    labelNames: ["direction", "scheme"],
+    registers,
+    collect() {
+      for (const direction of DIRECTIONS) {
+        for (const scheme of SEEN_SCHEMES) {
+          this.set({ direction, scheme }, sum(columns, (metrics) => metrics.get(`${direction}_${scheme}`)));
+        }
+      }
+    },
+  });
   addCounter("process_cpu_seconds_total", "CPU time of the process, user and system.", () => {
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;

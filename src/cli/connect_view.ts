@@ -3,9 +3,10 @@
  * from the same numbers, never wider than the terminal, and messages stand above it. Measures nothing.
  */
 import type { AeadName } from "../wire/parameters.ts";
+import type { RepairFigures } from "../session/peer_record.ts";
 import { type ClassMix, renderMix } from "./class_mix.ts";
 import type { ServerStatus } from "./servers.ts";
-import { formatBytes, formatDuration, formatRate, sparkline } from "./status.ts";
+import { formatBytes, formatDuration, formatRate, formatShare, sparkline } from "./status.ts";
 
 /** The tunnel at one moment. */
 export interface LinkStatus {
@@ -29,6 +30,9 @@ export interface LinkStatus {
   lossDown?: number;
   /** Packets from the relay that were lost and brought back by repair, all told. */
   repaired: number;
+  /** How repair fares in each direction that has it. */
+  repairUp?: RepairFigures;
+  repairDown?: RepairFigures;
   /** The largest inner packet that the path takes, bytes; undefined before it is found, and over WireGuard. */
   mtu?: number;
   bytesReceived: number;
@@ -78,11 +82,12 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
     row("round trip", ms(rttMs), past.map((one) => one.rttMs ?? 0), `jitter ${ms(jitterMs)}`),
     flow("down", past.map(({ rateReceived }) => rateReceived), status.bytesReceived),
     flow("up", past.map(({ rateSent }) => rateSent), status.bytesSent),
-    `  loss       ${percent(lossDown)} down, ${percent(lossUp)} up, ${status.repaired} repaired  handshake ${
+    `  loss       ${formatShare(lossDown)} down, ${formatShare(lossUp)} up  handshake ${
       handshakeAgeS === undefined ? "-" : `${formatDuration(handshakeAgeS)} ago`
     }`,
+    ...renderRepair(status),
     `  costs      ${overheadBytes === undefined ? "-" : `${overheadBytes.toFixed(1)} B`} a packet, CPU ${
-      percent(cpuShare)
+      formatShare(cpuShare)
     }, ${formatBytes(Math.max(0, savedBytes))} less than WireGuard`,
     `  mix down   ${renderMix(status.mixDown)}`,
     `  mix up     ${renderMix(status.mixUp)}`,
@@ -95,8 +100,25 @@ function ms(value: number | undefined): string {
   return value === undefined ? "-" : `${value.toFixed(1)} ms`;
 }
 
-function percent(share: number | undefined): string {
-  return share === undefined ? "-" : `${(100 * share).toFixed(2)} %`;
+/** A small table of what repair does, where it does anything. */
+function renderRepair({ repairDown, repairUp }: LinkStatus): string[] {
+  const widths = [9, 9, 9, 6, 7, 9];
+  const row = (name: string, cells: string[], scheme: string) =>
+    `  ${name.padEnd(6)}${cells.map((cell, i) => cell.padStart(widths[i])).join("")}  ${scheme}`;
+  const figures = (name: string, repair: RepairFigures | undefined) =>
+    repair === undefined ? [] : [row(
+      name,
+      [
+        formatShare(repair.lossRatio),
+        formatShare(repair.residualRatio),
+        ...[repair.repaired, repair.unrecovered, repair.wasted].map(String),
+        formatShare(repair.extraRatio),
+      ],
+      repair.isSilent ? "no reports" : repair.scheme,
+    )];
+  const rows = [...figures("  down", repairDown), ...figures("  up", repairUp)];
+  if (rows.length === 0) return [];
+  return [row("repair", ["lost", "residual", "repaired", "not", "wasted", "extra"], "scheme"), ...rows];
 }
 
 /** Shows the picture where `connect` was started: live on a terminal, as JSON lines, or as words when the state changes. */

@@ -144,6 +144,8 @@ export class Link {
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,
       repaired: this.#plane!.repaired,
+      repairUp: vitals?.sending,
+      repairDown: vitals?.receiving,
       uptimeS: (nowMs - this.#startedMs) / 1000,
     };
   }

@@ -7,7 +7,7 @@ import type { PeerSnapshot } from "../session/peer_record.ts";
 import { askRelay } from "./admin_client.ts";
 import { loadConfig, readCommandLine, readEnvironment } from "./help.ts";
 
-const HELP = `Shows a running relay: peers, traffic, round trips, loss, drops. Ends with Ctrl-C.
+const HELP = `Shows a running relay: peers, traffic, round trips, loss, repair, drops. Ends with Ctrl-C.
 
   deno task status              redrawn each second
   deno task status --once       one table
@@ -129,7 +129,7 @@ export function renderStatus(
       then === undefined ? "-" : formatRate((peer.bytesReceived - then.bytesReceived) / elapsedS),
       then === undefined ? "-" : formatRate((peer.bytesSent - then.bytesSent) / elapsedS),
       peer.rttMs === undefined ? "-" : `${peer.rttMs.toFixed(1)} ms`,
-      peer.lossRatio === undefined ? "-" : `${(100 * peer.lossRatio).toFixed(2)} %`,
+      formatShare(peer.lossRatio),
       String(peer.drops),
     ];
   });
@@ -160,7 +160,8 @@ export function renderStatus(
     "",
     rows.length === 0
       ? "No peers yet; add one with: deno task peer add phone"
-      : alignColumns([header, ...rows]),
+      : alignColumns([header, ...rows], 4),
+    ...renderRepair(current.peers),
   ];
   // Names and addresses come over HTTP: whatever answers there must not steer the terminal.
   // deno-lint-ignore no-control-regex
@@ -174,11 +175,40 @@ function describeSpeech({ protocol, aead }: PeerSnapshot): string {
   return aead === "AES-256-GMAC" ? "oxtunnel TRUSTED, NOT ENCRYPTED" : `${protocol} ${aead}`;
 }
 
-/** The first four columns are words, the others numbers, which align right. */
-function alignColumns(rows: string[][]): string {
+/** A table of the peers whose losses are repaired, each way; nothing when there are none. */
+function renderRepair(peers: readonly PeerSnapshot[]): string[] {
+  const rows = peers.flatMap(({ name, receiving, sending }) =>
+    [["from", receiving] as const, ["to", sending] as const].flatMap(([way, figures]) =>
+      figures === undefined ? [] : [[
+        `  ${way} ${name}`,
+        figures.isSilent ? "no reports" : figures.scheme,
+        formatShare(figures.lossRatio),
+        formatShare(figures.residualRatio),
+        ...[figures.repaired, figures.unrecovered, figures.repairs, figures.wasted].map(String),
+        formatShare(figures.extraRatio),
+      ]]
+    )
+  );
+  if (rows.length === 0) return [];
+  const header = [
+    "  REPAIR",
+    "SCHEME",
+    "LOSS",
+    "RESIDUAL",
+    "REPAIRED",
+    "UNRECOVERED",
+    "REPAIRS",
+    "WASTED",
+    "EXTRA",
+  ];
+  return ["", alignColumns([header, ...rows], 2)];
+}
+
+/** The first `words` columns are words, the others numbers, which align right. */
+function alignColumns(rows: string[][], words: number): string {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)));
   const align = (cell: string, column: number) =>
-    column < 4 ? cell.padEnd(widths[column]) : cell.padStart(widths[column]);
+    column < words ? cell.padEnd(widths[column]) : cell.padStart(widths[column]);
   return rows.map((row) => row.map(align).join("  ").trimEnd()).join("\n");
 }
 
@@ -220,6 +250,11 @@ export function formatRate(bytesPerS: number): string {
     unit++;
   }
   return `${unit === 0 ? Math.round(value) : value.toFixed(1)} ${units[unit]}`;
+}
+
+/** A share 0..1 in percent: "1.23 %"; "-" where there is none. */
+export function formatShare(share: number | undefined): string {
+  return share === undefined ? "-" : `${(100 * share).toFixed(2)} %`;
 }
 
 /** Seconds for people, two units at most: "59s", "2m 5s", "3h 10m", "2d 4h". */

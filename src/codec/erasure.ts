@@ -6,8 +6,8 @@
  * that it authenticated. Numbers are any integers that grow, one a source; knows no packets and no deadlines.
  * Keeps PROTOCOL R90.
  */
-import { EXP, GROUP_ORDER, LOG, multiply } from "./gf256.ts";
-import type { ShardKernel } from "./kernels.ts";
+import { invert, multiply, PRODUCTS } from "./gf256.ts";
+import { MATRIX_AT, type ShardKernel } from "./kernels.ts";
 import { blockCoefficients } from "./reed_solomon.ts";
 import { windowCoefficients } from "./sliding_window.ts";
 
@@ -15,10 +15,16 @@ import { windowCoefficients } from "./sliding_window.ts";
 export const SOURCES_MAX = 32;
 /** Repairs that wait for what they lack. */
 const REPAIRS_MAX = 32;
-/** Eliminations in one call: each may take a tenth of a millisecond when all repairs wait. */
+/** Unknown sources of all that wait that are looked at together. */
+const UNKNOWN_MAX = 128;
+/** Eliminations in one call: each may take 0.15 ms when all repairs wait. */
 const PASSES_MAX = 4;
-/** Sources that are kept, a power of two. */
-const KEPT = 64;
+/** Places for sources, a power of two; one of them is free, the others hold the last ones. */
+const PLACES = 64;
+/** Numbers back from the newest of which it is remembered whether they came, a power of two: as far as a repair can name. */
+const REACH = 512;
+/** The place of a source whose bytes are not kept. */
+const NOWHERE = 255;
 
 /** A repair of the sliding-window code: `index` is its key, 0 to 65535. */
 export const CODE_WINDOW = 0;
@@ -32,63 +38,105 @@ function coefficients(code: number, index: number, count: number, out: Uint8Arra
   return true;
 }
 
-/** What both ends keep: the last sources by number, zeros behind each up to the stride. */
+/**
+ * What both ends keep: the last sources' bytes, zeros behind each up to the stride, and further back which numbers came. As
+ * numbers may have gaps of any size, a source takes the place that has been taken longest, and is found by a table. Behind
+ * the places stand those of others, and the kernel's task.
+ */
 class Sources {
+  readonly kernel: ShardKernel;
   readonly memory: Uint8Array<ArrayBuffer>;
   readonly stride: number;
+  readonly taskAt: number;
+  readonly offsets: Uint32Array<ArrayBuffer>;
   /** Bytes of the source in each place. */
-  readonly length = new Uint32Array(KEPT);
-  readonly #number = new Float64Array(KEPT).fill(-1);
+  readonly length = new Uint16Array(PLACES);
+  /** The free place, which the next source takes. */
+  free = 0;
   newest = -1;
+  /** By number modulo REACH: whose the entry is, and where its bytes are. */
+  readonly #number = new Float64Array(REACH).fill(-1);
+  readonly #place = new Uint8Array(REACH);
+  readonly #numberIn = new Float64Array(PLACES).fill(-1);
 
-  constructor(extra: number, stride: number) {
+  /** @param extra places of others. @param inputsMax shards that are combined at once. */
+  constructor(kernel: ShardKernel, extra: number, stride: number, inputsMax: number) {
+    this.kernel = kernel;
     this.stride = stride;
-    this.memory = new Uint8Array((KEPT + extra) * stride);
+    this.taskAt = ((PLACES + extra) * stride + 3) & ~3;
+    this.memory = new Uint8Array(this.taskAt + MATRIX_AT + inputsMax);
+    this.offsets = new Uint32Array(this.memory.buffer, this.taskAt, inputsMax + 1);
   }
 
+  /** Whether it came or was brought back, as far as that is remembered. */
+  isKnown(number: number): boolean {
+    return number >= 0 && this.#number[number & (REACH - 1)] === number;
+  }
+
+  /** Whether its bytes are here. */
   has(number: number): boolean {
-    return number >= 0 && this.#number[number % KEPT] === number;
+    return this.isKnown(number) && this.#place[number & (REACH - 1)] !== NOWHERE;
   }
 
-  /** Whether there is still a place for it: it is not older than what is kept. */
+  /** Whether it would be remembered. */
   isInReach(number: number): boolean {
-    return number >= 0 && number > this.newest - KEPT;
+    return number >= 0 && number > this.newest - REACH;
   }
 
-  /** First byte of the place of a source. */
+  /** The place of a source that is here. */
   place(number: number): number {
-    return (number % KEPT) * this.stride;
+    return this.#place[number & (REACH - 1)];
   }
 
   /** Takes the bytes in; false when it is known, too old or too long. */
   add(number: number, bytes: Uint8Array, at: number, length: number): boolean {
-    if (length > this.stride || !this.isInReach(number) || this.has(number)) return false;
-    const { memory } = this, to = this.place(number);
-    for (let i = 0; i < length; i++) memory[to + i] = bytes[at + i];
-    memory.fill(0, to + length, to + this.stride);
-    this.note(number, length);
+    if (!this.isInReach(number) || this.isKnown(number)) return false;
+    if (length > this.stride) {
+      this.#note(number, NOWHERE);
+      return false;
+    }
+    this.kernel.copy(bytes, at, this.memory, this.claim(number, length) * this.stride, length);
     return true;
   }
 
-  /** Its bytes are in their place now. */
-  note(number: number, length: number): void {
-    this.#number[number % KEPT] = number;
-    this.length[number % KEPT] = length;
+  /** Gives a source in reach the free place, whose first `length` bytes the caller writes; the rest are zeros. */
+  claim(number: number, length: number): number {
+    const place = this.free;
+    this.clear(place * this.stride, length, this.length[place]);
+    this.length[place] = length;
+    this.#numberIn[place] = number;
+    this.#note(number, place);
+    this.free = (place + 1) & (PLACES - 1);
+    const forgotten = this.#numberIn[this.free];
+    if (this.has(forgotten)) this.#place[forgotten & (REACH - 1)] = NOWHERE;
+    return place;
+  }
+
+  #note(number: number, place: number): void {
+    this.#number[number & (REACH - 1)] = number;
+    this.#place[number & (REACH - 1)] = place;
     if (number > this.newest) this.newest = number;
+  }
+
+  /** Zeros behind the first `length` bytes at `to`, where there were `before`. */
+  clear(to: number, length: number, before: number): void {
+    if (length < before) this.memory.fill(0, to + length, to + before);
+  }
+
+  /** Writes the output at `to` from the inputs whose offsets and coefficients are in the task. */
+  multiply(inputs: number, to: number, length: number): void {
+    this.offsets[inputs] = to;
+    this.kernel.multiply(this.memory, this.taskAt, inputs, 1, length);
   }
 }
 
 /** The sending end: keeps the last sources and combines them. */
 export class RepairEncoder {
-  readonly #kernel: ShardKernel;
   readonly #sources: Sources;
-  readonly #offsets = new Uint32Array(SOURCES_MAX + 1);
-  readonly #coefficients = new Uint8Array(SOURCES_MAX);
 
   /** @param stride the longest symbol, bytes, 1 to 65535. */
   constructor(kernel: ShardKernel, stride: number) {
-    this.#kernel = kernel;
-    this.#sources = new Sources(1, stride);
+    this.#sources = new Sources(kernel, 1, stride, SOURCES_MAX);
   }
 
   /** Keeps a source symbol; false when it is longer than the stride or its number is no longer new. */
@@ -102,49 +150,57 @@ export class RepairEncoder {
    * SOURCES_MAX, or the code has no such repair.
    */
   combine(code: number, index: number, numbers: Float64Array, count: number): number {
-    const { memory, stride } = this.#sources, offsets = this.#offsets;
+    const sources = this.#sources;
+    const { memory, stride, offsets, taskAt } = sources;
     if (count < 1 || count > SOURCES_MAX) return 0;
     let length = 0;
     for (let i = 0; i < count; i++) {
-      if (!this.#sources.has(numbers[i])) return 0;
-      offsets[i] = this.#sources.place(numbers[i]);
-      length = Math.max(length, this.#sources.length[numbers[i] % KEPT]);
+      if (!sources.has(numbers[i])) return 0;
+      const place = sources.place(numbers[i]);
+      offsets[i] = place * stride;
+      length = Math.max(length, sources.length[place]);
     }
-    if (!coefficients(code, index, count, this.#coefficients, 0)) return 0;
-    offsets[count] = KEPT * stride;
-    this.#kernel.multiply(memory, offsets, this.#coefficients, count, 1, length);
+    if (!coefficients(code, index, count, memory, taskAt + MATRIX_AT)) return 0;
+    sources.multiply(count, PLACES * stride, length);
     return length;
   }
 
   /** Copies the first `length` bytes of the symbol that was made last. */
   take(length: number, out: Uint8Array, at: number): void {
-    const { memory, stride } = this.#sources;
-    for (let i = 0; i < length; i++) out[at + i] = memory[KEPT * stride + i];
+    const { kernel, memory, stride } = this.#sources;
+    kernel.copy(memory, PLACES * stride, out, at, length);
   }
 }
 
 /** The receiving end: keeps what came, and solves for what did not. */
 export class RepairDecoder {
-  readonly #kernel: ShardKernel;
   readonly #sources: Sources;
   // Repairs that wait, in places of their own behind the sources'; count 0 is a free place.
   readonly #count = new Uint8Array(REPAIRS_MAX);
-  readonly #length = new Uint32Array(REPAIRS_MAX);
+  readonly #length = new Uint16Array(REPAIRS_MAX);
   readonly #numbers = new Float64Array(REPAIRS_MAX * SOURCES_MAX);
   readonly #coefficients = new Uint8Array(REPAIRS_MAX * SOURCES_MAX);
   #oldest = 0;
   readonly #floor: number;
-  // The system: a row a repair, a column an unknown source, and what combination of repairs the row has become.
-  readonly #unknown = new Float64Array(REPAIRS_MAX);
-  readonly #system = new Uint8Array(REPAIRS_MAX * REPAIRS_MAX);
-  readonly #combined = new Uint8Array(REPAIRS_MAX * REPAIRS_MAX);
+  // The system: a row a repair, a column an unknown source, and what combination of repairs the row has become. Where each
+  // repair's sources were when it was made, and which places that are.
   readonly #rows = new Uint8Array(REPAIRS_MAX);
-  readonly #weights = new Uint8Array(KEPT);
-  readonly #offsets = new Uint32Array(KEPT + REPAIRS_MAX + 1);
-  readonly #matrix = new Uint8Array(KEPT + REPAIRS_MAX);
+  readonly #unknown = new Float64Array(UNKNOWN_MAX);
+  readonly #column = new Uint8Array(REACH);
+  readonly #system = new Uint8Array(REPAIRS_MAX * UNKNOWN_MAX);
+  readonly #combined = new Uint8Array(REPAIRS_MAX * REPAIRS_MAX);
+  readonly #places = new Uint8Array(REPAIRS_MAX * SOURCES_MAX);
+  readonly #isUsed = new Uint8Array(PLACES);
+  readonly #weights = new Uint8Array(PLACES);
+  #unknowns = 0;
+  /** By number modulo REACH: whether a repair lacks it, or one that shares its entry. */
+  readonly #isLacked = new Uint8Array(REACH);
   /** Repairs that still lacked something when they were last looked at. */
   waiting = 0;
+  /** Whether there is nothing to solve for until a repair comes, or a source that one lacks. */
   isDone = true;
+  /** Repairs whose sources are all known, less those that it took to know them: what came and was not needed. */
+  notNeeded = 0;
   /** Sources that the last `solve` brought back. */
   readonly recovered = new Float64Array(REPAIRS_MAX);
 
@@ -153,8 +209,7 @@ export class RepairDecoder {
    * @param first the first source that is added if it comes: of those before it nobody here knows whether they came.
    */
   constructor(kernel: ShardKernel, stride: number, first = 0) {
-    this.#kernel = kernel;
-    this.#sources = new Sources(REPAIRS_MAX, stride);
+    this.#sources = new Sources(kernel, REPAIRS_MAX, stride, PLACES + REPAIRS_MAX);
     this.#floor = first;
   }
 
@@ -162,23 +217,29 @@ export class RepairDecoder {
     return this.#sources.memory;
   }
 
-  /** First byte in `memory` of a source that is known. */
+  /** First byte in `memory` of a source that is here. */
   placeOf(number: number): number {
-    return this.#sources.place(number);
+    return this.#sources.place(number) * this.#sources.stride;
   }
 
-  /** Bytes of a known source; of a recovered one those of the longest that it was combined with. */
+  /** Bytes of a source that is here; of a recovered one those of the longest repair that it was made of. */
   lengthOf(number: number): number {
-    return this.#sources.length[number % KEPT];
+    return this.#sources.length[this.#sources.place(number)];
   }
 
+  /** Whether the bytes of a source are here. */
   has(number: number): boolean {
     return this.#sources.has(number);
   }
 
   /** Takes a source that came; false when it is known already, or no longer of use. */
   add(number: number, bytes: Uint8Array, at: number, length: number): boolean {
-    return this.#sources.add(number, bytes, at, length);
+    if (!this.#sources.add(number, bytes, at, length)) return false;
+    if (this.#isLacked[number & (REACH - 1)] !== 0) {
+      this.#isLacked[number & (REACH - 1)] = 0;
+      this.isDone = false;
+    }
+    return true;
   }
 
   /**
@@ -194,200 +255,235 @@ export class RepairDecoder {
     at: number,
     length: number,
   ): boolean {
-    const { memory, stride } = this.#sources;
+    const sources = this.#sources, { stride } = sources;
     if (count < 1 || count > SOURCES_MAX || length < 1 || length > stride) return false;
-    if (!(numbers[0] >= this.#floor)) return false;
+    const newest = Math.max(sources.newest, numbers[count - 1]);
+    if (!(numbers[0] >= this.#floor && numbers[0] > newest - REACH)) return false;
     let isNew = false;
     for (let i = 0; i < count; i++) {
-      if (i > 0 && numbers[i] <= numbers[i - 1]) return false;
-      // From here on it counts as sent, and places of older ones may be taken.
-      if (!this.#sources.isInReach(numbers[i]) || numbers[i] > this.#sources.newest + KEPT / 2) return false;
-      if (!this.#sources.has(numbers[i])) isNew = true;
+      const number = numbers[i];
+      if (i > 0 && !(number > numbers[i - 1])) return false;
+      if (sources.has(number)) continue;
+      if (sources.isKnown(number)) return false; // It came, but its bytes are no longer here.
+      isNew = true;
     }
-    if (!isNew || numbers[count - 1] - numbers[0] >= KEPT) return false;
-    const place = this.#oldest, first = place * SOURCES_MAX;
-    if (!coefficients(code, index, count, this.#coefficients, first)) {
-      this.#count[place] = 0;
+    if (!isNew) {
+      this.notNeeded++;
       return false;
     }
+    const place = this.#oldest, first = place * SOURCES_MAX;
+    if (!coefficients(code, index, count, this.#coefficients, first)) return false;
     this.#oldest = (place + 1) % REPAIRS_MAX;
     this.#count[place] = count;
+    for (let i = 0; i < count; i++) {
+      this.#numbers[first + i] = numbers[i];
+      if (!sources.has(numbers[i])) this.#isLacked[numbers[i] & (REACH - 1)] = 1;
+    }
+    this.isDone = false;
+    const to = (PLACES + place) * stride;
+    sources.kernel.copy(bytes, at, sources.memory, to, length);
+    sources.clear(to, length, this.#length[place]);
     this.#length[place] = length;
-    for (let i = 0; i < count; i++) this.#numbers[first + i] = numbers[i];
-    const to = (KEPT + place) * stride;
-    for (let i = 0; i < length; i++) memory[to + i] = bytes[at + i];
-    memory.fill(0, to + length, to + stride);
     return true;
   }
 
   /**
-   * Solves for sources that the repairs determine; returns how many, with their numbers in `recovered`. With more than
-   * `rowsMax` repairs that still lack something it does nothing but count them. `isDone` says whether nothing was left.
+   * Solves for sources that the last `rowsMax` repairs that still lack something determine; returns how many, with their
+   * numbers in `recovered`. `isDone` says whether these are all that can be solved for now.
    */
   solve(rowsMax = REPAIRS_MAX): number {
-    let found = 0, more = 1;
-    for (let pass = 0; pass < PASSES_MAX && more > 0 && found < REPAIRS_MAX; pass++) {
-      more = this.#solveOnce(found, rowsMax);
-      found += more;
+    let found = 0, isSettled = false;
+    for (let pass = 0; pass < PASSES_MAX && !isSettled; pass++) {
+      const rows = this.waiting = this.#gather(rowsMax);
+      const isWhole = this.#fill(rows);
+      this.#eliminate(rows);
+      const before = found;
+      found = this.#recoverAll(rows, found);
+      // One elimination finds all that is determined, unless something was left out.
+      isSettled = found === before || (isWhole && !this.#isCut);
     }
-    this.isDone = more === 0 && this.waiting <= rowsMax;
+    this.isDone = isSettled && !this.#isPart;
     return found;
   }
 
-  #solveOnce(found: number, rowsMax: number): number {
-    const rows = this.waiting = this.#gather();
-    if (rows === 0 || rows > rowsMax) return 0;
-    const unknowns = this.#fill(rows);
-    this.#eliminate(rows, unknowns);
-    const start = found, { newest } = this.#sources;
-    for (let row = 0; row < rows && found < REPAIRS_MAX; row++) {
-      const column = this.#onlyColumn(row, unknowns);
-      if (column < 0) continue;
-      const number = this.#unknown[column];
-      this.#recover(row, rows, number);
-      this.recovered[found++] = number;
-      // It took the place of an old one, which the other rows may be made of.
-      if (number > newest) break;
-    }
-    return found - start;
-  }
+  /** Whether the last pass did not look at all repairs. */
+  #isPart = false;
 
-  /** Lists the repairs that still lack something and drops the others; returns how many. */
-  #gather(): number {
+  /** Whether the last pass stopped early, because a place that it needed was to be written over. */
+  #isCut = false;
+
+  /** Lists repairs that still lack something, the last ones first and so many at most, and drops others; returns how many. */
+  #gather(rowsMax: number): number {
+    const sources = this.#sources;
+    this.#isUsed.fill(0);
+    this.#isPart = false;
     let rows = 0;
-    for (let place = 0; place < REPAIRS_MAX; place++) {
+    for (let back = 1; back <= REPAIRS_MAX; back++) {
+      const place = (this.#oldest + REPAIRS_MAX - back) % REPAIRS_MAX;
       const count = this.#count[place], first = place * SOURCES_MAX;
-      let lacks = 0;
+      if (count === 0) continue;
+      if (rows === rowsMax) {
+        this.#isPart = true;
+        break;
+      }
+      let lacks = 0, isLost = false;
       for (let i = 0; i < count; i++) {
         const number = this.#numbers[first + i];
-        if (this.#sources.has(number)) continue;
-        lacks++;
-        if (!this.#sources.isInReach(number)) lacks = -KEPT; // gone for good, and the repair with it
+        const at = sources.has(number) ? sources.place(number) : NOWHERE;
+        this.#places[first + i] = at;
+        if (at !== NOWHERE) this.#isUsed[at] = 1;
+        else if (sources.isKnown(number) || !sources.isInReach(number)) isLost = true;
+        else lacks++;
       }
-      // A known source whose place was taken again cannot be subtracted either.
-      if (lacks <= 0) this.#count[place] = 0;
+      if (lacks === 0 && !isLost) this.notNeeded++;
+      // One that is forgotten, or will not come any more, can neither be subtracted nor solved for.
+      if (isLost || lacks === 0) this.#count[place] = 0;
       else this.#rows[rows++] = place;
     }
     return rows;
   }
 
-  /** Writes the system of the gathered repairs; returns its columns. Repairs beyond the last column are left empty. */
-  #fill(rows: number): number {
-    this.#system.fill(0);
-    this.#combined.fill(0);
-    this.#unknown.fill(-1);
-    let unknowns = 0;
+  /** Writes the system of the gathered repairs; false when it had no columns for all, and left repairs out. */
+  #fill(rows: number): boolean {
+    this.#system.fill(0, 0, rows * UNKNOWN_MAX);
+    this.#combined.fill(0, 0, rows * REPAIRS_MAX);
+    this.#unknowns = 0;
+    let isWhole = true;
     for (let row = 0; row < rows; row++) {
       const place = this.#rows[row], first = place * SOURCES_MAX;
       this.#combined[row * REPAIRS_MAX + row] = 1;
       for (let i = 0; i < this.#count[place]; i++) {
-        const number = this.#numbers[first + i];
-        if (this.#sources.has(number)) continue;
-        let column = 0;
-        while (column < unknowns && this.#unknown[column] !== number) column++;
-        if (column === REPAIRS_MAX) {
-          // More unknowns than equations can be: this one waits until others are known.
-          this.#system.fill(0, row * REPAIRS_MAX, (row + 1) * REPAIRS_MAX);
+        if (this.#places[first + i] !== NOWHERE) continue;
+        const column = this.#columnOf(this.#numbers[first + i]);
+        if (column < 0) {
+          // It waits until others are known.
+          this.#system.fill(0, row * UNKNOWN_MAX, (row + 1) * UNKNOWN_MAX);
+          isWhole = false;
           break;
         }
-        if (column === unknowns) this.#unknown[unknowns++] = number;
-        this.#system[row * REPAIRS_MAX + column] = this.#coefficients[first + i];
+        this.#system[row * UNKNOWN_MAX + column] = this.#coefficients[first + i];
       }
     }
-    return unknowns;
+    return isWhole;
+  }
+
+  /** The column of an unknown source, a new one if need be; -1 when there is none. */
+  #columnOf(number: number): number {
+    const entry = number & (REACH - 1), column = this.#column[entry];
+    if (column < this.#unknowns) {
+      const other = this.#unknown[column];
+      if (other === number) return column;
+      if ((other & (REACH - 1)) === entry) return -1;
+    }
+    if (this.#unknowns === UNKNOWN_MAX) return -1;
+    this.#unknown[this.#unknowns] = number;
+    return this.#column[entry] = this.#unknowns++;
   }
 
   /** Gauss and Jordan: afterwards each pivot is alone in its column. */
-  #eliminate(rows: number, unknowns: number): void {
+  #eliminate(rows: number): void {
     const system = this.#system;
     let done = 0;
-    for (let column = 0; column < unknowns && done < rows; column++) {
+    for (let column = 0; column < this.#unknowns && done < rows; column++) {
       let pivot = done;
-      while (pivot < rows && system[pivot * REPAIRS_MAX + column] === 0) pivot++;
+      while (pivot < rows && system[pivot * UNKNOWN_MAX + column] === 0) pivot++;
       if (pivot === rows) continue;
-      if (pivot !== done) this.#swap(pivot, done);
-      this.#scale(done, GROUP_ORDER - LOG[system[done * REPAIRS_MAX + column]]);
+      if (pivot !== done) this.#swap(pivot, done, rows);
+      this.#scale(done, invert(system[done * UNKNOWN_MAX + column]), rows);
       for (let row = 0; row < rows; row++) {
-        const by = system[row * REPAIRS_MAX + column];
-        if (row !== done && by !== 0) this.#addTo(row, done, by);
+        const by = system[row * UNKNOWN_MAX + column];
+        if (row !== done && by !== 0) this.#addTo(row, done, by, rows);
       }
       done++;
     }
   }
 
-  #swap(a: number, b: number): void {
-    for (let i = 0; i < REPAIRS_MAX; i++) {
-      const at = a * REPAIRS_MAX + i, other = b * REPAIRS_MAX + i;
-      const left = this.#system[at], right = this.#combined[at];
-      this.#system[at] = this.#system[other];
-      this.#combined[at] = this.#combined[other];
-      this.#system[other] = left;
-      this.#combined[other] = right;
-    }
+  #swap(a: number, b: number, rows: number): void {
+    for (let i = 0; i < this.#unknowns; i++) swap(this.#system, a * UNKNOWN_MAX + i, b * UNKNOWN_MAX + i);
+    for (let i = 0; i < rows; i++) swap(this.#combined, a * REPAIRS_MAX + i, b * REPAIRS_MAX + i);
   }
 
-  /** Multiplies a row by 2^exponent. */
-  #scale(row: number, exponent: number): void {
-    const by = EXP[exponent % GROUP_ORDER];
-    for (let i = row * REPAIRS_MAX; i < (row + 1) * REPAIRS_MAX; i++) {
-      this.#system[i] = multiply(this.#system[i], by);
-      this.#combined[i] = multiply(this.#combined[i], by);
+  #scale(row: number, by: number, rows: number): void {
+    const system = this.#system, combined = this.#combined, products = 256 * by;
+    for (let i = row * UNKNOWN_MAX; i < row * UNKNOWN_MAX + this.#unknowns; i++) {
+      system[i] = PRODUCTS[products + system[i]];
+    }
+    for (let i = row * REPAIRS_MAX; i < row * REPAIRS_MAX + rows; i++) {
+      combined[i] = PRODUCTS[products + combined[i]];
     }
   }
 
   /** row += by * other */
-  #addTo(row: number, other: number, by: number): void {
-    for (let i = 0; i < REPAIRS_MAX; i++) {
-      this.#system[row * REPAIRS_MAX + i] ^= multiply(this.#system[other * REPAIRS_MAX + i], by);
-      this.#combined[row * REPAIRS_MAX + i] ^= multiply(this.#combined[other * REPAIRS_MAX + i], by);
+  #addTo(row: number, other: number, by: number, rows: number): void {
+    const system = this.#system, combined = this.#combined, products = 256 * by;
+    for (let i = 0; i < this.#unknowns; i++) {
+      system[row * UNKNOWN_MAX + i] ^= PRODUCTS[products + system[other * UNKNOWN_MAX + i]];
+    }
+    for (let i = 0; i < rows; i++) {
+      combined[row * REPAIRS_MAX + i] ^= PRODUCTS[products + combined[other * REPAIRS_MAX + i]];
     }
   }
 
+  /** Recovers what the system determines, behind the `found` that there are; returns how many there are then. */
+  #recoverAll(rows: number, found: number): number {
+    this.#isCut = false;
+    for (let row = 0; row < rows && found < REPAIRS_MAX; row++) {
+      const column = this.#onlyColumn(row);
+      if (column < 0) continue;
+      const number = this.#unknown[column];
+      // One that this pass brought back may have moved the reach.
+      if (!this.#sources.isInReach(number)) continue;
+      if (this.#isUsed[this.#sources.free] !== 0) {
+        this.#isCut = true;
+        break;
+      }
+      this.#recover(row, rows, number);
+      this.recovered[found++] = number;
+    }
+    return found;
+  }
+
   /** The one unknown that the row still has, or -1; its coefficient is 1. */
-  #onlyColumn(row: number, unknowns: number): number {
+  #onlyColumn(row: number): number {
     let only = -1;
-    for (let column = 0; column < unknowns; column++) {
-      if (this.#system[row * REPAIRS_MAX + column] === 0) continue;
+    for (let column = 0; column < this.#unknowns; column++) {
+      if (this.#system[row * UNKNOWN_MAX + column] === 0) continue;
       if (only >= 0) return -1;
       only = column;
     }
     return only;
   }
 
-  /** The source is the row's combination of repairs less what they hold of known sources. */
+  /** The source is the row's combination of repairs less what they hold of sources that were known; unknown ones cancel. */
   #recover(row: number, rows: number, number: number): void {
-    const { memory, stride } = this.#sources;
+    const sources = this.#sources, { memory, stride, offsets } = sources;
+    const matrixAt = sources.taskAt + MATRIX_AT;
     const weights = this.#weights.fill(0);
     let inputs = 0, length = 0;
     for (let from = 0; from < rows; from++) {
       const by = this.#combined[row * REPAIRS_MAX + from];
       if (by === 0) continue;
       const place = this.#rows[from], first = place * SOURCES_MAX;
-      this.#offsets[inputs] = (KEPT + place) * stride;
-      this.#matrix[inputs++] = by;
+      offsets[inputs] = (PLACES + place) * stride;
+      memory[matrixAt + inputs++] = by;
       length = Math.max(length, this.#length[place]);
       for (let i = 0; i < this.#count[place]; i++) {
-        const source = this.#numbers[first + i];
-        // Unknown ones cancel out, and those that this call brought back were unknown when the system was made.
-        if (this.#sources.has(source) && !this.#isUnknown(source)) {
-          weights[source % KEPT] ^= multiply(by, this.#coefficients[first + i]);
-        }
+        const at = this.#places[first + i];
+        if (at !== NOWHERE) weights[at] ^= multiply(by, this.#coefficients[first + i]);
       }
     }
-    for (let place = 0; place < KEPT; place++) {
+    for (let place = 0; place < PLACES; place++) {
       if (weights[place] === 0) continue;
-      this.#offsets[inputs] = place * stride;
-      this.#matrix[inputs++] = weights[place];
+      offsets[inputs] = place * stride;
+      memory[matrixAt + inputs++] = weights[place];
     }
-    const to = this.#sources.place(number);
-    this.#offsets[inputs] = to;
-    this.#kernel.multiply(memory, this.#offsets, this.#matrix, inputs, 1, length);
-    memory.fill(0, to + length, to + stride);
-    this.#sources.note(number, length);
+    sources.multiply(inputs, sources.claim(number, length) * stride, length);
+    this.notNeeded--;
   }
+}
 
-  #isUnknown(number: number): boolean {
-    for (let column = 0; column < REPAIRS_MAX; column++) if (this.#unknown[column] === number) return true;
-    return false;
-  }
+function swap(array: Uint8Array, a: number, b: number): void {
+  const first = array[a];
+  array[a] = array[b];
+  array[b] = first;
 }

@@ -65,19 +65,33 @@ export interface DatagramAead {
   seal(burst: Burst): void;
 }
 
+/** Shards on either side of a combination. */
+export const SHARDS_MAX = 255;
+/** Where a combination's matrix stands, behind room for the offsets of as many shards as there can be. */
+export const MATRIX_AT = 4 * 2 * SHARDS_MAX;
+
 /** Linear combinations of shards over GF(2^8) (RFC 5510 §8.1): all that erasure codes do to bytes. */
 export interface ShardKernel {
   /**
-   * Writes outputs = matrix x inputs. `offsets` names the first bytes of the inputs and then of the outputs, shards of
-   * `length` bytes, 0 to 65535, in `memory`; `matrix` has a row of coefficients for each output. 1 to 255 of each. An
-   * output that overlaps another shard means nothing. Throws a RangeError for what does not fit.
+   * Writes outputs = matrix x inputs, all of it in `memory`, since each array that crosses into native code costs as much as
+   * a small shard. At `taskAt`, a multiple of 4 in its buffer, stand the places of the first bytes of the inputs and then of
+   * the outputs, little-endian u32s; MATRIX_AT behind that, a row of coefficients, a byte each, for each output. Shards have
+   * `length` bytes, 0 to 65535; 1 to 255 of each. An output that overlaps another shard means nothing. Throws a RangeError
+   * for what does not fit, or an output over the task.
    */
   multiply(
     memory: Uint8Array<ArrayBuffer>,
-    offsets: Uint32Array<ArrayBuffer>,
-    matrix: Uint8Array<ArrayBuffer>,
+    taskAt: number,
     inputs: number,
     outputs: number,
+    length: number,
+  ): void;
+  /** Copies `length` bytes at `at` in one memory to `toAt` in another. Throws a RangeError for what does not fit. */
+  copy(
+    from: Uint8Array,
+    at: number,
+    to: Uint8Array,
+    toAt: number,
     length: number,
   ): void;
 }

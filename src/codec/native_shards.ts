@@ -1,13 +1,13 @@
 /**
- * The native kernel for linear combinations of shards: GFNI with AVX-512, AVX2 or SSSE3, the best that the processor has
- * unless told. Invariant: the same bytes as the portable kernel's.
+ * The native kernel for linear combinations of shards: GFNI with AVX-512 or AVX2, AVX2 alone, or SSSE3, the best that the
+ * processor has unless told. Invariant: the same bytes as the portable kernel's.
  */
 import type { Native } from "../../ffi/native.ts";
-import { checkShards } from "./gf256.ts";
-import type { ShardKernel } from "./kernels.ts";
+import { checkCopy, checkShards } from "./gf256.ts";
+import { type ShardKernel, SHARDS_MAX } from "./kernels.ts";
 
 /** The ways to compute it; `fastest` takes the best here. */
-export const SHARD_IMPLEMENTATION = { fastest: 0, ssse3: 1, avx2: 2, gfni: 3 } as const;
+export const SHARD_IMPLEMENTATION = { fastest: 0, ssse3: 1, avx2: 2, gfni_avx2: 3, gfni_avx512: 4 } as const;
 type Implementation = (typeof SHARD_IMPLEMENTATION)[keyof typeof SHARD_IMPLEMENTATION];
 
 /** Whether the processor can run it. */
@@ -15,41 +15,56 @@ export function hasShardImplementation(native: Native, implementation: Implement
   return native.ox_gf256_implementation(implementation) > 0;
 }
 
+/** Below so many bytes a copy here takes less time than a call. */
+const COPY_BYTES_MIN = 48;
+
 export class NativeShardKernel implements ShardKernel {
-  readonly #native: Native;
-  readonly #implementation: Implementation;
+  readonly #multiply: Native["ox_gf256_multiply"];
+  readonly #copy: Native["ox_gf256_copy"];
+  /** The implementation's number where `ox_gf256_multiply` wants it. */
+  readonly #shape: number;
 
   /** Throws when the processor cannot run the implementation. */
   constructor(native: Native, implementation: Implementation = SHARD_IMPLEMENTATION.fastest) {
     if (!hasShardImplementation(native, implementation)) {
       throw new Error("shards: this processor lacks the instructions that were asked for");
     }
-    this.#native = native;
-    this.#implementation = implementation;
+    this.#multiply = native.ox_gf256_multiply;
+    this.#copy = native.ox_gf256_copy;
+    this.#shape = native.ox_gf256_implementation(implementation) << 16;
   }
 
   multiply(
     memory: Uint8Array<ArrayBuffer>,
-    offsets: Uint32Array<ArrayBuffer>,
-    matrix: Uint8Array<ArrayBuffer>,
+    taskAt: number,
     inputs: number,
     outputs: number,
     length: number,
   ): void {
-    const result = offsets.length < inputs + outputs || matrix.length < inputs * outputs
-      ? -1
-      : this.#native.ox_gf256_multiply(
-        memory,
-        memory.length,
-        offsets,
-        matrix,
-        inputs,
-        outputs,
-        length,
-        this.#implementation,
-      );
-    if (result < 0) {
-      checkShards(memory, offsets, matrix, inputs, outputs, length);
+    const isShape = inputs <= SHARDS_MAX && outputs <= SHARDS_MAX;
+    const shape = this.#shape | outputs << 8 | inputs;
+    if (!isShape || this.#multiply(memory, memory.length, taskAt, shape, length) < 0) {
+      checkShards(memory, taskAt, inputs, outputs, length);
+      throw new Error("shards: the native kernel refused them");
+    }
+  }
+
+  copy(
+    from: Uint8Array,
+    at: number,
+    to: Uint8Array,
+    toAt: number,
+    length: number,
+  ): void {
+    if (length < COPY_BYTES_MIN) {
+      checkCopy(from, at, to, toAt, length);
+      for (let i = 0; i < length; i++) to[toAt + i] = from[at + i];
+      return;
+    }
+    // What crosses may be shared memory too; only its type says otherwise.
+    const source = from as Uint8Array<ArrayBuffer>, target = to as Uint8Array<ArrayBuffer>;
+    if (this.#copy(source, from.length, at, target, to.length, toAt, length) < 0) {
+      checkCopy(from, at, to, toAt, length);
       throw new Error("shards: the native kernel refused them");
     }
   }

@@ -4,38 +4,50 @@
  * anything that must not be guessed.
  */
 
-const MAT1 = 0x8f7011ee, MAT2 = 0xfc78ff1f, TMAT = 0x3793fdff;
+const MAT1 = 0x8f7011ee | 0, MAT2 = 0xfc78ff1f | 0, TMAT = 0x3793fdff | 0;
 const WARM_UP = 8;
-const state = new Uint32Array(4);
+const state = new Int32Array(4);
+
+/** The step of the start: what a word of the state adds to the next one, number i of all. */
+function mixed(word: number, i: number): number {
+  return (i + Math.imul(1812433253, word ^ (word >>> 30))) | 0;
+}
 
 /** Starts the one generator that this module has from a seed of 32 bits. */
 export function seedTinymt32(seed: number): void {
-  state[0] = seed;
-  state[1] = MAT1;
-  state[2] = MAT2;
-  state[3] = TMAT;
-  for (let i = 1; i < WARM_UP; i++) {
-    const last = state[(i - 1) & 3];
-    state[i & 3] ^= i + Math.imul(1812433253, last ^ (last >>> 30));
+  let a = seed | 0, b = MAT1, c = MAT2, d = TMAT;
+  b ^= mixed(a, 1);
+  c ^= mixed(b, 2);
+  d ^= mixed(c, 3);
+  a ^= mixed(d, 4);
+  b ^= mixed(a, 5);
+  c ^= mixed(b, 6);
+  d ^= mixed(c, 7);
+  state[0] = a;
+  state[1] = b;
+  state[2] = c;
+  state[3] = d;
+  drawTinymt32(WARM_UP, DISCARDED);
+}
+
+const DISCARDED = new Uint32Array(WARM_UP);
+
+/** Writes the next `count` numbers of 32 bits into `out`. The state is in locals in between: each repair has its own seed. */
+export function drawTinymt32(count: number, out: Uint32Array): void {
+  let a = state[0], b = state[1], c = state[2], d = state[3];
+  for (let i = 0; i < count; i++) {
+    let x = (a & 0x7fffffff) ^ b ^ c;
+    x ^= x << 1;
+    d ^= (d >>> 1) ^ x;
+    const odd = -(d & 1);
+    a = b;
+    b = c ^ (odd & MAT1);
+    c = x ^ (d << 10) ^ (odd & MAT2);
+    const sum = (a + (c >>> 8)) | 0;
+    out[i] = d ^ sum ^ (-(sum & 1) & TMAT);
   }
-  for (let i = 0; i < WARM_UP; i++) step();
-}
-
-function step(): void {
-  let y = state[3];
-  let x = (state[0] & 0x7fffffff) ^ state[1] ^ state[2];
-  x ^= x << 1;
-  y ^= (y >>> 1) ^ x;
-  const odd = -(y & 1);
-  state[0] = state[1];
-  state[1] = state[2] ^ (odd & MAT1);
-  state[2] = x ^ (y << 10) ^ (odd & MAT2);
-  state[3] = y;
-}
-
-/** The next 32 bits. */
-export function nextTinymt32(): number {
-  step();
-  const sum = (state[0] + (state[2] >>> 8)) >>> 0;
-  return (state[3] ^ sum ^ (-(sum & 1) & TMAT)) >>> 0;
+  state[0] = a;
+  state[1] = b;
+  state[2] = c;
+  state[3] = d;
 }

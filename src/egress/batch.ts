@@ -6,7 +6,7 @@
  * on untouched. When to wait is control/flush.ts's to say.
  * Keeps PROTOCOL R79, R80, R81 and R82.
  */
-import { CLASS_BULK } from "../control/traffic_class.ts";
+import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../control/traffic_class.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE, SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
@@ -62,6 +62,8 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
       // One urgent packet alone needs no settling.
       if (batches.packets[open] === 1 && batches.urgent[open] === 1) batches.toSettle(id);
       append(burst, open, burst.offset[row], length[row], isUrgent, batches);
+      // The datagram is protected for the sake of any packet in it that is.
+      if (!isTimed(trafficClass[open])) trafficClass[open] = trafficClass[row];
       next[row] = DONE;
       return;
     }
@@ -72,6 +74,11 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
   batches.setRow(id, row);
   batches.start(row, isUrgent);
   if (!isUrgent) batches.toSettle(id);
+}
+
+/** Whether packets of the class are of no use once they are late. */
+function isTimed(trafficClass: number): boolean {
+  return trafficClass === CLASS_GAME || trafficClass === CLASS_VOICE;
 }
 
 /** The row takes what was held in front of its packet; what does not fit is held in its place, for the next row. */
@@ -139,6 +146,7 @@ function pushHeld(burst: Burst, id: number, session: number, batches: Batches, n
   batches.take(burst, row, id, nowUs);
   burst.peer[row] = id;
   burst.session[row] = session;
+  burst.trafficClass[row] = CLASS_BULK;
   return row;
 }
 

@@ -6,9 +6,8 @@
  * Invariant: every sealed packet takes a counter that its session never used before.
  * Keeps PROTOCOL R17, R39 and R43.
  */
-import { COUNTER } from "../metrics.ts";
-import { isProtected } from "../session/repairs.ts";
 import { OXTUNNEL } from "../session/table.ts";
+import { SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
@@ -45,22 +44,27 @@ function numberWireguard(burst: Burst, row: number, context: EgressContext, nowU
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { bytes, session, peer, offset, length, counter, trafficClass } = burst;
-  const { table, associations, metrics } = context;
+  const { bytes, session, peer, slot, offset, length, counter, trafficClass } = burst;
+  const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row], rest = sessions.of[epoch]!;
   const packetBytes = length[row], bytesMax = sessions.innerMtu(epoch);
   const repair = rest.repairOf(trafficClass[row]);
   if (repair !== undefined) {
-    repair.sender.ride(burst, row, table.sendCounter[epoch], bytesMax, nowUs);
-    metrics.column[COUNTER.repair_bytes_sent] += length[row] - packetBytes;
+    // A packet from another peer may lie far back in its slot, behind frames that it came with.
+    const slotEnd = (slot[row] + 1) * SLOT_BYTES - TAILROOM;
+    const room = Math.min(bytesMax, slotEnd - offset[row]);
+    repair.sender.ride(burst, row, table.sendCounter[epoch], room, nowUs);
+    const repairBytes = length[row] - packetBytes;
+    if (repairBytes > 0) rest.noteRepairs(burst, offset[row], repairBytes, table.sendCounter[epoch], nowUs);
   }
-  const packetAt = offset[row] + length[row] - packetBytes;
   sessions.carryReport(burst, row, bytesMax, nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
-  if (repair !== undefined && isProtected(trafficClass[row])) {
-    repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
-    rest.hastenRepair();
+  if (repair !== undefined) {
+    const packetAt = offset[row] + length[row] - packetBytes;
+    const isGuarded = repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
+    rest.noteSent(burst, row, true, isGuarded, nowUs);
+    if (isGuarded) rest.hastenRepair();
   }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);

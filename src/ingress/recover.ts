@@ -3,13 +3,14 @@
  * Brings packets back that were lost (PROTOCOL §13): behind each datagram of a session that repairs, what can be solved now
  * is solved, and the packets of it are added to the burst. Invariant: a packet that comes back is judged like any other,
  * and is delivered once, whether its own datagram comes late or not; nothing but packets is read of it.
- * Keeps PROTOCOL R92.
+ * Keeps PROTOCOL R48 and R92.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import type { RepairReceiver } from "../session/ox_repair.ts";
 import { type Burst, DONE } from "../vector/burst.ts";
 import { FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";
+import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
 import { addPacket } from "./unframe.ts";
 
@@ -32,7 +33,8 @@ function recoverOne(
   number: number,
   context: IngressContext,
 ): void {
-  const { metrics, frames } = context;
+  const { metrics, frames, associations } = context;
+  const takesLz4 = (associations.oxtunnel!.sessions.of[burst.session[row]]!.features & FEATURE_LZ4) !== 0;
   const length = decoder.lengthOf(number), from = decoder.placeOf(number);
   const copy = burst.grow(length, DONE);
   if (copy < 0) {
@@ -47,7 +49,7 @@ function recoverOne(
   headerBytes[copy] = 0;
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
-    if (kind !== FRAME_PACKET && kind !== FRAME_LZ4) continue;
+    if (kind !== FRAME_PACKET && !(kind === FRAME_LZ4 && takesLz4)) continue;
     // The symbol is as long as the longest that it was combined with, and a bare packet ends before that.
     const packetBytes = isFrame(view, frames.headAt)
       ? frames.length

@@ -114,7 +114,9 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       }
     } else if (kind === FRAME_REPAIR) {
       isHeard = true;
-      if (!rest.onRepair(burst, frames.at, frames.length, counter[row])) metrics.drop(DROP.malformed_inner);
+      if (!rest.onRepair(burst, frames.at, frames.length, counter[row], nowUs)) {
+        metrics.drop(DROP.malformed_inner);
+      }
     }
     // Compressed headers come with their feature; unknown kinds mean nothing.
   }

@@ -52,6 +52,14 @@ export type CountName =
   | "handshakes_handed_over"
   | "epochs_made"
   | "size_probes_sent"
+  | "repairs_sent"
+  | "repair_bytes_sent"
+  | "repairs_received"
+  | "repair_bytes_received"
+  | "repairs_wasted"
+  | "packets_unrepaired"
+  | "reported_repaired"
+  | "reported_unrepaired"
   | "roamed";
 
 export interface AssociationOptions {
@@ -71,7 +79,8 @@ export interface AssociationOptions {
   stagedMax: number;
   /** Counts packets that end outside a burst, by their drop code. */
   lose: (code: number, packets: number) => void;
-  count: (name: CountName) => void;
+  /** Adds 1, or `amount`. */
+  count: (name: CountName, amount?: number) => void;
   /** Wall clock in microseconds since 1970 minus the monotonic clock: for the timestamps of initiations. */
   unixOffsetUs: number;
   /** Absent where OxTunnel is not spoken. */

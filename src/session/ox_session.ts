@@ -45,6 +45,7 @@ import {
   readToken,
   Report,
   REPORT_BITMAP_MAX_BYTES,
+  REPORT_MAX_BYTES,
   TICKET_AT,
   TICKET_SECRET_AT,
   TICKET_SECRET_BYTES,
@@ -56,22 +57,24 @@ import {
   writeShort,
   writeTicket,
 } from "../wire/control.ts";
-import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
+import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../wire/frame.ts";
 import {
   counterBytes,
   OX_TAG_BYTES,
   SHORT_HEADER_MAX_BYTES,
   SHORT_HEADER_MIN_BYTES,
 } from "../wire/oxtunnel.ts";
-import { HEADROOM, SLOT_BYTES } from "../vector/arena.ts";
+import { HEADROOM, SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import {
   AEAD_AES_256_GMAC,
   FEATURE_HYBRID_KEYS,
   FEATURE_RESUMPTION,
   FEATURE_SLIDING_WINDOW,
 } from "../wire/parameters.ts";
-import type { RepairReceiver } from "./ox_repair.ts";
-import { isProtected, type SessionRepair } from "./repairs.ts";
+import { repairFrame, type RepairReceiver } from "./ox_repair.ts";
+import { OUTER_BYTES } from "./repair_tally.ts";
+import { fillSections } from "./report_sections.ts";
+import type { SessionRepair } from "./repairs.ts";
 import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import type { Associations } from "./associations.ts";
 import { isStreamAddress } from "../wire/stream.ts";
@@ -96,6 +99,7 @@ const CLOSE_US = 100_000;
 /** Counters that a report goes over again, in case the last one was lost. */
 const REPORT_OVERLAP = 32;
 const REPORT_FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
+const REPORT_FRAME_MAX_BYTES = FRAME_HEAD_BYTES + REPORT_MAX_BYTES;
 /** Spare connection ids that the other end shall have. */
 export const SPARE_IDS = 2;
 /** Ids of one session that are good at a time, besides its first. */
@@ -111,6 +115,7 @@ const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
 /** One is filled and written at a time, by whoever's turn it is. */
 const report = new Report();
 const hint = new Hint();
+const frames = new FrameReader();
 /** How long a hint holds at the other end, and after how long it is said again. */
 const HINT_LIFE_S = 65_535, HINTS_AGAIN_US = 21_600_000_000;
 /** Hints that wait to be said: all of this end's own, and as many taken back. */
@@ -148,6 +153,9 @@ export class OxSession {
   /** What brings lost packets back, from the other end's first repair on. */
   receiver: RepairReceiver | undefined;
   #hadReceiver = false;
+  /** What of the receiver's totals has been counted for everybody. */
+  #wastedCounted = 0;
+  #unrepairedCounted = 0;
   #repair: SessionRepair | undefined;
   #canRepair: boolean;
   /** When a repair goes alone, or Infinity; and whether it is that time. */
@@ -244,11 +252,17 @@ export class OxSession {
     );
   }
 
+  /** What repairs the losses of what this end sends; undefined before and without. */
+  get repair(): SessionRepair | undefined {
+    return this.#repair;
+  }
+
   /** What repairs the session's losses, from its first packet of a protected class on; undefined before, and without. */
   repairOf(trafficClass: number): SessionRepair | undefined {
-    if (this.#repair === undefined && this.#canRepair && isProtected(trafficClass)) {
+    if (this.#repair === undefined && this.#canRepair && this.sessions.repairs!.isProtected(trafficClass)) {
       this.#repair = this.sessions.repairs!.takeSender();
       this.#canRepair = false;
+      if (this.#repair !== undefined) this.sessions.sending.add(this.#repair.tally);
     }
     return this.#repair;
   }
@@ -259,14 +273,57 @@ export class OxSession {
     if (this.#repairAtUs < Infinity) this.#a.timers.hasten(this.peer, this.#repairAtUs);
   }
 
+  /** Counts the repair frames that begin at `at` and take `bytes`, in a datagram that will have `counter`. */
+  noteRepairs({ view }: Burst, at: number, bytes: number, counter: number, nowUs: number): void {
+    const { tally, quality } = this.#repair!, { count } = this.#a.options;
+    frames.start(at, bytes);
+    while (frames.next(view) === FRAME_REPAIR) {
+      if (!repairFrame.read(view, frames.at, frames.length, counter)) continue;
+      const sourceUs = quality.sentUs(repairFrame.numbers[repairFrame.count - 1]);
+      tally.repair(repairFrame, counter, FRAME_HEAD_BYTES + frames.length, sourceUs, nowUs);
+      count("repairs_sent");
+    }
+    count("repair_bytes_sent", bytes);
+  }
+
+  /**
+   * Notes that the datagram in `row` of a session that repairs was numbered. @param isReported whether it holds anything
+   * that the other end reports.
+   */
+  noteSent(burst: Burst, row: number, isReported: boolean, isGuarded: boolean, nowUs: number): void {
+    const { quality, tally } = this.#repair!;
+    quality.sent(burst.counter[row], isReported, isGuarded, nowUs);
+    tally.datagram(burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES + OUTER_BYTES, nowUs);
+  }
+
   /** Takes a repair frame's body; false when it is malformed. */
-  onRepair(burst: Burst, at: number, length: number, counter: number): boolean {
+  onRepair(burst: Burst, at: number, length: number, counter: number, nowUs: number): boolean {
     if ((this.features & FEATURE_SLIDING_WINDOW) === 0) return true;
     if (this.receiver === undefined && !this.#hadReceiver) {
       this.#hadReceiver = true;
       this.receiver = this.sessions.repairs?.takeReceiver(this.#a.options.table.replay.highest[this.row] + 1);
+      if (this.receiver !== undefined) this.sessions.receiving.add(this.receiver.tally);
     }
-    return this.receiver === undefined || this.receiver.repair(burst, at, length, counter);
+    const { receiver } = this;
+    if (receiver === undefined) return true;
+    if (!receiver.repair(burst, at, length, counter)) return false;
+    const { count } = this.#a.options, bytes = FRAME_HEAD_BYTES + length;
+    const sourceUs = receiver.arrivals.usOf(repairFrame.numbers[repairFrame.count - 1]);
+    receiver.tally.repair(repairFrame, counter, bytes, sourceUs, nowUs);
+    count("repairs_received");
+    count("repair_bytes_received", bytes);
+    return true;
+  }
+
+  /** Adds to everybody's counters what has become certain of this session's repairs. */
+  #countRepairs({ wasted, arrivals: { unrepaired } }: RepairReceiver): void {
+    const { count } = this.#a.options;
+    if (wasted > this.#wastedCounted) {
+      count("repairs_wasted", wasted - this.#wastedCounted);
+      this.#wastedCounted = wasted;
+    }
+    count("packets_unrepaired", unrepaired - this.#unrepairedCounted);
+    this.#unrepairedCounted = unrepaired;
   }
 
   /** Has `pollTransmit` called. */
@@ -430,7 +487,7 @@ export class OxSession {
         this.sessions.acknowledge(this.row, report.highest);
         this.size.onReport(report.highest, report.bitmap, report.bitmapBytes, nowUs);
         this.sizeChanged();
-        this.#repair?.onReport(report, this.rttUs);
+        this.#onRepairReport(nowUs);
         return false;
       case CONTROL_PROBE:
         // What arrived is what counts, whatever the frame says.
@@ -508,12 +565,15 @@ export class OxSession {
     while (this.#hasWord() || this.size.isDue || this.#isRepairDue) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
+      let hasRepair = false;
       // A probe that is lost for its size shall take nothing else with it.
       if (this.#hasWord()) burst.length[row] = this.#write(burst.view, burst.offset[row], nowUs);
       else if (this.size.isDue) burst.length[row] = this.#writeProbe(burst, burst.offset[row], nowUs);
       else {
-        const { sender } = this.#repair!;
-        sender.ride(burst, row, table.sendCounter[this.row], this.sessions.innerMtu(this.row), nowUs);
+        const { sender } = this.#repair!, counter = table.sendCounter[this.row];
+        sender.ride(burst, row, counter, this.sessions.innerMtu(this.row), nowUs);
+        this.noteRepairs(burst, burst.offset[row], burst.length[row], counter, nowUs);
+        hasRepair = true;
         this.#isRepairDue = sender.dueUs <= nowUs && burst.length[row] > 0;
         if (!this.#isRepairDue) this.hastenRepair();
         if (burst.length[row] === 0) {
@@ -529,25 +589,38 @@ export class OxSession {
       }
       burst.port[row] = peers.port[this.peer];
       this.sessions.number(burst, row, table.remoteIndex[this.row]);
+      if (this.#repair !== undefined) this.noteSent(burst, row, hasRepair, false, nowUs);
     }
     return true;
   }
 
   /** Writes a report in front of the packet in `row` where the datagram has room for it. */
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
+    const { offset, length, slot, bytes: arena } = burst;
     // A batch has taken some of the headroom.
-    const room = burst.offset[row] - burst.slot[row] * SLOT_BYTES - SHORT_HEADER_MAX_BYTES;
-    const budget = Math.min(HEADROOM - SHORT_HEADER_MAX_BYTES, room, mtu - burst.length[row]);
+    const room = offset[row] - slot[row] * SLOT_BYTES - SHORT_HEADER_MAX_BYTES;
+    const budget = Math.min(HEADROOM - SHORT_HEADER_MAX_BYTES, room, mtu - length[row]);
     if (budget < REPORT_FIXED_BYTES + 1) return;
-    this.#fillReport(budget - REPORT_FIXED_BYTES, nowUs);
-    const bytes = REPORT_FIXED_BYTES - (report.hasEcn ? 0 : 12) + report.bitmapBytes;
-    burst.offset[row] -= bytes;
-    burst.length[row] += bytes;
-    report.write(burst.view, burst.offset[row]);
+    const behind = (slot[row] + 1) * SLOT_BYTES - TAILROOM - offset[row] - length[row];
+    this.#fillReport(budget, Math.min(mtu - length[row], room + behind), nowUs);
+    const { frameBytes } = report;
+    if (frameBytes > room) {
+      // Sections of a session that repairs need more than the headroom: the rest moves back.
+      arena.copyWithin(offset[row] + frameBytes - room, offset[row], offset[row] + length[row]);
+      offset[row] += frameBytes - room;
+    }
+    offset[row] -= frameBytes;
+    length[row] += frameBytes;
+    report.write(burst.view, offset[row]);
   }
 
   /** Overwrites secrets and gives the rows of spare ids back. */
   wipe(): void {
+    if (this.#repair !== undefined) this.sessions.sending.delete(this.#repair.tally);
+    if (this.receiver !== undefined) {
+      this.#countRepairs(this.receiver);
+      this.sessions.receiving.delete(this.receiver.tally);
+    }
     this.sessions.repairs?.give(this.#repair, this.receiver);
     this.#repair = this.receiver = undefined;
     this.#repairAtUs = Infinity;
@@ -594,7 +667,7 @@ export class OxSession {
       this.#arrivedSize = 0;
     }
     if (this.isReportDue) {
-      this.#fillReport(REPORT_BITMAP_MAX_BYTES, nowUs);
+      this.#fillReport(REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES, REPORT_FRAME_MAX_BYTES, nowUs);
       at += report.write(view, at);
     }
     if (this.#isReliableDue) {
@@ -641,7 +714,8 @@ export class OxSession {
     return body + bytes - at;
   }
 
-  #fillReport(bitmapBytesMax: number, nowUs: number): void {
+  /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
+  #fillReport(bytesMax: number, sectionsMax: number, nowUs: number): void {
     const { sessions, row } = this;
     const { replay } = this.#a.options.table;
     const highest = replay.highest[row];
@@ -650,18 +724,36 @@ export class OxSession {
     report.received = replay.accepted[row] >>> 0;
     const heard = Math.min(highest, highest - this.#reportedHighest + REPORT_OVERLAP);
     const counters = Math.min(heard, 8 * REPORT_BITMAP_MAX_BYTES); // before the shift: a peer may jump by 2^31
-    report.bitmapBytes = Math.min(REPORT_BITMAP_MAX_BYTES, bitmapBytesMax, (counters + 7) >> 3);
+    report.bitmapBytes = Math.min(
+      REPORT_BITMAP_MAX_BYTES,
+      bytesMax - REPORT_FIXED_BYTES,
+      (counters + 7) >> 3,
+    );
     replay.bitmap(row, report.bitmap, report.bitmapBytes);
     const marks = 4 * row;
     report.ect1 = sessions.ecn[marks + 1];
     report.ect0 = sessions.ecn[marks + 2];
     report.congestionExperienced = sessions.ecn[marks + 3];
     report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;
-    report.hasQuality = false;
+    report.hasQuality = report.hasClock = false;
     report.arrivalCount = 0;
+    if (this.receiver !== undefined) {
+      const { arrivals } = this.receiver;
+      fillSections(report, arrivals, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
+      this.#countRepairs(this.receiver);
+    }
     this.#reportedHighest = highest;
     this.isReportDue = false;
     sessions.reported(row, nowUs);
+  }
+
+  /** The last report says how this end's repairs fare. */
+  #onRepairReport(nowUs: number): void {
+    if (this.#repair === undefined) return;
+    const { quality } = this.#repair, { repaired, unrepaired } = quality;
+    this.#repair.onReport(report, nowUs);
+    this.#a.options.count("reported_repaired", quality.repaired - repaired);
+    this.#a.options.count("reported_unrepaired", quality.unrepaired - unrepaired);
   }
 
   #onPong(token: number, heldUs: number, nowUs: number): void {

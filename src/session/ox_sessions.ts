@@ -14,6 +14,7 @@ import {
   counterBytes,
   DATAGRAM_OVERHEAD_BYTES,
   DISTANCE_LIMIT,
+  OX_TAG_BYTES,
   readConnectionId,
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
@@ -21,6 +22,7 @@ import {
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
+import { OUTER_BYTES, type RepairTally } from "./repair_tally.ts";
 import { Hints } from "./hints.ts";
 import { type RepairOptions, Repairs } from "./repairs.ts";
 import { OXTUNNEL } from "./table.ts";
@@ -84,6 +86,9 @@ export class OxSessions {
   readonly hints: Hints;
   /** Undefined where losses are not repaired. */
   readonly repairs: Repairs | undefined;
+  /** What repair comes to in the sessions that send repairs, and in those that take them. */
+  readonly sending = new Set<RepairTally>();
+  readonly receiving = new Set<RepairTally>();
   readonly #a: Associations;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
@@ -220,6 +225,12 @@ export class OxSessions {
       this.of[session]!.confirmEpoch(nowUs);
     }
     if (this.of[session]!.isNew) this.of[session]!.opened(nowUs);
+    const { receiver } = this.of[session]!;
+    if (receiver !== undefined) {
+      const bytes = burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES + OUTER_BYTES;
+      receiver.arrivals.arrived(burst.counter[row], bytes, nowUs);
+      receiver.tally.datagram(bytes, nowUs);
+    }
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
     this.unreported[session]++;

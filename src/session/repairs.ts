@@ -4,11 +4,19 @@
  * without, which costs them nothing else. What a repair is, is ox_repair.ts's; how much there is of it, control's.
  */
 import type { ShardKernel } from "../codec/kernels.ts";
-import { LossMeter } from "../control/loss_meter.ts";
-import { chooseRepair, type RepairSituation } from "../control/redundancy.ts";
-import { CLASS_GAME, CLASS_VOICE } from "../control/traffic_class.ts";
+import { PathMeter } from "../control/path_quality.ts";
+import { makePredictor, type Predictor, type PredictorKind } from "../control/predictor.ts";
+import {
+  chooseRepair,
+  type RepairChoice,
+  type RepairScheme,
+  type RepairSituation,
+} from "../control/redundancy.ts";
+import { CLASS_BULK, CLASS_COUNT, CLASS_GAME, CLASS_VOICE } from "../control/traffic_class.ts";
 import type { Report } from "../wire/control.ts";
-import { RepairReceiver, RepairSender } from "./ox_repair.ts";
+import { RepairReceiver } from "./ox_repair.ts";
+import { LANE_BULK, LANE_GAME, LANE_VOICE, LANES, RepairSender } from "./ox_repair_sender.ts";
+import { RepairTally } from "./repair_tally.ts";
 
 export interface RepairOptions {
   kernel: ShardKernel;
@@ -17,29 +25,45 @@ export interface RepairOptions {
   voiceDeadlineUs: number;
   /** Bytes of repair for each byte protected, 0 to 1. */
   budget: number;
+  scheme: RepairScheme;
+  /** Spend this share of the bytes protected, 0 to the budget, whatever the path does. */
+  share: number | undefined;
+  /** Whether games and calls are protected as their deadlines ask and bulk hardly at all, or every class like a game. */
+  isTrafficAware: boolean;
+  /** Whether repair rises with losses that are predicted, and by which predictor. */
+  isProactive: boolean;
+  predictor: PredictorKind | "default";
 }
 
 /** The options for a config's words; `kernel` combines the shards. */
 export function repairOptions(
   kernel: ShardKernel,
-  { budgetPercent, gameDeadlineMs, voiceDeadlineMs }: {
+  config: {
     budgetPercent: number;
     gameDeadlineMs: number;
     voiceDeadlineMs: number;
+    scheme?: RepairScheme;
+    sharePercent?: number;
+    trafficAware?: boolean;
+    proactive?: boolean;
+    predictor?: PredictorKind | "default";
   },
 ): RepairOptions {
   return {
     kernel,
-    budget: budgetPercent / 100,
-    gameDeadlineUs: 1000 * gameDeadlineMs,
-    voiceDeadlineUs: 1000 * voiceDeadlineMs,
+    budget: config.budgetPercent / 100,
+    gameDeadlineUs: 1000 * config.gameDeadlineMs,
+    voiceDeadlineUs: 1000 * config.voiceDeadlineMs,
+    scheme: config.scheme ?? "auto",
+    share: config.sharePercent === undefined ? undefined : config.sharePercent / 100,
+    isTrafficAware: config.trafficAware ?? true,
+    isProactive: config.proactive ?? true,
+    predictor: config.predictor ?? "default",
   };
 }
 
 /** Sessions that send repairs, and as many that take them: about 100 KB each both ways. */
 const SESSIONS_MAX = 512;
-/** The shortest round trip is forgotten so much with each report. */
-const RTT_RISE = 1.001;
 
 /** The pool of one tunnel. */
 export class Repairs {
@@ -49,6 +73,11 @@ export class Repairs {
 
   constructor(options: RepairOptions) {
     this.options = options;
+  }
+
+  /** Whether packets of the class are reason enough to repair a session. Bulk alone is not: its transport does. */
+  isProtected(trafficClass: number): boolean {
+    return !this.options.isTrafficAware || trafficClass === CLASS_GAME || trafficClass === CLASS_VOICE;
   }
 
   takeSender(): SessionRepair | undefined {
@@ -71,35 +100,53 @@ export class Repairs {
   }
 }
 
-/** Whether packets of the class are protected. */
-export function isProtected(trafficClass: number): boolean {
-  return trafficClass === CLASS_GAME || trafficClass === CLASS_VOICE;
-}
+/** Without reports, plans are looked at again so often while packets go out. */
+const LOOK_US = 100_000;
+/** The longest delay of late is forgotten so much with each report. */
+const DELAY_KEPT = 255 / 256;
+/** How long a transfer's packet is worth waiting for: its transport asks for it again then. */
+const BULK_DEADLINE_US = 250_000;
+
+/** By class, which lane protects it, -1 for none: by what it is, and all alike. */
+const LANE_BY_CLASS = new Int8Array(CLASS_COUNT).fill(-1),
+  LANE_FOR_ALL = new Int8Array(CLASS_COUNT).fill(LANE_GAME);
+LANE_BY_CLASS[CLASS_GAME] = LANE_GAME;
+LANE_BY_CLASS[CLASS_VOICE] = LANE_VOICE;
+LANE_BY_CLASS[CLASS_BULK] = LANE_BULK;
 
 /** The sending side of one session. */
 export class SessionRepair {
   readonly sender: RepairSender;
-  readonly losses = new LossMeter();
+  readonly quality = new PathMeter();
+  readonly tally = new RepairTally();
+  /** What tells how likely the losses ahead are, where repair shall rise with them. */
+  predictor: Predictor | undefined;
   readonly #options: RepairOptions;
-  readonly #situation: RepairSituation;
-  readonly #plan = { code: 0, sources: 1, share: 0, spacingUs: 0 };
+  readonly #situations: readonly RepairSituation[];
+  readonly #laneOf: Int8Array;
+  #lookUs = 0;
+  /** The longest delay of late, above the least. */
+  #delayUs = 0;
 
   constructor(options: RepairOptions) {
     this.#options = options;
     this.sender = new RepairSender(options.kernel);
-    this.#situation = {
-      lossRate: 0,
-      runLength: 1,
-      gapUs: options.gameDeadlineUs / 4,
-      rttUs: 0,
-      rttUsMin: Infinity,
-      deadlineUs: options.gameDeadlineUs,
-      budget: options.budget,
-    };
-    this.#choose();
+    this.predictor = options.isProactive ? makePredictor(options.predictor) : undefined;
+    this.#laneOf = options.isTrafficAware ? LANE_BY_CLASS : LANE_FOR_ALL;
+    const classes = [CLASS_GAME, CLASS_VOICE, CLASS_BULK];
+    const deadlinesUs = [options.gameDeadlineUs, options.voiceDeadlineUs, BULK_DEADLINE_US];
+    this.#situations = classes.map((trafficClass, lane) =>
+      situationOf(trafficClass, deadlinesUs[lane], options)
+    );
+    this.#choose(0);
   }
 
-  /** Packets of the class went out in the datagram with `counter`. */
+  /** What is sent for a lane's sources now. */
+  planOf(lane: number): RepairChoice {
+    return this.sender.lanes[lane].plan;
+  }
+
+  /** Packets of the class went out in the datagram with `counter`; false when they are not protected. */
   sent(
     bytes: Uint8Array,
     at: number,
@@ -107,28 +154,77 @@ export class SessionRepair {
     counter: number,
     trafficClass: number,
     nowUs: number,
-  ): void {
-    const { voiceDeadlineUs, gameDeadlineUs } = this.#options;
-    this.#situation.deadlineUs = trafficClass === CLASS_VOICE ? voiceDeadlineUs : gameDeadlineUs;
-    this.sender.sent(bytes, at, length, counter, nowUs);
+  ): boolean {
+    const lane = this.#laneOf[trafficClass];
+    if (lane < 0) return false;
+    if (nowUs >= this.#lookUs) this.#choose(nowUs);
+    return this.sender.sent(this.sender.lanes[lane], bytes, at, length, counter, nowUs);
   }
 
-  /** The other end reports; `rttUs` is -1 when it is not known. */
-  onReport({ highest, bitmap, bitmapBytes }: Report, rttUs: number): void {
-    this.losses.observe(highest, bitmap, bitmapBytes);
-    const situation = this.#situation;
-    situation.lossRate = this.losses.lossRate;
-    situation.runLength = this.losses.runLength;
-    situation.gapUs = this.sender.gapUs;
-    if (rttUs >= 0) {
-      situation.rttUs = rttUs;
-      situation.rttUsMin = Math.min(situation.rttUsMin * RTT_RISE, rttUs);
+  /** The other end reports. */
+  onReport(report: Report, nowUs: number): void {
+    const { quality } = this;
+    if (quality.observe(report, nowUs)) {
+      this.#delayUs = Math.max(quality.step.queueUsMax, this.#delayUs * DELAY_KEPT);
+      this.predictor?.observe(quality.step);
     }
-    this.#choose();
+    for (let lane = 0; lane < LANES; lane++) {
+      const situation = this.#situations[lane];
+      situation.lossRate = quality.lossRate;
+      situation.runLength = quality.runLength;
+      situation.runUs = quality.runUs;
+      situation.queueUs = quality.queueUs;
+      situation.queueSlope = quality.queueSlope;
+      situation.delayUs = this.#delayUs;
+      situation.rttUs = quality.rttUs;
+      situation.rttUsMin = quality.rttUsMin;
+      situation.judged = quality.judged;
+    }
+    this.#choose(nowUs);
   }
 
-  #choose(): void {
-    chooseRepair(this.#situation, this.#plan);
-    this.sender.plan = this.#plan;
+  #choose(nowUs: number): void {
+    this.#lookUs = nowUs + LOOK_US;
+    for (let i = 0; i < LANES; i++) {
+      const lane = this.sender.lanes[i], situation = this.#situations[i];
+      // A lane that has sent nothing keeps its first plan.
+      if (lane.bytesMax === 0 && lane.plan.lateUs > 0) continue;
+      situation.nowUs = nowUs;
+      situation.isSilent = this.quality.isSilent;
+      situation.gapUs = lane.gapUs;
+      situation.rideGapUs = this.sender.rideGapUs;
+      situation.packetBytes = lane.bytes;
+      situation.packetBytesMax = lane.bytesMax;
+      situation.lossAhead = this.#options.isProactive ? this.predictor?.lossAhead ?? 0 : 0;
+      chooseRepair(situation, lane.plan);
+    }
   }
+}
+
+/** A path of which nothing is known yet. */
+function situationOf(trafficClass: number, deadlineUs: number, options: RepairOptions): RepairSituation {
+  const { budget, scheme, share } = options;
+  return {
+    nowUs: 0,
+    lossRate: 0,
+    runLength: 1,
+    runUs: 0,
+    queueUs: 0,
+    queueSlope: 0,
+    delayUs: 0,
+    rttUs: -1,
+    rttUsMin: Infinity,
+    judged: 0,
+    isSilent: false,
+    lossAhead: 0,
+    trafficClass,
+    gapUs: 0,
+    rideGapUs: 0,
+    packetBytes: 0,
+    packetBytesMax: 0,
+    deadlineUs,
+    budget,
+    scheme,
+    share,
+  };
 }

@@ -67,13 +67,16 @@ const REPORT_FIXED_BYTES = 15;
 const SECTION_ECN = 1;
 const SECTION_QUALITY = 2;
 const SECTION_ARRIVALS = 4;
+const SECTION_CLOCK = 8;
 const ECN_BYTES = 12;
-const QUALITY_BYTES = 20;
+export const REPORT_CLOCK_BYTES = 2;
+export const REPORT_QUALITY_BYTES = 20;
 /** The longest report's body. */
-export const REPORT_MAX_BYTES = REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES + ECN_BYTES + QUALITY_BYTES + 1 +
-  2 * REPORT_ARRIVALS_MAX;
+export const REPORT_MAX_BYTES = REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES + ECN_BYTES +
+  REPORT_QUALITY_BYTES + 1 + 2 * REPORT_ARRIVALS_MAX + REPORT_CLOCK_BYTES;
 const DELAY_UNIT_US = 16;
 const ARRIVAL_UNIT_US = 8;
+const CLOCK_UNIT_US = 64;
 const PONG_HELD_MAX_US = 0xffffffff;
 
 const HINT_ADDRESSES_AT = 11;
@@ -413,6 +416,10 @@ export class Report {
   readonly arrivals = new Int16Array(REPORT_ARRIVALS_MAX);
   arrivalCount = 0;
 
+  hasClock = false;
+  /** When the highest counter's datagram arrived, by the receiver's clock, in steps of 64 microseconds, modulo 2^16. */
+  clock = 0;
+
   /** Reads a body that `controlFits` has vouched for. */
   read(view: DataView, at: number): void {
     const sections = view.getUint8(at + 1);
@@ -436,18 +443,27 @@ export class Report {
       this.reorderDepth = view.getUint16(here + 10, true);
       this.repaired = view.getUint32(here + 12, true);
       this.unrepaired = view.getUint32(here + 16, true);
-      here += QUALITY_BYTES;
+      here += REPORT_QUALITY_BYTES;
     }
     this.arrivalCount = (sections & SECTION_ARRIVALS) !== 0 ? view.getUint8(here) : 0;
     for (let i = 0; i < this.arrivalCount; i++) this.arrivals[i] = view.getInt16(here + 1 + 2 * i, true);
+    if (this.arrivalCount > 0) here += 1 + 2 * this.arrivalCount;
+    this.hasClock = (sections & SECTION_CLOCK) !== 0;
+    if (this.hasClock) this.clock = view.getUint16(here, true);
+  }
+
+  /** Bytes of the whole frame. */
+  get frameBytes(): number {
+    return FRAME_HEAD_BYTES + REPORT_FIXED_BYTES + this.bitmapBytes + (this.hasEcn ? ECN_BYTES : 0) +
+      (this.hasQuality ? REPORT_QUALITY_BYTES : 0) + (this.arrivalCount > 0 ? 1 + 2 * this.arrivalCount : 0) +
+      (this.hasClock ? REPORT_CLOCK_BYTES : 0);
   }
 
   /** Writes the frame; arrivalCount is at most the bits set in the bitmap. */
   write(view: DataView, at: number): number {
     const sections = (this.hasEcn ? SECTION_ECN : 0) | (this.hasQuality ? SECTION_QUALITY : 0) |
-      (this.arrivalCount > 0 ? SECTION_ARRIVALS : 0);
-    const length = REPORT_FIXED_BYTES + this.bitmapBytes + (this.hasEcn ? ECN_BYTES : 0) +
-      (this.hasQuality ? QUALITY_BYTES : 0) + (this.arrivalCount > 0 ? 1 + 2 * this.arrivalCount : 0);
+      (this.arrivalCount > 0 ? SECTION_ARRIVALS : 0) | (this.hasClock ? SECTION_CLOCK : 0);
+    const length = this.frameBytes - FRAME_HEAD_BYTES;
     const body = writeControl(view, at, CONTROL_REPORT, length);
     view.setUint8(body + 1, sections);
     view.setUint32(body + 2, this.highest >>> 0, true);
@@ -469,14 +485,21 @@ export class Report {
       view.setUint16(here + 10, Math.min(0xffff, this.reorderDepth), true);
       view.setUint32(here + 12, this.repaired, true);
       view.setUint32(here + 16, this.unrepaired, true);
-      here += QUALITY_BYTES;
+      here += REPORT_QUALITY_BYTES;
     }
     if (this.arrivalCount > 0) {
       view.setUint8(here, this.arrivalCount);
       for (let i = 0; i < this.arrivalCount; i++) view.setInt16(here + 1 + 2 * i, this.arrivals[i], true);
+      here += 1 + 2 * this.arrivalCount;
     }
+    if (this.hasClock) view.setUint16(here, this.clock, true);
     return FRAME_HEAD_BYTES + length;
   }
+}
+
+/** The `clock` for a time in microseconds, 0 or more. */
+export function clockSteps(us: number): number {
+  return Math.floor(us / CLOCK_UNIT_US) & 0xffff;
 }
 
 /** The steps of `arrivals` for a time in microseconds, saturating. */
@@ -492,7 +515,8 @@ function reportFits(view: DataView, at: number, length: number): boolean {
   let needed = REPORT_FIXED_BYTES + bitmapBytes;
   if (bitmapBytes > REPORT_BITMAP_MAX_BYTES || needed > length) return false;
   if ((sections & SECTION_ECN) !== 0) needed += ECN_BYTES;
-  if ((sections & SECTION_QUALITY) !== 0) needed += QUALITY_BYTES;
+  if ((sections & SECTION_QUALITY) !== 0) needed += REPORT_QUALITY_BYTES;
+  if ((sections & SECTION_CLOCK) !== 0) length -= REPORT_CLOCK_BYTES; // behind the arrivals
   if ((sections & SECTION_ARRIVALS) === 0) return needed <= length;
   if (needed >= length) return false;
   const arrivals = view.getUint8(at + needed);

@@ -56,6 +56,22 @@ function writeFrame(random: Random, view: DataView, at: number): number {
       const report = new Report();
       report.highest = random.u32() % 3 ? random.u32() % 100 : random.u32() * 65535;
       report.bitmapBytes = random.u32() % 33;
+      random.fill(report.bitmap);
+      report.delayUs = random.u32() % 2 ? random.u32() : random.u32() % 200_000;
+      report.hasEcn = report.hasQuality = random.u32() % 2 > 0;
+      report.congestionExperienced = random.u32();
+      report.hasClock = random.u32() % 2 > 0;
+      report.clock = random.u32() & 0xffff;
+      report.repaired = random.u32();
+      report.unrepaired = random.u32();
+      report.reorderDepth = random.u32() & 0xffff;
+      report.lossRuns.forEach((_, i) => report.lossRuns[i] = random.u32());
+      report.arrivals.forEach((_, i) => report.arrivals[i] = random.u32());
+      let marked = 0;
+      for (let i = 0; i < report.bitmapBytes; i++) {
+        for (let rest = report.bitmap[i]; rest > 0; rest &= rest - 1) marked++;
+      }
+      report.arrivalCount = random.u32() % (1 + Math.min(64, marked));
       return report.write(view, at);
     }
     case 3:

@@ -1,7 +1,8 @@
 /**
  * Ways that a path treats datagrams: losses alone and in bursts, queues that fill and overflow, fading radio, handovers.
- * Each is a seeded process in time, not per datagram, so that sending more does not make a burst shorter. Invariant: the
- * same seed and the same calls give the same answers, and time may be asked for in growing order only. Models of
+ * Each is a seeded process in time, not per datagram, so that sending more neither makes a burst shorter nor moves the next
+ * one: whatever is sent over it, a path of one seed has its outages at the same times. Invariant: the same seed and the same
+ * calls give the same answers, and time may be asked for in growing order only. Models of
  * channels, not measurements: their parameters are chosen to differ, and are named.
  */
 import type { Random } from "./world.ts";
@@ -66,16 +67,19 @@ export function normal(random: Random): number {
 class OnOff {
   isOn = false;
   #untilUs = -1;
+  readonly #random: Random;
 
   constructor(
-    readonly random: Random,
+    random: Random,
     readonly onUs: number,
     readonly offUs: number,
-  ) {}
+  ) {
+    this.#random = random.fork();
+  }
 
   /** The end of the present state, once time has come to `nowUs`. */
   advance(nowUs: number): void {
-    if (this.#untilUs < 0) this.#untilUs = nowUs + exponentialUs(this.random, this.offUs);
+    if (this.#untilUs < 0) this.#untilUs = nowUs + exponentialUs(this.#random, this.offUs);
     while (this.#untilUs <= nowUs) this.flip();
   }
 
@@ -85,13 +89,14 @@ class OnOff {
 
   flip(): void {
     this.isOn = !this.isOn;
-    this.#untilUs += exponentialUs(this.random, this.isOn ? this.onUs : this.offUs);
+    this.#untilUs += exponentialUs(this.#random, this.isOn ? this.onUs : this.offUs);
   }
 }
 
 /** Loses each datagram by itself with the chance `rate`, 0 to 1. */
 export function randomLoss(random: Random, rate: number): Impairment {
-  return { delayUs: () => random.real() < rate ? Infinity : 0 };
+  const own = random.fork();
+  return { delayUs: () => own.real() < rate ? Infinity : 0 };
 }
 
 /**
@@ -110,7 +115,8 @@ export function burstLoss(random: Random, rate: number, burstUs: number): Impair
 
 /** Holds each datagram up for 0 to `maxUs`, evenly: those that follow closely are reordered. */
 export function jitter(random: Random, maxUs: number): Impairment {
-  return { delayUs: () => random.real() * maxUs };
+  const own = random.fork();
+  return { delayUs: () => own.real() * maxUs };
 }
 
 export interface Congestion {
@@ -138,7 +144,7 @@ export const CONGESTION: Congestion = {
 /** A bottleneck's queue that neighbours fill (as a fluid) and that drops at its tail. Our own bytes fill it too. */
 export function congestion(random: Random, settings: Congestion): Impairment {
   const { bytesPerSecond, bufferUs, busyUs, idleUs, busyLoad, idleLoad } = settings;
-  const busy = new OnOff(random, busyUs, idleUs);
+  const busy = new OnOff(random, busyUs, idleUs), own = random.fork();
   /** What is queued, in microseconds. */
   let queueUs = 0, atUs = -1;
   const flow = (toUs: number) => {
@@ -161,7 +167,7 @@ export function congestion(random: Random, settings: Congestion): Impairment {
       if (queueUs + ownUs > bufferUs) {
         // A full queue takes what leaves it, ours as likely as anyone's.
         const load = busy.isOn ? busyLoad : 1;
-        if (load <= 1 || random.real() > 1 / load) return Infinity;
+        if (load <= 1 || own.real() > 1 / load) return Infinity;
       }
       queueUs = Math.min(bufferUs, queueUs + ownUs);
       return queueUs;
@@ -180,6 +186,9 @@ export interface Fading {
   retries: number;
 }
 
+/** The signal is followed at this step, whatever is sent over it. */
+const FADING_STEP_US = 5_000;
+
 export const FADING: Fading = {
   marginDb: 7,
   deviationDb: 4,
@@ -194,18 +203,18 @@ export const FADING: Fading = {
  */
 export function fading(random: Random, settings: Fading): Impairment {
   const { marginDb, deviationDb, coherenceUs, retryUs, retries } = settings;
-  let signalDb = marginDb + deviationDb * normal(random), atUs = -1, lastArrivalUs = 0;
+  const signal = random.fork(), tried = random.fork();
+  const kept = Math.exp(-FADING_STEP_US / coherenceUs), fresh = deviationDb * Math.sqrt(1 - kept * kept);
+  let signalDb = marginDb + deviationDb * normal(signal), atUs = -1, lastArrivalUs = 0;
   return {
     delayUs(nowUs) {
-      if (atUs >= 0) {
-        const kept = Math.exp((atUs - nowUs) / coherenceUs);
-        signalDb = marginDb + (signalDb - marginDb) * kept +
-          deviationDb * Math.sqrt(1 - kept * kept) * normal(random);
+      if (atUs < 0) atUs = nowUs;
+      for (; atUs + FADING_STEP_US <= nowUs; atUs += FADING_STEP_US) {
+        signalDb = marginDb + (signalDb - marginDb) * kept + fresh * normal(signal);
       }
-      atUs = nowUs;
       const fails = 1 / (1 + Math.exp(signalDb));
       let tries = 0;
-      while (tries <= retries && random.real() < fails) tries++;
+      while (tries <= retries && tried.real() < fails) tries++;
       if (tries > retries) return Infinity;
       lastArrivalUs = Math.max(lastArrivalUs, nowUs + tries * retryUs);
       return lastArrivalUs - nowUs;
@@ -237,7 +246,8 @@ export const HANDOVER: Handover = {
 /** Outages at changing intervals: the delay grows before them and falls back as fast behind them. */
 export function handover(random: Random, settings: Handover): Impairment {
   const { everyUsMin, everyUsMax, outageUsMin, outageUsMax, warningUs, warningDelayUs } = settings;
-  const between = (least: number, most: number) => least + random.real() * (most - least);
+  const own = random.fork();
+  const between = (least: number, most: number) => least + own.real() * (most - least);
   let startUs = -1, endUs = -1;
   return {
     delayUs(nowUs) {

@@ -47,6 +47,10 @@ export class Random {
   real(): number {
     return this.u32() / 4294967296;
   }
+  /** Randomness for one part of the whole, so that how often others are asked changes nothing for it. */
+  fork(): Random {
+    return new Random(this.u32());
+  }
   fill(bytes: Uint8Array): void {
     for (let i = 0; i < bytes.length; i++) bytes[i] = this.u32();
   }

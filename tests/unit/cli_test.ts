@@ -378,6 +378,21 @@ Deno.test("cli: the status table's numbers", () => {
   assertMatch(speaks, /:51820 +wireguard +42s ago/);
   assertMatch(trusted, /:51820 +oxtunnel TRUSTED, NOT ENCRYPTED +42s ago/);
   assert(!text.includes("\x1b"));
+  const receiving = {
+    lossRatio: 0.05,
+    residualRatio: 0.0012,
+    repaired: 40,
+    unrecovered: 2,
+    repairs: 90,
+    wasted: 50,
+    extraRatio: 0.21,
+    scheme: "window 8, 24 %",
+    isSilent: false,
+  };
+  const sending = { ...receiving, isSilent: true };
+  const repairing = renderStatus({ ...STATUS, peers: [{ ...phone, receiving, sending }] }, undefined, 0, []);
+  assertMatch(repairing, /from phone +window 8, 24 % +5\.00 % +0\.12 % +40 +2 +90 +50 +21\.00 %\n/);
+  assertMatch(repairing, /to phone +no reports +5\.00 %/);
   assertEquals([0, 1023, 1024, 5 * 2 ** 40].map(formatBytes), ["0 B", "1023 B", "1.0 KiB", "5.0 TiB"]);
   assertEquals([-5, 1, 125, 125e6].map(formatRate), ["0 bit/s", "8 bit/s", "1.0 kbit/s", "1.0 Gbit/s"]);
   assertEquals([59.9, 60, 3600, 187200].map(formatDuration), ["59s", "1m 0s", "1h 0m", "2d 4h"]);

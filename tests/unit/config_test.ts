@@ -120,6 +120,14 @@ Deno.test("config: each mistake has its sentence", () => {
       `oxrelay.toml: workers: expected 1 with portable io, found 2; set workers = 1 or io = "auto"`,
     ],
     [
+      `[repair]\nscheme = "best"`,
+      `oxrelay.toml: repair.scheme: expected "auto" or "copy" or "spaced" or "window" or "block", found "best"`,
+    ],
+    [
+      `[repair]\nbudget_percent = 20\nshare_percent = 21`,
+      `oxrelay.toml: repair.share_percent: expected at most budget_percent (20), found 21; raise budget_percent or lower it`,
+    ],
+    [
       `cpus = [1, 1024]`,
       `oxrelay.toml: cpus.1: expected a whole number from 0 to 1023, found 1024`,
     ],
@@ -273,7 +281,7 @@ Deno.test("config: the example documents every key and shows its default", async
   assertEquals(parseConfig(example, "example", {}), DEFAULTS);
   const assignments = example.replace(/^# (?=\w+ = )/gm, "");
   // These have no default: their example values must parse, and are then taken out.
-  const optional = /^(public_endpoint|admin_token) = .*$|^\[fallback\]$[^]*/gm;
+  const optional = /^(public_endpoint|admin_token|share_percent) = .*$|^\[fallback\]$[^]*/gm;
   const shown = parseConfig(assignments, "example", {});
   assert(shown.publicEndpoint !== undefined && shown.adminToken !== undefined);
   assertEquals(shown.fallback?.listen, { host: "0.0.0.0", port: 443 });

@@ -6,6 +6,7 @@ import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncl
 import { type LinkStatus, renderLink } from "../../src/cli/connect_view.ts";
 import { type Counts, shares } from "../../src/cli/link_counts.ts";
 import { CLASS_LABELS, type ClassCount, type ClassLabel } from "../../src/metrics.ts";
+import type { RepairFigures } from "../../src/session/peer_record.ts";
 
 /** Totals by class; none of those that are not named. */
 function classes(given: Partial<Record<ClassLabel, [packets: number, bytes: number]>> = {}): ClassCount[] {
@@ -118,7 +119,7 @@ Deno.test("view: the picture says what it is given", () => {
   assertEquals(lines[0], "● connected to relay.example.com:4433 (192.0.2.1)  up 1h 0m");
   assertMatch(lines[1], /^ {2}round trip +12\.3 ms +██ {2}jitter 0\.4 ms$/);
   assertMatch(lines[2], /down +1\.0 Mbit\/s +▁█ +2\.0 KiB$/);
-  assertEquals(lines[4], "  loss       0.00 % down, 1.23 % up, 12 repaired  handshake 1m 5s ago");
+  assertEquals(lines[4], "  loss       0.00 % down, 1.23 % up  handshake 1m 5s ago");
   assertEquals(lines[5], "  costs      50.3 B a packet, CPU 3.10 %, 1.0 MiB less than WireGuard");
   assertEquals(lines[6], "  mix down   -");
   assertEquals(lines[7], "  mix up     game 75 % (10 %), bulk 25 % (90 %)");
@@ -127,6 +128,31 @@ Deno.test("view: the picture says what it is given", () => {
   assertEquals(several[8], "  relays     *relay.example.com:4433 12.0 ms   b.example.com:4433 -");
   const silent = renderLink({ ...STATUS, state: "silent", rttMs: undefined }, [], "")[0];
   assertStringIncludes(silent, "no answer from relay.example.com:4433");
+});
+
+const REPAIR: RepairFigures = {
+  lossRatio: 0.0512,
+  residualRatio: 0.0034,
+  repaired: 120,
+  unrecovered: 3,
+  repairs: 512,
+  wasted: 392,
+  extraRatio: 0.2411,
+  scheme: "window 8, 24 %",
+  isSilent: false,
+};
+
+Deno.test("view: repair is shown for each direction that has it", () => {
+  const up = { ...REPAIR, scheme: "copy, 30 ms later" };
+  const both = renderLink({ ...STATUS, repairUp: up, repairDown: REPAIR }, [], "x").slice(5, 8);
+  assertEquals(both, [
+    "  repair     lost residual repaired   not wasted    extra  scheme",
+    "    down   5.12 %   0.34 %      120     3    392  24.11 %  window 8, 24 %",
+    "    up     5.12 %   0.34 %      120     3    392  24.11 %  copy, 30 ms later",
+  ]);
+  const silent = renderLink({ ...STATUS, repairUp: { ...up, isSilent: true } }, [], "x").slice(6, 8);
+  assertMatch(silent[0], /up .* no reports$/);
+  assertMatch(silent[1], /costs/);
 });
 
 Deno.test("view: a full picture fits 80 columns", () => {
@@ -145,6 +171,11 @@ Deno.test("view: a full picture fits 80 columns", () => {
     bytesReceived: 1e15,
     rttMs: 1234.5,
   };
-  const worst = renderLink({ ...full, jitterMs: 999.9 }, Array.from({ length: 30 }, () => full), "x");
+  const repairUp = { ...REPAIR, scheme: "copy, 150 ms later", lossRatio: 1, repaired: 1e7, extraRatio: 1 };
+  const worst = renderLink(
+    { ...full, jitterMs: 999.9, repairUp },
+    Array.from({ length: 30 }, () => full),
+    "x",
+  );
   for (const line of worst) assert([...line].length <= 80, `${[...line].length}: ${line}`);
 });

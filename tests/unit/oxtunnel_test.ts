@@ -105,6 +105,8 @@ function fullReport(): control.Report {
     repaired: 8,
     unrepaired: 9,
     arrivalCount: 2,
+    hasClock: true,
+    clock: 0x1234,
   }, [3]);
   result.lossRuns.set([1, 2, 3, 4, 5]);
   result.arrivals.set([control.arrivalSteps(1000), control.arrivalSteps(48)]);
@@ -532,7 +534,11 @@ Deno.test("control: bodies that their kinds do not have are refused (PROTOCOL R5
   const cases: [name: string, head: number[], length: number, fits: boolean][] = [
     ["a bitmap of 32 bytes", reportHead(0, 32), 47, true],
     ["a bitmap of 33 bytes", reportHead(0, 33), 48, false],
-    ["a later section", reportHead(8, 0), 30, true],
+    ["a later section", reportHead(16, 0), 30, true],
+    ["a clock", reportHead(8, 0), 17, true],
+    ["half a clock", reportHead(8, 0), 16, false],
+    ["a clock behind 64 arrivals", [...reportHead(12, 32), ...marked, 64], 47 + 1 + 128 + 2, true],
+    ["arrivals and no clock", [...reportHead(12, 32), ...marked, 64], 47 + 1 + 128, false],
     ["64 arrivals", [...reportHead(4, 32), ...marked, 64], 47 + 1 + 128, true],
     ["65 arrivals", [...reportHead(4, 32), ...marked, 65], 47 + 1 + 130, false],
     ["no arrivals", [...reportHead(4, 32), ...marked, 0], 48, false],
@@ -570,6 +576,8 @@ Deno.test("control: a report comes back as it was said", () => {
     reorderDepth: fc.nat(65535),
     repaired: u32,
     unrepaired: u32,
+    hasClock: fc.boolean(),
+    clock: fc.nat(65535),
   });
   const bitmap = fc.array(fc.nat(255), {
     maxLength: control.REPORT_BITMAP_MAX_BYTES,
@@ -599,7 +607,15 @@ Deno.test("control: a report comes back as it was said", () => {
         into.arrivals.subarray(0, into.arrivalCount),
         said.arrivals.subarray(0, said.arrivalCount),
       );
-      const plain = ["highest", "delayUs", "received", "hasEcn", "hasQuality", "arrivalCount"] as const;
+      const plain = [
+        "highest",
+        "delayUs",
+        "received",
+        "hasEcn",
+        "hasQuality",
+        "hasClock",
+        "arrivalCount",
+      ] as const;
       for (const name of plain) assertEquals(into[name], said[name], name);
       for (const name of ["ect0", "ect1", "congestionExperienced"] as const) {
         if (said.hasEcn) assertEquals(into[name], said[name], name);
@@ -607,6 +623,7 @@ Deno.test("control: a report comes back as it was said", () => {
       for (const name of ["reorderDepth", "repaired", "unrepaired", "lossRuns"] as const) {
         if (said.hasQuality) assertEquals(into[name], said[name], name);
       }
+      if (said.hasClock) assertEquals(into.clock, said.clock);
       // One more arrival than the bitmap marks is a lie.
       if (said.arrivalCount === set && set < control.REPORT_ARRIVALS_MAX && set > 0) {
         said.arrivalCount++;
@@ -618,6 +635,7 @@ Deno.test("control: a report comes back as it was said", () => {
   );
   assert(longest <= control.REPORT_MAX_BYTES);
   assertEquals([1e9, -1e9, 12, -4].map(control.arrivalSteps), [32767, -32768, 2, -0]);
+  assertEquals([0, 63, 64, 2 ** 22 + 128, 1e15].map(control.clockSteps), [0, 0, 1, 2, 0x1a00]);
 });
 
 Deno.test("control: hints, ids, tickets, key parts and small frames come back as they were said", () => {

@@ -1,0 +1,83 @@
+/**
+ * `deno task bench:feel [--quick] [--seed N]`, or with --sockets what bench/feel/sockets.ts says: what repair does for a game or a call and what it costs, from whole clients and
+ * relays in the deterministic simulator, over all modelled paths and by every scheme. Prints the tables, and leaves them, the
+ * figures and the picture in bench/results/ (not with --quick). No figure in it depends on the machine.
+ */
+import { parseArgs } from "@std/cli";
+import { renderProgress } from "../src/cli/speedtest.ts";
+import { type Curve, feelChart, type Panel } from "./feel/chart.ts";
+import { MAIN_PLACES, type Measure, measure, quickPlan, wholePlan } from "./feel/measure.ts";
+import { goalsOf, report } from "./feel/report.ts";
+import { benchSockets } from "./feel/sockets.ts";
+
+const RESULTS = new URL("results/", import.meta.url);
+const QUICK_SECONDS = 20;
+
+function panelsOf({ rows, bounds }: Measure): Panel[] {
+  return MAIN_PLACES.map((place): Panel => {
+    const here = rows.filter((row) => row.workload === "game64" && row.place === place && !row.hasBulk);
+    const pointsOf = (some: typeof rows) =>
+      some.map(({ extra, score }) => ({ extra, residual: score.residual }));
+    const none = here.filter(({ scheme }) => scheme.code === "none");
+    const codes = ["copy", "spaced", "window", "block"];
+    const curves = codes.map((code): Curve => ({
+      label: code,
+      points: pointsOf([...none, ...here.filter(({ scheme }) => scheme.code === code && scheme.isFixed)]),
+      style: "theirs",
+    }));
+    const autos = here.filter(({ scheme }) => scheme.code === "auto" && scheme.isProactive === undefined);
+    curves.unshift({ label: "adaptive", points: pointsOf(autos), style: "ours" });
+    curves.push({
+      label: "perfect knowledge",
+      points: bounds.filter((one) => one.place === place)
+        .map(({ share, bound }) => ({ extra: share, residual: bound.alone })),
+      style: "bound",
+    });
+    const goal = { random: { extra: 0.25, residual: 0.008 }, bursts: { extra: 1, residual: 0.006 } };
+    const title = {
+      random: "5 % lost at random",
+      bursts: "5 % lost in bursts of 30 ms",
+      walk: "through all paths in turn",
+    };
+    return {
+      title: title[place as keyof typeof title],
+      curves,
+      goal: goal[place as keyof typeof goal],
+    };
+  });
+}
+
+const { quick, sockets, seed: seedText } = parseArgs(Deno.args, {
+  boolean: ["quick", "sockets"],
+  string: ["seed"],
+  default: { seed: "1" },
+});
+const seed = Number(seedText);
+if (!Number.isInteger(seed)) throw new Error(`--seed ${seedText} is not a whole number`);
+if (sockets) {
+  await benchSockets(Deno.args);
+  Deno.exit();
+}
+const isSeen = Deno.stderr.isTerminal();
+const draw = (text: string) => isSeen && Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[K${text}`));
+const measured = measure(
+  quick ? quickPlan(QUICK_SECONDS) : wholePlan(),
+  seed,
+  (share) => draw(renderProgress(share)),
+);
+draw("");
+const text = report(measured);
+console.log(text);
+if (!quick) {
+  Deno.mkdirSync(RESULTS, { recursive: true });
+  Deno.writeTextFileSync(new URL("feel.md", RESULTS), text);
+  const figures = { seed, goals: goalsOf(measured), ...measured };
+  Deno.writeTextFileSync(new URL("feel.json", RESULTS), `${JSON.stringify(figures, undefined, 1)}\n`);
+  Deno.writeTextFileSync(
+    new URL("feel.svg", RESULTS),
+    feelChart(
+      "A game of 64 packets a second, 60 ms: what is lost, and what repair costs",
+      panelsOf(measured),
+    ),
+  );
+}

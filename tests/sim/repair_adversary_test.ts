@@ -1,0 +1,118 @@
+/**
+ * A peer that has the keys and lies in its repair frames, against a whole relay. Held: what repair brings back is judged like
+ * what came by itself, comes once, and gets the peer nothing that it would not get without; floods cost nobody else.
+ * Each failure names its seed.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { multiply, PortableShardKernel } from "../../src/codec/gf256.ts";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
+import { windowCoefficients } from "../../src/codec/sliding_window.ts";
+import { DEFAULTS } from "../../src/config.ts";
+import { repairOptions } from "../../src/session/repairs.ts";
+import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
+import { FEATURE_LZ4, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
+import { RawPeer } from "./raw_peer.ts";
+import { udpPacket, World } from "./world.ts";
+
+const SECOND = 1_000_000;
+const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
+const IP = "10.66.0.2";
+
+function setting(features = FEATURE_SLIDING_WINDOW) {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const relay = world.relay("192.0.2.1:4433", {
+    ipv4: "10.66.0.1",
+    lz4: new PortableLz4(),
+    repair: repairOptions(new PortableShardKernel(), DEFAULTS.repair),
+  });
+  const peer = new RawPeer(world, relay, "198.51.100.7:5555", IP);
+  peer.connect({ features, aeads: [1], connectionIds: [5, 6, 7] });
+  assertEquals(peer.told.features, features);
+  // The first repair has the relay begin to keep sources.
+  peer.send(packet(0));
+  peer.send(repairOf(peer, packet(0)));
+  world.runFor(SECOND);
+  relay.delivered.length = 0;
+  return { world, relay, peer };
+}
+
+const packet = (n: number, from = IP) => udpPacket(from, "8.8.8.8", new Uint8Array(20).fill(n));
+
+/** A repair frame for the peer's next datagram, of one source, whose counter lies `back` before. */
+function repairOf(peer: RawPeer, source: Uint8Array, back = 1, index = 0): Uint8Array {
+  const coefficient = new Uint8Array(1);
+  windowCoefficients((8 * peer.counter + index) % 65536, 1, coefficient, 0);
+  const frame = new Uint8Array(5 + source.length);
+  const body = writeFrameHead(new DataView(frame.buffer), 0, FRAME_REPAIR, 3 + source.length);
+  frame.set([0, back, index, ...source.map((byte) => multiply(coefficient[0], byte))], body);
+  return frame;
+}
+
+const joined = (...parts: Uint8Array[]) => Uint8Array.from(parts.flatMap((part) => [...part]));
+
+Deno.test(`repair: what is lost comes back once, whichever is first (seed ${SEED}, PROTOCOL R92)`, () => {
+  const { relay, peer } = setting();
+  const late = peer.seal(packet(1));
+  peer.send(joined(repairOf(peer, packet(1)), packet(2)));
+  assertEquals(relay.delivered, [packet(2), packet(1)]);
+  relay.receive(late, peer.endpoint);
+  peer.send(repairOf(peer, packet(1), 2));
+  assertEquals(relay.delivered.length, 2, "neither its own datagram nor another repair delivers it again");
+  assertEquals(relay.metrics.get("packets_repaired"), 1);
+  assertEquals(relay.metrics.get("packets_late"), 1);
+});
+
+Deno.test(`repair: a packet that is brought back is judged like any other (seed ${SEED}, PROTOCOL R92)`, () => {
+  const { relay, peer } = setting();
+  for (const bad of [packet(1, "10.66.0.9"), packet(1).with(0, 0x35), packet(1).subarray(0, 30)]) {
+    peer.counter++;
+    peer.send(repairOf(peer, bad));
+  }
+  // Nor is anything but packets heard of it: a close of the session would be.
+  peer.counter++;
+  peer.send(repairOf(peer, Uint8Array.of(0x90, 2, 7, 0)));
+  assertEquals(relay.delivered, []);
+  peer.send(packet(3));
+  assertEquals(relay.delivered, [packet(3)]);
+});
+
+Deno.test(`repair: compressed packets come out where LZ4 was negotiated (seed ${SEED}, PROTOCOL R48)`, () => {
+  const whole = udpPacket(IP, "8.8.8.8", new Uint8Array(172));
+  // 30 literals, 165 times the byte before, 5 literals.
+  const block = [0xff, 15, ...whole.subarray(0, 30), 1, 0, 146, 0x50, 0, 0, 0, 0, 0];
+  const frame = new Uint8Array(4 + block.length);
+  frame.set(block, writeLz4Head(new DataView(frame.buffer), 0, block.length, whole.length));
+  for (const features of [FEATURE_SLIDING_WINDOW, FEATURE_SLIDING_WINDOW | FEATURE_LZ4]) {
+    const { relay, peer } = setting(features);
+    peer.counter++;
+    peer.send(repairOf(peer, frame));
+    assertEquals(relay.delivered, (features & FEATURE_LZ4) !== 0 ? [whole] : []);
+  }
+});
+
+Deno.test(`repair: a flood of repairs is dropped beyond eight a datagram, and harms nobody (seed ${SEED})`, () => {
+  const { world, relay, peer } = setting();
+  const other = world.client("198.51.100.8:5555", relay, { ipv4: "10.66.0.3" });
+  other.send(packet(9, "10.66.0.3"));
+  world.runFor(SECOND);
+  const { free } = relay.arena;
+  relay.delivered.length = 0;
+  for (let i = 0; i < 300; i++) {
+    peer.counter += 40;
+    const frames = Array.from({ length: 60 }, (_, n) => repairOf(peer, Uint8Array.of(n), 1 + n % 40, n & 7));
+    peer.send(joined(...frames));
+    if (i % 10 === 0) world.runFor(1000);
+  }
+  assert(relay.metrics.dropped("malformed_inner") >= 300 * 52);
+  assertEquals(relay.delivered, [], "a byte is no packet");
+  other.send(packet(8, "10.66.0.3"));
+  world.runFor(SECOND);
+  assertEquals(relay.delivered, [packet(8, "10.66.0.3")]);
+  assertEquals(relay.arena.free, free);
+  // The peer's own repairs work too, once it behaves.
+  peer.counter++;
+  peer.send(repairOf(peer, packet(4)));
+  world.runFor(SECOND);
+  assert(relay.delivered.some((one) => one.toHex() === packet(4).toHex()));
+});

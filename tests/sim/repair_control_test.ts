@@ -1,0 +1,121 @@
+/**
+ * The controller of loss repair between whole clients and relays, with reports as they really come: how fast it answers a
+ * step of loss, that it stays where it is, and that it comes down again. Each failure names its seed.
+ */
+import { assert, assertGreater, assertLess } from "@std/assert";
+import { PortableShardKernel } from "../../src/codec/gf256.ts";
+import { repairOptions } from "../../src/session/repairs.ts";
+import {
+  burstLoss,
+  CHANNELS,
+  CONGESTION,
+  congestion,
+  type Impairment,
+  Path,
+  randomLoss,
+} from "./channels.ts";
+import { type Outcome, play } from "./repair_play.ts";
+import type { Random } from "./world.ts";
+
+const SECOND_US = 1_000_000;
+const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
+const SEEDS = [SEED, SEED + 1, SEED + 2];
+const ONE_WAY_US = 20_000, RTT_US = 2 * ONE_WAY_US;
+/** What one packet of the streams below takes with all headers, on average. */
+const DATAGRAM_BYTES = 50 + 28 + 80;
+const STREAM = { bytesMin: 60, bytesMax: 100 };
+const clean = () => new Path(ONE_WAY_US);
+
+function options(own: Partial<Parameters<typeof repairOptions>[1]> = {}) {
+  return repairOptions(new PortableShardKernel(), {
+    budgetPercent: 25,
+    gameDeadlineMs: 60,
+    voiceDeadlineMs: 100,
+    ...own,
+  });
+}
+
+/** Something that happens to a path between two times, and the times of what it took. */
+function between(fromUs: number, toUs: number, part: Impairment, lostUs: number[] = []): Impairment {
+  return {
+    delayUs(nowUs, bytes) {
+      const delayUs = part.delayUs(nowUs, bytes);
+      if (nowUs < fromUs || nowUs >= toUs) return 0;
+      if (delayUs === Infinity) lostUs.push(nowUs);
+      return delayUs;
+    },
+  };
+}
+
+/** Bytes of repair for each byte protected between two times of the world's clock. */
+function shareOf({ sentUs, repairBytes }: Outcome, fromUs: number, toUs: number): number {
+  const first = sentUs.findIndex((us) => us >= fromUs), last = sentUs.findLastIndex((us) => us < toUs);
+  return (repairBytes[last] - repairBytes[first]) / ((last - first) * DATAGRAM_BYTES);
+}
+
+Deno.test(`repair control: within three round trips of the first loss it sends what losses ask for (seed ${SEED})`, () => {
+  for (const seed of SEEDS) {
+    const lostUs: number[] = [];
+    const path = (random: Random) =>
+      new Path(ONE_WAY_US, between(8 * SECOND_US, Infinity, randomLoss(random, 0.1), lostUs));
+    const outcome = play(options(), path, { ...STREAM, seconds: 12, seed, back: clean });
+    const [firstUs] = lostUs;
+    assertLess(shareOf(outcome, firstUs - 4 * SECOND_US, firstUs), 0.02, `seed ${seed}: before`);
+    // A repair must be saved up for first: three packets and a half.
+    const answeredUs = firstUs + 3 * RTT_US;
+    assertGreater(shareOf(outcome, answeredUs, answeredUs + 250_000), 0.12, `seed ${seed}: after`);
+  }
+});
+
+Deno.test(`repair control: while losses stay as they are so does what it sends, and when they end it ends (seed ${SEED})`, () => {
+  for (const seed of SEEDS) {
+    const path = (random: Random) =>
+      new Path(ONE_WAY_US, between(4 * SECOND_US, 34 * SECOND_US, randomLoss(random, 0.05)));
+    const outcome = play(options(), path, { ...STREAM, seconds: 70, seed, back: clean });
+    for (let second = 7; second < 34; second++) {
+      const share = shareOf(outcome, second * SECOND_US, (second + 1) * SECOND_US);
+      assert(share > 0.15 && share < 0.27, `seed ${seed}: second ${second}: ${share}`);
+    }
+    assertLess(shareOf(outcome, 64 * SECOND_US, 71 * SECOND_US), 0.02, `seed ${seed}: half a minute later`);
+  }
+});
+
+Deno.test(`repair control: a bottleneck whose queue drops gets none, as many losses without a queue do (seed ${SEED})`, () => {
+  const queue = (random: Random) =>
+    new Path(ONE_WAY_US, congestion(random, { ...CONGESTION, busyLoad: 1.6 }));
+  const stream = { ...STREAM, seconds: 60, seed: SEED, back: clean };
+  const congested = play(options({ budgetPercent: 100 }), queue, stream);
+  const lost = 1 - Object.keys(congested.cameUs).length / congested.sent;
+  assertGreater(lost, 0.004, "the queue drops");
+  const radio = play(
+    options({ budgetPercent: 100 }),
+    (random) => new Path(ONE_WAY_US, randomLoss(random, lost)),
+    stream,
+  );
+  const share = (outcome: Outcome) => shareOf(outcome, 8 * SECOND_US, 62 * SECOND_US);
+  assertLess(share(congested), 0.03);
+  assertGreater(share(radio), 5 * share(congested));
+});
+
+Deno.test(`repair control: 5 % lost in bursts of 30 ms, at most as many bytes again (seed ${SEED})`, () => {
+  let residual = 0, lost = 0;
+  for (const seed of SEEDS) {
+    const path = (random: Random) => new Path(ONE_WAY_US, burstLoss(random, 0.05, 30_000));
+    const stream = { ...STREAM, seconds: 120, seed, back: clean };
+    const off = play(undefined, path, stream), on = play(options({ budgetPercent: 100 }), path, stream);
+    assertLess(on.bytes, 2 * off.bytes, `seed ${seed}`);
+    residual += on.residual / SEEDS.length;
+    lost += off.residual / SEEDS.length;
+  }
+  // What no repair in time can bring back is e^-2 of it: bursts that last as long as the deadline.
+  assertLess(residual, 0.25 * lost);
+});
+
+Deno.test(`repair control: every channel is the better for it, none costs more than the budget (seed ${SEED})`, () => {
+  for (const name of ["random", "bursts", "fading", "handover", "mixed"] as const) {
+    const stream = { ...STREAM, seconds: 60, seed: SEED };
+    const off = play(undefined, CHANNELS[name], stream), on = play(options(), CHANNELS[name], stream);
+    assertLess(on.residual, off.residual, name);
+    assertLess(on.bytes, 1.26 * off.bytes, name);
+  }
+});

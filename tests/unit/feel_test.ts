@@ -1,0 +1,119 @@
+/**
+ * The arithmetic of the measure of repair: scores of packets worked out by hand, a call's best playout, the bound against trying
+ * every way to spend a budget, and residuals between measured shares.
+ */
+import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
+import fc from "fast-check";
+import { blindBound } from "../../bench/feel/bound.ts";
+import { G711 } from "../../bench/feel/e_model.ts";
+import { residualAt, type Row } from "../../bench/feel/measure.ts";
+import { type Carrier, leastLost, type Original } from "../../bench/feel/oracle.ts";
+import { NONE } from "../../bench/feel/play.ts";
+import { score, speechRating } from "../../bench/feel/score.ts";
+
+/** Packets every 10 ms over a path of 20 ms; how late each is, milliseconds. */
+function received(lateMs: number[]) {
+  const sentUs = lateMs.map((_, n) => 10_000 * n), expectedUs = sentUs.map((us) => us + 20_000);
+  return { sentUs, expectedUs, arrivedUs: lateMs.map((ms, n) => expectedUs[n] + 1000 * ms) };
+}
+
+Deno.test("score: lost, late, in a row", () => {
+  const lost = Infinity;
+  const up = received([0, lost, 61, 59, 60, lost, lost, 100, 0, 5]);
+  const { residual, residualRelaxed, longRunsPerMinute, ...rest } = score([up], 60_000);
+  assertEquals(rest, {
+    packets: 10,
+    lost: 5,
+    addedMsP50: 59,
+    addedMsP99: 100,
+    addedMsP999: 100,
+  });
+  assertAlmostEquals(residual, 0.5);
+  assertAlmostEquals(residualRelaxed, 0.4);
+  // One in 90 ms.
+  assertAlmostEquals(longRunsPerMinute, 60_000 / 90, 1e-9);
+  const both = score([up, received([lost, lost, 0, 0, 0, lost])], 60_000);
+  assertEquals([both.packets, both.lost], [16, 8]);
+  assertAlmostEquals(both.longRunsPerMinute, 60_000 / 140, 1e-9); // Runs end with their direction.
+});
+
+Deno.test("score: a call waits as long as pays", () => {
+  const steady = speechRating(received(new Array(1000).fill(0)), 100_000, G711);
+  assertAlmostEquals(steady, 93.2, 1e-9);
+  // A packet in ten comes 40 ms late: to wait for them costs nothing up to 100 ms from mouth to ear.
+  const late = received(new Array(1000).fill(0).map((_, n) => n % 10 === 0 ? 40 : 0));
+  assertAlmostEquals(speechRating(late, 100_000, G711), 93.2, 1e-9);
+  assertAlmostEquals(speechRating(late, 39_000, G711), 93.2 - 95 * 10 / (10 / 0.9 + 25.1), 1e-9);
+  // One in a thousand is not worth 90 ms to all.
+  const once = received(new Array(1000).fill(0).map((_, n) => n === 500 ? 190 : 0));
+  const lossOnly = 93.2 - 95 * 0.1 / (0.1 / 0.999 + 25.1);
+  assertAlmostEquals(speechRating(once, 200_000, G711), lossOnly, 1e-9);
+  assertGreater(steady, lossOnly);
+});
+
+/** Tries every carrier or none for every lost packet. */
+function leastLostByForce(originals: Original[], carriers: Carrier[], budget: number): number {
+  const lost = originals.filter(({ arrivedUs, limitUs }) => arrivedUs > limitUs);
+  const saved = (n: number, left: number): number => {
+    if (n === lost.length) return 0;
+    const { sentUs, limitUs, bytes } = lost[n];
+    let best = saved(n + 1, left);
+    for (const carrier of carriers) {
+      if (carrier.sentUs <= sentUs || carrier.arrivedUs > limitUs || bytes > left) continue;
+      best = Math.max(best, 1 + saved(n + 1, left - bytes));
+    }
+    return best;
+  };
+  return lost.length - saved(0, budget);
+}
+
+Deno.test("bound: as good as trying everything, and no better", () => {
+  let repaired = 0;
+  const packet = fc.record({
+    isLost: fc.boolean(),
+    delayUs: fc.nat(9),
+    bytes: fc.integer({ min: 1, max: 9 }),
+  });
+  fc.assert(fc.property(
+    fc.array(packet, { maxLength: 9 }),
+    fc.nat(5),
+    fc.nat(30),
+    fc.array(fc.tuple(fc.nat(24), fc.nat(9)), { maxLength: 6 }),
+    (packets, deadlineUs, budget, others) => {
+      const originals = packets.map(({ isLost, delayUs, bytes }, n) => ({
+        sentUs: 3 * n,
+        arrivedUs: isLost ? Infinity : 3 * n + delayUs,
+        bytes,
+        limitUs: 3 * n + 9 + deadlineUs,
+      }));
+      const carriers: Carrier[] = others.map(([sentUs, delayUs]) => ({
+        sentUs,
+        arrivedUs: sentUs + delayUs,
+      }));
+      carriers.push(...originals.filter((_, n) => n % 3 === 0));
+      carriers.sort((a, b) => a.sentUs - b.sentUs);
+      const found = leastLost(originals, carriers, budget);
+      assertEquals(found, leastLostByForce(originals, carriers, budget));
+      repaired += packets.filter(({ isLost }) => isLost).length - found;
+    },
+  ));
+  assert(repaired > 0);
+});
+
+Deno.test("bound of a sender that does not know: by hand", () => {
+  const stream = { packetsPerSecond: 50, bytesMin: 22, bytesMax: 22 };
+  const workload = { label: "", trafficClass: 0, deadlineUs: 50_000, up: stream, down: stream };
+  // Two later datagrams are in time; 50 bytes inside, 100 outside; 0.1 - 2 * 0.2 * 0.9 * (1 - 0.81).
+  assertAlmostEquals(blindBound(workload, 0.2, 0.1), 0.0316, 1e-9);
+  assertEquals(blindBound(workload, 1, 0.1), 0);
+});
+
+Deno.test("residuals between measured shares are straight in their logarithm", () => {
+  const row = (extra: number, residual: number) =>
+    ({ scheme: NONE, extra, score: { residual, packets: 1000 } }) as unknown as Row;
+  const rows = [row(1, 0), row(0, 0.05), row(0.5, 0.0005)];
+  assertAlmostEquals(residualAt(rows, 0), 0.05);
+  assertAlmostEquals(residualAt(rows, 0.25), 0.005);
+  assertAlmostEquals(residualAt(rows, 0.5), 0.0005);
+  assertAlmostEquals(residualAt(rows, 7), 0.0005, 1e-9); // None of a thousand counts as half a packet.
+});
