@@ -1,5 +1,5 @@
 /**
- * `deno task bench:feel [--quick] [--seed N]`: what repair does for a game or a call and what it costs, from whole clients and
+ * `deno task bench:feel [--quick] [--seed N]`, or with --sockets what bench/feel/sockets.ts says: what repair does for a game or a call and what it costs, from whole clients and
  * relays in the deterministic simulator, over all modelled paths and by every scheme. Prints the tables, and leaves them, the
  * figures and the picture in bench/results/ (not with --quick). No figure in it depends on the machine.
  */
@@ -8,6 +8,7 @@ import { renderProgress } from "../src/cli/speedtest.ts";
 import { type Curve, feelChart, type Panel } from "./feel/chart.ts";
 import { MAIN_PLACES, type Measure, measure, quickPlan, wholePlan } from "./feel/measure.ts";
 import { goalsOf, report } from "./feel/report.ts";
+import { benchSockets } from "./feel/sockets.ts";
 
 const RESULTS = new URL("results/", import.meta.url);
 const QUICK_SECONDS = 20;
@@ -46,13 +47,17 @@ function panelsOf({ rows, bounds }: Measure): Panel[] {
   });
 }
 
-const { quick, seed: seedText } = parseArgs(Deno.args, {
-  boolean: ["quick"],
+const { quick, sockets, seed: seedText } = parseArgs(Deno.args, {
+  boolean: ["quick", "sockets"],
   string: ["seed"],
   default: { seed: "1" },
 });
 const seed = Number(seedText);
 if (!Number.isInteger(seed)) throw new Error(`--seed ${seedText} is not a whole number`);
+if (sockets) {
+  await benchSockets(Deno.args);
+  Deno.exit();
+}
 const isSeen = Deno.stderr.isTerminal();
 const draw = (text: string) => isSeen && Deno.stderr.writeSync(new TextEncoder().encode(`\r\x1b[K${text}`));
 const measured = measure(

@@ -141,7 +141,7 @@ function oneWayUs(random: Random): number {
 }
 
 /** Elliott's bad state: as `burstLoss`, but the share `badLoss` of what is sent in it is lost and the rest comes through. */
-function elliottLoss(random: Random, badRate: number, badUs: number, badLoss: number): Impairment {
+export function elliottLoss(random: Random, badRate: number, badUs: number, badLoss: number): Impairment {
   const bad = burstLoss(random, badRate, badUs);
   return {
     delayUs: (nowUs, bytes) =>

@@ -17,7 +17,14 @@ import {
 } from "../exit/tun_client.ts";
 import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
-import { type DoorOptions, readDoors, readInvitation, readScope, readTrusted } from "./connect_options.ts";
+import {
+  type DoorOptions,
+  readDoors,
+  readInvitation,
+  readRepair,
+  readScope,
+  readTrusted,
+} from "./connect_options.ts";
 import type { Invitation } from "./invitation.ts";
 import { Link } from "./link.ts";
 import { LinkFallback } from "./link_fallback.ts";
@@ -61,7 +68,9 @@ As root, everything goes through the tunnel but the networks that this machine i
                         the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
   --priority app=NAME:CLASS
                         the same for what the program of this name sends and gets: app=csgo:game
-  --no-repair           send nothing to repair losses of games and calls (OxTunnel)
+  --repair WORDS        how losses of games and calls are repaired on the way to the relay (OxTunnel), in the words of the
+                        relay's own [repair]: budget_percent=50, or scheme=spaced,budget_percent=100
+  --no-repair           no repair, either way (OxTunnel)
   --no-compression      do not compress what shrinks (OxTunnel): sizes tell a little of what is in it
 
 Without root, a proxy and ports on this machine's loopback instead of a device:
@@ -83,7 +92,17 @@ const PROBE_MS = 1000;
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
   const { words, values, lists, flags } = readCommandLine(args, {
-    values: ["config", "include", "exclude", "only-user", "only-cgroup", "socks", "protocol", "trusted"],
+    values: [
+      "config",
+      "include",
+      "exclude",
+      "only-user",
+      "only-cgroup",
+      "socks",
+      "protocol",
+      "trusted",
+      "repair",
+    ],
     lists: ["L", "server", "priority"],
     flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
     words: [0, 1],
@@ -104,7 +123,7 @@ export async function connect(args: string[]): Promise<number> {
     priorities: readPriorities(lists.priority),
     compression: !flags["no-compression"],
     batching: !flags["no-batching"],
-    repair: !flags["no-repair"],
+    repair: readRepair(values.repair, flags["no-repair"]),
   };
   const apps = readAppPriorities(lists.priority);
   const given = await readInvitation(words[0], values.config, lists.server, values.protocol);

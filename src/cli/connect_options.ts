@@ -2,7 +2,15 @@
  * What is said to `connect`, on its command line and in what it is given to read. Invariant: everything is sound before
  * anything on this machine is touched, and what is wrong is named with its remedy and without its secrets. Only reads.
  */
-import { type Endpoint, networkOf, parseEndpoint, parsePrefix } from "../config.ts";
+import {
+  DEFAULTS,
+  type Endpoint,
+  networkOf,
+  parseConfig,
+  parseEndpoint,
+  parsePrefix,
+  type RepairConfig,
+} from "../config.ts";
 import type { Scope } from "../exit/tun_client.ts";
 import { CommandError, UsageError } from "./help.ts";
 import { ENDPOINTS_MAX, type Invitation, INVITATION_SCHEME, parseInvitation } from "./invitation.ts";
@@ -37,6 +45,25 @@ export function readTrusted(text: string | undefined): string[] {
     if (parsePrefix(network)!.bits >= TRUSTED_BITS_MIN) return network;
     throw new UsageError(`--trusted: ${network} is too wide; the smallest prefix is /${TRUSTED_BITS_MIN}`);
   });
+}
+
+/**
+ * How this end repairs losses, as --repair says in the words of a relay's [repair] with commas between them; not at all when
+ * `isOff`. Throws UsageError or ConfigError.
+ */
+export function readRepair(text: string | undefined, isOff: boolean): RepairConfig {
+  if (isOff && text !== undefined) throw new UsageError("--repair and --no-repair exclude each other");
+  if (isOff) return { ...DEFAULTS.repair, enabled: false };
+  const lines = (text ?? "").split(",").filter((word) => word !== "").map((word) => {
+    const [, key, value] = /^([a-z_]{1,40})=([a-z0-9]{1,40})$/.exec(word) ?? [];
+    if (value === undefined) {
+      throw new UsageError(
+        `--repair: expected words such as budget_percent=50, found "${word.slice(0, 80)}"`,
+      );
+    }
+    return `${key} = ${/^(\d+|true|false)$/.test(value) ? value : `"${value}"`}`;
+  });
+  return parseConfig(["[repair]", ...lines].join("\n"), "--repair", {}).repair;
 }
 
 function prefixes(flag: string, text: string | undefined): string[] {

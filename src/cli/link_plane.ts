@@ -20,7 +20,7 @@ import { PortableShardKernel } from "../codec/gf256.ts";
 import { PortableLz4 } from "../codec/lz4.ts";
 import { NativeShardKernel } from "../codec/native_shards.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
-import { DEFAULTS } from "../config.ts";
+import { DEFAULTS, type RepairConfig } from "../config.ts";
 import type { Exit } from "../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../io/mailbox.ts";
@@ -87,8 +87,8 @@ export interface PlaneWishes {
   compression: boolean;
   /** Whether packets share datagrams; not so for measurements alone. */
   batching: boolean;
-  /** Whether losses of games and calls are repaired. */
-  repair: boolean;
+  /** How losses of games and calls are repaired on the way up, and whether at all. */
+  repair: RepairConfig;
 }
 
 export class LocalPlane implements LinkPlane {
@@ -132,11 +132,11 @@ export class LocalPlane implements LinkPlane {
               : new PortableDatagramAead(rows, DROP.forged),
           ...(isNative ? { aeads: preferredAeads(native) } : {}),
           ...(compression ? { lz4: isNative ? new NativeLz4(native) : new PortableLz4() } : {}),
-          ...(repair
+          ...(repair.enabled
             ? {
               repair: repairOptions(
                 isNative ? new NativeShardKernel(native) : new PortableShardKernel(),
-                DEFAULTS.repair,
+                repair,
               ),
             }
             : {}),

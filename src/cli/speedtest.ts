@@ -3,7 +3,7 @@
  * nothing of this machine is changed, and standard output has the result alone. The measuring is speedtest_exit.ts's.
  */
 import { loadNative } from "../../ffi/native.ts";
-import { formatEndpoint } from "../config.ts";
+import { DEFAULTS, formatEndpoint } from "../config.ts";
 import { CLIENT_DEVICE } from "../exit/tun_client.ts";
 import { monotonicUs } from "../io/driver.ts";
 import { parseAddress } from "../wire/address.ts";
@@ -71,7 +71,7 @@ export async function speedtest(args: string[]): Promise<number> {
     priorities: [],
     compression: false,
     batching: true,
-    repair: false,
+    repair: { ...DEFAULTS.repair, enabled: false },
   });
   const turns = setInterval(() => exit.turn(), TURN_MS);
   try {

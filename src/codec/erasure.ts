@@ -193,8 +193,11 @@ export class RepairDecoder {
   readonly #isUsed = new Uint8Array(PLACES);
   readonly #weights = new Uint8Array(PLACES);
   #unknowns = 0;
+  /** By number modulo REACH: whether a repair lacks it, or one that shares its entry. */
+  readonly #isLacked = new Uint8Array(REACH);
   /** Repairs that still lacked something when they were last looked at. */
   waiting = 0;
+  /** Whether there is nothing to solve for until a repair comes, or a source that one lacks. */
   isDone = true;
   /** Repairs whose sources are all known, less those that it took to know them: what came and was not needed. */
   notNeeded = 0;
@@ -231,7 +234,12 @@ export class RepairDecoder {
 
   /** Takes a source that came; false when it is known already, or no longer of use. */
   add(number: number, bytes: Uint8Array, at: number, length: number): boolean {
-    return this.#sources.add(number, bytes, at, length);
+    if (!this.#sources.add(number, bytes, at, length)) return false;
+    if (this.#isLacked[number & (REACH - 1)] !== 0) {
+      this.#isLacked[number & (REACH - 1)] = 0;
+      this.isDone = false;
+    }
+    return true;
   }
 
   /**
@@ -267,7 +275,11 @@ export class RepairDecoder {
     if (!coefficients(code, index, count, this.#coefficients, first)) return false;
     this.#oldest = (place + 1) % REPAIRS_MAX;
     this.#count[place] = count;
-    for (let i = 0; i < count; i++) this.#numbers[first + i] = numbers[i];
+    for (let i = 0; i < count; i++) {
+      this.#numbers[first + i] = numbers[i];
+      if (!sources.has(numbers[i])) this.#isLacked[numbers[i] & (REACH - 1)] = 1;
+    }
+    this.isDone = false;
     const to = (PLACES + place) * stride;
     sources.kernel.copy(bytes, at, sources.memory, to, length);
     sources.clear(to, length, this.#length[place]);
@@ -276,36 +288,44 @@ export class RepairDecoder {
   }
 
   /**
-   * Solves for sources that the repairs determine; returns how many, with their numbers in `recovered`. With more than
-   * `rowsMax` repairs that still lack something it does nothing but count them. `isDone` says whether nothing was left.
+   * Solves for sources that the last `rowsMax` repairs that still lack something determine; returns how many, with their
+   * numbers in `recovered`. `isDone` says whether these are all that can be solved for now.
    */
   solve(rowsMax = REPAIRS_MAX): number {
-    let found = 0;
-    this.isDone = false;
-    for (let pass = 0; pass < PASSES_MAX && !this.isDone; pass++) {
-      const rows = this.waiting = this.#gather();
-      if (rows > rowsMax) break;
+    let found = 0, isSettled = false;
+    for (let pass = 0; pass < PASSES_MAX && !isSettled; pass++) {
+      const rows = this.waiting = this.#gather(rowsMax);
       const isWhole = this.#fill(rows);
       this.#eliminate(rows);
       const before = found;
       found = this.#recoverAll(rows, found);
       // One elimination finds all that is determined, unless something was left out.
-      this.isDone = found === before || (isWhole && !this.#isCut);
+      isSettled = found === before || (isWhole && !this.#isCut);
     }
+    this.isDone = isSettled && !this.#isPart;
     return found;
   }
+
+  /** Whether the last pass did not look at all repairs. */
+  #isPart = false;
 
   /** Whether the last pass stopped early, because a place that it needed was to be written over. */
   #isCut = false;
 
-  /** Lists the repairs that still lack something and drops the others; returns how many. */
-  #gather(): number {
+  /** Lists repairs that still lack something, the last ones first and so many at most, and drops others; returns how many. */
+  #gather(rowsMax: number): number {
     const sources = this.#sources;
     this.#isUsed.fill(0);
+    this.#isPart = false;
     let rows = 0;
-    for (let place = 0; place < REPAIRS_MAX; place++) {
+    for (let back = 1; back <= REPAIRS_MAX; back++) {
+      const place = (this.#oldest + REPAIRS_MAX - back) % REPAIRS_MAX;
       const count = this.#count[place], first = place * SOURCES_MAX;
       if (count === 0) continue;
+      if (rows === rowsMax) {
+        this.#isPart = true;
+        break;
+      }
       let lacks = 0, isLost = false;
       for (let i = 0; i < count; i++) {
         const number = this.#numbers[first + i];

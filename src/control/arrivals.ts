@@ -11,7 +11,7 @@ import { FATES_KEPT, KEEP, LossRuns, Reordering } from "./loss_runs.ts";
 const SETTLED = 256;
 const BROUGHT_BACK = 1, UNPROTECTED = 2;
 /** Of the bytes that come, so many may be spent on telling when, while nothing is lost; and be saved up. */
-const TELLING_SHARE = 1 / 125, CREDIT_BYTES_MAX = 160;
+const TELLING_SHARE = 1 / 200, CREDIT_BYTES_MAX = 160;
 /** From this rate of losses on it is worth more. */
 const LOSSY_RATE = 0.002;
 /** Gaps between datagrams that differ by less, smoothed, tell nothing. */

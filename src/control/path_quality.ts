@@ -16,7 +16,10 @@ export interface PathQuality {
   readonly runUs: number;
   /** Counters by which a datagram was overtaken of late. */
   readonly reorderDepth: number;
-  /** One-way delay above the least of late, smoothed, microseconds; and how it grows, microseconds per second. */
+  /**
+   * One-way delay above the least of late, microseconds: of what reports of a tenth of a second tell the least, smoothed, for a
+   * queue that stands holds all up and jitter only some (RFC 8289 section 3.1); and how it grows, microseconds per second.
+   */
   readonly queueUs: number;
   readonly queueSlope: number;
   /** Share of protected datagrams of late that were lost and not brought back, 0 to 1. */
@@ -78,21 +81,28 @@ const SILENT_US = 300_000, SILENT_ROUND_TRIPS = 4;
 const SILENT_US_FIRST = 2_000_000;
 /** Steps of `clock`, and of `arrivals`, microseconds; at its ends, and at the end of `delayUs`, that says "so much or more". */
 const CLOCK_US = 64, ARRIVAL_US = 8, ARRIVAL_MIN = -32768, ARRIVAL_MAX = 32767, DELAY_US_MAX = 0xffff * 16;
-/** The least delay is that of this window, or the one before. */
-const WINDOW_US = 5_000_000;
+/** The least delay is that of this window, or the one before; what stands is the least of a short one (RFC 8289's interval). */
+const LEAST_WINDOW_US = 10_000_000, STANDING_WINDOW_US = 100_000;
+/** The queue's growth is smoothed over so long. */
+const SLOPE_US = 250_000;
 const ROUND_TRIP_US_MAX = 60_000_000;
 /** What changes the transit time so much and not the round trip is a clock. */
 const JUMP_US = 500_000;
 
-/** The least of the last five to ten seconds. */
+/** The least of the last one to two windows. */
 class RecentLeast {
+  readonly #windowUs: number;
   #before = Infinity;
   #now = Infinity;
   #sinceUs = -Infinity;
 
+  constructor(windowUs: number) {
+    this.#windowUs = windowUs;
+  }
+
   add(value: number, nowUs: number): void {
-    if (nowUs - this.#sinceUs >= WINDOW_US) {
-      this.#before = nowUs - this.#sinceUs < 2 * WINDOW_US ? this.#now : Infinity;
+    if (nowUs - this.#sinceUs >= this.#windowUs) {
+      this.#before = nowUs - this.#sinceUs < 2 * this.#windowUs ? this.#now : Infinity;
       this.#now = Infinity;
       this.#sinceUs = nowUs;
     }
@@ -137,7 +147,7 @@ export class PathMeter implements PathQuality {
   unrepaired = 0;
   readonly #runs = new LossRuns(0);
   readonly #reordering = new Reordering();
-  readonly #rttLeast = new RecentLeast();
+  readonly #rttLeast = new RecentLeast(LEAST_WINDOW_US);
   // By counter: when it was sent, by this end's clock, NaN where unknown; and whether it was protected.
   readonly #sentUs = new Float64Array(SENT_KEPT).fill(NaN);
   readonly #isProtected = new Uint8Array(SENT_KEPT);
@@ -149,8 +159,11 @@ export class PathMeter implements PathQuality {
   readonly #arrivedUs = new Float64Array(FATES_KEPT).fill(NaN);
   /** Whether the other end tells its clock; else the way back counts as if it took the same time always. */
   #hasClock = false;
-  readonly #least = new RecentLeast();
+  readonly #least = new RecentLeast(LEAST_WINDOW_US);
+  readonly #standing = new RecentLeast(STANDING_WINDOW_US);
   #transitUs = NaN;
+  /** The queue that stood at the last report. */
+  #standingUs = 0;
   /** A transit time less the round trip: the clocks' difference less the way back. */
   #offsetUs = NaN;
   #stepUs = -1;
@@ -324,8 +337,8 @@ export class PathMeter implements PathQuality {
 
   /** The queue that the datagrams behind `last` up to `highest` met, as far as their times are known. */
   #measure(last: number, highest: number, nowUs: number): void {
-    const { step } = this, before = step.queueUs;
-    let count = 0, sumUs = 0, mostUs = -Infinity, differencesUs = 0, differences = 0;
+    const { step } = this;
+    let count = 0, sumUs = 0, leastUs = Infinity, mostUs = -Infinity, differencesUs = 0, differences = 0;
     for (let counter = Math.max(last + 1, highest - FATES_KEPT + 1); counter <= highest; counter++) {
       const transitUs = this.#arrivedUs[counter % FATES_KEPT] - this.sentUs(counter);
       if (Number.isNaN(transitUs)) continue;
@@ -337,6 +350,7 @@ export class PathMeter implements PathQuality {
       this.#transitUs = transitUs;
       this.#least.add(transitUs, nowUs);
       sumUs += transitUs;
+      leastUs = Math.min(leastUs, transitUs);
       mostUs = Math.max(mostUs, transitUs);
       count++;
     }
@@ -345,11 +359,11 @@ export class PathMeter implements PathQuality {
     step.queueUs = Math.max(0, sumUs / count - least);
     step.queueUsMax = Math.max(0, mostUs - least);
     if (differences > 0) step.jitterUs = differencesUs / differences;
-    this.queueUs += (step.queueUs - this.queueUs) / 4;
-    if (step.elapsedUs > 0) {
-      const slope = 1e6 * (step.queueUs - before) / step.elapsedUs;
-      this.queueSlope += (slope - this.queueSlope) / 4;
-    }
+    this.#standing.add(leastUs, nowUs);
+    const standingUs = Math.max(0, this.#standing.value - least), grownUs = standingUs - this.#standingUs;
+    this.#standingUs = standingUs;
+    this.queueUs += (standingUs - this.queueUs) / 4;
+    this.queueSlope += (1e6 * grownUs - this.queueSlope * step.elapsedUs) / (step.elapsedUs + SLOPE_US);
   }
 
   /** Takes totals of the report in. */

@@ -7,6 +7,7 @@
  * Keeps PROTOCOL R17, R39 and R43.
  */
 import { OXTUNNEL } from "../session/table.ts";
+import { SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
@@ -43,14 +44,17 @@ function numberWireguard(burst: Burst, row: number, context: EgressContext, nowU
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { bytes, session, peer, offset, length, counter, trafficClass } = burst;
+  const { bytes, session, peer, slot, offset, length, counter, trafficClass } = burst;
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row], rest = sessions.of[epoch]!;
   const packetBytes = length[row], bytesMax = sessions.innerMtu(epoch);
   const repair = rest.repairOf(trafficClass[row]);
   if (repair !== undefined) {
-    repair.sender.ride(burst, row, table.sendCounter[epoch], bytesMax, nowUs);
+    // A packet from another peer may lie far back in its slot, behind frames that it came with.
+    const slotEnd = (slot[row] + 1) * SLOT_BYTES - TAILROOM;
+    const room = Math.min(bytesMax, slotEnd - offset[row]);
+    repair.sender.ride(burst, row, table.sendCounter[epoch], room, nowUs);
     const repairBytes = length[row] - packetBytes;
     if (repairBytes > 0) rest.noteRepairs(burst, offset[row], repairBytes, table.sendCounter[epoch], nowUs);
   }

@@ -17,7 +17,7 @@ export const SYMBOL_MAX_BYTES = 640;
 /** The last of the repairs of one datagram, which are numbered from 0. */
 export const INDEX_MAX = 7;
 const BROUGHT_BACK = 64;
-/** A receiver solves so often in a row, and then once a millisecond; more than so many repairs at once, every 10 ms. */
+/** A receiver solves so often in a row, and then once a millisecond; by more than the last so many repairs, every 10 ms. */
 const LOOKS = 8, LOOK_US = 1000;
 const SHORT_ROWS = 8, LONG_LOOK_US = 10_000;
 
@@ -36,7 +36,6 @@ export class RepairReceiver {
   #looks = LOOKS;
   #looksUs = 0;
   #lookedLongUs = -Infinity;
-  #hasNews = false;
   /** The datagram that the last repair rode in, and how many did. */
   #carrier = -1;
   #carried = 0;
@@ -57,8 +56,7 @@ export class RepairReceiver {
     if (counter <= this.#broughtBackHighest) {
       for (let i = 0; i < BROUGHT_BACK; i++) if (this.#broughtBack[i] === counter) return false;
     }
-    // A look is worth something only while a repair waits.
-    if (this.decoder.add(counter, bytes, at, length) && this.decoder.waiting > 0) this.#hasNews = true;
+    this.decoder.add(counter, bytes, at, length);
     return true;
   }
 
@@ -72,9 +70,7 @@ export class RepairReceiver {
     const code = isBlock ? CODE_BLOCK : CODE_WINDOW;
     const index = isBlock ? repairFrame.index : windowKey(counter, repairFrame.index);
     this.arrivals.onSources(numbers, count);
-    if (this.decoder.addRepair(code, index, numbers, count, burst.bytes, symbolAt, symbolBytes)) {
-      this.#hasNews = true;
-    }
+    this.decoder.addRepair(code, index, numbers, count, burst.bytes, symbolAt, symbolBytes);
     return true;
   }
 
@@ -83,7 +79,7 @@ export class RepairReceiver {
    * datagram does, so a peer that asks for it all the time gets it so often: what is left comes with a later datagram.
    */
   solve(nowUs: number): number {
-    if (!this.#hasNews) return 0;
+    if (this.decoder.isDone) return 0;
     this.#looks = Math.min(LOOKS, this.#looks + (nowUs - this.#looksUs) / LOOK_US);
     this.#looksUs = nowUs;
     if (this.#looks < 1) return 0;
@@ -91,7 +87,6 @@ export class RepairReceiver {
     const mayLookLong = nowUs - this.#lookedLongUs >= LONG_LOOK_US;
     const found = this.decoder.solve(mayLookLong ? undefined : SHORT_ROWS);
     if (mayLookLong && this.decoder.waiting > SHORT_ROWS) this.#lookedLongUs = nowUs;
-    this.#hasNews = !this.decoder.isDone;
     for (let i = 0; i < found; i++) {
       const counter = this.decoder.recovered[i];
       this.#broughtBack[this.#broughtBackNext++ % BROUGHT_BACK] = counter;

@@ -11,7 +11,9 @@ import type { Relay } from "../../src/relay.ts";
 import { repairOptions } from "../../src/session/repairs.ts";
 import { CONGESTION, congestion, jitter, Path, type PathModel, randomLoss } from "./channels.ts";
 import { sessionOf } from "./inside.ts";
-import { type Host, udpPacket, World } from "./world.ts";
+import { SLOT_BYTES, TAILROOM } from "../../src/vector/arena.ts";
+import { Burst, TO_TRANSMIT, TO_TUNNEL } from "../../src/vector/burst.ts";
+import { type Host, marked, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -26,7 +28,7 @@ interface Game {
   bytes: () => number;
 }
 
-/** A game of so many seconds over these ways, in both directions unless `isOneWay`, a packet each `gapUs`. */
+/** A game of so many seconds over these ways, in both directions unless `isOneWay`, a packet each `gapUs`. With `copies` each goes twice. */
 function play(
   up: PathModel,
   down: PathModel,
@@ -35,6 +37,7 @@ function play(
     gapUs = GAP_US,
     isRepairing = true,
     isOneWay = false,
+    copies = false,
     onTurn = (_game: Game, _us: number) => {},
   } = {},
 ): Game {
@@ -42,7 +45,8 @@ function play(
   world.protocol = "oxtunnel";
   const repair = isRepairing
     ? repairOptions(new PortableShardKernel(), {
-      budgetPercent: 25,
+      budgetPercent: copies ? 100 : 25,
+      ...(copies ? { scheme: "copy", sharePercent: 100 } : {}),
       gameDeadlineMs: 60,
       voiceDeadlineMs: 100,
     })
@@ -215,6 +219,29 @@ Deno.test(`feedback: what reports say beside packets makes no datagram too long 
   assertGreater(most, 1400);
   assertGreater(reports, 1000);
   assertGreater(server.metrics.get("packets_repaired"), 20);
+});
+
+Deno.test(`feedback: neither repairs nor reports leave the slot of a packet that lies far back in it (seed ${SEED})`, () => {
+  const world = new World(SEED + 600);
+  let most = 0;
+  play(new Path(20_000, randomLoss(world.random, 0.1)), new Path(20_000, randomLoss(world.random, 0.2)), {
+    seconds: 20,
+    copies: true,
+    onTurn: ({ server, world }) => {
+      // As one that came from another peer behind frames of its own.
+      const packet = udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(600));
+      const burst = new Burst(server.arena), row = burst.grow(packet.length, TO_TUNNEL);
+      burst.offset[row] = (burst.slot[row] + 1) * SLOT_BYTES - TAILROOM - packet.length - 100;
+      burst.bytes.set(marked(packet, CLASS_GAME), burst.offset[row]);
+      server.core.ingestInner(burst, world.nowUs);
+      assertEquals(burst.next[row], TO_TRANSMIT);
+      const end = burst.offset[row] + burst.length[row] - burst.slot[row] * SLOT_BYTES;
+      assert(end <= SLOT_BYTES, `${end}`);
+      most = Math.max(most, burst.length[row] - packet.length);
+      burst.release();
+    },
+  });
+  assertGreater(most, 40, "something rode");
 });
 
 Deno.test(`feedback: on a clean path everything together costs less than 2 % (seed ${SEED})`, () => {

@@ -4,8 +4,10 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import project from "../../deno.json" with { type: "json" };
+import { readRepair } from "../../src/cli/connect_options.ts";
 import { parseInvitation } from "../../src/cli/invitation.ts";
 import { renderQr } from "../../src/cli/qr.ts";
+import { DEFAULTS } from "../../src/config.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
@@ -103,6 +105,10 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       [["--include", "10.0.0.0/33"], "", 2, /--include: "10\.0\.0\.0\/33" is no prefix such as/],
       [["--trusted", "0.0.0.0/0"], "", 2, /--trusted: 0\.0\.0\.0\/0 is too wide; the smallest prefix is \/8/],
       [["--trusted", "here"], "", 2, /--trusted: "here" is no prefix such as/],
+      [["--repair", "lots"], "", 2, /--repair: expected words such as budget_percent=50, found "lots"/],
+      [["--repair", "budget_percent=500"], "", 1, /--repair: repair\.budget_percent: .*500/],
+      [["--repair", "budget=5"], "", 1, /--repair: .*budget_percent/],
+      [["--repair", "budget_percent=5", "--no-repair"], "", 2, /--repair and --no-repair exclude each other/],
       [["--only-user", "nobody-of-this-name"], "", 2, /there is no user "nobody-of-this-name" here/],
       [["--only-user", "0", "--only-cgroup", "a"], "", 2, /exclude each other/],
       [["--only-cgroup", 'a"b'], "", 2, /--only-cgroup: expected a path/],
@@ -156,4 +162,14 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
     assertEquals(help.code, 0);
     assertMatch(help.stdout, /^ {2}--kill-switch /m);
   });
+});
+
+Deno.test("connect: --repair says what a relay's [repair] says", () => {
+  assertEquals(readRepair(undefined, false), DEFAULTS.repair);
+  assertEquals(readRepair("budget_percent=50,voice_deadline_ms=80", false), {
+    ...DEFAULTS.repair,
+    budgetPercent: 50,
+    voiceDeadlineMs: 80,
+  });
+  assertEquals(readRepair("enabled=false", false), readRepair(undefined, true));
 });

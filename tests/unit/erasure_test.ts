@@ -488,6 +488,30 @@ Deno.test("decoder: one look brings a whole burst of losses back", () => {
   );
 });
 
+Deno.test("decoder: a short look takes the last repairs, and says that there are more", () => {
+  const ends = new Ends();
+  ends.send(...range(1, 6));
+  for (const numbers of [[1, 2], [1, 2], [3, 4], [5, 6]]) ends.repair(...numbers);
+  assertEquals(ends.decoder.recovered.slice(0, ends.decoder.solve(2)).length, 0);
+  assertEquals([ends.decoder.waiting, ends.decoder.isDone], [2, false]);
+  assertEquals(ends.solve(), [1, 2]);
+  assert(ends.decoder.isDone);
+});
+
+Deno.test("decoder: what is brought back takes no place from what others are made of", () => {
+  const ends = new Ends();
+  // All places are taken, and the sources that are next to be forgotten are in repairs.
+  ends.send(...range(1, 63));
+  ends.receive(...range(1, 63));
+  for (let i = 0; i < 4; i++) {
+    ends.restart(1 + i, 100 + i);
+    ends.repair(1 + i, 100 + i);
+  }
+  assertEquals(ends.solve(), [102, 103], "two of them have pushed out what the others need");
+  assert(ends.decoder.isDone);
+  assertEquals(ends.decoder.waiting, 0);
+});
+
 Deno.test("decoder: a repair that comes before its sources serves as soon as one is missing", () => {
   const ends = new Ends();
   ends.send(...range(10, 8));
@@ -559,10 +583,10 @@ Deno.test("decoder: numbers that share a place in its tables are not taken for e
   assertEquals(ends.decoder.waiting, 0);
   // What one look brings back moves what is out of reach for the rest of it.
   const other = new Ends();
-  other.restart(50 + far);
-  other.repair(50 + far);
   other.restart(10);
   other.repair(10);
+  other.restart(50 + far);
+  other.repair(50 + far);
   assertEquals(other.solve(), [50 + far]);
   other.restart(50 + far);
   assert(!other.repair(50 + far), "it is known");
@@ -661,6 +685,31 @@ Deno.test("repair: what comes while nothing waits is no reason to look, so that 
   }
   assert(repair(101, [100]));
   assertEquals(receiver.solve(0), 1);
+});
+
+Deno.test("repair: what waits for something else delays no repair, and is looked at when that comes", () => {
+  const { receiver, repair } = receiving();
+  const { decoder } = receiver, solve = decoder.solve;
+  let looks = 0;
+  decoder.solve = (rowsMax?: number) => {
+    looks++;
+    return solve.call(decoder, rowsMax);
+  };
+  const receive = (counter: number) => receiver.received(Uint8Array.of(0x45), 0, 1, counter);
+  // Twenty of two sources each that both are lost.
+  for (let i = 0; i < 20; i++) repair(100 + i, [51 + 2 * i, 52 + 2 * i]);
+  assertEquals(receiver.solve(0), 0);
+  assert(repair(200, [150]));
+  assertEquals(receiver.solve(1000), 1, "long before all may be looked at again");
+  assertEquals(receiver.solve(20_000), 0);
+  looks = 0;
+  for (let counter = 201; counter < 210; counter++) {
+    receive(counter);
+    receiver.solve(1000 * counter);
+  }
+  assertEquals(looks, 0, "nothing waits for these");
+  receive(52);
+  assertEquals([receiver.solve(300_000), decoder.recovered[0]], [1, 51]);
 });
 
 Deno.test("repair: whatever a peer sends, solving is looked at so often (PROTOCOL R90)", () => {

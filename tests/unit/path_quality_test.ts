@@ -153,13 +153,15 @@ Deno.test("path quality: reordering is not taken for loss", () => {
   // Few and far behind in time, many and far behind in counters.
   for (const [gapUs, jitterUs] of [[GAP_US, 60_000], [1000, 9000]]) {
     const random = new Random(4);
-    let worst = 0, mistaken = 0;
+    let worst = 0, mistaken = 0, sumQueueUs = 0, steps = 0;
     const { meter, arrivals, came, datagrams } = run({
       transit: () => 20_000 + Math.floor(jitterUs * random.real()),
       datagrams: 10_000,
       gapUs,
-      onStep: ({ lost }, us, { lossRate }) => {
+      onStep: ({ lost }, us, { lossRate, queueUs }) => {
         if (us < 2 * SECOND) return;
+        sumQueueUs += queueUs;
+        steps++;
         worst = Math.max(worst, lossRate);
         mistaken += lost;
       },
@@ -169,6 +171,7 @@ Deno.test("path quality: reordering is not taken for loss", () => {
     assertEquals([...arrivals.runs.runs], [0, 0, 0, 0, 0]);
     assertLess(worst, 0.01, "nor for long");
     assertLess(mistaken, 200, "nor often");
+    assertLess(sumQueueUs / steps, jitterUs / 4, "nor is it a queue");
     assertAlmostEquals(meter.reorderDepth, jitterUs / gapUs, 2);
   }
 });
@@ -221,7 +224,7 @@ Deno.test("path quality: a queue that grows is seen, and when it is gone too", (
     // A report tells of the last 75 ms, and took 20 ms.
     if (us > 10.5 * SECOND && us < 13.9 * SECOND) {
       assertAlmostEquals(found, queueUs(us - 80_000), 2500);
-      assertAlmostEquals(slope, 20_000, 9000);
+      if (us > 11 * SECOND) assertAlmostEquals(slope, 20_000, 9000);
     } else if (us < 10 * SECOND || us > 14.3 * SECOND) assertLess(found, 1000, `${us}`);
   }
   assertGreater(seen.length, 300);
@@ -242,23 +245,25 @@ Deno.test("path quality: what varies on the way back is no queue on the way out"
 
 Deno.test("path quality: clocks that drift or jump make no queue", () => {
   const transit = (n: number) => n % 20 === 0 ? Infinity : 20_000;
-  for (const drift of [-3e-4, 3e-4]) {
+  for (const drift of [-1e-4, 1e-4]) {
     let worst = 0;
     run({
       transit,
+      datagrams: 4000,
       clock: (us) => 5e9 + us * (1 + drift),
       onStep: ({ queueUs }) => worst = Math.max(worst, queueUs),
     });
-    assertLess(worst, 4000, `drift ${drift}`);
+    assertLess(worst, 2500, `drift ${drift}`);
   }
   for (const jumpUs of [-30 * SECOND, 30 * SECOND, 200_000]) {
     let worst = 0;
     run({
       transit,
+      datagrams: 4000,
       clock: (us) => 60 * SECOND + us + (us > 15 * SECOND ? jumpUs : 0),
       // A jump that could be a queue is one until the least of late is.
       onStep: ({ queueUs }, us) => {
-        if (us < 15 * SECOND || us > (Math.abs(jumpUs) > SECOND ? 16 : 26) * SECOND) {
+        if (us < 15 * SECOND || us > (Math.abs(jumpUs) > SECOND ? 16 : 36) * SECOND) {
           worst = Math.max(worst, queueUs);
         }
       },

@@ -1,0 +1,124 @@
+/**
+ * One end of the flow of flow.ts: sends its packets at their pace and notes what comes. The server's end begins with the
+ * client's first packet, and both end by themselves. Payload: a byte of 0x80 for RTP, else 0; three of nothing; the number
+ * (4 bytes) and the time of sending (8, a float); noise. Usage: flow_child.ts client|server PLAN, a FlowPlan in JSON
+ */
+import { openLibrary } from "../../ffi/mod.ts";
+import { packetsOf } from "../../bench/feel/workloads.ts";
+import { CLASS_VOICE } from "../../src/control/traffic_class.ts";
+import { Random } from "../sim/world.ts";
+import type { Arrivals, FlowPlan, Way } from "./flow.ts";
+
+const NUMBER_AT = 4, SENT_AT = 8;
+/** How long it listens after its last packet. */
+const PATIENCE_MS = 1500;
+const CLOCK_MONOTONIC = 1;
+
+const C = openLibrary(`/lib/${Deno.build.arch}-linux-gnu/libc.so.6`, {
+  clock_gettime: { parameters: ["i32", "buffer"], result: "i32" },
+});
+const timespec = new BigInt64Array(2);
+const timespecBytes = new Uint8Array(timespec.buffer);
+
+/** Every process of this machine reads the same. */
+function clockUs(): number {
+  C.clock_gettime(CLOCK_MONOTONIC, timespecBytes);
+  return Number(timespec[0]) * 1e6 + Number(timespec[1]) / 1000;
+}
+
+interface Line {
+  send(message: Uint8Array): Promise<void>;
+  /** The next message; undefined at the end. */
+  receive(): Promise<Uint8Array | undefined>;
+}
+
+function udpLine(isServer: boolean, { host, port }: Way): Line {
+  const socket = Deno.listenDatagram({
+    transport: "udp",
+    hostname: isServer ? host : "0.0.0.0",
+    port: isServer ? port : 0,
+  });
+  let peer: Deno.Addr | undefined = isServer ? undefined : { transport: "udp", hostname: host, port };
+  const buffer = new Uint8Array(2048);
+  return {
+    async send(message) {
+      await socket.send(message, peer!);
+    },
+    async receive() {
+      const [bytes, from] = await socket.receive(buffer);
+      if (isServer) peer = from;
+      return bytes;
+    },
+  };
+}
+
+/** Each message behind its length in two bytes. */
+function tcpLine(connecting: Promise<Deno.TcpConn>): Line {
+  const connected = connecting.then((connection) => {
+    connection.setNoDelay(true);
+    return connection;
+  });
+  const read = async (length: number) => {
+    const connection = await connected, bytes = new Uint8Array(length);
+    for (let at = 0; at < length;) {
+      const count = await connection.read(bytes.subarray(at));
+      if (count === null) return undefined;
+      at += count;
+    }
+    return bytes;
+  };
+  return {
+    async send(message) {
+      const connection = await connected, framed = new Uint8Array(2 + message.length);
+      new DataView(framed.buffer).setUint16(0, message.length);
+      framed.set(message, 2);
+      for (let at = 0; at < framed.length;) at += await connection.write(framed.subarray(at));
+    },
+    async receive() {
+      const length = await read(2);
+      return length && await read(length[0] << 8 | length[1]);
+    },
+  };
+}
+
+const isServer = Deno.args[0] === "server";
+const { workload, seconds, way, file } = JSON.parse(Deno.args[1]) as FlowPlan;
+const packets = packetsOf(isServer ? workload.down : workload.up, seconds, new Random(isServer ? 2 : 1));
+const expected = Math.floor(seconds * (isServer ? workload.up : workload.down).packetsPerSecond);
+const line = way.transport === "udp" ? udpLine(isServer, way) : tcpLine(
+  isServer
+    ? Deno.listen({ hostname: way.host, port: way.port }).accept()
+    : Deno.connect({ hostname: way.host, port: way.port }),
+);
+
+const arrivals: Arrivals = { latencyUs: new Array(expected).fill(null), twice: 0 };
+const { promise: heard, resolve: hear } = Promise.withResolvers<void>();
+async function listen(): Promise<void> {
+  for (let message = await line.receive(); message; message = await line.receive()) {
+    const nowUs = clockUs();
+    const view = new DataView(message.buffer, message.byteOffset, message.length);
+    const number = view.getUint32(NUMBER_AT);
+    if (arrivals.latencyUs[number] !== null) arrivals.twice++;
+    else arrivals.latencyUs[number] = Math.round(nowUs - view.getFloat64(SENT_AT));
+    hear();
+  }
+}
+// A connection that breaks is told by what did not come.
+listen().catch(() => {});
+console.log("ready");
+if (isServer) await heard;
+
+const startUs = clockUs();
+for (const [number, sentUs] of packets.sentUs.entries()) {
+  const waitUs = startUs + sentUs - clockUs();
+  if (waitUs > 0) await new Promise((resolve) => setTimeout(resolve, waitUs / 1000));
+  const message = crypto.getRandomValues(new Uint8Array(packets.bytes[number]));
+  message[0] = workload.trafficClass === CLASS_VOICE ? 0x80 : 0;
+  const view = new DataView(message.buffer);
+  view.setUint32(NUMBER_AT, number);
+  view.setFloat64(SENT_AT, clockUs());
+  await line.send(message);
+}
+await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));
+await Deno.writeTextFile(file, JSON.stringify(arrivals));
+Deno.exit(0);
