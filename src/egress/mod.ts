@@ -8,6 +8,7 @@ import { classify } from "./classify.ts";
 import { compress } from "./compress.ts";
 import type { EgressContext } from "./context.ts";
 import { fit } from "./fit.ts";
+import { prefetch } from "./prefetch.ts";
 import { seal } from "./seal.ts";
 import { steer } from "./steer.ts";
 
@@ -15,6 +16,7 @@ export { Batches } from "./batches.ts";
 export type { EgressContext } from "./context.ts";
 
 export function egress(burst: Burst, context: EgressContext, nowUs: number): void {
+  prefetch(burst, context); // destination -> peer, lines of the tables in the cache
   steer(burst, context, nowUs); // destination -> peer, session
   fit(burst, context, nowUs); // no larger than the session's path takes
   classify(burst, context, nowUs); // packet -> flow, class

@@ -207,6 +207,18 @@ export class OxSessions {
     ) - LIMIT_MARGIN;
   }
 
+  /** Reads what a datagram of the session wants of the columns, ahead of its use; the value means nothing. */
+  touch(session: number): number {
+    const words = this.isPlain[session] ^ this.awaitedPhase[session] ^ this.sendPhase[session] ^
+      this.unanswered[session] ^ this.unreported[session] ^ this.isPressing[session] ^ this.usedId[session] ^
+      this.datagramBytes[session] ^ this.ecn[ECN_MARKS * session] ^ this.hints.version[session];
+    const isReportDue = this.of[session]?.isReportDue ? 1 : 0;
+    return words + isReportDue + this.arrivedUs[session] + this.#lastCounter[session] +
+      this.pingAtUs[session] +
+      this.reportAtUs[session] + this.reportedUs[session] + this.acknowledged[session] +
+      this.searchAtUs[session] + this.rekeyAtUs[session] + this.rekeyCounter[session];
+  }
+
   /** After the datagram in `row` was authentic and fresh. */
   received(burst: Burst, row: number, nowUs: number): void {
     const { peers, table } = this.#a.options;

@@ -5,7 +5,7 @@
  * highest id ever used. Decides nothing about time or cryptography.
  */
 import { NONE } from "../vector/arena.ts";
-import { parsePrefix, type Prefix } from "../wire/address.ts";
+import { isIpv4, parsePrefix, type Prefix } from "../wire/address.ts";
 import type { Parameters } from "../wire/parameters.ts";
 import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
 import type { HandshakeState } from "./noise.ts";
@@ -173,6 +173,8 @@ export class PeerTable {
   readonly protocol: Uint8Array;
   /** The random part of this session's timers. */
   readonly jitterUs: Float64Array;
+  /** The first IPv4 address that is the peer's alone, host order; 0 where there is none. */
+  readonly ipv4: Uint32Array;
   /** The Worker that keeps the peer's sessions. */
   readonly owner: Uint8Array;
   /** Changes when an id passes from one peer to another. */
@@ -206,6 +208,7 @@ export class PeerTable {
     this.persistentKeepaliveUs = new Float64Array(capacity);
     this.jitterUs = new Float64Array(capacity);
     this.protocol = new Uint8Array(capacity);
+    this.ipv4 = new Uint32Array(capacity);
     this.owner = new Uint8Array(capacity);
     this.generation = new Uint32Array(capacity);
     this.bytesReceived = new Float64Array(capacity);
@@ -258,6 +261,8 @@ export class PeerTable {
     this.current[id] = this.previous[id] = this.next[id] = NONE;
     this.keepaliveAtUs[id] = this.silenceAtUs[id] = this.persistentAtUs[id] = Infinity;
     this.persistentKeepaliveUs[id] = identity.persistentKeepaliveUs;
+    const leased = prefixes.find(({ address, bits }) => bits === 128 && isIpv4(address));
+    this.ipv4[id] = leased === undefined ? 0 : leased.address[3];
     this.protocol[id] = WIREGUARD;
     this.#peers[id] = peer;
     this.owner[id] = ownerOf(peer.publicKey, this.workers);

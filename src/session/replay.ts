@@ -5,6 +5,7 @@
  * authentic packets may be shown to it.
  * Keeps PROTOCOL R15.
  */
+import { tableWords } from "../vector/memory.ts";
 
 const WORDS = 512;
 const WORD_MASK = WORDS - 1;
@@ -16,13 +17,13 @@ export class ReplayWindows {
   readonly highest: Float64Array;
   /** Packets accepted, per row. */
   readonly accepted: Float64Array;
-  readonly #bits: Uint32Array;
+  readonly #bits: Uint32Array<ArrayBuffer>;
 
   /** @param rows session rows; the bitmaps take 2 KB a row, which the system commits only when touched. */
   constructor(rows: number) {
     this.highest = new Float64Array(rows).fill(-1);
     this.accepted = new Float64Array(rows);
-    this.#bits = new Uint32Array(rows * WORDS);
+    this.#bits = tableWords(rows * WORDS);
   }
 
   /** Forgets a row's history, for a new key. */
@@ -47,6 +48,11 @@ export class ReplayWindows {
       }
       out[i] = byte;
     }
+  }
+
+  /** Reads the word that the next counter is likely to want, ahead of its use; the value means nothing. */
+  touch(row: number): number {
+    return this.#bits[row * WORDS + ((this.highest[row] >>> 5) & WORD_MASK)];
   }
 
   /** Marks `counter` (an integer, 0 to 2^53 - 1) as seen; false when it was seen before or is too old. */
