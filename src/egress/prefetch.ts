@@ -1,9 +1,9 @@
 // Hot path.
 /**
  * In front of egress's first node: finds the peers of packets from outside, and reads what all packets will need of the
- * tables, all rows before any is needed, for the reason that ingress/prefetch.ts gives. Invariant: a packet's peer is the one
- * that steer would find, or is left for it to find; nothing else changes and nothing is judged. Does nothing while
- * caches hold every session.
+ * tables, all rows before any is needed, so that misses of the cache overlap (vector/columns.ts). Invariant: a packet's
+ * peer is the one that steer would find, or is left for it to find; nothing else changes and nothing is judged. Does
+ * nothing while caches hold every session.
  */
 import { OXTUNNEL, SESSIONS_CACHED } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
@@ -11,22 +11,33 @@ import { type Burst, BURST_CAPACITY, TO_TUNNEL } from "../vector/burst.ts";
 import { innerLength, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
-/** Rows of the burst, runs to one destination as one; then their peers. */
-const rows = new Uint32Array(BURST_CAPACITY), ids = new Uint32Array(BURST_CAPACITY);
-/** What was read goes here, or the compiler would leave the reading out. */
-const read = new Float64Array(1);
+/** Rows of the burst, a run to one destination as one. */
+const wanted = new Uint32Array(BURST_CAPACITY);
+/** Their peers; the rows of these in the session table; of these, OxTunnel's. */
+const ids = new Uint32Array(BURST_CAPACITY);
+const rows = new Uint32Array(BURST_CAPACITY);
+const oxRows = new Uint32Array(BURST_CAPACITY);
+/** What was read of the prefixes goes here, or the compiler would leave the reading out. */
+const read = new Uint32Array(1);
 
 export function prefetch(burst: Burst, context: EgressContext): void {
-  if (context.table.count <= SESSIONS_CACHED) return;
-  const wanted = prefetchRoutes(burst, context);
-  const found = prefetchPeers(burst, wanted, context);
-  prefetchSessions(found, context);
+  const { table, peers, associations } = context;
+  if (table.count <= SESSIONS_CACHED) return;
+  const packets = findPackets(burst, context);
+  if (packets === 1) return;
+  const known = findPeers(burst, packets, context);
+  peers.sent.touch(ids, known);
+  associations.timers.touch(ids, known);
+  const live = findSessions(known, context);
+  table.sent.touch(rows, live);
+  const { oxtunnel } = associations;
+  if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, findOxtunnel(live, context));
 }
 
-/** Where the table of prefixes has the destinations of packets from outside; returns how many rows were noted. */
-function prefetchRoutes(burst: Burst, { peers, words }: EgressContext): number {
+/** The packets to steer, with a look at where the table of prefixes has their destinations; how many there are. */
+function findPackets(burst: Burst, { peers, words }: EgressContext): number {
   const { count, view, offset, length, next, peer } = burst;
-  let wanted = 0, lastWord = 0, lastPeer = NONE, sum = 0;
+  let packets = 0, lastWord = 0, lastPeer = NONE;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_TUNNEL) continue;
     if (peer[row] !== NONE) {
@@ -35,55 +46,44 @@ function prefetchRoutes(burst: Burst, { peers, words }: EgressContext): number {
     } else {
       if (innerLength(view, offset[row], length[row]) === 0) continue;
       readDestination(view, offset[row], words, 0);
-      if (wanted > 0 && words[3] === lastWord) continue;
+      if (packets > 0 && words[3] === lastWord) continue;
       lastWord = words[3];
-      sum ^= peers.routes.touch(words, 0);
+      read[0] ^= peers.routes.touch(words, 0);
     }
-    rows[wanted++] = row;
+    wanted[packets++] = row;
   }
-  read[0] = sum;
-  return wanted;
+  return packets;
 }
 
-/** What steer and seal read by the peer's row; returns how many peers were noted. */
-function prefetchPeers(
-  burst: Burst,
-  wanted: number,
-  { peers, associations, words: destination }: EgressContext,
-): number {
-  const { view, offset, peer } = burst;
-  const { owner, current, address, local, port } = peers;
-  const { bytesSent, keepaliveAtUs, silenceAtUs, persistentKeepaliveUs, jitterUs } = peers;
-  const { timers } = associations;
-  let found = 0, words = 0, times = 0;
-  for (let i = 0; i < wanted; i++) {
-    const row = rows[i];
+/** Their peers; how many there are. */
+function findPeers({ view, offset, peer }: Burst, packets: number, { peers, words }: EgressContext): number {
+  let known = 0;
+  for (let i = 0; i < packets; i++) {
+    const row = wanted[i];
     if (peer[row] === NONE) {
-      readDestination(view, offset[row], destination, 0);
-      peer[row] = peers.routes.lookup(destination, 0);
+      readDestination(view, offset[row], words, 0);
+      peer[row] = peers.routes.lookup(words, 0);
     }
-    const id = peer[row];
-    if (id === NONE) continue;
-    words ^= owner[id] ^ current[id] ^ address[4 * id] ^ local[4 * id] ^ port[id];
-    times += bytesSent[id] + keepaliveAtUs[id] + silenceAtUs[id] + persistentKeepaliveUs[id] + jitterUs[id] +
-      timers.touch(id);
-    ids[found++] = id;
+    if (peer[row] !== NONE) ids[known++] = peer[row];
   }
-  read[0] = words + times;
-  return found;
+  return known;
 }
 
-/** What steer, seal and the nodes between them read by the session's row. */
-function prefetchSessions(found: number, { table, peers, associations }: EgressContext): void {
-  const { protocol, remoteIndex, initiator, endsUs, sendCounter, sendLimit } = table;
-  const { oxtunnel } = associations;
-  let words = 0, times = 0;
-  for (let i = 0; i < found; i++) {
-    const session = peers.current[ids[i]];
-    if (session === NONE) continue;
-    words ^= protocol[session] ^ remoteIndex[session] ^ initiator[session];
-    times += endsUs[session] + sendCounter[session] + sendLimit[session];
-    if (protocol[session] === OXTUNNEL) times += oxtunnel!.sessions.touch(session);
+/** The rows of their sessions; how many there are. */
+function findSessions(known: number, { peers }: EgressContext): number {
+  let live = 0;
+  for (let i = 0; i < known; i++) {
+    const row = peers.current[ids[i]];
+    if (row !== NONE) rows[live++] = row;
   }
-  read[0] = words + times;
+  return live;
+}
+
+/** Those that speak OxTunnel; how many there are. */
+function findOxtunnel(live: number, { table }: EgressContext): number {
+  let found = 0;
+  for (let i = 0; i < live; i++) {
+    if (table.protocol[rows[i]] === OXTUNNEL) oxRows[found++] = rows[i];
+  }
+  return found;
 }

@@ -8,6 +8,7 @@
 import type { DatagramAead } from "../codec/kernels.ts";
 import { BASE_BYTES } from "../control/path_size.ts";
 import { NONE } from "../vector/arena.ts";
+import { Columns } from "../vector/columns.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import {
   COUNTER_LIMIT,
@@ -80,6 +81,8 @@ export class OxSessions {
   readonly of: (OxSession | undefined)[] = [];
   /** 1 for sessions whose plaintexts can be read on the way. */
   readonly isPlain: Uint8Array;
+  /** What datagrams read of their session's row here. */
+  readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
   /** Undefined where losses are not repaired. */
@@ -122,6 +125,19 @@ export class OxSessions {
     this.isPlain = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
     this.#lastCounter = new Float64Array(rows);
+    this.columns = new Columns().add(this.isPlain).add(this.awaitedPhase).add(this.sendPhase).add(
+      this.unanswered,
+    )
+      .add(this.unreported).add(this.isPressing).add(this.usedId).add(this.datagramBytes).add(
+        this.ecn,
+        ECN_MARKS,
+      )
+      .add(this.hints.version).add(this.arrivedUs).add(this.#lastCounter).add(this.pingAtUs).add(
+        this.reportAtUs,
+      )
+      .add(this.reportedUs).add(this.acknowledged).add(this.searchAtUs).add(this.rekeyAtUs).add(
+        this.rekeyCounter,
+      );
   }
 
   /** Key exchanges that may still be computed in this burst; the other end repeats what had no room. */
@@ -205,18 +221,6 @@ export class OxSessions {
       this.acknowledged[session] + DISTANCE_LIMIT,
       this.#epochCounter[session] + sealed,
     ) - LIMIT_MARGIN;
-  }
-
-  /** Reads what a datagram of the session wants of the columns, ahead of its use; the value means nothing. */
-  touch(session: number): number {
-    const words = this.isPlain[session] ^ this.awaitedPhase[session] ^ this.sendPhase[session] ^
-      this.unanswered[session] ^ this.unreported[session] ^ this.isPressing[session] ^ this.usedId[session] ^
-      this.datagramBytes[session] ^ this.ecn[ECN_MARKS * session] ^ this.hints.version[session];
-    const isReportDue = this.of[session]?.isReportDue ? 1 : 0;
-    return words + isReportDue + this.arrivedUs[session] + this.#lastCounter[session] +
-      this.pingAtUs[session] +
-      this.reportAtUs[session] + this.reportedUs[session] + this.acknowledged[session] +
-      this.searchAtUs[session] + this.rekeyAtUs[session] + this.rekeyCounter[session];
   }
 
   /** After the datagram in `row` was authentic and fresh. */

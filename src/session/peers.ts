@@ -5,6 +5,7 @@
  * highest id ever used. Decides nothing about time or cryptography.
  */
 import { NONE } from "../vector/arena.ts";
+import { Columns } from "../vector/columns.ts";
 import { isIpv4, parsePrefix, type Prefix } from "../wire/address.ts";
 import type { Parameters } from "../wire/parameters.ts";
 import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
@@ -182,6 +183,9 @@ export class PeerTable {
   readonly bytesReceived: Float64Array;
   readonly bytesSent: Float64Array;
   readonly drops: Float64Array;
+  /** What a datagram reads of its peer on the way in, and a packet on the way out. */
+  readonly received: Columns;
+  readonly sent: Columns;
   /** Inner address to peer. */
   readonly routes = new PrefixTable();
   readonly #peers: (Peer | undefined)[] = [];
@@ -214,6 +218,13 @@ export class PeerTable {
     this.bytesReceived = new Float64Array(capacity);
     this.bytesSent = new Float64Array(capacity);
     this.drops = new Float64Array(capacity);
+    const both = () =>
+      new Columns().add(this.address, 4).add(this.local, 4).add(this.port).add(this.current).add(
+        this.keepaliveAtUs,
+      )
+        .add(this.silenceAtUs).add(this.persistentKeepaliveUs);
+    this.received = both().add(this.next).add(this.ipv4).add(this.bytesReceived);
+    this.sent = both().add(this.owner).add(this.jitterUs).add(this.bytesSent);
     this.#blocks = new Uint8Array(BLOCK_BYTES * capacity);
   }
 

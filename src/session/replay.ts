@@ -18,6 +18,8 @@ export class ReplayWindows {
   /** Packets accepted, per row. */
   readonly accepted: Float64Array;
   readonly #bits: Uint32Array<ArrayBuffer>;
+  /** What `touch` read goes here, or the compiler would leave the reading out. */
+  readonly #read = new Uint32Array(1);
 
   /** @param rows session rows; the bitmaps take 2 KB a row, which the system commits only when touched. */
   constructor(rows: number) {
@@ -50,9 +52,13 @@ export class ReplayWindows {
     }
   }
 
-  /** Reads the word that the next counter is likely to want, ahead of its use; the value means nothing. */
-  touch(row: number): number {
-    return this.#bits[row * WORDS + ((this.highest[row] >>> 5) & WORD_MASK)];
+  /** Reads, ahead of their use, the words that the rows' next counters are likely to want. */
+  touch(rows: Uint32Array, count: number): void {
+    let read = 0;
+    for (let i = 0; i < count; i++) {
+      read ^= this.#bits[rows[i] * WORDS + ((this.highest[rows[i]] >>> 5) & WORD_MASK)];
+    }
+    this.#read[0] = read;
   }
 
   /** Marks `counter` (an integer, 0 to 2^53 - 1) as seen; false when it was seen before or is too old. */

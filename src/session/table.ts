@@ -8,6 +8,7 @@
  */
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
+import { Columns } from "../vector/columns.ts";
 import type { SessionSecrets } from "./ox_handshake.ts";
 import { ReplayWindows } from "./replay.ts";
 import { Scrambler } from "./scramble.ts";
@@ -51,6 +52,9 @@ export class SessionTable {
   /** 1 while the row has transport keys. */
   readonly keyed: Uint8Array;
   readonly replay: ReplayWindows;
+  /** What a datagram reads of its session's row on the way in, and a packet on the way out. */
+  readonly received: Columns;
+  readonly sent: Columns;
   /** The top four bits of every receiver index here. */
   readonly worker: number;
   /** Rows in use. */
@@ -97,6 +101,10 @@ export class SessionTable {
     this.initiator = new Uint8Array(capacity);
     this.keyed = new Uint8Array(capacity);
     this.replay = new ReplayWindows(capacity);
+    this.received = new Columns().add(this.receiverIndex).add(this.keyed).add(this.protocol).add(this.session)
+      .add(this.peer).add(this.endsUs).add(this.initiator).add(this.replay.highest).add(this.replay.accepted);
+    this.sent = new Columns().add(this.endsUs).add(this.sendCounter).add(this.sendLimit).add(this.protocol)
+      .add(this.remoteIndex).add(this.initiator);
     this.#aead = aead;
     this.#datagramAead = datagramAead;
     this.#uses = new Uint8Array(capacity);

@@ -4,12 +4,15 @@
  * after construction; knows nothing of what a deadline means.
  */
 
+import { Columns } from "../vector/columns.ts";
+
 const ABSENT = -1;
 
 export class Timers {
   readonly #due: Float64Array;
   readonly #heap: Int32Array;
   readonly #place: Int32Array;
+  readonly #columns: Columns;
   #count = 0;
 
   /** @param capacity ids are 0 to capacity - 1. */
@@ -17,6 +20,7 @@ export class Timers {
     this.#due = new Float64Array(capacity);
     this.#heap = new Int32Array(capacity);
     this.#place = new Int32Array(capacity).fill(ABSENT);
+    this.#columns = new Columns().add(this.#due).add(this.#place);
   }
 
   /** Ids that have a deadline. */
@@ -51,9 +55,9 @@ export class Timers {
     if (this.#place[id] === ABSENT || dueUs < this.#due[id]) this.set(id, dueUs);
   }
 
-  /** Reads what `hasten` will, ahead of its use; the value means nothing. */
-  touch(id: number): number {
-    return this.#due[id] + this.#place[id];
+  /** Reads, ahead of its use, what `hasten` reads of ids[0..count-1]. */
+  touch(ids: Uint32Array, count: number): void {
+    this.#columns.touch(ids, count);
   }
 
   /** Takes one id whose deadline is `nowUs` or earlier, or -1. */
