@@ -17,14 +17,15 @@ const wanted = new Uint32Array(BURST_CAPACITY);
 const ids = new Uint32Array(BURST_CAPACITY);
 const rows = new Uint32Array(BURST_CAPACITY);
 const oxRows = new Uint32Array(BURST_CAPACITY);
-/** What was read of the prefixes goes here, or the compiler would leave the reading out. */
-const read = new Uint32Array(1);
+/** Where the table of prefixes has the destinations of those that come from outside. */
+const places = new Uint32Array(BURST_CAPACITY);
 
 export function prefetch(burst: Burst, context: EgressContext): void {
   const { table, peers, associations } = context;
   if (table.count <= SESSIONS_CACHED) return;
   const packets = findPackets(burst, context);
   if (packets === 1) return;
+  peers.routes.touch(places, packets);
   const known = findPeers(burst, packets, context);
   peers.sent.touch(ids, known);
   associations.timers.touch(ids, known);
@@ -34,7 +35,7 @@ export function prefetch(burst: Burst, context: EgressContext): void {
   if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, findOxtunnel(live, context));
 }
 
-/** The packets to steer, with a look at where the table of prefixes has their destinations; how many there are. */
+/** The packets to steer, and where the table of prefixes may have their destinations; how many there are. */
 function findPackets(burst: Burst, { peers, words }: EgressContext): number {
   const { count, view, offset, length, next, peer } = burst;
   let packets = 0, lastWord = 0, lastPeer = NONE;
@@ -43,12 +44,13 @@ function findPackets(burst: Burst, { peers, words }: EgressContext): number {
     if (peer[row] !== NONE) {
       if (peer[row] === lastPeer) continue;
       lastPeer = peer[row];
+      places[packets] = 0;
     } else {
       if (innerLength(view, offset[row], length[row]) === 0) continue;
       readDestination(view, offset[row], words, 0);
       if (packets > 0 && words[3] === lastWord) continue;
       lastWord = words[3];
-      read[0] ^= peers.routes.touch(words, 0);
+      places[packets] = peers.routes.placeOf(words, 0);
     }
     wanted[packets++] = row;
   }

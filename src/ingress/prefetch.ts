@@ -46,10 +46,11 @@ function findRows({ count, view, offset, length, next }: Burst, { table }: Ingre
 
 /** Replaces the rows of spare ids by their sessions', and leaves those out that no peer has; how many there are. */
 function findOwners(named: number, { table, peers }: IngressContext): number {
-  const { session, peer } = table;
+  const { session, protocol, peer } = table;
   let owned = 0;
   for (let i = 0; i < named; i++) {
-    const owner = session[rows[i]], id = peer[owner];
+    const owner = protocol[rows[i]] === OXTUNNEL ? session[rows[i]] : rows[i];
+    const id = peer[owner];
     if (id >= peers.capacity) continue;
     rows[owned] = owner;
     ids[owned++] = id;

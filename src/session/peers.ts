@@ -168,8 +168,9 @@ export class PeerTable {
   readonly keepaliveAtUs: Float64Array;
   readonly silenceAtUs: Float64Array;
   readonly persistentAtUs: Float64Array;
-  /** The interval of persistent keepalives, 0 for none. */
+  /** The interval of persistent keepalives, 0 for none; and whether any peer ever had one, which a relay's have not. */
   readonly persistentKeepaliveUs: Float64Array;
+  isAnyKeptAlive = false;
   /** The protocol that this end begins a handshake with: what the peer spoke last. WIREGUARD or OXTUNNEL. */
   readonly protocol: Uint8Array;
   /** The random part of this session's timers. */
@@ -222,7 +223,7 @@ export class PeerTable {
       new Columns().add(this.address, 4).add(this.local, 4).add(this.port).add(this.current).add(
         this.keepaliveAtUs,
       )
-        .add(this.silenceAtUs).add(this.persistentKeepaliveUs);
+        .add(this.silenceAtUs);
     this.received = both().add(this.next).add(this.ipv4).add(this.bytesReceived);
     this.sent = both().add(this.owner).add(this.jitterUs).add(this.bytesSent);
     this.#blocks = new Uint8Array(BLOCK_BYTES * capacity);
@@ -272,6 +273,7 @@ export class PeerTable {
     this.current[id] = this.previous[id] = this.next[id] = NONE;
     this.keepaliveAtUs[id] = this.silenceAtUs[id] = this.persistentAtUs[id] = Infinity;
     this.persistentKeepaliveUs[id] = identity.persistentKeepaliveUs;
+    this.isAnyKeptAlive ||= identity.persistentKeepaliveUs > 0;
     const leased = prefixes.find(({ address, bits }) => bits === 128 && isIpv4(address));
     this.ipv4[id] = leased === undefined ? 0 : leased.address[3];
     this.protocol[id] = WIREGUARD;

@@ -22,6 +22,8 @@ export class PrefixTable {
   readonly #lengths = new Uint8Array(129); // in use, longest first
   #lengthCount = 0;
   readonly #probe = new Uint32Array(4);
+  /** What `touch` read goes here, or the compiler would leave the reading out. */
+  readonly #read = new Uint32Array(1);
 
   constructor(sizeLog2 = 6) {
     this.#entries = tableWords(ENTRY_WORDS << sizeLog2);
@@ -92,9 +94,16 @@ export class PrefixTable {
     return NONE;
   }
 
-  /** Reads where a lookup of the address looks first, ahead of it; the value means nothing. */
-  touch(words: Uint32Array, at: number): number {
-    return this.#entries[this.#home(words, at, this.#lengths[0])];
+  /** Where a lookup of the address at words[at..at+3] looks first, for `touch`; good until a prefix is set. */
+  placeOf(words: Uint32Array, at: number): number {
+    return this.#home(words, at, this.#lengths[0]);
+  }
+
+  /** Reads places[0..count-1] ahead of their use. */
+  touch(places: Uint32Array, count: number): void {
+    let read = 0;
+    for (let i = 0; i < count; i++) read ^= this.#entries[places[i]];
+    this.#read[0] = read;
   }
 
   /** First word of the entry of words[from..from+3], or of the empty place where it would go. */

@@ -15,8 +15,8 @@ export const WINDOW_PACKETS = (WORDS - 1) * 32;
 export class ReplayWindows {
   /** Highest counter accepted, per row; -1 before the first. */
   readonly highest: Float64Array;
-  /** Packets accepted, per row. */
-  readonly accepted: Float64Array;
+  /** Counters up to the highest that were not accepted, per row: rarely another number than before, so rarely touched. */
+  readonly #missing: Float64Array;
   readonly #bits: Uint32Array<ArrayBuffer>;
   /** What `touch` read goes here, or the compiler would leave the reading out. */
   readonly #read = new Uint32Array(1);
@@ -24,15 +24,20 @@ export class ReplayWindows {
   /** @param rows session rows; the bitmaps take 2 KB a row, which the system commits only when touched. */
   constructor(rows: number) {
     this.highest = new Float64Array(rows).fill(-1);
-    this.accepted = new Float64Array(rows);
+    this.#missing = new Float64Array(rows);
     this.#bits = tableWords(rows * WORDS);
   }
 
   /** Forgets a row's history, for a new key. */
   reset(row: number): void {
     this.highest[row] = -1;
-    this.accepted[row] = 0;
+    this.#missing[row] = 0;
     this.#bits.fill(0, row * WORDS, (row + 1) * WORDS);
+  }
+
+  /** Packets accepted. */
+  accepted(row: number): number {
+    return this.highest[row] + 1 - this.#missing[row];
   }
 
   /**
@@ -66,6 +71,7 @@ export class ReplayWindows {
     const bits = this.#bits;
     const base = row * WORDS;
     const highest = this.highest[row];
+    const isLate = counter < highest;
     if (counter > highest) {
       const last = Math.floor(highest / 32);
       const ahead = Math.floor(counter / 32) - last;
@@ -80,7 +86,8 @@ export class ReplayWindows {
     const bit = 1 << (counter & 31);
     if ((bits[at] & bit) !== 0) return false;
     bits[at] |= bit;
-    this.accepted[row]++;
+    if (isLate) this.#missing[row]--;
+    else if (counter > highest + 1) this.#missing[row] += counter - highest - 1;
     return true;
   }
 }

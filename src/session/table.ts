@@ -101,8 +101,8 @@ export class SessionTable {
     this.initiator = new Uint8Array(capacity);
     this.keyed = new Uint8Array(capacity);
     this.replay = new ReplayWindows(capacity);
-    this.received = new Columns().add(this.receiverIndex).add(this.keyed).add(this.protocol).add(this.session)
-      .add(this.peer).add(this.endsUs).add(this.initiator).add(this.replay.highest).add(this.replay.accepted);
+    this.received = new Columns().add(this.receiverIndex).add(this.keyed).add(this.protocol)
+      .add(this.peer).add(this.endsUs).add(this.initiator).add(this.replay.highest);
     this.sent = new Columns().add(this.endsUs).add(this.sendCounter).add(this.sendLimit).add(this.protocol)
       .add(this.remoteIndex).add(this.initiator);
     this.#aead = aead;

@@ -6,9 +6,8 @@
 
 import { Columns } from "../vector/columns.ts";
 
-const ABSENT = -1;
-
 export class Timers {
+  /** By id; Infinity where there is none. */
   readonly #due: Float64Array;
   readonly #heap: Int32Array;
   readonly #place: Int32Array;
@@ -17,10 +16,10 @@ export class Timers {
 
   /** @param capacity ids are 0 to capacity - 1. */
   constructor(capacity: number) {
-    this.#due = new Float64Array(capacity);
+    this.#due = new Float64Array(capacity).fill(Infinity);
     this.#heap = new Int32Array(capacity);
-    this.#place = new Int32Array(capacity).fill(ABSENT);
-    this.#columns = new Columns().add(this.#due).add(this.#place);
+    this.#place = new Int32Array(capacity);
+    this.#columns = new Columns().add(this.#due);
   }
 
   /** Ids that have a deadline. */
@@ -35,24 +34,24 @@ export class Timers {
 
   /** Sets the id's deadline; Infinity removes it. */
   set(id: number, dueUs: number): void {
-    const place = this.#place[id];
+    const isAbsent = this.#due[id] === Infinity;
     if (dueUs === Infinity) {
-      if (place !== ABSENT) this.#removeAt(place);
+      if (!isAbsent) this.#removeAt(this.#place[id]);
       return;
     }
     this.#due[id] = dueUs;
-    if (place === ABSENT) {
+    if (isAbsent) {
       this.#put(this.#count++, id);
       this.#rise(this.#count - 1);
     } else {
-      this.#rise(place);
+      this.#rise(this.#place[id]);
       this.#sink(this.#place[id]);
     }
   }
 
   /** Moves the id's deadline to `dueUs` if that is earlier than what it has. */
   hasten(id: number, dueUs: number): void {
-    if (this.#place[id] === ABSENT || dueUs < this.#due[id]) this.set(id, dueUs);
+    if (dueUs < this.#due[id]) this.set(id, dueUs);
   }
 
   /** Reads, ahead of its use, what `hasten` reads of ids[0..count-1]. */
@@ -74,7 +73,7 @@ export class Timers {
   }
 
   #removeAt(place: number): void {
-    this.#place[this.#heap[place]] = ABSENT;
+    this.#due[this.#heap[place]] = Infinity;
     const moved = this.#heap[--this.#count];
     if (place === this.#count) return;
     this.#put(place, moved);
