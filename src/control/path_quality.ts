@@ -113,12 +113,6 @@ class RecentLeast {
   forget(): void {
     this.#before = this.#now = Infinity;
   }
-
-  /** The values are told by another clock from now on, which is ahead by so much. */
-  shift(us: number): void {
-    this.#before += us;
-    this.#now += us;
-  }
 }
 
 /** The time nearest to `aboutUs` that the receiver's clock may mean. */
@@ -311,16 +305,17 @@ export class PathMeter implements PathQuality {
     }
     const lastUs = this.#arrivedUs[last % FATES_KEPT];
     if (highest === last && !Number.isNaN(lastUs)) return;
+    if (Number.isNaN(sentUs) || !isDelayKnown && !report.hasClock) return;
     const isOther = report.hasClock !== this.#hasClock;
-    if (Number.isNaN(sentUs) || !isDelayKnown && (isOther || !report.hasClock)) return;
     this.#hasClock = report.hasClock;
     const aboutUs = isOther || Number.isNaN(this.#transitUs) ? nowUs : sentUs + this.#transitUs;
     const highestUs = report.hasClock ? fullClockUs(report.clock, aboutUs) : nowUs - delayUs;
     const offsetUs = highestUs - sentUs - tookUs;
-    if (isOther) {
-      this.#least.shift(offsetUs - this.#offsetUs);
+    const hasJumped = isDelayKnown && Math.abs(offsetUs - this.#offsetUs) > JUMP_US;
+    if (isOther || hasJumped) {
+      this.#least.forget();
       this.#transitUs = NaN;
-    } else if (isDelayKnown && Math.abs(offsetUs - this.#offsetUs) > JUMP_US) this.#least.forget();
+    }
     if (isDelayKnown) this.#offsetUs = offsetUs;
     this.#arrivedUs[highest % FATES_KEPT] = highestUs;
     for (let bit = 0, i = 0; bit < 8 * bitmapBytes && i < arrivalCount; bit++) {
