@@ -9,19 +9,9 @@ import { LSTM_WEIGHTS, TRAINED } from "../src/control/predictor_weights.ts";
 import { makePredictor, type Predictor, type PredictorKind, PREDICTORS } from "../src/control/predictor.ts";
 import { PortableShardKernel } from "../src/codec/gf256.ts";
 import { repairOptions } from "../src/session/repairs.ts";
-import {
-  burstLoss,
-  CONGESTION,
-  congestion,
-  HANDOVER,
-  handover,
-  jitter,
-  Path,
-  type PathModel,
-  randomLoss,
-} from "../tests/sim/channels.ts";
+import { CHANNELS, Path, type PathModel } from "../tests/sim/channels.ts";
 import { play } from "../tests/sim/repair_play.ts";
-import { Random } from "../tests/sim/world.ts";
+import type { Random } from "../tests/sim/world.ts";
 import { elliottLoss, HELD_OUT, makeStream, makeStreams, type Stream } from "./predict_data.ts";
 import { CHECK_BUDGET, score, type Scores } from "./prediction_scores.ts";
 import { RadioPath, readTraces } from "./radio_traces.ts";
@@ -34,20 +24,10 @@ const budget = options.budget === undefined ? CHECK_BUDGET : Number(options.budg
 const directory = String(options.traces ?? "/usr/share/mahimahi/traces");
 const SEED = 1_000_000 * Number(options.seed ?? 1) - 300_000;
 
-/** As the channels of those names, but each part has dice of its own, so that more datagrams do not change what happens. */
+/** What whole tunnels repair on: the simulator's channels, and losses that last long enough to be foreseen. */
 const TUNNEL_PATHS: Record<string, (random: Random) => PathModel> = {
-  bursts: (random) => new Path(20_000, jitter(own(random), 1_000), burstLoss(own(random), 0.05, 30_000)),
-  "lossy spells": (random) =>
-    new Path(20_000, jitter(own(random), 1_000), elliottLoss(own(random), 0.15, 1_500_000, 0.3)),
-  congestion: (random) => new Path(20_000, congestion(own(random), CONGESTION)),
-  handover: (random) => new Path(20_000, jitter(own(random), 1_000), handover(own(random), HANDOVER)),
-  mixed: (random) =>
-    new Path(
-      20_000,
-      randomLoss(own(random), 0.01),
-      congestion(own(random), CONGESTION),
-      handover(own(random), HANDOVER),
-    ),
+  ...CHANNELS,
+  "lossy spells": (random) => new Path(20_000, elliottLoss(random.fork(), 0.15, 1_500_000, 0.3)),
 };
 
 const families = makeStreams(HELD_OUT, SEED, streamCount, seconds);
@@ -199,10 +179,6 @@ function cost(kind: PredictorKind, sessions: number, steps: Stream["steps"]): nu
 
 function least(rounds: number, measure: () => number): number {
   return Math.min(...Array.from({ length: rounds }, measure));
-}
-
-function own(random: Random): Random {
-  return new Random(random.u32());
 }
 
 /** A game's packets through client and relay with repair by default, and the prediction off or by each predictor. */

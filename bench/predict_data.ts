@@ -122,7 +122,7 @@ function fill(report: Report, arrivals: Arrivals, reported: number, nowUs: numbe
   for (let bit = 0; bit < 8 * report.bitmapBytes; bit++) {
     if (arrivals.runs.hasArrived(highest - 1 - bit)) report.bitmap[bit >> 3] |= 1 << (bit & 7);
   }
-  report.hasEcn = report.hasQuality = false;
+  report.hasEcn = report.hasQuality = report.hasClock = false;
   report.arrivalCount = 0;
   fillSections(report, arrivals, SECTIONS_BYTES, reported, nowUs);
 }

@@ -1,9 +1,9 @@
 // Hot path.
 /**
  * A small recurrent network (LSTM, Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000) that says
- * from a path's reports how likely losses are ahead. Invariant: a step allocates nothing, and every state stays within -1
- * to 1 times its age. What all sessions have observed is computed together, when somebody first asks for a result; the
- * network learns nothing here (bench/train.ts).
+ * from a path's reports how likely losses are ahead. Invariant: a step allocates nothing, and no state leaves fixed bounds.
+ * What all sessions have observed is computed together when somebody first asks for a result. The network learns nothing
+ * here (bench/train.ts).
  */
 import { FEATURES, PathFeatures } from "./path_features.ts";
 import type { PathStep } from "./path_quality.ts";
