@@ -23,9 +23,8 @@ export interface RepairSituation {
   queueSlope: number;
   /** How much later than the fastest datagrams come at times. */
   delayUs: number;
-  /** Round trip, and the least of late; below 0 where it is not known. */
+  /** Below 0 where it is not known. */
   rttUs: number;
-  rttUsMin: number;
   /** Datagrams of which the reports have told so far. */
   judged: number;
   /** Data goes out and no reports come. */
@@ -171,10 +170,9 @@ function noteQueue(
   situation: RepairSituation,
   choice: RepairChoice,
 ): void {
-  const { nowUs, lossRate, queueSlope, rttUs, judged } = situation;
+  const { nowUs, lossRate, queueUs, queueSlope, rttUs, judged } = situation;
   choice.blamedRate *= 2 ** ((choice.blamedAt - judged) / LOSS_HALF_LIFE);
   choice.blamedAt = judged;
-  const queueUs = queueOf(situation);
   const aheadUs = queueUs + Math.max(0, queueSlope) * Math.max(0, rttUs) / 1e6;
   const wasCongested = nowUs - choice.congestedUs < CALM_US;
   if (lossRate > RESIDUAL_GOAL && (aheadUs > QUEUE_US || (wasCongested && queueUs > QUEUE_US / 2))) {
@@ -187,17 +185,9 @@ function noteQueue(
 /** Losses that are predicted, unless a queue may be their cause: a predictor tells when, not why. */
 function aheadOf(situation: RepairSituation, { blamedRate }: RepairChoice): number {
   const { lossAhead } = situation;
-  return lossAhead >= AHEAD_MIN && blamedRate <= RESIDUAL_GOAL && queueOf(situation) <= AHEAD_QUEUE_US
+  return lossAhead >= AHEAD_MIN && blamedRate <= RESIDUAL_GOAL && situation.queueUs <= AHEAD_QUEUE_US
     ? lossAhead
     : 0;
-}
-
-/**
- * The queue on the way there. One-way delays follow a clock that has to be guessed again where reports are lost, round
- * trips see both ways: a queue that only one of them sees is not there.
- */
-function queueOf({ queueUs, rttUs, rttUsMin }: RepairSituation): number {
-  return rttUs < 0 ? queueUs : Math.min(queueUs, rttUs - rttUsMin);
 }
 
 /** Blocks that are interleaved, so that a short burst takes little of each. */
@@ -212,7 +202,7 @@ function chooseForBulk(
   choice.stride = BULK_STRIDE;
   choice.timing = EARLY;
   choice.spacingUs = 0;
-  const isReal = !isHeldBack && queueOf(situation) < BULK_QUEUE_US &&
+  const isReal = !isHeldBack && situation.queueUs < BULK_QUEUE_US &&
     lossRate > (choice.share > 0 ? BULK_LOSS / 2 : BULK_LOSS);
   if (isReal) settle(choice, Math.min(BULK_SHARE_MAX, BULK_SHARE_PER_LOSS * lossRate), budget);
   else choice.share = 0;

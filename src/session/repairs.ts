@@ -185,7 +185,6 @@ export class SessionRepair {
       situation.queueSlope = quality.queueSlope;
       situation.delayUs = this.#delayUs;
       situation.rttUs = quality.rttUs;
-      situation.rttUsMin = quality.rttUsMin;
       situation.judged = quality.judged;
     }
     this.#choose(nowUs);
@@ -221,7 +220,6 @@ function situationOf(trafficClass: number, deadlineUs: number, options: RepairOp
     queueSlope: 0,
     delayUs: 0,
     rttUs: -1,
-    rttUsMin: Infinity,
     judged: 0,
     isSilent: false,
     lossAhead: 0,
