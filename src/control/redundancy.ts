@@ -23,9 +23,8 @@ export interface RepairSituation {
   queueSlope: number;
   /** How much later than the fastest datagrams come at times. */
   delayUs: number;
-  /** Round trip, and the least of late; below 0 where it is not known. */
+  /** Below 0 where it is not known. */
   rttUs: number;
-  rttUsMin: number;
   /** Datagrams of which the reports have told so far. */
   judged: number;
   /** Data goes out and no reports come. */
@@ -120,7 +119,7 @@ const HOPELESS = 1e-6;
 /** Packets that come faster come together. */
 const GAP_US_MIN = 10;
 /** Groups are compared so often, and another is taken when it leaves so much less. */
-const COMPARE_US = 200_000, BETTER = 0.95, COMPARED_LOSS_MIN = 0.01;
+const COMPARE_US = 200_000, COMPARE_CLEAN_US = 2_000_000, BETTER = 0.95, COMPARED_LOSS_MIN = 0.01;
 /** A share that rises or falls by less is left as it is. */
 const RISE = 1.1, FALL = 0.7;
 /** What a share of 1, and a delay of the whole deadline, count for beside residual loss. */
@@ -148,7 +147,8 @@ export function chooseRepair(situation: RepairSituation, choice: RepairChoice): 
   const loss = Math.max(rate, COMPARED_LOSS_MIN);
   const burstUs = Math.max(burstOf(situation), predicted > AHEAD_RATIO * lossRate ? AHEAD_BURST_US : 0);
   measure(situation, loss, burstUs, choice.sources, choice.stride, choice.timing);
-  if (nowUs - choice.comparedUs >= COMPARE_US || (wasProbing && !isClean) || !isAllowed(situation, choice)) {
+  const compareUs = isClean ? COMPARE_CLEAN_US : COMPARE_US;
+  if (nowUs - choice.comparedUs >= compareUs || (wasProbing && !isClean) || !isAllowed(situation, choice)) {
     compare(situation, loss, burstUs, choice);
   }
   measure(situation, isClean ? loss : rate, burstUs, choice.sources, choice.stride, choice.timing);
@@ -170,10 +170,9 @@ function noteQueue(
   situation: RepairSituation,
   choice: RepairChoice,
 ): void {
-  const { nowUs, lossRate, queueSlope, rttUs, judged } = situation;
+  const { nowUs, lossRate, queueUs, queueSlope, rttUs, judged } = situation;
   choice.blamedRate *= 2 ** ((choice.blamedAt - judged) / LOSS_HALF_LIFE);
   choice.blamedAt = judged;
-  const queueUs = queueOf(situation);
   const aheadUs = queueUs + Math.max(0, queueSlope) * Math.max(0, rttUs) / 1e6;
   const wasCongested = nowUs - choice.congestedUs < CALM_US;
   if (lossRate > RESIDUAL_GOAL && (aheadUs > QUEUE_US || (wasCongested && queueUs > QUEUE_US / 2))) {
@@ -186,17 +185,9 @@ function noteQueue(
 /** Losses that are predicted, unless a queue may be their cause: a predictor tells when, not why. */
 function aheadOf(situation: RepairSituation, { blamedRate }: RepairChoice): number {
   const { lossAhead } = situation;
-  return lossAhead >= AHEAD_MIN && blamedRate <= RESIDUAL_GOAL && queueOf(situation) <= AHEAD_QUEUE_US
+  return lossAhead >= AHEAD_MIN && blamedRate <= RESIDUAL_GOAL && situation.queueUs <= AHEAD_QUEUE_US
     ? lossAhead
     : 0;
-}
-
-/**
- * The queue on the way there. One-way delays follow a clock that has to be guessed again where reports are lost, round
- * trips see both ways: a queue that only one of them sees is not there.
- */
-function queueOf({ queueUs, rttUs, rttUsMin }: RepairSituation): number {
-  return rttUs < 0 ? queueUs : Math.min(queueUs, rttUs - rttUsMin);
 }
 
 /** Blocks that are interleaved, so that a short burst takes little of each. */
@@ -211,7 +202,7 @@ function chooseForBulk(
   choice.stride = BULK_STRIDE;
   choice.timing = EARLY;
   choice.spacingUs = 0;
-  const isReal = !isHeldBack && queueOf(situation) < BULK_QUEUE_US &&
+  const isReal = !isHeldBack && situation.queueUs < BULK_QUEUE_US &&
     lossRate > (choice.share > 0 ? BULK_LOSS / 2 : BULK_LOSS);
   if (isReal) settle(choice, Math.min(BULK_SHARE_MAX, BULK_SHARE_PER_LOSS * lossRate), budget);
   else choice.share = 0;

@@ -102,6 +102,8 @@ export class Repairs {
 
 /** Without reports, plans are looked at again so often while packets go out. */
 const LOOK_US = 100_000;
+/** Datagrams in which half of the loss now is forgotten. */
+const SOON = 64;
 /** The longest delay of late is forgotten so much with each report. */
 const DELAY_KEPT = 255 / 256;
 /** How long a transfer's packet is worth waiting for: its transport asks for it again then. */
@@ -125,6 +127,8 @@ export class SessionRepair {
   readonly #situations: readonly RepairSituation[];
   readonly #laneOf: Int8Array;
   #lookUs = 0;
+  /** Share of datagrams lost, sooner forgotten than the path's: losses that begin are answered at once. */
+  #lossRateNow = 0;
   /** The longest delay of late, above the least. */
   #delayUs = 0;
 
@@ -165,19 +169,22 @@ export class SessionRepair {
   onReport(report: Report, nowUs: number): void {
     const { quality } = this;
     if (quality.observe(report, nowUs)) {
-      this.#delayUs = Math.max(quality.step.queueUsMax, this.#delayUs * DELAY_KEPT);
+      const { judged, lost, queueUsMax } = quality.step;
+      this.#delayUs = Math.max(queueUsMax, this.#delayUs * DELAY_KEPT);
+      if (judged > 0) {
+        this.#lossRateNow += (lost / judged - this.#lossRateNow) * (1 - 2 ** (-judged / SOON));
+      }
       this.predictor?.observe(quality.step);
     }
     for (let lane = 0; lane < LANES; lane++) {
       const situation = this.#situations[lane];
-      situation.lossRate = quality.lossRate;
+      situation.lossRate = Math.max(quality.lossRate, this.#lossRateNow);
       situation.runLength = quality.runLength;
       situation.runUs = quality.runUs;
       situation.queueUs = quality.queueUs;
       situation.queueSlope = quality.queueSlope;
       situation.delayUs = this.#delayUs;
       situation.rttUs = quality.rttUs;
-      situation.rttUsMin = quality.rttUsMin;
       situation.judged = quality.judged;
     }
     this.#choose(nowUs);
@@ -213,7 +220,6 @@ function situationOf(trafficClass: number, deadlineUs: number, options: RepairOp
     queueSlope: 0,
     delayUs: 0,
     rttUs: -1,
-    rttUsMin: Infinity,
     judged: 0,
     isSilent: false,
     lossAhead: 0,

@@ -28,7 +28,6 @@ const CLEAN: RepairSituation = {
   queueSlope: 0,
   delayUs: 0,
   rttUs: 40_000,
-  rttUsMin: 40_000,
   judged: 0,
   isSilent: false,
   lossAhead: 0,
@@ -137,7 +136,6 @@ Deno.test("redundancy: losses with a queue are congestion: it backs off at once 
       return choice.share;
     };
   assertGreater(choice.share, 0.2);
-  assertGreater(at(1.9e6, { queueUs: 60_000 }), 0.2, "one that round trips do not see");
   assertEquals(at(2e6, { queueUs: 60_000, rttUs: 100_000 }), PROBE);
   // Between the two thresholds it stays down, however long.
   for (let nowUs = 2e6; nowUs < 6e6; nowUs += REPORT_US) {
@@ -188,7 +186,6 @@ Deno.test("redundancy: whatever is reported, it keeps to the budget and sends wh
     queueUs: real(1e7),
     queueSlope: fc.double({ min: -1e7, max: 1e7, noNaN: true }),
     rttUs: fc.constantFrom(-1, 0, 40_000, 6e7),
-    rttUsMin: fc.constantFrom(40_000, Infinity),
     judged: fc.integer({ min: 0, max: 1e6 }),
     delayUs: real(1e7),
     isSilent: fc.boolean(),

@@ -243,7 +243,6 @@ Deno.test("repair sender: no second has more repair than the budget and one repa
             queueSlope: 0,
             delayUs: 0,
             rttUs: -1,
-            rttUsMin: Infinity,
             judged: wire.counter,
             isSilent: false,
             lossAhead: 0,
