@@ -1,7 +1,8 @@
 /**
- * `deno task bench:feel [--quick] [--seed N]`, or with --sockets what bench/feel/sockets.ts says: what repair does for a game or a call and what it costs, from whole clients and
+ * `deno task bench:feel [--quick] [--seed N]`: what repair does for a game or a call and what it costs, from whole clients and
  * relays in the deterministic simulator, over all modelled paths and by every scheme. Prints the tables, and leaves them, the
- * figures and the picture in bench/results/ (not with --quick). No figure in it depends on the machine.
+ * figures and the picture in bench/results/ (not with --quick). No figure in it depends on the machine. With --sockets it runs
+ * over real sockets instead, as bench/feel/sockets.ts says.
  */
 import { parseArgs } from "@std/cli";
 import { renderProgress } from "../src/cli/speedtest.ts";

@@ -8,12 +8,22 @@ import { NativeAead, NativeDatagramAead, nativePrimitives, preferredAeads } from
 import type { Aead, DatagramAead, Primitives } from "../src/codec/kernels.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "../src/control/flows.ts";
 import { classify } from "../src/egress/classify.ts";
+import { classify as classifyOut } from "../src/ingress/classify.ts";
+import type { IngressContext } from "../src/ingress/mod.ts";
 import type { EgressContext } from "../src/egress/mod.ts";
 import { noble } from "../src/codec/noble.ts";
 import { nodeCrypto } from "../src/codec/node_crypto.ts";
 import { DROP, Metrics } from "../src/metrics.ts";
 import { Arena, NONE, packetStart } from "../src/vector/arena.ts";
-import { Burst, BURST_CAPACITY, TO_OPEN, TO_PARSE, TO_SEAL, TO_TUNNEL } from "../src/vector/burst.ts";
+import {
+  Burst,
+  BURST_CAPACITY,
+  TO_EXIT,
+  TO_OPEN,
+  TO_PARSE,
+  TO_SEAL,
+  TO_TUNNEL,
+} from "../src/vector/burst.ts";
 import { innerLength, PROTOCOL_UDP, readDestination, writeIpv6Header } from "../src/wire/inner.ts";
 import { parseAddress } from "../src/wire/address.ts";
 import { PrefixTable } from "../src/session/prefix_table.ts";
@@ -215,7 +225,10 @@ function lookupResults(): Result[] {
   return results;
 }
 
-/** What the classifier adds to a packet of OxTunnel's: in runs of one flow, interleaved, and from flows never seen. */
+/**
+ * What the classifier adds to a packet of OxTunnel's on its way in and out: in runs of one flow, interleaved, and from flows
+ * never seen.
+ */
 function classifyResults(): Result[] {
   const world = new World(1);
   world.protocol = "oxtunnel";
@@ -233,6 +246,7 @@ function classifyResults(): Result[] {
     words: new Uint32Array(FLOW_WORDS_MAX),
     ends: new Uint32Array(8),
   } as unknown as EgressContext;
+  const ingressContext = context as unknown as IngressContext;
   const v4 = udpPacket("8.8.8.8", "10.66.0.2", new Uint8Array(60));
   const v6 = new Uint8Array(88);
   writeIpv6Header(
@@ -247,20 +261,23 @@ function classifyResults(): Result[] {
   );
   const burst = new Burst(new Arena(BURST_CAPACITY));
   let nowUs = 1e6, port = 0;
-  const each = (what: string, packet: Uint8Array, transport: number, flows: number) =>
+  const each = (what: string, packet: Uint8Array, transport: number, flows: number, isOut = false) =>
     measure(`classify, ${what}`, packet.length, 200, () => {
-      fill(burst, packet, TO_SEAL);
+      fill(burst, packet, isOut ? TO_EXIT : TO_SEAL);
       burst.session.fill(peers.current[0]);
       for (let row = 0; row < BURST_CAPACITY; row++) {
         burst.view.setUint16(burst.offset[row] + transport, flows === 0 ? port++ : row % flows);
       }
       nowUs += 300;
-    }, () => classify(burst, context, nowUs));
+    }, () => isOut ? classifyOut(burst, ingressContext, nowUs) : classify(burst, context, nowUs));
   const results = [
     each("one flow", v4, 20, 1),
     each("16 flows in turn", v4, 20, 16),
     each("16 flows in turn, IPv6", v6, 40, 16),
     each("each packet a new flow", v4, 20, 0),
+    each("a transfer", new Uint8Array([...v4, ...new Uint8Array(1300)]), 20, 1),
+    each("out of the tunnel, one flow", v4, 20, 1, true),
+    each("out of the tunnel, 16 flows in turn", v4, 20, 16, true),
   ];
   if (burst.flow[0] === NONE) throw new Error("the bench classifies nothing");
   return results;

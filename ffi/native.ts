@@ -34,6 +34,7 @@ const SYMBOLS = {
   ox_source_hash: { parameters: ["buffer"], result: "i32" },
   ox_arena_register: { parameters: ["buffer", "u32"], result: "i32" },
   ox_arena_release: { parameters: ["u32"], result: "i32" },
+  ox_large_pages: { parameters: ["buffer", "u32"], result: "i32" },
   ox_burst_register: { parameters: ["buffer", "u32", "u32"], result: "i32" },
   ox_burst_release: { parameters: ["u32"], result: "i32" },
   ox_udp_open: { parameters: ["buffer", "u32", "u32", "u32"], result: "i32" },

@@ -406,7 +406,7 @@ export class Tunnel {
         bytesReceived: bytesReceived[id],
         bytesSent: bytesSent[id],
         drops: drops[id],
-        lossRatio: seen > 0 ? 1 - replay.accepted[epoch] / seen : undefined,
+        lossRatio: seen > 0 ? 1 - replay.accepted(epoch) / seen : undefined,
         rttMs: this.#rttMs(peer.handshakeRttUs, epoch),
         ...this.#repairFigures(epoch),
       };

@@ -13,6 +13,8 @@ use std::ptr;
 pub const KEY_BYTES: usize = 32;
 const NONCE_BYTES: usize = 12;
 pub const TAG_BYTES: usize = 16;
+/// So many packets take longer than memory does, however short they are.
+pub const ROWS_AHEAD: usize = 4;
 /// WireGuard's header in front of the ciphertext: type, receiver index, counter.
 const DATA_HEADER_BYTES: u32 = 16;
 /// Rows that one table may have.
@@ -276,6 +278,16 @@ trait Keys {
 
 struct CipherKeys<C: Cipher>(KeyMemory<C::State>);
 
+impl<C: Cipher> CipherKeys<C> {
+    /// At `row`: asks for the keys of a row further on, unless they are those that are used now.
+    fn prefetch(&self, block: &Block, count: usize, row: usize, direction: Direction) {
+        let ahead = row + ROWS_AHEAD;
+        if ahead < count && block.session[ahead] != block.session[ahead - 1] {
+            self.0.prefetch(block.session[ahead], direction);
+        }
+    }
+}
+
 impl<C: Cipher> Keys for CipherKeys<C> {
     fn is_locked(&self) -> bool {
         self.0.is_locked()
@@ -291,6 +303,7 @@ impl<C: Cipher> Keys for CipherKeys<C> {
 
     fn seal(&self, block: &mut Block, arena: &mut Arena, count: usize, refused: u8) {
         for row in 0..count {
+            self.prefetch(block, count, row, Direction::Send);
             if block.next[row] == TO_SEAL {
                 let done = seal_row::<C>(&self.0, block, arena, row);
                 block.next[row] = if done.is_some() { TO_TRANSMIT } else { refused };
@@ -300,6 +313,7 @@ impl<C: Cipher> Keys for CipherKeys<C> {
 
     fn open(&self, block: &mut Block, arena: &mut Arena, count: usize, refused: u8) {
         for row in 0..count {
+            self.prefetch(block, count, row, Direction::Receive);
             if block.next[row] == TO_OPEN {
                 let done = open_row::<C>(&self.0, block, arena, row);
                 block.next[row] = if done.is_some() { OPENED } else { refused };

@@ -4,8 +4,8 @@
 //! at all; nothing is read or written outside the arena, whatever the columns say. Takes each burst apart by AEAD.
 
 use crate::aead::{
-    self, AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, IPSEC_MB, Key, MAX_ROWS, TAG_BYTES, VectorAes256Gcm,
-    VectorChaCha20Poly1305, nonce_of, outcome,
+    self, AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, IPSEC_MB, Key, MAX_ROWS, ROWS_AHEAD, TAG_BYTES,
+    VectorAes256Gcm, VectorChaCha20Poly1305, nonce_of, outcome,
 };
 use crate::keys::{Direction, KeyMemory};
 use crate::layout::{
@@ -82,6 +82,15 @@ impl<C: Cipher + 'static, P: Protection + 'static> Keys<C, P> {
         if phase > 1 { None } else { self.epochs.get(2 * block.session[row] + phase as u32, direction) }
     }
 
+    /// At `row`: asks for the keys that the row `ahead` needs, unless they are those that are used now.
+    fn prefetch(&self, block: &Block, row: usize, ahead: Option<usize>, direction: Direction) {
+        let Some(ahead) = ahead else { return };
+        let session = block.session[ahead];
+        if session != block.session[row] {
+            self.epochs.prefetch(session.wrapping_mul(2).wrapping_add(block.phase[ahead] as u32), direction);
+        }
+    }
+
     fn open_row(&self, block: &mut Block, arena: &mut Arena, row: usize, secrecy: Secrecy) -> Option<()> {
         let state = self.epoch(block, row, Direction::Receive)?;
         let nonce = nonce_of(block.counter[row])?;
@@ -147,7 +156,10 @@ impl<C: Cipher + 'static, P: Protection + 'static> Suite for Keys<C, P> {
     }
 
     fn masks(&self, block: &Block, arena: &mut Arena, rows: &mut RowList, masks: &mut Masks) {
-        rows.retain(|row| sample_of(block, arena, row).is_some());
+        rows.retain(|row, _| {
+            self.protection.prefetch(block.session[row], Direction::Receive);
+            sample_of(block, arena, row).is_some()
+        });
         for rows in rows.get().chunks(LANES) {
             let made = self.masks_of(block, arena, rows, Direction::Receive);
             for (row, mask) in rows.iter().zip(made) {
@@ -157,7 +169,8 @@ impl<C: Cipher + 'static, P: Protection + 'static> Suite for Keys<C, P> {
     }
 
     fn open(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, secrecy: Secrecy, refused: u8) {
-        rows.retain(|row| {
+        rows.retain(|row, ahead| {
+            self.prefetch(block, row, ahead, Direction::Receive);
             let done = self.open_row(block, arena, row, secrecy).is_some();
             block.next[row] = if done { OPENED } else { refused };
             done
@@ -165,7 +178,9 @@ impl<C: Cipher + 'static, P: Protection + 'static> Suite for Keys<C, P> {
     }
 
     fn seal(&self, block: &mut Block, arena: &mut Arena, rows: &mut RowList, secrecy: Secrecy, refused: u8) {
-        rows.retain(|row| {
+        rows.retain(|row, ahead| {
+            self.prefetch(block, row, ahead, Direction::Send);
+            self.protection.prefetch(block.session[row], Direction::Send);
             let done = self.seal_row(block, arena, row, secrecy).is_some();
             block.next[row] = if done { TO_TRANSMIT } else { refused };
             done
@@ -207,12 +222,14 @@ impl RowList {
         &self.rows[..self.count]
     }
 
-    /// Calls `keep` for each row, in order, and drops those for which it says no.
-    fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+    /// Calls `keep` for each row, in order, with the one that comes ROWS_AHEAD after it, and drops those for which it
+    /// says no.
+    fn retain(&mut self, mut keep: impl FnMut(usize, Option<usize>) -> bool) {
         let count = std::mem::take(&mut self.count);
         for i in 0..count {
             let row = self.rows[i];
-            if keep(row as usize) {
+            let ahead = (i + ROWS_AHEAD < count).then(|| self.rows[i + ROWS_AHEAD] as usize);
+            if keep(row as usize, ahead) {
                 self.push(row);
             }
         }

@@ -3,9 +3,16 @@
 //! table goes. Invariant: a state is handed out only while its row has a key. Reserves address space for all
 //! rows and touches only those in use.
 
+use crate::layout::ask_for_huge_pages;
 use aws_lc_sys::OPENSSL_cleanse;
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
+
+/// Bytes that come into the cache together.
+const LINE_BYTES: usize = 64;
+/// States of at most so many bytes lie close enough for large pages: of these, rows without keys waste little.
+const SMALL_STATE_BYTES: usize = 64;
 
 /// Plain memory in which all bytes zero is a valid value, and that owns nothing.
 ///
@@ -65,6 +72,9 @@ impl<S: State> KeyMemory<S> {
             libc::madvise(start, bytes, libc::MADV_WIPEONFORK);
             libc::mlock2(start, bytes, libc::MLOCK_ONFAULT) == 0
         };
+        if size_of::<S>() <= SMALL_STATE_BYTES {
+            ask_for_huge_pages(start as usize, bytes);
+        }
         let start = NonNull::new(start.cast()).ok_or(libc::ENOMEM)?;
         Ok(Self { start, bytes, in_use: vec![false; rows], is_locked, state: PhantomData })
     }
@@ -105,6 +115,23 @@ impl<S: State> KeyMemory<S> {
         true
     }
 
+    /// Asks for the lines of a row's state, so that they come while others are being used. Any row may be named.
+    pub fn prefetch(&self, row: u32, direction: Direction) {
+        let row = row as usize;
+        if row >= self.in_use.len() {
+            return;
+        }
+        let (state, in_use) = (self.slot(row, direction).cast::<i8>(), &raw const self.in_use[row]);
+        // SAFETY: this instruction reads nothing into the program and never faults, and all addresses are inside the
+        // allocations.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(in_use.cast());
+            for at in (0..size_of::<S>()).step_by(LINE_BYTES) {
+                _mm_prefetch::<_MM_HINT_T0>(state.add(at));
+            }
+        }
+    }
+
     /// The state of a row that has keys.
     pub fn get(&self, row: u32, direction: Direction) -> Option<&S> {
         let row = row as usize;
@@ -132,6 +159,17 @@ mod tests {
 
     // SAFETY: an array of bytes.
     unsafe impl State for [u8; 32] {}
+
+    #[test]
+    fn any_row_may_be_prefetched() {
+        let mut keys = KeyMemory::<[u8; 32]>::new(3).unwrap();
+        assert!(keys.install(1, |_, state| state.fill(5)));
+        for row in [0, 1, 2, 3, u32::MAX] {
+            keys.prefetch(row, Direction::Receive);
+        }
+        assert_eq!(keys.get(1, Direction::Receive), Some(&[5; 32]));
+        assert!(keys.get(0, Direction::Send).is_none());
+    }
 
     #[test]
     fn erased_rows_are_zero_and_out_of_reach() {

@@ -226,7 +226,7 @@ pub unsafe extern "C" fn ox_source_hash(out: *mut u8) -> i32 {
 
 /// Lets the system back memory by pages of 2 MB where it has them: a burst touches hundreds of slots, far apart. Advice
 /// only; what it is not taken for stays in pages of 4 KB.
-fn ask_for_huge_pages(start: usize, bytes: usize) {
+pub fn ask_for_huge_pages(start: usize, bytes: usize) {
     const HUGE_BYTES: usize = 2 << 20;
     let first = start.next_multiple_of(HUGE_BYTES);
     let end = (start + bytes) / HUGE_BYTES * HUGE_BYTES;
@@ -248,6 +248,19 @@ pub unsafe extern "C" fn ox_arena_register(start: *mut u8, bytes: u32) -> i32 {
     }
     ask_for_huge_pages(start as usize, bytes);
     ARENAS.with_borrow_mut(|arenas| arenas.insert(Arena { start, bytes }))
+}
+
+/// Asks for large pages for memory that is reached into at random and not yet written; 0, or -EINVAL for none.
+///
+/// # Safety
+/// `start` is valid for `bytes` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_large_pages(start: *mut u8, bytes: u32) -> i32 {
+    if start.is_null() {
+        return -libc::EINVAL;
+    }
+    ask_for_huge_pages(start as usize, bytes as usize);
+    0
 }
 
 /// Forgets an arena. Its bursts answer -EINVAL from here on.

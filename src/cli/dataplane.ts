@@ -12,6 +12,7 @@ import { useBlake2s } from "../codec/hash.ts";
 import {
   ALGORITHM,
   implementationOf,
+  nativeAdviser,
   NativeAead,
   nativeBlake2s,
   NativeDatagramAead,
@@ -41,6 +42,7 @@ import { repairOptions } from "../session/repairs.ts";
 import { scaledLimits } from "../session/limits.ts";
 import type { TunnelOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";
+import { adviseTables } from "../vector/memory.ts";
 import { cannotListen, nativeIo } from "./doors.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { warmUp } from "./warmup.ts";
@@ -121,6 +123,7 @@ function chooseKernels(config: Config): Kernels {
   if (typeof native !== "string") {
     const by = implementationOf(native, ALGORITHM.chacha20Poly1305);
     useBlake2s(nativeBlake2s(native));
+    adviseTables(nativeAdviser(native));
     log("kernels")("info", `native, ChaCha20-Poly1305 by ${by}: the fastest that this processor runs`);
     return {
       primitives: nativePrimitives(native),

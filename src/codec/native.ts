@@ -350,6 +350,11 @@ export function decompressLz4(
   return result < 0 ? undefined : result;
 }
 
+/** Asks the system for large pages for a table's memory, which nobody has written yet (vector/memory.ts). */
+export function nativeAdviser(native: Native): (memory: Uint32Array<ArrayBuffer>) => void {
+  return (memory) => void checked(native.ox_large_pages(memory, memory.byteLength), "ox_large_pages");
+}
+
 /** LZ4 within a burst's arena; it allocates nothing and keeps its table from one call to the next. */
 export class NativeLz4 implements Lz4 {
   readonly #native: Native;

@@ -38,6 +38,8 @@ export class FlowTable {
   /** Attempts to compress that failed in a row, and packets to let pass before the next one. */
   readonly failures: Uint8Array;
   readonly pause: Uint16Array;
+  /** The state, a place in each: all zeros in one store. */
+  readonly #places: Float64Array;
   readonly #tag: Uint32Array;
   readonly #keys: Uint32Array;
   readonly #shift: number;
@@ -52,6 +54,7 @@ export class FlowTable {
     this.#shift = 32 - Math.log2(rows / WAYS);
     this.seenUs = new Uint32Array(2 * rows);
     this.state = new Uint8Array(2 * STATE_BYTES * rows);
+    this.#places = new Float64Array(this.state.buffer);
     this.hint = new Uint8Array(rows);
     this.hintVersion = new Uint32Array(rows);
     this.failures = new Uint8Array(rows);
@@ -105,7 +108,8 @@ export class FlowTable {
   #begin(row: number, tag: number): void {
     this.isNew = true;
     this.#tag[row] = tag;
-    this.state.fill(0, 2 * STATE_BYTES * row, 2 * STATE_BYTES * (row + 1));
+    this.#places[2 * row] = 0;
+    this.#places[2 * row + 1] = 0;
     this.hint[row] = 0;
     this.hintVersion[row] = 0;
     this.failures[row] = 0;

@@ -17,8 +17,7 @@ export interface PathQuality {
   /** Counters by which a datagram was overtaken of late. */
   readonly reorderDepth: number;
   /**
-   * One-way delay above the least of late, microseconds: of what reports of a tenth of a second tell the least, smoothed, for a
-   * queue that stands holds all up and jitter only some (RFC 8289 section 3.1); and how it grows, microseconds per second.
+   * One-way delay above the least of late, smoothed, microseconds; and how it grows, microseconds per second.
    */
   readonly queueUs: number;
   readonly queueSlope: number;
@@ -81,10 +80,8 @@ const SILENT_US = 300_000, SILENT_ROUND_TRIPS = 4;
 const SILENT_US_FIRST = 2_000_000;
 /** Steps of `clock`, and of `arrivals`, microseconds; at its ends, and at the end of `delayUs`, that says "so much or more". */
 const CLOCK_US = 64, ARRIVAL_US = 8, ARRIVAL_MIN = -32768, ARRIVAL_MAX = 32767, DELAY_US_MAX = 0xffff * 16;
-/** The least delay is that of this window, or the one before; what stands is the least of a short one (RFC 8289's interval). */
-const LEAST_WINDOW_US = 10_000_000, STANDING_WINDOW_US = 100_000;
-/** The queue's growth is smoothed over so long. */
-const SLOPE_US = 250_000;
+/** The least delay is that of this window, or the one before. */
+const LEAST_WINDOW_US = 10_000_000;
 const ROUND_TRIP_US_MAX = 60_000_000;
 /** What changes the transit time so much and not the round trip is a clock. */
 const JUMP_US = 500_000;
@@ -160,12 +157,9 @@ export class PathMeter implements PathQuality {
   /** Whether the other end tells its clock; else the way back counts as if it took the same time always. */
   #hasClock = false;
   readonly #least = new RecentLeast(LEAST_WINDOW_US);
-  readonly #standing = new RecentLeast(STANDING_WINDOW_US);
   #transitUs = NaN;
-  /** The queue that stood at the last report. */
-  #standingUs = 0;
   /** A transit time less the round trip: the clocks' difference less the way back. */
-  #offsetUs = NaN;
+  #offsetUs = 0;
   #stepUs = -1;
   #run = 0;
   #runSinceUs = NaN;
@@ -311,19 +305,18 @@ export class PathMeter implements PathQuality {
     }
     const lastUs = this.#arrivedUs[last % FATES_KEPT];
     if (highest === last && !Number.isNaN(lastUs)) return;
-    if (report.hasClock !== this.#hasClock) {
-      this.#hasClock = report.hasClock;
+    if (Number.isNaN(sentUs) || !isDelayKnown && !report.hasClock) return;
+    const isOther = report.hasClock !== this.#hasClock;
+    this.#hasClock = report.hasClock;
+    const aboutUs = isOther || Number.isNaN(this.#transitUs) ? nowUs : sentUs + this.#transitUs;
+    const highestUs = report.hasClock ? fullClockUs(report.clock, aboutUs) : nowUs - delayUs;
+    const offsetUs = highestUs - sentUs - tookUs;
+    const hasJumped = isDelayKnown && Math.abs(offsetUs - this.#offsetUs) > JUMP_US;
+    if (isOther || hasJumped) {
       this.#least.forget();
       this.#transitUs = NaN;
     }
-    if (Number.isNaN(sentUs) || !report.hasClock && !isDelayKnown) return;
-    const aboutUs = Number.isNaN(this.#transitUs) ? nowUs : sentUs + this.#transitUs;
-    const highestUs = report.hasClock ? fullClockUs(report.clock, aboutUs) : nowUs - delayUs;
-    const offsetUs = highestUs - sentUs - tookUs;
-    if (isDelayKnown) {
-      if (Math.abs(offsetUs - this.#offsetUs) > JUMP_US) this.#least.forget();
-      this.#offsetUs = offsetUs;
-    }
+    if (isDelayKnown) this.#offsetUs = offsetUs;
     this.#arrivedUs[highest % FATES_KEPT] = highestUs;
     for (let bit = 0, i = 0; bit < 8 * bitmapBytes && i < arrivalCount; bit++) {
       if ((bitmap[bit >> 3] >> (bit & 7) & 1) === 0) continue;
@@ -337,8 +330,8 @@ export class PathMeter implements PathQuality {
 
   /** The queue that the datagrams behind `last` up to `highest` met, as far as their times are known. */
   #measure(last: number, highest: number, nowUs: number): void {
-    const { step } = this;
-    let count = 0, sumUs = 0, leastUs = Infinity, mostUs = -Infinity, differencesUs = 0, differences = 0;
+    const { step } = this, before = step.queueUs;
+    let count = 0, sumUs = 0, mostUs = -Infinity, differencesUs = 0, differences = 0;
     for (let counter = Math.max(last + 1, highest - FATES_KEPT + 1); counter <= highest; counter++) {
       const transitUs = this.#arrivedUs[counter % FATES_KEPT] - this.sentUs(counter);
       if (Number.isNaN(transitUs)) continue;
@@ -350,7 +343,6 @@ export class PathMeter implements PathQuality {
       this.#transitUs = transitUs;
       this.#least.add(transitUs, nowUs);
       sumUs += transitUs;
-      leastUs = Math.min(leastUs, transitUs);
       mostUs = Math.max(mostUs, transitUs);
       count++;
     }
@@ -359,11 +351,9 @@ export class PathMeter implements PathQuality {
     step.queueUs = Math.max(0, sumUs / count - least);
     step.queueUsMax = Math.max(0, mostUs - least);
     if (differences > 0) step.jitterUs = differencesUs / differences;
-    this.#standing.add(leastUs, nowUs);
-    const standingUs = Math.max(0, this.#standing.value - least), grownUs = standingUs - this.#standingUs;
-    this.#standingUs = standingUs;
-    this.queueUs += (standingUs - this.queueUs) / 4;
-    this.queueSlope += (1e6 * grownUs - this.queueSlope * step.elapsedUs) / (step.elapsedUs + SLOPE_US);
+    this.queueUs += (step.queueUs - this.queueUs) / 4;
+    const slope = 1e6 * (step.queueUs - before) / step.elapsedUs;
+    if (step.elapsedUs > 0) this.queueSlope += (slope - this.queueSlope) / 4;
   }
 
   /** Takes totals of the report in. */

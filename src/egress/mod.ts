@@ -8,6 +8,7 @@ import { classify } from "./classify.ts";
 import { compress } from "./compress.ts";
 import type { EgressContext } from "./context.ts";
 import { fit } from "./fit.ts";
+import { prefetch } from "./prefetch.ts";
 import { seal } from "./seal.ts";
 import { steer } from "./steer.ts";
 
@@ -16,6 +17,7 @@ export type { EgressContext } from "./context.ts";
 
 /** @param isSource whether this host is the source of the packets, as of those that its own sockets make. */
 export function egress(burst: Burst, context: EgressContext, nowUs: number, isSource = false): void {
+  prefetch(burst, context); // destination -> peer, lines of the tables in the cache
   steer(burst, context, nowUs); // destination -> peer, session
   fit(burst, context, nowUs, isSource); // no larger than the session's path takes
   classify(burst, context, nowUs); // packet -> flow, class

@@ -41,7 +41,9 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
     readSource(view, at, words, 0);
     // In the tables an IPv4 address is its mapped form, which no IPv6 packet may claim to come from.
     const disguised = version === 6 && words[0] === 0 && words[1] === 0 && words[2] === 0xffff;
-    if (disguised || peers.routes.lookup(words, 0) !== id) {
+    // Most peers have one address, which needs no look-up.
+    const isLeased = version === 4 && words[3] === peers.ipv4[id] && words[3] !== 0;
+    if (disguised || (!isLeased && peers.routes.lookup(words, 0) !== id)) {
       next[row] = DROP.spoofed_inner;
       peers.drops[id]++;
       continue;

@@ -12,6 +12,7 @@ import { deliver } from "./deliver.ts";
 import { early } from "./early.ts";
 import { open } from "./open.ts";
 import { parse } from "./parse.ts";
+import { prefetch } from "./prefetch.ts";
 import { unframe, unframeRest } from "./unframe.ts";
 import { unprotect } from "./unprotect.ts";
 
@@ -21,6 +22,7 @@ export { DestinationPolicy, type DestinationRules } from "./policy.ts";
 export { Speedtest } from "./speedtest.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
+  prefetch(burst, context); // receiver indices -> lines of the tables, in the cache
   // Before handshakes, which may end the very session that a packet of this burst was found to belong to.
   const isAnyWaiting = receive(burst, context, nowUs);
   const { count } = burst;

@@ -740,7 +740,7 @@ export class Associations {
   /** Starts the interval to the next persistent keepalive anew. Hot: no allocation. */
   traversed(id: number, nowUs: number): void {
     const { peers } = this.options;
-    if (peers.persistentKeepaliveUs[id] === 0) return;
+    if (!peers.isAnyKeptAlive || peers.persistentKeepaliveUs[id] === 0) return;
     peers.persistentAtUs[id] = nowUs + peers.persistentKeepaliveUs[id];
     this.timers.hasten(id, peers.persistentAtUs[id]);
   }

@@ -721,7 +721,7 @@ export class OxSession {
     const highest = replay.highest[row];
     report.highest = highest;
     report.delayUs = nowUs - sessions.arrivedUs[row];
-    report.received = replay.accepted[row] >>> 0;
+    report.received = replay.accepted(row) >>> 0;
     const heard = Math.min(highest, highest - this.#reportedHighest + REPORT_OVERLAP);
     const counters = Math.min(heard, 8 * REPORT_BITMAP_MAX_BYTES); // before the shift: a peer may jump by 2^31
     report.bitmapBytes = Math.min(

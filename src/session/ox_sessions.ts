@@ -8,6 +8,7 @@
 import type { DatagramAead } from "../codec/kernels.ts";
 import { BASE_BYTES } from "../control/path_size.ts";
 import { NONE } from "../vector/arena.ts";
+import { Columns } from "../vector/columns.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
 import {
   COUNTER_LIMIT,
@@ -82,6 +83,8 @@ export class OxSessions {
   readonly of: (OxSession | undefined)[] = [];
   /** 1 for sessions whose plaintexts can be read on the way. */
   readonly isPlain: Uint8Array;
+  /** What datagrams read of their session's row here. */
+  readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
   /** Undefined where losses are not repaired. */
@@ -127,6 +130,19 @@ export class OxSessions {
     this.isPlain = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
     this.#lastCounter = new Float64Array(rows);
+    this.columns = new Columns().add(this.isPlain).add(this.awaitedPhase).add(this.sendPhase).add(
+      this.unanswered,
+    )
+      .add(this.unreported).add(this.isPressing).add(this.usedId).add(this.datagramBytes).add(
+        this.ecn,
+        ECN_MARKS,
+      )
+      .add(this.hints.version).add(this.arrivedUs).add(this.#lastCounter).add(this.pingAtUs).add(
+        this.reportAtUs,
+      )
+      .add(this.reportedUs).add(this.acknowledged).add(this.searchAtUs).add(this.rekeyAtUs).add(
+        this.rekeyCounter,
+      );
   }
 
   /** Key exchanges that may still be computed in this burst; the other end repeats what had no room. */

@@ -5,7 +5,8 @@
  * highest id ever used. Decides nothing about time or cryptography.
  */
 import { NONE } from "../vector/arena.ts";
-import { parsePrefix, type Prefix } from "../wire/address.ts";
+import { Columns } from "../vector/columns.ts";
+import { isIpv4, parsePrefix, type Prefix } from "../wire/address.ts";
 import type { Parameters } from "../wire/parameters.ts";
 import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
 import type { HandshakeState } from "./noise.ts";
@@ -167,12 +168,15 @@ export class PeerTable {
   readonly keepaliveAtUs: Float64Array;
   readonly silenceAtUs: Float64Array;
   readonly persistentAtUs: Float64Array;
-  /** The interval of persistent keepalives, 0 for none. */
+  /** The interval of persistent keepalives, 0 for none; and whether any peer ever had one, which a relay's have not. */
   readonly persistentKeepaliveUs: Float64Array;
+  isAnyKeptAlive = false;
   /** The protocol that this end begins a handshake with: what the peer spoke last. WIREGUARD or OXTUNNEL. */
   readonly protocol: Uint8Array;
   /** The random part of this session's timers. */
   readonly jitterUs: Float64Array;
+  /** The first IPv4 address that is the peer's alone, host order; 0 where there is none. */
+  readonly ipv4: Uint32Array;
   /** The Worker that keeps the peer's sessions. */
   readonly owner: Uint8Array;
   /** Changes when an id passes from one peer to another. */
@@ -180,6 +184,9 @@ export class PeerTable {
   readonly bytesReceived: Float64Array;
   readonly bytesSent: Float64Array;
   readonly drops: Float64Array;
+  /** What a datagram reads of its peer on the way in, and a packet on the way out. */
+  readonly received: Columns;
+  readonly sent: Columns;
   /** Inner address to peer. */
   readonly routes = new PrefixTable();
   readonly #peers: (Peer | undefined)[] = [];
@@ -206,11 +213,19 @@ export class PeerTable {
     this.persistentKeepaliveUs = new Float64Array(capacity);
     this.jitterUs = new Float64Array(capacity);
     this.protocol = new Uint8Array(capacity);
+    this.ipv4 = new Uint32Array(capacity);
     this.owner = new Uint8Array(capacity);
     this.generation = new Uint32Array(capacity);
     this.bytesReceived = new Float64Array(capacity);
     this.bytesSent = new Float64Array(capacity);
     this.drops = new Float64Array(capacity);
+    const both = () =>
+      new Columns().add(this.address, 4).add(this.local, 4).add(this.port).add(this.current).add(
+        this.keepaliveAtUs,
+      )
+        .add(this.silenceAtUs);
+    this.received = both().add(this.next).add(this.ipv4).add(this.bytesReceived);
+    this.sent = both().add(this.owner).add(this.jitterUs).add(this.bytesSent);
     this.#blocks = new Uint8Array(BLOCK_BYTES * capacity);
   }
 
@@ -258,6 +273,9 @@ export class PeerTable {
     this.current[id] = this.previous[id] = this.next[id] = NONE;
     this.keepaliveAtUs[id] = this.silenceAtUs[id] = this.persistentAtUs[id] = Infinity;
     this.persistentKeepaliveUs[id] = identity.persistentKeepaliveUs;
+    this.isAnyKeptAlive ||= identity.persistentKeepaliveUs > 0;
+    const leased = prefixes.find(({ address, bits }) => bits === 128 && isIpv4(address));
+    this.ipv4[id] = leased === undefined ? 0 : leased.address[3];
     this.protocol[id] = WIREGUARD;
     this.#peers[id] = peer;
     this.owner[id] = ownerOf(peer.publicKey, this.workers);

@@ -6,6 +6,7 @@
  * mapped form; a lookup of an IPv4 address matches no IPv6 prefix shorter than /96.
  */
 import { NONE } from "../vector/arena.ts";
+import { tableWords } from "../vector/memory.ts";
 
 // An entry, 32 bytes, so that one line of the cache holds all of it: the address, the length plus one, the value.
 const ENTRY_WORDS = 8;
@@ -14,16 +15,18 @@ const BITS = 4, VALUE = 5;
 const EMPTY = 0;
 
 export class PrefixTable {
-  #entries: Uint32Array;
+  #entries: Uint32Array<ArrayBuffer>;
   #mask: number;
   #count = 0;
   readonly #perLength = new Uint32Array(129);
   readonly #lengths = new Uint8Array(129); // in use, longest first
   #lengthCount = 0;
   readonly #probe = new Uint32Array(4);
+  /** What `touch` read goes here, or the compiler would leave the reading out. */
+  readonly #read = new Uint32Array(1);
 
   constructor(sizeLog2 = 6) {
-    this.#entries = new Uint32Array(ENTRY_WORDS << sizeLog2);
+    this.#entries = tableWords(ENTRY_WORDS << sizeLog2);
     this.#mask = (1 << sizeLog2) - 1;
   }
 
@@ -91,6 +94,18 @@ export class PrefixTable {
     return NONE;
   }
 
+  /** Where a lookup of the address at words[at..at+3] looks first, for `touch`; good until a prefix is set. */
+  placeOf(words: Uint32Array, at: number): number {
+    return this.#home(words, at, this.#lengths[0]);
+  }
+
+  /** Reads places[0..count-1] ahead of their use. */
+  touch(places: Uint32Array, count: number): void {
+    let read = 0;
+    for (let i = 0; i < count; i++) read ^= this.#entries[places[i]];
+    this.#read[0] = read;
+  }
+
   /** First word of the entry of words[from..from+3], or of the empty place where it would go. */
   #seek(words: Uint32Array, from: number, bits: number): number {
     const entries = this.#entries;
@@ -128,7 +143,7 @@ export class PrefixTable {
 
   #grow(): void {
     const old = this.#entries;
-    this.#entries = new Uint32Array(2 * old.length);
+    this.#entries = tableWords(2 * old.length);
     this.#mask = 2 * this.#mask + 1;
     for (let from = 0; from < old.length; from += ENTRY_WORDS) {
       if (old[from + BITS] === EMPTY) continue;

@@ -5,6 +5,7 @@
  * authentic packets may be shown to it.
  * Keeps PROTOCOL R15.
  */
+import { tableWords } from "../vector/memory.ts";
 
 const WORDS = 512;
 const WORD_MASK = WORDS - 1;
@@ -14,22 +15,29 @@ export const WINDOW_PACKETS = (WORDS - 1) * 32;
 export class ReplayWindows {
   /** Highest counter accepted, per row; -1 before the first. */
   readonly highest: Float64Array;
-  /** Packets accepted, per row. */
-  readonly accepted: Float64Array;
-  readonly #bits: Uint32Array;
+  /** Counters up to the highest that were not accepted, per row: rarely another number than before, so rarely touched. */
+  readonly #missing: Float64Array;
+  readonly #bits: Uint32Array<ArrayBuffer>;
+  /** What `touch` read goes here, or the compiler would leave the reading out. */
+  readonly #read = new Uint32Array(1);
 
   /** @param rows session rows; the bitmaps take 2 KB a row, which the system commits only when touched. */
   constructor(rows: number) {
     this.highest = new Float64Array(rows).fill(-1);
-    this.accepted = new Float64Array(rows);
-    this.#bits = new Uint32Array(rows * WORDS);
+    this.#missing = new Float64Array(rows);
+    this.#bits = tableWords(rows * WORDS);
   }
 
   /** Forgets a row's history, for a new key. */
   reset(row: number): void {
     this.highest[row] = -1;
-    this.accepted[row] = 0;
+    this.#missing[row] = 0;
     this.#bits.fill(0, row * WORDS, (row + 1) * WORDS);
+  }
+
+  /** Packets accepted. */
+  accepted(row: number): number {
+    return this.highest[row] + 1 - this.#missing[row];
   }
 
   /**
@@ -49,11 +57,21 @@ export class ReplayWindows {
     }
   }
 
+  /** Reads, ahead of their use, the words that the rows' next counters are likely to want. */
+  touch(rows: Uint32Array, count: number): void {
+    let read = 0;
+    for (let i = 0; i < count; i++) {
+      read ^= this.#bits[rows[i] * WORDS + ((this.highest[rows[i]] >>> 5) & WORD_MASK)];
+    }
+    this.#read[0] = read;
+  }
+
   /** Marks `counter` (an integer, 0 to 2^53 - 1) as seen; false when it was seen before or is too old. */
   accept(row: number, counter: number): boolean {
     const bits = this.#bits;
     const base = row * WORDS;
     const highest = this.highest[row];
+    const isLate = counter < highest;
     if (counter > highest) {
       const last = Math.floor(highest / 32);
       const ahead = Math.floor(counter / 32) - last;
@@ -68,7 +86,8 @@ export class ReplayWindows {
     const bit = 1 << (counter & 31);
     if ((bits[at] & bit) !== 0) return false;
     bits[at] |= bit;
-    this.accepted[row]++;
+    if (isLate) this.#missing[row]--;
+    else if (counter > highest + 1) this.#missing[row] += counter - highest - 1;
     return true;
   }
 }

@@ -8,6 +8,7 @@
  */
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
+import { Columns } from "../vector/columns.ts";
 import type { SessionSecrets } from "./ox_handshake.ts";
 import { ReplayWindows } from "./replay.ts";
 import { Scrambler } from "./scramble.ts";
@@ -15,6 +16,9 @@ import { Scrambler } from "./scramble.ts";
 // Protocols, as the column `protocol` names them; 0 is a handshake that is not finished.
 export const WIREGUARD = 1;
 export const OXTUNNEL = 2;
+
+/** So many rows in use, with what their packets need of all tables, stay in a core's own cache of 1 MB or so. */
+export const SESSIONS_CACHED = 512;
 
 const ROW_BITS = 20;
 /** What the receiver index has room for: four bits name the Worker, eight count the row's uses, and the row is scrambled with them. */
@@ -48,6 +52,9 @@ export class SessionTable {
   /** 1 while the row has transport keys. */
   readonly keyed: Uint8Array;
   readonly replay: ReplayWindows;
+  /** What a datagram reads of its session's row on the way in, and a packet on the way out. */
+  readonly received: Columns;
+  readonly sent: Columns;
   /** The top four bits of every receiver index here. */
   readonly worker: number;
   /** Rows in use. */
@@ -55,10 +62,14 @@ export class SessionTable {
 
   readonly #aead: Aead;
   readonly #datagramAead: DatagramAead | undefined;
-  /** Rows that were given back, as a stack, and the first that was never taken: its memory is not committed yet. */
+  // Spare ids have rows at the far end, so that those with keys and windows lie close together. At each end the rows
+  // from `#fresh` or `#freshSpares` on were never taken, so that their memory is not committed yet; those that were given
+  // back are a stack, which begins at the same end of `#free`.
   readonly #free: Uint32Array;
   #freeCount = 0;
   #fresh = 0;
+  #freeSpares = 0;
+  #freshSpares = 0;
   /** How often each row was taken, modulo 256. */
   readonly #uses: Uint8Array;
   readonly #scrambler: Scrambler;
@@ -90,6 +101,10 @@ export class SessionTable {
     this.initiator = new Uint8Array(capacity);
     this.keyed = new Uint8Array(capacity);
     this.replay = new ReplayWindows(capacity);
+    this.received = new Columns().add(this.receiverIndex).add(this.keyed).add(this.protocol)
+      .add(this.peer).add(this.endsUs).add(this.initiator).add(this.replay.highest);
+    this.sent = new Columns().add(this.endsUs).add(this.sendCounter).add(this.sendLimit).add(this.protocol)
+      .add(this.remoteIndex).add(this.initiator);
     this.#aead = aead;
     this.#datagramAead = datagramAead;
     this.#uses = new Uint8Array(capacity);
@@ -100,12 +115,16 @@ export class SessionTable {
 
   /** Takes a row for a handshake of `peer`, or NONE when the table is full. */
   allocate(peer: number): number {
+    return this.#take(peer, false);
+  }
+
+  #take(peer: number, isSpare: boolean): number {
     if (this.count === this.capacity) return NONE;
     this.count++;
-    const row = this.#freeCount > 0 ? this.#free[--this.#freeCount] : this.#fresh++;
+    const row = this.#unusedRow(isSpare);
     let index = NONE;
-    // The all-ones index is the sentinel of a free row.
-    while (index === NONE) {
+    // The all-ones index is the sentinel of a free row, and zero what memory never written holds.
+    while (index === NONE || index === 0) {
       const below = this.#scrambler.scramble((this.#uses[row]++ << ROW_BITS) | row);
       index = ((this.worker << WORKER_SHIFT) | below) >>> 0;
     }
@@ -117,9 +136,20 @@ export class SessionTable {
     return row;
   }
 
+  /** From its own end, given back before fresh, or else one that was given back at the other. There is one. */
+  #unusedRow(isSpare: boolean): number {
+    if ((isSpare ? this.#freeSpares : this.#freeCount) === 0) {
+      if (this.#fresh + this.#freshSpares < this.capacity) {
+        return isSpare ? this.capacity - ++this.#freshSpares : this.#fresh++;
+      }
+      isSpare = !isSpare;
+    }
+    return isSpare ? this.#free[this.capacity - this.#freeSpares--] : this.#free[--this.#freeCount];
+  }
+
   /** Takes a row for one more connection id of an OxTunnel session, or NONE when the table is full. */
   allocateSpare(session: number): number {
-    const row = this.allocate(this.peer[session]);
+    const row = this.#take(this.peer[session], true);
     if (row === NONE) return NONE;
     this.protocol[row] = OXTUNNEL;
     this.session[row] = session;
@@ -175,14 +205,21 @@ export class SessionTable {
     this.keyed[row] = 0;
     this.receiverIndex[row] = NONE;
     this.peer[row] = NONE;
-    this.#free[this.#freeCount++] = row;
+    if (row < this.#fresh) this.#free[this.#freeCount++] = row;
+    else this.#free[this.capacity - ++this.#freeSpares] = row;
     this.count--;
+  }
+
+  /** The row that a receiver index would name, 0 to SESSION_ROWS_MAX - 1, whether or not there is one. */
+  rowOf(receiverIndex: number): number {
+    return this.#scrambler.unscramble(receiverIndex & BELOW_WORKER) & ROW_MASK;
   }
 
   /** The row that a receiver index names, or NONE. */
   find(receiverIndex: number): number {
-    const row = this.#scrambler.unscramble(receiverIndex & BELOW_WORKER) & ROW_MASK;
-    return row < this.#fresh && this.receiverIndex[row] === receiverIndex && receiverIndex !== NONE
+    const row = this.rowOf(receiverIndex);
+    return row < this.capacity && this.receiverIndex[row] === receiverIndex && receiverIndex !== 0 &&
+        receiverIndex !== NONE
       ? row
       : NONE;
   }

@@ -4,19 +4,22 @@
  * after construction; knows nothing of what a deadline means.
  */
 
-const ABSENT = -1;
+import { Columns } from "../vector/columns.ts";
 
 export class Timers {
+  /** By id; Infinity where there is none. */
   readonly #due: Float64Array;
   readonly #heap: Int32Array;
   readonly #place: Int32Array;
+  readonly #columns: Columns;
   #count = 0;
 
   /** @param capacity ids are 0 to capacity - 1. */
   constructor(capacity: number) {
-    this.#due = new Float64Array(capacity);
+    this.#due = new Float64Array(capacity).fill(Infinity);
     this.#heap = new Int32Array(capacity);
-    this.#place = new Int32Array(capacity).fill(ABSENT);
+    this.#place = new Int32Array(capacity);
+    this.#columns = new Columns().add(this.#due);
   }
 
   /** Ids that have a deadline. */
@@ -31,24 +34,29 @@ export class Timers {
 
   /** Sets the id's deadline; Infinity removes it. */
   set(id: number, dueUs: number): void {
-    const place = this.#place[id];
+    const isAbsent = this.#due[id] === Infinity;
     if (dueUs === Infinity) {
-      if (place !== ABSENT) this.#removeAt(place);
+      if (!isAbsent) this.#removeAt(this.#place[id]);
       return;
     }
     this.#due[id] = dueUs;
-    if (place === ABSENT) {
+    if (isAbsent) {
       this.#put(this.#count++, id);
       this.#rise(this.#count - 1);
     } else {
-      this.#rise(place);
+      this.#rise(this.#place[id]);
       this.#sink(this.#place[id]);
     }
   }
 
   /** Moves the id's deadline to `dueUs` if that is earlier than what it has. */
   hasten(id: number, dueUs: number): void {
-    if (this.#place[id] === ABSENT || dueUs < this.#due[id]) this.set(id, dueUs);
+    if (dueUs < this.#due[id]) this.set(id, dueUs);
+  }
+
+  /** Reads, ahead of its use, what `hasten` reads of ids[0..count-1]. */
+  touch(ids: Uint32Array, count: number): void {
+    this.#columns.touch(ids, count);
   }
 
   /** Takes one id whose deadline is `nowUs` or earlier, or -1. */
@@ -65,7 +73,7 @@ export class Timers {
   }
 
   #removeAt(place: number): void {
-    this.#place[this.#heap[place]] = ABSENT;
+    this.#due[this.#heap[place]] = Infinity;
     const moved = this.#heap[--this.#count];
     if (place === this.#count) return;
     this.#put(place, moved);

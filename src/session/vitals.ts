@@ -46,7 +46,7 @@ export function vitalsOf(rest: OxSession, { replay, receiverIndex }: SessionTabl
     reported,
     reportedReceived: missing > reported ? reported : reported - missing,
     seen: replay.highest[rest.row] + 1,
-    received: replay.accepted[rest.row],
+    received: replay.accepted(rest.row),
     ...repairFiguresOf(rest),
   };
 }

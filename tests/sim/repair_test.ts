@@ -93,13 +93,17 @@ function play(
 }
 
 Deno.test(`repair: random losses of a game are brought back in time, and not when it is off (seed ${SEED})`, () => {
-  const off = play(false, LOSSY), on = play(true, LOSSY);
-  assertLess(off.inTime, 0.96);
-  assertEquals(off.server.metrics.get("packets_repaired"), 0);
-  assertGreater(on.inTime, 0.985);
-  assertGreater(on.server.metrics.get("packets_repaired"), 100);
-  // The budget counts outer headers, which the tap does not see.
-  assertLess(on.bytes + 28 * on.sent, 1.25 * (off.bytes + 28 * off.sent));
+  let inTime = 0;
+  for (let seed = SEED; seed < SEED + 3; seed++) {
+    const off = play(false, LOSSY, { seed }), on = play(true, LOSSY, { seed });
+    assertLess(off.inTime, 0.96);
+    assertEquals(off.server.metrics.get("packets_repaired"), 0);
+    assertGreater(on.server.metrics.get("packets_repaired"), 100);
+    // The budget counts outer headers, which the tap does not see.
+    assertLess(on.bytes + 28 * on.sent, 1.25 * (off.bytes + 28 * off.sent));
+    inTime += on.inTime / 3;
+  }
+  assertGreater(inTime, 0.988);
 });
 
 Deno.test(`repair: on a clean path it costs less than 2 % (seed ${SEED})`, () => {
@@ -116,14 +120,17 @@ Deno.test(`repair: against bursts too it brings more in time than without (seed 
 Deno.test(`repair: reordering and duplicates bring nothing twice (seed ${SEED})`, () => {
   for (let seed = SEED; seed < SEED + 5; seed++) {
     const wild = { ...LOSSY, jitterUs: 60_000, duplicate: 0.1, corrupt: 0.02 };
-    const { arrived } = play(true, wild, { seconds: 20, seed });
-    assertGreater(arrived, 0.94, `seed ${seed}`);
+    const { arrived, server } = play(true, wild, { seconds: 20, seed });
+    assertGreater(arrived, 0.91, `seed ${seed}`);
+    assertGreater(server.metrics.get("packets_repaired"), 10, `seed ${seed}`);
   }
 });
 
-Deno.test(`repair: bulk gets none (seed ${SEED})`, () => {
-  const { client } = play(true, LOSSY, { seconds: 20, trafficClass: CLASS_BULK });
-  assertEquals(client.metrics.get("repair_bytes_sent"), 0);
+Deno.test(`repair: bulk gets little, and none where nothing is lost (seed ${SEED})`, () => {
+  const { client, bytes } = play(true, LOSSY, { seconds: 20, trafficClass: CLASS_BULK });
+  assertLess(client.metrics.get("repair_bytes_sent"), 0.1 * bytes);
+  const clean = play(true, CLEAN, { seconds: 20, trafficClass: CLASS_BULK });
+  assertEquals(clean.client.metrics.get("repair_bytes_sent"), 0);
 });
 
 Deno.test(`repair: packets too large for it go as they are (seed ${SEED})`, () => {

@@ -153,15 +153,13 @@ Deno.test("path quality: reordering is not taken for loss", () => {
   // Few and far behind in time, many and far behind in counters.
   for (const [gapUs, jitterUs] of [[GAP_US, 60_000], [1000, 9000]]) {
     const random = new Random(4);
-    let worst = 0, mistaken = 0, sumQueueUs = 0, steps = 0;
+    let worst = 0, mistaken = 0;
     const { meter, arrivals, came, datagrams } = run({
       transit: () => 20_000 + Math.floor(jitterUs * random.real()),
       datagrams: 10_000,
       gapUs,
-      onStep: ({ lost }, us, { lossRate, queueUs }) => {
+      onStep: ({ lost }, us, { lossRate }) => {
         if (us < 2 * SECOND) return;
-        sumQueueUs += queueUs;
-        steps++;
         worst = Math.max(worst, lossRate);
         mistaken += lost;
       },
@@ -171,7 +169,6 @@ Deno.test("path quality: reordering is not taken for loss", () => {
     assertEquals([...arrivals.runs.runs], [0, 0, 0, 0, 0]);
     assertLess(worst, 0.01, "nor for long");
     assertLess(mistaken, 200, "nor often");
-    assertLess(sumQueueUs / steps, jitterUs / 4, "nor is it a queue");
     assertAlmostEquals(meter.reorderDepth, jitterUs / gapUs, 2);
   }
 });

@@ -84,3 +84,25 @@ Deno.test("session table: every row can be had, once, and again after it was giv
     assertEquals(table.count, 0);
   }
 });
+
+Deno.test("session table: spare ids have rows at the far end, and either kind the other's when its own are gone", () => {
+  const random = new Random(11);
+  const { table } = tableOf(64);
+  const first = table.allocate(1), spare = table.allocateSpare(first);
+  assertEquals([first, spare, table.find(table.receiverIndex[spare]), table.session[spare]], [0, 63, 63, 0]);
+  const rows = [first, spare];
+  for (let step = 0; step < 20_000; step++) {
+    // Long stretches of taking and of giving back, so that the table is full and empty by turns.
+    if (random.u32() % 8 < (step >> 8 & 1 ? 6 : 2)) {
+      const row = random.u32() % 3 === 0 ? table.allocate(1) : table.allocateSpare(first);
+      assertEquals(row === NONE, rows.length === 64);
+      if (row === NONE) continue;
+      assert(!rows.includes(row), `row ${row} is taken twice`);
+      rows.push(row);
+    } else if (rows.length > 1) {
+      table.erase(rows.splice(1 + random.u32() % (rows.length - 1), 1)[0]);
+    }
+    assertEquals(table.count, rows.length);
+  }
+  for (const row of rows) assertEquals(table.find(table.receiverIndex[row]), row);
+});

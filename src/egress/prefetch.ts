@@ -1,0 +1,91 @@
+// Hot path.
+/**
+ * In front of egress's first node: finds the peers of packets from outside, and reads what all packets will need of the
+ * tables, all rows before any is needed, so that misses of the cache overlap (vector/columns.ts). Invariant: a packet's
+ * peer is the one that steer would find, or is left for it to find; nothing else changes and nothing is judged. Does
+ * nothing while caches hold every session.
+ */
+import { OXTUNNEL, SESSIONS_CACHED } from "../session/table.ts";
+import { NONE } from "../vector/arena.ts";
+import { type Burst, BURST_CAPACITY, TO_TUNNEL } from "../vector/burst.ts";
+import { innerLength, readDestination } from "../wire/inner.ts";
+import type { EgressContext } from "./context.ts";
+
+/** Rows of the burst, a run to one destination as one. */
+const wanted = new Uint32Array(BURST_CAPACITY);
+/** Their peers; the rows of these in the session table; of these, OxTunnel's. */
+const ids = new Uint32Array(BURST_CAPACITY);
+const rows = new Uint32Array(BURST_CAPACITY);
+const oxRows = new Uint32Array(BURST_CAPACITY);
+/** Where the table of prefixes has the destinations of those that come from outside. */
+const places = new Uint32Array(BURST_CAPACITY);
+
+export function prefetch(burst: Burst, context: EgressContext): void {
+  const { table, peers, associations } = context;
+  if (table.count <= SESSIONS_CACHED) return;
+  const packets = findPackets(burst, context);
+  if (packets === 1) return;
+  peers.routes.touch(places, packets);
+  const known = findPeers(burst, packets, context);
+  peers.sent.touch(ids, known);
+  associations.timers.touch(ids, known);
+  const live = findSessions(known, context);
+  table.sent.touch(rows, live);
+  const { oxtunnel } = associations;
+  if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, findOxtunnel(live, context));
+}
+
+/** The packets to steer, and where the table of prefixes may have their destinations; how many there are. */
+function findPackets(burst: Burst, { peers, words }: EgressContext): number {
+  const { count, view, offset, length, next, peer } = burst;
+  let packets = 0, lastWord = 0, lastPeer = NONE;
+  for (let row = 0; row < count; row++) {
+    if (next[row] !== TO_TUNNEL) continue;
+    if (peer[row] !== NONE) {
+      if (peer[row] === lastPeer) continue;
+      lastPeer = peer[row];
+      places[packets] = 0;
+    } else {
+      if (innerLength(view, offset[row], length[row]) === 0) continue;
+      readDestination(view, offset[row], words, 0);
+      if (packets > 0 && words[3] === lastWord) continue;
+      lastWord = words[3];
+      places[packets] = peers.routes.placeOf(words, 0);
+    }
+    wanted[packets++] = row;
+  }
+  return packets;
+}
+
+/** Their peers; how many there are. */
+function findPeers({ view, offset, peer }: Burst, packets: number, { peers, words }: EgressContext): number {
+  let known = 0;
+  for (let i = 0; i < packets; i++) {
+    const row = wanted[i];
+    if (peer[row] === NONE) {
+      readDestination(view, offset[row], words, 0);
+      peer[row] = peers.routes.lookup(words, 0);
+    }
+    if (peer[row] !== NONE) ids[known++] = peer[row];
+  }
+  return known;
+}
+
+/** The rows of their sessions; how many there are. */
+function findSessions(known: number, { peers }: EgressContext): number {
+  let live = 0;
+  for (let i = 0; i < known; i++) {
+    const row = peers.current[ids[i]];
+    if (row !== NONE) rows[live++] = row;
+  }
+  return live;
+}
+
+/** Those that speak OxTunnel; how many there are. */
+function findOxtunnel(live: number, { table }: EgressContext): number {
+  let found = 0;
+  for (let i = 0; i < live; i++) {
+    if (table.protocol[rows[i]] === OXTUNNEL) oxRows[found++] = rows[i];
+  }
+  return found;
+}

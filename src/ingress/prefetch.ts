@@ -1,0 +1,68 @@
+// Hot path.
+/**
+ * In front of ingress's first node: reads what the burst's datagrams will need of the tables, all rows before any is
+ * needed, so that misses of the cache overlap (vector/columns.ts). Invariant: nothing changes and nothing is judged; a
+ * datagram that names no session costs reads in vain, never a wrong one. Does nothing while caches hold every session.
+ */
+import { OXTUNNEL, SESSIONS_CACHED } from "../session/table.ts";
+import { type Burst, BURST_CAPACITY, TO_PARSE } from "../vector/burst.ts";
+import { isOxtunnel, readConnectionId } from "../wire/oxtunnel.ts";
+import { KEEPALIVE_BYTES, readReceiver } from "../wire/wireguard.ts";
+import type { IngressContext } from "./context.ts";
+
+/** Rows of the session table that datagrams lead to, a run of one as one; of these, OxTunnel's; the peers of all. */
+const rows = new Uint32Array(BURST_CAPACITY);
+const oxRows = new Uint32Array(BURST_CAPACITY);
+const ids = new Uint32Array(BURST_CAPACITY);
+
+export function prefetch(burst: Burst, context: IngressContext): void {
+  const { table, peers, associations } = context;
+  if (table.count <= SESSIONS_CACHED) return;
+  const named = findRows(burst, context);
+  if (named === 1) return;
+  table.received.touch(rows, named);
+  const owned = findOwners(named, context);
+  table.replay.touch(rows, owned);
+  peers.received.touch(ids, owned);
+  associations.timers.touch(ids, owned);
+  const { oxtunnel } = associations;
+  if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, findOxtunnel(owned, context));
+}
+
+/** The rows that receiver indices and connection ids name; how many there are. */
+function findRows({ count, view, offset, length, next }: Burst, { table }: IngressContext): number {
+  let named = 0, last = -1;
+  for (let row = 0; row < count; row++) {
+    if (next[row] !== TO_PARSE || length[row] < KEEPALIVE_BYTES) continue;
+    const at = offset[row];
+    const index = isOxtunnel(view.getUint8(at)) ? readConnectionId(view, at) : readReceiver(view, at);
+    if (index === last) continue;
+    last = index;
+    const found = table.rowOf(index);
+    if (found < table.capacity) rows[named++] = found;
+  }
+  return named;
+}
+
+/** Replaces the rows of spare ids by their sessions', and leaves those out that no peer has; how many there are. */
+function findOwners(named: number, { table, peers }: IngressContext): number {
+  const { session, protocol, peer } = table;
+  let owned = 0;
+  for (let i = 0; i < named; i++) {
+    const owner = protocol[rows[i]] === OXTUNNEL ? session[rows[i]] : rows[i];
+    const id = peer[owner];
+    if (id >= peers.capacity) continue;
+    rows[owned] = owner;
+    ids[owned++] = id;
+  }
+  return owned;
+}
+
+/** Those that speak OxTunnel; how many there are. */
+function findOxtunnel(owned: number, { table }: IngressContext): number {
+  let found = 0;
+  for (let i = 0; i < owned; i++) {
+    if (table.protocol[rows[i]] === OXTUNNEL) oxRows[found++] = rows[i];
+  }
+  return found;
+}
