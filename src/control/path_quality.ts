@@ -80,26 +80,21 @@ const SILENT_US = 300_000, SILENT_ROUND_TRIPS = 4;
 const SILENT_US_FIRST = 2_000_000;
 /** Steps of `clock`, and of `arrivals`, microseconds; at its ends, and at the end of `delayUs`, that says "so much or more". */
 const CLOCK_US = 64, ARRIVAL_US = 8, ARRIVAL_MIN = -32768, ARRIVAL_MAX = 32767, DELAY_US_MAX = 0xffff * 16;
-/** The least delay is that of this window, or the one before. */
-const LEAST_WINDOW_US = 10_000_000;
+/** The least of late is that of this window, or the one before. */
+const WINDOW_US = 10_000_000;
 const ROUND_TRIP_US_MAX = 60_000_000;
 /** What changes the transit time so much and not the round trip is a clock. */
 const JUMP_US = 500_000;
 
-/** The least of the last one to two windows. */
+/** The least of the last ten to twenty seconds. */
 class RecentLeast {
-  readonly #windowUs: number;
   #before = Infinity;
   #now = Infinity;
   #sinceUs = -Infinity;
 
-  constructor(windowUs: number) {
-    this.#windowUs = windowUs;
-  }
-
   add(value: number, nowUs: number): void {
-    if (nowUs - this.#sinceUs >= this.#windowUs) {
-      this.#before = nowUs - this.#sinceUs < 2 * this.#windowUs ? this.#now : Infinity;
+    if (nowUs - this.#sinceUs >= WINDOW_US) {
+      this.#before = nowUs - this.#sinceUs < 2 * WINDOW_US ? this.#now : Infinity;
       this.#now = Infinity;
       this.#sinceUs = nowUs;
     }
@@ -144,7 +139,7 @@ export class PathMeter implements PathQuality {
   unrepaired = 0;
   readonly #runs = new LossRuns(0);
   readonly #reordering = new Reordering();
-  readonly #rttLeast = new RecentLeast(LEAST_WINDOW_US);
+  readonly #rttLeast = new RecentLeast();
   // By counter: when it was sent, by this end's clock, NaN where unknown; and whether it was protected.
   readonly #sentUs = new Float64Array(SENT_KEPT).fill(NaN);
   readonly #isProtected = new Uint8Array(SENT_KEPT);
@@ -156,7 +151,7 @@ export class PathMeter implements PathQuality {
   readonly #arrivedUs = new Float64Array(FATES_KEPT).fill(NaN);
   /** Whether the other end tells its clock; else the way back counts as if it took the same time always. */
   #hasClock = false;
-  readonly #least = new RecentLeast(LEAST_WINDOW_US);
+  readonly #least = new RecentLeast();
   #transitUs = NaN;
   /** A transit time less the round trip: the clocks' difference less the way back. */
   #offsetUs = 0;
@@ -264,13 +259,8 @@ export class PathMeter implements PathQuality {
   #begin(nowUs: number): void {
     const { step } = this;
     step.elapsedUs = this.#stepUs < 0 ? 0 : nowUs - this.#stepUs;
-    step.judged =
-      step.lost =
-      step.runs =
-      step.longestRun =
-      step.reorderDepth =
-      step.ce =
-        0;
+    step.judged = step.lost = step.ce = 0;
+    step.runs = step.longestRun = step.reorderDepth = 0;
     this.#stepUs = nowUs;
   }
 
