@@ -35,7 +35,7 @@ export interface RepairFigures {
   wasted: number;
   /** Bytes of repair for each other byte on the wire. */
   extraRatio: number;
-  /** What is sent now, with its bytes for each other byte: "none", "window 8, 24 %", "copy, 30 ms later". */
+  /** What is sent now, with its bytes for each other byte: "none", "window 8, 24 %", "spaced, 30 ms later". */
   scheme: string;
   /** Whether data goes out and the other end's reports have stopped, so that these figures are old. */
   isSilent: boolean;

@@ -29,7 +29,7 @@ export class RepairTally {
   #distance = 1;
   #repairedUs = -Infinity;
   #nowUs = 0;
-  #periodUs = 0;
+  #periodUs = -Infinity;
   #periodBytes = 0;
   #periodRepairBytes = 0;
   #share = 0;
@@ -39,7 +39,8 @@ export class RepairTally {
     this.#nowUs = nowUs;
     if (nowUs - this.#periodUs >= PERIOD_US) {
       const repairBytes = this.repairBytes - this.#periodRepairBytes, all = this.bytes - this.#periodBytes;
-      this.#share = repairBytes / Math.max(1, all - repairBytes);
+      // A repair is counted before the datagram that it rides in: before the first one there is nothing to compare with.
+      if (all > repairBytes) this.#share = repairBytes / (all - repairBytes);
       this.#periodUs = nowUs;
       this.#periodBytes = this.bytes;
       this.#periodRepairBytes = this.repairBytes;

@@ -86,12 +86,13 @@ function receivingOf({ arrivals, tally, wasted }: RepairReceiver): RepairFigures
 
 function tallied(tally: RepairTally): Pick<RepairFigures, "repairs" | "extraRatio" | "scheme"> {
   const { repairs, repairBytes, bytes } = tally;
-  return { repairs, extraRatio: repairBytes / Math.max(1, bytes - repairBytes), scheme: described(tally) };
+  const extraRatio = bytes > repairBytes ? repairBytes / (bytes - repairBytes) : 0;
+  return { repairs, extraRatio, scheme: described(tally) };
 }
 
-/** "none", "window 8, 24 %", "copy, 10 %", "copy, 30 ms later". */
+/** "none", "window 8, 24 %", "copy, 10 %", "spaced, 30 ms later". */
 function described({ scheme, sources, laterUs, share }: RepairTally): string {
   if (scheme === "none") return scheme;
-  if (scheme === "spaced") return `copy, ${Math.round(laterUs / 1000)} ms later`;
+  if (scheme === "spaced") return `spaced, ${Math.round(laterUs / 1000)} ms later`;
   return `${scheme === "copy" ? scheme : `${scheme} ${sources}`}, ${Math.round(100 * share)} %`;
 }

@@ -143,12 +143,12 @@ const REPAIR: RepairFigures = {
 };
 
 Deno.test("view: repair is shown for each direction that has it", () => {
-  const up = { ...REPAIR, scheme: "copy, 30 ms later" };
+  const up = { ...REPAIR, scheme: "spaced, 30 ms later" };
   const both = renderLink({ ...STATUS, repairUp: up, repairDown: REPAIR }, [], "x").slice(5, 8);
   assertEquals(both, [
     "  repair     lost residual repaired   not wasted    extra  scheme",
     "    down   5.12 %   0.34 %      120     3    392  24.11 %  window 8, 24 %",
-    "    up     5.12 %   0.34 %      120     3    392  24.11 %  copy, 30 ms later",
+    "    up     5.12 %   0.34 %      120     3    392  24.11 %  spaced, 30 ms later",
   ]);
   const silent = renderLink({ ...STATUS, repairUp: { ...up, isSilent: true } }, [], "x").slice(6, 8);
   assertMatch(silent[0], /up .* no reports$/);
@@ -171,7 +171,7 @@ Deno.test("view: a full picture fits 80 columns", () => {
     bytesReceived: 1e15,
     rttMs: 1234.5,
   };
-  const repairUp = { ...REPAIR, scheme: "copy, 150 ms later", lossRatio: 1, repaired: 1e7, extraRatio: 1 };
+  const repairUp = { ...REPAIR, scheme: "spaced, 150 ms later", lossRatio: 1, repaired: 1e7, extraRatio: 1 };
   const worst = renderLink(
     { ...full, jitterMs: 999.9, repairUp },
     Array.from({ length: 30 }, () => full),
