@@ -9,6 +9,7 @@ import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { windowCoefficients } from "../../src/codec/sliding_window.ts";
 import { DEFAULTS } from "../../src/config.ts";
 import { repairOptions, Repairs } from "../../src/session/repairs.ts";
+import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { FEATURE_LZ4, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
 import { RawPeer } from "./raw_peer.ts";
@@ -135,4 +136,14 @@ Deno.test(`repair: a session that found the pool empty repairs once there is roo
   } finally {
     Repairs.prototype.takeReceiver = takeReceiver;
   }
+});
+
+Deno.test(`repair: what is lost comes back in a full burst too (seed ${SEED}, PROTOCOL R92)`, () => {
+  const { relay, peer } = setting();
+  peer.counter++;
+  const datagrams = [peer.seal(joined(repairOf(peer, packet(1)), packet(2)))];
+  while (datagrams.length < BURST_CAPACITY) datagrams.push(peer.seal(packet(3)));
+  relay.receiveBurst(datagrams, peer.endpoint);
+  assertEquals(relay.delivered.length, BURST_CAPACITY + 1);
+  assertEquals(relay.delivered.filter((one) => one.toHex() === packet(1).toHex()).length, 1);
 });
