@@ -381,3 +381,20 @@ Deno.test("repair switches: a prediction raises repair where that is switched on
   const reactive = bytesOf(session({ proactive: false }, 0.4, 0)), proactive = bytesOf(session({}, 0.4, 0));
   assertGreater(proactive, 5 * reactive);
 });
+
+Deno.test("repair switches: reports that come all at once are judged a few times", () => {
+  const repair = new SessionRepair(
+    repairOptions(kernel, { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 }),
+  );
+  let steps = 0;
+  repair.predictor = { lossAhead: 0, observe: () => steps++ };
+  const report = new Report();
+  for (let counter = 0; counter < 100; counter++) repair.quality.sent(counter, true, false, 1000 * counter);
+  for (const nowUs of [200_000, 300_000]) {
+    for (let i = 0; i < 50; i++) {
+      report.highest++;
+      repair.onReport(report, nowUs);
+    }
+  }
+  assertEquals(steps, 8);
+});
