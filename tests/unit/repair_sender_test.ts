@@ -14,6 +14,7 @@ import {
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/session/ox_repair.ts";
 import { LANES, RepairSender } from "../../src/session/ox_repair_sender.ts";
+import { RepairTally } from "../../src/session/repair_tally.ts";
 import { type RepairOptions, repairOptions, SessionRepair } from "../../src/session/repairs.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
@@ -397,4 +398,13 @@ Deno.test("repair switches: reports that come all at once are judged a few times
     }
   }
   assertEquals(steps, 8);
+});
+
+Deno.test("repair tally: a session that has fallen silent repairs by no scheme", () => {
+  const tally = new RepairTally(), frame = new RepairReader();
+  frame.numbers[0] = 6;
+  frame.count = 1;
+  tally.datagram(150, 1e6);
+  tally.repair(frame, 7, 105, NaN, 1e6);
+  assertEquals([tally.scheme, tally.schemeAt(5e6), tally.schemeAt(7e6)], ["copy", "copy", "none"]);
 });
