@@ -302,7 +302,7 @@ export class Tunnel {
     this.#schemesAtUs = nowUs + SCHEMES_US;
     for (const direction of ["sending", "receiving"] as const) {
       const counts = SEEN_SCHEMES.map(() => 0);
-      for (const { scheme } of oxtunnel.sessions[direction]) counts[SEEN_SCHEMES.indexOf(scheme)]++;
+      for (const tally of oxtunnel.sessions[direction]) counts[SEEN_SCHEMES.indexOf(tally.schemeAt(nowUs))]++;
       SEEN_SCHEMES.forEach((scheme, i) => this.#o.metrics.set(`${direction}_${scheme}`, counts[i]));
     }
   }

@@ -54,7 +54,7 @@ export class Arrivals {
     if (counter > highest) this.#advance(highest, counter, nowUs);
     else if (runs.isKept(counter)) this.#late(counter, nowUs);
     if (runs.arrived(counter)) this.#changes++;
-    this.#us[counter % FATES_KEPT] = nowUs;
+    if (runs.isKept(counter)) this.#us[counter % FATES_KEPT] = nowUs; // else another's place
     this.#credit = Math.min(CREDIT_BYTES_MAX, this.#credit + TELLING_SHARE * bytes);
     const limit = runs.highest - this.#reordering.patience;
     while (runs.next <= limit) this.#judge();

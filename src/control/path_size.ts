@@ -16,8 +16,10 @@ export const GRANULARITY_BYTES = 4;
 export const RAISE_US = 600_000_000;
 /** A path that does not even take the base is tried again after this long. */
 export const NARROW_RETRY_US = 30_000_000;
-/** Large datagrams that must be lost in a row for the size to be doubted, which is how many are followed. */
+/** Large datagrams lost in a row that have the size doubted, which is how many are followed. */
 export const FOLLOWED = 4;
+/** Of a sender that waits for each to be lost before it sends another two are enough, reported so far apart. */
+const LOST_APART = 2, LOST_APART_US = 250_000;
 /** A doubt is not repeated sooner. */
 const DOUBT_US = 1_000_000;
 
@@ -49,6 +51,7 @@ export class PathSize {
   #followedCount = 0;
   #followedSinceUs = 0;
   #lostInRow = 0;
+  #lostSinceUs = 0;
   #doubtedUs = -Infinity;
   /** How long a reply may take. */
   #timerUs = DOUBT_US;
@@ -141,12 +144,13 @@ export class PathSize {
 
   /** A datagram larger than the base went out under this counter: its fate is followed. */
   onLarge(counter: number, nowUs: number): void {
-    if (this.#followedCount < FOLLOWED) {
-      if (this.#followedCount === 0) this.#followedSinceUs = nowUs;
-      this.#followed[this.#followedCount++] = counter;
-    } else if (nowUs - this.#followedSinceUs >= this.#timerUs) {
+    const waitedUs = this.#followedCount === 0 ? 0 : nowUs - this.#followedSinceUs;
+    if (this.#followedCount === FOLLOWED ? waitedUs >= this.#timerUs : waitedUs >= DOUBT_US) {
       // Nobody reports: what is sent may be all large, and all lost.
       this.#doubt(nowUs);
+    } else if (this.#followedCount < FOLLOWED) {
+      if (this.#followedCount === 0) this.#followedSinceUs = nowUs;
+      this.#followed[this.#followedCount++] = counter;
     }
   }
 
@@ -158,11 +162,12 @@ export class PathSize {
       if (counter > highest) this.#followed[kept++] = counter;
       else if (behind < 0 || behind < 8 * bitmapBytes && (bitmap[behind >> 3] >> (behind & 7) & 1) === 1) {
         this.#lostInRow = 0;
-      } else if (behind < 8 * bitmapBytes) this.#lostInRow++;
+      } else if (behind < 8 * bitmapBytes && this.#lostInRow++ === 0) this.#lostSinceUs = nowUs;
     }
     if (kept < this.#followedCount) this.#followedSinceUs = nowUs;
     this.#followedCount = kept;
-    if (this.#lostInRow >= FOLLOWED) this.#doubt(nowUs);
+    const isApart = this.#lostInRow >= LOST_APART && nowUs - this.#lostSinceUs >= LOST_APART_US;
+    if (isApart || this.#lostInRow >= FOLLOWED) this.#doubt(nowUs);
   }
 
   /** Large datagrams seem to be lost where others are not: whether the size still arrives is asked by a probe. */

@@ -118,8 +118,12 @@ const OVERLAP = 0.7;
 const HOPELESS = 1e-6;
 /** Packets that come faster come together. */
 const GAP_US_MIN = 10;
-/** Groups are compared so often, and another is taken when it leaves so much less. */
-const COMPARE_US = 200_000, COMPARE_CLEAN_US = 2_000_000, BETTER = 0.95, COMPARED_LOSS_MIN = 0.01;
+/** Groups are compared so often, sooner when the one in use does not fit, and another is taken when it leaves so much less. */
+const COMPARE_US = 200_000,
+  COMPARE_CLEAN_US = 2_000_000,
+  COMPARE_UNFIT_US = 20_000,
+  BETTER = 0.95,
+  COMPARED_LOSS_MIN = 0.01;
 /** A share that rises or falls by less is left as it is. */
 const RISE = 1.1, FALL = 0.7;
 /** What a share of 1, and a delay of the whole deadline, count for beside residual loss. */
@@ -148,7 +152,8 @@ export function chooseRepair(situation: RepairSituation, choice: RepairChoice): 
   const burstUs = Math.max(burstOf(situation), predicted > AHEAD_RATIO * lossRate ? AHEAD_BURST_US : 0);
   measure(situation, loss, burstUs, choice.sources, choice.stride, choice.timing);
   const compareUs = isClean ? COMPARE_CLEAN_US : COMPARE_US;
-  if (nowUs - choice.comparedUs >= compareUs || (wasProbing && !isClean) || !isAllowed(situation, choice)) {
+  const isUnfit = (wasProbing && !isClean) || !isAllowed(situation, choice);
+  if (nowUs - choice.comparedUs >= (isUnfit ? COMPARE_UNFIT_US : compareUs)) {
     compare(situation, loss, burstUs, choice);
   }
   measure(situation, isClean ? loss : rate, burstUs, choice.sources, choice.stride, choice.timing);

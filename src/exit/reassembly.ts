@@ -1,14 +1,15 @@
 /**
  * Puts inner fragments together (RFC 791 §3.2, RFC 8200 §4.5) for an exit that can send only whole datagrams.
- * Invariant: at most 256 datagrams of at most 16 KB wait, 16 of them from one source, 15 s each, oldest out
+ * Invariant: at most 1024 datagrams of at most 16 KB wait, 128 of them from one source, 15 s each, oldest out
  * first; fragments that overlap or contradict each other about the end discard their datagram (RFC 5722).
  */
 import { MAX_PACKET_BYTES } from "../vector/arena.ts";
-import type { Burst } from "../vector/burst.ts";
+import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
 import { foldSum, fragmentHeader, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, sumWords } from "../wire/inner.ts";
 
-const DATAGRAMS_MAX = 256;
-const DATAGRAMS_PER_SOURCE = 16;
+const DATAGRAMS_MAX = 1024;
+/** A burst may hold so many that were cut in two, all first pieces before all second ones. */
+const DATAGRAMS_PER_SOURCE = BURST_CAPACITY / 2;
 const BYTES_MAX = 16384;
 const PIECES_MAX = 64;
 const TIMEOUT_US = 15_000_000;
@@ -24,6 +25,8 @@ interface Partial {
 
 export class Reassembly {
   readonly #partials = new Map<string, Partial>();
+  /** How many of them each source has. */
+  readonly #counts = new Map<string, number>();
 
   /** Adds a fragment (copied); returns the whole packet when it is complete. */
   add(packet: Uint8Array, nowUs: number): Uint8Array<ArrayBuffer> | undefined {
@@ -47,6 +50,7 @@ export class Reassembly {
       this.#makeRoom(source);
       partial = { header: undefined, pieces: [], total: -1, startedUs: nowUs, source };
       this.#partials.set(key, partial);
+      this.#counts.set(source, 1 + (this.#counts.get(source) ?? 0));
     }
     const end = at + body.length;
     const overlaps = partial.pieces.some((piece) => at < piece.at + piece.bytes.length && piece.at < end);
@@ -55,7 +59,7 @@ export class Reassembly {
       ? !more || end > partial.total
       : !more && partial.pieces.some((piece) => piece.at + piece.bytes.length > end);
     if (overlaps || contradicts || partial.pieces.length >= PIECES_MAX) {
-      this.#partials.delete(key);
+      this.#delete(key, partial);
       return undefined;
     }
     partial.pieces.push({ at, bytes: body });
@@ -66,7 +70,7 @@ export class Reassembly {
     if (at === 0 && !v4) partial.header![6] = packet[found];
     const have = partial.pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
     if (!partial.header || have !== partial.total) return undefined;
-    this.#partials.delete(key);
+    this.#delete(key, partial);
     return join(partial.header, partial, v4);
   }
 
@@ -85,15 +89,25 @@ export class Reassembly {
 
   /** A source that has its share loses its own oldest, so that no client can push out another's. */
   #makeRoom(source: string): void {
-    const own: string[] = [];
-    for (const [key, partial] of this.#partials) if (partial.source === source) own.push(key);
-    if (own.length >= DATAGRAMS_PER_SOURCE) this.#partials.delete(own[0]);
-    else if (this.#partials.size >= DATAGRAMS_MAX) this.#partials.delete(this.#partials.keys().next().value!);
+    const isGreedy = (this.#counts.get(source) ?? 0) >= DATAGRAMS_PER_SOURCE;
+    if (!isGreedy && this.#partials.size < DATAGRAMS_MAX) return;
+    for (const [key, partial] of this.#partials) {
+      if (isGreedy && partial.source !== source) continue;
+      this.#delete(key, partial);
+      return;
+    }
+  }
+
+  #delete(key: string, { source }: Partial): void {
+    this.#partials.delete(key);
+    const left = this.#counts.get(source)! - 1;
+    if (left > 0) this.#counts.set(source, left);
+    else this.#counts.delete(source);
   }
 
   expire(nowUs: number): void {
-    for (const [key, { startedUs }] of this.#partials) {
-      if (nowUs - startedUs >= TIMEOUT_US) this.#partials.delete(key);
+    for (const [key, partial] of this.#partials) {
+      if (nowUs - partial.startedUs >= TIMEOUT_US) this.#delete(key, partial);
     }
   }
 }

@@ -14,6 +14,9 @@ import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
 import { addPacket } from "./unframe.ts";
 
+/** Rows for a packet that comes back: what was solved, and the packet in it. */
+export const RECOVERED_ROWS = 2;
+
 /** Adds what `receiver` can bring back, for the session and peer of `row`. */
 export function recover(
   burst: Burst,

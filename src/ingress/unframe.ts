@@ -27,7 +27,7 @@ import { innerLength } from "../wire/inner.ts";
 import { DATAGRAM_OVERHEAD_BYTES, OX_DATAGRAM_MAX_BYTES } from "../wire/oxtunnel.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
-import { recover } from "./recover.ts";
+import { recover, RECOVERED_ROWS } from "./recover.ts";
 
 /** The longest packet that a datagram holds as it is, which one that comes compressed may be too. */
 const PACKET_BYTES_MAX = OX_DATAGRAM_MAX_BYTES - DATAGRAM_OVERHEAD_BYTES;
@@ -40,14 +40,14 @@ export function unframe(burst: Burst, context: IngressContext, nowUs: number): v
   let isSpread = false;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_UNFRAME) continue;
-    const packets = packetsIn(burst, offset[row], length[row], context);
+    const before = burst.count;
     // Behind rows that were added, what follows must be added too, or it would overtake them.
-    const rows = Math.max(0, packets - 1) + (isSpread ? 1 : 0);
-    const isRoom = backlog.isEmpty && burst.count + rows <= BURST_CAPACITY;
+    const added = rowsIn(burst, offset[row], length[row], context) - (isSpread ? 0 : 1);
+    const isRoom = backlog.isEmpty && before + added <= BURST_CAPACITY;
     if (isRoom && !isSpread) unframeOne(burst, row, context, nowUs);
     else if (!backlog.put(burst, row)) next[row] = DROP.arena_full;
     else if (isRoom) unframeOne(burst, backlog.take(burst), context, nowUs);
-    if (packets > 1) isSpread = true;
+    if (burst.count > before) isSpread = true;
   }
 }
 
@@ -55,21 +55,22 @@ export function unframe(burst: Burst, context: IngressContext, nowUs: number): v
 export function unframeRest(burst: Burst, context: IngressContext, nowUs: number): void {
   const { backlog } = context;
   while (!backlog.isEmpty) {
-    const packets = packetsIn(burst, backlog.nextOffset, backlog.nextLength, context);
-    if (burst.count + Math.max(1, packets) > BURST_CAPACITY) return;
+    const rows = rowsIn(burst, backlog.nextOffset, backlog.nextLength, context);
+    if (burst.count + rows > BURST_CAPACITY) return;
     unframeOne(burst, backlog.take(burst), context, nowUs);
   }
 }
 
-/** Packets in the plaintext, as many as can be told from the frames' heads. */
-function packetsIn({ view }: Burst, at: number, length: number, { frames }: IngressContext): number {
+/** Rows that the plaintext needs, as far as can be told from the frames' heads: a packet one, a repair what may come of it. */
+function rowsIn({ view }: Burst, at: number, length: number, { frames }: IngressContext): number {
   if (length === 0 || !isFrame(view, at)) return 1;
-  let packets = 0;
+  let packets = 0, repairs = 0;
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
     if (kind === FRAME_PACKET || kind === FRAME_LZ4) packets++;
+    else if (kind === FRAME_REPAIR) repairs++;
   }
-  return packets;
+  return Math.max(1, packets) + RECOVERED_ROWS * repairs;
 }
 
 function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: number): void {

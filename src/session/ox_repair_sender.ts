@@ -137,6 +137,7 @@ export class RepairSender {
       for (let more = true; more && index <= INDEX_MAX;) {
         const isDue = isAlone && lane.dueUs <= nowUs;
         if (this.#put(lane, burst, row, counter, index, bytesMax, nowUs)) index++;
+        else if (burst.length[row] > 0) break; // another datagram may have room
         else if (isDue) lane.open++; // it cannot be, and must not be tried for ever
         more = isAlone && lane.dueUs <= nowUs;
       }

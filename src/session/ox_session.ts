@@ -152,11 +152,11 @@ export class OxSession {
   #isNarrow = false;
   /** What brings lost packets back, from the other end's first repair on. */
   receiver: RepairReceiver | undefined;
-  #hadReceiver = false;
   /** What of the receiver's totals has been counted for everybody. */
   #wastedCounted = 0;
   #unrepairedCounted = 0;
   #repair: SessionRepair | undefined;
+  /** Whether this end may repair what it sends, and take repairs of what comes, once the pool has room. */
   #canRepair: boolean;
   /** When a repair goes alone, or Infinity; and whether it is that time. */
   #repairAtUs = Infinity;
@@ -261,7 +261,6 @@ export class OxSession {
   repairOf(trafficClass: number): SessionRepair | undefined {
     if (this.#repair === undefined && this.#canRepair && this.sessions.repairs!.isProtected(trafficClass)) {
       this.#repair = this.sessions.repairs!.takeSender();
-      this.#canRepair = false;
       if (this.#repair !== undefined) this.sessions.sending.add(this.#repair.tally);
     }
     return this.#repair;
@@ -298,9 +297,7 @@ export class OxSession {
 
   /** Takes a repair frame's body; false when it is malformed. */
   onRepair(burst: Burst, at: number, length: number, counter: number, nowUs: number): boolean {
-    if ((this.features & FEATURE_SLIDING_WINDOW) === 0) return true;
-    if (this.receiver === undefined && !this.#hadReceiver) {
-      this.#hadReceiver = true;
+    if (this.receiver === undefined && this.#canRepair) {
       this.receiver = this.sessions.repairs?.takeReceiver(this.#a.options.table.replay.highest[this.row] + 1);
       if (this.receiver !== undefined) this.sessions.receiving.add(this.receiver.tally);
     }

@@ -61,9 +61,14 @@ export class RepairTally {
     if (!Number.isNaN(sourceUs)) this.laterUs += gain * (nowUs - sourceUs - this.laterUs);
   }
 
-  /** What goes or comes now. */
+  /** What goes or comes, as of the last datagram. */
   get scheme(): SeenScheme {
-    if (this.#nowUs - this.#repairedUs > SCHEME_US) return "none";
+    return this.schemeAt(this.#nowUs);
+  }
+
+  /** What goes or comes now: nothing when nothing has been sent for a while. */
+  schemeAt(nowUs: number): SeenScheme {
+    if (nowUs - this.#repairedUs > SCHEME_US) return "none";
     if (this.#isBlock) return "block";
     if (this.sources > 1) return "window";
     return this.#distance < SPACED_DISTANCE ? "copy" : "spaced";

@@ -109,6 +109,9 @@ const DELAY_KEPT = 255 / 256;
 /** How long a transfer's packet is worth waiting for: its transport asks for it again then. */
 const BULK_DEADLINE_US = 250_000;
 
+/** Reports that come together are judged so often: each costs as much as some datagrams, and one of those holds many. */
+const JUDGED_AT_ONCE = 4;
+
 /** By class, which lane protects it, -1 for none: by what it is, and all alike. */
 const LANE_BY_CLASS = new Int8Array(CLASS_COUNT).fill(-1),
   LANE_FOR_ALL = new Int8Array(CLASS_COUNT).fill(LANE_GAME);
@@ -127,6 +130,8 @@ export class SessionRepair {
   readonly #situations: readonly RepairSituation[];
   readonly #laneOf: Int8Array;
   #lookUs = 0;
+  #reportedUs = -Infinity;
+  #reportsAtOnce = 0;
   /** Share of datagrams lost, sooner forgotten than the path's: losses that begin are answered at once. */
   #lossRateNow = 0;
   /** The longest delay of late, above the least. */
@@ -168,13 +173,16 @@ export class SessionRepair {
   /** The other end reports. */
   onReport(report: Report, nowUs: number): void {
     const { quality } = this;
+    this.#reportsAtOnce = nowUs === this.#reportedUs ? this.#reportsAtOnce + 1 : 1;
+    this.#reportedUs = nowUs;
+    const isJudged = this.#reportsAtOnce <= JUDGED_AT_ONCE;
     if (quality.observe(report, nowUs)) {
       const { judged, lost, queueUsMax } = quality.step;
       this.#delayUs = Math.max(queueUsMax, this.#delayUs * DELAY_KEPT);
       if (judged > 0) {
         this.#lossRateNow += (lost / judged - this.#lossRateNow) * (1 - 2 ** (-judged / SOON));
       }
-      this.predictor?.observe(quality.step);
+      if (isJudged) this.predictor?.observe(quality.step);
     }
     for (let lane = 0; lane < LANES; lane++) {
       const situation = this.#situations[lane];
@@ -187,7 +195,7 @@ export class SessionRepair {
       situation.rttUs = quality.rttUs;
       situation.judged = quality.judged;
     }
-    this.#choose(nowUs);
+    if (isJudged) this.#choose(nowUs); // else at the next look
   }
 
   #choose(nowUs: number): void {

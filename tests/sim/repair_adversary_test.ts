@@ -8,7 +8,8 @@ import { multiply, PortableShardKernel } from "../../src/codec/gf256.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { windowCoefficients } from "../../src/codec/sliding_window.ts";
 import { DEFAULTS } from "../../src/config.ts";
-import { repairOptions } from "../../src/session/repairs.ts";
+import { repairOptions, Repairs } from "../../src/session/repairs.ts";
+import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { FEATURE_LZ4, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
 import { RawPeer } from "./raw_peer.ts";
@@ -115,4 +116,34 @@ Deno.test(`repair: a flood of repairs is dropped beyond eight a datagram, and ha
   peer.send(repairOf(peer, packet(4)));
   world.runFor(SECOND);
   assert(relay.delivered.some((one) => one.toHex() === packet(4).toHex()));
+});
+
+Deno.test(`repair: a session that found the pool empty repairs once there is room (seed ${SEED}, PROTOCOL R92)`, () => {
+  let receivers = 0;
+  const { takeReceiver } = Repairs.prototype;
+  Repairs.prototype.takeReceiver = function (first) {
+    return receivers++ === 0 ? undefined : takeReceiver.call(this, first);
+  };
+  try {
+    const { relay, peer } = setting();
+    assertEquals(receivers, 1);
+    peer.send(repairOf(peer, packet(0)));
+    const late = peer.seal(packet(1));
+    peer.send(joined(repairOf(peer, packet(1)), packet(2)));
+    assertEquals(relay.delivered, [packet(2), packet(1)]);
+    relay.receive(late, peer.endpoint);
+    assertEquals(relay.metrics.get("packets_late"), 1);
+  } finally {
+    Repairs.prototype.takeReceiver = takeReceiver;
+  }
+});
+
+Deno.test(`repair: what is lost comes back in a full burst too (seed ${SEED}, PROTOCOL R92)`, () => {
+  const { relay, peer } = setting();
+  peer.counter++;
+  const datagrams = [peer.seal(joined(repairOf(peer, packet(1)), packet(2)))];
+  while (datagrams.length < BURST_CAPACITY) datagrams.push(peer.seal(packet(3)));
+  relay.receiveBurst(datagrams, peer.endpoint);
+  assertEquals(relay.delivered.length, BURST_CAPACITY + 1);
+  assertEquals(relay.delivered.filter((one) => one.toHex() === packet(1).toHex()).length, 1);
 });

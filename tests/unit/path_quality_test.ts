@@ -4,6 +4,7 @@
  */
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { Arrivals } from "../../src/control/arrivals.ts";
+import { FATES_KEPT } from "../../src/control/loss_runs.ts";
 import { PathMeter, type PathReport, type PathStep } from "../../src/control/path_quality.ts";
 import { fillSections } from "../../src/session/report_sections.ts";
 import { Report, REPORT_MAX_BYTES } from "../../src/wire/control.ts";
@@ -380,4 +381,13 @@ Deno.test("arrivals: protected losses that repair leaves are counted once they a
   arrivals.judge(401 * GAP_US);
   assertLess(arrivals.unrepaired, 600);
   assert(arrivals.residualRate <= 1);
+});
+
+Deno.test("arrivals: one that comes after it is forgotten changes no other's time", () => {
+  const arrivals = new Arrivals(0);
+  for (let counter = 0; counter <= 600; counter++) {
+    if (counter !== 50) arrivals.arrived(counter, 100, 1000 * counter);
+  }
+  arrivals.arrived(50, 100, 700_000);
+  assertEquals(arrivals.usOf(50 + FATES_KEPT), 562_000);
 });

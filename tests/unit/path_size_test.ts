@@ -137,6 +137,24 @@ Deno.test("path size: loss among full datagrams makes one probe, and its reply e
   assertEquals([size.bytes, size.isSettled], [1445, true]);
 });
 
+Deno.test("path size: who sends one large datagram a timeout is heard at the first repetition", () => {
+  const size = new PathSize(1445);
+  size.begin();
+  search(size, 1445, 0);
+  size.onLarge(1, 10e6);
+  size.onLarge(2, 11e6);
+  assertEquals(search(size, 1300, 11e6).at(0), 1445, "nobody reports");
+  assertFound(size, 1300);
+  size.onLarge(30, 20e6);
+  size.onReport(31, Uint8Array.of(0), 1, 20e6);
+  assert(!size.isDue);
+  size.onLarge(40, 21e6);
+  size.onReport(41, Uint8Array.of(0), 1, 21e6);
+  assert(size.isDue, "small ones are reported");
+  search(size, 1250, 21e6);
+  assertFound(size, 1250);
+});
+
 Deno.test("path size: a path before is where the next one's search begins", () => {
   const size = new PathSize(1445);
   size.begin();

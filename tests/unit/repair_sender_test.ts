@@ -14,6 +14,7 @@ import {
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/session/ox_repair.ts";
 import { LANES, RepairSender } from "../../src/session/ox_repair_sender.ts";
+import { RepairTally } from "../../src/session/repair_tally.ts";
 import { type RepairOptions, repairOptions, SessionRepair } from "../../src/session/repairs.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
@@ -56,8 +57,9 @@ class Wire {
       const dueUs = this.sender.dueUs;
       if (dueUs > untilUs) break;
       this.nowUs = Math.max(this.nowUs, dueUs);
+      const { counter } = this;
       this.#datagram(0);
-      assert(this.sender.dueUs > dueUs, "what could not go is not given up");
+      assert(this.counter > counter || this.sender.dueUs > dueUs, "what could not go is not given up");
     }
     this.nowUs = Math.max(this.nowUs, untilUs);
   }
@@ -160,6 +162,20 @@ Deno.test("repair sender: when the traffic stops, what is open goes alone while 
   assertEquals([last.isAlone, last.numbers[last.numbers.length - 1]], [true, 3]);
   assertLessOrEqual(ageUs(wire, last, "oldest"), 60_000);
   assertEquals(wire.sender.dueUs, Infinity);
+});
+
+Deno.test("repair sender: what is due and has no room in one datagram goes in the next", () => {
+  const wire = new Wire(new RepairSender(kernel)), lane = wire.sender.lanes[0];
+  lane.plan = plan({ timing: 2, spacingUs: 52_000 });
+  // A server's snapshot in three pieces.
+  for (let i = 0; i < 3; i++) {
+    const { counter, bytes, at } = wire.send(600);
+    wire.sender.sent(lane, bytes, at, 600, counter, 0);
+  }
+  lane.credit = 4000;
+  wire.run(1e6);
+  assertEquals(wire.repairs.map(({ numbers }) => numbers[0]).sort(), [0, 1, 2]);
+  assertEquals(new Set(wire.repairs.map(({ counter }) => counter)).size, 2);
 });
 
 Deno.test("repair sender: windows and blocks combine what they should, by the code that they should", () => {
@@ -365,4 +381,30 @@ Deno.test("repair switches: without regard to traffic all classes are protected 
 Deno.test("repair switches: a prediction raises repair where that is switched on", () => {
   const reactive = bytesOf(session({ proactive: false }, 0.4, 0)), proactive = bytesOf(session({}, 0.4, 0));
   assertGreater(proactive, 5 * reactive);
+});
+
+Deno.test("repair switches: reports that come all at once are judged a few times", () => {
+  const repair = new SessionRepair(
+    repairOptions(kernel, { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 }),
+  );
+  let steps = 0;
+  repair.predictor = { lossAhead: 0, observe: () => steps++ };
+  const report = new Report();
+  for (let counter = 0; counter < 100; counter++) repair.quality.sent(counter, true, false, 1000 * counter);
+  for (const nowUs of [200_000, 300_000]) {
+    for (let i = 0; i < 50; i++) {
+      report.highest++;
+      repair.onReport(report, nowUs);
+    }
+  }
+  assertEquals(steps, 8);
+});
+
+Deno.test("repair tally: a session that has fallen silent repairs by no scheme", () => {
+  const tally = new RepairTally(), frame = new RepairReader();
+  frame.numbers[0] = 6;
+  frame.count = 1;
+  tally.datagram(150, 1e6);
+  tally.repair(frame, 7, 105, NaN, 1e6);
+  assertEquals([tally.scheme, tally.schemeAt(5e6), tally.schemeAt(7e6)], ["copy", "copy", "none"]);
 });
