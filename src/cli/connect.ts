@@ -295,8 +295,8 @@ async function throughDevice(
     return await run(link, appHints, view, {
       isPatient: killSwitch,
       onConnected: async () => {
-        await sentence(() => host.route(outer()));
         isRouted = true;
+        await sentence(() => host.route(outer()));
       },
       onGuard: () => host.guard(),
     });
@@ -316,9 +316,11 @@ async function openFallback(
   onMoved: () => Promise<void>,
 ): Promise<LinkFallback | undefined> {
   if (fallback === undefined || protocol !== "oxtunnel") return undefined;
-  // The link itself follows the relay's own name.
+  // The link itself follows the relay's own name; of several relays this is that one's, as it has the certificate.
   const resolve = () =>
-    fallback.host === endpoint.host ? Promise.resolve(servers.address) : resolveHost(fallback.host);
+    fallback.host === endpoint.host
+      ? Promise.resolve(servers.addressOf(fallback.host) ?? servers.address)
+      : resolveHost(fallback.host);
   const address = await resolve().catch(() => servers.address);
   const say = (message: string) => view.say(message);
   return new LinkFallback({ endpoint: fallback, address, resolve, onMoved, say });

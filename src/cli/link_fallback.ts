@@ -189,6 +189,7 @@ export class LinkFallback {
     this.#isDialling = true;
     try {
       await this.#follow();
+      if (turn !== this.#turn || this.#isClosed) return;
       const stream = await dialFallback(endpoint, this.#address);
       if (turn !== this.#turn || this.#isClosed) return stream.close();
       this.#number = this.#port.add(stream);
@@ -217,9 +218,16 @@ export class LinkFallback {
     const patience = new Promise<void>((resolve) => timer = setTimeout(resolve, RESOLVE_MS));
     await Promise.race([asked, patience]);
     clearTimeout(timer);
-    if (this.#resolved === this.#address) return;
+    if (this.#resolved === this.#address || this.#isClosed) return;
+    const before = this.#address;
     this.#address = this.#resolved;
-    await this.#o.onMoved();
+    try {
+      await this.#o.onMoved();
+    } catch (error) {
+      // Its packets would go into the tunnel: the next dial tries this again.
+      this.#address = before;
+      throw error;
+    }
   }
 
   #retryLater(): void {

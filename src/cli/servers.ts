@@ -65,6 +65,11 @@ export class Servers {
     return this.#chosen.address!;
   }
 
+  /** Of the one with this name, whether it is in use or not; undefined when there is none, or it could not be resolved. */
+  addressOf(host: string): string | undefined {
+    return this.#servers.find(({ endpoint }) => endpoint.host === host)?.address;
+  }
+
   /** Where packets may go outside the tunnel: to the one in use, and to the others for probes. Two names may be one place. */
   get outer(): OuterEndpoint[] {
     const places = new Map<string, OuterEndpoint>();

@@ -62,8 +62,7 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
       // One urgent packet alone needs no settling.
       if (batches.packets[open] === 1 && batches.urgent[open] === 1) batches.toSettle(id);
       append(burst, open, burst.offset[row], length[row], isUrgent, batches);
-      // The datagram is protected for the sake of any packet in it that is.
-      if (!isTimed(trafficClass[open])) trafficClass[open] = trafficClass[row];
+      addClass(burst, open, trafficClass[row]);
       next[row] = DONE;
       return;
     }
@@ -76,9 +75,10 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
   if (!isUrgent) batches.toSettle(id);
 }
 
-/** Whether packets of the class are of no use once they are late. */
-function isTimed(trafficClass: number): boolean {
-  return trafficClass === CLASS_GAME || trafficClass === CLASS_VOICE;
+/** The batch in `row` has got a packet of the class: it is protected for the sake of any packet in it that is. */
+function addClass({ trafficClass }: Burst, row: number, added: number): void {
+  const is = trafficClass[row];
+  if (is !== CLASS_GAME && is !== CLASS_VOICE) trafficClass[row] = added;
 }
 
 /** The row takes what was held in front of its packet; what does not fit is held in its place, for the next row. */
@@ -92,27 +92,30 @@ function followHeld(
   batches: Batches,
   nowUs: number,
 ): void {
-  const { slot, offset, length } = burst;
-  const ownSlot = slot[row], ownAt = offset[row], ownBytes = length[row];
+  const { slot, offset, length, trafficClass } = burst;
+  const ownSlot = slot[row], ownAt = offset[row], ownBytes = length[row], ownClass = trafficClass[row];
   batches.take(burst, row, id, nowUs);
   batches.toSettle(id);
   if (fits(burst, row, ownBytes, bytesMax, batches)) {
     append(burst, row, ownAt, ownBytes, isUrgent, batches);
+    addClass(burst, row, ownClass);
     burst.arena.release(ownSlot);
     batches.setRow(id, row);
     return;
   }
   finish(burst, row, context, batches);
   batches.setRow(id, OPEN_WITHOUT_ROW);
-  const heldSlot = slot[row], heldAt = offset[row], heldBytes = length[row];
+  const heldSlot = slot[row], heldAt = offset[row], heldBytes = length[row], heldClass = trafficClass[row];
   slot[row] = ownSlot;
   offset[row] = ownAt;
   length[row] = ownBytes;
+  trafficClass[row] = ownClass;
   batches.start(row, isUrgent);
   batches.hold(burst, row, id, nowUs, nowUs); // the place that was just left is free
   slot[row] = heldSlot;
   offset[row] = heldAt;
   length[row] = heldBytes;
+  trafficClass[row] = heldClass;
 }
 
 /** At the end of the burst: the peer's last batch leaves with it, or is held. */
@@ -146,7 +149,6 @@ function pushHeld(burst: Burst, id: number, session: number, batches: Batches, n
   batches.take(burst, row, id, nowUs);
   burst.peer[row] = id;
   burst.session[row] = session;
-  burst.trafficClass[row] = CLASS_BULK;
   return row;
 }
 

@@ -51,6 +51,7 @@ export class Batches {
   readonly #length = new Uint32Array(HELD_MAX);
   readonly #packets = new Uint8Array(HELD_MAX);
   readonly #urgent = new Uint8Array(HELD_MAX);
+  readonly #trafficClass = new Uint8Array(HELD_MAX);
   readonly #lastHeadAt = new Uint32Array(HELD_MAX);
   readonly #arrivedUs = new Float64Array(HELD_MAX);
   readonly #firstUs = new Float64Array(HELD_MAX);
@@ -124,6 +125,7 @@ export class Batches {
     this.#length[place] = burst.length[row];
     this.#packets[place] = this.packets[row];
     this.#urgent[place] = this.urgent[row];
+    this.#trafficClass[place] = burst.trafficClass[row];
     this.#lastHeadAt[place] = this.lastHeadAt[row];
     const longestUs = this.longestUs[row], waitedUs = longestUs > 0 ? this.waitedUs[row] : 0;
     this.#arrivedUs[place] = this.packets[row] * nowUs - waitedUs;
@@ -138,6 +140,7 @@ export class Batches {
     burst.slot[row] = this.#slot[place];
     burst.offset[row] = this.#offset[place];
     burst.length[row] = this.#length[place];
+    burst.trafficClass[row] = this.#trafficClass[place];
     this.packets[row] = this.#packets[place];
     this.urgent[row] = this.#urgent[place];
     this.lastHeadAt[row] = this.#lastHeadAt[place];

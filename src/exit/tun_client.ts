@@ -67,6 +67,8 @@ export class ClientHost {
   #descriptor: number | undefined;
   #usesResolved = false;
   #relays: readonly OuterEndpoint[] | undefined;
+  /** Ends when what was asked last is done: rules and routes are changed one by one. */
+  #turn: Promise<void> = Promise.resolve();
   /** The device's. */
   #mtu: number;
 
@@ -108,7 +110,11 @@ export class ClientHost {
   }
 
   /** Leads the scope's packets into the tunnel, and those to the relays past it. Again, when a relay has moved. */
-  async route(relays: readonly OuterEndpoint[]): Promise<void> {
+  route(relays: readonly OuterEndpoint[]): Promise<void> {
+    return this.#inTurn(() => this.#route(relays));
+  }
+
+  async #route(relays: readonly OuterEndpoint[]): Promise<void> {
     this.#relays = relays;
     await this.#applyRules(relays);
     await deleteRules();
@@ -139,12 +145,16 @@ export class ClientHost {
   }
 
   /** Closes the kill switch before there is a tunnel. */
-  async shut(relays: readonly OuterEndpoint[]): Promise<void> {
-    await this.#applyRules(relays);
+  shut(relays: readonly OuterEndpoint[]): Promise<void> {
+    return this.#inTurn(() => this.#applyRules(relays));
   }
 
   /** Whether somebody has flushed our rules, as a firewall that loads its own ruleset may; then puts them back. */
-  async guard(): Promise<void> {
+  guard(): Promise<void> {
+    return this.#inTurn(() => this.#guard());
+  }
+
+  async #guard(): Promise<void> {
     if (this.#relays === undefined) return;
     const listed = await run("nft", ["list", "table", "inet", TABLE]).catch(() => undefined);
     if (listed !== undefined) return;
@@ -156,12 +166,22 @@ export class ClientHost {
   }
 
   /** Undoes everything. Safe to call twice; not before the device is out of use. */
-  async close(): Promise<void> {
-    if (this.#descriptor === undefined) return;
+  close(): Promise<void> {
+    return this.#inTurn(() => this.#close());
+  }
+
+  async #close(): Promise<void> {
     if (this.#usesResolved) await run(RESOLVECTL, ["revert", CLIENT_DEVICE]).catch(() => {});
     await undo(false);
-    libc().close(this.#descriptor);
+    libc().close(this.descriptor);
     this.#descriptor = undefined;
+  }
+
+  /** Does it when what was asked before is done, and not at all once everything is undone. */
+  #inTurn(action: () => Promise<void>): Promise<void> {
+    const done = this.#turn.then(() => this.#descriptor === undefined ? undefined : action());
+    this.#turn = done.catch(() => {});
+    return done;
   }
 
   #has(family: Family): boolean {

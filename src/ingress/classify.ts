@@ -5,7 +5,7 @@
  * none is changed. The mirror of egress/classify.ts.
  */
 import { classOfFlow, observe } from "../control/direction.ts";
-import { OUTWARD } from "../control/flows.ts";
+import { OUTWARD, STATE_BYTES, STATE_MARKS } from "../control/flows.ts";
 import { CLASS_FROM_TUNNEL_AT } from "../metrics.ts";
 import { NO_HINT } from "../session/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
@@ -22,7 +22,7 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
   if (associations.oxtunnel === undefined) return;
   const { hints } = associations.oxtunnel.sessions;
   const us = nowUs >>> 0;
-  const { hint, hintVersion, seenUs } = flows;
+  const { hint, hintVersion, seenUs, state } = flows;
   const { column } = metrics;
   // Packets come in runs.
   reader.begin();
@@ -37,7 +37,7 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
     if (!reader.isSame) {
       const id = flows.find(words, reader.wordCount, us), place = 2 * id + OUTWARD;
       // What comes at one moment shows as much as its first packet does: a tick of a game, a part of a transfer.
-      if (seenUs[place] !== us) {
+      if (seenUs[place] !== us || state[STATE_BYTES * place + STATE_MARKS] === 0) {
         reader.look(view, offset[row]);
         observe(flows, place, reader, bytes, us);
       }

@@ -63,7 +63,8 @@ export function play(
   world.protocol = "oxtunnel";
   const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", repair });
   const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", repair });
-  client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(4)));
+  // Of its class, too: unmarked it goes to the port of a game.
+  client.sendBurst([udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(4))], trafficClass);
   world.runFor(SECOND_US);
   const up = make(new Random(seed + 1000)), down = back(new Random(seed + 2000));
   world.pathOf = (from) => from === client.endpoint ? up : down;

@@ -20,6 +20,8 @@ import {
   CLASS_VOICE,
 } from "../../src/control/traffic_class.ts";
 import { classify } from "../../src/egress/classify.ts";
+import { classify as classifyAnswers } from "../../src/ingress/classify.ts";
+import type { IngressContext } from "../../src/ingress/mod.ts";
 import type { EgressContext } from "../../src/egress/mod.ts";
 import { Metrics } from "../../src/metrics.ts";
 import { Hints } from "../../src/session/hints.ts";
@@ -126,6 +128,36 @@ Deno.test("classifier: DSCP decides, and behaviour does not change it", () => {
   assertEquals(ssh.packet(TCP, 100, { ports: [22, 50000] }), CLASS_INTERACTIVE);
   assertEquals(ssh.run(1, MS, TCP, 100, { ports: [22, 50000], dscp: 8 }), CLASS_BULK);
   assertEquals(ssh.run(1, MS, TCP, 100, { ports: [22, 50000], dscp: 18 }), CLASS_INTERACTIVE);
+});
+
+Deno.test("classifier: DSCP goes before a game's port, from the first packet on, small as it may be", () => {
+  for (const isIpv6 of [false, true]) {
+    const sender = new Sender();
+    assertEquals(sender.packet(UDP, 64, { ports: [40000, 7777], dscp: 8, isIpv6 }), CLASS_BULK);
+    assertEquals(sender.run(100, 16 * MS, UDP, 64, { ports: [40000, 7777], dscp: 8, isIpv6 }), CLASS_BULK);
+  }
+});
+
+Deno.test("classifier: of many flows that come from the tunnel at one moment each is looked at", () => {
+  const arena = new Arena(64), burst = new Burst(arena), metrics = new Metrics();
+  const context = {
+    table: { protocol: [OXTUNNEL], peer: [0] },
+    associations: { oxtunnel: { sessions: { hints: new Hints(1) } } },
+    // Fewer rows than flows, so that some take others' before the moment is over.
+    flows: new FlowTable(8, keys()),
+    metrics,
+    words: new Uint32Array(FLOW_WORDS_MAX),
+    ends: new Uint32Array(8),
+  } as unknown as IngressContext;
+  for (let i = 0; i < 32; i++) {
+    const row = burst.grow(100, TO_EXIT), at = burst.offset[row];
+    burst.session[row] = 0;
+    writeIpv4Header(burst.view, at, 100, 1, 0, UDP, 0x0a420002, 0x08080800 + i);
+    burst.view.setUint8(at + 1, 46 << 2);
+    burst.view.setUint32(at + 20, 40000 << 16 | 40001);
+  }
+  classifyAnswers(burst, context, 5 * SECOND);
+  assertEquals(metrics.ofClass("from_tunnel", "voice"), { packets: 32, bytes: 3200 });
 });
 
 Deno.test("classifier: well-known ports at either end", () => {

@@ -249,6 +249,54 @@ doorTest("a client dials where the name leads now, or led last when nobody says 
   }
 });
 
+doorTest(
+  "a client goes on asking for a way past the tunnel to the new address, and does not dial before",
+  async (scene) => {
+    const { directory, port } = scene;
+    const realNow = performance.now.bind(performance);
+    const endpoint = { host: "relay.test", port, pin: await pinOf(`${directory}/a.crt`) };
+    const said: string[] = [], asked: string[] = [];
+    let onSaid = () => {}, aheadMs = 0;
+    const link = linkTo({
+      endpoint,
+      address: "127.0.0.9",
+      resolve: () => Promise.resolve("127.0.0.1"),
+      onMoved: () => {
+        asked.push(link.outer.address);
+        return asked.length === 1 ? Promise.reject(new Error("no rules today")) : Promise.resolve();
+      },
+      say: (message) => {
+        said.push(message);
+        onSaid();
+      },
+    });
+    const dial = async () => {
+      const { promise, resolve } = Promise.withResolvers<void>();
+      onSaid = resolve;
+      aheadMs += 60_000;
+      performance.now = () => realNow() + aheadMs;
+      link.look(
+        { relay: { connected: false }, asked: 1 } as PlaneState,
+        { address: "192.0.2.1", port: 1 },
+        { reach: () => {}, connect: () => {} } as unknown as LinkPlane,
+      );
+      await promise;
+      await new Promise((resolve) => setTimeout(resolve, 0));
+    };
+    try {
+      await dial();
+      assertStringIncludes(said[0], "no rules today");
+      assertEquals(link.outer.address, "127.0.0.9");
+      await dial();
+      assertEquals(asked, ["127.0.0.1", "127.0.0.1"]);
+      assertStringIncludes(said[1], "the tunnel goes over TLS");
+    } finally {
+      performance.now = realNow;
+      await link.close();
+    }
+  },
+);
+
 doorTest("what cannot be opened is said in a sentence", async ({ config }) => {
   const { fallback } = config;
   const refused = async (change: Partial<NonNullable<typeof fallback>>) => {

@@ -32,6 +32,7 @@ Deno.test("servers: the nearest is used, a dead one is left, and rounds have the
   const { list, probed, rtts } = await servers({ "192.0.2.1": 30, "192.0.2.2": 10, "2001:db8::3": 20 });
   assertEquals(await list.round(false, 0), true);
   assertEquals(list.address, "192.0.2.2");
+  assertEquals([list.addressOf("192.0.2.1"), list.addressOf("192.0.2.7")], ["192.0.2.1", undefined]);
   assertEquals(list.outer.map(({ address }) => address), ["192.0.2.2", "192.0.2.1", "2001:db8::3"]);
   assertEquals(list.statuses.at(-1), { server: "[2001:db8::3]:4433", rttMs: 20 });
   assertEquals(probed, ["192.0.2.1 4433", "192.0.2.2 4433", "2001:db8::3 4433"]);
