@@ -195,7 +195,8 @@ export class SessionRepair {
       situation.rttUs = quality.rttUs;
       situation.judged = quality.judged;
     }
-    if (isJudged) this.#choose(nowUs); // else at the next look
+    // With the next packet, so that the predictors of all sessions that a burst brought reports for are computed together.
+    if (isJudged) this.#lookUs = nowUs;
   }
 
   #choose(nowUs: number): void {
