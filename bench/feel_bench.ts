@@ -48,15 +48,18 @@ function panelsOf({ rows, bounds }: Measure): Panel[] {
   });
 }
 
-const { quick, sockets, seed: seedText } = parseArgs(Deno.args, {
+const { quick, sockets, seed: seedText, seconds, only } = parseArgs(Deno.args, {
   boolean: ["quick", "sockets"],
-  string: ["seed"],
+  string: ["seed", "seconds", "only"],
   default: { seed: "1" },
+  unknown: (word) => {
+    throw new Error(`${word}: there are --quick, --seed N and --sockets with --seconds N and --only NAME`);
+  },
 });
 const seed = Number(seedText);
 if (!Number.isInteger(seed)) throw new Error(`--seed ${seedText} is not a whole number`);
 if (sockets) {
-  await benchSockets(Deno.args);
+  await benchSockets({ seed, seconds: Number(seconds ?? 30), only: String(only ?? "") });
   Deno.exit();
 }
 const isSeen = Deno.stderr.isTerminal();

@@ -3,9 +3,8 @@
  * through real sockets. In network namespaces, side by side and on paths of one seed: no tunnel, WireGuard (wireguard-go and
  * our responder), kcptun, and OxTunnel without repair, with plain duplication and as it is. Every contender's datagrams cross
  * a proxy of its own (tests/system/impair.ts), which counts them. Prints a table for each path and traffic and writes them
- * to bench/results/; asserts nothing.
+ * to bench/results/, unless it has fewer seconds or contenders; asserts nothing.
  */
-import { parseArgs } from "@std/cli";
 import type { ChannelName } from "../../tests/sim/channels.ts";
 import { type Arrivals, runFlow, startFarEnd, type Way } from "../../tests/system/flow.ts";
 import { type ProxyCounts, proxyCounts, startProxy } from "../../tests/system/impair.ts";
@@ -264,12 +263,14 @@ async function round(
   }
 }
 
-/** Runs it all for the command line's words; prints the tables and leaves them in bench/results/feel_sockets.md. */
-export async function benchSockets(words: string[]): Promise<void> {
-  const args = parseArgs(words, { string: ["seconds", "seed", "only"] });
-  const seconds = Number(args.seconds ?? 30), seed = Number(args.seed ?? 1);
+/** Runs it all; prints the tables, and leaves them in bench/results/feel_sockets.md when nothing is cut short. */
+export async function benchSockets(
+  { seed, seconds, only }: { seed: number; seconds: number; only: string },
+): Promise<void> {
+  if (!(seconds > 0)) throw new Error("--seconds is not a number of seconds");
+  const isWhole = seconds >= 30 && only === "";
   // The path without a tunnel is what the others are held against.
-  const contenders = CONTENDERS.filter(({ name }, i) => i === 0 || name.includes(String(args.only ?? "")));
+  const contenders = CONTENDERS.filter(({ name }, i) => i === 0 || name.includes(only));
   const sections = [
     `${seconds} s each way, everyone side by side on paths of seed ${seed}, 20 ms one way. Times are above the quickest ` +
     "packet without a tunnel, of those that came at all; the first 3 s are not counted.",
@@ -281,6 +282,7 @@ export async function benchSockets(words: string[]): Promise<void> {
       console.log(`${sections.at(-1)}\n`);
     }
   }
+  if (!isWhole) return;
   await Deno.mkdir("bench/results", { recursive: true });
   await Deno.writeTextFile("bench/results/feel_sockets.md", `${sections.join("\n\n")}\n`);
 }

@@ -2,7 +2,8 @@
  * How much repair a class of packets gets, and of which kind: a pure function of what is known of the path, of the class's
  * traffic and deadline, of the budget, and of the choice before. It compares groups of sources by what Gilbert's model of
  * losses says of each. Invariant: never more than the budget; on a clean path next to nothing; where losses come with a
- * growing queue, or nothing is reported, no more than on a clean one. Sends nothing; session/ox_repair_sender.ts does.
+ * growing queue, or nothing is reported, no more than on a clean one; unless a share is fixed. Sends nothing;
+ * session/ox_repair_sender.ts does.
  * Keeps PROTOCOL R98.
  */
 import { CLASS_BULK } from "./traffic_class.ts";

@@ -2,8 +2,7 @@
  * A proxy that makes a bad path of a good one: datagrams that come to LISTEN go on to UPSTREAM, and the answers back, each
  * direction by a path model of its own, which all clients share. Each client endpoint has a socket of its own towards
  * upstream. It waits in ppoll(2) to the microsecond and prints its counts as a line of JSON whenever they have
- * changed, four times a second. Usage: impair_child.ts LISTEN UPSTREAM CHANNEL SEED [ORIGIN]; addresses as "192.0.2.1:5000",
- * ORIGIN in milliseconds since 1970: the models' time zero
+ * changed, four times a second.
  */
 import { loadNative } from "../../ffi/native.ts";
 import { parseEndpoint } from "../../src/config.ts";
@@ -29,14 +28,24 @@ interface Held {
   to: number;
 }
 
-const [listen, upstream, channel, seed, origin] = Deno.args;
+const USAGE = `Usage: deno task impair LISTEN UPSTREAM PATH SEED [ORIGIN]
+
+What comes to LISTEN goes on to UPSTREAM, both "address:port", and the answers back. PATH is what happens to them on the way,
+each way: ${Object.keys(CHANNELS).join(", ")}. SEED is a whole number: the same one, the same fate.
+ORIGIN is when the path begins, in milliseconds since 1970; now, without. It prints its counts as JSON; Ctrl-C ends it.`;
+
+const [listen, upstream, channel, seed, origin = String(Date.now())] = Deno.args;
+const isUsable = [listen, upstream].every((text) => parseAddress(parseEndpoint(text ?? "")?.host ?? "")) &&
+  Object.hasOwn(CHANNELS, channel ?? "") && /^\d{1,9}$/.test(seed ?? "") && /^\d{1,15}$/.test(origin);
+if (!isUsable) {
+  console.error(USAGE);
+  Deno.exit(2);
+}
 const native = loadNative();
 if (typeof native === "string") throw new Error(native);
 const endpoint = (text: string) => {
-  const parsed = parseEndpoint(text);
-  const address = parsed && parseAddress(parsed.host);
-  if (!address) throw new Error(`"${text}" is no address with a port`);
-  return { host: parsed.host, port: parsed.port, address };
+  const { host, port } = parseEndpoint(text)!;
+  return { host, port, address: parseAddress(host)! };
 };
 const here = endpoint(listen), there = endpoint(upstream);
 const arena = new Arena(2 * QUEUE_MAX + 1024);
@@ -47,7 +56,7 @@ const open = (host: string, port: number) =>
 const front = open(here.host, here.port);
 const clients: { back: MmsgPort; address: Uint32Array; port: number }[] = [];
 const known = new Map<string, number>();
-const originUs = 1000 * Number(origin ?? Date.now()) - wallClockOffsetUs();
+const originUs = 1000 * Number(origin) - wallClockOffsetUs();
 /** The models' time. */
 const clockUs = () => monotonicUs() - originUs;
 const path = (number: number) => {

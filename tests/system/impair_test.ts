@@ -100,6 +100,28 @@ async function passes(seed: number) {
   }
 }
 
+Deno.test("impair: words that it cannot use are answered with how to use it", async () => {
+  const good = proxyCommand({ listen: "127.0.0.1:1", upstream: "127.0.0.1:2", channel: "clean", seed: 1 });
+  const words = good.slice(0, -5);
+  const wrong = [
+    [],
+    ["127.0.0.1:1", "127.0.0.1:2", "random"],
+    ["127.0.0.1:1", "127.0.0.1:2", "rain", "1"],
+    ["127.0.0.1:1", "127.0.0.1:2", "toString", "1"],
+    ["127.0.0.1:1", "127.0.0.1:2", "random", "x"],
+    ["relay", "127.0.0.1:2", "random", "1"],
+  ];
+  for (const given of wrong) {
+    const args = [...words.slice(1), ...given];
+    const { code, stderr } = await new Deno.Command(words[0], { args }).output();
+    const said = new TextDecoder().decode(stderr);
+    assertEquals([code, said.split("\n")[0]], [
+      2,
+      "Usage: deno task impair LISTEN UPSTREAM PATH SEED [ORIGIN]",
+    ], said);
+  }
+});
+
 const native = loadNative();
 if (typeof native === "string") console.error(`SKIPPED tests/system/impair_test.ts, in part: ${native}`);
 

@@ -23,6 +23,9 @@ Deno.test({
     const folder = await Deno.makeTempDir({ prefix: `oxrelay-test-${gone.pid}-` });
     const own = await Deno.makeTempDir({ prefix: `oxrelay-test-${Deno.pid}-` });
     for (const name of [dead, alive]) await run("ip", "netns", "add", name);
+    // What `ip netns add` has made before it mounts the namespace there.
+    const halfMade = `/run/netns/ox${Deno.pid}x998-relay`;
+    await run("sh", "-c", `: > ${halfMade}`);
     const left = new Deno.Command("ip", { args: ["netns", "exec", dead, "sh", "-c", "sleep 60 & wait"] })
       .spawn();
     const stays = new Deno.Command("ip", { args: ["netns", "exec", alive, "sleep", "60"] }).spawn();
@@ -32,6 +35,7 @@ Deno.test({
       const names = await run("ip", "netns", "list");
       assert(!names.includes(dead), names);
       assert(names.includes(alive), names);
+      assertEquals(await run("sh", "-c", `ls ${halfMade}`), `${halfMade}\n`, "half-made, it stays");
       assertEquals((await left.status).signal, "SIGKILL");
       const isStaying = await Promise.race([stays.status.then(() => false), pause(100).then(() => true)]);
       assert(isStaying);
@@ -42,6 +46,7 @@ Deno.test({
       stays.kill("SIGTERM");
       await stays.status;
       await run("ip", "netns", "del", alive);
+      await run("sh", "-c", `rm -f ${halfMade}`);
       await Deno.remove(own);
     }
   },

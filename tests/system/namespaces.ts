@@ -338,7 +338,7 @@ let leftovers: Promise<void> | undefined;
 
 /**
  * Removes, once in a process, what runs that were killed have left: the networks that bear the number of a process that is gone,
- * whatever still runs in them, and these runs' folders in `temporary`. Needs no program but `ip`.
+ * whatever still runs in them, and these runs' folders in `temporary`. Needs `ip` and a shell.
  */
 export function removeLeftovers(temporary: string): Promise<void> {
   return leftovers ??= (async () => {
@@ -346,7 +346,9 @@ export function removeLeftovers(temporary: string): Promise<void> {
       await new Deno.Command("ip", { args: ["netns", ...args], stderr: "null" }).output();
     const listed = new TextDecoder().decode((await ip("list")).stdout);
     for (const [name, pid] of listed.matchAll(/^ox(\d+)x\d+-\w+/gm)) {
-      if ((await ip("exec", name, "sh", "-c", `kill -0 ${pid}`)).success) continue;
+      // One that another run is just making cannot be entered yet; only what says so is a dead one's.
+      const { stdout } = await ip("exec", name, "sh", "-c", `kill -0 ${pid} || echo gone`);
+      if (new TextDecoder().decode(stdout) !== "gone\n") continue;
       // What runs there would keep it. Nothing but a test's own programs ever does.
       await ip("exec", name, "sh", "-c", `kill -9 $(ip netns pids ${name} | grep -vx $$)`);
       await ip("del", name);

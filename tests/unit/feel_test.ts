@@ -1,6 +1,6 @@
 /**
  * The arithmetic of the measure of repair: scores of packets worked out by hand, a call's best playout, the bound against trying
- * every way to spend a budget, and residuals between measured shares.
+ * every way to spend a budget, and residuals between measured shares; and that what is published is what was printed.
  */
 import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
@@ -116,4 +116,52 @@ Deno.test("residuals between measured shares are straight in their logarithm", (
   assertAlmostEquals(residualAt(rows, 0.25), 0.005);
   assertAlmostEquals(residualAt(rows, 0.5), 0.0005);
   assertAlmostEquals(residualAt(rows, 7), 0.0005, 1e-9); // None of a thousand counts as half a packet.
+});
+
+/** The rows of a Markdown text's tables, as cells. */
+function rowsOf(markdown: string): string[][] {
+  const rows = markdown.split("\n").filter((line) => line.startsWith("|") && !line.startsWith("|--"));
+  return rows.map((row) => row.split("|").slice(1, -1).map((cell) => cell.trim()));
+}
+
+/** A file of this project, from one heading to the next of the same depth. */
+function textOf(file: string, heading = ""): string {
+  const text = Deno.readTextFileSync(new URL(`../../${file}`, import.meta.url));
+  if (heading === "") return text;
+  const [, rest] = text.split(`\n${heading}`);
+  return rest.split(`\n${heading.split(" ")[0]} `)[0];
+}
+
+Deno.test("what is published of repair is what the benches printed", () => {
+  const printed = rowsOf(textOf("bench/results/feel.md")).map((row) => row.join("|"));
+  const quoted = rowsOf(textOf("bench/README.md", "## What repair does"));
+  assertGreater(quoted.length, 20);
+  for (const row of quoted) assert(printed.includes(row.join("|")), row.join(" | "));
+
+  // Those over sockets are the means of both ways: rows of results/feel_sockets.md hold 11 cells.
+  const measured = textOf("bench/results/feel_sockets.md").split("### ").slice(1).map((section) => ({
+    title: section.split("\n")[0],
+    rows: new Map(rowsOf(section).map((row) => [row[0], row])),
+  }));
+  const places = [["game", "random"], ["game", "bursts"], ["Opus", "random"], ["Opus", "bursts"]];
+  const [, ...shares] = rowsOf(textOf("bench/README.md", "## Repair over real sockets"));
+  assertEquals(shares.length, 7);
+  for (const [name, ...cells] of shares) {
+    places.forEach(([traffic, path], i) => {
+      const { rows } = measured.find(({ title }) =>
+        title.startsWith(traffic) && title.includes(`"${path}"`)
+      )!;
+      const [, up, down] = rows.get(name)!, extra = rows.get(name)![8];
+      const [, share, bytes] = /^([\d.]+) % \((.+)\)$/.exec(cells[i])!;
+      assertAlmostEquals(Number(share), (parseFloat(up) + parseFloat(down)) / 2, 0.0051);
+      assertEquals(bytes, extra, `${name}, ${path}`);
+    });
+  }
+
+  const [, ...told] = rowsOf(textOf("README.md", "### Lost packets"));
+  const names = ["OxTunnel, no repair", "OxTunnel", "OxTunnel, up to 100 %"];
+  assertEquals(
+    told.map(([, ...cells]) => cells),
+    names.map((name) => shares.find((row) => row[0] === name)!.slice(1).map((cell) => cell.split(" %")[0])),
+  );
 });
