@@ -4,7 +4,7 @@
  * sessions against all from one. Real messages through `Relay.ingest` in memory, no socket; the clients' side is outside
  * the clock and its memory is reserved before the first reading. Virtual time: no session ages. Asserts no time.
  */
-import { openLibrary } from "../ffi/mod.ts";
+import { libc } from "../ffi/mod.ts";
 import { loadNative } from "../ffi/native.ts";
 import { deriveKeys, hash, mac, useBlake2s } from "../src/codec/hash.ts";
 import type { Primitives } from "../src/codec/kernels.ts";
@@ -36,6 +36,7 @@ import {
   RESPONSE_BYTES,
   writeDataHeader,
 } from "../src/wire/wireguard.ts";
+import { CLOSED } from "../tests/sim/world.ts";
 
 const SESSIONS = 100_000;
 const KEY_BYTES = 32;
@@ -64,9 +65,6 @@ interface Memory {
   external: number;
 }
 
-const libc = openLibrary("/lib/x86_64-linux-gnu/libc.so.6", {
-  malloc_trim: { parameters: ["usize"], result: "i32" },
-});
 /** Bytes that malloc kept of what handshakes had freed, at most. */
 let keptFree = 0;
 
@@ -80,7 +78,7 @@ async function memory(): Promise<Memory> {
     await new Promise((resolve) => setTimeout(resolve, SETTLE_MS));
   }
   const untrimmed = Deno.memoryUsage().rss;
-  libc.malloc_trim(0n);
+  libc().malloc_trim(0n);
   const { rss, heapUsed, external } = Deno.memoryUsage();
   keptFree = Math.max(keptFree, untrimmed - rss);
   return { rss, heap: heapUsed, external };
@@ -149,13 +147,7 @@ const makeRelay = (peers: number) =>
     rateLimitPerIp: 20,
     worker: 0,
     unixOffsetUs: 0,
-    destinations: {
-      allowLoopback: false,
-      allowLinkLocal: false,
-      allowPrivate: false,
-      allowPeers: false,
-      allow: [],
-    },
+    destinations: CLOSED,
   });
 
 const publicKeyOf = (i: number) => publicKeys.subarray(KEY_BYTES * i, KEY_BYTES * (i + 1));

@@ -27,7 +27,7 @@ import {
   STATE_STEADY,
   STATE_TOS,
 } from "./flows.ts";
-import { CLASS_DEFAULT, CLASS_GAME, CLASS_INTERACTIVE, CLASS_VOICE } from "./traffic_class.ts";
+import { CLASS_DEFAULT, CLASS_INTERACTIVE, isRealTime } from "./traffic_class.ts";
 
 const TCP = 6, UDP = 17;
 /** What the other direction says counts for so long after its last packet. */
@@ -89,6 +89,6 @@ export function classOfFlow({ seenUs, state }: FlowTable, place: number, nowUs: 
   if ((state[at + STATE_MARKS] & FIRM) !== 0 || marks === 0) return own;
   const theirs = state[other + STATE_CLASS];
   const isVague = own === CLASS_DEFAULT || own === CLASS_INTERACTIVE;
-  const isHeard = (marks & FIRM) !== 0 || (isVague && (theirs === CLASS_GAME || theirs === CLASS_VOICE));
+  const isHeard = (marks & FIRM) !== 0 || (isVague && isRealTime(theirs));
   return isHeard && nowUs - seenUs[place ^ 1] >>> 0 <= OTHER_US ? theirs : own;
 }

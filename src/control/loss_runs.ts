@@ -15,8 +15,8 @@ const RUN_MAX = CLASS_OF_RUN.length - 1;
 /** Losses that a run of each class stands for where only the class is known. */
 const RUN_OF_CLASS = [1, 2, 3.5, 6.5, 12];
 /** Losses and arrivals are forgotten with this half-life, in datagrams. */
-const HALF_LIFE = 256;
-export const KEEP = 2 ** (-1 / HALF_LIFE);
+export const LOSS_HALF_LIFE = 256;
+export const KEEP = 2 ** (-1 / LOSS_HALF_LIFE);
 const ARRIVED = 1, LOST = 2;
 
 export class LossRuns {

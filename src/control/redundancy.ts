@@ -6,6 +6,7 @@
  * session/ox_repair_sender.ts does.
  * Keeps PROTOCOL R98.
  */
+import { LOSS_HALF_LIFE } from "./loss_runs.ts";
 import { CLASS_BULK } from "./traffic_class.ts";
 
 /** What the schemes are called; "auto" takes whichever fits. */
@@ -106,8 +107,6 @@ const AHEAD_MIN = 0.05, AHEAD_RATIO = 2, AHEAD_BURST_US = 50_000;
 const AHEAD_QUEUE_US = 30_000;
 /** A queue of so much is congestion, until it has been half of that for a while. */
 const QUEUE_US = 45_000, CALM_US = 1_000_000;
-/** What reports say of losses is forgotten with this half-life, in datagrams. */
-const LOSS_HALF_LIFE = 256;
 /** A repair must be in time although the clock, the other end and jitter take a little. */
 const USABLE = 0.97, DELAY_SHARE_MAX = 0.5;
 /** A repair that shall go alone still rides in a datagram that comes so close to its time. */

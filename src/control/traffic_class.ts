@@ -15,3 +15,8 @@ export const CLASS_INTERACTIVE = 3;
 export const CLASS_BULK = 4;
 
 export const CLASS_COUNT = 5;
+
+/** Whether packets of the class have a deadline behind which they are of no use: a game's and a call's. */
+export function isRealTime(trafficClass: number): boolean {
+  return trafficClass === CLASS_GAME || trafficClass === CLASS_VOICE;
+}

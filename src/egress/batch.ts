@@ -6,7 +6,7 @@
  * on untouched. When to wait is control/flush.ts's to say.
  * Keeps PROTOCOL R79, R80, R81 and R82.
  */
-import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../control/traffic_class.ts";
+import { CLASS_BULK, isRealTime } from "../control/traffic_class.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE, SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
@@ -77,8 +77,7 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
 
 /** The batch in `row` has got a packet of the class: it is protected for the sake of any packet in it that is. */
 function addClass({ trafficClass }: Burst, row: number, added: number): void {
-  const is = trafficClass[row];
-  if (is !== CLASS_GAME && is !== CLASS_VOICE) trafficClass[row] = added;
+  if (!isRealTime(trafficClass[row])) trafficClass[row] = added;
 }
 
 /** The row takes what was held in front of its packet; what does not fit is held in its place, for the next row. */

@@ -5,7 +5,7 @@
  * peer is the one that steer would find, or is left for it to find; nothing else changes and nothing is judged. Does
  * nothing while caches hold every session.
  */
-import { OXTUNNEL, SESSIONS_CACHED } from "../session/table.ts";
+import { SESSIONS_CACHED } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, TO_TUNNEL } from "../vector/burst.ts";
 import { innerLength, readDestination } from "../wire/inner.ts";
@@ -32,7 +32,7 @@ export function prefetch(burst: Burst, context: EgressContext): void {
   const live = findSessions(known, context);
   table.sent.touch(rows, live);
   const { oxtunnel } = associations;
-  if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, findOxtunnel(live, context));
+  if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, table.oxtunnelOf(rows, live, oxRows));
 }
 
 /** The packets to steer, and where the table of prefixes may have their destinations; how many there are. */
@@ -79,13 +79,4 @@ function findSessions(known: number, { peers }: EgressContext): number {
     if (row !== NONE) rows[live++] = row;
   }
   return live;
-}
-
-/** Those that speak OxTunnel; how many there are. */
-function findOxtunnel(live: number, { table }: EgressContext): number {
-  let found = 0;
-  for (let i = 0; i < live; i++) {
-    if (table.protocol[rows[i]] === OXTUNNEL) oxRows[found++] = rows[i];
-  }
-  return found;
 }

@@ -26,7 +26,7 @@ export function prefetch(burst: Burst, context: IngressContext): void {
   peers.received.touch(ids, owned);
   associations.timers.touch(ids, owned);
   const { oxtunnel } = associations;
-  if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, findOxtunnel(owned, context));
+  if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, table.oxtunnelOf(rows, owned, oxRows));
 }
 
 /** The rows that receiver indices and connection ids name; how many there are. */
@@ -56,13 +56,4 @@ function findOwners(named: number, { table, peers }: IngressContext): number {
     ids[owned++] = id;
   }
   return owned;
-}
-
-/** Those that speak OxTunnel; how many there are. */
-function findOxtunnel(owned: number, { table }: IngressContext): number {
-  let found = 0;
-  for (let i = 0; i < owned; i++) {
-    if (table.protocol[rows[i]] === OXTUNNEL) oxRows[found++] = rows[i];
-  }
-  return found;
 }

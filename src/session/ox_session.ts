@@ -72,7 +72,7 @@ import {
   FEATURE_SLIDING_WINDOW,
 } from "../wire/parameters.ts";
 import { repairFrame, type RepairReceiver } from "./ox_repair.ts";
-import { OUTER_BYTES } from "./repair_tally.ts";
+import { datagramBytes } from "./repair_tally.ts";
 import { fillSections } from "./report_sections.ts";
 import type { SessionRepair } from "./repairs.ts";
 import { CLASS_DEFAULT } from "../control/traffic_class.ts";
@@ -292,7 +292,7 @@ export class OxSession {
   noteSent(burst: Burst, row: number, isReported: boolean, isGuarded: boolean, nowUs: number): void {
     const { quality, tally } = this.#repair!;
     quality.sent(burst.counter[row], isReported, isGuarded, nowUs);
-    tally.datagram(burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES + OUTER_BYTES, nowUs);
+    tally.datagram(datagramBytes(burst, row), nowUs);
   }
 
   /** Takes a repair frame's body; false when it is malformed. */

@@ -15,7 +15,6 @@ import {
   counterBytes,
   DATAGRAM_OVERHEAD_BYTES,
   DISTANCE_LIMIT,
-  OX_TAG_BYTES,
   readConnectionId,
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
@@ -23,7 +22,7 @@ import {
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts";
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
-import { OUTER_BYTES, type RepairTally } from "./repair_tally.ts";
+import { datagramBytes, type RepairTally } from "./repair_tally.ts";
 import { Hints } from "./hints.ts";
 import { type RepairOptions, Repairs } from "./repairs.ts";
 import { OXTUNNEL } from "./table.ts";
@@ -243,7 +242,7 @@ export class OxSessions {
     if (this.of[session]!.isNew) this.of[session]!.opened(nowUs);
     const { receiver } = this.of[session]!;
     if (receiver !== undefined) {
-      const bytes = burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES + OUTER_BYTES;
+      const bytes = datagramBytes(burst, row);
       receiver.arrivals.arrived(burst.counter[row], bytes, nowUs);
       receiver.tally.datagram(bytes, nowUs);
     }

@@ -4,11 +4,19 @@
  * bytes, and by what scheme now. Invariant: what it says follows from the bytes on the wire alone, so that it is true
  * at both ends whoever chose the scheme. Counts; decides nothing.
  */
+import type { Burst } from "../vector/burst.ts";
+import { OX_TAG_BYTES } from "../wire/oxtunnel.ts";
 import type { RepairReader } from "../wire/repair.ts";
 import type { SeenScheme } from "./peer_record.ts";
 
 /** UDP and IPv4 around a datagram. */
-export const OUTER_BYTES = 28;
+const OUTER_BYTES = 28;
+
+/** Bytes of the OxTunnel datagram whose plaintext is in `row`, UDP and IPv4 counted. */
+export function datagramBytes({ headerBytes, length }: Burst, row: number): number {
+  return headerBytes[row] + length[row] + OX_TAG_BYTES + OUTER_BYTES;
+}
+
 /** Shares are those of the last whole period. */
 const PERIOD_US = 1_000_000;
 /** Without a repair for so long there is no scheme. */

@@ -6,13 +6,8 @@
 import type { ShardKernel } from "../codec/kernels.ts";
 import { PathMeter } from "../control/path_quality.ts";
 import { makePredictor, type Predictor, type PredictorKind } from "../control/predictor.ts";
-import {
-  chooseRepair,
-  type RepairChoice,
-  type RepairScheme,
-  type RepairSituation,
-} from "../control/redundancy.ts";
-import { CLASS_BULK, CLASS_COUNT, CLASS_GAME, CLASS_VOICE } from "../control/traffic_class.ts";
+import { chooseRepair, type RepairScheme, type RepairSituation } from "../control/redundancy.ts";
+import { CLASS_BULK, CLASS_COUNT, CLASS_GAME, CLASS_VOICE, isRealTime } from "../control/traffic_class.ts";
 import type { Report } from "../wire/control.ts";
 import { RepairReceiver } from "./ox_repair.ts";
 import { LANE_BULK, LANE_GAME, LANE_VOICE, LANES, RepairSender } from "./ox_repair_sender.ts";
@@ -77,7 +72,7 @@ export class Repairs {
 
   /** Whether packets of the class are reason enough to repair a session. Bulk alone is not: its transport does. */
   isProtected(trafficClass: number): boolean {
-    return !this.options.isTrafficAware || trafficClass === CLASS_GAME || trafficClass === CLASS_VOICE;
+    return !this.options.isTrafficAware || isRealTime(trafficClass);
   }
 
   takeSender(): SessionRepair | undefined {
@@ -150,11 +145,6 @@ export class SessionRepair {
     this.#choose(0);
   }
 
-  /** What is sent for a lane's sources now. */
-  planOf(lane: number): RepairChoice {
-    return this.sender.lanes[lane].plan;
-  }
-
   /** Packets of the class went out in the datagram with `counter`; false when they are not protected. */
   sent(
     bytes: Uint8Array,
@@ -184,8 +174,18 @@ export class SessionRepair {
       }
       if (isJudged) this.predictor?.observe(quality.step);
     }
-    for (let lane = 0; lane < LANES; lane++) {
-      const situation = this.#situations[lane];
+    // With the next packet, so that the predictors of all sessions that a burst brought reports for are computed together.
+    if (isJudged) this.#lookUs = nowUs;
+  }
+
+  #choose(nowUs: number): void {
+    this.#lookUs = nowUs + LOOK_US;
+    const { quality } = this;
+    for (let i = 0; i < LANES; i++) {
+      const lane = this.sender.lanes[i], situation = this.#situations[i];
+      // A lane that has sent nothing keeps its first plan.
+      if (lane.bytesMax === 0 && lane.plan.lateUs > 0) continue;
+      situation.nowUs = nowUs;
       situation.lossRate = Math.max(quality.lossRate, this.#lossRateNow);
       situation.runLength = quality.runLength;
       situation.runUs = quality.runUs;
@@ -194,19 +194,7 @@ export class SessionRepair {
       situation.delayUs = this.#delayUs;
       situation.rttUs = quality.rttUs;
       situation.judged = quality.judged;
-    }
-    // With the next packet, so that the predictors of all sessions that a burst brought reports for are computed together.
-    if (isJudged) this.#lookUs = nowUs;
-  }
-
-  #choose(nowUs: number): void {
-    this.#lookUs = nowUs + LOOK_US;
-    for (let i = 0; i < LANES; i++) {
-      const lane = this.sender.lanes[i], situation = this.#situations[i];
-      // A lane that has sent nothing keeps its first plan.
-      if (lane.bytesMax === 0 && lane.plan.lateUs > 0) continue;
-      situation.nowUs = nowUs;
-      situation.isSilent = this.quality.isSilent;
+      situation.isSilent = quality.isSilent;
       situation.gapUs = lane.gapUs;
       situation.rideGapUs = this.sender.rideGapUs;
       situation.packetBytes = lane.bytes;

@@ -210,6 +210,13 @@ export class SessionTable {
     this.count--;
   }
 
+  /** Writes those of rows[0..count-1] that speak OxTunnel to `out`; returns how many there are. */
+  oxtunnelOf(rows: Uint32Array, count: number, out: Uint32Array): number {
+    let found = 0;
+    for (let i = 0; i < count; i++) if (this.protocol[rows[i]] === OXTUNNEL) out[found++] = rows[i];
+    return found;
+  }
+
   /** The row that a receiver index would name, 0 to SESSION_ROWS_MAX - 1, whether or not there is one. */
   rowOf(receiverIndex: number): number {
     return this.#scrambler.unscramble(receiverIndex & BELOW_WORKER) & ROW_MASK;

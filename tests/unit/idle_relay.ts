@@ -8,6 +8,7 @@ import { DROP, type Metrics } from "../../src/metrics.ts";
 import { Relay } from "../../src/relay.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { Arena } from "../../src/vector/arena.ts";
+import { CLOSED } from "../sim/world.ts";
 
 export function idleRelay(arena: Arena, metrics: Metrics): Relay {
   return new Relay({
@@ -23,13 +24,7 @@ export function idleRelay(arena: Arena, metrics: Metrics): Relay {
     mtu: 1420,
     maxConnections: 1,
     rateLimitPerIp: 20,
-    destinations: {
-      allowLoopback: false,
-      allowLinkLocal: false,
-      allowPrivate: false,
-      allowPeers: false,
-      allow: [],
-    },
+    destinations: CLOSED,
     worker: 0,
     unixOffsetUs: wallClockOffsetUs(),
   });
