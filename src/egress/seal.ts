@@ -13,34 +13,72 @@ import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wiregu
 import type { EgressContext } from "./context.ts";
 
 export function seal(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { count, next, session, peer, length, address, port, local } = burst;
-  const { table, peers, aead, datagramAead } = context;
-  for (let row = 0; row < count; row++) {
-    if (next[row] !== TO_SEAL) continue;
-    const id = peer[row];
-    peers.bytesSent[id] += length[row];
-    for (let i = 0; i < 4; i++) {
-      address[4 * row + i] = peers.address[4 * id + i];
-      local[4 * row + i] = peers.local[4 * id + i];
+  const { count, next, session } = burst;
+  const { table, aead, datagramAead } = context;
+  for (let row = 0; row < count;) {
+    if (next[row] !== TO_SEAL) {
+      row++;
+      continue;
     }
-    port[row] = peers.port[id];
-    if (table.protocol[session[row]] === OXTUNNEL) numberOxtunnel(burst, row, context, nowUs);
-    else numberWireguard(burst, row, context, nowUs);
+    const end = burst.runEnd(row);
+    addressRun(burst, row, end, context);
+    if (table.protocol[session[row]] === OXTUNNEL) {
+      for (let i = row; i < end; i++) numberOxtunnel(burst, i, context, nowUs);
+    } else {
+      numberWireguard(burst, row, end, context, nowUs);
+    }
+    row = end;
   }
   if (burst.has(TO_SEAL)) aead.seal(burst);
   if (datagramAead !== undefined && burst.has(TO_SEAL_DATAGRAM)) datagramAead.seal(burst);
 }
 
-function numberWireguard(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
+/** Addresses the rows of a run, `from` to `end`, to their peer. */
+function addressRun(burst: Burst, from: number, end: number, { peers }: EgressContext): void {
+  const { peer, length, address, port, local } = burst;
+  const id = peer[from], at = 4 * id, peerPort = peers.port[id];
+  const { address: addresses, local: locals } = peers;
+  const a0 = addresses[at], a1 = addresses[at + 1], a2 = addresses[at + 2], a3 = addresses[at + 3];
+  const l0 = locals[at], l1 = locals[at + 1], l2 = locals[at + 2], l3 = locals[at + 3];
+  let bytes = 0;
+  for (let row = from; row < end; row++) {
+    const to = 4 * row;
+    address[to] = a0;
+    address[to + 1] = a1;
+    address[to + 2] = a2;
+    address[to + 3] = a3;
+    local[to] = l0;
+    local[to + 1] = l1;
+    local[to + 2] = l2;
+    local[to + 3] = l3;
+    port[row] = peerPort;
+    bytes += length[row];
+  }
+  peers.bytesSent[id] += bytes;
+}
+
+/** Numbers and pads the rows of a run. */
+function numberWireguard(
+  burst: Burst,
+  from: number,
+  end: number,
+  { table, associations, mtu }: EgressContext,
+  nowUs: number,
+): void {
   const { bytes, view, offset, length, session, peer, counter } = burst;
-  const { table, associations, mtu } = context;
-  const epoch = session[row], at = offset[row];
-  counter[row] = table.sendCounter[epoch]++;
-  writeDataHeader(view, at - DATA_HEADER_BYTES, table.remoteIndex[epoch], counter[row]);
-  associations.wireguard.sent(peer[row], epoch, length[row] > 0, nowUs);
-  const padded = paddedLength(length[row], mtu);
-  for (let i = at + length[row]; i < at + padded; i++) bytes[i] = 0;
-  length[row] = padded;
+  const epoch = session[from], remoteIndex = table.remoteIndex[epoch];
+  let number = table.sendCounter[epoch], isData = false;
+  for (let row = from; row < end; row++, number++) {
+    const at = offset[row], packetBytes = length[row];
+    if (packetBytes > 0) isData = true;
+    counter[row] = number;
+    writeDataHeader(view, at - DATA_HEADER_BYTES, remoteIndex, number);
+    const padded = paddedLength(packetBytes, mtu);
+    for (let i = at + packetBytes; i < at + padded; i++) bytes[i] = 0;
+    length[row] = padded;
+  }
+  table.sendCounter[epoch] = number;
+  associations.wireguard.sent(peer[from], epoch, isData, nowUs);
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {

@@ -9,28 +9,31 @@
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, TO_SEAL, TO_TUNNEL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
-import { emitPacketTooBig, innerLength, ipVersion, readDestination } from "../wire/inner.ts";
+import { emitPacketTooBig, innerLength, ipVersion, isTo, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
 export function steer(burst: Burst, context: EgressContext, nowUs: number): void {
   const { count, bytes, view, offset, length, next, peer, session } = burst;
   const { table, peers, associations, metrics, mtu, words, ownIpv4, ownIpv6 } = context;
   let fromInside = 0;
+  // Packets to one peer come in runs, which share its session; those to one destination, what the look-up found.
+  let run = -1, runSession = 0, isLookedUp = false, found = NONE;
   for (let row = 0; row < count; row++) {
-    const handed = next[row] === TO_TUNNEL_HANDED;
-    if (!handed && next[row] !== TO_TUNNEL) continue;
+    const step = next[row];
+    if (step !== TO_TUNNEL && step !== TO_TUNNEL_HANDED) continue;
     fromInside++;
     const at = offset[row];
     let id = peer[row]; // known where ingress sends it, and not yet of what comes from outside
-    length[row] = innerLength(view, at, length[row]);
-    if (length[row] === 0) {
+    const whole = innerLength(view, at, length[row]);
+    if (whole === 0) {
       next[row] = DROP.malformed_inner;
       continue;
     }
-    if (length[row] > mtu) {
+    length[row] = whole;
+    if (whole > mtu) {
       metrics.drop(DROP.too_big);
       const own = ipVersion(view, at) === 4 ? ownIpv4 : ownIpv6;
-      length[row] = own === undefined ? 0 : emitPacketTooBig(bytes, view, at, length[row], own, mtu);
+      length[row] = own === undefined ? 0 : emitPacketTooBig(bytes, view, at, whole, own, mtu);
       if (length[row] === 0) {
         next[row] = DONE;
         continue;
@@ -39,8 +42,18 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
       id = NONE;
     }
     if (id === NONE) {
-      readDestination(view, at, words, 0);
-      id = peers.routes.lookup(words, 0);
+      if (!isLookedUp || !isTo(view, at, words)) {
+        isLookedUp = true;
+        readDestination(view, at, words, 0);
+        found = peers.routes.lookup(words, 0);
+      }
+      id = found;
+    }
+    peer[row] = id;
+    if (id === run) {
+      session[row] = runSession;
+      next[row] = TO_SEAL;
+      continue;
     }
     if (id === NONE) {
       next[row] = DROP.no_route;
@@ -49,7 +62,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
     if (peers.owner[id] !== table.worker) {
       fromInside--;
       // Two Workers whose peers differ, as for a moment during a reload, must not pass it to and fro.
-      if (handed) {
+      if (step === TO_TUNNEL_HANDED) {
         next[row] = DROP.no_route;
         continue;
       }
@@ -57,10 +70,11 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
       metrics.column[COUNTER.packets_handed_over]++;
       continue;
     }
-    peer[row] = id;
     session[row] = associations.sendable(id, nowUs);
     if (session[row] !== NONE) {
       next[row] = TO_SEAL;
+      run = id;
+      runSession = session[row];
     } else if (peers.port[id] === 0) {
       next[row] = DROP.no_endpoint;
       peers.drops[id]++;

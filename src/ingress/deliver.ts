@@ -15,7 +15,9 @@ import {
   emitEchoReply,
   emitTimeExceeded,
   innerLength,
+  ipv4Source,
   ipVersion,
+  isTo,
   readDestination,
   readSource,
   spendHop,
@@ -23,9 +25,15 @@ import {
 import { isForSpeedtest, SPEEDTEST_PULL, speedtestKind } from "../wire/speedtest.ts";
 import type { IngressContext } from "./context.ts";
 
+/** The destination that the last packets went to. */
+const target = new Uint32Array(4);
+
 export function deliver(burst: Burst, context: IngressContext, nowUs: number): void {
   const { count, bytes, view, offset, length, next, peer, session } = burst;
-  const { table, peers, policy, metrics, words, ownIpv4, ownIpv6, speedtest } = context;
+  const { table, peers, policy, metrics, ownIpv4, ownIpv6, speedtest } = context;
+  let toExit = 0, toPeers = 0;
+  // Packets to one destination come in runs, which are judged once. A mapped IPv4 address is not that of IPv4.
+  let runVersion = 0, isOwn = false, other = NONE, isOpen = false;
   for (let row = 0; row < count; row++) {
     if (next[row] !== OPENED) continue;
     const at = offset[row];
@@ -38,27 +46,27 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
     }
     length[row] = whole;
     const version = ipVersion(view, at);
-    readSource(view, at, words, 0);
-    // In the tables an IPv4 address is its mapped form, which no IPv6 packet may claim to come from.
-    const disguised = version === 6 && words[0] === 0 && words[1] === 0 && words[2] === 0xffff;
     // Most peers have one address, which needs no look-up.
-    const isLeased = version === 4 && words[3] === peers.ipv4[id] && words[3] !== 0;
-    if (disguised || (!isLeased && peers.routes.lookup(words, 0) !== id)) {
+    const source = version === 4 ? ipv4Source(view, at) : 0;
+    if ((source === 0 || source !== peers.ipv4[id]) && !isSourceOf(id, view, at, version, context)) {
       next[row] = DROP.spoofed_inner;
       peers.drops[id]++;
       continue;
     }
     if (policy === undefined) {
       next[row] = TO_EXIT;
-      metrics.column[COUNTER.packets_to_exit]++;
+      toExit++;
       continue;
     }
-    readDestination(view, at, words, 0);
     const own = version === 4 ? ownIpv4 : ownIpv6;
-    if (
-      own !== undefined && words[3] === own[3] && words[2] === own[2] && words[1] === own[1] &&
-      words[0] === own[0]
-    ) {
+    if (version !== runVersion || !isTo(view, at, target)) {
+      runVersion = version;
+      readDestination(view, at, target, 0);
+      isOwn = own !== undefined && isTo(view, at, own);
+      other = isOwn ? NONE : peers.routes.lookup(target, 0);
+      isOpen = other === NONE ? policy.allows(target, 0, version) : policy.allowPeers;
+    }
+    if (isOwn) {
       const kind = policy.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
       if (kind !== 0 && isForSpeedtest(view, at)) {
         // What is many times as long as its question goes to addresses that are proven (PROTOCOL §7).
@@ -70,25 +78,45 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       next[row] = length[row] === 0 ? DROP.denied : TO_TUNNEL;
       continue;
     }
-    const other = peers.routes.lookup(words, 0);
-    if (other === NONE ? policy.allows(words, 0, version) : policy.allowPeers) {
-      if (other !== NONE && spendHop(view, at) === 0) {
+    if (isOpen) {
+      if (other === NONE) {
+        next[row] = TO_EXIT;
+        toExit++;
+        continue;
+      }
+      if (spendHop(view, at) === 0) {
         metrics.drop(DROP.hop_limit);
-        length[row] = emitTimeExceeded(bytes, view, at, whole, version === 4 ? ownIpv4 : ownIpv6 ?? words);
+        length[row] = emitTimeExceeded(bytes, view, at, whole, own ?? target);
         next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
         continue;
       }
-      next[row] = other === NONE ? TO_EXIT : TO_TUNNEL;
-      if (other !== NONE) peer[row] = other;
-      metrics.column[other === NONE ? COUNTER.packets_to_exit : COUNTER.packets_between_peers]++;
+      next[row] = TO_TUNNEL;
+      peer[row] = other;
+      toPeers++;
       continue;
     }
     peers.drops[id]++;
     metrics.drop(DROP.denied);
-    length[row] = emitAdminProhibited(bytes, view, at, whole, version === 4 ? ownIpv4 : ownIpv6 ?? words);
+    length[row] = emitAdminProhibited(bytes, view, at, whole, own ?? target);
     next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
     if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
   }
+  metrics.column[COUNTER.packets_to_exit] += toExit;
+  metrics.column[COUNTER.packets_between_peers] += toPeers;
+}
+
+/** Whether the packet's source is among the peer's allowed IPs. */
+function isSourceOf(
+  id: number,
+  view: DataView,
+  at: number,
+  version: number,
+  { peers, words }: IngressContext,
+): boolean {
+  readSource(view, at, words, 0);
+  // In the tables an IPv4 address is its mapped form, which no IPv6 packet may claim to come from.
+  const isDisguised = version === 6 && words[0] === 0 && words[1] === 0 && words[2] === 0xffff;
+  return !isDisguised && peers.routes.lookup(words, 0) === id;
 }
 
 /** The largest packet that goes to the peer in one piece now, bytes; Infinity where its protocol does not look. */

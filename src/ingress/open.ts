@@ -13,46 +13,80 @@ import { hasReservedFlags } from "../wire/oxtunnel.ts";
 import type { IngressContext } from "./context.ts";
 
 export function open(burst: Burst, context: IngressContext, nowUs: number): void {
-  const { count, view, next, session, peer, counter, offset, length, headerBytes } = burst;
-  const { address, port, local } = burst;
-  const { table, peers, associations, aead, datagramAead, metrics } = context;
+  const { count, next, session } = burst;
+  const { table, associations, aead, datagramAead } = context;
   if (burst.has(TO_OPEN)) aead.open(burst);
   if (datagramAead !== undefined && burst.has(TO_OPEN_DATAGRAM)) datagramAead.open(burst);
-  for (let row = 0; row < count; row++) {
-    if (next[row] !== OPENED && next[row] !== DROP.forged) continue;
-    const epoch = session[row];
-    if (epoch === NONE) continue; // judged already, before a handshake that this burst waited for
+  for (let row = 0; row < count;) {
+    const step = next[row], epoch = session[row];
+    // Without a session it was judged already, before a handshake that this burst waited for.
+    if (step !== OPENED && step !== DROP.forged || epoch === NONE) {
+      row++;
+      continue;
+    }
+    const end = burst.runEnd(row);
     const isOx = table.protocol[epoch] === OXTUNNEL;
     // An earlier row of this burst may have confirmed a successor, and so have ended the session.
     if (table.keyed[epoch] === 0) {
-      next[row] = DROP.no_session;
-      continue;
+      for (; row < end; row++) next[row] = DROP.no_session;
+    } else if (step === DROP.forged) {
+      for (; row < end; row++) {
+        if (isOx) associations.oxtunnel!.sessions.failed(epoch);
+        session[row] = NONE;
+      }
+    } else if (isOx) {
+      for (; row < end; row++) acceptOxtunnel(burst, row, context, nowUs);
+    } else {
+      acceptWireguard(burst, row, end, context, nowUs);
+      row = end;
     }
-    if (next[row] === DROP.forged) {
-      if (isOx) associations.oxtunnel!.sessions.failed(epoch);
-      session[row] = NONE;
-      continue;
-    }
-    if (isOx && hasReservedFlags(view.getUint8(offset[row] - headerBytes[row]))) {
-      next[row] = DROP.bad_type;
-      continue;
-    }
-    if (!table.replay.accept(epoch, counter[row])) {
+  }
+}
+
+function acceptOxtunnel(burst: Burst, row: number, context: IngressContext, nowUs: number): void {
+  const { view, next, session, peer, counter, offset, length, headerBytes } = burst;
+  const { table, peers, associations } = context;
+  const epoch = session[row];
+  if (table.keyed[epoch] === 0) {
+    next[row] = DROP.no_session;
+  } else if (hasReservedFlags(view.getUint8(offset[row] - headerBytes[row]))) {
+    next[row] = DROP.bad_type;
+  } else if (!table.replay.accept(epoch, counter[row])) {
+    next[row] = DROP.replayed;
+  } else {
+    peers.bytesReceived[peer[row]] += length[row];
+    associations.oxtunnel!.sessions.received(burst, row, nowUs);
+    next[row] = TO_UNFRAME;
+  }
+}
+
+/** A run of one session, rows `from` to `end`. The peer is where the last of them that is fresh came from. */
+function acceptWireguard(
+  burst: Burst,
+  from: number,
+  end: number,
+  { table, peers, associations, metrics }: IngressContext,
+  nowUs: number,
+): void {
+  const { next, session, peer, counter, length, address, port, local } = burst;
+  const { replay } = table;
+  const epoch = session[from], id = peer[from];
+  let last = -1, bytes = 0, keepalives = 0;
+  for (let row = from; row < end; row++) {
+    if (!replay.accept(epoch, counter[row])) {
       next[row] = DROP.replayed;
       continue;
     }
-    const id = peer[row];
-    peers.bytesReceived[id] += length[row];
-    if (isOx) {
-      associations.oxtunnel!.sessions.received(burst, row, nowUs);
-      next[row] = TO_UNFRAME;
-      continue;
-    }
-    if (!associations.isOnOxtunnel(id, epoch)) associations.roam(id, address, 4 * row, port[row], local);
-    associations.wireguard.received(id, epoch, length[row] > 0, nowUs);
+    last = row;
     if (length[row] === 0) {
       next[row] = DONE;
-      metrics.column[COUNTER.keepalives_received]++;
+      keepalives++;
     }
+    bytes += length[row];
   }
+  if (last < 0) return;
+  peers.bytesReceived[id] += bytes;
+  metrics.column[COUNTER.keepalives_received] += keepalives;
+  if (!associations.isOnOxtunnel(id, epoch)) associations.roam(id, address, 4 * last, port[last], local);
+  associations.wireguard.received(id, epoch, bytes > 0, nowUs);
 }

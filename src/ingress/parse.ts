@@ -51,43 +51,54 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): boo
   const { count, view, offset, length, next, session, peer, counter } = burst;
   const { table, metrics } = context;
   let datagrams = 0, bytes = 0, isAnyWaiting = false;
+  // Datagrams of one session come in runs, whose session is looked up once.
+  let isRun = false, runIndex = 0, runRow = 0, runPeer = 0, runNext = 0;
   for (let row = 0; row < count; row++) {
-    const admitted = next[row] === TO_PARSE_ADMITTED;
-    if (next[row] === TO_PARSE) {
+    const step = next[row], at = offset[row], datagramBytes = length[row];
+    if (step === TO_PARSE) {
       datagrams++;
-      bytes += length[row];
-    } else if (!admitted) continue;
-    if (length[row] < OX_DATA_MIN_BYTES) {
+      bytes += datagramBytes;
+    } else if (step !== TO_PARSE_ADMITTED) continue;
+    if (datagramBytes < OX_DATA_MIN_BYTES) {
       next[row] = DROP.too_short;
       continue;
     }
-    if (isOxtunnel(view.getUint8(offset[row]))) {
-      parseOxtunnel(burst, row, context, admitted, nowUs);
+    if (isOxtunnel(view.getUint8(at))) {
+      parseOxtunnel(burst, row, context, step === TO_PARSE_ADMITTED, nowUs);
       if (next[row] === TO_PARSE_ADMITTED) isAnyWaiting = true;
       continue;
     }
-    if (length[row] < KEEPALIVE_BYTES) {
+    if (datagramBytes < KEEPALIVE_BYTES) {
       next[row] = DROP.too_short;
       continue;
     }
-    const type = readType(view, offset[row]);
+    const type = readType(view, at);
     if (type === TYPE_DATA) {
-      const found = table.find(readReceiver(view, offset[row]));
-      if (found === NONE || table.keyed[found] === 0 || table.protocol[found] !== WIREGUARD) {
-        next[row] = DROP.no_session;
-        continue;
+      const index = readReceiver(view, at);
+      if (!isRun || index !== runIndex) {
+        const found = table.find(index);
+        isRun = found !== NONE && table.keyed[found] === 1 && table.protocol[found] === WIREGUARD;
+        if (!isRun) {
+          next[row] = DROP.no_session;
+          continue;
+        }
+        runIndex = index;
+        runRow = found;
+        runPeer = table.peer[found];
+        runNext = nowUs >= table.endsUs[found] ? DROP.expired : TO_OPEN;
       }
-      session[row] = found;
-      peer[row] = table.peer[found];
-      counter[row] = readCounter(view, offset[row]);
-      next[row] = counter[row] < 0 || nowUs >= table.endsUs[found] ? DROP.expired : TO_OPEN;
+      session[row] = runRow;
+      peer[row] = runPeer;
+      const number = readCounter(view, at);
+      counter[row] = number;
+      next[row] = number < 0 ? DROP.expired : runNext;
     } else if (type === TYPE_INITIATION) {
-      if (length[row] !== INITIATION_BYTES) next[row] = DROP.bad_length;
-      else next[row] = admitted ? TO_INITIATION_ADMITTED : TO_INITIATION;
+      if (datagramBytes !== INITIATION_BYTES) next[row] = DROP.bad_length;
+      else next[row] = step === TO_PARSE_ADMITTED ? TO_INITIATION_ADMITTED : TO_INITIATION;
     } else if (type === TYPE_RESPONSE) {
-      next[row] = length[row] === RESPONSE_BYTES ? TO_RESPONSE : DROP.bad_length;
+      next[row] = datagramBytes === RESPONSE_BYTES ? TO_RESPONSE : DROP.bad_length;
     } else if (type === TYPE_COOKIE_REPLY) {
-      next[row] = length[row] === COOKIE_REPLY_BYTES ? TO_COOKIE : DROP.bad_length;
+      next[row] = datagramBytes === COOKIE_REPLY_BYTES ? TO_COOKIE : DROP.bad_length;
     } else {
       next[row] = DROP.bad_type;
     }

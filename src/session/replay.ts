@@ -71,6 +71,12 @@ export class ReplayWindows {
     const bits = this.#bits;
     const base = row * WORDS;
     const highest = this.highest[row];
+    if (counter === highest + 1) { // mostly: nothing is lost and nothing comes late
+      const at = base + ((counter >>> 5) & WORD_MASK), bit = counter & 31;
+      this.highest[row] = counter;
+      bits[at] = bit === 0 ? 1 : bits[at] | (1 << bit);
+      return true;
+    }
     const isLate = counter < highest;
     if (counter > highest) {
       const last = Math.floor(highest / 32);

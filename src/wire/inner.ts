@@ -53,6 +53,20 @@ export function readDestination(view: DataView, at: number, words: Uint32Array, 
   readAddress(view, at, 16, 24, words, to);
 }
 
+/** Whether the destination, as `readDestination` gives it, is words[0..3]. */
+export function isTo(view: DataView, at: number, words: Uint32Array): boolean {
+  if (view.getUint8(at) >> 4 === 4) {
+    return words[3] === view.getUint32(at + 16) && words[2] === 0xffff && words[1] === 0 && words[0] === 0;
+  }
+  return words[3] === view.getUint32(at + 36) && words[2] === view.getUint32(at + 32) &&
+    words[1] === view.getUint32(at + 28) && words[0] === view.getUint32(at + 24);
+}
+
+/** The source address of an IPv4 packet, a u32. */
+export function ipv4Source(view: DataView, at: number): number {
+  return view.getUint32(at + 12);
+}
+
 function readAddress(
   view: DataView,
   at: number,

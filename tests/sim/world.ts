@@ -434,7 +434,7 @@ export function marked(packet: Uint8Array, trafficClass: number): Uint8Array {
   return packet;
 }
 
-function splitEndpoint(endpoint: string): { text: string; address: Uint32Array; port: number } {
+export function splitEndpoint(endpoint: string): { text: string; address: Uint32Array; port: number } {
   const at = endpoint.lastIndexOf(":");
   const text = endpoint.slice(0, at).replace(/[[\]]/g, "");
   return { text, address: parseAddress(text)!, port: Number(endpoint.slice(at + 1)) };

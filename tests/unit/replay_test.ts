@@ -90,6 +90,19 @@ Deno.test("replay: each row accepts what the set of seen counters accepts", () =
   assert(accepted > 1000 && refused > 1000, `too one-sided: ${accepted} accepted, ${refused} refused`);
 });
 
+Deno.test("replay: counters that come in order forget the ring's old bits too", () => {
+  const windows = new ReplayWindows(1);
+  const model = new SeenCounters();
+  const offer = (counter: number) => {
+    assertEquals(windows.accept(0, counter), model.accept(counter), `counter ${counter}`);
+  };
+  for (let counter = 0; counter < 20_000; counter++) offer(counter);
+  // Gaps, which what the ring held before would fill, and then what was left out.
+  for (let counter = 20_000; counter < 40_000; counter++) if (counter % 33 > 0) offer(counter);
+  for (let counter = 40_000 - WINDOW; counter < 40_000; counter++) offer(counter);
+  assertEquals(windows.accepted(0), model.seen.size);
+});
+
 Deno.test("replay: the edges of the window, to the counter", () => {
   for (const highest of [WINDOW, 20_000, 2 ** 32 + 5, 2 ** 37 + 16_000, GREATEST]) {
     const windows = new ReplayWindows(1);
