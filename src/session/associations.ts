@@ -525,10 +525,7 @@ export class Associations {
   roam(id: number, words: Uint32Array, at: number, port: number, local: Uint32Array): void {
     const { address, port: ports, local: locals } = this.options.peers;
     const to = 4 * id;
-    locals[to] = local[at];
-    locals[to + 1] = local[at + 1];
-    locals[to + 2] = local[at + 2];
-    locals[to + 3] = local[at + 3];
+    for (let i = 0; i < 4; i++) locals[to + i] = local[at + i];
     if (
       ports[id] === port && address[to + 3] === words[at + 3] && address[to + 2] === words[at + 2] &&
       address[to + 1] === words[at + 1] && address[to] === words[at]
