@@ -151,6 +151,16 @@ impl Burst {
         }
     }
 
+    /// The end of the run of rows with one session and one step that begins at `from`.
+    fn run_end(&self, from: usize) -> usize {
+        let (session, next) = (&self.block.session, &self.block.next);
+        let mut end = from + 1;
+        while end < self.count && session[end] == session[from] && next[end] == next[from] {
+            end += 1;
+        }
+        end
+    }
+
     fn release(&mut self) {
         for row in 0..self.count {
             self.free.push(self.block.slot[row]);
@@ -220,7 +230,7 @@ struct Sessions {
     initiator: Vec<bool>,
     keyed: Vec<bool>,
     highest: Vec<f64>,
-    accepted: Vec<f64>,
+    missing: Vec<f64>,
     bits: Vec<u32>,
 }
 
@@ -237,7 +247,7 @@ impl Sessions {
             initiator: vec![false; ROWS],
             keyed: vec![false; ROWS],
             highest: vec![-1.0; ROWS],
-            accepted: vec![0.0; ROWS],
+            missing: vec![0.0; ROWS],
             bits: vec![0; ROWS * WORDS],
         }
     }
@@ -255,6 +265,13 @@ impl Sessions {
     fn accept(&mut self, row: usize, counter: f64) -> bool {
         let base = row * WORDS;
         let (new, highest) = (counter as i64, self.highest[row] as i64);
+        let at = base + ((new >> 5) as usize & (WORDS - 1));
+        let bit = 1 << (new & 31);
+        if new == highest + 1 {
+            self.highest[row] = counter;
+            self.bits[at] = if bit == 1 { 1 } else { self.bits[at] | bit };
+            return true;
+        }
         if new > highest {
             let last = highest.div_euclid(32);
             let clear = (new.div_euclid(32) - last).min(WORDS as i64);
@@ -262,16 +279,17 @@ impl Sessions {
                 self.bits[base + ((last + i) as usize & (WORDS - 1))] = 0;
             }
             self.highest[row] = counter;
+            self.missing[row] += (new - highest - 1) as f64;
         } else if highest - new > (WORDS as i64 - 1) * 32 {
             return false;
         }
-        let at = base + ((new >> 5) as usize & (WORDS - 1));
-        let bit = 1 << (new & 31);
         if self.bits[at] & bit != 0 {
             return false;
         }
         self.bits[at] |= bit;
-        self.accepted[row] += 1.0;
+        if new < highest {
+            self.missing[row] -= 1.0;
+        }
         true
     }
 }
@@ -281,6 +299,7 @@ struct Peers {
     address: Vec<[u32; 4]>,
     local: Vec<[u32; 4]>,
     port: Vec<u16>,
+    ipv4: Vec<u32>,
     current: Vec<u32>,
     next: Vec<u32>,
     keepalive_at_us: Vec<f64>,
@@ -434,6 +453,7 @@ impl Relay {
 
     fn parse(&mut self, burst: &mut Burst, now_us: f64) {
         let (block, sessions) = (&mut *burst.block, &self.sessions);
+        let (mut run, mut run_next) = (None, DROP);
         for row in 0..burst.count {
             if block.next[row] != TO_PARSE {
                 continue;
@@ -444,57 +464,80 @@ impl Relay {
                 block.next[row] = DROP;
                 continue;
             }
-            let found = sessions.find(read_u32(&burst.bytes, at + 4));
-            if found == NONE || !sessions.keyed[found as usize] {
-                block.next[row] = DROP;
-                continue;
-            }
+            let index = read_u32(&burst.bytes, at + 4);
+            let found = match run {
+                Some((of, found)) if of == index => found,
+                _ => {
+                    let found = sessions.find(index);
+                    if found == NONE || !sessions.keyed[found as usize] {
+                        (run, block.next[row]) = (None, DROP);
+                        continue;
+                    }
+                    run = Some((index, found));
+                    let age_us = now_us - sessions.born_us[found as usize];
+                    run_next = if age_us >= REJECT_AFTER_US { DROP } else { TO_OPEN };
+                    found
+                }
+            };
             let high = read_u32(&burst.bytes, at + 12);
             block.session[row] = found;
             block.peer[row] = sessions.peer[found as usize];
             block.counter[row] = f64::from(high) * 4294967296.0 + f64::from(read_u32(&burst.bytes, at + 8));
-            let expired = high >= 0x20_0000 || now_us - sessions.born_us[found as usize] >= REJECT_AFTER_US;
-            block.next[row] = if expired { DROP } else { TO_OPEN };
+            block.next[row] = if high >= 0x20_0000 { DROP } else { run_next };
         }
     }
 
     fn accept(&mut self, burst: &mut Burst, now_us: f64) {
-        let (block, peers) = (&mut *burst.block, &mut self.peers);
-        for row in 0..burst.count {
-            if block.next[row] != OPENED {
+        let mut from = 0;
+        while from < burst.count {
+            if burst.block.next[from] != OPENED {
+                from += 1;
                 continue;
             }
-            let (session, id) = (block.session[row] as usize, block.peer[row] as usize);
+            let end = burst.run_end(from);
+            self.accept_run(burst, from, end, now_us);
+            from = end;
+        }
+    }
+
+    fn accept_run(&mut self, burst: &mut Burst, from: usize, end: usize, now_us: f64) {
+        let (block, peers) = (&mut *burst.block, &mut self.peers);
+        let (session, id) = (block.session[from] as usize, block.peer[from] as usize);
+        let (mut last, mut bytes) = (None, 0.0);
+        for row in from..end {
             if !self.sessions.accept(session, block.counter[row]) {
                 block.next[row] = DROP;
                 continue;
             }
-            if peers.port[id] != block.port[row] || peers.address[id] != block.address[row] {
-                peers.port[id] = block.port[row];
-                peers.address[id] = block.address[row];
-                peers.local[id] = block.local[row];
-            }
-            if peers.next[id] == session as u32 {
-                (peers.current[id], peers.next[id]) = (session as u32, NONE);
-            }
-            peers.silence_at_us[id] = f64::INFINITY;
-            if block.length[row] > 0 && peers.keepalive_at_us[id] == f64::INFINITY {
-                peers.keepalive_at_us[id] = now_us + KEEPALIVE_US;
-                self.next_timeout_us = self.next_timeout_us.min(peers.keepalive_at_us[id]);
-            }
-            let asks = self.sessions.initiator[session]
-                && now_us - self.sessions.born_us[session]
-                    > REJECT_AFTER_US - KEEPALIVE_US - REKEY_TIMEOUT_US;
-            assert!(peers.persistent_us[id] == 0.0 && !asks, "this relay makes no handshakes");
-            peers.bytes_received[id] += f64::from(block.length[row]);
+            last = Some(row);
+            bytes += f64::from(block.length[row]);
             if block.length[row] == 0 {
                 block.next[row] = DONE;
             }
         }
+        let Some(last) = last else { return };
+        peers.bytes_received[id] += bytes;
+        if peers.port[id] != block.port[last] || peers.address[id] != block.address[last] {
+            peers.port[id] = block.port[last];
+            peers.address[id] = block.address[last];
+        }
+        peers.local[id] = block.local[last];
+        if peers.next[id] == session as u32 {
+            (peers.current[id], peers.next[id]) = (session as u32, NONE);
+        }
+        peers.silence_at_us[id] = f64::INFINITY;
+        if bytes > 0.0 && peers.keepalive_at_us[id] == f64::INFINITY {
+            peers.keepalive_at_us[id] = now_us + KEEPALIVE_US;
+            self.next_timeout_us = self.next_timeout_us.min(peers.keepalive_at_us[id]);
+        }
+        let asks = self.sessions.initiator[session]
+            && now_us - self.sessions.born_us[session] > REJECT_AFTER_US - KEEPALIVE_US - REKEY_TIMEOUT_US;
+        assert!(peers.persistent_us[id] == 0.0 && !asks, "this relay makes no handshakes");
     }
 
     fn deliver(&mut self, burst: &mut Burst) {
         let block = &mut *burst.block;
+        let mut run = None;
         for row in 0..burst.count {
             if block.next[row] != OPENED {
                 continue;
@@ -507,13 +550,22 @@ impl Relay {
             }
             block.length[row] = whole;
             let source = read_address(&burst.bytes, at, false);
-            let disguised = burst.bytes[at] >> 4 == 6 && source[..3] == [0, 0, 0xffff];
-            if disguised || self.routes.lookup(&source) != block.peer[row] {
+            let is_v4 = burst.bytes[at] >> 4 == 4;
+            let is_leased = is_v4 && source[3] == self.peers.ipv4[block.peer[row] as usize];
+            let disguised = !is_v4 && source[..3] == [0, 0, 0xffff];
+            if !is_leased && (disguised || self.routes.lookup(&source) != block.peer[row]) {
                 continue;
             }
             let destination = read_address(&burst.bytes, at, true);
-            // Where to is a peer here: no echo of its own, no policy of the outside.
-            let other = if destination == self.own { NONE } else { self.routes.lookup(&destination) };
+            let other = match run {
+                Some((of, other)) if of == (is_v4, destination) => other,
+                _ => {
+                    // Where to is a peer here: no echo of its own, no policy of the outside.
+                    let other = if destination == self.own { NONE } else { self.routes.lookup(&destination) };
+                    run = Some(((is_v4, destination), other));
+                    other
+                }
+            };
             if other != NONE && spend_hop(&mut burst.bytes, at) {
                 block.peer[row] = other;
                 block.next[row] = TO_TUNNEL;
@@ -523,6 +575,7 @@ impl Relay {
 
     fn steer(&mut self, burst: &mut Burst, now_us: f64) {
         let block = &mut *burst.block;
+        let mut run = None;
         for row in 0..burst.count {
             if block.next[row] != TO_TUNNEL {
                 continue;
@@ -534,50 +587,74 @@ impl Relay {
                 block.next[row] = DROP;
                 continue;
             }
-            let session = self.peers.current[id as usize];
-            let usable = session != NONE
-                && now_us - self.sessions.born_us[session as usize] < REJECT_AFTER_US
-                && self.sessions.send_counter[session as usize] < 9_007_199_254_732_799.0;
+            let session = match run {
+                Some((of, session)) if of == id => session,
+                _ => {
+                    let session = self.peers.current[id as usize];
+                    let usable = session != NONE
+                        && now_us - self.sessions.born_us[session as usize] < REJECT_AFTER_US
+                        && self.sessions.send_counter[session as usize] < 9_007_199_254_732_799.0;
+                    if !usable {
+                        block.next[row] = DROP;
+                        continue;
+                    }
+                    run = Some((id, session));
+                    session
+                }
+            };
             block.session[row] = session;
-            block.next[row] = if usable { TO_SEAL } else { DROP };
+            block.next[row] = TO_SEAL;
         }
     }
 
     fn prepare(&mut self, burst: &mut Burst, now_us: f64) {
-        let (block, peers, sessions) = (&mut *burst.block, &mut self.peers, &mut self.sessions);
-        for row in 0..burst.count {
-            if block.next[row] != TO_SEAL {
+        let mut from = 0;
+        while from < burst.count {
+            if burst.block.next[from] != TO_SEAL {
+                from += 1;
                 continue;
             }
-            let (id, epoch) = (block.peer[row] as usize, block.session[row] as usize);
+            let end = burst.run_end(from);
+            self.prepare_run(burst, from, end, now_us);
+            from = end;
+        }
+    }
+
+    fn prepare_run(&mut self, burst: &mut Burst, from: usize, end: usize, now_us: f64) {
+        let (block, peers, sessions) = (&mut *burst.block, &mut self.peers, &mut self.sessions);
+        let (id, epoch) = (block.peer[from] as usize, block.session[from] as usize);
+        let (address, local, port) = (peers.address[id], peers.local[id], peers.port[id]);
+        let remote_index = sessions.remote_index[epoch];
+        let (mut counter, mut sent, mut is_data) = (sessions.send_counter[epoch], 0.0, false);
+        for row in from..end {
             let (at, length) = (block.offset[row] as usize, block.length[row]);
-            let counter = sessions.send_counter[epoch];
-            sessions.send_counter[epoch] += 1.0;
+            is_data |= length > 0;
+            sent += f64::from(length);
             block.counter[row] = counter;
             let header = at - DATA_HEADER_BYTES as usize;
             write_u32(&mut burst.bytes, header, TYPE_DATA);
-            write_u32(&mut burst.bytes, header + 4, sessions.remote_index[epoch]);
+            write_u32(&mut burst.bytes, header + 4, remote_index);
             write_u32(&mut burst.bytes, header + 8, counter as u64 as u32);
             write_u32(&mut burst.bytes, header + 12, (counter as u64 >> 32) as u32);
-            peers.keepalive_at_us[id] = f64::INFINITY;
-            if length > 0 && peers.silence_at_us[id] == f64::INFINITY {
-                peers.silence_at_us[id] = now_us + KEEPALIVE_US + REKEY_TIMEOUT_US + peers.jitter_us[id];
-                self.next_timeout_us = self.next_timeout_us.min(peers.silence_at_us[id]);
-            }
-            let worn = sessions.send_counter[epoch] > 4_503_599_627_370_496.0
-                || (sessions.initiator[epoch] && now_us - sessions.born_us[epoch] > REKEY_AFTER_US);
-            assert!(peers.persistent_us[id] == 0.0 && !worn, "this relay makes no handshakes");
-            peers.bytes_sent[id] += f64::from(length);
+            counter += 1.0;
             let padded = match length.next_multiple_of(16) {
                 padded if padded > MTU && length <= MTU => MTU,
                 padded => padded,
             };
             burst.bytes[at + length as usize..at + padded as usize].fill(0);
             block.length[row] = padded;
-            block.address[row] = peers.address[id];
-            block.local[row] = peers.local[id];
-            block.port[row] = peers.port[id];
+            (block.address[row], block.local[row], block.port[row]) = (address, local, port);
         }
+        sessions.send_counter[epoch] = counter;
+        peers.bytes_sent[id] += sent;
+        peers.keepalive_at_us[id] = f64::INFINITY;
+        if is_data && peers.silence_at_us[id] == f64::INFINITY {
+            peers.silence_at_us[id] = now_us + KEEPALIVE_US + REKEY_TIMEOUT_US + peers.jitter_us[id];
+            self.next_timeout_us = self.next_timeout_us.min(peers.silence_at_us[id]);
+        }
+        let worn = counter > 4_503_599_627_370_496.0
+            || (sessions.initiator[epoch] && now_us - sessions.born_us[epoch] > REKEY_AFTER_US);
+        assert!(peers.persistent_us[id] == 0.0 && !worn, "this relay makes no handshakes");
     }
 }
 
@@ -630,6 +707,7 @@ fn main() {
         address: vec![[0; 4]; PEERS],
         local: vec![[0; 4]; PEERS],
         port: vec![0; PEERS],
+        ipv4: vec![0; PEERS],
         current: vec![NONE; PEERS],
         next: vec![NONE; PEERS],
         keepalive_at_us: vec![f64::INFINITY; PEERS],
@@ -641,6 +719,7 @@ fn main() {
     };
     for (id, port) in [(0, near.number), (1, far.number)] {
         (peers.address[id], peers.port[id], peers.current[id]) = (LOOPBACK, port, id as u32);
+        peers.ipv4[id] = 0x0a42_0002 + id as u32;
     }
     let (near_key, far_key) = ([3u8; 32], [5u8; 32]);
     // SAFETY: 32 bytes each.
