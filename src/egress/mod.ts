@@ -2,7 +2,7 @@
  * Egress: the route of an inner packet into the tunnel, in order. Each step is a function over the whole burst;
  * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port, or TO_EXIT: an error for its sender.
  */
-import type { Burst } from "../vector/burst.ts";
+import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM, TO_TUNNEL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
 import { batch } from "./batch.ts";
 import { classify } from "./classify.ts";
 import { compress } from "./compress.ts";
@@ -17,6 +17,7 @@ export type { EgressContext } from "./context.ts";
 
 /** @param isSource whether this host is the source of the packets, as of those that its own sockets make. */
 export function egress(burst: Burst, context: EgressContext, nowUs: number, isSource = false): void {
+  if (!hasWork(burst, context, nowUs)) return;
   prefetch(burst, context); // destination -> peer, lines of the tables in the cache
   steer(burst, context, nowUs); // destination -> peer, session
   fit(burst, context, nowUs, isSource); // no larger than the session's path takes
@@ -24,4 +25,15 @@ export function egress(burst: Burst, context: EgressContext, nowUs: number, isSo
   compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
   batch(burst, context, nowUs); // small packets of one session -> one plaintext
   seal(burst, context, nowUs); // plaintext -> addressed datagram
+}
+
+/** Whether anything goes into the tunnel; most bursts from there have nothing that goes back. */
+function hasWork({ count, next }: Burst, { batches }: EgressContext, nowUs: number): boolean {
+  for (let row = 0; row < count; row++) {
+    const step = next[row];
+    if (step === TO_TUNNEL || step === TO_TUNNEL_HANDED || step === TO_SEAL || step === TO_SEAL_DATAGRAM) {
+      return true;
+    }
+  }
+  return batches !== undefined && batches.nextUs <= nowUs;
 }

@@ -34,7 +34,17 @@ interface Arrival {
 const arrival: fc.Arbitrary<Arrival> = fc.record({
   client: fc.nat(CLIENTS - 1),
   to: fc.option(fc.nat(DESTINATIONS.length - 1), { nil: undefined, freq: 9 }),
-  kind: fc.constantFrom("fresh", "fresh", "fresh", "fresh", "forged", "replayed", "spoofed", "unknown", "dying"),
+  kind: fc.constantFrom(
+    "fresh",
+    "fresh",
+    "fresh",
+    "fresh",
+    "forged",
+    "replayed",
+    "spoofed",
+    "unknown",
+    "dying",
+  ),
   from: fc.constantFrom(0, 0, 0, 1),
   repeat: fc.nat(3),
 });
@@ -75,7 +85,11 @@ function datagrams({ clients, sent }: Setting, arrivals: readonly Arrival[]): [U
   for (const { client, to, kind, from, repeat } of arrivals) {
     for (let i = 0; i <= repeat && out.length < BURST_CAPACITY; i++) {
       const own = `10.66.0.${2 + client}`;
-      const packet = udpPacket(kind === "spoofed" ? "10.66.0.77" : own, DESTINATIONS[to ?? 0], payload(out.length));
+      const packet = udpPacket(
+        kind === "spoofed" ? "10.66.0.77" : own,
+        DESTINATIONS[to ?? 0],
+        payload(out.length),
+      );
       if (kind === "dying") packet[8] = 1; // hops
       sent.length = 0;
       if (to === undefined) keepalive(clients[client]);
