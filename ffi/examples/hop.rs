@@ -551,7 +551,7 @@ impl Relay {
             block.length[row] = whole;
             let source = read_address(&burst.bytes, at, false);
             let is_v4 = burst.bytes[at] >> 4 == 4;
-            let is_leased = is_v4 && source[3] == self.peers.ipv4[block.peer[row] as usize];
+            let is_leased = is_v4 && source[3] != 0 && source[3] == self.peers.ipv4[block.peer[row] as usize];
             let disguised = !is_v4 && source[..3] == [0, 0, 0xffff];
             if !is_leased && (disguised || self.routes.lookup(&source) != block.peer[row]) {
                 continue;

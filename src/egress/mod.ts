@@ -1,3 +1,4 @@
+// Hot path.
 /**
  * Egress: the route of an inner packet into the tunnel, in order. Each step is a function over the whole burst;
  * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port, or TO_EXIT: an error for its sender.

@@ -17,7 +17,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
   const { table, peers, associations, metrics, mtu, words, ownIpv4, ownIpv6 } = context;
   let fromInside = 0;
   // Packets to one peer come in runs, which share its session; those to one destination, what the look-up found.
-  let run = -1, runSession = 0, isLookedUp = false, found = NONE;
+  let runPeer = -1, runSession = 0, isLookedUp = false, found = NONE;
   for (let row = 0; row < count; row++) {
     const step = next[row];
     if (step !== TO_TUNNEL && step !== TO_TUNNEL_HANDED) continue;
@@ -50,7 +50,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
       id = found;
     }
     peer[row] = id;
-    if (id === run) {
+    if (id === runPeer) {
       session[row] = runSession;
       next[row] = TO_SEAL;
       continue;
@@ -73,7 +73,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
     session[row] = associations.sendable(id, nowUs);
     if (session[row] !== NONE) {
       next[row] = TO_SEAL;
-      run = id;
+      runPeer = id;
       runSession = session[row];
     } else if (peers.port[id] === 0) {
       next[row] = DROP.no_endpoint;

@@ -21,6 +21,7 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
   const { table, flows, words, associations, metrics } = context;
   if (associations.oxtunnel === undefined) return;
   const { hints } = associations.oxtunnel.sessions;
+  if (nowUs >= hints.dueUs) hints.expire(nowUs);
   const us = nowUs >>> 0;
   const { hint, hintVersion, seenUs, state } = flows;
   const { column } = metrics;

@@ -1,8 +1,8 @@
 // Hot path.
 /**
  * Third node of ingress: one kernel call for each protocol opens the burst, then each authentic packet is checked for
- * replay and moves its peer's endpoint, timers and counts. Invariant: nothing about a peer changes for a packet that
- * is forged or replayed.
+ * replay, and what is fresh moves its peer's endpoint, timers and counts: WireGuard's by runs of one session. Invariant:
+ * nothing about a peer changes for a packet that is forged or replayed.
  * Keeps PROTOCOL R16, R25, R40 and R44.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -13,8 +13,8 @@ import { hasReservedFlags } from "../wire/oxtunnel.ts";
 import type { IngressContext } from "./context.ts";
 
 export function open(burst: Burst, context: IngressContext, nowUs: number): void {
-  const { count, next, session } = burst;
-  const { table, associations, aead, datagramAead } = context;
+  const { count, next, session, peer } = burst;
+  const { table, peers, associations, aead, datagramAead } = context;
   if (burst.has(TO_OPEN)) aead.open(burst);
   if (datagramAead !== undefined && burst.has(TO_OPEN_DATAGRAM)) datagramAead.open(burst);
   for (let row = 0; row < count;) {
@@ -24,7 +24,8 @@ export function open(burst: Burst, context: IngressContext, nowUs: number): void
       row++;
       continue;
     }
-    const end = burst.runEnd(row);
+    // The first packet under a new key is by itself: it says how long its handshake took.
+    const end = epoch === peers.next[peer[row]] ? row + 1 : burst.runEnd(row);
     const isOx = table.protocol[epoch] === OXTUNNEL;
     // An earlier row of this burst may have confirmed a successor, and so have ended the session.
     if (table.keyed[epoch] === 0) {
@@ -60,7 +61,10 @@ function acceptOxtunnel(burst: Burst, row: number, context: IngressContext, nowU
   }
 }
 
-/** A run of one session, rows `from` to `end`. The peer is where the last of them that is fresh came from. */
+/**
+ * A run of one session, rows `from` to `end`. The peer is where the last of them that is fresh came from; where others
+ * came from is not noted.
+ */
 function acceptWireguard(
   burst: Burst,
   from: number,

@@ -52,7 +52,7 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): boo
   const { table, metrics } = context;
   let datagrams = 0, bytes = 0, isAnyWaiting = false;
   // Datagrams of one session come in runs, whose session is looked up once.
-  let isRun = false, runIndex = 0, runRow = 0, runPeer = 0, runNext = 0;
+  let isKnown = false, runIndex = 0, runRow = 0, runPeer = 0, runNext = 0;
   for (let row = 0; row < count; row++) {
     const step = next[row], at = offset[row], datagramBytes = length[row];
     if (step === TO_PARSE) {
@@ -75,10 +75,10 @@ export function parse(burst: Burst, context: IngressContext, nowUs: number): boo
     const type = readType(view, at);
     if (type === TYPE_DATA) {
       const index = readReceiver(view, at);
-      if (!isRun || index !== runIndex) {
+      if (!isKnown || index !== runIndex) {
         const found = table.find(index);
-        isRun = found !== NONE && table.keyed[found] === 1 && table.protocol[found] === WIREGUARD;
-        if (!isRun) {
+        isKnown = found !== NONE && table.keyed[found] === 1 && table.protocol[found] === WIREGUARD;
+        if (!isKnown) {
           next[row] = DROP.no_session;
           continue;
         }

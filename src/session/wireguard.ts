@@ -139,7 +139,7 @@ export class Wireguard {
     return state;
   }
 
-  /** After an authentic packet on `session`: confirmation of a new key, timers. Hot: no allocation. */
+  /** After authentic packets on `session`, any of them with data or none: confirmation of a new key, timers. Hot: no allocation. */
   received(id: number, session: number, isData: boolean, nowUs: number): void {
     const associations = this.#a;
     const { peers, table, limits } = associations.options;
@@ -158,7 +158,7 @@ export class Wireguard {
     ) this.#askForSuccessor(id);
   }
 
-  /** After an authentic packet was made for the peer on its current session. Hot: no allocation. */
+  /** After packets were made for the peer on its current session, any of them with data or none. Hot: no allocation. */
   sent(id: number, session: number, isData: boolean, nowUs: number): void {
     const associations = this.#a;
     const { peers, table, limits } = associations.options;
