@@ -190,7 +190,9 @@ export class Network {
     await until(
       async () => (await this.run(name, ["wg", "show", device])).success,
       "a WireGuard client makes its device",
-    );
+    ).catch((error: Error) => {
+      throw new Error(`${error.message}; it says:\n${daemon.said}`);
+    });
     await this.must(name, ["wg", "setconf", device, "/dev/stdin"], { input: stripped });
     const field = (key: string) =>
       new RegExp(`^${key} = (.*)$`, "m").exec(configuration)?.[1].split(", ") ?? [];
