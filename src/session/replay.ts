@@ -71,10 +71,12 @@ export class ReplayWindows {
     const bits = this.#bits;
     const base = row * WORDS;
     const highest = this.highest[row];
+    // ToUint32 keeps the low 32 bits, which is all that a ring of 2^14 places needs.
+    const at = base + ((counter >>> 5) & WORD_MASK);
+    const bit = 1 << (counter & 31);
     if (counter === highest + 1) { // mostly: nothing is lost and nothing comes late
-      const at = base + ((counter >>> 5) & WORD_MASK), bit = counter & 31;
       this.highest[row] = counter;
-      bits[at] = bit === 0 ? 1 : bits[at] | (1 << bit);
+      bits[at] = bit === 1 ? 1 : bits[at] | bit; // the first of a word clears what the ring held there
       return true;
     }
     const isLate = counter < highest;
@@ -87,9 +89,6 @@ export class ReplayWindows {
     } else if (highest - counter > WINDOW_PACKETS) {
       return false;
     }
-    // ToUint32 keeps the low 32 bits, which is all that a ring of 2^14 places needs.
-    const at = base + ((counter >>> 5) & WORD_MASK);
-    const bit = 1 << (counter & 31);
     if ((bits[at] & bit) !== 0) return false;
     bits[at] |= bit;
     if (isLate) this.#missing[row]--;
