@@ -11,9 +11,17 @@ import type { Client } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
 import { Burst, BURST_CAPACITY, TO_EXIT, TO_PARSE, TO_TRANSMIT, TO_TUNNEL } from "../../src/vector/burst.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
-import { IPV6_HEADER_BYTES, PROTOCOL_UDP, writeIpv6Header } from "../../src/wire/inner.ts";
 import { readType, TYPE_DATA } from "../../src/wire/wireguard.ts";
-import { CLOSED, dial, type Host, payload, splitEndpoint, udpPacket, World } from "../sim/world.ts";
+import {
+  CLOSED,
+  dial,
+  type Host,
+  ipv6Packet,
+  payload,
+  splitEndpoint,
+  udpPacket,
+  World,
+} from "../sim/world.ts";
 
 const runs = {
   numRuns: Math.ceil(Math.min(Number(Deno.env.get("FUZZ_RUNS") ?? 500), 2000) / 5),
@@ -83,23 +91,9 @@ interface Setting {
 const own = (client: number, version: number) =>
   version === 4 ? `10.66.0.${2 + client}` : `fd66::${2 + client}`;
 
-/** A UDP packet of either version. */
+/** A packet of either version. */
 function inner(source: string, destination: string, body: Uint8Array): Uint8Array {
-  if (!destination.includes(":")) return udpPacket(source, destination, body);
-  const packet = new Uint8Array(IPV6_HEADER_BYTES + body.length);
-  const view = new DataView(packet.buffer);
-  writeIpv6Header(
-    view,
-    0,
-    body.length,
-    PROTOCOL_UDP,
-    parseAddress(source)!,
-    0,
-    parseAddress(destination)!,
-    0,
-  );
-  packet.set(body, IPV6_HEADER_BYTES);
-  return packet;
+  return (destination.includes(":") ? ipv6Packet : udpPacket)(source, destination, body);
 }
 
 /**

@@ -9,17 +9,9 @@ import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
 import { Reassembly } from "../../src/exit/reassembly.ts";
-import { parseAddress } from "../../src/wire/address.ts";
-import {
-  foldSum,
-  PROTOCOL_TCP,
-  PROTOCOL_UDP,
-  sumWords,
-  transportChecksum,
-  writeIpv6Header,
-} from "../../src/wire/inner.ts";
+import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
 import { sealed, sessionOf } from "./inside.ts";
-import { CLOSED, dial, Host, udpPacket, World } from "./world.ts";
+import { CLOSED, dial, Host, ipv6Packet, udpPacket, World } from "./world.ts";
 
 const MS = 1000, SECOND = 1_000_000;
 const OUTER_HEADERS = 28, OVERHEAD = 25;
@@ -365,19 +357,9 @@ Deno.test("path size: so is one that comes behind a batch, in the same burst", (
 
 /** An IPv6 packet of so many bytes, UDP. */
 function upIpv6(bytes: number): Uint8Array {
-  const packet = new Uint8Array(bytes), view = new DataView(packet.buffer);
-  writeIpv6Header(
-    view,
-    0,
-    bytes - 40,
-    PROTOCOL_UDP,
-    parseAddress("fd00::2")!,
-    0,
-    parseAddress("2001:db8::1")!,
-    0,
-  );
-  for (let i = 48; i < bytes; i++) packet[i] = i;
-  return packet;
+  const segment = new Uint8Array(bytes - 40);
+  for (let i = 8; i < segment.length; i++) segment[i] = 40 + i;
+  return ipv6Packet("fd00::2", "2001:db8::1", segment);
 }
 
 for (const exitIsSource of [true, false]) {

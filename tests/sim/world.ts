@@ -27,7 +27,14 @@ import {
 } from "../../src/vector/burst.ts";
 import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
-import { foldSum, PROTOCOL_UDP, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
+import {
+  foldSum,
+  IPV6_HEADER_BYTES,
+  PROTOCOL_UDP,
+  sumWords,
+  writeIpv4Header,
+  writeIpv6Header,
+} from "../../src/wire/inner.ts";
 import type { PathModel } from "./channels.ts";
 
 /** Seeded generator (mulberry32): uniform u32, and helpers over it. Not for keys outside tests. */
@@ -417,6 +424,15 @@ export function udpPacket(source: string, destination: string, payload: Uint8Arr
   view.setUint16(24, 8 + payload.length);
   packet.set(payload, 28);
   if (sumWords(view, 0, 20, 0) % 0xffff !== 0) throw new Error("bad header checksum");
+  return packet;
+}
+
+/** An IPv6 packet whose payload, behind no extension, is `segment`, called UDP. */
+export function ipv6Packet(source: string, destination: string, segment: Uint8Array): Uint8Array {
+  const packet = new Uint8Array(IPV6_HEADER_BYTES + segment.length);
+  const from = parseAddress(source)!, to = parseAddress(destination)!;
+  writeIpv6Header(new DataView(packet.buffer), 0, segment.length, PROTOCOL_UDP, from, 0, to, 0);
+  packet.set(segment, IPV6_HEADER_BYTES);
   return packet;
 }
 
