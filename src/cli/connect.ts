@@ -34,6 +34,7 @@ import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
 import { readAppPriorities, readPriorities } from "./priorities.ts";
 import { giveBackMemorySoon } from "./memory.ts";
+import { Names } from "./names.ts";
 import { resolveThrough } from "./resolve.ts";
 import { probe } from "./server_probe.ts";
 import { resolveHost, Servers } from "./servers.ts";
@@ -178,13 +179,14 @@ async function throughSockets(
   await servers.round(false, performance.now());
   const dialler = new Dialler({ native, addresses: addresses.map((one) => one.split("/")[0]), mtu });
   const has = (isIpv6: boolean) => addresses.some((one) => one.includes(":") === isIpv6);
-  const resolve = (name: string) => resolveThrough(dialler, dns, name, { ipv4: has(false), ipv6: has(true) });
+  const families = { ipv4: has(false), ipv6: has(true) };
+  const names = new Names((name, found) => resolveThrough(dialler, dns, name, families, found));
   const opened: Doors[] = [];
   const { socks, forwards } = doors;
   const fallback = await openFallback(invitation, servers, view, () => Promise.resolve());
   try {
-    if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
-    for (const one of forwards) opened.push(forward(dialler, resolve, one));
+    if (socks) opened.push(serveSocks(dialler, names, socks.host, socks.port));
+    for (const one of forwards) opened.push(forward(dialler, names, one));
     const plane = new LocalPlane(invitation, dialler, native, wishes, fallback?.mailboxes);
     const link = new Link({
       servers,

@@ -207,6 +207,7 @@ async function start(message: StartMessage): Promise<void> {
     ipv4: hostOne(config.tunnelIpv4).address,
     ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6).address,
     mtu: config.mtu,
+    exitHairpins: exit.hairpins === true,
     exitIsSource: exit.name === "userspace",
     batchWaitUs: batchWaitUs(config, port, exit),
     maxConnections: config.maxConnections,

@@ -5,7 +5,7 @@
  */
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { DROP } from "../metrics.ts";
-import { type Burst, DONE, TO_TUNNEL } from "../vector/burst.ts";
+import { type Burst, DONE, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
 import { transportAt } from "../wire/inner.ts";
 
 export interface UdpFlowsOptions {
@@ -15,7 +15,7 @@ export interface UdpFlowsOptions {
   /** Most flows at once, 1 to 65536; one inner address may hold a quarter of them. */
   maxFlows: number;
   timeoutUs: number;
-  /** Takes an answer that exceeds the MTU, a whole inner packet. The bytes are its own. */
+  /** Takes an answer that exceeds the MTU, or an ICMP error, a whole inner packet. The bytes are its own. */
   emit: (packet: Uint8Array) => void;
   /** Counts datagrams from outside that were lost: too long, or more than the system kept. */
   onLost: (datagrams: number) => void;
@@ -25,7 +25,7 @@ export interface UdpFlowsOptions {
 /** Bit of `poll`: flows have something. */
 const FLOWS_READY = 1;
 /** The longest answer with its headers (ANSWER_BYTES_MAX in flows.rs). */
-const LARGE_BYTES_MAX = 8192 + 48;
+const LARGE_BYTES_MAX = 65507 + 48;
 const WARNING_US = 60e6;
 
 export class UdpFlows {
@@ -52,6 +52,7 @@ export class UdpFlows {
       DROP.malformed_inner,
       DROP.exit_full,
       DROP.exit_error,
+      TO_HAIRPIN,
     ];
     this.#handle = checked(this.#native.ox_flows_open(Uint32Array.from(words)), "ox_flows_open");
     this.descriptor = checked(this.#native.ox_flows_descriptor(this.#handle), "ox_flows_descriptor");
@@ -67,7 +68,10 @@ export class UdpFlows {
     return Math.max(0, this.#native.ox_flows_count(this.#handle));
   }
 
-  /** Sends the TO_EXIT rows that are UDP; those in fragments or with extension headers stay TO_EXIT. */
+  /**
+   * Sends the TO_EXIT rows that are UDP; those in fragments or with extension headers stay TO_EXIT. TO_HAIRPIN rows leave
+   * only to a port that is some client's here, and stay otherwise.
+   */
   sendBurst(burst: Burst, nowUs: number): void {
     const handle = burstHandle(this.#native, burst);
     const starved = this.#native.ox_flows_send(this.#handle, handle, burst.count, milliseconds(nowUs));

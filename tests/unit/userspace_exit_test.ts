@@ -309,10 +309,13 @@ for (const [kind, native] of KINDS) {
     assertEquals(bench.exit.flowCount, 1);
     await stranger.socket.send(new TextEncoder().encode("knock"), mapped);
     await pause(SILENCE_MS);
-    assertEquals(bench.take().length, 0);
+    // A router may say that the world is not there.
+    const isUdp = (packet: Uint8Array) => packet[9] === PROTOCOL_UDP;
+    assertEquals(bench.take().filter(isUdp).length, 0);
     bench.send(udp(ALICE, port, LOOPBACK, stranger.port, "to this host"));
     await stranger.socket.send(new TextEncoder().encode("welcome"), mapped);
-    assertEquals(new TextDecoder().decode(parseUdp((await bench.receive())[0]).payload), "welcome");
+    const [welcome] = (await bench.receive()).filter(isUdp);
+    assertEquals(new TextDecoder().decode(parseUdp(welcome).payload), "welcome");
   });
 
   Deno.test(`userspace, ${kind}: sources that use the same port and query number get their own answers`, async () => {
@@ -428,16 +431,21 @@ for (const [kind, native] of KINDS) {
     });
   }
 
-  Deno.test(`userspace, ${kind}: an answer too long to carry is dropped, never cut short`, async () => {
-    await using server = new Server((query) => pattern(query.length === 1 ? 8193 : 4, 0));
-    await using bench = open();
-    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "1"));
-    await server.heard(1);
-    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "22"));
-    const [packet] = await bench.receive();
-    assertEquals(parseUdp(packet).payload.length, 4);
-    await pause(SILENCE_MS);
-    assertEquals(bench.take().length, 0);
+  Deno.test({
+    name: `userspace, ${kind}: an answer too long to carry is dropped and counted, never cut short`,
+    ignore: kind === "native", // which carries whatever UDP has
+    fn: async () => {
+      await using server = new Server((query) => pattern(query.length === 1 ? 8193 : 4, 0));
+      await using bench = open();
+      bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "1"));
+      await server.heard(1);
+      bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "22"));
+      const [packet] = await bench.receive();
+      assertEquals(parseUdp(packet).payload.length, 4);
+      await pause(SILENCE_MS);
+      assertEquals(bench.take().length, 0);
+      assertEquals(bench.metrics.dropped("exit_full"), 1);
+    },
   });
 
   Deno.test(`userspace, ${kind}: a UDP header that lies about its length is malformed`, async () => {
@@ -579,13 +587,14 @@ for (const [from, to] of [[ALICE, "192.0.2.1"], [ALICE_V6, "2001:db8::1"]]) {
   });
 }
 
-Deno.test("userspace: a protocol that it cannot carry is answered with administratively prohibited", async () => {
+Deno.test("userspace: a protocol that it cannot carry is answered with protocol unreachable and counted", async () => {
   await using bench = new Bench();
   const sctp = packetOf(ALICE, "192.0.2.1", 132, new Uint8Array(12), 8);
   const { answer } = bench.send(sctp);
   assert(answer);
   const view = new DataView(answer.buffer);
-  assertEquals([view.getUint8(20), view.getUint8(21)], [3, 13]);
+  assertEquals([view.getUint8(20), view.getUint8(21)], [3, 2]);
+  assertEquals(bench.metrics.dropped("unsupported"), 1);
   assertEquals(foldSum(sumWords(view, 20, answer.length - 20, 0)), 0);
   assertEquals(answer.slice(28), sctp, "the whole packet is quoted");
   const source = new Uint32Array(4);
