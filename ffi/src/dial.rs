@@ -74,10 +74,7 @@ impl Call {
         let has_ended = self.has_ended;
         let socket = self.socket();
         let has_ended = has_ended
-            || matches!(
-                socket.state(),
-                State::CloseWait | State::LastAck | State::Closing | State::TimeWait
-            );
+            || matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
         let mut state = 0;
         if socket.may_send() || socket.may_recv() {
             state |= OPEN;

@@ -135,7 +135,11 @@ static PORTS: [[AtomicU64; 1024]; 2] = [const { [const { AtomicU64::new(0) }; 10
 fn mark_port(is_ipv6: bool, port: u16, is_open: bool) {
     let word = &PORTS[usize::from(is_ipv6)][usize::from(port >> 6)];
     let bit = 1 << (port & 63);
-    if is_open { word.fetch_or(bit, Ordering::Relaxed) } else { word.fetch_and(!bit, Ordering::Relaxed) };
+    if is_open {
+        word.fetch_or(bit, Ordering::Relaxed)
+    } else {
+        word.fetch_and(!bit, Ordering::Relaxed)
+    };
 }
 
 fn is_flow_port(is_ipv6: bool, port: u16) -> bool {
@@ -326,11 +330,8 @@ fn write_control(
 ) {
     header.msg_control = (&raw mut *control).cast();
     header.msg_controllen = CONTROL_BYTES;
-    let (level, kind) = if is_ipv6 {
-        (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT)
-    } else {
-        (libc::IPPROTO_IP, libc::IP_TTL)
-    };
+    let (level, kind) =
+        if is_ipv6 { (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) } else { (libc::IPPROTO_IP, libc::IP_TTL) };
     // SAFETY: CMSG_SPACE and CMSG_LEN only compute; a cmsghdr with an i32 and one with a u16 fit CONTROL_BYTES, which are
     // all zero or what was written here before.
     unsafe {
@@ -1085,12 +1086,14 @@ pub extern "C" fn ox_flows_expire(handle: u32, now_ms: u32) -> i32 {
 }
 
 /// Sends the burst's TO_EXIT rows that are UDP without fragments and extension headers; each gets the outcome that
-/// `ox_flows_open` was told. Returns how often the system had no socket to give.
+/// `ox_flows_open` was told. Returns how often the system had no socket to give, and in bit 16 whether `ox_flows_large` has
+/// something, an error about a row.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_flows_send(handle: u32, burst: u32, count: u32, now_ms: u32) -> i32 {
     with_flows(handle, |flows| {
         with_burst(burst, |block, arena| {
-            flows.send(block, arena, (count as usize).min(BURST_CAPACITY), now_ms)
+            let starved = flows.send(block, arena, (count as usize).min(BURST_CAPACITY), now_ms);
+            starved | i32::from(!flows.large.is_empty()) << 16
         })
     })
 }

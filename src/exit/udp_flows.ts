@@ -22,6 +22,8 @@ export interface UdpFlowsOptions {
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
 }
 
+/** Of what a burst's sending returns: how often there was no socket; beyond it, whether there are ICMP errors. */
+const STARVED = 0xffff;
 /** Bit of `poll`: flows have something. */
 const FLOWS_READY = 1;
 /** The longest answer with its headers (ANSWER_BYTES_MAX in flows.rs). */
@@ -74,8 +76,9 @@ export class UdpFlows {
    */
   sendBurst(burst: Burst, nowUs: number): void {
     const handle = burstHandle(this.#native, burst);
-    const starved = this.#native.ox_flows_send(this.#handle, handle, burst.count, milliseconds(nowUs));
-    if (starved > 0) this.#warn(nowUs);
+    const said = this.#native.ox_flows_send(this.#handle, handle, burst.count, milliseconds(nowUs));
+    if ((said & STARVED) > 0) this.#warn(nowUs);
+    if (said > STARVED) this.#emitLarge();
   }
 
   /** Sends the payload of a whole inner UDP packet; returns DONE or a drop code. */
@@ -85,10 +88,12 @@ export class UdpFlows {
       0,
       packet.length,
     );
-    return checked(
+    const outcome = checked(
       this.#native.ox_flows_send_one(this.#handle, packet, packet.length, segment, milliseconds(nowUs)),
       "ox_flows_send_one",
     );
+    if (outcome === DROP.exit_error) this.#emitLarge();
+    return outcome;
   }
 
   /** Asks the system what is readable: the bits of watched descriptors, and more. Comes before `receive`. */
@@ -106,9 +111,7 @@ export class UdpFlows {
     burst.shrink(from + Math.max(0, filled));
     const lost = this.#native.ox_flows_lost(this.#handle);
     if (lost > 0) this.#o.onLost(lost);
-    for (let bytes = this.#takeLarge(); bytes > 0; bytes = this.#takeLarge()) {
-      this.#o.emit(this.#large.slice(0, bytes));
-    }
+    this.#emitLarge();
   }
 
   expire(nowUs: number): void {
@@ -119,6 +122,12 @@ export class UdpFlows {
     if (this.#closed) return;
     this.#closed = true;
     this.#native.ox_flows_close(this.#handle);
+  }
+
+  #emitLarge(): void {
+    for (let bytes = this.#takeLarge(); bytes > 0; bytes = this.#takeLarge()) {
+      this.#o.emit(this.#large.slice(0, bytes));
+    }
   }
 
   #takeLarge(): number {
