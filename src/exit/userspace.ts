@@ -13,6 +13,7 @@ import { parseAddress } from "../wire/address.ts";
 import {
   emitAdminProhibited,
   emitProtocolUnreachable,
+  emitReassemblyExceeded,
   emitTcpReset,
   emitTimeExceeded,
   hasRouteLeft,
@@ -53,6 +54,8 @@ export interface UserspaceOptions {
 const QUEUE_MAX = 1024;
 /** Flows where the system's limit on open files does not ask for fewer. A TCP flow has buffers of its own. */
 const UDP_FLOWS_MAX = 32768, PORTABLE_FLOWS_MAX = 4096, TCP_FLOWS_MAX = 4096;
+/** The largest ICMP error. */
+const ERROR_BYTES_MAX = 1280;
 /** Rows of a burst that UDP and the queue may take, so that each kind of traffic leaves room for the others. */
 const UDP_ROWS = 128, QUEUE_ROWS = 64;
 
@@ -72,7 +75,7 @@ class UserspaceExit implements Exit {
   readonly #flows: UdpFlows | undefined;
   readonly #icmp: IcmpNat;
   readonly #tcp: TcpSplice | undefined;
-  readonly #reassembly = new Reassembly();
+  readonly #reassembly: Reassembly;
   readonly #gateway4: Uint32Array;
   readonly #gateway6: Uint32Array;
   readonly #queue: Uint8Array[] = [];
@@ -95,6 +98,11 @@ class UserspaceExit implements Exit {
       this.#queue.push(...pieces);
       this.#wake();
     };
+    this.#reassembly = new Reassembly((expired) => {
+      options.metrics.drop(DROP.unassembled);
+      const error = expired && this.#errorAbout(expired, emitReassemblyExceeded);
+      if (error) emit(error);
+    });
     const { native, mtu, log, maxFlows } = options;
     const onLost = (datagrams: number) => options.metrics.drop(DROP.exit_full, datagrams);
     const timeoutUs = (options.udpTimeoutS ?? 120) * 1e6;
@@ -245,6 +253,16 @@ class UserspaceExit implements Exit {
       const hops = bytes[at] >> 4 === 4 ? bytes[at + 8] : bytes[at + 7];
       if (hops <= 1) this.#answer(burst, row, DROP.hop_limit, emitTimeExceeded);
     }
+  }
+
+  /** The ICMP error about a packet outside the arena; undefined when none may be sent. */
+  #errorAbout(packet: Uint8Array, emitError: typeof emitAdminProhibited): Uint8Array | undefined {
+    const bytes = new Uint8Array(ERROR_BYTES_MAX);
+    const quoted = Math.min(packet.length, ERROR_BYTES_MAX - IPV6_HEADER_BYTES - 8);
+    bytes.set(packet.subarray(0, quoted));
+    const gateway = packet[0] >> 4 === 4 ? this.#gateway4 : this.#gateway6;
+    const length = emitError(bytes, new DataView(bytes.buffer), 0, quoted, gateway);
+    return length > 0 ? bytes.subarray(0, length) : undefined;
   }
 
   #answer(burst: Burst, row: number, reason: number, emit: typeof emitAdminProhibited): void {

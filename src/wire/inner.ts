@@ -336,6 +336,20 @@ export function emitTimeExceeded(
 }
 
 /**
+ * Replaces a first fragment by the ICMP error that says that the others did not come in time (ICMPv4 11/1, RFC 792; ICMPv6
+ * 3/1, RFC 4443 §3.3). Otherwise as `emitAdminProhibited`.
+ */
+export function emitReassemblyExceeded(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  length: number,
+  from: Uint32Array,
+): number {
+  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0b01 : 0x0301, 0);
+}
+
+/**
  * Replaces the packet by the ICMP error that says that nobody is at its port (ICMPv4 3/3, RFC 1122 §4.1.3.1; ICMPv6 1/4,
  * RFC 4443 §3.1). Otherwise as `emitAdminProhibited`.
  */

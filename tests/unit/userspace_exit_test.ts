@@ -401,7 +401,8 @@ for (const [kind, native] of KINDS) {
     Deno.test(`userspace, ${kind}: ${family} datagrams beyond the MTU are cut and joined both ways`, async () => {
       await using server = new Server(echo, hostname);
       await using bench = open();
-      for (const size of [1, 1231, 1232, 1233, 1252, 1253, 4096, 8192]) {
+      const largest = kind === "native" ? [65507] : [];
+      for (const size of [1, 1231, 1232, 1233, 1252, 1253, 4096, 8192, ...largest]) {
         const payload = pattern(size, size);
         const before = server.asked.length;
         const outgoing = fragment(udp(source, 40001, hostname, server.port, payload), MTU, size);
@@ -549,10 +550,43 @@ Deno.test("reassembly: waits no longer than 15 s, for no more than 128 datagrams
   assertEquals(crowded.add(piece(8, 8, false, 1, "10.66.0.0"), 0), undefined, "the oldest had to go");
 });
 
-Deno.test("reassembly: a datagram longer than 16 KB is never put together", () => {
-  const joiner = new Reassembly();
-  for (let at = 0; at < 16384; at += 1024) assertEquals(joiner.add(piece(at, 1024, true), 0), undefined);
-  assertEquals(joiner.add(piece(16384, 8, false), 0), undefined);
+Deno.test("reassembly: the largest datagram that IPv4 has room for comes together, one longer never", () => {
+  // A header of 20 bytes leaves a body of 65 515.
+  for (const [last, length] of [[1003, 65535], [1004, undefined]] as const) {
+    let lost = 0;
+    const joiner = new Reassembly(() => lost++);
+    for (let at = 0; at < 63 * 1024; at += 1024) {
+      assertEquals(joiner.add(piece(at, 1024, true), 0), undefined);
+    }
+    assertEquals(joiner.add(piece(64512, last, false), 0)?.length, length);
+    assertEquals(lost, length === undefined ? 1 : 0);
+  }
+});
+
+Deno.test("reassembly: each datagram that is given up is told once, for its time with its first fragment", () => {
+  const told: (number | undefined)[] = [];
+  const joiner = new Reassembly((first) => told.push(first?.length));
+  joiner.add(piece(0, 16, true, 1), 0);
+  joiner.add(piece(16, 8, true, 2), 0);
+  joiner.add(piece(0, 8, true, 3), 0);
+  joiner.add(piece(0, 8, true, 3), 0);
+  assertEquals(told, [undefined], "an overlap");
+  joiner.expire(15e6);
+  assertEquals(told, [undefined, 36, undefined], "one that began, and one without its beginning");
+  joiner.expire(99e6);
+  assertEquals(told.length, 3);
+});
+
+Deno.test("reassembly: the bytes that wait are bounded for one source, and another's stay", () => {
+  let lost = 0;
+  const joiner = new Reassembly(() => lost++);
+  joiner.add(piece(0, 1024, true, 9, "10.66.0.9"), 0);
+  // 64 KB each, and the first piece once more: 31 of them are 2 MB.
+  for (let i = 0; i < 60; i++) {
+    for (let at = 0; at < 64512; at += 1024) joiner.add(piece(at, 1024, true, i), 0);
+  }
+  assert(lost >= 28 && lost <= 30, `${lost} were given up`);
+  assertEquals(joiner.add(piece(1024, 8, false, 9, "10.66.0.9"), 0)?.length, 1052);
 });
 
 function tcp(from: string, to: string, flags: number, payload = 0): Uint8Array {
