@@ -41,6 +41,7 @@ export class DataPlanes {
   async start(common: CommonStart): Promise<ReadyMessage> {
     const { port, sockets, device, mailboxes, bells } = this.#doors;
     this.#doors.steer(common.peers);
+    await this.#doors.setPeers(common.peers);
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#planes.map((plane, worker) =>
       plane.start({
@@ -80,7 +81,9 @@ export class DataPlanes {
   /** Makes the peers equal to `peers` in all of them. Says what changed in one, as it does in each. */
   async setPeers(peers: PeerRecord[]): Promise<PeersReport> {
     this.#doors.steer(peers);
+    const { forget } = await this.#doors.setPeers(peers);
     const reports = await Promise.all(this.#planes.map((plane) => plane.setPeers(peers)));
+    await forget();
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   }
 
