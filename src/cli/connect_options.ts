@@ -2,15 +2,8 @@
  * What is said to `connect`, on its command line and in what it is given to read. Invariant: everything is sound before
  * anything on this machine is touched, and what is wrong is named with its remedy and without its secrets. Only reads.
  */
-import {
-  DEFAULTS,
-  type Endpoint,
-  networkOf,
-  parseConfig,
-  parseEndpoint,
-  parsePrefix,
-  type RepairConfig,
-} from "../config.ts";
+import { DEFAULTS, type Endpoint, parseConfig, parseEndpoint, type RepairConfig } from "../config.ts";
+import { formatPrefix, parsePrefix, prefixLength } from "../wire/address.ts";
 import { run } from "../exit/child.ts";
 import type { Scope } from "../exit/tun_client.ts";
 import { CommandError, UsageError } from "./help.ts";
@@ -43,7 +36,7 @@ export async function readScope(values: Record<string, string | undefined>): Pro
  */
 export function readTrusted(text: string | undefined): string[] {
   return prefixes("trusted", text).map((network) => {
-    if (parsePrefix(network)!.bits >= TRUSTED_BITS_MIN) return network;
+    if (prefixLength(parsePrefix(network)!) >= TRUSTED_BITS_MIN) return network;
     throw new UsageError(`--trusted: ${network} is too wide; the smallest prefix is /${TRUSTED_BITS_MIN}`);
   });
 }
@@ -69,12 +62,11 @@ export function readRepair(text: string | undefined, isOff: boolean): RepairConf
 
 function prefixes(flag: string, text: string | undefined): string[] {
   return (text ?? "").split(",").filter((one) => one !== "").map((one) => {
-    const whole = one.includes("/") ? one : `${one}/${one.includes(":") ? 128 : 32}`;
-    const prefix = parsePrefix(whole);
+    const prefix = parsePrefix(one);
     if (prefix === undefined) {
       throw new UsageError(`--${flag}: "${one}" is no prefix such as 203.0.113.0/24 or 2001:db8::/32`);
     }
-    return networkOf(prefix);
+    return formatPrefix(prefix);
   });
 }
 

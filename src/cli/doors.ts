@@ -5,7 +5,8 @@
  */
 import { libc } from "../../ffi/mod.ts";
 import { loadNative, type Native } from "../../ffi/native.ts";
-import { type Config, formatEndpoint, hostOne } from "../config.ts";
+import { type Config, formatEndpoint } from "../config.ts";
+import { hostOne } from "../wire/address.ts";
 import type { HostAccess } from "../exit/exit.ts";
 import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
 import type { TunPeer } from "../exit/tun_peers.ts";

@@ -5,21 +5,23 @@
  */
 import * as v from "valibot";
 import { join } from "node:path";
-import {
-  type Config,
-  type Environment,
-  formatIp,
-  hostOne,
-  networkOf,
-  parseIp,
-  parsePrefix,
-  prefixContains,
-} from "../config.ts";
+import type { Config, Environment } from "../config.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "./durable.ts";
 import { CommandError } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import { keyFromText } from "./keys_text.ts";
+import {
+  type Address,
+  formatAddress,
+  formatPrefix,
+  hostOne,
+  isIpv4,
+  parseAddress,
+  parseInterface,
+  parsePrefix,
+  prefixContains,
+} from "../wire/address.ts";
 
 const keyText = v.pipe(v.string(), v.check((text) => keyFromText(text) !== undefined, "not a 32-byte key"));
 
@@ -32,7 +34,7 @@ const RECORD = v.strictObject({
       v.string(),
       v.check(isNetwork, "not a network without host bits"),
       // One prefix has one text from here on, so that two of them can be compared.
-      v.transform((text) => networkOf(parsePrefix(text)!)),
+      v.transform((text) => formatPrefix(parsePrefix(text)!)),
     )),
     v.minLength(1),
     v.maxLength(64),
@@ -41,8 +43,8 @@ const RECORD = v.strictObject({
 });
 
 function isNetwork(text: string): boolean {
-  const prefix = parsePrefix(text);
-  return prefix !== undefined && networkOf(prefix) === `${formatIp(prefix.bytes)}/${prefix.bits}`;
+  const prefix = text.includes("/") ? parseInterface(text) : undefined;
+  return prefix !== undefined && formatPrefix(prefix) === formatPrefix(parsePrefix(text)!);
 }
 
 const FILE = v.strictObject({ version: v.literal(1), peers: v.array(RECORD) });
@@ -177,12 +179,12 @@ export class PeerStore {
   /** The lowest free host number's addresses; 0 is the network, 1 the relay, the last one the broadcast. */
   #lease(peers: readonly PeerRecord[]): string[] {
     const taken = new Set(peers.flatMap(({ allowedIps }) => allowedIps));
-    const { bytes, bits } = parsePrefix(this.#options.tunnelIpv4)!;
-    const hosts = 2 ** (32 - bits);
+    const { address, bits } = parsePrefix(this.#options.tunnelIpv4)!;
+    const hosts = 2 ** (128 - bits);
     for (let host = 2; host < hosts - 1; host++) {
-      const leased = [`${formatIp(plusHost(bytes, host))}/32`];
+      const leased = [`${formatAddress(plusHost(address, host))}/32`];
       if (this.#options.tunnelIpv6 !== undefined) {
-        leased.push(`${formatIp(plusHost(parsePrefix(this.#options.tunnelIpv6)!.bytes, host))}/128`);
+        leased.push(`${formatAddress(plusHost(parsePrefix(this.#options.tunnelIpv6)!.address, host))}/128`);
       }
       if (!leased.some((prefix) => taken.has(prefix))) return leased;
     }
@@ -192,13 +194,10 @@ export class PeerStore {
   }
 }
 
-/** The network's address with a host number (below 2^24) in its last bytes. */
-function plusHost(network: Uint8Array, host: number): Uint8Array {
-  const address = Uint8Array.from(network);
-  const end = address.length;
-  address[end - 1] |= host & 255;
-  address[end - 2] |= host >> 8 & 255;
-  address[end - 3] |= host >> 16 & 255;
+/** The network's address with a host number (below 2^24) in its last bits. */
+function plusHost(network: Address, host: number): Address {
+  const address = network.slice();
+  address[3] |= host;
   return address;
 }
 
@@ -258,22 +257,24 @@ async function findTunnelIpv6(config: Config, env: Environment): Promise<string 
 /** Why a peer cannot have the prefix, and what to do; undefined when it can. */
 function misfit(allowed: string, tunnelIpv4: string, tunnelIpv6: string | undefined): string | undefined {
   const prefix = parsePrefix(allowed)!;
-  const isIpv4 = prefix.bytes.length === 4;
-  const [key, tunnel] = isIpv4 ? ["tunnel_ipv4", tunnelIpv4] : ["tunnel_ipv6", tunnelIpv6];
+  const isV4 = isIpv4(prefix.address);
+  const [key, tunnel] = isV4 ? ["tunnel_ipv4", tunnelIpv4] : ["tunnel_ipv6", tunnelIpv6];
   if (tunnel === undefined) {
     return 'and tunnel_ipv6 is "off"; turn it on, or remove the peer and add it again';
   }
   const network = parsePrefix(tunnel)!;
-  if (prefix.bits < network.bits || !prefixContains(network, prefix.bytes)) {
-    const back = isIpv4
+  if (prefix.bits < network.bits || !prefixContains(network, prefix.address)) {
+    const back = isV4
       ? "set tunnel_ipv4 back, or "
-      : prefix.bytes[0] === 0xfd && prefix.bits >= 64
-      ? `if the relay's key has changed, set tunnel_ipv6 = "${networkOf({ ...prefix, bits: 64 })}", or `
+      : prefix.address[0] >>> 24 === 0xfd && prefix.bits >= 64
+      ? `if the relay's key has changed, set tunnel_ipv6 = "${
+        formatPrefix(parsePrefix(`${formatAddress(prefix.address)}/64`)!)
+      }", or `
       : "";
     return `outside ${key} ${tunnel}; ${back}remove the peer and add it again`;
   }
   const own = hostOne(tunnel).address;
-  if (prefixContains(prefix, parseIp(own)!)) {
+  if (prefixContains(prefix, parseAddress(own)!)) {
     return `which takes the relay's own address ${own}; remove the peer and add it again`;
   }
   return undefined;

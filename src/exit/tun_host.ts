@@ -8,7 +8,7 @@
  */
 import { cString, libc, O_CLOEXEC, O_WRONLY } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
-import { parsePrefix, type Prefix } from "../wire/address.ts";
+import { parsePrefix, prefixesOverlap } from "../wire/address.ts";
 import { run } from "./child.ts";
 import { forgetMarked } from "./conntrack.ts";
 import type { HostAccess } from "./exit.ts";
@@ -152,7 +152,7 @@ export class TunHost {
   #setDeviceOptions(): void {
     const { name, host: { all, prefixes } } = this.#o;
     const loopback = parsePrefix("127.0.0.0/8")!;
-    const opensLoopback = all || prefixes.some((prefix) => overlaps(parsePrefix(prefix)!, loopback));
+    const opensLoopback = all || prefixes.some((prefix) => prefixesOverlap(parsePrefix(prefix)!, loopback));
     // Without this 127.0.0.0/8 stays closed to every device but lo.
     writeSysctl(`net/ipv4/conf/${name}/route_localnet`, opensLoopback ? "1" : "0");
     // A device that was taken down and up again would have lost its address.
@@ -363,23 +363,14 @@ async function refuseOverlap(own: string, { address, prefix }: InnerAddress, key
   };
   for (const { name, cidr } of Deno.networkInterfaces()) {
     const network = name === own ? undefined : parsePrefix(cidr ?? "");
-    if (network && overlaps(tunnel, network)) refuse(`overlaps ${cidr} of ${name}`);
+    if (network && prefixesOverlap(tunnel, network)) refuse(`overlaps ${cidr} of ${name}`);
   }
   const family = address.includes(":") ? "-6" : "-4";
   const routes = await run("ip", [family, "route", "show", "default", "table", "all"]);
   for (const [, router, name] of routes.matchAll(/ via (?:inet6 )?(\S+) dev (\S+)/g)) {
     const network = parsePrefix(router);
-    if (network && overlaps(tunnel, network)) refuse(`contains ${router}, the router of ${name}`);
+    if (network && prefixesOverlap(tunnel, network)) refuse(`contains ${router}, the router of ${name}`);
   }
-}
-
-/** Whether some address is in both. */
-function overlaps(a: Prefix, b: Prefix): boolean {
-  const bits = Math.min(a.bits, b.bits);
-  return a.address.every((word, i) => {
-    const kept = Math.max(0, Math.min(32, bits - 32 * i));
-    return kept === 0 || ((word ^ b.address[i]) >>> (32 - kept)) === 0;
-  });
 }
 
 /** Chains of others that drop what no rule of theirs accepts; an accept in our own table cannot overrule them. */
