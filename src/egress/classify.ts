@@ -39,7 +39,7 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
     // Of a transfer, what comes at one moment shows as much as its first packet does.
     if (seenUs[place] !== us || state[STATE_BYTES * place + STATE_CLASS] !== CLASS_BULK) {
       reader.look(view, offset[row]);
-      observe(flows, place, reader, bytes, us);
+      observe(flows, place, reader, view, bytes, us);
     }
     const version = hints.version[session[row]];
     if (hintVersion[id] !== version) {
