@@ -8,8 +8,8 @@ import { parseArgs } from "@std/cli";
 import { readCapture } from "../src/cli/capture.ts";
 import { type CapturedFlow, CaptureFlows } from "../src/cli/capture_flows.ts";
 import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../src/control/traffic_class.ts";
-import { formatIp } from "../src/config.ts";
 import { CLASS_LABELS } from "../src/metrics.ts";
+import { formatAddress } from "../src/wire/address.ts";
 import { readLabels, type Truth, truthOf } from "./classify_labels.ts";
 
 const options = parseArgs(Deno.args, {
@@ -31,7 +31,7 @@ interface Scored {
 function nameOf({ words, isIpv6 }: CapturedFlow): [string, string] {
   const width = isIpv6 ? 4 : 1, ports = words[2 * width];
   const address = (at: number) =>
-    formatIp(Uint8Array.from({ length: 4 * width }, (_, i) => words[at + (i >> 2)] >>> 24 - 8 * (i & 3)));
+    formatAddress(isIpv6 ? words.slice(at, at + 4) : Uint32Array.of(0, 0, 0xffff, words[at]));
   return [`${address(width)} ${ports & 0xffff}`, `${address(0)} ${ports >>> 16}`];
 }
 
