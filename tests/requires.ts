@@ -8,6 +8,7 @@
 const PACKAGES: Record<string, string> = {
   "nginx": "nginx-light",
   "timeout": "coreutils",
+  "git": "git",
   "ip": "iproute2",
   "iperf3": "iperf3",
   "nft": "nftables",
