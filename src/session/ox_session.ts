@@ -78,6 +78,7 @@ import type { SessionRepair } from "./repairs.ts";
 import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import type { Associations } from "./associations.ts";
 import { isStreamAddress } from "../wire/stream.ts";
+import { KEY_EXCHANGE_PRICE } from "./control_budget.ts";
 import type { HintedFlows } from "./hints.ts";
 import type { KeyExchange } from "./ox_keys.ts";
 import { OxPaths } from "./ox_paths.ts";
@@ -763,13 +764,15 @@ export class OxSession {
 
   #onKeyPart(view: DataView, at: number, nowUs: number): void {
     const isAnswer = readKeyRole(view, at) === KEY_ANSWER;
-    // One exchange at a time, one computed per grace period whatever comes of it, and few in a burst.
-    const mayCompute = !this.isEnding && this.#retireAtUs === Infinity && this.sessions.exchangesLeft > 0 &&
-      (isAnswer || nowUs >= this.#nextRequestUs);
+    const { budget, exchangesLeft } = this.sessions;
+    // One exchange at a time, one computed per grace period whatever comes of it, and few in a burst and for one peer.
+    const mayCompute = !this.isEnding && this.#retireAtUs === Infinity && exchangesLeft > 0 &&
+      (isAnswer || nowUs >= this.#nextRequestUs) && budget.has(this.peer, KEY_EXCHANGE_PRICE, nowUs);
     const computed = this.#keys.computed;
     const keys = this.#keys.onPart(view, at, mayCompute);
     if (this.#keys.computed !== computed) {
       this.sessions.exchangesLeft--;
+      budget.pay(this.peer, KEY_EXCHANGE_PRICE, nowUs);
       if (!isAnswer) this.#nextRequestUs = nowUs + this.#a.limits.graceUs;
     }
     if (this.#keys.partsToSend !== 0) this.speak();
