@@ -692,7 +692,8 @@ export class OxSession {
     const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
     const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
     bytes.fill(0, at, end);
-    size.onSent(nowUs, this.#probeUs());
+    if (size.isRepeat) this.#isPingDue = true; // what is small shows whether it is the size
+    size.onSent(table.sendCounter[row], nowUs, this.#probeUs());
     this.#a.timers.hasten(this.peer, size.dueUs);
     count("size_probes_sent");
     return end - start;
@@ -757,6 +758,7 @@ export class OxSession {
   #onPong(token: number, heldUs: number, nowUs: number): void {
     const sampleUs = ((nowUs >>> 0) - token >>> 0) - heldUs;
     if (sampleUs < 0 || sampleUs > 60e6) return;
+    this.size.onAnswer(nowUs - sampleUs - heldUs);
     this.jitter.add(sampleUs);
     // RFC 6298's gain.
     this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
