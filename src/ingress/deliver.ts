@@ -17,6 +17,7 @@ import {
   emitProtocolUnreachable,
   emitTcpReset,
   emitTimeExceeded,
+  hasSourceRoute,
   innerLength,
   ipv4Source,
   ipVersion,
@@ -88,7 +89,8 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       answerAsHost(burst, row, whole, own, metrics);
       continue;
     }
-    if (isOpen) {
+    // Where a source route leads, nobody has judged (RFC 7126 §4.3).
+    if (isOpen && !(version === 4 && view.getUint8(at) > 0x45 && hasSourceRoute(view, at))) {
       if (other === NONE) {
         next[row] = TO_EXIT;
         toExit++;

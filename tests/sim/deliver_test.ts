@@ -114,3 +114,41 @@ for (const protocol of PROTOCOLS) {
     assertEquals(both(6, rst), [undefined, undefined], "no answer to a reset");
   });
 }
+
+Deno.test(`deliver: a source route is refused, wherever it stands among the options, and other options pass (seed ${SEED})`, () => {
+  const { world, relay, clients: [client] } = two("wireguard");
+  const withOptions = (...options: number[]) => {
+    const plain = udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(4));
+    const packet = Uint8Array.from([...plain.subarray(0, 20), ...options, ...plain.subarray(20)]);
+    const view = new DataView(packet.buffer);
+    view.setUint8(0, 0x40 | (20 + options.length) / 4);
+    view.setUint16(2, packet.length);
+    view.setUint16(10, 0);
+    view.setUint16(10, foldSum(sumWords(view, 0, 20 + options.length, 0)));
+    return packet;
+  };
+  const cases: [number[], boolean][] = [
+    [[7, 7, 4, 0, 0, 0, 0, 0], true], // record route
+    [[0x94, 4, 0, 0], true], // router alert
+    [[1, 1, 1, 0], true],
+    [[0, 131, 7, 4], true], // behind the end of the list
+    [[131, 7, 4, 10, 0, 0, 1, 0], false], // loose
+    [[137, 7, 4, 10, 0, 0, 1, 0], false], // strict
+    [[1, 7, 3, 131, 131, 3, 4, 0], false], // behind others
+    [[7, 0, 131, 3], true], // of no length: no option behind it can be read
+  ];
+  let denied = relay.metrics.dropped("denied");
+  for (const [options, passes] of cases) {
+    relay.delivered.length = client.delivered.length = 0;
+    client.send(withOptions(...options));
+    world.runFor(SECOND);
+    assertEquals(relay.delivered.length, passes ? 1 : 0, `options ${options}`);
+    if (passes) continue;
+    assertEquals(
+      client.delivered.map((packet) => [packet[20], packet[21]]),
+      [[3, 13]],
+      "and its sender is told",
+    );
+    assertEquals(relay.metrics.dropped("denied"), ++denied);
+  }
+});
