@@ -58,7 +58,7 @@ const STEADY_TAKEN_LATE = 48, STEADY_LEFT_LATE = 12;
 /** For calls over QUIC, of the direction that is less steady. */
 const QUIC_CALL_TAKEN = 24, QUIC_CALL_LEFT = 6;
 const MEDIA_TAKEN = 8, MEDIA_LEFT = 0, MEDIA_MAX = 32;
-const HEAVY_TAKEN = 12, HEAVY_MAX = 48;
+const HEAVY_TAKEN = 12, HEAVY_MAX = 48, HEAVY_GAP_US = 15_000;
 /** Each return to a class that behaviour gave needs twice as much as the one before, up to eight times. */
 export const FLIPS_MAX = 3;
 
@@ -201,9 +201,11 @@ export function steadyScore(
   return gapUs <= TRY_US_MAX ? Math.min(STEADY_MAX, score + 1) : score >> 1;
 }
 
-/** How much of a direction is full packets, 0 to 48: a transfer's, or a picture's. */
-export function heavyScore(score: number, bytes: number): number {
-  return bytes >= FULL_BYTES ? Math.min(HEAVY_MAX, score + 3) : Math.max(0, score - 1);
+/** How far a direction is one of full packets that come quickly, 0 to 48: a transfer's, or a picture's. */
+export function heavyScore(score: number, bytes: number, gapUs: number): number {
+  return bytes >= FULL_BYTES && gapUs < HEAVY_GAP_US
+    ? Math.min(HEAVY_MAX, score + 3)
+    : Math.max(0, score - 1);
 }
 
 /** The score of RTP and RTCP, 0 to 32. @param shown MEDIA_* of the packet. */
@@ -263,7 +265,9 @@ function isGame(state: Uint8Array, at: number, other: number, isLate: boolean): 
   const steady = state[at + STATE_STEADY], wasGame = state[at + STATE_CLASS] === CLASS_GAME;
   const isHeavy = state[at + STATE_HEAVY] >= HEAVY_TAKEN ||
     (other >= 0 && state[other + STATE_HEAVY] >= HEAVY_TAKEN);
-  if (isLate || isHeavy) {
+  // What acknowledges a transfer is small and at a pace, too.
+  if (isHeavy) return false;
+  if (isLate) {
     return steady > STEADY_LEFT_LATE && (wasGame || steady >= STEADY_TAKEN_LATE);
   }
   const sum = other < 0 ? steady : steady + state[other + STATE_STEADY];

@@ -137,7 +137,7 @@ function observeUdp(
     isFirst,
     isQuic,
   );
-  state[at + STATE_HEAVY] = heavyScore(state[at + STATE_HEAVY], bytes);
+  state[at + STATE_HEAVY] = heavyScore(state[at + STATE_HEAVY], bytes, gapUs);
   const sign = signOfUdp(bytes, isQuic);
   // A call's pictures are full packets in runs, too.
   if (kind !== KIND_CALL || sign !== SIGN_FULL || isCallData(view, payloadAt, payloadBytes)) {
