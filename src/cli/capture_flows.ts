@@ -4,7 +4,16 @@
  * one. Reads no file and prints nothing; bench/classify_bench.ts and `classify` (classify.ts) do.
  */
 import { classOfFlow, observe } from "../control/direction.ts";
-import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable, INWARD, OUTWARD } from "../control/flows.ts";
+import {
+  FLOW_KEYS,
+  FLOW_WORDS_MAX,
+  FlowTable,
+  INWARD,
+  OUTWARD,
+  STATE_BYTES,
+  STATE_LOOKS,
+} from "../control/flows.ts";
+import { LOOKS_MAX } from "../control/recognise.ts";
 import { FlowReader } from "../wire/flow.ts";
 import type { CapturedPacket } from "./capture.ts";
 
@@ -13,7 +22,6 @@ const ROWS = 1 << 14;
 /** Longest packet that a tunnel carries; what was longer is a sender's own super-packet. */
 const PACKET_BYTES_MAX = 65_575;
 
-/** One end, as words of address.ts' kind or of IPv4, and a port. */
 export interface CapturedFlow {
   /** IP protocol number. */
   protocol: number;
@@ -29,6 +37,9 @@ export interface CapturedFlow {
   lastUs: number;
   /** CLASS_* of each of the first packets, at most 64, in both directions together. */
   first: number[];
+  /** Whether the near end sent the last packet, and the class of that. */
+  isUp: boolean;
+  lastClass: number;
   /** Packets that had each class, in the order of the numbers. */
   ofClass: number[];
 }
@@ -48,6 +59,9 @@ export class CaptureFlows {
   readonly #words = new Uint32Array(FLOW_WORDS_MAX);
   readonly #bytes = new Uint8Array(PACKET_BYTES_MAX);
   readonly #view = new DataView(this.#bytes.buffer);
+
+  /** @param hasPatterns whether payloads are looked at for patterns; without, behaviour, ports and RTP are left. */
+  constructor(readonly hasPatterns = true) {}
 
   /** Takes the next packet; its flow and class, or undefined when it is no whole IP header. */
   take(packet: CapturedPacket): { flow: CapturedFlow; trafficClass: number } | undefined {
@@ -69,12 +83,15 @@ export class CaptureFlows {
     const nowUs = Math.round(packet.timeUs) >>> 0;
     flow.row = this.flows.find(flow.words, flow.words.length, nowUs);
     const place = 2 * flow.row + (comesOut ? OUTWARD : INWARD);
+    if (!this.hasPatterns) this.flows.state[STATE_BYTES * place + STATE_LOOKS] = LOOKS_MAX;
     this.#reader.look(this.#view, 0);
     observe(this.flows, place, this.#reader, this.#view, bytes, nowUs);
     const trafficClass = classOfFlow(this.flows, place, nowUs);
     flow.packets[comesOut ? 0 : 1]++;
     flow.bytes[comesOut ? 0 : 1] += bytes;
     flow.lastUs = packet.timeUs;
+    flow.isUp = comesOut;
+    flow.lastClass = trafficClass;
     flow.ofClass[trafficClass]++;
     if (flow.first.length < FIRST_MAX) flow.first.push(trafficClass);
     return { flow, trafficClass };
@@ -99,6 +116,8 @@ export class CaptureFlows {
       packets: [0, 0],
       bytes: [0, 0],
       lastUs: 0,
+      isUp: true,
+      lastClass: 0,
       first: [],
       ofClass: [0, 0, 0, 0, 0],
     };

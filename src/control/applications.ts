@@ -302,6 +302,43 @@ export const SIGNATURES: readonly Signature[] = [
   { app: "text", points: 3, bytes: "7b22" },
   { app: "text", points: 4, bytes: "3c3f786d6c" },
 
+  // Tunnels. WireGuard (whitepaper §5.4): message types and their lengths, a counter below 2^32.
+  { app: "wireguard", points: 4, bytes: "01000000", min: 148, max: 148 },
+  { app: "wireguard", points: 4, bytes: "02000000", min: 92, max: 92 },
+  { app: "wireguard", points: 4, bytes: "03000000", min: 64, max: 64 },
+  { app: "wireguard", points: 4, bytes: "04000000 ........ ........ 00000000", min: 32 },
+  // OpenVPN (its public protocol documentation): a reset of the client's and of the server's, then anything on its port.
+  { app: "openvpn", points: 4, bytes: "38 ................ 00 00000000", min: 14, max: 14 },
+  { app: "openvpn", points: 4, bytes: "40 ................ 01 00000000", min: 26, max: 26 },
+  { app: "openvpn", points: 2, bytes: "28 ................ 01 0000", min: 22, max: 22 },
+  { app: "openvpn", points: 2, bytes: "38", min: 42, max: 90 },
+  { app: "openvpn", points: 2, bytes: "40", min: 50, max: 110 },
+  { app: "openvpn", points: 4, bytes: "[1-5][08]", ports: [1194, 1194] },
+  { app: "ipsec", points: 4, bytes: "", ports: [500, 500] },
+  { app: "ipsec", points: 4, bytes: "", ports: [4500, 4500] },
+  { app: "tailscale", points: 4, bytes: "5453f09f92ac" },
+  { app: "gtp", points: 4, bytes: "3[0-7]", ports: [2152, 2152] },
+  { app: "gtp", points: 4, bytes: "[34].", ports: [2123, 2123] },
+  { app: "vxlan", points: 4, bytes: "08000000", ports: [4789, 4789] },
+  { app: "capwap", points: 4, bytes: "[01].", ports: [5246, 5247] },
+  { app: "softether", points: 4, bytes: "", ports: [5004, 5004], max: 1 },
+  { app: "softether", points: 4, bytes: "0000000. 000000..", min: 60, ports: [5004, 5004] },
+  { app: "l2tp", points: 4, bytes: "", ports: [1701, 1701] },
+  // DTLS (RFC 6347 §4.1, RFC 9147 for the first byte).
+  { app: "dtls", points: 4, bytes: "1[4-9] fe[fe][fd]", min: 13 },
+  { app: "dtls", points: 4, bytes: "1[4-9] 0100 0000", min: 13 },
+
+  // QUIC (RFC 9000 §17.2, RFC 9369, and the versions before it); short headers show nothing but their port.
+  { app: "quic", points: 4, bytes: "[c-f]. 00000001", min: 20 },
+  { app: "quic", points: 4, bytes: "[c-f]. 6b3343cf", min: 20 },
+  { app: "quic", points: 4, bytes: "[c-f]. ff0000", min: 20 },
+  { app: "quic", points: 4, bytes: "[c-f]. faceb0", min: 20 },
+  { app: "quic", points: 4, bytes: "[c-f]. 5[14]303[0-9]3[0-9]", min: 20 },
+  { app: "quic", points: 4, bytes: "[c-f]. .a.a.a.a", min: 20, ports: [443, 443] },
+  { app: "quic", points: 4, bytes: "[8-f]. 00000000", min: 20, ports: [443, 443] },
+  { app: "quic", points: 4, bytes: `0[9d] ${ANY8} 5130`, min: 20 },
+  { app: "quic", points: 1, bytes: "[0-7].", min: 20, ports: [443, 443] },
+
   // Transfers. BitTorrent's DHT (BEP 5), trackers (BEP 15), uTP (BEP 29).
   { app: "bittorrent", points: 4, bytes: "64313a[67][0-f]" },
   { app: "bittorrent", points: 4, bytes: "00000417 27101980 00000000" },
@@ -339,41 +376,4 @@ export const SIGNATURES: readonly Signature[] = [
   { app: "statistics", points: 4, bytes: "0", ports: [25826, 25826] },
   { app: "edonkey", points: 2, bytes: "[ce][345]", ports: [4660, 4673] },
   { app: "gnutella", points: 4, bytes: "474e4402" },
-
-  // Tunnels. WireGuard (whitepaper §5.4): message types and their lengths, a counter below 2^32.
-  { app: "wireguard", points: 4, bytes: "01000000", min: 148, max: 148 },
-  { app: "wireguard", points: 4, bytes: "02000000", min: 92, max: 92 },
-  { app: "wireguard", points: 4, bytes: "03000000", min: 64, max: 64 },
-  { app: "wireguard", points: 4, bytes: "04000000 ........ ........ 00000000", min: 32 },
-  // OpenVPN (its public protocol documentation): a reset of the client's and of the server's, then anything on its port.
-  { app: "openvpn", points: 4, bytes: "38 ................ 00 00000000", min: 14, max: 14 },
-  { app: "openvpn", points: 4, bytes: "40 ................ 01 00000000", min: 26, max: 26 },
-  { app: "openvpn", points: 2, bytes: "28 ................ 01 0000", min: 22, max: 22 },
-  { app: "openvpn", points: 2, bytes: "38", min: 42, max: 90 },
-  { app: "openvpn", points: 2, bytes: "40", min: 50, max: 110 },
-  { app: "openvpn", points: 4, bytes: "[1-5][08]", ports: [1194, 1194] },
-  { app: "ipsec", points: 4, bytes: "", ports: [500, 500] },
-  { app: "ipsec", points: 4, bytes: "", ports: [4500, 4500] },
-  { app: "tailscale", points: 4, bytes: "5453f09f92ac" },
-  { app: "gtp", points: 4, bytes: "3[0-7]", ports: [2152, 2152] },
-  { app: "gtp", points: 4, bytes: "[34].", ports: [2123, 2123] },
-  { app: "vxlan", points: 4, bytes: "08000000", ports: [4789, 4789] },
-  { app: "capwap", points: 4, bytes: "[01].", ports: [5246, 5247] },
-  { app: "softether", points: 4, bytes: "", ports: [5004, 5004], max: 1 },
-  { app: "softether", points: 4, bytes: "0000000. 000000..", min: 60, ports: [5004, 5004] },
-  { app: "l2tp", points: 4, bytes: "", ports: [1701, 1701] },
-  // DTLS (RFC 6347 §4.1, RFC 9147 for the first byte).
-  { app: "dtls", points: 4, bytes: "1[4-9] fe[fe][fd]", min: 13 },
-  { app: "dtls", points: 4, bytes: "1[4-9] 0100 0000", min: 13 },
-
-  // QUIC (RFC 9000 §17.2, RFC 9369, and the versions before it); short headers show nothing but their port.
-  { app: "quic", points: 4, bytes: "[c-f]. 00000001", min: 20 },
-  { app: "quic", points: 4, bytes: "[c-f]. 6b3343cf", min: 20 },
-  { app: "quic", points: 4, bytes: "[c-f]. ff0000", min: 20 },
-  { app: "quic", points: 4, bytes: "[c-f]. faceb0", min: 20 },
-  { app: "quic", points: 4, bytes: "[c-f]. 5[14]303[0-9]3[0-9]", min: 20 },
-  { app: "quic", points: 4, bytes: "[c-f]. .a.a.a.a", min: 20, ports: [443, 443] },
-  { app: "quic", points: 4, bytes: "[8-f]. 00000000", min: 20, ports: [443, 443] },
-  { app: "quic", points: 4, bytes: `0[9d] ${ANY8} 5130`, min: 20 },
-  { app: "quic", points: 1, bytes: "[0-7].", min: 20, ports: [443, 443] },
 ];

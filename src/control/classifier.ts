@@ -1,11 +1,20 @@
 // Hot path.
 /**
  * How a flow gets its class (traffic_class.ts): by what its bytes are recognised as, by its DSCP, by its ports, and where these
- * say little by its packets' sizes and pace in both directions. Invariant: pure, numbers in and numbers out; what behaviour
- * gave is left only well below where it was taken, and taken again only above that. Keeps nothing: scores are the flow
- * table's, patterns applications.ts's.
+ * say little by its packets' sizes and pace in both directions. Invariant: pure; what behaviour gave is left only well below
+ * where it was taken, and each time that it is taken again needs more. Keeps nothing: scores are the flow table's, patterns
+ * applications.ts's.
  */
 import { KIND_CALL, KIND_GAME, KIND_REQUEST, KIND_TRANSFER, KIND_TUNNEL, KIND_WEB } from "./applications.ts";
+import {
+  STATE_BULK,
+  STATE_CLASS,
+  STATE_FLIPS,
+  STATE_HEAVY,
+  STATE_MARKS,
+  STATE_MEDIA,
+  STATE_STEADY,
+} from "./flows.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_INTERACTIVE, CLASS_VOICE } from "./traffic_class.ts";
 
 /** In what `classOfMarks` returns: behaviour changes nothing about it. */
@@ -25,7 +34,8 @@ export const SIGN_FULL = 1;
 /** It only acknowledges. */
 export const SIGN_ACK = 2;
 
-const FULL_BYTES = 1000;
+/** Bytes of a packet that is full, or nearly so. */
+export const FULL_BYTES = 1000;
 /** A game's or a call's packet without a picture in it is no longer. */
 const STEADY_BYTES_MAX = 700;
 /** What QUIC acknowledges with is no longer, IP header and all. */
@@ -48,7 +58,7 @@ const STEADY_TAKEN_LATE = 48, STEADY_LEFT_LATE = 12;
 /** For calls over QUIC, of the direction that is less steady. */
 const QUIC_CALL_TAKEN = 24, QUIC_CALL_LEFT = 6;
 const MEDIA_TAKEN = 8, MEDIA_LEFT = 0, MEDIA_MAX = 32;
-const HEAVY_TAKEN = 12, HEAVY_MAX = 48;
+const HEAVY_TAKEN = 12, HEAVY_MAX = 48, HEAVY_GAP_US = 15_000;
 /** Each return to a class that behaviour gave needs twice as much as the one before, up to eight times. */
 export const FLIPS_MAX = 3;
 
@@ -191,9 +201,11 @@ export function steadyScore(
   return gapUs <= TRY_US_MAX ? Math.min(STEADY_MAX, score + 1) : score >> 1;
 }
 
-/** How much of a direction is full packets, 0 to 48: a transfer's, or a picture's. */
-export function heavyScore(score: number, bytes: number): number {
-  return bytes >= FULL_BYTES ? Math.min(HEAVY_MAX, score + 3) : Math.max(0, score - 1);
+/** How far a direction is one of full packets that come quickly, 0 to 48: a transfer's, or a picture's. */
+export function heavyScore(score: number, bytes: number, gapUs: number): number {
+  return bytes >= FULL_BYTES && gapUs < HEAVY_GAP_US
+    ? Math.min(HEAVY_MAX, score + 3)
+    : Math.max(0, score - 1);
 }
 
 /** The score of RTP and RTCP, 0 to 32. @param shown MEDIA_* of the packet. */
@@ -202,30 +214,14 @@ export function mediaScore(score: number, shown: number): number {
   return Math.max(0, score - 1);
 }
 
-/** Whether the direction is known for media by its own packets. */
-export function isMedia(score: number): boolean {
-  return score >= MEDIA_TAKEN;
-}
-
 /**
  * The class that a direction has by its own packets and what the flow is recognised as.
- * @param marks of `classOfMarks`. @param was its class before this packet. @param kind KIND_* of what it is recognised as.
- * @param steady @param heavy @param media its own scores, `otherSteady` and `otherHeavy` those of the other direction.
- * @param flips how often behaviour's word has been taken back.
+ * @param state STATE_* of the flow table, of the direction at `at` and the other at `other`, or -1 where that one is silent.
+ * @param kind KIND_* of what the flow is recognised as.
  */
-export function decideClass(
-  marks: number,
-  was: number,
-  kind: number,
-  bulk: number,
-  media: number,
-  steady: number,
-  otherSteady: number,
-  heavy: number,
-  otherHeavy: number,
-  flips: number,
-): number {
-  const base = marks & CLASS_MASK;
+export function decideClass(state: Uint8Array, at: number, other: number, kind: number): number {
+  const marks = state[at + STATE_MARKS], base = marks & CLASS_MASK, was = state[at + STATE_CLASS];
+  const bulk = state[at + STATE_BULK], media = state[at + STATE_MEDIA];
   const isBulk = bulk >= BULK_TAKEN || (was === CLASS_BULK && bulk > BULK_LEFT);
   // Of what is recognised as a game any likeness to media is chance.
   const isCall = kind !== KIND_GAME && (media >= MEDIA_TAKEN || (was === CLASS_VOICE && media > MEDIA_LEFT));
@@ -235,26 +231,45 @@ export function decideClass(
     return kind === KIND_GAME && !isBulk ? CLASS_GAME : base;
   }
   if (isCall) return CLASS_VOICE;
-  if (isBulk || kind === KIND_TRANSFER) return CLASS_BULK;
-  if (kind === KIND_CALL) return CLASS_VOICE;
-  if (kind === KIND_GAME) return CLASS_GAME;
-  if (kind === KIND_REQUEST) return CLASS_INTERACTIVE;
-  if (kind === KIND_WEB) {
-    const both = Math.min(steady, otherSteady);
-    const isSteady = was === CLASS_VOICE ? both > QUIC_CALL_LEFT : both >= QUIC_CALL_TAKEN << flips;
-    return isSteady ? CLASS_VOICE : CLASS_INTERACTIVE;
+  if (isBulk) return CLASS_BULK;
+  switch (kind) {
+    case KIND_CALL:
+      return CLASS_VOICE;
+    case KIND_GAME:
+      return CLASS_GAME;
+    case KIND_REQUEST:
+      return CLASS_INTERACTIVE;
+    case KIND_TRANSFER:
+      return CLASS_BULK;
+    case KIND_WEB:
+      return isQuicCall(state, at, other) ? CLASS_VOICE : CLASS_INTERACTIVE;
   }
   // Of what is recognised as a tunnel the port says nothing.
-  if (kind !== KIND_TUNNEL && (base === CLASS_GAME || base === CLASS_VOICE)) return base;
-  const isLate = kind === KIND_TUNNEL || base !== CLASS_DEFAULT || heavy >= HEAVY_TAKEN ||
-    otherHeavy >= HEAVY_TAKEN;
-  const sum = isLate ? steady : steady + otherSteady;
-  if (was === CLASS_GAME ? sum > (isLate ? STEADY_LEFT_LATE : STEADY_LEFT) : sum >= takenAt(isLate, flips)) {
-    return CLASS_GAME;
-  }
-  return kind === KIND_TUNNEL ? CLASS_DEFAULT : base;
+  const isTunnel = kind === KIND_TUNNEL;
+  if (!isTunnel && (base === CLASS_GAME || base === CLASS_VOICE)) return base;
+  if (isGame(state, at, other, isTunnel || base !== CLASS_DEFAULT)) return CLASS_GAME;
+  return isTunnel ? CLASS_DEFAULT : base;
 }
 
-function takenAt(isLate: boolean, flips: number): number {
-  return Math.min(isLate ? STEADY_TAKEN_LATE << flips : STEADY_TAKEN << flips, STEADY_MAX);
+/** Whether both directions are as steady as a call. */
+function isQuicCall(state: Uint8Array, at: number, other: number): boolean {
+  if (other < 0) return false;
+  const both = Math.min(state[at + STATE_STEADY], state[other + STATE_STEADY]);
+  return state[at + STATE_CLASS] === CLASS_VOICE
+    ? both > QUIC_CALL_LEFT
+    : both >= QUIC_CALL_TAKEN << Math.min(1, state[at + STATE_FLIPS]);
+}
+
+/** Whether the directions' pace is a game's. @param isLate something else is more likely, so that it takes longer. */
+function isGame(state: Uint8Array, at: number, other: number, isLate: boolean): boolean {
+  const steady = state[at + STATE_STEADY], wasGame = state[at + STATE_CLASS] === CLASS_GAME;
+  const isHeavy = state[at + STATE_HEAVY] >= HEAVY_TAKEN ||
+    (other >= 0 && state[other + STATE_HEAVY] >= HEAVY_TAKEN);
+  // What acknowledges a transfer is small and at a pace, too.
+  if (isHeavy) return false;
+  if (isLate) {
+    return steady > STEADY_LEFT_LATE && (wasGame || steady >= STEADY_TAKEN_LATE);
+  }
+  const sum = other < 0 ? steady : steady + state[other + STATE_STEADY];
+  return wasGame ? sum > STEADY_LEFT : sum >= STEADY_TAKEN << state[at + STATE_FLIPS];
 }

@@ -13,6 +13,7 @@ import {
   decideClass,
   FIRM,
   FLIPS_MAX,
+  FULL_BYTES,
   heavyScore,
   isQuicPort,
   mediaScore,
@@ -38,7 +39,14 @@ import {
   STATE_TOS,
 } from "./flows.ts";
 import { isCallData, kindOf, lookForMedia, LOOKS_MAX, recognise } from "./recognise.ts";
-import { CLASS_DEFAULT, CLASS_GAME, CLASS_INTERACTIVE, CLASS_VOICE, isRealTime } from "./traffic_class.ts";
+import {
+  CLASS_BULK,
+  CLASS_DEFAULT,
+  CLASS_GAME,
+  CLASS_INTERACTIVE,
+  CLASS_VOICE,
+  isRealTime,
+} from "./traffic_class.ts";
 
 const TCP = 6, UDP = 17;
 /** What the other direction says counts for so long after its last packet. */
@@ -56,6 +64,17 @@ export interface FlowPacket {
   /** Where UDP's payload begins, and its bytes; 0 without one. */
   payloadAt: number;
   payloadBytes: number;
+}
+
+/**
+ * Whether a packet of `bytes` shows anything that the one of its direction before has not: of what comes at one moment only
+ * first payloads do, and full packets until the flow is known for a transfer.
+ */
+export function isNews({ seenUs, state }: FlowTable, place: number, bytes: number, nowUs: number): boolean {
+  if (seenUs[place] !== nowUs) return true;
+  const at = STATE_BYTES * place;
+  if (state[at + STATE_CLASS] === CLASS_BULK) return false;
+  return bytes >= FULL_BYTES || state[at + STATE_LOOKS] < LOOKS_MAX;
 }
 
 /** Takes one more packet of `bytes` of the flow's direction at `place`, which is in `view`. @param nowUs modulo 2^32. */
@@ -118,7 +137,7 @@ function observeUdp(
     isFirst,
     isQuic,
   );
-  state[at + STATE_HEAVY] = heavyScore(state[at + STATE_HEAVY], bytes);
+  state[at + STATE_HEAVY] = heavyScore(state[at + STATE_HEAVY], bytes, gapUs);
   const sign = signOfUdp(bytes, isQuic);
   // A call's pictures are full packets in runs, too.
   if (kind !== KIND_CALL || sign !== SIGN_FULL || isCallData(view, payloadAt, payloadBytes)) {
@@ -128,21 +147,9 @@ function observeUdp(
 }
 
 function decide({ seenUs, state }: FlowTable, place: number, kind: number, nowUs: number): void {
-  const at = STATE_BYTES * place, other = STATE_BYTES * (place ^ 1);
-  const was = state[at + STATE_CLASS];
+  const at = STATE_BYTES * place, was = state[at + STATE_CLASS];
   const isHeard = nowUs - seenUs[place ^ 1] >>> 0 <= OTHER_US;
-  const now = decideClass(
-    state[at + STATE_MARKS],
-    was,
-    kind,
-    state[at + STATE_BULK],
-    state[at + STATE_MEDIA],
-    state[at + STATE_STEADY],
-    isHeard ? state[other + STATE_STEADY] : 0,
-    state[at + STATE_HEAVY],
-    isHeard ? state[other + STATE_HEAVY] : 0,
-    state[at + STATE_FLIPS],
-  );
+  const now = decideClass(state, at, isHeard ? STATE_BYTES * (place ^ 1) : -1, kind);
   if (now === was) return;
   state[at + STATE_CLASS] = now;
   if ((was === CLASS_GAME || was === CLASS_VOICE) && state[at + STATE_FLIPS] < FLIPS_MAX) {

@@ -45,7 +45,12 @@ export class Signatures {
   readonly #offset: Uint8Array;
   /** Which bytes pass a test: 8 words of bits. */
   readonly #bits: Uint32Array;
-  /** Patterns that may fit a payload by its first byte b are #first[#bucket[b]] up to #first[#bucket[b + 1]]. */
+  /** Ports that some pattern wants, a bit each. */
+  readonly #wanted = new Uint32Array(2048);
+  /**
+   * Patterns that may fit a payload by its first byte b are #first[#bucket[b]] up to #first[#bucket[b + 1]]; those of them that
+   * want no port, 256 buckets further on.
+   */
   readonly #bucket: Uint16Array;
   readonly #first: Uint16Array;
 
@@ -73,12 +78,16 @@ export class Signatures {
     this.#offset = Uint8Array.from(offsets);
     this.#bits = Uint32Array.from(bits);
     const first: number[] = [];
-    this.#bucket = new Uint16Array(257);
-    for (let byte = 0; byte < 256; byte++) {
-      this.#bucket[byte] = first.length;
-      for (let i = 0; i < count; i++) if (this.#mayBegin(i, byte)) first.push(i);
+    this.#bucket = new Uint16Array(513);
+    for (let bucket = 0; bucket < 512; bucket++) {
+      this.#bucket[bucket] = first.length;
+      for (let i = 0; i < count; i++) {
+        if (this.#mayBegin(i, bucket & 255) && (bucket < 256 || patterns[i].ports === undefined)) {
+          first.push(i);
+        }
+      }
     }
-    this.#bucket[256] = first.length;
+    this.#bucket[512] = first.length;
     this.#first = Uint16Array.from(first);
   }
 
@@ -98,6 +107,12 @@ export class Signatures {
     this.#max[i] = max;
     this.#portFrom[i] = ports === undefined ? 0 : ports[0];
     this.#portTo[i] = ports === undefined ? BYTES_MAX : ports[1];
+    if (ports === undefined) return;
+    for (let port = ports[0]; port <= ports[1]; port++) this.#wanted[port >> 5] |= 1 << (port & 31);
+  }
+
+  #isWanted(port: number): boolean {
+    return (this.#wanted[port >> 5] >>> (port & 31) & 1) === 1;
   }
 
   #mayBegin(i: number, byte: number): boolean {
@@ -113,9 +128,9 @@ export class Signatures {
 
   /** The number of the first pattern that fits the payload of `bytes` (1 or more) at `at`, or -1. */
   find(view: DataView, at: number, bytes: number, portA: number, portB: number): number {
-    const byte = view.getUint8(at);
-    const end = this.#bucket[byte + 1];
-    for (let place = this.#bucket[byte]; place < end; place++) {
+    const bucket = view.getUint8(at) + (this.#isWanted(portA) || this.#isWanted(portB) ? 0 : 256);
+    const end = this.#bucket[bucket + 1];
+    for (let place = this.#bucket[bucket]; place < end; place++) {
       const i = this.#first[place];
       if (this.#fits(i, view, at, bytes, portA, portB)) return i;
     }
@@ -147,23 +162,50 @@ function pointsOf(pattern: Pattern): number {
   return pattern.points;
 }
 
-/** Appends a pattern's tests, one for each byte that is not free: its offset, and eight words of the bytes that pass. */
+/**
+ * Appends a pattern's tests, one for each byte that is not free: its offset, and eight words of the bytes that pass. What few
+ * payloads pass comes first, and zeros, of which payloads are full, behind everything else.
+ */
 function readTests({ bytes, at = 0 }: Pattern, offsets: number[], bits: number[]): void {
   const nibbles = readNibbles(bytes);
   if (at + nibbles.length / 2 > LOOK_BYTES) {
     throw new SyntaxError(`the pattern "${bytes}" looks beyond ${LOOK_BYTES} bytes`);
   }
+  const tests: number[] = [];
   for (let i = 0; i < nibbles.length; i += 2) {
-    if (nibbles[i] === 0xffff && nibbles[i + 1] === 0xffff) continue;
+    if (nibbles[i] !== 0xffff || nibbles[i + 1] !== 0xffff) tests.push(i);
+  }
+  sortByCommonness(nibbles, tests);
+  for (let i = 0; i < tests.length; i++) {
     const place = bits.length;
-    offsets.push(at + i / 2);
+    offsets.push(at + tests[i] / 2);
     bits.push(0, 0, 0, 0, 0, 0, 0, 0);
     for (let byte = 0; byte < 256; byte++) {
-      if ((nibbles[i] >> (byte >> 4) & nibbles[i + 1] >> (byte & 15) & 1) === 1) {
-        bits[place + (byte >> 5)] |= 1 << (byte & 31);
-      }
+      if (passes(nibbles, tests[i], byte)) bits[place + (byte >> 5)] |= 1 << (byte & 31);
     }
   }
+}
+
+/** In place; for the start of the program, and short. */
+function sortByCommonness(nibbles: number[], tests: number[]): void {
+  for (let i = 1; i < tests.length; i++) {
+    for (let j = i; j > 0 && commonness(nibbles, tests[j]) < commonness(nibbles, tests[j - 1]); j--) {
+      const test = tests[j];
+      tests[j] = tests[j - 1];
+      tests[j - 1] = test;
+    }
+  }
+}
+
+function passes(nibbles: number[], i: number, byte: number): boolean {
+  return (nibbles[i] >> (byte >> 4) & nibbles[i + 1] >> (byte & 15) & 1) === 1;
+}
+
+/** How many bytes pass the test, of which 0 counts as a hundred. */
+function commonness(nibbles: number[], i: number): number {
+  let count = passes(nibbles, i, 0) ? 100 : 0;
+  for (let byte = 1; byte < 256; byte++) if (passes(nibbles, i, byte)) count++;
+  return count;
 }
 
 /** For each hex digit of a pattern the digits that fit, as 16 bits. Throws SyntaxError. */

@@ -3,13 +3,16 @@
  * behaviour, with hysteresis, and what a crowd of flows does to one. Behaviour comes as traces of real shapes.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertThrows } from "@std/assert";
+import fc from "fast-check";
 import { BEGUN, classOfMarks, FIRM } from "../../src/control/classifier.ts";
+import { classOfFlow, observe } from "../../src/control/direction.ts";
 import {
   FLOW_KEYS,
   FLOW_WORDS_MAX,
   FlowTable,
   INWARD,
   STATE_BYTES,
+  STATE_CLASS,
   STATE_MARKS,
 } from "../../src/control/flows.ts";
 import {
@@ -302,6 +305,153 @@ Deno.test("classifier: a class that behaviour gave is left well below where it w
   assertEquals(sender.run(40, 30 * MS, TCP, 200), CLASS_DEFAULT);
   // And one packet more does not make it a transfer again.
   assertEquals(sender.run(10, MS, TCP, 1420), CLASS_DEFAULT);
+});
+
+Deno.test("classifier: no sequence of sizes and gaps makes a flow's class flap", () => {
+  const sizes = fc.constantFrom(60, 150, 400, 690, 710, 999, 1000, 1400);
+  const gapsUs = fc.constantFrom(
+    0,
+    100,
+    1999,
+    2000,
+    5000,
+    20_000,
+    100_000,
+    249_999,
+    260_000,
+    900_000,
+    2_000_000,
+  );
+  const packet = fc.record({
+    size: sizes,
+    gapUs: gapsUs,
+    isUp: fc.boolean(),
+    repeat: fc.integer({ min: 1, max: 40 }),
+  });
+  fc.assert(
+    fc.property(fc.array(packet, { minLength: 20, maxLength: 60 }), (runs) => {
+      const flows = new FlowTable(8, keys()), view = new DataView(new ArrayBuffer(64));
+      const row = flows.find(Uint32Array.of(1, 2, 3, UDP), 4, 0);
+      const seen = {
+        protocol: UDP,
+        ports: 40_000 << 16 | 40_001,
+        tos: 0,
+        isAck: false,
+        payloadAt: 0,
+        payloadBytes: 32,
+      };
+      const changes = [0, 0], last = [-1, -1], packets = [0, 0];
+      let nowUs = 0;
+      for (const { size, gapUs, isUp, repeat } of runs) {
+        for (let i = 0; i < repeat; i++) {
+          nowUs += gapUs;
+          const side = isUp ? 1 : 0, place = 2 * row + side;
+          observe(flows, place, seen, view, size, nowUs);
+          const now = flows.state[STATE_BYTES * place + STATE_CLASS];
+          packets[side]++;
+          if (last[side] >= 0 && now !== last[side]) changes[side]++;
+          last[side] = now;
+        }
+      }
+      // Each return to what behaviour gave and took back needs more than the one before.
+      for (const side of [0, 1]) {
+        assert(changes[side] <= 4 + packets[side] / 12, `${changes[side]} of ${packets[side]}`);
+      }
+    }),
+    { numRuns: 300 },
+  );
+});
+
+Deno.test("classifier: a flow that is small and full by turns is taken for a game ever more slowly", () => {
+  const sender = new Sender(), needed: number[] = [];
+  for (let round = 0; round < 4; round++) {
+    let packets = 0;
+    while (sender.run(1, 20 * MS, UDP, 100) !== CLASS_GAME) packets++;
+    needed.push(packets);
+    while (sender.run(1, 20 * MS, UDP, 1400) === CLASS_GAME);
+  }
+  for (let i = 1; i < needed.length; i++) assertGreater(needed[i], needed[i - 1], needed.join());
+});
+
+Deno.test("classifier: of a call's flow data of its connection is a transfer, and its media never", () => {
+  const stun = [
+    0,
+    1,
+    0,
+    8,
+    0x21,
+    0x12,
+    0xa4,
+    0x42,
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+    12,
+    0x80,
+    0x22,
+    0,
+    4,
+    1,
+    2,
+    3,
+    4,
+  ];
+  const dtls = [23, 0xfe, 0xfd, 0, 1];
+  const media = new Sender(), file = new Sender();
+  for (const sender of [media, file]) {
+    assertEquals(sender.run(1, MS, UDP, 56, { payload: stun }), CLASS_VOICE);
+  }
+  // Pictures that nobody can read, as some programs send them.
+  assertEquals(media.run(500, 300, UDP, 1200, { payload: [0x63, 1, 2] }), CLASS_VOICE);
+  assertEquals(file.run(10, 300, UDP, 1200, { payload: dtls }), CLASS_VOICE);
+  assertEquals(file.run(60, 300, UDP, 1200, { payload: dtls }), CLASS_BULK);
+});
+
+Deno.test("classifier: what is surely a call stays one under another's mark, and a mark on what is unknown decides", () => {
+  const marked = new Sender(), unknown = new Sender();
+  for (let i = 0; i < 10; i++) {
+    const last = marked.run(1, 20 * MS, UDP, 100, { payload: rtp(i, 960 * i), dscp: 8 });
+    if (i > 0) assertEquals(last, CLASS_VOICE);
+  }
+  assertEquals(unknown.run(10, 20 * MS, UDP, 100, { dscp: 8 }), CLASS_BULK);
+});
+
+Deno.test("classifier: one direction's pace informs the other, and full packets there take it back", () => {
+  const flows = new FlowTable(8, keys()), view = new DataView(new ArrayBuffer(64));
+  const row = flows.find(Uint32Array.of(1, 2, 3, UDP), 4, 0);
+  const seen = {
+    protocol: UDP,
+    ports: 40_000 << 16 | 40_001,
+    tos: 0,
+    isAck: false,
+    payloadAt: 0,
+    payloadBytes: 32,
+  };
+  let nowUs = 0;
+  const send = (side: number, bytes: number, gapUs: number) => {
+    observe(flows, 2 * row + side, seen, view, bytes, nowUs += gapUs);
+    return classOfFlow(flows, 2 * row + side, nowUs);
+  };
+  send(0, 100, 0);
+  assertEquals([send(1, 100, 10 * MS), send(0, 100, 10 * MS), send(1, 100, 10 * MS)], [
+    CLASS_DEFAULT,
+    CLASS_DEFAULT,
+    CLASS_GAME,
+  ]);
+  // What acknowledges a transfer is small and paced as well.
+  for (let i = 0; i < 30; i++) {
+    send(1, 1400, 5 * MS);
+    send(0, 60, 5 * MS);
+  }
+  assertEquals([send(1, 1400, 5 * MS), send(0, 60, 5 * MS) === CLASS_VOICE], [CLASS_DEFAULT, false]);
 });
 
 Deno.test("classifier: WireGuard's rows, empty ones and those that go elsewhere are passed over", () => {
