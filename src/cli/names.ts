@@ -3,7 +3,7 @@
  * failures too (RFC 2308 §7), so that a name which nobody answers for costs its askers nothing but their own patience.
  * Invariant: names that are known and lookups under way are bounded. Asks nobody itself.
  */
-import { parseIp } from "../config.ts";
+import { parseAddress } from "../wire/address.ts";
 
 /**
  * Gives `found` a name's addresses, a family at a time as it answers; resolves once all have. Throws when no resolver
@@ -39,17 +39,11 @@ export class Names {
 
   /** Gives `found` what is known of a name at once, and the rest as it comes. Throws as `Lookup` does; an address is its own. */
   async addresses(name: string, found: (addresses: readonly string[]) => void): Promise<void> {
-    if (parseIp(name) !== undefined) return found([name]);
+    if (parseAddress(name) !== undefined) return found([name]);
     const known = this.#known(name) ?? this.#ask(name);
     if (known.addresses.length > 0) found([...known.addresses]);
     if (known.untilMs === Infinity) known.askers.push(found);
     await known.whole;
-  }
-
-  /** Whether the last lookup of the name found nothing, not long ago. */
-  hasFailed(name: string): boolean {
-    const known = this.#known(name);
-    return known !== undefined && known.untilMs !== Infinity && known.addresses.length === 0;
   }
 
   #known(name: string): Name | undefined {

@@ -4,7 +4,6 @@
  * asked, and nothing in it is followed beyond its own length. Keeps no cache: names.ts does.
  */
 import type { Dialler, TunnelDatagram } from "../exit/dialler.ts";
-import { parseIp } from "../config.ts";
 import { formatAddress, parseAddress } from "../wire/address.ts";
 
 const PORT = 53;
@@ -26,7 +25,7 @@ export async function resolveThrough(
   families: { ipv4: boolean; ipv6: boolean },
   found: (addresses: readonly string[]) => void,
 ): Promise<void> {
-  if (parseIp(name) !== undefined) return found([name]);
+  if (parseAddress(name) !== undefined) return found([name]);
   const types = [...(families.ipv4 ? [TYPE_A] : []), ...(families.ipv6 ? [TYPE_AAAA] : [])];
   for (let turn = 0; turn < TRIES; turn++) {
     for (const resolver of resolvers) {

@@ -2,7 +2,7 @@
  * Address type, address and port as SOCKS5 writes them (RFC 1928 §5). Invariant: nothing is read beyond the bytes that are
  * there.
  */
-import { parseIp } from "../config.ts";
+import { addressBytes, parseAddress } from "../wire/address.ts";
 
 export const IPV4 = 1, NAME = 3, IPV6 = 4;
 
@@ -36,6 +36,6 @@ function textOf(type: number, bytes: Uint8Array): string {
 
 /** The inverse of `readTarget`, for addresses. */
 export function encodeTarget(address: string, port: number): number[] {
-  const bytes = parseIp(address)!;
+  const bytes = addressBytes(parseAddress(address)!);
   return [bytes.length === 4 ? IPV4 : IPV6, ...bytes, port >> 8, port & 255];
 }

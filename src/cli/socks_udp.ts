@@ -3,7 +3,7 @@
  * the program's connection lives. Invariant: only the first sender is served, fragments are refused, and a datagram for a
  * name that is not known yet waits for that name alone, in bounded number; one whose name failed is dropped at once.
  */
-import { parseIp } from "../config.ts";
+import { parseAddress } from "../wire/address.ts";
 import type { Dialler, TunnelDatagram, TunnelSocket } from "../exit/dialler.ts";
 import type { Names } from "./names.ts";
 import { encodeTarget, readTarget, type Target } from "./socks_target.ts";
@@ -88,13 +88,13 @@ export class Association {
       return;
     }
     const { target: { host, port }, payload } = datagram;
-    const address = parseIp(host) ? host : this.#addresses.get(host);
+    const address = parseAddress(host) ? host : this.#addresses.get(host);
     if (address !== undefined) this.#tunnel.send(payload, address, port);
     else this.#wait(host, port, payload);
   }
 
   #wait(host: string, port: number, payload: Uint8Array): void {
-    if (this.#names.hasFailed(host) || this.#waitingBytes + payload.length > WAITING_BYTES_MAX) return;
+    if (this.#waitingBytes + payload.length > WAITING_BYTES_MAX) return;
     const queue = this.#waiting.get(host) ?? [];
     const isFirst = queue.length === 0;
     if (isFirst ? this.#waiting.size >= WAITING_NAMES_MAX : queue.length >= WAITING_PER_NAME_MAX) return;

@@ -161,6 +161,21 @@ export function hasRouteLeft(view: DataView, at: number, length: number): boolea
   return false;
 }
 
+/** Whether an IPv4 packet asks for a route of its sender's (RFC 791 §3.1): loose (131) or strict (137). */
+export function hasSourceRoute(view: DataView, at: number): boolean {
+  const end = at + (view.getUint8(at) & 15) * 4;
+  for (let here = at + IPV4_HEADER_BYTES; here < end;) {
+    const option = view.getUint8(here);
+    if (option === 131 || option === 137) return true;
+    if (option === 0) return false;
+    // No-operation is one byte; any other option says its own length, at least two.
+    const bytes = option === 1 ? 1 : here + 1 < end ? view.getUint8(here + 1) : 0;
+    if (bytes === 0) return false;
+    here += bytes;
+  }
+  return false;
+}
+
 /** Adds the 16-bit words of `length` bytes at `at` to a running sum (RFC 1071). Sums stay exact below 2^53. */
 export function sumWords(view: DataView, at: number, length: number, sum: number): number {
   const even = length & ~1;
