@@ -6,6 +6,7 @@
 
 /** Debian packages of the programs that the tests run. */
 const PACKAGES: Record<string, string> = {
+  "dnsmasq": "dnsmasq-base",
   "ip": "iproute2",
   "iperf3": "iperf3",
   "nft": "nftables",
