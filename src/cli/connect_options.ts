@@ -4,6 +4,7 @@
  */
 import { DEFAULTS, type Endpoint, parseConfig, parseEndpoint, type RepairConfig } from "../config.ts";
 import { formatPrefix, outermost, parsePrefix, prefixContains, prefixLength } from "../wire/address.ts";
+import { run } from "../exit/child.ts";
 import type { Scope } from "../exit/tun_client.ts";
 import { CommandError, UsageError } from "./help.ts";
 import {
@@ -93,10 +94,13 @@ function prefixes(flag: string, text: string | undefined): string[] {
 async function userId(name: string): Promise<number> {
   if (/^\d{1,10}$/.test(name)) return Number(name);
   if (/^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/.test(name)) {
-    const { success, stdout } = await new Deno.Command("id", { args: ["-u", name], stderr: "null" }).output();
-    if (success) return Number(new TextDecoder().decode(stdout));
+    return Number(
+      await run("id", ["-u", name]).catch(({ message }: Error) => {
+        throw new UsageError(`--only-user: there is no user "${name}" here (${message}); see: getent passwd`);
+      }),
+    );
   }
-  throw new UsageError(`--only-user: there is no user "${name.slice(0, 32)}" here; see: getent passwd`);
+  throw new UsageError(`--only-user: "${name.slice(0, 32)}" is no user's name or number; see: getent passwd`);
 }
 
 /**

@@ -268,7 +268,7 @@ async function stop(): Promise<void> {
 }
 
 function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
-  if (data.type === "peers") return plane.relay.replacePeers(data.peers);
+  if (data.type === "peers") return plane.relay.changePeers(data.changed, data.gone);
   if (data.type === "tune") {
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;
