@@ -36,7 +36,7 @@ export const SESSION_ROWS: readonly Mutation[] = [
     file: "src/session/cookie.ts",
     from: "return equalSecrets(expected, message.subarray(mac1At, mac1At + MAC_BYTES));",
     to: "return expected.length > 0;",
-    tests: ["tests/sim/adversary_test.ts"],
+    tests: ["tests/unit/cookie_test.ts"],
     note: "MAC1 is not checked",
   },
   {
@@ -71,7 +71,7 @@ export const SESSION_ROWS: readonly Mutation[] = [
     file: "src/session/cookie.ts",
     from: 'cookieLabel: text.encode("ox-cook-"),',
     to: 'cookieLabel: text.encode("cookie--"),',
-    tests: ["tests/unit/cookie_test.ts"],
+    tests: ["tests/vectors/ox_handshake_test.ts"],
     note: "one protocol's cookies hold in the other",
   },
   {
@@ -92,7 +92,7 @@ export const SESSION_ROWS: readonly Mutation[] = [
     file: "src/session/ox_tickets.ts",
     from: "view.setUint32(publicKey.length + 4, peers.generation[id], true);",
     to: "",
-    tests: ["tests/unit/ox_tickets_test.ts"],
+    tests: ["tests/sim/ticket_test.ts"],
     note: "a removed peer's ticket holds for who has its place",
   },
   {
