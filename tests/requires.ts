@@ -19,6 +19,7 @@ const PACKAGES: Record<string, string> = {
   "prometheus": "prometheus",
   "promtool": "prometheus",
   "setpriv": "util-linux",
+  "strace": "strace",
   "sysctl": "procps",
   "tc": "iproute2",
   "tshark": "tshark",
