@@ -90,9 +90,14 @@ export function formatEndpoint(words: Uint32Array, at: number, port: number): st
   return isIpv4(words, at) ? `${text}:${port}` : `[${text}]:${port}`;
 }
 
+/** The address's 16 bytes in network order, IPv4 mapped. */
+export function mappedBytes(words: Uint32Array, at = 0): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from({ length: 16 }, (_, i) => words[at + (i >> 2)] >>> (24 - 8 * (i & 3)));
+}
+
 /** The address's bytes in network order: 4 of IPv4, 16 of IPv6. */
 export function addressBytes(words: Uint32Array, at = 0): Uint8Array<ArrayBuffer> {
-  const bytes = Uint8Array.from({ length: 16 }, (_, i) => words[at + (i >> 2)] >>> (24 - 8 * (i & 3)));
+  const bytes = mappedBytes(words, at);
   return isIpv4(words, at) ? bytes.slice(12) : bytes;
 }
 
