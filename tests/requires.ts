@@ -6,6 +6,8 @@
 
 /** Debian packages of the programs that the tests run. */
 const PACKAGES: Record<string, string> = {
+  "nginx": "nginx-light",
+  "timeout": "coreutils",
   "ip": "iproute2",
   "iperf3": "iperf3",
   "nft": "nftables",

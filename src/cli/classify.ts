@@ -3,10 +3,10 @@
  * for something else, or write a rule for it. Invariant: reads the file and nothing else, and prints no payload. The flows
  * are capture_flows.ts's, the words control/explain.ts's.
  */
-import { formatIp } from "../config.ts";
 import { INWARD, OUTWARD } from "../control/flows.ts";
 import { applicationName, explainClass } from "../control/explain.ts";
 import { CLASS_LABELS } from "../metrics.ts";
+import { formatAddress } from "../wire/address.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
 import { CaptureError, readCapture } from "./capture.ts";
 import { type CapturedFlow, CaptureFlows } from "./capture_flows.ts";
@@ -115,8 +115,8 @@ function verdictOf({ flows }: CaptureFlows, flow: CapturedFlow): FlowVerdict {
 export function endsOf({ words, isIpv6 }: CapturedFlow): [near: string, far: string] {
   const width = isIpv6 ? 4 : 1, ports = words[2 * width];
   const end = (at: number, port: number) => {
-    const bytes = Uint8Array.from({ length: 4 * width }, (_, i) => words[at + (i >> 2)] >>> 24 - 8 * (i & 3));
-    return isIpv6 ? `[${formatIp(bytes)}]:${port}` : `${formatIp(bytes)}:${port}`;
+    const text = formatAddress(isIpv6 ? words.slice(at, at + 4) : Uint32Array.of(0, 0, 0xffff, words[at]));
+    return isIpv6 ? `[${text}]:${port}` : `${text}:${port}`;
   };
   return [end(width, ports & 0xffff), end(0, ports >>> 16)];
 }

@@ -5,34 +5,43 @@
  */
 import * as v from "valibot";
 import { join } from "node:path";
-import {
-  type Config,
-  type Environment,
-  formatIp,
-  hostOne,
-  networkOf,
-  parseIp,
-  parsePrefix,
-  prefixContains,
-} from "../config.ts";
+import type { Config, Environment } from "../config.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "./durable.ts";
 import { CommandError } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
-import { keyFromText } from "./keys_text.ts";
+import { keyFromText, unusableKey } from "./keys_text.ts";
+import {
+  type Address,
+  formatAddress,
+  formatPrefix,
+  hostOne,
+  isIpv4,
+  parseAddress,
+  parseInterface,
+  parsePrefix,
+  prefixContains,
+} from "../wire/address.ts";
 
 const keyText = v.pipe(v.string(), v.check((text) => keyFromText(text) !== undefined, "not a 32-byte key"));
+const publicKeyText = v.pipe(
+  v.string(),
+  v.check((text) => {
+    const key = keyFromText(text);
+    return key !== undefined && unusableKey(key) === undefined;
+  }, "not a 32-byte key that somebody can have"),
+);
 
 const RECORD = v.strictObject({
   name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,63}$/, "not 1 to 63 of A-Z a-z 0-9 . _ -")),
-  publicKey: keyText,
+  publicKey: publicKeyText,
   presharedKey: v.exactOptional(keyText),
   allowedIps: v.pipe(
     v.array(v.pipe(
       v.string(),
       v.check(isNetwork, "not a network without host bits"),
       // One prefix has one text from here on, so that two of them can be compared.
-      v.transform((text) => networkOf(parsePrefix(text)!)),
+      v.transform((text) => formatPrefix(parsePrefix(text)!)),
     )),
     v.minLength(1),
     v.maxLength(64),
@@ -41,8 +50,8 @@ const RECORD = v.strictObject({
 });
 
 function isNetwork(text: string): boolean {
-  const prefix = parsePrefix(text);
-  return prefix !== undefined && networkOf(prefix) === `${formatIp(prefix.bytes)}/${prefix.bits}`;
+  const prefix = text.includes("/") ? parseInterface(text) : undefined;
+  return prefix !== undefined && formatPrefix(prefix) === formatPrefix(parsePrefix(text)!);
 }
 
 const FILE = v.strictObject({ version: v.literal(1), peers: v.array(RECORD) });
@@ -85,6 +94,8 @@ export interface StoreOptions {
   readonly tunnelIpv6?: string;
   /** Peers from elsewhere, whose names, keys and addresses are taken. */
   readonly others?: readonly PeerRecord[];
+  /** The relay's public key, 32 bytes, which no peer may have. */
+  readonly relayKey?: Uint8Array;
 }
 
 export class PeerStore {
@@ -127,6 +138,9 @@ export class PeerStore {
       const sameKey = all.find(({ publicKey }) => publicKey === peer.publicKey);
       if (sameKey !== undefined) throw new CommandError(`peer "${sameKey.name}" has this public key already`);
       const { name, publicKey, presharedKey, created } = peer;
+      const bytes = keyFromText(publicKey);
+      const mistake = bytes && unusableKey(bytes, this.#options.relayKey);
+      if (mistake !== undefined) throw new CommandError(`peer "${name}": public key: ${mistake}`);
       const record: PeerRecord = {
         name,
         publicKey,
@@ -164,12 +178,7 @@ export class PeerStore {
     await makeStateDirectory(this.#options.stateDir);
     return await withLock(this.#lockFile, async () => {
       const { peers, result } = change(await this.load());
-      try {
-        await replaceFile(this.path, `${JSON.stringify({ version: 1, peers }, null, 2)}\n`);
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
-        throw new CommandError(`${this.path}: could not be written, so it is as it was before: ${reason}`);
-      }
+      await replaceFile(this.path, `${JSON.stringify({ version: 1, peers }, null, 2)}\n`);
       return result;
     });
   }
@@ -177,12 +186,12 @@ export class PeerStore {
   /** The lowest free host number's addresses; 0 is the network, 1 the relay, the last one the broadcast. */
   #lease(peers: readonly PeerRecord[]): string[] {
     const taken = new Set(peers.flatMap(({ allowedIps }) => allowedIps));
-    const { bytes, bits } = parsePrefix(this.#options.tunnelIpv4)!;
-    const hosts = 2 ** (32 - bits);
+    const { address, bits } = parsePrefix(this.#options.tunnelIpv4)!;
+    const hosts = 2 ** (128 - bits);
     for (let host = 2; host < hosts - 1; host++) {
-      const leased = [`${formatIp(plusHost(bytes, host))}/32`];
+      const leased = [`${formatAddress(plusHost(address, host))}/32`];
       if (this.#options.tunnelIpv6 !== undefined) {
-        leased.push(`${formatIp(plusHost(parsePrefix(this.#options.tunnelIpv6)!.bytes, host))}/128`);
+        leased.push(`${formatAddress(plusHost(parsePrefix(this.#options.tunnelIpv6)!.address, host))}/128`);
       }
       if (!leased.some((prefix) => taken.has(prefix))) return leased;
     }
@@ -192,13 +201,10 @@ export class PeerStore {
   }
 }
 
-/** The network's address with a host number (below 2^24) in its last bytes. */
-function plusHost(network: Uint8Array, host: number): Uint8Array {
-  const address = Uint8Array.from(network);
-  const end = address.length;
-  address[end - 1] |= host & 255;
-  address[end - 2] |= host >> 8 & 255;
-  address[end - 3] |= host >> 16 & 255;
+/** The network's address with a host number (below 2^24) in its last bits. */
+function plusHost(network: Address, host: number): Address {
+  const address = network.slice();
+  address[3] |= host;
   return address;
 }
 
@@ -236,9 +242,15 @@ export async function loadAllPeers(config: Config, env: Environment): Promise<Pe
   if (twice !== undefined) {
     throw new CommandError(`the stored peers and OXRELAY_PEERS do not fit together: ${twice}; remove one`);
   }
-  const hasIpv6 = peers.some(({ allowedIps }) => allowedIps.some((prefix) => prefix.includes(":")));
-  const tunnelIpv6 = hasIpv6 ? await findTunnelIpv6(config, env) : undefined;
-  for (const { name, allowedIps } of peers) {
+  if (peers.length === 0) return [];
+  const { privateKey, publicKey: relayKey } = await loadIdentity(config, env);
+  privateKey.fill(0);
+  const tunnelIpv6 = resolveTunnelIpv6(config, relayKey);
+  for (const { name, publicKey, allowedIps } of peers) {
+    const mistake = unusableKey(keyFromText(publicKey)!, relayKey);
+    if (mistake !== undefined) {
+      throw new CommandError(`peer "${name}": public key: ${mistake}; remove the peer`);
+    }
     for (const allowed of allowedIps) {
       const mistake = misfit(allowed, tunnelIpv4, tunnelIpv6);
       if (mistake !== undefined) throw new CommandError(`peer "${name}" has ${allowed}, ${mistake}`);
@@ -247,33 +259,27 @@ export async function loadAllPeers(config: Config, env: Environment): Promise<Pe
   return peers;
 }
 
-/** The tunnel's IPv6 prefix, undefined when it is off. Only "auto" asks for the relay's key. */
-async function findTunnelIpv6(config: Config, env: Environment): Promise<string | undefined> {
-  if (config.tunnelIpv6 !== "auto") return config.tunnelIpv6 === "off" ? undefined : config.tunnelIpv6;
-  const { privateKey, publicKey } = await loadIdentity(config, env);
-  privateKey.fill(0);
-  return resolveTunnelIpv6(config, publicKey);
-}
-
 /** Why a peer cannot have the prefix, and what to do; undefined when it can. */
 function misfit(allowed: string, tunnelIpv4: string, tunnelIpv6: string | undefined): string | undefined {
   const prefix = parsePrefix(allowed)!;
-  const isIpv4 = prefix.bytes.length === 4;
-  const [key, tunnel] = isIpv4 ? ["tunnel_ipv4", tunnelIpv4] : ["tunnel_ipv6", tunnelIpv6];
+  const isV4 = isIpv4(prefix.address);
+  const [key, tunnel] = isV4 ? ["tunnel_ipv4", tunnelIpv4] : ["tunnel_ipv6", tunnelIpv6];
   if (tunnel === undefined) {
     return 'and tunnel_ipv6 is "off"; turn it on, or remove the peer and add it again';
   }
   const network = parsePrefix(tunnel)!;
-  if (prefix.bits < network.bits || !prefixContains(network, prefix.bytes)) {
-    const back = isIpv4
+  if (prefix.bits < network.bits || !prefixContains(network, prefix.address)) {
+    const back = isV4
       ? "set tunnel_ipv4 back, or "
-      : prefix.bytes[0] === 0xfd && prefix.bits >= 64
-      ? `if the relay's key has changed, set tunnel_ipv6 = "${networkOf({ ...prefix, bits: 64 })}", or `
+      : prefix.address[0] >>> 24 === 0xfd && prefix.bits >= 64
+      ? `if the relay's key has changed, set tunnel_ipv6 = "${
+        formatPrefix(parsePrefix(`${formatAddress(prefix.address)}/64`)!)
+      }", or `
       : "";
     return `outside ${key} ${tunnel}; ${back}remove the peer and add it again`;
   }
   const own = hostOne(tunnel).address;
-  if (prefixContains(prefix, parseIp(own)!)) {
+  if (prefixContains(prefix, parseAddress(own)!)) {
     return `which takes the relay's own address ${own}; remove the peer and add it again`;
   }
   return undefined;

@@ -64,7 +64,9 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       readDestination(view, at, target, 0);
       isOwn = own !== undefined && isTo(view, at, own);
       other = isOwn ? NONE : peers.routes.lookup(target, 0);
-      isOpen = other === NONE ? isOwn || policy.allows(target, 0, version) : policy.allowPeers;
+      isOpen = other === NONE
+        ? isOwn || policy.allows(target, 0, version)
+        : policy.allowPeers && !policy.denies(target, 0);
     }
     if (isOwn) {
       const kind = policy.allowSpeedtest ? speedtestKind(view, at, whole) : 0;

@@ -44,8 +44,10 @@ const nowUs = () => performance.now() * 1000;
 
 if (kind === "tun") console.log(`obstacle: ${await tunUnavailable()}`);
 const device = kind === "tun"
-  ? await openTun({ ...common, name, host: { all: false, prefixes } })
+  ? await openTun({ ...common, name, host: { all: false, prefixes }, ownPorts: [4433], listenPort: 4433 })
   : undefined;
+const peer = { key: "a", prefixes: [`${CLIENT}/32`, `${CLIENT_V6}/128`] };
+await device?.setPeers([peer]);
 const exit = device
   ? new TunQueue(device.queues[0], device.description, common.native)
   : openUserspace(common);
