@@ -7,6 +7,7 @@
 /** Debian packages of the programs that the tests run. */
 const PACKAGES: Record<string, string> = {
   "nginx": "nginx-light",
+  "nsenter": "util-linux",
   "timeout": "coreutils",
   "ip": "iproute2",
   "iperf3": "iperf3",
