@@ -3,16 +3,9 @@
  * could read (a WireGuard config, a table, JSON), explanations go to standard error, and a client's private
  * key is shown once and never stored.
  */
-import {
-  type Config,
-  type Environment,
-  formatEndpoint,
-  nearest,
-  parseEndpoint,
-  parseIp,
-  parsePrefix,
-  prefixContains,
-} from "../config.ts";
+import { type Config, type Environment, formatEndpoint, nearest, parseEndpoint } from "../config.ts";
+import { type Address, isIpv4, parseAddress, prefixContains } from "../wire/address.ts";
+import { isGlobal, rangesOf } from "../wire/special_ranges.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { adminUrl, askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
 import { fileError } from "./file_errors.ts";
@@ -382,30 +375,7 @@ function explainUntold(config: Config, error: unknown): number {
   throw error;
 }
 
-// IANA's special-purpose registries (RFC 6890): what no client on the internet can reach.
-const NOT_GLOBAL_IPV4 = [
-  "0.0.0.0/8",
-  "10.0.0.0/8",
-  "100.64.0.0/10",
-  "127.0.0.0/8",
-  "169.254.0.0/16",
-  "172.16.0.0/12",
-  "192.0.0.0/24",
-  "192.0.2.0/24",
-  "192.168.0.0/16",
-  "198.18.0.0/15",
-  "198.51.100.0/24",
-  "203.0.113.0/24",
-  "224.0.0.0/3",
-].map((text) => parsePrefix(text)!);
-const GLOBAL_IPV6 = parsePrefix("2000::/3")!;
-const UNUSABLE = ["127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"].map((text) => parsePrefix(text)!);
-
-function isGlobal(address: Uint8Array): boolean {
-  return address.length === 4
-    ? !NOT_GLOBAL_IPV4.some((prefix) => prefixContains(prefix, address))
-    : prefixContains(GLOBAL_IPV6, address);
-}
+const UNUSABLE = rangesOf("loopback", "link_local");
 
 /**
  * How clients reach the relay, "host:port", and what the person should know about the choice: the flag, else
@@ -427,24 +397,22 @@ export function chooseEndpoint(
   if (config.publicEndpoint !== undefined) return { text: config.publicEndpoint };
   const { host, port } = config.listen;
   if (env.FLY_APP_NAME) return { text: `${env.FLY_APP_NAME}.fly.dev:${port}` };
-  const bound = parseIp(host);
-  const candidates = bound !== undefined && bound.some((byte) => byte !== 0)
-    ? [{ host, bytes: bound }]
-    : interfaces()
-      // The relay's own device leads nowhere from outside.
-      .filter(({ name }) => name !== config.tunName)
-      .map(({ address }) => ({ host: address, bytes: parseIp(address) }))
-      .filter((one): one is { host: string; bytes: Uint8Array } => one.bytes !== undefined)
-      .filter(({ bytes }) => !UNUSABLE.some((prefix) => prefixContains(prefix, bytes)));
-  const rank = (bytes: Uint8Array) => (isGlobal(bytes) ? 0 : 2) + (bytes.length === 4 ? 0 : 1);
-  const [best] = candidates.toSorted((a, b) => rank(a.bytes) - rank(b.bytes));
+  const bound = parseAddress(host);
+  const candidates = bound !== undefined && bound[3] !== 0 ? [{ host, address: bound }] : interfaces()
+    // The relay's own device leads nowhere from outside.
+    .filter(({ name }) => name !== config.tunName)
+    .map(({ address }) => ({ host: address, address: parseAddress(address) }))
+    .filter((one): one is { host: string; address: Address } => one.address !== undefined)
+    .filter(({ address }) => !UNUSABLE.some((prefix) => prefixContains(prefix, address)));
+  const rank = (address: Address) => (isGlobal(address) ? 0 : 2) + (isIpv4(address) ? 0 : 1);
+  const [best] = candidates.toSorted((a, b) => rank(a.address) - rank(b.address));
   if (best === undefined) {
     throw new UsageError(
       "this machine has no address that a client could reach; name one with --endpoint HOST:PORT",
     );
   }
   const text = formatEndpoint({ host: best.host, port });
-  const note = isGlobal(best.bytes)
+  const note = isGlobal(best.address)
     ? `Endpoint ${text} is this machine's own address; for another, use --endpoint or public_endpoint.`
     : `Endpoint ${text} is private: only devices in the same network reach it. For others use ` +
       `--endpoint PUBLIC_ADDRESS:${port}, or public_endpoint in oxrelay.toml, and forward UDP ${port} here.`;

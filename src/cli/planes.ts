@@ -43,6 +43,7 @@ export class DataPlanes {
     const { port, sockets, device, mailboxes, bells } = this.#doors;
     this.#peers = common.peers;
     this.#doors.steer(common.peers);
+    await this.#doors.setPeers(common.peers);
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#planes.map((plane, worker) =>
       plane.start({
@@ -96,7 +97,9 @@ export class DataPlanes {
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all);
+    const { forget } = await this.#doors.setPeers(all);
     const reports = await Promise.all(this.#planes.map((plane) => plane.changePeers(changed, gone, all)));
+    await forget();
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   }
 
