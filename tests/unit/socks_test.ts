@@ -184,8 +184,43 @@ Deno.test(
   },
 );
 
+Deno.test(
+  "socks: a path that is smaller than the tunnel is kept to, by calls and by datagrams",
+  tests,
+  async () => {
+    const SMALL = 600, BYTES = 60_000;
+    await using bench = new Bench();
+    let told = 0;
+    bench.tunnel.onPacket = (packet, isUp) => {
+      if (!isUp || packet.length <= SMALL) return packet;
+      told++;
+      queueMicrotask(() => bench.tunnel.inject(icmpAbout(packet, 3, 4, SMALL), false));
+      return undefined;
+    };
+    const listener = Deno.listen({ hostname: LOOPBACK, port: 0 });
+    const [reply, connection] = await soon(bench.connect(LOOPBACK, listener.addr.port), "the connection");
+    assertEquals(reply, 0);
+    const far = await listener.accept();
+    const sent = new Uint8Array(BYTES);
+    const writing = (async () => {
+      for (let at = 0; at < BYTES;) at += await connection.write(sent.subarray(at));
+    })();
+    assertEquals((await soon(take(far, BYTES), "all of it")).length, BYTES);
+    await writing;
+    assert(told > 0);
+    const server = udpSocket();
+    const { control, socket, to } = await bench.associate();
+    const datagram = Uint8Array.of(0, 0, 0, ...targetOf(LOOPBACK, portOf(server)), ...new Uint8Array(2000));
+    const again = setInterval(() => socket.send(datagram, to), 100); // the first one is what tells
+    const [data] = await soon(server.receive(), "a datagram in small pieces");
+    clearInterval(again);
+    assertEquals(data.length, 2000);
+    for (const one of [connection, far, control, socket, server, listener]) one.close();
+  },
+);
+
 /** An ICMPv4 error from a router about a whole inner packet. */
-function icmpAbout(packet: Uint8Array, type: number, code: number): Uint8Array {
+function icmpAbout(packet: Uint8Array, type: number, code: number, mtu = 0): Uint8Array {
   const quoted = packet.subarray(0, 28);
   const out = new Uint8Array(28 + quoted.length);
   const view = new DataView(out.buffer);
@@ -194,6 +229,7 @@ function icmpAbout(packet: Uint8Array, type: number, code: number): Uint8Array {
   out.set([198, 51, 100, 1], 12);
   out.set(packet.subarray(12, 16), 16);
   out.set([type, code], 20);
+  view.setUint16(26, mtu);
   const sum = (from: number, to: number) => {
     let total = 0;
     for (let i = from; i < to; i += 2) total += view.getUint16(i);
