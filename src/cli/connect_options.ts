@@ -2,15 +2,9 @@
  * What is said to `connect`, on its command line and in what it is given to read. Invariant: everything is sound before
  * anything on this machine is touched, and what is wrong is named with its remedy and without its secrets. Only reads.
  */
-import {
-  DEFAULTS,
-  type Endpoint,
-  networkOf,
-  parseConfig,
-  parseEndpoint,
-  parsePrefix,
-  type RepairConfig,
-} from "../config.ts";
+import { DEFAULTS, type Endpoint, parseConfig, parseEndpoint, type RepairConfig } from "../config.ts";
+import { formatPrefix, parsePrefix, prefixLength } from "../wire/address.ts";
+import { run } from "../exit/child.ts";
 import type { Scope } from "../exit/tun_client.ts";
 import { CommandError, UsageError } from "./help.ts";
 import { ENDPOINTS_MAX, type Invitation, INVITATION_SCHEME, parseInvitation } from "./invitation.ts";
@@ -42,7 +36,7 @@ export async function readScope(values: Record<string, string | undefined>): Pro
  */
 export function readTrusted(text: string | undefined): string[] {
   return prefixes("trusted", text).map((network) => {
-    if (parsePrefix(network)!.bits >= TRUSTED_BITS_MIN) return network;
+    if (prefixLength(parsePrefix(network)!) >= TRUSTED_BITS_MIN) return network;
     throw new UsageError(`--trusted: ${network} is too wide; the smallest prefix is /${TRUSTED_BITS_MIN}`);
   });
 }
@@ -68,22 +62,24 @@ export function readRepair(text: string | undefined, isOff: boolean): RepairConf
 
 function prefixes(flag: string, text: string | undefined): string[] {
   return (text ?? "").split(",").filter((one) => one !== "").map((one) => {
-    const whole = one.includes("/") ? one : `${one}/${one.includes(":") ? 128 : 32}`;
-    const prefix = parsePrefix(whole);
+    const prefix = parsePrefix(one);
     if (prefix === undefined) {
       throw new UsageError(`--${flag}: "${one}" is no prefix such as 203.0.113.0/24 or 2001:db8::/32`);
     }
-    return networkOf(prefix);
+    return formatPrefix(prefix);
   });
 }
 
 async function userId(name: string): Promise<number> {
   if (/^\d{1,10}$/.test(name)) return Number(name);
   if (/^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/.test(name)) {
-    const { success, stdout } = await new Deno.Command("id", { args: ["-u", name], stderr: "null" }).output();
-    if (success) return Number(new TextDecoder().decode(stdout));
+    return Number(
+      await run("id", ["-u", name]).catch(({ message }: Error) => {
+        throw new UsageError(`--only-user: there is no user "${name}" here (${message}); see: getent passwd`);
+      }),
+    );
   }
-  throw new UsageError(`--only-user: there is no user "${name.slice(0, 32)}" here; see: getent passwd`);
+  throw new UsageError(`--only-user: "${name.slice(0, 32)}" is no user's name or number; see: getent passwd`);
 }
 
 /**

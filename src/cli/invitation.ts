@@ -3,7 +3,15 @@
  * invitation, the same as one line `oxrelay://…` to paste. Invariant: what is read is whole and sound or is refused with
  * the name of what is wrong, and no message ever repeats a key. Opens nothing and resolves no name.
  */
-import { type Endpoint, formatEndpoint, networkOf, parseEndpoint, parseIp, parsePrefix } from "../config.ts";
+import { type Endpoint, formatEndpoint, parseEndpoint } from "../config.ts";
+import {
+  formatAddress,
+  formatPrefix,
+  parseAddress,
+  parseInterface,
+  parsePrefix,
+  prefixLength,
+} from "../wire/address.ts";
 import type { FallbackEndpoint } from "./fallback_dial.ts";
 import { CommandError } from "./help.ts";
 import { keyFromText } from "./keys_text.ts";
@@ -239,26 +247,26 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
   const otherEndpoints = list(fields.otherEndpoints.text ?? "")
     .slice(0, ENDPOINTS_MAX - 1)
     .map((text) => readEndpoint(fields.otherEndpoints, text));
-  const addresses = list(needed(fields.addresses));
-  for (const address of addresses) {
-    if (parsePrefix(whole(address)) === undefined) {
-      refuse(fields.addresses, `"${show(address)}" is no address such as "10.66.0.2/32"`);
-    }
-  }
+  const addresses = list(needed(fields.addresses)).map((text) => {
+    const own = parseInterface(text);
+    if (own === undefined) refuse(fields.addresses, `"${show(text)}" is no address such as "10.66.0.2/32"`);
+    return `${formatAddress(own!.address)}/${prefixLength(own!)}`;
+  });
   for (const isIpv6 of [false, true]) {
     if (addresses.filter((address) => address.includes(":") === isIpv6).length > 1) {
       refuse(fields.addresses, `more than one IPv${isIpv6 ? 6 : 4} address; keep one`);
     }
   }
   const routes = list(fields.routes.text ?? "").map((text) => {
-    const prefix = parsePrefix(whole(text));
+    const prefix = parsePrefix(text);
     if (prefix === undefined) refuse(fields.routes, `"${show(text)}" is no prefix such as "203.0.113.0/24"`);
-    return networkOf(prefix!);
+    return formatPrefix(prefix!);
   });
-  const dns = list(fields.dns.text ?? "").slice(0, DNS_MAX);
-  for (const address of dns) {
-    if (parseIp(address) === undefined) refuse(fields.dns, `"${show(address)}" is no address of a resolver`);
-  }
+  const dns = list(fields.dns.text ?? "").slice(0, DNS_MAX).map((text) => {
+    const address = parseAddress(text);
+    if (address === undefined) refuse(fields.dns, `"${show(text)}" is no address of a resolver`);
+    return formatAddress(address!);
+  });
   const fallback = fields.fallback.text === undefined ? undefined : parseEndpoint(fields.fallback.text);
   if (fields.fallback.text !== undefined && !fallback) {
     refuse(
@@ -280,18 +288,13 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
     ...(fallback && { fallback: { ...fallback, ...(pin && { pin }) } }),
     endpoint,
     ...(otherEndpoints.length > 0 && { otherEndpoints }),
-    addresses: addresses.map(whole),
+    addresses,
     // A way to everything is what no routes mean too.
     routes: routes.some((prefix) => prefix.endsWith("/0")) ? [] : routes,
     dns,
     mtu: number(fields.mtu, MTU_DEFAULT, MTU_MIN, MTU_MAX),
     keepaliveS: number(fields.keepalive, KEEPALIVE_DEFAULT_S, 0, 65535),
   };
-}
-
-/** A bare address is a prefix of one. */
-function whole(text: string): string {
-  return text.includes("/") ? text : `${text}/${text.includes(":") ? 128 : 32}`;
 }
 
 /** A value for a message: short, not able to steer the terminal, and no key that stands in the wrong place. */

@@ -4,9 +4,10 @@
  * names are asked for again when nobody answers behind them. Moves no packet and touches nothing of the host.
  */
 import { lookup } from "node:dns/promises";
-import { type Endpoint, formatEndpoint, parseIp } from "../config.ts";
+import { type Endpoint, formatEndpoint } from "../config.ts";
 import { ServerChoice } from "../control/server_choice.ts";
 import type { OuterEndpoint } from "../exit/tun_client.ts";
+import { parseAddress } from "../wire/address.ts";
 import { CommandError } from "./help.ts";
 
 /** Between rounds while the choice stands, while it does not, and while the relay in use does not answer. */
@@ -123,7 +124,7 @@ export class Servers {
 
 /** One address of a host name, as text; IPv4 before IPv6. Throws CommandError. */
 export async function resolveHost(host: string): Promise<string> {
-  if (parseIp(host) !== undefined) return host;
+  if (parseAddress(host) !== undefined) return host;
   try {
     const found = await lookup(host, { all: true });
     const [best] = found.toSorted((a, b) => a.family - b.family);

@@ -6,8 +6,9 @@
  */
 import { cString, libc, O_CLOEXEC, O_RDWR } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
+import { run } from "./child.ts";
 import { openQueues } from "./tun.ts";
-import { run, writeSysctl } from "./tun_host.ts";
+import { writeSysctl } from "./tun_host.ts";
 
 /** Which packets of this host go into the tunnel. All, when nothing is said. */
 export interface Scope {

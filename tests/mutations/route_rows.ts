@@ -1,0 +1,148 @@
+/**
+ * Mutations of a packet's route: src/ingress and src/egress.
+ */
+import type { Mutation } from "./mutation.ts";
+
+export const ROUTE_ROWS: readonly Mutation[] = [
+  {
+    file: "src/ingress/parse.ts",
+    from: "runNext = nowUs >= table.endsUs[found] ? DROP.expired : TO_OPEN;",
+    to: "runNext = TO_OPEN;",
+    tests: ["tests/sim/relay_test.ts"],
+    note: "WireGuard's keys serve after their end",
+  },
+  {
+    file: "src/ingress/parse.ts",
+    from: "if (datagramBytes !== INITIATION_BYTES) next[row] = DROP.bad_length;",
+    to: "if (datagramBytes < INITIATION_BYTES) next[row] = DROP.bad_length;",
+    tests: ["tests/fuzz/ingest_test.ts"],
+    note: "an initiation may be too long",
+  },
+  {
+    file: "src/ingress/parse.ts",
+    from: "metrics.column[COUNTER.bytes_received] += bytes;",
+    to: "metrics.column[COUNTER.bytes_received] += datagrams;",
+    tests: ["tests/sim/relay_test.ts"],
+    note: "bytes received are miscounted",
+  },
+  {
+    file: "src/ingress/open.ts",
+    from: "    if (!replay.accept(epoch, counter[row])) {",
+    to: "    if (!replay.accept(epoch, counter[row]) && false) {",
+    tests: ["tests/sim/adversary_test.ts"],
+    note: "WireGuard's replays are taken",
+  },
+  {
+    file: "src/ingress/open.ts",
+    from: "} else if (!table.replay.accept(epoch, counter[row])) {",
+    to: "} else if (!table.replay.accept(epoch, counter[row]) && false) {",
+    tests: ["tests/sim/ox_adversary_test.ts"],
+    note: "OxTunnel's replays are taken",
+  },
+  {
+    file: "src/ingress/open.ts",
+    from: "} else if (hasReservedFlags(view.getUint8(offset[row] - headerBytes[row]))) {",
+    to: "} else if (false) {",
+    tests: ["tests/sim/ox_adversary_test.ts"],
+    note: "reserved flags are taken",
+  },
+  {
+    file: "src/ingress/open.ts",
+    from:
+      "if (!associations.isOnOxtunnel(id, epoch)) associations.roam(id, address, 4 * last, port[last], local);",
+    to: "",
+    tests: ["tests/sim/relay_test.ts"],
+    note: "WireGuard's peers do not roam",
+  },
+  {
+    file: "src/ingress/deliver.ts",
+    from: "if ((source === 0 || source !== peers.ipv4[id]) && !isSourceOf(id, view, at, version, context)) {",
+    to: "if (version === 6 && !isSourceOf(id, view, at, version, context)) {",
+    tests: ["tests/sim/relay_test.ts"],
+    note: "a client's IPv4 source is not checked",
+  },
+  {
+    file: "src/ingress/deliver.ts",
+    from: "return !isDisguised && peers.routes.lookup(words, 0) === id;",
+    to: "return peers.routes.lookup(words, 0) === id;",
+    tests: ["tests/sim/adversary_test.ts"],
+    note: "an IPv6 packet comes from a mapped IPv4 address",
+  },
+  {
+    file: "src/ingress/deliver.ts",
+    from: "if (spendHop(view, at) === 0) {",
+    to: "if (false) {",
+    tests: ["tests/sim/relay_test.ts"],
+    note: "packets between peers never run out of hops",
+  },
+  {
+    file: "src/ingress/deliver.ts",
+    from: "isOpen = other === NONE ? isOwn || policy.allows(target, 0, version) : policy.allowPeers;",
+    to: "isOpen = other === NONE ? isOwn || policy.allows(target, 0, version) : true;",
+    tests: ["tests/sim/relay_test.ts"],
+    note: "peers reach each other unasked",
+  },
+  {
+    file: "src/ingress/deliver.ts",
+    from: "if (version !== runVersion || !isTo(view, at, target)) {",
+    to: "if (version !== runVersion) {",
+    tests: ["tests/fuzz/runs_test.ts"],
+    note: "a run's destination judges the next one's",
+  },
+  {
+    file: "src/ingress/policy.ts",
+    from: "if (a === 0x0064ff9b && b === 0 && c === 0) return own && this.#allowsIpv4(words[at + 3]);",
+    to: "",
+    tests: ["tests/unit/policy_test.ts"],
+    note: "NAT64 leads to what IPv4 may not reach",
+  },
+  {
+    file: "src/ingress/policy.ts",
+    from: "if (a >>> 16 === 0x2002) return own && this.#allowsIpv4(((a << 16) | (b >>> 16)) >>> 0);",
+    to: "",
+    tests: ["tests/unit/policy_test.ts"],
+    note: "6to4 leads to what IPv4 may not reach",
+  },
+  {
+    file: "src/egress/steer.ts",
+    from: "if (!isLookedUp || !isTo(view, at, words)) {",
+    to: "if (!isLookedUp) {",
+    tests: ["tests/fuzz/runs_test.ts"],
+    note: "a run's peer gets the next one's packets",
+  },
+  {
+    file: "src/egress/steer.ts",
+    from: "if (step === TO_TUNNEL_HANDED) {",
+    to: "if (false) {",
+    tests: ["tests/sim/workers_test.ts"],
+    note: "two Workers pass a packet to and fro",
+  },
+  {
+    file: "src/egress/steer.ts",
+    from: "length[row] = own === undefined ? 0 : emitPacketTooBig(bytes, view, at, whole, own, mtu);",
+    to: "length[row] = 0;",
+    tests: ["tests/sim/relay_test.ts"],
+    note: "who sends too much is not told",
+  },
+  {
+    file: "src/egress/seal.ts",
+    from: "table.sendCounter[epoch] = number;",
+    to: "table.sendCounter[epoch] = number - 1;",
+    tests: ["tests/sim/relay_test.ts"],
+    note: "a counter is used twice",
+  },
+  {
+    file: "src/egress/seal.ts",
+    from: "for (let i = at + packetBytes; i < at + padded; i++) bytes[i] = 0;",
+    to: "",
+    tests: ["tests/sim/relay_test.ts"],
+    note: "padding shows what was in memory",
+  },
+  {
+    file: "src/egress/fit.ts",
+    from: "if (length[row] <= mtu) continue;",
+    to: "if (length[row] <= mtu || mtu > 0) continue;",
+    tests: ["tests/unit/fit_test.ts"],
+    note: "nothing is made to fit its path",
+  },
+];

@@ -1,0 +1,133 @@
+/**
+ * Mutations of sessions, handshakes and their limits: src/session.
+ */
+import type { Mutation } from "./mutation.ts";
+
+export const SESSION_ROWS: readonly Mutation[] = [
+  {
+    file: "src/session/replay.ts",
+    from: "} else if (highest - counter > WINDOW_PACKETS) {",
+    to: "} else if (highest - counter > 2 * WINDOW_PACKETS) {",
+    tests: ["tests/unit/replay_test.ts"],
+    note: "the replay window is wider than its ring",
+  },
+  {
+    file: "src/session/replay.ts",
+    from: "if ((bits[at] & bit) !== 0) return false;",
+    to: "",
+    tests: ["tests/unit/replay_test.ts"],
+    note: "a counter is accepted twice",
+  },
+  {
+    file: "src/session/replay.ts",
+    from: "bits[at] = bit === 1 ? 1 : bits[at] | bit;",
+    to: "bits[at] = bits[at] | bit;",
+    tests: ["tests/unit/replay_test.ts"],
+    note: "the ring's old bits refuse new counters",
+  },
+  {
+    file: "src/session/replay.ts",
+    from: "if (isLate) this.#missing[row]--;",
+    to: "",
+    tests: ["tests/unit/replay_test.ts"],
+    note: "what comes late counts as lost",
+  },
+  {
+    file: "src/session/replay.ts",
+    from: "this.#bits.fill(0, row * WORDS, (row + 1) * WORDS);",
+    to: "",
+    tests: ["tests/unit/replay_test.ts"],
+    note: "a new key inherits the old one's window",
+  },
+  {
+    file: "src/session/cookie.ts",
+    from: "return equalSecrets(expected, message.subarray(mac1At, mac1At + MAC_BYTES));",
+    to: "return expected.length > 0;",
+    tests: ["tests/sim/adversary_test.ts"],
+    note: "MAC1 is not checked",
+  },
+  {
+    file: "src/session/cookie.ts",
+    from: "return equalSecrets(expected, message.subarray(mac1At + MAC_BYTES, mac1At + 2 * MAC_BYTES));",
+    to: "return expected.length > 0;",
+    tests: ["tests/unit/cookie_test.ts"],
+    note: "MAC2 is not checked",
+  },
+  {
+    file: "src/session/cookie.ts",
+    from: "source[17] = port & 255;",
+    to: "",
+    tests: ["tests/unit/cookie_test.ts"],
+    note: "a cookie holds for other ports",
+  },
+  {
+    file: "src/session/cookie.ts",
+    from: "if (nowUs - this.#secretMadeUs > this.lifeUs) return false;",
+    to: "",
+    tests: ["tests/unit/cookie_test.ts"],
+    note: "a cookie never ends",
+  },
+  {
+    file: "src/session/cookie.ts",
+    from: "if (!this.#awaiting) return false;",
+    to: "",
+    tests: ["tests/unit/cookie_test.ts"],
+    note: "a cookie that nobody asked for is taken",
+  },
+  {
+    file: "src/session/cookie.ts",
+    from: 'cookieLabel: text.encode("ox-cook-"),',
+    to: 'cookieLabel: text.encode("cookie--"),',
+    tests: ["tests/unit/cookie_test.ts"],
+    note: "one protocol's cookies hold in the other",
+  },
+  {
+    file: "src/session/admission.ts",
+    from: "this.#tokens[place] = tokens >= 1 ? tokens - 1 : tokens;",
+    to: "this.#tokens[place] = tokens;",
+    tests: ["tests/unit/admission_test.ts"],
+    note: "a source's handshakes are not limited",
+  },
+  {
+    file: "src/session/admission.ts",
+    from: "if (++this.#inWindow > this.#perSecond) this.#loadedUntilUs = nowUs + WINDOW_US;",
+    to: "",
+    tests: ["tests/unit/admission_test.ts"],
+    note: "never under load",
+  },
+  {
+    file: "src/session/ox_tickets.ts",
+    from: "view.setUint32(publicKey.length + 4, peers.generation[id], true);",
+    to: "",
+    tests: ["tests/unit/ox_tickets_test.ts"],
+    note: "a removed peer's ticket holds for who has its place",
+  },
+  {
+    file: "src/session/ox_tickets.ts",
+    from: "const secret = nowUs < expiresUs ?",
+    to: "const secret = nowUs < Infinity ?",
+    tests: ["tests/unit/ox_tickets_test.ts"],
+    note: "a ticket never ends",
+  },
+  {
+    file: "src/session/ox_tickets.ts",
+    from: "if (nowUs >= this.dueUs + KEY_US) this.#keys[this.#number & 1].fill(0);",
+    to: "",
+    tests: ["tests/unit/ox_tickets_test.ts"],
+    note: "a ticket key outlives its tickets",
+  },
+  {
+    file: "src/session/ox_tickets.ts",
+    from: "for (const key of this.#keys) key.fill(0);",
+    to: "",
+    tests: ["tests/unit/ox_tickets_test.ts"],
+    note: "ticket keys are not wiped at the end",
+  },
+  {
+    file: "src/session/handshake.ts",
+    from: "if (a[i] !== b[i]) return a[i] > b[i];",
+    to: "if (a[i] !== b[i]) return true;",
+    tests: ["tests/sim/adversary_test.ts"],
+    note: "an old initiation counts as new",
+  },
+];
