@@ -497,6 +497,8 @@ Deno.test("frames: LZ4 lengths that do not shrink or exceed what is allowed are 
   };
   assertEquals(original(102, 1400, 1400), 1400);
   assertEquals(original(102, 1401, 1400), 0);
+  assertEquals(original(66, 1056, 1400), 1056, "16 times its body");
+  assertEquals(original(66, 1057, 1400), 0, "more than 16 times");
   assertEquals(original(102, 103, 1400), 103);
   assertEquals(original(102, 102, 1400), 0);
   assertEquals(original(2, 100, 1400), 0);
