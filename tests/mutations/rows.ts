@@ -1,6 +1,7 @@
 /**
  * Every row of the mutation table, by area. A feature adds the lines without which its tests should fail. Tries nothing.
  */
+import { ADMIN_ROWS } from "./admin_rows.ts";
 import { CODEC_ROWS } from "./codec_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
@@ -14,4 +15,5 @@ export const ROWS: readonly Mutation[] = [
   ...ROUTE_ROWS,
   ...CODEC_ROWS,
   ...IO_ROWS,
+  ...ADMIN_ROWS,
 ];
