@@ -6,6 +6,7 @@
 
 /** Debian packages of the programs that the tests run. */
 const PACKAGES: Record<string, string> = {
+  "dnsmasq": "dnsmasq-base",
   "nginx": "nginx-light",
   "nsenter": "util-linux",
   "timeout": "coreutils",
@@ -19,6 +20,7 @@ const PACKAGES: Record<string, string> = {
   "prometheus": "prometheus",
   "promtool": "prometheus",
   "setpriv": "util-linux",
+  "strace": "strace",
   "sysctl": "procps",
   "tc": "iproute2",
   "tshark": "tshark",

@@ -278,7 +278,12 @@ async function stop(): Promise<void> {
 }
 
 function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
-  if (data.type === "peers") return plane.relay.changePeers(data.changed, data.gone);
+  if (data.type === "peers") {
+    const report = plane.relay.changePeers(data.changed, data.gone);
+    const released = plane.relay.takeReleased();
+    if (released.length > 0) plane.exit.forget?.(released);
+    return report;
+  }
   if (data.type === "tune") {
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;

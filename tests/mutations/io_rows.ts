@@ -6,30 +6,23 @@ import type { Mutation } from "./mutation.ts";
 export const IO_ROWS: readonly Mutation[] = [
   {
     file: "src/io/native_udp.ts",
-    from: "if (received === FEW_ROWS) received += this.#fill(burst, BURST_CAPACITY);",
-    to: "",
-    tests: ["tests/differential/ports_test.ts"],
-    note: "a port takes a few datagrams at a time",
-  },
-  {
-    file: "src/io/native_udp.ts",
     from: "const options = way | (offload ? OFFLOAD : 0);",
     to: "const options = way;",
-    tests: ["tests/differential/ports_test.ts"],
+    tests: ["tests/system/offloads_test.ts"],
     note: "GSO and GRO are off",
   },
   {
     file: "src/io/driver.ts",
     from: "const descriptors = this.port.waitWith?.(others) ?? new PollSet([outer, ...others]);",
     to: "const descriptors = new PollSet([outer, ...others]);",
-    tests: ["tests/unit/driver_ring_test.ts"],
+    tests: ["tests/system/offloads_test.ts"],
     note: "the ring is not what the driver waits in",
   },
   {
     file: "src/io/driver.ts",
     from: "if (ring !== undefined) exit.readBy?.(ring);",
     to: "",
-    tests: ["tests/unit/driver_ring_test.ts"],
+    tests: ["tests/system/offloads_test.ts"],
     note: "the ring does not read the exit",
   },
   {
@@ -38,12 +31,5 @@ export const IO_ROWS: readonly Mutation[] = [
     to: "",
     tests: ["tests/unit/driver_test.ts"],
     note: "a device that is gone makes the driver spin",
-  },
-  {
-    file: "src/io/driver.ts",
-    from: "if (count === BURST_CAPACITY || arena.free === 0) this.#isMore = true;",
-    to: "",
-    tests: ["tests/unit/driver_ring_test.ts"],
-    note: "what lies beyond a burst waits",
   },
 ];
