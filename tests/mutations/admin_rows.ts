@@ -60,6 +60,13 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "an answer that never comes keeps the listener from closing",
   },
   {
+    file: "src/admin/server.ts",
+    from: "if (this.requests >= REQUESTS_MAX) {",
+    to: "if (this.requests >= Infinity) {",
+    tests: [ADMIN],
+    note: "requests of one connection are not bounded",
+  },
+  {
     file: "src/io/accept.ts",
     from: "onFault(error as Error);",
     to: "throw error;",
