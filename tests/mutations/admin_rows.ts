@@ -33,7 +33,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/cli/serve.ts",
-    from: "adminToken = await loadAdminToken(merged);",
+    from: "adminToken = await loadAdminToken(merged, sayClosed);",
     to: "",
     tests: [DOOR],
     note: "a reload leaves the old admin token in place",
