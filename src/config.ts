@@ -3,7 +3,8 @@
  * here. Invariant: what `parseConfig` returns has been checked whole, so nobody checks it again. Reads no file
  * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
  */
-import { parse } from "@std/toml";
+// Of the standard library's parser two pairs on a line and keys that stand twice pass in silence.
+import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
 import {
   formatAddress,
@@ -409,12 +410,8 @@ const ENTRIES = {
       v.transform((value) => formatAddress(parseAddress(value)!)),
     )),
   )),
-  destinations: v.optional(
-    v.strictObject(DESTINATION_ENTRIES, expected("a table: put [destinations] on a line of its own")),
-  ),
-  repair: v.optional(
-    v.strictObject(REPAIR_ENTRIES, expected("a table: put [repair] on a line of its own")),
-  ),
+  destinations: v.optional(v.strictObject(DESTINATION_ENTRIES)),
+  repair: v.optional(v.strictObject(REPAIR_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
     64,
@@ -423,9 +420,7 @@ const ENTRIES = {
       (one) => prefixLength(one) >= TRUSTED_BITS_MIN,
     ),
   )),
-  fallback: v.optional(
-    v.strictObject(FALLBACK_ENTRIES, expected("a table: put [fallback] on a line of its own")),
-  ),
+  fallback: v.optional(v.strictObject(FALLBACK_ENTRIES)),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
   admin_token: v.optional(adminToken),
   workers: v.optional(wholeNumber(1, 16)),
@@ -471,6 +466,11 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   for (const [name, section] of Object.entries(SECTIONS)) {
     const table = raw[name];
     if (isTable(table)) mistakes.push(...unknownKeys(table, Object.keys(section), `${name}.`));
+    else if (table !== undefined) {
+      const what = `expected a table: put [${name}] on a line of its own, found ${show(table)}`;
+      mistakes.push(`${placeOfSection(text, name)}${name}: ${what}`);
+      delete raw[name];
+    }
   }
   const result = v.safeParse(SCHEMA, raw, { abortPipeEarly: true });
   if (!result.success) {
@@ -606,24 +606,28 @@ function fallbackOf(
   };
 }
 
+/** Objects without a prototype, so that no key is one that every object has. Throws ConfigError, with the line. */
 function parseToml(text: string, file: string): Record<string, unknown> {
-  // JavaScript takes an assignment to this key for something else, so the parser loses it in silence, however
-  // it is written; as no value needs the word either, it is refused anywhere.
-  const plain = text.replace(
-    /\\(?:x|u00|U000000)([0-9a-fA-F]{2})/g,
-    (_, hex) => String.fromCharCode(parseInt(hex, 16)),
-  );
-  if (plain.includes("__proto__")) throw new ConfigError(`${file}: __proto__: unknown key; remove it`);
   try {
-    return parse(text.replace(/^\uFEFF/, ""));
+    return parse(text);
   } catch (error) {
-    // The parser's own message quotes the line, which may hold the token: only the place is repeated.
-    const place = /line (\d+), column (\d+)/.exec(error instanceof Error ? error.message : "");
-    const where = place === null ? "" : `line ${place[1]}: `;
-    throw new ConfigError(
-      `${file}: ${where}not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once`,
-    );
+    if (!(error instanceof TomlError)) throw error;
+    // The parser quotes the line, which may hold the token: only the place and the kind are repeated.
+    const what = /redefine/.test(error.message)
+      ? "a key or section that stands above already; keep one of the two"
+      : /end-of-line/.test(error.message)
+      ? "more than one pair; each needs a line of its own"
+      : 'not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once';
+    throw new ConfigError(`${file}: line ${error.line}: ${what}`);
   }
+}
+
+/** "line 3: " of a section that is written otherwise than [name], or nothing where it is not found. */
+function placeOfSection(text: string, name: string): string {
+  const at = text.split("\n").findIndex((line) =>
+    new RegExp(`^\\s*(\\[\\[\\s*"?${name}"?\\s*\\]\\]|"?${name}"?\\s*=)`).test(line)
+  );
+  return at < 0 ? "" : `line ${at + 1}: `;
 }
 
 function tokenFrom(env: Environment): string | undefined {

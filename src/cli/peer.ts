@@ -7,7 +7,8 @@ import { type Config, type Environment, formatEndpoint, nearest, parseEndpoint }
 import { type Address, isIpv4, parseAddress, prefixContains } from "../wire/address.ts";
 import { isGlobal, rangesOf } from "../wire/special_ranges.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
-import { adminUrl, askRelay, NoRelayError } from "./admin_client.ts";
+import { adminUrl, askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
+import { fileError } from "./file_errors.ts";
 import { invitedFallback } from "./fallback_invited.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
 import { ENDPOINTS_MAX, formatInvitation, parseInvitation } from "./invitation.ts";
@@ -18,6 +19,7 @@ import {
   keyFromText,
   keyToText,
   publicKeyOf,
+  unusableKey,
 } from "./keys_text.ts";
 import { renderQr } from "./qr.ts";
 import { exportPeers, loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
@@ -113,7 +115,8 @@ async function add(args: string[], env: Environment): Promise<number> {
   }
   if (flags.qr && flags["no-qr"]) throw new UsageError("--qr and --no-qr exclude each other");
   const given = values["public-key"];
-  if (given !== undefined && keyFromText(given) === undefined) {
+  const givenKey = given === undefined ? undefined : keyFromText(given);
+  if (given !== undefined && givenKey === undefined) {
     throw new UsageError("--public-key: expected 44 characters of base64, as `wg pubkey` prints them");
   }
   if (flags.oxtunnel && given !== undefined) {
@@ -129,9 +132,8 @@ async function add(args: string[], env: Environment): Promise<number> {
   const endpoint = chooseEndpoint(endpointGiven, config, env, Deno.networkInterfaces);
   const identity = await loadIdentity(config, env);
   identity.privateKey.fill(0);
-  if (given === keyToText(identity.publicKey)) {
-    throw new UsageError("--public-key: this is the relay's own key");
-  }
+  const mistake = givenKey && unusableKey(givenKey, identity.publicKey);
+  if (mistake !== undefined) throw new UsageError(`--public-key: ${mistake}`);
 
   // Before anything is stored: a private key that cannot be written anywhere would be lost.
   const out = values.out === undefined ? undefined : await createSecretFile(values.out);
@@ -265,9 +267,29 @@ async function remove(args: string[], env: Environment): Promise<number> {
     return 0;
   }
   const { config } = await loadConfig(values.config, env);
+  // By the running relay, which cuts the device off even when the disk refuses.
+  const told = await removeByRelay(config, name);
+  if (told === "removed") {
+    console.error(`Peer "${name}" is removed, and its session cut.`);
+    return 0;
+  }
   await openStore(config, env).remove(name);
   console.error(`Peer "${name}" is removed.`);
-  return await tellRelay(config);
+  return typeof told === "object" ? explainUntold(config, told) : 0;
+}
+
+/** "removed" by the running relay, "unknown" to it, or why it was not told. Throws what it refused with. */
+async function removeByRelay(config: Config, name: string): Promise<"removed" | "unknown" | Error> {
+  try {
+    await askRelay(config, "DELETE", `/v1/peers/${encodeURIComponent(name)}`);
+    return "removed";
+  } catch (error) {
+    if (error instanceof RefusedError) {
+      if (error.status === 404 || error.status === 400) return "unknown";
+      throw error;
+    }
+    return error as Error;
+  }
 }
 
 async function exportAll(args: string[], env: Environment): Promise<number> {
@@ -288,6 +310,7 @@ function openStore(config: Config, env: Environment, identity?: Identity): PeerS
     stateDir: config.stateDir,
     tunnelIpv4: config.tunnelIpv4,
     tunnelIpv6: identity && resolveTunnelIpv6(config, identity.publicKey),
+    relayKey: identity?.publicKey,
     others: peersFromEnvironment(env),
   });
 }
@@ -311,7 +334,7 @@ async function createSecretFile(path: string): Promise<Deno.FsFile> {
     if (error instanceof Deno.errors.AlreadyExists) {
       throw new CommandError(`${path}: exists already and is left as it is; choose another --out`);
     }
-    throw error;
+    throw fileError(error, path, "made");
   }
 }
 
@@ -329,22 +352,27 @@ async function tellRelay(config: Config): Promise<number> {
     console.error(`The running relay knows: it serves ${Number(reply?.peers?.total)} peers now.`);
     return 0;
   } catch (error) {
-    if (error instanceof NoRelayError) {
-      console.error("The relay is not running; it will read this when it starts (deno task serve).");
-      return 0;
-    }
-    if (error instanceof Deno.errors.NotCapable) {
-      console.error(
-        `A running relay was not told, because this task may not reach ${adminUrl(config)}; send it SIGHUP.`,
-      );
-      return 0;
-    }
-    if (error instanceof CommandError) {
-      console.error(`Done, but the running relay was not told: ${error.message}; or send it SIGHUP.`);
-      return 1;
-    }
-    throw error;
+    return explainUntold(config, error);
   }
+}
+
+/** Says why a relay does not know of a change that is stored; the result is the exit code. */
+function explainUntold(config: Config, error: unknown): number {
+  if (error instanceof NoRelayError) {
+    console.error("The relay is not running; it will read this when it starts (deno task serve).");
+    return 0;
+  }
+  if (error instanceof Deno.errors.NotCapable) {
+    console.error(
+      `A running relay was not told, because this task may not reach ${adminUrl(config)}; send it SIGHUP.`,
+    );
+    return 0;
+  }
+  if (error instanceof CommandError) {
+    console.error(`Done, but the running relay was not told: ${error.message}; or send it SIGHUP.`);
+    return 1;
+  }
+  throw error;
 }
 
 const UNUSABLE = rangesOf("loopback", "link_local");

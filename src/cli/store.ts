@@ -10,7 +10,7 @@ import type { PeerRecord } from "../session/peer_record.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "./durable.ts";
 import { CommandError } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
-import { keyFromText } from "./keys_text.ts";
+import { keyFromText, unusableKey } from "./keys_text.ts";
 import {
   type Address,
   formatAddress,
@@ -24,10 +24,17 @@ import {
 } from "../wire/address.ts";
 
 const keyText = v.pipe(v.string(), v.check((text) => keyFromText(text) !== undefined, "not a 32-byte key"));
+const publicKeyText = v.pipe(
+  v.string(),
+  v.check((text) => {
+    const key = keyFromText(text);
+    return key !== undefined && unusableKey(key) === undefined;
+  }, "not a 32-byte key that somebody can have"),
+);
 
 const RECORD = v.strictObject({
   name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,63}$/, "not 1 to 63 of A-Z a-z 0-9 . _ -")),
-  publicKey: keyText,
+  publicKey: publicKeyText,
   presharedKey: v.exactOptional(keyText),
   allowedIps: v.pipe(
     v.array(v.pipe(
@@ -100,6 +107,8 @@ export interface StoreOptions {
   readonly tunnelIpv6?: string;
   /** Peers from elsewhere, whose names, keys and addresses are taken. */
   readonly others?: readonly PeerRecord[];
+  /** The relay's public key, 32 bytes, which no peer may have. */
+  readonly relayKey?: Uint8Array;
 }
 
 export class PeerStore {
@@ -144,8 +153,15 @@ export class PeerStore {
         );
       }
       const sameKey = all.find(({ publicKey }) => publicKey === peer.publicKey);
-      if (sameKey !== undefined) throw new CommandError(`peer "${sameKey.name}" has this public key already`);
+      if (sameKey !== undefined) {
+        throw new CommandError(`peer "${sameKey.name}" has this public key already`, { cause: "publicKey" });
+      }
       const { name, publicKey, presharedKey, created } = peer;
+      const bytes = keyFromText(publicKey);
+      const mistake = bytes && unusableKey(bytes, this.#options.relayKey);
+      if (mistake !== undefined) {
+        throw new CommandError(`peer "${name}": public key: ${mistake}`, { cause: "publicKey" });
+      }
       const record: PeerRecord = {
         name,
         publicKey,
@@ -193,12 +209,7 @@ export class PeerStore {
         peers,
         ...(released.length > 0 ? { released: released.slice(-RELEASED_MAX) } : {}),
       };
-      try {
-        await replaceFile(this.path, `${JSON.stringify(file, null, 2)}\n`);
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
-        throw new CommandError(`${this.path}: could not be written, so it is as it was before: ${reason}`);
-      }
+      await replaceFile(this.path, `${JSON.stringify(file, null, 2)}\n`);
       return result;
     });
   }
@@ -271,23 +282,21 @@ export async function loadAllPeers(config: Config, env: Environment): Promise<Pe
   if (twice !== undefined) {
     throw new CommandError(`the stored peers and OXRELAY_PEERS do not fit together: ${twice}; remove one`);
   }
-  const hasIpv6 = peers.some(({ allowedIps }) => allowedIps.some((prefix) => prefix.includes(":")));
-  const tunnelIpv6 = hasIpv6 ? await findTunnelIpv6(config, env) : undefined;
-  for (const { name, allowedIps } of peers) {
+  if (peers.length === 0) return [];
+  const { privateKey, publicKey: relayKey } = await loadIdentity(config, env);
+  privateKey.fill(0);
+  const tunnelIpv6 = resolveTunnelIpv6(config, relayKey);
+  for (const { name, publicKey, allowedIps } of peers) {
+    const mistake = unusableKey(keyFromText(publicKey)!, relayKey);
+    if (mistake !== undefined) {
+      throw new CommandError(`peer "${name}": public key: ${mistake}; remove the peer`);
+    }
     for (const allowed of allowedIps) {
       const mistake = misfit(allowed, tunnelIpv4, tunnelIpv6);
       if (mistake !== undefined) throw new CommandError(`peer "${name}" has ${allowed}, ${mistake}`);
     }
   }
   return peers;
-}
-
-/** The tunnel's IPv6 prefix, undefined when it is off. Only "auto" asks for the relay's key. */
-async function findTunnelIpv6(config: Config, env: Environment): Promise<string | undefined> {
-  if (config.tunnelIpv6 !== "auto") return config.tunnelIpv6 === "off" ? undefined : config.tunnelIpv6;
-  const { privateKey, publicKey } = await loadIdentity(config, env);
-  privateKey.fill(0);
-  return resolveTunnelIpv6(config, publicKey);
 }
 
 /** Why a peer cannot have the prefix, and what to do; undefined when it can. */

@@ -146,6 +146,26 @@ export function prefixesOverlap(a: Prefix, b: Prefix): boolean {
   return a.bits <= b.bits ? prefixContains(a, b.address) : prefixContains(b, a.address);
 }
 
+/** The prefixes without those that others hold, in ascending order, IPv6 before and behind IPv4 by its mapped form. */
+export function outermost(prefixes: readonly Prefix[]): Prefix[] {
+  const order = (a: Prefix, b: Prefix) => {
+    const at = a.address.findIndex((word, i) => word !== b.address[i]);
+    return at < 0 ? a.bits - b.bits : a.address[at] - b.address[at];
+  };
+  const kept: Prefix[] = [];
+  // The last one of each family: IPv4's lie amid IPv6's.
+  let last4: Prefix | undefined, last6: Prefix | undefined;
+  for (const one of prefixes.toSorted(order)) {
+    const isV4 = isIpv4(one.address);
+    const last = isV4 ? last4 : last6;
+    if (last && prefixContains(last, one.address)) continue;
+    if (isV4) last4 = one;
+    else last6 = one;
+    kept.push(one);
+  }
+  return kept;
+}
+
 /**
  * The relay's own address in a tunnel prefix, host number 1: "10.66.0.128/25" gives 10.66.0.129 and 25. Throws
  * RangeError when the text is no prefix.

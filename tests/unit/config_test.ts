@@ -52,7 +52,7 @@ Deno.test("config: each mistake has its sentence", () => {
     ],
     [
       `fallback = 1`,
-      `oxrelay.toml: fallback: expected a table: put [fallback] on a line of its own, found 1`,
+      `oxrelay.toml: line 1: fallback: expected a table: put [fallback] on a line of its own, found 1`,
     ],
     [`mtu = "big"`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found "big"`],
     [`mtu = 1420.5`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found 1420.5`],
@@ -136,7 +136,35 @@ Deno.test("config: each mistake has its sentence", () => {
     ],
     [
       `destinations = true`,
-      `oxrelay.toml: destinations: expected a table: put [destinations] on a line of its own, found true`,
+      `oxrelay.toml: line 1: destinations: expected a table: put [destinations] on a line of its own, found true`,
+    ],
+    [
+      `mtu = 1400\n# more\n[[destinations]]\nallow_peers = true`,
+      `oxrelay.toml: line 3: destinations: expected a table: put [destinations] on a line of its own, found a list`,
+    ],
+    [
+      `mtu = 1400\nrepair = "off"`,
+      `oxrelay.toml: line 2: repair: expected a table: put [repair] on a line of its own, found "off"`,
+    ],
+    [
+      `mtu = 1400\ndns = []\nmtu = 1300`,
+      `oxrelay.toml: line 3: a key or section that stands above already; keep one of the two`,
+    ],
+    [
+      `[repair]\nenabled = true\n[repair]\nenabled = false`,
+      `oxrelay.toml: line 3: a key or section that stands above already; keep one of the two`,
+    ],
+    [
+      `[repair]\nenabled = true\nenabled = false`,
+      `oxrelay.toml: line 3: a key or section that stands above already; keep one of the two`,
+    ],
+    [
+      `destinations.allow_peers = true\n[destinations]\nallow_private = true`,
+      `oxrelay.toml: line 2: a key or section that stands above already; keep one of the two`,
+    ],
+    [
+      `exit = "tun"\nmtu = 1400 workers = 2`,
+      `oxrelay.toml: line 2: more than one pair; each needs a line of its own`,
     ],
     [
       `[destinations]\nallow = ["192.168.1.7/24"]`,
@@ -166,7 +194,7 @@ Deno.test("config: each mistake has its sentence", () => {
       `oxrelay.toml: log_level: expected "debug" or "info" or "warning" or "error", found a date`,
     ],
     [
-      `mtu = 1400\nmtu =`,
+      `mtu = 1400\nworkers =`,
       `oxrelay.toml: line 2: not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once`,
     ],
   ];

@@ -234,7 +234,7 @@ Deno.test({
       assertEquals(lines[refused], `refused ${refused} peers.json,peers.lock`);
       assertMatch(
         lines[refused + 1],
-        /could not be written, so it is as it was before: .*(No space|os error 28)/,
+        /peers\.json: cannot be written, so it is as it was before: the disk is full; .* \(ENOSPC\)$/m,
       );
     });
   },
