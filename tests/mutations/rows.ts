@@ -2,6 +2,7 @@
  * Every row of the mutation table, by area. A feature adds the lines without which its tests should fail. Tries nothing.
  */
 import { CODEC_ROWS } from "./codec_rows.ts";
+import { EXIT_ROWS } from "./exit_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
 import { ROUTE_ROWS } from "./route_rows.ts";
@@ -14,4 +15,5 @@ export const ROWS: readonly Mutation[] = [
   ...ROUTE_ROWS,
   ...CODEC_ROWS,
   ...IO_ROWS,
+  ...EXIT_ROWS,
 ];
