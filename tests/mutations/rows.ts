@@ -3,6 +3,7 @@
  */
 import { CODEC_ROWS } from "./codec_rows.ts";
 import { EXIT_ROWS } from "./exit_rows.ts";
+import { TUN_ROWS } from "./tun_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
 import { ROUTE_ROWS } from "./route_rows.ts";
@@ -16,4 +17,5 @@ export const ROWS: readonly Mutation[] = [
   ...CODEC_ROWS,
   ...IO_ROWS,
   ...EXIT_ROWS,
+  ...TUN_ROWS,
 ];
