@@ -186,7 +186,7 @@ async function start(message: StartMessage): Promise<void> {
   const metrics = columns[worker];
   const arena = new Arena(ARENA_SLOTS);
   const kernels = chooseKernels(config);
-  warmUp(kernels);
+  log("kernels")("debug", `${warmUp(kernels)} packets have taught the compiler the routes`);
   const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
   const socket = openPort(message, arena, metrics);
   // Behind the Workers' mailboxes comes the fallback's.

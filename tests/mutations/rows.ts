@@ -1,6 +1,7 @@
 /**
  * Every row of the mutation table, by area. A feature adds the lines without which its tests should fail. Tries nothing.
  */
+import { ADMIN_ROWS } from "./admin_rows.ts";
 import { CODEC_ROWS } from "./codec_rows.ts";
 import { EXIT_ROWS } from "./exit_rows.ts";
 import { TUN_ROWS } from "./tun_rows.ts";
@@ -18,4 +19,5 @@ export const ROWS: readonly Mutation[] = [
   ...IO_ROWS,
   ...EXIT_ROWS,
   ...TUN_ROWS,
+  ...ADMIN_ROWS,
 ];
