@@ -167,3 +167,24 @@ networkTest("connect: without IPv6 on client and relay the tunnel carries IPv4",
   assert(await pings(net, client), running.said);
   assertEquals(await running.stop("SIGINT"), 0, running.said);
 });
+
+networkTest(
+  "connect: a clock that went back is told at both ends, with the remedy",
+  withoutDns,
+  async (net) => {
+    const client = await net.client(2);
+    const relay = await net.relay(OPEN);
+    const file = `${net.directory}/laptop.conf`;
+    await Deno.writeTextFile(file, await net.addPeer("laptop"));
+    const first = await net.connect(client, ["--config", file, "--socks", "1080"]);
+    assertEquals(await first.stop("SIGINT"), 0, first.said);
+    const clock = `${net.directory}/clock.ts`;
+    await Deno.writeTextFile(clock, `const now = Date.now;\nDate.now = () => now() - 3_600_000;\n`);
+    const [deno, run, ...rest] = net.command("connect", ["--config", file, "--socks", "1080"]);
+    const second = net.spawn(client, [deno, run, "--preload", clock, ...rest]);
+    await second.says("this machine's clock, which says");
+    assertStringIncludes(relay.said, "a handshake of laptop was refused, as its time is older");
+    assertStringIncludes(second.said, "Set the clock, or restart the relay");
+    await second.stop("SIGINT");
+  },
+);
