@@ -437,7 +437,8 @@ function noAnswer(link: Link): string {
   return `no answer from the relay at ${link.servers.address} in ${
     FIRST_ANSWER_MS / 1000
   } s: it may be off, ${around}, ` +
-    "or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
+    "or it does not know this device, or this machine's clock has gone back; on the relay, `deno task peer list`, " +
+    "`deno task status` and its log tell. " +
     "Nothing was changed here";
 }
 
