@@ -64,6 +64,8 @@ const SYMBOLS = {
   ox_tcp_turn: { parameters: ["u32"], result: "i32" },
   ox_tcp_receive: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
   ox_flow_limit: { parameters: [], result: "i32" },
+  ox_tcp_forget: { parameters: ["u32", "buffer", "u32"], result: "i32" },
+  ox_flows_forget: { parameters: ["u32", "buffer", "u32"], result: "i32" },
   ox_flows_open: { parameters: ["buffer"], result: "i32" },
   ox_flows_close: { parameters: ["u32"], result: "i32" },
   ox_flows_descriptor: { parameters: ["u32"], result: "i32" },

@@ -11,6 +11,10 @@ export const DROP_REASONS = [
   ["bad_length", "A length on the wire does not fit the bytes that arrived."],
   ["bad_mac1", "The handshake message was not made for this relay's public key."],
   ["handshake_flood", "More handshake messages arrived at once than are looked at in one turn."],
+  [
+    "control_flood",
+    "A peer's control frame would have cost more work than is done for one peer; it may come again.",
+  ],
   ["rate_limited", "The source address started more handshakes than rate_limit_per_ip allows."],
   ["handshake_failed", "A handshake message did not decrypt: wrong preshared key, or forged."],
   ["refused", "The other end authenticated and refused the session, and said why."],

@@ -130,6 +130,7 @@ export class Tunnel {
   protected readonly ingressContext: IngressContext;
   readonly #o: TunnelOptions;
   /** A copy, wiped by `close`. */
+  readonly #released: string[] = [];
   readonly #privateKey: Uint8Array;
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
@@ -344,7 +345,13 @@ export class Tunnel {
     this.associations.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.peers.remove(peer);
+    this.#released.push(...peer.allowedIps);
     return true;
+  }
+
+  /** Prefixes of peers that are gone since the last call: what the exit has for these belongs to nobody any more. */
+  takeReleased(): string[] {
+    return this.#released.splice(0);
   }
 
   /**

@@ -6,6 +6,9 @@
 
 /** Debian packages of the programs that the tests run. */
 const PACKAGES: Record<string, string> = {
+  "dnsmasq": "dnsmasq-base",
+  "nginx": "nginx-light",
+  "timeout": "coreutils",
   "git": "git",
   "ip": "iproute2",
   "iperf3": "iperf3",
@@ -30,19 +33,32 @@ export interface Needs {
   root?: boolean;
   /** Programs that must be on PATH; the `test` task's --allow-run names each. */
   programs?: readonly string[];
+  /** Files that no package has; the `test` task's --allow-read names their directory. */
+  files?: readonly string[];
 }
 
 const told = new Set<string>();
 
 /** What of the needs is missing here, each with its remedy: "wg; install with `apt-get install …`". */
-export function missingNeeds({ root = false, programs = [] }: Needs): string[] {
+export function missingNeeds({ root = false, programs = [], files = [] }: Needs): string[] {
   const missing: string[] = [];
   if (root && Deno.uid() !== 0) missing.push("root; run the tests as root, in a container or VM of your own");
   for (const program of programs) {
     if (isInstalled(program)) continue;
     missing.push(`${program}; install with \`apt-get install ${PACKAGES[program] ?? program}\``);
   }
+  for (const file of files) {
+    if (!isThere(file)) missing.push(`${file}; it comes beside the source, in ../shared`);
+  }
   return missing;
+}
+
+function isThere(file: string): boolean {
+  try {
+    return Deno.statSync(file).isFile;
+  } catch {
+    return false;
+  }
 }
 
 /**

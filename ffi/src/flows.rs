@@ -8,6 +8,7 @@ use crate::layout::{Arena, BURST_CAPACITY, Block, TO_EXIT, TO_TUNNEL, Table, wit
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::mem::zeroed;
+use std::net::Ipv4Addr;
 
 const PROTOCOL_UDP: u8 = 17;
 const IPV4_BYTES: usize = 20;
@@ -837,6 +838,55 @@ impl Flows {
     }
 }
 
+/// Whether an address lies in the first `bits` of a prefix, IPv4 mapped in both.
+pub fn lies_in(address: u128, prefix: u128, bits: u32) -> bool {
+    bits == 0 || (address ^ prefix) >> (128 - bits.min(128)) == 0
+}
+
+/// The destination of a whole inner packet, IPv4 mapped.
+pub fn destination(packet: &[u8]) -> u128 {
+    match packet {
+        [first, ..] if first >> 4 == 4 && packet.len() >= IPV4_BYTES => {
+            u128::from(Ipv4Addr::from_octets(packet[16..20].try_into().unwrap_or_default()).to_ipv6_mapped())
+        }
+        _ => packet.get(24..40).and_then(|bytes| bytes.try_into().ok()).map_or(0, u128::from_be_bytes),
+    }
+}
+
+/// Reads what `ox_flows_forget` and `ox_tcp_forget` are given; None for what is no prefix.
+///
+/// # Safety
+/// `address` is null or valid for 16 bytes.
+pub unsafe fn read_prefix(address: *const u8, bits: u32) -> Option<u128> {
+    if address.is_null() || bits > 128 {
+        return None;
+    }
+    // SAFETY: the caller gives 16 bytes.
+    Some(u128::from_be_bytes(unsafe { address.cast::<[u8; 16]>().read_unaligned() }))
+}
+
+impl Source {
+    fn mapped(&self) -> u128 {
+        if self.is_ipv6 {
+            return u128::from_be_bytes(self.address);
+        }
+        let [a, b, c, d, ..] = self.address;
+        u128::from(Ipv4Addr::new(a, b, c, d).to_ipv6_mapped())
+    }
+}
+
+impl Flows {
+    /// Ends the flows of every source in the prefix, with all that waits for it.
+    fn forget(&mut self, prefix: u128, bits: u32) {
+        for index in 0..self.flows.len() as u32 {
+            if self.flow(index).is_some_and(|flow| lies_in(flow.key.source.mapped(), prefix, bits)) {
+                self.end(index);
+            }
+        }
+        self.large.retain(|packet| !lies_in(destination(packet), prefix, bits));
+    }
+}
+
 impl Drop for Flows {
     fn drop(&mut self) {
         for flow in self.flows.iter().flatten() {
@@ -1004,4 +1054,18 @@ pub unsafe extern "C" fn ox_flows_large(handle: u32, out: *mut u8, room: u32) ->
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_flows_lost(handle: u32) -> i32 {
     with_flows(handle, |flows| std::mem::take(&mut flows.lost).min(i32::MAX as u32) as i32)
+}
+
+/// Ends the flows of every inner source in a prefix, 16 bytes with IPv4 mapped and 0 to 128 bits.
+///
+/// # Safety
+/// `address` is valid for 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_flows_forget(handle: u32, address: *const u8, bits: u32) -> i32 {
+    // SAFETY: as the caller says.
+    let Some(prefix) = (unsafe { read_prefix(address, bits) }) else { return -libc::EINVAL };
+    with_flows(handle, |flows| {
+        flows.forget(prefix, bits);
+        0
+    })
 }

@@ -3,6 +3,7 @@
 //! its SYN-ACK only after the far end has accepted; each direction holds at most one buffer, and a full one closes
 //! the sender's window; an end that one side sees (FIN or RST) reaches the other as the same.
 
+use crate::flows::{destination, lies_in, read_prefix};
 use crate::layout::{Arena, Block, TO_EXIT, TO_TUNNEL, Table, with_burst};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
@@ -871,4 +872,34 @@ pub extern "C" fn ox_tcp_receive(handle: u32, burst: u32, from: u32, to: u32) ->
     with_splice(handle, |splice| {
         with_burst(burst, |block, arena| splice.outbox.fill(block, arena, from as usize, to as usize))
     })
+}
+
+/// Resets, outside, the flows of every inner source in a prefix, 16 bytes with IPv4 mapped and 0 to 128 bits; nothing more of
+/// them goes inside.
+///
+/// # Safety
+/// `address` is valid for 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_tcp_forget(handle: u32, address: *const u8, bits: u32) -> i32 {
+    // SAFETY: as the caller says.
+    let Some(prefix) = (unsafe { read_prefix(address, bits) }) else { return -libc::EINVAL };
+    with_splice(handle, |splice| {
+        for index in 0..splice.flows.len() {
+            if splice.flows[index].as_ref().is_some_and(|flow| lies_in(flow.key.mapped_source(), prefix, bits)) {
+                splice.end(index, true);
+            }
+        }
+        splice.outbox.packets.retain(|packet| !lies_in(destination(packet), prefix, bits));
+        splice.arm();
+        0
+    })
+}
+
+impl Key {
+    fn mapped_source(&self) -> u128 {
+        match self.source {
+            IpAddress::Ipv4(address) => u128::from(address.to_ipv6_mapped()),
+            IpAddress::Ipv6(address) => u128::from(address),
+        }
+    }
 }

@@ -26,7 +26,8 @@ import type { Lz4 } from "../codec/kernels.ts";
 import { PortableLz4 } from "../codec/lz4.ts";
 import { NativeShardKernel } from "../codec/native_shards.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
-import { type Config, hostOne } from "../config.ts";
+import type { Config } from "../config.ts";
+import { hostOne } from "../wire/address.ts";
 import type { Exit } from "../exit/exit.ts";
 import { TunQueue } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
@@ -267,7 +268,12 @@ async function stop(): Promise<void> {
 }
 
 function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
-  if (data.type === "peers") return plane.relay.replacePeers(data.peers);
+  if (data.type === "peers") {
+    const report = plane.relay.changePeers(data.changed, data.gone);
+    const released = plane.relay.takeReleased();
+    if (released.length > 0) plane.exit.forget?.(released);
+    return report;
+  }
   if (data.type === "tune") {
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;

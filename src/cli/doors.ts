@@ -5,9 +5,11 @@
  */
 import { libc } from "../../ffi/mod.ts";
 import { loadNative, type Native } from "../../ffi/native.ts";
-import { type Config, formatEndpoint, hostOne } from "../config.ts";
+import { type Config, formatEndpoint } from "../config.ts";
+import { hostOne } from "../wire/address.ts";
 import type { HostAccess } from "../exit/exit.ts";
 import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
+import type { TunPeer } from "../exit/tun_peers.ts";
 import { type Choice, chooseNative } from "../io/choose.ts";
 import { closeBells, openBells } from "../io/bell.ts";
 import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
@@ -112,6 +114,11 @@ export class Doors {
     this.device?.steer(owners);
   }
 
+  /** See `TunDevice.setPeers`; the userspace exit learns from its Worker who is gone. */
+  async setPeers(peers: readonly PeerRecord[]): Promise<{ forget: () => Promise<void> }> {
+    return await this.device?.setPeers(peers.map(tunPeer)) ?? { forget: () => Promise.resolve() };
+  }
+
   /** Takes over what a reload may change. A certificate of no use is said, and keeps back nothing else of the reload. */
   async tune(config: Config): Promise<void> {
     await this.device?.openHost(opensHost(config));
@@ -156,6 +163,11 @@ export function cannotListen({ listen }: Config, reason: string | undefined): st
     : `cannot listen on ${where}: ${reason}; check the key "listen"`;
 }
 
+const tunPeer = ({ publicKey, allowedIps }: PeerRecord): TunPeer => ({
+  key: publicKey,
+  prefixes: allowedIps,
+});
+
 async function chooseExit(
   config: Config,
   tunnelIpv6: string | undefined,
@@ -171,6 +183,9 @@ async function chooseExit(
         ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6),
         mtu: config.mtu,
         host: opensHost(config),
+        listenPort: config.listen.port,
+        ownPorts: [config.listen, config.metricsListen, ...(config.fallback ? [config.fallback.listen] : [])]
+          .map(({ port }) => port),
         native: nativeIo(config),
         log: (level, message) => logger("exit")[level]("{message}", { message }),
       }, config.workers);

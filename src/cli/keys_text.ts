@@ -23,6 +23,33 @@ export function keyFromText(text: string): Uint8Array<ArrayBuffer> | undefined {
   return Uint8Array.from(Buffer.from(text, "base64"));
 }
 
+/**
+ * The points of X25519 that have a small order, whose shared secret is zero with any private key (RFC 7748 section 6.1):
+ * in hexadecimal, with the top bit clear, which the function ignores. The last two are 0 and 1 once more, plus the prime.
+ */
+const SMALL_ORDER = new Set([
+  "00".repeat(32),
+  `01${"00".repeat(31)}`,
+  "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+  "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+  `ec${"ff".repeat(30)}7f`,
+  `ed${"ff".repeat(30)}7f`,
+  `ee${"ff".repeat(30)}7f`,
+]);
+
+/** Why a peer with this public key of 32 bytes could never connect; undefined when one could. `own` is this end's. */
+export function unusableKey(publicKey: Uint8Array, own?: Uint8Array): string | undefined {
+  const masked = Uint8Array.from(publicKey);
+  masked[KEY_BYTES - 1] &= 127;
+  if (SMALL_ORDER.has(masked.toHex())) {
+    return "nobody can have this key (zero, or another point of small order); make one with keygen";
+  }
+  if (own !== undefined && publicKey.every((byte, i) => byte === own[i])) {
+    return "this is the relay's own key";
+  }
+  return undefined;
+}
+
 /** A fresh X25519 private key, clamped as `wg genkey` does (RFC 7748 section 5). */
 export function generatePrivateKey(): Uint8Array<ArrayBuffer> {
   const key = randomFillSync(new Uint8Array(KEY_BYTES));

@@ -5,8 +5,11 @@
 import type { Config } from "../config.ts";
 import type { Choice } from "../io/choose.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
+import type { PeersReport } from "../relay.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
+
+export type { PeersReport };
 
 export type ToWorker =
   | {
@@ -35,16 +38,10 @@ export type ToWorker =
     /** For tests: when the Worker dies, milliseconds after its start. */
     failAfterMs?: number;
   }
-  | { type: "peers"; id: number; peers: PeerRecord[] }
+  | { type: "peers"; id: number; changed: PeerRecord[]; gone: string[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
   | { type: "stop" };
-
-export interface PeersReport {
-  added: string[];
-  removed: string[];
-  failed: string[];
-}
 
 export interface Snapshot {
   peers: PeerSnapshot[];

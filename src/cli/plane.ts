@@ -7,6 +7,7 @@ import { libc } from "../../ffi/mod.ts";
 import type { Config } from "../config.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
+import type { PeerRecord } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "./help.ts";
@@ -155,10 +156,19 @@ export class DataPlane {
     this.#waiting.clear();
   }
 
-  /** Undefined from a Worker that is dead: its successor starts with these peers. */
-  async setPeers(peers: StartMessage["peers"]): Promise<PeersReport | undefined> {
+  /**
+   * Changes and removes peers (public keys) so that they are `peers` in all. Undefined from a Worker that is dead: its
+   * successor starts with these.
+   */
+  async changePeers(
+    changed: PeerRecord[],
+    gone: string[],
+    peers: StartMessage["peers"],
+  ): Promise<PeersReport | undefined> {
     this.#message = { ...this.#message!, peers };
-    return await this.#askTheLiving((id) => ({ type: "peers", id, peers })) as PeersReport | undefined;
+    return await this.#askTheLiving((id) => ({ type: "peers", id, changed, gone })) as
+      | PeersReport
+      | undefined;
   }
 
   async tune(config: Config): Promise<void> {

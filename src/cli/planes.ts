@@ -4,7 +4,7 @@
  */
 import type { Config } from "../config.ts";
 import { Metrics } from "../metrics.ts";
-import type { PeerRecord } from "../session/peer_record.ts";
+import type { PeerRecord, PeerSnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "./keys_text.ts";
@@ -25,6 +25,7 @@ export class DataPlanes {
   readonly metrics: readonly Metrics[];
   readonly #planes: readonly DataPlane[];
   readonly #doors: Doors;
+  #peers: readonly PeerRecord[] = [];
   readonly #beats: { count: number; atMs: number }[];
 
   constructor(workers: number, doors: Doors) {
@@ -40,7 +41,9 @@ export class DataPlanes {
   /** Starts all of them; resolves with what the first said, rejects with the sentence of the first that failed. */
   async start(common: CommonStart): Promise<ReadyMessage> {
     const { port, sockets, device, mailboxes, bells } = this.#doors;
+    this.#peers = common.peers;
     this.#doors.steer(common.peers);
+    await this.#doors.setPeers(common.peers);
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#planes.map((plane, worker) =>
       plane.start({
@@ -77,10 +80,26 @@ export class DataPlanes {
     return reasons;
   }
 
-  /** Makes the peers equal to `peers` in all of them. Says what changed in one, as it does in each. */
-  async setPeers(peers: PeerRecord[]): Promise<PeersReport> {
-    this.#doors.steer(peers);
-    const reports = await Promise.all(this.#planes.map((plane) => plane.setPeers(peers)));
+  /** What they were last told. */
+  get peers(): readonly PeerRecord[] {
+    return this.#peers;
+  }
+
+  /** Makes the peers equal to `peers` in all of them, by what differs. Says what changed in one, as it does in each. */
+  async setPeers(peers: readonly PeerRecord[]): Promise<PeersReport> {
+    const before = new Map(this.#peers.map((peer) => [peer.publicKey, peer]));
+    const changed = peers.filter((peer) => {
+      const known = before.get(peer.publicKey);
+      before.delete(peer.publicKey);
+      return known === undefined || !isSame(known, peer);
+    });
+    const gone = [...before.keys()];
+    const all = [...peers];
+    this.#peers = all;
+    this.#doors.steer(all);
+    const { forget } = await this.#doors.setPeers(all);
+    const reports = await Promise.all(this.#planes.map((plane) => plane.changePeers(changed, gone, all)));
+    await forget();
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   }
 
@@ -92,12 +111,13 @@ export class DataPlanes {
   async snapshot(): Promise<Snapshot> {
     const all = await Promise.all(this.#planes.map((plane) => plane.snapshot()));
     const one = all.find((snapshot) => snapshot !== undefined);
-    const owned = (publicKey: string) => all[ownerOf(keyFromText(publicKey)!, all.length)];
+    const known = all.map((snapshot) => new Map(snapshot?.peers.map((peer) => [peer.publicKey, peer])));
+    // A dead Worker's peers are known to the others, who have not heard from them.
+    const owned = (peer: PeerSnapshot) =>
+      known[ownerOf(keyFromText(peer.publicKey)!, all.length)].get(peer.publicKey) ?? peer;
     return {
-      // A dead Worker's peers are known to the others, who have not heard from them.
-      peers: (one?.peers ?? []).map((peer) =>
-        owned(peer.publicKey)?.peers.find(({ publicKey }) => publicKey === peer.publicKey) ?? peer
-      ).map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
+      peers: (one?.peers ?? []).map(owned)
+        .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
     };
   }
@@ -111,4 +131,9 @@ export class DataPlanes {
   #nameOf(worker: number, workers: number): string {
     return workers === 1 ? "the data plane" : `data plane ${worker}`;
   }
+}
+
+function isSame(one: PeerRecord, other: PeerRecord): boolean {
+  return one.name === other.name && one.presharedKey === other.presharedKey &&
+    one.allowedIps.join() === other.allowedIps.join();
 }

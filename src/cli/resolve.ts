@@ -4,7 +4,7 @@
  * asked, and nothing in it is followed beyond its own length. Keeps no cache.
  */
 import type { Dialler, TunnelDatagram } from "../exit/dialler.ts";
-import { parseIp } from "../config.ts";
+import { parseAddress } from "../wire/address.ts";
 
 const PORT = 53;
 const TYPE_A = 1, TYPE_AAAA = 28, CLASS_IN = 1;
@@ -23,7 +23,7 @@ export async function resolveThrough(
   name: string,
   families: { ipv4: boolean; ipv6: boolean },
 ): Promise<string[]> {
-  if (parseIp(name) !== undefined) return [name];
+  if (parseAddress(name) !== undefined) return [name];
   const types = [...(families.ipv4 ? [TYPE_A] : []), ...(families.ipv6 ? [TYPE_AAAA] : [])];
   for (let turn = 0; turn < TRIES; turn++) {
     for (const resolver of resolvers) {

@@ -3,10 +3,10 @@
  * forwarded ports. Invariant: it listens on loopback only, what a program says is bounded before it is read, and a
  * connection's two directions end each for itself. Knows nothing of packets.
  */
-import { parseIp } from "../config.ts";
 import { DialError, type Dialler, type TunnelConnection, type TunnelSocket } from "../exit/dialler.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
 import { CommandError } from "./help.ts";
+import { addressBytes, parseAddress } from "../wire/address.ts";
 
 /** Names to addresses, through the tunnel. Throws when nobody answers. */
 export type Resolve = (name: string) => Promise<string[]>;
@@ -185,7 +185,7 @@ async function reply(client: Deno.TcpConn, code: number, host = "0.0.0.0", port 
 
 /** The inverse of `readTarget`, for addresses. */
 function encodeTarget(address: string, port: number): number[] {
-  const bytes = parseIp(address)!;
+  const bytes = addressBytes(parseAddress(address)!);
   return [bytes.length === 4 ? IPV4 : IPV6, ...bytes, port >> 8, port & 255];
 }
 
@@ -279,7 +279,7 @@ async function associate(
         const datagram = await readDatagram(data);
         if (!datagram) continue;
         const { target, payload } = datagram;
-        let address = parseIp(target.host) ? target.host : names.get(target.host);
+        let address = parseAddress(target.host) ? target.host : names.get(target.host);
         if (address === undefined) {
           [address] = await resolve(target.host).catch(() => []);
           if (address === undefined) continue;

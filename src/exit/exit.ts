@@ -35,6 +35,11 @@ export interface Exit {
   onReadable(wake: () => void): void;
   /** Drops idle flows. Called about once a second. */
   handleTimeout(nowUs: number): void;
+  /**
+   * Ends everything that began inside at these prefixes, whose owner is gone: what comes back for it must not reach the next
+   * one. Absent where somebody else does so.
+   */
+  forget?(prefixes: readonly string[]): void;
   /** Live flows, for metrics. */
   readonly flowCount: number;
   /** Removes everything that it made. Safe to call twice. */

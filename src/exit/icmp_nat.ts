@@ -6,6 +6,7 @@
 import { libc, POLLIN } from "../../ffi/mod.ts";
 import { DROP } from "../metrics.ts";
 import { DONE } from "../vector/burst.ts";
+import { type Prefix, prefixContains } from "../wire/address.ts";
 import {
   foldSum,
   IPV4_HEADER_BYTES,
@@ -147,6 +148,15 @@ export class IcmpNat {
       for (const [ours, { sentUs }] of family.requests) {
         if (nowUs - sentUs < TIMEOUT_US) break;
         this.#forget(family, ours);
+      }
+    }
+  }
+
+  /** Expects no more answers for any inner address in the prefix. */
+  forget(prefix: Prefix): void {
+    for (const family of this.#families) {
+      for (const [ours, { inner }] of family.requests) {
+        if (prefixContains(prefix, inner)) this.#forget(family, ours);
       }
     }
   }

@@ -6,6 +6,7 @@
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { DROP } from "../metrics.ts";
 import { type Burst, DONE, TO_TUNNEL } from "../vector/burst.ts";
+import { mappedBytes, type Prefix } from "../wire/address.ts";
 import { transportAt } from "../wire/inner.ts";
 
 export interface UdpFlowsOptions {
@@ -109,6 +110,11 @@ export class UdpFlows {
 
   expire(nowUs: number): void {
     this.#native.ox_flows_expire(this.#handle, milliseconds(nowUs));
+  }
+
+  /** Ends the flows of every inner address in the prefix. */
+  forget({ address, bits }: Prefix): void {
+    this.#native.ox_flows_forget(this.#handle, mappedBytes(address), bits);
   }
 
   close(): void {

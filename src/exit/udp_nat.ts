@@ -6,7 +6,7 @@
  */
 import { DROP } from "../metrics.ts";
 import { DONE } from "../vector/burst.ts";
-import { formatAddress, isIpv4, parseAddress } from "../wire/address.ts";
+import { formatAddress, isIpv4, parseAddress, type Prefix, prefixContains } from "../wire/address.ts";
 import {
   innerLength,
   IPV4_HEADER_BYTES,
@@ -97,6 +97,11 @@ export class UdpNat {
       if (nowUs - flow.lastSentUs < this.#o.timeoutUs) break;
       this.#end(flow);
     }
+  }
+
+  /** Ends the flows of every inner address in the prefix. */
+  forget(prefix: Prefix): void {
+    for (const flow of [...this.#flows.values()]) if (prefixContains(prefix, flow.inner)) this.#end(flow);
   }
 
   close(): void {

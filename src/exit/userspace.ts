@@ -9,7 +9,7 @@ import type { Native } from "../../ffi/native.ts";
 import { Readable } from "../../ffi/readable.ts";
 import { DROP, type Metrics } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
-import { parseAddress } from "../wire/address.ts";
+import { parseAddress, parsePrefix, prefixContains } from "../wire/address.ts";
 import {
   emitAdminProhibited,
   emitTcpReset,
@@ -20,6 +20,7 @@ import {
   PROTOCOL_TCP,
   PROTOCOL_UDP,
   protocolOf,
+  readDestination,
 } from "../wire/inner.ts";
 import type { Exit } from "./exit.ts";
 import { fragment } from "./fragmentation.ts";
@@ -171,6 +172,22 @@ class UserspaceExit implements Exit {
     this.#udp.expire(nowUs);
     this.#icmp.expire(nowUs);
     this.#reassembly.expire(nowUs);
+  }
+
+  forget(prefixes: readonly string[]): void {
+    const gone = prefixes.flatMap((text) => parsePrefix(text) ?? []);
+    const to = new Uint32Array(4);
+    for (const prefix of gone) {
+      this.#udp.forget(prefix);
+      this.#tcp?.forget(prefix);
+      this.#icmp.forget(prefix);
+    }
+    const kept = this.#queue.filter((packet) => {
+      readDestination(new DataView(packet.buffer, packet.byteOffset, packet.length), 0, to, 0);
+      return !gone.some((prefix) => prefixContains(prefix, to));
+    });
+    this.#queue.splice(0, Infinity, ...kept);
+    this.#reassembly.expire(Infinity);
   }
 
   async close(): Promise<void> {

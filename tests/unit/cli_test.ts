@@ -287,9 +287,30 @@ Deno.test("cli: peer tells a running relay, with the token", async () => {
       const added = await run(cwd, ["peer", "add", "phone"], { env });
       assertEquals(added.code, 0, added.stderr);
       assertMatch(added.stderr, /The running relay knows: it serves 1 peers now\./);
-      assertEquals((await run(cwd, ["peer", "remove", "phone"])).code, 0);
-      assertEquals(asked, ["POST /v1/reload Bearer 0123456789abcdef", "POST /v1/reload -"]);
+      assertEquals(asked, ["POST /v1/reload Bearer 0123456789abcdef"]);
     });
+    await Deno.writeTextFile(`${cwd}/state/admin.token`, "made-at-the-first-start\n");
+    const refused = { field: "store", message: "it is cut off, but the disk is full" };
+    const removals: [response: () => Response, code: number, said: RegExp, left: boolean][] = [
+      [() => Response.json({ error: refused }, { status: 409 }), 1, /cut off, but the disk is full/, true],
+      [() => new Response(null, { status: 204 }), 0, /is removed, and its session cut/, true],
+      [
+        () => Response.json({ error: { field: "name", message: "there is no peer" } }, { status: 404 }),
+        0,
+        /"phone" is removed\.\n$/,
+        false,
+      ],
+    ];
+    for (const [response, code, said, left] of removals) {
+      await withRelay(cwd, response, async (asked) => {
+        const removed = await run(cwd, ["peer", "remove", "phone"]);
+        assertEquals(removed.code, code, removed.stderr);
+        assertMatch(removed.stderr, said);
+        // The relay removes it from the store, unless it knows none of that name.
+        assertEquals((await Deno.readTextFile(`${cwd}/state/peers.json`)).includes("phone"), left);
+        assertEquals(asked, ["DELETE /v1/peers/phone Bearer made-at-the-first-start"]);
+      });
+    }
     const answers: [response: () => Response, message: RegExp][] = [
       [() => new Response("", { status: 401 }), /refused the token \(HTTP 401\); set OXRELAY_ADMIN_TOKEN/],
       [() => new Response("<html>"), /answered HTTP 200, not as a relay does/],

@@ -300,6 +300,29 @@ for (const [kind, native] of KINDS) {
     assertEquals(bench.take().length, 0);
   });
 
+  Deno.test(`userspace, ${kind}: a removed peer's mappings end with it, and a host that still answers reaches nobody`, async () => {
+    await using server = new Server(silent);
+    await using bench = open();
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "alice"));
+    bench.send(udp(BOB, 40002, LOOPBACK, server.port, "bob"));
+    await server.heard(2);
+    assertEquals(bench.exit.flowCount, 2);
+    bench.exit.forget!([`${ALICE}/32`, "fd66::2/128"]);
+    assertEquals(bench.exit.flowCount, 1);
+    for (const { port, payload } of server.asked) {
+      await server.socket.send(payload, { transport: "udp", hostname: LOOPBACK, port });
+    }
+    const [packet] = await bench.receive();
+    assertEquals([parseUdp(packet).destination, parseUdp(packet).destinationPort], [BOB, 40002]);
+    await pause(SILENCE_MS);
+    assertEquals(bench.take().length, 0, "what came for the one who is gone is for nobody");
+    // Whoever has the address next begins with nothing of the one before.
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "heir"));
+    assertEquals(bench.exit.flowCount, 2);
+    bench.exit.forget!(["10.66.0.0/16"]);
+    assertEquals(bench.exit.flowCount, 0);
+  });
+
   Deno.test(`userspace, ${kind}: programs of this host reach nobody who has not asked one of them`, async () => {
     await using stranger = new Server(silent);
     await using bench = open();
