@@ -8,6 +8,7 @@
 const PACKAGES: Record<string, string> = {
   "dnsmasq": "dnsmasq-base",
   "nginx": "nginx-light",
+  "nsenter": "util-linux",
   "timeout": "coreutils",
   "git": "git",
   "ip": "iproute2",

@@ -15,6 +15,7 @@ import {
   type Scope,
   undo,
 } from "../exit/tun_client.ts";
+import { isShortage } from "../io/accept.ts";
 import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
 import {
@@ -374,7 +375,7 @@ async function run(
   try {
     const startedMs = performance.now();
     let isUp = false, shownMs = -Infinity;
-    for (let looks = 0; !ended; looks++) {
+    const look = async (looks: number) => {
       const state = await link.tend();
       if (!isUp && state === "connected") {
         await onConnected();
@@ -392,6 +393,18 @@ async function run(
       }
       if (isUp) appHints.tend(nowMs);
       if (isUp && looks % GUARD_LOOKS === GUARD_LOOKS - 1) await onGuard();
+    };
+    for (let looks = 0; !ended; looks++) {
+      try {
+        await look(looks);
+      } catch (error) {
+        // A tunnel that carries goes on without a look at it; before that there is nothing to keep.
+        if (!isUp || !isShortage(error)) throw error;
+        if (performance.now() - shownMs >= SHOW_MS) {
+          view.say(`not looked after now: ${(error as Error).message}`);
+        }
+        shownMs = performance.now();
+      }
       if (ended) break;
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, isUp ? LOOK_MS : FIRST_LOOK_MS);

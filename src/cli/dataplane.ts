@@ -33,6 +33,7 @@ import { TunQueue } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
 import { openNative } from "../io/choose.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { every } from "../io/every.ts";
 import { Mailbox } from "../io/mailbox.ts";
 import type { Port } from "../io/port.ts";
 import { StreamSide } from "../io/stream_side.ts";
@@ -64,7 +65,7 @@ interface DataPlane {
   port: Port;
   exit: Exit;
   mailbox: Mailbox | undefined;
-  timers: ReturnType<typeof setInterval>[];
+  stopTimers: (() => void)[];
 }
 
 let plane: DataPlane | undefined;
@@ -80,7 +81,7 @@ function ownAddresses(): string[] {
   });
 }
 
-function openExit({ config, tunnelIpv6, queue, device }: StartMessage, metrics: Metrics): Exit {
+function openExit({ config, tunnelIpv6, queue, device, maxFlows }: StartMessage, metrics: Metrics): Exit {
   const native = nativeIo(config);
   if (queue !== undefined) return new TunQueue(queue, device ?? "tun", native);
   return openUserspace({
@@ -89,6 +90,7 @@ function openExit({ config, tunnelIpv6, queue, device }: StartMessage, metrics: 
     mtu: config.mtu,
     native,
     metrics,
+    maxFlows,
     log: log("exit"),
   });
 }
@@ -241,8 +243,16 @@ async function start(message: StartMessage): Promise<void> {
   const tellEvents = () => {
     for (let event = relay.pollEvent(); event; event = relay.pollEvent()) tell({ type: "event", event });
   };
-  const timers = [setInterval(refreshOwn, OWN_ADDRESSES_MS), setInterval(tellEvents, EVENTS_MS)];
-  plane = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, timers };
+  const stopTimers = [
+    every(
+      OWN_ADDRESSES_MS,
+      refreshOwn,
+      ({ message }) =>
+        log("exit")("warning", `the addresses known as this host's own stay as they were: ${message}`),
+    ),
+    every(EVENTS_MS, tellEvents, ({ message }) => log("peers")("warning", message)),
+  ];
+  plane = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers };
   if (message.failAfterMs !== undefined) {
     setTimeout(() => {
       throw new Error("it was asked to fail, for a test");
@@ -256,7 +266,7 @@ async function start(message: StartMessage): Promise<void> {
 
 async function stop(): Promise<void> {
   if (plane) {
-    plane.timers.forEach(clearInterval);
+    plane.stopTimers.forEach((stop) => stop());
     await plane.driver.stop();
     plane.relay.close();
     await plane.port.close();

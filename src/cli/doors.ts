@@ -12,6 +12,7 @@ import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
 import type { TunPeer } from "../exit/tun_peers.ts";
 import { type Choice, chooseNative } from "../io/choose.ts";
 import { closeBells, openBells } from "../io/bell.ts";
+import { every } from "../io/every.ts";
 import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
@@ -49,7 +50,7 @@ export class Doors {
   /** What tells each Worker that a message waits; none where Workers wait in their event loops. */
   readonly bells: readonly number[];
   readonly #workers: number;
-  readonly #looking: ReturnType<typeof setInterval>;
+  readonly #stopLooking: () => void;
 
   /** Opens what the configuration asks for. Throws a sentence, with nothing left open, when it cannot. */
   static async open(config: Config, tunnelIpv6: string | undefined): Promise<Doors> {
@@ -100,7 +101,11 @@ export class Doors {
     this.mailboxes = mailboxes;
     this.fallback = fallback;
     this.bells = bells;
-    this.#looking = setInterval(() => device?.look(), LOOK_MS);
+    this.#stopLooking = every(
+      LOOK_MS,
+      () => device?.look(),
+      ({ message }) => logger("exit").warn("the device could not be looked at: {message}", { message }),
+    );
   }
 
   /** Brings what the kernel has for each peer to the Worker that owns it. */
@@ -129,7 +134,7 @@ export class Doors {
 
   /** Closes everything; the Workers must have ended. */
   async close(): Promise<void> {
-    clearInterval(this.#looking);
+    this.#stopLooking();
     await this.fallback?.close();
     for (const fd of this.sockets) libc().close(fd);
     closeBells(this.bells);

@@ -16,7 +16,7 @@ import {
 } from "../wire/address.ts";
 import type { FallbackEndpoint } from "./fallback_dial.ts";
 import { CommandError } from "./help.ts";
-import { keyFromText } from "./keys_text.ts";
+import { isZeroKey, keyFromText, keyToText, publicKeyOf, unusableKey } from "./keys_text.ts";
 
 export interface Invitation {
   /** 44 characters of base64. Secret. */
@@ -274,7 +274,16 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
   };
 
   const privateKey = key(fields.privateKey);
+  const own = keyFromText(privateKey)!;
+  if (isZeroKey(own)) refuse(fields.privateKey, "is all zero, which is nobody's key");
   const relayPublicKey = key(fields.relayPublicKey);
+  const relay = keyFromText(relayPublicKey)!;
+  const mistake = unusableKey(relay);
+  if (mistake !== undefined) refuse(fields.relayPublicKey, mistake);
+  if (keyToText(publicKeyOf(own)) === relayPublicKey) {
+    refuse(fields.relayPublicKey, "is this device's own key; the relay prints its own when it starts");
+  }
+  own.fill(0);
   const presharedKey = fields.presharedKey.text ? key(fields.presharedKey) : undefined;
   const readEndpoint = (field: Field, text: string): Endpoint => {
     const endpoint = parseEndpoint(text);

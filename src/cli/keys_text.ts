@@ -50,6 +50,11 @@ export function unusableKey(publicKey: Uint8Array, own?: Uint8Array): string | u
   return undefined;
 }
 
+/** Whether a key of 32 bytes is all zero: what a program that has none writes, as a private key known to everybody. */
+export function isZeroKey(key: Uint8Array): boolean {
+  return key.every((byte) => byte === 0);
+}
+
 /** A fresh X25519 private key, clamped as `wg genkey` does (RFC 7748 section 5). */
 export function generatePrivateKey(): Uint8Array<ArrayBuffer> {
   const key = randomFillSync(new Uint8Array(KEY_BYTES));

@@ -17,7 +17,7 @@ const STALL_MS = 2000;
 /** What every Worker is started with; the rest is its own. */
 export type CommonStart = Pick<
   StartMessage,
-  "config" | "privateKey" | "tunnelIpv6" | "peers" | "timeScale" | "failAfterMs"
+  "config" | "privateKey" | "tunnelIpv6" | "peers" | "maxFlows" | "timeScale" | "failAfterMs"
 >;
 
 export class DataPlanes {

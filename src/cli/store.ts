@@ -153,11 +153,15 @@ export class PeerStore {
         );
       }
       const sameKey = all.find(({ publicKey }) => publicKey === peer.publicKey);
-      if (sameKey !== undefined) throw new CommandError(`peer "${sameKey.name}" has this public key already`);
+      if (sameKey !== undefined) {
+        throw new CommandError(`peer "${sameKey.name}" has this public key already`, { cause: "publicKey" });
+      }
       const { name, publicKey, presharedKey, created } = peer;
       const bytes = keyFromText(publicKey);
       const mistake = bytes && unusableKey(bytes, this.#options.relayKey);
-      if (mistake !== undefined) throw new CommandError(`peer "${name}": public key: ${mistake}`);
+      if (mistake !== undefined) {
+        throw new CommandError(`peer "${name}": public key: ${mistake}`, { cause: "publicKey" });
+      }
       const record: PeerRecord = {
         name,
         publicKey,

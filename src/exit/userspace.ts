@@ -39,7 +39,10 @@ export interface UserspaceOptions {
   /** What carries TCP, and UDP by bursts, or the reason why nothing does. */
   native: Native | string;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
-  /** Most flows (sockets) at once of UDP, and of TCP; one inner address may hold a quarter of them. */
+  /**
+   * Descriptors that UDP's flows may take, and as many TCP's; without it, by the process's limit. One inner address may
+   * hold a quarter of the flows.
+   */
   maxFlows?: number;
   /** Idle time after which a mapping ends, seconds; RFC 4787 REQ-5 asks for 120 or more. */
   udpTimeoutS?: number;
@@ -47,7 +50,7 @@ export interface UserspaceOptions {
 
 /** Inner packets that wait to be taken; the rest is dropped, as a router's queue would. */
 const QUEUE_MAX = 1024;
-/** Flows where the system's limit on open files does not ask for fewer. A TCP flow has buffers of its own. */
+/** Flows where the limit on open files does not ask for fewer. A TCP flow has buffers of its own. */
 const UDP_FLOWS_MAX = 32768, PORTABLE_FLOWS_MAX = 4096, TCP_FLOWS_MAX = 4096;
 /** Rows of a burst that UDP and the queue may take, so that each kind of traffic leaves room for the others. */
 const UDP_ROWS = 128, QUEUE_ROWS = 64;
@@ -95,20 +98,25 @@ class UserspaceExit implements Exit {
     this.processDescriptors = this.#icmp.descriptors;
     if (typeof native === "string") {
       log("info", `TCP is refused by this exit: ${native}`);
-      this.#udp = new UdpNat({ maxFlows: maxFlows ?? PORTABLE_FLOWS_MAX, timeoutUs, emit, log });
+      this.#udp = new UdpNat({
+        maxFlows: Math.min(PORTABLE_FLOWS_MAX, maxFlows ?? Infinity),
+        timeoutUs,
+        emit,
+        log,
+      });
       this.#icmp.watch();
     } else {
-      const limit = native.ox_flow_limit();
+      const limit = maxFlows ?? native.ox_flow_limit();
       this.#udp = this.#flows = new UdpFlows({
         native,
         mtu,
-        maxFlows: maxFlows ?? Math.min(UDP_FLOWS_MAX, limit),
+        maxFlows: Math.min(UDP_FLOWS_MAX, limit),
         timeoutUs,
         emit,
         onLost: (datagrams) => options.metrics.drop(DROP.exit_full, datagrams),
         log,
       });
-      this.#tcp = new TcpSplice({ native, mtu, maxFlows: maxFlows ?? Math.min(TCP_FLOWS_MAX, limit) });
+      this.#tcp = new TcpSplice({ native, mtu, maxFlows: Math.min(TCP_FLOWS_MAX, limit) });
       this.descriptor = this.#flows.descriptor;
       this.#flows.watch(this.#tcp.descriptor);
       for (const ping of this.processDescriptors) this.#pingsReady |= this.#flows.watch(ping);

@@ -6,7 +6,7 @@
  */
 import { openLibrary } from "../../ffi/mod.ts";
 import { type Packets, packetsOf } from "../../bench/feel/workloads.ts";
-import { readCapture } from "../../src/cli/capture.ts";
+import { type CapturedPacket, readCapture } from "../../src/cli/capture.ts";
 import { CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { Random } from "../sim/world.ts";
 import type { Arrivals, CapturedCall, FlowPlan, Way } from "./flow.ts";
@@ -90,16 +90,13 @@ function capturedPackets(
   { file, near, far }: CapturedCall,
   isFar: boolean,
 ): Packets & { heads: Uint8Array[] } {
-  const ports = isFar ? far << 16 | near : near << 16 | far;
-  const found = [...readCapture(Deno.readFileSync(file))].filter(({ bytes }) =>
-    bytes[0] === 0x45 && new DataView(bytes.buffer, bytes.byteOffset).getInt32(20) === ports
-  );
-  const both = [...readCapture(Deno.readFileSync(file))].find(({ bytes }) => {
-    const there = new DataView(bytes.buffer, bytes.byteOffset).getInt32(20);
-    return bytes[0] === 0x45 && (there === ports || there === (ports << 16 | ports >>> 16));
-  });
+  const ports = ({ bytes }: CapturedPacket) =>
+    bytes[0] === 0x45 ? new DataView(bytes.buffer, bytes.byteOffset).getUint32(20) : 0;
+  const there = (near << 16 | far) >>> 0, back = (far << 16 | near) >>> 0;
+  const both = [...readCapture(Deno.readFileSync(file))].filter((one) => [there, back].includes(ports(one)));
+  const found = both.filter((one) => ports(one) === (isFar ? back : there));
   return {
-    sentUs: Float64Array.from(found, ({ timeUs }) => timeUs - (both?.timeUs ?? 0)),
+    sentUs: Float64Array.from(found, ({ timeUs }) => timeUs - both[0].timeUs),
     bytes: Uint16Array.from(found, ({ length }) => length - IPV4_AND_UDP_BYTES),
     heads: found.map(({ bytes }) => bytes.subarray(IPV4_AND_UDP_BYTES)),
   };
@@ -117,7 +114,7 @@ function rtpHeader(number: number): Uint8Array {
 
 const isServer = Deno.args[0] === "server";
 const { workload, capture, seconds, way, file } = JSON.parse(Deno.args[1]) as FlowPlan;
-const packets = capture === undefined
+const packets: Packets & { heads?: Uint8Array[] } = capture === undefined
   ? packetsOf(isServer ? workload.down : workload.up, seconds, new Random(isServer ? 2 : 1))
   : capturedPackets(capture, isServer);
 const expected = capture === undefined
@@ -151,7 +148,7 @@ for (const [number, sentUs] of packets.sentUs.entries()) {
   const waitUs = startUs + sentUs - clockUs();
   if (waitUs > 0) await new Promise((resolve) => setTimeout(resolve, waitUs / 1000));
   const message = crypto.getRandomValues(new Uint8Array(packets.bytes[number]));
-  if ("heads" in packets) message.set(packets.heads[number]);
+  if (packets.heads) message.set(packets.heads[number]);
   else if (workload.trafficClass === CLASS_VOICE) message.set(rtpHeader(number));
   else message[0] = 0;
   const view = new DataView(message.buffer);

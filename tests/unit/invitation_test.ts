@@ -178,7 +178,10 @@ Deno.test("connect: a megabyte of config is read whole, from a file too, and mor
 
 Deno.test("connect: the example is a config", async () => {
   const text = await Deno.readTextFile(new URL("../../oxrelay-connect.example.conf", import.meta.url));
-  assertEquals(parseInvitation(text, "x").addresses, ["10.66.0.2/32", "fd00:66::2/128"]);
+  assertThrows(() => parseInvitation(text, "x"), CommandError, "PrivateKey: is all zero");
+  const own = text.replace(/(?<=^PrivateKey = ).*/m, invitation().privateKey)
+    .replace(/(?<=^PublicKey = ).*/m, invitation().relayPublicKey);
+  assertEquals(parseInvitation(own, "x").addresses, ["10.66.0.2/32", "fd00:66::2/128"]);
 });
 
 Deno.test("connect: what is wrong is named with its remedy, and no message holds a key", () => {
