@@ -3,6 +3,8 @@
  */
 import { ADMIN_ROWS } from "./admin_rows.ts";
 import { CODEC_ROWS } from "./codec_rows.ts";
+import { EXIT_ROWS } from "./exit_rows.ts";
+import { TUN_ROWS } from "./tun_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
 import { ROUTE_ROWS } from "./route_rows.ts";
@@ -15,5 +17,7 @@ export const ROWS: readonly Mutation[] = [
   ...ROUTE_ROWS,
   ...CODEC_ROWS,
   ...IO_ROWS,
+  ...EXIT_ROWS,
+  ...TUN_ROWS,
   ...ADMIN_ROWS,
 ];
