@@ -67,6 +67,8 @@ function explain(error: unknown): number {
       `Deno's permissions forbid this: ${error.message}. The tasks in deno.json allow the project's own ` +
         "directory and loopback only; for other places run main.ts with the wider permission.",
     );
+  } else if (error instanceof Error && /\(os error \d+\)/.test(error.message)) {
+    console.error(error.message); // the system's own words, with the path
   } else {
     console.error(error);
   }

@@ -6,8 +6,11 @@
 
 /** Debian packages of the programs that the tests run. */
 const PACKAGES: Record<string, string> = {
+  "dnsmasq": "dnsmasq-base",
   "nginx": "nginx-light",
+  "nsenter": "util-linux",
   "timeout": "coreutils",
+  "git": "git",
   "ip": "iproute2",
   "iperf3": "iperf3",
   "nft": "nftables",
@@ -17,6 +20,7 @@ const PACKAGES: Record<string, string> = {
   "prometheus": "prometheus",
   "promtool": "prometheus",
   "setpriv": "util-linux",
+  "strace": "strace",
   "sysctl": "procps",
   "tc": "iproute2",
   "tshark": "tshark",

@@ -37,7 +37,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   // The driver carries bursts between port, core and exit.
   io: ["metrics", "vector", "wire", "ffi", "exit"],
   exit: ["metrics", "vector", "wire", "ffi"],
-  admin: ["config", "metrics", "session/peer_record.ts"],
+  admin: ["config", "metrics", "session/peer_record.ts", "io/accept.ts"],
   cli: EVERYTHING,
   main: EVERYTHING,
 };

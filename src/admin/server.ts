@@ -1,18 +1,21 @@
 /**
  * The admin interface's listener, HTTP/1.1 and HTTP/2 without TLS on one port. Invariant: connections are bounded, each
  * of them must get an answer through in IDLE_MS, and no client, however it behaves, keeps the listener from closing; a
- * port that cannot be had is one sentence that names metrics_listen. Knows no routes.
+ * port that cannot be had is one sentence that names metrics_listen. Knows no routes. It accepts by itself, as no listener
+ * of the platform's does all this: one dies of the first EMFILE, the other stops accepting without a word.
  */
 import { getRequestListener } from "@hono/node-server";
 import type { Logger } from "@logtape/logtape";
 import { createServer as createHttp1 } from "node:http";
 import { createServer as createHttp2 } from "node:http2";
-import { type AddressInfo, createServer, type Socket } from "node:net";
+import type { Socket } from "node:net";
+import { Duplex } from "node:stream";
 import { ConfigError, type Endpoint, formatEndpoint } from "../config.ts";
+import { acceptAll } from "../io/accept.ts";
 import type { createAdmin } from "./mod.ts";
 
 /** Connections at once; another one takes the place of the one that has been quiet for longest. */
-export const CONNECTIONS_MAX = 64;
+const CONNECTIONS_MAX = 64;
 /** How long a connection may be without an answer that it took to its end: idle, half asked, or reading too slowly. */
 const IDLE_MS = 60_000;
 const SWEEP_MS = 1000;
@@ -28,61 +31,97 @@ export interface AdminServer {
   shutdown(): Promise<void>;
 }
 
-interface Connection {
+/** A connection and how it fares. */
+class Connection {
+  readonly stream: Duplex;
   /** When it last took an answer to its end, or began. */
-  quietSinceMs: number;
+  quietSinceMs = performance.now();
   /** Requests whose answers are not through. */
-  requests: number;
+  requests = 0;
+  readonly #tcp: Deno.TcpConn;
+
+  constructor(tcp: Deno.TcpConn, onClosed: (connection: Connection) => void) {
+    this.#tcp = tcp;
+    tcp.setNoDelay(true);
+    const self = () => this.stream as unknown as Socket;
+    // What the servers ask of a socket; they are not the ones who bound it.
+    this.stream = Object.assign(
+      Duplex.fromWeb(
+        { readable: tcp.readable, writable: tcp.writable } as Parameters<typeof Duplex.fromWeb>[0],
+      ),
+      { setTimeout: self, setNoDelay: self, setKeepAlive: self, ref: self, unref: self },
+    );
+    this.stream.on("error", () => {}); // its close says enough
+    this.stream.on("close", () => onClosed(this));
+  }
+
+  /** Counts a request until its answer is through, or never can be. */
+  watch(response: { on(event: "close", act: () => void): unknown }): void {
+    this.requests++;
+    response.on("close", () => {
+      this.requests--;
+      this.quietSinceMs = performance.now();
+    });
+  }
+
+  end(): void {
+    this.stream.destroy();
+    try {
+      this.#tcp.close();
+    } catch {
+      // It is closed already.
+    }
+  }
 }
 
 /** Starts listening. Throws ConfigError when the address is taken, not this machine's, or reserved for root. */
-export async function serveAdmin(
+export function serveAdmin(
   app: ReturnType<typeof createAdmin>,
   listen: Endpoint,
   log: Logger,
   { connectionsMax = CONNECTIONS_MAX, idleMs = IDLE_MS } = {},
-): Promise<AdminServer> {
-  const connections = new Map<Socket, Connection>();
-  const door = createServer((socket) => {
-    socket.on("error", () => {}); // its close says enough
-    if (connections.size >= connectionsMax) quietest(connections)?.destroy();
-    connections.set(socket, { quietSinceMs: performance.now(), requests: 0 });
-    socket.on("close", () => connections.delete(socket));
-    speak(socket);
-  });
-  const speak = protocols(app, connections, log);
-  door.on("error", (error) => log.warn("a connection could not be taken: {error}", { error }));
-  await bind(door, listen);
-  const { address, port } = door.address() as AddressInfo;
-  log.info("metrics, health and dashboard at {url}", {
-    url: `http://${formatEndpoint({ host: address, port })}/`,
-  });
+): AdminServer {
+  const listener = bind(listen);
+  const { hostname, port } = listener.addr as Deno.NetAddr;
+  const url = `http://${formatEndpoint({ host: hostname, port })}/`;
+  log.info("metrics, health and dashboard at {url}", { url });
+  const connections = new Set<Connection>();
+  const end = (connection: Connection) => {
+    connections.delete(connection); // now, as others may come before it says that it is closed
+    connection.end();
+  };
+  const speak = protocols(app, log);
+  const accepting = acceptAll(listener, (tcp) => {
+    if (connections.size >= connectionsMax) end(quietest(connections));
+    const connection = new Connection(tcp, end);
+    connections.add(connection);
+    speak(connection);
+  }, (error) => log.warn("a connection could not be taken: {message}", { message: error.message }));
   const sweeping = setInterval(() => {
     const nowMs = performance.now();
-    for (const [socket, { quietSinceMs }] of connections) if (nowMs - quietSinceMs > idleMs) socket.destroy();
+    for (const connection of connections) if (nowMs - connection.quietSinceMs > idleMs) end(connection);
   }, Math.min(SWEEP_MS, idleMs));
 
   return {
-    addr: { hostname: address, port },
+    addr: { hostname, port },
     async shutdown() {
       clearInterval(sweeping);
-      const closed = new Promise<void>((resolve) => door.close(() => resolve()));
-      for (const [socket, { requests }] of connections) if (requests === 0) socket.destroy();
-      const graceEnds = setTimeout(() => {
-        for (const socket of connections.keys()) socket.destroy();
-      }, GRACE_MS);
-      await closed;
-      clearTimeout(graceEnds);
+      listener.close();
+      await accepting;
+      const lastMs = performance.now() + GRACE_MS;
+      for (;;) {
+        for (const connection of connections) {
+          if (connection.requests === 0 || performance.now() >= lastMs) end(connection);
+        }
+        if (connections.size === 0) return;
+        await new Promise((resolve) => setTimeout(resolve, GRACE_MS / 20));
+      }
     },
   };
 }
 
 /** What reads a new connection's first bytes and has its protocol served. */
-function protocols(
-  app: ReturnType<typeof createAdmin>,
-  connections: Map<Socket, Connection>,
-  log: Logger,
-): (socket: Socket) => void {
+function protocols(app: ReturnType<typeof createAdmin>, log: Logger): (connection: Connection) => void {
   const answer = getRequestListener(app.fetch, {
     overrideGlobalObjects: false,
     errorHandler(error) {
@@ -90,75 +129,60 @@ function protocols(
       return new Response(null, { status: 500 });
     },
   });
-  const sessions = new WeakMap<object, Socket>();
-  const watch = (socket: Socket | undefined, response: { on(event: "close", act: () => void): unknown }) => {
-    const connection = socket && connections.get(socket);
-    if (connection === undefined) return;
-    connection.requests++;
-    response.on("close", () => {
-      connection.requests--;
-      connection.quietSinceMs = performance.now();
-    });
-  };
+  // By what the servers have of a connection: its stream, or the session that HTTP/2 made of it.
+  const connectionOf = new WeakMap<object, Connection>();
   const http1 = createHttp1((request, response) => {
-    watch(request.socket as Socket, response);
+    connectionOf.get(request.socket)?.watch(response);
     return answer(request, response);
   });
   const http2 = createHttp2({ settings: { maxConcurrentStreams: STREAMS_MAX } }, (request, response) => {
-    watch(sessions.get(request.stream.session!), response);
+    connectionOf.get(request.stream.session!)?.watch(response);
     return answer(request, response);
   });
-  let speaking: Socket | undefined;
+  let speaking: Connection | undefined;
   http2.on("session", (session) => {
     session.on("error", () => {});
-    if (speaking) sessions.set(session, speaking);
+    if (speaking) connectionOf.set(session, speaking);
   });
   http2.on("sessionError", () => {});
-  return (socket) =>
-    socket.once("readable", () => {
-      const first = socket.read();
+  return (connection) => {
+    const { stream } = connection;
+    connectionOf.set(stream, connection);
+    stream.once("readable", () => {
+      const first: Uint8Array | null = stream.read();
       if (first === null) return; // it has ended
-      socket.unshift(first);
+      stream.unshift(first);
       const isHttp2 = String.fromCharCode(...first.subarray(0, HTTP2_PREFACE.length)) === HTTP2_PREFACE;
-      speaking = socket;
-      (isHttp2 ? http2 : http1).emit("connection", socket);
+      speaking = connection;
+      (isHttp2 ? http2 : http1).emit("connection", stream);
       speaking = undefined;
     });
+  };
 }
 
 /** The connection that has gone longest without an answer. */
-function quietest(connections: Map<Socket, Connection>): Socket | undefined {
-  let found: Socket | undefined, sinceMs = Infinity;
-  for (const [socket, { quietSinceMs }] of connections) {
-    if (quietSinceMs < sinceMs) [found, sinceMs] = [socket, quietSinceMs];
-  }
-  return found;
+function quietest(connections: Iterable<Connection>): Connection {
+  return [...connections].reduce((one, other) => other.quietSinceMs < one.quietSinceMs ? other : one);
 }
 
-async function bind(door: ReturnType<typeof createServer>, listen: Endpoint): Promise<void> {
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  door.once("error", reject);
+function bind(listen: Endpoint): Deno.TcpListener {
   try {
-    door.listen(listen.port, listen.host, () => resolve());
-    await promise;
+    return Deno.listen({ hostname: listen.host, port: listen.port });
   } catch (error) {
-    throw new ConfigError(explain(error as Error & { code?: string }, formatEndpoint(listen)), {
-      cause: error,
-    });
+    throw new ConfigError(explain(error, formatEndpoint(listen)), { cause: error });
   }
-  door.off("error", reject);
 }
 
-function explain({ code, message }: Error & { code?: string }, address: string): string {
-  if (code === "EADDRINUSE") {
+function explain(error: unknown, address: string): string {
+  if (error instanceof Deno.errors.AddrInUse) {
     return `metrics_listen: ${address} is taken by another program (a second relay?); ` +
       "stop that one or choose another port";
   }
-  if (code === "EADDRNOTAVAIL") {
+  if (error instanceof Deno.errors.AddrNotAvailable) {
     return `metrics_listen: ${address} is no address of this machine; choose one of its own, or 127.0.0.1`;
   }
-  if (code === "EACCES") {
+  if (error instanceof Deno.errors.PermissionDenied) {
     return `metrics_listen: ${address} needs root; choose a port of 1024 or more`;
   }
-  return `metrics_listen: cannot listen on ${address}: ${message}`;
+  throw error;
 }

@@ -4,10 +4,10 @@
  * are capture_flows.ts's, the words control/explain.ts's.
  */
 import { type ClassRule, ClassRules } from "../control/class_rules.ts";
+import { formatEndpoint } from "../wire/address.ts";
 import { INWARD, OUTWARD } from "../control/flows.ts";
 import { applicationName, explainClass } from "../control/explain.ts";
 import { CLASS_LABELS } from "../metrics.ts";
-import { formatAddress } from "../wire/address.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
 import { CaptureError, readCapture } from "./capture.ts";
 import { type CapturedFlow, CaptureFlows } from "./capture_flows.ts";
@@ -125,10 +125,10 @@ function verdictOf({ flows }: CaptureFlows, flow: CapturedFlow): FlowVerdict {
 /** Both ends as "address:port", the one that sent first before the other. */
 export function endsOf({ words, isIpv6 }: CapturedFlow): [near: string, far: string] {
   const width = isIpv6 ? 4 : 1, ports = words[2 * width];
-  const end = (at: number, port: number) => {
-    const text = formatAddress(isIpv6 ? words.slice(at, at + 4) : Uint32Array.of(0, 0, 0xffff, words[at]));
-    return isIpv6 ? `[${text}]:${port}` : `${text}:${port}`;
-  };
+  const end = (at: number, port: number) =>
+    isIpv6
+      ? formatEndpoint(words, at, port)
+      : formatEndpoint(Uint32Array.of(0, 0, 0xffff, words[at]), 0, port);
   return [end(width, ports & 0xffff), end(0, ports >>> 16)];
 }
 

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { Config, Environment } from "../config.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "./durable.ts";
 import { CommandError } from "./help.ts";
-import { generatePrivateKey, keyFromText, keyToText, publicKeyOf } from "./keys_text.ts";
+import { generatePrivateKey, isZeroKey, keyFromText, keyToText, publicKeyOf } from "./keys_text.ts";
 import { formatAddress } from "../wire/address.ts";
 
 export interface Identity {
@@ -29,7 +29,7 @@ export interface Identity {
 export async function loadIdentity(config: Config, env: Environment): Promise<Identity> {
   if (env.OXRELAY_PRIVATE_KEY) {
     const privateKey = keyFromText(env.OXRELAY_PRIVATE_KEY.trim());
-    if (privateKey === undefined) {
+    if (privateKey === undefined || isZeroKey(privateKey)) {
       throw new CommandError(
         "environment: OXRELAY_PRIVATE_KEY: expected 44 characters of base64 as `keygen` prints them",
       );
@@ -63,7 +63,7 @@ async function readKeyFile(path: string): Promise<Uint8Array<ArrayBuffer> | unde
     );
   }
   const key = keyFromText(text.trimEnd());
-  if (key === undefined) {
+  if (key === undefined || isZeroKey(key)) {
     throw new CommandError(
       `${path}: not a private key: expected 44 characters of base64 and a newline; restore it from a backup, ` +
         "or move it away and a new key is made (every client then needs a new config)",

@@ -43,7 +43,8 @@ export class LivePeers {
   /** Stores a peer and serves it once it is on the disk. Throws Refusal for what the store or the relay refuses. */
   async add(peer: Parameters<PeerStore["add"]>[0]): Promise<PeerRecord> {
     const record = await this.#store.add(peer).catch((error) => {
-      throw error instanceof CommandError ? new Refusal("name", error.message) : error;
+      if (!(error instanceof CommandError)) throw error;
+      throw new Refusal(error.cause === "publicKey" ? "publicKey" : "name", error.message);
     });
     const { failed } = await this.#inTurn(() => {
       // A reload between the two has brought it already.

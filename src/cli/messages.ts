@@ -33,6 +33,8 @@ export type ToWorker =
     /** Where all messages that follow this one come from, and what is rung after each; absent without native code. */
     control: MessagePort;
     bell?: number;
+    /** Descriptors that flows of the userspace exit may take, of UDP, and as many of TCP; absent where nobody knows. */
+    maxFlows?: number;
     /** Divides WireGuard's session times; 1 outside tests. */
     timeScale: number;
     /** For tests: when the Worker dies, milliseconds after its start. */

@@ -9,6 +9,7 @@ import { sum } from "../admin/prometheus.ts";
 import { type AdminServer, serveAdmin } from "../admin/server.ts";
 import { type Config, diffConfig, type Environment, formatEndpoint, redactConfig } from "../config.ts";
 import { loadAdminToken } from "./admin_token.ts";
+import { descriptorLimit, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
@@ -87,10 +88,22 @@ export async function serve(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGINT", onStop);
   Deno.addSignalListener("SIGHUP", onHangup);
   const timeScale = readTimeScale();
+  const descriptors = descriptorLimit();
   const doors = await Doors.open(config, tunnelIpv6);
   if (config.trusted.length > 0) {
     log.warn("OxTunnel may go without encryption in {networks} (trusted)", {
       networks: config.trusted.join(", "),
+    });
+  }
+  const shares = descriptors === undefined ? undefined : shareDescriptors({
+    limit: descriptors,
+    open: openDescriptors(),
+    workers: config.workers,
+    hasFallback: config.fallback !== undefined,
+  });
+  if (shares?.isTight) {
+    log.warn("{limit} file descriptors are too few to be of much use; raise ulimit -n", {
+      limit: descriptors,
     });
   }
   const planes = new DataPlanes(config.workers, doors);
@@ -101,6 +114,7 @@ export async function serve(args: string[]): Promise<number> {
       privateKey: identity.privateKey,
       tunnelIpv6,
       peers,
+      maxFlows: shares?.flowsOfWorker,
       timeScale,
       failAfterMs: Number(Deno.env.get("OXRELAY_TEST_FAIL_AFTER_MS") || NaN) || undefined,
     });
@@ -120,7 +134,7 @@ export async function serve(args: string[]): Promise<number> {
       tunnelIpv4: config.tunnelIpv4,
       tunnelIpv6,
       others: peersFromEnvironment(env),
-      relayKey: identity.publicKey,
+      relayKey: keyToText(identity.publicKey),
     }),
     planes,
   );
@@ -184,7 +198,9 @@ export async function serve(args: string[]): Promise<number> {
   });
   let server: AdminServer;
   try {
-    server = await serveAdmin(app, config.metricsListen, logger("admin"));
+    server = serveAdmin(app, config.metricsListen, logger("admin"), {
+      connectionsMax: shares?.adminConnections,
+    });
   } catch (error) {
     health.stop();
     await planes.stop();

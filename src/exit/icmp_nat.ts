@@ -6,6 +6,7 @@
 import { libc, POLLIN } from "../../ffi/mod.ts";
 import { DROP } from "../metrics.ts";
 import { DONE } from "../vector/burst.ts";
+import { type Prefix, prefixContains } from "../wire/address.ts";
 import {
   foldSum,
   IPV4_HEADER_BYTES,
@@ -28,8 +29,8 @@ const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
 const REQUESTS_PER_SOURCE = 256;
 const TIMEOUT_US = 10_000_000;
 const POLL_MS = 200;
-/** Longest answer, as for UDP. */
-const ANSWER_MAX = 8192;
+/** Longest answer: the largest IPv4 packet. */
+const ANSWER_MAX = 65515;
 /** `recvfrom` returns the length before it was cut to the buffer. */
 const MSG_TRUNC = 0x20;
 const REPLY: Record<number, number> = { 4: 0, 6: 129 };
@@ -147,6 +148,15 @@ export class IcmpNat {
       for (const [ours, { sentUs }] of family.requests) {
         if (nowUs - sentUs < TIMEOUT_US) break;
         this.#forget(family, ours);
+      }
+    }
+  }
+
+  /** Expects no more answers for any inner address in the prefix. */
+  forget(prefix: Prefix): void {
+    for (const family of this.#families) {
+      for (const [ours, { inner }] of family.requests) {
+        if (prefixContains(prefix, inner)) this.#forget(family, ours);
       }
     }
   }

@@ -6,6 +6,7 @@
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { DROP } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../vector/burst.ts";
+import { mappedBytes, type Prefix } from "../wire/address.ts";
 
 export interface TcpSpliceOptions {
   native: Native;
@@ -50,6 +51,11 @@ export class TcpSplice {
       this.#native.ox_tcp_receive(this.#handle, handle, from, burst.count);
     }
     return burst.count - from;
+  }
+
+  /** Ends the flows of every inner address in the prefix. */
+  forget({ address, bits }: Prefix): void {
+    this.#native.ox_tcp_forget(this.#handle, mappedBytes(address), bits);
   }
 
   close(): void {

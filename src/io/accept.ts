@@ -5,6 +5,16 @@
  * up to who takes them.
  */
 
+/** What the system says (errno) when it lacks descriptors or memory for now; 24, 23, 105 and 12. */
+const SHORTAGES = ["EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
+
+/** Whether something failed for want of descriptors or memory, so that the same may succeed later. */
+export function isShortage(error: unknown): boolean {
+  if (!(error instanceof Error)) return false;
+  const { code } = error as Error & { code?: string };
+  return SHORTAGES.includes(code ?? "") || /\(os error (24|23|105|12)\)/.test(error.message);
+}
+
 /** How long a listener rests after an error, which a connection's end may have mended by then. */
 const PAUSE_MS = 100;
 

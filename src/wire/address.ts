@@ -90,9 +90,14 @@ export function formatEndpoint(words: Uint32Array, at: number, port: number): st
   return isIpv4(words, at) ? `${text}:${port}` : `[${text}]:${port}`;
 }
 
+/** The address's 16 bytes in network order, IPv4 mapped. */
+export function mappedBytes(words: Uint32Array, at = 0): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from({ length: 16 }, (_, i) => words[at + (i >> 2)] >>> (24 - 8 * (i & 3)));
+}
+
 /** The address's bytes in network order: 4 of IPv4, 16 of IPv6. */
 export function addressBytes(words: Uint32Array, at = 0): Uint8Array<ArrayBuffer> {
-  const bytes = Uint8Array.from({ length: 16 }, (_, i) => words[at + (i >> 2)] >>> (24 - 8 * (i & 3)));
+  const bytes = mappedBytes(words, at);
   return isIpv4(words, at) ? bytes.slice(12) : bytes;
 }
 
@@ -139,6 +144,26 @@ export function prefixContains({ address, bits }: Prefix, other: Address): boole
 /** Whether two prefixes, with no bits beyond their lengths, share an address. */
 export function prefixesOverlap(a: Prefix, b: Prefix): boolean {
   return a.bits <= b.bits ? prefixContains(a, b.address) : prefixContains(b, a.address);
+}
+
+/** The prefixes without those that others hold, in ascending order, IPv6 before and behind IPv4 by its mapped form. */
+export function outermost(prefixes: readonly Prefix[]): Prefix[] {
+  const order = (a: Prefix, b: Prefix) => {
+    const at = a.address.findIndex((word, i) => word !== b.address[i]);
+    return at < 0 ? a.bits - b.bits : a.address[at] - b.address[at];
+  };
+  const kept: Prefix[] = [];
+  // The last one of each family: IPv4's lie amid IPv6's.
+  let last4: Prefix | undefined, last6: Prefix | undefined;
+  for (const one of prefixes.toSorted(order)) {
+    const isV4 = isIpv4(one.address);
+    const last = isV4 ? last4 : last6;
+    if (last && prefixContains(last, one.address)) continue;
+    if (isV4) last4 = one;
+    else last6 = one;
+    kept.push(one);
+  }
+  return kept;
 }
 
 /**

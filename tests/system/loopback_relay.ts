@@ -28,14 +28,9 @@ export class LoopbackRelay {
       prepare?: (directory: string) => void | Promise<void>;
     } = {},
   ): Promise<LoopbackRelay> {
-    const directory = await Deno.makeTempDir({ prefix: "oxrelay-loopback-" });
-    const [port, adminPort] = [freePort(), freePort()];
-    await Deno.writeTextFile(
-      `${directory}/oxrelay.toml`,
-      `listen = "127.0.0.1:${port}"\nmetrics_listen = "127.0.0.1:${adminPort}"\nexit = "userspace"\n${config}`,
-    );
+    const bare = await LoopbackRelay.without(config);
+    const { directory, adminPort } = bare;
     await prepare(directory);
-    const bare = new LoopbackRelay(directory, adminPort);
     const relay = new Background(bare.#command([...before, ...bare.line("serve", [])], env).spawn());
     try {
       await relay.says("listening on");
@@ -44,6 +39,17 @@ export class LoopbackRelay {
       throw error;
     }
     return new LoopbackRelay(directory, adminPort, relay);
+  }
+
+  /** The files of one that is not started, for subcommands alone. */
+  static async without(config = ""): Promise<LoopbackRelay> {
+    const directory = await Deno.makeTempDir({ prefix: "oxrelay-loopback-" });
+    const [port, adminPort] = [freePort(), freePort()];
+    await Deno.writeTextFile(
+      `${directory}/oxrelay.toml`,
+      `listen = "127.0.0.1:${port}"\nmetrics_listen = "127.0.0.1:${adminPort}"\nexit = "userspace"\n${config}`,
+    );
+    return new LoopbackRelay(directory, adminPort);
   }
 
   get said(): string {

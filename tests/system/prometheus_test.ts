@@ -79,7 +79,7 @@ Deno.test({
       ready: healthy,
     });
     const directory = await Deno.makeTempDir({ prefix: "oxrelay-prometheus-" });
-    const server = await serveAdmin(app, { host: "127.0.0.1", port: 0 }, getLogger(["oxrelay", "test"]));
+    const server = serveAdmin(app, { host: "127.0.0.1", port: 0 }, getLogger(["oxrelay", "test"]));
     const target = `127.0.0.1:${server.addr.port}`;
     await Deno.writeTextFile(
       `${directory}/prometheus.yml`,

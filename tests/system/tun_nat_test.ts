@@ -276,6 +276,11 @@ table inet watch { chain seen { type filter hook prerouting priority 0;
         assertGreater(seen[1], 0);
         assertEquals(seen.slice(2), [0, 0], "under the neighbour's own address");
       }
+      // Frames that a bridge passes on are not the host's to forward, even where they come by its rules.
+      if (before === 0) {
+        const behind = await net.client(8);
+        await net.must(behind, ["ping", "-q", "-c", "2", "-i", "0.2", "-w", "10", "10.201.0.9"]);
+      }
       // Its own client goes through either way.
       if (before === 0) await client(net, 2, "one");
       assertEquals(await relay.stop("SIGTERM"), 0);

@@ -13,9 +13,11 @@ import {
   formatPrefix,
   hostOne,
   isIpv4,
+  outermost,
   parseAddress,
   parseInterface,
   parsePrefix,
+  type Prefix,
   prefixContains,
   prefixesOverlap,
 } from "../../src/wire/address.ts";
@@ -92,6 +94,22 @@ Deno.test("address: policy and trusted networks judge plain, mapped and NAT64 fo
         assertEquals(says({ ...rules, [key]: [mapped] }, nat64), verdict);
       }
       assertEquals(new TrustedLinks([plain]).has(four, 0), new TrustedLinks([mapped]).has(four, 0));
+    }),
+    options,
+  );
+});
+
+Deno.test("address: the outermost of prefixes hold the rest and do not hold each other", () => {
+  const prefix = fc.tuple(words, fc.nat(128)).map(([address, bits]) => {
+    const text = formatAddress(address);
+    return parsePrefix(`${text}/${isIpv4(address) ? bits % 33 : bits}`)!;
+  });
+  fc.assert(
+    fc.property(fc.array(prefix, { maxLength: 30 }), (prefixes) => {
+      const kept = outermost(prefixes);
+      const holds = (a: Prefix, b: Prefix) => a.bits <= b.bits && prefixContains(a, b.address);
+      for (const one of prefixes) assertEquals(kept.filter((outer) => holds(outer, one)).length, 1);
+      for (const one of kept) assert(prefixes.includes(one));
     }),
     options,
   );

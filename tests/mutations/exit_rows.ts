@@ -1,0 +1,193 @@
+/**
+ * Mutations of the userspace exit and of the client's own doors: src/exit, src/cli/socks*, and how both heed ICMP.
+ */
+import type { Mutation } from "./mutation.ts";
+
+const SOCKS = ["tests/unit/socks_test.ts"], USERSPACE = ["tests/unit/userspace_exit_test.ts"];
+const DROPS = ["tests/sim/drops_test.ts"];
+
+export const EXIT_ROWS: readonly Mutation[] = [
+  {
+    file: "src/cli/socks_udp.ts",
+    from:
+      "if (sender.port !== program.port || sender.hostname !== program.hostname || datagram === undefined) {",
+    to: "if (datagram === undefined) {",
+    tests: SOCKS,
+    note: "other senders are served",
+  },
+  {
+    file: "src/cli/socks_udp.ts",
+    from: "data.length < 4 || data[2] !== 0",
+    to: "data.length < 4",
+    tests: SOCKS,
+    note: "fragments are taken",
+  },
+  {
+    file: "src/cli/socks_udp.ts",
+    from: "queue.length >= WAITING_PER_NAME_MAX",
+    to: "queue.length >= 1000",
+    tests: SOCKS,
+    note: "what waits for a name is not bounded",
+  },
+  {
+    file: "src/cli/names.ts",
+    from: "const FAILED_MS = 5_000;",
+    to: "const FAILED_MS = 0;",
+    tests: SOCKS,
+    note: "failures are not remembered",
+  },
+  {
+    file: "src/cli/eyeballs.ts",
+    from: "this.#hold(ATTEMPT_DELAY_MS);",
+    to: "this.#hold(60_000);",
+    tests: SOCKS,
+    note: "a dead address holds the live one",
+  },
+  {
+    file: "src/cli/eyeballs.ts",
+    from: "#isIpv6Next = true",
+    to: "#isIpv6Next = false",
+    tests: SOCKS,
+    note: "IPv4 is tried first",
+  },
+  {
+    file: "src/cli/socks.ts",
+    from: "if ((await reader.bytes(1))[0] !== VERSION) return;\n    const [methods]",
+    to: "await reader.bytes(1);\n    const [methods]",
+    tests: SOCKS,
+    note: "what is not SOCKS waits for its end",
+  },
+  {
+    file: "src/cli/socks.ts",
+    from: "reset(client); // an end that looks",
+    to: "shut(client); // an end that looks",
+    tests: SOCKS,
+    note: "a broken download ends as if it were whole",
+  },
+  {
+    file: "src/exit/dialler.ts",
+    from: "call?.fail(reason);",
+    to: "",
+    tests: SOCKS,
+    note: "ICMP about a SYN is not heeded",
+  },
+  {
+    file: "src/exit/dialler.ts",
+    from: "if (call !== undefined && !call.isTo(destination, destinationPort)) return;",
+    to: "",
+    tests: SOCKS,
+    note: "ICMP about another packet ends a call",
+  },
+  {
+    file: "src/exit/dialler.ts",
+    from: "this.#native.ox_dial_shrink(this.#handle, sourcePort, path);",
+    to: "return;",
+    tests: SOCKS,
+    note: "a call does not heed a small path",
+  },
+  {
+    file: "src/wire/icmp_error.ts",
+    from: "if (sum !== 0 || view",
+    to: "if (view",
+    tests: SOCKS,
+    note: "ICMP with a wrong checksum counts",
+  },
+  {
+    file: "src/exit/userspace.ts",
+    from: "this.#spendHops(burst);",
+    to: "",
+    tests: USERSPACE,
+    note: "hops run out unanswered",
+  },
+  {
+    file: "src/exit/userspace.ts",
+    from: "if (dropExtensions(burst, row)) {",
+    to: "if (burst.count < 0) {",
+    tests: USERSPACE,
+    note: "TCP behind extension headers is refused",
+  },
+  {
+    file: "src/exit/userspace.ts",
+    from: "ipVersion(view, at) === 6 && hasRouteLeft(view, at, length[row])",
+    to: "burst.count < 0",
+    tests: USERSPACE,
+    note: "IPv6 routes lead past the policy",
+  },
+  {
+    file: "src/exit/reassembly.ts",
+    from: "held.bytes + bytes > WAITING_BYTES_PER_SOURCE",
+    to: "held.bytes < 0",
+    tests: USERSPACE,
+    note: "one source's fragments take any memory",
+  },
+  {
+    file: "src/exit/reassembly.ts",
+    from: "this.#onLost(partial.first);",
+    to: "",
+    tests: USERSPACE,
+    note: "fragments that do not all come are lost in silence",
+  },
+  {
+    file: "ffi/src/flows.rs",
+    from: "if flags & libc::EPOLLERR as u32 != 0 {",
+    to: "if flags == u32::MAX {",
+    tests: USERSPACE,
+    note: "nobody hears of a closed port",
+  },
+  {
+    file: "ffi/src/flows.rs",
+    from: "if is_hairpin && !is_flow_port(datagram.key.source.is_ipv6, datagram.to_port) {",
+    to: "if is_hairpin && datagram.to_port == 0 {",
+    tests: ["tests/system/exit_errors_test.ts"],
+    note: "a client reaches what else listens on the relay's host",
+  },
+  {
+    file: "src/session/repairs.ts",
+    from: "if (this.#senders === SESSIONS_MAX) return undefined;",
+    to: "",
+    tests: ["tests/unit/repair_pool_test.ts"],
+    note: "the pool of repair has no limit",
+  },
+  {
+    file: "src/ingress/parse.ts",
+    from: "bytes += datagramBytes;",
+    to: "bytes += 1;",
+    tests: DROPS,
+    note: "bytes received are wrong",
+  },
+  {
+    file: "src/ingress/parse.ts",
+    from: "runNext = nowUs >= table.endsUs[found] ? DROP.expired",
+    to: "runNext = nowUs >= table.endsUs[found] ? DROP.no_session",
+    tests: DROPS,
+    note: "WireGuard: old keys are counted as something else",
+  },
+  {
+    file: "src/ingress/parse.ts",
+    from: "nowUs >= table.endsUs[owner] ? DROP.expired",
+    to: "nowUs >= table.endsUs[owner] ? DROP.forged",
+    tests: DROPS,
+    note: "OxTunnel: old keys are counted as something else",
+  },
+  {
+    file: "src/ingress/parse.ts",
+    from: "datagramBytes === COOKIE_REPLY_BYTES ? TO_COOKIE : DROP.bad_length",
+    to: "datagramBytes === COOKIE_REPLY_BYTES ? TO_COOKIE : DROP.bad_type",
+    tests: DROPS,
+    note: "a wrong length is counted as a wrong type",
+  },
+  {
+    file: "src/ingress/deliver.ts",
+    from: "    metrics.drop(DROP.denied);\n    length[row] = emitAdmin",
+    to: "    metrics.drop(DROP.denied, 2);\n    length[row] = emitAdmin",
+    tests: DROPS,
+    note: "a denied packet counts twice",
+  },
+  {
+    file: "src/tunnel.ts",
+    from: "metrics.drop(next[row]);",
+    to: "metrics.drop(next[row], 2);",
+    tests: DROPS,
+    note: "every drop counts twice",
+  },
+];
