@@ -144,6 +144,13 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
     note: "a reload loses compression",
   },
   {
+    file: "src/config.ts",
+    from: "Object.fromEntries(RELOADABLE_KEYS.map(camelCase)",
+    to: "Object.fromEntries(RELOADABLE_KEYS.slice(1).map(camelCase)",
+    tests: ["tests/unit/config_test.ts"],
+    note: "a reload loses a key",
+  },
+  {
     file: "src/session/ox_sessions.ts",
     from: "    this.ecn[ECN_MARKS * session + mark]++;",
     to: "",
