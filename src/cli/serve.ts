@@ -172,6 +172,8 @@ export async function serve(args: string[]): Promise<number> {
     }),
     peers: async () => (await planes.snapshot()).peers,
     sessions: async () => (await planes.snapshot()).sessions,
+    applications: async () => (await planes.snapshot()).applications,
+    applicationsInMetrics: () => config.classes.applicationsInMetrics,
     config: () => redactConfig(config),
     adminToken: () => adminToken,
     reload,
