@@ -133,6 +133,10 @@ Deno.test("config: each mistake has its sentence", () => {
       `oxrelay.toml: cpus: expected a list of processor numbers such as [0, 1], found "0-3"`,
     ],
     [
+      `workers = 2\ncpus = [1, 1]`,
+      `oxrelay.toml: cpus: expected each processor once, found a list`,
+    ],
+    [
       `workers = 2\ncpus = [1]`,
       `oxrelay.toml: cpus: expected one processor for each of 2 workers, found 1; name 2, or set cpus = []`,
     ],
