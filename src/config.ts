@@ -323,7 +323,6 @@ const flag = v.boolean(expected("true or false"));
 const list = (what: string) => v.array(v.unknown(), expected(what));
 
 const PRIVATE_IPV4 = RFC_1918.map((range) => parsePrefix(range)!);
-const LOOPBACK = rangesOf("loopback");
 /** What no entry of `allow` may open. */
 const NEVER_ROUTABLE = rangesOf("never");
 
@@ -614,16 +613,6 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     throw new ConfigError(
       `${file}: repair.share_percent: expected at most budget_percent (${config.repair.budgetPercent}), found ` +
         `${sharePercent}; raise budget_percent or lower it`,
-    );
-  }
-  const { allowLoopback, allow } = config.destinations;
-  const opensLoopback = allowLoopback ||
-    allow.some((entry) => LOOPBACK.some((range) => prefixesOverlap(range, parsePrefix(entry)!)));
-  // Without a token the admin interface trusts loopback, which is where this exit's sockets come from.
-  if (opensLoopback && config.exit !== "tun" && config.adminToken === undefined) {
-    throw new ConfigError(
-      `${file}: admin_token: expected one while clients may reach loopback through the userspace exit, where each ` +
-        `of them would pass for the relay's operator; set admin_token (or OXRELAY_ADMIN_TOKEN) or exit = "tun"`,
     );
   }
   return deepFreeze(config);

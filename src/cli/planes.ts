@@ -91,9 +91,11 @@ export class DataPlanes {
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all);
-    const { forget } = await this.#doors.setPeers(all);
+    // What the host refuses must not keep anybody's session up: it is thrown once the data planes have done theirs.
+    const host = await this.#doors.setPeers(all).catch((error: Error) => error);
     const reports = await Promise.all(this.#planes.map((plane) => plane.changePeers(changed, gone, all)));
-    await forget();
+    if (host instanceof Error) throw host;
+    await host.forget();
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   }
 

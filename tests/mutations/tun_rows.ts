@@ -97,7 +97,7 @@ export const TUN_ROWS: readonly Mutation[] = [
     file: "src/exit/tun.ts",
     from: 'const offloads = typeof native === "string" ? 0 : IFF_VNET_HDR;',
     to: "const offloads = 0;",
-    tests: ["tests/system/tun_bulk_test.ts"],
+    tests: SEGMENTS,
     note: "the device has no offloads",
   },
   {

@@ -440,6 +440,23 @@ Deno.test("admin: connections are bounded, and a newcomer takes the place of the
   await Promise.all(open.map(({ closed }) => closed));
 });
 
+Deno.test("admin: thousands of requests at once on one connection end it, and are not all answered", async () => {
+  let asked = 0;
+  const deps = relay({
+    sessions() {
+      asked++;
+      return new Promise(() => {}); // as slow as can be
+    },
+  });
+  await withAdmin(deps, async (ask, port) => {
+    const one = `GET /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${TOKEN}\r\n\r\n`;
+    const greedy = await loiterer(port, one.repeat(5000));
+    await greedy.closed;
+    assert(asked <= 16, `${asked} were asked`);
+    assertEquals((await ask("/healthz")).status, 200);
+  });
+});
+
 Deno.test("admin: the listener closes whatever its clients do", async () => {
   const answering = Promise.withResolvers<void>();
   const server = serveAdmin(
