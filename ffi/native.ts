@@ -86,6 +86,7 @@ const SYMBOLS = {
   ox_dial_write: { parameters: ["u32", "u32", "buffer", "u32"], result: "i32" },
   ox_dial_finish: { parameters: ["u32", "u32"], result: "i32" },
   ox_dial_release: { parameters: ["u32", "u32"], result: "i32" },
+  ox_dial_shrink: { parameters: ["u32", "u32", "u32"], result: "i32" },
   ox_dial_news: { parameters: ["u32", "buffer", "u32"], result: "i32" },
   ox_dial_send: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
   ox_dial_turn: { parameters: ["u32"], result: "i32" },

@@ -36,6 +36,10 @@ export const DROP_REASONS = [
   ["unanswered", "The packet waited for a handshake that the peer never completed."],
   ["too_big", "The packet is larger than the tunnel's MTU."],
   ["unsupported", "The exit cannot carry this protocol; the sender was told by ICMP or RST."],
+  [
+    "unassembled",
+    "Fragments of an inner packet did not all come in time, contradicted each other, or were too many.",
+  ],
   ["exit_full", "The exit holds as many flows as its limits allow."],
   ["exit_error", "The exit's device or socket refused the packet."],
   ["port_error", "The outer socket refused the datagram."],

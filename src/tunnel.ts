@@ -75,6 +75,8 @@ export interface TunnelOptions {
   mtu: number;
   /** Whether the exit makes its packets itself, from sockets, rather than forwarding another host's; false when absent. */
   exitIsSource?: boolean;
+  /** Whether the exit leads packets to the host's own address on to other clients' mappings there. */
+  exitHairpins?: boolean;
   /**
    * How long OxTunnel's bulk packets may be held for company, in microseconds: 0 for batches of what comes together only,
    * -1 for none; BATCH_WAIT_US when absent.
@@ -214,7 +216,8 @@ export class Tunnel {
     const [backlog, speedtest] = [new Backlog(), new Speedtest()];
     const { mtu, lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
     const frames = new FrameReader();
-    this.ingressContext = { ...shared, policy, masks, frames, lz4, backlog, speedtest };
+    const exitHairpins = options.exitHairpins === true;
+    this.ingressContext = { ...shared, policy, masks, frames, lz4, backlog, speedtest, exitHairpins };
     const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;

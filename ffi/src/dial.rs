@@ -34,6 +34,8 @@ struct Call {
     inner: Box<Inner>,
     /// What it was when last looked at; a change is news. Whoever waits has seen all that was there before.
     told: u32,
+    /// The far end's FIN has come, whatever the state machine has come to since.
+    has_ended: bool,
     is_news: bool,
     /// Nobody here wants it any more; it stays until the far end has all that was sent.
     is_released: bool,
@@ -69,17 +71,17 @@ impl Call {
     }
 
     fn state(&mut self) -> u32 {
+        let has_ended = self.has_ended;
         let socket = self.socket();
+        let has_ended = has_ended
+            || matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
         let mut state = 0;
         if socket.may_send() || socket.may_recv() {
             state |= OPEN;
         }
         if socket.can_recv() {
             state |= READABLE;
-        } else if matches!(
-            socket.state(),
-            State::CloseWait | State::LastAck | State::Closing | State::TimeWait
-        ) {
+        } else if has_ended {
             state |= ENDED;
         }
         // Room worth a call: a full buffer that frees a packet at a time would wake its writer for each.
@@ -89,6 +91,7 @@ impl Call {
         if socket.state() == State::Closed && state & READABLE == 0 {
             state |= OVER;
         }
+        self.has_ended = has_ended;
         state
     }
 }
@@ -126,7 +129,8 @@ impl Dialler {
         let mut sockets = SocketSet::new(vec![SocketStorage::EMPTY]);
         let handle = sockets.add(socket);
         let inner = Box::new(Inner { interface, sockets, handle });
-        let call = Call { key, inner, told: 0, is_news: false, is_released: false, due_us: None };
+        let call =
+            Call { key, inner, told: 0, has_ended: false, is_news: false, is_released: false, due_us: None };
         self.calls.insert(self.port, call);
         let port = self.port;
         self.attend(port, now_us);
@@ -205,6 +209,15 @@ impl Dialler {
                 self.schedule(port, Some(now_us + 1000));
             }
         }
+    }
+
+    /// Sends a call's packets no larger than `mtu` bytes from now on; what was lost for its size is sent again in time.
+    fn shrink(&mut self, port: u16, mtu: usize, now_us: i64) -> i32 {
+        let Some(call) = self.calls.get_mut(&port) else { return -libc::EINVAL };
+        let mut wire = Wire { arrived: None, outbox: &mut self.outbox, mtu: mtu.min(self.mtu) };
+        call.inner.interface = interface(&call.key, &mut wire, Instant::from_micros(now_us));
+        self.attend(port, now_us);
+        0
     }
 
     fn release(&mut self, port: u16, now_us: i64) -> i32 {
@@ -353,6 +366,15 @@ pub extern "C" fn ox_dial_finish(handle: u32, call: u32) -> i32 {
         dialler.attend(call as u16, now_us());
         0
     })
+}
+
+/// Keeps the packets of a call to `mtu` bytes, 576 or more: a router on its way takes no larger ones.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_dial_shrink(handle: u32, call: u32, mtu: u32) -> i32 {
+    if mtu < 576 {
+        return -libc::EINVAL;
+    }
+    with_dialler(handle, |dialler| dialler.shrink(call as u16, mtu as usize, now_us()))
 }
 
 /// Forgets a call. When both sides have ended it, what was sent still arrives; otherwise it is reset.

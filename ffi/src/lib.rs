@@ -9,6 +9,7 @@ mod dial;
 mod flows;
 mod gf256;
 mod gso;
+mod icmp;
 mod keys;
 mod layout;
 mod lz4;

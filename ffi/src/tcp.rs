@@ -4,6 +4,7 @@
 //! the sender's window; an end that one side sees (FIN or RST) reaches the other as the same.
 
 use crate::flows::{destination, lies_in, read_prefix};
+use crate::icmp;
 use crate::layout::{Arena, Block, TO_EXIT, TO_TUNNEL, Table, with_burst};
 use smoltcp::iface::{Config, Interface, PollResult, SocketHandle, SocketSet, SocketStorage};
 use smoltcp::phy::{self, Device, DeviceCapabilities, Medium};
@@ -277,8 +278,29 @@ fn close(fd: i32, reset: bool) {
     unsafe { libc::close(fd) };
 }
 
-/// A nonblocking socket on its way to the key's destination, or the errno that kept it from starting.
-fn dial(key: &Key) -> Result<i32, i32> {
+fn is_ipv6(key: &Key) -> bool {
+    matches!(key.destination, IpAddress::Ipv6(_))
+}
+
+/// What a packet's TTL or hop limit leaves it behind this exit, 1 or more.
+fn hops_of(packet: &[u8]) -> i32 {
+    let place = if packet[0] >> 4 == 6 { 7 } else { 8 };
+    i32::from(packet[place].max(2) - 1)
+}
+
+/// Has a socket's packets begin with so many hops; -1 for as many as the system likes.
+fn set_hops(fd: i32, is_ipv6: bool, hops: i32) {
+    let (level, name) = if is_ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_TTL)
+    };
+    // SAFETY: `hops` is valid for its size; the kernel copies it.
+    unsafe { libc::setsockopt(fd, level, name, (&raw const hops).cast(), size_of::<i32>() as u32) };
+}
+
+/// A nonblocking socket on its way to the key's destination by `hops` at most, or the errno that kept it from starting.
+fn dial(key: &Key, hops: i32) -> Result<i32, i32> {
     let family = match key.destination {
         IpAddress::Ipv4(_) => libc::AF_INET,
         IpAddress::Ipv6(_) => libc::AF_INET6,
@@ -299,6 +321,9 @@ fn dial(key: &Key) -> Result<i32, i32> {
             size_of::<i32>() as u32,
         )
     };
+    // A router's word about the SYN is kept, so that it can be handed on as it was.
+    icmp::keep_errors(fd, is_ipv6(key), true);
+    set_hops(fd, is_ipv6(key), hops);
     let result = match key.destination {
         IpAddress::Ipv4(address) => {
             let name = libc::sockaddr_in {
@@ -540,11 +565,12 @@ impl Splice {
         if self.by_key.len() >= self.max_flows || held >= self.max_flows.div_ceil(SOURCE_SHARE) {
             return Taken::Full;
         }
-        match dial(&key) {
+        match dial(&key, hops_of(packet)) {
             Ok(fd) => self.begin(key, fd, packet, now_us),
             Err(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Taken::Full,
-            Err(_) => {
-                refuse(&key, packet, &mut self.outbox, self.mtu, Instant::from_micros(now_us));
+            Err(reason) => {
+                let report = icmp::kind_of(is_ipv6(&key), reason).map(|kind| (kind, None));
+                self.answer(&key, packet, reason, report, now_us);
                 Taken::Yes
             }
         }
@@ -592,12 +618,18 @@ impl Splice {
         let Stage::Connecting { syn } = &mut flow.stage else { return };
         let syn = std::mem::take(syn);
         let now = Instant::from_micros(now_us);
-        if connect_error(flow.fd) != 0 {
-            let key = flow.key;
-            refuse(&key, &syn, &mut self.outbox, self.mtu, now);
+        let (key, fd) = (flow.key, flow.fd);
+        let reason = connect_error(fd);
+        if reason != 0 {
+            let told = icmp::next_report(fd, is_ipv6(&key), &mut []).map(|told| (told.kind, told.from));
+            let own = icmp::kind_of(is_ipv6(&key), reason).map(|kind| (kind, None));
+            self.answer(&key, &syn, reason, told.or(own), now_us);
             self.end(index, false);
             return;
         }
+        // From here on ICMP breaks no connection (RFC 5461 section 4), and its hops are the system's.
+        icmp::keep_errors(fd, is_ipv6(&key), false);
+        set_hops(fd, is_ipv6(&key), -1);
         let mut socket = Socket::new(SocketBuffer::new(vec![0; bytes]), SocketBuffer::new(vec![0; bytes]));
         socket.set_congestion_control(CongestionControl::Cubic);
         socket.set_nagle_enabled(false);
@@ -615,6 +647,23 @@ impl Splice {
         flow.stage = Stage::Open(Box::new(Inner { interface, sockets, handle }));
         flow.writable = true;
         self.attend(index, now_us);
+    }
+
+    /// Answers a SYN whose connection was not made: by a reset when the far end refused it, else by ICMP where that has a word
+    /// for the reason, as the far end's network would have done.
+    fn answer(
+        &mut self,
+        key: &Key,
+        syn: &[u8],
+        reason: i32,
+        told: Option<(icmp::Kind, Option<[u8; 16]>)>,
+        now_us: i64,
+    ) {
+        let told = told.filter(|_| reason != libc::ECONNREFUSED && self.outbox.packets.len() < OUTBOX_MAX);
+        match told.and_then(|(kind, from)| icmp::error(kind, from.as_ref(), syn)) {
+            Some(packet) => self.outbox.packets.push_back(packet),
+            None => refuse(key, syn, &mut self.outbox, self.mtu, Instant::from_micros(now_us)),
+        }
     }
 
     /// Splices, sends what is due, and notes when the flow wants attention again.
@@ -711,7 +760,8 @@ impl Splice {
             let flow = self.flows[index].as_ref().expect("due names live flows");
             if let Stage::Connecting { syn } = &flow.stage {
                 let (key, syn) = (flow.key, syn.clone());
-                refuse(&key, &syn, &mut self.outbox, self.mtu, Instant::from_micros(now_us));
+                let told = icmp::kind_of(is_ipv6(&key), libc::ETIMEDOUT).map(|kind| (kind, None));
+                self.answer(&key, &syn, libc::ETIMEDOUT, told, now_us);
                 self.end(index, true);
             } else {
                 self.schedule(index, None);
@@ -885,7 +935,10 @@ pub unsafe extern "C" fn ox_tcp_forget(handle: u32, address: *const u8, bits: u3
     let Some(prefix) = (unsafe { read_prefix(address, bits) }) else { return -libc::EINVAL };
     with_splice(handle, |splice| {
         for index in 0..splice.flows.len() {
-            if splice.flows[index].as_ref().is_some_and(|flow| lies_in(flow.key.mapped_source(), prefix, bits)) {
+            if splice.flows[index]
+                .as_ref()
+                .is_some_and(|flow| lies_in(flow.key.mapped_source(), prefix, bits))
+            {
                 splice.end(index, true);
             }
         }

@@ -36,6 +36,7 @@ import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
 import { readAppPriorities, readPriorities } from "./priorities.ts";
 import { giveBackMemorySoon } from "./memory.ts";
+import { Names } from "./names.ts";
 import { resolveOutside } from "./outside_names.ts";
 import { resolveThrough } from "./resolve.ts";
 import { probe } from "./server_probe.ts";
@@ -191,19 +192,25 @@ async function throughSockets(
   const dialler = new Dialler({ native, addresses: own, mtu });
   const has = (isIpv6: boolean) => own.some((one) => one.includes(":") === isIpv6);
   const families = { ipv4: has(false), ipv6: has(true) };
-  const resolve = async (name: string) => {
+  const lookUp = async (name: string, found: (addresses: readonly string[]) => void) => {
+    let isFound = false;
+    const note = (addresses: readonly string[]) => {
+      isFound = true;
+      found(addresses);
+    };
     for (const domain of /\./.test(name) ? [] : search) {
-      const found = await resolveThrough(dialler, dns, `${name}.${domain}`, families);
-      if (found.length > 0) return found;
+      await resolveThrough(dialler, dns, `${name}.${domain}`, families, note);
+      if (isFound) return;
     }
-    return await resolveThrough(dialler, dns, name, families);
+    await resolveThrough(dialler, dns, name, families, note);
   };
+  const names = new Names(lookUp);
   const opened: Doors[] = [];
   const { socks, forwards } = doors;
   const fallback = await openFallback(invitation, servers, view, () => Promise.resolve());
   try {
-    if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
-    for (const one of forwards) opened.push(forward(dialler, resolve, one));
+    if (socks) opened.push(serveSocks(dialler, names, socks.host, socks.port));
+    for (const one of forwards) opened.push(forward(dialler, names, one));
     const plane = new LocalPlane(invitation, dialler, native, wishes, fallback?.mailboxes);
     const link = new Link({
       servers,
@@ -430,7 +437,8 @@ function noAnswer(link: Link): string {
   return `no answer from the relay at ${link.servers.address} in ${
     FIRST_ANSWER_MS / 1000
   } s: it may be off, ${around}, ` +
-    "or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
+    "or it does not know this device, or this machine's clock has gone back; on the relay, `deno task peer list`, " +
+    "`deno task status` and its log tell. " +
     "Nothing was changed here";
 }
 

@@ -168,7 +168,15 @@ function openPort({ config, port, socket }: StartMessage, arena: Arena, metrics:
   try {
     if (typeof port === "string" || typeof native === "string") {
       log("io")("info", `portable, one datagram at a time: ${port}`);
-      return new UdpPort({ ...listen, arena, onDrop: (reason) => metrics.drop(DROP[reason]) });
+      const open = (host: string) =>
+        new UdpPort({ host, port: listen.port, arena, onDrop: (reason) => metrics.drop(DROP[reason]) });
+      try {
+        return open(listen.host);
+      } catch (error) {
+        // A system without IPv6.
+        if (listen.host !== "::" || error instanceof Deno.errors.AddrInUse) throw error;
+        return open("0.0.0.0");
+      }
     }
     log("io")("info", `${port.io}, whole bursts at a time: ${port.reason}`);
     const onRefused = (datagrams: number) => metrics.drop(DROP.port_error, datagrams);
@@ -186,7 +194,7 @@ async function start(message: StartMessage): Promise<void> {
   const metrics = columns[worker];
   const arena = new Arena(ARENA_SLOTS);
   const kernels = chooseKernels(config);
-  warmUp(kernels);
+  log("kernels")("debug", `${warmUp(kernels)} packets have taught the compiler the routes`);
   const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
   const socket = openPort(message, arena, metrics);
   // Behind the Workers' mailboxes comes the fallback's.
@@ -210,6 +218,7 @@ async function start(message: StartMessage): Promise<void> {
     ipv4: hostOne(config.tunnelIpv4).address,
     ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6).address,
     mtu: config.mtu,
+    exitHairpins: exit.hairpins === true,
     exitIsSource: exit.name === "userspace",
     batchWaitUs: batchWaitUs(config, port, exit),
     maxConnections: config.maxConnections,

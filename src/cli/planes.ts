@@ -87,13 +87,7 @@ export class DataPlanes {
 
   /** Makes the peers equal to `peers` in all of them, by what differs. Says what changed in one, as it does in each. */
   async setPeers(peers: readonly PeerRecord[]): Promise<PeersReport> {
-    const before = new Map(this.#peers.map((peer) => [peer.publicKey, peer]));
-    const changed = peers.filter((peer) => {
-      const known = before.get(peer.publicKey);
-      before.delete(peer.publicKey);
-      return known === undefined || !isSame(known, peer);
-    });
-    const gone = [...before.keys()];
+    const { changed, gone } = differenceOf(this.#peers, peers);
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all);
@@ -131,6 +125,20 @@ export class DataPlanes {
   #nameOf(worker: number, workers: number): string {
     return workers === 1 ? "the data plane" : `data plane ${worker}`;
   }
+}
+
+/** The peers that are new or other than before, and the public keys of those that are no longer there. */
+export function differenceOf(
+  before: readonly PeerRecord[],
+  after: readonly PeerRecord[],
+): { changed: PeerRecord[]; gone: string[] } {
+  const left = new Map(before.map((peer) => [peer.publicKey, peer]));
+  const changed = after.filter((peer) => {
+    const known = left.get(peer.publicKey);
+    left.delete(peer.publicKey);
+    return known === undefined || !isSame(known, peer);
+  });
+  return { changed, gone: [...left.keys()] };
 }
 
 function isSame(one: PeerRecord, other: PeerRecord): boolean {

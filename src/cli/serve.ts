@@ -134,7 +134,7 @@ export async function serve(args: string[]): Promise<number> {
       tunnelIpv4: config.tunnelIpv4,
       tunnelIpv6,
       others: peersFromEnvironment(env),
-      relayKey: identity.publicKey,
+      relayKey: keyToText(identity.publicKey),
     }),
     planes,
   );

@@ -14,6 +14,8 @@ export interface HostAccess {
 export interface Exit {
   /** "tun" or "userspace". */
   readonly name: string;
+  /** Whether it takes TO_HAIRPIN rows. */
+  readonly hairpins?: boolean;
   /** One line for people: what it is and why it was chosen is the caller's part. */
   readonly description: string;
   /** Takes the rows whose next is TO_EXIT: sends the packet and marks the row DONE (or HELD, or a drop reason). */

@@ -29,8 +29,8 @@ const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
 const REQUESTS_PER_SOURCE = 256;
 const TIMEOUT_US = 10_000_000;
 const POLL_MS = 200;
-/** Longest answer, as for UDP. */
-const ANSWER_MAX = 8192;
+/** Longest answer: the largest IPv4 packet. */
+const ANSWER_MAX = 65515;
 /** `recvfrom` returns the length before it was cut to the buffer. */
 const MSG_TRUNC = 0x20;
 const REPLY: Record<number, number> = { 4: 0, 6: 129 };

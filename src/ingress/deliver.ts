@@ -9,7 +9,7 @@
 import { COUNTER, DROP, type Metrics } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
-import { type Burst, DONE, OPENED, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import { type Burst, DONE, OPENED, TO_EXIT, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
 import {
   emitAdminProhibited,
   emitEchoReply,
@@ -105,6 +105,16 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       next[row] = TO_TUNNEL;
       peer[row] = other;
       toPeers++;
+      continue;
+    }
+    // To this host from outside: another client's port perhaps, if clients may reach each other.
+    if (
+      context.exitHairpins && policy.allowPeers && !policy.denies(target, 0) &&
+      protocolOf(view, at, whole) === PROTOCOL_UDP &&
+      policy.isHost(target, 0)
+    ) {
+      next[row] = TO_HAIRPIN;
+      toExit++;
       continue;
     }
     peers.drops[id]++;

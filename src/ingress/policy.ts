@@ -35,6 +35,8 @@ export class DestinationPolicy {
   readonly #table = new PrefixTable();
   readonly #denied = new PrefixTable();
   readonly #own: string[] = [];
+  /** All of the host's addresses, four words each. */
+  #host = new Uint32Array(0);
   /** Addresses with their verdicts, each in the one place that its hash names. */
   readonly #recent = new Uint32Array(RECENT_WORDS << RECENT_LOG2);
   readonly #allowLoopback: boolean;
@@ -58,6 +60,7 @@ export class DestinationPolicy {
    * A prefix in `allow` that is longer or equal wins, so an address opened on purpose stays open.
    */
   setOwnAddresses(addresses: readonly string[]): void {
+    this.#host = Uint32Array.from(addresses.flatMap((text) => [...parseAddress(text) ?? []]));
     if (this.#allowLoopback) return;
     this.#recent.fill(0);
     for (const text of this.#own.splice(0)) this.#remove(text);
@@ -88,6 +91,18 @@ export class DestinationPolicy {
       if (a >>> 16 === 0x2002) return own && this.#allowsIpv4(((a << 16) | (b >>> 16)) >>> 0);
     }
     return this.#verdict(words, at) === ALLOW;
+  }
+
+  /** Whether words[at..at+3] is an address of the host itself. Allocates nothing. */
+  isHost(words: Uint32Array, at: number): boolean {
+    const host = this.#host;
+    for (let i = 0; i < host.length; i += 4) {
+      if (
+        host[i + 3] === words[at + 3] && host[i + 2] === words[at + 2] && host[i + 1] === words[at + 1] &&
+        host[i] === words[at]
+      ) return true;
+    }
+    return false;
   }
 
   /** The table's word on an address. A public one is probed for at ten lengths, so recent answers are kept. */

@@ -147,6 +147,20 @@ export function protocolOf(view: DataView, at: number, length: number): number {
   return 255;
 }
 
+/** Whether an IPv6 packet has a routing header by which it is still to go elsewhere (RFC 8200 §4.4). */
+export function hasRouteLeft(view: DataView, at: number, length: number): boolean {
+  let type = view.getUint8(at + 6);
+  let here = at + IPV6_HEADER_BYTES;
+  for (let i = 0; i <= EXTENSIONS_MAX; i++) {
+    if ((type !== 0 && type !== 43 && type !== 44 && type !== 60) || here + 8 > at + length) return false;
+    if (type === 43 && view.getUint8(here + 3) > 0) return true;
+    const extra = type === 44 ? 0 : 8 * view.getUint8(here + 1);
+    type = view.getUint8(here);
+    here += 8 + extra;
+  }
+  return false;
+}
+
 /** Whether an IPv4 packet asks for a route of its sender's (RFC 791 §3.1): loose (131) or strict (137). */
 export function hasSourceRoute(view: DataView, at: number): boolean {
   const end = at + (view.getUint8(at) & 15) * 4;
@@ -334,6 +348,20 @@ export function emitTimeExceeded(
   from: Uint32Array,
 ): number {
   return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0b00 : 0x0300, 0);
+}
+
+/**
+ * Replaces a first fragment by the ICMP error that says that the others did not come in time (ICMPv4 11/1, RFC 792; ICMPv6
+ * 3/1, RFC 4443 §3.3). Otherwise as `emitAdminProhibited`.
+ */
+export function emitReassemblyExceeded(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  length: number,
+  from: Uint32Array,
+): number {
+  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0b01 : 0x0301, 0);
 }
 
 /**

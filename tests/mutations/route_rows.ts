@@ -63,8 +63,8 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/deliver.ts",
-    from: "isOpen = other === NONE ? isOwn || policy.allows(target, 0, version) : policy.allowPeers;",
-    to: "isOpen = other === NONE ? isOwn || policy.allows(target, 0, version) : true;",
+    from: ": policy.allowPeers && !policy.denies(target, 0);",
+    to: ": !policy.denies(target, 0);",
     tests: ["tests/sim/adversary_test.ts"],
     note: "peers reach each other unasked",
   },

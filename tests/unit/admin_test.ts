@@ -463,6 +463,54 @@ Deno.test("admin: the dashboard is self-contained and its policy lets only itsel
   });
 });
 
+/** The dashboard's script over a page that takes everything and shows nothing; returns the named functions of it. */
+async function dashboard(names: string[]) {
+  const html = await Deno.readTextFile(new URL("../../src/admin/dashboard.html", import.meta.url));
+  const [, script] = html.match(/<script>([^]*?)<\/script>/)!;
+  const element: unknown = new Proxy(() => element, {
+    get: (_, key) => key === "children" ? [] : element,
+    set: () => true,
+  });
+  const never = () => new Promise(() => {});
+  const run = new Function("document", "sessionStorage", "fetch", `${script}; return { ${names.join()} };`);
+  return run({ getElementById: () => element, createElement: () => element }, { getItem: () => null }, never);
+}
+
+Deno.test("admin: the dashboard finds, sorts and pages 2000 peers", async () => {
+  const { pageOf, COLUMNS } = await dashboard(["pageOf", "COLUMNS"]);
+  const peers = Array.from({ length: 2000 }, (_, i) => ({
+    name: `peer-${i}`,
+    endpoint: i % 2 === 0 ? `192.0.2.${i % 256}:51820` : undefined,
+    protocol: i % 2 === 0 ? "wireguard" : undefined,
+    bytesReceived: i * 7919 % 2000,
+    bytesSent: 0,
+    drops: 0,
+    ...(i < 3 ? { rttMs: 30 - i } : {}),
+  }));
+  const names = (view: object) =>
+    pageOf(peers, { search: "", column: 0, isDescending: false, page: 0, ...view }).rows.map(
+      ({ name }: { name: string }) => name,
+    );
+  const column = (title: string) => COLUMNS.findIndex((one: { title: string }) => one.title === title);
+  assertEquals(names({}).length, 50);
+  assertEquals(names({}).slice(0, 3), ["peer-0", "peer-1", "peer-2"], "numbers in names count as numbers");
+  assertEquals(names({ page: 39 }).at(-1), "peer-1999");
+  assertEquals(names({ page: 1000 }).at(-1), "peer-1999", "no page behind the last");
+  assertEquals(names({ isDescending: true })[0], "peer-1999");
+  assertEquals(names({ search: "  PEER-1234 " }), ["peer-1234"]);
+  assertEquals(names({ search: "peer-12 wireguard" }).slice(0, 2), ["peer-12", "peer-120"]);
+  assertEquals(names({ search: "no such" }), []);
+  const largest = peers.find(({ bytesReceived }) => bytesReceived === 1999)!.name;
+  assertEquals(names({ column: column("In"), isDescending: true })[0], largest);
+  for (const isDescending of [false, true]) {
+    const first = names({ column: column("RTT"), isDescending }).slice(0, 3);
+    const known = ["peer-2", "peer-1", "peer-0"];
+    assertEquals(first, isDescending ? known.toReversed() : known, "what is unknown comes last");
+  }
+  const { found, pages } = pageOf(peers, { search: "wireguard", column: 0, isDescending: false, page: 0 });
+  assertEquals([found, pages], [1000, 20]);
+});
+
 Deno.test("admin: every answer has the security headers, refusals and failures too", async () => {
   const records: LogRecord[] = [];
   configureSync({
