@@ -27,7 +27,8 @@ import { PortableLz4 } from "../codec/lz4.ts";
 import { NativeShardKernel } from "../codec/native_shards.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import type { Config } from "../config.ts";
-import { hostOne } from "../wire/address.ts";
+import { readClassRule } from "../control/rule_text.ts";
+import { hostOne, parsePrefix } from "../wire/address.ts";
 import type { Exit } from "../exit/exit.ts";
 import { TunQueue } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
@@ -236,6 +237,7 @@ async function start(message: StartMessage): Promise<void> {
     },
     unixOffsetUs: wallClockOffsetUs(),
   });
+  relay.setClassRules(config.classes.rules.map((text) => readClassRule(text, parsePrefix)));
   const refreshOwn = () => relay.setOwnAddresses(ownAddresses());
   refreshOwn();
   const { failed } = relay.replacePeers(message.peers);
@@ -301,7 +303,12 @@ function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "sto
     return null;
   }
   const nowUs = monotonicUs();
-  return { peers: plane.relay.peerSnapshots(nowUs), sessions: plane.relay.sessionSnapshots(nowUs) };
+  const { relay } = plane;
+  return {
+    peers: relay.peerSnapshots(nowUs),
+    sessions: relay.sessionSnapshots(nowUs),
+    applications: relay.applications(nowUs),
+  };
 }
 
 /** Answers one message after the start. */

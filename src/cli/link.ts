@@ -109,7 +109,7 @@ export class Link {
 
   /** How the link is, as figures; to be called about once a second, after `tend`. */
   report(): LinkStatus {
-    const { relay, vitals, cost, classesUp, classesDown } = this.#plane!;
+    const { relay, vitals, cost, classesUp, classesDown, applications } = this.#plane!;
     const { servers } = this.#o;
     const nowMs = performance.now();
     const { user, system } = process.cpuUsage();
@@ -148,6 +148,7 @@ export class Link {
       savedBytes: found.savedBytes,
       mixUp: found.mixUp,
       mixDown: found.mixDown,
+      applications,
       cpuShare: found.cpuShare,
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,

@@ -91,9 +91,11 @@ export class DataPlanes {
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all);
-    const { forget } = await this.#doors.setPeers(all);
+    // What the host refuses must not keep anybody's session up: it is thrown once the data planes have done theirs.
+    const host = await this.#doors.setPeers(all).catch((error: Error) => error);
     const reports = await Promise.all(this.#planes.map((plane) => plane.changePeers(changed, gone, all)));
-    await forget();
+    if (host instanceof Error) throw host;
+    await host.forget();
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   }
 
@@ -113,6 +115,7 @@ export class DataPlanes {
       peers: (one?.peers ?? []).map(owned)
         .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
+      applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
     };
   }
 
@@ -144,4 +147,13 @@ export function differenceOf(
 function isSame(one: PeerRecord, other: PeerRecord): boolean {
   return one.name === other.name && one.presharedKey === other.presharedKey &&
     one.allowedIps.join() === other.allowedIps.join();
+}
+
+/** What several have counted, the most first. */
+function addCounts(some: Record<string, number>[]): Record<string, number> {
+  const counts = new Map<string, number>();
+  for (const [name, count] of some.flatMap((one) => Object.entries(one))) {
+    counts.set(name, (counts.get(name) ?? 0) + count);
+  }
+  return Object.fromEntries([...counts].sort(([, a], [, b]) => b - a));
 }

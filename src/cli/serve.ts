@@ -75,7 +75,8 @@ export async function serve(args: string[]): Promise<number> {
 
   const identity = await loadIdentity(config, env);
   const tunnelIpv6 = resolveTunnelIpv6(config, identity.publicKey);
-  let adminToken = await loadAdminToken(config);
+  const sayClosed = (message: string) => log.warn("{message}", { message });
+  let adminToken = await loadAdminToken(config, sayClosed);
   const peers = await loadAllPeers(config, env);
   const startedAt = new Date();
 
@@ -146,7 +147,7 @@ export async function serve(args: string[]): Promise<number> {
       const merged = { ...config, ...pick(next) };
       // Not those of a state_dir that needs a restart to be used.
       const records = await loadAllPeers(merged, env);
-      adminToken = await loadAdminToken(merged);
+      adminToken = await loadAdminToken(merged, sayClosed);
       config = merged;
       setLevel(config.logLevel);
       await planes.tune(config);
@@ -171,6 +172,8 @@ export async function serve(args: string[]): Promise<number> {
     }),
     peers: async () => (await planes.snapshot()).peers,
     sessions: async () => (await planes.snapshot()).sessions,
+    applications: async () => (await planes.snapshot()).applications,
+    applicationsInMetrics: () => config.classes.applicationsInMetrics,
     config: () => redactConfig(config),
     adminToken: () => adminToken,
     reload,

@@ -33,7 +33,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/cli/serve.ts",
-    from: "adminToken = await loadAdminToken(merged);",
+    from: "adminToken = await loadAdminToken(merged, sayClosed);",
     to: "",
     tests: [DOOR],
     note: "a reload leaves the old admin token in place",
@@ -58,6 +58,13 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "if (connection.requests === 0) end(connection);",
     tests: [ADMIN],
     note: "an answer that never comes keeps the listener from closing",
+  },
+  {
+    file: "src/admin/server.ts",
+    from: "if (this.requests >= REQUESTS_MAX) {",
+    to: "if (this.requests >= Infinity) {",
+    tests: [ADMIN],
+    note: "requests of one connection are not bounded",
   },
   {
     file: "src/io/accept.ts",

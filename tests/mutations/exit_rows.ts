@@ -184,6 +184,20 @@ export const EXIT_ROWS: readonly Mutation[] = [
     note: "a denied packet counts twice",
   },
   {
+    file: "src/ingress/deliver.ts",
+    from: "context.exitHairpins && policy.allowPeers && !policy.denies(target, 0)",
+    to: "context.exitHairpins && !policy.denies(target, 0)",
+    tests: DROPS,
+    note: "clients reach each other outside though they may not",
+  },
+  {
+    file: "src/ingress/deliver.ts",
+    from: "context.exitHairpins && policy.allowPeers && !policy.denies(target, 0)",
+    to: "context.exitHairpins && policy.allowPeers",
+    tests: DROPS,
+    note: "a denied address of the host is led to the exit",
+  },
+  {
     file: "src/tunnel.ts",
     from: "metrics.drop(next[row]);",
     to: "metrics.drop(next[row], 2);",

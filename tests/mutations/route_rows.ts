@@ -8,7 +8,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/ingress/parse.ts",
     from: "if (datagramBytes !== INITIATION_BYTES) next[row] = DROP.bad_length;",
     to: "if (datagramBytes < INITIATION_BYTES) next[row] = DROP.bad_length;",
-    tests: ["tests/fuzz/ingest_test.ts"],
+    tests: ["tests/sim/drops_test.ts"],
     note: "an initiation may be too long",
   },
   {

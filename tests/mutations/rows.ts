@@ -3,6 +3,7 @@
  */
 import { ADMIN_ROWS } from "./admin_rows.ts";
 import { CODEC_ROWS } from "./codec_rows.ts";
+import { CONNECT_ROWS } from "./connect_rows.ts";
 import { EXIT_ROWS } from "./exit_rows.ts";
 import { TUN_ROWS } from "./tun_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
@@ -20,4 +21,5 @@ export const ROWS: readonly Mutation[] = [
   ...EXIT_ROWS,
   ...TUN_ROWS,
   ...ADMIN_ROWS,
+  ...CONNECT_ROWS,
 ];

@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { type CounterName, DROP_REASONS, type DropLabel } from "../../src/metrics.ts";
 import type { Client } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
-import { type Host, ipv6Packet, pair, payload, udpPacket, World } from "./world.ts";
+import { CLOSED, type Host, ipv6Packet, pair, payload, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
 const STRANGER = "203.0.113.66:1";
@@ -131,3 +131,34 @@ for (const protocol of ["wireguard", "oxtunnel"] as const) {
     assertEquals(server.delivered.length, 1);
   });
 }
+
+Deno.test(`sim: the host's own address leads to the exit only by UDP, where clients may reach each other and the exit knows their ports (seed ${SEED})`, () => {
+  const HOST = "203.0.113.80";
+  const cases: [exitHairpins: boolean, allowPeers: boolean, deny: string[], isLed: boolean][] = [
+    [true, true, [], true],
+    [true, false, [], false],
+    [false, true, [], false],
+    [true, true, [`${HOST}/32`], false],
+  ];
+  for (const [exitHairpins, allowPeers, deny, isLed] of cases) {
+    const world = new World(SEED);
+    const destinations = { ...CLOSED, allowPeers, deny };
+    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", exitHairpins, destinations });
+    const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2" });
+    client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(1)));
+    world.runFor(2 * SECOND);
+    server.core.setOwnAddresses([HOST]);
+    const led = handIn(
+      server,
+      sealed(world, client, udpPacket("10.66.0.2", HOST, payload(2))),
+      client.endpoint,
+    );
+    assertEquals(led.dropped, isLed ? {} : { denied: 1 }, `${[exitHairpins, allowPeers, deny]}`);
+    assertEquals(led.counted[2], isLed ? 1 : 0);
+    const tcp = udpPacket("10.66.0.2", HOST, payload(3));
+    tcp[9] = 6;
+    const denied = handIn(server, sealed(world, client, tcp), client.endpoint);
+    assertEquals([denied.dropped, denied.counted[2]], [{ denied: 1 }, 0], "no other protocol");
+    assertEquals(server.delivered.length, 1, "and nothing by the ordinary way");
+  }
+});

@@ -58,10 +58,12 @@ const CLIENT_RULES = `table inet probe {
 const SERVER_RULES = `table inet probe {
   counter nine4 { }
   counter nine6 { }
+  counter ping4 { }
   chain in {
     type filter hook input priority 0;
     udp dport 8005 ip ttl 9 counter name nine4
     udp dport 8006 ip6 hoplimit 9 counter name nine6
+    icmp type echo-request ip ttl 11 counter name ping4
   }
 }`;
 
@@ -132,6 +134,8 @@ Deno.test({
           assertGreater((await net.status()).drops.hop_limit, 1);
           await talk(net, client, `udp/${FAR}/33434`);
           assertGreater(await counted(net, client, "expired"), 0, "the router behind the exit has said so");
+          await net.must(client, ["ping", "-c", "1", "-t", "12", "-W", "3", SERVER]);
+          assertGreater(await counted(net, "server", "ping4"), 0, "a ping's hops too");
           await talk(net, client, `udp/${SERVER}/8005`);
           await talk(net, client, `udp/${SERVER_V6}/8006`);
           assertGreater(await counted(net, "server", "nine4"), 0, "ten hops are nine behind the exit");

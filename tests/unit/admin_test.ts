@@ -46,6 +46,8 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
         drops: 0,
       }))),
     sessions: () => Promise.resolve([]),
+    applications: () => Promise.resolve({ zoom: 1, quic: 12 }),
+    applicationsInMetrics: () => false,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,
     reload: () =>
@@ -161,13 +163,23 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_class_packets_total\{class="game",direction="to_tunnel"\} 7$/m);
     assertMatch(text, /^oxrelay_class_bytes_total\{class="bulk",direction="from_tunnel"\} 1400$/m);
     assertEquals(text.match(/^oxrelay_class_(packets|bytes)_total\{/gm)!.length, 20);
-    // Build info, drops, two of classes and three of the process besides one family per counter, and one for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 7 + 1 - 10);
+    // Build info, drops, two of classes, recognised flows and three of the process besides one family per counter, and one
+    // for ten of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 8 + 1 - 10);
+    assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
     assertEquals(text.match(/^(?!#|oxrelay_).+$/m), null);
     deps.metrics[0].add("bytes_received", 1);
     assertMatch((await ask("/metrics")).text, /^oxrelay_received_bytes_total 1025$/m);
+  });
+});
+
+Deno.test("admin: metrics name the applications that flows are recognised as where the config says so", async () => {
+  await withAdmin(relay({ applicationsInMetrics: () => true }), async (ask) => {
+    const { text } = await ask("/metrics");
+    assertMatch(text, /^oxrelay_recognised_flows\{application="zoom"\} 1$/m);
+    assertMatch(text, /^oxrelay_recognised_flows\{application="quic"\} 12$/m);
   });
 });
 
@@ -210,6 +222,7 @@ Deno.test("admin: status, sessions, config and reload answer what the relay give
   deps.metrics[0].drop(DROP.denied);
   await withAdmin(deps, async (ask) => {
     const { json } = await ask("/v1/status");
+    assertEquals(json.applications, { zoom: 1, quic: 12 });
     assertEquals([json.name, json.version, json.exit, json.listen], [
       "oxrelay",
       "1.2.3",
@@ -425,6 +438,23 @@ Deno.test("admin: connections are bounded, and a newcomer takes the place of the
   assertEquals(closings, [0, 1, 2, 3, 4], "the oldest of those without an answer, one for each newcomer");
   await server.shutdown();
   await Promise.all(open.map(({ closed }) => closed));
+});
+
+Deno.test("admin: thousands of requests at once on one connection end it, and are not all answered", async () => {
+  let asked = 0;
+  const deps = relay({
+    sessions() {
+      asked++;
+      return new Promise(() => {}); // as slow as can be
+    },
+  });
+  await withAdmin(deps, async (ask, port) => {
+    const one = `GET /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${TOKEN}\r\n\r\n`;
+    const greedy = await loiterer(port, one.repeat(5000));
+    await greedy.closed;
+    assert(asked <= 16, `${asked} were asked`);
+    assertEquals((await ask("/healthz")).status, 200);
+  });
 });
 
 Deno.test("admin: the listener closes whatever its clients do", async () => {

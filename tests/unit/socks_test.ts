@@ -6,6 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { type Lookup, Names } from "../../src/cli/names.ts";
 import { serveSocks } from "../../src/cli/socks.ts";
 import { readDatagram } from "../../src/cli/socks_udp.ts";
+import { requires } from "../requires.ts";
 import { DirectTunnel, native } from "./direct_tunnel.ts";
 
 const LOOPBACK = "127.0.0.1";
@@ -401,3 +402,41 @@ Deno.test(
     await stray;
   },
 );
+
+Deno.test({
+  name: "socks: a door without descriptors goes on as soon as some are free, and says so where it can",
+  ignore: tests.ignore || requires({ programs: ["prlimit"] }).ignore,
+  async fn() {
+    const library = new URL("../../ffi/prebuilt/", import.meta.url).pathname;
+    const child = new Deno.Command("prlimit", {
+      args: [
+        "--nofile=64:64",
+        ...[Deno.execPath(), "run", "--no-prompt", "--unstable-net", "--allow-net=127.0.0.1,0.0.0.0,[::]"],
+        `--allow-ffi=/lib/x86_64-linux-gnu/libc.so.6,${library}x86_64-unknown-linux-gnu/liboxrelay.so`,
+        new URL("socks_limit_child.ts", import.meta.url).pathname,
+      ],
+      env: { DENO_NO_UPDATE_CHECK: "1" },
+      stdout: "piped",
+    }).spawn();
+    try {
+      const reader = child.stdout.getReader();
+      const { value } = await soon(reader.read(), "its port");
+      const port = Number(new TextDecoder().decode(value));
+      const crowd = [];
+      for (let i = 0; i < 100; i++) crowd.push(await Deno.connect({ hostname: LOOPBACK, port }));
+      const association = crowd[0];
+      await association.write(Uint8Array.of(5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0));
+      const answer = await soon(take(association, 2 + 10), "an answer without a descriptor for it");
+      assertEquals([...answer.subarray(0, 4)], [5, 0, 5, 1], "a failure, not silence");
+      for (const one of crowd) one.close();
+      const late = await Deno.connect({ hostname: LOOPBACK, port });
+      await late.write(Uint8Array.of(5, 1, 0));
+      assertEquals([...await soon(take(late, 2), "the door's answer once there is room")], [5, 0]);
+      late.close();
+      await reader.cancel();
+    } finally {
+      child.kill("SIGKILL");
+      await child.status;
+    }
+  },
+});
