@@ -47,7 +47,7 @@ Deno.test(`duties: a source that a cookie has proven starts rate_limit_per_ip ha
   assertEquals(refused(), 7);
   world.runFor(5 * SECOND);
   assertEquals(refused(), 7, "it has earned no more than its burst");
-  const rules = { destinations: CLOSED, compression: undefined };
+  const rules = { classes: { rules: [] }, destinations: CLOSED, compression: undefined };
   relay.core.tune({ ...rules, rateLimitPerIp: 5, maxConnections: 1100 });
   world.runFor(5 * SECOND);
   assertEquals(refused(), 5);
@@ -59,7 +59,7 @@ Deno.test(`duties: a reload's max_connections keeps new clients out and known on
   const known = world.client(HOME, relay, { ipv4: IP });
   known.send(up());
   world.runFor(SECOND);
-  const rules = { destinations: CLOSED, compression: undefined, rateLimitPerIp: 20 };
+  const rules = { classes: { rules: [] }, destinations: CLOSED, compression: undefined, rateLimitPerIp: 20 };
   relay.core.tune({ ...rules, maxConnections: 1 });
   const late = world.client("198.51.100.8:5555", relay, { ipv4: "10.66.0.3" });
   late.send(udpPacket("10.66.0.3", "8.8.8.8", new Uint8Array(12)));
