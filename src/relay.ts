@@ -4,6 +4,7 @@
  * no conversation with a client that it has not heard from.
  * Keeps PROTOCOL R5.
  */
+import { readClassRule } from "./control/rule_text.ts";
 import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
 import type { PeerRecord } from "./session/peer_record.ts";
@@ -21,6 +22,7 @@ export interface RelayTuning {
   maxConnections: number;
   rateLimitPerIp: number;
   destinations: DestinationRules;
+  classes: { readonly rules: readonly string[] };
   /** As TunnelOptions has it; undefined for none. */
   compression: { lz4: Lz4; thresholdBytes: number } | undefined;
 }
@@ -102,6 +104,7 @@ export class Relay extends Tunnel {
     this.ingressContext.policy = new DestinationPolicy(tuning.destinations);
     this.ingressContext.policy.setOwnAddresses(this.#ownAddresses);
     this.setCompression(tuning.compression);
+    this.setClassRules(tuning.classes.rules.map((text) => readClassRule(text, parsePrefix)));
   }
 
   /** The host's own addresses, which the policy denies like loopback. */

@@ -4,6 +4,8 @@
  * no socket, reads no clock, knows no exit and does not say who its peers are.
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
+import { type ClassRule, ClassRules } from "./control/class_rules.ts";
+import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
 import { EntropyTest } from "./egress/compress.ts";
 import { Batches, egress, type EgressContext } from "./egress/mod.ts";
@@ -102,6 +104,8 @@ const KEY_BYTES = 32;
 export const BATCH_WAIT_US = 1000;
 const COMPRESSED_BYTES_MIN = 64;
 const SCHEMES_US = 1_000_000;
+/** A flow without a packet for so long is not shown. */
+const LIVE_US = 10_000_000;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
 
 /** Flows that are kept: a power of two. */
@@ -361,6 +365,16 @@ export class Tunnel {
    * Compresses from now on, or no more, what goes to OxTunnel sessions that agreed to it, and has those to come asked or not.
    * What comes compressed from sessions that agreed is read in any case.
    */
+  /** Takes rules about flows in place of those before, for flows that are there, too. Throws RangeError at more than 64. */
+  setClassRules(rules: readonly ClassRule[]): void {
+    this.#egress.flows.setRules(rules.length === 0 ? undefined : new ClassRules(rules));
+  }
+
+  /** How many flows had a packet in the last ten seconds and are recognised, by what they are recognised as. */
+  applications(nowUs: number): Record<string, number> {
+    return census(this.#egress.flows, nowUs >>> 0, LIVE_US);
+  }
+
   protected setCompression(compression: { lz4: Lz4; thresholdBytes: number } | undefined): void {
     const entropy = this.#egress.compression?.entropy ?? new EntropyTest();
     this.#egress.compression = compression && { ...compression, entropy };

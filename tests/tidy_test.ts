@@ -19,7 +19,7 @@ const SKIPPED_DIRECTORIES = new Set([".git", "node_modules", "state", "tests/res
 const BELOW_THE_ARCS = ["config", "metrics", "vector", "wire", "control", "codec", "session"];
 const EVERYTHING = ["*"];
 const MAY_IMPORT: Record<string, readonly string[]> = {
-  config: ["wire"],
+  config: ["wire", "control"],
   metrics: [],
   vector: [],
   wire: [],

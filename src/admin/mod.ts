@@ -58,6 +58,9 @@ export interface AdminDeps {
   status(): RelayStatus;
   peers(): Promise<PeerSnapshot[]>;
   sessions(): Promise<SessionSnapshot[]>;
+  /** Flows of the last moments that are recognised, by what they are; and whether /metrics may say so, too. */
+  applications(): Promise<Record<string, number>>;
+  applicationsInMetrics(): boolean;
   /** The configuration without secrets. */
   config(): unknown;
   /** Asked at every request, so that a reload takes effect. */
@@ -103,7 +106,11 @@ const DASHBOARD_POLICY = [
 export function createAdmin(deps: AdminDeps): Hono {
   const log = getLogger(["oxrelay", "admin"]);
   const app = new Hono();
-  const registry = createRegistry(deps.metrics, () => deps.status());
+  const registry = createRegistry(
+    deps.metrics,
+    () => deps.status(),
+    async () => deps.applicationsInMetrics() ? await deps.applications() : {},
+  );
 
   app.use(async (c, next) => {
     await next();
@@ -158,6 +165,7 @@ export function createAdmin(deps: AdminDeps): Hono {
       counters: Object.fromEntries(counters),
       drops: Object.fromEntries(drops),
       peers: await deps.peers(),
+      applications: await deps.applications(),
     });
   });
   app.get("/v1/sessions", async (c) => c.json(await deps.sessions()));

@@ -23,7 +23,8 @@ const SWEEP_MS = 1000;
 const GRACE_MS = 500;
 /** How HTTP/2 without TLS begins (RFC 9113 section 3.4); no method of HTTP/1 has these letters. */
 const HTTP2_PREFACE = "PRI";
-const STREAMS_MAX = 16;
+/** Requests of one connection at once, in streams of HTTP/2 or one behind another: answers wait in memory. */
+const REQUESTS_MAX = 16;
 
 export interface AdminServer {
   readonly addr: { readonly hostname: string; readonly port: number };
@@ -55,13 +56,18 @@ class Connection {
     this.stream.on("close", () => onClosed(this));
   }
 
-  /** Counts a request until its answer is through, or never can be. */
-  watch(response: { on(event: "close", act: () => void): unknown }): void {
+  /** Counts a request until its answer is through, or never can be; false, and the end, when there are too many. */
+  takes(response: { on(event: "close", act: () => void): unknown }): boolean {
+    if (this.requests >= REQUESTS_MAX) {
+      this.end();
+      return false;
+    }
     this.requests++;
     response.on("close", () => {
       this.requests--;
       this.quietSinceMs = performance.now();
     });
+    return true;
   }
 
   end(): void {
@@ -132,12 +138,10 @@ function protocols(app: ReturnType<typeof createAdmin>, log: Logger): (connectio
   // By what the servers have of a connection: its stream, or the session that HTTP/2 made of it.
   const connectionOf = new WeakMap<object, Connection>();
   const http1 = createHttp1((request, response) => {
-    connectionOf.get(request.socket)?.watch(response);
-    return answer(request, response);
+    if (connectionOf.get(request.socket)?.takes(response)) return answer(request, response);
   });
-  const http2 = createHttp2({ settings: { maxConcurrentStreams: STREAMS_MAX } }, (request, response) => {
-    connectionOf.get(request.stream.session!)?.watch(response);
-    return answer(request, response);
+  const http2 = createHttp2({ settings: { maxConcurrentStreams: REQUESTS_MAX } }, (request, response) => {
+    if (connectionOf.get(request.stream.session!)?.takes(response)) return answer(request, response);
   });
   let speaking: Connection | undefined;
   http2.on("session", (session) => {

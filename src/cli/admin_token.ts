@@ -28,16 +28,31 @@ export async function readAdminToken(config: Config): Promise<string | undefined
   );
 }
 
-/** For the relay: the same, made when it is missing. Throws CommandError. */
-export async function loadAdminToken(config: Config): Promise<string> {
-  const found = await readAdminToken(config);
-  if (found !== undefined) return found;
+/**
+ * For the relay: the same, made when it is missing. A relay that cannot keep one, as on a read-only disk, still relays: it gets
+ * one that nobody knows, and `say` why.
+ */
+export async function loadAdminToken(config: Config, say: (message: string) => void): Promise<string> {
+  try {
+    return await readAdminToken(config) ?? await makeAdminToken(config);
+  } catch (error) {
+    if (!(error instanceof CommandError)) throw error;
+    say(`/v1 is closed to everybody until admin_token or OXRELAY_ADMIN_TOKEN is set: ${error.message}`);
+    return newToken();
+  }
+}
+
+async function makeAdminToken(config: Config): Promise<string> {
   await makeStateDirectory(config.stateDir);
   return await withLock(`${pathOf(config)}.lock`, async () => {
     const theirs = await readAdminToken(config); // another process may have made it meanwhile
     if (theirs !== undefined) return theirs;
-    const token = randomBytes(TOKEN_BYTES).toString("base64url");
+    const token = newToken();
     await replaceFile(pathOf(config), `${token}\n`);
     return token;
   });
+}
+
+function newToken(): string {
+  return randomBytes(TOKEN_BYTES).toString("base64url");
 }

@@ -3,6 +3,7 @@
  * for something else, or write a rule for it. Invariant: reads the file and nothing else, and prints no payload. The flows
  * are capture_flows.ts's, the words control/explain.ts's.
  */
+import { type ClassRule, ClassRules } from "../control/class_rules.ts";
 import { formatEndpoint } from "../wire/address.ts";
 import { INWARD, OUTWARD } from "../control/flows.ts";
 import { applicationName, explainClass } from "../control/explain.ts";
@@ -10,12 +11,14 @@ import { CLASS_LABELS } from "../metrics.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
 import { CaptureError, readCapture } from "./capture.ts";
 import { type CapturedFlow, CaptureFlows } from "./capture_flows.ts";
-import { CommandError, readCommandLine } from "./help.ts";
+import { CommandError, readCommandLine, UsageError } from "./help.ts";
+import { readRules } from "./priorities.ts";
 
 const HELP = `Prints what each flow of a capture would be in an OxTunnel session, and why.
 
   deno task classify FILE           FILE is a pcap or pcapng, as tcpdump and Wireshark write them
   deno task -q classify FILE --json the same for programs, one flow a line
+  --rule "CLASS KEY=VALUE …"        try a rule, in the words of connect --rule and of a relay's [classes]; several times
   --packets N                       flows of fewer packets are left out (default 3)
 
 A capture may be cut (tcpdump -s 128): 64 bytes of each payload are all that is looked at.
@@ -43,8 +46,9 @@ export interface FlowVerdict {
 
 /** Runs the subcommand; the result is the exit code. */
 export async function classify(args: string[]): Promise<number> {
-  const { values, flags, words } = readCommandLine(args, {
+  const { values, lists, flags, words } = readCommandLine(args, {
     values: ["packets"],
+    lists: ["rule"],
     flags: ["json"],
     words: [1, 1],
   });
@@ -52,7 +56,9 @@ export async function classify(args: string[]): Promise<number> {
     console.log(HELP);
     return 0;
   }
-  const verdicts = verdictsOf(await readFile(words[0]), Number(values.packets ?? 3));
+  const packetsMin = Number(values.packets ?? 3);
+  if (!Number.isInteger(packetsMin)) throw new UsageError("--packets: expected a whole number");
+  const verdicts = verdictsOf(await readFile(words[0]), packetsMin, readRules(lists.rule));
   if (flags.json) { for (const verdict of verdicts) console.log(JSON.stringify(verdict)); }
   else console.log(render(verdicts));
   return 0;
@@ -70,8 +76,13 @@ async function readFile(path: string): Promise<Uint8Array> {
 }
 
 /** Of every flow of `packetsMin` packets or more, in the order of their first. Throws CommandError when the file is no capture. */
-export function verdictsOf(file: Uint8Array, packetsMin: number): FlowVerdict[] {
+export function verdictsOf(
+  file: Uint8Array,
+  packetsMin: number,
+  rules: readonly ClassRule[] = [],
+): FlowVerdict[] {
   const flows = new CaptureFlows();
+  if (rules.length > 0) flows.flows.setRules(new ClassRules(rules));
   const said = new Map<CapturedFlow, FlowVerdict>();
   try {
     for (const packet of readCapture(file)) {

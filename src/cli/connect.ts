@@ -34,7 +34,7 @@ import { LocalPlane, type PlaneWishes } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
 import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
-import { readAppPriorities, readPriorities } from "./priorities.ts";
+import { programsOf, readAppPriorities, readPriorities, readRules } from "./priorities.ts";
 import { giveBackMemorySoon } from "./memory.ts";
 import { Names } from "./names.ts";
 import { resolveOutside } from "./outside_names.ts";
@@ -74,6 +74,10 @@ machine is in and the answers to who connects to it from outside. Less or more:
                         the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
   --priority app=NAME:CLASS
                         the same for what the program of this name sends and gets: app=csgo:game
+  --rule "CLASS KEY=VALUE …"
+                        what flows are, by port=, address=, protocol=, dscp=, or pattern= and at= (hex digits of a UDP
+                        payload, "." for any, and where they begin), for what this end sends; or by program=NAME, both
+                        ways: "game port=7000-7100 pattern=32ab..64"; several times, behind --priority
   --repair WORDS        how losses of games and calls are repaired on the way to the relay (OxTunnel), in the words of the
                         relay's own [repair]: budget_percent=50, or scheme=spaced,budget_percent=100
   --no-repair           no repair, either way (OxTunnel)
@@ -111,7 +115,7 @@ export async function connect(args: string[]): Promise<number> {
       "trusted",
       "repair",
     ],
-    lists: ["L", "server", "priority"],
+    lists: ["L", "server", "priority", "rule"],
     flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
     words: [0, 1],
   });
@@ -127,13 +131,15 @@ export async function connect(args: string[]): Promise<number> {
   }
   const scope = await readScope(values);
   const trusted = readTrusted(values.trusted);
+  const rules = readRules(lists.rule);
   const wishes: PlaneWishes = {
     priorities: readPriorities(lists.priority),
+    rules: rules.filter(({ program }) => program === undefined),
     compression: !flags["no-compression"],
     batching: !flags["no-batching"],
     repair: readRepair(values.repair, flags["no-repair"]),
   };
-  const apps = readAppPriorities(lists.priority);
+  const apps = [...readAppPriorities(lists.priority), ...programsOf(rules)];
   const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
   checkIncluded(scope, given.invitation);
   const place: Place = { ...given, invitation: { ...given.invitation, trusted } };
@@ -437,7 +443,8 @@ function noAnswer(link: Link): string {
   return `no answer from the relay at ${link.servers.address} in ${
     FIRST_ANSWER_MS / 1000
   } s: it may be off, ${around}, ` +
-    "or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
+    "or it does not know this device, or this machine's clock has gone back; on the relay, `deno task peer list`, " +
+    "`deno task status` and its log tell. " +
     "Nothing was changed here";
 }
 

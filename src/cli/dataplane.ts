@@ -27,7 +27,8 @@ import { PortableLz4 } from "../codec/lz4.ts";
 import { NativeShardKernel } from "../codec/native_shards.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
 import type { Config } from "../config.ts";
-import { hostOne } from "../wire/address.ts";
+import { readClassRule } from "../control/rule_text.ts";
+import { hostOne, parsePrefix } from "../wire/address.ts";
 import type { Exit } from "../exit/exit.ts";
 import { TunQueue } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
@@ -168,7 +169,15 @@ function openPort({ config, port, socket }: StartMessage, arena: Arena, metrics:
   try {
     if (typeof port === "string" || typeof native === "string") {
       log("io")("info", `portable, one datagram at a time: ${port}`);
-      return new UdpPort({ ...listen, arena, onDrop: (reason) => metrics.drop(DROP[reason]) });
+      const open = (host: string) =>
+        new UdpPort({ host, port: listen.port, arena, onDrop: (reason) => metrics.drop(DROP[reason]) });
+      try {
+        return open(listen.host);
+      } catch (error) {
+        // A system without IPv6.
+        if (listen.host !== "::" || error instanceof Deno.errors.AddrInUse) throw error;
+        return open("0.0.0.0");
+      }
     }
     log("io")("info", `${port.io}, whole bursts at a time: ${port.reason}`);
     const onRefused = (datagrams: number) => metrics.drop(DROP.port_error, datagrams);
@@ -186,7 +195,7 @@ async function start(message: StartMessage): Promise<void> {
   const metrics = columns[worker];
   const arena = new Arena(ARENA_SLOTS);
   const kernels = chooseKernels(config);
-  warmUp(kernels);
+  log("kernels")("debug", `${warmUp(kernels)} packets have taught the compiler the routes`);
   const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
   const socket = openPort(message, arena, metrics);
   // Behind the Workers' mailboxes comes the fallback's.
@@ -228,6 +237,7 @@ async function start(message: StartMessage): Promise<void> {
     },
     unixOffsetUs: wallClockOffsetUs(),
   });
+  relay.setClassRules(config.classes.rules.map((text) => readClassRule(text, parsePrefix)));
   const refreshOwn = () => relay.setOwnAddresses(ownAddresses());
   refreshOwn();
   const { failed } = relay.replacePeers(message.peers);
@@ -293,7 +303,12 @@ function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "sto
     return null;
   }
   const nowUs = monotonicUs();
-  return { peers: plane.relay.peerSnapshots(nowUs), sessions: plane.relay.sessionSnapshots(nowUs) };
+  const { relay } = plane;
+  return {
+    peers: relay.peerSnapshots(nowUs),
+    sessions: relay.sessionSnapshots(nowUs),
+    applications: relay.applications(nowUs),
+  };
 }
 
 /** Answers one message after the start. */

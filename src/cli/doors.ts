@@ -22,6 +22,8 @@ import { keyFromText } from "./keys_text.ts";
 import { logger } from "./logging.ts";
 
 const EADDRINUSE = 98, ENOPROTOOPT = 92;
+/** What a kernel without IPv6 says to its sockets, and one whose IPv6 is off to its addresses. */
+const EAFNOSUPPORT = 97, EADDRNOTAVAIL = 99;
 const LOOK_MS = 1000;
 
 /** The library where the config lets it move packets, or why not. */
@@ -146,9 +148,16 @@ export class Doors {
 /** Binds the port once for each Worker, with the program that steers among them. */
 function bindSockets(native: Native, config: Config): readonly number[] {
   const { listen, workers } = config;
-  const host = new TextEncoder().encode(listen.host);
   const sockets = new Int32Array(workers);
-  const result = native.ox_udp_bind(host, host.length, listen.port, workers, sockets);
+  const bind = (text: string) => {
+    const host = new TextEncoder().encode(text);
+    return native.ox_udp_bind(host, host.length, listen.port, workers, sockets);
+  };
+  let result = bind(listen.host);
+  if (listen.host === "::" && (result === -EAFNOSUPPORT || result === -EADDRNOTAVAIL)) {
+    logger("io").warn("IPv6 is off on this system, so {port} is open for IPv4 only", { port: listen.port });
+    result = bind("0.0.0.0");
+  }
   if (result < 0) {
     if (result === -ENOPROTOOPT && workers > 1) {
       throw new CommandError(

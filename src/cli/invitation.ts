@@ -277,8 +277,7 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
   const own = keyFromText(privateKey)!;
   if (isZeroKey(own)) refuse(fields.privateKey, "is all zero, which is nobody's key");
   const relayPublicKey = key(fields.relayPublicKey);
-  const relay = keyFromText(relayPublicKey)!;
-  const mistake = unusableKey(relay);
+  const mistake = unusableKey(relayPublicKey);
   if (mistake !== undefined) refuse(fields.relayPublicKey, mistake);
   if (keyToText(publicKeyOf(own)) === relayPublicKey) {
     refuse(fields.relayPublicKey, "is this device's own key; the relay prints its own when it starts");

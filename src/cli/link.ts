@@ -22,6 +22,8 @@ const MOVE_MS = 1000;
 const PING_MS = 1000;
 /** Reports over which shares and costs are taken. */
 const WINDOW_REPORTS = 10;
+/** Attempts without any answer after which one of the causes is told that can be seen from here alone. */
+const CLOCK_TRIES = 3;
 /** Attempts at an address that has answered before another of the same name is tried. */
 const ANSWERED_TRIES = 3;
 
@@ -107,7 +109,7 @@ export class Link {
 
   /** How the link is, as figures; to be called about once a second, after `tend`. */
   report(): LinkStatus {
-    const { relay, vitals, cost, classesUp, classesDown } = this.#plane!;
+    const { relay, vitals, cost, classesUp, classesDown, applications } = this.#plane!;
     const { servers } = this.#o;
     const nowMs = performance.now();
     const { user, system } = process.cpuUsage();
@@ -146,6 +148,7 @@ export class Link {
       savedBytes: found.savedBytes,
       mixUp: found.mixUp,
       mixDown: found.mixDown,
+      applications,
       cpuShare: found.cpuShare,
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,
@@ -203,6 +206,7 @@ export class Link {
       this.#retryMs = Math.min(RETRY_MAX_MS, 2 * this.#retryMs);
       this.#connect();
       this.#vain++;
+      if (this.#vain === CLOCK_TRIES && this.#state === "connecting") this.#o.say(clockHint(new Date()));
       // An address that answered before is most likely away for a moment.
       const isVain = !this.#hasAnswered || this.#vain % ANSWERED_TRIES === 0;
       this.#change(() => this.#o.servers.follow(isVain));
@@ -244,6 +248,15 @@ export class Link {
       this.#isChanging = false;
     }
   }
+}
+
+/** A relay gives no answer to a handshake that is older than the last one, so the clock can only be shown. */
+export function clockHint(now: Date): string {
+  return `Still no answer. Among the causes is this machine's clock, which says ${
+    now.toISOString().slice(0, 19)
+  }Z: a relay ` +
+    "takes a handshake that is older than the last one for a repetition, and its log says so. Set the clock, or restart " +
+    "the relay if this clock was ahead before.";
 }
 
 /** Where packets may go, in no order. */

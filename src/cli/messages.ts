@@ -48,6 +48,8 @@ export type ToWorker =
 export interface Snapshot {
   peers: PeerSnapshot[];
   sessions: SessionSnapshot[];
+  /** Flows of the last moments that are recognised, by what they are. */
+  applications: Record<string, number>;
 }
 
 export type FromWorker =

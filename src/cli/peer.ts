@@ -16,7 +16,7 @@ import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import {
   generatePresharedKey,
   generatePrivateKey,
-  keyFromText,
+  isKeyText,
   keyToText,
   publicKeyOf,
   unusableKey,
@@ -115,8 +115,7 @@ async function add(args: string[], env: Environment): Promise<number> {
   }
   if (flags.qr && flags["no-qr"]) throw new UsageError("--qr and --no-qr exclude each other");
   const given = values["public-key"];
-  const givenKey = given === undefined ? undefined : keyFromText(given);
-  if (given !== undefined && givenKey === undefined) {
+  if (given !== undefined && !isKeyText(given)) {
     throw new UsageError("--public-key: expected 44 characters of base64, as `wg pubkey` prints them");
   }
   if (flags.oxtunnel && given !== undefined) {
@@ -132,7 +131,7 @@ async function add(args: string[], env: Environment): Promise<number> {
   const endpoint = chooseEndpoint(endpointGiven, config, env, Deno.networkInterfaces);
   const identity = await loadIdentity(config, env);
   identity.privateKey.fill(0);
-  const mistake = givenKey && unusableKey(givenKey, identity.publicKey);
+  const mistake = given && unusableKey(given, keyToText(identity.publicKey));
   if (mistake !== undefined) throw new UsageError(`--public-key: ${mistake}`);
 
   // Before anything is stored: a private key that cannot be written anywhere would be lost.
@@ -310,7 +309,7 @@ function openStore(config: Config, env: Environment, identity?: Identity): PeerS
     stateDir: config.stateDir,
     tunnelIpv4: config.tunnelIpv4,
     tunnelIpv6: identity && resolveTunnelIpv6(config, identity.publicKey),
-    relayKey: identity?.publicKey,
+    relayKey: identity && keyToText(identity.publicKey),
     others: peersFromEnvironment(env),
   });
 }

@@ -41,6 +41,13 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
         "too small an MTU",
       { peer, from },
     );
+  } else if (kind === "stale") {
+    logger("peers").warn(
+      "a handshake of {peer} was refused, as its time is older than its last one's: that device's clock went " +
+        "back (or somebody repeats an old handshake); set it right, or, if it was ahead before, restart this relay, which " +
+        "forgets the time",
+      { peer },
+    );
   } else logger("peers").info("{peer} is gone: its session ended", { peer });
 }
 

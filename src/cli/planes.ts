@@ -87,19 +87,15 @@ export class DataPlanes {
 
   /** Makes the peers equal to `peers` in all of them, by what differs. Says what changed in one, as it does in each. */
   async setPeers(peers: readonly PeerRecord[]): Promise<PeersReport> {
-    const before = new Map(this.#peers.map((peer) => [peer.publicKey, peer]));
-    const changed = peers.filter((peer) => {
-      const known = before.get(peer.publicKey);
-      before.delete(peer.publicKey);
-      return known === undefined || !isSame(known, peer);
-    });
-    const gone = [...before.keys()];
+    const { changed, gone } = differenceOf(this.#peers, peers);
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all);
-    const { forget } = await this.#doors.setPeers(all);
+    // What the host refuses must not keep anybody's session up: it is thrown once the data planes have done theirs.
+    const host = await this.#doors.setPeers(all).catch((error: Error) => error);
     const reports = await Promise.all(this.#planes.map((plane) => plane.changePeers(changed, gone, all)));
-    await forget();
+    if (host instanceof Error) throw host;
+    await host.forget();
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   }
 
@@ -119,6 +115,7 @@ export class DataPlanes {
       peers: (one?.peers ?? []).map(owned)
         .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
+      applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
     };
   }
 
@@ -133,7 +130,30 @@ export class DataPlanes {
   }
 }
 
+/** The peers that are new or other than before, and the public keys of those that are no longer there. */
+export function differenceOf(
+  before: readonly PeerRecord[],
+  after: readonly PeerRecord[],
+): { changed: PeerRecord[]; gone: string[] } {
+  const left = new Map(before.map((peer) => [peer.publicKey, peer]));
+  const changed = after.filter((peer) => {
+    const known = left.get(peer.publicKey);
+    left.delete(peer.publicKey);
+    return known === undefined || !isSame(known, peer);
+  });
+  return { changed, gone: [...left.keys()] };
+}
+
 function isSame(one: PeerRecord, other: PeerRecord): boolean {
   return one.name === other.name && one.presharedKey === other.presharedKey &&
     one.allowedIps.join() === other.allowedIps.join();
+}
+
+/** What several have counted, the most first. */
+function addCounts(some: Record<string, number>[]): Record<string, number> {
+  const counts = new Map<string, number>();
+  for (const [name, count] of some.flatMap((one) => Object.entries(one))) {
+    counts.set(name, (counts.get(name) ?? 0) + count);
+  }
+  return Object.fromEntries([...counts].sort(([, a], [, b]) => b - a));
 }

@@ -7,7 +7,7 @@ import project from "../../deno.json" with { type: "json" };
 import { createAdmin } from "../admin/mod.ts";
 import { sum } from "../admin/prometheus.ts";
 import { type AdminServer, serveAdmin } from "../admin/server.ts";
-import { type Config, diffConfig, type Environment, formatEndpoint, redactConfig } from "../config.ts";
+import { diffConfig, type Environment, formatEndpoint, redactConfig, reloadedConfig } from "../config.ts";
 import { loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
@@ -75,7 +75,8 @@ export async function serve(args: string[]): Promise<number> {
 
   const identity = await loadIdentity(config, env);
   const tunnelIpv6 = resolveTunnelIpv6(config, identity.publicKey);
-  let adminToken = await loadAdminToken(config);
+  const sayClosed = (message: string) => log.warn("{message}", { message });
+  let adminToken = await loadAdminToken(config, sayClosed);
   const peers = await loadAllPeers(config, env);
   const startedAt = new Date();
 
@@ -134,7 +135,7 @@ export async function serve(args: string[]): Promise<number> {
       tunnelIpv4: config.tunnelIpv4,
       tunnelIpv6,
       others: peersFromEnvironment(env),
-      relayKey: identity.publicKey,
+      relayKey: keyToText(identity.publicKey),
     }),
     planes,
   );
@@ -143,10 +144,10 @@ export async function serve(args: string[]): Promise<number> {
     const { added, removed, failed, total } = await livePeers.reload(async () => {
       const { config: next } = await loadConfig(configPath, env);
       ({ reloadable: applied, needsRestart } = diffConfig(config, next));
-      const merged = { ...config, ...pick(next) };
+      const merged = reloadedConfig(config, next);
       // Not those of a state_dir that needs a restart to be used.
       const records = await loadAllPeers(merged, env);
-      adminToken = await loadAdminToken(merged);
+      adminToken = await loadAdminToken(merged, sayClosed);
       config = merged;
       setLevel(config.logLevel);
       await planes.tune(config);
@@ -171,6 +172,8 @@ export async function serve(args: string[]): Promise<number> {
     }),
     peers: async () => (await planes.snapshot()).peers,
     sessions: async () => (await planes.snapshot()).sessions,
+    applications: async () => (await planes.snapshot()).applications,
+    applicationsInMetrics: () => config.classes.applicationsInMetrics,
     config: () => redactConfig(config),
     adminToken: () => adminToken,
     reload,
@@ -234,21 +237,4 @@ ${
   identity.privateKey.fill(0);
   log.info("stopped");
   return code;
-}
-
-/** The keys that a reload may change; the others keep the values that the relay was started with. */
-function pick(next: Config): Partial<Config> {
-  const { logLevel, rateLimitPerIp, maxConnections, destinations, dns, adminToken, publicEndpoint } = next;
-  const { enableCompression, compressionThreshold } = next;
-  return {
-    logLevel,
-    rateLimitPerIp,
-    maxConnections,
-    destinations,
-    dns,
-    adminToken,
-    publicEndpoint,
-    enableCompression,
-    compressionThreshold,
-  };
 }

@@ -10,7 +10,7 @@ import type { PeerRecord } from "../session/peer_record.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "./durable.ts";
 import { CommandError } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
-import { keyFromText, unusableKey } from "./keys_text.ts";
+import { isKeyText, keyToText, unusableKey } from "./keys_text.ts";
 import {
   type Address,
   formatAddress,
@@ -23,13 +23,10 @@ import {
   prefixContains,
 } from "../wire/address.ts";
 
-const keyText = v.pipe(v.string(), v.check((text) => keyFromText(text) !== undefined, "not a 32-byte key"));
+const keyText = v.pipe(v.string(), v.check(isKeyText, "not a 32-byte key"));
 const publicKeyText = v.pipe(
-  v.string(),
-  v.check((text) => {
-    const key = keyFromText(text);
-    return key !== undefined && unusableKey(key) === undefined;
-  }, "not a 32-byte key that somebody can have"),
+  keyText,
+  v.check((text) => unusableKey(text) === undefined, "a key that nobody can have"),
 );
 
 const RECORD = v.strictObject({
@@ -39,9 +36,9 @@ const RECORD = v.strictObject({
   allowedIps: v.pipe(
     v.array(v.pipe(
       v.string(),
-      v.check(isNetwork, "not a network without host bits"),
       // One prefix has one text from here on, so that two of them can be compared.
-      v.transform((text) => formatPrefix(parsePrefix(text)!)),
+      v.transform((text) => networkText(text) ?? ""),
+      v.check((text) => text !== "", "not a network without host bits"),
     )),
     v.minLength(1),
     v.maxLength(64),
@@ -49,9 +46,10 @@ const RECORD = v.strictObject({
   created: v.pipe(v.string(), v.maxLength(40)),
 });
 
-function isNetwork(text: string): boolean {
+/** A network's normal text; undefined when it is none, or has bits of a host set. */
+function networkText(text: string): string | undefined {
   const prefix = text.includes("/") ? parseInterface(text) : undefined;
-  return prefix !== undefined && formatPrefix(prefix) === formatPrefix(parsePrefix(text)!);
+  return prefix && prefixContains(prefix, prefix.address) ? formatPrefix(prefix) : undefined;
 }
 
 const FILE = v.strictObject({
@@ -107,8 +105,8 @@ export interface StoreOptions {
   readonly tunnelIpv6?: string;
   /** Peers from elsewhere, whose names, keys and addresses are taken. */
   readonly others?: readonly PeerRecord[];
-  /** The relay's public key, 32 bytes, which no peer may have. */
-  readonly relayKey?: Uint8Array;
+  /** The relay's public key, which no peer may have. */
+  readonly relayKey?: string;
 }
 
 export class PeerStore {
@@ -157,8 +155,7 @@ export class PeerStore {
         throw new CommandError(`peer "${sameKey.name}" has this public key already`, { cause: "publicKey" });
       }
       const { name, publicKey, presharedKey, created } = peer;
-      const bytes = keyFromText(publicKey);
-      const mistake = bytes && unusableKey(bytes, this.#options.relayKey);
+      const mistake = unusableKey(publicKey, this.#options.relayKey);
       if (mistake !== undefined) {
         throw new CommandError(`peer "${name}": public key: ${mistake}`, { cause: "publicKey" });
       }
@@ -223,12 +220,14 @@ export class PeerStore {
     const since = new Map(released.map((prefix, i) => [prefix, i]));
     const { address, bits } = parsePrefix(this.#options.tunnelIpv4)!;
     const hosts = 2 ** (128 - bits);
+    const tunnelIpv6 = this.#options.tunnelIpv6 === undefined
+      ? undefined
+      : parsePrefix(this.#options.tunnelIpv6)!;
     let oldest: string[] | undefined, oldestSince = Infinity;
     for (let host = 2; host < hosts - 1; host++) {
       const leased = [`${formatAddress(plusHost(address, host))}/32`];
-      if (this.#options.tunnelIpv6 !== undefined) {
-        leased.push(`${formatAddress(plusHost(parsePrefix(this.#options.tunnelIpv6)!.address, host))}/128`);
-      }
+      if (taken.has(leased[0])) continue;
+      if (tunnelIpv6) leased.push(`${formatAddress(plusHost(tunnelIpv6.address, host))}/128`);
       if (leased.some((prefix) => taken.has(prefix))) continue;
       const given = Math.max(...leased.map((prefix) => since.get(prefix) ?? -1));
       if (given < 0) return leased;
@@ -285,29 +284,42 @@ export async function loadAllPeers(config: Config, env: Environment): Promise<Pe
   if (peers.length === 0) return [];
   const { privateKey, publicKey: relayKey } = await loadIdentity(config, env);
   privateKey.fill(0);
-  const tunnelIpv6 = resolveTunnelIpv6(config, relayKey);
+  const relayText = keyToText(relayKey);
+  const tunnels = {
+    ipv4: tunnelOf("tunnel_ipv4", tunnelIpv4),
+    ipv6: tunnelOf("tunnel_ipv6", resolveTunnelIpv6(config, relayKey)),
+  };
   for (const { name, publicKey, allowedIps } of peers) {
-    const mistake = unusableKey(keyFromText(publicKey)!, relayKey);
+    const mistake = unusableKey(publicKey, relayText);
     if (mistake !== undefined) {
       throw new CommandError(`peer "${name}": public key: ${mistake}; remove the peer`);
     }
     for (const allowed of allowedIps) {
-      const mistake = misfit(allowed, tunnelIpv4, tunnelIpv6);
+      const mistake = misfit(allowed, tunnels);
       if (mistake !== undefined) throw new CommandError(`peer "${name}" has ${allowed}, ${mistake}`);
     }
   }
   return peers;
 }
 
+/** One of the tunnel's networks, read once for all peers; undefined for one that is off. */
+function tunnelOf(key: string, tunnel: string | undefined) {
+  if (tunnel === undefined) return undefined;
+  const own = hostOne(tunnel).address;
+  return { key, tunnel, network: parsePrefix(tunnel)!, own, ownAddress: parseAddress(own)! };
+}
+
+type TunnelNetwork = ReturnType<typeof tunnelOf>;
+
 /** Why a peer cannot have the prefix, and what to do; undefined when it can. */
-function misfit(allowed: string, tunnelIpv4: string, tunnelIpv6: string | undefined): string | undefined {
+function misfit(allowed: string, tunnels: { ipv4: TunnelNetwork; ipv6: TunnelNetwork }): string | undefined {
   const prefix = parsePrefix(allowed)!;
   const isV4 = isIpv4(prefix.address);
-  const [key, tunnel] = isV4 ? ["tunnel_ipv4", tunnelIpv4] : ["tunnel_ipv6", tunnelIpv6];
-  if (tunnel === undefined) {
+  const its = isV4 ? tunnels.ipv4 : tunnels.ipv6;
+  if (its === undefined) {
     return 'and tunnel_ipv6 is "off"; turn it on, or remove the peer and add it again';
   }
-  const network = parsePrefix(tunnel)!;
+  const { key, tunnel, network, own, ownAddress } = its;
   if (prefix.bits < network.bits || !prefixContains(network, prefix.address)) {
     const back = isV4
       ? "set tunnel_ipv4 back, or "
@@ -318,8 +330,7 @@ function misfit(allowed: string, tunnelIpv4: string, tunnelIpv6: string | undefi
       : "";
     return `outside ${key} ${tunnel}; ${back}remove the peer and add it again`;
   }
-  const own = hostOne(tunnel).address;
-  if (prefixContains(prefix, parseAddress(own)!)) {
+  if (prefixContains(prefix, ownAddress)) {
     return `which takes the relay's own address ${own}; remove the peer and add it again`;
   }
   return undefined;

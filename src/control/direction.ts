@@ -61,6 +61,8 @@ export interface FlowPacket {
   tos: number;
   /** Of TCP: carries nothing but an acknowledgement. */
   isAck: boolean;
+  /** Where its IP header begins. */
+  packetAt: number;
   /** Where UDP's payload begins, and its bytes; 0 without one. */
   payloadAt: number;
   payloadBytes: number;
@@ -97,12 +99,25 @@ export function observe(
     state[at + STATE_MARKS] = marks = classOfMarks(tos >> 2, protocol, ports >>> 16, ports & 0xffff) | BEGUN;
     if (isFirst) state[at + STATE_CLASS] = marks & CLASS_MASK;
   }
+  if (flows.rules !== undefined && state[at + STATE_LOOKS] < LOOKS_MAX) askRules(flows, place, packet, view);
   if (protocol === UDP) observeUdp(flows, place, packet, view, bytes, gapUs, isFirst, nowUs);
   else {
     const sign = protocol === TCP ? signOfTcp(bytes, packet.isAck) : SIGN_ACK;
     state[at + STATE_BULK] = bulkScore(state[at + STATE_BULK], protocol, sign, gapUs);
     decide(flows, place, 0, nowUs);
   }
+}
+
+/** Of each direction's first packets, rules that look into a payload may need more than one. */
+function askRules(
+  { rules, ruled, state }: FlowTable,
+  place: number,
+  packet: FlowPacket,
+  view: DataView,
+): void {
+  // UDP's payloads are counted where patterns are looked for.
+  if (packet.payloadBytes === 0) state[STATE_BYTES * place + STATE_LOOKS]++;
+  if (ruled[place >> 1] === 0) ruled[place >> 1] = rules!.find(view, packet) + 1;
 }
 
 function observeUdp(
@@ -158,11 +173,12 @@ function decide({ seenUs, state }: FlowTable, place: number, kind: number, nowUs
 }
 
 /**
- * The class of a direction's packets, whose last one was just observed: by its own DSCP, else by the other's; else by its own
+ * The class of a direction's packets, whose last one was just observed: by a rule, else by its own DSCP, else by the other's; else by its own
  * behaviour and ports, or, where these say little, as the other direction's game or call. That the other one is a
  * transfer says nothing: what answers it may be a request.
  */
-export function classOfFlow({ seenUs, state }: FlowTable, place: number, nowUs: number): number {
+export function classOfFlow({ ruled, seenUs, state }: FlowTable, place: number, nowUs: number): number {
+  if (ruled[place >> 1] !== 0) return ruled[place >> 1] - 1;
   const at = STATE_BYTES * place, other = STATE_BYTES * (place ^ 1);
   const own = state[at + STATE_CLASS], marks = state[other + STATE_MARKS];
   if ((state[at + STATE_MARKS] & FIRM) !== 0 || marks === 0) return own;

@@ -30,6 +30,7 @@ export function explainClass(flows: FlowTable, place: number, nowUs: number): st
   const own = state[at + STATE_CLASS], decided = classOfFlow(flows, place, nowUs);
   const name = applicationName(flows, place >> 1);
   const marks = state[at + STATE_MARKS];
+  if (flows.ruled[place >> 1] !== 0) return "a rule of yours";
   if (decided !== own) return "as the other direction";
   if (own === CLASS_VOICE && state[at + STATE_MEDIA] > 0) {
     return name === "" ? "RTP: packets of one source follow one another" : `bytes of ${name}, and RTP`;

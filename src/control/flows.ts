@@ -6,6 +6,8 @@
  * be learned anew, which costs them no more than a few packets' class. Knows no packets and decides nothing.
  */
 
+import type { ClassRules } from "./class_rules.ts";
+
 const WAYS = 4;
 /** An IPv6 flow: two addresses, ports, protocol. */
 export const FLOW_WORDS_MAX = 10;
@@ -49,6 +51,10 @@ export class FlowTable {
   /** Number in applications.ts of what the flow's bytes say that it is, and how sure that is, 0 to 4. */
   readonly application: Uint8Array;
   readonly points: Uint8Array;
+  /** 1 and the class that a rule gives, or 0. */
+  readonly ruled: Uint8Array;
+  /** A person's own; `setRules` changes them. */
+  rules: ClassRules | undefined;
   /** A hint's class, or NO_HINT; and for which version of the session's hints that holds. */
   readonly hint: Uint8Array;
   readonly hintVersion: Uint32Array;
@@ -75,11 +81,19 @@ export class FlowTable {
     this.sources = new Uint32Array(2 * SOURCE_WORDS * rows);
     this.application = new Uint8Array(rows);
     this.points = new Uint8Array(rows);
+    this.ruled = new Uint8Array(rows);
     this.hint = new Uint8Array(rows);
     this.hintVersion = new Uint32Array(rows);
     this.failures = new Uint8Array(rows);
     this.pause = new Uint16Array(rows);
     this.#tag = new Uint32Array(rows);
+  }
+
+  /** Takes rules in place of those before, for flows that are there, too: their next payloads are looked at again. */
+  setRules(rules: ClassRules | undefined): void {
+    this.rules = rules;
+    this.ruled.fill(0);
+    for (let at = STATE_LOOKS; at < this.state.length; at += STATE_BYTES) this.state[at] = 0;
   }
 
   /**
@@ -132,6 +146,7 @@ export class FlowTable {
     for (let i = 2 * SOURCE_WORDS * row; i < 2 * SOURCE_WORDS * (row + 1); i++) this.sources[i] = 0;
     this.application[row] = 0;
     this.points[row] = 0;
+    this.ruled[row] = 0;
     this.hint[row] = 0;
     this.hintVersion[row] = 0;
     this.failures[row] = 0;

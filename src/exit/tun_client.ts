@@ -420,7 +420,13 @@ ${
     }  }
   chain forward {
     type filter hook forward priority filter; policy accept;
-${lines(who === undefined ? this.#killSwitch(relays, who) : [])}  }
+${
+      lines([
+        // Answers to those for whom this machine is the router.
+        `iifname ${device} ct state established,related accept`,
+        ...(who === undefined ? this.#killSwitch(relays, who) : []),
+      ])
+    }  }
 }
 `;
   }

@@ -161,7 +161,8 @@ export class TunHost {
 
   /** Puts the rules back when somebody has flushed them, as a firewall that loads its own ruleset may. */
   async guard(): Promise<void> {
-    const listed = await run("nft", ["list", "table", "inet", this.#table]).catch(() => undefined);
+    // Without the elements of its sets, which may be very many.
+    const listed = await run("nft", ["-t", "list", "table", "inet", this.#table]).catch(() => undefined);
     if (listed !== undefined) return;
     this.#before = { ...this.#before, ...await recorded() };
     await run("nft", ["-f", "-"], this.#rules());
@@ -183,11 +184,16 @@ export class TunHost {
 
   /**
    * Lets these peers out in the place of those before. A peer that is gone begins nothing from here on; what it had begun ends
-   * with `forget`, to be called once no Worker takes its packets any more. Throws when nftables refuses; then nothing is changed.
+   * with `forget`, to be called once no Worker takes its packets any more. What nftables refuses is said and keeps nobody in.
    */
   async setPeers(peers: readonly TunPeer[]): Promise<{ forget: () => Promise<void> }> {
     const { lines, gone } = this.#peers.change(peers, this.#table);
-    if (lines.length > 0) await run("nft", ["-f", "-"], `${lines.join("\n")}\n`);
+    if (lines.length > 0) {
+      const all = () => run("nft", ["-f", "-"], this.#rulesAnew());
+      await run("nft", ["-f", "-"], `${lines.join("\n")}\n`).catch(all).catch((error: Error) =>
+        this.#o.log("error", `the rules of ${this.#o.name} do not know the present peers: ${error.message}`)
+      );
+    }
     return { forget: () => this.#forgetPeers(gone) };
   }
 
@@ -234,12 +240,12 @@ export class TunHost {
 
   /**
    * The relay's port, when conntrack need not know of its datagrams, which anybody may send: undefined where a rule of somebody else
-   * looks at their state, or gives them another port.
+   * looks at their state, or gives them another port. The fallback's TCP stays tracked: firewalls let answers out by their state.
    */
   async #untrackedPort(): Promise<number | undefined> {
     const { listenPort } = this.#o;
     if (listenPort === undefined) return undefined;
-    const rules = await run("nft", ["list", "ruleset"]).catch(() => "");
+    const rules = await run("nft", ["-t", "list", "ruleset"]).catch(() => "");
     const needs = rules.split("\n").find((line) =>
       new RegExp(`\\b${listenPort}\\b`).test(line) &&
       /redirect|dnat|snat|REDIRECT|DNAT|ct state|ctstate/.test(line)
@@ -285,6 +291,11 @@ export class TunHost {
     }
     await deleteTable(RECORD);
     return "restored";
+  }
+
+  /** The same, whatever is there of them: somebody may have flushed or changed them a moment ago. */
+  #rulesAnew(): string {
+    return `table inet ${this.#table}\ndelete table inet ${this.#table}\n${this.#rules()}`;
   }
 
   /** One transaction. */

@@ -256,6 +256,8 @@ export function neighbourRules(families: readonly (4 | 6)[]): string {
     "type filter hook forward priority filter; policy accept;",
     `iifgroup ${DEVICE_GROUP} accept`,
     `oifgroup ${DEVICE_GROUP} accept`,
+    // Frames that a bridge passes on come by here as well (br_netfilter), and are not forwarded.
+    'meta iifkind "bridge" meta oifkind "bridge" accept',
     ...families.map((family) => `meta nfproto ipv${family} counter drop`),
   ]);
 }

@@ -139,7 +139,7 @@ class UserspaceExit implements Exit {
       for (const ping of this.processDescriptors) this.#pingsReady |= this.#flows.watch(ping);
     }
     const carried = ["UDP", ...(this.#tcp ? ["TCP"] : []), ...(this.#icmp.available ? ["ping"] : [])];
-    this.description = `userspace: ${carried.join(", ")}`;
+    this.description = `userspace (open NAT): ${carried.join(", ")}`;
   }
 
   get flowCount(): number {

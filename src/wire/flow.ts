@@ -32,6 +32,8 @@ export class FlowReader {
   tos = 0;
   /** TCP that carries no data and no flag but ACK and ECN's, or whose header is cut off (RFC 9293 §3.1, RFC 3168 §6.1). */
   isAck = false;
+  /** Where the packet begins. */
+  packetAt = 0;
   /** Where UDP's payload begins, and its bytes in the packet; 0 without one. */
   payloadAt = 0;
   payloadBytes = 0;
@@ -105,8 +107,9 @@ export class FlowReader {
     return comesOut ? ports << 16 | ports >>> 16 : ports;
   }
 
-  /** Reads the rest of the packet at `at` that was read last: `tos`, `isAck` and where the payload is. */
+  /** Reads the rest of the packet at `at` that was read last: `tos`, `isAck`, and where it and its payload are. */
   look(view: DataView, at: number): void {
+    this.packetAt = at;
     this.tos = view.getUint16(at) >> (view.getUint8(at) >> 4 === 4 ? 0 : 4) & 255;
     const { protocol } = this, transport = this.#transport, room = this.#room;
     this.isAck = protocol === PROTOCOL_TCP &&

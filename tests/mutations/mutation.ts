@@ -3,10 +3,12 @@
  * once, so that what is tried is what the row says. Runs nothing.
  */
 
+const LINES_MAX = 3;
+
 export interface Mutation {
   /** Path from the tree's root. */
   readonly file: string;
-  /** Part of one line, found once in the file. */
+  /** Part of one line, found once in the file; where one line would be found twice, a part of the next ones too. */
   readonly from: string;
   readonly to: string;
   /** Test files of which each must fail. */
@@ -17,7 +19,9 @@ export interface Mutation {
 
 /** The file's text with the mutation in it, or the sentence that says why the row is of no use. */
 export function applied({ from, to }: Mutation, text: string): { text: string } | string {
-  if (from === "" || from.includes("\n") || to.includes("\n")) return "from and to are parts of one line";
+  if (from === "" || from.split("\n").length > LINES_MAX) {
+    return `from is a part of one line, or of ${LINES_MAX} at most`;
+  }
   if (from === to) return "from and to are the same";
   const at = text.indexOf(from);
   if (at < 0) return "from is not in the file";
@@ -32,5 +36,6 @@ export function isNative({ file }: Mutation): boolean {
 
 /** A row in one line, for people; a filter looks for its text here. */
 export function describe({ file, from, to, tests, note }: Mutation): string {
-  return `${file}: ${note}: ${from.trim()} -> ${to.trim()} (${tests.join(", ")})`;
+  const line = (text: string) => text.trim().replace(/\s+/g, " ");
+  return `${file}: ${note}: ${line(from)} -> ${line(to)} (${tests.join(", ")})`;
 }

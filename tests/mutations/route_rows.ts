@@ -8,7 +8,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/ingress/parse.ts",
     from: "if (datagramBytes !== INITIATION_BYTES) next[row] = DROP.bad_length;",
     to: "if (datagramBytes < INITIATION_BYTES) next[row] = DROP.bad_length;",
-    tests: ["tests/fuzz/ingest_test.ts"],
+    tests: ["tests/sim/drops_test.ts"],
     note: "an initiation may be too long",
   },
   {
@@ -63,8 +63,8 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/deliver.ts",
-    from: "isOpen = other === NONE ? isOwn || policy.allows(target, 0, version) : policy.allowPeers;",
-    to: "isOpen = other === NONE ? isOwn || policy.allows(target, 0, version) : true;",
+    from: ": policy.allowPeers && !policy.denies(target, 0);",
+    to: ": !policy.denies(target, 0);",
     tests: ["tests/sim/adversary_test.ts"],
     note: "peers reach each other unasked",
   },
@@ -128,7 +128,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/egress/fit.ts",
     from: "if (length[row] <= mtu) continue;",
     to: "if (length[row] <= mtu || mtu > 0) continue;",
-    tests: ["tests/unit/fit_test.ts"],
+    tests: ["tests/sim/path_size_test.ts"],
     note: "nothing is made to fit its path",
   },
   {

@@ -71,7 +71,7 @@ export const SESSION_ROWS: readonly Mutation[] = [
     file: "src/session/cookie.ts",
     from: 'cookieLabel: text.encode("ox-cook-"),',
     to: 'cookieLabel: text.encode("cookie--"),',
-    tests: ["tests/vectors/ox_handshake_test.ts"],
+    tests: ["tests/unit/cookie_test.ts"],
     note: "one protocol's cookies hold in the other",
   },
   {

@@ -1,6 +1,6 @@
 /**
  * Tries mutations: each in a copy of the tree, a copy for each job, against the test files that must fail. Invariant: the tree itself
- * is only read, and a row is judged only by test files that pass without any mutation. Chooses no rows.
+ * is read once, at the start, and a row is judged only by test files that pass without any mutation. Chooses no rows.
  */
 import { applied, describe, isNative, type Mutation } from "./mutation.ts";
 
@@ -101,10 +101,10 @@ class Trial {
   }
 
   async row(copy: string, row: Mutation): Promise<string> {
-    const { root, limitS } = this.options;
+    const { limitS, scratch } = this.options;
     const { verdicts } = this;
     if (row.tests.some((file) => this.#failing.has(file))) return `not judged: ${describe(row)}`;
-    const original = await Deno.readTextFile(`${root}/${row.file}`);
+    const original = await Deno.readTextFile(`${copy}/${row.file}`);
     const mutated = applied(row, original);
     if (typeof mutated === "string") return this.#invalid(row, mutated);
     await Deno.writeTextFile(`${copy}/${row.file}`, mutated.text);
@@ -125,7 +125,7 @@ class Trial {
       return `killed (${seconds} s): ${describe(row)}`;
     } finally {
       await Deno.writeTextFile(`${copy}/${row.file}`, original);
-      if (isNative(row)) await Deno.copyFile(`${root}/${LIBRARY}`, `${copy}/${LIBRARY}`);
+      if (isNative(row)) await Deno.copyFile(`${scratch}/library`, `${copy}/${LIBRARY}`);
     }
   }
 
@@ -144,6 +144,7 @@ export async function tryMutations(rows: readonly Mutation[], options: TrialOpti
   const files = [...new Set(tried.flatMap(({ tests }) => tests))];
   try {
     for (let job = 0; job < jobs; job++) await copyTree(root, `${scratch}/${job}`);
+    if (native) await Deno.copyFile(`${scratch}/0/${LIBRARY}`, `${scratch}/library`);
     say(`${tried.length} mutations, ${files.length} test files, ${jobs} at a time`);
     await trial.each(files, (copy, file) => trial.baseline(copy, file));
     await trial.each(tried, (copy, row) => trial.row(copy, row));

@@ -5,7 +5,15 @@
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { requires } from "../requires.ts";
-import { type Background, type Network, networkTest, RELAY, SERVER, until } from "./namespaces.ts";
+import {
+  ADMIN_TOKEN,
+  type Background,
+  type Network,
+  networkTest,
+  RELAY,
+  SERVER,
+  until,
+} from "./namespaces.ts";
 
 const OPEN =
   `dns = ["${SERVER}"]\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "fd00:200::/64"]\n`;
@@ -167,3 +175,94 @@ networkTest("connect: without IPv6 on client and relay the tunnel carries IPv4",
   assert(await pings(net, client), running.said);
   assertEquals(await running.stop("SIGINT"), 0, running.said);
 });
+
+networkTest(
+  "connect: a clock that went back is told at both ends, with the remedy",
+  withoutDns,
+  async (net) => {
+    const client = await net.client(2);
+    const relay = await net.relay(OPEN);
+    const file = `${net.directory}/laptop.conf`;
+    await Deno.writeTextFile(file, await net.addPeer("laptop"));
+    const first = await net.connect(client, ["--config", file, "--socks", "1080"]);
+    assertEquals(await first.stop("SIGINT"), 0, first.said);
+    const clock = `${net.directory}/clock.ts`;
+    await Deno.writeTextFile(clock, `const now = Date.now;\nDate.now = () => now() - 3_600_000;\n`);
+    const [deno, run, ...rest] = net.command("connect", ["--config", file, "--socks", "1080"]);
+    const second = net.spawn(client, [deno, run, "--preload", clock, ...rest]);
+    await second.says("this machine's clock, which says");
+    assertStringIncludes(relay.said, "a handshake of laptop was refused, as its time is older");
+    assertStringIncludes(second.said, "Set the clock, or restart the relay");
+    await second.stop("SIGINT");
+  },
+);
+
+/**
+ * Runs a command to which, with all its children, the kernel has no IPv6: socket(2) refuses AF_INET6, as with
+ * ipv6.disable=1. By a filter of seccomp(2), for x86-64.
+ */
+const WITHOUT_IPV6 = `const library = Deno.dlopen("libc.so.6", {
+  prctl: { parameters: ["i32", "u64", "u64", "u64", "u64"], result: "i32" },
+  syscall: { parameters: ["i64", "u64", "u64", "buffer"], result: "i64" },
+});
+const PR_SET_NO_NEW_PRIVS = 38, SYS_SECCOMP = 317, SET_MODE_FILTER = 1n, FLAG_TSYNC = 1n;
+const SYS_SOCKET = 41, AF_INET6 = 10, EAFNOSUPPORT = 97;
+const LOAD = 0x20, IF_EQUAL = 0x15, RETURN = 0x06, ALLOW = 0x7fff0000, ERRNO = 0x00050000;
+const NUMBER_AT = 0, FIRST_ARGUMENT_AT = 16;
+
+/** Of struct sock_filter: code, jumps when true and when false, operand. */
+const program: [code: number, yes: number, no: number, operand: number][] = [
+  [LOAD, 0, 0, NUMBER_AT],
+  [IF_EQUAL, 0, 3, SYS_SOCKET],
+  [LOAD, 0, 0, FIRST_ARGUMENT_AT],
+  [IF_EQUAL, 0, 1, AF_INET6],
+  [RETURN, 0, 0, ERRNO | EAFNOSUPPORT],
+  [RETURN, 0, 0, ALLOW],
+];
+const instructions = new Uint8Array(8 * program.length);
+program.forEach(([code, yes, no, operand], i) => {
+  const view = new DataView(instructions.buffer, 8 * i);
+  view.setUint16(0, code, true);
+  view.setUint8(2, yes);
+  view.setUint8(3, no);
+  view.setUint32(4, operand, true);
+});
+const filter = new Uint8Array(16);
+new DataView(filter.buffer).setUint16(0, program.length, true);
+const address = Deno.UnsafePointer.value(Deno.UnsafePointer.of(instructions));
+new DataView(filter.buffer).setBigUint64(8, BigInt(address), true);
+if (library.symbols.prctl(PR_SET_NO_NEW_PRIVS, 1n, 0n, 0n, 0n) !== 0) throw new Error("prctl");
+if (library.symbols.syscall(BigInt(SYS_SECCOMP), SET_MODE_FILTER, FLAG_TSYNC, filter) !== 0n) throw new Error("seccomp");
+
+const [command, ...args] = Deno.args;
+const child = new Deno.Command(command, { args, stdin: "null" }).spawn();
+for (const signal of ["SIGTERM", "SIGINT"] as const) Deno.addSignalListener(signal, () => child.kill(signal));
+Deno.exit((await child.status).code);`;
+
+for (const io of ["mmsg", "portable"]) {
+  networkTest(`connect: a kernel without IPv6 on client and relay, io = "${io}"`, withoutDns, async (net) => {
+    const client = await net.client(2);
+    const script = `${net.directory}/without.ts`;
+    await Deno.writeTextFile(script, WITHOUT_IPV6);
+    const without = (
+      command: string[],
+    ) => [Deno.execPath(), "run", "--no-check", "--allow-ffi", "--allow-run", script, ...command];
+    const config = `${net.directory}/oxrelay.toml`;
+    await Deno.writeTextFile(config, `io = "${io}"\n${OPEN.replace('exit = "tun"', 'exit = "userspace"')}`);
+    const state = { OXRELAY_STATE_DIR: `${net.directory}/state`, OXRELAY_ADMIN_TOKEN: ADMIN_TOKEN };
+    const relay = net.spawn("relay", without(net.command("serve", ["--config", config])), state);
+    await relay.says("listening on");
+    const file = `${net.directory}/laptop.conf`;
+    await Deno.writeTextFile(file, await net.addPeer("laptop"));
+    const running = net.spawn(client, without(net.command("connect", ["--config", file])));
+    await running.says("The tunnel is up.");
+    assert(
+      (await net.run(client, ["ping", "-c", "2", "-i", "0.2", "-W", "2", "10.66.0.1"])).success,
+      running.said,
+    );
+    const refused = await net.run(client, without(["ping", "-6", "-c", "1", "::1"]));
+    assert(!refused.success && /Address family not supported/.test(refused.stderr), refused.stderr);
+    assertEquals(await running.stop("SIGINT"), 0, running.said);
+    assertEquals(await relay.stop("SIGTERM"), 0, relay.said);
+  });
+}

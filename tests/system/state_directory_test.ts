@@ -3,6 +3,7 @@
  * beside the relay of another user.
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { generatePrivateKey, keyToText } from "../../src/cli/keys_text.ts";
 import { requires } from "../requires.ts";
 import { LoopbackRelay, relayTest } from "./loopback_relay.ts";
 import { ADMIN_TOKEN } from "./namespaces.ts";
@@ -57,6 +58,26 @@ relayTest(
     const stored = await shell('cat "$1/peers.json"');
     assert(!stored.includes('"phone"'), "the store follows once the disk takes it");
     assertStringIncludes(stored, '"laptop"');
+  },
+);
+
+relayTest(
+  "state directory: a relay that may write nothing relays all the same, and lets nobody administer it",
+  mounts,
+  {
+    before: onOwnDisk("ro"),
+    prepare: (directory) => Deno.mkdir(`${directory}/state`),
+    env: { OXRELAY_PRIVATE_KEY: keyToText(generatePrivateKey()) },
+  },
+  async (relay) => {
+    assertStringIncludes(
+      relay.said,
+      "/v1 is closed to everybody until admin_token or OXRELAY_ADMIN_TOKEN is set",
+    );
+    assertEquals((await relay.ask("/readyz", { token: "" })).status, 200);
+    for (const token of ["", "undefined", "x"]) {
+      assertEquals((await relay.ask("/v1/status", { token })).status, 401);
+    }
   },
 );
 

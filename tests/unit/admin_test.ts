@@ -46,6 +46,8 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
         drops: 0,
       }))),
     sessions: () => Promise.resolve([]),
+    applications: () => Promise.resolve({ zoom: 1, quic: 12 }),
+    applicationsInMetrics: () => false,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,
     reload: () =>
@@ -161,13 +163,23 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_class_packets_total\{class="game",direction="to_tunnel"\} 7$/m);
     assertMatch(text, /^oxrelay_class_bytes_total\{class="bulk",direction="from_tunnel"\} 1400$/m);
     assertEquals(text.match(/^oxrelay_class_(packets|bytes)_total\{/gm)!.length, 20);
-    // Build info, drops, two of classes and three of the process besides one family per counter, and one for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 7 + 1 - 10);
+    // Build info, drops, two of classes, recognised flows and three of the process besides one family per counter, and one
+    // for ten of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 8 + 1 - 10);
+    assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
     assertEquals(text.match(/^(?!#|oxrelay_).+$/m), null);
     deps.metrics[0].add("bytes_received", 1);
     assertMatch((await ask("/metrics")).text, /^oxrelay_received_bytes_total 1025$/m);
+  });
+});
+
+Deno.test("admin: metrics name the applications that flows are recognised as where the config says so", async () => {
+  await withAdmin(relay({ applicationsInMetrics: () => true }), async (ask) => {
+    const { text } = await ask("/metrics");
+    assertMatch(text, /^oxrelay_recognised_flows\{application="zoom"\} 1$/m);
+    assertMatch(text, /^oxrelay_recognised_flows\{application="quic"\} 12$/m);
   });
 });
 
@@ -210,6 +222,7 @@ Deno.test("admin: status, sessions, config and reload answer what the relay give
   deps.metrics[0].drop(DROP.denied);
   await withAdmin(deps, async (ask) => {
     const { json } = await ask("/v1/status");
+    assertEquals(json.applications, { zoom: 1, quic: 12 });
     assertEquals([json.name, json.version, json.exit, json.listen], [
       "oxrelay",
       "1.2.3",
@@ -427,6 +440,23 @@ Deno.test("admin: connections are bounded, and a newcomer takes the place of the
   await Promise.all(open.map(({ closed }) => closed));
 });
 
+Deno.test("admin: thousands of requests at once on one connection end it, and are not all answered", async () => {
+  let asked = 0;
+  const deps = relay({
+    sessions() {
+      asked++;
+      return new Promise(() => {}); // as slow as can be
+    },
+  });
+  await withAdmin(deps, async (ask, port) => {
+    const one = `GET /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${TOKEN}\r\n\r\n`;
+    const greedy = await loiterer(port, one.repeat(5000));
+    await greedy.closed;
+    assert(asked <= 16, `${asked} were asked`);
+    assertEquals((await ask("/healthz")).status, 200);
+  });
+});
+
 Deno.test("admin: the listener closes whatever its clients do", async () => {
   const answering = Promise.withResolvers<void>();
   const server = serveAdmin(
@@ -461,6 +491,54 @@ Deno.test("admin: the dashboard is self-contained and its policy lets only itsel
     for (const [, id] of script.matchAll(/\bat\("(\w+)"\)/g)) assertStringIncludes(text, `id="${id}"`);
     new Function(script);
   });
+});
+
+/** The dashboard's script over a page that takes everything and shows nothing; returns the named functions of it. */
+async function dashboard(names: string[]) {
+  const html = await Deno.readTextFile(new URL("../../src/admin/dashboard.html", import.meta.url));
+  const [, script] = html.match(/<script>([^]*?)<\/script>/)!;
+  const element: unknown = new Proxy(() => element, {
+    get: (_, key) => key === "children" ? [] : element,
+    set: () => true,
+  });
+  const never = () => new Promise(() => {});
+  const run = new Function("document", "sessionStorage", "fetch", `${script}; return { ${names.join()} };`);
+  return run({ getElementById: () => element, createElement: () => element }, { getItem: () => null }, never);
+}
+
+Deno.test("admin: the dashboard finds, sorts and pages 2000 peers", async () => {
+  const { pageOf, COLUMNS } = await dashboard(["pageOf", "COLUMNS"]);
+  const peers = Array.from({ length: 2000 }, (_, i) => ({
+    name: `peer-${i}`,
+    endpoint: i % 2 === 0 ? `192.0.2.${i % 256}:51820` : undefined,
+    protocol: i % 2 === 0 ? "wireguard" : undefined,
+    bytesReceived: i * 7919 % 2000,
+    bytesSent: 0,
+    drops: 0,
+    ...(i < 3 ? { rttMs: 30 - i } : {}),
+  }));
+  const names = (view: object) =>
+    pageOf(peers, { search: "", column: 0, isDescending: false, page: 0, ...view }).rows.map(
+      ({ name }: { name: string }) => name,
+    );
+  const column = (title: string) => COLUMNS.findIndex((one: { title: string }) => one.title === title);
+  assertEquals(names({}).length, 50);
+  assertEquals(names({}).slice(0, 3), ["peer-0", "peer-1", "peer-2"], "numbers in names count as numbers");
+  assertEquals(names({ page: 39 }).at(-1), "peer-1999");
+  assertEquals(names({ page: 1000 }).at(-1), "peer-1999", "no page behind the last");
+  assertEquals(names({ isDescending: true })[0], "peer-1999");
+  assertEquals(names({ search: "  PEER-1234 " }), ["peer-1234"]);
+  assertEquals(names({ search: "peer-12 wireguard" }).slice(0, 2), ["peer-12", "peer-120"]);
+  assertEquals(names({ search: "no such" }), []);
+  const largest = peers.find(({ bytesReceived }) => bytesReceived === 1999)!.name;
+  assertEquals(names({ column: column("In"), isDescending: true })[0], largest);
+  for (const isDescending of [false, true]) {
+    const first = names({ column: column("RTT"), isDescending }).slice(0, 3);
+    const known = ["peer-2", "peer-1", "peer-0"];
+    assertEquals(first, isDescending ? known.toReversed() : known, "what is unknown comes last");
+  }
+  const { found, pages } = pageOf(peers, { search: "wireguard", column: 0, isDescending: false, page: 0 });
+  assertEquals([found, pages], [1000, 20]);
 });
 
 Deno.test("admin: every answer has the security headers, refusals and failures too", async () => {

@@ -27,9 +27,3 @@ Deno.test("bench: every table that is published names the command that prints it
   assert(text.includes("\n| "));
   assertEquals(withoutCommand(text), []);
 });
-
-Deno.test("bench: every command of the tree that prints a table is in the README", async () => {
-  const text = await Deno.readTextFile(README);
-  const benches = Object.keys(project.tasks).filter((name) => /^bench(:|$)/.test(name));
-  assertEquals(benches.filter((name) => !text.includes(`deno task ${name}`)), []);
-});

@@ -337,6 +337,7 @@ Deno.test("classifier: no sequence of sizes and gaps makes a flow's class flap",
         ports: 40_000 << 16 | 40_001,
         tos: 0,
         isAck: false,
+        packetAt: 0,
         payloadAt: 0,
         payloadBytes: 32,
       };
@@ -432,6 +433,7 @@ Deno.test("classifier: one direction's pace informs the other, and full packets 
     ports: 40_000 << 16 | 40_001,
     tos: 0,
     isAck: false,
+    packetAt: 0,
     payloadAt: 0,
     payloadBytes: 32,
   };

@@ -335,6 +335,7 @@ const STATUS: Status = {
   uptimeS: 3725,
   exit: "userspace",
   listen: "[::]:4433",
+  applications: { quic: 12, zoom: 1 },
   counters: { sessions: 1, bytes_received: 2048, bytes_sent: 1536 },
   drops: { forged: 3, denied: 0, replayed: 7 },
   peers: [
@@ -386,7 +387,7 @@ Deno.test("cli: the status table's numbers", () => {
   assertMatch(text, /^oxrelay 0\.1\.0 {2}up 1h 2m {2}listens on \[::\]:4433 {2}exit userspace\n/);
   assertMatch(text, /2 peers, 1 sessions, 2\.0 KiB received, 1\.5 KiB sent/);
   assertMatch(text, /\n▁▅█ 80 bit\/s\n/);
-  assertMatch(text, /drops: replayed 7, forged 3\n/);
+  assertMatch(text, /drops: replayed 7, forged 3\nflows: quic 12, zoom 1\n/);
   assertMatch(
     text,
     /● phone +192\.0\.2\.7:51820 +oxtunnel AES-256-GCM +42s ago +1\.9 MiB +1000 B +4\.0 Mbit\/s +0 bit\/s +18\.3 ms +1\.23 % +2/,

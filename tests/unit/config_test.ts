@@ -8,6 +8,8 @@ import {
   parseConfig,
   parseEndpoint,
   redactConfig,
+  RELOADABLE_KEYS,
+  reloadedConfig,
 } from "../../src/config.ts";
 
 function refusal(text: string, env: Record<string, string> = {}): string {
@@ -131,6 +133,10 @@ Deno.test("config: each mistake has its sentence", () => {
       `oxrelay.toml: cpus: expected a list of processor numbers such as [0, 1], found "0-3"`,
     ],
     [
+      `workers = 2\ncpus = [1, 1]`,
+      `oxrelay.toml: cpus: expected each processor once, found a list`,
+    ],
+    [
       `workers = 2\ncpus = [1]`,
       `oxrelay.toml: cpus: expected one processor for each of 2 workers, found 1; name 2, or set cpus = []`,
     ],
@@ -185,11 +191,6 @@ Deno.test("config: each mistake has its sentence", () => {
       `oxrelay.toml: destinations.allow: expected each network once, found "fd00::/64" twice`,
     ],
     [
-      `[destinations]\nallow_loopback = true`,
-      `oxrelay.toml: admin_token: expected one while clients may reach loopback through the userspace exit, where ` +
-      `each of them would pass for the relay's operator; set admin_token (or OXRELAY_ADMIN_TOKEN) or exit = "tun"`,
-    ],
-    [
       `log_level = 1979-05-27`,
       `oxrelay.toml: log_level: expected "debug" or "info" or "warning" or "error", found a date`,
     ],
@@ -218,23 +219,21 @@ Deno.test("config: all mistakes are told at once, and inherited names are no key
   }
 });
 
-Deno.test("config: what opens loopback to the userspace exit needs a token", () => {
-  const openings = [
-    "allow_loopback = true",
-    `allow = ["127.0.0.1/32"]`,
-    `allow = ["64.0.0.0/2"]`,
-    `allow = ["::1/128"]`,
-    `allow = ["::ffff:127.0.0.0/104"]`,
-    `allow = ["::ffff:7f00:1/128"]`,
+Deno.test("config: loopback is opened by its one normal text, however it is written", () => {
+  const openings: [text: string, allow: string][] = [
+    ["127.0.0.1/32", "127.0.0.1/32"],
+    ["64.0.0.0/2", "64.0.0.0/2"],
+    ["::1/128", "::1/128"],
+    ["::ffff:127.0.0.0/104", "127.0.0.0/8"],
+    ["::ffff:7f00:1/128", "127.0.0.1/32"],
   ];
-  for (const opening of openings) {
-    const text = `[destinations]\n${opening}`;
-    assertMatch(refusal(text), /admin_token: expected one/);
-    assertMatch(refusal(`exit = "userspace"\n${text}`), /admin_token: expected one/);
-    parseConfig(`exit = "tun"\n${text}`, "f", {});
-    parseConfig(`admin_token = "0123456789abcdef"\n${text}`, "f", {});
-    parseConfig(text, "f", { OXRELAY_ADMIN_TOKEN: "0123456789abcdef" });
+  for (const [text, allow] of openings) {
+    assertEquals(parseConfig(`[destinations]\nallow = ["${text}"]`, "f", {}).destinations.allow, [allow]);
   }
+  assertEquals(
+    parseConfig("[destinations]\nallow_loopback = true", "f", {}).destinations.allowLoopback,
+    true,
+  );
 });
 
 Deno.test("config: what is never routable cannot be opened, and device names are Linux's to give", () => {
@@ -339,6 +338,22 @@ Deno.test("config: the example documents every key and shows its default", async
     assertMatch(lines[at - 1], /^# .{10,}[.)]$/, `oxrelay.example.toml: ${key} has no sentence`);
   }
   assertEquals(assignments.match(/^\w+ = /gm)?.length, CONFIG_KEYS.length);
+});
+
+Deno.test("config: a reload takes over every key that it may, what is gone from the file too, and no other", () => {
+  const before = parseConfig(`admin_token = "0123456789abcdef"\nmax_connections = 9\nmtu = 1300`, "f", {});
+  const after = parseConfig(
+    `log_level = "debug"\nrate_limit_per_ip = 7\nmax_connections = 5\ndns = ["192.0.2.1"]\nmtu = 1350\n` +
+      `public_endpoint = "a.example:1"\nenable_compression = false\ncompression_threshold = 333\nworkers = 3\n` +
+      `[destinations]\nallow_private = true\n[classes]\napplications_in_metrics = true\n`,
+    "f",
+    {},
+  );
+  const reloaded = reloadedConfig(before, after);
+  const { reloadable, needsRestart } = diffConfig(before, after);
+  assertEquals(reloadable.toSorted(), RELOADABLE_KEYS.toSorted(), "each key differs here");
+  assertEquals(diffConfig(reloaded, after), { reloadable: [], needsRestart });
+  assertEquals([reloaded.mtu, reloaded.workers], [1300, before.workers]);
 });
 
 Deno.test("config: a difference is sorted into reload and restart", () => {

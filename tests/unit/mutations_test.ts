@@ -34,7 +34,8 @@ Deno.test("mutations: a row that no longer applies exactly once is of no use", (
   assertEquals(applied(row, "a b"), "from is not in the file");
   assertEquals(applied(row, "x x"), "from is in the file more than once");
   assertEquals(applied({ ...row, to: "x" }, "x"), "from and to are the same");
-  assertEquals(applied({ ...row, from: "x\nz" }, "x\nz"), "from and to are parts of one line");
+  assertEquals(applied({ ...row, from: "x\nz" }, "x\nz x"), { text: "y x" });
+  assertEquals(applied({ ...row, from: "" }, "x"), "from is a part of one line, or of 3 at most");
 });
 
 Deno.test({
