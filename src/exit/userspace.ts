@@ -107,7 +107,13 @@ class UserspaceExit implements Exit {
         onLost: (datagrams) => options.metrics.drop(DROP.exit_full, datagrams),
         log,
       });
-      this.#tcp = new TcpSplice({ native, mtu, maxFlows: maxFlows ?? Math.min(TCP_FLOWS_MAX, limit) });
+      this.#tcp = new TcpSplice({
+        native,
+        mtu,
+        maxFlows: maxFlows ?? Math.min(TCP_FLOWS_MAX, limit),
+        onCrowded: (connections) =>
+          log("warning", `no room for more TCP: ${connections} connections were ended if idle, or refused`),
+      });
       this.descriptor = this.#flows.descriptor;
       this.#flows.watch(this.#tcp.descriptor);
       for (const ping of this.processDescriptors) this.#pingsReady |= this.#flows.watch(ping);
@@ -169,6 +175,7 @@ class UserspaceExit implements Exit {
 
   handleTimeout(nowUs: number): void {
     this.#udp.expire(nowUs);
+    this.#tcp?.handleTimeout(nowUs);
     this.#icmp.expire(nowUs);
     this.#reassembly.expire(nowUs);
   }
