@@ -14,6 +14,7 @@ const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard devices on
   deno task connect            send this machine's packets through a relay
   deno task speedtest          measure the way to a relay: rate, round trip, loss, jitter
   deno task status             a live table of a running relay
+  deno task classify FILE      what the flows of a capture would be, and why
   deno task keygen             print a key
   deno task SUBCOMMAND --help  more about each
 
@@ -21,6 +22,7 @@ The configuration is oxrelay.toml, if there is one; oxrelay.example.toml explain
 `;
 
 const SUBCOMMANDS: Record<string, (args: string[]) => Promise<number>> = {
+  classify: async (args) => (await import("./src/cli/classify.ts")).classify(args),
   connect: async (args) => (await import("./src/cli/connect.ts")).connect(args),
   serve: async (args) => (await import("./src/cli/serve.ts")).serve(args),
   keygen: async (args) => (await import("./src/cli/keygen.ts")).keygen(args),
@@ -65,6 +67,8 @@ function explain(error: unknown): number {
       `Deno's permissions forbid this: ${error.message}. The tasks in deno.json allow the project's own ` +
         "directory and loopback only; for other places run main.ts with the wider permission.",
     );
+  } else if (error instanceof Error && /\(os error \d+\)/.test(error.message)) {
+    console.error(error.message); // the system's own words, with the path
   } else {
     console.error(error);
   }

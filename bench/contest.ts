@@ -114,22 +114,28 @@ export async function compare<C extends Contender>(contest: Contest<C>) {
       } |`
     ),
   ].join("\n");
-  return { table, comparisons };
+  const rawRounds = Object.fromEntries(contenders.map(({ name }, i) => [name, runs[i]]));
+  return { table, comparisons, rawRounds };
 }
 
-/** Prints the table and leaves it with its chart in bench/results, as `file`.md and `file`.svg. */
+/** Prints the table and leaves it with its chart and every round in bench/results, as `file`.md, .svg and .json. */
 export async function publish(
   file: string,
   title: string,
   names: [ours: string, theirs: string],
-  { table, comparisons }: { table: string; comparisons: Comparison[] },
+  { table, comparisons, rawRounds }: {
+    table: string;
+    comparisons: Comparison[];
+    rawRounds: Record<string, Figures[]>;
+  },
 ): Promise<void> {
   console.log(`${table}\n`);
   await Deno.mkdir("bench/results", { recursive: true });
   await Deno.writeTextFile(`bench/results/${file}.md`, `${table}\n`);
   await Deno.writeTextFile(`bench/results/${file}.svg`, comparisonChart(title, names, comparisons));
+  await Deno.writeTextFile(`bench/results/${file}.json`, `${JSON.stringify(rawRounds, undefined, 1)}\n`);
 }
 
 export function median(values: number[]): number {
-  return values.sort((a, b) => a - b)[values.length >> 1];
+  return values.toSorted((a, b) => a - b)[values.length >> 1];
 }

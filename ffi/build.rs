@@ -23,6 +23,9 @@ fn main() {
     cc::Build::new().file("src/ipsec_mb.c").compile("ipsec_mb_shim");
     println!("cargo::rustc-link-search=/usr/lib/x86_64-linux-gnu");
     println!("cargo::rustc-link-lib=static=IPSec_MB");
+    // AWS-LC frees its state of a thread when the thread ends (a pthread key's destructor), which may be after the last
+    // Worker closed the library: it stays mapped for good.
+    println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");
 
     let mut paths: Vec<PathBuf> = FILES.iter().map(PathBuf::from).collect();
     collect(Path::new("src"), &mut paths);

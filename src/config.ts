@@ -3,8 +3,24 @@
  * here. Invariant: what `parseConfig` returns has been checked whole, so nobody checks it again. Reads no file
  * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
  */
-import { parse } from "@std/toml";
+// Of the standard library's parser two pairs on a line and keys that stand twice pass in silence.
+import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
+import {
+  formatAddress,
+  formatPrefix,
+  isIpv4,
+  parseAddress,
+  parseInterface,
+  parsePrefix,
+  type Prefix,
+  prefixContains,
+  prefixesOverlap,
+  prefixLength,
+} from "./wire/address.ts";
+import { CLASS_RULES_MAX } from "./control/class_rules.ts";
+import { readClassRule } from "./control/rule_text.ts";
+import { rangesOf, RFC_1918 } from "./wire/special_ranges.ts";
 
 /** Where to bind: a host name or address without brackets, and a port of 1 to 65535. */
 export interface Endpoint {
@@ -22,6 +38,8 @@ export interface Destinations {
   readonly allowSpeedtest: boolean;
   /** Prefixes opened one by one, "192.168.1.0/24", host bits zero. */
   readonly allow: readonly string[];
+  /** Prefixes closed to every client, whatever else opens them. */
+  readonly deny: readonly string[];
 }
 
 /** OxTunnel over TLS, where UDP is blocked. */
@@ -59,6 +77,14 @@ export interface RepairConfig {
   readonly voiceDeadlineMs: number;
 }
 
+/** What a relay's owner knows of flows better than the classifier. */
+export interface ClassesConfig {
+  /** As control/class_rules.ts reads them, without programs; the first that fits counts. */
+  readonly rules: readonly string[];
+  /** Whether /metrics says which applications are recognised. */
+  readonly applicationsInMetrics: boolean;
+}
+
 export interface Config {
   readonly listen: Endpoint;
   /** "host:port" as clients reach the relay; printed into their configs. */
@@ -92,6 +118,7 @@ export interface Config {
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;
+  readonly classes: ClassesConfig;
   /** Outer networks in which OxTunnel may go authenticated but readable, where the client's side lists them too. */
   readonly trusted: readonly string[];
   /** Absent where it is off. */
@@ -155,6 +182,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
     predictor: "default",
   },
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
+  classes: { rules: [], applicationsInMetrics: false },
   destinations: {
     allowLoopback: false,
     allowLinkLocal: false,
@@ -162,6 +190,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
     allowPeers: false,
     allowSpeedtest: true,
     allow: [],
+    deny: [],
   },
   trusted: [],
   metricsListen: { host: "127.0.0.1", port: 9090 },
@@ -185,115 +214,31 @@ const FLY_DEFAULTS: Config = deepFreeze<Config>({
 });
 
 const MTU_MIN_IPV6 = 1280; // RFC 8200 section 5
-const IP_LENGTH_MAX = 45;
-
-/** An IP address's bytes (4 or 16), or undefined when the text is none (RFC 4291 section 2.2; no zone). */
-export function parseIp(text: string): Uint8Array | undefined {
-  if (text.length > IP_LENGTH_MAX) return undefined;
-  return text.includes(":") ? parseIpv6(text) : parseIpv4(text);
-}
-
-function parseIpv4(text: string): Uint8Array | undefined {
-  const parts = text.split(".");
-  if (parts.length !== 4) return undefined;
-  // A leading zero is octal to some readers and decimal to others, so nobody gets one.
-  if (!parts.every((part) => /^(0|[1-9][0-9]{0,2})$/.test(part) && Number(part) <= 255)) return undefined;
-  return Uint8Array.from(parts, Number);
-}
-
-function parseIpv6(text: string): Uint8Array | undefined {
-  const lastColon = text.lastIndexOf(":");
-  const tail = text.slice(lastColon + 1);
-  if (tail.includes(".")) {
-    const ipv4 = parseIpv4(tail);
-    if (ipv4 === undefined) return undefined;
-    const words = [ipv4[0] << 8 | ipv4[1], ipv4[2] << 8 | ipv4[3]];
-    return parseIpv6(text.slice(0, lastColon + 1) + words.map((word) => word.toString(16)).join(":"));
-  }
-  const halves = text.split("::");
-  if (halves.length > 2) return undefined;
-  const [head, rest] = halves.map((half) => half === "" ? [] : half.split(":"));
-  const zeros = 8 - head.length - (rest?.length ?? 0);
-  if (rest === undefined ? zeros !== 0 : zeros < 1) return undefined;
-  const groups = [...head, ...Array<string>(zeros).fill("0"), ...(rest ?? [])];
-  if (!groups.every((group) => /^[0-9a-fA-F]{1,4}$/.test(group))) return undefined;
-  return Uint8Array.from(groups.flatMap((group) => [parseInt(group, 16) >> 8, parseInt(group, 16) & 255]));
-}
-
-/** An address's canonical text (RFC 5952). `bytes` has 4 or 16 elements. */
-export function formatIp(bytes: Uint8Array): string {
-  if (bytes.length === 4) return bytes.join(".");
-  const groups = Array.from({ length: 8 }, (_, i) => (bytes[2 * i] << 8 | bytes[2 * i + 1]).toString(16));
-  const runs = [...groups.join(":").matchAll(/(?<![0-9a-f])0(:0)+(?![0-9a-f])/g)].map((match) => match[0]);
-  const longest = runs.reduce((best, run) => run.length > best.length ? run : best, "");
-  if (longest === "") return groups.join(":");
-  const text = groups.join(":");
-  const at = text.search(new RegExp(`(?<![0-9a-f])${longest}(?![0-9a-f])`));
-  return `${text.slice(0, at).replace(/:$/, "")}::${text.slice(at + longest.length).replace(/^:/, "")}`;
-}
-
-/** An IP prefix: its address bytes (4 or 16, host bits as written) and its length in bits. */
-export interface Prefix {
-  readonly bytes: Uint8Array;
-  readonly bits: number;
-}
-
-/** Parses "address/bits", or gives undefined. Host bits are kept; `networkOf` clears them. */
-export function parsePrefix(text: string): Prefix | undefined {
-  const match = /^([0-9a-fA-F:.]{2,45})\/(0|[1-9][0-9]{0,2})$/.exec(text);
-  const bytes = match === null ? undefined : parseIp(match[1]);
-  if (bytes === undefined) return undefined;
-  const bits = Number(match![2]);
-  return bits <= bytes.length * 8 ? { bytes, bits } : undefined;
-}
-
-/** The prefix's network as canonical text: "192.168.1.7/24" gives "192.168.1.0/24". */
-export function networkOf({ bytes, bits }: Prefix): string {
-  const network = bytes.map((byte, i) => byte & (0xff00 >> Math.min(8, Math.max(0, bits - 8 * i))));
-  return `${formatIp(network)}/${bits}`;
-}
-
-/**
- * The relay's own address in a tunnel prefix, host number 1: "10.66.0.128/25" gives 10.66.0.129 and 25. Throws
- * RangeError when the text is no prefix.
- */
-export function hostOne(prefix: string): { address: string; prefix: number } {
-  const parsed = parsePrefix(prefix);
-  if (parsed === undefined) throw new RangeError(`not a prefix: ${show(prefix)}`);
-  const address = parsePrefix(networkOf(parsed))!.bytes;
-  address[address.length - 1] |= 1;
-  return { address: formatIp(address), prefix: parsed.bits };
-}
-
-/** Whether two prefixes share an address. Families never match each other. */
-function overlaps(a: Prefix, b: Prefix): boolean {
-  return a.bits <= b.bits ? prefixContains(a, b.bytes) : prefixContains(b, a.bytes);
-}
-
-/** Whether the address (4 or 16 bytes) lies in the prefix. Families never match each other. */
-export function prefixContains(prefix: Prefix, address: Uint8Array): boolean {
-  if (prefix.bytes.length !== address.length) return false;
-  return networkOf({ bytes: address, bits: prefix.bits }) === networkOf(prefix);
-}
-
 /**
  * Parses "host:port", "address:port" or "[address]:port" (port 1 to 65535), or gives undefined. The host comes
- * back without brackets.
+ * back without brackets, an address in its normal form.
  */
 export function parseEndpoint(text: string): Endpoint | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9.-]{1,253})):([1-9][0-9]{0,4})$/.exec(text);
+  const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9._-]{1,254})):([1-9][0-9]{0,4})$/.exec(text);
   if (match === null) return undefined;
   const [, ipv6, name, digits] = match;
-  if (ipv6 === undefined ? !isHost(name) : parseIp(ipv6)?.length !== 16) return undefined;
+  const address = parseAddress(ipv6 ?? name);
+  if (ipv6 === undefined ? address === undefined && !isName(name) : !ipv6.includes(":") || !address) {
+    return undefined;
+  }
   const port = Number(digits);
-  return port <= 65535 ? { host: ipv6 ?? name, port } : undefined;
+  return port <= 65535 ? { host: address ? formatAddress(address) : name, port } : undefined;
 }
 
-/** An IPv4 address, or a host name (RFC 1123 section 2.1), whose last label is never a number: "10.0.0.256" is a slip. */
-function isHost(text: string): boolean {
-  const labels = text.split(".");
-  if (/^[0-9]+$/.test(labels.at(-1)!)) return parseIp(text) !== undefined;
-  return labels.every((label) => /^(?!-)[A-Za-z0-9-]{1,63}$/.test(label) && !label.endsWith("-"));
+/**
+ * A host name (RFC 1123 section 2.1) whose last label is never a number, as "10.0.0.256" is a slip. Underscores, which DNS
+ * takes, and the dot of a name that is whole (RFC 1034 section 3.1) are taken.
+ */
+function isName(text: string): boolean {
+  const name = text.replace(/\.$/, "");
+  const labels = name.split(".");
+  return name.length <= 253 && !/^[0-9]+$/.test(labels.at(-1)!) &&
+    labels.every((label) => /^(?!-)[A-Za-z0-9_-]{1,63}$/.test(label) && !label.endsWith("-"));
 }
 
 /** The text of an endpoint, brackets added where an IPv6 address needs them. */
@@ -346,44 +291,52 @@ function endpoint(example: string) {
 function prefix(what: string, valid: (prefix: Prefix) => boolean) {
   return v.pipe(
     text(what, (value) => {
-      const parsed = parsePrefix(value);
+      const parsed = value.includes("/") ? parsePrefix(value) : undefined;
       return parsed !== undefined && valid(parsed);
     }),
     v.check(
-      (value) => {
-        const { bytes, bits } = parsePrefix(value)!;
-        return networkOf({ bytes, bits }) === `${formatIp(bytes)}/${bits}`;
-      },
+      (value) => formatPrefix(parseInterface(value)!) === formatPrefix(parsePrefix(value)!),
       (issue) => {
-        const network = networkOf(parsePrefix(String(issue.input))!);
+        const network = formatPrefix(parsePrefix(String(issue.input))!);
         return `expected a network without host bits, found ${show(issue.input)}; did you mean "${network}"?`;
       },
     ),
     // One network has one text from here on.
-    v.transform((value) => networkOf(parsePrefix(value)!)),
+    v.transform((value) => formatPrefix(parsePrefix(value)!)),
+  );
+}
+
+/** A list of at most `max` networks, each once. */
+function networks(example: string, max: number, entry: ReturnType<typeof prefix>) {
+  return v.pipe(
+    list(`a list of networks such as ["${example}"]`),
+    v.maxLength(max, (issue) => `expected at most ${max} networks, found ${issue.input.length}`),
+    v.array(entry),
+    v.check((entries) => new Set(entries).size === entries.length, (issue) => {
+      const twice = issue.input.find((entry, i) => issue.input.indexOf(entry) !== i);
+      return `expected each network once, found "${twice}" twice`;
+    }),
   );
 }
 
 const flag = v.boolean(expected("true or false"));
 const list = (what: string) => v.array(v.unknown(), expected(what));
 
-const ranges = (...texts: string[]) => texts.map((range) => parsePrefix(range)!);
-const RFC_1918 = ranges("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16");
-const LOOPBACK = ranges("127.0.0.0/8", "::1/128");
-/** Never a unicast destination (RFC 6890): what no entry of `allow` may open. */
-const NEVER_ROUTABLE = ranges("0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "ff00::/8");
+const PRIVATE_IPV4 = RFC_1918.map((range) => parsePrefix(range)!);
+/** What no entry of `allow` may open. */
+const NEVER_ROUTABLE = rangesOf("never");
 
 const tunnelIpv4 = prefix(
   'a private network (RFC 1918) of /8 to /29 such as "10.66.0.0/16"',
-  ({ bytes, bits }) =>
-    bits >= 8 && bits <= 29 &&
-    RFC_1918.some((range) => bits >= range.bits && prefixContains(range, bytes)),
+  (one) =>
+    prefixLength(one) >= 8 && prefixLength(one) <= 29 &&
+    PRIVATE_IPV4.some((range) => one.bits >= range.bits && prefixContains(range, one.address)),
 );
 
 const ULA = 'a unique local /64 such as "fd12:3456:789a::/64", "auto" or "off"';
 const tunnelIpv6 = v.union([
   v.picklist(["auto", "off"]),
-  prefix(ULA, ({ bytes, bits }) => bytes.length === 16 && bits === 64 && bytes[0] === 0xfd),
+  prefix(ULA, ({ address, bits }) => !isIpv4(address) && bits === 64 && address[0] >>> 24 === 0xfd),
 ], expected(ULA));
 
 // A token is a secret: its message shows nothing of what was found.
@@ -398,18 +351,15 @@ const DESTINATION_ENTRIES = {
   allow_private: v.optional(flag),
   allow_peers: v.optional(flag),
   allow_speedtest: v.optional(flag),
-  allow: v.optional(v.pipe(
-    list('a list of networks such as ["192.168.1.0/24"]'),
-    v.maxLength(256, (issue) => `expected at most 256 networks, found ${issue.input.length}`),
-    v.array(prefix(
+  allow: v.optional(networks(
+    "192.168.1.0/24",
+    256,
+    prefix(
       'a network such as "192.168.1.0/24" or "fd00::/8" apart from 0.0.0.0/8, 224.0.0.0/3, ::/128 and ff00::/8',
-      (entry) => !NEVER_ROUTABLE.some((range) => overlaps(range, entry)),
-    )),
-    v.check((entries) => new Set(entries).size === entries.length, (issue) => {
-      const twice = issue.input.find((entry, i) => issue.input.indexOf(entry) !== i);
-      return `expected each network once, found "${twice}" twice`;
-    }),
+      (entry) => !NEVER_ROUTABLE.some((range) => prefixesOverlap(range, entry)),
+    ),
   )),
+  deny: v.optional(networks("203.0.113.0/24", 256, prefix('a network such as "203.0.113.0/24"', () => true))),
 };
 
 /** A slip of a prefix must not trust the world. */
@@ -437,7 +387,43 @@ const REPAIR_ENTRIES = {
   predictor: v.optional(oneOf(...REPAIR_PREDICTOR_NAMES)),
 };
 
-const SECTIONS = { destinations: DESTINATION_ENTRIES, fallback: FALLBACK_ENTRIES, repair: REPAIR_ENTRIES };
+const CLASSES_ENTRIES = {
+  rules: v.optional(v.pipe(
+    list('a list of rules such as ["game port=27015-27030"]'),
+    v.maxLength(
+      CLASS_RULES_MAX,
+      (issue) => `expected at most ${CLASS_RULES_MAX} rules, found ${issue.input.length}`,
+    ),
+    v.array(v.pipe(
+      v.string(expected('a rule such as "game port=27015-27030"')),
+      v.rawCheck(({ dataset, addIssue }) => {
+        const mistake = dataset.typed ? mistakeInRule(dataset.value) : undefined;
+        if (mistake !== undefined) addIssue({ message: mistake });
+      }),
+    )),
+  )),
+  applications_in_metrics: v.optional(flag),
+};
+
+/** What is wrong with a rule of the relay's, in words. */
+function mistakeInRule(text: string): string | undefined {
+  try {
+    const { program } = readClassRule(text, parsePrefix);
+    return program === undefined
+      ? undefined
+      : `${show(text)}: a relay sees no programs; give this one to connect --rule`;
+  } catch (error) {
+    if (error instanceof SyntaxError) return error.message;
+    throw error;
+  }
+}
+
+const SECTIONS = {
+  classes: CLASSES_ENTRIES,
+  destinations: DESTINATION_ENTRIES,
+  fallback: FALLBACK_ENTRIES,
+  repair: REPAIR_ENTRIES,
+};
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
 const ENTRIES = {
@@ -466,25 +452,23 @@ const ENTRIES = {
   dns: v.optional(v.pipe(
     list('a list of addresses such as ["1.1.1.1"]'),
     v.maxLength(8, (issue) => `expected at most 8 addresses, found ${issue.input.length}`),
-    v.array(text('an IP address such as "1.1.1.1"', (value) => parseIp(value) !== undefined)),
-  )),
-  destinations: v.optional(
-    v.strictObject(DESTINATION_ENTRIES, expected("a table: put [destinations] on a line of its own")),
-  ),
-  repair: v.optional(
-    v.strictObject(REPAIR_ENTRIES, expected("a table: put [repair] on a line of its own")),
-  ),
-  trusted: v.optional(v.pipe(
-    list('a list of networks such as ["127.0.0.0/8"]'),
-    v.maxLength(64, (issue) => `expected at most 64 networks, found ${issue.input.length}`),
-    v.array(prefix(
-      `a network of /${TRUSTED_BITS_MIN} or smaller such as "127.0.0.0/8"`,
-      ({ bits }) => bits >= TRUSTED_BITS_MIN,
+    v.array(v.pipe(
+      text('an IP address such as "1.1.1.1"', (value) => parseAddress(value) !== undefined),
+      v.transform((value) => formatAddress(parseAddress(value)!)),
     )),
   )),
-  fallback: v.optional(
-    v.strictObject(FALLBACK_ENTRIES, expected("a table: put [fallback] on a line of its own")),
-  ),
+  destinations: v.optional(v.strictObject(DESTINATION_ENTRIES)),
+  classes: v.optional(v.strictObject(CLASSES_ENTRIES)),
+  repair: v.optional(v.strictObject(REPAIR_ENTRIES)),
+  trusted: v.optional(networks(
+    "127.0.0.0/8",
+    64,
+    prefix(
+      `a network of /${TRUSTED_BITS_MIN} or smaller such as "127.0.0.0/8"`,
+      (one) => prefixLength(one) >= TRUSTED_BITS_MIN,
+    ),
+  )),
+  fallback: v.optional(v.strictObject(FALLBACK_ENTRIES)),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
   admin_token: v.optional(adminToken),
   workers: v.optional(wholeNumber(1, 16)),
@@ -512,6 +496,7 @@ export const RELOADABLE_KEYS: readonly string[] = [
   "rate_limit_per_ip",
   "max_connections",
   "destinations",
+  "classes",
   "dns",
   "admin_token",
   "public_endpoint",
@@ -530,6 +515,11 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   for (const [name, section] of Object.entries(SECTIONS)) {
     const table = raw[name];
     if (isTable(table)) mistakes.push(...unknownKeys(table, Object.keys(section), `${name}.`));
+    else if (table !== undefined) {
+      const what = `expected a table: put [${name}] on a line of its own, found ${show(table)}`;
+      mistakes.push(`${placeOfSection(text, name)}${name}: ${what}`);
+      delete raw[name];
+    }
   }
   const result = v.safeParse(SCHEMA, raw, { abortPipeEarly: true });
   if (!result.success) {
@@ -565,6 +555,10 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     enableBatching: fromFile.enable_batching ?? base.enableBatching,
     batchWaitUs: fromFile.batch_wait_us ?? base.batchWaitUs,
     dns: [...fromFile.dns ?? base.dns],
+    classes: {
+      rules: [...fromFile.classes?.rules ?? base.classes.rules],
+      applicationsInMetrics: fromFile.classes?.applications_in_metrics ?? base.classes.applicationsInMetrics,
+    },
     destinations: {
       allowLoopback: fromFile.destinations?.allow_loopback ?? base.destinations.allowLoopback,
       allowLinkLocal: fromFile.destinations?.allow_link_local ?? base.destinations.allowLinkLocal,
@@ -572,6 +566,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
       allowPeers: fromFile.destinations?.allow_peers ?? base.destinations.allowPeers,
       allowSpeedtest: fromFile.destinations?.allow_speedtest ?? base.destinations.allowSpeedtest,
       allow: [...fromFile.destinations?.allow ?? base.destinations.allow],
+      deny: [...fromFile.destinations?.deny ?? base.destinations.deny],
     },
     repair: {
       enabled: fromFile.repair?.enabled ?? base.repair.enabled,
@@ -620,16 +615,6 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
         `${sharePercent}; raise budget_percent or lower it`,
     );
   }
-  const { allowLoopback, allow } = config.destinations;
-  const opensLoopback = allowLoopback ||
-    allow.some((entry) => LOOPBACK.some((range) => overlaps(range, parsePrefix(entry)!)));
-  // Without a token the admin interface trusts loopback, which is where this exit's sockets come from.
-  if (opensLoopback && config.exit !== "tun" && config.adminToken === undefined) {
-    throw new ConfigError(
-      `${file}: admin_token: expected one while clients may reach loopback through the userspace exit, where each ` +
-        `of them would pass for the relay's operator; set admin_token (or OXRELAY_ADMIN_TOKEN) or exit = "tun"`,
-    );
-  }
   return deepFreeze(config);
 }
 
@@ -664,24 +649,28 @@ function fallbackOf(
   };
 }
 
+/** Objects without a prototype, so that no key is one that every object has. Throws ConfigError, with the line. */
 function parseToml(text: string, file: string): Record<string, unknown> {
-  // JavaScript takes an assignment to this key for something else, so the parser loses it in silence, however
-  // it is written; as no value needs the word either, it is refused anywhere.
-  const plain = text.replace(
-    /\\(?:x|u00|U000000)([0-9a-fA-F]{2})/g,
-    (_, hex) => String.fromCharCode(parseInt(hex, 16)),
-  );
-  if (plain.includes("__proto__")) throw new ConfigError(`${file}: __proto__: unknown key; remove it`);
   try {
-    return parse(text.replace(/^\uFEFF/, ""));
+    return parse(text);
   } catch (error) {
-    // The parser's own message quotes the line, which may hold the token: only the place is repeated.
-    const place = /line (\d+), column (\d+)/.exec(error instanceof Error ? error.message : "");
-    const where = place === null ? "" : `line ${place[1]}: `;
-    throw new ConfigError(
-      `${file}: ${where}not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once`,
-    );
+    if (!(error instanceof TomlError)) throw error;
+    // The parser quotes the line, which may hold the token: only the place and the kind are repeated.
+    const what = /redefine/.test(error.message)
+      ? "a key or section that stands above already; keep one of the two"
+      : /end-of-line/.test(error.message)
+      ? "more than one pair; each needs a line of its own"
+      : 'not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once';
+    throw new ConfigError(`${file}: line ${error.line}: ${what}`);
   }
+}
+
+/** "line 3: " of a section that is written otherwise than [name], or nothing where it is not found. */
+function placeOfSection(text: string, name: string): string {
+  const at = text.split("\n").findIndex((line) =>
+    new RegExp(`^\\s*(\\[\\[\\s*"?${name}"?\\s*\\]\\]|"?${name}"?\\s*=)`).test(line)
+  );
+  return at < 0 ? "" : `line ${at + 1}: `;
 }
 
 function tokenFrom(env: Environment): string | undefined {
@@ -739,11 +728,12 @@ function editDistance(a: string, b: string): number {
 
 /** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
 function toTomlKeys(config: Config): Record<string, unknown> {
-  const { listen, metricsListen, destinations, fallback, ...rest } = config;
+  const { listen, metricsListen, classes, destinations, fallback, ...rest } = config;
   return snakeCase({
     listen: formatEndpoint(listen),
     metricsListen: formatEndpoint(metricsListen),
     ...rest,
+    classes: snakeCase(classes),
     destinations: snakeCase(destinations),
     ...(fallback && { fallback: snakeCase({ ...fallback, listen: formatEndpoint(fallback.listen) }) }),
   });

@@ -11,6 +11,10 @@ export const DROP_REASONS = [
   ["bad_length", "A length on the wire does not fit the bytes that arrived."],
   ["bad_mac1", "The handshake message was not made for this relay's public key."],
   ["handshake_flood", "More handshake messages arrived at once than are looked at in one turn."],
+  [
+    "control_flood",
+    "A peer's control frame would have cost more work than is done for one peer; it may come again.",
+  ],
   ["rate_limited", "The source address started more handshakes than rate_limit_per_ip allows."],
   ["handshake_failed", "A handshake message did not decrypt: wrong preshared key, or forged."],
   ["refused", "The other end authenticated and refused the session, and said why."],
@@ -32,6 +36,10 @@ export const DROP_REASONS = [
   ["unanswered", "The packet waited for a handshake that the peer never completed."],
   ["too_big", "The packet is larger than the tunnel's MTU."],
   ["unsupported", "The exit cannot carry this protocol; the sender was told by ICMP or RST."],
+  [
+    "unassembled",
+    "Fragments of an inner packet did not all come in time, contradicted each other, or were too many.",
+  ],
   ["exit_full", "The exit holds as many flows as its limits allow."],
   ["exit_error", "The exit's device or socket refused the packet."],
   ["port_error", "The outer socket refused the datagram."],

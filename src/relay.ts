@@ -4,6 +4,7 @@
  * no conversation with a client that it has not heard from.
  * Keeps PROTOCOL R5.
  */
+import { readClassRule } from "./control/rule_text.ts";
 import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
 import type { PeerRecord } from "./session/peer_record.ts";
@@ -21,6 +22,7 @@ export interface RelayTuning {
   maxConnections: number;
   rateLimitPerIp: number;
   destinations: DestinationRules;
+  classes: { readonly rules: readonly string[] };
   /** As TunnelOptions has it; undefined for none. */
   compression: { lz4: Lz4; thresholdBytes: number } | undefined;
 }
@@ -55,21 +57,36 @@ export class Relay extends Tunnel {
   }
 
   /** Makes the peers equal to `records`; unchanged ones keep their sessions. Returns the names. */
-  replacePeers(records: readonly PeerRecord[]): { added: string[]; removed: string[]; failed: string[] } {
-    const wanted = new Map(records.map((record) => [record.publicKey, record]));
+  replacePeers(records: readonly PeerRecord[]): PeersReport {
+    const wanted = new Set(records.map(({ publicKey }) => publicKey));
+    const gone = this.peers.all().map(({ publicKeyText }) => publicKeyText).filter((key) => !wanted.has(key));
+    return this.changePeers(records, gone);
+  }
+
+  /**
+   * Adds or renews the peers of `records`, of which unchanged ones keep their sessions, and removes those with the public
+   * keys of `gone`. All that goes is gone before anything comes, as it may have the same prefixes. Returns the names.
+   */
+  changePeers(records: readonly PeerRecord[], gone: readonly string[]): PeersReport {
     const removed: string[] = [], added: string[] = [], failed: string[] = [];
+    for (const publicKey of gone) {
+      const peer = this.peers.find(publicKey);
+      if (!peer) continue;
+      removed.push(peer.name);
+      this.removePeer(publicKey);
+    }
+    const changed: PeerRecord[] = [];
     // A key whose record changes is still the same key: what it sent before stays a replay.
     const lastTimestamps = new Map<string, Uint8Array>();
-    for (const peer of this.peers.all()) {
-      const record = wanted.get(peer.publicKeyText);
-      if (record && sameRecord(peer, record)) wanted.delete(peer.publicKeyText);
-      else {
-        if (record) lastTimestamps.set(peer.publicKeyText, peer.lastTimestamp.slice());
-        else removed.push(peer.name);
-        this.removePeer(peer.publicKeyText);
-      }
+    for (const record of records) {
+      const peer = this.peers.find(record.publicKey);
+      if (peer && sameRecord(peer, record)) continue;
+      changed.push(record);
+      if (!peer) continue;
+      lastTimestamps.set(record.publicKey, peer.lastTimestamp.slice());
+      this.removePeer(record.publicKey);
     }
-    for (const record of wanted.values()) {
+    for (const record of changed) {
       try {
         this.addPeer(record, 0, lastTimestamps.get(record.publicKey));
         added.push(record.name);
@@ -87,6 +104,7 @@ export class Relay extends Tunnel {
     this.ingressContext.policy = new DestinationPolicy(tuning.destinations);
     this.ingressContext.policy.setOwnAddresses(this.#ownAddresses);
     this.setCompression(tuning.compression);
+    this.setClassRules(tuning.classes.rules.map((text) => readClassRule(text, parsePrefix)));
   }
 
   /** The host's own addresses, which the policy denies like loopback. */
@@ -94,6 +112,13 @@ export class Relay extends Tunnel {
     this.#ownAddresses = addresses;
     this.ingressContext.policy?.setOwnAddresses(addresses);
   }
+}
+
+/** The names of the peers that a change concerned, and why some could not be added. */
+export interface PeersReport {
+  added: string[];
+  removed: string[];
+  failed: string[];
 }
 
 function sameRecord(peer: Peer, record: PeerRecord): boolean {

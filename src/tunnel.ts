@@ -4,6 +4,8 @@
  * no socket, reads no clock, knows no exit and does not say who its peers are.
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
+import { type ClassRule, ClassRules } from "./control/class_rules.ts";
+import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
 import { EntropyTest } from "./egress/compress.ts";
 import { Batches, egress, type EgressContext } from "./egress/mod.ts";
@@ -75,6 +77,8 @@ export interface TunnelOptions {
   mtu: number;
   /** Whether the exit makes its packets itself, from sockets, rather than forwarding another host's; false when absent. */
   exitIsSource?: boolean;
+  /** Whether the exit leads packets to the host's own address on to other clients' mappings there. */
+  exitHairpins?: boolean;
   /**
    * How long OxTunnel's bulk packets may be held for company, in microseconds: 0 for batches of what comes together only,
    * -1 for none; BATCH_WAIT_US when absent.
@@ -100,6 +104,8 @@ const KEY_BYTES = 32;
 export const BATCH_WAIT_US = 1000;
 const COMPRESSED_BYTES_MIN = 64;
 const SCHEMES_US = 1_000_000;
+/** A flow without a packet for so long is not shown. */
+const LIVE_US = 10_000_000;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
 
 /** Flows that are kept: a power of two. */
@@ -130,6 +136,7 @@ export class Tunnel {
   protected readonly ingressContext: IngressContext;
   readonly #o: TunnelOptions;
   /** A copy, wiped by `close`. */
+  readonly #released: string[] = [];
   readonly #privateKey: Uint8Array;
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
@@ -213,7 +220,8 @@ export class Tunnel {
     const [backlog, speedtest] = [new Backlog(), new Speedtest()];
     const { mtu, lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
     const frames = new FrameReader();
-    this.ingressContext = { ...shared, policy, masks, frames, lz4, backlog, speedtest };
+    const exitHairpins = options.exitHairpins === true;
+    this.ingressContext = { ...shared, policy, masks, frames, lz4, backlog, speedtest, exitHairpins };
     const compression = lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() };
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
@@ -344,13 +352,29 @@ export class Tunnel {
     this.associations.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.peers.remove(peer);
+    this.#released.push(...peer.allowedIps);
     return true;
+  }
+
+  /** Prefixes of peers that are gone since the last call: what the exit has for these belongs to nobody any more. */
+  takeReleased(): string[] {
+    return this.#released.splice(0);
   }
 
   /**
    * Compresses from now on, or no more, what goes to OxTunnel sessions that agreed to it, and has those to come asked or not.
    * What comes compressed from sessions that agreed is read in any case.
    */
+  /** Takes rules about flows in place of those before, for flows that are there, too. Throws RangeError at more than 64. */
+  setClassRules(rules: readonly ClassRule[]): void {
+    this.#egress.flows.setRules(rules.length === 0 ? undefined : new ClassRules(rules));
+  }
+
+  /** How many flows had a packet in the last ten seconds and are recognised, by what they are recognised as. */
+  applications(nowUs: number): Record<string, number> {
+    return census(this.#egress.flows, nowUs >>> 0, LIVE_US);
+  }
+
   protected setCompression(compression: { lz4: Lz4; thresholdBytes: number } | undefined): void {
     const entropy = this.#egress.compression?.entropy ?? new EntropyTest();
     this.#egress.compression = compression && { ...compression, entropy };

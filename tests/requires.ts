@@ -6,6 +6,11 @@
 
 /** Debian packages of the programs that the tests run. */
 const PACKAGES: Record<string, string> = {
+  "dnsmasq": "dnsmasq-base",
+  "nginx": "nginx-light",
+  "nsenter": "util-linux",
+  "timeout": "coreutils",
+  "git": "git",
   "ip": "iproute2",
   "iperf3": "iperf3",
   "nft": "nftables",
@@ -15,6 +20,7 @@ const PACKAGES: Record<string, string> = {
   "prometheus": "prometheus",
   "promtool": "prometheus",
   "setpriv": "util-linux",
+  "strace": "strace",
   "sysctl": "procps",
   "tc": "iproute2",
   "tshark": "tshark",
@@ -28,19 +34,32 @@ export interface Needs {
   root?: boolean;
   /** Programs that must be on PATH; the `test` task's --allow-run names each. */
   programs?: readonly string[];
+  /** Files that no package has; the `test` task's --allow-read names their directory. */
+  files?: readonly string[];
 }
 
 const told = new Set<string>();
 
 /** What of the needs is missing here, each with its remedy: "wg; install with `apt-get install …`". */
-export function missingNeeds({ root = false, programs = [] }: Needs): string[] {
+export function missingNeeds({ root = false, programs = [], files = [] }: Needs): string[] {
   const missing: string[] = [];
   if (root && Deno.uid() !== 0) missing.push("root; run the tests as root, in a container or VM of your own");
   for (const program of programs) {
     if (isInstalled(program)) continue;
     missing.push(`${program}; install with \`apt-get install ${PACKAGES[program] ?? program}\``);
   }
+  for (const file of files) {
+    if (!isThere(file)) missing.push(`${file}; it comes beside the source, in ../shared`);
+  }
   return missing;
+}
+
+function isThere(file: string): boolean {
+  try {
+    return Deno.statSync(file).isFile;
+  } catch {
+    return false;
+  }
 }
 
 /**

@@ -1,23 +1,87 @@
 /**
- * What the two halves of the test command came to, from the results that they left: one drives sockets, devices and whole
- * relays and mostly waits, the other computes. They run side by side, and neither may be ended by the other's failure, for a system test that is killed leaves its namespaces behind. Exits with 1 when a
- * test failed or a half left no results. Runs no test.
+ * What a run of the tests came to, from what each half left: its exit code, its results (JUnit) and what it said. Invariant: it
+ * is good only if every test file of the tree has results, none of them bad, and each half ended by itself and well; and
+ * whatever is wrong counts as at least one failure. Runs no test and reads no file.
  */
-const RESULTS = ["tests/results/outside.xml", "tests/results/inside.xml"];
 
-let passed = 0, failed = 0, isWhole = true;
-for (const file of RESULTS) {
-  // A test case is one element, and one that failed or was skipped holds one of these; text is escaped in XML.
-  const text = await Deno.readTextFile(file).catch(() => undefined);
-  if (text === undefined) {
-    console.error(`${file} is missing: its half of the tests ended early`);
-    isWhole = false;
-    continue;
-  }
-  const count = (element: string) => text.split(element).length - 1;
-  const bad = count("<failure") + count("<error");
-  failed += bad;
-  passed += count("<testcase ") - bad - count("<skipped");
+/** One half of the tests, after its end. */
+export interface Half {
+  name: string;
+  /** Exit code; 128 and the signal's number where it was ended by one. */
+  code: number;
+  /** Whether it was ended for being too slow. */
+  isTooSlow: boolean;
+  /** What it wrote as JUnit; undefined when it did not come to that. */
+  results: string | undefined;
+  /** Test files that it began, in order. */
+  begun: string[];
+  /** Test files with an error outside their tests. */
+  broken: string[];
 }
-console.log(`${passed} passed, ${failed} failed`);
-Deno.exit(isWhole && failed === 0 && passed > 0 ? 0 : 1);
+
+export interface Verdict {
+  passed: number;
+  failed: number;
+  skipped: number;
+  /** What is wrong beside failed tests, each a sentence. */
+  faults: string[];
+}
+
+const SIGNALS: Record<number, string> = {
+  132: "SIGILL",
+  134: "SIGABRT",
+  135: "SIGBUS",
+  137: "SIGKILL",
+  139: "SIGSEGV",
+};
+
+/** A test case is one element, and one that failed or was skipped holds one of these; text is escaped in XML. */
+function counts(results: string): { passed: number; failed: number; skipped: number } {
+  const count = (element: string) => results.split(element).length - 1;
+  const failed = count("<failure") + count("<error "), skipped = count("<skipped");
+  return { passed: count("<testcase ") - failed - skipped, failed, skipped };
+}
+
+function filesIn(results: string): string[] {
+  return [...results.matchAll(/<testsuite name="(?:\.\/)?([^"]+)"/g)].map(([, file]) => file);
+}
+
+/** How a half ended badly, as a sentence that names the file; undefined where it did not. */
+function badEnd({ name, code, isTooSlow, results, begun }: Half): string | undefined {
+  const last = begun.at(-1) ?? "any file";
+  if (isTooSlow) return `${last} hangs: the half "${name}" was ended in it`;
+  if (code in SIGNALS) return `${last} crashed, or its end did: the half "${name}" died of ${SIGNALS[code]}`;
+  if (results === undefined) return `${last} ended the half "${name}" early, exit code ${code}`;
+  return undefined;
+}
+
+/** @param files every test file of the tree, as paths from its root. */
+export function judge(halves: readonly Half[], files: readonly string[]): Verdict {
+  const verdict: Verdict = { passed: 0, failed: 0, skipped: 0, faults: [] };
+  const ran = new Set<string>();
+  let isCutShort = false;
+  for (const half of halves) {
+    const { passed, failed, skipped } = counts(half.results ?? "");
+    verdict.passed += passed;
+    verdict.failed += failed;
+    verdict.skipped += skipped;
+    for (const file of filesIn(half.results ?? "")) ran.add(file);
+    const faults = half.broken.map((file) => `${file} throws outside its tests, at import or later`);
+    const end = badEnd(half);
+    if (end !== undefined) faults.push(end);
+    if (half.results === undefined) isCutShort = true;
+    if (half.code !== 0 && failed === 0 && faults.length === 0) {
+      faults.push(`the half "${half.name}" has no failed test, but exit code ${half.code}`);
+    }
+    verdict.faults.push(...faults);
+  }
+  const told = verdict.faults.join("\n");
+  const missing = files.filter((file) => !ran.has(file) && !told.includes(file));
+  if (isCutShort && missing.length > 0) {
+    verdict.faults.push(`${missing.length} more test files have no results`);
+  } else {verdict.faults.push(...missing.map((file) =>
+      `${file} has no results: it has no test, or no half runs it`
+    ));}
+  verdict.failed += verdict.faults.length;
+  return verdict;
+}

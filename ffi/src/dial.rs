@@ -411,6 +411,7 @@ pub extern "C" fn ox_dial_shrink(handle: u32, call: u32, mtu: u32) -> i32 {
     with_dialler(handle, |dialler| {
         let Some(found) = dialler.calls.get_mut(&(call as u16)) else { return -libc::EINVAL };
         found.connection.shrink_path(mtu as usize);
+        dialler.attend(call as u16, now_us());
         0
     })
 }

@@ -1,6 +1,7 @@
 //! The sockets by which the exit's TCP goes on: made nonblocking and with bounded buffers, closed with FIN or RST, and asked
 //! what they cost. Owns nothing: a descriptor belongs to the flow that asked for it.
 
+use crate::icmp;
 use crate::segment::Key;
 use std::net::IpAddr;
 
@@ -50,9 +51,25 @@ fn bound_buffers(fd: i32, flows: usize) {
     set(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
 }
 
-/// A nonblocking socket on its way to the key's destination, or the errno that kept it from starting. `flows` are those
-/// that its source has already.
-pub fn dial(key: &Key, flows: usize) -> Result<i32, i32> {
+/// What a packet's TTL or hop limit leaves it behind this exit, 1 or more.
+pub fn hops_of(packet: &[u8]) -> i32 {
+    let place = if packet[0] >> 4 == 6 { 7 } else { 8 };
+    i32::from(packet[place].max(2) - 1)
+}
+
+/// Has a socket's packets begin with so many hops; -1 for as many as the system likes.
+pub fn set_hops(fd: i32, is_ipv6: bool, hops: i32) {
+    let (level, name) = if is_ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_TTL)
+    };
+    set(fd, level, name, &hops);
+}
+
+/// A nonblocking socket on its way to the key's destination by `hops` at most, or the errno that kept it from starting.
+/// `flows` are those that its source has already.
+pub fn dial(key: &Key, hops: i32, flows: usize) -> Result<i32, i32> {
     let family = if key.destination.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
     // SAFETY: no pointer crosses.
     let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
@@ -71,6 +88,9 @@ pub fn dial(key: &Key, flows: usize) -> Result<i32, i32> {
         set(fd, libc::IPPROTO_TCP, option, &value);
     }
     set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1);
+    // A router's word about the SYN is kept, so that it can be handed on as it was.
+    icmp::keep_errors(fd, key.destination.is_ipv6(), true);
+    set_hops(fd, key.destination.is_ipv6(), hops);
     let result = match key.destination {
         IpAddr::V4(address) => {
             let name = libc::sockaddr_in {

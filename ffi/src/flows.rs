@@ -4,22 +4,25 @@
 //! only to the inner source that owns the socket it came to. Never waits; puts no fragments together and makes none.
 
 use crate::gso::{PACKET_BYTES_MAX, SEGMENTS_MAX, add, fold, pseudo_header, read_u16, write_u16};
+use crate::icmp::{self, read_name};
 use crate::layout::{Arena, BURST_CAPACITY, Block, TO_EXIT, TO_TUNNEL, Table, with_burst};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::mem::zeroed;
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 const PROTOCOL_UDP: u8 = 17;
 const IPV4_BYTES: usize = 20;
 const IPV6_BYTES: usize = 40;
 const UDP_BYTES: usize = 8;
 const HOP_LIMIT: u8 = 64;
-/// Largest datagram that an answer may have; EDNS asks for 4096, jumbo answers are rare.
-const ANSWER_BYTES_MAX: usize = 8192;
+/// Largest datagram that an answer may have: what IPv4 has room for.
+const ANSWER_BYTES_MAX: usize = 65507;
 /// Datagrams that one flow may bring before the next one's turn.
 const MESSAGES: usize = 32;
 const EVENTS: usize = 64;
-/// Answers beyond the MTU that wait to be cut into fragments.
+/// Answers beyond the MTU that wait to be cut into fragments, and ICMP errors.
 const LARGE_MAX: usize = 64;
 /// One source address may hold a quarter of all flows.
 const SOURCE_SHARE: usize = 4;
@@ -32,6 +35,12 @@ const RUN_BYTES_MAX: usize = 65000;
 const CONTROL_BYTES: usize = 64;
 /// Of three quarters of the descriptors that the process may have, UDP and TCP get half each.
 const DESCRIPTORS_MAX: u64 = 1 << 20;
+/// Errors of one flow that are handed on at a time.
+const REPORTS_MAX: usize = 16;
+/// More of a datagram than an ICMP error ever quotes.
+const QUOTED_BYTES_MAX: usize = 1280;
+/// What a packet is made of whose hops are not known.
+const CONTROL_OF_HOPS: u32 = size_of::<i32>() as u32;
 const NOBODY: u16 = u16::MAX;
 const NO_FLOW: u32 = u32::MAX;
 
@@ -62,6 +71,8 @@ struct Flow {
     /// Never 0, and another for each flow in the same place.
     generation: u32,
     fd: i32,
+    /// Its port outside.
+    outer_port: u16,
     last_sent_ms: u32,
     /// Whether the client has sent to this host's loopback, which the policy must have opened.
     used_loopback: bool,
@@ -115,6 +126,33 @@ struct Outcomes {
     malformed: u8,
     full: u8,
     failed: u8,
+    /// Not what a row becomes but what it is: on its way to another client's port outside (RFC 4787 REQ-9).
+    hairpin: u8,
+}
+
+/// The ports of this host that are some client's, of all threads' flows, a bit each: IPv4's, then IPv6's.
+static PORTS: [[AtomicU64; 1024]; 2] = [const { [const { AtomicU64::new(0) }; 1024] }; 2];
+
+fn mark_port(is_ipv6: bool, port: u16, is_open: bool) {
+    let word = &PORTS[usize::from(is_ipv6)][usize::from(port >> 6)];
+    let bit = 1 << (port & 63);
+    if is_open {
+        word.fetch_or(bit, Ordering::Relaxed)
+    } else {
+        word.fetch_and(!bit, Ordering::Relaxed)
+    };
+}
+
+fn is_flow_port(is_ipv6: bool, port: u16) -> bool {
+    PORTS[usize::from(is_ipv6)][usize::from(port >> 6)].load(Ordering::Relaxed) >> (port & 63) & 1 == 1
+}
+
+/// A row of the burst at hand as it arrived: where its packet begins, its length, and the hops that it has left.
+#[derive(Clone, Copy, Default)]
+struct Arrived {
+    offset: u32,
+    length: u32,
+    hops: u8,
 }
 
 struct Flows {
@@ -139,6 +177,7 @@ struct Flows {
     large: VecDeque<Vec<u8>>,
     sending: Messages,
     following: [u16; BURST_CAPACITY],
+    arrived: [Arrived; BURST_CAPACITY],
     segments: bool,
     /// Datagrams from outside that found no room, since the count was last taken.
     lost: u32,
@@ -241,20 +280,8 @@ fn write_name(name: &mut libc::sockaddr_in6, is_ipv6: bool, address: &[u8; 16], 
     size_of::<libc::sockaddr_in>() as u32
 }
 
-/// The address and port in a name of the given family.
-fn read_name(name: &libc::sockaddr_in6, is_ipv6: bool) -> ([u8; 16], u16) {
-    if is_ipv6 {
-        return (name.sin6_addr.s6_addr, u16::from_be(name.sin6_port));
-    }
-    // SAFETY: the socket's family is AF_INET, and any bytes are a valid sockaddr_in.
-    let name = unsafe { *(&raw const *name).cast::<libc::sockaddr_in>() };
-    let mut address = [0; 16];
-    address[..4].copy_from_slice(&name.sin_addr.s_addr.to_ne_bytes());
-    (address, u16::from_be(name.sin_port))
-}
-
-/// A socket on the same port as inside where that is free, else on any. Err is the errno.
-fn bind(is_ipv6: bool, port: u16) -> Result<i32, i32> {
+/// A socket on the same port as inside where that is free, else on any, and which. Err is the errno.
+fn bind(is_ipv6: bool, port: u16) -> Result<(i32, u16), i32> {
     let family = if is_ipv6 { libc::AF_INET6 } else { libc::AF_INET };
     // SAFETY: no pointer crosses.
     let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
@@ -267,15 +294,18 @@ fn bind(is_ipv6: bool, port: u16) -> Result<i32, i32> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, SOCKET_BUFFER_BYTES);
     set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, SOCKET_BUFFER_BYTES);
     set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
+    icmp::keep_errors(fd, is_ipv6, true);
     let wanted = if port >= PORT_KEPT_MIN { port } else { 0 };
     let mut reason = 0;
     for port in [wanted, 0] {
         // SAFETY: all zero bytes are a valid name.
         let mut name = unsafe { zeroed() };
-        let length = write_name(&mut name, is_ipv6, &[0; 16], port);
+        let mut length = write_name(&mut name, is_ipv6, &[0; 16], port);
         // SAFETY: `name` is valid for `length` bytes.
         if unsafe { libc::bind(fd, (&raw const name).cast(), length) } == 0 {
-            return Ok(fd);
+            // SAFETY: both are valid and writable for what an address takes.
+            unsafe { libc::getsockname(fd, (&raw mut name).cast(), &mut length) };
+            return Ok((fd, read_name(&name, is_ipv6).1));
         }
         reason = errno();
         if reason != libc::EADDRINUSE {
@@ -284,6 +314,50 @@ fn bind(is_ipv6: bool, port: u16) -> Result<i32, i32> {
     }
     close(fd);
     Err(reason)
+}
+
+/// What a packet's TTL or hop limit leaves it behind this exit, 1 or more.
+fn hops_of(packet: &[u8]) -> u8 {
+    packet[if packet[0] >> 4 == 6 { 7 } else { 8 }].max(2) - 1
+}
+
+/// Writes the control messages of a datagram: the hops that it begins with, and the size of segments where it has several.
+fn write_control(
+    header: &mut libc::msghdr,
+    control: &mut Control,
+    is_ipv6: bool,
+    hops: u8,
+    segment: Option<u16>,
+) {
+    header.msg_control = (&raw mut *control).cast();
+    header.msg_controllen = CONTROL_BYTES;
+    let (level, kind) =
+        if is_ipv6 { (libc::IPPROTO_IPV6, libc::IPV6_HOPLIMIT) } else { (libc::IPPROTO_IP, libc::IP_TTL) };
+    // SAFETY: CMSG_SPACE and CMSG_LEN only compute; a cmsghdr with an i32 and one with a u16 fit CONTROL_BYTES, which are
+    // all zero or what was written here before.
+    unsafe {
+        let first = libc::CMSG_FIRSTHDR(header);
+        (*first).cmsg_len = libc::CMSG_LEN(CONTROL_OF_HOPS) as usize;
+        (*first).cmsg_level = level;
+        (*first).cmsg_type = kind;
+        libc::CMSG_DATA(first).cast::<i32>().write_unaligned(i32::from(hops));
+        let mut bytes = libc::CMSG_SPACE(CONTROL_OF_HOPS) as usize;
+        if let Some(size) = segment {
+            let second = first.cast::<u8>().add(bytes).cast::<libc::cmsghdr>();
+            (*second).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
+            (*second).cmsg_level = SOL_UDP;
+            (*second).cmsg_type = UDP_SEGMENT;
+            libc::CMSG_DATA(second).cast::<u16>().write_unaligned(size);
+            bytes += libc::CMSG_SPACE(size_of::<u16>() as u32) as usize;
+        }
+        header.msg_controllen = bytes;
+    }
+}
+
+/// Writes the headers of a packet as its client sent it, of which an error is to be told; no checksum is known any more.
+fn write_headers_of(packet: &mut [u8], from: &Key, to: &[u8; 16], to_port: u16) {
+    let far = Key { source: Source { is_ipv6: from.source.is_ipv6, address: *to }, port: to_port };
+    write_headers(packet, &from.source.address, from.port, &far);
 }
 
 /// Writes the headers of a UDP packet that fills `packet`; its payload is there already.
@@ -362,6 +436,7 @@ impl Flows {
             large: VecDeque::new(),
             sending: Messages::new(BURST_CAPACITY, BURST_CAPACITY),
             following: [NOBODY; BURST_CAPACITY],
+            arrived: [Arrived::default(); BURST_CAPACITY],
             segments: true,
             lost: 0,
             starved: 0,
@@ -419,6 +494,7 @@ impl Flows {
     fn end(&mut self, index: u32) {
         self.unlink(index);
         let Some(flow) = self.flows.get_mut(index as usize).and_then(Option::take) else { return };
+        mark_port(flow.key.source.is_ipv6, flow.outer_port, false);
         close(flow.fd);
         self.by_key.remove(&flow.key);
         self.free.push(index);
@@ -473,7 +549,7 @@ impl Flows {
                 opened = bind(key.source.is_ipv6, key.port);
             }
         }
-        let fd = opened.ok()?;
+        let (fd, outer_port) = opened.ok()?;
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         let generation = self.generation;
         let index = self.free.pop().unwrap_or_else(|| {
@@ -489,6 +565,7 @@ impl Flows {
             key,
             generation,
             fd,
+            outer_port,
             last_sent_ms: 0,
             used_loopback: false,
             older: NO_FLOW,
@@ -497,6 +574,7 @@ impl Flows {
             tail: NOBODY,
             overflowed: 0,
         });
+        mark_port(key.source.is_ipv6, outer_port, true);
         self.by_key.insert(key, index);
         self.link(index);
         if let Some(holder) = self.holders.get_mut(&key.source) {
@@ -511,15 +589,23 @@ impl Flows {
         let mut touched = [NO_FLOW; BURST_CAPACITY];
         let mut flows = 0;
         for row in 0..count {
-            if block.next[row] != TO_EXIT {
+            let is_hairpin = block.next[row] == self.outcomes.hairpin;
+            if block.next[row] != TO_EXIT && !is_hairpin {
                 continue;
             }
-            let Some(packet) = arena.slice(block.offset[row], block.length[row] as usize) else { continue };
+            let (offset, length) = (block.offset[row], block.length[row]);
+            let Some(packet) = arena.slice(offset, length as usize) else { continue };
             let Some(segment) = plain_segment(packet) else { continue };
+            let hops = hops_of(packet);
             let Some(datagram) = parse(packet, segment) else {
                 block.next[row] = self.outcomes.malformed;
                 continue;
             };
+            // Whatever else listens on this host is no client's.
+            if is_hairpin && !is_flow_port(datagram.key.source.is_ipv6, datagram.to_port) {
+                continue;
+            }
+            self.arrived[row] = Arrived { offset, length, hops };
             // It stays so when its flow gives way to a later row's.
             block.next[row] = self.outcomes.full;
             let Some(index) = self.admit(&datagram, now_ms) else { continue };
@@ -568,6 +654,7 @@ impl Flows {
                         && length <= size
                         && bytes + length <= RUN_BYTES_MAX
                         && block.port[at] == block.port[first]
+                        && self.arrived[at].hops == self.arrived[first].hops
                         && block.address[at] == block.address[first];
                 if !fits {
                     break;
@@ -596,24 +683,12 @@ impl Flows {
             header.msg_name = (&raw mut names[messages]).cast();
             header.msg_iov = &raw mut all[start];
             header.msg_iovlen = run;
-            header.msg_control = std::ptr::null_mut();
-            header.msg_controllen = 0;
-            if run > 1 {
-                header.msg_control = (&raw mut controls[messages]).cast();
-                // SAFETY: CMSG_SPACE and CMSG_LEN only compute; a cmsghdr with a u16 fits CONTROL_BYTES.
-                unsafe {
-                    header.msg_controllen = libc::CMSG_SPACE(size_of::<u16>() as u32) as usize;
-                    let control = libc::CMSG_FIRSTHDR(header);
-                    (*control).cmsg_len = libc::CMSG_LEN(size_of::<u16>() as u32) as usize;
-                    (*control).cmsg_level = SOL_UDP;
-                    (*control).cmsg_type = UDP_SEGMENT;
-                    libc::CMSG_DATA(control).cast::<u16>().write_unaligned(size as u16);
-                }
-            }
+            let segment = if run > 1 { Some(size as u16) } else { None };
+            write_control(header, &mut controls[messages], is_ipv6, self.arrived[first].hops, segment);
             first_rows[messages] = first as u16;
             messages += 1;
         }
-        let mut sent = 0;
+        let (mut sent, mut is_again) = (0, false);
         while sent < messages {
             // SAFETY: the headers from `sent` on were just pointed at live memory of the lengths they state.
             let taken = unsafe {
@@ -626,12 +701,18 @@ impl Flows {
             };
             if taken > 0 {
                 sent += taken as usize;
+                is_again = false;
                 continue;
             }
             let reason = errno();
             if reason == libc::EINTR {
                 continue;
             }
+            // What a router said of an earlier datagram fails the next one, which may well arrive.
+            if self.hand_on_errors(index) && !std::mem::replace(&mut is_again, true) {
+                continue;
+            }
+            is_again = false;
             if reason == libc::EAGAIN {
                 // No room in the socket: what follows would find none either.
                 while sent < messages {
@@ -640,7 +721,7 @@ impl Flows {
                 }
                 break;
             }
-            self.send_singly(fd, sent, first_rows[sent], block);
+            self.send_singly(fd, sent, first_rows[sent], block, arena, reason);
             sent += 1;
         }
     }
@@ -653,27 +734,82 @@ impl Flows {
         }
     }
 
-    /// The rows of a message that the kernel would not have as a whole.
-    fn send_singly(&mut self, fd: i32, message: usize, first: u16, block: &mut Block) {
+    /// The rows of a message that the kernel would not have as a whole, for `reason`.
+    fn send_singly(
+        &mut self,
+        fd: i32,
+        message: usize,
+        first: u16,
+        block: &mut Block,
+        arena: &Arena,
+        reason: i32,
+    ) {
         let mut header = self.sending.headers[message].msg_hdr;
         let (vectors, run) = (header.msg_iov, header.msg_iovlen);
+        let mut row = usize::from(first);
         if run == 1 {
-            block.next[usize::from(first)] = self.outcomes.failed;
+            self.fail(row, block, arena, reason);
             return;
         }
-        header.msg_control = std::ptr::null_mut();
-        header.msg_controllen = 0;
+        // Their hops come first; the size of segments behind them goes.
+        // SAFETY: CMSG_SPACE only computes.
+        header.msg_controllen = unsafe { libc::CMSG_SPACE(CONTROL_OF_HOPS) } as usize;
         header.msg_iovlen = 1;
-        let mut row = first;
         for i in 0..run {
             // SAFETY: the run has `run` vectors in a row.
             header.msg_iov = unsafe { vectors.add(i) };
             // SAFETY: as in `flush`.
             if unsafe { libc::sendmsg(fd, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) } < 0 {
-                block.next[usize::from(row)] = self.outcomes.failed;
+                self.fail(row, block, arena, errno());
             }
-            row = self.following[usize::from(row)];
+            row = usize::from(self.following[row]);
         }
+    }
+
+    /// The system would not send a row's datagram: its sender hears why.
+    fn fail(&mut self, row: usize, block: &mut Block, arena: &Arena, reason: i32) {
+        block.next[row] = self.outcomes.failed;
+        let Arrived { offset, length, .. } = self.arrived[row];
+        let Some(start) = arena.pointer(offset, length as usize) else { return };
+        // SAFETY: `pointer` checked the range, and nothing writes there meanwhile.
+        let packet = unsafe { std::slice::from_raw_parts(start, length as usize) };
+        self.report(reason, packet);
+    }
+
+    fn report(&mut self, reason: i32, packet: &[u8]) {
+        let kind = icmp::kind_of(packet[0] >> 4 == 6, reason);
+        if let Some(error) = kind.and_then(|kind| icmp::error(kind, None, packet)) {
+            self.keep(error);
+        }
+    }
+
+    /// Keeps a packet for its client until it is taken, where there is room.
+    fn keep(&mut self, packet: Vec<u8>) {
+        if self.large.len() >= LARGE_MAX {
+            self.lost = self.lost.saturating_add(1);
+            return;
+        }
+        self.large.push_back(packet);
+    }
+
+    /// Hands on what the system was told about datagrams of a flow, as ICMP errors to their sender. False when it was told
+    /// nothing.
+    fn hand_on_errors(&mut self, index: u32) -> bool {
+        let Some(&mut Flow { key, fd, .. }) = self.flow(index) else { return false };
+        let is_ipv6 = key.source.is_ipv6;
+        let header = UDP_BYTES + if is_ipv6 { IPV6_BYTES } else { IPV4_BYTES };
+        let mut packet = [0; QUOTED_BYTES_MAX];
+        let mut told = false;
+        for _ in 0..REPORTS_MAX {
+            let Some(report) = icmp::next_report(fd, is_ipv6, &mut packet[header..]) else { break };
+            told = true;
+            let about = &mut packet[..header + report.payload];
+            write_headers_of(about, &key, &report.to, report.to_port);
+            if let Some(error) = icmp::error(report.kind, report.from.as_ref(), about) {
+                self.keep(error);
+            }
+        }
+        told
     }
 
     /// Sends one whole packet that lies outside the arena, its UDP header at `segment`. Returns what became of it.
@@ -682,22 +818,28 @@ impl Flows {
         let Some(index) = self.admit(&datagram, now_ms) else { return self.outcomes.full };
         let Some(fd) = self.flow(index).map(|flow| flow.fd) else { return self.outcomes.full };
         let payload = &packet[datagram.payload..datagram.payload + datagram.bytes];
-        // SAFETY: all zero bytes are a valid name.
-        let mut name = unsafe { zeroed() };
+        // SAFETY: all zero bytes are valid values of these C structures.
+        let (mut name, mut header): (libc::sockaddr_in6, libc::msghdr) = unsafe { (zeroed(), zeroed()) };
+        let mut control = Control([0; CONTROL_BYTES]);
+        let mut vector = libc::iovec { iov_base: payload.as_ptr().cast_mut().cast(), iov_len: payload.len() };
         let is_ipv6 = datagram.key.source.is_ipv6;
-        let length = write_name(&mut name, is_ipv6, &datagram.to, datagram.to_port);
-        // SAFETY: payload and name are valid for the lengths given.
-        let sent = unsafe {
-            libc::sendto(
-                fd,
-                payload.as_ptr().cast(),
-                payload.len(),
-                libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-                (&raw const name).cast(),
-                length,
-            )
-        };
-        if sent < 0 { self.outcomes.failed } else { self.outcomes.done }
+        header.msg_namelen = write_name(&mut name, is_ipv6, &datagram.to, datagram.to_port);
+        header.msg_name = (&raw mut name).cast();
+        header.msg_iov = &raw mut vector;
+        header.msg_iovlen = 1;
+        write_control(&mut header, &mut control, is_ipv6, hops_of(packet), None);
+        for _ in 0..2 {
+            // SAFETY: the header points at live memory of the lengths that it states.
+            if unsafe { libc::sendmsg(fd, &header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) } >= 0 {
+                return self.outcomes.done;
+            }
+            let reason = errno();
+            if !self.hand_on_errors(index) {
+                self.report(reason, packet);
+                break;
+            }
+        }
+        self.outcomes.failed
     }
 
     /// Asks what is ready; bits as READY_FLOWS and `ox_flows_watch` have them.
@@ -726,10 +868,13 @@ impl Flows {
     fn receive(&mut self, block: &mut Block, arena: &mut Arena, from: usize, to: usize) -> i32 {
         let mut row = from;
         while row < to && self.at < self.ready {
-            let data = self.events[self.at].u64;
+            let (flags, data) = (self.events[self.at].events, self.events[self.at].u64);
             self.at += 1;
             let index = data as u32;
             if self.flow(index).is_some_and(|flow| u64::from(flow.generation) == data >> 32) {
+                if flags & libc::EPOLLERR as u32 != 0 {
+                    self.hand_on_errors(index);
+                }
                 row += self.read(index, block, arena, row, (to - row).min(MESSAGES));
             }
         }
@@ -814,7 +959,7 @@ impl Flows {
         bytes: usize,
     ) {
         let Some(start) = start else { return };
-        if bytes > ANSWER_BYTES_MAX || self.large.len() >= LARGE_MAX {
+        if bytes > ANSWER_BYTES_MAX {
             self.lost = self.lost.saturating_add(1);
             return;
         }
@@ -823,7 +968,7 @@ impl Flows {
         let mut packet = start.to_vec();
         packet.extend_from_slice(&self.spill[spilled..spilled + header + bytes - start.len()]);
         write_headers(&mut packet, from, from_port, to);
-        self.large.push_back(packet);
+        self.keep(packet);
     }
 
     fn expire(&mut self, now_ms: u32) {
@@ -837,9 +982,59 @@ impl Flows {
     }
 }
 
+/// Whether an address lies in the first `bits` of a prefix, IPv4 mapped in both.
+pub fn lies_in(address: u128, prefix: u128, bits: u32) -> bool {
+    bits == 0 || (address ^ prefix) >> (128 - bits.min(128)) == 0
+}
+
+/// The destination of a whole inner packet, IPv4 mapped.
+pub fn destination(packet: &[u8]) -> u128 {
+    match packet {
+        [first, ..] if first >> 4 == 4 && packet.len() >= IPV4_BYTES => {
+            u128::from(Ipv4Addr::from_octets(packet[16..20].try_into().unwrap_or_default()).to_ipv6_mapped())
+        }
+        _ => packet.get(24..40).and_then(|bytes| bytes.try_into().ok()).map_or(0, u128::from_be_bytes),
+    }
+}
+
+/// Reads what `ox_flows_forget` and `ox_tcp_forget` are given; None for what is no prefix.
+///
+/// # Safety
+/// `address` is null or valid for 16 bytes.
+pub unsafe fn read_prefix(address: *const u8, bits: u32) -> Option<u128> {
+    if address.is_null() || bits > 128 {
+        return None;
+    }
+    // SAFETY: the caller gives 16 bytes.
+    Some(u128::from_be_bytes(unsafe { address.cast::<[u8; 16]>().read_unaligned() }))
+}
+
+impl Source {
+    fn mapped(&self) -> u128 {
+        if self.is_ipv6 {
+            return u128::from_be_bytes(self.address);
+        }
+        let [a, b, c, d, ..] = self.address;
+        u128::from(Ipv4Addr::new(a, b, c, d).to_ipv6_mapped())
+    }
+}
+
+impl Flows {
+    /// Ends the flows of every source in the prefix, with all that waits for it.
+    fn forget(&mut self, prefix: u128, bits: u32) {
+        for index in 0..self.flows.len() as u32 {
+            if self.flow(index).is_some_and(|flow| lies_in(flow.key.source.mapped(), prefix, bits)) {
+                self.end(index);
+            }
+        }
+        self.large.retain(|packet| !lies_in(destination(packet), prefix, bits));
+    }
+}
+
 impl Drop for Flows {
     fn drop(&mut self) {
         for flow in self.flows.iter().flatten() {
+            mark_port(flow.key.source.is_ipv6, flow.outer_port, false);
             close(flow.fd);
         }
         close(self.epoll);
@@ -865,24 +1060,30 @@ pub extern "C" fn ox_flow_limit() -> i32 {
 }
 
 /// Makes a set of flows. `options` is the inner MTU in bytes (576 to 1936), the most flows (1 to 65536), the idle
-/// milliseconds after which a flow ends, and what rows become: sent, malformed, without a flow, refused by the system.
+/// milliseconds after which a flow ends, what rows become (sent, malformed, without a flow, refused by the system), and what
+/// rows are that go to another client's port outside.
 /// Returns its handle.
 ///
 /// # Safety
-/// `options` is valid for seven u32s.
+/// `options` is valid for eight u32s.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn ox_flows_open(options: *const u32) -> i32 {
     if options.is_null() {
         return -libc::EINVAL;
     }
-    // SAFETY: the caller gives seven; an ArrayBuffer need not be aligned for us.
-    let [mtu, max_flows, timeout_ms, done, malformed, full, failed] =
-        unsafe { options.cast::<[u32; 7]>().read_unaligned() };
+    // SAFETY: the caller gives eight; an ArrayBuffer need not be aligned for us.
+    let [mtu, max_flows, timeout_ms, done, malformed, full, failed, hairpin] =
+        unsafe { options.cast::<[u32; 8]>().read_unaligned() };
     if !(576..=PACKET_BYTES_MAX as u32).contains(&mtu) || !(1..=65536).contains(&max_flows) {
         return -libc::EINVAL;
     }
-    let outcomes =
-        Outcomes { done: done as u8, malformed: malformed as u8, full: full as u8, failed: failed as u8 };
+    let outcomes = Outcomes {
+        done: done as u8,
+        malformed: malformed as u8,
+        full: full as u8,
+        failed: failed as u8,
+        hairpin: hairpin as u8,
+    };
     match Flows::new(mtu as usize, max_flows as usize, timeout_ms, outcomes) {
         Ok(set) => FLOWS.with_borrow_mut(|flows| flows.insert(set)),
         Err(reason) => -reason,
@@ -935,12 +1136,14 @@ pub extern "C" fn ox_flows_expire(handle: u32, now_ms: u32) -> i32 {
 }
 
 /// Sends the burst's TO_EXIT rows that are UDP without fragments and extension headers; each gets the outcome that
-/// `ox_flows_open` was told. Returns how often the system had no socket to give.
+/// `ox_flows_open` was told. Returns how often the system had no socket to give, and in bit 16 whether `ox_flows_large` has
+/// something, an error about a row.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_flows_send(handle: u32, burst: u32, count: u32, now_ms: u32) -> i32 {
     with_flows(handle, |flows| {
         with_burst(burst, |block, arena| {
-            flows.send(block, arena, (count as usize).min(BURST_CAPACITY), now_ms)
+            let starved = flows.send(block, arena, (count as usize).min(BURST_CAPACITY), now_ms);
+            starved | i32::from(!flows.large.is_empty()) << 16
         })
     })
 }
@@ -1004,4 +1207,18 @@ pub unsafe extern "C" fn ox_flows_large(handle: u32, out: *mut u8, room: u32) ->
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_flows_lost(handle: u32) -> i32 {
     with_flows(handle, |flows| std::mem::take(&mut flows.lost).min(i32::MAX as u32) as i32)
+}
+
+/// Ends the flows of every inner source in a prefix, 16 bytes with IPv4 mapped and 0 to 128 bits.
+///
+/// # Safety
+/// `address` is valid for 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_flows_forget(handle: u32, address: *const u8, bits: u32) -> i32 {
+    // SAFETY: as the caller says.
+    let Some(prefix) = (unsafe { read_prefix(address, bits) }) else { return -libc::EINVAL };
+    with_flows(handle, |flows| {
+        flows.forget(prefix, bits);
+        0
+    })
 }

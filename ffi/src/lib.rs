@@ -14,6 +14,7 @@ mod far_socket;
 mod flows;
 mod gf256;
 mod gso;
+mod icmp;
 mod keys;
 mod layout;
 mod lz4;

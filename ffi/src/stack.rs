@@ -66,6 +66,16 @@ impl Outbox {
         self.packets.push_back(packet);
     }
 
+    /// Adds a packet that was made elsewhere.
+    pub fn put_packet(&mut self, packet: Vec<u8>) {
+        self.packets.push_back(packet);
+    }
+
+    /// Drops what waits and is not to be kept.
+    pub fn retain(&mut self, keeps: impl Fn(&[u8]) -> bool) {
+        self.packets.retain(|packet| keeps(packet));
+    }
+
     /// Answers a segment that belongs to nothing, as a closed port does (RFC 9293 §3.10.7.1).
     pub fn refuse(&mut self, segment: &Segment) {
         if segment.has(RST) {

@@ -4,7 +4,11 @@
 //! other as the same; no source has more than a quarter of flows and memory. A peer's addresses are one source.
 
 use crate::connection::{Connection, Phase, Purse};
-use crate::far_socket::{Moved, close, connect_error, dial, errno, kernel_bytes, receive, send};
+use crate::far_socket::{
+    Moved, close, connect_error, dial, errno, hops_of, kernel_bytes, receive, send, set_hops,
+};
+use crate::flows::{destination, lies_in, read_prefix};
+use crate::icmp;
 use crate::layout::{TO_EXIT, Table, with_burst};
 use crate::segment::{ACK, Key, Parsed, RST, SYN, Segment, parse};
 use crate::stack::{Account, OUTBOX_MAX, Outbox, ahead_us, now_us};
@@ -275,11 +279,12 @@ impl Splice {
         let flows = self.sources.get(&owner).map_or(0, |source| source.flows);
         // Many small sources together may not have more than one great one.
         let crowd = flows.max(self.by_key.len() / SOURCE_SHARE);
-        match dial(&segment.key, crowd) {
+        match dial(&segment.key, hops_of(packet), crowd) {
             Ok(fd) => self.begin(segment, owner, fd, packet, now_us),
             Err(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => self.turn_away(segment),
-            Err(_) => {
-                self.outbox.refuse(segment);
+            Err(reason) => {
+                let told = icmp::kind_of(segment.key.destination.is_ipv6(), reason).map(|kind| (kind, None));
+                self.answer(segment, packet, reason, told);
                 Taken::Yes
             }
         }
@@ -408,16 +413,39 @@ impl Splice {
         let Stage::Connecting { syn } = &mut flow.stage else { return };
         let packet = std::mem::take(syn);
         let Parsed::Segment(syn) = parse(&packet) else { return };
-        if connect_error(flow.fd) != 0 {
-            self.outbox.refuse(&syn);
+        let (fd, is_ipv6) = (flow.fd, syn.key.destination.is_ipv6());
+        let reason = connect_error(fd);
+        if reason != 0 {
+            let told = icmp::next_report(fd, is_ipv6, &mut []).map(|told| (told.kind, told.from));
+            let own = icmp::kind_of(is_ipv6, reason).map(|kind| (kind, None));
+            self.answer(&syn, &packet, reason, told.or(own));
             self.end(index, false);
             return;
         }
+        // From here on ICMP breaks no connection (RFC 5461 section 4), and its hops are the system's.
+        icmp::keep_errors(fd, is_ipv6, false);
+        set_hops(fd, is_ipv6, -1);
         let source = self.sources.get_mut(&flow.owner).expect("a flow has a source");
         let mut purse = Purse { total: &mut self.buffers, source: &mut source.buffers };
         flow.stage = Stage::Open(Box::new(Connection::accept(&syn, self.mtu, &mut purse, now_us)));
         flow.writable = true;
         self.attend(index, now_us);
+    }
+
+    /// Answers a SYN whose connection was not made: by a reset when the far end refused it, else by ICMP where that has a word
+    /// for the reason, as the far end's network would have done.
+    fn answer(
+        &mut self,
+        syn: &Segment,
+        packet: &[u8],
+        reason: i32,
+        told: Option<(icmp::Kind, Option<[u8; 16]>)>,
+    ) {
+        let told = told.filter(|_| reason != libc::ECONNREFUSED && !self.outbox.is_full());
+        match told.and_then(|(kind, from)| icmp::error(kind, from.as_ref(), packet)) {
+            Some(error) => self.outbox.put_packet(error),
+            None => self.outbox.refuse(syn),
+        }
     }
 
     /// Splices, sends what is due, and notes when the flow wants attention again.
@@ -537,8 +565,11 @@ impl Splice {
     fn take_due(&mut self, index: usize, now_us: i64) {
         let flow = self.flows[index].as_ref().expect("due names live flows");
         if let Stage::Connecting { syn } = &flow.stage {
-            if let Parsed::Segment(syn) = parse(syn) {
-                self.outbox.refuse(&syn);
+            let packet = syn.clone();
+            if let Parsed::Segment(syn) = parse(&packet) {
+                let is_ipv6 = syn.key.destination.is_ipv6();
+                let told = icmp::kind_of(is_ipv6, libc::ETIMEDOUT).map(|kind| (kind, None));
+                self.answer(&syn, &packet, libc::ETIMEDOUT, told);
             }
             self.end(index, true);
             return;
@@ -722,4 +753,33 @@ pub extern "C" fn ox_tcp_receive(handle: u32, burst: u32, from: u32, to: u32) ->
     with_splice(handle, |splice| {
         with_burst(burst, |block, arena| splice.outbox.fill(block, arena, from as usize, to as usize))
     })
+}
+
+/// Resets, outside, the flows of every inner source in a prefix, 16 bytes with IPv4 mapped and 0 to 128 bits; nothing more of
+/// them goes inside.
+///
+/// # Safety
+/// `address` is valid for 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_tcp_forget(handle: u32, address: *const u8, bits: u32) -> i32 {
+    // SAFETY: as the caller says.
+    let Some(prefix) = (unsafe { read_prefix(address, bits) }) else { return -libc::EINVAL };
+    with_splice(handle, |splice| {
+        for index in 0..splice.flows.len() {
+            let flow = splice.flows[index].as_ref();
+            if flow.is_some_and(|flow| lies_in(mapped(flow.key.source), prefix, bits)) {
+                splice.end(index, true);
+            }
+        }
+        splice.outbox.retain(|packet| !lies_in(destination(packet), prefix, bits));
+        splice.arm();
+        0
+    })
+}
+
+fn mapped(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => u128::from(address.to_ipv6_mapped()),
+        IpAddr::V6(address) => u128::from(address),
+    }
 }

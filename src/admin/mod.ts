@@ -40,7 +40,7 @@ export interface Health {
   reasons: string[];
 }
 
-/** A request that is well-formed and cannot be granted: answered with 409 and this field and message. */
+/** A request that is well-formed and cannot be granted, or not whole: answered with 409 and this field and message. */
 export class Refusal extends Error {
   override readonly name = "Refusal";
   readonly field: string;
@@ -51,17 +51,20 @@ export class Refusal extends Error {
   }
 }
 
-/** What the interface shows and does. `addPeer` and `reload` may reject with a Refusal. */
+/** What the interface shows and does. `addPeer`, `removePeer` and `reload` may reject with a Refusal. */
 export interface AdminDeps {
   /** One column per worker. */
   metrics: readonly Metrics[];
   status(): RelayStatus;
   peers(): Promise<PeerSnapshot[]>;
   sessions(): Promise<SessionSnapshot[]>;
+  /** Flows of the last moments that are recognised, by what they are; and whether /metrics may say so, too. */
+  applications(): Promise<Record<string, number>>;
+  applicationsInMetrics(): boolean;
   /** The configuration without secrets. */
   config(): unknown;
   /** Asked at every request, so that a reload takes effect. */
-  adminToken(): string | undefined;
+  adminToken(): string;
   reload(): Promise<ReloadReport>;
   /** Without a public key a key pair is made, and the private key is answered once and kept nowhere. */
   addPeer(peer: { name: string; publicKey?: string }): Promise<PeerRecord & { privateKey?: string }>;
@@ -72,8 +75,6 @@ export interface AdminDeps {
   /** Whether new clients should be sent here; false while starting and draining. */
   ready(): Health;
 }
-
-type Bindings = { Bindings: Deno.ServeHandlerInfo<Deno.NetAddr> };
 
 const PeerName = v.pipe(
   v.string("a peer's name is text"),
@@ -102,10 +103,14 @@ const DASHBOARD_POLICY = [
 ].join("; ");
 
 /** Builds the whole interface; `serveAdmin` gives it a listener. */
-export function createAdmin(deps: AdminDeps): Hono<Bindings> {
+export function createAdmin(deps: AdminDeps): Hono {
   const log = getLogger(["oxrelay", "admin"]);
-  const app = new Hono<Bindings>();
-  const registry = createRegistry(deps.metrics, () => deps.status());
+  const app = new Hono();
+  const registry = createRegistry(
+    deps.metrics,
+    () => deps.status(),
+    async () => deps.applicationsInMetrics() ? await deps.applications() : {},
+  );
 
   app.use(async (c, next) => {
     await next();
@@ -143,8 +148,7 @@ export function createAdmin(deps: AdminDeps): Hono<Bindings> {
   }
 
   app.use("/v1/*", async (c, next) => {
-    const caller = { remoteAddress: c.env.remoteAddr.hostname, headers: c.req.raw.headers };
-    const denial = judge(caller, deps.adminToken());
+    const denial = judge(c.req.raw, deps.adminToken());
     if (denial === undefined) return await next();
     if (denial.status === 401) c.header("WWW-Authenticate", 'Bearer realm="oxrelay"');
     return refuse(c, denial.status, denial.field, denial.message);
@@ -161,6 +165,7 @@ export function createAdmin(deps: AdminDeps): Hono<Bindings> {
       counters: Object.fromEntries(counters),
       drops: Object.fromEntries(drops),
       peers: await deps.peers(),
+      applications: await deps.applications(),
     });
   });
   app.get("/v1/sessions", async (c) => c.json(await deps.sessions()));

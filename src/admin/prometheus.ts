@@ -89,7 +89,11 @@ export interface BuildInfo {
  * Makes a registry over the columns, one per worker, which are summed. `build` is asked at every scrape, for
  * the exit may change.
  */
-export function createRegistry(columns: readonly Metrics[], build: () => BuildInfo): Registry {
+export function createRegistry(
+  columns: readonly Metrics[],
+  build: () => BuildInfo,
+  applications: () => Promise<Record<string, number>>,
+): Registry {
   const registry = new Registry();
   const registers = [registry];
   const addCounter = (name: string, help: string, read: () => number) => {
@@ -164,6 +168,18 @@ export function createRegistry(columns: readonly Metrics[], build: () => BuildIn
           this.set({ direction, scheme }, sum(columns, (metrics) => metrics.get(`${direction}_${scheme}`)));
         }
       }
+    },
+  });
+  new Gauge({
+    name: "oxrelay_recognised_flows",
+    help:
+      "Flows of the last ten seconds that are recognised, by application; empty unless applications_in_metrics is set.",
+    labelNames: ["application"],
+    registers,
+    async collect() {
+      const flows = await applications();
+      this.reset();
+      for (const [application, count] of Object.entries(flows)) this.set({ application }, count);
     },
   });
   addCounter("process_cpu_seconds_total", "CPU time of the process, user and system.", () => {

@@ -3,6 +3,7 @@
  * answer each become one sentence with a remedy. Never logs the token.
  */
 import { type Config, formatEndpoint } from "../config.ts";
+import { readAdminToken } from "./admin_token.ts";
 import { CommandError } from "./help.ts";
 
 const TIMEOUT_MS = 5000;
@@ -21,12 +22,25 @@ export function adminUrl({ metricsListen: { host, port } }: Config): string {
   return `http://${formatEndpoint({ host: reachable, port })}`;
 }
 
-/** Sends one request and returns the JSON of the answer. Throws NoRelayError or CommandError. */
-export async function askRelay(config: Config, method: "GET" | "POST", path: string): Promise<unknown> {
+/** What the relay refused to do, in its own words. */
+export class RefusedError extends CommandError {
+  constructor(readonly status: number, readonly field: string, message: string) {
+    super(message);
+  }
+}
+
+/**
+ * Sends one request and returns the JSON of the answer, undefined of an empty one. Throws NoRelayError, RefusedError for
+ * what the relay itself declined, or CommandError.
+ */
+export async function askRelay(
+  config: Config,
+  method: "GET" | "POST" | "DELETE",
+  path: string,
+): Promise<unknown> {
   const url = adminUrl(config);
-  const headers: HeadersInit = config.adminToken === undefined
-    ? {}
-    : { authorization: `Bearer ${config.adminToken}` };
+  const token = await readAdminToken(config);
+  const headers: HeadersInit = token === undefined ? {} : { authorization: `Bearer ${token}` };
   let response: Response;
   let text: string;
   try {
@@ -44,13 +58,20 @@ export async function askRelay(config: Config, method: "GET" | "POST", path: str
   if (response.status === 401 || response.status === 403) {
     throw new CommandError(
       `the relay at ${url} refused the token (HTTP ${response.status}); set OXRELAY_ADMIN_TOKEN to the one it ` +
-        "was started with",
+        "was started with, or use its state_dir",
     );
   }
+  if (response.status === 204) return undefined;
+  let answer: unknown;
   try {
-    if (response.ok) return JSON.parse(text);
+    answer = JSON.parse(text);
   } catch {
     // Falls through: an answer that is not JSON comes from some other program.
+  }
+  if (response.ok && answer !== undefined) return answer;
+  const { field, message } = (answer as { error?: { field?: unknown; message?: unknown } })?.error ?? {};
+  if (typeof field === "string" && typeof message === "string") {
+    throw new RefusedError(response.status, field, message);
   }
   throw new CommandError(
     `${url}${path} answered HTTP ${response.status}, not as a relay does; is metrics_listen another program's?`,

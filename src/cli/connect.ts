@@ -15,9 +15,11 @@ import {
   type Scope,
   undo,
 } from "../exit/tun_client.ts";
+import { isShortage } from "../io/accept.ts";
 import { LinkView } from "./connect_view.ts";
 import { CommandError, readCommandLine, UsageError } from "./help.ts";
 import {
+  checkIncluded,
   type DoorOptions,
   readDoors,
   readInvitation,
@@ -32,11 +34,13 @@ import { LocalPlane, type PlaneWishes } from "./link_plane.ts";
 import { ThreadPlane } from "./link_thread.ts";
 import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
-import { readAppPriorities, readPriorities } from "./priorities.ts";
+import { programsOf, readAppPriorities, readPriorities, readRules } from "./priorities.ts";
 import { giveBackMemorySoon } from "./memory.ts";
+import { Names } from "./names.ts";
+import { resolveOutside } from "./outside_names.ts";
 import { resolveThrough } from "./resolve.ts";
 import { probe } from "./server_probe.ts";
-import { resolveHost, Servers } from "./servers.ts";
+import { type Resolve, resolveHost, Servers } from "./servers.ts";
 import { type Doors, forward, serveSocks } from "./socks.ts";
 
 const HELP =
@@ -54,13 +58,15 @@ const HELP =
 
 Where UDP is blocked the tunnel goes over TLS, if the invitation names a fallback, and back as soon as UDP works.
 
-As root, everything goes through the tunnel but the networks that this machine is in. Less or more:
+As root, everything that the config's AllowedIPs name goes through the tunnel (mostly: everything), but the networks that this
+machine is in and the answers to who connects to it from outside. Less or more:
   --include PREFIXES    only these destinations: 203.0.113.0/24,2001:db8::/32
   --exclude PREFIXES    all but these
   --only-user NAME      only what this user's programs send: a game that runs under a user of its own
   --only-cgroup PATH    only what programs in this cgroup (v2) send: games.slice
   --no-dns              leave resolving as it is
-  --kill-switch         let nothing of this out past the tunnel, not even when it is down
+  --kill-switch         let nothing of this out past the tunnel, not even when it is down; answers to who connects from
+                        outside neither, unless --exclude names their network
   --restore             only undo what a connect that was killed has left behind
 
   --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
@@ -68,6 +74,10 @@ As root, everything goes through the tunnel but the networks that this machine i
                         the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
   --priority app=NAME:CLASS
                         the same for what the program of this name sends and gets: app=csgo:game
+  --rule "CLASS KEY=VALUE …"
+                        what flows are, by port=, address=, protocol=, dscp=, or pattern= and at= (hex digits of a UDP
+                        payload, "." for any, and where they begin), for what this end sends; or by program=NAME, both
+                        ways: "game port=7000-7100 pattern=32ab..64"; several times, behind --priority
   --repair WORDS        how losses of games and calls are repaired on the way to the relay (OxTunnel), in the words of the
                         relay's own [repair]: budget_percent=50, or scheme=spaced,budget_percent=100
   --no-repair           no repair, either way (OxTunnel)
@@ -88,6 +98,8 @@ const FIRST_ANSWER_MS = 20_000;
 const LOOK_MS = 250, FIRST_LOOK_MS = 100, SHOW_MS = 1000 - LOOK_MS / 2;
 const GUARD_LOOKS = 40;
 const PROBE_MS = 1000;
+/** Prefixes that are written out in what it says. */
+const NAMED_MAX = 8;
 
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
@@ -103,7 +115,7 @@ export async function connect(args: string[]): Promise<number> {
       "trusted",
       "repair",
     ],
-    lists: ["L", "server", "priority"],
+    lists: ["L", "server", "priority", "rule"],
     flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
     words: [0, 1],
   });
@@ -119,14 +131,17 @@ export async function connect(args: string[]): Promise<number> {
   }
   const scope = await readScope(values);
   const trusted = readTrusted(values.trusted);
+  const rules = readRules(lists.rule);
   const wishes: PlaneWishes = {
     priorities: readPriorities(lists.priority),
+    rules: rules.filter(({ program }) => program === undefined),
     compression: !flags["no-compression"],
     batching: !flags["no-batching"],
     repair: readRepair(values.repair, flags["no-repair"]),
   };
-  const apps = readAppPriorities(lists.priority);
+  const apps = [...readAppPriorities(lists.priority), ...programsOf(rules)];
   const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
+  checkIncluded(scope, given.invitation);
   const place: Place = { ...given, invitation: { ...given.invitation, trusted } };
   const view = new LinkView(flags.json);
   const deviceOnly = DEVICE_ONLY.find((name) => values[name] !== undefined || flags[name]);
@@ -156,8 +171,8 @@ interface Place {
   endpoints: Endpoint[];
 }
 
-function resolveServers({ invitation, endpoints }: Place): Promise<Servers> {
-  return Servers.resolve(endpoints, (address, port) => probe(invitation, address, port, PROBE_MS));
+function resolveServers({ invitation, endpoints }: Place, resolve?: Resolve): Promise<Servers> {
+  return Servers.resolve(endpoints, (address, port) => probe(invitation, address, port, PROBE_MS), resolve);
 }
 
 /** A proxy and forwarded ports, for whoever may not make a device. */
@@ -173,18 +188,35 @@ async function throughSockets(
   if (typeof native === "string") {
     throw new CommandError(`without a device TCP needs the native library: ${native}; run connect as root`);
   }
-  const { addresses, mtu, dns } = invitation;
+  const { addresses, mtu, dns, search = [] } = invitation;
   const servers = await resolveServers(place);
   await servers.round(false, performance.now());
-  const dialler = new Dialler({ native, addresses: addresses.map((one) => one.split("/")[0]), mtu });
-  const has = (isIpv6: boolean) => addresses.some((one) => one.includes(":") === isIpv6);
-  const resolve = (name: string) => resolveThrough(dialler, dns, name, { ipv4: has(false), ipv6: has(true) });
+  // The first of each family; the others are for who listens.
+  const own = [false, true].flatMap((isIpv6) =>
+    addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0] ?? []
+  );
+  const dialler = new Dialler({ native, addresses: own, mtu });
+  const has = (isIpv6: boolean) => own.some((one) => one.includes(":") === isIpv6);
+  const families = { ipv4: has(false), ipv6: has(true) };
+  const lookUp = async (name: string, found: (addresses: readonly string[]) => void) => {
+    let isFound = false;
+    const note = (addresses: readonly string[]) => {
+      isFound = true;
+      found(addresses);
+    };
+    for (const domain of /\./.test(name) ? [] : search) {
+      await resolveThrough(dialler, dns, `${name}.${domain}`, families, note);
+      if (isFound) return;
+    }
+    await resolveThrough(dialler, dns, name, families, note);
+  };
+  const names = new Names(lookUp);
   const opened: Doors[] = [];
   const { socks, forwards } = doors;
   const fallback = await openFallback(invitation, servers, view, () => Promise.resolve());
   try {
-    if (socks) opened.push(serveSocks(dialler, resolve, socks.host, socks.port));
-    for (const one of forwards) opened.push(forward(dialler, resolve, one));
+    if (socks) opened.push(serveSocks(dialler, names, socks.host, socks.port));
+    for (const one of forwards) opened.push(forward(dialler, names, one));
     const plane = new LocalPlane(invitation, dialler, native, wishes, fallback?.mailboxes);
     const link = new Link({
       servers,
@@ -240,22 +272,15 @@ async function throughDevice(
   view: LinkView,
 ): Promise<number> {
   const { invitation } = place;
-  const servers = await resolveServers(place).catch(async (error) => {
-    if (!await isShut()) throw error;
-    throw new CommandError(
-      `${
-        place.endpoints[0].host
-      } cannot be resolved: the kill switch of a connect that was killed is closed still; name the ` +
-        "relay's address with --server, or open it with: deno task connect --restore",
-    );
-  });
   const native = loadNative();
-  const { addresses, mtu } = invitation;
+  const { addresses, routes, mtu, search = [] } = invitation;
   const host = await sentence(() =>
     ClientHost.open({
       addresses,
+      routes,
       mtu,
       dns: dns ? invitation.dns : [],
+      search,
       scope,
       killSwitch,
       native,
@@ -263,6 +288,17 @@ async function throughDevice(
     })
   );
   try {
+    // What a killed connect had left of resolv.conf is undone by now; a kill switch of its may be closed still.
+    const resolve = resolveOutside(host);
+    const servers = await resolveServers(place, resolve).catch(async (error) => {
+      if (!await isShut()) throw error;
+      throw new CommandError(
+        `${
+          place.endpoints[0].host
+        } cannot be resolved: the kill switch of a connect that was killed is closed still; name the ` +
+          "relay's address with --server, or open it with: deno task connect --restore",
+      );
+    });
     const outer = (): OuterEndpoint[] => [...servers.outer, ...(fallback ? [fallback.outer] : [])];
     let isRouted = false;
     // Nothing is led into a tunnel that was never up.
@@ -270,7 +306,7 @@ async function throughDevice(
       if (isRouted) await host.route(outer());
       else if (killSwitch) await host.shut(outer());
     };
-    const fallback = await openFallback(invitation, servers, view, reroute);
+    const fallback = await openFallback(invitation, servers, view, reroute, resolve);
     if (killSwitch) await sentence(() => host.shut(outer()));
     await servers.round(false, performance.now());
     const say = (message: string) => view.say(message);
@@ -286,7 +322,7 @@ async function throughDevice(
       onMoved: reroute,
       onMtu: (innerMtu) => host.setMtu(innerMtu),
     });
-    view.about = describe(scope, killSwitch);
+    view.about = describe(scope, invitation, killSwitch);
     const appHints = new AppHints({
       apps,
       hint: (flows, trafficClass) => plane.hint(flows, trafficClass),
@@ -314,13 +350,14 @@ async function openFallback(
   servers: Servers,
   view: LinkView,
   onMoved: () => Promise<void>,
+  resolveName: Resolve = resolveHost,
 ): Promise<LinkFallback | undefined> {
   if (fallback === undefined || protocol !== "oxtunnel") return undefined;
   // The link itself follows the relay's own name; of several relays this is that one's, as it has the certificate.
   const resolve = () =>
     fallback.host === endpoint.host
       ? Promise.resolve(servers.addressOf(fallback.host) ?? servers.address)
-      : resolveHost(fallback.host);
+      : resolveName(fallback.host).then(([first]) => first);
   const address = await resolve().catch(() => servers.address);
   const say = (message: string) => view.say(message);
   return new LinkFallback({ endpoint: fallback, address, resolve, onMoved, say });
@@ -351,7 +388,7 @@ async function run(
   try {
     const startedMs = performance.now();
     let isUp = false, shownMs = -Infinity;
-    for (let looks = 0; !ended; looks++) {
+    const look = async (looks: number) => {
       const state = await link.tend();
       if (!isUp && state === "connected") {
         await onConnected();
@@ -369,6 +406,18 @@ async function run(
       }
       if (isUp) appHints.tend(nowMs);
       if (isUp && looks % GUARD_LOOKS === GUARD_LOOKS - 1) await onGuard();
+    };
+    for (let looks = 0; !ended; looks++) {
+      try {
+        await look(looks);
+      } catch (error) {
+        // A tunnel that carries goes on without a look at it; before that there is nothing to keep.
+        if (!isUp || !isShortage(error)) throw error;
+        if (performance.now() - shownMs >= SHOW_MS) {
+          view.say(`not looked after now: ${(error as Error).message}`);
+        }
+        shownMs = performance.now();
+      }
       if (ended) break;
       await new Promise<void>((resolve) => {
         const timer = setTimeout(resolve, isUp ? LOOK_MS : FIRST_LOOK_MS);
@@ -394,13 +443,20 @@ function noAnswer(link: Link): string {
   return `no answer from the relay at ${link.servers.address} in ${
     FIRST_ANSWER_MS / 1000
   } s: it may be off, ${around}, ` +
-    "or it does not know this device; on the relay, `deno task peer list` and `deno task status` tell. " +
+    "or it does not know this device, or this machine's clock has gone back; on the relay, `deno task peer list`, " +
+    "`deno task status` and its log tell. " +
     "Nothing was changed here";
 }
 
 /** What is written down about what goes where. */
-function describe({ include, exclude, uid, cgroup }: Scope, killSwitch: boolean): string {
-  const what = include.length > 0 ? include.join(", ") : "everything";
+function describe(
+  { include, exclude, uid, cgroup }: Scope,
+  { routes }: Invitation,
+  killSwitch: boolean,
+): string {
+  const named = include.length > 0 ? include : routes;
+  const more = named.length > NAMED_MAX ? ` and ${named.length - NAMED_MAX} more` : "";
+  const what = named.length > 0 ? `${named.slice(0, NAMED_MAX).join(", ")}${more}` : "everything";
   const who = uid !== undefined ? ` of user ${uid}` : cgroup !== undefined ? ` of cgroup ${cgroup}` : "";
   return `${what}${who} goes through the tunnel${exclude.length > 0 ? ` but ${exclude.join(", ")}` : ""}${
     killSwitch ? "; kill switch on" : ""

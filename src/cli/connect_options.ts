@@ -2,22 +2,25 @@
  * What is said to `connect`, on its command line and in what it is given to read. Invariant: everything is sound before
  * anything on this machine is touched, and what is wrong is named with its remedy and without its secrets. Only reads.
  */
-import {
-  DEFAULTS,
-  type Endpoint,
-  networkOf,
-  parseConfig,
-  parseEndpoint,
-  parsePrefix,
-  type RepairConfig,
-} from "../config.ts";
+import { DEFAULTS, type Endpoint, parseConfig, parseEndpoint, type RepairConfig } from "../config.ts";
+import { formatPrefix, outermost, parsePrefix, prefixContains, prefixLength } from "../wire/address.ts";
+import { run } from "../exit/child.ts";
 import type { Scope } from "../exit/tun_client.ts";
 import { CommandError, UsageError } from "./help.ts";
-import { ENDPOINTS_MAX, type Invitation, INVITATION_SCHEME, parseInvitation } from "./invitation.ts";
+import {
+  ENDPOINTS_MAX,
+  type Invitation,
+  INVITATION_SCHEME,
+  parseInvitation,
+  TEXT_MAX,
+  tooLong,
+} from "./invitation.ts";
 import type { Forward } from "./socks.ts";
 
 const DEFAULT_FILE = "oxrelay-connect.conf";
-const INPUT_MAX = 16_384;
+/** Characters of a line that Linux takes from a terminal; the rest of a longer one is lost (N_TTY, canonical mode). */
+const TYPED_MAX = 4095;
+const READ_BYTES = 16_384;
 const TRUSTED_BITS_MIN = 8;
 
 /** Which packets go in, as --include, --exclude, --only-user and --only-cgroup say. Throws UsageError. */
@@ -37,12 +40,23 @@ export async function readScope(values: Record<string, string | undefined>): Pro
   };
 }
 
+/** Throws UsageError when --include names what the relay does not carry for this device, and so would be lost. */
+export function checkIncluded({ include }: Scope, { routes }: Invitation): void {
+  if (routes.length === 0) return;
+  const carried = routes.map((route) => parsePrefix(route)!);
+  for (const text of include) {
+    const prefix = parsePrefix(text)!;
+    if (carried.some((one) => one.bits <= prefix.bits && prefixContains(one, prefix.address))) continue;
+    throw new UsageError(`--include: ${text} is not among the config's AllowedIPs, so nobody would carry it`);
+  }
+}
+
 /**
  * The networks that --trusted lists. Throws UsageError, also for what trusts nearly everything.
  */
 export function readTrusted(text: string | undefined): string[] {
   return prefixes("trusted", text).map((network) => {
-    if (parsePrefix(network)!.bits >= TRUSTED_BITS_MIN) return network;
+    if (prefixLength(parsePrefix(network)!) >= TRUSTED_BITS_MIN) return network;
     throw new UsageError(`--trusted: ${network} is too wide; the smallest prefix is /${TRUSTED_BITS_MIN}`);
   });
 }
@@ -67,23 +81,26 @@ export function readRepair(text: string | undefined, isOff: boolean): RepairConf
 }
 
 function prefixes(flag: string, text: string | undefined): string[] {
-  return (text ?? "").split(",").filter((one) => one !== "").map((one) => {
-    const whole = one.includes("/") ? one : `${one}/${one.includes(":") ? 128 : 32}`;
-    const prefix = parsePrefix(whole);
+  const read = (text ?? "").split(",").filter((one) => one !== "").map((one) => {
+    const prefix = parsePrefix(one);
     if (prefix === undefined) {
       throw new UsageError(`--${flag}: "${one}" is no prefix such as 203.0.113.0/24 or 2001:db8::/32`);
     }
-    return networkOf(prefix);
+    return prefix;
   });
+  return outermost(read).map(formatPrefix);
 }
 
 async function userId(name: string): Promise<number> {
   if (/^\d{1,10}$/.test(name)) return Number(name);
   if (/^[A-Za-z_][A-Za-z0-9_.-]{0,31}$/.test(name)) {
-    const { success, stdout } = await new Deno.Command("id", { args: ["-u", name], stderr: "null" }).output();
-    if (success) return Number(new TextDecoder().decode(stdout));
+    return Number(
+      await run("id", ["-u", name]).catch(({ message }: Error) => {
+        throw new UsageError(`--only-user: there is no user "${name}" here (${message}); see: getent passwd`);
+      }),
+    );
   }
-  throw new UsageError(`--only-user: there is no user "${name.slice(0, 32)}" here; see: getent passwd`);
+  throw new UsageError(`--only-user: "${name.slice(0, 32)}" is no user's name or number; see: getent passwd`);
 }
 
 /**
@@ -109,6 +126,7 @@ export async function readInvitation(
   });
   if (given.length > ENDPOINTS_MAX) throw new UsageError(`--server: ${ENDPOINTS_MAX} are the limit`);
   const read = await readText(word, file);
+  for (const one of read.unused ?? []) console.error(one);
   const invitation = { ...read, protocol: protocol ?? read.protocol };
   if (given.length > 1 && invitation.protocol !== "oxtunnel") {
     throw new UsageError(
@@ -133,7 +151,8 @@ async function readText(word: string | undefined, file: string | undefined): Pro
   }
   const path = file ?? DEFAULT_FILE;
   try {
-    return parseInvitation(await Deno.readTextFile(path), path);
+    using opened = await Deno.open(path);
+    return parseInvitation(await readAll(opened, path), path);
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable) {
       throw new CommandError(
@@ -145,7 +164,7 @@ async function readText(word: string | undefined, file: string | undefined): Pro
   }
   const isTyped = Deno.stdin.isTerminal();
   if (isTyped) console.error("Paste the invitation, the line oxrelay://… that `peer add` printed:");
-  const text = await readInput(isTyped);
+  const text = await readAll(Deno.stdin, "standard input", isTyped);
   if (text.trim() === "") {
     throw new CommandError(
       `there is no ${DEFAULT_FILE} and no invitation; on the relay, \`deno task peer add --oxtunnel NAME\` prints one`,
@@ -154,18 +173,39 @@ async function readText(word: string | undefined, file: string | undefined): Pro
   return parseInvitation(text, "standard input");
 }
 
-/** Standard input, bounded: all of it, or of a terminal one line. */
-async function readInput(isTyped: boolean): Promise<string> {
-  const bytes = new Uint8Array(INPUT_MAX);
+/** All of a file, or of a terminal one line. Never a part of it: throws CommandError beyond TEXT_MAX bytes. */
+async function readAll(
+  reader: { read(into: Uint8Array): Promise<number | null> },
+  source: string,
+  isTyped = false,
+): Promise<string> {
+  const parts: Uint8Array[] = [];
   let length = 0;
-  while (length < bytes.length && !(isTyped && bytes.subarray(0, length).includes(10))) {
-    const count = await Deno.stdin.read(bytes.subarray(length));
-    if (count === null) break;
-    length += count;
+  try {
+    while (!(isTyped && parts.at(-1)?.includes(10))) {
+      const part = new Uint8Array(READ_BYTES);
+      const count = await reader.read(part);
+      if (count === null) break;
+      parts.push(part.subarray(0, count));
+      length += count;
+      if (length > TEXT_MAX) throw tooLong(source);
+    }
+    if (isTyped && length >= TYPED_MAX) {
+      throw new CommandError(
+        `a terminal takes no more than ${TYPED_MAX} characters of a line; put this one into ${DEFAULT_FILE}`,
+      );
+    }
+    const bytes = new Uint8Array(length);
+    let at = 0;
+    for (const part of parts) {
+      bytes.set(part, at);
+      at += part.length;
+    }
+    parts.push(bytes);
+    return new TextDecoder().decode(bytes);
+  } finally {
+    for (const part of parts) part.fill(0);
   }
-  const text = new TextDecoder().decode(bytes.subarray(0, length));
-  bytes.fill(0);
-  return text;
 }
 
 /** What a client without a device listens on. */

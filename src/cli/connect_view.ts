@@ -6,7 +6,14 @@ import type { AeadName } from "../wire/parameters.ts";
 import type { RepairFigures } from "../session/peer_record.ts";
 import { type ClassMix, renderMix } from "./class_mix.ts";
 import type { ServerStatus } from "./servers.ts";
-import { formatBytes, formatDuration, formatRate, formatShare, sparkline } from "./status.ts";
+import {
+  formatBytes,
+  formatDuration,
+  formatRate,
+  formatShare,
+  renderApplications,
+  sparkline,
+} from "./status.ts";
 
 /** The tunnel at one moment. */
 export interface LinkStatus {
@@ -47,6 +54,8 @@ export interface LinkStatus {
   /** What the packets of the last ten seconds were, in OxTunnel; undefined when there were none. */
   mixUp?: ClassMix;
   mixDown?: ClassMix;
+  /** Flows of the last ten seconds that are recognised, by what they are; in OxTunnel. */
+  applications?: Record<string, number>;
   /** Share of one processor that this process takes; 1 is all of it. */
   cpuShare: number;
   /** Where there are several relays: each with its round trip at the last probe. */
@@ -91,6 +100,7 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
     }, ${formatBytes(Math.max(0, savedBytes))} less than WireGuard`,
     `  mix down   ${renderMix(status.mixDown)}`,
     `  mix up     ${renderMix(status.mixUp)}`,
+    ...renderApplications("  flows      ", status.applications),
     ...(others.length > 0 ? [`  relays     ${others.join("  ")}`] : []),
     `  ${about}`,
   ];

@@ -26,12 +26,15 @@ import type { Lz4 } from "../codec/kernels.ts";
 import { PortableLz4 } from "../codec/lz4.ts";
 import { NativeShardKernel } from "../codec/native_shards.ts";
 import { nodeCrypto } from "../codec/node_crypto.ts";
-import { type Config, hostOne } from "../config.ts";
+import type { Config } from "../config.ts";
+import { readClassRule } from "../control/rule_text.ts";
+import { hostOne, parsePrefix } from "../wire/address.ts";
 import type { Exit } from "../exit/exit.ts";
 import { TunQueue } from "../exit/tun.ts";
 import { openUserspace } from "../exit/userspace.ts";
 import { openNative } from "../io/choose.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { every } from "../io/every.ts";
 import { Mailbox } from "../io/mailbox.ts";
 import type { Port } from "../io/port.ts";
 import { StreamSide } from "../io/stream_side.ts";
@@ -63,7 +66,7 @@ interface DataPlane {
   port: Port;
   exit: Exit;
   mailbox: Mailbox | undefined;
-  timers: ReturnType<typeof setInterval>[];
+  stopTimers: (() => void)[];
 }
 
 let plane: DataPlane | undefined;
@@ -79,7 +82,7 @@ function ownAddresses(): string[] {
   });
 }
 
-function openExit({ config, tunnelIpv6, queue, device }: StartMessage, metrics: Metrics): Exit {
+function openExit({ config, tunnelIpv6, queue, device, maxFlows }: StartMessage, metrics: Metrics): Exit {
   const native = nativeIo(config);
   if (queue !== undefined) return new TunQueue(queue, device ?? "tun", native);
   return openUserspace({
@@ -88,6 +91,7 @@ function openExit({ config, tunnelIpv6, queue, device }: StartMessage, metrics: 
     mtu: config.mtu,
     native,
     metrics,
+    maxFlows,
     log: log("exit"),
   });
 }
@@ -165,7 +169,15 @@ function openPort({ config, port, socket }: StartMessage, arena: Arena, metrics:
   try {
     if (typeof port === "string" || typeof native === "string") {
       log("io")("info", `portable, one datagram at a time: ${port}`);
-      return new UdpPort({ ...listen, arena, onDrop: (reason) => metrics.drop(DROP[reason]) });
+      const open = (host: string) =>
+        new UdpPort({ host, port: listen.port, arena, onDrop: (reason) => metrics.drop(DROP[reason]) });
+      try {
+        return open(listen.host);
+      } catch (error) {
+        // A system without IPv6.
+        if (listen.host !== "::" || error instanceof Deno.errors.AddrInUse) throw error;
+        return open("0.0.0.0");
+      }
     }
     log("io")("info", `${port.io}, whole bursts at a time: ${port.reason}`);
     const onRefused = (datagrams: number) => metrics.drop(DROP.port_error, datagrams);
@@ -183,7 +195,7 @@ async function start(message: StartMessage): Promise<void> {
   const metrics = columns[worker];
   const arena = new Arena(ARENA_SLOTS);
   const kernels = chooseKernels(config);
-  warmUp(kernels);
+  log("kernels")("debug", `${warmUp(kernels)} packets have taught the compiler the routes`);
   const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
   const socket = openPort(message, arena, metrics);
   // Behind the Workers' mailboxes comes the fallback's.
@@ -207,6 +219,7 @@ async function start(message: StartMessage): Promise<void> {
     ipv4: hostOne(config.tunnelIpv4).address,
     ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6).address,
     mtu: config.mtu,
+    exitHairpins: exit.hairpins === true,
     exitIsSource: exit.name === "userspace",
     batchWaitUs: batchWaitUs(config, port, exit),
     maxConnections: config.maxConnections,
@@ -224,6 +237,7 @@ async function start(message: StartMessage): Promise<void> {
     },
     unixOffsetUs: wallClockOffsetUs(),
   });
+  relay.setClassRules(config.classes.rules.map((text) => readClassRule(text, parsePrefix)));
   const refreshOwn = () => relay.setOwnAddresses(ownAddresses());
   refreshOwn();
   const { failed } = relay.replacePeers(message.peers);
@@ -240,8 +254,16 @@ async function start(message: StartMessage): Promise<void> {
   const tellEvents = () => {
     for (let event = relay.pollEvent(); event; event = relay.pollEvent()) tell({ type: "event", event });
   };
-  const timers = [setInterval(refreshOwn, OWN_ADDRESSES_MS), setInterval(tellEvents, EVENTS_MS)];
-  plane = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, timers };
+  const stopTimers = [
+    every(
+      OWN_ADDRESSES_MS,
+      refreshOwn,
+      ({ message }) =>
+        log("exit")("warning", `the addresses known as this host's own stay as they were: ${message}`),
+    ),
+    every(EVENTS_MS, tellEvents, ({ message }) => log("peers")("warning", message)),
+  ];
+  plane = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers };
   if (message.failAfterMs !== undefined) {
     setTimeout(() => {
       throw new Error("it was asked to fail, for a test");
@@ -255,7 +277,7 @@ async function start(message: StartMessage): Promise<void> {
 
 async function stop(): Promise<void> {
   if (plane) {
-    plane.timers.forEach(clearInterval);
+    plane.stopTimers.forEach((stop) => stop());
     await plane.driver.stop();
     plane.relay.close();
     await plane.port.close();
@@ -267,7 +289,12 @@ async function stop(): Promise<void> {
 }
 
 function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
-  if (data.type === "peers") return plane.relay.replacePeers(data.peers);
+  if (data.type === "peers") {
+    const report = plane.relay.changePeers(data.changed, data.gone);
+    const released = plane.relay.takeReleased();
+    if (released.length > 0) plane.exit.forget?.(released);
+    return report;
+  }
   if (data.type === "tune") {
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;
@@ -276,7 +303,12 @@ function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "sto
     return null;
   }
   const nowUs = monotonicUs();
-  return { peers: plane.relay.peerSnapshots(nowUs), sessions: plane.relay.sessionSnapshots(nowUs) };
+  const { relay } = plane;
+  return {
+    peers: relay.peerSnapshots(nowUs),
+    sessions: relay.sessionSnapshots(nowUs),
+    applications: relay.applications(nowUs),
+  };
 }
 
 /** Answers one message after the start. */

@@ -5,11 +5,14 @@
  */
 import { libc } from "../../ffi/mod.ts";
 import { loadNative, type Native } from "../../ffi/native.ts";
-import { type Config, formatEndpoint, hostOne } from "../config.ts";
+import { type Config, formatEndpoint } from "../config.ts";
+import { hostOne } from "../wire/address.ts";
 import type { HostAccess } from "../exit/exit.ts";
 import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
+import type { TunPeer } from "../exit/tun_peers.ts";
 import { type Choice, chooseNative } from "../io/choose.ts";
 import { closeBells, openBells } from "../io/bell.ts";
+import { every } from "../io/every.ts";
 import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
@@ -19,6 +22,8 @@ import { keyFromText } from "./keys_text.ts";
 import { logger } from "./logging.ts";
 
 const EADDRINUSE = 98, ENOPROTOOPT = 92;
+/** What a kernel without IPv6 says to its sockets, and one whose IPv6 is off to its addresses. */
+const EAFNOSUPPORT = 97, EADDRNOTAVAIL = 99;
 const LOOK_MS = 1000;
 
 /** The library where the config lets it move packets, or why not. */
@@ -47,7 +52,7 @@ export class Doors {
   /** What tells each Worker that a message waits; none where Workers wait in their event loops. */
   readonly bells: readonly number[];
   readonly #workers: number;
-  readonly #looking: ReturnType<typeof setInterval>;
+  readonly #stopLooking: () => void;
 
   /** Opens what the configuration asks for. Throws a sentence, with nothing left open, when it cannot. */
   static async open(config: Config, tunnelIpv6: string | undefined): Promise<Doors> {
@@ -98,7 +103,11 @@ export class Doors {
     this.mailboxes = mailboxes;
     this.fallback = fallback;
     this.bells = bells;
-    this.#looking = setInterval(() => device?.look(), LOOK_MS);
+    this.#stopLooking = every(
+      LOOK_MS,
+      () => device?.look(),
+      ({ message }) => logger("exit").warn("the device could not be looked at: {message}", { message }),
+    );
   }
 
   /** Brings what the kernel has for each peer to the Worker that owns it. */
@@ -112,6 +121,11 @@ export class Doors {
     this.device?.steer(owners);
   }
 
+  /** See `TunDevice.setPeers`; the userspace exit learns from its Worker who is gone. */
+  async setPeers(peers: readonly PeerRecord[]): Promise<{ forget: () => Promise<void> }> {
+    return await this.device?.setPeers(peers.map(tunPeer)) ?? { forget: () => Promise.resolve() };
+  }
+
   /** Takes over what a reload may change. A certificate of no use is said, and keeps back nothing else of the reload. */
   async tune(config: Config): Promise<void> {
     await this.device?.openHost(opensHost(config));
@@ -122,7 +136,7 @@ export class Doors {
 
   /** Closes everything; the Workers must have ended. */
   async close(): Promise<void> {
-    clearInterval(this.#looking);
+    this.#stopLooking();
     await this.fallback?.close();
     for (const fd of this.sockets) libc().close(fd);
     closeBells(this.bells);
@@ -134,9 +148,16 @@ export class Doors {
 /** Binds the port once for each Worker, with the program that steers among them. */
 function bindSockets(native: Native, config: Config): readonly number[] {
   const { listen, workers } = config;
-  const host = new TextEncoder().encode(listen.host);
   const sockets = new Int32Array(workers);
-  const result = native.ox_udp_bind(host, host.length, listen.port, workers, sockets);
+  const bind = (text: string) => {
+    const host = new TextEncoder().encode(text);
+    return native.ox_udp_bind(host, host.length, listen.port, workers, sockets);
+  };
+  let result = bind(listen.host);
+  if (listen.host === "::" && (result === -EAFNOSUPPORT || result === -EADDRNOTAVAIL)) {
+    logger("io").warn("IPv6 is off on this system, so {port} is open for IPv4 only", { port: listen.port });
+    result = bind("0.0.0.0");
+  }
   if (result < 0) {
     if (result === -ENOPROTOOPT && workers > 1) {
       throw new CommandError(
@@ -156,6 +177,11 @@ export function cannotListen({ listen }: Config, reason: string | undefined): st
     : `cannot listen on ${where}: ${reason}; check the key "listen"`;
 }
 
+const tunPeer = ({ publicKey, allowedIps }: PeerRecord): TunPeer => ({
+  key: publicKey,
+  prefixes: allowedIps,
+});
+
 async function chooseExit(
   config: Config,
   tunnelIpv6: string | undefined,
@@ -171,6 +197,9 @@ async function chooseExit(
         ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6),
         mtu: config.mtu,
         host: opensHost(config),
+        listenPort: config.listen.port,
+        ownPorts: [config.listen, config.metricsListen, ...(config.fallback ? [config.fallback.listen] : [])]
+          .map(({ port }) => port),
         native: nativeIo(config),
         log: (level, message) => logger("exit")[level]("{message}", { message }),
       }, config.workers);

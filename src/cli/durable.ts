@@ -1,54 +1,89 @@
 /**
  * Files that survive kill -9, a crash and a full disk: replaced whole under a lock or not at all. Invariant:
- * under its final name a file is always complete, and once `replaceFile` returns it is on the disk. Knows
+ * under its final name a file is always complete, and once `replaceFile` returns it is on the disk; what root makes
+ * here belongs to the directory's owner, whose relay has to read it; what the system refuses is a sentence. Knows
  * nothing of what the files mean.
  */
+import { lchown } from "node:fs/promises";
 import { dirname } from "node:path";
+import { fileError } from "./file_errors.ts";
 
-/** Makes the directory (mode 0700) when it is missing. */
+/** Makes the directory (mode 0700) when it is missing. Throws CommandError. */
 export async function makeStateDirectory(directory: string): Promise<void> {
-  await Deno.mkdir(directory, { recursive: true, mode: 0o700 });
+  await explained(directory, "made", () => Deno.mkdir(directory, { recursive: true, mode: 0o700 }));
 }
 
 /**
  * Runs `action` while holding the lock file exclusively, waiting for other processes (and other callers in
- * this one). The kernel drops the lock when its holder dies, however it dies.
+ * this one). The kernel drops the lock when its holder dies, however it dies. Throws CommandError, or what `action` does.
  */
 export async function withLock<T>(lockFile: string, action: () => Promise<T>): Promise<T> {
-  using file = await Deno.open(lockFile, { write: true, create: true, mode: 0o600 });
-  await file.lock(true);
+  using file = await explained(
+    lockFile,
+    "opened",
+    () => Deno.open(lockFile, { write: true, create: true, mode: 0o600 }),
+  );
+  await explained(lockFile, "locked", async () => {
+    await giveToOwner(lockFile);
+    await file.lock(true);
+  });
   return await action();
 }
 
 /**
  * Replaces a file's text, mode 0600. The caller holds the lock that guards the file, so the temporary file's
- * name needs no randomness and one left by a crash is ours to remove. On any error the old file is whole.
+ * name needs no randomness and one left by a crash is ours to remove. On any error the old file is whole. Throws CommandError.
  */
 export async function replaceFile(path: string, text: string): Promise<void> {
-  const temporary = `${path}.tmp`;
-  await removeIfPresent(temporary);
-  try {
-    using file = await Deno.open(temporary, { write: true, createNew: true, mode: 0o600 });
-    const bytes = new TextEncoder().encode(text);
-    for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
-    await file.sync();
-    await Deno.rename(temporary, path);
-  } catch (error) {
+  await explained(path, "written, so it is as it was before", async () => {
+    const temporary = `${path}.tmp`;
     await removeIfPresent(temporary);
-    throw error;
-  }
-  // The rename itself is durable only once the directory is.
-  using directory = await Deno.open(dirname(path), { read: true });
-  await directory.sync();
+    try {
+      using file = await Deno.open(temporary, { write: true, createNew: true, mode: 0o600 });
+      await giveToOwner(temporary);
+      const bytes = new TextEncoder().encode(text);
+      for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
+      await file.sync();
+      await Deno.rename(temporary, path);
+    } catch (error) {
+      await removeIfPresent(temporary);
+      throw error;
+    }
+    // The rename itself is durable only once the directory is.
+    using directory = await Deno.open(dirname(path), { read: true });
+    await directory.sync();
+  });
 }
 
-/** A file's text, or undefined when there is none. */
+/** A file's text, or undefined when there is none. Throws CommandError. */
 export async function readIfPresent(path: string): Promise<string | undefined> {
   try {
     return await Deno.readTextFile(path);
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return undefined;
-    throw error;
+    throw fileError(error, path, "read");
+  }
+}
+
+/**
+ * Gives a file in a directory of somebody else's to them, as only root can. The link itself and never what it leads to,
+ * or the directory's owner could have any file by it.
+ */
+async function giveToOwner(path: string): Promise<void> {
+  const [made, home] = await Promise.all([Deno.lstat(path), Deno.stat(dirname(path))]);
+  if (home.uid === null || (made.uid === home.uid && made.gid === home.gid)) return;
+  try {
+    await lchown(path, home.uid, home.gid!);
+  } catch {
+    // Not root: the file is this user's, and whoever reads it next says so.
+  }
+}
+
+async function explained<T>(path: string, what: string, act: () => Promise<T>): Promise<T> {
+  try {
+    return await act();
+  } catch (error) {
+    throw fileError(error, path, what);
   }
 }
 

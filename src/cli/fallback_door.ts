@@ -1,36 +1,38 @@
 /**
  * OxTunnel over TLS, for clients to whom UDP is blocked: accepts connections in the main thread, where an event loop
- * serves them, and carries their datagrams to the Workers and back. Invariant: connections are bounded, in all, of one
- * source, and while nothing authentic has come from them; a certificate that cannot be read never ends the one in use.
+ * serves them, and carries their datagrams to the Workers and back. Invariant: connections are bounded as
+ * fallback_crowd.ts says, from before their TLS handshake, and a handshake has its time; a certificate that cannot be read never ends the one in use.
  * The tunnel's security does not rest on TLS: it authenticates itself.
  * Keeps PROTOCOL R88.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
-import { createServer, type Server, type TlsOptions, type TLSSocket } from "node:tls";
-import { type Config, type FallbackConfig, formatEndpoint } from "../config.ts";
+import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
+import { type Config, type FallbackConfig, formatEndpoint as formatEndpointOf } from "../config.ts";
 import { monotonicUs } from "../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../io/mailbox.ts";
-import { SocketStream } from "../io/socket_stream.ts";
+import { PulledSocket, SocketStream } from "../io/socket_stream.ts";
 import { StreamPort } from "../io/stream_port.ts";
 import { pumpStreams } from "../io/stream_pump.ts";
 import { Metrics } from "../metrics.ts";
 import { Admission } from "../session/admission.ts";
-import { formatAddress, isIpv4, parseAddress } from "../wire/address.ts";
+import { formatEndpoint, isIpv4, parseAddress } from "../wire/address.ts";
 import { streamNumberOf } from "../wire/stream.ts";
+import { Crowd, type Visitor } from "./fallback_crowd.ts";
 import { CommandError } from "./help.ts";
 import { logger, redactAddress } from "./logging.ts";
 
-const CONNECTIONS_MAX = 1024, UNPROVEN_MAX = 256, OF_ONE_SOURCE_MAX = 16;
+const LIMITS = { all: 1024, unproven: 256, ofOneSource: 16 };
 const PROVEN_MS = 10_000;
 /** As long as a key lives (PROTOCOL §15): a session that is used is answered more often. */
 const IDLE_MS = 180_000;
 const SWEEP_MS = 1000;
+/** After an accept that failed, as for want of descriptors, the next one waits so long. */
+const ACCEPT_AGAIN_MS = 100;
 
-interface Source {
+/** A connection from before its TLS handshake until it is closed. */
+interface Guest extends Visitor {
   words: Uint32Array;
-  /** What is counted together: an IPv4 address or an IPv6 /64. */
-  key: string;
   text: string;
 }
 
@@ -43,20 +45,21 @@ export class FallbackDoor {
   readonly #admission: Admission;
   readonly #endPump: () => Promise<void>;
   readonly #sweeping: ReturnType<typeof setInterval>;
-  /** Where each connection comes from. */
-  readonly #sources = new Map<number, Source>();
-  readonly #ofOne = new Map<string, number>();
-  /** All connections, those in their TLS handshake too. */
-  readonly #sockets = new Set<Socket>();
-  readonly #server: Server;
+  readonly #crowd = new Crowd<Guest>(LIMITS);
+  /** Those past their TLS handshake, by their number. */
+  readonly #guests = new Map<number, Guest>();
+  readonly #listener: Deno.TcpListener;
+  readonly #accepting: Promise<void>;
+  #isClosed = false;
+  #isAcceptFailing = false;
   #material: TlsMaterial;
+  #context: SecureContext;
 
   /** Listens at once. `mailboxes` has one behind those of the Workers. Throws CommandError. */
   static async open(config: Config, fallback: FallbackConfig, mailboxes: Mailboxes): Promise<FallbackDoor> {
     const material = await readMaterial(fallback);
-    const server = serverOf(fallback, material);
-    await listen(server, fallback);
-    return new FallbackDoor(config, fallback, mailboxes, material, server);
+    const context = contextOf(fallback, material);
+    return new FallbackDoor(config, fallback, mailboxes, material, context, listen(fallback));
   }
 
   private constructor(
@@ -64,19 +67,22 @@ export class FallbackDoor {
     fallback: FallbackConfig,
     mailboxes: Mailboxes,
     material: TlsMaterial,
-    server: Server,
+    context: SecureContext,
+    listener: Deno.TcpListener,
   ) {
     this.#config = fallback;
     this.#material = material;
-    this.#server = server;
-    this.description = `${formatEndpoint(fallback.listen)}/tcp`;
+    this.#context = context;
+    this.#listener = listener;
+    this.description = `${formatEndpointOf(fallback.listen)}/tcp`;
     const onDrop = (code: number) => this.metrics.drop(code);
     this.#port = new StreamPort({
       description: this.description,
       localPort: fallback.listen.port,
       onDrop,
       admits: (number) => this.#admits(number),
-      onClosed: (number) => this.#sources.delete(number),
+      onProven: (number) => this.#crowd.prove(this.#guests.get(number)!),
+      onClosed: (number) => this.#guests.delete(number),
       provenMs: PROVEN_MS,
       idleMs: IDLE_MS,
     });
@@ -85,15 +91,13 @@ export class FallbackDoor {
     const mailbox = new Mailbox(config.workers, mailboxes, onDrop);
     this.#endPump = pumpStreams(this.#port, mailbox, config.workers);
     this.#sweeping = setInterval(() => this.#port.sweep(), SWEEP_MS);
-    server.on("connection", (socket: Socket) => this.#admit(socket));
-    server.on("secureConnection", (socket: TLSSocket) => this.#take(socket));
-    server.on("tlsClientError", (_, socket) => socket.destroy());
+    this.#accepting = this.#accept();
   }
 
   /** An endpoint's text for people: a connection's as where it comes from, any other as it is. */
   named(endpoint: string | undefined): string | undefined {
     const number = endpoint === undefined ? undefined : streamNumberOf(endpoint);
-    return number === undefined ? endpoint : `${this.#sources.get(number)?.text ?? "closed"} (TLS)`;
+    return number === undefined ? endpoint : `${this.#guests.get(number)?.text ?? "closed"} (TLS)`;
   }
 
   /** Takes over what a reload may change: the limit of a source, and the files' contents. Throws CommandError. */
@@ -101,57 +105,66 @@ export class FallbackDoor {
     this.#admission.ratePerSecond = config.rateLimitPerIp;
     const material = await readMaterial(this.#config);
     if (material.cert === this.#material.cert && material.key === this.#material.key) return;
-    serverOf(this.#config, material); // throws what would be wrong
-    this.#server.setSecureContext(material); // connections that are open stay
+    this.#context = contextOf(this.#config, material); // connections that are open stay
     this.#material = material;
     logger("fallback").info("the new certificate is in use");
   }
 
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
-    const closed = new Promise<void>((resolve) => this.#server.close(() => resolve()));
-    for (const socket of this.#sockets) socket.destroy();
+    this.#isClosed = true;
+    this.#listener.close();
+    this.#crowd.close();
     this.#port.close();
-    await closed;
+    await this.#accepting;
     await this.#endPump();
   }
 
-  /** Bounds connections from before their TLS handshake until they are closed. */
-  #admit(socket: Socket): void {
-    socket.on("error", () => {}); // its close says enough
-    const source = sourceOf(socket);
-    const ofOne = source === undefined ? 0 : this.#ofOne.get(source.key) ?? 0;
-    const unproven = this.#sockets.size - this.#port.count + this.#port.unproven;
-    const isFull = this.#sockets.size >= CONNECTIONS_MAX || unproven >= UNPROVEN_MAX;
-    if (source === undefined || isFull || ofOne >= OF_ONE_SOURCE_MAX) {
-      socket.destroy();
-      return;
+  /** Takes connections until the door is closed, whatever an accept says. */
+  async #accept(): Promise<void> {
+    while (!this.#isClosed) {
+      try {
+        this.#admit(await this.#listener.accept());
+        this.#isAcceptFailing = false;
+      } catch (error) {
+        if (this.#isClosed) return;
+        // Once for each time that it begins: descriptors may be short for long.
+        if (!this.#isAcceptFailing) logger("fallback").warn("{why}", { why: (error as Error).message });
+        this.#isAcceptFailing = true;
+        await new Promise((resolve) => setTimeout(resolve, ACCEPT_AGAIN_MS));
+      }
     }
-    this.#ofOne.set(source.key, ofOne + 1);
-    this.#sockets.add(socket);
-    socket.on("close", () => {
-      this.#sockets.delete(socket);
-      const left = this.#ofOne.get(source.key)! - 1;
-      if (left > 0) this.#ofOne.set(source.key, left);
-      else this.#ofOne.delete(source.key);
-    });
   }
 
-  /** After the TLS handshake. */
-  #take(socket: TLSSocket): void {
-    const source = sourceOf(socket);
-    if (source === undefined) {
-      socket.destroy();
+  /** Bounds connections from before their TLS handshake, which has its time, until they are closed. */
+  #admit(conn: Deno.TcpConn): void {
+    const tcp = new PulledSocket(conn);
+    const guest = guestOf(conn.remoteAddr, () => tcp.destroy());
+    if (guest === undefined || !this.#crowd.enter(guest)) {
+      tcp.destroy();
       return;
     }
-    this.#sources.set(this.#port.add(new SocketStream(socket)), source);
-    logger("fallback").debug("a connection from {from}", { from: redactAddress(source.text) });
+    const patience = setTimeout(guest.close, PROVEN_MS);
+    tcp.on("error", () => {}); // its close says enough
+    tcp.on("close", () => {
+      clearTimeout(patience);
+      this.#crowd.leave(guest);
+    });
+    const options = { isServer: true, secureContext: this.#context };
+    const tls = new TLSSocket(tcp as unknown as Socket, options);
+    tls.on("error", guest.close);
+    tls.on("secure", () => {
+      clearTimeout(patience);
+      if (tcp.destroyed) return;
+      this.#guests.set(this.#port.add(new SocketStream(tls, tcp)), guest);
+      logger("fallback").debug("a connection from {from}", { from: redactAddress(guest.text) });
+    });
   }
 
   /** A connection has proven its source; so `rate_limit_per_ip` holds for it always (PROTOCOL R12). */
   #admits(number: number): boolean {
-    const source = this.#sources.get(number);
-    return source !== undefined && this.#admission.take(source.words, 0, monotonicUs());
+    const guest = this.#guests.get(number);
+    return guest !== undefined && this.#admission.take(guest.words, 0, monotonicUs());
   }
 }
 
@@ -160,15 +173,13 @@ interface TlsMaterial {
   key: string;
 }
 
-function sourceOf({ remoteAddress = "", remotePort: port }: Socket): Source | undefined {
-  const words = parseAddress(remoteAddress);
+/** Who connects from there; undefined for what is no address. */
+function guestOf({ hostname, port }: Deno.NetAddr, close: () => void): Guest | undefined {
+  const words = parseAddress(hostname);
   if (words === undefined) return undefined;
-  const text = formatAddress(words);
-  return {
-    words,
-    key: isIpv4(words) ? text : words.slice(0, 2).join(),
-    text: isIpv4(words) ? `${text}:${port}` : `[${text}]:${port}`,
-  };
+  const [a, b, , d] = words;
+  const [source, network] = isIpv4(words) ? [`${d}`, `${d >>> 8}/24`] : [`${a},${b}`, `${a},${b >>> 16}/48`];
+  return { words, source, network, text: formatEndpoint(words, 0, port), close };
 }
 
 async function readMaterial({ certificate, privateKey }: FallbackConfig): Promise<TlsMaterial> {
@@ -187,15 +198,15 @@ async function readMaterial({ certificate, privateKey }: FallbackConfig): Promis
   return { cert: await read("certificate", certificate), key: await read("private_key", privateKey) };
 }
 
-/** A server that listens nowhere yet. Throws CommandError when the files are of no use. */
-function serverOf({ certificate }: FallbackConfig, material: TlsMaterial): Server {
+/** What TLS handshakes need. Throws CommandError when the files are of no use. */
+function contextOf({ certificate }: FallbackConfig, material: TlsMaterial): SecureContext {
   try {
     new X509Certificate(material.cert);
     const key = createPrivateKey(material.key);
     if (!new X509Certificate(material.cert).checkPrivateKey(key)) {
       throw new Error("they do not belong together");
     }
-    return createServer({ ...material, handshakeTimeout: PROVEN_MS, noDelay: true } as TlsOptions);
+    return createSecureContext(material);
   } catch (error) {
     throw new CommandError(
       `fallback.certificate: ${certificate} and its private key cannot be used: ${(error as Error).message}`,
@@ -203,23 +214,17 @@ function serverOf({ certificate }: FallbackConfig, material: TlsMaterial): Serve
   }
 }
 
-async function listen(server: Server, { listen: { host, port } }: FallbackConfig): Promise<void> {
-  const where = `TCP ${formatEndpoint({ host, port })}`;
-  const { promise, resolve, reject } = Promise.withResolvers<void>();
-  server.once("error", reject);
-  server.listen(port, host, () => resolve());
+function listen({ listen: { host, port } }: FallbackConfig): Deno.TcpListener {
+  const where = `TCP ${formatEndpointOf({ host, port })}`;
   try {
-    await promise;
+    return Deno.listen({ hostname: host, port });
   } catch (error) {
-    const { code, message } = error as Error & { code?: string };
     throw new CommandError(
-      code === "EADDRINUSE"
+      error instanceof Deno.errors.AddrInUse
         ? `fallback.listen: ${where} is taken: a web server? set another port`
-        : code === "EACCES"
+        : error instanceof Deno.errors.PermissionDenied
         ? `fallback.listen: ${where} is not allowed: ports below 1024 need root or CAP_NET_BIND_SERVICE; or set another`
-        : `fallback.listen: cannot listen on ${where}: ${message}`,
+        : `fallback.listen: cannot listen on ${where}: ${(error as Error).message}`,
     );
   }
-  server.off("error", reject);
-  server.on("error", ({ message }: Error) => logger("fallback").warn("{message}", { message }));
 }

@@ -5,10 +5,11 @@
  */
 import { blake2s } from "@noble/hashes/blake2.js";
 import { join } from "node:path";
-import { type Config, type Environment, formatIp } from "../config.ts";
+import type { Config, Environment } from "../config.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "./durable.ts";
 import { CommandError } from "./help.ts";
-import { generatePrivateKey, keyFromText, keyToText, publicKeyOf } from "./keys_text.ts";
+import { generatePrivateKey, isZeroKey, keyFromText, keyToText, publicKeyOf } from "./keys_text.ts";
+import { formatAddress } from "../wire/address.ts";
 
 export interface Identity {
   /** 32 bytes. Secret: whoever takes it wipes it at the end. */
@@ -28,7 +29,7 @@ export interface Identity {
 export async function loadIdentity(config: Config, env: Environment): Promise<Identity> {
   if (env.OXRELAY_PRIVATE_KEY) {
     const privateKey = keyFromText(env.OXRELAY_PRIVATE_KEY.trim());
-    if (privateKey === undefined) {
+    if (privateKey === undefined || isZeroKey(privateKey)) {
       throw new CommandError(
         "environment: OXRELAY_PRIVATE_KEY: expected 44 characters of base64 as `keygen` prints them",
       );
@@ -62,7 +63,7 @@ async function readKeyFile(path: string): Promise<Uint8Array<ArrayBuffer> | unde
     );
   }
   const key = keyFromText(text.trimEnd());
-  if (key === undefined) {
+  if (key === undefined || isZeroKey(key)) {
     throw new CommandError(
       `${path}: not a private key: expected 44 characters of base64 and a newline; restore it from a backup, ` +
         "or move it away and a new key is made (every client then needs a new config)",
@@ -76,10 +77,9 @@ async function readKeyFile(path: string): Promise<Uint8Array<ArrayBuffer> | unde
  * the key's BLAKE2s hash and whose subnet is 0 (RFC 4193 sections 3.1 and 3.2).
  */
 export function deriveTunnelIpv6(publicKey: Uint8Array): string {
-  const address = new Uint8Array(16);
-  address[0] = 0xfd;
-  address.set(blake2s(publicKey, { dkLen: 5 }), 1);
-  return `${formatIp(address)}/64`;
+  const [a, b, c, d, e] = blake2s(publicKey, { dkLen: 5 });
+  const words = Uint32Array.of(0xfd << 24 | a << 16 | b << 8 | c, d << 24 | e << 16, 0, 0);
+  return `${formatAddress(words)}/64`;
 }
 
 /** The tunnel's IPv6 prefix as configured, "auto" resolved; undefined when it is off. */

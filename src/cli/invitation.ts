@@ -3,10 +3,20 @@
  * invitation, the same as one line `oxrelay://…` to paste. Invariant: what is read is whole and sound or is refused with
  * the name of what is wrong, and no message ever repeats a key. Opens nothing and resolves no name.
  */
-import { type Endpoint, formatEndpoint, networkOf, parseEndpoint, parseIp, parsePrefix } from "../config.ts";
+import { type Endpoint, formatEndpoint, nearest, parseEndpoint } from "../config.ts";
+import {
+  formatAddress,
+  formatPrefix,
+  outermost,
+  parseAddress,
+  parseInterface,
+  parsePrefix,
+  type Prefix,
+  prefixLength,
+} from "../wire/address.ts";
 import type { FallbackEndpoint } from "./fallback_dial.ts";
 import { CommandError } from "./help.ts";
-import { keyFromText } from "./keys_text.ts";
+import { isZeroKey, keyFromText, keyToText, publicKeyOf, unusableKey } from "./keys_text.ts";
 
 export interface Invitation {
   /** 44 characters of base64. Secret. */
@@ -18,12 +28,14 @@ export interface Invitation {
   endpoint: Endpoint;
   /** Where other relays of the same key and peers are, up to 15; absent for none. A config has no place for them. */
   otherEndpoints?: Endpoint[];
-  /** This device's inner addresses with their prefix lengths, at most one of each family. */
+  /** This device's inner addresses with their prefix lengths, 1 to 16; the first of each family is the one it sends from. */
   addresses: string[];
-  /** Destinations that the relay is meant for, as prefixes; all when empty. */
+  /** Destinations that the relay is meant for, as prefixes of which none holds another; all of both families when empty. */
   routes: string[];
   /** Resolvers, as addresses. */
   dns: string[];
+  /** Domains that are tried behind names; absent for none. */
+  search?: string[];
   /** Inner MTU in bytes, 576 to 1900. */
   mtu: number;
   /** Seconds between packets that keep a NAT open, 0 to 65535; 0 for none. */
@@ -37,28 +49,32 @@ export interface Invitation {
   trusted?: readonly string[];
   /** Where the relay speaks OxTunnel over TLS, if it does. */
   fallback?: FallbackEndpoint;
+  /** What a config asks for and nobody here does, a sentence for each key; absent for nothing. */
+  unused?: string[];
 }
 
 export const INVITATION_SCHEME = "oxrelay://";
-const TEXT_MAX = 16_384;
+/** Bytes of a config: room for some tens of thousands of routes. */
+export const TEXT_MAX = 1 << 20;
 const MTU_DEFAULT = 1420, MTU_MIN = 576, MTU_MAX = 1900;
 const KEEPALIVE_DEFAULT_S = 25;
-const DNS_MAX = 8;
+const DNS_MAX = 8, SEARCH_MAX = 16, ADDRESSES_MAX = 16;
 /** As many relays as `connect --server` takes. */
 export const ENDPOINTS_MAX = 16;
 
 /** Reads either form. `source` names it in errors. Throws CommandError. */
 export function parseInvitation(text: string, source: string): Invitation {
-  if (text.length > TEXT_MAX) {
-    throw new CommandError(
-      `${source}: longer than ${TEXT_MAX} characters, so it is no config and no invitation`,
-    );
-  }
+  if (text.length > TEXT_MAX) throw tooLong(source);
   const lines = text.split(/\r?\n/).map((line) => line.trim());
   const line = lines.find((line) => line.startsWith(INVITATION_SCHEME));
-  return line === undefined
-    ? { ...check(configFields(lines, source), source), protocol: "wireguard" }
-    : { ...check(lineFields(line, source), source), protocol: "oxtunnel" };
+  if (line !== undefined) return { ...check(lineFields(line, source), source), protocol: "oxtunnel" };
+  const { fields, unused } = configFields(lines, source);
+  return { ...check(fields, source), protocol: "wireguard", ...(unused.length > 0 && { unused }) };
+}
+
+/** The refusal of a text of more than TEXT_MAX bytes. */
+export function tooLong(source: string): CommandError {
+  return new CommandError(`${source}: longer than ${TEXT_MAX} bytes, so it is no config and no invitation`);
 }
 
 /** The invitation as one line. It holds the private key. */
@@ -72,6 +88,7 @@ export function formatInvitation(invitation: Omit<Invitation, "protocol">): stri
     addresses,
     routes,
     dns,
+    search = [],
     mtu,
     keepaliveS,
     fallback,
@@ -83,7 +100,7 @@ export function formatInvitation(invitation: Omit<Invitation, "protocol">): stri
     ...(otherEndpoints.length === 0 ? [] : [["also", otherEndpoints.map(formatEndpoint).join(",")]]),
     ["address", addresses.join(",")],
     ...(routes.length === 0 ? [] : [["routes", routes.join(",")]]),
-    ...(dns.length === 0 ? [] : [["dns", dns.join(",")]]),
+    ...(dns.length + search.length === 0 ? [] : [["dns", [...dns, ...search].join(",")]]),
     ["mtu", String(mtu)],
     ["keepalive", String(keepaliveS)],
     ...(fallback === undefined ? [] : [["fallback", formatEndpoint(fallback)]]),
@@ -115,9 +132,35 @@ interface Field {
   text: string | undefined;
 }
 
-/** Throws unless there is one interface and one peer; keys that only wg-quick understands are passed over. */
-function configFields(lines: string[], source: string): Fields {
+const KNOWN: Record<string, readonly string[]> = {
+  interface: ["PrivateKey", "Address", "DNS", "MTU"],
+  peer: ["PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive"],
+};
+
+const NOT_DONE: [pattern: RegExp, why: string][] = [
+  [/^(pre|post)(up|down)$/, "connect runs no commands of a config"],
+  [/^table$/, "connect leads packets by rules and a routing table of its own"],
+  [/^fwmark$/, "connect tells the tunnel's own packets by the relay's address and port"],
+  [/^saveconfig$/, "connect writes no config"],
+  [/^listenport$/, "the system chooses the port"],
+  [
+    /^(jc|jmin|jmax|[sh][1-4]|[ij][1-5]|itime)$/,
+    "connect does not speak AmneziaWG, and a server that insists on it will not answer",
+  ],
+];
+
+/** What to say of a key that is passed over, in its section in lower case. */
+function notDone(section: string, key: string): string {
+  const [, why] = NOT_DONE.find(([pattern]) => pattern.test(key.toLowerCase())) ?? [];
+  if (why !== undefined) return `${show(key)} is not carried out: ${why}`;
+  const near = nearest(key, KNOWN[section] ?? []);
+  return `${show(key)} is unknown and passed over${near === undefined ? "" : `; did you mean ${near}?`}`;
+}
+
+/** Throws unless there is one interface and one peer; keys that it does not carry out are named in `unused`. */
+function configFields(lines: string[], source: string): { fields: Fields; unused: string[] } {
   const said = new Map<string, string>();
+  const unused = new Map<string, string>();
   let section = "";
   for (const [i, line] of lines.entries()) {
     const body = line.replace(/#.*/, "").trim();
@@ -145,12 +188,16 @@ function configFields(lines: string[], source: string): Fields {
       );
     }
     const key = `${section}.${entry[1].toLowerCase()}`;
+    if (!KNOWN[section]?.some((known) => known.toLowerCase() === entry[1].toLowerCase())) {
+      if (!unused.has(key)) unused.set(key, `${source}: line ${i + 1}: ${notDone(section, entry[1])}`);
+      continue;
+    }
     const before = said.get(key);
     // Addresses may stand in several lines.
     said.set(key, before === undefined ? entry[2] : `${before},${entry[2]}`);
   }
   const field = (key: string, name: string): Field => ({ name, text: said.get(key) });
-  return {
+  const fields: Fields = {
     privateKey: field("interface.privatekey", "PrivateKey"),
     relayPublicKey: field("peer.publickey", "PublicKey"),
     presharedKey: field("peer.presharedkey", "PresharedKey"),
@@ -164,6 +211,7 @@ function configFields(lines: string[], source: string): Fields {
     fallback: { name: "fallback", text: undefined },
     pin: { name: "pin", text: undefined },
   };
+  return { fields, unused: [...unused.values()] };
 }
 
 /** Names that it does not know are passed over, so that later relays may say more. */
@@ -226,7 +274,15 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
   };
 
   const privateKey = key(fields.privateKey);
+  const own = keyFromText(privateKey)!;
+  if (isZeroKey(own)) refuse(fields.privateKey, "is all zero, which is nobody's key");
   const relayPublicKey = key(fields.relayPublicKey);
+  const mistake = unusableKey(relayPublicKey);
+  if (mistake !== undefined) refuse(fields.relayPublicKey, mistake);
+  if (keyToText(publicKeyOf(own)) === relayPublicKey) {
+    refuse(fields.relayPublicKey, "is this device's own key; the relay prints its own when it starts");
+  }
+  own.fill(0);
   const presharedKey = fields.presharedKey.text ? key(fields.presharedKey) : undefined;
   const readEndpoint = (field: Field, text: string): Endpoint => {
     const endpoint = parseEndpoint(text);
@@ -239,25 +295,27 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
   const otherEndpoints = list(fields.otherEndpoints.text ?? "")
     .slice(0, ENDPOINTS_MAX - 1)
     .map((text) => readEndpoint(fields.otherEndpoints, text));
-  const addresses = list(needed(fields.addresses));
-  for (const address of addresses) {
-    if (parsePrefix(whole(address)) === undefined) {
-      refuse(fields.addresses, `"${show(address)}" is no address such as "10.66.0.2/32"`);
-    }
-  }
-  for (const isIpv6 of [false, true]) {
-    if (addresses.filter((address) => address.includes(":") === isIpv6).length > 1) {
-      refuse(fields.addresses, `more than one IPv${isIpv6 ? 6 : 4} address; keep one`);
-    }
-  }
-  const routes = list(fields.routes.text ?? "").map((text) => {
-    const prefix = parsePrefix(whole(text));
-    if (prefix === undefined) refuse(fields.routes, `"${show(text)}" is no prefix such as "203.0.113.0/24"`);
-    return networkOf(prefix!);
+  const addresses = list(needed(fields.addresses)).map((text) => {
+    const own = parseInterface(text);
+    if (own === undefined) refuse(fields.addresses, `"${show(text)}" is no address such as "10.66.0.2/32"`);
+    return `${formatAddress(own!.address)}/${prefixLength(own!)}`;
   });
-  const dns = list(fields.dns.text ?? "").slice(0, DNS_MAX);
-  for (const address of dns) {
-    if (parseIp(address) === undefined) refuse(fields.dns, `"${show(address)}" is no address of a resolver`);
+  if (addresses.length > ADDRESSES_MAX) refuse(fields.addresses, `more than ${ADDRESSES_MAX} addresses`);
+  const routes = list(fields.routes.text ?? "").map((text) => {
+    const prefix = parsePrefix(text);
+    if (prefix === undefined) refuse(fields.routes, `"${show(text)}" is no prefix such as "203.0.113.0/24"`);
+    return prefix!;
+  });
+  const servers = list(fields.dns.text ?? "");
+  const dns = servers.flatMap((text) => parseAddress(text) ?? []).slice(0, DNS_MAX).map((one) =>
+    formatAddress(one)
+  );
+  // As wg-quick(8) has it: what is no address is a domain.
+  const search = servers.filter((text) => parseAddress(text) === undefined).slice(0, SEARCH_MAX);
+  for (const text of search) {
+    if (parseEndpoint(`${text}:1`) === undefined) {
+      refuse(fields.dns, `"${show(text)}" is neither a resolver's address nor a search domain`);
+    }
   }
   const fallback = fields.fallback.text === undefined ? undefined : parseEndpoint(fields.fallback.text);
   if (fields.fallback.text !== undefined && !fallback) {
@@ -277,21 +335,24 @@ function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
     privateKey,
     relayPublicKey,
     presharedKey,
-    ...(fallback && { fallback: { ...fallback, ...(pin && { pin }) } }),
+    // A certificate names its host without the dot of a name that is whole.
+    ...(fallback &&
+      { fallback: { ...fallback, host: fallback.host.replace(/\.$/, ""), ...(pin && { pin }) } }),
     endpoint,
     ...(otherEndpoints.length > 0 && { otherEndpoints }),
-    addresses: addresses.map(whole),
-    // A way to everything is what no routes mean too.
-    routes: routes.some((prefix) => prefix.endsWith("/0")) ? [] : routes,
+    addresses,
+    routes: routesOf(routes),
     dns,
+    ...(search.length > 0 && { search }),
     mtu: number(fields.mtu, MTU_DEFAULT, MTU_MIN, MTU_MAX),
     keepaliveS: number(fields.keepalive, KEEPALIVE_DEFAULT_S, 0, 65535),
   };
 }
 
-/** A bare address is a prefix of one. */
-function whole(text: string): string {
-  return text.includes("/") ? text : `${text}/${text.includes(":") ? 128 : 32}`;
+/** As `Invitation.routes`: a way to everything is what no routes mean too, one to all of a family is that family's only. */
+function routesOf(prefixes: readonly Prefix[]): string[] {
+  const texts = outermost(prefixes).map(formatPrefix);
+  return texts.length === 2 && texts.every((text) => text.endsWith("/0")) ? [] : texts;
 }
 
 /** A value for a message: short, not able to steer the terminal, and no key that stands in the wrong place. */

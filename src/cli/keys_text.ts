@@ -18,9 +18,47 @@ export function keyToText(key: Uint8Array): string {
 
 /** The 32 bytes of a key's base64, or undefined when the text is anything else. */
 export function keyFromText(text: string): Uint8Array<ArrayBuffer> | undefined {
-  // The last character before "=" carries two spare bits, which must be zero: one key has one text.
-  if (!/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/.test(text)) return undefined;
-  return Uint8Array.from(Buffer.from(text, "base64"));
+  return isKeyText(text) ? new Uint8Array(Buffer.from(text, "base64")) : undefined;
+}
+
+/** Whether a text is a key's base64. The last character before "=" carries two spare bits, which must be zero. */
+export function isKeyText(text: string): boolean {
+  return /^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/.test(text);
+}
+
+/**
+ * The points of X25519 that have a small order, whose shared secret is zero with any private key (RFC 7748 section 6.1),
+ * in hexadecimal; the last two are 0 and 1 once more, plus the prime. The function ignores the top bit.
+ */
+const SMALL_ORDER = [
+  "00".repeat(32),
+  `01${"00".repeat(31)}`,
+  "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+  "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+  `ec${"ff".repeat(30)}7f`,
+  `ed${"ff".repeat(30)}7f`,
+  `ee${"ff".repeat(30)}7f`,
+].map((hex) => Uint8Array.fromHex(hex));
+/** As texts, with the top bit clear and set. */
+const UNUSABLE = new Set([0, 128].flatMap((top) =>
+  SMALL_ORDER.map((point) => {
+    const key = point.slice();
+    key[KEY_BYTES - 1] |= top;
+    return keyToText(key);
+  })
+));
+
+/** Why a peer with this public key (text) could never connect; undefined when one could. `own` is the relay's. */
+export function unusableKey(publicKey: string, own?: string): string | undefined {
+  if (UNUSABLE.has(publicKey)) {
+    return "nobody can have this key (zero, or another point of small order); make one with keygen";
+  }
+  return publicKey === own ? "this is the relay's own key" : undefined;
+}
+
+/** Whether a key of 32 bytes is all zero: what a program that has none writes, as a private key known to everybody. */
+export function isZeroKey(key: Uint8Array): boolean {
+  return key.every((byte) => byte === 0);
 }
 
 /** A fresh X25519 private key, clamped as `wg genkey` does (RFC 7748 section 5). */

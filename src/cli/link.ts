@@ -22,6 +22,10 @@ const MOVE_MS = 1000;
 const PING_MS = 1000;
 /** Reports over which shares and costs are taken. */
 const WINDOW_REPORTS = 10;
+/** Attempts without any answer after which one of the causes is told that can be seen from here alone. */
+const CLOCK_TRIES = 3;
+/** Attempts at an address that has answered before another of the same name is tried. */
+const ANSWERED_TRIES = 3;
 
 export interface LinkOptions {
   servers: Servers;
@@ -54,6 +58,10 @@ export class Link {
   /** Since when something has been asked in vain; Infinity when nothing has. */
   #askedMs = Infinity;
   #pingedMs = -Infinity;
+  /** Attempts since something came last, and whether anything ever came from the address in use. */
+  #vain = 0;
+  #hasAnswered = false;
+  readonly #tried = new Set<string>();
   /** What had come when the network changed, and until when something has to come on the new one. */
   #receivedBefore = 0;
   #movedUntilMs = Infinity;
@@ -101,7 +109,7 @@ export class Link {
 
   /** How the link is, as figures; to be called about once a second, after `tend`. */
   report(): LinkStatus {
-    const { relay, vitals, cost, classesUp, classesDown } = this.#plane!;
+    const { relay, vitals, cost, classesUp, classesDown, applications } = this.#plane!;
     const { servers } = this.#o;
     const nowMs = performance.now();
     const { user, system } = process.cpuUsage();
@@ -140,6 +148,7 @@ export class Link {
       savedBytes: found.savedBytes,
       mixUp: found.mixUp,
       mixDown: found.mixDown,
+      applications,
       cpuShare: found.cpuShare,
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,
@@ -190,10 +199,17 @@ export class Link {
     } else if (isWell) {
       this.#retryMs = RETRY_MIN_MS;
       this.#triedMs = nowMs;
+      this.#vain = 0;
+      this.#hasAnswered = true;
+      this.#tried.clear();
     } else if (nowMs - this.#triedMs > this.#retryMs) {
       this.#retryMs = Math.min(RETRY_MAX_MS, 2 * this.#retryMs);
       this.#connect();
-      this.#change(() => this.#o.servers.follow());
+      this.#vain++;
+      if (this.#vain === CLOCK_TRIES && this.#state === "connecting") this.#o.say(clockHint(new Date()));
+      // An address that answered before is most likely away for a moment.
+      const isVain = !this.#hasAnswered || this.#vain % ANSWERED_TRIES === 0;
+      this.#change(() => this.#o.servers.follow(isVain));
     }
     this.#change(() => this.#o.servers.round(!isWell, nowMs));
   }
@@ -205,6 +221,7 @@ export class Link {
 
   #connect(): void {
     this.#triedMs = performance.now();
+    this.#tried.add(this.#o.servers.address);
     const { address, port } = this.#o.fallback?.target ?? this.#udp;
     this.#o.plane.connect(address, port);
   }
@@ -220,7 +237,9 @@ export class Link {
       if (outerText(servers) !== outer) await onMoved();
       if (!isAnother) return;
       if (servers.endpoint !== before) say(`From now on through ${formatEndpoint(servers.endpoint)}.`);
-      this.#retryMs = RETRY_MIN_MS;
+      // Each address of a name is tried at once, and all of them again after growing pauses.
+      if (!this.#tried.has(servers.address)) this.#retryMs = RETRY_MIN_MS;
+      this.#hasAnswered = false;
       this.#o.fallback?.reset();
       this.#connect();
     } catch (error) {
@@ -229,6 +248,15 @@ export class Link {
       this.#isChanging = false;
     }
   }
+}
+
+/** A relay gives no answer to a handshake that is older than the last one, so the clock can only be shown. */
+export function clockHint(now: Date): string {
+  return `Still no answer. Among the causes is this machine's clock, which says ${
+    now.toISOString().slice(0, 19)
+  }Z: a relay ` +
+    "takes a handshake that is older than the last one for a repetition, and its log says so. Set the clock, or restart " +
+    "the relay if this clock was ahead before.";
 }
 
 /** Where packets may go, in no order. */

@@ -3,6 +3,7 @@
  * bound to no address, so that the system chooses one for each path and a session outlives a change of network; whatever
  * was opened is closed by `close`. Decides nothing: to whom and when is the link's matter.
  */
+import type { ClassRule } from "../control/class_rules.ts";
 import type { Native } from "../../ffi/native.ts";
 import { Client } from "../client.ts";
 import { PortableAead } from "../codec/aead_portable.ts";
@@ -63,6 +64,8 @@ export interface PlaneState {
   /** OxTunnel's packets to the relay and from it so far, by class in the order of CLASS_LABELS. */
   classesUp: ClassCount[];
   classesDown: ClassCount[];
+  /** Flows of the last ten seconds that are recognised, by what they are. */
+  applications: Record<string, number>;
 }
 
 /** A data plane in this thread or another. */
@@ -84,6 +87,8 @@ export interface LinkPlane {
 export interface PlaneWishes {
   /** The first that fits first. */
   priorities: OwnHint[];
+  /** What flows are, by rules without programs, at this end. */
+  rules: ClassRule[];
   compression: boolean;
   /** Whether packets share datagrams; not so for measurements alone. */
   batching: boolean;
@@ -104,7 +109,7 @@ export class LocalPlane implements LinkPlane {
     invitation: Invitation,
     exit: Exit,
     native: Native | string,
-    { priorities, compression, batching, repair }: PlaneWishes,
+    { priorities, rules, compression, batching, repair }: PlaneWishes,
     mailboxes?: Mailboxes,
     messages?: Messages,
   ) {
@@ -165,6 +170,7 @@ export class LocalPlane implements LinkPlane {
       protocol: invitation.protocol,
     });
     privateKey.fill(0);
+    this.#client.setClassRules(rules);
     for (const one of priorities) this.#client.hint(one, one.trafficClass);
     this.#exit = exit;
     const socket = openPort(native, arena, metrics);
@@ -230,7 +236,8 @@ export class LocalPlane implements LinkPlane {
     const classesUp = CLASS_LABELS.map((label) => this.#metrics.ofClass("to_tunnel", label));
     const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
     const { vitals, path } = this.#client;
-    return { relay, asked, vitals, cost, repaired, classesUp, classesDown, ...path };
+    const applications = this.#client.applications(monotonicUs());
+    return { relay, asked, vitals, cost, repaired, classesUp, classesDown, applications, ...path };
   }
 
   async close(): Promise<void> {

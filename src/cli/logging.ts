@@ -10,7 +10,8 @@ import {
   getTextFormatter,
   type Logger,
 } from "@logtape/logtape";
-import { type Config, parseIp } from "../config.ts";
+import type { Config } from "../config.ts";
+import { addressBytes, parseAddress } from "../wire/address.ts";
 
 export interface LoggingOptions {
   level: Config["logLevel"];
@@ -57,11 +58,11 @@ export function logger(area: string): Logger {
  */
 export function redactAddress(text: string): string {
   const address = text.match(/^\[(.+)\](?::\d+)?$/)?.[1] ?? text.match(/^([\d.]+):\d+$/)?.[1] ?? text;
-  const bytes = parseIp(address);
-  if (bytes === undefined) return "?";
+  const words = parseAddress(address);
+  if (words === undefined) return "?";
   if (options.level === "debug") return text;
-  const isMapped = bytes.length === 16 && bytes.every((byte, i) => i >= 12 || byte === (i < 10 ? 0 : 0xff));
-  if (bytes.length === 4 || isMapped) return `${bytes.slice(-4, -1).join(".")}.x`;
+  const bytes = addressBytes(words);
+  if (bytes.length === 4) return `${bytes.slice(0, 3).join(".")}.x`;
   const groups = [0, 2, 4].map((i) => (bytes[i] << 8 | bytes[i + 1]).toString(16));
   return `${groups.join(":")}::x`;
 }

@@ -5,8 +5,11 @@
 import type { Config } from "../config.ts";
 import type { Choice } from "../io/choose.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
+import type { PeersReport } from "../relay.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
+
+export type { PeersReport };
 
 export type ToWorker =
   | {
@@ -30,25 +33,23 @@ export type ToWorker =
     /** Where all messages that follow this one come from, and what is rung after each; absent without native code. */
     control: MessagePort;
     bell?: number;
+    /** Descriptors that flows of the userspace exit may take, of UDP, and as many of TCP; absent where nobody knows. */
+    maxFlows?: number;
     /** Divides WireGuard's session times; 1 outside tests. */
     timeScale: number;
     /** For tests: when the Worker dies, milliseconds after its start. */
     failAfterMs?: number;
   }
-  | { type: "peers"; id: number; peers: PeerRecord[] }
+  | { type: "peers"; id: number; changed: PeerRecord[]; gone: string[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
   | { type: "stop" };
 
-export interface PeersReport {
-  added: string[];
-  removed: string[];
-  failed: string[];
-}
-
 export interface Snapshot {
   peers: PeerSnapshot[];
   sessions: SessionSnapshot[];
+  /** Flows of the last moments that are recognised, by what they are. */
+  applications: Record<string, number>;
 }
 
 export type FromWorker =

@@ -3,18 +3,12 @@
  * could read (a WireGuard config, a table, JSON), explanations go to standard error, and a client's private
  * key is shown once and never stored.
  */
-import {
-  type Config,
-  type Environment,
-  formatEndpoint,
-  nearest,
-  parseEndpoint,
-  parseIp,
-  parsePrefix,
-  prefixContains,
-} from "../config.ts";
+import { type Config, type Environment, formatEndpoint, nearest, parseEndpoint } from "../config.ts";
+import { type Address, isIpv4, parseAddress, prefixContains } from "../wire/address.ts";
+import { isGlobal, rangesOf } from "../wire/special_ranges.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
-import { adminUrl, askRelay, NoRelayError } from "./admin_client.ts";
+import { adminUrl, askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
+import { fileError } from "./file_errors.ts";
 import { invitedFallback } from "./fallback_invited.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
 import { ENDPOINTS_MAX, formatInvitation, parseInvitation } from "./invitation.ts";
@@ -22,9 +16,10 @@ import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import {
   generatePresharedKey,
   generatePrivateKey,
-  keyFromText,
+  isKeyText,
   keyToText,
   publicKeyOf,
+  unusableKey,
 } from "./keys_text.ts";
 import { renderQr } from "./qr.ts";
 import { exportPeers, loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
@@ -120,7 +115,7 @@ async function add(args: string[], env: Environment): Promise<number> {
   }
   if (flags.qr && flags["no-qr"]) throw new UsageError("--qr and --no-qr exclude each other");
   const given = values["public-key"];
-  if (given !== undefined && keyFromText(given) === undefined) {
+  if (given !== undefined && !isKeyText(given)) {
     throw new UsageError("--public-key: expected 44 characters of base64, as `wg pubkey` prints them");
   }
   if (flags.oxtunnel && given !== undefined) {
@@ -136,9 +131,8 @@ async function add(args: string[], env: Environment): Promise<number> {
   const endpoint = chooseEndpoint(endpointGiven, config, env, Deno.networkInterfaces);
   const identity = await loadIdentity(config, env);
   identity.privateKey.fill(0);
-  if (given === keyToText(identity.publicKey)) {
-    throw new UsageError("--public-key: this is the relay's own key");
-  }
+  const mistake = given && unusableKey(given, keyToText(identity.publicKey));
+  if (mistake !== undefined) throw new UsageError(`--public-key: ${mistake}`);
 
   // Before anything is stored: a private key that cannot be written anywhere would be lost.
   const out = values.out === undefined ? undefined : await createSecretFile(values.out);
@@ -272,9 +266,29 @@ async function remove(args: string[], env: Environment): Promise<number> {
     return 0;
   }
   const { config } = await loadConfig(values.config, env);
+  // By the running relay, which cuts the device off even when the disk refuses.
+  const told = await removeByRelay(config, name);
+  if (told === "removed") {
+    console.error(`Peer "${name}" is removed, and its session cut.`);
+    return 0;
+  }
   await openStore(config, env).remove(name);
   console.error(`Peer "${name}" is removed.`);
-  return await tellRelay(config);
+  return typeof told === "object" ? explainUntold(config, told) : 0;
+}
+
+/** "removed" by the running relay, "unknown" to it, or why it was not told. Throws what it refused with. */
+async function removeByRelay(config: Config, name: string): Promise<"removed" | "unknown" | Error> {
+  try {
+    await askRelay(config, "DELETE", `/v1/peers/${encodeURIComponent(name)}`);
+    return "removed";
+  } catch (error) {
+    if (error instanceof RefusedError) {
+      if (error.status === 404 || error.status === 400) return "unknown";
+      throw error;
+    }
+    return error as Error;
+  }
 }
 
 async function exportAll(args: string[], env: Environment): Promise<number> {
@@ -295,6 +309,7 @@ function openStore(config: Config, env: Environment, identity?: Identity): PeerS
     stateDir: config.stateDir,
     tunnelIpv4: config.tunnelIpv4,
     tunnelIpv6: identity && resolveTunnelIpv6(config, identity.publicKey),
+    relayKey: identity && keyToText(identity.publicKey),
     others: peersFromEnvironment(env),
   });
 }
@@ -318,7 +333,7 @@ async function createSecretFile(path: string): Promise<Deno.FsFile> {
     if (error instanceof Deno.errors.AlreadyExists) {
       throw new CommandError(`${path}: exists already and is left as it is; choose another --out`);
     }
-    throw error;
+    throw fileError(error, path, "made");
   }
 }
 
@@ -336,48 +351,30 @@ async function tellRelay(config: Config): Promise<number> {
     console.error(`The running relay knows: it serves ${Number(reply?.peers?.total)} peers now.`);
     return 0;
   } catch (error) {
-    if (error instanceof NoRelayError) {
-      console.error("The relay is not running; it will read this when it starts (deno task serve).");
-      return 0;
-    }
-    if (error instanceof Deno.errors.NotCapable) {
-      console.error(
-        `A running relay was not told, because this task may not reach ${adminUrl(config)}; send it SIGHUP.`,
-      );
-      return 0;
-    }
-    if (error instanceof CommandError) {
-      console.error(`Done, but the running relay was not told: ${error.message}; or send it SIGHUP.`);
-      return 1;
-    }
-    throw error;
+    return explainUntold(config, error);
   }
 }
 
-// IANA's special-purpose registries (RFC 6890): what no client on the internet can reach.
-const NOT_GLOBAL_IPV4 = [
-  "0.0.0.0/8",
-  "10.0.0.0/8",
-  "100.64.0.0/10",
-  "127.0.0.0/8",
-  "169.254.0.0/16",
-  "172.16.0.0/12",
-  "192.0.0.0/24",
-  "192.0.2.0/24",
-  "192.168.0.0/16",
-  "198.18.0.0/15",
-  "198.51.100.0/24",
-  "203.0.113.0/24",
-  "224.0.0.0/3",
-].map((text) => parsePrefix(text)!);
-const GLOBAL_IPV6 = parsePrefix("2000::/3")!;
-const UNUSABLE = ["127.0.0.0/8", "169.254.0.0/16", "::1/128", "fe80::/10"].map((text) => parsePrefix(text)!);
-
-function isGlobal(address: Uint8Array): boolean {
-  return address.length === 4
-    ? !NOT_GLOBAL_IPV4.some((prefix) => prefixContains(prefix, address))
-    : prefixContains(GLOBAL_IPV6, address);
+/** Says why a relay does not know of a change that is stored; the result is the exit code. */
+function explainUntold(config: Config, error: unknown): number {
+  if (error instanceof NoRelayError) {
+    console.error("The relay is not running; it will read this when it starts (deno task serve).");
+    return 0;
+  }
+  if (error instanceof Deno.errors.NotCapable) {
+    console.error(
+      `A running relay was not told, because this task may not reach ${adminUrl(config)}; send it SIGHUP.`,
+    );
+    return 0;
+  }
+  if (error instanceof CommandError) {
+    console.error(`Done, but the running relay was not told: ${error.message}; or send it SIGHUP.`);
+    return 1;
+  }
+  throw error;
 }
+
+const UNUSABLE = rangesOf("loopback", "link_local");
 
 /**
  * How clients reach the relay, "host:port", and what the person should know about the choice: the flag, else
@@ -399,24 +396,22 @@ export function chooseEndpoint(
   if (config.publicEndpoint !== undefined) return { text: config.publicEndpoint };
   const { host, port } = config.listen;
   if (env.FLY_APP_NAME) return { text: `${env.FLY_APP_NAME}.fly.dev:${port}` };
-  const bound = parseIp(host);
-  const candidates = bound !== undefined && bound.some((byte) => byte !== 0)
-    ? [{ host, bytes: bound }]
-    : interfaces()
-      // The relay's own device leads nowhere from outside.
-      .filter(({ name }) => name !== config.tunName)
-      .map(({ address }) => ({ host: address, bytes: parseIp(address) }))
-      .filter((one): one is { host: string; bytes: Uint8Array } => one.bytes !== undefined)
-      .filter(({ bytes }) => !UNUSABLE.some((prefix) => prefixContains(prefix, bytes)));
-  const rank = (bytes: Uint8Array) => (isGlobal(bytes) ? 0 : 2) + (bytes.length === 4 ? 0 : 1);
-  const [best] = candidates.toSorted((a, b) => rank(a.bytes) - rank(b.bytes));
+  const bound = parseAddress(host);
+  const candidates = bound !== undefined && bound[3] !== 0 ? [{ host, address: bound }] : interfaces()
+    // The relay's own device leads nowhere from outside.
+    .filter(({ name }) => name !== config.tunName)
+    .map(({ address }) => ({ host: address, address: parseAddress(address) }))
+    .filter((one): one is { host: string; address: Address } => one.address !== undefined)
+    .filter(({ address }) => !UNUSABLE.some((prefix) => prefixContains(prefix, address)));
+  const rank = (address: Address) => (isGlobal(address) ? 0 : 2) + (isIpv4(address) ? 0 : 1);
+  const [best] = candidates.toSorted((a, b) => rank(a.address) - rank(b.address));
   if (best === undefined) {
     throw new UsageError(
       "this machine has no address that a client could reach; name one with --endpoint HOST:PORT",
     );
   }
   const text = formatEndpoint({ host: best.host, port });
-  const note = isGlobal(best.bytes)
+  const note = isGlobal(best.address)
     ? `Endpoint ${text} is this machine's own address; for another, use --endpoint or public_endpoint.`
     : `Endpoint ${text} is private: only devices in the same network reach it. For others use ` +
       `--endpoint PUBLIC_ADDRESS:${port}, or public_endpoint in oxrelay.toml, and forward UDP ${port} here.`;

@@ -7,6 +7,7 @@ import { libc } from "../../ffi/mod.ts";
 import type { Config } from "../config.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
+import type { PeerRecord } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "./help.ts";
@@ -39,6 +40,13 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
       "the way to {peer} at {from} loses datagrams of 1200 bytes, which OxTunnel cannot do without: a link on it has " +
         "too small an MTU",
       { peer, from },
+    );
+  } else if (kind === "stale") {
+    logger("peers").warn(
+      "a handshake of {peer} was refused, as its time is older than its last one's: that device's clock went " +
+        "back (or somebody repeats an old handshake); set it right, or, if it was ahead before, restart this relay, which " +
+        "forgets the time",
+      { peer },
     );
   } else logger("peers").info("{peer} is gone: its session ended", { peer });
 }
@@ -155,10 +163,19 @@ export class DataPlane {
     this.#waiting.clear();
   }
 
-  /** Undefined from a Worker that is dead: its successor starts with these peers. */
-  async setPeers(peers: StartMessage["peers"]): Promise<PeersReport | undefined> {
+  /**
+   * Changes and removes peers (public keys) so that they are `peers` in all. Undefined from a Worker that is dead: its
+   * successor starts with these.
+   */
+  async changePeers(
+    changed: PeerRecord[],
+    gone: string[],
+    peers: StartMessage["peers"],
+  ): Promise<PeersReport | undefined> {
     this.#message = { ...this.#message!, peers };
-    return await this.#askTheLiving((id) => ({ type: "peers", id, peers })) as PeersReport | undefined;
+    return await this.#askTheLiving((id) => ({ type: "peers", id, changed, gone })) as
+      | PeersReport
+      | undefined;
   }
 
   async tune(config: Config): Promise<void> {

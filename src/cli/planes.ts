@@ -4,7 +4,7 @@
  */
 import type { Config } from "../config.ts";
 import { Metrics } from "../metrics.ts";
-import type { PeerRecord } from "../session/peer_record.ts";
+import type { PeerRecord, PeerSnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "./keys_text.ts";
@@ -17,7 +17,7 @@ const STALL_MS = 2000;
 /** What every Worker is started with; the rest is its own. */
 export type CommonStart = Pick<
   StartMessage,
-  "config" | "privateKey" | "tunnelIpv6" | "peers" | "timeScale" | "failAfterMs"
+  "config" | "privateKey" | "tunnelIpv6" | "peers" | "maxFlows" | "timeScale" | "failAfterMs"
 >;
 
 export class DataPlanes {
@@ -25,6 +25,7 @@ export class DataPlanes {
   readonly metrics: readonly Metrics[];
   readonly #planes: readonly DataPlane[];
   readonly #doors: Doors;
+  #peers: readonly PeerRecord[] = [];
   readonly #beats: { count: number; atMs: number }[];
 
   constructor(workers: number, doors: Doors) {
@@ -40,7 +41,9 @@ export class DataPlanes {
   /** Starts all of them; resolves with what the first said, rejects with the sentence of the first that failed. */
   async start(common: CommonStart): Promise<ReadyMessage> {
     const { port, sockets, device, mailboxes, bells } = this.#doors;
+    this.#peers = common.peers;
     this.#doors.steer(common.peers);
+    await this.#doors.setPeers(common.peers);
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#planes.map((plane, worker) =>
       plane.start({
@@ -77,10 +80,22 @@ export class DataPlanes {
     return reasons;
   }
 
-  /** Makes the peers equal to `peers` in all of them. Says what changed in one, as it does in each. */
-  async setPeers(peers: PeerRecord[]): Promise<PeersReport> {
-    this.#doors.steer(peers);
-    const reports = await Promise.all(this.#planes.map((plane) => plane.setPeers(peers)));
+  /** What they were last told. */
+  get peers(): readonly PeerRecord[] {
+    return this.#peers;
+  }
+
+  /** Makes the peers equal to `peers` in all of them, by what differs. Says what changed in one, as it does in each. */
+  async setPeers(peers: readonly PeerRecord[]): Promise<PeersReport> {
+    const { changed, gone } = differenceOf(this.#peers, peers);
+    const all = [...peers];
+    this.#peers = all;
+    this.#doors.steer(all);
+    // What the host refuses must not keep anybody's session up: it is thrown once the data planes have done theirs.
+    const host = await this.#doors.setPeers(all).catch((error: Error) => error);
+    const reports = await Promise.all(this.#planes.map((plane) => plane.changePeers(changed, gone, all)));
+    if (host instanceof Error) throw host;
+    await host.forget();
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   }
 
@@ -92,13 +107,15 @@ export class DataPlanes {
   async snapshot(): Promise<Snapshot> {
     const all = await Promise.all(this.#planes.map((plane) => plane.snapshot()));
     const one = all.find((snapshot) => snapshot !== undefined);
-    const owned = (publicKey: string) => all[ownerOf(keyFromText(publicKey)!, all.length)];
+    const known = all.map((snapshot) => new Map(snapshot?.peers.map((peer) => [peer.publicKey, peer])));
+    // A dead Worker's peers are known to the others, who have not heard from them.
+    const owned = (peer: PeerSnapshot) =>
+      known[ownerOf(keyFromText(peer.publicKey)!, all.length)].get(peer.publicKey) ?? peer;
     return {
-      // A dead Worker's peers are known to the others, who have not heard from them.
-      peers: (one?.peers ?? []).map((peer) =>
-        owned(peer.publicKey)?.peers.find(({ publicKey }) => publicKey === peer.publicKey) ?? peer
-      ).map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
+      peers: (one?.peers ?? []).map(owned)
+        .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
+      applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
     };
   }
 
@@ -111,4 +128,32 @@ export class DataPlanes {
   #nameOf(worker: number, workers: number): string {
     return workers === 1 ? "the data plane" : `data plane ${worker}`;
   }
+}
+
+/** The peers that are new or other than before, and the public keys of those that are no longer there. */
+export function differenceOf(
+  before: readonly PeerRecord[],
+  after: readonly PeerRecord[],
+): { changed: PeerRecord[]; gone: string[] } {
+  const left = new Map(before.map((peer) => [peer.publicKey, peer]));
+  const changed = after.filter((peer) => {
+    const known = left.get(peer.publicKey);
+    left.delete(peer.publicKey);
+    return known === undefined || !isSame(known, peer);
+  });
+  return { changed, gone: [...left.keys()] };
+}
+
+function isSame(one: PeerRecord, other: PeerRecord): boolean {
+  return one.name === other.name && one.presharedKey === other.presharedKey &&
+    one.allowedIps.join() === other.allowedIps.join();
+}
+
+/** What several have counted, the most first. */
+function addCounts(some: Record<string, number>[]): Record<string, number> {
+  const counts = new Map<string, number>();
+  for (const [name, count] of some.flatMap((one) => Object.entries(one))) {
+    counts.set(name, (counts.get(name) ?? 0) + count);
+  }
+  return Object.fromEntries([...counts].sort(([, a], [, b]) => b - a));
 }

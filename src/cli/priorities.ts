@@ -3,27 +3,18 @@
  * Invariant: what is wrong is named with an example, before anything is touched. Only reads.
  */
 import { parseEndpoint } from "../config.ts";
-import {
-  CLASS_BULK,
-  CLASS_DEFAULT,
-  CLASS_GAME,
-  CLASS_INTERACTIVE,
-  CLASS_VOICE,
-} from "../control/traffic_class.ts";
+import { CLASS_RULES_MAX, type ClassRule } from "../control/class_rules.ts";
+import { CLASS_NAMES, readClassRule } from "../control/rule_text.ts";
 import { HINTS_MAX, type OwnHint } from "../session/hints.ts";
-import { isIpv4, parseAddress } from "../wire/address.ts";
+import { isIpv4, parseAddress, parsePrefix } from "../wire/address.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
 import { APP_HINTS_MAX } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
 import { UsageError } from "./help.ts";
 
-const CLASSES: Record<string, number | undefined> = {
-  default: CLASS_DEFAULT,
-  game: CLASS_GAME,
-  voice: CLASS_VOICE,
-  interactive: CLASS_INTERACTIVE,
-  bulk: CLASS_BULK,
-};
+const CLASSES: Record<string, number | undefined> = Object.fromEntries(
+  CLASS_NAMES.map((name, trafficClass) => [name, trafficClass]),
+);
 const PROTOCOLS: Record<string, number> = { tcp: PROTOCOL_TCP, udp: PROTOCOL_UDP };
 
 const APP = "app=";
@@ -87,4 +78,29 @@ function readFarEnd(text: string): { address: Uint32Array; port: number } | unde
     { host: port === undefined && text !== "" ? text : "::", port: Number(port ?? 0) };
   const address = parseAddress(endpoint.host);
   return address && endpoint.port <= 65535 ? { address, port: endpoint.port } : undefined;
+}
+
+/** As --rule says, the first that fits first. Throws UsageError. */
+export function readRules(texts: readonly string[]): ClassRule[] {
+  if (texts.length > CLASS_RULES_MAX) {
+    throw new UsageError(`--rule: at most ${CLASS_RULES_MAX}, found ${texts.length}`);
+  }
+  return texts.map((text) => {
+    try {
+      return readClassRule(text, parsePrefix);
+    } catch (error) {
+      if (error instanceof SyntaxError) throw new UsageError(`--rule: ${error.message}`);
+      throw error;
+    }
+  });
+}
+
+/** The programs that rules name, as --priority has them. Throws UsageError. */
+export function programsOf(rules: readonly ClassRule[]): AppPriority[] {
+  const apps = rules.filter(({ program }) => program !== undefined)
+    .map(({ program, trafficClass }) => ({ name: program!, trafficClass }));
+  if (apps.length > APP_HINTS_MAX) {
+    throw new UsageError(`--rule: at most ${APP_HINTS_MAX} programs, found ${apps.length}`);
+  }
+  return apps;
 }

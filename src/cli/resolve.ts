@@ -1,10 +1,10 @@
 /**
  * Host names to addresses by a query to a resolver through the tunnel (RFC 1035 §4): the client's stub, for programs that
  * hand names to its proxy. Invariant: an answer counts only from the resolver that was asked, for the question that was
- * asked, and nothing in it is followed beyond its own length. Keeps no cache.
+ * asked, and nothing in it is followed beyond its own length. Keeps no cache: names.ts does.
  */
 import type { Dialler, TunnelDatagram } from "../exit/dialler.ts";
-import { parseIp } from "../config.ts";
+import { formatAddress, parseAddress } from "../wire/address.ts";
 
 const PORT = 53;
 const TYPE_A = 1, TYPE_AAAA = 28, CLASS_IN = 1;
@@ -14,37 +14,49 @@ const TRY_MS = 2000;
 const TRIES = 2;
 
 /**
- * The addresses of a name, those of IPv4 first; an address is its own. Empty when the name has none that the tunnel can
- * reach. Throws when no resolver answers.
+ * Asks for the addresses of a name and gives each family's to `found` as it answers, so that a slow answer about one holds
+ * nothing of the other. Resolves when no more will come; none were found when the name has none that the tunnel can reach.
+ * Throws when no resolver answers.
  */
 export async function resolveThrough(
-  dialler: Dialler,
+  dialler: Pick<Dialler, "listen">,
   resolvers: readonly string[],
   name: string,
   families: { ipv4: boolean; ipv6: boolean },
-): Promise<string[]> {
-  if (parseIp(name) !== undefined) return [name];
+  found: (addresses: readonly string[]) => void,
+): Promise<void> {
+  if (parseAddress(name) !== undefined) return found([name]);
   const types = [...(families.ipv4 ? [TYPE_A] : []), ...(families.ipv6 ? [TYPE_AAAA] : [])];
   for (let turn = 0; turn < TRIES; turn++) {
     for (const resolver of resolvers) {
-      const answers = await Promise.all(types.map((type) => ask(dialler, resolver, name, type)));
-      if (answers.some((answer) => answer !== undefined)) return answers.flatMap((answer) => answer ?? []);
+      const answers = await Promise.all(types.map(async (type) => {
+        const answer = await ask(dialler, resolver, name, type);
+        if (answer !== undefined && answer.length > 0) found(answer);
+        return answer;
+      }));
+      if (answers.some((answer) => answer !== undefined)) return;
     }
   }
   throw new Error(`no resolver answers (${resolvers.join(", ") || "none is configured"})`);
 }
 
-/** One question; undefined when nobody answered it or the resolver failed. */
-function ask(dialler: Dialler, resolver: string, name: string, type: number): Promise<string[] | undefined> {
+/** One question; undefined when nobody answered it, the resolver failed, or there is none at its address. */
+function ask(
+  dialler: Pick<Dialler, "listen">,
+  resolver: string,
+  name: string,
+  type: number,
+): Promise<string[] | undefined> {
   const id = crypto.getRandomValues(new Uint16Array(1))[0];
   const query = encodeQuery(id, name, type);
   if (!query) return Promise.resolve([]);
   const { promise, resolve } = Promise.withResolvers<string[] | undefined>();
+  const from = formatAddress(parseAddress(resolver)!);
   const socket = dialler.listen(({ address, port, data }: TunnelDatagram) => {
-    if (address !== resolver || port !== PORT) return;
+    if (address !== from || port !== PORT) return;
     const answer = decodeAnswer(data, query, type);
     if (answer !== "other") resolve(answer);
-  });
+  }, () => resolve(undefined));
   const timer = setTimeout(() => resolve(undefined), TRY_MS);
   if (!socket.send(query, resolver, PORT)) resolve(undefined);
   return promise.finally(() => {

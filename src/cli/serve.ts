@@ -4,14 +4,17 @@
  * /healthz, and one that failed is replaced. Moves no packet itself.
  */
 import project from "../../deno.json" with { type: "json" };
-import { createAdmin, Refusal } from "../admin/mod.ts";
+import { createAdmin } from "../admin/mod.ts";
 import { sum } from "../admin/prometheus.ts";
-import { serveAdmin } from "../admin/server.ts";
+import { type AdminServer, serveAdmin } from "../admin/server.ts";
 import { type Config, diffConfig, type Environment, formatEndpoint, redactConfig } from "../config.ts";
+import { loadAdminToken } from "./admin_token.ts";
+import { descriptorLimit, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "./keys_text.ts";
+import { LivePeers } from "./live_peers.ts";
 import { logger, setLevel, setupLogging } from "./logging.ts";
 import { giveBackMemorySoon } from "./memory.ts";
 import type { ReadyMessage } from "./plane.ts";
@@ -72,6 +75,8 @@ export async function serve(args: string[]): Promise<number> {
 
   const identity = await loadIdentity(config, env);
   const tunnelIpv6 = resolveTunnelIpv6(config, identity.publicKey);
+  const sayClosed = (message: string) => log.warn("{message}", { message });
+  let adminToken = await loadAdminToken(config, sayClosed);
   const peers = await loadAllPeers(config, env);
   const startedAt = new Date();
 
@@ -84,10 +89,22 @@ export async function serve(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGINT", onStop);
   Deno.addSignalListener("SIGHUP", onHangup);
   const timeScale = readTimeScale();
+  const descriptors = descriptorLimit();
   const doors = await Doors.open(config, tunnelIpv6);
   if (config.trusted.length > 0) {
     log.warn("OxTunnel may go without encryption in {networks} (trusted)", {
       networks: config.trusted.join(", "),
+    });
+  }
+  const shares = descriptors === undefined ? undefined : shareDescriptors({
+    limit: descriptors,
+    open: openDescriptors(),
+    workers: config.workers,
+    hasFallback: config.fallback !== undefined,
+  });
+  if (shares?.isTight) {
+    log.warn("{limit} file descriptors are too few to be of much use; raise ulimit -n", {
+      limit: descriptors,
     });
   }
   const planes = new DataPlanes(config.workers, doors);
@@ -98,6 +115,7 @@ export async function serve(args: string[]): Promise<number> {
       privateKey: identity.privateKey,
       tunnelIpv6,
       peers,
+      maxFlows: shares?.flowsOfWorker,
       timeScale,
       failAfterMs: Number(Deno.env.get("OXRELAY_TEST_FAIL_AFTER_MS") || NaN) || undefined,
     });
@@ -111,39 +129,37 @@ export async function serve(args: string[]): Promise<number> {
 
   const health = new Health(planes);
   let draining = false;
-  const reloadNow = async () => {
-    const { config: next } = await loadConfig(configPath, env);
-    const { reloadable, needsRestart } = diffConfig(config, next);
-    const merged = { ...config, ...pick(next) };
-    // Not those of a state_dir that needs a restart to be used.
-    const records = await loadAllPeers(merged, env);
-    config = merged;
-    setLevel(config.logLevel);
-    await planes.tune(config);
-    const { added, removed, failed } = await planes.setPeers(records);
+  const livePeers = new LivePeers(
+    new PeerStore({
+      stateDir: config.stateDir,
+      tunnelIpv4: config.tunnelIpv4,
+      tunnelIpv6,
+      others: peersFromEnvironment(env),
+      relayKey: keyToText(identity.publicKey),
+    }),
+    planes,
+  );
+  const reload = async () => {
+    let applied: string[] = [], needsRestart: string[] = [];
+    const { added, removed, failed, total } = await livePeers.reload(async () => {
+      const { config: next } = await loadConfig(configPath, env);
+      ({ reloadable: applied, needsRestart } = diffConfig(config, next));
+      const merged = { ...config, ...pick(next) };
+      // Not those of a state_dir that needs a restart to be used.
+      const records = await loadAllPeers(merged, env);
+      adminToken = await loadAdminToken(merged, sayClosed);
+      config = merged;
+      setLevel(config.logLevel);
+      await planes.tune(config);
+      return records;
+    });
     failed.forEach(say);
-    const summary = `${records.length} peers (${added.length} added, ${removed.length} removed)` +
-      (reloadable.length ? `; changed ${reloadable.join(", ")}` : "") +
+    const summary = `${total} peers (${added.length} added, ${removed.length} removed)` +
+      (applied.length ? `; changed ${applied.join(", ")}` : "") +
       (needsRestart.length ? `; ${needsRestart.join(", ")} need a restart` : "");
     log.info("reloaded: {summary}", { summary });
-    return {
-      peers: { added, removed, total: records.length },
-      config: { applied: reloadable, needsRestart },
-    };
+    return { peers: { added, removed, total }, config: { applied, needsRestart } };
   };
-  // One after the other: two at once could leave the older peers in place.
-  let reloading: Promise<unknown> = Promise.resolve();
-  const reload = () => {
-    const result = reloading.then(reloadNow);
-    reloading = result.catch(() => {});
-    return result;
-  };
-  const store = new PeerStore({
-    stateDir: config.stateDir,
-    tunnelIpv4: config.tunnelIpv4,
-    tunnelIpv6,
-    others: peersFromEnvironment(env),
-  });
 
   const app = createAdmin({
     metrics: [...planes.metrics, ...(doors.fallback ? [doors.fallback.metrics] : [])],
@@ -156,27 +172,21 @@ export async function serve(args: string[]): Promise<number> {
     }),
     peers: async () => (await planes.snapshot()).peers,
     sessions: async () => (await planes.snapshot()).sessions,
+    applications: async () => (await planes.snapshot()).applications,
+    applicationsInMetrics: () => config.classes.applicationsInMetrics,
     config: () => redactConfig(config),
-    adminToken: () => config.adminToken,
+    adminToken: () => adminToken,
     reload,
     addPeer: async ({ name, publicKey }) => {
       const made = publicKey === undefined ? generatePrivateKey() : undefined;
-      const record = await store.add({
+      const record = await livePeers.add({
         name,
         publicKey: publicKey ?? keyToText(publicKeyOf(made!)),
         created: new Date().toISOString(),
-      }).catch((error) => {
-        throw error instanceof CommandError ? new Refusal("name", error.message) : error;
       });
-      await reload();
       return made ? { ...record, privateKey: keyToText(made) } : record;
     },
-    removePeer: async (name) => {
-      if (!(await store.load()).some((record) => record.name === name)) return false;
-      await store.remove(name);
-      await reload();
-      return true;
-    },
+    removePeer: (name) => livePeers.remove(name),
     health: () => health.check(),
     ready: () => {
       const { reasons } = health.check();
@@ -187,9 +197,11 @@ export async function serve(args: string[]): Promise<number> {
       return { ok: reasons.length === 0, reasons };
     },
   });
-  let server: Deno.HttpServer;
+  let server: AdminServer;
   try {
-    server = serveAdmin(app, config.metricsListen, logger("admin"));
+    server = serveAdmin(app, config.metricsListen, logger("admin"), {
+      connectionsMax: shares?.adminConnections,
+    });
   } catch (error) {
     health.stop();
     await planes.stop();

@@ -1,12 +1,14 @@
 /**
  * The relays that `connect` may use: their names and addresses, rounds of probes, and which of them is in use.
- * Invariant: with one relay nothing is probed; with several, who is used is control/server_choice.ts's decision, and
- * names are asked for again when nobody answers behind them. Moves no packet and touches nothing of the host.
+ * Invariant: with one relay nothing is probed; with several, who is used is control/server_choice.ts's decision. Of a name
+ * every address is tried, in the resolver's order, and the name is asked for again when nobody answers behind it. Moves no
+ * packet and touches nothing of the host.
  */
 import { lookup } from "node:dns/promises";
-import { type Endpoint, formatEndpoint, parseIp } from "../config.ts";
+import { type Endpoint, formatEndpoint } from "../config.ts";
 import { ServerChoice } from "../control/server_choice.ts";
 import type { OuterEndpoint } from "../exit/tun_client.ts";
+import { formatAddress, parseAddress } from "../wire/address.ts";
 import { CommandError } from "./help.ts";
 
 /** Between rounds while the choice stands, while it does not, and while the relay in use does not answer. */
@@ -18,6 +20,9 @@ const INITIATIONS_MS = 25;
 /** Milliseconds to a relay and back; undefined when it does not answer, or would refuse. */
 export type Probe = (address: string, port: number) => Promise<number | undefined>;
 
+/** A name's addresses, in the order in which they are to be tried; at least one. Rejects when it has none. */
+export type Resolve = (host: string) => Promise<string[]>;
+
 /** One relay as the view shows it. */
 export interface ServerStatus {
   server: string;
@@ -27,6 +32,9 @@ export interface ServerStatus {
 
 interface Server {
   endpoint: Endpoint;
+  /** What its name stood for last. */
+  addresses: string[];
+  /** The one of them in use; undefined while the name could not be resolved. */
   address: string | undefined;
   rttMs: number | undefined;
 }
@@ -34,26 +42,32 @@ interface Server {
 export class Servers {
   readonly #servers: Server[];
   readonly #probe: Probe;
+  readonly #resolve: Resolve;
   readonly #choice = new ServerChoice();
   #chosen: Server;
   #roundMs = -Infinity;
   #isBusy = false;
 
-  private constructor(servers: Server[], probe: Probe) {
+  private constructor(servers: Server[], probe: Probe, resolve: Resolve) {
     this.#servers = servers;
     this.#probe = probe;
+    this.#resolve = resolve;
     this.#chosen = servers.find(({ address }) => address !== undefined)!;
   }
 
   /** Resolves all names. Throws CommandError when none of them can be. */
-  static async resolve(endpoints: readonly Endpoint[], probe: Probe): Promise<Servers> {
+  static async resolve(
+    endpoints: readonly Endpoint[],
+    probe: Probe,
+    resolve: Resolve = resolveHost,
+  ): Promise<Servers> {
     const errors: unknown[] = [];
     const servers = await Promise.all(endpoints.map(async (endpoint) => {
-      const address = await resolveHost(endpoint.host).catch((error) => void errors.push(error));
-      return { endpoint, address: address ?? undefined, rttMs: undefined };
+      const addresses = await resolve(endpoint.host).catch((error) => void errors.push(error)) ?? [];
+      return { endpoint, addresses, address: addresses.at(0), rttMs: undefined };
     }));
     if (errors.length === servers.length) throw errors[0];
-    return new Servers(servers, probe);
+    return new Servers(servers, probe, resolve);
   }
 
   /** The one in use. */
@@ -108,26 +122,32 @@ export class Servers {
     }
   }
 
-  /** Asks for the address of the one in use again, as the relay may have moved; whether it has. */
-  async follow(): Promise<boolean> {
+  /**
+   * Asks for the name of the one in use again, as the relay may have moved. When it has not, the name's next address is in
+   * use, if `isVain`. Whether another address is in use now.
+   */
+  async follow(isVain = true): Promise<boolean> {
     const before = this.#chosen.address;
-    await this.#follow(this.#chosen);
+    await this.#follow(this.#chosen, isVain);
     return this.#chosen.address !== before;
   }
 
-  async #follow(server: Server): Promise<void> {
-    // Without a network there is no resolver either; the last address stays.
-    server.address = await resolveHost(server.endpoint.host).catch(() => server.address);
+  async #follow(server: Server, isVain = true): Promise<void> {
+    // Without a network there is no resolver either; the last addresses stay.
+    const addresses = await this.#resolve(server.endpoint.host).catch(() => server.addresses);
+    server.addresses = addresses;
+    const at = server.address === undefined ? -1 : addresses.indexOf(server.address);
+    if (at < 0 || isVain) server.address = addresses[(at + 1) % addresses.length];
   }
 }
 
-/** One address of a host name, as text; IPv4 before IPv6. Throws CommandError. */
-export async function resolveHost(host: string): Promise<string> {
-  if (parseIp(host) !== undefined) return host;
+/** As `Resolve`, by this system (getaddrinfo, which puts first what it has a way to: RFC 6724). Throws CommandError. */
+export async function resolveHost(host: string): Promise<string[]> {
+  const address = parseAddress(host);
+  if (address !== undefined) return [formatAddress(address)];
   try {
-    const found = await lookup(host, { all: true });
-    const [best] = found.toSorted((a, b) => a.family - b.family);
-    return best.address;
+    const found = await lookup(host, { all: true, verbatim: true });
+    return [...new Set(found.map(({ address }) => address))];
   } catch {
     throw new CommandError(
       `${host}: this name cannot be resolved; check its spelling and this machine's network, or name an address with --server`,

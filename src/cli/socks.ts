@@ -1,15 +1,18 @@
 /**
  * The doors of a client without privilege: a SOCKS5 server (RFC 1928: CONNECT and UDP ASSOCIATE, no authentication) and
- * forwarded ports. Invariant: it listens on loopback only, what a program says is bounded before it is read, and a
- * connection's two directions end each for itself. Knows nothing of packets.
+ * forwarded ports. Invariant: it listens on loopback only, what a program says is bounded before it is read and what is not
+ * SOCKS5 is closed at its first byte, a connection's two directions end each for itself, and one that broke in the tunnel is
+ * broken here too. Knows nothing of packets.
  */
-import { parseIp } from "../config.ts";
-import { DialError, type Dialler, type TunnelConnection, type TunnelSocket } from "../exit/dialler.ts";
+import { DialError, type Dialler, type DialReason, type TunnelConnection } from "../exit/dialler.ts";
+import { acceptAll } from "../io/accept.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
+import { connectFirst } from "./eyeballs.ts";
 import { CommandError } from "./help.ts";
-
-/** Names to addresses, through the tunnel. Throws when nobody answers. */
-export type Resolve = (name: string) => Promise<string[]>;
+import type { Names } from "./names.ts";
+import { reset } from "./reset.ts";
+import { encodeTarget, readTarget, type Target, targetBytes } from "./socks_target.ts";
+import { Association } from "./socks_udp.ts";
 
 export interface Forward {
   /** Port here, on 127.0.0.1. */
@@ -21,14 +24,16 @@ export interface Forward {
 const VERSION = 5;
 const NO_AUTHENTICATION = 0, NO_METHOD = 0xff;
 const CONNECT = 1, UDP_ASSOCIATE = 3;
-const IPV4 = 1, NAME = 3, IPV6 = 4;
 // Replies, RFC 1928 §6.
-const SUCCEEDED = 0, FAILURE = 1, NETWORK_UNREACHABLE = 3, HOST_UNREACHABLE = 4, REFUSED = 5, TIMED_OUT = 6;
-const BAD_COMMAND = 7, BAD_ADDRESS = 8;
-const REPLY_OF = {
+const SUCCEEDED = 0, FAILURE = 1, FORBIDDEN = 2, NETWORK_UNREACHABLE = 3, HOST_UNREACHABLE = 4, REFUSED = 5;
+const TTL_EXPIRED = 6, BAD_COMMAND = 7, BAD_ADDRESS = 8;
+const REPLY_OF: Record<DialReason, number> = {
   unreachable: NETWORK_UNREACHABLE,
+  no_host: HOST_UNREACHABLE,
   refused: REFUSED,
-  timeout: TIMED_OUT,
+  forbidden: FORBIDDEN,
+  expired: TTL_EXPIRED,
+  timeout: HOST_UNREACHABLE,
   full: FAILURE,
   broken: FAILURE,
 };
@@ -36,9 +41,13 @@ const REPLY_OF = {
 const GREETING_MS = 10_000;
 const CLIENTS_MAX = 1024;
 const CHUNK_BYTES = 65536;
-const NAMES_MAX = 256;
+
+/** What is needed of a dialler. */
+export type SocksDialler = Pick<Dialler, "connect" | "listen">;
 
 export interface Doors {
+  /** Where it listens; the port that was asked for, or the system's choice for 0. */
+  readonly port: number;
   /** The port inside the tunnel that stands for a program's local one; undefined when that is no client's. */
   innerPort(protocol: number, port: number): number | undefined;
   close(): void;
@@ -52,19 +61,22 @@ function portKey(protocol: number, port: number): number {
 }
 
 /** Serves SOCKS5 on a loopback address. Throws CommandError when the port is taken. */
-export function serveSocks(dialler: Dialler, resolve: Resolve, host: string, port: number): Doors {
+export function serveSocks(dialler: SocksDialler, names: Names, host: string, port: number): Doors {
   return listen(
     host,
     port,
     "--socks",
-    (client, inner) => serveClient(client, inner, dialler, resolve, host),
+    (client, inner) => serveClient(client, inner, dialler, names, host),
   );
 }
 
 /** Forwards a port of 127.0.0.1. Throws CommandError when it is taken. */
-export function forward(dialler: Dialler, resolve: Resolve, { port, host, hostPort }: Forward): Doors {
+export function forward(dialler: SocksDialler, names: Names, { port, host, hostPort }: Forward): Doors {
   return listen("127.0.0.1", port, "-L", async (client, inner) => {
-    const connection = await dial(dialler, resolve, host, hostPort);
+    const connection = await dial(dialler, names, host, hostPort).catch((error) => {
+      reset(client); // as the far end would have
+      throw error;
+    });
     await splice(client, inner, connection);
   });
 }
@@ -86,27 +98,29 @@ function listen(
   }
   const clients = new Set<Deno.TcpConn>();
   const inner: InnerPorts = new Map();
-  const accept = async () => {
-    for await (const client of listener) {
-      if (clients.size >= CLIENTS_MAX) {
-        client.close();
-        continue;
-      }
-      clients.add(client);
-      client.setNoDelay(true);
-      // Whatever ends a client ends only that client.
-      serve(client, inner).catch(() => {}).finally(() => {
-        clients.delete(client);
-        shut(client);
-      });
+  acceptAll(listener, (client) => {
+    if (clients.size >= CLIENTS_MAX) {
+      client.close();
+      return;
     }
-  };
-  accept().catch(() => {});
+    clients.add(client);
+    try {
+      client.setNoDelay(true);
+    } catch {
+      // It is gone already, which its first read will tell.
+    }
+    // Whatever ends a client ends only that client.
+    serve(client, inner).catch(() => {}).finally(() => {
+      clients.delete(client);
+      shut(client);
+    });
+  }, () => {}); // no descriptor for one more, which the next one to end brings
   return {
+    port: listener.addr.port,
     innerPort: (protocol, port) => inner.get(portKey(protocol, port)),
     close() {
       listener.close();
-      clients.forEach(shut);
+      clients.forEach(reset); // what is cut short is not to look whole
     },
   };
 }
@@ -122,28 +136,33 @@ function shut(client: Deno.TcpConn): void {
 async function serveClient(
   client: Deno.TcpConn,
   inner: InnerPorts,
-  dialler: Dialler,
-  resolve: Resolve,
+  dialler: SocksDialler,
+  names: Names,
   host: string,
 ): Promise<void> {
   const timer = setTimeout(() => shut(client), GREETING_MS);
-  const reader = new Reader(client);
-  const [version, methods] = await reader.bytes(2);
-  const offered = await reader.bytes(methods);
-  if (version !== VERSION || !offered.includes(NO_AUTHENTICATION)) {
-    await writeAll(client, Uint8Array.of(VERSION, NO_METHOD));
-    return;
+  let command: number, target: Target | undefined;
+  try {
+    const reader = new Reader(client);
+    if ((await reader.bytes(1))[0] !== VERSION) return;
+    const [methods] = await reader.bytes(1);
+    if (!(await reader.bytes(methods)).includes(NO_AUTHENTICATION)) {
+      await writeAll(client, Uint8Array.of(VERSION, NO_METHOD));
+      return;
+    }
+    await writeAll(client, Uint8Array.of(VERSION, NO_AUTHENTICATION));
+    if ((await reader.bytes(1))[0] !== VERSION) return;
+    [command] = await reader.bytes(2);
+    target = await takeTarget(reader);
+  } finally {
+    clearTimeout(timer);
   }
-  await writeAll(client, Uint8Array.of(VERSION, NO_AUTHENTICATION));
-  const [, command] = await reader.bytes(3);
-  const target = await readTarget((count) => reader.bytes(count));
-  clearTimeout(timer);
   if (target === undefined) return await reply(client, BAD_ADDRESS);
-  if (command === UDP_ASSOCIATE) return await associate(client, inner, dialler, resolve, host);
+  if (command === UDP_ASSOCIATE) return await associate(client, inner, dialler, names, host);
   if (command !== CONNECT) return await reply(client, BAD_COMMAND);
   let connection: TunnelConnection;
   try {
-    connection = await dial(dialler, resolve, target.host, target.port);
+    connection = await dial(dialler, names, target.host, target.port);
   } catch (error) {
     return await reply(client, error instanceof DialError ? REPLY_OF[error.reason] : HOST_UNREACHABLE);
   }
@@ -156,56 +175,27 @@ async function serveClient(
   await splice(client, inner, connection);
 }
 
-interface Target {
-  host: string;
-  port: number;
-}
-
-/** Address type, address and port (RFC 1928 §5); undefined for an unknown type. */
-async function readTarget(
-  take: (count: number) => Promise<Uint8Array> | Uint8Array,
-): Promise<Target | undefined> {
-  const [type] = await take(1);
-  let host: string;
-  if (type === IPV4) host = (await take(4)).join(".");
-  else if (type === IPV6) {
-    const bytes = await take(16);
-    host = Array.from({ length: 8 }, (_, i) => (bytes[2 * i] << 8 | bytes[2 * i + 1]).toString(16)).join(":");
-  } else if (type === NAME) {
-    const [length] = await take(1);
-    host = String.fromCharCode(...await take(length));
-  } else return undefined;
-  const [high, low] = await take(2);
-  return { host, port: high << 8 | low };
+/** The target of a request; undefined for an unknown type. */
+async function takeTarget(reader: Reader): Promise<Target | undefined> {
+  const start = await reader.bytes(2);
+  const bytes = targetBytes(start[0], start[1]);
+  if (bytes === undefined) return undefined;
+  const whole = new Uint8Array(bytes);
+  whole.set(start);
+  whole.set(await reader.bytes(bytes - start.length), start.length);
+  return readTarget(whole, 0)?.target;
 }
 
 async function reply(client: Deno.TcpConn, code: number, host = "0.0.0.0", port = 0): Promise<void> {
   await writeAll(client, Uint8Array.of(VERSION, code, 0, ...encodeTarget(host, port)));
 }
 
-/** The inverse of `readTarget`, for addresses. */
-function encodeTarget(address: string, port: number): number[] {
-  const bytes = parseIp(address)!;
-  return [bytes.length === 4 ? IPV4 : IPV6, ...bytes, port >> 8, port & 255];
-}
-
-/** Connects to the first address of the name that answers. */
-async function dial(
-  dialler: Dialler,
-  resolve: Resolve,
-  host: string,
-  port: number,
-): Promise<TunnelConnection> {
-  const addresses = await resolve(host);
-  let failure: unknown = new DialError("unreachable", `${host} has no address`);
-  for (const address of addresses) {
-    try {
-      return await dialler.connect(address, port);
-    } catch (error) {
-      failure = error;
-    }
-  }
-  throw failure;
+/** Connects to whichever address of the name answers first. Throws DialError, or what the look-up threw. */
+function dial(dialler: SocksDialler, names: Names, host: string, port: number): Promise<TunnelConnection> {
+  return connectFirst(
+    (found) => names.addresses(host, found),
+    (address, signal) => dialler.connect(address, port, signal),
+  );
 }
 
 /** Carries both directions until both have ended, or one has broken. */
@@ -232,87 +222,40 @@ async function splice(
   };
   try {
     await Promise.all([outward(), inward()]);
+    shut(client);
+  } catch {
+    reset(client); // an end that looks like the end of the data would lie
   } finally {
     inner.delete(key);
     connection.close();
-    shut(client);
   }
 }
 
-/**
- * UDP ASSOCIATE (RFC 1928 §7): a port here for the program's datagrams, each with its target in front, until its
- * connection ends. Only the first sender is served, and fragments are refused.
- */
+/** UDP ASSOCIATE (socks_udp.ts), until the program's connection ends. */
 async function associate(
   client: Deno.TcpConn,
   inner: InnerPorts,
-  dialler: Dialler,
-  resolve: Resolve,
+  dialler: SocksDialler,
+  names: Names,
   host: string,
 ): Promise<void> {
-  const outer = Deno.listenDatagram({ transport: "udp", hostname: host, port: 0 });
-  let program: Deno.NetAddr | undefined;
-  let socket: TunnelSocket | undefined;
+  let key: number | undefined;
+  let association: Association;
   try {
-    socket = dialler.listen(({ address, port, data }) => {
-      if (!program) return;
-      const head = Uint8Array.of(0, 0, 0, ...encodeTarget(address, port));
-      const whole = new Uint8Array(head.length + data.length);
-      whole.set(head);
-      whole.set(data, head.length);
-      outer.send(whole, program).catch(() => {}); // the program's own loss
+    association = new Association(dialler, names, host, (port, innerPort) => {
+      key = portKey(PROTOCOL_UDP, port);
+      inner.set(key, innerPort);
     });
-    const { port } = outer.addr as Deno.NetAddr;
-    await reply(client, SUCCEEDED, host, port);
-    const tunnel = socket;
-    const names = new Map<string, string>();
-    const carry = async () => {
-      const buffer = new Uint8Array(CHUNK_BYTES);
-      for (;;) {
-        const [data, from] = await outer.receive(buffer);
-        const sender = from as Deno.NetAddr;
-        if (!program) {
-          program = sender;
-          inner.set(portKey(PROTOCOL_UDP, sender.port), tunnel.port);
-        }
-        if (sender.port !== program.port || sender.hostname !== program.hostname) continue;
-        const datagram = await readDatagram(data);
-        if (!datagram) continue;
-        const { target, payload } = datagram;
-        let address = parseIp(target.host) ? target.host : names.get(target.host);
-        if (address === undefined) {
-          [address] = await resolve(target.host).catch(() => []);
-          if (address === undefined) continue;
-          if (names.size >= NAMES_MAX) names.clear();
-          names.set(target.host, address);
-        }
-        tunnel.send(payload, address, target.port);
-      }
-    };
-    carry().catch(() => {}); // ends with the socket
+  } catch {
+    return await reply(client, FAILURE); // no descriptor, or no port, is left
+  }
+  try {
+    await reply(client, SUCCEEDED, host, association.port);
     const rest = new Uint8Array(64);
     while (await client.read(rest) !== null);
   } finally {
-    if (program) inner.delete(portKey(PROTOCOL_UDP, program.port));
-    socket?.close();
-    outer.close();
-  }
-}
-
-/** A datagram's target and payload; undefined when it is malformed or a fragment. */
-async function readDatagram(data: Uint8Array): Promise<{ target: Target; payload: Uint8Array } | undefined> {
-  if (data.length < 4 || data[2] !== 0) return undefined;
-  let at = 3;
-  try {
-    const target = await readTarget((count) => {
-      if (at + count > data.length) throw new RangeError("cut off");
-      at += count;
-      return data.subarray(at - count, at);
-    });
-    return target && { target, payload: data.subarray(at) };
-  } catch (error) {
-    if (error instanceof RangeError) return undefined;
-    throw error;
+    if (key !== undefined) inner.delete(key);
+    association.close();
   }
 }
 

@@ -69,6 +69,7 @@ export async function speedtest(args: string[]): Promise<number> {
   const exit = new SpeedtestExit({ own, packetBytes, idleUs: IDLE_US, directionUs, random });
   const plane: LocalPlane = new LocalPlane(invitation, exit, loadNative(), {
     priorities: [],
+    rules: [],
     compression: false,
     batching: true,
     repair: { ...DEFAULTS.repair, enabled: false },

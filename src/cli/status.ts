@@ -25,9 +25,12 @@ export interface Status {
   counters: Record<string, number>;
   drops: Record<string, number>;
   peers: PeerSnapshot[];
+  /** Flows of the last ten seconds that are recognised, by what they are. */
+  applications: Record<string, number>;
 }
 
 const INTERVAL_MS = 1000;
+const APPLICATIONS_SHOWN = 8;
 /** Seconds of history in the sparkline. */
 const HISTORY_LENGTH = 60;
 
@@ -157,6 +160,7 @@ export function renderStatus(
     ...(drops.length === 0
       ? []
       : [`drops: ${drops.map(([label, count]) => `${label} ${count}`).join(", ")}`]),
+    ...renderApplications("flows: ", current.applications),
     "",
     rows.length === 0
       ? "No peers yet; add one with: deno task peer add phone"
@@ -166,6 +170,12 @@ export function renderStatus(
   // Names and addresses come over HTTP: whatever answers there must not steer the terminal.
   // deno-lint-ignore no-control-regex
   return lines.join("\n").replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, "?");
+}
+
+/** How many flows are what, in a line behind `name`; nothing when there are none. */
+export function renderApplications(name: string, flows: Record<string, number> = {}): string[] {
+  const counted = Object.entries(flows).slice(0, APPLICATIONS_SHOWN).map(([one, count]) => `${one} ${count}`);
+  return counted.length === 0 ? [] : [`${name}${counted.join(", ")}`];
 }
 
 /** "wireguard", "oxtunnel AES-256-GCM", or loudly that everybody on the way can read it. */

@@ -5,34 +5,40 @@
  */
 import * as v from "valibot";
 import { join } from "node:path";
-import {
-  type Config,
-  type Environment,
-  formatIp,
-  hostOne,
-  networkOf,
-  parseIp,
-  parsePrefix,
-  prefixContains,
-} from "../config.ts";
+import type { Config, Environment } from "../config.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "./durable.ts";
 import { CommandError } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
-import { keyFromText } from "./keys_text.ts";
+import { isKeyText, keyToText, unusableKey } from "./keys_text.ts";
+import {
+  type Address,
+  formatAddress,
+  formatPrefix,
+  hostOne,
+  isIpv4,
+  parseAddress,
+  parseInterface,
+  parsePrefix,
+  prefixContains,
+} from "../wire/address.ts";
 
-const keyText = v.pipe(v.string(), v.check((text) => keyFromText(text) !== undefined, "not a 32-byte key"));
+const keyText = v.pipe(v.string(), v.check(isKeyText, "not a 32-byte key"));
+const publicKeyText = v.pipe(
+  keyText,
+  v.check((text) => unusableKey(text) === undefined, "a key that nobody can have"),
+);
 
 const RECORD = v.strictObject({
   name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,63}$/, "not 1 to 63 of A-Z a-z 0-9 . _ -")),
-  publicKey: keyText,
+  publicKey: publicKeyText,
   presharedKey: v.exactOptional(keyText),
   allowedIps: v.pipe(
     v.array(v.pipe(
       v.string(),
-      v.check(isNetwork, "not a network without host bits"),
       // One prefix has one text from here on, so that two of them can be compared.
-      v.transform((text) => networkOf(parsePrefix(text)!)),
+      v.transform((text) => networkText(text) ?? ""),
+      v.check((text) => text !== "", "not a network without host bits"),
     )),
     v.minLength(1),
     v.maxLength(64),
@@ -40,15 +46,23 @@ const RECORD = v.strictObject({
   created: v.pipe(v.string(), v.maxLength(40)),
 });
 
-function isNetwork(text: string): boolean {
-  const prefix = parsePrefix(text);
-  return prefix !== undefined && networkOf(prefix) === `${formatIp(prefix.bytes)}/${prefix.bits}`;
+/** A network's normal text; undefined when it is none, or has bits of a host set. */
+function networkText(text: string): string | undefined {
+  const prefix = text.includes("/") ? parseInterface(text) : undefined;
+  return prefix && prefixContains(prefix, prefix.address) ? formatPrefix(prefix) : undefined;
 }
 
-const FILE = v.strictObject({ version: v.literal(1), peers: v.array(RECORD) });
+const FILE = v.strictObject({
+  version: v.literal(1),
+  peers: v.array(RECORD),
+  /** Addresses of peers that were removed, the longest ago first. */
+  released: v.exactOptional(v.array(v.string())),
+});
+/** More are forgotten, the oldest first. */
+const RELEASED_MAX = 65_536;
 
 /** The store's and the environment's peers in one text, and what is wrong with it. */
-function parsePeers(text: string): { peers: PeerRecord[] } | { mistake: string } {
+function parsePeers(text: string): Stored | { mistake: string } {
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -62,7 +76,13 @@ function parsePeers(text: string): { peers: PeerRecord[] } | { mistake: string }
     return { mistake: `${place} is not as it should be` };
   }
   const twice = firstDuplicate(result.output.peers);
-  return twice === undefined ? { peers: result.output.peers } : { mistake: twice };
+  const { peers, released = [] } = result.output;
+  return twice === undefined ? { peers, released } : { mistake: twice };
+}
+
+interface Stored {
+  peers: PeerRecord[];
+  released: string[];
 }
 
 function firstDuplicate(peers: readonly PeerRecord[]): string | undefined {
@@ -85,6 +105,8 @@ export interface StoreOptions {
   readonly tunnelIpv6?: string;
   /** Peers from elsewhere, whose names, keys and addresses are taken. */
   readonly others?: readonly PeerRecord[];
+  /** The relay's public key, which no peer may have. */
+  readonly relayKey?: string;
 }
 
 export class PeerStore {
@@ -100,10 +122,14 @@ export class PeerStore {
 
   /** The stored peers, oldest first; none when the file is missing. Throws CommandError on a damaged file. */
   async load(): Promise<PeerRecord[]> {
+    return (await this.#load()).peers;
+  }
+
+  async #load(): Promise<Stored> {
     const text = await readIfPresent(this.path);
-    if (text === undefined) return [];
+    if (text === undefined) return { peers: [], released: [] };
     const result = parsePeers(text);
-    if ("peers" in result) return result.peers;
+    if ("peers" in result) return result;
     throw new CommandError(
       `${this.path}: cannot be used: ${result.mistake}. Nothing was changed: repair it, restore a backup, or ` +
         `move it away to start without peers: mv ${this.path} ${this.path}.damaged`,
@@ -111,13 +137,13 @@ export class PeerStore {
   }
 
   /**
-   * Stores a peer with the lowest free addresses and returns it once it is on the disk. Throws CommandError
+   * Stores a peer with the lowest addresses that nobody ever had, or else those given back longest ago, and returns it once it is on the disk. Throws CommandError
    * when its name or key is taken, no address is free, or the disk refuses.
    */
   async add(
     peer: { name: string; publicKey: string; presharedKey?: string; created: string },
   ): Promise<PeerRecord> {
-    return await this.#change((peers) => {
+    return await this.#change(({ peers, released }) => {
       const all = [...peers, ...this.#options.others ?? []];
       if (all.some(({ name }) => name === peer.name)) {
         throw new CommandError(
@@ -125,13 +151,19 @@ export class PeerStore {
         );
       }
       const sameKey = all.find(({ publicKey }) => publicKey === peer.publicKey);
-      if (sameKey !== undefined) throw new CommandError(`peer "${sameKey.name}" has this public key already`);
+      if (sameKey !== undefined) {
+        throw new CommandError(`peer "${sameKey.name}" has this public key already`, { cause: "publicKey" });
+      }
       const { name, publicKey, presharedKey, created } = peer;
+      const mistake = unusableKey(publicKey, this.#options.relayKey);
+      if (mistake !== undefined) {
+        throw new CommandError(`peer "${name}": public key: ${mistake}`, { cause: "publicKey" });
+      }
       const record: PeerRecord = {
         name,
         publicKey,
         ...(presharedKey === undefined ? {} : { presharedKey }),
-        allowedIps: this.#lease(all),
+        allowedIps: this.#lease(all, released),
         created,
       };
       const checked = v.safeParse(RECORD, record);
@@ -139,13 +171,14 @@ export class PeerStore {
         const { message } = checked.issues[0];
         throw new CommandError(`peer "${name}": ${v.getDotPath(checked.issues[0])}: ${message}`);
       }
-      return { peers: [...peers, record], result: record };
+      const left = released.filter((prefix) => !record.allowedIps.includes(prefix));
+      return { peers: [...peers, record], released: left, result: record };
     });
   }
 
   /** Removes a peer and returns what was stored of it. Throws CommandError when there is none of that name. */
   async remove(name: string): Promise<PeerRecord> {
-    return await this.#change((peers) => {
+    return await this.#change(({ peers, released }) => {
       const record = peers.find((peer) => peer.name === name);
       if (record === undefined) {
         throw new CommandError(
@@ -154,51 +187,63 @@ export class PeerStore {
             : `there is no peer "${name}"; see: peer list`,
         );
       }
-      return { peers: peers.filter((peer) => peer !== record), result: record };
+      return {
+        peers: peers.filter((peer) => peer !== record),
+        released: [...released.filter((prefix) => !record.allowedIps.includes(prefix)), ...record.allowedIps],
+        result: record,
+      };
     });
   }
 
   async #change(
-    change: (peers: PeerRecord[]) => { peers: PeerRecord[]; result: PeerRecord },
+    change: (stored: Stored) => Stored & { result: PeerRecord },
   ): Promise<PeerRecord> {
     await makeStateDirectory(this.#options.stateDir);
     return await withLock(this.#lockFile, async () => {
-      const { peers, result } = change(await this.load());
-      try {
-        await replaceFile(this.path, `${JSON.stringify({ version: 1, peers }, null, 2)}\n`);
-      } catch (error) {
-        const reason = error instanceof Error ? error.message : String(error);
-        throw new CommandError(`${this.path}: could not be written, so it is as it was before: ${reason}`);
-      }
+      const { peers, released, result } = change(await this.#load());
+      const file = {
+        version: 1,
+        peers,
+        ...(released.length > 0 ? { released: released.slice(-RELEASED_MAX) } : {}),
+      };
+      await replaceFile(this.path, `${JSON.stringify(file, null, 2)}\n`);
       return result;
     });
   }
 
-  /** The lowest free host number's addresses; 0 is the network, 1 the relay, the last one the broadcast. */
-  #lease(peers: readonly PeerRecord[]): string[] {
+  /**
+   * The addresses of the lowest host number that is free and was never given, or else of the one given back longest ago: the internet
+   * still sends to a removed peer's for a while. 0 is the network, 1 the relay, the last one the broadcast.
+   */
+  #lease(peers: readonly PeerRecord[], released: readonly string[]): string[] {
     const taken = new Set(peers.flatMap(({ allowedIps }) => allowedIps));
-    const { bytes, bits } = parsePrefix(this.#options.tunnelIpv4)!;
-    const hosts = 2 ** (32 - bits);
+    const since = new Map(released.map((prefix, i) => [prefix, i]));
+    const { address, bits } = parsePrefix(this.#options.tunnelIpv4)!;
+    const hosts = 2 ** (128 - bits);
+    const tunnelIpv6 = this.#options.tunnelIpv6 === undefined
+      ? undefined
+      : parsePrefix(this.#options.tunnelIpv6)!;
+    let oldest: string[] | undefined, oldestSince = Infinity;
     for (let host = 2; host < hosts - 1; host++) {
-      const leased = [`${formatIp(plusHost(bytes, host))}/32`];
-      if (this.#options.tunnelIpv6 !== undefined) {
-        leased.push(`${formatIp(plusHost(parsePrefix(this.#options.tunnelIpv6)!.bytes, host))}/128`);
-      }
-      if (!leased.some((prefix) => taken.has(prefix))) return leased;
+      const leased = [`${formatAddress(plusHost(address, host))}/32`];
+      if (taken.has(leased[0])) continue;
+      if (tunnelIpv6) leased.push(`${formatAddress(plusHost(tunnelIpv6.address, host))}/128`);
+      if (leased.some((prefix) => taken.has(prefix))) continue;
+      const given = Math.max(...leased.map((prefix) => since.get(prefix) ?? -1));
+      if (given < 0) return leased;
+      if (given < oldestSince) [oldest, oldestSince] = [leased, given];
     }
+    if (oldest !== undefined) return oldest;
     throw new CommandError(
       `no address is free in tunnel_ipv4 ${this.#options.tunnelIpv4}; remove a peer or choose a larger network`,
     );
   }
 }
 
-/** The network's address with a host number (below 2^24) in its last bytes. */
-function plusHost(network: Uint8Array, host: number): Uint8Array {
-  const address = Uint8Array.from(network);
-  const end = address.length;
-  address[end - 1] |= host & 255;
-  address[end - 2] |= host >> 8 & 255;
-  address[end - 3] |= host >> 16 & 255;
+/** The network's address with a host number (below 2^24) in its last bits. */
+function plusHost(network: Address, host: number): Address {
+  const address = network.slice();
+  address[3] |= host;
   return address;
 }
 
@@ -236,44 +281,56 @@ export async function loadAllPeers(config: Config, env: Environment): Promise<Pe
   if (twice !== undefined) {
     throw new CommandError(`the stored peers and OXRELAY_PEERS do not fit together: ${twice}; remove one`);
   }
-  const hasIpv6 = peers.some(({ allowedIps }) => allowedIps.some((prefix) => prefix.includes(":")));
-  const tunnelIpv6 = hasIpv6 ? await findTunnelIpv6(config, env) : undefined;
-  for (const { name, allowedIps } of peers) {
+  if (peers.length === 0) return [];
+  const { privateKey, publicKey: relayKey } = await loadIdentity(config, env);
+  privateKey.fill(0);
+  const relayText = keyToText(relayKey);
+  const tunnels = {
+    ipv4: tunnelOf("tunnel_ipv4", tunnelIpv4),
+    ipv6: tunnelOf("tunnel_ipv6", resolveTunnelIpv6(config, relayKey)),
+  };
+  for (const { name, publicKey, allowedIps } of peers) {
+    const mistake = unusableKey(publicKey, relayText);
+    if (mistake !== undefined) {
+      throw new CommandError(`peer "${name}": public key: ${mistake}; remove the peer`);
+    }
     for (const allowed of allowedIps) {
-      const mistake = misfit(allowed, tunnelIpv4, tunnelIpv6);
+      const mistake = misfit(allowed, tunnels);
       if (mistake !== undefined) throw new CommandError(`peer "${name}" has ${allowed}, ${mistake}`);
     }
   }
   return peers;
 }
 
-/** The tunnel's IPv6 prefix, undefined when it is off. Only "auto" asks for the relay's key. */
-async function findTunnelIpv6(config: Config, env: Environment): Promise<string | undefined> {
-  if (config.tunnelIpv6 !== "auto") return config.tunnelIpv6 === "off" ? undefined : config.tunnelIpv6;
-  const { privateKey, publicKey } = await loadIdentity(config, env);
-  privateKey.fill(0);
-  return resolveTunnelIpv6(config, publicKey);
+/** One of the tunnel's networks, read once for all peers; undefined for one that is off. */
+function tunnelOf(key: string, tunnel: string | undefined) {
+  if (tunnel === undefined) return undefined;
+  const own = hostOne(tunnel).address;
+  return { key, tunnel, network: parsePrefix(tunnel)!, own, ownAddress: parseAddress(own)! };
 }
 
+type TunnelNetwork = ReturnType<typeof tunnelOf>;
+
 /** Why a peer cannot have the prefix, and what to do; undefined when it can. */
-function misfit(allowed: string, tunnelIpv4: string, tunnelIpv6: string | undefined): string | undefined {
+function misfit(allowed: string, tunnels: { ipv4: TunnelNetwork; ipv6: TunnelNetwork }): string | undefined {
   const prefix = parsePrefix(allowed)!;
-  const isIpv4 = prefix.bytes.length === 4;
-  const [key, tunnel] = isIpv4 ? ["tunnel_ipv4", tunnelIpv4] : ["tunnel_ipv6", tunnelIpv6];
-  if (tunnel === undefined) {
+  const isV4 = isIpv4(prefix.address);
+  const its = isV4 ? tunnels.ipv4 : tunnels.ipv6;
+  if (its === undefined) {
     return 'and tunnel_ipv6 is "off"; turn it on, or remove the peer and add it again';
   }
-  const network = parsePrefix(tunnel)!;
-  if (prefix.bits < network.bits || !prefixContains(network, prefix.bytes)) {
-    const back = isIpv4
+  const { key, tunnel, network, own, ownAddress } = its;
+  if (prefix.bits < network.bits || !prefixContains(network, prefix.address)) {
+    const back = isV4
       ? "set tunnel_ipv4 back, or "
-      : prefix.bytes[0] === 0xfd && prefix.bits >= 64
-      ? `if the relay's key has changed, set tunnel_ipv6 = "${networkOf({ ...prefix, bits: 64 })}", or `
+      : prefix.address[0] >>> 24 === 0xfd && prefix.bits >= 64
+      ? `if the relay's key has changed, set tunnel_ipv6 = "${
+        formatPrefix(parsePrefix(`${formatAddress(prefix.address)}/64`)!)
+      }", or `
       : "";
     return `outside ${key} ${tunnel}; ${back}remove the peer and add it again`;
   }
-  const own = hostOne(tunnel).address;
-  if (prefixContains(prefix, parseIp(own)!)) {
+  if (prefixContains(prefix, ownAddress)) {
     return `which takes the relay's own address ${own}; remove the peer and add it again`;
   }
   return undefined;

@@ -1,9 +1,20 @@
 // Hot path.
 /**
- * How a flow gets its class (traffic_class.ts): by its DSCP, else by its ports until its packets' sizes and gaps say
- * more. Invariant: pure, numbers in and numbers out; a class that was taken by behaviour is left only well below where
- * it was taken. Looks into no payload but for the first byte of media, and keeps nothing: scores are the flow table's.
+ * How a flow gets its class (traffic_class.ts): by what its bytes are recognised as, by its DSCP, by its ports, and where these
+ * say little by its packets' sizes and pace in both directions. Invariant: pure; what behaviour gave is left only well below
+ * where it was taken, and each time that it is taken again needs more. Keeps nothing: scores are the flow table's, patterns
+ * applications.ts's.
  */
+import { KIND_CALL, KIND_GAME, KIND_REQUEST, KIND_TRANSFER, KIND_TUNNEL, KIND_WEB } from "./applications.ts";
+import {
+  STATE_BULK,
+  STATE_CLASS,
+  STATE_FLIPS,
+  STATE_HEAVY,
+  STATE_MARKS,
+  STATE_MEDIA,
+  STATE_STEADY,
+} from "./flows.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_INTERACTIVE, CLASS_VOICE } from "./traffic_class.ts";
 
 /** In what `classOfMarks` returns: behaviour changes nothing about it. */
@@ -23,20 +34,40 @@ export const SIGN_FULL = 1;
 /** It only acknowledges. */
 export const SIGN_ACK = 2;
 
-const FULL_BYTES = 1000;
-/** A game's or a call's packet is no longer. */
+/** Bytes of a packet that is full, or nearly so. */
+export const FULL_BYTES = 1000;
+/** A game's or a call's packet without a picture in it is no longer. */
 const STEADY_BYTES_MAX = 700;
-/** After such a pause a flow is judged anew: a page, a next track. */
+/** What QUIC acknowledges with is no longer, IP header and all. */
+const QUIC_ACK_BYTES_MAX = 110;
+/** After such a pause a transfer is judged anew: a page, a next track. */
 const IDLE_US = 1_000_000;
 // Gaps below which packets are of one run.
 const TCP_RUN_US = 20_000, UDP_RUN_US = 4000, ACK_RUN_US = 10_000;
-/** Packets that are sent at a pace: 8 to 500 in a second. */
-const PACE_US_MIN = 2000, PACE_US_MAX = 120_000;
+/** Packets closer than this are one tick's, a few of which a game may send; more of them are a flood. */
+export const TICK_US = 2000;
+const TICK_PACKETS_MAX = 4;
+// Longest gaps between packets that are sent at a pace, and between the tries of a handshake.
+const PACE_US_MAX = 250_000, TRY_US_MAX = 1_500_000;
 
 // Where behaviour takes a class, where it leaves it, and how far a score can rise.
 const BULK_TAKEN = 32, BULK_LEFT = 8, BULK_MAX = 64;
-const STEADY_TAKEN = 48, STEADY_LEFT = 12, STEADY_MAX = 96;
-const MEDIA_TAKEN = 16, MEDIA_LEFT = 4, MEDIA_MAX = 32;
+const STEADY_TAKEN = 8, STEADY_LEFT = 4, STEADY_MAX = 96;
+/** The same where the port or the bytes say that somebody waits for an answer, or that it is a tunnel. */
+const STEADY_TAKEN_LATE = 48, STEADY_LEFT_LATE = 12;
+/** For calls over QUIC, of the direction that is less steady. */
+const QUIC_CALL_TAKEN = 24, QUIC_CALL_LEFT = 6;
+const MEDIA_TAKEN = 8, MEDIA_LEFT = 0, MEDIA_MAX = 32;
+const HEAVY_TAKEN = 12, HEAVY_MAX = 48, HEAVY_GAP_US = 15_000;
+/** Each return to a class that behaviour gave needs twice as much as the one before, up to eight times. */
+export const FLIPS_MAX = 3;
+
+// What a payload's first byte shows of media.
+export const MEDIA_NONE = 0;
+/** RTP's version, and nothing more. */
+export const MEDIA_MAYBE = 1;
+/** The next packet of a source that was seen before, or RTCP. */
+export const MEDIA_SURE = 2;
 
 /**
  * The class that the sender's marks and the ports suggest, with FIRM where the DSCP says it.
@@ -131,9 +162,14 @@ export function signOfTcp(length: number, isAck: boolean): number {
 }
 
 /** What a UDP packet is. QUIC hides what it acknowledges, so its small packets in a run pass for acknowledgements. */
-export function signOfUdp(length: number, portA: number, portB: number): number {
+export function signOfUdp(length: number, isQuic: boolean): number {
   if (length >= FULL_BYTES) return SIGN_FULL;
-  return portA === QUIC_PORT || portB === QUIC_PORT ? SIGN_ACK : SIGN_SMALL;
+  return isQuic ? SIGN_ACK : SIGN_SMALL;
+}
+
+/** Whether a port says QUIC, where the bytes have not. */
+export function isQuicPort(portA: number, portB: number): boolean {
+  return portA === QUIC_PORT || portB === QUIC_PORT;
 }
 
 /** The score of a transfer, 0 to 64, after one more packet, `gapUs` behind the last one. */
@@ -144,35 +180,96 @@ export function bulkScore(score: number, protocol: number, sign: number, gapUs: 
   return gapUs < runUs ? Math.min(BULK_MAX, score + 1) : Math.max(0, score - 1);
 }
 
-/** The score of small packets at a steady pace, 0 to 96. A tick may take up to three packets at once. */
-export function steadyScore(score: number, sign: number, length: number, gapUs: number): number {
-  if (gapUs > IDLE_US || sign === SIGN_ACK) return 0;
-  if (length > STEADY_BYTES_MAX) return Math.max(0, score - 2);
-  if (gapUs < PACE_US_MIN) return Math.max(0, score - 1);
-  return gapUs <= PACE_US_MAX ? Math.min(STEADY_MAX, score + 3) : score;
+/**
+ * The score of small packets at a pace, 0 to 96, after one more of `bytes`, `gapUs` behind the last one of its direction and
+ * the `run`th of its tick. @param isFirst of its direction. @param isQuic small packets may be acknowledgements.
+ */
+export function steadyScore(
+  score: number,
+  bytes: number,
+  gapUs: number,
+  run: number,
+  isFirst: boolean,
+  isQuic: boolean,
+): number {
+  if (bytes >= FULL_BYTES) return Math.max(0, score - 4);
+  if (bytes > STEADY_BYTES_MAX) return Math.max(0, score - 2);
+  if (isQuic && bytes <= QUIC_ACK_BYTES_MAX) return score;
+  if (isFirst) return score + 2;
+  if (gapUs < TICK_US) return run <= TICK_PACKETS_MAX ? score : Math.max(0, score - 1);
+  if (gapUs <= PACE_US_MAX) return Math.min(STEADY_MAX, score + 3);
+  return gapUs <= TRY_US_MAX ? Math.min(STEADY_MAX, score + 1) : score >> 1;
 }
 
-/** The score of RTP, 0 to 32: whether the payload's first byte has version 2 (RFC 3550 §5.1), packet after packet. */
-export function mediaScore(score: number, firstByte: number): number {
-  return firstByte >> 6 === 2 ? Math.min(MEDIA_MAX, score + 1) : Math.max(0, score - 4);
+/** How far a direction is one of full packets that come quickly, 0 to 48: a transfer's, or a picture's. */
+export function heavyScore(score: number, bytes: number, gapUs: number): number {
+  return bytes >= FULL_BYTES && gapUs < HEAVY_GAP_US
+    ? Math.min(HEAVY_MAX, score + 3)
+    : Math.max(0, score - 1);
+}
+
+/** The score of RTP and RTCP, 0 to 32. @param shown MEDIA_* of the packet. */
+export function mediaScore(score: number, shown: number): number {
+  if (shown === MEDIA_SURE) return Math.min(MEDIA_MAX, score + MEDIA_TAKEN);
+  return Math.max(0, score - 1);
 }
 
 /**
- * The class that a flow has now. @param marks of `classOfMarks`. @param was its class before this packet.
+ * The class that a direction has by its own packets and what the flow is recognised as.
+ * @param state STATE_* of the flow table, of the direction at `at` and the other at `other`, or -1 where that one is silent.
+ * @param kind KIND_* of what the flow is recognised as.
  */
-export function decideClass(
-  marks: number,
-  was: number,
-  bulk: number,
-  steady: number,
-  media: number,
-): number {
-  const base = marks & CLASS_MASK;
-  if ((marks & FIRM) !== 0) return base;
-  if (media >= MEDIA_TAKEN || (was === CLASS_VOICE && media > MEDIA_LEFT)) return CLASS_VOICE;
-  if (bulk >= BULK_TAKEN || (was === CLASS_BULK && bulk > BULK_LEFT)) return CLASS_BULK;
-  if (steady >= STEADY_TAKEN || (was === CLASS_GAME && steady > STEADY_LEFT)) {
-    return base === CLASS_VOICE ? CLASS_VOICE : CLASS_GAME;
+export function decideClass(state: Uint8Array, at: number, other: number, kind: number): number {
+  const marks = state[at + STATE_MARKS], base = marks & CLASS_MASK, was = state[at + STATE_CLASS];
+  const bulk = state[at + STATE_BULK], media = state[at + STATE_MEDIA];
+  const isBulk = bulk >= BULK_TAKEN || (was === CLASS_BULK && bulk > BULK_LEFT);
+  // Of what is recognised as a game any likeness to media is chance.
+  const isCall = kind !== KIND_GAME && (media >= MEDIA_TAKEN || (was === CLASS_VOICE && media > MEDIA_LEFT));
+  if ((marks & FIRM) !== 0) {
+    // Who marked what is surely a call or a game as something else did not look.
+    if (isCall || (kind === KIND_CALL && !isBulk)) return CLASS_VOICE;
+    return kind === KIND_GAME && !isBulk ? CLASS_GAME : base;
   }
-  return base;
+  if (isCall) return CLASS_VOICE;
+  if (isBulk) return CLASS_BULK;
+  switch (kind) {
+    case KIND_CALL:
+      return CLASS_VOICE;
+    case KIND_GAME:
+      return CLASS_GAME;
+    case KIND_REQUEST:
+      return CLASS_INTERACTIVE;
+    case KIND_TRANSFER:
+      return CLASS_BULK;
+    case KIND_WEB:
+      return isQuicCall(state, at, other) ? CLASS_VOICE : CLASS_INTERACTIVE;
+  }
+  // Of what is recognised as a tunnel the port says nothing.
+  const isTunnel = kind === KIND_TUNNEL;
+  if (!isTunnel && (base === CLASS_GAME || base === CLASS_VOICE)) return base;
+  if (isGame(state, at, other, isTunnel || base !== CLASS_DEFAULT)) return CLASS_GAME;
+  return isTunnel ? CLASS_DEFAULT : base;
+}
+
+/** Whether both directions are as steady as a call. */
+function isQuicCall(state: Uint8Array, at: number, other: number): boolean {
+  if (other < 0) return false;
+  const both = Math.min(state[at + STATE_STEADY], state[other + STATE_STEADY]);
+  return state[at + STATE_CLASS] === CLASS_VOICE
+    ? both > QUIC_CALL_LEFT
+    : both >= QUIC_CALL_TAKEN << Math.min(1, state[at + STATE_FLIPS]);
+}
+
+/** Whether the directions' pace is a game's. @param isLate something else is more likely, so that it takes longer. */
+function isGame(state: Uint8Array, at: number, other: number, isLate: boolean): boolean {
+  const steady = state[at + STATE_STEADY], wasGame = state[at + STATE_CLASS] === CLASS_GAME;
+  const isHeavy = state[at + STATE_HEAVY] >= HEAVY_TAKEN ||
+    (other >= 0 && state[other + STATE_HEAVY] >= HEAVY_TAKEN);
+  // What acknowledges a transfer is small and at a pace, too.
+  if (isHeavy) return false;
+  if (isLate) {
+    return steady > STEADY_LEFT_LATE && (wasGame || steady >= STEADY_TAKEN_LATE);
+  }
+  const sum = other < 0 ? steady : steady + state[other + STATE_STEADY];
+  return wasGame ? sum > STEADY_LEFT : sum >= STEADY_TAKEN << state[at + STATE_FLIPS];
 }

@@ -4,6 +4,7 @@
  * shows by itself goes first, and what it has learned of the other one is never told back, so that no guess confirms
  * itself. The numbers are classifier.ts's, the memory flows.ts's.
  */
+import { KIND_CALL, KIND_WEB } from "./applications.ts";
 import {
   BEGUN,
   bulkScore,
@@ -11,23 +12,41 @@ import {
   classOfMarks,
   decideClass,
   FIRM,
+  FLIPS_MAX,
+  FULL_BYTES,
+  heavyScore,
+  isQuicPort,
   mediaScore,
   SIGN_ACK,
+  SIGN_FULL,
   signOfTcp,
   signOfUdp,
   steadyScore,
+  TICK_US,
 } from "./classifier.ts";
 import {
   type FlowTable,
   STATE_BULK,
   STATE_BYTES,
   STATE_CLASS,
+  STATE_FLIPS,
+  STATE_HEAVY,
+  STATE_LOOKS,
   STATE_MARKS,
   STATE_MEDIA,
+  STATE_RUN,
   STATE_STEADY,
   STATE_TOS,
 } from "./flows.ts";
-import { CLASS_DEFAULT, CLASS_INTERACTIVE, isRealTime } from "./traffic_class.ts";
+import { isCallData, kindOf, lookForMedia, LOOKS_MAX, recognise } from "./recognise.ts";
+import {
+  CLASS_BULK,
+  CLASS_DEFAULT,
+  CLASS_GAME,
+  CLASS_INTERACTIVE,
+  CLASS_VOICE,
+  isRealTime,
+} from "./traffic_class.ts";
 
 const TCP = 6, UDP = 17;
 /** What the other direction says counts for so long after its last packet. */
@@ -42,48 +61,124 @@ export interface FlowPacket {
   tos: number;
   /** Of TCP: carries nothing but an acknowledgement. */
   isAck: boolean;
-  /** The first byte of UDP's payload, or -1. */
-  firstByte: number;
+  /** Where its IP header begins. */
+  packetAt: number;
+  /** Where UDP's payload begins, and its bytes; 0 without one. */
+  payloadAt: number;
+  payloadBytes: number;
 }
 
-/** Takes one more packet of `bytes` of the flow's direction at `place`. @param nowUs modulo 2^32. */
+/**
+ * Whether a packet of `bytes` shows anything that the one of its direction before has not: of what comes at one moment only
+ * first payloads do, and full packets until the flow is known for a transfer.
+ */
+export function isNews({ seenUs, state }: FlowTable, place: number, bytes: number, nowUs: number): boolean {
+  if (seenUs[place] !== nowUs) return true;
+  const at = STATE_BYTES * place;
+  if (state[at + STATE_CLASS] === CLASS_BULK) return false;
+  return bytes >= FULL_BYTES || state[at + STATE_LOOKS] < LOOKS_MAX;
+}
+
+/** Takes one more packet of `bytes` of the flow's direction at `place`, which is in `view`. @param nowUs modulo 2^32. */
 export function observe(
-  { seenUs, state }: FlowTable,
+  flows: FlowTable,
   place: number,
   packet: FlowPacket,
+  view: DataView,
   bytes: number,
   nowUs: number,
 ): void {
-  const { protocol, ports, tos } = packet;
+  const { seenUs, state } = flows, { protocol, ports, tos } = packet;
   const at = STATE_BYTES * place;
-  let marks = state[at + STATE_MARKS], was = state[at + STATE_CLASS];
+  let marks = state[at + STATE_MARKS];
   const isFirst = marks === 0;
   const gapUs = isFirst ? 0 : nowUs - seenUs[place] >>> 0;
   seenUs[place] = nowUs;
   if (isFirst || state[at + STATE_TOS] !== tos) {
     state[at + STATE_TOS] = tos;
     state[at + STATE_MARKS] = marks = classOfMarks(tos >> 2, protocol, ports >>> 16, ports & 0xffff) | BEGUN;
-    if (isFirst) was = marks & CLASS_MASK;
+    if (isFirst) state[at + STATE_CLASS] = marks & CLASS_MASK;
   }
-  let sign = SIGN_ACK, steady = 0, media = 0;
-  if (protocol === TCP) sign = signOfTcp(bytes, packet.isAck);
-  else if (protocol === UDP) {
-    sign = signOfUdp(bytes, ports >>> 16, ports & 0xffff);
-    media = state[at + STATE_MEDIA];
-    if (packet.firstByte >= 0) state[at + STATE_MEDIA] = media = mediaScore(media, packet.firstByte);
-    state[at + STATE_STEADY] = steady = steadyScore(state[at + STATE_STEADY], sign, bytes, gapUs);
+  if (flows.rules !== undefined && state[at + STATE_LOOKS] < LOOKS_MAX) askRules(flows, place, packet, view);
+  if (protocol === UDP) observeUdp(flows, place, packet, view, bytes, gapUs, isFirst, nowUs);
+  else {
+    const sign = protocol === TCP ? signOfTcp(bytes, packet.isAck) : SIGN_ACK;
+    state[at + STATE_BULK] = bulkScore(state[at + STATE_BULK], protocol, sign, gapUs);
+    decide(flows, place, 0, nowUs);
   }
-  const bulk = bulkScore(state[at + STATE_BULK], protocol, sign, gapUs);
-  state[at + STATE_BULK] = bulk;
-  state[at + STATE_CLASS] = decideClass(marks, was, bulk, steady, media);
+}
+
+/** Of each direction's first packets, rules that look into a payload may need more than one. */
+function askRules(
+  { rules, ruled, state }: FlowTable,
+  place: number,
+  packet: FlowPacket,
+  view: DataView,
+): void {
+  // UDP's payloads are counted where patterns are looked for.
+  if (packet.payloadBytes === 0) state[STATE_BYTES * place + STATE_LOOKS]++;
+  if (ruled[place >> 1] === 0) ruled[place >> 1] = rules!.find(view, packet) + 1;
+}
+
+function observeUdp(
+  flows: FlowTable,
+  place: number,
+  packet: FlowPacket,
+  view: DataView,
+  bytes: number,
+  gapUs: number,
+  isFirst: boolean,
+  nowUs: number,
+): void {
+  const { state } = flows, { ports, payloadAt, payloadBytes } = packet;
+  const at = STATE_BYTES * place, row = place >> 1;
+  let media = state[at + STATE_MEDIA];
+  if (payloadBytes > 0) {
+    if (state[at + STATE_LOOKS] < LOOKS_MAX) {
+      state[at + STATE_LOOKS]++;
+      recognise(flows, row, view, payloadAt, payloadBytes, ports);
+    }
+    media = mediaScore(media, lookForMedia(flows, place, view, payloadAt, payloadBytes));
+    state[at + STATE_MEDIA] = media;
+  }
+  const kind = kindOf(flows, row);
+  const isQuic = kind === KIND_WEB || (kind === 0 && isQuicPort(ports >>> 16, ports & 0xffff));
+  state[at + STATE_RUN] = gapUs < TICK_US ? Math.min(255, state[at + STATE_RUN] + 1) : 1;
+  state[at + STATE_STEADY] = steadyScore(
+    state[at + STATE_STEADY],
+    bytes,
+    gapUs,
+    state[at + STATE_RUN],
+    isFirst,
+    isQuic,
+  );
+  state[at + STATE_HEAVY] = heavyScore(state[at + STATE_HEAVY], bytes, gapUs);
+  const sign = signOfUdp(bytes, isQuic);
+  // A call's pictures are full packets in runs, too.
+  if (kind !== KIND_CALL || sign !== SIGN_FULL || isCallData(view, payloadAt, payloadBytes)) {
+    state[at + STATE_BULK] = bulkScore(state[at + STATE_BULK], UDP, sign, gapUs);
+  }
+  decide(flows, place, kind, nowUs);
+}
+
+function decide({ seenUs, state }: FlowTable, place: number, kind: number, nowUs: number): void {
+  const at = STATE_BYTES * place, was = state[at + STATE_CLASS];
+  const isHeard = nowUs - seenUs[place ^ 1] >>> 0 <= OTHER_US;
+  const now = decideClass(state, at, isHeard ? STATE_BYTES * (place ^ 1) : -1, kind);
+  if (now === was) return;
+  state[at + STATE_CLASS] = now;
+  if ((was === CLASS_GAME || was === CLASS_VOICE) && state[at + STATE_FLIPS] < FLIPS_MAX) {
+    state[at + STATE_FLIPS]++;
+  }
 }
 
 /**
- * The class of a direction's packets, whose last one was just observed: by its own DSCP, else by the other's; else by its own
+ * The class of a direction's packets, whose last one was just observed: by a rule, else by its own DSCP, else by the other's; else by its own
  * behaviour and ports, or, where these say little, as the other direction's game or call. That the other one is a
  * transfer says nothing: what answers it may be a request.
  */
-export function classOfFlow({ seenUs, state }: FlowTable, place: number, nowUs: number): number {
+export function classOfFlow({ ruled, seenUs, state }: FlowTable, place: number, nowUs: number): number {
+  if (ruled[place >> 1] !== 0) return ruled[place >> 1] - 1;
   const at = STATE_BYTES * place, other = STATE_BYTES * (place ^ 1);
   const own = state[at + STATE_CLASS], marks = state[other + STATE_MARKS];
   if ((state[at + STATE_MARKS] & FIRM) !== 0 || marks === 0) return own;

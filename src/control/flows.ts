@@ -6,6 +6,8 @@
  * be learned anew, which costs them no more than a few packets' class. Knows no packets and decides nothing.
  */
 
+import type { ClassRules } from "./class_rules.ts";
+
 const WAYS = 4;
 /** An IPv6 flow: two addresses, ports, protocol. */
 export const FLOW_WORDS_MAX = 10;
@@ -16,7 +18,7 @@ export const FLOW_KEYS = 4 * FLOW_WORDS_MAX;
 export const INWARD = 0, OUTWARD = 1;
 
 /** Bytes of a place in `state`, and which is what; control/direction.ts keeps them. */
-export const STATE_BYTES = 8;
+export const STATE_BYTES = 16;
 /** The traffic class or TOS byte that the marks were made from. */
 export const STATE_TOS = 0;
 /** Of `classOfMarks`, with BEGUN; 0 before the direction's first packet. */
@@ -24,6 +26,18 @@ export const STATE_MARKS = 1;
 export const STATE_BULK = 2, STATE_STEADY = 3, STATE_MEDIA = 4;
 /** CLASS_*, as this direction alone has it since its last packet. */
 export const STATE_CLASS = 5;
+/** How much of it is full packets, and packets of the tick that the last one was in. */
+export const STATE_HEAVY = 6, STATE_RUN = 7;
+/** Payloads that were looked at for patterns. */
+export const STATE_LOOKS = 8;
+/** How often behaviour's word was taken back, at most FLIPS_MAX. */
+export const STATE_FLIPS = 9;
+
+/** Words of a place in `sources`: two RTP sources, each with its last sequence number and timestamp, the older one second. */
+export const SOURCE_WORDS = 6;
+
+/** Of the state of a flow's two directions, eight bytes in each. */
+const WORDS = 2 * STATE_BYTES / 8;
 
 export class FlowTable {
   /** Whether the flow that was found last is one that has just begun; its columns are then zero. */
@@ -32,13 +46,22 @@ export class FlowTable {
   readonly seenUs: Uint32Array;
   /** By place: STATE_BYTES of what its packets have shown, side by side for the cache's sake. */
   readonly state: Uint8Array;
+  /** By place: SOURCE_WORDS of the RTP that its packets may be. */
+  readonly sources: Uint32Array;
+  /** Number in applications.ts of what the flow's bytes say that it is, and how sure that is, 0 to 4. */
+  readonly application: Uint8Array;
+  readonly points: Uint8Array;
+  /** 1 and the class that a rule gives, or 0. */
+  readonly ruled: Uint8Array;
+  /** A person's own; `setRules` changes them. */
+  rules: ClassRules | undefined;
   /** A hint's class, or NO_HINT; and for which version of the session's hints that holds. */
   readonly hint: Uint8Array;
   readonly hintVersion: Uint32Array;
   /** Attempts to compress that failed in a row, and packets to let pass before the next one. */
   readonly failures: Uint8Array;
   readonly pause: Uint16Array;
-  /** The state, a place in each: all zeros in one store. */
+  /** The state, eight bytes in each: zeros in few stores. */
   readonly #places: Float64Array;
   readonly #tag: Uint32Array;
   readonly #keys: Uint32Array;
@@ -55,11 +78,22 @@ export class FlowTable {
     this.seenUs = new Uint32Array(2 * rows);
     this.state = new Uint8Array(2 * STATE_BYTES * rows);
     this.#places = new Float64Array(this.state.buffer);
+    this.sources = new Uint32Array(2 * SOURCE_WORDS * rows);
+    this.application = new Uint8Array(rows);
+    this.points = new Uint8Array(rows);
+    this.ruled = new Uint8Array(rows);
     this.hint = new Uint8Array(rows);
     this.hintVersion = new Uint32Array(rows);
     this.failures = new Uint8Array(rows);
     this.pause = new Uint16Array(rows);
     this.#tag = new Uint32Array(rows);
+  }
+
+  /** Takes rules in place of those before, for flows that are there, too: their next payloads are looked at again. */
+  setRules(rules: ClassRules | undefined): void {
+    this.rules = rules;
+    this.ruled.fill(0);
+    for (let at = STATE_LOOKS; at < this.state.length; at += STATE_BYTES) this.state[at] = 0;
   }
 
   /**
@@ -108,8 +142,11 @@ export class FlowTable {
   #begin(row: number, tag: number): void {
     this.isNew = true;
     this.#tag[row] = tag;
-    this.#places[2 * row] = 0;
-    this.#places[2 * row + 1] = 0;
+    for (let i = 0; i < WORDS; i++) this.#places[WORDS * row + i] = 0;
+    for (let i = 2 * SOURCE_WORDS * row; i < 2 * SOURCE_WORDS * (row + 1); i++) this.sources[i] = 0;
+    this.application[row] = 0;
+    this.points[row] = 0;
+    this.ruled[row] = 0;
     this.hint[row] = 0;
     this.hintVersion[row] = 0;
     this.failures[row] = 0;

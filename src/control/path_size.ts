@@ -2,7 +2,8 @@
 /**
  * The largest datagram that one direction of a path takes, found by probing (RFC 8899; PROTOCOL §17). Sizes are bytes of
  * UDP payload. Invariant: the size rises by the reply to the probe under way and by nothing else, at most one probe is
- * under way, and three losses of one size are believed. Pure: it sends nothing, and time is an argument.
+ * under way, and three losses of one size are believed, each while something smaller got through: an outage says nothing of
+ * sizes. Pure: it sends nothing, and time is an argument.
  * Keeps PROTOCOL R76 and R83.
  */
 
@@ -10,6 +11,10 @@
 export const BASE_BYTES = 1200;
 /** Probes of one size that are lost before it counts as too big (RFC 8899 §5.1.2). */
 export const MAX_PROBES = 3;
+/** Losses of one size beside which nothing got through, after which the search waits for the path to come back. */
+export const MAX_OUTAGES = 3;
+/** How long it waits, and then until the path is used. */
+export const OUTAGE_US = 1_000_000;
 /** The search ends when it knows the size this closely. */
 export const GRANULARITY_BYTES = 4;
 /** A size below the largest is tried to be raised after this long (RFC 8899 §5.1.1). */
@@ -40,6 +45,11 @@ export class PathSize {
   isNarrow = false;
   readonly max: number;
   #losses = 0;
+  #outages = 0;
+  /** The counter and the time of the probe under way, and whether something that was sent after it has arrived. */
+  #probeCounter = 0;
+  #probeUs = 0;
+  #isHeard = false;
   /** Whether a datagram of the base size or more is known to have arrived. */
   #isBaseKnown = false;
   /** The smallest size that is known to be too big; beyond the largest while that was not tried. */
@@ -99,8 +109,16 @@ export class PathSize {
     else this.#next(nowUs);
   }
 
-  /** The probe that was due went out. `timerUs`: how long its reply may take. */
-  onSent(nowUs: number, timerUs: number): void {
+  /** Whether the probe that is due repeats one: something small that is answered shall go with it. */
+  get isRepeat(): boolean {
+    return this.#losses + this.#outages > 0;
+  }
+
+  /** The probe that was due went out under this counter. `timerUs`: how long its reply may take. */
+  onSent(counter: number, nowUs: number, timerUs: number): void {
+    this.#probeCounter = counter;
+    this.#probeUs = nowUs;
+    this.#isHeard = false;
     this.isDue = false;
     this.dueUs = nowUs + timerUs;
     this.#timerUs = timerUs;
@@ -109,7 +127,7 @@ export class PathSize {
   /** The other end says that a probe of so many bytes arrived. */
   onReply(bytes: number, nowUs: number): void {
     // A probe that waits to be repeated has been sent before.
-    if (bytes === 0 || bytes !== this.probed || (this.isDue && this.#losses === 0)) return;
+    if (bytes === 0 || bytes !== this.probed || (this.isDue && !this.isRepeat)) return;
     this.bytes = bytes;
     this.#isBaseKnown = true;
     this.isNarrow = false;
@@ -117,11 +135,22 @@ export class PathSize {
     this.#next(nowUs);
   }
 
+  /** The other end has answered something that was sent at that time. */
+  onAnswer(sentUs: number): void {
+    if (sentUs >= this.#probeUs) this.#isHeard = true;
+  }
+
   /** Does what is due: the probe under way is lost. */
   handleTimeout(nowUs: number): void {
     if (nowUs < this.dueUs) return;
     this.dueUs = Infinity;
-    if (++this.#losses < MAX_PROBES) {
+    if (this.#isHeard) this.#losses++;
+    else if (++this.#outages === MAX_OUTAGES) {
+      this.#rest(nowUs + OUTAGE_US);
+      this.isSettled = this.#isBaseKnown;
+      return;
+    }
+    if (this.#losses < MAX_PROBES) {
       this.isDue = true;
       return;
     }
@@ -156,6 +185,7 @@ export class PathSize {
 
   /** The other end says which of the last counters up to `highest` arrived: bit i of `bitmap` is highest - 1 - i. */
   onReport(highest: number, bitmap: Uint8Array, bitmapBytes: number, nowUs: number): void {
+    if (highest > this.#probeCounter) this.#isHeard = true;
     let kept = 0;
     for (let i = 0; i < this.#followedCount; i++) {
       const counter = this.#followed[i], behind = highest - 1 - counter;
@@ -200,7 +230,7 @@ export class PathSize {
 
   #probe(bytes: number): void {
     this.probed = bytes;
-    this.#losses = 0;
+    this.#losses = this.#outages = 0;
     this.isDue = true;
     this.isSettled = false;
     this.dueUs = this.searchAtUs = Infinity;

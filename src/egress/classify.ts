@@ -4,9 +4,8 @@
  * behaviour, and counts it. Invariant: it changes no packet and drops none; a row that it skips keeps NONE and
  * CLASS_DEFAULT. Decides nothing itself: control/direction.ts does, from what is read here.
  */
-import { classOfFlow, observe } from "../control/direction.ts";
-import { INWARD, STATE_BYTES, STATE_CLASS } from "../control/flows.ts";
-import { CLASS_BULK } from "../control/traffic_class.ts";
+import { classOfFlow, isNews, observe } from "../control/direction.ts";
+import { INWARD } from "../control/flows.ts";
 import { CLASS_TO_TUNNEL_AT } from "../metrics.ts";
 import { NO_HINT } from "../session/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
@@ -25,7 +24,7 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
   const { hints } = associations.oxtunnel.sessions;
   if (nowUs >= hints.dueUs) hints.expire(nowUs);
   const us = nowUs >>> 0;
-  const { hint, hintVersion, seenUs, state } = flows;
+  const { hint, hintVersion } = flows;
   const { column } = metrics;
   // Packets come in runs.
   reader.begin();
@@ -36,10 +35,9 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
     if (!reader.read(view, offset[row], bytes, words, false)) continue;
     if (!reader.isSame) id = flows.find(words, reader.wordCount, us);
     const place = 2 * id + INWARD;
-    // Of a transfer, what comes at one moment shows as much as its first packet does.
-    if (seenUs[place] !== us || state[STATE_BYTES * place + STATE_CLASS] !== CLASS_BULK) {
+    if (isNews(flows, place, bytes, us)) {
       reader.look(view, offset[row]);
-      observe(flows, place, reader, bytes, us);
+      observe(flows, place, reader, view, bytes, us);
     }
     const version = hints.version[session[row]];
     if (hintVersion[id] !== version) {

@@ -6,10 +6,16 @@
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
 import { formatAddress, isIpv4, parseAddress } from "../wire/address.ts";
+import { type IcmpError, type IcmpReason, readIcmpError } from "../wire/icmp_error.ts";
 import {
+  emitPortUnreachable,
+  emitProtocolUnreachable,
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
   isFragment,
+  isTo,
+  PROTOCOL_ICMP,
+  PROTOCOL_ICMPV6,
   PROTOCOL_TCP,
   PROTOCOL_UDP,
   protocolOf,
@@ -64,7 +70,7 @@ export interface TunnelSocket {
 
 // What ox_dial_state says.
 const OPEN = 1, READABLE = 2, WRITABLE = 4, ENDED = 8, OVER = 16;
-const ENETUNREACH = 101;
+const EINVAL = 22, ENETUNREACH = 101;
 const CONNECT_MS = 15_000;
 /** Inner packets that wait to be taken; UDP loses the rest. */
 const QUEUE_MAX = 512;
@@ -72,12 +78,32 @@ const SOCKETS_MAX = 1024;
 const PORT_FIRST = 49152;
 const DATAGRAM_MAX = 65507;
 
+/** Smaller paths than these are no paths (RFC 791, RFC 8200 §5). */
+const PATH_MIN_IPV4 = 576, PATH_MIN_IPV6 = 1280;
+/** Destinations whose paths are remembered as smaller than the tunnel. */
+const PATHS_MAX = 256;
+
 /** Why a connection was not made or did not last. */
+export type DialReason = Exclude<IcmpReason, "too_big"> | "timeout" | "full" | "broken";
+
 export class DialError extends Error {
   override readonly name = "DialError";
-  constructor(readonly reason: "unreachable" | "refused" | "timeout" | "full" | "broken", message: string) {
+  constructor(readonly reason: DialReason, message: string) {
     super(message);
   }
+}
+
+const ICMP_SAYS: Record<Exclude<IcmpReason, "too_big">, string> = {
+  unreachable: "there is no way to its network",
+  no_host: "no such host can be reached",
+  refused: "it refuses",
+  forbidden: "the relay, or a firewall on the way, forbids it",
+  expired: "the way there is a loop, or too long",
+};
+
+interface Listener {
+  receive: (datagram: TunnelDatagram) => void;
+  failed: (reason: DialReason) => void;
 }
 
 export class Dialler implements Exit {
@@ -89,7 +115,9 @@ export class Dialler implements Exit {
   readonly #own6: Uint32Array | undefined;
   readonly #mtu: number;
   readonly #calls = new Map<number, Call>();
-  readonly #sockets = new Map<number, (datagram: TunnelDatagram) => void>();
+  readonly #sockets = new Map<number, Listener>();
+  /** Largest packet by destination, where that is less than the tunnel's. */
+  readonly #paths = new Map<string, number>();
   readonly #queue: Uint8Array[] = [];
   readonly #reassembly = new Reassembly();
   readonly #news = new Uint16Array(BURST_CAPACITY);
@@ -120,36 +148,57 @@ export class Dialler implements Exit {
     this.#wake = wake;
   }
 
-  /** Connects to an address. Throws DialError. */
-  async connect(address: string, port: number): Promise<TunnelConnection> {
+  /** Connects to an address, or gives up when the signal says so. Throws DialError. */
+  async connect(address: string, port: number, signal?: AbortSignal): Promise<TunnelConnection> {
     const words = parseAddress(address);
     if (!words) throw new DialError("unreachable", `"${address}" is no address`);
     const id = this.#native.ox_dial_call(this.#handle, words as Uint32Array<ArrayBuffer>, port);
     if (id === -ENETUNREACH) {
       throw new DialError("unreachable", `the tunnel has no address to reach ${address} from`);
     }
+    if (id === -EINVAL) {
+      throw new DialError("unreachable", `${address} port ${port} is no place to connect to`);
+    }
     if (id < 0) throw new DialError("full", `no connection to ${address}: errno ${-id}`);
-    const call = new Call(this.#native, this.#handle, id, this.#stir, () => this.#calls.delete(id));
+    const call = new Call(
+      this.#native,
+      this.#handle,
+      id,
+      words,
+      port,
+      this.#stir,
+      () => this.#calls.delete(id),
+    );
     this.#calls.set(id, call);
     this.#stir();
+    const giveUp = () => call.close();
+    signal?.addEventListener("abort", giveUp);
     try {
       await call.opened(CONNECT_MS, `${address} port ${port}`);
       return call;
     } catch (error) {
       call.close();
       throw error;
+    } finally {
+      signal?.removeEventListener("abort", giveUp);
     }
   }
 
-  /** Opens a UDP port of the system's choice. Throws DialError when too many are open. */
-  listen(receive: (datagram: TunnelDatagram) => void): TunnelSocket {
+  /**
+   * Opens a UDP port of the system's choice; `failed` hears of datagrams that did not arrive, as ICMP tells. Throws DialError
+   * when too many are open.
+   */
+  listen(
+    receive: (datagram: TunnelDatagram) => void,
+    failed: (reason: DialReason) => void = () => {},
+  ): TunnelSocket {
     if (this.#sockets.size >= SOCKETS_MAX) throw new DialError("full", "too many UDP sockets are open");
     const random = new Uint16Array(1);
     let port: number;
     do {
       port = PORT_FIRST + crypto.getRandomValues(random)[0] % (65536 - PORT_FIRST);
     } while (this.#sockets.has(port));
-    this.#sockets.set(port, receive);
+    this.#sockets.set(port, { receive, failed });
     return {
       port,
       send: (data, address, to) => this.#sendUdp(data, port, address, to),
@@ -163,18 +212,25 @@ export class Dialler implements Exit {
     let isMended = false;
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_EXIT) continue;
-      const at = offset[row];
+      const at = offset[row], size = length[row];
+      const protocol = protocolOf(view, at, size);
       // Only a tunnel whose path shrank cuts TCP.
-      if (protocolOf(view, at, length[row]) === PROTOCOL_TCP && isFragment(view, at, length[row])) {
+      if (protocol === PROTOCOL_TCP && isFragment(view, at, size)) {
         if (this.#reassembly.addRow(burst, row, nowUs)) isMended = true;
         else next[row] = DONE;
         continue;
       }
       next[row] = DONE;
-      if (protocolOf(view, at, length[row]) !== PROTOCOL_UDP) continue; // nobody here asked for it
-      const packet = bytes.subarray(at, at + length[row]);
-      const whole = isFragment(view, at, length[row]) ? this.#reassembly.add(packet, nowUs) : packet;
-      if (whole !== undefined) this.#receiveUdp(whole);
+      const packet = bytes.subarray(at, at + size);
+      if (protocol === PROTOCOL_UDP) {
+        const whole = isFragment(view, at, size) ? this.#reassembly.add(packet, nowUs) : packet;
+        if (whole !== undefined && !this.#receiveUdp(whole)) this.#refuse(burst, row, emitPortUnreachable);
+      } else if (protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6) {
+        const error = readIcmpError(view, at, size);
+        if (error !== undefined) this.#heed(error);
+      } else if (protocol !== PROTOCOL_TCP) {
+        this.#refuse(burst, row, emitProtocolUnreachable);
+      }
     }
     if (isMended) this.#native.ox_dial_send(this.#handle, burstHandle(this.#native, burst), count, DONE);
     this.#tell();
@@ -262,33 +318,72 @@ export class Dialler implements Exit {
     whole.set(data, header + UDP_HEADER_BYTES);
     // A checksum of zero means "none" in UDP, so zero is sent as all ones (RFC 768).
     view.setUint16(header + 6, transportChecksum(view, 0, header, size, PROTOCOL_UDP) || 0xffff);
-    const pieces = fragment(whole, this.#mtu, this.#identification++);
+    const mtu = this.#paths.size === 0 ? this.#mtu : this.#paths.get(`${words}`) ?? this.#mtu;
+    const pieces = fragment(whole, mtu, this.#identification++);
     if (this.#queue.length + pieces.length > QUEUE_MAX) return false;
     this.#queue.push(...pieces);
     this.#stir();
     return true;
   }
 
-  #receiveUdp(packet: Uint8Array): void {
+  /** Tells the sender of a packet to one of our addresses that nobody takes it. */
+  #refuse(burst: Burst, row: number, emit: typeof emitPortUnreachable): void {
+    const { bytes, view, offset, length, next } = burst;
+    const at = offset[row];
+    const own = view.getUint8(at) >> 4 === 4 ? this.#own4 : this.#own6;
+    if (own === undefined || !isTo(view, at, own)) return;
+    length[row] = emit(bytes, view, at, length[row], own);
+    if (length[row] > 0) next[row] = TO_TUNNEL;
+  }
+
+  /** What ICMP says of a packet of ours ends a call that is not open yet, and smaller packets go where a path is small. */
+  #heed({ reason, mtu, protocol, source, destination, sourcePort, destinationPort }: IcmpError): void {
+    const own = isIpv4(source) ? this.#own4 : this.#own6;
+    if (own === undefined || own.some((word, i) => word !== source[i])) return;
+    const call = protocol === PROTOCOL_TCP ? this.#calls.get(sourcePort) : undefined;
+    const listener = protocol === PROTOCOL_UDP ? this.#sockets.get(sourcePort) : undefined;
+    if (call !== undefined && !call.isTo(destination, destinationPort)) return;
+    if (call === undefined && listener === undefined) return;
+    if (reason !== "too_big") {
+      call?.fail(reason);
+      listener?.failed(reason);
+      return;
+    }
+    const least = isIpv4(destination) ? PATH_MIN_IPV4 : PATH_MIN_IPV6;
+    const path = Math.max(least, mtu);
+    if (path >= this.#mtu) return;
+    if (call !== undefined) this.#native.ox_dial_shrink(this.#handle, sourcePort, path);
+    else this.#rememberPath(`${destination}`, path);
+    this.#stir();
+  }
+
+  #rememberPath(destination: string, path: number): void {
+    if (this.#paths.size >= PATHS_MAX) this.#paths.clear();
+    this.#paths.set(destination, path);
+  }
+
+  /** Whether the datagram is of a port that is open, or not worth an answer. */
+  #receiveUdp(packet: Uint8Array): boolean {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
     const segment = transportAt(view, 0, packet.length);
-    if (segment === 0 || segment + UDP_HEADER_BYTES > packet.length) return;
+    if (segment === 0 || segment + UDP_HEADER_BYTES > packet.length) return true;
     const size = view.getUint16(segment + 4);
-    if (size < UDP_HEADER_BYTES || segment + size > packet.length) return;
+    if (size < UDP_HEADER_BYTES || segment + size > packet.length) return true;
     const words = this.#words;
     readSource(view, 0, words, 0);
     readDestination(view, 0, words, 4);
     const own = isIpv4(words, 4) ? this.#own4 : this.#own6;
-    if (!own || own.some((word, i) => word !== words[4 + i])) return;
-    const receive = this.#sockets.get(view.getUint16(segment + 2));
-    if (!receive) return;
+    if (!own || own.some((word, i) => word !== words[4 + i])) return true;
     const hasSum = view.getUint16(segment + 6) !== 0;
-    if (hasSum && transportChecksum(view, 0, segment, size, PROTOCOL_UDP) !== 0) return;
-    receive({
+    if (hasSum && transportChecksum(view, 0, segment, size, PROTOCOL_UDP) !== 0) return true;
+    const listener = this.#sockets.get(view.getUint16(segment + 2));
+    if (!listener) return false;
+    listener.receive({
       address: formatAddress(words, 0),
       port: view.getUint16(segment),
       data: packet.slice(segment + UDP_HEADER_BYTES, segment + size) as Uint8Array<ArrayBuffer>,
     });
+    return true;
   }
 }
 
@@ -297,16 +392,29 @@ class Call implements TunnelConnection {
   readonly #handle: number;
   /** The library knows a call by its port. */
   readonly #id: number;
+  readonly #far: Uint32Array;
+  readonly #farPort: number;
   readonly #stir: () => void;
   readonly #forget: () => void;
   #waiting: (() => void)[] = [];
   #hasEnded = false;
   #closed = false;
+  #failure: keyof typeof ICMP_SAYS | undefined;
 
-  constructor(native: Native, handle: number, id: number, stir: () => void, forget: () => void) {
+  constructor(
+    native: Native,
+    handle: number,
+    id: number,
+    far: Uint32Array,
+    farPort: number,
+    stir: () => void,
+    forget: () => void,
+  ) {
     this.#native = native;
     this.#handle = handle;
     this.#id = id;
+    this.#far = far;
+    this.#farPort = farPort;
     this.#stir = stir;
     this.#forget = forget;
   }
@@ -320,6 +428,16 @@ class Call implements TunnelConnection {
     for (const wake of this.#waiting.splice(0)) wake();
   }
 
+  isTo(address: Uint32Array, port: number): boolean {
+    return port === this.#farPort && this.#far.every((word, i) => word === address[i]);
+  }
+
+  /** ICMP says that a packet of the call did not arrive: only a call that is not open yet fails by that (RFC 5461). */
+  fail(reason: keyof typeof ICMP_SAYS): void {
+    this.#failure ??= reason;
+    this.news();
+  }
+
   async opened(withinMs: number, what: string): Promise<void> {
     const endMs = performance.now() + withinMs;
     const timer = setTimeout(() => this.news(), withinMs);
@@ -327,6 +445,9 @@ class Call implements TunnelConnection {
       for (;;) {
         const state = this.#state();
         if ((state & OPEN) !== 0) return;
+        const failure = this.#failure;
+        if (failure !== undefined) throw new DialError(failure, `${what}: ${ICMP_SAYS[failure]}`);
+        if (this.#closed) throw new DialError("broken", `${what} is not wanted any more`);
         if ((state & OVER) !== 0) throw new DialError("refused", `${what} refuses connections`);
         if (performance.now() >= endMs) throw new DialError("timeout", `${what} does not answer`);
         await this.#next();

@@ -14,6 +14,8 @@ export interface HostAccess {
 export interface Exit {
   /** "tun" or "userspace". */
   readonly name: string;
+  /** Whether it takes TO_HAIRPIN rows. */
+  readonly hairpins?: boolean;
   /** One line for people: what it is and why it was chosen is the caller's part. */
   readonly description: string;
   /** Takes the rows whose next is TO_EXIT: sends the packet and marks the row DONE (or HELD, or a drop reason). */
@@ -35,6 +37,11 @@ export interface Exit {
   onReadable(wake: () => void): void;
   /** Drops idle flows. Called about once a second. */
   handleTimeout(nowUs: number): void;
+  /**
+   * Ends everything that began inside at these prefixes, whose owner is gone: what comes back for it must not reach the next
+   * one. Absent where somebody else does so.
+   */
+  forget?(prefixes: readonly string[]): void;
   /** Live flows, for metrics. */
   readonly flowCount: number;
   /** Removes everything that it made. Safe to call twice. */

@@ -6,6 +6,7 @@
 import { libc, POLLIN } from "../../ffi/mod.ts";
 import { DROP } from "../metrics.ts";
 import { DONE } from "../vector/burst.ts";
+import { type Prefix, prefixContains } from "../wire/address.ts";
 import {
   foldSum,
   IPV4_HEADER_BYTES,
@@ -24,12 +25,13 @@ import {
 
 const AF_INET = 2, AF_INET6 = 10;
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
+const IPPROTO_IP = 0, IP_TTL = 2, IPPROTO_IPV6 = 41, IPV6_UNICAST_HOPS = 16;
 /** One client may not take the sequence numbers of all. */
 const REQUESTS_PER_SOURCE = 256;
 const TIMEOUT_US = 10_000_000;
 const POLL_MS = 200;
-/** Longest answer, as for UDP. */
-const ANSWER_MAX = 8192;
+/** Longest answer: the largest IPv4 packet. */
+const ANSWER_MAX = 65515;
 /** `recvfrom` returns the length before it was cut to the buffer. */
 const MSG_TRUNC = 0x20;
 const REPLY: Record<number, number> = { 4: 0, 6: 129 };
@@ -49,6 +51,8 @@ interface Family {
   /** By our own sequence number, in the order sent. */
   requests: Map<number, Request>;
   nextSequence: number;
+  /** What the socket's packets begin with. */
+  hops: number;
 }
 
 export interface IcmpNatOptions {
@@ -76,7 +80,7 @@ export class IcmpNat {
         ]] as const
       ) {
         const fd = libc().socket(domain, SOCK_DGRAM_NONBLOCK_CLOEXEC, protocol);
-        if (fd >= 0) this.#families.push({ version, fd, requests: new Map(), nextSequence: 0 });
+        if (fd >= 0) this.#families.push({ version, fd, requests: new Map(), nextSequence: 0, hops: 0 });
         else if (version === 4) {
           log(
             "info",
@@ -137,6 +141,7 @@ export class IcmpNat {
     });
     const message = packet.slice(icmp);
     new DataView(message.buffer).setUint16(6, ours);
+    setHops(family, Math.max(1, packet[version === 4 ? 8 : 7] - 1));
     const address = socketAddress(version, target);
     const sent = libc().sendto(family.fd, message, BigInt(message.length), 0, address, address.length);
     return Number(sent) < 0 ? DROP.exit_error : DONE;
@@ -147,6 +152,15 @@ export class IcmpNat {
       for (const [ours, { sentUs }] of family.requests) {
         if (nowUs - sentUs < TIMEOUT_US) break;
         this.#forget(family, ours);
+      }
+    }
+  }
+
+  /** Expects no more answers for any inner address in the prefix. */
+  forget(prefix: Prefix): void {
+    for (const family of this.#families) {
+      for (const [ours, { inner }] of family.requests) {
+        if (prefixContains(prefix, inner)) this.#forget(family, ours);
       }
     }
   }
@@ -215,6 +229,14 @@ export class IcmpNat {
     }
     this.#emit(packet);
   }
+}
+
+/** Has the socket's packets begin with so many hops. */
+function setHops(family: Family, hops: number): void {
+  if (family.hops === hops) return;
+  family.hops = hops;
+  const [level, name] = family.version === 4 ? [IPPROTO_IP, IP_TTL] : [IPPROTO_IPV6, IPV6_UNICAST_HOPS];
+  libc().setsockopt(family.fd, level, name, Int32Array.of(hops), 4);
 }
 
 /** struct sockaddr_in or sockaddr_in6 with port 0. */

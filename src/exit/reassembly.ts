@@ -1,7 +1,8 @@
 /**
  * Puts inner fragments together (RFC 791 §3.2, RFC 8200 §4.5) for an exit that can send only whole datagrams.
- * Invariant: at most 1024 datagrams of at most 16 KB wait, 128 of them from one source, 15 s each, oldest out
- * first; fragments that overlap or contradict each other about the end discard their datagram (RFC 5722).
+ * Invariant: at most 1024 datagrams and 16 MB wait, 128 of them and 2 MB from one source, 15 s each, oldest out
+ * first; fragments that overlap or contradict each other about the end discard their datagram (RFC 5722). What is given up
+ * is told, each datagram once.
  */
 import { MAX_PACKET_BYTES } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
@@ -10,23 +11,44 @@ import { foldSum, fragmentHeader, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, sumWords
 const DATAGRAMS_MAX = 1024;
 /** A burst may hold so many that were cut in two, all first pieces before all second ones. */
 const DATAGRAMS_PER_SOURCE = BURST_CAPACITY / 2;
-const BYTES_MAX = 16384;
-const PIECES_MAX = 64;
+const WAITING_BYTES_MAX = 16 << 20, WAITING_BYTES_PER_SOURCE = 2 << 20;
+/** The largest body that an IPv4 packet has room for, and an IPv6 packet. */
+const BODY_BYTES_IPV4 = 65535 - IPV4_HEADER_BYTES, BODY_BYTES_IPV6 = 65535;
+/** The largest datagram in pieces of the smallest packets that a tunnel is made of. */
+const PIECES_MAX = 128;
 const TIMEOUT_US = 15_000_000;
 
 interface Partial {
-  /** The first fragment's header, rewritten for the whole. */
+  /** The fragment that begins the datagram, whole. */
+  first: Uint8Array | undefined;
+  /** Its header, rewritten for the whole. */
   header: Uint8Array | undefined;
   pieces: { at: number; bytes: Uint8Array }[];
   total: number;
   startedUs: number;
   source: string;
+  bytes: number;
+}
+
+/** What the datagrams of one source, or all, hold. */
+interface Held {
+  datagrams: number;
+  bytes: number;
 }
 
 export class Reassembly {
   readonly #partials = new Map<string, Partial>();
-  /** How many of them each source has. */
-  readonly #counts = new Map<string, number>();
+  readonly #sources = new Map<string, Held>();
+  #bytes = 0;
+  readonly #onLost: (expired: Uint8Array | undefined) => void;
+
+  /**
+   * @param onLost hears of each datagram that is given up; where that is for its time, and its first fragment is here, it gets
+   * that, for it may be answered (RFC 792, RFC 4443 §3.3).
+   */
+  constructor(onLost: (expired: Uint8Array | undefined) => void = () => {}) {
+    this.#onLost = onLost;
+  }
 
   /** Adds a fragment (copied); returns the whole packet when it is complete. */
   add(packet: Uint8Array, nowUs: number): Uint8Array<ArrayBuffer> | undefined {
@@ -38,36 +60,32 @@ export class Reassembly {
     const more = v4 ? (field & 0x2000) !== 0 : (field & 1) !== 0;
     const bodyAt = v4 ? (packet[0] & 15) * 4 : found + 8;
     const body = packet.slice(bodyAt);
-    if (at + body.length > BYTES_MAX || (more && body.length % 8 !== 0) || body.length === 0) {
-      return undefined;
-    }
     const source = v4 ? `${view.getUint32(12)}` : packet.slice(8, 24).join();
     const key = v4
       ? `${source} ${view.getUint32(16)} ${view.getUint16(4)} ${packet[9]}`
       : `${source} ${packet.slice(24, 40).join()} ${view.getUint32(found + 4)}`;
     let partial = this.#partials.get(key);
-    if (!partial) {
-      this.#makeRoom(source);
-      partial = { header: undefined, pieces: [], total: -1, startedUs: nowUs, source };
-      this.#partials.set(key, partial);
-      this.#counts.set(source, 1 + (this.#counts.get(source) ?? 0));
-    }
     const end = at + body.length;
-    const overlaps = partial.pieces.some((piece) => at < piece.at + piece.bytes.length && piece.at < end);
-    // Without this the sizes could add up to the total with a hole inside and a piece beyond the end.
-    const contradicts = partial.total >= 0
-      ? !more || end > partial.total
-      : !more && partial.pieces.some((piece) => piece.at + piece.bytes.length > end);
-    if (overlaps || contradicts || partial.pieces.length >= PIECES_MAX) {
-      this.#delete(key, partial);
+    const isMalformed = end > (v4 ? BODY_BYTES_IPV4 : BODY_BYTES_IPV6) || (more && body.length % 8 !== 0) ||
+      body.length === 0;
+    if (isMalformed || (partial !== undefined && spoils(partial, at, end, more))) {
+      if (partial !== undefined) this.#delete(key, partial);
+      this.#onLost(undefined);
       return undefined;
     }
+    const bytes = body.length + (at === 0 ? packet.length : 0);
+    this.#makeRoom(source, key, partial === undefined, bytes);
+    partial ??= this.#begin(key, source, nowUs);
     partial.pieces.push({ at, bytes: body });
+    partial.bytes += bytes;
+    this.#bytes += bytes;
+    this.#sources.get(source)!.bytes += bytes;
     if (!more) partial.total = end;
     if (at === 0) {
-      partial.header = v4 ? packet.slice(0, IPV4_HEADER_BYTES) : packet.slice(0, IPV6_HEADER_BYTES);
+      partial.first = packet.slice();
+      partial.header = packet.slice(0, v4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
+      if (!v4) partial.header[6] = packet[found];
     }
-    if (at === 0 && !v4) partial.header![6] = packet[found];
     const have = partial.pieces.reduce((sum, piece) => sum + piece.bytes.length, 0);
     if (!partial.header || have !== partial.total) return undefined;
     this.#delete(key, partial);
@@ -87,29 +105,64 @@ export class Reassembly {
     return true;
   }
 
-  /** A source that has its share loses its own oldest, so that no client can push out another's. */
-  #makeRoom(source: string): void {
-    const isGreedy = (this.#counts.get(source) ?? 0) >= DATAGRAMS_PER_SOURCE;
-    if (!isGreedy && this.#partials.size < DATAGRAMS_MAX) return;
+  #begin(key: string, source: string, startedUs: number): Partial {
+    const partial: Partial = {
+      first: undefined,
+      header: undefined,
+      pieces: [],
+      total: -1,
+      startedUs,
+      source,
+      bytes: 0,
+    };
+    this.#partials.set(key, partial);
+    const held = this.#sources.get(source) ?? { datagrams: 0, bytes: 0 };
+    held.datagrams++;
+    this.#sources.set(source, held);
+    return partial;
+  }
+
+  /** A source that has its share loses its own oldest, so that no client can push out another's; never the one at `kept`. */
+  #makeRoom(source: string, kept: string, isNew: boolean, bytes: number): void {
     for (const [key, partial] of this.#partials) {
-      if (isGreedy && partial.source !== source) continue;
+      const held = this.#sources.get(source) ?? { datagrams: 0, bytes: 0 };
+      const isGreedy = (isNew && held.datagrams >= DATAGRAMS_PER_SOURCE) ||
+        held.bytes + bytes > WAITING_BYTES_PER_SOURCE;
+      const isFull = (isNew && this.#partials.size >= DATAGRAMS_MAX) ||
+        this.#bytes + bytes > WAITING_BYTES_MAX;
+      if (!isGreedy && !isFull) return;
+      if (key === kept || (isGreedy && partial.source !== source)) continue;
       this.#delete(key, partial);
-      return;
+      this.#onLost(undefined);
     }
   }
 
-  #delete(key: string, { source }: Partial): void {
+  #delete(key: string, { source, bytes }: Partial): void {
     this.#partials.delete(key);
-    const left = this.#counts.get(source)! - 1;
-    if (left > 0) this.#counts.set(source, left);
-    else this.#counts.delete(source);
+    this.#bytes -= bytes;
+    const held = this.#sources.get(source)!;
+    held.datagrams--;
+    held.bytes -= bytes;
+    if (held.datagrams === 0) this.#sources.delete(source);
   }
 
   expire(nowUs: number): void {
     for (const [key, partial] of this.#partials) {
-      if (nowUs - partial.startedUs >= TIMEOUT_US) this.#delete(key, partial);
+      if (nowUs - partial.startedUs < TIMEOUT_US) continue;
+      this.#delete(key, partial);
+      this.#onLost(partial.first);
     }
   }
+}
+
+/** Whether a piece overlaps others of its datagram, contradicts them about the end, or is one too many. */
+function spoils({ pieces, total }: Partial, at: number, end: number, more: boolean): boolean {
+  const overlaps = pieces.some((piece) => at < piece.at + piece.bytes.length && piece.at < end);
+  // Without this the sizes could add up to the total with a hole inside and a piece beyond the end.
+  const contradicts = total >= 0
+    ? !more || end > total
+    : !more && pieces.some((piece) => piece.at + piece.bytes.length > end);
+  return overlaps || contradicts || pieces.length >= PIECES_MAX;
 }
 
 function join(header: Uint8Array, partial: Partial, v4: boolean): Uint8Array<ArrayBuffer> {

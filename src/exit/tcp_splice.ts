@@ -6,6 +6,7 @@
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { DROP } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../vector/burst.ts";
+import { mappedBytes, type Prefix } from "../wire/address.ts";
 
 /** How often the log says that there is no room. */
 const WARNING_US = 60e6;
@@ -73,6 +74,11 @@ export class TcpSplice {
     this.#warnedUs = nowUs;
     this.#onCrowded(this.#crowded);
     this.#crowded = 0;
+  }
+
+  /** Ends the flows of every inner address in the prefix. */
+  forget({ address, bits }: Prefix): void {
+    this.#native.ox_tcp_forget(this.handle, mappedBytes(address), bits);
   }
 
   close(): void {

@@ -9,7 +9,9 @@ import type { Native } from "../../ffi/native.ts";
 import { Readable } from "../../ffi/readable.ts";
 import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
 import type { Exit, HostAccess } from "./exit.ts";
-import { run, TunHost, type TunOptions } from "./tun_host.ts";
+import { run } from "./child.ts";
+import { TunHost, type TunOptions } from "./tun_host.ts";
+import type { TunPeer } from "./tun_peers.ts";
 import { TunSteering } from "./tun_steering.ts";
 import { BulkPackets, type Packets, SinglePackets } from "./tun_packets.ts";
 
@@ -32,11 +34,11 @@ const SOCK_DGRAM_CLOEXEC = 2 | O_CLOEXEC;
 export async function tunUnavailable(): Promise<string | undefined> {
   for (const [program, pack] of [["ip", "iproute2"], ["nft", "nftables"]]) {
     try {
-      const { success } = await new Deno.Command(program, { args: ["-V"], stdout: "null", stderr: "null" })
-        .output();
-      if (!success) return `the program ${program} does not run`;
-    } catch {
-      return `the program ${program} is missing or not allowed (apt-get install ${pack})`;
+      await run(program, ["-V"]);
+    } catch (error) {
+      return `the program ${program} does not run or is missing (apt-get install ${pack}): ${
+        (error as Error).message
+      }`;
     }
   }
   try {
@@ -127,12 +129,18 @@ export class TunDevice {
       this.#steering = TunSteering.open(options.native, queues[0], options.log);
     }
     const offloads = typeof options.native === "string" ? "" : " with offloads";
-    this.description = `tun device ${options.name}${offloads}, masquerading by nftables`;
+    const nat = host.hasOpenNat ? "open NAT" : "moderate NAT";
+    this.description = `tun device ${options.name}${offloads}, masquerading by nftables (${nat})`;
   }
 
   /** Brings what goes to each prefix to the queue of its Worker, in place of what was said before. */
   steer(owners: ReadonlyMap<string, number>): void {
     this.#steering?.follow(owners);
+  }
+
+  /** See `TunHost.setPeers`. */
+  setPeers(peers: readonly TunPeer[]): Promise<{ forget: () => Promise<void> }> {
+    return this.#host.setPeers(peers);
   }
 
   /** What is wrong with the device, as a sentence, when `look` was last called. */

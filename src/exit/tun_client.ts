@@ -6,12 +6,14 @@
  */
 import { cString, libc, O_CLOEXEC, O_RDWR } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
+import { formatAddress, parseAddress, parsePrefix, prefixContains } from "../wire/address.ts";
+import { run } from "./child.ts";
 import { openQueues } from "./tun.ts";
-import { run, writeSysctl } from "./tun_host.ts";
+import { writeSysctl } from "./tun_host.ts";
 
 /** Which packets of this host go into the tunnel. All, when nothing is said. */
 export interface Scope {
-  /** Destinations that go in, as prefixes; every one when empty. */
+  /** Destinations that go in, as prefixes; every one that the relay carries when empty. */
   include: readonly string[];
   /** Destinations that stay out. */
   exclude: readonly string[];
@@ -22,12 +24,16 @@ export interface Scope {
 }
 
 export interface ClientHostOptions {
-  /** "10.66.0.2/32", at most one of each family. */
+  /** "10.66.0.2/32", one or more. */
   addresses: readonly string[];
+  /** What the relay carries, as prefixes of which none holds another; all of both families when empty. */
+  routes: readonly string[];
   /** Inner MTU, bytes. */
   mtu: number;
   /** Resolvers to ask through the tunnel; none to leave resolving alone. */
   dns: readonly string[];
+  /** Domains to be tried behind names. */
+  search: readonly string[];
   scope: Scope;
   /** Whether packets that belong into the tunnel may go nowhere else, also when it is gone. */
   killSwitch: boolean;
@@ -48,9 +54,15 @@ const TABLE = "oxconnect";
 /** Routing table, mark and first priority of our rules; and the protocol number that says they are ours. */
 const ROUTES = 28536, PROTOCOL = 79;
 const PRIORITY = { relay: 28536, exclude: 28537, specific: 28538, tunnel: 28539 };
+/** A bit of the marks: on packets of connections that others began outside the tunnel. */
+const INBOUND = "0x4000000";
 const CGROUP_ROOT = /^\/?(sys\/fs\/cgroup\/)?/;
 const RESOLV_CONF = "/etc/resolv.conf";
-const RESOLV_CONF_MAX = 65536;
+const RESOLVED_CONF = "/run/systemd/resolve/resolv.conf";
+const DNS_PORT = 53;
+/** The set of our table with ports from which a resolver may be asked past a closed kill switch, and for how long. */
+const OUTSIDE = "outside", OUTSIDE_S = 10;
+const READ_MAX = 65536;
 const KEPT = "#oxrelay: ";
 /** By its path: Deno complains at start of an allowed name that is not on PATH. */
 const RESOLVECTL = "/usr/bin/resolvectl";
@@ -66,6 +78,11 @@ export class ClientHost {
   readonly #o: ClientHostOptions;
   #descriptor: number | undefined;
   #usesResolved = false;
+  #hasRules = false;
+  /** TCP ports that somebody listened on when this began, as text. */
+  readonly #listening = listeningPorts();
+  /** With their prefix lengths: those that this system took. */
+  #addresses: string[] = [];
   #relays: readonly OuterEndpoint[] | undefined;
   /** Ends when what was asked last is done: rules and routes are changed one by one. */
   #turn: Promise<void> = Promise.resolve();
@@ -88,10 +105,7 @@ export class ClientHost {
     try {
       await undo(options.killSwitch);
       await run("ip", ["link", "set", "dev", CLIENT_DEVICE, "mtu", String(options.mtu), "up"]);
-      for (const address of options.addresses) {
-        const more = familyOf(address) === "-6" ? ["nodad"] : [];
-        await run("ip", ["addr", "add", address, "dev", CLIENT_DEVICE, ...more]);
-      }
+      await host.#addAddresses();
       // Answers come in by the tunnel where the unmarked way back would be another.
       writeSysctl(`net/ipv4/conf/${CLIENT_DEVICE}/rp_filter`, "2");
       // A selected program that asks a resolver on loopback gets its answer from the tunnel. Nothing else gets there: the
@@ -102,6 +116,24 @@ export class ClientHost {
       throw error;
     }
     return host;
+  }
+
+  /** Without IPv6 (by a setting, or a kernel that has none) the IPv4 addresses do. */
+  async #addAddresses(): Promise<void> {
+    let refusal: Error | undefined;
+    for (const address of this.#o.addresses) {
+      const more = familyOf(address) === "-6" ? ["nodad"] : [];
+      try {
+        await run("ip", ["addr", "add", address, "dev", CLIENT_DEVICE, ...more]);
+        this.#addresses.push(address);
+      } catch (error) {
+        refusal = error as Error;
+        if (familyOf(address) === "-4") throw refusal;
+      }
+    }
+    if (refusal === undefined) return;
+    if (this.#addresses.length === 0) throw refusal;
+    this.#o.log("warning", `IPv6 is off on this system, so it stays off in the tunnel: ${refusal.message}`);
   }
 
   /** The device's queue. */
@@ -149,6 +181,48 @@ export class ClientHost {
     return this.#inTurn(() => this.#applyRules(relays));
   }
 
+  /**
+   * Lets UDP from `port` of this host to these resolvers' port 53 past the tunnel, and past the kill switch, while the action
+   * runs: a relay that has moved is found by its name.
+   */
+  async letOut<T>(resolvers: readonly string[], port: number, action: () => Promise<T>): Promise<T> {
+    const rules = resolvers.flatMap((resolver) =>
+      [`sport ${port} dport ${DNS_PORT}`, `sport ${DNS_PORT} dport ${port}`].map((ports) => ({
+        family: familyOf(resolver),
+        line:
+          `priority ${PRIORITY.relay} to ${resolver} ipproto udp ${ports} lookup main protocol ${PROTOCOL}`,
+      }))
+    );
+    const each = async (verb: "add" | "del") => {
+      for (const { family, line } of rules) {
+        await run("ip", [family, "rule", verb, ...line.split(" ")]).catch(() => {});
+      }
+    };
+    await this.#inTurn(async () => {
+      await each("add");
+      // Where no kill switch is closed there is no such set. The element goes by itself.
+      const element = `{ ${port} timeout ${OUTSIDE_S}s }`;
+      await run("nft", ["add", "element", "inet", TABLE, OUTSIDE, element]).catch(() => {});
+    });
+    try {
+      return await action();
+    } finally {
+      await this.#inTurn(() => each("del"));
+    }
+  }
+
+  /** The resolvers that this system asks outside of the tunnel, as text. */
+  outsideResolvers(): string[] {
+    const now = readResolvConf() ?? "";
+    const before = originalResolvConf(now) ?? now;
+    // What a stub asks for everybody stands elsewhere.
+    const text = before.includes(STUB_RESOLVER) ? readThrough(RESOLVED_CONF) ?? before : before;
+    return [...text.matchAll(/^nameserver\s+(\S+)/gm)].flatMap(([, server]) => {
+      const address = parseAddress(server);
+      return address === undefined ? [] : [formatAddress(address)];
+    });
+  }
+
   /** Whether somebody has flushed our rules, as a firewall that loads its own ruleset may; then puts them back. */
   guard(): Promise<void> {
     return this.#inTurn(() => this.#guard());
@@ -165,14 +239,17 @@ export class ClientHost {
     );
   }
 
-  /** Undoes everything. Safe to call twice; not before the device is out of use. */
+  /**
+   * Undoes everything; a kill switch that an earlier client left closed stays so if this one was to close it too and did not
+   * come to that. Safe to call twice; not before the device is out of use.
+   */
   close(): Promise<void> {
     return this.#inTurn(() => this.#close());
   }
 
   async #close(): Promise<void> {
     if (this.#usesResolved) await run(RESOLVECTL, ["revert", CLIENT_DEVICE]).catch(() => {});
-    await undo(false);
+    await undo(this.#o.killSwitch && !this.#hasRules);
     libc().close(this.descriptor);
     this.#descriptor = undefined;
   }
@@ -185,7 +262,15 @@ export class ClientHost {
   }
 
   #has(family: Family): boolean {
-    return this.#o.addresses.some((address) => familyOf(address) === family);
+    return this.#addresses.some((address) => familyOf(address) === family);
+  }
+
+  /** The family's destinations that go in, one of them a /0 when all do. */
+  #led(family: Family): string[] {
+    const { routes, scope: { include } } = this.#o;
+    const all = family === "-6" ? "::/0" : "0.0.0.0/0";
+    const said = include.length > 0 ? include : routes.length > 0 ? routes : [all];
+    return said.filter((prefix) => familyOf(prefix) === family);
   }
 
   get #isSelective(): boolean {
@@ -195,6 +280,7 @@ export class ClientHost {
   async #applyRules(relays: readonly OuterEndpoint[]): Promise<void> {
     try {
       await run("nft", ["-f", "-"], this.#rules(relays));
+      this.#hasRules = true;
     } catch (error) {
       const { cgroup } = this.#o.scope;
       if (cgroup === undefined) throw error;
@@ -216,7 +302,7 @@ export class ClientHost {
     const rule = (priority: number, what: string) =>
       `rule add priority ${priority} ${what} protocol ${PROTOCOL}`;
     // Without an address of this family in the tunnel its packets go in too, to be refused instead of leaking.
-    const routes = include.length > 0 ? of(include) : ["default"];
+    const routes = this.#led(family);
     if (routes.length === 0) return "";
     return [
       ...routes.map((prefix) =>
@@ -231,6 +317,8 @@ export class ClientHost {
         )
       ),
       ...of(exclude).map((prefix) => rule(PRIORITY.exclude, `to ${prefix} lookup main`)),
+      // Who administers this machine from outside gets answers the way that the questions came.
+      rule(PRIORITY.exclude, `fwmark ${INBOUND}/${INBOUND} lookup main`),
       // Networks that this host is in stay reachable; what is included by name goes in nevertheless.
       ...(include.length > 0
         ? []
@@ -242,12 +330,13 @@ export class ClientHost {
 
   /** One transaction. */
   #rules(relays: readonly OuterEndpoint[]): string {
-    const { addresses, dns, scope: { uid, cgroup } } = this.#o;
+    const { dns, scope: { uid, cgroup } } = this.#o;
     const device = `"${CLIENT_DEVICE}"`;
-    const own = addresses.map((address) => ({
-      ip: familyOf(address) === "-6" ? "ip6" : "ip",
-      address: bare(address),
+    const own = (["-4", "-6"] as const).filter((family) => this.#has(family)).map((family) => ({
+      ip: family === "-6" ? "ip6" : "ip",
+      addresses: setOf(this.#addresses.filter((address) => familyOf(address) === family).map(bare)),
     }));
+    const inbound = `meta mark set meta mark or ${INBOUND}`;
     const who = uid !== undefined
       ? `meta skuid ${uid}`
       : cgroup !== undefined
@@ -265,21 +354,43 @@ export class ClientHost {
     return `table inet ${TABLE}
 delete table inet ${TABLE}
 table inet ${TABLE} {
+  set ${OUTSIDE} {
+    type inet_service; flags timeout;
+  }
   chain prerouting {
     type filter hook prerouting priority raw; policy accept;
 ${
       lines([
         // The relay reaches this device's own addresses and nothing behind it; and nobody else reaches them.
-        ...own.map(({ ip, address }) => `iifname ${device} ${ip} daddr ${address} accept`),
+        ...own.map(({ ip, addresses }) => `iifname ${device} ${ip} daddr ${addresses} accept`),
         `iifname ${device} drop`,
-        ...own.map(({ ip, address }) =>
-          `iifname != { ${device}, "lo" } ${ip} daddr ${address} fib saddr type != local drop`
+        ...own.map(({ ip, addresses }) =>
+          `iifname != { ${device}, "lo" } ${ip} daddr ${addresses} fib saddr type != local drop`
         ),
+      ])
+    }  }
+  chain inbound {
+    type filter hook prerouting priority mangle; policy accept;
+${
+      lines([
+        // Answers of what others are forwarded to here; and for the check of sources, where it minds marks.
+        `iifname != { ${device}, "lo" } ct direction reply ${inbound}`,
+        `iifname != { ${device}, "lo" } fib daddr type local ${inbound}`,
       ])
     }  }
   chain select {
     type route hook output priority mangle; policy accept;
-${lines(who === undefined ? [] : [`${who} meta mark set ${ROUTES}`])}  }
+${
+      lines([
+        ...own.map(({ ip, addresses }) => `${ip} saddr ${addresses} ct direction reply return`),
+        `ct direction reply ${inbound} accept`,
+        // Sessions that are older than these rules, and so begun by whoever is heard first.
+        ...(this.#listening.length === 0
+          ? []
+          : [`tcp sport ${setOf(this.#listening)} tcp flags & syn == 0 ${inbound} accept`]),
+        ...(who === undefined ? [] : [`${who} meta mark set ${ROUTES}`]),
+      ])
+    }  }
   chain resolve {
     type nat hook output priority -100; policy accept;
 ${
@@ -295,7 +406,7 @@ ${
   }
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
-${lines(own.map(({ ip, address }) => `oifname ${device} ${ip} saddr != ${address} masquerade`))}  }
+${lines(own.map(({ ip, addresses }) => `oifname ${device} ${ip} saddr != ${addresses} masquerade`))}  }
   chain output {
     type filter hook output priority filter; policy accept;
 ${
@@ -309,7 +420,13 @@ ${
     }  }
   chain forward {
     type filter hook forward priority filter; policy accept;
-${lines(who === undefined ? this.#killSwitch(relays, who) : [])}  }
+${
+      lines([
+        // Answers to those for whom this machine is the router.
+        `iifname ${device} ct state established,related accept`,
+        ...(who === undefined ? this.#killSwitch(relays, who) : []),
+      ])
+    }  }
 }
 `;
   }
@@ -317,7 +434,7 @@ ${lines(who === undefined ? this.#killSwitch(relays, who) : [])}  }
   /** What may leave outside the tunnel, and an end to everything else of the scope. */
   #killSwitch(relays: readonly OuterEndpoint[], who: string | undefined): string[] {
     if (!this.#o.killSwitch) return [];
-    const { include, exclude } = this.#o.scope;
+    const { exclude } = this.#o.scope;
     const to = (prefix: string) => `${familyOf(prefix) === "-6" ? "ip6" : "ip"} daddr ${prefix}`;
     const scope = who === undefined ? "" : `${who} `;
     const end = "counter reject with icmpx admin-prohibited";
@@ -326,21 +443,37 @@ ${lines(who === undefined ? this.#killSwitch(relays, who) : [])}  }
       ...relays.map(({ address, port, protocol = "udp" }) =>
         `${to(address)} ${protocol} dport ${port} accept`
       ),
+      `udp sport @${OUTSIDE} udp dport ${DNS_PORT} accept`,
       // Leases and neighbours.
       "udp sport 68 udp dport 67 accept",
       "udp sport 546 udp dport 547 accept",
       "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert } accept",
       ...exclude.map((prefix) => `${to(prefix)} accept`),
-      ...(include.length === 0
-        ? [`${scope}${end}`]
-        : include.map((prefix) => `${scope}${to(prefix)} ${end}`)),
+      ...(["-4", "-6"] as const).flatMap((family) => {
+        const led = this.#led(family);
+        if (led.length === 0) return [];
+        const [ip, version] = family === "-6" ? ["ip6", "ipv6"] : ["ip", "ipv4"];
+        return led[0].endsWith("/0")
+          ? [`${scope}meta nfproto ${version} ${end}`]
+          : [`${scope}${ip} daddr ${setOf(led)} ${end}`];
+      }),
     ];
   }
 
-  /** Resolves through the tunnel; only when everything goes there. Who is selected has rules for it instead. */
+  /** Resolves through the tunnel, unless a part of it was asked for. Who is selected has rules for it instead. */
   async #resolve(): Promise<void> {
-    const { dns, scope } = this.#o;
-    if (dns.length === 0 || scope.include.length > 0 || this.#isSelective) return;
+    const { search, scope } = this.#o;
+    if (this.#o.dns.length === 0 || scope.include.length > 0 || this.#isSelective) return;
+    const dns = this.#o.dns.filter((address) =>
+      this.#led(familyOf(address)).some((led) => prefixContains(parsePrefix(led)!, parseAddress(address)!))
+    );
+    if (dns.length === 0) {
+      this.#o.log(
+        "warning",
+        "no resolver of the config is among its AllowedIPs, so names are resolved as before",
+      );
+      return;
+    }
     const now = readResolvConf();
     if (now === undefined) {
       this.#o.log(
@@ -352,7 +485,7 @@ ${lines(who === undefined ? this.#killSwitch(relays, who) : [])}  }
     if (new RegExp(`^nameserver\\s+${STUB_RESOLVER}\\s*$`, "m").test(now)) {
       try {
         await run(RESOLVECTL, ["dns", CLIENT_DEVICE, ...dns]);
-        await run(RESOLVECTL, ["domain", CLIENT_DEVICE, "~."]);
+        await run(RESOLVECTL, ["domain", CLIENT_DEVICE, "~.", ...search]);
         this.#usesResolved = true;
         return;
       } catch {
@@ -360,7 +493,7 @@ ${lines(who === undefined ? this.#killSwitch(relays, who) : [])}  }
       }
     }
     if (now.includes(KEPT)) return; // the relay has moved, the file is ours already
-    if (!writeResolvConf(replacedResolvConf(now, dns))) {
+    if (!writeResolvConf(replacedResolvConf(now, dns, search))) {
       this.#o.log(
         "warning",
         `${RESOLV_CONF} cannot be written, so names are resolved as before, outside of the tunnel`,
@@ -391,6 +524,20 @@ async function deleteRules(): Promise<void> {
   }
 }
 
+/** A set of nftables without a name. */
+function setOf(elements: readonly string[]): string {
+  return `{ ${elements.join(", ")} }`;
+}
+
+/** Ports of TCP sockets that listen (state 0A of /proc/net/tcp, see proc(5)), as text. */
+function listeningPorts(): string[] {
+  const lines = ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((path) => (readThrough(path) ?? "").split("\n"));
+  const ports = lines.flatMap((line) =>
+    /^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:0000 0A /.exec(line)?.[1] ?? []
+  );
+  return [...new Set(ports.map((port) => String(parseInt(port, 16))))];
+}
+
 /** The match of nftables for programs in a cgroup, whose depth it wants to be told. */
 function cgroupMatch(path: string): string {
   const relative = path.replace(CGROUP_ROOT, "").replace(/\/+$/, "");
@@ -400,10 +547,15 @@ function cgroupMatch(path: string): string {
 }
 
 /** The new text of resolv.conf, with the old one in it as comments. */
-export function replacedResolvConf(before: string, dns: readonly string[]): string {
+export function replacedResolvConf(
+  before: string,
+  dns: readonly string[],
+  search: readonly string[] = [],
+): string {
   const kept = before.replace(/\n$/, "").split("\n").map((line) => `${KEPT}${line}\n`);
   // glibc reads three.
-  return `${dns.slice(0, 3).map((address) => `nameserver ${address}\n`).join("")}${kept.join("")}`;
+  const servers = dns.slice(0, 3).map((address) => `nameserver ${address}\n`);
+  return [...servers, ...(search.length > 0 ? [`search ${search.join(" ")}\n`] : []), ...kept].join("");
 }
 
 /** The text that was replaced, or undefined when the file is not ours. */
@@ -415,14 +567,23 @@ export function originalResolvConf(text: string): string | undefined {
 // Through the C library and in place: the file is often a link or a mount, which a rename would break, and Deno would want
 // the permission for wherever it leads.
 function readResolvConf(): string | undefined {
-  const fd = libc().open(cString(RESOLV_CONF), O_CLOEXEC);
+  const text = readThrough(RESOLV_CONF);
+  return text === undefined || text.length >= READ_MAX ? undefined : text;
+}
+
+/** The first 64 KiB of a file, which of /proc come in parts; undefined when it cannot be read. */
+function readThrough(path: string): string | undefined {
+  const fd = libc().open(cString(path), O_CLOEXEC);
   if (fd < 0) return undefined;
-  const buffer = new Uint8Array(RESOLV_CONF_MAX);
-  const length = Number(libc().read(fd, buffer, BigInt(buffer.length)));
+  const buffer = new Uint8Array(READ_MAX);
+  let length = 0, count = 1;
+  while (count > 0 && length < buffer.length) {
+    const rest = buffer.subarray(length);
+    count = Number(libc().read(fd, rest, BigInt(rest.length)));
+    if (count > 0) length += count;
+  }
   libc().close(fd);
-  return length < 0 || length === buffer.length
-    ? undefined
-    : new TextDecoder().decode(buffer.subarray(0, length));
+  return count < 0 ? undefined : new TextDecoder().decode(buffer.subarray(0, length));
 }
 
 /** One write and then one cut, so that a crash between them leaves the new text whole. */

@@ -1,14 +1,29 @@
 /**
- * What a TUN exit does to its host: addresses, one nftables table, forwarding. Invariant: everything bears the
- * device's name and is undone at close, or at the next start after a crash; rules and settings of others are left as
- * they were. Forwarding is shared by all relays of a network namespace: what it was before is recorded in a second
- * table, which lives and dies with the namespace as the settings do, and the last relay to stop puts it back. Moves
- * no packet.
+ * What a TUN exit does to its host: addresses, one nftables table (tun_rules.ts), forwarding, the peers' marks. Invariant:
+ * everything bears the device's name or its tag and is undone at close, or at the next start after a crash, connections of
+ * clients in conntrack included; rules and settings of others are left as they were. Forwarding is shared by all relays of a
+ * network namespace: what it was before is recorded in a second table, which lives and dies with the namespace as the
+ * settings do and meanwhile drops what neighbours would have forwarded, and the last relay to stop puts it back. Moves no
+ * packet.
  */
 import { cString, libc, O_CLOEXEC, O_WRONLY } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
-import { parsePrefix, type Prefix } from "../wire/address.ts";
+import { parsePrefix, prefixesOverlap } from "../wire/address.ts";
+import { run } from "./child.ts";
+import { forgetMarked } from "./conntrack.ts";
 import type { HostAccess } from "./exit.ts";
+import { TAG_MASK, tagOf, type TunPeer, TunPeers } from "./tun_peers.ts";
+import {
+  DEVICE_GROUP,
+  type Feature,
+  FEATURES,
+  inputRules,
+  natPorts,
+  neighbourRules,
+  OPENED_MAPS,
+  type RulesOptions,
+  tableRules,
+} from "./tun_rules.ts";
 
 export interface InnerAddress {
   address: string;
@@ -22,8 +37,11 @@ export interface TunOptions {
   ipv4: InnerAddress;
   ipv6?: InnerAddress;
   mtu: number;
-  /** See `Exit.openHost`. */
+  /** See `TunDevice.openHost`. */
   host: HostAccess;
+  /** The relay's own UDP port, and every port of either protocol that it listens on, which no client may leave by. */
+  listenPort?: number;
+  ownPorts: readonly number[];
   /** What moves packets in bulk, with the kernel's offloads, or the reason to move them one by one. */
   native: Native | string;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
@@ -37,22 +55,39 @@ const IPV6_SWITCH = "net/ipv6/conf/all/forwarding";
 /** What holds the record. No device's own: those have an underscore. */
 const RECORD = "oxrelay";
 
+const CONNTRACK_MAX = "net/netfilter/nf_conntrack_max";
+/** A peer's share of the host's connections, and the bounds of it. */
+const PEER_SHARE = 32, FLOWS_MIN = 512, FLOWS_MAX = 4096;
+const EPHEMERAL = "net/ipv4/ip_local_port_range";
+
 /** The host's side: addresses, rules, settings. */
 export class TunHost {
   readonly #o: TunOptions;
   readonly #table: string;
+  readonly #tag: number;
+  readonly #peers: TunPeers;
   #hasIpv6 = false;
+  #features: ReadonlySet<Feature> = new Set(FEATURES);
+  #untracked: number | undefined;
   /** The record as this relay knows it, in case somebody flushes it. */
   #before: Settings = {};
 
   constructor(options: TunOptions) {
     this.#o = { ...options };
     this.#table = `${RECORD}_${options.name}`;
+    this.#tag = tagOf(options.name);
+    this.#peers = new TunPeers(options.name);
+  }
+
+  /** Whether strangers reach what a client's UDP port has been opened to, known once configured. */
+  get hasOpenNat(): boolean {
+    return this.#features.has("open NAT");
   }
 
   /** Puts back what a relay that was killed had changed. */
   async restoreAfterCrash(): Promise<void> {
     await deleteTable(this.#table);
+    this.#forget(this.#tag, TAG_MASK);
     if (await this.#restoreSettings() === "restored") {
       this.#o.log("info", "put back the forwarding settings that a crash had left changed");
     }
@@ -62,7 +97,7 @@ export class TunHost {
     const { name, ipv4, ipv6, mtu } = this.#o;
     await refuseOverlap(name, ipv4, "tunnel_ipv4");
     if (ipv6) await refuseOverlap(name, ipv6, "tunnel_ipv6");
-    await run("ip", ["link", "set", "dev", name, "mtu", String(mtu), "up"]);
+    await run("ip", ["link", "set", "dev", name, "group", String(DEVICE_GROUP), "mtu", String(mtu), "up"]);
     await run("ip", ["addr", "add", `${ipv4.address}/${ipv4.prefix}`, "dev", name]);
     let hasIpv6 = ipv6 !== undefined;
     if (ipv6) {
@@ -85,8 +120,9 @@ export class TunHost {
       ![undefined, wanted[path]].includes(readSysctl(path))
     );
     this.#before = { ...await this.#valuesBefore(changed), ...await recorded() };
+    this.#untracked = await this.#untrackedPort();
     // The rules come first, so that nothing is forwarded unguarded; and the record, so that no crash can lose it.
-    await run("nft", ["-f", "-"], this.#rules());
+    await this.#applyWhatWorks();
     for (const path of changed) {
       if (!writeSysctl(path, wanted[path])) {
         throw new Error(`/proc/sys/${path} cannot be set to ${wanted[path]}`);
@@ -106,7 +142,7 @@ export class TunHost {
   /** Opens the host to packets from inside, or closes it. One transaction; nothing changes when it throws. */
   async openHost(host: HostAccess): Promise<void> {
     const chain = `inet ${this.#table} input`;
-    const rules = this.#inputRules(host).map((rule) => `add rule ${chain} ${rule}`);
+    const rules = inputRules({ ...this.#rulesOptions(), host }).map((rule) => `add rule ${chain} ${rule}`);
     await run("nft", ["-f", "-"], [`flush chain ${chain}`, ...rules, ""].join("\n"));
     this.#o.host = host;
     this.#setDeviceOptions();
@@ -116,7 +152,7 @@ export class TunHost {
   #setDeviceOptions(): void {
     const { name, host: { all, prefixes } } = this.#o;
     const loopback = parsePrefix("127.0.0.0/8")!;
-    const opensLoopback = all || prefixes.some((prefix) => overlaps(parsePrefix(prefix)!, loopback));
+    const opensLoopback = all || prefixes.some((prefix) => prefixesOverlap(parsePrefix(prefix)!, loopback));
     // Without this 127.0.0.0/8 stays closed to every device but lo.
     writeSysctl(`net/ipv4/conf/${name}/route_localnet`, opensLoopback ? "1" : "0");
     // A device that was taken down and up again would have lost its address.
@@ -125,7 +161,8 @@ export class TunHost {
 
   /** Puts the rules back when somebody has flushed them, as a firewall that loads its own ruleset may. */
   async guard(): Promise<void> {
-    const listed = await run("nft", ["list", "table", "inet", this.#table]).catch(() => undefined);
+    // Without the elements of its sets, which may be very many.
+    const listed = await run("nft", ["-t", "list", "table", "inet", this.#table]).catch(() => undefined);
     if (listed !== undefined) return;
     this.#before = { ...this.#before, ...await recorded() };
     await run("nft", ["-f", "-"], this.#rules());
@@ -142,6 +179,83 @@ export class TunHost {
       this.#o.log("info", "forwarding stays on: another relay on this host needs it");
     }
     await deleteTable(this.#table);
+    this.#forget(this.#tag, TAG_MASK);
+  }
+
+  /**
+   * Lets these peers out in the place of those before. A peer that is gone begins nothing from here on; what it had begun ends
+   * with `forget`, to be called once no Worker takes its packets any more. What nftables refuses is said and keeps nobody in.
+   */
+  async setPeers(peers: readonly TunPeer[]): Promise<{ forget: () => Promise<void> }> {
+    const { lines, gone } = this.#peers.change(peers, this.#table);
+    if (lines.length > 0) {
+      const all = () => run("nft", ["-f", "-"], this.#rulesAnew());
+      await run("nft", ["-f", "-"], `${lines.join("\n")}\n`).catch(all).catch((error: Error) =>
+        this.#o.log("error", `the rules of ${this.#o.name} do not know the present peers: ${error.message}`)
+      );
+    }
+    return { forget: () => this.#forgetPeers(gone) };
+  }
+
+  async #forgetPeers(marks: readonly number[]): Promise<void> {
+    if (marks.length === 0) return;
+    // All of them: an element says an address and not whose it was, and whoever is still there opens its own with its next packet.
+    const flush = OPENED_MAPS.map((map) => `flush map inet ${this.#table} ${map}\n`).join("");
+    if (this.hasOpenNat) {
+      await run("nft", ["-f", "-"], flush).catch((error: Error) => this.#o.log("warning", error.message));
+    }
+    for (const mark of marks) this.#forget(mark, 0xffffffff);
+  }
+
+  /** Connections of these marks end now. Where the kernel does not do so they end when they are idle. */
+  #forget(mark: number, mask: number): void {
+    try {
+      forgetMarked(mark, mask);
+    } catch (error) {
+      this.#o.log(
+        "warning",
+        `connections of clients that are gone stay until idle: ${(error as Error).message}`,
+      );
+    }
+  }
+
+  /** The rules with all that this kernel knows of; what it does not know is said. Throws when it takes none. */
+  async #applyWhatWorks(): Promise<void> {
+    try {
+      await run("nft", ["-f", "-"], this.#rules());
+      return;
+    } catch (error) {
+      const works = new Set<Feature>();
+      for (const feature of FEATURES) {
+        this.#features = new Set([feature]);
+        const checked = run("nft", ["-c", "-f", "-"], this.#rules());
+        if (await checked.then(() => true, () => false)) works.add(feature);
+      }
+      this.#features = works;
+      await run("nft", ["-f", "-"], this.#rules());
+      const missing = FEATURES.filter((feature) => !works.has(feature)).join(", ");
+      this.#o.log("warning", `nftables here has no ${missing}: ${(error as Error).message}`);
+    }
+  }
+
+  /**
+   * The relay's port, when conntrack need not know of its datagrams, which anybody may send: undefined where a rule of somebody else
+   * looks at their state, or gives them another port. The fallback's TCP stays tracked: firewalls let answers out by their state.
+   */
+  async #untrackedPort(): Promise<number | undefined> {
+    const { listenPort } = this.#o;
+    if (listenPort === undefined) return undefined;
+    const rules = await run("nft", ["-t", "list", "ruleset"]).catch(() => "");
+    const needs = rules.split("\n").find((line) =>
+      new RegExp(`\\b${listenPort}\\b`).test(line) &&
+      /redirect|dnat|snat|REDIRECT|DNAT|ct state|ctstate/.test(line)
+    );
+    if (needs === undefined) return listenPort;
+    this.#o.log(
+      "info",
+      `conntrack keeps track of UDP ${listenPort}, since a rule of this host needs it: ${needs.trim()}`,
+    );
+    return undefined;
   }
 
   /** What these settings are now, with those that change along with the two switches (Linux, inet_forward_change). */
@@ -179,61 +293,59 @@ export class TunHost {
     return "restored";
   }
 
-  /** Clients ping the relay and reach nothing else on it, unless the policy, which has judged before, opens more. */
-  #inputRules({ all, prefixes }: HostAccess): string[] {
-    const { name, ipv4, ipv6 } = this.#o;
-    const from = `iifname "${name}"`;
-    if (all) return [`${from} accept`];
-    return [
-      `${from} ip daddr ${ipv4.address} icmp type echo-request accept`,
-      ...(this.#hasIpv6 ? [`${from} ip6 daddr ${ipv6!.address} icmpv6 type echo-request accept`] : []),
-      ...prefixes.map((prefix) => `${from} ${prefix.includes(":") ? "ip6" : "ip"} daddr ${prefix} accept`),
-      `${from} ct state established,related accept`,
-      `${from} drop`,
-    ];
+  /** The same, whatever is there of them: somebody may have flushed or changed them a moment ago. */
+  #rulesAnew(): string {
+    return `table inet ${this.#table}\ndelete table inet ${this.#table}\n${this.#rules()}`;
   }
 
   /** One transaction. */
   #rules(): string {
-    const { name, ipv4, ipv6, host } = this.#o;
-    const v4 = `${ipv4.address}/${ipv4.prefix}`;
-    const v6 = this.#hasIpv6 && ipv6 ? `${ipv6.address}/${ipv6.prefix}` : undefined;
-    return `${recordTable(this.#before)}table inet ${this.#table} {
-  chain input {
-    type filter hook input priority filter; policy accept;
-    ${this.#inputRules(host).join("\n    ")}
+    return [
+      recordTable(this.#before),
+      tableRules(this.#rulesOptions()),
+      ...this.#peers.all(this.#table),
+      "",
+    ].join("\n");
   }
-  chain forward {
-    type filter hook forward priority filter; policy accept;
-    iifname "${name}" ip saddr != ${v4} drop
-    ${v6 ? `iifname "${name}" ip6 saddr != ${v6} drop` : `iifname "${name}" meta nfproto ipv6 drop`}
-    iifname "${name}" oifname "${name}" accept
-    iifname "${name}" ip saddr ${v4} tcp flags syn / syn,rst tcp option maxseg size set rt mtu
-    oifname "${name}" ip daddr ${v4} tcp flags syn / syn,rst tcp option maxseg size set rt mtu
-    ${v6 ? `iifname "${name}" ip6 saddr ${v6} tcp flags syn / syn,rst tcp option maxseg size set rt mtu` : ""}
-    ${v6 ? `oifname "${name}" ip6 daddr ${v6} tcp flags syn / syn,rst tcp option maxseg size set rt mtu` : ""}
-    oifname "${name}" ct state new drop
-  }
-  chain postrouting {
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr ${v4} oifname != "${name}" masquerade
-    ${v6 ? `ip6 saddr ${v6} oifname != "${name}" masquerade` : ""}
-  }
-}
-`;
+
+  #rulesOptions(): RulesOptions {
+    const { name, ipv4, ipv6, host, ownPorts } = this.#o;
+    const [low, high] = (readSysctl(EPHEMERAL) ?? "32768 60999").split(/\s+/).map(Number);
+    const tracked = Number(readSysctl(CONNTRACK_MAX) ?? 0);
+    const v6 = this.#hasIpv6 ? ipv6 : undefined;
+    return {
+      table: this.#table,
+      device: name,
+      v4: `${ipv4.address}/${ipv4.prefix}`,
+      own4: ipv4.address,
+      v6: v6 && `${v6.address}/${v6.prefix}`,
+      own6: v6?.address,
+      host,
+      tag: this.#tag,
+      ports: natPorts(ownPorts, low, high),
+      untracked: this.#untracked,
+      flowsMax: Math.min(FLOWS_MAX, Math.max(FLOWS_MIN, Math.floor(tracked / PEER_SHARE))),
+      features: this.#features,
+    };
   }
 }
 
-/** The record as a table of rules that nothing runs through, each with one setting for a comment; none when empty. */
+/**
+ * The record as a chain that nothing runs through, each rule with one setting for a comment, and what forwarding must not be used
+ * for meanwhile; empty when nothing was changed.
+ */
 function recordTable(settings: Settings): string {
   const rules = Object.entries(settings).map(([path, value]) => `    continue comment "${path}=${value}"\n`);
   if (rules.length === 0) return "";
+  const switchedOn = ([4, 6] as const).filter((family) =>
+    settings[family === 4 ? IPV4_SWITCH : IPV6_SWITCH] === "0"
+  );
   return `table inet ${RECORD}
 delete table inet ${RECORD}
 table inet ${RECORD} {
   chain before {
 ${rules.join("")}  }
-}
+${neighbourRules(switchedOn)}}
 `;
 }
 
@@ -262,42 +374,14 @@ async function refuseOverlap(own: string, { address, prefix }: InnerAddress, key
   };
   for (const { name, cidr } of Deno.networkInterfaces()) {
     const network = name === own ? undefined : parsePrefix(cidr ?? "");
-    if (network && overlaps(tunnel, network)) refuse(`overlaps ${cidr} of ${name}`);
+    if (network && prefixesOverlap(tunnel, network)) refuse(`overlaps ${cidr} of ${name}`);
   }
   const family = address.includes(":") ? "-6" : "-4";
   const routes = await run("ip", [family, "route", "show", "default", "table", "all"]);
   for (const [, router, name] of routes.matchAll(/ via (?:inet6 )?(\S+) dev (\S+)/g)) {
     const network = parsePrefix(router);
-    if (network && overlaps(tunnel, network)) refuse(`contains ${router}, the router of ${name}`);
+    if (network && prefixesOverlap(tunnel, network)) refuse(`contains ${router}, the router of ${name}`);
   }
-}
-
-/** Whether some address is in both. */
-function overlaps(a: Prefix, b: Prefix): boolean {
-  const bits = Math.min(a.bits, b.bits);
-  return a.address.every((word, i) => {
-    const kept = Math.max(0, Math.min(32, bits - 32 * i));
-    return kept === 0 || ((word ^ b.address[i]) >>> (32 - kept)) === 0;
-  });
-}
-
-/** Runs a program and returns what it printed; throws its own words when it fails. */
-export async function run(program: string, args: string[], input?: string): Promise<string> {
-  const child = new Deno.Command(program, {
-    args,
-    stdin: input === undefined ? "null" : "piped",
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-  if (input !== undefined) {
-    const writer = child.stdin.getWriter();
-    await writer.write(new TextEncoder().encode(input));
-    await writer.close();
-  }
-  const { success, stdout, stderr } = await child.output();
-  const text = new TextDecoder();
-  if (success) return text.decode(stdout);
-  throw new Error(`${program} ${args.join(" ")}: ${text.decode(stderr).trim().split("\n")[0]}`);
 }
 
 /** Chains of others that drop what no rule of theirs accepts; an accept in our own table cannot overrule them. */

@@ -5,7 +5,7 @@
  * not theirs.
  */
 import type { Native } from "../../ffi/native.ts";
-import { parsePrefix } from "../wire/address.ts";
+import { mappedBytes, parsePrefix } from "../wire/address.ts";
 
 const NOWHERE = 16;
 const EPERM = 1;
@@ -58,10 +58,7 @@ export class TunSteering {
   #set(text: string, worker: number): boolean {
     const prefix = parsePrefix(text);
     if (!prefix) return false;
-    const address = new Uint8Array(16);
-    const view = new DataView(address.buffer);
-    prefix.address.forEach((word, i) => view.setUint32(4 * i, word));
-    const result = this.#native.ox_steer_set(this.#handle, address, prefix.bits, worker);
+    const result = this.#native.ox_steer_set(this.#handle, mappedBytes(prefix.address), prefix.bits, worker);
     if (result < 0) this.#log("warning", `packets for ${text} are not steered: errno ${-result}`);
     return result >= 0;
   }

@@ -5,7 +5,8 @@
  */
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { DROP } from "../metrics.ts";
-import { type Burst, DONE, TO_TUNNEL } from "../vector/burst.ts";
+import { type Burst, DONE, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
+import { mappedBytes, type Prefix } from "../wire/address.ts";
 import { transportAt } from "../wire/inner.ts";
 
 export interface UdpFlowsOptions {
@@ -15,17 +16,19 @@ export interface UdpFlowsOptions {
   /** Most flows at once, 1 to 65536; one inner address may hold a quarter of them. */
   maxFlows: number;
   timeoutUs: number;
-  /** Takes an answer that exceeds the MTU, a whole inner packet. The bytes are its own. */
+  /** Takes an answer that exceeds the MTU, or an ICMP error, a whole inner packet. The bytes are its own. */
   emit: (packet: Uint8Array) => void;
   /** Counts datagrams from outside that were lost: too long, or more than the system kept. */
   onLost: (datagrams: number) => void;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
 }
 
+/** Of what a burst's sending returns: how often there was no socket; beyond it, whether there are ICMP errors. */
+const STARVED = 0xffff;
 /** Bit of `poll`: flows have something. */
 const FLOWS_READY = 1;
 /** The longest answer with its headers (ANSWER_BYTES_MAX in flows.rs). */
-const LARGE_BYTES_MAX = 8192 + 48;
+const LARGE_BYTES_MAX = 65507 + 48;
 const WARNING_US = 60e6;
 
 export class UdpFlows {
@@ -52,6 +55,7 @@ export class UdpFlows {
       DROP.malformed_inner,
       DROP.exit_full,
       DROP.exit_error,
+      TO_HAIRPIN,
     ];
     this.#handle = checked(this.#native.ox_flows_open(Uint32Array.from(words)), "ox_flows_open");
     this.descriptor = checked(this.#native.ox_flows_descriptor(this.#handle), "ox_flows_descriptor");
@@ -67,11 +71,15 @@ export class UdpFlows {
     return Math.max(0, this.#native.ox_flows_count(this.#handle));
   }
 
-  /** Sends the TO_EXIT rows that are UDP; those in fragments or with extension headers stay TO_EXIT. */
+  /**
+   * Sends the TO_EXIT rows that are UDP; those in fragments or with extension headers stay TO_EXIT. TO_HAIRPIN rows leave
+   * only to a port that is some client's here, and stay otherwise.
+   */
   sendBurst(burst: Burst, nowUs: number): void {
     const handle = burstHandle(this.#native, burst);
-    const starved = this.#native.ox_flows_send(this.#handle, handle, burst.count, milliseconds(nowUs));
-    if (starved > 0) this.#warn(nowUs);
+    const said = this.#native.ox_flows_send(this.#handle, handle, burst.count, milliseconds(nowUs));
+    if ((said & STARVED) > 0) this.#warn(nowUs);
+    if (said > STARVED) this.#emitLarge();
   }
 
   /** Sends the payload of a whole inner UDP packet; returns DONE or a drop code. */
@@ -81,10 +89,12 @@ export class UdpFlows {
       0,
       packet.length,
     );
-    return checked(
+    const outcome = checked(
       this.#native.ox_flows_send_one(this.#handle, packet, packet.length, segment, milliseconds(nowUs)),
       "ox_flows_send_one",
     );
+    if (outcome === DROP.exit_error) this.#emitLarge();
+    return outcome;
   }
 
   /** Asks the system what is readable: the bits of watched descriptors, and more. Comes before `receive`. */
@@ -102,19 +112,28 @@ export class UdpFlows {
     burst.shrink(from + Math.max(0, filled));
     const lost = this.#native.ox_flows_lost(this.#handle);
     if (lost > 0) this.#o.onLost(lost);
-    for (let bytes = this.#takeLarge(); bytes > 0; bytes = this.#takeLarge()) {
-      this.#o.emit(this.#large.slice(0, bytes));
-    }
+    this.#emitLarge();
   }
 
   expire(nowUs: number): void {
     this.#native.ox_flows_expire(this.#handle, milliseconds(nowUs));
   }
 
+  /** Ends the flows of every inner address in the prefix. */
+  forget({ address, bits }: Prefix): void {
+    this.#native.ox_flows_forget(this.#handle, mappedBytes(address), bits);
+  }
+
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#native.ox_flows_close(this.#handle);
+  }
+
+  #emitLarge(): void {
+    for (let bytes = this.#takeLarge(); bytes > 0; bytes = this.#takeLarge()) {
+      this.#o.emit(this.#large.slice(0, bytes));
+    }
   }
 
   #takeLarge(): number {

@@ -6,7 +6,7 @@
  */
 import { DROP } from "../metrics.ts";
 import { DONE } from "../vector/burst.ts";
-import { formatAddress, isIpv4, parseAddress } from "../wire/address.ts";
+import { formatAddress, isIpv4, parseAddress, type Prefix, prefixContains } from "../wire/address.ts";
 import {
   innerLength,
   IPV4_HEADER_BYTES,
@@ -27,6 +27,8 @@ export interface UdpNatOptions {
   timeoutUs: number;
   /** Takes a whole inner packet for the tunnel, of any length up to 8 KB and its headers. */
   emit: (packet: Uint8Array) => void;
+  /** Counts datagrams from outside that were too long. */
+  onLost: (datagrams: number) => void;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
 }
 
@@ -97,6 +99,11 @@ export class UdpNat {
       if (nowUs - flow.lastSentUs < this.#o.timeoutUs) break;
       this.#end(flow);
     }
+  }
+
+  /** Ends the flows of every inner address in the prefix. */
+  forget(prefix: Prefix): void {
+    for (const flow of [...this.#flows.values()]) if (prefixContains(prefix, flow.inner)) this.#end(flow);
   }
 
   close(): void {
@@ -188,7 +195,8 @@ export class UdpNat {
         const sameFamily = remote !== undefined && isIpv4(remote) === isIpv4(flow.inner);
         // Everyone outside may answer (endpoint-independent filtering); programs of this host only when asked.
         const isMeant = sameFamily && (flow.usedLoopback || !isLoopback(remote, 0));
-        if (isMeant && payload.length <= ANSWER_MAX) this.#answer(flow, remote, port, payload);
+        if (isMeant && payload.length > ANSWER_MAX) this.#o.onLost(1);
+        else if (isMeant) this.#answer(flow, remote, port, payload);
         // One busy sender must not keep the event loop from its other work.
         if (++streak % 64 === 0) await new Promise((resolve) => setTimeout(resolve, 0));
       } catch {

@@ -8,11 +8,16 @@
 import type { Native } from "../../ffi/native.ts";
 import { Readable } from "../../ffi/readable.ts";
 import { DROP, type Metrics } from "../metrics.ts";
-import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
-import { parseAddress } from "../wire/address.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
+import { parseAddress, parsePrefix, prefixContains } from "../wire/address.ts";
 import {
   emitAdminProhibited,
+  emitProtocolUnreachable,
+  emitReassemblyExceeded,
   emitTcpReset,
+  emitTimeExceeded,
+  hasRouteLeft,
+  IPV6_HEADER_BYTES,
   ipVersion,
   isFragment,
   PROTOCOL_ICMP,
@@ -20,6 +25,8 @@ import {
   PROTOCOL_TCP,
   PROTOCOL_UDP,
   protocolOf,
+  readDestination,
+  transportAt,
 } from "../wire/inner.ts";
 import type { Exit } from "./exit.ts";
 import { fragment } from "./fragmentation.ts";
@@ -38,7 +45,10 @@ export interface UserspaceOptions {
   /** What carries TCP, and UDP by bursts, or the reason why nothing does. */
   native: Native | string;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
-  /** Most flows (sockets) at once of UDP, and of TCP; one inner address may hold a quarter of them. */
+  /**
+   * Descriptors that UDP's flows may take, and as many TCP's; without it, by the process's limit. One inner address may
+   * hold a quarter of the flows.
+   */
   maxFlows?: number;
   /** Idle time after which a mapping ends, seconds; RFC 4787 REQ-5 asks for 120 or more. */
   udpTimeoutS?: number;
@@ -46,8 +56,10 @@ export interface UserspaceOptions {
 
 /** Inner packets that wait to be taken; the rest is dropped, as a router's queue would. */
 const QUEUE_MAX = 1024;
-/** Flows where the system's limit on open files does not ask for fewer. A TCP flow has buffers of its own. */
+/** Flows where the limit on open files does not ask for fewer. A TCP flow has buffers of its own. */
 const UDP_FLOWS_MAX = 32768, PORTABLE_FLOWS_MAX = 4096, TCP_FLOWS_MAX = 4096;
+/** The largest ICMP error. */
+const ERROR_BYTES_MAX = 1280;
 /** Rows of a burst that UDP and the queue may take, so that each kind of traffic leaves room for the others. */
 const UDP_ROWS = 128, QUEUE_ROWS = 64;
 
@@ -59,6 +71,7 @@ export function openUserspace(options: UserspaceOptions): Exit {
 class UserspaceExit implements Exit {
   readonly name = "userspace";
   readonly description: string;
+  readonly hairpins: boolean;
   readonly #metrics: Metrics;
   readonly descriptor: number | undefined;
   readonly processDescriptors: readonly number[];
@@ -66,7 +79,7 @@ class UserspaceExit implements Exit {
   readonly #flows: UdpFlows | undefined;
   readonly #icmp: IcmpNat;
   readonly #tcp: TcpSplice | undefined;
-  readonly #reassembly = new Reassembly();
+  readonly #reassembly: Reassembly;
   readonly #gateway4: Uint32Array;
   readonly #gateway6: Uint32Array;
   readonly #queue: Uint8Array[] = [];
@@ -77,6 +90,7 @@ class UserspaceExit implements Exit {
 
   constructor(options: UserspaceOptions) {
     this.#metrics = options.metrics;
+    this.hairpins = typeof options.native !== "string";
     this.#gateway4 = parseAddress(options.ipv4.address)!;
     this.#gateway6 = parseAddress(options.ipv6?.address ?? "::1")!;
     const emit = (packet: Uint8Array) => {
@@ -88,29 +102,41 @@ class UserspaceExit implements Exit {
       this.#queue.push(...pieces);
       this.#wake();
     };
+    this.#reassembly = new Reassembly((expired) => {
+      options.metrics.drop(DROP.unassembled);
+      const error = expired && this.#errorAbout(expired, emitReassemblyExceeded);
+      if (error) emit(error);
+    });
     const { native, mtu, log, maxFlows } = options;
+    const onLost = (datagrams: number) => options.metrics.drop(DROP.exit_full, datagrams);
     const timeoutUs = (options.udpTimeoutS ?? 120) * 1e6;
     this.#icmp = new IcmpNat({ emit, log });
     this.processDescriptors = this.#icmp.descriptors;
     if (typeof native === "string") {
       log("info", `TCP is refused by this exit: ${native}`);
-      this.#udp = new UdpNat({ maxFlows: maxFlows ?? PORTABLE_FLOWS_MAX, timeoutUs, emit, log });
+      this.#udp = new UdpNat({
+        maxFlows: Math.min(PORTABLE_FLOWS_MAX, maxFlows ?? Infinity),
+        timeoutUs,
+        emit,
+        onLost,
+        log,
+      });
       this.#icmp.watch();
     } else {
-      const limit = native.ox_flow_limit();
+      const limit = maxFlows ?? native.ox_flow_limit();
       this.#udp = this.#flows = new UdpFlows({
         native,
         mtu,
-        maxFlows: maxFlows ?? Math.min(UDP_FLOWS_MAX, limit),
+        maxFlows: Math.min(UDP_FLOWS_MAX, limit),
         timeoutUs,
         emit,
-        onLost: (datagrams) => options.metrics.drop(DROP.exit_full, datagrams),
+        onLost,
         log,
       });
       this.#tcp = new TcpSplice({
         native,
         mtu,
-        maxFlows: maxFlows ?? Math.min(TCP_FLOWS_MAX, limit),
+        maxFlows: Math.min(TCP_FLOWS_MAX, limit),
         onCrowded: (connections) =>
           log("warning", `no room for more TCP: ${connections} connections were ended if idle, or refused`),
       });
@@ -119,7 +145,7 @@ class UserspaceExit implements Exit {
       for (const ping of this.processDescriptors) this.#pingsReady |= this.#flows.watch(ping);
     }
     const carried = ["UDP", ...(this.#tcp ? ["TCP"] : []), ...(this.#icmp.available ? ["ping"] : [])];
-    this.description = `userspace: ${carried.join(", ")}`;
+    this.description = `userspace (open NAT): ${carried.join(", ")}`;
   }
 
   get flowCount(): number {
@@ -133,18 +159,31 @@ class UserspaceExit implements Exit {
 
   send(burst: Burst, nowUs: number): void {
     const { count, next, offset, length, bytes, view } = burst;
+    this.#spendHops(burst);
     this.#tcp?.send(burst);
     this.#flows?.sendBurst(burst, nowUs);
     let isMended = false;
     for (let row = 0; row < count; row++) {
+      if (next[row] === TO_HAIRPIN) this.#answer(burst, row, DROP.denied, emitAdminProhibited);
       if (next[row] !== TO_EXIT) continue;
       const at = offset[row];
       const protocol = protocolOf(view, at, length[row]);
-      // Only a tunnel whose path shrank cuts TCP.
-      if (protocol === PROTOCOL_TCP && this.#tcp && isFragment(view, at, length[row])) {
-        if (this.#reassembly.addRow(burst, row, nowUs)) isMended = true;
-        else next[row] = DONE;
+      // Where it is to go in the end, nobody has judged.
+      if (ipVersion(view, at) === 6 && hasRouteLeft(view, at, length[row])) {
+        this.#answer(burst, row, DROP.unsupported, emitAdminProhibited);
         continue;
+      }
+      if (protocol === PROTOCOL_TCP && this.#tcp) {
+        // Only a tunnel whose path shrank cuts TCP.
+        if (isFragment(view, at, length[row])) {
+          if (this.#reassembly.addRow(burst, row, nowUs)) isMended = true;
+          else next[row] = DONE;
+          continue;
+        }
+        if (dropExtensions(burst, row)) {
+          isMended = true;
+          continue;
+        }
       }
       if (protocol === PROTOCOL_UDP || protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6) {
         const packet = bytes.subarray(at, at + length[row]);
@@ -158,7 +197,9 @@ class UserspaceExit implements Exit {
       }
       this.#refuse(burst, row, protocol);
     }
-    if (isMended) this.#tcp!.send(burst);
+    if (!isMended) return;
+    this.#tcp!.send(burst);
+    for (let row = 0; row < count; row++) if (next[row] === TO_EXIT) this.#refuse(burst, row, PROTOCOL_TCP);
   }
 
   receive(burst: Burst): number {
@@ -178,6 +219,22 @@ class UserspaceExit implements Exit {
     this.#tcp?.handleTimeout(nowUs);
     this.#icmp.expire(nowUs);
     this.#reassembly.expire(nowUs);
+  }
+
+  forget(prefixes: readonly string[]): void {
+    const gone = prefixes.flatMap((text) => parsePrefix(text) ?? []);
+    const to = new Uint32Array(4);
+    for (const prefix of gone) {
+      this.#udp.forget(prefix);
+      this.#tcp?.forget(prefix);
+      this.#icmp.forget(prefix);
+    }
+    const kept = this.#queue.filter((packet) => {
+      readDestination(new DataView(packet.buffer, packet.byteOffset, packet.length), 0, to, 0);
+      return !gone.some((prefix) => prefixContains(prefix, to));
+    });
+    this.#queue.splice(0, Infinity, ...kept);
+    this.#reassembly.expire(Infinity);
   }
 
   async close(): Promise<void> {
@@ -209,13 +266,66 @@ class UserspaceExit implements Exit {
 
   /** Turns the packet into the answer that lets its sender give up at once. */
   #refuse(burst: Burst, row: number, protocol: number): void {
+    if (protocol === PROTOCOL_TCP) {
+      const { view, offset, length, next } = burst;
+      this.#metrics.drop(DROP.unsupported);
+      length[row] = emitTcpReset(view, offset[row], length[row]);
+      next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
+      return;
+    }
+    const isOfPing = protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6;
+    this.#answer(burst, row, DROP.unsupported, isOfPing ? emitAdminProhibited : emitProtocolUnreachable);
+  }
+
+  /** Answers packets whose hops end here, as any router does (RFC 1812 §5.3.1, RFC 8200 §3); what goes on has one less. */
+  #spendHops(burst: Burst): void {
+    const { count, next, offset, bytes } = burst;
+    for (let row = 0; row < count; row++) {
+      if (next[row] !== TO_EXIT && next[row] !== TO_HAIRPIN) continue;
+      const at = offset[row];
+      const hops = bytes[at] >> 4 === 4 ? bytes[at + 8] : bytes[at + 7];
+      if (hops <= 1) this.#answer(burst, row, DROP.hop_limit, emitTimeExceeded);
+    }
+  }
+
+  /** The ICMP error about a packet outside the arena; undefined when none may be sent. */
+  #errorAbout(packet: Uint8Array, emitError: typeof emitAdminProhibited): Uint8Array | undefined {
+    const bytes = new Uint8Array(ERROR_BYTES_MAX);
+    const quoted = Math.min(packet.length, ERROR_BYTES_MAX - IPV6_HEADER_BYTES - 8);
+    bytes.set(packet.subarray(0, quoted));
+    const gateway = packet[0] >> 4 === 4 ? this.#gateway4 : this.#gateway6;
+    const length = emitError(bytes, new DataView(bytes.buffer), 0, quoted, gateway);
+    return length > 0 ? bytes.subarray(0, length) : undefined;
+  }
+
+  #answer(burst: Burst, row: number, reason: number, emit: typeof emitAdminProhibited): void {
     const { bytes, view, offset, length, next } = burst;
     const at = offset[row];
-    this.#metrics.drop(DROP.unsupported);
-    const gateway = ipVersion(view, at) === 4 ? this.#gateway4 : this.#gateway6;
-    length[row] = protocol === PROTOCOL_TCP
-      ? emitTcpReset(view, at, length[row])
-      : emitAdminProhibited(bytes, view, at, length[row], gateway);
+    this.#metrics.drop(reason);
+    length[row] = emit(
+      bytes,
+      view,
+      at,
+      length[row],
+      ipVersion(view, at) === 4 ? this.#gateway4 : this.#gateway6,
+    );
     next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
   }
+}
+
+/**
+ * Takes the extension headers of a whole IPv6 packet away, which say nothing to who ends its TCP here (RFC 8200 §4.2). False
+ * where there are none.
+ */
+function dropExtensions({ bytes, view, offset, length }: Burst, row: number): boolean {
+  const at = offset[row];
+  const segment = transportAt(view, at, length[row]);
+  const extra = segment - at - IPV6_HEADER_BYTES;
+  if (ipVersion(view, at) !== 6 || segment === 0 || extra <= 0) return false;
+  bytes.copyWithin(at + extra, at, at + IPV6_HEADER_BYTES);
+  view.setUint8(at + extra + 6, PROTOCOL_TCP);
+  view.setUint16(at + extra + 4, length[row] - extra - IPV6_HEADER_BYTES);
+  offset[row] += extra;
+  length[row] -= extra;
+  return true;
 }

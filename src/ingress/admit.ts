@@ -27,7 +27,7 @@ export function admit(burst: Burst, context: IngressContext, nowUs: number): voi
   for (let row = 0; row < count; row++) {
     const admitted = next[row] === TO_INITIATION_ADMITTED;
     if (!admitted && (next[row] < TO_INITIATION || next[row] > TO_COOKIE)) continue;
-    if (++taken > HANDSHAKES_PER_BURST) {
+    if (taken === HANDSHAKES_PER_BURST) {
       next[row] = DROP.handshake_flood;
       continue;
     }
@@ -43,5 +43,7 @@ export function admit(burst: Burst, context: IngressContext, nowUs: number): voi
       next[row] = DONE;
       associations.onCookie(burst, row, isOx, nowUs);
     }
+    // What was not made for this relay's key has cost one hash, and takes nobody's place.
+    if (next[row] !== DROP.bad_mac1) taken++;
   }
 }

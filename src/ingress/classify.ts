@@ -40,7 +40,7 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
       // What comes at one moment shows as much as its first packet does: a tick of a game, a part of a transfer.
       if (seenUs[place] !== us || state[STATE_BYTES * place + STATE_MARKS] === 0) {
         reader.look(view, offset[row]);
-        observe(flows, place, reader, bytes, us);
+        observe(flows, place, reader, view, bytes, us);
       }
       const version = hints.version[owner];
       if (hintVersion[id] !== version) {

@@ -28,6 +28,8 @@ export interface IngressContext {
   readonly metrics: Metrics;
   /** Undefined for a client, which delivers everything to its own host. */
   policy: DestinationPolicy | undefined;
+  /** Whether the exit leads TO_HAIRPIN rows from one client's mapping to another's. */
+  readonly exitHairpins: boolean;
   /** The relay's end of speedtests. */
   readonly speedtest: Speedtest;
   /** Four words: the relay's own inner addresses, answered by itself. */

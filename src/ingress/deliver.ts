@@ -6,18 +6,28 @@
  * the tunnel again names its receiver's peer.
  * Keeps PROTOCOL R18 and R19.
  */
-import { COUNTER, DROP } from "../metrics.ts";
+import { COUNTER, DROP, type Metrics } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
-import { type Burst, DONE, OPENED, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import { type Burst, DONE, OPENED, TO_EXIT, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
 import {
   emitAdminProhibited,
   emitEchoReply,
+  emitPortUnreachable,
+  emitProtocolUnreachable,
+  emitTcpReset,
   emitTimeExceeded,
+  hasSourceRoute,
   innerLength,
   ipv4Source,
   ipVersion,
+  isFragment,
   isTo,
+  PROTOCOL_ICMP,
+  PROTOCOL_ICMPV6,
+  PROTOCOL_TCP,
+  PROTOCOL_UDP,
+  protocolOf,
   readDestination,
   readSource,
   spendHop,
@@ -64,9 +74,11 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       readDestination(view, at, target, 0);
       isOwn = own !== undefined && isTo(view, at, own);
       other = isOwn ? NONE : peers.routes.lookup(target, 0);
-      isOpen = other === NONE ? isOwn || policy.allows(target, 0, version) : policy.allowPeers;
+      isOpen = other === NONE
+        ? isOwn || policy.allows(target, 0, version)
+        : policy.allowPeers && !policy.denies(target, 0);
     }
-    if (isOwn) {
+    if (isOwn && own !== undefined) {
       const kind = policy.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
       if (kind !== 0 && isForSpeedtest(view, at)) {
         // What is many times as long as its question goes to addresses that are proven (PROTOCOL §7).
@@ -74,11 +86,11 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
         else speedtest.take(burst, row, id, kind, innerMtu(context, id), nowUs);
         continue;
       }
-      length[row] = emitEchoReply(view, at, whole);
-      next[row] = length[row] === 0 ? DROP.denied : TO_TUNNEL;
+      answerAsHost(burst, row, whole, own, metrics);
       continue;
     }
-    if (isOpen) {
+    // Where a source route leads, nobody has judged (RFC 7126 §4.3).
+    if (isOpen && !(version === 4 && view.getUint8(at) > 0x45 && hasSourceRoute(view, at))) {
       if (other === NONE) {
         next[row] = TO_EXIT;
         toExit++;
@@ -95,6 +107,16 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       toPeers++;
       continue;
     }
+    // To this host from outside: another client's port perhaps, if clients may reach each other.
+    if (
+      context.exitHairpins && policy.allowPeers && !policy.denies(target, 0) &&
+      protocolOf(view, at, whole) === PROTOCOL_UDP &&
+      policy.isHost(target, 0)
+    ) {
+      next[row] = TO_HAIRPIN;
+      toExit++;
+      continue;
+    }
     peers.drops[id]++;
     metrics.drop(DROP.denied);
     length[row] = emitAdminProhibited(bytes, view, at, whole, own ?? target);
@@ -103,6 +125,26 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
   }
   metrics.column[COUNTER.packets_to_exit] += toExit;
   metrics.column[COUNTER.packets_between_peers] += toPeers;
+}
+
+/**
+ * Answers what came to the relay's own inner address as a host does that serves nothing there: pings (RFC 1122 §3.2.2.6), a reset
+ * for TCP (RFC 9293 §3.10.7.1), and for the rest that port or protocol cannot be reached. Pieces of a packet are dropped.
+ */
+function answerAsHost(burst: Burst, row: number, whole: number, own: Uint32Array, metrics: Metrics): void {
+  const { bytes, view, offset, length, next } = burst;
+  const at = offset[row];
+  length[row] = emitEchoReply(view, at, whole);
+  if (length[row] === 0) {
+    const protocol = protocolOf(view, at, whole);
+    if (protocol === PROTOCOL_TCP) length[row] = emitTcpReset(view, at, whole);
+    else if (protocol !== PROTOCOL_ICMP && protocol !== PROTOCOL_ICMPV6 && !isFragment(view, at, whole)) {
+      const emit = protocol === PROTOCOL_UDP ? emitPortUnreachable : emitProtocolUnreachable;
+      length[row] = emit(bytes, view, at, whole, own);
+      if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
+    }
+  }
+  next[row] = length[row] === 0 ? DROP.denied : TO_TUNNEL;
 }
 
 /** Whether the packet's source is among the peer's allowed IPs. */

@@ -1,12 +1,13 @@
 /**
  * The destination policy: which inner destinations may leave through the exit. Invariant: what no rule opens
- * and the lists below name (special-purpose addresses of RFC 6890 that lead into a host or a private network) is
- * denied, IPv4 hidden in IPv6 included; the
- * relay's own addresses are denied unless loopback is opened. Peers are decided by the caller.
+ * and wire/special_ranges.ts says to lead into a host or a private network is denied, IPv4 hidden in IPv6 included; the
+ * relay's own addresses are denied unless loopback is opened; what `deny` names is denied whatever opens it, to a peer's
+ * address too. Which peers may be reached besides is decided by the caller.
  * Keeps PROTOCOL R20.
  */
 import { NONE } from "../vector/arena.ts";
 import { parseAddress, parsePrefix } from "../wire/address.ts";
+import { rangeTexts } from "../wire/special_ranges.ts";
 import { PrefixTable } from "../session/prefix_table.ts";
 
 const ALLOW = 1;
@@ -14,22 +15,6 @@ const DENY = 0;
 
 // A recent answer: the address, then the verdict plus one; 0 there says that nothing is known.
 const RECENT_WORDS = 8, KNOWN = 4, RECENT_LOG2 = 8;
-
-const LOOPBACK = ["127.0.0.0/8", "::1/128"];
-const LINK_LOCAL = ["169.254.0.0/16", "fe80::/10"];
-const PRIVATE = [
-  "10.0.0.0/8",
-  "100.64.0.0/10",
-  "172.16.0.0/12",
-  "192.0.0.0/24",
-  "192.168.0.0/16",
-  "198.18.0.0/15",
-  "fc00::/7",
-  "fec0::/10",
-  "64:ff9b:1::/48",
-];
-/** Never a unicast destination on the internet; config.ts lets no `allow` entry overlap these. */
-const NEVER = ["0.0.0.0/8", "224.0.0.0/4", "240.0.0.0/4", "::/128", "ff00::/8"];
 
 export interface DestinationRules {
   allowLoopback: boolean;
@@ -40,13 +25,18 @@ export interface DestinationRules {
   allowSpeedtest?: boolean;
   /** Prefixes opened one by one: "192.168.1.0/24". */
   allow: readonly string[];
+  /** Prefixes closed whatever opens them; none when absent. */
+  deny?: readonly string[];
 }
 
 export class DestinationPolicy {
   readonly allowPeers: boolean;
   readonly allowSpeedtest: boolean;
   readonly #table = new PrefixTable();
+  readonly #denied = new PrefixTable();
   readonly #own: string[] = [];
+  /** All of the host's addresses, four words each. */
+  #host = new Uint32Array(0);
   /** Addresses with their verdicts, each in the one place that its hash names. */
   readonly #recent = new Uint32Array(RECENT_WORDS << RECENT_LOG2);
   readonly #allowLoopback: boolean;
@@ -56,12 +46,13 @@ export class DestinationPolicy {
     this.allowPeers = rules.allowPeers;
     this.allowSpeedtest = rules.allowSpeedtest ?? true;
     this.#allowLoopback = rules.allowLoopback;
-    this.#add(["0.0.0.0/0", "::/0"], ALLOW);
-    this.#add(NEVER, DENY);
-    if (!rules.allowLoopback) this.#add(LOOPBACK, DENY);
-    if (!rules.allowLinkLocal) this.#add(LINK_LOCAL, DENY);
-    if (!rules.allowPrivate) this.#add(PRIVATE, DENY);
-    this.#add(rules.allow, ALLOW);
+    this.#add(this.#table, ["0.0.0.0/0", "::/0"], ALLOW);
+    this.#add(this.#table, rangeTexts("never"), DENY);
+    if (!rules.allowLoopback) this.#add(this.#table, rangeTexts("loopback"), DENY);
+    if (!rules.allowLinkLocal) this.#add(this.#table, rangeTexts("link_local", "metadata"), DENY);
+    if (!rules.allowPrivate) this.#add(this.#table, rangeTexts("private"), DENY);
+    this.#add(this.#table, rules.allow, ALLOW);
+    this.#add(this.#denied, rules.deny ?? [], DENY);
   }
 
   /**
@@ -69,16 +60,23 @@ export class DestinationPolicy {
    * A prefix in `allow` that is longer or equal wins, so an address opened on purpose stays open.
    */
   setOwnAddresses(addresses: readonly string[]): void {
+    this.#host = Uint32Array.from(addresses.flatMap((text) => [...parseAddress(text) ?? []]));
     if (this.#allowLoopback) return;
     this.#recent.fill(0);
     for (const text of this.#own.splice(0)) this.#remove(text);
     for (const text of addresses) {
-      const address = parseAddress(text);
+      // Interfaces are listed with their zones: "fe80::1%eth0".
+      const address = parseAddress(text.split("%")[0]);
       if (!address) continue;
       const before = this.#table.set(address, 128, DENY);
       if (before === NONE) this.#own.push(text);
       else this.#table.set(address, 128, before);
     }
+  }
+
+  /** Whether `deny` names the address at words[at..at+3]; it holds for peers as for the internet. */
+  denies(words: Uint32Array, at: number): boolean {
+    return this.#denied.size > 0 && this.#denied.lookup(words, at) !== NONE;
   }
 
   /** Whether a packet of IP version 4 or 6 may go to the address at words[at..at+3]. Hot: allocates nothing. */
@@ -95,6 +93,18 @@ export class DestinationPolicy {
     return this.#verdict(words, at) === ALLOW;
   }
 
+  /** Whether words[at..at+3] is an address of the host itself. Allocates nothing. */
+  isHost(words: Uint32Array, at: number): boolean {
+    const host = this.#host;
+    for (let i = 0; i < host.length; i += 4) {
+      if (
+        host[i + 3] === words[at + 3] && host[i + 2] === words[at + 2] && host[i + 1] === words[at + 1] &&
+        host[i] === words[at]
+      ) return true;
+    }
+    return false;
+  }
+
   /** The table's word on an address. A public one is probed for at ten lengths, so recent answers are kept. */
   #verdict(words: Uint32Array, at: number): number {
     const recent = this.#recent;
@@ -105,7 +115,7 @@ export class DestinationPolicy {
       recent[place + 3] === d && recent[place + 2] === c && recent[place + 1] === b && recent[place] === a &&
       recent[place + KNOWN] !== 0
     ) return recent[place + KNOWN] - 1;
-    const verdict = this.#table.lookup(words, at);
+    const verdict = this.#denied.lookup(words, at) === NONE ? this.#table.lookup(words, at) : DENY;
     recent[place] = a;
     recent[place + 1] = b;
     recent[place + 2] = c;
@@ -121,16 +131,16 @@ export class DestinationPolicy {
     return this.#verdict(this.#embedded, 0) === ALLOW;
   }
 
-  #add(prefixes: readonly string[], verdict: number): void {
+  #add(table: PrefixTable, prefixes: readonly string[], verdict: number): void {
     for (const text of prefixes) {
       const prefix = parsePrefix(text);
       if (!prefix) throw new Error(`destinations: "${text}" is not an IP prefix such as "192.168.1.0/24"`);
-      this.#table.set(prefix.address, prefix.bits, verdict);
+      table.set(prefix.address, prefix.bits, verdict);
     }
   }
 
   #remove(text: string): void {
-    const prefix = parsePrefix(text);
+    const prefix = parsePrefix(text.split("%")[0]);
     if (prefix) this.#table.delete(prefix.address, prefix.bits);
   }
 }

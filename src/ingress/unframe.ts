@@ -10,7 +10,7 @@
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE, packetStart } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
-import { controlFits } from "../wire/control.ts";
+import { controlFits, controlKind } from "../wire/control.ts";
 import {
   FRAME_CONTROL,
   FRAME_LZ4,
@@ -26,6 +26,7 @@ import { clampMss } from "../wire/fit.ts";
 import { innerLength } from "../wire/inner.ts";
 import { DATAGRAM_OVERHEAD_BYTES, OX_DATAGRAM_MAX_BYTES } from "../wire/oxtunnel.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
+import { controlPrice } from "../session/control_budget.ts";
 import type { IngressContext } from "./context.ts";
 import { recover, RECOVERED_ROWS } from "./recover.ts";
 
@@ -99,7 +100,9 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     }
     if (kind === FRAME_CONTROL) {
       if (!controlFits(view, frames.at, frames.length)) metrics.drop(DROP.malformed_inner);
-      else if (rest.onControl(burst, row, frames.at, frames.length, nowUs)) isHeard = true;
+      else if (!sessions.budget.pay(id, controlPrice(controlKind(view, frames.at)), nowUs)) {
+        metrics.drop(DROP.control_flood);
+      } else if (rest.onControl(burst, row, frames.at, frames.length, nowUs)) isHeard = true;
     } else if (kind === FRAME_PACKET || (kind === FRAME_LZ4 && takesLz4)) {
       isHeard = true;
       if (symbolAt === NONE) {

@@ -1,7 +1,8 @@
 /**
  * A port over connections instead of a socket: OxTunnel's datagrams, each behind its length, on streams that somebody
- * else has accepted or dialled (PROTOCOL §9). Invariant: memory is fixed for a connection, whatever its other end says
- * or does not read; what finds no room is lost, as datagrams may be, and nobody waits. Knows no TLS and no session.
+ * else has accepted or dialled (PROTOCOL §9). Invariant: memory is bounded for a connection, and for what waits on all
+ * of them, whatever the other ends say or do not read; what finds no room is lost, as datagrams may be, and nobody waits.
+ * Knows no TLS and no session.
  * Keeps PROTOCOL R86 and R87.
  */
 import { type Burst, BURST_CAPACITY, DONE, TO_PARSE, TO_TRANSMIT } from "../vector/burst.ts";
@@ -23,6 +24,9 @@ import type { Port } from "./port.ts";
 const INPUT_BYTES = 16_384;
 /** Bytes that wait while as many are being written: some bursts of full packets. */
 const OUTPUT_BYTES = 262_144;
+/** What is set aside for a connection to which little is said, and for all together. */
+const OUTPUT_MIN_BYTES = 2048, OUTPUT_ALL_BYTES = 64 << 20;
+const NOTHING = new Uint8Array(0);
 /** As many on a connection that has not taken the last ones for so long: 26 ms at 10 Mbit/s instead of 210. */
 const SLOW_OUTPUT_BYTES = 32_768, SLOW_MS = 20;
 
@@ -43,6 +47,8 @@ export interface StreamPortOptions {
   onDrop: (code: number) => void;
   /** Whether a connection may begin a handshake now. */
   admits?: (connection: number) => boolean;
+  /** The core has answered on the connection as it answers nobody but who is authentic, for the first time. */
+  onProven?: (connection: number) => void;
   onClosed?: (connection: number) => void;
   /** Milliseconds that a connection has for its first answer. */
   provenMs?: number;
@@ -54,9 +60,9 @@ class Connection {
   readonly input = new Uint8Array(INPUT_BYTES);
   from = 0;
   to = 0;
-  /** Two buffers take turns; none before there is something to say. */
-  output: Uint8Array<ArrayBuffer> | undefined;
-  flight: Uint8Array<ArrayBuffer> | undefined;
+  /** Two buffers take turns, as long as what there was to say has needed of late. */
+  output = NOTHING;
+  flight = NOTHING;
   queued = 0;
   isWriting = false;
   /** Since when the last bytes have been on their way out; Infinity when they are out. */
@@ -80,6 +86,8 @@ export class StreamPort implements Port {
   /** Those whose input may hold whole datagrams. */
   readonly #readable: Connection[] = [];
   readonly #touched: Connection[] = [];
+  /** Bytes of all output buffers. */
+  #outputBytes = 0;
   #last = 0;
   #wake: () => void = () => {};
 
@@ -108,20 +116,17 @@ export class StreamPort implements Port {
     if (connection !== undefined) this.#close(connection);
   }
 
-  /** Closes connections from which nothing authentic came in time. To be called about once a second. */
+  /**
+   * Closes connections from which nothing authentic came in time, and takes room back from those that are quiet. To be
+   * called about once a second where there are many.
+   */
   sweep(): void {
     const { provenMs = Infinity, idleMs = Infinity } = this.#o;
     const nowMs = performance.now();
     for (const connection of this.#connections.values()) {
       if (nowMs - connection.seenMs > (connection.isProven ? idleMs : provenMs)) this.#close(connection);
+      else if (!connection.isWriting && connection.queued === 0) this.#giveRoomBack(connection);
     }
-  }
-
-  /** Connections to which nothing authentic has come yet. */
-  get unproven(): number {
-    let count = 0;
-    for (const { isProven } of this.#connections.values()) if (!isProven) count++;
-    return count;
   }
 
   onReadable(wake: () => void): void {
@@ -206,12 +211,13 @@ export class StreamPort implements Port {
   }
 
   #put(connection: Connection, bytes: Uint8Array, at: number, length: number, nowMs: number): void {
-    const output = connection.output ??= new Uint8Array(OUTPUT_BYTES);
     const bytesMax = nowMs - connection.flightMs > SLOW_MS ? SLOW_OUTPUT_BYTES : OUTPUT_BYTES;
-    if (connection.queued + STREAM_HEAD_BYTES + length > bytesMax) {
+    const end = connection.queued + STREAM_HEAD_BYTES + length;
+    if (end > bytesMax || !this.#makeRoom(connection, end)) {
       this.#o.onDrop(DROP.stream_full);
       return;
     }
+    const { output } = connection;
     // Nothing but a cookie reply is said to who has not authenticated (PROTOCOL R29, R30).
     if (bytes[at] !== KIND_COOKIE_REPLY) connection.isAnswering = true;
     writeStreamLength(output, connection.queued, length);
@@ -222,15 +228,33 @@ export class StreamPort implements Port {
     this.#touched.push(connection);
   }
 
+  /** Has the output buffer take `bytes`; false when there is no room for that in all. */
+  #makeRoom(connection: Connection, bytes: number): boolean {
+    const { output, queued } = connection;
+    if (bytes <= output.length) return true;
+    let wanted = Math.max(OUTPUT_MIN_BYTES, output.length);
+    while (wanted < bytes) wanted *= 2;
+    if (this.#outputBytes + wanted - output.length > OUTPUT_ALL_BYTES) return false;
+    this.#outputBytes += wanted - output.length;
+    connection.output = new Uint8Array(wanted);
+    connection.output.set(output.subarray(0, queued));
+    return true;
+  }
+
+  #giveRoomBack(connection: Connection): void {
+    this.#outputBytes -= connection.output.length + connection.flight.length;
+    connection.output = connection.flight = NOTHING;
+  }
+
   /** Writes what has gathered, in one piece, and then what has gathered meanwhile. */
   async #flush(connection: Connection): Promise<void> {
     if (connection.isWriting) return;
     connection.isWriting = true;
     try {
       while (connection.queued > 0 && !connection.isClosed) {
-        const flight = connection.output!;
+        const flight = connection.output;
         const bytes = connection.queued;
-        connection.output = connection.flight ?? new Uint8Array(OUTPUT_BYTES);
+        connection.output = connection.flight;
         connection.flight = flight;
         connection.queued = 0;
         const isAnswering = connection.isAnswering;
@@ -238,7 +262,8 @@ export class StreamPort implements Port {
         connection.flightMs = performance.now();
         for (let at = 0; at < bytes;) at += await connection.stream.write(flight.subarray(at, bytes));
         connection.flightMs = Infinity;
-        if (!isAnswering) continue;
+        if (!isAnswering || connection.isClosed) continue;
+        if (!connection.isProven) this.#o.onProven?.(connection.number);
         connection.isProven = true;
         connection.seenMs = performance.now();
       }
@@ -252,6 +277,7 @@ export class StreamPort implements Port {
     if (connection.isClosed) return;
     connection.isClosed = true;
     this.#connections.delete(connection.number);
+    this.#giveRoomBack(connection);
     try {
       connection.stream.close();
     } catch {

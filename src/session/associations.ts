@@ -93,6 +93,8 @@ const WANTS_INITIATION = 1;
 const WANTS_KEEPALIVE = 2;
 const WANTS_FLUSH = 4;
 const WANTS_CONTROL = 8;
+/** A peer's old timestamps are told no more often, microseconds. */
+const STALE_SAID_US = 60_000_000;
 
 export class Associations {
   readonly timers: Timers;
@@ -176,7 +178,14 @@ export class Associations {
     if (!timestamp) return drop.handshake_failed;
     const isFresh = isLater(timestamp, peer.lastTimestamp) &&
       nowUs - peer.lastInitiationTakenUs >= this.limits.initiationIntervalUs;
-    if (!isFresh) return drop.handshake_replay;
+    if (!isFresh) {
+      // An older time is a clock that went back, or a repetition; the same time again is the network's doing.
+      if (isLater(peer.lastTimestamp, timestamp) && nowUs - peer.staleSaidUs >= STALE_SAID_US) {
+        peer.staleSaidUs = nowUs;
+        this.#note("stale", peer.id);
+      }
+      return drop.handshake_replay;
+    }
     if (!this.isFullFor(peer)) return 0;
     this.#note("refused", peer.id);
     return drop.max_connections;

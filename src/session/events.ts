@@ -4,7 +4,7 @@
  */
 
 /** Kinds, in the order of their codes. */
-export const EVENT_KINDS = ["connected", "disconnected", "roamed", "refused", "narrow"] as const;
+export const EVENT_KINDS = ["connected", "disconnected", "roamed", "refused", "narrow", "stale"] as const;
 
 export type EventKind = (typeof EVENT_KINDS)[number];
 

@@ -137,8 +137,11 @@ function copyOf(hint: OwnHint): OwnHint {
 }
 
 function isSame(a: HintedFlows, b: HintedFlows): boolean {
-  return a.protocol === b.protocol && a.clientPort === b.clientPort && a.remotePort === b.remotePort &&
-    a.client.every((word, i) => word === b.client[i]) && a.remote.every((word, i) => word === b.remote[i]);
+  if (a.protocol !== b.protocol || a.clientPort !== b.clientPort || a.remotePort !== b.remotePort) {
+    return false;
+  }
+  for (let i = 3; i >= 0; i--) if (a.client[i] !== b.client[i] || a.remote[i] !== b.remote[i]) return false;
+  return true;
 }
 
 function fits(

@@ -9,7 +9,7 @@
 import { CODE_BLOCK, CODE_WINDOW, RepairEncoder, SOURCES_MAX } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";
 import { BLOCK_MAX } from "../codec/reed_solomon.ts";
-import { DATAGRAM_BYTES, EARLY, firstChoice, type RepairChoice } from "../control/redundancy.ts";
+import { DATAGRAM_BYTES, EARLY, firstChoice, type RepairChoice, USABLE } from "../control/redundancy.ts";
 import type { Burst } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, writeFrameHead } from "../wire/frame.ts";
 import { canCarryRepair, repairHeadBytes, writeRepairHead } from "../wire/repair.ts";
@@ -25,8 +25,11 @@ const HEAD_BYTES_MAX = FRAME_HEAD_BYTES + repairHeadBytes(KEPT);
 const GAP_US_FIRST = 15_625, PAUSE_US = 200_000;
 /** What a datagram must have room for to count as one that a repair can ride in. */
 const RIDE_BYTES = 200;
-/** A source is of use until a little behind the time at which its repair goes alone: timers are not exact. */
-const TOLERANCE = 1 / 32;
+/**
+ * A source is of use until a little behind the time at which its repair goes alone: timers are not exact. What that time
+ * leaves of the deadline is not exceeded: (1 - x)(1 + x) is below 1.
+ */
+const TOLERANCE = 1 - USABLE;
 const AVERAGE = 1 / 16, FORGET = 1 / 64;
 
 /** One class's sources, by ordinal, and what of them is to be repaired. */

@@ -78,6 +78,7 @@ import type { SessionRepair } from "./repairs.ts";
 import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import type { Associations } from "./associations.ts";
 import { isStreamAddress } from "../wire/stream.ts";
+import { KEY_EXCHANGE_PRICE } from "./control_budget.ts";
 import type { HintedFlows } from "./hints.ts";
 import type { KeyExchange } from "./ox_keys.ts";
 import { OxPaths } from "./ox_paths.ts";
@@ -691,7 +692,8 @@ export class OxSession {
     const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
     const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
     bytes.fill(0, at, end);
-    size.onSent(nowUs, this.#probeUs());
+    if (size.isRepeat) this.#isPingDue = true; // what is small shows whether it is the size
+    size.onSent(table.sendCounter[row], nowUs, this.#probeUs());
     this.#a.timers.hasten(this.peer, size.dueUs);
     count("size_probes_sent");
     return end - start;
@@ -756,6 +758,7 @@ export class OxSession {
   #onPong(token: number, heldUs: number, nowUs: number): void {
     const sampleUs = ((nowUs >>> 0) - token >>> 0) - heldUs;
     if (sampleUs < 0 || sampleUs > 60e6) return;
+    this.size.onAnswer(nowUs - sampleUs - heldUs);
     this.jitter.add(sampleUs);
     // RFC 6298's gain.
     this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
@@ -763,13 +766,15 @@ export class OxSession {
 
   #onKeyPart(view: DataView, at: number, nowUs: number): void {
     const isAnswer = readKeyRole(view, at) === KEY_ANSWER;
-    // One exchange at a time, one computed per grace period whatever comes of it, and few in a burst.
-    const mayCompute = !this.isEnding && this.#retireAtUs === Infinity && this.sessions.exchangesLeft > 0 &&
-      (isAnswer || nowUs >= this.#nextRequestUs);
+    const { budget, exchangesLeft } = this.sessions;
+    // One exchange at a time, one computed per grace period whatever comes of it, and few in a burst and for one peer.
+    const mayCompute = !this.isEnding && this.#retireAtUs === Infinity && exchangesLeft > 0 &&
+      (isAnswer || nowUs >= this.#nextRequestUs) && budget.has(this.peer, KEY_EXCHANGE_PRICE, nowUs);
     const computed = this.#keys.computed;
     const keys = this.#keys.onPart(view, at, mayCompute);
     if (this.#keys.computed !== computed) {
       this.sessions.exchangesLeft--;
+      budget.pay(this.peer, KEY_EXCHANGE_PRICE, nowUs);
       if (!isAnswer) this.#nextRequestUs = nowUs + this.#a.limits.graceUs;
     }
     if (this.#keys.partsToSend !== 0) this.speak();

@@ -23,6 +23,7 @@ import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../wire/parameters.ts
 import type { Associations } from "./associations.ts";
 import type { OxSession } from "./ox_session.ts";
 import { datagramBytes, type RepairTally } from "./repair_tally.ts";
+import { ControlBudget } from "./control_budget.ts";
 import { Hints } from "./hints.ts";
 import { type RepairOptions, Repairs } from "./repairs.ts";
 import { OXTUNNEL } from "./table.ts";
@@ -86,6 +87,8 @@ export class OxSessions {
   readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
+  /** What is done for each peer's control frames. */
+  readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
   readonly repairs: Repairs | undefined;
   /** What repair comes to in the sessions that send repairs, and in those that take them. */
@@ -109,6 +112,7 @@ export class OxSessions {
     this.datagramAead = datagramAead;
     const rows = associations.options.table.capacity;
     this.hints = new Hints(rows);
+    this.budget = new ControlBudget(associations.options.peers.capacity);
     this.acknowledged = new Float64Array(rows);
     this.sendPhase = new Uint8Array(rows);
     this.awaitedPhase = new Uint8Array(rows);

@@ -58,6 +58,8 @@ export class Peer {
   readonly oxJar: CookieJar;
 
   lastInitiationTakenUs = -Infinity;
+  /** When an event last said that an initiation's timestamp was older than one before it. */
+  staleSaidUs = -Infinity;
   lastInitiationSentUs = -Infinity;
   /** Attempts in the present series, which began at `attemptsSinceUs`; Infinity when there is none. */
   attempts = 0;

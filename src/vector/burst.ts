@@ -52,6 +52,8 @@ export const TO_SEAL_DATAGRAM = 17;
 export const TO_TUNNEL_HANDED = 18;
 /** The authentic plaintext of such a datagram, its frames not yet read. */
 export const TO_UNFRAME = 19;
+/** An inner UDP packet to this host's own address, for the exit to lead to another client's port there (RFC 4787 REQ-9). */
+export const TO_HAIRPIN = 20;
 /** The first drop reason; every `next` from here on ends the row. */
 export const FIRST_DROP = 32;
 

@@ -1,7 +1,8 @@
 /**
  * IP addresses and prefixes as four host-order 32-bit words, IPv4 as ::ffff:a.b.c.d, and their text forms
- * (RFC 4291, RFC 5952). Every function that takes text returns undefined on what is not an address; nothing
- * here resolves names.
+ * (RFC 4291, RFC 5952): the one parser of the program. Invariant: an address has one normal form, whichever way it was
+ * written, so "::ffff:10.0.0.0/104" is 10.0.0.0/8 to whoever judges it; no IPv6 prefix holds an IPv4 address. Functions
+ * that take text return undefined on what is none; nothing here resolves names.
  */
 
 /** Four u32 words, most significant first. */
@@ -14,6 +15,8 @@ export interface Prefix {
 }
 
 const MAPPED = 0xffff;
+const MAPPED_BITS = 96;
+const TEXT_MAX = 45;
 
 /** Whether the words at `at` are an IPv4 address in its mapped form. */
 export function isIpv4(words: Uint32Array, at = 0): boolean {
@@ -21,23 +24,27 @@ export function isIpv4(words: Uint32Array, at = 0): boolean {
 }
 
 function parseIpv4(text: string): number | undefined {
-  const match = /^(\d{1,3})\.(\d{1,3})\.(\d{1,3})\.(\d{1,3})$/.exec(text);
-  if (!match) return undefined;
+  const parts = text.split(".");
+  if (parts.length !== 4) return undefined;
   let value = 0;
-  for (let i = 1; i <= 4; i++) {
-    const octet = Number(match[i]);
-    if (octet > 255) return undefined;
-    value = value * 256 + octet;
+  for (const part of parts) {
+    // A leading zero is octal to some readers and decimal to others, so nobody gets one.
+    if (!/^(0|[1-9][0-9]{0,2})$/.test(part) || Number(part) > 255) return undefined;
+    value = value * 256 + Number(part);
   }
   return value;
 }
 
-/** Parses an IPv4 or IPv6 literal; a zone (fe80::1%eth0) is dropped. */
+/**
+ * Parses an IPv4 or IPv6 literal (RFC 4291 section 2.2); an IPv4-mapped one is the IPv4 address. None has a zone
+ * ("fe80::1%eth0"), which is no part of an address.
+ */
 export function parseAddress(text: string): Address | undefined {
+  if (text.length > TEXT_MAX) return undefined;
   const v4 = parseIpv4(text);
   if (v4 !== undefined) return Uint32Array.of(0, 0, MAPPED, v4);
-  let body = text.split("%")[0];
-  const tail = /^(.*:)(\d+\.\d+\.\d+\.\d+)$/.exec(body);
+  let body = text;
+  const tail = /^(.*:)([\d.]*\.[\d.]*)$/.exec(body);
   if (tail) {
     const low = parseIpv4(tail[2]);
     if (low === undefined) return undefined;
@@ -83,19 +90,92 @@ export function formatEndpoint(words: Uint32Array, at: number, port: number): st
   return isIpv4(words, at) ? `${text}:${port}` : `[${text}]:${port}`;
 }
 
-/** Parses "address/bits"; a bare address is a host prefix. Bits beyond the prefix length are cleared. */
-export function parsePrefix(text: string): Prefix | undefined {
+/** The address's 16 bytes in network order, IPv4 mapped. */
+export function mappedBytes(words: Uint32Array, at = 0): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from({ length: 16 }, (_, i) => words[at + (i >> 2)] >>> (24 - 8 * (i & 3)));
+}
+
+/** The address's bytes in network order: 4 of IPv4, 16 of IPv6. */
+export function addressBytes(words: Uint32Array, at = 0): Uint8Array<ArrayBuffer> {
+  const bytes = mappedBytes(words, at);
+  return isIpv4(words, at) ? bytes.slice(12) : bytes;
+}
+
+/**
+ * Parses "address/bits" as an interface has it, the host's bits kept; a bare address is a host prefix. The bits count what is
+ * written: 0..32 of IPv4, 0..128 of IPv6, and 96..128 of a mapped address, which gives the IPv4 prefix.
+ */
+export function parseInterface(text: string): Prefix | undefined {
   const [literal, length, extra] = text.split("/");
   const address = parseAddress(literal);
   if (!address || extra !== undefined) return undefined;
-  const v4 = !literal.includes(":");
-  const width = v4 ? 32 : 128;
-  if (length !== undefined && !/^\d{1,3}$/.test(length)) return undefined;
-  const own = length === undefined ? width : Number(length);
-  if (own > width) return undefined;
-  const bits = v4 ? own + 96 : own;
-  maskAddress(address, bits);
-  return { address, bits };
+  if (length !== undefined && !/^(0|[1-9]\d{0,2})$/.test(length)) return undefined;
+  const isDotted = !literal.includes(":");
+  const bits = length === undefined ? 128 : Number(length) + (isDotted ? MAPPED_BITS : 0);
+  // A mapped address with fewer bits is neither family's network.
+  return bits > 128 || (isIpv4(address) && bits < MAPPED_BITS) ? undefined : { address, bits };
+}
+
+/** Parses "address/bits"; a bare address is a host prefix. Bits beyond the prefix length are cleared. */
+export function parsePrefix(text: string): Prefix | undefined {
+  const prefix = parseInterface(text);
+  if (prefix) maskAddress(prefix.address, prefix.bits);
+  return prefix;
+}
+
+/** The prefix's length as its family counts it: 0..32 or 0..128. */
+export function prefixLength({ address, bits }: Prefix): number {
+  return isIpv4(address) ? bits - MAPPED_BITS : bits;
+}
+
+/** "192.168.1.0/24": the one text of a prefix. */
+export function formatPrefix(prefix: Prefix): string {
+  return `${formatAddress(prefix.address)}/${prefixLength(prefix)}`;
+}
+
+/** Whether the address lies in the prefix. Families never match each other. */
+export function prefixContains({ address, bits }: Prefix, other: Address): boolean {
+  if (isIpv4(address) !== isIpv4(other)) return false;
+  const network = other.slice();
+  maskAddress(network, bits);
+  return network.every((word, i) => word === address[i]);
+}
+
+/** Whether two prefixes, with no bits beyond their lengths, share an address. */
+export function prefixesOverlap(a: Prefix, b: Prefix): boolean {
+  return a.bits <= b.bits ? prefixContains(a, b.address) : prefixContains(b, a.address);
+}
+
+/** The prefixes without those that others hold, in ascending order, IPv6 before and behind IPv4 by its mapped form. */
+export function outermost(prefixes: readonly Prefix[]): Prefix[] {
+  const order = (a: Prefix, b: Prefix) => {
+    const at = a.address.findIndex((word, i) => word !== b.address[i]);
+    return at < 0 ? a.bits - b.bits : a.address[at] - b.address[at];
+  };
+  const kept: Prefix[] = [];
+  // The last one of each family: IPv4's lie amid IPv6's.
+  let last4: Prefix | undefined, last6: Prefix | undefined;
+  for (const one of prefixes.toSorted(order)) {
+    const isV4 = isIpv4(one.address);
+    const last = isV4 ? last4 : last6;
+    if (last && prefixContains(last, one.address)) continue;
+    if (isV4) last4 = one;
+    else last6 = one;
+    kept.push(one);
+  }
+  return kept;
+}
+
+/**
+ * The relay's own address in a tunnel prefix, host number 1: "10.66.0.128/25" gives 10.66.0.129 and 25. Throws
+ * RangeError when the text is no prefix.
+ */
+export function hostOne(text: string): { address: string; prefix: number } {
+  const prefix = text.includes("/") ? parsePrefix(text) : undefined;
+  if (prefix === undefined) throw new RangeError(`not a prefix: ${text.slice(0, 60)}`);
+  const length = prefixLength(prefix);
+  prefix.address[3] = (prefix.address[3] | 1) >>> 0;
+  return { address: formatAddress(prefix.address), prefix: length };
 }
 
 /** Clears every bit of the address behind the first `bits`. */

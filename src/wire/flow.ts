@@ -32,8 +32,11 @@ export class FlowReader {
   tos = 0;
   /** TCP that carries no data and no flag but ACK and ECN's, or whose header is cut off (RFC 9293 §3.1, RFC 3168 §6.1). */
   isAck = false;
-  /** The first byte of UDP's payload; -1 without one. */
-  firstByte = -1;
+  /** Where the packet begins. */
+  packetAt = 0;
+  /** Where UDP's payload begins, and its bytes in the packet; 0 without one. */
+  payloadAt = 0;
+  payloadBytes = 0;
   #far = 0;
   #near = 0;
   /** Where the transport header begins, and bytes from there to the packet's end; 0 for a fragment. */
@@ -104,15 +107,16 @@ export class FlowReader {
     return comesOut ? ports << 16 | ports >>> 16 : ports;
   }
 
-  /** Reads the rest of the packet at `at` that was read last: `tos`, `isAck` and `firstByte`. */
+  /** Reads the rest of the packet at `at` that was read last: `tos`, `isAck`, and where it and its payload are. */
   look(view: DataView, at: number): void {
+    this.packetAt = at;
     this.tos = view.getUint16(at) >> (view.getUint8(at) >> 4 === 4 ? 0 : 4) & 255;
     const { protocol } = this, transport = this.#transport, room = this.#room;
     this.isAck = protocol === PROTOCOL_TCP &&
       (room < TCP_HEADER_BYTES || acknowledgesOnly(view, transport, room));
-    this.firstByte = protocol === PROTOCOL_UDP && room > UDP_HEADER_BYTES
-      ? view.getUint8(transport + UDP_HEADER_BYTES)
-      : -1;
+    const isUdp = protocol === PROTOCOL_UDP && room > UDP_HEADER_BYTES;
+    this.payloadAt = transport + UDP_HEADER_BYTES;
+    this.payloadBytes = isUdp ? room - UDP_HEADER_BYTES : 0;
   }
 }
 

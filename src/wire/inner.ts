@@ -147,6 +147,35 @@ export function protocolOf(view: DataView, at: number, length: number): number {
   return 255;
 }
 
+/** Whether an IPv6 packet has a routing header by which it is still to go elsewhere (RFC 8200 §4.4). */
+export function hasRouteLeft(view: DataView, at: number, length: number): boolean {
+  let type = view.getUint8(at + 6);
+  let here = at + IPV6_HEADER_BYTES;
+  for (let i = 0; i <= EXTENSIONS_MAX; i++) {
+    if ((type !== 0 && type !== 43 && type !== 44 && type !== 60) || here + 8 > at + length) return false;
+    if (type === 43 && view.getUint8(here + 3) > 0) return true;
+    const extra = type === 44 ? 0 : 8 * view.getUint8(here + 1);
+    type = view.getUint8(here);
+    here += 8 + extra;
+  }
+  return false;
+}
+
+/** Whether an IPv4 packet asks for a route of its sender's (RFC 791 §3.1): loose (131) or strict (137). */
+export function hasSourceRoute(view: DataView, at: number): boolean {
+  const end = at + (view.getUint8(at) & 15) * 4;
+  for (let here = at + IPV4_HEADER_BYTES; here < end;) {
+    const option = view.getUint8(here);
+    if (option === 131 || option === 137) return true;
+    if (option === 0) return false;
+    // No-operation is one byte; any other option says its own length, at least two.
+    const bytes = option === 1 ? 1 : here + 1 < end ? view.getUint8(here + 1) : 0;
+    if (bytes === 0) return false;
+    here += bytes;
+  }
+  return false;
+}
+
 /** Adds the 16-bit words of `length` bytes at `at` to a running sum (RFC 1071). Sums stay exact below 2^53. */
 export function sumWords(view: DataView, at: number, length: number, sum: number): number {
   const even = length & ~1;
@@ -319,6 +348,62 @@ export function emitTimeExceeded(
   from: Uint32Array,
 ): number {
   return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0b00 : 0x0300, 0);
+}
+
+/**
+ * Replaces a first fragment by the ICMP error that says that the others did not come in time (ICMPv4 11/1, RFC 792; ICMPv6
+ * 3/1, RFC 4443 §3.3). Otherwise as `emitAdminProhibited`.
+ */
+export function emitReassemblyExceeded(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  length: number,
+  from: Uint32Array,
+): number {
+  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0b01 : 0x0301, 0);
+}
+
+/**
+ * Replaces the packet by the ICMP error that says that nobody is at its port (ICMPv4 3/3, RFC 1122 §4.1.3.1; ICMPv6 1/4,
+ * RFC 4443 §3.1). Otherwise as `emitAdminProhibited`.
+ */
+export function emitPortUnreachable(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  length: number,
+  from: Uint32Array,
+): number {
+  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0303 : 0x0104, 0);
+}
+
+/**
+ * Replaces the packet by the ICMP error that says that its protocol is not spoken here (ICMPv4 3/2, RFC 1122 §3.2.2.1;
+ * ICMPv6 4/1 with the place of the number, RFC 4443 §3.4). Otherwise as `emitAdminProhibited`.
+ */
+export function emitProtocolUnreachable(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+  length: number,
+  from: Uint32Array,
+): number {
+  const isIpv4 = view.getUint8(at) >> 4 === 4;
+  const place = isIpv4 ? 0 : nextHeaderAt(view, at, length) - at;
+  return emitError(bytes, view, at, length, from, isIpv4 ? 0x0302 : 0x0401, place);
+}
+
+/** Arena offset of the field that names an IPv6 packet's transport protocol, or of the last one that could be read. */
+function nextHeaderAt(view: DataView, at: number, length: number): number {
+  let place = at + 6, here = at + IPV6_HEADER_BYTES;
+  for (let i = 0; i <= EXTENSIONS_MAX; i++) {
+    const type = view.getUint8(place);
+    if ((type !== 0 && type !== 43 && type !== 44 && type !== 60) || here + 8 > at + length) return place;
+    place = here;
+    here += 8 + (type === 44 ? 0 : 8 * view.getUint8(here + 1));
+  }
+  return place;
 }
 
 /** Takes one from TTL or hop limit, as a router does, and returns what is left; a packet with 0 or 1 gets 0. */

@@ -152,6 +152,27 @@ Deno.test(`adversary: a flood of handshakes holds data up for a bounded number o
   assertEquals(server.metrics.dropped("handshake_flood"), 192);
 });
 
+Deno.test(`adversary: handshake messages made for another key take no place of a client's (seed ${SEED}, PROTOCOL R21)`, () => {
+  for (const protocol of ["wireguard", "oxtunnel"] as const) {
+    const world = new World(SEED);
+    world.protocol = protocol;
+    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+    let initiation: Uint8Array | undefined;
+    world.tap = (_from, _to, bytes) => void (initiation ??= bytes.slice());
+    world.client("198.51.100.7:5555", server, PHONE).send(
+      udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(4)),
+    );
+    world.runFor(SECOND);
+    const junk = initiation!.with(-20, initiation!.at(-20)! ^ 1); // in its MAC1
+    const flood = Array.from({ length: 255 }, () => ({ bytes: junk, address: "203.0.113.66", port: 6666 }));
+    const burst = burstOf(server, [...flood, { bytes: initiation!, address: "198.51.100.7", port: 5555 }]);
+    server.core.ingest(burst, world.nowUs);
+    burst.release();
+    assertEquals(server.metrics.dropped("bad_mac1"), 255);
+    assertEquals(server.metrics.get("handshake_responses"), 1);
+  }
+});
+
 Deno.test(`adversary: IPv6 packets from a mapped address, and packets out of hops, go nowhere (seed ${SEED})`, () => {
   const world = new World(SEED);
   const server = world.relay("192.0.2.1:4433", {

@@ -110,6 +110,7 @@ Deno.test(`compression: a relay that runs may be told to begin, to spare short p
     server.core.tune({
       maxConnections: 10,
       rateLimitPerIp: 20,
+      classes: { rules: [] },
       destinations: CLOSED,
       compression: thresholdBytes === undefined ? undefined : { lz4, thresholdBytes },
     });

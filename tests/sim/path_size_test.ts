@@ -292,6 +292,34 @@ Deno.test("path size: a path that does not take 1200 bytes is reported, and used
   assert(!sessionOf(client).size.isNarrow);
 });
 
+Deno.test("path size: a pause of the network makes no path narrow and no datagram shorter, in the search and after it", () => {
+  for (const beforeUs of [65 * MS, 20 * SECOND]) {
+    const { world, relay, client } = start(1500, { searchUs: beforeUs });
+    const { tap } = world;
+    for (const lastsUs of [600 * MS, 1500 * MS, 4 * SECOND]) {
+      world.tap = () => undefined;
+      for (const untilUs = world.nowUs + lastsUs; world.nowUs < untilUs; world.runFor(20 * MS)) {
+        for (let i = 0; i < 3; i++) client.send(up(1420));
+        relay.send(down(1420));
+      }
+      world.tap = tap;
+      for (let i = 0; i < 300; i++) {
+        // What lasts longer ends the session, and another one searches.
+        if (beforeUs > SECOND && lastsUs < 675 * MS) assertEquals(sizeOf(client), 1445);
+        client.send(up(1420));
+        relay.send(down(1420));
+        world.runFor(20 * MS);
+      }
+      assertEquals([sizeOf(client), sizeOf(relay)], [1445, 1445]);
+    }
+    for (const host of [relay, client]) {
+      for (let event = host.core.pollEvent(); event; event = host.core.pollEvent()) {
+        assert(event.kind !== "narrow");
+      }
+    }
+  }
+});
+
 Deno.test("path size: another network is another path, and is searched anew", () => {
   const { world, relay, client, path } = start(1500);
   path.mtu = 1400;

@@ -251,3 +251,39 @@ Deno.test("warm-up: every synthetic packet goes the whole way, both ways", () =>
   const makeDatagramAead = (rows: number) => new PortableDatagramAead(rows, DROP.forged);
   assertEquals(warmUp({ primitives: nodeCrypto, makeAead, makeDatagramAead }), 2 * 2 * 1000 * 16);
 });
+
+Deno.test(`sim: a handshake older than the last one is told, once a minute, and a repeated one is not (seed ${SEED})`, () => {
+  for (const protocol of ["wireguard", "oxtunnel"] as const) {
+    const world = new World(SEED);
+    world.protocol = protocol;
+    const key = (first: number) => Uint8Array.from({ length: 32 }, (_, i) => first + i);
+    const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", privateKey: key(100) });
+    // Knows the device a second time, so that the device may begin anew.
+    const twin = world.relay("192.0.2.9:4433", { ipv4: "10.66.0.1", privateKey: key(100) });
+    const now = 1_700_000_000_000_000;
+    const of = (port: number, relay: typeof server, unixOffsetUs: number) => {
+      const options = { ipv4: "10.66.0.2", privateKey: key(1), unixOffsetUs };
+      const client = world.client(`198.51.100.7:${port}`, relay, options);
+      dial(client, server);
+      client.send(udpPacket("10.66.0.2", "8.8.8.8", payload(port)));
+      return client;
+    };
+    let initiation: Uint8Array | undefined;
+    world.tap = (_from, to, bytes) => {
+      if (to.startsWith("192.0.2.1")) initiation ??= bytes.slice();
+      return bytes;
+    };
+    of(5555, server, now);
+    world.runFor(SECOND);
+    server.receive(initiation!, "203.0.113.66:6666");
+    const stale = () => events(server).filter(([kind]) => kind === "stale").length;
+    assertEquals([protocol, stale()], [protocol, 0]);
+    const late = of(5556, twin, now - 3600 * SECOND);
+    world.runFor(30 * SECOND);
+    assertEquals([protocol, stale()], [protocol, 1]);
+    assertGreater(server.metrics.dropped("handshake_replay"), 3);
+    assertEquals(late.core.peerSnapshots(world.nowUs)[0].connected, false);
+    world.runFor(50 * SECOND);
+    assertEquals([protocol, stale()], [protocol, 1]);
+  }
+});

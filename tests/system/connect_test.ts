@@ -83,6 +83,11 @@ for (const protocol of ["wireguard", "oxtunnel"]) {
 const SERVICES = `
 const tcp = Deno.listen({ hostname: "${SERVER}", port: 8888 });
 (async () => { for await (const c of tcp) c.readable.pipeTo(c.writable).catch(() => {}); })();
+// What connects to 8889 gets half of what it asks for.
+(await import("node:net")).createServer((socket) => {
+  socket.on("error", () => {});
+  socket.once("data", () => socket.write(new Uint8Array(100000), () => socket.resetAndDestroy()));
+}).listen(8889, "${SERVER}");
 const serve = async (port, answer) => {
   const socket = Deno.listenDatagram({ transport: "udp", hostname: "${SERVER}", port });
   for (;;) {
@@ -450,6 +455,22 @@ console.log("echo", got.every((byte, i) => byte === sent[i]), await c.read(new U
 const refused = await greet();
 await refused.write(Uint8Array.of(5, 1, 0, 1, 10, 200, 0, 2, ...port(9)));
 console.log("refused", (await take(refused, 10))[1]);
+for (const [what, host] of [["unrouted", [203, 0, 113, 1]], ["forbidden", [192, 168, 77, 1]]]) {
+  const c = await greet();
+  await c.write(Uint8Array.of(5, 1, 0, 1, ...host, ...port(80)));
+  console.log(what, (await take(c, 10))[1]);
+}
+const half = await greet();
+await half.write(Uint8Array.of(5, 1, 0, 1, 10, 200, 0, 2, ...port(8889)));
+await take(half, 10);
+await half.write(Uint8Array.of(1));
+let end;
+try {
+  while ((end = await half.read(new Uint8Array(65536))) !== null);
+} catch (error) {
+  end = error.name;
+}
+console.log("half", end);
 const u = await greet();
 await u.write(Uint8Array.of(5, 3, 0, 1, 0, 0, 0, 0, 0, 0));
 const answer = await take(u, 10);
@@ -479,6 +500,9 @@ scenario("without any privilege: SOCKS5 by TCP and UDP, and a forwarded port", a
       "connect 0",
       "echo true null",
       "refused 5",
+      "unrouted 3",
+      "forbidden 2",
+      "half ConnectionReset",
       "udp 15 1,10,200,0,2,30,97",
       "udp 4010 1,10,200,0,2,30,97",
       "forward through",

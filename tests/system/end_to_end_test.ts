@@ -177,11 +177,9 @@ scenario(
     assertMatch(await net.script(client, ask("small", 20)), /^5353 25 small/);
     assertMatch(await net.script(client, ask("six", 20, SERVER_V6)), /^\d+ 2\d six/);
     assertMatch(await net.script(client, ask("large", 5000)), /^5353 5005 large/);
-    const before = performance.now();
     const { success, stderr } = await net.run(client, ["bash", "-c", `exec 3<>/dev/tcp/${SERVER}/22`]);
     assert(!success);
     assertStringIncludes(stderr, "refused");
-    assert(performance.now() - before < 5000, "the connection hung");
     for (const target of ["192.168.1.1", "169.254.169.254", "100.64.0.1"]) {
       assertEquals((await ping(net, client, target)).success, false, target);
     }

@@ -1,7 +1,7 @@
 /**
  * One exit in a process of its own, so that a test can run it inside a namespace and kill it: opens the exit, sends
  * the pings that its arguments name as inner packets, prints what came of each, and stays until SIGTERM. Usage:
- * exit_child.ts tun|userspace DEVICE [allow=PREFIX]... [[SOURCE>]DESTINATION[,BYTES]]...
+ * exit_child.ts tun|userspace DEVICE [allow=PREFIX]... [[SOURCE>]DESTINATION[,BYTES]]... [raw=NAME:HEX[+HEX]...]...
  */
 import { loadNative } from "../../ffi/native.ts";
 import { openTun, TunQueue, tunUnavailable } from "../../src/exit/tun.ts";
@@ -27,10 +27,15 @@ const NET = Deno.args[1] === "oxrelay8" ? 98 : 99;
 const CLIENT = `10.${NET}.0.2`, CLIENT_V6 = `fd${NET}::2`;
 const IDENTIFIER = 0xbeef;
 const PONG_WAIT_MS = 2000;
+/** For packets to which there may be no answer. */
+const RAW_WAIT_MS = 150;
 const WATCH_MS = 100;
 
 const [kind, name, ...words] = Deno.args;
-const pings = words.filter((word) => !word.startsWith("allow="));
+const pings = words.filter((word) => !/^(allow|raw)=/.test(word));
+const raw = words.filter((word) => word.startsWith("raw=")).map((word) =>
+  word.slice("raw=".length).split(":")
+);
 const prefixes = words.filter((word) => word.startsWith("allow=")).map((word) => word.slice("allow=".length));
 const common = {
   ipv4: { address: `10.${NET}.0.1`, prefix: 16 },
@@ -44,8 +49,10 @@ const nowUs = () => performance.now() * 1000;
 
 if (kind === "tun") console.log(`obstacle: ${await tunUnavailable()}`);
 const device = kind === "tun"
-  ? await openTun({ ...common, name, host: { all: false, prefixes } })
+  ? await openTun({ ...common, name, host: { all: false, prefixes }, ownPorts: [4433], listenPort: 4433 })
   : undefined;
+const peer = { key: "a", prefixes: [`${CLIENT}/32`, `${CLIENT_V6}/128`] };
+await device?.setPeers([peer]);
 const exit = device
   ? new TunQueue(device.queues[0], device.description, common.native)
   : openUserspace(common);
@@ -67,6 +74,11 @@ for (const [place, ping] of pings.entries()) {
   const [route, size = "56"] = ping.split(",");
   const [destination, source] = route.split(">").reverse();
   console.log(`${ping}: ${await send(source, destination, Number(size), place + 1)}`);
+}
+for (const [name, packets] of raw) {
+  const answers = [];
+  for (const hex of packets.split("+")) answers.push(await sendWhole(Uint8Array.fromHex(hex), RAW_WAIT_MS));
+  console.log(`raw ${name}: ${answers.find((answer) => answer !== "nothing") ?? "nothing"}`);
 }
 console.log("idle");
 
@@ -98,6 +110,11 @@ async function send(from: string | undefined, to: string, size: number, sequence
     ? foldSum(sumWords(view, header, 8 + size, 0))
     : transportChecksum(view, 0, header, 8 + size, 58);
   view.setUint16(header + 2, sum);
+  return await sendWhole(packet, PONG_WAIT_MS);
+}
+
+/** Sends an inner packet; the first ICMP that came back, in words. */
+async function sendWhole(packet: Uint8Array, waitMs: number): Promise<string> {
   const row = burst.grow(packet.length, TO_EXIT);
   burst.bytes.set(packet, burst.offset[row]);
   exit.send(burst, nowUs());
@@ -105,7 +122,7 @@ async function send(from: string | undefined, to: string, size: number, sequence
   const refused = describe();
   burst.release();
   if (refused !== undefined) return refused;
-  const end = performance.now() + PONG_WAIT_MS;
+  const end = performance.now() + waitMs;
   while (performance.now() < end) {
     exit.receive(burst, nowUs());
     const answer = describe();

@@ -13,8 +13,17 @@ export interface Way {
   port: number;
 }
 
+/** A flow of a capture, packet by packet as it was; `near` is the port of the end that the client plays. */
+export interface CapturedCall {
+  file: string;
+  near: number;
+  far: number;
+}
+
 export interface FlowPlan {
   workload: Workload;
+  /** In place of the workload's packets; it is then for nothing but its name. */
+  capture?: CapturedCall;
   seconds: number;
   way: Way;
   /** Where it leaves its Arrivals. */
@@ -38,7 +47,7 @@ function command(role: "client" | "server", plan: FlowPlan): string[] {
     "--no-prompt",
     "--unstable-net",
     "--allow-net",
-    `--allow-read=${root}`,
+    `--allow-read=${root}${plan.capture ? `,${plan.capture.file}` : ""}`,
     `--allow-write=${plan.file}`,
     "--allow-ffi",
     child,

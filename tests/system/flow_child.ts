@@ -1,15 +1,19 @@
 /**
  * One end of the flow of flow.ts: sends its packets at their pace and notes what comes. The server's end begins with the
- * client's first packet, and both end by themselves. Payload: a byte of 0x80 for RTP, else 0; three of nothing; the number
- * (4 bytes) and the time of sending (8, a float); noise. Usage: flow_child.ts client|server PLAN, a FlowPlan in JSON
+ * client's first packet, and both end by themselves. Payload: what was captured, or RTP's header for a call, else a byte of 0;
+ * noise; and in the last 12 bytes the number (4) and the time of sending (8, a float).
+ * Usage: flow_child.ts client|server PLAN, a FlowPlan in JSON
  */
 import { openLibrary } from "../../ffi/mod.ts";
-import { packetsOf } from "../../bench/feel/workloads.ts";
+import { type Packets, packetsOf } from "../../bench/feel/workloads.ts";
+import { type CapturedPacket, readCapture } from "../../src/cli/capture.ts";
 import { CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { Random } from "../sim/world.ts";
-import type { Arrivals, FlowPlan, Way } from "./flow.ts";
+import type { Arrivals, CapturedCall, FlowPlan, Way } from "./flow.ts";
 
-const NUMBER_AT = 4, SENT_AT = 8;
+// From the payload's end.
+const NUMBER_AT = -12, SENT_AT = -8;
+const IPV4_AND_UDP_BYTES = 28;
 /** How long it listens after its last packet. */
 const PATIENCE_MS = 1500;
 const CLOCK_MONOTONIC = 1;
@@ -81,10 +85,41 @@ function tcpLine(connecting: Promise<Deno.TcpConn>): Line {
   };
 }
 
+/** One direction of the captured flow over IPv4: when each packet was sent, its payload's bytes, and what of them was kept. */
+function capturedPackets(
+  { file, near, far }: CapturedCall,
+  isFar: boolean,
+): Packets & { heads: Uint8Array[] } {
+  const ports = ({ bytes }: CapturedPacket) =>
+    bytes[0] === 0x45 ? new DataView(bytes.buffer, bytes.byteOffset).getUint32(20) : 0;
+  const there = (near << 16 | far) >>> 0, back = (far << 16 | near) >>> 0;
+  const both = [...readCapture(Deno.readFileSync(file))].filter((one) => [there, back].includes(ports(one)));
+  const found = both.filter((one) => ports(one) === (isFar ? back : there));
+  return {
+    sentUs: Float64Array.from(found, ({ timeUs }) => timeUs - both[0].timeUs),
+    bytes: Uint16Array.from(found, ({ length }) => length - IPV4_AND_UDP_BYTES),
+    heads: found.map(({ bytes }) => bytes.subarray(IPV4_AND_UDP_BYTES)),
+  };
+}
+
+/** RTP's header (RFC 3550 §5.1), as of 20 ms of sound. */
+function rtpHeader(number: number): Uint8Array {
+  const view = new DataView(new ArrayBuffer(12));
+  view.setUint16(0, 0x8060);
+  view.setUint16(2, number);
+  view.setUint32(4, 960 * number);
+  view.setUint32(8, isServer ? 0x5eed0001 : 0x5eed0002);
+  return new Uint8Array(view.buffer);
+}
+
 const isServer = Deno.args[0] === "server";
-const { workload, seconds, way, file } = JSON.parse(Deno.args[1]) as FlowPlan;
-const packets = packetsOf(isServer ? workload.down : workload.up, seconds, new Random(isServer ? 2 : 1));
-const expected = Math.floor(seconds * (isServer ? workload.up : workload.down).packetsPerSecond);
+const { workload, capture, seconds, way, file } = JSON.parse(Deno.args[1]) as FlowPlan;
+const packets: Packets & { heads?: Uint8Array[] } = capture === undefined
+  ? packetsOf(isServer ? workload.down : workload.up, seconds, new Random(isServer ? 2 : 1))
+  : capturedPackets(capture, isServer);
+const expected = capture === undefined
+  ? Math.floor(seconds * (isServer ? workload.up : workload.down).packetsPerSecond)
+  : capturedPackets(capture, !isServer).bytes.length;
 const line = way.transport === "udp" ? udpLine(isServer, way) : tcpLine(
   isServer
     ? Deno.listen({ hostname: way.host, port: way.port }).accept()
@@ -97,9 +132,9 @@ async function listen(): Promise<void> {
   for (let message = await line.receive(); message; message = await line.receive()) {
     const nowUs = clockUs();
     const view = new DataView(message.buffer, message.byteOffset, message.length);
-    const number = view.getUint32(NUMBER_AT);
+    const number = view.getUint32(view.byteLength + NUMBER_AT);
     if (arrivals.latencyUs[number] !== null) arrivals.twice++;
-    else arrivals.latencyUs[number] = Math.round(nowUs - view.getFloat64(SENT_AT));
+    else arrivals.latencyUs[number] = Math.round(nowUs - view.getFloat64(view.byteLength + SENT_AT));
     hear();
   }
 }
@@ -113,10 +148,12 @@ for (const [number, sentUs] of packets.sentUs.entries()) {
   const waitUs = startUs + sentUs - clockUs();
   if (waitUs > 0) await new Promise((resolve) => setTimeout(resolve, waitUs / 1000));
   const message = crypto.getRandomValues(new Uint8Array(packets.bytes[number]));
-  message[0] = workload.trafficClass === CLASS_VOICE ? 0x80 : 0;
+  if (packets.heads) message.set(packets.heads[number]);
+  else if (workload.trafficClass === CLASS_VOICE) message.set(rtpHeader(number));
+  else message[0] = 0;
   const view = new DataView(message.buffer);
-  view.setUint32(NUMBER_AT, number);
-  view.setFloat64(SENT_AT, clockUs());
+  view.setUint32(message.length + NUMBER_AT, number);
+  view.setFloat64(message.length + SENT_AT, clockUs());
   await line.send(message);
 }
 await new Promise((resolve) => setTimeout(resolve, PATIENCE_MS));

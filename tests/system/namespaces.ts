@@ -15,7 +15,7 @@ export const SERVER_V6 = "fd00:200::2";
 /** The relay as the clients' network sees it. */
 export const RELAY = "10.201.0.1";
 
-/** For configs that need `admin_token`; the relay is always asked with it. */
+/** What a network's relays are started with, and asked with. */
 export const ADMIN_TOKEN = "0123456789abcdef";
 
 export interface Outcome {
@@ -147,6 +147,7 @@ export class Network {
     await Deno.writeTextFile(`${this.directory}/oxrelay.toml`, config);
     const relay = this.spawn(name, this.command("serve", ["--config", `${this.directory}/oxrelay.toml`]), {
       OXRELAY_STATE_DIR: `${this.directory}/state`,
+      OXRELAY_ADMIN_TOKEN: ADMIN_TOKEN,
       ...env,
     });
     await relay.says("listening on");
@@ -169,7 +170,7 @@ export class Network {
     };
     const command = new Deno.Command("ip", {
       args: ["netns", "exec", this.namespace("relay"), Deno.execPath(), ...args, MAIN, "peer", ...rest],
-      env: { OXRELAY_STATE_DIR: `${this.directory}/state` },
+      env: { OXRELAY_STATE_DIR: `${this.directory}/state`, OXRELAY_ADMIN_TOKEN: ADMIN_TOKEN },
       cwd: ROOT,
     });
     const { success, stdout, stderr } = await command.output();
@@ -444,7 +445,10 @@ export async function until(
 }
 
 /** The permissions of a task, with the test's directory in the place of the state directory. */
-function taskFlags(task: "serve" | "connect" | "speedtest", directory: string): string[] {
+export function taskFlags(
+  task: "serve" | "connect" | "speedtest" | "peer" | "status",
+  directory: string,
+): string[] {
   const words = project.tasks[task].split(" ");
   return words.slice(1, words.indexOf("main.ts")).map((flag) =>
     flag.replace(/^--allow-read=.*/, `--allow-read=${ROOT},${directory}`)

@@ -4,7 +4,7 @@
  * fits. Each test makes and removes its own network.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { parseIp } from "../../src/config.ts";
+import { addressBytes, parseAddress } from "../../src/wire/address.ts";
 import { requires } from "../requires.ts";
 import { type Background, type Network, networkTest, pause, SERVER, SERVER_V6, until } from "./namespaces.ts";
 
@@ -35,7 +35,7 @@ console.log("ready");`;
 
 /** An address as SOCKS5 has it: its type and its bytes. */
 function socksAddress(address: string): string {
-  return [address.includes(":") ? 4 : 1, ...parseIp(address)!].join(", ");
+  return [address.includes(":") ? 4 : 1, ...addressBytes(parseAddress(address)!)].join(", ");
 }
 
 /** Downloads and then uploads so many bytes over one connection, as many unless it is told. */

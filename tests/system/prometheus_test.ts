@@ -68,6 +68,8 @@ Deno.test({
       }),
       peers: unused,
       sessions: unused,
+      applications: () => Promise.resolve({ zoom: 1 }),
+      applicationsInMetrics: () => true,
       config: () => ({}),
       adminToken: () => "scrapes-need-no-token",
       reload: unused,

@@ -87,11 +87,9 @@ c.close();`,
       });
 
       await t.step("a closed port refuses at once, a reset is a reset, on both sides", async () => {
-        const before = performance.now();
         const { success, stderr } = await net.run(client, ["bash", "-c", `exec 3<>/dev/tcp/${SERVER}/9`]);
         assert(!success);
         assertStringIncludes(stderr, "refused");
-        assert(performance.now() - before < 5000, "the connection hung");
         const said = await net.script(
           client,
           `

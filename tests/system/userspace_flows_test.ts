@@ -48,6 +48,7 @@ Deno.test({
       await net.must("relay", ["sysctl", "-qw", "net.ipv4.ping_group_range=0 2147483647"]);
       const client = await net.client(2);
       const relay = await net.relay(CONFIG, { OXRELAY_TEST_FAIL_AFTER_MS: "12000" });
+      assertStringIncludes(relay.said, "open NAT");
       assertStringIncludes(relay.said, "UDP, TCP, ping");
       await net.wireguard(client, await net.addPeer("phone"));
       await net.server("server", ECHO);

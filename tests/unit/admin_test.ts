@@ -3,7 +3,6 @@ import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows }
 import { configureSync, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
 import { createHash } from "node:crypto";
 import { connect } from "node:net";
-import { judge } from "../../src/admin/guard.ts";
 import { type AdminDeps, BODY_BYTES_MAX, createAdmin, Refusal } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
 import { redactAddress, setupLogging, sparingWarning } from "../../src/cli/logging.ts";
@@ -47,8 +46,10 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
         drops: 0,
       }))),
     sessions: () => Promise.resolve([]),
+    applications: () => Promise.resolve({ zoom: 1, quic: 12 }),
+    applicationsInMetrics: () => false,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
-    adminToken: () => undefined,
+    adminToken: () => TOKEN,
     reload: () =>
       Promise.resolve({
         peers: { added: ["phone"], removed: [], total: 3 },
@@ -86,7 +87,7 @@ type Ask = (
   init?: RequestInit & { headers?: Record<string, string> },
 ) => Promise<Answer>;
 
-/** Serves `deps` on a free loopback port while `action` runs. */
+/** Serves `deps` on a free loopback port while `action` runs; what is asked bears the token unless it says otherwise. */
 async function withAdmin(deps: AdminDeps, action: (ask: Ask, port: number) => Promise<void>): Promise<void> {
   const server = serveAdmin(
     createAdmin(deps),
@@ -96,7 +97,8 @@ async function withAdmin(deps: AdminDeps, action: (ask: Ask, port: number) => Pr
   const { port } = server.addr;
   try {
     await action(async (path, init) => {
-      const response = await fetch(`http://127.0.0.1:${port}${path}`, init);
+      const headers = { authorization: `Bearer ${TOKEN}`, ...init?.headers };
+      const response = await fetch(`http://127.0.0.1:${port}${path}`, { ...init, headers });
       const text = await response.text();
       const isJson = response.headers.get("content-type")?.startsWith("application/json");
       return {
@@ -161,13 +163,23 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_class_packets_total\{class="game",direction="to_tunnel"\} 7$/m);
     assertMatch(text, /^oxrelay_class_bytes_total\{class="bulk",direction="from_tunnel"\} 1400$/m);
     assertEquals(text.match(/^oxrelay_class_(packets|bytes)_total\{/gm)!.length, 20);
-    // Build info, drops, two of classes and three of the process besides one family per counter, and one for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 7 + 1 - 10);
+    // Build info, drops, two of classes, recognised flows and three of the process besides one family per counter, and one
+    // for ten of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 8 + 1 - 10);
+    assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
     assertEquals(text.match(/^(?!#|oxrelay_).+$/m), null);
     deps.metrics[0].add("bytes_received", 1);
     assertMatch((await ask("/metrics")).text, /^oxrelay_received_bytes_total 1025$/m);
+  });
+});
+
+Deno.test("admin: metrics name the applications that flows are recognised as where the config says so", async () => {
+  await withAdmin(relay({ applicationsInMetrics: () => true }), async (ask) => {
+    const { text } = await ask("/metrics");
+    assertMatch(text, /^oxrelay_recognised_flows\{application="zoom"\} 1$/m);
+    assertMatch(text, /^oxrelay_recognised_flows\{application="quic"\} 12$/m);
   });
 });
 
@@ -197,9 +209,9 @@ Deno.test("admin: health and readiness are what the relay says, without a token"
     health: () => ({ ok: false, reasons: ["worker 0 stalled for 3 s"] }),
   });
   await withAdmin(deps, async (ask) => {
-    const health = await ask("/healthz");
+    const health = await ask("/healthz", { headers: { authorization: "" } });
     assertEquals([health.status, health.json], [503, { ok: false, reasons: ["worker 0 stalled for 3 s"] }]);
-    const ready = await ask("/readyz");
+    const ready = await ask("/readyz", { headers: { authorization: "" } });
     assertEquals([ready.status, ready.json], [200, { ok: true, reasons: [] }]);
   });
 });
@@ -210,6 +222,7 @@ Deno.test("admin: status, sessions, config and reload answer what the relay give
   deps.metrics[0].drop(DROP.denied);
   await withAdmin(deps, async (ask) => {
     const { json } = await ask("/v1/status");
+    assertEquals(json.applications, { zoom: 1, quic: 12 });
     assertEquals([json.name, json.version, json.exit, json.listen], [
       "oxrelay",
       "1.2.3",
@@ -285,15 +298,23 @@ const GUARDED: [method: string, path: string][] = [
   ["GET", "/v1/no-such-route"],
 ];
 
-Deno.test("admin: with a token set, everything under /v1 needs it, even from loopback", async () => {
-  let token: string | undefined = TOKEN;
+Deno.test("admin: everything under /v1 needs the token, even from loopback", async () => {
+  let token = TOKEN;
   const deps = relay({
     adminToken: () => token,
     reload: () => Promise.reject(new Error("must not be called")),
   });
   await withAdmin(deps, async (ask) => {
     for (const [method, path] of GUARDED) {
-      for (const authorization of ["", TOKEN, `Bearer ${TOKEN}x`, `Bearer ${TOKEN.slice(1)}`, "Bearer "]) {
+      const refused = [
+        "",
+        TOKEN,
+        `Bearer ${TOKEN}x`,
+        `Bearer ${TOKEN.slice(1)}`,
+        "Bearer ",
+        `Basic ${TOKEN}`,
+      ];
+      for (const authorization of refused) {
         const answer = await ask(path, { method, headers: { authorization } });
         assertEquals([answer.status, answer.json.error.field], [401, "Authorization"], `${method} ${path}`);
         assertMatch(answer.headers.get("www-authenticate")!, /^Bearer/);
@@ -307,43 +328,149 @@ Deno.test("admin: with a token set, everything under /v1 needs it, even from loo
   });
 });
 
-Deno.test("admin: without a token only direct requests to a loopback name are served", async () => {
+Deno.test("admin: a request without the token gets nothing, whatever address and name it comes by", async () => {
   await withAdmin(relay(), async (ask, port) => {
-    for (const [method, path] of GUARDED) {
-      const get = (...headers: string[]) => rawStatus(port, [`${method} ${path} HTTP/1.1`, ...headers]);
-      assertEquals(await get("Host: attacker.example"), 403, path);
-      assertEquals(await get(`Host: localhost.attacker.example:${port}`), 403, path);
-      assertEquals(await get(`Host: 127.0.0.1:${port}`, "X-Forwarded-For: 203.0.113.7"), 403, path);
-      assertEquals(await get(`Host: 127.0.0.1:${port}`, "Origin: https://attacker.example"), 403, path);
-      assertEquals(await get(`Host: 127.0.0.1:${port}`, "Origin: null"), 403, path);
-      assertEquals(await get(`Host: 127.0.0.1:${port}`, "Origin: http://127.0.0.1:1"), 403, path);
+    for (const host of ["localhost", `127.0.0.1:${port}`, `[::1]:${port}`, "attacker.example"]) {
+      assertEquals(await rawStatus(port, ["GET /v1/status HTTP/1.1", `Host: ${host}`]), 401, host);
     }
-    for (const host of ["localhost", `LOCALHOST:${port}`, `127.0.0.1:${port}`, `[::1]:${port}`]) {
-      assertEquals(await rawStatus(port, ["GET /v1/status HTTP/1.1", `Host: ${host}`]), 200, host);
+    const authorization = `Authorization: Bearer ${TOKEN}`;
+    for (const [method, path] of GUARDED) {
+      for (const origin of ["https://attacker.example", "null", "http://127.0.0.1:1"]) {
+        const lines = [
+          `${method} ${path} HTTP/1.1`,
+          `Host: 127.0.0.1:${port}`,
+          `Origin: ${origin}`,
+          authorization,
+        ];
+        assertEquals(await rawStatus(port, lines), 403, `${method} ${path} from ${origin}`);
+      }
     }
     const own = { origin: `http://127.0.0.1:${port}` };
     assertEquals((await ask("/v1/reload", { method: "POST", headers: own })).status, 200);
   });
 });
 
-Deno.test("admin: a remote address is judged by its bytes", () => {
-  const field = (remoteAddress: string) =>
-    judge({ remoteAddress, headers: new Headers({ host: "localhost:9090" }) }, undefined)?.field;
-  for (const near of ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"]) {
-    assertEquals(field(near), undefined);
-  }
-  for (const far of ["10.0.0.1", "::ffff:10.0.0.1", "2001:db8::1", "1127.0.0.1", "127.0.0.1.example", ""]) {
-    assertEquals(field(far), "remote address", far);
-  }
+Deno.test("admin: the scheme's name is compared without case", async () => {
+  await withAdmin(relay(), async (ask) => {
+    for (const scheme of ["Bearer", "bearer", "BEARER", "bEaReR "]) {
+      const { status } = await ask("/v1/status", { headers: { authorization: `${scheme} ${TOKEN}` } });
+      assertEquals(status, 200, scheme);
+    }
+  });
 });
 
-Deno.test("admin: a token serves remote callers; a foreign Origin is refused even with it", () => {
-  const authorization = `Bearer ${TOKEN}`;
-  const remoteAddress = "203.0.113.7";
-  const host = "relay.example:9090";
-  assertEquals(judge({ remoteAddress, headers: new Headers({ host, authorization }) }, TOKEN), undefined);
-  const headers = new Headers({ host, authorization, origin: "https://attacker.example" });
-  assertEquals(judge({ remoteAddress, headers }, TOKEN)?.status, 403);
+Deno.test({
+  name: "admin: HTTP/2 without Host is judged by its authority, and needs the token too",
+  ...requires({ programs: ["curl"] }),
+  fn: () =>
+    withAdmin(relay(), async (_, port) => {
+      const status = async (...headers: string[]) => {
+        const { stdout } = await new Deno.Command("curl", {
+          args: [
+            ...["-s", "-o", "/dev/null", "-w", "%{http_version} %{http_code}", "--http2-prior-knowledge"],
+            ...headers.flatMap((header) => ["-H", header]),
+            `http://127.0.0.1:${port}/v1/status`,
+          ],
+        }).output();
+        return new TextDecoder().decode(stdout);
+      };
+      const bearer = `Authorization: bearer ${TOKEN}`;
+      assertEquals(await status(), "2 401");
+      assertEquals(await status(bearer), "2 200");
+      assertEquals(await status(bearer, `Origin: http://127.0.0.1:${port}`), "2 200");
+      assertEquals(await status(bearer, "Origin: http://attacker.example"), "2 403");
+    }),
+});
+
+/** A connection that sends `text` and then waits; `closed` resolves with all that came when the other side ends it. */
+function loiterer(port: number, text: string): Promise<{ closed: Promise<string>; destroy(): void }> {
+  const { promise, resolve, reject } = Promise.withResolvers<{ closed: Promise<string>; destroy(): void }>();
+  const closed = Promise.withResolvers<string>();
+  let got = "";
+  const socket = connect(port, "127.0.0.1", () => {
+    socket.write(text);
+    resolve({ closed: closed.promise, destroy: () => socket.destroy() });
+  });
+  socket.setEncoding("latin1");
+  socket.on("data", (part: string) => got += part);
+  socket.on("error", reject);
+  socket.on("close", () => closed.resolve(got));
+  return promise;
+}
+
+const HALF = "POST /v1/peers HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Le";
+const WHOLE = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
+
+Deno.test("admin: idle, half asked and silent connections end after a while", async () => {
+  const server = serveAdmin(
+    createAdmin(relay()),
+    { host: "127.0.0.1", port: 0 },
+    getLogger(["oxrelay", "test"]),
+    { idleMs: 300 },
+  );
+  const lingering = await Promise.all(
+    ["", "PRI", HALF, WHOLE, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"].map((text) =>
+      loiterer(server.addr.port, text)
+    ),
+  );
+  const answers = await Promise.all(lingering.map(({ closed }) => closed));
+  assertMatch(answers[3], /^HTTP\/1\.1 200 /);
+  await server.shutdown();
+});
+
+Deno.test("admin: connections are bounded, and a newcomer takes the place of the quietest", async () => {
+  const server = serveAdmin(
+    createAdmin(relay()),
+    { host: "127.0.0.1", port: 0 },
+    getLogger(["oxrelay", "test"]),
+    { connectionsMax: 4 },
+  );
+  const { port } = server.addr;
+  const closings: number[] = [];
+  const open = [];
+  for (let i = 0; i < 8; i++) {
+    const one = await loiterer(port, i % 2 === 0 ? HALF : "");
+    one.closed.then(() => closings.push(i));
+    open.push(one);
+  }
+  assertEquals(await rawStatus(port, ["GET /healthz HTTP/1.1", "Host: 127.0.0.1"]), 200);
+  await Promise.all(open.slice(0, 5).map(({ closed }) => closed));
+  assertEquals(closings, [0, 1, 2, 3, 4], "the oldest of those without an answer, one for each newcomer");
+  await server.shutdown();
+  await Promise.all(open.map(({ closed }) => closed));
+});
+
+Deno.test("admin: thousands of requests at once on one connection end it, and are not all answered", async () => {
+  let asked = 0;
+  const deps = relay({
+    sessions() {
+      asked++;
+      return new Promise(() => {}); // as slow as can be
+    },
+  });
+  await withAdmin(deps, async (ask, port) => {
+    const one = `GET /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${TOKEN}\r\n\r\n`;
+    const greedy = await loiterer(port, one.repeat(5000));
+    await greedy.closed;
+    assert(asked <= 16, `${asked} were asked`);
+    assertEquals((await ask("/healthz")).status, 200);
+  });
+});
+
+Deno.test("admin: the listener closes whatever its clients do", async () => {
+  const answering = Promise.withResolvers<void>();
+  const server = serveAdmin(
+    createAdmin(relay({ sessions: () => new Promise(() => answering.resolve()) })), // an answer that never comes
+    { host: "127.0.0.1", port: 0 },
+    getLogger(["oxrelay", "test"]),
+  );
+  const asked = `GET /v1/sessions HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer ${TOKEN}\r\n\r\n`;
+  const lingering = await Promise.all(
+    ["", "PRI", HALF, WHOLE, asked].map((text) => loiterer(server.addr.port, text)),
+  );
+  await answering.promise;
+  await server.shutdown();
+  await Promise.all(lingering.map(({ closed }) => closed));
 });
 
 Deno.test("admin: the dashboard is self-contained and its policy lets only itself run", async () => {
@@ -364,6 +491,54 @@ Deno.test("admin: the dashboard is self-contained and its policy lets only itsel
     for (const [, id] of script.matchAll(/\bat\("(\w+)"\)/g)) assertStringIncludes(text, `id="${id}"`);
     new Function(script);
   });
+});
+
+/** The dashboard's script over a page that takes everything and shows nothing; returns the named functions of it. */
+async function dashboard(names: string[]) {
+  const html = await Deno.readTextFile(new URL("../../src/admin/dashboard.html", import.meta.url));
+  const [, script] = html.match(/<script>([^]*?)<\/script>/)!;
+  const element: unknown = new Proxy(() => element, {
+    get: (_, key) => key === "children" ? [] : element,
+    set: () => true,
+  });
+  const never = () => new Promise(() => {});
+  const run = new Function("document", "sessionStorage", "fetch", `${script}; return { ${names.join()} };`);
+  return run({ getElementById: () => element, createElement: () => element }, { getItem: () => null }, never);
+}
+
+Deno.test("admin: the dashboard finds, sorts and pages 2000 peers", async () => {
+  const { pageOf, COLUMNS } = await dashboard(["pageOf", "COLUMNS"]);
+  const peers = Array.from({ length: 2000 }, (_, i) => ({
+    name: `peer-${i}`,
+    endpoint: i % 2 === 0 ? `192.0.2.${i % 256}:51820` : undefined,
+    protocol: i % 2 === 0 ? "wireguard" : undefined,
+    bytesReceived: i * 7919 % 2000,
+    bytesSent: 0,
+    drops: 0,
+    ...(i < 3 ? { rttMs: 30 - i } : {}),
+  }));
+  const names = (view: object) =>
+    pageOf(peers, { search: "", column: 0, isDescending: false, page: 0, ...view }).rows.map(
+      ({ name }: { name: string }) => name,
+    );
+  const column = (title: string) => COLUMNS.findIndex((one: { title: string }) => one.title === title);
+  assertEquals(names({}).length, 50);
+  assertEquals(names({}).slice(0, 3), ["peer-0", "peer-1", "peer-2"], "numbers in names count as numbers");
+  assertEquals(names({ page: 39 }).at(-1), "peer-1999");
+  assertEquals(names({ page: 1000 }).at(-1), "peer-1999", "no page behind the last");
+  assertEquals(names({ isDescending: true })[0], "peer-1999");
+  assertEquals(names({ search: "  PEER-1234 " }), ["peer-1234"]);
+  assertEquals(names({ search: "peer-12 wireguard" }).slice(0, 2), ["peer-12", "peer-120"]);
+  assertEquals(names({ search: "no such" }), []);
+  const largest = peers.find(({ bytesReceived }) => bytesReceived === 1999)!.name;
+  assertEquals(names({ column: column("In"), isDescending: true })[0], largest);
+  for (const isDescending of [false, true]) {
+    const first = names({ column: column("RTT"), isDescending }).slice(0, 3);
+    const known = ["peer-2", "peer-1", "peer-0"];
+    assertEquals(first, isDescending ? known.toReversed() : known, "what is unknown comes last");
+  }
+  const { found, pages } = pageOf(peers, { search: "wireguard", column: 0, isDescending: false, page: 0 });
+  assertEquals([found, pages], [1000, 20]);
 });
 
 Deno.test("admin: every answer has the security headers, refusals and failures too", async () => {

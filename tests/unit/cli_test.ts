@@ -287,9 +287,30 @@ Deno.test("cli: peer tells a running relay, with the token", async () => {
       const added = await run(cwd, ["peer", "add", "phone"], { env });
       assertEquals(added.code, 0, added.stderr);
       assertMatch(added.stderr, /The running relay knows: it serves 1 peers now\./);
-      assertEquals((await run(cwd, ["peer", "remove", "phone"])).code, 0);
-      assertEquals(asked, ["POST /v1/reload Bearer 0123456789abcdef", "POST /v1/reload -"]);
+      assertEquals(asked, ["POST /v1/reload Bearer 0123456789abcdef"]);
     });
+    await Deno.writeTextFile(`${cwd}/state/admin.token`, "made-at-the-first-start\n");
+    const refused = { field: "store", message: "it is cut off, but the disk is full" };
+    const removals: [response: () => Response, code: number, said: RegExp, left: boolean][] = [
+      [() => Response.json({ error: refused }, { status: 409 }), 1, /cut off, but the disk is full/, true],
+      [() => new Response(null, { status: 204 }), 0, /is removed, and its session cut/, true],
+      [
+        () => Response.json({ error: { field: "name", message: "there is no peer" } }, { status: 404 }),
+        0,
+        /"phone" is removed\.\n$/,
+        false,
+      ],
+    ];
+    for (const [response, code, said, left] of removals) {
+      await withRelay(cwd, response, async (asked) => {
+        const removed = await run(cwd, ["peer", "remove", "phone"]);
+        assertEquals(removed.code, code, removed.stderr);
+        assertMatch(removed.stderr, said);
+        // The relay removes it from the store, unless it knows none of that name.
+        assertEquals((await Deno.readTextFile(`${cwd}/state/peers.json`)).includes("phone"), left);
+        assertEquals(asked, ["DELETE /v1/peers/phone Bearer made-at-the-first-start"]);
+      });
+    }
     const answers: [response: () => Response, message: RegExp][] = [
       [() => new Response("", { status: 401 }), /refused the token \(HTTP 401\); set OXRELAY_ADMIN_TOKEN/],
       [() => new Response("<html>"), /answered HTTP 200, not as a relay does/],
@@ -314,6 +335,7 @@ const STATUS: Status = {
   uptimeS: 3725,
   exit: "userspace",
   listen: "[::]:4433",
+  applications: { quic: 12, zoom: 1 },
   counters: { sessions: 1, bytes_received: 2048, bytes_sent: 1536 },
   drops: { forged: 3, denied: 0, replayed: 7 },
   peers: [
@@ -365,7 +387,7 @@ Deno.test("cli: the status table's numbers", () => {
   assertMatch(text, /^oxrelay 0\.1\.0 {2}up 1h 2m {2}listens on \[::\]:4433 {2}exit userspace\n/);
   assertMatch(text, /2 peers, 1 sessions, 2\.0 KiB received, 1\.5 KiB sent/);
   assertMatch(text, /\n▁▅█ 80 bit\/s\n/);
-  assertMatch(text, /drops: replayed 7, forged 3\n/);
+  assertMatch(text, /drops: replayed 7, forged 3\nflows: quic 12, zoom 1\n/);
   assertMatch(
     text,
     /● phone +192\.0\.2\.7:51820 +oxtunnel AES-256-GCM +42s ago +1\.9 MiB +1000 B +4\.0 Mbit\/s +0 bit\/s +18\.3 ms +1\.23 % +2/,

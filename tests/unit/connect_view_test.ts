@@ -107,6 +107,7 @@ const STATUS: LinkStatus = {
   rateSent: 0,
   overheadBytes: 50.25,
   savedBytes: 1 << 20,
+  applications: { "call of duty": 1, quic: 3 },
   mixUp: { bulk: { packets: 0.25, bytes: 0.9 }, game: { packets: 0.75, bytes: 0.1 } },
   cpuShare: 0.031,
   servers: [],
@@ -115,7 +116,7 @@ const STATUS: LinkStatus = {
 
 Deno.test("view: the picture says what it is given", () => {
   const lines = renderLink(STATUS, [{ ...STATUS, rateReceived: 0 }, STATUS], "everything");
-  assertEquals(lines.length, 9);
+  assertEquals(lines.length, 10);
   assertEquals(lines[0], "● connected to relay.example.com:4433 (192.0.2.1)  up 1h 0m");
   assertMatch(lines[1], /^ {2}round trip +12\.3 ms +██ {2}jitter 0\.4 ms$/);
   assertMatch(lines[2], /down +1\.0 Mbit\/s +▁█ +2\.0 KiB$/);
@@ -123,9 +124,10 @@ Deno.test("view: the picture says what it is given", () => {
   assertEquals(lines[5], "  costs      50.3 B a packet, CPU 3.10 %, 1.0 MiB less than WireGuard");
   assertEquals(lines[6], "  mix down   -");
   assertEquals(lines[7], "  mix up     game 75 % (10 %), bulk 25 % (90 %)");
+  assertEquals(lines[8], "  flows      call of duty 1, quic 3");
   const servers = [{ server: STATUS.server, rttMs: 12 }, { server: "b.example.com:4433" }];
   const several = renderLink({ ...STATUS, servers }, [], "");
-  assertEquals(several[8], "  relays     *relay.example.com:4433 12.0 ms   b.example.com:4433 -");
+  assertEquals(several[9], "  relays     *relay.example.com:4433 12.0 ms   b.example.com:4433 -");
   const silent = renderLink({ ...STATUS, state: "silent", rttMs: undefined }, [], "")[0];
   assertStringIncludes(silent, "no answer from relay.example.com:4433");
 });

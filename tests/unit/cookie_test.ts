@@ -5,8 +5,15 @@
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
-import { mac } from "../../src/codec/hash.ts";
-import { CookieChecker, CookieJar, cookieKey, mac1Key } from "../../src/session/cookie.ts";
+import { hash, mac } from "../../src/codec/hash.ts";
+import {
+  CookieChecker,
+  CookieJar,
+  cookieKey,
+  mac1Key,
+  OXTUNNEL_COOKIES,
+  WIREGUARD_COOKIES,
+} from "../../src/session/cookie.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import {
@@ -210,4 +217,12 @@ Deno.test("cookie: over any course of time, good are the cookies of the present 
     options,
   );
   assert(Math.min(...verdicts) > 100, `too one-sided: ${verdicts}`);
+});
+
+Deno.test("cookies: the labels are those of the two protocols, and no key of one is a key of the other (PROTOCOL §4, §10)", () => {
+  const publicKey = bytes(32), label = (text: string) => new TextEncoder().encode(text);
+  assertEquals(mac1Key(publicKey, WIREGUARD_COOKIES), hash(label("mac1----"), publicKey));
+  assertEquals(cookieKey(publicKey, WIREGUARD_COOKIES), hash(label("cookie--"), publicKey));
+  assertEquals(mac1Key(publicKey, OXTUNNEL_COOKIES), hash(label("ox-mac1-"), publicKey));
+  assertEquals(cookieKey(publicKey, OXTUNNEL_COOKIES), hash(label("ox-cook-"), publicKey));
 });

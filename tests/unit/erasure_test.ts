@@ -19,6 +19,7 @@ import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/session/ox_repair.ts
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
 import { writeRepairHead } from "../../src/wire/repair.ts";
+import { windowKey } from "../../src/session/ox_repair.ts";
 import { drawTinymt32, seedTinymt32 } from "../../src/codec/tinymt32.ts";
 import { Random } from "../sim/world.ts";
 
@@ -101,6 +102,17 @@ function determined(rows: Map<number, number>[]): Set<number> {
   }
   return new Set(system.filter((row) => row.size === 1).map((row) => [...row.keys()][0]));
 }
+
+Deno.test("sliding window: the seed is 8 times the datagram's counter plus the repair's place in it, modulo 2^16", () => {
+  const seeds = [[0, 0, 0], [0, 7, 7], [1, 0, 8], [5, 3, 43], [8191, 7, 65535], [8192, 0, 0], [
+    2 ** 40 + 2,
+    1,
+    17,
+  ]];
+  for (const [counter, index, seed] of seeds) {
+    assertEquals(windowKey(counter, index), seed, `${counter}, ${index}`);
+  }
+});
 
 Deno.test("sliding window: brings back what its repairs determine, byte for byte, and nothing else", () => {
   let recoveredInAll = 0;

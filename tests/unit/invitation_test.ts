@@ -2,9 +2,17 @@
  * What `connect` reads: configs and invitations, whole and broken, and that no message about them holds a key; the
  * resolver's queries and answers; and what becomes of resolv.conf.
  */
-import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import {
+  assert,
+  assertEquals,
+  assertMatch,
+  assertRejects,
+  assertStringIncludes,
+  assertThrows,
+} from "@std/assert";
 import fc from "fast-check";
 import { CommandError } from "../../src/cli/help.ts";
+import { readInvitation } from "../../src/cli/connect_options.ts";
 import { formatInvitation, type Invitation, parseInvitation } from "../../src/cli/invitation.ts";
 import { generatePresharedKey, generatePrivateKey, keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
 import { decodeAnswer, encodeQuery } from "../../src/cli/resolve.ts";
@@ -82,9 +90,98 @@ Deno.test("connect: config and invitation say the same", () => {
   assertEquals([addresses, mtu, keepaliveS, dns], [["10.0.0.2/32"], 1420, 25, []]);
 });
 
+Deno.test("connect: routes are what AllowedIPs says, for each family, and none within another", () => {
+  const routes = (allowed: string) =>
+    parseInvitation(config(invitation()).replace(/AllowedIPs.*/, `AllowedIPs = ${allowed}`), "x").routes;
+  assertEquals(routes("::/0"), ["::/0"]);
+  assertEquals(routes("0.0.0.0/0"), ["0.0.0.0/0"]);
+  assertEquals(routes("::/0, 10.0.0.0/8"), ["::/0", "10.0.0.0/8"]);
+  assertEquals(routes("0.0.0.0/0, ::/0, 10.0.0.0/8"), []);
+  assertEquals(routes("10.1.0.0/16, 10.0.0.0/8, 10.1.2.3, fd00::/8, ::ffff:10.9.0.0/112"), [
+    "10.0.0.0/8",
+    "fd00::/8",
+  ]);
+  for (const allowed of ["::/0", "10.0.0.0/8, fd00::/8"]) {
+    const line = formatInvitation(parseInvitation(
+      config(invitation()).replace(/AllowedIPs.*/, `AllowedIPs = ${allowed}`),
+      "x",
+    ));
+    assertEquals(parseInvitation(line, "x").routes, routes(allowed));
+  }
+});
+
+Deno.test("connect: search domains, several addresses, and names with underscores and a trailing dot", () => {
+  const one = invitation();
+  const text = config(one)
+    .replace(/DNS = .*/, "DNS = 1.1.1.1, corp.example, ::ffff:9.9.9.9, lan")
+    .replace("fd00::2/128", "10.66.0.3/24, fd00::2/128")
+    .replace("relay.example.com:4433", "my_relay.example.:4433");
+  const read = parseInvitation(text, "x");
+  assertEquals([read.dns, read.search], [["1.1.1.1", "9.9.9.9"], ["corp.example", "lan"]]);
+  assertEquals(read.addresses, ["10.66.0.2/32", "10.66.0.3/24", "fd00::2/128"]);
+  assertEquals(read.endpoint, { host: "my_relay.example.", port: 4433 });
+  const again = parseInvitation(formatInvitation(read), "x");
+  assertEquals(again, { ...read, protocol: "oxtunnel" });
+  // A certificate names its host without the dot.
+  const line = `${formatInvitation(one)}&fallback=relay.example.:443`;
+  assertEquals(parseInvitation(line, "x").fallback, { host: "relay.example", port: 443 });
+});
+
+Deno.test("connect: each key that is not carried out is named, with its line and the reason, once", () => {
+  const one = invitation();
+  assertEquals(parseInvitation(config(one), "x").unused, undefined);
+  const more = "PostUp = iptables -A x\nPostUp = iptables -A y\nTable = off\nFwMark = 0x1\nListenPort = 5\n" +
+    "Jc = 4\nJmin = 40\nS1 = 60\nH1 = 5\nI1 = <b 0x>\nSaveConfig = true\nAdress = 1\n";
+  const text = config(one).replace("MTU", `${more}MTU`).replace("Keepalive = 25", "Keepalive = 25\nX = 1");
+  const { unused, mtu } = parseInvitation(text, "a.conf");
+  assertEquals(mtu, 1420);
+  const names = unused!.map((line) => /^a\.conf: line \d+: (\w+) is /.exec(line)?.[1]);
+  assertEquals(names, [
+    "PostUp",
+    "Table",
+    "FwMark",
+    "ListenPort",
+    "Jc",
+    "Jmin",
+    "S1",
+    "H1",
+    "I1",
+    "SaveConfig",
+    "Adress",
+    "X",
+  ]);
+  assertStringIncludes(unused![0], "line 5: PostUp is not carried out: connect runs no commands");
+  assertStringIncludes(unused![4], "AmneziaWG");
+  assertStringIncludes(unused![10], "did you mean Address?");
+});
+
+Deno.test("connect: a megabyte of config is read whole, from a file too, and more is refused", async () => {
+  const routes = Array.from(
+    { length: 60_000 },
+    (_, i) => `10.${i >> 8 & 255}.${i & 255}.${(i >> 16) * 2}/32`,
+  );
+  const text = config(invitation()).replace(/AllowedIPs.*/, `AllowedIPs = ${routes.join(", ")}`);
+  const whole = `${text}# ${"x".repeat((1 << 20) - text.length - 2)}`;
+  assertEquals(whole.length, 1 << 20);
+  assertEquals(parseInvitation(whole, "x").routes.length, 60_000);
+  const file = await Deno.makeTempFile();
+  try {
+    await Deno.writeTextFile(file, whole);
+    const read = await readInvitation(undefined, file, [], undefined);
+    assertEquals(read.invitation.routes.length, 60_000);
+    await Deno.writeTextFile(file, `${whole}x`);
+    await assertRejects(() => readInvitation(undefined, file, [], undefined), CommandError, "longer than");
+  } finally {
+    await Deno.remove(file);
+  }
+});
+
 Deno.test("connect: the example is a config", async () => {
   const text = await Deno.readTextFile(new URL("../../oxrelay-connect.example.conf", import.meta.url));
-  assertEquals(parseInvitation(text, "x").addresses, ["10.66.0.2/32", "fd00:66::2/128"]);
+  assertThrows(() => parseInvitation(text, "x"), CommandError, "PrivateKey: is all zero");
+  const own = text.replace(/(?<=^PrivateKey = ).*/m, invitation().privateKey)
+    .replace(/(?<=^PublicKey = ).*/m, invitation().relayPublicKey);
+  assertEquals(parseInvitation(own, "x").addresses, ["10.66.0.2/32", "fd00:66::2/128"]);
 });
 
 Deno.test("connect: what is wrong is named with its remedy, and no message holds a key", () => {
@@ -100,8 +197,10 @@ Deno.test("connect: what is wrong is named with its remedy, and no message holds
     [whole.replace("com:4433", "com"), 'Endpoint: expected "host:port"'],
     [whole.replace(":4433", ":70000"), "Endpoint: expected"],
     [whole.replace("10.66.0.2/32", "10.66.0/32"), 'Address: "10.66.0/32" is no address'],
-    [whole.replace("fd00::2/128", "10.66.0.3"), "Address: more than one IPv4 address"],
-    [whole.replace("1.1.1.1", "dns.example"), 'DNS: "dns.example" is no address'],
+    [whole.replace("10.66.0.2/32", "10.66.0.2,".repeat(17)), "Address: more than 16 addresses"],
+    [whole.replace("1.1.1.1", "1.1.1"), 'DNS: "1.1.1" is neither'],
+    [whole.replace("1.1.1.1", "a b"), 'DNS: "a b" is neither'],
+    [whole.replace("::/0", "::ffff:10.0.0.0/64"), "AllowedIPs: "],
     [whole.replace("::/0", "::/200"), 'AllowedIPs: "::/200" is no prefix'],
     [whole.replace("1420", "99999"), 'MTU: expected 576 to 1900, found "99999"'],
     [`${whole}[Peer]\nPublicKey = ${RELAY_KEY}\n`, "a second [Peer]"],
@@ -114,7 +213,7 @@ Deno.test("connect: what is wrong is named with its remedy, and no message holds
     [whole.replace("1.1.1.1", one.privateKey), "DNS: "],
     [whole.replace("relay.example.com:4433", one.presharedKey!), "Endpoint: expected"],
     [whole.replace("10.66.0.2/32", one.privateKey), "Address: "],
-    ["x".repeat(20_000), "longer than 16384"],
+    [`# ${"x".repeat(1 << 20)}`, "longer than 1048576 bytes"],
   ];
   for (const [text, says] of wrong) {
     const { message } = assertThrows(() => parseInvitation(text, "laptop.conf"), CommandError);

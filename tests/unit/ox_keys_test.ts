@@ -90,6 +90,34 @@ Deno.test("key exchange: the keys are those of the text", () => {
   }
 });
 
+Deno.test("key exchange: each chain is overwritten when the next one is made, and the last with the session (PROTOCOL R62)", () => {
+  const chains: Uint8Array[] = [CHAIN.slice(), CHAIN.slice()];
+  const [a, b] = chains.map((chain, i) =>
+    new KeyExchange({
+      primitives: nodeCrypto,
+      random: (bytes) => random.fill(bytes),
+      isInitiator: i === 0,
+      isHybrid: false,
+      chain,
+    })
+  );
+  const zero = new Uint8Array(32);
+  for (let epoch = 1; epoch <= 2; epoch++) {
+    a.ask();
+    const theirs = take(b, partsOf(a))!;
+    assertEquals(chains[1], zero, "who answered");
+    const ours = take(a, partsOf(b))!;
+    assertEquals(chains[0], zero, "who asked");
+    a.confirm();
+    b.confirm();
+    chains.splice(0, 2, ours.chain, theirs.chain);
+    assert(ours.chain.some((byte) => byte !== 0));
+  }
+  a.wipe();
+  b.wipe();
+  assertEquals(chains, [zero, zero]);
+});
+
 Deno.test("key exchange: of two requests under way the initiator's wins", () => {
   const [a, b] = ends(false);
   a.ask();

@@ -5,27 +5,29 @@
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { OWN_TICKET_BYTES, TICKET_LIFE_US, TicketKeys } from "../../src/session/ox_tickets.ts";
-import { PeerTable } from "../../src/session/peers.ts";
+import { type Peer, PeerTable } from "../../src/session/peers.ts";
 import { Random } from "../sim/world.ts";
 
 const HOUR = 3_600_000_000;
 const SECRET = Uint8Array.from({ length: 32 }, (_, i) => i);
 
+function addPeer(peers: PeerTable, number: number): Peer {
+  const publicKey = new Uint8Array(32).fill(number);
+  return peers.add({
+    name: `${number}`,
+    publicKeyText: publicKey.toBase64(),
+    publicKey,
+    presharedKey: new Uint8Array(32),
+    staticSecret: new Uint8Array(32),
+    allowedIps: [],
+    cookieLifeUs: 1,
+    persistentKeepaliveUs: 0,
+  });
+}
+
 function setting() {
   const peers = new PeerTable(4);
-  for (let i = 0; i < 2; i++) {
-    const publicKey = new Uint8Array(32).fill(i + 1);
-    peers.add({
-      name: `${i}`,
-      publicKeyText: publicKey.toBase64(),
-      publicKey,
-      presharedKey: new Uint8Array(32),
-      staticSecret: new Uint8Array(32),
-      allowedIps: [],
-      cookieLifeUs: 1,
-      persistentKeepaliveUs: 0,
-    });
-  }
+  for (let i = 0; i < 2; i++) addPeer(peers, i + 1);
   const random = new Random(1);
   /** The memory that keys were drawn into. */
   const drawn: Uint8Array[] = [];
@@ -49,6 +51,25 @@ Deno.test("ticket keys: a ticket opens for its peer until it expires, whenever i
     assertEquals(open(0, sealedUs + TICKET_LIFE_US - 1), SECRET);
     assertEquals(open(0, sealedUs + TICKET_LIFE_US), undefined);
   }
+});
+
+Deno.test("ticket keys: a ticket is worth nothing to another key, in another place, and to the same one after it was removed", () => {
+  const { peers, keys } = setting();
+  const ticket = keys.seal(SECRET, peers, 0, 0);
+  /** Opens it in a table to which these keys were added, and from which the first may have been removed and added again. */
+  const open = (numbers: number[], id: number, isRemoved = false) => {
+    const others = new PeerTable(4);
+    const added = numbers.map((number) => addPeer(others, number));
+    if (isRemoved) {
+      others.remove(added[0]);
+      addPeer(others, numbers[0]);
+    }
+    return keys.open(ticket, others, id, 0);
+  };
+  assertEquals(open([1], 0), SECRET);
+  assertEquals(open([2], 0), undefined, "another key in its place");
+  assertEquals(open([2, 1], 1), undefined, "its key in another place");
+  assertEquals(open([1], 0, true), undefined, "removed and added again");
 });
 
 Deno.test("ticket keys: the time alone changes them, and what no ticket can need is overwritten", () => {

@@ -7,7 +7,9 @@ import fc from "fast-check";
 import {
   BASE_BYTES,
   GRANULARITY_BYTES,
+  MAX_OUTAGES,
   MAX_PROBES,
+  OUTAGE_US,
   PathSize,
   RAISE_US,
 } from "../../src/control/path_size.ts";
@@ -16,14 +18,15 @@ const TIMER_US = 200_000, MAX_BYTES = 1936;
 const sizes = fc.integer({ min: 600, max: 2000 });
 const maxima = fc.integer({ min: 1000, max: MAX_BYTES });
 
-/** Lets it probe a path that takes `capacity` until it rests. Returns the sizes that it sent. */
+/** Lets it probe a path that takes `capacity`, and what is small always, until it rests. Returns the sizes that it sent. */
 function search(size: PathSize, capacity: number, nowUs: number, isLost = () => false): number[] {
   const sent: number[] = [];
   while (size.isDue) {
     assertEquals(size.isSettled, false);
     const { probed } = size;
     sent.push(probed);
-    size.onSent(nowUs, TIMER_US);
+    size.onSent(0, nowUs, TIMER_US);
+    size.onAnswer(nowUs);
     assert(!size.isDue, "one is under way at a time");
     if (probed <= capacity && !isLost()) size.onReply(probed, nowUs + 1000);
     else size.handleTimeout(nowUs += TIMER_US);
@@ -94,6 +97,7 @@ Deno.test("path size: nothing but the reply to the probe under way raises it", (
     fc.record({ elapsed: fc.integer({ min: 0, max: 2 * RAISE_US }) }),
     fc.record({ reported: fc.integer({ min: 0, max: 200 }), bits: fc.uint8Array({ maxLength: 32 }) }),
     fc.constant("large"),
+    fc.constant("answer"),
     fc.constant("use"),
     fc.constant("begin"),
     fc.constant("send"),
@@ -104,10 +108,11 @@ Deno.test("path size: nothing but the reply to the probe under way raises it", (
     for (const one of actions) {
       const { bytes, probed, isDue } = size;
       if (one === "large") size.onLarge(counter++, nowUs);
+      else if (one === "answer") size.onAnswer(nowUs);
       else if (one === "use") size.onUse(nowUs);
       else if (one === "begin") size.begin();
       else if (one === "send") {
-        if (size.isDue) size.onSent(nowUs, TIMER_US);
+        if (size.isDue) size.onSent(counter++, nowUs, TIMER_US);
       } else if ("reply" in one) {
         if (one.reply === probed && !isDue) continue;
         const before = JSON.stringify(size);
@@ -153,6 +158,58 @@ Deno.test("path size: who sends one large datagram a timeout is heard at the fir
   assert(size.isDue, "small ones are reported");
   search(size, 1250, 21e6);
   assertFound(size, 1250);
+});
+
+Deno.test("path size: probes that are lost while nothing gets through say nothing of the size, at any state of the search", () => {
+  /** An outage: every probe is lost, and so is what goes with it. Returns how many went out. */
+  const outage = (size: PathSize, nowUs: number): number => {
+    let sent = 0;
+    for (; size.isDue; sent++) {
+      assertEquals(size.isRepeat, sent > 0);
+      size.onSent(sent, nowUs, TIMER_US);
+      // What was sent before the probe, and what arrives of that, is no sign.
+      size.onAnswer(nowUs - 1);
+      size.onReport(sent, new Uint8Array(1), 1, nowUs);
+      size.handleTimeout(nowUs += TIMER_US);
+    }
+    return sent;
+  };
+  fc.assert(fc.property(maxima, fc.boolean(), (max, isKnown) => {
+    const size = new PathSize(max);
+    size.begin();
+    if (isKnown) {
+      search(size, MAX_BYTES, 0);
+      assertFound(size, MAX_BYTES);
+      for (let i = 0; i < 4; i++) size.onLarge(i, 0);
+      size.onReport(9, Uint8Array.of(0, 0), 2, 0);
+      assert(size.isDue);
+    }
+    const { bytes } = size;
+    assertEquals(outage(size, 1e6), MAX_OUTAGES);
+    assertEquals([size.bytes, size.isNarrow, size.isSettled], [bytes, false, isKnown]);
+    // While it lasts it asks now and then, when there is something to say, and once it is over it finds the size.
+    assertEquals(outage(size, 2e6), 0);
+    size.onUse(2e6 + OUTAGE_US);
+    outage(size, 4e6);
+    size.onUse(9e6);
+    search(size, MAX_BYTES, 9e6);
+    assertFound(size, MAX_BYTES);
+  }));
+});
+
+Deno.test("path size: a probe that is lost beside reported datagrams counts, one lost in an outage between does not", () => {
+  const size = new PathSize(1445);
+  size.begin();
+  let counter = 0, nowUs = 0, sent = 0;
+  const lose = (isReported: boolean) => {
+    assert(size.isDue && size.probed === 1445, `${sent}`);
+    size.onSent(counter++, nowUs, TIMER_US);
+    if (isReported) size.onReport(counter++, new Uint8Array(1), 1, nowUs);
+    size.handleTimeout(nowUs += TIMER_US);
+    sent++;
+  };
+  for (const isReported of [true, false, true, false, true]) lose(isReported);
+  assertEquals(size.probed, BASE_BYTES, "three losses beside what arrived");
 });
 
 Deno.test("path size: a path before is where the next one's search begins", () => {

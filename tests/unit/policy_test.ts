@@ -45,6 +45,19 @@ const FORBIDDEN: readonly [name: string, prefix: string, key?: Key][] = [
   ["unique local (RFC 4193)", "fc00::/7", "allowPrivate"],
   ["site-local (RFC 3879)", "fec0::/10", "allowPrivate"],
   ["local-use translation (RFC 8215)", "64:ff9b:1::/48", "allowPrivate"],
+  ["segment identifiers (RFC 9602)", "5f00::/16", "allowPrivate"],
+  ["Teredo (RFC 4380)", "2001::/32", "allowPrivate"],
+  ["benchmarking (RFC 5180)", "2001:2::/48", "allowPrivate"],
+  ["Azure's own services", "168.63.129.16/32", "allowLinkLocal"],
+];
+
+/** Services of clouds in ranges that one key opens; these want the other key besides. */
+const METADATA = [
+  "169.254.169.254/32",
+  "100.100.100.200/32",
+  "192.0.0.192/32",
+  "fd00:ec2::254/128",
+  "fd20:ce::254/128",
 ];
 
 /** Single addresses in those ranges that people ask about, and the key of their range. */
@@ -55,7 +68,7 @@ const NOTORIOUS: readonly [name: string, address: string, key?: Key][] = [
   ["all nodes", "ff02::1"],
   ["localhost", "127.0.0.1", "allowLoopback"],
   ["a cloud's metadata", "169.254.169.254", "allowLinkLocal"],
-  ["a cloud's metadata over IPv6", "fd00:ec2::254", "allowPrivate"],
+  ["Azure's wire server", "168.63.129.16", "allowLinkLocal"],
 ];
 
 const ALL_ONES = (1n << 128n) - 1n;
@@ -106,6 +119,11 @@ function disguises(mapped: bigint): bigint[] {
 
 /** What the policy should say of a packet of IP version 4 or 6: the longest rule decides, and `allow` wins a tie. */
 function expected(address: bigint, version: 4 | 6, rules: DestinationRules, own: bigint[] = []): boolean {
+  if (
+    rules.deny?.some((text) => holds(rangeOf(text), address) && (version === 6 || rangeOf(text).bits >= 96))
+  ) {
+    return false;
+  }
   if (version === 6) {
     // IPv4-mapped and IPv4-compatible addresses belong in no packet (RFC 4942 §2.2).
     if ((isMapped(address) || address >> 32n === 0n) && address !== 1n) return false;
@@ -123,6 +141,7 @@ function expected(address: bigint, version: 4 | 6, rules: DestinationRules, own:
   const closed = FORBIDDEN.filter(([, , key]) => key === undefined || !rules[key]).map(([, text]) =>
     rangeOf(text)
   );
+  if (!rules.allowLinkLocal) closed.push(...METADATA.map(rangeOf));
   if (!rules.allowLoopback) { for (const one of own) closed.push({ first: one, last: one, bits: 128 }); }
   return longest(rules.allow.map(rangeOf)) >= longest(closed);
 }
@@ -140,7 +159,9 @@ function agree(
     policy.allows(Uint32Array.of(7, ...wordsOf(one), 7), 1, version);
   assertEquals([textOf(address), says(address, version)], [textOf(address), may]);
   if (version === 4) {
-    for (const one of disguises(address)) assertEquals([textOf(one), says(one, 6)], [textOf(one), may]);
+    for (const one of disguises(address)) {
+      assertEquals([textOf(one), says(one, 6)], [textOf(one), expected(one, 6, rules, own)]);
+    }
     for (const one of [address, address & 0xffffffffn]) {
       // ::1 is loopback, and judged as such; 0.0.0.1 is no destination.
       if ((one & 0xffffffffn) !== 1n) {
@@ -200,6 +221,38 @@ Deno.test("policy: each range opened by its prefix opens, to its edges, and noth
   }
 });
 
+Deno.test("policy: a cloud's metadata stays closed where its network is opened, until link-local is opened too", () => {
+  for (const one of METADATA) {
+    const open = { ...CLOSED, allowPrivate: true };
+    const { first } = rangeOf(one);
+    assertEquals([one, agree(new DestinationPolicy(open), first, open)], [one, false]);
+    const both = { ...open, allowLinkLocal: true };
+    assertEquals([one, agree(new DestinationPolicy(both), first, both)], [one, true]);
+  }
+});
+
+Deno.test("policy: what is denied stays so whatever opens it, in every disguise", () => {
+  const rules: DestinationRules = {
+    allowLoopback: true,
+    allowLinkLocal: true,
+    allowPrivate: true,
+    allowPeers: true,
+    allow: ["10.1.2.3/32", "2001:db8:1::9/128"],
+    deny: ["10.1.0.0/16", "9.9.9.9/32", "2001:db8:1::/48"],
+  };
+  const policy = new DestinationPolicy(rules);
+  for (const text of ["10.1.2.3", "9.9.9.9", "2001:db8:1::9"]) {
+    const { first } = rangeOf(text);
+    assertEquals([text, agree(policy, first, rules)], [text, false]);
+    assertEquals([text, policy.denies(wordsOf(first), 0)], [text, true]);
+  }
+  for (const text of ["10.2.2.3", "9.9.9.8", "2001:db8:2::9"]) {
+    const { first } = rangeOf(text);
+    assertEquals([text, agree(policy, first, rules)], [text, true]);
+    assertEquals([text, policy.denies(wordsOf(first), 0)], [text, false]);
+  }
+});
+
 /** Anything at all, but mostly in or beside a range that matters. */
 const address = fc.oneof(
   fc.constantFrom(...POINTS),
@@ -207,7 +260,10 @@ const address = fc.oneof(
   fc.bigInt(0n, 0xffffffffn).map((low) => MAPPED | low),
   fc.bigInt(0n, ALL_ONES),
 );
-const prefix = fc.tuple(address, fc.nat(128)).map(([address, bits]) => `${ipv6Text(address)}/${bits}`);
+/** A mapped address has at least 96 bits, or is no prefix. */
+const prefix = fc.tuple(address, fc.nat(128)).map(([address, bits]) =>
+  `${ipv6Text(address)}/${isMapped(address) ? Math.max(96, bits) : bits}`
+);
 
 /** Hexadecimal groups even for IPv4-mapped addresses, so that a prefix length counts all 128 bits. */
 function ipv6Text(address: bigint): string {
@@ -233,6 +289,7 @@ Deno.test("policy: any rules, own addresses and destination get the longest rule
         allowPrivate: fc.boolean(),
         allowPeers: fc.boolean(),
         allow: fc.array(prefix, { maxLength: 8 }),
+        deny: fc.array(prefix, { maxLength: 2 }),
       }),
       own,
       own,

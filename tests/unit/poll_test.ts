@@ -11,14 +11,14 @@ Deno.test({
   fn() {
     const set = new PollSet([undefined]);
     let shortestMs = Infinity;
-    for (let i = 0; i < 50; i++) {
+    // The machine may be busy: one of them shows that it can.
+    for (let i = 0; i < 5000 && shortestMs >= 0.8; i++) {
       const start = performance.now();
       set.wait(0.2);
       const took = performance.now() - start;
       assert(took >= 0.2, `${took}`);
       shortestMs = Math.min(shortestMs, took);
     }
-    // The machine may be busy, so the best of them.
     assert(shortestMs < 0.8, `${shortestMs}`);
   },
 });

@@ -15,7 +15,7 @@ import { parseAddress } from "../../src/wire/address.ts";
 
 const HOST = "127.0.0.1";
 const STEPS = 4000;
-const SLEEP_MS = 2000;
+const SLEEP_MS = 60_000;
 const PORT = 0, BELL = 1, ABSENT = 2, SOCKET = 3;
 
 const native = loadNative() as Native;
@@ -113,14 +113,18 @@ Deno.test({
     const port = new UringPort(options);
     const [bell] = openBells(1);
     const ring = port.waitWith([bell]);
-    const lastedMs = [0.2, 0.2, 0.2, 0.2, 0.2, 30].map((ms) => {
+    const lastedOf = (ms: number) => {
       const startMs = performance.now();
       assertEquals(ring.wait(ms), 0);
       const lasted = performance.now() - startMs;
       assertGreaterOrEqual(lasted, ms - 0.01);
       return lasted;
-    });
-    assertLess(Math.min(...lastedMs), 1);
+    };
+    lastedOf(30);
+    // The machine may be busy: one of them shows that it can.
+    let shortestMs = Infinity;
+    for (let i = 0; i < 5000 && shortestMs >= 1; i++) shortestMs = Math.min(shortestMs, lastedOf(0.2));
+    assertLess(shortestMs, 1);
     await port.close();
     closeBells([bell]);
   },
@@ -136,7 +140,18 @@ Deno.test({
       port.waitWith([socket.descriptor]).wait(0);
       await socket.close();
       await port.close();
-      await new MmsgPort({ ...options, port: localPort }).close();
+      // Whoever still had the socket would still get a share of what comes for its port.
+      const again = new MmsgPort({ ...options, port: localPort }), sender = new MmsgPort(options);
+      assertEquals(again.localPort, localPort);
+      send(sender, again, 4);
+      let taken = 0;
+      for (let turn = 0; turn < 100 && taken < 4; turn++) {
+        taken += take(again, BURST_CAPACITY);
+        if (taken < 4) await new Promise((resolve) => setTimeout(resolve, 1));
+      }
+      assertEquals(taken, 4, `round ${round}`);
+      await again.close();
+      await sender.close();
     }
   },
 });

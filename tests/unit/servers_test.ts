@@ -63,3 +63,35 @@ Deno.test("servers: names that cannot be resolved matter only when all are such"
     "cannot be resolved",
   );
 });
+
+Deno.test("servers: every address of a name is tried in the resolver's order, and a moved relay at its new one", async () => {
+  let answer = ["2001:db8::1", "192.0.2.1", "192.0.2.2"];
+  const resolve = () => answer.length > 0 ? Promise.resolve(answer) : Promise.reject(new Error("no network"));
+  const list = await Servers.resolve(at("relay.test"), () => Promise.resolve(5), resolve);
+  const tried = [list.address];
+  for (let i = 0; i < 4; i++) {
+    assertEquals(await list.follow(), true);
+    tried.push(list.address);
+  }
+  assertEquals(tried, ["2001:db8::1", "192.0.2.1", "192.0.2.2", "2001:db8::1", "192.0.2.1"]);
+  // One that has answered stays in use while it is among them.
+  assertEquals([await list.follow(false), list.address], [false, "192.0.2.1"]);
+  answer = ["192.0.2.9", "2001:db8::9"];
+  assertEquals([await list.follow(false), list.address], [true, "192.0.2.9"]);
+  answer = [];
+  assertEquals([await list.follow(), list.address], [true, "2001:db8::9"], "the last ones stay");
+});
+
+Deno.test("servers: a relay whose probe is not answered is probed at its name's next address", async () => {
+  const probed: string[] = [];
+  const probe = (address: string) => {
+    probed.push(address);
+    return Promise.resolve(address === "192.0.2.2" ? 10 : undefined);
+  };
+  const names: Record<string, string[]> = { a: ["2001:db8::1", "192.0.2.2"], b: ["192.0.2.9"] };
+  const list = await Servers.resolve(at("a", "b"), probe, (host) => Promise.resolve(names[host]));
+  await list.round(true, 0);
+  await list.round(true, 2000);
+  assertEquals(probed, ["2001:db8::1", "192.0.2.9", "192.0.2.2", "192.0.2.9"]);
+  assertEquals(list.address, "192.0.2.2");
+});

@@ -1,0 +1,57 @@
+/**
+ * Runs a program of the system and returns what it printed. Invariant: a child sees nothing of this process's environment,
+ * which may hold keys, and when it fails its own words are in the error. Keeps no child after the call.
+ */
+
+/** Where programs of the system are, whatever the caller's PATH is; the last is NixOS's. */
+const PATH = [
+  "/usr/local/sbin",
+  "/usr/local/bin",
+  "/usr/sbin",
+  "/usr/bin",
+  "/sbin",
+  "/bin",
+  "/run/current-system/sw/bin",
+].join(":");
+const SAID_MAX = 600;
+
+/**
+ * Runs the program with `input` on its standard input and resolves with its standard output. Throws an Error: what was
+ * run and what the program said about its failure, on one line of at most SAID_MAX characters.
+ */
+export async function run(program: string, args: readonly string[], input?: string): Promise<string> {
+  const called = `${program} ${args.join(" ")}`;
+  let child: Deno.ChildProcess;
+  try {
+    child = new Deno.Command(program, {
+      args: [...args],
+      clearEnv: true,
+      env: { PATH, LC_ALL: "C" },
+      stdin: input === undefined ? "null" : "piped",
+      stdout: "piped",
+      stderr: "piped",
+    }).spawn();
+  } catch (error) {
+    throw new Error(`${called}: it does not start: ${(error as Error).message}`);
+  }
+  const wrote = input === undefined ? undefined : write(child.stdin, input);
+  const { success, code, signal, stdout, stderr } = await child.output();
+  await wrote;
+  const text = new TextDecoder();
+  if (success) return text.decode(stdout);
+  const said = text.decode(stderr).trim() || text.decode(stdout).trim() ||
+    (signal === null ? `it ended with code ${code} and said nothing` : `it was ended by ${signal}`);
+  const line = said.split("\n").map((part) => part.trim()).join(" | ");
+  throw new Error(`${called}: ${line.length > SAID_MAX ? `${line.slice(0, SAID_MAX)} …` : line}`);
+}
+
+/** Gives the child its input. One that ends before it has read all of it says why itself. */
+async function write(stdin: WritableStream<Uint8Array>, input: string): Promise<void> {
+  const writer = stdin.getWriter();
+  try {
+    await writer.write(new TextEncoder().encode(input));
+    await writer.close();
+  } catch {
+    await writer.abort().catch(() => {});
+  }
+}

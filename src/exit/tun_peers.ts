@@ -1,0 +1,127 @@
+/**
+ * Which connection is whose: each peer has a number, and what comes from its addresses bears that number as its conntrack mark,
+ * so that both families of one peer are counted as one and forgotten together. Invariant: marks of one device share its tag, and
+ * the lines for nftables that `change` returns lead from the peers before to the peers now. Runs no program.
+ */
+import { parsePrefix } from "../wire/address.ts";
+
+/** One peer as the exit knows it. */
+export interface TunPeer {
+  /** What tells it from all others: its public key as text. */
+  readonly key: string;
+  /** Its allowed IPs: "10.66.0.2/32". */
+  readonly prefixes: readonly string[];
+}
+
+const NUMBER_BITS = 20;
+export const NUMBERS_MAX = (1 << NUMBER_BITS) - 1;
+/** Bits of a mark that are the device's. */
+export const TAG_MASK = 0xfff00000;
+
+/** The mark of everything that passes a device, in the bits of TAG_MASK, by its name (FNV-1a); never 0. */
+export function tagOf(device: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < device.length; i++) hash = Math.imul(hash ^ device.charCodeAt(i), 0x01000193);
+  return ((0x800 | (hash & 0x7ff)) << NUMBER_BITS) >>> 0;
+}
+
+interface Numbered {
+  mark: number;
+  prefixes: readonly string[];
+}
+
+/** A map of nftables for whole addresses, and rules for prefixes that hold more than one. */
+type Place = { map: string; element: string } | { rule: string; bits: number };
+
+export class TunPeers {
+  readonly #tag: number;
+  #known = new Map<string, Numbered>();
+  #next = 1;
+
+  constructor(device: string) {
+    this.#tag = tagOf(device);
+  }
+
+  /**
+   * Takes these peers in the place of those before. `lines` are for `nft -f` and empty when nothing changes; `gone` are marks whose
+   * connections belong to nobody any more. Throws when there are more peers than numbers.
+   */
+  change(peers: readonly TunPeer[], table: string): { lines: string[]; gone: number[] } {
+    const before = this.#known, now = new Map<string, Numbered>();
+    const used = new Set([...before.values()].map(({ mark }) => mark));
+    const gone = new Map(before);
+    for (const { key, prefixes } of peers) {
+      const same = before.get(key);
+      if (same !== undefined && `${same.prefixes}` === `${prefixes}`) {
+        now.set(key, same);
+        gone.delete(key);
+      } else now.set(key, { mark: this.#number(used), prefixes });
+    }
+    this.#known = now;
+    const added = [...now].filter(([key, peer]) => before.get(key) !== peer).map(([, peer]) => peer);
+    const lines = [
+      ...elements("delete", table, [...gone.values()]),
+      ...elements("add", table, added),
+      ...([...gone.values(), ...added].some(isWide) ? this.wide(table) : []),
+    ];
+    return { lines, gone: [...gone.values()].map(({ mark }) => mark) };
+  }
+
+  /** All of them, for a table that was just made. */
+  all(table: string): string[] {
+    return [...elements("add", table, [...this.#known.values()]), ...this.wide(table)];
+  }
+
+  /** Rules for prefixes of more than one address: the longest comes last, and so has the last word. */
+  wide(table: string): string[] {
+    const rules = [...this.#known.values()].flatMap((peer) => placesOf(peer, "saddr"))
+      .filter((place) => "rule" in place)
+      .sort((a, b) => a.bits - b.bits);
+    return [
+      `flush chain inet ${table} wide_from`,
+      `flush chain inet ${table} wide_to`,
+      ...rules.flatMap(({ rule }) => [
+        `add rule inet ${table} wide_from ${rule}`,
+        `add rule inet ${table} wide_to ${rule.replace("saddr", "daddr")}`,
+      ]),
+    ];
+  }
+
+  /** One that no connection bears: numbers are used again last. */
+  #number(used: Set<number>): number {
+    for (let tried = 0; tried < NUMBERS_MAX; tried++) {
+      const mark = (this.#tag | this.#next) >>> 0;
+      this.#next = this.#next % NUMBERS_MAX + 1;
+      if (used.has(mark)) continue;
+      used.add(mark);
+      return mark;
+    }
+    throw new Error(`the TUN exit tells ${NUMBERS_MAX} peers apart at most; set exit = "userspace"`);
+  }
+}
+
+function isWide(peer: Numbered): boolean {
+  return placesOf(peer, "saddr").some((place) => "rule" in place);
+}
+
+function placesOf({ mark, prefixes }: Numbered, side: string): Place[] {
+  return prefixes.flatMap((text): Place[] => {
+    const prefix = parsePrefix(text);
+    if (prefix === undefined) return []; // whoever adds the peer says so
+    const isV6 = text.includes(":");
+    if (prefix.bits < 128) {
+      return [{ rule: `${isV6 ? "ip6" : "ip"} ${side} ${text} ct mark set ${mark}`, bits: prefix.bits }];
+    }
+    return [{ map: isV6 ? "peers6" : "peers4", element: `${text.split("/")[0]} : ${mark}` }];
+  });
+}
+
+/** One command for each map, since a command may hold very many elements. */
+function elements(verb: "add" | "delete", table: string, peers: readonly Numbered[]): string[] {
+  const places = peers.flatMap((peer) => placesOf(peer, "saddr"));
+  return ["peers4", "peers6"].flatMap((map) => {
+    const own = places.flatMap((place) => "map" in place && place.map === map ? [place.element] : []);
+    if (own.length === 0) return [];
+    return [`${verb} element inet ${table} ${map} { ${own.join(", ")} }`];
+  });
+}

@@ -1,0 +1,263 @@
+/**
+ * The text of the TUN exit's nftables tables: who may pass, what it costs of conntrack, under which ports it leaves. Invariant:
+ * a new connection from the device bears its peer's mark before it is let through, and only what bears one is
+ * masqueraded. Makes text; runs no program.
+ */
+import type { HostAccess } from "./exit.ts";
+import { TAG_MASK } from "./tun_peers.ts";
+
+/** Parts of the rules that an old kernel may lack; without one the others still hold. */
+export const FEATURES = ["timeouts", "limits", "open NAT"] as const;
+export type Feature = typeof FEATURES[number];
+
+/** The group of all relays' devices, by which rules tell their packets from a neighbour's. */
+export const DEVICE_GROUP = 28536;
+
+export interface PortRange {
+  low: number;
+  high: number;
+}
+
+export interface RulesOptions {
+  table: string;
+  device: string;
+  /** The inner networks, "10.66.0.0/16", and the relay's own address in each. */
+  v4: string;
+  own4: string;
+  v6: string | undefined;
+  own6: string | undefined;
+  host: HostAccess;
+  tag: number;
+  /** Ports of this host that connections from inside leave by. */
+  ports: PortRange;
+  /** The relay's own UDP port, where conntrack need not know of it. */
+  untracked: number | undefined;
+  /** Connections that a peer may have at once; a quarter of it again may be begun by strangers. */
+  flowsMax: number;
+  features: ReadonlySet<Feature>;
+}
+
+/** Connections a second that a peer may begin when it has begun as many as it may have. */
+const NEW_PER_SECOND = 500;
+/** Seconds: RFC 4787 REQ-5, RFC 5382 REQ-5. */
+const UDP_S = 120, TCP_S = 7440, STRANGERS_S = 30;
+const MARKS_MAX = 1048576;
+const NAT_PORTS_MIN = 4096;
+const CLAMP = "tcp flags syn / syn,rst tcp option maxseg size set rt mtu";
+
+/**
+ * The widest range of ports from 1024 on without the host's ephemeral ones, `low` to `high`, and without `own`, those that the
+ * relay listens on; where the ephemeral ones leave too few, without `own` only. A client that left by such a port
+ * could take what is sent to it (CVE-2021-3773).
+ */
+export function natPorts(own: readonly number[], low: number, high: number): PortRange {
+  const widest = (taken: (port: number) => boolean): PortRange => {
+    let best = { low: 0, high: -1 };
+    for (let port = 1024, from = 1024; port <= 65536; port++) {
+      if (port < 65536 && !taken(port)) continue;
+      if (port - 1 - from > best.high - best.low) best = { low: from, high: port - 1 };
+      from = port + 1;
+    }
+    return best;
+  };
+  const listens = new Set(own);
+  const range = widest((port) => listens.has(port) || (port >= low && port <= high));
+  return range.high - range.low + 1 >= NAT_PORTS_MIN ? range : widest((port) => listens.has(port));
+}
+
+/** What clients reach of the relay's host: its pings, and what the policy, which has judged before, opens. */
+export function inputRules(o: RulesOptions): string[] {
+  const { device, own4, own6, host: { all, prefixes } } = o;
+  const from = `iifname "${device}"`;
+  const admitted = `${from} ct state new jump from_peer`;
+  if (all) return [admitted, `${from} accept`];
+  return [
+    admitted,
+    `${from} ip daddr ${own4} icmp type echo-request accept`,
+    ...(own6 === undefined ? [] : [`${from} ip6 daddr ${own6} icmpv6 type echo-request accept`]),
+    ...prefixes.map((prefix) => `${from} ${prefix.includes(":") ? "ip6" : "ip"} daddr ${prefix} accept`),
+    `${from} ct state established,related accept`,
+    `${from} drop`,
+  ];
+}
+
+/** The device's own table, whole. Chains that peers' elements are put into are empty. */
+export function tableRules(o: RulesOptions): string {
+  const { device, v4, v6, tag, ports } = o;
+  const from = `iifname "${device}"`, to = `oifname "${device}"`;
+  const isOurs = `ct mark & ${TAG_MASK} == ${tag}`;
+  const leaves = `${isOurs} oifname != "${device}"`;
+  return `table inet ${o.table} {
+${sets(o)}  chain wide_from {
+  }
+  chain wide_to {
+  }
+${
+    chain("from_peer", [
+      "ct status confirmed return",
+      "jump wide_from",
+      "ct mark set ip saddr map @peers4",
+      "ct mark set ip6 saddr map @peers6",
+      ...admission(o, "flows", o.flowsMax),
+      ...timeouts(o),
+    ])
+  }${
+    chain("to_peer", [
+      "ct status confirmed return",
+      "jump wide_to",
+      "ct mark set ip daddr map @peers4",
+      "ct mark set ip6 daddr map @peers6",
+      ...admission(o, "strangers", o.flowsMax >> 2),
+      ...(o.features.has("timeouts")
+        ? [4, 6].map((family) => `meta nfproto ipv${family} ct timeout set "strangers${family}"`)
+        : []),
+    ])
+  }${
+    chain("untracked", [
+      "type filter hook prerouting priority raw; policy accept;",
+      ...(o.untracked === undefined
+        ? []
+        : [`iifname != "${device}" udp dport ${o.untracked} fib daddr type local notrack`]),
+    ])
+  }${
+    chain("untracked_out", [
+      "type filter hook output priority raw; policy accept;",
+      ...(o.untracked === undefined ? [] : [`udp sport ${o.untracked} fib saddr type local notrack`]),
+    ])
+  }${chain("input", ["type filter hook input priority filter; policy accept;", ...inputRules(o)])}${
+    chain("forward", [
+      "type filter hook forward priority filter; policy accept;",
+      `${from} ip saddr != ${v4} drop`,
+      v6 === undefined ? `${from} meta nfproto ipv6 drop` : `${from} ip6 saddr != ${v6} drop`,
+      `${from} ct state new jump from_peer`,
+      // It would leave under an inner address.
+      `${from} ct state invalid meta l4proto != tcp counter reject with icmpx admin-prohibited`,
+      `${from} ct state invalid counter drop`,
+      `${from} ${to} accept`,
+      `${from} ip saddr ${v4} ${CLAMP}`,
+      `${to} ip daddr ${v4} ${CLAMP}`,
+      ...(v6 === undefined ? [] : [`${from} ip6 saddr ${v6} ${CLAMP}`, `${to} ip6 daddr ${v6} ${CLAMP}`]),
+      `${to} ct state established,related accept`,
+      ...(o.features.has("open NAT") ? [`${to} ct state new ct status dnat goto to_peer_open`] : []),
+      `${to} drop`,
+    ])
+  }${
+    chain("to_peer_open", [
+      "meta l4proto != udp drop",
+      "jump to_peer",
+      "accept",
+    ])
+  }${openNat(o)}${
+    chain("postrouting", [
+      "type nat hook postrouting priority srcnat; policy accept;",
+      // Not "random": a port that stays the same for all destinations (RFC 4787 REQ-1) is what games and calls live on. The kernel
+      // keeps a client's port where that lies in the range, and draws one at random where it does not.
+      `${leaves} meta l4proto { tcp, udp, udplite, sctp, dccp } masquerade to :${ports.low}-${ports.high}`,
+      `${leaves} masquerade`,
+    ])
+  }}
+`;
+}
+
+/** What stands in for every connection's first packet: whose it is, and whether that peer may have one more. */
+function admission({ tag, features, flowsMax }: RulesOptions, set: string, most: number): string[] {
+  const refuse = set === "flows" ? "reject with icmpx admin-prohibited" : "drop";
+  return [
+    `ct mark & ${TAG_MASK} != ${tag} drop`,
+    ...(features.has("limits")
+      ? [
+        // Counting walks through the peer's connections, so how often is bounded too.
+        `add @${set}_new { ct mark limit rate over ${NEW_PER_SECOND}/second burst ${flowsMax} packets } counter ${refuse}`,
+        `add @${set} { ct mark ct count over ${most} } counter ${refuse}`,
+      ]
+      : []),
+  ];
+}
+
+/** A mapping that a client made lets everybody answer (RFC 4787 REQ-8, endpoint-independent), unless it is this host's own. */
+function openNat({ device, features }: RulesOptions): string {
+  if (!features.has("open NAT")) return "";
+  const learn = (family: 4 | 6, direction: "original" | "reply") => {
+    const address = `ct ${direction} ${family === 4 ? "ip" : "ip6"} saddr`;
+    return `iifname "${device}" oifname != "${device}" meta nfproto ipv${family} meta l4proto udp ct direction ${direction} ` +
+      `update @opened${family} { udp sport : ${address} } update @port${family} { udp sport : ct ${direction} proto-src }`;
+  };
+  return chain("opened", [
+    "type nat hook prerouting priority dstnat; policy accept;",
+    `iifname "${device}" return`,
+    // A program of this host that listens there.
+    "meta l4proto udp socket transparent { 0, 1 } return",
+    "fib daddr type local dnat ip to udp dport map @opened4 : udp dport map @port4",
+    "fib daddr type local dnat ip6 to udp dport map @opened6 : udp dport map @port6",
+  ]) + chain("learn", [
+    "type filter hook postrouting priority srcnat + 10; policy accept;",
+    learn(4, "original"),
+    learn(6, "original"),
+    learn(4, "reply"),
+    learn(6, "reply"),
+  ]);
+}
+
+/** Names of the maps that hold what strangers may reach, for whoever forgets a peer. */
+export const OPENED_MAPS = ["opened4", "opened6", "port4", "port6"] as const;
+
+function sets({ features }: RulesOptions): string {
+  const map = (name: string, type: string, more = "") => `  map ${name} {\n    type ${type}\n${more}  }\n`;
+  const set = (name: string) =>
+    `  set ${name} {\n    type mark\n    size ${MARKS_MAX}\n    flags dynamic\n  }\n`;
+  const opened = `    size 65536\n    flags dynamic,timeout\n    timeout ${UDP_S}s\n`;
+  const timeout = (name: string, protocol: string, family: 4 | 6, policy: string) =>
+    `  ct timeout ${name}${family} {\n    protocol ${protocol}\n    l3proto ${
+      family === 4 ? "ip" : "ip6"
+    }\n    ` +
+    `policy = { ${policy} }\n  }\n`;
+  return [
+    map("peers4", "ipv4_addr : mark"),
+    map("peers6", "ipv6_addr : mark"),
+    ...(features.has("limits") ? ["flows", "flows_new", "strangers", "strangers_new"].map(set) : []),
+    ...(features.has("open NAT")
+      ? [
+        map("opened4", "inet_service : ipv4_addr", opened),
+        map("opened6", "inet_service : ipv6_addr", opened),
+        map("port4", "inet_service : inet_service", opened),
+        map("port6", "inet_service : inet_service", opened),
+      ]
+      : []),
+    ...(features.has("timeouts")
+      ? ([4, 6] as const).flatMap((family) => [
+        timeout("udp", "udp", family, `unreplied : ${UDP_S}, replied : ${UDP_S}`),
+        timeout("tcp", "tcp", family, `established : ${TCP_S}`),
+        timeout("strangers", "udp", family, `unreplied : ${STRANGERS_S}, replied : ${UDP_S}`),
+      ])
+      : []),
+  ].join("");
+}
+
+function timeouts({ features }: RulesOptions): string[] {
+  if (!features.has("timeouts")) return [];
+  return [4, 6].flatMap((family) =>
+    ["udp", "tcp"].map((protocol) =>
+      `meta nfproto ipv${family} meta l4proto ${protocol} ct timeout set "${protocol}${family}"`
+    )
+  );
+}
+
+function chain(name: string, rules: readonly string[]): string {
+  return `  chain ${name} {\n${rules.map((rule) => `    ${rule}\n`).join("")}  }\n`;
+}
+
+/**
+ * What keeps a host that forwards only because of relays from being a router for its neighbours: a chain for the table that
+ * records the settings. `families` are those that a relay switched on.
+ */
+export function neighbourRules(families: readonly (4 | 6)[]): string {
+  if (families.length === 0) return "";
+  return chain("neighbours", [
+    "type filter hook forward priority filter; policy accept;",
+    `iifgroup ${DEVICE_GROUP} accept`,
+    `oifgroup ${DEVICE_GROUP} accept`,
+    // Frames that a bridge passes on come by here as well (br_netfilter), and are not forwarded.
+    'meta iifkind "bridge" meta oifkind "bridge" accept',
+    ...families.map((family) => `meta nfproto ipv${family} counter drop`),
+  ]);
+}

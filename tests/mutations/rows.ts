@@ -1,0 +1,25 @@
+/**
+ * Every row of the mutation table, by area. A feature adds the lines without which its tests should fail. Tries nothing.
+ */
+import { ADMIN_ROWS } from "./admin_rows.ts";
+import { CODEC_ROWS } from "./codec_rows.ts";
+import { CONNECT_ROWS } from "./connect_rows.ts";
+import { EXIT_ROWS } from "./exit_rows.ts";
+import { TUN_ROWS } from "./tun_rows.ts";
+import { IO_ROWS } from "./io_rows.ts";
+import type { Mutation } from "./mutation.ts";
+import { ROUTE_ROWS } from "./route_rows.ts";
+import { SESSION_ROWS } from "./session_rows.ts";
+import { WIRE_ROWS } from "./wire_rows.ts";
+
+export const ROWS: readonly Mutation[] = [
+  ...WIRE_ROWS,
+  ...SESSION_ROWS,
+  ...ROUTE_ROWS,
+  ...CODEC_ROWS,
+  ...IO_ROWS,
+  ...EXIT_ROWS,
+  ...TUN_ROWS,
+  ...ADMIN_ROWS,
+  ...CONNECT_ROWS,
+];

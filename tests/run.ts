@@ -1,0 +1,28 @@
+/**
+ * The test command after its checks: both halves, then what they came to. The last line, which is left in tests/results/verdict
+ * too, counts: a file that crashed, hung, threw at import or was not run is a failure and named. Exits with 1 when
+ * anything failed, and with CI=true also when anything was skipped.
+ */
+import { runHalves, testFiles } from "./halves.ts";
+import { judge } from "./verdict.ts";
+
+/** Some twice what a half takes on two busy cores. */
+const LIMIT_S = 2100;
+const FOLDER = "tests/results";
+
+const root = Deno.cwd();
+const halves = ["outside", "inside"].map((name) => ({
+  name,
+  command: [Deno.execPath(), "task", `test:${name}`],
+  results: `${FOLDER}/${name}.xml`,
+}));
+const ended = await runHalves(root, LIMIT_S, halves);
+const { passed, failed, skipped, faults } = judge(ended, await testFiles(root, "tests", "tests/tensorflow"));
+for (const fault of faults) console.error(fault);
+const isStrict = Deno.env.get("CI") === "true";
+if (skipped > 0) console.error(`${skipped} skipped${isStrict ? "; with CI=true that is a failure" : ""}`);
+const line = `${passed} passed, ${failed} failed`;
+await Deno.mkdir(FOLDER, { recursive: true });
+await Deno.writeTextFile(`${FOLDER}/verdict`, `${line}\n`);
+console.log(line);
+Deno.exit(failed === 0 && passed > 0 && !(isStrict && skipped > 0) ? 0 : 1);

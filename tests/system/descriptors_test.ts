@@ -1,0 +1,92 @@
+/**
+ * A relay that is short of file descriptors: by a low limit from the start, and by one that falls below what it has open,
+ * so that whatever it opens fails with EMFILE until the limit rises again.
+ */
+import { assert, assertEquals, assertStringIncludes } from "@std/assert";
+import { shareDescriptors } from "../../src/cli/descriptors.ts";
+import { requires } from "../requires.ts";
+import { type LoopbackRelay, relayTest } from "./loopback_relay.ts";
+import { pause, until } from "./namespaces.ts";
+
+const needs = requires({ programs: ["prlimit"] });
+
+function connections(relay: LoopbackRelay, count: number): Promise<Deno.TcpConn[]> {
+  return Promise.all(
+    Array.from({ length: count }, () => Deno.connect({ hostname: "127.0.0.1", port: relay.adminPort })),
+  );
+}
+
+async function healthy(relay: LoopbackRelay): Promise<boolean> {
+  const asked = relay.ask("/healthz", { token: "", signal: AbortSignal.timeout(2000) });
+  return await asked.then(({ status }) => status === 200, () => false);
+}
+
+for (const descriptors of [64, 256]) {
+  relayTest(
+    `descriptors: with ${descriptors} of them idle admin connections shut nobody out and end nothing`,
+    needs,
+    { before: ["prlimit", `--nofile=${descriptors}`] },
+    async (relay) => {
+      const idle = await connections(relay, 2 * descriptors);
+      await until(() => healthy(relay), "health is told while others idle");
+      const added = await relay.run("peer", ["add", "phone", "--no-qr"]);
+      assertEquals(added.code, 0, added.stderr);
+      assertStringIncludes(added.stderr, "The running relay knows: it serves 1 peers now.");
+      for (const connection of idle) connection.close();
+      assertEquals(await relay.stop("SIGTERM"), 0, relay.said);
+      assert(!/EMFILE|os error|failed/.test(relay.said), relay.said);
+    },
+  );
+}
+
+/** Sets what a running process may open from now on; what it has open stays. */
+async function limit(pid: number, descriptors: number): Promise<void> {
+  const { success, stderr } = await new Deno.Command("prlimit", {
+    args: ["--pid", String(pid), `--nofile=${descriptors}:`],
+  }).output();
+  assert(success, new TextDecoder().decode(stderr));
+}
+
+relayTest(
+  "descriptors: timers, Workers and listeners outlive a time without any",
+  needs,
+  { config: "workers = 2\n" },
+  async (relay) => {
+    assert(await healthy(relay));
+    await limit(relay.pid, 10);
+    const waiting = await connections(relay, 20);
+    relay.kill("SIGHUP");
+    // The longest of the Workers' timers has its turn each 5 s.
+    await relay.says("the addresses known as this host's own stay as they were");
+    await relay.says("reload refused: ");
+    await limit(relay.pid, 4096);
+    await until(() => healthy(relay), "health is told again");
+    for (const connection of waiting) connection.close();
+    relay.kill("SIGHUP");
+    await relay.says("reloaded: 0 peers");
+    await pause(1000); // a Worker that died is started again after 500 ms
+    assert(await healthy(relay));
+    assert(!relay.said.includes("it is started again"), relay.said);
+    assertEquals(await relay.stop("SIGTERM"), 0, relay.said);
+  },
+);
+
+Deno.test("descriptors: what the outside may have opened never adds up to more than there are", () => {
+  for (const limit of [64, 256, 1024, 4096, 1 << 20]) {
+    for (const workers of [1, 2, 16]) {
+      for (const hasFallback of [false, true]) {
+        const open = 40;
+        const { adminConnections, flowsOfWorker, isTight } = shareDescriptors({
+          limit,
+          open,
+          workers,
+          hasFallback,
+        });
+        assert(adminConnections >= 4 && flowsOfWorker >= 4);
+        const sum = open + adminConnections + 2 * workers * flowsOfWorker + (hasFallback ? limit / 4 : 0);
+        if (!isTight) assert(sum <= limit, `${limit} ${workers} ${hasFallback}: ${sum}`);
+        if (limit >= 1024) assert(!isTight && flowsOfWorker > 8, `${limit} ${workers} ${hasFallback}`);
+      }
+    }
+  }
+});

@@ -1,0 +1,50 @@
+/**
+ * Workers that come and go in one process, whose main thread holds no native library, so that each Worker that ends is
+ * the last that had it open. "plane": a relay's data plane that fails and is started again. "forged": a Worker that was given
+ * a forged message (forged_worker.ts). Prints how many lived.
+ * Usage: restarts_child.ts plane|forged RESTARTS
+ */
+import { DataPlane } from "../../src/cli/plane.ts";
+import { parseConfig } from "../../src/config.ts";
+import { Metrics } from "../../src/metrics.ts";
+
+const TURN_MS = 2;
+const CONFIG = `
+listen = "127.0.0.1:45233"
+io = "portable"
+exit = "userspace"
+kernels = "native"
+`;
+
+async function failingPlane(): Promise<void> {
+  const metrics = new Metrics();
+  const plane = new DataPlane("the data plane", metrics);
+  await plane.start({
+    type: "start",
+    config: parseConfig(CONFIG, "a test's", {}),
+    privateKey: crypto.getRandomValues(new Uint8Array(32)),
+    tunnelIpv6: undefined,
+    peers: [],
+    timeScale: 1,
+    failAfterMs: 0,
+    worker: 0,
+    counters: [metrics.shared],
+    port: "its Workers come and go",
+  });
+  while (plane.fatal === undefined) await new Promise((resolve) => setTimeout(resolve, TURN_MS));
+  await plane.stop();
+}
+
+async function forgedWorker(): Promise<void> {
+  const worker = new Worker(new URL("./forged_worker.ts", import.meta.url), { type: "module" });
+  await new Promise((resolve) => worker.onmessage = resolve);
+  worker.terminate();
+  await new Promise((resolve) => setTimeout(resolve, TURN_MS));
+}
+
+const [kind, restarts] = Deno.args;
+let lived = 0;
+for (let i = 0; i < Number(restarts); i++, lived++) {
+  await (kind === "plane" ? failingPlane() : forgedWorker());
+}
+console.log(lived);

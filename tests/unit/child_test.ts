@@ -1,0 +1,31 @@
+/** Programs of the system that `src/` runs: what they see of this process, and what is told of their failures. */
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { run } from "../../src/exit/child.ts";
+
+Deno.test("child programs see nothing of the relay's environment, not even its key", async () => {
+  Deno.env.set("OXRELAY_PRIVATE_KEY", "a secret");
+  try {
+    const names = (await run("sh", ["-c", "env"])).split("\n").map((line) => line.split("=")[0]);
+    const own = ["", "LC_ALL", "OLDPWD", "PATH", "PWD", "SHLVL", "_"];
+    assertEquals(names.filter((name) => !own.includes(name)), []);
+    assertEquals(await run("sh", ["-c", 'printf %s "$OXRELAY_PRIVATE_KEY"']), "");
+  } finally {
+    Deno.env.delete("OXRELAY_PRIVATE_KEY");
+  }
+});
+
+Deno.test("a child program's own words are in the error, all lines of them, from either stream", async () => {
+  const failing = (script: string, input?: string) =>
+    assertRejects(() => run("sh", ["-c", script], input), Error);
+  assertStringIncludes((await failing("echo one >&2; echo two >&2; exit 3")).message, "one | two");
+  assertStringIncludes((await failing("echo printed; exit 3")).message, ": printed");
+  assertStringIncludes((await failing("exit 3")).message, "ended with code 3 and said nothing");
+  assertStringIncludes((await failing("kill -9 $$")).message, "ended by SIGKILL");
+  const unread = await failing("exec <&-; echo no more >&2; exit 1", "x".repeat(1 << 20));
+  assertStringIncludes(unread.message, "no more");
+});
+
+Deno.test("a child program gets its whole input and gives its whole output", async () => {
+  const text = "ä line\n".repeat(50_000);
+  assertEquals(await run("sh", ["-c", "cat"], text), text);
+});

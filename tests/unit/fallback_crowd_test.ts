@@ -1,0 +1,68 @@
+/**
+ * Who is let in at the fallback and who has to leave for it: bounds in all, of one source and of the unproven, and a
+ * newcomer that many connections of few networks cannot lock out.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { Crowd } from "../../src/cli/fallback_crowd.ts";
+
+const LIMITS = { all: 100, unproven: 32, ofOneSource: 16 };
+
+function scene() {
+  const crowd = new Crowd(LIMITS);
+  const closed: string[] = [];
+  /** Lets in a connection of a source in a network; false when it is refused. */
+  const guest = (name: string, network: string, source = network) => {
+    const visitor = { source, network, close: () => closed.push(name) };
+    return { visitor, isIn: crowd.enter(visitor) };
+  };
+  return { crowd, closed, guest };
+}
+
+Deno.test("fallback crowd: networks full of unproven connections lock no newcomer out, and the newcomer stays", () => {
+  const { crowd, closed, guest } = scene();
+  for (let i = 0; i < 32; i++) assert(guest(`a${i}`, `net ${i % 2}`, `source ${i % 4}`).isIn);
+  assert(guest("honest", "home").isIn);
+  assertEquals(closed, ["a0"]);
+  // However many more the others open, they push out their own.
+  for (let i = 32; i < 1000; i++) assert(guest(`a${i}`, `net ${i % 2}`, `source ${i % 4}`).isIn);
+  assert(!closed.includes("honest"));
+  assertEquals(crowd.size, 32);
+});
+
+Deno.test("fallback crowd: the oldest unproven of the greediest network's greediest source leaves", () => {
+  const { closed, guest } = scene();
+  for (let i = 0; i < 10; i++) guest(`few ${i}`, "small");
+  for (let i = 0; i < 8; i++) guest(`one ${i}`, "large", `neighbour ${i}`);
+  for (let i = 0; i < 14; i++) guest(`many ${i}`, "large", "greedy");
+  guest("newcomer", "home");
+  guest("newcomer", "office");
+  assertEquals(closed, ["many 0", "many 1"]);
+});
+
+Deno.test("fallback crowd: who has proven itself is not made to leave, by its source neither", () => {
+  const { crowd, closed, guest } = scene();
+  const proven = Array.from({ length: 15 }, (_, i) => guest(`proven ${i}`, "home").visitor);
+  proven.forEach((visitor) => crowd.prove(visitor));
+  guest("waiting", "home");
+  assert(guest("next", "home").isIn);
+  assertEquals(closed, ["waiting"]);
+  crowd.prove(guest("last", "home").visitor);
+  assertEquals(closed, ["waiting", "next"]);
+  assert(!guest("one too many", "home").isIn);
+  crowd.leave(proven[0]);
+  crowd.leave(proven[0]);
+  assert(guest("in its place", "home").isIn);
+  assertEquals(crowd.size, 16);
+});
+
+Deno.test("fallback crowd: in all there are so many, and closing ends each", () => {
+  const { crowd, closed, guest } = scene();
+  for (let i = 0; i < 100; i++) {
+    const { visitor, isIn } = guest(`${i}`, `network ${i}`);
+    assert(isIn);
+    crowd.prove(visitor);
+  }
+  assert(!guest("one too many", "home").isIn);
+  crowd.close();
+  assertEquals([crowd.size, closed.length], [0, 100]);
+});
