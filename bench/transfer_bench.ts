@@ -11,7 +11,7 @@ import { TRANSFER_PATHS, type TransferPathName } from "../tests/sim/channels.ts"
 
 const args = parseArgs(Deno.args, { boolean: ["quick"] });
 const SECONDS = args.quick ? 5 : 12;
-const ROUNDS = args.quick ? 2 : 5;
+const ROUNDS = args.quick ? 3 : 5; // odd, so that the median is a round
 const EXITS = ["tun", "userspace"] as const;
 const PATHS = Object.keys(TRANSFER_PATHS) as TransferPathName[];
 const FIRST_PORT = 5001;
