@@ -747,6 +747,14 @@ function snakeCase(object: object): Record<string, unknown> {
   );
 }
 
+/** What is in force after a reload: `old`, with `next`'s values of the keys that a running relay takes over. */
+export function reloadedConfig(old: Config, next: Config): Config {
+  const camelCase = (key: string) =>
+    key.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase()) as keyof Config;
+  // What the file no longer says is taken over too.
+  return { ...old, ...Object.fromEntries(RELOADABLE_KEYS.map(camelCase).map((name) => [name, next[name]])) };
+}
+
 /** The TOML keys in which two configs differ, sorted into those that a reload applies and the others. */
 export function diffConfig(old: Config, next: Config): { reloadable: string[]; needsRestart: string[] } {
   const [before, after] = [toTomlKeys(old), toTomlKeys(next)];

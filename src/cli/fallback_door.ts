@@ -1,8 +1,8 @@
 /**
  * OxTunnel over TLS, for clients to whom UDP is blocked: accepts connections in the main thread, where an event loop
- * serves them, and carries their datagrams to the Workers and back. Invariant: connections are bounded as
- * fallback_crowd.ts says, from before their TLS handshake, and a handshake has its time; a certificate that cannot be read never ends the one in use.
- * The tunnel's security does not rest on TLS: it authenticates itself.
+ * serves them, and carries their datagrams to the Workers and back. Invariant: connections are bounded as fallback_crowd.ts
+ * says, from before their TLS handshake, and a handshake has its time; a certificate that cannot be read never ends the one
+ * in use. The tunnel's security does not rest on TLS: it authenticates itself.
  * Keeps PROTOCOL R88.
  */
 import { createPrivateKey, X509Certificate } from "node:crypto";

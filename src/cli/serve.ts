@@ -7,7 +7,7 @@ import project from "../../deno.json" with { type: "json" };
 import { createAdmin } from "../admin/mod.ts";
 import { sum } from "../admin/prometheus.ts";
 import { type AdminServer, serveAdmin } from "../admin/server.ts";
-import { type Config, diffConfig, type Environment, formatEndpoint, redactConfig } from "../config.ts";
+import { diffConfig, type Environment, formatEndpoint, redactConfig, reloadedConfig } from "../config.ts";
 import { loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
@@ -144,7 +144,7 @@ export async function serve(args: string[]): Promise<number> {
     const { added, removed, failed, total } = await livePeers.reload(async () => {
       const { config: next } = await loadConfig(configPath, env);
       ({ reloadable: applied, needsRestart } = diffConfig(config, next));
-      const merged = { ...config, ...pick(next) };
+      const merged = reloadedConfig(config, next);
       // Not those of a state_dir that needs a restart to be used.
       const records = await loadAllPeers(merged, env);
       adminToken = await loadAdminToken(merged, sayClosed);
@@ -237,21 +237,4 @@ ${
   identity.privateKey.fill(0);
   log.info("stopped");
   return code;
-}
-
-/** The keys that a reload may change; the others keep the values that the relay was started with. */
-function pick(next: Config): Partial<Config> {
-  const { logLevel, rateLimitPerIp, maxConnections, destinations, dns, adminToken, publicEndpoint } = next;
-  const { enableCompression, compressionThreshold } = next;
-  return {
-    logLevel,
-    rateLimitPerIp,
-    maxConnections,
-    destinations,
-    dns,
-    adminToken,
-    publicEndpoint,
-    enableCompression,
-    compressionThreshold,
-  };
 }

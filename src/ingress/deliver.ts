@@ -113,8 +113,7 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       protocolOf(view, at, whole) === PROTOCOL_UDP &&
       policy.isHost(target, 0)
     ) {
-      next[row] = TO_HAIRPIN;
-      toExit++;
+      next[row] = TO_HAIRPIN; // the exit has the last word, so nothing is counted yet
       continue;
     }
     peers.drops[id]++;

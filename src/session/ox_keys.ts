@@ -214,7 +214,7 @@ export class KeyExchange {
     kemSecret.fill(0);
     const [next] = deriveKeys(this.#chain, input, 1);
     input.fill(0);
-    this.#chain.fill(0);
+    this.#chain.fill(0); // its successor exists
     const keys = epochSecrets(next, this.#o.isInitiator);
     this.#chain = keys.chain;
     this.#isHybridDone = true;

@@ -81,6 +81,13 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "a timer ends its thread",
   },
   {
+    file: "src/cli/connect.ts",
+    from: "if (!isUp || !isShortage(error)) throw error;",
+    to: "throw error;",
+    tests: [DESCRIPTORS],
+    note: "connect ends with the first shortage",
+  },
+  {
     file: "src/cli/descriptors.ts",
     from: "const flows = Math.floor((limit - reserved) / (2 * workers));",
     to: "const flows = Math.floor(limit * 3 / 8);",

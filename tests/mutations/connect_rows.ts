@@ -133,6 +133,13 @@ export const CONNECT_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/exit/tun_client.ts",
+    from: "[`tcp sport ${setOf(this.#listening)} tcp flags & syn == 0 ${inbound} accept`]",
+    to: "[]",
+    tests: [ROUTES],
+    note: "sessions from outside that are older than the rules go into the tunnel",
+  },
+  {
+    file: "src/exit/tun_client.ts",
     from: 'if (familyOf(address) === "-4") throw refusal;',
     to: "throw refusal;",
     tests: [NAMES],

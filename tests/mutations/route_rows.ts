@@ -128,7 +128,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/egress/fit.ts",
     from: "if (length[row] <= mtu) continue;",
     to: "if (length[row] <= mtu || mtu > 0) continue;",
-    tests: ["tests/unit/fit_test.ts"],
+    tests: ["tests/sim/path_size_test.ts"],
     note: "nothing is made to fit its path",
   },
   {

@@ -3,6 +3,7 @@
  */
 import { ADMIN_ROWS } from "./admin_rows.ts";
 import { CODEC_ROWS } from "./codec_rows.ts";
+import { FALLBACK_ROWS } from "./fallback_rows.ts";
 import { CONNECT_ROWS } from "./connect_rows.ts";
 import { EXIT_ROWS } from "./exit_rows.ts";
 import { TUN_ROWS } from "./tun_rows.ts";
@@ -18,6 +19,7 @@ export const ROWS: readonly Mutation[] = [
   ...ROUTE_ROWS,
   ...CODEC_ROWS,
   ...IO_ROWS,
+  ...FALLBACK_ROWS,
   ...EXIT_ROWS,
   ...TUN_ROWS,
   ...ADMIN_ROWS,

@@ -78,7 +78,7 @@ export const WIRE_ROWS: readonly Mutation[] = [
     file: "src/wire/oxtunnel.ts",
     from: "view.setUint8(at, flags ^ (mask[maskAt] & PROTECTED_FLAGS));",
     to: "view.setUint8(at, flags);",
-    tests: ["tests/differential/datagram_test.ts"],
+    tests: ["tests/unit/oxtunnel_test.ts"],
     note: "flags without header protection",
   },
   {

@@ -6,6 +6,7 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
+import { readRules } from "../../src/cli/priorities.ts";
 import { DEFAULTS } from "../../src/config.ts";
 import { CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { CLASS_LABELS, type ClassLabel } from "../../src/metrics.ts";
@@ -123,6 +124,43 @@ Deno.test(`classes: a mark on what the client sends holds for the answers, which
   server.send(down(400));
   world.runFor(SECOND);
   assertEquals([sent("bulk"), sent("default")], [2, 1]);
+});
+
+Deno.test(`classes: a relay's rule goes before marks, and a client's wish before the rule (seed ${SEED})`, () => {
+  const { world, server, client } = connected();
+  const sent = counter(server, "to_tunnel");
+  const answer = () => {
+    server.send(down(100, VOICE_MARK));
+    world.runFor(SECOND);
+  };
+  answer();
+  server.core.setClassRules(readRules([`bulk port=${FAR_PORT}`]));
+  answer();
+  assertEquals([sent("voice"), sent("bulk")], [1, 1], "for a flow that is there, too");
+  assert(client.core.hint(WISH, CLASS_GAME));
+  client.tick();
+  world.runFor(SECOND);
+  answer();
+  assertEquals([sent("game"), sent("bulk")], [1, 1]);
+  client.core.hint(WISH, undefined);
+  client.tick();
+  world.runFor(SECOND);
+  server.core.setClassRules([]);
+  answer();
+  assertEquals([sent("voice"), sent("game"), sent("bulk")], [2, 1, 1], "without both the mark holds again");
+});
+
+Deno.test(`classes: what flows are recognised as is counted while they go on (seed ${SEED})`, () => {
+  const { world, server, client } = connected();
+  const call = packet(CLIENT, FAR, PORT, FAR_PORT, 28, 0);
+  call.set([0, 1, 0, 8, 0x21, 0x12, 0xa4, 0x42], 28);
+  client.send(call);
+  world.runFor(SECOND);
+  assertEquals([client.core.applications(world.nowUs), server.core.applications(world.nowUs)], [{ stun: 1 }, {
+    stun: 1,
+  }]);
+  world.runFor(20 * SECOND);
+  assertEquals(server.core.applications(world.nowUs), {});
 });
 
 Deno.test(`classes: by the pace of its commands a game is known, and its snapshots with it (seed ${SEED})`, () => {

@@ -5,8 +5,8 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { shareDescriptors } from "../../src/cli/descriptors.ts";
 import { requires } from "../requires.ts";
-import { type LoopbackRelay, relayTest } from "./loopback_relay.ts";
-import { pause, until } from "./namespaces.ts";
+import { freePort, type LoopbackRelay, relayTest } from "./loopback_relay.ts";
+import { Background, pause, taskFlags, until } from "./namespaces.ts";
 
 const needs = requires({ programs: ["prlimit"] });
 
@@ -68,6 +68,64 @@ relayTest(
     assert(await healthy(relay));
     assert(!relay.said.includes("it is started again"), relay.said);
     assertEquals(await relay.stop("SIGTERM"), 0, relay.said);
+  },
+);
+
+relayTest(
+  "descriptors: connect and its SOCKS listener outlive a time without any",
+  requires({ programs: ["prlimit", "curl", "sh"] }),
+  { config: "[destinations]\nallow_loopback = true\n" },
+  async (relay) => {
+    const invitation = await relay.run("peer", [
+      "add",
+      "--oxtunnel",
+      "laptop",
+      "--no-qr",
+      "--endpoint",
+      `127.0.0.1:${relay.port}`,
+    ]);
+    const file = `${relay.directory}/laptop`;
+    await Deno.writeTextFile(file, invitation.stdout);
+    const port = freePort();
+    const main = new URL("../../main.ts", import.meta.url).pathname;
+    const client = new Background(
+      new Deno.Command("sh", {
+        args: [
+          ...["-c", `exec "$@" < ${file}`, "sh", Deno.execPath(), ...taskFlags("connect", relay.directory)],
+          ...[main, "connect", "--socks", String(port)],
+        ],
+        cwd: new URL("../..", import.meta.url).pathname,
+        env: { DENO_NO_UPDATE_CHECK: "1" },
+        stdin: "null",
+        stdout: "piped",
+        stderr: "piped",
+      }).spawn(),
+    );
+    /** Whether a program gets through proxy and tunnel to the relay's own loopback. */
+    const carries = async () => {
+      const { stdout } = await new Deno.Command("curl", {
+        args: [
+          ...["-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "--socks5", `127.0.0.1:${port}`],
+          `http://127.0.0.1:${relay.adminPort}/healthz`,
+        ],
+      }).output();
+      return new TextDecoder().decode(stdout) === "200";
+    };
+    try {
+      await until(carries, "the tunnel carries");
+      const { pid } = client.child;
+      await limit(pid, 10);
+      const waiting = await Promise.all(
+        Array.from({ length: 30 }, () => Deno.connect({ hostname: "127.0.0.1", port })),
+      );
+      await pause(3000); // the link is looked after several times a second
+      await limit(pid, 4096);
+      for (const connection of waiting) connection.close();
+      await until(carries, "the tunnel carries again");
+      assertEquals(await client.stop("SIGTERM"), 0, client.said);
+    } finally {
+      await client.stop("SIGKILL");
+    }
   },
 );
 

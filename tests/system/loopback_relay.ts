@@ -10,11 +10,14 @@ const ROOT = new URL("../..", import.meta.url).pathname;
 
 export class LoopbackRelay {
   readonly directory: string;
+  /** Of UDP, where clients come. */
+  readonly port: number;
   readonly adminPort: number;
   readonly #relay: Background | undefined;
 
-  private constructor(directory: string, adminPort: number, relay?: Background) {
+  private constructor(directory: string, port: number, adminPort: number, relay?: Background) {
     this.directory = directory;
+    this.port = port;
     this.adminPort = adminPort;
     this.#relay = relay;
   }
@@ -29,7 +32,7 @@ export class LoopbackRelay {
     } = {},
   ): Promise<LoopbackRelay> {
     const bare = await LoopbackRelay.without(config);
-    const { directory, adminPort } = bare;
+    const { directory, port, adminPort } = bare;
     await prepare(directory);
     const relay = new Background(bare.#command([...before, ...bare.line("serve", [])], env).spawn());
     try {
@@ -38,7 +41,7 @@ export class LoopbackRelay {
       await Deno.remove(directory, { recursive: true });
       throw error;
     }
-    return new LoopbackRelay(directory, adminPort, relay);
+    return new LoopbackRelay(directory, port, adminPort, relay);
   }
 
   /** The files of one that is not started, for subcommands alone. */
@@ -49,7 +52,7 @@ export class LoopbackRelay {
       `${directory}/oxrelay.toml`,
       `listen = "127.0.0.1:${port}"\nmetrics_listen = "127.0.0.1:${adminPort}"\nexit = "userspace"\n${config}`,
     );
-    return new LoopbackRelay(directory, adminPort);
+    return new LoopbackRelay(directory, port, adminPort);
   }
 
   get said(): string {

@@ -9,8 +9,16 @@ import { parseConfig } from "../../src/config.ts";
 import { Metrics } from "../../src/metrics.ts";
 
 const TURN_MS = 2;
+/** A port that was free a moment ago: others may run the same test. */
+function freePort(): number {
+  const probe = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+  const { port } = probe.addr as Deno.NetAddr;
+  probe.close();
+  return port;
+}
+
 const CONFIG = `
-listen = "127.0.0.1:45233"
+listen = "127.0.0.1:${freePort()}"
 io = "portable"
 exit = "userspace"
 kernels = "native"

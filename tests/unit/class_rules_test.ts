@@ -8,6 +8,8 @@ import { programsOf, readRules } from "../../src/cli/priorities.ts";
 import { ConfigError, DEFAULTS, parseConfig, RELOADABLE_KEYS } from "../../src/config.ts";
 import { CLASS_RULES_MAX, ClassRules } from "../../src/control/class_rules.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
+import { CLASS_NAMES } from "../../src/control/rule_text.ts";
+import { CLASS_LABELS } from "../../src/metrics.ts";
 import { ipv6Packet, udpPacket } from "../sim/world.ts";
 
 const FAR = "203.0.113.7", NEAR = "10.66.0.2", FAR_IPV6 = "2001:db8::7", NEAR_IPV6 = "fd00::2";
@@ -51,6 +53,10 @@ class Flow {
     return this.#flows.take({ timeUs: this.#nowUs, bytes: packet, length: packet.length })!.trafficClass;
   }
 }
+
+Deno.test("class rules: classes have the names that metrics give them", () => {
+  assertEquals(CLASS_NAMES, [...CLASS_LABELS]);
+});
 
 Deno.test("class rules: each word of a rule is checked, and what is wrong is said with an example", () => {
   const wrong: [string, string][] = [

@@ -8,6 +8,8 @@ import {
   parseConfig,
   parseEndpoint,
   redactConfig,
+  RELOADABLE_KEYS,
+  reloadedConfig,
 } from "../../src/config.ts";
 
 function refusal(text: string, env: Record<string, string> = {}): string {
@@ -129,6 +131,10 @@ Deno.test("config: each mistake has its sentence", () => {
     [
       `cpus = "0-3"`,
       `oxrelay.toml: cpus: expected a list of processor numbers such as [0, 1], found "0-3"`,
+    ],
+    [
+      `workers = 2\ncpus = [1, 1]`,
+      `oxrelay.toml: cpus: expected each processor once, found a list`,
     ],
     [
       `workers = 2\ncpus = [1]`,
@@ -332,6 +338,22 @@ Deno.test("config: the example documents every key and shows its default", async
     assertMatch(lines[at - 1], /^# .{10,}[.)]$/, `oxrelay.example.toml: ${key} has no sentence`);
   }
   assertEquals(assignments.match(/^\w+ = /gm)?.length, CONFIG_KEYS.length);
+});
+
+Deno.test("config: a reload takes over every key that it may, what is gone from the file too, and no other", () => {
+  const before = parseConfig(`admin_token = "0123456789abcdef"\nmax_connections = 9\nmtu = 1300`, "f", {});
+  const after = parseConfig(
+    `log_level = "debug"\nrate_limit_per_ip = 7\nmax_connections = 5\ndns = ["192.0.2.1"]\nmtu = 1350\n` +
+      `public_endpoint = "a.example:1"\nenable_compression = false\ncompression_threshold = 333\nworkers = 3\n` +
+      `[destinations]\nallow_private = true\n[classes]\napplications_in_metrics = true\n`,
+    "f",
+    {},
+  );
+  const reloaded = reloadedConfig(before, after);
+  const { reloadable, needsRestart } = diffConfig(before, after);
+  assertEquals(reloadable.toSorted(), RELOADABLE_KEYS.toSorted(), "each key differs here");
+  assertEquals(diffConfig(reloaded, after), { reloadable: [], needsRestart });
+  assertEquals([reloaded.mtu, reloaded.workers], [1300, before.workers]);
 });
 
 Deno.test("config: a difference is sorted into reload and restart", () => {
