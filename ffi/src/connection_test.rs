@@ -74,7 +74,7 @@ impl End {
         Self { connection, outbox: Outbox::default(), account, source, read: Vec::new(), reads: true }
     }
 
-    fn work(&mut self, now_us: i64, supply: &[u8], given: &mut usize) {
+    fn work(&mut self, now_us: i64, supply: &[u8], given: &mut usize, is_kept_open: bool) {
         let mut purse = Purse { total: &mut self.account, source: &mut self.source };
         while self.reads && self.connection.rx.held() > 0 {
             let front = self.connection.rx.front();
@@ -85,7 +85,7 @@ impl End {
         if *given < supply.len() && self.connection.phase() == Phase::Open {
             self.connection.room(&mut purse);
             *given += self.connection.tx.push(&supply[*given..]);
-            if *given == supply.len() {
+            if *given == supply.len() && !is_kept_open {
                 self.connection.finish();
             }
         }
@@ -106,6 +106,9 @@ struct Pair {
     supply: Vec<u8>,
     given: usize,
     sent: usize,
+    /// The caller does not end when all is given.
+    is_kept_open: bool,
+    longest_us: i64,
 }
 
 fn key() -> Key {
@@ -128,6 +131,8 @@ impl Pair {
             supply,
             given: 0,
             sent: 0,
+            is_kept_open: false,
+            longest_us: 0,
         }
     }
 
@@ -165,9 +170,10 @@ impl Pair {
     /// Goes on until the time, or until nothing is due.
     fn run(&mut self, until_us: i64) {
         loop {
-            self.caller.work(self.now_us, &self.supply, &mut self.given);
+            self.caller.work(self.now_us, &self.supply, &mut self.given, self.is_kept_open);
+            self.longest_us = self.longest_us.max(self.caller.connection.tx.srtt_us());
             if let Some(callee) = &mut self.callee {
-                callee.work(self.now_us, &[], &mut 0);
+                callee.work(self.now_us, &[], &mut 0, true);
             }
             self.collect();
             let callee_due = self.callee.as_ref().and_then(|callee| callee.connection.due_us());
@@ -229,22 +235,74 @@ fn data_arrives_whole_and_once_over_a_path_that_loses_delays_and_reorders() {
     }
 }
 
+const LINK: f64 = 12.5e6;
+
+/// The share of the link that a transfer takes, its beginning included, and its longest round trip as smoothed.
+fn share_of_link(rtt_us: i64, loss: f64, reordering: f64) -> (f64, i64) {
+    let up = Path { bytes_a_second: LINK, loss, reordering, ..Path::new(rtt_us / 2) };
+    let bytes = 60_000_000;
+    let mut pair = Pair::new(Path { queue_us: 1_000_000.0, ..up }, Path::new(rtt_us / 2), bytes);
+    let seconds = pair.transfer(bytes, 100);
+    (bytes as f64 / LINK / seconds, pair.longest_us)
+}
+
 #[test]
-fn a_transfer_fills_the_path_whatever_its_round_trip() {
-    for (rtt_us, least) in [(1_000, 0.8), (40_000, 0.8), (150_000, 0.7)] {
-        let up = Path { bytes_a_second: 12.5e6, ..Path::new(rtt_us / 2) };
-        let bytes = 60_000_000;
-        let mut pair = Pair::new(up, Path::new(rtt_us / 2), bytes);
-        let seconds = pair.transfer(bytes, 100);
-        let share = bytes as f64 / 12.5e6 / seconds;
-        println!(
-            "rtt {} ms: {:.2} of the path, {:.3} sent twice",
-            rtt_us / 1000,
-            share,
-            pair.sent as f64 / bytes as f64
-        );
-        assert!(share > least, "{rtt_us} us: {share}");
+fn a_transfer_fills_the_path_whatever_its_round_trip_and_its_stray_losses() {
+    // The beginning counts, and the windows of a receiver with gaps grow slowly: this is why a long path has less.
+    for (rtt_us, clean, rough) in [(1_000, 0.8, 0.8), (40_000, 0.8, 0.8), (150_000, 0.7, 0.4)] {
+        for (loss, reordering, least) in [(0.0, 0.0, clean), (0.005, 0.01, rough)] {
+            let (share, _) = share_of_link(rtt_us, loss, reordering);
+            println!("rtt {rtt_us} us, loss {loss}, reordering {reordering}: {share:.2} of the link");
+            assert!(share > least, "{rtt_us} us, loss {loss}: {share}");
+        }
     }
+}
+
+#[test]
+fn a_queue_that_could_hold_a_second_holds_a_few_round_trips_at_most() {
+    for rtt_us in [40_000, 150_000] {
+        let (_, longest_us) = share_of_link(rtt_us, 0.0, 0.0);
+        println!("rtt {rtt_us} us: at most {longest_us}");
+        assert!(longest_us < 3 * rtt_us, "{rtt_us} us: {longest_us}");
+    }
+}
+
+#[test]
+fn a_sender_without_data_does_not_forget_what_the_path_bears() {
+    let up = Path { bytes_a_second: LINK, ..Path::new(20_000) };
+    let mut pair = Pair::new(up, Path::new(20_000), 20_000_000);
+    pair.is_kept_open = true;
+    pair.transfer(20_000_000, 30);
+    let before = pair.caller.connection.tx.model().0;
+    for _ in 0..100 {
+        let more = pair.supply.len() + 3_000;
+        pair.supply.resize(more, 7);
+        let later_us = pair.now_us + 100_000;
+        pair.run(later_us);
+    }
+    let after = pair.caller.connection.tx.model().0;
+    assert!(before > 0.8 * LINK && after > 0.8 * before, "{before} {after}");
+}
+
+/// Runs both transfers in steps over one link, which is the second's path in turn.
+#[test]
+fn two_transfers_share_a_link() {
+    let new = |random| {
+        let up = Path { bytes_a_second: LINK, queue_us: 100_000.0, random, ..Path::new(20_000) };
+        Pair::new(up, Path::new(20_000), 150_000_000)
+    };
+    let mut pairs = [new(11), new(77)];
+    for step in 1..=20_000i64 {
+        for i in 0..2 {
+            let busy_us = pairs[1 - i].up.busy_until_us;
+            pairs[i].up.busy_until_us = busy_us.max(pairs[i].up.busy_until_us);
+            pairs[i].run(FIRST_US + step * 500);
+        }
+    }
+    let got = pairs.map(|pair| pair.callee.map_or(0, |callee| callee.read.len()) as f64);
+    let jain = (got[0] + got[1]).powi(2) / (2.0 * (got[0].powi(2) + got[1].powi(2)));
+    println!("{got:?}: {jain:.3}");
+    assert!(jain >= 0.8 && got[0] + got[1] > 0.7 * 10.0 * LINK, "{got:?}");
 }
 
 #[test]
@@ -262,7 +320,11 @@ fn what_is_lost_is_sent_once_more_and_what_is_late_is_not() {
                 pair.sent as f64 / bytes as f64
             );
             // Beyond the data: headers (3 %), what was lost, and what slow start overshoots on a long path.
-            let overshoot = if rtt_us > 100_000 { 0.3 } else { 0.01 };
+            let overshoot = match rtt_us {
+                150_000 => 0.3,
+                40_000 => 0.04,
+                _ => 0.01,
+            };
             assert!((pair.sent as f64) < bytes as f64 * (1.03 + overshoot + 2.0 * loss));
         }
     }

@@ -3,12 +3,13 @@
 //! the list of modules; each exports its own functions.
 
 mod aead;
+mod bbr;
 mod blake2s;
 mod connection;
 #[cfg(test)]
 mod connection_test;
-mod cubic;
 mod datagram;
+mod delivery;
 mod dial;
 mod far_socket;
 mod flows;

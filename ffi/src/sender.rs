@@ -1,10 +1,11 @@
 //! The sending half of a TCP connection: what waits, what is on its way, and what of it is to be sent again. Losses are
 //! found by time (RACK and its tail probe, RFC 8985) from selective acknowledgements (RFC 2018, 2883) or, where the peer has
-//! none, by three duplicates (RFC 5681, 6582); the timer is RFC 6298's, the window cubic.rs's, and segments leave paced.
+//! none, by three duplicates (RFC 5681, 6582); the timer is RFC 6298's, window and pace bbr.rs's.
 //! Invariant: never more than the peer's window is on its way, and what is acknowledged is forgotten at once. Times are
 //! microseconds that the caller gives.
 
-use crate::cubic::{Before, Cubic};
+use crate::bbr::{Bbr, Before, Flight};
+use crate::delivery::{Delivery, Stamp};
 use crate::segment::{Segment, before};
 use std::collections::VecDeque;
 
@@ -15,8 +16,9 @@ const RTO_FIRST_US: i64 = 1_000_000;
 /// RFC 8985 §7.2: as long as the peer may keep an acknowledgement to itself.
 const DELAYED_ACK_US: i64 = 200_000;
 const DUPLICATES: u32 = 3;
-/// What may leave at once: what a millisecond's pace would let out, and this many segments at least.
-const BURST_US: i64 = 1_000;
+/// What may leave at once when the turn comes late: what the pace would have let out in a quarter of a round trip, within
+/// these, and this many segments at least.
+const BURST_US: (i64, i64) = (1_000, 10_000);
 const BURST_SEGMENTS: f64 = 10.0;
 const MIN_RTT_US: i64 = 30_000_000;
 /// RFC 8985 §6.2: how long a wider reordering window is kept, in recoveries.
@@ -33,6 +35,7 @@ struct Sent {
     /// Lost, and not yet sent again.
     is_lost: bool,
     is_again: bool,
+    stamp: Stamp,
 }
 
 impl Sent {
@@ -91,9 +94,9 @@ pub struct Sender {
     /// What began the recovery goes again at once, whatever the window (RFC 6675 §5).
     is_first_free: bool,
     duplicates: u32,
-    cubic: Cubic,
+    bbr: Bbr,
+    delivery: Delivery,
     is_window_full: bool,
-    round_end: u32,
     rack_us: i64,
     rack_end: u32,
     rack_rtt_us: i64,
@@ -148,9 +151,9 @@ impl Sender {
             recovery_point: seq,
             is_first_free: false,
             duplicates: 0,
-            cubic: Cubic::new(536),
+            bbr: Bbr::new(536, seq),
+            delivery: Delivery::default(),
             is_window_full: false,
-            round_end: seq,
             rack_us: i64::MIN,
             rack_end: seq,
             rack_rtt_us: 0,
@@ -177,15 +180,16 @@ impl Sender {
         self.mss = mss;
         self.has_sacks = syn.sack_permitted;
         self.scale = syn.scale.unwrap_or(0);
-        self.cubic = Cubic::new(mss);
+        self.bbr = Bbr::new(mss, self.una);
         if let Some(rtt_us) = rtt_us {
-            self.on_rtt(rtt_us, now_us);
+            self.first_rtt(rtt_us, now_us);
         }
     }
 
     /// How long the peer took to confirm our SYN.
     pub fn first_rtt(&mut self, rtt_us: i64, now_us: i64) {
         self.on_rtt(rtt_us, now_us);
+        self.bbr.first_rtt(rtt_us, now_us);
     }
 
     /// The path takes no greater pieces any more, neither new ones nor those sent again.
@@ -199,6 +203,12 @@ impl Sender {
         self.window = u32::from(segment.window) << shift;
         self.window_max = self.window_max.max(self.window);
         (self.window_seq, self.window_ack) = (segment.seq, segment.ack);
+    }
+
+    /// The rate that the path is believed to deliver, bytes a second, and how many bytes may be on their way.
+    #[cfg(test)]
+    pub fn model(&self) -> (f64, usize) {
+        (self.bbr.bandwidth(), self.bbr.window())
     }
 
     pub fn una(&self) -> u32 {
@@ -248,7 +258,7 @@ impl Sender {
 
     /// Bytes that the buffer should hold so that the window can be filled and the next be ready.
     pub fn wants(&self) -> usize {
-        2 * self.cubic.window().min(self.window_max as usize)
+        2 * self.bbr.window().min(self.window_max as usize)
     }
 
     /// Gives memory back that nothing waits in.
@@ -292,12 +302,12 @@ impl Sender {
         if rtt_us <= self.min_rtt_us || now_us - self.min_rtt_at_us > MIN_RTT_US {
             (self.min_rtt_us, self.min_rtt_at_us) = (rtt_us, now_us);
         }
-        self.cubic.on_rtt(rtt_us);
     }
 
     /// A piece has arrived: what that says of time and order.
     fn on_delivered(&mut self, piece: Sent, now_us: i64) {
         let rtt_us = now_us - piece.sent_us;
+        self.delivery.take(piece.stamp, piece.span as usize, piece.sent_us, piece.is_again, now_us);
         if piece.is_again {
             // The answer may be to what was sent first.
             if rtt_us < self.min_rtt_us {
@@ -338,6 +348,9 @@ impl Sender {
                 self.pipe = self.pipe.saturating_sub(covered as usize);
             }
             if !is_whole {
+                if !piece.is_sacked {
+                    self.delivery.take(piece.stamp, covered as usize, piece.sent_us, piece.is_again, now_us);
+                }
                 let first = self.sent.front_mut().expect("just seen");
                 first.seq = ack;
                 first.span -= covered;
@@ -421,7 +434,7 @@ impl Sender {
         if self.undo_left == 0
             && let Some(was) = self.undo.take()
         {
-            self.cubic.undo(was);
+            self.bbr.undo(was);
             if self.recovery == Recovery::Timeout || self.lost == 0 {
                 self.recovery = Recovery::None;
             }
@@ -441,7 +454,6 @@ impl Sender {
             self.window_max = self.window_max.max(window);
             (self.window_seq, self.window_ack) = (segment.seq, segment.ack);
         }
-        let pipe_before = self.pipe;
         let acked = if before(self.una, segment.ack) { self.take_acked(segment.ack, now_us) } else { 0 };
         let marked = if self.has_sacks { self.take_sacks(segment, now_us) } else { 0 };
         if acked > 0 || marked > 0 {
@@ -451,39 +463,30 @@ impl Sender {
             self.stuck_us = (!self.sent.is_empty()).then_some(now_us);
         }
         if acked == 0 && marked == 0 && !self.has_sacks && is_same_window && segment.span() == 0 {
-            self.on_duplicate_ack();
-        }
-        if acked > 0 && !before(self.una, self.round_end) {
-            self.round_end = self.nxt;
-            self.cubic.on_round();
+            self.on_duplicate_ack(now_us);
         }
         if self.recovery != Recovery::None && !before(self.una, self.recovery_point) {
             self.recovery = Recovery::None;
             if self.undo_left == 0
                 && let Some(was) = self.undo.take()
             {
-                self.cubic.undo(was); // nothing was lost but patience
+                self.bbr.undo(was); // nothing was lost but patience
             }
             self.reorder_recoveries = self.reorder_recoveries.saturating_sub(1);
             if self.reorder_recoveries == 0 {
                 self.reorder_multiplier = 1;
             }
         } else if acked > 0 && !self.has_sacks && self.recovery == Recovery::Fast {
-            self.lose_first(); // RFC 6582: a partial acknowledgement names the next one
+            self.lose_first(now_us); // RFC 6582: a partial acknowledgement names the next one
         }
         if acked > 0 {
             self.duplicates = 0;
         }
         self.find_losses(now_us);
-        let grows = match self.recovery {
-            Recovery::None => acked > 0,
-            Recovery::Timeout => acked > 0 && self.cubic.is_slow_start(),
-            Recovery::Fast => false,
-        };
-        let is_used =
-            self.is_window_full || self.cubic.is_slow_start() && 2 * pipe_before >= self.cubic.window();
-        if grows && is_used {
-            self.cubic.on_ack(acked, now_us, self.srtt_us);
+        if let Some(sample) = self.delivery.sample(self.min_rtt_us) {
+            let (delivered, is_window_full) = (self.delivery.delivered, self.is_window_full);
+            self.bbr.on_ack(&sample, Flight { delivered, in_flight: self.pipe, is_window_full }, now_us);
+            self.is_window_full = false;
         }
         if self.window > 0 {
             self.probes = 0;
@@ -493,13 +496,13 @@ impl Sender {
         }
     }
 
-    fn on_duplicate_ack(&mut self) {
+    fn on_duplicate_ack(&mut self, now_us: i64) {
         if self.sent.is_empty() {
             return;
         }
         self.duplicates += 1;
         if self.duplicates == DUPLICATES && self.recovery == Recovery::None {
-            self.lose_first();
+            self.lose_first(now_us);
             self.enter_recovery();
         } else if self.duplicates > DUPLICATES {
             // Each says that one more has left the path.
@@ -507,23 +510,32 @@ impl Sender {
         }
     }
 
-    fn lose_first(&mut self) {
-        if let Some(first) = self.sent.front_mut()
+    fn lose_first(&mut self, now_us: i64) {
+        if let Some(first) = self.sent.front()
             && !first.is_lost
             && !first.is_sacked
         {
-            first.is_lost = true;
-            self.pipe = self.pipe.saturating_sub(first.span as usize);
-            self.lost += 1;
-            self.lost_from = 0;
+            self.lose(0, now_us);
         }
+    }
+
+    /// The piece at this place of `sent` is lost, for all that is known.
+    fn lose(&mut self, at: usize, now_us: i64) {
+        let piece = &mut self.sent[at];
+        piece.is_lost = true;
+        let (span, stamp) = (piece.span as usize, piece.stamp);
+        self.pipe = self.pipe.saturating_sub(span);
+        self.lost += 1;
+        self.lost_from = self.lost_from.min(at);
+        self.delivery.lost += span as u64;
+        self.bbr.on_lost(span, stamp.in_flight, self.delivery.lost - stamp.lost, now_us);
     }
 
     fn enter_recovery(&mut self) {
         if self.recovery == Recovery::None {
             self.recovery = Recovery::Fast;
             self.recovery_point = self.nxt;
-            self.undo = Some(self.cubic.on_congestion());
+            self.undo = Some(self.bbr.on_recovery());
             self.undo_left = 0;
             self.is_first_free = true;
         }
@@ -560,10 +572,7 @@ impl Sender {
             }
             let at_us = piece.sent_us + self.rack_rtt_us + patience_us;
             if at_us <= now_us {
-                self.sent[at].is_lost = true;
-                self.pipe = self.pipe.saturating_sub(piece.span as usize);
-                self.lost += 1;
-                self.lost_from = self.lost_from.min(at);
+                self.lose(at, now_us);
                 found = true;
             } else {
                 due_us = due_us.min(at_us);
@@ -631,7 +640,7 @@ impl Sender {
         self.duplicates = 0;
         // A second timeout of the same pieces says nothing new (RFC 5681 §3.1).
         if self.backoff == 1 {
-            self.undo = Some(self.cubic.on_timeout());
+            self.undo = Some(self.bbr.on_timeout());
             self.undo_left = 0;
         }
         self.recovery = Recovery::Timeout;
@@ -639,12 +648,13 @@ impl Sender {
     }
 
     fn pace(&mut self, bytes: usize, now_us: i64) {
-        if self.srtt_us == 0 {
+        let rate = self.bbr.pacing_rate();
+        if rate == 0.0 {
             return;
         }
-        let gain = if self.cubic.is_slow_start() { 2.0 } else { 1.25 };
-        let us_a_byte = self.srtt_us as f64 / (gain * self.cubic.window() as f64);
-        let depth_us = BURST_US.max((BURST_SEGMENTS * self.mss as f64 * us_a_byte) as i64);
+        let us_a_byte = 1e6 / rate;
+        let late_us = (self.min_rtt_us / 4).clamp(BURST_US.0, BURST_US.1);
+        let depth_us = late_us.max((BURST_SEGMENTS * self.mss as f64 * us_a_byte) as i64);
         self.paced_us = self.paced_us.max(now_us - depth_us) + (bytes as f64 * us_a_byte) as i64;
     }
 
@@ -655,9 +665,8 @@ impl Sender {
             return None;
         }
         if self.sent.is_empty() && self.srtt_us > 0 {
-            let idle_us = now_us - self.last_sent_us;
-            if idle_us > self.rto_us() && self.last_sent_us > 0 && self.unsent() > 0 {
-                self.cubic.on_idle(idle_us / self.rto_us());
+            if self.last_sent_us > 0 && self.unsent() > 0 {
+                self.bbr.on_restart(now_us);
             }
         }
         let chunk = self.next_lost(now_us).or_else(|| self.next_new(now_us))?;
@@ -677,7 +686,7 @@ impl Sender {
         while !self.sent.get(self.lost_from)?.is_lost {
             self.lost_from += 1;
         }
-        let window = self.cubic.window();
+        let window = self.bbr.window();
         self.cut(self.lost_from);
         let piece = &mut self.sent[self.lost_from];
         if self.pipe > 0 && self.pipe + piece.span as usize > window && !self.is_first_free {
@@ -687,6 +696,7 @@ impl Sender {
         piece.is_lost = false;
         piece.is_again = true;
         piece.sent_us = now_us;
+        piece.stamp = self.delivery.stamp(self.pipe, piece.span as usize, now_us);
         let (seq, span, has_fin) = (piece.seq, piece.span, piece.has_fin);
         if self.lost_from == 0 {
             self.timer_from_us = now_us;
@@ -722,6 +732,9 @@ impl Sender {
         let wants_fin = self.is_finished && !self.fin_sent;
         if waiting == 0 && !wants_fin {
             self.is_window_full = false;
+            if self.pipe < self.bbr.window() {
+                self.delivery.on_app_limited(self.pipe);
+            }
             return None;
         }
         let flight = self.nxt.wrapping_sub(self.una) as usize;
@@ -733,21 +746,27 @@ impl Sender {
             && length < (self.window_max as usize / 2).min(self.mss);
         if length == 0 && waiting > 0 || is_silly {
             self.is_window_full = false;
+            // The peer's window says as little of the path as a lack of data does.
+            if self.pipe < self.bbr.window() {
+                self.delivery.on_app_limited(self.pipe);
+            }
             return None;
         }
-        if self.pipe > 0 && self.pipe + length > self.cubic.window() {
+        if self.pipe > 0 && self.pipe + length > self.bbr.window() {
             self.is_window_full = true;
             return None;
         }
         let has_fin = wants_fin && length == waiting;
+        let span = length + usize::from(has_fin);
         let piece = Sent {
             seq: self.nxt,
-            span: length as u32 + u32::from(has_fin),
+            span: span as u32,
             sent_us: now_us,
             has_fin,
             is_sacked: false,
             is_lost: false,
             is_again: false,
+            stamp: self.delivery.stamp(self.pipe, span, now_us),
         };
         self.sent.push_back(piece);
         self.pipe += piece.span as usize;
