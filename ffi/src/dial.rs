@@ -1,25 +1,22 @@
-//! TCP dialled into the tunnel, for a client that has no privilege: connections of the host's programs that begin here,
-//! in smoltcp, and leave as inner packets. A call is known by its local port, and each has an interface of its own, as in
-//! tcp.rs. Invariant: buffers are bounded, a full one holds its writer back, and nothing arrives for a call but what its
-//! peer sent. Accepts no connection.
+//! TCP dialled into the tunnel, for a client that has no privilege: connections of the host's programs that begin here
+//! and leave as inner packets. A call is known by its local port. Invariant: buffers are bounded, each and in all, a full one
+//! holds its writer back, and nothing arrives for a call but what its peer sent. Accepts no connection.
 
+use crate::connection::{Connection, Phase, Purse};
 use crate::layout::{TO_EXIT, Table, with_burst};
-use crate::tcp::{FLAG_RST, Inner, Key, OUTBOX_MAX, Outbox, Wire, interface, now_us, parse, refuse, seed};
-use smoltcp::iface::{SocketSet, SocketStorage};
-use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
-use smoltcp::time::{Duration, Instant};
-use smoltcp::wire::{IpAddress, Ipv4Address, Ipv6Address};
+use crate::segment::{Key, Parsed, parse};
+use crate::stack::{Account, OUTBOX_MAX, Outbox, now_us, seed};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// RFC 6335 §6: the dynamic ports.
 const PORT_FIRST: u16 = 49152;
 const CALLS_MAX: usize = 2048;
-const BUFFER_BYTES: usize = 512 * 1024;
-const BUFFER_BYTES_OF_MANY: usize = 64 * 1024;
-const MANY_CALLS: usize = 64;
-/// Unacknowledged data, a SYN included, that nobody answers ends the call.
-const PEER_SILENT: Duration = Duration::from_secs(60);
+/// Of all calls.
+const BUFFER_BYTES: usize = 128 << 20;
+/// A call without traffic gives memory back.
+const SHRINK_US: i64 = 2_000_000;
 const WAIT_MAX_US: i64 = 1_000_000;
 
 /// What has become of a call, bits.
@@ -31,77 +28,79 @@ const OVER: u32 = 16;
 
 struct Call {
     key: Key,
-    inner: Box<Inner>,
+    connection: Box<Connection>,
     /// What it was when last looked at; a change is news. Whoever waits has seen all that was there before.
     told: u32,
-    /// The far end's FIN has come, whatever the state machine has come to since.
-    has_ended: bool,
     is_news: bool,
     /// Nobody here wants it any more; it stays until the far end has all that was sent.
     is_released: bool,
+    active_us: i64,
     due_us: Option<i64>,
 }
 
 struct Dialler {
     mtu: usize,
-    addresses: Vec<IpAddress>,
+    addresses: Vec<IpAddr>,
     calls: HashMap<u16, Call>,
     due: BTreeSet<(i64, u16)>,
     news: Vec<u16>,
     outbox: Outbox,
     held: Vec<u16>,
+    /// Calls whose segments came in this burst.
+    touched: Vec<u16>,
     port: u16,
+    buffers: Account,
+    swept_us: i64,
 }
 
-fn address_of(words: &[u32]) -> IpAddress {
+fn address_of(words: &[u32]) -> IpAddr {
     if words[0] == 0 && words[1] == 0 && words[2] == 0xffff {
-        return IpAddress::Ipv4(Ipv4Address::from(words[3]));
+        return IpAddr::V4(Ipv4Addr::from(words[3]));
     }
     let mut bytes = [0u8; 16];
     for (i, word) in words.iter().enumerate().take(4) {
         bytes[4 * i..4 * i + 4].copy_from_slice(&word.to_be_bytes());
     }
-    IpAddress::Ipv6(Ipv6Address::from(bytes))
+    IpAddr::V6(Ipv6Addr::from(bytes))
+}
+
+/// The calls' buffers are all one source's.
+macro_rules! purse {
+    ($dialler:expr) => {
+        Purse { total: &mut $dialler.buffers, source: &mut Account::new(BUFFER_BYTES) }
+    };
 }
 
 impl Call {
-    fn socket(&mut self) -> &mut Socket<'static> {
-        let handle = self.inner.handle;
-        self.inner.sockets.get_mut::<Socket>(handle)
-    }
-
-    fn state(&mut self) -> u32 {
-        let has_ended = self.has_ended;
-        let socket = self.socket();
-        let has_ended = has_ended
-            || matches!(socket.state(), State::CloseWait | State::LastAck | State::Closing | State::TimeWait);
+    fn state(&self) -> u32 {
+        let Connection { rx, tx, .. } = &*self.connection;
+        let phase = self.connection.phase();
         let mut state = 0;
-        if socket.may_send() || socket.may_recv() {
+        if phase == Phase::Open || rx.held() > 0 {
             state |= OPEN;
         }
-        if socket.can_recv() {
+        if rx.held() > 0 {
             state |= READABLE;
-        } else if has_ended {
+        } else if rx.has_ended() && !self.connection.is_broken() {
             state |= ENDED;
         }
         // Room worth a call: a full buffer that frees a packet at a time would wake its writer for each.
-        if socket.can_send() && socket.send_queue() <= socket.send_capacity() / 4 * 3 {
+        if phase == Phase::Open && tx.room() > 0 && tx.room() >= tx.limit / 4 {
             state |= WRITABLE;
         }
-        if socket.state() == State::Closed && state & READABLE == 0 {
+        if phase == Phase::Closed && state & READABLE == 0 {
             state |= OVER;
         }
-        self.has_ended = has_ended;
         state
     }
 }
 
 impl Dialler {
     /// Starts a call to an address of four words. Returns its local port.
-    fn dial(&mut self, remote: IpAddress, port: u16, now_us: i64) -> i32 {
-        let local = self.addresses.iter().copied().find(|address| address.version() == remote.version());
+    fn dial(&mut self, remote: IpAddr, port: u16, now_us: i64) -> i32 {
+        let local = self.addresses.iter().copied().find(|address| address.is_ipv4() == remote.is_ipv4());
         let Some(local) = local else { return -libc::ENETUNREACH };
-        if !remote.is_unicast() || port == 0 {
+        if remote.is_unspecified() || remote.is_multicast() || port == 0 {
             return -libc::EINVAL;
         }
         if self.calls.len() >= CALLS_MAX {
@@ -115,22 +114,16 @@ impl Dialler {
         }
         // As the splice sees a flow: from the far end to us.
         let key = Key { source: remote, destination: local, source_port: port, destination_port: self.port };
-        let bytes = if self.calls.len() < MANY_CALLS { BUFFER_BYTES } else { BUFFER_BYTES_OF_MANY };
-        let mut socket = Socket::new(SocketBuffer::new(vec![0; bytes]), SocketBuffer::new(vec![0; bytes]));
-        socket.set_congestion_control(CongestionControl::Cubic);
-        socket.set_nagle_enabled(false);
-        socket.set_timeout(Some(PEER_SILENT));
-        let now = Instant::from_micros(now_us);
-        let mut wire = Wire { arrived: None, outbox: &mut self.outbox, mtu: self.mtu };
-        let mut interface = interface(&key, &mut wire, now);
-        if socket.connect(interface.context(), (remote, port), (local, self.port)).is_err() {
-            return -libc::EINVAL;
-        }
-        let mut sockets = SocketSet::new(vec![SocketStorage::EMPTY]);
-        let handle = sockets.add(socket);
-        let inner = Box::new(Inner { interface, sockets, handle });
-        let call =
-            Call { key, inner, told: 0, has_ended: false, is_news: false, is_released: false, due_us: None };
+        let connection = Box::new(Connection::call(key, self.mtu, &mut purse!(self), now_us));
+        let call = Call {
+            key,
+            connection,
+            told: 0,
+            is_news: false,
+            is_released: false,
+            active_us: now_us,
+            due_us: None,
+        };
         self.calls.insert(self.port, call);
         let port = self.port;
         self.attend(port, now_us);
@@ -139,34 +132,47 @@ impl Dialler {
 
     /// Takes a packet. False when it belongs to no call.
     fn ingest(&mut self, packet: &[u8], now_us: i64) -> bool {
-        let Some(segment) = parse(packet) else { return false };
+        let segment = match parse(packet) {
+            Parsed::Segment(segment) => segment,
+            Parsed::Damaged => return true,
+            Parsed::Other => return false,
+        };
         let port = segment.key.destination_port;
-        let now = Instant::from_micros(now_us);
         match self.calls.get_mut(&port) {
             Some(call) if call.key == segment.key => {
-                let mut wire = Wire { arrived: Some(packet), outbox: &mut self.outbox, mtu: self.mtu };
-                call.inner.interface.poll_ingress_single(now, &mut wire, &mut call.inner.sockets);
-                self.attend(port, now_us);
+                call.active_us = now_us;
+                call.connection.ingest(&segment, now_us, &mut self.outbox);
+                if !self.touched.contains(&port) {
+                    self.touched.push(port);
+                }
             }
             // A late segment of a call that is over gets its reset, as a closed port's would.
-            _ if self.addresses.contains(&segment.key.destination) && segment.flags & FLAG_RST == 0 => {
-                refuse(&segment.key, packet, &mut self.outbox, self.mtu, now);
-            }
+            _ if self.addresses.contains(&segment.key.destination) => self.outbox.refuse(&segment),
             _ => {}
         }
         true
     }
 
+    /// Sends and tells what the segments of a burst brought about.
+    fn attend_touched(&mut self, now_us: i64) {
+        for port in std::mem::take(&mut self.touched) {
+            self.attend(port, now_us);
+        }
+    }
+
     /// Sends what is due, notes news and when the call wants attention again.
     fn attend(&mut self, port: u16, now_us: i64) {
         let Some(call) = self.calls.get_mut(&port) else { return };
-        let now = Instant::from_micros(now_us);
-        let mut wire = Wire { arrived: None, outbox: &mut self.outbox, mtu: self.mtu };
-        call.inner.emit(&mut wire, now);
-        if wire.outbox.packets.len() >= OUTBOX_MAX {
-            self.held.push(port);
+        call.connection.room(&mut purse!(self));
+        let mut due_us = None;
+        if call.connection.emit(now_us, &mut self.outbox) {
+            if self.outbox.is_full() {
+                self.held.push(port);
+            } else {
+                due_us = Some(now_us);
+            }
         }
-        if call.is_released && matches!(call.socket().state(), State::Closed | State::TimeWait) {
+        if call.is_released && matches!(call.connection.phase(), Phase::Closed | Phase::TimeWait) {
             self.forget(port);
             return;
         }
@@ -176,9 +182,8 @@ impl Dialler {
             self.news.push(port);
         }
         call.told = state;
-        let due =
-            call.inner.interface.poll_at(now, &call.inner.sockets).map(|at| at.total_micros().max(now_us));
-        self.schedule(port, due);
+        let due_us = due_us.or(call.connection.due_us()).map(|at_us| at_us.max(now_us));
+        self.schedule(port, due_us);
     }
 
     fn schedule(&mut self, port: u16, due_us: Option<i64>) {
@@ -193,13 +198,13 @@ impl Dialler {
     }
 
     fn turn(&mut self, now_us: i64) {
-        if self.outbox.packets.len() < OUTBOX_MAX / 2 {
+        if self.outbox.waiting() < OUTBOX_MAX / 2 {
             for port in std::mem::take(&mut self.held) {
                 self.attend(port, now_us);
             }
         }
         while let Some(&(at, port)) = self.due.first() {
-            if at > now_us || self.outbox.packets.len() >= OUTBOX_MAX {
+            if at > now_us || self.outbox.is_full() {
                 break;
             }
             self.schedule(port, None);
@@ -209,23 +214,22 @@ impl Dialler {
                 self.schedule(port, Some(now_us + 1000));
             }
         }
-    }
-
-    /// Sends a call's packets no larger than `mtu` bytes from now on; what was lost for its size is sent again in time.
-    fn shrink(&mut self, port: u16, mtu: usize, now_us: i64) -> i32 {
-        let Some(call) = self.calls.get_mut(&port) else { return -libc::EINVAL };
-        let mut wire = Wire { arrived: None, outbox: &mut self.outbox, mtu: mtu.min(self.mtu) };
-        call.inner.interface = interface(&call.key, &mut wire, Instant::from_micros(now_us));
-        self.attend(port, now_us);
-        0
+        if now_us - self.swept_us >= SHRINK_US {
+            self.swept_us = now_us;
+            let mut purse = purse!(self);
+            for call in self.calls.values_mut().filter(|call| now_us - call.active_us >= SHRINK_US) {
+                call.connection.shrink(&mut purse);
+            }
+        }
     }
 
     fn release(&mut self, port: u16, now_us: i64) -> i32 {
         let Some(call) = self.calls.get_mut(&port) else { return -libc::EINVAL };
         call.is_released = true;
         // Both sides have ended: what is still on its way may arrive. Otherwise it is broken off.
-        if !matches!(call.socket().state(), State::LastAck | State::Closing) {
-            call.socket().abort();
+        let connection = &mut call.connection;
+        if !connection.rx.has_ended() || !connection.tx.is_finished() {
+            connection.abort(&mut self.outbox);
         }
         self.attend(port, now_us);
         0
@@ -233,7 +237,40 @@ impl Dialler {
 
     fn forget(&mut self, port: u16) {
         self.schedule(port, None);
-        self.calls.remove(&port);
+        if let Some(mut call) = self.calls.remove(&port) {
+            call.connection.release(&mut purse!(self));
+        }
+    }
+
+    /// Copies what arrived. Returns how many bytes.
+    fn read(&mut self, port: u16, room: &mut [u8], now_us: i64) -> i32 {
+        let Some(call) = self.calls.get_mut(&port) else { return -libc::EINVAL };
+        call.active_us = now_us;
+        let mut count = 0;
+        while count < room.len() && call.connection.rx.held() > 0 {
+            let front = call.connection.rx.front();
+            let length = front.len().min(room.len() - count);
+            room[count..count + length].copy_from_slice(&front[..length]);
+            call.connection.consume(length, &mut purse!(self), now_us);
+            count += length;
+        }
+        if count > 0 {
+            self.attend(port, now_us); // the window has opened
+        }
+        count as i32
+    }
+
+    /// Takes what fits. Returns how many bytes.
+    fn write(&mut self, port: u16, data: &[u8], now_us: i64) -> i32 {
+        let Some(call) = self.calls.get_mut(&port) else { return -libc::EINVAL };
+        call.active_us = now_us;
+        if call.connection.phase() != Phase::Open {
+            return 0;
+        }
+        call.connection.room(&mut purse!(self));
+        let count = call.connection.tx.push(data);
+        self.attend(port, now_us);
+        count as i32
     }
 
     fn next_ms(&self, now_us: i64) -> i32 {
@@ -281,7 +318,10 @@ pub unsafe extern "C" fn ox_dial_open(mtu: u32, addresses: *const u32, count: u3
         due: BTreeSet::new(),
         news: Vec::new(),
         outbox: Outbox::default(),
+        touched: Vec::new(),
         held: Vec::new(),
+        buffers: Account::new(BUFFER_BYTES),
+        swept_us: now_us(),
         port: PORT_FIRST + (seed() % u64::from(u16::MAX - PORT_FIRST)) as u16,
     };
     DIALLERS.with_borrow_mut(|diallers| diallers.insert(dialler))
@@ -311,7 +351,7 @@ pub unsafe extern "C" fn ox_dial_call(handle: u32, address: *const u32, port: u3
 /// What has become of a call, bits: 1 open, 2 something to read, 4 room to write, 8 the far end has ended, 16 it is over.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_dial_state(handle: u32, call: u32) -> i32 {
-    with_dialler(handle, |dialler| match dialler.calls.get_mut(&(call as u16)) {
+    with_dialler(handle, |dialler| match dialler.calls.get(&(call as u16)) {
         Some(call) => call.state() as i32,
         None => -libc::EINVAL,
     })
@@ -328,14 +368,7 @@ pub unsafe extern "C" fn ox_dial_read(handle: u32, call: u32, to: *mut u8, lengt
     }
     // SAFETY: the caller gives `length` bytes.
     let room = unsafe { std::slice::from_raw_parts_mut(to, length as usize) };
-    with_dialler(handle, |dialler| {
-        let Some(found) = dialler.calls.get_mut(&(call as u16)) else { return -libc::EINVAL };
-        let count = found.socket().recv_slice(room).unwrap_or(0);
-        if count > 0 {
-            dialler.attend(call as u16, now_us()); // the window has opened
-        }
-        count as i32
-    })
+    with_dialler(handle, |dialler| dialler.read(call as u16, room, now_us()))
 }
 
 /// Takes up to `length` bytes to send. Returns how many, 0 when there is no room now.
@@ -349,12 +382,7 @@ pub unsafe extern "C" fn ox_dial_write(handle: u32, call: u32, from: *const u8, 
     }
     // SAFETY: the caller gives `length` bytes.
     let data = unsafe { std::slice::from_raw_parts(from, length as usize) };
-    with_dialler(handle, |dialler| {
-        let Some(found) = dialler.calls.get_mut(&(call as u16)) else { return -libc::EINVAL };
-        let count = found.socket().send_slice(data).unwrap_or(0);
-        dialler.attend(call as u16, now_us());
-        count as i32
-    })
+    with_dialler(handle, |dialler| dialler.write(call as u16, data, now_us()))
 }
 
 /// Ends our direction: a FIN behind what is still to be sent.
@@ -362,25 +390,30 @@ pub unsafe extern "C" fn ox_dial_write(handle: u32, call: u32, from: *const u8, 
 pub extern "C" fn ox_dial_finish(handle: u32, call: u32) -> i32 {
     with_dialler(handle, |dialler| {
         let Some(found) = dialler.calls.get_mut(&(call as u16)) else { return -libc::EINVAL };
-        found.socket().close();
+        found.connection.finish();
         dialler.attend(call as u16, now_us());
         0
     })
-}
-
-/// Keeps the packets of a call to `mtu` bytes, 576 or more: a router on its way takes no larger ones.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_dial_shrink(handle: u32, call: u32, mtu: u32) -> i32 {
-    if mtu < 576 {
-        return -libc::EINVAL;
-    }
-    with_dialler(handle, |dialler| dialler.shrink(call as u16, mtu as usize, now_us()))
 }
 
 /// Forgets a call. When both sides have ended it, what was sent still arrives; otherwise it is reset.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_dial_release(handle: u32, call: u32) -> i32 {
     with_dialler(handle, |dialler| dialler.release(call as u16, now_us()))
+}
+
+/// The call's path takes packets of `mtu` bytes (576 to 1952) at most: what was sent in greater ones is cut when it goes again.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_dial_shrink(handle: u32, call: u32, mtu: u32) -> i32 {
+    if !(576..=1952).contains(&mtu) {
+        return -libc::EINVAL;
+    }
+    with_dialler(handle, |dialler| {
+        let Some(found) = dialler.calls.get_mut(&(call as u16)) else { return -libc::EINVAL };
+        found.connection.shrink_path(mtu as usize);
+        dialler.attend(call as u16, now_us());
+        0
+    })
 }
 
 /// Writes the ports of up to `room` calls that have news, each once. Returns how many.
@@ -425,6 +458,7 @@ pub extern "C" fn ox_dial_send(handle: u32, burst: u32, count: u32, done: u32) -
                     taken += 1;
                 }
             }
+            dialler.attend_touched(now);
             taken
         })
     })
@@ -435,7 +469,7 @@ pub extern "C" fn ox_dial_send(handle: u32, burst: u32, count: u32, done: u32) -
 pub extern "C" fn ox_dial_turn(handle: u32) -> i32 {
     with_dialler(handle, |dialler| {
         dialler.turn(now_us());
-        dialler.outbox.packets.len() as i32
+        dialler.outbox.waiting() as i32
     })
 }
 

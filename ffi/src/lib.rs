@@ -4,8 +4,13 @@
 
 mod aead;
 mod blake2s;
+mod connection;
+#[cfg(test)]
+mod connection_test;
+mod cubic;
 mod datagram;
 mod dial;
+mod far_socket;
 mod flows;
 mod gf256;
 mod gso;
@@ -15,6 +20,10 @@ mod layout;
 mod lz4;
 mod mmsg;
 mod protect;
+mod receiver;
+mod segment;
+mod sender;
+mod stack;
 mod steer;
 mod tcp;
 mod tun;

@@ -43,7 +43,8 @@ export class DataPlanes {
     const { port, sockets, device, mailboxes, bells } = this.#doors;
     this.#peers = common.peers;
     this.#doors.steer(common.peers);
-    await this.#doors.setPeers(common.peers);
+    const { forget } = await this.#doors.setPeers(common.peers);
+    await forget();
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#planes.map((plane, worker) =>
       plane.start({

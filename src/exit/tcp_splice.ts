@@ -8,59 +8,82 @@ import { DROP } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../vector/burst.ts";
 import { mappedBytes, type Prefix } from "../wire/address.ts";
 
+/** How often the log says that there is no room. */
+const WARNING_US = 60e6;
+const LOOK_US = 1e6;
+
 export interface TcpSpliceOptions {
   native: Native;
   /** Bytes of an inner packet, 576 to 1952. */
   mtu: number;
-  /** Most connections at once, 1 to 65536; one inner address may hold a quarter of them. */
+  /** Most connections at once, 1 to 65536; one peer may hold a quarter of them. */
   maxFlows: number;
+  /** Hears at most once a minute that connections were ended or refused for want of room. */
+  onCrowded: (connections: number) => void;
 }
 
 export class TcpSplice {
   readonly #native: Native;
-  readonly #handle: number;
+  /** The library's name for it. */
+  readonly handle: number;
   /** Polls readable when `receive` may find something. */
   readonly descriptor: number;
+  readonly #onCrowded: (connections: number) => void;
+  #lookedUs = -Infinity;
+  #warnedUs = -Infinity;
+  #crowded = 0;
   #closed = false;
 
   /** Throws when the system gives it no descriptor. */
-  constructor({ native, mtu, maxFlows }: TcpSpliceOptions) {
+  constructor({ native, mtu, maxFlows, onCrowded }: TcpSpliceOptions) {
     this.#native = native;
-    this.#handle = checked(native.ox_tcp_open(mtu, maxFlows), "ox_tcp_open");
-    this.descriptor = checked(native.ox_tcp_descriptor(this.#handle), "ox_tcp_descriptor");
+    this.#onCrowded = onCrowded;
+    this.handle = checked(native.ox_tcp_open(mtu, maxFlows), "ox_tcp_open");
+    this.descriptor = checked(native.ox_tcp_descriptor(this.handle), "ox_tcp_descriptor");
   }
 
   /** Live connections. */
   get size(): number {
-    return Math.max(0, this.#native.ox_tcp_flows(this.#handle));
+    return Math.max(0, this.#native.ox_tcp_flows(this.handle));
   }
 
   /** Takes the TO_EXIT rows that are TCP and belong to a connection or begin one; the others stay TO_EXIT. */
   send(burst: Burst): void {
     const handle = burstHandle(this.#native, burst);
-    this.#native.ox_tcp_send(this.#handle, handle, burst.count, DONE, DROP.exit_full);
+    this.#native.ox_tcp_send(this.handle, handle, burst.count, DONE, DROP.exit_full);
   }
 
   /** Adds packets for clients as TO_TUNNEL rows until burst, arena or supply ends. Returns the rows added. */
   receive(burst: Burst): number {
-    const waiting = this.#native.ox_tcp_turn(this.#handle);
+    const waiting = this.#native.ox_tcp_turn(this.handle);
     const from = burst.count;
     while (burst.count - from < waiting && burst.count < BURST_CAPACITY && burst.grow(0, TO_TUNNEL) >= 0);
     if (burst.count > from) {
       const handle = burstHandle(this.#native, burst);
-      this.#native.ox_tcp_receive(this.#handle, handle, from, burst.count);
+      this.#native.ox_tcp_receive(this.handle, handle, from, burst.count);
     }
     return burst.count - from;
   }
 
+  /** Tells of connections that found no room. */
+  handleTimeout(nowUs: number): void {
+    if (this.#closed || nowUs - this.#lookedUs < LOOK_US) return;
+    this.#lookedUs = nowUs;
+    this.#crowded += Math.max(0, this.#native.ox_tcp_crowded(this.handle));
+    if (this.#crowded === 0 || nowUs - this.#warnedUs < WARNING_US) return;
+    this.#warnedUs = nowUs;
+    this.#onCrowded(this.#crowded);
+    this.#crowded = 0;
+  }
+
   /** Ends the flows of every inner address in the prefix. */
   forget({ address, bits }: Prefix): void {
-    this.#native.ox_tcp_forget(this.#handle, mappedBytes(address), bits);
+    this.#native.ox_tcp_forget(this.handle, mappedBytes(address), bits);
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#native.ox_tcp_close(this.#handle);
+    this.#native.ox_tcp_close(this.handle);
   }
 }

@@ -86,8 +86,9 @@ export class TunHost {
 
   /** Puts back what a relay that was killed had changed. */
   async restoreAfterCrash(): Promise<void> {
-    await deleteTable(this.#table);
-    this.#forget(this.#tag, TAG_MASK);
+    // The rules stay until those of this relay take their place, so that what clients have open goes on translated.
+    const left = await run("nft", ["list", "table", "inet", this.#table]).catch(() => "");
+    if (this.#peers.adopt(left) === 0) this.#forget(this.#tag, TAG_MASK);
     if (await this.#restoreSettings() === "restored") {
       this.#o.log("info", "put back the forwarding settings that a crash had left changed");
     }
@@ -222,7 +223,7 @@ export class TunHost {
   /** The rules with all that this kernel knows of; what it does not know is said. Throws when it takes none. */
   async #applyWhatWorks(): Promise<void> {
     try {
-      await run("nft", ["-f", "-"], this.#rules());
+      await run("nft", ["-f", "-"], this.#rulesAnew());
       return;
     } catch (error) {
       const works = new Set<Feature>();
@@ -232,7 +233,7 @@ export class TunHost {
         if (await checked.then(() => true, () => false)) works.add(feature);
       }
       this.#features = works;
-      await run("nft", ["-f", "-"], this.#rules());
+      await run("nft", ["-f", "-"], this.#rulesAnew());
       const missing = FEATURES.filter((feature) => !works.has(feature)).join(", ");
       this.#o.log("warning", `nftables here has no ${missing}: ${(error as Error).message}`);
     }

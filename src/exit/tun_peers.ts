@@ -3,7 +3,7 @@
  * so that both families of one peer are counted as one and forgotten together. Invariant: marks of one device share its tag, and
  * the lines for nftables that `change` returns lead from the peers before to the peers now. Runs no program.
  */
-import { parsePrefix } from "../wire/address.ts";
+import { formatPrefix, parsePrefix } from "../wire/address.ts";
 
 /** One peer as the exit knows it. */
 export interface TunPeer {
@@ -26,6 +26,7 @@ export function tagOf(device: string): number {
 }
 
 interface Numbered {
+  key: string;
   mark: number;
   prefixes: readonly string[];
 }
@@ -36,6 +37,8 @@ type Place = { map: string; element: string } | { rule: string; bits: number };
 export class TunPeers {
   readonly #tag: number;
   #known = new Map<string, Numbered>();
+  /** Of a relay that was killed, until the first change; connections bear these marks. */
+  #left = new Map<string, Numbered>();
   #next = 1;
 
   constructor(device: string) {
@@ -43,28 +46,54 @@ export class TunPeers {
   }
 
   /**
+   * Learns the marks of a relay that was killed from what nft lists of its table: a peer that the first change finds
+   * again, with the prefixes that it had, keeps its mark and so its connections. Returns how many peers there were.
+   */
+  adopt(listed: string): number {
+    const address = /(\S+) comment "([^"]+)" : (0x[0-9a-f]+|\d+)/g;
+    const wide = /ip6? saddr (\S+) ct mark set (0x[0-9a-f]+|\d+) comment "([^"]+)"/g;
+    const found = [
+      ...[...listed.matchAll(address)].map(([, text, key, mark]) => [key, text, mark]),
+      ...[...listed.matchAll(wide)].map(([, text, mark, key]) => [key, text, mark]),
+    ];
+    for (const [key, text, markText] of found) {
+      const prefix = parsePrefix(text), mark = Number(markText);
+      if (prefix === undefined || (mark & TAG_MASK) >>> 0 !== this.#tag) continue;
+      const prefixes = [...this.#left.get(key)?.prefixes ?? [], formatPrefix(prefix)];
+      this.#left.set(key, { key, mark, prefixes });
+    }
+    return this.#left.size;
+  }
+
+  /**
    * Takes these peers in the place of those before. `lines` are for `nft -f` and empty when nothing changes; `gone` are marks whose
    * connections belong to nobody any more. Throws when there are more peers than numbers.
    */
   change(peers: readonly TunPeer[], table: string): { lines: string[]; gone: number[] } {
-    const before = this.#known, now = new Map<string, Numbered>();
-    const used = new Set([...before.values()].map(({ mark }) => mark));
-    const gone = new Map(before);
+    const before = this.#known, left = this.#left, now = new Map<string, Numbered>();
+    const used = new Set([...before.values(), ...left.values()].map(({ mark }) => mark));
+    const gone = new Map(before), unclaimed = new Map(left);
     for (const { key, prefixes } of peers) {
       const same = before.get(key);
       if (same !== undefined && `${same.prefixes}` === `${prefixes}`) {
         now.set(key, same);
         gone.delete(key);
-      } else now.set(key, { mark: this.#number(used), prefixes });
+      } else {
+        const again = left.get(key);
+        const keeps = again !== undefined && hasSamePrefixes(again.prefixes, prefixes);
+        if (keeps) unclaimed.delete(key);
+        now.set(key, { key, mark: keeps ? again.mark : this.#number(used), prefixes });
+      }
     }
     this.#known = now;
+    this.#left = new Map();
     const added = [...now].filter(([key, peer]) => before.get(key) !== peer).map(([, peer]) => peer);
     const lines = [
       ...elements("delete", table, [...gone.values()]),
       ...elements("add", table, added),
       ...([...gone.values(), ...added].some(isWide) ? this.wide(table) : []),
     ];
-    return { lines, gone: [...gone.values()].map(({ mark }) => mark) };
+    return { lines, gone: [...gone.values(), ...unclaimed.values()].map(({ mark }) => mark) };
   }
 
   /** All of them, for a table that was just made. */
@@ -100,19 +129,28 @@ export class TunPeers {
   }
 }
 
+function hasSamePrefixes(some: readonly string[], others: readonly string[]): boolean {
+  const normal = others.map((text) => formatPrefix(parsePrefix(text)!));
+  return `${some.toSorted()}` === `${normal.toSorted()}`;
+}
+
 function isWide(peer: Numbered): boolean {
   return placesOf(peer, "saddr").some((place) => "rule" in place);
 }
 
-function placesOf({ mark, prefixes }: Numbered, side: string): Place[] {
+function placesOf({ key, mark, prefixes }: Numbered, side: string): Place[] {
   return prefixes.flatMap((text): Place[] => {
     const prefix = parsePrefix(text);
     if (prefix === undefined) return []; // whoever adds the peer says so
     const isV6 = text.includes(":");
     if (prefix.bits < 128) {
-      return [{ rule: `${isV6 ? "ip6" : "ip"} ${side} ${text} ct mark set ${mark}`, bits: prefix.bits }];
+      const rule = `${isV6 ? "ip6" : "ip"} ${side} ${text} ct mark set ${mark} comment "${key}"`;
+      return [{ rule, bits: prefix.bits }];
     }
-    return [{ map: isV6 ? "peers6" : "peers4", element: `${text.split("/")[0]} : ${mark}` }];
+    return [{
+      map: isV6 ? "peers6" : "peers4",
+      element: `${text.split("/")[0]} comment "${key}" : ${mark}`,
+    }];
   });
 }
 

@@ -133,7 +133,13 @@ class UserspaceExit implements Exit {
         onLost,
         log,
       });
-      this.#tcp = new TcpSplice({ native, mtu, maxFlows: Math.min(TCP_FLOWS_MAX, limit) });
+      this.#tcp = new TcpSplice({
+        native,
+        mtu,
+        maxFlows: Math.min(TCP_FLOWS_MAX, limit),
+        onCrowded: (connections) =>
+          log("warning", `no room for more TCP: ${connections} connections were ended if idle, or refused`),
+      });
       this.descriptor = this.#flows.descriptor;
       this.#flows.watch(this.#tcp.descriptor);
       for (const ping of this.processDescriptors) this.#pingsReady |= this.#flows.watch(ping);
@@ -210,6 +216,7 @@ class UserspaceExit implements Exit {
 
   handleTimeout(nowUs: number): void {
     this.#udp.expire(nowUs);
+    this.#tcp?.handleTimeout(nowUs);
     this.#icmp.expire(nowUs);
     this.#reassembly.expire(nowUs);
   }

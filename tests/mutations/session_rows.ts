@@ -144,11 +144,4 @@ export const SESSION_ROWS: readonly Mutation[] = [
     tests: ["tests/sim/trusted_test.ts"],
     note: "every network is trusted with secrecy",
   },
-  {
-    file: "src/session/limits.ts",
-    from: "stagedPackets: 64,",
-    to: "stagedPackets: 640,",
-    tests: ["tests/unit/associations_test.ts"],
-    note: "more packets than 64 wait for a handshake",
-  },
 ];

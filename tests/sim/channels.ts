@@ -283,4 +283,25 @@ export const CHANNELS = {
     ),
 } as const satisfies Record<string, (random: Random) => PathModel>;
 
+/** Holds the share `rate` of the datagrams up for `lateUs`, so that others overtake them. */
+export function late(random: Random, rate: number, lateUs: number): Impairment {
+  const own = random.fork();
+  return { delayUs: () => own.real() < rate ? lateUs : 0 };
+}
+
+const transferPath = (baseUs: number) => () => new Path(baseUs);
+const roughPath = (baseUs: number) => (random: Random) =>
+  new Path(baseUs, randomLoss(random, 0.005), late(random, 0.01, Math.max(500, baseUs / 8)));
+
+/** The paths of transfers, by their round trips; rough ones lose 0.5 % each way and hold 1 % up. */
+export const TRANSFER_PATHS = {
+  "1ms": transferPath(500),
+  "1ms-rough": roughPath(500),
+  "40ms": transferPath(20_000),
+  "40ms-rough": roughPath(20_000),
+  "150ms": transferPath(75_000),
+  "150ms-rough": roughPath(75_000),
+} as const satisfies Record<string, (random: Random) => PathModel>;
+
 export type ChannelName = keyof typeof CHANNELS;
+export type TransferPathName = keyof typeof TRANSFER_PATHS;

@@ -4,7 +4,7 @@
  * from when datagrams came, never from how late they are let go; at most QUEUE_MAX wait. Owns no socket and reads no
  * clock: impair_child.ts does.
  */
-import type { ChannelName, PathModel } from "../sim/channels.ts";
+import type { ChannelName, PathModel, TransferPathName } from "../sim/channels.ts";
 import { type Background, type Network, until } from "./namespaces.ts";
 
 export const QUEUE_MAX = 4096;
@@ -114,7 +114,7 @@ export interface ProxyPlan {
   /** "address:port" that it takes datagrams at, and that they go on to. */
   listen: string;
   upstream: string;
-  channel: ChannelName;
+  channel: ChannelName | TransferPathName;
   seed: number;
   /** Milliseconds since 1970 at which the path begins; now, without. Paths of one seed and beginning have their bad times at once. */
   originMs?: number;

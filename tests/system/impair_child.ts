@@ -12,7 +12,7 @@ import { PollSet } from "../../src/io/poll.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE, HELD, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
-import { type ChannelName, CHANNELS } from "../sim/channels.ts";
+import { CHANNELS, type PathModel, TRANSFER_PATHS } from "../sim/channels.ts";
 import { Random } from "../sim/world.ts";
 import { ImpairedPath, QUEUE_MAX } from "./impair.ts";
 
@@ -28,15 +28,17 @@ interface Held {
   to: number;
 }
 
+const PATHS: Record<string, (random: Random) => PathModel> = { ...CHANNELS, ...TRANSFER_PATHS };
+
 const USAGE = `Usage: deno task impair LISTEN UPSTREAM PATH SEED [ORIGIN]
 
 What comes to LISTEN goes on to UPSTREAM, both "address:port", and the answers back. PATH is what happens to them on the way,
-each way: ${Object.keys(CHANNELS).join(", ")}. SEED is a whole number: the same one, the same fate.
+each way: ${Object.keys(PATHS).join(", ")}. SEED is a whole number: the same one, the same fate.
 ORIGIN is when the path begins, in milliseconds since 1970; now, without. It prints its counts as JSON; Ctrl-C ends it.`;
 
 const [listen, upstream, channel, seed, origin = String(Date.now())] = Deno.args;
 const isUsable = [listen, upstream].every((text) => parseAddress(parseEndpoint(text ?? "")?.host ?? "")) &&
-  Object.hasOwn(CHANNELS, channel ?? "") && /^\d{1,9}$/.test(seed ?? "") && /^\d{1,15}$/.test(origin);
+  Object.hasOwn(PATHS, channel ?? "") && /^\d{1,9}$/.test(seed ?? "") && /^\d{1,15}$/.test(origin);
 if (!isUsable) {
   console.error(USAGE);
   Deno.exit(2);
@@ -60,7 +62,7 @@ const originUs = 1000 * Number(origin) - wallClockOffsetUs();
 /** The models' time. */
 const clockUs = () => monotonicUs() - originUs;
 const path = (number: number) => {
-  const model = CHANNELS[channel as ChannelName](new Random(Number(seed) + number));
+  const model = PATHS[channel](new Random(Number(seed) + number));
   // Models begin with what they are asked first.
   model.arrivalUs(0, 0);
   return new ImpairedPath<Held>(model);

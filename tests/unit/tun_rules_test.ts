@@ -45,7 +45,7 @@ Deno.test("marks of peers: one for both families, kept while the peer stays, and
   const heir = { key: "heir", prefixes: ["10.66.0.2/32"] };
   const third = peers.change([two, heir], "t");
   assertEquals(third.gone, [mark]);
-  assertEquals(third.lines[0], `delete element inet t peers4 { 10.66.0.2 : ${mark} }`);
+  assertEquals(third.lines[0], `delete element inet t peers4 { 10.66.0.2 comment "one" : ${mark} }`);
   const heirs = third.lines.find((line) => line.startsWith("add element inet t peers4"))!;
   assertNotEquals(markIn(heirs), mark, "connections of the one before are not the heir's");
   assertEquals(peers.change([two, heir], "t"), { lines: [], gone: [] });
@@ -59,4 +59,43 @@ Deno.test("marks of peers: of prefixes within one another the longest has the la
   ], "t");
   const rules = peers.wide("t").filter((line) => line.includes("wide_from ip"));
   assertEquals(rules.map((line) => / saddr (\S+)/.exec(line)![1]), ["10.66.8.0/24", "10.66.8.128/25"]);
+});
+
+Deno.test("marks of peers: after a relay was killed who is still there keeps its mark, and who is not is forgotten", () => {
+  const mark = (number: number) => tagOf("oxrelay0") + number;
+  // As `nft list table` prints it.
+  const listed = `table inet oxrelay_oxrelay0 {
+	map peers4 {
+		elements = { 10.66.0.2 comment "stays=" : 0x${mark(7).toString(16)},
+			     10.66.0.3 comment "gone=" : 0x${mark(8).toString(16)},
+			     10.66.0.9 comment "foreign=" : 0x00000009,
+			     10.66.0.4 comment "moved=" : 0x${mark(9).toString(16)} }
+	}
+	map peers6 {
+		elements = { fd00::2 comment "stays=" : 0x${mark(7).toString(16)} }
+	}
+	chain wide_from {
+		ip saddr 10.66.8.0/24 ct mark set 0x${mark(10).toString(16)} comment "wide="
+	}
+	chain wide_to {
+		ip daddr 10.66.8.0/24 ct mark set 0x${mark(10).toString(16)} comment "wide="
+	}
+}`;
+  const peers = new TunPeers("oxrelay0");
+  assertEquals(peers.adopt(listed), 4);
+  const { lines, gone } = peers.change([
+    { key: "new=", prefixes: ["10.66.0.3/32"] },
+    { key: "stays=", prefixes: ["10.66.0.2/32", "fd00::2/128"] },
+    { key: "moved=", prefixes: ["10.66.0.5/32"] },
+    { key: "wide=", prefixes: ["10.66.8.0/24"] },
+  ], "t");
+  assertEquals(gone.toSorted(), [mark(8), mark(9)]);
+  const text = lines.join("\n");
+  assert(text.includes(`10.66.0.2 comment "stays=" : ${mark(7)}`), text);
+  assert(text.includes(`fd00::2 comment "stays=" : ${mark(7)}`), text);
+  assert(text.includes(`ip saddr 10.66.8.0/24 ct mark set ${mark(10)} `), text);
+  for (const number of [8, 9]) {
+    assert(!text.includes(String(mark(number))), "a mark that connections may bear is nobody's");
+  }
+  assertEquals(new TunPeers("oxrelay0").adopt(""), 0);
 });

@@ -1,0 +1,181 @@
+//! The sockets by which the exit's TCP goes on: made nonblocking and with bounded buffers, closed with FIN or RST, and asked
+//! what they cost. Owns nothing: a descriptor belongs to the flow that asked for it.
+
+use crate::icmp;
+use crate::segment::Key;
+use std::net::IpAddr;
+
+/// Data that the system has of us and has not sent: a far end that does not read gets no more than this to keep for it.
+const UNSENT_BYTES: i32 = 128 * 1024;
+/// RFC 5382 REQ-5, as connection.rs keeps the other side: an idle far end is asked after 2 h 4 min.
+const KEEP_IDLE_S: i32 = 7_440;
+const KEEP_PROBE_S: i32 = 15;
+const KEEP_PROBES: i32 = 8;
+/// linux/sock_diag.h: what getsockopt(SO_MEMINFO) tells, in words.
+const MEMINFO_WORDS: usize = 9;
+const MEMINFO_RECEIVED: usize = 0;
+const MEMINFO_QUEUED: usize = 5;
+
+pub fn errno() -> i32 {
+    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+fn set<T>(fd: i32, level: i32, option: i32, value: &T) {
+    // SAFETY: `value` is valid for its size; the kernel copies it.
+    unsafe {
+        libc::setsockopt(fd, level, option, (&raw const *value).cast(), size_of::<T>() as libc::socklen_t)
+    };
+}
+
+/// Closes the descriptor; with `reset`, so that the far end sees an RST instead of a FIN.
+pub fn close(fd: i32, reset: bool) {
+    if reset {
+        set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 });
+    }
+    // SAFETY: the flow owns `fd` and forgets it with this call.
+    unsafe { libc::close(fd) };
+}
+
+/// The more flows a source has, the less the system may keep for each of them.
+fn bound_buffers(fd: i32, flows: usize) {
+    let bytes: i32 = match flows {
+        0..8 => return,
+        8..32 => {
+            set(fd, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, &(512 * 1024));
+            return;
+        }
+        32..128 => 32 * 1024,
+        _ => 8 * 1024,
+    };
+    set(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &bytes);
+    set(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
+}
+
+/// What a packet's TTL or hop limit leaves it behind this exit, 1 or more.
+pub fn hops_of(packet: &[u8]) -> i32 {
+    let place = if packet[0] >> 4 == 6 { 7 } else { 8 };
+    i32::from(packet[place].max(2) - 1)
+}
+
+/// Has a socket's packets begin with so many hops; -1 for as many as the system likes.
+pub fn set_hops(fd: i32, is_ipv6: bool, hops: i32) {
+    let (level, name) = if is_ipv6 {
+        (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
+    } else {
+        (libc::IPPROTO_IP, libc::IP_TTL)
+    };
+    set(fd, level, name, &hops);
+}
+
+/// A nonblocking socket on its way to the key's destination by `hops` at most, or the errno that kept it from starting.
+/// `flows` are those that its source has already.
+pub fn dial(key: &Key, hops: i32, flows: usize) -> Result<i32, i32> {
+    let family = if key.destination.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+    // SAFETY: no pointer crosses.
+    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(errno());
+    }
+    bound_buffers(fd, flows);
+    let options = [
+        (libc::TCP_NODELAY, 1), // what is written at once leaves at once
+        (libc::TCP_NOTSENT_LOWAT, UNSENT_BYTES),
+        (libc::TCP_KEEPIDLE, KEEP_IDLE_S),
+        (libc::TCP_KEEPINTVL, KEEP_PROBE_S),
+        (libc::TCP_KEEPCNT, KEEP_PROBES),
+    ];
+    for (option, value) in options {
+        set(fd, libc::IPPROTO_TCP, option, &value);
+    }
+    set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1);
+    // A router's word about the SYN is kept, so that it can be handed on as it was.
+    icmp::keep_errors(fd, key.destination.is_ipv6(), true);
+    set_hops(fd, key.destination.is_ipv6(), hops);
+    let result = match key.destination {
+        IpAddr::V4(address) => {
+            let name = libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: key.destination_port.to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: `name` is valid for its size; the kernel copies it.
+            unsafe { libc::connect(fd, (&raw const name).cast(), size_of::<libc::sockaddr_in>() as u32) }
+        }
+        IpAddr::V6(address) => {
+            let name = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as u16,
+                sin6_port: key.destination_port.to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr { s6_addr: address.octets() },
+                sin6_scope_id: 0,
+            };
+            // SAFETY: as above.
+            unsafe { libc::connect(fd, (&raw const name).cast(), size_of::<libc::sockaddr_in6>() as u32) }
+        }
+    };
+    if result == 0 {
+        return Ok(fd);
+    }
+    let reason = errno();
+    if reason == libc::EINPROGRESS {
+        return Ok(fd);
+    }
+    close(fd, false);
+    Err(reason)
+}
+
+/// The error that a connecting socket has come to, 0 for none.
+pub fn connect_error(fd: i32) -> i32 {
+    let mut value: i32 = 0;
+    let mut length = size_of::<i32>() as libc::socklen_t;
+    // SAFETY: both pointers are valid for what the option writes, one i32.
+    let result = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut value).cast(), &mut length)
+    };
+    if result < 0 { errno() } else { value }
+}
+
+/// Bytes that the system keeps for the socket in both directions.
+pub fn kernel_bytes(fd: i32) -> usize {
+    let mut words = [0u32; MEMINFO_WORDS];
+    let mut length = size_of_val(&words) as libc::socklen_t;
+    // SAFETY: both pointers are valid for what the option writes, at most `length` bytes.
+    let result = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, words.as_mut_ptr().cast(), &mut length)
+    };
+    if result < 0 { 0 } else { words[MEMINFO_RECEIVED] as usize + words[MEMINFO_QUEUED] as usize }
+}
+
+/// What a nonblocking transfer came to.
+pub enum Moved {
+    Bytes(usize),
+    /// Of a read: the far end has finished.
+    End,
+    Blocked,
+    Broken,
+}
+
+fn moved(result: isize) -> Moved {
+    match result {
+        0.. => Moved::Bytes(result as usize),
+        _ => match errno() {
+            libc::EAGAIN | libc::EINTR => Moved::Blocked,
+            _ => Moved::Broken,
+        },
+    }
+}
+
+pub fn send(fd: i32, data: &[u8]) -> Moved {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+    // SAFETY: `data` is valid for its length; the kernel only reads it.
+    moved(unsafe { libc::send(fd, data.as_ptr().cast(), data.len(), flags) })
+}
+
+pub fn receive(fd: i32, room: &mut [u8]) -> Moved {
+    // SAFETY: `room` is valid and writable for its length.
+    match moved(unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), libc::MSG_DONTWAIT) }) {
+        Moved::Bytes(0) => Moved::End,
+        other => other,
+    }
+}
