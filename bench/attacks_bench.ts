@@ -208,7 +208,8 @@ async function notice(net: Network, victim: string, seconds: number): Promise<No
   const at = (share: number) => times[Math.min(times.length - 1, Math.floor(share * times.length))] ?? NaN;
   const sum = flow?.sum;
   const mbit = sum === undefined ? 0 : sum.bits_per_second * (1 - sum.lost_percent / 100) / 1e6;
-  return { answered: times.length / count, p50: at(0.5), p99: at(0.99), mbit };
+  const sent = Number(/(\d+) packets transmitted/.exec(stdout)?.[1] ?? count);
+  return { answered: times.length / sent, p50: at(0.5), p99: at(0.99), mbit };
 }
 
 /** The relay with what the attack needs of it. */

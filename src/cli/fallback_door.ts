@@ -145,13 +145,14 @@ export class FallbackDoor {
       return;
     }
     const patience = setTimeout(guest.close, PROVEN_MS);
+    const options = { isServer: true, secureContext: this.#context };
+    const tls = new TLSSocket(tcp as unknown as Socket, options);
     tcp.on("error", () => {}); // its close says enough
     tcp.on("close", () => {
       clearTimeout(patience);
       this.#crowd.leave(guest);
+      tls.destroy(); // it would keep its memory until somebody collects it
     });
-    const options = { isServer: true, secureContext: this.#context };
-    const tls = new TLSSocket(tcp as unknown as Socket, options);
     tls.on("error", guest.close);
     tls.on("secure", () => {
       clearTimeout(patience);
