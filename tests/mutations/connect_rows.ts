@@ -13,6 +13,13 @@ const WISHES = "tests/system/connect_wishes_test.ts", RELAY_SIM = "tests/sim/rel
 
 export const CONNECT_ROWS: readonly Mutation[] = [
   {
+    file: "src/cli/link_counts.ts",
+    from: "if (!isOxtunnel) return",
+    to: "if (isOxtunnel || !isOxtunnel) return",
+    tests: ["tests/sim/ox_compression_test.ts"],
+    note: "the client's totals are of compressed bytes",
+  },
+  {
     file: "src/wire/address.ts",
     from: "return bits > 128 || (isIpv4(address) && bits < MAPPED_BITS) ? undefined : { address, bits };",
     to: "return bits > 128 ? undefined : { address, bits };",
