@@ -72,7 +72,7 @@ export interface PlaneState {
 
 /** A data plane in this thread or another. */
 export interface LinkPlane {
-  /** Names the relay's address, first or anew, and starts a handshake. */
+  /** Names the relay's address, first or anew, and starts a handshake, with the first packet where it can carry one. */
   connect(address: string, port: number): void;
   /** Takes the session to another address of the relay once that has answered; without a session it is `connect`. */
   reach(address: string, port: number): void;
@@ -199,7 +199,7 @@ export class LocalPlane implements LinkPlane {
   }
 
   connect(address: string, port: number): void {
-    this.#client.connect(address, port, monotonicUs());
+    this.#client.connect(address, port, monotonicUs(), true);
     this.#driver.turn();
   }
 
