@@ -74,7 +74,7 @@ async function transfer(net: Network, client: string, seconds: number, to = SERV
 
 networkTest("fallback: the tunnel comes up over TLS, and goes back to UDP", needs, async (net) => {
   const { client, file } = await open(net);
-  net.spawn("server", ["iperf3", "-s"]);
+  await net.iperf("server");
   await block(net);
   const startedMs = performance.now();
   const running = start(net, client, file);
@@ -109,7 +109,7 @@ networkTest(
   needs,
   async (net) => {
     const { client, file, restart } = await open(net, "workers = 2\n");
-    net.spawn("server", ["iperf3", "-s"]);
+    await net.iperf("server");
     const running = start(net, client, file, ["--kill-switch"]);
     await running.says("The tunnel is up.");
     assert(!(await endpoint(net)).includes("TLS"));
@@ -132,7 +132,7 @@ networkTest(
 
 networkTest("fallback: without root, forwarded ports work over TLS", needs, async (net) => {
   const { client, file } = await open(net, "", 8443);
-  net.spawn("server", ["iperf3", "-s"]);
+  await net.iperf("server");
   await block(net);
   const running = start(net, client, file, ["-L", `5201:${SERVER}:5201`]);
   await running.says("The tunnel is up.");
