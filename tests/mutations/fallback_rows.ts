@@ -221,13 +221,6 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
     note: "a ticket is good in another place",
   },
   {
-    file: "src/session/ox_tickets.ts",
-    from: "view.setUint32(publicKey.length + 4, peers.generation[id], true);",
-    to: "",
-    tests: TICKETS,
-    note: "a removed peer's ticket is good",
-  },
-  {
     file: "src/session/ox_keys.ts",
     from: "this.#chain.fill(0); // its successor exists",
     to: "",
