@@ -7,6 +7,7 @@
  */
 
 import type { ClassRules } from "./class_rules.ts";
+import type { Signatures } from "./signatures.ts";
 
 const WAYS = 4;
 /** An IPv6 flow: two addresses, ports, protocol. */
@@ -55,6 +56,8 @@ export class FlowTable {
   readonly ruled: Uint8Array;
   /** A person's own; `setRules` changes them. */
   rules: ClassRules | undefined;
+  /** Patterns in place of all of the project's own (recognise.ts), where some are to be left out. */
+  patterns: Signatures | undefined;
   /** A hint's class, or NO_HINT; and for which version of the session's hints that holds. */
   readonly hint: Uint8Array;
   readonly hintVersion: Uint32Array;
