@@ -27,12 +27,14 @@ export const STATE_MARKS = 1;
 export const STATE_BULK = 2, STATE_STEADY = 3, STATE_MEDIA = 4;
 /** CLASS_*, as this direction alone has it since its last packet. */
 export const STATE_CLASS = 5;
-/** How much of it is full packets, and packets of the tick that the last one was in. */
-export const STATE_HEAVY = 6, STATE_RUN = 7;
+/** How much of it is full packets, and how far its packets are ahead of a game's pace. */
+export const STATE_HEAVY = 6, STATE_CROWD = 7;
 /** Payloads that were looked at for patterns. */
 export const STATE_LOOKS = 8;
 /** How often behaviour's word was taken back, at most FLIPS_MAX. */
 export const STATE_FLIPS = 9;
+/** Bytes of the last UDP payload by eight, and how much of the direction acknowledges the other one's data. */
+export const STATE_SIZE = 10, STATE_ACKS = 11;
 
 /** Words of a place in `sources`: two RTP sources, each with its last sequence number and timestamp, the older one second. */
 export const SOURCE_WORDS = 6;

@@ -34,6 +34,20 @@ export const CLASSIFY_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/control/classifier.ts",
+    from: "return theirs >= DATA_PAYLOAD_MIN ? Math.min(ACKS_MAX, score + 3) : score;",
+    to: "return score;",
+    tests: ["tests/unit/classifier_test.ts"],
+    note: "a slow transfer's acknowledgements are a game",
+  },
+  {
+    file: "src/control/classifier.ts",
+    from: "if (crowd > CROWD_RUN) return score >> 1;",
+    to: "",
+    tests: ["tests/unit/classifier_test.ts"],
+    note: "who asks as fast as answers come is a game",
+  },
+  {
+    file: "src/control/classifier.ts",
     from: "STEADY_TAKEN << state[at + STATE_FLIPS]",
     to: "STEADY_TAKEN",
     tests: ["tests/unit/classifier_test.ts"],
