@@ -47,8 +47,13 @@ const IDLE_US = 1_000_000;
 const TCP_RUN_US = 20_000, UDP_RUN_US = 4000, ACK_RUN_US = 10_000;
 /** Packets closer than this are one tick's, a few of which a game may send; more of them are a flood. */
 const TICK_US = 2000;
-/** Games tick 128 times a second at most, calls send a sound every 10 ms: who keeps ahead of this waits for nothing but answers. */
-const PACE_US_MIN = 7000;
+/**
+ * Games tick 128 times a second at most, calls send a sound every 10 ms: who keeps ahead of one packet in 6.5 ms waits for
+ * nothing but answers. As eighths of a packet in so much of 2^13 microseconds.
+ */
+const PACE = 10, PACE_SHIFT = 13;
+/** Longer than any crowd lasts. */
+const CROWD_GAP_US = 131_072;
 /** Parts of a packet that crowding is counted in. */
 const CROWD_UNIT = 8;
 /** A tick's packets, and packets ahead of the pace. */
@@ -189,12 +194,10 @@ export function bulkScore(score: number, protocol: number, sign: number, gapUs: 
   return gapUs < runUs ? Math.min(BULK_MAX, score + 1) : Math.max(0, score - 1);
 }
 
-/** How far packets are ahead of one in 7 ms, 0 to 128 eighths of a packet, after one more, `gapUs` behind the last one. */
+/** How far packets are ahead of one in 6.5 ms, 8 to 128 eighths of a packet, after one more, `gapUs` behind the last one. */
 export function crowding(crowd: number, gapUs: number): number {
-  const left = gapUs >= CROWD_MAX / CROWD_UNIT * PACE_US_MIN
-    ? 0
-    : crowd - (CROWD_UNIT * gapUs / PACE_US_MIN | 0);
-  return Math.min(CROWD_MAX, Math.max(0, left) + CROWD_UNIT);
+  if (gapUs >= CROWD_GAP_US) return CROWD_UNIT;
+  return Math.min(CROWD_MAX, Math.max(0, crowd - (PACE * gapUs >>> PACE_SHIFT)) + CROWD_UNIT);
 }
 
 /**
