@@ -2,6 +2,7 @@
  * Every row of the mutation table, by area. A feature adds the lines without which its tests should fail. Tries nothing.
  */
 import { ADMIN_ROWS } from "./admin_rows.ts";
+import { CLASSIFY_ROWS } from "./classify_rows.ts";
 import { CODEC_ROWS } from "./codec_rows.ts";
 import { FALLBACK_ROWS } from "./fallback_rows.ts";
 import { CONNECT_ROWS } from "./connect_rows.ts";
@@ -26,4 +27,5 @@ export const ROWS: readonly Mutation[] = [
   ...TUN_ROWS,
   ...ADMIN_ROWS,
   ...CONNECT_ROWS,
+  ...CLASSIFY_ROWS,
 ];
