@@ -26,7 +26,11 @@ export class PulledSocket extends Duplex {
   constructor(conn: Deno.TcpConn) {
     super({ allowHalfOpen: false, readableHighWaterMark: 1 });
     this.#conn = conn;
-    conn.setNoDelay(true);
+    try {
+      conn.setNoDelay(true);
+    } catch (error) {
+      this.destroy(error as Error); // gone by now
+    }
   }
 
   /** The handshake is over: from now on only what is asked for is read. */
