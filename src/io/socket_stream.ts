@@ -30,7 +30,11 @@ export class PulledSocket extends Duplex {
     super({ allowHalfOpen: false, readableHighWaterMark: 1 });
     this.#conn = conn;
     this.#first = first;
-    conn.setNoDelay(true);
+    try {
+      conn.setNoDelay(true);
+    } catch (error) {
+      this.destroy(error as Error); // gone by now
+    }
   }
 
   /** The handshake is over: from now on only what is asked for is read. */

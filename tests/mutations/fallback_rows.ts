@@ -61,8 +61,8 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/cli/fallback_crowd.ts",
-    from: "if (visitors.size > (greediest?.size ?? 0)) greediest = visitors;",
-    to: "greediest ??= visitors;",
+    from: "for (const set of sets.values()) if (set.size > (largest?.size ?? 0)) largest = set;",
+    to: "for (const set of sets.values()) largest ??= set;",
     tests: CROWD,
     note: "any network's connection makes room",
   },
@@ -226,5 +226,26 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
     to: "",
     tests: ["tests/unit/ox_keys_test.ts"],
     note: "the old key chain is not overwritten",
+  },
+  {
+    file: "src/cli/fallback_door.ts",
+    from: "crowdLimits(Math.min(share, CONNECTIONS_MAX))",
+    to: "crowdLimits(CONNECTIONS_MAX)",
+    tests: ["tests/system/descriptors_test.ts"],
+    note: "the fallback takes more descriptors than its share",
+  },
+  {
+    file: "src/cli/fallback_crowd.ts",
+    from: "if (own.size > ofOneHolder) this.#expel(firstOf(own));",
+    to: "if (own.size > Infinity) this.#expel(firstOf(own));",
+    tests: CROWD,
+    note: "one holder's proven connections are not bounded",
+  },
+  {
+    file: "src/cli/fallback_crowd.ts",
+    from: "else if (this.#all.size - this.#unprovenCount > all - unproven) {",
+    to: "else if (this.#all.size - this.#unprovenCount > all) {",
+    tests: CROWD,
+    note: "proven connections fill the room of newcomers",
   },
 ];
