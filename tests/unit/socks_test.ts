@@ -87,7 +87,7 @@ async function take(connection: Deno.TcpConn, count: number): Promise<Uint8Array
   return bytes;
 }
 
-/** What the promise comes to, or a failure when it comes to nothing. */
+/** The promise's value; fails when it does not settle. */
 async function soon<T>(promise: Promise<T>, what: string): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
