@@ -54,8 +54,11 @@ export class Doors {
   readonly #workers: number;
   readonly #stopLooking: () => void;
 
-  /** Opens what the configuration asks for. Throws a sentence, with nothing left open, when it cannot. */
-  static async open(config: Config, tunnelIpv6: string | undefined): Promise<Doors> {
+  /**
+   * Opens what the configuration asks for. `fallbackShare` is how many connections the fallback may have where descriptors
+   * bound them. Throws a sentence, with nothing left open, when it cannot.
+   */
+  static async open(config: Config, tunnelIpv6: string | undefined, fallbackShare?: number): Promise<Doors> {
     const native = nativeIo(config);
     const { io, workers } = config;
     if (typeof native === "string" && (workers > 1 || io !== "portable" && io !== "auto")) {
@@ -70,7 +73,8 @@ export class Doors {
       bells = openBells(sockets.length);
       const readers = workers + (config.fallback ? 1 : 0);
       mailboxes = readers > 1 ? openMailboxes(readers) : undefined;
-      fallback = config.fallback && mailboxes && await FallbackDoor.open(config, config.fallback, mailboxes);
+      fallback = config.fallback && mailboxes &&
+        await FallbackDoor.open(config, config.fallback, mailboxes, fallbackShare);
       const port = typeof native === "string" || io === "portable"
         ? String(native)
         : await chooseNative(native, io);

@@ -166,7 +166,7 @@ export class TunHost {
     const listed = await run("nft", ["-t", "list", "table", "inet", this.#table]).catch(() => undefined);
     if (listed !== undefined) return;
     this.#before = { ...this.#before, ...await recorded() };
-    await run("nft", ["-f", "-"], this.#rules());
+    await run("nft", ["-f", "-"], this.#rulesAnew());
     this.#o.log(
       "warning",
       `the rules of ${this.#o.name} were gone (nft flush ruleset?) and have been put back`,
