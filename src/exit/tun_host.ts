@@ -40,7 +40,7 @@ export interface TunOptions {
   mtu: number;
   /** See `TunDevice.openHost`. */
   host: HostAccess;
-  /** The relay's own UDP port, and every port of either protocol that it listens on, which no client may leave by. */
+  /** The relay's own UDP port, and every port of either protocol that it or another program listens on, which no client may leave by. */
   listenPort?: number;
   ownPorts: readonly number[];
   /** What moves packets in bulk, with the kernel's offloads, or the reason to move them one by one. */
