@@ -8,6 +8,7 @@ import { loadNative, type Native } from "../../ffi/native.ts";
 import { type Config, formatEndpoint } from "../config.ts";
 import { hostOne } from "../wire/address.ts";
 import type { HostAccess } from "../exit/exit.ts";
+import { listeningPorts } from "../exit/listening.ts";
 import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
 import type { TunPeer } from "../exit/tun_peers.ts";
 import { type Choice, chooseNative } from "../io/choose.ts";
@@ -202,8 +203,12 @@ async function chooseExit(
         mtu: config.mtu,
         host: opensHost(config),
         listenPort: config.listen.port,
-        ownPorts: [config.listen, config.metricsListen, ...(config.fallback ? [config.fallback.listen] : [])]
-          .map(({ port }) => port),
+        ownPorts: [
+          ...[config.listen, config.metricsListen, ...(config.fallback ? [config.fallback.listen] : [])]
+            .map(({ port }) => port),
+          ...listeningPorts("tcp"),
+          ...listeningPorts("udp"),
+        ],
         native: nativeIo(config),
         log: (level, message) => logger("exit")[level]("{message}", { message }),
       }, config.workers);
