@@ -118,17 +118,31 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/cli/live_peers.ts",
-    from: "this.#cutOff.set(identityOf(record), name);",
+    from: "this.#cutOff.set(identityOf(served), name);",
     to: "",
     tests: [LIVE, STATE],
     note: "a reload lets in who was cut off while the disk refused",
   },
   {
     file: "src/cli/live_peers.ts",
-    from: "await this.#storeAgain();",
+    from: "if (this.#cutOff.size > 0) await this.#changes.take(() => this.#storeAgain());",
     to: "",
     tests: [LIVE, STATE],
     note: "a removal that the disk refused is never stored",
+  },
+  {
+    file: "src/cli/live_peers.ts",
+    from: "const second = await this.#cut(name);",
+    to: "const second: typeof first = {};",
+    tests: [LIVE],
+    note: "who is added during the removal stays served",
+  },
+  {
+    file: "src/cli/live_peers.ts",
+    from: "const { cutFailed, storeFailed } = await this.#takeOut(record.name);",
+    to: "const cutFailed = undefined, storeFailed = undefined;",
+    tests: [LIVE],
+    note: "a peer that was refused is kept",
   },
   {
     file: "src/cli/planes.ts",
