@@ -62,8 +62,8 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/admin/server.ts",
-    from: "if (connections.size >= connectionsMax) end(quietest(connections));",
-    to: "",
+    from: "connections.size >= connectionsMax ? quietest(connections) : undefined;",
+    to: "undefined;",
     tests: [ADMIN, DESCRIPTORS],
     note: "connections to the admin interface are not bounded",
   },
