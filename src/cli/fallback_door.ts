@@ -28,6 +28,8 @@ const PROVEN_MS = 10_000;
 /** As long as a key lives (PROTOCOL §15): a session that is used is answered more often. */
 const IDLE_MS = 180_000;
 const SWEEP_MS = 1000;
+/** The first piece that is read of a connection: most of a client's first message. */
+const FIRST_BYTES = 2048;
 
 /** A connection from before its TLS handshake until it is closed. */
 interface Guest extends Visitor {
@@ -135,23 +137,41 @@ export class FallbackDoor {
     await this.#endPump();
   }
 
-  /** Bounds connections from before their TLS handshake, which has its time, until they are closed. */
+  /**
+   * Bounds connections from before their TLS handshake, which has its time, until they are closed. What TLS takes of memory is
+   * for those that begin it: whoever opens many connections and says nothing has a descriptor and a small buffer of each.
+   */
   #admit(conn: Deno.TcpConn): void {
-    const tcp = new PulledSocket(conn);
-    const guest = guestOf(conn.remoteAddr, () => tcp.destroy());
+    let end = () => closeQuietly(conn);
+    const guest = guestOf(conn.remoteAddr, () => end());
     if (guest === undefined || !this.#crowd.enter(guest)) {
-      tcp.destroy();
+      closeQuietly(conn);
       return;
     }
     const patience = setTimeout(guest.close, PROVEN_MS);
-    tcp.on("error", () => {}); // its close says enough
-    tcp.on("close", () => {
+    const left = () => {
       clearTimeout(patience);
       this.#crowd.leave(guest);
+    };
+    const first = new Uint8Array(FIRST_BYTES);
+    conn.read(first).then((count) => {
+      if (count === null) throw new Error("it said nothing");
+      const tcp = new PulledSocket(conn, first.subarray(0, count));
+      end = () => tcp.destroy();
+      tcp.on("error", () => {}); // its close says enough
+      tcp.on("close", left);
+      this.#greet(tcp, guest, patience);
+    }).catch(() => {
+      closeQuietly(conn);
+      left();
     });
+  }
+
+  #greet(tcp: PulledSocket, guest: Guest, patience: ReturnType<typeof setTimeout>): void {
     const options = { isServer: true, secureContext: this.#context };
     const tls = new TLSSocket(tcp as unknown as Socket, options);
     tls.on("error", guest.close);
+    tcp.on("close", () => tls.destroy()); // it would keep its memory until somebody collects it
     tls.on("secure", () => {
       clearTimeout(patience);
       if (tcp.destroyed) return;
@@ -212,6 +232,14 @@ function contextOf({ certificate }: FallbackConfig, material: TlsMaterial): Secu
     throw new CommandError(
       `fallback.certificate: ${certificate} and its private key cannot be used: ${(error as Error).message}`,
     );
+  }
+}
+
+function closeQuietly(conn: Deno.TcpConn): void {
+  try {
+    conn.close();
+  } catch {
+    // It has ended by itself.
   }
 }
 

@@ -8,6 +8,7 @@ import { createAdmin } from "../admin/mod.ts";
 import { sum } from "../admin/prometheus.ts";
 import { type AdminServer, serveAdmin } from "../admin/server.ts";
 import { diffConfig, type Environment, formatEndpoint, redactConfig, reloadedConfig } from "../config.ts";
+import { adminUrl } from "./admin_client.ts";
 import { loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
@@ -176,6 +177,7 @@ export async function serve(args: string[]): Promise<number> {
     applicationsInMetrics: () => config.classes.applicationsInMetrics,
     config: () => redactConfig(config),
     adminToken: () => adminToken,
+    url: () => adminUrl(config),
     reload,
     addPeer: async ({ name, publicKey }) => {
       const made = publicKey === undefined ? generatePrivateKey() : undefined;

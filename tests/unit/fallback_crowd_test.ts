@@ -55,7 +55,7 @@ Deno.test("fallback crowd: who has proven itself is not made to leave, by its so
   assertEquals(crowd.size, 16);
 });
 
-Deno.test("fallback crowd: in all there are so many, and closing ends each", () => {
+Deno.test("fallback crowd: their number is bounded, and closing ends each", () => {
   const { crowd, closed, guest } = scene();
   for (let i = 0; i < 68; i++) crowd.prove(guest(`${i}`, `network ${i}`).visitor);
   for (let i = 0; i < 32; i++) assert(guest(`waiting ${i}`, `network ${i}`).isIn);
