@@ -139,6 +139,7 @@ networkTest(
     const LISTENERS = `
 Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 12000 });
 Deno.listen({ hostname: "0.0.0.0", port: 12001 });
+setInterval(() => {}, 1e6); // a listener alone keeps no program running
 console.log("ready");`;
     await net.server("relay", LISTENERS);
     await net.relay(CONFIG);
