@@ -2,8 +2,8 @@
 /**
  * The largest datagram that one direction of a path takes, found by probing (RFC 8899; PROTOCOL §17). Sizes are bytes of
  * UDP payload. Invariant: the size rises by the reply to the probe under way and by nothing else, at most one probe is
- * under way, and three losses of one size are believed, each while something smaller got through: an outage says nothing of
- * sizes. Pure: it sends nothing, and time is an argument.
+ * under way, and three losses of one size are believed once something smaller got through beside two of them: an outage
+ * says nothing of sizes. Pure: it sends nothing, and time is an argument.
  * Keeps PROTOCOL R76 and R83.
  */
 
@@ -11,9 +11,14 @@
 export const BASE_BYTES = 1200;
 /** Probes of one size that are lost before it counts as too big (RFC 8899 §5.1.2). */
 export const MAX_PROBES = 3;
-/** Losses of one size beside which nothing got through, after which the search waits for the path to come back. */
+/**
+ * Of them those beside which something got through. Not all: an idle session hears of nothing but what goes with a repeat.
+ * One would be too few: the end of an outage is heard beside the last probe that was lost in it.
+ */
+const MIN_HEARD = 2;
+/** Losses in a row beside which nothing got through, after which the search waits for the path to come back. */
 export const MAX_OUTAGES = 3;
-/** How long it waits, and then until the path is used. */
+/** How long it waits, and then until the path is used; no longer than until something is heard. */
 export const OUTAGE_US = 1_000_000;
 /** The search ends when it knows the size this closely. */
 export const GRANULARITY_BYTES = 4;
@@ -44,9 +49,13 @@ export class PathSize {
   /** Whether the path has been found not to take the base. */
   isNarrow = false;
   readonly max: number;
+  /** Of the size that is probed: losses, those beside which something got through, and the others since the last of these. */
   #losses = 0;
+  #heardLosses = 0;
   #outages = 0;
-  /** The counter and the time of the probe under way, and whether something that was sent after it has arrived. */
+  /** The size whose search waits for the end of an outage; 0 when none does. */
+  #waiting = 0;
+  /** Counter and time of the last probe, in whole microseconds, and whether something that was sent since has arrived. */
   #probeCounter = 0;
   #probeUs = 0;
   #isHeard = false;
@@ -103,21 +112,22 @@ export class PathSize {
   /** The path is in use: a search that waited for that begins. */
   onUse(nowUs: number): void {
     if (nowUs < this.searchAtUs) return;
+    if (this.#waiting !== 0) return this.#probe(this.#waiting);
     this.#tooBig = this.max + 1;
     this.#hint = 0;
     if (this.isNarrow) this.#probe(BASE_BYTES);
     else this.#next(nowUs);
   }
 
-  /** Whether the probe that is due repeats one: something small that is answered shall go with it. */
+  /** Whether the probe that is due repeats one: something small that is answered shall go out with it, before it. */
   get isRepeat(): boolean {
-    return this.#losses + this.#outages > 0;
+    return this.#losses > 0;
   }
 
   /** The probe that was due went out under this counter. `timerUs`: how long its reply may take. */
   onSent(counter: number, nowUs: number, timerUs: number): void {
     this.#probeCounter = counter;
-    this.#probeUs = nowUs;
+    this.#probeUs = Math.floor(nowUs);
     this.#isHeard = false;
     this.isDue = false;
     this.dueUs = nowUs + timerUs;
@@ -135,26 +145,36 @@ export class PathSize {
     this.#next(nowUs);
   }
 
-  /** The other end has answered something that was sent at that time. */
+  /** The other end has answered something that was sent at that time, in whole microseconds: a pong tells no more. */
   onAnswer(sentUs: number): void {
-    if (sentUs >= this.#probeUs) this.#isHeard = true;
+    if (sentUs >= this.#probeUs) this.#hear();
+  }
+
+  /** Something that was sent with the last probe or after it has arrived: if there was an outage, it is over. */
+  #hear(): void {
+    this.#isHeard = true;
+    if (this.#waiting !== 0) this.#probe(this.#waiting);
   }
 
   /** Does what is due: the probe under way is lost. */
   handleTimeout(nowUs: number): void {
     if (nowUs < this.dueUs) return;
     this.dueUs = Infinity;
-    if (this.#isHeard) this.#losses++;
-    else if (++this.#outages === MAX_OUTAGES) {
-      this.#rest(nowUs + OUTAGE_US);
-      this.isSettled = this.#isBaseKnown;
-      return;
-    }
-    if (this.#losses < MAX_PROBES) {
-      this.isDue = true;
-      return;
-    }
+    this.#losses++;
+    if (this.#isHeard) {
+      this.#heardLosses++;
+      this.#outages = 0;
+    } else this.#outages++;
     const lost = this.probed;
+    if (this.#losses < MAX_PROBES || this.#heardLosses < MIN_HEARD) {
+      if (this.#outages < MAX_OUTAGES) this.isDue = true;
+      else {
+        this.#rest(nowUs + OUTAGE_US);
+        this.isSettled = this.#isBaseKnown;
+        this.#waiting = lost;
+      }
+      return;
+    }
     if (lost > this.bytes) {
       this.#tooBig = lost;
     } else if (lost > BASE_BYTES) {
@@ -185,7 +205,7 @@ export class PathSize {
 
   /** The other end says which of the last counters up to `highest` arrived: bit i of `bitmap` is highest - 1 - i. */
   onReport(highest: number, bitmap: Uint8Array, bitmapBytes: number, nowUs: number): void {
-    if (highest > this.#probeCounter) this.#isHeard = true;
+    if (highest > this.#probeCounter) this.#hear();
     let kept = 0;
     for (let i = 0; i < this.#followedCount; i++) {
       const counter = this.#followed[i], behind = highest - 1 - counter;
@@ -230,14 +250,15 @@ export class PathSize {
 
   #probe(bytes: number): void {
     this.probed = bytes;
-    this.#losses = this.#outages = 0;
+    this.#losses = this.#heardLosses = this.#outages = 0;
+    this.#waiting = 0;
     this.isDue = true;
     this.isSettled = false;
     this.dueUs = this.searchAtUs = Infinity;
   }
 
   #rest(searchAtUs: number): void {
-    this.probed = 0;
+    this.probed = this.#waiting = 0;
     this.isDue = false;
     this.isSettled = true;
     this.dueUs = Infinity;

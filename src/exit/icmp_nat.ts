@@ -231,7 +231,7 @@ export class IcmpNat {
   }
 }
 
-/** Has the socket's packets begin with so many hops. */
+/** Sets the hop limit with which the socket's packets begin. */
 function setHops(family: Family, hops: number): void {
   if (family.hops === hops) return;
   family.hops = hops;

@@ -349,7 +349,9 @@ export class OxSession {
     this.#isNarrow = size.isNarrow;
     sessions.datagramBytes[row] = size.bytes;
     sessions.searchAtUs[row] = size.searchAtUs;
-    if (size.isDue) this.speak();
+    if (!size.isDue) return;
+    if (size.isRepeat) this.#isPingDue = true; // what is small shows whether it is the size
+    this.speak();
   }
 
   /** The initiator's session is open: the first answer came. The first exchange brings in what both ends accepted. */
@@ -564,9 +566,10 @@ export class OxSession {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
       let hasRepair = false;
-      // A probe that is lost for its size shall take nothing else with it.
+      // A probe that is lost for its size shall take nothing else with it. So it comes last: what is shorter and follows
+      // would be of one message with it, which UDP_SEGMENT lets a router take or drop as a whole.
       if (this.#hasWord()) burst.length[row] = this.#write(burst.view, burst.offset[row], nowUs);
-      else if (this.size.isDue) burst.length[row] = this.#writeProbe(burst, burst.offset[row], nowUs);
+      else if (!this.#isRepairDue) burst.length[row] = this.#writeProbe(burst, burst.offset[row], nowUs);
       else {
         const { sender } = this.#repair!, counter = table.sendCounter[this.row];
         sender.ride(burst, row, counter, this.sessions.innerMtu(this.row), nowUs);
@@ -692,7 +695,6 @@ export class OxSession {
     const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
     const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
     bytes.fill(0, at, end);
-    if (size.isRepeat) this.#isPingDue = true; // what is small shows whether it is the size
     size.onSent(table.sendCounter[row], nowUs, this.#probeUs());
     this.#a.timers.hasten(this.peer, size.dueUs);
     count("size_probes_sent");
@@ -758,7 +760,8 @@ export class OxSession {
   #onPong(token: number, heldUs: number, nowUs: number): void {
     const sampleUs = ((nowUs >>> 0) - token >>> 0) - heldUs;
     if (sampleUs < 0 || sampleUs > 60e6) return;
-    this.size.onAnswer(nowUs - sampleUs - heldUs);
+    this.size.onAnswer(Math.floor(nowUs) - sampleUs - heldUs);
+    this.sizeChanged();
     this.jitter.add(sampleUs);
     // RFC 6298's gain.
     this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;

@@ -19,16 +19,26 @@ const CLIENT = "10.66.0.2", SERVER = "8.8.8.8";
 
 const sizeOf = (host: Host): number => sessionOf(host).size.bytes;
 
-/** A client behind a link of `path.mtu` bytes, with a session that is open and has had time to search. */
+/**
+ * A client behind a link of `path.mtu` bytes, with a session that is open and has had time to search. As on real machines
+ * times have fractions of microseconds, and what one end sends at one moment goes as the messages that UDP_SEGMENT makes of
+ * it, of equal sizes but for a shorter last, of which all is lost with the first.
+ */
 function start(mtu: number, { innerMtu = 1420, searchUs = 20 * SECOND } = {}) {
   const world = new World(1);
   world.protocol = "oxtunnel";
   const path = { mtu };
-  let tooLong = 0;
-  world.tap = (_from, _to, bytes) => {
-    if (bytes.length + OUTER_HEADERS <= path.mtu) return bytes;
-    tooLong++;
-    return undefined;
+  world.channel = { ...world.channel, delayUs: 20_000.3 };
+  let tooLong = 0, sender = "", atUs = 0, size = 0, isLost = false, isOpen = false;
+  world.tap = (from, _to, bytes) => {
+    const isOfMessage = isOpen && sender === from && atUs === world.nowUs && bytes.length <= size;
+    isOpen = !isOfMessage || bytes.length === size;
+    if (!isOfMessage) {
+      [sender, atUs, size] = [from, world.nowUs, bytes.length];
+      isLost = bytes.length + OUTER_HEADERS > path.mtu;
+    }
+    if (bytes.length + OUTER_HEADERS > path.mtu) tooLong++;
+    return isLost ? undefined : bytes;
   };
   const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", mtu: innerMtu });
   const client = world.client("198.51.100.7:5555", relay, { ipv4: CLIENT, mtu: innerMtu });
@@ -84,6 +94,25 @@ for (const mtu of [1500, 1492, 1420, 1400, 1333, 1280, 1240]) {
       assert(host.metrics.get("size_probes_sent") <= 30, `${host.metrics.get("size_probes_sent")}`);
     }
     if (mtu === 1500) assertEquals([sizeOf(client), sizeOf(relay)], [1472, 1472]);
+  });
+}
+
+for (const use of ["idle", "client", "relay", "both"]) {
+  Deno.test(`path size: a narrow link is found in as many probes as its sizes need, whoever sends: ${use}`, () => {
+    const { world, relay, client } = start(1400, { searchUs: 100 * MS });
+    const beganUs = world.nowUs;
+    const isFound = (host: Host) => sessionOf(host).size.isSettled;
+    while (!(isFound(client) && isFound(relay)) && world.nowUs - beganUs < 20 * SECOND) {
+      if (use === "client" || use === "both") client.send(up(100));
+      if (use === "relay" || use === "both") relay.send(down(100));
+      world.runFor(20 * MS);
+    }
+    for (const host of [relay, client]) {
+      assert(sizeOf(host) > 1368 && sizeOf(host) <= 1372, `${sizeOf(host)}`);
+    }
+    // Three that are too big, thrice each, with a timer of 200 ms; 1200 and four between are answered.
+    assertEquals([client, relay].map((host) => host.metrics.get("size_probes_sent")), [14, 14]);
+    assert(world.nowUs - beganUs <= 2100 * MS, `${world.nowUs - beganUs}`);
   });
 }
 
@@ -317,6 +346,25 @@ Deno.test("path size: a pause of the network makes no path narrow and no datagra
         assert(event.kind !== "narrow");
       }
     }
+  }
+});
+
+Deno.test("path size: nor does it on an idle session, which searches on when it is used", () => {
+  for (const lastsUs of [300 * MS, 500 * MS, 700 * MS, 2 * SECOND]) {
+    const { world, relay, client } = start(1500, { searchUs: 45 * MS });
+    const { tap } = world;
+    world.tap = () => undefined;
+    world.runFor(lastsUs);
+    world.tap = tap;
+    world.runFor(2 * SECOND);
+    for (const host of [client, relay]) {
+      const { bytes, isSettled, isNarrow } = sessionOf(host).size;
+      assert(!isNarrow && (isSettled ? bytes === 1445 : bytes === 1200), `${bytes}`);
+    }
+    client.send(up(100));
+    relay.send(down(100));
+    world.runFor(SECOND);
+    assertEquals([sizeOf(client), sizeOf(relay)], [1445, 1445]);
   }
 });
 

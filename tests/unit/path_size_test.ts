@@ -197,19 +197,67 @@ Deno.test("path size: probes that are lost while nothing gets through say nothin
   }));
 });
 
-Deno.test("path size: a probe that is lost beside reported datagrams counts, one lost in an outage between does not", () => {
-  const size = new PathSize(1445);
-  size.begin();
-  let counter = 0, nowUs = 0, sent = 0;
-  const lose = (isReported: boolean) => {
-    assert(size.isDue && size.probed === 1445, `${sent}`);
-    size.onSent(counter++, nowUs, TIMER_US);
-    if (isReported) size.onReport(counter++, new Uint8Array(1), 1, nowUs);
-    size.handleTimeout(nowUs += TIMER_US);
-    sent++;
-  };
-  for (const isReported of [true, false, true, false, true]) lose(isReported);
-  assertEquals(size.probed, BASE_BYTES, "three losses beside what arrived");
+Deno.test("path size: three losses are believed once something got through beside two of them, and no outage's are", () => {
+  // Beside which of the probes that are lost a report comes, and what is probed then; 0 while it waits.
+  for (
+    const [reports, probed] of [
+      ["111", BASE_BYTES],
+      ["011", BASE_BYTES],
+      ["101", BASE_BYTES],
+      ["110", BASE_BYTES],
+      ["0011", BASE_BYTES],
+      ["1001", BASE_BYTES],
+      ["001001", BASE_BYTES],
+      ["000", 0],
+      ["1000", 0],
+      ["001000", 0],
+    ] as const
+  ) {
+    const size = new PathSize(1445);
+    size.begin();
+    let counter = 0, nowUs = 0.7;
+    for (const report of reports) {
+      assert(size.isDue && size.probed === 1445, `${reports}: ${counter}`);
+      size.onSent(counter++, nowUs, TIMER_US);
+      if (report === "1") size.onReport(counter++, new Uint8Array(1), 1, nowUs);
+      size.handleTimeout(nowUs += TIMER_US);
+    }
+    assertEquals(size.probed, probed, reports);
+    assert(!size.isSettled && !size.isNarrow && size.bytes === BASE_BYTES);
+  }
+});
+
+Deno.test("path size: what was asked in an outage is asked again by use or at the first sign that it is over", () => {
+  for (const sign of ["pong", "report", "use"]) {
+    const size = new PathSize(1445);
+    size.begin();
+    let nowUs = 0.7;
+    const send = (isHeard: boolean) => {
+      size.onSent(7, nowUs, TIMER_US);
+      // A pong has whole microseconds.
+      if (isHeard) size.onAnswer(Math.floor(nowUs));
+      size.handleTimeout(nowUs += TIMER_US);
+    };
+    for (let i = 0; i < MAX_PROBES; i++) send(true);
+    size.onSent(7, nowUs, TIMER_US);
+    size.onReply(BASE_BYTES, nowUs);
+    const { probed } = size;
+    assertEquals(probed, (BASE_BYTES + 1445) >> 1);
+    for (let i = 0; i < MAX_OUTAGES; i++) send(false);
+    assert(size.probed === 0 && !size.isDue && size.isSettled);
+    // What was sent before the last probe may have been before the outage.
+    size.onAnswer(Math.floor(nowUs - TIMER_US) - 1);
+    size.onReport(7, new Uint8Array(1), 1, nowUs);
+    size.onUse(nowUs);
+    assert(size.probed === 0 && !size.isDue);
+    if (sign === "pong") size.onAnswer(Math.floor(nowUs - TIMER_US));
+    else if (sign === "report") size.onReport(8, new Uint8Array(1), 1, nowUs);
+    else size.onUse(nowUs + OUTAGE_US);
+    assert(size.isDue && !size.isRepeat && !size.isSettled);
+    assertEquals(size.probed, probed, "what is known to be too big is not asked again");
+    search(size, 1300, nowUs + OUTAGE_US);
+    assertFound(size, 1300);
+  }
 });
 
 Deno.test("path size: a path before is where the next one's search begins", () => {
