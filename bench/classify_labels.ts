@@ -94,3 +94,25 @@ export function truthOf({ file, application, category }: Label): Truth {
       return "other";
   }
 }
+
+/** Labels and files that mean what applications.ts has under another name; the others have the name in them. */
+const NAMES: Readonly<Record<string, RegExp>> = {
+  agora: /SD-RTN/,
+  "battle.net": /Heroes_of_the_Storm|WorldOfWarcraft|Blizzard|^wow/,
+  discord: /Discord|i3D/,
+  meet: /Google/,
+  raknet: /RakNet|Roblox|Minecraft/,
+  "remote screen": /TeamViewer|AnyDesk|ToDesk|Sunlogin|UltraViewer/i,
+  rpc: /NFS/,
+  sip: /SIP|Megaco|MGCP/,
+  "steam relay": /Steam/,
+  teams: /Teams/,
+  unreal: /EpicGames|Unreal/i,
+  zoom: /zoom/i,
+};
+
+/** Whether a label, or the file it is of, says what `name` of applications.ts is. */
+export function isNamed(name: string, application: string, file: string): boolean {
+  const pattern = NAMES[name] ?? new RegExp(name.replaceAll(/[ .]/g, ".?"), "i");
+  return pattern.test(application) || pattern.test(file);
+}

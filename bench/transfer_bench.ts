@@ -1,8 +1,9 @@
 /**
- * `deno task bench:transfer [--quick]` (root): a download through the userspace exit against the same one through the TUN
- * exit. One WireGuard client, and between it and the relay a path (tests/system/impair.ts) of 1, 40 or 150 ms, clean or
- * with 0.5 % of the datagrams lost and 1 % late. Both relays run beside each other and take turns in each round; prints the
- * medians and their ratio. Asserts no time.
+ * `deno task bench:transfer [--quick] [path …]` (root): a download through the userspace exit against the same one
+ * through the TUN exit, where the far server's kernel controls congestion: by BBR and by CUBIC, a row for each. One WireGuard
+ * client, and between it and the relay a path (tests/system/impair.ts) of 1, 40 or 150 ms, clean or with 0.5 % of the
+ * datagrams lost and 1 % late. Both relays run beside each other and take turns in each round; prints the medians, the median
+ * of the ratios, and every ratio. Asserts no time.
  */
 import { parseArgs } from "@std/cli";
 import { startProxy } from "../tests/system/impair.ts";
@@ -13,7 +14,15 @@ const args = parseArgs(Deno.args, { boolean: ["quick"] });
 const SECONDS = args.quick ? 5 : 12;
 const ROUNDS = args.quick ? 3 : 5; // odd, so that the median is a round
 const EXITS = ["tun", "userspace"] as const;
-const PATHS = Object.keys(TRANSFER_PATHS) as TransferPathName[];
+const ALL_PATHS = Object.keys(TRANSFER_PATHS) as TransferPathName[];
+const WANTED = args._.map(String);
+const PATHS = WANTED.length === 0 ? ALL_PATHS : ALL_PATHS.filter((name) => WANTED.includes(name));
+/** By relay and by what the far server's kernel sends with; to the userspace exit it sends over no path. */
+const SIDES = [
+  { exit: "tun", control: "bbr" },
+  { exit: "tun", control: "cubic" },
+  { exit: "userspace", control: undefined },
+] as const;
 const FIRST_PORT = 5001;
 
 /** A relay with one exit, its client, and a proxy for each path. */
@@ -36,14 +45,21 @@ async function open(exit: string): Promise<{ net: Network; client: string; peer:
   }
 }
 
-/** Megabits per second that arrive. */
-async function download({ net, client, peer }: Awaited<ReturnType<typeof open>>, path: number) {
+/** Megabits per second that arrive, sent with a congestion control of the kernel's (iperf3 tells the server), or its default. */
+async function download(
+  { net, client, peer }: Awaited<ReturnType<typeof open>>,
+  path: number,
+  control: string | undefined,
+) {
   const endpoint = `${RELAY}:${FIRST_PORT + path}`;
   await net.must(client, ["wg", "set", net.device(client), "peer", peer, "endpoint", endpoint]);
   await pause(500);
-  const said = await net.must(client, ["iperf3", "-J", "-R", "-c", SERVER, "-t", String(SECONDS)], {
-    timeoutS: SECONDS + 30,
-  });
+  const chosen = control === undefined ? [] : ["-C", control];
+  const said = await net.must(
+    client,
+    ["iperf3", "-J", "-R", "-c", SERVER, "-t", String(SECONDS), ...chosen],
+    { timeoutS: SECONDS + 30 },
+  );
   return JSON.parse(said).end.sum_received.bits_per_second / 1e6;
 }
 
@@ -55,20 +71,32 @@ async function main(): Promise<void> {
   const tunnels: Awaited<ReturnType<typeof open>>[] = [];
   try {
     for (const exit of EXITS) tunnels.push(await open(exit));
-    console.log("| path | tun Mbit/s | userspace Mbit/s | ratio | its rounds |\n|---|---|---|---|---|");
+    console.log(
+      "| path | tun, with | tun Mbit/s | userspace Mbit/s | ratio | its rounds |\n|---|---|---|---|---|---|",
+    );
     for (const [path, name] of PATHS.entries()) {
-      const found: [number[], number[]] = [[], []];
+      const found: number[][] = SIDES.map(() => []);
       for (let round = 0; round < ROUNDS; round++) {
-        for (const i of round % 2 === 0 ? [0, 1] : [1, 0]) found[i].push(await download(tunnels[i], path));
+        for (let turn = 0; turn < SIDES.length; turn++) {
+          const side = (round + turn) % SIDES.length;
+          const { exit, control } = SIDES[side];
+          found[side].push(await download(tunnels[EXITS.indexOf(exit)], path, control));
+        }
       }
-      const ratios = found[1].map((rate, round) => rate / found[0][round]);
-      const cells = [
-        name,
-        ...found.map((rates) => median(rates).toFixed(1)),
-        median(ratios).toFixed(2),
-        ratios.map((ratio) => ratio.toFixed(2)).join(" "),
-      ];
-      console.log(`| ${cells.join(" | ")} |`);
+      const userspace = found[SIDES.findIndex(({ exit }) => exit === "userspace")];
+      for (const [side, { exit, control }] of SIDES.entries()) {
+        if (exit !== "tun") continue;
+        const ratios = userspace.map((rate, round) => rate / found[side][round]);
+        const cells = [
+          name,
+          control,
+          median(found[side]).toFixed(1),
+          median(userspace).toFixed(1),
+          median(ratios).toFixed(2),
+          ratios.map((ratio) => ratio.toFixed(2)).join(" "),
+        ];
+        console.log(`| ${cells.join(" | ")} |`);
+      }
     }
   } finally {
     for (const { net } of tunnels) await net.close();

@@ -33,6 +33,9 @@ export interface Upstream {
   ticket?: Ticket;
 }
 
+/** How long a handshake waits for a packet to carry, at most: less than a person notices where nobody sends anything. */
+export const FIRST_PACKET_US = 250_000;
+
 export class Client extends Tunnel {
   readonly #upstream: string;
   readonly #isProbe: boolean;
@@ -68,8 +71,8 @@ export class Client extends Tunnel {
   /**
    * Names the relay's outer endpoint, first or anew, and starts a handshake. At another endpoint is another relay, or the
    * same one that was moved: sessions end, and packets wait for the next. Throws when it is no address.
-   * @param isPatient whether the handshake may begin with the first packet that is to be sent instead of now: with a
-   * ticket it carries that packet (PROTOCOL §16).
+   * @param isPatient whether the handshake may wait FIRST_PACKET_US for the first packet that is to be sent: with a ticket it
+   * carries that packet (PROTOCOL §16). Without a ticket, or while a session can carry packets, it begins now.
    */
   connect(address: string, port: number, nowUs: number, isPatient = false): void {
     const words = parseAddress(address);
@@ -83,7 +86,10 @@ export class Client extends Tunnel {
       words.every((word, i) => word === known[4 * peer.id + i]);
     if (knownPort[peer.id] !== 0 && !isSame) this.leave(peer);
     this.associations.setEndpoint(peer.id, words, port);
-    if (isPatient && peer.ticket) return;
+    if (isPatient && peer.ticket && this.associations.sendable(peer.id, nowUs) === NONE) {
+      this.associations.initiateWithPacket(peer, nowUs + FIRST_PACKET_US);
+      return;
+    }
     this.associations.initiate(peer.id);
     this.associations.startKeepalive(peer, nowUs);
   }

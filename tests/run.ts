@@ -1,5 +1,5 @@
 /**
- * The test command after its checks: both halves, then what they came to. The last line, which is left in tests/results/verdict
+ * The test command after its checks: both halves, then the verdict. The last line, which is left in tests/results/verdict
  * too, counts: a file that crashed, hung, threw at import or was not run is a failure and named. Exits with 1 when
  * anything failed, and with CI=true also when anything was skipped.
  */

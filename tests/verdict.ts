@@ -1,5 +1,5 @@
 /**
- * What a run of the tests came to, from what each half left: its exit code, its results (JUnit) and what it said. Invariant: it
+ * The verdict on a run of the tests, from what each half left: its exit code, its results (JUnit) and what it said. Invariant: it
  * is good only if every test file of the tree has results, none of them bad, and each half ended by itself and well; and
  * whatever is wrong counts as at least one failure. Runs no test and reads no file.
  */
@@ -11,7 +11,7 @@ export interface Half {
   code: number;
   /** Whether it was ended for being too slow. */
   isTooSlow: boolean;
-  /** What it wrote as JUnit; undefined when it did not come to that. */
+  /** What it wrote as JUnit; undefined when it ended before writing any. */
   results: string | undefined;
   /** Test files that it began, in order. */
   begun: string[];

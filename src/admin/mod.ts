@@ -11,7 +11,7 @@ import * as v from "valibot";
 import { COUNTER_NAMES, DROP_REASONS, type Metrics } from "../metrics.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
 import dashboard from "./dashboard.html" with { type: "text" };
-import { judge } from "./guard.ts";
+import { judge, NONCE, proofOf } from "./guard.ts";
 import { createRegistry, sum } from "./prometheus.ts";
 
 /** Longest request body, in bytes. */
@@ -65,6 +65,8 @@ export interface AdminDeps {
   config(): unknown;
   /** Asked at every request, so that a reload takes effect. */
   adminToken(): string;
+  /** Where this machine's subcommands reach the interface. */
+  url(): string;
   reload(): Promise<ReloadReport>;
   /** Without a public key a key pair is made, and the private key is answered once and kept nowhere. */
   addPeer(peer: { name: string; publicKey?: string }): Promise<PeerRecord & { privateKey?: string }>;
@@ -147,6 +149,12 @@ export function createAdmin(deps: AdminDeps): Hono {
     });
   }
 
+  // Before the guard: whoever has the token learns by this whom they would tell it.
+  app.get("/v1/hello", (c) => {
+    const nonce = c.req.query("nonce") ?? "";
+    if (!NONCE.test(nonce)) return refuse(c, 400, "nonce", "a nonce is 43 characters of base64url");
+    return c.json({ proof: proofOf(deps.adminToken(), deps.url(), nonce) });
+  });
   app.use("/v1/*", async (c, next) => {
     const denial = judge(c.req.raw, deps.adminToken());
     if (denial === undefined) return await next();

@@ -21,6 +21,8 @@ const IDLE_MS = 60_000;
 const SWEEP_MS = 1000;
 /** What requests under way get when the listener closes. */
 const GRACE_MS = 500;
+/** The first piece that is read of a connection. */
+const FIRST_BYTES = 1024;
 /** How HTTP/2 without TLS begins (RFC 9113 section 3.4); no method of HTTP/1 has these letters. */
 const HTTP2_PREFACE = "PRI";
 /** Requests of one connection at once, in streams of HTTP/2 or one behind another: answers wait in memory. */
@@ -34,26 +36,39 @@ export interface AdminServer {
 
 /** A connection and how it fares. */
 class Connection {
-  readonly stream: Duplex;
   /** When it last took an answer to its end, or began. */
   quietSinceMs = performance.now();
   /** Requests whose answers are not through. */
   requests = 0;
+  /** Settled once it has said something or is closed. */
+  begun = Promise.resolve();
   readonly #tcp: Deno.TcpConn;
+  #stream: Duplex | undefined;
 
-  constructor(tcp: Deno.TcpConn, onClosed: (connection: Connection) => void) {
+  constructor(tcp: Deno.TcpConn) {
     this.#tcp = tcp;
     tcp.setNoDelay(true);
-    const self = () => this.stream as unknown as Socket;
+  }
+
+  /**
+   * Waits for the first bytes, and has them and what follows as a stream, whose buffers are for who says something. Rejects when
+   * nothing comes any more.
+   */
+  async begin(onClosed: () => void): Promise<{ stream: Duplex; first: Uint8Array }> {
+    const piece = new Uint8Array(FIRST_BYTES);
+    const count = await this.#tcp.read(piece);
+    if (count === null) throw new Error("it said nothing");
+    const { readable, writable } = this.#tcp;
+    const stream = Duplex.fromWeb({ readable, writable } as Parameters<typeof Duplex.fromWeb>[0]);
+    const self = () => stream as unknown as Socket;
     // What the servers ask of a socket; they are not the ones who bound it.
-    this.stream = Object.assign(
-      Duplex.fromWeb(
-        { readable: tcp.readable, writable: tcp.writable } as Parameters<typeof Duplex.fromWeb>[0],
-      ),
-      { setTimeout: self, setNoDelay: self, setKeepAlive: self, ref: self, unref: self },
-    );
-    this.stream.on("error", () => {}); // its close says enough
-    this.stream.on("close", () => onClosed(this));
+    Object.assign(stream, { setTimeout: self, setNoDelay: self, setKeepAlive: self, ref: self, unref: self });
+    stream.on("error", () => {}); // its close says enough
+    stream.on("close", onClosed);
+    const first = piece.subarray(0, count);
+    stream.unshift(first);
+    this.#stream = stream;
+    return { stream, first };
   }
 
   /** Counts a request until its answer is through, or never can be; false, and the end, when there are too many. */
@@ -71,7 +86,7 @@ class Connection {
   }
 
   end(): void {
-    this.stream.destroy();
+    this.#stream?.destroy();
     try {
       this.#tcp.close();
     } catch {
@@ -98,10 +113,14 @@ export function serveAdmin(
   };
   const speak = protocols(app, log);
   const accepting = acceptAll(listener, (tcp) => {
-    if (connections.size >= connectionsMax) end(quietest(connections));
-    const connection = new Connection(tcp, end);
+    const evicted = connections.size >= connectionsMax ? quietest(connections) : undefined;
+    if (evicted) end(evicted);
+    const connection = new Connection(tcp);
     connections.add(connection);
-    speak(connection);
+    connection.begun = connection.begin(() => end(connection))
+      .then(({ stream, first }) => speak(connection, stream, first))
+      .catch(() => end(connection));
+    return evicted?.begun; // a read that is cut off keeps its descriptor until it has noticed
   }, (error) => log.warn("a connection could not be taken: {message}", { message: error.message }));
   const sweeping = setInterval(() => {
     const nowMs = performance.now();
@@ -126,8 +145,11 @@ export function serveAdmin(
   };
 }
 
-/** What reads a new connection's first bytes and has its protocol served. */
-function protocols(app: ReturnType<typeof createAdmin>, log: Logger): (connection: Connection) => void {
+/** What has a connection's protocol served, which its first bytes tell. */
+function protocols(
+  app: ReturnType<typeof createAdmin>,
+  log: Logger,
+): (connection: Connection, stream: Duplex, first: Uint8Array) => void {
   const answer = getRequestListener(app.fetch, {
     overrideGlobalObjects: false,
     errorHandler(error) {
@@ -149,18 +171,12 @@ function protocols(app: ReturnType<typeof createAdmin>, log: Logger): (connectio
     if (speaking) connectionOf.set(session, speaking);
   });
   http2.on("sessionError", () => {});
-  return (connection) => {
-    const { stream } = connection;
+  return (connection, stream, first) => {
     connectionOf.set(stream, connection);
-    stream.once("readable", () => {
-      const first: Uint8Array | null = stream.read();
-      if (first === null) return; // it has ended
-      stream.unshift(first);
-      const isHttp2 = String.fromCharCode(...first.subarray(0, HTTP2_PREFACE.length)) === HTTP2_PREFACE;
-      speaking = connection;
-      (isHttp2 ? http2 : http1).emit("connection", stream);
-      speaking = undefined;
-    });
+    const isHttp2 = String.fromCharCode(...first.subarray(0, HTTP2_PREFACE.length)) === HTTP2_PREFACE;
+    speaking = connection;
+    (isHttp2 ? http2 : http1).emit("connection", stream);
+    speaking = undefined;
   };
 }
 

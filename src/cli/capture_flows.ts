@@ -3,17 +3,12 @@
  * looking at packets, over a file instead of a tunnel. Invariant: the end that sent a flow's first packet counts as the near
  * one. Reads no file and prints nothing; bench/classify_bench.ts and `classify` (classify.ts) do.
  */
+import { SIGNATURES } from "../control/applications.ts";
 import { classOfFlow, observe } from "../control/direction.ts";
-import {
-  FLOW_KEYS,
-  FLOW_WORDS_MAX,
-  FlowTable,
-  INWARD,
-  OUTWARD,
-  STATE_BYTES,
-  STATE_LOOKS,
-} from "../control/flows.ts";
-import { LOOKS_MAX } from "../control/recognise.ts";
+import { applicationName } from "../control/explain.ts";
+import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable, INWARD, OUTWARD } from "../control/flows.ts";
+import { patternOf } from "../control/recognise.ts";
+import { Signatures } from "../control/signatures.ts";
 import { FlowReader } from "../wire/flow.ts";
 import type { CapturedPacket } from "./capture.ts";
 
@@ -21,6 +16,9 @@ import type { CapturedPacket } from "./capture.ts";
 const ROWS = 1 << 14;
 /** Longest packet that a tunnel carries; what was longer is a sender's own super-packet. */
 const PACKET_BYTES_MAX = 65_575;
+
+/** Of the dynamic ones (RFC 6335 §6), with no meaning to the classifier. */
+const SILENT_PORT = 60_001;
 
 export interface CapturedFlow {
   /** IP protocol number. */
@@ -37,6 +35,8 @@ export interface CapturedFlow {
   lastUs: number;
   /** CLASS_* of each of the first packets, at most 64, in both directions together. */
   first: number[];
+  /** And what it was recognised as after each of them, "" for nothing. */
+  names: string[];
   /** Whether the near end sent the last packet, and the class of that. */
   isUp: boolean;
   lastClass: number;
@@ -46,6 +46,14 @@ export interface CapturedFlow {
 
 /** Packets of which the class is kept one by one. */
 export const FIRST_MAX = 64;
+
+/** What the classifier is to do without. */
+export interface LeftOut {
+  /** Names of APPLICATIONS, whose patterns do not count. */
+  readonly applications: ReadonlySet<string>;
+  /** Ports that say nothing. */
+  readonly ports: readonly (readonly [from: number, to: number])[];
+}
 
 export class CaptureFlows {
   readonly flows = new FlowTable(
@@ -60,8 +68,14 @@ export class CaptureFlows {
   readonly #bytes = new Uint8Array(PACKET_BYTES_MAX);
   readonly #view = new DataView(this.#bytes.buffer);
 
-  /** @param hasPatterns whether payloads are looked at for patterns; without, behaviour, ports and RTP are left. */
-  constructor(readonly hasPatterns = true) {}
+  readonly #silentPorts: LeftOut["ports"];
+
+  constructor(leftOut?: LeftOut) {
+    this.#silentPorts = leftOut?.ports ?? [];
+    if (leftOut === undefined) return;
+    const left = SIGNATURES.filter(({ app }) => !leftOut.applications.has(app));
+    this.flows.patterns = new Signatures(left.map(patternOf));
+  }
 
   /** Takes the next packet; its flow and class, or undefined when it is no whole IP header. */
   take(packet: CapturedPacket): { flow: CapturedFlow; trafficClass: number } | undefined {
@@ -83,8 +97,8 @@ export class CaptureFlows {
     const nowUs = Math.round(packet.timeUs) >>> 0;
     flow.row = this.flows.find(flow.words, flow.words.length, nowUs);
     const place = 2 * flow.row + (comesOut ? OUTWARD : INWARD);
-    if (!this.hasPatterns) this.flows.state[STATE_BYTES * place + STATE_LOOKS] = LOOKS_MAX;
     this.#reader.look(this.#view, 0);
+    this.#silencePorts();
     observe(this.flows, place, this.#reader, this.#view, bytes, nowUs);
     const trafficClass = classOfFlow(this.flows, place, nowUs);
     flow.packets[comesOut ? 0 : 1]++;
@@ -93,13 +107,24 @@ export class CaptureFlows {
     flow.isUp = comesOut;
     flow.lastClass = trafficClass;
     flow.ofClass[trafficClass]++;
-    if (flow.first.length < FIRST_MAX) flow.first.push(trafficClass);
+    if (flow.first.length < FIRST_MAX) {
+      flow.first.push(trafficClass);
+      flow.names.push(applicationName(this.flows, flow.row));
+    }
     return { flow, trafficClass };
   }
 
   #read(bytes: number, comesOut: boolean): boolean {
     this.#reader.begin();
     return this.#reader.read(this.#view, 0, bytes, this.#words, comesOut);
+  }
+
+  /** Puts ports of no meaning in place of those that are left out. */
+  #silencePorts(): void {
+    const silent = (port: number) =>
+      this.#silentPorts.some(([from, to]) => port >= from && port <= to) ? SILENT_PORT : port;
+    const { ports } = this.#reader;
+    this.#reader.ports = silent(ports >>> 16) << 16 | silent(ports & 0xffff);
   }
 
   #name(): string {
@@ -119,6 +144,7 @@ export class CaptureFlows {
       isUp: true,
       lastClass: 0,
       first: [],
+      names: [],
       ofClass: [0, 0, 0, 0, 0],
     };
     this.#byName.set(this.#name(), flow);

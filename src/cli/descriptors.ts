@@ -18,6 +18,11 @@ const FALLBACK_SHARE = 1 / 4, ADMIN_SHARE = 1 / 16;
 const ADMIN_MIN = 4, ADMIN_MAX = 64;
 const FLOWS_MIN = 4;
 
+/** Connections of the fallback, proven or not, that a process with `limit` descriptors may have. */
+export function fallbackShare(limit: number): number {
+  return Math.floor(limit * FALLBACK_SHARE);
+}
+
 export interface DescriptorShares {
   /** Connections to the admin interface at once. */
   readonly adminConnections: number;
@@ -58,7 +63,7 @@ export function shareDescriptors(
 ): DescriptorShares & { isTight: boolean } {
   const adminConnections = Math.min(ADMIN_MAX, Math.max(ADMIN_MIN, Math.floor(limit * ADMIN_SHARE)));
   const reserved = open + workers * OF_A_WORKER + FOR_A_MOMENT + adminConnections +
-    (hasFallback ? Math.floor(limit * FALLBACK_SHARE) : 0);
+    (hasFallback ? fallbackShare(limit) : 0);
   const flows = Math.floor((limit - reserved) / (2 * workers));
   return { adminConnections, flowsOfWorker: Math.max(FLOWS_MIN, flows), isTight: flows < FLOWS_MIN };
 }

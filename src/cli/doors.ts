@@ -8,6 +8,7 @@ import { loadNative, type Native } from "../../ffi/native.ts";
 import { type Config, formatEndpoint } from "../config.ts";
 import { hostOne } from "../wire/address.ts";
 import type { HostAccess } from "../exit/exit.ts";
+import { listeningPorts } from "../exit/listening.ts";
 import { openTun, type TunDevice, tunUnavailable } from "../exit/tun.ts";
 import type { TunPeer } from "../exit/tun_peers.ts";
 import { type Choice, chooseNative } from "../io/choose.ts";
@@ -54,8 +55,11 @@ export class Doors {
   readonly #workers: number;
   readonly #stopLooking: () => void;
 
-  /** Opens what the configuration asks for. Throws a sentence, with nothing left open, when it cannot. */
-  static async open(config: Config, tunnelIpv6: string | undefined): Promise<Doors> {
+  /**
+   * Opens what the configuration asks for. `fallbackShare` is how many connections the fallback may have where descriptors
+   * bound them. Throws a sentence, with nothing left open, when it cannot.
+   */
+  static async open(config: Config, tunnelIpv6: string | undefined, fallbackShare?: number): Promise<Doors> {
     const native = nativeIo(config);
     const { io, workers } = config;
     if (typeof native === "string" && (workers > 1 || io !== "portable" && io !== "auto")) {
@@ -70,7 +74,8 @@ export class Doors {
       bells = openBells(sockets.length);
       const readers = workers + (config.fallback ? 1 : 0);
       mailboxes = readers > 1 ? openMailboxes(readers) : undefined;
-      fallback = config.fallback && mailboxes && await FallbackDoor.open(config, config.fallback, mailboxes);
+      fallback = config.fallback && mailboxes &&
+        await FallbackDoor.open(config, config.fallback, mailboxes, fallbackShare);
       const port = typeof native === "string" || io === "portable"
         ? String(native)
         : await chooseNative(native, io);
@@ -198,8 +203,12 @@ async function chooseExit(
         mtu: config.mtu,
         host: opensHost(config),
         listenPort: config.listen.port,
-        ownPorts: [config.listen, config.metricsListen, ...(config.fallback ? [config.fallback.listen] : [])]
-          .map(({ port }) => port),
+        ownPorts: [
+          ...[config.listen, config.metricsListen, ...(config.fallback ? [config.fallback.listen] : [])]
+            .map(({ port }) => port),
+          ...listeningPorts("tcp"),
+          ...listeningPorts("udp"),
+        ],
         native: nativeIo(config),
         log: (level, message) => logger("exit")[level]("{message}", { message }),
       }, config.workers);

@@ -13,15 +13,19 @@ const TRIED_MAX = 10;
 /** Gives `found` a name's addresses as they become known, and resolves once there are no more. Throws when there is none. */
 export type Addresses = (found: (addresses: readonly string[]) => void) => Promise<void>;
 
+interface Closable {
+  close(): void;
+}
+
 /** A connection to the first address that takes one. Throws what the last attempt failed with, or what `addresses` threw. */
-export function connectFirst<Connection>(
+export function connectFirst<Connection extends Closable>(
   addresses: Addresses,
   attempt: (address: string, signal: AbortSignal) => Promise<Connection>,
 ): Promise<Connection> {
   return new Race(attempt).run(addresses);
 }
 
-class Race<Connection> {
+class Race<Connection extends Closable> {
   readonly #attempt: (address: string, signal: AbortSignal) => Promise<Connection>;
   readonly #outcome = Promise.withResolvers<Connection>();
   readonly #losers = new Map<string, AbortController>();
@@ -84,7 +88,8 @@ class Race<Connection> {
     this.#hold(ATTEMPT_DELAY_MS);
     this.#attempt(address, controller.signal).then((connection) => {
       this.#losers.delete(place);
-      this.#end(() => this.#outcome.resolve(connection));
+      if (this.#isOver) connection.close(); // made before it heard that another one had been
+      else this.#end(() => this.#outcome.resolve(connection));
     }, (error) => {
       this.#losers.delete(place);
       this.#failure = error;

@@ -9,6 +9,7 @@ import { createPrivateKey, X509Certificate } from "node:crypto";
 import type { Socket } from "node:net";
 import { createSecureContext, type SecureContext, TLSSocket } from "node:tls";
 import { type Config, type FallbackConfig, formatEndpoint as formatEndpointOf } from "../config.ts";
+import { acceptAll } from "../io/accept.ts";
 import { monotonicUs } from "../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../io/mailbox.ts";
 import { PulledSocket, SocketStream } from "../io/socket_stream.ts";
@@ -18,17 +19,17 @@ import { Metrics } from "../metrics.ts";
 import { Admission } from "../session/admission.ts";
 import { formatEndpoint, isIpv4, parseAddress } from "../wire/address.ts";
 import { streamNumberOf } from "../wire/stream.ts";
-import { Crowd, type Visitor } from "./fallback_crowd.ts";
+import { Crowd, crowdLimits, type Visitor } from "./fallback_crowd.ts";
 import { CommandError } from "./help.ts";
 import { logger, redactAddress } from "./logging.ts";
 
-const LIMITS = { all: 1024, unproven: 256, ofOneSource: 16 };
+const CONNECTIONS_MAX = 1024;
 const PROVEN_MS = 10_000;
 /** As long as a key lives (PROTOCOL §15): a session that is used is answered more often. */
 const IDLE_MS = 180_000;
 const SWEEP_MS = 1000;
-/** After an accept that failed, as for want of descriptors, the next one waits so long. */
-const ACCEPT_AGAIN_MS = 100;
+/** The first piece that is read of a connection: most of a client's first message. */
+const FIRST_BYTES = 2048;
 
 /** A connection from before its TLS handshake until it is closed. */
 interface Guest extends Visitor {
@@ -45,32 +46,42 @@ export class FallbackDoor {
   readonly #admission: Admission;
   readonly #endPump: () => Promise<void>;
   readonly #sweeping: ReturnType<typeof setInterval>;
-  readonly #crowd = new Crowd<Guest>(LIMITS);
+  readonly #crowd: Crowd<Guest>;
   /** Those past their TLS handshake, by their number. */
   readonly #guests = new Map<number, Guest>();
   readonly #listener: Deno.TcpListener;
   readonly #accepting: Promise<void>;
-  #isClosed = false;
   #isAcceptFailing = false;
   #material: TlsMaterial;
   #context: SecureContext;
 
-  /** Listens at once. `mailboxes` has one behind those of the Workers. Throws CommandError. */
-  static async open(config: Config, fallback: FallbackConfig, mailboxes: Mailboxes): Promise<FallbackDoor> {
+  /**
+   * Listens at once. `mailboxes` has one behind those of the Workers; `share` is how many connections there are descriptors
+   * for. Throws CommandError.
+   */
+  static async open(
+    config: Config,
+    fallback: FallbackConfig,
+    mailboxes: Mailboxes,
+    share = CONNECTIONS_MAX,
+  ): Promise<FallbackDoor> {
     const material = await readMaterial(fallback);
     const context = contextOf(fallback, material);
-    return new FallbackDoor(config, fallback, mailboxes, material, context, listen(fallback));
+    const crowd = new Crowd<Guest>(crowdLimits(Math.min(share, CONNECTIONS_MAX)));
+    return new FallbackDoor(config, fallback, mailboxes, crowd, material, context, listen(fallback));
   }
 
   private constructor(
     config: Config,
     fallback: FallbackConfig,
     mailboxes: Mailboxes,
+    crowd: Crowd<Guest>,
     material: TlsMaterial,
     context: SecureContext,
     listener: Deno.TcpListener,
   ) {
     this.#config = fallback;
+    this.#crowd = crowd;
     this.#material = material;
     this.#context = context;
     this.#listener = listener;
@@ -91,7 +102,14 @@ export class FallbackDoor {
     const mailbox = new Mailbox(config.workers, mailboxes, onDrop);
     this.#endPump = pumpStreams(this.#port, mailbox, config.workers);
     this.#sweeping = setInterval(() => this.#port.sweep(), SWEEP_MS);
-    this.#accepting = this.#accept();
+    this.#accepting = acceptAll(listener, (conn) => {
+      this.#isAcceptFailing = false;
+      this.#admit(conn);
+    }, ({ message }) => {
+      // Once for each time that it begins: descriptors may be short for long.
+      if (!this.#isAcceptFailing) logger("fallback").warn("{message}", { message });
+      this.#isAcceptFailing = true;
+    });
   }
 
   /** An endpoint's text for people: a connection's as where it comes from, any other as it is. */
@@ -112,7 +130,6 @@ export class FallbackDoor {
 
   async close(): Promise<void> {
     clearInterval(this.#sweeping);
-    this.#isClosed = true;
     this.#listener.close();
     this.#crowd.close();
     this.#port.close();
@@ -120,39 +137,41 @@ export class FallbackDoor {
     await this.#endPump();
   }
 
-  /** Takes connections until the door is closed, whatever an accept says. */
-  async #accept(): Promise<void> {
-    while (!this.#isClosed) {
-      try {
-        this.#admit(await this.#listener.accept());
-        this.#isAcceptFailing = false;
-      } catch (error) {
-        if (this.#isClosed) return;
-        // Once for each time that it begins: descriptors may be short for long.
-        if (!this.#isAcceptFailing) logger("fallback").warn("{why}", { why: (error as Error).message });
-        this.#isAcceptFailing = true;
-        await new Promise((resolve) => setTimeout(resolve, ACCEPT_AGAIN_MS));
-      }
-    }
-  }
-
-  /** Bounds connections from before their TLS handshake, which has its time, until they are closed. */
+  /**
+   * Bounds connections from before their TLS handshake, which has its time, until they are closed. What TLS takes of memory is
+   * for those that begin it: whoever opens many connections and says nothing has a descriptor and a small buffer of each.
+   */
   #admit(conn: Deno.TcpConn): void {
-    const tcp = new PulledSocket(conn);
-    const guest = guestOf(conn.remoteAddr, () => tcp.destroy());
+    let end = () => closeQuietly(conn);
+    const guest = guestOf(conn.remoteAddr, () => end());
     if (guest === undefined || !this.#crowd.enter(guest)) {
-      tcp.destroy();
+      closeQuietly(conn);
       return;
     }
     const patience = setTimeout(guest.close, PROVEN_MS);
-    tcp.on("error", () => {}); // its close says enough
-    tcp.on("close", () => {
+    const left = () => {
       clearTimeout(patience);
       this.#crowd.leave(guest);
+    };
+    const first = new Uint8Array(FIRST_BYTES);
+    conn.read(first).then((count) => {
+      if (count === null) throw new Error("it said nothing");
+      const tcp = new PulledSocket(conn, first.subarray(0, count));
+      end = () => tcp.destroy();
+      tcp.on("error", () => {}); // its close says enough
+      tcp.on("close", left);
+      this.#greet(tcp, guest, patience);
+    }).catch(() => {
+      closeQuietly(conn);
+      left();
     });
+  }
+
+  #greet(tcp: PulledSocket, guest: Guest, patience: ReturnType<typeof setTimeout>): void {
     const options = { isServer: true, secureContext: this.#context };
     const tls = new TLSSocket(tcp as unknown as Socket, options);
     tls.on("error", guest.close);
+    tcp.on("close", () => tls.destroy()); // it would keep its memory until somebody collects it
     tls.on("secure", () => {
       clearTimeout(patience);
       if (tcp.destroyed) return;
@@ -178,8 +197,10 @@ function guestOf({ hostname, port }: Deno.NetAddr, close: () => void): Guest | u
   const words = parseAddress(hostname);
   if (words === undefined) return undefined;
   const [a, b, , d] = words;
-  const [source, network] = isIpv4(words) ? [`${d}`, `${d >>> 8}/24`] : [`${a},${b}`, `${a},${b >>> 16}/48`];
-  return { words, source, network, text: formatEndpoint(words, 0, port), close };
+  const [source, holder, network] = isIpv4(words)
+    ? [`${d}`, `${d}`, `${d >>> 8}/24`]
+    : [`${a},${b}`, `${a},${b >>> 8}/56`, `${a},${b >>> 16}/48`];
+  return { words, source, holder, network, text: formatEndpoint(words, 0, port), close };
 }
 
 async function readMaterial({ certificate, privateKey }: FallbackConfig): Promise<TlsMaterial> {
@@ -211,6 +232,14 @@ function contextOf({ certificate }: FallbackConfig, material: TlsMaterial): Secu
     throw new CommandError(
       `fallback.certificate: ${certificate} and its private key cannot be used: ${(error as Error).message}`,
     );
+  }
+}
+
+function closeQuietly(conn: Deno.TcpConn): void {
+  try {
+    conn.close();
+  } catch {
+    // It has ended by itself.
   }
 }
 

@@ -53,7 +53,6 @@ export class Link {
   #state: LinkStatus["state"] = "connecting";
   #plane: PlaneState | undefined;
   #bytesReceived = 0;
-  #bytesSent = 0;
   #asked = 0;
   /** Since when something has been asked in vain; Infinity when nothing has. */
   #askedMs = Infinity;
@@ -109,7 +108,7 @@ export class Link {
 
   /** How the link is, as figures; to be called about once a second, after `tend`. */
   report(): LinkStatus {
-    const { relay, vitals, cost, classesUp, classesDown, applications } = this.#plane!;
+    const { relay, vitals, inner, cost, classesUp, classesDown, applications } = this.#plane!;
     const { servers } = this.#o;
     const nowMs = performance.now();
     const { user, system } = process.cpuUsage();
@@ -120,8 +119,7 @@ export class Link {
       reportedReceived: vitals?.reportedReceived ?? 0,
       seen: vitals?.seen ?? 0,
       received: vitals?.received ?? 0,
-      bytesReceived: relay.bytesReceived,
-      bytesSent: relay.bytesSent,
+      ...inner,
       ...cost,
       classesUp,
       classesDown,
@@ -140,8 +138,8 @@ export class Link {
       jitterMs: vitals === undefined ? undefined : vitals.jitterUs / 1000,
       lossUp: found.lossUp,
       lossDown: vitals === undefined ? relay.lossRatio : found.lossDown,
-      bytesReceived: relay.bytesReceived,
-      bytesSent: relay.bytesSent,
+      bytesReceived: inner.bytesReceived,
+      bytesSent: inner.bytesSent,
       rateReceived: found.rateReceived,
       rateSent: found.rateSent,
       overheadBytes: found.overheadBytes,

@@ -3,11 +3,37 @@
  * Invariant: a figure whose counts began anew in between, as with a new session, is left out or taken from what follows.
  * Measures nothing.
  */
-import type { ClassCount } from "../metrics.ts";
+import { CLASS_LABELS, type ClassCount, type Metrics } from "../metrics.ts";
+import type { PeerSnapshot } from "../session/peer_record.ts";
 import { type ClassMix, classMix } from "./class_mix.ts";
 
+/** Inner packets so far, with their bytes as the host gives and takes them: uncompressed, and without control frames. */
+export interface InnerTotals {
+  /** Sent ones. */
+  packets: number;
+  bytesSent: number;
+  bytesReceived: number;
+}
+
+/**
+ * The inner totals of a client. OxTunnel's are those of its classes, which are counted before compression and after it: a peer's
+ * own totals are of plaintexts. A WireGuard datagram has one packet and no class.
+ */
+export function innerTotals(metrics: Metrics, relay: PeerSnapshot, isOxtunnel: boolean): InnerTotals {
+  const { bytesSent, bytesReceived } = relay;
+  if (!isOxtunnel) return { packets: metrics.get("packets_to_tunnel"), bytesSent, bytesReceived };
+  const totals: InnerTotals = { packets: 0, bytesSent: 0, bytesReceived: 0 };
+  for (const label of CLASS_LABELS) {
+    const up = metrics.ofClass("to_tunnel", label);
+    totals.packets += up.packets;
+    totals.bytesSent += up.bytes;
+    totals.bytesReceived += metrics.ofClass("from_tunnel", label).bytes;
+  }
+  return totals;
+}
+
 /** Totals at one moment. */
-export interface Counts {
+export interface Counts extends InnerTotals {
   atMs: number;
   /** The session that the next four belong to. */
   session: number;
@@ -17,11 +43,6 @@ export interface Counts {
   /** Datagrams that the relay sent up to the last that came, and of these the ones that came. */
   seen: number;
   received: number;
-  /** Bytes of inner packets. */
-  bytesReceived: number;
-  bytesSent: number;
-  /** Inner packets that were sent. */
-  packets: number;
   /** Datagrams that were sent, and bytes of UDP payload in them. */
   datagrams: number;
   datagramBytes: number;

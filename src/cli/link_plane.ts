@@ -40,6 +40,7 @@ import { Arena } from "../vector/arena.ts";
 import type { Parameters } from "../wire/parameters.ts";
 import type { Invitation } from "./invitation.ts";
 import { keyFromText } from "./keys_text.ts";
+import { type InnerTotals, innerTotals } from "./link_counts.ts";
 import { PLANE, STREAMS } from "./link_fallback.ts";
 
 const ARENA_SLOTS = 4096;
@@ -53,8 +54,9 @@ export interface PlaneState {
   asked: number;
   /** How the present OxTunnel session fares. */
   vitals?: Vitals;
-  /** What was sent so far: inner packets, and datagrams with the bytes of UDP payload in them. */
-  cost: { packets: number; datagrams: number; datagramBytes: number };
+  inner: InnerTotals;
+  /** What was sent so far: datagrams with the bytes of UDP payload in them. */
+  cost: { datagrams: number; datagramBytes: number };
   /** The largest inner packet that the path takes, bytes; absent while that is searched for. */
   innerMtu?: number;
   /** Whether the path takes not even datagrams of 1200 bytes. */
@@ -70,7 +72,7 @@ export interface PlaneState {
 
 /** A data plane in this thread or another. */
 export interface LinkPlane {
-  /** Names the relay's address, first or anew, and starts a handshake. */
+  /** Names the relay's address, first or anew, and starts a handshake, with the first packet where it can carry one. */
   connect(address: string, port: number): void;
   /** Takes the session to another address of the relay once that has answered; without a session it is `connect`. */
   reach(address: string, port: number): void;
@@ -102,6 +104,7 @@ export class LocalPlane implements LinkPlane {
   readonly #port: Port;
   readonly #exit: Exit;
   readonly #mailbox: Mailbox | undefined;
+  readonly #isOxtunnel: boolean;
   readonly #metrics = new Metrics();
 
   /** Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves nothing else from here on. */
@@ -117,7 +120,7 @@ export class LocalPlane implements LinkPlane {
     const arena = new Arena(ARENA_SLOTS);
     const isNative = typeof native !== "string";
     const privateKey = keyFromText(invitation.privateKey)!;
-    const isOxtunnel = invitation.protocol === "oxtunnel";
+    const isOxtunnel = this.#isOxtunnel = invitation.protocol === "oxtunnel";
     if (isNative) useBlake2s(nativeBlake2s(native));
     const inner = (isIpv6: boolean) =>
       invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
@@ -196,7 +199,7 @@ export class LocalPlane implements LinkPlane {
   }
 
   connect(address: string, port: number): void {
-    this.#client.connect(address, port, monotonicUs());
+    this.#client.connect(address, port, monotonicUs(), true);
     this.#driver.turn();
   }
 
@@ -226,8 +229,8 @@ export class LocalPlane implements LinkPlane {
     while (this.#client.pollEvent()); // the snapshot says it all
     const [relay] = this.#client.peerSnapshots(monotonicUs());
     const asked = this.#metrics.get("packets_to_tunnel") + this.#metrics.get("handshake_initiations");
+    const inner = innerTotals(this.#metrics, relay, this.#isOxtunnel);
     const cost = {
-      packets: this.#metrics.get("packets_to_tunnel"),
       datagrams: this.#metrics.get("datagrams_sent"),
       datagramBytes: this.#metrics.get("bytes_sent"),
     };
@@ -237,7 +240,7 @@ export class LocalPlane implements LinkPlane {
     const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
     const { vitals, path } = this.#client;
     const applications = this.#client.applications(monotonicUs());
-    return { relay, asked, vitals, cost, repaired, classesUp, classesDown, applications, ...path };
+    return { relay, asked, vitals, inner, cost, repaired, classesUp, classesDown, applications, ...path };
   }
 
   async close(): Promise<void> {

@@ -4,15 +4,19 @@
  * and an answer counts from the resolver that was asked. Keeps no cache.
  */
 import { formatAddress, parseAddress } from "../wire/address.ts";
-import { decodeAnswer, encodeQuery } from "./resolve.ts";
+import { decodeAnswer, encodeQuery, RESOLVER_PORT, TYPE_A, TYPE_AAAA } from "./resolve.ts";
 import { type Resolve, resolveHost } from "./servers.ts";
 
-const PORT = 53;
-const TYPE_A = 1, TYPE_AAAA = 28;
 const TRIES = 2, TRY_MS = 1500;
 /** So long this system's own resolver, which knows /etc/hosts too, has to itself. */
 const OWN_MS = 300;
 const RESOLVERS_MAX = 3;
+
+interface Question {
+  type: number;
+  query: Uint8Array<ArrayBuffer>;
+  answer: string[] | undefined;
+}
 
 /** How the host lets a question out. */
 export interface OutsideWay {
@@ -55,41 +59,36 @@ async function ask(way: OutsideWay, resolver: string, host: string): Promise<str
   const isIpv6 = resolver.includes(":");
   const socket = Deno.listenDatagram({ transport: "udp", hostname: isIpv6 ? "::" : "0.0.0.0", port: 0 });
   const { port } = socket.addr as Deno.NetAddr;
-  const queries = [TYPE_A, TYPE_AAAA].flatMap((type) => {
+  const inbox = new Inbox(socket);
+  const queries: Question[] = [TYPE_A, TYPE_AAAA].flatMap((type) => {
     const query = encodeQuery(crypto.getRandomValues(new Uint16Array(1))[0], host, type);
-    return query === undefined ? [] : [{ type, query, answer: undefined as string[] | undefined }];
+    return query === undefined ? [] : [{ type, query, answer: undefined }];
   });
   return await way.letOut([resolver], port, async () => {
     for (let turn = 0; turn < TRIES && queries.some(({ answer }) => answer === undefined); turn++) {
       for (const { query, answer } of queries) {
         if (answer === undefined) {
-          await socket.send(query, { transport: "udp", hostname: resolver, port: PORT });
+          await socket.send(query, { transport: "udp", hostname: resolver, port: RESOLVER_PORT });
         }
       }
-      await collect(socket, resolver, queries);
+      await collect(inbox, resolver, queries);
     }
     return queries.flatMap(({ answer }) => answer ?? []);
   }).finally(() => socket.close());
 }
 
-/** Takes answers until each question has one, or it is time to ask again. */
-async function collect(
-  socket: Deno.DatagramConn,
-  resolver: string,
-  queries: { type: number; query: Uint8Array<ArrayBuffer>; answer: string[] | undefined }[],
-): Promise<void> {
+/** Takes answers from the inbox until each question has one, or it is time to ask again. */
+async function collect(inbox: Inbox, resolver: string, queries: Question[]): Promise<void> {
   const { promise: over, resolve: isOver } = Promise.withResolvers<undefined>();
   const timer = setTimeout(() => isOver(undefined), TRY_MS);
   try {
     while (queries.some(({ answer }) => answer === undefined)) {
-      const received = socket.receive();
-      received.catch(() => {}); // the socket is closed when it is time
-      const came = await Promise.race([received, over]);
+      const came = await inbox.next(over);
       if (came === undefined) return;
       const [data, from] = came;
       const { hostname, port } = from as Deno.NetAddr;
       const sender = parseAddress(hostname);
-      if (port !== PORT || !sender || formatAddress(sender) !== resolver) continue;
+      if (port !== RESOLVER_PORT || !sender || formatAddress(sender) !== resolver) continue;
       for (const one of queries) {
         const answer = decodeAnswer(data as Uint8Array<ArrayBuffer>, one.query, one.type);
         if (answer !== "other") one.answer ??= answer;
@@ -97,5 +96,24 @@ async function collect(
     }
   } finally {
     clearTimeout(timer);
+  }
+}
+
+/** A socket's datagrams, one after another: whoever stops waiting for one leaves it to the next who waits. */
+export class Inbox {
+  readonly #socket: Pick<Deno.DatagramConn, "receive">;
+  #pending: Promise<[Uint8Array, Deno.Addr]> | undefined;
+
+  constructor(socket: Pick<Deno.DatagramConn, "receive">) {
+    this.#socket = socket;
+  }
+
+  /** The next datagram; undefined when `over` is first. Throws when the socket fails. */
+  async next(over: Promise<undefined>): Promise<[Uint8Array, Deno.Addr] | undefined> {
+    const pending = this.#pending ??= this.#socket.receive();
+    pending.catch(() => {}); // the socket is closed when all tries are over
+    const came = await Promise.race([pending, over]);
+    if (came !== undefined) this.#pending = undefined;
+    return came;
   }
 }

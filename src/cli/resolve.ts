@@ -6,8 +6,11 @@
 import type { Dialler, TunnelDatagram } from "../exit/dialler.ts";
 import { formatAddress, parseAddress } from "../wire/address.ts";
 
-const PORT = 53;
-const TYPE_A = 1, TYPE_AAAA = 28, CLASS_IN = 1;
+/** Where resolvers listen. */
+export const RESOLVER_PORT = 53;
+/** Types of records (RFC 1035 §3.2.2, RFC 3596). */
+export const TYPE_A = 1, TYPE_AAAA = 28;
+const CLASS_IN = 1;
 const HEADER_BYTES = 12;
 const ANSWERS_MAX = 64;
 const TRY_MS = 2000;
@@ -53,12 +56,12 @@ function ask(
   const { promise, resolve } = Promise.withResolvers<string[] | undefined>();
   const from = formatAddress(parseAddress(resolver)!);
   const socket = dialler.listen(({ address, port, data }: TunnelDatagram) => {
-    if (address !== from || port !== PORT) return;
+    if (address !== from || port !== RESOLVER_PORT) return;
     const answer = decodeAnswer(data, query, type);
     if (answer !== "other") resolve(answer);
   }, () => resolve(undefined));
   const timer = setTimeout(() => resolve(undefined), TRY_MS);
-  if (!socket.send(query, resolver, PORT)) resolve(undefined);
+  if (!socket.send(query, resolver, RESOLVER_PORT)) resolve(undefined);
   return promise.finally(() => {
     clearTimeout(timer);
     socket.close();

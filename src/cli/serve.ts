@@ -8,8 +8,9 @@ import { createAdmin } from "../admin/mod.ts";
 import { sum } from "../admin/prometheus.ts";
 import { type AdminServer, serveAdmin } from "../admin/server.ts";
 import { diffConfig, type Environment, formatEndpoint, redactConfig, reloadedConfig } from "../config.ts";
+import { adminUrl } from "./admin_client.ts";
 import { loadAdminToken } from "./admin_token.ts";
-import { descriptorLimit, openDescriptors, shareDescriptors } from "./descriptors.ts";
+import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "./help.ts";
 import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
@@ -90,7 +91,7 @@ export async function serve(args: string[]): Promise<number> {
   Deno.addSignalListener("SIGHUP", onHangup);
   const timeScale = readTimeScale();
   const descriptors = descriptorLimit();
-  const doors = await Doors.open(config, tunnelIpv6);
+  const doors = await Doors.open(config, tunnelIpv6, descriptors && fallbackShare(descriptors));
   if (config.trusted.length > 0) {
     log.warn("OxTunnel may go without encryption in {networks} (trusted)", {
       networks: config.trusted.join(", "),
@@ -176,6 +177,7 @@ export async function serve(args: string[]): Promise<number> {
     applicationsInMetrics: () => config.classes.applicationsInMetrics,
     config: () => redactConfig(config),
     adminToken: () => adminToken,
+    url: () => adminUrl(config),
     reload,
     addPeer: async ({ name, publicKey }) => {
       const made = publicKey === undefined ? generatePrivateKey() : undefined;

@@ -120,6 +120,11 @@ export class PeerStore {
     this.#options = options;
   }
 
+  /** Peers from elsewhere, which are not stored here. */
+  get others(): readonly PeerRecord[] {
+    return this.#options.others ?? [];
+  }
+
   /** The stored peers, oldest first; none when the file is missing. Throws CommandError on a damaged file. */
   async load(): Promise<PeerRecord[]> {
     return (await this.#load()).peers;
@@ -144,7 +149,7 @@ export class PeerStore {
     peer: { name: string; publicKey: string; presharedKey?: string; created: string },
   ): Promise<PeerRecord> {
     return await this.#change(({ peers, released }) => {
-      const all = [...peers, ...this.#options.others ?? []];
+      const all = [...peers, ...this.others];
       if (all.some(({ name }) => name === peer.name)) {
         throw new CommandError(
           `peer "${peer.name}" exists; choose another name, or remove it first: peer remove ${peer.name}`,

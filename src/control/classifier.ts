@@ -7,6 +7,7 @@
  */
 import { KIND_CALL, KIND_GAME, KIND_REQUEST, KIND_TRANSFER, KIND_TUNNEL, KIND_WEB } from "./applications.ts";
 import {
+  STATE_ACKS,
   STATE_BULK,
   STATE_CLASS,
   STATE_FLIPS,
@@ -45,8 +46,18 @@ const IDLE_US = 1_000_000;
 // Gaps below which packets are of one run.
 const TCP_RUN_US = 20_000, UDP_RUN_US = 4000, ACK_RUN_US = 10_000;
 /** Packets closer than this are one tick's, a few of which a game may send; more of them are a flood. */
-export const TICK_US = 2000;
-const TICK_PACKETS_MAX = 4;
+const TICK_US = 2000;
+/**
+ * Games tick 128 times a second at most, calls send a sound every 10 ms: who keeps ahead of one packet in 6.5 ms waits for
+ * nothing but answers. As eighths of a packet in so much of 2^13 microseconds.
+ */
+const PACE = 10, PACE_SHIFT = 13;
+/** Longer than any crowd lasts. */
+const CROWD_GAP_US = 131_072;
+/** Parts of a packet that crowding is counted in. */
+const CROWD_UNIT = 8;
+/** A tick's packets, and packets ahead of the pace. */
+const CROWD_TICK = 4 * CROWD_UNIT, CROWD_RUN = 6 * CROWD_UNIT, CROWD_MAX = 16 * CROWD_UNIT;
 // Longest gaps between packets that are sent at a pace, and between the tries of a handshake.
 const PACE_US_MAX = 250_000, TRY_US_MAX = 1_500_000;
 
@@ -59,6 +70,9 @@ const STEADY_TAKEN_LATE = 48, STEADY_LEFT_LATE = 12;
 const QUIC_CALL_TAKEN = 24, QUIC_CALL_LEFT = 6;
 const MEDIA_TAKEN = 8, MEDIA_LEFT = 0, MEDIA_MAX = 32;
 const HEAVY_TAKEN = 12, HEAVY_MAX = 48, HEAVY_GAP_US = 15_000;
+const ACKS_TAKEN = 9, ACKS_MAX = 24;
+/** Payloads: what acknowledges is no longer (a header and little else), and data no shorter (TFTP's 512, RFC 1350 §2). */
+const ACK_PAYLOAD_MAX = 32, DATA_PAYLOAD_MIN = 512;
 /** Each return to a class that behaviour gave needs twice as much as the one before, up to eight times. */
 export const FLIPS_MAX = 3;
 
@@ -180,15 +194,21 @@ export function bulkScore(score: number, protocol: number, sign: number, gapUs: 
   return gapUs < runUs ? Math.min(BULK_MAX, score + 1) : Math.max(0, score - 1);
 }
 
+/** How far packets are ahead of one in 6.5 ms, 8 to 128 eighths of a packet, after one more, `gapUs` behind the last one. */
+export function crowding(crowd: number, gapUs: number): number {
+  if (gapUs >= CROWD_GAP_US) return CROWD_UNIT;
+  return Math.min(CROWD_MAX, Math.max(0, crowd - (PACE * gapUs >>> PACE_SHIFT)) + CROWD_UNIT);
+}
+
 /**
  * The score of small packets at a pace, 0 to 96, after one more of `bytes`, `gapUs` behind the last one of its direction and
- * the `run`th of its tick. @param isFirst of its direction. @param isQuic small packets may be acknowledgements.
+ * with the `crowd` that it makes. @param isFirst of its direction. @param isQuic small packets may be acknowledgements.
  */
 export function steadyScore(
   score: number,
   bytes: number,
   gapUs: number,
-  run: number,
+  crowd: number,
   isFirst: boolean,
   isQuic: boolean,
 ): number {
@@ -196,9 +216,19 @@ export function steadyScore(
   if (bytes > STEADY_BYTES_MAX) return Math.max(0, score - 2);
   if (isQuic && bytes <= QUIC_ACK_BYTES_MAX) return score;
   if (isFirst) return score + 2;
-  if (gapUs < TICK_US) return run <= TICK_PACKETS_MAX ? score : Math.max(0, score - 1);
+  if (crowd > CROWD_RUN) return score >> 1;
+  if (gapUs < TICK_US) return crowd <= CROWD_TICK ? score : Math.max(0, score - 1);
   if (gapUs <= PACE_US_MAX) return Math.min(STEADY_MAX, score + 3);
   return gapUs <= TRY_US_MAX ? Math.min(STEADY_MAX, score + 1) : score >> 1;
+}
+
+/**
+ * How far a direction does nothing but acknowledge a transfer, 0 to 24, after one more payload of `bytes`.
+ * @param theirs bytes of the other direction's last payload.
+ */
+export function acksScore(score: number, bytes: number, theirs: number): number {
+  if (bytes > ACK_PAYLOAD_MAX) return Math.max(0, score - 4);
+  return theirs >= DATA_PAYLOAD_MIN ? Math.min(ACKS_MAX, score + 3) : score;
 }
 
 /** How far a direction is one of full packets that come quickly, 0 to 48: a transfer's, or a picture's. */
@@ -263,8 +293,7 @@ function isQuicCall(state: Uint8Array, at: number, other: number): boolean {
 /** Whether the directions' pace is a game's. @param isLate something else is more likely, so that it takes longer. */
 function isGame(state: Uint8Array, at: number, other: number, isLate: boolean): boolean {
   const steady = state[at + STATE_STEADY], wasGame = state[at + STATE_CLASS] === CLASS_GAME;
-  const isHeavy = state[at + STATE_HEAVY] >= HEAVY_TAKEN ||
-    (other >= 0 && state[other + STATE_HEAVY] >= HEAVY_TAKEN);
+  const isHeavy = isTransfer(state, at) || (other >= 0 && isTransfer(state, other));
   // What acknowledges a transfer is small and at a pace, too.
   if (isHeavy) return false;
   if (isLate) {
@@ -272,4 +301,9 @@ function isGame(state: Uint8Array, at: number, other: number, isLate: boolean): 
   }
   const sum = other < 0 ? steady : steady + state[other + STATE_STEADY];
   return wasGame ? sum > STEADY_LEFT : sum >= STEADY_TAKEN << state[at + STATE_FLIPS];
+}
+
+/** Whether a direction carries a transfer, or acknowledges one. */
+function isTransfer(state: Uint8Array, at: number): boolean {
+  return state[at + STATE_HEAVY] >= HEAVY_TAKEN || state[at + STATE_ACKS] >= ACKS_TAKEN;
 }

@@ -6,10 +6,12 @@
  */
 import { KIND_CALL, KIND_WEB } from "./applications.ts";
 import {
+  acksScore,
   BEGUN,
   bulkScore,
   CLASS_MASK,
   classOfMarks,
+  crowding,
   decideClass,
   FIRM,
   FLIPS_MAX,
@@ -22,19 +24,20 @@ import {
   signOfTcp,
   signOfUdp,
   steadyScore,
-  TICK_US,
 } from "./classifier.ts";
 import {
   type FlowTable,
+  STATE_ACKS,
   STATE_BULK,
   STATE_BYTES,
   STATE_CLASS,
+  STATE_CROWD,
   STATE_FLIPS,
   STATE_HEAVY,
   STATE_LOOKS,
   STATE_MARKS,
   STATE_MEDIA,
-  STATE_RUN,
+  STATE_SIZE,
   STATE_STEADY,
   STATE_TOS,
 } from "./flows.ts";
@@ -138,17 +141,21 @@ function observeUdp(
       state[at + STATE_LOOKS]++;
       recognise(flows, row, view, payloadAt, payloadBytes, ports);
     }
+    const theirs = state[STATE_BYTES * (place ^ 1) + STATE_SIZE] << 3;
+    state[at + STATE_ACKS] = acksScore(state[at + STATE_ACKS], payloadBytes, theirs);
+    state[at + STATE_SIZE] = Math.min(255, payloadBytes >> 3);
     media = mediaScore(media, lookForMedia(flows, place, view, payloadAt, payloadBytes));
     state[at + STATE_MEDIA] = media;
   }
   const kind = kindOf(flows, row);
   const isQuic = kind === KIND_WEB || (kind === 0 && isQuicPort(ports >>> 16, ports & 0xffff));
-  state[at + STATE_RUN] = gapUs < TICK_US ? Math.min(255, state[at + STATE_RUN] + 1) : 1;
+  const crowd = crowding(state[at + STATE_CROWD], gapUs);
+  state[at + STATE_CROWD] = crowd;
   state[at + STATE_STEADY] = steadyScore(
     state[at + STATE_STEADY],
     bytes,
     gapUs,
-    state[at + STATE_RUN],
+    crowd,
     isFirst,
     isQuic,
   );

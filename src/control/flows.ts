@@ -7,10 +7,12 @@
  */
 
 import type { ClassRules } from "./class_rules.ts";
+import type { Signatures } from "./signatures.ts";
 
 const WAYS = 4;
 /** An IPv6 flow: two addresses, ports, protocol. */
 export const FLOW_WORDS_MAX = 10;
+const ADDRESS_WORDS = 8;
 export const FLOW_KEYS = 4 * FLOW_WORDS_MAX;
 
 // The directions of a flow: a row has a place for each, 2 * row + one of these.
@@ -26,12 +28,16 @@ export const STATE_MARKS = 1;
 export const STATE_BULK = 2, STATE_STEADY = 3, STATE_MEDIA = 4;
 /** CLASS_*, as this direction alone has it since its last packet. */
 export const STATE_CLASS = 5;
-/** How much of it is full packets, and packets of the tick that the last one was in. */
-export const STATE_HEAVY = 6, STATE_RUN = 7;
+/** How much of it is full packets, and how far its packets are ahead of a game's pace. */
+export const STATE_HEAVY = 6, STATE_CROWD = 7;
 /** Payloads that were looked at for patterns. */
 export const STATE_LOOKS = 8;
 /** How often behaviour's word was taken back, at most FLIPS_MAX. */
 export const STATE_FLIPS = 9;
+/** Bytes of the last UDP payload by eight, and how much of the direction acknowledges the other one's data. */
+export const STATE_SIZE = 10, STATE_ACKS = 11;
+/** CLASS_* that its packets have, as of the last one that was looked at. */
+export const STATE_DECIDED = 12;
 
 /** Words of a place in `sources`: two RTP sources, each with its last sequence number and timestamp, the older one second. */
 export const SOURCE_WORDS = 6;
@@ -55,6 +61,8 @@ export class FlowTable {
   readonly ruled: Uint8Array;
   /** A person's own; `setRules` changes them. */
   rules: ClassRules | undefined;
+  /** Patterns in place of all of the project's own (recognise.ts), where some are to be left out. */
+  patterns: Signatures | undefined;
   /** A hint's class, or NO_HINT; and for which version of the session's hints that holds. */
   readonly hint: Uint8Array;
   readonly hintVersion: Uint32Array;
@@ -66,6 +74,10 @@ export class FlowTable {
   readonly #tag: Uint32Array;
   readonly #keys: Uint32Array;
   readonly #shift: number;
+  /** Both addresses of the IPv6 flow that was looked for last, and what they add to the sums. */
+  readonly #addresses = new Uint32Array(ADDRESS_WORDS);
+  #choice = 0;
+  #mark = 0;
 
   /** @param rows a power of two, 8 to 2^18. @param keys FLOW_KEYS random words, which become the table's. Secret. */
   constructor(rows: number, keys: Uint32Array) {
@@ -87,6 +99,7 @@ export class FlowTable {
     this.failures = new Uint8Array(rows);
     this.pause = new Uint16Array(rows);
     this.#tag = new Uint32Array(rows);
+    this.#keepAddresses(this.#addresses);
   }
 
   /** Takes rules in place of those before, for flows that are there, too: their next payloads are looked at again. */
@@ -98,16 +111,22 @@ export class FlowTable {
 
   /**
    * The row of the flow that `count` words (1 to 10) name, which may be a new one; the caller sets its place's time. Two
-   * keyed sums over the words' halves, of which the high bits are pairwise independent (Dietzfelbinger 1996,
-   * multiply-shift): one chooses the bucket, both together tell its flows apart.
+   * keyed sums over the words' halves, of which the high bits are pairwise independent (pair-multiply-shift, Thorup 2015
+   * §3.4): one chooses the bucket, both together tell its flows apart.
    */
   find(words: Uint32Array, count: number, nowUs: number): number {
     const keys = this.#keys;
-    let choice = 0, mark = 0;
-    for (let i = 0; i < count; i++) {
+    let choice = 0, mark = 0, i = 0;
+    if (count === FLOW_WORDS_MAX) {
+      if (!this.#hasAddresses(words)) this.#keepAddresses(words);
+      choice = this.#choice;
+      mark = this.#mark;
+      i = ADDRESS_WORDS;
+    }
+    for (; i < count; i++) {
       const low = words[i] & 0xffff, high = words[i] >>> 16;
-      choice = choice + Math.imul(low, keys[4 * i]) + Math.imul(high, keys[4 * i + 1]) | 0;
-      mark = mark + Math.imul(low, keys[4 * i + 2]) + Math.imul(high, keys[4 * i + 3]) | 0;
+      choice = choice + Math.imul(low + keys[4 * i] | 0, high + keys[4 * i + 1] | 0) | 0;
+      mark = mark + Math.imul(low + keys[4 * i + 2] | 0, high + keys[4 * i + 3] | 0) | 0;
     }
     const bucket = choice >>> this.#shift << 2;
     // A row that was never used has tag 0.
@@ -126,6 +145,26 @@ export class FlowTable {
     }
     this.#begin(oldest, tag);
     return oldest;
+  }
+
+  /** Whether the addresses are those of the IPv6 flow that was looked for last. */
+  #hasAddresses(words: Uint32Array): boolean {
+    const kept = this.#addresses;
+    for (let i = 0; i < ADDRESS_WORDS; i++) if (words[i] !== kept[i]) return false;
+    return true;
+  }
+
+  /** Keeps them and their part of the sums: the next packet's are mostly the same. */
+  #keepAddresses(words: Uint32Array): void {
+    const keys = this.#keys, kept = this.#addresses;
+    let choice = 0, mark = 0;
+    for (let i = 0; i < ADDRESS_WORDS; i++) {
+      const word = kept[i] = words[i], low = word & 0xffff, high = word >>> 16;
+      choice = choice + Math.imul(low + keys[4 * i] | 0, high + keys[4 * i + 1] | 0) | 0;
+      mark = mark + Math.imul(low + keys[4 * i + 2] | 0, high + keys[4 * i + 3] | 0) | 0;
+    }
+    this.#choice = choice;
+    this.#mark = mark;
   }
 
   /** How long neither direction has had a packet, in microseconds. */

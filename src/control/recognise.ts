@@ -34,7 +34,8 @@ export function applicationOf(name: string): number {
   throw new RangeError(`"${name}" is not in the table of applications`);
 }
 
-function patternOf(signature: Signature): Pattern {
+/** A row of SIGNATURES for who compiles it. */
+export function patternOf(signature: Signature): Pattern {
   const { points, bytes, at, min, max, ports, length } = signature;
   return { app: applicationOf(signature.app), points, bytes, at, min, max, ports, length };
 }
@@ -62,10 +63,11 @@ export function recognise(
   bytes: number,
   ports: number,
 ): void {
-  const found = signatures.find(view, at, bytes, ports >>> 16, ports & 0xffff);
+  const patterns = flows.patterns ?? signatures;
+  const found = patterns.find(view, at, bytes, ports >>> 16, ports & 0xffff);
   if (found < 0) return;
-  let app = signatures.app[found];
-  const points = signatures.points[found], { application } = flows;
+  let app = patterns.app[found];
+  const points = patterns.points[found], { application } = flows;
   const was = application[row], had = flows.points[row];
   if (had >= POINTS_TAKEN) {
     if (points < POINTS_TAKEN || app === was) return;

@@ -107,7 +107,7 @@ const AHEAD_MIN = 0.05, AHEAD_RATIO = 2, AHEAD_BURST_US = 50_000;
 const AHEAD_QUEUE_US = 30_000;
 /** A queue of so much is congestion, until it has been half of that for a while. */
 const QUEUE_US = 45_000, CALM_US = 1_000_000;
-/** A repair must be in time although the clock, the other end and jitter take a little: so much of the deadline is used. */
+/** A repair must be in time although the clock, the other end and jitter take a little: this share of the deadline is used. */
 export const USABLE = 0.97;
 const DELAY_SHARE_MAX = 0.5;
 /** A repair that shall go alone still rides in a datagram that comes so close to its time. */

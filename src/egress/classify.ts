@@ -5,7 +5,7 @@
  * CLASS_DEFAULT. Decides nothing itself: control/direction.ts does, from what is read here.
  */
 import { classOfFlow, isNews, observe } from "../control/direction.ts";
-import { INWARD } from "../control/flows.ts";
+import { INWARD, STATE_BYTES, STATE_DECIDED } from "../control/flows.ts";
 import { CLASS_TO_TUNNEL_AT } from "../metrics.ts";
 import { NO_HINT } from "../session/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
@@ -24,7 +24,7 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
   const { hints } = associations.oxtunnel.sessions;
   if (nowUs >= hints.dueUs) hints.expire(nowUs);
   const us = nowUs >>> 0;
-  const { hint, hintVersion } = flows;
+  const { hint, hintVersion, state } = flows;
   const { column } = metrics;
   // Packets come in runs.
   reader.begin();
@@ -38,13 +38,16 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
     if (isNews(flows, place, bytes, us)) {
       reader.look(view, offset[row]);
       observe(flows, place, reader, view, bytes, us);
+      state[STATE_BYTES * place + STATE_DECIDED] = classOfFlow(flows, place, us);
     }
     const version = hints.version[session[row]];
     if (hintVersion[id] !== version) {
       hintVersion[id] = version;
       hint[id] = hintFor(context, burst, row);
     }
-    const decided = version !== 0 && hint[id] !== NO_HINT ? hint[id] : classOfFlow(flows, place, us);
+    const decided = version !== 0 && hint[id] !== NO_HINT
+      ? hint[id]
+      : state[STATE_BYTES * place + STATE_DECIDED];
     flow[row] = id;
     trafficClass[row] = decided;
     if (counter !== CLASS_TO_TUNNEL_AT + 2 * decided) {

@@ -233,7 +233,7 @@ export class IcmpNat {
   }
 }
 
-/** Sets the hops that the socket's packets begin with. */
+/** Sets the hop limit with which the socket's packets begin. */
 function setHops(family: Family, hops: number): void {
   if (family.hops === hops) return;
   family.hops = hops;

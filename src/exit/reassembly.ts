@@ -6,7 +6,15 @@
  */
 import { MAX_PACKET_BYTES, NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
-import { foldSum, fragmentHeader, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, sumWords } from "../wire/inner.ts";
+import { type Prefix, prefixContains } from "../wire/address.ts";
+import {
+  foldSum,
+  fragmentHeader,
+  IPV4_HEADER_BYTES,
+  IPV6_HEADER_BYTES,
+  readSource,
+  sumWords,
+} from "../wire/inner.ts";
 import { ownerOf } from "./owner.ts";
 
 const DATAGRAMS_MAX = 1024;
@@ -28,6 +36,8 @@ interface Partial {
   total: number;
   startedUs: number;
   owner: string;
+  /** The inner source address. */
+  from: Uint32Array<ArrayBuffer>;
   bytes: number;
 }
 
@@ -77,7 +87,7 @@ export class Reassembly {
     }
     const bytes = body.length + (at === 0 ? packet.length : 0);
     this.#makeRoom(owner, key, partial === undefined, bytes);
-    partial ??= this.#begin(key, owner, nowUs);
+    partial ??= this.#begin(key, owner, sourceOf(view), nowUs);
     partial.pieces.push({ at, bytes: body });
     partial.bytes += bytes;
     this.#bytes += bytes;
@@ -107,7 +117,7 @@ export class Reassembly {
     return true;
   }
 
-  #begin(key: string, owner: string, startedUs: number): Partial {
+  #begin(key: string, owner: string, from: Uint32Array<ArrayBuffer>, startedUs: number): Partial {
     const partial: Partial = {
       first: undefined,
       header: undefined,
@@ -115,6 +125,7 @@ export class Reassembly {
       total: -1,
       startedUs,
       owner,
+      from,
       bytes: 0,
     };
     this.#partials.set(key, partial);
@@ -148,6 +159,15 @@ export class Reassembly {
     if (held.datagrams === 0) this.#owners.delete(owner);
   }
 
+  /** Gives up what waits of these sources. */
+  forget(prefix: Prefix): void {
+    for (const [key, partial] of this.#partials) {
+      if (!prefixContains(prefix, partial.from)) continue;
+      this.#delete(key, partial);
+      this.#onLost(undefined);
+    }
+  }
+
   expire(nowUs: number): void {
     for (const [key, partial] of this.#partials) {
       if (nowUs - partial.startedUs < TIMEOUT_US) continue;
@@ -155,6 +175,12 @@ export class Reassembly {
       this.#onLost(partial.first);
     }
   }
+}
+
+function sourceOf(view: DataView<ArrayBufferLike>): Uint32Array<ArrayBuffer> {
+  const words = new Uint32Array(4);
+  readSource(view, 0, words, 0);
+  return words;
 }
 
 /** Whether a piece overlaps others of its datagram, contradicts them about the end, or is one too many. */

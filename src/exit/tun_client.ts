@@ -8,6 +8,7 @@ import { cString, libc, O_CLOEXEC, O_RDWR } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
 import { formatAddress, parseAddress, parsePrefix, prefixContains } from "../wire/address.ts";
 import { run } from "./child.ts";
+import { listeningPorts, READ_MAX, readThrough } from "./listening.ts";
 import { openQueues } from "./tun.ts";
 import { writeSysctl } from "./tun_host.ts";
 
@@ -62,7 +63,6 @@ const RESOLVED_CONF = "/run/systemd/resolve/resolv.conf";
 const DNS_PORT = 53;
 /** The set of our table with ports from which a resolver may be asked past a closed kill switch, and for how long. */
 const OUTSIDE = "outside", OUTSIDE_S = 10;
-const READ_MAX = 65536;
 const KEPT = "#oxrelay: ";
 /** By its path: Deno complains at start of an allowed name that is not on PATH. */
 const RESOLVECTL = "/usr/bin/resolvectl";
@@ -80,7 +80,7 @@ export class ClientHost {
   #usesResolved = false;
   #hasRules = false;
   /** TCP ports that somebody listened on when this began, as text. */
-  readonly #listening = listeningPorts();
+  readonly #listening = listeningPorts("tcp").map(String);
   /** With their prefix lengths: those that this system took. */
   #addresses: string[] = [];
   #relays: readonly OuterEndpoint[] | undefined;
@@ -529,15 +529,6 @@ function setOf(elements: readonly string[]): string {
   return `{ ${elements.join(", ")} }`;
 }
 
-/** Ports of TCP sockets that listen (state 0A of /proc/net/tcp, see proc(5)), as text. */
-function listeningPorts(): string[] {
-  const lines = ["/proc/net/tcp", "/proc/net/tcp6"].flatMap((path) => (readThrough(path) ?? "").split("\n"));
-  const ports = lines.flatMap((line) =>
-    /^ *\d+: [0-9A-F]+:([0-9A-F]{4}) [0-9A-F]+:0000 0A /.exec(line)?.[1] ?? []
-  );
-  return [...new Set(ports.map((port) => String(parseInt(port, 16))))];
-}
-
 /** The match of nftables for programs in a cgroup, whose depth it wants to be told. */
 function cgroupMatch(path: string): string {
   const relative = path.replace(CGROUP_ROOT, "").replace(/\/+$/, "");
@@ -569,21 +560,6 @@ export function originalResolvConf(text: string): string | undefined {
 function readResolvConf(): string | undefined {
   const text = readThrough(RESOLV_CONF);
   return text === undefined || text.length >= READ_MAX ? undefined : text;
-}
-
-/** The first 64 KiB of a file, which of /proc come in parts; undefined when it cannot be read. */
-function readThrough(path: string): string | undefined {
-  const fd = libc().open(cString(path), O_CLOEXEC);
-  if (fd < 0) return undefined;
-  const buffer = new Uint8Array(READ_MAX);
-  let length = 0, count = 1;
-  while (count > 0 && length < buffer.length) {
-    const rest = buffer.subarray(length);
-    count = Number(libc().read(fd, rest, BigInt(rest.length)));
-    if (count > 0) length += count;
-  }
-  libc().close(fd);
-  return count < 0 ? undefined : new TextDecoder().decode(buffer.subarray(0, length));
 }
 
 /** One write and then one cut, so that a crash between them leaves the new text whole. */

@@ -13,6 +13,7 @@ import { run } from "./child.ts";
 import { forgetMarked } from "./conntrack.ts";
 import type { HostAccess } from "./exit.ts";
 import { TAG_MASK, tagOf, type TunPeer, TunPeers } from "./tun_peers.ts";
+import { trackingNeed } from "./tracking.ts";
 import {
   DEVICE_GROUP,
   type Feature,
@@ -39,7 +40,7 @@ export interface TunOptions {
   mtu: number;
   /** See `TunDevice.openHost`. */
   host: HostAccess;
-  /** The relay's own UDP port, and every port of either protocol that it listens on, which no client may leave by. */
+  /** The relay's own UDP port, and every port of either protocol that it or another program listens on, which no client may leave by. */
   listenPort?: number;
   ownPorts: readonly number[];
   /** What moves packets in bulk, with the kernel's offloads, or the reason to move them one by one. */
@@ -166,7 +167,7 @@ export class TunHost {
     const listed = await run("nft", ["-t", "list", "table", "inet", this.#table]).catch(() => undefined);
     if (listed !== undefined) return;
     this.#before = { ...this.#before, ...await recorded() };
-    await run("nft", ["-f", "-"], this.#rules());
+    await run("nft", ["-f", "-"], this.#rulesAnew());
     this.#o.log(
       "warning",
       `the rules of ${this.#o.name} were gone (nft flush ruleset?) and have been put back`,
@@ -240,21 +241,18 @@ export class TunHost {
   }
 
   /**
-   * The relay's port, when conntrack need not know of its datagrams, which anybody may send: undefined where a rule of somebody else
-   * looks at their state, or gives them another port. The fallback's TCP stays tracked: firewalls let answers out by their state.
+   * The relay's port, when conntrack need not know of its datagrams, which anybody may send: undefined where rules of somebody else
+   * may need that, as when the relay starts. The fallback's TCP stays tracked: firewalls let answers out by their state.
    */
   async #untrackedPort(): Promise<number | undefined> {
     const { listenPort } = this.#o;
     if (listenPort === undefined) return undefined;
     const rules = await run("nft", ["-t", "list", "ruleset"]).catch(() => "");
-    const needs = rules.split("\n").find((line) =>
-      new RegExp(`\\b${listenPort}\\b`).test(line) &&
-      /redirect|dnat|snat|REDIRECT|DNAT|ct state|ctstate/.test(line)
-    );
+    const needs = trackingNeed(rules, listenPort, RECORD);
     if (needs === undefined) return listenPort;
     this.#o.log(
       "info",
-      `conntrack keeps track of UDP ${listenPort}, since a rule of this host needs it: ${needs.trim()}`,
+      `conntrack keeps track of UDP ${listenPort}, since a rule of this host needs it: ${needs}`,
     );
     return undefined;
   }

@@ -228,13 +228,13 @@ class UserspaceExit implements Exit {
       this.#udp.forget(prefix);
       this.#tcp?.forget(prefix);
       this.#icmp.forget(prefix);
+      this.#reassembly.forget(prefix);
     }
     const kept = this.#queue.filter((packet) => {
       readDestination(new DataView(packet.buffer, packet.byteOffset, packet.length), 0, to, 0);
       return !gone.some((prefix) => prefixContains(prefix, to));
     });
     this.#queue.splice(0, Infinity, ...kept);
-    this.#reassembly.expire(Infinity);
   }
 
   async close(): Promise<void> {

@@ -5,7 +5,7 @@
  * none is changed. The mirror of egress/classify.ts.
  */
 import { classOfFlow, observe } from "../control/direction.ts";
-import { OUTWARD, STATE_BYTES, STATE_MARKS } from "../control/flows.ts";
+import { OUTWARD, STATE_BYTES, STATE_DECIDED, STATE_MARKS } from "../control/flows.ts";
 import { CLASS_FROM_TUNNEL_AT } from "../metrics.ts";
 import { NO_HINT } from "../session/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
@@ -41,13 +41,16 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
       if (seenUs[place] !== us || state[STATE_BYTES * place + STATE_MARKS] === 0) {
         reader.look(view, offset[row]);
         observe(flows, place, reader, view, bytes, us);
+        state[STATE_BYTES * place + STATE_DECIDED] = classOfFlow(flows, place, us);
       }
       const version = hints.version[owner];
       if (hintVersion[id] !== version) {
         hintVersion[id] = version;
         hint[id] = hintFor(context, burst, row);
       }
-      const decided = version !== 0 && hint[id] !== NO_HINT ? hint[id] : classOfFlow(flows, place, us);
+      const decided = version !== 0 && hint[id] !== NO_HINT
+        ? hint[id]
+        : state[STATE_BYTES * place + STATE_DECIDED];
       if (counter !== CLASS_FROM_TUNNEL_AT + 2 * decided) {
         column[counter] += runPackets;
         column[counter + 1] += runBytes;

@@ -127,7 +127,7 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
 }
 
 /**
- * Answers what came to the relay's own inner address as a host does that serves nothing there: pings (RFC 1122 §3.2.2.6), a reset
+ * Answers what was sent to the relay's own inner address as a host does that serves nothing there: pings (RFC 1122 §3.2.2.6), a reset
  * for TCP (RFC 9293 §3.10.7.1), and for the rest that port or protocol cannot be reached. Pieces of a packet are dropped.
  */
 function answerAsHost(burst: Burst, row: number, whole: number, own: Uint32Array, metrics: Metrics): void {

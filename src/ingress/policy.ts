@@ -60,13 +60,14 @@ export class DestinationPolicy {
    * A prefix in `allow` that is longer or equal wins, so an address opened on purpose stays open.
    */
   setOwnAddresses(addresses: readonly string[]): void {
-    this.#host = Uint32Array.from(addresses.flatMap((text) => [...parseAddress(text) ?? []]));
+    // Interfaces are listed with their zones: "fe80::1%eth0".
+    const texts = addresses.map((text) => text.split("%")[0]);
+    this.#host = Uint32Array.from(texts.flatMap((text) => [...parseAddress(text) ?? []]));
     if (this.#allowLoopback) return;
     this.#recent.fill(0);
     for (const text of this.#own.splice(0)) this.#remove(text);
-    for (const text of addresses) {
-      // Interfaces are listed with their zones: "fe80::1%eth0".
-      const address = parseAddress(text.split("%")[0]);
+    for (const text of texts) {
+      const address = parseAddress(text);
       if (!address) continue;
       const before = this.#table.set(address, 128, DENY);
       if (before === NONE) this.#own.push(text);

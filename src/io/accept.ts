@@ -25,16 +25,16 @@ export interface Acceptor<Connection> {
 
 /**
  * Gives `take` each connection until the listener is closed; resolves then and never rejects. `take` starts what serves
- * the connection and returns; what it throws goes to `onFault`, as does each error of accepting, ten a second at most.
+ * the connection and returns, or a promise for which the next one waits; what it throws goes to `onFault`, as does each error of accepting, ten a second at most.
  */
 export async function acceptAll<Connection>(
   listener: Acceptor<Connection>,
-  take: (connection: Connection) => void,
+  take: (connection: Connection) => void | Promise<void>,
   onFault: (error: Error) => void,
 ): Promise<void> {
   while (true) {
     try {
-      take(await listener.accept());
+      await take(await listener.accept());
     } catch (error) {
       if (error instanceof Deno.errors.BadResource || error instanceof Deno.errors.Interrupted) return;
       onFault(error as Error);

@@ -18,15 +18,23 @@ const HANDSHAKE_BYTES = 65_536;
 /** A TCP connection for TLS to run on. It reads as much as a handshake takes, and then a piece each time it is asked. */
 export class PulledSocket extends Duplex {
   readonly #conn: Deno.TcpConn;
+  /** What was read of it before, until it is handed on. */
+  #first: Uint8Array | undefined;
   #allowance = HANDSHAKE_BYTES;
   #isReading = false;
   /** Called some time after a piece was handed on: what there was in it has been taken by then. */
   onFed: () => void = () => {};
 
-  constructor(conn: Deno.TcpConn) {
+  /** @param first what was read of the connection already. */
+  constructor(conn: Deno.TcpConn, first?: Uint8Array) {
     super({ allowHalfOpen: false, readableHighWaterMark: 1 });
     this.#conn = conn;
-    conn.setNoDelay(true);
+    this.#first = first;
+    try {
+      conn.setNoDelay(true);
+    } catch (error) {
+      this.destroy(error as Error); // gone by now
+    }
   }
 
   /** The handshake is over: from now on only what is asked for is read. */
@@ -52,7 +60,10 @@ export class PulledSocket extends Duplex {
   }
 
   override _read(): void {
-    if (this.#allowance > 0) this.pull();
+    const first = this.#first;
+    this.#first = undefined;
+    if (first !== undefined) this.push(first);
+    else if (this.#allowance > 0) this.pull();
   }
 
   override _write(bytes: Uint8Array, _: string, done: (error?: Error | null) => void): void {

@@ -60,7 +60,7 @@ class Connection {
   readonly input = new Uint8Array(INPUT_BYTES);
   from = 0;
   to = 0;
-  /** Two buffers take turns, as long as what there was to say has needed of late. */
+  /** Two buffers take turns, each as long as the largest recent writes. */
   output = NOTHING;
   flight = NOTHING;
   queued = 0;

@@ -382,6 +382,17 @@ export class Associations {
     this.want(id, WANTS_INITIATION);
   }
 
+  /**
+   * Starts a handshake with the peer together with the next packet to it, or with what waits already, and at `untilUs` without
+   * one. One that is under way goes on.
+   */
+  initiateWithPacket(peer: Peer, untilUs: number): void {
+    if (peer.staged.length > 0) return this.want(peer.id, WANTS_INITIATION);
+    if (peer.pending !== undefined || peer.retryAtUs <= untilUs) return;
+    peer.retryAtUs = untilUs;
+    this.timers.hasten(peer.id, untilUs);
+  }
+
   /** Lets the peer's OxTunnel sessions send what they have to say by themselves. */
   wantControl(id: number): void {
     this.want(id, WANTS_CONTROL);

@@ -58,7 +58,7 @@ export class ControlBudget {
     return this.#left[id] >= price;
   }
 
-  /** Pays the price from the peer's purse; false, and nothing is paid, when it has not so much in it. */
+  /** Pays the price from the peer's purse; false, and nothing is paid, when less is in it. */
   pay(id: number, price: number, nowUs: number): boolean {
     if (!this.has(id, price, nowUs)) return false;
     this.#left[id] -= price;

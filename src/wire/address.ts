@@ -23,44 +23,75 @@ export function isIpv4(words: Uint32Array, at = 0): boolean {
   return words[at] === 0 && words[at + 1] === 0 && words[at + 2] === MAPPED;
 }
 
-function parseIpv4(text: string): number | undefined {
-  const parts = text.split(".");
-  if (parts.length !== 4) return undefined;
-  let value = 0;
-  for (const part of parts) {
+const DOT = 46, ZERO = 48, NINE = 57, COLON = 58, A_SMALL = 97;
+
+/** The dotted address that `text` is from `from` on. */
+function parseIpv4(text: string, from: number): number | undefined {
+  let value = 0, part = 0, digits = 0, dots = 0;
+  for (let at = from; at < text.length; at++) {
+    const code = text.charCodeAt(at);
+    if (code === DOT) {
+      if (digits === 0 || ++dots > 3) return undefined;
+      value = value * 256 + part;
+      part = digits = 0;
+      continue;
+    }
     // A leading zero is octal to some readers and decimal to others, so nobody gets one.
-    if (!/^(0|[1-9][0-9]{0,2})$/.test(part) || Number(part) > 255) return undefined;
-    value = value * 256 + Number(part);
+    if (code < ZERO || code > NINE || (digits > 0 && part === 0)) return undefined;
+    part = part * 10 + code - ZERO;
+    digits++;
+    if (part > 255) return undefined;
   }
-  return value;
+  return dots === 3 && digits > 0 ? value * 256 + part : undefined;
+}
+
+/** The value of a hexadecimal digit's character, or -1. */
+function hexDigit(code: number): number {
+  if (code >= ZERO && code <= NINE) return code - ZERO;
+  const letter = (code | 32) - A_SMALL;
+  return letter >= 0 && letter < 6 ? 10 + letter : -1;
 }
 
 /**
  * Parses an IPv4 or IPv6 literal (RFC 4291 section 2.2); an IPv4-mapped one is the IPv4 address. None has a zone
- * ("fe80::1%eth0"), which is no part of an address.
+ * ("fe80::1%eth0"), which is no part of an address. In one pass, as a relay reads thousands at once.
  */
 export function parseAddress(text: string): Address | undefined {
   if (text.length > TEXT_MAX) return undefined;
-  const v4 = parseIpv4(text);
-  if (v4 !== undefined) return Uint32Array.of(0, 0, MAPPED, v4);
-  let body = text;
-  const tail = /^(.*:)([\d.]*\.[\d.]*)$/.exec(body);
-  if (tail) {
-    const low = parseIpv4(tail[2]);
-    if (low === undefined) return undefined;
-    body = `${tail[1]}${(low >>> 16).toString(16)}:${(low & 0xffff).toString(16)}`;
+  if (!text.includes(":")) {
+    const v4 = parseIpv4(text, 0);
+    return v4 === undefined ? undefined : Uint32Array.of(0, 0, MAPPED, v4);
   }
-  const halves = body.split("::");
-  if (halves.length > 2 || body === "") return undefined;
-  const head = halves[0] === "" ? [] : halves[0].split(":");
-  const rest = halves.length === 1 || halves[1] === "" ? [] : halves[1].split(":");
-  const missing = 8 - head.length - rest.length;
-  if (halves.length === 1 ? missing !== 0 : missing < 1) return undefined;
-  const groups = [...head, ...new Array(missing).fill("0"), ...rest];
+  const groups: number[] = [];
+  /** How many groups are before "::". */
+  let gap = text.startsWith("::") ? 0 : -1;
+  for (let at = gap === 0 ? 2 : 0; at < text.length;) {
+    const start = at;
+    let value = 0;
+    for (let digit; at < text.length && (digit = hexDigit(text.charCodeAt(at))) >= 0; at++) {
+      value = value * 16 + digit;
+    }
+    if (at === start || at - start > 4 || groups.length === 8) return undefined;
+    if (text.charCodeAt(at) === DOT) {
+      const low = parseIpv4(text, start);
+      if (low === undefined) return undefined;
+      groups.push(low >>> 16, low & 0xffff);
+      break;
+    }
+    groups.push(value);
+    if (at === text.length) break;
+    if (text.charCodeAt(at++) !== COLON || at === text.length) return undefined;
+    if (text.charCodeAt(at) !== COLON) continue;
+    if (gap >= 0) return undefined;
+    gap = groups.length;
+    at++;
+  }
+  const missing = 8 - groups.length;
+  if (gap < 0 ? missing !== 0 : missing < 1) return undefined;
   const words = new Uint32Array(4);
-  for (let i = 0; i < 8; i++) {
-    if (!/^[0-9a-fA-F]{1,4}$/.test(groups[i])) return undefined;
-    words[i >> 1] = ((words[i >> 1] << 16) | parseInt(groups[i], 16)) >>> 0;
+  for (let i = 0; i < groups.length; i++) {
+    const place = gap >= 0 && i >= gap ? i + missing : i;
+    words[place >> 1] |= groups[i] << (place & 1 ? 0 : 16);
   }
   return words;
 }
@@ -136,9 +167,8 @@ export function formatPrefix(prefix: Prefix): string {
 /** Whether the address lies in the prefix. Families never match each other. */
 export function prefixContains({ address, bits }: Prefix, other: Address): boolean {
   if (isIpv4(address) !== isIpv4(other)) return false;
-  const network = other.slice();
-  maskAddress(network, bits);
-  return network.every((word, i) => word === address[i]);
+  for (let i = 0; i < 4; i++) if (maskedWord(other, i, bits) !== address[i]) return false;
+  return true;
 }
 
 /** Whether two prefixes, with no bits beyond their lengths, share an address. */
@@ -180,8 +210,10 @@ export function hostOne(text: string): { address: string; prefix: number } {
 
 /** Clears every bit of the address behind the first `bits`. */
 export function maskAddress(address: Address, bits: number): void {
-  for (let i = 0; i < 4; i++) {
-    const keep = Math.min(32, Math.max(0, bits - 32 * i));
-    address[i] = keep === 0 ? 0 : (address[i] & (keep === 32 ? -1 : ~(0xffffffff >>> keep))) >>> 0;
-  }
+  for (let i = 0; i < 4; i++) address[i] = maskedWord(address, i, bits);
+}
+
+function maskedWord(address: Address, i: number, bits: number): number {
+  const keep = Math.min(32, Math.max(0, bits - 32 * i));
+  return keep === 0 ? 0 : (address[i] & (keep === 32 ? -1 : ~(0xffffffff >>> keep))) >>> 0;
 }

@@ -7,6 +7,7 @@ import type { Mutation } from "./mutation.ts";
 const DOOR = "tests/system/admin_door_test.ts", ADMIN = "tests/unit/admin_test.ts";
 const STARTED = "tests/system/started_relay_test.ts", STATE = "tests/system/state_directory_test.ts";
 const DESCRIPTORS = "tests/system/descriptors_test.ts", LIVE = "tests/unit/live_peers_test.ts";
+const CLI = "tests/unit/cli_test.ts";
 const KEYS = "tests/unit/key_doors_test.ts", PREDICTION = "tests/unit/prediction_wiring_test.ts";
 
 export const ADMIN_ROWS: readonly Mutation[] = [
@@ -16,6 +17,27 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "return undefined;",
     tests: [DOOR, ADMIN],
     note: "nobody needs the token",
+  },
+  {
+    file: "src/cli/admin_client.ts",
+    from: "const tcp = await Deno.connect(address);",
+    to: 'const tcp = (await fetch(url + "/v1/hello"), await Deno.connect(address));',
+    tests: [CLI],
+    note: "the subcommands ask over a proxy",
+  },
+  {
+    file: "src/cli/admin_client.ts",
+    from: "if (token === undefined || !proves(hello.text, proofOf(token, url, nonce))) {",
+    to: "if (token === undefined || (false && !proves(hello.text, proofOf(token, url, nonce)))) {",
+    tests: [CLI],
+    note: "a stranger who listens is told the token",
+  },
+  {
+    file: "src/admin/guard.ts",
+    from: "hello\\n${url}\\n${nonce}",
+    to: "hello\\n${void url}\\n${nonce}",
+    tests: [ADMIN, CLI],
+    note: "a proof holds for every address",
   },
   {
     file: "src/admin/guard.ts",
@@ -40,8 +62,8 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/admin/server.ts",
-    from: "if (connections.size >= connectionsMax) end(quietest(connections));",
-    to: "",
+    from: "connections.size >= connectionsMax ? quietest(connections) : undefined;",
+    to: "undefined;",
     tests: [ADMIN, DESCRIPTORS],
     note: "connections to the admin interface are not bounded",
   },
@@ -96,17 +118,31 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/cli/live_peers.ts",
-    from: "this.#cutOff.set(identityOf(record), name);",
+    from: "this.#cutOff.set(identityOf(served), name);",
     to: "",
     tests: [LIVE, STATE],
     note: "a reload lets in who was cut off while the disk refused",
   },
   {
     file: "src/cli/live_peers.ts",
-    from: "await this.#storeAgain();",
+    from: "if (this.#cutOff.size > 0) await this.#changes.take(() => this.#storeAgain());",
     to: "",
     tests: [LIVE, STATE],
     note: "a removal that the disk refused is never stored",
+  },
+  {
+    file: "src/cli/live_peers.ts",
+    from: "const second = await this.#cut(name);",
+    to: "const second: typeof first = {};",
+    tests: [LIVE],
+    note: "who is added during the removal stays served",
+  },
+  {
+    file: "src/cli/live_peers.ts",
+    from: "const { cutFailed, storeFailed } = await this.#takeOut(record.name);",
+    to: "const cutFailed = undefined, storeFailed = undefined;",
+    tests: [LIVE],
+    note: "a peer that was refused is kept",
   },
   {
     file: "src/cli/planes.ts",

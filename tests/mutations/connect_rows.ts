@@ -13,6 +13,34 @@ const WISHES = "tests/system/connect_wishes_test.ts", RELAY_SIM = "tests/sim/rel
 
 export const CONNECT_ROWS: readonly Mutation[] = [
   {
+    file: "src/cli/link_plane.ts",
+    from: "this.#client.connect(address, port, monotonicUs(), true);",
+    to: "this.#client.connect(address, port, monotonicUs());",
+    tests: ["tests/unit/link_test.ts"],
+    note: "connect's handshakes never carry a packet",
+  },
+  {
+    file: "src/session/associations.ts",
+    from: "this.timers.hasten(peer.id, untilUs);",
+    to: "",
+    tests: ["tests/sim/ticket_test.ts"],
+    note: "a client with a ticket waits for its first packet for ever",
+  },
+  {
+    file: "src/client.ts",
+    from: "if (isPatient && peer.ticket && this.associations",
+    to: "if (isPatient && this.associations",
+    tests: ["tests/sim/ticket_test.ts"],
+    note: "a client without a ticket waits for its first packet",
+  },
+  {
+    file: "src/cli/link_counts.ts",
+    from: "if (!isOxtunnel) return",
+    to: "if (isOxtunnel || !isOxtunnel) return",
+    tests: ["tests/sim/ox_compression_test.ts"],
+    note: "the client's totals are of compressed bytes",
+  },
+  {
     file: "src/wire/address.ts",
     from: "return bits > 128 || (isIpv4(address) && bits < MAPPED_BITS) ? undefined : { address, bits };",
     to: "return bits > 128 ? undefined : { address, bits };",

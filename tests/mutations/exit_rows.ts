@@ -204,4 +204,18 @@ export const EXIT_ROWS: readonly Mutation[] = [
     tests: DROPS,
     note: "every drop counts twice",
   },
+  {
+    file: "src/cli/eyeballs.ts",
+    from: "if (this.#isOver) connection.close();",
+    to: "if (this.#isOver) return;",
+    tests: ["tests/unit/eyeballs_test.ts"],
+    note: "a connection that lost its race stays open",
+  },
+  {
+    file: "src/cli/outside_names.ts",
+    from: "this.#pending ??= this.#socket.receive()",
+    to: "this.#socket.receive()",
+    tests: ["tests/unit/outside_names_test.ts"],
+    note: "a try that is over swallows an answer",
+  },
 ];

@@ -11,6 +11,20 @@ const SIZE = ["tests/unit/path_size_test.ts"], REPAIR = ["tests/unit/repair_send
 
 export const FALLBACK_ROWS: readonly Mutation[] = [
   {
+    file: "src/cli/fallback_door.ts",
+    from: "const tcp = new PulledSocket(conn, first.subarray(0, count));",
+    to: "const tcp = new PulledSocket(conn);",
+    tests: DOOR,
+    note: "what a connection says first is lost",
+  },
+  {
+    file: "src/io/accept.ts",
+    from: "await take(await listener.accept());",
+    to: "take(await listener.accept());",
+    tests: ["tests/system/descriptors_test.ts"],
+    note: "evicted connections still have their descriptors when the next ones come",
+  },
+  {
     file: "src/io/socket_stream.ts",
     from: "if (this.#allowance > 0) this.pull();",
     to: "this.pull();",
@@ -61,8 +75,8 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/cli/fallback_crowd.ts",
-    from: "if (visitors.size > (greediest?.size ?? 0)) greediest = visitors;",
-    to: "greediest ??= visitors;",
+    from: "for (const set of sets.values()) if (set.size > (largest?.size ?? 0)) largest = set;",
+    to: "for (const set of sets.values()) largest ??= set;",
     tests: CROWD,
     note: "any network's connection makes room",
   },
@@ -221,17 +235,31 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
     note: "a ticket is good in another place",
   },
   {
-    file: "src/session/ox_tickets.ts",
-    from: "view.setUint32(publicKey.length + 4, peers.generation[id], true);",
-    to: "",
-    tests: TICKETS,
-    note: "a removed peer's ticket is good",
-  },
-  {
     file: "src/session/ox_keys.ts",
     from: "this.#chain.fill(0); // its successor exists",
     to: "",
     tests: ["tests/unit/ox_keys_test.ts"],
     note: "the old key chain is not overwritten",
+  },
+  {
+    file: "src/cli/fallback_door.ts",
+    from: "crowdLimits(Math.min(share, CONNECTIONS_MAX))",
+    to: "crowdLimits(CONNECTIONS_MAX)",
+    tests: ["tests/system/descriptors_test.ts"],
+    note: "the fallback takes more descriptors than its share",
+  },
+  {
+    file: "src/cli/fallback_crowd.ts",
+    from: "if (own.size > ofOneHolder) this.#expel(firstOf(own));",
+    to: "if (own.size > Infinity) this.#expel(firstOf(own));",
+    tests: CROWD,
+    note: "one holder's proven connections are not bounded",
+  },
+  {
+    file: "src/cli/fallback_crowd.ts",
+    from: "else if (this.#all.size - this.#unprovenCount > all - unproven) {",
+    to: "else if (this.#all.size - this.#unprovenCount > all) {",
+    tests: CROWD,
+    note: "proven connections fill the room of newcomers",
   },
 ];

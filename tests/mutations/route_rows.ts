@@ -70,6 +70,13 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/deliver.ts",
+    from: ": policy.allowPeers && !policy.denies(target, 0);",
+    to: ": policy.allowPeers;",
+    tests: ["tests/sim/deliver_test.ts"],
+    note: "peers reach each other at an address that is denied",
+  },
+  {
+    file: "src/ingress/deliver.ts",
     from: "if (version !== runVersion || !isTo(view, at, target)) {",
     to: "if (version !== runVersion) {",
     tests: ["tests/fuzz/runs_test.ts"],

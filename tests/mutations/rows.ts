@@ -2,10 +2,12 @@
  * Every row of the mutation table, by area. A feature adds the lines without which its tests should fail. Tries nothing.
  */
 import { ADMIN_ROWS } from "./admin_rows.ts";
+import { CLASSIFY_ROWS } from "./classify_rows.ts";
 import { CODEC_ROWS } from "./codec_rows.ts";
 import { FALLBACK_ROWS } from "./fallback_rows.ts";
 import { CONNECT_ROWS } from "./connect_rows.ts";
 import { EXIT_ROWS } from "./exit_rows.ts";
+import { TCP_ROWS } from "./tcp_rows.ts";
 import { TUN_ROWS } from "./tun_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
@@ -21,7 +23,9 @@ export const ROWS: readonly Mutation[] = [
   ...IO_ROWS,
   ...FALLBACK_ROWS,
   ...EXIT_ROWS,
+  ...TCP_ROWS,
   ...TUN_ROWS,
   ...ADMIN_ROWS,
   ...CONNECT_ROWS,
+  ...CLASSIFY_ROWS,
 ];

@@ -90,6 +90,13 @@ export const SESSION_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/session/ox_tickets.ts",
+    from: "view.setUint32(publicKey.length + 4, peers.generation[id], true);",
+    to: "",
+    tests: ["tests/sim/ticket_test.ts", "tests/unit/ox_tickets_test.ts"],
+    note: "a removed peer's ticket holds for who has its place",
+  },
+  {
+    file: "src/session/ox_tickets.ts",
     from: "const secret = nowUs < expiresUs ?",
     to: "const secret = nowUs < Infinity ?",
     tests: ["tests/unit/ox_tickets_test.ts"],

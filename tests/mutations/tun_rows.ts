@@ -191,4 +191,25 @@ export const TUN_ROWS: readonly Mutation[] = [
     tests: ["tests/unit/store_test.ts"],
     note: "a removed peer's address is leased again at once",
   },
+  {
+    file: "src/exit/tracking.ts",
+    from: "if (/^(input|output|prerouting)$/.test(hook) && /policy drop;/.test(line)) return line;",
+    to: "",
+    tests: ["tests/unit/tracking_test.ts"],
+    note: "a chain that drops what it does not know cuts off a relay that is not tracked",
+  },
+  {
+    file: "src/cli/doors.ts",
+    from: '...listeningPorts("udp"),',
+    to: "",
+    tests: NAT,
+    note: "clients leave by another program's port",
+  },
+  {
+    file: "src/exit/reassembly.ts",
+    from: "if (!prefixContains(prefix, partial.from)) continue;",
+    to: "",
+    tests: ["tests/unit/userspace_exit_test.ts"],
+    note: "one removal drops everybody's fragments",
+  },
 ];

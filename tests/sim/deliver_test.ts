@@ -4,8 +4,9 @@
  */
 import { assertEquals } from "@std/assert";
 import type { Upstream } from "../../src/client.ts";
+import type { DestinationRules } from "../../src/ingress/policy.ts";
 import { foldSum, sumWords, transportChecksum } from "../../src/wire/inner.ts";
-import { dial, type Host, ipv6Packet, udpPacket, World } from "./world.ts";
+import { CLOSED, dial, type Host, ipv6Packet, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -13,10 +14,10 @@ const PROTOCOLS: Upstream["protocol"][] = ["wireguard", "oxtunnel"];
 const FAR = "2001:4860::8888";
 
 /** A relay with two clients, each of both families, with sessions up. */
-function two(protocol: Upstream["protocol"]) {
+function two(protocol: Upstream["protocol"], destinations?: DestinationRules) {
   const world = new World(SEED);
   world.protocol = protocol;
-  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", ipv6: "fd00::1" });
+  const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", ipv6: "fd00::1", destinations });
   const clients = [2, 3].map((host) =>
     world.client(`198.51.100.${host}:5555`, relay, { ipv4: `10.66.0.${host}` })
   );
@@ -112,6 +113,44 @@ for (const protocol of PROTOCOLS) {
     const rst = syn.slice();
     rst[13] = 4;
     assertEquals(both(6, rst), [undefined, undefined], "no answer to a reset");
+  });
+}
+
+for (const protocol of PROTOCOLS) {
+  Deno.test(`deliver, ${protocol}: an address that [destinations] denies is reached by no peer, though allow_peers opens the others (seed ${SEED})`, () => {
+    const deny = ["10.66.0.3/32", "fd00:0:0:0:3::/80"];
+    for (const allowPeers of [true, false]) {
+      for (const denied of [[], deny]) {
+        const { world, relay, clients: [one, other] } = two(protocol, {
+          ...CLOSED,
+          allowPeers,
+          deny: denied,
+        });
+        const isReached = allowPeers && denied.length === 0;
+        const packets = [
+          udpPacket("10.66.0.2", "10.66.0.3", Uint8Array.of(7)),
+          ipv6Packet("fd00::2", "fd00::3:0:0:7", udp()),
+        ];
+        for (const [i, packet] of packets.entries()) {
+          one.delivered.length = other.delivered.length = 0;
+          one.send(packet);
+          world.runFor(SECOND);
+          const what = `IPv${i === 0 ? 4 : 6}, allow_peers ${allowPeers}, deny ${denied}`;
+          assertEquals(other.delivered.length, isReached ? 1 : 0, what);
+          assertEquals(relay.metrics.dropped("denied"), isReached ? 0 : i + 1, what);
+          // ICMP says that a policy forbids it: 3/13 (RFC 1812 5.2.7.1), and 1/1 (RFC 4443 3.1).
+          const said = one.delivered.map((
+            bytes,
+          ) => [...i === 0 ? bytes.subarray(20, 22) : bytes.subarray(40, 42)]);
+          assertEquals(said, isReached ? [] : [i === 0 ? [3, 13] : [1, 1]], what);
+        }
+        // The other way nothing is denied.
+        one.delivered.length = 0;
+        other.send(udpPacket("10.66.0.3", "10.66.0.2", Uint8Array.of(8)));
+        world.runFor(SECOND);
+        assertEquals(one.delivered.map((bytes) => bytes[28]), allowPeers ? [8] : []);
+      }
+    }
   });
 }
 

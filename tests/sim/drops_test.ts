@@ -103,7 +103,7 @@ for (const protocol of ["wireguard", "oxtunnel"] as const) {
     ];
     if (protocol === "wireguard") {
       const beyond = genuine();
-      beyond.fill(0xff, 8, 16); // a counter that no key may come to
+      beyond.fill(0xff, 8, 16); // a counter that no key may reach
       cases.push(["expired", beyond]);
     }
     for (const [i, [reason, bytes]] of cases.entries()) {

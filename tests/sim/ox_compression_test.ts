@@ -8,6 +8,7 @@ import type { Client } from "../../src/client.ts";
 import type { Lz4 } from "../../src/codec/kernels.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { NativeLz4 } from "../../src/codec/native.ts";
+import { type Counts, innerTotals, shares } from "../../src/cli/link_counts.ts";
 import type { Relay } from "../../src/relay.ts";
 import { writeLz4Head } from "../../src/wire/frame.ts";
 import { FEATURE_LZ4 } from "../../src/wire/parameters.ts";
@@ -38,6 +39,23 @@ function noise(bytes: number, seed: number): Uint8Array {
   new Random(seed).fill(out);
   return out;
 }
+
+const NOTHING: Counts = {
+  atMs: 0,
+  session: 1,
+  reported: 0,
+  reportedReceived: 0,
+  seen: 0,
+  received: 0,
+  packets: 0,
+  bytesSent: 0,
+  bytesReceived: 0,
+  datagrams: 0,
+  datagramBytes: 0,
+  classesUp: [],
+  classesDown: [],
+  cpuUs: 0,
+};
 
 interface Pair {
   world: World;
@@ -76,6 +94,46 @@ function carry({ world, client, server, bytes }: Pair, payloads: Uint8Array[]): 
 }
 
 for (const [name, make] of Object.entries(KERNELS)) {
+  Deno.test(`compression: a client's totals are of the packets as they came, so that what it saves is seen (${name}, seed ${SEED})`, () => {
+    const payloads = Array.from({ length: 40 }, (_, i) => text(i % 3 === 0 ? 100 : 1200, i));
+    const savedBy = (kernel: () => Lz4 | undefined) => {
+      const { world, client, server } = pair(kernel(), kernel());
+      let datagrams = 0, datagramBytes = 0;
+      world.tap = (from, _to, bytes) => {
+        if (from === client.endpoint) {
+          datagrams++;
+          datagramBytes += bytes.length;
+        }
+        return bytes;
+      };
+      const totals = () => innerTotals(client.metrics, client.core.peerSnapshots(world.nowUs)[0], true);
+      const countsAt = (atMs: number): Counts => ({
+        ...NOTHING,
+        ...totals(),
+        atMs,
+        datagrams,
+        datagramBytes,
+      });
+      const before = totals(), first = countsAt(0);
+      // Some come alone, others together and so share datagrams.
+      const send = (from: Host, source: string, to: string) => {
+        const packets = payloads.map((payload) => udpPacket(source, to, payload));
+        for (const packet of packets.slice(0, 20)) from.send(packet);
+        from.sendBurst(packets.slice(20));
+        world.runFor(SECOND);
+        return packets.reduce((sum, { length }) => sum + length, 0);
+      };
+      const up = send(client, "10.66.0.2", "8.8.8.8"), down = send(server, "8.8.8.8", "10.66.0.2");
+      const after = totals();
+      assertEquals(after.packets - before.packets, payloads.length);
+      assertEquals(after.bytesSent - before.bytesSent, up);
+      assertEquals(after.bytesReceived - before.bytesReceived, down);
+      return shares([first, countsAt(1000)]).savedBytes - shares([first]).savedBytes;
+    };
+    const off = savedBy(() => undefined), on = savedBy(make);
+    assertGreater(on, off + 0.25 * 26 * 1200, "what the text lost on its way");
+  });
+
   Deno.test(`compression: text takes less on the wire, and the same without it (${name}, seed ${SEED})`, () => {
     const payloads = Array.from({ length: 50 }, (_, i) => text(1200, i));
     const off = carry(pair(undefined, undefined), payloads);

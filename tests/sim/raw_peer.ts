@@ -36,61 +36,57 @@ import type { Host, World } from "./world.ts";
 const FORGED = 99;
 const SENDER = 0x01020304;
 
-export class RawPeer {
-  /** Every datagram that the relay sent to one of this peer's addresses, with the address. */
-  readonly heard: { to: string; bytes: Uint8Array }[] = [];
-  readonly publicKey: string;
+/** The session itself: bytes in and bytes out, over whatever carries them. */
+export class RawSession {
   told: Parameters = {};
   relayId = 0;
   counter = 0;
-  readonly #private = new Uint8Array(32);
   readonly #aead = new PortableDatagramAead(1, FORGED);
   readonly #burst = new Burst(new Arena(1));
   #highest = -1;
 
-  constructor(readonly world: World, readonly relay: Host<Relay>, readonly endpoint: string, ipv4: string) {
-    world.random.fill(this.#private);
-    this.publicKey = base64(nodeCrypto.publicKey(this.#private));
-    relay.core.addPeer({ name: `raw-${endpoint}`, publicKey: this.publicKey, allowedIps: [`${ipv4}/32`] });
-    const others = world.tap;
-    world.tap = (from, to, bytes) => {
-      if (from === relay.endpoint) this.heard.push({ to, bytes: bytes.slice() });
-      return others ? others(from, to, bytes) : bytes;
-    };
-  }
+  /** @param fill fills bytes at random. */
+  constructor(
+    readonly privateKey: Uint8Array,
+    readonly relayKey: Uint8Array,
+    readonly fill: (bytes: Uint8Array) => void,
+  ) {}
 
-  /** Makes the handshake; the relay's response comes at once, since nothing is carried to here. */
-  connect(offer: Parameters = { features: 0, aeads: [1], connectionIds: [5, 6, 7] }): void {
-    const { relay } = this;
+  /** The message that begins the handshake, and what takes the relay's response to it. */
+  initiate(
+    offer: Parameters,
+    nowUs: number,
+  ): { message: Uint8Array; finish: (response: Uint8Array) => void } {
     const parameters = new Uint8Array(300);
     const end = writeParameters(parameters, 0, offer);
     const message = new Uint8Array(512);
-    const secret = nodeCrypto.sharedSecret(this.#private, relay.core.publicKey)!;
+    const secret = nodeCrypto.sharedSecret(this.privateKey, this.relayKey)!;
     const ephemeral = new Uint8Array(32);
-    this.world.random.fill(ephemeral);
-    const own = nodeCrypto.publicKey(this.#private);
+    this.fill(ephemeral);
+    const own = nodeCrypto.publicKey(this.privateKey);
     const state = createOxInitiation(
       nodeCrypto,
       message,
       SENDER,
       own,
-      relay.core.publicKey,
+      this.relayKey,
       secret,
       ephemeral,
-      tai64n(1_800_000_000_000_000 + this.world.nowUs),
+      tai64n(nowUs),
       parameters.subarray(0, end),
     )!;
-    const jar = new CookieJar(relay.core.publicKey, 1e9, undefined, 0, OXTUNNEL_COOKIES);
-    jar.sign(message, oxMac1At(message.length), this.world.nowUs);
-    relay.receive(message, this.endpoint);
-    const response = this.heard.pop()!.bytes;
-    const result = consumeOxResponse(nodeCrypto, response, state, this.#private, new Uint8Array(32))!;
-    assert(result, "the relay's response opens");
-    this.told = readParameters(result.parameters, 0, result.parameters.length)!;
-    this.relayId = new DataView(response.buffer).getUint32(4, true);
-    const { sendProtect, receiveProtect, sendKey, receiveKey } = result.secrets;
-    this.#aead.begin(0, this.told.aeads?.[0] ?? 1, sendProtect, receiveProtect);
-    this.#aead.install(0, 0, sendKey, receiveKey);
+    const jar = new CookieJar(this.relayKey, 1e9, undefined, 0, OXTUNNEL_COOKIES);
+    jar.sign(message, oxMac1At(message.length), nowUs);
+    const finish = (response: Uint8Array) => {
+      const result = consumeOxResponse(nodeCrypto, response, state, this.privateKey, new Uint8Array(32))!;
+      assert(result, "the relay's response opens");
+      this.told = readParameters(result.parameters, 0, result.parameters.length)!;
+      this.relayId = new DataView(response.buffer, response.byteOffset).getUint32(4, true);
+      const { sendProtect, receiveProtect, sendKey, receiveKey } = result.secrets;
+      this.#aead.begin(0, this.told.aeads?.[0] ?? 1, sendProtect, receiveProtect);
+      this.#aead.install(0, 0, sendKey, receiveKey);
+    };
+    return { message, finish };
   }
 
   /** A datagram with this plaintext, under epoch 0. @param flags reserved bits to set. */
@@ -110,10 +106,6 @@ export class RawPeer {
     const sealed = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
     burst.release();
     return sealed;
-  }
-
-  send(plaintext: Uint8Array, from = this.endpoint): void {
-    this.relay.receive(this.seal(plaintext), from);
   }
 
   /** The plaintext of a datagram from the relay, or undefined when it is none of epoch 0's. */
@@ -136,5 +128,35 @@ export class RawPeer {
     if (opened) this.#highest = Math.max(this.#highest, burst.counter[row]);
     burst.release();
     return opened ? plaintext : undefined;
+  }
+}
+
+export class RawPeer extends RawSession {
+  /** Every datagram that the relay sent to one of this peer's addresses, with the address. */
+  readonly heard: { to: string; bytes: Uint8Array }[] = [];
+  readonly publicKey: string;
+
+  constructor(readonly world: World, readonly relay: Host<Relay>, readonly endpoint: string, ipv4: string) {
+    const privateKey = new Uint8Array(32);
+    world.random.fill(privateKey);
+    super(privateKey, relay.core.publicKey, (bytes) => world.random.fill(bytes));
+    this.publicKey = base64(nodeCrypto.publicKey(privateKey));
+    relay.core.addPeer({ name: `raw-${endpoint}`, publicKey: this.publicKey, allowedIps: [`${ipv4}/32`] });
+    const others = world.tap;
+    world.tap = (from, to, bytes) => {
+      if (from === relay.endpoint) this.heard.push({ to, bytes: bytes.slice() });
+      return others ? others(from, to, bytes) : bytes;
+    };
+  }
+
+  /** Makes the handshake; the relay's response comes at once, since nothing is carried to here. */
+  connect(offer: Parameters = { features: 0, aeads: [1], connectionIds: [5, 6, 7] }): void {
+    const { message, finish } = this.initiate(offer, 1_800_000_000_000_000 + this.world.nowUs);
+    this.relay.receive(message, this.endpoint);
+    finish(this.heard.pop()!.bytes);
+  }
+
+  send(plaintext: Uint8Array, from = this.endpoint): void {
+    this.relay.receive(this.seal(plaintext), from);
   }
 }

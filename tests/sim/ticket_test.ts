@@ -5,7 +5,7 @@
  * once. Each failure names its seed.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { Client, type Upstream } from "../../src/client.ts";
+import { Client, FIRST_PACKET_US, type Upstream } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
 import { type Ticket, TICKET_LIFE_US } from "../../src/session/ox_tickets.ts";
 import type { TunnelOptions } from "../../src/tunnel.ts";
@@ -117,6 +117,59 @@ Deno.test(`ticket: a new client with the last one's ticket needs no round trip e
     assertEquals(numbers(again), isTold ? [8, 9] : [9]);
     assert(again.core.ticket, "it is given the next one");
   }
+});
+
+Deno.test(`ticket: a client that has nothing to say waits for its first packet a moment, and not for ever (seed ${SEED})`, () => {
+  const { world, server, client, privateKey, seen } = setting();
+  const { ticket } = client.core;
+  client.core.close();
+  world.hosts.splice(world.hosts.indexOf(client), 1);
+  world.runFor(SECOND);
+  seen.length = 0;
+  comeBack(world, server, undefined, privateKey).core.close();
+  assertEquals(seen.map(([kind]) => kind), [INITIATION], "without a ticket it does not wait");
+  world.hosts.pop();
+  world.runFor(SECOND);
+  seen.length = 0;
+  const again = comeBack(world, server, ticket, privateKey);
+  world.runFor(FIRST_PACKET_US - 1);
+  assertEquals(seen, [], "nothing was sent yet");
+  again.core.connect("192.0.2.1", 4433, world.nowUs, true);
+  world.runFor(1);
+  assertEquals(
+    seen.map((bytes) => [bytes[0], earlyBytes(bytes)]),
+    [[INITIATION, 0]],
+    "asked again it waits no longer",
+  );
+  world.runFor(SECOND);
+  const [session] = again.core.sessionSnapshots(world.nowUs);
+  assert(session);
+  again.send(up(1));
+  world.runFor(20_000);
+  assertEquals(numbers(server), [1]);
+  // With a session that carries packets there is nothing to wait for.
+  world.runFor(10 * SECOND);
+  seen.length = 0;
+  again.core.connect("192.0.2.1", 4433, world.nowUs, true);
+  again.tick();
+  assertEquals(seen.map(([kind]) => kind), [INITIATION]);
+});
+
+Deno.test(`ticket: a relay that has moved gets the first packet with the initiation (seed ${SEED})`, () => {
+  const { world, server, client, seen } = setting();
+  world.runFor(600 * SECOND);
+  const { tap } = world;
+  world.tap = () => undefined;
+  client.send(up(1)); // nobody is there any more
+  world.tap = tap;
+  seen.length = 0;
+  server.endpoint = "192.0.2.1:4434";
+  client.core.connect("192.0.2.1", 4434, world.nowUs, true);
+  client.send(up(2));
+  assertEquals(seen.map((bytes) => bytes[0]), [INITIATION]);
+  assertGreater(earlyBytes(seen[0]), 16);
+  world.runFor(20_000);
+  assertEquals(numbers(server), [2], "half a round trip after it was sent");
 });
 
 /** Sends packet 1 early, and gives the initiation that carried it. */

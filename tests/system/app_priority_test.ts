@@ -40,7 +40,7 @@ async function connect(net: Network, client: string, args: string[], before = "e
 networkTest("app priority: a program's flows have their class while they last", needs, async (net) => {
   const client = await net.client(2);
   await net.relay(config("tun"));
-  net.spawn("server", ["iperf3", "-s"]);
+  await net.iperf("server");
   const running = await connect(net, client, []);
   const copy = `${net.directory}/${NAME}`;
   await net.must(client, ["sh", "-c", `cp "$(command -v iperf3)" ${copy}`]);

@@ -31,7 +31,7 @@ for (const isOn of [true, false]) {
         await Deno.writeTextFile(file, await net.addPeer("laptop"));
         const args = ["--config", file, "--protocol", "oxtunnel", ...(isOn ? [] : ["--no-batching"])];
         await net.connect(client, args);
-        net.spawn("server", ["iperf3", "-s"]);
+        await net.iperf("server");
         const talk = ["iperf3", "-c", SERVER, "-u", "-l", "64", "-b", "40M", "-t", "2"];
         await until(
           async () => (await net.run(client, ["iperf3", "-c", SERVER, "-u", "-l", "64", "-t", "1"])).success,

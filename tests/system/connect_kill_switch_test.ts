@@ -99,7 +99,16 @@ networkTest(
     await net.relay(CONFIG);
     const file = await invitation(net);
     const servers = `${RELAY}:4433,${OTHER_RELAY}:4433`;
-    const running = await net.connect(client, ["--config", file, "--kill-switch", "--server", servers]);
+    const running = await net.connect(client, [
+      "--config",
+      file,
+      "--kill-switch",
+      "--json",
+      "--server",
+      servers,
+    ], {
+      says: '"state":"connected"',
+    });
     await until(() => ping(net, client, SERVER), "the tunnel carries");
     const rules = async () => await net.must(client, ["nft", "list", "table", "inet", "oxconnect"]);
     for (const address of [RELAY, OTHER_RELAY]) {
@@ -109,13 +118,18 @@ networkTest(
       );
     }
     // Whichever it took goes away; the other one is all that is left.
-    const [{ endpoint }] = (await net.status()).peers;
-    assert(endpoint !== undefined);
-    const first = (await net.must(client, ["ip", "route", "get", RELAY])).includes("eth0")
-      ? RELAY
-      : OTHER_RELAY;
+    const inUse = () =>
+      running.said.split("\n").slice(0, -1).filter((line) => line.startsWith("{")).map((line) =>
+        JSON.parse(line)
+      )
+        .findLast(({ state }) => state === "connected")?.address as string;
+    const first = inUse();
+    const second = first === RELAY ? OTHER_RELAY : RELAY;
+    assert([RELAY, OTHER_RELAY].includes(first), first);
+    // An address that is removed takes those of its network with it that were added later.
     await net.ip("relay", ["addr", "del", `${first}/24`, "dev", "br0"]);
-    await net.run("relay", ["ip", "addr", "add", `${OTHER_RELAY}/24`, "dev", "br0"]);
+    await net.run("relay", ["ip", "addr", "add", `${second}/24`, "dev", "br0"]);
+    await until(() => inUse() === second, "the other one is in use", 60_000);
     await until(() => ping(net, client, SERVER), "the tunnel carries by the other one", 60_000);
     assertEquals(await leaks(), 0);
     assertEquals(await running.stop("SIGINT"), 0);

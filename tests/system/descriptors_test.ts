@@ -3,12 +3,21 @@
  * so that whatever it opens fails with EMFILE until the limit rises again.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { shareDescriptors } from "../../src/cli/descriptors.ts";
+import { fallbackShare, shareDescriptors } from "../../src/cli/descriptors.ts";
+import { openLibrary } from "../../ffi/mod.ts";
+import { makeCertificate } from "../certificate.ts";
 import { requires } from "../requires.ts";
 import { freePort, type LoopbackRelay, relayTest } from "./loopback_relay.ts";
 import { Background, pause, taskFlags, until } from "./namespaces.ts";
 
 const needs = requires({ programs: ["prlimit"] });
+const fallbackPort = freePort();
+const sockets = openLibrary(`/lib/${Deno.build.arch}-linux-gnu/libc.so.6`, {
+  socket: { parameters: ["i32", "i32", "i32"], result: "i32" },
+  bind: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  connect: { parameters: ["i32", "buffer", "u32"], result: "i32" },
+  close: { parameters: ["i32"], result: "i32" },
+});
 
 function connections(relay: LoopbackRelay, count: number): Promise<Deno.TcpConn[]> {
   return Promise.all(
@@ -38,6 +47,44 @@ for (const descriptors of [64, 256]) {
     },
   );
 }
+
+/** Opens a TCP connection to a port of loopback from an address of it, and says nothing on it; returns its descriptor. */
+function connectFrom(last: number, port: number): number {
+  const address = (last: number, port: number) =>
+    Uint8Array.of(2, 0, port >> 8, port & 255, 127, 0, 0, last, 0, 0, 0, 0, 0, 0, 0, 0); // sockaddr_in
+  const fd = sockets.socket(2, 1, 0);
+  assert(fd >= 0 && sockets.bind(fd, address(last, 0), 16) === 0);
+  assertEquals(sockets.connect(fd, address(1, port), 16), 0);
+  return fd;
+}
+
+relayTest(
+  "descriptors: with 256 of them idle connections of many sources to the fallback leave enough for the rest",
+  requires({ programs: ["prlimit", "openssl"] }),
+  {
+    before: ["prlimit", "--nofile=256"],
+    prepare: async (directory) => {
+      const { certificate, privateKey } = await makeCertificate(directory, "relay.test");
+      await Deno.writeTextFile(
+        `${directory}/oxrelay.toml`,
+        `[fallback]\nlisten = "127.0.0.1:${fallbackPort}"\ncertificate = "${certificate}"\n` +
+          `private_key = "${privateKey}"\n`,
+        { append: true },
+      );
+    },
+  },
+  async (relay) => {
+    const idle = Array.from({ length: 300 }, (_, i) => connectFrom(2 + (i >> 1), fallbackPort));
+    try {
+      await until(() => healthy(relay), "health is told while others idle");
+      const added = await relay.run("peer", ["add", "phone", "--no-qr"]);
+      assertStringIncludes(added.stderr, "The running relay knows: it serves 1 peers now.");
+      assert(!/EMFILE|os error/.test(relay.said), relay.said);
+    } finally {
+      for (const fd of idle) sockets.close(fd);
+    }
+  },
+);
 
 /** Sets what a running process may open from now on; what it has open stays. */
 async function limit(pid: number, descriptors: number): Promise<void> {
@@ -141,7 +188,8 @@ Deno.test("descriptors: what the outside may have opened never adds up to more t
           hasFallback,
         });
         assert(adminConnections >= 4 && flowsOfWorker >= 4);
-        const sum = open + adminConnections + 2 * workers * flowsOfWorker + (hasFallback ? limit / 4 : 0);
+        const sum = open + adminConnections + 2 * workers * flowsOfWorker +
+          (hasFallback ? fallbackShare(limit) : 0);
         if (!isTight) assert(sum <= limit, `${limit} ${workers} ${hasFallback}: ${sum}`);
         if (limit >= 1024) assert(!isTight && flowsOfWorker > 8, `${limit} ${workers} ${hasFallback}`);
       }

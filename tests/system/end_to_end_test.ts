@@ -98,8 +98,7 @@ scenario(
       const { success, stdout } = await ping(net, client, target);
       assert(success, stdout);
     }
-    net.spawn("server", ["iperf3", "-s"]);
-    await pause(500);
+    await net.iperf("server");
     for (const mode of [[], ["-R"], ["-u", "-b", "5M"], ["-u", "-b", "5M", "-R"]]) {
       const report = JSON.parse(await net.must(client, ["iperf3", "-J", "-c", SERVER, "-t", "2", ...mode]));
       assertGreater((report.end.sum_received ?? report.end.sum).bytes, 100_000, mode.join(" "));
@@ -222,12 +221,11 @@ scenario("rekey: traffic outlives many key epochs", TUN, async (net, client) => 
   assertGreater((await net.status()).counters.handshakes_completed, 3);
 }, { env: { OXRELAY_TEST_TIME_SCALE: "40" }, ways: ["portable", "mmsg"] });
 
-scenario("removal: a removed peer is cut within a second", TUN, async (net, client) => {
+scenario("removal: a removed peer is cut by the running relay", TUN, async (net, client) => {
   assert((await ping(net, client, SERVER)).success);
   await net.removePeer("phone");
-  await pause(1000);
+  await until(async () => (await net.status()).peers.length === 0, "the relay has forgotten it");
   assertEquals((await ping(net, client, SERVER)).success, false);
-  assertEquals((await net.status()).peers, []);
 }, { ways: ["portable", "mmsg"] });
 
 networkTest(

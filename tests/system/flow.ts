@@ -18,6 +18,8 @@ export interface CapturedCall {
   file: string;
   near: number;
   far: number;
+  /** Its RTP is cut to so many bytes of payload, as of a codec of few bits: no longer than what QUIC acknowledges with. */
+  mediaBytesMax?: number;
 }
 
 export interface FlowPlan {

@@ -87,7 +87,7 @@ function tcpLine(connecting: Promise<Deno.TcpConn>): Line {
 
 /** One direction of the captured flow over IPv4: when each packet was sent, its payload's bytes, and what of them was kept. */
 function capturedPackets(
-  { file, near, far }: CapturedCall,
+  { file, near, far, mediaBytesMax = Infinity }: CapturedCall,
   isFar: boolean,
 ): Packets & { heads: Uint8Array[] } {
   const ports = ({ bytes }: CapturedPacket) =>
@@ -97,8 +97,11 @@ function capturedPackets(
   const found = both.filter((one) => ports(one) === (isFar ? back : there));
   return {
     sentUs: Float64Array.from(found, ({ timeUs }) => timeUs - both[0].timeUs),
-    bytes: Uint16Array.from(found, ({ length }) => length - IPV4_AND_UDP_BYTES),
-    heads: found.map(({ bytes }) => bytes.subarray(IPV4_AND_UDP_BYTES)),
+    bytes: Uint16Array.from(found, ({ bytes, length }) => {
+      const isMedia = bytes[IPV4_AND_UDP_BYTES] >> 6 === 2; // RTP's version (RFC 7983 §7)
+      return Math.min(length - IPV4_AND_UDP_BYTES, isMedia ? mediaBytesMax : Infinity);
+    }),
+    heads: found.map(({ bytes }) => bytes.subarray(IPV4_AND_UDP_BYTES, IPV4_AND_UDP_BYTES + 64)),
   };
 }
 

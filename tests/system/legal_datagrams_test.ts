@@ -21,7 +21,7 @@ const ROOT = new URL("../..", import.meta.url).pathname;
 const MARK = 0x5000;
 const bytes = (...values: number[]) => Uint8Array.from(values);
 
-/** A UDP segment of so many bytes. */
+/** A UDP segment of this many bytes. */
 function udp(size: number, more: { length?: number; source?: number } = {}): Uint8Array {
   const segment = new Uint8Array(8 + size).fill(0x61, 8);
   const view = new DataView(segment.buffer);

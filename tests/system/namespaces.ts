@@ -142,6 +142,13 @@ export class Network {
     return new Background(child);
   }
 
+  /** An iperf3 server that is listening. */
+  async iperf(name: string): Promise<Background> {
+    const server = this.spawn(name, ["iperf3", "-s", "--forceflush"]);
+    await server.says("Server listening");
+    return server;
+  }
+
   /** Starts the relay with this config, in its own namespace or another, and waits until it says that it serves. */
   async relay(config: string, env: Record<string, string> = {}, name = "relay"): Promise<Background> {
     await Deno.writeTextFile(`${this.directory}/oxrelay.toml`, config);

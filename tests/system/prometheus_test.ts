@@ -72,6 +72,7 @@ Deno.test({
       applicationsInMetrics: () => true,
       config: () => ({}),
       adminToken: () => "scrapes-need-no-token",
+      url: () => "http://127.0.0.1:9090",
       reload: unused,
       addPeer: unused,
       removePeer: unused,

@@ -99,23 +99,22 @@ for (const [any, hostname] of [["0.0.0.0", "${SERVER}"], ["::", "${SERVER_V6}"]]
     }
   }
 }`;
-    const [meanwhile] = await Promise.all([
-      net.must(other.name, ["ping", "-q", "-c", "40", "-i", "0.05", "-W", "5", "-w", "60", SERVER], {
-        timeoutS: 60,
-      }),
-      net.script(greedy.name, flood, 60),
-    ]);
-    assertLessOrEqual(Number(/([\d.]+)% packet loss/.exec(meanwhile)![1]), 10, meanwhile);
+    /** Whether one of some pings is answered: a busy machine may lose any of them, a full table all. */
+    const reaches = async (name: string, address: string) =>
+      (await net.run(name, ["ping", "-q", "-c", "1", "-w", "20", address])).success;
+    const flooding = net.script(greedy.name, flood, 60);
+    for (let i = 0; i < 5; i++) {
+      await until(() => reaches(other.name, SERVER), "another peer goes on", 60_000);
+    }
+    await flooding;
     const of = async (own: string[]) => (await connections(net)).filter(({ source }) => own.includes(source));
     const taken = await of(greedy.own);
     assertGreater(taken.length, PEER_FLOWS / 2, "the flood must have got somewhere, or this proves nothing");
     assertLessOrEqual(taken.length, PEER_FLOWS);
     assert(taken.some(({ source }) => source.includes(":")) || taken.length > PEER_FLOWS - 200);
-    for (const address of [SERVER, SERVER_V6]) {
-      const pings = await net.must(other.name, ["ping", "-q", "-c", "10", "-i", "0.1", "-w", "20", address]);
-      assert(pings.includes(" 0% packet loss"), pings);
+    for (const [name, address] of [[other.name, SERVER], [other.name, SERVER_V6], ["relay", SERVER]]) {
+      await until(() => reaches(name, address), `${name} goes on`, 60_000);
     }
-    await net.must("relay", ["ping", "-q", "-c", "3", "-i", "0.1", "-w", "10", SERVER]);
     const table = await net.must("relay", ["cat", "/proc/net/nf_conntrack"]);
     assertEquals(/ dport=4433 /.test(table), false, "what anybody may send to the relay costs no entry");
 
@@ -134,9 +133,15 @@ for (const [any, hostname] of [["0.0.0.0", "${SERVER}"], ["::", "${SERVER_V6}"]]
 );
 
 networkTest(
-  "tun exit: no client leaves by the relay's port or an ephemeral one of the host, and two on one port are told apart",
+  "tun exit: no client leaves by the relay's port, one that another program listens on or an ephemeral one of the host, and two on one port are told apart",
   needs,
   async (net) => {
+    const LISTENERS = `
+Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 12000 });
+Deno.listen({ hostname: "0.0.0.0", port: 12001 });
+setInterval(() => {}, 1e6); // a listener alone keeps no program running
+console.log("ready");`;
+    await net.server("relay", LISTENERS);
     await net.relay(CONFIG);
     const one = await client(net, 2, "one"), two = await client(net, 3, "two");
     const server = await net.server("server", ECHO([7777, 7778]));
@@ -148,7 +153,7 @@ networkTest(
     const ports: Record<string, number> = {};
     for (const text of ["shadow", "one", "two", "one again", "two again"]) {
       ports[text] = await sourcePort(server, text);
-      assertGreaterOrEqual(ports[text], 9091, text);
+      assertGreaterOrEqual(ports[text], 12002, text);
       assertLessOrEqual(ports[text], 32767, text);
     }
     assert(ports.one !== ports.two, "one port of the host is one client's");

@@ -1,7 +1,7 @@
 /** The admin interface, every route over a real listener on loopback; and the log lines. */
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { configureSync, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
-import { createHash } from "node:crypto";
+import { createHash, createHmac } from "node:crypto";
 import { connect } from "node:net";
 import { type AdminDeps, BODY_BYTES_MAX, createAdmin, Refusal } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
@@ -50,6 +50,7 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
     applicationsInMetrics: () => false,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,
+    url: () => "http://127.0.0.1:9090",
     reload: () =>
       Promise.resolve({
         peers: { added: ["phone"], removed: [], total: 3 },
@@ -206,6 +207,7 @@ Deno.test({
 Deno.test("admin: health and readiness are what the relay says, without a token", async () => {
   const deps = relay({
     adminToken: () => TOKEN,
+    url: () => "http://127.0.0.1:9090",
     health: () => ({ ok: false, reasons: ["worker 0 stalled for 3 s"] }),
   });
   await withAdmin(deps, async (ask) => {
@@ -347,6 +349,25 @@ Deno.test("admin: a request without the token gets nothing, whatever address and
     }
     const own = { origin: `http://127.0.0.1:${port}` };
     assertEquals((await ask("/v1/reload", { method: "POST", headers: own })).status, 200);
+  });
+});
+
+Deno.test("admin: hello proves to know the token, for one nonce and one address, and tells nothing else", async () => {
+  await withAdmin(relay(), async (ask) => {
+    const headers = { authorization: "" };
+    const nonce = "n".repeat(43);
+    const { status, json } = await ask(`/v1/hello?nonce=${nonce}`, { headers });
+    const expected = createHmac("sha256", TOKEN).update(
+      `oxrelay admin hello\nhttp://127.0.0.1:9090\n${nonce}`,
+    );
+    assertEquals([status, json], [200, { proof: expected.digest("base64url") }]);
+    const other = await ask(`/v1/hello?nonce=${"m".repeat(43)}`, { headers });
+    assert(other.json.proof !== json.proof);
+    for (const bad of ["", "n".repeat(42), "n".repeat(44), `${"n".repeat(42)}%0A`]) {
+      const refused = await ask(`/v1/hello?nonce=${bad}`, { headers });
+      assertEquals([refused.status, refused.json.error.field], [400, "nonce"]);
+    }
+    assertEquals((await ask("/v1/hello", { method: "POST", headers })).status, 401);
   });
 });
 

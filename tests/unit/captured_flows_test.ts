@@ -7,7 +7,7 @@ import {
   bulkTaken,
   CLASS_OF,
   classAfter,
-  precision,
+  precisionOfRealTime,
   scoredFlows,
   sharesOf,
 } from "../../bench/classify_score.ts";
@@ -30,7 +30,7 @@ for (const packets of [20, 8]) {
       assertGreaterOrEqual(real.realTime[8], 0.95);
       assertGreaterOrEqual(real.right[8], 0.9);
       assertGreaterOrEqual(real.realTime[2], 0.9);
-      assertGreaterOrEqual(precision(flows)[8], 0.9);
+      assertGreaterOrEqual(precisionOfRealTime(flows)[8], 0.9);
       const { packets: ofTransfers, share } = bulkTaken(flows);
       assertGreaterOrEqual(ofTransfers, 400);
       assertLessOrEqual(share, 0.01);

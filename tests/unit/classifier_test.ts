@@ -11,6 +11,7 @@ import {
   FLOW_WORDS_MAX,
   FlowTable,
   INWARD,
+  OUTWARD,
   STATE_BYTES,
   STATE_CLASS,
   STATE_MARKS,
@@ -255,6 +256,51 @@ function rtp(sequence: number, timestamp: number, source = 0x1badcafe, first = 0
   view.setUint32(8, source);
   return [...new Uint8Array(view.buffer)];
 }
+
+/** Payloads of both directions, each at a time: [microseconds after the one before, direction, bytes] in turn, `rounds` times. */
+function converse(
+  rounds: number,
+  turn: readonly (readonly [gapUs: number, direction: number, bytes: number])[],
+): number[] {
+  const flows = new FlowTable(8, keys()), view = new DataView(new ArrayBuffer(2048)), classes: number[] = [];
+  let nowUs = 1_000_000;
+  for (let i = 0; i < rounds * turn.length; i++) {
+    const [gapUs, direction, bytes] = turn[i % turn.length];
+    nowUs += gapUs;
+    const packet = {
+      protocol: UDP,
+      ports: 40000 << 16 | 40001,
+      tos: 0,
+      isAck: false,
+      packetAt: 0,
+      payloadAt: 28,
+      payloadBytes: bytes,
+    };
+    observe(flows, direction, packet, view, bytes + 28, nowUs);
+    classes.push(classOfFlow(flows, direction, nowUs));
+  }
+  return classes;
+}
+
+Deno.test("classifier: a slow transfer and what acknowledges it are no game, nor is who asks as fast as answers come", () => {
+  // uTP at 50 packets a second; TFTP, which waits for each answer; remote files.
+  const transfers = {
+    utp: converse(100, [[20_000, INWARD, 1400], [1100, OUTWARD, 20]]),
+    tftp: converse(100, [[200, INWARD, 516], [2600, OUTWARD, 4]]),
+    files: converse(100, [[300, OUTWARD, 130], [4000, INWARD, 100]]),
+  };
+  for (const [name, classes] of Object.entries(transfers)) {
+    assert(classes.slice(40).every((one) => one === CLASS_DEFAULT), name);
+  }
+  // As fast as games tick, with one small packet in four, and answers of full size now and then.
+  const games = {
+    quick: converse(100, [[3900, OUTWARD, 60], [3900, INWARD, 300]]),
+    snapshots: converse(100, [[8000, OUTWARD, 60], [8000, INWARD, 640], [8000, OUTWARD, 20]]),
+  };
+  for (const [name, classes] of Object.entries(games)) {
+    assert(classes.slice(8).every((one) => one === CLASS_GAME), name);
+  }
+});
 
 Deno.test("classifier: RTP is a call from its second packet on, with sound, with full-size pictures, and with two sources", () => {
   const sound = new Sender(), picture = new Sender(), both = new Sender();

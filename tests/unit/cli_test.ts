@@ -4,6 +4,7 @@
  */
 import { requires } from "../requires.ts";
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { proofOf } from "../../src/admin/guard.ts";
 import { UsageError } from "../../src/cli/help.ts";
 import { keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
 import { chooseEndpoint } from "../../src/cli/peer.ts";
@@ -76,15 +77,19 @@ async function inDirectory(action: (directory: string) => Promise<void>): Promis
   }
 }
 
-/** What the admin interface answers, on a real socket, and what it was asked. */
+/** What the admin interface answers, on a real socket, and what it was asked once it had proved to know `token`. */
 async function withRelay(
   cwd: string,
   answer: (request: Request) => Response,
   action: (asked: string[]) => Promise<void>,
+  token = "made-at-the-first-start",
 ): Promise<void> {
   const asked: string[] = [];
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, (request) => {
-    const { pathname } = new URL(request.url);
+    const { pathname, searchParams, origin } = new URL(request.url);
+    if (pathname === "/v1/hello") {
+      return Response.json({ proof: proofOf(token, origin, searchParams.get("nonce") ?? "") });
+    }
     asked.push(`${request.method} ${pathname} ${request.headers.get("authorization") ?? "-"}`);
     return answer(request);
   });
@@ -288,7 +293,7 @@ Deno.test("cli: peer tells a running relay, with the token", async () => {
       assertEquals(added.code, 0, added.stderr);
       assertMatch(added.stderr, /The running relay knows: it serves 1 peers now\./);
       assertEquals(asked, ["POST /v1/reload Bearer 0123456789abcdef"]);
-    });
+    }, "0123456789abcdef");
     await Deno.writeTextFile(`${cwd}/state/admin.token`, "made-at-the-first-start\n");
     const refused = { field: "store", message: "it is cut off, but the disk is full" };
     const removals: [response: () => Response, code: number, said: RegExp, left: boolean][] = [
@@ -326,6 +331,99 @@ Deno.test("cli: peer tells a running relay, with the token", async () => {
         assertMatch((await run(cwd, ["status"])).stderr, message);
       });
     }
+  });
+});
+
+/** A listener that answers everything with `answer`, and all that it was sent meanwhile. */
+async function listening(answer: string, action: (port: number) => Promise<void>): Promise<string> {
+  let got = "";
+  const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+  const serving = (async () => {
+    for await (const connection of listener) {
+      const bytes = new Uint8Array(4096);
+      for (let length; (length = await connection.read(bytes).catch(() => null)) !== null;) {
+        got += new TextDecoder().decode(bytes.subarray(0, length));
+        if (answer === "") break;
+        await connection.write(new TextEncoder().encode(answer));
+      }
+      connection.close();
+    }
+  })();
+  try {
+    await action((listener.addr as Deno.NetAddr).port);
+  } finally {
+    listener.close();
+    await serving;
+  }
+  return got;
+}
+
+const jsonAnswer = (body: string) =>
+  `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+
+Deno.test("cli: what is asked of the relay goes over no proxy", async () => {
+  await inDirectory(async (cwd) => {
+    const env = { OXRELAY_ADMIN_TOKEN: "0123456789abcdef" };
+    const got = await listening("", async (port) => {
+      const proxy = `http://127.0.0.1:${port}`;
+      const proxies = Object.fromEntries(
+        ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"].map((name) => [name, proxy]),
+      );
+      await withRelay(cwd, () => Response.json(STATUS), async (asked) => {
+        const { code, stderr } = await run(cwd, ["status", "--json"], {
+          env: { ...env, ...proxies, NODE_USE_ENV_PROXY: "1", DENO_NO_UPDATE_CHECK: "1" },
+        });
+        assertEquals(code, 0, stderr);
+        assertEquals(asked, ["GET /v1/status Bearer 0123456789abcdef"]);
+      }, env.OXRELAY_ADMIN_TOKEN);
+    });
+    assertEquals(got, "", "the proxy sees nothing");
+  });
+});
+
+Deno.test("cli: the token is not told to a stranger who listens where the relay should", async () => {
+  await inDirectory(async (cwd) => {
+    const env = { OXRELAY_ADMIN_TOKEN: "0123456789abcdef" };
+    const wrong = proofOf("another-token-entirely", "http://127.0.0.1:1", "n");
+    for (
+      const answer of [
+        jsonAnswer("{}"),
+        jsonAnswer("null"),
+        jsonAnswer(JSON.stringify({ proof: wrong })),
+        jsonAnswer('{"proof":7}'),
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: /v1/status\r\nContent-Length: 0\r\n\r\n",
+      ]
+    ) {
+      const got = await listening(answer, async (port) => {
+        await Deno.writeTextFile(`${cwd}/oxrelay.toml`, `metrics_listen = "127.0.0.1:${port}"\n`);
+        const { code, stderr } = await run(cwd, ["status", "--once"], { env });
+        assertEquals(code, 1);
+        assertMatch(
+          stderr,
+          /does not prove to know the admin token, so nothing was asked; set OXRELAY_ADMIN/,
+        );
+      });
+      assertMatch(got, /^GET \/v1\/hello\?nonce=[\w-]{43} HTTP\/1\.0\r\n/);
+      assert(!/authorization|0123456789abcdef/i.test(got), got);
+    }
+  });
+});
+
+Deno.test("cli: a proof that was fetched from the relay at another address is none", async () => {
+  await inDirectory(async (cwd) => {
+    const token = "0123456789abcdef";
+    const got: string[] = [];
+    // What a stranger gets who passes the nonce on to the relay, which listens elsewhere.
+    const stranger = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: () => {} }, (request) => {
+      got.push(request.headers.get("authorization") ?? "-");
+      const nonce = new URL(request.url).searchParams.get("nonce") ?? "";
+      return Response.json({ proof: proofOf(token, "http://127.0.0.1:9090", nonce) });
+    });
+    await Deno.writeTextFile(`${cwd}/oxrelay.toml`, `metrics_listen = "127.0.0.1:${stranger.addr.port}"\n`);
+    const { code, stderr } = await run(cwd, ["status", "--once"], { env: { OXRELAY_ADMIN_TOKEN: token } });
+    await stranger.shutdown();
+    assertEquals([code, got], [1, ["-"]], stderr);
   });
 });
 
@@ -371,11 +469,13 @@ Deno.test("cli: status shows a relay once and as JSON, and says when there is no
     const none = await run(cwd, ["status"]);
     assertEquals([none.code, none.stdout], [1, ""]);
     assertMatch(none.stderr, /^no relay is running here \(nothing answers at http:\/\/127/);
+    await Deno.mkdir(`${cwd}/state`);
+    await Deno.writeTextFile(`${cwd}/state/admin.token`, "made-at-the-first-start\n");
     await withRelay(cwd, () => Response.json(STATUS), async (asked) => {
       const once = await run(cwd, ["status", "--once"]);
       assertEquals([once.code, once.stdout], [0, `${renderStatus(STATUS, undefined, 0, [])}\n`]);
       assertEquals(JSON.parse((await run(cwd, ["status", "--json"])).stdout), STATUS);
-      assertEquals(asked, ["GET /v1/status -", "GET /v1/status -"]);
+      assertEquals(asked, Array(2).fill("GET /v1/status Bearer made-at-the-first-start"));
     });
   });
 });

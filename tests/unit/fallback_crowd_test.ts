@@ -3,16 +3,16 @@
  * newcomer that many connections of few networks cannot lock out.
  */
 import { assert, assertEquals } from "@std/assert";
-import { Crowd } from "../../src/cli/fallback_crowd.ts";
+import { Crowd, crowdLimits } from "../../src/cli/fallback_crowd.ts";
 
-const LIMITS = { all: 100, unproven: 32, ofOneSource: 16 };
+const LIMITS = { all: 100, unproven: 32, ofOneSource: 16, ofOneHolder: 20 };
 
 function scene() {
   const crowd = new Crowd(LIMITS);
   const closed: string[] = [];
   /** Lets in a connection of a source in a network; false when it is refused. */
-  const guest = (name: string, network: string, source = network) => {
-    const visitor = { source, network, close: () => closed.push(name) };
+  const guest = (name: string, network: string, source = network, holder = source) => {
+    const visitor = { source, holder, network, close: () => closed.push(name) };
     return { visitor, isIn: crowd.enter(visitor) };
   };
   return { crowd, closed, guest };
@@ -55,14 +55,39 @@ Deno.test("fallback crowd: who has proven itself is not made to leave, by its so
   assertEquals(crowd.size, 16);
 });
 
-Deno.test("fallback crowd: in all there are so many, and closing ends each", () => {
+Deno.test("fallback crowd: their number is bounded, and closing ends each", () => {
   const { crowd, closed, guest } = scene();
-  for (let i = 0; i < 100; i++) {
-    const { visitor, isIn } = guest(`${i}`, `network ${i}`);
-    assert(isIn);
-    crowd.prove(visitor);
-  }
-  assert(!guest("one too many", "home").isIn);
+  for (let i = 0; i < 68; i++) crowd.prove(guest(`${i}`, `network ${i}`).visitor);
+  for (let i = 0; i < 32; i++) assert(guest(`waiting ${i}`, `network ${i}`).isIn);
+  assertEquals([crowd.size, closed.length], [100, 0]);
+  assert(guest("one more", "home").isIn);
+  assertEquals([crowd.size, closed], [100, ["waiting 0"]]);
   crowd.close();
-  assertEquals([crowd.size, closed.length], [0, 100]);
+  assertEquals([crowd.size, closed.length], [0, 101]);
+});
+
+Deno.test("fallback crowd: one that has proven itself everywhere fills nothing, and others who prove themselves stay", () => {
+  const { crowd, closed, guest } = scene();
+  const prove = (name: string, network: string, source?: string, holder?: string) =>
+    crowd.prove(guest(name, network, source, holder).visitor);
+  for (let i = 0; i < 10; i++) prove(`honest ${i}`, `home ${i}`);
+  // Each /64 of a /56 is a source of its own.
+  for (let i = 0; i < 1000; i++) prove(`greedy ${i}`, "wide", `64 ${i}`, "56");
+  assertEquals([closed.length, crowd.size], [980, 30]);
+  assertEquals(closed[0], "greedy 0");
+  // By many holders with two each it comes to the bound in all, and pushes out what it has most of.
+  for (let i = 0; i < 200; i++) prove(`spread ${i}`, `far ${i >> 1}`);
+  assertEquals(crowd.size, 68, "what is left is for those that have proven nothing yet");
+  assertEquals(closed.filter((name) => name.startsWith("honest")), []);
+  assert(guest("newcomer", "office").isIn);
+  prove("honest too", "elsewhere");
+  assertEquals(crowd.size, 69);
+});
+
+Deno.test("fallback crowd: no unproven connection makes a proven one leave, and bounds shrink with the room", () => {
+  const { crowd, closed, guest } = scene();
+  for (let i = 0; i < 68; i++) crowd.prove(guest(`proven ${i}`, `home ${i >> 1}`).visitor);
+  for (let i = 0; i < 500; i++) guest(`waiting ${i}`, `network ${i}`);
+  assertEquals(closed.filter((name) => name.startsWith("proven")), []);
+  assertEquals([crowd.size, crowdLimits(64).unproven, crowdLimits(1024).unproven], [100, 16, 256]);
 });

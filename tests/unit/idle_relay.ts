@@ -1,16 +1,16 @@
 /**
- * A relay without peers, for tests of the loop around it. Opens no port.
+ * A relay without peers, if nobody adds one, for tests of the loop around it. Opens no port.
  */
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { wallClockOffsetUs } from "../../src/io/driver.ts";
 import { DROP, type Metrics } from "../../src/metrics.ts";
-import { Relay } from "../../src/relay.ts";
+import { Relay, type RelayOptions } from "../../src/relay.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { Arena } from "../../src/vector/arena.ts";
 import { CLOSED } from "../sim/world.ts";
 
-export function idleRelay(arena: Arena, metrics: Metrics): Relay {
+export function idleRelay(arena: Arena, metrics: Metrics, options: Partial<RelayOptions> = {}): Relay {
   return new Relay({
     arena,
     metrics,
@@ -27,5 +27,6 @@ export function idleRelay(arena: Arena, metrics: Metrics): Relay {
     destinations: CLOSED,
     worker: 0,
     unixOffsetUs: wallClockOffsetUs(),
+    ...options,
   });
 }

@@ -147,7 +147,7 @@ Deno.test(
       for (let i = 0; i < 3; i++) add(from.burst, 1, TO_TUNNEL, i, 100);
       from.mailbox.send(from.burst);
       from.burst.release();
-      await pause();
+      for (let waits = 0; wakes < expected && waits < 1000; waits++) await pause();
       assertEquals(wakes, expected);
       assertEquals(to.mailbox.receive(to.burst), 3);
       to.burst.release();

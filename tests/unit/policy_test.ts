@@ -4,7 +4,7 @@
  * every disguise that IPv6 has for IPv4, and each opening opens its own range and no other. FUZZ_SEED and
  * FUZZ_RUNS choose the run.
  */
-import { assertEquals, assertGreater, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { DestinationPolicy, type DestinationRules } from "../../src/ingress/policy.ts";
 import { formatAddress, parsePrefix } from "../../src/wire/address.ts";
@@ -327,6 +327,7 @@ Deno.test("policy: own addresses are closed, in disguise too, until a lease take
       false,
     ]);
   }
+  assert(policy.isHost(wordsOf(rangeOf("fe80::1").first), 0), "an address with a zone is the host's too");
   policy.setOwnAddresses(["2001:db8::9"]);
   assertEquals(verdicts(), [true, false, true]);
   policy.setOwnAddresses([]);

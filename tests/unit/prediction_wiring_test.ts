@@ -28,7 +28,7 @@ function session(
       repair.quality.sent(counter, true, true, nowUs - REPORT_US / 2 + 1000 * i);
       repair.sent(bytes, 0, 100, counter++, CLASS_GAME, nowUs - REPORT_US / 2 + 1000 * i);
     }
-    // Of each eight datagrams the first so many did not arrive.
+    // Of each eight datagrams this many, the first ones, did not arrive.
     report.highest = counter - 1;
     report.bitmapBytes = Math.min(4, report.highest >> 3);
     report.bitmap.fill(0);
@@ -75,7 +75,7 @@ Deno.test("prediction: each session's predictor sees its own reports, and follow
 });
 
 Deno.test("prediction: what a session expects is what its repair is planned by", () => {
-  /** What repairs cost on a path that loses nothing, while its predictor says so much. */
+  /** What repairs cost on a path that loses nothing, by what its predictor says. */
   const planned = (lossAhead: number) => {
     let last: SessionRepair | undefined;
     session(undefined, QUIET, (repair) => {

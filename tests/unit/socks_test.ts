@@ -11,6 +11,8 @@ import { DirectTunnel, native } from "./direct_tunnel.ts";
 
 const LOOPBACK = "127.0.0.1";
 const WAIT_MS = 8000;
+/** Descriptors of a door that is to have few. */
+const FILES_MAX = 64;
 const tests = { ignore: typeof native === "string" };
 if (tests.ignore) console.error(`SKIPPED tests/unit/socks_test.ts: ${native}`);
 
@@ -85,7 +87,7 @@ async function take(connection: Deno.TcpConn, count: number): Promise<Uint8Array
   return bytes;
 }
 
-/** What the promise comes to, or a failure when it comes to nothing. */
+/** The promise's value; fails when it does not settle. */
 async function soon<T>(promise: Promise<T>, what: string): Promise<T> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   const late = new Promise<never>((_, reject) => {
@@ -365,7 +367,9 @@ Deno.test("socks: what waits for a name leaves in its order once the name is kno
   for (let i = 0; i < 20; i++) {
     await socket.send(Uint8Array.of(0, 0, 0, ...targetOf("later.test", portOf(server)), i), to);
   }
-  await new Promise((resolve) => setTimeout(resolve, 100));
+  // What comes behind them has been taken, and so have they.
+  await socket.send(Uint8Array.of(0, 0, 0, ...targetOf(LOOPBACK, portOf(server)), 50), to);
+  assertEquals([...(await soon(server.receive(), "what has an address"))[0]], [50]);
   answer.resolve();
   const got = [];
   for (let i = 0; i < 16; i++) got.push((await soon(server.receive(), `datagram ${i}`))[0][0]);
@@ -405,12 +409,12 @@ Deno.test(
 
 Deno.test({
   name: "socks: a door without descriptors goes on as soon as some are free, and says so where it can",
-  ignore: tests.ignore || requires({ programs: ["prlimit"] }).ignore,
+  ignore: tests.ignore || requires({ programs: ["prlimit", "sh", "timeout"] }).ignore,
   async fn() {
     const library = new URL("../../ffi/prebuilt/", import.meta.url).pathname;
     const child = new Deno.Command("prlimit", {
       args: [
-        "--nofile=64:64",
+        `--nofile=${FILES_MAX}:${FILES_MAX}`,
         ...[Deno.execPath(), "run", "--no-prompt", "--unstable-net", "--allow-net=127.0.0.1,0.0.0.0,[::]"],
         `--allow-ffi=/lib/x86_64-linux-gnu/libc.so.6,${library}x86_64-unknown-linux-gnu/liboxrelay.so`,
         new URL("socks_limit_child.ts", import.meta.url).pathname,
@@ -424,6 +428,9 @@ Deno.test({
       const port = Number(new TextDecoder().decode(value));
       const crowd = [];
       for (let i = 0; i < 100; i++) crowd.push(await Deno.connect({ hostname: LOOPBACK, port }));
+      // It has taken as many as it may.
+      const full = `until [ $(ls /proc/${child.pid}/fd | wc -l) -ge ${FILES_MAX} ]; do sleep 0.02; done`;
+      await new Deno.Command("timeout", { args: ["8", "sh", "-c", full] }).output();
       const association = crowd[0];
       await association.write(Uint8Array.of(5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0));
       const answer = await soon(take(association, 2 + 10), "an answer without a descriptor for it");

@@ -152,7 +152,7 @@ class Bench {
     return answer.sequence + 1;
   }
 
-  /** Waits until so many connections have come to the servers. */
+  /** Waits until the servers have accepted this many connections. */
   async accept(count: number): Promise<void> {
     for (let i = 0; i < 1000 && this.accepted.length < count; i++) {
       await new Promise((resolve) => setTimeout(resolve, 10));

@@ -1,4 +1,4 @@
-/** What the TUN exit tells nftables: ports that clients leave by, marks of peers, and what a change of peers comes to. */
+/** What the TUN exit tells nftables: ports that clients leave by, marks of peers, and the commands for a change of peers. */
 import { assert, assertEquals, assertGreaterOrEqual, assertLessOrEqual, assertNotEquals } from "@std/assert";
 import { TAG_MASK, tagOf, TunPeers } from "../../src/exit/tun_peers.ts";
 import { natPorts } from "../../src/exit/tun_rules.ts";
