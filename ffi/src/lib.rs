@@ -25,6 +25,7 @@ mod segment;
 mod sender;
 mod stack;
 mod steer;
+mod sys;
 mod tcp;
 mod tun;
 mod udp;
