@@ -6,6 +6,7 @@
  */
 import { getRequestListener } from "@hono/node-server";
 import type { Logger } from "@logtape/logtape";
+import { Buffer } from "node:buffer";
 import { createServer as createHttp1 } from "node:http";
 import { createServer as createHttp2 } from "node:http2";
 import type { Socket } from "node:net";
@@ -43,7 +44,12 @@ class Connection {
 
   constructor(tcp: Deno.TcpConn, onClosed: (connection: Connection) => void) {
     this.#tcp = tcp;
-    tcp.setNoDelay(true);
+    try {
+      tcp.setNoDelay(true);
+    } catch (error) {
+      tcp.close(); // nobody else has it yet
+      throw error;
+    }
     const self = () => this.stream as unknown as Socket;
     // What the servers ask of a socket; they are not the ones who bound it.
     this.stream = Object.assign(
@@ -152,11 +158,19 @@ function protocols(app: ReturnType<typeof createAdmin>, log: Logger): (connectio
   return (connection) => {
     const { stream } = connection;
     connectionOf.set(stream, connection);
-    stream.once("readable", () => {
-      const first: Uint8Array | null = stream.read();
-      if (first === null) return; // it has ended
-      stream.unshift(first);
-      const isHttp2 = String.fromCharCode(...first.subarray(0, HTTP2_PREFACE.length)) === HTTP2_PREFACE;
+    let start = "";
+    const parts: Uint8Array[] = [];
+    stream.on("readable", function look() {
+      for (let part: Uint8Array | null; (part = stream.read()) !== null;) {
+        parts.push(part);
+        start += String.fromCharCode(...part.subarray(0, HTTP2_PREFACE.length - start.length));
+      }
+      if (start === "") return; // it has ended
+      // A preface may come in pieces; who never sends the rest is idle.
+      if (start.length < HTTP2_PREFACE.length && HTTP2_PREFACE.startsWith(start)) return;
+      stream.off("readable", look);
+      stream.unshift(Buffer.concat(parts));
+      const isHttp2 = start === HTTP2_PREFACE;
       speaking = connection;
       (isHttp2 ? http2 : http1).emit("connection", stream);
       speaking = undefined;
