@@ -76,7 +76,7 @@ const SYMBOLS = {
   ox_flows_count: { parameters: ["u32"], result: "i32" },
   ox_flows_expire: { parameters: ["u32", "u32"], result: "i32" },
   ox_flows_send: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
-  ox_flows_send_one: { parameters: ["u32", "buffer", "u32", "u32", "u32"], result: "i32" },
+  ox_flows_send_one: { parameters: ["u32", "buffer", "u32", "u32", "u32", "u32"], result: "i32" },
   ox_flows_poll: { parameters: ["u32"], result: "i32" },
   ox_flows_receive: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
   ox_flows_large: { parameters: ["u32", "buffer", "u32"], result: "i32" },

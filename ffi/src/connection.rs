@@ -20,10 +20,21 @@ const TIME_WAIT_US: i64 = 10_000_000;
 const CHALLENGES: u32 = 10;
 /// Segments in a row, before others have their turn.
 const QUANTUM: usize = 64;
-/// Bytes for each direction: at first, where there is plenty; where there is less; and at most.
+/// Bytes for each direction: at first, where there is plenty; where there is less, so that a quarter of all connections has
+/// its least in half of a quarter of the memory; and at most.
 const LIMIT_FIRST: usize = 64 * 1024;
-const LIMIT_LEAST: usize = 8 * 1024;
+const LIMIT_LEAST: usize = 4 * 1024;
 const LIMIT_MAX: usize = 6 * 1024 * 1024;
+/// The least that a peer's announcement counts for (RFC 9293 §3.7.1 leaves it open). Less would only multiply pieces: a host
+/// takes packets of 68 bytes whole (RFC 791), and 88 is Linux's TCP_MIN_MSS, the greatest headers and eight bytes.
+const MSS_LEAST: u16 = 88;
+/// What a connection takes where it is given least: no connection begins without it.
+pub const LEAST_BYTES: usize = bytes_of(LIMIT_LEAST);
+
+/// What a new connection takes at most whose buffers have `limit` each.
+const fn bytes_of(limit: usize) -> usize {
+    size_of::<Connection>() + Sender::least_bytes(limit) + Receiver::bytes_of(limit)
+}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -73,7 +84,17 @@ impl Purse<'_> {
         self.total.left().min(self.source.left())
     }
 
-    fn change(&mut self, before: usize, after: usize) {
+    fn spare(&self) -> usize {
+        self.total.spare().min(self.source.spare())
+    }
+
+    /// Whether a connection more can be had.
+    pub fn has_least(&self) -> bool {
+        self.left() >= LEAST_BYTES
+    }
+
+    /// A claim has changed; what was claimed before is part of both accounts.
+    pub fn change(&mut self, before: usize, after: usize) {
         self.total.change(before, after);
         self.source.change(before, after);
     }
@@ -82,8 +103,9 @@ impl Purse<'_> {
 impl Connection {
     fn new(key: Key, mtu: usize, phase: Phase, purse: &mut Purse, now_us: i64) -> Self {
         // Half of what is left is for those that come later.
-        let limit = (purse.left() / 32).clamp(LIMIT_LEAST, LIMIT_FIRST);
-        purse.change(0, 2 * limit);
+        let limit = (purse.spare() / 64).clamp(LIMIT_LEAST, LIMIT_FIRST);
+        let claim = bytes_of(limit);
+        purse.change(0, claim);
         let iss = seed() as u32;
         Self {
             key,
@@ -107,11 +129,11 @@ impl Connection {
             challenges: 0,
             time_wait_us: 0,
             is_broken: false,
-            claim: 2 * limit,
+            claim,
         }
     }
 
-    /// The far side of a client's SYN. `emit` answers it.
+    /// The far side of a client's SYN, where the purse has the least. `emit` answers it.
     pub fn accept(syn: &Segment, mtu: usize, purse: &mut Purse, now_us: i64) -> Self {
         let mut this = Self::new(syn.key, mtu, Phase::SynReceived, purse, now_us);
         this.take_syn(syn, None, now_us);
@@ -119,14 +141,14 @@ impl Connection {
         this
     }
 
-    /// A call from the key's destination to its source. `emit` sends the SYN.
+    /// A call from the key's destination to its source, where the purse has the least. `emit` sends the SYN.
     pub fn call(key: Key, mtu: usize, purse: &mut Purse, now_us: i64) -> Self {
         Self::new(key, mtu, Phase::SynSent, purse, now_us)
     }
 
     fn take_syn(&mut self, syn: &Segment, rtt_us: Option<i64>, now_us: i64) {
         let default = if self.key.source.is_ipv4() { 536 } else { 1220 };
-        let mss = self.key.mss(self.mtu).min(usize::from(syn.mss.unwrap_or(default)).max(64));
+        let mss = self.key.mss(self.mtu).min(usize::from(syn.mss.unwrap_or(default).max(MSS_LEAST)));
         self.irs = syn.seq;
         self.has_sacks = syn.sack_permitted;
         self.has_scale = syn.scale.is_some();
@@ -450,7 +472,8 @@ impl Connection {
     pub fn consume(&mut self, count: usize, purse: &mut Purse, now_us: i64) {
         self.rx.consume(count);
         if self.rx.wants_more(self.tx.srtt_us(), now_us) {
-            let more = self.rx.limit.min(LIMIT_MAX.saturating_sub(self.rx.limit)).min(purse.left());
+            // Twice the bytes are enough for what comes with them.
+            let more = self.rx.limit.min(LIMIT_MAX.saturating_sub(self.rx.limit)).min(purse.spare() / 2);
             self.rx.limit += more;
             self.settle_claim(purse);
         }
@@ -460,14 +483,16 @@ impl Connection {
     pub fn room(&mut self, purse: &mut Purse) -> usize {
         let wants = self.tx.wants().min(LIMIT_MAX);
         if wants > self.tx.limit {
-            self.tx.limit += (wants - self.tx.limit).min(purse.left());
+            self.tx.limit += (wants - self.tx.limit).min(purse.spare());
             self.settle_claim(purse);
         }
+        self.tx.grow_pieces(purse.spare());
+        self.settle_claim(purse);
         self.tx.room()
     }
 
     fn settle_claim(&mut self, purse: &mut Purse) {
-        let claim = self.tx.limit + self.rx.limit;
+        let claim = size_of::<Self>() + self.tx.bytes() + Receiver::bytes_of(self.rx.limit);
         purse.change(self.claim, claim);
         self.claim = claim;
     }

@@ -1,7 +1,8 @@
 //! Two connections over a path of one's choice, on a clock of their own: what arrives, how quickly, and what ends them.
 
-use crate::connection::{Connection, KEEP_US, Phase, Purse};
-use crate::segment::{ACK, Header, Key, Parsed, RST, SYN, parse, write};
+use crate::connection::{Connection, KEEP_US, LEAST_BYTES, Phase, Purse};
+use crate::receiver::Receiver;
+use crate::segment::{ACK, Header, Key, Parsed, RST, SYN, Sacks, parse, write};
 use crate::stack::{Account, Outbox};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -421,9 +422,115 @@ fn buffers_grow_with_the_path_and_are_given_back() {
 }
 
 #[test]
-fn a_source_without_memory_left_still_gets_small_buffers() {
-    let (mut total, mut source) = (Account::new(1 << 20), Account::new(100));
-    let connection =
-        Connection::call(key(), MTU, &mut Purse { total: &mut total, source: &mut source }, FIRST_US);
-    assert_eq!(connection.tx.room(), 8 * 1024);
+fn a_source_gets_connections_while_their_least_fits_and_then_none() {
+    let (mut total, mut source) = (Account::new(1 << 20), Account::new(256 << 10));
+    let mut purse = Purse { total: &mut total, source: &mut source };
+    let mut connections = Vec::new();
+    while purse.has_least() {
+        connections.push(Connection::call(key(), MTU, &mut purse, FIRST_US));
+    }
+    assert!(purse.source.used <= purse.source.max, "{} {}", purse.source.used, purse.source.max);
+    assert_eq!(connections.len(), purse.source.max / LEAST_BYTES);
+    for mut connection in connections {
+        connection.release(&mut purse);
+    }
+    assert_eq!((total.used, source.used), (0, 0));
+}
+
+#[test]
+fn a_quarter_of_all_connections_fits_into_half_of_a_quarter_of_the_memory() {
+    assert!(1024 * LEAST_BYTES <= (96 << 20) / 4 / 2 + (1 << 20), "{LEAST_BYTES}");
+    let (mut total, mut source) = (Account::new(96 << 20), Account::new(24 << 20));
+    let mut purse = Purse { total: &mut total, source: &mut source };
+    // However much the first have taken.
+    let mut great = Connection::call(key(), MTU, &mut purse, FIRST_US);
+    for _ in 0..64 {
+        great.rx.limit *= 2;
+        great.rx.limit = great.rx.limit.min(6 << 20);
+        great.consume(0, &mut purse, FIRST_US);
+    }
+    assert!(purse.source.left() >= purse.source.max / 2);
+}
+
+/// A connection that has `pieces` of `mss` bytes on their way, to a client that has selective acknowledgements.
+fn flooded(mss: u16, pieces: usize) -> (End, u32, u32) {
+    let syn = Header {
+        seq: 100,
+        flags: SYN,
+        window: 0xffff,
+        mss: Some(mss),
+        scale: Some(7),
+        sack_permitted: true,
+        ..Header::default()
+    };
+    let syn = forged(syn, &[]);
+    let Parsed::Segment(syn) = parse(&syn) else { panic!("readable") };
+    let mut now_us = FIRST_US;
+    let mut end = End::new(|purse| Connection::accept(&syn, MTU, purse, now_us));
+    end.connection.emit(now_us, &mut end.outbox);
+    let answer = end.outbox.take().expect("an answer");
+    let Parsed::Segment(answer) = parse(&answer) else { panic!("readable") };
+    let mut una = answer.seq.wrapping_add(1);
+    let supply = vec![7; 8 << 20];
+    let mut given = 0;
+    let mut nxt = una;
+    while end.connection.tx.on_way() < pieces {
+        now_us += 1000;
+        let ack = Header { seq: 101, ack: una, flags: ACK, window: 0xffff, ..Header::default() };
+        answer_with(&mut end, ack, now_us);
+        let mut had_any = false;
+        for _ in 0..1000 {
+            end.work(now_us, &supply, &mut given, false);
+            while end.outbox.take().is_some() {
+                had_any = true;
+            }
+            now_us += 10;
+        }
+        nxt = end.connection.tx.nxt();
+        // All but the last few are acknowledged until the window is great enough.
+        if end.connection.tx.on_way() < pieces {
+            una = nxt;
+        }
+        assert!(had_any && now_us < FIRST_US + 100 * SECOND_US, "{}", end.connection.tx.on_way());
+    }
+    (end, una, nxt)
+}
+
+fn answer_with(end: &mut End, header: Header, now_us: i64) {
+    let packet = forged(header, &[]);
+    let Parsed::Segment(segment) = parse(&packet) else { panic!("readable") };
+    end.connection.ingest(&segment, now_us, &mut end.outbox);
+}
+
+#[test]
+fn an_acknowledgement_costs_no_more_for_all_that_is_on_its_way() {
+    let (mut end, una, nxt) = flooded(1, 4000);
+    let least = 88;
+    let now_us = FIRST_US + 200 * SECOND_US;
+    let before_steps = end.connection.tx.steps;
+    let rounds = 4000;
+    for i in 0..rounds {
+        // All but the first is there; where the range begins changes.
+        let from = una.wrapping_add(least * (1 + i % 3000));
+        let mut sacks = Sacks::default();
+        sacks.push((from, nxt));
+        let ack = Header { seq: 101, ack: una, flags: ACK, window: 0xffff, sacks, ..Header::default() };
+        answer_with(&mut end, ack, now_us + i64::from(i));
+    }
+    let steps = end.connection.tx.steps - before_steps;
+    println!("{} pieces, {} steps an acknowledgement", end.connection.tx.on_way(), steps / rounds as usize);
+    assert!(steps < 20 * rounds as usize, "{steps}");
+}
+
+#[test]
+fn no_more_pieces_than_are_accounted_for_are_on_their_way() {
+    let (mut end, _, _) = flooded(1, 8192);
+    let supply = vec![7; 8 << 20];
+    let mut given = 0;
+    for i in 0..1000 {
+        end.work(FIRST_US + 200 * SECOND_US + i, &supply, &mut given, false);
+    }
+    assert!(end.connection.tx.on_way() <= 8192);
+    let Receiver { limit, .. } = end.connection.rx;
+    assert!(end.account.used >= end.connection.tx.bytes() + Receiver::bytes_of(limit));
 }

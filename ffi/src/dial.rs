@@ -50,6 +50,8 @@ struct Dialler {
     touched: Vec<u16>,
     port: u16,
     buffers: Account,
+    /// The one source's, which may have all.
+    source: Account,
     swept_us: i64,
 }
 
@@ -67,7 +69,7 @@ fn address_of(words: &[u32]) -> IpAddr {
 /// The calls' buffers are all one source's.
 macro_rules! purse {
     ($dialler:expr) => {
-        Purse { total: &mut $dialler.buffers, source: &mut Account::new(BUFFER_BYTES) }
+        Purse { total: &mut $dialler.buffers, source: &mut $dialler.source }
     };
 }
 
@@ -103,7 +105,7 @@ impl Dialler {
         if remote.is_unspecified() || remote.is_multicast() || port == 0 {
             return -libc::EINVAL;
         }
-        if self.calls.len() >= CALLS_MAX {
+        if self.calls.len() >= CALLS_MAX || !purse!(self).has_least() {
             return -libc::EMFILE;
         }
         loop {
@@ -288,15 +290,7 @@ thread_local! {
 
 /// Runs `act` on a dialler, or returns -EINVAL for a wrong handle. A panic in the TCP stack costs the dialler, -EIO.
 fn with_dialler(handle: u32, act: impl FnOnce(&mut Dialler) -> i32) -> i32 {
-    DIALLERS.with_borrow_mut(|diallers| {
-        let Some(dialler) = diallers.get(handle) else { return -libc::EINVAL };
-        // The dialler is dropped after a panic, so nobody sees it half changed.
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(dialler)));
-        result.unwrap_or_else(|_| {
-            diallers.release(handle);
-            -libc::EIO
-        })
-    })
+    DIALLERS.with_borrow_mut(|diallers| diallers.guarded(handle, act))
 }
 
 /// Makes a dialler for inner packets of up to `mtu` bytes (576 to 1952) that calls from `count` addresses (0 to 2) of four
@@ -321,6 +315,7 @@ pub unsafe extern "C" fn ox_dial_open(mtu: u32, addresses: *const u32, count: u3
         touched: Vec::new(),
         held: Vec::new(),
         buffers: Account::new(BUFFER_BYTES),
+        source: Account::new(BUFFER_BYTES),
         swept_us: now_us(),
         port: PORT_FIRST + (seed() % u64::from(u16::MAX - PORT_FIRST)) as u16,
     };
@@ -334,7 +329,8 @@ pub extern "C" fn ox_dial_close(handle: u32) -> i32 {
 }
 
 /// Begins a call to an address of four words. Returns its local port, by which it is known until it is released; or
-/// -ENETUNREACH without an address of that family, -EMFILE when too many are open.
+/// -ENETUNREACH without an address of that family, -EMFILE when too many are open or their buffers
+/// have taken all memory.
 ///
 /// # Safety
 /// `address` is valid for four u32s, aligned.

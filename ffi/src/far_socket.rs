@@ -3,6 +3,7 @@
 
 use crate::icmp;
 use crate::segment::Key;
+use crate::sys::{close, errno};
 use std::net::IpAddr;
 
 /// Data that the system has of us and has not sent: a far end that does not read gets no more than this to keep for it.
@@ -16,10 +17,6 @@ const MEMINFO_WORDS: usize = 9;
 const MEMINFO_RECEIVED: usize = 0;
 const MEMINFO_QUEUED: usize = 5;
 
-pub fn errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
-}
-
 fn set<T>(fd: i32, level: i32, option: i32, value: &T) {
     // SAFETY: `value` is valid for its size; the kernel copies it.
     unsafe {
@@ -27,13 +24,10 @@ fn set<T>(fd: i32, level: i32, option: i32, value: &T) {
     };
 }
 
-/// Closes the descriptor; with `reset`, so that the far end sees an RST instead of a FIN.
-pub fn close(fd: i32, reset: bool) {
-    if reset {
-        set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 });
-    }
-    // SAFETY: the flow owns `fd` and forgets it with this call.
-    unsafe { libc::close(fd) };
+/// Closes the socket so that the far end sees an RST instead of a FIN.
+pub fn close_with_reset(fd: i32) {
+    set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 });
+    close(fd);
 }
 
 /// The more flows a source has, the less the system may keep for each of them.
@@ -51,13 +45,7 @@ fn bound_buffers(fd: i32, flows: usize) {
     set(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
 }
 
-/// What a packet's TTL or hop limit leaves it behind this exit, 1 or more.
-pub fn hops_of(packet: &[u8]) -> i32 {
-    let place = if packet[0] >> 4 == 6 { 7 } else { 8 };
-    i32::from(packet[place].max(2) - 1)
-}
-
-/// Has a socket's packets begin with so many hops; -1 for as many as the system likes.
+/// Sets the TTL or hop limit of a socket's packets; -1 for the system's default.
 pub fn set_hops(fd: i32, is_ipv6: bool, hops: i32) {
     let (level, name) = if is_ipv6 {
         (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS)
@@ -121,7 +109,7 @@ pub fn dial(key: &Key, hops: i32, flows: usize) -> Result<i32, i32> {
     if reason == libc::EINPROGRESS {
         return Ok(fd);
     }
-    close(fd, false);
+    close(fd);
     Err(reason)
 }
 
@@ -147,7 +135,7 @@ pub fn kernel_bytes(fd: i32) -> usize {
     if result < 0 { 0 } else { words[MEMINFO_RECEIVED] as usize + words[MEMINFO_QUEUED] as usize }
 }
 
-/// What a nonblocking transfer came to.
+/// The result of a nonblocking transfer.
 pub enum Moved {
     Bytes(usize),
     /// Of a read: the far end has finished.

@@ -1,11 +1,12 @@
 //! The userspace exit's UDP: one socket per inner source address and port, so that mapping and filtering are
 //! endpoint-independent (RFC 4787 REQ-1, REQ-8), all of them behind one epoll descriptor that others join. Invariant:
-//! flows are bounded in all and per inner address, only outbound packets keep one alive (REQ-6), and an answer goes
+//! flows are bounded in all and per peer, only outbound packets keep one alive (REQ-6), and an answer goes
 //! only to the inner source that owns the socket it came to. Never waits; puts no fragments together and makes none.
 
 use crate::gso::{PACKET_BYTES_MAX, SEGMENTS_MAX, add, fold, pseudo_header, read_u16, write_u16};
 use crate::icmp::{self, read_name};
-use crate::layout::{Arena, BURST_CAPACITY, Block, TO_EXIT, TO_TUNNEL, Table, with_burst};
+use crate::layout::{Arena, BURST_CAPACITY, Block, Owner, TO_EXIT, TO_TUNNEL, Table, with_burst};
+use crate::sys::{close, errno, hops_of, set_option};
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::mem::zeroed;
@@ -24,7 +25,7 @@ const MESSAGES: usize = 32;
 const EVENTS: usize = 64;
 /// Answers beyond the MTU that wait to be cut into fragments, and ICMP errors.
 const LARGE_MAX: usize = 64;
-/// One source address may hold a quarter of all flows.
+/// One peer may hold a quarter of all flows, whatever its addresses; an address of no known peer as many.
 const SOURCE_SHARE: usize = 4;
 /// Ports from here on are kept the same outside where they are free (RFC 4787 section 4.2.1).
 const PORT_KEPT_MIN: u16 = 1024;
@@ -68,6 +69,7 @@ struct Key {
 
 struct Flow {
     key: Key,
+    owner: Owner,
     /// Never 0, and another for each flow in the same place.
     generation: u32,
     fd: i32,
@@ -76,7 +78,7 @@ struct Flow {
     last_sent_ms: u32,
     /// Whether the client has sent to this host's loopback, which the policy must have opened.
     used_loopback: bool,
-    /// Neighbours in the order of last use among the flows of one source.
+    /// Neighbours in the order of last use among the flows of one owner.
     older: u32,
     newer: u32,
     /// Rows of the burst at hand that leave by this flow.
@@ -86,7 +88,7 @@ struct Flow {
     overflowed: u32,
 }
 
-/// What one inner address holds.
+/// What one owner holds.
 struct Holder {
     flows: usize,
     oldest: u32,
@@ -164,7 +166,7 @@ struct Flows {
     flows: Vec<Option<Flow>>,
     free: Vec<u32>,
     by_key: HashMap<Key, u32>,
-    holders: HashMap<Source, Holder>,
+    holders: HashMap<Owner, Holder>,
     generation: u32,
     watched: u32,
     events: [libc::epoll_event; EVENTS],
@@ -196,20 +198,6 @@ struct Datagram {
     bytes: usize,
     to: [u8; 16],
     to_port: u16,
-}
-
-fn errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
-}
-
-fn set_option(fd: i32, level: i32, name: i32, value: i32) -> bool {
-    // SAFETY: `value` is valid for its size; the kernel copies it.
-    unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<i32>() as u32) == 0 }
-}
-
-fn close(fd: i32) {
-    // SAFETY: the caller owns the descriptor and forgets it with this call.
-    unsafe { libc::close(fd) };
 }
 
 /// Where the UDP header of a plain packet begins: not a fragment, and in IPv6 without extension headers.
@@ -314,11 +302,6 @@ fn bind(is_ipv6: bool, port: u16) -> Result<(i32, u16), i32> {
     }
     close(fd);
     Err(reason)
-}
-
-/// What a packet's TTL or hop limit leaves it behind this exit, 1 or more.
-fn hops_of(packet: &[u8]) -> u8 {
-    packet[if packet[0] >> 4 == 6 { 7 } else { 8 }].max(2) - 1
 }
 
 /// Writes the control messages of a datagram: the hops that it begins with, and the size of segments where it has several.
@@ -458,14 +441,14 @@ impl Flows {
 
     /// Takes a flow out of its holder's order.
     fn unlink(&mut self, index: u32) {
-        let Some(&mut Flow { older, newer, key, .. }) = self.flow(index) else { return };
+        let Some(&mut Flow { older, newer, owner, .. }) = self.flow(index) else { return };
         if let Some(flow) = self.flow(older) {
             flow.newer = newer;
         }
         if let Some(flow) = self.flow(newer) {
             flow.older = older;
         }
-        let Some(holder) = self.holders.get_mut(&key.source) else { return };
+        let Some(holder) = self.holders.get_mut(&owner) else { return };
         if holder.oldest == index {
             holder.oldest = newer;
         }
@@ -476,9 +459,9 @@ impl Flows {
 
     /// Puts a flow behind all others of its holder.
     fn link(&mut self, index: u32) {
-        let Some(source) = self.flow(index).map(|flow| flow.key.source) else { return };
+        let Some(owner) = self.flow(index).map(|flow| flow.owner) else { return };
         let holder =
-            self.holders.entry(source).or_insert(Holder { flows: 0, oldest: NO_FLOW, newest: NO_FLOW });
+            self.holders.entry(owner).or_insert(Holder { flows: 0, oldest: NO_FLOW, newest: NO_FLOW });
         let newest = std::mem::replace(&mut holder.newest, index);
         if holder.oldest == NO_FLOW {
             holder.oldest = index;
@@ -498,10 +481,10 @@ impl Flows {
         close(flow.fd);
         self.by_key.remove(&flow.key);
         self.free.push(index);
-        if let Some(holder) = self.holders.get_mut(&flow.key.source) {
+        if let Some(holder) = self.holders.get_mut(&flow.owner) {
             holder.flows -= 1;
             if holder.flows == 0 {
-                self.holders.remove(&flow.key.source);
+                self.holders.remove(&flow.owner);
             }
         }
     }
@@ -514,8 +497,8 @@ impl Flows {
         true
     }
 
-    /// The flow of an inner source, which is opened where there is none; None when one more cannot be had.
-    fn admit(&mut self, datagram: &Datagram, now_ms: u32) -> Option<u32> {
+    /// The flow of an inner source, which is opened for its peer where there is none; None when one more cannot be had.
+    fn admit(&mut self, datagram: &Datagram, peer: u32, now_ms: u32) -> Option<u32> {
         let key = datagram.key;
         let index = match self.by_key.get(&key) {
             Some(&index) => {
@@ -525,7 +508,7 @@ impl Flows {
                 }
                 index
             }
-            None => self.open(key)?,
+            None => self.open(key, Owner::of(peer, key.source.mapped()))?,
         };
         let flow = self.flow(index)?;
         flow.last_sent_ms = now_ms;
@@ -533,9 +516,9 @@ impl Flows {
         Some(index)
     }
 
-    fn open(&mut self, key: Key) -> Option<u32> {
+    fn open(&mut self, key: Key, owner: Owner) -> Option<u32> {
         let share = (self.max_flows / SOURCE_SHARE).max(1);
-        let own = self.holders.get(&key.source).filter(|holder| holder.flows >= share);
+        let own = self.holders.get(&owner).filter(|holder| holder.flows >= share);
         if let Some(oldest) = own.map(|holder| holder.oldest) {
             self.end(oldest);
         }
@@ -563,6 +546,7 @@ impl Flows {
         }
         self.flows[index as usize] = Some(Flow {
             key,
+            owner,
             generation,
             fd,
             outer_port,
@@ -577,7 +561,7 @@ impl Flows {
         mark_port(key.source.is_ipv6, outer_port, true);
         self.by_key.insert(key, index);
         self.link(index);
-        if let Some(holder) = self.holders.get_mut(&key.source) {
+        if let Some(holder) = self.holders.get_mut(&owner) {
             holder.flows += 1;
         }
         Some(index)
@@ -608,7 +592,7 @@ impl Flows {
             self.arrived[row] = Arrived { offset, length, hops };
             // It stays so when its flow gives way to a later row's.
             block.next[row] = self.outcomes.full;
-            let Some(index) = self.admit(&datagram, now_ms) else { continue };
+            let Some(index) = self.admit(&datagram, block.peer[row], now_ms) else { continue };
             // From here on the row describes the payload, and its address columns where that goes.
             block.offset[row] += datagram.payload as u32;
             block.length[row] = datagram.bytes as u32;
@@ -813,9 +797,9 @@ impl Flows {
     }
 
     /// Sends one whole packet that lies outside the arena, its UDP header at `segment`. Returns what became of it.
-    fn send_one(&mut self, packet: &[u8], segment: usize, now_ms: u32) -> u8 {
+    fn send_one(&mut self, packet: &[u8], segment: usize, peer: u32, now_ms: u32) -> u8 {
         let Some(datagram) = parse(packet, segment) else { return self.outcomes.malformed };
-        let Some(index) = self.admit(&datagram, now_ms) else { return self.outcomes.full };
+        let Some(index) = self.admit(&datagram, peer, now_ms) else { return self.outcomes.full };
         let Some(fd) = self.flow(index).map(|flow| flow.fd) else { return self.outcomes.full };
         let payload = &packet[datagram.payload..datagram.payload + datagram.bytes];
         // SAFETY: all zero bytes are valid values of these C structures.
@@ -1045,8 +1029,10 @@ thread_local! {
     static FLOWS: RefCell<Table<Flows>> = const { RefCell::new(Table::new()) };
 }
 
+/// Runs `act` on a set of flows, or returns -EINVAL for a wrong handle. A panic costs the set and its flows, -EIO, and not
+/// the relay.
 fn with_flows(handle: u32, act: impl FnOnce(&mut Flows) -> i32) -> i32 {
-    FLOWS.with_borrow_mut(|flows| flows.get(handle).map_or(-libc::EINVAL, act))
+    FLOWS.with_borrow_mut(|flows| flows.guarded(handle, act))
 }
 
 /// How many descriptors flows of one kind may take: of those that the process may have (RLIMIT_NOFILE) a quarter is
@@ -1148,7 +1134,8 @@ pub extern "C" fn ox_flows_send(handle: u32, burst: u32, count: u32, now_ms: u32
     })
 }
 
-/// Sends one whole inner packet of `length` bytes, its UDP header at `segment`. Returns its outcome.
+/// Sends one whole inner packet of `length` bytes that came from a peer's row, its UDP header at `segment`. Returns its
+/// outcome.
 ///
 /// # Safety
 /// `packet` is valid for `length` bytes.
@@ -1158,6 +1145,7 @@ pub unsafe extern "C" fn ox_flows_send_one(
     packet: *const u8,
     length: u32,
     segment: u32,
+    peer: u32,
     now_ms: u32,
 ) -> i32 {
     if packet.is_null() {
@@ -1165,7 +1153,7 @@ pub unsafe extern "C" fn ox_flows_send_one(
     }
     // SAFETY: the caller gives `length` bytes.
     let packet = unsafe { std::slice::from_raw_parts(packet, length as usize) };
-    with_flows(handle, |flows| i32::from(flows.send_one(packet, segment as usize, now_ms)))
+    with_flows(handle, |flows| i32::from(flows.send_one(packet, segment as usize, peer, now_ms)))
 }
 
 /// What is ready: bit 0 when a flow is, and those that `ox_flows_watch` gave out.

@@ -113,9 +113,26 @@ fn level_of(is_ipv6: bool) -> (i32, i32) {
     if is_ipv6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) } else { (libc::IPPROTO_IP, libc::IP_RECVERR) }
 }
 
-/// Takes the next error of a socket that keeps them, and the packet's payload as far as it came back. None when there is no
-/// more; the error that the socket's next call would have failed with is taken then too.
+/// An entry of a socket's error queue.
+enum Entry {
+    Report(Report),
+    /// One that ICMP has no word for.
+    Meaningless,
+}
+
+/// Takes the next error of a socket that keeps them, and the packet's payload as far as it came back; those without a meaning
+/// in ICMP are passed over. None when there is no more; the error that the socket's next call would have failed with is taken
+/// then too.
 pub fn next_report(fd: i32, is_ipv6: bool, payload: &mut [u8]) -> Option<Report> {
+    // A queue is as long as its socket's receive buffer allows, so the loop ends.
+    loop {
+        if let Entry::Report(report) = next_entry(fd, is_ipv6, payload)? {
+            return Some(report);
+        }
+    }
+}
+
+fn next_entry(fd: i32, is_ipv6: bool, payload: &mut [u8]) -> Option<Entry> {
     #[repr(C, align(8))]
     struct Control([u8; CONTROL_BYTES]);
     let mut control = Control([0; CONTROL_BYTES]);
@@ -157,7 +174,8 @@ pub fn next_report(fd: i32, is_ipv6: bool, payload: &mut [u8]) -> Option<Report>
                 let data = libc::CMSG_DATA(at).cast::<libc::sock_extended_err>();
                 let error = data.read_unaligned();
                 let offender = data.add(1).cast::<libc::sockaddr_in6>();
-                report.kind = kind_of_report(is_ipv6, &error)?;
+                let Some(kind) = kind_of_report(is_ipv6, &error) else { return Some(Entry::Meaningless) };
+                report.kind = kind;
                 let bytes = if is_ipv6 { 28 } else { 16 };
                 let whole = libc::CMSG_LEN(size_of::<libc::sock_extended_err>() as u32 + bytes);
                 if error.ee_origin != ORIGIN_LOCAL && (*at).cmsg_len as usize >= whole as usize {
@@ -169,7 +187,7 @@ pub fn next_report(fd: i32, is_ipv6: bool, payload: &mut [u8]) -> Option<Report>
             at = libc::CMSG_NXTHDR(&header, at);
         }
     }
-    Some(report)
+    Some(Entry::Report(report))
 }
 
 /// Type and code as they came, or as this host would have put them.

@@ -152,15 +152,52 @@ impl<T> Table<T> {
         self.rows[row].take().map(|(_, object)| object)
     }
 
+    /// Runs `act` on an object, or returns -EINVAL for a wrong handle. A panic costs that object, -EIO, and not the process.
+    pub fn guarded(&mut self, handle: u32, act: impl FnOnce(&mut T) -> i32) -> i32 {
+        let Some(object) = self.get(handle) else { return -libc::EINVAL };
+        // The object is dropped after a panic, so nobody sees it half changed.
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(object)));
+        result.unwrap_or_else(|_| {
+            self.release(handle);
+            -libc::EIO
+        })
+    }
+
     /// Removes and drops: 0, or -EINVAL for a wrong handle.
     pub fn release(&mut self, handle: u32) -> i32 {
         if self.remove(handle).is_some() { 0 } else { -libc::EINVAL }
     }
 }
 
+#[test]
+fn a_panic_costs_the_object_that_it_happened_to_and_no_other() {
+    let mut table = Table::new();
+    let (first, second) = (table.insert(1) as u32, table.insert(2) as u32);
+    assert_eq!(table.guarded(first, |_| panic!("of a test")), -libc::EIO);
+    assert_eq!(table.guarded(first, |_| 0), -libc::EINVAL);
+    assert_eq!(table.guarded(second, |&mut value| value), 2);
+}
+
 thread_local! {
     static ARENAS: RefCell<Table<Arena>> = const { RefCell::new(Table::new()) };
     static BURSTS: RefCell<Table<Burst>> = const { RefCell::new(Table::new()) };
+}
+
+/// A row of no known peer.
+const NO_PEER: u32 = u32::MAX;
+
+/// Who holds a flow, where shares are counted: a peer with all its addresses, or an address of no known peer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Owner {
+    Peer(u32),
+    Address(u128),
+}
+
+impl Owner {
+    /// `peer` as a burst's row has it; `address` with IPv4 mapped.
+    pub fn of(peer: u32, address: u128) -> Self {
+        if peer == NO_PEER { Self::Address(address) } else { Self::Peer(peer) }
+    }
 }
 
 /// Runs `act` on an arena, or returns -EINVAL for a wrong handle. Not to be nested.

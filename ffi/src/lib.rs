@@ -26,6 +26,7 @@ mod segment;
 mod sender;
 mod stack;
 mod steer;
+mod sys;
 mod tcp;
 mod tun;
 mod udp;

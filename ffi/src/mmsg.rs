@@ -2,7 +2,8 @@
 //! calls. Never waits, but for a moment when the queue below is full.
 
 use crate::layout::{Arena, Block};
-use crate::udp::{CONTROL_BYTES, Control, MESSAGE_BYTES, Origin, Port, Socket, errno};
+use crate::sys::errno;
+use crate::udp::{CONTROL_BYTES, Control, MESSAGE_BYTES, Origin, Port, Socket};
 use std::mem::zeroed;
 
 /// Messages of one recvmmsg. With UDP_GRO each may hold up to 64 datagrams.

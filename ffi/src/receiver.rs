@@ -7,8 +7,13 @@ use std::collections::VecDeque;
 
 pub const SCALE: u8 = 7;
 const WINDOW_MAX: usize = 0xffff << SCALE;
-/// Gaps whose far sides are kept.
+/// Gaps whose far sides are kept: of any connection, and one for this many bytes of its limit.
 const PIECES_MAX: usize = 1024;
+const BYTES_A_PIECE: usize = 256;
+/// What each may take beside its payload: twice its place in the queue, which grows by doubling, and the allocator's header.
+const PIECE_BYTES: usize = 2 * size_of::<Piece>() + 16;
+/// A piece that grows gets this part of its length more at a time.
+const PIECE_GROWTH: usize = 8;
 const DELAYED_ACK_US: i64 = 25_000;
 
 struct Piece {
@@ -20,6 +25,14 @@ impl Piece {
     fn end(&self) -> u32 {
         self.seq.wrapping_add(self.data.len() as u32)
     }
+}
+
+/// Adds to a piece, whose memory grows by less than a vector's would.
+fn extend(piece: &mut Vec<u8>, more: &[u8]) {
+    if piece.len() + more.len() > piece.capacity() {
+        piece.reserve_exact(more.len() + piece.len() / PIECE_GROWTH);
+    }
+    piece.extend_from_slice(more);
 }
 
 pub struct Receiver {
@@ -92,6 +105,29 @@ impl Receiver {
         if before(self.nxt, self.edge) { self.edge.wrapping_sub(self.nxt) } else { 0 }
     }
 
+    /// Bytes that a receiver takes at most that keeps up to `limit`: its payload, what pieces were allotted for growth, and
+    /// their places.
+    pub const fn bytes_of(limit: usize) -> usize {
+        limit + limit / PIECE_GROWTH + Self::pieces_max(limit) * PIECE_BYTES
+    }
+
+    const fn pieces_max(limit: usize) -> usize {
+        let pieces = limit / BYTES_A_PIECE;
+        if pieces < PIECES_MAX { pieces } else { PIECES_MAX }
+    }
+
+    /// Adds what is in order. Memory doubles as a vector's would, but leaves the limit to what lies beyond a gap.
+    fn append(&mut self, payload: &[u8]) {
+        let needed = self.data.len() + payload.len();
+        if needed > self.data.capacity() {
+            let beyond = self.pieces.iter().map(|piece| piece.data.capacity()).sum();
+            let most = self.limit.saturating_sub(beyond);
+            let capacity = (2 * self.data.capacity()).min(most).max(needed);
+            self.data.reserve_exact(capacity - self.data.len());
+        }
+        self.data.extend(payload);
+    }
+
     /// What has come in order, as far as it lies in one piece.
     pub fn front(&self) -> &[u8] {
         self.data.as_slices().0
@@ -117,8 +153,8 @@ impl Receiver {
 
     /// Gives memory back that nothing waits in.
     pub fn shrink(&mut self) {
-        self.data.shrink_to(2 * self.data.len());
-        self.pieces.shrink_to(2 * self.pieces.len());
+        self.data.shrink_to_fit();
+        self.pieces.shrink_to_fit();
     }
 
     /// Everything is forgotten.
@@ -146,7 +182,7 @@ impl Receiver {
         let payload = &payload[..payload.len().min(room.saturating_sub(ahead))];
         let had_gaps = !self.pieces.is_empty();
         if ahead == 0 {
-            self.data.extend(payload);
+            self.append(payload);
             self.nxt = self.nxt.wrapping_add(payload.len() as u32);
             self.join();
         } else if !payload.is_empty() {
@@ -178,7 +214,7 @@ impl Receiver {
             let first = self.pieces.pop_front().expect("just seen");
             let known = self.nxt.wrapping_sub(first.seq) as usize;
             if let Some(rest) = first.data.get(known..) {
-                self.data.extend(rest);
+                self.append(rest);
                 self.nxt = self.nxt.wrapping_add(rest.len() as u32);
             }
         }
@@ -186,6 +222,10 @@ impl Receiver {
 
     /// Keeps a piece beyond a gap.
     fn keep(&mut self, seq: u32, payload: &[u8]) {
+        if self.pieces.is_empty() {
+            // What was kept in order before gives way to what is kept beyond the gap.
+            self.data.shrink_to_fit();
+        }
         let distance = |number: u32| number.wrapping_sub(self.nxt);
         let end = seq.wrapping_add(payload.len() as u32);
         // The first that ends at or behind our beginning.
@@ -201,10 +241,10 @@ impl Receiver {
                 let known = seq.wrapping_sub(piece.seq) as usize;
                 let piece = &mut self.pieces[at];
                 piece.data.truncate(known);
-                piece.data.extend_from_slice(payload);
+                extend(&mut piece.data, payload);
                 start = piece.seq;
             }
-            _ if self.pieces.len() >= PIECES_MAX => return,
+            _ if self.pieces.len() >= Self::pieces_max(self.limit).max(1) => return,
             _ => self.pieces.insert(at, Piece { seq, data: payload.to_vec() }),
         }
         while let Some(next) = self.pieces.get(at + 1) {
@@ -214,7 +254,7 @@ impl Receiver {
             let next = self.pieces.remove(at + 1).expect("just seen");
             let known = self.pieces[at].end().wrapping_sub(next.seq) as usize;
             if let Some(rest) = next.data.get(known..) {
-                self.pieces[at].data.extend_from_slice(rest);
+                extend(&mut self.pieces[at].data, rest);
             }
         }
         self.note(start);

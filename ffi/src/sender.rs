@@ -24,6 +24,14 @@ const MIN_RTT_US: i64 = 30_000_000;
 /// RFC 8985 §6.2: how long a wider reordering window is kept, in recoveries.
 const REORDERING_PERSISTS: u32 = 16;
 
+/// Pieces on their way at most: enough for 11 MB of ordinary ones, and a bound on memory and work where a peer takes only
+/// small ones.
+const SENT_MAX: usize = 8192;
+/// Pieces that a connection may have on its way before it has asked for more.
+const SENT_FIRST: usize = 16;
+/// What each of them may take: its row, and two places in the order of sending.
+const SENT_BYTES: usize = size_of::<Sent>() + 2 * size_of::<(i64, u32)>();
+
 #[derive(Clone, Copy)]
 struct Sent {
     seq: u32,
@@ -36,6 +44,8 @@ struct Sent {
     is_lost: bool,
     is_again: bool,
     stamp: Stamp,
+    /// Of a sacked piece: as many from here on are known to be sacked, 1 or more.
+    run: u32,
 }
 
 impl Sent {
@@ -71,6 +81,14 @@ pub struct Sender {
     is_finished: bool,
     fin_sent: bool,
     sent: VecDeque<Sent>,
+    /// What RACK looks at: when a piece left and where it ends, in the order of sending (RFC 8985 §6.2). A piece that has
+    /// arrived, was lost or left again leaves its entry behind, which is dropped when it is the first.
+    order: VecDeque<(i64, u32)>,
+    /// Pieces that `sent` may have.
+    pieces_max: usize,
+    /// Pieces and entries that acknowledgements had looked at.
+    #[cfg(test)]
+    pub steps: usize,
     /// Bytes taken to be on their way.
     pipe: usize,
     sacked: usize,
@@ -131,6 +149,10 @@ impl Sender {
             is_finished: false,
             fin_sent: false,
             sent: VecDeque::new(),
+            order: VecDeque::new(),
+            pieces_max: SENT_FIRST,
+            #[cfg(test)]
+            steps: 0,
             pipe: 0,
             sacked: 0,
             lost: 0,
@@ -228,6 +250,12 @@ impl Sender {
         self.srtt_us
     }
 
+    /// Pieces on their way.
+    #[cfg(test)]
+    pub fn on_way(&self) -> usize {
+        self.sent.len()
+    }
+
     pub fn held(&self) -> usize {
         self.data.len()
     }
@@ -239,8 +267,40 @@ impl Sender {
     /// Takes what fits. Returns how many bytes.
     pub fn push(&mut self, bytes: &[u8]) -> usize {
         let count = bytes.len().min(self.room());
+        let needed = self.data.len() + count;
+        if needed > self.data.capacity() {
+            // Doubled as a vector would be, but never beyond what was claimed.
+            let capacity = (2 * self.data.capacity()).max(needed).min(self.limit.max(needed));
+            self.data.reserve_exact(capacity - self.data.len());
+        }
         self.data.extend(&bytes[..count]);
         count
+    }
+
+    /// Bytes that a sender takes at most whose buffer has `limit`, at first.
+    pub const fn least_bytes(limit: usize) -> usize {
+        limit + SENT_FIRST * SENT_BYTES
+    }
+
+    /// Bytes that it takes at most.
+    pub fn bytes(&self) -> usize {
+        self.limit + self.pieces_max * SENT_BYTES
+    }
+
+    /// Lets twice as many pieces be on their way where half of those that may be are, for at most `spare` bytes more.
+    pub fn grow_pieces(&mut self, spare: usize) {
+        if 2 * self.sent.len() >= self.pieces_max {
+            let more = self.pieces_max.min(SENT_MAX - self.pieces_max).min(spare / SENT_BYTES);
+            self.pieces_max += more;
+        }
+    }
+
+    #[inline]
+    fn count_step(&mut self) {
+        #[cfg(test)]
+        {
+            self.steps += 1;
+        }
     }
 
     /// Nothing comes behind what is there.
@@ -263,14 +323,17 @@ impl Sender {
 
     /// Gives memory back that nothing waits in.
     pub fn shrink(&mut self) {
-        self.data.shrink_to(2 * self.data.len());
-        self.sent.shrink_to(2 * self.sent.len());
+        self.data.shrink_to_fit();
+        self.sent.shrink_to_fit();
+        self.order.shrink_to_fit();
+        self.pieces_max = self.pieces_max.min(SENT_FIRST.max(self.sent.len()));
     }
 
     /// Everything is forgotten, and nothing will be sent.
     pub fn clear(&mut self) {
         self.data = VecDeque::new();
         self.sent = VecDeque::new();
+        self.order = VecDeque::new();
         (self.pipe, self.sacked, self.lost) = (0, 0, 0);
         self.stuck_us = None;
     }
@@ -365,6 +428,9 @@ impl Sender {
                 self.on_delivered(piece, now_us);
             }
         }
+        while self.order.front().is_some_and(|&(_, end)| !before(ack, end)) {
+            self.order.pop_front();
+        }
         let acked = ack.wrapping_sub(self.una) as usize;
         self.data.drain(..acked.min(self.data.len()));
         self.una = ack;
@@ -396,12 +462,14 @@ impl Sender {
             }
             let distance = from.wrapping_sub(self.una);
             let first = self.sent.partition_point(|piece| piece.seq.wrapping_sub(self.una) < distance);
-            for at in first..self.sent.len() {
-                let piece = self.sent[at];
+            let mut at = first;
+            while let Some(&piece) = self.sent.get(at) {
+                self.count_step();
                 if before(to, piece.end()) {
                     break;
                 }
                 if piece.is_sacked {
+                    at += piece.run as usize;
                     continue;
                 }
                 if piece.is_lost {
@@ -412,9 +480,19 @@ impl Sender {
                 }
                 self.sent[at].is_sacked = true;
                 self.sent[at].is_lost = false;
+                self.sent[at].run = 1;
                 self.sacked += 1;
                 marked += piece.span as usize;
                 self.on_delivered(piece, now_us);
+                at += 1;
+            }
+            // Whoever begins at one of these again is at the end with one step.
+            let end = at.min(self.sent.len());
+            let mut at = first;
+            while at < end {
+                self.count_step();
+                let run = std::mem::replace(&mut self.sent[at].run, (end - at) as u32);
+                at += run as usize;
             }
         }
         marked
@@ -555,33 +633,53 @@ impl Sender {
             (self.min_rtt_us / 4).saturating_mul(self.reorder_multiplier).min(self.srtt_us)
         };
         let mut found = false;
-        let mut due_us = i64::MAX;
-        for at in 0..self.sent.len() {
-            let piece = self.sent[at];
-            if piece.is_sacked || piece.is_lost {
-                continue;
-            }
-            let is_earlier = piece.sent_us < self.rack_us
-                || piece.sent_us == self.rack_us && before(piece.end(), self.rack_end);
-            if !is_earlier {
-                // What was never sent again left in this order.
-                if !piece.is_again {
+        // What left last is due last, so the first that is not due ends the walk (RFC 8985 §6.2).
+        while let Some(&(sent_us, end)) = self.order.front() {
+            self.count_step();
+            if let Some(at) = self.find_sent(sent_us, end) {
+                let is_earlier =
+                    sent_us < self.rack_us || sent_us == self.rack_us && before(end, self.rack_end);
+                if !is_earlier {
                     break;
                 }
-                continue;
-            }
-            let at_us = piece.sent_us + self.rack_rtt_us + patience_us;
-            if at_us <= now_us {
+                let at_us = sent_us + self.rack_rtt_us + patience_us;
+                if at_us > now_us {
+                    self.reorder_due_us = Some(at_us);
+                    break;
+                }
                 self.lose(at, now_us);
                 found = true;
-            } else {
-                due_us = due_us.min(at_us);
             }
+            self.order.pop_front();
         }
-        self.reorder_due_us = (due_us != i64::MAX).then_some(due_us);
         if found {
             self.enter_recovery();
         }
+    }
+
+    /// Where the piece is that left at this time and ends there, if it is still on its way.
+    fn find_sent(&self, sent_us: i64, end: u32) -> Option<usize> {
+        let distance = end.wrapping_sub(self.una);
+        if !before(self.una, end) {
+            return None;
+        }
+        let at = self.sent.partition_point(|piece| piece.end().wrapping_sub(self.una) < distance);
+        let piece = self.sent.get(at)?;
+        let is_it = piece.end() == end && piece.sent_us == sent_us && !piece.is_sacked && !piece.is_lost;
+        is_it.then_some(at)
+    }
+
+    /// Notes that a piece leaves now. Without selective acknowledgements nobody asks for the order.
+    fn note_sent(&mut self, end: u32, now_us: i64) {
+        if !self.has_sacks {
+            return;
+        }
+        if self.order.len() >= 2 * self.pieces_max {
+            let mut order = std::mem::take(&mut self.order);
+            order.retain(|&(sent_us, end)| self.find_sent(sent_us, end).is_some());
+            self.order = order;
+        }
+        self.order.push_back((now_us, end));
     }
 
     /// When the tail is to be probed, or all be taken for lost; and whether it is the probe.
@@ -635,6 +733,7 @@ impl Sender {
             piece.is_lost = true;
             self.lost += 1;
         }
+        self.order.clear();
         self.pipe = 0;
         self.lost_from = 0;
         self.duplicates = 0;
@@ -703,6 +802,7 @@ impl Sender {
         }
         self.pipe += span as usize;
         self.lost -= 1;
+        self.note_sent(seq.wrapping_add(span), now_us);
         self.undo_left += 1;
         let length = span as usize - usize::from(has_fin);
         Some(Chunk { seq, at: seq.wrapping_sub(self.una) as usize, length, has_fin, is_last: true })
@@ -730,7 +830,7 @@ impl Sender {
     fn next_new(&mut self, now_us: i64) -> Option<Chunk> {
         let waiting = self.unsent();
         let wants_fin = self.is_finished && !self.fin_sent;
-        if waiting == 0 && !wants_fin {
+        if waiting == 0 && !wants_fin || self.sent.len() >= self.pieces_max {
             self.is_window_full = false;
             if self.pipe < self.bbr.window() {
                 self.delivery.on_app_limited(self.pipe);
@@ -767,8 +867,14 @@ impl Sender {
             is_lost: false,
             is_again: false,
             stamp: self.delivery.stamp(self.pipe, span, now_us),
+            run: 1,
         };
+        if self.sent.len() == self.sent.capacity() {
+            let more = self.sent.len().max(SENT_FIRST / 4).min(self.pieces_max - self.sent.len());
+            self.sent.reserve_exact(more);
+        }
         self.sent.push_back(piece);
+        self.note_sent(piece.end(), now_us);
         self.pipe += piece.span as usize;
         self.nxt = piece.end();
         self.fin_sent |= has_fin;

@@ -26,7 +26,7 @@ pub fn ahead_us() -> i64 {
     AHEAD_US.load(Ordering::Relaxed)
 }
 
-/// Moves the TCP stack's clock forward by so many seconds, for tests of what takes hours.
+/// Moves the TCP stack's clock forward, in seconds, for tests of what takes hours.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_tcp_shift_clock(seconds: u32) -> i32 {
     AHEAD_US.fetch_add(i64::from(seconds) * 1_000_000, Ordering::Relaxed);
@@ -130,8 +130,13 @@ impl Account {
         self.max.saturating_sub(self.used)
     }
 
-    /// A claim has changed.
+    /// What a claim that is there may grow by: half of the account is for the least claims of those that come later.
+    pub fn spare(&self) -> usize {
+        self.left().saturating_sub(self.max / 2)
+    }
+
+    /// A claim has changed from `before`, which this account knows, to `after`.
     pub fn change(&mut self, before: usize, after: usize) {
-        self.used = self.used + after - before;
+        self.used = self.used - before + after;
     }
 }

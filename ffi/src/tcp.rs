@@ -3,15 +3,16 @@
 //! holds at most one buffer, and a full one closes the sender's window; an end that one side sees (FIN or RST) reaches the
 //! other as the same; no source has more than a quarter of flows and memory. A peer's addresses are one source.
 
-use crate::connection::{Connection, Phase, Purse};
+use crate::connection::{Connection, LEAST_BYTES, Phase, Purse};
 use crate::far_socket::{
-    Moved, close, connect_error, dial, errno, hops_of, kernel_bytes, receive, send, set_hops,
+    Moved, close_with_reset, connect_error, dial, kernel_bytes, receive, send, set_hops,
 };
 use crate::flows::{destination, lies_in, read_prefix};
 use crate::icmp;
-use crate::layout::{TO_EXIT, Table, with_burst};
+use crate::layout::{Owner, TO_EXIT, Table, with_burst};
 use crate::segment::{ACK, Key, Parsed, RST, SYN, Segment, parse};
 use crate::stack::{Account, OUTBOX_MAX, Outbox, ahead_us, now_us};
+use crate::sys::{close, errno, hops_of};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -27,27 +28,18 @@ const KERNEL_BYTES: usize = 192 << 20;
 /// Read from a far end before others have their turn.
 const READ_BYTES: usize = 64 * 1024;
 const READS: usize = 4;
-/// So many flows are looked after at once, so often; an idle one gives memory back after so long.
+/// A sweep looks after this number of flows, at this interval; an idle flow gives memory back after SHRINK_US.
 const SWEEP_FLOWS: usize = 64;
 const SWEEP_US: i64 = 10_000;
 const SHRINK_US: i64 = 2_000_000;
-/// What is idle for so long gives way when there is no room, one that has half ended sooner. Who gives way is looked for
-/// at most so often, and so many are found at once.
+/// A flow that is idle for YIELD_US gives way when there is no room, one that has half ended sooner. At most one search for
+/// such flows runs in SEARCH_US, and it keeps the FOUND_MAX best.
 const YIELD_US: i64 = 10_000_000;
 const YIELD_HALF_US: i64 = 1_000_000;
 const SEARCH_US: i64 = 2_000;
 const FOUND_MAX: usize = 32;
 /// What epoll tells of the timer by; no flow's place and generation.
 const TIMER_EVENT: u64 = u64::MAX;
-/// A row of no known peer.
-const NO_PEER: u32 = u32::MAX;
-
-/// Whose a flow is.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Owner {
-    Peer(u32),
-    Address(IpAddr),
-}
 
 /// What a source has.
 struct Source {
@@ -58,6 +50,7 @@ struct Source {
 
 enum Stage {
     /// The far end has not accepted yet; the client's SYN waits for its answer.
+    /// Has claimed LEAST_BYTES of its source's memory, which the SYN is part of and the connection will need.
     Connecting {
         syn: Vec<u8>,
     },
@@ -192,8 +185,8 @@ impl Splice {
         // SAFETY: `event` is valid; the kernel copies it. A timer that is -1 is refused.
         if unsafe { libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, timer, &mut event) } < 0 {
             let reason = errno();
-            close(timer, false);
-            close(epoll, false);
+            close(timer);
+            close(epoll);
             return Err(reason);
         }
         Ok(Self {
@@ -272,14 +265,14 @@ impl Splice {
         if segment.flags & (SYN | ACK | RST) != SYN {
             return Taken::No;
         }
-        let owner = if peer == NO_PEER { Owner::Address(segment.key.source) } else { Owner::Peer(peer) };
-        if !self.has_room(owner) && !self.make_room(owner, now_us) {
+        let owner = Owner::of(peer, mapped(segment.key.source));
+        if !self.has_memory(owner) || !self.has_room(owner) && !self.make_room(owner, now_us) {
             return self.turn_away(segment);
         }
         let flows = self.sources.get(&owner).map_or(0, |source| source.flows);
         // Many small sources together may not have more than one great one.
         let crowd = flows.max(self.by_key.len() / SOURCE_SHARE);
-        match dial(&segment.key, hops_of(packet), crowd) {
+        match dial(&segment.key, i32::from(hops_of(packet)), crowd) {
             Ok(fd) => self.begin(segment, owner, fd, packet, now_us),
             Err(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => self.turn_away(segment),
             Err(reason) => {
@@ -305,6 +298,12 @@ impl Splice {
     fn has_room(&self, owner: Owner) -> bool {
         let held = self.sources.get(&owner).map_or(0, |source| source.flows);
         self.by_key.len() < self.max_flows && held < self.share()
+    }
+
+    /// Whether both accounts can lend what a connection needs at least.
+    fn has_memory(&self, owner: Owner) -> bool {
+        let of_source = self.sources.get(&owner).map_or(usize::MAX, |source| source.buffers.left());
+        self.buffers.left().min(of_source) >= LEAST_BYTES
     }
 
     /// Ends the flow that is missed least: of the source itself when it has its share, else of who has most.
@@ -377,7 +376,7 @@ impl Splice {
         };
         // SAFETY: `event` is valid; the kernel copies it.
         if unsafe { libc::epoll_ctl(self.epoll, libc::EPOLL_CTL_ADD, fd, &mut event) } < 0 {
-            close(fd, true);
+            close_with_reset(fd);
             self.free.push(index);
             return self.turn_away(syn);
         }
@@ -403,6 +402,7 @@ impl Splice {
             kernel: Account::new(KERNEL_BYTES / SOURCE_SHARE),
         });
         source.flows += 1;
+        Purse { total: &mut self.buffers, source: &mut source.buffers }.change(0, LEAST_BYTES);
         self.schedule(index, Some(now_us + CONNECT_US));
         Taken::Yes
     }
@@ -427,6 +427,7 @@ impl Splice {
         set_hops(fd, is_ipv6, -1);
         let source = self.sources.get_mut(&flow.owner).expect("a flow has a source");
         let mut purse = Purse { total: &mut self.buffers, source: &mut source.buffers };
+        purse.change(LEAST_BYTES, 0);
         flow.stage = Stage::Open(Box::new(Connection::accept(&syn, self.mtu, &mut purse, now_us)));
         flow.writable = true;
         self.attend(index, now_us);
@@ -458,6 +459,7 @@ impl Splice {
         if !is_intact {
             connection.abort(&mut self.outbox);
         }
+        connection.room(&mut purse);
         let has_more = connection.emit(now_us, &mut self.outbox);
         if has_more && self.outbox.is_full() {
             self.held.push((index, flow.generation));
@@ -468,7 +470,7 @@ impl Splice {
             Phase::Closed if connection.rx.held() == 0 => self.end(index, false),
             phase => {
                 if phase == Phase::TimeWait && flow.near_ended && flow.fd >= 0 {
-                    close(flow.fd, false);
+                    close(flow.fd);
                     flow.fd = -1;
                 }
                 let is_next = has_more && !self.outbox.is_full();
@@ -497,12 +499,18 @@ impl Splice {
         self.schedule(index, None);
         let Some(mut flow) = self.flows[index].take() else { return };
         if flow.fd >= 0 {
-            close(flow.fd, reset);
+            if reset {
+                close_with_reset(flow.fd);
+            } else {
+                close(flow.fd);
+            }
         }
         self.by_key.remove(&flow.key);
         let source = self.sources.get_mut(&flow.owner).expect("a flow has a source");
-        if let Stage::Open(connection) = &mut flow.stage {
-            connection.release(&mut Purse { total: &mut self.buffers, source: &mut source.buffers });
+        let mut purse = Purse { total: &mut self.buffers, source: &mut source.buffers };
+        match &mut flow.stage {
+            Stage::Open(connection) => connection.release(&mut purse),
+            Stage::Connecting { .. } => purse.change(LEAST_BYTES, 0),
         }
         self.kernel.change(flow.kernel_bytes, 0);
         source.kernel.change(flow.kernel_bytes, 0);
@@ -637,10 +645,10 @@ enum Taken {
 impl Drop for Splice {
     fn drop(&mut self) {
         for flow in self.flows.iter().flatten().filter(|flow| flow.fd >= 0) {
-            close(flow.fd, true);
+            close_with_reset(flow.fd);
         }
-        close(self.timer, false);
-        close(self.epoll, false);
+        close(self.timer);
+        close(self.epoll);
     }
 }
 
@@ -651,15 +659,7 @@ thread_local! {
 /// Runs `act` on a splice, or returns -EINVAL for a wrong handle. A panic in the TCP stack costs the splice and its
 /// flows, -EIO, and not the relay.
 fn with_splice(handle: u32, act: impl FnOnce(&mut Splice) -> i32) -> i32 {
-    SPLICES.with_borrow_mut(|splices| {
-        let Some(splice) = splices.get(handle) else { return -libc::EINVAL };
-        // The splice is dropped after a panic, so nobody sees it half changed.
-        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| act(splice)));
-        result.unwrap_or_else(|_| {
-            splices.release(handle);
-            -libc::EIO
-        })
-    })
+    SPLICES.with_borrow_mut(|splices| splices.guarded(handle, act))
 }
 
 /// Makes a splice for inner packets of up to `mtu` bytes (576 to 1952) and 1 to 65536 flows. Returns its handle.

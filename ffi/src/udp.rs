@@ -7,6 +7,7 @@ use crate::layout::{
     Arena, BURST_CAPACITY, Block, HEADROOM, SLOT_BYTES, TAILROOM, TO_PARSE, TO_TRANSMIT, Table, with_burst,
 };
 use crate::mmsg::MmsgPort;
+use crate::sys::{errno, set_option};
 use crate::uring::UringPort;
 use std::cell::RefCell;
 use std::mem::zeroed;
@@ -43,15 +44,6 @@ const UDP_GRO: i32 = 104;
 #[repr(C, align(8))]
 #[derive(Clone, Copy)]
 pub struct Control(pub [u8; CONTROL_BYTES]);
-
-pub fn errno() -> i32 {
-    std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
-}
-
-fn set_option(fd: i32, level: i32, name: i32, value: i32) -> bool {
-    // SAFETY: `value` is valid for its size; the kernel copies it.
-    unsafe { libc::setsockopt(fd, level, name, (&raw const value).cast(), size_of::<i32>() as u32) == 0 }
-}
 
 fn get_option(fd: i32, level: i32, name: i32) -> i32 {
     let mut value: i32 = 0;

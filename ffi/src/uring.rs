@@ -9,7 +9,8 @@
 //! one of 63 KB 11.1 both; 16 of them 128 and 124 (`deno task bench:tun`, medians, a busy machine of two cores).
 
 use crate::layout::{Arena, BURST_CAPACITY, Block};
-use crate::udp::{CONTROL_BYTES, DATAGRAM_BYTES_MAX, MESSAGE_BYTES, Origin, Port, Socket, errno, send};
+use crate::sys::errno;
+use crate::udp::{CONTROL_BYTES, DATAGRAM_BYTES_MAX, MESSAGE_BYTES, Origin, Port, Socket, send};
 use std::collections::VecDeque;
 use std::mem::{ManuallyDrop, offset_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};

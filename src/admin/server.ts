@@ -34,6 +34,11 @@ export interface AdminServer {
   shutdown(): Promise<void>;
 }
 
+/** Whether more bytes are needed to tell the protocol. */
+function mayBecomePreface(start: Uint8Array): boolean {
+  return start.length < HTTP2_PREFACE.length && HTTP2_PREFACE.startsWith(String.fromCharCode(...start));
+}
+
 /** A connection and how it fares. */
 class Connection {
   /** When it last took an answer to its end, or began. */
@@ -47,7 +52,12 @@ class Connection {
 
   constructor(tcp: Deno.TcpConn) {
     this.#tcp = tcp;
-    tcp.setNoDelay(true);
+    try {
+      tcp.setNoDelay(true);
+    } catch (error) {
+      tcp.close(); // nobody else has it yet
+      throw error;
+    }
   }
 
   /**
@@ -56,8 +66,13 @@ class Connection {
    */
   async begin(onClosed: () => void): Promise<{ stream: Duplex; first: Uint8Array }> {
     const piece = new Uint8Array(FIRST_BYTES);
-    const count = await this.#tcp.read(piece);
-    if (count === null) throw new Error("it said nothing");
+    let count = 0;
+    // A preface may come in pieces; who never sends the rest is idle.
+    while (mayBecomePreface(piece.subarray(0, count))) {
+      const more = await this.#tcp.read(piece.subarray(count));
+      if (more === null) throw new Error("it said nothing, or too little");
+      count += more;
+    }
     const { readable, writable } = this.#tcp;
     const stream = Duplex.fromWeb({ readable, writable } as Parameters<typeof Duplex.fromWeb>[0]);
     const self = () => stream as unknown as Socket;
@@ -162,6 +177,8 @@ function protocols(
   const http1 = createHttp1((request, response) => {
     if (connectionOf.get(request.socket)?.takes(response)) return answer(request, response);
   });
+  // A server that does not listen ends each connection with its first answer.
+  Object.defineProperty(http1, "listening", { value: true });
   const http2 = createHttp2({ settings: { maxConcurrentStreams: REQUESTS_MAX } }, (request, response) => {
     if (connectionOf.get(request.stream.session!)?.takes(response)) return answer(request, response);
   });

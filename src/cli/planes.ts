@@ -92,12 +92,7 @@ export class DataPlanes {
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all);
-    // What the host refuses must not keep anybody's session up: it is thrown once the data planes have done theirs.
-    const host = await this.#doors.setPeers(all).catch((error: Error) => error);
-    const reports = await Promise.all(this.#planes.map((plane) => plane.changePeers(changed, gone, all)));
-    if (host instanceof Error) throw host;
-    await host.forget();
-    return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
+    return await carryOut(this.#planes, this.#doors, { changed, gone, all });
   }
 
   async tune(config: Config): Promise<void> {
@@ -129,6 +124,33 @@ export class DataPlanes {
   #nameOf(worker: number, workers: number): string {
     return workers === 1 ? "the data plane" : `data plane ${worker}`;
   }
+}
+
+/**
+ * Has a difference carried out by the data planes and by the host: who is gone is cut off before anything waits for the host's
+ * programs. Throws what the planes or the host refused, once all of them have done theirs.
+ */
+export async function carryOut(
+  planes: readonly Pick<DataPlane, "changePeers">[],
+  doors: Pick<Doors, "setPeers">,
+  { changed, gone, all }: { changed: PeerRecord[]; gone: string[]; all: PeerRecord[] },
+): Promise<PeersReport> {
+  const tell = async (changed: PeerRecord[], gone: string[]): Promise<PeersReport> => {
+    const reports = await Promise.all(planes.map((plane) => plane.changePeers(changed, gone, all)));
+    return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
+  };
+  const cut = await settled(gone.length > 0 ? tell([], gone) : undefined);
+  const host = await settled(doors.setPeers(all));
+  const others = await tell(changed, []);
+  if (cut instanceof Error) throw cut;
+  if (host instanceof Error) throw host;
+  await host?.forget();
+  return { ...others, removed: cut?.removed ?? [] };
+}
+
+/** The result, or the error that it failed with. */
+function settled<T>(result: Promise<T> | undefined): Promise<T | undefined | Error> {
+  return Promise.resolve(result).catch((error: Error) => error);
 }
 
 /** The peers that are new or other than before, and the public keys of those that are no longer there. */

@@ -1,6 +1,6 @@
 /**
  * Runs a program of the system and returns what it printed. Invariant: a child sees nothing of this process's environment,
- * which may hold keys, and when it fails its own words are in the error. Keeps no child after the call.
+ * which may hold keys, when it fails its own words are in the error, and none runs for longer than its time. Keeps no child after the call.
  */
 
 /** Where programs of the system are, whatever the caller's PATH is; the last is NixOS's. */
@@ -14,12 +14,19 @@ const PATH = [
   "/run/current-system/sw/bin",
 ].join(":");
 const SAID_MAX = 600;
+/** What a program gets; none that is run here takes a second on an idle machine. */
+const LIMIT_MS = 10_000;
 
 /**
  * Runs the program with `input` on its standard input and resolves with its standard output. Throws an Error: what was
- * run and what the program said about its failure, on one line of at most SAID_MAX characters.
+ * run and what the program said about its failure, on one line of at most SAID_MAX characters. After `limitMs` it is killed.
  */
-export async function run(program: string, args: readonly string[], input?: string): Promise<string> {
+export async function run(
+  program: string,
+  args: readonly string[],
+  input?: string,
+  limitMs = LIMIT_MS,
+): Promise<string> {
   const called = `${program} ${args.join(" ")}`;
   let child: Deno.ChildProcess;
   try {
@@ -34,9 +41,17 @@ export async function run(program: string, args: readonly string[], input?: stri
   } catch (error) {
     throw new Error(`${called}: it does not start: ${(error as Error).message}`);
   }
+  let isLate = false;
+  const timer = setTimeout(() => {
+    isLate = true;
+    child.kill("SIGKILL");
+  }, limitMs);
   const wrote = input === undefined ? undefined : write(child.stdin, input);
-  const { success, code, signal, stdout, stderr } = await child.output();
+  const { success, code, signal, stdout, stderr } = await child.output().finally(() => clearTimeout(timer));
   await wrote;
+  if (isLate) {
+    throw new Error(`${called}: it did not end within ${limitMs / 1000} s and was killed`);
+  }
   const text = new TextDecoder();
   if (success) return text.decode(stdout);
   const said = text.decode(stderr).trim() || text.decode(stdout).trim() ||

@@ -22,12 +22,13 @@ import {
   writeIpv4Header,
   writeIpv6Header,
 } from "../wire/inner.ts";
+import { ownerOf } from "./owner.ts";
 
 const AF_INET = 2, AF_INET6 = 10;
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
 const IPPROTO_IP = 0, IP_TTL = 2, IPPROTO_IPV6 = 41, IPV6_UNICAST_HOPS = 16;
-/** One client may not take the sequence numbers of all. */
-const REQUESTS_PER_SOURCE = 256;
+/** One peer may not take the sequence numbers of all. */
+const REQUESTS_PER_OWNER = 256;
 const TIMEOUT_US = 10_000_000;
 const POLL_MS = 200;
 /** Longest answer: the largest IPv4 packet. */
@@ -38,6 +39,7 @@ const REPLY: Record<number, number> = { 4: 0, 6: 129 };
 const REQUEST: Record<number, number> = { 4: 8, 6: 128 };
 
 interface Request {
+  owner: string;
   inner: Uint32Array;
   target: Uint32Array;
   identifier: number;
@@ -65,8 +67,8 @@ export class IcmpNat {
   readonly #families: Family[] = [];
   #watching: Promise<void> | undefined;
   readonly #buffer = new Uint8Array(ANSWER_MAX);
-  /** Requests that wait for an answer, by inner source. */
-  readonly #perSource = new Map<string, number>();
+  /** Requests that wait for an answer. */
+  readonly #perOwner = new Map<string, number>();
   #closed = false;
 
   constructor({ emit, log }: IcmpNatOptions) {
@@ -113,8 +115,8 @@ export class IcmpNat {
     return this.#families.some(({ version }) => version === 4);
   }
 
-  /** Sends a whole inner echo request; DROP.unsupported for any other ICMP and where pings are not allowed. */
-  send(packet: Uint8Array, nowUs: number): number {
+  /** Sends a whole inner echo request of a peer's row; DROP.unsupported for any other ICMP and where pings are not allowed. */
+  send(packet: Uint8Array, peer: number, nowUs: number): number {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
     const version = ipVersion(view, 0);
     const family = this.#families.find((one) => one.version === version);
@@ -125,14 +127,15 @@ export class IcmpNat {
     const inner = new Uint32Array(4), target = new Uint32Array(4);
     readSource(view, 0, inner, 0);
     readDestination(view, 0, target, 0);
-    const source = `${inner}`;
-    const waiting = this.#perSource.get(source) ?? 0;
-    if (waiting >= REQUESTS_PER_SOURCE) return DROP.exit_full;
-    this.#perSource.set(source, waiting + 1);
+    const owner = ownerOf(peer, `${inner}`);
+    const waiting = this.#perOwner.get(owner) ?? 0;
+    if (waiting >= REQUESTS_PER_OWNER) return DROP.exit_full;
+    this.#perOwner.set(owner, waiting + 1);
     const ours = family.nextSequence;
     family.nextSequence = (ours + 1) & 0xffff;
     this.#forget(family, ours);
     family.requests.set(ours, {
+      owner,
       inner,
       target,
       identifier: view.getUint16(icmp + 4),
@@ -169,10 +172,9 @@ export class IcmpNat {
     const request = family.requests.get(ours);
     if (!request) return;
     family.requests.delete(ours);
-    const source = `${request.inner}`;
-    const left = (this.#perSource.get(source) ?? 1) - 1;
-    if (left > 0) this.#perSource.set(source, left);
-    else this.#perSource.delete(source);
+    const left = (this.#perOwner.get(request.owner) ?? 1) - 1;
+    if (left > 0) this.#perOwner.set(request.owner, left);
+    else this.#perOwner.delete(request.owner);
   }
 
   async close(): Promise<void> {

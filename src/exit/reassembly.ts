@@ -1,10 +1,10 @@
 /**
  * Puts inner fragments together (RFC 791 §3.2, RFC 8200 §4.5) for an exit that can send only whole datagrams.
- * Invariant: at most 1024 datagrams and 16 MB wait, 128 of them and 2 MB from one source, 15 s each, oldest out
+ * Invariant: at most 1024 datagrams and 16 MB wait, 128 of them and 2 MB from one peer, 15 s each, oldest out
  * first; fragments that overlap or contradict each other about the end discard their datagram (RFC 5722). What is given up
  * is told, each datagram once.
  */
-import { MAX_PACKET_BYTES } from "../vector/arena.ts";
+import { MAX_PACKET_BYTES, NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
 import { type Prefix, prefixContains } from "../wire/address.ts";
 import {
@@ -15,11 +15,12 @@ import {
   readSource,
   sumWords,
 } from "../wire/inner.ts";
+import { ownerOf } from "./owner.ts";
 
 const DATAGRAMS_MAX = 1024;
-/** A burst may hold so many that were cut in two, all first pieces before all second ones. */
-const DATAGRAMS_PER_SOURCE = BURST_CAPACITY / 2;
-const WAITING_BYTES_MAX = 16 << 20, WAITING_BYTES_PER_SOURCE = 2 << 20;
+/** As many datagrams cut in two as a burst holds, should all first pieces come before all second ones. */
+const DATAGRAMS_PER_OWNER = BURST_CAPACITY / 2;
+const WAITING_BYTES_MAX = 16 << 20, WAITING_BYTES_PER_OWNER = 2 << 20;
 /** The largest body that an IPv4 packet has room for, and an IPv6 packet. */
 const BODY_BYTES_IPV4 = 65535 - IPV4_HEADER_BYTES, BODY_BYTES_IPV6 = 65535;
 /** The largest datagram in pieces of the smallest packets that a tunnel is made of. */
@@ -34,13 +35,13 @@ interface Partial {
   pieces: { at: number; bytes: Uint8Array }[];
   total: number;
   startedUs: number;
-  source: string;
-  /** The same as words. */
+  owner: string;
+  /** The inner source address. */
   from: Uint32Array<ArrayBuffer>;
   bytes: number;
 }
 
-/** What the datagrams of one source, or all, hold. */
+/** What the datagrams of one owner hold. */
 interface Held {
   datagrams: number;
   bytes: number;
@@ -48,7 +49,7 @@ interface Held {
 
 export class Reassembly {
   readonly #partials = new Map<string, Partial>();
-  readonly #sources = new Map<string, Held>();
+  readonly #owners = new Map<string, Held>();
   #bytes = 0;
   readonly #onLost: (expired: Uint8Array | undefined) => void;
 
@@ -60,8 +61,8 @@ export class Reassembly {
     this.#onLost = onLost;
   }
 
-  /** Adds a fragment (copied); returns the whole packet when it is complete. */
-  add(packet: Uint8Array, nowUs: number): Uint8Array<ArrayBuffer> | undefined {
+  /** Adds a fragment (copied) of a peer's row; returns the whole packet when it is complete. */
+  add(packet: Uint8Array, nowUs: number, peer: number = NONE): Uint8Array<ArrayBuffer> | undefined {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
     const v4 = packet[0] >> 4 === 4;
     const found = v4 ? 0 : fragmentHeader(view, 0, packet.length);
@@ -74,6 +75,7 @@ export class Reassembly {
     const key = v4
       ? `${source} ${view.getUint32(16)} ${view.getUint16(4)} ${packet[9]}`
       : `${source} ${packet.slice(24, 40).join()} ${view.getUint32(found + 4)}`;
+    const owner = ownerOf(peer, source);
     let partial = this.#partials.get(key);
     const end = at + body.length;
     const isMalformed = end > (v4 ? BODY_BYTES_IPV4 : BODY_BYTES_IPV6) || (more && body.length % 8 !== 0) ||
@@ -84,12 +86,12 @@ export class Reassembly {
       return undefined;
     }
     const bytes = body.length + (at === 0 ? packet.length : 0);
-    this.#makeRoom(source, key, partial === undefined, bytes);
-    partial ??= this.#begin(key, source, sourceOf(view), nowUs);
+    this.#makeRoom(owner, key, partial === undefined, bytes);
+    partial ??= this.#begin(key, owner, sourceOf(view), nowUs);
     partial.pieces.push({ at, bytes: body });
     partial.bytes += bytes;
     this.#bytes += bytes;
-    this.#sources.get(source)!.bytes += bytes;
+    this.#owners.get(owner)!.bytes += bytes;
     if (!more) partial.total = end;
     if (at === 0) {
       partial.first = packet.slice();
@@ -106,55 +108,55 @@ export class Reassembly {
    * The same for the fragment in a row of a burst: the whole packet takes its place once it is complete, if a slot takes
    * it. Returns whether it has.
    */
-  addRow({ bytes, offset, length }: Burst, row: number, nowUs: number): boolean {
+  addRow({ bytes, offset, length, peer }: Burst, row: number, nowUs: number): boolean {
     const at = offset[row];
-    const whole = this.add(bytes.subarray(at, at + length[row]), nowUs);
+    const whole = this.add(bytes.subarray(at, at + length[row]), nowUs, peer[row]);
     if (whole === undefined || whole.length > MAX_PACKET_BYTES) return false;
     bytes.set(whole, at);
     length[row] = whole.length;
     return true;
   }
 
-  #begin(key: string, source: string, from: Uint32Array<ArrayBuffer>, startedUs: number): Partial {
+  #begin(key: string, owner: string, from: Uint32Array<ArrayBuffer>, startedUs: number): Partial {
     const partial: Partial = {
       first: undefined,
       header: undefined,
       pieces: [],
       total: -1,
       startedUs,
-      source,
+      owner,
       from,
       bytes: 0,
     };
     this.#partials.set(key, partial);
-    const held = this.#sources.get(source) ?? { datagrams: 0, bytes: 0 };
+    const held = this.#owners.get(owner) ?? { datagrams: 0, bytes: 0 };
     held.datagrams++;
-    this.#sources.set(source, held);
+    this.#owners.set(owner, held);
     return partial;
   }
 
-  /** A source that has its share loses its own oldest, so that no client can push out another's; never the one at `kept`. */
-  #makeRoom(source: string, kept: string, isNew: boolean, bytes: number): void {
+  /** An owner that has its share loses its own oldest, so that no client can push out another's; never the one at `kept`. */
+  #makeRoom(owner: string, kept: string, isNew: boolean, bytes: number): void {
     for (const [key, partial] of this.#partials) {
-      const held = this.#sources.get(source) ?? { datagrams: 0, bytes: 0 };
-      const isGreedy = (isNew && held.datagrams >= DATAGRAMS_PER_SOURCE) ||
-        held.bytes + bytes > WAITING_BYTES_PER_SOURCE;
+      const held = this.#owners.get(owner) ?? { datagrams: 0, bytes: 0 };
+      const isGreedy = (isNew && held.datagrams >= DATAGRAMS_PER_OWNER) ||
+        held.bytes + bytes > WAITING_BYTES_PER_OWNER;
       const isFull = (isNew && this.#partials.size >= DATAGRAMS_MAX) ||
         this.#bytes + bytes > WAITING_BYTES_MAX;
       if (!isGreedy && !isFull) return;
-      if (key === kept || (isGreedy && partial.source !== source)) continue;
+      if (key === kept || (isGreedy && partial.owner !== owner)) continue;
       this.#delete(key, partial);
       this.#onLost(undefined);
     }
   }
 
-  #delete(key: string, { source, bytes }: Partial): void {
+  #delete(key: string, { owner, bytes }: Partial): void {
     this.#partials.delete(key);
     this.#bytes -= bytes;
-    const held = this.#sources.get(source)!;
+    const held = this.#owners.get(owner)!;
     held.datagrams--;
     held.bytes -= bytes;
-    if (held.datagrams === 0) this.#sources.delete(source);
+    if (held.datagrams === 0) this.#owners.delete(owner);
   }
 
   /** Gives up what waits of these sources. */

@@ -13,7 +13,7 @@ export interface UdpFlowsOptions {
   native: Native;
   /** Bytes of an inner packet, 576 to 1936. */
   mtu: number;
-  /** Most flows at once, 1 to 65536; one inner address may hold a quarter of them. */
+  /** Most flows at once, 1 to 65536; one peer may hold a quarter of them. */
   maxFlows: number;
   timeoutUs: number;
   /** Takes an answer that exceeds the MTU, or an ICMP error, a whole inner packet. The bytes are its own. */
@@ -82,15 +82,15 @@ export class UdpFlows {
     if (said > STARVED) this.#emitLarge();
   }
 
-  /** Sends the payload of a whole inner UDP packet; returns DONE or a drop code. */
-  send(packet: Uint8Array<ArrayBuffer>, nowUs: number): number {
+  /** Sends the payload of a whole inner UDP packet of a peer's row; returns DONE or a drop code. */
+  send(packet: Uint8Array<ArrayBuffer>, peer: number, nowUs: number): number {
     const segment = transportAt(
       new DataView(packet.buffer, packet.byteOffset, packet.length),
       0,
       packet.length,
     );
     const outcome = checked(
-      this.#native.ox_flows_send_one(this.#handle, packet, packet.length, segment, milliseconds(nowUs)),
+      this.#native.ox_flows_send_one(this.#handle, packet, packet.length, segment, peer, milliseconds(nowUs)),
       "ox_flows_send_one",
     );
     if (outcome === DROP.exit_error) this.#emitLarge();

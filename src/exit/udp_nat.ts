@@ -1,7 +1,7 @@
 /**
  * UDP without privilege: one socket per inner address and port, so that mapping and filtering are
  * endpoint-independent (RFC 4787 REQ-1, REQ-8: what consoles call an open NAT). Invariant: a socket belongs to
- * one inner endpoint and family, flows are bounded in all and per inner address, and only outbound packets keep
+ * one inner endpoint and family, flows are bounded in all and per peer, and only outbound packets keep
  * a flow alive (REQ-6).
  */
 import { DROP } from "../metrics.ts";
@@ -21,6 +21,7 @@ import {
   writeIpv4Header,
   writeIpv6Header,
 } from "../wire/inner.ts";
+import { ownerOf } from "./owner.ts";
 
 export interface UdpNatOptions {
   maxFlows: number;
@@ -67,8 +68,8 @@ export class UdpNat {
     return this.#flows.size;
   }
 
-  /** Sends the payload of a whole inner UDP packet; returns DONE or a drop code. */
-  send(packet: Uint8Array, nowUs: number): number {
+  /** Sends the payload of a whole inner UDP packet of a peer's row; returns DONE or a drop code. */
+  send(packet: Uint8Array, peer: number, nowUs: number): number {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
     const length = innerLength(view, 0, packet.length);
     const segment = transportAt(view, 0, length);
@@ -78,7 +79,7 @@ export class UdpNat {
     readSource(view, 0, this.#words, 0);
     readDestination(view, 0, this.#words, 4);
     const port = view.getUint16(segment);
-    const flow = this.#flow(ipVersion(view, 0), port, nowUs);
+    const flow = this.#flow(ipVersion(view, 0), port, peer, nowUs);
     if (!flow || flow.unsent >= UNSENT_MAX) return DROP.exit_full;
     const target = {
       transport: "udp" as const,
@@ -110,12 +111,12 @@ export class UdpNat {
     for (const flow of [...this.#flows.values()]) this.#end(flow);
   }
 
-  #flow(version: number, port: number, nowUs: number): Flow | undefined {
-    const owner = formatAddress(this.#words, 0);
-    const key = `${owner} ${port}`;
+  #flow(version: number, port: number, peer: number, nowUs: number): Flow | undefined {
+    const address = formatAddress(this.#words, 0);
+    const key = `${address} ${port}`;
     let flow = this.#flows.get(key);
     if (!flow) {
-      flow = this.#open(key, owner, version, port, nowUs);
+      flow = this.#open(key, ownerOf(peer, address), version, port, nowUs);
       if (!flow) return undefined;
     }
     flow.lastSentUs = nowUs;

@@ -46,8 +46,8 @@ export interface UserspaceOptions {
   native: Native | string;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
   /**
-   * Descriptors that UDP's flows may take, and as many TCP's; without it, by the process's limit. One inner address may
-   * hold a quarter of the flows.
+   * Descriptors that UDP's flows may take, and as many TCP's; without it, by the process's limit. One peer may hold a
+   * quarter of the flows.
    */
   maxFlows?: number;
   /** Idle time after which a mapping ends, seconds; RFC 4787 REQ-5 asks for 120 or more. */
@@ -158,7 +158,7 @@ class UserspaceExit implements Exit {
   }
 
   send(burst: Burst, nowUs: number): void {
-    const { count, next, offset, length, bytes, view } = burst;
+    const { count, next, offset, length, bytes, view, peer } = burst;
     this.#spendHops(burst);
     this.#tcp?.send(burst);
     this.#flows?.sendBurst(burst, nowUs);
@@ -188,8 +188,8 @@ class UserspaceExit implements Exit {
       if (protocol === PROTOCOL_UDP || protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6) {
         const packet = bytes.subarray(at, at + length[row]);
         const outcome = isFragment(view, at, length[row])
-          ? this.#sendFragment(packet, protocol, nowUs)
-          : this.#sendWhole(packet, protocol, nowUs);
+          ? this.#sendFragment(packet, protocol, peer[row], nowUs)
+          : this.#sendWhole(packet, protocol, peer[row], nowUs);
         if (outcome !== DROP.unsupported) {
           next[row] = outcome;
           continue;
@@ -255,13 +255,13 @@ class UserspaceExit implements Exit {
     }
   }
 
-  #sendFragment(packet: Uint8Array<ArrayBuffer>, protocol: number, nowUs: number): number {
-    const whole = this.#reassembly.add(packet, nowUs);
-    return whole === undefined ? DONE : this.#sendWhole(whole, protocol, nowUs);
+  #sendFragment(packet: Uint8Array<ArrayBuffer>, protocol: number, peer: number, nowUs: number): number {
+    const whole = this.#reassembly.add(packet, nowUs, peer);
+    return whole === undefined ? DONE : this.#sendWhole(whole, protocol, peer, nowUs);
   }
 
-  #sendWhole(packet: Uint8Array<ArrayBuffer>, protocol: number, nowUs: number): number {
-    return protocol === PROTOCOL_UDP ? this.#udp.send(packet, nowUs) : this.#icmp.send(packet, nowUs);
+  #sendWhole(packet: Uint8Array<ArrayBuffer>, protocol: number, peer: number, nowUs: number): number {
+    return (protocol === PROTOCOL_UDP ? this.#udp : this.#icmp).send(packet, peer, nowUs);
   }
 
   /** Turns the packet into the answer that lets its sender give up at once. */

@@ -77,7 +77,7 @@ Deno.test("fuzz: hostile UDP packets crash nothing and take no more than their s
           burst.bytes.set(packet, burst.offset[burst.grow(packet.length, TO_EXIT)]);
           const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
           const whole = innerLength(view, 0, packet.length);
-          if (whole > 0) flows.send(packet.slice(0, whole), 0);
+          if (whole > 0) flows.send(packet.slice(0, whole), 0, 0);
         }
         flows.sendBurst(burst, 0);
         for (let row = 0; row < burst.count; row++) {
@@ -97,7 +97,7 @@ Deno.test("fuzz: hostile UDP packets crash nothing and take no more than their s
     view.setUint16(20, 40001);
     view.setUint16(22, (server.addr as Deno.NetAddr).port);
     view.setUint16(24, 10);
-    assertEquals(flows.send(genuine, 0), DONE);
+    assertEquals(flows.send(genuine, 0, 0), DONE);
     const [payload, from] = await server.receive();
     assertEquals(payload.length, 2);
     await server.send(payload, from);

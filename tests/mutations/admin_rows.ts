@@ -145,6 +145,20 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "a peer that was refused is kept",
   },
   {
+    file: "src/exit/child.ts",
+    from: "if (isLate) {",
+    to: "if (isLate && limitMs < 0) {",
+    tests: ["tests/unit/child_test.ts"],
+    note: "nobody is told that a program hung",
+  },
+  {
+    file: "src/cli/planes.ts",
+    from: "const cut = await settled(gone.length > 0 ? tell([], gone) : undefined);",
+    to: "await doors.setPeers(all); const cut = await settled(gone.length > 0 ? tell([], gone) : undefined);",
+    tests: [LIVE],
+    note: "a removal waits for the host before it cuts the peer off",
+  },
+  {
     file: "src/cli/planes.ts",
     from: "return known === undefined || !isSame(known, peer);",
     to: "return true;",

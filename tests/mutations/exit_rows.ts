@@ -115,7 +115,7 @@ export const EXIT_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/exit/reassembly.ts",
-    from: "held.bytes + bytes > WAITING_BYTES_PER_SOURCE",
+    from: "held.bytes + bytes > WAITING_BYTES_PER_OWNER",
     to: "held.bytes < 0",
     tests: USERSPACE,
     note: "one source's fragments take any memory",

@@ -392,6 +392,9 @@ export function networkTest(
   });
 }
 
+/** What a child gets to end after its signal, on a busy machine too; then it is killed, and its code says so. */
+const STOP_MS = 60_000;
+
 /** A running program and what it has said so far. */
 export class Background {
   #said = "";
@@ -427,7 +430,8 @@ export class Background {
       // Between an end and our hearing of it, kill() has nobody to reach.
       if (!(reason instanceof TypeError) || !/already terminated/.test(reason.message)) throw reason;
     }
-    const { code } = await this.child.status;
+    const limit = setTimeout(() => this.child.kill("SIGKILL"), STOP_MS);
+    const { code } = await this.child.status.finally(() => clearTimeout(limit));
     await this.#reading;
     return code;
   }

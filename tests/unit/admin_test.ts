@@ -422,6 +422,40 @@ function loiterer(port: number, text: string): Promise<{ closed: Promise<string>
 const HALF = "POST /v1/peers HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Le";
 const WHOLE = "GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n";
 
+Deno.test("admin: one connection of HTTP/1.1 carries one request after another", async () => {
+  await withAdmin(relay(), async (_, port) => {
+    const connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    const bytes = new Uint8Array(4096);
+    for (let i = 0; i < 3; i++) {
+      await connection.write(
+        new TextEncoder().encode(`GET /healthz HTTP/1.1\r\nHost: 127.0.0.1:${port}\r\n\r\n`),
+      );
+      const count = await connection.read(bytes);
+      assertMatch(
+        new TextDecoder().decode(bytes.subarray(0, count ?? 0)),
+        /^HTTP\/1\.1 \d{3} /,
+        `request ${i}`,
+      );
+    }
+    connection.close();
+  });
+});
+
+Deno.test("admin: a preface of HTTP/2 may come in pieces", async () => {
+  await withAdmin(relay(), async (_, port) => {
+    const connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    connection.setNoDelay(true);
+    for (const piece of ["P", "R", "I * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"]) {
+      await connection.write(new TextEncoder().encode(piece));
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    const bytes = new Uint8Array(9);
+    await connection.read(bytes);
+    assertEquals(bytes[3], 4, "a SETTINGS frame, as HTTP/2 begins (RFC 9113 section 3.4)");
+    connection.close();
+  });
+});
+
 Deno.test("admin: idle, half asked and silent connections end after a while", async () => {
   const server = serveAdmin(
     createAdmin(relay()),

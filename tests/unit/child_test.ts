@@ -29,3 +29,8 @@ Deno.test("a child program gets its whole input and gives its whole output", asy
   const text = "ä line\n".repeat(50_000);
   assertEquals(await run("sh", ["-c", "cat"], text), text);
 });
+
+Deno.test("a child program that does not end is killed, and that is said", async () => {
+  const { message } = await assertRejects(() => run("sh", ["-c", "exec sleep 600"], undefined, 300), Error);
+  assertStringIncludes(message, "it did not end within 0.3 s and was killed");
+});

@@ -4,7 +4,7 @@ import process from "node:process";
 import { Refusal } from "../../src/admin/mod.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
 import { LivePeers } from "../../src/cli/live_peers.ts";
-import { differenceOf } from "../../src/cli/planes.ts";
+import { carryOut, differenceOf } from "../../src/cli/planes.ts";
 import { PeerStore } from "../../src/cli/store.ts";
 import { Metrics } from "../../src/metrics.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
@@ -237,3 +237,38 @@ Deno.test("peers: a removal of what the store has lost meanwhile succeeds, and b
     await live.add(fresh("phone", 1));
     assertEquals(await Promise.all([live.remove("phone"), live.remove("phone")]), [true, false]);
   }));
+
+Deno.test("peers: who is gone is cut off before the host is asked, and who is new is served after it", async () => {
+  const steps: string[] = [];
+  const plane = {
+    changePeers(changed: PeerRecord[], gone: string[]) {
+      steps.push(`${changed.length} changed, ${gone.length} gone`);
+      return Promise.resolve({
+        added: changed.map(({ name }) => name),
+        removed: gone.map(() => "peer-0"),
+        failed: [],
+      });
+    },
+  };
+  const host = (error?: Error) => ({
+    setPeers() {
+      steps.push("host");
+      return error ? Promise.reject(error) : Promise.resolve({
+        forget() {
+          steps.push("forget");
+          return Promise.resolve();
+        },
+      });
+    },
+  });
+  const difference = { changed: [recordOf(1)], gone: [keyOf(0)], all: [recordOf(1)] };
+  assertEquals(await carryOut([plane], host(), difference), {
+    added: ["peer-1"],
+    removed: ["peer-0"],
+    failed: [],
+  });
+  const expected = ["0 changed, 1 gone", "host", "1 changed, 0 gone"];
+  assertEquals(steps.splice(0), [...expected, "forget"]);
+  await assertRejects(() => carryOut([plane], host(new Error("nft hangs")), difference), Error, "nft hangs");
+  assertEquals(steps, expected, "the planes do theirs all the same");
+});

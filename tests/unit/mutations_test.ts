@@ -68,17 +68,26 @@ async function tellsKilledFromSurvivors(): Promise<void> {
     row("a * b", "a"),
     row("=> a + b", "=> ("),
     row("a + b", "a", "red_test.ts"),
+    row("7;", "nobody;"),
+    row("=> a + b", "=> { for (;;); return a + b; }"),
     { ...row("a", "b"), file: "ffi/src/lib.rs" },
-  ], { root, scratch, jobs: 2, limitS: 60, native: false, say: (line) => said.push(line) });
+  ], { root, scratch, jobs: 2, limitS: 30, native: false, say: (line) => said.push(line) });
   assertEquals({ ...verdicts, survivors: verdicts.survivors.length, invalid: verdicts.invalid.length }, {
     killed: 1,
     survivors: 1,
-    invalid: 3,
+    invalid: 5,
     skipped: 1,
   }, said.join("\n"));
   assert(verdicts.survivors[0].includes("7 -> 8"));
   const invalid = verdicts.invalid.join("\n");
-  for (const part of ["red_test.ts fails without", "from is not in the file", "no program any more"]) {
+  for (
+    const part of [
+      "red_test.ts fails without",
+      "from is not in the file",
+      "no program any more",
+      "does not end within 30 s",
+    ]
+  ) {
     assert(invalid.includes(part), invalid);
   }
   assertEquals(await Deno.readTextFile(`${root}/sum.ts`).then((text) => text.includes("a + b")), true);

@@ -9,9 +9,11 @@ Deno.test("names outside: a try whose time is over swallows no answer of the nex
     const inbox = new Inbox(asker);
     const over = Promise.resolve(undefined);
     for (let turn = 0; turn < 3; turn++) assertEquals(await inbox.next(over), undefined);
-    const never = new Promise<undefined>(() => {});
+    const { promise: late, resolve: isLate } = Promise.withResolvers<undefined>();
+    const timer = setTimeout(() => isLate(undefined), 10_000);
     for (const answer of [1, 2, 3]) await resolver.send(Uint8Array.of(answer), asker.addr);
-    for (const answer of [1, 2, 3]) assertEquals((await inbox.next(never))?.[0], Uint8Array.of(answer));
+    for (const answer of [1, 2, 3]) assertEquals((await inbox.next(late))?.[0], Uint8Array.of(answer));
+    clearTimeout(timer);
   } finally {
     asker.close();
     resolver.close();

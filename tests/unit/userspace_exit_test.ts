@@ -115,10 +115,11 @@ class Bench {
   }
 
   /** Sends one packet; returns what became of its row, and the packet that it was turned into, if any. */
-  send(packet: Uint8Array): { next: number; answer: Uint8Array | undefined } {
+  send(packet: Uint8Array, peer = NONE): { next: number; answer: Uint8Array | undefined } {
     const { burst } = this;
     const row = burst.grow(packet.length, TO_EXIT);
     assert(row >= 0);
+    burst.peer[row] = peer;
     burst.bytes.set(packet, burst.offset[row]);
     this.exit.send(burst, this.nowUs);
     const next = burst.next[row];
@@ -403,6 +404,18 @@ for (const [kind, native] of KINDS) {
     assertEquals(bench.exit.flowCount, 16);
   });
 
+  Deno.test(`userspace, ${kind}: all addresses of a peer together hold no more than a quarter of the flows`, async () => {
+    await using server = new Server(silent);
+    await using bench = open({ maxFlows: 16 });
+    bench.send(udp(BOB, 50000, LOOPBACK, server.port, "bob"), 2);
+    for (let i = 0; i < 20; i++) {
+      bench.nowUs += 1000;
+      bench.send(udp(i % 2 ? ALICE : `10.66.2.${i + 1}`, 44000 + i, LOOPBACK, server.port, "alice"), 1);
+      assert(bench.exit.flowCount <= 5, "one of Bob's and four of Alice's");
+    }
+    assertEquals(bench.exit.flowCount, 5);
+  });
+
   Deno.test(`userspace, ${kind}: the mapping that makes room is the one idle for longest`, async () => {
     await using server = new Server(silent);
     await using bench = open({ maxFlows: 16 });
@@ -566,6 +579,14 @@ Deno.test("reassembly: waits no longer than 15 s, for no more than 128 datagrams
     "a source that has 128 loses its own oldest",
   );
   assertEquals(greedy.add(piece(8, 8, false, 7, "10.66.0.9"), 0)?.length, 36, "and nobody else's");
+  const many = new Reassembly();
+  for (let i = 0; i < 129; i++) many.add(piece(0, 8, true, 1, `10.66.8.${i}`), 0, 3);
+  assertEquals(
+    many.add(piece(8, 8, false, 1, "10.66.8.0"), 0, 3),
+    undefined,
+    "a peer's addresses share its 128",
+  );
+  assertEquals(many.add(piece(8, 8, false, 1, "10.66.8.2"), 0, 3)?.length, 36);
   const crowded = new Reassembly();
   for (let i = 0; i < 1025; i++) crowded.add(piece(0, 8, true, 1, `10.66.${i >> 8}.${i & 255}`), 0);
   assertEquals(crowded.add(piece(8, 8, false, 1, "10.66.4.0"), 0)?.length, 36);
