@@ -18,11 +18,7 @@ export async function makeStateDirectory(directory: string): Promise<void> {
  * this one). The kernel drops the lock when its holder dies, however it dies. Throws CommandError, or what `action` does.
  */
 export async function withLock<T>(lockFile: string, action: () => Promise<T>): Promise<T> {
-  using file = await explained(
-    lockFile,
-    "opened",
-    () => Deno.open(lockFile, { write: true, create: true, mode: 0o600 }),
-  );
+  using file = await explained(lockFile, "opened", () => openOwn(lockFile));
   await explained(lockFile, "locked", async () => {
     await giveToOwner(lockFile);
     await file.lock(true);
@@ -76,6 +72,19 @@ async function giveToOwner(path: string): Promise<void> {
     await lchown(path, home.uid, home.gid!);
   } catch {
     // Not root: the file is this user's, and whoever reads it next says so.
+  }
+}
+
+/**
+ * Opens a file for writing, mode 0600 when it is made. Nothing is made where a link leads: the directory may be somebody
+ * else's, who would have root make any file by it.
+ */
+async function openOwn(path: string): Promise<Deno.FsFile> {
+  try {
+    return await Deno.open(path, { write: true, createNew: true, mode: 0o600 });
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    return await Deno.open(path, { write: true });
   }
 }
 

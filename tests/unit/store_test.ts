@@ -146,6 +146,16 @@ Deno.test("store: a damaged file is named, kept as it is, and not quoted", async
   });
 });
 
+Deno.test("store: no file is made where a link in the directory leads", async () => {
+  await inDirectory(async (directory) => {
+    const target = `${directory}/elsewhere`;
+    await new Deno.Command("sh", { args: ["-c", `ln -s "${target}" "${directory}/peers.lock"`] }).output();
+    const store = new PeerStore({ stateDir: directory, ...TUNNEL });
+    await assertRejects(() => store.add(newPeer("phone")), CommandError, "peers.lock");
+    await assertRejects(() => Deno.lstat(target), Deno.errors.NotFound);
+  });
+});
+
 Deno.test("store: a leftover temporary file is cleaned up and harms nothing", async () => {
   await inDirectory(async (stateDir) => {
     const store = new PeerStore({ stateDir, ...TUNNEL });
