@@ -411,8 +411,9 @@ async function run(
       try {
         await look(looks);
       } catch (error) {
-        // A tunnel that carries goes on without a look at it; before that there is nothing to keep.
-        if (!isUp || !isShortage(error)) throw error;
+        // A tunnel goes on without a look at it. One that is not up yet may carry already; it has as long as an answer has.
+        const isWaitedFor = isUp || performance.now() - startedMs <= FIRST_ANSWER_MS;
+        if (!isWaitedFor || !isShortage(error)) throw error;
         if (performance.now() - shownMs >= SHOW_MS) {
           view.say(`not looked after now: ${(error as Error).message}`);
         }

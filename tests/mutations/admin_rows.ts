@@ -104,7 +104,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/cli/connect.ts",
-    from: "if (!isUp || !isShortage(error)) throw error;",
+    from: "if (!isWaitedFor || !isShortage(error)) throw error;",
     to: "throw error;",
     tests: [DESCRIPTORS],
     note: "connect ends with the first shortage",
