@@ -30,7 +30,7 @@ const REQUESTS_MAX = 16;
 
 export interface AdminServer {
   readonly addr: { readonly hostname: string; readonly port: number };
-  /** Stops listening, and ends within a second whatever is open. */
+  /** Stops listening, and ends within a second whatever is open. May be called again. */
   shutdown(): Promise<void>;
 }
 
@@ -142,22 +142,21 @@ export function serveAdmin(
     for (const connection of connections) if (nowMs - connection.quietSinceMs > idleMs) end(connection);
   }, Math.min(SWEEP_MS, idleMs));
 
-  return {
-    addr: { hostname, port },
-    async shutdown() {
-      clearInterval(sweeping);
-      listener.close();
-      await accepting;
-      const lastMs = performance.now() + GRACE_MS;
-      for (;;) {
-        for (const connection of connections) {
-          if (connection.requests === 0 || performance.now() >= lastMs) end(connection);
-        }
-        if (connections.size === 0) return;
-        await new Promise((resolve) => setTimeout(resolve, GRACE_MS / 20));
+  const close = async () => {
+    clearInterval(sweeping);
+    listener.close();
+    await accepting;
+    const lastMs = performance.now() + GRACE_MS;
+    for (;;) {
+      for (const connection of connections) {
+        if (connection.requests === 0 || performance.now() >= lastMs) end(connection);
       }
-    },
+      if (connections.size === 0) return;
+      await new Promise((resolve) => setTimeout(resolve, GRACE_MS / 20));
+    }
   };
+  let closing: Promise<void> | undefined;
+  return { addr: { hostname, port }, shutdown: () => closing ??= close() };
 }
 
 /** What has a connection's protocol served, which its first bytes tell. */
