@@ -52,7 +52,7 @@ async function runHalf(root: string, limitS: number, half: HalfCommand, say: Say
   }).spawn();
   const begun: string[] = [], broken: string[] = [];
   const hear = (line: string) => {
-    const file = /^running \d+ tests? from (?:\.\/)?(\S+)$/.exec(line)?.[1];
+    const file = /^running [1-9]\d* tests? from (?:\.\/)?(\S+)$/.exec(line)?.[1];
     if (file !== undefined) begun.push(file);
     const bad = /^Uncaught error from (?:\.\/)?(\S+)/.exec(line)?.[1];
     if (bad !== undefined) broken.push(bad);

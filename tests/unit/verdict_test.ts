@@ -18,7 +18,7 @@ const ENOUGH_S = 120;
 
 interface Case {
   name: string;
-  /** By folder, which is the half that runs it, and name. */
+  /** By folder, which is the half that runs it, and name; a name that ends with .js is no test file. */
   files: Record<string, string>;
   limitS?: number;
   expected: Pick<Verdict, "passed" | "failed">;
@@ -29,6 +29,16 @@ const CASES: Case[] = [
   {
     name: "all green is green, and a skipped test is no passed one",
     files: { "a/x": GREEN, "b/y": `${GREEN}Deno.test.ignore("not now", () => {});` },
+    expected: { passed: 2, failed: 0 },
+    faults: [],
+  },
+  {
+    name: "a file whose tests are all made by another file's function has results",
+    files: {
+      "a/x": `import { make } from "./maker.js"; make();`,
+      "a/maker.js": `export function make() { ${GREEN} }`,
+      "b/y": GREEN,
+    },
     expected: { passed: 2, failed: 0 },
     faults: [],
   },
@@ -85,7 +95,8 @@ async function run({ files, limitS = ENOUGH_S }: Case): Promise<Verdict> {
   try {
     for (const [path, text] of Object.entries(files)) {
       await Deno.mkdir(`${root}/tests/${path}`.replace(/\/[^/]*$/, ""), { recursive: true });
-      await Deno.writeTextFile(`${root}/tests/${path}_test.ts`, text);
+      const name = path.endsWith(".js") ? path : `${path}_test.ts`;
+      await Deno.writeTextFile(`${root}/tests/${name}`, text);
     }
     const halves = ["a", "b"].map((name) => ({
       name,
