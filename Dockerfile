@@ -7,7 +7,7 @@ RUN apt-get update \
   && npm install --global deno@2.9.6
 WORKDIR /oxrelay
 COPY . .
-RUN deno install --frozen && deno cache --frozen main.ts src/cli/*.ts
+RUN deno install --frozen && deno cache --frozen main.ts src/cli/*.ts src/serve/*.ts src/connect/mod.ts
 ENV DENO_NO_UPDATE_CHECK=1
 ENV OXRELAY_STATE_DIR=/data
 EXPOSE 4433/udp 9090/tcp

@@ -3,7 +3,7 @@
  * line). Loads only the subcommand that runs. Decides nothing else.
  */
 import project from "./deno.json" with { type: "json" };
-import { CommandError, UsageError } from "./src/cli/help.ts";
+import { CommandError, UsageError } from "./src/process/help.ts";
 import { ConfigError, nearest } from "./src/config.ts";
 
 const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard devices on one UDP port.
@@ -23,8 +23,8 @@ The configuration is oxrelay.toml, if there is one; oxrelay.example.toml explain
 
 const SUBCOMMANDS: Record<string, (args: string[]) => Promise<number>> = {
   classify: async (args) => (await import("./src/cli/classify.ts")).classify(args),
-  connect: async (args) => (await import("./src/cli/connect.ts")).connect(args),
-  serve: async (args) => (await import("./src/cli/serve.ts")).serve(args),
+  connect: async (args) => (await import("./src/connect/mod.ts")).connect(args),
+  serve: async (args) => (await import("./src/serve/mod.ts")).serve(args),
   keygen: async (args) => (await import("./src/cli/keygen.ts")).keygen(args),
   peer: async (args) => (await import("./src/cli/peer.ts")).peer(args),
   speedtest: async (args) => (await import("./src/cli/speedtest.ts")).speedtest(args),

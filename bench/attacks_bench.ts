@@ -5,7 +5,7 @@
  * processors. Then what `peer add` takes beside a relay with 2000 peers. Prints two tables; asserts no time.
  */
 import { parseArgs } from "@std/cli";
-import { generatePrivateKey, keyToText, publicKeyOf } from "../src/cli/keys_text.ts";
+import { generatePrivateKey, keyToText, publicKeyOf } from "../src/process/keys_text.ts";
 import { makeCertificate } from "../tests/certificate.ts";
 import {
   ADMIN_TOKEN,

@@ -1,14 +1,14 @@
 /**
  * `deno task bench:predict [--seed N] [--streams N] [--seconds N] [--budget PERCENT] [--traces DIRECTORY] [--tunnels SEEDS]`:
- * how well each predictor of src/control/predictor.ts foresees losses on paths that none was trained on, what remains lost
+ * how well each predictor of src/repair/predictor.ts foresees losses on paths that none was trained on, what remains lost
  * when each spends the same bytes on copies, what a step costs, and what comes of it where whole tunnels repair. Radio
  * traces are read where Debian's mahimahi-traces has put them, and missed aloud. Seeded but for the costs; asserts nothing.
  */
 import { parseArgs } from "@std/cli";
-import { LSTM_WEIGHTS, TRAINED } from "../src/control/predictor_weights.ts";
-import { makePredictor, type Predictor, type PredictorKind, PREDICTORS } from "../src/control/predictor.ts";
+import { LSTM_WEIGHTS, TRAINED } from "../src/repair/predictor_weights.ts";
+import { makePredictor, type Predictor, type PredictorKind, PREDICTORS } from "../src/repair/predictor.ts";
 import { PortableShardKernel } from "../src/codec/gf256.ts";
-import { repairOptions } from "../src/session/repairs.ts";
+import { repairOptions } from "../src/repair/pool.ts";
 import { CHANNELS, Path, type PathModel } from "../tests/sim/channels.ts";
 import { play } from "../tests/sim/repair_play.ts";
 import type { Random } from "../tests/sim/world.ts";

@@ -4,9 +4,9 @@
  * lost 50 to 100 ms later. Invariant: a step knows only what its report could say. Paths for training and paths held out
  * have no parameters in common.
  */
-import { Arrivals } from "../src/control/arrivals.ts";
-import { PathMeter, type PathStep } from "../src/control/path_quality.ts";
-import { fillSections } from "../src/session/report_sections.ts";
+import { Arrivals } from "../src/repair/arrivals.ts";
+import { PathMeter, type PathStep } from "../src/repair/path_quality.ts";
+import { fillSections } from "../src/repair/report_sections.ts";
 import { Report, REPORT_BITMAP_MAX_BYTES } from "../src/wire/control.ts";
 import {
   burstLoss,
@@ -33,7 +33,7 @@ export interface Stream {
 
 const AHEAD_US_MIN = 50_000, AHEAD_US_MAX = 100_000;
 const DATAGRAM_BYTES_MIN = 120, DATAGRAM_BYTES_MAX = 420;
-/** As session/ox_sessions.ts times reports, and session/ox_session.ts fills them. */
+/** As session/oxtunnel/sessions.ts times reports, and session/oxtunnel/session.ts fills them. */
 const REPORT_US = 25_000, REPORT_PATIENCE = 3, PRESSING_DATAGRAMS = 8, REPORT_OVERLAP = 32;
 /** Room for a report's sections in what it rides with, bytes. */
 const SECTIONS_BYTES = 400;

@@ -13,7 +13,12 @@ import { DROP, Metrics } from "../src/metrics.ts";
 import { Relay } from "../src/relay.ts";
 import { base64 } from "../src/session/associations.ts";
 import { CookieJar } from "../src/session/cookie.ts";
-import { consumeResponse, createInitiation, type HandshakeState, tai64n } from "../src/session/handshake.ts";
+import {
+  consumeResponse,
+  createInitiation,
+  type HandshakeState,
+  tai64n,
+} from "../src/session/wireguard/handshake.ts";
 import { WIREGUARD_LIMITS } from "../src/session/limits.ts";
 import { Arena } from "../src/vector/arena.ts";
 import {

@@ -3,9 +3,9 @@
  * inner packet is taken, over OxTunnel, or over WireGuard when told to. Sans-IO, as tunnel.ts. Invariant: nothing is
  * sent before `connect` has named the relay's endpoint.
  */
-import { copyTicket, type Ticket } from "./session/ox_tickets.ts";
-import type { OxSession } from "./session/ox_session.ts";
-import type { HintedFlows } from "./session/hints.ts";
+import { copyTicket, type Ticket } from "./session/oxtunnel/tickets.ts";
+import type { OxSession } from "./session/oxtunnel/session.ts";
+import type { HintedFlows } from "./session/oxtunnel/hints.ts";
 import { OXTUNNEL } from "./session/table.ts";
 import { type Vitals, vitalsOf } from "./session/vitals.ts";
 import { Tunnel, type TunnelOptions } from "./tunnel.ts";

@@ -22,7 +22,7 @@ import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
 import type { Limits } from "./session/limits.ts";
-import type { RepairOptions } from "./session/repairs.ts";
+import type { RepairOptions } from "./repair/pool.ts";
 import {
   type PeerRecord,
   type PeerSnapshot,

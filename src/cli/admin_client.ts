@@ -6,8 +6,8 @@
 import { randomBytes } from "node:crypto";
 import { isSameSecret, proofOf } from "../admin/guard.ts";
 import { type Config, formatEndpoint } from "../config.ts";
-import { readAdminToken } from "./admin_token.ts";
-import { CommandError } from "./help.ts";
+import { readAdminToken } from "../serve/admin_token.ts";
+import { CommandError } from "../process/help.ts";
 
 const TIMEOUT_MS = 5000;
 const REPLY_BYTES_MAX = 16 << 20;

@@ -11,8 +11,8 @@ import { CLASS_LABELS } from "../metrics.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../wire/inner.ts";
 import { CaptureError, readCapture } from "./capture.ts";
 import { type CapturedFlow, CaptureFlows } from "./capture_flows.ts";
-import { CommandError, readCommandLine, UsageError } from "./help.ts";
-import { readRules } from "./priorities.ts";
+import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
+import { readRules } from "../connect/priorities.ts";
 
 const HELP = `Prints what each flow of a capture would be in an OxTunnel session, and why.
 

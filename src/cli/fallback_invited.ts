@@ -5,8 +5,8 @@
  */
 import { X509Certificate } from "node:crypto";
 import { type FallbackConfig, parseEndpoint } from "../config.ts";
-import type { FallbackEndpoint } from "./fallback_dial.ts";
-import { CommandError } from "./help.ts";
+import type { FallbackEndpoint } from "../connect/fallback_dial.ts";
+import { CommandError } from "../process/help.ts";
 
 /** @param endpoint where clients reach the relay by UDP, "host:port". Throws CommandError. */
 export async function invitedFallback(fallback: FallbackConfig, endpoint: string): Promise<FallbackEndpoint> {

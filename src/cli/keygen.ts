@@ -2,14 +2,14 @@
  * `keygen`: keys on standard output, like `wg genkey`, `wg pubkey` and `wg genpsk`. Stores nothing and reads
  * no configuration.
  */
-import { CommandError, readCommandLine, UsageError } from "./help.ts";
+import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
 import {
   generatePresharedKey,
   generatePrivateKey,
   keyFromText,
   keyToText,
   publicKeyOf,
-} from "./keys_text.ts";
+} from "../process/keys_text.ts";
 
 const HELP = `Prints a key as 44 characters of base64.
 

@@ -8,11 +8,11 @@ import { type Address, isIpv4, parseAddress, prefixContains } from "../wire/addr
 import { isGlobal, rangesOf } from "../wire/special_ranges.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { adminUrl, askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
-import { fileError } from "./file_errors.ts";
+import { fileError } from "../process/file_errors.ts";
 import { invitedFallback } from "./fallback_invited.ts";
-import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "./help.ts";
-import { ENDPOINTS_MAX, formatInvitation, parseInvitation } from "./invitation.ts";
-import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
+import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "../process/help.ts";
+import { ENDPOINTS_MAX, formatInvitation, parseInvitation } from "../connect/invitation.ts";
+import { type Identity, loadIdentity, resolveTunnelIpv6 } from "../serve/identity.ts";
 import {
   generatePresharedKey,
   generatePrivateKey,
@@ -20,9 +20,9 @@ import {
   keyToText,
   publicKeyOf,
   unusableKey,
-} from "./keys_text.ts";
+} from "../process/keys_text.ts";
 import { renderQr } from "./qr.ts";
-import { exportPeers, loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
+import { exportPeers, loadAllPeers, peersFromEnvironment, PeerStore } from "../serve/store.ts";
 
 const HELP = `Manages who may connect.
 

@@ -7,11 +7,11 @@ import { DEFAULTS, formatEndpoint } from "../config.ts";
 import { CLIENT_DEVICE } from "../exit/tun_client.ts";
 import { monotonicUs } from "../io/driver.ts";
 import { parseAddress } from "../wire/address.ts";
-import { readInvitation } from "./connect_options.ts";
-import { CommandError, readCommandLine, UsageError } from "./help.ts";
-import { LocalPlane } from "./link_plane.ts";
-import { probe } from "./server_probe.ts";
-import { Servers } from "./servers.ts";
+import { readInvitation } from "../connect/options.ts";
+import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
+import { LocalPlane } from "../connect/link/local_plane.ts";
+import { probe } from "../connect/server_probe.ts";
+import { Servers } from "../connect/servers.ts";
 import { type Direction, SpeedtestExit, type SpeedtestResult } from "./speedtest_exit.ts";
 import { formatRate } from "./status.ts";
 

@@ -5,7 +5,7 @@
 import type { Config } from "../config.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
 import { askRelay } from "./admin_client.ts";
-import { loadConfig, readCommandLine, readEnvironment } from "./help.ts";
+import { loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
 
 const HELP = `Shows a running relay: peers, traffic, round trips, loss, repair, drops. Ends with Ctrl-C.
 

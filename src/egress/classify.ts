@@ -7,7 +7,7 @@
 import { classOfFlow, isNews, observe } from "../control/direction.ts";
 import { INWARD, STATE_BYTES, STATE_DECIDED } from "../control/flows.ts";
 import { CLASS_TO_TUNNEL_AT } from "../metrics.ts";
-import { NO_HINT } from "../session/hints.ts";
+import { NO_HINT } from "../session/oxtunnel/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_SEAL } from "../vector/burst.ts";

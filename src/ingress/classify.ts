@@ -7,7 +7,7 @@
 import { classOfFlow, observe } from "../control/direction.ts";
 import { OUTWARD, STATE_BYTES, STATE_DECIDED, STATE_MARKS } from "../control/flows.ts";
 import { CLASS_FROM_TUNNEL_AT } from "../metrics.ts";
-import { NO_HINT } from "../session/hints.ts";
+import { NO_HINT } from "../session/oxtunnel/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { type Burst, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
 import { FlowReader } from "../wire/flow.ts";

@@ -6,7 +6,7 @@
  * Keeps PROTOCOL R48 and R92.
  */
 import { COUNTER, DROP } from "../metrics.ts";
-import type { RepairReceiver } from "../session/ox_repair.ts";
+import type { RepairReceiver } from "../repair/receiver.ts";
 import { type Burst, DONE } from "../vector/burst.ts";
 import { FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";

@@ -26,7 +26,7 @@ import { clampMss } from "../wire/fit.ts";
 import { innerLength } from "../wire/inner.ts";
 import { DATAGRAM_OVERHEAD_BYTES, OX_DATAGRAM_MAX_BYTES } from "../wire/oxtunnel.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
-import { controlPrice } from "../session/control_budget.ts";
+import { controlPrice } from "../session/oxtunnel/control_budget.ts";
 import type { IngressContext } from "./context.ts";
 import { recover, RECOVERED_ROWS } from "./recover.ts";
 

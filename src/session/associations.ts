@@ -1,6 +1,6 @@
 /**
  * What both protocols' handshakes share (PROTOCOL §3, §5, §10): who may begin one, each peer's sessions from the next
- * to the previous, packets that wait, attempts and deadlines, endpoints and events. wireguard.ts and oxtunnel.ts read
+ * to the previous, packets that wait, attempts and deadlines, endpoints and events. session/wireguard/mod.ts and session/oxtunnel/mod.ts read
  * and write the messages. Invariant: nothing changes for a message that has not authenticated, except counters.
  * Sends nothing itself: everything but answers waits for `pollTransmit`.
  * Keeps PROTOCOL R4, R5, R7, R8, R10, R11, R13, R14, R16, R28, R29, R30 and R67.
@@ -19,15 +19,15 @@ import { COOKIE_REPLY_BYTES, readReceiver, readSender } from "../wire/wireguard.
 import type { Admission } from "./admission.ts";
 import type { CookieChecker } from "./cookie.ts";
 import { type EventKind, EventRing } from "./events.ts";
-import { isLater, type OpenedInitiation, tai64n, wipeHandshake } from "./handshake.ts";
+import { isLater, type OpenedInitiation, tai64n, wipeHandshake } from "./wireguard/handshake.ts";
 import type { Limits } from "./limits.ts";
-import type { OxSession } from "./ox_session.ts";
-import type { OxSessions } from "./ox_sessions.ts";
-import { Oxtunnel, type OxtunnelOptions } from "./oxtunnel.ts";
+import type { OxSession } from "./oxtunnel/session.ts";
+import type { OxSessions } from "./oxtunnel/sessions.ts";
+import { Oxtunnel, type OxtunnelOptions } from "./oxtunnel/mod.ts";
 import type { Peer, PeerTable, StagedPacket } from "./peers.ts";
 import { OXTUNNEL, type SessionTable } from "./table.ts";
 import { Timers } from "./timers.ts";
-import { Wireguard } from "./wireguard.ts";
+import { Wireguard } from "./wireguard/mod.ts";
 
 /** What the associations count and how they name a failure; the numbers are the caller's drop codes. */
 export interface HandshakeOutcome {

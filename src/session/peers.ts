@@ -10,7 +10,7 @@ import { isIpv4, parsePrefix, type Prefix } from "../wire/address.ts";
 import type { Parameters } from "../wire/parameters.ts";
 import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
 import type { HandshakeState } from "./noise.ts";
-import { type Ticket, wipeTicket } from "./ox_tickets.ts";
+import { type Ticket, wipeTicket } from "./oxtunnel/tickets.ts";
 import { PrefixTable } from "./prefix_table.ts";
 import { WIREGUARD } from "./table.ts";
 

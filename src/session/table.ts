@@ -9,7 +9,7 @@
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
 import { Columns } from "../vector/columns.ts";
-import type { SessionSecrets } from "./ox_handshake.ts";
+import type { SessionSecrets } from "./oxtunnel/handshake.ts";
 import { ReplayWindows } from "./replay.ts";
 import { Scrambler } from "./scramble.ts";
 

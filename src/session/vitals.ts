@@ -3,11 +3,11 @@
  * the other sent, and what repair comes to in each direction. Invariant: the counts only grow while a session lives; whoever wants shares takes differences.
  * Measures nothing itself: a session without pings and reports has nothing to say.
  */
-import type { RepairReceiver } from "./ox_repair.ts";
-import type { OxSession } from "./ox_session.ts";
+import type { RepairReceiver } from "../repair/receiver.ts";
+import type { OxSession } from "./oxtunnel/session.ts";
 import type { RepairFigures } from "./peer_record.ts";
-import type { RepairTally } from "./repair_tally.ts";
-import type { SessionRepair } from "./repairs.ts";
+import type { RepairTally } from "../repair/tally.ts";
+import type { SessionRepair } from "../repair/pool.ts";
 import type { SessionTable } from "./table.ts";
 
 /** One OxTunnel session at one moment. */

@@ -7,7 +7,7 @@ import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import lz4js from "lz4js";
 import { createCipheriv, createHash } from "node:crypto";
 import { loadNative, type Native } from "../../ffi/native.ts";
-import { warmUp } from "../../src/cli/warmup.ts";
+import { warmUp } from "../../src/serve/warmup.ts";
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import type { Aead } from "../../src/codec/kernels.ts";
 import {

@@ -1,5 +1,5 @@
 /**
- * Mutations of the userspace exit and of the client's own doors: src/exit, src/cli/socks*, and how both heed ICMP.
+ * Mutations of the userspace exit and of the client's own doors: src/exit, src/connect/socks, and how both heed ICMP.
  */
 import type { Mutation } from "./mutation.ts";
 
@@ -8,7 +8,7 @@ const DROPS = ["tests/sim/drops_test.ts"];
 
 export const EXIT_ROWS: readonly Mutation[] = [
   {
-    file: "src/cli/socks_udp.ts",
+    file: "src/connect/socks/udp.ts",
     from:
       "if (sender.port !== program.port || sender.hostname !== program.hostname || datagram === undefined) {",
     to: "if (datagram === undefined) {",
@@ -16,49 +16,49 @@ export const EXIT_ROWS: readonly Mutation[] = [
     note: "other senders are served",
   },
   {
-    file: "src/cli/socks_udp.ts",
+    file: "src/connect/socks/udp.ts",
     from: "data.length < 4 || data[2] !== 0",
     to: "data.length < 4",
     tests: SOCKS,
     note: "fragments are taken",
   },
   {
-    file: "src/cli/socks_udp.ts",
+    file: "src/connect/socks/udp.ts",
     from: "queue.length >= WAITING_PER_NAME_MAX",
     to: "queue.length >= 1000",
     tests: SOCKS,
     note: "what waits for a name is not bounded",
   },
   {
-    file: "src/cli/names.ts",
+    file: "src/connect/socks/names.ts",
     from: "const FAILED_MS = 5_000;",
     to: "const FAILED_MS = 0;",
     tests: SOCKS,
     note: "failures are not remembered",
   },
   {
-    file: "src/cli/eyeballs.ts",
+    file: "src/connect/socks/eyeballs.ts",
     from: "this.#hold(ATTEMPT_DELAY_MS);",
     to: "this.#hold(60_000);",
     tests: SOCKS,
     note: "a dead address holds the live one",
   },
   {
-    file: "src/cli/eyeballs.ts",
+    file: "src/connect/socks/eyeballs.ts",
     from: "#isIpv6Next = true",
     to: "#isIpv6Next = false",
     tests: SOCKS,
     note: "IPv4 is tried first",
   },
   {
-    file: "src/cli/socks.ts",
+    file: "src/connect/socks/mod.ts",
     from: "if ((await reader.bytes(1))[0] !== VERSION) return;\n    const [methods]",
     to: "await reader.bytes(1);\n    const [methods]",
     tests: SOCKS,
     note: "what is not SOCKS waits for its end",
   },
   {
-    file: "src/cli/socks.ts",
+    file: "src/connect/socks/mod.ts",
     from: "reset(client); // an end that looks",
     to: "shut(client); // an end that looks",
     tests: SOCKS,
@@ -142,7 +142,7 @@ export const EXIT_ROWS: readonly Mutation[] = [
     note: "a client reaches what else listens on the relay's host",
   },
   {
-    file: "src/session/repairs.ts",
+    file: "src/repair/pool.ts",
     from: "if (this.#senders === SESSIONS_MAX) return undefined;",
     to: "",
     tests: ["tests/unit/repair_pool_test.ts"],
@@ -205,14 +205,14 @@ export const EXIT_ROWS: readonly Mutation[] = [
     note: "every drop counts twice",
   },
   {
-    file: "src/cli/eyeballs.ts",
+    file: "src/connect/socks/eyeballs.ts",
     from: "if (this.#isOver) connection.close();",
     to: "if (this.#isOver) return;",
     tests: ["tests/unit/eyeballs_test.ts"],
     note: "a connection that lost its race stays open",
   },
   {
-    file: "src/cli/outside_names.ts",
+    file: "src/connect/outside_names.ts",
     from: "this.#pending ??= this.#socket.receive()",
     to: "this.#socket.receive()",
     tests: ["tests/unit/outside_names_test.ts"],

@@ -108,7 +108,7 @@ export const TUN_ROWS: readonly Mutation[] = [
     note: "the kernel is not told of the device's offloads",
   },
   {
-    file: "src/cli/connect.ts",
+    file: "src/connect/mod.ts",
     from: "if (killSwitch) await sentence(() => host.shut(outer()));",
     to: "",
     tests: KILL_SWITCH,
@@ -143,7 +143,7 @@ export const TUN_ROWS: readonly Mutation[] = [
     note: "what a killed client left is not undone at the next start",
   },
   {
-    file: "src/cli/dataplane.ts",
+    file: "src/serve/relay_worker.ts",
     from: "if (released.length > 0) plane.exit.forget?.(released);",
     to: "",
     tests: REMOVED,
@@ -185,7 +185,7 @@ export const TUN_ROWS: readonly Mutation[] = [
     note: "what conntrack cannot read is lost in silence",
   },
   {
-    file: "src/cli/store.ts",
+    file: "src/serve/store.ts",
     from: "const given = Math.max(...leased.map((prefix) => since.get(prefix) ?? -1));",
     to: "const given = -1 + 0 * since.size;",
     tests: ["tests/unit/store_test.ts"],
@@ -199,7 +199,7 @@ export const TUN_ROWS: readonly Mutation[] = [
     note: "a chain that drops what it does not know cuts off a relay that is not tracked",
   },
   {
-    file: "src/cli/doors.ts",
+    file: "src/serve/doors.ts",
     from: '...listeningPorts("udp"),',
     to: "",
     tests: NAT,

@@ -6,12 +6,12 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
-import { readRules } from "../../src/cli/priorities.ts";
+import { readRules } from "../../src/connect/priorities.ts";
 import { DEFAULTS } from "../../src/config.ts";
 import { CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { CLASS_LABELS, type ClassLabel } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
-import { repairOptions } from "../../src/session/repairs.ts";
+import { repairOptions } from "../../src/repair/pool.ts";
 import { CLEAN, type Host, udpPacket, World } from "./world.ts";
 
 const SECOND = 1_000_000;

@@ -11,8 +11,8 @@ import {
   KEY_EXCHANGE_PRICE,
   PRICE_AT_ONCE,
   PRICE_PER_SECOND,
-} from "../../src/session/control_budget.ts";
-import { repairOptions } from "../../src/session/repairs.ts";
+} from "../../src/session/oxtunnel/control_budget.ts";
+import { repairOptions } from "../../src/repair/pool.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
 import { RawPeer } from "./raw_peer.ts";
 import { udpPacket, World } from "./world.ts";

@@ -8,7 +8,7 @@ import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_GAME } from "../../src/control/traffic_class.ts";
 import type { CounterName } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
-import { repairOptions } from "../../src/session/repairs.ts";
+import { repairOptions } from "../../src/repair/pool.ts";
 import { CONGESTION, congestion, jitter, Path, type PathModel, randomLoss } from "./channels.ts";
 import { sessionOf } from "./inside.ts";
 import { SLOT_BYTES, TAILROOM } from "../../src/vector/arena.ts";

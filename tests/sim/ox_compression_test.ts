@@ -8,7 +8,7 @@ import type { Client } from "../../src/client.ts";
 import type { Lz4 } from "../../src/codec/kernels.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { NativeLz4 } from "../../src/codec/native.ts";
-import { type Counts, innerTotals, shares } from "../../src/cli/link_counts.ts";
+import { type Counts, innerTotals, shares } from "../../src/connect/link/counts.ts";
 import type { Relay } from "../../src/relay.ts";
 import { writeLz4Head } from "../../src/wire/frame.ts";
 import { FEATURE_LZ4 } from "../../src/wire/parameters.ts";

@@ -12,7 +12,7 @@ import {
   CLASS_VOICE,
 } from "../../src/control/traffic_class.ts";
 import type { Relay } from "../../src/relay.ts";
-import { type HintedFlows, HINTS_MAX } from "../../src/session/hints.ts";
+import { type HintedFlows, HINTS_MAX } from "../../src/session/oxtunnel/hints.ts";
 import type { Tunnel } from "../../src/tunnel.ts";
 import { Burst, TO_TRANSMIT, TO_TUNNEL } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";

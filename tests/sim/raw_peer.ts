@@ -1,6 +1,6 @@
 /**
  * A peer of a relay that says over OxTunnel whatever a test wants: it makes the handshake by the functions of
- * ox_handshake.ts and then seals any plaintext and opens any datagram. It keeps no rules and repeats nothing.
+ * session/oxtunnel/handshake.ts and then seals any plaintext and opens any datagram. It keeps no rules and repeats nothing.
  */
 import { assert } from "@std/assert";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
@@ -9,8 +9,8 @@ import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import type { Relay } from "../../src/relay.ts";
 import { base64 } from "../../src/session/associations.ts";
 import { CookieJar, OXTUNNEL_COOKIES } from "../../src/session/cookie.ts";
-import { tai64n } from "../../src/session/handshake.ts";
-import { consumeOxResponse, createOxInitiation } from "../../src/session/ox_handshake.ts";
+import { tai64n } from "../../src/session/wireguard/handshake.ts";
+import { consumeOxResponse, createOxInitiation } from "../../src/session/oxtunnel/handshake.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import {
   Burst,

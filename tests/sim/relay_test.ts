@@ -3,7 +3,7 @@
  * clients, clock jumps. Each failure names its seed.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { warmUp } from "../../src/cli/warmup.ts";
+import { warmUp } from "../../src/serve/warmup.ts";
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";

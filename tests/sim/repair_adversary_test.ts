@@ -8,7 +8,7 @@ import { multiply, PortableShardKernel } from "../../src/codec/gf256.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { windowCoefficients } from "../../src/codec/sliding_window.ts";
 import { DEFAULTS } from "../../src/config.ts";
-import { repairOptions, Repairs } from "../../src/session/repairs.ts";
+import { repairOptions, Repairs } from "../../src/repair/pool.ts";
 import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { FEATURE_LZ4, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";

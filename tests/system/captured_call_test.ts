@@ -6,7 +6,7 @@
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { WORKLOADS } from "../../bench/feel/workloads.ts";
-import type { ClassMix } from "../../src/cli/class_mix.ts";
+import type { ClassMix } from "../../src/connect/class_mix.ts";
 import { requires } from "../requires.ts";
 import { type Arrivals, type FlowPlan, runFlow, startFarEnd } from "./flow.ts";
 import { proxyCounts, startProxy } from "./impair.ts";

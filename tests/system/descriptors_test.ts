@@ -3,7 +3,7 @@
  * so that whatever it opens fails with EMFILE until the limit rises again.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { fallbackShare, shareDescriptors } from "../../src/cli/descriptors.ts";
+import { fallbackShare, shareDescriptors } from "../../src/serve/descriptors.ts";
 import { openLibrary } from "../../ffi/mod.ts";
 import { makeCertificate } from "../certificate.ts";
 import { requires } from "../requires.ts";

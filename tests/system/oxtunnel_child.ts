@@ -11,7 +11,7 @@ import type { Exit } from "../../src/exit/exit.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
 import { UdpPort } from "../../src/io/udp.ts";
 import { DROP, DROP_REASONS, Metrics } from "../../src/metrics.ts";
-import type { Ticket } from "../../src/session/ox_tickets.ts";
+import type { Ticket } from "../../src/session/oxtunnel/tickets.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { type Burst, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";

@@ -4,7 +4,7 @@
  * a forged message (forged_worker.ts). Prints how many lived.
  * Usage: restarts_child.ts plane|forged RESTARTS
  */
-import { DataPlane } from "../../src/cli/plane.ts";
+import { DataPlane } from "../../src/serve/worker_handle.ts";
 import { parseConfig } from "../../src/config.ts";
 import { Metrics } from "../../src/metrics.ts";
 

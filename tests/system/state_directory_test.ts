@@ -3,7 +3,7 @@
  * beside the relay of another user.
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { generatePrivateKey, keyToText } from "../../src/cli/keys_text.ts";
+import { generatePrivateKey, keyToText } from "../../src/process/keys_text.ts";
 import { requires } from "../requires.ts";
 import { LoopbackRelay, relayTest } from "./loopback_relay.ts";
 import { ADMIN_TOKEN } from "./namespaces.ts";

@@ -6,7 +6,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import fc from "fast-check";
 import { DestinationPolicy } from "../../src/ingress/policy.ts";
-import { TrustedLinks } from "../../src/session/trusted_links.ts";
+import { TrustedLinks } from "../../src/session/oxtunnel/trusted_links.ts";
 import {
   addressBytes,
   formatAddress,

@@ -5,7 +5,7 @@ import { createHash, createHmac } from "node:crypto";
 import { connect } from "node:net";
 import { type AdminDeps, BODY_BYTES_MAX, createAdmin, Refusal } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
-import { redactAddress, setupLogging, sparingWarning } from "../../src/cli/logging.ts";
+import { redactAddress, setupLogging, sparingWarning } from "../../src/process/logging.ts";
 import { ConfigError } from "../../src/config.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import {
@@ -646,7 +646,7 @@ async function logged(body: string): Promise<string> {
   const module = (path: string) => JSON.stringify(new URL(path, import.meta.url).href);
   const script = `
     import { getLogger } from "@logtape/logtape";
-    import { setLevel, setupLogging } from ${module("../../src/cli/logging.ts")};
+    import { setLevel, setupLogging } from ${module("../../src/process/logging.ts")};
     const log = getLogger(["oxrelay", "io"]);
     ${body}`;
   const directory = await Deno.makeTempDir({ prefix: "oxrelay-log-" });

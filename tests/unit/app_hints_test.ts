@@ -3,11 +3,11 @@
  * which bounds.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { APP_HINTS_MAX, AppHints } from "../../src/cli/app_hints.ts";
-import { type AppSocket, AppSockets, readSocket } from "../../src/cli/app_sockets.ts";
-import { UsageError } from "../../src/cli/help.ts";
-import { readAppPriorities, readPriorities } from "../../src/cli/priorities.ts";
-import { eachLine, firstLine, linkedName, numbersIn, socketInode } from "../../src/cli/proc.ts";
+import { APP_HINTS_MAX, AppHints } from "../../src/connect/app_hints.ts";
+import { type AppSocket, AppSockets, readSocket } from "../../src/connect/app_sockets.ts";
+import { UsageError } from "../../src/process/help.ts";
+import { readAppPriorities, readPriorities } from "../../src/connect/priorities.ts";
+import { eachLine, firstLine, linkedName, numbersIn, socketInode } from "../../src/process/proc.ts";
 import { CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 
 const UDP = 17, TCP = 6;

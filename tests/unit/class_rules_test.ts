@@ -4,7 +4,7 @@
  */
 import { assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { CaptureFlows } from "../../src/cli/capture_flows.ts";
-import { programsOf, readRules } from "../../src/cli/priorities.ts";
+import { programsOf, readRules } from "../../src/connect/priorities.ts";
 import { ConfigError, DEFAULTS, parseConfig, RELOADABLE_KEYS } from "../../src/config.ts";
 import { CLASS_RULES_MAX, ClassRules } from "../../src/control/class_rules.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";

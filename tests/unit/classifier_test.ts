@@ -28,7 +28,7 @@ import { classify as classifyAnswers } from "../../src/ingress/classify.ts";
 import type { IngressContext } from "../../src/ingress/mod.ts";
 import type { EgressContext } from "../../src/egress/mod.ts";
 import { Metrics } from "../../src/metrics.ts";
-import { Hints } from "../../src/session/hints.ts";
+import { Hints } from "../../src/session/oxtunnel/hints.ts";
 import { OXTUNNEL, WIREGUARD } from "../../src/session/table.ts";
 import { Arena, NONE } from "../../src/vector/arena.ts";
 import { Burst, TO_EXIT, TO_SEAL } from "../../src/vector/burst.ts";

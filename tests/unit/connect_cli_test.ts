@@ -4,8 +4,8 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import project from "../../deno.json" with { type: "json" };
-import { readRepair } from "../../src/cli/connect_options.ts";
-import { parseInvitation } from "../../src/cli/invitation.ts";
+import { readRepair } from "../../src/connect/options.ts";
+import { parseInvitation } from "../../src/connect/invitation.ts";
 import { renderQr } from "../../src/cli/qr.ts";
 import { DEFAULTS } from "../../src/config.ts";
 

@@ -3,8 +3,8 @@
  * picture says them within 80 columns.
  */
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { type LinkStatus, renderLink } from "../../src/cli/connect_view.ts";
-import { type Counts, shares } from "../../src/cli/link_counts.ts";
+import { type LinkStatus, renderLink } from "../../src/connect/view.ts";
+import { type Counts, shares } from "../../src/connect/link/counts.ts";
 import { CLASS_LABELS, type ClassCount, type ClassLabel } from "../../src/metrics.ts";
 import type { RepairFigures } from "../../src/session/peer_record.ts";
 

@@ -15,11 +15,11 @@ import {
 } from "../../src/codec/erasure.ts";
 import { windowCoefficients } from "../../src/codec/sliding_window.ts";
 import { BLOCK_MAX, BLOCK_SOURCES_MAX, blockCoefficients } from "../../src/codec/reed_solomon.ts";
-import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/session/ox_repair.ts";
+import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/repair/receiver.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
 import { writeRepairHead } from "../../src/wire/repair.ts";
-import { windowKey } from "../../src/session/ox_repair.ts";
+import { windowKey } from "../../src/repair/receiver.ts";
 import { drawTinymt32, seedTinymt32 } from "../../src/codec/tinymt32.ts";
 import { Random } from "../sim/world.ts";
 

@@ -1,6 +1,6 @@
 /** The race of a connection over a name's addresses: one is taken, and whatever else comes of it is closed. */
 import { assertEquals, assertRejects } from "@std/assert";
-import { connectFirst } from "../../src/cli/eyeballs.ts";
+import { connectFirst } from "../../src/connect/socks/eyeballs.ts";
 
 Deno.test("happy eyeballs: of two connections made in one turn the later one is closed, and the taken one is not", async () => {
   const closed: string[] = [];

@@ -3,7 +3,7 @@
  * newcomer that many connections of few networks cannot lock out.
  */
 import { assert, assertEquals } from "@std/assert";
-import { Crowd, crowdLimits } from "../../src/cli/fallback_crowd.ts";
+import { Crowd, crowdLimits } from "../../src/serve/fallback_crowd.ts";
 
 const LIMITS = { all: 100, unproven: 32, ofOneSource: 16, ofOneHolder: 20 };
 

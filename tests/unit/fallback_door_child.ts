@@ -3,7 +3,7 @@
  * pin and resident memory as a line, and the memory again for each line that it reads; ends with its input.
  */
 import { X509Certificate } from "node:crypto";
-import { FallbackDoor } from "../../src/cli/fallback_door.ts";
+import { FallbackDoor } from "../../src/serve/fallback_door.ts";
 import { parseConfig } from "../../src/config.ts";
 import { openMailboxes } from "../../src/io/mailbox.ts";
 

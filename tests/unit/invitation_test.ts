@@ -11,11 +11,16 @@ import {
   assertThrows,
 } from "@std/assert";
 import fc from "fast-check";
-import { CommandError } from "../../src/cli/help.ts";
-import { readInvitation } from "../../src/cli/connect_options.ts";
-import { formatInvitation, type Invitation, parseInvitation } from "../../src/cli/invitation.ts";
-import { generatePresharedKey, generatePrivateKey, keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
-import { decodeAnswer, encodeQuery } from "../../src/cli/resolve.ts";
+import { CommandError } from "../../src/process/help.ts";
+import { readInvitation } from "../../src/connect/options.ts";
+import { formatInvitation, type Invitation, parseInvitation } from "../../src/connect/invitation.ts";
+import {
+  generatePresharedKey,
+  generatePrivateKey,
+  keyToText,
+  publicKeyOf,
+} from "../../src/process/keys_text.ts";
+import { decodeAnswer, encodeQuery } from "../../src/connect/resolve.ts";
 import { originalResolvConf, replacedResolvConf } from "../../src/exit/tun_client.ts";
 
 const RELAY_KEY = keyToText(publicKeyOf(generatePrivateKey()));

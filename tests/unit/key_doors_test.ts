@@ -2,12 +2,12 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { Buffer } from "node:buffer";
 import { createPrivateKey, createPublicKey, diffieHellman } from "node:crypto";
-import { CommandError } from "../../src/cli/help.ts";
-import { loadIdentity } from "../../src/cli/identity.ts";
-import { parseInvitation } from "../../src/cli/invitation.ts";
-import { generatePrivateKey, keyToText, publicKeyOf, unusableKey } from "../../src/cli/keys_text.ts";
-import { LivePeers } from "../../src/cli/live_peers.ts";
-import { loadAllPeers, peersFromEnvironment, PeerStore } from "../../src/cli/store.ts";
+import { CommandError } from "../../src/process/help.ts";
+import { loadIdentity } from "../../src/serve/identity.ts";
+import { parseInvitation } from "../../src/connect/invitation.ts";
+import { generatePrivateKey, keyToText, publicKeyOf, unusableKey } from "../../src/process/keys_text.ts";
+import { LivePeers } from "../../src/serve/live_peers.ts";
+import { loadAllPeers, peersFromEnvironment, PeerStore } from "../../src/serve/store.ts";
 import { Refusal } from "../../src/admin/mod.ts";
 import { parseConfig } from "../../src/config.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";

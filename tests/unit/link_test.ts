@@ -3,10 +3,10 @@
  * datagrams are, as who stands between them sees it. Needs no native library and no device.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import type { Invitation } from "../../src/cli/invitation.ts";
-import { Link } from "../../src/cli/link.ts";
-import { type LinkPlane, LocalPlane } from "../../src/cli/link_plane.ts";
-import type { Servers } from "../../src/cli/servers.ts";
+import type { Invitation } from "../../src/connect/invitation.ts";
+import { Link } from "../../src/connect/link/mod.ts";
+import { type LinkPlane, LocalPlane } from "../../src/connect/link/local_plane.ts";
+import type { Servers } from "../../src/connect/servers.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { DEFAULTS } from "../../src/config.ts";
 import type { Exit } from "../../src/exit/exit.ts";

@@ -2,10 +2,10 @@
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import process from "node:process";
 import { Refusal } from "../../src/admin/mod.ts";
-import { generatePrivateKey, keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
-import { LivePeers } from "../../src/cli/live_peers.ts";
-import { carryOut, differenceOf } from "../../src/cli/planes.ts";
-import { PeerStore } from "../../src/cli/store.ts";
+import { generatePrivateKey, keyToText, publicKeyOf } from "../../src/process/keys_text.ts";
+import { LivePeers } from "../../src/serve/live_peers.ts";
+import { carryOut, differenceOf } from "../../src/serve/worker_pool.ts";
+import { PeerStore } from "../../src/serve/store.ts";
 import { Metrics } from "../../src/metrics.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
 import { Arena } from "../../src/vector/arena.ts";

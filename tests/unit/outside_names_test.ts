@@ -1,6 +1,6 @@
 /** Questions past the tunnel: what arrives after one try has ended belongs to the next. */
 import { assertEquals } from "@std/assert";
-import { Inbox } from "../../src/cli/outside_names.ts";
+import { Inbox } from "../../src/connect/outside_names.ts";
 
 Deno.test("names outside: a try whose time is over swallows no answer of the next one", async () => {
   const asker = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });

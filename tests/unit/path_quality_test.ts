@@ -3,10 +3,10 @@
  * reports through their bytes on the wire, and the sender's figures, against what the line did. And reports that lie.
  */
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
-import { Arrivals } from "../../src/control/arrivals.ts";
-import { FATES_KEPT } from "../../src/control/loss_runs.ts";
-import { PathMeter, type PathReport, type PathStep } from "../../src/control/path_quality.ts";
-import { fillSections } from "../../src/session/report_sections.ts";
+import { Arrivals } from "../../src/repair/arrivals.ts";
+import { FATES_KEPT } from "../../src/repair/loss_runs.ts";
+import { PathMeter, type PathReport, type PathStep } from "../../src/repair/path_quality.ts";
+import { fillSections } from "../../src/repair/report_sections.ts";
 import { Report, REPORT_MAX_BYTES } from "../../src/wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../src/wire/frame.ts";
 import { Random } from "../sim/world.ts";

@@ -1,10 +1,10 @@
 /** Predictions where they are used: the default is the one that is documented, and each session has one that follows its path. */
 import { assert, assertEquals, assertGreater, assertNotEquals } from "@std/assert";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
-import { makePredictor, type PredictorKind, PREDICTORS } from "../../src/control/predictor.ts";
+import { makePredictor, type PredictorKind, PREDICTORS } from "../../src/repair/predictor.ts";
 import { CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { DEFAULTS } from "../../src/config.ts";
-import { repairOptions, SessionRepair } from "../../src/session/repairs.ts";
+import { repairOptions, SessionRepair } from "../../src/repair/pool.ts";
 import { Report } from "../../src/wire/control.ts";
 
 const kernel = new PortableShardKernel();

@@ -9,11 +9,11 @@ import { checkStreams, fingerprint, score } from "../../bench/prediction_scores.
 import { precisionRecallArea, receiverOperatingArea } from "../../bench/ranking.ts";
 import { RadioPath } from "../../bench/radio_traces.ts";
 import { firstParameters, LstmTrainer, type Sequence, trainLstm } from "../../bench/training.ts";
-import { GATES, INPUTS, Lstm, LstmPredictor, OUTPUT_AT, PARAMETERS, UNITS } from "../../src/control/lstm.ts";
-import { FEATURES, PathFeatures } from "../../src/control/path_features.ts";
-import type { PathStep } from "../../src/control/path_quality.ts";
-import { makePredictor, type Predictor, PREDICTORS } from "../../src/control/predictor.ts";
-import { TRAINED } from "../../src/control/predictor_weights.ts";
+import { GATES, INPUTS, Lstm, LstmPredictor, OUTPUT_AT, PARAMETERS, UNITS } from "../../src/repair/lstm.ts";
+import { FEATURES, PathFeatures } from "../../src/repair/path_features.ts";
+import type { PathStep } from "../../src/repair/path_quality.ts";
+import { makePredictor, type Predictor, PREDICTORS } from "../../src/repair/predictor.ts";
+import { TRAINED } from "../../src/repair/predictor_weights.ts";
 import { Random } from "../sim/world.ts";
 
 const QUIET: PathStep = {

@@ -1,7 +1,7 @@
 /** What `connect --priority` takes, and in which words it refuses the rest. */
 import { assertEquals, assertThrows } from "@std/assert";
-import { UsageError } from "../../src/cli/help.ts";
-import { readPriorities } from "../../src/cli/priorities.ts";
+import { UsageError } from "../../src/process/help.ts";
+import { readPriorities } from "../../src/connect/priorities.ts";
 import {
   CLASS_BULK,
   CLASS_DEFAULT,

@@ -1,7 +1,7 @@
 /** The choice of repair: what it sends for which losses, that it keeps its bounds, backs off, and stays put. */
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
-import { LossRuns } from "../../src/control/loss_runs.ts";
+import { LossRuns } from "../../src/repair/loss_runs.ts";
 import {
   ALONE,
   chooseRepair,
@@ -11,7 +11,7 @@ import {
   REPAIR_SCHEMES,
   type RepairChoice,
   type RepairSituation,
-} from "../../src/control/redundancy.ts";
+} from "../../src/repair/redundancy.ts";
 import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { Random } from "../sim/world.ts";
 

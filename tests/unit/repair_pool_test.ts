@@ -1,7 +1,7 @@
 /** How many sessions of one tunnel may repair at once, and that who ends makes room. */
 import { assert, assertEquals } from "@std/assert";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
-import { repairOptions, Repairs } from "../../src/session/repairs.ts";
+import { repairOptions, Repairs } from "../../src/repair/pool.ts";
 
 /** 100 KB each both ways, so that repair has 100 MB at most. */
 const SESSIONS_MAX = 512;

@@ -5,17 +5,12 @@
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
-import {
-  chooseRepair,
-  firstChoice,
-  REPAIR_SCHEMES,
-  type RepairChoice,
-} from "../../src/control/redundancy.ts";
+import { chooseRepair, firstChoice, REPAIR_SCHEMES, type RepairChoice } from "../../src/repair/redundancy.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
-import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/session/ox_repair.ts";
-import { LANES, RepairSender } from "../../src/session/ox_repair_sender.ts";
-import { RepairTally } from "../../src/session/repair_tally.ts";
-import { type RepairOptions, repairOptions, SessionRepair } from "../../src/session/repairs.ts";
+import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/repair/receiver.ts";
+import { LANES, RepairSender } from "../../src/repair/sender.ts";
+import { RepairTally } from "../../src/repair/tally.ts";
+import { type RepairOptions, repairOptions, SessionRepair } from "../../src/repair/pool.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
 import { Report } from "../../src/wire/control.ts";

@@ -2,7 +2,7 @@
  * What is said of repair in one direction: shares that mean something from the first datagram on, and the scheme by what came.
  */
 import { assertAlmostEquals, assertEquals } from "@std/assert";
-import { RepairTally } from "../../src/session/repair_tally.ts";
+import { RepairTally } from "../../src/repair/tally.ts";
 import { RepairReader } from "../../src/wire/repair.ts";
 
 const SECOND = 1_000_000;

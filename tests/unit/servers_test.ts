@@ -2,8 +2,8 @@
  * The list of relays that `connect` may use: when they are probed, who is used then, and where packets may go.
  */
 import { assertEquals, assertRejects } from "@std/assert";
-import { CommandError } from "../../src/cli/help.ts";
-import { Servers } from "../../src/cli/servers.ts";
+import { CommandError } from "../../src/process/help.ts";
+import { Servers } from "../../src/connect/servers.ts";
 
 const PORT = 4433;
 const at = (...hosts: string[]) => hosts.map((host) => ({ host, port: PORT }));

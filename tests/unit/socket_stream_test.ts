@@ -6,7 +6,7 @@
 import { assert, assertEquals, assertLess } from "@std/assert";
 import { createSecureContext, TLSSocket } from "node:tls";
 import type { Socket } from "node:net";
-import { dialFallback } from "../../src/cli/fallback_dial.ts";
+import { dialFallback } from "../../src/connect/fallback_dial.ts";
 import { PulledSocket, SocketStream } from "../../src/io/socket_stream.ts";
 import type { ByteStream } from "../../src/io/stream_port.ts";
 import { makeCertificate } from "../certificate.ts";

@@ -2,8 +2,8 @@
  * The SOCKS door in a process of its own, so that a test can limit its open files: prints its port, and serves until it is
  * ended.
  */
-import { Names } from "../../src/cli/names.ts";
-import { serveSocks } from "../../src/cli/socks.ts";
+import { Names } from "../../src/connect/socks/names.ts";
+import { serveSocks } from "../../src/connect/socks/mod.ts";
 import { DirectTunnel, native } from "./direct_tunnel.ts";
 
 if (typeof native === "string") throw new Error(native);

@@ -3,9 +3,9 @@
  * what it holds back for whom, and that what breaks beyond it breaks at the program too.
  */
 import { assert, assertEquals } from "@std/assert";
-import { type Lookup, Names } from "../../src/cli/names.ts";
-import { serveSocks } from "../../src/cli/socks.ts";
-import { readDatagram } from "../../src/cli/socks_udp.ts";
+import { type Lookup, Names } from "../../src/connect/socks/names.ts";
+import { serveSocks } from "../../src/connect/socks/mod.ts";
+import { readDatagram } from "../../src/connect/socks/udp.ts";
 import { requires } from "../requires.ts";
 import { DirectTunnel, native } from "./direct_tunnel.ts";
 

@@ -2,8 +2,8 @@
  * The process that the store's tests kill: adds peers without end and says each name once it is stored.
  * Arguments: state directory, first name's prefix. On a refused write it says "refused" and stops.
  */
-import { generatePrivateKey, keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
-import { PeerStore } from "../../src/cli/store.ts";
+import { generatePrivateKey, keyToText, publicKeyOf } from "../../src/process/keys_text.ts";
+import { PeerStore } from "../../src/serve/store.ts";
 
 const [stateDir, prefix] = Deno.args;
 const store = new PeerStore({ stateDir, tunnelIpv4: "10.66.0.0/16", tunnelIpv6: "fd00:1:2::/64" });

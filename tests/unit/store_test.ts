@@ -1,9 +1,9 @@
 /** The store of peers and the identity: leases, refusals, kill -9, concurrent writers, a full disk. */
 import { assert, assertEquals, assertMatch, assertNotMatch, assertRejects, assertThrows } from "@std/assert";
-import { CommandError } from "../../src/cli/help.ts";
-import { deriveTunnelIpv6, loadIdentity, resolveTunnelIpv6 } from "../../src/cli/identity.ts";
-import { generatePrivateKey, keyFromText, keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
-import { exportPeers, loadAllPeers, peersFromEnvironment, PeerStore } from "../../src/cli/store.ts";
+import { CommandError } from "../../src/process/help.ts";
+import { deriveTunnelIpv6, loadIdentity, resolveTunnelIpv6 } from "../../src/serve/identity.ts";
+import { generatePrivateKey, keyFromText, keyToText, publicKeyOf } from "../../src/process/keys_text.ts";
+import { exportPeers, loadAllPeers, peersFromEnvironment, PeerStore } from "../../src/serve/store.ts";
 import { parseConfig } from "../../src/config.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
 

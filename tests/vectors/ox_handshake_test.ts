@@ -13,7 +13,7 @@ import type { Primitives } from "../../src/codec/kernels.ts";
 import { nativePrimitives } from "../../src/codec/native.ts";
 import { noble } from "../../src/codec/noble.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
-import { createInitiation, openInitiation, tai64n } from "../../src/session/handshake.ts";
+import { createInitiation, openInitiation, tai64n } from "../../src/session/wireguard/handshake.ts";
 import {
   consumeOxResponse,
   createOxInitiation,
@@ -23,7 +23,7 @@ import {
   openOxPayload,
   oxResponseBytes,
   takeOxEarlyData,
-} from "../../src/session/ox_handshake.ts";
+} from "../../src/session/oxtunnel/handshake.ts";
 import { Random } from "../sim/world.ts";
 
 const native = loadNative();

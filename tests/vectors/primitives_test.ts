@@ -30,7 +30,7 @@ import {
   openInitiation,
   openTimestamp,
   tai64n,
-} from "../../src/session/handshake.ts";
+} from "../../src/session/wireguard/handshake.ts";
 import { Random } from "../sim/world.ts";
 
 const hex = (text: string) => Uint8Array.fromHex(text.replaceAll(/\s/g, ""));

@@ -1,0 +1,59 @@
+/**
+ * The thread of a client's data plane over a device, which waits in the kernel and for nothing else: a plane as
+ * connect/link/local_plane.ts makes it, told what to do by messages. Invariant: the device's descriptor stays the main thread's.
+ */
+/// <reference lib="deno.worker" />
+import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
+import { TunQueue } from "../../exit/tun.ts";
+import { loadNative } from "../../../ffi/native.ts";
+import type { Mailboxes } from "../../io/mailbox.ts";
+import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
+import type { Invitation } from "../invitation.ts";
+import { LocalPlane, type PlaneState, type PlaneWishes } from "./local_plane.ts";
+
+/** What the main thread says first: the rest comes by `control`, and the bell is rung after each. */
+export interface StartPlane {
+  invitation: Invitation;
+  descriptor: number;
+  device: string;
+  wishes: PlaneWishes;
+  /** The fallback's, where there is one. */
+  mailboxes?: Mailboxes;
+  control: MessagePort;
+  bell: number;
+}
+
+export type ToPlane =
+  | { type: "connect" | "reach"; address: string; port: number }
+  | { type: "moved" }
+  | { type: "hint"; flows: HintedFlows; trafficClass: number | undefined }
+  | { type: "look"; ping: boolean }
+  | { type: "close" };
+
+/** What it hears: the state, or that the plane is closed. */
+export type FromPlane = { type: "state"; state: PlaneState } | { type: "closed" };
+
+const scope = self as unknown as DedicatedWorkerGlobalScope;
+const tell = (message: FromPlane) => scope.postMessage(message);
+
+scope.onmessage = ({ data }: MessageEvent<StartPlane>) => {
+  const { invitation, descriptor, device, wishes, mailboxes, control, bell } = data;
+  const native = loadNative();
+  const hear = (message: ToPlane) => {
+    if (message.type === "connect") plane.connect(message.address, message.port);
+    else if (message.type === "reach") plane.reach(message.address, message.port);
+    else if (message.type === "moved") plane.moved();
+    else if (message.type === "hint") plane.hint(message.flows, message.trafficClass);
+    else if (message.type === "look") tell({ type: "state", state: plane.state(message.ping) });
+    else plane.close().then(() => tell({ type: "closed" }));
+  };
+  const port = control as unknown as NodePort;
+  const takeMessages = () => {
+    for (let taken = receiveMessageOnPort(port); taken; taken = receiveMessageOnPort(port)) {
+      hear(taken.message);
+    }
+  };
+  const exit = new TunQueue(descriptor, device, native);
+  const plane = new LocalPlane(invitation, exit, native, wishes, mailboxes, { bell, takeMessages });
+  if (!plane.waits) control.onmessage = ({ data }) => hear(data);
+};

@@ -1,0 +1,119 @@
+/**
+ * The data plane of connect/link/worker.ts as the main thread has it. Invariant: a thread that dies is replaced by one over the
+ * same device, which makes a new handshake; so the device, and a kill switch, stay. Moves no packet.
+ */
+import { closeBells, openBells, ringBell } from "../../io/bell.ts";
+import type { Mailboxes } from "../../io/mailbox.ts";
+import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
+import type { Invitation } from "../invitation.ts";
+import type { LinkPlane, PlaneState, PlaneWishes } from "./local_plane.ts";
+import type { FromPlane, StartPlane, ToPlane } from "./worker.ts";
+
+const FIRST_LOOK_MS = 20_000, LOOK_MS = 3000, CLOSE_MS = 3000;
+const RESTART_MS = 1000;
+
+export class ThreadPlane implements LinkPlane {
+  #worker: Worker;
+  readonly #start: Omit<StartPlane, "control">;
+  #control: MessagePort | undefined;
+  readonly #say: (message: string) => void;
+  #connected: ToPlane | undefined;
+  /** What holds now, by the flows, so that a thread that is started again hears it too. */
+  readonly #hints = new Map<string, ToPlane>();
+  #onState: (state: PlaneState) => void = () => {};
+  #onClosed: () => void = () => {};
+  #last: PlaneState | undefined;
+  #closed = false;
+
+  /** @param descriptor the device's queue, which must outlive the plane. */
+  constructor(
+    invitation: Invitation,
+    descriptor: number,
+    device: string,
+    say: (message: string) => void,
+    wishes: PlaneWishes,
+    mailboxes?: Mailboxes,
+  ) {
+    const [bell] = openBells(1);
+    this.#start = { invitation, descriptor, device, wishes, mailboxes, bell };
+    this.#say = say;
+    this.#worker = this.#run();
+  }
+
+  connect(address: string, port: number): void {
+    this.#connected = { type: "connect", address, port };
+    this.#tell(this.#connected);
+  }
+
+  reach(address: string, port: number): void {
+    this.#tell({ type: "reach", address, port });
+  }
+
+  moved(): void {
+    this.#tell({ type: "moved" });
+  }
+
+  hint(flows: HintedFlows, trafficClass: number | undefined): void {
+    const name = Object.values(flows).join(" ");
+    const message: ToPlane = { type: "hint", flows, trafficClass };
+    if (trafficClass === undefined) this.#hints.delete(name);
+    else this.#hints.set(name, message);
+    this.#tell(message);
+  }
+
+  /** What it said last, when it does not answer; rejects when it never has. */
+  look(ping: boolean): Promise<PlaneState> {
+    const { promise, resolve, reject } = Promise.withResolvers<PlaneState>();
+    const timer = setTimeout(() => {
+      if (this.#last) resolve(this.#last);
+      else reject(new Error("the data plane does not answer"));
+    }, this.#last ? LOOK_MS : FIRST_LOOK_MS);
+    this.#onState = resolve;
+    this.#tell({ type: "look", ping });
+    return promise.finally(() => clearTimeout(timer));
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await new Promise<void>((resolve) => {
+      const timer = setTimeout(resolve, CLOSE_MS);
+      this.#onClosed = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+      this.#tell({ type: "close" });
+    });
+    this.#worker.terminate();
+    closeBells([this.#start.bell]);
+  }
+
+  #tell(message: ToPlane): void {
+    this.#control?.postMessage(message);
+    ringBell(this.#start.bell);
+  }
+
+  #run(): Worker {
+    const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+    worker.onerror = (event) => {
+      event.preventDefault(); // or the main thread dies with it
+      worker.terminate();
+      if (this.#closed) return this.#onClosed();
+      this.#say(`The data plane failed (${event.message}) and is started again.`);
+      setTimeout(() => {
+        if (this.#closed) return;
+        this.#worker = this.#run();
+        if (this.#connected) this.#tell(this.#connected);
+        this.#hints.forEach((message) => this.#tell(message));
+      }, RESTART_MS);
+    };
+    worker.onmessage = ({ data }: MessageEvent<FromPlane>) => {
+      if (data.type === "closed") return this.#onClosed();
+      this.#last = data.state;
+      this.#onState(data.state);
+    };
+    const { port1, port2 } = new MessageChannel();
+    this.#control = port1;
+    worker.postMessage({ ...this.#start, control: port2 }, [port2]);
+    return worker;
+  }
+}

@@ -1,0 +1,351 @@
+/**
+ * How much repair a class of packets gets, and of which kind: a pure function of what is known of the path, of the class's
+ * traffic and deadline, of the budget, and of the choice before. It compares groups of sources by what Gilbert's model of
+ * losses says of each. Invariant: never more than the budget; on a clean path next to nothing; where losses come with a
+ * growing queue, or nothing is reported, no more than on a clean one; unless a share is fixed. Sends nothing;
+ * repair/sender.ts does.
+ * Keeps PROTOCOL R98.
+ */
+import { LOSS_HALF_LIFE } from "./loss_runs.ts";
+import { CLASS_BULK } from "../control/traffic_class.ts";
+
+/** What the schemes are called; "auto" takes whichever fits. */
+export const REPAIR_SCHEMES = ["auto", "copy", "spaced", "window", "block"] as const;
+export type RepairScheme = (typeof REPAIR_SCHEMES)[number];
+
+/** What is known of a path and of one class's traffic on it. Rates and shares are 0 to 1, times microseconds. */
+export interface RepairSituation {
+  nowUs: number;
+  /** Share of datagrams lost of late, losses in a row on average, and how long such a run takes. */
+  lossRate: number;
+  runLength: number;
+  runUs: number;
+  /** Delay above the least of late, and its growth in microseconds a second. */
+  queueUs: number;
+  queueSlope: number;
+  /** How much later than the fastest datagrams come at times. */
+  delayUs: number;
+  /** Below 0 where it is not known. */
+  rttUs: number;
+  /** Datagrams of which the reports have told so far. */
+  judged: number;
+  /** Data goes out and no reports come. */
+  isSilent: boolean;
+  /** Chance that a datagram sent a little later is lost; 0 where nothing predicts it. */
+  lossAhead: number;
+  /** CLASS_* that is protected. */
+  trafficClass: number;
+  /** Time from one source to the next, and from one datagram that a repair can ride in to the next. */
+  gapUs: number;
+  rideGapUs: number;
+  /** Bytes of a source on average, and of the largest of late. */
+  packetBytes: number;
+  packetBytesMax: number;
+  /** How much later than its original a repaired packet is still of use. */
+  deadlineUs: number;
+  /** Bytes of repair for each byte protected, at most. */
+  budget: number;
+  scheme: RepairScheme;
+  /** Spend this share, whatever the path does. */
+  share: number | undefined;
+}
+
+/** A repair rides in the first datagram behind its sources, in the last one that is in time, or goes alone just in time. */
+export const EARLY = 0, LATE = 1, ALONE = 2;
+
+/** What to send, and what the next choice must know of this one. */
+export interface RepairChoice {
+  isBlock: boolean;
+  /** Sources that a repair combines, every `stride`-th one; 1 is a copy. */
+  sources: number;
+  stride: number;
+  timing: number;
+  /** Bytes of repair for each byte of protected datagrams; 0 sends none. */
+  share: number;
+  /** Age of the newest source from which on its repair may ride. */
+  spacingUs: number;
+  /** Age of the oldest source at which a repair goes alone, if it may cost that much, and behind which it is of no use. */
+  lateUs: number;
+  /** When losses last came with a queue, what part of the losses of late the queue is to blame for, as of so many judged. */
+  congestedUs: number;
+  blamedRate: number;
+  blamedAt: number;
+  /** When the groups were compared. */
+  comparedUs: number;
+}
+
+/** The choice before the first one. */
+export function firstChoice(): RepairChoice {
+  return {
+    isBlock: false,
+    sources: 1,
+    stride: 1,
+    timing: EARLY,
+    share: 0,
+    spacingUs: 0,
+    lateUs: 0,
+    congestedUs: -Infinity,
+    blamedRate: 0,
+    blamedAt: 0,
+    comparedUs: -Infinity,
+  };
+}
+
+/** Bytes of a datagram beside its packets: header, tag, UDP and IPv4. */
+export const DATAGRAM_BYTES = 6 + 16 + 28;
+/** Of a repair beside its symbol. */
+const HEAD_BYTES = 6;
+
+/** What is left of the losses may be so much; a path that loses no more is clean. */
+const RESIDUAL_GOAL = 0.001;
+/** Bytes of repair for each lost byte at most: what is not brought back by so many is not to be brought back. */
+const SHARE_PER_LOSS = 40;
+/** On a clean path, so that the first losses find the other end ready. */
+const PROBE_SHARE = 0.01;
+/** A prediction below this is noise; one of more than twice the losses seen means something worse, which lasts so long. */
+const AHEAD_MIN = 0.05, AHEAD_RATIO = 2, AHEAD_BURST_US = 50_000;
+const AHEAD_QUEUE_US = 30_000;
+/** A queue of so much is congestion, until it has been half of that for a while. */
+const QUEUE_US = 45_000, CALM_US = 1_000_000;
+/** A repair must be in time although the clock, the other end and jitter take a little: this share of the deadline is used. */
+export const USABLE = 0.97;
+const DELAY_SHARE_MAX = 0.5;
+/** A repair that shall go alone still rides in a datagram that comes so close to its time. */
+const NEARLY = 0.9;
+const SOURCES_MAX = 8, STRIDE_MAX = 4;
+/** Repairs that cover the same source do not fail by themselves: each one more counts for so much, by simulation. */
+const OVERLAP = 0.7;
+/** Of a group that brings next to nothing back no number is enough. */
+const HOPELESS = 1e-6;
+/** Packets that come faster come together. */
+const GAP_US_MIN = 10;
+/** Groups are compared so often, sooner when the one in use does not fit, and another is taken when it leaves so much less. */
+const COMPARE_US = 200_000,
+  COMPARE_CLEAN_US = 2_000_000,
+  COMPARE_UNFIT_US = 20_000,
+  BETTER = 0.95,
+  COMPARED_LOSS_MIN = 0.01;
+/** A share that rises or falls by less is left as it is. */
+const RISE = 1.1, FALL = 0.7;
+/** What a share of 1, and a delay of the whole deadline, count for beside residual loss. */
+const SHARE_WEIGHT = 0.0003, AGE_WEIGHT = 0.0001;
+/** Bulk's transport repairs its own losses: it gets a little where there are many, and no queue. */
+const BULK_LOSS = 0.01, BULK_SHARE_MAX = 0.1, BULK_SHARE_PER_LOSS = 2, BULK_QUEUE_US = 10_000;
+const BULK_SOURCES = 8, BULK_STRIDE = 4;
+
+/** Writes the choice for the situation to `choice`, which holds the one before. */
+export function chooseRepair(situation: RepairSituation, choice: RepairChoice): void {
+  const { nowUs, isSilent, budget, share } = situation;
+  noteQueue(situation, choice);
+  const lossRate = Math.max(0, situation.lossRate - choice.blamedRate);
+  const isHeldBack = isSilent || nowUs - choice.congestedUs < CALM_US;
+  choice.lateUs = usableOf(situation);
+  if (share === undefined && situation.trafficClass === CLASS_BULK) {
+    chooseForBulk(situation, choice, isHeldBack);
+    return;
+  }
+  const predicted = aheadOf(situation, choice);
+  const rate = Math.max(lossRate, predicted);
+  const isClean = isHeldBack || rate <= RESIDUAL_GOAL;
+  const wasProbing = choice.share <= PROBE_SHARE;
+  // Compared as if something were lost, for what a clean path will lose first is as likely to be anything.
+  const loss = Math.max(rate, COMPARED_LOSS_MIN);
+  const burstUs = Math.max(burstOf(situation), predicted > AHEAD_RATIO * lossRate ? AHEAD_BURST_US : 0);
+  measure(situation, loss, burstUs, choice.sources, choice.stride, choice.timing);
+  const compareUs = isClean ? COMPARE_CLEAN_US : COMPARE_US;
+  const isUnfit = (wasProbing && !isClean) || !isAllowed(situation, choice);
+  if (nowUs - choice.comparedUs >= (isUnfit ? COMPARE_UNFIT_US : compareUs)) {
+    compare(situation, loss, burstUs, choice);
+  }
+  measure(situation, isClean ? loss : rate, burstUs, choice.sources, choice.stride, choice.timing);
+  choice.spacingUs = trial.spacingUs;
+  settle(choice, share ?? (isClean ? PROBE_SHARE : trial.share), budget);
+}
+
+/** Takes a share that differs enough from the one before. */
+function settle(choice: RepairChoice, share: number, budget: number): void {
+  if (share > RISE * choice.share || share < FALL * choice.share) choice.share = share;
+  choice.share = Math.min(choice.share, budget);
+}
+
+/**
+ * Losses with a queue that is long, or will be in a round trip, are congestion: repair would feed it. All that was lost by
+ * then is taken for the queue's doing, and is no reason to repair when the queue is gone.
+ */
+function noteQueue(
+  situation: RepairSituation,
+  choice: RepairChoice,
+): void {
+  const { nowUs, lossRate, queueUs, queueSlope, rttUs, judged } = situation;
+  choice.blamedRate *= 2 ** ((choice.blamedAt - judged) / LOSS_HALF_LIFE);
+  choice.blamedAt = judged;
+  const aheadUs = queueUs + Math.max(0, queueSlope) * Math.max(0, rttUs) / 1e6;
+  const wasCongested = nowUs - choice.congestedUs < CALM_US;
+  if (lossRate > RESIDUAL_GOAL && (aheadUs > QUEUE_US || (wasCongested && queueUs > QUEUE_US / 2))) {
+    choice.congestedUs = nowUs;
+  }
+  // Some of it is reported a little later.
+  if (nowUs - choice.congestedUs < CALM_US) choice.blamedRate = lossRate;
+}
+
+/** Losses that are predicted, unless a queue may be their cause: a predictor tells when, not why. */
+function aheadOf(situation: RepairSituation, { blamedRate }: RepairChoice): number {
+  const { lossAhead } = situation;
+  return lossAhead >= AHEAD_MIN && blamedRate <= RESIDUAL_GOAL && situation.queueUs <= AHEAD_QUEUE_US
+    ? lossAhead
+    : 0;
+}
+
+/** Blocks that are interleaved, so that a short burst takes little of each. */
+function chooseForBulk(
+  situation: RepairSituation,
+  choice: RepairChoice,
+  isHeldBack: boolean,
+): void {
+  const { lossRate, budget } = situation;
+  choice.isBlock = true;
+  choice.sources = BULK_SOURCES;
+  choice.stride = BULK_STRIDE;
+  choice.timing = EARLY;
+  choice.spacingUs = 0;
+  const isReal = !isHeldBack && situation.queueUs < BULK_QUEUE_US &&
+    lossRate > (choice.share > 0 ? BULK_LOSS / 2 : BULK_LOSS);
+  if (isReal) settle(choice, Math.min(BULK_SHARE_MAX, BULK_SHARE_PER_LOSS * lossRate), budget);
+  else choice.share = 0;
+}
+
+/**
+ * How long losses stay likely after one, microseconds: the time constant of Gilbert's model, in which a datagram d behind a
+ * lost one is lost with the chance p + (1 - p) e^(-d / burst). 0 for losses that have nothing to do with each other.
+ */
+function burstOf({ lossRate, runLength, runUs, gapUs }: RepairSituation): number {
+  const again = 1 - 1 / Math.max(1, runLength);
+  const correlation = Math.min(0.99, (again - lossRate) / (1 - lossRate));
+  if (!(correlation > 0.01)) return 0;
+  const spacingUs = runUs > 0 ? runUs / Math.max(1, runLength) : gapUs;
+  return -spacingUs / Math.log(correlation);
+}
+
+function isAllowed({ scheme }: RepairSituation, { isBlock, sources, timing }: RepairChoice): boolean {
+  return trial.score < Infinity && isBlock === (scheme === "block") && fits(scheme, sources, timing);
+}
+
+/** Whether a group is of the scheme. */
+function fits(scheme: RepairScheme, sources: number, timing: number): boolean {
+  switch (scheme) {
+    case "auto":
+      return true;
+    case "copy":
+      return sources === 1 && timing === EARLY;
+    case "spaced":
+      return sources === 1 && timing !== EARLY;
+    default:
+      return sources > 1 && timing === EARLY;
+  }
+}
+
+/** What `measure` found of the group that it was asked for last. */
+const trial = { share: 0, spacingUs: 0, score: Infinity };
+
+/** Takes the group that leaves least, if that is much less than what the present one does; leaves its measure in `trial`. */
+function compare(situation: RepairSituation, loss: number, burstUs: number, choice: RepairChoice): void {
+  const { scheme } = situation;
+  let bestSources = choice.sources, bestStride = choice.stride, bestTiming = choice.timing;
+  let bound = isAllowed(situation, choice) ? BETTER * trial.score : Infinity;
+  for (let sources = 1; sources <= SOURCES_MAX; sources++) {
+    for (let timing = EARLY; timing <= ALONE; timing++) {
+      if (!fits(scheme, sources, timing)) continue;
+      const strides = sources === 1 || timing === EARLY ? 1 : STRIDE_MAX;
+      for (let stride = 1; stride <= strides; stride++) {
+        measure(situation, loss, burstUs, sources, stride, timing);
+        if (trial.score >= bound) continue;
+        bound = trial.score;
+        bestSources = sources;
+        bestStride = stride;
+        bestTiming = timing;
+      }
+    }
+  }
+  // Traffic too slow for the scheme: copies that go alone are what is left.
+  measure(situation, loss, burstUs, bestSources, bestStride, bestTiming);
+  if (trial.score === Infinity) {
+    bestSources = bestStride = 1;
+    bestTiming = ALONE;
+    measure(situation, loss, burstUs, bestSources, bestStride, bestTiming);
+  }
+  choice.isBlock = scheme === "block" && bestSources > 1;
+  choice.sources = bestSources;
+  choice.stride = bestStride;
+  choice.timing = bestTiming;
+  choice.comparedUs = situation.nowUs;
+}
+
+/** How old a packet may be when its repair goes: what may be delayed on the way must leave earlier, as far as that is of use. */
+function usableOf({ deadlineUs, delayUs }: RepairSituation): number {
+  return USABLE * deadlineUs - Math.min(delayUs, DELAY_SHARE_MAX * deadlineUs);
+}
+
+/** Writes to `trial` what a group would cost and leave. */
+function measure(
+  situation: RepairSituation,
+  loss: number,
+  burstUs: number,
+  sources: number,
+  stride: number,
+  timing: number,
+): void {
+  const { packetBytes, packetBytesMax, deadlineUs, budget, share } = situation;
+  const gapUs = Math.max(GAP_US_MIN, situation.gapUs), rideGapUs = Math.max(GAP_US_MIN, situation.rideGapUs);
+  const usableUs = usableOf(situation), strideUs = stride * gapUs, spanUs = (sources - 1) * strideUs;
+  const rides = Math.floor((usableUs - spanUs) / rideGapUs);
+  if (spanUs >= usableUs || (timing !== ALONE && rides < 1)) {
+    trial.score = Infinity;
+    return;
+  }
+  const ageUs = timing === ALONE ? usableUs - spanUs : timing === EARLY ? rideGapUs : rides * rideGapUs;
+  // The largest of n evenly distributed lengths.
+  const symbolBytes = packetBytes + (packetBytesMax - packetBytes) * (sources - 1) / (sources + 1);
+  const bytes = symbolBytes + HEAD_BYTES + (timing === ALONE ? DATAGRAM_BYTES : 0);
+  /** Repairs that cover each source, for a share of 1; there is at most one repair for each source. */
+  const coverPerShare = sources * (DATAGRAM_BYTES + packetBytes) / bytes;
+  const success = successOf(loss, burstUs, sources, strideUs, ageUs);
+  const wanted = 1 - RESIDUAL_GOAL / loss;
+  const enough = success < HOPELESS
+    ? Infinity
+    : wanted <= success
+    ? wanted / success
+    : 1 + (Math.log(1 - wanted) / Math.log(1 - success) - 1) / OVERLAP;
+  const spent = share ?? Math.min(budget, SHARE_PER_LOSS * loss);
+  const cover = Math.min(sources, share === undefined ? enough : Infinity, spent * coverPerShare);
+  const repaired = cover <= 1 ? cover * success : 1 - (1 - success) ** (1 + (cover - 1) * OVERLAP);
+  trial.share = cover / coverPerShare;
+  trial.score = loss * (1 - repaired) + SHARE_WEIGHT * trial.share + AGE_WEIGHT * ageUs / deadlineUs;
+  trial.spacingUs = timing === EARLY
+    ? 0
+    : timing === LATE
+    ? ageUs - rideGapUs / 2
+    : Math.max(0, NEARLY * usableUs - spanUs);
+}
+
+/**
+ * Chance that a lost source comes back by one repair of `sources` sources, `strideUs` apart, the newest of which is `ageUs`
+ * old when it goes: all others must have come, and the repair itself. Gilbert's chain has no direction in time, so what is
+ * before the lost source and what is behind it are walked alike.
+ */
+function successOf(loss: number, burstUs: number, sources: number, strideUs: number, ageUs: number): number {
+  const kept = burstUs > 0 ? Math.exp(-strideUs / burstUs) : 0,
+    keptLast = burstUs > 0 ? Math.exp(-ageUs / burstUs) : 0;
+  // From a loss to an arrival, and from one arrival to the next.
+  const recovers = (1 - loss) * (1 - kept), stays = 1 - loss * (1 - kept);
+  let sum = (1 - loss) * (1 - keptLast) * walk(recovers, stays, sources - 1);
+  for (let behind = 1; behind < sources; behind++) {
+    sum += walk(recovers, stays, behind) * (1 - loss * (1 - keptLast)) *
+      walk(recovers, stays, sources - 1 - behind);
+  }
+  return sum / sources;
+}
+
+/** Chance that `steps` neighbours of a loss, one behind the other, all came. */
+function walk(recovers: number, stays: number, steps: number): number {
+  return steps === 0 ? 1 : recovers * stays ** (steps - 1);
+}

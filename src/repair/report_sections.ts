@@ -1,0 +1,60 @@
+// Hot path.
+/**
+ * The sections of a report that only sessions with repair fill (PROTOCOL §14): totals of losses and repairs when they have
+ * changed, and when datagrams came where that tells something. Invariant: a report never grows beyond the room that it
+ * is given, and what is left out now is said later or made up for by totals. Judges nothing itself.
+ * Keeps PROTOCOL R94.
+ */
+import type { Arrivals } from "./arrivals.ts";
+import {
+  arrivalSteps,
+  clockSteps,
+  LOSS_RUN_CLASSES,
+  type Report,
+  REPORT_ARRIVALS_MAX,
+  REPORT_CLOCK_BYTES,
+  REPORT_QUALITY_BYTES,
+} from "../wire/control.ts";
+
+/**
+ * Adds the sections to a report whose `highest` and bitmap are set, in `bytesMax` bytes.
+ * @param reported the highest counter of the last report, which told when that and those before it came.
+ */
+export function fillSections(
+  report: Report,
+  arrivals: Arrivals,
+  bytesMax: number,
+  reported: number,
+  nowUs: number,
+): void {
+  arrivals.judge(nowUs);
+  const { highest, bitmap, bitmapBytes } = report;
+  const highestUs = arrivals.usOf(highest);
+  let room = bytesMax;
+  if (!Number.isNaN(highestUs) && room >= REPORT_CLOCK_BYTES) {
+    room -= REPORT_CLOCK_BYTES;
+    report.hasClock = true;
+    report.clock = clockSteps(highestUs);
+  }
+  if (arrivals.isQualityDue && room >= REPORT_QUALITY_BYTES) {
+    room -= REPORT_QUALITY_BYTES;
+    report.hasQuality = true;
+    for (let i = 0; i < LOSS_RUN_CLASSES; i++) report.lossRuns[i] = arrivals.runs.runs[i];
+    report.reorderDepth = arrivals.reorderDepth;
+    report.repaired = arrivals.repaired;
+    report.unrepaired = arrivals.unrepaired;
+    arrivals.saidQuality();
+  }
+  const { tellingBytes } = arrivals;
+  const most = Math.min(REPORT_ARRIVALS_MAX, Math.floor((Math.min(room, tellingBytes) - 1) / 2));
+  let count = 0;
+  for (let bit = 0; bit < 8 * bitmapBytes && count < most && highest - 1 - bit > reported; bit++) {
+    if ((bitmap[bit >> 3] >> (bit & 7) & 1) === 0) continue;
+    const earlierUs = highestUs - arrivals.usOf(highest - 1 - bit);
+    if (Number.isNaN(earlierUs)) break;
+    report.arrivals[count++] = arrivalSteps(earlierUs);
+  }
+  if (count === 0) return;
+  report.arrivalCount = count;
+  arrivals.saidArrivals(1 + 2 * count);
+}

@@ -1,0 +1,248 @@
+// Hot path.
+/**
+ * The sending end of one OxTunnel session's loss repair (PROTOCOL §13): the packets of the last protected datagrams, class by
+ * class, and the repairs that are made of them when a datagram leaves that can take one along, or when it is time for one to
+ * go alone. Invariant: within any time the repairs of a class take no more bytes than the plan's share of the datagrams
+ * that it protects in that time, and one repair. Memory is fixed. Does not choose the plans.
+ * Keeps PROTOCOL R91, R96 and R97.
+ */
+import { CODE_BLOCK, CODE_WINDOW, RepairEncoder, SOURCES_MAX } from "../codec/erasure.ts";
+import type { ShardKernel } from "../codec/kernels.ts";
+import { BLOCK_MAX } from "../codec/reed_solomon.ts";
+import { DATAGRAM_BYTES, EARLY, firstChoice, type RepairChoice, USABLE } from "./redundancy.ts";
+import type { Burst } from "../vector/burst.ts";
+import { FRAME_HEAD_BYTES, FRAME_REPAIR, writeFrameHead } from "../wire/frame.ts";
+import { canCarryRepair, repairHeadBytes, writeRepairHead } from "../wire/repair.ts";
+import { INDEX_MAX, SYMBOL_MAX_BYTES, windowKey } from "./receiver.ts";
+
+/** Classes that are planned for by themselves. */
+export const LANE_GAME = 0, LANE_VOICE = 1, LANE_BULK = 2, LANES = 3;
+/** Sources of a lane that are remembered; the encoder keeps no more. */
+const KEPT = 64;
+/** The longest head of a repair frame: all of its bitmap. */
+const HEAD_BYTES_MAX = FRAME_HEAD_BYTES + repairHeadBytes(KEPT);
+/** A game's pace, until the real one is known; and what counts as a pause instead. */
+const GAP_US_FIRST = 15_625, PAUSE_US = 200_000;
+/** What a datagram must have room for to count as one that a repair can ride in. */
+const RIDE_BYTES = 200;
+/**
+ * A source is of use until a little behind the time at which its repair goes alone: timers are not exact. What that time
+ * leaves of the deadline is not exceeded: (1 - x)(1 + x) is below 1.
+ */
+const TOLERANCE = 1 - USABLE;
+const AVERAGE = 1 / 16, FORGET = 1 / 64;
+
+/** One class's sources, by ordinal, and what of them is to be repaired. */
+export class Lane {
+  plan: RepairChoice = firstChoice();
+  /** Time from one source to the next, and bytes of a source, smoothed; and of the largest of late. */
+  gapUs = GAP_US_FIRST;
+  bytes = 0;
+  bytesMax = 0;
+  /** Bytes that repairs may take now. */
+  credit = 0;
+  /** Sources so far, and the first of those that no repair has taken and that are not given up. */
+  ordinal = 0;
+  open = 0;
+  /** First source of the blocks that are being filled; the last filled ones, how they lie, and the repairs sent of them. */
+  blockFrom = 0;
+  blockEnd = 0;
+  blockSources = 0;
+  blockStride = 0;
+  blockSent = 0;
+  readonly counters = new Float64Array(KEPT);
+  readonly lengths = new Uint16Array(KEPT);
+  readonly sentUs = new Float64Array(KEPT);
+
+  /** When a repair goes alone because nothing took it along, or Infinity. Those of blocks never do. */
+  get dueUs(): number {
+    const { plan, open } = this;
+    if (open >= this.ordinal || plan.isBlock || plan.share <= 0) return Infinity;
+    const bytes = FRAME_HEAD_BYTES + repairHeadBytes(0) + this.lengths[open % KEPT];
+    return this.credit < bytes + DATAGRAM_BYTES ? Infinity : this.sentUs[open % KEPT] + plan.lateUs;
+  }
+
+  note(length: number, nowUs: number): void {
+    const gapUs = this.ordinal === 0 ? PAUSE_US : nowUs - this.sentUs[(this.ordinal - 1) % KEPT];
+    if (gapUs < PAUSE_US) this.gapUs += (gapUs - this.gapUs) * AVERAGE;
+    this.bytes = this.bytes === 0 ? length : this.bytes + (length - this.bytes) * AVERAGE;
+    this.bytesMax = Math.max(length, this.bytesMax - (this.bytesMax - length) * FORGET);
+  }
+
+  add(counter: number, length: number, nowUs: number): void {
+    const place = this.ordinal % KEPT;
+    this.counters[place] = counter;
+    this.lengths[place] = length;
+    this.sentUs[place] = nowUs;
+    this.ordinal++;
+    this.open = Math.max(this.open, this.ordinal - KEPT);
+    while (this.open < this.ordinal && this.isLate(this.open, nowUs)) this.open++;
+    // What one repair that goes alone may need is saved up, and this datagram's part on top (PROTOCOL R96).
+    const earned = this.plan.share * (DATAGRAM_BYTES + length);
+    this.credit = Math.min(this.credit, DATAGRAM_BYTES + HEAD_BYTES_MAX + this.bytesMax) + earned;
+    this.#fillBlock();
+  }
+
+  isLate(ordinal: number, nowUs: number): boolean {
+    return nowUs - this.sentUs[ordinal % KEPT] > this.plan.lateUs * (1 + TOLERANCE);
+  }
+
+  #fillBlock(): void {
+    const { isBlock, sources, stride } = this.plan;
+    if (!isBlock || this.ordinal - this.blockFrom > sources * stride) {
+      this.blockFrom = this.ordinal - (isBlock ? 1 : 0);
+    }
+    if (this.ordinal - this.blockFrom < sources * stride) return;
+    this.blockFrom = this.blockEnd = this.ordinal;
+    this.blockSources = sources;
+    this.blockStride = stride;
+    this.blockSent = 0;
+  }
+}
+
+export class RepairSender {
+  readonly lanes: readonly Lane[] = [new Lane(), new Lane(), new Lane()];
+  /** Time from one datagram that a repair could ride in to the next, smoothed. */
+  rideGapUs = GAP_US_FIRST;
+  #rideUs = -Infinity;
+  readonly #encoder: RepairEncoder;
+  // The group that was put together last: counters, longest source, code, number in its block, and what it leaves open.
+  readonly #numbers = new Float64Array(SOURCES_MAX);
+  #longest = 0;
+  #number = 0;
+  #covered = 0;
+
+  constructor(kernel: ShardKernel) {
+    this.#encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES);
+  }
+
+  /** When a repair goes alone because nothing took it along, or Infinity. */
+  get dueUs(): number {
+    let dueUs = Infinity;
+    for (let i = 0; i < LANES; i++) dueUs = Math.min(dueUs, this.lanes[i].dueUs);
+    return dueUs;
+  }
+
+  /**
+   * Puts repairs in front of the plaintext in `row`, which will have `counter`, up to `bytesMax` in all: one of each lane that
+   * has one, or, where the row has nothing else, all that are due.
+   */
+  ride(burst: Burst, row: number, counter: number, bytesMax: number, nowUs: number): void {
+    const isAlone = burst.length[row] === 0;
+    if (!isAlone && burst.length[row] + RIDE_BYTES <= bytesMax) {
+      const gapUs = nowUs - this.#rideUs;
+      if (gapUs < PAUSE_US) this.rideGapUs += (gapUs - this.rideGapUs) * AVERAGE;
+      this.#rideUs = nowUs;
+    }
+    let index = 0;
+    for (let i = 0; i < LANES; i++) {
+      const lane = this.lanes[i];
+      for (let more = true; more && index <= INDEX_MAX;) {
+        const isDue = isAlone && lane.dueUs <= nowUs;
+        if (this.#put(lane, burst, row, counter, index, bytesMax, nowUs)) index++;
+        else if (burst.length[row] > 0) break; // another datagram may have room
+        else if (isDue) lane.open++; // it cannot be, and must not be tried for ever
+        more = isAlone && lane.dueUs <= nowUs;
+      }
+    }
+  }
+
+  /** The plaintext's packets of a datagram went out; true when they are a source of the lane now. */
+  sent(lane: Lane, bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): boolean {
+    if (length > SYMBOL_MAX_BYTES) return false;
+    lane.note(length, nowUs);
+    if (lane.plan.share <= 0 || !this.#encoder.add(counter, bytes, at, length)) return false;
+    lane.add(counter, length, nowUs);
+    return true;
+  }
+
+  /** Puts the lane's next repair in front of what is in the row, if there is one and it may be. */
+  #put(
+    lane: Lane,
+    burst: Burst,
+    row: number,
+    counter: number,
+    index: number,
+    bytesMax: number,
+    nowUs: number,
+  ): boolean {
+    const { offset, length } = burst, numbers = this.#numbers;
+    const { isBlock } = lane.plan;
+    const count = isBlock
+      ? this.#blockGroup(lane, nowUs)
+      : lane.plan.sources === 1 && lane.plan.timing !== EARLY
+      ? this.#spacedGroup(lane, nowUs)
+      : this.#windowGroup(lane, nowUs);
+    if (count === 0 || !canCarryRepair(counter, numbers[count - 1])) return false;
+    const headBytes = repairHeadBytes(numbers[count - 1] - numbers[0]);
+    const bytes = FRAME_HEAD_BYTES + headBytes + this.#longest;
+    const cost = bytes + (length[row] === 0 ? DATAGRAM_BYTES : 0);
+    if (headBytes === 0 || lane.credit < cost || length[row] + bytes > bytesMax) return false;
+    const number = isBlock ? this.#number : index;
+    const symbolBytes = isBlock
+      ? this.#encoder.combine(CODE_BLOCK, number, numbers, count)
+      : this.#encoder.combine(CODE_WINDOW, windowKey(counter, index), numbers, count);
+    // Another lane's source may have taken the place of one.
+    if (symbolBytes !== this.#longest) return false;
+    burst.bytes.copyWithin(offset[row] + bytes, offset[row], offset[row] + length[row]);
+    const body = writeFrameHead(burst.view, offset[row], FRAME_REPAIR, headBytes + symbolBytes);
+    const symbolAt = writeRepairHead(burst.view, body, isBlock, number, counter, numbers, count);
+    this.#encoder.take(symbolBytes, burst.bytes, symbolAt);
+    length[row] += bytes;
+    lane.credit -= cost;
+    if (isBlock) lane.blockSent++;
+    else lane.open = this.#covered;
+    return true;
+  }
+
+  /** The oldest source that is still of use and old enough. */
+  #spacedGroup(lane: Lane, nowUs: number): number {
+    const { plan, sentUs, ordinal } = lane;
+    let source = lane.open;
+    while (source < ordinal && lane.isLate(source, nowUs)) source++;
+    if (source === ordinal || nowUs - sentUs[source % KEPT] < plan.spacingUs) return 0;
+    this.#covered = source + 1;
+    this.#longest = 0;
+    return this.#take(lane, source, 0);
+  }
+
+  /** The newest source that is old enough, if no repair has had it, and those before it. */
+  #windowGroup(lane: Lane, nowUs: number): number {
+    const { plan, sentUs } = lane;
+    let newest = lane.ordinal - 1;
+    while (newest >= lane.open && nowUs - sentUs[newest % KEPT] < plan.spacingUs) newest--;
+    if (newest < lane.open) return 0;
+    this.#covered = newest + 1;
+    const newestCounter = lane.counters[newest % KEPT];
+    let count = 0;
+    this.#longest = 0;
+    for (let back = plan.sources - 1; back >= 0; back--) {
+      const source = newest - back * plan.stride;
+      if (source < 0 || source < lane.ordinal - KEPT || lane.isLate(source, nowUs)) continue;
+      // What lies too far back cannot be named.
+      if (repairHeadBytes(newestCounter - lane.counters[source % KEPT]) === 0) continue;
+      count = this.#take(lane, source, count);
+    }
+    return count;
+  }
+
+  /** The next repair of the blocks that were filled last: of each in turn, as long as they are of use. */
+  #blockGroup(lane: Lane, nowUs: number): number {
+    const { blockEnd, blockSources, blockStride, blockSent, ordinal } = lane;
+    if (blockEnd === 0 || lane.isLate(blockEnd - 1, nowUs)) return 0;
+    const from = blockEnd - blockSources * blockStride + blockSent % blockStride;
+    const repair = Math.floor(blockSent / blockStride);
+    if (repair >= blockSources || blockSources + repair >= BLOCK_MAX || from < ordinal - KEPT) return 0;
+    this.#number = blockSources + repair;
+    let count = 0;
+    this.#longest = 0;
+    for (let i = 0; i < blockSources; i++) count = this.#take(lane, from + i * blockStride, count);
+    return count;
+  }
+
+  #take(lane: Lane, source: number, count: number): number {
+    this.#numbers[count] = lane.counters[source % KEPT];
+    this.#longest = Math.max(this.#longest, lane.lengths[source % KEPT]);
+    return count + 1;
+  }
+}

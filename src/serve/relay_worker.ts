@@ -1,0 +1,336 @@
+/**
+ * The data-plane Worker: makes port, exit and core from the configuration that the main thread sends and over what that
+ * thread has opened, and lets the driver run them. Invariant: whatever it opened itself is closed before it says
+ * "stopped". Serves nothing and reads no file.
+ */
+/// <reference lib="deno.worker" />
+import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
+import { libc } from "../../ffi/mod.ts";
+import { loadNative } from "../../ffi/native.ts";
+import { PortableAead } from "../codec/aead_portable.ts";
+import { useBlake2s } from "../codec/hash.ts";
+import {
+  ALGORITHM,
+  implementationOf,
+  nativeAdviser,
+  NativeAead,
+  nativeBlake2s,
+  NativeDatagramAead,
+  NativeLz4,
+  nativePrimitives,
+  preferredAeads,
+} from "../codec/native.ts";
+import { PortableDatagramAead } from "../codec/datagram_portable.ts";
+import { PortableShardKernel } from "../codec/gf256.ts";
+import type { Lz4 } from "../codec/kernels.ts";
+import { PortableLz4 } from "../codec/lz4.ts";
+import { NativeShardKernel } from "../codec/native_shards.ts";
+import { nodeCrypto } from "../codec/node_crypto.ts";
+import type { Config } from "../config.ts";
+import { readClassRule } from "../control/rule_text.ts";
+import { hostOne, parsePrefix } from "../wire/address.ts";
+import type { Exit } from "../exit/exit.ts";
+import { TunQueue } from "../exit/tun.ts";
+import { openUserspace } from "../exit/userspace.ts";
+import { openNative } from "../io/choose.ts";
+import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
+import { every } from "../io/every.ts";
+import { Mailbox } from "../io/mailbox.ts";
+import type { Port } from "../io/port.ts";
+import { StreamSide } from "../io/stream_side.ts";
+import { UdpPort } from "../io/udp.ts";
+import { DROP, Metrics } from "../metrics.ts";
+import { Relay } from "../relay.ts";
+import { repairOptions } from "../repair/pool.ts";
+import { scaledLimits } from "../session/limits.ts";
+import type { TunnelOptions } from "../tunnel.ts";
+import { Arena } from "../vector/arena.ts";
+import { adviseTables } from "../vector/memory.ts";
+import { cannotListen, nativeIo } from "./doors.ts";
+import type { FromWorker, ToWorker } from "./messages.ts";
+import { warmUp } from "./warmup.ts";
+
+const ARENA_SLOTS = 8192;
+const OWN_ADDRESSES_MS = 5000;
+const EVENTS_MS = 500;
+
+const scope = self as unknown as DedicatedWorkerGlobalScope;
+const tell = (message: FromWorker) => scope.postMessage(message);
+const log = (area: string) => (level: "debug" | "info" | "warning" | "error", message: string) =>
+  tell({ type: "log", level, area, message });
+
+interface DataPlane {
+  relay: Relay;
+  lz4: Lz4;
+  driver: Driver;
+  port: Port;
+  exit: Exit;
+  mailbox: Mailbox | undefined;
+  stopTimers: (() => void)[];
+}
+
+let plane: DataPlane | undefined;
+
+type StartMessage = Extract<ToWorker, { type: "start" }>;
+
+/** Every address that ends on this host: its interfaces' own, and their IPv4 networks' broadcasts. */
+function ownAddresses(): string[] {
+  return Deno.networkInterfaces().flatMap(({ family, address, netmask }) => {
+    if (family !== "IPv4") return [address];
+    const mask = netmask.split(".").map(Number);
+    return [address, address.split(".").map((byte, i) => Number(byte) | (~mask[i] & 255)).join(".")];
+  });
+}
+
+function openExit({ config, tunnelIpv6, queue, device, maxFlows }: StartMessage, metrics: Metrics): Exit {
+  const native = nativeIo(config);
+  if (queue !== undefined) return new TunQueue(queue, device ?? "tun", native);
+  return openUserspace({
+    ipv4: hostOne(config.tunnelIpv4),
+    ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6),
+    mtu: config.mtu,
+    native,
+    metrics,
+    maxFlows,
+    log: log("exit"),
+  });
+}
+
+/**
+ * How long packets may be held, as TunnelOptions has it: only where the driver waits in the kernel, since the event loop's
+ * timers would keep them a millisecond and more.
+ */
+function batchWaitUs({ enableBatching, batchWaitUs }: Config, port: Port, exit: Exit): number {
+  if (!enableBatching) return -1;
+  return port.descriptor === undefined || exit.descriptor === undefined ? 0 : batchWaitUs;
+}
+
+/** Keeps this thread to one processor, from whose memory its packets then come: nothing was touched yet. */
+function pinTo(cpu: number): void {
+  const mask = new Uint8Array(128);
+  mask[cpu >> 3] = 1 << (cpu & 7);
+  if (libc().sched_setaffinity(0, BigInt(mask.length), mask) !== 0) {
+    throw new Error(
+      `cpus: this machine, or its cgroup, has no processor ${cpu} for the relay; set cpus = []`,
+    );
+  }
+}
+
+type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "repair"> & {
+  /** Also where nothing is compressed now: a reload may change that. */
+  lz4: Lz4;
+};
+
+/** The native kernels where they run and the config allows it; one line of the log says which and why. */
+function chooseKernels(config: Config): Kernels {
+  const native = config.kernels === "portable" ? "the config asks for it" : loadNative();
+  if (typeof native !== "string") {
+    const by = implementationOf(native, ALGORITHM.chacha20Poly1305);
+    useBlake2s(nativeBlake2s(native));
+    adviseTables(nativeAdviser(native));
+    log("kernels")("info", `native, ChaCha20-Poly1305 by ${by}: the fastest that this processor runs`);
+    return {
+      primitives: nativePrimitives(native),
+      makeAead(rows) {
+        const aead = new NativeAead(native, rows, DROP.forged);
+        if (!aead.isLocked) {
+          log("kernels")(
+            "warning",
+            "session keys may reach swap: raise the limit on locked memory (ulimit -l)",
+          );
+        }
+        return aead;
+      },
+      makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
+      aeads: preferredAeads(native),
+      lz4: new NativeLz4(native),
+      ...(config.repair.enabled
+        ? { repair: repairOptions(new NativeShardKernel(native), config.repair) }
+        : {}),
+    };
+  }
+  if (config.kernels === "native") {
+    throw new Error(`kernels = "native" cannot be used: ${native}; or set kernels = "auto"`);
+  }
+  log("kernels")("info", `portable, ChaCha20-Poly1305 by node:crypto: ${native}`);
+  return {
+    primitives: nodeCrypto,
+    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
+    makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
+    lz4: new PortableLz4(),
+    ...(config.repair.enabled ? { repair: repairOptions(new PortableShardKernel(), config.repair) } : {}),
+  };
+}
+
+/** The port that was chosen; one line of the log says which and why. */
+function openPort({ config, port, socket }: StartMessage, arena: Arena, metrics: Metrics): Port {
+  const { listen } = config;
+  const native = nativeIo(config);
+  try {
+    if (typeof port === "string" || typeof native === "string") {
+      log("io")("info", `portable, one datagram at a time: ${port}`);
+      const open = (host: string) =>
+        new UdpPort({ host, port: listen.port, arena, onDrop: (reason) => metrics.drop(DROP[reason]) });
+      try {
+        return open(listen.host);
+      } catch (error) {
+        // A system without IPv6.
+        if (listen.host !== "::" || error instanceof Deno.errors.AddrInUse) throw error;
+        return open("0.0.0.0");
+      }
+    }
+    log("io")("info", `${port.io}, whole bursts at a time: ${port.reason}`);
+    const onRefused = (datagrams: number) => metrics.drop(DROP.port_error, datagrams);
+    return openNative(port, { native, ...listen, socket, onRefused });
+  } catch (error) {
+    const taken = error instanceof Deno.errors.AddrInUse;
+    throw new Error(cannotListen(config, taken ? undefined : (error as Error).message));
+  }
+}
+
+async function start(message: StartMessage): Promise<void> {
+  const { config, tunnelIpv6, worker, mailboxes } = message;
+  if (config.cpus.length > 0) pinTo(config.cpus[worker]);
+  const columns = message.counters.map((shared) => new Metrics(shared));
+  const metrics = columns[worker];
+  const arena = new Arena(ARENA_SLOTS);
+  const kernels = chooseKernels(config);
+  log("kernels")("debug", `${warmUp(kernels)} packets have taught the compiler the routes`);
+  const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
+  const socket = openPort(message, arena, metrics);
+  // Behind the Workers' mailboxes comes the fallback's.
+  const port = mailbox && config.fallback ? new StreamSide(socket, mailbox, columns.length) : socket;
+  let exit: Exit;
+  try {
+    exit = openExit(message, metrics);
+  } catch (error) {
+    await port.close();
+    throw error;
+  }
+  const relay = new Relay({
+    arena,
+    metrics,
+    ...kernels,
+    lz4: config.enableCompression ? kernels.lz4 : undefined,
+    compressionThreshold: config.compressionThreshold,
+    random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
+    limits: scaledLimits(message.timeScale),
+    privateKey: message.privateKey,
+    ipv4: hostOne(config.tunnelIpv4).address,
+    ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6).address,
+    mtu: config.mtu,
+    exitHairpins: exit.hairpins === true,
+    exitIsSource: exit.name === "userspace",
+    batchWaitUs: batchWaitUs(config, port, exit),
+    maxConnections: config.maxConnections,
+    rateLimitPerIp: config.rateLimitPerIp,
+    destinations: config.destinations,
+    trusted: config.trusted,
+    worker,
+    workers: columns.length,
+    connectionsElsewhere: () => {
+      let connections = 0;
+      for (let i = 0; i < columns.length; i++) {
+        if (i !== worker) connections += columns[i].get("connections");
+      }
+      return connections;
+    },
+    unixOffsetUs: wallClockOffsetUs(),
+  });
+  relay.setClassRules(config.classes.rules.map((text) => readClassRule(text, parsePrefix)));
+  const refreshOwn = () => relay.setOwnAddresses(ownAddresses());
+  refreshOwn();
+  const { failed } = relay.replacePeers(message.peers);
+  const { control, bell } = message;
+  const takeMessages = () => {
+    const port = control as unknown as NodePort;
+    for (let taken = receiveMessageOnPort(port); taken; taken = receiveMessageOnPort(port)) {
+      hear(taken.message);
+    }
+  };
+  const messages = bell === undefined ? undefined : { bell, takeMessages };
+  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages);
+  if (!driver.waits) control.onmessage = ({ data }) => hear(data);
+  const tellEvents = () => {
+    for (let event = relay.pollEvent(); event; event = relay.pollEvent()) tell({ type: "event", event });
+  };
+  const stopTimers = [
+    every(
+      OWN_ADDRESSES_MS,
+      refreshOwn,
+      ({ message }) =>
+        log("exit")("warning", `the addresses known as this host's own stay as they were: ${message}`),
+    ),
+    every(EVENTS_MS, tellEvents, ({ message }) => log("peers")("warning", message)),
+  ];
+  plane = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers };
+  if (message.failAfterMs !== undefined) {
+    setTimeout(() => {
+      throw new Error("it was asked to fail, for a test");
+    }, message.failAfterMs);
+  }
+  driver.start();
+  // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
+  const descriptors = [...exit.processDescriptors ?? []];
+  tell({ type: "ready", listen: port.description, exit: exit.description, failed, descriptors });
+}
+
+async function stop(): Promise<void> {
+  if (plane) {
+    plane.stopTimers.forEach((stop) => stop());
+    await plane.driver.stop();
+    plane.relay.close();
+    await plane.port.close();
+    await plane.exit.close();
+    await plane.mailbox?.close();
+    plane = undefined;
+  }
+  tell({ type: "stopped" });
+}
+
+function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
+  if (data.type === "peers") {
+    const report = plane.relay.changePeers(data.changed, data.gone);
+    const released = plane.relay.takeReleased();
+    if (released.length > 0) plane.exit.forget?.(released);
+    return report;
+  }
+  if (data.type === "tune") {
+    const { config } = data;
+    const { compressionThreshold: thresholdBytes } = config;
+    const compression = config.enableCompression ? { lz4: plane.lz4, thresholdBytes } : undefined;
+    plane.relay.tune({ ...config, compression });
+    return null;
+  }
+  const nowUs = monotonicUs();
+  const { relay } = plane;
+  return {
+    peers: relay.peerSnapshots(nowUs),
+    sessions: relay.sessionSnapshots(nowUs),
+    applications: relay.applications(nowUs),
+  };
+}
+
+/** Answers one message after the start. */
+function hear(message: Exclude<ToWorker, { type: "start" }>): void {
+  if (message.type === "stop") {
+    whileTelling(stop);
+    return;
+  }
+  const { id } = message;
+  try {
+    tell({ type: "reply", id, value: plane ? answer(plane, message) : null });
+  } catch (error) {
+    tell({ type: "error", id, message: (error as Error).message });
+  }
+}
+
+async function whileTelling(act: () => Promise<void>): Promise<void> {
+  try {
+    await act();
+  } catch (error) {
+    tell({ type: "failed", message: (error as Error).message });
+  }
+}
+
+scope.onmessage = ({ data }: MessageEvent<StartMessage>) => whileTelling(() => start(data));

@@ -1,0 +1,342 @@
+/**
+ * The peers on disk: `peers.json` in the state directory, and the addresses leased to them. Invariant: an
+ * operation that has returned survives kill -9 and power loss, one that has not leaves the old file whole,
+ * and two processes that change the store at once lose nothing. Tells no relay.
+ */
+import * as v from "valibot";
+import { join } from "node:path";
+import type { Config, Environment } from "../config.ts";
+import type { PeerRecord } from "../session/peer_record.ts";
+import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "../process/durable.ts";
+import { CommandError } from "../process/help.ts";
+import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
+import { isKeyText, keyToText, unusableKey } from "../process/keys_text.ts";
+import {
+  type Address,
+  formatAddress,
+  formatPrefix,
+  hostOne,
+  isIpv4,
+  parseAddress,
+  parseInterface,
+  parsePrefix,
+  prefixContains,
+} from "../wire/address.ts";
+
+const keyText = v.pipe(v.string(), v.check(isKeyText, "not a 32-byte key"));
+const publicKeyText = v.pipe(
+  keyText,
+  v.check((text) => unusableKey(text) === undefined, "a key that nobody can have"),
+);
+
+const RECORD = v.strictObject({
+  name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,63}$/, "not 1 to 63 of A-Z a-z 0-9 . _ -")),
+  publicKey: publicKeyText,
+  presharedKey: v.exactOptional(keyText),
+  allowedIps: v.pipe(
+    v.array(v.pipe(
+      v.string(),
+      // One prefix has one text from here on, so that two of them can be compared.
+      v.transform((text) => networkText(text) ?? ""),
+      v.check((text) => text !== "", "not a network without host bits"),
+    )),
+    v.minLength(1),
+    v.maxLength(64),
+  ),
+  created: v.pipe(v.string(), v.maxLength(40)),
+});
+
+/** A network's normal text; undefined when it is none, or has bits of a host set. */
+function networkText(text: string): string | undefined {
+  const prefix = text.includes("/") ? parseInterface(text) : undefined;
+  return prefix && prefixContains(prefix, prefix.address) ? formatPrefix(prefix) : undefined;
+}
+
+const FILE = v.strictObject({
+  version: v.literal(1),
+  peers: v.array(RECORD),
+  /** Addresses of peers that were removed, the longest ago first. */
+  released: v.exactOptional(v.array(v.string())),
+});
+/** More are forgotten, the oldest first. */
+const RELEASED_MAX = 65_536;
+
+/** The store's and the environment's peers in one text, and what is wrong with it. */
+function parsePeers(text: string): Stored | { mistake: string } {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    return { mistake: "it is not JSON" };
+  }
+  const result = v.safeParse(FILE, json);
+  if (!result.success) {
+    // The place, not the value: a preshared key is a secret.
+    const place = v.getDotPath(result.issues[0]) ?? "the whole";
+    return { mistake: `${place} is not as it should be` };
+  }
+  const twice = firstDuplicate(result.output.peers);
+  const { peers, released = [] } = result.output;
+  return twice === undefined ? { peers, released } : { mistake: twice };
+}
+
+interface Stored {
+  peers: PeerRecord[];
+  released: string[];
+}
+
+function firstDuplicate(peers: readonly PeerRecord[]): string | undefined {
+  const seen = new Map<string, string>();
+  for (const peer of peers) {
+    for (const value of [peer.name, peer.publicKey, ...peer.allowedIps]) {
+      const other = seen.get(value);
+      if (other !== undefined) return `peers "${other}" and "${peer.name}" both have ${value}`;
+      seen.set(value, peer.name);
+    }
+  }
+  return undefined;
+}
+
+export interface StoreOptions {
+  readonly stateDir: string;
+  /** "10.66.0.0/16"; the relay itself is host 1. */
+  readonly tunnelIpv4: string;
+  /** "fd…::/64", or undefined when IPv6 is off in the tunnel. */
+  readonly tunnelIpv6?: string;
+  /** Peers from elsewhere, whose names, keys and addresses are taken. */
+  readonly others?: readonly PeerRecord[];
+  /** The relay's public key, which no peer may have. */
+  readonly relayKey?: string;
+}
+
+export class PeerStore {
+  readonly path: string;
+  readonly #options: StoreOptions;
+  readonly #lockFile: string;
+
+  constructor(options: StoreOptions) {
+    this.path = join(options.stateDir, "peers.json");
+    this.#lockFile = join(options.stateDir, "peers.lock");
+    this.#options = options;
+  }
+
+  /** Peers from elsewhere, which are not stored here. */
+  get others(): readonly PeerRecord[] {
+    return this.#options.others ?? [];
+  }
+
+  /** The stored peers, oldest first; none when the file is missing. Throws CommandError on a damaged file. */
+  async load(): Promise<PeerRecord[]> {
+    return (await this.#load()).peers;
+  }
+
+  async #load(): Promise<Stored> {
+    const text = await readIfPresent(this.path);
+    if (text === undefined) return { peers: [], released: [] };
+    const result = parsePeers(text);
+    if ("peers" in result) return result;
+    throw new CommandError(
+      `${this.path}: cannot be used: ${result.mistake}. Nothing was changed: repair it, restore a backup, or ` +
+        `move it away to start without peers: mv ${this.path} ${this.path}.damaged`,
+    );
+  }
+
+  /**
+   * Stores a peer with the lowest addresses that nobody ever had, or else those given back longest ago, and returns it once it is on the disk. Throws CommandError
+   * when its name or key is taken, no address is free, or the disk refuses.
+   */
+  async add(
+    peer: { name: string; publicKey: string; presharedKey?: string; created: string },
+  ): Promise<PeerRecord> {
+    return await this.#change(({ peers, released }) => {
+      const all = [...peers, ...this.others];
+      if (all.some(({ name }) => name === peer.name)) {
+        throw new CommandError(
+          `peer "${peer.name}" exists; choose another name, or remove it first: peer remove ${peer.name}`,
+        );
+      }
+      const sameKey = all.find(({ publicKey }) => publicKey === peer.publicKey);
+      if (sameKey !== undefined) {
+        throw new CommandError(`peer "${sameKey.name}" has this public key already`, { cause: "publicKey" });
+      }
+      const { name, publicKey, presharedKey, created } = peer;
+      const mistake = unusableKey(publicKey, this.#options.relayKey);
+      if (mistake !== undefined) {
+        throw new CommandError(`peer "${name}": public key: ${mistake}`, { cause: "publicKey" });
+      }
+      const record: PeerRecord = {
+        name,
+        publicKey,
+        ...(presharedKey === undefined ? {} : { presharedKey }),
+        allowedIps: this.#lease(all, released),
+        created,
+      };
+      const checked = v.safeParse(RECORD, record);
+      if (!checked.success) {
+        const { message } = checked.issues[0];
+        throw new CommandError(`peer "${name}": ${v.getDotPath(checked.issues[0])}: ${message}`);
+      }
+      const left = released.filter((prefix) => !record.allowedIps.includes(prefix));
+      return { peers: [...peers, record], released: left, result: record };
+    });
+  }
+
+  /** Removes a peer and returns what was stored of it. Throws CommandError when there is none of that name. */
+  async remove(name: string): Promise<PeerRecord> {
+    return await this.#change(({ peers, released }) => {
+      const record = peers.find((peer) => peer.name === name);
+      if (record === undefined) {
+        throw new CommandError(
+          this.#options.others?.some((peer) => peer.name === name)
+            ? `peer "${name}" comes from OXRELAY_PEERS; take it out there`
+            : `there is no peer "${name}"; see: peer list`,
+        );
+      }
+      return {
+        peers: peers.filter((peer) => peer !== record),
+        released: [...released.filter((prefix) => !record.allowedIps.includes(prefix)), ...record.allowedIps],
+        result: record,
+      };
+    });
+  }
+
+  async #change(
+    change: (stored: Stored) => Stored & { result: PeerRecord },
+  ): Promise<PeerRecord> {
+    await makeStateDirectory(this.#options.stateDir);
+    return await withLock(this.#lockFile, async () => {
+      const { peers, released, result } = change(await this.#load());
+      const file = {
+        version: 1,
+        peers,
+        ...(released.length > 0 ? { released: released.slice(-RELEASED_MAX) } : {}),
+      };
+      await replaceFile(this.path, `${JSON.stringify(file, null, 2)}\n`);
+      return result;
+    });
+  }
+
+  /**
+   * The addresses of the lowest host number that is free and was never given, or else of the one given back longest ago: the internet
+   * still sends to a removed peer's for a while. 0 is the network, 1 the relay, the last one the broadcast.
+   */
+  #lease(peers: readonly PeerRecord[], released: readonly string[]): string[] {
+    const taken = new Set(peers.flatMap(({ allowedIps }) => allowedIps));
+    const since = new Map(released.map((prefix, i) => [prefix, i]));
+    const { address, bits } = parsePrefix(this.#options.tunnelIpv4)!;
+    const hosts = 2 ** (128 - bits);
+    const tunnelIpv6 = this.#options.tunnelIpv6 === undefined
+      ? undefined
+      : parsePrefix(this.#options.tunnelIpv6)!;
+    let oldest: string[] | undefined, oldestSince = Infinity;
+    for (let host = 2; host < hosts - 1; host++) {
+      const leased = [`${formatAddress(plusHost(address, host))}/32`];
+      if (taken.has(leased[0])) continue;
+      if (tunnelIpv6) leased.push(`${formatAddress(plusHost(tunnelIpv6.address, host))}/128`);
+      if (leased.some((prefix) => taken.has(prefix))) continue;
+      const given = Math.max(...leased.map((prefix) => since.get(prefix) ?? -1));
+      if (given < 0) return leased;
+      if (given < oldestSince) [oldest, oldestSince] = [leased, given];
+    }
+    if (oldest !== undefined) return oldest;
+    throw new CommandError(
+      `no address is free in tunnel_ipv4 ${this.#options.tunnelIpv4}; remove a peer or choose a larger network`,
+    );
+  }
+}
+
+/** The network's address with a host number (below 2^24) in its last bits. */
+function plusHost(network: Address, host: number): Address {
+  const address = network.slice();
+  address[3] |= host;
+  return address;
+}
+
+/** One line for OXRELAY_PEERS. It holds the preshared keys: a secret. */
+export function exportPeers(peers: readonly PeerRecord[]): string {
+  return new TextEncoder().encode(JSON.stringify({ version: 1, peers })).toBase64();
+}
+
+/** The peers in OXRELAY_PEERS; none when it is unset. Throws CommandError. */
+export function peersFromEnvironment(env: Environment): PeerRecord[] {
+  if (!env.OXRELAY_PEERS) return [];
+  let result: ReturnType<typeof parsePeers>;
+  try {
+    result = parsePeers(new TextDecoder().decode(Uint8Array.fromBase64(env.OXRELAY_PEERS)));
+  } catch {
+    result = { mistake: "it is not base64" };
+  }
+  if ("peers" in result) return result.peers;
+  throw new CommandError(
+    `environment: OXRELAY_PEERS: cannot be used: ${result.mistake}; set it to what \`peer export\` prints`,
+  );
+}
+
+/**
+ * Every peer that the relay serves: the stored ones, then those of OXRELAY_PEERS that are not stored under the
+ * same public key. Throws CommandError when two of them claim the same name or prefix, or when a prefix is not
+ * the peer's to have: it must lie inside the tunnel's IPv4 or IPv6 network, without the relay's own address.
+ */
+export async function loadAllPeers(config: Config, env: Environment): Promise<PeerRecord[]> {
+  const { stateDir, tunnelIpv4 } = config;
+  const stored = await new PeerStore({ stateDir, tunnelIpv4 }).load();
+  const keys = new Set(stored.map(({ publicKey }) => publicKey));
+  const peers = [...stored, ...peersFromEnvironment(env).filter(({ publicKey }) => !keys.has(publicKey))];
+  const twice = firstDuplicate(peers);
+  if (twice !== undefined) {
+    throw new CommandError(`the stored peers and OXRELAY_PEERS do not fit together: ${twice}; remove one`);
+  }
+  if (peers.length === 0) return [];
+  const { privateKey, publicKey: relayKey } = await loadIdentity(config, env);
+  privateKey.fill(0);
+  const relayText = keyToText(relayKey);
+  const tunnels = {
+    ipv4: tunnelOf("tunnel_ipv4", tunnelIpv4),
+    ipv6: tunnelOf("tunnel_ipv6", resolveTunnelIpv6(config, relayKey)),
+  };
+  for (const { name, publicKey, allowedIps } of peers) {
+    const mistake = unusableKey(publicKey, relayText);
+    if (mistake !== undefined) {
+      throw new CommandError(`peer "${name}": public key: ${mistake}; remove the peer`);
+    }
+    for (const allowed of allowedIps) {
+      const mistake = misfit(allowed, tunnels);
+      if (mistake !== undefined) throw new CommandError(`peer "${name}" has ${allowed}, ${mistake}`);
+    }
+  }
+  return peers;
+}
+
+/** One of the tunnel's networks, read once for all peers; undefined for one that is off. */
+function tunnelOf(key: string, tunnel: string | undefined) {
+  if (tunnel === undefined) return undefined;
+  const own = hostOne(tunnel).address;
+  return { key, tunnel, network: parsePrefix(tunnel)!, own, ownAddress: parseAddress(own)! };
+}
+
+type TunnelNetwork = ReturnType<typeof tunnelOf>;
+
+/** Why a peer cannot have the prefix, and what to do; undefined when it can. */
+function misfit(allowed: string, tunnels: { ipv4: TunnelNetwork; ipv6: TunnelNetwork }): string | undefined {
+  const prefix = parsePrefix(allowed)!;
+  const isV4 = isIpv4(prefix.address);
+  const its = isV4 ? tunnels.ipv4 : tunnels.ipv6;
+  if (its === undefined) {
+    return 'and tunnel_ipv6 is "off"; turn it on, or remove the peer and add it again';
+  }
+  const { key, tunnel, network, own, ownAddress } = its;
+  if (prefix.bits < network.bits || !prefixContains(network, prefix.address)) {
+    const back = isV4
+      ? "set tunnel_ipv4 back, or "
+      : prefix.address[0] >>> 24 === 0xfd && prefix.bits >= 64
+      ? `if the relay's key has changed, set tunnel_ipv6 = "${
+        formatPrefix(parsePrefix(`${formatAddress(prefix.address)}/64`)!)
+      }", or `
+      : "";
+    return `outside ${key} ${tunnel}; ${back}remove the peer and add it again`;
+  }
+  if (prefixContains(prefix, ownAddress)) {
+    return `which takes the relay's own address ${own}; remove the peer and add it again`;
+  }
+  return undefined;
+}

@@ -1,0 +1,182 @@
+/**
+ * All data planes of a relay as one: told the same, and asked together. Invariant: they share doors and peers, and a peer
+ * is described by the Worker that owns it. Knows nothing of packets.
+ */
+import type { Config } from "../config.ts";
+import { Metrics } from "../metrics.ts";
+import type { PeerRecord, PeerSnapshot } from "../session/peer_record.ts";
+import { ownerOf } from "../session/peers.ts";
+import type { Doors } from "./doors.ts";
+import { keyFromText } from "../process/keys_text.ts";
+import type { PeersReport, Snapshot } from "./messages.ts";
+import { DataPlane, type ReadyMessage, type StartMessage } from "./worker_handle.ts";
+
+/** How long a loop may stand still. */
+const STALL_MS = 2000;
+
+/** What every Worker is started with; the rest is its own. */
+export type CommonStart = Pick<
+  StartMessage,
+  "config" | "privateKey" | "tunnelIpv6" | "peers" | "maxFlows" | "timeScale" | "failAfterMs"
+>;
+
+export class DataPlanes {
+  /** One column of counters for each Worker. */
+  readonly metrics: readonly Metrics[];
+  readonly #planes: readonly DataPlane[];
+  readonly #doors: Doors;
+  #peers: readonly PeerRecord[] = [];
+  readonly #beats: { count: number; atMs: number }[];
+
+  constructor(workers: number, doors: Doors) {
+    this.#doors = doors;
+    this.metrics = Array.from({ length: workers }, () => new Metrics());
+    this.#planes = Array.from(
+      { length: workers },
+      (_, worker) => new DataPlane(this.#nameOf(worker, workers), this.metrics[worker]),
+    );
+    this.#beats = this.#planes.map(() => ({ count: -1, atMs: performance.now() }));
+  }
+
+  /** Starts all of them; resolves with what the first said, rejects with the sentence of the first that failed. */
+  async start(common: CommonStart): Promise<ReadyMessage> {
+    const { port, sockets, device, mailboxes, bells } = this.#doors;
+    this.#peers = common.peers;
+    this.#doors.steer(common.peers);
+    const { forget } = await this.#doors.setPeers(common.peers);
+    await forget();
+    const counters = this.metrics.map(({ shared }) => shared);
+    const [first] = await Promise.all(this.#planes.map((plane, worker) =>
+      plane.start({
+        type: "start",
+        ...common,
+        failAfterMs: worker === 0 ? common.failAfterMs : undefined,
+        worker,
+        counters,
+        port,
+        socket: sockets[worker],
+        queue: device?.queues[worker],
+        device: device?.description,
+        mailboxes,
+        bell: bells[worker],
+      })
+    ));
+    return first;
+  }
+
+  /** What is wrong with any of them, as sentences. To be asked about twice a second, for it tells a loop that stands. */
+  faults(): string[] {
+    const nowMs = performance.now();
+    const reasons = this.#planes.flatMap(({ fatal }) => fatal ?? []);
+    for (const [worker, beats] of this.#beats.entries()) {
+      const count = this.metrics[worker].get("loop_beats");
+      if (count !== beats.count) this.#beats[worker] = { count, atMs: nowMs };
+      const silentMs = nowMs - this.#beats[worker].atMs;
+      if (silentMs > STALL_MS) {
+        const name = this.#nameOf(worker, this.#planes.length);
+        reasons.push(`${name}'s loop has stood still for ${Math.round(silentMs)} ms`);
+      }
+    }
+    if (this.#doors.device?.fault !== undefined) reasons.push(this.#doors.device.fault);
+    return reasons;
+  }
+
+  /** What they were last told. */
+  get peers(): readonly PeerRecord[] {
+    return this.#peers;
+  }
+
+  /** Makes the peers equal to `peers` in all of them, by what differs. Says what changed in one, as it does in each. */
+  async setPeers(peers: readonly PeerRecord[]): Promise<PeersReport> {
+    const { changed, gone } = differenceOf(this.#peers, peers);
+    const all = [...peers];
+    this.#peers = all;
+    this.#doors.steer(all);
+    return await carryOut(this.#planes, this.#doors, { changed, gone, all });
+  }
+
+  async tune(config: Config): Promise<void> {
+    await Promise.all([this.#doors.tune(config), ...this.#planes.map((plane) => plane.tune(config))]);
+  }
+
+  /** Every peer as its owner has it, and everybody's sessions. */
+  async snapshot(): Promise<Snapshot> {
+    const all = await Promise.all(this.#planes.map((plane) => plane.snapshot()));
+    const one = all.find((snapshot) => snapshot !== undefined);
+    const known = all.map((snapshot) => new Map(snapshot?.peers.map((peer) => [peer.publicKey, peer])));
+    // A dead Worker's peers are known to the others, who have not heard from them.
+    const owned = (peer: PeerSnapshot) =>
+      known[ownerOf(keyFromText(peer.publicKey)!, all.length)].get(peer.publicKey) ?? peer;
+    return {
+      peers: (one?.peers ?? []).map(owned)
+        .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
+      sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
+      applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
+    };
+  }
+
+  /** Ends all of them, and then closes the doors. */
+  async stop(): Promise<void> {
+    await Promise.all(this.#planes.map((plane) => plane.stop()));
+    await this.#doors.close();
+  }
+
+  #nameOf(worker: number, workers: number): string {
+    return workers === 1 ? "the data plane" : `data plane ${worker}`;
+  }
+}
+
+/**
+ * Has a difference carried out by the data planes and by the host: who is gone is cut off before anything waits for the host's
+ * programs. Throws what the planes or the host refused, once all of them have done theirs.
+ */
+export async function carryOut(
+  planes: readonly Pick<DataPlane, "changePeers">[],
+  doors: Pick<Doors, "setPeers">,
+  { changed, gone, all }: { changed: PeerRecord[]; gone: string[]; all: PeerRecord[] },
+): Promise<PeersReport> {
+  const tell = async (changed: PeerRecord[], gone: string[]): Promise<PeersReport> => {
+    const reports = await Promise.all(planes.map((plane) => plane.changePeers(changed, gone, all)));
+    return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
+  };
+  const cut = await settled(gone.length > 0 ? tell([], gone) : undefined);
+  const host = await settled(doors.setPeers(all));
+  const others = await tell(changed, []);
+  if (cut instanceof Error) throw cut;
+  if (host instanceof Error) throw host;
+  await host?.forget();
+  return { ...others, removed: cut?.removed ?? [] };
+}
+
+/** The result, or the error that it failed with. */
+function settled<T>(result: Promise<T> | undefined): Promise<T | undefined | Error> {
+  return Promise.resolve(result).catch((error: Error) => error);
+}
+
+/** The peers that are new or other than before, and the public keys of those that are no longer there. */
+export function differenceOf(
+  before: readonly PeerRecord[],
+  after: readonly PeerRecord[],
+): { changed: PeerRecord[]; gone: string[] } {
+  const left = new Map(before.map((peer) => [peer.publicKey, peer]));
+  const changed = after.filter((peer) => {
+    const known = left.get(peer.publicKey);
+    left.delete(peer.publicKey);
+    return known === undefined || !isSame(known, peer);
+  });
+  return { changed, gone: [...left.keys()] };
+}
+
+function isSame(one: PeerRecord, other: PeerRecord): boolean {
+  return one.name === other.name && one.presharedKey === other.presharedKey &&
+    one.allowedIps.join() === other.allowedIps.join();
+}
+
+/** What several have counted, the most first. */
+function addCounts(some: Record<string, number>[]): Record<string, number> {
+  const counts = new Map<string, number>();
+  for (const [name, count] of some.flatMap((one) => Object.entries(one))) {
+    counts.set(name, (counts.get(name) ?? 0) + count);
+  }
+  return Object.fromEntries([...counts].sort(([, a], [, b]) => b - a));
+}

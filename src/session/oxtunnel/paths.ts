@@ -1,0 +1,303 @@
+/**
+ * The paths of one OxTunnel session (PROTOCOL §17): the one in use, whose address is the peer's, one that is probed
+ * and one that was left a moment ago. Invariant: data goes to an address only after it has answered a challenge, or
+ * the handshake itself went through it; what goes elsewhere is never more than three times what came from there.
+ * Keeps PROTOCOL R31, R70, R71, R72, R73, R75 and R77.
+ */
+import { NONE } from "../../vector/arena.ts";
+import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
+import { CONTROL_PATH_CHALLENGE, CONTROL_PATH_RESPONSE, writePath } from "../../wire/control.ts";
+import { OX_TAG_BYTES, SHORT_HEADER_MAX_BYTES } from "../../wire/oxtunnel.ts";
+import { AEAD_AES_256_GMAC } from "../../wire/parameters.ts";
+import type { Associations } from "../associations.ts";
+import type { OxSession } from "./session.ts";
+
+const CHALLENGES = 3;
+const PROBE_US = 1_000_000;
+const AMPLIFICATION = 3;
+/** A datagram with one challenge or response in it. */
+const PATH_DATAGRAM_BYTES = SHORT_HEADER_MAX_BYTES + 11 + OX_TAG_BYTES;
+
+/** The system chooses. */
+const NO_LOCAL = new Uint32Array(4);
+
+/** An outer address of the other end, and this end's own that it sends to. */
+class Endpoint {
+  readonly address = new Uint32Array(4);
+  readonly local = new Uint32Array(4);
+  port = 0;
+
+  /** Both addresses begin at `at`. */
+  set(address: Uint32Array, local: Uint32Array, at: number, port: number): void {
+    for (let i = 0; i < 4; i++) {
+      this.address[i] = address[at + i];
+      this.local[i] = local[at + i];
+    }
+    this.port = port;
+  }
+
+  is(address: Uint32Array, at: number, port: number): boolean {
+    for (let i = 0; i < 4; i++) if (this.address[i] !== address[at + i]) return false;
+    return this.port === port;
+  }
+}
+
+export class OxPaths {
+  /** When `handleTimeout` has something to do. */
+  dueUs = Infinity;
+  readonly #a: Associations;
+  readonly #session: OxSession;
+  /** Where the initiation came from and the response went, until the first packet shows that it got there. */
+  readonly #handshake = new Endpoint();
+  /** Bytes that may still go there before that. */
+  #earlyBytesLeft = 0;
+  readonly #probed = new Endpoint();
+  #isProbing = false;
+  #probedSinceUs = 0;
+  #challenges = 0;
+  #isChallengeDue = false;
+  readonly #challenge = new Uint32Array(2);
+  /** Bytes that came from the probed address and that went there. */
+  #received = 0;
+  #sent = 0;
+  /** The other end's id for the probed path. */
+  #probedId = NONE;
+  readonly #inUse = new Endpoint();
+  readonly #left = new Endpoint();
+  #leftId = 0;
+  #leftUntilUs = -Infinity;
+  /** A challenge of the other end that is to be answered, where it came from. */
+  readonly #asker = new Endpoint();
+  readonly #question = new Uint32Array(2);
+  #isAnswerDue = false;
+  /** A challenge on the path in use, which is how a client shows itself on a new network. */
+  readonly #greeting = new Uint32Array(2);
+  #isGreetingDue = false;
+
+  constructor(associations: Associations, session: OxSession) {
+    this.#a = associations;
+    this.#session = session;
+  }
+
+  /** Whether something waits for `pollTransmit`. */
+  get hasWord(): boolean {
+    return this.#isAnswerDue || this.#isChallengeDue || this.#isGreetingDue;
+  }
+
+  /** Remembers where the initiation in `row` came from. @param earlyBytes what may go there as an answer to early data. */
+  onInitiation(burst: Burst, row: number, earlyBytes: number): void {
+    this.#earlyBytesLeft = earlyBytes;
+    this.#handshake.set(burst.address, burst.local, 4 * row, burst.port[row]);
+  }
+
+  /** Whether a packet of so many bytes may go to the handshake's address before a packet came under its keys. */
+  mayAnswerEarly(bytes: number): boolean {
+    return SHORT_HEADER_MAX_BYTES + bytes + OX_TAG_BYTES <= this.#earlyBytesLeft;
+  }
+
+  /** Numbers and addresses the packet in `row`, to which `mayAnswerEarly` has agreed. */
+  answerEarly(burst: Burst, row: number): void {
+    const { table, peers } = this.#a.options;
+    const { row: session, peer } = this.#session;
+    burst.session[row] = session;
+    burst.peer[row] = peer;
+    burst.address.set(this.#handshake.address, 4 * row);
+    burst.local.set(this.#handshake.local, 4 * row);
+    burst.port[row] = this.#handshake.port;
+    peers.bytesSent[peer] += burst.length[row];
+    this.#earlyBytesLeft -= SHORT_HEADER_MAX_BYTES + burst.length[row] + OX_TAG_BYTES;
+    this.#session.sessions.number(burst, row, table.remoteIndex[session]);
+  }
+
+  /** The handshake's address becomes the peer's: a packet has shown that the response arrived there. */
+  takeHandshake(): void {
+    this.#earlyBytesLeft = 0;
+    if (this.#handshake.port !== 0) this.#use(this.#handshake);
+  }
+
+  /** The newest datagram, in `row`, came from another address than the one in use. */
+  onNewAddress(burst: Burst, row: number, nowUs: number): void {
+    if (!this.#a.followsPeers) return;
+    const { address, port, local } = burst;
+    if (nowUs < this.#leftUntilUs && this.#left.is(address, 4 * row, port[row])) {
+      this.#isProbing = false;
+      this.#use(this.#left);
+      this.#a.options.table.remoteIndex[this.#session.row] = this.#leftId;
+      this.#leftUntilUs = -Infinity;
+      this.#session.onNewPath();
+      return;
+    }
+    if (!this.#isProbing || !this.#probed.is(address, 4 * row, port[row])) {
+      if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
+    }
+    this.#received += burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
+  }
+
+  /**
+   * Asks whether the other end answers at an address that this end was told of by whom it trusts; when it does, the
+   * session goes on there. False without an unused id, when only a new session may.
+   */
+  probe(address: Uint32Array, port: number, nowUs: number): boolean {
+    if (this.#isProbing && this.#probed.is(address, 0, port)) return true;
+    if (!this.#beginProbe(address, NO_LOCAL, 0, port, nowUs)) return false;
+    this.#received = Infinity; // it is no stranger's
+    return true;
+  }
+
+  #beginProbe(address: Uint32Array, local: Uint32Array, at: number, port: number, nowUs: number): boolean {
+    // An address that was asked in vain has seen its id already; each other one needs an id of its own (PROTOCOL R73).
+    const isSame = this.#probedId !== NONE && this.#probed.is(address, at, port);
+    const id = isSame ? this.#probedId : this.#session.takeRemoteId();
+    if (id === NONE) return false;
+    this.#probed.set(address, local, at, port);
+    this.#probedId = id;
+    this.#isProbing = true;
+    this.#probedSinceUs = nowUs;
+    this.#challenges = this.#received = this.#sent = 0;
+    this.#a.options.random(new Uint8Array(this.#challenge.buffer));
+    this.#askAgain(nowUs);
+    return true;
+  }
+
+  /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
+  moved(): void {
+    const { table, peers, random } = this.#a.options;
+    const { peer, row, aead } = this.#session;
+    if (aead === AEAD_AES_256_GMAC) {
+      // Nobody has said that the new network is trusted too: nothing more goes out under these keys.
+      this.#a.forget(this.#session);
+      this.#a.initiate(peer);
+      return;
+    }
+    // Asked from the network that was left, under an id that was seen there: an answer would lead back to it.
+    this.#isProbing = this.#isChallengeDue = false;
+    this.#probedId = NONE;
+    const id = this.#session.takeRemoteId();
+    if (id === NONE) {
+      // Without an id that the old path has not seen, only a new session may speak there (PROTOCOL R73).
+      this.#session.size.halt();
+      this.#session.sizeChanged();
+      this.#a.initiate(peer);
+      return;
+    }
+    table.remoteIndex[row] = id;
+    peers.local.fill(0, 4 * peer, 4 * peer + 4);
+    random(new Uint8Array(this.#greeting.buffer));
+    this.#isGreetingDue = true;
+    this.#session.onNewPath();
+    this.#session.speak();
+  }
+
+  /**
+   * Notes a challenge in the datagram of `row`, to be answered where it came from. From a slower path it comes behind
+   * newer datagrams of the one in use, and makes it a path nevertheless, which then has its own challenge to answer.
+   */
+  onChallenge(burst: Burst, row: number, low: number, high: number, nowUs: number): void {
+    const { address, local, port } = burst;
+    const { peers } = this.#a.options;
+    const { peer } = this.#session;
+    const isInUse = port[row] === peers.port[peer] &&
+      address.subarray(4 * row, 4 * row + 4).every((word, i) => word === peers.address[4 * peer + i]);
+    const isProbed = this.#isProbing && this.#probed.is(address, 4 * row, port[row]);
+    if (!isInUse && !isProbed && this.#a.followsPeers) {
+      if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
+      this.#received = burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
+    }
+    this.#asker.set(burst.address, burst.local, 4 * row, burst.port[row]);
+    this.#question[0] = low;
+    this.#question[1] = high;
+    this.#isAnswerDue = true;
+    this.#session.speak();
+  }
+
+  /** Takes a response in the datagram of `row`: the probed path is in use from now on when it is the right one. */
+  onResponse(burst: Burst, row: number, low: number, high: number, nowUs: number): void {
+    if (!this.#isProbing || !this.#probed.is(burst.address, 4 * row, burst.port[row])) return;
+    if (low !== this.#challenge[0] || high !== this.#challenge[1]) return;
+    // The peer's address is its present session's, which may not be readable there, and knows what its path takes.
+    const { row: own, peer } = this.#session;
+    if (this.#a.options.peers.current[peer] !== own) return;
+    this.#isProbing = this.#isChallengeDue = false;
+    this.#leave(nowUs);
+    this.#use(this.#probed);
+    this.#a.options.table.remoteIndex[this.#session.row] = this.#probedId;
+    this.#probedId = NONE;
+    this.#session.onNewPath();
+    this.#a.noteRoaming(this.#session.peer);
+  }
+
+  handleTimeout(nowUs: number): void {
+    if (this.dueUs > nowUs) return;
+    this.dueUs = Infinity;
+    if (!this.#isProbing) return;
+    if (nowUs >= this.#probedSinceUs + PROBE_US) this.#isProbing = false;
+    else this.#askAgain(nowUs);
+  }
+
+  /** Adds what is due to the burst; false when it is full. */
+  pollTransmit(burst: Burst): boolean {
+    if (this.#isAnswerDue) {
+      if (!this.#say(burst, this.#asker, CONTROL_PATH_RESPONSE, this.#question)) return false;
+      this.#isAnswerDue = false;
+    }
+    if (this.#isGreetingDue) {
+      const { peers } = this.#a.options;
+      const { peer } = this.#session;
+      this.#inUse.set(peers.address.subarray(4 * peer), peers.local.subarray(4 * peer), 0, peers.port[peer]);
+      if (!this.#say(burst, this.#inUse, CONTROL_PATH_CHALLENGE, this.#greeting)) return false;
+      this.#isGreetingDue = false;
+    }
+    if (this.#isChallengeDue && this.#isProbing) {
+      if (!this.#say(burst, this.#probed, CONTROL_PATH_CHALLENGE, this.#challenge)) return false;
+    }
+    this.#isChallengeDue = false;
+    return true;
+  }
+
+  #askAgain(nowUs: number): void {
+    this.dueUs = Math.min(nowUs + PROBE_US / CHALLENGES, this.#probedSinceUs + PROBE_US);
+    this.#a.timers.hasten(this.#session.peer, this.dueUs);
+    if (++this.#challenges > CHALLENGES) return;
+    this.#isChallengeDue = true;
+    this.#session.speak();
+  }
+
+  /** One datagram to an address that may not be the one in use. */
+  #say(burst: Burst, to: Endpoint, kind: number, words: Uint32Array): boolean {
+    const { table, peers } = this.#a.options;
+    const { row: session, peer } = this.#session;
+    const isProbed = this.#isProbing && to.is(this.#probed.address, 0, this.#probed.port);
+    const isInUse = to.is(peers.address, 4 * peer, peers.port[peer]);
+    // To an address that is neither, nothing may go; to a probed one, three times what came from it.
+    if (!isInUse && !isProbed) return true;
+    if (isProbed && this.#sent + PATH_DATAGRAM_BYTES > AMPLIFICATION * this.#received) return true;
+    const row = burst.grow(0, TO_SEAL_DATAGRAM);
+    if (row < 0) return false;
+    burst.length[row] = writePath(burst.view, burst.offset[row], kind, words[0], words[1]);
+    burst.session[row] = session;
+    burst.peer[row] = peer;
+    burst.address.set(to.address, 4 * row);
+    burst.local.set(to.local, 4 * row);
+    burst.port[row] = to.port;
+    this.#session.sessions.number(burst, row, isProbed ? this.#probedId : table.remoteIndex[session]);
+    if (isProbed) this.#sent += PATH_DATAGRAM_BYTES;
+    return true;
+  }
+
+  /** Keeps the path in use for a moment, in case the other end comes back to it. */
+  #leave(nowUs: number): void {
+    const { peers, table, limits } = this.#a.options;
+    const { peer, row } = this.#session;
+    this.#left.set(peers.address, peers.local, 4 * peer, peers.port[peer]);
+    this.#leftId = table.remoteIndex[row];
+    this.#leftUntilUs = nowUs + limits.graceUs;
+  }
+
+  #use({ address, local, port }: Endpoint): void {
+    const { peers } = this.#a.options;
+    const { peer } = this.#session;
+    peers.address.set(address, 4 * peer);
+    peers.local.set(local, 4 * peer);
+    peers.port[peer] = port;
+  }
+}

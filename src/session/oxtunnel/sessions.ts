@@ -1,0 +1,421 @@
+// Hot path.
+/**
+ * OxTunnel's sessions as columns beside the session table: what a data datagram reads and changes (PROTOCOL §12 to
+ * §17). Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. What is rare is in
+ * session/oxtunnel/session.ts, one object a session.
+ * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
+ */
+import type { DatagramAead } from "../../codec/kernels.ts";
+import { BASE_BYTES } from "../../control/path_size.ts";
+import { NONE } from "../../vector/arena.ts";
+import { Columns } from "../../vector/columns.ts";
+import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
+import {
+  COUNTER_LIMIT,
+  counterBytes,
+  DATAGRAM_OVERHEAD_BYTES,
+  DISTANCE_LIMIT,
+  readConnectionId,
+  SHORT_HEADER_MIN_BYTES,
+  writeShortHeader,
+} from "../../wire/oxtunnel.ts";
+import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
+import type { Associations } from "../associations.ts";
+import type { OxSession } from "./session.ts";
+import { datagramBytes, type RepairTally } from "../../repair/tally.ts";
+import { ControlBudget } from "./control_budget.ts";
+import { Hints } from "./hints.ts";
+import { type RepairOptions, Repairs } from "../../repair/pool.ts";
+import { OXTUNNEL } from "../table.ts";
+import type { TrustedLinks } from "./trusted_links.ts";
+
+/** No epoch waits to be seen. */
+const NO_PHASE = 2;
+/** A report is due at once after so many datagrams (PROTOCOL §14). */
+const REPORT_DATAGRAMS = 4096;
+/** A report of so many datagrams, of a gap or of a mark is due after one interval, others after several. */
+const REPORT_SOON_DATAGRAMS = 8;
+const REPORT_PATIENCE = 3;
+const CONGESTION_EXPERIENCED = 3;
+/** More rows than can be on their way between the look at a limit and the counting: a few bursts. */
+const LIMIT_MARGIN = 1024;
+// Per epoch: datagrams that are sealed at most, and failed openings after which its keys go (PROTOCOL §15).
+const SEALED_MAX_AES = 2 ** 28;
+/** Some 10 ms of work at worst, as ML-KEM is in TypeScript. */
+const EXCHANGES_PER_BURST = 8;
+const FAILED_MAX_AES = 2 ** 57, FAILED_MAX_CHACHA = 2 ** 36;
+const ECN_MARKS = 4;
+
+export class OxSessions {
+  readonly datagramAead: DatagramAead;
+  /** Highest counter that the other end has reported; -1 before the first report. */
+  readonly acknowledged: Float64Array;
+  /** Phase of the epoch that this end sends under. */
+  readonly sendPhase: Uint8Array;
+  /** Phase of the epoch that this end has keys of and under which nothing has opened yet, or NO_PHASE. */
+  readonly awaitedPhase: Uint8Array;
+  /** When the datagram with the highest counter arrived. */
+  readonly arrivedUs: Float64Array;
+  /** When the next report is due, or Infinity; and when the last one was made. */
+  readonly reportAtUs: Float64Array;
+  readonly reportedUs: Float64Array;
+  /** 1 when there is something to report that the other end should know soon. */
+  readonly isPressing: Uint8Array;
+  /** Datagrams since the last report. */
+  readonly unreported: Uint32Array;
+  /** When the next ping is due, or Infinity; and pings that nothing followed. */
+  readonly pingAtUs: Float64Array;
+  readonly unanswered: Uint8Array;
+  /** From when on, and from which counter on, sending asks for the next epoch. */
+  readonly rekeyAtUs: Float64Array;
+  readonly rekeyCounter: Float64Array;
+  /** Openings that failed under the present keys. */
+  readonly failures: Float64Array;
+  /** The id that the other end's newest datagram named. */
+  readonly usedId: Uint32Array;
+  /** What a datagram may have now, bytes of UDP payload (PROTOCOL §17, path_size.ts). */
+  readonly datagramBytes: Uint16Array;
+  /** From when on sending begins a search for a larger size, or Infinity. */
+  readonly searchAtUs: Float64Array;
+  /** Datagrams by their ECN mark, four a session. */
+  readonly ecn: Uint32Array;
+  /** The rest of each session, by its row. */
+  readonly of: (OxSession | undefined)[] = [];
+  /** 1 for sessions whose plaintexts can be read on the way. */
+  readonly isPlain: Uint8Array;
+  /** What datagrams read of their session's row here. */
+  readonly columns: Columns;
+  readonly #trusted: TrustedLinks;
+  readonly hints: Hints;
+  /** What is done for each peer's control frames. */
+  readonly budget: ControlBudget;
+  /** Undefined where losses are not repaired. */
+  readonly repairs: Repairs | undefined;
+  /** What repair comes to in the sessions that send repairs, and in those that take them. */
+  readonly sending = new Set<RepairTally>();
+  readonly receiving = new Set<RepairTally>();
+  readonly #a: Associations;
+  /** The first counter of the present epoch. */
+  readonly #epochCounter: Float64Array;
+  /** The highest counter before the newest datagram came. */
+  readonly #lastCounter: Float64Array;
+
+  constructor(
+    associations: Associations,
+    datagramAead: DatagramAead,
+    trusted: TrustedLinks,
+    repair: RepairOptions | undefined,
+  ) {
+    this.#a = associations;
+    this.repairs = repair && new Repairs(repair);
+    this.#trusted = trusted;
+    this.datagramAead = datagramAead;
+    const rows = associations.options.table.capacity;
+    this.hints = new Hints(rows);
+    this.budget = new ControlBudget(associations.options.peers.capacity);
+    this.acknowledged = new Float64Array(rows);
+    this.sendPhase = new Uint8Array(rows);
+    this.awaitedPhase = new Uint8Array(rows);
+    this.arrivedUs = new Float64Array(rows);
+    this.reportAtUs = new Float64Array(rows);
+    this.reportedUs = new Float64Array(rows);
+    this.isPressing = new Uint8Array(rows);
+    this.unreported = new Uint32Array(rows);
+    this.pingAtUs = new Float64Array(rows);
+    this.unanswered = new Uint8Array(rows);
+    this.rekeyAtUs = new Float64Array(rows);
+    this.rekeyCounter = new Float64Array(rows);
+    this.failures = new Float64Array(rows);
+    this.usedId = new Uint32Array(rows);
+    this.datagramBytes = new Uint16Array(rows);
+    this.searchAtUs = new Float64Array(rows);
+    this.ecn = new Uint32Array(ECN_MARKS * rows);
+    this.isPlain = new Uint8Array(rows);
+    this.#epochCounter = new Float64Array(rows);
+    this.#lastCounter = new Float64Array(rows);
+    this.columns = new Columns().add(this.isPlain).add(this.awaitedPhase).add(this.sendPhase).add(
+      this.unanswered,
+    )
+      .add(this.unreported).add(this.isPressing).add(this.usedId).add(this.datagramBytes).add(
+        this.ecn,
+        ECN_MARKS,
+      )
+      .add(this.hints.version).add(this.arrivedUs).add(this.#lastCounter).add(this.pingAtUs).add(
+        this.reportAtUs,
+      )
+      .add(this.reportedUs).add(this.acknowledged).add(this.searchAtUs).add(this.rekeyAtUs).add(
+        this.rekeyCounter,
+      );
+  }
+
+  /** Key exchanges that may still be computed in this burst; the other end repeats what had no room. */
+  exchangesLeft = EXCHANGES_PER_BURST;
+
+  beginBurst(): void {
+    this.exchangesLeft = EXCHANGES_PER_BURST;
+  }
+
+  /** Sets up the columns of a session whose row has just begun. */
+  begin(session: number, rest: OxSession, nowUs: number): void {
+    this.of[session] = rest;
+    this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
+    this.hints.begin(session);
+    this.acknowledged[session] = -1;
+    this.awaitedPhase[session] = NO_PHASE;
+    this.arrivedUs[session] = nowUs;
+    this.reportAtUs[session] = Infinity;
+    this.reportedUs[session] = nowUs;
+    this.isPressing[session] = 0;
+    this.#lastCounter[session] = -1;
+    this.unreported[session] = 0;
+    this.pingAtUs[session] = Infinity;
+    this.unanswered[session] = 0;
+    this.datagramBytes[session] = BASE_BYTES;
+    this.searchAtUs[session] = Infinity;
+    this.usedId[session] = this.#a.options.table.receiverIndex[session];
+    for (let i = 0; i < ECN_MARKS; i++) this.ecn[ECN_MARKS * session + i] = 0;
+    this.enterEpoch(session, 0, nowUs);
+  }
+
+  /** Whether nothing of the session may go to, or come from, the outer address at `at`: it would be readable there. */
+  refuses(session: number, words: Uint32Array, at: number): boolean {
+    return this.isPlain[session] === 1 && !this.#trusted.has(words, at);
+  }
+
+  /** From now on this end sends under the keys of `phase`, whose limits begin to run. */
+  enterEpoch(session: number, phase: number, nowUs: number): void {
+    const { table, limits } = this.#a.options;
+    this.sendPhase[session] = phase;
+    this.failures[session] = 0;
+    this.#epochCounter[session] = table.sendCounter[session];
+    this.rekeyAtUs[session] = nowUs + limits.rekeyAfterUs;
+    this.rekeyCounter[session] = table.sendCounter[session] + limits.rekeyAfterDatagrams;
+    if (!this.of[session]!.isEnding) {
+      table.endsUs[session] = Math.min(
+        nowUs + limits.rejectAfterUs,
+        table.bornUs[session] + limits.sessionUs,
+      );
+    }
+    this.#limitSending(session);
+  }
+
+  /** The largest inner packet that the session's datagrams take now, bytes. The one place that says it. */
+  innerMtu(session: number): number {
+    return this.datagramBytes[session] - DATAGRAM_OVERHEAD_BYTES;
+  }
+
+  /** After a datagram with a plaintext of so many bytes was numbered: large ones show what the path takes. */
+  noteSize(session: number, plaintextBytes: number, nowUs: number): void {
+    if (plaintextBytes <= BASE_BYTES - DATAGRAM_OVERHEAD_BYTES) return;
+    const rest = this.of[session]!;
+    rest.size.onLarge(this.#a.options.table.sendCounter[session] - 1, nowUs);
+    if (rest.size.isDue) rest.sizeChanged();
+  }
+
+  /** Notes that the other end has seen the counter `highest`. */
+  acknowledge(session: number, highest: number): void {
+    if (highest <= this.acknowledged[session] || highest >= this.#a.options.table.sendCounter[session]) {
+      return;
+    }
+    this.acknowledged[session] = highest;
+    this.#limitSending(session);
+  }
+
+  /** The nearest of the limits that forbid a counter (PROTOCOL R41, R42, R61). */
+  #limitSending(session: number): void {
+    const sealed = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? SEALED_MAX_AES : COUNTER_LIMIT;
+    this.#a.options.table.sendLimit[session] = Math.min(
+      COUNTER_LIMIT,
+      this.acknowledged[session] + DISTANCE_LIMIT,
+      this.#epochCounter[session] + sealed,
+    ) - LIMIT_MARGIN;
+  }
+
+  /** After the datagram in `row` was authentic and fresh. */
+  received(burst: Burst, row: number, nowUs: number): void {
+    const { peers, table } = this.#a.options;
+    const session = burst.session[row], id = burst.peer[row];
+    if (session === peers.next[id]) {
+      this.of[session]!.takeEndpoint(nowUs);
+      this.#a.confirm(id, nowUs);
+    }
+    if (burst.phase[row] === this.awaitedPhase[session]) {
+      this.awaitedPhase[session] = NO_PHASE;
+      this.of[session]!.confirmEpoch(nowUs);
+    }
+    if (this.of[session]!.isNew) this.of[session]!.opened(nowUs);
+    const { receiver } = this.of[session]!;
+    if (receiver !== undefined) {
+      const bytes = datagramBytes(burst, row);
+      receiver.arrivals.arrived(burst.counter[row], bytes, nowUs);
+      receiver.tally.datagram(bytes, nowUs);
+    }
+    this.pingAtUs[session] = Infinity;
+    this.unanswered[session] = 0;
+    this.unreported[session]++;
+    const mark = burst.ecn[row] & 3;
+    this.ecn[ECN_MARKS * session + mark]++;
+    if (mark === CONGESTION_EXPERIENCED || this.unreported[session] >= REPORT_SOON_DATAGRAMS) {
+      this.isPressing[session] = 1;
+    }
+    if (burst.counter[row] === table.replay.highest[session]) {
+      this.arrivedUs[session] = nowUs;
+      if (burst.counter[row] > this.#lastCounter[session] + 1) this.isPressing[session] = 1;
+      this.#lastCounter[session] = burst.counter[row];
+      const named = readConnectionId(burst.view, burst.offset[row] - burst.headerBytes[row]);
+      if (named !== this.usedId[session]) {
+        this.usedId[session] = named;
+        this.of[session]!.onIdUsed(table.find(named));
+      }
+      if (session === peers.current[id]) this.#follow(burst, row, session, id, nowUs);
+    }
+    this.#a.traversed(id, nowUs);
+  }
+
+  /** Compares where the newest datagram came from with the path in use. */
+  #follow(burst: Burst, row: number, session: number, id: number, nowUs: number): void {
+    const { address, port, local } = this.#a.options.peers;
+    const from = 4 * row, to = 4 * id;
+    if (
+      burst.port[row] === port[id] && burst.address[from + 3] === address[to + 3] &&
+      burst.address[from + 2] === address[to + 2] && burst.address[from + 1] === address[to + 1] &&
+      burst.address[from] === address[to]
+    ) {
+      for (let i = 0; i < 4; i++) local[to + i] = burst.local[from + i];
+    } else {
+      this.of[session]!.paths.onNewAddress(burst, row, nowUs);
+    }
+  }
+
+  /** Notes that something arrived that the other end wants to hear of, sooner when it is more than all being well. */
+  elicited(session: number, id: number, nowUs: number): void {
+    const { reportAtUs, isPressing, of } = this;
+    if (of[session]!.isReportDue) return;
+    const intervalUs = of[session]!.reportIntervalUs;
+    const dueUs = isPressing[session] === 1
+      ? Math.max(nowUs, this.reportedUs[session] + intervalUs)
+      : nowUs + REPORT_PATIENCE * intervalUs;
+    if (this.unreported[session] >= REPORT_DATAGRAMS) {
+      this.#reportNow(session);
+    } else if (dueUs < reportAtUs[session]) {
+      reportAtUs[session] = dueUs;
+      this.#a.timers.hasten(id, dueUs);
+    }
+  }
+
+  /** After a report was written: what it says is said. */
+  reported(session: number, nowUs: number): void {
+    this.reportAtUs[session] = Infinity;
+    this.reportedUs[session] = nowUs;
+    this.isPressing[session] = 0;
+    this.unreported[session] = 0;
+  }
+
+  #reportNow(session: number): void {
+    this.reportAtUs[session] = Infinity;
+    this.of[session]!.isReportDue = true;
+    this.of[session]!.speak();
+  }
+
+  /** After a datagram did not open. */
+  failed(session: number): void {
+    const { table } = this.#a.options;
+    const failedMax = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? FAILED_MAX_AES : FAILED_MAX_CHACHA;
+    if (++this.failures[session] < failedMax) return;
+    this.of[session]!.isEnding = true;
+    table.endsUs[session] = -Infinity;
+    this.#a.timers.hasten(table.peer[session], -Infinity);
+  }
+
+  /**
+   * Gives the plaintext of `row` its counter and writes the data header in front of it, to the id `connectionId`.
+   * The caller has asked `sendable`.
+   */
+  number(burst: Burst, row: number, connectionId: number): void {
+    const { table, drop } = this.#a.options;
+    const { view, offset, next, counter, headerBytes, phase } = burst;
+    const session = burst.session[row];
+    counter[row] = table.sendCounter[session];
+    const bytes = counterBytes(counter[row], this.acknowledged[session]);
+    if (bytes === 0) {
+      next[row] = drop.no_session;
+      return;
+    }
+    table.sendCounter[session]++;
+    phase[row] = this.sendPhase[session];
+    headerBytes[row] = SHORT_HEADER_MIN_BYTES - 1 + bytes;
+    const headerAt = offset[row] - headerBytes[row];
+    writeShortHeader(view, headerAt, phase[row], connectionId, counter[row], bytes);
+    next[row] = TO_SEAL_DATAGRAM;
+  }
+
+  /** After a packet for the peer was numbered on its current session. */
+  sent(id: number, session: number, nowUs: number): void {
+    if (this.pingAtUs[session] === Infinity) {
+      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
+      this.#a.timers.hasten(id, this.pingAtUs[session]);
+    }
+    this.#a.traversed(id, nowUs);
+    if (nowUs >= this.searchAtUs[session]) {
+      this.of[session]!.size.onUse(nowUs);
+      this.of[session]!.sizeChanged();
+    }
+    if (
+      nowUs >= this.rekeyAtUs[session] ||
+      this.#a.options.table.sendCounter[session] > this.rekeyCounter[session]
+    ) this.of[session]!.renew(nowUs);
+  }
+
+  /** A report, when it is due soon, rides in front of the packet in `row`; returns nothing (PROTOCOL §14). */
+  carryReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
+    const session = burst.session[row];
+    const rest = this.of[session]!;
+    const earlyUs = this.isPressing[session] === 1 ? rest.reportIntervalUs / 2 : rest.reportIntervalUs;
+    if (!rest.isReportDue && nowUs < this.reportAtUs[session] - earlyUs) return;
+    rest.prependReport(burst, row, mtu, nowUs);
+  }
+
+  /** Has a ping sent to the other end. */
+  ping(session: number): void {
+    this.of[session]!.ping();
+  }
+
+  /** Adds what the peer's sessions have to say by themselves to the burst; false when it was full before all was said. */
+  pollTransmit(burst: Burst, id: number, nowUs: number): boolean {
+    const { current, previous } = this.#a.options.peers;
+    // One that was replaced is silent, for its successor may have another path, where its ids must not be seen.
+    return this.#say(current[id], burst, nowUs) &&
+      (!this.#isClosing(previous[id]) || this.#say(previous[id], burst, nowUs));
+  }
+
+  #isClosing(session: number): boolean {
+    return session !== NONE && this.of[session]?.isClosing === true;
+  }
+
+  #say(session: number, burst: Burst, nowUs: number): boolean {
+    if (session === NONE || this.#a.options.table.protocol[session] !== OXTUNNEL) return true;
+    return this.of[session]!.pollTransmit(burst, nowUs);
+  }
+
+  /** The session's next deadline, or Infinity. */
+  dueUs(session: number): number {
+    return Math.min(this.reportAtUs[session], this.pingAtUs[session], this.of[session]!.dueUs);
+  }
+
+  handleTimeout(session: number, nowUs: number): void {
+    if (this.pingAtUs[session] <= nowUs) {
+      this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
+      if (this.unanswered[session] < 255) this.unanswered[session]++;
+      this.of[session]!.onSilence(this.unanswered[session]);
+    }
+    if (this.reportAtUs[session] <= nowUs) this.#reportNow(session);
+    this.of[session]!.handleTimeout(nowUs);
+  }
+
+  /** Wipes what the session has besides its row, and gives its spare ids' rows back. */
+  end(session: number): void {
+    this.of[session]!.wipe();
+    this.hints.end(session);
+    this.of[session] = undefined;
+  }
+}
