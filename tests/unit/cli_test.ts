@@ -5,8 +5,8 @@
 import { requires } from "../requires.ts";
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { proofOf } from "../../src/admin/guard.ts";
-import { UsageError } from "../../src/cli/help.ts";
-import { keyToText, publicKeyOf } from "../../src/cli/keys_text.ts";
+import { UsageError } from "../../src/process/help.ts";
+import { keyToText, publicKeyOf } from "../../src/process/keys_text.ts";
 import { chooseEndpoint } from "../../src/cli/peer.ts";
 import { renderQr } from "../../src/cli/qr.ts";
 import {
@@ -41,7 +41,7 @@ async function run(
 ): Promise<Outcome> {
   // "deno run FLAGS main.ts NAME", as written in deno.json.
   const flags: string[] = TASKS[name].split(" ").slice(2, -2);
-  const line = [Deno.execPath(), "run", "--quiet", ...flags, MAIN, name, ...args];
+  const line = [Deno.execPath(), "run", "--quiet", "--cached-only", ...flags, MAIN, name, ...args];
   const [program, ...rest] = stdoutFile === undefined
     ? line
     : ["sh", "-c", 'file=$1; shift; exec "$@" > "$file"', "sh", stdoutFile, ...line];
