@@ -29,7 +29,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   ffi: ["vector"],
   codec: ["vector", "wire"],
   repair: ["vector", "wire", "codec", "control", "session/peer_record.ts"],
-  session: ["vector", "wire", "codec", "control", "repair"],
+  session: ["metrics", "vector", "wire", "codec", "control", "repair"],
   ingress: BELOW_THE_ARCS,
   egress: BELOW_THE_ARCS,
   tunnel: [...BELOW_THE_ARCS, "ingress", "egress"],

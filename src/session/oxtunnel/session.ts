@@ -76,10 +76,10 @@ import { datagramBytes } from "../../repair/tally.ts";
 import { fillSections } from "../../repair/report_sections.ts";
 import type { SessionRepair } from "../../repair/pool.ts";
 import { CLASS_DEFAULT } from "../../control/traffic_class.ts";
-import type { Associations } from "../associations.ts";
 import { isStreamAddress } from "../../wire/stream.ts";
 import { KEY_EXCHANGE_PRICE } from "./control_budget.ts";
 import type { HintedFlows } from "./hints.ts";
+import type { OxHost } from "./host.ts";
 import type { KeyExchange } from "./keys.ts";
 import { OxPaths } from "./paths.ts";
 import type { OxSessions } from "./sessions.ts";
@@ -172,7 +172,7 @@ export class OxSession {
   readonly jitter = new Jitter();
   /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
   reportedReceived = 0;
-  readonly #a: Associations;
+  readonly #a: OxHost;
   readonly #keys: KeyExchange;
   #keysRepeatAtUs = Infinity;
   /** When the last epoch's keys go. */
@@ -215,7 +215,7 @@ export class OxSession {
   #closeReason = 0;
   #retryAfterS = 0;
 
-  constructor(associations: Associations, sessions: OxSessions, options: OxSessionOptions) {
+  constructor(associations: OxHost, sessions: OxSessions, options: OxSessionOptions) {
     this.#a = associations;
     this.sessions = sessions;
     this.row = options.row;
@@ -823,7 +823,7 @@ export class OxSession {
 
   /** Gives the other end a ticket, unless it has one that is good for long. */
   #giveTicket(nowUs: number): void {
-    const { tickets } = this.#a.oxtunnel!;
+    const { tickets } = this.#a;
     if (!tickets || !this.#mayTellTicket || nowUs < this.#nextTicketUs || this.#ticket) return;
     this.#nextTicketUs = nowUs + TICKET_LIFE_US / 2;
     const secret = this.#a.bytes(TICKET_SECRET_BYTES);
@@ -838,7 +838,7 @@ export class OxSession {
 
   /** Keeps the relay's ticket in place of the last one. */
   #onTicket(bytes: Uint8Array, view: DataView, at: number, length: number, nowUs: number): void {
-    if (this.#a.oxtunnel!.tickets || !this.#mayTellTicket) return;
+    if (this.#a.tickets || !this.#mayTellTicket) return;
     const peer = this.#a.options.peers.get(this.peer)!;
     const lifeUs = Math.min(TICKET_LIFE_MAX_US, 1e6 * readTicketLifeS(view, at));
     wipeTicket(peer.ticket);
