@@ -2,18 +2,12 @@
  * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
  * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
- * Keeps PROTOCOL R53, R54, R55, R78 and R83.
+ * Keeps PROTOCOL R55 and R83.
  */
 import { Jitter } from "../../control/jitter.ts";
 import { PathSize } from "../../control/path_size.ts";
-import { NONE } from "../../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import {
-  CONNECTION_IDS_MAX,
-  connectionIdCount,
-  CONTROL_ACK,
-  CONTROL_CONNECTION_IDS,
-  CONTROL_HINT,
   CONTROL_PATH_CHALLENGE,
   CONTROL_PATH_RESPONSE,
   CONTROL_PING,
@@ -21,31 +15,20 @@ import {
   CONTROL_PROBE,
   CONTROL_PROBE_REPLY,
   CONTROL_REPORT,
-  CONTROL_TICKET,
   controlKind,
-  Hint,
   isReliable,
-  readFirstIdNumber,
   readHeldUs,
-  readNewConnectionId,
   readPathHigh,
   readPathLow,
-  readRetireBefore,
   readSequence,
   readSize,
-  readTicketLifeS,
   readToken,
   Report,
   REPORT_BITMAP_MAX_BYTES,
   REPORT_MAX_BYTES,
-  TICKET_AT,
-  TICKET_SECRET_AT,
-  TICKET_SECRET_BYTES,
-  writeConnectionIds,
   writePing,
   writePong,
   writeShort,
-  writeTicket,
 } from "../../wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../wire/frame.ts";
 import {
@@ -55,27 +38,23 @@ import {
   SHORT_HEADER_MIN_BYTES,
 } from "../../wire/oxtunnel.ts";
 import { HEADROOM, SLOT_BYTES, TAILROOM } from "../../vector/arena.ts";
-import {
-  AEAD_AES_256_GMAC,
-  FEATURE_HYBRID_KEYS,
-  FEATURE_RESUMPTION,
-  FEATURE_SLIDING_WINDOW,
-} from "../../wire/parameters.ts";
+import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
 import { repairFrame, type RepairReceiver } from "../../repair/receiver.ts";
 import { datagramBytes } from "../../repair/tally.ts";
 import { fillSections } from "../../repair/report_sections.ts";
 import type { SessionRepair } from "../../repair/pool.ts";
-import { CLASS_DEFAULT } from "../../control/traffic_class.ts";
 import type { Associations } from "../associations.ts";
 import { isStreamAddress } from "../../wire/stream.ts";
-import type { HintedFlows } from "./hints.ts";
 import type { KeyExchange } from "./keys.ts";
 import { Closing } from "./subjects/closing.ts";
+import { ConnectionIds } from "./subjects/connection_ids.ts";
+import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
+import { Reliable } from "./subjects/reliable.ts";
+import { TicketExchange } from "./subjects/tickets.ts";
 import type { SharedSession, Subject } from "./subjects/subject.ts";
 import { OxPaths } from "./paths.ts";
 import type { OxSessions } from "./sessions.ts";
-import { TICKET_LIFE_US, wipeTicket } from "./tickets.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
@@ -83,32 +62,16 @@ const PINGS_MAX = 8;
 /** From ping to ping at least; and the share of the round trip that it takes where that is longer (PROTOCOL §14). */
 const PING_US_MIN = 75_000;
 const PING_ROUND_TRIPS = 1 / 4;
-const RELIABLE_REPEAT_US_MIN = 100_000;
 /** Counters that a report goes over again, in case the last one was lost. */
 const REPORT_OVERLAP = 32;
 const REPORT_FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
 const REPORT_FRAME_MAX_BYTES = FRAME_HEAD_BYTES + REPORT_MAX_BYTES;
-/** Spare connection ids that the other end shall have. */
-export const SPARE_IDS = 2;
-/** Ids of one session that are good at a time, besides its first. */
-const IDS_MAX = 8;
-/** Ids that a session gives out in all; who has used them up makes a handshake. */
-const IDS_EVER = 1024;
-const SEQUENCES = 65536;
-/** A ticket is kept no longer, whatever the other end says. */
-const TICKET_LIFE_MAX_US = 7 * 86_400_000_000;
 /** How long the reply to a probe may take: so many round trips, at least so long, and without one to go by. */
 const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
 
 /** One is filled and written at a time, by whoever's turn it is. */
 const report = new Report();
-const hint = new Hint();
 const frames = new FrameReader();
-/** How long a hint holds at the other end, and after how long it is said again. */
-const HINT_LIFE_S = 65_535, HINTS_AGAIN_US = 21_600_000_000;
-/** Hints that wait to be said: all of this end's own, and as many taken back. */
-const HINTS_WAITING_MAX = 128;
-
 export interface OxSessionOptions {
   row: number;
   peer: number;
@@ -162,6 +125,9 @@ export class OxSession implements SharedSession {
   reportedReceived = 0;
   readonly #closing: Closing;
   readonly #keys: KeyRenewal;
+  readonly #reliable: Reliable;
+  readonly ids: ConnectionIds;
+  readonly hints: HintExchange;
   /** Order in a datagram: what is first finds room first. */
   readonly #inOrder: readonly Subject[];
   #isPingDue = false;
@@ -170,31 +136,9 @@ export class OxSession implements SharedSession {
   #pongSinceUs = 0;
   /** The size of a probe that arrived and waits to be told; 0 when none does. */
   #arrivedSize = 0;
-  #ackDue = -1;
-  /** The next reliable frame that is obeyed. */
-  #expected = 0;
-  /** The reliable frame that is under way, its sequence number, and when it goes again. */
-  #reliableKind = 0;
-  #sequence = 0;
-  #reliableAtUs = Infinity;
-  #isReliableDue = false;
-  #idsUnderWay = 0;
-  /** The ticket that the other end does not have yet, and its secret; and when it is given another. */
-  #ticket: { bytes: Uint8Array; secret: Uint8Array } | undefined;
-  #nextTicketUs = -Infinity;
   #reportedHighest = -1;
-  /** Rows of this end's ids by number; number 0 is the session's own. */
-  readonly #ownRows: number[];
   /** Whether its end is set: nothing puts it off. */
   isEnding = false;
-  readonly #remoteIds: number[];
-  #remoteIdNumber: number;
-  /** Numbers of own ids that the other end knows. */
-  #toldIds: number;
-  /** Hints to be said, oldest first; without a class they are taken back. */
-  readonly #hints: (HintedFlows & { trafficClass?: number })[] = [];
-  #hintsAgainUs = Infinity;
-
   constructor(associations: Associations, sessions: OxSessions, options: OxSessionOptions) {
     this.around = associations;
     this.sessions = sessions;
@@ -206,17 +150,20 @@ export class OxSession implements SharedSession {
     this.features = options.features;
     this.#canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
     this.reportIntervalUs = options.reportIntervalUs;
-    this.#ownRows = [options.row, ...options.spareRows];
-    this.#toldIds = this.#ownRows.length;
-    this.#remoteIds = options.remoteIds;
-    this.#remoteIdNumber = 1 + options.remoteIds.length;
     this.paths = new OxPaths(associations, this);
     this.size = new PathSize(options.datagramMaxBytes);
+    const { spareRows, remoteIds, keys } = options;
+    const reliable = this.#reliable = new Reliable(this);
     this.#inOrder = [
       this.#closing = new Closing(this),
+      reliable,
       this.#others(),
-      this.#keys = new KeyRenewal(this, options.keys),
+      this.ids = new ConnectionIds(this, reliable, spareRows, remoteIds),
+      this.hints = new HintExchange(this, reliable),
+      new TicketExchange(this, reliable),
+      this.#keys = new KeyRenewal(this, keys),
     ];
+    reliable.setOrder(this.#inOrder);
   }
 
   /** The subjects that have no file of their own yet. */
@@ -236,7 +183,7 @@ export class OxSession implements SharedSession {
 
   /** The next deadline that the columns do not know of, or Infinity. */
   get dueUs(): number {
-    let dueUs = Math.min(this.#reliableAtUs, this.paths.dueUs, this.size.dueUs, this.#repairAtUs);
+    let dueUs = Math.min(this.paths.dueUs, this.size.dueUs, this.#repairAtUs);
     for (const subject of this.#inOrder) dueUs = Math.min(dueUs, subject.dueUs);
     return dueUs;
   }
@@ -338,7 +285,7 @@ export class OxSession implements SharedSession {
   /** The responder's session is confirmed: what it sends goes where the response went. */
   takeEndpoint(nowUs: number): void {
     this.paths.takeHandshake();
-    this.#giveTicket(nowUs);
+    for (const subject of this.#inOrder) subject.onOpened?.(nowUs);
     this.onNewPath();
   }
 
@@ -364,21 +311,8 @@ export class OxSession implements SharedSession {
   opened(nowUs: number): void {
     this.isNew = false;
     this.onNewPath();
-    this.#sayHints(nowUs);
     this.renew(nowUs);
-    this.#giveTicket(nowUs);
-  }
-
-  /** Tells the other end of a hint, or, without a class, takes it back. */
-  sayHint(flows: HintedFlows, trafficClass: number | undefined): void {
-    if (this.#hints.length === HINTS_WAITING_MAX) return;
-    this.#hints.push({ ...flows, trafficClass });
-    this.#startReliable();
-  }
-
-  #sayHints(nowUs: number): void {
-    for (const own of this.sessions.hints.own) this.sayHint(own, own.trafficClass);
-    this.#hintsAgainUs = nowUs + HINTS_AGAIN_US;
+    for (const subject of this.#inOrder) subject.onOpened?.(nowUs);
   }
 
   /** Asks for the next epoch, or, near the end of the session's life, begins a handshake. */
@@ -389,8 +323,7 @@ export class OxSession implements SharedSession {
   /** Something has opened under the epoch that was awaited. */
   confirmEpoch(nowUs: number): void {
     this.#keys.confirm(nowUs);
-    if (nowUs >= this.#hintsAgainUs) this.#sayHints(nowUs);
-    this.#giveTicket(nowUs);
+    for (const subject of this.#inOrder) subject.onEpoch?.(nowUs);
   }
 
   ping(): void {
@@ -432,24 +365,7 @@ export class OxSession implements SharedSession {
 
   /** An id of the other end that no path has seen yet, or NONE. */
   takeRemoteId(): number {
-    return this.#remoteIds.shift() ?? NONE;
-  }
-
-  /** Notes that the other end has begun to use the id of `row`: it gets another in its place. */
-  onIdUsed(row: number): void {
-    const { table } = this.around.options;
-    const number = this.#ownRows.indexOf(row);
-    if (number < 1 || number + SPARE_IDS < this.#ownRows.length || this.#ownRows.length >= IDS_EVER) return;
-    const spare = table.allocateSpare(this.row);
-    if (spare === NONE) return;
-    // Paths that were left long ago keep no ids.
-    const old = this.#ownRows.length - IDS_MAX;
-    if (old > 0) {
-      table.erase(this.#ownRows[old]);
-      this.#ownRows[old] = NONE;
-    }
-    this.#ownRows.push(spare);
-    this.#startReliable();
+    return this.ids.takeRemoteId();
   }
 
   /**
@@ -492,14 +408,11 @@ export class OxSession implements SharedSession {
       case CONTROL_PATH_RESPONSE:
         this.paths.onResponse(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
         return false;
-      case CONTROL_ACK:
-        this.#onAck(readSequence(view, at));
-        return false;
       default:
+        if (isReliable(kind) && !this.#reliable.accepts(readSequence(view, at))) return true;
         for (const subject of this.#inOrder) {
           if (subject.takes?.(kind)) subject.onControl?.(burst, row, at, length, nowUs);
         }
-        if (isReliable(kind)) this.#onReliable(burst, at, length, kind, nowUs);
         return isReliable(kind);
     }
   }
@@ -510,11 +423,6 @@ export class OxSession implements SharedSession {
     if (this.size.dueUs <= nowUs) {
       this.size.handleTimeout(nowUs);
       this.sizeChanged();
-    }
-    if (this.#reliableAtUs <= nowUs) {
-      this.#reliableAtUs = Infinity;
-      this.#isReliableDue = true;
-      this.speak();
     }
     if (this.#repairAtUs <= nowUs) {
       this.#repairAtUs = Infinity;
@@ -597,12 +505,6 @@ export class OxSession implements SharedSession {
     this.#isRepairDue = false;
     this.#canRepair = false;
     for (const subject of this.#inOrder) subject.wipe?.();
-    this.#forgetTicket();
-    for (let number = 1; number < this.#ownRows.length; number++) {
-      this.around.options.table.erase(this.#ownRows[number]);
-    }
-    this.#ownRows.length = 1;
-    this.#hints.length = 0;
   }
 
   #isAnyWord(nowUs: number): boolean {
@@ -620,16 +522,11 @@ export class OxSession implements SharedSession {
   }
 
   #hasWord(): boolean {
-    return this.#isPingDue || this.#isPongDue || this.#ackDue >= 0 ||
-      this.isReportDue || this.#isReliableDue || this.#arrivedSize !== 0;
+    return this.#isPingDue || this.#isPongDue || this.isReportDue || this.#arrivedSize !== 0;
   }
 
   #write(view: DataView, start: number, nowUs: number): number {
     let at = start;
-    if (this.#ackDue >= 0) {
-      at += writeShort(view, at, CONTROL_ACK, this.#ackDue);
-      this.#ackDue = -1;
-    }
     if (this.#isPongDue) {
       at += writePong(view, at, this.#pongToken, nowUs - this.#pongSinceUs);
       this.#isPongDue = false;
@@ -645,12 +542,6 @@ export class OxSession implements SharedSession {
     if (this.isReportDue) {
       this.#fillReport(REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES, REPORT_FRAME_MAX_BYTES, nowUs);
       at += report.write(view, at);
-    }
-    if (this.#isReliableDue) {
-      this.#isReliableDue = false;
-      at += this.#writeReliable(view, at);
-      this.#reliableAtUs = nowUs + Math.max(RELIABLE_REPEAT_US_MIN, 2 * this.rttUs);
-      this.hasten(this.#reliableAtUs);
     }
     return at - start;
   }
@@ -724,122 +615,5 @@ export class OxSession implements SharedSession {
     this.jitter.add(sampleUs);
     // RFC 6298's gain.
     this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
-  }
-
-  #onReliable({ bytes, view }: Burst, at: number, length: number, kind: number, nowUs: number): void {
-    const sequence = readSequence(view, at);
-    const ahead = (sequence - this.#expected + SEQUENCES) % SEQUENCES;
-    if (ahead !== 0 && ahead < SEQUENCES / 2) return;
-    this.#ackDue = (this.#expected + (ahead === 0 ? 0 : SEQUENCES - 1)) % SEQUENCES;
-    this.speak();
-    if (ahead !== 0) return;
-    this.#expected = (this.#expected + 1) % SEQUENCES;
-    if (kind === CONTROL_CONNECTION_IDS) this.#onConnectionIds(view, at, length);
-    else if (kind === CONTROL_TICKET) this.#onTicket(bytes, view, at, length, nowUs);
-    else if (kind === CONTROL_HINT) {
-      hint.read(view, at, length);
-      this.sessions.hints.take(this.row, hint, nowUs);
-    }
-  }
-
-  /** Whether a ticket's secret may be said here: not readably, and under ML-KEM's keys where there are some. */
-  get #mayTellTicket(): boolean {
-    return (this.features & FEATURE_RESUMPTION) !== 0 && this.aead !== AEAD_AES_256_GMAC &&
-      (this.epoch > 0 || (this.features & FEATURE_HYBRID_KEYS) === 0);
-  }
-
-  /** Gives the other end a ticket, unless it has one that is good for long. */
-  #giveTicket(nowUs: number): void {
-    const { tickets } = this.around.oxtunnel!;
-    if (!tickets || !this.#mayTellTicket || nowUs < this.#nextTicketUs || this.#ticket) return;
-    this.#nextTicketUs = nowUs + TICKET_LIFE_US / 2;
-    const secret = this.around.bytes(TICKET_SECRET_BYTES);
-    this.#ticket = { bytes: tickets.seal(secret, this.around.options.peers, this.peer, nowUs), secret };
-    this.#startReliable();
-  }
-
-  #forgetTicket(): void {
-    this.#ticket?.secret.fill(0);
-    this.#ticket = undefined;
-  }
-
-  /** Keeps the relay's ticket in place of the last one. */
-  #onTicket(bytes: Uint8Array, view: DataView, at: number, length: number, nowUs: number): void {
-    if (this.around.oxtunnel!.tickets || !this.#mayTellTicket) return;
-    const peer = this.around.options.peers.get(this.peer)!;
-    const lifeUs = Math.min(TICKET_LIFE_MAX_US, 1e6 * readTicketLifeS(view, at));
-    wipeTicket(peer.ticket);
-    peer.ticket = {
-      bytes: bytes.slice(at + TICKET_AT, at + length),
-      secret: bytes.slice(at + TICKET_SECRET_AT, at + TICKET_AT),
-      expiresUnixUs: nowUs + this.around.unixOffsetUs + lifeUs,
-    };
-  }
-
-  #onConnectionIds(view: DataView, at: number, length: number): void {
-    const first = readFirstIdNumber(view, at);
-    const count = connectionIdCount(length);
-    for (let i = 0; i < count && this.#remoteIds.length < CONNECTION_IDS_MAX; i++) {
-      if (first + i !== this.#remoteIdNumber) continue;
-      this.#remoteIdNumber++;
-      this.#remoteIds.push(readNewConnectionId(view, at, i));
-    }
-    // Ids that the other end gives up are taken from the front, where the oldest are.
-    const retired = readRetireBefore(view, at) - (this.#remoteIdNumber - this.#remoteIds.length);
-    if (retired > 0) this.#remoteIds.splice(0, retired);
-  }
-
-  #onAck(sequence: number): void {
-    if (this.#reliableKind === 0 || sequence !== this.#sequence) return;
-    this.#sequence = (this.#sequence + 1) % SEQUENCES;
-    if (this.#reliableKind === CONTROL_TICKET) this.#forgetTicket();
-    else if (this.#reliableKind === CONTROL_HINT) this.#hints.shift();
-    else this.#toldIds += this.#idsUnderWay;
-    this.#reliableKind = 0;
-    this.#isReliableDue = false;
-    this.#reliableAtUs = Infinity;
-    this.#startReliable();
-  }
-
-  /** Puts the next reliable frame under way, if none is and one waits. */
-  #startReliable(): void {
-    if (this.#reliableKind !== 0) return;
-    if (this.#toldIds < this.#ownRows.length) this.#reliableKind = CONTROL_CONNECTION_IDS;
-    else if (this.#hints.length > 0) this.#reliableKind = CONTROL_HINT;
-    else if (this.#ticket) this.#reliableKind = CONTROL_TICKET;
-    else return;
-    this.#isReliableDue = true;
-    // What is repeated stays the same, whatever is added meanwhile.
-    this.#idsUnderWay = Math.min(CONNECTION_IDS_MAX, this.#ownRows.length - this.#toldIds);
-    this.speak();
-  }
-
-  #writeReliable(view: DataView, at: number): number {
-    if (this.#reliableKind === CONTROL_TICKET) return this.#writeTicket(view, at);
-    if (this.#reliableKind === CONTROL_HINT) return this.#writeHint(view, at);
-    const { receiverIndex } = this.around.options.table;
-    const first = this.#toldIds, count = this.#idsUnderWay;
-    const ids = Uint32Array.from({ length: count }, (_, i) => receiverIndex[this.#ownRows[first + i]]);
-    return writeConnectionIds(view, at, this.#sequence, first, 0, ids, count);
-  }
-
-  #writeTicket(view: DataView, at: number): number {
-    const { bytes, secret } = this.#ticket!;
-    const to = writeTicket(view, at, this.#sequence, TICKET_LIFE_US / 1e6, secret, bytes.length);
-    for (let i = 0; i < bytes.length; i++) view.setUint8(to + i, bytes[i]);
-    return to + bytes.length - at;
-  }
-
-  #writeHint(view: DataView, at: number): number {
-    const [{ protocol, clientPort, remotePort, client, remote, trafficClass }] = this.#hints;
-    hint.sequence = this.#sequence;
-    hint.trafficClass = trafficClass ?? CLASS_DEFAULT;
-    hint.protocol = protocol;
-    hint.lifetimeS = trafficClass === undefined ? 0 : HINT_LIFE_S;
-    hint.clientPort = clientPort;
-    hint.remotePort = remotePort;
-    hint.client.set(client);
-    hint.remote.set(remote);
-    return hint.write(view, at);
   }
 }

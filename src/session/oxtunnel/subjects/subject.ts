@@ -10,6 +10,8 @@ import type { Limits } from "../../limits.ts";
 import type { PeerTable } from "../../peers.ts";
 import type { SessionTable } from "../../table.ts";
 import type { ControlBudget } from "../control_budget.ts";
+import type { Hints } from "../hints.ts";
+import type { TicketKeys } from "../tickets.ts";
 
 /** One matter of a session. The session calls the four verbs; the optional ones say what else the subject hears of. */
 export interface Subject {
@@ -33,6 +35,10 @@ export interface Subject {
    * datagram's. Called for kinds that the subject takes.
    */
   onControl?(burst: Burst, row: number, at: number, length: number, nowUs: number): void;
+  /** The session is open: its first datagram has opened here. */
+  onOpened?(nowUs: number): void;
+  /** A new epoch is in use at both ends. */
+  onEpoch?(nowUs: number): void;
   /** The session's keys and the subject's secrets are overwritten, rows are given back, and nothing is written any more. */
   wipe?(): void;
 }
@@ -55,6 +61,8 @@ export interface SharedSession {
   rttUs: number;
   /** The same, or the handshake's round trip before the first pong; -1 without either. */
   readonly roundTripUs: number;
+  /** The number of the newest epoch that both ends have. */
+  readonly epoch: number;
   /** Whether the session's end is set: nothing puts it off. */
   readonly isEnding: boolean;
   /** Has the session's `pollTransmit` called. */
@@ -78,6 +86,7 @@ export interface SessionColumns {
   readonly unanswered: Uint8Array;
   readonly datagramAead: DatagramAead;
   readonly budget: ControlBudget;
+  readonly hints: Hints;
   /** Key exchanges that may still be computed in this burst. */
   exchangesLeft: number;
   enterEpoch(session: number, phase: number, nowUs: number): void;
@@ -92,7 +101,13 @@ export interface Surroundings {
     /** Adds 1, or `amount`. */
     readonly count: (name: SessionCount, amount?: number) => void;
   };
+  /** Wall clock in microseconds since 1970 minus the core's clock. */
+  readonly unixOffsetUs: number;
+  /** `tickets` is undefined for an end that gives no tickets. */
+  readonly oxtunnel: { readonly tickets: TicketKeys | undefined } | undefined;
   readonly timers: { hasten(id: number, dueUs: number): void };
+  /** Fresh random bytes. */
+  bytes(count: number): Uint8Array;
   /** Has `pollTransmit` called for the peer's sessions. */
   wantControl(id: number): void;
   /** Begins a handshake with the peer. */
