@@ -21,6 +21,7 @@ import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
+import { Queues } from "./queue/queues.ts";
 import type { Limits } from "./session/limits.ts";
 import type { RepairOptions } from "./repair/pool.ts";
 import {
@@ -47,6 +48,23 @@ import {
   FEATURE_SLIDING_WINDOW,
   type Parameters,
 } from "./wire/parameters.ts";
+
+export interface QueuesConfig {
+  /**
+   * Bytes a second, IP and UDP headers counted, that each peer is sent at most; 0 for as much as comes, for peers of whom
+   * nothing else is known.
+   */
+  bytesPerS: number;
+  /** Most packets that wait, at most half of the arena. */
+  packets: number;
+  /** CoDel's target and interval, microseconds (RFC 8289). */
+  targetUs: number;
+  intervalUs: number;
+  /** Whether packets of flows that understand ECN are marked instead of dropped. */
+  ecn: boolean;
+  /** How long a game's or a call's packet may wait, microseconds. */
+  deadlineUs: number;
+}
 
 export interface TunnelOptions {
   arena: Arena;
@@ -86,6 +104,8 @@ export interface TunnelOptions {
   batchWaitUs?: number;
   /** Loss repair in OxTunnel; absent where it is neither to be offered nor accepted. */
   repair?: RepairOptions;
+  /** Queues for peers whose line has a rate; absent where packets are never to wait. */
+  queues?: QueuesConfig;
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
@@ -140,6 +160,7 @@ export class Tunnel {
   readonly #privateKey: Uint8Array;
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
+  readonly #queues: Queues | undefined;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by how they repair. */
   #schemesAtUs = -Infinity;
@@ -226,14 +247,29 @@ export class Tunnel {
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
+    this.#queues = this.#makeQueues(peerCapacity, flowRows(options.maxConnections));
     this.#egress = {
       ...shared,
       mtu,
       compression,
       isRelay: policy !== undefined,
       batches: this.#batches,
+      queues: this.#queues,
     };
     this.#release = (slot) => options.arena.release(slot);
+  }
+
+  #makeQueues(peers: number, flows: number): Queues | undefined {
+    const { queues, arena, metrics } = this.#o;
+    return queues && new Queues(arena, {
+      ...queues,
+      packets: Math.min(queues.packets, arena.slotCount >> 1),
+      flows,
+      peers,
+      waited: (trafficClass, waitedUs) => metrics.waited(trafficClass, waitedUs),
+      lost: (reason) => metrics.drop(DROP[reason]),
+      marked: () => metrics.add("packets_marked", 1),
+    });
   }
 
   /** What this end says of itself to the peer in OxTunnel's handshakes. */
@@ -290,7 +326,7 @@ export class Tunnel {
   }
 
   get #heldUntilUs(): number {
-    return this.#batches?.nextUs ?? Infinity;
+    return Math.min(this.#batches?.nextUs ?? Infinity, this.#queues?.nextUs ?? Infinity);
   }
 
   handleTimeout(nowUs: number): void {
@@ -351,6 +387,7 @@ export class Tunnel {
     if (!peer) return false;
     this.associations.end(peer, this.#release);
     this.#batches?.release(peer.id);
+    this.#queues?.release(peer.id);
     this.peers.remove(peer);
     this.#released.push(...peer.allowedIps);
     return true;
