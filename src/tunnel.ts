@@ -49,7 +49,7 @@ import {
   type Parameters,
 } from "./wire/parameters.ts";
 
-export interface QueuesConfig {
+export interface QueuesOptions {
   /**
    * Bytes a second, IP and UDP headers counted, that each peer is sent at most; 0 for as much as comes, for peers of whom
    * nothing else is known.
@@ -62,8 +62,33 @@ export interface QueuesConfig {
   intervalUs: number;
   /** Whether packets of flows that understand ECN are marked instead of dropped. */
   ecn: boolean;
-  /** How long a game's or a call's packet may wait, microseconds. */
-  deadlineUs: number;
+  /** How long a game's and a call's packet may wait, microseconds. */
+  gameDeadlineUs: number;
+  voiceDeadlineUs: number;
+}
+
+/** The options for a config's words: its [queues], and the deadlines of its [repair]. Undefined where queues are off. */
+export function queuesOptions(
+  { enabled, ratePerPeerMbit = 0, targetMs, intervalMs, ecn, packets }: {
+    enabled: boolean;
+    ratePerPeerMbit?: number;
+    targetMs: number;
+    intervalMs: number;
+    ecn: boolean;
+    packets: number;
+  },
+  deadlines: { gameDeadlineMs: number; voiceDeadlineMs: number },
+): QueuesOptions | undefined {
+  if (!enabled) return undefined;
+  return {
+    bytesPerS: 1000 * BYTES_PER_KBIT * ratePerPeerMbit,
+    packets,
+    targetUs: 1000 * targetMs,
+    intervalUs: 1000 * intervalMs,
+    ecn,
+    gameDeadlineUs: 1000 * deadlines.gameDeadlineMs,
+    voiceDeadlineUs: 1000 * deadlines.voiceDeadlineMs,
+  };
 }
 
 export interface TunnelOptions {
@@ -104,8 +129,10 @@ export interface TunnelOptions {
   batchWaitUs?: number;
   /** Loss repair in OxTunnel; absent where it is neither to be offered nor accepted. */
   repair?: RepairOptions;
+  /** What the other ends are asked to send at most, bytes a second with IP and UDP headers; no limit when absent. */
+  receiveBytesPerS?: number;
   /** Queues for peers whose line has a rate; absent where packets are never to wait. */
-  queues?: QueuesConfig;
+  queues?: QueuesOptions;
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
@@ -120,6 +147,7 @@ export interface TunnelOptions {
 }
 
 const KEY_BYTES = 32;
+const BYTES_PER_KBIT = 125;
 /** The longest that a bulk packet waits for company (PROTOCOL R80). */
 export const BATCH_WAIT_US = 1000;
 const COMPRESSED_BYTES_MIN = 64;
@@ -215,6 +243,8 @@ export class Tunnel {
         repair: options.repair,
         say: (peer) => this.say(peer),
         givesTickets: policy !== undefined,
+        receiveKbitS: Math.round((options.receiveBytesPerS ?? 0) / BYTES_PER_KBIT),
+        limited: (peer, kbitS, nowUs) => this.#limit(peer, kbitS * BYTES_PER_KBIT, nowUs),
         mtu: options.mtu,
       },
     });
@@ -270,6 +300,15 @@ export class Tunnel {
       lost: (reason) => metrics.drop(DROP[reason]),
       marked: () => metrics.add("packets_marked", 1),
     });
+  }
+
+  /** Sends the peer no more than it says that its line takes, nor than every peer is sent; 0 says nothing. */
+  #limit(peer: number, toldBytesPerS: number, nowUs: number): void {
+    const everyone = this.#o.queues?.bytesPerS ?? 0;
+    const bytesPerS = toldBytesPerS > 0 && everyone > 0
+      ? Math.min(toldBytesPerS, everyone)
+      : Math.max(toldBytesPerS, everyone);
+    this.#queues?.setRate(peer, bytesPerS, nowUs);
   }
 
   /** What this end says of itself to the peer in OxTunnel's handshakes. */

@@ -4,6 +4,7 @@
  * not. Invariant: where no peer has a rate nothing changes, and a line that is free passes its packets on untouched. Before
  * compression, repair and numbers, so that what is dropped has cost none of them. What waits, and what is dropped, is
  * queue/queues.ts's to say.
+ * Keeps PROTOCOL R79 and R82.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { IS_LOST, type Queues, WAITS } from "../queue/queues.ts";

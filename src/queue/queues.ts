@@ -4,14 +4,15 @@
  * again, and which packets are lost instead (codel.ts, deadlines, bounds). Invariant: a packet that waits owns its slot until
  * it is taken or dropped, and what waits is bounded in all, by line and by flow; a line that is free passes packets on
  * untouched. Knows peers by their number, no sessions; reads no clock.
+ * Keeps PROTOCOL R100.
  */
-import { isRealTime } from "../control/traffic_class.ts";
+import { CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
 import { Timers } from "../session/timers.ts";
 import { type Arena, NONE } from "../vector/arena.ts";
 import { type Burst } from "../vector/burst.ts";
 import { markCe } from "../wire/ecn.ts";
 import { Codel } from "./codel.ts";
-import { TIN_REAL, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
+import { type FlowOwner, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
 
 /** Lines at a time: peers with a rate. */
 export const LINES_MAX = 512;
@@ -43,8 +44,9 @@ export interface QueueOptions {
   intervalUs?: number;
   /** Whether packets of flows that understand ECN are marked instead of dropped. */
   ecn: boolean;
-  /** How old a game's or a call's packet may be when its turn comes, microseconds. */
-  deadlineUs: number;
+  /** How old a game's and a call's packet may be when its turn comes, microseconds. */
+  gameDeadlineUs: number;
+  voiceDeadlineUs: number;
   /** Told of each packet that waited: its class, and for how long in microseconds. */
   waited: (trafficClass: number, waitedUs: number) => void;
   /** Told of each packet that was lost, and why. */
@@ -63,7 +65,7 @@ export const IS_LOST = 2;
 
 export type QueueLoss = "queue_delay" | "queue_stale" | "queue_overflow";
 
-export class Queues {
+export class Queues implements FlowOwner {
   readonly #o: QueueOptions;
   readonly #arena: Arena;
   readonly #tins: Tins;
@@ -84,7 +86,7 @@ export class Queues {
   readonly #isDefault = new Uint8Array(LINES_MAX);
   /** The line that was looked at last for one to take away. */
   #hand = 0;
-  readonly #freeLines = Uint16Array.from({ length: LINES_MAX }, (_, i) => LINES_MAX - 1 - i);
+  readonly #freeLines = new Uint16Array(LINES_MAX);
   #freeLineCount = LINES_MAX;
   /** By tin: when its share of the rate will have let through what was sent of it. */
   readonly #tinClockUs = new Float64Array(TINS * LINES_MAX);
@@ -100,10 +102,6 @@ export class Queues {
   #freeCount: number;
   /** By flow among `#tins`: its row in the table of flows. */
   readonly #rowOf: Uint32Array;
-  readonly #ended = (flow: number): void => {
-    const row = this.#rowOf[flow];
-    if (this.#queueOf[row] === flow + 1) this.#queueOf[row] = 0;
-  };
 
   constructor(arena: Arena, options: QueueOptions) {
     const { flows, peers, packets, targetUs, intervalUs } = options;
@@ -121,7 +119,9 @@ export class Queues {
     this.#class = new Uint8Array(packets);
     this.#arrivedUs = new Float64Array(packets);
     this.#next = new Uint32Array(packets);
-    this.#free = Uint32Array.from({ length: packets }, (_, i) => packets - 1 - i);
+    this.#free = new Uint32Array(packets);
+    for (let i = 0; i < packets; i++) this.#free[i] = packets - 1 - i;
+    for (let i = 0; i < LINES_MAX; i++) this.#freeLines[i] = LINES_MAX - 1 - i;
     this.#freeCount = packets;
     this.#rowOf = new Uint32Array(packets);
   }
@@ -315,7 +315,7 @@ export class Queues {
     const line = this.#lineOf[peer] - 1;
     while (this.#waiting[line] > 0 && (this.#usPerByte[line] === 0 || this.#clockUs[line] <= nowUs)) {
       const tin = this.#tinOfTurn(line, nowUs);
-      const flow = this.#tins.nextFlow(tin, this.#ended);
+      const flow = this.#tins.nextFlow(tin, this);
       const place = this.#takeFirst(line, flow);
       if (this.#isLost(flow, place, nowUs)) continue;
       const bytes = this.#length[place] + overheadBytes;
@@ -358,7 +358,8 @@ export class Queues {
     const waitedUs = nowUs - this.#arrivedUs[place];
     const trafficClass = this.#class[place];
     if (isRealTime(trafficClass)) {
-      if (waitedUs <= this.#o.deadlineUs) return false;
+      const { gameDeadlineUs, voiceDeadlineUs } = this.#o;
+      if (waitedUs <= (trafficClass === CLASS_GAME ? gameDeadlineUs : voiceDeadlineUs)) return false;
       return this.#lose(place, "queue_stale");
     }
     const isShort = this.#tins.bytes[flow] < FULL_PACKET_BYTES;
@@ -401,13 +402,19 @@ export class Queues {
     const packets = this.#waiting[line];
     for (let tin = TINS * line; tin < TINS * (line + 1); tin++) {
       for (;;) {
-        const flow = this.#tins.nextFlow(tin, this.#ended);
+        const flow = this.#tins.nextFlow(tin, this);
         if (flow === NONE) break;
         this.#arena.release(this.#slot[this.#takeFirst(line, flow)]);
       }
     }
     this.#due.set(line, Infinity);
     return packets;
+  }
+
+  /** Forgets where the flow's packets wait. Its row may lead to another peer's flow by now. */
+  flowEnded(flow: number): void {
+    const row = this.#rowOf[flow];
+    if (this.#queueOf[row] === flow + 1) this.#queueOf[row] = 0;
   }
 
   /** Packets of the peer that wait now. */

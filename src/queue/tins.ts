@@ -50,6 +50,11 @@ class FlowLists {
   }
 }
 
+/** Who knows flows by more than their numbers here. */
+export interface FlowOwner {
+  flowEnded(flow: number): void;
+}
+
 /** Flows that have packets, or had some a moment ago, in the tins of many lines. */
 export class Tins {
   /** By flow: its first and last packet, as the caller's places, and how many and how many bytes. */
@@ -79,7 +84,8 @@ export class Tins {
     const next = new Uint32Array(flows);
     this.#new = new FlowLists(TINS * lines, next);
     this.#old = new FlowLists(TINS * lines, next);
-    this.#free = Uint32Array.from({ length: flows }, (_, i) => flows - 1 - i);
+    this.#free = new Uint32Array(flows);
+    for (let i = 0; i < flows; i++) this.#free[i] = flows - 1 - i;
     this.#freeCount = flows;
   }
 
@@ -113,10 +119,10 @@ export class Tins {
   }
 
   /**
-   * The flow of the tin whose turn it is and which has a packet, or NONE. `ended` is told each flow that has had none for a
-   * whole turn of the others; its number may be another's from then on.
+   * The flow of the tin whose turn it is and which has a packet, or NONE. The owner is told of each flow that has had none for
+   * a whole turn of the others; its number may be another's from then on.
    */
-  nextFlow(tin: number, ended: (flow: number) => void): number {
+  nextFlow(tin: number, owner: FlowOwner): number {
     for (;;) {
       const isNew = this.#new.head[tin] !== NONE;
       const list = isNew ? this.#new : this.#old;
@@ -135,7 +141,7 @@ export class Tins {
       }
       list.takeFirst(tin);
       this.#free[this.#freeCount++] = flow;
-      ended(flow);
+      owner.flowEnded(flow);
     }
   }
 
@@ -146,16 +152,18 @@ export class Tins {
 
   /** The flow of the line that has the most bytes, or NONE: the one to lose packets when there are too many. */
   fattest(line: number): number {
-    let fattest = NONE, bytes = 0;
+    let fattest = NONE;
     for (let tin = TINS * line; tin < TINS * (line + 1); tin++) {
-      for (const list of [this.#new, this.#old]) {
-        for (let flow = list.head[tin]; flow !== NONE; flow = list.after(flow)) {
-          if (this.bytes[flow] > bytes) {
-            fattest = flow;
-            bytes = this.bytes[flow];
-          }
-        }
-      }
+      fattest = this.#fattestIn(this.#new, tin, fattest);
+      fattest = this.#fattestIn(this.#old, tin, fattest);
+    }
+    return fattest;
+  }
+
+  #fattestIn(list: FlowLists, tin: number, than: number): number {
+    let fattest = than;
+    for (let flow = list.head[tin]; flow !== NONE; flow = list.after(flow)) {
+      if (this.bytes[flow] > (fattest === NONE ? 0 : this.bytes[fattest])) fattest = flow;
     }
     return fattest;
   }

@@ -8,7 +8,7 @@ import type { Client } from "../../src/client.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { CODEL } from "../../src/queue/codel.ts";
 import type { Relay } from "../../src/relay.ts";
-import type { QueuesConfig } from "../../src/tunnel.ts";
+import type { QueuesOptions } from "../../src/tunnel.ts";
 import { Bottleneck } from "./channels.ts";
 import { type Host, marked, udpPacket, World } from "./world.ts";
 
@@ -25,8 +25,8 @@ const SHARE = 0.95;
 
 type Protocol = "oxtunnel" | "wireguard";
 
-function queuesOf(bytesPerS: number): QueuesConfig {
-  return { ...CODEL, bytesPerS, packets: 512, ecn: true, deadlineUs: 60 * MS };
+function queuesOf(bytesPerS: number): QueuesOptions {
+  return { ...CODEL, bytesPerS, packets: 512, ecn: true, gameDeadlineUs: 60 * MS, voiceDeadlineUs: 100 * MS };
 }
 
 interface Outcome {
@@ -37,7 +37,7 @@ interface Outcome {
   goodput: number;
 }
 
-function play(protocol: Protocol, direction: "up" | "down", queues: QueuesConfig | undefined): Outcome {
+function play(protocol: Protocol, direction: "up" | "down", queues: QueuesOptions | undefined): Outcome {
   const world = new World(SEED);
   world.protocol = protocol;
   const isUp = direction === "up";
