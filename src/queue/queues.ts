@@ -9,7 +9,7 @@
 import { CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
 import { Timers } from "../session/timers.ts";
 import { type Arena, NONE } from "../vector/arena.ts";
-import { type Burst } from "../vector/burst.ts";
+import type { Burst } from "../vector/burst.ts";
 import { markCe } from "../wire/ecn.ts";
 import { Codel } from "./codel.ts";
 import { type FlowOwner, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
