@@ -26,7 +26,7 @@ export class OxHost {
   readonly limits: Limits;
   readonly timers: Timers;
   /** The keys of tickets; undefined for an end that gives none. */
-  readonly tickets: TicketKeys | undefined;
+  readonly oxtunnel: { readonly tickets: TicketKeys | undefined };
   /** Whether sessions go to where the other end's datagrams come from; a client decides for itself. */
   followsPeers = true;
   readonly #s: Shared;
@@ -40,7 +40,7 @@ export class OxHost {
     this.options = { table, peers, limits, primitives, random, count };
     this.limits = shared.limits;
     this.timers = shared.timers;
-    this.tickets = tickets;
+    this.oxtunnel = { tickets };
     this.#outbox = outbox;
     this.#paths = paths;
   }

@@ -52,9 +52,10 @@ import {
 } from "./handshake.ts";
 import type { OxHost } from "./host.ts";
 import { KeyExchange } from "./keys.ts";
-import { OxSession, SPARE_IDS } from "./session.ts";
+import { OxSession } from "./session.ts";
 import type { OxSessions } from "./sessions.ts";
 import type { RepairOptions } from "../../repair/pool.ts";
+import { SPARE_IDS } from "./subjects/connection_ids.ts";
 import { type Ticket, type TicketKeys, wipeTicket } from "./tickets.ts";
 import type { Attempts } from "../attempts.ts";
 import type { Outbox } from "../outbox.ts";
@@ -77,6 +78,10 @@ export interface OxtunnelOptions {
   mtu: number;
   /** Loss repair; undefined where it is neither offered nor accepted. */
   repair: RepairOptions | undefined;
+  /** Datagrams that the other end may send, kbit/s with IP and UDP; 0 for as many as come. */
+  receiveKbitS: number;
+  /** Told, with each new session, what the other end says of the same for this one. */
+  limited: (peer: number, kbitS: number, nowUs: number) => void;
   /** Whether this end gives tickets and takes early data, as relays do; others keep and send them. */
   givesTickets: boolean;
 }
@@ -126,7 +131,7 @@ export class Negotiation {
     this.#s = parts.shared;
     this.#o = options;
     this.#trusted = trusted;
-    this.#tickets = host.tickets;
+    this.#tickets = host.oxtunnel.tickets;
     this.#host = host;
     this.#sessions = sessions;
     const { staticPublic, random, limits } = parts.shared;
@@ -431,6 +436,7 @@ export class Negotiation {
       remoteIds: [...said.connectionIds ?? []],
     });
     this.#sessions.begin(session, rest, nowUs);
+    this.#o.limited(peer.id, said.limits?.rateKbitS ?? 0, nowUs);
     return rest;
   }
 
@@ -443,7 +449,7 @@ export class Negotiation {
     const limits = {
       datagramMaxBytes: OX_DATAGRAM_MAX_BYTES,
       reportIntervalMs: REPORT_INTERVAL_MS,
-      rateKbitS: 0,
+      rateKbitS: this.#o.receiveKbitS,
     };
     return { limits, ...this.#o.say(peer) };
   }

@@ -74,7 +74,7 @@ export interface SessionVerbs {
   takeEndpoint(nowUs: number): void;
   confirmEpoch(nowUs: number): void;
   renew(nowUs: number): void;
-  onIdUsed(row: number): void;
+  readonly ids: { onUsed(row: number): void };
   onSilence(times: number): void;
   sizeChanged(): void;
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void;
@@ -306,7 +306,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
       const named = readConnectionId(burst.view, burst.offset[row] - burst.headerBytes[row]);
       if (named !== this.usedId[session]) {
         this.usedId[session] = named;
-        this.of[session]!.onIdUsed(table.find(named));
+        this.of[session]!.ids.onUsed(table.find(named));
       }
       if (session === peers.current[id]) this.#follow(burst, row, session, id, nowUs);
     }
