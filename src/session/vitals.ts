@@ -41,7 +41,7 @@ export function vitalsOf(rest: OxSession, { replay, receiverIndex }: SessionTabl
   return {
     session: receiverIndex[rest.row],
     ...(rest.rttUs < 0 ? {} : { rttUs: rest.rttUs }),
-    jitterUs: rest.jitter.us,
+    jitterUs: rest.roundTrip.jitter.us,
     isSilent: rest.isSilent,
     reported,
     reportedReceived: missing > reported ? reported : reported - missing,

@@ -138,7 +138,7 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/session/oxtunnel/session.ts",
-    from: "if (size.isRepeat) this.#isPingDue = true;",
+    from: "if (size.isRepeat) this.ping();",
     to: "",
     tests: ["tests/sim/path_size_test.ts"],
     note: "an idle session never learns that only large ones are lost",

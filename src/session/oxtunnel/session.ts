@@ -4,30 +4,23 @@
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
  * Keeps PROTOCOL R55 and R83.
  */
-import { Jitter } from "../../control/jitter.ts";
 import { PathSize } from "../../control/path_size.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import {
   CONTROL_PATH_CHALLENGE,
   CONTROL_PATH_RESPONSE,
-  CONTROL_PING,
-  CONTROL_PONG,
   CONTROL_PROBE,
   CONTROL_PROBE_REPLY,
   CONTROL_REPORT,
   controlKind,
   isReliable,
-  readHeldUs,
   readPathHigh,
   readPathLow,
   readSequence,
   readSize,
-  readToken,
   Report,
   REPORT_BITMAP_MAX_BYTES,
   REPORT_MAX_BYTES,
-  writePing,
-  writePong,
   writeShort,
 } from "../../wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../wire/frame.ts";
@@ -51,6 +44,7 @@ import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
 import { Reliable } from "./subjects/reliable.ts";
+import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
 import { TicketExchange } from "./subjects/tickets.ts";
 import type { SharedSession, Subject } from "./subjects/subject.ts";
 import { OxPaths } from "./paths.ts";
@@ -58,10 +52,6 @@ import type { OxSessions } from "./sessions.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
-const PINGS_MAX = 8;
-/** From ping to ping at least; and the share of the round trip that it takes where that is longer (PROTOCOL §14). */
-const PING_US_MIN = 75_000;
-const PING_ROUND_TRIPS = 1 / 4;
 /** Counters that a report goes over again, in case the last one was lost. */
 const REPORT_OVERLAP = 32;
 const REPORT_FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
@@ -119,26 +109,22 @@ export class OxSession implements SharedSession {
   isReportDue = false;
   /** Smoothed round trip; -1 before the first pong. */
   rttUs = -1;
-  /** How much one round trip differs from the next. */
-  readonly jitter = new Jitter();
   /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
   reportedReceived = 0;
   readonly #closing: Closing;
   readonly #keys: KeyRenewal;
   readonly #reliable: Reliable;
+  readonly roundTrip: RoundTrip;
   readonly ids: ConnectionIds;
   readonly hints: HintExchange;
   /** Order in a datagram: what is first finds room first. */
   readonly #inOrder: readonly Subject[];
-  #isPingDue = false;
-  #isPongDue = false;
-  #pongToken = 0;
-  #pongSinceUs = 0;
   /** The size of a probe that arrived and waits to be told; 0 when none does. */
   #arrivedSize = 0;
   #reportedHighest = -1;
   /** Whether its end is set: nothing puts it off. */
   isEnding = false;
+
   constructor(associations: Associations, sessions: OxSessions, options: OxSessionOptions) {
     this.around = associations;
     this.sessions = sessions;
@@ -157,6 +143,7 @@ export class OxSession implements SharedSession {
     this.#inOrder = [
       this.#closing = new Closing(this),
       reliable,
+      this.roundTrip = new RoundTrip(this),
       this.#others(),
       this.ids = new ConnectionIds(this, reliable, spareRows, remoteIds),
       this.hints = new HintExchange(this, reliable),
@@ -303,7 +290,7 @@ export class OxSession implements SharedSession {
     sessions.datagramBytes[row] = size.bytes;
     sessions.searchAtUs[row] = size.searchAtUs;
     if (!size.isDue) return;
-    if (size.isRepeat) this.#isPingDue = true; // what is small shows whether it is the size
+    if (size.isRepeat) this.ping(); // what is small shows whether the size is the reason
     this.speak();
   }
 
@@ -326,29 +313,24 @@ export class OxSession implements SharedSession {
     for (const subject of this.#inOrder) subject.onEpoch?.(nowUs);
   }
 
+  /** Has a ping sent. */
   ping(): void {
-    this.#isPingDue = true;
-    this.speak();
+    this.roundTrip.ping();
   }
 
-  /** How long nothing may come after data went out before the next ping does. */
+  /** How long nothing may come after data went out before the next ping does, microseconds. */
   get pingIntervalUs(): number {
-    return Math.max(PING_US_MIN, PING_ROUND_TRIPS * this.roundTripUs);
+    return pingIntervalUs(this.roundTripUs);
   }
 
   /** Whether the path is dead: data went out, and nothing answered it nor the pings that followed. */
   get isSilent(): boolean {
-    return this.sessions.unanswered[this.row] > PINGS_MAX;
+    return this.roundTrip.isSilent;
   }
 
   /** Nothing came since data went out, for the `times`-th time. */
   onSilence(times: number): void {
-    if (times <= PINGS_MAX) {
-      this.ping();
-      return;
-    }
-    this.sessions.pingAtUs[this.row] = Infinity;
-    if (this.isInitiator) this.around.initiate(this.peer);
+    this.roundTrip.onSilence(times);
   }
 
   /** Whether it has yet to say that it ends. */
@@ -361,6 +343,11 @@ export class OxSession implements SharedSession {
     if (!this.#closing.close(reason, retryAfterS, nowUs)) return;
     this.size.halt();
     this.sizeChanged();
+  }
+
+  /** The other end has begun to use the id of `row`. */
+  onIdUsed(row: number): void {
+    this.ids.onUsed(row);
   }
 
   /** An id of the other end that no path has seen yet, or NONE. */
@@ -376,15 +363,6 @@ export class OxSession implements SharedSession {
     const { view } = burst;
     const kind = controlKind(view, at);
     switch (kind) {
-      case CONTROL_PING:
-        this.#isPongDue = true;
-        this.#pongToken = readToken(view, at);
-        this.#pongSinceUs = nowUs;
-        this.speak();
-        return false;
-      case CONTROL_PONG:
-        this.#onPong(readToken(view, at), readHeldUs(view, at), nowUs);
-        return false;
       case CONTROL_REPORT:
         report.read(view, at);
         if (report.highest >= this.sessions.acknowledged[this.row]) this.reportedReceived = report.received;
@@ -522,19 +500,11 @@ export class OxSession implements SharedSession {
   }
 
   #hasWord(): boolean {
-    return this.#isPingDue || this.#isPongDue || this.isReportDue || this.#arrivedSize !== 0;
+    return this.isReportDue || this.#arrivedSize !== 0;
   }
 
   #write(view: DataView, start: number, nowUs: number): number {
     let at = start;
-    if (this.#isPongDue) {
-      at += writePong(view, at, this.#pongToken, nowUs - this.#pongSinceUs);
-      this.#isPongDue = false;
-    }
-    if (this.#isPingDue) {
-      at += writePing(view, at, nowUs >>> 0);
-      this.#isPingDue = false;
-    }
     if (this.#arrivedSize !== 0) {
       at += writeShort(view, at, CONTROL_PROBE_REPLY, this.#arrivedSize);
       this.#arrivedSize = 0;
@@ -605,15 +575,5 @@ export class OxSession implements SharedSession {
     this.#repair.onReport(report, nowUs);
     this.around.options.count("reported_repaired", quality.repaired - repaired);
     this.around.options.count("reported_unrepaired", quality.unrepaired - unrepaired);
-  }
-
-  #onPong(token: number, heldUs: number, nowUs: number): void {
-    const sampleUs = ((nowUs >>> 0) - token >>> 0) - heldUs;
-    if (sampleUs < 0 || sampleUs > 60e6) return;
-    this.size.onAnswer(Math.floor(nowUs) - sampleUs - heldUs);
-    this.sizeChanged();
-    this.jitter.add(sampleUs);
-    // RFC 6298's gain.
-    this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
   }
 }

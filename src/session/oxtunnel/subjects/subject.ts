@@ -64,7 +64,7 @@ export interface SharedSession {
   /** The number of the newest epoch that both ends have. */
   readonly epoch: number;
   /** Whether the session's end is set: nothing puts it off. */
-  readonly isEnding: boolean;
+  isEnding: boolean;
   /** Has the session's `pollTransmit` called. */
   speak(): void;
   /** Has `handleTimeout` called at `dueUs` or before. */
@@ -113,7 +113,7 @@ export interface Surroundings {
   /** Begins a handshake with the peer. */
   initiate(id: number): void;
   /** Ends the session at once: nothing is sent or opened; keys are erased on the next timer turn. */
-  forget(session: { readonly row: number; readonly peer: number }): void;
+  forget(session: { readonly row: number; readonly peer: number; isEnding: boolean }): void;
 }
 
 /** What a session counts. */
