@@ -2,34 +2,25 @@
  * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
  * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
- * Keeps PROTOCOL R55 and R83.
+ * Keeps PROTOCOL R55.
  */
 import { PathSize } from "../../control/path_size.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import {
   CONTROL_PATH_CHALLENGE,
   CONTROL_PATH_RESPONSE,
-  CONTROL_PROBE,
-  CONTROL_PROBE_REPLY,
   CONTROL_REPORT,
   controlKind,
   isReliable,
   readPathHigh,
   readPathLow,
   readSequence,
-  readSize,
   Report,
   REPORT_BITMAP_MAX_BYTES,
   REPORT_MAX_BYTES,
-  writeShort,
 } from "../../wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../wire/frame.ts";
-import {
-  counterBytes,
-  OX_TAG_BYTES,
-  SHORT_HEADER_MAX_BYTES,
-  SHORT_HEADER_MIN_BYTES,
-} from "../../wire/oxtunnel.ts";
+import { SHORT_HEADER_MAX_BYTES } from "../../wire/oxtunnel.ts";
 import { HEADROOM, SLOT_BYTES, TAILROOM } from "../../vector/arena.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
 import { repairFrame, type RepairReceiver } from "../../repair/receiver.ts";
@@ -37,7 +28,6 @@ import { datagramBytes } from "../../repair/tally.ts";
 import { fillSections } from "../../repair/report_sections.ts";
 import type { SessionRepair } from "../../repair/pool.ts";
 import type { Associations } from "../associations.ts";
-import { isStreamAddress } from "../../wire/stream.ts";
 import type { KeyExchange } from "./keys.ts";
 import { Closing } from "./subjects/closing.ts";
 import { ConnectionIds } from "./subjects/connection_ids.ts";
@@ -45,6 +35,7 @@ import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
 import { Reliable } from "./subjects/reliable.ts";
 import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
+import { SizeProbes, SizeReplies } from "./subjects/size_probes.ts";
 import { TicketExchange } from "./subjects/tickets.ts";
 import type { SharedSession, Subject } from "./subjects/subject.ts";
 import { OxPaths } from "./paths.ts";
@@ -56,9 +47,6 @@ const CONTROL_BYTES_MAX = 1200 - 25;
 const REPORT_OVERLAP = 32;
 const REPORT_FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
 const REPORT_FRAME_MAX_BYTES = FRAME_HEAD_BYTES + REPORT_MAX_BYTES;
-/** How long the reply to a probe may take: so many round trips, at least so long, and without one to go by. */
-const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
-
 /** One is filled and written at a time, by whoever's turn it is. */
 const report = new Report();
 const frames = new FrameReader();
@@ -91,7 +79,6 @@ export class OxSession implements SharedSession {
   readonly size: PathSize;
   readonly sessions: OxSessions;
   readonly around: Associations;
-  #isNarrow = false;
   /** What brings lost packets back, from the other end's first repair on. */
   receiver: RepairReceiver | undefined;
   /** What of the receiver's totals has been counted for everybody. */
@@ -114,13 +101,12 @@ export class OxSession implements SharedSession {
   readonly #closing: Closing;
   readonly #keys: KeyRenewal;
   readonly #reliable: Reliable;
+  readonly #sizeProbes: SizeProbes;
   readonly roundTrip: RoundTrip;
   readonly ids: ConnectionIds;
   readonly hints: HintExchange;
   /** Order in a datagram: what is first finds room first. */
   readonly #inOrder: readonly Subject[];
-  /** The size of a probe that arrived and waits to be told; 0 when none does. */
-  #arrivedSize = 0;
   #reportedHighest = -1;
   /** Whether its end is set: nothing puts it off. */
   isEnding = false;
@@ -144,11 +130,14 @@ export class OxSession implements SharedSession {
       this.#closing = new Closing(this),
       reliable,
       this.roundTrip = new RoundTrip(this),
+      new SizeReplies(this),
       this.#others(),
       this.ids = new ConnectionIds(this, reliable, spareRows, remoteIds),
       this.hints = new HintExchange(this, reliable),
       new TicketExchange(this, reliable),
       this.#keys = new KeyRenewal(this, keys),
+      this.#repairs(),
+      this.#sizeProbes = new SizeProbes(this, this.size),
     ];
     reliable.setOrder(this.#inOrder);
   }
@@ -163,6 +152,24 @@ export class OxSession implements SharedSession {
     };
   }
 
+  #repairs(): Subject {
+    return {
+      dueUs: Infinity,
+      isAlone: true,
+      hasWord: () => this.#isRepairDue,
+      write: (burst, at, room, nowUs) => {
+        const { sender } = this.#repair!, row = burst.count - 1;
+        const counter = this.around.options.table.sendCounter[this.row];
+        sender.ride(burst, row, counter, room, nowUs);
+        this.noteRepairs(burst, at, burst.length[row], counter, nowUs);
+        this.#isRepairDue = sender.dueUs <= nowUs && burst.length[row] > 0;
+        if (!this.#isRepairDue) this.hastenRepair();
+        return burst.length[row];
+      },
+      handleTimeout: () => {},
+    };
+  }
+
   /** The number of the newest epoch that both ends have. */
   get epoch(): number {
     return this.#keys.epoch;
@@ -170,7 +177,7 @@ export class OxSession implements SharedSession {
 
   /** The next deadline that the columns do not know of, or Infinity. */
   get dueUs(): number {
-    let dueUs = Math.min(this.paths.dueUs, this.size.dueUs, this.#repairAtUs);
+    let dueUs = Math.min(this.paths.dueUs, this.#repairAtUs);
     for (const subject of this.#inOrder) dueUs = Math.min(dueUs, subject.dueUs);
     return dueUs;
   }
@@ -260,8 +267,7 @@ export class OxSession implements SharedSession {
 
   /** The other end has answered something that was sent at `sentUs`, whole microseconds. */
   answered(sentUs: number): void {
-    this.size.onAnswer(sentUs);
-    this.sizeChanged();
+    for (const subject of this.#inOrder) subject.onAnswer?.(sentUs);
   }
 
   /** Smoothed round trip, or the handshake's before the first pong; -1 without either. */
@@ -276,22 +282,14 @@ export class OxSession implements SharedSession {
     this.onNewPath();
   }
 
-  /** What goes out takes another path from now on, whose size is to be found. */
+  /** What goes out takes another path from now on: the subjects hear of it. */
   onNewPath(): void {
-    this.size.begin(isStreamAddress(this.around.options.peers.address, 4 * this.peer));
-    this.sizeChanged();
+    for (const subject of this.#inOrder) subject.onNewPath?.();
   }
 
   /** Tells the columns what the path's size is now, and has a probe sent that is due. */
   sizeChanged(): void {
-    const { size, sessions, row } = this;
-    if (size.isNarrow && !this.#isNarrow) this.around.noteNarrow(this.peer);
-    this.#isNarrow = size.isNarrow;
-    sessions.datagramBytes[row] = size.bytes;
-    sessions.searchAtUs[row] = size.searchAtUs;
-    if (!size.isDue) return;
-    if (size.isRepeat) this.ping(); // what is small shows whether the size is the reason
-    this.speak();
+    this.#sizeProbes.sizeChanged();
   }
 
   /** The initiator's session is open: the first answer came. The first exchange brings in what both ends accepted. */
@@ -341,8 +339,7 @@ export class OxSession implements SharedSession {
   /** Ends the session at both ends; the close is said three times and then the keys go. */
   close(reason: number, retryAfterS: number, nowUs: number): void {
     if (!this.#closing.close(reason, retryAfterS, nowUs)) return;
-    this.size.halt();
-    this.sizeChanged();
+    for (const subject of this.#inOrder) subject.onClose?.();
   }
 
   /** The other end has begun to use the id of `row`. */
@@ -367,18 +364,8 @@ export class OxSession implements SharedSession {
         report.read(view, at);
         if (report.highest >= this.sessions.acknowledged[this.row]) this.reportedReceived = report.received;
         this.sessions.acknowledge(this.row, report.highest);
-        this.size.onReport(report.highest, report.bitmap, report.bitmapBytes, nowUs);
-        this.sizeChanged();
+        for (const subject of this.#inOrder) subject.onReport?.(report, nowUs);
         this.#onRepairReport(nowUs);
-        return false;
-      case CONTROL_PROBE:
-        // What arrived is what counts, whatever the frame says.
-        this.#arrivedSize = burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
-        this.speak();
-        return false;
-      case CONTROL_PROBE_REPLY:
-        this.size.onReply(readSize(view, at), nowUs);
-        this.sizeChanged();
         return false;
       case CONTROL_PATH_CHALLENGE:
         this.paths.onChallenge(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
@@ -398,10 +385,6 @@ export class OxSession implements SharedSession {
   handleTimeout(nowUs: number): void {
     this.paths.handleTimeout(nowUs);
     for (const subject of this.#inOrder) if (subject.dueUs <= nowUs) subject.handleTimeout(nowUs);
-    if (this.size.dueUs <= nowUs) {
-      this.size.handleTimeout(nowUs);
-      this.sizeChanged();
-    }
     if (this.#repairAtUs <= nowUs) {
       this.#repairAtUs = Infinity;
       this.#isRepairDue = true;
@@ -417,25 +400,13 @@ export class OxSession implements SharedSession {
     }
     if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
-    while (this.#isAnyWord(nowUs) || this.size.isDue || this.#isRepairDue) {
+    while (this.#isAnyWord(nowUs)) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
-      let hasRepair = false;
-      // A probe that is lost for its size shall take nothing else with it. So it comes last: what is shorter and follows
-      // would be of one message with it, which UDP_SEGMENT lets a router take or drop as a whole.
-      if (this.#isAnyWord(nowUs)) burst.length[row] = this.#writeInOrder(burst, burst.offset[row], nowUs);
-      else if (!this.#isRepairDue) burst.length[row] = this.#writeProbe(burst, burst.offset[row], nowUs);
-      else {
-        const { sender } = this.#repair!, counter = table.sendCounter[this.row];
-        sender.ride(burst, row, counter, this.sessions.innerMtu(this.row), nowUs);
-        this.noteRepairs(burst, burst.offset[row], burst.length[row], counter, nowUs);
-        hasRepair = true;
-        this.#isRepairDue = sender.dueUs <= nowUs && burst.length[row] > 0;
-        if (!this.#isRepairDue) this.hastenRepair();
-        if (burst.length[row] === 0) {
-          burst.shrink(row);
-          continue;
-        }
+      const hasRepair = this.#writeInOrder(burst, row, nowUs);
+      if (burst.length[row] === 0) {
+        burst.shrink(row);
+        continue;
       }
       burst.session[row] = this.row;
       burst.peer[row] = this.peer;
@@ -490,49 +461,37 @@ export class OxSession implements SharedSession {
     return false;
   }
 
-  /** Writes what waits, as much as one datagram takes, and returns the bytes. */
-  #writeInOrder(burst: Burst, start: number, nowUs: number): number {
+  /**
+   * Writes what waits into the empty `row`, as much as one datagram takes. Returns whether the datagram is a repair's, which
+   * the other end reports.
+   */
+  #writeInOrder(burst: Burst, row: number, nowUs: number): boolean {
+    const start = burst.offset[row];
     let at = start;
     for (const subject of this.#inOrder) {
-      if (subject.hasWord(nowUs)) at += subject.write(burst, at, CONTROL_BYTES_MAX - (at - start), nowUs);
+      if (!subject.hasWord(nowUs)) continue;
+      if (subject.isAlone) {
+        if (at > start) break;
+        burst.length[row] = subject.write(burst, at, this.sessions.innerMtu(this.row), nowUs);
+        return subject !== this.#sizeProbes;
+      }
+      at += subject.write(burst, at, CONTROL_BYTES_MAX - (at - start), nowUs);
     }
-    return at - start;
+    burst.length[row] = at - start;
+    return false;
   }
 
   #hasWord(): boolean {
-    return this.isReportDue || this.#arrivedSize !== 0;
+    return this.isReportDue;
   }
 
   #write(view: DataView, start: number, nowUs: number): number {
     let at = start;
-    if (this.#arrivedSize !== 0) {
-      at += writeShort(view, at, CONTROL_PROBE_REPLY, this.#arrivedSize);
-      this.#arrivedSize = 0;
-    }
     if (this.isReportDue) {
       this.#fillReport(REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES, REPORT_FRAME_MAX_BYTES, nowUs);
       at += report.write(view, at);
     }
     return at - start;
-  }
-
-  /** Writes a probe, padded so that its datagram has the size that is probed, and returns the bytes. */
-  #writeProbe({ view, bytes }: Burst, start: number, nowUs: number): number {
-    const { size, sessions, row } = this;
-    const { table, count } = this.around.options;
-    const counter = counterBytes(table.sendCounter[row], sessions.acknowledged[row]);
-    const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
-    const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
-    bytes.fill(0, at, end);
-    size.onSent(table.sendCounter[row], nowUs, this.#probeUs());
-    this.hasten(size.dueUs);
-    count("size_probes_sent");
-    return end - start;
-  }
-
-  #probeUs(): number {
-    const { roundTripUs } = this;
-    return roundTripUs < 0 ? PROBE_US_FIRST : Math.max(PROBE_US_MIN, PROBE_ROUND_TRIPS * roundTripUs);
   }
 
   /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */

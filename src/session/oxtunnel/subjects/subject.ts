@@ -8,6 +8,7 @@ import type { DatagramAead } from "../../../codec/kernels.ts";
 import type { Burst } from "../../../vector/burst.ts";
 import type { Limits } from "../../limits.ts";
 import type { PeerTable } from "../../peers.ts";
+import type { Report } from "../../../wire/control.ts";
 import type { SessionTable } from "../../table.ts";
 import type { ControlBudget } from "../control_budget.ts";
 import type { Hints } from "../hints.ts";
@@ -39,6 +40,14 @@ export interface Subject {
   onOpened?(nowUs: number): void;
   /** A new epoch is in use at both ends. */
   onEpoch?(nowUs: number): void;
+  /** What goes out takes another path from now on. */
+  onNewPath?(): void;
+  /** The other end has answered something that was sent at `sentUs`, whole microseconds. */
+  onAnswer?(sentUs: number): void;
+  /** The other end reports; `report` is good during the call. */
+  onReport?(report: Report, nowUs: number): void;
+  /** This end closes the session: only the close is sent from now on. */
+  onClose?(): void;
   /** The session's keys and the subject's secrets are overwritten, rows are given back, and nothing is written any more. */
   wipe?(): void;
 }
@@ -79,6 +88,9 @@ export interface SharedSession {
 export interface SessionColumns {
   /** Highest counter that the other end has reported; -1 before the first report. */
   readonly acknowledged: Float64Array;
+  /** What a datagram may have now, bytes of UDP payload; and from when on sending begins a search for more, or Infinity. */
+  readonly datagramBytes: Uint16Array;
+  readonly searchAtUs: Float64Array;
   readonly sendPhase: Uint8Array;
   readonly awaitedPhase: Uint8Array;
   /** When the next ping is due, or Infinity; and pings that nothing followed. */
@@ -112,9 +124,11 @@ export interface Surroundings {
   wantControl(id: number): void;
   /** Begins a handshake with the peer. */
   initiate(id: number): void;
+  /** Tells that the path to the peer does not take what every path should (PROTOCOL §17). */
+  noteNarrow(id: number): void;
   /** Ends the session at once: nothing is sent or opened; keys are erased on the next timer turn. */
   forget(session: { readonly row: number; readonly peer: number; isEnding: boolean }): void;
 }
 
 /** What a session counts. */
-export type SessionCount = "epochs_made";
+export type SessionCount = "epochs_made" | "size_probes_sent";
