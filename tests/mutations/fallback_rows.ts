@@ -207,7 +207,7 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
     note: "ECN marks are not counted",
   },
   {
-    file: "src/session/oxtunnel/session.ts",
+    file: "src/session/oxtunnel/subjects/reports.ts",
     from: "report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;",
     to: "report.hasEcn = false;",
     tests: DUTIES,

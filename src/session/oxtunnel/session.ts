@@ -9,19 +9,14 @@ import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import {
   CONTROL_PATH_CHALLENGE,
   CONTROL_PATH_RESPONSE,
-  CONTROL_REPORT,
   controlKind,
   isReliable,
   readPathHigh,
   readPathLow,
   readSequence,
-  Report,
-  REPORT_BITMAP_MAX_BYTES,
-  REPORT_MAX_BYTES,
+  type Report,
 } from "../../wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../wire/frame.ts";
-import { SHORT_HEADER_MAX_BYTES } from "../../wire/oxtunnel.ts";
-import { HEADROOM, SLOT_BYTES, TAILROOM } from "../../vector/arena.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
 import { repairFrame, type RepairReceiver } from "../../repair/receiver.ts";
 import { datagramBytes } from "../../repair/tally.ts";
@@ -34,6 +29,7 @@ import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
 import { Reliable } from "./subjects/reliable.ts";
+import { Reports } from "./subjects/reports.ts";
 import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
 import { SizeProbes, SizeReplies } from "./subjects/size_probes.ts";
 import { TicketExchange } from "./subjects/tickets.ts";
@@ -43,13 +39,8 @@ import type { OxSessions } from "./sessions.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
-/** Counters that a report goes over again, in case the last one was lost. */
-const REPORT_OVERLAP = 32;
-const REPORT_FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
-const REPORT_FRAME_MAX_BYTES = FRAME_HEAD_BYTES + REPORT_MAX_BYTES;
-/** One is filled and written at a time, by whoever's turn it is. */
-const report = new Report();
 const frames = new FrameReader();
+
 export interface OxSessionOptions {
   row: number;
   peer: number;
@@ -96,18 +87,16 @@ export class OxSession implements SharedSession {
   isReportDue = false;
   /** Smoothed round trip; -1 before the first pong. */
   rttUs = -1;
-  /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
-  reportedReceived = 0;
   readonly #closing: Closing;
   readonly #keys: KeyRenewal;
   readonly #reliable: Reliable;
   readonly #sizeProbes: SizeProbes;
   readonly roundTrip: RoundTrip;
+  readonly reports: Reports;
   readonly ids: ConnectionIds;
   readonly hints: HintExchange;
   /** Order in a datagram: what is first finds room first. */
   readonly #inOrder: readonly Subject[];
-  #reportedHighest = -1;
   /** Whether its end is set: nothing puts it off. */
   isEnding = false;
 
@@ -131,7 +120,7 @@ export class OxSession implements SharedSession {
       reliable,
       this.roundTrip = new RoundTrip(this),
       new SizeReplies(this),
-      this.#others(),
+      this.reports = new Reports(this),
       this.ids = new ConnectionIds(this, reliable, spareRows, remoteIds),
       this.hints = new HintExchange(this, reliable),
       new TicketExchange(this, reliable),
@@ -140,16 +129,6 @@ export class OxSession implements SharedSession {
       this.#sizeProbes = new SizeProbes(this, this.size),
     ];
     reliable.setOrder(this.#inOrder);
-  }
-
-  /** The subjects that have no file of their own yet. */
-  #others(): Subject {
-    return {
-      dueUs: Infinity,
-      hasWord: () => this.#hasWord(),
-      write: ({ view }, at, _room, nowUs) => this.#write(view, at, nowUs),
-      handleTimeout: () => {},
-    };
   }
 
   #repairs(): Subject {
@@ -270,6 +249,12 @@ export class OxSession implements SharedSession {
     for (const subject of this.#inOrder) subject.onAnswer?.(sentUs);
   }
 
+  /** The other end has reported: the subjects hear of it. */
+  reported(report: Report, nowUs: number): void {
+    for (const subject of this.#inOrder) subject.onReport?.(report, nowUs);
+    this.#onRepairReport(report, nowUs);
+  }
+
   /** Smoothed round trip, or the handshake's before the first pong; -1 without either. */
   get roundTripUs(): number {
     return this.rttUs >= 0 ? this.rttUs : this.around.options.peers.get(this.peer)?.handshakeRttUs ?? -1;
@@ -360,13 +345,6 @@ export class OxSession implements SharedSession {
     const { view } = burst;
     const kind = controlKind(view, at);
     switch (kind) {
-      case CONTROL_REPORT:
-        report.read(view, at);
-        if (report.highest >= this.sessions.acknowledged[this.row]) this.reportedReceived = report.received;
-        this.sessions.acknowledge(this.row, report.highest);
-        for (const subject of this.#inOrder) subject.onReport?.(report, nowUs);
-        this.#onRepairReport(nowUs);
-        return false;
       case CONTROL_PATH_CHALLENGE:
         this.paths.onChallenge(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
         return false;
@@ -421,24 +399,9 @@ export class OxSession implements SharedSession {
     return true;
   }
 
-  /** Writes a report in front of the packet in `row` where the datagram has room for it. */
+  /** Writes a report in front of the packet in `row` where the datagram, of `mtu` bytes of plaintext, has room for it. */
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
-    const { offset, length, slot, bytes: arena } = burst;
-    // A batch has taken some of the headroom.
-    const room = offset[row] - slot[row] * SLOT_BYTES - SHORT_HEADER_MAX_BYTES;
-    const budget = Math.min(HEADROOM - SHORT_HEADER_MAX_BYTES, room, mtu - length[row]);
-    if (budget < REPORT_FIXED_BYTES + 1) return;
-    const behind = (slot[row] + 1) * SLOT_BYTES - TAILROOM - offset[row] - length[row];
-    this.#fillReport(budget, Math.min(mtu - length[row], room + behind), nowUs);
-    const { frameBytes } = report;
-    if (frameBytes > room) {
-      // Sections of a session that repairs need more than the headroom: the rest moves back.
-      arena.copyWithin(offset[row] + frameBytes - room, offset[row], offset[row] + length[row]);
-      offset[row] += frameBytes - room;
-    }
-    offset[row] -= frameBytes;
-    length[row] += frameBytes;
-    report.write(burst.view, offset[row]);
+    this.reports.prepend(burst, row, mtu, nowUs);
   }
 
   /** Overwrites secrets and gives the rows of spare ids back. */
@@ -481,54 +444,15 @@ export class OxSession implements SharedSession {
     return false;
   }
 
-  #hasWord(): boolean {
-    return this.isReportDue;
-  }
-
-  #write(view: DataView, start: number, nowUs: number): number {
-    let at = start;
-    if (this.isReportDue) {
-      this.#fillReport(REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES, REPORT_FRAME_MAX_BYTES, nowUs);
-      at += report.write(view, at);
-    }
-    return at - start;
-  }
-
-  /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
-  #fillReport(bytesMax: number, sectionsMax: number, nowUs: number): void {
-    const { sessions, row } = this;
-    const { replay } = this.around.options.table;
-    const highest = replay.highest[row];
-    report.highest = highest;
-    report.delayUs = nowUs - sessions.arrivedUs[row];
-    report.received = replay.accepted(row) >>> 0;
-    const heard = Math.min(highest, highest - this.#reportedHighest + REPORT_OVERLAP);
-    const counters = Math.min(heard, 8 * REPORT_BITMAP_MAX_BYTES); // before the shift: a peer may jump by 2^31
-    report.bitmapBytes = Math.min(
-      REPORT_BITMAP_MAX_BYTES,
-      bytesMax - REPORT_FIXED_BYTES,
-      (counters + 7) >> 3,
-    );
-    replay.bitmap(row, report.bitmap, report.bitmapBytes);
-    const marks = 4 * row;
-    report.ect1 = sessions.ecn[marks + 1];
-    report.ect0 = sessions.ecn[marks + 2];
-    report.congestionExperienced = sessions.ecn[marks + 3];
-    report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;
-    report.hasQuality = report.hasClock = false;
-    report.arrivalCount = 0;
-    if (this.receiver !== undefined) {
-      const { arrivals } = this.receiver;
-      fillSections(report, arrivals, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
-      this.#countRepairs(this.receiver);
-    }
-    this.#reportedHighest = highest;
-    this.isReportDue = false;
-    sessions.reported(row, nowUs);
+  /** Adds what repair says to a report: `fillSections`. */
+  fillReport(report: Report, bytesMax: number, reported: number, nowUs: number): void {
+    if (this.receiver === undefined) return;
+    fillSections(report, this.receiver.arrivals, bytesMax, reported, nowUs);
+    this.#countRepairs(this.receiver);
   }
 
   /** The last report says how this end's repairs fare. */
-  #onRepairReport(nowUs: number): void {
+  #onRepairReport(report: Report, nowUs: number): void {
     if (this.#repair === undefined) return;
     const { quality } = this.#repair, { repaired, unrepaired } = quality;
     this.#repair.onReport(report, nowUs);

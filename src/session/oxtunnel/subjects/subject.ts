@@ -74,6 +74,8 @@ export interface SharedSession {
   readonly epoch: number;
   /** Whether the session's end is set: nothing puts it off. */
   isEnding: boolean;
+  /** The next datagram that goes to the other end by itself, or has room, carries a report. */
+  isReportDue: boolean;
   /** Has the session's `pollTransmit` called. */
   speak(): void;
   /** Has `handleTimeout` called at `dueUs` or before. */
@@ -82,6 +84,10 @@ export interface SharedSession {
   ping(): void;
   /** The other end has answered something that was sent at `sentUs`, whole microseconds: the subjects hear of it. */
   answered(sentUs: number): void;
+  /** The other end has reported: the subjects hear of it. */
+  reported(report: Report, nowUs: number): void;
+  /** Adds what repair has to say to a report (`fillSections`): at most `bytesMax` bytes, after a report up to `reported`. */
+  fillReport(report: Report, bytesMax: number, reported: number, nowUs: number): void;
 }
 
 /** What a session and its subjects use of all OxTunnel sessions' columns (sessions.ts), by the session's row. */
@@ -101,6 +107,14 @@ export interface SessionColumns {
   readonly hints: Hints;
   /** Key exchanges that may still be computed in this burst. */
   exchangesLeft: number;
+  /** When the datagram with the highest counter arrived. */
+  readonly arrivedUs: Float64Array;
+  /** Datagrams by their ECN mark, four a session. */
+  readonly ecn: Uint32Array;
+  /** Notes that the other end has seen the counter `highest`. */
+  acknowledge(session: number, highest: number): void;
+  /** Notes that a report was written. */
+  reported(session: number, nowUs: number): void;
   enterEpoch(session: number, phase: number, nowUs: number): void;
 }
 
