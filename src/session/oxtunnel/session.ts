@@ -85,8 +85,6 @@ export class OxSession implements SharedSession {
   isNew: boolean;
   /** The next datagram that goes to the other end by itself, or has room, carries a report. */
   isReportDue = false;
-  /** Smoothed round trip; -1 before the first pong. */
-  rttUs = -1;
   readonly #closing: Closing;
   readonly #keys: KeyRenewal;
   readonly #reliable: Reliable;
@@ -255,6 +253,19 @@ export class OxSession implements SharedSession {
     this.#onRepairReport(report, nowUs);
   }
 
+  /** The path in use, a row of the table of paths. */
+  get path(): number {
+    return this.around.options.table.path[this.row];
+  }
+
+  /** Smoothed round trip of the path in use, microseconds; -1 before the first pong. */
+  get rttUs(): number {
+    return this.around.options.paths.rttUs[this.path];
+  }
+  set rttUs(rttUs: number) {
+    this.around.options.paths.rttUs[this.path] = rttUs;
+  }
+
   /** Smoothed round trip, or the handshake's before the first pong; -1 without either. */
   get roundTripUs(): number {
     return this.rttUs >= 0 ? this.rttUs : this.around.options.peers.get(this.peer)?.handshakeRttUs ?? -1;
@@ -372,11 +383,11 @@ export class OxSession implements SharedSession {
 
   /** Adds datagrams with all that waits to be said to the burst; false when it was full before. */
   pollTransmit(burst: Burst, nowUs: number): boolean {
-    const { table, peers } = this.around.options;
+    const { table, paths } = this.around.options;
     if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
       return true;
     }
-    if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
+    if (this.sessions.refuses(this.row, paths.address, 4 * this.path)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
     while (this.#isAnyWord(nowUs)) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
@@ -388,11 +399,7 @@ export class OxSession implements SharedSession {
       }
       burst.session[row] = this.row;
       burst.peer[row] = this.peer;
-      for (let i = 0; i < 4; i++) {
-        burst.address[4 * row + i] = peers.address[4 * this.peer + i];
-        burst.local[4 * row + i] = peers.local[4 * this.peer + i];
-      }
-      burst.port[row] = peers.port[this.peer];
+      paths.direct(burst, row, this.path);
       this.sessions.number(burst, row, table.remoteIndex[this.row]);
       if (this.#repair !== undefined) this.noteSent(burst, row, hasRepair, false, nowUs);
     }

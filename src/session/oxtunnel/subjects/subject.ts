@@ -7,6 +7,7 @@
 import type { DatagramAead } from "../../../codec/kernels.ts";
 import type { Burst } from "../../../vector/burst.ts";
 import type { Limits } from "../../limits.ts";
+import type { Paths } from "../../paths.ts";
 import type { PeerTable } from "../../peers.ts";
 import type { Report } from "../../../wire/control.ts";
 import type { SessionTable } from "../../table.ts";
@@ -64,9 +65,11 @@ export interface SharedSession {
   readonly aead: number;
   /** FEATURE_* bits that both ends accepted. */
   readonly features: number;
+  /** The path in use, a row of the table of paths. */
+  readonly path: number;
   readonly sessions: SessionColumns;
   readonly around: Surroundings;
-  /** Smoothed round trip, microseconds; -1 before the first pong. */
+  /** Smoothed round trip of the path in use, microseconds; -1 before the first pong. */
   rttUs: number;
   /** The same, or the handshake's round trip before the first pong; -1 without either. */
   readonly roundTripUs: number;
@@ -92,11 +95,6 @@ export interface SharedSession {
 
 /** What a session and its subjects use of all OxTunnel sessions' columns (sessions.ts), by the session's row. */
 export interface SessionColumns {
-  /** Highest counter that the other end has reported; -1 before the first report. */
-  readonly acknowledged: Float64Array;
-  /** What a datagram may have now, bytes of UDP payload; and from when on sending begins a search for more, or Infinity. */
-  readonly datagramBytes: Uint16Array;
-  readonly searchAtUs: Float64Array;
   readonly sendPhase: Uint8Array;
   readonly awaitedPhase: Uint8Array;
   /** When the next ping is due, or Infinity; and pings that nothing followed. */
@@ -109,8 +107,6 @@ export interface SessionColumns {
   exchangesLeft: number;
   /** When the datagram with the highest counter arrived. */
   readonly arrivedUs: Float64Array;
-  /** Datagrams by their ECN mark, four a session. */
-  readonly ecn: Uint32Array;
   /** Notes that the other end has seen the counter `highest`. */
   acknowledge(session: number, highest: number): void;
   /** Notes that a report was written. */
@@ -122,6 +118,7 @@ export interface SessionColumns {
 export interface Surroundings {
   readonly options: {
     readonly table: SessionTable;
+    readonly paths: Paths;
     readonly peers: PeerTable;
     readonly limits: Limits;
     /** Adds 1, or `amount`. */
