@@ -40,6 +40,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   codec: ["vector", "wire"],
   repair: ["vector", "wire", "codec", "control", "session/peer_record.ts"],
   queue: ["vector", "wire", "control", "session/timers.ts"],
+  rate: [],
   session: ["vector", "wire", "codec", "control", "repair"],
   ingress: BELOW_THE_ARCS,
   egress: BELOW_THE_ARCS,
