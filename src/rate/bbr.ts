@@ -30,6 +30,8 @@ const PROBE_RTT_INTERVAL_US = 5_000_000, PROBE_RTT_DURATION_US = 200_000;
 const PROBE_WAIT_US = 2_000_000, PROBE_WAIT_SPREAD_US = 1_000_000;
 const PROBE_WAIT_ROUNDS = 62;
 const QUANTUM_US = 1000, QUANTUM_BYTES_MAX = 65_536;
+/** However slow a path has become since the model was made, the next probes find it again. */
+const QUEUE_BW_LEAST = 1 / 64;
 /** Before any round trip is known. */
 const RTT_US_UNKNOWN = 1000;
 
@@ -219,6 +221,17 @@ export class Bbr {
     this.#handleInflightTooHigh(before + prefix, rate.wasAppLimited(mark), rate, nowUs);
   }
 
+  /**
+   * A queue stands on the path, and `latest` bytes a second arrived of late, 0 where that is not known: the short-term model goes
+   * there at once. Against the draft, which waits for losses; with deep buffers these come after seconds of lag.
+   */
+  onQueue(latest: number): void {
+    if (this.isProbingBw || latest <= 0 || latest >= this.bw) return;
+    this.bwShortterm = Math.max(latest, this.maxBw * QUEUE_BW_LEAST);
+    this.bw = Math.min(this.maxBw, this.bwShortterm);
+    this.#setPacingRate(this.pacingGain);
+  }
+
   /** What was taken for losses since the last ones was none (section 5.5.11.2). */
   onSpuriousLoss(rate: DeliveryRate): void {
     this.#restoreCwnd();
@@ -371,8 +384,11 @@ export class Bbr {
 
   #checkStartupDone(rate: DeliveryRate, queueUs: number): void {
     if (this.state === STARTUP) this.#checkStartupHighLoss(rate);
-    if (this.state === STARTUP && queueUs > this.#tuning.startupQueueUs) {
+    if (this.state === STARTUP && queueUs > this.#tuning.startupQueueUs && rate.sample.rate > 0) {
       this.isFullBwReached = this.isFullBwNow = true;
+      // What arrives behind a queue is the path's rate; what the greatest sample before it says may have been a burst.
+      this.#maxBwFilter[0] = 0;
+      this.#maxBwFilter[1] = this.maxBw = rate.sample.rate;
     }
     if (this.#isLossRoundStart) this.#lossEventsInRound = this.#lossBytesInRound = 0;
     if (this.state !== STARTUP || !this.isFullBwReached) return;

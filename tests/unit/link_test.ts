@@ -123,6 +123,7 @@ Deno.test("link: once a relay has given a ticket, the first packet to where it h
     rules: [],
     compression: false,
     batching: false,
+    congestionAlgorithm: "none",
     repair: { ...DEFAULTS.repair, enabled: false },
   });
   let at = 0, hasMoved = false, packet = 0;
