@@ -7,7 +7,7 @@
  */
 
 /** Marks that are kept, a power of two: transmissions on their way. */
-export const MARKS = 512;
+export const MARKS = 1024;
 
 /** What one acknowledgement said. */
 export interface RateSample {

@@ -1,6 +1,6 @@
 /**
  * The paths of a Worker whose rate is being found: how many at a time, and who is told. Invariant: their memory is bounded, some
- * 40 KB each. Finds nothing itself: path_rate.ts does.
+ * 80 KB each. Finds nothing itself: path_rate.ts does.
  */
 import { PathRate } from "./path_rate.ts";
 
