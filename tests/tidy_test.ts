@@ -241,6 +241,7 @@ const namesNoRegistry: Rule = ({ path, text }) => {
 interface Project {
   imports: Record<string, string>;
   tasks: Record<string, string | { command?: string }>;
+  permissions: Record<string, Record<string, unknown>>;
 }
 
 function unpinned({ imports }: Project): string[] {
@@ -251,14 +252,29 @@ function unpinned({ imports }: Project): string[] {
     .map(([name, target]) => `deno.json: ${name} is ${target}; pin it as npm:name@1.2.3`);
 }
 
-/** To run any program is to be allowed anything. */
-function unbounded({ tasks }: Project): string[] {
-  return Object.entries(tasks).flatMap(([name, task]) => {
+/** A task or permission set that may run any program, or load any library where it names a set, may do anything. */
+function unbounded({ tasks, permissions }: Project): string[] {
+  const ofTasks = Object.entries(tasks).flatMap(([name, task]) => {
     const command = typeof task === "string" ? task : task.command ?? "";
     const flag = command.match(/(?<!\S)(-A|--allow-all|--allow-run)(?!\S)|(?<!\S)-[a-zA-Z]*A[a-zA-Z]*(?!\S)/)
       ?.[0];
-    return flag === undefined ? [] : [`deno.json: task ${name} uses ${flag}`];
+    const sets = [...command.matchAll(/(?<!\S)(?:-P|--permission-set)(?:=(\S+))?/g)].map(([, set]) =>
+      set ?? "default"
+    );
+    return [
+      ...(flag === undefined ? [] : [`deno.json: task ${name} uses ${flag}`]),
+      ...sets.filter((set) => !(set in permissions)).map((set) =>
+        `deno.json: task ${name} uses set ${set}, which is not there`
+      ),
+    ];
   });
+  const isEverything = (granted: unknown) =>
+    granted === true || (granted as { allow?: unknown } | null)?.allow === true;
+  const ofSets = Object.entries(permissions).flatMap(([name, set]) =>
+    ["all", "run", "ffi"].filter((kind) => isEverything(set[kind]))
+      .map((kind) => `deno.json: permission set ${name} allows all of ${kind}`)
+  );
+  return [...ofTasks, ...ofSets];
 }
 
 function* walk(directory = ""): Generator<SourceFile> {
@@ -430,21 +446,33 @@ Deno.test("tidy: every dependency is pinned", () => {
     "jsr:@std/cli@1",
     "https://x/mod.ts",
   ];
-  for (const target of loose) assertEquals(unpinned({ imports: { x: target }, tasks: {} }).length, 1, target);
+  for (const target of loose) {
+    assertEquals(unpinned({ imports: { x: target }, tasks: {}, permissions: {} }).length, 1, target);
+  }
   assert(Object.keys(project.imports).length > 0);
   assertEquals(unpinned(project), []);
 });
 
-Deno.test("tidy: no task is allowed everything", () => {
+Deno.test("tidy: no task and no permission set is allowed everything", () => {
   const loose = [
     "deno run -A main.ts",
     "deno run --allow-all main.ts",
     "deno test --allow-run tests",
     "deno test -qA tests",
+    "deno run -P=absent main.ts",
+    "deno run -P main.ts",
   ];
   for (const command of loose) {
-    assertEquals(unbounded({ imports: {}, tasks: { x: command } }).length, 1, command);
+    const permissions = { present: { run: ["ip"] } };
+    assertEquals(unbounded({ imports: {}, tasks: { x: command }, permissions }).length, 1, command);
   }
-  assert(Object.keys(project.tasks).length > 0);
+  for (const set of [{ all: true }, { run: true }, { ffi: true }, { run: { allow: true } }]) {
+    assertEquals(
+      unbounded({ imports: {}, tasks: {}, permissions: { x: set } }).length,
+      1,
+      JSON.stringify(set),
+    );
+  }
+  assert(Object.keys(project.tasks).length > 0 && Object.keys(project.permissions).length > 0);
   assertEquals(unbounded(project), []);
 });
