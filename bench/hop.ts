@@ -23,7 +23,8 @@ import { WIREGUARD_LIMITS } from "../src/session/limits.ts";
 import type { TunnelOptions } from "../src/tunnel.ts";
 import { Arena } from "../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_EXIT, TO_TUNNEL } from "../src/vector/burst.ts";
-import { udpPacket } from "../tests/sim/world.ts";
+import { IDLE_EXIT } from "../tests/kit/fakes.ts";
+import { udpPacket } from "../tests/kit/packets.ts";
 
 const HOST = "127.0.0.1";
 /** Bursts that wait in the socket when the clock starts: a loaded relay finds its bursts full. */
@@ -85,18 +86,12 @@ const aesByNode: Primitives = {
 
 /** No packet of these benches leaves by it. */
 const NO_EXIT: Exit = {
-  name: "none",
-  description: "none",
+  ...IDLE_EXIT,
   send(burst) {
     for (let row = 0; row < burst.count; row++) {
       if (burst.next[row] === TO_EXIT) throw new Error("a packet went to the exit");
     }
   },
-  receive: () => 0,
-  onReadable: () => {},
-  handleTimeout: () => {},
-  flowCount: 0,
-  close: () => Promise.resolve(),
 };
 
 const refuse = () => {

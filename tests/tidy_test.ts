@@ -16,7 +16,17 @@ const ROOT = new URL("..", import.meta.url).pathname;
 const SKIPPED_DIRECTORIES = new Set([".git", "node_modules", "state", "tests/results", "ffi/target"]);
 
 /** Who may import whom, by folder of src/ or file at its top; ingress and egress never each other. */
-const BELOW_THE_ARCS = ["config", "metrics", "vector", "wire", "control", "codec", "repair", "session"];
+const BELOW_THE_ARCS = [
+  "config",
+  "metrics",
+  "vector",
+  "wire",
+  "control",
+  "codec",
+  "repair",
+  "queue",
+  "session",
+];
 const EVERYTHING = ["*"];
 const MAY_IMPORT: Record<string, readonly string[]> = {
   config: ["wire", "control", "repair"],
@@ -29,6 +39,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   ffi: ["vector"],
   codec: ["vector", "wire"],
   repair: ["vector", "wire", "codec", "control", "session/peer_record.ts"],
+  queue: ["vector", "wire", "control", "session/timers.ts"],
   session: ["vector", "wire", "codec", "control", "repair"],
   ingress: BELOW_THE_ARCS,
   egress: BELOW_THE_ARCS,
@@ -51,7 +62,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 const MAY_CALL_NATIVE = /^src\/(codec\/native(_\w+)?\.ts|io\/|exit\/)/;
 
 /** The doors to the world; everything else gets time, randomness and bytes as arguments. */
-const IMPURE = /^(src\/(io|exit|admin|serve|connect|process|cli)\/|ffi\/|bench\/|tests\/|main\.ts$)/;
+const IMPURE = /^(src\/(io|exit|admin|serve|connect|process|cli)\/|ffi\/|bench\/|tests\/|tools\/|main\.ts$)/;
 
 const IMPURITIES: [name: string, pattern: RegExp][] = [
   ["Deno", /(?<![.\w#])Deno\b|\bglobalThis\.Deno\b/],
@@ -108,7 +119,7 @@ function specifiersOf(text: string): string[] {
 }
 
 const importsFollowTheLayers: Rule = ({ path, text }) => {
-  if (/^(tests|bench)\//.test(path)) return [];
+  if (/^(tests|bench|tools)\//.test(path)) return [];
   const from = partOf(path);
   const allowed = MAY_IMPORT[from];
   if (allowed === undefined) return [`${path}: ${from} is not in the table of layers`];
@@ -129,6 +140,29 @@ const importsFollowTheLayers: Rule = ({ path, text }) => {
       allowed.includes(target.replace(/^src\//, "")) || (to === "ffi" && MAY_CALL_NATIVE.test(path));
     return isAllowed ? [] : [`${path}: ${from} may not import ${target}`];
   });
+};
+
+/**
+ * What the program is made of knows nothing of its tests, benches and tools; benches, tools and folders of tests share what is in
+ * tests/kit and do not reach into each other's.
+ */
+const AROUND: [from: RegExp, to: RegExp][] = [
+  [/^(src\/|ffi\/|main\.ts$)/, /^(src\/|ffi\/|main\.ts$|deno\.json$)/],
+  [/^tests\/kit\//, /^(src|ffi|tests\/kit)\/|^deno\.json$/],
+  [/^tools\//, /^(src|ffi|tests\/kit|tools)\//],
+  [/^bench\//, /^(src|ffi|tests\/kit|bench)\/|^deno\.json$/],
+  // What runs the tests, and what they are shown: the benches' sums and the lists of mutations.
+  [/^tests\//, /^(src|ffi|bench|tests\/(kit|mutations))\/|^(tests\/\w+\.ts|main\.ts|deno\.json)$/],
+];
+
+const testsShareTheKit: Rule = ({ path, text }) => {
+  const to = AROUND.find(([from]) => from.test(path))?.[1];
+  if (to === undefined) return [`${path}: no row says what it may import`];
+  const own = path.replace(/[^/]+$/, "");
+  return specifiersOf(text).filter((specifier) => specifier.startsWith("."))
+    .map((specifier) => new URL(specifier, `file:///${path}`).pathname.slice(1))
+    .filter((target) => !to.test(target) && !(path.startsWith("tests/") && target.startsWith(own)))
+    .map((target) => `${path}: may not import ${target}; what is shared belongs to tests/kit`);
 };
 
 const coreIsPure: Rule = ({ path, text }) => {
@@ -334,6 +368,20 @@ check("imports follow the layers", importsFollowTheLayers, sources, [
   ["src/admin/a.ts", 'import type { X } from "../session/peer_record.ts";'],
   ["src/codec/a.ts", 'import { createHash } from "node:crypto";'],
   ["src/cli/a.ts", 'import { x } from "../relay.ts";'],
+]);
+
+check("tests, benches and tools share the kit", testsShareTheKit, typescript, [
+  ["src/serve/a.ts", 'import { x } from "../../tests/kit/b.ts";'],
+  ["bench/a.ts", 'import { x } from "../tests/unit/b.ts";'],
+  ["bench/feel/a.ts", 'import { x } from "../../tests/sim/b.ts";'],
+  ["tools/a.ts", 'import { x } from "../bench/b.ts";'],
+  ["tests/kit/a.ts", 'import type { X } from "../../bench/b.ts";'],
+  ["tests/unit/a_test.ts", 'import { x } from "../sim/b.ts";'],
+  ["elsewhere/a.ts", ""],
+], [
+  ["bench/feel/a.ts", 'import { x } from "../../tests/kit/b.ts"; import { y } from "../c.ts";'],
+  ["tests/unit/a_test.ts", 'import { x } from "./b.ts"; import { y } from "../../bench/c.ts";'],
+  ["tests/sim/a_test.ts", 'import { x } from "../kit/b.ts"; import { y } from "../../src/c.ts";'],
 ]);
 
 check("the core knows no world, no clock and no chance", coreIsPure, sources, [

@@ -3,7 +3,7 @@
  * its task, in a fresh directory.
  */
 import { resolve } from "node:path";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { proofOf } from "../../src/admin/guard.ts";
 import { UsageError } from "../../src/process/help.ts";
