@@ -47,7 +47,8 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   relay: [...BELOW_THE_ARCS, "ingress", "egress", "tunnel"],
   client: [...BELOW_THE_ARCS, "tunnel"],
   // The driver carries bursts between port, core and exit.
-  io: ["metrics", "vector", "wire", "ffi", "exit"],
+  carry: ["metrics", "vector"],
+  io: ["carry", "metrics", "vector", "wire", "ffi", "exit"],
   exit: ["metrics", "vector", "wire", "ffi"],
   admin: ["config", "metrics", "session/peer_record.ts", "io/accept.ts"],
   // Processes: the relay's, the client's, the commands beside them, and what these share.

@@ -2,8 +2,8 @@
  * Stand-ins for what a driver carries between. The idle ones have nothing and expect nothing: a test spreads one and replaces what
  * it is about. PacketExit is an exit over packets in memory. Opens no socket.
  */
+import type { Core } from "../../src/carry.ts";
 import type { Exit } from "../../src/exit/exit.ts";
-import type { Core } from "../../src/io/driver.ts";
 import type { Port } from "../../src/io/port.ts";
 import { type Burst, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
 

@@ -1,8 +1,9 @@
 /**
- * The deterministic world that cores are tested in: a virtual clock, seeded randomness and a network with delay,
+ * The deterministic world that cores are tested in, by the carrier of the real driver: a virtual clock, seeded randomness and a network with delay,
  * jitter, loss (Gilbert-Elliott), duplication, reordering, corruption and NAT rebinding. Invariant: the same
  * seed gives the same run, to the byte. It opens no socket and reads no clock.
  */
+import { Carrier, type Inner, type Outer, type Siblings } from "../../src/carry.ts";
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import type { Primitives } from "../../src/codec/kernels.ts";
@@ -16,8 +17,7 @@ import { base64 } from "../../src/session/associations.ts";
 import { type Limits, WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import {
-  Burst,
-  BURST_CAPACITY,
+  type Burst,
   DONE,
   TO_EXIT,
   TO_PARSE,
@@ -80,6 +80,14 @@ interface Flight {
   bytes: Uint8Array;
 }
 
+/** Copies the bytes of each row whose next is `step`. */
+function forEach(burst: Burst, step: number, use: (row: number, bytes: Uint8Array) => void): void {
+  for (let row = 0; row < burst.count; row++) {
+    if (burst.next[row] !== step) continue;
+    use(row, burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]));
+  }
+}
+
 /** A core in the world, with what it delivered to its exit. */
 export class Host<Core extends Tunnel = Tunnel> {
   readonly core: Core;
@@ -90,7 +98,35 @@ export class Host<Core extends Tunnel = Tunnel> {
   readonly delivered: Uint8Array[] = [];
   /** The Workers of one relay, this one among them; alone where there is one. */
   siblings: Host<Core>[] = [this];
-  readonly #burst = new Burst(this.arena);
+  readonly #carrier: Carrier;
+  /** Rows for other Workers, which these get when this one has nothing more to carry. */
+  readonly #handedOver: [sibling: Host<Core>, bytes: Uint8Array, from: string, step: number][] = [];
+
+  readonly #port: Outer = {
+    receive: () => 0,
+    transmit: (burst) =>
+      forEach(burst, TO_TRANSMIT, (row, bytes) => {
+        this.world.carry(this.endpoint, formatEndpoint(burst.address, 4 * row, burst.port[row]), bytes);
+        burst.next[row] = DONE;
+      }),
+  };
+  readonly #exit: Inner = {
+    receive: () => 0,
+    send: (burst) =>
+      forEach(burst, TO_EXIT, (row, bytes) => {
+        this.delivered.push(bytes);
+        burst.next[row] = DONE;
+      }),
+  };
+  readonly #mailbox: Siblings = {
+    receive: () => 0,
+    send: (burst) =>
+      forEach(burst, TO_WORKER, (row, bytes) => {
+        const from = formatEndpoint(burst.address, 4 * row, burst.port[row]);
+        this.#handedOver.push([this.siblings[burst.session[row]], bytes, from, burst.peer[row]]);
+        burst.next[row] = DONE;
+      }),
+  };
 
   constructor(
     readonly world: World,
@@ -119,6 +155,8 @@ export class Host<Core extends Tunnel = Tunnel> {
       ...options,
     });
     this.publicKey = base64(this.core.publicKey);
+    const { core, arena, metrics } = this;
+    this.#carrier = new Carrier(arena, core, this.#port, this.#exit, metrics, this.#mailbox);
   }
 
   /** Hands a datagram in, as the port would, or a sibling for the step that it names. */
@@ -128,7 +166,7 @@ export class Host<Core extends Tunnel = Tunnel> {
 
   /** The same with several datagrams of one sender, in one burst. */
   receiveBurst(datagrams: readonly Uint8Array[], from: string, step = TO_PARSE): void {
-    const burst = this.#burst;
+    const { burst } = this.#carrier;
     const { address, port } = splitEndpoint(from);
     for (const bytes of datagrams) {
       const row = burst.grow(bytes.length, step);
@@ -137,8 +175,8 @@ export class Host<Core extends Tunnel = Tunnel> {
       burst.address.set(address, 4 * row);
       burst.port[row] = port;
     }
-    this.core.ingest(burst, this.world.nowUs);
-    this.#drain();
+    this.#carrier.ingest(this.world.nowUs);
+    this.#flush();
   }
 
   /** Sends an inner packet into the tunnel, as the exit would. */
@@ -151,43 +189,25 @@ export class Host<Core extends Tunnel = Tunnel> {
    * `marked`.
    */
   sendBurst(packets: readonly Uint8Array[], trafficClass = CLASS_DEFAULT): void {
-    const burst = this.#burst;
+    const { burst } = this.#carrier;
     for (const packet of packets) {
       const row = burst.grow(packet.length, TO_TUNNEL);
       if (row < 0) throw new Error("the host's arena leaks: no slot is free");
       burst.bytes.set(marked(packet, trafficClass), burst.offset[row]);
     }
-    this.core.ingestInner(burst, this.world.nowUs);
-    this.#drain();
+    this.#carrier.ingestInner(this.world.nowUs);
+    this.#flush();
   }
 
   /** Lets the core act on the time. */
   tick(): void {
     this.core.handleTimeout(this.world.nowUs);
-    this.#drain();
+    this.#flush();
   }
 
-  #drain(): void {
-    const burst = this.#burst;
-    const handed: [Host<Core>, Uint8Array, string, number][] = [];
-    do {
-      for (let row = 0; row < burst.count; row++) {
-        const packet = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
-        if (burst.next[row] === TO_TRANSMIT) {
-          this.world.carry(this.endpoint, formatEndpoint(burst.address, 4 * row, burst.port[row]), packet);
-          burst.next[row] = DONE;
-        } else if (burst.next[row] === TO_EXIT) this.delivered.push(packet);
-        else if (burst.next[row] === TO_WORKER) {
-          const from = formatEndpoint(burst.address, 4 * row, burst.port[row]);
-          handed.push([this.siblings[burst.session[row]], packet, from, burst.peer[row]]);
-        }
-      }
-      burst.release();
-    } while (
-      this.core.ingestRest(burst, this.world.nowUs) + this.core.pollTransmit(burst, this.world.nowUs) > 0
-    );
-    if (burst.count > BURST_CAPACITY) throw new Error("burst overran");
-    for (const [sibling, packet, from, step] of handed) sibling.receive(packet, from, step);
+  #flush(): void {
+    this.#carrier.flush(this.world.nowUs);
+    for (const [sibling, bytes, from, step] of this.#handedOver.splice(0)) sibling.receive(bytes, from, step);
   }
 }
 

@@ -3,8 +3,9 @@
  * where they go, also where nothing else is to be carried. Port, exit and core are stand-ins; the clock is real.
  */
 import { assertEquals } from "@std/assert";
+import type { Core } from "../../src/carry.ts";
 import type { Exit } from "../../src/exit/exit.ts";
-import { type Core, Driver } from "../../src/io/driver.ts";
+import { Driver } from "../../src/io/driver.ts";
 import type { Mailbox } from "../../src/io/mailbox.ts";
 import type { Port } from "../../src/io/port.ts";
 import { Metrics } from "../../src/metrics.ts";
