@@ -5,10 +5,10 @@
  * is timed from sender to receiver by one clock, and N CUBIC flows by iperf3. Prints a table; asserts no time.
  */
 import { parseArgs } from "@std/cli";
-import { type Arrivals, runFlow, startFarEnd } from "../tests/system/flow.ts";
-import { Network, pause, SERVER, until } from "../tests/system/namespaces.ts";
+import { type Arrivals, runFlow, startFarEnd } from "../tests/kit/flow.ts";
+import { Network, pause, SERVER, until } from "../tests/kit/namespaces.ts";
 import { type Contender, daemonOf, median, oxrelay, plain } from "./contest.ts";
-import { WORKLOADS } from "./feel/workloads.ts";
+import { WORKLOADS } from "../tests/kit/workloads.ts";
 import { iperf } from "./measures.ts";
 
 const args = parseArgs(Deno.args, { boolean: ["quick"], string: ["lines", "flows"] });

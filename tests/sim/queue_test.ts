@@ -9,8 +9,9 @@ import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { CODEL } from "../../src/queue/codel.ts";
 import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel.ts";
-import { Bottleneck } from "./channels.ts";
-import { type Host, marked, udpPacket, World } from "./world.ts";
+import { Bottleneck } from "../kit/channels.ts";
+import { type Host, World } from "../kit/world.ts";
+import { marked, udpPacket } from "../kit/packets.ts";
 
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
 const CLIENT = "10.66.0.2", FAR = "8.8.8.8", RELAY = "192.0.2.1:4433";

@@ -5,7 +5,7 @@
  */
 import { Bbr, CONFORMANCE, type Tuning } from "../../src/rate/bbr.ts";
 import { DeliveryRate } from "../../src/rate/delivery_rate.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 export const MSS = 1500;
 const OVERTAKEN = 3;
