@@ -39,7 +39,14 @@ export class Oxtunnel implements Protocol {
     const trusted = new TrustedLinks(options.trusted);
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
     this.#host = new OxHost(shared, outbox, this.tickets);
-    this.sessions = new OxSessions(shared, outbox, options.datagramAead, trusted, options.repair);
+    this.sessions = new OxSessions(
+      shared,
+      outbox,
+      options.datagramAead,
+      trusted,
+      options.repair,
+      options.rates,
+    );
     this.#negotiation = new Negotiation(parts, options, trusted, this.#host, this.sessions);
   }
 
