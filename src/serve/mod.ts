@@ -1,5 +1,5 @@
 /**
- * `serve`: opens sockets and device, starts the data-plane Workers, serves metrics and admin, follows signals.
+ * `serve`: opens sockets and device, starts the relay workers, serves metrics and admin, follows signals.
  * Invariant: the main thread owns configuration and peers, Workers own packets; a Worker that fails or stalls shows in
  * /healthz, and one that failed is replaced. Moves no packet itself.
  */
@@ -18,7 +18,7 @@ import { LivePeers } from "./live_peers.ts";
 import { logger, setLevel, setupLogging } from "../process/logging.ts";
 import { giveBackMemorySoon } from "../process/memory.ts";
 import type { ReadyMessage } from "./worker_handle.ts";
-import { DataPlanes } from "./worker_pool.ts";
+import { WorkerPool } from "./worker_pool.ts";
 import { loadAllPeers, openStore } from "./store.ts";
 
 const HEALTH_MS = 500;
@@ -35,12 +35,12 @@ const HELP = `Runs the relay until it gets SIGTERM or Ctrl-C. SIGHUP re-reads pe
 class Health {
   readonly #timer: ReturnType<typeof setInterval>;
 
-  constructor(readonly planes: DataPlanes) {
-    this.#timer = setInterval(() => planes.faults(), HEALTH_MS);
+  constructor(readonly pool: WorkerPool) {
+    this.#timer = setInterval(() => pool.faults(), HEALTH_MS);
   }
 
   check(): { ok: boolean; reasons: string[] } {
-    const reasons = this.planes.faults();
+    const reasons = this.pool.faults();
     return { ok: reasons.length === 0, reasons };
   }
 
@@ -107,10 +107,10 @@ export async function serve(args: string[]): Promise<number> {
       limit: descriptors,
     });
   }
-  const planes = new DataPlanes(config.workers, doors);
+  const pool = new WorkerPool(config.workers, doors);
   let ready: ReadyMessage;
   try {
-    ready = await planes.start({
+    ready = await pool.start({
       config,
       privateKey: identity.privateKey,
       tunnelIpv6,
@@ -120,18 +120,18 @@ export async function serve(args: string[]): Promise<number> {
       failAfterMs: Number(Deno.env.get("OXRELAY_TEST_FAIL_AFTER_MS") || NaN) || undefined,
     });
   } catch (error) {
-    await planes.stop();
+    await pool.stop();
     throw error;
   }
   const say = (message: string) => log.error("{message}", { message });
   ready.failed.forEach(say);
   giveBackMemorySoon();
 
-  const health = new Health(planes);
+  const health = new Health(pool);
   let draining = false;
   const livePeers = new LivePeers(
     openStore(config, env, identity),
-    planes,
+    pool,
   );
   const reload = async () => {
     let applied: string[] = [], needsRestart: string[] = [];
@@ -144,7 +144,7 @@ export async function serve(args: string[]): Promise<number> {
       adminToken = await loadAdminToken(merged, sayClosed);
       config = merged;
       setLevel(config.logLevel);
-      await planes.tune(config);
+      await pool.tune(config);
       return records;
     });
     failed.forEach(say);
@@ -156,7 +156,7 @@ export async function serve(args: string[]): Promise<number> {
   };
 
   const app = createAdmin({
-    metrics: [...planes.metrics, ...(doors.fallback ? [doors.fallback.metrics] : [])],
+    metrics: [...pool.metrics, ...(doors.fallback ? [doors.fallback.metrics] : [])],
     status: () => ({
       name: "oxrelay",
       version: project.version,
@@ -164,9 +164,7 @@ export async function serve(args: string[]): Promise<number> {
       exit: ready.exit,
       listen: ready.listen,
     }),
-    peers: async () => (await planes.snapshot()).peers,
-    sessions: async () => (await planes.snapshot()).sessions,
-    applications: async () => (await planes.snapshot()).applications,
+    snapshot: () => pool.snapshot(),
     applicationsInMetrics: () => config.classes.applicationsInMetrics,
     config: () => redactConfig(config),
     adminToken: () => adminToken,
@@ -186,7 +184,7 @@ export async function serve(args: string[]): Promise<number> {
     ready: () => {
       const { reasons } = health.check();
       if (draining) reasons.push("it is stopping");
-      if (sum(planes.metrics, (metrics) => metrics.get("connections")) >= config.maxConnections) {
+      if (sum(pool.metrics, (metrics) => metrics.get("connections")) >= config.maxConnections) {
         reasons.push(`max_connections (${config.maxConnections}) is reached`);
       }
       return { ok: reasons.length === 0, reasons };
@@ -199,7 +197,7 @@ export async function serve(args: string[]): Promise<number> {
     });
   } catch (error) {
     health.stop();
-    await planes.stop();
+    await pool.stop();
     throw error;
   }
 
@@ -223,7 +221,7 @@ ${
   draining = true;
   log.info("stopping");
   health.stop();
-  await planes.stop();
+  await pool.stop();
   await server.shutdown();
   // Only now: npx, deno task and a terminal each pass the signal on, and a second one must not cut the clean-up short.
   Deno.removeSignalListener("SIGTERM", onStop);

@@ -1,5 +1,5 @@
 /**
- * The data-plane Worker: makes port, exit and core from the configuration that the main thread sends and over what that
+ * The relay worker: makes port, exit and core from the configuration that the main thread sends and over what that
  * thread has opened, and lets the driver run them. Invariant: whatever it opened itself is closed before it says
  * "stopped". Serves nothing and reads no file.
  */
@@ -59,7 +59,7 @@ const tell = (message: FromWorker) => scope.postMessage(message);
 const log = (area: string) => (level: "debug" | "info" | "warning" | "error", message: string) =>
   tell({ type: "log", level, area, message });
 
-interface DataPlane {
+interface RunningRelay {
   relay: Relay;
   lz4: Lz4;
   driver: Driver;
@@ -69,7 +69,7 @@ interface DataPlane {
   stopTimers: (() => void)[];
 }
 
-let plane: DataPlane | undefined;
+let running: RunningRelay | undefined;
 
 type StartMessage = Extract<ToWorker, { type: "start" }>;
 
@@ -264,7 +264,7 @@ async function start(message: StartMessage): Promise<void> {
     ),
     every(EVENTS_MS, tellEvents, ({ message }) => log("peers")("warning", message)),
   ];
-  plane = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers };
+  running = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers };
   if (message.failAfterMs !== undefined) {
     setTimeout(() => {
       throw new Error("it was asked to fail, for a test");
@@ -277,34 +277,34 @@ async function start(message: StartMessage): Promise<void> {
 }
 
 async function stop(): Promise<void> {
-  if (plane) {
-    plane.stopTimers.forEach((stop) => stop());
-    await plane.driver.stop();
-    plane.relay.close();
-    await plane.port.close();
-    await plane.exit.close();
-    await plane.mailbox?.close();
-    plane = undefined;
+  if (running) {
+    running.stopTimers.forEach((stop) => stop());
+    await running.driver.stop();
+    running.relay.close();
+    await running.port.close();
+    await running.exit.close();
+    await running.mailbox?.close();
+    running = undefined;
   }
   tell({ type: "stopped" });
 }
 
-function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
+function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
   if (data.type === "peers") {
-    const report = plane.relay.changePeers(data.changed, data.gone);
-    const released = plane.relay.takeReleased();
-    if (released.length > 0) plane.exit.forget?.(released);
+    const report = running.relay.changePeers(data.changed, data.gone);
+    const released = running.relay.takeReleased();
+    if (released.length > 0) running.exit.forget?.(released);
     return report;
   }
   if (data.type === "tune") {
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;
-    const compression = config.enableCompression ? { lz4: plane.lz4, thresholdBytes } : undefined;
-    plane.relay.tune({ ...config, compression });
+    const compression = config.enableCompression ? { lz4: running.lz4, thresholdBytes } : undefined;
+    running.relay.tune({ ...config, compression });
     return null;
   }
   const nowUs = monotonicUs();
-  const { relay } = plane;
+  const { relay } = running;
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),
@@ -320,7 +320,7 @@ function hear(message: Exclude<ToWorker, { type: "start" }>): void {
   }
   const { id } = message;
   try {
-    tell({ type: "reply", id, value: plane ? answer(plane, message) : null });
+    tell({ type: "reply", id, value: running ? answer(running, message) : null });
   } catch (error) {
     tell({ type: "error", id, message: (error as Error).message });
   }

@@ -163,7 +163,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     from: "return known === undefined || !isSame(known, peer);",
     to: "return true;",
     tests: [LIVE],
-    note: "data planes are told all peers at each change",
+    note: "relay workers are told all peers at each change",
   },
   {
     file: "src/process/durable.ts",
