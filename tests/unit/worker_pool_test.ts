@@ -6,7 +6,6 @@ import { assert, assertEquals, assertLessOrEqual, assertRejects, assertStrictEqu
 import { createAdmin } from "../../src/admin/mod.ts";
 import { GRACE_MS } from "../../src/admin/server.ts";
 import { parseConfig } from "../../src/config.ts";
-import { Metrics } from "../../src/metrics.ts";
 import type { Doors } from "../../src/serve/doors.ts";
 import { Recent } from "../../src/serve/recent.ts";
 import { STOP_MS, WorkerHandle, type WorkerLike } from "../../src/serve/worker_handle.ts";
