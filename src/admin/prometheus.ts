@@ -5,7 +5,7 @@
 import { Counter, Gauge, Registry } from "prom-client";
 import process from "node:process";
 import { CLASS_DIRECTIONS, CLASS_LABELS, type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
-import { SEEN_SCHEMES, type SeenScheme } from "../session/peer_record.ts";
+import { SEEN_SCHEMES, type SeenScheme } from "../repair/figures.ts";
 
 const DIRECTIONS = ["sending", "receiving"] as const;
 /** Told by one metric with labels. */

@@ -383,7 +383,7 @@ Deno.test("repair: a peer that has the relay solve all the time gets it so often
     const length = encoder.combine(CODE_WINDOW, key, numbers, 2);
     const symbolAt = writeRepairHead(burst.view, at, false, 0, counter, numbers, 2);
     encoder.take(length, burst.bytes, symbolAt);
-    assert(receiver.repair(burst, at, symbolAt + length - at, counter));
+    assert(receiver.repair(burst, at, symbolAt + length - at, counter, 0));
   };
   // Repairs of what never comes have it look eight times.
   for (let i = 0; i < 8; i++) {
@@ -396,7 +396,7 @@ Deno.test("repair: a peer that has the relay solve all the time gets it so often
       Float64Array.of(61 + 2 * i, 62 + 2 * i),
       2,
     );
-    assert(receiver.repair(burst, at, symbolAt + 9 - at, 120 + i));
+    assert(receiver.repair(burst, at, symbolAt + 9 - at, 120 + i, 0));
     assertEquals(receiver.solve(0), 0);
   }
   repair(130);
@@ -675,7 +675,7 @@ function receiving() {
       numbers.length,
     );
     for (let i = 0; i < 9; i++) burst.bytes[symbolAt + i] = counter * 31 + i;
-    return receiver.repair(burst, at, symbolAt + 9 - at, counter);
+    return receiver.repair(burst, at, symbolAt + 9 - at, counter, 0);
   };
   return { receiver, repair };
 }

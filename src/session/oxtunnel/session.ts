@@ -57,7 +57,7 @@ import {
   writeShort,
   writeTicket,
 } from "../../wire/control.ts";
-import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../wire/frame.ts";
+import { FRAME_HEAD_BYTES } from "../../wire/frame.ts";
 import {
   counterBytes,
   OX_TAG_BYTES,
@@ -71,10 +71,7 @@ import {
   FEATURE_RESUMPTION,
   FEATURE_SLIDING_WINDOW,
 } from "../../wire/parameters.ts";
-import { repairFrame, type RepairReceiver } from "../../repair/receiver.ts";
-import { datagramBytes } from "../../repair/tally.ts";
-import { fillSections } from "../../repair/report_sections.ts";
-import type { SessionRepair } from "../../repair/pool.ts";
+import { SessionRepair } from "../../repair/session_repair.ts";
 import { CLASS_DEFAULT } from "../../control/traffic_class.ts";
 import type { Associations } from "../associations.ts";
 import { isStreamAddress } from "../../wire/stream.ts";
@@ -116,7 +113,6 @@ const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
 /** One is filled and written at a time, by whoever's turn it is. */
 const report = new Report();
 const hint = new Hint();
-const frames = new FrameReader();
 /** How long a hint holds at the other end, and after how long it is said again. */
 const HINT_LIFE_S = 65_535, HINTS_AGAIN_US = 21_600_000_000;
 /** Hints that wait to be said: all of this end's own, and as many taken back. */
@@ -151,17 +147,8 @@ export class OxSession {
   readonly size: PathSize;
   readonly sessions: OxSessions;
   #isNarrow = false;
-  /** What brings lost packets back, from the other end's first repair on. */
-  receiver: RepairReceiver | undefined;
-  /** What of the receiver's totals has been counted for everybody. */
-  #wastedCounted = 0;
-  #unrepairedCounted = 0;
-  #repair: SessionRepair | undefined;
-  /** Whether this end may repair what it sends, and take repairs of what comes, once the pool has room. */
-  #canRepair: boolean;
-  /** When a repair goes alone, or Infinity; and whether it is that time. */
-  #repairAtUs = Infinity;
-  #isRepairDue = false;
+  /** Loss repair in both directions; undefined where the ends have not agreed to it. */
+  readonly repair: SessionRepair | undefined;
   /** Nothing has opened yet in a session that this end began. */
   isNew: boolean;
   /** The next datagram that goes to the other end by itself, or has room, carries a report. */
@@ -224,7 +211,8 @@ export class OxSession {
     this.isNew = options.isInitiator;
     this.aead = options.aead;
     this.features = options.features;
-    this.#canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
+    const { repairs } = sessions, canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
+    this.repair = canRepair && repairs !== undefined ? new SessionRepair(repairs, this) : undefined;
     this.reportIntervalUs = options.reportIntervalUs;
     this.#keys = options.keys;
     this.#ownRows = [options.row, ...options.spareRows];
@@ -249,79 +237,18 @@ export class OxSession {
       this.#closeAtUs,
       this.paths.dueUs,
       this.size.dueUs,
-      this.#repairAtUs,
+      this.repair?.dueUs ?? Infinity,
     );
   }
 
-  /** What repairs the losses of what this end sends; undefined before and without. */
-  get repair(): SessionRepair | undefined {
-    return this.#repair;
+  /** The highest counter that was accepted from the other end, -1 before the first. */
+  highestReceived(): number {
+    return this.#a.options.table.replay.highest[this.row];
   }
 
-  /** What repairs the session's losses, from its first packet of a protected class on; undefined before, and without. */
-  repairOf(trafficClass: number): SessionRepair | undefined {
-    if (this.#repair === undefined && this.#canRepair && this.sessions.repairs!.isProtected(trafficClass)) {
-      this.#repair = this.sessions.repairs!.takeSender();
-      if (this.#repair !== undefined) this.sessions.sending.add(this.#repair.tally);
-    }
-    return this.#repair;
-  }
-
-  /** Has a repair sent alone if nothing takes it along. */
-  hastenRepair(): void {
-    this.#repairAtUs = this.#repair!.sender.dueUs;
-    if (this.#repairAtUs < Infinity) this.#a.timers.hasten(this.peer, this.#repairAtUs);
-  }
-
-  /** Counts the repair frames that begin at `at` and take `bytes`, in a datagram that will have `counter`. */
-  noteRepairs({ view }: Burst, at: number, bytes: number, counter: number, nowUs: number): void {
-    const { tally, quality } = this.#repair!, { count } = this.#a.options;
-    frames.start(at, bytes);
-    while (frames.next(view) === FRAME_REPAIR) {
-      if (!repairFrame.read(view, frames.at, frames.length, counter)) continue;
-      const sourceUs = quality.sentUs(repairFrame.numbers[repairFrame.count - 1]);
-      tally.repair(repairFrame, counter, FRAME_HEAD_BYTES + frames.length, sourceUs, nowUs);
-      count("repairs_sent");
-    }
-    count("repair_bytes_sent", bytes);
-  }
-
-  /**
-   * Notes that the datagram in `row` of a session that repairs was numbered. @param isReported whether it holds anything
-   * that the other end reports.
-   */
-  noteSent(burst: Burst, row: number, isReported: boolean, isGuarded: boolean, nowUs: number): void {
-    const { quality, tally } = this.#repair!;
-    quality.sent(burst.counter[row], isReported, isGuarded, nowUs);
-    tally.datagram(datagramBytes(burst, row), nowUs);
-  }
-
-  /** Takes a repair frame's body; false when it is malformed. */
-  onRepair(burst: Burst, at: number, length: number, counter: number, nowUs: number): boolean {
-    if (this.receiver === undefined && this.#canRepair) {
-      this.receiver = this.sessions.repairs?.takeReceiver(this.#a.options.table.replay.highest[this.row] + 1);
-      if (this.receiver !== undefined) this.sessions.receiving.add(this.receiver.tally);
-    }
-    const { receiver } = this;
-    if (receiver === undefined) return true;
-    if (!receiver.repair(burst, at, length, counter)) return false;
-    const { count } = this.#a.options, bytes = FRAME_HEAD_BYTES + length;
-    const sourceUs = receiver.arrivals.usOf(repairFrame.numbers[repairFrame.count - 1]);
-    receiver.tally.repair(repairFrame, counter, bytes, sourceUs, nowUs);
-    count("repairs_received");
-    count("repair_bytes_received", bytes);
-    return true;
-  }
-
-  /** Adds to everybody's counters what has become certain of this session's repairs. */
-  #countRepairs({ wasted, arrivals: { unrepaired } }: RepairReceiver): void {
-    const { count } = this.#a.options;
-    if (wasted > this.#wastedCounted) {
-      count("repairs_wasted", wasted - this.#wastedCounted);
-      this.#wastedCounted = wasted;
-    }
-    count("packets_unrepaired", unrepaired - this.#unrepairedCounted);
-    this.#unrepairedCounted = unrepaired;
+  /** Has `handleTimeout` called at `dueUs` at the latest. */
+  hasten(dueUs: number): void {
+    this.#a.timers.hasten(this.peer, dueUs);
   }
 
   /** Has `pollTransmit` called. */
@@ -487,7 +414,7 @@ export class OxSession {
         this.sessions.acknowledge(this.row, report.highest);
         this.size.onReport(report.highest, report.bitmap, report.bitmapBytes, nowUs);
         this.sizeChanged();
-        this.#onRepairReport(nowUs);
+        this.repair?.onReport(report, nowUs);
         return false;
       case CONTROL_PROBE:
         // What arrived is what counts, whatever the frame says.
@@ -541,11 +468,7 @@ export class OxSession {
       this.#isReliableDue = true;
       this.speak();
     }
-    if (this.#repairAtUs <= nowUs) {
-      this.#repairAtUs = Infinity;
-      this.#isRepairDue = true;
-      this.speak();
-    }
+    if (this.repair?.handleTimeout(nowUs)) this.speak();
     if (this.#closeAtUs <= nowUs) {
       this.#closeAtUs = Infinity;
       this.#isCloseDue = this.#closesLeft > 0;
@@ -562,21 +485,18 @@ export class OxSession {
     }
     if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
-    while (this.#hasWord() || this.size.isDue || this.#isRepairDue) {
+    while (this.#hasWord() || this.size.isDue || this.repair?.isDue) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
       let hasRepair = false;
       // A probe that is lost for its size shall take nothing else with it. So it comes last: what is shorter and follows
       // would be of one message with it, which UDP_SEGMENT lets a router take or drop as a whole.
       if (this.#hasWord()) burst.length[row] = this.#write(burst.view, burst.offset[row], nowUs);
-      else if (!this.#isRepairDue) burst.length[row] = this.#writeProbe(burst, burst.offset[row], nowUs);
+      else if (!this.repair?.isDue) burst.length[row] = this.#writeProbe(burst, burst.offset[row], nowUs);
       else {
-        const { sender } = this.#repair!, counter = table.sendCounter[this.row];
-        sender.ride(burst, row, counter, this.sessions.innerMtu(this.row), nowUs);
-        this.noteRepairs(burst, burst.offset[row], burst.length[row], counter, nowUs);
+        const bytesMax = this.sessions.innerMtu(this.row);
+        this.repair.writeAlone(burst, row, table.sendCounter[this.row], bytesMax, nowUs);
         hasRepair = true;
-        this.#isRepairDue = sender.dueUs <= nowUs && burst.length[row] > 0;
-        if (!this.#isRepairDue) this.hastenRepair();
         if (burst.length[row] === 0) {
           burst.shrink(row);
           continue;
@@ -590,7 +510,7 @@ export class OxSession {
       }
       burst.port[row] = peers.port[this.peer];
       this.sessions.number(burst, row, table.remoteIndex[this.row]);
-      if (this.#repair !== undefined) this.noteSent(burst, row, hasRepair, false, nowUs);
+      this.repair?.controlSent(burst, row, hasRepair, nowUs);
     }
     return true;
   }
@@ -617,16 +537,7 @@ export class OxSession {
 
   /** Overwrites secrets and gives the rows of spare ids back. */
   wipe(): void {
-    if (this.#repair !== undefined) this.sessions.sending.delete(this.#repair.tally);
-    if (this.receiver !== undefined) {
-      this.#countRepairs(this.receiver);
-      this.sessions.receiving.delete(this.receiver.tally);
-    }
-    this.sessions.repairs?.give(this.#repair, this.receiver);
-    this.#repair = this.receiver = undefined;
-    this.#repairAtUs = Infinity;
-    this.#isRepairDue = false;
-    this.#canRepair = false;
+    this.repair?.end();
     this.#keys.wipe();
     this.#forgetTicket();
     for (let number = 1; number < this.#ownRows.length; number++) {
@@ -738,23 +649,10 @@ export class OxSession {
     report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;
     report.hasQuality = report.hasClock = false;
     report.arrivalCount = 0;
-    if (this.receiver !== undefined) {
-      const { arrivals } = this.receiver;
-      fillSections(report, arrivals, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
-      this.#countRepairs(this.receiver);
-    }
+    this.repair?.fillReport(report, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
     this.#reportedHighest = highest;
     this.isReportDue = false;
     sessions.reported(row, nowUs);
-  }
-
-  /** The last report says how this end's repairs fare. */
-  #onRepairReport(nowUs: number): void {
-    if (this.#repair === undefined) return;
-    const { quality } = this.#repair, { repaired, unrepaired } = quality;
-    this.#repair.onReport(report, nowUs);
-    this.#a.options.count("reported_repaired", quality.repaired - repaired);
-    this.#a.options.count("reported_unrepaired", quality.unrepaired - unrepaired);
   }
 
   #onPong(token: number, heldUs: number, nowUs: number): void {
