@@ -25,7 +25,6 @@ import {
   CONTROL_REPORT,
   CONTROL_TICKET,
   controlKind,
-  Hint,
   isReliable,
   KEY_ANSWER,
   KEY_PART_AT,
@@ -43,7 +42,6 @@ import {
   readSize,
   readTicketLifeS,
   readToken,
-  Report,
   REPORT_BITMAP_MAX_BYTES,
   REPORT_MAX_BYTES,
   TICKET_AT,
@@ -110,9 +108,6 @@ const TICKET_LIFE_MAX_US = 7 * 86_400_000_000;
 /** How long the reply to a probe may take: so many round trips, at least so long, and without one to go by. */
 const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
 
-/** One is filled and written at a time, by whoever's turn it is. */
-const report = new Report();
-const hint = new Hint();
 /** How long a hint holds at the other end, and after how long it is said again. */
 const HINT_LIFE_S = 65_535, HINTS_AGAIN_US = 21_600_000_000;
 /** Hints that wait to be said: all of this end's own, and as many taken back. */
@@ -396,7 +391,7 @@ export class OxSession {
    * Returns whether the other end wants to hear that it came.
    */
   onControl(burst: Burst, row: number, at: number, length: number, nowUs: number): boolean {
-    const { view } = burst;
+    const { view } = burst, { report } = this.sessions;
     const kind = controlKind(view, at);
     switch (kind) {
       case CONTROL_PING:
@@ -524,7 +519,7 @@ export class OxSession {
     if (budget < REPORT_FIXED_BYTES + 1) return;
     const behind = (slot[row] + 1) * SLOT_BYTES - TAILROOM - offset[row] - length[row];
     this.#fillReport(budget, Math.min(mtu - length[row], room + behind), nowUs);
-    const { frameBytes } = report;
+    const { report } = this.sessions, { frameBytes } = report;
     if (frameBytes > room) {
       // Sections of a session that repairs need more than the headroom: the rest moves back.
       arena.copyWithin(offset[row] + frameBytes - room, offset[row], offset[row] + length[row]);
@@ -580,7 +575,7 @@ export class OxSession {
     }
     if (this.isReportDue) {
       this.#fillReport(REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES, REPORT_FRAME_MAX_BYTES, nowUs);
-      at += report.write(view, at);
+      at += this.sessions.report.write(view, at);
     }
     if (this.#isReliableDue) {
       this.#isReliableDue = false;
@@ -628,7 +623,7 @@ export class OxSession {
 
   /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
   #fillReport(bytesMax: number, sectionsMax: number, nowUs: number): void {
-    const { sessions, row } = this;
+    const { sessions, row } = this, { report } = sessions;
     const { replay } = this.#a.options.table;
     const highest = replay.highest[row];
     report.highest = highest;
@@ -708,8 +703,9 @@ export class OxSession {
     if (kind === CONTROL_CONNECTION_IDS) this.#onConnectionIds(view, at, length);
     else if (kind === CONTROL_TICKET) this.#onTicket(bytes, view, at, length, nowUs);
     else if (kind === CONTROL_HINT) {
+      const { hint, hints } = this.sessions;
       hint.read(view, at, length);
-      this.sessions.hints.take(this.row, hint, nowUs);
+      hints.take(this.row, hint, nowUs);
     }
   }
 
@@ -803,6 +799,7 @@ export class OxSession {
 
   #writeHint(view: DataView, at: number): number {
     const [{ protocol, clientPort, remotePort, client, remote, trafficClass }] = this.#hints;
+    const { hint } = this.sessions;
     hint.sequence = this.#sequence;
     hint.trafficClass = trafficClass ?? CLASS_DEFAULT;
     hint.protocol = protocol;

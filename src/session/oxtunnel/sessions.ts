@@ -19,6 +19,7 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
+import { Hint, Report } from "../../wire/control.ts";
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
 import type { Associations } from "../associations.ts";
 import type { OxSession } from "./session.ts";
@@ -87,6 +88,9 @@ export class OxSessions {
   readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
+  /** The report and the hint that are being read or written: one at a time, whichever session's it is. */
+  readonly report = new Report();
+  readonly hint = new Hint();
   /** What is done for each peer's control frames. */
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
