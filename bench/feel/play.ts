@@ -8,7 +8,7 @@ import { NativeDatagramAead } from "../../src/codec/native.ts";
 import { NativeShardKernel } from "../../src/codec/native_shards.ts";
 import { CLASS_BULK } from "../../src/control/traffic_class.ts";
 import { DROP } from "../../src/metrics.ts";
-import type { RepairOptions } from "../../src/repair/pool.ts";
+import type { RepairOptions } from "../../src/repair/options.ts";
 import { CHANNELS, type PathModel, Walk } from "../../tests/sim/channels.ts";
 import { type Host, Random, udpPacket, World } from "../../tests/sim/world.ts";
 import { Bulk } from "./bulk.ts";

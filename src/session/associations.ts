@@ -14,6 +14,7 @@ import {
   TO_SEAL_DATAGRAM,
   TO_TRANSMIT,
 } from "../vector/burst.ts";
+import type { RepairCount } from "../repair/pool.ts";
 import { NONE } from "../vector/arena.ts";
 import { COOKIE_REPLY_BYTES, readReceiver, readSender } from "../wire/wireguard.ts";
 import type { Admission } from "./admission.ts";
@@ -52,14 +53,7 @@ export type CountName =
   | "handshakes_handed_over"
   | "epochs_made"
   | "size_probes_sent"
-  | "repairs_sent"
-  | "repair_bytes_sent"
-  | "repairs_received"
-  | "repair_bytes_received"
-  | "repairs_wasted"
-  | "packets_unrepaired"
-  | "reported_repaired"
-  | "reported_unrepaired"
+  | RepairCount
   | "roamed";
 
 export interface AssociationOptions {

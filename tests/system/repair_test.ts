@@ -5,7 +5,7 @@
  */
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { WORKLOADS } from "../../bench/feel/workloads.ts";
-import type { RepairFigures } from "../../src/session/peer_record.ts";
+import type { RepairFigures } from "../../src/repair/figures.ts";
 import { requires } from "../requires.ts";
 import { type Arrivals, type FlowPlan, runFlow, startFarEnd } from "./flow.ts";
 import { type ProxyCounts, proxyCounts, startProxy } from "./impair.ts";

@@ -51,7 +51,7 @@ import {
 import { KeyExchange } from "./keys.ts";
 import { OxSession } from "./session.ts";
 import { OxSessions } from "./sessions.ts";
-import type { RepairOptions } from "../../repair/pool.ts";
+import type { RepairOptions } from "../../repair/options.ts";
 import { SPARE_IDS } from "./subjects/connection_ids.ts";
 import { type Ticket, TicketKeys, wipeTicket } from "./tickets.ts";
 import type { Peer, StagedPacket } from "../peers.ts";

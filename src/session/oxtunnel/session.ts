@@ -16,18 +16,15 @@ import {
   readSequence,
   type Report,
 } from "../../wire/control.ts";
-import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../wire/frame.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
-import { repairFrame, type RepairReceiver } from "../../repair/receiver.ts";
-import { datagramBytes } from "../../repair/tally.ts";
-import { fillSections } from "../../repair/report_sections.ts";
-import type { SessionRepair } from "../../repair/pool.ts";
+import { SessionRepair } from "../../repair/session_repair.ts";
 import type { Associations } from "../associations.ts";
 import type { KeyExchange } from "./keys.ts";
 import { Closing } from "./subjects/closing.ts";
 import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
+import { LoneRepairs } from "./subjects/lone_repairs.ts";
 import { Reliable } from "./subjects/reliable.ts";
 import { Reports } from "./subjects/reports.ts";
 import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
@@ -39,7 +36,6 @@ import type { OxSessions } from "./sessions.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
-const frames = new FrameReader();
 
 export interface OxSessionOptions {
   row: number;
@@ -70,17 +66,8 @@ export class OxSession implements SharedSession {
   readonly size: PathSize;
   readonly sessions: OxSessions;
   readonly around: Associations;
-  /** What brings lost packets back, from the other end's first repair on. */
-  receiver: RepairReceiver | undefined;
-  /** What of the receiver's totals has been counted for everybody. */
-  #wastedCounted = 0;
-  #unrepairedCounted = 0;
-  #repair: SessionRepair | undefined;
-  /** Whether this end may repair what it sends, and take repairs of what comes, once the pool has room. */
-  #canRepair: boolean;
-  /** When a repair goes alone, or Infinity; and whether it is that time. */
-  #repairAtUs = Infinity;
-  #isRepairDue = false;
+  /** Loss repair in both directions; undefined where the ends have not agreed to it. */
+  readonly repair: SessionRepair | undefined;
   /** Nothing has opened yet in a session that this end began. */
   isNew: boolean;
   /** The next datagram that goes to the other end by itself, or has room, carries a report. */
@@ -109,7 +96,8 @@ export class OxSession implements SharedSession {
     this.isNew = options.isInitiator;
     this.aead = options.aead;
     this.features = options.features;
-    this.#canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
+    const { repairs } = sessions, canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
+    this.repair = canRepair && repairs !== undefined ? new SessionRepair(repairs, this) : undefined;
     this.reportIntervalUs = options.reportIntervalUs;
     this.paths = new OxPaths(associations, this);
     this.size = new PathSize(options.datagramMaxBytes);
@@ -125,28 +113,10 @@ export class OxSession implements SharedSession {
       this.hints = new HintExchange(this, reliable),
       new TicketExchange(this, reliable),
       this.#keys = new KeyRenewal(this, keys),
-      this.#repairs(),
+      ...(this.repair ? [new LoneRepairs(this, this.repair)] : []),
       this.#sizeProbes = new SizeProbes(this, this.size),
     ];
     reliable.setOrder(this.#inOrder);
-  }
-
-  #repairs(): Subject {
-    return {
-      dueUs: Infinity,
-      isAlone: true,
-      hasWord: () => this.#isRepairDue,
-      write: (burst, at, room, nowUs) => {
-        const { sender } = this.#repair!, row = burst.count - 1;
-        const counter = this.around.options.table.sendCounter[this.row];
-        sender.ride(burst, row, counter, room, nowUs);
-        this.noteRepairs(burst, at, burst.length[row], counter, nowUs);
-        this.#isRepairDue = sender.dueUs <= nowUs && burst.length[row] > 0;
-        if (!this.#isRepairDue) this.hastenRepair();
-        return burst.length[row];
-      },
-      handleTimeout: () => {},
-    };
   }
 
   /** The number of the newest epoch that both ends have. */
@@ -156,82 +126,14 @@ export class OxSession implements SharedSession {
 
   /** The next deadline that the columns do not know of, or Infinity. */
   get dueUs(): number {
-    let dueUs = Math.min(this.paths.dueUs, this.#repairAtUs);
+    let dueUs = this.paths.dueUs;
     for (const subject of this.#inOrder) dueUs = Math.min(dueUs, subject.dueUs);
     return dueUs;
   }
 
-  /** What repairs the losses of what this end sends; undefined before and without. */
-  get repair(): SessionRepair | undefined {
-    return this.#repair;
-  }
-
-  /** What repairs the session's losses, from its first packet of a protected class on; undefined before, and without. */
-  repairOf(trafficClass: number): SessionRepair | undefined {
-    if (this.#repair === undefined && this.#canRepair && this.sessions.repairs!.isProtected(trafficClass)) {
-      this.#repair = this.sessions.repairs!.takeSender();
-      if (this.#repair !== undefined) this.sessions.sending.add(this.#repair.tally);
-    }
-    return this.#repair;
-  }
-
-  /** Has a repair sent alone if nothing takes it along. */
-  hastenRepair(): void {
-    this.#repairAtUs = this.#repair!.sender.dueUs;
-    if (this.#repairAtUs < Infinity) this.hasten(this.#repairAtUs);
-  }
-
-  /** Counts the repair frames that begin at `at` and take `bytes`, in a datagram that will have `counter`. */
-  noteRepairs({ view }: Burst, at: number, bytes: number, counter: number, nowUs: number): void {
-    const { tally, quality } = this.#repair!, { count } = this.around.options;
-    frames.start(at, bytes);
-    while (frames.next(view) === FRAME_REPAIR) {
-      if (!repairFrame.read(view, frames.at, frames.length, counter)) continue;
-      const sourceUs = quality.sentUs(repairFrame.numbers[repairFrame.count - 1]);
-      tally.repair(repairFrame, counter, FRAME_HEAD_BYTES + frames.length, sourceUs, nowUs);
-      count("repairs_sent");
-    }
-    count("repair_bytes_sent", bytes);
-  }
-
-  /**
-   * Notes that the datagram in `row` of a session that repairs was numbered. @param isReported whether it holds anything
-   * that the other end reports.
-   */
-  noteSent(burst: Burst, row: number, isReported: boolean, isGuarded: boolean, nowUs: number): void {
-    const { quality, tally } = this.#repair!;
-    quality.sent(burst.counter[row], isReported, isGuarded, nowUs);
-    tally.datagram(datagramBytes(burst, row), nowUs);
-  }
-
-  /** Takes a repair frame's body; false when it is malformed. */
-  onRepair(burst: Burst, at: number, length: number, counter: number, nowUs: number): boolean {
-    if (this.receiver === undefined && this.#canRepair) {
-      this.receiver = this.sessions.repairs?.takeReceiver(
-        this.around.options.table.replay.highest[this.row] + 1,
-      );
-      if (this.receiver !== undefined) this.sessions.receiving.add(this.receiver.tally);
-    }
-    const { receiver } = this;
-    if (receiver === undefined) return true;
-    if (!receiver.repair(burst, at, length, counter)) return false;
-    const { count } = this.around.options, bytes = FRAME_HEAD_BYTES + length;
-    const sourceUs = receiver.arrivals.usOf(repairFrame.numbers[repairFrame.count - 1]);
-    receiver.tally.repair(repairFrame, counter, bytes, sourceUs, nowUs);
-    count("repairs_received");
-    count("repair_bytes_received", bytes);
-    return true;
-  }
-
-  /** Adds to everybody's counters what has become certain of this session's repairs. */
-  #countRepairs({ wasted, arrivals: { unrepaired } }: RepairReceiver): void {
-    const { count } = this.around.options;
-    if (wasted > this.#wastedCounted) {
-      count("repairs_wasted", wasted - this.#wastedCounted);
-      this.#wastedCounted = wasted;
-    }
-    count("packets_unrepaired", unrepaired - this.#unrepairedCounted);
-    this.#unrepairedCounted = unrepaired;
+  /** The highest counter that was accepted from the other end, -1 before the first. */
+  highestReceived(): number {
+    return this.around.options.table.replay.highest[this.row];
   }
 
   /** Has `pollTransmit` called. */
@@ -252,7 +154,6 @@ export class OxSession implements SharedSession {
   /** The other end has reported: the subjects hear of it. */
   reported(report: Report, nowUs: number): void {
     for (const subject of this.#inOrder) subject.onReport?.(report, nowUs);
-    this.#onRepairReport(report, nowUs);
   }
 
   /** Smoothed round trip, or the handshake's before the first pong; -1 without either. */
@@ -363,11 +264,6 @@ export class OxSession implements SharedSession {
   handleTimeout(nowUs: number): void {
     this.paths.handleTimeout(nowUs);
     for (const subject of this.#inOrder) if (subject.dueUs <= nowUs) subject.handleTimeout(nowUs);
-    if (this.#repairAtUs <= nowUs) {
-      this.#repairAtUs = Infinity;
-      this.#isRepairDue = true;
-      this.speak();
-    }
   }
 
   /** Adds datagrams with all that waits to be said to the burst; false when it was full before. */
@@ -381,7 +277,7 @@ export class OxSession implements SharedSession {
     while (this.#isAnyWord(nowUs)) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
-      const hasRepair = this.#writeInOrder(burst, row, nowUs);
+      const isReported = this.#writeInOrder(burst, row, nowUs);
       if (burst.length[row] === 0) {
         burst.shrink(row);
         continue;
@@ -394,7 +290,7 @@ export class OxSession implements SharedSession {
       }
       burst.port[row] = peers.port[this.peer];
       this.sessions.number(burst, row, table.remoteIndex[this.row]);
-      if (this.#repair !== undefined) this.noteSent(burst, row, hasRepair, false, nowUs);
+      this.repair?.controlSent(burst, row, isReported, nowUs);
     }
     return true;
   }
@@ -406,16 +302,6 @@ export class OxSession implements SharedSession {
 
   /** Overwrites secrets and gives the rows of spare ids back. */
   wipe(): void {
-    if (this.#repair !== undefined) this.sessions.sending.delete(this.#repair.tally);
-    if (this.receiver !== undefined) {
-      this.#countRepairs(this.receiver);
-      this.sessions.receiving.delete(this.receiver.tally);
-    }
-    this.sessions.repairs?.give(this.#repair, this.receiver);
-    this.#repair = this.receiver = undefined;
-    this.#repairAtUs = Infinity;
-    this.#isRepairDue = false;
-    this.#canRepair = false;
     for (const subject of this.#inOrder) subject.wipe?.();
   }
 
@@ -425,8 +311,8 @@ export class OxSession implements SharedSession {
   }
 
   /**
-   * Writes what waits into the empty `row`, as much as one datagram takes. Returns whether the datagram is a repair's, which
-   * the other end reports.
+   * Writes what waits into the empty `row`, as much as one datagram takes. Returns whether the other end reports the
+   * datagram.
    */
   #writeInOrder(burst: Burst, row: number, nowUs: number): boolean {
     const start = burst.offset[row];
@@ -436,27 +322,11 @@ export class OxSession implements SharedSession {
       if (subject.isAlone) {
         if (at > start) break;
         burst.length[row] = subject.write(burst, at, this.sessions.innerMtu(this.row), nowUs);
-        return subject !== this.#sizeProbes;
+        return subject.isReported === true;
       }
       at += subject.write(burst, at, CONTROL_BYTES_MAX - (at - start), nowUs);
     }
     burst.length[row] = at - start;
     return false;
-  }
-
-  /** Adds what repair says to a report: `fillSections`. */
-  fillReport(report: Report, bytesMax: number, reported: number, nowUs: number): void {
-    if (this.receiver === undefined) return;
-    fillSections(report, this.receiver.arrivals, bytesMax, reported, nowUs);
-    this.#countRepairs(this.receiver);
-  }
-
-  /** The last report says how this end's repairs fare. */
-  #onRepairReport(report: Report, nowUs: number): void {
-    if (this.#repair === undefined) return;
-    const { quality } = this.#repair, { repaired, unrepaired } = quality;
-    this.#repair.onReport(report, nowUs);
-    this.around.options.count("reported_repaired", quality.repaired - repaired);
-    this.around.options.count("reported_unrepaired", quality.unrepaired - unrepaired);
   }
 }

@@ -19,13 +19,14 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
+import { Hint, Report } from "../../wire/control.ts";
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
 import type { Associations } from "../associations.ts";
 import type { OxSession } from "./session.ts";
-import { datagramBytes, type RepairTally } from "../../repair/tally.ts";
 import { ControlBudget } from "./control_budget.ts";
 import { Hints } from "./hints.ts";
-import { type RepairOptions, Repairs } from "../../repair/pool.ts";
+import type { RepairOptions } from "../../repair/options.ts";
+import { Repairs } from "../../repair/pool.ts";
 import { OXTUNNEL } from "../table.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
 
@@ -87,13 +88,13 @@ export class OxSessions {
   readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
+  /** The report and the hint that are being read or written: one at a time, whichever session's it is. */
+  readonly report = new Report();
+  readonly hint = new Hint();
   /** What is done for each peer's control frames. */
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
   readonly repairs: Repairs | undefined;
-  /** What repair comes to in the sessions that send repairs, and in those that take them. */
-  readonly sending = new Set<RepairTally>();
-  readonly receiving = new Set<RepairTally>();
   readonly #a: Associations;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
@@ -107,7 +108,7 @@ export class OxSessions {
     repair: RepairOptions | undefined,
   ) {
     this.#a = associations;
-    this.repairs = repair && new Repairs(repair);
+    this.repairs = repair && new Repairs(repair, associations.options.count);
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = associations.options.table.capacity;
@@ -244,12 +245,7 @@ export class OxSessions {
       this.of[session]!.confirmEpoch(nowUs);
     }
     if (this.of[session]!.isNew) this.of[session]!.opened(nowUs);
-    const { receiver } = this.of[session]!;
-    if (receiver !== undefined) {
-      const bytes = datagramBytes(burst, row);
-      receiver.arrivals.arrived(burst.counter[row], bytes, nowUs);
-      receiver.tally.datagram(bytes, nowUs);
-    }
+    this.of[session]!.repair?.datagramReceived(burst, row, nowUs);
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
     this.unreported[session]++;

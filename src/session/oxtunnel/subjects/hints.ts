@@ -5,7 +5,7 @@
  */
 import { CLASS_DEFAULT } from "../../../control/traffic_class.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import { CONTROL_HINT, Hint } from "../../../wire/control.ts";
+import { CONTROL_HINT } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import type { HintedFlows } from "../hints.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
@@ -17,9 +17,6 @@ const LIFE_S = 65_535, AGAIN_US = 21_600_000_000;
 const WAITING_MAX = 128;
 /** With IPv6 addresses. */
 const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + 11 + 32;
-
-/** Filled and written, or read and taken, one at a time. */
-const hint = new Hint();
 
 export class HintExchange extends ReliableSubject {
   /** Hints to be told, oldest first; without a class they are taken back. */
@@ -52,6 +49,7 @@ export class HintExchange extends ReliableSubject {
 
   protected writeFrame(view: DataView, at: number, sequence: number): number {
     const [{ protocol, clientPort, remotePort, client, remote, trafficClass }] = this.#waiting;
+    const { hint } = this.session.sessions;
     hint.sequence = sequence;
     hint.trafficClass = trafficClass ?? CLASS_DEFAULT;
     hint.protocol = protocol;
@@ -68,8 +66,9 @@ export class HintExchange extends ReliableSubject {
   }
 
   onControl({ view }: Burst, _row: number, at: number, length: number, nowUs: number): void {
+    const { hint, hints } = this.session.sessions;
     hint.read(view, at, length);
-    this.session.sessions.hints.take(this.session.row, hint, nowUs);
+    hints.take(this.session.row, hint, nowUs);
   }
 
   wipe(): void {

@@ -5,10 +5,11 @@
  * here is types alone, so that no subject depends on the session, nor on what is around the session.
  */
 import type { DatagramAead } from "../../../codec/kernels.ts";
+import type { SessionRepair } from "../../../repair/session_repair.ts";
 import type { Burst } from "../../../vector/burst.ts";
 import type { Limits } from "../../limits.ts";
 import type { PeerTable } from "../../peers.ts";
-import type { Report } from "../../../wire/control.ts";
+import type { Hint, Report } from "../../../wire/control.ts";
 import type { SessionTable } from "../../table.ts";
 import type { ControlBudget } from "../control_budget.ts";
 import type { Hints } from "../hints.ts";
@@ -20,6 +21,8 @@ export interface Subject {
   readonly dueUs: number;
   /** Whether what the subject writes shares its datagram with no other subject. Such subjects are last in the list. */
   readonly isAlone?: boolean;
+  /** Whether the other end reports a datagram of such a subject (PROTOCOL §14). */
+  readonly isReported?: boolean;
   /** Whether the subject has something to write now. */
   hasWord(nowUs: number): boolean;
   /**
@@ -66,6 +69,8 @@ export interface SharedSession {
   readonly features: number;
   readonly sessions: SessionColumns;
   readonly around: Surroundings;
+  /** Loss repair in both directions; undefined where the ends have not agreed to it. */
+  readonly repair: SessionRepair | undefined;
   /** Smoothed round trip, microseconds; -1 before the first pong. */
   rttUs: number;
   /** The same, or the handshake's round trip before the first pong; -1 without either. */
@@ -86,8 +91,6 @@ export interface SharedSession {
   answered(sentUs: number): void;
   /** The other end has reported: the subjects hear of it. */
   reported(report: Report, nowUs: number): void;
-  /** Adds what repair has to say to a report (`fillSections`): at most `bytesMax` bytes, after a report up to `reported`. */
-  fillReport(report: Report, bytesMax: number, reported: number, nowUs: number): void;
 }
 
 /** What a session and its subjects use of all OxTunnel sessions' columns (sessions.ts), by the session's row. */
@@ -105,6 +108,9 @@ export interface SessionColumns {
   readonly datagramAead: DatagramAead;
   readonly budget: ControlBudget;
   readonly hints: Hints;
+  /** The report and the hint that are being read or written: one at a time, whichever session's it is. */
+  readonly report: Report;
+  readonly hint: Hint;
   /** Key exchanges that may still be computed in this burst. */
   exchangesLeft: number;
   /** When the datagram with the highest counter arrived. */
