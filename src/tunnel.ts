@@ -223,10 +223,8 @@ export class Tunnel {
       admission: this.admission,
       maxConnections: options.maxConnections,
       connectionsElsewhere: options.connectionsElsewhere ?? (() => 0),
-      drop: DROP,
+      metrics,
       stagedMax: options.arena.slotCount >> 2,
-      lose: (code, packets) => metrics.drop(code, packets),
-      count: (name, amount = 1) => metrics.add(name, amount),
       unixOffsetUs: options.unixOffsetUs,
       oxtunnel: datagramAead && {
         datagramAead,
@@ -345,7 +343,7 @@ export class Tunnel {
   /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns how many. Call until it returns 0. */
   pollTransmit(burst: Burst, nowUs: number): number {
     const before = burst.count;
-    const added = this.associations.pollTransmit(burst, nowUs);
+    const added = this.associations.outbox.pollTransmit(burst, nowUs);
     if (added > 0 || this.#heldUntilUs <= nowUs) {
       egress(burst, this.#egress, nowUs);
       this.#countDrops(burst);
@@ -365,10 +363,10 @@ export class Tunnel {
 
   handleTimeout(nowUs: number): void {
     this.associations.oxtunnel?.tickets?.rotate(nowUs);
-    this.associations.handleTimeout(nowUs, this.#release);
+    this.associations.outbox.handleTimeout(nowUs, this.#release);
     const { metrics } = this.#o;
     metrics.set("sessions", this.table.count);
-    metrics.set("connections", this.associations.connections);
+    metrics.set("connections", this.associations.epochs.connections);
     metrics.set("under_load", this.admission.loaded(nowUs) ? 1 : 0);
     this.#countSchemes(nowUs);
   }
@@ -418,7 +416,7 @@ export class Tunnel {
   removePeer(publicKeyText: string): boolean {
     const peer = this.peers.find(publicKeyText);
     if (!peer) return false;
-    this.associations.end(peer, this.#release);
+    this.associations.outbox.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.#queues?.release(peer.id);
     this.peers.remove(peer);
@@ -454,7 +452,7 @@ export class Tunnel {
 
   /** Ends the peer's sessions and attempts without a word to it; what waited for it is lost. */
   protected leave(peer: Peer): void {
-    this.associations.end(peer, this.#release);
+    this.associations.outbox.end(peer, this.#release);
     peer.lastInitiationSentUs = -Infinity;
     peer.attempts = 0;
     peer.attemptsSinceUs = peer.retryAtUs = Infinity;
@@ -462,7 +460,7 @@ export class Tunnel {
 
   /** Follows a jump of the wall clock; sessions live on the monotonic one and do not notice. */
   setWallClock(unixOffsetUs: number): void {
-    this.associations.unixOffsetUs = unixOffsetUs;
+    this.associations.shared.unixOffsetUs = unixOffsetUs;
   }
 
   /** The oldest event that was not read yet, or undefined. Events of a peer that is gone are skipped. */
@@ -562,7 +560,7 @@ export class Tunnel {
     const { metrics } = this.#o;
     this.#countDrops(burst);
     metrics.add("bursts", 1);
-    metrics.set("connections", this.associations.connections);
+    metrics.set("connections", this.associations.epochs.connections);
   }
 
   #countDrops({ count, next }: Burst): void {

@@ -40,7 +40,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   codec: ["vector", "wire"],
   repair: ["vector", "wire", "codec", "control"],
   queue: ["vector", "wire", "control", "session/timers.ts"],
-  session: ["vector", "wire", "codec", "control", "repair"],
+  session: ["metrics", "vector", "wire", "codec", "control", "repair"],
   ingress: BELOW_THE_ARCS,
   egress: BELOW_THE_ARCS,
   tunnel: [...BELOW_THE_ARCS, "ingress", "egress"],

@@ -70,7 +70,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
       metrics.column[COUNTER.packets_handed_over]++;
       continue;
     }
-    session[row] = associations.sendable(id, nowUs);
+    session[row] = associations.epochs.sendable(id, nowUs);
     if (session[row] !== NONE) {
       next[row] = TO_SEAL;
       runPeer = id;
@@ -79,7 +79,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
       next[row] = DROP.no_endpoint;
       peers.drops[id]++;
     } else {
-      associations.stage(burst, row, id);
+      associations.outbox.stage(burst, row, id);
     }
   }
   metrics.column[COUNTER.packets_to_tunnel] += fromInside;

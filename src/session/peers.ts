@@ -8,10 +8,11 @@ import { NONE } from "../vector/arena.ts";
 import { Columns } from "../vector/columns.ts";
 import { isIpv4, parsePrefix, type Prefix } from "../wire/address.ts";
 import type { Parameters } from "../wire/parameters.ts";
+import { TIMESTAMP_BYTES } from "../wire/timestamp.ts";
 import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
 import type { HandshakeState } from "./noise.ts";
 import { type Ticket, wipeTicket } from "./oxtunnel/tickets.ts";
-import { PrefixTable } from "./prefix_table.ts";
+import { PrefixTable } from "../vector/prefix_table.ts";
 import { WIREGUARD } from "./table.ts";
 
 /** A handshake that this end has started and that has not been answered. */
@@ -38,7 +39,6 @@ export interface StagedPacket {
 // A peer's block of bytes: 32-byte keys, its timestamp, its cookie jar. A Uint8Array of its own for each would cost ten
 // times the bytes that it holds, and leave copies of secrets wherever the collector moved it.
 const KEY_BYTES = 32;
-const TIMESTAMP_BYTES = 12;
 const PUBLIC_KEY_AT = 0;
 const PRESHARED_KEY_AT = KEY_BYTES;
 const STATIC_SECRET_AT = 2 * KEY_BYTES;
@@ -147,6 +147,11 @@ export interface PeerIdentity {
   persistentKeepaliveUs: number;
   /** Greatest TAI64N that was ever accepted from this key; none when absent. */
   lastTimestamp?: Uint8Array;
+}
+
+/** Standard base64 with padding (RFC 4648 §4), as WireGuard's tools write keys. */
+export function base64(bytes: Uint8Array): string {
+  return btoa(String.fromCharCode(...bytes));
 }
 
 /** The one of `workers` Workers that keeps a peer's sessions: all of them agree on it without a word. */

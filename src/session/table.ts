@@ -9,7 +9,6 @@
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
 import { Columns } from "../vector/columns.ts";
-import type { SessionSecrets } from "./oxtunnel/handshake.ts";
 import { ReplayWindows } from "./replay.ts";
 import { Scrambler } from "./scramble.ts";
 
@@ -26,6 +25,14 @@ export const SESSION_ROWS_MAX = 1 << ROW_BITS;
 const ROW_MASK = (1 << ROW_BITS) - 1;
 const WORKER_SHIFT = 28;
 const BELOW_WORKER = (1 << WORKER_SHIFT) - 1;
+
+/** Keys of an OxTunnel session's first epoch and of header protection, 32 bytes each, for both directions. Secret. */
+export interface DatagramKeys {
+  readonly sendKey: Uint8Array;
+  readonly receiveKey: Uint8Array;
+  readonly sendProtect: Uint8Array;
+  readonly receiveProtect: Uint8Array;
+}
 
 export class SessionTable {
   readonly capacity: number;
@@ -176,7 +183,7 @@ export class SessionTable {
     initiator: boolean,
     nowUs: number,
     aead: number,
-    secrets: SessionSecrets,
+    secrets: DatagramKeys,
   ): void {
     this.#datagramAead!.begin(row, aead, secrets.sendProtect, secrets.receiveProtect);
     this.#datagramAead!.install(row, 0, secrets.sendKey, secrets.receiveKey);

@@ -233,7 +233,7 @@ Deno.test("fuzz: a peer of OxTunnel with the keys harms nobody, whatever it says
       }
       if (random.u32() % 60 === 0) peers.protocol[0] = 1 + random.u32() % 2;
       if (random.u32() % 60 === 0) {
-        associations.initiate(0);
+        associations.outbox.initiate(0);
         client.tick();
       }
       world.runFor(random.u32() % 40_000);

@@ -165,8 +165,8 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
     note: "repairs take sources that are too late",
   },
   {
-    file: "src/session/associations.ts",
-    from: "if (admission.take(address, 4 * row, nowUs)) return true;",
+    file: "src/session/handshake_gate.ts",
+    from: "if (this.#o.admission.take(address, 4 * row, nowUs)) return true;",
     to: "if (nowUs >= 0) return true;",
     tests: DUTIES,
     note: "rate_limit_per_ip is off",
@@ -180,7 +180,7 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/relay.ts",
-    from: "    this.associations.maxConnections = tuning.maxConnections;",
+    from: "    this.associations.gate.maxConnections = tuning.maxConnections;",
     to: "",
     tests: DUTIES,
     note: "a reload loses max_connections",

@@ -34,8 +34,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/open.ts",
-    from:
-      "if (!associations.isOnOxtunnel(id, epoch)) associations.roam(id, address, 4 * last, port[last], local);",
+    from: "if (!epochs.isOnOxtunnel(id, epoch)) paths.roam(id, address, 4 * last, port[last], local);",
     to: "",
     tests: ["tests/sim/relay_test.ts"],
     note: "WireGuard's peers do not roam",

@@ -10,7 +10,7 @@ import type { EgressContext } from "../../src/egress/mod.ts";
 import { prefetch as prefetchEgress } from "../../src/egress/prefetch.ts";
 import type { IngressContext } from "../../src/ingress/mod.ts";
 import { prefetch as prefetchIngress } from "../../src/ingress/prefetch.ts";
-import { PrefixTable } from "../../src/session/prefix_table.ts";
+import { PrefixTable } from "../../src/vector/prefix_table.ts";
 import { ReplayWindows } from "../../src/session/replay.ts";
 import { SESSIONS_CACHED } from "../../src/session/table.ts";
 import { NONE } from "../../src/vector/arena.ts";

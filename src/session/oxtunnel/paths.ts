@@ -9,14 +9,28 @@ import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import { CONTROL_PATH_CHALLENGE, CONTROL_PATH_RESPONSE, writePath } from "../../wire/control.ts";
 import { OX_TAG_BYTES, SHORT_HEADER_MAX_BYTES } from "../../wire/oxtunnel.ts";
 import { AEAD_AES_256_GMAC } from "../../wire/parameters.ts";
-import type { Associations } from "../associations.ts";
-import type { OxSession } from "./session.ts";
+import type { OxHost } from "./host.ts";
 
 const CHALLENGES = 3;
 const PROBE_US = 1_000_000;
 const AMPLIFICATION = 3;
 /** A datagram with one challenge or response in it. */
 const PATH_DATAGRAM_BYTES = SHORT_HEADER_MAX_BYTES + 11 + OX_TAG_BYTES;
+
+/** What the paths ask of their session. */
+export interface PathOwner {
+  readonly row: number;
+  readonly peer: number;
+  readonly aead: number;
+  isEnding: boolean;
+  readonly size: { halt(): void };
+  readonly sessions: { number(burst: Burst, row: number, connectionId: number): void };
+  /** An id of the other end that no path has seen yet, or NONE. */
+  takeRemoteId(): number;
+  onNewPath(): void;
+  sizeChanged(): void;
+  speak(): void;
+}
 
 /** The system chooses. */
 const NO_LOCAL = new Uint32Array(4);
@@ -45,8 +59,8 @@ class Endpoint {
 export class OxPaths {
   /** When `handleTimeout` has something to do. */
   dueUs = Infinity;
-  readonly #a: Associations;
-  readonly #session: OxSession;
+  readonly #a: OxHost;
+  readonly #session: PathOwner;
   /** Where the initiation came from and the response went, until the first packet shows that it got there. */
   readonly #handshake = new Endpoint();
   /** Bytes that may still go there before that. */
@@ -74,8 +88,8 @@ export class OxPaths {
   readonly #greeting = new Uint32Array(2);
   #isGreetingDue = false;
 
-  constructor(associations: Associations, session: OxSession) {
-    this.#a = associations;
+  constructor(host: OxHost, session: PathOwner) {
+    this.#a = host;
     this.#session = session;
   }
 

@@ -18,7 +18,7 @@ import {
 } from "../../wire/control.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
 import { SessionRepair } from "../../repair/session_repair.ts";
-import type { Associations } from "../associations.ts";
+import type { OxHost } from "./host.ts";
 import type { KeyExchange } from "./keys.ts";
 import { Closing } from "./subjects/closing.ts";
 import { ConnectionIds } from "./subjects/connection_ids.ts";
@@ -65,7 +65,7 @@ export class OxSession implements SharedSession {
   /** What the path in use takes from this end. */
   readonly size: PathSize;
   readonly sessions: OxSessions;
-  readonly around: Associations;
+  readonly around: OxHost;
   /** Loss repair in both directions; undefined where the ends have not agreed to it. */
   readonly repair: SessionRepair | undefined;
   /** Nothing has opened yet in a session that this end began. */
@@ -87,8 +87,8 @@ export class OxSession implements SharedSession {
   /** Whether its end is set: nothing puts it off. */
   isEnding = false;
 
-  constructor(associations: Associations, sessions: OxSessions, options: OxSessionOptions) {
-    this.around = associations;
+  constructor(around: OxHost, sessions: OxSessions, options: OxSessionOptions) {
+    this.around = around;
     this.sessions = sessions;
     this.row = options.row;
     this.peer = options.peer;
@@ -99,7 +99,7 @@ export class OxSession implements SharedSession {
     const { repairs } = sessions, canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
     this.repair = canRepair && repairs !== undefined ? new SessionRepair(repairs, this) : undefined;
     this.reportIntervalUs = options.reportIntervalUs;
-    this.paths = new OxPaths(associations, this);
+    this.paths = new OxPaths(around, this);
     this.size = new PathSize(options.datagramMaxBytes);
     const { spareRows, remoteIds, keys } = options;
     const reliable = this.#reliable = new Reliable(this);
@@ -226,11 +226,6 @@ export class OxSession implements SharedSession {
   close(reason: number, retryAfterS: number, nowUs: number): void {
     if (!this.#closing.close(reason, retryAfterS, nowUs)) return;
     for (const subject of this.#inOrder) subject.onClose?.();
-  }
-
-  /** The other end has begun to use the id of `row`. */
-  onIdUsed(row: number): void {
-    this.ids.onUsed(row);
   }
 
   /** An id of the other end that no path has seen yet, or NONE. */

@@ -6,7 +6,7 @@
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
 import type { DatagramAead } from "../../codec/kernels.ts";
-import { BASE_BYTES } from "../../control/path_size.ts";
+import { BASE_BYTES, type PathSize } from "../../control/path_size.ts";
 import { NONE } from "../../vector/arena.ts";
 import { Columns } from "../../vector/columns.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
@@ -21,12 +21,13 @@ import {
 } from "../../wire/oxtunnel.ts";
 import { Hint, Report } from "../../wire/control.ts";
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
-import type { Associations } from "../associations.ts";
-import type { OxSession } from "./session.ts";
+import { DROP } from "../../metrics.ts";
+import type { SessionRepair } from "../../repair/session_repair.ts";
+import type { Outbox } from "../outbox.ts";
+import type { Shared } from "../shared.ts";
 import { ControlBudget } from "./control_budget.ts";
 import { Hints } from "./hints.ts";
-import type { RepairOptions } from "../../repair/options.ts";
-import { Repairs } from "../../repair/pool.ts";
+import type { Repairs } from "../../repair/pool.ts";
 import { OXTUNNEL } from "../table.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
 
@@ -47,7 +48,43 @@ const EXCHANGES_PER_BURST = 8;
 const FAILED_MAX_AES = 2 ** 57, FAILED_MAX_CHACHA = 2 ** 36;
 const ECN_MARKS = 4;
 
-export class OxSessions {
+/** What the columns' verbs ask of the rest of a session, one object each. */
+export interface SessionVerbs {
+  readonly aead: number;
+  readonly paths: {
+    onNewAddress(burst: Burst, row: number, nowUs: number): void;
+    moved(): void;
+    probe(address: Uint32Array, port: number, nowUs: number): boolean;
+    mayAnswerEarly(bytes: number): boolean;
+    answerEarly(burst: Burst, row: number): void;
+  };
+  readonly size: PathSize;
+  readonly repair: SessionRepair | undefined;
+  readonly reportIntervalUs: number;
+  readonly pingIntervalUs: number;
+  readonly dueUs: number;
+  readonly isNew: boolean;
+  readonly isClosing: boolean;
+  readonly isSilent: boolean;
+  isReportDue: boolean;
+  isEnding: boolean;
+  speak(): void;
+  ping(): void;
+  opened(nowUs: number): void;
+  takeEndpoint(nowUs: number): void;
+  confirmEpoch(nowUs: number): void;
+  renew(nowUs: number): void;
+  readonly ids: { onUsed(row: number): void };
+  onSilence(times: number): void;
+  sizeChanged(): void;
+  prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void;
+  close(reason: number, retryAfterS: number, nowUs: number): void;
+  pollTransmit(burst: Burst, nowUs: number): boolean;
+  handleTimeout(nowUs: number): void;
+  wipe(): void;
+}
+
+export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly datagramAead: DatagramAead;
   /** Highest counter that the other end has reported; -1 before the first report. */
   readonly acknowledged: Float64Array;
@@ -81,7 +118,7 @@ export class OxSessions {
   /** Datagrams by their ECN mark, four a session. */
   readonly ecn: Uint32Array;
   /** The rest of each session, by its row. */
-  readonly of: (OxSession | undefined)[] = [];
+  readonly of: (Session | undefined)[] = [];
   /** 1 for sessions whose plaintexts can be read on the way. */
   readonly isPlain: Uint8Array;
   /** What datagrams read of their session's row here. */
@@ -95,25 +132,28 @@ export class OxSessions {
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
   readonly repairs: Repairs | undefined;
-  readonly #a: Associations;
+  readonly #s: Shared;
+  readonly #outbox: Outbox;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
   /** The highest counter before the newest datagram came. */
   readonly #lastCounter: Float64Array;
 
   constructor(
-    associations: Associations,
+    shared: Shared,
+    outbox: Outbox,
     datagramAead: DatagramAead,
     trusted: TrustedLinks,
-    repair: RepairOptions | undefined,
+    repairs: Repairs | undefined,
   ) {
-    this.#a = associations;
-    this.repairs = repair && new Repairs(repair, associations.options.count);
+    this.#s = shared;
+    this.#outbox = outbox;
+    this.repairs = repairs;
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
-    const rows = associations.options.table.capacity;
+    const rows = shared.table.capacity;
     this.hints = new Hints(rows);
-    this.budget = new ControlBudget(associations.options.peers.capacity);
+    this.budget = new ControlBudget(shared.peers.capacity);
     this.acknowledged = new Float64Array(rows);
     this.sendPhase = new Uint8Array(rows);
     this.awaitedPhase = new Uint8Array(rows);
@@ -157,7 +197,7 @@ export class OxSessions {
   }
 
   /** Sets up the columns of a session whose row has just begun. */
-  begin(session: number, rest: OxSession, nowUs: number): void {
+  begin(session: number, rest: Session, nowUs: number): void {
     this.of[session] = rest;
     this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
     this.hints.begin(session);
@@ -173,7 +213,7 @@ export class OxSessions {
     this.unanswered[session] = 0;
     this.datagramBytes[session] = BASE_BYTES;
     this.searchAtUs[session] = Infinity;
-    this.usedId[session] = this.#a.options.table.receiverIndex[session];
+    this.usedId[session] = this.#s.table.receiverIndex[session];
     for (let i = 0; i < ECN_MARKS; i++) this.ecn[ECN_MARKS * session + i] = 0;
     this.enterEpoch(session, 0, nowUs);
   }
@@ -185,7 +225,7 @@ export class OxSessions {
 
   /** From now on this end sends under the keys of `phase`, whose limits begin to run. */
   enterEpoch(session: number, phase: number, nowUs: number): void {
-    const { table, limits } = this.#a.options;
+    const { table, limits } = this.#s;
     this.sendPhase[session] = phase;
     this.failures[session] = 0;
     this.#epochCounter[session] = table.sendCounter[session];
@@ -209,13 +249,13 @@ export class OxSessions {
   noteSize(session: number, plaintextBytes: number, nowUs: number): void {
     if (plaintextBytes <= BASE_BYTES - DATAGRAM_OVERHEAD_BYTES) return;
     const rest = this.of[session]!;
-    rest.size.onLarge(this.#a.options.table.sendCounter[session] - 1, nowUs);
+    rest.size.onLarge(this.#s.table.sendCounter[session] - 1, nowUs);
     if (rest.size.isDue) rest.sizeChanged();
   }
 
   /** Notes that the other end has seen the counter `highest`. */
   acknowledge(session: number, highest: number): void {
-    if (highest <= this.acknowledged[session] || highest >= this.#a.options.table.sendCounter[session]) {
+    if (highest <= this.acknowledged[session] || highest >= this.#s.table.sendCounter[session]) {
       return;
     }
     this.acknowledged[session] = highest;
@@ -225,7 +265,7 @@ export class OxSessions {
   /** The nearest of the limits that forbid a counter (PROTOCOL R41, R42, R61). */
   #limitSending(session: number): void {
     const sealed = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? SEALED_MAX_AES : COUNTER_LIMIT;
-    this.#a.options.table.sendLimit[session] = Math.min(
+    this.#s.table.sendLimit[session] = Math.min(
       COUNTER_LIMIT,
       this.acknowledged[session] + DISTANCE_LIMIT,
       this.#epochCounter[session] + sealed,
@@ -234,11 +274,11 @@ export class OxSessions {
 
   /** After the datagram in `row` was authentic and fresh. */
   received(burst: Burst, row: number, nowUs: number): void {
-    const { peers, table } = this.#a.options;
+    const { peers, table } = this.#s;
     const session = burst.session[row], id = burst.peer[row];
     if (session === peers.next[id]) {
       this.of[session]!.takeEndpoint(nowUs);
-      this.#a.confirm(id, nowUs);
+      this.#outbox.confirm(id, nowUs);
     }
     if (burst.phase[row] === this.awaitedPhase[session]) {
       this.awaitedPhase[session] = NO_PHASE;
@@ -261,16 +301,16 @@ export class OxSessions {
       const named = readConnectionId(burst.view, burst.offset[row] - burst.headerBytes[row]);
       if (named !== this.usedId[session]) {
         this.usedId[session] = named;
-        this.of[session]!.onIdUsed(table.find(named));
+        this.of[session]!.ids.onUsed(table.find(named));
       }
       if (session === peers.current[id]) this.#follow(burst, row, session, id, nowUs);
     }
-    this.#a.traversed(id, nowUs);
+    this.#outbox.traversed(id, nowUs);
   }
 
   /** Compares where the newest datagram came from with the path in use. */
   #follow(burst: Burst, row: number, session: number, id: number, nowUs: number): void {
-    const { address, port, local } = this.#a.options.peers;
+    const { address, port, local } = this.#s.peers;
     const from = 4 * row, to = 4 * id;
     if (
       burst.port[row] === port[id] && burst.address[from + 3] === address[to + 3] &&
@@ -295,7 +335,7 @@ export class OxSessions {
       this.#reportNow(session);
     } else if (dueUs < reportAtUs[session]) {
       reportAtUs[session] = dueUs;
-      this.#a.timers.hasten(id, dueUs);
+      this.#s.timers.hasten(id, dueUs);
     }
   }
 
@@ -315,12 +355,12 @@ export class OxSessions {
 
   /** After a datagram did not open. */
   failed(session: number): void {
-    const { table } = this.#a.options;
+    const { table } = this.#s;
     const failedMax = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? FAILED_MAX_AES : FAILED_MAX_CHACHA;
     if (++this.failures[session] < failedMax) return;
     this.of[session]!.isEnding = true;
     table.endsUs[session] = -Infinity;
-    this.#a.timers.hasten(table.peer[session], -Infinity);
+    this.#s.timers.hasten(table.peer[session], -Infinity);
   }
 
   /**
@@ -328,13 +368,13 @@ export class OxSessions {
    * The caller has asked `sendable`.
    */
   number(burst: Burst, row: number, connectionId: number): void {
-    const { table, drop } = this.#a.options;
+    const { table } = this.#s;
     const { view, offset, next, counter, headerBytes, phase } = burst;
     const session = burst.session[row];
     counter[row] = table.sendCounter[session];
     const bytes = counterBytes(counter[row], this.acknowledged[session]);
     if (bytes === 0) {
-      next[row] = drop.no_session;
+      next[row] = DROP.no_session;
       return;
     }
     table.sendCounter[session]++;
@@ -349,16 +389,16 @@ export class OxSessions {
   sent(id: number, session: number, nowUs: number): void {
     if (this.pingAtUs[session] === Infinity) {
       this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
-      this.#a.timers.hasten(id, this.pingAtUs[session]);
+      this.#s.timers.hasten(id, this.pingAtUs[session]);
     }
-    this.#a.traversed(id, nowUs);
+    this.#outbox.traversed(id, nowUs);
     if (nowUs >= this.searchAtUs[session]) {
       this.of[session]!.size.onUse(nowUs);
       this.of[session]!.sizeChanged();
     }
     if (
       nowUs >= this.rekeyAtUs[session] ||
-      this.#a.options.table.sendCounter[session] > this.rekeyCounter[session]
+      this.#s.table.sendCounter[session] > this.rekeyCounter[session]
     ) this.of[session]!.renew(nowUs);
   }
 
@@ -378,7 +418,7 @@ export class OxSessions {
 
   /** Adds what the peer's sessions have to say by themselves to the burst; false when it was full before all was said. */
   pollTransmit(burst: Burst, id: number, nowUs: number): boolean {
-    const { current, previous } = this.#a.options.peers;
+    const { current, previous } = this.#s.peers;
     // One that was replaced is silent, for its successor may have another path, where its ids must not be seen.
     return this.#say(current[id], burst, nowUs) &&
       (!this.#isClosing(previous[id]) || this.#say(previous[id], burst, nowUs));
@@ -389,7 +429,7 @@ export class OxSessions {
   }
 
   #say(session: number, burst: Burst, nowUs: number): boolean {
-    if (session === NONE || this.#a.options.table.protocol[session] !== OXTUNNEL) return true;
+    if (session === NONE || this.#s.table.protocol[session] !== OXTUNNEL) return true;
     return this.of[session]!.pollTransmit(burst, nowUs);
   }
 
@@ -406,6 +446,20 @@ export class OxSessions {
     }
     if (this.reportAtUs[session] <= nowUs) this.#reportNow(session);
     this.of[session]!.handleTimeout(nowUs);
+  }
+
+  /** The session is replaced: it opens for a grace period more, and then its keys are overwritten (PROTOCOL §10). */
+  superseded(session: number, nowUs: number): void {
+    const { table, limits } = this.#s;
+    table.endsUs[session] = Math.min(table.endsUs[session], nowUs + limits.graceUs);
+    const rest = this.of[session];
+    if (rest !== undefined) rest.isEnding = true;
+  }
+
+  /** The peer's present session, or undefined when the peer has none, or one of WireGuard. */
+  currentOf(id: number): Session | undefined {
+    const session = this.#s.peers.current[id];
+    return session === NONE ? undefined : this.of[session];
   }
 
   /** Wipes what the session has besides its row, and gives its spare ids' rows back. */
