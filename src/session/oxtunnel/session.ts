@@ -1,10 +1,12 @@
 /**
- * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
- * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
- * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
+ * One OxTunnel session: what its subjects share, and the order in which they write control frames (PROTOCOL §14). The
+ * subjects are in subjects/, a file each; what every data datagram touches is in columns (sessions.ts). Invariant: a
+ * subject has at most one frame of each kind waiting, and what waits leaves by `pollTransmit`, to the path in use and in the
+ * order of the one list. Has no rules about frames of its own.
  * Keeps PROTOCOL R55.
  */
 import { PathSize } from "../../control/path_size.ts";
+import { SessionRepair } from "../../repair/session_repair.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import {
   CONTROL_PATH_CHALLENGE,
@@ -17,9 +19,10 @@ import {
   type Report,
 } from "../../wire/control.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
-import { SessionRepair } from "../../repair/session_repair.ts";
 import type { OxHost } from "./host.ts";
 import type { KeyExchange } from "./keys.ts";
+import { OxPaths } from "./paths.ts";
+import type { OxSessions } from "./sessions.ts";
 import { Closing } from "./subjects/closing.ts";
 import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
@@ -29,15 +32,14 @@ import { Reliable } from "./subjects/reliable.ts";
 import { Reports } from "./subjects/reports.ts";
 import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
 import { SizeProbes, SizeReplies } from "./subjects/size_probes.ts";
+import type { SessionContext, Subject } from "./subjects/subject.ts";
 import { TicketExchange } from "./subjects/tickets.ts";
-import type { SharedSession, Subject } from "./subjects/subject.ts";
-import { OxPaths } from "./paths.ts";
-import type { OxSessions } from "./sessions.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
 
 export interface OxSessionOptions {
+  /** Row of the session table, and id of the other end in the peer table. */
   row: number;
   peer: number;
   isInitiator: boolean;
@@ -54,41 +56,40 @@ export interface OxSessionOptions {
   remoteIds: number[];
 }
 
-export class OxSession implements SharedSession {
+export class OxSession implements SessionContext {
+  // What data datagrams and packets read, each of them: plain fields of this object.
   readonly row: number;
   readonly peer: number;
   readonly isInitiator: boolean;
   readonly aead: number;
   readonly features: number;
   readonly reportIntervalUs: number;
+  readonly sessions: OxSessions;
+  readonly host: OxHost;
   readonly paths: OxPaths;
   /** What the path in use takes from this end. */
   readonly size: PathSize;
-  readonly sessions: OxSessions;
-  readonly around: OxHost;
-  /** Loss repair in both directions; undefined where the ends have not agreed to it. */
   readonly repair: SessionRepair | undefined;
   /** Nothing has opened yet in a session that this end began. */
   isNew: boolean;
-  /** The next datagram that goes to the other end by itself, or has room, carries a report. */
   isReportDue = false;
-  /** Smoothed round trip; -1 before the first pong. */
+  isEnding = false;
   rttUs = -1;
-  readonly #closing: Closing;
-  readonly #keys: KeyRenewal;
-  readonly #reliable: Reliable;
-  readonly #sizeProbes: SizeProbes;
+
+  // Subjects that others call by name.
   readonly roundTrip: RoundTrip;
   readonly reports: Reports;
   readonly ids: ConnectionIds;
   readonly hints: HintExchange;
-  /** Order in a datagram: what is first finds room first. */
-  readonly #inOrder: readonly Subject[];
-  /** Whether its end is set: nothing puts it off. */
-  isEnding = false;
+  readonly #closing: Closing;
+  readonly #reliable: Reliable;
+  readonly #keys: KeyRenewal;
+  readonly #sizeProbes: SizeProbes;
+  /** All subjects. What is first in the list is first in a datagram, and finds room first. */
+  readonly #subjects: readonly Subject[];
 
-  constructor(around: OxHost, sessions: OxSessions, options: OxSessionOptions) {
-    this.around = around;
+  constructor(host: OxHost, sessions: OxSessions, options: OxSessionOptions) {
+    this.host = host;
     this.sessions = sessions;
     this.row = options.row;
     this.peer = options.peer;
@@ -99,11 +100,11 @@ export class OxSession implements SharedSession {
     const { repairs } = sessions, canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
     this.repair = canRepair && repairs !== undefined ? new SessionRepair(repairs, this) : undefined;
     this.reportIntervalUs = options.reportIntervalUs;
-    this.paths = new OxPaths(around, this);
+    this.paths = new OxPaths(host, this);
     this.size = new PathSize(options.datagramMaxBytes);
     const { spareRows, remoteIds, keys } = options;
     const reliable = this.#reliable = new Reliable(this);
-    this.#inOrder = [
+    this.#subjects = [
       this.#closing = new Closing(this),
       reliable,
       this.roundTrip = new RoundTrip(this),
@@ -116,66 +117,69 @@ export class OxSession implements SharedSession {
       ...(this.repair ? [new LoneRepairs(this, this.repair)] : []),
       this.#sizeProbes = new SizeProbes(this, this.size),
     ];
-    reliable.setOrder(this.#inOrder);
-  }
-
-  /** The number of the newest epoch that both ends have. */
-  get epoch(): number {
-    return this.#keys.epoch;
+    reliable.setOrder(this.#subjects);
   }
 
   /** The next deadline that the columns do not know of, or Infinity. */
   get dueUs(): number {
     let dueUs = this.paths.dueUs;
-    for (const subject of this.#inOrder) dueUs = Math.min(dueUs, subject.dueUs);
+    for (const subject of this.#subjects) dueUs = Math.min(dueUs, subject.dueUs);
     return dueUs;
+  }
+
+  get epoch(): number {
+    return this.#keys.epoch;
+  }
+
+  get roundTripUs(): number {
+    return this.rttUs >= 0 ? this.rttUs : this.host.options.peers.get(this.peer)?.handshakeRttUs ?? -1;
+  }
+
+  /** How long nothing may come after data went out before the next ping does, microseconds. */
+  get pingIntervalUs(): number {
+    return pingIntervalUs(this.roundTripUs);
+  }
+
+  /** Whether the path is dead: data went out, and nothing answered the data nor the pings that followed. */
+  get isSilent(): boolean {
+    return this.roundTrip.isSilent;
+  }
+
+  /** Whether a close has still to be sent. */
+  get isClosing(): boolean {
+    return this.#closing.isClosing;
   }
 
   /** The highest counter that was accepted from the other end, -1 before the first. */
   highestReceived(): number {
-    return this.around.options.table.replay.highest[this.row];
+    return this.host.options.table.replay.highest[this.row];
   }
 
-  /** Has `pollTransmit` called. */
   speak(): void {
-    this.around.wantControl(this.peer);
+    this.host.wantControl(this.peer);
   }
 
-  /** Has `handleTimeout` called at `dueUs` or before. */
   hasten(dueUs: number): void {
-    this.around.timers.hasten(this.peer, dueUs);
+    this.host.timers.hasten(this.peer, dueUs);
   }
 
-  /** The other end has answered something that was sent at `sentUs`, whole microseconds. */
+  ping(): void {
+    this.roundTrip.ping();
+  }
+
   answered(sentUs: number): void {
-    for (const subject of this.#inOrder) subject.onAnswer?.(sentUs);
+    for (const subject of this.#subjects) subject.onAnswer?.(sentUs);
   }
 
-  /** The other end has reported: the subjects hear of it. */
   reported(report: Report, nowUs: number): void {
-    for (const subject of this.#inOrder) subject.onReport?.(report, nowUs);
-  }
-
-  /** Smoothed round trip, or the handshake's before the first pong; -1 without either. */
-  get roundTripUs(): number {
-    return this.rttUs >= 0 ? this.rttUs : this.around.options.peers.get(this.peer)?.handshakeRttUs ?? -1;
+    for (const subject of this.#subjects) subject.onReport?.(report, nowUs);
   }
 
   /** The responder's session is confirmed: what it sends goes where the response went. */
   takeEndpoint(nowUs: number): void {
     this.paths.takeHandshake();
-    for (const subject of this.#inOrder) subject.onOpened?.(nowUs);
+    for (const subject of this.#subjects) subject.onOpened?.(nowUs);
     this.onNewPath();
-  }
-
-  /** What goes out takes another path from now on: the subjects hear of it. */
-  onNewPath(): void {
-    for (const subject of this.#inOrder) subject.onNewPath?.();
-  }
-
-  /** Tells the columns what the path's size is now, and has a probe sent that is due. */
-  sizeChanged(): void {
-    this.#sizeProbes.sizeChanged();
   }
 
   /** The initiator's session is open: the first answer came. The first exchange brings in what both ends accepted. */
@@ -183,7 +187,17 @@ export class OxSession implements SharedSession {
     this.isNew = false;
     this.onNewPath();
     this.renew(nowUs);
-    for (const subject of this.#inOrder) subject.onOpened?.(nowUs);
+    for (const subject of this.#subjects) subject.onOpened?.(nowUs);
+  }
+
+  /** What this end sends takes another path from now on. */
+  onNewPath(): void {
+    for (const subject of this.#subjects) subject.onNewPath?.();
+  }
+
+  /** `size` has changed: the columns hear of it, and a probe that is due is sent. */
+  sizeChanged(): void {
+    this.#sizeProbes.sizeChanged();
   }
 
   /** Asks for the next epoch, or, near the end of the session's life, begins a handshake. */
@@ -194,22 +208,7 @@ export class OxSession implements SharedSession {
   /** Something has opened under the epoch that was awaited. */
   confirmEpoch(nowUs: number): void {
     this.#keys.confirm(nowUs);
-    for (const subject of this.#inOrder) subject.onEpoch?.(nowUs);
-  }
-
-  /** Has a ping sent. */
-  ping(): void {
-    this.roundTrip.ping();
-  }
-
-  /** How long nothing may come after data went out before the next ping does, microseconds. */
-  get pingIntervalUs(): number {
-    return pingIntervalUs(this.roundTripUs);
-  }
-
-  /** Whether the path is dead: data went out, and nothing answered it nor the pings that followed. */
-  get isSilent(): boolean {
-    return this.roundTrip.isSilent;
+    for (const subject of this.#subjects) subject.onEpoch?.(nowUs);
   }
 
   /** Nothing came since data went out, for the `times`-th time. */
@@ -217,15 +216,13 @@ export class OxSession implements SharedSession {
     this.roundTrip.onSilence(times);
   }
 
-  /** Whether it has yet to say that it ends. */
-  get isClosing(): boolean {
-    return this.#closing.isClosing;
-  }
-
-  /** Ends the session at both ends; the close is said three times and then the keys go. */
+  /**
+   * Ends the session at both ends: the close is sent three times, and then the keys are overwritten.
+   * @param reason CLOSE_*. @param retryAfterS seconds, 0 to 65535; 0 is never.
+   */
   close(reason: number, retryAfterS: number, nowUs: number): void {
     if (!this.#closing.close(reason, retryAfterS, nowUs)) return;
-    for (const subject of this.#inOrder) subject.onClose?.();
+    for (const subject of this.#subjects) subject.onClose?.();
   }
 
   /** An id of the other end that no path has seen yet, or NONE. */
@@ -234,8 +231,8 @@ export class OxSession implements SharedSession {
   }
 
   /**
-   * Obeys the control frame whose body of `length` bytes at `at` has the length of its kind. `row` is its datagram's.
-   * Returns whether the other end wants to hear that it came.
+   * Obeys the control frame whose body of `length` bytes at `at` has the length of its kind (`controlFits`). `row` is its
+   * datagram's. Returns whether the datagram is to be reported to the other end.
    */
   onControl(burst: Burst, row: number, at: number, length: number, nowUs: number): boolean {
     const { view } = burst;
@@ -249,30 +246,31 @@ export class OxSession implements SharedSession {
         return false;
       default:
         if (isReliable(kind) && !this.#reliable.accepts(readSequence(view, at))) return true;
-        for (const subject of this.#inOrder) {
+        for (const subject of this.#subjects) {
           if (subject.takes?.(kind)) subject.onControl?.(burst, row, at, length, nowUs);
         }
         return isReliable(kind);
     }
   }
 
+  /** Does what is due. */
   handleTimeout(nowUs: number): void {
     this.paths.handleTimeout(nowUs);
-    for (const subject of this.#inOrder) if (subject.dueUs <= nowUs) subject.handleTimeout(nowUs);
+    for (const subject of this.#subjects) if (subject.dueUs <= nowUs) subject.handleTimeout(nowUs);
   }
 
-  /** Adds datagrams with all that waits to be said to the burst; false when it was full before. */
+  /** Adds datagrams with all that waits to be sent to the burst; false when the burst was full before. */
   pollTransmit(burst: Burst, nowUs: number): boolean {
-    const { table, peers } = this.around.options;
+    const { table, peers } = this.host.options;
     if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
       return true;
     }
     if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
-    while (this.#isAnyWord(nowUs)) {
+    while (this.#hasWord(nowUs)) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
-      const isReported = this.#writeInOrder(burst, row, nowUs);
+      const isReported = this.#write(burst, row, nowUs);
       if (burst.length[row] === 0) {
         burst.shrink(row);
         continue;
@@ -297,11 +295,11 @@ export class OxSession implements SharedSession {
 
   /** Overwrites secrets and gives the rows of spare ids back. */
   wipe(): void {
-    for (const subject of this.#inOrder) subject.wipe?.();
+    for (const subject of this.#subjects) subject.wipe?.();
   }
 
-  #isAnyWord(nowUs: number): boolean {
-    for (const subject of this.#inOrder) if (subject.hasWord(nowUs)) return true;
+  #hasWord(nowUs: number): boolean {
+    for (const subject of this.#subjects) if (subject.hasWord(nowUs)) return true;
     return false;
   }
 
@@ -309,10 +307,10 @@ export class OxSession implements SharedSession {
    * Writes what waits into the empty `row`, as much as one datagram takes. Returns whether the other end reports the
    * datagram.
    */
-  #writeInOrder(burst: Burst, row: number, nowUs: number): boolean {
+  #write(burst: Burst, row: number, nowUs: number): boolean {
     const start = burst.offset[row];
     let at = start;
-    for (const subject of this.#inOrder) {
+    for (const subject of this.#subjects) {
       if (!subject.hasWord(nowUs)) continue;
       if (subject.isAlone) {
         if (at > start) break;

@@ -9,7 +9,7 @@ import { CONTROL_HINT } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import type { HintedFlows } from "../hints.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
-import type { SharedSession } from "./subject.ts";
+import type { SessionContext } from "./subject.ts";
 
 /** How long a hint holds at the other end, seconds, and after how long it is told again, microseconds. */
 const LIFE_S = 65_535, AGAIN_US = 21_600_000_000;
@@ -23,7 +23,7 @@ export class HintExchange extends ReliableSubject {
   readonly #waiting: (HintedFlows & { trafficClass?: number })[] = [];
   #againUs = Infinity;
 
-  constructor(session: SharedSession, reliable: Reliable) {
+  constructor(session: SessionContext, reliable: Reliable) {
     super(session, reliable, CONTROL_HINT, FRAME_BYTES_MAX);
   }
 

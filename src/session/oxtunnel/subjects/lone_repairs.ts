@@ -6,15 +6,15 @@
 import type { SessionRepair } from "../../../repair/session_repair.ts";
 import type { Burst } from "../../../vector/burst.ts";
 import type { Report } from "../../../wire/control.ts";
-import type { SharedSession, Subject } from "./subject.ts";
+import type { SessionContext, Subject } from "./subject.ts";
 
 export class LoneRepairs implements Subject {
   readonly isAlone = true;
   readonly isReported = true;
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   readonly #repair: SessionRepair;
 
-  constructor(session: SharedSession, repair: SessionRepair) {
+  constructor(session: SessionContext, repair: SessionRepair) {
     this.#session = session;
     this.#repair = repair;
   }
@@ -28,9 +28,9 @@ export class LoneRepairs implements Subject {
   }
 
   write(burst: Burst, _at: number, room: number, nowUs: number): number {
-    const { row: session, around } = this.#session;
+    const { row: session, host } = this.#session;
     const row = burst.count - 1;
-    this.#repair.writeAlone(burst, row, around.options.table.sendCounter[session], room, nowUs);
+    this.#repair.writeAlone(burst, row, host.options.table.sendCounter[session], room, nowUs);
     return burst.length[row];
   }
 

@@ -9,7 +9,7 @@ import type { Burst } from "../../../vector/burst.ts";
 import { CONTROL_REPORT, REPORT_BITMAP_MAX_BYTES, REPORT_MAX_BYTES } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { SHORT_HEADER_MAX_BYTES } from "../../../wire/oxtunnel.ts";
-import type { SharedSession, Subject } from "./subject.ts";
+import type { SessionContext, Subject } from "./subject.ts";
 
 /** Counters that a report goes over again, in case the last report was lost. */
 const OVERLAP = 32;
@@ -22,11 +22,11 @@ export class Reports implements Subject {
   readonly dueUs = Infinity;
   /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
   reportedReceived = 0;
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   /** The highest counter of this end's last report; -1 before the first. */
   #reportedHighest = -1;
 
-  constructor(session: SharedSession) {
+  constructor(session: SessionContext) {
     this.#session = session;
   }
 
@@ -76,8 +76,8 @@ export class Reports implements Subject {
 
   /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
   #fill(bytesMax: number, sectionsMax: number, nowUs: number): void {
-    const { sessions, row, around } = this.#session, { report } = sessions;
-    const { replay } = around.options.table;
+    const { sessions, row, host } = this.#session, { report } = sessions;
+    const { replay } = host.options.table;
     const highest = replay.highest[row];
     report.highest = highest;
     report.delayUs = nowUs - sessions.arrivedUs[row];
