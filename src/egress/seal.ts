@@ -6,6 +6,7 @@
  * Invariant: every sealed packet takes a counter that its session never used before.
  * Keeps PROTOCOL R17, R39 and R43.
  */
+import { datagramBytes } from "../repair/tally.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
@@ -82,7 +83,7 @@ function numberWireguard(
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { session, peer, slot, offset, length, trafficClass } = burst;
+  const { session, peer, slot, offset, length, counter, trafficClass } = burst;
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row], rest = sessions.of[epoch]!;
@@ -97,6 +98,10 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
   sessions.carryReport(burst, row, bytesMax, nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
   if (isRepaired) repair.packetsSent(burst, row, packetBytes, nowUs);
+  if (rest.pathRate !== undefined) {
+    const isWaiting = context.queues !== undefined && context.queues.waitingOf(peer[row]) > 0;
+    rest.pathRate.sent(counter[row], datagramBytes(burst, row), isWaiting, nowUs);
+  }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);
 }

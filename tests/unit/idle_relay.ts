@@ -8,7 +8,7 @@ import { DROP, type Metrics } from "../../src/metrics.ts";
 import { Relay, type RelayOptions } from "../../src/relay.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { Arena } from "../../src/vector/arena.ts";
-import { CLOSED } from "../sim/world.ts";
+import { CLOSED } from "../kit/world.ts";
 
 export function idleRelay(arena: Arena, metrics: Metrics, options: Partial<RelayOptions> = {}): Relay {
   return new Relay({

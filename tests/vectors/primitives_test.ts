@@ -30,7 +30,7 @@ import {
   openTimestamp,
 } from "../../src/session/wireguard/handshake.ts";
 import { isLater, tai64n } from "../../src/wire/timestamp.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const hex = (text: string) => Uint8Array.fromHex(text.replaceAll(/\s/g, ""));
 const ascii = (text: string) => new TextEncoder().encode(text);

@@ -21,7 +21,7 @@ import { PortableShardKernel } from "../../codec/gf256.ts";
 import { PortableLz4 } from "../../codec/lz4.ts";
 import { NativeShardKernel } from "../../codec/native_shards.ts";
 import { nodeCrypto } from "../../codec/node_crypto.ts";
-import { DEFAULTS, type RepairConfig } from "../../config.ts";
+import { type Config, DEFAULTS, type RepairConfig } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../../io/mailbox.ts";
@@ -97,6 +97,8 @@ export interface PlaneWishes {
   /** What this line takes up and down, bytes a second with IP and UDP headers; undefined where nobody said. */
   upBytesPerS?: number;
   downBytesPerS?: number;
+  /** What finds the rate of the way up. */
+  congestionAlgorithm: Config["congestionAlgorithm"];
   /** How losses of games and calls are repaired on the way up, and whether at all. */
   repair: RepairConfig;
 }
@@ -115,7 +117,8 @@ export class LocalPlane implements LinkPlane {
     invitation: Invitation,
     exit: Exit,
     native: Native | string,
-    { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, repair }: PlaneWishes,
+    { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair }:
+      PlaneWishes,
     mailboxes?: Mailboxes,
     messages?: Messages,
   ) {
@@ -163,7 +166,10 @@ export class LocalPlane implements LinkPlane {
       exitIsSource: exit.name === "userspace",
       // The event loop's timers would hold packets for a millisecond and more.
       batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
-      queues: { ...queuesOptions(DEFAULTS.queues, repair)!, bytesPerS: upBytesPerS ?? 0 },
+      queues: {
+        ...queuesOptions({ ...DEFAULTS, congestionAlgorithm, repair })!,
+        bytesPerS: upBytesPerS ?? 0,
+      },
       receiveBytesPerS: downBytesPerS,
       trusted: invitation.trusted,
       maxConnections: 1,

@@ -47,7 +47,7 @@ export class Oxtunnel implements Protocol {
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
     this.#host = new OxHost(shared, outbox, paths, this.tickets);
     const repairs = options.repair && new Repairs(options.repair, this.#host.options.count);
-    this.sessions = new OxSessions(shared, outbox, options.datagramAead, trusted, repairs);
+    this.sessions = new OxSessions(shared, outbox, options.datagramAead, trusted, repairs, options.rates);
     this.#negotiation = new Negotiation(parts, options, trusted, this.#host, this.sessions);
   }
 

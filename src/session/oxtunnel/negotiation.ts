@@ -54,6 +54,7 @@ import type { OxHost } from "./host.ts";
 import { KeyExchange } from "./keys.ts";
 import { OxSession } from "./session.ts";
 import type { OxSessions } from "./sessions.ts";
+import type { Rates } from "../../rate/pool.ts";
 import type { RepairOptions } from "../../repair/options.ts";
 import { SPARE_IDS } from "./subjects/connection_ids.ts";
 import { type Ticket, type TicketKeys, wipeTicket } from "./tickets.ts";
@@ -78,6 +79,8 @@ export interface OxtunnelOptions {
   mtu: number;
   /** Loss repair; undefined where it is neither offered nor accepted. */
   repair: RepairOptions | undefined;
+  /** Who finds the rates of paths; undefined where nobody does. */
+  rates: Rates | undefined;
   /** Datagrams that the other end may send, kbit/s with IP and UDP; 0 for as many as come. */
   receiveKbitS: number;
   /** Told, with each new session, what the other end says of the same for this one. */

@@ -6,6 +6,7 @@
  * Keeps PROTOCOL R55.
  */
 import { PathSize } from "../../control/path_size.ts";
+import type { PathRate } from "../../rate/path_rate.ts";
 import { SessionRepair } from "../../repair/session_repair.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import {
@@ -28,6 +29,7 @@ import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
 import { LoneRepairs } from "./subjects/lone_repairs.ts";
+import { RateFinder } from "./subjects/rate.ts";
 import { Reliable } from "./subjects/reliable.ts";
 import { Reports } from "./subjects/reports.ts";
 import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
@@ -70,6 +72,8 @@ export class OxSession implements SessionContext {
   /** What the path in use takes from this end. */
   readonly size: PathSize;
   readonly repair: SessionRepair | undefined;
+  /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
+  pathRate: PathRate | undefined;
   /** Nothing has opened yet in a session that this end began. */
   isNew: boolean;
   isReportDue = false;
@@ -81,6 +85,7 @@ export class OxSession implements SessionContext {
   readonly reports: Reports;
   readonly ids: ConnectionIds;
   readonly hints: HintExchange;
+  readonly rate: RateFinder;
   readonly #closing: Closing;
   readonly #reliable: Reliable;
   readonly #keys: KeyRenewal;
@@ -116,6 +121,7 @@ export class OxSession implements SessionContext {
       this.#keys = new KeyRenewal(this, keys),
       ...(this.repair ? [new LoneRepairs(this, this.repair)] : []),
       this.#sizeProbes = new SizeProbes(this, this.size),
+      this.rate = new RateFinder(this),
     ];
     reliable.setOrder(this.#subjects);
   }

@@ -5,6 +5,7 @@
  * session/oxtunnel/session.ts, one object a session.
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
+import type { Rates } from "../../rate/pool.ts";
 import type { DatagramAead } from "../../codec/kernels.ts";
 import { BASE_BYTES, type PathSize } from "../../control/path_size.ts";
 import { NONE } from "../../vector/arena.ts";
@@ -132,6 +133,8 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
   readonly repairs: Repairs | undefined;
+  /** Undefined where no rate is to be found. */
+  readonly rates: Rates | undefined;
   readonly #s: Shared;
   readonly #outbox: Outbox;
   /** The first counter of the present epoch. */
@@ -145,10 +148,12 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     datagramAead: DatagramAead,
     trusted: TrustedLinks,
     repairs: Repairs | undefined,
+    rates: Rates | undefined,
   ) {
     this.#s = shared;
     this.#outbox = outbox;
     this.repairs = repairs;
+    this.rates = rates;
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = shared.table.capacity;

@@ -4,6 +4,7 @@
  * state and sends nothing itself: the session asks the subjects in the order of its list, and gives them room in a
  * datagram. The file has types alone, so that no subject imports the session.
  */
+import type { PathRate } from "../../../rate/path_rate.ts";
 import type { SessionRepair } from "../../../repair/session_repair.ts";
 import type { Burst } from "../../../vector/burst.ts";
 import type { Report } from "../../../wire/control.ts";
@@ -71,6 +72,8 @@ export interface SessionContext {
   readonly host: OxHost;
   /** Loss repair in both directions; undefined where the ends have not agreed to it. */
   readonly repair: SessionRepair | undefined;
+  /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
+  pathRate: PathRate | undefined;
   /** The number of the newest epoch of keys that both ends have. */
   readonly epoch: number;
   /** Smoothed round trip, microseconds; -1 before the first pong. */
