@@ -81,11 +81,10 @@ export class Client extends Tunnel {
     if (!words || !Number.isInteger(port) || port < 1 || port > 65535) {
       throw new Error(`connect: "${address}" port ${port} is not an address and a UDP port`);
     }
-    const { address: known, port: knownPort } = this.peers;
-    const isSame = knownPort[peer.id] === port &&
-      words.every((word, i) => word === known[4 * peer.id + i]);
-    if (knownPort[peer.id] !== 0 && !isSame) this.leave(peer);
-    this.associations.paths.set(peer.id, words, port);
+    const { paths } = this.associations;
+    const present = paths.of(peer.id);
+    if (paths.port[present] !== 0 && !paths.is(present, words, 0, port)) this.leave(peer);
+    paths.setOf(peer.id, words, port);
     this.associations.oxtunnel?.onEndpointSet(peer.id);
     if (isPatient && peer.ticket && this.associations.epochs.sendable(peer.id, nowUs) === NONE) {
       this.associations.outbox.initiateWithPacket(peer, nowUs + FIRST_PACKET_US);

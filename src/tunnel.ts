@@ -24,6 +24,7 @@ import type { EventKind } from "./session/events.ts";
 import { Rates } from "./rate/pool.ts";
 import { Queues } from "./queue/queues.ts";
 import type { Limits } from "./session/limits.ts";
+import type { Paths } from "./session/paths.ts";
 import type { RepairOptions } from "./repair/options.ts";
 import { SEEN_SCHEMES, type SessionFigures } from "./repair/figures.ts";
 import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
@@ -434,6 +435,7 @@ export class Tunnel {
     this.#batches?.release(peer.id);
     this.#queues?.release(peer.id);
     this.#told[peer.id] = 0;
+    this.associations.paths.forget(peer.id);
     this.peers.remove(peer);
     this.#released.push(...peer.allowedIps);
     return true;
@@ -480,21 +482,22 @@ export class Tunnel {
 
   /** The oldest event that was not read yet, or undefined. Events of a peer that is gone are skipped. */
   pollEvent(): TunnelEvent | undefined {
-    const { address, port } = this.peers;
+    const { paths } = this.associations;
     for (let event = this.associations.events.take(); event; event = this.associations.events.take()) {
       const peer = this.peers.get(event.id);
       if (!peer || this.peers.generation[event.id] !== event.generation) continue;
       return {
         kind: event.kind,
         peer: peer.name,
-        endpoint: formatEndpoint(address, 4 * event.id, port[event.id]),
+        endpoint: endpointOf(paths, event.id),
       };
     }
     return undefined;
   }
 
   peerSnapshots(nowUs: number): PeerSnapshot[] {
-    const { port, address, bytesReceived, bytesSent, drops, current } = this.peers;
+    const { bytesReceived, bytesSent, drops, current } = this.peers;
+    const { paths } = this.associations;
     const { replay } = this.table;
     return this.peers.all().map((peer) => {
       const { id } = peer;
@@ -504,7 +507,7 @@ export class Tunnel {
         name: peer.name,
         publicKey: peer.publicKeyText,
         allowedIps: [...peer.allowedIps],
-        endpoint: port[id] === 0 ? undefined : formatEndpoint(address, 4 * id, port[id]),
+        endpoint: paths.port[paths.of(id)] === 0 ? undefined : endpointOf(paths, id),
         lastHandshakeAgeS: peer.lastHandshakeUs === -Infinity
           ? undefined
           : (nowUs - peer.lastHandshakeUs) / 1e6,
@@ -555,7 +558,7 @@ export class Tunnel {
           initiator: table.initiator[row] === 1,
           packetsSent: table.sendCounter[row],
           ...(table.protocol[row] === OXTUNNEL
-            ? { datagramBytes: this.associations.oxtunnel!.sessions.datagramBytes[row] }
+            ? { datagramBytes: this.associations.paths.datagramBytes[table.path[row]] }
             : {}),
           highestCounterReceived: table.replay.highest[row],
         });
@@ -586,6 +589,12 @@ export class Tunnel {
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
   }
+}
+
+/** Where packets to the peer go, as text. */
+function endpointOf(paths: Paths, id: number): string {
+  const path = paths.of(id);
+  return formatEndpoint(paths.address, 4 * path, paths.port[path]);
 }
 
 /** The record's preshared key, 32 bytes, all zero when it has none (whitepaper §5.2). Throws as `addPeer`. */

@@ -75,7 +75,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
       next[row] = TO_SEAL;
       runPeer = id;
       runSession = session[row];
-    } else if (peers.port[id] === 0) {
+    } else if (associations.paths.port[associations.paths.of(id)] === 0) {
       next[row] = DROP.no_endpoint;
       peers.drops[id]++;
     } else {

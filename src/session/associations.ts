@@ -18,7 +18,7 @@ import { Timers } from "./timers.ts";
 import { Wireguard } from "./wireguard/mod.ts";
 
 export interface AssociationOptions
-  extends Omit<Shared, "timers" | "events" | "protocols">, HandshakeGateOptions {
+  extends Omit<Shared, "timers" | "events" | "paths" | "protocols">, HandshakeGateOptions {
   /** Most packets that may wait for handshakes, over all peers. */
   readonly stagedMax: number;
   /** Absent where OxTunnel is not spoken. */
@@ -42,14 +42,15 @@ export class Associations {
   constructor(options: AssociationOptions) {
     const protocols: (Protocol | undefined)[] = [undefined, undefined, undefined];
     this.timers = new Timers(options.peers.capacity);
-    this.shared = { ...options, timers: this.timers, events: this.events, protocols };
+    this.paths = new Paths(options.table.capacity, options.peers, options.metrics, this.events);
+    const { timers, events, paths } = this;
+    this.shared = { ...options, timers, events, paths, protocols };
     const { shared } = this;
     this.epochs = new Epochs(shared);
     this.gate = new HandshakeGate(shared, this.epochs, options);
     this.staging = new Staging(shared, options.stagedMax);
     this.attempts = new Attempts(shared);
     this.outbox = new Outbox(shared, this.epochs, this.gate, this.staging, this.attempts);
-    this.paths = new Paths(shared);
     this.wireguard = new Wireguard(this);
     this.oxtunnel = options.oxtunnel && new Oxtunnel(this, options.oxtunnel);
     protocols[WIREGUARD] = this.wireguard;

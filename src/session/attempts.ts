@@ -59,7 +59,7 @@ export class Attempts {
     early: EarlyData | undefined,
     nowUs: number,
   ): void {
-    const { peers, table } = this.#s;
+    const { paths, table } = this.#s;
     const { id } = peer;
     this.drop(peer);
     const session = table.allocate(id);
@@ -80,9 +80,7 @@ export class Attempts {
       burst.next[row] = 0;
       return;
     }
-    burst.address.set(peers.address.subarray(4 * id, 4 * id + 4), 4 * row);
-    burst.port[row] = peers.port[id];
-    burst.local.set(peers.local.subarray(4 * id, 4 * id + 4), 4 * row);
+    paths.direct(burst, row, paths.of(id));
     const { checker } = protocol;
     peer.pending = { state, row: session, sentUs: nowUs, checker, early: early?.packets };
     for (const packet of early?.packets ?? []) packet.wasEarly = true;

@@ -54,7 +54,7 @@ export class Epochs {
   confirm(id: number, nowUs: number): void {
     const { peers } = this.#s;
     this.#supersede(id, peers.current[id], nowUs);
-    peers.current[id] = peers.next[id];
+    this.#setCurrent(id, peers.next[id]);
     peers.next[id] = NONE;
   }
 
@@ -66,7 +66,14 @@ export class Epochs {
     if (peers.next[id] !== NONE) this.#erase(peers.current[id]);
     peers.next[id] = NONE;
     this.#supersede(id, successor, nowUs);
+    this.#setCurrent(id, session);
+  }
+
+  /** What goes to the peer takes the session's path from now on. */
+  #setCurrent(id: number, session: number): void {
+    const { peers, table, paths } = this.#s;
     peers.current[id] = session;
+    paths.use(id, table.path[session]);
   }
 
   /** The peer has no session any more but the one that it asks for: what goes to the peer waits for that one. */
@@ -157,8 +164,10 @@ export class Epochs {
 
   /** Overwrites a session's keys and gives its rows back. Does nothing for NONE. */
   #erase(session: number): void {
-    const { table, protocols } = this.#s;
-    if (session !== NONE) protocols[table.protocol[session]]!.end(session);
+    const { table, protocols, paths } = this.#s;
+    if (session === NONE) return;
+    protocols[table.protocol[session]]!.end(session);
+    paths.release(table.peer[session], table.path[session]);
     table.erase(session);
   }
 }

@@ -197,8 +197,8 @@ export class Outbox {
 
   /** Begins a handshake, if its time has come; false when burst or arena is full, so that the wish is kept. */
   #initiation(burst: Burst, peer: Peer, nowUs: number): boolean {
-    const { peers } = this.#s;
-    if (peers.port[peer.id] === 0) return true;
+    const { peers, paths } = this.#s;
+    if (paths.port[paths.of(peer.id)] === 0) return true;
     if (!this.#answerEarly(burst, peer, peers.next[peer.id])) return false;
     const outcome = this.#attempts.emit(burst, peer, nowUs);
     if (outcome === EMIT_MADE) {

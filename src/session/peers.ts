@@ -1,6 +1,6 @@
 /**
- * The peer table: who may talk to this end. Columns hold what packets touch (endpoint, epochs, deadlines, counts) and
- * every peer's keys; a Peer object holds what else handshakes and admin touch. Invariant: an id is stable while its
+ * The peer table: who may talk to this end. Columns hold what packets touch (epochs, deadlines, counts) and every peer's
+ * keys; where peers are is paths.ts's. A Peer object holds what else handshakes and admin touch. Invariant: an id is stable while its
  * peer lives, every allowed prefix belongs to exactly one peer, and a column's memory is committed only up to the
  * highest id ever used. Decides nothing about time or cryptography.
  */
@@ -161,12 +161,6 @@ export function ownerOf(publicKey: Uint8Array, workers: number): number {
 
 export class PeerTable {
   readonly capacity: number;
-  /** Outer address of the last authentic packet, four words a peer. */
-  readonly address: Uint32Array;
-  /** Outer port; 0 while the peer's endpoint is unknown. */
-  readonly port: Uint16Array;
-  /** This host's address that the packet came to, four words a peer; zeros while unknown. */
-  readonly local: Uint32Array;
   /** Session rows of the three epochs, or NONE. */
   readonly current: Uint32Array;
   readonly previous: Uint32Array;
@@ -208,9 +202,6 @@ export class PeerTable {
   constructor(capacity: number, readonly workers = 1) {
     this.capacity = capacity;
     // All zero, and filled in by `add`: what is never written is never committed.
-    this.address = new Uint32Array(4 * capacity);
-    this.port = new Uint16Array(capacity);
-    this.local = new Uint32Array(4 * capacity);
     this.current = new Uint32Array(capacity);
     this.previous = new Uint32Array(capacity);
     this.next = new Uint32Array(capacity);
@@ -226,11 +217,7 @@ export class PeerTable {
     this.bytesReceived = new Float64Array(capacity);
     this.bytesSent = new Float64Array(capacity);
     this.drops = new Float64Array(capacity);
-    const both = () =>
-      new Columns().add(this.address, 4).add(this.local, 4).add(this.port).add(this.current).add(
-        this.keepaliveAtUs,
-      )
-        .add(this.silenceAtUs);
+    const both = () => new Columns().add(this.current).add(this.keepaliveAtUs).add(this.silenceAtUs);
     this.received = both().add(this.next).add(this.ipv4).add(this.bytesReceived);
     this.sent = both().add(this.owner).add(this.jitterUs).add(this.bytesSent);
     this.#blocks = new Uint8Array(BLOCK_BYTES * capacity);
@@ -290,7 +277,7 @@ export class PeerTable {
     return peer;
   }
 
-  /** Forgets a peer, wipes its secrets and resets its columns. Its sessions and queue are the caller's to end. */
+  /** Forgets a peer, wipes its secrets and resets its columns. Its sessions, queue and path are the caller's to end. */
   remove(peer: Peer): void {
     const { id } = peer;
     for (const { address, bits } of prefixesOf(peer)) this.routes.delete(address, bits);
@@ -298,7 +285,6 @@ export class PeerTable {
     this.#peers[id] = undefined;
     this.#free.push(id);
     peer.wipe();
-    this.port[id] = 0;
     this.generation[id]++;
     this.bytesReceived[id] = this.bytesSent[id] = this.drops[id] = 0;
   }

@@ -10,6 +10,7 @@ import type { CookieChecker, CookieJar } from "./cookie.ts";
 import type { EventRing } from "./events.ts";
 import type { Limits } from "./limits.ts";
 import type { HandshakeState } from "./noise.ts";
+import type { Paths } from "./paths.ts";
 import type { Peer, PeerTable, StagedPacket } from "./peers.ts";
 import type { SessionTable } from "./table.ts";
 import type { Timers } from "./timers.ts";
@@ -25,6 +26,7 @@ export interface Shared {
   readonly metrics: Metrics;
   readonly peers: PeerTable;
   readonly table: SessionTable;
+  readonly paths: Paths;
   /** One deadline a peer: the earliest of what its sessions and attempts wait for. */
   readonly timers: Timers;
   readonly events: EventRing;

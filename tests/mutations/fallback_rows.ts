@@ -201,7 +201,7 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/session/oxtunnel/sessions.ts",
-    from: "    this.ecn[ECN_MARKS * session + mark]++;",
+    from: "    paths.ecn[ECN_MARKS * table.path[session] + mark]++;",
     to: "",
     tests: DUTIES,
     note: "ECN marks are not counted",

@@ -81,7 +81,9 @@ Deno.test(`prefetch: whatever the bytes are, ingress's leaves burst and tables a
   const { table, peers, associations } = insides(server);
   const context = { table, peers, associations } as unknown as IngressContext;
   const columns = () =>
-    [table, table.replay, peers].flatMap((all) => Object.values(all)).filter(ArrayBuffer.isView);
+    [table, table.replay, peers, associations.paths].flatMap((all) => Object.values(all)).filter(
+      ArrayBuffer.isView,
+    );
   const before = columns().map((column) => column.toString());
   assert(before.length > 25);
   const burst = new Burst(server.arena), random = new Random(SEED);

@@ -6,7 +6,6 @@ import type { CounterName } from "../../metrics.ts";
 import type { Limits } from "../limits.ts";
 import { freshBytes } from "../noise.ts";
 import type { Outbox } from "../outbox.ts";
-import type { Paths } from "../paths.ts";
 import type { Shared } from "../shared.ts";
 import type { Timers } from "../timers.ts";
 import type { TicketKeys } from "./tickets.ts";
@@ -19,7 +18,7 @@ interface Ending {
 }
 
 export class OxHost {
-  readonly options: Pick<Shared, "table" | "peers" | "limits" | "primitives" | "random"> & {
+  readonly options: Pick<Shared, "table" | "paths" | "peers" | "limits" | "primitives" | "random"> & {
     /** Adds 1, or `amount`. */
     readonly count: (name: CounterName, amount?: number) => void;
   };
@@ -31,18 +30,16 @@ export class OxHost {
   followsPeers = true;
   readonly #s: Shared;
   readonly #outbox: Outbox;
-  readonly #paths: Paths;
 
-  constructor(shared: Shared, outbox: Outbox, paths: Paths, tickets: TicketKeys | undefined) {
+  constructor(shared: Shared, outbox: Outbox, tickets: TicketKeys | undefined) {
     this.#s = shared;
-    const { table, peers, limits, primitives, random, metrics } = shared;
+    const { table, paths, peers, limits, primitives, random, metrics } = shared;
     const count = (name: CounterName, amount = 1) => metrics.add(name, amount);
-    this.options = { table, peers, limits, primitives, random, count };
+    this.options = { table, paths, peers, limits, primitives, random, count };
     this.limits = shared.limits;
     this.timers = shared.timers;
     this.tickets = tickets;
     this.#outbox = outbox;
-    this.#paths = paths;
   }
 
   get unixOffsetUs(): number {
@@ -76,7 +73,7 @@ export class OxHost {
 
   /** Counts and tells that the peer's endpoint moves. */
   noteRoaming(id: number): void {
-    this.#paths.noteRoaming(id);
+    this.#s.paths.noteRoaming(id);
   }
 
   /** Tells that the path to the peer does not take what every path should (PROTOCOL §17). */

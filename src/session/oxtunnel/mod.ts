@@ -8,7 +8,6 @@ import { NONE } from "../../vector/arena.ts";
 import type { Burst } from "../../vector/burst.ts";
 import type { CookieChecker, CookieJar } from "../cookie.ts";
 import type { HandshakeState } from "../noise.ts";
-import type { Paths } from "../paths.ts";
 import type { Peer } from "../peers.ts";
 import type { EarlyData, Protocol, Shared } from "../shared.ts";
 import { OXTUNNEL } from "../table.ts";
@@ -21,11 +20,6 @@ import { TrustedLinks } from "./trusted_links.ts";
 
 export type { OxtunnelOptions } from "./negotiation.ts";
 
-/** The shared parts that OxTunnel works with. */
-export interface OxtunnelParts extends NegotiationParts {
-  readonly paths: Paths;
-}
-
 /** After an answer to an initiation so much time is left to confirm it, microseconds; else the answer did not arrive. */
 const AWAITED_US = 1_000_000;
 
@@ -36,16 +30,16 @@ export class Oxtunnel implements Protocol {
   readonly #host: OxHost;
   readonly #negotiation: Negotiation;
   readonly #s: Shared;
-  readonly #p: OxtunnelParts;
+  readonly #p: NegotiationParts;
 
-  constructor(parts: OxtunnelParts, options: OxtunnelOptions) {
-    const { shared, outbox, paths } = parts;
+  constructor(parts: NegotiationParts, options: OxtunnelOptions) {
+    const { shared, outbox } = parts;
     const { primitives, random } = shared;
     this.#p = parts;
     this.#s = shared;
     const trusted = new TrustedLinks(options.trusted);
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
-    this.#host = new OxHost(shared, outbox, paths, this.tickets);
+    this.#host = new OxHost(shared, outbox, this.tickets);
     const repairs = options.repair && new Repairs(options.repair, this.#host.options.count);
     this.sessions = new OxSessions(shared, outbox, options.datagramAead, trusted, repairs, options.rates);
     this.#negotiation = new Negotiation(parts, options, trusted, this.#host, this.sessions);

@@ -312,10 +312,11 @@ export class Negotiation {
 
   /** Whether a response keeps to what this end offered (PROTOCOL R35). */
   #isAcceptable({ id }: Peer, said: Parameters, hadEarly: boolean): boolean {
+    const { paths } = this.#s;
     const { refused, unknownCritical, aeads, features = 0 } = said;
     const offered = this.#o.features | (hadEarly ? FEATURE_EARLY_DATA_TAKEN : 0);
     return !refused && unknownCritical === undefined && aeads?.length === 1 &&
-      this.#aeadsFor(this.#s.peers.address, 4 * id).includes(aeads[0]) && (features & ~offered) === 0;
+      this.#aeadsFor(paths.address, 4 * paths.of(id)).includes(aeads[0]) && (features & ~offered) === 0;
   }
 
   /** The first of the peer's waiting packets, as much as an initiation takes, if there is a ticket to seal them with. */
@@ -366,14 +367,14 @@ export class Negotiation {
     nowUs: number,
     early: EarlyData | undefined,
   ): HandshakeState | undefined {
-    const { primitives, staticPublic, table, random } = this.#s;
+    const { primitives, staticPublic, table, paths, random } = this.#s;
     const ticket = early && peer.ticket; // `earlyData` found it there
     const spares = this.#allocateSpares(session);
     this.#pendingSpares.set(session, spares);
     const parameters = this.#write({
       ...this.#saying(peer),
       features: this.#o.features,
-      aeads: this.#aeadsFor(this.#s.peers.address, 4 * peer.id),
+      aeads: this.#aeadsFor(paths.address, 4 * paths.of(peer.id)),
       connectionIds: this.#idsOf(spares),
       ...(ticket ? { ticket: ticket.bytes } : {}),
     });

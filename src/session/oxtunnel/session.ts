@@ -78,7 +78,6 @@ export class OxSession implements SessionContext {
   isNew: boolean;
   isReportDue = false;
   isEnding = false;
-  rttUs = -1;
 
   // Subjects that others call by name.
   readonly roundTrip: RoundTrip;
@@ -135,6 +134,18 @@ export class OxSession implements SessionContext {
 
   get epoch(): number {
     return this.#keys.epoch;
+  }
+
+  /** The path in use, a row of the table of paths. */
+  get path(): number {
+    return this.host.options.table.path[this.row];
+  }
+
+  get rttUs(): number {
+    return this.host.options.paths.rttUs[this.path];
+  }
+  set rttUs(rttUs: number) {
+    this.host.options.paths.rttUs[this.path] = rttUs;
   }
 
   get roundTripUs(): number {
@@ -267,11 +278,11 @@ export class OxSession implements SessionContext {
 
   /** Adds datagrams with all that waits to be sent to the burst; false when the burst was full before. */
   pollTransmit(burst: Burst, nowUs: number): boolean {
-    const { table, peers } = this.host.options;
+    const { table, paths } = this.host.options;
     if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
       return true;
     }
-    if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
+    if (this.sessions.refuses(this.row, paths.address, 4 * this.path)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
     while (this.#hasWord(nowUs)) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
@@ -283,11 +294,7 @@ export class OxSession implements SessionContext {
       }
       burst.session[row] = this.row;
       burst.peer[row] = this.peer;
-      for (let i = 0; i < 4; i++) {
-        burst.address[4 * row + i] = peers.address[4 * this.peer + i];
-        burst.local[4 * row + i] = peers.local[4 * this.peer + i];
-      }
-      burst.port[row] = peers.port[this.peer];
+      paths.direct(burst, row, this.path);
       this.sessions.number(burst, row, table.remoteIndex[this.row]);
       this.repair?.controlSent(burst, row, isReported, nowUs);
     }

@@ -87,8 +87,6 @@ export interface SessionVerbs {
 
 export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly datagramAead: DatagramAead;
-  /** Highest counter that the other end has reported; -1 before the first report. */
-  readonly acknowledged: Float64Array;
   /** Phase of the epoch that this end sends under. */
   readonly sendPhase: Uint8Array;
   /** Phase of the epoch that this end has keys of and under which nothing has opened yet, or NO_PHASE. */
@@ -112,12 +110,6 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly failures: Float64Array;
   /** The id that the other end's newest datagram named. */
   readonly usedId: Uint32Array;
-  /** What a datagram may have now, bytes of UDP payload (PROTOCOL §17, path_size.ts). */
-  readonly datagramBytes: Uint16Array;
-  /** From when on sending begins a search for a larger size, or Infinity. */
-  readonly searchAtUs: Float64Array;
-  /** Datagrams by their ECN mark, four a session. */
-  readonly ecn: Uint32Array;
   /** The rest of each session, by its row. */
   readonly of: (Session | undefined)[] = [];
   /** 1 for sessions whose plaintexts can be read on the way. */
@@ -159,7 +151,6 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     const rows = shared.table.capacity;
     this.hints = new Hints(rows);
     this.budget = new ControlBudget(shared.peers.capacity);
-    this.acknowledged = new Float64Array(rows);
     this.sendPhase = new Uint8Array(rows);
     this.awaitedPhase = new Uint8Array(rows);
     this.arrivedUs = new Float64Array(rows);
@@ -173,25 +164,13 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.rekeyCounter = new Float64Array(rows);
     this.failures = new Float64Array(rows);
     this.usedId = new Uint32Array(rows);
-    this.datagramBytes = new Uint16Array(rows);
-    this.searchAtUs = new Float64Array(rows);
-    this.ecn = new Uint32Array(ECN_MARKS * rows);
     this.isPlain = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
     this.#lastCounter = new Float64Array(rows);
-    this.columns = new Columns().add(this.isPlain).add(this.awaitedPhase).add(this.sendPhase).add(
-      this.unanswered,
-    )
-      .add(this.unreported).add(this.isPressing).add(this.usedId).add(this.datagramBytes).add(
-        this.ecn,
-        ECN_MARKS,
-      )
-      .add(this.hints.version).add(this.arrivedUs).add(this.#lastCounter).add(this.pingAtUs).add(
-        this.reportAtUs,
-      )
-      .add(this.reportedUs).add(this.acknowledged).add(this.searchAtUs).add(this.rekeyAtUs).add(
-        this.rekeyCounter,
-      );
+    this.columns = new Columns().add(this.isPlain).add(this.awaitedPhase).add(this.sendPhase)
+      .add(this.unanswered).add(this.unreported).add(this.isPressing).add(this.usedId).add(this.hints.version)
+      .add(this.arrivedUs).add(this.#lastCounter).add(this.pingAtUs).add(this.reportAtUs).add(this.reportedUs)
+      .add(this.rekeyAtUs).add(this.rekeyCounter);
   }
 
   /** Key exchanges that may still be computed in this burst; the other end repeats what had no room. */
@@ -204,9 +183,9 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   /** Sets up the columns of a session whose row has just begun. */
   begin(session: number, rest: Session, nowUs: number): void {
     this.of[session] = rest;
+    this.#s.paths.begin(this.#s.table.path[session], this.#s.table.peer[session]);
     this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
     this.hints.begin(session);
-    this.acknowledged[session] = -1;
     this.awaitedPhase[session] = NO_PHASE;
     this.arrivedUs[session] = nowUs;
     this.reportAtUs[session] = Infinity;
@@ -216,10 +195,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.unreported[session] = 0;
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
-    this.datagramBytes[session] = BASE_BYTES;
-    this.searchAtUs[session] = Infinity;
     this.usedId[session] = this.#s.table.receiverIndex[session];
-    for (let i = 0; i < ECN_MARKS; i++) this.ecn[ECN_MARKS * session + i] = 0;
     this.enterEpoch(session, 0, nowUs);
   }
 
@@ -247,7 +223,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
 
   /** The largest inner packet that the session's datagrams take now, bytes. The one place that says it. */
   innerMtu(session: number): number {
-    return this.datagramBytes[session] - DATAGRAM_OVERHEAD_BYTES;
+    return this.#s.paths.datagramBytes[this.#s.table.path[session]] - DATAGRAM_OVERHEAD_BYTES;
   }
 
   /** After a datagram with a plaintext of so many bytes was numbered: large ones show what the path takes. */
@@ -260,26 +236,26 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
 
   /** Notes that the other end has seen the counter `highest`. */
   acknowledge(session: number, highest: number): void {
-    if (highest <= this.acknowledged[session] || highest >= this.#s.table.sendCounter[session]) {
-      return;
-    }
-    this.acknowledged[session] = highest;
+    const { table, paths } = this.#s, path = table.path[session];
+    if (highest <= paths.acknowledged[path] || highest >= table.sendCounter[session]) return;
+    paths.acknowledged[path] = highest;
     this.#limitSending(session);
   }
 
   /** The nearest of the limits that forbid a counter (PROTOCOL R41, R42, R61). */
   #limitSending(session: number): void {
     const sealed = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? SEALED_MAX_AES : COUNTER_LIMIT;
-    this.#s.table.sendLimit[session] = Math.min(
+    const { table, paths } = this.#s;
+    table.sendLimit[session] = Math.min(
       COUNTER_LIMIT,
-      this.acknowledged[session] + DISTANCE_LIMIT,
+      paths.acknowledged[table.path[session]] + DISTANCE_LIMIT,
       this.#epochCounter[session] + sealed,
     ) - LIMIT_MARGIN;
   }
 
   /** After the datagram in `row` was authentic and fresh. */
   received(burst: Burst, row: number, nowUs: number): void {
-    const { peers, table } = this.#s;
+    const { peers, table, paths } = this.#s;
     const session = burst.session[row], id = burst.peer[row];
     if (session === peers.next[id]) {
       this.of[session]!.takeEndpoint(nowUs);
@@ -295,7 +271,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.unanswered[session] = 0;
     this.unreported[session]++;
     const mark = burst.ecn[row] & 3;
-    this.ecn[ECN_MARKS * session + mark]++;
+    paths.ecn[ECN_MARKS * table.path[session] + mark]++;
     if (mark === CONGESTION_EXPERIENCED || this.unreported[session] >= REPORT_SOON_DATAGRAMS) {
       this.isPressing[session] = 1;
     }
@@ -308,17 +284,18 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
         this.usedId[session] = named;
         this.of[session]!.ids.onUsed(table.find(named));
       }
-      if (session === peers.current[id]) this.#follow(burst, row, session, id, nowUs);
+      if (session === peers.current[id]) this.#follow(burst, row, session, nowUs);
     }
     this.#outbox.traversed(id, nowUs);
   }
 
   /** Compares where the newest datagram came from with the path in use. */
-  #follow(burst: Burst, row: number, session: number, id: number, nowUs: number): void {
-    const { address, port, local } = this.#s.peers;
-    const from = 4 * row, to = 4 * id;
+  #follow(burst: Burst, row: number, session: number, nowUs: number): void {
+    const { address, port, local } = this.#s.paths;
+    const path = this.#s.table.path[session];
+    const from = 4 * row, to = 4 * path;
     if (
-      burst.port[row] === port[id] && burst.address[from + 3] === address[to + 3] &&
+      burst.port[row] === port[path] && burst.address[from + 3] === address[to + 3] &&
       burst.address[from + 2] === address[to + 2] && burst.address[from + 1] === address[to + 1] &&
       burst.address[from] === address[to]
     ) {
@@ -373,11 +350,11 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
    * The caller has asked `sendable`.
    */
   number(burst: Burst, row: number, connectionId: number): void {
-    const { table } = this.#s;
+    const { table, paths } = this.#s;
     const { view, offset, next, counter, headerBytes, phase } = burst;
     const session = burst.session[row];
     counter[row] = table.sendCounter[session];
-    const bytes = counterBytes(counter[row], this.acknowledged[session]);
+    const bytes = counterBytes(counter[row], paths.acknowledged[table.path[session]]);
     if (bytes === 0) {
       next[row] = DROP.no_session;
       return;
@@ -397,13 +374,14 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
       this.#s.timers.hasten(id, this.pingAtUs[session]);
     }
     this.#outbox.traversed(id, nowUs);
-    if (nowUs >= this.searchAtUs[session]) {
+    const { table, paths } = this.#s;
+    if (nowUs >= paths.searchAtUs[table.path[session]]) {
       this.of[session]!.size.onUse(nowUs);
       this.of[session]!.sizeChanged();
     }
     if (
       nowUs >= this.rekeyAtUs[session] ||
-      this.#s.table.sendCounter[session] > this.rekeyCounter[session]
+      table.sendCounter[session] > this.rekeyCounter[session]
     ) this.of[session]!.renew(nowUs);
   }
 

@@ -20,7 +20,6 @@ import type { Epochs } from "../epochs.ts";
 import type { HandshakeGate } from "../handshake_gate.ts";
 import { freshBytes } from "../noise.ts";
 import type { Outbox } from "../outbox.ts";
-import type { Paths } from "../paths.ts";
 import {
   consumeResponse,
   createInitiation,
@@ -39,7 +38,6 @@ export interface WireguardParts {
   readonly epochs: Epochs;
   readonly gate: HandshakeGate;
   readonly outbox: Outbox;
-  readonly paths: Paths;
 }
 
 export class Wireguard implements Protocol {
@@ -56,8 +54,8 @@ export class Wireguard implements Protocol {
 
   /** Answers the initiation in `row` over itself, or says in `next` why not. */
   onInitiation(burst: Burst, row: number, nowUs: number): void {
-    const { epochs, gate, outbox, paths } = this.#p;
-    const { primitives, peers, table, staticPrivate, staticPublic, random } = this.#s;
+    const { epochs, gate, outbox } = this.#p;
+    const { primitives, paths, peers, table, staticPrivate, staticPublic, random } = this.#s;
     const { offset, next, address, port, local } = burst;
     const message = burst.bytes.subarray(offset[row], offset[row] + INITIATION_BYTES);
     if (
@@ -100,8 +98,8 @@ export class Wireguard implements Protocol {
 
   /** Completes the handshake that the response in `row` answers. */
   onResponse(burst: Burst, row: number, nowUs: number): void {
-    const { gate, outbox, paths } = this.#p;
-    const { primitives, staticPrivate } = this.#s;
+    const { gate, outbox } = this.#p;
+    const { primitives, paths, staticPrivate } = this.#s;
     const { offset, next, address, port, local } = burst;
     const message = burst.bytes.subarray(offset[row], offset[row] + RESPONSE_BYTES);
     const session = readResponseReceiver(burst.view, offset[row]);

@@ -67,17 +67,17 @@ export class Reports implements Subject {
   }
 
   onControl({ view }: Burst, _row: number, at: number, _length: number, nowUs: number): void {
-    const { row, sessions } = this.#session, { report } = sessions;
+    const { row, path, sessions, host } = this.#session, { report } = sessions;
     report.read(view, at);
-    if (report.highest >= sessions.acknowledged[row]) this.reportedReceived = report.received;
+    if (report.highest >= host.options.paths.acknowledged[path]) this.reportedReceived = report.received;
     sessions.acknowledge(row, report.highest);
     this.#session.reported(report, nowUs);
   }
 
   /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
   #fill(bytesMax: number, sectionsMax: number, nowUs: number): void {
-    const { sessions, row, host } = this.#session, { report } = sessions;
-    const { replay } = host.options.table;
+    const { sessions, row, path, host } = this.#session, { report } = sessions;
+    const { table: { replay }, paths: { ecn } } = host.options;
     const highest = replay.highest[row];
     report.highest = highest;
     report.delayUs = nowUs - sessions.arrivedUs[row];
@@ -86,10 +86,10 @@ export class Reports implements Subject {
     const counters = Math.min(heard, 8 * REPORT_BITMAP_MAX_BYTES); // before the shift: a peer may jump by 2^31
     report.bitmapBytes = Math.min(REPORT_BITMAP_MAX_BYTES, bytesMax - FIXED_BYTES, (counters + 7) >> 3);
     replay.bitmap(row, report.bitmap, report.bitmapBytes);
-    const marks = 4 * row;
-    report.ect1 = sessions.ecn[marks + 1];
-    report.ect0 = sessions.ecn[marks + 2];
-    report.congestionExperienced = sessions.ecn[marks + 3];
+    const marks = 4 * path;
+    report.ect1 = ecn[marks + 1];
+    report.ect0 = ecn[marks + 2];
+    report.congestionExperienced = ecn[marks + 3];
     report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;
     report.hasQuality = report.hasClock = false;
     report.arrivalCount = 0;

@@ -83,9 +83,9 @@ export class SizeProbes implements Subject {
 
   /** Writes a probe, padded so that its datagram has the size that is probed, whatever `room` is. */
   write({ view, bytes }: Burst, start: number, _room: number, nowUs: number): number {
-    const { row, sessions, host } = this.#session, size = this.#size;
-    const { table, count } = host.options;
-    const counter = counterBytes(table.sendCounter[row], sessions.acknowledged[row]);
+    const { row, path, host } = this.#session, size = this.#size;
+    const { table, paths, count } = host.options;
+    const counter = counterBytes(table.sendCounter[row], paths.acknowledged[path]);
     const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
     const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
     bytes.fill(0, at, end);
@@ -110,8 +110,8 @@ export class SizeProbes implements Subject {
   }
 
   onNewPath(): void {
-    const { peer, host } = this.#session;
-    this.#size.begin(isStreamAddress(host.options.peers.address, 4 * peer));
+    const { path, host } = this.#session;
+    this.#size.begin(isStreamAddress(host.options.paths.address, 4 * path));
     this.sizeChanged();
   }
 
@@ -132,11 +132,12 @@ export class SizeProbes implements Subject {
 
   /** Tells the columns what the path's size is now, and has a probe sent that is due. */
   sizeChanged(): void {
-    const { row, peer, sessions, host } = this.#session, size = this.#size;
+    const { path, peer, host } = this.#session, size = this.#size;
+    const { paths } = host.options;
     if (size.isNarrow && !this.#isNarrow) host.noteNarrow(peer);
     this.#isNarrow = size.isNarrow;
-    sessions.datagramBytes[row] = size.bytes;
-    sessions.searchAtUs[row] = size.searchAtUs;
+    paths.datagramBytes[path] = size.bytes;
+    paths.searchAtUs[path] = size.searchAtUs;
     if (!size.isDue) return;
     if (size.isRepeat) this.#session.ping(); // what is small shows whether the size is the reason
     this.#session.speak();

@@ -66,6 +66,8 @@ export interface SessionContext {
   readonly aead: number;
   /** FEATURE_* bits that both ends accepted. */
   readonly features: number;
+  /** The path in use, a row of the table of paths (session/paths.ts). */
+  readonly path: number;
   /** The columns of all sessions. */
   readonly sessions: OxSessions;
   /** Tables, timers and the parts that both protocols share. */
@@ -76,7 +78,7 @@ export interface SessionContext {
   pathRate: PathRate | undefined;
   /** The number of the newest epoch of keys that both ends have. */
   readonly epoch: number;
-  /** Smoothed round trip, microseconds; -1 before the first pong. */
+  /** Smoothed round trip of the path in use, microseconds; -1 before the first pong. */
   rttUs: number;
   /** The same, or the handshake's round trip before the first pong; -1 without either. */
   readonly roundTripUs: number;
