@@ -12,7 +12,7 @@ import { FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
-import { addPacket } from "./unframe.ts";
+import { addPacket } from "./packets.ts";
 
 /** Rows for a packet that comes back: what was solved, and the packet in it. */
 export const RECOVERED_ROWS = 2;
