@@ -6,7 +6,7 @@
  */
 import { parseArgs } from "@std/cli";
 import { generatePrivateKey, keyToText, publicKeyOf } from "../src/process/keys_text.ts";
-import { makeCertificate } from "../tests/certificate.ts";
+import { makeCertificate } from "../tests/kit/certificate.ts";
 import {
   ADMIN_TOKEN,
   type Background,
@@ -16,7 +16,7 @@ import {
   SERVER,
   SERVER_V6,
   taskFlags,
-} from "../tests/system/namespaces.ts";
+} from "../tests/kit/namespaces.ts";
 import type { Kind } from "./attackers.ts";
 import { iperf } from "./measures.ts";
 

@@ -29,7 +29,8 @@ import { parseAddress } from "../src/wire/address.ts";
 import { PrefixTable } from "../src/session/prefix_table.ts";
 import { ReplayWindows } from "../src/session/replay.ts";
 import { BATCH_WAIT_US } from "../src/tunnel.ts";
-import { type Host, udpPacket, World } from "../tests/sim/world.ts";
+import { type Host, World } from "../tests/kit/world.ts";
+import { udpPacket } from "../tests/kit/packets.ts";
 
 const SIZES = [64, 512, 1200];
 const ROUNDS = 7;

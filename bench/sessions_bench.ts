@@ -42,7 +42,7 @@ import {
   RESPONSE_BYTES,
   writeDataHeader,
 } from "../src/wire/wireguard.ts";
-import { CLOSED } from "../tests/sim/world.ts";
+import { CLOSED } from "../tests/kit/world.ts";
 
 const SESSIONS = 100_000;
 const KEY_BYTES = 32;

@@ -7,10 +7,12 @@ import { suiteOf } from "../../src/codec/suite.ts";
 import { CLASS_BULK } from "../../src/control/traffic_class.ts";
 import { DROP } from "../../src/metrics.ts";
 import type { RepairOptions } from "../../src/repair/pool.ts";
-import { CHANNELS, type PathModel, Walk } from "../../tests/sim/channels.ts";
-import { type Host, Random, udpPacket, World } from "../../tests/sim/world.ts";
+import { CHANNELS, type PathModel, Walk } from "../../tests/kit/channels.ts";
+import { type Host, World } from "../../tests/kit/world.ts";
+import { Random } from "../../tests/kit/random.ts";
+import { udpPacket } from "../../tests/kit/packets.ts";
 import { Bulk } from "./bulk.ts";
-import { packetsOf, type Workload, WORKLOADS } from "./workloads.ts";
+import { packetsOf, type Workload, WORKLOADS } from "../../tests/kit/workloads.ts";
 
 /** How an end repairs. */
 export interface Scheme {

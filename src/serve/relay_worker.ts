@@ -223,7 +223,7 @@ function makeRelay(
     exitHairpins: exit.hairpins === true,
     exitIsSource: exit.name === "userspace",
     batchWaitUs: batchWaitUs(config, port, exit),
-    queues: queuesOptions(config.queues, config.repair),
+    queues: queuesOptions(config),
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
     destinations: config.destinations,

@@ -38,7 +38,7 @@ import {
   TO_TRANSMIT,
 } from "../../src/vector/burst.ts";
 import { DATA_HEADER_BYTES, TAG_BYTES } from "../../src/wire/wireguard.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 import { assertSameBursts, assertSameBytes, copyOf } from "./bursts.ts";
 
 const ROOT = new URL("../../", import.meta.url);

@@ -3,8 +3,8 @@
  * thread is held still, and more clients than max_connections. Each fault is shown to clear again.
  */
 import { assert, assertEquals, assertGreaterOrEqual, assertMatch, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Network, networkTest, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Network, networkTest, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,

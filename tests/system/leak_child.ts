@@ -18,7 +18,7 @@ import type { PeerRecord } from "../../src/session/peer_record.ts";
 import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
-import { udpPacket } from "../sim/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const HOST = "127.0.0.1";
 const CLIENTS = 16;

@@ -6,8 +6,8 @@
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { loadNative } from "../../ffi/native.ts";
 import { uringObstacle } from "../../src/io/uring.ts";
-import { requires } from "../requires.ts";
-import { type Network, networkTest, SERVER, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Network, networkTest, SERVER, until } from "../kit/namespaces.ts";
 
 const native = loadNative();
 const obstacle = typeof native === "string" ? native : uringObstacle(native);

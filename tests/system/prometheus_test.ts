@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { createAdmin } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 const SCRAPE_MS = 200;
 const PATIENCE_MS = 30_000;

@@ -3,8 +3,8 @@
  * ways, many flows at once; and what a relay worker that dies leaves behind. Invariant: every answer comes to who asked.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { Network, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "wg", "wg-quick", "wireguard-go", "ping", "sysctl"] });
 

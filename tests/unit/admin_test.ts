@@ -17,7 +17,7 @@ import {
   Metrics,
 } from "../../src/metrics.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 const TOKEN = "a-token-of-the-operator";
 const KEY = "GtL7fZc/bLnqZldpVofMCD6hDjrK28SsdLxevJ+qtKU=";

@@ -7,7 +7,7 @@ import { DROP, type Metrics } from "../../src/metrics.ts";
 import { Relay, type RelayOptions } from "../../src/relay.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { Arena } from "../../src/vector/arena.ts";
-import { CLOSED } from "../sim/world.ts";
+import { CLOSED } from "../kit/world.ts";
 
 const { primitives, makeAead } = portableSuite({ forged: DROP.forged }).crypto;
 

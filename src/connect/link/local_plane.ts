@@ -8,7 +8,7 @@ import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
 import { useBlake2s } from "../../codec/hash.ts";
 import { suiteOf } from "../../codec/suite.ts";
-import { DEFAULTS, type RepairConfig } from "../../config.ts";
+import { type Config, DEFAULTS, type RepairConfig } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../../io/mailbox.ts";
@@ -84,6 +84,8 @@ export interface PlaneWishes {
   /** What this line takes up and down, bytes a second with IP and UDP headers; undefined where nobody said. */
   upBytesPerS?: number;
   downBytesPerS?: number;
+  /** What finds the rate of the way up. */
+  congestionAlgorithm: Config["congestionAlgorithm"];
   /** How losses of games and calls are repaired on the way up, and whether at all. */
   repair: RepairConfig;
 }
@@ -198,7 +200,8 @@ function makeClient(
   invitation: Invitation,
   exit: Exit,
   native: Native | string,
-  { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, repair }: PlaneWishes,
+  { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair }:
+    PlaneWishes,
   arena: Arena,
   metrics: Metrics,
 ): Client {
@@ -233,7 +236,10 @@ function makeClient(
     exitIsSource: exit.name === "userspace",
     // The event loop's timers would hold packets for a millisecond and more.
     batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
-    queues: { ...queuesOptions(DEFAULTS.queues, repair)!, bytesPerS: upBytesPerS ?? 0 },
+    queues: {
+      ...queuesOptions({ ...DEFAULTS, congestionAlgorithm, repair })!,
+      bytesPerS: upBytesPerS ?? 0,
+    },
     receiveBytesPerS: downBytesPerS,
     trusted: invitation.trusted,
     maxConnections: 1,
