@@ -7,7 +7,7 @@ import { Carrier } from "../carry.ts";
 import { Client, type Upstream } from "../client.ts";
 import { Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
-import { base64 } from "../session/associations.ts";
+import { base64 } from "../session/peers.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";
@@ -25,7 +25,10 @@ const RELAY = [0, 0, 0xffff, 0xc0000201], CLIENT = [0, 0, 0xffff, 0xc6336401];
 const PORT = 4433;
 const INNER_CLIENT = "10.66.0.2", INNER_CLIENT_WORD = 0x0a420002, INNER_FAR_WORD = 0x08080808;
 
-type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "lz4">;
+type Kernels = Pick<
+  TunnelOptions,
+  "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "lz4" | "repair"
+>;
 
 /** One end: port and exit of its own carrier. What it sends lands in the other end's burst. */
 class End {

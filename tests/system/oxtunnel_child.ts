@@ -6,7 +6,7 @@
  */
 import { loadNative, type Native } from "../../ffi/native.ts";
 import { Client } from "../../src/client.ts";
-import { NativeAead, NativeDatagramAead, nativePrimitives } from "../../src/codec/native.ts";
+import { nativeSuite } from "../../src/codec/suite.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
 import { UdpPort } from "../../src/io/udp.ts";
 import { DROP, DROP_REASONS, Metrics } from "../../src/metrics.ts";
@@ -91,9 +91,7 @@ function open(ticket?: Ticket) {
   const client = new Client({
     arena,
     metrics,
-    primitives: nativePrimitives(native as Native),
-    makeAead: (rows) => new NativeAead(native as Native, rows, DROP.forged),
-    makeDatagramAead: (rows) => new NativeDatagramAead(native as Native, rows, DROP.forged),
+    ...nativeSuite(native as Native, { forged: DROP.forged }).crypto,
     aeads: [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305],
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: WIREGUARD_LIMITS,

@@ -113,7 +113,7 @@ scenario(
     await until(
       async () => {
         const { status, text } = await net.ask("/healthz");
-        return status === 503 && text.includes("data plane 0 failed");
+        return status === 503 && text.includes("relay worker 0 failed");
       },
       "the failure is told",
       30_000,

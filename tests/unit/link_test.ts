@@ -1,5 +1,5 @@
 /**
- * The link of `connect` over its own data plane and real sockets on loopback, against a relay in this process: what its
+ * The link of `connect` over its own plane and real sockets on loopback, against a relay in this process: what its
  * datagrams are, as who stands between them sees it. Needs no native library and no device.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
@@ -7,7 +7,7 @@ import type { Invitation } from "../../src/connect/invitation.ts";
 import { Link } from "../../src/connect/link/mod.ts";
 import { type LinkPlane, LocalPlane } from "../../src/connect/link/local_plane.ts";
 import type { Servers } from "../../src/connect/servers.ts";
-import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
+import { portableSuite } from "../../src/codec/suite.ts";
 import { DEFAULTS } from "../../src/config.ts";
 import { Driver } from "../../src/io/driver.ts";
 import { UdpPort } from "../../src/io/udp.ts";
@@ -60,7 +60,7 @@ async function until(condition: () => boolean | Promise<boolean>, what: string):
 Deno.test("link: once a relay has given a ticket, the first packet to where it has moved goes with the initiation", async () => {
   const arena = new Arena(1024), metrics = new Metrics();
   const relay = idleRelay(arena, metrics, {
-    makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
+    makeDatagramAead: portableSuite({ forged: DROP.forged }).crypto.makeDatagramAead,
   });
   const udp = new UdpPort({ host: "127.0.0.1", port: 0, arena, onDrop: () => {} });
   /** The first byte of each payload that came out. */
@@ -91,6 +91,7 @@ Deno.test("link: once a relay has given a ticket, the first packet to where it h
     rules: [],
     compression: false,
     batching: false,
+    congestionAlgorithm: "none",
     repair: { ...DEFAULTS.repair, enabled: false },
   });
   let at = 0, hasMoved = false, packet = 0;
