@@ -17,7 +17,7 @@ import { StreamSide } from "../../io/stream_side.ts";
 import { UdpPort } from "../../io/udp.ts";
 import { CLASS_LABELS, DROP, Metrics } from "../../metrics.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
-import { repairOptions } from "../../repair/pool.ts";
+import { repairOptions } from "../../repair/options.ts";
 import { WIREGUARD_LIMITS } from "../../session/limits.ts";
 import { BATCH_WAIT_US, queuesOptions } from "../../tunnel.ts";
 import { Arena } from "../../vector/arena.ts";
