@@ -24,7 +24,7 @@ export type SeenScheme = (typeof SEEN_SCHEMES)[number];
 
 /** How repair fares in one direction of a session; counts since it began there. No secret in it. */
 export interface RepairFigures {
-  /** Shares 0..1 of late: datagrams that were lost, reordering excluded, and protected ones that repair did not save. */
+  /** Recent shares, 0..1: datagrams that were lost, reordering excluded, and protected ones that repair did not save. */
   lossRatio: number;
   residualRatio: number;
   /** Datagrams that were brought back, and protected ones that were not. */

@@ -1,7 +1,8 @@
 /**
- * How a session fares, as figures for people and for choices: round trip, jitter, what each end has received of what
- * the other sent, and what repair comes to in each direction. Invariant: the counts only grow while a session lives; whoever wants shares takes differences.
- * Measures nothing itself: a session without pings and reports has nothing to say.
+ * How an OxTunnel session fares, as figures for people and for choices: round trip, jitter, what each end has received of
+ * what the other sent, and the gain and cost of repair in each direction. Invariant: the counts only grow while a session
+ * lives; a share over an interval is a difference of two readings. Measures nothing: the figures are those of pings,
+ * reports and repair.
  */
 import type { RepairReceiver } from "../repair/receiver.ts";
 import type { OxSession } from "./oxtunnel/session.ts";
@@ -51,7 +52,7 @@ export function vitalsOf(rest: OxSession, { replay, receiverIndex }: SessionTabl
   };
 }
 
-/** What repair comes to in a session, in each direction that has it. */
+/** The figures of repair in each direction of a session that has repair. */
 export function repairFiguresOf({ repair, receiver }: OxSession): Pick<Vitals, "sending" | "receiving"> {
   return {
     ...(repair && { sending: sendingOf(repair) }),
