@@ -66,7 +66,7 @@ export interface SessionContext {
   readonly aead: number;
   /** FEATURE_* bits that both ends accepted. */
   readonly features: number;
-  /** The path in use, a row of the table of paths. */
+  /** The path in use, a row of the table of paths (session/paths.ts). */
   readonly path: number;
   /** The columns of all sessions. */
   readonly sessions: OxSessions;
