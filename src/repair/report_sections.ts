@@ -7,14 +7,12 @@
  */
 import type { Arrivals } from "./arrivals.ts";
 import {
-  arrivalSteps,
-  clockSteps,
   LOSS_RUN_CLASSES,
-  type Report,
   REPORT_ARRIVALS_MAX,
   REPORT_CLOCK_BYTES,
   REPORT_QUALITY_BYTES,
 } from "../wire/control.ts";
+import { arrivalSteps, clockSteps, type Report } from "../wire/report.ts";
 
 /**
  * Adds the sections to a report whose `highest` and bitmap are set, in `bytesMax` bytes.

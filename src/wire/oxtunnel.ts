@@ -199,24 +199,16 @@ export function sampleAt(at: number, length: number): number {
   return at + length - OX_TAG_BYTES;
 }
 
-/** Covers flags and counter of a sealed datagram with the five mask bytes at mask[maskAt] (PROTOCOL §12). */
-export function protectHeader(view: DataView, at: number, mask: Uint8Array, maskAt: number): void {
-  const flags = view.getUint8(at);
-  maskCounter(view, at, (flags & COUNTER_LENGTH_MASK) + 1, mask, maskAt);
-  view.setUint8(at, flags ^ (mask[maskAt] & PROTECTED_FLAGS));
-}
-
-/** The inverse of `protectHeader`; returns the flags. */
+/**
+ * Takes header protection off (PROTOCOL §12): uncovers flags and counter of the header at `at` with the five mask bytes at
+ * mask[maskAt]. Returns the flags.
+ */
 export function unprotectHeader(view: DataView, at: number, mask: Uint8Array, maskAt: number): number {
   const flags = view.getUint8(at) ^ (mask[maskAt] & PROTECTED_FLAGS);
   view.setUint8(at, flags);
-  maskCounter(view, at, (flags & COUNTER_LENGTH_MASK) + 1, mask, maskAt);
-  return flags;
-}
-
-function maskCounter(view: DataView, at: number, bytes: number, mask: Uint8Array, maskAt: number): void {
-  for (let i = 0; i < bytes; i++) {
+  for (let i = 0; i <= (flags & COUNTER_LENGTH_MASK); i++) {
     const here = at + COUNTER_AT + i;
     view.setUint8(here, view.getUint8(here) ^ mask[maskAt + 1 + i]);
   }
+  return flags;
 }

@@ -13,7 +13,7 @@ import { SessionRepair } from "../../src/repair/session_repair.ts";
 import { datagramBytes, RepairTally } from "../../src/repair/tally.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
-import { Report } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../src/wire/frame.ts";
 import { RepairReader } from "../../src/wire/repair.ts";
 

@@ -19,7 +19,8 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
-import { Hint, Report } from "../../wire/control.ts";
+import { Hint } from "../../wire/control.ts";
+import { Report } from "../../wire/report.ts";
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
 import type { Associations } from "../associations.ts";
 import type { OxSession } from "./session.ts";
