@@ -23,6 +23,7 @@ import {
   type DoorOptions,
   readDoors,
   readInvitation,
+  readRate,
   readRepair,
   readScope,
   readTrusted,
@@ -81,6 +82,9 @@ machine is in and the answers to who connects to it from outside. Less or more:
   --repair WORDS        how losses of games and calls are repaired on the way to the relay (OxTunnel), in the words of the
                         relay's own [repair]: budget_percent=50, or scheme=spaced,budget_percent=100
   --no-repair           no repair, either way (OxTunnel)
+  --up RATE, --down RATE
+                        what your line takes, such as 10M or 900k bits a second: a little less than it really does keeps its
+                        queue here, where a game's packets go before a transfer's; --down tells the relay (OxTunnel)
   --no-compression      do not compress what shrinks (OxTunnel): sizes tell a little of what is in it
 
 Without root, a proxy and ports on this machine's loopback instead of a device:
@@ -114,6 +118,8 @@ export async function connect(args: string[]): Promise<number> {
       "protocol",
       "trusted",
       "repair",
+      "up",
+      "down",
     ],
     lists: ["L", "server", "priority", "rule"],
     flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
@@ -137,6 +143,8 @@ export async function connect(args: string[]): Promise<number> {
     rules: rules.filter(({ program }) => program === undefined),
     compression: !flags["no-compression"],
     batching: !flags["no-batching"],
+    upBytesPerS: readRate("up", values.up),
+    downBytesPerS: readRate("down", values.down),
     repair: readRepair(values.repair, flags["no-repair"]),
   };
   const apps = [...readAppPriorities(lists.priority), ...programsOf(rules)];

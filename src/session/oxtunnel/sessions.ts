@@ -19,7 +19,6 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
-import { Hint } from "../../wire/control.ts";
 import { Report } from "../../wire/report.ts";
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
 import type { Associations } from "../associations.ts";
@@ -89,9 +88,8 @@ export class OxSessions {
   readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
-  /** The report and the hint that are being read or written: one at a time, whichever session's it is. */
+  /** The report that is being read or written: one at a time, whichever session's it is. */
   readonly report = new Report();
-  readonly hint = new Hint();
   /** What is done for each peer's control frames. */
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
@@ -262,7 +260,7 @@ export class OxSessions {
       const named = readConnectionId(burst.view, burst.offset[row] - burst.headerBytes[row]);
       if (named !== this.usedId[session]) {
         this.usedId[session] = named;
-        this.of[session]!.onIdUsed(table.find(named));
+        this.of[session]!.ids.onUsed(table.find(named));
       }
       if (session === peers.current[id]) this.#follow(burst, row, session, id, nowUs);
     }
