@@ -15,9 +15,9 @@ import {
 } from "../src/repair/prediction/predictor.ts";
 import { PortableShardKernel } from "../src/codec/gf256.ts";
 import { repairOptions } from "../src/repair/options.ts";
-import { CHANNELS, Path, type PathModel } from "../tests/sim/channels.ts";
-import { play } from "../tests/sim/repair_play.ts";
-import type { Random } from "../tests/sim/world.ts";
+import { CHANNELS, Path, type PathModel } from "../tests/kit/channels.ts";
+import { play } from "../tests/kit/repair_play.ts";
+import type { Random } from "../tests/kit/random.ts";
 import { elliottLoss, HELD_OUT, makeStream, makeStreams, type Stream } from "./predict_data.ts";
 import { CHECK_BUDGET, score, type Scores } from "./prediction_scores.ts";
 import { RadioPath, readTraces } from "./radio_traces.ts";

@@ -21,6 +21,7 @@ import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
 import {
   checkIncluded,
   type DoorOptions,
+  readCongestion,
   readDoors,
   readInvitation,
   readRate,
@@ -85,6 +86,7 @@ machine is in and the answers to who connects to it from outside. Less or more:
   --up RATE, --down RATE
                         what your line takes, such as 10M or 900k bits a second: a little less than it really does keeps its
                         queue here, where a game's packets go before a transfer's; --down tells the relay (OxTunnel)
+  --congestion NAME     what finds out without being told what your line takes up: bbr_v3 (default), or none (OxTunnel)
   --no-compression      do not compress what shrinks (OxTunnel): sizes tell a little of what is in it
 
 Without root, a proxy and ports on this machine's loopback instead of a device:
@@ -120,6 +122,7 @@ export async function connect(args: string[]): Promise<number> {
       "repair",
       "up",
       "down",
+      "congestion",
     ],
     lists: ["L", "server", "priority", "rule"],
     flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
@@ -145,6 +148,7 @@ export async function connect(args: string[]): Promise<number> {
     batching: !flags["no-batching"],
     upBytesPerS: readRate("up", values.up),
     downBytesPerS: readRate("down", values.down),
+    congestionAlgorithm: readCongestion(values.congestion),
     repair: readRepair(values.repair, flags["no-repair"]),
   };
   const apps = [...readAppPriorities(lists.priority), ...programsOf(rules)];

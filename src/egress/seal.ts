@@ -9,6 +9,7 @@
 import { OXTUNNEL } from "../session/table.ts";
 import { SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
+import { outerBytes } from "../wire/oxtunnel.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -82,7 +83,7 @@ function numberWireguard(
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { session, peer, slot, offset, length, trafficClass } = burst;
+  const { session, peer, slot, offset, length, counter, headerBytes, trafficClass } = burst;
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row], rest = sessions.of[epoch]!;
@@ -97,6 +98,10 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
   sessions.carryReport(burst, row, bytesMax, nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
   if (isRepaired) repair.packetsSent(burst, row, packetBytes, nowUs);
+  if (rest.pathRate !== undefined) {
+    const isWaiting = context.queues !== undefined && context.queues.waitingOf(peer[row]) > 0;
+    rest.pathRate.sent(counter[row], outerBytes(headerBytes[row], length[row]), isWaiting, nowUs);
+  }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);
 }

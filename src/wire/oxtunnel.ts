@@ -57,6 +57,7 @@ const RESERVED_FLAGS = 0x38;
 const KEY_PHASE_SHIFT = 2;
 const COUNTER_LENGTH_MASK = 3;
 const PROTECTED_FLAGS = 0x3f;
+const UDP_IPV4_BYTES = 28;
 const CONNECTION_ID_AT = 1;
 const COUNTER_AT = 5;
 
@@ -187,6 +188,11 @@ export function recoverCounter(truncated: number, bytes: number, highest: number
   const candidate = expected - ((((expected >>> 0) - truncated) << shift) >> shift);
   if (candidate < 0) return candidate + 2 ** (8 * bytes);
   return candidate < COUNTER_LIMIT ? candidate : -1;
+}
+
+/** Bytes of a datagram on an IPv4 path, by its header's bytes and its plaintext's: with tag, UDP and IPv4 headers. */
+export function outerBytes(headerBytes: number, bytes: number): number {
+  return headerBytes + bytes + OX_TAG_BYTES + UDP_IPV4_BYTES;
 }
 
 /** Plaintext bytes of a data datagram by its unprotected flags; negative when header and tag do not fit (PROTOCOL R38). */

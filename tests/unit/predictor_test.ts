@@ -22,7 +22,7 @@ import { FEATURES, PathFeatures } from "../../src/repair/prediction/path_feature
 import type { PathStep } from "../../src/repair/path_quality.ts";
 import { makePredictor, type Predictor, PREDICTORS } from "../../src/repair/prediction/predictor.ts";
 import { TRAINED } from "../../src/repair/prediction/weights.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const QUIET: PathStep = {
   elapsedUs: 50_000,

@@ -5,6 +5,7 @@
  * session/oxtunnel/session.ts, one object a session.
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
+import type { Rates } from "../../rate/pool.ts";
 import type { DatagramAead } from "../../codec/kernels.ts";
 import { BASE_BYTES } from "../../control/path_size.ts";
 import { NONE } from "../../vector/arena.ts";
@@ -94,6 +95,8 @@ export class OxSessions {
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
   readonly repairs: Repairs | undefined;
+  /** Undefined where no rate is to be found. */
+  readonly rates: Rates | undefined;
   readonly #a: Associations;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
@@ -105,9 +108,11 @@ export class OxSessions {
     datagramAead: DatagramAead,
     trusted: TrustedLinks,
     repair: RepairOptions | undefined,
+    rates: Rates | undefined,
   ) {
     this.#a = associations;
     this.repairs = repair && new Repairs(repair, associations.options.count);
+    this.rates = rates;
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = associations.options.table.capacity;
