@@ -43,7 +43,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/ingress/deliver.ts",
     from: "if ((source === 0 || source !== peers.ipv4[id]) && !isSourceOf(id, view, at, version, context)) {",
     to: "if (version === 6 && !isSourceOf(id, view, at, version, context)) {",
-    tests: ["tests/sim/adversary_test.ts"],
+    tests: ["tests/sim/drops_test.ts"],
     note: "a client's IPv4 source is not checked",
   },
   {
@@ -64,7 +64,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/ingress/deliver.ts",
     from: ": policy.allowPeers && !policy.denies(target, 0);",
     to: ": !policy.denies(target, 0);",
-    tests: ["tests/sim/adversary_test.ts"],
+    tests: ["tests/sim/drops_test.ts"],
     note: "peers reach each other unasked",
   },
   {
@@ -138,17 +138,17 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     note: "nothing is made to fit its path",
   },
   {
-    file: "src/ingress/unframe.ts",
+    file: "src/ingress/packets.ts",
     from: "isWhole(burst.view, to, original);",
     to: "true;",
-    tests: ["tests/sim/ox_adversary_test.ts"],
+    tests: ["tests/sim/ox_compression_test.ts"],
     note: "what decompresses to no packet is delivered",
   },
   {
     file: "src/ingress/unprotect.ts",
     from: "next[row] = counter[row] < 0 ? DROP.expired : TO_OPEN_DATAGRAM;",
     to: "next[row] = TO_OPEN_DATAGRAM;",
-    tests: ["tests/sim/ox_adversary_test.ts"],
+    tests: ["tests/unit/unprotect_test.ts"],
     note: "OxTunnel's counters have no end",
   },
   {
