@@ -60,6 +60,7 @@ const LONG_FILES = new Set<string>([
   "src/config.ts",
   "src/session/associations.ts",
   "src/session/oxtunnel/session.ts",
+  "src/rate/bbr.ts",
   "src/wire/control.ts",
   "src/tunnel.ts",
   "tests/differential/kernels_test.ts",
