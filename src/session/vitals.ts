@@ -30,7 +30,7 @@ const U32 = 2 ** 32;
 
 /** The vitals of a session whose columns and row `table` and `rest` hold. */
 export function vitalsOf(rest: OxSession, { replay, receiverIndex }: SessionTable): Vitals {
-  const reported = rest.around.options.paths.acknowledged[rest.path] + 1;
+  const reported = rest.host.options.paths.acknowledged[rest.path] + 1;
   // The report says it modulo 2^32, and it is no more than there were and seldom much less.
   const missing = (reported % U32 - rest.reports.reportedReceived + U32) % U32;
   return {

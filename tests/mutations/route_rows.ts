@@ -138,7 +138,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     note: "nothing is made to fit its path",
   },
   {
-    file: "src/ingress/unframe.ts",
+    file: "src/ingress/packets.ts",
     from: "isWhole(burst.view, to, original);",
     to: "true;",
     tests: ["tests/sim/ox_compression_test.ts"],

@@ -134,7 +134,7 @@ export class Negotiation {
     this.#s = parts.shared;
     this.#o = options;
     this.#trusted = trusted;
-    this.#tickets = host.oxtunnel.tickets;
+    this.#tickets = host.tickets;
     this.#host = host;
     this.#sessions = sessions;
     const { staticPublic, random, limits } = parts.shared;

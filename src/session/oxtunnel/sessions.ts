@@ -20,16 +20,16 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
+import { Hint } from "../../wire/control.ts";
 import { Report } from "../../wire/report.ts";
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
 import { DROP } from "../../metrics.ts";
+import type { SessionRepair } from "../../repair/session_repair.ts";
 import type { Outbox } from "../outbox.ts";
 import type { Shared } from "../shared.ts";
-import type { SessionRepair } from "../../repair/session_repair.ts";
 import { ControlBudget } from "./control_budget.ts";
 import { Hints } from "./hints.ts";
-import type { RepairOptions } from "../../repair/options.ts";
-import { Repairs } from "../../repair/pool.ts";
+import type { Repairs } from "../../repair/pool.ts";
 import { OXTUNNEL } from "../table.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
 
@@ -61,7 +61,7 @@ export interface SessionVerbs {
     answerEarly(burst: Burst, row: number): void;
   };
   readonly size: PathSize;
-  readonly repair: Pick<SessionRepair, "datagramReceived"> | undefined;
+  readonly repair: SessionRepair | undefined;
   readonly reportIntervalUs: number;
   readonly pingIntervalUs: number;
   readonly dueUs: number;
@@ -119,8 +119,9 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
-  /** The report that is being read or written: one at a time, whichever session's it is. */
+  /** The report and the hint that are being read or written: one at a time, whichever session's it is. */
   readonly report = new Report();
+  readonly hint = new Hint();
   /** What is done for each peer's control frames. */
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
@@ -139,12 +140,12 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     outbox: Outbox,
     datagramAead: DatagramAead,
     trusted: TrustedLinks,
-    repair: RepairOptions | undefined,
+    repairs: Repairs | undefined,
     rates: Rates | undefined,
   ) {
     this.#s = shared;
     this.#outbox = outbox;
-    this.repairs = repair && new Repairs(repair, shared.metrics);
+    this.repairs = repairs;
     this.rates = rates;
     this.#trusted = trusted;
     this.datagramAead = datagramAead;

@@ -5,11 +5,11 @@
  */
 import { CLASS_DEFAULT } from "../../../control/traffic_class.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import { CONTROL_HINT, Hint } from "../../../wire/control.ts";
+import { CONTROL_HINT } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import type { HintedFlows } from "../hints.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
-import type { SharedSession } from "./subject.ts";
+import type { SessionContext } from "./subject.ts";
 
 /** How long a hint holds at the other end, seconds, and after how long it is told again, microseconds. */
 const LIFE_S = 65_535, AGAIN_US = 21_600_000_000;
@@ -23,7 +23,7 @@ export class HintExchange extends ReliableSubject {
   readonly #waiting: (HintedFlows & { trafficClass?: number })[] = [];
   #againUs = Infinity;
 
-  constructor(session: SharedSession, reliable: Reliable) {
+  constructor(session: SessionContext, reliable: Reliable) {
     super(session, reliable, CONTROL_HINT, FRAME_BYTES_MAX);
   }
 
@@ -49,7 +49,7 @@ export class HintExchange extends ReliableSubject {
 
   protected writeFrame(view: DataView, at: number, sequence: number): number {
     const [{ protocol, clientPort, remotePort, client, remote, trafficClass }] = this.#waiting;
-    const hint = new Hint();
+    const { hint } = this.session.sessions;
     hint.sequence = sequence;
     hint.trafficClass = trafficClass ?? CLASS_DEFAULT;
     hint.protocol = protocol;
@@ -66,9 +66,9 @@ export class HintExchange extends ReliableSubject {
   }
 
   onControl({ view }: Burst, _row: number, at: number, length: number, nowUs: number): void {
-    const hint = new Hint();
+    const { hint, hints } = this.session.sessions;
     hint.read(view, at, length);
-    this.session.sessions.hints.take(this.session.row, hint, nowUs);
+    hints.take(this.session.row, hint, nowUs);
   }
 
   wipe(): void {

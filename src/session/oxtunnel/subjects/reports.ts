@@ -9,7 +9,7 @@ import type { Burst } from "../../../vector/burst.ts";
 import { CONTROL_REPORT, REPORT_BITMAP_MAX_BYTES, REPORT_MAX_BYTES } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { SHORT_HEADER_MAX_BYTES } from "../../../wire/oxtunnel.ts";
-import type { SharedSession, Subject } from "./subject.ts";
+import type { SessionContext, Subject } from "./subject.ts";
 
 /** Counters that a report goes over again, in case the last report was lost. */
 const OVERLAP = 32;
@@ -22,11 +22,11 @@ export class Reports implements Subject {
   readonly dueUs = Infinity;
   /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
   reportedReceived = 0;
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   /** The highest counter of this end's last report; -1 before the first. */
   #reportedHighest = -1;
 
-  constructor(session: SharedSession) {
+  constructor(session: SessionContext) {
     this.#session = session;
   }
 
@@ -67,17 +67,17 @@ export class Reports implements Subject {
   }
 
   onControl({ view }: Burst, _row: number, at: number, _length: number, nowUs: number): void {
-    const { row, path, sessions, around } = this.#session, { report } = sessions;
+    const { row, path, sessions, host } = this.#session, { report } = sessions;
     report.read(view, at);
-    if (report.highest >= around.options.paths.acknowledged[path]) this.reportedReceived = report.received;
+    if (report.highest >= host.options.paths.acknowledged[path]) this.reportedReceived = report.received;
     sessions.acknowledge(row, report.highest);
     this.#session.reported(report, nowUs);
   }
 
   /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
   #fill(bytesMax: number, sectionsMax: number, nowUs: number): void {
-    const { sessions, row, path, around } = this.#session, { report } = sessions;
-    const { table: { replay }, paths: { ecn } } = around.options;
+    const { sessions, row, path, host } = this.#session, { report } = sessions;
+    const { table: { replay }, paths: { ecn } } = host.options;
     const highest = replay.highest[row];
     report.highest = highest;
     report.delayUs = nowUs - sessions.arrivedUs[row];
@@ -93,7 +93,7 @@ export class Reports implements Subject {
     report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;
     report.hasQuality = report.hasClock = false;
     report.arrivalCount = 0;
-    this.#session.fillReport(report, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
+    this.#session.repair?.fillReport(report, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
     this.#reportedHighest = highest;
     this.#session.isReportDue = false;
     sessions.reported(row, nowUs);
