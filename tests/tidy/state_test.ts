@@ -1,5 +1,5 @@
 /**
- * Modules below the arcs hold constants alone: a variable of a module is shared by every session and test that imports it.
+ * Modules below the arcs hold constants alone, so that two cores in one thread, or one test after another, share nothing.
  */
 import { check, type Rule, sources, split } from "./tree.ts";
 
