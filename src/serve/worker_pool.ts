@@ -1,6 +1,6 @@
 /**
  * The pool of relay workers as one: told the same, and asked together. Invariant: they share doors and peers, a peer
- * is described by the Worker that owns it, and whoever asks for a snapshot within SNAPSHOT_MS shares one. Knows nothing of packets.
+ * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
 import { Metrics } from "../metrics.ts";
@@ -14,8 +14,6 @@ import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_han
 
 /** How long a loop may stand still. */
 const STALL_MS = 2000;
-/** How old a snapshot may be: less than a second, at which `status` and the dashboard ask again. */
-const SNAPSHOT_MS = 900;
 
 /** What every Worker is started with; the rest is its own. */
 type CommonStart = Pick<
@@ -33,7 +31,7 @@ export class WorkerPool {
   readonly #doors: Doors;
   #peers: readonly PeerRecord[] = [];
   readonly #beats: { count: number; atMs: number }[];
-  readonly #snapshots = new Recent(() => this.#snapshot(), SNAPSHOT_MS);
+  readonly #snapshots = new Recent(() => this.#snapshot());
 
   /**
    * @param workers how many relay workers there are, 1 to 16.
@@ -117,9 +115,12 @@ export class WorkerPool {
     await Promise.all([this.#doors.tune(config), ...this.#handles.map((handle) => handle.tune(config))]);
   }
 
-  /** Every peer as its owner has it, and everybody's sessions; at most SNAPSHOT_MS old, and shared by who asks within that. */
-  snapshot(): Promise<RelaySnapshot> {
-    return this.#snapshots.take();
+  /**
+   * Every peer as its owner has it, and everybody's sessions. Who asks while a snapshot is made gets that one; one that was made
+   * less than `maxAgeMs` milliseconds ago serves, too, unless peers have changed. Not to be changed by its callers.
+   */
+  snapshot(maxAgeMs: number): Promise<RelaySnapshot> {
+    return this.#snapshots.take(maxAgeMs);
   }
 
   async #snapshot(): Promise<RelaySnapshot> {

@@ -63,7 +63,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/recent.ts",
-    from: "if (last !== undefined && (!last.isSettled || this.#nowMs() - last.beganMs < this.#keepMs)) {",
+    from: "if (last !== undefined && (!last.isSettled || this.#nowMs() - last.beganMs < maxAgeMs)) {",
     to: "if (last !== undefined && last.beganMs < 0) {",
     tests: [POOL],
     note: "each scrape has all Workers build a snapshot",
