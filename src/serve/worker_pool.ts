@@ -15,7 +15,7 @@ import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_han
 /** How long a loop may stand still. */
 const STALL_MS = 2000;
 
-/** What every Worker is started with; the rest is its own. */
+/** What every Worker is started with alike. */
 type CommonStart = Pick<
   StartMessage,
   "config" | "privateKey" | "tunnelIpv6" | "peers" | "maxFlows" | "timeScale" | "failAfterMs"
@@ -50,7 +50,7 @@ export class WorkerPool {
     this.#beats = this.#handles.map(() => ({ count: -1, atMs: performance.now() }));
   }
 
-  /** Starts all of them; resolves with what the first said, rejects with the sentence of the first that failed. */
+  /** Starts all Workers; resolves with what the first one opened, rejects with the sentence of the first that failed. */
   async start(common: CommonStart): Promise<ReadyMessage> {
     const { port, sockets, device, mailboxes, bells } = this.#doors;
     this.#peers = common.peers;
@@ -76,7 +76,7 @@ export class WorkerPool {
     return first;
   }
 
-  /** What is wrong with any of them, as sentences. To be asked about twice a second, for it tells a loop that stands. */
+  /** What is wrong with any Worker or with the device, as sentences. To be called twice a second, since a loop that stands still is known by its beats between two calls. */
   faults(): string[] {
     const nowMs = performance.now();
     const reasons = this.#handles.flatMap(({ fatal }) => fatal ?? []);
@@ -93,12 +93,12 @@ export class WorkerPool {
     return reasons;
   }
 
-  /** What they were last told. */
+  /** The peers that the Workers were last told. */
   get peers(): readonly PeerRecord[] {
     return this.#peers;
   }
 
-  /** Makes the peers equal to `peers` in all of them, by what differs. Says what changed in one, as it does in each. */
+  /** Makes the peers equal to `peers` in all Workers, by difference. Reports what changed in one Worker, as in each. */
   async setPeers(peers: readonly PeerRecord[]): Promise<PeersReport> {
     const { changed, gone } = differenceOf(this.#peers, peers);
     const all = [...peers];
@@ -138,7 +138,7 @@ export class WorkerPool {
     };
   }
 
-  /** Ends all of them, and then closes the doors. */
+  /** Ends all Workers, and then closes the doors. */
   async stop(): Promise<void> {
     await Promise.all(this.#handles.map((handle) => handle.stop()));
     await this.#doors.close();
