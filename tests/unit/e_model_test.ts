@@ -3,7 +3,13 @@
  * formulae worked out by hand.
  */
 import { assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
-import { burstRatio, delayImpairment, effectiveImpairment, opinionScore, rating } from "../../bench/feel/e_model.ts";
+import {
+  burstRatio,
+  delayImpairment,
+  effectiveImpairment,
+  opinionScore,
+  rating,
+} from "../../bench/feel/e_model.ts";
 import { G711, G711_PLAIN, OPUS } from "../kit/speech.ts";
 
 Deno.test("E-model: G.113's impairments of G.729A under random loss", () => {
