@@ -6,7 +6,7 @@
 import { tunUnavailable } from "../exit/tun.ts";
 import { undo } from "../exit/tun_client.ts";
 import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
-import type { PlaneWishes } from "./link/local_plane.ts";
+import type { PlaneWishes } from "./link/plane.ts";
 import {
   checkIncluded,
   readCongestion,
@@ -24,52 +24,54 @@ import { throughSockets } from "./through_sockets.ts";
 import { LinkView } from "./view.ts";
 
 const HELP =
-  `Connects this machine to a relay, over OxTunnel or WireGuard. Ends with Ctrl-C, and puts everything back.
+  `Connects this machine to a relay, over OxTunnel or WireGuard. Ctrl-C ends the tunnel and undoes every change.
 
   deno task connect                         asks for the invitation: one line that \`peer add\` printed
   deno task connect < laptop.conf           the config or the invitation in a file
   deno task connect --server 203.0.113.5:4433 --config state/laptop.conf
 
   --config FILE         what \`peer add\` printed, in this folder (default oxrelay-connect.conf, if there is one)
-  --server HOST:PORT    reach the relay here instead; several, or a list with commas: relays that share one key, of
-                        which the nearest is used and another one when it does not answer
-  --protocol NAME       oxtunnel or wireguard; without it invitations mean OxTunnel, and configs WireGuard
-  --trusted PREFIXES    do without encryption to a relay in these networks that trusts this machine's too: 127.0.0.0/8
+  --server HOST:PORT    reach the relay here instead; several, or a list with commas: relays that share one key, of which
+                        the nearest is used, and another one when that one does not answer
+  --protocol NAME       oxtunnel or wireguard; without this flag invitations mean OxTunnel, and configs WireGuard
+  --trusted PREFIXES    no encryption to a relay in these networks, if the relay trusts this machine's network too:
+                        127.0.0.0/8
 
 Where UDP is blocked the tunnel goes over TLS, if the invitation names a fallback, and back as soon as UDP works.
 
-As root, everything that the config's AllowedIPs name goes through the tunnel (mostly: everything), but the networks that this
-machine is in and the answers to who connects to it from outside. Less or more:
+As root, packets to the config's AllowedIPs (usually to everywhere) go through the tunnel, except those to the networks that this
+machine is in, and answers to connections from outside. To choose other packets:
   --include PREFIXES    only these destinations: 203.0.113.0/24,2001:db8::/32
   --exclude PREFIXES    all but these
   --only-user NAME      only what this user's programs send: a game that runs under a user of its own
   --only-cgroup PATH    only what programs in this cgroup (v2) send: games.slice
-  --no-dns              leave resolving as it is
-  --kill-switch         let nothing of this out past the tunnel, not even when it is down; answers to who connects from
-                        outside neither, unless --exclude names their network
+  --no-dns              leave this machine's resolver as it is
+  --kill-switch         let none of these packets out past the tunnel, not even while the tunnel is down; nor answers to
+                        connections from outside, unless --exclude names their network
   --restore             only undo what a connect that was killed has left behind
 
   --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
-                        game, voice, interactive, bulk or default for what goes there and comes from there, here and at
-                        the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; several times, the first that fits
+                        the class (game, voice, interactive, bulk or default) of packets to and from there, here and at
+                        the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; may be repeated, the first match counts
   --priority app=NAME:CLASS
-                        the same for what the program of this name sends and gets: app=csgo:game
+                        the class of what the program of this name sends and receives: app=csgo:game
   --rule "CLASS KEY=VALUE …"
-                        what flows are, by port=, address=, protocol=, dscp=, or pattern= and at= (hex digits of a UDP
-                        payload, "." for any, and where they begin), for what this end sends; or by program=NAME, both
-                        ways: "game port=7000-7100 pattern=32ab..64"; several times, behind --priority
+                        the class of flows that this end sends, by port=, address=, protocol=, dscp=, or pattern= and at=
+                        (hexadecimal digits of a UDP payload, "." for any digit, and the byte where they begin); or, in
+                        both directions, by program=NAME: "game port=7000-7100 pattern=32ab..64"; may be repeated;
+                        --priority comes first
   --repair WORDS        how losses of games and calls are repaired on the way to the relay (OxTunnel), in the words of the
                         relay's own [repair]: budget_percent=50, or scheme=spaced,budget_percent=100
-  --no-repair           no repair, either way (OxTunnel)
+  --no-repair           no repair in either direction (OxTunnel)
   --up RATE, --down RATE
-                        what your line takes, such as 10M or 900k bits a second: a little less than it really does keeps its
-                        queue here, where a game's packets go before a transfer's; --down tells the relay (OxTunnel)
-  --congestion NAME     what finds out without being told what your line takes up: bbr_v3 (default), or none (OxTunnel)
-  --no-compression      do not compress what shrinks (OxTunnel): sizes tell a little of what is in it
+                        the rate of your line in bits a second, such as 10M or 900k: with a little less than the real
+                        rate packets queue here, where a game's go before a transfer's; the relay is told --down (OxTunnel)
+  --congestion NAME     what finds the rate of the line towards the relay without --up: bbr_v3 (default), or none (OxTunnel)
+  --no-compression      compress nothing (OxTunnel): the size of a compressed packet tells a little of its content
 
 Without root, a proxy and ports on this machine's loopback instead of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
-  -L PORT:HOST:PORT     a port here that is a host's port there; may be given several times
+  -L PORT:HOST:PORT     a port here that leads to a host's port there; may be repeated
 
   --no-batching         every packet in a datagram of its own, for measurements
   --json                the state each second, for programs

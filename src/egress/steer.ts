@@ -9,7 +9,8 @@
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, TO_SEAL, TO_TUNNEL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
-import { emitPacketTooBig, innerLength, ipVersion, isTo, readDestination } from "../wire/inner.ts";
+import { emitIcmpError, ICMP_PACKET_TOO_BIG } from "../wire/icmp.ts";
+import { innerLength, ipVersion, isTo, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
 export function steer(burst: Burst, context: EgressContext, nowUs: number): void {
@@ -85,7 +86,7 @@ function turnAround(burst: Burst, row: number, whole: number, context: EgressCon
   const at = offset[row];
   metrics.drop(DROP.too_big);
   const own = ipVersion(view, at) === 4 ? ownIpv4 : ownIpv6;
-  length[row] = own === undefined ? 0 : emitPacketTooBig(bytes, view, at, whole, own, mtu);
+  length[row] = own === undefined ? 0 : emitIcmpError(bytes, view, at, whole, own, ICMP_PACKET_TOO_BIG, mtu);
   if (length[row] === 0) {
     next[row] = DONE;
     return false;

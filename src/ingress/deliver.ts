@@ -11,12 +11,15 @@ import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, OPENED, TO_EXIT, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
 import {
-  emitAdminProhibited,
   emitEchoReply,
-  emitPortUnreachable,
-  emitProtocolUnreachable,
+  emitIcmpError,
+  ICMP_ADMIN_PROHIBITED,
+  ICMP_PORT_UNREACHABLE,
+  ICMP_PROTOCOL_UNREACHABLE,
+  ICMP_TIME_EXCEEDED,
+} from "../wire/icmp.ts";
+import {
   emitTcpReset,
-  emitTimeExceeded,
   hasSourceRoute,
   innerLength,
   ipv4Source,
@@ -142,7 +145,7 @@ function toPeer(
   const at = offset[row];
   if (spendHop(view, at) === 0) {
     metrics.drop(DROP.hop_limit);
-    length[row] = emitTimeExceeded(bytes, view, at, whole, source);
+    length[row] = emitIcmpError(bytes, view, at, whole, source, ICMP_TIME_EXCEEDED);
     next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
     return false;
   }
@@ -155,7 +158,7 @@ function toPeer(
 function deny(burst: Burst, row: number, whole: number, source: Uint32Array, metrics: Metrics): void {
   const { bytes, view, offset, length, next } = burst;
   metrics.drop(DROP.denied);
-  length[row] = emitAdminProhibited(bytes, view, offset[row], whole, source);
+  length[row] = emitIcmpError(bytes, view, offset[row], whole, source, ICMP_ADMIN_PROHIBITED);
   next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
   if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
 }
@@ -172,8 +175,8 @@ function answerAsHost(burst: Burst, row: number, whole: number, own: Uint32Array
     const protocol = protocolOf(view, at, whole);
     if (protocol === PROTOCOL_TCP) length[row] = emitTcpReset(view, at, whole);
     else if (protocol !== PROTOCOL_ICMP && protocol !== PROTOCOL_ICMPV6 && !isFragment(view, at, whole)) {
-      const emit = protocol === PROTOCOL_UDP ? emitPortUnreachable : emitProtocolUnreachable;
-      length[row] = emit(bytes, view, at, whole, own);
+      const error = protocol === PROTOCOL_UDP ? ICMP_PORT_UNREACHABLE : ICMP_PROTOCOL_UNREACHABLE;
+      length[row] = emitIcmpError(bytes, view, at, whole, own, error);
       if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
     }
   }

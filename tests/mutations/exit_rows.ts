@@ -178,8 +178,8 @@ export const EXIT_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/deliver.ts",
-    from: "  metrics.drop(DROP.denied);\n  length[row] = emitAdmin",
-    to: "  metrics.drop(DROP.denied, 2);\n  length[row] = emitAdmin",
+    from: "  metrics.drop(DROP.denied);\n  length[row] = emitIcmpError",
+    to: "  metrics.drop(DROP.denied, 2);\n  length[row] = emitIcmpError",
     tests: DROPS,
     note: "a denied packet counts twice",
   },

@@ -111,8 +111,8 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/egress/steer.ts",
-    from: "length[row] = own === undefined ? 0 : emitPacketTooBig(bytes, view, at, whole, own, mtu);",
-    to: "length[row] = 0;",
+    from: "emitIcmpError(bytes, view, at, whole, own, ICMP_PACKET_TOO_BIG, mtu);",
+    to: "0;",
     tests: ["tests/sim/relay_test.ts"],
     note: "who sends too much is not told",
   },

@@ -127,6 +127,7 @@ check("imports follow the layers", importsFollowTheLayers, sources, [
   ["src/session/a.ts", 'import {\n  x,\n} from "../../ffi/mod.ts";'],
   ["src/codec/aead.ts", 'import { x } from "../../ffi/mod.ts";'],
   ["src/admin/a.ts", 'import { PeerTable } from "../session/peers.ts";'],
+  ["src/repair/a.ts", 'import type { X } from "../session/peer_record.ts";'],
   ["src/metrics.ts", 'import { x } from "./config.ts";'],
   ["src/wire/a.ts", 'import { readFileSync } from "node:fs";'],
   ["src/novelty/a.ts", ""],

@@ -47,6 +47,7 @@ const LONG_FILES = new Set<string>([
   "src/exit/tun_client.ts",
   "src/exit/dialler.ts",
   "src/config.ts",
+  "src/rate/bbr.ts",
   "src/wire/control.ts",
   "src/tunnel.ts",
   "tests/differential/kernels_test.ts",

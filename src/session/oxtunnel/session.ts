@@ -17,9 +17,9 @@ import {
   readPathHigh,
   readPathLow,
   readSequence,
-  type Report,
 } from "../../wire/control.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
+import type { Report } from "../../wire/report.ts";
 import type { OxHost } from "./host.ts";
 import type { KeyExchange } from "./keys.ts";
 import { OxPaths } from "./paths.ts";

@@ -5,7 +5,7 @@
  */
 import type { SessionRepair } from "../../../repair/session_repair.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import type { Report } from "../../../wire/control.ts";
+import type { Report } from "../../../wire/report.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
 export class LoneRepairs implements Subject {

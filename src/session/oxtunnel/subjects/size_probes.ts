@@ -6,15 +6,10 @@
  */
 import type { PathSize } from "../../../control/path_size.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import {
-  CONTROL_PROBE,
-  CONTROL_PROBE_REPLY,
-  readSize,
-  type Report,
-  writeShort,
-} from "../../../wire/control.ts";
+import { CONTROL_PROBE, CONTROL_PROBE_REPLY, readSize, writeShort } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { counterBytes, OX_TAG_BYTES, SHORT_HEADER_MIN_BYTES } from "../../../wire/oxtunnel.ts";
+import type { Report } from "../../../wire/report.ts";
 import { isStreamAddress } from "../../../wire/stream.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
