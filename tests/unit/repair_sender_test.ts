@@ -317,7 +317,7 @@ function session(
     voiceDeadlineMs: 100,
     ...own,
   });
-  const repair = new Repairs(options, () => {}).takeSender()!,
+  const repair = new Repairs(options, { add() {} }).takeSender()!,
     wire = new Wire(repair.sender),
     report = new Report();
   if (lossAhead !== undefined) repair.predictor = { lossAhead, observe() {} };
@@ -384,7 +384,7 @@ Deno.test("repair switches: a prediction raises repair where that is switched on
 
 Deno.test("repair switches: reports that come all at once are judged a few times", () => {
   const options = repairOptions(kernel, { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 });
-  const repair = new Repairs(options, () => {}).takeSender()!;
+  const repair = new Repairs(options, { add() {} }).takeSender()!;
   let steps = 0;
   repair.predictor = { lossAhead: 0, observe: () => steps++ };
   const report = new Report();

@@ -60,7 +60,7 @@ export interface SessionVerbs {
     answerEarly(burst: Burst, row: number): void;
   };
   readonly size: PathSize;
-  readonly repair: SessionRepair | undefined;
+  readonly repair: Pick<SessionRepair, "datagramReceived"> | undefined;
   readonly reportIntervalUs: number;
   readonly pingIntervalUs: number;
   readonly dueUs: number;
