@@ -127,6 +127,11 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   /** Undefined where no rate is to be found. */
   readonly rates: Rates | undefined;
   readonly #s: Shared;
+  // Columns of the tables of sessions and paths that each packet reads.
+  readonly #pathOf: Uint32Array;
+  readonly #datagramBytes: Uint16Array;
+  readonly #acknowledged: Float64Array;
+  readonly #searchAtUs: Float64Array;
   readonly #outbox: Outbox;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
@@ -142,6 +147,10 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     rates: Rates | undefined,
   ) {
     this.#s = shared;
+    this.#pathOf = shared.table.path;
+    this.#datagramBytes = shared.paths.datagramBytes;
+    this.#acknowledged = shared.paths.acknowledged;
+    this.#searchAtUs = shared.paths.searchAtUs;
     this.#outbox = outbox;
     this.repairs = repairs;
     this.rates = rates;
@@ -222,7 +231,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
 
   /** The largest inner packet that the session's datagrams take now, bytes. The one place that says it. */
   innerMtu(session: number): number {
-    return this.#s.paths.datagramBytes[this.#s.table.path[session]] - DATAGRAM_OVERHEAD_BYTES;
+    return this.#datagramBytes[this.#pathOf[session]] - DATAGRAM_OVERHEAD_BYTES;
   }
 
   /** After a datagram with a plaintext of so many bytes was numbered: large ones show what the path takes. */
@@ -349,11 +358,11 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
    * The caller has asked `sendable`.
    */
   number(burst: Burst, row: number, connectionId: number): void {
-    const { table, paths } = this.#s;
+    const { table } = this.#s;
     const { view, offset, next, counter, headerBytes, phase } = burst;
     const session = burst.session[row];
     counter[row] = table.sendCounter[session];
-    const bytes = counterBytes(counter[row], paths.acknowledged[table.path[session]]);
+    const bytes = counterBytes(counter[row], this.#acknowledged[this.#pathOf[session]]);
     if (bytes === 0) {
       next[row] = DROP.no_session;
       return;
@@ -373,14 +382,13 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
       this.#s.timers.hasten(id, this.pingAtUs[session]);
     }
     this.#outbox.traversed(id, nowUs);
-    const { table, paths } = this.#s;
-    if (nowUs >= paths.searchAtUs[table.path[session]]) {
+    if (nowUs >= this.#searchAtUs[this.#pathOf[session]]) {
       this.of[session]!.size.onUse(nowUs);
       this.of[session]!.sizeChanged();
     }
     if (
       nowUs >= this.rekeyAtUs[session] ||
-      table.sendCounter[session] > this.rekeyCounter[session]
+      this.#s.table.sendCounter[session] > this.rekeyCounter[session]
     ) this.of[session]!.renew(nowUs);
   }
 
