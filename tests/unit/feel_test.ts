@@ -158,7 +158,7 @@ Deno.test("what is published of repair is what the benches printed", () => {
     });
   }
 
-  const [, ...told] = rowsOf(textOf("README.md", "### Lost packets"));
+  const [, ...told] = rowsOf(textOf("docs/loss-repair.md", "## What it achieves"));
   const names = ["OxTunnel, no repair", "OxTunnel", "OxTunnel, up to 100 %"];
   assertEquals(
     told.map(([, ...cells]) => cells),
