@@ -29,7 +29,7 @@ const HELP = `Manages who may connect.
   deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
-  deno task peer remove NAME     forget a peer and cut its session
+  deno task peer remove NAME     delete a peer and end its session
   deno task -q peer export       one line for the secret OXRELAY_PEERS
 
 Each takes --config FILE (default oxrelay.toml) and --help.
@@ -38,18 +38,18 @@ Each takes --config FILE (default oxrelay.toml) and --help.
 const ADD_HELP = `Adds a peer and prints the WireGuard config that its device loads unchanged.
 
   deno task peer add phone                          scan the QR code with the WireGuard app
-  deno task -q peer add laptop --no-qr > laptop.conf     for wg-quick up ./laptop.conf
+  deno task -q peer add laptop --no-qr > laptop.conf     then: wg-quick up ./laptop.conf
   deno task peer add router --public-key KEY        the device keeps its own private key
-  deno task peer add --oxtunnel desk                one line to paste into "deno task connect" over there
+  deno task peer add --oxtunnel desk                one line, to paste into "deno task connect" on the device
 
-  --public-key KEY      use this public key (44 characters of base64) instead of making a pair
+  --public-key KEY      the device's public key (44 characters of base64); without it a key pair is made
   --psk                 add a preshared key
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config); with --oxtunnel
-                        several, or a list with commas: relays of this key and these peers, of which it takes the nearest
+                        several, or a list with commas: relays with this key and these peers; the device uses the nearest
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
-  --oxtunnel            one line for "deno task connect", this program's own client, instead of the config; it names the
-                        way over TLS too, when the config has a [fallback]
-  --qr, --no-qr         the QR code of what is printed: always, never (default: when standard output is a terminal)
+  --oxtunnel            print one line for "deno task connect", this program's client, in place of the WireGuard config; the
+                        line includes the address over TLS when the relay's configuration has a [fallback]
+  --qr, --no-qr         print a QR code: always, never (default: when standard output is a terminal)
   --config FILE         the relay's configuration (default oxrelay.toml)
 `;
 
@@ -64,13 +64,13 @@ const SHOW_HELP = `Prints one peer. Private and preshared keys are never shown.
   deno task peer show phone
 `;
 
-const REMOVE_HELP = `Forgets a peer. A running relay cuts its session at once.
+const REMOVE_HELP = `Deletes a peer. A running relay ends the peer's session at once.
 
   deno task peer remove phone
 `;
 
 const EXPORT_HELP =
-  `Prints all peers as one line for the environment variable OXRELAY_PEERS. It holds the preshared keys.
+  `Prints all peers as one line for the environment variable OXRELAY_PEERS. The line holds the preshared keys.
 
   printf 'OXRELAY_PEERS=%s\\n' "$(deno task -q peer export)" | fly secrets import
 `;

@@ -24,12 +24,13 @@ import { loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
 
 const HEALTH_MS = 500;
 
-const HELP = `Runs the relay until it gets SIGTERM or Ctrl-C. SIGHUP re-reads peers and the reloadable keys.
+const HELP =
+  `Runs the relay until SIGTERM or Ctrl-C. SIGHUP reloads peers, certificate and the keys marked "(reload)".
 
   deno task serve
   deno task serve --config oxrelay.toml
 
-  --config FILE   the configuration; without it oxrelay.toml, if there is one
+  --config FILE   the configuration (default: OXRELAY_CONFIG, else oxrelay.toml if that file exists)
 `;
 
 /** What is wrong with the relay, looked at often enough to tell a loop that stands still from one that idles. */
