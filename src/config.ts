@@ -77,6 +77,20 @@ export interface RepairConfig {
   readonly voiceDeadlineMs: number;
 }
 
+/** Where packets to a peer wait when its line is slower than they come. */
+export interface QueuesConfig {
+  readonly enabled: boolean;
+  /** Mbit/s that each peer is sent at most, IP and UDP headers counted; absent for as much as comes. */
+  readonly ratePerPeerMbit?: number;
+  /** CoDel's target and interval (RFC 8289). */
+  readonly targetMs: number;
+  readonly intervalMs: number;
+  /** Whether packets of flows that understand ECN are marked instead of dropped. */
+  readonly ecn: boolean;
+  /** Packets that may wait for all peers of a Worker together. */
+  readonly packets: number;
+}
+
 /** What a relay's owner knows of flows better than the classifier. */
 export interface ClassesConfig {
   /** As control/class_rules.ts reads them, without programs; the first that fits counts. */
@@ -115,6 +129,7 @@ export interface Config {
   /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 for those that come together only. */
   readonly batchWaitUs: number;
   readonly repair: RepairConfig;
+  readonly queues: QueuesConfig;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;
@@ -181,6 +196,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
     proactive: true,
     predictor: "default",
   },
+  queues: { enabled: true, targetMs: 5, intervalMs: 100, ecn: true, packets: 4096 },
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
   classes: { rules: [], applicationsInMetrics: false },
   destinations: {
@@ -387,6 +403,15 @@ const REPAIR_ENTRIES = {
   predictor: v.optional(oneOf(...REPAIR_PREDICTOR_NAMES)),
 };
 
+const QUEUES_ENTRIES = {
+  enabled: v.optional(flag),
+  rate_per_peer_mbit: v.optional(wholeNumber(1, 100_000)),
+  target_ms: v.optional(wholeNumber(1, 100)),
+  interval_ms: v.optional(wholeNumber(10, 1000)),
+  ecn: v.optional(flag),
+  packets: v.optional(wholeNumber(64, 65_536)),
+};
+
 const CLASSES_ENTRIES = {
   rules: v.optional(v.pipe(
     list('a list of rules such as ["game port=27015-27030"]'),
@@ -423,6 +448,7 @@ const SECTIONS = {
   destinations: DESTINATION_ENTRIES,
   fallback: FALLBACK_ENTRIES,
   repair: REPAIR_ENTRIES,
+  queues: QUEUES_ENTRIES,
 };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
@@ -460,6 +486,7 @@ const ENTRIES = {
   destinations: v.optional(v.strictObject(DESTINATION_ENTRIES)),
   classes: v.optional(v.strictObject(CLASSES_ENTRIES)),
   repair: v.optional(v.strictObject(REPAIR_ENTRIES)),
+  queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
     64,
@@ -538,6 +565,7 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   const fallback = fallbackOf(fromFile.fallback ?? {}, file);
   const adminToken = tokenFrom(env) ?? fromFile.admin_token;
   const sharePercent = fromFile.repair?.share_percent ?? base.repair.sharePercent;
+  const ratePerPeerMbit = fromFile.queues?.rate_per_peer_mbit ?? base.queues.ratePerPeerMbit;
   const config: Config = {
     listen: fromFile.listen ?? base.listen,
     ...(publicEndpoint === undefined ? {} : { publicEndpoint }),
@@ -578,6 +606,14 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
       trafficAware: fromFile.repair?.traffic_aware ?? base.repair.trafficAware,
       proactive: fromFile.repair?.proactive ?? base.repair.proactive,
       predictor: fromFile.repair?.predictor ?? base.repair.predictor,
+    },
+    queues: {
+      enabled: fromFile.queues?.enabled ?? base.queues.enabled,
+      ...(ratePerPeerMbit === undefined ? {} : { ratePerPeerMbit }),
+      targetMs: fromFile.queues?.target_ms ?? base.queues.targetMs,
+      intervalMs: fromFile.queues?.interval_ms ?? base.queues.intervalMs,
+      ecn: fromFile.queues?.ecn ?? base.queues.ecn,
+      packets: fromFile.queues?.packets ?? base.queues.packets,
     },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),

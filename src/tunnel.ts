@@ -21,6 +21,7 @@ import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
+import { Queues } from "./queue/queues.ts";
 import type { Limits } from "./session/limits.ts";
 import type { RepairOptions } from "./repair/pool.ts";
 import {
@@ -47,6 +48,48 @@ import {
   FEATURE_SLIDING_WINDOW,
   type Parameters,
 } from "./wire/parameters.ts";
+
+export interface QueuesOptions {
+  /**
+   * Bytes a second, IP and UDP headers counted, that each peer is sent at most; 0 for as much as comes, for peers of whom
+   * nothing else is known.
+   */
+  bytesPerS: number;
+  /** Most packets that wait, at most half of the arena. */
+  packets: number;
+  /** CoDel's target and interval, microseconds (RFC 8289). */
+  targetUs: number;
+  intervalUs: number;
+  /** Whether packets of flows that understand ECN are marked instead of dropped. */
+  ecn: boolean;
+  /** How long a game's and a call's packet may wait, microseconds. */
+  gameDeadlineUs: number;
+  voiceDeadlineUs: number;
+}
+
+/** The options for a config's words: its [queues], and the deadlines of its [repair]. Undefined where queues are off. */
+export function queuesOptions(
+  { enabled, ratePerPeerMbit = 0, targetMs, intervalMs, ecn, packets }: {
+    enabled: boolean;
+    ratePerPeerMbit?: number;
+    targetMs: number;
+    intervalMs: number;
+    ecn: boolean;
+    packets: number;
+  },
+  deadlines: { gameDeadlineMs: number; voiceDeadlineMs: number },
+): QueuesOptions | undefined {
+  if (!enabled) return undefined;
+  return {
+    bytesPerS: 1000 * BYTES_PER_KBIT * ratePerPeerMbit,
+    packets,
+    targetUs: 1000 * targetMs,
+    intervalUs: 1000 * intervalMs,
+    ecn,
+    gameDeadlineUs: 1000 * deadlines.gameDeadlineMs,
+    voiceDeadlineUs: 1000 * deadlines.voiceDeadlineMs,
+  };
+}
 
 export interface TunnelOptions {
   arena: Arena;
@@ -86,6 +129,10 @@ export interface TunnelOptions {
   batchWaitUs?: number;
   /** Loss repair in OxTunnel; absent where it is neither to be offered nor accepted. */
   repair?: RepairOptions;
+  /** What the other ends are asked to send at most, bytes a second with IP and UDP headers; no limit when absent. */
+  receiveBytesPerS?: number;
+  /** Queues for peers whose line has a rate; absent where packets are never to wait. */
+  queues?: QueuesOptions;
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
@@ -100,6 +147,7 @@ export interface TunnelOptions {
 }
 
 const KEY_BYTES = 32;
+const BYTES_PER_KBIT = 125;
 /** The longest that a bulk packet waits for company (PROTOCOL R80). */
 export const BATCH_WAIT_US = 1000;
 const COMPRESSED_BYTES_MIN = 64;
@@ -140,6 +188,7 @@ export class Tunnel {
   readonly #privateKey: Uint8Array;
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
+  readonly #queues: Queues | undefined;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by how they repair. */
   #schemesAtUs = -Infinity;
@@ -194,6 +243,8 @@ export class Tunnel {
         repair: options.repair,
         say: (peer) => this.say(peer),
         givesTickets: policy !== undefined,
+        receiveKbitS: Math.round((options.receiveBytesPerS ?? 0) / BYTES_PER_KBIT),
+        limited: (peer, kbitS, nowUs) => this.#limit(peer, kbitS * BYTES_PER_KBIT, nowUs),
         mtu: options.mtu,
       },
     });
@@ -226,14 +277,38 @@ export class Tunnel {
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
+    this.#queues = this.#makeQueues(peerCapacity, flowRows(options.maxConnections));
     this.#egress = {
       ...shared,
       mtu,
       compression,
       isRelay: policy !== undefined,
       batches: this.#batches,
+      queues: this.#queues,
     };
     this.#release = (slot) => options.arena.release(slot);
+  }
+
+  #makeQueues(peers: number, flows: number): Queues | undefined {
+    const { queues, arena, metrics } = this.#o;
+    return queues && new Queues(arena, {
+      ...queues,
+      packets: Math.min(queues.packets, arena.slotCount >> 1),
+      flows,
+      peers,
+      waited: (trafficClass, waitedUs) => metrics.waited(trafficClass, waitedUs),
+      lost: (reason) => metrics.drop(DROP[reason]),
+      marked: () => metrics.add("packets_marked", 1),
+    });
+  }
+
+  /** Sends the peer no more than it says that its line takes, nor than every peer is sent; 0 says nothing. */
+  #limit(peer: number, toldBytesPerS: number, nowUs: number): void {
+    const everyone = this.#o.queues?.bytesPerS ?? 0;
+    const bytesPerS = toldBytesPerS > 0 && everyone > 0
+      ? Math.min(toldBytesPerS, everyone)
+      : Math.max(toldBytesPerS, everyone);
+    this.#queues?.setRate(peer, bytesPerS, nowUs);
   }
 
   /** What this end says of itself to the peer in OxTunnel's handshakes. */
@@ -290,7 +365,7 @@ export class Tunnel {
   }
 
   get #heldUntilUs(): number {
-    return this.#batches?.nextUs ?? Infinity;
+    return Math.min(this.#batches?.nextUs ?? Infinity, this.#queues?.nextUs ?? Infinity);
   }
 
   handleTimeout(nowUs: number): void {
@@ -351,6 +426,7 @@ export class Tunnel {
     if (!peer) return false;
     this.associations.end(peer, this.#release);
     this.#batches?.release(peer.id);
+    this.#queues?.release(peer.id);
     this.peers.remove(peer);
     this.#released.push(...peer.allowedIps);
     return true;

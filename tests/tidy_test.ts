@@ -16,7 +16,17 @@ const ROOT = new URL("..", import.meta.url).pathname;
 const SKIPPED_DIRECTORIES = new Set([".git", "node_modules", "state", "tests/results", "ffi/target"]);
 
 /** Who may import whom, by folder of src/ or file at its top; ingress and egress never each other. */
-const BELOW_THE_ARCS = ["config", "metrics", "vector", "wire", "control", "codec", "repair", "session"];
+const BELOW_THE_ARCS = [
+  "config",
+  "metrics",
+  "vector",
+  "wire",
+  "control",
+  "codec",
+  "repair",
+  "queue",
+  "session",
+];
 const EVERYTHING = ["*"];
 const MAY_IMPORT: Record<string, readonly string[]> = {
   config: ["wire", "control", "repair"],
@@ -29,6 +39,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   ffi: ["vector"],
   codec: ["vector", "wire"],
   repair: ["vector", "wire", "codec", "control", "session/peer_record.ts"],
+  queue: ["vector", "wire", "control", "session/timers.ts"],
   session: ["vector", "wire", "codec", "control", "repair"],
   ingress: BELOW_THE_ARCS,
   egress: BELOW_THE_ARCS,

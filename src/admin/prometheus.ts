@@ -2,9 +2,16 @@
  * The counters as Prometheus reads them. Invariant: every counter and drop reason of metrics.ts is exported, in
  * base units, and values are read when scraped, never copied in between. Counts nothing itself.
  */
-import { Counter, Gauge, Registry } from "prom-client";
+import { Counter, Gauge, type Metric, Registry } from "prom-client";
 import process from "node:process";
-import { CLASS_DIRECTIONS, CLASS_LABELS, type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
+import {
+  CLASS_DIRECTIONS,
+  CLASS_LABELS,
+  type CounterName,
+  DROP_REASONS,
+  type Metrics,
+  WAIT_BOUNDS_US,
+} from "../metrics.ts";
 import { SEEN_SCHEMES, type SeenScheme } from "../session/peer_record.ts";
 
 const DIRECTIONS = ["sending", "receiving"] as const;
@@ -72,6 +79,9 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
   ],
   bursts: ["bursts_total", "Bursts of packets processed."],
   loop_beats: ["loop_beats_total", "Turns of the data-plane loops; one that stands still has stalled."],
+  packets_queued: ["queued_packets_total", "Packets to peers that waited for the line of their peer."],
+  packets_marked: ["marked_packets_total", "Packets to peers that were marked with CE instead of dropped."],
+  queue_packets: ["queue_packets", "Packets that wait for the lines of their peers."],
   sessions: ["sessions", "Live key epochs and pending handshakes."],
   connections: ["connections", "Peers with a session that can carry data."],
   exit_flows: ["exit_flows", "Flows that the exit keeps."],
@@ -83,6 +93,31 @@ export interface BuildInfo {
   readonly version: string;
   readonly exit: string;
   readonly startedAt: Date;
+}
+
+const WAIT_NAME = "oxrelay_queue_wait_seconds";
+
+/** How long packets waited, by class, as a histogram: prom-client's own cannot be given sums that somebody else counted. */
+function addWaits(registry: Registry, columns: readonly Metrics[]): void {
+  const values = () =>
+    CLASS_LABELS.flatMap((label) => {
+      const each = columns.map((metrics) => metrics.waits(label));
+      let packets = 0;
+      const buckets = [...WAIT_BOUNDS_US, Infinity].map((us, bound) => {
+        packets += each.reduce((total, waits) => total + waits.packets[bound], 0);
+        const le = us === Infinity ? "+Inf" : String(us / 1e6);
+        return { labels: { class: label, le }, value: packets, metricName: `${WAIT_NAME}_bucket` };
+      });
+      const totalS = each.reduce((total, waits) => total + waits.totalUs, 0) / 1e6;
+      return [
+        ...buckets,
+        { labels: { class: label }, value: totalS, metricName: `${WAIT_NAME}_sum` },
+        { labels: { class: label }, value: packets, metricName: `${WAIT_NAME}_count` },
+      ];
+    });
+  const help = "How long packets to peers waited for the line of their peer, by class.";
+  const get = () => ({ name: WAIT_NAME, help, type: "histogram", aggregator: "sum", values: values() });
+  registry.registerMetric({ name: WAIT_NAME, get } as unknown as Metric);
 }
 
 /**
@@ -157,6 +192,7 @@ export function createRegistry(
       },
     });
   }
+  addWaits(registry, columns);
   new Gauge({
     name: "oxrelay_repairing_sessions",
     help: "OxTunnel sessions with repair, by direction and by the scheme of the last seconds.",

@@ -23,6 +23,7 @@ import {
   type DoorOptions,
   readDoors,
   readInvitation,
+  readRate,
   readRepair,
   readScope,
   readTrusted,
@@ -84,6 +85,10 @@ this machine is directly connected to, and answers on connections that others op
   --repair WORDS        how losses of games and calls are repaired on the way to the relay (OxTunnel), by the keys of the
                         relay's [repair]: budget_percent=50, or scheme=spaced,budget_percent=100
   --no-repair           no repair in either direction (OxTunnel)
+  --up RATE, --down RATE
+                        the rate of your line, such as 10M or 900k bits a second. A rate a little below the real one keeps
+                        the line's queue in this program, where packets of a game go before those of a transfer; --down
+                        tells the relay (OxTunnel)
   --no-compression      no compression (OxTunnel): the size of a compressed packet reveals a little of its content
 
 Without root, a proxy and forwarded ports on loopback in place of a device:
@@ -117,6 +122,8 @@ export async function connect(args: string[]): Promise<number> {
       "protocol",
       "trusted",
       "repair",
+      "up",
+      "down",
     ],
     lists: ["L", "server", "priority", "rule"],
     flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
@@ -140,6 +147,8 @@ export async function connect(args: string[]): Promise<number> {
     rules: rules.filter(({ program }) => program === undefined),
     compression: !flags["no-compression"],
     batching: !flags["no-batching"],
+    upBytesPerS: readRate("up", values.up),
+    downBytesPerS: readRate("down", values.down),
     repair: readRepair(values.repair, flags["no-repair"]),
   };
   const apps = [...readAppPriorities(lists.priority), ...programsOf(rules)];

@@ -22,6 +22,8 @@ const DEFAULT_FILE = "oxrelay-connect.conf";
 const TYPED_MAX = 4095;
 const READ_BYTES = 16_384;
 const TRUSTED_BITS_MIN = 8;
+/** Bits a second: below, a full packet takes 0.2 s; above, no line is. */
+const RATE_MIN = 64_000, RATE_MAX = 100e9;
 
 /** Which packets go in, as --include, --exclude, --only-user and --only-cgroup say. Throws UsageError. */
 export async function readScope(values: Record<string, string | undefined>): Promise<Scope> {
@@ -78,6 +80,22 @@ export function readRepair(text: string | undefined, isOff: boolean): RepairConf
     return `${key} = ${/^(\d+|true|false)$/.test(value) ? value : `"${value}"`}`;
   });
   return parseConfig(["[repair]", ...lines].join("\n"), "--repair", {}).repair;
+}
+
+/**
+ * A rate as --up and --down say: 10M, 900k or bits a second, from 64 kbit/s to 100 Gbit/s. In bytes a second. Throws
+ * UsageError.
+ */
+export function readRate(flag: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const [, digits, unit] = /^(\d{1,12}(?:\.\d{1,3})?)([kMG]?)$/.exec(text) ?? [];
+  const bits = Number(digits) * (unit === "" ? 1 : unit === "k" ? 1e3 : unit === "M" ? 1e6 : 1e9);
+  if (!(bits >= RATE_MIN && bits <= RATE_MAX)) {
+    throw new UsageError(
+      `--${flag}: expected a rate from 64k to 100G bits a second such as 10M, found "${text.slice(0, 40)}"`,
+    );
+  }
+  return bits / 8;
 }
 
 function prefixes(flag: string, text: string | undefined): string[] {

@@ -43,7 +43,7 @@ import { DROP, Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
 import { repairOptions } from "../repair/pool.ts";
 import { scaledLimits } from "../session/limits.ts";
-import type { TunnelOptions } from "../tunnel.ts";
+import { queuesOptions, type TunnelOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";
 import { adviseTables } from "../vector/memory.ts";
 import { cannotListen, nativeIo } from "./doors.ts";
@@ -222,6 +222,7 @@ async function start(message: StartMessage): Promise<void> {
     exitHairpins: exit.hairpins === true,
     exitIsSource: exit.name === "userspace",
     batchWaitUs: batchWaitUs(config, port, exit),
+    queues: queuesOptions(config.queues, config.repair),
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
     destinations: config.destinations,

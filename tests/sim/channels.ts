@@ -16,6 +16,21 @@ export interface PathModel {
   arrivalUs(nowUs: number, bytes: number): number;
 }
 
+/** A line of one rate with a first-in, first-out queue in front: what a modem is. */
+export class Bottleneck implements PathModel {
+  #freeUs = 0;
+
+  /** @param bytesPerS its rate, which may change. @param queueUs how long what it holds may take; more is lost. */
+  constructor(public bytesPerS: number, readonly queueUs: number, readonly delayUs: number) {}
+
+  arrivalUs(nowUs: number, bytes: number): number {
+    const waitUs = Math.max(0, this.#freeUs - nowUs);
+    if (waitUs > this.queueUs) return Infinity;
+    this.#freeUs = nowUs + waitUs + bytes / this.bytesPerS * 1e6;
+    return this.#freeUs + this.delayUs;
+  }
+}
+
 /** One thing that happens on a path. */
 export interface Impairment {
   /** Microseconds that the datagram is held up, or Infinity when it is lost. */

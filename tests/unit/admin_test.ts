@@ -146,6 +146,7 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
   deps.metrics.slice(0, 2).forEach((metrics, i) => {
     metrics.add("held_us", 1500 - 1000 * i);
     metrics.set("held_us_max", 400 + 500 * i);
+    metrics.waited(1, 300 + 1000 * i);
     metrics.set("receiving_window", 2 + i);
   });
   await withAdmin(deps, async (ask) => {
@@ -164,9 +165,15 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_class_packets_total\{class="game",direction="to_tunnel"\} 7$/m);
     assertMatch(text, /^oxrelay_class_bytes_total\{class="bulk",direction="from_tunnel"\} 1400$/m);
     assertEquals(text.match(/^oxrelay_class_(packets|bytes)_total\{/gm)!.length, 20);
-    // Build info, drops, two of classes, recognised flows and three of the process besides one family per counter, and one
+    // Two Workers, one packet each: 0.3 ms and 1.3 ms.
+    assertMatch(text, /^oxrelay_queue_wait_seconds_bucket\{class="game",le="0\.00025"\} 0$/m);
+    assertMatch(text, /^oxrelay_queue_wait_seconds_bucket\{class="game",le="0\.0005"\} 1$/m);
+    assertMatch(text, /^oxrelay_queue_wait_seconds_bucket\{class="game",le="\+Inf"\} 2$/m);
+    assertMatch(text, /^oxrelay_queue_wait_seconds_sum\{class="game"\} 0\.0016$/m);
+    assertMatch(text, /^oxrelay_queue_wait_seconds_count\{class="game"\} 2$/m);
+    // Build info, drops, two of classes, waits, recognised flows and three of the process besides one family per counter, and one
     // for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 8 + 1 - 10);
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 9 + 1 - 10);
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);

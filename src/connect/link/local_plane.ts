@@ -34,7 +34,7 @@ import type { PeerSnapshot } from "../../session/peer_record.ts";
 import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
 import { repairOptions } from "../../repair/pool.ts";
 import { WIREGUARD_LIMITS } from "../../session/limits.ts";
-import { BATCH_WAIT_US } from "../../tunnel.ts";
+import { BATCH_WAIT_US, queuesOptions } from "../../tunnel.ts";
 import type { Vitals } from "../../session/vitals.ts";
 import { Arena } from "../../vector/arena.ts";
 import type { Parameters } from "../../wire/parameters.ts";
@@ -94,6 +94,9 @@ export interface PlaneWishes {
   compression: boolean;
   /** Whether packets share datagrams; not so for measurements alone. */
   batching: boolean;
+  /** What this line takes up and down, bytes a second with IP and UDP headers; undefined where nobody said. */
+  upBytesPerS?: number;
+  downBytesPerS?: number;
   /** How losses of games and calls are repaired on the way up, and whether at all. */
   repair: RepairConfig;
 }
@@ -112,7 +115,7 @@ export class LocalPlane implements LinkPlane {
     invitation: Invitation,
     exit: Exit,
     native: Native | string,
-    { priorities, rules, compression, batching, repair }: PlaneWishes,
+    { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, repair }: PlaneWishes,
     mailboxes?: Mailboxes,
     messages?: Messages,
   ) {
@@ -160,6 +163,8 @@ export class LocalPlane implements LinkPlane {
       exitIsSource: exit.name === "userspace",
       // The event loop's timers would hold packets for a millisecond and more.
       batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
+      queues: { ...queuesOptions(DEFAULTS.queues, repair)!, bytesPerS: upBytesPerS ?? 0 },
+      receiveBytesPerS: downBytesPerS,
       trusted: invitation.trusted,
       maxConnections: 1,
       rateLimitPerIp: 1,

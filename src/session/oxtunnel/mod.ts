@@ -70,6 +70,10 @@ export interface OxtunnelOptions {
   mtu: number;
   /** Loss repair; undefined where it is neither offered nor accepted. */
   repair: RepairOptions | undefined;
+  /** Datagrams that the other end may send, kbit/s with IP and UDP; 0 for as many as come. */
+  receiveKbitS: number;
+  /** Told, with each new session, what the other end says of the same for this one. */
+  limited: (peer: number, kbitS: number, nowUs: number) => void;
   /** Whether this end gives tickets and takes early data, as relays do; others keep and send them. */
   givesTickets: boolean;
 }
@@ -413,6 +417,7 @@ export class Oxtunnel {
       remoteIds: [...said.connectionIds ?? []],
     });
     this.sessions.begin(session, rest, nowUs);
+    this.#o.limited(peer.id, said.limits?.rateKbitS ?? 0, nowUs);
     return rest;
   }
 
@@ -425,7 +430,7 @@ export class Oxtunnel {
     const limits = {
       datagramMaxBytes: OX_DATAGRAM_MAX_BYTES,
       reportIntervalMs: REPORT_INTERVAL_MS,
-      rateKbitS: 0,
+      rateKbitS: this.#o.receiveKbitS,
     };
     return { limits, ...this.#o.say(peer) };
   }
