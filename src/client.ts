@@ -178,7 +178,7 @@ export class Client extends Tunnel {
     const peer = this.peers.find(this.#upstream);
     if (!oxtunnel || !peer || !oxtunnel.sessions.hints.setOwn(flows, trafficClass)) return false;
     const session = this.peers.current[peer.id];
-    if (session !== NONE) oxtunnel.sessions.of[session]?.sayHint(flows, trafficClass);
+    if (session !== NONE) oxtunnel.sessions.of[session]?.hints.tell(flows, trafficClass);
     return true;
   }
 

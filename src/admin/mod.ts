@@ -68,8 +68,13 @@ export interface AdminDeps {
   /** Where this machine's subcommands reach the interface. */
   url(): string;
   reload(): Promise<ReloadReport>;
-  /** Without a public key a key pair is made, and the private key is answered once and kept nowhere. */
-  addPeer(peer: { name: string; publicKey?: string }): Promise<PeerRecord & { privateKey?: string }>;
+  /**
+   * Stores a peer and serves it. Without a public key a key pair is made, and the private key is answered once and kept nowhere.
+   * A preshared key is taken and never answered.
+   */
+  addPeer(
+    peer: { name: string; publicKey?: string; presharedKey?: string },
+  ): Promise<Omit<PeerRecord, "presharedKey"> & { privateKey?: string }>;
   /** False when there is no such peer. */
   removePeer(name: string): Promise<boolean>;
   /** Whether the relay works: loops turn, the exit is there. */
@@ -83,16 +88,23 @@ const PeerName = v.pipe(
   v.regex(/^[A-Za-z0-9._-]{1,63}$/, "a peer's name is 1 to 63 characters of A-Z a-z 0-9 . _ -"),
 );
 
-const NewPeer = v.strictObject({
-  name: PeerName,
-  // 32 bytes of base64: the last character before the padding carries four bits.
-  publicKey: v.optional(
-    v.pipe(
-      v.string("a public key is text"),
-      v.regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, "a public key is 44 characters of base64"),
-    ),
-  ),
-}, (issue) => `the body is a JSON object of "name" and, if you have it, "publicKey"; got ${issue.received}`);
+/** 32 bytes of base64: the last character before the padding carries four bits. */
+const keyText = (what: string) =>
+  v.pipe(
+    v.string(`a ${what} is text`),
+    v.regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, `a ${what} is 44 characters of base64`),
+  );
+
+const NewPeer = v.strictObject(
+  {
+    name: PeerName,
+    publicKey: v.optional(keyText("public key")),
+    presharedKey: v.optional(keyText("preshared key")),
+  },
+  // Of an unknown key valibot has the key in quotes; of another body its type.
+  ({ received }) =>
+    `the body is a JSON object of "name" and, if there is one, "publicKey" and "presharedKey"; got ${received}`,
+);
 
 const DASHBOARD_POLICY = [
   "default-src 'none'",

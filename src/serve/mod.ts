@@ -8,8 +8,7 @@ import { createAdmin } from "../admin/mod.ts";
 import { sum } from "../admin/prometheus.ts";
 import { type AdminServer, serveAdmin } from "../admin/server.ts";
 import { diffConfig, type Environment, formatEndpoint, redactConfig, reloadedConfig } from "../config.ts";
-import { adminUrl } from "../cli/admin_client.ts";
-import { loadAdminToken } from "./admin_token.ts";
+import { adminUrl, loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
@@ -20,7 +19,7 @@ import { logger, setLevel, setupLogging } from "../process/logging.ts";
 import { giveBackMemorySoon } from "../process/memory.ts";
 import type { ReadyMessage } from "./worker_handle.ts";
 import { DataPlanes } from "./worker_pool.ts";
-import { loadAllPeers, peersFromEnvironment, PeerStore } from "./store.ts";
+import { loadAllPeers, openStore } from "./store.ts";
 
 const HEALTH_MS = 500;
 
@@ -132,13 +131,7 @@ export async function serve(args: string[]): Promise<number> {
   const health = new Health(planes);
   let draining = false;
   const livePeers = new LivePeers(
-    new PeerStore({
-      stateDir: config.stateDir,
-      tunnelIpv4: config.tunnelIpv4,
-      tunnelIpv6,
-      others: peersFromEnvironment(env),
-      relayKey: keyToText(identity.publicKey),
-    }),
+    openStore(config, env, identity),
     planes,
   );
   const reload = async () => {
@@ -180,10 +173,10 @@ export async function serve(args: string[]): Promise<number> {
     adminToken: () => adminToken,
     url: () => adminUrl(config),
     reload,
-    addPeer: async ({ name, publicKey }) => {
+    addPeer: async ({ publicKey, ...peer }) => {
       const made = publicKey === undefined ? generatePrivateKey() : undefined;
-      const record = await livePeers.add({
-        name,
+      const { presharedKey: _, ...record } = await livePeers.add({
+        ...peer,
         publicKey: publicKey ?? keyToText(publicKeyOf(made!)),
         created: new Date().toISOString(),
       });

@@ -88,8 +88,8 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
     note: "control frames are free",
   },
   {
-    file: "src/session/oxtunnel/session.ts",
-    from: " && budget.has(this.peer, KEY_EXCHANGE_PRICE, nowUs)",
+    file: "src/session/oxtunnel/subjects/keys.ts",
+    from: " && budget.has(peer, KEY_EXCHANGE_PRICE, nowUs)",
     to: "",
     tests: FLOOD,
     note: "key exchanges of session after session are free",
@@ -145,8 +145,8 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/session/oxtunnel/session.ts",
-    from: "if (this.#hasWord()) burst.length[row]",
-    to: "if (this.#hasWord() && !this.size.isDue) burst.length[row]",
+    from: "if (this.#isAnyWord(nowUs)) burst.length[row]",
+    to: "if (this.#isAnyWord(nowUs) && !this.size.isDue) burst.length[row]",
     tests: ["tests/sim/path_size_test.ts"],
     note: "a ping is behind its probe, and lost with it as one message",
   },

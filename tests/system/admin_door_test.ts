@@ -72,7 +72,7 @@ relayTest(
     assert(!relay.said.includes(await relay.token()), "it is not printed");
     const added = await relay.run("peer", ["add", "phone", "--no-qr"]);
     assertEquals(added.code, 0, added.stderr);
-    assertStringIncludes(added.stderr, "The running relay knows: it serves 1 peers now.");
+    assertStringIncludes(added.stderr, "The running relay serves it.");
     assertStringIncludes((await relay.run("status", ["--once"])).stdout, "phone");
     const removed = await relay.run("peer", ["remove", "phone"]);
     assertEquals([removed.code, removed.stderr], [0, 'Peer "phone" is removed, and its session cut.\n']);

@@ -49,9 +49,10 @@ import {
   wipeSecrets,
 } from "./handshake.ts";
 import { KeyExchange } from "./keys.ts";
-import { OxSession, SPARE_IDS } from "./session.ts";
+import { OxSession } from "./session.ts";
 import { OxSessions } from "./sessions.ts";
 import type { RepairOptions } from "../../repair/pool.ts";
+import { SPARE_IDS } from "./subjects/connection_ids.ts";
 import { type Ticket, TicketKeys, wipeTicket } from "./tickets.ts";
 import type { Peer, StagedPacket } from "../peers.ts";
 import { TrustedLinks } from "./trusted_links.ts";

@@ -2,20 +2,12 @@
  * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
  * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
- * Keeps PROTOCOL R53, R54, R55, R57, R58, R59, R78 and R83.
+ * Keeps PROTOCOL R55 and R83.
  */
 import { Jitter } from "../../control/jitter.ts";
 import { PathSize } from "../../control/path_size.ts";
-import { NONE } from "../../vector/arena.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import {
-  CONNECTION_IDS_MAX,
-  connectionIdCount,
-  CONTROL_ACK,
-  CONTROL_CLOSE,
-  CONTROL_CONNECTION_IDS,
-  CONTROL_HINT,
-  CONTROL_KEY_EXCHANGE,
   CONTROL_PATH_CHALLENGE,
   CONTROL_PATH_RESPONSE,
   CONTROL_PING,
@@ -23,39 +15,20 @@ import {
   CONTROL_PROBE,
   CONTROL_PROBE_REPLY,
   CONTROL_REPORT,
-  CONTROL_TICKET,
   controlKind,
-  Hint,
   isReliable,
-  KEY_ANSWER,
-  KEY_PART_AT,
-  KEY_PART_BYTES,
-  keyPartBytes,
-  readCloseReason,
-  readFirstIdNumber,
   readHeldUs,
-  readKeyRole,
-  readNewConnectionId,
   readPathHigh,
   readPathLow,
-  readRetireBefore,
   readSequence,
   readSize,
-  readTicketLifeS,
   readToken,
   Report,
   REPORT_BITMAP_MAX_BYTES,
   REPORT_MAX_BYTES,
-  TICKET_AT,
-  TICKET_SECRET_AT,
-  TICKET_SECRET_BYTES,
-  writeClose,
-  writeConnectionIds,
-  writeKeyExchange,
   writePing,
   writePong,
   writeShort,
-  writeTicket,
 } from "../../wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../wire/frame.ts";
 import {
@@ -65,63 +38,40 @@ import {
   SHORT_HEADER_MIN_BYTES,
 } from "../../wire/oxtunnel.ts";
 import { HEADROOM, SLOT_BYTES, TAILROOM } from "../../vector/arena.ts";
-import {
-  AEAD_AES_256_GMAC,
-  FEATURE_HYBRID_KEYS,
-  FEATURE_RESUMPTION,
-  FEATURE_SLIDING_WINDOW,
-} from "../../wire/parameters.ts";
+import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
 import { repairFrame, type RepairReceiver } from "../../repair/receiver.ts";
 import { datagramBytes } from "../../repair/tally.ts";
 import { fillSections } from "../../repair/report_sections.ts";
 import type { SessionRepair } from "../../repair/pool.ts";
-import { CLASS_DEFAULT } from "../../control/traffic_class.ts";
 import type { Associations } from "../associations.ts";
 import { isStreamAddress } from "../../wire/stream.ts";
-import { KEY_EXCHANGE_PRICE } from "./control_budget.ts";
-import type { HintedFlows } from "./hints.ts";
 import type { KeyExchange } from "./keys.ts";
+import { Closing } from "./subjects/closing.ts";
+import { ConnectionIds } from "./subjects/connection_ids.ts";
+import { HintExchange } from "./subjects/hints.ts";
+import { KeyRenewal } from "./subjects/keys.ts";
+import { Reliable } from "./subjects/reliable.ts";
+import { TicketExchange } from "./subjects/tickets.ts";
+import type { SharedSession, Subject } from "./subjects/subject.ts";
 import { OxPaths } from "./paths.ts";
 import type { OxSessions } from "./sessions.ts";
-import { TICKET_LIFE_US, wipeTicket } from "./tickets.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
-/** The largest frame that is written whole: a part of a key exchange. */
-const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + KEY_PART_AT + KEY_PART_BYTES;
 const PINGS_MAX = 8;
 /** From ping to ping at least; and the share of the round trip that it takes where that is longer (PROTOCOL §14). */
 const PING_US_MIN = 75_000;
 const PING_ROUND_TRIPS = 1 / 4;
-const KEY_REPEAT_US_MIN = 250_000;
-const RELIABLE_REPEAT_US_MIN = 100_000;
-const CLOSES = 3;
-const CLOSE_US = 100_000;
 /** Counters that a report goes over again, in case the last one was lost. */
 const REPORT_OVERLAP = 32;
 const REPORT_FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
 const REPORT_FRAME_MAX_BYTES = FRAME_HEAD_BYTES + REPORT_MAX_BYTES;
-/** Spare connection ids that the other end shall have. */
-export const SPARE_IDS = 2;
-/** Ids of one session that are good at a time, besides its first. */
-const IDS_MAX = 8;
-/** Ids that a session gives out in all; who has used them up makes a handshake. */
-const IDS_EVER = 1024;
-const SEQUENCES = 65536;
-/** A ticket is kept no longer, whatever the other end says. */
-const TICKET_LIFE_MAX_US = 7 * 86_400_000_000;
 /** How long the reply to a probe may take: so many round trips, at least so long, and without one to go by. */
 const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
 
 /** One is filled and written at a time, by whoever's turn it is. */
 const report = new Report();
-const hint = new Hint();
 const frames = new FrameReader();
-/** How long a hint holds at the other end, and after how long it is said again. */
-const HINT_LIFE_S = 65_535, HINTS_AGAIN_US = 21_600_000_000;
-/** Hints that wait to be said: all of this end's own, and as many taken back. */
-const HINTS_WAITING_MAX = 128;
-
 export interface OxSessionOptions {
   row: number;
   peer: number;
@@ -139,7 +89,7 @@ export interface OxSessionOptions {
   remoteIds: number[];
 }
 
-export class OxSession {
+export class OxSession implements SharedSession {
   readonly row: number;
   readonly peer: number;
   readonly isInitiator: boolean;
@@ -150,6 +100,7 @@ export class OxSession {
   /** What the path in use takes from this end. */
   readonly size: PathSize;
   readonly sessions: OxSessions;
+  readonly around: Associations;
   #isNarrow = false;
   /** What brings lost packets back, from the other end's first repair on. */
   receiver: RepairReceiver | undefined;
@@ -172,51 +123,24 @@ export class OxSession {
   readonly jitter = new Jitter();
   /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
   reportedReceived = 0;
-  readonly #a: Associations;
-  readonly #keys: KeyExchange;
-  #keysRepeatAtUs = Infinity;
-  /** When the last epoch's keys go. */
-  #retireAtUs = Infinity;
+  readonly #closing: Closing;
+  readonly #keys: KeyRenewal;
+  readonly #reliable: Reliable;
+  readonly ids: ConnectionIds;
+  readonly hints: HintExchange;
+  /** Order in a datagram: what is first finds room first. */
+  readonly #inOrder: readonly Subject[];
   #isPingDue = false;
   #isPongDue = false;
   #pongToken = 0;
   #pongSinceUs = 0;
   /** The size of a probe that arrived and waits to be told; 0 when none does. */
   #arrivedSize = 0;
-  #ackDue = -1;
-  /** The next reliable frame that is obeyed. */
-  #expected = 0;
-  /** The reliable frame that is under way, its sequence number, and when it goes again. */
-  #reliableKind = 0;
-  #sequence = 0;
-  #reliableAtUs = Infinity;
-  #isReliableDue = false;
-  #idsUnderWay = 0;
-  /** The ticket that the other end does not have yet, and its secret; and when it is given another. */
-  #ticket: { bytes: Uint8Array; secret: Uint8Array } | undefined;
-  #nextTicketUs = -Infinity;
   #reportedHighest = -1;
-  /** Rows of this end's ids by number; number 0 is the session's own. */
-  readonly #ownRows: number[];
-  /** When a request of the other end may be computed again. */
-  #nextRequestUs = -Infinity;
   /** Whether its end is set: nothing puts it off. */
   isEnding = false;
-  readonly #remoteIds: number[];
-  #remoteIdNumber: number;
-  /** Numbers of own ids that the other end knows. */
-  #toldIds: number;
-  /** Hints to be said, oldest first; without a class they are taken back. */
-  readonly #hints: (HintedFlows & { trafficClass?: number })[] = [];
-  #hintsAgainUs = Infinity;
-  #closesLeft = 0;
-  #closeAtUs = Infinity;
-  #isCloseDue = false;
-  #closeReason = 0;
-  #retryAfterS = 0;
-
   constructor(associations: Associations, sessions: OxSessions, options: OxSessionOptions) {
-    this.#a = associations;
+    this.around = associations;
     this.sessions = sessions;
     this.row = options.row;
     this.peer = options.peer;
@@ -226,13 +150,30 @@ export class OxSession {
     this.features = options.features;
     this.#canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
     this.reportIntervalUs = options.reportIntervalUs;
-    this.#keys = options.keys;
-    this.#ownRows = [options.row, ...options.spareRows];
-    this.#toldIds = this.#ownRows.length;
-    this.#remoteIds = options.remoteIds;
-    this.#remoteIdNumber = 1 + options.remoteIds.length;
     this.paths = new OxPaths(associations, this);
     this.size = new PathSize(options.datagramMaxBytes);
+    const { spareRows, remoteIds, keys } = options;
+    const reliable = this.#reliable = new Reliable(this);
+    this.#inOrder = [
+      this.#closing = new Closing(this),
+      reliable,
+      this.#others(),
+      this.ids = new ConnectionIds(this, reliable, spareRows, remoteIds),
+      this.hints = new HintExchange(this, reliable),
+      new TicketExchange(this, reliable),
+      this.#keys = new KeyRenewal(this, keys),
+    ];
+    reliable.setOrder(this.#inOrder);
+  }
+
+  /** The subjects that have no file of their own yet. */
+  #others(): Subject {
+    return {
+      dueUs: Infinity,
+      hasWord: () => this.#hasWord(),
+      write: ({ view }, at, _room, nowUs) => this.#write(view, at, nowUs),
+      handleTimeout: () => {},
+    };
   }
 
   /** The number of the newest epoch that both ends have. */
@@ -242,15 +183,9 @@ export class OxSession {
 
   /** The next deadline that the columns do not know of, or Infinity. */
   get dueUs(): number {
-    return Math.min(
-      this.#keysRepeatAtUs,
-      this.#retireAtUs,
-      this.#reliableAtUs,
-      this.#closeAtUs,
-      this.paths.dueUs,
-      this.size.dueUs,
-      this.#repairAtUs,
-    );
+    let dueUs = Math.min(this.paths.dueUs, this.size.dueUs, this.#repairAtUs);
+    for (const subject of this.#inOrder) dueUs = Math.min(dueUs, subject.dueUs);
+    return dueUs;
   }
 
   /** What repairs the losses of what this end sends; undefined before and without. */
@@ -270,12 +205,12 @@ export class OxSession {
   /** Has a repair sent alone if nothing takes it along. */
   hastenRepair(): void {
     this.#repairAtUs = this.#repair!.sender.dueUs;
-    if (this.#repairAtUs < Infinity) this.#a.timers.hasten(this.peer, this.#repairAtUs);
+    if (this.#repairAtUs < Infinity) this.hasten(this.#repairAtUs);
   }
 
   /** Counts the repair frames that begin at `at` and take `bytes`, in a datagram that will have `counter`. */
   noteRepairs({ view }: Burst, at: number, bytes: number, counter: number, nowUs: number): void {
-    const { tally, quality } = this.#repair!, { count } = this.#a.options;
+    const { tally, quality } = this.#repair!, { count } = this.around.options;
     frames.start(at, bytes);
     while (frames.next(view) === FRAME_REPAIR) {
       if (!repairFrame.read(view, frames.at, frames.length, counter)) continue;
@@ -299,13 +234,15 @@ export class OxSession {
   /** Takes a repair frame's body; false when it is malformed. */
   onRepair(burst: Burst, at: number, length: number, counter: number, nowUs: number): boolean {
     if (this.receiver === undefined && this.#canRepair) {
-      this.receiver = this.sessions.repairs?.takeReceiver(this.#a.options.table.replay.highest[this.row] + 1);
+      this.receiver = this.sessions.repairs?.takeReceiver(
+        this.around.options.table.replay.highest[this.row] + 1,
+      );
       if (this.receiver !== undefined) this.sessions.receiving.add(this.receiver.tally);
     }
     const { receiver } = this;
     if (receiver === undefined) return true;
     if (!receiver.repair(burst, at, length, counter)) return false;
-    const { count } = this.#a.options, bytes = FRAME_HEAD_BYTES + length;
+    const { count } = this.around.options, bytes = FRAME_HEAD_BYTES + length;
     const sourceUs = receiver.arrivals.usOf(repairFrame.numbers[repairFrame.count - 1]);
     receiver.tally.repair(repairFrame, counter, bytes, sourceUs, nowUs);
     count("repairs_received");
@@ -315,7 +252,7 @@ export class OxSession {
 
   /** Adds to everybody's counters what has become certain of this session's repairs. */
   #countRepairs({ wasted, arrivals: { unrepaired } }: RepairReceiver): void {
-    const { count } = this.#a.options;
+    const { count } = this.around.options;
     if (wasted > this.#wastedCounted) {
       count("repairs_wasted", wasted - this.#wastedCounted);
       this.#wastedCounted = wasted;
@@ -326,26 +263,42 @@ export class OxSession {
 
   /** Has `pollTransmit` called. */
   speak(): void {
-    this.#a.wantControl(this.peer);
+    this.around.wantControl(this.peer);
+  }
+
+  /** Has `handleTimeout` called at `dueUs` or before. */
+  hasten(dueUs: number): void {
+    this.around.timers.hasten(this.peer, dueUs);
+  }
+
+  /** The other end has answered something that was sent at `sentUs`, whole microseconds. */
+  answered(sentUs: number): void {
+    this.size.onAnswer(sentUs);
+    this.sizeChanged();
+  }
+
+  /** Smoothed round trip, or the handshake's before the first pong; -1 without either. */
+  get roundTripUs(): number {
+    return this.rttUs >= 0 ? this.rttUs : this.around.options.peers.get(this.peer)?.handshakeRttUs ?? -1;
   }
 
   /** The responder's session is confirmed: what it sends goes where the response went. */
   takeEndpoint(nowUs: number): void {
     this.paths.takeHandshake();
-    this.#giveTicket(nowUs);
+    for (const subject of this.#inOrder) subject.onOpened?.(nowUs);
     this.onNewPath();
   }
 
   /** What goes out takes another path from now on, whose size is to be found. */
   onNewPath(): void {
-    this.size.begin(isStreamAddress(this.#a.options.peers.address, 4 * this.peer));
+    this.size.begin(isStreamAddress(this.around.options.peers.address, 4 * this.peer));
     this.sizeChanged();
   }
 
   /** Tells the columns what the path's size is now, and has a probe sent that is due. */
   sizeChanged(): void {
     const { size, sessions, row } = this;
-    if (size.isNarrow && !this.#isNarrow) this.#a.noteNarrow(this.peer);
+    if (size.isNarrow && !this.#isNarrow) this.around.noteNarrow(this.peer);
     this.#isNarrow = size.isNarrow;
     sessions.datagramBytes[row] = size.bytes;
     sessions.searchAtUs[row] = size.searchAtUs;
@@ -358,45 +311,19 @@ export class OxSession {
   opened(nowUs: number): void {
     this.isNew = false;
     this.onNewPath();
-    this.#sayHints(nowUs);
     this.renew(nowUs);
-    this.#giveTicket(nowUs);
-  }
-
-  /** Tells the other end of a hint, or, without a class, takes it back. */
-  sayHint(flows: HintedFlows, trafficClass: number | undefined): void {
-    if (this.#hints.length === HINTS_WAITING_MAX) return;
-    this.#hints.push({ ...flows, trafficClass });
-    this.#startReliable();
-  }
-
-  #sayHints(nowUs: number): void {
-    for (const own of this.sessions.hints.own) this.sayHint(own, own.trafficClass);
-    this.#hintsAgainUs = nowUs + HINTS_AGAIN_US;
+    for (const subject of this.#inOrder) subject.onOpened?.(nowUs);
   }
 
   /** Asks for the next epoch, or, near the end of the session's life, begins a handshake. */
   renew(nowUs: number): void {
-    const { table, limits } = this.#a.options;
-    if (nowUs >= table.bornUs[this.row] + limits.sessionUs - limits.rejectAfterUs) {
-      this.#a.initiate(this.peer);
-    }
-    if (this.#keys.isAsking || this.#keys.isUnconfirmed || this.#retireAtUs !== Infinity) return;
-    this.#keys.ask();
-    this.#repeatKeysLater(nowUs);
+    this.#keys.renew(nowUs);
   }
 
-  /** Something has opened under the epoch that was awaited: the last one opens for a while longer. */
+  /** Something has opened under the epoch that was awaited. */
   confirmEpoch(nowUs: number): void {
-    const { limits, count } = this.#a.options;
-    this.#keys.confirm();
-    const phase = this.#keys.epoch & 1;
-    if (this.sessions.sendPhase[this.row] !== phase) this.sessions.enterEpoch(this.row, phase, nowUs);
-    this.#retireAtUs = nowUs + limits.graceUs;
-    this.#a.timers.hasten(this.peer, this.#retireAtUs);
-    if (nowUs >= this.#hintsAgainUs) this.#sayHints(nowUs);
-    count("epochs_made");
-    this.#giveTicket(nowUs);
+    this.#keys.confirm(nowUs);
+    for (const subject of this.#inOrder) subject.onEpoch?.(nowUs);
   }
 
   ping(): void {
@@ -406,8 +333,7 @@ export class OxSession {
 
   /** How long nothing may come after data went out before the next ping does. */
   get pingIntervalUs(): number {
-    const rttUs = this.rttUs < 0 ? this.#a.options.peers.get(this.peer)?.handshakeRttUs ?? -1 : this.rttUs;
-    return Math.max(PING_US_MIN, PING_ROUND_TRIPS * rttUs);
+    return Math.max(PING_US_MIN, PING_ROUND_TRIPS * this.roundTripUs);
   }
 
   /** Whether the path is dead: data went out, and nothing answered it nor the pings that followed. */
@@ -422,46 +348,24 @@ export class OxSession {
       return;
     }
     this.sessions.pingAtUs[this.row] = Infinity;
-    if (this.isInitiator) this.#a.initiate(this.peer);
+    if (this.isInitiator) this.around.initiate(this.peer);
   }
 
   /** Whether it has yet to say that it ends. */
   get isClosing(): boolean {
-    return this.#closesLeft > 0;
+    return this.#closing.isClosing;
   }
 
   /** Ends the session at both ends; the close is said three times and then the keys go. */
   close(reason: number, retryAfterS: number, nowUs: number): void {
-    if (this.#closeReason !== 0) return;
-    this.#closeReason = reason;
-    this.#retryAfterS = retryAfterS;
-    this.#closesLeft = CLOSES;
-    this.#closeAtUs = nowUs;
+    if (!this.#closing.close(reason, retryAfterS, nowUs)) return;
     this.size.halt();
     this.sizeChanged();
-    this.#a.timers.hasten(this.peer, nowUs);
   }
 
   /** An id of the other end that no path has seen yet, or NONE. */
   takeRemoteId(): number {
-    return this.#remoteIds.shift() ?? NONE;
-  }
-
-  /** Notes that the other end has begun to use the id of `row`: it gets another in its place. */
-  onIdUsed(row: number): void {
-    const { table } = this.#a.options;
-    const number = this.#ownRows.indexOf(row);
-    if (number < 1 || number + SPARE_IDS < this.#ownRows.length || this.#ownRows.length >= IDS_EVER) return;
-    const spare = table.allocateSpare(this.row);
-    if (spare === NONE) return;
-    // Paths that were left long ago keep no ids.
-    const old = this.#ownRows.length - IDS_MAX;
-    if (old > 0) {
-      table.erase(this.#ownRows[old]);
-      this.#ownRows[old] = NONE;
-    }
-    this.#ownRows.push(spare);
-    this.#startReliable();
+    return this.ids.takeRemoteId();
   }
 
   /**
@@ -504,71 +408,44 @@ export class OxSession {
       case CONTROL_PATH_RESPONSE:
         this.paths.onResponse(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
         return false;
-      case CONTROL_KEY_EXCHANGE:
-        this.#onKeyPart(view, at, nowUs);
-        return false;
-      case CONTROL_CLOSE:
-        this.#a.closed(this, readCloseReason(view, at));
-        return false;
-      case CONTROL_ACK:
-        this.#onAck(readSequence(view, at));
-        return false;
       default:
-        if (isReliable(kind)) this.#onReliable(burst, at, length, kind, nowUs);
+        if (isReliable(kind) && !this.#reliable.accepts(readSequence(view, at))) return true;
+        for (const subject of this.#inOrder) {
+          if (subject.takes?.(kind)) subject.onControl?.(burst, row, at, length, nowUs);
+        }
         return isReliable(kind);
     }
   }
 
   handleTimeout(nowUs: number): void {
-    const { table } = this.#a.options;
     this.paths.handleTimeout(nowUs);
+    for (const subject of this.#inOrder) if (subject.dueUs <= nowUs) subject.handleTimeout(nowUs);
     if (this.size.dueUs <= nowUs) {
       this.size.handleTimeout(nowUs);
       this.sizeChanged();
-    }
-    if (this.#retireAtUs <= nowUs) {
-      this.#retireAtUs = Infinity;
-      this.sessions.datagramAead.retire(this.row, (this.#keys.epoch & 1) ^ 1);
-    }
-    if (this.#keysRepeatAtUs <= nowUs) {
-      if (this.#keys.isAsking) {
-        this.#keys.repeat();
-        this.#repeatKeysLater(nowUs);
-      } else this.#keysRepeatAtUs = Infinity;
-    }
-    if (this.#reliableAtUs <= nowUs) {
-      this.#reliableAtUs = Infinity;
-      this.#isReliableDue = true;
-      this.speak();
     }
     if (this.#repairAtUs <= nowUs) {
       this.#repairAtUs = Infinity;
       this.#isRepairDue = true;
       this.speak();
     }
-    if (this.#closeAtUs <= nowUs) {
-      this.#closeAtUs = Infinity;
-      this.#isCloseDue = this.#closesLeft > 0;
-      if (!this.#isCloseDue) table.endsUs[this.row] = nowUs;
-      this.speak();
-    }
   }
 
   /** Adds datagrams with all that waits to be said to the burst; false when it was full before. */
   pollTransmit(burst: Burst, nowUs: number): boolean {
-    const { table, peers } = this.#a.options;
+    const { table, peers } = this.around.options;
     if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
       return true;
     }
     if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
-    while (this.#hasWord() || this.size.isDue || this.#isRepairDue) {
+    while (this.#isAnyWord(nowUs) || this.size.isDue || this.#isRepairDue) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
       let hasRepair = false;
       // A probe that is lost for its size shall take nothing else with it. So it comes last: what is shorter and follows
       // would be of one message with it, which UDP_SEGMENT lets a router take or drop as a whole.
-      if (this.#hasWord()) burst.length[row] = this.#write(burst.view, burst.offset[row], nowUs);
+      if (this.#isAnyWord(nowUs)) burst.length[row] = this.#writeInOrder(burst, burst.offset[row], nowUs);
       else if (!this.#isRepairDue) burst.length[row] = this.#writeProbe(burst, burst.offset[row], nowUs);
       else {
         const { sender } = this.#repair!, counter = table.sendCounter[this.row];
@@ -627,34 +504,29 @@ export class OxSession {
     this.#repairAtUs = Infinity;
     this.#isRepairDue = false;
     this.#canRepair = false;
-    this.#keys.wipe();
-    this.#forgetTicket();
-    for (let number = 1; number < this.#ownRows.length; number++) {
-      this.#a.options.table.erase(this.#ownRows[number]);
-    }
-    this.#ownRows.length = 1;
-    this.#hints.length = 0;
+    for (const subject of this.#inOrder) subject.wipe?.();
   }
 
-  #hasWord(): boolean {
-    return this.#isPingDue || this.#isPongDue || this.#ackDue >= 0 || this.#keys.partsToSend !== 0 ||
-      this.isReportDue || this.#isReliableDue || this.#isCloseDue || this.#arrivedSize !== 0;
+  #isAnyWord(nowUs: number): boolean {
+    for (const subject of this.#inOrder) if (subject.hasWord(nowUs)) return true;
+    return false;
   }
 
   /** Writes what waits, as much as one datagram takes, and returns the bytes. */
+  #writeInOrder(burst: Burst, start: number, nowUs: number): number {
+    let at = start;
+    for (const subject of this.#inOrder) {
+      if (subject.hasWord(nowUs)) at += subject.write(burst, at, CONTROL_BYTES_MAX - (at - start), nowUs);
+    }
+    return at - start;
+  }
+
+  #hasWord(): boolean {
+    return this.#isPingDue || this.#isPongDue || this.isReportDue || this.#arrivedSize !== 0;
+  }
+
   #write(view: DataView, start: number, nowUs: number): number {
     let at = start;
-    if (this.#isCloseDue) {
-      this.#isCloseDue = false;
-      at += writeClose(view, at, this.#closeReason, this.#retryAfterS);
-      this.#closesLeft--;
-      this.#closeAtUs = nowUs + CLOSE_US;
-      this.#a.timers.hasten(this.peer, this.#closeAtUs);
-    }
-    if (this.#ackDue >= 0) {
-      at += writeShort(view, at, CONTROL_ACK, this.#ackDue);
-      this.#ackDue = -1;
-    }
     if (this.#isPongDue) {
       at += writePong(view, at, this.#pongToken, nowUs - this.#pongSinceUs);
       this.#isPongDue = false;
@@ -671,54 +543,32 @@ export class OxSession {
       this.#fillReport(REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES, REPORT_FRAME_MAX_BYTES, nowUs);
       at += report.write(view, at);
     }
-    if (this.#isReliableDue) {
-      this.#isReliableDue = false;
-      at += this.#writeReliable(view, at);
-      this.#reliableAtUs = nowUs + Math.max(RELIABLE_REPEAT_US_MIN, 2 * this.rttUs);
-      this.#a.timers.hasten(this.peer, this.#reliableAtUs);
-    }
-    const keys = this.#keys;
-    for (let part = 0; keys.partsToSend !== 0; part++) {
-      if (at - start + FRAME_BYTES_MAX > CONTROL_BYTES_MAX) break;
-      if ((keys.partsToSend & (1 << part)) === 0) continue;
-      at += this.#writeKeyPart(view, at, part * KEY_PART_BYTES);
-      keys.partsToSend &= ~(1 << part);
-    }
     return at - start;
   }
 
   /** Writes a probe, padded so that its datagram has the size that is probed, and returns the bytes. */
   #writeProbe({ view, bytes }: Burst, start: number, nowUs: number): number {
     const { size, sessions, row } = this;
-    const { table, count } = this.#a.options;
+    const { table, count } = this.around.options;
     const counter = counterBytes(table.sendCounter[row], sessions.acknowledged[row]);
     const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
     const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
     bytes.fill(0, at, end);
     size.onSent(table.sendCounter[row], nowUs, this.#probeUs());
-    this.#a.timers.hasten(this.peer, size.dueUs);
+    this.hasten(size.dueUs);
     count("size_probes_sent");
     return end - start;
   }
 
   #probeUs(): number {
-    const { rttUs } = this;
-    const roundTripUs = rttUs >= 0 ? rttUs : this.#a.options.peers.get(this.peer)?.handshakeRttUs ?? -1;
+    const { roundTripUs } = this;
     return roundTripUs < 0 ? PROBE_US_FIRST : Math.max(PROBE_US_MIN, PROBE_ROUND_TRIPS * roundTripUs);
-  }
-
-  #writeKeyPart(view: DataView, at: number, offset: number): number {
-    const { message, role, epoch } = this.#keys;
-    const body = writeKeyExchange(view, at, role, epoch + 1, message.length, offset);
-    const bytes = keyPartBytes(message.length, offset);
-    for (let i = 0; i < bytes; i++) view.setUint8(body + i, message[offset + i]);
-    return body + bytes - at;
   }
 
   /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
   #fillReport(bytesMax: number, sectionsMax: number, nowUs: number): void {
     const { sessions, row } = this;
-    const { replay } = this.#a.options.table;
+    const { replay } = this.around.options.table;
     const highest = replay.highest[row];
     report.highest = highest;
     report.delayUs = nowUs - sessions.arrivedUs[row];
@@ -753,8 +603,8 @@ export class OxSession {
     if (this.#repair === undefined) return;
     const { quality } = this.#repair, { repaired, unrepaired } = quality;
     this.#repair.onReport(report, nowUs);
-    this.#a.options.count("reported_repaired", quality.repaired - repaired);
-    this.#a.options.count("reported_unrepaired", quality.unrepaired - unrepaired);
+    this.around.options.count("reported_repaired", quality.repaired - repaired);
+    this.around.options.count("reported_unrepaired", quality.unrepaired - unrepaired);
   }
 
   #onPong(token: number, heldUs: number, nowUs: number): void {
@@ -765,154 +615,5 @@ export class OxSession {
     this.jitter.add(sampleUs);
     // RFC 6298's gain.
     this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
-  }
-
-  #onKeyPart(view: DataView, at: number, nowUs: number): void {
-    const isAnswer = readKeyRole(view, at) === KEY_ANSWER;
-    const { budget, exchangesLeft } = this.sessions;
-    // One exchange at a time, one computed per grace period whatever comes of it, and few in a burst and for one peer.
-    const mayCompute = !this.isEnding && this.#retireAtUs === Infinity && exchangesLeft > 0 &&
-      (isAnswer || nowUs >= this.#nextRequestUs) && budget.has(this.peer, KEY_EXCHANGE_PRICE, nowUs);
-    const computed = this.#keys.computed;
-    const keys = this.#keys.onPart(view, at, mayCompute);
-    if (this.#keys.computed !== computed) {
-      this.sessions.exchangesLeft--;
-      budget.pay(this.peer, KEY_EXCHANGE_PRICE, nowUs);
-      if (!isAnswer) this.#nextRequestUs = nowUs + this.#a.limits.graceUs;
-    }
-    if (this.#keys.partsToSend !== 0) this.speak();
-    if (!keys) return;
-    const phase = (this.#keys.epoch + 1) & 1;
-    this.sessions.datagramAead.install(this.row, phase, keys.sendKey, keys.receiveKey);
-    keys.sendKey.fill(0);
-    keys.receiveKey.fill(0);
-    this.sessions.awaitedPhase[this.row] = phase;
-    if (!isAnswer) return;
-    this.#keysRepeatAtUs = Infinity;
-    this.sessions.enterEpoch(this.row, phase, nowUs);
-    this.ping();
-  }
-
-  #repeatKeysLater(nowUs: number): void {
-    this.#keysRepeatAtUs = nowUs + Math.max(KEY_REPEAT_US_MIN, 2 * this.rttUs);
-    this.#a.timers.hasten(this.peer, this.#keysRepeatAtUs);
-    this.speak();
-  }
-
-  #onReliable({ bytes, view }: Burst, at: number, length: number, kind: number, nowUs: number): void {
-    const sequence = readSequence(view, at);
-    const ahead = (sequence - this.#expected + SEQUENCES) % SEQUENCES;
-    if (ahead !== 0 && ahead < SEQUENCES / 2) return;
-    this.#ackDue = (this.#expected + (ahead === 0 ? 0 : SEQUENCES - 1)) % SEQUENCES;
-    this.speak();
-    if (ahead !== 0) return;
-    this.#expected = (this.#expected + 1) % SEQUENCES;
-    if (kind === CONTROL_CONNECTION_IDS) this.#onConnectionIds(view, at, length);
-    else if (kind === CONTROL_TICKET) this.#onTicket(bytes, view, at, length, nowUs);
-    else if (kind === CONTROL_HINT) {
-      hint.read(view, at, length);
-      this.sessions.hints.take(this.row, hint, nowUs);
-    }
-  }
-
-  /** Whether a ticket's secret may be said here: not readably, and under ML-KEM's keys where there are some. */
-  get #mayTellTicket(): boolean {
-    return (this.features & FEATURE_RESUMPTION) !== 0 && this.aead !== AEAD_AES_256_GMAC &&
-      (this.epoch > 0 || (this.features & FEATURE_HYBRID_KEYS) === 0);
-  }
-
-  /** Gives the other end a ticket, unless it has one that is good for long. */
-  #giveTicket(nowUs: number): void {
-    const { tickets } = this.#a.oxtunnel!;
-    if (!tickets || !this.#mayTellTicket || nowUs < this.#nextTicketUs || this.#ticket) return;
-    this.#nextTicketUs = nowUs + TICKET_LIFE_US / 2;
-    const secret = this.#a.bytes(TICKET_SECRET_BYTES);
-    this.#ticket = { bytes: tickets.seal(secret, this.#a.options.peers, this.peer, nowUs), secret };
-    this.#startReliable();
-  }
-
-  #forgetTicket(): void {
-    this.#ticket?.secret.fill(0);
-    this.#ticket = undefined;
-  }
-
-  /** Keeps the relay's ticket in place of the last one. */
-  #onTicket(bytes: Uint8Array, view: DataView, at: number, length: number, nowUs: number): void {
-    if (this.#a.oxtunnel!.tickets || !this.#mayTellTicket) return;
-    const peer = this.#a.options.peers.get(this.peer)!;
-    const lifeUs = Math.min(TICKET_LIFE_MAX_US, 1e6 * readTicketLifeS(view, at));
-    wipeTicket(peer.ticket);
-    peer.ticket = {
-      bytes: bytes.slice(at + TICKET_AT, at + length),
-      secret: bytes.slice(at + TICKET_SECRET_AT, at + TICKET_AT),
-      expiresUnixUs: nowUs + this.#a.unixOffsetUs + lifeUs,
-    };
-  }
-
-  #onConnectionIds(view: DataView, at: number, length: number): void {
-    const first = readFirstIdNumber(view, at);
-    const count = connectionIdCount(length);
-    for (let i = 0; i < count && this.#remoteIds.length < CONNECTION_IDS_MAX; i++) {
-      if (first + i !== this.#remoteIdNumber) continue;
-      this.#remoteIdNumber++;
-      this.#remoteIds.push(readNewConnectionId(view, at, i));
-    }
-    // Ids that the other end gives up are taken from the front, where the oldest are.
-    const retired = readRetireBefore(view, at) - (this.#remoteIdNumber - this.#remoteIds.length);
-    if (retired > 0) this.#remoteIds.splice(0, retired);
-  }
-
-  #onAck(sequence: number): void {
-    if (this.#reliableKind === 0 || sequence !== this.#sequence) return;
-    this.#sequence = (this.#sequence + 1) % SEQUENCES;
-    if (this.#reliableKind === CONTROL_TICKET) this.#forgetTicket();
-    else if (this.#reliableKind === CONTROL_HINT) this.#hints.shift();
-    else this.#toldIds += this.#idsUnderWay;
-    this.#reliableKind = 0;
-    this.#isReliableDue = false;
-    this.#reliableAtUs = Infinity;
-    this.#startReliable();
-  }
-
-  /** Puts the next reliable frame under way, if none is and one waits. */
-  #startReliable(): void {
-    if (this.#reliableKind !== 0) return;
-    if (this.#toldIds < this.#ownRows.length) this.#reliableKind = CONTROL_CONNECTION_IDS;
-    else if (this.#hints.length > 0) this.#reliableKind = CONTROL_HINT;
-    else if (this.#ticket) this.#reliableKind = CONTROL_TICKET;
-    else return;
-    this.#isReliableDue = true;
-    // What is repeated stays the same, whatever is added meanwhile.
-    this.#idsUnderWay = Math.min(CONNECTION_IDS_MAX, this.#ownRows.length - this.#toldIds);
-    this.speak();
-  }
-
-  #writeReliable(view: DataView, at: number): number {
-    if (this.#reliableKind === CONTROL_TICKET) return this.#writeTicket(view, at);
-    if (this.#reliableKind === CONTROL_HINT) return this.#writeHint(view, at);
-    const { receiverIndex } = this.#a.options.table;
-    const first = this.#toldIds, count = this.#idsUnderWay;
-    const ids = Uint32Array.from({ length: count }, (_, i) => receiverIndex[this.#ownRows[first + i]]);
-    return writeConnectionIds(view, at, this.#sequence, first, 0, ids, count);
-  }
-
-  #writeTicket(view: DataView, at: number): number {
-    const { bytes, secret } = this.#ticket!;
-    const to = writeTicket(view, at, this.#sequence, TICKET_LIFE_US / 1e6, secret, bytes.length);
-    for (let i = 0; i < bytes.length; i++) view.setUint8(to + i, bytes[i]);
-    return to + bytes.length - at;
-  }
-
-  #writeHint(view: DataView, at: number): number {
-    const [{ protocol, clientPort, remotePort, client, remote, trafficClass }] = this.#hints;
-    hint.sequence = this.#sequence;
-    hint.trafficClass = trafficClass ?? CLASS_DEFAULT;
-    hint.protocol = protocol;
-    hint.lifetimeS = trafficClass === undefined ? 0 : HINT_LIFE_S;
-    hint.clientPort = clientPort;
-    hint.remotePort = remotePort;
-    hint.client.set(client);
-    hint.remote.set(remote);
-    return hint.write(view, at);
   }
 }

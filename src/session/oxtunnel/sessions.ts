@@ -265,7 +265,7 @@ export class OxSessions {
       const named = readConnectionId(burst.view, burst.offset[row] - burst.headerBytes[row]);
       if (named !== this.usedId[session]) {
         this.usedId[session] = named;
-        this.of[session]!.onIdUsed(table.find(named));
+        this.of[session]!.ids.onUsed(table.find(named));
       }
       if (session === peers.current[id]) this.#follow(burst, row, session, id, nowUs);
     }
