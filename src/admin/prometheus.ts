@@ -15,7 +15,7 @@ import {
 import { SEEN_SCHEMES, type SeenScheme } from "../session/peer_record.ts";
 
 const DIRECTIONS = ["sending", "receiving"] as const;
-/** Told by one metric with labels. */
+/** Exported together as one metric with labels. */
 type SessionsByScheme = `${(typeof DIRECTIONS)[number]}_${SeenScheme}`;
 
 /** Name without the `oxrelay_` prefix, and help. A name that ends in _total is a counter, any other a gauge. */
@@ -88,7 +88,7 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
   under_load: ["workers_under_load", "Data-plane workers that ask for cookies now."],
 };
 
-/** What the exposition tells besides the counters. */
+/** What the exposition holds besides the counters. */
 export interface BuildInfo {
   readonly version: string;
   readonly exit: string;
@@ -121,7 +121,7 @@ function addWaits(registry: Registry, columns: readonly Metrics[]): void {
 }
 
 /**
- * Makes a registry over the columns, one per worker, which are summed. `build` is asked at every scrape, for
+ * Makes a registry over the columns, one per worker, which are summed. `build` is called at every scrape, because
  * the exit may change.
  */
 export function createRegistry(
