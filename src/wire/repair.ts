@@ -1,8 +1,8 @@
 // Hot path.
 /**
  * The body of a repair frame (PROTOCOL §13): which datagrams' packets a repair symbol combines, named by their counters
- * relative to the counter of the datagram that it rides in, and the symbol. Invariant: what the reader hands out lies within
- * the body. Knows no codes.
+ * relative to the counter of the datagram that carries the frame, and the symbol. Invariant: what the reader hands out lies
+ * within the body. Knows no codes.
  */
 
 /** Sources that a frame can name. */
@@ -12,7 +12,7 @@ const BITMAP_BYTES_MAX = 8;
 const DISTANCE_MAX = 255;
 const BLOCK_BIT = 0x80, BITMAP_MASK = 0x0f, RESERVED_MASK = 0x70;
 
-/** Bytes of a body before its symbol when the oldest source lies `span` counters before the newest; 0 when it cannot be said. */
+/** Bytes of a body before its symbol when the oldest source lies `span` counters before the newest; 0 when that span cannot be encoded. */
 export function repairHeadBytes(span: number): number {
   const bitmapBytes = (span + 7) >> 3;
   return bitmapBytes <= BITMAP_BYTES_MAX ? FIXED_BYTES + bitmapBytes : 0;
@@ -24,9 +24,9 @@ export function canCarryRepair(counter: number, newest: number): boolean {
 }
 
 /**
- * Writes what stands before the symbol: code, index (the repair's number in a block of Reed-Solomon, else which of the datagram's
- * repairs it is) and the sources `numbers[0]` to `numbers[count - 1]`, in growing order, for a datagram with
- * `counter`. Returns where the symbol begins.
+ * Writes the bytes before the symbol: code, index (the repair's number in a block of Reed-Solomon, else its index among the
+ * datagram's repairs) and the sources `numbers[0]` to `numbers[count - 1]`, in growing order, for a datagram with
+ * `counter`. Returns the index of the symbol.
  */
 export function writeRepairHead(
   view: DataView,
@@ -61,7 +61,7 @@ export class RepairReader {
   symbolAt = 0;
   symbolBytes = 0;
 
-  /** Reads the body of `length` bytes at `at` of a datagram with `counter`; false when it names nothing possible. */
+  /** Reads the body of `length` bytes at `at` of a datagram with `counter`; false when it names impossible sources. */
   read(view: DataView, at: number, length: number, counter: number): boolean {
     if (length <= FIXED_BYTES) return false;
     const flags = view.getUint8(at), bitmapBytes = flags & BITMAP_MASK;
@@ -72,7 +72,7 @@ export class RepairReader {
     this.count = 0;
     for (let bit = 8 * bitmapBytes - 1; bit >= 0; bit--) {
       if ((view.getUint8(at + FIXED_BYTES + (bit >> 3)) >> (bit & 7) & 1) === 0) continue;
-      // One place is the newest's.
+      // One place is taken by the newest source.
       if (newest - 1 - bit < 0 || this.count === REPAIR_SOURCES_MAX - 1) return false;
       this.numbers[this.count++] = newest - 1 - bit;
     }
