@@ -1,6 +1,6 @@
 /**
- * Forgets connections of the kernel's conntrack table by their mark: one netlink message (linux/netfilter/nfnetlink_conntrack.h)
- * deletes all that bear it. Invariant: a connection without the mark is never touched. Lists none and makes none.
+ * Deletes connections of the kernel's conntrack table by their mark, with one netlink message for all
+ * (linux/netfilter/nfnetlink_conntrack.h). Invariant: a connection without the mark is never touched. Lists and makes none.
  */
 import { libc, O_CLOEXEC } from "../../ffi/mod.ts";
 
@@ -15,7 +15,7 @@ const MESSAGE_BYTES = 36, ADDRESS_BYTES = 12, ATTRIBUTE_BYTES = 8;
 
 /**
  * Deletes every connection, of either family, whose mark is `mark` in the bits of `mask`, both u32 and the mask not 0.
- * The kernel has done so on return. Throws a sentence when it cannot, as without CAP_NET_ADMIN.
+ * The connections are deleted on return. Throws a sentence when the kernel refuses, as without CAP_NET_ADMIN.
  */
 export function forgetMarked(mark: number, mask = 0xffffffff): void {
   if (mask === 0) throw new Error("a mask of 0 would forget everybody's connections");

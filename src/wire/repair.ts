@@ -12,7 +12,7 @@ const BITMAP_BYTES_MAX = 8;
 const DISTANCE_MAX = 255;
 const BLOCK_BIT = 0x80, BITMAP_MASK = 0x0f, RESERVED_MASK = 0x70;
 
-/** Bytes of a body before its symbol when the oldest source lies `span` counters before the newest; 0 when that span cannot be encoded. */
+/** Bytes of a body before its symbol, for an oldest source `span` counters before the newest; 0 when that cannot be encoded. */
 export function repairHeadBytes(span: number): number {
   const bitmapBytes = (span + 7) >> 3;
   return bitmapBytes <= BITMAP_BYTES_MAX ? FIXED_BYTES + bitmapBytes : 0;
