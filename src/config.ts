@@ -1,9 +1,9 @@
 /**
  * The configuration: TOML text and environment in, one deep-frozen Config out; every limit and default lives
- * here. Invariant: what `parseConfig` returns has been checked whole, so nobody checks it again. Reads no file
+ * here. Invariant: a Config that `parseConfig` returns is fully checked, so its users check nothing. Reads no file
  * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
  */
-// Of the standard library's parser two pairs on a line and keys that stand twice pass in silence.
+// The standard library's parser accepts two pairs on a line and repeated keys.
 import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
 import {

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Brings packets back that were lost (PROTOCOL §13): behind each datagram of a session that repairs, what can be solved now
- * is solved, and the packets of it are added to the burst. Invariant: a packet that comes back is judged like any other,
- * and is delivered once, whether its own datagram comes late or not; nothing but packets is read of it.
+ * Recovers lost packets (PROTOCOL §13): after each datagram of a session with repair, solvable sources are solved, and their
+ * packets are added to the burst. Invariant: a recovered packet is checked like any other, and is delivered once even when
+ * its own datagram arrives late; of a recovered source only packets are read.
  * Keeps PROTOCOL R48 and R92.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -14,10 +14,10 @@ import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
 import { addPacket } from "./unframe.ts";
 
-/** Rows for a packet that comes back: what was solved, and the packet in it. */
+/** Rows for a recovered packet: the solved source, and the packet in it. */
 export const RECOVERED_ROWS = 2;
 
-/** Adds what `receiver` can bring back, for the session and peer of `row`. */
+/** Adds the packets that `receiver` can recover, for the session and peer of `row`. */
 export function recover(
   burst: Burst,
   row: number,

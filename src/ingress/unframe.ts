@@ -1,10 +1,10 @@
 // Hot path.
 /**
- * Fourth node of ingress, OxTunnel's alone: reads the frames of each plaintext (PROTOCOL §13). Control frames are obeyed
- * here; each packet becomes a row of its own, the first one in its datagram's place; compressed ones are decompressed into a
- * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with
- * exactly the length that its frame says; what came before a malformed frame stands. What needs more rows than the burst
- * has left goes to the backlog, and from there into the next.
+ * A step of ingress, for OxTunnel only: reads the frames of each plaintext (PROTOCOL §13). Control frames are carried out
+ * here; each packet becomes a row of its own, the first one in its datagram's row; compressed packets are decompressed into
+ * slots of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order of their arrival, each with exactly
+ * the length of its frame; frames before a malformed one stay valid. A plaintext that needs more rows than the burst has left
+ * goes to the backlog, and from there into the next burst.
  * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R85.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -30,7 +30,7 @@ import { controlPrice } from "../session/oxtunnel/control_budget.ts";
 import type { IngressContext } from "./context.ts";
 import { recover, RECOVERED_ROWS } from "./recover.ts";
 
-/** The longest packet that a datagram holds as it is, which one that comes compressed may be too. */
+/** The longest packet that a datagram holds bare; the bound for decompressed packets too. */
 const PACKET_BYTES_MAX = OX_DATAGRAM_MAX_BYTES - DATAGRAM_OVERHEAD_BYTES;
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
@@ -52,7 +52,7 @@ export function unframe(burst: Burst, context: IngressContext, nowUs: number): v
   }
 }
 
-/** Adds packets of the backlog, and obeys their datagrams' control frames, as far as there are rows. */
+/** Adds packets of the backlog, and carries out their datagrams' control frames, as far as there are rows. */
 export function unframeRest(burst: Burst, context: IngressContext, nowUs: number): void {
   const { backlog } = context;
   while (!backlog.isEmpty) {
@@ -62,7 +62,7 @@ export function unframeRest(burst: Burst, context: IngressContext, nowUs: number
   }
 }
 
-/** Rows that the plaintext needs, as far as can be told from the frames' heads: a packet one, a repair what may come of it. */
+/** The rows that the plaintext needs, estimated from the frames' heads: one for a packet, for a repair those it may recover. */
 function rowsIn({ view }: Burst, at: number, length: number, { frames }: IngressContext): number {
   if (length === 0 || !isFrame(view, at)) return 1;
   let packets = 0, repairs = 0;
@@ -122,7 +122,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
         metrics.drop(DROP.malformed_inner);
       }
     }
-    // Compressed headers come with their feature; unknown kinds mean nothing.
+    // Compressed headers are not implemented; unknown kinds are skipped.
   }
   if (isHeard) sessions.elicited(owner, id, nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;
@@ -136,7 +136,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(owner));
 }
 
-/** Makes the row, whose datagram holds the packet at `at`, that packet's. */
+/** Makes the packet at `at` the row's packet; the row had its datagram. */
 export function leaveInPlace(
   { view, offset, length, next }: Burst,
   row: number,
@@ -179,7 +179,7 @@ export function addPacket(
   clampMss(view, offset[added], whole, context.associations.oxtunnel!.sessions.innerMtu(session[row]));
 }
 
-/** Puts what the LZ4 frame at `at` holds in the place of its datagram: into a fresh slot, for the two may not overlap. */
+/** Replaces the row's datagram by the packet of the LZ4 frame at `at`, in a fresh slot, because the two must not overlap. */
 function decompressInPlace(
   burst: Burst,
   row: number,
@@ -207,7 +207,7 @@ function decompressInPlace(
   next[row] = OPENED;
 }
 
-/** Whether the LZ4 frame came out as one whole packet of `original` bytes at `to` (PROTOCOL R49, R50). */
+/** Whether the LZ4 frame decompressed to one whole packet of `original` bytes at `to` (PROTOCOL R49, R50). */
 function decompress(
   burst: Burst,
   at: number,
