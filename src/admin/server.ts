@@ -70,7 +70,7 @@ class Connection {
     // A preface may come in pieces; a client that never sends the rest counts as idle.
     while (mayBecomePreface(piece.subarray(0, count))) {
       const more = await this.#tcp.read(piece.subarray(count));
-      if (more === null) throw new Error("it said nothing, or too little");
+      if (more === null) throw new Error("the connection ended before its protocol was known");
       count += more;
     }
     const { readable, writable } = this.#tcp;

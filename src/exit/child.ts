@@ -39,7 +39,7 @@ export async function run(
       stderr: "piped",
     }).spawn();
   } catch (error) {
-    throw new Error(`${called}: it does not start: ${(error as Error).message}`);
+    throw new Error(`${called}: does not start: ${(error as Error).message}`);
   }
   let isLate = false;
   const timer = setTimeout(() => {
@@ -50,7 +50,7 @@ export async function run(
   const { success, code, signal, stdout, stderr } = await child.output().finally(() => clearTimeout(timer));
   await wrote;
   if (isLate) {
-    throw new Error(`${called}: it did not end within ${limitMs / 1000} s and was killed`);
+    throw new Error(`${called}: did not end within ${limitMs / 1000} s and was killed`);
   }
   const text = new TextDecoder();
   if (success) return text.decode(stdout);

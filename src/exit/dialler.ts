@@ -157,7 +157,7 @@ export class Dialler implements Exit {
       throw new DialError("unreachable", `the tunnel has no address to reach ${address} from`);
     }
     if (id === -EINVAL) {
-      throw new DialError("unreachable", `${address} port ${port} is no place to connect to`);
+      throw new DialError("unreachable", `${address} port ${port} is no destination for a connection`);
     }
     if (id < 0) throw new DialError("full", `no connection to ${address}: errno ${-id}`);
     const call = new Call(
@@ -447,7 +447,7 @@ class Call implements TunnelConnection {
         if ((state & OPEN) !== 0) return;
         const failure = this.#failure;
         if (failure !== undefined) throw new DialError(failure, `${what}: ${ICMP_SAYS[failure]}`);
-        if (this.#closed) throw new DialError("broken", `${what} is not wanted any more`);
+        if (this.#closed) throw new DialError("broken", `${what}: the connection attempt was cancelled`);
         if ((state & OVER) !== 0) throw new DialError("refused", `${what} refuses connections`);
         if (performance.now() >= endMs) throw new DialError("timeout", `${what} does not answer`);
         await this.#next();

@@ -285,7 +285,7 @@ export class ClientHost {
       const { cgroup } = this.#o.scope;
       if (cgroup === undefined) throw error;
       throw new Error(
-        `--only-cgroup ${cgroup}: is it a cgroup v2 that exists? (${(error as Error).message})`,
+        `--only-cgroup ${cgroup}: expected an existing cgroup v2 (${(error as Error).message})`,
       );
     }
   }

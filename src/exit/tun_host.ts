@@ -91,7 +91,7 @@ export class TunHost {
     const left = await run("nft", ["list", "table", "inet", this.#table]).catch(() => "");
     if (this.#peers.adopt(left) === 0) this.#forget(this.#tag, TAG_MASK);
     if (await this.#restoreSettings() === "restored") {
-      this.#o.log("info", "put back the forwarding settings that a crash had left changed");
+      this.#o.log("info", "restored the forwarding settings that a crash had left changed");
     }
   }
 
@@ -134,7 +134,7 @@ export class TunHost {
     for (const { family, table, chain } of await foreignForwardDrops()) {
       this.#o.log(
         "warning",
-        `another firewall drops what is forwarded (chain ${family} ${table} ${chain}, policy drop): clients reach ` +
+        `another firewall drops forwarded packets (chain ${family} ${table} ${chain}, policy drop): clients reach ` +
           `nothing until it lets ${name} pass: nft insert rule ${family} ${table} ${chain} iifname ${name} accept; ` +
           `nft insert rule ${family} ${table} ${chain} oifname ${name} ct state established,related accept`,
       );
@@ -216,7 +216,7 @@ export class TunHost {
     } catch (error) {
       this.#o.log(
         "warning",
-        `connections of clients that are gone stay until idle: ${(error as Error).message}`,
+        `connections of removed clients stay until they are idle: ${(error as Error).message}`,
       );
     }
   }

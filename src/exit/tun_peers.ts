@@ -125,7 +125,7 @@ export class TunPeers {
       used.add(mark);
       return mark;
     }
-    throw new Error(`the TUN exit tells ${NUMBERS_MAX} peers apart at most; set exit = "userspace"`);
+    throw new Error(`the TUN exit supports at most ${NUMBERS_MAX} peers; set exit = "userspace"`);
   }
 }
 
