@@ -17,7 +17,7 @@ import { Burst, BURST_CAPACITY, TO_SEAL } from "../src/vector/burst.ts";
 import { FRAME_HEAD_BYTES, isFrame, LZ4_BLOCK_AT } from "../src/wire/frame.ts";
 import { PROTOCOL_TCP, writeIpv4Header } from "../src/wire/inner.ts";
 import { FEATURE_LZ4 } from "../src/wire/parameters.ts";
-import { Random } from "../tests/sim/world.ts";
+import { Random } from "../tests/kit/random.ts";
 
 const ROUNDS = 24, BURSTS = 5;
 const FLOWS = 16;

@@ -18,8 +18,8 @@ import {
   Path,
   type PathModel,
   randomLoss,
-} from "../tests/sim/channels.ts";
-import { Random } from "../tests/sim/world.ts";
+} from "../tests/kit/channels.ts";
+import { Random } from "../tests/kit/random.ts";
 
 export interface Stream {
   /** When each datagram was sent, and whether it was lost. */

@@ -1,14 +1,14 @@
 /**
  * `deno task bench:queue [--quick] [--lines 10/50,2/16] [--flows N]` (root): a game beside a transfer over a home's line, whose modem holds
- * 200 ms of packets, first in first out (tc tbf in network namespaces): no tunnel, both ends wireguard-go, both ends ours without
- * a rate, and with the line's rate told. By turns, the first round discarded; a game's packets at 64 Hz both ways, of which each
+ * 200 ms of packets, first in first out (tc tbf in network namespaces): no tunnel, both ends wireguard-go, both ends ours with
+ * nothing known of the line, with its rate found, and with its rate told. By turns, the first round discarded; a game's packets at 64 Hz both ways, of which each
  * is timed from sender to receiver by one clock, and N CUBIC flows by iperf3. Prints a table; asserts no time.
  */
 import { parseArgs } from "@std/cli";
-import { type Arrivals, runFlow, startFarEnd } from "../tests/system/flow.ts";
-import { Network, pause, SERVER, until } from "../tests/system/namespaces.ts";
+import { type Arrivals, runFlow, startFarEnd } from "../tests/kit/flow.ts";
+import { Network, pause, SERVER, until } from "../tests/kit/namespaces.ts";
 import { type Contender, daemonOf, median, oxrelay, plain } from "./contest.ts";
-import { WORKLOADS } from "./feel/workloads.ts";
+import { WORKLOADS } from "../tests/kit/workloads.ts";
 import { iperf } from "./measures.ts";
 
 const args = parseArgs(Deno.args, { boolean: ["quick"], string: ["lines", "flows"] });
@@ -45,6 +45,11 @@ async function connectOurs(net: Network, client: string, invitation: string, wor
   await net.connect(client, ["--config", file, "--protocol", "oxtunnel", ...words]);
 }
 
+async function startOurs(net: Network, config: string) {
+  await net.relay(`${config}exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`);
+  return { configuration: await net.addPeer("bench") };
+}
+
 const ENDS: End[] = [
   {
     ...plain,
@@ -59,7 +64,13 @@ const ENDS: End[] = [
   },
   {
     ...oxrelay,
-    name: "oxrelay, no rate",
+    name: "oxrelay, off",
+    start: (net) => startOurs(net, `congestion_algorithm = "none"\n`),
+    join: (net, client, invitation) => connectOurs(net, client, invitation!, ["--congestion", "none"]),
+  },
+  {
+    ...oxrelay,
+    name: "oxrelay, rate found",
     join: (net, client, invitation) => connectOurs(net, client, invitation!, []),
   },
   {

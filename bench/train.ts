@@ -8,7 +8,7 @@ import { parseArgs } from "@std/cli";
 import { Lstm, LstmPredictor } from "../src/repair/lstm.ts";
 import { FEATURES, PathFeatures } from "../src/repair/path_features.ts";
 import { LOGISTIC_INPUTS, LogisticPredictor, type Predictor } from "../src/repair/predictor.ts";
-import { Random } from "../tests/sim/world.ts";
+import { Random } from "../tests/kit/random.ts";
 import { HELD_OUT, makeStreams, type Stream, TRAINING } from "./predict_data.ts";
 import { CHECK_BUDGET, checkStreams, fingerprint, score } from "./prediction_scores.ts";
 import { type Sequence, trainLogistic, trainLstm } from "./training.ts";

@@ -5,8 +5,8 @@
  */
 import { FEATURES } from "../src/repair/path_features.ts";
 import { GATES, INPUTS, OUTPUT_AT, PARAMETERS, UNITS } from "../src/repair/lstm.ts";
-import { normal } from "../tests/sim/channels.ts";
-import type { Random } from "../tests/sim/world.ts";
+import { normal } from "../tests/kit/channels.ts";
+import type { Random } from "../tests/kit/random.ts";
 
 const MEAN_KEEP = 0.9, SQUARE_KEEP = 0.999, EPSILON = 1e-8;
 /** A gradient longer than this is shortened: one odd minibatch must not undo the rest. */

@@ -77,9 +77,11 @@ export interface RepairConfig {
   readonly voiceDeadlineMs: number;
 }
 
+/** What `congestion_algorithm` may name. */
+export const CONGESTION_ALGORITHMS = ["bbr_v3", "none"] as const;
+
 /** Where packets to a peer wait when its line is slower than they come. */
 export interface QueuesConfig {
-  readonly enabled: boolean;
   /** Mbit/s that each peer is sent at most, IP and UDP headers counted; absent for as much as comes. */
   readonly ratePerPeerMbit?: number;
   /** CoDel's target and interval (RFC 8289). */
@@ -129,6 +131,10 @@ export interface Config {
   /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 for those that come together only. */
   readonly batchWaitUs: number;
   readonly repair: RepairConfig;
+  /** Whether packets are sorted by class where they wait for their peer's line; without, nothing waits. */
+  readonly enablePriorityScheduler: boolean;
+  /** What finds the rate of an OxTunnel client's line by its reports. */
+  readonly congestionAlgorithm: (typeof CONGESTION_ALGORITHMS)[number];
   readonly queues: QueuesConfig;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
@@ -196,7 +202,9 @@ export const DEFAULTS: Config = deepFreeze<Config>({
     proactive: true,
     predictor: "default",
   },
-  queues: { enabled: true, targetMs: 5, intervalMs: 100, ecn: true, packets: 4096 },
+  enablePriorityScheduler: true,
+  congestionAlgorithm: "bbr_v3",
+  queues: { targetMs: 5, intervalMs: 100, ecn: true, packets: 4096 },
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
   classes: { rules: [], applicationsInMetrics: false },
   destinations: {
@@ -404,7 +412,6 @@ const REPAIR_ENTRIES = {
 };
 
 const QUEUES_ENTRIES = {
-  enabled: v.optional(flag),
   rate_per_peer_mbit: v.optional(wholeNumber(1, 100_000)),
   target_ms: v.optional(wholeNumber(1, 100)),
   interval_ms: v.optional(wholeNumber(10, 1000)),
@@ -486,6 +493,8 @@ const ENTRIES = {
   destinations: v.optional(v.strictObject(DESTINATION_ENTRIES)),
   classes: v.optional(v.strictObject(CLASSES_ENTRIES)),
   repair: v.optional(v.strictObject(REPAIR_ENTRIES)),
+  enable_priority_scheduler: v.optional(flag),
+  congestion_algorithm: v.optional(oneOf(...CONGESTION_ALGORITHMS)),
   queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
@@ -607,8 +616,9 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
       proactive: fromFile.repair?.proactive ?? base.repair.proactive,
       predictor: fromFile.repair?.predictor ?? base.repair.predictor,
     },
+    enablePriorityScheduler: fromFile.enable_priority_scheduler ?? base.enablePriorityScheduler,
+    congestionAlgorithm: fromFile.congestion_algorithm ?? base.congestionAlgorithm,
     queues: {
-      enabled: fromFile.queues?.enabled ?? base.queues.enabled,
       ...(ratePerPeerMbit === undefined ? {} : { ratePerPeerMbit }),
       targetMs: fromFile.queues?.target_ms ?? base.queues.targetMs,
       intervalMs: fromFile.queues?.interval_ms ?? base.queues.intervalMs,

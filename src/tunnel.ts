@@ -21,6 +21,7 @@ import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
+import { Rates } from "./rate/pool.ts";
 import { Queues } from "./queue/queues.ts";
 import type { Limits } from "./session/limits.ts";
 import type { RepairOptions } from "./repair/pool.ts";
@@ -55,6 +56,8 @@ export interface QueuesOptions {
    * limit.
    */
   bytesPerS: number;
+  /** Whether the rates of OxTunnel's paths are found by what they report. */
+  findsRates: boolean;
   /** Most packets that wait, at most half of the arena. */
   packets: number;
   /** CoDel's target and interval, microseconds (RFC 8289). */
@@ -67,27 +70,25 @@ export interface QueuesOptions {
   voiceDeadlineUs: number;
 }
 
-/** The options for a config's [queues] and the deadlines of its [repair]. Undefined where queues are off. */
+/** The options for a config's [queues] and the deadlines of its [repair]. Undefined where no packet waits. */
 export function queuesOptions(
-  { enabled, ratePerPeerMbit = 0, targetMs, intervalMs, ecn, packets }: {
-    enabled: boolean;
-    ratePerPeerMbit?: number;
-    targetMs: number;
-    intervalMs: number;
-    ecn: boolean;
-    packets: number;
+  { enablePriorityScheduler, congestionAlgorithm, queues, repair }: {
+    enablePriorityScheduler: boolean;
+    congestionAlgorithm: "bbr_v3" | "none";
+    queues: { ratePerPeerMbit?: number; targetMs: number; intervalMs: number; ecn: boolean; packets: number };
+    repair: { gameDeadlineMs: number; voiceDeadlineMs: number };
   },
-  deadlines: { gameDeadlineMs: number; voiceDeadlineMs: number },
 ): QueuesOptions | undefined {
-  if (!enabled) return undefined;
+  if (!enablePriorityScheduler) return undefined;
   return {
-    bytesPerS: 1000 * BYTES_PER_KBIT * ratePerPeerMbit,
-    packets,
-    targetUs: 1000 * targetMs,
-    intervalUs: 1000 * intervalMs,
-    ecn,
-    gameDeadlineUs: 1000 * deadlines.gameDeadlineMs,
-    voiceDeadlineUs: 1000 * deadlines.voiceDeadlineMs,
+    bytesPerS: 1000 * BYTES_PER_KBIT * (queues.ratePerPeerMbit ?? 0),
+    findsRates: congestionAlgorithm === "bbr_v3",
+    packets: queues.packets,
+    targetUs: 1000 * queues.targetMs,
+    intervalUs: 1000 * queues.intervalMs,
+    ecn: queues.ecn,
+    gameDeadlineUs: 1000 * repair.gameDeadlineMs,
+    voiceDeadlineUs: 1000 * repair.voiceDeadlineMs,
   };
 }
 
@@ -189,6 +190,8 @@ export class Tunnel {
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
   readonly #queues: Queues | undefined;
+  /** By peer: what it says that its line takes, bytes a second; 0 where it says nothing. */
+  readonly #told: Float64Array;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by repair scheme. */
   #schemesAtUs = -Infinity;
@@ -244,7 +247,17 @@ export class Tunnel {
         say: (peer) => this.say(peer),
         givesTickets: policy !== undefined,
         receiveKbitS: Math.round((options.receiveBytesPerS ?? 0) / BYTES_PER_KBIT),
-        limited: (peer, kbitS, nowUs) => this.#limit(peer, kbitS * BYTES_PER_KBIT, nowUs),
+        limited: (peer, kbitS, nowUs) => {
+          if (this.#queues === undefined) return;
+          this.#told[peer] = kbitS * BYTES_PER_KBIT;
+          this.#limit(peer, 0, nowUs);
+        },
+        rates: options.queues?.findsRates
+          ? new Rates(
+            () => randomWord() / 2 ** 32,
+            (peer, bytesPerS, nowUs) => this.#limit(peer, bytesPerS, nowUs),
+          )
+          : undefined,
         mtu: options.mtu,
       },
     });
@@ -277,6 +290,7 @@ export class Tunnel {
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
+    this.#told = new Float64Array(options.queues === undefined ? 0 : peerCapacity);
     this.#queues = this.#makeQueues(peerCapacity, flowRows(options.maxConnections));
     this.#egress = {
       ...shared,
@@ -302,13 +316,13 @@ export class Tunnel {
     });
   }
 
-  /** Limits the rate to a peer to the lower of the rate that the peer reported (0: none) and the rate for every peer. */
-  #limit(peer: number, toldBytesPerS: number, nowUs: number): void {
-    const everyone = this.#o.queues?.bytesPerS ?? 0;
-    const bytesPerS = toldBytesPerS > 0 && everyone > 0
-      ? Math.min(toldBytesPerS, everyone)
-      : Math.max(toldBytesPerS, everyone);
-    this.#queues?.setRate(peer, bytesPerS, nowUs);
+  /** Limits the rate to a peer to the lowest of: the rate found, the rate that the peer reported, the rate for every peer; 0 is none. */
+  #limit(peer: number, foundBytesPerS: number, nowUs: number): void {
+    let least = Infinity;
+    for (const one of [foundBytesPerS, this.#told[peer], this.#o.queues!.bytesPerS]) {
+      if (one > 0) least = Math.min(least, one);
+    }
+    this.#queues!.setRate(peer, least === Infinity ? 0 : least, nowUs);
   }
 
   /** This end's parameters for the peer in OxTunnel's handshakes. */
@@ -427,6 +441,7 @@ export class Tunnel {
     this.associations.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.#queues?.release(peer.id);
+    this.#told[peer.id] = 0;
     this.peers.remove(peer);
     this.#released.push(...peer.allowedIps);
     return true;

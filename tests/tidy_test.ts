@@ -25,6 +25,7 @@ const BELOW_THE_ARCS = [
   "codec",
   "repair",
   "queue",
+  "rate",
   "session",
 ];
 const EVERYTHING = ["*"];
@@ -40,14 +41,16 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   codec: ["vector", "wire"],
   repair: ["vector", "wire", "codec", "control", "session/peer_record.ts"],
   queue: ["vector", "wire", "control", "session/timers.ts"],
-  session: ["vector", "wire", "codec", "control", "repair"],
+  rate: [],
+  session: ["vector", "wire", "codec", "control", "repair", "rate"],
   ingress: BELOW_THE_ARCS,
   egress: BELOW_THE_ARCS,
   tunnel: [...BELOW_THE_ARCS, "ingress", "egress"],
   relay: [...BELOW_THE_ARCS, "ingress", "egress", "tunnel"],
   client: [...BELOW_THE_ARCS, "tunnel"],
   // The driver carries bursts between port, core and exit.
-  io: ["metrics", "vector", "wire", "ffi", "exit"],
+  carry: ["metrics", "vector"],
+  io: ["carry", "metrics", "vector", "wire", "ffi", "exit"],
   exit: ["metrics", "vector", "wire", "ffi"],
   admin: ["config", "metrics", "session/peer_record.ts", "io/accept.ts"],
   // Processes: the relay's, the client's, the commands beside them, and what these share.
@@ -62,7 +65,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
 const MAY_CALL_NATIVE = /^src\/(codec\/native(_\w+)?\.ts|io\/|exit\/)/;
 
 /** The doors to the world; everything else gets time, randomness and bytes as arguments. */
-const IMPURE = /^(src\/(io|exit|admin|serve|connect|process|cli)\/|ffi\/|bench\/|tests\/|main\.ts$)/;
+const IMPURE = /^(src\/(io|exit|admin|serve|connect|process|cli)\/|ffi\/|bench\/|tests\/|tools\/|main\.ts$)/;
 
 const IMPURITIES: [name: string, pattern: RegExp][] = [
   ["Deno", /(?<![.\w#])Deno\b|\bglobalThis\.Deno\b/],
@@ -119,7 +122,7 @@ function specifiersOf(text: string): string[] {
 }
 
 const importsFollowTheLayers: Rule = ({ path, text }) => {
-  if (/^(tests|bench)\//.test(path)) return [];
+  if (/^(tests|bench|tools)\//.test(path)) return [];
   const from = partOf(path);
   const allowed = MAY_IMPORT[from];
   if (allowed === undefined) return [`${path}: ${from} is not in the table of layers`];
@@ -140,6 +143,29 @@ const importsFollowTheLayers: Rule = ({ path, text }) => {
       allowed.includes(target.replace(/^src\//, "")) || (to === "ffi" && MAY_CALL_NATIVE.test(path));
     return isAllowed ? [] : [`${path}: ${from} may not import ${target}`];
   });
+};
+
+/**
+ * What the program is made of knows nothing of its tests, benches and tools; benches, tools and folders of tests share what is in
+ * tests/kit and do not reach into each other's.
+ */
+const AROUND: [from: RegExp, to: RegExp][] = [
+  [/^(src\/|ffi\/|main\.ts$)/, /^(src\/|ffi\/|main\.ts$|deno\.json$)/],
+  [/^tests\/kit\//, /^(src|ffi|tests\/kit)\/|^deno\.json$/],
+  [/^tools\//, /^(src|ffi|tests\/kit|tools)\//],
+  [/^bench\//, /^(src|ffi|tests\/kit|bench)\/|^deno\.json$/],
+  // What runs the tests, and what they are shown: the benches' sums and the lists of mutations.
+  [/^tests\//, /^(src|ffi|bench|tests\/(kit|mutations))\/|^(tests\/\w+\.ts|main\.ts|deno\.json)$/],
+];
+
+const testsShareTheKit: Rule = ({ path, text }) => {
+  const to = AROUND.find(([from]) => from.test(path))?.[1];
+  if (to === undefined) return [`${path}: no row says what it may import`];
+  const own = path.replace(/[^/]+$/, "");
+  return specifiersOf(text).filter((specifier) => specifier.startsWith("."))
+    .map((specifier) => new URL(specifier, `file:///${path}`).pathname.slice(1))
+    .filter((target) => !to.test(target) && !(path.startsWith("tests/") && target.startsWith(own)))
+    .map((target) => `${path}: may not import ${target}; what is shared belongs to tests/kit`);
 };
 
 const coreIsPure: Rule = ({ path, text }) => {
@@ -252,6 +278,7 @@ const namesNoRegistry: Rule = ({ path, text }) => {
 interface Project {
   imports: Record<string, string>;
   tasks: Record<string, string | { command?: string }>;
+  permissions: Record<string, Record<string, unknown>>;
 }
 
 function unpinned({ imports }: Project): string[] {
@@ -262,14 +289,29 @@ function unpinned({ imports }: Project): string[] {
     .map(([name, target]) => `deno.json: ${name} is ${target}; pin it as npm:name@1.2.3`);
 }
 
-/** To run any program is to be allowed anything. */
-function unbounded({ tasks }: Project): string[] {
-  return Object.entries(tasks).flatMap(([name, task]) => {
+/** A task or permission set that may run any program, or load any library where it names a set, may do anything. */
+function unbounded({ tasks, permissions }: Project): string[] {
+  const ofTasks = Object.entries(tasks).flatMap(([name, task]) => {
     const command = typeof task === "string" ? task : task.command ?? "";
     const flag = command.match(/(?<!\S)(-A|--allow-all|--allow-run)(?!\S)|(?<!\S)-[a-zA-Z]*A[a-zA-Z]*(?!\S)/)
       ?.[0];
-    return flag === undefined ? [] : [`deno.json: task ${name} uses ${flag}`];
+    const sets = [...command.matchAll(/(?<!\S)(?:-P|--permission-set)(?:=(\S+))?/g)].map(([, set]) =>
+      set ?? "default"
+    );
+    return [
+      ...(flag === undefined ? [] : [`deno.json: task ${name} uses ${flag}`]),
+      ...sets.filter((set) => !(set in permissions)).map((set) =>
+        `deno.json: task ${name} uses set ${set}, which is not there`
+      ),
+    ];
   });
+  const isEverything = (granted: unknown) =>
+    granted === true || (granted as { allow?: unknown } | null)?.allow === true;
+  const ofSets = Object.entries(permissions).flatMap(([name, set]) =>
+    ["all", "run", "ffi"].filter((kind) => isEverything(set[kind]))
+      .map((kind) => `deno.json: permission set ${name} allows all of ${kind}`)
+  );
+  return [...ofTasks, ...ofSets];
 }
 
 function* walk(directory = ""): Generator<SourceFile> {
@@ -329,6 +371,20 @@ check("imports follow the layers", importsFollowTheLayers, sources, [
   ["src/admin/a.ts", 'import type { X } from "../session/peer_record.ts";'],
   ["src/codec/a.ts", 'import { createHash } from "node:crypto";'],
   ["src/cli/a.ts", 'import { x } from "../relay.ts";'],
+]);
+
+check("tests, benches and tools share the kit", testsShareTheKit, typescript, [
+  ["src/serve/a.ts", 'import { x } from "../../tests/kit/b.ts";'],
+  ["bench/a.ts", 'import { x } from "../tests/unit/b.ts";'],
+  ["bench/feel/a.ts", 'import { x } from "../../tests/sim/b.ts";'],
+  ["tools/a.ts", 'import { x } from "../bench/b.ts";'],
+  ["tests/kit/a.ts", 'import type { X } from "../../bench/b.ts";'],
+  ["tests/unit/a_test.ts", 'import { x } from "../sim/b.ts";'],
+  ["elsewhere/a.ts", ""],
+], [
+  ["bench/feel/a.ts", 'import { x } from "../../tests/kit/b.ts"; import { y } from "../c.ts";'],
+  ["tests/unit/a_test.ts", 'import { x } from "./b.ts"; import { y } from "../../bench/c.ts";'],
+  ["tests/sim/a_test.ts", 'import { x } from "../kit/b.ts"; import { y } from "../../src/c.ts";'],
 ]);
 
 check("the core knows no world, no clock and no chance", coreIsPure, sources, [
@@ -441,21 +497,33 @@ Deno.test("tidy: every dependency is pinned", () => {
     "jsr:@std/cli@1",
     "https://x/mod.ts",
   ];
-  for (const target of loose) assertEquals(unpinned({ imports: { x: target }, tasks: {} }).length, 1, target);
+  for (const target of loose) {
+    assertEquals(unpinned({ imports: { x: target }, tasks: {}, permissions: {} }).length, 1, target);
+  }
   assert(Object.keys(project.imports).length > 0);
   assertEquals(unpinned(project), []);
 });
 
-Deno.test("tidy: no task is allowed everything", () => {
+Deno.test("tidy: no task and no permission set is allowed everything", () => {
   const loose = [
     "deno run -A main.ts",
     "deno run --allow-all main.ts",
     "deno test --allow-run tests",
     "deno test -qA tests",
+    "deno run -P=absent main.ts",
+    "deno run -P main.ts",
   ];
   for (const command of loose) {
-    assertEquals(unbounded({ imports: {}, tasks: { x: command } }).length, 1, command);
+    const permissions = { present: { run: ["ip"] } };
+    assertEquals(unbounded({ imports: {}, tasks: { x: command }, permissions }).length, 1, command);
   }
-  assert(Object.keys(project.tasks).length > 0);
+  for (const set of [{ all: true }, { run: true }, { ffi: true }, { run: { allow: true } }]) {
+    assertEquals(
+      unbounded({ imports: {}, tasks: {}, permissions: { x: set } }).length,
+      1,
+      JSON.stringify(set),
+    );
+  }
+  assert(Object.keys(project.tasks).length > 0 && Object.keys(project.permissions).length > 0);
   assertEquals(unbounded(project), []);
 });

@@ -9,7 +9,7 @@ import { type Context, Hono } from "hono";
 import { createHash } from "node:crypto";
 import * as v from "valibot";
 import { COUNTER_NAMES, DROP_REASONS, type Metrics } from "../metrics.ts";
-import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
+import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
 import dashboard from "./dashboard.html" with { type: "text" };
 import { judge, NONCE, proofOf } from "./guard.ts";
 import { createRegistry, sum } from "./prometheus.ts";
@@ -56,10 +56,9 @@ export interface AdminDeps {
   /** One column per worker. */
   metrics: readonly Metrics[];
   status(): RelayStatus;
-  peers(): Promise<PeerSnapshot[]>;
-  sessions(): Promise<SessionSnapshot[]>;
-  /** Recent recognised flows by application; and whether /metrics may name them. */
-  applications(): Promise<Record<string, number>>;
+  /** All peers and sessions at one moment, at most one second ago. Must not be changed. */
+  snapshot(): Promise<RelaySnapshot>;
+  /** Whether /metrics may name applications, by the snapshot. */
   applicationsInMetrics(): boolean;
   /** The configuration without secrets. */
   config(): unknown;
@@ -123,7 +122,7 @@ export function createAdmin(deps: AdminDeps): Hono {
   const registry = createRegistry(
     deps.metrics,
     () => deps.status(),
-    async () => deps.applicationsInMetrics() ? await deps.applications() : {},
+    async () => deps.applicationsInMetrics() ? (await deps.snapshot()).applications : {},
   );
 
   app.use(async (c, next) => {
@@ -179,19 +178,20 @@ export function createAdmin(deps: AdminDeps): Hono {
     const drops = DROP_REASONS.map((
       [label],
     ) => [label, sum(deps.metrics, (metrics) => metrics.dropped(label))]);
+    const { peers, applications } = await deps.snapshot();
     return c.json({
       ...about,
       uptimeS: Math.max(0, (Date.now() - startedAt.getTime()) / 1000),
       counters: Object.fromEntries(counters),
       drops: Object.fromEntries(drops),
-      peers: await deps.peers(),
-      applications: await deps.applications(),
+      peers,
+      applications,
     });
   });
-  app.get("/v1/sessions", async (c) => c.json(await deps.sessions()));
+  app.get("/v1/sessions", async (c) => c.json((await deps.snapshot()).sessions));
   app.get("/v1/config", (c) => c.json(deps.config() as Record<string, unknown>));
   app.post("/v1/reload", async (c) => c.json(await deps.reload()));
-  app.get("/v1/peers", async (c) => c.json(await deps.peers()));
+  app.get("/v1/peers", async (c) => c.json((await deps.snapshot()).peers));
   app.post("/v1/peers", async (c) => {
     // A page of another site can send anything but JSON without a CORS preflight.
     if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {

@@ -20,7 +20,7 @@ const CONNECTIONS_MAX = 64;
 const IDLE_MS = 60_000;
 const SWEEP_MS = 1000;
 /** Time for requests in progress when the listener closes. */
-const GRACE_MS = 500;
+export const GRACE_MS = 500;
 /** Bytes of a connection that are read at first. */
 const FIRST_BYTES = 1024;
 /** How HTTP/2 without TLS begins (RFC 9113 section 3.4); no method of HTTP/1 has these letters. */

@@ -21,6 +21,7 @@ import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
 import {
   checkIncluded,
   type DoorOptions,
+  readCongestion,
   readDoors,
   readInvitation,
   readRate,
@@ -89,6 +90,7 @@ this machine is directly connected to, and answers on connections that others op
                         the rate of your line, such as 10M or 900k bits a second. A rate a little below the real one keeps
                         the line's queue in this program, where packets of a game go before those of a transfer; --down
                         tells the relay (OxTunnel)
+  --congestion NAME     how the rate of your line is found without --up: bbr_v3 (default), or none (OxTunnel)
   --no-compression      no compression (OxTunnel): the size of a compressed packet reveals a little of its content
 
 Without root, a proxy and forwarded ports on loopback in place of a device:
@@ -124,6 +126,7 @@ export async function connect(args: string[]): Promise<number> {
       "repair",
       "up",
       "down",
+      "congestion",
     ],
     lists: ["L", "server", "priority", "rule"],
     flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
@@ -149,6 +152,7 @@ export async function connect(args: string[]): Promise<number> {
     batching: !flags["no-batching"],
     upBytesPerS: readRate("up", values.up),
     downBytesPerS: readRate("down", values.down),
+    congestionAlgorithm: readCongestion(values.congestion),
     repair: readRepair(values.repair, flags["no-repair"]),
   };
   const apps = [...readAppPriorities(lists.priority), ...programsOf(rules)];

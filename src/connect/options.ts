@@ -2,7 +2,15 @@
  * What is said to `connect`, on its command line and in what it is given to read. Invariant: everything is sound before
  * anything on this machine is touched, and what is wrong is named with its remedy and without its secrets. Only reads.
  */
-import { DEFAULTS, type Endpoint, parseConfig, parseEndpoint, type RepairConfig } from "../config.ts";
+import {
+  type Config,
+  CONGESTION_ALGORITHMS,
+  DEFAULTS,
+  type Endpoint,
+  parseConfig,
+  parseEndpoint,
+  type RepairConfig,
+} from "../config.ts";
 import { formatPrefix, outermost, parsePrefix, prefixContains, prefixLength } from "../wire/address.ts";
 import { run } from "../exit/child.ts";
 import type { Scope } from "../exit/tun_client.ts";
@@ -96,6 +104,14 @@ export function readRate(flag: string, text: string | undefined): number | undef
     );
   }
   return bits / 8;
+}
+
+/** What --congestion names, in the words of a relay's congestion_algorithm. Throws UsageError. */
+export function readCongestion(name: string | undefined): Config["congestionAlgorithm"] {
+  if (name === undefined) return DEFAULTS.congestionAlgorithm;
+  const found = CONGESTION_ALGORITHMS.find((one) => one === name);
+  if (found !== undefined) return found;
+  throw new UsageError(`--congestion: expected bbr_v3 or none, found "${name.slice(0, 40)}"`);
 }
 
 function prefixes(flag: string, text: string | undefined): string[] {

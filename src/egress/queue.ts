@@ -6,6 +6,7 @@
  * queue/queues.ts's to say.
  * Keeps PROTOCOL R79 and R82.
  */
+import { CLASS_BULK } from "../control/traffic_class.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import { IS_LOST, type Queues, WAITS } from "../queue/queues.ts";
 import { OXTUNNEL } from "../session/table.ts";
@@ -17,11 +18,15 @@ import type { EgressContext } from "./context.ts";
 const OXTUNNEL_BYTES = 28 + 9 + 16, WIREGUARD_BYTES = 28 + 16 + 16;
 
 export function queue(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { queues, metrics } = context;
-  if (queues === undefined || queues.isIdle) return;
-  const { count, next, length, session } = burst;
+  const { queues, metrics, associations } = context;
+  if (queues === undefined || queues.isIdle && !queues.findsRates) return;
+  const { count, next, length, session, trafficClass } = burst;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || length[row] === 0) continue;
+    if (trafficClass[row] === CLASS_BULK && context.table.protocol[session[row]] === OXTUNNEL) {
+      const rest = associations.oxtunnel!.sessions.of[session[row]]!;
+      if (rest.pathRate === undefined) rest.findRate(nowUs);
+    }
     const outcome = queues.offer(burst, row, overheadBytes(context, session[row]), nowUs);
     if (outcome === WAITS) {
       next[row] = HELD;

@@ -5,6 +5,7 @@
  * Invariant: every sealed packet takes a counter that its session never used before.
  * Keeps PROTOCOL R17, R39 and R43.
  */
+import { datagramBytes } from "../repair/tally.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
@@ -102,6 +103,10 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
     const isGuarded = repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
     rest.noteSent(burst, row, true, isGuarded, nowUs);
     if (isGuarded) rest.hastenRepair();
+  }
+  if (rest.pathRate !== undefined) {
+    const isWaiting = context.queues !== undefined && context.queues.waitingOf(peer[row]) > 0;
+    rest.pathRate.sent(counter[row], datagramBytes(burst, row), isWaiting, nowUs);
   }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);

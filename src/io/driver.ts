@@ -1,28 +1,17 @@
 /**
- * The driver: the only loop and the only clock of a data plane. It carries bursts between port, core and exit
+ * The driver: the only loop and the only clock of a data plane. It has bursts carried between port, core and exit (carry.ts)
  * whenever one of them has something, and runs the core's timers. Invariant: it never waits to fill a burst, and
  * every slot that it is given is released or handed over in the same turn.
  */
 import { setImmediate } from "node:timers";
+import { Carrier, type Core } from "../carry.ts";
 import type { Exit } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Arena } from "../vector/arena.ts";
-import { Burst, BURST_CAPACITY, TO_EXIT, TO_TRANSMIT } from "../vector/burst.ts";
 import { clearBell } from "./bell.ts";
 import type { Mailbox } from "./mailbox.ts";
 import { nap, PollSet, type WaitSet } from "./poll.ts";
 import type { Port } from "./port.ts";
-
-/** The core's verbs, as relay and client have them. */
-export interface Core {
-  ingest(burst: Burst, nowUs: number): void;
-  ingestRest(burst: Burst, nowUs: number): number;
-  ingestInner(burst: Burst, nowUs: number): void;
-  pollTransmit(burst: Burst, nowUs: number): number;
-  pollTimeout(): number;
-  handleTimeout(nowUs: number): void;
-  setWallClock(unixOffsetUs: number): void;
-}
 
 /** Bursts carried before the event loop gets a turn. */
 const ROUNDS_MAX = 8;
@@ -65,7 +54,7 @@ export interface Messages {
 }
 
 export class Driver {
-  readonly #burst: Burst;
+  readonly #carrier: Carrier;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timerDueUs = Infinity;
   #beat: ReturnType<typeof setInterval> | undefined;
@@ -74,8 +63,6 @@ export class Driver {
   #again = false;
   /** How long a wait lasts, on the average of late. */
   #gapUs = GAP_US_MAX;
-  /** Whether the last round may have left something that no descriptor shows. */
-  #isMore = false;
   #stopped = false;
   #loop: Promise<void> | undefined;
 
@@ -89,7 +76,7 @@ export class Driver {
     readonly mailbox?: Mailbox,
     readonly messages?: Messages,
   ) {
-    this.#burst = new Burst(arena);
+    this.#carrier = new Carrier(arena, core, port, exit, metrics, mailbox);
   }
 
   /** Whether its thread will wait in the kernel and not in the event loop. */
@@ -123,7 +110,7 @@ export class Driver {
 
   /** Blocks this thread in ppoll(2) whenever there is nothing to carry: no thread is woken to wake another. */
   async #waitAndCarry(outer: number, inner: number): Promise<void> {
-    const { core, exit, mailbox, messages } = this;
+    const { core, exit, mailbox, messages } = this, carrier = this.#carrier;
     const { ring } = this.port;
     // Or in the port's ring. In the order of PORT, MAILBOX, BELL and EXIT.
     if (ring !== undefined) exit.readBy?.(ring);
@@ -136,13 +123,13 @@ export class Driver {
         turnDueUs = nowUs + TURN_US;
         await new Promise<void>((resolve) => setImmediate(resolve));
         nowUs = monotonicUs();
-        if (this.#isMore) messages?.takeMessages(); // nobody looks at the bell
+        if (carrier.isMore) messages?.takeMessages(); // nobody looks at the bell
       }
       this.metrics.add("loop_beats", 1);
       if (this.#carry(nowUs, isPortReady, isExitReady)) emptyWakes = 0;
       isPortReady = isExitReady = true;
       nowUs = monotonicUs();
-      if (this.#isMore) continue;
+      if (carrier.isMore) continue;
 
       // What the mailbox holds for want of a slot shows nowhere else.
       const lookDueUs = mailbox?.isWaiting ? nowUs + 1000 : turnDueUs;
@@ -199,28 +186,13 @@ export class Driver {
 
   /** One round in each direction; whether anything was there. */
   #carry(nowUs: number, isPortReady = true, isExitReady = true): boolean {
-    const { core, port, exit, mailbox } = this;
-    const burst = this.#burst;
-    let busy = false;
-    this.#isMore = false;
-
-    if (isPortReady && port.receive(burst) > 0) {
-      busy = true;
-      this.#ingest(nowUs);
-    }
-    if (mailbox !== undefined && mailbox.receive(burst) > 0) {
-      busy = true;
-      this.#ingest(nowUs);
-    }
-
+    const { core, exit } = this;
+    const carrier = this.#carrier;
+    carrier.isMore = false;
+    let busy = isPortReady && carrier.takeOuter(nowUs);
+    if (carrier.takeHandedOver(nowUs)) busy = true;
     if (busy && isExitReady) nowUs = monotonicUs(); // a full burst takes a while
-    if (isExitReady && exit.receive(burst, nowUs) > 0) {
-      busy = true;
-      this.#noteMore();
-      core.ingestInner(burst, nowUs);
-      this.#transmit(burst, nowUs);
-      burst.release();
-    }
+    if (isExitReady && carrier.takeInner(nowUs)) busy = true;
 
     if (nowUs - this.#lastHousekeepingUs >= HOUSEKEEPING_US) {
       this.#lastHousekeepingUs = nowUs;
@@ -231,50 +203,8 @@ export class Driver {
     } else if (core.pollTimeout() <= nowUs) {
       core.handleTimeout(nowUs);
     }
-    while (core.pollTransmit(burst, nowUs) > 0) {
-      this.#transmit(burst, nowUs);
-      burst.release();
-    }
+    carrier.flush(nowUs);
     return busy;
-  }
-
-  /** A burst that was short, with slots left, had everything. */
-  #noteMore(): void {
-    const { count, arena } = this.#burst;
-    if (count === BURST_CAPACITY || arena.free === 0) this.#isMore = true;
-  }
-
-  /** What came from the port or from another Worker, to where it goes. */
-  #ingest(nowUs: number): void {
-    const { core, exit } = this;
-    const burst = this.#burst;
-    this.#noteMore();
-    core.ingest(burst, nowUs);
-    do {
-      exit.send(burst, nowUs);
-      core.ingestInner(burst, nowUs); // what the exit refused and turned around
-      this.#transmit(burst, nowUs);
-      burst.release();
-    } while (core.ingestRest(burst, nowUs) > 0);
-  }
-
-  /** Datagrams to the port; what was turned around, being too big, back to the exit; and what is other Workers' to them. */
-  #transmit(burst: Burst, nowUs: number): void {
-    const { count, next, length } = burst;
-    let datagrams = 0, bytes = 0, isTurned = false;
-    for (let row = 0; row < count; row++) {
-      if (next[row] === TO_EXIT) isTurned = true;
-      if (next[row] !== TO_TRANSMIT) continue;
-      datagrams++;
-      bytes += length[row];
-    }
-    if (datagrams > 0) {
-      this.metrics.add("datagrams_sent", datagrams);
-      this.metrics.add("bytes_sent", bytes);
-      this.port.transmit(burst);
-    }
-    if (isTurned) this.exit.send(burst, nowUs);
-    this.mailbox?.send(burst);
   }
 
   #armTimer(): void {

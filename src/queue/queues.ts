@@ -40,6 +40,7 @@ export interface QueueOptions {
   packets: number;
   /** The rate of peers that have been given none, bytes a second as `setRate` has them; 0 for none. */
   bytesPerS: number;
+  findsRates: boolean;
   targetUs?: number;
   intervalUs?: number;
   /** Whether packets of flows that understand ECN are marked instead of dropped. */
@@ -126,6 +127,11 @@ export class Queues implements FlowOwner {
     this.#rowOf = new Uint32Array(packets);
   }
 
+  /** Whether lines get their rates from what paths report. */
+  get findsRates(): boolean {
+    return this.#o.findsRates;
+  }
+
   /** Whether no peer has a line: nothing is looked up then. */
   get isIdle(): boolean {
     return this.#freeLineCount === LINES_MAX && this.#o.bytesPerS === 0;
@@ -157,7 +163,7 @@ export class Queues implements FlowOwner {
     this.#isDefault[line] = 0;
     // What was sent before was charged at the rate of before.
     this.#clockUs[line] = Math.min(this.#clockUs[line], nowUs + REAL_AHEAD_US);
-    if (this.#waiting[line] > 0) this.#due.set(line, this.#clockUs[line]);
+    if (this.#waiting[line] > 0) this.#due.set(line, Math.max(nowUs, this.#clockUs[line]));
     return true;
   }
 

@@ -82,3 +82,11 @@ export interface SessionSnapshot {
   /** OxTunnel: the largest datagram that the path to the peer is known to take, bytes of UDP payload. */
   datagramBytes?: number;
 }
+
+/** What a relay, or one of its Workers, tells of itself at one moment. */
+export interface RelaySnapshot {
+  peers: PeerSnapshot[];
+  sessions: SessionSnapshot[];
+  /** Flows of the last ten seconds that are recognised, by application. */
+  applications: Record<string, number>;
+}

@@ -13,7 +13,7 @@ import { uringObstacle, UringPort } from "../../src/io/uring.ts";
 import { Arena, MAX_PACKET_BYTES } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, DONE, HELD, TO_EXIT, TO_PARSE, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { formatAddress, parseAddress } from "../../src/wire/address.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const SEED = Number(Deno.env.get("FUZZ_SEED") ?? 20260101);
 const SLOTS = 1024;

@@ -22,7 +22,8 @@ import {
 import { fragment } from "../../src/exit/fragmentation.ts";
 import { Reassembly } from "../../src/exit/reassembly.ts";
 import type { Relay } from "../../src/relay.ts";
-import { type Host, udpPacket, World } from "../sim/world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const options = {
   numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 500),

@@ -28,7 +28,9 @@ import {
 import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { Tunnel } from "../../src/tunnel.ts";
-import { type Host, Random, udpPacket, World } from "../sim/world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { Random } from "../kit/random.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SEED = Number(Deno.env.get("FUZZ_SEED") ?? 20260101);
 const WORLDS = Math.max(6, Math.ceil(Number(Deno.env.get("FUZZ_RUNS") ?? 0) / 100));

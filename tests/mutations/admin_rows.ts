@@ -54,8 +54,8 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "HTTP/2's authority is not the host",
   },
   {
-    file: "src/serve/mod.ts",
-    from: "adminToken = await loadAdminToken(merged, sayClosed);",
+    file: "src/serve/relay_process.ts",
+    from: "this.#adminToken = await loadAdminToken(merged, sayClosed);",
     to: "",
     tests: [DOOR],
     note: "a reload leaves the old admin token in place",
@@ -163,7 +163,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     from: "return known === undefined || !isSame(known, peer);",
     to: "return true;",
     tests: [LIVE],
-    note: "data planes are told all peers at each change",
+    note: "relay workers are told all peers at each change",
   },
   {
     file: "src/process/durable.ts",
@@ -209,8 +209,8 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/relay_worker.ts",
-    from: "adviseTables(nativeAdviser(native));",
-    to: "void adviseTables, nativeAdviser;",
+    from: "adviseTables(suite.adviser);",
+    to: "void adviseTables;",
     tests: [STARTED],
     note: "no large pages",
   },

@@ -144,7 +144,7 @@ export const TUN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/relay_worker.ts",
-    from: "if (released.length > 0) plane.exit.forget?.(released);",
+    from: "if (released.length > 0) running.exit.forget?.(released);",
     to: "",
     tests: REMOVED,
     note: "the userspace exit keeps a removed peer's flows",

@@ -8,7 +8,8 @@ import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import { Burst, TO_EXIT, TO_PARSE } from "../../src/vector/burst.ts";
 import { writeDataHeader } from "../../src/wire/wireguard.ts";
-import { CLOSED, udpPacket, World } from "./world.ts";
+import { CLOSED, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -12,7 +12,8 @@ import { CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffi
 import { CLASS_LABELS, type ClassLabel } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
 import { repairOptions } from "../../src/repair/pool.ts";
-import { CLEAN, type Host, udpPacket, World } from "./world.ts";
+import { CLEAN, type Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -6,7 +6,8 @@ import { assert, assertEquals } from "@std/assert";
 import { type CounterName, DROP_REASONS, type DropLabel } from "../../src/metrics.ts";
 import type { Client } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
-import { CLOSED, type Host, ipv6Packet, pair, payload, udpPacket, World } from "./world.ts";
+import { CLOSED, type Host, pair, World } from "../kit/world.ts";
+import { ipv6Packet, payload, udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const STRANGER = "203.0.113.66:1";

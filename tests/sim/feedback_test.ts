@@ -9,11 +9,12 @@ import { CLASS_GAME } from "../../src/control/traffic_class.ts";
 import type { CounterName } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
 import { repairOptions } from "../../src/repair/pool.ts";
-import { CONGESTION, congestion, jitter, Path, type PathModel, randomLoss } from "./channels.ts";
-import { sessionOf } from "./inside.ts";
+import { CONGESTION, congestion, jitter, Path, type PathModel, randomLoss } from "../kit/channels.ts";
+import { sessionOf } from "../kit/inside.ts";
 import { SLOT_BYTES, TAILROOM } from "../../src/vector/arena.ts";
 import { Burst, TO_TRANSMIT, TO_TUNNEL } from "../../src/vector/burst.ts";
-import { type Host, marked, udpPacket, World } from "./world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { marked, udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

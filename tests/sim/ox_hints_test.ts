@@ -17,8 +17,9 @@ import type { Tunnel } from "../../src/tunnel.ts";
 import { Burst, TO_TRANSMIT, TO_TUNNEL } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import { Hint } from "../../src/wire/control.ts";
-import { RawPeer } from "./raw_peer.ts";
-import { CLEAN, type Host, udpPacket, World } from "./world.ts";
+import { RawPeer } from "../kit/raw_peer.ts";
+import { CLEAN, type Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -6,8 +6,9 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { KEY_REQUEST, writeKeyExchange } from "../../src/wire/control.ts";
-import { udpPacket, World } from "./world.ts";
-import { inside, sealed, sessionOf } from "./inside.ts";
+import { udpPacket } from "../kit/packets.ts";
+import { World } from "../kit/world.ts";
+import { inside, sealed, sessionOf } from "../kit/inside.ts";
 
 const SECOND = 1_000_000;
 const packet = udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(100));

@@ -9,8 +9,9 @@ import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { CODEL } from "../../src/queue/codel.ts";
 import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel.ts";
-import { Bottleneck } from "./channels.ts";
-import { type Host, marked, udpPacket, World } from "./world.ts";
+import { Bottleneck } from "../kit/channels.ts";
+import { type Host, World } from "../kit/world.ts";
+import { marked, udpPacket } from "../kit/packets.ts";
 
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
 const CLIENT = "10.66.0.2", FAR = "8.8.8.8", RELAY = "192.0.2.1:4433";
@@ -25,8 +26,16 @@ const SHARE = 0.95;
 
 type Protocol = "oxtunnel" | "wireguard";
 
-function queuesOf(bytesPerS: number): QueuesOptions {
-  return { ...CODEL, bytesPerS, packets: 512, ecn: true, gameDeadlineUs: 60 * MS, voiceDeadlineUs: 100 * MS };
+function queuesOf(bytesPerS: number, findsRates = false): QueuesOptions {
+  return {
+    ...CODEL,
+    bytesPerS,
+    findsRates,
+    packets: 512,
+    ecn: true,
+    gameDeadlineUs: 60 * MS,
+    voiceDeadlineUs: 100 * MS,
+  };
 }
 
 interface Outcome {
@@ -37,7 +46,12 @@ interface Outcome {
   goodput: number;
 }
 
-function play(protocol: Protocol, direction: "up" | "down", queues: QueuesOptions | undefined): Outcome {
+function play(
+  protocol: Protocol,
+  direction: "up" | "down",
+  queues: QueuesOptions | undefined,
+  warmS = 0,
+): Outcome {
   const world = new World(SEED);
   world.protocol = protocol;
   const isUp = direction === "up";
@@ -53,7 +67,7 @@ function play(protocol: Protocol, direction: "up" | "down", queues: QueuesOption
   world.runFor(2 * SECOND);
   to.delivered.length = 0;
 
-  const seconds = 5, startUs = world.nowUs, sentUs: number[] = [];
+  const seconds = 5 + warmS, startUs = world.nowUs, sentUs: number[] = [];
   const packet = (bytes: number, trafficClass: number) => {
     const whole = udpPacket(isUp ? CLIENT : FAR, isUp ? FAR : CLIENT, new Uint8Array(bytes));
     const view = new DataView(whole.buffer);
@@ -66,6 +80,7 @@ function play(protocol: Protocol, direction: "up" | "down", queues: QueuesOption
   const take = () => {
     for (const got of to.delivered.splice(0)) {
       const view = new DataView(got.buffer);
+      if (world.nowUs < startUs + warmS * SECOND) continue;
       if (view.getUint32(32) === CLASS_GAME) {
         delaysUs.push(world.nowUs - sentUs[view.getUint32(28)] - DELAY_US);
       } else bulkBytes += got.length;
@@ -86,13 +101,14 @@ function play(protocol: Protocol, direction: "up" | "down", queues: QueuesOption
       bulkUs += BULK_US;
     }
   }
-  const goodput = bulkBytes / seconds / RATE;
+  const goodput = bulkBytes / (seconds - warmS) / RATE;
   for (let i = 0; i < 1000; i++) {
     world.runFor(MS);
     take();
   }
   delaysUs.sort((a, b) => a - b);
-  return { delaysUs, gameLost: 1 - delaysUs.length / sentUs.length, goodput };
+  const sent = sentUs.filter((us) => us >= startUs + warmS * SECOND).length;
+  return { delaysUs, gameLost: 1 - delaysUs.length / sent, goodput };
 }
 
 const at = (sorted: number[], share: number) => sorted[Math.ceil(share * sorted.length) - 1];
@@ -115,4 +131,15 @@ for (const protocol of ["oxtunnel", "wireguard"] as const) {
       assertGreater(at(idle.delaysUs, 0.5), 100 * MS, "and without a rate too");
     });
   }
+}
+
+for (const direction of ["up", "down"] as const) {
+  Deno.test(`queue: a game beside a transfer ${direction} a line of unknown rate (seed ${SEED})`, () => {
+    const on = play("oxtunnel", direction, queuesOf(0, true), 2);
+    assertLess(at(on.delaysUs, 0.5), 5 * MS);
+    assertLess(at(on.delaysUs, 0.99), 15 * MS);
+    assertGreater(on.goodput, 0.8);
+    const off = play("oxtunnel", direction, queuesOf(0), 2);
+    assertGreater(at(off.delaysUs, 0.5), 100 * MS, "the control: nobody finds the rate");
+  });
 }

@@ -12,8 +12,9 @@ import { repairOptions, Repairs } from "../../src/repair/pool.ts";
 import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { FEATURE_LZ4, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
-import { RawPeer } from "./raw_peer.ts";
-import { udpPacket, World } from "./world.ts";
+import { RawPeer } from "../kit/raw_peer.ts";
+import { udpPacket } from "../kit/packets.ts";
+import { World } from "../kit/world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -14,9 +14,9 @@ import {
   type Impairment,
   Path,
   randomLoss,
-} from "./channels.ts";
-import { type Outcome, play } from "./repair_play.ts";
-import type { Random } from "./world.ts";
+} from "../kit/channels.ts";
+import { type Outcome, play } from "../kit/repair_play.ts";
+import type { Random } from "../kit/random.ts";
 
 const SECOND_US = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -11,7 +11,9 @@ import type { Relay } from "../../src/relay.ts";
 import { base64 } from "../../src/session/associations.ts";
 import { ownerOf } from "../../src/session/peers.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
-import { type Host, Random, udpPacket, World } from "./world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { Random } from "../kit/random.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 20260101);
 const RELAY = "192.0.2.1:4433";

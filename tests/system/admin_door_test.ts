@@ -3,9 +3,9 @@
  * whatever clients do.
  */
 import { assert, assertEquals, assertMatch, assertNotEquals, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 import { freePort, LoopbackRelay, relayTest } from "./loopback_relay.ts";
-import { Background, until } from "./namespaces.ts";
+import { Background, until } from "../kit/namespaces.ts";
 
 relayTest(
   "admin: through a plain proxy of this machine nobody gets in without the token",

@@ -5,10 +5,10 @@
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { fallbackShare, shareDescriptors } from "../../src/serve/descriptors.ts";
 import { openLibrary } from "../../ffi/mod.ts";
-import { makeCertificate } from "../certificate.ts";
-import { requires } from "../requires.ts";
+import { makeCertificate } from "../kit/certificate.ts";
+import { requires } from "../kit/requires.ts";
 import { freePort, type LoopbackRelay, relayTest } from "./loopback_relay.ts";
-import { Background, pause, taskFlags, until } from "./namespaces.ts";
+import { Background, pause, taskFlags, until } from "../kit/namespaces.ts";
 
 const needs = requires({ programs: ["prlimit"] });
 const fallbackPort = freePort();

@@ -4,8 +4,16 @@
  * kernel's own table.
  */
 import { assert, assertEquals, assertGreater, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Background, type Network, networkTest, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import {
+  type Background,
+  type Network,
+  networkTest,
+  RELAY,
+  SERVER,
+  SERVER_V6,
+  until,
+} from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,

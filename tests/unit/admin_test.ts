@@ -17,7 +17,7 @@ import {
   Metrics,
 } from "../../src/metrics.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 const TOKEN = "a-token-of-the-operator";
 const KEY = "GtL7fZc/bLnqZldpVofMCD6hDjrK28SsdLxevJ+qtKU=";
@@ -35,18 +35,20 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
       exit: "userspace",
       listen: "[::]:4433",
     }),
-    peers: () =>
-      Promise.resolve(records.map(({ name, publicKey, allowedIps }) => ({
-        name,
-        publicKey,
-        allowedIps,
-        connected: false,
-        bytesReceived: 0,
-        bytesSent: 0,
-        drops: 0,
-      }))),
-    sessions: () => Promise.resolve([]),
-    applications: () => Promise.resolve({ zoom: 1, quic: 12 }),
+    snapshot: () =>
+      Promise.resolve({
+        peers: records.map(({ name, publicKey, allowedIps }) => ({
+          name,
+          publicKey,
+          allowedIps,
+          connected: false,
+          bytesReceived: 0,
+          bytesSent: 0,
+          drops: 0,
+        })),
+        sessions: [],
+        applications: { zoom: 1, quic: 12 },
+      }),
     applicationsInMetrics: () => false,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,
@@ -509,7 +511,7 @@ Deno.test("admin: connections are bounded, and a newcomer takes the place of the
 Deno.test("admin: thousands of requests at once on one connection end it, and are not all answered", async () => {
   let asked = 0;
   const deps = relay({
-    sessions() {
+    snapshot() {
       asked++;
       return new Promise(() => {}); // as slow as can be
     },
@@ -526,7 +528,7 @@ Deno.test("admin: thousands of requests at once on one connection end it, and ar
 Deno.test("admin: the listener closes whatever its clients do", async () => {
   const answering = Promise.withResolvers<void>();
   const server = serveAdmin(
-    createAdmin(relay({ sessions: () => new Promise(() => answering.resolve()) })), // an answer that never comes
+    createAdmin(relay({ snapshot: () => new Promise(() => answering.resolve()) })), // an answer that never comes
     { host: "127.0.0.1", port: 0 },
     getLogger(["oxrelay", "test"]),
   );
@@ -618,7 +620,7 @@ Deno.test("admin: every answer has the security headers, refusals and failures t
     ],
   });
   try {
-    const deps = relay({ peers: () => Promise.reject(new Error("the inside story")) });
+    const deps = relay({ snapshot: () => Promise.reject(new Error("the inside story")) });
     await withAdmin(deps, async (ask) => {
       for (
         const [path, status] of [["/", 200], ["/metrics", 200], ["/nothing", 404], [

@@ -2,7 +2,8 @@
  * The subcommands, run as a person runs them: the real main.ts in a process of its own with the permissions of
  * its task, in a fresh directory.
  */
-import { requires } from "../requires.ts";
+import { resolve } from "node:path";
+import { requires } from "../kit/requires.ts";
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { proofOf } from "../../src/admin/guard.ts";
 import { UsageError } from "../../src/process/help.ts";
@@ -21,7 +22,9 @@ import { parseConfig } from "../../src/config.ts";
 import { encode } from "uqr";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
-const TASKS = JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url))).tasks;
+const { tasks: TASKS, permissions: SETS } = JSON.parse(
+  Deno.readTextFileSync(new URL("../../deno.json", import.meta.url)),
+);
 
 interface Outcome {
   code: number;
@@ -29,7 +32,7 @@ interface Outcome {
   stderr: string;
 }
 
-/** Runs `deno task NAME ARGS` with the task's own flags, but in `cwd`. */
+/** Runs `deno task NAME ARGS` with the task's own permissions, but with `cwd` in the place of the project's directory. */
 async function run(
   cwd: string,
   [name, ...args]: string[],
@@ -41,6 +44,11 @@ async function run(
 ): Promise<Outcome> {
   // "deno run FLAGS main.ts NAME", as written in deno.json.
   const flags: string[] = TASKS[name].split(" ").slice(2, -2);
+  // A flag takes the place of what the permission set says of the same permission.
+  for (const kind of ["read", "write"]) {
+    const paths: string[] = SETS[name]?.[kind] ?? [];
+    if (paths.length > 0) flags.push(`--allow-${kind}=${paths.map((path) => resolve(cwd, path))}`);
+  }
   const line = [Deno.execPath(), "run", "--quiet", "--cached-only", ...flags, MAIN, name, ...args];
   const [program, ...rest] = stdoutFile === undefined
     ? line
@@ -228,8 +236,11 @@ Deno.test("cli: peer add gives the config away whatever becomes of the relay, or
 });
 
 Deno.test("cli: peer and status may use the image's state directory", () => {
-  for (const task of ["peer", "status"]) assertMatch(TASKS[task], / --allow-read=\.,\/data /);
-  assertMatch(TASKS.peer, / --allow-write=state,\/data /);
+  for (const task of ["peer", "status"]) {
+    assertMatch(TASKS[task], new RegExp(` -P=${task} `));
+    assertEquals(SETS[task].read, [".", "/data"]);
+  }
+  assertEquals(SETS.peer.write, ["state", "/data"]);
 });
 
 Deno.test("cli: wrong command lines end with 2 and say what to do", async () => {

@@ -21,7 +21,7 @@ import { Burst, DONE } from "../../src/vector/burst.ts";
 import { writeRepairHead } from "../../src/wire/repair.ts";
 import { windowKey } from "../../src/repair/receiver.ts";
 import { drawTinymt32, seedTinymt32 } from "../../src/codec/tinymt32.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const kernel = new PortableShardKernel();
 const STRIDE = 80;

@@ -18,8 +18,8 @@ import type { ByteStream } from "../../src/io/stream_port.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst } from "../../src/vector/burst.ts";
 import { formatEndpoint } from "../../src/wire/address.ts";
-import { makeCertificate } from "../certificate.ts";
-import { requires } from "../requires.ts";
+import { makeCertificate } from "../kit/certificate.ts";
+import { requires } from "../kit/requires.ts";
 
 const needs = requires({ programs: ["openssl"] });
 const OF_ONE_SOURCE_MAX = 16;

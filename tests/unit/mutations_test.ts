@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { applied, describe, type Mutation } from "../mutations/mutation.ts";
 import { ROWS } from "../mutations/rows.ts";
 import { tryMutations } from "../mutations/trial.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 

@@ -9,7 +9,7 @@ import { PathMeter, type PathReport, type PathStep } from "../../src/repair/path
 import { fillSections } from "../../src/repair/report_sections.ts";
 import { Report, REPORT_MAX_BYTES } from "../../src/wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../src/wire/frame.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const SECOND = 1_000_000;
 const GAP_US = 15_625;

@@ -14,7 +14,7 @@ import { FEATURES, PathFeatures } from "../../src/repair/path_features.ts";
 import type { PathStep } from "../../src/repair/path_quality.ts";
 import { makePredictor, type Predictor, PREDICTORS } from "../../src/repair/predictor.ts";
 import { TRAINED } from "../../src/repair/predictor_weights.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const QUIET: PathStep = {
   elapsedUs: 50_000,

@@ -16,7 +16,9 @@ import { SESSIONS_CACHED } from "../../src/session/table.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_PARSE, TO_SEAL, TO_TUNNEL } from "../../src/vector/burst.ts";
 import { adviseTables } from "../../src/vector/memory.ts";
-import { type Host, numbers, payload, Random, udpPacket, World } from "../sim/world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { numbers, payload, udpPacket } from "../kit/packets.ts";
+import { Random } from "../kit/random.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -35,6 +35,7 @@ class Bench {
   constructor(bytesPerS = 0, packets = PACKETS) {
     this.queues = new Queues(this.arena, {
       bytesPerS,
+      findsRates: false,
       packets,
       flows: FLOWS,
       peers: PEERS,

@@ -24,7 +24,7 @@ import {
   oxResponseBytes,
   takeOxEarlyData,
 } from "../../src/session/oxtunnel/handshake.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const native = loadNative();
 const IMPLEMENTATIONS: Primitives[] = [

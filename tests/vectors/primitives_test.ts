@@ -31,7 +31,7 @@ import {
   openTimestamp,
   tai64n,
 } from "../../src/session/wireguard/handshake.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const hex = (text: string) => Uint8Array.fromHex(text.replaceAll(/\s/g, ""));
 const ascii = (text: string) => new TextEncoder().encode(text);

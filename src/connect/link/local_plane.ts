@@ -6,22 +6,9 @@
 import type { ClassRule } from "../../control/class_rules.ts";
 import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
-import { PortableAead } from "../../codec/aead_portable.ts";
-import { PortableDatagramAead } from "../../codec/datagram_portable.ts";
 import { useBlake2s } from "../../codec/hash.ts";
-import {
-  NativeAead,
-  nativeBlake2s,
-  NativeDatagramAead,
-  NativeLz4,
-  nativePrimitives,
-  preferredAeads,
-} from "../../codec/native.ts";
-import { PortableShardKernel } from "../../codec/gf256.ts";
-import { PortableLz4 } from "../../codec/lz4.ts";
-import { NativeShardKernel } from "../../codec/native_shards.ts";
-import { nodeCrypto } from "../../codec/node_crypto.ts";
-import { DEFAULTS, type RepairConfig } from "../../config.ts";
+import { suiteOf } from "../../codec/suite.ts";
+import { type Config, DEFAULTS, type RepairConfig } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../../io/mailbox.ts";
@@ -97,6 +84,8 @@ export interface PlaneWishes {
   /** What this line takes up and down, bytes a second with IP and UDP headers; undefined where nobody said. */
   upBytesPerS?: number;
   downBytesPerS?: number;
+  /** What finds the rate of the way up. */
+  congestionAlgorithm: Config["congestionAlgorithm"];
   /** How losses of games and calls are repaired on the way up, and whether at all. */
   repair: RepairConfig;
 }
@@ -115,7 +104,8 @@ export class LocalPlane implements LinkPlane {
     invitation: Invitation,
     exit: Exit,
     native: Native | string,
-    { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, repair }: PlaneWishes,
+    { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair }:
+      PlaneWishes,
     mailboxes?: Mailboxes,
     messages?: Messages,
   ) {
@@ -124,33 +114,22 @@ export class LocalPlane implements LinkPlane {
     const isNative = typeof native !== "string";
     const privateKey = keyFromText(invitation.privateKey)!;
     const isOxtunnel = this.#isOxtunnel = invitation.protocol === "oxtunnel";
-    if (isNative) useBlake2s(nativeBlake2s(native));
+    const suite = suiteOf(native, { forged: DROP.forged });
+    const { primitives, makeAead, makeDatagramAead, aeads } = suite.crypto;
+    useBlake2s(suite.blake2s);
     const inner = (isIpv6: boolean) =>
       invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
     this.#client = new Client({
       arena,
       metrics,
-      primitives: isNative ? nativePrimitives(native) : nodeCrypto,
-      makeAead: (rows) =>
-        isNative
-          ? new NativeAead(native, rows, DROP.forged)
-          : new PortableAead(nodeCrypto, rows, DROP.forged),
+      primitives,
+      makeAead,
       ...(isOxtunnel
         ? {
-          makeDatagramAead: (rows: number) =>
-            isNative
-              ? new NativeDatagramAead(native, rows, DROP.forged)
-              : new PortableDatagramAead(rows, DROP.forged),
-          ...(isNative ? { aeads: preferredAeads(native) } : {}),
-          ...(compression ? { lz4: isNative ? new NativeLz4(native) : new PortableLz4() } : {}),
-          ...(repair.enabled
-            ? {
-              repair: repairOptions(
-                isNative ? new NativeShardKernel(native) : new PortableShardKernel(),
-                repair,
-              ),
-            }
-            : {}),
+          makeDatagramAead,
+          aeads,
+          ...(compression ? { lz4: suite.makeLz4() } : {}),
+          ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
           compressionThreshold: DEFAULTS.compressionThreshold,
         }
         : {}),
@@ -163,7 +142,10 @@ export class LocalPlane implements LinkPlane {
       exitIsSource: exit.name === "userspace",
       // The event loop's timers would hold packets for a millisecond and more.
       batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
-      queues: { ...queuesOptions(DEFAULTS.queues, repair)!, bytesPerS: upBytesPerS ?? 0 },
+      queues: {
+        ...queuesOptions({ ...DEFAULTS, congestionAlgorithm, repair })!,
+        bytesPerS: upBytesPerS ?? 0,
+      },
       receiveBytesPerS: downBytesPerS,
       trusted: invitation.trusted,
       maxConnections: 1,

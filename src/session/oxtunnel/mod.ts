@@ -5,6 +5,7 @@
  * are session/oxtunnel/sessions.ts's.
  * Keeps PROTOCOL R28, R29, R31, R35, R37, R66, R67 and R77.
  */
+import type { Rates } from "../../rate/pool.ts";
 import type { DatagramAead } from "../../codec/kernels.ts";
 import { NONE } from "../../vector/arena.ts";
 import { type Burst, DONE, TO_INITIATION_ADMITTED, TO_TRANSMIT, TO_UNFRAME } from "../../vector/burst.ts";
@@ -71,6 +72,8 @@ export interface OxtunnelOptions {
   mtu: number;
   /** Loss repair; undefined where it is neither offered nor accepted. */
   repair: RepairOptions | undefined;
+  /** Who finds the rates of paths; undefined where nobody does. */
+  rates: Rates | undefined;
   /** Datagrams that the other end may send, kbit/s with IP and UDP; 0 for as many as come. */
   receiveKbitS: number;
   /** Told, with each new session, what the other end says of the same for this one. */
@@ -115,7 +118,13 @@ export class Oxtunnel {
     this.#a = associations;
     this.#o = options;
     this.#trusted = new TrustedLinks(options.trusted);
-    this.sessions = new OxSessions(associations, options.datagramAead, this.#trusted, options.repair);
+    this.sessions = new OxSessions(
+      associations,
+      options.datagramAead,
+      this.#trusted,
+      options.repair,
+      options.rates,
+    );
     const { primitives, staticPublic, random, limits } = associations.options;
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
     this.checker = new CookieChecker(staticPublic, random, limits.cookieUs, OXTUNNEL_COOKIES);

@@ -55,6 +55,7 @@ import { TicketExchange } from "./subjects/tickets.ts";
 import type { SharedSession, Subject } from "./subjects/subject.ts";
 import { OxPaths } from "./paths.ts";
 import type { OxSessions } from "./sessions.ts";
+import type { PathRate } from "../../rate/path_rate.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
@@ -100,6 +101,8 @@ export class OxSession implements SharedSession {
   /** What the path in use takes from this end. */
   readonly size: PathSize;
   readonly sessions: OxSessions;
+  /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
+  pathRate: PathRate | undefined;
   readonly around: Associations;
   #isNarrow = false;
   /** What brings lost packets back, from the other end's first repair on. */
@@ -391,6 +394,7 @@ export class OxSession implements SharedSession {
         this.sessions.acknowledge(this.row, report.highest);
         this.size.onReport(report.highest, report.bitmap, report.bitmapBytes, nowUs);
         this.sizeChanged();
+        this.#onRateReport(nowUs);
         this.#onRepairReport(nowUs);
         return false;
       case CONTROL_PROBE:
@@ -492,8 +496,29 @@ export class OxSession implements SharedSession {
     report.write(burst.view, offset[row]);
   }
 
+  /** Has the rate of what this end sends found, where there is room for one more. */
+  findRate(nowUs: number): void {
+    this.pathRate ??= this.sessions.rates?.take(nowUs);
+  }
+
+  #onRateReport(nowUs: number): void {
+    const { pathRate, sessions: { rates } } = this;
+    if (pathRate === undefined || rates === undefined) return;
+    pathRate.onReport(report, nowUs);
+    const isIdle = pathRate.isIdle(nowUs);
+    rates.found(this.peer, isIdle ? 0 : pathRate.bytesPerS(nowUs), nowUs);
+    if (isIdle) this.#endRate();
+  }
+
+  #endRate(): void {
+    if (this.pathRate === undefined) return;
+    this.sessions.rates!.give();
+    this.pathRate = undefined;
+  }
+
   /** Overwrites secrets and gives the rows of spare ids back. */
   wipe(): void {
+    this.#endRate();
     if (this.#repair !== undefined) this.sessions.sending.delete(this.#repair.tally);
     if (this.receiver !== undefined) {
       this.#countRepairs(this.receiver);

@@ -5,6 +5,7 @@
  * session/oxtunnel/session.ts, one object a session.
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
+import type { Rates } from "../../rate/pool.ts";
 import type { DatagramAead } from "../../codec/kernels.ts";
 import { BASE_BYTES } from "../../control/path_size.ts";
 import { NONE } from "../../vector/arena.ts";
@@ -91,6 +92,8 @@ export class OxSessions {
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
   readonly repairs: Repairs | undefined;
+  /** Undefined where no rate is to be found. */
+  readonly rates: Rates | undefined;
   /** What repair comes to in the sessions that send repairs, and in those that take them. */
   readonly sending = new Set<RepairTally>();
   readonly receiving = new Set<RepairTally>();
@@ -105,9 +108,11 @@ export class OxSessions {
     datagramAead: DatagramAead,
     trusted: TrustedLinks,
     repair: RepairOptions | undefined,
+    rates: Rates | undefined,
   ) {
     this.#a = associations;
     this.repairs = repair && new Repairs(repair);
+    this.rates = rates;
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = associations.options.table.capacity;

@@ -16,7 +16,13 @@ if (!Number.isInteger(first) || !(runs >= 1)) {
 for (let seed = first; seed < first + runs; seed++) {
   console.log(`seed ${seed} (${seed - first + 1} of ${runs})`);
   const { code } = await new Deno.Command(Deno.execPath(), {
-    args: ["test", "--no-prompt", "--quiet", "--allow-env=SIM_SEED", new URL(".", import.meta.url).pathname],
+    args: [
+      "test",
+      "--no-prompt",
+      "--quiet",
+      "--allow-env=SIM_SEED",
+      new URL("../tests/sim/", import.meta.url).pathname,
+    ],
     env: { SIM_SEED: String(seed) },
   }).spawn().status;
   if (code !== 0) {

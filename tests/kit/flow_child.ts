@@ -5,10 +5,10 @@
  * Usage: flow_child.ts client|server PLAN, a FlowPlan in JSON
  */
 import { openLibrary } from "../../ffi/mod.ts";
-import { type Packets, packetsOf } from "../../bench/feel/workloads.ts";
+import { type Packets, packetsOf } from "./workloads.ts";
 import { type CapturedPacket, readCapture } from "../../src/cli/capture.ts";
 import { CLASS_VOICE } from "../../src/control/traffic_class.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "./random.ts";
 import type { Arrivals, CapturedCall, FlowPlan, Way } from "./flow.ts";
 
 // From the payload's end.

@@ -5,7 +5,7 @@
  * calls give the same answers, and time may be asked for in growing order only. Models of
  * channels, not measurements: their parameters are chosen to differ, and are named.
  */
-import type { Random } from "./world.ts";
+import type { Random } from "./random.ts";
 
 /** One direction of a path. */
 export interface PathModel {

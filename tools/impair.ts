@@ -4,17 +4,17 @@
  * upstream. It waits in ppoll(2) to the microsecond and prints its counts as a line of JSON whenever they have
  * changed, four times a second.
  */
-import { loadNative } from "../../ffi/native.ts";
-import { parseEndpoint } from "../../src/config.ts";
-import { monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
-import { MmsgPort } from "../../src/io/mmsg.ts";
-import { PollSet } from "../../src/io/poll.ts";
-import { Arena } from "../../src/vector/arena.ts";
-import { Burst, DONE, HELD, TO_TRANSMIT } from "../../src/vector/burst.ts";
-import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
-import { CHANNELS, type PathModel, TRANSFER_PATHS } from "../sim/channels.ts";
-import { Random } from "../sim/world.ts";
-import { ImpairedPath, QUEUE_MAX } from "./impair.ts";
+import { loadNative } from "../ffi/native.ts";
+import { parseEndpoint } from "../src/config.ts";
+import { monotonicUs, wallClockOffsetUs } from "../src/io/driver.ts";
+import { MmsgPort } from "../src/io/mmsg.ts";
+import { PollSet } from "../src/io/poll.ts";
+import { Arena } from "../src/vector/arena.ts";
+import { Burst, DONE, HELD, TO_TRANSMIT } from "../src/vector/burst.ts";
+import { formatEndpoint, parseAddress } from "../src/wire/address.ts";
+import { CHANNELS, type PathModel, TRANSFER_PATHS } from "../tests/kit/channels.ts";
+import { Random } from "../tests/kit/random.ts";
+import { ImpairedPath, QUEUE_MAX } from "../tests/kit/impaired_path.ts";
 
 const CLIENTS_MAX = 64;
 const TELL_US = 250_000;

@@ -3,7 +3,7 @@
  * that its receiver knows what came, when and how old. Invariant: both ends read one clock (CLOCK_MONOTONIC), and a packet
  * counts as lost when it has not come 1.5 seconds after the last was sent. Judges nothing.
  */
-import type { Workload } from "../../bench/feel/workloads.ts";
+import type { Workload } from "./workloads.ts";
 import type { Background, Network } from "./namespaces.ts";
 
 /** Where the client's end sends to; by TCP the same messages go one after the other, each behind its length. */

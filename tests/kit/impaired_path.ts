@@ -1,11 +1,9 @@
 /**
- * A bad path for real datagrams, since not every kernel has one to offer: what a path model (tests/sim/channels.ts) does,
- * done to what two sockets exchange. Invariant: what is lost and in which order the rest leaves follows from the model and
- * from when datagrams came, never from how late they are let go; at most QUEUE_MAX wait. Owns no socket and reads no
- * clock: impair_child.ts does.
+ * A bad path for real datagrams: a path model (channels.ts) applied to what two sockets exchange, since not every kernel has
+ * netem. Invariant: what is lost and in which order the rest leaves follows from the model and from when datagrams came, never
+ * from how late they are taken out; at most QUEUE_MAX wait. Owns no socket and reads no clock: tools/impair.ts does.
  */
-import type { ChannelName, PathModel, TransferPathName } from "../sim/channels.ts";
-import { type Background, type Network, until } from "./namespaces.ts";
+import type { PathModel } from "./channels.ts";
 
 export const QUEUE_MAX = 4096;
 /** IPv4 and UDP headers, which path models count. */
@@ -102,45 +100,4 @@ export class ImpairedPath<Item> {
       lateUsMax: at(1),
     };
   }
-}
-
-/** Both directions, as impair_child.ts tells them: up is towards `upstream`. */
-export interface ProxyCounts {
-  up: PathCounts;
-  down: PathCounts;
-}
-
-export interface ProxyPlan {
-  /** "address:port" that it takes datagrams at, and that they go on to. */
-  listen: string;
-  upstream: string;
-  channel: ChannelName | TransferPathName;
-  seed: number;
-  /** Milliseconds since 1970 at which the path begins; now, without. Paths of one seed and beginning have their bad times at once. */
-  originMs?: number;
-}
-
-/** The command of a proxy in a process of its own. */
-export function proxyCommand(
-  { listen, upstream, channel, seed, originMs = Date.now() }: ProxyPlan,
-): string[] {
-  const child = new URL("impair_child.ts", import.meta.url).pathname;
-  const root = new URL("../..", import.meta.url).pathname;
-  const flags = ["--no-prompt", "--unstable-net", "--allow-net", `--allow-read=${root}`, "--allow-ffi"];
-  return [Deno.execPath(), "run", ...flags, child, listen, upstream, channel, String(seed), String(originMs)];
-}
-
-/** What a running proxy counted until now, at most a quarter of a second ago. */
-export function proxyCounts(proxy: Background): ProxyCounts {
-  const line = proxy.said.split("\n").slice(0, -1).findLast((line) => line.startsWith("{"));
-  if (line === undefined) throw new Error(`the proxy has counted nothing: ${proxy.said}`);
-  return JSON.parse(line);
-}
-
-/** A proxy in a namespace of the network, ahead of what else wants the processor; resolves when it listens. */
-export async function startProxy(net: Network, namespace: string, plan: ProxyPlan): Promise<Background> {
-  const proxy = net.spawn(namespace, ["nice", "-n", "-15", ...proxyCommand(plan)]);
-  await proxy.says("ready");
-  await until(() => proxy.said.includes("{"), "the proxy counts");
-  return proxy;
 }

@@ -462,8 +462,10 @@ export function taskFlags(
 ): string[] {
   const words = project.tasks[task].split(" ");
   // Deno asks the registry in the background for what this machine has no copy of, past a kill switch or into a closed net.
-  return ["run", "--cached-only", ...words.slice(2, words.indexOf("main.ts"))].map((flag) =>
-    flag.replace(/^--allow-read=.*/, `--allow-read=${ROOT},${directory}`)
-      .replace(/^--allow-write=.*/, `--allow-write=${directory}`)
-  );
+  return [
+    ...["run", "--cached-only", ...words.slice(2, words.indexOf("main.ts"))],
+    // A flag takes the place of what the task's permission set says of the same permission.
+    `--allow-read=${ROOT},${directory}`,
+    ...("write" in project.permissions[task] ? [`--allow-write=${directory}`] : []),
+  ];
 }

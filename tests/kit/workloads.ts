@@ -3,8 +3,8 @@
  * the same seed gives the same packets. Sends nothing and knows no tunnel.
  */
 import { CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
-import type { Random } from "../../tests/sim/world.ts";
-import { G711, OPUS, type SpeechCodec } from "./e_model.ts";
+import type { Random } from "./random.ts";
+import { G711, OPUS, type SpeechCodec } from "./speech.ts";
 
 /** One direction: packets a second, and the least and the most bytes of a UDP payload, evenly distributed. */
 export interface Stream {

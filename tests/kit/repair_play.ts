@@ -8,7 +8,9 @@ import { CLASS_GAME } from "../../src/control/traffic_class.ts";
 import type { Relay } from "../../src/relay.ts";
 import type { RepairOptions } from "../../src/repair/pool.ts";
 import type { PathModel } from "./channels.ts";
-import { type Host, Random, udpPacket, World } from "./world.ts";
+import { type Host, World } from "./world.ts";
+import { Random } from "./random.ts";
+import { udpPacket } from "./packets.ts";
 
 const SECOND_US = 1_000_000;
 /** UDP and IPv4. */

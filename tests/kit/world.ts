@@ -1,8 +1,9 @@
 /**
- * The deterministic world that cores are tested in: a virtual clock, seeded randomness and a network with delay,
+ * The deterministic world that cores are tested in, by the carrier of the real driver: a virtual clock, seeded randomness and a network with delay,
  * jitter, loss (Gilbert-Elliott), duplication, reordering, corruption and NAT rebinding. Invariant: the same
  * seed gives the same run, to the byte. It opens no socket and reads no clock.
  */
+import { Carrier, type Inner, type Outer, type Siblings } from "../../src/carry.ts";
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import type { Primitives } from "../../src/codec/kernels.ts";
@@ -16,8 +17,7 @@ import { base64 } from "../../src/session/associations.ts";
 import { type Limits, WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import {
-  Burst,
-  BURST_CAPACITY,
+  type Burst,
   DONE,
   TO_EXIT,
   TO_PARSE,
@@ -26,42 +26,10 @@ import {
   TO_WORKER,
 } from "../../src/vector/burst.ts";
 import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
-import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
-import {
-  foldSum,
-  IPV6_HEADER_BYTES,
-  PROTOCOL_UDP,
-  sumWords,
-  writeIpv4Header,
-  writeIpv6Header,
-} from "../../src/wire/inner.ts";
+import { formatEndpoint } from "../../src/wire/address.ts";
 import type { PathModel } from "./channels.ts";
-
-/** Seeded generator (mulberry32): uniform u32, and helpers over it. Not for keys outside tests. */
-export class Random {
-  #state: number;
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-  u32(): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let t = this.#state;
-    t = Math.imul(t ^ (t >>> 15), t | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return (t ^ (t >>> 14)) >>> 0;
-  }
-  /** Uniform in [0, 1). */
-  real(): number {
-    return this.u32() / 4294967296;
-  }
-  /** Randomness for one part of the whole, so that how often others are asked changes nothing for it. */
-  fork(): Random {
-    return new Random(this.u32());
-  }
-  fill(bytes: Uint8Array): void {
-    for (let i = 0; i < bytes.length; i++) bytes[i] = this.u32();
-  }
-}
+import { marked, splitEndpoint } from "./packets.ts";
+import { Random } from "./random.ts";
 
 /** UDP and IPv4 of a datagram. */
 const OUTER_BYTES = 28;
@@ -112,6 +80,14 @@ interface Flight {
   bytes: Uint8Array;
 }
 
+/** Copies the bytes of each row whose next is `step`. */
+function forEach(burst: Burst, step: number, use: (row: number, bytes: Uint8Array) => void): void {
+  for (let row = 0; row < burst.count; row++) {
+    if (burst.next[row] !== step) continue;
+    use(row, burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]));
+  }
+}
+
 /** A core in the world, with what it delivered to its exit. */
 export class Host<Core extends Tunnel = Tunnel> {
   readonly core: Core;
@@ -122,7 +98,35 @@ export class Host<Core extends Tunnel = Tunnel> {
   readonly delivered: Uint8Array[] = [];
   /** The Workers of one relay, this one among them; alone where there is one. */
   siblings: Host<Core>[] = [this];
-  readonly #burst = new Burst(this.arena);
+  readonly #carrier: Carrier;
+  /** Rows for other Workers, which these get when this one has nothing more to carry. */
+  readonly #handedOver: [sibling: Host<Core>, bytes: Uint8Array, from: string, step: number][] = [];
+
+  readonly #port: Outer = {
+    receive: () => 0,
+    transmit: (burst) =>
+      forEach(burst, TO_TRANSMIT, (row, bytes) => {
+        this.world.carry(this.endpoint, formatEndpoint(burst.address, 4 * row, burst.port[row]), bytes);
+        burst.next[row] = DONE;
+      }),
+  };
+  readonly #exit: Inner = {
+    receive: () => 0,
+    send: (burst) =>
+      forEach(burst, TO_EXIT, (row, bytes) => {
+        this.delivered.push(bytes);
+        burst.next[row] = DONE;
+      }),
+  };
+  readonly #mailbox: Siblings = {
+    receive: () => 0,
+    send: (burst) =>
+      forEach(burst, TO_WORKER, (row, bytes) => {
+        const from = formatEndpoint(burst.address, 4 * row, burst.port[row]);
+        this.#handedOver.push([this.siblings[burst.session[row]], bytes, from, burst.peer[row]]);
+        burst.next[row] = DONE;
+      }),
+  };
 
   constructor(
     readonly world: World,
@@ -151,6 +155,8 @@ export class Host<Core extends Tunnel = Tunnel> {
       ...options,
     });
     this.publicKey = base64(this.core.publicKey);
+    const { core, arena, metrics } = this;
+    this.#carrier = new Carrier(arena, core, this.#port, this.#exit, metrics, this.#mailbox);
   }
 
   /** Hands a datagram in, as the port would, or a sibling for the step that it names. */
@@ -160,7 +166,7 @@ export class Host<Core extends Tunnel = Tunnel> {
 
   /** The same with several datagrams of one sender, in one burst. */
   receiveBurst(datagrams: readonly Uint8Array[], from: string, step = TO_PARSE): void {
-    const burst = this.#burst;
+    const { burst } = this.#carrier;
     const { address, port } = splitEndpoint(from);
     for (const bytes of datagrams) {
       const row = burst.grow(bytes.length, step);
@@ -169,8 +175,8 @@ export class Host<Core extends Tunnel = Tunnel> {
       burst.address.set(address, 4 * row);
       burst.port[row] = port;
     }
-    this.core.ingest(burst, this.world.nowUs);
-    this.#drain();
+    this.#carrier.ingest(this.world.nowUs);
+    this.#flush();
   }
 
   /** Sends an inner packet into the tunnel, as the exit would. */
@@ -183,43 +189,25 @@ export class Host<Core extends Tunnel = Tunnel> {
    * `marked`.
    */
   sendBurst(packets: readonly Uint8Array[], trafficClass = CLASS_DEFAULT): void {
-    const burst = this.#burst;
+    const { burst } = this.#carrier;
     for (const packet of packets) {
       const row = burst.grow(packet.length, TO_TUNNEL);
       if (row < 0) throw new Error("the host's arena leaks: no slot is free");
       burst.bytes.set(marked(packet, trafficClass), burst.offset[row]);
     }
-    this.core.ingestInner(burst, this.world.nowUs);
-    this.#drain();
+    this.#carrier.ingestInner(this.world.nowUs);
+    this.#flush();
   }
 
   /** Lets the core act on the time. */
   tick(): void {
     this.core.handleTimeout(this.world.nowUs);
-    this.#drain();
+    this.#flush();
   }
 
-  #drain(): void {
-    const burst = this.#burst;
-    const handed: [Host<Core>, Uint8Array, string, number][] = [];
-    do {
-      for (let row = 0; row < burst.count; row++) {
-        const packet = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
-        if (burst.next[row] === TO_TRANSMIT) {
-          this.world.carry(this.endpoint, formatEndpoint(burst.address, 4 * row, burst.port[row]), packet);
-          burst.next[row] = DONE;
-        } else if (burst.next[row] === TO_EXIT) this.delivered.push(packet);
-        else if (burst.next[row] === TO_WORKER) {
-          const from = formatEndpoint(burst.address, 4 * row, burst.port[row]);
-          handed.push([this.siblings[burst.session[row]], packet, from, burst.peer[row]]);
-        }
-      }
-      burst.release();
-    } while (
-      this.core.ingestRest(burst, this.world.nowUs) + this.core.pollTransmit(burst, this.world.nowUs) > 0
-    );
-    if (burst.count > BURST_CAPACITY) throw new Error("burst overran");
-    for (const [sibling, packet, from, step] of handed) sibling.receive(packet, from, step);
+  #flush(): void {
+    this.#carrier.flush(this.world.nowUs);
+    for (const [sibling, bytes, from, step] of this.#handedOver.splice(0)) sibling.receive(bytes, from, step);
   }
 }
 
@@ -391,67 +379,4 @@ export function pair(world: World, keepaliveS = 0): { client: Host<Client>; serv
   const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
   const client = world.client("198.51.100.7:5555", server, { ipv4: "10.66.0.2", keepaliveS });
   return { client, server };
-}
-
-/** A hundred bytes that `numbers` knows again. */
-export function payload(n: number): Uint8Array {
-  const bytes = new Uint8Array(100);
-  new DataView(bytes.buffer).setUint32(0, n);
-  return bytes;
-}
-
-/** The numbers of the payloads that reached the host's exit, in order. */
-export function numbers(host: Host): number[] {
-  return host.delivered.map((packet) => new DataView(packet.buffer).getUint32(28));
-}
-
-/** An IPv4 UDP packet with the payload, checksums in order except UDP's, which IPv4 leaves optional. */
-export function udpPacket(source: string, destination: string, payload: Uint8Array): Uint8Array {
-  const packet = new Uint8Array(28 + payload.length);
-  const view = new DataView(packet.buffer);
-  writeIpv4Header(
-    view,
-    0,
-    packet.length,
-    1,
-    0,
-    PROTOCOL_UDP,
-    parseAddress(source)![3],
-    parseAddress(destination)![3],
-  );
-  view.setUint16(20, 40000);
-  view.setUint16(22, 7777);
-  view.setUint16(24, 8 + payload.length);
-  packet.set(payload, 28);
-  if (sumWords(view, 0, 20, 0) % 0xffff !== 0) throw new Error("bad header checksum");
-  return packet;
-}
-
-/** An IPv6 packet whose payload, behind no extension, is `segment`, called UDP. */
-export function ipv6Packet(source: string, destination: string, segment: Uint8Array): Uint8Array {
-  const packet = new Uint8Array(IPV6_HEADER_BYTES + segment.length);
-  const from = parseAddress(source)!, to = parseAddress(destination)!;
-  writeIpv6Header(new DataView(packet.buffer), 0, segment.length, PROTOCOL_UDP, from, 0, to, 0);
-  packet.set(segment, IPV6_HEADER_BYTES);
-  return packet;
-}
-
-/** By class: a DSCP that means it (RFC 4594). */
-const DSCP_OF = [0, 32, 46, 16, 8];
-
-/** The same IPv4 packet, marked in place with a DSCP and from a port of the class, unless it is the default one. */
-export function marked(packet: Uint8Array, trafficClass: number): Uint8Array {
-  if (trafficClass === CLASS_DEFAULT) return packet;
-  const view = new DataView(packet.buffer, packet.byteOffset);
-  view.setUint8(1, DSCP_OF[trafficClass] << 2);
-  view.setUint16(10, 0);
-  view.setUint16(10, foldSum(sumWords(view, 0, 20, 0)));
-  view.setUint16(20, 41000 + trafficClass);
-  return packet;
-}
-
-export function splitEndpoint(endpoint: string): { text: string; address: Uint32Array; port: number } {
-  const at = endpoint.lastIndexOf(":");
-  const text = endpoint.slice(0, at).replace(/[[\]]/g, "");
-  return { text, address: parseAddress(text)!, port: Number(endpoint.slice(at + 1)) };
 }
