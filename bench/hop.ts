@@ -19,7 +19,7 @@ import type { Port } from "../src/io/port.ts";
 import { UdpPort } from "../src/io/udp.ts";
 import { DROP, Metrics } from "../src/metrics.ts";
 import { Relay } from "../src/relay.ts";
-import { base64 } from "../src/session/associations.ts";
+import { base64 } from "../src/session/peers.ts";
 import { WIREGUARD_LIMITS } from "../src/session/limits.ts";
 import type { TunnelOptions } from "../src/tunnel.ts";
 import { Arena } from "../src/vector/arena.ts";

@@ -26,7 +26,7 @@ import {
 } from "../src/vector/burst.ts";
 import { innerLength, PROTOCOL_UDP, readDestination, writeIpv6Header } from "../src/wire/inner.ts";
 import { parseAddress } from "../src/wire/address.ts";
-import { PrefixTable } from "../src/session/prefix_table.ts";
+import { PrefixTable } from "../src/vector/prefix_table.ts";
 import { ReplayWindows } from "../src/session/replay.ts";
 import { BATCH_WAIT_US } from "../src/tunnel.ts";
 import { type Host, World } from "../tests/kit/world.ts";

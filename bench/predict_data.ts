@@ -33,7 +33,7 @@ export interface Stream {
 
 const AHEAD_US_MIN = 50_000, AHEAD_US_MAX = 100_000;
 const DATAGRAM_BYTES_MIN = 120, DATAGRAM_BYTES_MAX = 420;
-/** As session/oxtunnel/sessions.ts times reports, and session/oxtunnel/session.ts fills them. */
+/** As session/oxtunnel/sessions.ts times reports, and session/oxtunnel/subjects/reports.ts fills them. */
 const REPORT_US = 25_000, REPORT_PATIENCE = 3, PRESSING_DATAGRAMS = 8, REPORT_OVERLAP = 32;
 /** Room for a report's sections in what it rides with, bytes. */
 const SECTIONS_BYTES = 400;

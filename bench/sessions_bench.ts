@@ -12,16 +12,16 @@ import { NativeAead } from "../src/codec/native.ts";
 import { nativeSuite } from "../src/codec/suite.ts";
 import { DROP, Metrics } from "../src/metrics.ts";
 import { Relay } from "../src/relay.ts";
-import { base64 } from "../src/session/associations.ts";
+import { base64 } from "../src/session/peers.ts";
 import { CookieJar } from "../src/session/cookie.ts";
 import {
   consumeResponse,
   createInitiation,
   type HandshakeState,
-  tai64n,
 } from "../src/session/wireguard/handshake.ts";
 import { WIREGUARD_LIMITS } from "../src/session/limits.ts";
 import { Arena } from "../src/vector/arena.ts";
+import { tai64n } from "../src/wire/timestamp.ts";
 import {
   Burst,
   BURST_CAPACITY,

@@ -24,6 +24,7 @@ import type { EventKind } from "./session/events.ts";
 import { Rates } from "./rate/pool.ts";
 import { Queues } from "./queue/queues.ts";
 import type { Limits } from "./session/limits.ts";
+import type { Paths } from "./session/paths.ts";
 import type { RepairOptions } from "./repair/pool.ts";
 import {
   type PeerRecord,
@@ -231,10 +232,8 @@ export class Tunnel {
       admission: this.admission,
       maxConnections: options.maxConnections,
       connectionsElsewhere: options.connectionsElsewhere ?? (() => 0),
-      drop: DROP,
+      metrics,
       stagedMax: options.arena.slotCount >> 2,
-      lose: (code, packets) => metrics.drop(code, packets),
-      count: (name, amount = 1) => metrics.add(name, amount),
       unixOffsetUs: options.unixOffsetUs,
       oxtunnel: datagramAead && {
         datagramAead,
@@ -364,7 +363,7 @@ export class Tunnel {
   /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns their number. Call until it returns 0. */
   pollTransmit(burst: Burst, nowUs: number): number {
     const before = burst.count;
-    const added = this.associations.pollTransmit(burst, nowUs);
+    const added = this.associations.outbox.pollTransmit(burst, nowUs);
     if (added > 0 || this.#heldUntilUs <= nowUs) {
       egress(burst, this.#egress, nowUs);
       this.#countDrops(burst);
@@ -384,10 +383,10 @@ export class Tunnel {
 
   handleTimeout(nowUs: number): void {
     this.associations.oxtunnel?.tickets?.rotate(nowUs);
-    this.associations.handleTimeout(nowUs, this.#release);
+    this.associations.outbox.handleTimeout(nowUs, this.#release);
     const { metrics } = this.#o;
     metrics.set("sessions", this.table.count);
-    metrics.set("connections", this.associations.connections);
+    metrics.set("connections", this.associations.epochs.connections);
     metrics.set("under_load", this.admission.loaded(nowUs) ? 1 : 0);
     this.#countSchemes(nowUs);
   }
@@ -438,10 +437,11 @@ export class Tunnel {
   removePeer(publicKeyText: string): boolean {
     const peer = this.peers.find(publicKeyText);
     if (!peer) return false;
-    this.associations.end(peer, this.#release);
+    this.associations.outbox.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.#queues?.release(peer.id);
     this.#told[peer.id] = 0;
+    this.associations.paths.forget(peer.id);
     this.peers.remove(peer);
     this.#released.push(...peer.allowedIps);
     return true;
@@ -475,7 +475,7 @@ export class Tunnel {
 
   /** Ends the peer's sessions and handshakes without telling the peer; its waiting packets are dropped. */
   protected leave(peer: Peer): void {
-    this.associations.end(peer, this.#release);
+    this.associations.outbox.end(peer, this.#release);
     peer.lastInitiationSentUs = -Infinity;
     peer.attempts = 0;
     peer.attemptsSinceUs = peer.retryAtUs = Infinity;
@@ -483,26 +483,27 @@ export class Tunnel {
 
   /** Follows a jump of the wall clock. Sessions use the monotonic clock and are not affected. */
   setWallClock(unixOffsetUs: number): void {
-    this.associations.unixOffsetUs = unixOffsetUs;
+    this.associations.shared.unixOffsetUs = unixOffsetUs;
   }
 
   /** The oldest unread event, or undefined. Events of a removed peer are skipped. */
   pollEvent(): TunnelEvent | undefined {
-    const { address, port } = this.peers;
+    const { paths } = this.associations;
     for (let event = this.associations.events.take(); event; event = this.associations.events.take()) {
       const peer = this.peers.get(event.id);
       if (!peer || this.peers.generation[event.id] !== event.generation) continue;
       return {
         kind: event.kind,
         peer: peer.name,
-        endpoint: formatEndpoint(address, 4 * event.id, port[event.id]),
+        endpoint: endpointOf(paths, event.id),
       };
     }
     return undefined;
   }
 
   peerSnapshots(nowUs: number): PeerSnapshot[] {
-    const { port, address, bytesReceived, bytesSent, drops, current } = this.peers;
+    const { bytesReceived, bytesSent, drops, current } = this.peers;
+    const { paths } = this.associations;
     const { replay } = this.table;
     return this.peers.all().map((peer) => {
       const { id } = peer;
@@ -512,7 +513,7 @@ export class Tunnel {
         name: peer.name,
         publicKey: peer.publicKeyText,
         allowedIps: [...peer.allowedIps],
-        endpoint: port[id] === 0 ? undefined : formatEndpoint(address, 4 * id, port[id]),
+        endpoint: paths.port[paths.of(id)] === 0 ? undefined : endpointOf(paths, id),
         lastHandshakeAgeS: peer.lastHandshakeUs === -Infinity
           ? undefined
           : (nowUs - peer.lastHandshakeUs) / 1e6,
@@ -564,7 +565,7 @@ export class Tunnel {
           initiator: table.initiator[row] === 1,
           packetsSent: table.sendCounter[row],
           ...(table.protocol[row] === OXTUNNEL
-            ? { datagramBytes: this.associations.oxtunnel!.sessions.datagramBytes[row] }
+            ? { datagramBytes: this.associations.paths.datagramBytes[table.path[row]] }
             : {}),
           highestCounterReceived: table.replay.highest[row],
         });
@@ -584,7 +585,7 @@ export class Tunnel {
     const { metrics } = this.#o;
     this.#countDrops(burst);
     metrics.add("bursts", 1);
-    metrics.set("connections", this.associations.connections);
+    metrics.set("connections", this.associations.epochs.connections);
   }
 
   #countDrops({ count, next }: Burst): void {
@@ -595,6 +596,12 @@ export class Tunnel {
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
   }
+}
+
+/** Where packets to the peer go, as text. */
+function endpointOf(paths: Paths, id: number): string {
+  const path = paths.of(id);
+  return formatEndpoint(paths.address, 4 * path, paths.port[path]);
 }
 
 /** The record's preshared key, 32 bytes, all zero when it has none (whitepaper §5.2). Throws as `addPeer`. */

@@ -42,7 +42,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   repair: ["vector", "wire", "codec", "control", "session/peer_record.ts"],
   queue: ["vector", "wire", "control", "session/timers.ts"],
   rate: [],
-  session: ["vector", "wire", "codec", "control", "repair", "rate"],
+  session: ["metrics", "vector", "wire", "codec", "control", "repair", "rate"],
   ingress: BELOW_THE_ARCS,
   egress: BELOW_THE_ARCS,
   tunnel: [...BELOW_THE_ARCS, "ingress", "egress"],

@@ -93,7 +93,7 @@ function refuse(burst: Burst, row: number, mtu: number, context: EgressContext, 
     burst.handOver(row, peers.owner[sender], TO_TUNNEL_HANDED);
   } else {
     peer[row] = sender;
-    session[row] = associations.sendable(sender, nowUs);
+    session[row] = associations.epochs.sendable(sender, nowUs);
     if (session[row] === NONE) next[row] = DROP.no_session;
   }
 }

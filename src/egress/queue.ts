@@ -49,7 +49,7 @@ function emitDue(burst: Burst, context: EgressContext, queues: Queues, nowUs: nu
   while (burst.count < BURST_CAPACITY) {
     const peer = queues.ready(nowUs);
     if (peer === NONE) return;
-    const session = associations.sendable(peer, nowUs);
+    const session = associations.epochs.sendable(peer, nowUs);
     if (session === NONE) {
       metrics.drop(DROP.no_session, queues.clear(peer));
       continue;

@@ -33,11 +33,16 @@ export function seal(burst: Burst, context: EgressContext, nowUs: number): void 
   if (datagramAead !== undefined && burst.has(TO_SEAL_DATAGRAM)) datagramAead.seal(burst);
 }
 
-/** Addresses the rows of a run, `from` to `end`, to their peer. */
-function addressRun(burst: Burst, from: number, end: number, { peers }: EgressContext): void {
-  const { peer, length, address, port, local } = burst;
-  const id = peer[from], at = 4 * id, peerPort = peers.port[id];
-  const { address: addresses, local: locals } = peers;
+/** Addresses the rows of a run, `from` to `end`, to their session's path. */
+function addressRun(
+  burst: Burst,
+  from: number,
+  end: number,
+  { table, peers, associations: { paths } }: EgressContext,
+): void {
+  const { session, peer, length, address, port, local } = burst;
+  const path = table.path[session[from]], at = 4 * path, pathPort = paths.port[path];
+  const { address: addresses, local: locals } = paths;
   const a0 = addresses[at], a1 = addresses[at + 1], a2 = addresses[at + 2], a3 = addresses[at + 3];
   const l0 = locals[at], l1 = locals[at + 1], l2 = locals[at + 2], l3 = locals[at + 3];
   let bytes = 0;
@@ -51,10 +56,10 @@ function addressRun(burst: Burst, from: number, end: number, { peers }: EgressCo
     local[to + 1] = l1;
     local[to + 2] = l2;
     local[to + 3] = l3;
-    port[row] = peerPort;
+    port[row] = pathPort;
     bytes += length[row];
   }
-  peers.bytesSent[id] += bytes;
+  peers.bytesSent[peer[from]] += bytes;
 }
 
 /** Numbers and pads the rows of a run. */

@@ -70,16 +70,16 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
       metrics.column[COUNTER.packets_handed_over]++;
       continue;
     }
-    session[row] = associations.sendable(id, nowUs);
+    session[row] = associations.epochs.sendable(id, nowUs);
     if (session[row] !== NONE) {
       next[row] = TO_SEAL;
       runPeer = id;
       runSession = session[row];
-    } else if (peers.port[id] === 0) {
+    } else if (associations.paths.port[associations.paths.of(id)] === 0) {
       next[row] = DROP.no_endpoint;
       peers.drops[id]++;
     } else {
-      associations.stage(burst, row, id);
+      associations.outbox.stage(burst, row, id);
     }
   }
   metrics.column[COUNTER.packets_to_tunnel] += fromInside;

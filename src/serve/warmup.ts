@@ -7,7 +7,7 @@ import { Carrier } from "../carry.ts";
 import { Client, type Upstream } from "../client.ts";
 import { Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
-import { base64 } from "../session/associations.ts";
+import { base64 } from "../session/peers.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";

@@ -9,7 +9,6 @@
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
 import { Columns } from "../vector/columns.ts";
-import type { SessionSecrets } from "./oxtunnel/handshake.ts";
 import { ReplayWindows } from "./replay.ts";
 import { Scrambler } from "./scramble.ts";
 
@@ -27,6 +26,14 @@ const ROW_MASK = (1 << ROW_BITS) - 1;
 const WORKER_SHIFT = 28;
 const BELOW_WORKER = (1 << WORKER_SHIFT) - 1;
 
+/** Keys of an OxTunnel session's first epoch and of header protection, 32 bytes each, for both directions. Secret. */
+export interface DatagramKeys {
+  readonly sendKey: Uint8Array;
+  readonly receiveKey: Uint8Array;
+  readonly sendProtect: Uint8Array;
+  readonly receiveProtect: Uint8Array;
+}
+
 export class SessionTable {
   readonly capacity: number;
   /** The index that the other end must name, by row; NONE for a row that was given back. */
@@ -39,6 +46,8 @@ export class SessionTable {
   readonly protocol: Uint8Array;
   /** The row with the session that an id leads to: itself, but for OxTunnel's spare connection ids. */
   readonly session: Uint32Array;
+  /** The session's path, a row of paths.ts: its own number for OxTunnel, its peer's home for WireGuard. */
+  readonly path: Uint32Array;
   /** When the keys came to be, in microseconds. */
   readonly bornUs: Float64Array;
   /** When the keys are no longer good for anything, in microseconds. */
@@ -94,6 +103,7 @@ export class SessionTable {
     this.peer = new Uint32Array(capacity);
     this.protocol = new Uint8Array(capacity);
     this.session = new Uint32Array(capacity);
+    this.path = new Uint32Array(capacity);
     this.bornUs = new Float64Array(capacity);
     this.endsUs = new Float64Array(capacity);
     this.sendCounter = new Float64Array(capacity);
@@ -102,9 +112,9 @@ export class SessionTable {
     this.keyed = new Uint8Array(capacity);
     this.replay = new ReplayWindows(capacity);
     this.received = new Columns().add(this.receiverIndex).add(this.keyed).add(this.protocol)
-      .add(this.peer).add(this.endsUs).add(this.initiator).add(this.replay.highest);
+      .add(this.peer).add(this.path).add(this.endsUs).add(this.initiator).add(this.replay.highest);
     this.sent = new Columns().add(this.endsUs).add(this.sendCounter).add(this.sendLimit).add(this.protocol)
-      .add(this.remoteIndex).add(this.initiator);
+      .add(this.path).add(this.remoteIndex).add(this.initiator);
     this.#aead = aead;
     this.#datagramAead = datagramAead;
     this.#uses = new Uint8Array(capacity);
@@ -176,7 +186,7 @@ export class SessionTable {
     initiator: boolean,
     nowUs: number,
     aead: number,
-    secrets: SessionSecrets,
+    secrets: DatagramKeys,
   ): void {
     this.#datagramAead!.begin(row, aead, secrets.sendProtect, secrets.receiveProtect);
     this.#datagramAead!.install(row, 0, secrets.sendKey, secrets.receiveKey);
@@ -185,6 +195,7 @@ export class SessionTable {
 
   #start(row: number, protocol: number, remoteIndex: number, initiator: boolean, nowUs: number): void {
     this.protocol[row] = protocol;
+    this.path[row] = protocol === OXTUNNEL ? row : this.capacity + this.peer[row];
     this.endsUs[row] = Infinity;
     this.sendLimit[row] = Infinity;
     this.remoteIndex[row] = remoteIndex;
@@ -208,6 +219,11 @@ export class SessionTable {
     if (row < this.#fresh) this.#free[this.#freeCount++] = row;
     else this.#free[this.capacity - ++this.#freeSpares] = row;
     this.count--;
+  }
+
+  /** Writes the paths of the sessions rows[0..count-1] to `out`. */
+  pathsOf(rows: Uint32Array, count: number, out: Uint32Array): void {
+    for (let i = 0; i < count; i++) out[i] = this.path[rows[i]];
   }
 
   /** Writes those of rows[0..count-1] that speak OxTunnel to `out`; returns how many there are. */

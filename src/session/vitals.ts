@@ -35,13 +35,13 @@ const U32 = 2 ** 32;
 
 /** The vitals of a session whose columns and row `table` and `rest` hold. */
 export function vitalsOf(rest: OxSession, { replay, receiverIndex }: SessionTable): Vitals {
-  const reported = rest.sessions.acknowledged[rest.row] + 1;
+  const reported = rest.around.options.paths.acknowledged[rest.path] + 1;
   // The report says it modulo 2^32, and it is no more than there were and seldom much less.
-  const missing = (reported % U32 - rest.reportedReceived + U32) % U32;
+  const missing = (reported % U32 - rest.reports.reportedReceived + U32) % U32;
   return {
     session: receiverIndex[rest.row],
     ...(rest.rttUs < 0 ? {} : { rttUs: rest.rttUs }),
-    jitterUs: rest.jitter.us,
+    jitterUs: rest.roundTrip.jitter.us,
     isSilent: rest.isSilent,
     reported,
     reportedReceived: missing > reported ? reported : reported - missing,

@@ -160,7 +160,7 @@ function writeFrame(random: Random, view: DataView, at: number): number {
 /** Seals a plaintext of the peer's own making, under the id and counter that it likes, and hands it to the relay. */
 function send(random: Random, client: Host<Tunnel>, server: Host<Tunnel>, session: number): void {
   const { table, associations } = inside(client);
-  const { sessions } = associations.oxtunnel;
+  const { paths, oxtunnel: { sessions } } = associations;
   const burst = new Burst(client.arena), row = burst.grow(0, TO_SEAL);
   let at = burst.offset[row];
   for (let left = random.u32() % 8; left > 0 && at - burst.offset[row] < 600; left--) {
@@ -177,10 +177,10 @@ function send(random: Random, client: Host<Tunnel>, server: Host<Tunnel>, sessio
   burst.peer[row] = 0;
   if (random.u32() % 40 === 0) table.sendCounter[session] += random.u32() & 1 ? 2 ** 31 - 5 : random.u32();
   // As if the relay had never reported: the longest counter on the wire.
-  const acknowledged = sessions.acknowledged[session];
-  sessions.acknowledged[session] = table.sendCounter[session] - 2 ** 28;
+  const acknowledged = paths.acknowledged[session];
+  paths.acknowledged[session] = table.sendCounter[session] - 2 ** 28;
   sessions.number(burst, row, table.remoteIndex[session]);
-  sessions.acknowledged[session] = acknowledged;
+  paths.acknowledged[session] = acknowledged;
   sessions.datagramAead.seal(burst);
   const datagram = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
   burst.release();
@@ -235,7 +235,7 @@ Deno.test("fuzz: a peer of OxTunnel with the keys harms nobody, whatever it says
       }
       if (random.u32() % 60 === 0) peers.protocol[0] = 1 + random.u32() % 2;
       if (random.u32() % 60 === 0) {
-        associations.initiate(0);
+        associations.outbox.initiate(0);
         client.tick();
       }
       world.runFor(random.u32() % 40_000);
@@ -263,7 +263,7 @@ Deno.test("fuzz: a counter that jumps by 2^31 makes no report that cannot be wri
     const session = peers.current[0];
     table.sendCounter[session] = 2 ** 31 + 60;
     table.sendLimit[session] = Infinity;
-    associations.oxtunnel.sessions.acknowledged[session] = 2 ** 31 - 2 ** 28;
+    associations.paths.acknowledged[session] = 2 ** 31 - 2 ** 28;
     client.send(packet);
     world.runFor(pauseUs);
     const before = client.delivered.length;

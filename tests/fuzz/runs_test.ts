@@ -130,7 +130,7 @@ const WANTS_KEEPALIVE = 2;
 /** Lets a client send an empty packet, as it does by itself when it has only received for a while. */
 function keepalive(client: Host): void {
   // deno-lint-ignore no-explicit-any
-  (client.core as any).associations.want(0, WANTS_KEEPALIVE);
+  (client.core as any).associations.outbox.want(0, WANTS_KEEPALIVE);
   client.tick();
 }
 

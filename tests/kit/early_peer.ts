@@ -5,8 +5,8 @@
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import type { Relay } from "../../src/relay.ts";
 import { CookieJar, OXTUNNEL_COOKIES } from "../../src/session/cookie.ts";
-import { tai64n } from "../../src/session/wireguard/handshake.ts";
 import { createOxInitiation } from "../../src/session/oxtunnel/handshake.ts";
+import { tai64n } from "../../src/wire/timestamp.ts";
 import { oxMac1At } from "../../src/wire/oxtunnel.ts";
 import { type Parameters, writeParameters } from "../../src/wire/parameters.ts";
 import type { Host, World } from "./world.ts";

@@ -7,11 +7,11 @@ import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { MASK_STRIDE } from "../../src/codec/kernels.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import type { Relay } from "../../src/relay.ts";
-import { base64 } from "../../src/session/associations.ts";
+import { base64 } from "../../src/session/peers.ts";
 import { CookieJar, OXTUNNEL_COOKIES } from "../../src/session/cookie.ts";
-import { tai64n } from "../../src/session/wireguard/handshake.ts";
 import { consumeOxResponse, createOxInitiation } from "../../src/session/oxtunnel/handshake.ts";
 import { Arena } from "../../src/vector/arena.ts";
+import { tai64n } from "../../src/wire/timestamp.ts";
 import {
   Burst,
   BURST_CAPACITY,

@@ -13,7 +13,7 @@ import type { DestinationRules } from "../../src/ingress/mod.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { Client, type Upstream } from "../../src/client.ts";
 import { Relay, type RelayOptions } from "../../src/relay.ts";
-import { base64 } from "../../src/session/associations.ts";
+import { base64 } from "../../src/session/peers.ts";
 import { type Limits, WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import {

@@ -34,8 +34,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/open.ts",
-    from:
-      "if (!associations.isOnOxtunnel(id, epoch)) associations.roam(id, address, 4 * last, port[last], local);",
+    from: "if (!epochs.isOnOxtunnel(id, epoch)) paths.roam(id, address, 4 * last, port[last], local);",
     to: "",
     tests: ["tests/sim/relay_test.ts"],
     note: "WireGuard's peers do not roam",
@@ -44,7 +43,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/ingress/deliver.ts",
     from: "if ((source === 0 || source !== peers.ipv4[id]) && !isSourceOf(id, view, at, version, context)) {",
     to: "if (version === 6 && !isSourceOf(id, view, at, version, context)) {",
-    tests: ["tests/sim/adversary_test.ts"],
+    tests: ["tests/sim/drops_test.ts"],
     note: "a client's IPv4 source is not checked",
   },
   {
@@ -65,7 +64,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/ingress/deliver.ts",
     from: ": policy.allowPeers && !policy.denies(target, 0);",
     to: ": !policy.denies(target, 0);",
-    tests: ["tests/sim/adversary_test.ts"],
+    tests: ["tests/sim/drops_test.ts"],
     note: "peers reach each other unasked",
   },
   {
@@ -142,14 +141,14 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/ingress/unframe.ts",
     from: "isWhole(burst.view, to, original);",
     to: "true;",
-    tests: ["tests/sim/ox_adversary_test.ts"],
+    tests: ["tests/sim/ox_compression_test.ts"],
     note: "what decompresses to no packet is delivered",
   },
   {
     file: "src/ingress/unprotect.ts",
     from: "next[row] = counter[row] < 0 ? DROP.expired : TO_OPEN_DATAGRAM;",
     to: "next[row] = TO_OPEN_DATAGRAM;",
-    tests: ["tests/sim/ox_adversary_test.ts"],
+    tests: ["tests/unit/unprotect_test.ts"],
     note: "OxTunnel's counters have no end",
   },
   {

@@ -117,7 +117,7 @@ export const SESSION_ROWS: readonly Mutation[] = [
     note: "ticket keys are not wiped at the end",
   },
   {
-    file: "src/session/wireguard/handshake.ts",
+    file: "src/wire/timestamp.ts",
     from: "if (a[i] !== b[i]) return a[i] > b[i];",
     to: "if (a[i] !== b[i]) return true;",
     tests: ["tests/sim/adversary_test.ts"],

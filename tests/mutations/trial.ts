@@ -121,7 +121,7 @@ class Trial {
         const outcome = await runTest(copy, file, limitS);
         seconds += outcome.seconds;
         if (outcome.isBroken) return this.#invalid(row, "the file is no program any more");
-        if (outcome.isLate) return this.#invalid(row, `${file} does not end within ${limitS} s`);
+        // A file that hangs is ended by the test command and fails the run by name.
         if (!outcome.passed) continue;
         verdicts.survivors.push(`${describe(row)}; ${file} passes`);
         return `SURVIVED (${seconds} s): ${describe(row)}`;

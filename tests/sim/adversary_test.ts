@@ -82,6 +82,25 @@ Deno.test(`adversary: a rename does not make an old initiation new (seed ${SEED}
   assertEquals(server.core.peerSnapshots(world.nowUs)[0].connected, false);
 });
 
+Deno.test(`adversary: an initiation that is older than the last one is no new one (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+  const initiations: Uint8Array[] = [];
+  world.tap = (_from, _to, bytes) => {
+    if (bytes[0] !== 1) return bytes;
+    initiations.push(bytes.slice());
+    return undefined;
+  };
+  world.client("198.51.100.7:5555", server, PHONE);
+  world.runFor(12 * SECOND);
+  assertGreater(initiations.length, 1);
+  const [old, ...newer] = initiations;
+  server.receive(newer.at(-1)!, "198.51.100.7:5555");
+  world.runFor(SECOND);
+  server.receive(old, "203.0.113.66:6666");
+  assertEquals(server.metrics.dropped("handshake_replay"), 1);
+});
+
 Deno.test(`adversary: packets for absent peers leave the arena to the living (seed ${SEED})`, () => {
   const world = new World(SEED);
   const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });

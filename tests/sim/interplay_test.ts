@@ -174,7 +174,7 @@ for (let seed = SEED; seed < SEED + SEEDS; seed++) {
       // deno-lint-ignore no-explicit-any
       const { associations, table } = core as any;
       assertEquals(arena.free, arena.slotCount);
-      assertEquals([associations.staged, associations.connections, table.count], [0, 0, 0]);
+      assertEquals([associations.staging.count, associations.epochs.connections, table.count], [0, 0, 0]);
     }
   });
 }

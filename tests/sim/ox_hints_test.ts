@@ -145,7 +145,7 @@ Deno.test(`hints: a new session is told them again, and through loss (seed ${SEE
     assertEquals(classOf(server, "8.8.8.8", "10.66.0.2", [1 + i, 9]), CLASS_GAME, `${i}`);
   }
   world.channel = CLEAN;
-  inside(client).associations.initiate(0);
+  inside(client).associations.outbox.initiate(0);
   client.tick();
   world.runFor(SECOND);
   client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(10)));

@@ -55,7 +55,7 @@ Deno.test("limits: a session that has a successor ends after the grace period, k
   const { world, server, client } = start();
   const old = [server, client].map((host) => inside(host).peers.current[0]);
   sessionOf(client).renew(world.nowUs);
-  inside(client).associations.initiate(0);
+  inside(client).associations.outbox.initiate(0);
   client.tick();
   world.runFor(SECOND);
   client.send(packet);
@@ -98,7 +98,7 @@ Deno.test("limits: an initiation of WireGuard's does not lead an OxTunnel sessio
   inside(client).peers.protocol[0] = 1;
   client.endpoint = "203.0.113.99:9";
   world.runFor(10 * SECOND);
-  inside(client).associations.initiate(0);
+  inside(client).associations.outbox.initiate(0);
   const sent: string[] = [];
   world.tap = (from, to, bytes) => {
     if (from !== server.endpoint) return bytes;

@@ -8,7 +8,7 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Upstream } from "../../src/client.ts";
 import { DROP_REASONS } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
-import { base64 } from "../../src/session/associations.ts";
+import { base64 } from "../../src/session/peers.ts";
 import { ownerOf } from "../../src/session/peers.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { type Host, World } from "../kit/world.ts";

@@ -12,7 +12,7 @@ import { nativeSuite } from "../../src/codec/suite.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import { DROP, DROP_REASONS, Metrics } from "../../src/metrics.ts";
 import { Relay } from "../../src/relay.ts";
-import { base64 } from "../../src/session/associations.ts";
+import { base64 } from "../../src/session/peers.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
 import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
@@ -45,7 +45,7 @@ class OpenRelay extends Relay {
     return {
       rows: this.table.count,
       timers: this.associations.timers.size,
-      staged: this.associations.staged,
+      staged: this.associations.staging.count,
     };
   }
 }

@@ -10,7 +10,7 @@ import type { EgressContext } from "../../src/egress/mod.ts";
 import { prefetch as prefetchEgress } from "../../src/egress/prefetch.ts";
 import type { IngressContext } from "../../src/ingress/mod.ts";
 import { prefetch as prefetchIngress } from "../../src/ingress/prefetch.ts";
-import { PrefixTable } from "../../src/session/prefix_table.ts";
+import { PrefixTable } from "../../src/vector/prefix_table.ts";
 import { ReplayWindows } from "../../src/session/replay.ts";
 import { SESSIONS_CACHED } from "../../src/session/table.ts";
 import { NONE } from "../../src/vector/arena.ts";
@@ -81,7 +81,9 @@ Deno.test(`prefetch: whatever the bytes are, ingress's leaves burst and tables a
   const { table, peers, associations } = insides(server);
   const context = { table, peers, associations } as unknown as IngressContext;
   const columns = () =>
-    [table, table.replay, peers].flatMap((all) => Object.values(all)).filter(ArrayBuffer.isView);
+    [table, table.replay, peers, associations.paths].flatMap((all) => Object.values(all)).filter(
+      ArrayBuffer.isView,
+    );
   const before = columns().map((column) => column.toString());
   assert(before.length > 25);
   const burst = new Burst(server.arena), random = new Random(SEED);

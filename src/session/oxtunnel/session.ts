@@ -2,55 +2,36 @@
  * One OxTunnel session but for its columns: what it has to say by itself, and what the other end's control frames do
  * (PROTOCOL §14, §15). Invariant: an answer is never answered, at most one frame of each kind waits to be sent, and a
  * reliable frame is obeyed once and in order. Its datagrams leave through `pollTransmit`.
- * Keeps PROTOCOL R55 and R83.
+ * Keeps PROTOCOL R55.
  */
-import { Jitter } from "../../control/jitter.ts";
 import { PathSize } from "../../control/path_size.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import {
   CONTROL_PATH_CHALLENGE,
   CONTROL_PATH_RESPONSE,
-  CONTROL_PING,
-  CONTROL_PONG,
-  CONTROL_PROBE,
-  CONTROL_PROBE_REPLY,
-  CONTROL_REPORT,
   controlKind,
   isReliable,
-  readHeldUs,
   readPathHigh,
   readPathLow,
   readSequence,
-  readSize,
-  readToken,
-  Report,
-  REPORT_BITMAP_MAX_BYTES,
-  REPORT_MAX_BYTES,
-  writePing,
-  writePong,
-  writeShort,
+  type Report,
 } from "../../wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../wire/frame.ts";
-import {
-  counterBytes,
-  OX_TAG_BYTES,
-  SHORT_HEADER_MAX_BYTES,
-  SHORT_HEADER_MIN_BYTES,
-} from "../../wire/oxtunnel.ts";
-import { HEADROOM, SLOT_BYTES, TAILROOM } from "../../vector/arena.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
 import { repairFrame, type RepairReceiver } from "../../repair/receiver.ts";
 import { datagramBytes } from "../../repair/tally.ts";
 import { fillSections } from "../../repair/report_sections.ts";
 import type { SessionRepair } from "../../repair/pool.ts";
-import type { Associations } from "../associations.ts";
-import { isStreamAddress } from "../../wire/stream.ts";
+import type { OxHost } from "./host.ts";
 import type { KeyExchange } from "./keys.ts";
 import { Closing } from "./subjects/closing.ts";
 import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
 import { Reliable } from "./subjects/reliable.ts";
+import { Reports } from "./subjects/reports.ts";
+import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
+import { SizeProbes, SizeReplies } from "./subjects/size_probes.ts";
 import { TicketExchange } from "./subjects/tickets.ts";
 import type { SharedSession, Subject } from "./subjects/subject.ts";
 import { OxPaths } from "./paths.ts";
@@ -59,20 +40,8 @@ import type { PathRate } from "../../rate/path_rate.ts";
 
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
-const PINGS_MAX = 8;
-/** From ping to ping at least; and the share of the round trip that it takes where that is longer (PROTOCOL §14). */
-const PING_US_MIN = 75_000;
-const PING_ROUND_TRIPS = 1 / 4;
-/** Counters that a report goes over again, in case the last one was lost. */
-const REPORT_OVERLAP = 32;
-const REPORT_FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
-const REPORT_FRAME_MAX_BYTES = FRAME_HEAD_BYTES + REPORT_MAX_BYTES;
-/** How long the reply to a probe may take: so many round trips, at least so long, and without one to go by. */
-const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
-
-/** One is filled and written at a time, by whoever's turn it is. */
-const report = new Report();
 const frames = new FrameReader();
+
 export interface OxSessionOptions {
   row: number;
   peer: number;
@@ -103,8 +72,7 @@ export class OxSession implements SharedSession {
   readonly sessions: OxSessions;
   /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
   pathRate: PathRate | undefined;
-  readonly around: Associations;
-  #isNarrow = false;
+  readonly around: OxHost;
   /** What brings lost packets back, from the other end's first repair on. */
   receiver: RepairReceiver | undefined;
   /** What of the receiver's totals has been counted for everybody. */
@@ -120,30 +88,21 @@ export class OxSession implements SharedSession {
   isNew: boolean;
   /** The next datagram that goes to the other end by itself, or has room, carries a report. */
   isReportDue = false;
-  /** Smoothed round trip; -1 before the first pong. */
-  rttUs = -1;
-  /** How much one round trip differs from the next. */
-  readonly jitter = new Jitter();
-  /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
-  reportedReceived = 0;
   readonly #closing: Closing;
   readonly #keys: KeyRenewal;
   readonly #reliable: Reliable;
+  readonly #sizeProbes: SizeProbes;
+  readonly roundTrip: RoundTrip;
+  readonly reports: Reports;
   readonly ids: ConnectionIds;
   readonly hints: HintExchange;
   /** Order in a datagram: what is first finds room first. */
   readonly #inOrder: readonly Subject[];
-  #isPingDue = false;
-  #isPongDue = false;
-  #pongToken = 0;
-  #pongSinceUs = 0;
-  /** The size of a probe that arrived and waits to be told; 0 when none does. */
-  #arrivedSize = 0;
-  #reportedHighest = -1;
   /** Whether its end is set: nothing puts it off. */
   isEnding = false;
-  constructor(associations: Associations, sessions: OxSessions, options: OxSessionOptions) {
-    this.around = associations;
+
+  constructor(around: OxHost, sessions: OxSessions, options: OxSessionOptions) {
+    this.around = around;
     this.sessions = sessions;
     this.row = options.row;
     this.peer = options.peer;
@@ -153,28 +112,40 @@ export class OxSession implements SharedSession {
     this.features = options.features;
     this.#canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
     this.reportIntervalUs = options.reportIntervalUs;
-    this.paths = new OxPaths(associations, this);
+    this.paths = new OxPaths(around, this);
     this.size = new PathSize(options.datagramMaxBytes);
     const { spareRows, remoteIds, keys } = options;
     const reliable = this.#reliable = new Reliable(this);
     this.#inOrder = [
       this.#closing = new Closing(this),
       reliable,
-      this.#others(),
+      this.roundTrip = new RoundTrip(this),
+      new SizeReplies(this),
+      this.reports = new Reports(this),
       this.ids = new ConnectionIds(this, reliable, spareRows, remoteIds),
       this.hints = new HintExchange(this, reliable),
       new TicketExchange(this, reliable),
       this.#keys = new KeyRenewal(this, keys),
+      this.#repairs(),
+      this.#sizeProbes = new SizeProbes(this, this.size),
     ];
     reliable.setOrder(this.#inOrder);
   }
 
-  /** The subjects that have no file of their own yet. */
-  #others(): Subject {
+  #repairs(): Subject {
     return {
       dueUs: Infinity,
-      hasWord: () => this.#hasWord(),
-      write: ({ view }, at, _room, nowUs) => this.#write(view, at, nowUs),
+      isAlone: true,
+      hasWord: () => this.#isRepairDue,
+      write: (burst, at, room, nowUs) => {
+        const { sender } = this.#repair!, row = burst.count - 1;
+        const counter = this.around.options.table.sendCounter[this.row];
+        sender.ride(burst, row, counter, room, nowUs);
+        this.noteRepairs(burst, at, burst.length[row], counter, nowUs);
+        this.#isRepairDue = sender.dueUs <= nowUs && burst.length[row] > 0;
+        if (!this.#isRepairDue) this.hastenRepair();
+        return burst.length[row];
+      },
       handleTimeout: () => {},
     };
   }
@@ -186,7 +157,7 @@ export class OxSession implements SharedSession {
 
   /** The next deadline that the columns do not know of, or Infinity. */
   get dueUs(): number {
-    let dueUs = Math.min(this.paths.dueUs, this.size.dueUs, this.#repairAtUs);
+    let dueUs = Math.min(this.paths.dueUs, this.#repairAtUs);
     for (const subject of this.#inOrder) dueUs = Math.min(dueUs, subject.dueUs);
     return dueUs;
   }
@@ -276,8 +247,27 @@ export class OxSession implements SharedSession {
 
   /** The other end has answered something that was sent at `sentUs`, whole microseconds. */
   answered(sentUs: number): void {
-    this.size.onAnswer(sentUs);
-    this.sizeChanged();
+    for (const subject of this.#inOrder) subject.onAnswer?.(sentUs);
+  }
+
+  /** The other end has reported: the subjects hear of it. */
+  reported(report: Report, nowUs: number): void {
+    for (const subject of this.#inOrder) subject.onReport?.(report, nowUs);
+    this.#onRateReport(report, nowUs);
+    this.#onRepairReport(report, nowUs);
+  }
+
+  /** The path in use, a row of the table of paths. */
+  get path(): number {
+    return this.around.options.table.path[this.row];
+  }
+
+  /** Smoothed round trip of the path in use, microseconds; -1 before the first pong. */
+  get rttUs(): number {
+    return this.around.options.paths.rttUs[this.path];
+  }
+  set rttUs(rttUs: number) {
+    this.around.options.paths.rttUs[this.path] = rttUs;
   }
 
   /** Smoothed round trip, or the handshake's before the first pong; -1 without either. */
@@ -292,22 +282,14 @@ export class OxSession implements SharedSession {
     this.onNewPath();
   }
 
-  /** What goes out takes another path from now on, whose size is to be found. */
+  /** What goes out takes another path from now on: the subjects hear of it. */
   onNewPath(): void {
-    this.size.begin(isStreamAddress(this.around.options.peers.address, 4 * this.peer));
-    this.sizeChanged();
+    for (const subject of this.#inOrder) subject.onNewPath?.();
   }
 
   /** Tells the columns what the path's size is now, and has a probe sent that is due. */
   sizeChanged(): void {
-    const { size, sessions, row } = this;
-    if (size.isNarrow && !this.#isNarrow) this.around.noteNarrow(this.peer);
-    this.#isNarrow = size.isNarrow;
-    sessions.datagramBytes[row] = size.bytes;
-    sessions.searchAtUs[row] = size.searchAtUs;
-    if (!size.isDue) return;
-    if (size.isRepeat) this.#isPingDue = true; // what is small shows whether it is the size
-    this.speak();
+    this.#sizeProbes.sizeChanged();
   }
 
   /** The initiator's session is open: the first answer came. The first exchange brings in what both ends accepted. */
@@ -329,29 +311,24 @@ export class OxSession implements SharedSession {
     for (const subject of this.#inOrder) subject.onEpoch?.(nowUs);
   }
 
+  /** Has a ping sent. */
   ping(): void {
-    this.#isPingDue = true;
-    this.speak();
+    this.roundTrip.ping();
   }
 
-  /** How long nothing may come after data went out before the next ping does. */
+  /** How long nothing may come after data went out before the next ping does, microseconds. */
   get pingIntervalUs(): number {
-    return Math.max(PING_US_MIN, PING_ROUND_TRIPS * this.roundTripUs);
+    return pingIntervalUs(this.roundTripUs);
   }
 
   /** Whether the path is dead: data went out, and nothing answered it nor the pings that followed. */
   get isSilent(): boolean {
-    return this.sessions.unanswered[this.row] > PINGS_MAX;
+    return this.roundTrip.isSilent;
   }
 
   /** Nothing came since data went out, for the `times`-th time. */
   onSilence(times: number): void {
-    if (times <= PINGS_MAX) {
-      this.ping();
-      return;
-    }
-    this.sessions.pingAtUs[this.row] = Infinity;
-    if (this.isInitiator) this.around.initiate(this.peer);
+    this.roundTrip.onSilence(times);
   }
 
   /** Whether it has yet to say that it ends. */
@@ -362,8 +339,12 @@ export class OxSession implements SharedSession {
   /** Ends the session at both ends; the close is said three times and then the keys go. */
   close(reason: number, retryAfterS: number, nowUs: number): void {
     if (!this.#closing.close(reason, retryAfterS, nowUs)) return;
-    this.size.halt();
-    this.sizeChanged();
+    for (const subject of this.#inOrder) subject.onClose?.();
+  }
+
+  /** The other end has begun to use the id of `row`. */
+  onIdUsed(row: number): void {
+    this.ids.onUsed(row);
   }
 
   /** An id of the other end that no path has seen yet, or NONE. */
@@ -379,33 +360,6 @@ export class OxSession implements SharedSession {
     const { view } = burst;
     const kind = controlKind(view, at);
     switch (kind) {
-      case CONTROL_PING:
-        this.#isPongDue = true;
-        this.#pongToken = readToken(view, at);
-        this.#pongSinceUs = nowUs;
-        this.speak();
-        return false;
-      case CONTROL_PONG:
-        this.#onPong(readToken(view, at), readHeldUs(view, at), nowUs);
-        return false;
-      case CONTROL_REPORT:
-        report.read(view, at);
-        if (report.highest >= this.sessions.acknowledged[this.row]) this.reportedReceived = report.received;
-        this.sessions.acknowledge(this.row, report.highest);
-        this.size.onReport(report.highest, report.bitmap, report.bitmapBytes, nowUs);
-        this.sizeChanged();
-        this.#onRateReport(nowUs);
-        this.#onRepairReport(nowUs);
-        return false;
-      case CONTROL_PROBE:
-        // What arrived is what counts, whatever the frame says.
-        this.#arrivedSize = burst.headerBytes[row] + burst.length[row] + OX_TAG_BYTES;
-        this.speak();
-        return false;
-      case CONTROL_PROBE_REPLY:
-        this.size.onReply(readSize(view, at), nowUs);
-        this.sizeChanged();
-        return false;
       case CONTROL_PATH_CHALLENGE:
         this.paths.onChallenge(burst, row, readPathLow(view, at), readPathHigh(view, at), nowUs);
         return false;
@@ -424,10 +378,6 @@ export class OxSession implements SharedSession {
   handleTimeout(nowUs: number): void {
     this.paths.handleTimeout(nowUs);
     for (const subject of this.#inOrder) if (subject.dueUs <= nowUs) subject.handleTimeout(nowUs);
-    if (this.size.dueUs <= nowUs) {
-      this.size.handleTimeout(nowUs);
-      this.sizeChanged();
-    }
     if (this.#repairAtUs <= nowUs) {
       this.#repairAtUs = Infinity;
       this.#isRepairDue = true;
@@ -437,63 +387,32 @@ export class OxSession implements SharedSession {
 
   /** Adds datagrams with all that waits to be said to the burst; false when it was full before. */
   pollTransmit(burst: Burst, nowUs: number): boolean {
-    const { table, peers } = this.around.options;
+    const { table, paths } = this.around.options;
     if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
       return true;
     }
-    if (this.sessions.refuses(this.row, peers.address, 4 * this.peer)) return true;
+    if (this.sessions.refuses(this.row, paths.address, 4 * this.path)) return true;
     if (!this.paths.pollTransmit(burst)) return false;
-    while (this.#isAnyWord(nowUs) || this.size.isDue || this.#isRepairDue) {
+    while (this.#isAnyWord(nowUs)) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
       if (row < 0) return false;
-      let hasRepair = false;
-      // A probe that is lost for its size shall take nothing else with it. So it comes last: what is shorter and follows
-      // would be of one message with it, which UDP_SEGMENT lets a router take or drop as a whole.
-      if (this.#isAnyWord(nowUs)) burst.length[row] = this.#writeInOrder(burst, burst.offset[row], nowUs);
-      else if (!this.#isRepairDue) burst.length[row] = this.#writeProbe(burst, burst.offset[row], nowUs);
-      else {
-        const { sender } = this.#repair!, counter = table.sendCounter[this.row];
-        sender.ride(burst, row, counter, this.sessions.innerMtu(this.row), nowUs);
-        this.noteRepairs(burst, burst.offset[row], burst.length[row], counter, nowUs);
-        hasRepair = true;
-        this.#isRepairDue = sender.dueUs <= nowUs && burst.length[row] > 0;
-        if (!this.#isRepairDue) this.hastenRepair();
-        if (burst.length[row] === 0) {
-          burst.shrink(row);
-          continue;
-        }
+      const hasRepair = this.#writeInOrder(burst, row, nowUs);
+      if (burst.length[row] === 0) {
+        burst.shrink(row);
+        continue;
       }
       burst.session[row] = this.row;
       burst.peer[row] = this.peer;
-      for (let i = 0; i < 4; i++) {
-        burst.address[4 * row + i] = peers.address[4 * this.peer + i];
-        burst.local[4 * row + i] = peers.local[4 * this.peer + i];
-      }
-      burst.port[row] = peers.port[this.peer];
+      paths.direct(burst, row, this.path);
       this.sessions.number(burst, row, table.remoteIndex[this.row]);
       if (this.#repair !== undefined) this.noteSent(burst, row, hasRepair, false, nowUs);
     }
     return true;
   }
 
-  /** Writes a report in front of the packet in `row` where the datagram has room for it. */
+  /** Writes a report in front of the packet in `row` where the datagram, of `mtu` bytes of plaintext, has room for it. */
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
-    const { offset, length, slot, bytes: arena } = burst;
-    // A batch has taken some of the headroom.
-    const room = offset[row] - slot[row] * SLOT_BYTES - SHORT_HEADER_MAX_BYTES;
-    const budget = Math.min(HEADROOM - SHORT_HEADER_MAX_BYTES, room, mtu - length[row]);
-    if (budget < REPORT_FIXED_BYTES + 1) return;
-    const behind = (slot[row] + 1) * SLOT_BYTES - TAILROOM - offset[row] - length[row];
-    this.#fillReport(budget, Math.min(mtu - length[row], room + behind), nowUs);
-    const { frameBytes } = report;
-    if (frameBytes > room) {
-      // Sections of a session that repairs need more than the headroom: the rest moves back.
-      arena.copyWithin(offset[row] + frameBytes - room, offset[row], offset[row] + length[row]);
-      offset[row] += frameBytes - room;
-    }
-    offset[row] -= frameBytes;
-    length[row] += frameBytes;
-    report.write(burst.view, offset[row]);
+    this.reports.prepend(burst, row, mtu, nowUs);
   }
 
   /** Has the rate of what this end sends found, where there is room for one more. */
@@ -501,7 +420,7 @@ export class OxSession implements SharedSession {
     this.pathRate ??= this.sessions.rates?.take(nowUs);
   }
 
-  #onRateReport(nowUs: number): void {
+  #onRateReport(report: Report, nowUs: number): void {
     const { pathRate, sessions: { rates } } = this;
     if (pathRate === undefined || rates === undefined) return;
     pathRate.onReport(report, nowUs);
@@ -537,108 +456,39 @@ export class OxSession implements SharedSession {
     return false;
   }
 
-  /** Writes what waits, as much as one datagram takes, and returns the bytes. */
-  #writeInOrder(burst: Burst, start: number, nowUs: number): number {
+  /**
+   * Writes what waits into the empty `row`, as much as one datagram takes. Returns whether the datagram is a repair's, which
+   * the other end reports.
+   */
+  #writeInOrder(burst: Burst, row: number, nowUs: number): boolean {
+    const start = burst.offset[row];
     let at = start;
     for (const subject of this.#inOrder) {
-      if (subject.hasWord(nowUs)) at += subject.write(burst, at, CONTROL_BYTES_MAX - (at - start), nowUs);
+      if (!subject.hasWord(nowUs)) continue;
+      if (subject.isAlone) {
+        if (at > start) break;
+        burst.length[row] = subject.write(burst, at, this.sessions.innerMtu(this.row), nowUs);
+        return subject !== this.#sizeProbes;
+      }
+      at += subject.write(burst, at, CONTROL_BYTES_MAX - (at - start), nowUs);
     }
-    return at - start;
+    burst.length[row] = at - start;
+    return false;
   }
 
-  #hasWord(): boolean {
-    return this.#isPingDue || this.#isPongDue || this.isReportDue || this.#arrivedSize !== 0;
-  }
-
-  #write(view: DataView, start: number, nowUs: number): number {
-    let at = start;
-    if (this.#isPongDue) {
-      at += writePong(view, at, this.#pongToken, nowUs - this.#pongSinceUs);
-      this.#isPongDue = false;
-    }
-    if (this.#isPingDue) {
-      at += writePing(view, at, nowUs >>> 0);
-      this.#isPingDue = false;
-    }
-    if (this.#arrivedSize !== 0) {
-      at += writeShort(view, at, CONTROL_PROBE_REPLY, this.#arrivedSize);
-      this.#arrivedSize = 0;
-    }
-    if (this.isReportDue) {
-      this.#fillReport(REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES, REPORT_FRAME_MAX_BYTES, nowUs);
-      at += report.write(view, at);
-    }
-    return at - start;
-  }
-
-  /** Writes a probe, padded so that its datagram has the size that is probed, and returns the bytes. */
-  #writeProbe({ view, bytes }: Burst, start: number, nowUs: number): number {
-    const { size, sessions, row } = this;
-    const { table, count } = this.around.options;
-    const counter = counterBytes(table.sendCounter[row], sessions.acknowledged[row]);
-    const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
-    const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
-    bytes.fill(0, at, end);
-    size.onSent(table.sendCounter[row], nowUs, this.#probeUs());
-    this.hasten(size.dueUs);
-    count("size_probes_sent");
-    return end - start;
-  }
-
-  #probeUs(): number {
-    const { roundTripUs } = this;
-    return roundTripUs < 0 ? PROBE_US_FIRST : Math.max(PROBE_US_MIN, PROBE_ROUND_TRIPS * roundTripUs);
-  }
-
-  /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
-  #fillReport(bytesMax: number, sectionsMax: number, nowUs: number): void {
-    const { sessions, row } = this;
-    const { replay } = this.around.options.table;
-    const highest = replay.highest[row];
-    report.highest = highest;
-    report.delayUs = nowUs - sessions.arrivedUs[row];
-    report.received = replay.accepted(row) >>> 0;
-    const heard = Math.min(highest, highest - this.#reportedHighest + REPORT_OVERLAP);
-    const counters = Math.min(heard, 8 * REPORT_BITMAP_MAX_BYTES); // before the shift: a peer may jump by 2^31
-    report.bitmapBytes = Math.min(
-      REPORT_BITMAP_MAX_BYTES,
-      bytesMax - REPORT_FIXED_BYTES,
-      (counters + 7) >> 3,
-    );
-    replay.bitmap(row, report.bitmap, report.bitmapBytes);
-    const marks = 4 * row;
-    report.ect1 = sessions.ecn[marks + 1];
-    report.ect0 = sessions.ecn[marks + 2];
-    report.congestionExperienced = sessions.ecn[marks + 3];
-    report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;
-    report.hasQuality = report.hasClock = false;
-    report.arrivalCount = 0;
-    if (this.receiver !== undefined) {
-      const { arrivals } = this.receiver;
-      fillSections(report, arrivals, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
-      this.#countRepairs(this.receiver);
-    }
-    this.#reportedHighest = highest;
-    this.isReportDue = false;
-    sessions.reported(row, nowUs);
+  /** Adds what repair says to a report: `fillSections`. */
+  fillReport(report: Report, bytesMax: number, reported: number, nowUs: number): void {
+    if (this.receiver === undefined) return;
+    fillSections(report, this.receiver.arrivals, bytesMax, reported, nowUs);
+    this.#countRepairs(this.receiver);
   }
 
   /** The last report says how this end's repairs fare. */
-  #onRepairReport(nowUs: number): void {
+  #onRepairReport(report: Report, nowUs: number): void {
     if (this.#repair === undefined) return;
     const { quality } = this.#repair, { repaired, unrepaired } = quality;
     this.#repair.onReport(report, nowUs);
     this.around.options.count("reported_repaired", quality.repaired - repaired);
     this.around.options.count("reported_unrepaired", quality.unrepaired - unrepaired);
-  }
-
-  #onPong(token: number, heldUs: number, nowUs: number): void {
-    const sampleUs = ((nowUs >>> 0) - token >>> 0) - heldUs;
-    if (sampleUs < 0 || sampleUs > 60e6) return;
-    this.size.onAnswer(Math.floor(nowUs) - sampleUs - heldUs);
-    this.sizeChanged();
-    this.jitter.add(sampleUs);
-    // RFC 6298's gain.
-    this.rttUs = this.rttUs < 0 ? sampleUs : this.rttUs + (sampleUs - this.rttUs) / 8;
   }
 }

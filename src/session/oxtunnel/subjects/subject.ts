@@ -7,7 +7,9 @@
 import type { DatagramAead } from "../../../codec/kernels.ts";
 import type { Burst } from "../../../vector/burst.ts";
 import type { Limits } from "../../limits.ts";
+import type { Paths } from "../../paths.ts";
 import type { PeerTable } from "../../peers.ts";
+import type { Report } from "../../../wire/control.ts";
 import type { SessionTable } from "../../table.ts";
 import type { ControlBudget } from "../control_budget.ts";
 import type { Hints } from "../hints.ts";
@@ -39,6 +41,14 @@ export interface Subject {
   onOpened?(nowUs: number): void;
   /** A new epoch is in use at both ends. */
   onEpoch?(nowUs: number): void;
+  /** What goes out takes another path from now on. */
+  onNewPath?(): void;
+  /** The other end has answered something that was sent at `sentUs`, whole microseconds. */
+  onAnswer?(sentUs: number): void;
+  /** The other end reports; `report` is good during the call. */
+  onReport?(report: Report, nowUs: number): void;
+  /** This end closes the session: only the close is sent from now on. */
+  onClose?(): void;
   /** The session's keys and the subject's secrets are overwritten, rows are given back, and nothing is written any more. */
   wipe?(): void;
 }
@@ -55,16 +65,20 @@ export interface SharedSession {
   readonly aead: number;
   /** FEATURE_* bits that both ends accepted. */
   readonly features: number;
+  /** The path in use, a row of the table of paths. */
+  readonly path: number;
   readonly sessions: SessionColumns;
   readonly around: Surroundings;
-  /** Smoothed round trip, microseconds; -1 before the first pong. */
+  /** Smoothed round trip of the path in use, microseconds; -1 before the first pong. */
   rttUs: number;
   /** The same, or the handshake's round trip before the first pong; -1 without either. */
   readonly roundTripUs: number;
   /** The number of the newest epoch that both ends have. */
   readonly epoch: number;
   /** Whether the session's end is set: nothing puts it off. */
-  readonly isEnding: boolean;
+  isEnding: boolean;
+  /** The next datagram that goes to the other end by itself, or has room, carries a report. */
+  isReportDue: boolean;
   /** Has the session's `pollTransmit` called. */
   speak(): void;
   /** Has `handleTimeout` called at `dueUs` or before. */
@@ -73,12 +87,14 @@ export interface SharedSession {
   ping(): void;
   /** The other end has answered something that was sent at `sentUs`, whole microseconds: the subjects hear of it. */
   answered(sentUs: number): void;
+  /** The other end has reported: the subjects hear of it. */
+  reported(report: Report, nowUs: number): void;
+  /** Adds what repair has to say to a report (`fillSections`): at most `bytesMax` bytes, after a report up to `reported`. */
+  fillReport(report: Report, bytesMax: number, reported: number, nowUs: number): void;
 }
 
 /** What a session and its subjects use of all OxTunnel sessions' columns (sessions.ts), by the session's row. */
 export interface SessionColumns {
-  /** Highest counter that the other end has reported; -1 before the first report. */
-  readonly acknowledged: Float64Array;
   readonly sendPhase: Uint8Array;
   readonly awaitedPhase: Uint8Array;
   /** When the next ping is due, or Infinity; and pings that nothing followed. */
@@ -89,6 +105,12 @@ export interface SessionColumns {
   readonly hints: Hints;
   /** Key exchanges that may still be computed in this burst. */
   exchangesLeft: number;
+  /** When the datagram with the highest counter arrived. */
+  readonly arrivedUs: Float64Array;
+  /** Notes that the other end has seen the counter `highest`. */
+  acknowledge(session: number, highest: number): void;
+  /** Notes that a report was written. */
+  reported(session: number, nowUs: number): void;
   enterEpoch(session: number, phase: number, nowUs: number): void;
 }
 
@@ -96,6 +118,7 @@ export interface SessionColumns {
 export interface Surroundings {
   readonly options: {
     readonly table: SessionTable;
+    readonly paths: Paths;
     readonly peers: PeerTable;
     readonly limits: Limits;
     /** Adds 1, or `amount`. */
@@ -112,9 +135,11 @@ export interface Surroundings {
   wantControl(id: number): void;
   /** Begins a handshake with the peer. */
   initiate(id: number): void;
+  /** Tells that the path to the peer does not take what every path should (PROTOCOL §17). */
+  noteNarrow(id: number): void;
   /** Ends the session at once: nothing is sent or opened; keys are erased on the next timer turn. */
-  forget(session: { readonly row: number; readonly peer: number }): void;
+  forget(session: { readonly row: number; readonly peer: number; isEnding: boolean }): void;
 }
 
 /** What a session counts. */
-export type SessionCount = "epochs_made";
+export type SessionCount = "epochs_made" | "size_probes_sent";

@@ -5,8 +5,8 @@
  * nothing and cost one probe per distinct length, which is one or two for leased addresses. IPv4 lives in its
  * mapped form; a lookup of an IPv4 address matches no IPv6 prefix shorter than /96.
  */
-import { NONE } from "../vector/arena.ts";
-import { tableWords } from "../vector/memory.ts";
+import { NONE } from "./arena.ts";
+import { tableWords } from "./memory.ts";
 
 // An entry, 32 bytes, so that one line of the cache holds all of it: the address, the length plus one, the value.
 const ENTRY_WORDS = 8;
