@@ -182,7 +182,7 @@ export function readTruncatedCounter(view: DataView, at: number): number {
  */
 export function recoverCounter(truncated: number, bytes: number, highest: number): number {
   const expected = highest + 1;
-  // The distance to the expected counter, as a signed number of that many bytes: 32-bit arithmetic, where % of doubles takes 20 ns.
+  // The signed distance to the expected counter, in 32-bit arithmetic: % of doubles takes 20 ns.
   const shift = 32 - 8 * bytes;
   const candidate = expected - ((((expected >>> 0) - truncated) << shift) >> shift);
   if (candidate < 0) return candidate + 2 ** (8 * bytes);
