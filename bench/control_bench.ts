@@ -4,7 +4,7 @@
  */
 import { PortableShardKernel } from "../src/codec/gf256.ts";
 import { DEFAULTS } from "../src/config.ts";
-import { repairOptions } from "../src/repair/pool.ts";
+import { repairOptions } from "../src/repair/options.ts";
 import { FEATURE_SLIDING_WINDOW } from "../src/wire/parameters.ts";
 import { RawPeer } from "../tests/kit/raw_peer.ts";
 import { udpPacket } from "../tests/kit/packets.ts";

@@ -1,10 +1,10 @@
 /**
  * Learning by gradient descent for the two trained predictors: Adam (Kingma and Ba 2015), and backpropagation through time
- * for the network of src/repair/lstm.ts, in its order of parameters. Invariant: the same seed and data give the same
+ * for the network of src/repair/prediction/lstm.ts, in its order of parameters. Invariant: the same seed and data give the same
  * weights. Reads no data and writes no files; the relay never runs it.
  */
-import { FEATURES } from "../src/repair/path_features.ts";
-import { GATES, INPUTS, OUTPUT_AT, PARAMETERS, UNITS } from "../src/repair/lstm.ts";
+import { FEATURES } from "../src/repair/prediction/path_features.ts";
+import { GATES, INPUTS, OUTPUT_AT, PARAMETERS, UNITS } from "../src/repair/prediction/lstm.ts";
 import { normal } from "../tests/kit/channels.ts";
 import type { Random } from "../tests/kit/random.ts";
 

@@ -55,7 +55,7 @@ export interface FallbackConfig {
 /** The ways to move outer datagrams, as the key `io` names them. */
 export const IO_WAYS = ["portable", "io_uring", "mmsg"] as const;
 
-/** What `repair.scheme` and `repair.predictor` may name (repair/redundancy.ts, repair/predictor.ts). */
+/** What `repair.scheme` and `repair.predictor` may name (repair/redundancy.ts, repair/prediction/predictor.ts). */
 export const REPAIR_SCHEME_NAMES = ["auto", "copy", "spaced", "window", "block"] as const;
 export const REPAIR_PREDICTOR_NAMES = ["default", "ewma", "hmm", "delay", "logistic", "lstm"] as const;
 

@@ -25,16 +25,11 @@ import { Rates } from "./rate/pool.ts";
 import { Queues } from "./queue/queues.ts";
 import type { Limits } from "./session/limits.ts";
 import type { Paths } from "./session/paths.ts";
-import type { RepairOptions } from "./repair/pool.ts";
-import {
-  type PeerRecord,
-  type PeerSnapshot,
-  SEEN_SCHEMES,
-  type SessionSnapshot,
-} from "./session/peer_record.ts";
+import type { RepairOptions } from "./repair/options.ts";
+import { SEEN_SCHEMES, type SessionFigures } from "./repair/figures.ts";
+import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
-import { repairFiguresOf } from "./session/vitals.ts";
 import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
@@ -397,9 +392,8 @@ export class Tunnel {
     if (oxtunnel === undefined || nowUs < this.#schemesAtUs) return;
     this.#schemesAtUs = nowUs + SCHEMES_US;
     for (const direction of ["sending", "receiving"] as const) {
-      const counts = SEEN_SCHEMES.map(() => 0);
-      for (const tally of oxtunnel.sessions[direction]) counts[SEEN_SCHEMES.indexOf(tally.schemeAt(nowUs))]++;
-      SEEN_SCHEMES.forEach((scheme, i) => this.#o.metrics.set(`${direction}_${scheme}`, counts[i]));
+      const counts = oxtunnel.sessions.repairs?.sessionsByScheme(direction, nowUs);
+      SEEN_SCHEMES.forEach((scheme, i) => this.#o.metrics.set(`${direction}_${scheme}`, counts?.[i] ?? 0));
     }
   }
 
@@ -536,9 +530,8 @@ export class Tunnel {
     return rttUs < 0 ? undefined : rttUs / 1000;
   }
 
-  #repairFigures(session: number): Pick<PeerSnapshot, "sending" | "receiving"> {
-    const rest = session === NONE ? undefined : this.associations.oxtunnel?.sessions.of[session];
-    return rest ? repairFiguresOf(rest) : {};
+  #repairFigures(session: number): SessionFigures | undefined {
+    return session === NONE ? undefined : this.associations.oxtunnel?.sessions.of[session]?.repair?.figures;
   }
 
   /** The protocol and AEAD of a session. */

@@ -39,7 +39,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   // The native library is given bursts and arenas.
   ffi: ["vector"],
   codec: ["vector", "wire"],
-  repair: ["vector", "wire", "codec", "control", "session/peer_record.ts"],
+  repair: ["vector", "wire", "codec", "control"],
   queue: ["vector", "wire", "control", "session/timers.ts"],
   rate: [],
   session: ["metrics", "vector", "wire", "codec", "control", "repair", "rate"],
@@ -52,7 +52,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   carry: ["metrics", "vector"],
   io: ["carry", "metrics", "vector", "wire", "ffi", "exit"],
   exit: ["metrics", "vector", "wire", "ffi"],
-  admin: ["config", "metrics", "session/peer_record.ts", "io/accept.ts"],
+  admin: ["config", "metrics", "repair/figures.ts", "session/peer_record.ts", "io/accept.ts"],
   // Processes: the relay's, the client's, the commands beside them, and what these share.
   serve: EVERYTHING,
   connect: EVERYTHING,
@@ -183,6 +183,60 @@ const hotPathIsPlain: Rule = ({ path, text }) => {
     return HOT_PATH_BANS.filter(([, pattern]) => pattern.test(judged))
       .map(([name]) => `${path}:${i + 1}: ${name} on the hot path`);
   });
+};
+
+/** Folders whose modules hold constants alone: whoever needs state or scratch space owns it. */
+const WITHOUT_STATE = /^src\/(repair|session|control|wire|codec)\//;
+/** Which of two equal implementations of BLAKE2s a thread uses; results do not depend on it. */
+const KERNEL_OF_A_THREAD = "src/codec/hash.ts";
+/** What a module of theirs may make when it is loaded, if nothing writes to it afterwards. */
+const CONSTANT_CLASSES =
+  /^(TextEncoder|TextDecoder|Set|Map|(Big)?(Ui|I)nt\d+Array|Uint8ClampedArray|Float\d+Array|Signatures)$/;
+const WRITING_METHODS =
+  "set|fill|push|pop|shift|unshift|splice|sort|reverse|copyWithin|add|delete|clear|set(?:Ui|I)nt\\d+|setFloat\\d+";
+
+/** The statements of a module's top level, each with the lines that are indented under it. */
+function statementsOf(code: string): string[] {
+  return code.split(/\n(?=[^\s}\])])/);
+}
+
+/** A module's variables, and what could change them after it was loaded. */
+const modulesHoldNoState: Rule = ({ path, text }) => {
+  if (!WITHOUT_STATE.test(path) || path === KERNEL_OF_A_THREAD) return [];
+  const statements = statementsOf(split(text).code), found: string[] = [], names: string[] = [];
+  for (const statement of statements) {
+    const kind = statement.match(/^(?:export )?(const|let|var)\b/)?.[1];
+    if (kind === undefined) continue;
+    const own = [
+      ...statement.matchAll(/(?:^(?:export )?\w+|,)\s+([A-Za-z_$][\w$]*)\s*(?::[^=,;]+)?=(?![=>])/g),
+    ];
+    names.push(...own.map(([, name]) => name));
+    if (kind !== "const") found.push(`${path}: a module's variable: ${statement.split("\n")[0]}`);
+    for (const [, name, made] of statement.matchAll(/([\w$]+)(?:: [^=]+)? = new (\w+)/g)) {
+      if (!names.includes(name)) continue;
+      const isScratch = /Array$/.test(made) && !/^[A-Z0-9_]+$/.test(name);
+      if (isScratch || !CONSTANT_CLASSES.test(made)) {
+        found.push(`${path}: ${name} is shared by all who import it`);
+      }
+    }
+  }
+  // Loops at the top level fill tables, and declarations make constants; anything else runs later.
+  const later = statements.filter((statement) => !/^(for|if|while|[A-Z_]+[.[])/.test(statement))
+    .map((statement) =>
+      statement.startsWith("const") || statement.startsWith("export const")
+        ? statement.replace(/(^(?:export )?const|,)\s+[\w$]+\s*(?::[^=,;]+)?=(?![=>])/g, "$1 ")
+        : statement
+    ).join("\n");
+  for (const name of new Set(names)) {
+    const place = `(?<![\\w.#$]|\\b(?:const|let|var)\\s+)${name}(?:\\.\\w+|\\[[^\\]]*\\])*`;
+    const write = new RegExp(
+      `${place}\\s*(?:(?:[-+*/%&|^]|<<|>>>?|\\*\\*|&&|\\|\\||\\?\\?)?=(?![=>])|\\+\\+|--)` +
+        `|${place}\\.(?:${WRITING_METHODS})\\(`,
+    );
+    const line = later.split("\n").find((line) => /^\s/.test(line) && write.test(line));
+    if (line !== undefined) found.push(`${path}: ${name} changes after the module is loaded: ${line.trim()}`);
+  }
+  return found;
 };
 
 const startsWithItsPurpose: Rule = ({ path, text }) => {
@@ -356,6 +410,7 @@ check("imports follow the layers", importsFollowTheLayers, sources, [
   ["src/config.ts", 'import { x } from "./session/b.ts";'],
   ["src/wire/a.ts", 'import type { X } from "../session/b.ts";'],
   ["src/vector/a.ts", 'export * from "../metrics.ts";'],
+  ["src/repair/a.ts", 'import type { X } from "../session/peer_record.ts";'],
   ["src/ingress/a.ts", 'import "../egress/mod.ts";'],
   ["src/egress/a.ts", 'const m = import("../ingress/mod.ts");'],
   ["src/session/a.ts", 'import {\n  x,\n} from "../../ffi/mod.ts";'],
@@ -414,6 +469,30 @@ check("the hot path is plain", hotPathIsPlain, typescript, [
   ["a.ts", "bytes.subarray(1);"],
   ["a.ts", '// Hot path.\n/** No subarray( and no try. */\nconst s = "slice(";'],
   ["a.ts", "// Hot path.\ntype Wake = (atUs: number) => void;"],
+]);
+
+check("modules below the arcs hold no state", modulesHoldNoState, sources, [
+  ["src/wire/a.ts", "export let count = 0;"],
+  ["src/repair/a.ts", "export const frame = new RepairReader();"],
+  ["src/codec/a.ts", "const numbers = new Uint32Array(64);"],
+  [
+    "src/codec/a.ts",
+    "const rows: (Uint8Array | undefined)[] = [];\nfunction f(k) {\n  rows[k] ??= make(k);\n}",
+  ],
+  ["src/repair/a.ts", "const trial = { score: 0 };\nfunction f() {\n  trial.score = 1;\n}"],
+  ["src/session/a.ts", "const SEEN = new Set<number>();\nclass A {\n  add(n) {\n    SEEN.add(n);\n  }\n}"],
+  ["src/codec/a.ts", "const STATE = new Int32Array(4);\nfunction f() {\n  STATE[0]++;\n}"],
+], [
+  ["src/codec/a.ts", "const EXP = new Uint8Array(510);\nfor (let i = 0; i < 255; i++) {\n  EXP[i] = i;\n}"],
+  [
+    "src/codec/a.ts",
+    "const LOG = new Uint8Array(256).fill(1);\nfunction f(LOG2) {\n  return LOG[1] === LOG2;\n}",
+  ],
+  [
+    "src/wire/a.ts",
+    "const text = new TextEncoder();\nfunction f() {\n  const count = 0;\n  let text2 = 1;\n}",
+  ],
+  ["src/io/a.ts", "export let count = 0;"],
 ]);
 
 check("every file starts with its purpose", startsWithItsPurpose, typescript, [

@@ -6,7 +6,7 @@ import { loadNative } from "../../ffi/native.ts";
 import { suiteOf } from "../../src/codec/suite.ts";
 import { CLASS_BULK } from "../../src/control/traffic_class.ts";
 import { DROP } from "../../src/metrics.ts";
-import type { RepairOptions } from "../../src/repair/pool.ts";
+import type { RepairOptions } from "../../src/repair/options.ts";
 import { CHANNELS, type PathModel, Walk } from "../../tests/kit/channels.ts";
 import { type Host, World } from "../../tests/kit/world.ts";
 import { Random } from "../../tests/kit/random.ts";

@@ -12,7 +12,7 @@ import {
   type Metrics,
   WAIT_BOUNDS_US,
 } from "../metrics.ts";
-import { SEEN_SCHEMES, type SeenScheme } from "../session/peer_record.ts";
+import { SEEN_SCHEMES, type SeenScheme } from "../repair/figures.ts";
 
 const DIRECTIONS = ["sending", "receiving"] as const;
 /** Exported together as one metric with labels. */

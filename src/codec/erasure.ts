@@ -9,7 +9,7 @@
 import { invert, multiply, PRODUCTS } from "./gf256.ts";
 import { MATRIX_AT, type ShardKernel } from "./kernels.ts";
 import { blockCoefficients } from "./reed_solomon.ts";
-import { windowCoefficients } from "./sliding_window.ts";
+import { WindowCode } from "./sliding_window.ts";
 
 /** Sources that one repair combines, at most. */
 export const SOURCES_MAX = 32;
@@ -31,13 +31,6 @@ export const CODE_WINDOW = 0;
 /** A repair of a block of Reed-Solomon: `index` is its number in the block. */
 export const CODE_BLOCK = 1;
 
-/** Writes what multiplies each of the `count` sources of a repair at `at` in `out`; false when the code has no such repair. */
-function coefficients(code: number, index: number, count: number, out: Uint8Array, at: number): boolean {
-  if (code === CODE_BLOCK) return blockCoefficients(index, count, out, at);
-  windowCoefficients(index, count, out, at);
-  return true;
-}
-
 /**
  * What both ends keep: the last sources' bytes, zeros behind each up to the stride, and further back which numbers came. As
  * numbers may have gaps of any size, a source takes the place that has been taken longest, and is found by a table. Behind
@@ -54,6 +47,7 @@ class Sources {
   /** The free place, which the next source takes. */
   free = 0;
   newest = -1;
+  readonly #window = new WindowCode();
   /** By number modulo REACH: whose the entry is, and where its bytes are. */
   readonly #number = new Float64Array(REACH).fill(-1);
   readonly #place = new Uint8Array(REACH);
@@ -123,6 +117,13 @@ class Sources {
     if (length < before) this.memory.fill(0, to + length, to + before);
   }
 
+  /** Writes what multiplies each of a repair's `count` sources to `out` from `at` on; false when the code has no such repair. */
+  coefficients(code: number, index: number, count: number, out: Uint8Array, at: number): boolean {
+    if (code === CODE_BLOCK) return blockCoefficients(index, count, out, at);
+    this.#window.coefficients(index, count, out, at);
+    return true;
+  }
+
   /** Writes the output at `to` from the inputs whose offsets and coefficients are in the task. */
   multiply(inputs: number, to: number, length: number): void {
     this.offsets[inputs] = to;
@@ -160,7 +161,7 @@ export class RepairEncoder {
       offsets[i] = place * stride;
       length = Math.max(length, sources.length[place]);
     }
-    if (!coefficients(code, index, count, memory, taskAt + MATRIX_AT)) return 0;
+    if (!sources.coefficients(code, index, count, memory, taskAt + MATRIX_AT)) return 0;
     sources.multiply(count, PLACES * stride, length);
     return length;
   }
@@ -272,7 +273,7 @@ export class RepairDecoder {
       return false;
     }
     const place = this.#oldest, first = place * SOURCES_MAX;
-    if (!coefficients(code, index, count, this.#coefficients, first)) return false;
+    if (!sources.coefficients(code, index, count, this.#coefficients, first)) return false;
     this.#oldest = (place + 1) % REPAIRS_MAX;
     this.#count[place] = count;
     for (let i = 0; i < count; i++) {

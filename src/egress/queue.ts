@@ -25,7 +25,7 @@ export function queue(burst: Burst, context: EgressContext, nowUs: number): void
     if (next[row] !== TO_SEAL || length[row] === 0) continue;
     if (trafficClass[row] === CLASS_BULK && context.table.protocol[session[row]] === OXTUNNEL) {
       const rest = associations.oxtunnel!.sessions.of[session[row]]!;
-      if (rest.pathRate === undefined) rest.findRate(nowUs);
+      if (rest.pathRate === undefined) rest.rate.find(nowUs);
     }
     const outcome = queues.offer(burst, row, overheadBytes(context, session[row]), nowUs);
     if (outcome === WAITS) {

@@ -87,28 +87,21 @@ function numberWireguard(
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { bytes, session, peer, slot, offset, length, counter, trafficClass } = burst;
+  const { session, peer, slot, offset, length, counter, trafficClass } = burst;
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row], rest = sessions.of[epoch]!;
   const packetBytes = length[row], bytesMax = sessions.innerMtu(epoch);
-  const repair = rest.repairOf(trafficClass[row]);
-  if (repair !== undefined) {
+  const { repair } = rest, isRepaired = repair !== undefined && repair.sends(trafficClass[row]);
+  if (isRepaired) {
     // A packet from another peer may lie far back in its slot, behind frames that it came with.
     const slotEnd = (slot[row] + 1) * SLOT_BYTES - TAILROOM;
     const room = Math.min(bytesMax, slotEnd - offset[row]);
-    repair.sender.ride(burst, row, table.sendCounter[epoch], room, nowUs);
-    const repairBytes = length[row] - packetBytes;
-    if (repairBytes > 0) rest.noteRepairs(burst, offset[row], repairBytes, table.sendCounter[epoch], nowUs);
+    repair.ride(burst, row, table.sendCounter[epoch], room, nowUs);
   }
   sessions.carryReport(burst, row, bytesMax, nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
-  if (repair !== undefined) {
-    const packetAt = offset[row] + length[row] - packetBytes;
-    const isGuarded = repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
-    rest.noteSent(burst, row, true, isGuarded, nowUs);
-    if (isGuarded) rest.hastenRepair();
-  }
+  if (isRepaired) repair.packetsSent(burst, row, packetBytes, nowUs);
   if (rest.pathRate !== undefined) {
     const isWaiting = context.queues !== undefined && context.queues.waitingOf(peer[row]) > 0;
     rest.pathRate.sent(counter[row], datagramBytes(burst, row), isWaiting, nowUs);

@@ -85,7 +85,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     next[row] = DROP.no_session;
     return;
   }
-  const takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
+  const { repair } = rest, takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
   let packetAt = NONE, packetBytes = 0, packetKind = FRAME_PACKET, isHeard = length[row] === 0;
   // Packets that repair brought back before are known when their own datagram comes.
   let symbolAt = NONE, isKnown = false;
@@ -107,7 +107,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       isHeard = true;
       if (symbolAt === NONE) {
         symbolAt = frames.headAt;
-        isKnown = rest.receiver?.received(bytes, symbolAt, end - symbolAt, counter[row]) === false;
+        isKnown = repair?.packetsReceived(bytes, symbolAt, end - symbolAt, counter[row]) === false;
       }
       if (isKnown) continue;
       if (packetAt !== NONE) addPacket(burst, row, kind, frames.at, frames.length, context);
@@ -118,7 +118,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       }
     } else if (kind === FRAME_REPAIR) {
       isHeard = true;
-      if (!rest.onRepair(burst, frames.at, frames.length, counter[row], nowUs)) {
+      if (repair?.repairReceived(burst, frames.at, frames.length, counter[row], nowUs) === false) {
         metrics.drop(DROP.malformed_inner);
       }
     }
@@ -126,7 +126,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   }
   if (isHeard) sessions.elicited(owner, id, nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;
-  if (rest.receiver !== undefined) recover(burst, row, rest.receiver, context, nowUs);
+  if (repair !== undefined) recover(burst, row, repair, takesLz4, context, nowUs);
   if (packetAt === NONE) {
     next[row] = DONE;
     return;

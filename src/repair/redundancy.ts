@@ -72,6 +72,8 @@ export interface RepairChoice {
   blamedAt: number;
   /** When the groups were compared. */
   comparedUs: number;
+  /** What the group that was measured last costs and leaves: scratch space of one choice. */
+  readonly trial: { share: number; spacingUs: number; score: number };
 }
 
 /** The choice before the first one. */
@@ -88,6 +90,7 @@ export function firstChoice(): RepairChoice {
     blamedRate: 0,
     blamedAt: 0,
     comparedUs: -Infinity,
+    trial: { share: 0, spacingUs: 0, score: Infinity },
   };
 }
 
@@ -135,7 +138,7 @@ const BULK_SOURCES = 8, BULK_STRIDE = 4;
 
 /** Writes the choice for the situation to `choice`, which holds the one before. */
 export function chooseRepair(situation: RepairSituation, choice: RepairChoice): void {
-  const { nowUs, isSilent, budget, share } = situation;
+  const { nowUs, isSilent, budget, share } = situation, { trial } = choice;
   noteQueue(situation, choice);
   const lossRate = Math.max(0, situation.lossRate - choice.blamedRate);
   const isHeldBack = isSilent || nowUs - choice.congestedUs < CALM_US;
@@ -151,13 +154,13 @@ export function chooseRepair(situation: RepairSituation, choice: RepairChoice): 
   // Compared as if something were lost, for what a clean path will lose first is as likely to be anything.
   const loss = Math.max(rate, COMPARED_LOSS_MIN);
   const burstUs = Math.max(burstOf(situation), predicted > AHEAD_RATIO * lossRate ? AHEAD_BURST_US : 0);
-  measure(situation, loss, burstUs, choice.sources, choice.stride, choice.timing);
+  measure(situation, loss, burstUs, choice.sources, choice.stride, choice.timing, trial);
   const compareUs = isClean ? COMPARE_CLEAN_US : COMPARE_US;
   const isUnfit = (wasProbing && !isClean) || !isAllowed(situation, choice);
   if (nowUs - choice.comparedUs >= (isUnfit ? COMPARE_UNFIT_US : compareUs)) {
     compare(situation, loss, burstUs, choice);
   }
-  measure(situation, isClean ? loss : rate, burstUs, choice.sources, choice.stride, choice.timing);
+  measure(situation, isClean ? loss : rate, burstUs, choice.sources, choice.stride, choice.timing, trial);
   choice.spacingUs = trial.spacingUs;
   settle(choice, share ?? (isClean ? PROBE_SHARE : trial.share), budget);
 }
@@ -226,7 +229,7 @@ function burstOf({ lossRate, runLength, runUs, gapUs }: RepairSituation): number
   return -spacingUs / Math.log(correlation);
 }
 
-function isAllowed({ scheme }: RepairSituation, { isBlock, sources, timing }: RepairChoice): boolean {
+function isAllowed({ scheme }: RepairSituation, { isBlock, sources, timing, trial }: RepairChoice): boolean {
   return trial.score < Infinity && isBlock === (scheme === "block") && fits(scheme, sources, timing);
 }
 
@@ -244,12 +247,9 @@ function fits(scheme: RepairScheme, sources: number, timing: number): boolean {
   }
 }
 
-/** What `measure` found of the group that it was asked for last. */
-const trial = { share: 0, spacingUs: 0, score: Infinity };
-
 /** Takes the group that leaves least, if that is much less than what the present one does; leaves its measure in `trial`. */
 function compare(situation: RepairSituation, loss: number, burstUs: number, choice: RepairChoice): void {
-  const { scheme } = situation;
+  const { scheme } = situation, { trial } = choice;
   let bestSources = choice.sources, bestStride = choice.stride, bestTiming = choice.timing;
   let bound = isAllowed(situation, choice) ? BETTER * trial.score : Infinity;
   for (let sources = 1; sources <= SOURCES_MAX; sources++) {
@@ -257,7 +257,7 @@ function compare(situation: RepairSituation, loss: number, burstUs: number, choi
       if (!fits(scheme, sources, timing)) continue;
       const strides = sources === 1 || timing === EARLY ? 1 : STRIDE_MAX;
       for (let stride = 1; stride <= strides; stride++) {
-        measure(situation, loss, burstUs, sources, stride, timing);
+        measure(situation, loss, burstUs, sources, stride, timing, trial);
         if (trial.score >= bound) continue;
         bound = trial.score;
         bestSources = sources;
@@ -267,11 +267,11 @@ function compare(situation: RepairSituation, loss: number, burstUs: number, choi
     }
   }
   // Traffic too slow for the scheme: copies that go alone are what is left.
-  measure(situation, loss, burstUs, bestSources, bestStride, bestTiming);
+  measure(situation, loss, burstUs, bestSources, bestStride, bestTiming, trial);
   if (trial.score === Infinity) {
     bestSources = bestStride = 1;
     bestTiming = ALONE;
-    measure(situation, loss, burstUs, bestSources, bestStride, bestTiming);
+    measure(situation, loss, burstUs, bestSources, bestStride, bestTiming, trial);
   }
   choice.isBlock = scheme === "block" && bestSources > 1;
   choice.sources = bestSources;
@@ -293,6 +293,7 @@ function measure(
   sources: number,
   stride: number,
   timing: number,
+  trial: RepairChoice["trial"],
 ): void {
   const { packetBytes, packetBytesMax, deadlineUs, budget, share } = situation;
   const gapUs = Math.max(GAP_US_MIN, situation.gapUs), rideGapUs = Math.max(GAP_US_MIN, situation.rideGapUs);

@@ -100,7 +100,20 @@ export class Lane {
   }
 }
 
+/** The repairs that the last `ride` wrote, in the order in which it did: columns, one entry a repair. */
+class WrittenRepairs {
+  count = 0;
+  readonly isBlock = new Uint8Array(INDEX_MAX + 1);
+  /** Sources that it combines, the newest one's counter, and when that one was sent. */
+  readonly sources = new Uint8Array(INDEX_MAX + 1);
+  readonly newest = new Float64Array(INDEX_MAX + 1);
+  readonly sourceUs = new Float64Array(INDEX_MAX + 1);
+  /** Bytes of the frame, head included. */
+  readonly bytes = new Uint16Array(INDEX_MAX + 1);
+}
+
 export class RepairSender {
+  readonly written = new WrittenRepairs();
   readonly lanes: readonly Lane[] = [new Lane(), new Lane(), new Lane()];
   /** Time from one datagram that a repair could ride in to the next, smoothed. */
   rideGapUs = GAP_US_FIRST;
@@ -109,6 +122,7 @@ export class RepairSender {
   // The group that was put together last: counters, longest source, code, number in its block, and what it leaves open.
   readonly #numbers = new Float64Array(SOURCES_MAX);
   #longest = 0;
+  #newestUs = 0;
   #number = 0;
   #covered = 0;
 
@@ -134,6 +148,7 @@ export class RepairSender {
       if (gapUs < PAUSE_US) this.rideGapUs += (gapUs - this.rideGapUs) * AVERAGE;
       this.#rideUs = nowUs;
     }
+    this.written.count = 0;
     let index = 0;
     for (let i = 0; i < LANES; i++) {
       const lane = this.lanes[i];
@@ -190,9 +205,19 @@ export class RepairSender {
     this.#encoder.take(symbolBytes, burst.bytes, symbolAt);
     length[row] += bytes;
     lane.credit -= cost;
+    this.#note(isBlock, numbers[count - 1], count, bytes);
     if (isBlock) lane.blockSent++;
     else lane.open = this.#covered;
     return true;
+  }
+
+  #note(isBlock: boolean, newest: number, sources: number, bytes: number): void {
+    const { written } = this, i = written.count++;
+    written.isBlock[i] = isBlock ? 1 : 0;
+    written.sources[i] = sources;
+    written.newest[i] = newest;
+    written.sourceUs[i] = this.#newestUs;
+    written.bytes[i] = bytes;
   }
 
   /** The oldest source that is still of use and old enough. */
@@ -242,6 +267,7 @@ export class RepairSender {
 
   #take(lane: Lane, source: number, count: number): number {
     this.#numbers[count] = lane.counters[source % KEPT];
+    this.#newestUs = lane.sentUs[source % KEPT];
     this.#longest = Math.max(this.#longest, lane.lengths[source % KEPT]);
     return count + 1;
   }

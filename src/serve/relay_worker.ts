@@ -25,7 +25,7 @@ import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
 import { Relay, type RelayOptions } from "../relay.ts";
-import { repairOptions } from "../repair/pool.ts";
+import { repairOptions } from "../repair/options.ts";
 import { scaledLimits } from "../session/limits.ts";
 import { queuesOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";

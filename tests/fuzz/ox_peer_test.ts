@@ -8,7 +8,7 @@ import { loadNative } from "../../ffi/native.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { DEFAULTS } from "../../src/config.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
+import { repairOptions } from "../../src/repair/options.ts";
 import { NativeLz4 } from "../../src/codec/native.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { Burst, TO_SEAL } from "../../src/vector/burst.ts";

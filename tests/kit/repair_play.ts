@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import { CLASS_GAME } from "../../src/control/traffic_class.ts";
 import type { Relay } from "../../src/relay.ts";
-import type { RepairOptions } from "../../src/repair/pool.ts";
+import type { RepairOptions } from "../../src/repair/options.ts";
 import type { PathModel } from "./channels.ts";
 import { type Host, World } from "./world.ts";
 import { Random } from "./random.ts";

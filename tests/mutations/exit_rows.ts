@@ -143,7 +143,7 @@ export const EXIT_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/repair/pool.ts",
-    from: "if (this.#senders === SESSIONS_MAX) return undefined;",
+    from: "if (this.#sending.size === SESSIONS_MAX) return undefined;",
     to: "",
     tests: ["tests/unit/repair_pool_test.ts"],
     note: "the pool of repair has no limit",

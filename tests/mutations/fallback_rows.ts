@@ -145,8 +145,8 @@ export const FALLBACK_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/session/oxtunnel/session.ts",
-    from: "this.#inOrder = [",
-    to: "this.#inOrder = [new SizeProbes(this, this.size),",
+    from: "this.#subjects = [",
+    to: "this.#subjects = [new SizeProbes(this, this.size),",
     tests: ["tests/sim/path_size_test.ts"],
     note: "a ping is behind its probe, and lost with it as one message",
   },

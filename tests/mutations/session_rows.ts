@@ -124,6 +124,13 @@ export const SESSION_ROWS: readonly Mutation[] = [
     note: "an old initiation counts as new",
   },
   {
+    file: "src/repair/planner.ts",
+    from: "for (let i = written.count - 1; i >= 0; i--) {",
+    to: "for (let i = written.count - 1; i > 0; i--) {",
+    tests: ["tests/unit/repair_tally_test.ts"],
+    note: "the sender counts all repairs of a datagram but one",
+  },
+  {
     file: "src/repair/receiver.ts",
     from: "return (counter * (INDEX_MAX + 1) + (index & INDEX_MAX)) % 65536;",
     to: "return (counter * INDEX_MAX + (index & INDEX_MAX)) % 65536;",
@@ -132,7 +139,7 @@ export const SESSION_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/repair/receiver.ts",
-    from: "if (!isBlock && repairFrame.index > INDEX_MAX) return false;",
+    from: "if (!isBlock && frame.index > INDEX_MAX) return false;",
     to: "",
     tests: ["tests/unit/erasure_test.ts"],
     note: "a datagram's repairs are numbered without end",

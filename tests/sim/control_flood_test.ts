@@ -12,7 +12,7 @@ import {
   PRICE_AT_ONCE,
   PRICE_PER_SECOND,
 } from "../../src/session/oxtunnel/control_budget.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
+import { repairOptions } from "../../src/repair/options.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
 import { RawPeer } from "../kit/raw_peer.ts";
 import { udpPacket } from "../kit/packets.ts";

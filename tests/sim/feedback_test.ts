@@ -8,7 +8,7 @@ import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_GAME } from "../../src/control/traffic_class.ts";
 import type { CounterName } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
+import { repairOptions } from "../../src/repair/options.ts";
 import { CONGESTION, congestion, jitter, Path, type PathModel, randomLoss } from "../kit/channels.ts";
 import { sessionOf } from "../kit/inside.ts";
 import { SLOT_BYTES, TAILROOM } from "../../src/vector/arena.ts";
@@ -163,11 +163,11 @@ Deno.test(`feedback: a queue on the way up is seen at the sender, and not the ot
       if (us < 12 * SECOND) return;
       while (recent[0].us < world.nowUs - 250_000) recent.shift();
       const truths = recent.map(({ queueUs }) => queueUs);
-      const { queueUs } = sessionOf(client).repair.quality.step;
+      const { queueUs } = sessionOf(client).repair!.sending!.quality.step;
       turns++;
       sumTrue += truths.at(-1)!;
       sumError += Math.max(0, queueUs - Math.max(...truths), Math.min(...truths) - queueUs);
-      sumBack += sessionOf(server).repair.quality.step.queueUs;
+      sumBack += sessionOf(server).repair!.sending!.quality.step.queueUs;
     },
   });
   assertGreater(sumTrue / turns, 2000);
@@ -258,6 +258,6 @@ Deno.test(`feedback: on a clean path everything together costs less than 2 % (se
       { isOneWay },
     );
     assertLess(trembling.bytes(), 1.02 * off.bytes());
-    assertGreater(sessionOf(trembling.client).repair.quality.step.jitterUs, 0);
+    assertGreater(sessionOf(trembling.client).repair!.sending!.quality.step.jitterUs, 0);
   }
 });

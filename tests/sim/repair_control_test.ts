@@ -4,7 +4,7 @@
  */
 import { assert, assertGreater, assertLess } from "@std/assert";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
+import { repairOptions } from "../../src/repair/options.ts";
 import {
   burstLoss,
   CONGESTION,

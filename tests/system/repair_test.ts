@@ -5,7 +5,7 @@
  */
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { WORKLOADS } from "../kit/workloads.ts";
-import type { RepairFigures } from "../../src/session/peer_record.ts";
+import type { RepairFigures } from "../../src/repair/figures.ts";
 import { requires } from "../kit/requires.ts";
 import { type Arrivals, type FlowPlan, runFlow, startFarEnd } from "../kit/flow.ts";
 import { type ProxyCounts, proxyCounts, startProxy } from "../kit/proxy.ts";

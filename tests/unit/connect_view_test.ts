@@ -6,7 +6,7 @@ import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncl
 import { type LinkStatus, renderLink } from "../../src/connect/view.ts";
 import { type Counts, shares } from "../../src/connect/link/counts.ts";
 import { CLASS_LABELS, type ClassCount, type ClassLabel } from "../../src/metrics.ts";
-import type { RepairFigures } from "../../src/session/peer_record.ts";
+import type { RepairFigures } from "../../src/repair/figures.ts";
 
 /** Totals by class; none of those that are not named. */
 function classes(given: Partial<Record<ClassLabel, [packets: number, bytes: number]>> = {}): ClassCount[] {

@@ -19,7 +19,7 @@ import { UdpPort } from "../../io/udp.ts";
 import { CLASS_LABELS, type ClassCount, DROP, Metrics } from "../../metrics.ts";
 import type { PeerSnapshot } from "../../session/peer_record.ts";
 import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
-import { repairOptions } from "../../repair/pool.ts";
+import { repairOptions } from "../../repair/options.ts";
 import { WIREGUARD_LIMITS } from "../../session/limits.ts";
 import { BATCH_WAIT_US, queuesOptions } from "../../tunnel.ts";
 import type { Vitals } from "../../session/vitals.ts";

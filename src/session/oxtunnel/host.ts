@@ -25,7 +25,7 @@ export class OxHost {
   readonly limits: Limits;
   readonly timers: Timers;
   /** The keys of tickets; undefined for an end that gives none. */
-  readonly oxtunnel: { readonly tickets: TicketKeys | undefined };
+  readonly tickets: TicketKeys | undefined;
   /** Whether sessions go to where the other end's datagrams come from; a client decides for itself. */
   followsPeers = true;
   readonly #s: Shared;
@@ -38,7 +38,7 @@ export class OxHost {
     this.options = { table, paths, peers, limits, primitives, random, count };
     this.limits = shared.limits;
     this.timers = shared.timers;
-    this.oxtunnel = { tickets };
+    this.tickets = tickets;
     this.#outbox = outbox;
   }
 
@@ -79,11 +79,6 @@ export class OxHost {
   /** Tells that the path to the peer does not take what every path should (PROTOCOL §17). */
   noteNarrow(id: number): void {
     this.#s.events.push("narrow", id, this.#s.peers.generation[id]);
-  }
-
-  /** The other end has closed the session. */
-  closed(session: Ending, _reason: number): void {
-    this.forget(session);
   }
 
   /** Ends the session at once: nothing is sent or opened; its keys are overwritten on the next timer turn. */

@@ -3,6 +3,7 @@
  * together as the protocol that the shared parts call; and what a client asks of its session. Invariant: a call about a
  * session of WireGuard does nothing. Has no rules of its own about messages.
  */
+import { Repairs } from "../../repair/pool.ts";
 import { NONE } from "../../vector/arena.ts";
 import type { Burst } from "../../vector/burst.ts";
 import type { CookieChecker, CookieJar } from "../cookie.ts";
@@ -39,14 +40,8 @@ export class Oxtunnel implements Protocol {
     const trusted = new TrustedLinks(options.trusted);
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
     this.#host = new OxHost(shared, outbox, this.tickets);
-    this.sessions = new OxSessions(
-      shared,
-      outbox,
-      options.datagramAead,
-      trusted,
-      options.repair,
-      options.rates,
-    );
+    const repairs = options.repair && new Repairs(options.repair, this.#host.options.count);
+    this.sessions = new OxSessions(shared, outbox, options.datagramAead, trusted, repairs, options.rates);
     this.#negotiation = new Negotiation(parts, options, trusted, this.#host, this.sessions);
   }
 

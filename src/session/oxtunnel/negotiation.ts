@@ -55,7 +55,7 @@ import { KeyExchange } from "./keys.ts";
 import { OxSession } from "./session.ts";
 import type { OxSessions } from "./sessions.ts";
 import type { Rates } from "../../rate/pool.ts";
-import type { RepairOptions } from "../../repair/pool.ts";
+import type { RepairOptions } from "../../repair/options.ts";
 import { SPARE_IDS } from "./subjects/connection_ids.ts";
 import { type Ticket, type TicketKeys, wipeTicket } from "./tickets.ts";
 import type { Attempts } from "../attempts.ts";
@@ -134,7 +134,7 @@ export class Negotiation {
     this.#s = parts.shared;
     this.#o = options;
     this.#trusted = trusted;
-    this.#tickets = host.oxtunnel.tickets;
+    this.#tickets = host.tickets;
     this.#host = host;
     this.#sessions = sessions;
     const { staticPublic, random, limits } = parts.shared;

@@ -20,15 +20,15 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
+import { Hint, Report } from "../../wire/control.ts";
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
 import { DROP } from "../../metrics.ts";
+import type { SessionRepair } from "../../repair/session_repair.ts";
 import type { Outbox } from "../outbox.ts";
 import type { Shared } from "../shared.ts";
-import type { RepairReceiver } from "../../repair/receiver.ts";
-import { datagramBytes, type RepairTally } from "../../repair/tally.ts";
 import { ControlBudget } from "./control_budget.ts";
 import { Hints } from "./hints.ts";
-import { type RepairOptions, Repairs } from "../../repair/pool.ts";
+import type { Repairs } from "../../repair/pool.ts";
 import { OXTUNNEL } from "../table.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
 
@@ -60,7 +60,7 @@ export interface SessionVerbs {
     answerEarly(burst: Burst, row: number): void;
   };
   readonly size: PathSize;
-  readonly receiver: RepairReceiver | undefined;
+  readonly repair: SessionRepair | undefined;
   readonly reportIntervalUs: number;
   readonly pingIntervalUs: number;
   readonly dueUs: number;
@@ -118,15 +118,15 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
+  /** The report and the hint that are being read or written: one at a time, whichever session's it is. */
+  readonly report = new Report();
+  readonly hint = new Hint();
   /** What is done for each peer's control frames. */
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
   readonly repairs: Repairs | undefined;
   /** Undefined where no rate is to be found. */
   readonly rates: Rates | undefined;
-  /** What repair comes to in the sessions that send repairs, and in those that take them. */
-  readonly sending = new Set<RepairTally>();
-  readonly receiving = new Set<RepairTally>();
   readonly #s: Shared;
   readonly #outbox: Outbox;
   /** The first counter of the present epoch. */
@@ -139,12 +139,12 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     outbox: Outbox,
     datagramAead: DatagramAead,
     trusted: TrustedLinks,
-    repair: RepairOptions | undefined,
+    repairs: Repairs | undefined,
     rates: Rates | undefined,
   ) {
     this.#s = shared;
     this.#outbox = outbox;
-    this.repairs = repair && new Repairs(repair);
+    this.repairs = repairs;
     this.rates = rates;
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
@@ -266,12 +266,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
       this.of[session]!.confirmEpoch(nowUs);
     }
     if (this.of[session]!.isNew) this.of[session]!.opened(nowUs);
-    const { receiver } = this.of[session]!;
-    if (receiver !== undefined) {
-      const bytes = datagramBytes(burst, row);
-      receiver.arrivals.arrived(burst.counter[row], bytes, nowUs);
-      receiver.tally.datagram(bytes, nowUs);
-    }
+    this.of[session]!.repair?.datagramReceived(burst, row, nowUs);
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
     this.unreported[session]++;

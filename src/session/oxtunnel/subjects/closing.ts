@@ -7,7 +7,7 @@
 import type { Burst } from "../../../vector/burst.ts";
 import { CONTROL_CLOSE, writeClose } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
-import type { SharedSession, Subject } from "./subject.ts";
+import type { SessionContext, Subject } from "./subject.ts";
 
 /** How often the close is sent, and the time from one to the next, microseconds. */
 const CLOSES = 3;
@@ -16,13 +16,13 @@ const CLOSE_BYTES = FRAME_HEAD_BYTES + 4;
 
 export class Closing implements Subject {
   dueUs = Infinity;
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   #closesLeft = 0;
   #isDue = false;
   #reason = 0;
   #retryAfterS = 0;
 
-  constructor(session: SharedSession) {
+  constructor(session: SessionContext) {
     this.#session = session;
   }
 
@@ -59,10 +59,10 @@ export class Closing implements Subject {
   }
 
   handleTimeout(nowUs: number): void {
-    const { row, around } = this.#session;
+    const { row, host } = this.#session;
     this.dueUs = Infinity;
     this.#isDue = this.isClosing;
-    if (!this.#isDue) around.options.table.endsUs[row] = nowUs;
+    if (!this.#isDue) host.options.table.endsUs[row] = nowUs;
     this.#session.speak();
   }
 
@@ -71,6 +71,6 @@ export class Closing implements Subject {
   }
 
   onControl(): void {
-    this.#session.around.forget(this.#session);
+    this.#session.host.forget(this.#session);
   }
 }

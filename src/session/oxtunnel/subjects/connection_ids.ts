@@ -16,7 +16,7 @@ import {
 } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
-import type { SharedSession } from "./subject.ts";
+import type { SessionContext } from "./subject.ts";
 
 /** Spare connection ids that the other end shall have. */
 export const SPARE_IDS = 2;
@@ -38,7 +38,12 @@ export class ConnectionIds extends ReliableSubject {
   #remoteNumber: number;
 
   /** @param spareRows session rows of this end's ids 1 and on. @param remoteIds the other end's, taken over. */
-  constructor(session: SharedSession, reliable: Reliable, spareRows: readonly number[], remoteIds: number[]) {
+  constructor(
+    session: SessionContext,
+    reliable: Reliable,
+    spareRows: readonly number[],
+    remoteIds: number[],
+  ) {
     super(session, reliable, CONTROL_CONNECTION_IDS, FRAME_BYTES_MAX);
     this.#ownRows = [session.row, ...spareRows];
     this.#told = this.#ownRows.length;
@@ -53,7 +58,7 @@ export class ConnectionIds extends ReliableSubject {
 
   /** The other end has begun to use the id of `row`: it gets another in its place. */
   onUsed(row: number): void {
-    const { table } = this.session.around.options;
+    const { table } = this.session.host.options;
     const number = this.#ownRows.indexOf(row);
     if (number < 1 || number + SPARE_IDS < this.#ownRows.length || this.#ownRows.length >= IDS_EVER) return;
     const spare = table.allocateSpare(this.session.row);
@@ -77,7 +82,7 @@ export class ConnectionIds extends ReliableSubject {
   }
 
   protected writeFrame(view: DataView, at: number, sequence: number): number {
-    const { receiverIndex } = this.session.around.options.table;
+    const { receiverIndex } = this.session.host.options.table;
     const first = this.#told, count = this.#underWay;
     const ids = Uint32Array.from({ length: count }, (_, i) => receiverIndex[this.#ownRows[first + i]]);
     return writeConnectionIds(view, at, sequence, first, 0, ids, count);
@@ -102,7 +107,7 @@ export class ConnectionIds extends ReliableSubject {
 
   /** Gives the rows of the spare ids back. */
   wipe(): void {
-    const { table } = this.session.around.options;
+    const { table } = this.session.host.options;
     for (let number = 1; number < this.#ownRows.length; number++) table.erase(this.#ownRows[number]);
     this.#ownRows.length = 1;
   }

@@ -5,11 +5,11 @@
  */
 import { CLASS_DEFAULT } from "../../../control/traffic_class.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import { CONTROL_HINT, Hint } from "../../../wire/control.ts";
+import { CONTROL_HINT } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import type { HintedFlows } from "../hints.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
-import type { SharedSession } from "./subject.ts";
+import type { SessionContext } from "./subject.ts";
 
 /** How long a hint holds at the other end, seconds, and after how long it is told again, microseconds. */
 const LIFE_S = 65_535, AGAIN_US = 21_600_000_000;
@@ -18,15 +18,12 @@ const WAITING_MAX = 128;
 /** With IPv6 addresses. */
 const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + 11 + 32;
 
-/** Filled and written, or read and taken, one at a time. */
-const hint = new Hint();
-
 export class HintExchange extends ReliableSubject {
   /** Hints to be told, oldest first; without a class they are taken back. */
   readonly #waiting: (HintedFlows & { trafficClass?: number })[] = [];
   #againUs = Infinity;
 
-  constructor(session: SharedSession, reliable: Reliable) {
+  constructor(session: SessionContext, reliable: Reliable) {
     super(session, reliable, CONTROL_HINT, FRAME_BYTES_MAX);
   }
 
@@ -52,6 +49,7 @@ export class HintExchange extends ReliableSubject {
 
   protected writeFrame(view: DataView, at: number, sequence: number): number {
     const [{ protocol, clientPort, remotePort, client, remote, trafficClass }] = this.#waiting;
+    const { hint } = this.session.sessions;
     hint.sequence = sequence;
     hint.trafficClass = trafficClass ?? CLASS_DEFAULT;
     hint.protocol = protocol;
@@ -68,8 +66,9 @@ export class HintExchange extends ReliableSubject {
   }
 
   onControl({ view }: Burst, _row: number, at: number, length: number, nowUs: number): void {
+    const { hint, hints } = this.session.sessions;
     hint.read(view, at, length);
-    this.session.sessions.hints.take(this.session.row, hint, nowUs);
+    hints.take(this.session.row, hint, nowUs);
   }
 
   wipe(): void {

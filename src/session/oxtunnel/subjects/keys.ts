@@ -17,7 +17,7 @@ import {
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { KEY_EXCHANGE_PRICE } from "../control_budget.ts";
 import type { KeyExchange } from "../keys.ts";
-import type { SharedSession, Subject } from "./subject.ts";
+import type { SessionContext, Subject } from "./subject.ts";
 
 /** The longest frame of a part. */
 const PART_BYTES_MAX = FRAME_HEAD_BYTES + KEY_PART_AT + KEY_PART_BYTES;
@@ -25,7 +25,7 @@ const PART_BYTES_MAX = FRAME_HEAD_BYTES + KEY_PART_AT + KEY_PART_BYTES;
 const REPEAT_US_MIN = 250_000;
 
 export class KeyRenewal implements Subject {
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   readonly #keys: KeyExchange;
   #repeatAtUs = Infinity;
   /** When the last epoch's keys are overwritten, or Infinity. */
@@ -33,7 +33,7 @@ export class KeyRenewal implements Subject {
   /** When a request of the other end may be computed again. */
   #nextRequestUs = -Infinity;
 
-  constructor(session: SharedSession, keys: KeyExchange) {
+  constructor(session: SessionContext, keys: KeyExchange) {
     this.#session = session;
     this.#keys = keys;
   }
@@ -49,9 +49,9 @@ export class KeyRenewal implements Subject {
 
   /** Asks for the next epoch, or, near the end of the session's life, begins a handshake. */
   renew(nowUs: number): void {
-    const { row, peer, around } = this.#session;
-    const { table, limits } = around.options;
-    if (nowUs >= table.bornUs[row] + limits.sessionUs - limits.rejectAfterUs) around.initiate(peer);
+    const { row, peer, host } = this.#session;
+    const { table, limits } = host.options;
+    if (nowUs >= table.bornUs[row] + limits.sessionUs - limits.rejectAfterUs) host.initiate(peer);
     if (this.#keys.isAsking || this.#keys.isUnconfirmed || this.#retireAtUs !== Infinity) return;
     this.#keys.ask();
     this.#repeatLater(nowUs);
@@ -59,8 +59,8 @@ export class KeyRenewal implements Subject {
 
   /** Something has opened under the epoch that was awaited: the last one opens for a grace period more. */
   confirm(nowUs: number): void {
-    const { row, sessions, around } = this.#session;
-    const { limits, count } = around.options;
+    const { row, sessions, host } = this.#session;
+    const { limits, count } = host.options;
     this.#keys.confirm();
     const phase = this.#keys.epoch & 1;
     if (sessions.sendPhase[row] !== phase) sessions.enterEpoch(row, phase, nowUs);
@@ -102,7 +102,7 @@ export class KeyRenewal implements Subject {
   }
 
   onControl({ view }: Burst, _row: number, at: number, _length: number, nowUs: number): void {
-    const { row, peer, sessions, around, isEnding } = this.#session;
+    const { row, peer, sessions, host, isEnding } = this.#session;
     const { budget, exchangesLeft } = sessions;
     const isAnswer = readKeyRole(view, at) === KEY_ANSWER;
     // One exchange at a time, one computed per grace period whatever comes of it, and few in a burst and for one peer.
@@ -113,7 +113,7 @@ export class KeyRenewal implements Subject {
     if (this.#keys.computed !== computed) {
       sessions.exchangesLeft--;
       budget.pay(peer, KEY_EXCHANGE_PRICE, nowUs);
-      if (!isAnswer) this.#nextRequestUs = nowUs + around.options.limits.graceUs;
+      if (!isAnswer) this.#nextRequestUs = nowUs + host.options.limits.graceUs;
     }
     if (this.#keys.partsToSend !== 0) this.#session.speak();
     if (!keys) return;

@@ -7,7 +7,7 @@
 import type { Burst } from "../../../vector/burst.ts";
 import { CONTROL_ACK, readSequence, writeShort } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
-import type { SharedSession, Subject } from "./subject.ts";
+import type { SessionContext, Subject } from "./subject.ts";
 
 /** A frame is repeated after twice the round trip, and no sooner than after this, microseconds. */
 const REPEAT_US_MIN = 100_000;
@@ -20,7 +20,7 @@ export class Reliable implements Subject {
   dueUs = Infinity;
   /** Sequence number of the frame under way. */
   sequence = 0;
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   /** Whose frames they are, the first that waits first. */
   #subjects: readonly ReliableSubject[] = [];
   #underWay: ReliableSubject | undefined;
@@ -30,7 +30,7 @@ export class Reliable implements Subject {
   /** Sequence number of the next frame that is obeyed. */
   #expected = 0;
 
-  constructor(session: SharedSession) {
+  constructor(session: SessionContext) {
     this.#session = session;
   }
 
@@ -107,13 +107,13 @@ export class Reliable implements Subject {
 /** A subject whose frames are reliable and of one kind. Its place among the others is its place in the session's list. */
 export abstract class ReliableSubject implements Subject {
   readonly dueUs = Infinity;
-  protected readonly session: SharedSession;
+  protected readonly session: SessionContext;
   protected readonly reliable: Reliable;
   readonly #kind: number;
   readonly #bytesMax: number;
 
   /** @param kind CONTROL_*, with a sequence number. @param bytesMax of the longest frame that this end writes. */
-  constructor(session: SharedSession, reliable: Reliable, kind: number, bytesMax: number) {
+  constructor(session: SessionContext, reliable: Reliable, kind: number, bytesMax: number) {
     this.session = session;
     this.reliable = reliable;
     this.#kind = kind;

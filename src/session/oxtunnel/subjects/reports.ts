@@ -6,10 +6,10 @@
  */
 import { HEADROOM, SLOT_BYTES, TAILROOM } from "../../../vector/arena.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import { CONTROL_REPORT, Report, REPORT_BITMAP_MAX_BYTES, REPORT_MAX_BYTES } from "../../../wire/control.ts";
+import { CONTROL_REPORT, REPORT_BITMAP_MAX_BYTES, REPORT_MAX_BYTES } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { SHORT_HEADER_MAX_BYTES } from "../../../wire/oxtunnel.ts";
-import type { SharedSession, Subject } from "./subject.ts";
+import type { SessionContext, Subject } from "./subject.ts";
 
 /** Counters that a report goes over again, in case the last report was lost. */
 const OVERLAP = 32;
@@ -18,18 +18,15 @@ const FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;
 const PLAIN_BYTES_MAX = FIXED_BYTES + REPORT_BITMAP_MAX_BYTES;
 const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + REPORT_MAX_BYTES;
 
-/** Filled and written, or read, one at a time. */
-const report = new Report();
-
 export class Reports implements Subject {
   readonly dueUs = Infinity;
   /** Datagrams that the other end has accepted of those up to `acknowledged`, modulo 2^32, as its last report says. */
   reportedReceived = 0;
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   /** The highest counter of this end's last report; -1 before the first. */
   #reportedHighest = -1;
 
-  constructor(session: SharedSession) {
+  constructor(session: SessionContext) {
     this.#session = session;
   }
 
@@ -40,7 +37,7 @@ export class Reports implements Subject {
   write({ view }: Burst, at: number, room: number, nowUs: number): number {
     if (room < PLAIN_BYTES_MAX) return 0;
     this.#fill(PLAIN_BYTES_MAX, Math.min(FRAME_BYTES_MAX, room), nowUs);
-    return report.write(view, at);
+    return this.#session.sessions.report.write(view, at);
   }
 
   /** Writes a report in front of the packet in `row` where the datagram, of `mtu` bytes of plaintext, has room for it. */
@@ -52,7 +49,7 @@ export class Reports implements Subject {
     if (budget < FIXED_BYTES + 1) return;
     const behind = (slot[row] + 1) * SLOT_BYTES - TAILROOM - offset[row] - length[row];
     this.#fill(budget, Math.min(mtu - length[row], room + behind), nowUs);
-    const { frameBytes } = report;
+    const { report } = this.#session.sessions, { frameBytes } = report;
     if (frameBytes > room) {
       // Sections of a session that repairs need more than the headroom: the rest moves back.
       arena.copyWithin(offset[row] + frameBytes - room, offset[row], offset[row] + length[row]);
@@ -70,17 +67,17 @@ export class Reports implements Subject {
   }
 
   onControl({ view }: Burst, _row: number, at: number, _length: number, nowUs: number): void {
-    const { row, path, sessions, around } = this.#session;
+    const { row, path, sessions, host } = this.#session, { report } = sessions;
     report.read(view, at);
-    if (report.highest >= around.options.paths.acknowledged[path]) this.reportedReceived = report.received;
+    if (report.highest >= host.options.paths.acknowledged[path]) this.reportedReceived = report.received;
     sessions.acknowledge(row, report.highest);
     this.#session.reported(report, nowUs);
   }
 
   /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
   #fill(bytesMax: number, sectionsMax: number, nowUs: number): void {
-    const { sessions, row, path, around } = this.#session;
-    const { table: { replay }, paths: { ecn } } = around.options;
+    const { sessions, row, path, host } = this.#session, { report } = sessions;
+    const { table: { replay }, paths: { ecn } } = host.options;
     const highest = replay.highest[row];
     report.highest = highest;
     report.delayUs = nowUs - sessions.arrivedUs[row];
@@ -96,7 +93,7 @@ export class Reports implements Subject {
     report.hasEcn = (report.ect0 | report.ect1 | report.congestionExperienced) !== 0;
     report.hasQuality = report.hasClock = false;
     report.arrivalCount = 0;
-    this.#session.fillReport(report, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
+    this.#session.repair?.fillReport(report, sectionsMax - report.frameBytes, this.#reportedHighest, nowUs);
     this.#reportedHighest = highest;
     this.#session.isReportDue = false;
     sessions.reported(row, nowUs);

@@ -15,7 +15,7 @@ import {
   writePong,
 } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
-import type { SharedSession, Subject } from "./subject.ts";
+import type { SessionContext, Subject } from "./subject.ts";
 
 /** Pings without an answer after which the path counts as dead. */
 const PINGS_MAX = 8;
@@ -28,7 +28,7 @@ const ROUND_TRIP_US_MAX = 60e6;
 const GAIN = 1 / 8;
 const PING_BYTES = FRAME_HEAD_BYTES + 5, PONG_BYTES = FRAME_HEAD_BYTES + 9;
 
-/** How long nothing may come after data went out before a ping does; `roundTripUs` as `SharedSession` has it. */
+/** How long nothing may come after data went out before a ping does; `roundTripUs` as `SessionContext` has it. */
 export function pingIntervalUs(roundTripUs: number): number {
   return Math.max(PING_US_MIN, PING_ROUND_TRIPS * roundTripUs);
 }
@@ -37,13 +37,13 @@ export class RoundTrip implements Subject {
   readonly dueUs = Infinity;
   /** How much one round trip differs from the next. */
   readonly jitter = new Jitter();
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   #isPingDue = false;
   #isPongDue = false;
   #pongToken = 0;
   #pongSinceUs = 0;
 
-  constructor(session: SharedSession) {
+  constructor(session: SessionContext) {
     this.#session = session;
   }
 
@@ -61,13 +61,13 @@ export class RoundTrip implements Subject {
 
   /** Nothing came since data went out, for the `times`-th time. */
   onSilence(times: number): void {
-    const { sessions, row, peer, isInitiator, around } = this.#session;
+    const { sessions, row, peer, isInitiator, host } = this.#session;
     if (times <= PINGS_MAX) {
       this.ping();
       return;
     }
     sessions.pingAtUs[row] = Infinity;
-    if (isInitiator) around.initiate(peer);
+    if (isInitiator) host.initiate(peer);
   }
 
   hasWord(): boolean {

@@ -16,7 +16,7 @@ import {
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { counterBytes, OX_TAG_BYTES, SHORT_HEADER_MIN_BYTES } from "../../../wire/oxtunnel.ts";
 import { isStreamAddress } from "../../../wire/stream.ts";
-import type { SharedSession, Subject } from "./subject.ts";
+import type { SessionContext, Subject } from "./subject.ts";
 
 /** How long the reply to a probe may take: in round trips, at least, and while no round trip is known, microseconds. */
 const PROBE_ROUND_TRIPS = 3, PROBE_US_MIN = 200_000, PROBE_US_FIRST = 1_000_000;
@@ -25,11 +25,11 @@ const REPLY_BYTES = FRAME_HEAD_BYTES + 3;
 /** Answers the other end's probes. */
 export class SizeReplies implements Subject {
   readonly dueUs = Infinity;
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   /** The size of the probe that arrived last and waits for its reply, bytes of UDP payload; 0 when none does. */
   #arrived = 0;
 
-  constructor(session: SharedSession) {
+  constructor(session: SessionContext) {
     this.#session = session;
   }
 
@@ -64,11 +64,11 @@ export class SizeProbes implements Subject {
    * of one message with the probe, which UDP_SEGMENT lets a router take or drop as a whole.
    */
   readonly isAlone = true;
-  readonly #session: SharedSession;
+  readonly #session: SessionContext;
   readonly #size: PathSize;
   #isNarrow = false;
 
-  constructor(session: SharedSession, size: PathSize) {
+  constructor(session: SessionContext, size: PathSize) {
     this.#session = session;
     this.#size = size;
   }
@@ -83,8 +83,8 @@ export class SizeProbes implements Subject {
 
   /** Writes a probe, padded so that its datagram has the size that is probed, whatever `room` is. */
   write({ view, bytes }: Burst, start: number, _room: number, nowUs: number): number {
-    const { row, path, around } = this.#session, size = this.#size;
-    const { table, paths, count } = around.options;
+    const { row, path, host } = this.#session, size = this.#size;
+    const { table, paths, count } = host.options;
     const counter = counterBytes(table.sendCounter[row], paths.acknowledged[path]);
     const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
     const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
@@ -110,8 +110,8 @@ export class SizeProbes implements Subject {
   }
 
   onNewPath(): void {
-    const { path, around } = this.#session;
-    this.#size.begin(isStreamAddress(around.options.paths.address, 4 * path));
+    const { path, host } = this.#session;
+    this.#size.begin(isStreamAddress(host.options.paths.address, 4 * path));
     this.sizeChanged();
   }
 
@@ -132,9 +132,9 @@ export class SizeProbes implements Subject {
 
   /** Tells the columns what the path's size is now, and has a probe sent that is due. */
   sizeChanged(): void {
-    const { path, peer, around } = this.#session, size = this.#size;
-    const { paths } = around.options;
-    if (size.isNarrow && !this.#isNarrow) around.noteNarrow(peer);
+    const { path, peer, host } = this.#session, size = this.#size;
+    const { paths } = host.options;
+    if (size.isNarrow && !this.#isNarrow) host.noteNarrow(peer);
     this.#isNarrow = size.isNarrow;
     paths.datagramBytes[path] = size.bytes;
     paths.searchAtUs[path] = size.searchAtUs;

@@ -18,7 +18,7 @@ import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { AEAD_AES_256_GMAC, FEATURE_HYBRID_KEYS, FEATURE_RESUMPTION } from "../../../wire/parameters.ts";
 import { TICKET_LIFE_US, wipeTicket } from "../tickets.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
-import type { SharedSession } from "./subject.ts";
+import type { SessionContext } from "./subject.ts";
 
 /** A ticket is kept no longer, whatever the other end says. */
 const LIFE_MAX_US = 7 * 86_400_000_000;
@@ -30,7 +30,7 @@ export class TicketExchange extends ReliableSubject {
   /** When the other end is given another. */
   #nextUs = -Infinity;
 
-  constructor(session: SharedSession, reliable: Reliable) {
+  constructor(session: SessionContext, reliable: Reliable) {
     super(session, reliable, CONTROL_TICKET, FRAME_BYTES_MAX);
   }
 
@@ -59,15 +59,15 @@ export class TicketExchange extends ReliableSubject {
 
   /** Keeps the relay's ticket in place of the last one. */
   onControl({ bytes, view }: Burst, _row: number, at: number, length: number, nowUs: number): void {
-    const { peer: id, around } = this.session;
-    if (around.oxtunnel!.tickets || !this.#mayTell) return;
-    const peer = around.options.peers.get(id)!;
+    const { peer: id, host } = this.session;
+    if (host.tickets || !this.#mayTell) return;
+    const peer = host.options.peers.get(id)!;
     const lifeUs = Math.min(LIFE_MAX_US, 1e6 * readTicketLifeS(view, at));
     wipeTicket(peer.ticket);
     peer.ticket = {
       bytes: bytes.slice(at + TICKET_AT, at + length),
       secret: bytes.slice(at + TICKET_SECRET_AT, at + TICKET_AT),
-      expiresUnixUs: nowUs + around.unixOffsetUs + lifeUs,
+      expiresUnixUs: nowUs + host.unixOffsetUs + lifeUs,
     };
   }
 
@@ -78,12 +78,12 @@ export class TicketExchange extends ReliableSubject {
 
   /** Gives the other end a ticket, if this end gives tickets, unless the other end has one that is good for long. */
   #give(nowUs: number): void {
-    const { peer, around } = this.session;
-    const { tickets } = around.oxtunnel!;
+    const { peer, host } = this.session;
+    const { tickets } = host;
     if (!tickets || !this.#mayTell || nowUs < this.#nextUs || this.#ticket) return;
     this.#nextUs = nowUs + TICKET_LIFE_US / 2;
-    const secret = around.bytes(TICKET_SECRET_BYTES);
-    this.#ticket = { bytes: tickets.seal(secret, around.options.peers, peer, nowUs), secret };
+    const secret = host.bytes(TICKET_SECRET_BYTES);
+    this.#ticket = { bytes: tickets.seal(secret, host.options.peers, peer, nowUs), secret };
     this.reliable.start();
   }
 

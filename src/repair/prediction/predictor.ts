@@ -6,8 +6,8 @@
  */
 import { Lstm, LstmPredictor } from "./lstm.ts";
 import { bounded, FEATURES, PathFeatures } from "./path_features.ts";
-import type { PathStep } from "./path_quality.ts";
-import { LOGISTIC_WEIGHTS, LSTM_WEIGHTS } from "./predictor_weights.ts";
+import type { PathStep } from "../path_quality.ts";
+import { LOGISTIC_WEIGHTS, LSTM_WEIGHTS } from "./weights.ts";
 
 export interface Predictor {
   /** Takes what one report said. */
@@ -20,20 +20,36 @@ export type PredictorKind = "ewma" | "hmm" | "delay" | "logistic" | "lstm";
 export const PREDICTORS: readonly PredictorKind[] = ["ewma", "hmm", "delay", "logistic", "lstm"];
 export const DEFAULT_PREDICTOR: PredictorKind = "lstm";
 
-/** A predictor for one direction of one session; "default" is the best of them, as far as was measured. */
-export function makePredictor(kind: PredictorKind | "default"): Predictor {
-  switch (kind === "default" ? DEFAULT_PREDICTOR : kind) {
-    case "ewma":
-      return new AveragePredictor();
-    case "hmm":
-      return new MarkovPredictor();
-    case "delay":
-      return new DelayPredictor();
-    case "logistic":
-      return new LogisticPredictor(logisticWeights);
-    case "lstm":
-      return new LstmPredictor(network);
+/** Makes the predictors of one tunnel's sessions, which share the network that computes their steps together. */
+export class Predictors {
+  readonly #kind: PredictorKind;
+  readonly #network = new Lstm(lstmWeights);
+
+  /** @param kind "default" is the one that measured best. */
+  constructor(kind: PredictorKind | "default") {
+    this.#kind = kind === "default" ? DEFAULT_PREDICTOR : kind;
   }
+
+  /** A predictor for one direction of one session. */
+  make(): Predictor {
+    switch (this.#kind) {
+      case "ewma":
+        return new AveragePredictor();
+      case "hmm":
+        return new MarkovPredictor();
+      case "delay":
+        return new DelayPredictor();
+      case "logistic":
+        return new LogisticPredictor(logisticWeights);
+      case "lstm":
+        return new LstmPredictor(this.#network);
+    }
+  }
+}
+
+/** A predictor that shares nothing. */
+export function makePredictor(kind: PredictorKind | "default"): Predictor {
+  return new Predictors(kind).make();
 }
 
 /** From when a report's newest datagrams were sent to the middle of what is predicted, microseconds: feedback takes its time. */
@@ -190,6 +206,5 @@ function floats(base64: string): Float32Array {
   return values;
 }
 
-const logisticWeights = floats(LOGISTIC_WEIGHTS);
-/** One for all sessions of this thread. */
-const network = new Lstm(floats(LSTM_WEIGHTS));
+// Constants, however they are written.
+const logisticWeights = floats(LOGISTIC_WEIGHTS), lstmWeights = floats(LSTM_WEIGHTS);

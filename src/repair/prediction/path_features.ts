@@ -3,7 +3,7 @@
  * What a trained predictor sees of one report: eight numbers of about one. Invariant: each is finite and between -1 and 1,
  * whatever the step says, so that no peer can drive a predictor's state anywhere. Decides nothing.
  */
-import type { PathStep } from "./path_quality.ts";
+import type { PathStep } from "../path_quality.ts";
 
 export const FEATURES = 8;
 

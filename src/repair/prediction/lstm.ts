@@ -6,7 +6,7 @@
  * here (bench/train.ts).
  */
 import { FEATURES, PathFeatures } from "./path_features.ts";
-import type { PathStep } from "./path_quality.ts";
+import type { PathStep } from "../path_quality.ts";
 
 export const UNITS = 16;
 /** What each gate of a unit sees: the features, all units' outputs, and 1. */
@@ -84,7 +84,7 @@ export class Lstm {
   }
 }
 
-/** One session's part of the network; the Predictor that repair/predictor.ts makes. */
+/** One session's part of the network; the Predictor that repair/prediction/predictor.ts makes. */
 export class LstmPredictor {
   readonly memory = new Float32Array(MEMORY);
   readonly #features = new PathFeatures();
