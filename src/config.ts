@@ -148,7 +148,7 @@ export interface Config {
   readonly metricsListen: Endpoint;
   /** Bearer token of the admin interface, at least 16 characters. Secret. */
   readonly adminToken?: string;
-  /** Data-plane threads, 1 to 16, among which peers are divided. */
+  /** Relay workers (threads), 1 to 16, among which peers are divided. */
   readonly workers: number;
   /** The processor that each Worker keeps to, 0 to 1023, in their order; empty for none in particular. */
   readonly cpus: readonly number[];

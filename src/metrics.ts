@@ -1,6 +1,6 @@
 /**
- * Counters of the data path: one column of doubles over shared memory, with one writer (the data-plane
- * Worker) and any number of readers. Holds the one table of drop reasons: code, label and sentence. Formats
+ * Counters of the data path: one column of doubles over shared memory, with one writer (the relay
+ * worker) and any number of readers. Holds the one table of drop reasons: code, label and sentence. Formats
  * nothing.
  */
 

@@ -117,14 +117,36 @@ const DASHBOARD_POLICY = [
 
 /** Builds the whole interface; `serveAdmin` gives it a listener. */
 export function createAdmin(deps: AdminDeps): Hono {
-  const log = getLogger(["oxrelay", "admin"]);
   const app = new Hono();
-  const registry = createRegistry(
-    deps.metrics,
-    () => deps.status(),
-    async () => deps.applicationsInMetrics() ? (await deps.snapshot()).applications : {},
-  );
+  answerSafely(app);
+  addOpenRoutes(app, deps);
+  // Before the guard: a client that has the token verifies by this to whom it would send the token.
+  app.get("/v1/hello", (c) => {
+    const nonce = c.req.query("nonce") ?? "";
+    if (!NONCE.test(nonce)) return refuse(c, 400, "nonce", "a nonce is 43 characters of base64url");
+    return c.json({ proof: proofOf(deps.adminToken(), deps.url(), nonce) });
+  });
+  app.use("/v1/*", async (c, next) => {
+    const denial = judge(c.req.raw, deps.adminToken());
+    if (denial === undefined) return await next();
+    if (denial.status === 401) c.header("WWW-Authenticate", 'Bearer realm="oxrelay"');
+    return refuse(c, denial.status, denial.field, denial.message);
+  });
+  addReadingRoutes(app, deps);
+  app.post("/v1/reload", async (c) => c.json(await deps.reload()));
+  app.post("/v1/peers", (c) => addPeer(c, deps));
+  app.delete("/v1/peers/:name", async (c) => {
+    const name = v.safeParse(PeerName, c.req.param("name"));
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    if (await deps.removePeer(name.output)) return c.body(null, 204);
+    return refuse(c, 404, "name", `there is no peer ${name.output}`);
+  });
+  return app;
+}
 
+/** Headers of every answer, and answers to what no route takes or a route fails at. */
+function answerSafely(app: Hono): void {
+  const log = getLogger(["oxrelay", "admin"]);
   app.use(async (c, next) => {
     await next();
     c.header("Cache-Control", "no-store");
@@ -144,7 +166,15 @@ export function createAdmin(deps: AdminDeps): Hono {
     log.error("{method} {path} failed: {error}", { method: c.req.method, path: c.req.path, error });
     return refuse(c, 500, "relay", "the relay failed to answer; its log says why");
   });
+}
 
+/** What everybody who reaches the listener may read: no secret and no peer is in it. */
+function addOpenRoutes(app: Hono, deps: AdminDeps): void {
+  const registry = createRegistry(
+    deps.metrics,
+    () => deps.status(),
+    async () => deps.applicationsInMetrics() ? (await deps.snapshot()).applications : {},
+  );
   app.get("/", (c) => {
     c.header("Content-Security-Policy", DASHBOARD_POLICY);
     return c.html(dashboard);
@@ -159,19 +189,10 @@ export function createAdmin(deps: AdminDeps): Hono {
       return c.json(health, health.ok ? 200 : 503);
     });
   }
+}
 
-  // Before the guard: a client that has the token verifies by this to whom it would send the token.
-  app.get("/v1/hello", (c) => {
-    const nonce = c.req.query("nonce") ?? "";
-    if (!NONCE.test(nonce)) return refuse(c, 400, "nonce", "a nonce is 43 characters of base64url");
-    return c.json({ proof: proofOf(deps.adminToken(), deps.url(), nonce) });
-  });
-  app.use("/v1/*", async (c, next) => {
-    const denial = judge(c.req.raw, deps.adminToken());
-    if (denial === undefined) return await next();
-    if (denial.status === 401) c.header("WWW-Authenticate", 'Bearer realm="oxrelay"');
-    return refuse(c, denial.status, denial.field, denial.message);
-  });
+/** What the operator may read. */
+function addReadingRoutes(app: Hono, deps: AdminDeps): void {
   app.get("/v1/status", async (c) => {
     const { startedAt, ...about } = deps.status();
     const counters = COUNTER_NAMES.map((name) => [name, sum(deps.metrics, (metrics) => metrics.get(name))]);
@@ -189,36 +210,27 @@ export function createAdmin(deps: AdminDeps): Hono {
     });
   });
   app.get("/v1/sessions", async (c) => c.json((await deps.snapshot()).sessions));
-  app.get("/v1/config", (c) => c.json(deps.config() as Record<string, unknown>));
-  app.post("/v1/reload", async (c) => c.json(await deps.reload()));
   app.get("/v1/peers", async (c) => c.json((await deps.snapshot()).peers));
-  app.post("/v1/peers", async (c) => {
-    // A page of another site can send anything but JSON without a CORS preflight.
-    if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {
-      return refuse(c, 415, "Content-Type", "send the peer as application/json");
-    }
-    const text = await readBody(c.req.raw);
-    if (text === undefined) {
-      return refuse(c, 413, "body", `the body may be ${BODY_BYTES_MAX} bytes at most`);
-    }
-    let body: unknown;
-    try {
-      body = JSON.parse(text);
-    } catch (error) {
-      if (!(error instanceof SyntaxError)) throw error;
-      return refuse(c, 400, "body", "the body is not JSON");
-    }
-    const peer = v.safeParse(NewPeer, body);
-    if (!peer.success) return refuseIssue(c, peer.issues[0], "body");
-    return c.json(await deps.addPeer(peer.output), 201);
-  });
-  app.delete("/v1/peers/:name", async (c) => {
-    const name = v.safeParse(PeerName, c.req.param("name"));
-    if (!name.success) return refuseIssue(c, name.issues[0], "name");
-    if (await deps.removePeer(name.output)) return c.body(null, 204);
-    return refuse(c, 404, "name", `there is no peer ${name.output}`);
-  });
-  return app;
+  app.get("/v1/config", (c) => c.json(deps.config() as Record<string, unknown>));
+}
+
+async function addPeer(c: Context, deps: AdminDeps): Promise<Response> {
+  // A page of another site can send anything but JSON without a CORS preflight.
+  if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {
+    return refuse(c, 415, "Content-Type", "send the peer as application/json");
+  }
+  const text = await readBody(c.req.raw);
+  if (text === undefined) return refuse(c, 413, "body", `the body may be ${BODY_BYTES_MAX} bytes at most`);
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return refuse(c, 400, "body", "the body is not JSON");
+  }
+  const peer = v.safeParse(NewPeer, body);
+  if (!peer.success) return refuseIssue(c, peer.issues[0], "body");
+  return c.json(await deps.addPeer(peer.output), 201);
 }
 
 /** The body's text, or undefined when the body is longer than BODY_BYTES_MAX, whatever its announced length. */

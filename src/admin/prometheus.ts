@@ -78,14 +78,14 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
     "Packets for clients that arrived at another Worker, given to the one that owns the peer.",
   ],
   bursts: ["bursts_total", "Bursts of packets processed."],
-  loop_beats: ["loop_beats_total", "Turns of the data-plane loops; a loop that makes none has stalled."],
+  loop_beats: ["loop_beats_total", "Turns of the relay workers' loops; a loop that makes none has stalled."],
   packets_queued: ["queued_packets_total", "Packets to peers that waited for the line of their peer."],
   packets_marked: ["marked_packets_total", "Packets to peers that were marked with CE instead of dropped."],
   queue_packets: ["queue_packets", "Packets that wait for the lines of their peers."],
   sessions: ["sessions", "Live key epochs and pending handshakes."],
   connections: ["connections", "Peers with a session that can carry data."],
   exit_flows: ["exit_flows", "Flows open in the exit."],
-  under_load: ["workers_under_load", "Data-plane workers that now demand cookies."],
+  under_load: ["workers_under_load", "Relay workers that now demand cookies."],
 };
 
 /** What the exposition holds besides the counters. */
@@ -130,37 +130,51 @@ export function createRegistry(
   applications: () => Promise<Record<string, number>>,
 ): Registry {
   const registry = new Registry();
-  const registers = [registry];
-  const addCounter = (name: string, help: string, read: () => number) => {
-    new Counter({
-      name: `oxrelay_${name}`,
-      help,
-      registers,
-      collect() {
-        this.reset();
-        this.inc(read());
-      },
-    });
-  };
-  const addGauge = (name: string, help: string, read: () => number) => {
-    new Gauge({
-      name: `oxrelay_${name}`,
-      help,
-      registers,
-      collect() {
-        this.set(read());
-      },
-    });
-  };
+  addColumns(registry, columns);
+  addLabelled(registry, columns);
+  addApplications(registry, applications);
+  addProcess(registry, build);
+  return registry;
+}
 
+function addCounter(registry: Registry, name: string, help: string, read: () => number): void {
+  new Counter({
+    name: `oxrelay_${name}`,
+    help,
+    registers: [registry],
+    collect() {
+      this.reset();
+      this.inc(read());
+    },
+  });
+}
+
+function addGauge(registry: Registry, name: string, help: string, read: () => number): void {
+  new Gauge({
+    name: `oxrelay_${name}`,
+    help,
+    registers: [registry],
+    collect() {
+      this.set(read());
+    },
+  });
+}
+
+/** The counters of EXPORTED, each by its own name. */
+function addColumns(registry: Registry, columns: readonly Metrics[]): void {
   for (const [counter, [name, help]] of Object.entries(EXPORTED)) {
     const unit = name.includes("_seconds") ? 1e-6 : 1; // the column has microseconds
     const each = (metrics: Metrics) => metrics.get(counter as CounterName) * unit;
     const read = counter === "held_us_max"
       ? () => Math.max(0, ...columns.map(each))
       : () => sum(columns, each);
-    (name.endsWith("_total") ? addCounter : addGauge)(name, help, read);
+    (name.endsWith("_total") ? addCounter : addGauge)(registry, name, help, read);
   }
+}
+
+/** The counters that are one metric with labels. */
+function addLabelled(registry: Registry, columns: readonly Metrics[]): void {
+  const registers = [registry];
   new Counter({
     name: "oxrelay_dropped_packets_total",
     help: "Packets and datagrams dropped, by reason.",
@@ -206,24 +220,37 @@ export function createRegistry(
       }
     },
   });
+}
+
+function addApplications(registry: Registry, applications: () => Promise<Record<string, number>>): void {
   new Gauge({
     name: "oxrelay_recognised_flows",
     help:
       "Flows of the last ten seconds that are recognised, by application; empty unless applications_in_metrics is set.",
     labelNames: ["application"],
-    registers,
+    registers: [registry],
     async collect() {
       const flows = await applications();
       this.reset();
       for (const [application, count] of Object.entries(flows)) this.set({ application }, count);
     },
   });
-  addCounter("process_cpu_seconds_total", "CPU time of the process, user and system.", () => {
+}
+
+/** What the process is and takes. */
+function addProcess(registry: Registry, build: () => BuildInfo): void {
+  addCounter(registry, "process_cpu_seconds_total", "CPU time of the process, user and system.", () => {
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;
   });
-  addGauge("process_resident_memory_bytes", "Resident memory of the process.", () => Deno.memoryUsage().rss);
   addGauge(
+    registry,
+    "process_resident_memory_bytes",
+    "Resident memory of the process.",
+    () => Deno.memoryUsage().rss,
+  );
+  addGauge(
+    registry,
     "process_start_time_seconds",
     "When the relay started, in seconds since 1970.",
     () => build().startedAt.getTime() / 1000,
@@ -232,14 +259,13 @@ export function createRegistry(
     name: "oxrelay_build_info",
     help: "Always 1; version and exit are in the labels.",
     labelNames: ["version", "exit"],
-    registers,
+    registers: [registry],
     collect() {
       const { version, exit } = build();
       this.reset();
       this.set({ version, exit }, 1);
     },
   });
-  return registry;
 }
 
 /** Adds one number of every worker. */

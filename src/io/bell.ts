@@ -16,7 +16,7 @@ export function openBells(count: number): number[] {
   const bells = Array.from({ length: count }, () => libc().eventfd(0, O_CLOEXEC | O_NONBLOCK));
   if (!bells.some((fd) => fd < 0)) return bells;
   closeBells(bells.filter((fd) => fd >= 0));
-  throw new Error("no file descriptor is left to wake a data plane by; raise ulimit -n");
+  throw new Error("no file descriptor is left to wake a Worker by; raise ulimit -n");
 }
 
 export function closeBells(bells: readonly number[]): void {

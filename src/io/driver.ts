@@ -1,5 +1,5 @@
 /**
- * The driver: the only loop and the only clock of a data plane. It has bursts carried between port, core and exit (carry.ts)
+ * The driver: the only loop and the only clock of a Worker or plane. It has bursts carried between port, core and exit (carry.ts)
  * whenever one of them has something, and runs the core's timers. Invariant: it never waits to fill a burst, and
  * every slot that it is given is released or handed over in the same turn.
  */

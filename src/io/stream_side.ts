@@ -1,5 +1,5 @@
 /**
- * The data plane's side of streams that another thread serves: a port around the plane's own, which hands rows for a
+ * A Worker's side of streams that another thread serves: a port around its own, which hands rows for a
  * connection to that thread by mailbox; rows from connections come in by mailbox too. Invariant: what a socket brings
  * never bears a connection's address, whatever source it was sent under. Holds no connection.
  * Keeps PROTOCOL R89.

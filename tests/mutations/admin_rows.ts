@@ -103,7 +103,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "a timer ends its thread",
   },
   {
-    file: "src/connect/mod.ts",
+    file: "src/connect/run.ts",
     from: "if (!isWaitedFor || !isShortage(error)) throw error;",
     to: "throw error;",
     tests: [DESCRIPTORS],

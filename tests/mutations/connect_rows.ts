@@ -125,7 +125,7 @@ export const CONNECT_ROWS: readonly Mutation[] = [
     note: "only a name's first address is tried",
   },
   {
-    file: "src/connect/mod.ts",
+    file: "src/connect/through_device.ts",
     from: "const resolve = resolveOutside(host);",
     to: "const resolve = resolveHost;",
     tests: [NAMES],

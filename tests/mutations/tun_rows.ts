@@ -108,7 +108,7 @@ export const TUN_ROWS: readonly Mutation[] = [
     note: "the kernel is not told of the device's offloads",
   },
   {
-    file: "src/connect/mod.ts",
+    file: "src/connect/through_device.ts",
     from: "if (killSwitch) await sentence(() => host.shut(outer()));",
     to: "",
     tests: KILL_SWITCH,

@@ -95,7 +95,7 @@ interface Calls {
   ringEnters: number;
 }
 
-/** What system calls a relay's data plane makes while a client pings through it. */
+/** What system calls a relay worker makes while a client pings through it. */
 async function callsWhilePinging(net: Network, io: string): Promise<Calls> {
   const client = await net.client(2);
   const relay = await net.relay(

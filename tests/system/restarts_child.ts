@@ -1,6 +1,6 @@
 /**
  * Workers that come and go in one process, whose main thread holds no native library, so that each Worker that ends is
- * the last that had it open. "worker": a relay's data plane that fails and is started again. "forged": a Worker that was given
+ * the last that had it open. "worker": a relay worker that fails and is started again. "forged": a Worker that was given
  * a forged message (forged_worker.ts). Prints how many lived.
  * Usage: restarts_child.ts worker|forged RESTARTS
  */

@@ -86,7 +86,7 @@ Deno.test("view: the mix is of the last moments, each direction by itself, and a
   assertEquals(mixUp, { game: { packets: 0.6, bytes: 0.05 }, bulk: { packets: 0.4, bytes: 0.95 } });
   assertEquals(mixDown, { voice: { packets: 1, bytes: 1 } });
   assertEquals(shares([now, now]).mixUp, undefined, "nothing went");
-  // A data plane that was started again counts from zero.
+  // A plane that was started again counts from zero.
   const anew = { ...now, classesUp: classes({ game: [5, 500] }) };
   assertEquals(shares([now, anew]).mixUp, { game: { packets: 1, bytes: 1 } });
 });

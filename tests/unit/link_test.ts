@@ -1,5 +1,5 @@
 /**
- * The link of `connect` over its own data plane and real sockets on loopback, against a relay in this process: what its
+ * The link of `connect` over its own plane and real sockets on loopback, against a relay in this process: what its
  * datagrams are, as who stands between them sees it. Needs no native library and no device.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";

@@ -27,7 +27,7 @@ const RETRY_MIN_MS = 2000, RETRY_MAX_MS = 60_000;
 /** How long a dial waits to be told the address. Resolvers may be behind the tunnel; what they say later the next dial knows. */
 const RESOLVE_MS = 500;
 
-/** Mailboxes of the client's one data plane and of the thread that serves the connection. */
+/** Mailboxes of the client's one plane and of the thread that serves the connection. */
 export const PLANE = 0, STREAMS = 1;
 
 export interface LinkFallbackOptions {
@@ -48,7 +48,7 @@ interface Target {
 }
 
 export class LinkFallback {
-  /** For the data plane. */
+  /** For the plane. */
   readonly mailboxes: Mailboxes = openMailboxes(2);
   readonly #o: LinkFallbackOptions;
   readonly #port: StreamPort;

@@ -1,5 +1,5 @@
 /**
- * The client's data plane: core, port and driver over one exit, in the thread that makes it. Invariant: the socket is
+ * A client's plane: core, port and driver over one exit, in the thread that makes it. Invariant: the socket is
  * bound to no address, so that the system chooses one for each path and a session outlives a change of network; whatever
  * was opened is closed by `close`. Decides nothing: to whom and when is the link's matter.
  */
@@ -57,7 +57,7 @@ export interface PlaneState {
   applications: Record<string, number>;
 }
 
-/** A data plane in this thread or another. */
+/** What carries a client's packets, in this thread (`LocalPlane`) or in a Worker (`PlaneWorkerHandle`). */
 export interface LinkPlane {
   /** Names the relay's address, first or anew, and starts a handshake, with the first packet where it can carry one. */
   connect(address: string, port: number): void;
@@ -99,69 +99,22 @@ export class LocalPlane implements LinkPlane {
   readonly #isOxtunnel: boolean;
   readonly #metrics = new Metrics();
 
-  /** Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves nothing else from here on. */
+  /**
+   * Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves
+   * nothing else from here on, and is told things by `messages`.
+   */
   constructor(
     invitation: Invitation,
     exit: Exit,
     native: Native | string,
-    { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair }:
-      PlaneWishes,
+    wishes: PlaneWishes,
     mailboxes?: Mailboxes,
     messages?: Messages,
   ) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
-    const isNative = typeof native !== "string";
-    const privateKey = keyFromText(invitation.privateKey)!;
-    const isOxtunnel = this.#isOxtunnel = invitation.protocol === "oxtunnel";
-    const suite = suiteOf(native, { forged: DROP.forged });
-    const { primitives, makeAead, makeDatagramAead, aeads } = suite.crypto;
-    useBlake2s(suite.blake2s);
-    const inner = (isIpv6: boolean) =>
-      invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
-    this.#client = new Client({
-      arena,
-      metrics,
-      primitives,
-      makeAead,
-      ...(isOxtunnel
-        ? {
-          makeDatagramAead,
-          aeads,
-          ...(compression ? { lz4: suite.makeLz4() } : {}),
-          ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
-          compressionThreshold: DEFAULTS.compressionThreshold,
-        }
-        : {}),
-      random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
-      limits: WIREGUARD_LIMITS,
-      privateKey,
-      ipv4: inner(false) ?? "0.0.0.0",
-      ipv6: inner(true),
-      mtu: invitation.mtu,
-      exitIsSource: exit.name === "userspace",
-      // The event loop's timers would hold packets for a millisecond and more.
-      batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
-      queues: {
-        ...queuesOptions({ ...DEFAULTS, congestionAlgorithm, repair })!,
-        bytesPerS: upBytesPerS ?? 0,
-      },
-      receiveBytesPerS: downBytesPerS,
-      trusted: invitation.trusted,
-      maxConnections: 1,
-      rateLimitPerIp: 1,
-      worker: 0,
-      unixOffsetUs: wallClockOffsetUs(),
-    }, {
-      publicKey: invitation.relayPublicKey,
-      presharedKey: invitation.presharedKey,
-      ...(invitation.routes.length === 0 ? {} : { allowedIps: invitation.routes }),
-      persistentKeepaliveS: invitation.keepaliveS,
-      protocol: invitation.protocol,
-    });
-    privateKey.fill(0);
-    this.#client.setClassRules(rules);
-    for (const one of priorities) this.#client.hint(one, one.trafficClass);
+    this.#isOxtunnel = invitation.protocol === "oxtunnel";
+    this.#client = makeClient(invitation, exit, native, wishes, arena, metrics);
     this.#exit = exit;
     const socket = openPort(native, arena, metrics);
     const mailbox = this.#mailbox = mailboxes && new Mailbox(PLANE, mailboxes, (code) => metrics.drop(code));
@@ -240,6 +193,70 @@ export class LocalPlane implements LinkPlane {
     await this.#mailbox?.close();
     await this.#exit.close();
   }
+}
+
+/** The core, which knows its relay's keys and not where the relay is. */
+function makeClient(
+  invitation: Invitation,
+  exit: Exit,
+  native: Native | string,
+  { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair }:
+    PlaneWishes,
+  arena: Arena,
+  metrics: Metrics,
+): Client {
+  const isNative = typeof native !== "string";
+  const isOxtunnel = invitation.protocol === "oxtunnel";
+  const privateKey = keyFromText(invitation.privateKey)!;
+  const suite = suiteOf(native, { forged: DROP.forged });
+  const { primitives, makeAead, makeDatagramAead, aeads } = suite.crypto;
+  useBlake2s(suite.blake2s);
+  const inner = (isIpv6: boolean) =>
+    invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
+  const client = new Client({
+    arena,
+    metrics,
+    primitives,
+    makeAead,
+    ...(isOxtunnel
+      ? {
+        makeDatagramAead,
+        aeads,
+        ...(compression ? { lz4: suite.makeLz4() } : {}),
+        ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
+        compressionThreshold: DEFAULTS.compressionThreshold,
+      }
+      : {}),
+    random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
+    limits: WIREGUARD_LIMITS,
+    privateKey,
+    ipv4: inner(false) ?? "0.0.0.0",
+    ipv6: inner(true),
+    mtu: invitation.mtu,
+    exitIsSource: exit.name === "userspace",
+    // The event loop's timers would hold packets for a millisecond and more.
+    batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
+    queues: {
+      ...queuesOptions({ ...DEFAULTS, congestionAlgorithm, repair })!,
+      bytesPerS: upBytesPerS ?? 0,
+    },
+    receiveBytesPerS: downBytesPerS,
+    trusted: invitation.trusted,
+    maxConnections: 1,
+    rateLimitPerIp: 1,
+    worker: 0,
+    unixOffsetUs: wallClockOffsetUs(),
+  }, {
+    publicKey: invitation.relayPublicKey,
+    presharedKey: invitation.presharedKey,
+    ...(invitation.routes.length === 0 ? {} : { allowedIps: invitation.routes }),
+    persistentKeepaliveS: invitation.keepaliveS,
+    protocol: invitation.protocol,
+  });
+  privateKey.fill(0);
+  client.setClassRules(rules);
+  for (const one of priorities) client.hint(one, one.trafficClass);
+  return client;
 }
 
 /** Bound to no address and a port of the system's choice. */
