@@ -38,7 +38,7 @@ export async function addByRelay(
   return record;
 }
 
-/** "removed" by the running relay, "unknown" to it, or why it was not told. Throws what it refused with. */
+/** Removes a peer by the running relay: "removed", "unknown" there, or why the relay was not asked. Throws RefusedError. */
 export async function removeByRelay(config: Config, name: string): Promise<"removed" | "unknown" | Error> {
   try {
     await askRelay(config, "DELETE", `/v1/peers/${encodeURIComponent(name)}`);
@@ -52,7 +52,7 @@ export async function removeByRelay(config: Config, name: string): Promise<"remo
   }
 }
 
-/** Makes a running relay read the peers again. No relay is no failure: it reads them when it starts. */
+/** Makes a running relay read the peers again; the result is the exit code. A relay that does not run reads them when it starts. */
 export async function tellRelay(config: Config): Promise<number> {
   try {
     const reply = await askRelay(config, "POST", "/v1/reload") as { peers?: { total?: unknown } } | null;

@@ -1,6 +1,6 @@
 /**
- * `speedtest`: how far a relay is and how much gets there and back, measured inside a tunnel of its own. Invariant:
- * nothing of this machine is changed, and standard output has the result alone. The measuring is speedtest_exit.ts's.
+ * `speedtest`: the round trip to a relay, and loss, jitter and rate both ways, measured inside a tunnel of its own. Invariant:
+ * nothing of this machine is changed, and standard output has the result alone. speedtest_exit.ts measures.
  */
 import { loadNative } from "../../ffi/native.ts";
 import { DEFAULTS, formatEndpoint } from "../config.ts";
@@ -23,7 +23,7 @@ const HELP =
 
   --config FILE         a file of this folder with what \`peer add\` printed (default oxrelay-connect.conf, if it exists)
   --server HOST:PORT    the relay's address, in place of the config's; of several the nearest is measured
-  --seconds N           time for each direction, 1 to 10 (default 4)
+  --seconds N           seconds for each direction, 1 to 10 (default 4)
   --json                the result as one line of JSON, for programs
 
 It needs no root and changes nothing. The rate counts the IP packets that the receiver got inside the tunnel.

@@ -77,7 +77,7 @@ export function tooLong(source: string): CommandError {
   return new CommandError(`${source}: longer than ${TEXT_MAX} bytes, so it is no config and no invitation`);
 }
 
-/** The invitation as one line. It holds the private key. */
+/** The invitation as one line, which holds the private key. */
 export function formatInvitation(invitation: Omit<Invitation, "protocol">): string {
   const {
     privateKey,

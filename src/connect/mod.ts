@@ -6,7 +6,7 @@
 import { tunUnavailable } from "../exit/tun.ts";
 import { undo } from "../exit/tun_client.ts";
 import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
-import type { PlaneWishes } from "./link/local_plane.ts";
+import type { PlaneWishes } from "./link/plane.ts";
 import {
   checkIncluded,
   readCongestion,
@@ -24,7 +24,7 @@ import { throughSockets } from "./through_sockets.ts";
 import { LinkView } from "./view.ts";
 
 const HELP =
-  `Connects this machine to a relay, over OxTunnel or WireGuard. Ctrl-C ends it and restores everything.
+  `Connects this machine to a relay, over OxTunnel or WireGuard. Ctrl-C ends the tunnel and undoes every change.
 
   deno task connect                         asks for the invitation: one line that \`peer add\` printed
   deno task connect < laptop.conf           the config or the invitation in a file

@@ -1,6 +1,6 @@
 /**
- * What is said to `connect`, on its command line and in what it is given to read. Invariant: everything is sound before
- * anything on this machine is touched, and what is wrong is named with its remedy and without its secrets. Only reads.
+ * What `connect` is told, on its command line and in the texts that it reads. Invariant: everything is checked before anything
+ * on this machine is changed, and a mistake is named with its remedy and without its secrets. Only reads.
  */
 import {
   type Config,
@@ -138,9 +138,9 @@ async function userId(name: string): Promise<number> {
 }
 
 /**
- * The relay and this device's place behind it: from a word of the command line, a file, or standard input; spoken to in
- * `protocol` instead where it is given. And where it is reached: at `servers`, each "host:port" or a list of these with
- * commas, or as it says itself. Throws UsageError or CommandError.
+ * The invitation of a relay: from a word of the command line, a file, or standard input, with `protocol` in place of the
+ * invitation's own where one is given. And the relay's endpoints: `servers`, each "host:port" or a list of these with commas, or
+ * else the invitation's own. Throws UsageError or CommandError.
  */
 export async function readInvitation(
   word: string | undefined,

@@ -23,8 +23,8 @@ export function resolveServers({ invitation, endpoints }: Place, resolve?: Resol
 }
 
 /**
- * The way around blocked UDP, where the invitation names one. Its name is resolved now, outside the tunnel, and is the
- * relay's own address when that does not work; and again with each dial, after which `onMoved` is called if it has another.
+ * The fallback over TLS, where the invitation names one. Its host is resolved now, outside the tunnel, and again with each dial,
+ * after which `onMoved` is called if the address is another one. A host that cannot be resolved has the relay's own address.
  */
 export async function openFallback(
   { endpoint, fallback, protocol }: Invitation,

@@ -1,6 +1,7 @@
 /**
- * One probe of one relay (PROTOCOL §11): how far it is, by a handshake that asks for no session, from a socket of its
- * own. Invariant: whatever it opens is closed when it resolves, and no session is made or touched. Decides nothing.
+ * One probe of one relay (PROTOCOL §11): the round trip to the relay, by a handshake that asks for no session, from a socket
+ * of its own. Invariant: whatever the probe opens is closed when it resolves, and no session is made or touched. Decides
+ * nothing.
  */
 import { Client } from "../client.ts";
 import { portableSuite } from "../codec/suite.ts";

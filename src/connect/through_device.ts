@@ -8,7 +8,7 @@ import { CommandError } from "../process/help.ts";
 import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
 import type { Invitation } from "./invitation.ts";
-import type { PlaneWishes } from "./link/local_plane.ts";
+import type { PlaneWishes } from "./link/plane.ts";
 import { Link } from "./link/mod.ts";
 import { PlaneWorkerHandle } from "./link/worker_handle.ts";
 import { resolveOutside } from "./outside_names.ts";

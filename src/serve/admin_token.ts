@@ -21,7 +21,7 @@ export function adminUrl({ metricsListen: { host, port } }: Config): string {
   return `http://${formatEndpoint({ host: reachable, port })}`;
 }
 
-/** For who asks the relay: undefined when neither the config nor a relay's first start has set one. Throws CommandError. */
+/** The token for a subcommand that asks the relay; undefined when neither the config nor a relay's first start has set one. Throws CommandError. */
 export async function readAdminToken(config: Config): Promise<string | undefined> {
   if (config.adminToken !== undefined) return config.adminToken;
   const path = pathOf(config);
@@ -35,8 +35,8 @@ export async function readAdminToken(config: Config): Promise<string | undefined
 }
 
 /**
- * For the relay: the same, made when it is missing. A relay that cannot keep one, as on a read-only disk, still relays: it gets
- * one that nobody knows, and `say` why.
+ * The relay's token, made when none is configured or stored. A relay that cannot store one, as on a read-only disk, still relays:
+ * it uses a token that nobody knows, and `say` gets the reason.
  */
 export async function loadAdminToken(config: Config, say: (message: string) => void): Promise<string> {
   try {

@@ -1,6 +1,6 @@
 /**
  * `serve`: runs a relay until it is told to stop. Invariant: a signal during the start leaves the host as it was, and one during
- * the end does not cut the clean-up short; a reload that is refused leaves the relay as it is. Moves no packet itself.
+ * the end does not cut the clean-up short; a reload that is refused ends nothing. Moves no packet itself.
  */
 import type { Environment } from "../config.ts";
 import { loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";

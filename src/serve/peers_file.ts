@@ -1,7 +1,7 @@
 /**
  * What `peers.json` and OXRELAY_PEERS hold, as text and as records. Invariant: a record that leaves this module has every field
  * in its one normal form and no two records share a name, a key or a prefix; a mistake names peer and field and never a value,
- * since a preshared key is a secret. Each field is checked by hand: a schema library takes five times as long for thousands of
+ * since a preshared key is a secret. Each field is checked by hand: a schema library takes several times as long for thousands of
  * peers, and every `peer add` reads them all. Opens no file.
  */
 import { isKeyText, unusableKey } from "../process/keys_text.ts";

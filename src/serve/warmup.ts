@@ -14,7 +14,7 @@ import { Arena } from "../vector/arena.ts";
 import { type Burst, DONE, TO_EXIT, TO_PARSE, TO_TRANSMIT, TO_TUNNEL } from "../vector/burst.ts";
 import { PROTOCOL_UDP, writeIpv4Header } from "../wire/inner.ts";
 
-/** After about so many bursts the optimising compiler has seen enough; of handshakes, which cost more, fewer will do. */
+/** Bursts after which the optimising compiler has compiled the steps; fewer handshakes do, which cost more. */
 const BURSTS = 1000;
 const HANDSHAKES = 40;
 const HANDSHAKE_US = 1_000_000;

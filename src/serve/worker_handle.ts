@@ -61,7 +61,7 @@ type Reply = PeersReport | RelaySnapshot | null;
 export type WorkerLike = Pick<Worker, "postMessage" | "terminate" | "onmessage" | "onerror">;
 
 /**
- * The relay worker seen from the main thread: requests with replies, and what it last said of itself. A Worker
+ * The relay worker seen from the main thread: requests with replies, and what the Worker last said of itself. A Worker
  * that dies is replaced by a new one with the same socket, queue and peers; its clients make new handshakes.
  */
 export class WorkerHandle {

@@ -12,7 +12,7 @@ import { FallbackDoor } from "../../src/serve/fallback_door.ts";
 import { invitedFallback } from "../../src/cli/fallback_invited.ts";
 import { CommandError } from "../../src/process/help.ts";
 import { LinkFallback, type LinkFallbackOptions } from "../../src/connect/link/fallback.ts";
-import type { LinkPlane, PlaneState } from "../../src/connect/link/local_plane.ts";
+import type { LinkPlane, PlaneState } from "../../src/connect/link/plane.ts";
 import { closeMailboxes, Mailbox, openMailboxes } from "../../src/io/mailbox.ts";
 import type { ByteStream } from "../../src/io/stream_port.ts";
 import { Arena } from "../../src/vector/arena.ts";

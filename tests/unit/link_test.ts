@@ -5,7 +5,8 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Invitation } from "../../src/connect/invitation.ts";
 import { Link } from "../../src/connect/link/mod.ts";
-import { type LinkPlane, LocalPlane } from "../../src/connect/link/local_plane.ts";
+import { LocalPlane } from "../../src/connect/link/local_plane.ts";
+import type { LinkPlane } from "../../src/connect/link/plane.ts";
 import type { Servers } from "../../src/connect/servers.ts";
 import { portableSuite } from "../../src/codec/suite.ts";
 import { DEFAULTS } from "../../src/config.ts";

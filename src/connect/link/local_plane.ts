@@ -1,14 +1,13 @@
 /**
- * A client's plane: core, port and driver over one exit, in the thread that makes it. Invariant: the socket is
- * bound to no address, so that the system chooses one for each path and a session outlives a change of network; whatever
- * was opened is closed by `close`. Decides nothing: to whom and when is the link's matter.
+ * A client's plane: core, port and driver over one exit, in the thread that makes them. Invariant: the socket is bound to no
+ * address, so that the system chooses one for each path and a session outlives a change of network; whatever was opened is
+ * closed by `close`. Decides nothing: which relay to reach, and when, is link/mod.ts's part.
  */
-import type { ClassRule } from "../../control/class_rules.ts";
 import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
 import { useBlake2s } from "../../codec/hash.ts";
 import { suiteOf } from "../../codec/suite.ts";
-import { type Config, DEFAULTS, type RepairConfig } from "../../config.ts";
+import { DEFAULTS } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../../io/mailbox.ts";
@@ -16,79 +15,27 @@ import { MmsgPort } from "../../io/mmsg.ts";
 import type { Port } from "../../io/port.ts";
 import { StreamSide } from "../../io/stream_side.ts";
 import { UdpPort } from "../../io/udp.ts";
-import { CLASS_LABELS, type ClassCount, DROP, Metrics } from "../../metrics.ts";
-import type { PeerSnapshot } from "../../session/peer_record.ts";
-import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
+import { CLASS_LABELS, DROP, Metrics } from "../../metrics.ts";
+import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import { repairOptions } from "../../repair/options.ts";
 import { WIREGUARD_LIMITS } from "../../session/limits.ts";
 import { BATCH_WAIT_US, queuesOptions } from "../../tunnel.ts";
-import type { Vitals } from "../../session/vitals.ts";
 import { Arena } from "../../vector/arena.ts";
 import type { Parameters } from "../../wire/parameters.ts";
 import type { Invitation } from "../invitation.ts";
 import { keyFromText } from "../../process/keys_text.ts";
-import { type InnerTotals, innerTotals } from "./counts.ts";
-import { PLANE, STREAMS } from "./fallback.ts";
+import { innerTotals } from "./counts.ts";
+import {
+  type LinkPlane,
+  PLANE_MAILBOX,
+  type PlaneState,
+  type PlaneWishes,
+  STREAMS_MAILBOX,
+} from "./plane.ts";
 
 const ARENA_SLOTS = 4096;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
-
-/** How the relay is seen from here. */
-export interface PlaneState {
-  relay: PeerSnapshot;
-  /** Packets for the relay and handshakes begun, which it ought to answer. */
-  asked: number;
-  /** How the present OxTunnel session fares. */
-  vitals?: Vitals;
-  inner: InnerTotals;
-  /** What was sent so far: datagrams with the bytes of UDP payload in them. */
-  cost: { datagrams: number; datagramBytes: number };
-  /** The largest inner packet that the path takes, bytes; absent while that is searched for. */
-  innerMtu?: number;
-  /** Whether the path takes not even datagrams of 1200 bytes. */
-  isNarrow: boolean;
-  /** Lost packets that repair brought back so far. */
-  repaired: number;
-  /** OxTunnel's packets to the relay and from it so far, by class in the order of CLASS_LABELS. */
-  classesUp: ClassCount[];
-  classesDown: ClassCount[];
-  /** Flows of the last ten seconds that are recognised, by what they are. */
-  applications: Record<string, number>;
-}
-
-/** What carries a client's packets, in this thread (`LocalPlane`) or in a Worker (`PlaneWorkerHandle`). */
-export interface LinkPlane {
-  /** Names the relay's address, first or anew, and starts a handshake, with the first packet where it can carry one. */
-  connect(address: string, port: number): void;
-  /** Takes the session to another address of the relay once that has answered; without a session it is `connect`. */
-  reach(address: string, port: number): void;
-  /** This host has another address or network: an OxTunnel session goes on there. */
-  moved(): void;
-  /** Wishes a class (CLASS_*) for flows; undefined takes the wish back. One more than 64 is ignored. */
-  hint(flows: HintedFlows, trafficClass: number | undefined): void;
-  /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
-  look(ping: boolean): Promise<PlaneState>;
-  close(): Promise<void>;
-}
-
-/** What the person wishes for its packets in OxTunnel. */
-export interface PlaneWishes {
-  /** The first that fits first. */
-  priorities: OwnHint[];
-  /** What flows are, by rules without programs, at this end. */
-  rules: ClassRule[];
-  compression: boolean;
-  /** Whether packets share datagrams; not so for measurements alone. */
-  batching: boolean;
-  /** What this line takes up and down, bytes a second with IP and UDP headers; undefined where nobody said. */
-  upBytesPerS?: number;
-  downBytesPerS?: number;
-  /** What finds the rate of the way up. */
-  congestionAlgorithm: Config["congestionAlgorithm"];
-  /** How losses of games and calls are repaired on the way up, and whether at all. */
-  repair: RepairConfig;
-}
 
 export class LocalPlane implements LinkPlane {
   readonly #client: Client;
@@ -117,8 +64,9 @@ export class LocalPlane implements LinkPlane {
     this.#client = makeClient(invitation, exit, native, wishes, arena, metrics);
     this.#exit = exit;
     const socket = openPort(native, arena, metrics);
-    const mailbox = this.#mailbox = mailboxes && new Mailbox(PLANE, mailboxes, (code) => metrics.drop(code));
-    this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS) : socket;
+    const mailbox = this.#mailbox = mailboxes &&
+      new Mailbox(PLANE_MAILBOX, mailboxes, (code) => metrics.drop(code));
+    this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS_MAILBOX) : socket;
     this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox, messages);
     this.#driver.start();
   }

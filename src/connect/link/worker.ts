@@ -9,7 +9,8 @@ import { loadNative } from "../../../ffi/native.ts";
 import type { Mailboxes } from "../../io/mailbox.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import type { Invitation } from "../invitation.ts";
-import { LocalPlane, type PlaneState, type PlaneWishes } from "./local_plane.ts";
+import { LocalPlane } from "./local_plane.ts";
+import type { PlaneState, PlaneWishes } from "./plane.ts";
 
 /** What the main thread says first: the rest comes by `control`, and the bell is rung after each. */
 export interface StartPlaneWorker {

@@ -6,7 +6,7 @@ import { closeBells, openBells, ringBell } from "../../io/bell.ts";
 import type { Mailboxes } from "../../io/mailbox.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import type { Invitation } from "../invitation.ts";
-import type { LinkPlane, PlaneState, PlaneWishes } from "./local_plane.ts";
+import type { LinkPlane, PlaneState, PlaneWishes } from "./plane.ts";
 import type { FromPlaneWorker, StartPlaneWorker, ToPlaneWorker } from "./worker.ts";
 
 const FIRST_LOOK_MS = 20_000, LOOK_MS = 3000;
