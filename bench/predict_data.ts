@@ -7,7 +7,8 @@
 import { Arrivals } from "../src/repair/arrivals.ts";
 import { PathMeter, type PathStep } from "../src/repair/path_quality.ts";
 import { fillSections } from "../src/repair/report_sections.ts";
-import { Report, REPORT_BITMAP_MAX_BYTES } from "../src/wire/control.ts";
+import { REPORT_BITMAP_MAX_BYTES } from "../src/wire/control.ts";
+import { Report } from "../src/wire/report.ts";
 import {
   burstLoss,
   congestion,

@@ -7,7 +7,7 @@ import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } 
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
 import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
-import { EntropyTest } from "./egress/compress.ts";
+import { EntropyTest } from "./egress/entropy.ts";
 import { Batches, egress, type EgressContext } from "./egress/mod.ts";
 import {
   Backlog,

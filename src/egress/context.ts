@@ -9,7 +9,7 @@ import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
 import type { Queues } from "../queue/queues.ts";
 import type { Batches } from "./batches.ts";
-import type { EntropyTest } from "./compress.ts";
+import type { EntropyTest } from "./entropy.ts";
 
 export interface EgressContext {
   readonly table: SessionTable;

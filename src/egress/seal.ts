@@ -5,10 +5,10 @@
  * Invariant: every sealed packet takes a counter that its session never used before.
  * Keeps PROTOCOL R17, R39 and R43.
  */
-import { datagramBytes } from "../repair/tally.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
+import { outerBytes } from "../wire/oxtunnel.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -87,7 +87,7 @@ function numberWireguard(
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { session, peer, slot, offset, length, counter, trafficClass } = burst;
+  const { session, peer, slot, offset, length, counter, headerBytes, trafficClass } = burst;
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row], rest = sessions.of[epoch]!;
@@ -104,7 +104,7 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
   if (isRepaired) repair.packetsSent(burst, row, packetBytes, nowUs);
   if (rest.pathRate !== undefined) {
     const isWaiting = context.queues !== undefined && context.queues.waitingOf(peer[row]) > 0;
-    rest.pathRate.sent(counter[row], datagramBytes(burst, row), isWaiting, nowUs);
+    rest.pathRate.sent(counter[row], outerBytes(headerBytes[row], length[row]), isWaiting, nowUs);
   }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);

@@ -25,10 +25,13 @@ export interface Exit {
    * and length set, next = TO_TUNNEL. Returns the rows added.
    */
   receive(burst: Burst, nowUs: number): number;
-  /** Lets the ring of this native port read the packets of `receive`, where that is possible, until the port is closed. */
-  readBy?(ring: number): void;
   /** A descriptor that polls readable when `receive` would find something; absent where only the event loop knows. */
   readonly descriptor?: number;
+  /**
+   * The native handle of the TUN device behind `descriptor` (ox_tun_open), for a port that reads it ahead of `receive`;
+   * absent where there is none.
+   */
+  readonly device?: number;
   /** Whether `receive` has nothing to do for as long as `descriptor` is not readable. */
   readonly sleeps?: boolean;
   /** Descriptors that stay open when a thread ends without `close`; the code that ended the thread closes them. */

@@ -200,8 +200,8 @@ export class TunQueue implements Exit {
       : new BulkPackets(native, descriptor);
   }
 
-  readBy(ring: number): void {
-    this.#packets.readBy?.(ring);
+  get device(): number | undefined {
+    return this.#packets.device;
   }
 
   onReadable(wake: () => void): void {

@@ -1,6 +1,6 @@
 /**
  * Which queue of a TUN device an inner packet comes out of: the one of the Worker that owns the longest prefix around
- * its destination, by a program in the kernel (ffi/src/steer.rs). Invariant: the kernel's table holds the last argument
+ * its destination, by a program in the kernel (ffi/src/port/steer.rs). Invariant: the kernel's table holds the last argument
  * of `follow`, except prefixes that the kernel refused, which are logged. Where the kernel refuses the program, the device
  * spreads flows by itself, and Workers hand over the packets of others.
  */

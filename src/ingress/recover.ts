@@ -11,7 +11,7 @@ import { type Burst, DONE } from "../vector/burst.ts";
 import { FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";
 import type { IngressContext } from "./context.ts";
-import { addPacket } from "./unframe.ts";
+import { addPacket } from "./packets.ts";
 
 /** Rows for a recovered packet: the solved source, and the packet in it. */
 export const RECOVERED_ROWS = 2;

@@ -9,7 +9,7 @@ const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
 const count = new Uint8Array(8);
 
 /**
- * The descriptors of so many new bells, which any thread of the process may ring. Throws, with none left open, when the
+ * The descriptors of `count` new bells, which any thread of the process may ring. Throws, with none left open, when the
  * process may have no more descriptors.
  */
 export function openBells(count: number): number[] {

@@ -13,17 +13,13 @@ import type { Port } from "./port.ts";
 export class StreamSide implements Port {
   readonly description: string;
   readonly localPort: number;
-  readonly descriptor: number | undefined;
-  readonly ring: number | undefined;
-  readonly waitWith: Port["waitWith"];
+  readonly wait: Port["wait"];
 
   /** @param streams whose mailbox takes rows for connections. */
   constructor(readonly port: Port, readonly mailbox: Mailbox, readonly streams: number) {
     this.description = port.description;
     this.localPort = port.localPort;
-    this.descriptor = port.descriptor;
-    this.ring = port.ring;
-    this.waitWith = port.waitWith?.bind(port);
+    this.wait = port.wait;
   }
 
   receive(burst: Burst): number {

@@ -5,6 +5,7 @@
  * its gains for more, less or as much. Invariant: samples of a sender without data never lower the model; loss below
  * LOSS_THRESH while probing changes nothing. Reads no clock, knows no packets: delivery_rate.ts gives it samples. Bytes, bytes
  * a second and microseconds. What a game needs instead is said by `Tuning`, each with its reason.
+ * Long because the states share one model, as the draft has them: apart, each part would reach into the others' figures.
  */
 import type { DeliveryRate } from "./delivery_rate.ts";
 

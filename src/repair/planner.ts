@@ -7,13 +7,14 @@
  */
 import { CLASS_BULK, CLASS_COUNT, CLASS_GAME, CLASS_VOICE } from "../control/traffic_class.ts";
 import type { Burst } from "../vector/burst.ts";
+import { outerBytes } from "../wire/oxtunnel.ts";
 import type { RepairFigures } from "./figures.ts";
 import type { RepairOptions } from "./options.ts";
 import { PathMeter, type PathReport } from "./path_quality.ts";
 import type { Predictor } from "./prediction/predictor.ts";
 import { chooseRepair, type RepairSituation } from "./redundancy.ts";
 import { LANE_BULK, LANE_GAME, LANE_VOICE, LANES, RepairSender } from "./sender.ts";
-import { datagramBytes, RepairTally } from "./tally.ts";
+import { RepairTally } from "./tally.ts";
 
 /** Time after which plans are chosen anew without a report, while packets are sent. */
 const LOOK_US = 100_000;
@@ -89,7 +90,7 @@ export class RepairPlanner {
    */
   datagramSent(burst: Burst, row: number, isReported: boolean, isProtected: boolean, nowUs: number): void {
     this.quality.sent(burst.counter[row], isReported, isProtected, nowUs);
-    this.tally.datagram(datagramBytes(burst, row), nowUs);
+    this.tally.datagram(outerBytes(burst.headerBytes[row], burst.length[row]), nowUs);
   }
 
   /** Takes the packets of the class that the datagram with `counter` carries; false when they are not protected. */

@@ -9,10 +9,11 @@ import { CODE_BLOCK, CODE_WINDOW, RepairDecoder } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";
 import type { Burst } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
+import { outerBytes } from "../wire/oxtunnel.ts";
 import { RepairReader } from "../wire/repair.ts";
 import { Arrivals } from "./arrivals.ts";
 import type { RepairFigures } from "./figures.ts";
-import { datagramBytes, RepairTally } from "./tally.ts";
+import { RepairTally } from "./tally.ts";
 
 /** The longest plaintext that is protected, bytes: a game's snapshot fits, a transfer's full segment does not. */
 export const SYMBOL_MAX_BYTES = 640;
@@ -55,7 +56,7 @@ export class RepairReceiver {
 
   /** Notes that the datagram in `row` arrived and was accepted, whatever it carries. */
   datagramReceived(burst: Burst, row: number, nowUs: number): void {
-    const bytes = datagramBytes(burst, row);
+    const bytes = outerBytes(burst.headerBytes[row], burst.length[row]);
     this.arrivals.arrived(burst.counter[row], bytes, nowUs);
     this.tally.datagram(bytes, nowUs);
   }

@@ -6,7 +6,7 @@
  */
 import type { Burst } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
-import type { Report } from "../wire/control.ts";
+import type { Report } from "../wire/report.ts";
 import type { SessionFigures } from "./figures.ts";
 import type { RepairPlanner } from "./planner.ts";
 import type { Repairs } from "./pool.ts";

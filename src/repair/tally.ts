@@ -4,17 +4,7 @@
  * end follow from what the sender wrote, those of the receiving end from what its reader read, so both ends say the same of
  * the same datagrams. Counts; decides nothing.
  */
-import type { Burst } from "../vector/burst.ts";
-import { OX_TAG_BYTES } from "../wire/oxtunnel.ts";
 import type { SeenScheme } from "./figures.ts";
-
-/** UDP and IPv4 headers around a datagram. */
-const OUTER_BYTES = 28;
-
-/** Bytes of the OxTunnel datagram whose plaintext is in `row`, UDP and IPv4 headers included. */
-export function datagramBytes({ headerBytes, length }: Burst, row: number): number {
-  return headerBytes[row] + length[row] + OX_TAG_BYTES + OUTER_BYTES;
-}
 
 /** `share` is that of the last whole period. */
 const PERIOD_US = 1_000_000;

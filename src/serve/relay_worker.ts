@@ -86,7 +86,7 @@ function openExit({ config, tunnelIpv6, queue, device, maxFlows }: StartMessage,
  */
 function batchWaitUs({ enableBatching, batchWaitUs }: Config, port: Port, exit: Exit): number {
   if (!enableBatching) return -1;
-  return port.descriptor === undefined || exit.descriptor === undefined ? 0 : batchWaitUs;
+  return port.wait === undefined || exit.descriptor === undefined ? 0 : batchWaitUs;
 }
 
 /** Keeps this thread to one processor, from whose memory its packets then come: nothing was touched yet. */

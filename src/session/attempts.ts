@@ -1,7 +1,7 @@
 /**
  * Handshakes that this end begins: one at a time for each peer, when the next initiation may go, and what the pending one
  * holds (PROTOCOL §3, §10). Invariant: timestamps rise strictly, and a pending handshake's row and secrets are given back
- * before the next one begins. When an initiation is wanted is outbox.ts's.
+ * before the next one begins. Does not decide when an initiation is wanted: outbox.ts does.
  * Keeps PROTOCOL R8, R28 and R67.
  */
 import { type Burst, TO_TRANSMIT } from "../vector/burst.ts";
@@ -25,8 +25,8 @@ export class Attempts {
   }
 
   /**
-   * Adds an initiation for the peer to the burst (TO_TRANSMIT). One goes at a time: before the next may, and while the
-   * peer's own handshake is about to be confirmed, nothing does, and packets that wait set the time to try again.
+   * Adds an initiation for the peer to the burst (TO_TRANSMIT). While the last initiation is recent, or the peer's own
+   * handshake is about to be confirmed, none is added; if packets wait, the time for the next attempt is set instead.
    * Returns EMIT_*.
    */
   emit(burst: Burst, peer: Peer, nowUs: number): number {

@@ -1,7 +1,8 @@
 /**
  * What waits to be sent to each peer, and when (PROTOCOL §5, §10): a queue of peers with something to send, the order in
  * which `pollTransmit` sends it, and the one deadline of each peer. Invariant: nothing is sent but by `pollTransmit`, and
- * what finds the burst full stays in the queue. Answers to handshake messages are written over these, not here.
+ * what finds the burst full stays in the queue. Answers to handshake messages do not pass here: the protocols write them
+ * over the message that asked.
  */
 import { DROP } from "../metrics.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
@@ -45,7 +46,7 @@ export class Outbox {
 
   /**
    * Begins a handshake with the peer together with the next packet to it, or with what waits already, and at `untilUs`
-   * without one. One that is under way goes on.
+   * without one. A handshake that is under way continues.
    */
   initiateWithPacket(peer: Peer, untilUs: number): void {
     if (peer.staged.length > 0) return this.want(peer.id, WANTS_INITIATION);

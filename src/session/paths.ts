@@ -2,8 +2,9 @@
 /**
  * The table of paths: for each an outer endpoint of the other end, this host's address towards it, and what is known of
  * the way, as columns. Rows: the first path of an OxTunnel session has the session's row; behind these each peer has a row
- * of its own, its home, which is the path of all its WireGuard sessions. `SessionTable.path` names a session's path;
- * `of` names the path to a peer with or without a session. A session's second path would take a row behind the homes.
+ * of its own, its home, which is the path of all its WireGuard sessions. `SessionTable.path` names a session's path; `of`
+ * names the path that leads to a peer, with or without a session. Rows for a session's second path are to be added behind
+ * the homes. Counters sent are a key's, and so in the session table.
  * Invariant: only an authentic packet, a validated path (session/oxtunnel/paths.ts) or the client by hand moves an
  * endpoint, and a peer whose session ends keeps the endpoint at home. Sends nothing.
  * Keeps PROTOCOL R16.

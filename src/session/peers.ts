@@ -1,8 +1,8 @@
 /**
  * The peer table: who may talk to this end. Columns hold what packets touch (epochs, deadlines, counts) and every peer's
- * keys; where peers are is paths.ts's. A Peer object holds what else handshakes and admin touch. Invariant: an id is stable while its
- * peer lives, every allowed prefix belongs to exactly one peer, and a column's memory is committed only up to the
- * highest id ever used. Decides nothing about time or cryptography.
+ * keys; a Peer object holds the rest, which handshakes and admin touch. Invariant: an id is stable while its peer lives,
+ * every allowed prefix belongs to exactly one peer, and a column's memory is committed only up to the highest id ever
+ * used. Where peers are is in paths.ts. Decides nothing about time or cryptography.
  */
 import { NONE } from "../vector/arena.ts";
 import { Columns } from "../vector/columns.ts";
@@ -154,7 +154,7 @@ export function base64(bytes: Uint8Array): string {
   return btoa(String.fromCharCode(...bytes));
 }
 
-/** The one of `workers` Workers that keeps a peer's sessions: all of them agree on it without a word. */
+/** The one of `workers` Workers that keeps a peer's sessions: each computes the same from the public key. */
 export function ownerOf(publicKey: Uint8Array, workers: number): number {
   return (publicKey[0] | (publicKey[1] << 8)) % workers;
 }

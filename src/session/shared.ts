@@ -74,7 +74,7 @@ export interface Protocol {
   /** Until when a session that this end has answered for is waited for, before this end begins a handshake itself. */
   awaitedUntilUs(session: number): number;
 
-  /** Whether a packet of so many bytes may go to the initiator before a packet of it has opened under the session. */
+  /** Whether a packet of `bytes` may go to the initiator before a packet of the initiator has opened under the session. */
   mayAnswerEarly(session: number, bytes: number): boolean;
   /** Numbers and addresses such a packet, in `row`. */
   answerEarly(burst: Burst, row: number, session: number): void;

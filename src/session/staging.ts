@@ -1,7 +1,7 @@
 /**
  * Packets that wait for a peer's session. Invariant: a peer has at most `limits.stagedPackets` of them and all peers
- * together at most `capacity`; a packet beyond that costs its peer the oldest one, and nobody else. Who waits for what,
- * and when a packet goes, is outbox.ts's.
+ * together at most `capacity`; for a packet beyond that its own peer loses the oldest one, and no other peer does. Does
+ * not decide when a packet is sent: outbox.ts does.
  */
 import { DROP } from "../metrics.ts";
 import { type Burst, HELD } from "../vector/burst.ts";

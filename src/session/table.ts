@@ -2,8 +2,8 @@
 /**
  * The session table: one row per WireGuard key epoch, OxTunnel session, spare connection id or pending handshake, as
  * columns. Invariant: a receiver index (OxTunnel: connection id) names at most one live row, and a freed row's keys
- * are overwritten and its index is given out again only after 255 others of that row. Does not know peers beyond their
- * number, nor time beyond a birthday and an end.
+ * are overwritten and its index is given out again only after 255 others of that row. Of a peer it knows the id, of time
+ * when a session's keys were made and when they end.
  * Keeps PROTOCOL R45.
  */
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
@@ -16,7 +16,7 @@ import { Scrambler } from "./scramble.ts";
 export const WIREGUARD = 1;
 export const OXTUNNEL = 2;
 
-/** So many rows in use, with what their packets need of all tables, stay in a core's own cache of 1 MB or so. */
+/** Rows in use that, with what their packets need of all tables, stay in a core's own cache of about 1 MB. */
 export const SESSIONS_CACHED = 512;
 
 const ROW_BITS = 20;
@@ -48,9 +48,9 @@ export class SessionTable {
   readonly session: Uint32Array;
   /** The session's path, a row of paths.ts: its own number for OxTunnel, its peer's home for WireGuard. */
   readonly path: Uint32Array;
-  /** When the keys came to be, in microseconds. */
+  /** When the keys were made, in microseconds. */
   readonly bornUs: Float64Array;
-  /** When the keys are no longer good for anything, in microseconds. */
+  /** From when on the keys seal and open nothing, in microseconds. */
   readonly endsUs: Float64Array;
   /** The counter of the next packet to send. */
   readonly sendCounter: Float64Array;

@@ -1,8 +1,7 @@
 /**
- * How a session fares, as figures for people and for choices: round trip, jitter, what each end has received of what
- * the other sent, and repair in each direction. Invariant: the counts only grow while a session lives; readers that want
- * shares take differences.
- * Measures nothing itself: a session without pings and reports has nothing to say.
+ * How an OxTunnel session fares, as figures for people and for choices: round trip, jitter, what each end has received of
+ * what the other sent, and repair in each direction. Invariant: the counts only grow while a session lives; readers that
+ * want shares take differences. Measures nothing: the figures are those of pings, reports and repair.
  */
 import type { SessionFigures } from "../repair/figures.ts";
 import type { OxSession } from "./oxtunnel/session.ts";
@@ -30,7 +29,7 @@ const U32 = 2 ** 32;
 
 /** The vitals of a session whose columns and row `table` and `rest` hold. */
 export function vitalsOf(rest: OxSession, { replay, receiverIndex }: SessionTable): Vitals {
-  const reported = rest.host.options.paths.acknowledged[rest.path] + 1;
+  const reported = rest.host.shared.paths.acknowledged[rest.path] + 1;
   // The report says it modulo 2^32, and it is no more than there were and seldom much less.
   const missing = (reported % U32 - rest.reports.reportedReceived + U32) % U32;
   return {

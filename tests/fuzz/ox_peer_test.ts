@@ -16,7 +16,6 @@ import {
   CONTROL_ACK,
   Hint,
   keyPartBytes,
-  Report,
   writeClose,
   writeConnectionIds,
   writeKeyExchange,
@@ -25,6 +24,7 @@ import {
   writePong,
   writeShort,
 } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { Tunnel } from "../../src/tunnel.ts";

@@ -111,8 +111,8 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/egress/steer.ts",
-    from: "length[row] = own === undefined ? 0 : emitPacketTooBig(bytes, view, at, whole, own, mtu);",
-    to: "length[row] = 0;",
+    from: "emitIcmpError(bytes, view, at, whole, own, ICMP_PACKET_TOO_BIG, mtu);",
+    to: "0;",
     tests: ["tests/sim/relay_test.ts"],
     note: "who sends too much is not told",
   },
@@ -138,7 +138,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     note: "nothing is made to fit its path",
   },
   {
-    file: "src/ingress/unframe.ts",
+    file: "src/ingress/packets.ts",
     from: "isWhole(burst.view, to, original);",
     to: "true;",
     tests: ["tests/sim/ox_compression_test.ts"],

@@ -101,7 +101,7 @@ export const TUN_ROWS: readonly Mutation[] = [
     note: "the device has no offloads",
   },
   {
-    file: "ffi/src/tun.rs",
+    file: "ffi/src/tun/mod.rs",
     from: "const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;",
     to: "const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54df;",
     tests: SEGMENTS,

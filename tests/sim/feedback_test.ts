@@ -198,7 +198,7 @@ Deno.test(`feedback: what reports say beside packets makes no datagram too long 
     seconds: 20,
     isOneWay: true,
     onTurn: ({ client, server, world }, us) => {
-      const { around, path } = sessionOf(server), max = around.options.paths.datagramBytes[path];
+      const { host, path } = sessionOf(server), max = host.shared.paths.datagramBytes[path];
       const carried = world.carried;
       world.tap = (from, _to, datagram) => {
         if (from === server.endpoint) {

@@ -143,3 +143,20 @@ for (const direction of ["up", "down"] as const) {
     assertGreater(at(off.delaysUs, 0.5), 100 * MS, "the control: nobody finds the rate");
   });
 }
+
+Deno.test(`queue: a client that says what its line takes is sent no more (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(0) });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, receiveBytesPerS: RATE / 2 });
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  const before = client.delivered.length;
+  for (let i = 0; i < 2000; i++) {
+    server.sendBurst([marked(udpPacket(FAR, CLIENT, new Uint8Array(BULK_BYTES)), CLASS_BULK)]);
+    world.runFor(500);
+  }
+  const bytes = (client.delivered.length - before) * (BULK_BYTES + 28);
+  assertLess(bytes, RATE / 2);
+  assertGreater(bytes, 0.8 * RATE / 2);
+});

@@ -7,7 +7,7 @@ import { assert, assertEquals, assertGreaterOrEqual, assertLess } from "@std/ass
 import { CookieJar } from "../../src/session/cookie.ts";
 import { Burst, TO_PARSE } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
-import { Report } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 import { INITIATION_MAC1_AT } from "../../src/wire/wireguard.ts";
 import { sessionOf } from "../kit/inside.ts";
 import { RawPeer } from "../kit/raw_peer.ts";

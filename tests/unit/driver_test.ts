@@ -166,7 +166,7 @@ Deno.test({
     const [queue, outer, bell] = openBells(3);
     const port: Port = {
       ...IDLE_PORT,
-      descriptor: outer,
+      wait: { by: "descriptor", descriptor: outer },
       receive: (burst) => {
         burst.growTo(BURST_CAPACITY, TO_PARSE);
         return burst.count;

@@ -16,7 +16,16 @@ interface Guide {
 /** Files of a person's own, which the tree does not have. */
 const OWN_FILES = /^(state\/|oxrelay\.toml$|oxrelay-connect\.conf$|laptop\.conf$)/;
 /** Where a short name may lie: src/README.md writes `wire/frame.ts`, and `aead.rs` for a file of the native library. */
-const FOLDERS = ["", "src/", "ffi/src/"];
+const FOLDERS = [
+  "",
+  "src/",
+  "ffi/src/",
+  "ffi/src/codec/",
+  "ffi/src/port/",
+  "ffi/src/tun/",
+  "ffi/src/flows/",
+  "ffi/src/sys/",
+];
 const ENDINGS = "ts|rs|c|sh|md|toml|conf|json|lock|html|svg|txt|so";
 /** A file, or a folder with a slash behind it, in backticks; an upper-case NAME in it stands for any name. */
 const PATH_WORD = new RegExp(`\`([a-z.][\\w.-]*(?:/[\\w.*-]+)*(?:\\.(?:${ENDINGS})|/))\``, "g");

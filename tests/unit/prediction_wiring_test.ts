@@ -7,7 +7,7 @@ import { DEFAULTS } from "../../src/config.ts";
 import { repairOptions } from "../../src/repair/options.ts";
 import { Repairs } from "../../src/repair/pool.ts";
 import type { RepairPlanner } from "../../src/repair/planner.ts";
-import { Report } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 
 const kernel = new PortableShardKernel();
 const REPORT_US = 50_000, DATAGRAMS = 8;

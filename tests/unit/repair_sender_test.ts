@@ -14,7 +14,7 @@ import { type RepairOptions, repairOptions } from "../../src/repair/options.ts";
 import { Repairs } from "../../src/repair/pool.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
-import { Report } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../src/wire/frame.ts";
 import { RepairReader } from "../../src/wire/repair.ts";
 

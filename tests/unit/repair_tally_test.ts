@@ -10,11 +10,12 @@ import { repairOptions } from "../../src/repair/options.ts";
 import { Repairs } from "../../src/repair/pool.ts";
 import { REPAIR_SCHEMES } from "../../src/repair/redundancy.ts";
 import { SessionRepair } from "../../src/repair/session_repair.ts";
-import { datagramBytes, RepairTally } from "../../src/repair/tally.ts";
+import { RepairTally } from "../../src/repair/tally.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
-import { Report } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../src/wire/frame.ts";
+import { outerBytes } from "../../src/wire/oxtunnel.ts";
 import { RepairReader } from "../../src/wire/repair.ts";
 
 const SECOND = 1_000_000;
@@ -98,7 +99,7 @@ class Sending {
     burst.headerBytes[row] = 6;
     if (length > 0) repair.packetsSent(burst, row, length, nowUs);
     else repair.controlSent(burst, row, true, nowUs);
-    this.read.datagram(datagramBytes(burst, row), nowUs);
+    this.read.datagram(outerBytes(burst.headerBytes[row], burst.length[row]), nowUs);
   }
 
   #readFrames({ view, offset }: Burst, row: number, bytes: number): void {

@@ -1,9 +1,9 @@
 // Hot path.
 /**
  * A small recurrent network (LSTM, Hochreiter and Schmidhuber 1997, with the forget gate of Gers et al. 2000) that says
- * from a path's reports how likely losses are ahead. Invariant: a step allocates nothing, and no state leaves fixed bounds.
- * What all sessions have observed is computed together when somebody first asks for a result. The network learns nothing
- * here (bench/train.ts).
+ * from a path's reports how likely losses are a little later. Invariant: a step allocates nothing, and no state leaves fixed
+ * bounds. The steps of all sessions that wait are computed together when one result is asked for. Learns nothing
+ * (bench/train.ts does).
  */
 import { FEATURES, PathFeatures } from "./path_features.ts";
 import type { PathStep } from "../path_quality.ts";
@@ -20,31 +20,31 @@ export const PARAMETERS = OUTPUT_AT + UNITS + 1;
 /** Of a session's memory: features, then each unit's output, then its cell. */
 const HIDDEN_AT = FEATURES, CELL_AT = FEATURES + UNITS;
 const MEMORY = FEATURES + 2 * UNITS;
-/** Beyond this no cell says more, and no overflow is near. */
+/** Bound of a cell's state: tanh is 1 long before. */
 const CELL_MAX = 30;
-/** Sessions that may wait for one computation. */
+/** Most sessions that wait for one computation. */
 const BATCH_MAX = 256;
 
-/** The weights and what waits for them, for all sessions of a thread. */
+/** The weights, and the sessions that wait for a step, of one tunnel. */
 export class Lstm {
   readonly #parameters: Float32Array;
   readonly #waiting: (LstmPredictor | undefined)[] = new Array(BATCH_MAX).fill(undefined);
   #count = 0;
   readonly #outputs = new Float32Array(UNITS);
 
-  /** @param parameters PARAMETERS numbers in the order above; throws a RangeError when there are not so many. */
+  /** @param parameters PARAMETERS numbers in the order above; throws a RangeError for another number. */
   constructor(parameters: Float32Array) {
     if (parameters.length !== PARAMETERS) throw new RangeError(`an LSTM of ${PARAMETERS} parameters`);
     this.#parameters = parameters;
   }
 
-  /** The predictor has features for its next step. */
+  /** Takes a predictor whose memory has the features of its next step. */
   enqueue(predictor: LstmPredictor): void {
     if (this.#count === BATCH_MAX) this.run();
     this.#waiting[this.#count++] = predictor;
   }
 
-  /** One step of every session that waits. */
+  /** Computes one step of every session that waits. */
   run(): void {
     for (let i = 0; i < this.#count; i++) {
       const predictor = this.#waiting[i]!;
@@ -84,7 +84,7 @@ export class Lstm {
   }
 }
 
-/** One session's part of the network; the Predictor that repair/prediction/predictor.ts makes. */
+/** One session's memory of the network: a Predictor. */
 export class LstmPredictor {
   readonly memory = new Float32Array(MEMORY);
   readonly #features = new PathFeatures();
@@ -109,7 +109,7 @@ export class LstmPredictor {
     return this.#lossAhead;
   }
 
-  /** The network has taken the step. */
+  /** Takes the result of the step. */
   advanced(lossAhead: number): void {
     this.#isWaiting = false;
     this.#lossAhead = lossAhead;

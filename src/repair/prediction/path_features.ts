@@ -1,19 +1,19 @@
 // Hot path.
 /**
- * What a trained predictor sees of one report: eight numbers of about one. Invariant: each is finite and between -1 and 1,
- * whatever the step says, so that no peer can drive a predictor's state anywhere. Decides nothing.
+ * The input of a trained predictor for one report: eight numbers. Invariant: each is finite and between -1 and 1, whatever the
+ * step says, so that no peer can drive a predictor's state out of its bounds. Decides nothing.
  */
 import type { PathStep } from "../path_quality.ts";
 
 export const FEATURES = 8;
 
-/** Where each scale begins to bend, and what is as good as everything. */
+/** For each scale, the unit at which it bends and the value at which it saturates. */
 const RUN_MAX = 32;
 const QUEUE_UNIT_US = 2_000, QUEUE_US_MAX = 500_000, QUEUE_CHANGE_US_MAX = 30_000;
 const JITTER_UNIT_US = 500, JITTER_US_MAX = 50_000;
 const LOSS_UNIT_US = 50_000, LOSS_US_MAX = 20_000_000;
 const ELAPSED_US_MAX = 250_000;
-/** The deepest queue of late is what is left after this half-life, and never less than noise. */
+/** Half-life of the recent maximum of the queue, and its least value, above noise. */
 const PEAK_HALF_LIFE_US = 10_000_000, PEAK_US_MIN = 10_000;
 
 /** 0 to 1, by the logarithm: steep up to `unit`, flat towards `most`. What is not above 0, or no number, is 0. */
@@ -32,8 +32,8 @@ export class PathFeatures {
   #peakUs = PEAK_US_MIN;
 
   /**
-   * Writes the features of the next step to `out` from `at` on: share lost; longest run of losses; queue; its change; how
-   * near the queue is to the deepest of late; jitter; time since the last loss; time since the last step.
+   * Writes the features of the next step to `out` from `at` on: share lost; longest run of losses; queue; its change; queue as
+   * a share of its recent maximum; jitter; time since the last loss; time since the last step.
    */
   write(step: PathStep, out: Float32Array, at: number): void {
     const elapsedUs = bounded(step.elapsedUs, LOSS_US_MAX);

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Predicts the losses ahead on a path from what each report said, so that repair can be raised before they come. Invariant:
- * every prediction is a chance between 0 and 1 whatever reports say, and no step allocates. Plain ones and trained ones
- * behind one interface; bench/README.md says how good each is. Decides nothing about repair.
+ * Predicts losses on a path from its reports, so that repair can rise before they happen: plain predictors and trained ones
+ * behind one interface, compared in bench/README.md. Invariant: every prediction is a chance between 0 and 1 whatever reports
+ * say, and no step allocates. A new predictor is one more case of `Predictors`. Decides nothing about repair.
  */
 import { Lstm, LstmPredictor } from "./lstm.ts";
 import { bounded, FEATURES, PathFeatures } from "./path_features.ts";
@@ -10,7 +10,7 @@ import type { PathStep } from "../path_quality.ts";
 import { LOGISTIC_WEIGHTS, LSTM_WEIGHTS } from "./weights.ts";
 
 export interface Predictor {
-  /** Takes what one report said. */
+  /** Takes what one report added. */
   observe(step: PathStep): void;
   /** Chance, 0 to 1, that a datagram sent 50 to 100 ms from now is lost. */
   readonly lossAhead: number;
@@ -52,28 +52,28 @@ export function makePredictor(kind: PredictorKind | "default"): Predictor {
   return new Predictors(kind).make();
 }
 
-/** From when a report's newest datagrams were sent to the middle of what is predicted, microseconds: feedback takes its time. */
+/** From the sending of a report's newest datagrams to the middle of the predicted span, microseconds. */
 const AHEAD_US = 135_000;
-/** Datagrams of one step that count; more say the same. */
+/** Most datagrams of one step that count. */
 const JUDGED_MAX = 64;
 const ELAPSED_US_MAX = 10_000_000;
 
-/** Of the average, in datagrams. */
+/** Half-life of the average, in datagrams. */
 const AVERAGE_HALF_LIFE = 16;
 
 const MARKOV_HALF_LIFE_US = 20_000_000;
 const GOOD_LOSS_MIN = 1e-4, GOOD_LOSS_MAX = 0.15, BAD_LOSS_MIN = 0.3, BAD_LOSS_MAX = 0.98;
-/** Neither one step nor all before it may make the filter certain. */
+/** Bounds of one step's evidence and of the belief, so that the filter never becomes certain. */
 const EVIDENCE_MAX = 30, BELIEF_MIN = 1e-6;
 
-/** Queues below the least are noise; the threshold lies below the level, since losses come before the queue is seen. */
+/** Queues below LEVEL_US_MIN are noise; the threshold is below the level, since losses happen before the queue is seen. */
 const LEVEL_US_FIRST = 60_000, LEVEL_US_MIN = 5_000, ELAPSED_US_MIN = 5_000;
 const LOSS_ABOVE_FIRST = 0.15, THRESHOLD = 0.8, SOFTNESS = 0.1;
 
 export const LOGISTIC_INPUTS = 3 * FEATURES;
 const SHORT_HALF_LIFE_US = 200_000, LONG_HALF_LIFE_US = 2_000_000;
 
-/** The rate of late is the rate ahead: an exponentially weighted average over datagrams. */
+/** Predicts the recent rate: an exponentially weighted average over datagrams. */
 export class AveragePredictor implements Predictor {
   lossAhead = 0;
 
@@ -85,14 +85,14 @@ export class AveragePredictor implements Predictor {
 }
 
 /**
- * Gilbert's and Elliott's two states as a hidden Markov chain in continuous time: the forward filter, whose parameters are
- * estimated on the way from the filter's own beliefs, with forgetting, and from what is usual where little was seen.
+ * Gilbert's and Elliott's two states as a hidden Markov chain in continuous time: the forward filter. Its parameters are
+ * estimated online from the filter's own beliefs, with forgetting, and from usual values where little was seen.
  */
 export class MarkovPredictor implements Predictor {
   lossAhead = 0;
   /** Belief that the path is in its bad state. */
   #bad = 0.01;
-  // Expected counts of late: datagrams and losses in either state, time spent there, how often the chain left it.
+  // Recent expected counts: datagrams and losses in either state, time spent there, how often the chain left it.
   #goodJudged = 0;
   #goodLost = 0;
   #goodUs = 0;
@@ -138,7 +138,7 @@ export class MarkovPredictor implements Predictor {
   }
 }
 
-/** Losses come where the queue is about as deep as it was when they came before: a soft threshold on the queue ahead. */
+/** Predicts losses when the queue will be about as deep as at earlier losses: a soft threshold on the queue ahead. */
 export class DelayPredictor implements Predictor {
   lossAhead = 0;
   /** The queue at which datagrams were lost, microseconds, and the share lost above the threshold. */
@@ -166,12 +166,12 @@ export class DelayPredictor implements Predictor {
 /** Logistic regression on a step's features and their averages over a short and a long window; trained by bench/train.ts. */
 export class LogisticPredictor implements Predictor {
   lossAhead = 0;
-  /** What the weights are for: the features now, over the short window, over the long one. */
+  /** What the weights multiply: the features now, averaged over the short window, and over the long one. */
   readonly inputs = new Float32Array(LOGISTIC_INPUTS);
   readonly #features = new PathFeatures();
   readonly #weights: Float32Array;
 
-  /** @param weights one for each input, then the bias; throws a RangeError when there are not so many. */
+  /** @param weights one for each input, then the bias; throws a RangeError for another number. */
   constructor(weights: Float32Array) {
     if (weights.length !== LOGISTIC_INPUTS + 1) throw new RangeError(`${LOGISTIC_INPUTS + 1} weights`);
     this.#weights = weights;

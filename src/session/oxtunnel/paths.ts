@@ -103,7 +103,7 @@ export class OxPaths {
 
   /** The path in use, a row of the table of paths. */
   get #path(): number {
-    return this.#a.options.table.path[this.#session.row];
+    return this.#a.shared.table.path[this.#session.row];
   }
 
   /**
@@ -112,7 +112,7 @@ export class OxPaths {
    */
   onInitiation(burst: Burst, row: number, earlyBytes: number): void {
     this.#earlyBytesLeft = earlyBytes;
-    this.#a.options.paths.set(this.#path, burst.address, burst.local, 4 * row, burst.port[row]);
+    this.#a.shared.paths.set(this.#path, burst.address, burst.local, 4 * row, burst.port[row]);
   }
 
   /** Whether a packet of so many bytes may go to the handshake's address before a packet came under its keys. */
@@ -122,7 +122,7 @@ export class OxPaths {
 
   /** Numbers and addresses the packet in `row`, to which `mayAnswerEarly` has agreed. */
   answerEarly(burst: Burst, row: number): void {
-    const { table, paths, peers } = this.#a.options;
+    const { table, paths, peers } = this.#a.shared;
     const { row: session, peer } = this.#session;
     burst.session[row] = session;
     burst.peer[row] = peer;
@@ -144,7 +144,7 @@ export class OxPaths {
     if (nowUs < this.#leftUntilUs && this.#left.is(address, 4 * row, port[row])) {
       this.#isProbing = false;
       this.#use(this.#left);
-      this.#a.options.table.remoteIndex[this.#session.row] = this.#leftId;
+      this.#a.shared.table.remoteIndex[this.#session.row] = this.#leftId;
       this.#leftUntilUs = -Infinity;
       this.#session.onNewPath();
       return;
@@ -176,14 +176,14 @@ export class OxPaths {
     this.#isProbing = true;
     this.#probedSinceUs = nowUs;
     this.#challenges = this.#received = this.#sent = 0;
-    this.#a.options.random(new Uint8Array(this.#challenge.buffer));
+    this.#a.shared.random(new Uint8Array(this.#challenge.buffer));
     this.#askAgain(nowUs);
     return true;
   }
 
   /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
   moved(): void {
-    const { table, paths, random } = this.#a.options;
+    const { table, paths, random } = this.#a.shared;
     const { peer, row, aead } = this.#session;
     if (aead === AEAD_AES_256_GMAC) {
       // Nobody has said that the new network is trusted too: nothing more goes out under these keys.
@@ -216,7 +216,7 @@ export class OxPaths {
    */
   onChallenge(burst: Burst, row: number, low: number, high: number, nowUs: number): void {
     const { address, local, port } = burst;
-    const isInUse = this.#a.options.paths.is(this.#path, address, 4 * row, port[row]);
+    const isInUse = this.#a.shared.paths.is(this.#path, address, 4 * row, port[row]);
     const isProbed = this.#isProbing && this.#probed.is(address, 4 * row, port[row]);
     if (!isInUse && !isProbed && this.#a.followsPeers) {
       if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
@@ -235,11 +235,11 @@ export class OxPaths {
     if (low !== this.#challenge[0] || high !== this.#challenge[1]) return;
     // The peer's address is its present session's, which may not be readable there, and knows what its path takes.
     const { row: own, peer } = this.#session;
-    if (this.#a.options.peers.current[peer] !== own) return;
+    if (this.#a.shared.peers.current[peer] !== own) return;
     this.#isProbing = this.#isChallengeDue = false;
     this.#leave(nowUs);
     this.#use(this.#probed);
-    this.#a.options.table.remoteIndex[this.#session.row] = this.#probedId;
+    this.#a.shared.table.remoteIndex[this.#session.row] = this.#probedId;
     this.#probedId = NONE;
     this.#session.onNewPath();
     this.#a.noteRoaming(this.#session.peer);
@@ -261,7 +261,7 @@ export class OxPaths {
     }
     if (this.#isGreetingDue) {
       const inUse = new Endpoint();
-      inUse.take(this.#a.options.paths, this.#path);
+      inUse.take(this.#a.shared.paths, this.#path);
       if (!this.#say(burst, inUse, CONTROL_PATH_CHALLENGE, this.#greeting)) return false;
       this.#isGreetingDue = false;
     }
@@ -282,7 +282,7 @@ export class OxPaths {
 
   /** One datagram to an address that may not be the one in use. */
   #say(burst: Burst, to: Endpoint, kind: number, words: Uint32Array): boolean {
-    const { table, paths } = this.#a.options;
+    const { table, paths } = this.#a.shared;
     const { row: session, peer } = this.#session;
     const isProbed = this.#isProbing && to.is(this.#probed.address, 0, this.#probed.port);
     const isInUse = paths.is(this.#path, to.address, 0, to.port);
@@ -304,13 +304,13 @@ export class OxPaths {
 
   /** Keeps the path in use for a moment, in case the other end comes back to it. */
   #leave(nowUs: number): void {
-    const { table, limits } = this.#a.options;
-    this.#left.take(this.#a.options.paths, this.#path);
+    const { table, limits } = this.#a.shared;
+    this.#left.take(this.#a.shared.paths, this.#path);
     this.#leftId = table.remoteIndex[this.#session.row];
     this.#leftUntilUs = nowUs + limits.graceUs;
   }
 
   #use({ address, local, port }: Endpoint): void {
-    this.#a.options.paths.set(this.#path, address, local, 0, port);
+    this.#a.shared.paths.set(this.#path, address, local, 0, port);
   }
 }

@@ -17,9 +17,9 @@ import {
   readPathHigh,
   readPathLow,
   readSequence,
-  type Report,
 } from "../../wire/control.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
+import type { Report } from "../../wire/report.ts";
 import type { OxHost } from "./host.ts";
 import type { KeyExchange } from "./keys.ts";
 import { OxPaths } from "./paths.ts";
@@ -136,20 +136,19 @@ export class OxSession implements SessionContext {
     return this.#keys.epoch;
   }
 
-  /** The path in use, a row of the table of paths. */
   get path(): number {
-    return this.host.options.table.path[this.row];
+    return this.host.shared.table.path[this.row];
   }
 
   get rttUs(): number {
-    return this.host.options.paths.rttUs[this.path];
+    return this.host.shared.paths.rttUs[this.path];
   }
   set rttUs(rttUs: number) {
-    this.host.options.paths.rttUs[this.path] = rttUs;
+    this.host.shared.paths.rttUs[this.path] = rttUs;
   }
 
   get roundTripUs(): number {
-    return this.rttUs >= 0 ? this.rttUs : this.host.options.peers.get(this.peer)?.handshakeRttUs ?? -1;
+    return this.rttUs >= 0 ? this.rttUs : this.host.shared.peers.get(this.peer)?.handshakeRttUs ?? -1;
   }
 
   /** How long nothing may come after data went out before the next ping does, microseconds. */
@@ -169,7 +168,7 @@ export class OxSession implements SessionContext {
 
   /** The highest counter that was accepted from the other end, -1 before the first. */
   highestReceived(): number {
-    return this.host.options.table.replay.highest[this.row];
+    return this.host.shared.table.replay.highest[this.row];
   }
 
   speak(): void {
@@ -278,7 +277,7 @@ export class OxSession implements SessionContext {
 
   /** Adds datagrams with all that waits to be sent to the burst; false when the burst was full before. */
   pollTransmit(burst: Burst, nowUs: number): boolean {
-    const { table, paths } = this.host.options;
+    const { table, paths } = this.host.shared;
     if (table.sendCounter[this.row] >= table.sendLimit[this.row] || nowUs >= table.endsUs[this.row]) {
       return true;
     }

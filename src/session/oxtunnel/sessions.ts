@@ -20,7 +20,7 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
-import { Hint, Report } from "../../wire/control.ts";
+import { Report } from "../../wire/report.ts";
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
 import { DROP } from "../../metrics.ts";
 import type { SessionRepair } from "../../repair/session_repair.ts";
@@ -118,9 +118,8 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
-  /** The report and the hint that are being read or written: one at a time, whichever session's it is. */
+  /** The report that is being read or written: one at a time, whichever session's it is. */
   readonly report = new Report();
-  readonly hint = new Hint();
   /** What is done for each peer's control frames. */
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */

@@ -62,7 +62,7 @@ export class Closing implements Subject {
     const { row, host } = this.#session;
     this.dueUs = Infinity;
     this.#isDue = this.isClosing;
-    if (!this.#isDue) host.options.table.endsUs[row] = nowUs;
+    if (!this.#isDue) host.shared.table.endsUs[row] = nowUs;
     this.#session.speak();
   }
 

@@ -58,7 +58,7 @@ export class ConnectionIds extends ReliableSubject {
 
   /** The other end has begun to use the id of `row`: it gets another in its place. */
   onUsed(row: number): void {
-    const { table } = this.session.host.options;
+    const { table } = this.session.host.shared;
     const number = this.#ownRows.indexOf(row);
     if (number < 1 || number + SPARE_IDS < this.#ownRows.length || this.#ownRows.length >= IDS_EVER) return;
     const spare = table.allocateSpare(this.session.row);
@@ -82,7 +82,7 @@ export class ConnectionIds extends ReliableSubject {
   }
 
   protected writeFrame(view: DataView, at: number, sequence: number): number {
-    const { receiverIndex } = this.session.host.options.table;
+    const { receiverIndex } = this.session.host.shared.table;
     const first = this.#told, count = this.#underWay;
     const ids = Uint32Array.from({ length: count }, (_, i) => receiverIndex[this.#ownRows[first + i]]);
     return writeConnectionIds(view, at, sequence, first, 0, ids, count);
@@ -107,7 +107,7 @@ export class ConnectionIds extends ReliableSubject {
 
   /** Gives the rows of the spare ids back. */
   wipe(): void {
-    const { table } = this.session.host.options;
+    const { table } = this.session.host.shared;
     for (let number = 1; number < this.#ownRows.length; number++) table.erase(this.#ownRows[number]);
     this.#ownRows.length = 1;
   }

@@ -5,7 +5,7 @@
  */
 import { CLASS_DEFAULT } from "../../../control/traffic_class.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import { CONTROL_HINT } from "../../../wire/control.ts";
+import { CONTROL_HINT, Hint } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import type { HintedFlows } from "../hints.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
@@ -49,7 +49,7 @@ export class HintExchange extends ReliableSubject {
 
   protected writeFrame(view: DataView, at: number, sequence: number): number {
     const [{ protocol, clientPort, remotePort, client, remote, trafficClass }] = this.#waiting;
-    const { hint } = this.session.sessions;
+    const hint = new Hint();
     hint.sequence = sequence;
     hint.trafficClass = trafficClass ?? CLASS_DEFAULT;
     hint.protocol = protocol;
@@ -66,9 +66,9 @@ export class HintExchange extends ReliableSubject {
   }
 
   onControl({ view }: Burst, _row: number, at: number, length: number, nowUs: number): void {
-    const { hint, hints } = this.session.sessions;
+    const hint = new Hint();
     hint.read(view, at, length);
-    hints.take(this.session.row, hint, nowUs);
+    this.session.sessions.hints.take(this.session.row, hint, nowUs);
   }
 
   wipe(): void {

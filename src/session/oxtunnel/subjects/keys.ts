@@ -50,7 +50,7 @@ export class KeyRenewal implements Subject {
   /** Asks for the next epoch, or, near the end of the session's life, begins a handshake. */
   renew(nowUs: number): void {
     const { row, peer, host } = this.#session;
-    const { table, limits } = host.options;
+    const { table, limits } = host.shared;
     if (nowUs >= table.bornUs[row] + limits.sessionUs - limits.rejectAfterUs) host.initiate(peer);
     if (this.#keys.isAsking || this.#keys.isUnconfirmed || this.#retireAtUs !== Infinity) return;
     this.#keys.ask();
@@ -60,13 +60,13 @@ export class KeyRenewal implements Subject {
   /** Something has opened under the epoch that was awaited: the last one opens for a grace period more. */
   confirm(nowUs: number): void {
     const { row, sessions, host } = this.#session;
-    const { limits, count } = host.options;
+    const { limits, metrics } = host.shared;
     this.#keys.confirm();
     const phase = this.#keys.epoch & 1;
     if (sessions.sendPhase[row] !== phase) sessions.enterEpoch(row, phase, nowUs);
     this.#retireAtUs = nowUs + limits.graceUs;
     this.#session.hasten(this.#retireAtUs);
-    count("epochs_made");
+    metrics.add("epochs_made", 1);
   }
 
   hasWord(): boolean {
@@ -113,7 +113,7 @@ export class KeyRenewal implements Subject {
     if (this.#keys.computed !== computed) {
       sessions.exchangesLeft--;
       budget.pay(peer, KEY_EXCHANGE_PRICE, nowUs);
-      if (!isAnswer) this.#nextRequestUs = nowUs + host.options.limits.graceUs;
+      if (!isAnswer) this.#nextRequestUs = nowUs + host.shared.limits.graceUs;
     }
     if (this.#keys.partsToSend !== 0) this.#session.speak();
     if (!keys) return;

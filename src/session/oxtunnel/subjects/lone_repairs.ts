@@ -5,7 +5,7 @@
  */
 import type { SessionRepair } from "../../../repair/session_repair.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import type { Report } from "../../../wire/control.ts";
+import type { Report } from "../../../wire/report.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
 export class LoneRepairs implements Subject {
@@ -30,7 +30,7 @@ export class LoneRepairs implements Subject {
   write(burst: Burst, _at: number, room: number, nowUs: number): number {
     const { row: session, host } = this.#session;
     const row = burst.count - 1;
-    this.#repair.writeAlone(burst, row, host.options.table.sendCounter[session], room, nowUs);
+    this.#repair.writeAlone(burst, row, host.shared.table.sendCounter[session], room, nowUs);
     return burst.length[row];
   }
 

@@ -3,7 +3,7 @@
  * the session has from its first transfer on, and what is found is told to the pool. Invariant: the session gives its
  * `PathRate` back when the path is idle, and at the end. Writes nothing, and holds no packet back: queues do.
  */
-import type { Report } from "../../../wire/control.ts";
+import type { Report } from "../../../wire/report.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
 export class RateFinder implements Subject {

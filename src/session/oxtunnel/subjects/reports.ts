@@ -69,7 +69,7 @@ export class Reports implements Subject {
   onControl({ view }: Burst, _row: number, at: number, _length: number, nowUs: number): void {
     const { row, path, sessions, host } = this.#session, { report } = sessions;
     report.read(view, at);
-    if (report.highest >= host.options.paths.acknowledged[path]) this.reportedReceived = report.received;
+    if (report.highest >= host.shared.paths.acknowledged[path]) this.reportedReceived = report.received;
     sessions.acknowledge(row, report.highest);
     this.#session.reported(report, nowUs);
   }
@@ -77,7 +77,7 @@ export class Reports implements Subject {
   /** @param bytesMax what the frame may take without sections of its own, and @param sectionsMax with them. */
   #fill(bytesMax: number, sectionsMax: number, nowUs: number): void {
     const { sessions, row, path, host } = this.#session, { report } = sessions;
-    const { table: { replay }, paths: { ecn } } = host.options;
+    const { table: { replay }, paths: { ecn } } = host.shared;
     const highest = replay.highest[row];
     report.highest = highest;
     report.delayUs = nowUs - sessions.arrivedUs[row];

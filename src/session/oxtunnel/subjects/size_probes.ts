@@ -6,15 +6,10 @@
  */
 import type { PathSize } from "../../../control/path_size.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import {
-  CONTROL_PROBE,
-  CONTROL_PROBE_REPLY,
-  readSize,
-  type Report,
-  writeShort,
-} from "../../../wire/control.ts";
+import { CONTROL_PROBE, CONTROL_PROBE_REPLY, readSize, writeShort } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { counterBytes, OX_TAG_BYTES, SHORT_HEADER_MIN_BYTES } from "../../../wire/oxtunnel.ts";
+import type { Report } from "../../../wire/report.ts";
 import { isStreamAddress } from "../../../wire/stream.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
@@ -84,14 +79,14 @@ export class SizeProbes implements Subject {
   /** Writes a probe, padded so that its datagram has the size that is probed, whatever `room` is. */
   write({ view, bytes }: Burst, start: number, _room: number, nowUs: number): number {
     const { row, path, host } = this.#session, size = this.#size;
-    const { table, paths, count } = host.options;
+    const { table, paths, metrics } = host.shared;
     const counter = counterBytes(table.sendCounter[row], paths.acknowledged[path]);
     const end = start + size.probed - OX_TAG_BYTES - (SHORT_HEADER_MIN_BYTES - 1 + counter);
     const at = start + writeShort(view, start, CONTROL_PROBE, size.probed);
     bytes.fill(0, at, end);
     size.onSent(table.sendCounter[row], nowUs, this.#replyUs());
     this.#session.hasten(size.dueUs);
-    count("size_probes_sent");
+    metrics.add("size_probes_sent", 1);
     return end - start;
   }
 
@@ -111,7 +106,7 @@ export class SizeProbes implements Subject {
 
   onNewPath(): void {
     const { path, host } = this.#session;
-    this.#size.begin(isStreamAddress(host.options.paths.address, 4 * path));
+    this.#size.begin(isStreamAddress(host.shared.paths.address, 4 * path));
     this.sizeChanged();
   }
 
@@ -133,7 +128,7 @@ export class SizeProbes implements Subject {
   /** Tells the columns what the path's size is now, and has a probe sent that is due. */
   sizeChanged(): void {
     const { path, peer, host } = this.#session, size = this.#size;
-    const { paths } = host.options;
+    const { paths } = host.shared;
     if (size.isNarrow && !this.#isNarrow) host.noteNarrow(peer);
     this.#isNarrow = size.isNarrow;
     paths.datagramBytes[path] = size.bytes;

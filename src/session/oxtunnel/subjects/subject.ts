@@ -7,7 +7,7 @@
 import type { PathRate } from "../../../rate/path_rate.ts";
 import type { SessionRepair } from "../../../repair/session_repair.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import type { Report } from "../../../wire/control.ts";
+import type { Report } from "../../../wire/report.ts";
 import type { OxHost } from "../host.ts";
 import type { OxSessions } from "../sessions.ts";
 

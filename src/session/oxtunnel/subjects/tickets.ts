@@ -61,7 +61,7 @@ export class TicketExchange extends ReliableSubject {
   onControl({ bytes, view }: Burst, _row: number, at: number, length: number, nowUs: number): void {
     const { peer: id, host } = this.session;
     if (host.tickets || !this.#mayTell) return;
-    const peer = host.options.peers.get(id)!;
+    const peer = host.shared.peers.get(id)!;
     const lifeUs = Math.min(LIFE_MAX_US, 1e6 * readTicketLifeS(view, at));
     wipeTicket(peer.ticket);
     peer.ticket = {
@@ -83,7 +83,7 @@ export class TicketExchange extends ReliableSubject {
     if (!tickets || !this.#mayTell || nowUs < this.#nextUs || this.#ticket) return;
     this.#nextUs = nowUs + TICKET_LIFE_US / 2;
     const secret = host.bytes(TICKET_SECRET_BYTES);
-    this.#ticket = { bytes: tickets.seal(secret, host.options.peers, peer, nowUs), secret };
+    this.#ticket = { bytes: tickets.seal(secret, host.shared.peers, peer, nowUs), secret };
     this.reliable.start();
   }
 

@@ -3,16 +3,18 @@
 //! protection keys, and keys of two epochs. Invariant: a datagram leaves sealed and with its header protected, or not
 //! at all; nothing is read or written outside the arena, whatever the columns say. Takes each burst apart by AEAD.
 
-use crate::aead::{
-    self, AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, IPSEC_MB, Key, MAX_ROWS, ROWS_AHEAD, TAG_BYTES,
-    VectorAes256Gcm, VectorChaCha20Poly1305, nonce_of, outcome,
+use crate::codec::aead::{self, IPSEC_MB, MAX_ROWS, ROWS_AHEAD, nonce_of, outcome};
+use crate::codec::ciphers::{
+    AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, Key, TAG_BYTES, VectorAes256Gcm, VectorChaCha20Poly1305,
 };
-use crate::keys::{Direction, KeyMemory};
+use crate::codec::keys::{Direction, KeyMemory};
+use crate::codec::protect::{
+    AwsLcAes256, AwsLcChaCha20, LANES, LanesChaCha20, Protection, SAMPLE_BYTES, Sample,
+};
 use crate::layout::{
     Arena, BURST_CAPACITY, Block, OPENED, TO_OPEN_DATAGRAM, TO_SEAL_DATAGRAM, TO_TRANSMIT, TO_UNPROTECT,
     Table, with_burst,
 };
-use crate::protect::{AwsLcAes256, AwsLcChaCha20, LANES, LanesChaCha20, Protection, SAMPLE_BYTES, Sample};
 use std::cell::RefCell;
 
 /// Flags and connection id, in front of 1 to 4 bytes of counter.

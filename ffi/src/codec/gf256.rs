@@ -251,7 +251,7 @@ unsafe fn run_for<const N: usize>(task: &Task, implementation: u32) {
     }
 }
 
-/// Covers the shards of `$task` with steps of 4 vectors of `$bytes` bytes where `$four` says that so many fit into the
+/// Covers the shards of `$task` with steps of 4 vectors of `$bytes` bytes where `$four` says that they fit into the
 /// registers, else of 2, then with one of as many as are left, of which the last ends where the shard ends.
 /// `$step::<N, V>(task, at, last)` does V vectors: V - 1 of them from `at` on, one behind the other, and one at `last`.
 macro_rules! cover {
@@ -418,7 +418,7 @@ unsafe fn ssse3<const N: usize>(task: &Task) {
             let mut copy = [0u8; STEP];
             let mut place = task.byte(input, from).cast_const();
             if bytes < STEP {
-                // SAFETY: the shard has so many bytes.
+                // SAFETY: the shard has `from + bytes` bytes or more.
                 unsafe { std::ptr::copy_nonoverlapping(place, copy.as_mut_ptr(), bytes) };
                 place = copy.as_ptr();
             }

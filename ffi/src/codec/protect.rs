@@ -1,11 +1,11 @@
 //! Masks of OxTunnel's header protection (PROTOCOL §12; RFC 9001 §5.4.3 and §5.4.4): what AES-256 or ChaCha20 makes of
 //! 16 bytes of ciphertext. Datagrams of a burst belong to many sessions, so a batch has a key for each of its lanes.
 //! ChaCha20 is our own over the lanes of AVX-512, at a fifth of what AWS-LC takes for one short stream after the other;
-//! AES is AWS-LC's: eight blocks at a time under as many keys saved 4 ns of 14. Invariant: whoever makes a mask, it
-//! is the same; the lanes from `count` on mean nothing.
+//! AES is AWS-LC's: eight blocks at a time under as many keys saved 4 ns of 14. Invariant: both
+//! implementations make the same mask; the lanes from `count` on mean nothing.
 
-use crate::aead::{KEY_BYTES, Key};
-use crate::keys::State;
+use crate::codec::ciphers::{KEY_BYTES, Key};
+use crate::codec::keys::State;
 use aws_lc_sys as aws_lc;
 use std::arch::x86_64::*;
 use std::array;

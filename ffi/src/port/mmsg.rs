@@ -2,8 +2,12 @@
 //! calls. Never waits, but for a moment when the queue below is full.
 
 use crate::layout::{Arena, Block};
+use crate::port::received::{CONTROL_BYTES, MESSAGE_BYTES, Origin};
+use crate::port::udp::{Crossing, Socket, transmit};
+use crate::port::{About, Port};
+use crate::sys::control::Control;
 use crate::sys::errno;
-use crate::udp::{CONTROL_BYTES, Control, MESSAGE_BYTES, Origin, Port, Socket};
+use crate::sys::name::Name;
 use std::mem::zeroed;
 
 /// Messages of one recvmmsg. With UDP_GRO each may hold up to 64 datagrams.
@@ -12,8 +16,8 @@ const MESSAGES: usize = 32;
 /// Datagrams that one recvmmsg brought and that no burst has taken yet.
 struct Staging {
     buffers: Vec<u8>,
-    names: Vec<libc::sockaddr_in6>,
-    controls: Vec<Control>,
+    names: Vec<Name>,
+    controls: Vec<Control<CONTROL_BYTES>>,
     headers: Vec<libc::mmsghdr>,
     vectors: Vec<libc::iovec>,
     filled: usize,
@@ -32,11 +36,11 @@ pub struct MmsgPort {
 impl Staging {
     fn new() -> Self {
         // SAFETY: for these C structures all zero bytes are a valid value.
-        let (name, header, vector) = unsafe { (zeroed(), zeroed(), zeroed()) };
+        let (header, vector) = unsafe { (zeroed(), zeroed()) };
         let mut staging = Self {
             buffers: vec![0; MESSAGES * MESSAGE_BYTES],
-            names: vec![name; MESSAGES],
-            controls: vec![Control([0; CONTROL_BYTES]); MESSAGES],
+            names: vec![Name::EMPTY; MESSAGES],
+            controls: vec![Control::EMPTY; MESSAGES],
             headers: vec![header; MESSAGES],
             vectors: vec![vector; MESSAGES],
             filled: MESSAGES,
@@ -51,7 +55,7 @@ impl Staging {
                 iov_len: MESSAGE_BYTES,
             };
             let header = &mut staging.headers[i].msg_hdr;
-            header.msg_name = (&raw mut staging.names[i]).cast();
+            header.msg_name = staging.names[i].as_mut_ptr().cast();
             header.msg_iov = &raw mut staging.vectors[i];
             header.msg_iovlen = 1;
             header.msg_control = (&raw mut staging.controls[i]).cast();
@@ -63,7 +67,7 @@ impl Staging {
     /// Restores the room in the headers of the messages that the last call filled.
     fn offer(&mut self) {
         for header in &mut self.headers[..self.filled] {
-            header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in6>() as u32;
+            header.msg_hdr.msg_namelen = Name::BYTES;
             header.msg_hdr.msg_controllen = CONTROL_BYTES;
             header.msg_hdr.msg_flags = 0;
         }
@@ -92,12 +96,8 @@ impl MmsgPort {
 }
 
 impl Port for MmsgPort {
-    fn socket(&mut self) -> &mut Socket {
-        &mut self.socket
-    }
-
-    fn descriptor(&self) -> i32 {
-        self.socket.raw_fd()
+    fn about(&self) -> About {
+        self.socket.about(self.socket.raw_fd())
     }
 
     fn receive(&mut self, block: &mut Block, arena: &mut Arena, from: usize, to: usize) -> usize {
@@ -126,12 +126,26 @@ impl Port for MmsgPort {
         row
     }
 
+    fn transmit(&mut self, block: &mut Block, arena: &mut Arena, count: usize, done: u8) {
+        transmit(self, block, arena, count, done);
+    }
+
+    fn take_refused(&mut self) -> u32 {
+        self.socket.take_refused()
+    }
+}
+
+impl Crossing for MmsgPort {
+    fn socket(&mut self) -> &mut Socket {
+        &mut self.socket
+    }
+
     fn send(&mut self, messages: usize) {
         let socket = &mut self.socket;
         let mut at = 0;
         let mut waited = false;
         while at < messages {
-            let left = &mut socket.headers[at..messages];
+            let left = &mut socket.outgoing.headers[at..messages];
             let (first, count) = (left.as_mut_ptr(), left.len() as u32);
             let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
             // SAFETY: the headers point at names, controls, vectors and arena bytes that live through the call.

@@ -1,13 +1,19 @@
-//! Passes super-packets (gso.rs) through a TUN device, so that the kernel routes bulk traffic 64 KB at a time. Invariant:
-//! one call moves a whole burst and never waits; what the device or the kernel refuses costs that packet only. The
-//! descriptor, made with IFF_VNET_HDR and O_NONBLOCK, and the device's addresses, routes and rules are the caller's.
+//! A TUN device's queue: super-packets (offload.rs) in both directions, so that the kernel routes bulk traffic 64 KB at a
+//! time; cut by cut.rs, joined by join.rs. Invariant: one call moves a whole burst and never waits; what the device or the
+//! kernel refuses costs that packet only. The descriptor, made with IFF_VNET_HDR and O_NONBLOCK, and the device's addresses,
+//! routes and rules are the caller's.
 
-use crate::gso::{
-    Group, HEADERS_BYTES_MAX, Joiner, OffloadHeader, PACKET_BYTES_MAX, SEGMENTS_MAX, SuperPacket,
-    complete_checksum, packet_of,
-};
-use crate::layout::{Arena, BURST_CAPACITY, Block, TO_EXIT, TO_TUNNEL, Table, with_burst};
-use crate::udp::{Port, with_port};
+pub mod cut;
+pub mod join;
+pub mod offload;
+#[cfg(test)]
+mod offload_test;
+
+use crate::layout::{Arena, BURST_CAPACITY, Block, PACKET_BYTES_MAX, TO_EXIT, TO_TUNNEL, Table, with_burst};
+use crate::port::{DeviceReader, with_port};
+use crate::tun::cut::SuperPacket;
+use crate::tun::join::{Group, HEADERS_BYTES_MAX, Joiner, SEGMENTS_MAX, packet_of};
+use crate::tun::offload::{OffloadHeader, complete_checksum};
 use std::cell::RefCell;
 use std::io::{Error, IoSlice};
 
@@ -24,7 +30,7 @@ const SPILL_BYTES: usize = 65536 + 64;
 
 struct Tun {
     fd: i32,
-    /// The port whose ring reads the device; without one, readv(2) does.
+    /// The port that reads the device ahead; without one, readv(2) reads.
     port: Option<u32>,
     /// TUN_F_ bits that the kernel accepted. TUN_F_USO tells that it takes joined UDP too.
     offloads: u32,
@@ -81,10 +87,10 @@ impl Tun {
         (row - from) as i32
     }
 
-    /// The same from what a port's ring has read.
+    /// The same from what a port has read ahead.
     fn receive_by(
         &mut self,
-        port: &mut dyn Port,
+        port: &mut dyn DeviceReader,
         block: &mut Block,
         arena: &mut Arena,
         from: usize,
@@ -226,12 +232,14 @@ pub extern "C" fn ox_tun_open(fd: i32) -> i32 {
     TUNS.with_borrow_mut(|tuns| tuns.insert(Tun::open(fd)))
 }
 
-/// From here on the ring of this UDP port reads the device, until the port is closed. Returns 0, or -errno where it
-/// cannot: then nothing has changed.
+/// From here on this port reads the device ahead, until the port is closed. Returns 0, or -errno where it cannot (-ENOTSUP:
+/// no port of that kind, or Linux before 6.7); then nothing has changed.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_tun_read_by(handle: u32, port: u32) -> i32 {
     with_tun(handle, |tun| {
-        let refused = with_port(port, |port| port.read_device(tun.fd));
+        let refused = with_port(port, |port| {
+            port.device_reader().map_or(-libc::ENOTSUP, |reader| reader.read_device(tun.fd))
+        });
         if refused == 0 {
             tun.port = Some(port);
         }
@@ -256,7 +264,10 @@ pub extern "C" fn ox_tun_receive(handle: u32, burst: u32, from: u32, to: u32, ma
                 return -libc::EINVAL;
             }
             match tun.port {
-                Some(port) => with_port(port, |port| tun.receive_by(port, block, arena, from, to)),
+                Some(port) => with_port(port, |port| {
+                    let reader = port.device_reader();
+                    reader.map_or(-libc::ENOTSUP, |reader| tun.receive_by(reader, block, arena, from, to))
+                }),
                 None => tun.receive(block, arena, from, to),
             }
         })

@@ -11,7 +11,7 @@ use std::ptr::{self, NonNull};
 
 /// Bytes that come into the cache together.
 const LINE_BYTES: usize = 64;
-/// States of at most so many bytes lie close enough for large pages: of these, rows without keys waste little.
+/// States of at most this size lie close enough together for large pages: their rows without keys waste little.
 const SMALL_STATE_BYTES: usize = 64;
 
 /// Plain memory in which all bytes zero is a valid value, and that owns nothing.

@@ -4,11 +4,12 @@
 //! still goes to some Worker, which hands it on. Moves no packet itself.
 
 use crate::layout::Table;
+use crate::port::bpf::{MapCreate, change_map, create_map, instruction, load_program};
+use crate::sys::name::{Name, read_host};
+use crate::sys::{bind, errno, local_port, set_option, socket};
 use std::cell::RefCell;
-use std::io::Error;
-use std::mem::{size_of, zeroed};
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 /// What four bits can name.
 const WORKERS_MAX: usize = 16;
@@ -20,86 +21,30 @@ const SO_ATTACH_REUSEPORT_CBPF: i32 = 51;
 const NETWORK_HEADER: u32 = 0xfff0_0000;
 
 const TUNSETSTEERINGEBPF: libc::c_ulong = 0x8004_54e0;
-const BPF_MAP_CREATE: i32 = 0;
-const BPF_MAP_UPDATE_ELEM: i32 = 2;
-const BPF_MAP_DELETE_ELEM: i32 = 3;
-const BPF_PROG_LOAD: i32 = 5;
 const BPF_MAP_TYPE_LPM_TRIE: u32 = 11;
 const BPF_PROG_TYPE_SOCKET_FILTER: u32 = 1;
 const BPF_F_NO_PREALLOC: u32 = 1;
 const HELPER_MAP_LOOKUP_ELEM: i32 = 1;
 const HELPER_SKB_LOAD_BYTES: i32 = 26;
 
-fn failure(error: Error) -> i32 {
-    -error.raw_os_error().unwrap_or(libc::EIO)
-}
-
-fn set_option(socket: &OwnedFd, level: i32, name: i32, value: i32) -> Result<(), Error> {
-    // SAFETY: `value` is valid for its size; the kernel copies it.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            (&raw const value).cast(),
-            size_of::<i32>() as libc::socklen_t,
-        )
-    };
-    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
-}
-
-/// A UDP socket bound to `address`, alone or as one more of a reuseport group.
-fn bind(address: &SocketAddr, shared: bool) -> Result<OwnedFd, Error> {
-    let family = if address.is_ipv6() { libc::AF_INET6 } else { libc::AF_INET };
-    // SAFETY: socket takes no memory.
-    let fd = unsafe { libc::socket(family, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(Error::last_os_error());
+/// A UDP socket bound to `address`, alone or as one more of a reuseport group. Err is the errno.
+fn open(address: &SocketAddr, shared: bool) -> Result<OwnedFd, i32> {
+    let socket = socket(address.is_ipv6(), libc::SOCK_DGRAM)?;
+    let fd = socket.as_raw_fd();
+    if shared && !set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1) {
+        return Err(errno());
     }
-    // SAFETY: the descriptor was just made and is nobody else's.
-    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-    if shared {
-        set_option(&socket, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
+    // One socket for both families where the host has both, whatever its default is.
+    if address.is_ipv6() && !set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0) {
+        return Err(errno());
     }
-    let (name, length) = match address {
-        SocketAddr::V6(address) => {
-            // One socket for both families where the host has both, whatever its default is.
-            set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 0)?;
-            // SAFETY: for this C structure all zero bytes are a valid value.
-            let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
-            name.sin6_family = libc::AF_INET6 as u16;
-            name.sin6_port = address.port().to_be();
-            name.sin6_addr.s6_addr = address.ip().octets();
-            name.sin6_scope_id = address.scope_id();
-            (name, size_of::<libc::sockaddr_in6>())
-        }
-        SocketAddr::V4(address) => {
-            // SAFETY: as above.
-            let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
-            // SAFETY: sockaddr_in is smaller than sockaddr_in6 and no more strictly aligned.
-            let short = unsafe { &mut *(&raw mut name).cast::<libc::sockaddr_in>() };
-            short.sin_family = libc::AF_INET as u16;
-            short.sin_port = address.port().to_be();
-            short.sin_addr.s_addr = u32::from_ne_bytes(address.ip().octets());
-            (name, size_of::<libc::sockaddr_in>())
-        }
-    };
-    // SAFETY: `name` is valid for `length` bytes.
-    let bound = unsafe { libc::bind(fd, (&raw const name).cast(), length as libc::socklen_t) };
-    if bound < 0 { Err(Error::last_os_error()) } else { Ok(socket) }
-}
-
-fn local_port(socket: &OwnedFd) -> u16 {
-    // SAFETY: an all-zero sockaddr_in6 is valid, and getsockname writes at most its length.
-    let mut name: libc::sockaddr_in6 = unsafe { zeroed() };
-    let mut length = size_of::<libc::sockaddr_in6>() as libc::socklen_t;
-    // SAFETY: as above.
-    unsafe { libc::getsockname(socket.as_raw_fd(), (&raw mut name).cast(), &mut length) };
-    u16::from_be(name.sin6_port) // where sockaddr_in has its port too
+    let (name, length) = Name::of(address);
+    bind(fd, &name, length)?;
+    Ok(socket)
 }
 
 /// The program that picks a socket of the group. It sees the UDP payload.
-fn steer_datagrams(socket: &OwnedFd, workers: u32) -> Result<(), Error> {
+fn steer_datagrams(socket: &OwnedFd, workers: u32) -> Result<(), i32> {
     const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
     const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
@@ -136,32 +81,27 @@ fn steer_datagrams(socket: &OwnedFd, workers: u32) -> Result<(), Error> {
         step(ANSWER, 0, 0, 0),
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-    // SAFETY: `filter` and the program live through the call; the kernel copies both.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_ATTACH_REUSEPORT_CBPF,
-            (&raw const filter).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    if result < 0 { Err(Error::last_os_error()) } else { Ok(()) }
+    // The kernel copies the program, which lives through the call.
+    let attached = set_option(socket.as_raw_fd(), libc::SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, filter);
+    if attached { Ok(()) } else { Err(errno()) }
 }
 
-fn bind_group(host: &str, port: u16, workers: usize) -> Result<Vec<OwnedFd>, Error> {
-    let mut last = Error::from_raw_os_error(libc::EADDRNOTAVAIL);
-    for mut address in (host, port).to_socket_addrs()? {
+/// Sockets of one address and port, for each Worker one. Err is the errno.
+fn bind_group(host: &str, port: u16, workers: usize) -> Result<Vec<OwnedFd>, i32> {
+    let mut last = libc::EADDRNOTAVAIL;
+    let addresses =
+        (host, port).to_socket_addrs().map_err(|error| error.raw_os_error().unwrap_or(libc::EIO))?;
+    for mut address in addresses {
         // First alone: a group would take in the sockets of another relay of the same user.
-        match bind(&address, false) {
+        match open(&address, false) {
             Ok(socket) if workers == 1 => return Ok(vec![socket]),
-            Ok(socket) => address.set_port(local_port(&socket)),
-            Err(error) => {
-                last = error;
+            Ok(socket) => address.set_port(local_port(socket.as_raw_fd())),
+            Err(reason) => {
+                last = reason;
                 continue;
             }
         }
-        let group = (0..workers).map(|_| bind(&address, true)).collect::<Result<Vec<_>, _>>()?;
+        let group = (0..workers).map(|_| open(&address, true)).collect::<Result<Vec<_>, _>>()?;
         steer_datagrams(&group[0], workers as u32)?;
         return Ok(group);
     }
@@ -182,16 +122,13 @@ pub unsafe extern "C" fn ox_udp_bind(
     workers: u32,
     out: *mut i32,
 ) -> i32 {
-    if host.is_null() || out.is_null() || length > 255 || port > 65535 {
+    if out.is_null() || workers == 0 || workers as usize > WORKERS_MAX {
         return -libc::EINVAL;
     }
-    if workers == 0 || workers as usize > WORKERS_MAX {
-        return -libc::EINVAL;
-    }
-    // SAFETY: the caller gives `length` bytes.
-    let host = unsafe { std::slice::from_raw_parts(host, length as usize) };
-    let Ok(host) = std::str::from_utf8(host) else { return -libc::EINVAL };
-    match bind_group(host, port as u16, workers as usize) {
+    // SAFETY: as the caller says.
+    let host = unsafe { read_host(host, length) };
+    let (Some(host), Ok(port)) = (host, u16::try_from(port)) else { return -libc::EINVAL };
+    match bind_group(host, port, workers as usize) {
         Ok(group) => {
             for (i, socket) in group.into_iter().enumerate() {
                 // SAFETY: the group has `workers` sockets, and an ArrayBuffer need not be aligned for us.
@@ -199,7 +136,7 @@ pub unsafe extern "C" fn ox_udp_bind(
             }
             0
         }
-        Err(error) => failure(error),
+        Err(reason) => -reason,
     }
 }
 
@@ -208,58 +145,6 @@ pub unsafe extern "C" fn ox_udp_bind(
 struct Prefix {
     bits: u32,
     address: [u8; 16],
-}
-
-/// The first fields of union bpf_attr for making a map.
-#[repr(C)]
-struct MapCreate {
-    kind: u32,
-    key_bytes: u32,
-    value_bytes: u32,
-    entries_max: u32,
-    flags: u32,
-}
-
-/// For changing one.
-#[repr(C)]
-struct MapChange {
-    map: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
-}
-
-/// For loading a program.
-#[repr(C)]
-struct ProgramLoad {
-    kind: u32,
-    instructions: u32,
-    program: u64,
-    license: u64,
-    log_level: u32,
-    log_bytes: u32,
-    log: u64,
-    kernel_version: u32,
-    flags: u32,
-}
-
-/// # Safety
-/// `T` begins as union bpf_attr does for `command`, and what it points at lives through the call.
-unsafe fn bpf<T>(command: i32, attributes: &T) -> Result<i32, Error> {
-    // SAFETY: the caller's part, and the kernel reads no more than the size given.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, (&raw const *attributes), size_of::<T>() as u32) };
-    if result < 0 { Err(Error::last_os_error()) } else { Ok(result as i32) }
-}
-
-/// One instruction of eBPF (RFC 9669 section 3): opcode, registers, offset, immediate.
-fn instruction(opcode: u8, destination: u8, source: u8, offset: i16, immediate: i32) -> u64 {
-    u64::from(opcode)
-        | u64::from(destination) << 8
-        | u64::from(source) << 12
-        | u64::from(offset as u16) << 16
-        | u64::from(immediate as u32) << 32
 }
 
 /// The program that picks a queue: the value of the longest prefix that holds the destination, or 0. It sees the packet
@@ -326,44 +211,16 @@ struct Steering {
 }
 
 impl Steering {
-    fn new() -> Result<Self, Error> {
-        let create = MapCreate {
+    fn new() -> Result<Self, i32> {
+        let map = create_map(&MapCreate {
             kind: BPF_MAP_TYPE_LPM_TRIE,
             key_bytes: size_of::<Prefix>() as u32,
             value_bytes: size_of::<u32>() as u32,
             entries_max: PREFIXES_MAX,
             flags: BPF_F_NO_PREALLOC,
-        };
-        // SAFETY: MapCreate begins as the union does for this command; the descriptor is new and nobody else's.
-        let map = unsafe { OwnedFd::from_raw_fd(bpf(BPF_MAP_CREATE, &create)?) };
-        let program = queue_program(map.as_raw_fd());
-        let load = ProgramLoad {
-            kind: BPF_PROG_TYPE_SOCKET_FILTER,
-            instructions: program.len() as u32,
-            program: program.as_ptr() as u64,
-            license: c"MIT".as_ptr() as u64,
-            log_level: 0,
-            log_bytes: 0,
-            log: 0,
-            kernel_version: 0,
-            flags: 0,
-        };
-        // SAFETY: as above, and program and licence live through the call.
-        let program = unsafe { OwnedFd::from_raw_fd(bpf(BPF_PROG_LOAD, &load)?) };
+        })?;
+        let program = load_program(BPF_PROG_TYPE_SOCKET_FILTER, &queue_program(map.as_raw_fd()))?;
         Ok(Self { map, program })
-    }
-
-    fn change(&self, prefix: &Prefix, worker: Option<u32>) -> Result<(), Error> {
-        let change = MapChange {
-            map: self.map.as_raw_fd() as u32,
-            padding: 0,
-            key: (&raw const *prefix) as u64,
-            value: worker.as_ref().map_or(0, |worker| (&raw const *worker) as u64),
-            flags: 0,
-        };
-        let command = if worker.is_some() { BPF_MAP_UPDATE_ELEM } else { BPF_MAP_DELETE_ELEM };
-        // SAFETY: MapChange begins as the union does for both commands, and key and value live through the call.
-        unsafe { bpf(command, &change) }.map(|_| ())
     }
 }
 
@@ -380,7 +237,7 @@ fn with_steering(handle: u32, act: impl FnOnce(&mut Steering) -> i32) -> i32 {
 pub extern "C" fn ox_steer_new() -> i32 {
     match Steering::new() {
         Ok(steering) => STEERINGS.with_borrow_mut(|steerings| steerings.insert(steering)),
-        Err(error) => failure(error),
+        Err(reason) => -reason,
     }
 }
 
@@ -391,7 +248,7 @@ pub extern "C" fn ox_steer_attach(handle: u32, fd: i32) -> i32 {
         let program = steering.program.as_raw_fd();
         // SAFETY: this ioctl reads one i32.
         let result = unsafe { libc::ioctl(fd, TUNSETSTEERINGEBPF, &raw const program) };
-        if result < 0 { failure(Error::last_os_error()) } else { 0 }
+        if result < 0 { -errno() } else { 0 }
     })
 }
 
@@ -409,7 +266,7 @@ pub unsafe extern "C" fn ox_steer_set(handle: u32, address: *const u8, bits: u32
     let prefix = Prefix { bits, address: unsafe { *address.cast::<[u8; 16]>() } };
     with_steering(handle, |steering| {
         let worker = Some(worker).filter(|worker| (*worker as usize) < WORKERS_MAX);
-        steering.change(&prefix, worker).map_or_else(failure, |()| 0)
+        change_map(&steering.map, &prefix, worker.as_ref()).map_or_else(|reason| -reason, |()| 0)
     })
 }
 
