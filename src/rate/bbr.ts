@@ -223,11 +223,13 @@ export class Bbr {
   }
 
   /**
-   * A queue stands on the path, and `latest` bytes a second arrived of late, 0 where that is not known: the short-term model goes
-   * there at once. Against the draft, which waits for losses; with deep buffers these come after seconds of lag.
+   * A queue stands on the path that is no probe's: the short-term model goes at once to what arrives, and a probe ends. Against
+   * the draft, which waits for losses; with deep buffers these come after seconds of lag.
    */
-  onQueue(latest: number): void {
-    if (this.isProbingBw || latest <= 0 || latest >= this.bw) return;
+  onQueue(rate: DeliveryRate, nowUs: number): void {
+    const latest = rate.sample.rate;
+    if (this.state === PROBE_REFILL || this.state === PROBE_UP) this.#startDown(rate, nowUs);
+    if (this.state === STARTUP || latest <= 0 || latest >= this.bw) return;
     this.bwShortterm = Math.max(latest, this.maxBw * QUEUE_BW_LEAST);
     this.bw = Math.min(this.maxBw, this.bwShortterm);
     this.#setPacingRate(this.pacingGain);

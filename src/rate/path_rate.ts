@@ -15,9 +15,14 @@ const GAMING: Tuning = { probeUpGain: 1.25, probeRttLimits: false, startupQueueU
 /** Below the model's rate, so that the path's own queue drains. */
 const SHARE = 0.95;
 /** A queue that stands on the path in spite of it is drained at this share, and is then as good a signal as a loss. */
-const DRAIN_QUEUE_US = 6000, DRAIN_SHARE = 0.75;
-/** A queue that has not gone for so long at a share of what arrives is somebody else's. Theirs we leave alone for a while. */
-const OTHERS_US = 3_000_000, LEAVE_US = 10_000_000;
+const DRAIN_QUEUE_US = 6000, DRAIN_SHARE = 0.9, DRAIN_SHARE_MIN = 0.1;
+/** The deeper it is the less is sent, so that it is gone soon, microseconds. */
+const DRAIN_US = 500_000;
+/**
+ * A queue that is there for so long, and for twice its own length, although less is sent than arrives, is somebody else's. Theirs we
+ * leave alone for a while.
+ */
+const OTHERS_US = 1_500_000, LEAVE_US = 10_000_000;
 /** A sender that had no more to send for so long starts anew. */
 const IDLE_US = 10_000_000;
 /** Above this rate, bytes a second, the processors are the bottleneck and no modem: 500 Mbit/s. */
@@ -66,7 +71,9 @@ export class PathRate {
   #leastUs = Infinity;
   #leastBeforeUs = Infinity;
   #leastSinceUs = -Infinity;
+  /** Since when a queue has stood, and the most of it. */
   #queueSinceUs = Infinity;
+  #queueMostUs = 0;
   #leaveUntilUs = -Infinity;
 
   constructor(random: () => number, nowUs: number) {
@@ -88,7 +95,11 @@ export class PathRate {
   bytesPerS(nowUs: number): number {
     const { bbr } = this;
     if (bbr.state === STARTUP || nowUs < this.#leaveUntilUs || bbr.maxBw > RATE_MAX) return 0;
-    const share = this.queueUs > DRAIN_QUEUE_US ? DRAIN_SHARE : bbr.pacingGain > 1 ? 1 : SHARE;
+    const share = this.queueUs > DRAIN_QUEUE_US
+      ? Math.max(DRAIN_SHARE_MIN, DRAIN_SHARE - this.queueUs / DRAIN_US)
+      : bbr.pacingGain > 1
+      ? 1
+      : SHARE;
     return Math.max(RATE_MIN, share * bbr.pacingRate);
   }
 
@@ -196,15 +207,15 @@ export class PathRate {
   /** A queue that stands is drained; one that does not go is others', and we stop to make room for them. */
   #watchQueue(nowUs: number): void {
     const { bbr } = this;
-    if (this.queueUs < DRAIN_QUEUE_US || bbr.state === STARTUP) {
+    if (this.queueUs < DRAIN_QUEUE_US || bbr.state === STARTUP || nowUs < this.#leaveUntilUs) {
       this.#queueSinceUs = Infinity;
+      this.#queueMostUs = 0;
       return;
     }
-    if (nowUs < this.#leaveUntilUs) return;
+    bbr.onQueue(this.rate, nowUs);
     this.#queueSinceUs = Math.min(this.#queueSinceUs, nowUs);
-    bbr.onQueue(this.rate.sample.rate);
-    if (nowUs - this.#queueSinceUs < OTHERS_US) return;
-    this.#queueSinceUs = Infinity;
+    this.#queueMostUs = Math.max(this.#queueMostUs, this.queueUs);
+    if (nowUs - this.#queueSinceUs < OTHERS_US + 2 * this.#queueMostUs) return;
     this.#leaveUntilUs = nowUs + LEAVE_US;
   }
 }

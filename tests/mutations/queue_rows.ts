@@ -5,7 +5,8 @@ import type { Mutation } from "./mutation.ts";
 
 const QUEUES = ["tests/unit/queues_test.ts"],
   LINE = ["tests/sim/queue_test.ts"],
-  BBR = ["tests/vectors/bbr_test.ts"];
+  BBR = ["tests/vectors/bbr_test.ts"],
+  PATH = ["tests/unit/path_rate_test.ts"];
 
 export const QUEUE_ROWS: readonly Mutation[] = [
   {
@@ -33,7 +34,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     file: "src/queue/tins.ts",
     from: "if (isRealTime(trafficClass)) return TIN_REAL;",
     to: "",
-    tests: [...QUEUES, ...LINE],
+    tests: QUEUES,
     note: "games and calls wait among the others",
   },
   {
@@ -96,7 +97,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     file: "src/rate/bbr.ts",
     from: "if (this.state === STARTUP && queueUs > this.#tuning.startupQueueUs && rate.sample.rate > 0) {",
     to: "if (this.state === STARTUP && queueUs < 0) {",
-    tests: LINE,
+    tests: PATH,
     note: "a queue does not end start-up",
   },
   {
@@ -133,5 +134,26 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     to: "",
     tests: LINE,
     note: "what a client says of its line is not kept to",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "    bbr.onQueue(this.rate, nowUs);",
+    to: "",
+    tests: PATH,
+    note: "a standing queue is no signal",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "this.#leaveUntilUs = nowUs + LEAVE_US;",
+    to: "{}",
+    tests: PATH,
+    note: "others' queues are made room for, for ever",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "    if (highest >= this.#end[(this.#next - 1) % MARKS]) return; //",
+    to: "    //",
+    tests: PATH,
+    note: "a report of what was never sent counts",
   },
 ];

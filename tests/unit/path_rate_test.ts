@@ -1,0 +1,150 @@
+/**
+ * The rate of a path by reports alone: when it begins to hold back, how it follows the path, when it lets go, and what reports that
+ * lie, or come late, cannot do. A simulated line with a deep buffer; a report each 25 ms, as receivers send them.
+ */
+import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
+import { PathRate } from "../../src/rate/path_rate.ts";
+import { Random } from "../kit/random.ts";
+
+const BYTES = 1500, RTT_US = 20_000, REPORT_US = 25_000, MS = 1000, SECOND = 1_000_000;
+/** 20 Mbit/s. */
+const RATE = 2_500_000;
+
+class Line {
+  readonly rate = new PathRate(() => this.#random.real(), 0);
+  nowUs = 0;
+  bytesPerS = RATE;
+  /** What somebody else puts in front of the line, microseconds. */
+  othersUs = 0;
+  /** Bytes a second that the sender has. */
+  offered = 2 * RATE;
+  sent = 0;
+  readonly #random = new Random(1);
+  #freeUs = 0;
+  #sendAtUs = 0;
+  #reportAtUs = 0;
+  /** When each datagram that is on its way arrives. */
+  readonly #arrivals: number[] = [];
+  #highest = -1;
+  #highestUs = 0;
+
+  runFor(us: number): void {
+    const untilUs = this.nowUs + us;
+    while (this.nowUs < untilUs) {
+      this.nowUs += MS / 4;
+      const limit = this.rate.bytesPerS(this.nowUs);
+      const pace = limit > 0 ? Math.min(limit, this.offered) : this.offered;
+      while (this.#sendAtUs <= this.nowUs) {
+        this.#sendAtUs = Math.max(this.#sendAtUs, this.nowUs - MS) + BYTES / pace * 1e6;
+        this.rate.sent(this.sent++, BYTES, limit > 0 && limit < this.offered, this.nowUs);
+        this.#freeUs = Math.max(this.#freeUs, this.nowUs) + BYTES / this.bytesPerS * 1e6;
+        this.#arrivals.push(this.#freeUs + this.othersUs + RTT_US / 2);
+      }
+      while (this.#arrivals[0] <= this.nowUs) {
+        this.#highestUs = this.#arrivals.shift()!;
+        this.#highest++;
+      }
+      // The report's own way takes half a round trip: it tells of what arrived before.
+      if (this.#reportAtUs > this.nowUs || this.#highest < 0) continue;
+      this.#reportAtUs = this.nowUs + REPORT_US;
+      const delayUs = this.nowUs - this.#highestUs;
+      this.rate.onReport(
+        { highest: this.#highest, delayUs: delayUs - RTT_US / 2, received: this.#highest + 1 },
+        this.nowUs,
+      );
+    }
+  }
+
+  get queueUs(): number {
+    return Math.max(0, this.#freeUs - this.nowUs);
+  }
+}
+
+Deno.test("path rate: nothing is held back before the path shows a queue", () => {
+  const line = new Line();
+  line.offered = 0.8 * RATE;
+  line.runFor(5 * SECOND);
+  assertEquals(line.rate.bytesPerS(line.nowUs), 0);
+  assertEquals(line.rate.state, "startup");
+});
+
+Deno.test("path rate: the first milliseconds of queue end start-up, and the queue goes", () => {
+  const line = new Line();
+  let heldUs = 0;
+  while (heldUs === 0) {
+    line.runFor(MS);
+    assertLess(line.nowUs, SECOND);
+    if (line.rate.bytesPerS(line.nowUs) > 0) heldUs = line.nowUs;
+  }
+  assertLess(line.queueUs, 100 * MS);
+  line.runFor(SECOND);
+  let most = 0;
+  const sent = line.sent, sinceUs = line.nowUs;
+  while (line.nowUs < sinceUs + 5 * SECOND) {
+    line.runFor(MS);
+    most = Math.max(most, line.queueUs);
+  }
+  assertLess(most, 25 * MS);
+  assertGreater((line.sent - sent) * BYTES / 5, 0.85 * RATE);
+});
+
+Deno.test("path rate: a path that becomes ten times slower has no standing queue after a second or two", () => {
+  const line = new Line();
+  line.runFor(3 * SECOND);
+  line.bytesPerS /= 10;
+  line.runFor(2 * SECOND);
+  let high = 0, looks = 0;
+  for (let ms = 0; ms < 3000; ms++, looks++) {
+    line.runFor(MS);
+    if (line.queueUs > 40 * MS) high++;
+  }
+  assertLess(high / looks, 0.2);
+});
+
+Deno.test("path rate: a path that becomes faster is found", () => {
+  const line = new Line();
+  line.offered = 8 * RATE;
+  line.runFor(3 * SECOND);
+  line.bytesPerS *= 5;
+  line.runFor(20 * SECOND);
+  assertGreater(line.rate.bytesPerS(line.nowUs), 0.7 * 5 * RATE);
+});
+
+Deno.test("path rate: a queue that does not go is somebody else's, and is left alone", () => {
+  const line = new Line();
+  line.runFor(3 * SECOND);
+  assertGreater(line.rate.bytesPerS(line.nowUs), 0);
+  line.othersUs = 50 * MS;
+  line.runFor(5 * SECOND);
+  assertEquals(line.rate.bytesPerS(line.nowUs), 0);
+});
+
+Deno.test("path rate: a sender without more to send for ten seconds is idle", () => {
+  const line = new Line();
+  line.runFor(3 * SECOND);
+  assert(!line.rate.isIdle(line.nowUs));
+  line.offered = RATE / 10;
+  line.runFor(12 * SECOND);
+  assert(line.rate.isIdle(line.nowUs));
+});
+
+Deno.test("path rate: reports that lie change nothing, or nothing that matters", () => {
+  const line = new Line();
+  line.runFor(3 * SECOND);
+  const before = line.rate.bytesPerS(line.nowUs);
+  for (const highest of [-1, 0, line.sent + 1, 2 ** 47, NaN]) {
+    line.rate.onReport({ highest, delayUs: 0, received: 0 }, line.nowUs);
+    assertEquals(line.rate.bytesPerS(line.nowUs), before, `${highest}`);
+  }
+  const random = new Random(2);
+  for (let i = 0; i < 2000; i++) {
+    line.runFor(MS);
+    line.rate.onReport({
+      highest: Math.floor(random.real() * 1.1 * line.sent),
+      delayUs: Math.floor(random.real() * 2e6),
+      received: random.u32(),
+    }, line.nowUs);
+    const now = line.rate.bytesPerS(line.nowUs);
+    assert(Number.isFinite(now) && now >= 0 && (now === 0 || now >= 8000), `${now}`);
+  }
+});
