@@ -237,7 +237,7 @@ scenario("split by cgroup", async (net, client, file) => {
   }
   await net.connect(client, ["--config", file, "--only-cgroup", "no/such"], {
     before: `${mount} && exec`,
-    says: "is it a cgroup v2 that exists?",
+    says: "expected an existing cgroup v2",
   });
 });
 
