@@ -22,6 +22,8 @@ const LOSS_THRESHOLD: f64 = 0.02;
 /// Of few segments one lost says nothing of a rate: as many must be, in what was on its way.
 const LOSSES_LEAST: usize = 8;
 const BETA: f64 = 0.7;
+/// A lower bound above this part of what the model allows bounds nothing.
+const LOW_ENOUGH: f64 = 0.95;
 const HEADROOM: f64 = 0.85;
 const FULL_BW_GROWTH: f64 = 1.25;
 const FULL_BW_ROUNDS: u32 = 3;
@@ -220,6 +222,11 @@ impl Bbr {
         }
     }
 
+    /// A piece of `span` bytes that was called lost has arrived.
+    pub fn on_found(&mut self, span: usize) {
+        self.lost_in_round = self.lost_in_round.saturating_sub(span);
+    }
+
     /// Losses are being repaired. Returns what was before.
     pub fn on_recovery(&self) -> Before {
         let Self { window, inflight_hi, inflight_lo, bw_lo, .. } = *self;
@@ -297,13 +304,29 @@ impl Bbr {
         }
         self.inflight_latest = self.inflight_latest.max(self.delivered_in_round as f64);
         let is_probing = matches!(self.state, State::Startup | State::ProbeBwRefill | State::ProbeBwUp);
-        if !self.is_round_start || is_probing || !self.is_round_lossy() {
+        if !self.is_round_start || is_probing {
+            return;
+        }
+        if !self.is_round_lossy() {
+            self.raise_lower_bounds();
             return;
         }
         let bw = if self.bw_lo.is_finite() { self.bw_lo } else { self.max_bw() };
         self.bw_lo = self.bw_latest.max(BETA * bw);
         let inflight = if self.inflight_lo.is_finite() { self.inflight_lo } else { self.window };
         self.inflight_lo = self.inflight_latest.max(BETA * inflight);
+    }
+
+    /// After a round trip without too many losses: half of the way back to what the model allows. What was lost to a pause of
+    /// somebody on the path says nothing of the rate behind it; the draft would keep it until the next probe, for seconds.
+    fn raise_lower_bounds(&mut self) {
+        let raised = |low: f64, most: f64| {
+            let middle = (low + most) / 2.0;
+            if middle < LOW_ENOUGH * most { middle } else { f64::INFINITY }
+        };
+        self.bw_lo = raised(self.bw_lo, self.max_bw());
+        let most = self.bdp(self.max_bw(), DEFAULT_CWND_GAIN).min(self.inflight_hi);
+        self.inflight_lo = raised(self.inflight_lo, most);
     }
 
     fn is_round_lossy(&self) -> bool {

@@ -148,12 +148,12 @@ impl Connection {
 
     fn take_syn(&mut self, syn: &Segment, rtt_us: Option<i64>, now_us: i64) {
         let default = if self.key.source.is_ipv4() { 536 } else { 1220 };
-        let mss = self.key.mss(self.mtu).min(usize::from(syn.mss.unwrap_or(default).max(MSS_LEAST)));
-        self.irs = syn.seq;
-        self.has_sacks = syn.sack_permitted;
-        self.has_scale = syn.scale.is_some();
+        let mss = self.key.mss(self.mtu).min(usize::from(syn.header.mss.unwrap_or(default).max(MSS_LEAST)));
+        self.irs = syn.header.seq;
+        self.has_sacks = syn.header.sack_permitted;
+        self.has_scale = syn.header.scale.is_some();
         self.tx.establish(syn, mss, rtt_us, now_us);
-        self.rx.establish(syn.seq.wrapping_add(1), mss, self.has_scale, self.has_sacks);
+        self.rx.establish(syn.header.seq.wrapping_add(1), mss, self.has_scale, self.has_sacks);
     }
 
     pub fn phase(&self) -> Phase {
@@ -173,11 +173,11 @@ impl Connection {
     /// Whether this SYN begins a new connection in this one's place (RFC 9293 §3.10.7.4): a number beyond all that the
     /// old one had, or an old one that its client has never confirmed.
     pub fn gives_way_to(&self, syn: &Segment) -> bool {
-        let is_syn = syn.flags & (SYN | ACK | RST) == SYN;
+        let is_syn = syn.header.flags & (SYN | ACK | RST) == SYN;
         is_syn
             && match self.phase {
-                Phase::TimeWait => before(self.rx.nxt(), syn.seq.wrapping_add(1)),
-                Phase::SynReceived => syn.seq != self.irs,
+                Phase::TimeWait => before(self.rx.nxt(), syn.header.seq.wrapping_add(1)),
+                Phase::SynReceived => syn.header.seq != self.irs,
                 Phase::Closed => true,
                 Phase::SynSent | Phase::Open => false,
             }
@@ -197,7 +197,7 @@ impl Connection {
         if !segment.has(ACK) {
             return;
         }
-        if segment.ack != self.iss.wrapping_add(1) {
+        if segment.header.ack != self.iss.wrapping_add(1) {
             outbox.refuse(segment);
             return;
         }
@@ -223,23 +223,23 @@ impl Connection {
 
     /// RFC 9293 §3.10.7.4 with RFC 5961.
     fn ingest_synchronized(&mut self, segment: &Segment, now_us: i64, outbox: &mut Outbox) {
-        let end = segment.seq.wrapping_add(segment.span());
+        let end = segment.header.seq.wrapping_add(segment.span());
         let nxt = self.rx.nxt();
-        if self.phase == Phase::SynReceived && segment.has(SYN) && segment.seq == self.irs {
+        if self.phase == Phase::SynReceived && segment.has(SYN) && segment.header.seq == self.irs {
             // Our answer was lost, or is on its way.
             self.syn_due_us = self.syn_due_us.min(self.syn_sent_us + SYN_US / 2);
             return;
         }
-        if before(end, nxt) || before(nxt.wrapping_add(self.rx.window()), segment.seq) {
+        if before(end, nxt) || before(nxt.wrapping_add(self.rx.window()), segment.header.seq) {
             if !segment.payload.is_empty() && before(end, nxt) {
-                self.rx.take_duplicate(segment.seq, end, now_us);
+                self.rx.take_duplicate(segment.header.seq, end, now_us);
             } else if !segment.has(RST) {
                 self.challenge(now_us, outbox);
             }
             return;
         }
         if segment.has(RST) {
-            if segment.seq == nxt {
+            if segment.header.seq == nxt {
                 self.close(true);
             } else {
                 self.challenge(now_us, outbox);
@@ -254,7 +254,7 @@ impl Connection {
             return;
         }
         if self.phase == Phase::SynReceived {
-            if segment.ack != self.iss.wrapping_add(1) {
+            if segment.header.ack != self.iss.wrapping_add(1) {
                 outbox.refuse(segment);
                 return;
             }
@@ -265,7 +265,7 @@ impl Connection {
             self.open(now_us);
         }
         let oldest = self.tx.una().wrapping_sub(self.tx.window_max());
-        if before(self.tx.nxt(), segment.ack) || before(segment.ack, oldest) {
+        if before(self.tx.nxt(), segment.header.ack) || before(segment.header.ack, oldest) {
             self.challenge(now_us, outbox);
             return;
         }
@@ -285,10 +285,10 @@ impl Connection {
                 self.rx.ack_now(now_us);
             } else {
                 let ends_passively = !self.tx.is_finished();
-                self.rx.take(segment.seq, segment.payload, segment.has(FIN), now_us);
+                self.rx.take(segment.header.seq, segment.payload, segment.has(FIN), now_us);
                 self.is_passive = self.rx.has_ended() && ends_passively;
             }
-        } else if before(segment.seq, nxt) {
+        } else if before(segment.header.seq, nxt) {
             self.rx.ack_now(now_us);
         }
         self.settle(now_us);
@@ -468,19 +468,20 @@ impl Connection {
         self.tx.finish();
     }
 
-    /// Takes bytes that were read out, and lets buffers grow that are too small for the path.
-    pub fn consume(&mut self, count: usize, purse: &mut Purse, now_us: i64) {
+    /// Takes bytes that were read out.
+    pub fn consume(&mut self, count: usize) {
         self.rx.consume(count);
+    }
+
+    /// Lets both buffers grow with what the path carries. To be called after bytes came and were taken out, and before more
+    /// are given to `tx.push`.
+    pub fn grow(&mut self, purse: &mut Purse, now_us: i64) {
         if self.rx.wants_more(self.tx.srtt_us(), now_us) {
             // Twice the bytes are enough for what comes with them.
             let more = self.rx.limit.min(LIMIT_MAX.saturating_sub(self.rx.limit)).min(purse.spare() / 2);
             self.rx.limit += more;
             self.settle_claim(purse);
         }
-    }
-
-    /// Bytes that may be given to `tx.push` now; the buffer grows with what the path carries.
-    pub fn room(&mut self, purse: &mut Purse) -> usize {
         let wants = self.tx.wants().min(LIMIT_MAX);
         if wants > self.tx.limit {
             self.tx.limit += (wants - self.tx.limit).min(purse.spare());
@@ -488,7 +489,6 @@ impl Connection {
         }
         self.tx.grow_pieces(purse.spare());
         self.settle_claim(purse);
-        self.tx.room()
     }
 
     fn settle_claim(&mut self, purse: &mut Purse) {

@@ -103,7 +103,7 @@ impl Delivery {
             rtt_us: (!is_again && rtt_us > 0).then_some(rtt_us),
             is_app_limited: stamp.is_app_limited,
             in_flight_then: stamp.in_flight,
-            lost: self.lost - stamp.lost,
+            lost: self.lost.saturating_sub(stamp.lost), // what was found again is taken back
             newly_delivered,
         })
     }

@@ -165,7 +165,7 @@ impl Dialler {
     /// Sends what is due, notes news and when the call wants attention again.
     fn attend(&mut self, port: u16, now_us: i64) {
         let Some(call) = self.calls.get_mut(&port) else { return };
-        call.connection.room(&mut purse!(self));
+        call.connection.grow(&mut purse!(self), now_us);
         let mut due_us = None;
         if call.connection.emit(now_us, &mut self.outbox) {
             if self.outbox.is_full() {
@@ -253,7 +253,7 @@ impl Dialler {
             let front = call.connection.rx.front();
             let length = front.len().min(room.len() - count);
             room[count..count + length].copy_from_slice(&front[..length]);
-            call.connection.consume(length, &mut purse!(self), now_us);
+            call.connection.consume(length);
             count += length;
         }
         if count > 0 {
@@ -269,7 +269,7 @@ impl Dialler {
         if call.connection.phase() != Phase::Open {
             return 0;
         }
-        call.connection.room(&mut purse!(self));
+        call.connection.grow(&mut purse!(self), now_us);
         let count = call.connection.tx.push(data);
         self.attend(port, now_us);
         count as i32

@@ -54,8 +54,9 @@ pub struct Receiver {
     edge: u32,
     unacked: usize,
     ack_due_us: Option<i64>,
-    /// Bytes that were taken out, for the window's growth: in this round trip, and since when.
-    consumed: usize,
+    /// For the window's growth: new bytes that came in this round trip, whether a gap was among them, and since when.
+    arrived: usize,
+    had_gap: bool,
     round_us: i64,
 }
 
@@ -76,7 +77,8 @@ impl Receiver {
             edge: 0,
             unacked: 0,
             ack_due_us: None,
-            consumed: 0,
+            arrived: 0,
+            had_gap: false,
             round_us: 0,
         }
     }
@@ -135,20 +137,21 @@ impl Receiver {
 
     pub fn consume(&mut self, count: usize) {
         self.data.drain(..count);
-        self.consumed += count;
     }
 
-    /// Whether the reader is quick enough for a window twice as great, asked after bytes were taken out.
+    /// Whether a window twice as great is of use: half of this one came within a round trip, or a quarter where a gap made the
+    /// rest wait for the round trip of its repair, and the reader has taken what it could.
     pub fn wants_more(&mut self, srtt_us: i64, now_us: i64) -> bool {
-        if now_us - self.round_us > srtt_us.max(1000) {
+        let windows = if self.had_gap { 4 } else { 2 };
+        let is_wanted = windows * self.arrived >= self.limit
+            && 2 * self.data.len() < self.limit
+            && self.limit < WINDOW_MAX;
+        if is_wanted || now_us - self.round_us > srtt_us.max(1000) {
             self.round_us = now_us;
-            self.consumed = 0;
+            self.arrived = 0;
+            self.had_gap = !self.pieces.is_empty();
         }
-        if 2 * self.consumed < self.limit || self.limit >= WINDOW_MAX {
-            return false;
-        }
-        self.consumed = 0;
-        true
+        is_wanted
     }
 
     /// Gives memory back that nothing waits in.
@@ -186,6 +189,7 @@ impl Receiver {
             self.nxt = self.nxt.wrapping_add(payload.len() as u32);
             self.join();
         } else if !payload.is_empty() {
+            self.had_gap = true;
             self.keep(seq, payload);
         }
         if self.fin == Some(self.nxt) && !self.has_ended {
@@ -193,6 +197,7 @@ impl Receiver {
             self.nxt = self.nxt.wrapping_add(1);
         }
         self.unacked += payload.len();
+        self.arrived += payload.len();
         let is_urgent =
             ahead > 0 || had_gaps || skipped > 0 || has_fin || self.unacked >= 2 * self.mss || room == 0;
         let due_us = if is_urgent { now_us } else { now_us + DELAYED_ACK_US };

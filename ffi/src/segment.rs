@@ -55,23 +55,30 @@ impl Sacks {
     }
 }
 
-pub struct Segment<'a> {
-    pub key: Key,
+/// What the TCP header says, on its way in or out.
+#[derive(Clone, Copy, Default)]
+pub struct Header {
     pub seq: u32,
     pub ack: u32,
     pub flags: u8,
     /// As it stands there, unscaled.
     pub window: u16,
+    /// Of a SYN: the greatest segment, and what else is offered.
     pub mss: Option<u16>,
     pub scale: Option<u8>,
     pub sack_permitted: bool,
     pub sacks: Sacks,
+}
+
+pub struct Segment<'a> {
+    pub key: Key,
+    pub header: Header,
     pub payload: &'a [u8],
 }
 
 impl Segment<'_> {
     pub fn has(&self, flag: u8) -> bool {
-        self.flags & flag != 0
+        self.header.flags & flag != 0
     }
 
     /// Sequence numbers that it takes.
@@ -160,63 +167,46 @@ pub fn parse(packet: &[u8]) -> Parsed<'_> {
     {
         return Parsed::Other;
     }
-    let mut segment = Segment {
-        key,
+    let mut header = Header {
         seq: word(4),
         ack: word(8),
         flags: tcp[13],
         window: u16::from_be_bytes([tcp[14], tcp[15]]),
-        mss: None,
-        scale: None,
-        sack_permitted: false,
-        sacks: Sacks::default(),
-        payload: &tcp[at..],
+        ..Header::default()
     };
-    read_options(&mut segment, &tcp[TCP_BYTES..at]);
-    Parsed::Segment(segment)
-}
-
-fn read_options(segment: &mut Segment, mut options: &[u8]) {
-    while let [kind, rest @ ..] = options {
-        let length = match (kind, rest.first()) {
-            (0, _) => return,
-            (1, _) => 1,
-            (_, Some(&length)) if length >= 2 && usize::from(length) <= options.len() => usize::from(length),
-            _ => return,
-        };
-        match (kind, &options[1.min(length)..length]) {
-            (2, [_, high, low]) => segment.mss = Some(u16::from_be_bytes([*high, *low])),
-            (3, [_, scale]) => segment.scale = Some((*scale).min(SCALE_MAX)),
-            (4, [_]) => segment.sack_permitted = true,
-            (5, [_, blocks @ ..]) => {
-                for block in blocks.chunks_exact(8) {
-                    let half =
-                        |at: usize| u32::from_be_bytes(block[at..at + 4].try_into().expect("four bytes"));
-                    segment.sacks.push((half(0), half(4)));
-                }
-            }
-            _ => {}
-        }
-        options = &options[length..];
-    }
-}
-
-/// What a segment that leaves says of itself.
-#[derive(Default)]
-pub struct Header {
-    pub seq: u32,
-    pub ack: u32,
-    pub flags: u8,
-    /// As it is to stand there.
-    pub window: u16,
-    /// Of a SYN: the greatest segment, and what else is offered.
-    pub mss: Option<u16>,
-    pub scale: Option<u8>,
-    pub sack_permitted: bool,
-    pub sacks: Sacks,
+    header.read_options(&tcp[TCP_BYTES..at]);
+    Parsed::Segment(Segment { key, header, payload: &tcp[at..] })
 }
 
 impl Header {
+    /// Takes options up to the first that is damaged; unknown ones are passed over.
+    fn read_options(&mut self, mut options: &[u8]) {
+        while let [kind, rest @ ..] = options {
+            let length = match (kind, rest.first()) {
+                (0, _) => return,
+                (1, _) => 1,
+                (_, Some(&length)) if length >= 2 && usize::from(length) <= options.len() => {
+                    usize::from(length)
+                }
+                _ => return,
+            };
+            match (kind, &options[1.min(length)..length]) {
+                (2, [_, high, low]) => self.mss = Some(u16::from_be_bytes([*high, *low])),
+                (3, [_, scale]) => self.scale = Some((*scale).min(SCALE_MAX)),
+                (4, [_]) => self.sack_permitted = true,
+                (5, [_, blocks @ ..]) => {
+                    for block in blocks.chunks_exact(8) {
+                        let half =
+                            |at: usize| u32::from_be_bytes(block[at..at + 4].try_into().expect("four bytes"));
+                        self.sacks.push((half(0), half(4)));
+                    }
+                }
+                _ => {}
+            }
+            options = &options[length..];
+        }
+    }
+
     fn options(&self) -> ([u8; 40], usize) {
         let mut bytes = [1u8; 40];
         let mut length = 0;

@@ -29,8 +29,8 @@ const REORDERING_PERSISTS: u32 = 16;
 const SENT_MAX: usize = 8192;
 /// Pieces that a connection may have on its way before it has asked for more.
 const SENT_FIRST: usize = 16;
-/// What each of them may take: its row, and two places in the order of sending.
-const SENT_BYTES: usize = size_of::<Sent>() + 2 * size_of::<(i64, u32)>();
+/// What each of them may take: its row, two places in the order of sending, and two among the lost ones.
+const SENT_BYTES: usize = size_of::<Sent>() + 2 * size_of::<(i64, u32)>() + 2 * size_of::<u32>();
 
 #[derive(Clone, Copy)]
 struct Sent {
@@ -92,9 +92,8 @@ pub struct Sender {
     /// Bytes taken to be on their way.
     pipe: usize,
     sacked: usize,
-    lost: usize,
-    /// No lost piece lies before this place of `sent`.
-    lost_from: usize,
+    /// Where the pieces end that are lost and not yet sent again, by sequence number.
+    lost: VecDeque<u32>,
     mss: usize,
     has_sacks: bool,
     scale: u8,
@@ -155,8 +154,7 @@ impl Sender {
             steps: 0,
             pipe: 0,
             sacked: 0,
-            lost: 0,
-            lost_from: 0,
+            lost: VecDeque::new(),
             mss: 536,
             has_sacks: false,
             scale: 0,
@@ -200,8 +198,8 @@ impl Sender {
     /// What the peer's SYN says, and how long ours took if that is known.
     pub fn establish(&mut self, syn: &Segment, mss: usize, rtt_us: Option<i64>, now_us: i64) {
         self.mss = mss;
-        self.has_sacks = syn.sack_permitted;
-        self.scale = syn.scale.unwrap_or(0);
+        self.has_sacks = syn.header.sack_permitted;
+        self.scale = syn.header.scale.unwrap_or(0);
         self.bbr = Bbr::new(mss, self.una);
         if let Some(rtt_us) = rtt_us {
             self.first_rtt(rtt_us, now_us);
@@ -221,10 +219,10 @@ impl Sender {
 
     /// The peer's first window; that of a SYN is unscaled.
     pub fn first_window(&mut self, segment: &Segment) {
-        let shift = if segment.flags & crate::segment::SYN != 0 { 0 } else { self.scale };
-        self.window = u32::from(segment.window) << shift;
+        let shift = if segment.header.flags & crate::segment::SYN != 0 { 0 } else { self.scale };
+        self.window = u32::from(segment.header.window) << shift;
         self.window_max = self.window_max.max(self.window);
-        (self.window_seq, self.window_ack) = (segment.seq, segment.ack);
+        (self.window_seq, self.window_ack) = (segment.header.seq, segment.header.ack);
     }
 
     /// The rate that the path is believed to deliver, bytes a second, and how many bytes may be on their way.
@@ -316,9 +314,11 @@ impl Sender {
         self.fin_sent && self.una == self.nxt
     }
 
-    /// Bytes that the buffer should hold so that the window can be filled and the next be ready.
+    /// Bytes that the buffer should hold so that the window can be filled and the next be ready; while a gap keeps what has
+    /// arrived here, a window more.
     pub fn wants(&self) -> usize {
-        2 * self.bbr.window().min(self.window_max as usize)
+        let windows = if self.sacked > 0 { 3 } else { 2 };
+        windows * self.bbr.window().min(self.window_max as usize)
     }
 
     /// Gives memory back that nothing waits in.
@@ -326,6 +326,7 @@ impl Sender {
         self.data.shrink_to_fit();
         self.sent.shrink_to_fit();
         self.order.shrink_to_fit();
+        self.lost.shrink_to_fit();
         self.pieces_max = self.pieces_max.min(SENT_FIRST.max(self.sent.len()));
     }
 
@@ -334,7 +335,8 @@ impl Sender {
         self.data = VecDeque::new();
         self.sent = VecDeque::new();
         self.order = VecDeque::new();
-        (self.pipe, self.sacked, self.lost) = (0, 0, 0);
+        self.lost = VecDeque::new();
+        (self.pipe, self.sacked) = (0, 0);
         self.stuck_us = None;
     }
 
@@ -399,9 +401,9 @@ impl Sender {
             let is_whole = !before(ack, piece.end());
             let covered = if is_whole { piece.span } else { ack.wrapping_sub(piece.seq) };
             if piece.is_lost {
-                self.is_reordering |= !piece.is_again;
+                self.on_found(&piece, covered as usize);
                 if is_whole {
-                    self.lost -= 1;
+                    self.lost.pop_front();
                 }
             } else if piece.is_sacked {
                 if is_whole {
@@ -420,7 +422,6 @@ impl Sender {
                 break;
             }
             self.sent.pop_front();
-            self.lost_from = self.lost_from.saturating_sub(1);
             if !piece.is_sacked {
                 if !piece.is_again {
                     rtt_us = Some(now_us - piece.sent_us);
@@ -446,7 +447,7 @@ impl Sender {
     /// Marks what the peer says it has. Returns the bytes that are new.
     fn take_sacks(&mut self, segment: &Segment, now_us: i64) -> usize {
         let mut marked = 0;
-        let blocks = segment.sacks.list();
+        let blocks = segment.header.sacks.list();
         for (i, &(from, to)) in blocks.iter().enumerate() {
             let is_within =
                 i == 0 && blocks.get(1).is_some_and(|outer| !before(from, outer.0) && !before(outer.1, to));
@@ -473,8 +474,8 @@ impl Sender {
                     continue;
                 }
                 if piece.is_lost {
-                    self.is_reordering |= !piece.is_again;
-                    self.lost -= 1;
+                    self.on_found(&piece, piece.span as usize);
+                    self.remove_lost(piece.end());
                 } else {
                     self.pipe = self.pipe.saturating_sub(piece.span as usize);
                 }
@@ -513,7 +514,7 @@ impl Sender {
             && let Some(was) = self.undo.take()
         {
             self.bbr.undo(was);
-            if self.recovery == Recovery::Timeout || self.lost == 0 {
+            if self.recovery == Recovery::Timeout || self.lost.is_empty() {
                 self.recovery = Recovery::None;
             }
         }
@@ -521,18 +522,22 @@ impl Sender {
 
     /// Takes an acceptable acknowledgement: `una` <= ack <= `nxt`, or an older one.
     pub fn on_ack(&mut self, segment: &Segment, now_us: i64) {
-        let is_old = before(segment.ack, self.una);
-        let window = u32::from(segment.window) << self.scale;
+        let is_old = before(segment.header.ack, self.una);
+        let window = u32::from(segment.header.window) << self.scale;
         let is_same_window = window == self.window;
         if !is_old
-            && (before(self.window_seq, segment.seq)
-                || self.window_seq == segment.seq && !before(segment.ack, self.window_ack))
+            && (before(self.window_seq, segment.header.seq)
+                || self.window_seq == segment.header.seq && !before(segment.header.ack, self.window_ack))
         {
             self.window = window;
             self.window_max = self.window_max.max(window);
-            (self.window_seq, self.window_ack) = (segment.seq, segment.ack);
+            (self.window_seq, self.window_ack) = (segment.header.seq, segment.header.ack);
         }
-        let acked = if before(self.una, segment.ack) { self.take_acked(segment.ack, now_us) } else { 0 };
+        let acked = if before(self.una, segment.header.ack) {
+            self.take_acked(segment.header.ack, now_us)
+        } else {
+            0
+        };
         let marked = if self.has_sacks { self.take_sacks(segment, now_us) } else { 0 };
         if acked > 0 || marked > 0 {
             self.backoff = 0;
@@ -602,11 +607,39 @@ impl Sender {
         let piece = &mut self.sent[at];
         piece.is_lost = true;
         let (span, stamp) = (piece.span as usize, piece.stamp);
+        let end = piece.end();
         self.pipe = self.pipe.saturating_sub(span);
-        self.lost += 1;
-        self.lost_from = self.lost_from.min(at);
+        self.insert_lost(end);
         self.delivery.lost += span as u64;
-        self.bbr.on_lost(span, stamp.in_flight, self.delivery.lost - stamp.lost, now_us);
+        let lost = self.delivery.lost.saturating_sub(stamp.lost);
+        self.bbr.on_lost(span, stamp.in_flight, lost, now_us);
+    }
+
+    /// The place of `end` among the lost pieces: theirs is an order of distances from `una`.
+    fn lost_place(&self, end: u32) -> usize {
+        let distance = end.wrapping_sub(self.una);
+        self.lost.partition_point(|other| other.wrapping_sub(self.una) < distance)
+    }
+
+    fn insert_lost(&mut self, end: u32) {
+        let place = self.lost_place(end);
+        self.lost.insert(place, end);
+    }
+
+    fn remove_lost(&mut self, end: u32) {
+        let place = self.lost_place(end);
+        if self.lost.get(place) == Some(&end) {
+            self.lost.remove(place);
+        }
+    }
+
+    /// `bytes` of a piece that was taken for lost have arrived. Where it had left only once nothing was lost: it was late.
+    fn on_found(&mut self, piece: &Sent, bytes: usize) {
+        if !piece.is_again {
+            self.is_reordering = true;
+            self.delivery.lost = self.delivery.lost.saturating_sub(bytes as u64);
+            self.bbr.on_found(bytes);
+        }
     }
 
     fn enter_recovery(&mut self) {
@@ -715,9 +748,9 @@ impl Sender {
                 let last = self.sent.back_mut().expect("a timer runs for something");
                 if !last.is_lost && !last.is_sacked {
                     last.is_lost = true;
+                    let end = last.end();
                     self.pipe = self.pipe.saturating_sub(last.span as usize);
-                    self.lost += 1;
-                    self.lost_from = self.lost_from.min(self.sent.len() - 1);
+                    self.insert_lost(end);
                 }
             }
             Some((due_us, false)) if due_us <= now_us => self.time_out(now_us),
@@ -729,13 +762,13 @@ impl Sender {
         self.backoff += 1;
         self.timer_from_us = now_us;
         self.was_probed = true;
-        for piece in self.sent.iter_mut().filter(|piece| !piece.is_sacked && !piece.is_lost) {
+        self.lost.clear();
+        for piece in self.sent.iter_mut().filter(|piece| !piece.is_sacked) {
             piece.is_lost = true;
-            self.lost += 1;
+            self.lost.push_back(piece.end());
         }
         self.order.clear();
         self.pipe = 0;
-        self.lost_from = 0;
         self.duplicates = 0;
         // A second timeout of the same pieces says nothing new (RFC 5681 §3.1).
         if self.backoff == 1 {
@@ -779,15 +812,11 @@ impl Sender {
     }
 
     fn next_lost(&mut self, now_us: i64) -> Option<Chunk> {
-        if self.lost == 0 {
-            return None;
-        }
-        while !self.sent.get(self.lost_from)?.is_lost {
-            self.lost_from += 1;
-        }
+        let distance = self.lost.front()?.wrapping_sub(self.una);
+        let at = self.sent.partition_point(|piece| piece.end().wrapping_sub(self.una) < distance);
         let window = self.bbr.window();
-        self.cut(self.lost_from);
-        let piece = &mut self.sent[self.lost_from];
+        self.cut(at);
+        let piece = self.sent.get_mut(at)?;
         if self.pipe > 0 && self.pipe + piece.span as usize > window && !self.is_first_free {
             return None;
         }
@@ -797,20 +826,20 @@ impl Sender {
         piece.sent_us = now_us;
         piece.stamp = self.delivery.stamp(self.pipe, piece.span as usize, now_us);
         let (seq, span, has_fin) = (piece.seq, piece.span, piece.has_fin);
-        if self.lost_from == 0 {
+        if at == 0 {
             self.timer_from_us = now_us;
         }
         self.pipe += span as usize;
-        self.lost -= 1;
+        self.lost.pop_front();
         self.note_sent(seq.wrapping_add(span), now_us);
         self.undo_left += 1;
         let length = span as usize - usize::from(has_fin);
         Some(Chunk { seq, at: seq.wrapping_sub(self.una) as usize, length, has_fin, is_last: true })
     }
 
-    /// Makes two of a piece that was sent when pieces could be greater.
+    /// Makes two of the first lost piece, at this place of `sent`, if it left when pieces could be greater.
     fn cut(&mut self, at: usize) {
-        let piece = self.sent[at];
+        let Some(&piece) = self.sent.get(at) else { return };
         let length = piece.span as usize - usize::from(piece.has_fin);
         if length <= self.mss {
             return;
@@ -818,7 +847,7 @@ impl Sender {
         let (first, rest) = (self.mss as u32, piece.span - self.mss as u32);
         self.sent[at] = Sent { span: first, has_fin: false, ..piece };
         self.sent.insert(at + 1, Sent { seq: piece.seq.wrapping_add(first), span: rest, ..piece });
-        self.lost += usize::from(piece.is_lost);
+        self.lost.push_front(piece.seq.wrapping_add(first));
     }
 
     /// Bytes that wait for their first sending.
@@ -832,7 +861,9 @@ impl Sender {
         let wants_fin = self.is_finished && !self.fin_sent;
         if waiting == 0 && !wants_fin || self.sent.len() >= self.pieces_max {
             self.is_window_full = false;
-            if self.pipe < self.bbr.window() {
+            // A buffer that is full of what waits for a gap's repair says nothing of who fills it.
+            let waits_for_repair = self.sacked > 0 && self.data.len() >= self.limit;
+            if self.pipe < self.bbr.window() && !waits_for_repair {
                 self.delivery.on_app_limited(self.pipe);
             }
             return None;
@@ -929,7 +960,7 @@ impl Sender {
         if self.is_shut_out() {
             due_us = due_us.min(if self.probes == 0 { 0 } else { self.probe_due_us() });
         }
-        let waits = self.lost > 0 || self.unsent() > 0 || self.is_finished && !self.fin_sent;
+        let waits = !self.lost.is_empty() || self.unsent() > 0 || self.is_finished && !self.fin_sent;
         if self.is_pace_bound && waits {
             due_us = due_us.min(self.paced_us);
         }

@@ -82,9 +82,9 @@ impl Outbox {
             return;
         }
         let header = if segment.has(ACK) {
-            Header { seq: segment.ack, flags: RST, ..Header::default() }
+            Header { seq: segment.header.ack, flags: RST, ..Header::default() }
         } else {
-            let ack = segment.seq.wrapping_add(segment.span());
+            let ack = segment.header.seq.wrapping_add(segment.span());
             Header { ack, flags: RST | ACK, ..Header::default() }
         };
         self.put(&segment.key, &header, (&[], &[]));

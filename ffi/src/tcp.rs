@@ -135,16 +135,17 @@ impl Flow {
         }
         while self.writable && !connection.rx.front().is_empty() {
             match send(self.fd, connection.rx.front()) {
-                Moved::Bytes(count) => connection.consume(count, purse, now_us),
+                Moved::Bytes(count) => connection.consume(count),
                 Moved::Broken => return false,
                 Moved::Blocked | Moved::End => self.writable = false,
             }
         }
+        connection.grow(purse, now_us);
         for _ in 0..READS {
             if !self.readable || self.far_ended || connection.phase() != Phase::Open {
                 break;
             }
-            let room = connection.room(purse).min(scratch.len());
+            let room = connection.tx.room().min(scratch.len());
             if room == 0 {
                 break;
             }
@@ -262,7 +263,7 @@ impl Splice {
     }
 
     fn ingest_new(&mut self, segment: &Segment, packet: &[u8], peer: u32, now_us: i64) -> Taken {
-        if segment.flags & (SYN | ACK | RST) != SYN {
+        if segment.header.flags & (SYN | ACK | RST) != SYN {
             return Taken::No;
         }
         let owner = Owner::of(peer, mapped(segment.key.source));
@@ -459,7 +460,6 @@ impl Splice {
         if !is_intact {
             connection.abort(&mut self.outbox);
         }
-        connection.room(&mut purse);
         let has_more = connection.emit(now_us, &mut self.outbox);
         if has_more && self.outbox.is_full() {
             self.held.push((index, flow.generation));

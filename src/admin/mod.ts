@@ -16,6 +16,11 @@ import { createRegistry, sum } from "./prometheus.ts";
 
 /** Longest request body, in bytes. */
 export const BODY_BYTES_MAX = 16 << 10;
+/**
+ * How old the snapshot of all peers may be that a scrape of /metrics has, milliseconds: everybody who reaches the listener may
+ * scrape, and a snapshot costs every Worker time. What the operator asks for is of the moment.
+ */
+const SCRAPED_AGE_MS = 900;
 
 /** What the relay reports about itself. */
 export interface RelayStatus {
@@ -56,8 +61,8 @@ export interface AdminDeps {
   /** One column per worker. */
   metrics: readonly Metrics[];
   status(): RelayStatus;
-  /** All peers and sessions at one moment, at most one second ago. Must not be changed. */
-  snapshot(): Promise<RelaySnapshot>;
+  /** All peers and sessions at one moment, at most `maxAgeMs` milliseconds ago. Must not be changed. */
+  snapshot(maxAgeMs: number): Promise<RelaySnapshot>;
   /** Whether /metrics may name applications, by the snapshot. */
   applicationsInMetrics(): boolean;
   /** The configuration without secrets. */
@@ -173,7 +178,7 @@ function addOpenRoutes(app: Hono, deps: AdminDeps): void {
   const registry = createRegistry(
     deps.metrics,
     () => deps.status(),
-    async () => deps.applicationsInMetrics() ? (await deps.snapshot()).applications : {},
+    async () => deps.applicationsInMetrics() ? (await deps.snapshot(SCRAPED_AGE_MS)).applications : {},
   );
   app.get("/", (c) => {
     c.header("Content-Security-Policy", DASHBOARD_POLICY);
@@ -199,7 +204,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
     const drops = DROP_REASONS.map((
       [label],
     ) => [label, sum(deps.metrics, (metrics) => metrics.dropped(label))]);
-    const { peers, applications } = await deps.snapshot();
+    const { peers, applications } = await deps.snapshot(0);
     return c.json({
       ...about,
       uptimeS: Math.max(0, (Date.now() - startedAt.getTime()) / 1000),
@@ -209,8 +214,8 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
       applications,
     });
   });
-  app.get("/v1/sessions", async (c) => c.json((await deps.snapshot()).sessions));
-  app.get("/v1/peers", async (c) => c.json((await deps.snapshot()).peers));
+  app.get("/v1/sessions", async (c) => c.json((await deps.snapshot(0)).sessions));
+  app.get("/v1/peers", async (c) => c.json((await deps.snapshot(0)).peers));
   app.get("/v1/config", (c) => c.json(deps.config() as Record<string, unknown>));
 }
 

@@ -177,17 +177,10 @@ function readOne(
       if (into.region !== undefined) return false;
       into.region = readText(bytes, at, size, REGION_MAX_BYTES);
       return into.region !== undefined;
-    case LIMITS: {
-      if (size !== 8 || into.limits) return false;
-      const datagramMaxBytes = view.getUint16(at, true);
-      const reportIntervalMs = view.getUint16(at + 2, true);
-      into.limits = { datagramMaxBytes, reportIntervalMs, rateKbitS: view.getUint32(at + 4, true) };
-      return datagramMaxBytes >= 1200 && datagramMaxBytes <= 1936 && reportIntervalMs > 0;
-    }
+    case LIMITS:
+      return size === 8 && !into.limits && readLimits(into, view, at);
     case CONNECTION_IDS:
-      if (size < 4 || size > 4 * IDS_MAX || size % 4 !== 0 || into.connectionIds) return false;
-      into.connectionIds = Array.from({ length: size / 4 }, (_, i) => view.getUint32(at + 4 * i, true));
-      return true;
+      return !into.connectionIds && readConnectionIds(into, view, at, size);
     case RELAY4:
       if (size !== 4 || into.relay4) return false;
       into.relay4 = bytes.slice(at, at + 4);
@@ -208,6 +201,19 @@ function readOne(
       if ((type & CRITICAL_BIT) !== 0) into.unknownCritical = type;
       return true;
   }
+}
+
+function readLimits(into: Parameters, view: DataView, at: number): boolean {
+  const datagramMaxBytes = view.getUint16(at, true);
+  const reportIntervalMs = view.getUint16(at + 2, true);
+  into.limits = { datagramMaxBytes, reportIntervalMs, rateKbitS: view.getUint32(at + 4, true) };
+  return datagramMaxBytes >= 1200 && datagramMaxBytes <= 1936 && reportIntervalMs > 0;
+}
+
+function readConnectionIds(into: Parameters, view: DataView, at: number, size: number): boolean {
+  if (size < 4 || size > 4 * IDS_MAX || size % 4 !== 0) return false;
+  into.connectionIds = Array.from({ length: size / 4 }, (_, i) => view.getUint32(at + 4 * i, true));
+  return true;
 }
 
 function readText(bytes: Uint8Array, at: number, size: number, maxBytes: number): string | undefined {

@@ -22,14 +22,14 @@ export const TCP_ROWS: readonly Mutation[] = [
   },
   {
     file: "ffi/src/connection.rs",
-    from: "if segment.seq == nxt {",
+    from: "if segment.header.seq == nxt {",
     to: "if true {",
     tests: SPLICE,
     note: "a reset anywhere in the window ends a connection (RFC 5961)",
   },
   {
     file: "ffi/src/connection.rs",
-    from: "Phase::TimeWait => before(self.rx.nxt(), syn.seq.wrapping_add(1))",
+    from: "Phase::TimeWait => before(self.rx.nxt(), syn.header.seq.wrapping_add(1))",
     to: "Phase::TimeWait => false",
     tests: SPLICE,
     note: "a new SYN is swallowed while the old connection waits for its end",
