@@ -33,7 +33,9 @@ const PATHS: Record<string, (random: Random) => PathModel> = { ...CHANNELS, ...T
 const USAGE = `Usage: deno task impair LISTEN UPSTREAM PATH SEED [ORIGIN]
 
 Forwards datagrams from LISTEN to UPSTREAM, both "address:port", and the answers back. PATH is the model of losses and delays
-in each direction: ${Object.keys(PATHS).join(", ")}. SEED is a whole number: the same seed gives the same losses. ORIGIN is the
+in each direction: ${
+  Object.keys(PATHS).join(", ")
+}. SEED is a whole number: the same seed gives the same losses. ORIGIN is the
 start of the path in milliseconds since 1970; the default is now. Prints its counts as JSON; Ctrl-C ends it.`;
 
 const [listen, upstream, channel, seed, origin = String(Date.now())] = Deno.args;
