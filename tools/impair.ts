@@ -32,9 +32,11 @@ const PATHS: Record<string, (random: Random) => PathModel> = { ...CHANNELS, ...T
 
 const USAGE = `Usage: deno task impair LISTEN UPSTREAM PATH SEED [ORIGIN]
 
-What comes to LISTEN goes on to UPSTREAM, both "address:port", and the answers back. PATH is what happens to them on the way,
-each way: ${Object.keys(PATHS).join(", ")}. SEED is a whole number: the same one, the same fate.
-ORIGIN is when the path begins, in milliseconds since 1970; now, without. It prints its counts as JSON; Ctrl-C ends it.`;
+Forwards datagrams from LISTEN to UPSTREAM, both "address:port", and the answers back. PATH is the model of losses and delays
+in each direction: ${
+  Object.keys(PATHS).join(", ")
+}. SEED is a whole number: the same seed gives the same losses. ORIGIN is the
+start of the path in milliseconds since 1970; the default is now. Prints its counts as JSON; Ctrl-C ends it.`;
 
 const [listen, upstream, channel, seed, origin = String(Date.now())] = Deno.args;
 const isUsable = [listen, upstream].every((text) => parseAddress(parseEndpoint(text ?? "")?.host ?? "")) &&

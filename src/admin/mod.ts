@@ -61,7 +61,7 @@ export interface AdminDeps {
   /** One column per worker. */
   metrics: readonly Metrics[];
   status(): RelayStatus;
-  /** All peers and sessions at one moment, at most `maxAgeMs` milliseconds ago. Not to be changed. */
+  /** All peers and sessions at one moment, at most `maxAgeMs` milliseconds ago. Must not be changed. */
   snapshot(maxAgeMs: number): Promise<RelaySnapshot>;
   /** Whether /metrics may name applications, by the snapshot. */
   applicationsInMetrics(): boolean;
