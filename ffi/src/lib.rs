@@ -7,6 +7,8 @@ mod bbr;
 mod blake2s;
 mod connection;
 #[cfg(test)]
+mod connection_sim;
+#[cfg(test)]
 mod connection_test;
 mod datagram;
 mod delivery;
