@@ -12,7 +12,7 @@ const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard devices on
   deno task peer add phone     let a device connect: prints its config and QR code
   deno task peer list          who may connect (also show, remove, export)
   deno task connect            send this machine's packets through a relay
-  deno task speedtest          measure the way to a relay: rate, round trip, loss, jitter
+  deno task speedtest          measure the path to a relay: rate, round trip, loss, jitter
   deno task status             a live table of a running relay
   deno task classify FILE      what the flows of a capture would be, and why
   deno task keygen             print a key

@@ -4,7 +4,7 @@
  * and to nobody else. It judges nothing.
  */
 import process from "node:process";
-import { RawSession } from "../tests/sim/raw_peer.ts";
+import { RawSession } from "../tests/kit/raw_peer.ts";
 import { peer } from "../src/cli/peer.ts";
 import { keyFromText } from "../src/process/keys_text.ts";
 import { OX_DATA_MIN_BYTES, OXTUNNEL_BIT } from "../src/wire/oxtunnel.ts";

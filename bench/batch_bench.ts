@@ -7,7 +7,9 @@
 import { ArrivalGaps } from "../src/control/flush.ts";
 import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../src/control/traffic_class.ts";
 import { BATCH_WAIT_US } from "../src/tunnel.ts";
-import { CLEAN, Random, udpPacket, World } from "../tests/sim/world.ts";
+import { CLEAN, World } from "../tests/kit/world.ts";
+import { Random } from "../tests/kit/random.ts";
+import { udpPacket } from "../tests/kit/packets.ts";
 import { curveChart, type Point } from "./chart.ts";
 import ACK_GAPS_US from "./results/ack_gaps.json" with { type: "json" };
 

@@ -8,7 +8,8 @@ import type { Lz4 } from "../src/codec/kernels.ts";
 import { PortableLz4 } from "../src/codec/lz4.ts";
 import { NativeLz4 } from "../src/codec/native.ts";
 import { FLOW_KEYS, FlowTable } from "../src/control/flows.ts";
-import { compress, DISTINCT_MIN, EntropyTest } from "../src/egress/compress.ts";
+import { compress } from "../src/egress/compress.ts";
+import { DISTINCT_MIN, EntropyTest } from "../src/egress/entropy.ts";
 import type { EgressContext } from "../src/egress/mod.ts";
 import { COUNTER, Metrics } from "../src/metrics.ts";
 import { OXTUNNEL } from "../src/session/table.ts";
@@ -17,7 +18,7 @@ import { Burst, BURST_CAPACITY, TO_SEAL } from "../src/vector/burst.ts";
 import { FRAME_HEAD_BYTES, isFrame, LZ4_BLOCK_AT } from "../src/wire/frame.ts";
 import { PROTOCOL_TCP, writeIpv4Header } from "../src/wire/inner.ts";
 import { FEATURE_LZ4 } from "../src/wire/parameters.ts";
-import { Random } from "../tests/sim/world.ts";
+import { Random } from "../tests/kit/random.ts";
 
 const ROUNDS = 24, BURSTS = 5;
 const FLOWS = 16;

@@ -2,7 +2,7 @@
  * A contest over network namespaces: the same figures of everyone in turn, round after round, and their medians side by
  * side. Invariant: ours is the first contender, and a ratio compares it with the best of the others that are relays.
  */
-import { type Network, RELAY, until } from "../tests/system/namespaces.ts";
+import { type Network, RELAY, until } from "../tests/kit/namespaces.ts";
 import { advantage, type Comparison, comparisonChart } from "./chart.ts";
 
 export type Figures = Record<string, number>;

@@ -4,10 +4,11 @@
  */
 import { PortableShardKernel } from "../src/codec/gf256.ts";
 import { DEFAULTS } from "../src/config.ts";
-import { repairOptions } from "../src/repair/pool.ts";
+import { repairOptions } from "../src/repair/options.ts";
 import { FEATURE_SLIDING_WINDOW } from "../src/wire/parameters.ts";
-import { RawPeer } from "../tests/sim/raw_peer.ts";
-import { udpPacket, World } from "../tests/sim/world.ts";
+import { RawPeer } from "../tests/kit/raw_peer.ts";
+import { udpPacket } from "../tests/kit/packets.ts";
+import { World } from "../tests/kit/world.ts";
 
 const SECONDS = 4, ATTACKS_PER_SECOND = 1000, PINGS_PER_SECOND = 100;
 /** Datagrams of this size that Linux keeps for a socket by default. */

@@ -4,8 +4,8 @@
  * loses nothing, 1 % and 3 % of the packets in each direction. Prints one table; asserts no time.
  */
 import { parseArgs } from "@std/cli";
-import { makeCertificate } from "../tests/certificate.ts";
-import { Network, SERVER } from "../tests/system/namespaces.ts";
+import { makeCertificate } from "../tests/kit/certificate.ts";
+import { Network, SERVER } from "../tests/kit/namespaces.ts";
 
 const args = parseArgs(Deno.args, { boolean: ["quick"] });
 const SECONDS = args.quick ? 5 : 30;

@@ -6,6 +6,7 @@
 import { createCipheriv, createDecipheriv } from "node:crypto";
 import { setImmediate } from "node:timers";
 import type { Native } from "../ffi/native.ts";
+import { Carrier } from "../src/carry.ts";
 import { Client } from "../src/client.ts";
 import { PortableAead } from "../src/codec/aead_portable.ts";
 import type { Aead, Primitives } from "../src/codec/kernels.ts";
@@ -18,12 +19,13 @@ import type { Port } from "../src/io/port.ts";
 import { UdpPort } from "../src/io/udp.ts";
 import { DROP, Metrics } from "../src/metrics.ts";
 import { Relay } from "../src/relay.ts";
-import { base64 } from "../src/session/associations.ts";
+import { base64 } from "../src/session/peers.ts";
 import { WIREGUARD_LIMITS } from "../src/session/limits.ts";
 import type { TunnelOptions } from "../src/tunnel.ts";
 import { Arena } from "../src/vector/arena.ts";
-import { Burst, BURST_CAPACITY, TO_EXIT, TO_TUNNEL } from "../src/vector/burst.ts";
-import { udpPacket } from "../tests/sim/world.ts";
+import { BURST_CAPACITY, TO_EXIT, TO_TUNNEL } from "../src/vector/burst.ts";
+import { IDLE_EXIT } from "../tests/kit/fakes.ts";
+import { udpPacket } from "../tests/kit/packets.ts";
 
 const HOST = "127.0.0.1";
 /** Bursts that wait in the socket when the clock starts: a loaded relay finds its bursts full. */
@@ -85,18 +87,12 @@ const aesByNode: Primitives = {
 
 /** No packet of these benches leaves by it. */
 const NO_EXIT: Exit = {
-  name: "none",
-  description: "none",
+  ...IDLE_EXIT,
   send(burst) {
     for (let row = 0; row < burst.count; row++) {
       if (burst.next[row] === TO_EXIT) throw new Error("a packet went to the exit");
     }
   },
-  receive: () => 0,
-  onReadable: () => {},
-  handleTimeout: () => {},
-  flowCount: 0,
-  close: () => Promise.resolve(),
 };
 
 const refuse = () => {
@@ -106,7 +102,7 @@ const refuse = () => {
 interface End {
   core: Client;
   port: MmsgPort;
-  burst: Burst;
+  carrier: Carrier;
 }
 
 export class HopRig {
@@ -175,7 +171,7 @@ export class HopRig {
       const core = new Client(options(arena, ipv4), { publicKey: base64(this.#relay.publicKey) });
       this.#relay.addPeer({ name: ipv4, publicKey: base64(core.publicKey), allowedIps: [`${ipv4}/32`] });
       const port = new MmsgPort({ native, host: HOST, port: 0, offload, onRefused: refuse });
-      return { core, port, burst: new Burst(arena) };
+      return { core, port, carrier: new Carrier(arena, core, port, IDLE_EXIT, new Metrics()) };
     });
   }
 
@@ -184,7 +180,11 @@ export class HopRig {
     for (const { core } of [this.#from, this.#to]) core.connect(HOST, this.#port.localPort, monotonicUs());
     for (let tries = 0; this.#metrics.get("handshakes_completed") < 2; tries++) {
       if (tries === 1000) throw new Error("the handshakes do not complete");
-      for (const end of [this.#from, this.#to]) this.#pump(end);
+      const nowUs = monotonicUs();
+      for (const { carrier } of [this.#from, this.#to]) {
+        carrier.takeOuter(nowUs);
+        carrier.flush(nowUs);
+      }
       await this.#turn();
     }
     // What the far client opens of the handshake's own (its confirmation) is not counted.
@@ -199,15 +199,13 @@ export class HopRig {
 
   /** Seals `packets` packets at the near client and puts them into the relay's socket. */
   load(): void {
-    const { core, port, burst } = this.#from;
+    const { carrier } = this.#from;
     for (let left = this.packets; left > 0; left -= BURST_CAPACITY) {
       for (let i = Math.min(left, BURST_CAPACITY); i > 0; i--) {
-        const row = burst.grow(this.#packet.length, TO_TUNNEL);
-        burst.bytes.set(this.#packet, burst.offset[row]);
+        const row = carrier.burst.grow(this.#packet.length, TO_TUNNEL);
+        carrier.burst.bytes.set(this.#packet, carrier.burst.offset[row]);
       }
-      core.ingestInner(burst, monotonicUs());
-      port.transmit(burst);
-      burst.release();
+      carrier.ingestInner(monotonicUs());
     }
   }
 
@@ -246,7 +244,7 @@ export class HopRig {
   }
 
   #take(): number {
-    const { core, port, burst } = this.#to;
+    const { core, port, carrier: { burst } } = this.#to;
     const taken = port.receive(burst);
     if (this.#isOpening) {
       core.ingest(burst, monotonicUs());
@@ -264,15 +262,5 @@ export class HopRig {
   async #turn(): Promise<void> {
     if (this.#isNative) this.#driver.turn();
     await turn();
-  }
-
-  #pump({ core, port, burst }: End): void {
-    const nowUs = monotonicUs();
-    port.receive(burst);
-    core.ingest(burst, nowUs);
-    do {
-      port.transmit(burst);
-      burst.release();
-    } while (core.pollTransmit(burst, nowUs) > 0);
   }
 }

@@ -3,7 +3,7 @@
  * processor time and memory of a process, bytes on the client's cable. Invariant: a rate is counted by its receiver.
  * Starts no relay and prints nothing.
  */
-import { type Network, SERVER } from "../tests/system/namespaces.ts";
+import { type Network, SERVER } from "../tests/kit/namespaces.ts";
 
 export const LOSS_MAX_PERCENT = 1;
 const OFFLOAD_NAMES = ["tx", "rx", "sg", "tso", "gso", "gro"];

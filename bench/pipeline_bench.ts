@@ -4,7 +4,6 @@
  */
 import { loadNative } from "../ffi/native.ts";
 import { PortableAead } from "../src/codec/aead_portable.ts";
-import { NativeAead, NativeDatagramAead, nativePrimitives, preferredAeads } from "../src/codec/native.ts";
 import type { Aead, DatagramAead, Primitives } from "../src/codec/kernels.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "../src/control/flows.ts";
 import { classify } from "../src/egress/classify.ts";
@@ -13,6 +12,7 @@ import type { IngressContext } from "../src/ingress/mod.ts";
 import type { EgressContext } from "../src/egress/mod.ts";
 import { noble } from "../src/codec/noble.ts";
 import { nodeCrypto } from "../src/codec/node_crypto.ts";
+import { nativeSuite, portableSuite } from "../src/codec/suite.ts";
 import { CLASS_DIRECTIONS, CLASS_LABELS, DROP, Metrics } from "../src/metrics.ts";
 import { Arena, packetStart } from "../src/vector/arena.ts";
 import {
@@ -26,10 +26,11 @@ import {
 } from "../src/vector/burst.ts";
 import { innerLength, PROTOCOL_UDP, readDestination, writeIpv6Header } from "../src/wire/inner.ts";
 import { parseAddress } from "../src/wire/address.ts";
-import { PrefixTable } from "../src/session/prefix_table.ts";
+import { PrefixTable } from "../src/vector/prefix_table.ts";
 import { ReplayWindows } from "../src/session/replay.ts";
 import { BATCH_WAIT_US } from "../src/tunnel.ts";
-import { type Host, udpPacket, World } from "../tests/sim/world.ts";
+import { type Host, World } from "../tests/kit/world.ts";
+import { udpPacket } from "../tests/kit/packets.ts";
 
 const SIZES = [64, 512, 1200];
 const ROUNDS = 7;
@@ -291,18 +292,11 @@ function classifyResults(): Result[] {
 const native = loadNative();
 if (typeof native === "string") console.error(`without the native kernels: ${native}`);
 const ENGINES: Engine[] = [
-  {
-    name: "portable",
-    primitives: nodeCrypto,
-    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
-  },
-  ...(typeof native === "string" ? [] : [{
-    name: "native",
-    primitives: nativePrimitives(native),
-    makeAead: (rows: number) => new NativeAead(native, rows, DROP.forged),
-    makeDatagramAead: (rows: number) => new NativeDatagramAead(native, rows, DROP.forged),
-    aeads: preferredAeads(native),
-  }]),
+  // OxTunnel is measured by the native kernels alone.
+  { name: "portable", ...portableSuite({ forged: DROP.forged }).crypto, makeDatagramAead: undefined },
+  ...(typeof native === "string"
+    ? []
+    : [{ name: "native", ...nativeSuite(native, { forged: DROP.forged }).crypto }]),
 ];
 
 const results = [

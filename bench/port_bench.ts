@@ -1,8 +1,7 @@
 /**
  * Packets a second through each port: bursts of 256 datagrams leave one socket and are received again, in one thread,
  * over loopback, for one destination and for 16 in turn. The kernel's own path is in the figure; nothing else is. Prints
- * a table of medians; asserts no time. Run: `deno run --no-prompt --allow-net=127.0.0.1
- * --allow-ffi=ffi/prebuilt/x86_64-unknown-linux-gnu/liboxrelay.so,/lib/x86_64-linux-gnu/libc.so.6 bench/port_bench.ts`
+ * a table of medians; asserts no time. Run: `deno task bench:ports`
  */
 import { setImmediate } from "node:timers";
 import { loadNative } from "../ffi/native.ts";

@@ -1,17 +1,23 @@
 /**
  * `deno task bench:predict [--seed N] [--streams N] [--seconds N] [--budget PERCENT] [--traces DIRECTORY] [--tunnels SEEDS]`:
- * how well each predictor of src/repair/predictor.ts foresees losses on paths that none was trained on, what remains lost
+ * how well each predictor of src/repair/prediction/predictor.ts foresees losses on paths that none was trained on, what remains lost
  * when each spends the same bytes on copies, what a step costs, and what comes of it where whole tunnels repair. Radio
  * traces are read where Debian's mahimahi-traces has put them, and missed aloud. Seeded but for the costs; asserts nothing.
  */
 import { parseArgs } from "@std/cli";
-import { LSTM_WEIGHTS, TRAINED } from "../src/repair/predictor_weights.ts";
-import { makePredictor, type Predictor, type PredictorKind, PREDICTORS } from "../src/repair/predictor.ts";
+import { LSTM_WEIGHTS, TRAINED } from "../src/repair/prediction/weights.ts";
+import {
+  makePredictor,
+  type Predictor,
+  type PredictorKind,
+  PREDICTORS,
+  Predictors,
+} from "../src/repair/prediction/predictor.ts";
 import { PortableShardKernel } from "../src/codec/gf256.ts";
-import { repairOptions } from "../src/repair/pool.ts";
-import { CHANNELS, Path, type PathModel } from "../tests/sim/channels.ts";
-import { play } from "../tests/sim/repair_play.ts";
-import type { Random } from "../tests/sim/world.ts";
+import { repairOptions } from "../src/repair/options.ts";
+import { CHANNELS, Path, type PathModel } from "../tests/kit/channels.ts";
+import { play } from "../tests/kit/repair_play.ts";
+import type { Random } from "../tests/kit/random.ts";
 import { elliottLoss, HELD_OUT, makeStream, makeStreams, type Stream } from "./predict_data.ts";
 import { CHECK_BUDGET, score, type Scores } from "./prediction_scores.ts";
 import { RadioPath, readTraces } from "./radio_traces.ts";
@@ -162,7 +168,8 @@ function costs(): void {
 }
 
 function cost(kind: PredictorKind, sessions: number, steps: Stream["steps"]): number {
-  const predictors = Array.from({ length: sessions }, () => makePredictor(kind));
+  const shared = new Predictors(kind);
+  const predictors = Array.from({ length: sessions }, () => shared.make());
   const turns = Math.max(2, Math.round(1024 / sessions));
   let sum = 0, start = 0;
   // The first turn finds everything cold, as reports do not.

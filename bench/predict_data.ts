@@ -7,7 +7,8 @@
 import { Arrivals } from "../src/repair/arrivals.ts";
 import { PathMeter, type PathStep } from "../src/repair/path_quality.ts";
 import { fillSections } from "../src/repair/report_sections.ts";
-import { Report, REPORT_BITMAP_MAX_BYTES } from "../src/wire/control.ts";
+import { REPORT_BITMAP_MAX_BYTES } from "../src/wire/control.ts";
+import { Report } from "../src/wire/report.ts";
 import {
   burstLoss,
   congestion,
@@ -18,8 +19,8 @@ import {
   Path,
   type PathModel,
   randomLoss,
-} from "../tests/sim/channels.ts";
-import { Random } from "../tests/sim/world.ts";
+} from "../tests/kit/channels.ts";
+import { Random } from "../tests/kit/random.ts";
 
 export interface Stream {
   /** When each datagram was sent, and whether it was lost. */
@@ -33,7 +34,7 @@ export interface Stream {
 
 const AHEAD_US_MIN = 50_000, AHEAD_US_MAX = 100_000;
 const DATAGRAM_BYTES_MIN = 120, DATAGRAM_BYTES_MAX = 420;
-/** As session/oxtunnel/sessions.ts times reports, and session/oxtunnel/session.ts fills them. */
+/** As session/oxtunnel/sessions.ts times reports, and session/oxtunnel/subjects/reports.ts fills them. */
 const REPORT_US = 25_000, REPORT_PATIENCE = 3, PRESSING_DATAGRAMS = 8, REPORT_OVERLAP = 32;
 /** Room for a report's sections in what it rides with, bytes. */
 const SECTIONS_BYTES = 400;

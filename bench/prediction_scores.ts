@@ -3,8 +3,8 @@
  * byte budget allows go to the datagrams that it thinks most endangered. Invariant: each predictor spends the same
  * bytes, and a copy shares the fate of the datagram it rides in. A model of repair by copies, not the relay's own.
  */
-import type { Predictor } from "../src/repair/predictor.ts";
-import { Random } from "../tests/sim/world.ts";
+import type { Predictor } from "../src/repair/prediction/predictor.ts";
+import { Random } from "../tests/kit/random.ts";
 import { HELD_OUT, makeStreams, type Stream } from "./predict_data.ts";
 import { precisionRecallArea, receiverOperatingArea } from "./ranking.ts";
 

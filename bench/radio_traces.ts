@@ -3,8 +3,8 @@
  * 2015), each line the millisecond at which one packet of 1500 bytes could leave, as its Debian package mahimahi-traces
  * installs them. Nothing of them is kept here, and without them there are no such paths.
  */
-import type { PathModel } from "../tests/sim/channels.ts";
-import type { Random } from "../tests/sim/world.ts";
+import type { PathModel } from "../tests/kit/channels.ts";
+import type { Random } from "../tests/kit/random.ts";
 
 const OPPORTUNITY_BYTES = 1500;
 

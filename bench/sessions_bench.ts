@@ -8,19 +8,20 @@ import { libc } from "../ffi/mod.ts";
 import { loadNative } from "../ffi/native.ts";
 import { deriveKeys, hash, mac, useBlake2s } from "../src/codec/hash.ts";
 import type { Primitives } from "../src/codec/kernels.ts";
-import { nativeAdviser, NativeAead, nativeBlake2s, nativePrimitives } from "../src/codec/native.ts";
+import { NativeAead } from "../src/codec/native.ts";
+import { nativeSuite } from "../src/codec/suite.ts";
 import { DROP, Metrics } from "../src/metrics.ts";
 import { Relay } from "../src/relay.ts";
-import { base64 } from "../src/session/associations.ts";
+import { base64 } from "../src/session/peers.ts";
 import { CookieJar } from "../src/session/cookie.ts";
 import {
   consumeResponse,
   createInitiation,
   type HandshakeState,
-  tai64n,
 } from "../src/session/wireguard/handshake.ts";
 import { WIREGUARD_LIMITS } from "../src/session/limits.ts";
 import { Arena } from "../src/vector/arena.ts";
+import { tai64n } from "../src/wire/timestamp.ts";
 import {
   Burst,
   BURST_CAPACITY,
@@ -41,7 +42,7 @@ import {
   RESPONSE_BYTES,
   writeDataHeader,
 } from "../src/wire/wireguard.ts";
-import { CLOSED } from "../tests/sim/world.ts";
+import { CLOSED } from "../tests/kit/world.ts";
 
 const SESSIONS = 100_000;
 const KEY_BYTES = 32;
@@ -92,9 +93,9 @@ async function memory(): Promise<Memory> {
 const loaded = loadNative();
 if (typeof loaded === "string") throw new Error(loaded);
 const native = loaded;
-const primitives = nativePrimitives(native);
-useBlake2s(nativeBlake2s(native));
-adviseTables(nativeAdviser(native));
+const { crypto: { primitives, makeAead }, blake2s, adviser } = nativeSuite(native, { forged: DROP.forged });
+useBlake2s(blake2s);
+adviseTables(adviser);
 const sessions = Number(Deno.args[0] ?? SESSIONS);
 
 const spent = { x25519Ms: 0, aeadMs: 0 };
@@ -141,7 +142,7 @@ const makeRelay = (peers: number) =>
     arena,
     metrics,
     primitives: clocked,
-    makeAead: (rows) => new NativeAead(native, rows, DROP.forged),
+    makeAead,
     random,
     limits: { ...WIREGUARD_LIMITS, initiationsPerSecond: Infinity },
     privateKey: crypto.getRandomValues(new Uint8Array(KEY_BYTES)),

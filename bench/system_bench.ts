@@ -6,7 +6,7 @@
  * no offloads. Prints tables and writes them with a chart to bench/results/; asserts no time.
  */
 import { parseArgs } from "@std/cli";
-import { Network, pause, RELAY, SERVER, until } from "../tests/system/namespaces.ts";
+import { Network, pause, RELAY, SERVER, until } from "../tests/kit/namespaces.ts";
 import { compare, type Contender, daemonOf, type Figures, oxrelay, plain, publish } from "./contest.ts";
 import {
   iperf,

@@ -1,14 +1,14 @@
 /**
  * `deno task train [--seed N] [--epochs N] [--streams N] [--seconds N]`: makes streams over the training paths, trains the
  * logistic regression and the LSTM on them, and writes their weights with seed, recipe and scores to
- * src/repair/predictor_weights.ts. Invariant: the same arguments write the same file. Held-out paths are for the scores
+ * src/repair/prediction/weights.ts. Invariant: the same arguments write the same file. Held-out paths are for the scores
  * alone; nothing is chosen by them.
  */
 import { parseArgs } from "@std/cli";
-import { Lstm, LstmPredictor } from "../src/repair/lstm.ts";
-import { FEATURES, PathFeatures } from "../src/repair/path_features.ts";
-import { LOGISTIC_INPUTS, LogisticPredictor, type Predictor } from "../src/repair/predictor.ts";
-import { Random } from "../tests/sim/world.ts";
+import { Lstm, LstmPredictor } from "../src/repair/prediction/lstm.ts";
+import { FEATURES, PathFeatures } from "../src/repair/prediction/path_features.ts";
+import { LOGISTIC_INPUTS, LogisticPredictor, type Predictor } from "../src/repair/prediction/predictor.ts";
+import { Random } from "../tests/kit/random.ts";
 import { HELD_OUT, makeStreams, type Stream, TRAINING } from "./predict_data.ts";
 import { CHECK_BUDGET, checkStreams, fingerprint, score } from "./prediction_scores.ts";
 import { type Sequence, trainLogistic, trainLstm } from "./training.ts";
@@ -77,7 +77,7 @@ const lines = [
   `export const LSTM_WEIGHTS = ${JSON.stringify(base64(lstm))};`,
   "",
 ];
-Deno.writeTextFileSync(new URL("../src/repair/predictor_weights.ts", import.meta.url), lines.join("\n"));
+Deno.writeTextFileSync(new URL("../src/repair/prediction/weights.ts", import.meta.url), lines.join("\n"));
 console.error(`written after ${sinceS(started)} s; deno fmt puts its lines in order`);
 
 function lstmSequence({ steps, lostAhead }: Stream): Sequence {

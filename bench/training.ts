@@ -1,12 +1,12 @@
 /**
  * Learning by gradient descent for the two trained predictors: Adam (Kingma and Ba 2015), and backpropagation through time
- * for the network of src/repair/lstm.ts, in its order of parameters. Invariant: the same seed and data give the same
+ * for the network of src/repair/prediction/lstm.ts, in its order of parameters. Invariant: the same seed and data give the same
  * weights. Reads no data and writes no files; the relay never runs it.
  */
-import { FEATURES } from "../src/repair/path_features.ts";
-import { GATES, INPUTS, OUTPUT_AT, PARAMETERS, UNITS } from "../src/repair/lstm.ts";
-import { normal } from "../tests/sim/channels.ts";
-import type { Random } from "../tests/sim/world.ts";
+import { FEATURES } from "../src/repair/prediction/path_features.ts";
+import { GATES, INPUTS, OUTPUT_AT, PARAMETERS, UNITS } from "../src/repair/prediction/lstm.ts";
+import { normal } from "../tests/kit/channels.ts";
+import type { Random } from "../tests/kit/random.ts";
 
 const MEAN_KEEP = 0.9, SQUARE_KEEP = 0.999, EPSILON = 1e-8;
 /** A gradient longer than this is shortened: one odd minibatch must not undo the rest. */

@@ -1,14 +1,14 @@
 /**
  * `deno task bench:transfer [--quick] [path …]` (root): a download through the userspace exit against the same one
  * through the TUN exit, where the far server's kernel controls congestion: by BBR and by CUBIC, a row for each. One WireGuard
- * client, and between it and the relay a path (tests/system/impair.ts) of 1, 40 or 150 ms, clean or with 0.5 % of the
+ * client, and between it and the relay a path (tools/impair.ts) of 1, 40 or 150 ms, clean or with 0.5 % of the
  * datagrams lost and 1 % late. Both relays run beside each other and take turns in each round; prints the medians, the median
  * of the ratios, and every ratio. Asserts no time.
  */
 import { parseArgs } from "@std/cli";
-import { startProxy } from "../tests/system/impair.ts";
-import { Network, pause, RELAY, SERVER } from "../tests/system/namespaces.ts";
-import { TRANSFER_PATHS, type TransferPathName } from "../tests/sim/channels.ts";
+import { startProxy } from "../tests/kit/proxy.ts";
+import { Network, pause, RELAY, SERVER } from "../tests/kit/namespaces.ts";
+import { TRANSFER_PATHS, type TransferPathName } from "../tests/kit/channels.ts";
 
 const args = parseArgs(Deno.args, { boolean: ["quick"] });
 const SECONDS = args.quick ? 5 : 12;

@@ -8,7 +8,8 @@ import { loadNative } from "../ffi/native.ts";
 import { openQueues } from "../src/exit/tun.ts";
 import { BulkPackets } from "../src/exit/tun_packets.ts";
 import { MmsgPort } from "../src/io/mmsg.ts";
-import { PollSet, type WaitSet } from "../src/io/poll.ts";
+import { PollSet } from "../src/io/poll.ts";
+import type { WaitSet } from "../src/io/port.ts";
 import { UringPort } from "../src/io/uring.ts";
 import { Arena } from "../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../src/vector/burst.ts";
@@ -87,10 +88,11 @@ function measure(packets: BulkPackets, waits: WaitSet, load: Load): number {
 /** One way after the other, since a device that a ring reads is read by nothing else. */
 const WAYS: [name: string, open: (packets: BulkPackets, port: UringPort) => WaitSet][] = [
   ["poll(2), readv(2)", (_, port) => new PollSet([port.descriptor, fd])],
-  ["the ring polls, readv(2)", (_, port) => port.waitWith([fd])],
+  ["the ring polls, readv(2)", (_, port) => port.join([{ descriptor: fd }])],
   ["the ring reads", (packets, port) => {
-    if (!packets.readBy(port.ring)) throw new Error("the ring cannot read the device: that needs Linux 6.7");
-    return port.waitWith([fd]);
+    const ring = port.join([{ descriptor: fd, device: packets.device }]);
+    if (!ring.isReadAhead(1)) throw new Error("the ring cannot read the device: that needs Linux 6.7");
+    return ring;
   }],
 ];
 

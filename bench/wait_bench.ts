@@ -8,8 +8,9 @@ import { loadNative } from "../ffi/native.ts";
 import { clearBell, closeBells, openBells, ringBell } from "../src/io/bell.ts";
 import { MmsgPort } from "../src/io/mmsg.ts";
 import type { NativePort } from "../src/io/native_udp.ts";
-import { PollSet, type WaitSet } from "../src/io/poll.ts";
+import type { PortWait, WaitSet } from "../src/io/port.ts";
 import { uringObstacle, UringPort } from "../src/io/uring.ts";
+import { waitSetOf } from "../src/io/wait_set.ts";
 import { Arena } from "../src/vector/arena.ts";
 import { Burst } from "../src/vector/burst.ts";
 import { Sender, type Waking } from "./waker.ts";
@@ -32,10 +33,11 @@ class Way {
 
   constructor(
     readonly name: string,
-    readonly port: NativePort & { waitWith?: UringPort["waitWith"] },
-    others: number[],
+    readonly port: NativePort,
+    others: readonly number[],
+    wait: PortWait = port.wait,
   ) {
-    this.waits = port.waitWith?.(others) ?? new PollSet([port.descriptor, ...others]);
+    this.waits = waitSetOf(wait, others.map((descriptor) => ({ descriptor })));
   }
 }
 
@@ -43,9 +45,10 @@ const bells = openBells(2);
 const other = new MmsgPort(options);
 const others = [...bells, other.descriptor];
 const sender = new Sender();
+const polled = new UringPort(options);
 const ways = [
   new Way("mmsg, poll(2)", new MmsgPort(options), others),
-  new Way("io_uring, poll(2)", Object.assign(new UringPort(options), { waitWith: undefined }), others),
+  new Way("io_uring, poll(2)", polled, others, { by: "descriptor", descriptor: polled.descriptor }),
   new Way("io_uring, its ring", new UringPort(options), others),
 ];
 const burst = new Burst(new Arena(256));

@@ -20,7 +20,7 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn main() {
-    cc::Build::new().file("src/ipsec_mb.c").compile("ipsec_mb_shim");
+    cc::Build::new().file("src/codec/ipsec_mb.c").compile("ipsec_mb_shim");
     println!("cargo::rustc-link-search=/usr/lib/x86_64-linux-gnu");
     println!("cargo::rustc-link-lib=static=IPSec_MB");
     // AWS-LC frees its state of a thread when the thread ends (a pthread key's destructor), which may be after the last
@@ -29,7 +29,8 @@ fn main() {
 
     let mut paths: Vec<PathBuf> = FILES.iter().map(PathBuf::from).collect();
     collect(Path::new("src"), &mut paths);
-    paths.sort();
+    // By bytes: PathBuf itself compares folder by folder.
+    paths.sort_by(|a, b| a.as_os_str().cmp(b.as_os_str()));
     let mut hash = Sha256::new();
     for path in &paths {
         let content = fs::read(path).expect("the sources are readable");

@@ -24,7 +24,7 @@ import {
 import { openLibrary } from "./mod.ts";
 
 /** The ABI that this table describes. */
-const ABI = 1;
+const ABI = 2;
 
 /** One line per exported function, as ffi/src declares it. i32 results below zero are -errno. */
 const SYMBOLS = {
@@ -40,13 +40,13 @@ const SYMBOLS = {
   ox_udp_open: { parameters: ["buffer", "u32", "u32", "u32"], result: "i32" },
   ox_udp_adopt: { parameters: ["i32", "u32"], result: "i32" },
   ox_udp_bind: { parameters: ["buffer", "u32", "u32", "u32", "buffer"], result: "i32" },
-  ox_udp_close: { parameters: ["u32"], result: "i32" },
-  ox_udp_describe: { parameters: ["u32", "buffer"], result: "i32" },
-  ox_udp_watch: { parameters: ["u32", "i32"], result: "i32" },
-  ox_udp_wait: { parameters: ["u32", "u32"], result: "i32" },
-  ox_udp_receive: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
-  ox_udp_transmit: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
-  ox_udp_refused: { parameters: ["u32"], result: "i32" },
+  ox_port_close: { parameters: ["u32"], result: "i32" },
+  ox_port_describe: { parameters: ["u32", "buffer"], result: "i32" },
+  ox_port_watch: { parameters: ["u32", "i32"], result: "i32" },
+  ox_port_wait: { parameters: ["u32", "u32"], result: "i32" },
+  ox_port_receive: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
+  ox_port_transmit: { parameters: ["u32", "u32", "u32", "u32"], result: "i32" },
+  ox_port_refused: { parameters: ["u32"], result: "i32" },
   ox_steer_new: { parameters: [], result: "i32" },
   ox_steer_attach: { parameters: ["u32", "i32"], result: "i32" },
   ox_steer_set: { parameters: ["u32", "buffer", "u32", "u32"], result: "i32" },

@@ -51,7 +51,7 @@ export class Client extends Tunnel {
     const { protocol = isOxtunnel ? "oxtunnel" : "wireguard" } = upstream;
     if (protocol === "oxtunnel" && !isOxtunnel) throw new Error("client: OxTunnel needs its kernel");
     this.addPeer({ name: "relay", publicKey, presharedKey, allowedIps }, persistentKeepaliveS);
-    this.associations.followsPeers = false;
+    this.associations.oxtunnel?.stayPut();
     if (protocol !== "oxtunnel") return;
     const peer = this.peers.find(publicKey)!;
     this.peers.protocol[peer.id] = OXTUNNEL;
@@ -81,17 +81,17 @@ export class Client extends Tunnel {
     if (!words || !Number.isInteger(port) || port < 1 || port > 65535) {
       throw new Error(`connect: "${address}" port ${port} is not an address and a UDP port`);
     }
-    const { address: known, port: knownPort } = this.peers;
-    const isSame = knownPort[peer.id] === port &&
-      words.every((word, i) => word === known[4 * peer.id + i]);
-    if (knownPort[peer.id] !== 0 && !isSame) this.leave(peer);
-    this.associations.setEndpoint(peer.id, words, port);
-    if (isPatient && peer.ticket && this.associations.sendable(peer.id, nowUs) === NONE) {
-      this.associations.initiateWithPacket(peer, nowUs + FIRST_PACKET_US);
+    const { paths } = this.associations;
+    const present = paths.of(peer.id);
+    if (paths.port[present] !== 0 && !paths.is(present, words, 0, port)) this.leave(peer);
+    paths.setOf(peer.id, words, port);
+    this.associations.oxtunnel?.onEndpointSet(peer.id);
+    if (isPatient && peer.ticket && this.associations.epochs.sendable(peer.id, nowUs) === NONE) {
+      this.associations.outbox.initiateWithPacket(peer, nowUs + FIRST_PACKET_US);
       return;
     }
-    this.associations.initiate(peer.id);
-    this.associations.startKeepalive(peer, nowUs);
+    this.associations.outbox.initiate(peer.id);
+    this.associations.outbox.startKeepalive(peer, nowUs);
   }
 
   /**
@@ -101,7 +101,7 @@ export class Client extends Tunnel {
   reach(address: string, port: number, nowUs: number): void {
     const words = parseAddress(address);
     const peer = this.peers.find(this.#upstream);
-    if (words && peer && this.associations.probe(peer.id, words, port, nowUs)) return;
+    if (words && peer && this.associations.oxtunnel?.probe(peer.id, words, port, nowUs)) return;
     this.connect(address, port, nowUs);
   }
 
@@ -166,7 +166,7 @@ export class Client extends Tunnel {
   /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */
   moved(): void {
     const peer = this.peers.find(this.#upstream);
-    if (peer) this.associations.moved(peer.id);
+    if (peer) this.associations.oxtunnel?.moved(peer.id);
   }
 
   /**
@@ -178,14 +178,14 @@ export class Client extends Tunnel {
     const peer = this.peers.find(this.#upstream);
     if (!oxtunnel || !peer || !oxtunnel.sessions.hints.setOwn(flows, trafficClass)) return false;
     const session = this.peers.current[peer.id];
-    if (session !== NONE) oxtunnel.sessions.of[session]?.sayHint(flows, trafficClass);
+    if (session !== NONE) oxtunnel.sessions.of[session]?.hints.tell(flows, trafficClass);
     return true;
   }
 
   /** Closes an OxTunnel session so that the relay knows; datagrams of the next 200 ms say so. */
   disconnect(nowUs: number): void {
     const peer = this.peers.find(this.#upstream);
-    if (peer) this.associations.close(peer.id, CLOSE_SHUTDOWN, 0, nowUs);
+    if (peer) this.associations.oxtunnel?.close(peer.id, CLOSE_SHUTDOWN, 0, nowUs);
   }
 
   get #session(): OxSession | undefined {

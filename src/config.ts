@@ -1,326 +1,55 @@
 /**
- * The configuration: TOML text and environment in, one deep-frozen Config out; every limit and default lives
- * here. Invariant: what `parseConfig` returns has been checked whole, so nobody checks it again. Reads no file
+ * The configuration: TOML text and environment in, one deep-frozen Config out; every key's bounds live here and its default in
+ * config/defaults.ts. Invariant: a Config that `parseConfig` returns is fully checked, so its users check nothing. Reads no file
  * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
  */
-// Of the standard library's parser two pairs on a line and keys that stand twice pass in silence.
-import { parse, TomlError } from "smol-toml";
 import * as v from "valibot";
 import {
   formatAddress,
-  formatPrefix,
   isIpv4,
   parseAddress,
-  parseInterface,
   parsePrefix,
-  type Prefix,
   prefixContains,
   prefixesOverlap,
   prefixLength,
 } from "./wire/address.ts";
+import { deepFreeze, DEFAULTS, FLY_DEFAULTS } from "./config/defaults.ts";
+import {
+  type Config,
+  ConfigError,
+  CONGESTION_ALGORITHMS,
+  type Endpoint,
+  type Environment,
+  type FallbackConfig,
+  IO_WAYS,
+  REPAIR_PREDICTOR_NAMES,
+  REPAIR_SCHEME_NAMES,
+} from "./config/shape.ts";
+import { isTable, nearest, parseToml, placeOfSection } from "./config/text.ts";
+import {
+  endpoint,
+  expected,
+  flag,
+  formatEndpoint,
+  list,
+  networks,
+  oneOf,
+  parseEndpoint,
+  prefix,
+  show,
+  text,
+  wholeNumber,
+} from "./config/values.ts";
 import { CLASS_RULES_MAX } from "./control/class_rules.ts";
 import { readClassRule } from "./control/rule_text.ts";
 import { rangesOf, RFC_1918 } from "./wire/special_ranges.ts";
 
-/** Where to bind: a host name or address without brackets, and a port of 1 to 65535. */
-export interface Endpoint {
-  readonly host: string;
-  readonly port: number;
-}
-
-/** Which inner destinations are open besides the public internet. */
-export interface Destinations {
-  readonly allowLoopback: boolean;
-  readonly allowLinkLocal: boolean;
-  readonly allowPrivate: boolean;
-  readonly allowPeers: boolean;
-  /** Whether the relay's own inner address answers speedtests. */
-  readonly allowSpeedtest: boolean;
-  /** Prefixes opened one by one, "192.168.1.0/24", host bits zero. */
-  readonly allow: readonly string[];
-  /** Prefixes closed to every client, whatever else opens them. */
-  readonly deny: readonly string[];
-}
-
-/** OxTunnel over TLS, where UDP is blocked. */
-export interface FallbackConfig {
-  readonly listen: Endpoint;
-  /** Files in PEM: the certificate with its chain, and its private key. */
-  readonly certificate: string;
-  readonly privateKey: string;
-  /** "host:port" as clients reach it, the host as the certificate names it. */
-  readonly publicEndpoint?: string;
-}
-
-/** The ways to move outer datagrams, as the key `io` names them. */
-export const IO_WAYS = ["portable", "io_uring", "mmsg"] as const;
-
-/** What `repair.scheme` and `repair.predictor` may name (repair/redundancy.ts, repair/predictor.ts). */
-export const REPAIR_SCHEME_NAMES = ["auto", "copy", "spaced", "window", "block"] as const;
-export const REPAIR_PREDICTOR_NAMES = ["default", "ewma", "hmm", "delay", "logistic", "lstm"] as const;
-
-/** Loss repair for OxTunnel's games and calls. */
-export interface RepairConfig {
-  readonly enabled: boolean;
-  /** Bytes of repair for a hundred bytes protected, at most. */
-  readonly budgetPercent: number;
-  /** As many at all times, whatever the path does. */
-  readonly sharePercent?: number;
-  readonly scheme: (typeof REPAIR_SCHEME_NAMES)[number];
-  /** Whether classes are treated by what they are, or all like a game. */
-  readonly trafficAware: boolean;
-  /** Whether repair rises with losses that are predicted, and what predicts them. */
-  readonly proactive: boolean;
-  readonly predictor: (typeof REPAIR_PREDICTOR_NAMES)[number];
-  /** How late a packet is still of use. */
-  readonly gameDeadlineMs: number;
-  readonly voiceDeadlineMs: number;
-}
-
-/** What a relay's owner knows of flows better than the classifier. */
-export interface ClassesConfig {
-  /** As control/class_rules.ts reads them, without programs; the first that fits counts. */
-  readonly rules: readonly string[];
-  /** Whether /metrics says which applications are recognised. */
-  readonly applicationsInMetrics: boolean;
-}
-
-export interface Config {
-  readonly listen: Endpoint;
-  /** "host:port" as clients reach the relay; printed into their configs. */
-  readonly publicEndpoint?: string;
-  /** Open sessions, 1 to 250000. */
-  readonly maxConnections: number;
-  /** Handshakes a second that one source address may start, 1 to 1000. */
-  readonly rateLimitPerIp: number;
-  readonly exit: "auto" | "tun" | "userspace";
-  /** Who seals and opens packets: the native library, TypeScript, or the library where it runs. */
-  readonly kernels: "auto" | "portable" | "native";
-  /** How outer datagrams move: through the library by io_uring or recvmmsg, by Deno's sockets, or by the best that runs. */
-  readonly io: "auto" | (typeof IO_WAYS)[number];
-  /** Device name, 1 to 15 of [a-z0-9_-], the first a letter; none that Linux has a use for. */
-  readonly tunName: string;
-  /** Private IPv4 prefix of /8 to /29; host 1 is the relay. */
-  readonly tunnelIpv4: string;
-  /** A ULA /64, "auto" (from the relay's public key, RFC 4193) or "off". */
-  readonly tunnelIpv6: string;
-  /** Whether OxTunnel's packets that shrink are compressed (LZ4), both ways, where the client wants it too. */
-  readonly enableCompression: boolean;
-  /** Packets of fewer bytes are not, 64 to 1500. */
-  readonly compressionThreshold: number;
-  /** Bytes of an inner packet, 576 to 1500; at least 1280 unless tunnelIpv6 is "off". */
-  readonly mtu: number;
-  /** Whether packets to one OxTunnel client share datagrams. */
-  readonly enableBatching: boolean;
-  /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 for those that come together only. */
-  readonly batchWaitUs: number;
-  readonly repair: RepairConfig;
-  /** Resolver addresses for client configs, at most 8. */
-  readonly dns: readonly string[];
-  readonly destinations: Destinations;
-  readonly classes: ClassesConfig;
-  /** Outer networks in which OxTunnel may go authenticated but readable, where the client's side lists them too. */
-  readonly trusted: readonly string[];
-  /** Absent where it is off. */
-  readonly fallback?: FallbackConfig;
-  /** Where metrics and admin are served. */
-  readonly metricsListen: Endpoint;
-  /** Bearer token of the admin interface, at least 16 characters. Secret. */
-  readonly adminToken?: string;
-  /** Data-plane threads, 1 to 16, among which peers are divided. */
-  readonly workers: number;
-  /** The processor that each Worker keeps to, 0 to 1023, in their order; empty for none in particular. */
-  readonly cpus: readonly number[];
-  readonly logLevel: "debug" | "info" | "warning" | "error";
-  readonly logFormat: "text" | "json";
-  /** Directory of the private key and the peers. */
-  readonly stateDir: string;
-}
-
-/** Environment variables by name; absent ones may be undefined. An empty value counts as absent. */
-export type Environment = Record<string, string | undefined>;
-
-/** What the program reads from its environment; the permissions of the tasks list the same names. */
-export const ENVIRONMENT_NAMES = [
-  "OXRELAY_CONFIG",
-  "OXRELAY_STATE_DIR",
-  "OXRELAY_PRIVATE_KEY",
-  "OXRELAY_PEERS",
-  "OXRELAY_ADMIN_TOKEN",
-  "FLY_APP_NAME",
-] as const;
-
-/** A configuration that is refused. The message has one line per mistake: file, key, expected, found. */
-export class ConfigError extends Error {
-  override readonly name = "ConfigError";
-}
-
-/** The configuration of an empty file and an empty environment. */
-export const DEFAULTS: Config = deepFreeze<Config>({
-  listen: { host: "::", port: 4433 },
-  maxConnections: 1000,
-  rateLimitPerIp: 20,
-  exit: "auto",
-  kernels: "auto",
-  io: "auto",
-  tunName: "oxrelay0",
-  tunnelIpv4: "10.66.0.0/16",
-  tunnelIpv6: "auto",
-  enableCompression: true,
-  compressionThreshold: 256,
-  mtu: 1420,
-  enableBatching: true,
-  batchWaitUs: 1000,
-  repair: {
-    enabled: true,
-    budgetPercent: 25,
-    gameDeadlineMs: 60,
-    voiceDeadlineMs: 100,
-    scheme: "auto",
-    trafficAware: true,
-    proactive: true,
-    predictor: "default",
-  },
-  dns: ["1.1.1.1", "2606:4700:4700::1111"],
-  classes: { rules: [], applicationsInMetrics: false },
-  destinations: {
-    allowLoopback: false,
-    allowLinkLocal: false,
-    allowPrivate: false,
-    allowPeers: false,
-    allowSpeedtest: true,
-    allow: [],
-    deny: [],
-  },
-  trusted: [],
-  metricsListen: { host: "127.0.0.1", port: 9090 },
-  workers: 1,
-  cpus: [],
-  logLevel: "info",
-  logFormat: "text",
-  stateDir: "state",
-});
-
-/**
- * Fly.io: UDP must use the address of this host name, health checks come from outside the machine, and about
- * 1300 bytes of each datagram are usable: 1240 after WireGuard, UDP and IPv4 headers. IPv6 needs 1280.
- */
-const FLY_DEFAULTS: Config = deepFreeze<Config>({
-  ...DEFAULTS,
-  listen: { host: "fly-global-services", port: 4433 },
-  metricsListen: { host: "::", port: 9090 },
-  tunnelIpv6: "off",
-  mtu: 1240,
-});
+export { DEFAULTS } from "./config/defaults.ts";
+export * from "./config/shape.ts";
+export { nearest } from "./config/text.ts";
+export { formatEndpoint, parseEndpoint } from "./config/values.ts";
 
 const MTU_MIN_IPV6 = 1280; // RFC 8200 section 5
-/**
- * Parses "host:port", "address:port" or "[address]:port" (port 1 to 65535), or gives undefined. The host comes
- * back without brackets, an address in its normal form.
- */
-export function parseEndpoint(text: string): Endpoint | undefined {
-  const match = /^(?:\[([0-9a-fA-F:.]{2,45})\]|([A-Za-z0-9._-]{1,254})):([1-9][0-9]{0,4})$/.exec(text);
-  if (match === null) return undefined;
-  const [, ipv6, name, digits] = match;
-  const address = parseAddress(ipv6 ?? name);
-  if (ipv6 === undefined ? address === undefined && !isName(name) : !ipv6.includes(":") || !address) {
-    return undefined;
-  }
-  const port = Number(digits);
-  return port <= 65535 ? { host: address ? formatAddress(address) : name, port } : undefined;
-}
-
-/**
- * A host name (RFC 1123 section 2.1) whose last label is never a number, as "10.0.0.256" is a slip. Underscores, which DNS
- * takes, and the dot of a name that is whole (RFC 1034 section 3.1) are taken.
- */
-function isName(text: string): boolean {
-  const name = text.replace(/\.$/, "");
-  const labels = name.split(".");
-  return name.length <= 253 && !/^[0-9]+$/.test(labels.at(-1)!) &&
-    labels.every((label) => /^(?!-)[A-Za-z0-9_-]{1,63}$/.test(label) && !label.endsWith("-"));
-}
-
-/** The text of an endpoint, brackets added where an IPv6 address needs them. */
-export function formatEndpoint({ host, port }: Endpoint): string {
-  return host.includes(":") ? `[${host}]:${port}` : `${host}:${port}`;
-}
-
-type Message = (issue: v.BaseIssue<unknown>) => string;
-
-function expected(what: string): Message {
-  return (issue) => `expected ${what}, found ${show(issue.input)}`;
-}
-
-function show(value: unknown): string {
-  if (typeof value === "string") {
-    return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value);
-  }
-  if (Array.isArray(value)) return "a list";
-  if (value instanceof Date) return "a date";
-  return typeof value === "object" ? "a table" : String(value);
-}
-
-function wholeNumber(min: number, max: number) {
-  const message = expected(`a whole number from ${min} to ${max}`);
-  return v.pipe(
-    v.number(message),
-    v.integer(message),
-    v.minValue(min, message),
-    v.maxValue(max, message),
-  );
-}
-
-function text(what: string, valid: (value: string) => boolean) {
-  const message = expected(what);
-  return v.pipe(v.string(message), v.check(valid, message));
-}
-
-function oneOf<const T extends readonly string[]>(...choices: T) {
-  return v.picklist(choices, expected(choices.map((choice) => `"${choice}"`).join(" or ")));
-}
-
-function endpoint(example: string) {
-  return v.pipe(
-    text(`"host:port" such as "${example}"`, (value) => parseEndpoint(value) !== undefined),
-    v.transform((value) => parseEndpoint(value)!),
-  );
-}
-
-/** Both prefixes and prefix lists want the network itself: a set host bit is a slip that must not pass. */
-function prefix(what: string, valid: (prefix: Prefix) => boolean) {
-  return v.pipe(
-    text(what, (value) => {
-      const parsed = value.includes("/") ? parsePrefix(value) : undefined;
-      return parsed !== undefined && valid(parsed);
-    }),
-    v.check(
-      (value) => formatPrefix(parseInterface(value)!) === formatPrefix(parsePrefix(value)!),
-      (issue) => {
-        const network = formatPrefix(parsePrefix(String(issue.input))!);
-        return `expected a network without host bits, found ${show(issue.input)}; did you mean "${network}"?`;
-      },
-    ),
-    // One network has one text from here on.
-    v.transform((value) => formatPrefix(parsePrefix(value)!)),
-  );
-}
-
-/** A list of at most `max` networks, each once. */
-function networks(example: string, max: number, entry: ReturnType<typeof prefix>) {
-  return v.pipe(
-    list(`a list of networks such as ["${example}"]`),
-    v.maxLength(max, (issue) => `expected at most ${max} networks, found ${issue.input.length}`),
-    v.array(entry),
-    v.check((entries) => new Set(entries).size === entries.length, (issue) => {
-      const twice = issue.input.find((entry, i) => issue.input.indexOf(entry) !== i);
-      return `expected each network once, found "${twice}" twice`;
-    }),
-  );
-}
-
-const flag = v.boolean(expected("true or false"));
-const list = (what: string) => v.array(v.unknown(), expected(what));
 
 const PRIVATE_IPV4 = RFC_1918.map((range) => parsePrefix(range)!);
 /** What no entry of `allow` may open. */
@@ -387,6 +116,14 @@ const REPAIR_ENTRIES = {
   predictor: v.optional(oneOf(...REPAIR_PREDICTOR_NAMES)),
 };
 
+const QUEUES_ENTRIES = {
+  rate_per_peer_mbit: v.optional(wholeNumber(1, 100_000)),
+  target_ms: v.optional(wholeNumber(1, 100)),
+  interval_ms: v.optional(wholeNumber(10, 1000)),
+  ecn: v.optional(flag),
+  packets: v.optional(wholeNumber(64, 65_536)),
+};
+
 const CLASSES_ENTRIES = {
   rules: v.optional(v.pipe(
     list('a list of rules such as ["game port=27015-27030"]'),
@@ -423,6 +160,7 @@ const SECTIONS = {
   destinations: DESTINATION_ENTRIES,
   fallback: FALLBACK_ENTRIES,
   repair: REPAIR_ENTRIES,
+  queues: QUEUES_ENTRIES,
 };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
@@ -460,6 +198,9 @@ const ENTRIES = {
   destinations: v.optional(v.strictObject(DESTINATION_ENTRIES)),
   classes: v.optional(v.strictObject(CLASSES_ENTRIES)),
   repair: v.optional(v.strictObject(REPAIR_ENTRIES)),
+  enable_priority_scheduler: v.optional(flag),
+  congestion_algorithm: v.optional(oneOf(...CONGESTION_ALGORITHMS)),
+  queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
     64,
@@ -483,6 +224,7 @@ const ENTRIES = {
 };
 
 const SCHEMA = v.strictObject(ENTRIES);
+type FromFile = v.InferOutput<typeof SCHEMA>;
 
 /** Every key of the file, a section's as "destinations.allow". */
 export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key) => {
@@ -510,6 +252,14 @@ export const RELOADABLE_KEYS: readonly string[] = [
  * Throws ConfigError with one line per mistake.
  */
 export function parseConfig(text: string, file: string, env: Environment): Config {
+  const config = configOf(checkedFile(text, file), file, env);
+  const conflict = conflictIn(config);
+  if (conflict !== undefined) throw new ConfigError(`${file}: ${conflict}`);
+  return deepFreeze(config);
+}
+
+/** What the file says, each key checked for itself. Throws ConfigError with all mistakes. */
+function checkedFile(text: string, file: string): FromFile {
   const raw = parseToml(text, file);
   const mistakes = unknownKeys(raw, Object.keys(ENTRIES), "");
   for (const [name, section] of Object.entries(SECTIONS)) {
@@ -531,14 +281,16 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
   if (mistakes.length > 0 || !result.success) {
     throw new ConfigError(mistakes.map((mistake) => `${file}: ${mistake}`).join("\n"));
   }
+  return result.output;
+}
 
-  const fromFile = result.output;
+/** The file's values over the environment's and the defaults. Throws ConfigError. */
+function configOf(fromFile: FromFile, file: string, env: Environment): Config {
   const base = env.FLY_APP_NAME ? FLY_DEFAULTS : DEFAULTS;
   const publicEndpoint = fromFile.public_endpoint;
   const fallback = fallbackOf(fromFile.fallback ?? {}, file);
   const adminToken = tokenFrom(env) ?? fromFile.admin_token;
-  const sharePercent = fromFile.repair?.share_percent ?? base.repair.sharePercent;
-  const config: Config = {
+  return {
     listen: fromFile.listen ?? base.listen,
     ...(publicEndpoint === undefined ? {} : { publicEndpoint }),
     maxConnections: fromFile.max_connections ?? base.maxConnections,
@@ -559,26 +311,11 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
       rules: [...fromFile.classes?.rules ?? base.classes.rules],
       applicationsInMetrics: fromFile.classes?.applications_in_metrics ?? base.classes.applicationsInMetrics,
     },
-    destinations: {
-      allowLoopback: fromFile.destinations?.allow_loopback ?? base.destinations.allowLoopback,
-      allowLinkLocal: fromFile.destinations?.allow_link_local ?? base.destinations.allowLinkLocal,
-      allowPrivate: fromFile.destinations?.allow_private ?? base.destinations.allowPrivate,
-      allowPeers: fromFile.destinations?.allow_peers ?? base.destinations.allowPeers,
-      allowSpeedtest: fromFile.destinations?.allow_speedtest ?? base.destinations.allowSpeedtest,
-      allow: [...fromFile.destinations?.allow ?? base.destinations.allow],
-      deny: [...fromFile.destinations?.deny ?? base.destinations.deny],
-    },
-    repair: {
-      enabled: fromFile.repair?.enabled ?? base.repair.enabled,
-      budgetPercent: fromFile.repair?.budget_percent ?? base.repair.budgetPercent,
-      gameDeadlineMs: fromFile.repair?.game_deadline_ms ?? base.repair.gameDeadlineMs,
-      voiceDeadlineMs: fromFile.repair?.voice_deadline_ms ?? base.repair.voiceDeadlineMs,
-      scheme: fromFile.repair?.scheme ?? base.repair.scheme,
-      ...(sharePercent === undefined ? {} : { sharePercent }),
-      trafficAware: fromFile.repair?.traffic_aware ?? base.repair.trafficAware,
-      proactive: fromFile.repair?.proactive ?? base.repair.proactive,
-      predictor: fromFile.repair?.predictor ?? base.repair.predictor,
-    },
+    destinations: destinationsOf(fromFile.destinations ?? {}, base.destinations),
+    repair: repairOf(fromFile.repair ?? {}, base.repair),
+    enablePriorityScheduler: fromFile.enable_priority_scheduler ?? base.enablePriorityScheduler,
+    congestionAlgorithm: fromFile.congestion_algorithm ?? base.congestionAlgorithm,
+    queues: queuesOf(fromFile.queues ?? {}, base.queues),
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
@@ -589,33 +326,70 @@ export function parseConfig(text: string, file: string, env: Environment): Confi
     logFormat: fromFile.log_format ?? base.logFormat,
     stateDir: env.OXRELAY_STATE_DIR || (fromFile.state_dir ?? base.stateDir),
   };
+}
+
+/** One section of the file over the defaults, here and below. */
+function destinationsOf(
+  said: NonNullable<FromFile["destinations"]>,
+  base: Config["destinations"],
+): Config["destinations"] {
+  return {
+    allowLoopback: said.allow_loopback ?? base.allowLoopback,
+    allowLinkLocal: said.allow_link_local ?? base.allowLinkLocal,
+    allowPrivate: said.allow_private ?? base.allowPrivate,
+    allowPeers: said.allow_peers ?? base.allowPeers,
+    allowSpeedtest: said.allow_speedtest ?? base.allowSpeedtest,
+    allow: [...said.allow ?? base.allow],
+    deny: [...said.deny ?? base.deny],
+  };
+}
+
+function repairOf(said: NonNullable<FromFile["repair"]>, base: Config["repair"]): Config["repair"] {
+  const sharePercent = said.share_percent ?? base.sharePercent;
+  return {
+    enabled: said.enabled ?? base.enabled,
+    budgetPercent: said.budget_percent ?? base.budgetPercent,
+    gameDeadlineMs: said.game_deadline_ms ?? base.gameDeadlineMs,
+    voiceDeadlineMs: said.voice_deadline_ms ?? base.voiceDeadlineMs,
+    scheme: said.scheme ?? base.scheme,
+    ...(sharePercent === undefined ? {} : { sharePercent }),
+    trafficAware: said.traffic_aware ?? base.trafficAware,
+    proactive: said.proactive ?? base.proactive,
+    predictor: said.predictor ?? base.predictor,
+  };
+}
+
+function queuesOf(said: NonNullable<FromFile["queues"]>, base: Config["queues"]): Config["queues"] {
+  const ratePerPeerMbit = said.rate_per_peer_mbit ?? base.ratePerPeerMbit;
+  return {
+    ...(ratePerPeerMbit === undefined ? {} : { ratePerPeerMbit }),
+    targetMs: said.target_ms ?? base.targetMs,
+    intervalMs: said.interval_ms ?? base.intervalMs,
+    ecn: said.ecn ?? base.ecn,
+    packets: said.packets ?? base.packets,
+  };
+}
+
+/** What of the values does not go together, with a remedy; undefined where all do. */
+function conflictIn(config: Config): string | undefined {
   if (config.tunnelIpv6 !== "off" && config.mtu < MTU_MIN_IPV6) {
-    throw new ConfigError(
-      `${file}: mtu: expected at least ${MTU_MIN_IPV6} with IPv6 in the tunnel, found ${config.mtu}; ` +
-        `set mtu = ${MTU_MIN_IPV6} or tunnel_ipv6 = "off"`,
-    );
+    return (`mtu: expected at least ${MTU_MIN_IPV6} with IPv6 in the tunnel, found ${config.mtu}; ` +
+      `set mtu = ${MTU_MIN_IPV6} or tunnel_ipv6 = "off"`);
   }
   if (config.cpus.length > 0 && config.cpus.length !== config.workers) {
-    throw new ConfigError(
-      `${file}: cpus: expected one processor for each of ${config.workers} workers, found ${config.cpus.length}; ` +
-        `name ${config.workers}, or set cpus = []`,
-    );
+    return (`cpus: expected one processor for each of ${config.workers} workers, found ${config.cpus.length}; ` +
+      `name ${config.workers}, or set cpus = []`);
   }
   if (new Set(config.cpus).size < config.cpus.length) {
-    throw new ConfigError(`${file}: cpus: expected each processor once, found ${show(config.cpus)}`);
+    return `cpus: expected each processor once, found ${show(config.cpus)}`;
   }
   if (config.workers > 1 && config.io === "portable") {
-    throw new ConfigError(
-      `${file}: workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`,
-    );
+    return (`workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`);
   }
-  if (sharePercent !== undefined && sharePercent > config.repair.budgetPercent) {
-    throw new ConfigError(
-      `${file}: repair.share_percent: expected at most budget_percent (${config.repair.budgetPercent}), found ` +
-        `${sharePercent}; raise budget_percent or lower it`,
-    );
+  if (config.repair.sharePercent !== undefined && config.repair.sharePercent > config.repair.budgetPercent) {
+    return (`repair.share_percent: expected at most budget_percent (${config.repair.budgetPercent}), found ` +
+      `${config.repair.sharePercent}; raise budget_percent or lower it`);
   }
-  return deepFreeze(config);
 }
 
 /** The section as a whole: off without `listen`. Throws ConfigError. */
@@ -649,39 +423,11 @@ function fallbackOf(
   };
 }
 
-/** Objects without a prototype, so that no key is one that every object has. Throws ConfigError, with the line. */
-function parseToml(text: string, file: string): Record<string, unknown> {
-  try {
-    return parse(text);
-  } catch (error) {
-    if (!(error instanceof TomlError)) throw error;
-    // The parser quotes the line, which may hold the token: only the place and the kind are repeated.
-    const what = /redefine/.test(error.message)
-      ? "a key or section that stands above already; keep one of the two"
-      : /end-of-line/.test(error.message)
-      ? "more than one pair; each needs a line of its own"
-      : 'not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once';
-    throw new ConfigError(`${file}: line ${error.line}: ${what}`);
-  }
-}
-
-/** "line 3: " of a section that is written otherwise than [name], or nothing where it is not found. */
-function placeOfSection(text: string, name: string): string {
-  const at = text.split("\n").findIndex((line) =>
-    new RegExp(`^\\s*(\\[\\[\\s*"?${name}"?\\s*\\]\\]|"?${name}"?\\s*=)`).test(line)
-  );
-  return at < 0 ? "" : `line ${at + 1}: `;
-}
-
 function tokenFrom(env: Environment): string | undefined {
   if (!env.OXRELAY_ADMIN_TOKEN) return undefined;
   const result = v.safeParse(adminToken, env.OXRELAY_ADMIN_TOKEN, { abortPipeEarly: true });
   if (result.success) return result.output;
   throw new ConfigError(`environment: OXRELAY_ADMIN_TOKEN: ${result.issues[0].message}`);
-}
-
-function isTable(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
 }
 
 /** Own keys only: `constructor = 1` must not pass for a key that every object has. */
@@ -700,30 +446,6 @@ function unknownKeys(table: Record<string, unknown>, known: string[], path: stri
       ? `${shown}: unknown key; the keys are ${known.join(", ")}`
       : `${shown}: unknown key; did you mean "${near}"?`;
   });
-}
-
-/** The choice with the smallest edit distance, when that is at most a third of the word (and at least 2). */
-export function nearest(word: string, choices: readonly string[]): string | undefined {
-  let best: string | undefined;
-  let bestDistance = Math.max(2, Math.floor(word.length / 3)) + 1;
-  for (const choice of choices) {
-    const distance = editDistance(word.slice(0, 64), choice);
-    if (distance < bestDistance) [best, bestDistance] = [choice, distance];
-  }
-  return best;
-}
-
-/** Levenshtein's distance, one row of the table at a time. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const above = row;
-    row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      row[j] = Math.min(row[j - 1] + 1, above[j] + 1, above[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-  }
-  return row[b.length];
 }
 
 /** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
@@ -772,12 +494,4 @@ export function redactConfig(config: Config): Record<string, unknown> {
   const shown = toTomlKeys(config);
   if (shown.admin_token !== undefined) shown.admin_token = "(set)";
   return shown;
-}
-
-function deepFreeze<T>(value: T): T {
-  if (typeof value === "object" && value !== null) {
-    Object.values(value).forEach(deepFreeze);
-    Object.freeze(value);
-  }
-  return value;
 }

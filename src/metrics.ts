@@ -1,6 +1,6 @@
 /**
- * Counters of the data path: one column of doubles over shared memory, with one writer (the data-plane
- * Worker) and any number of readers. Holds the one table of drop reasons: code, label and sentence. Formats
+ * Counters of the data path: one column of doubles over shared memory, with one writer (the relay
+ * worker) and any number of readers. Holds the one table of drop reasons: code, label and sentence. Formats
  * nothing.
  */
 
@@ -46,6 +46,12 @@ export const DROP_REASONS = [
   ["stream_full", "The TLS connection takes less than is sent to it, and its queue is full."],
   ["stream_gone", "The TLS connection that the datagram was for has ended."],
   ["worker_full", "The Worker that owns the packet had no room left for what others hand to it."],
+  [
+    "queue_delay",
+    "The packet waited for its line longer than CoDel allows, which tells its sender to slow down.",
+  ],
+  ["queue_stale", "A game's or a call's packet waited for its line until nobody had a use for it."],
+  ["queue_overflow", "Too many packets waited for their lines, the peer's or everyone's."],
   ["arena_full", "All packet buffers are in use."],
   ["untrusted", "A session without encryption was continued from an address that trusted does not list."],
 ] as const;
@@ -99,6 +105,9 @@ export const COUNTER_NAMES = [
   "packets_handed_over",
   "bursts",
   "loop_beats",
+  "packets_queued",
+  "packets_marked",
+  "queue_packets",
   "sessions",
   "connections",
   "exit_flows",
@@ -132,7 +141,13 @@ export const CLASS_DIRECTIONS = ["to_tunnel", "from_tunnel"] as const;
 export const CLASS_TO_TUNNEL_AT = DROPS_AT + DROP_REASONS.length;
 export const CLASS_FROM_TUNNEL_AT = CLASS_TO_TUNNEL_AT + 2 * CLASS_LABELS.length;
 
-const COLUMN_LENGTH = CLASS_FROM_TUNNEL_AT + 2 * CLASS_LABELS.length;
+/** Upper bounds of the waits that are told apart, microseconds, each twice the one before; longer ones are the last's. */
+export const WAIT_BOUNDS_US = Array.from({ length: 14 }, (_, i) => 125 * 2 ** i);
+/** Where the waits of class 0 begin: packets by bound, packets beyond the last, and microseconds in all; then class 1's. */
+const WAITS_AT = CLASS_FROM_TUNNEL_AT + 2 * CLASS_LABELS.length;
+const WAIT_COLUMNS = WAIT_BOUNDS_US.length + 2;
+
+const COLUMN_LENGTH = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.length;
 
 export type ClassLabel = (typeof CLASS_LABELS)[number];
 
@@ -175,6 +190,22 @@ export class Metrics {
     const at = (direction === "to_tunnel" ? CLASS_TO_TUNNEL_AT : CLASS_FROM_TUNNEL_AT) +
       2 * CLASS_LABELS.indexOf(label);
     return { packets: this.column[at], bytes: this.column[at + 1] };
+  }
+
+  /** Counts a packet of the class that waited so long for its line, in microseconds. */
+  waited(trafficClass: number, waitedUs: number): void {
+    const at = WAITS_AT + WAIT_COLUMNS * trafficClass;
+    let bound = 0;
+    while (bound < WAIT_BOUNDS_US.length && waitedUs > WAIT_BOUNDS_US[bound]) bound++;
+    this.column[at + bound]++;
+    this.column[at + WAIT_COLUMNS - 1] += waitedUs;
+  }
+
+  /** Packets of a class that waited, by WAIT_BOUNDS_US and beyond, not added up; and for how long in all, microseconds. */
+  waits(label: ClassLabel): { packets: number[]; totalUs: number } {
+    const at = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.indexOf(label);
+    const packets = [...this.column.subarray(at, at + WAIT_COLUMNS - 1)];
+    return { packets, totalUs: this.column[at + WAIT_COLUMNS - 1] };
   }
 
   dropped(label: DropLabel): number {

@@ -99,7 +99,7 @@ export class Relay extends Tunnel {
 
   /** Takes new limits and rules at once; sessions that are up stay up. */
   tune(tuning: RelayTuning): void {
-    this.associations.maxConnections = tuning.maxConnections;
+    this.associations.gate.maxConnections = tuning.maxConnections;
     this.admission.ratePerSecond = tuning.rateLimitPerIp;
     this.ingressContext.policy = new DestinationPolicy(tuning.destinations);
     this.ingressContext.policy.setOwnAddresses(this.#ownAddresses);

@@ -7,7 +7,7 @@ import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } 
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
 import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
-import { EntropyTest } from "./egress/compress.ts";
+import { EntropyTest } from "./egress/entropy.ts";
 import { Batches, egress, type EgressContext } from "./egress/mod.ts";
 import {
   Backlog,
@@ -21,17 +21,15 @@ import { DROP, type Metrics } from "./metrics.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
+import { Rates } from "./rate/pool.ts";
+import { Queues } from "./queue/queues.ts";
 import type { Limits } from "./session/limits.ts";
-import type { RepairOptions } from "./repair/pool.ts";
-import {
-  type PeerRecord,
-  type PeerSnapshot,
-  SEEN_SCHEMES,
-  type SessionSnapshot,
-} from "./session/peer_record.ts";
+import type { Paths } from "./session/paths.ts";
+import type { RepairOptions } from "./repair/options.ts";
+import { SEEN_SCHEMES, type SessionFigures } from "./repair/figures.ts";
+import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
-import { repairFiguresOf } from "./session/vitals.ts";
 import { type Arena, NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { formatEndpoint, parseAddress } from "./wire/address.ts";
@@ -47,6 +45,48 @@ import {
   FEATURE_SLIDING_WINDOW,
   type Parameters,
 } from "./wire/parameters.ts";
+
+export interface QueuesOptions {
+  /**
+   * Bytes a second, IP and UDP headers counted, that each peer is sent at most; 0 for as much as comes, for peers of whom
+   * nothing else is known.
+   */
+  bytesPerS: number;
+  /** Whether the rates of OxTunnel's paths are found by what they report. */
+  findsRates: boolean;
+  /** Most packets that wait, at most half of the arena. */
+  packets: number;
+  /** CoDel's target and interval, microseconds (RFC 8289). */
+  targetUs: number;
+  intervalUs: number;
+  /** Whether packets of flows that understand ECN are marked instead of dropped. */
+  ecn: boolean;
+  /** How long a game's and a call's packet may wait, microseconds. */
+  gameDeadlineUs: number;
+  voiceDeadlineUs: number;
+}
+
+/** The options for a config's words: its [queues], and the deadlines of its [repair]. Undefined where nothing is to wait. */
+export function queuesOptions(
+  { enablePriorityScheduler, congestionAlgorithm, queues, repair }: {
+    enablePriorityScheduler: boolean;
+    congestionAlgorithm: "bbr_v3" | "none";
+    queues: { ratePerPeerMbit?: number; targetMs: number; intervalMs: number; ecn: boolean; packets: number };
+    repair: { gameDeadlineMs: number; voiceDeadlineMs: number };
+  },
+): QueuesOptions | undefined {
+  if (!enablePriorityScheduler) return undefined;
+  return {
+    bytesPerS: 1000 * BYTES_PER_KBIT * (queues.ratePerPeerMbit ?? 0),
+    findsRates: congestionAlgorithm === "bbr_v3",
+    packets: queues.packets,
+    targetUs: 1000 * queues.targetMs,
+    intervalUs: 1000 * queues.intervalMs,
+    ecn: queues.ecn,
+    gameDeadlineUs: 1000 * repair.gameDeadlineMs,
+    voiceDeadlineUs: 1000 * repair.voiceDeadlineMs,
+  };
+}
 
 export interface TunnelOptions {
   arena: Arena;
@@ -86,6 +126,10 @@ export interface TunnelOptions {
   batchWaitUs?: number;
   /** Loss repair in OxTunnel; absent where it is neither to be offered nor accepted. */
   repair?: RepairOptions;
+  /** What the other ends are asked to send at most, bytes a second with IP and UDP headers; no limit when absent. */
+  receiveBytesPerS?: number;
+  /** Queues for peers whose line has a rate; absent where packets are never to wait. */
+  queues?: QueuesOptions;
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
@@ -100,6 +144,7 @@ export interface TunnelOptions {
 }
 
 const KEY_BYTES = 32;
+const BYTES_PER_KBIT = 125;
 /** The longest that a bulk packet waits for company (PROTOCOL R80). */
 export const BATCH_WAIT_US = 1000;
 const COMPRESSED_BYTES_MIN = 64;
@@ -140,6 +185,9 @@ export class Tunnel {
   readonly #privateKey: Uint8Array;
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
+  readonly #queues: Queues | undefined;
+  /** By peer: what it says that its line takes, bytes a second; 0 where it says nothing. */
+  readonly #told: Float64Array;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by how they repair. */
   #schemesAtUs = -Infinity;
@@ -179,10 +227,8 @@ export class Tunnel {
       admission: this.admission,
       maxConnections: options.maxConnections,
       connectionsElsewhere: options.connectionsElsewhere ?? (() => 0),
-      drop: DROP,
+      metrics,
       stagedMax: options.arena.slotCount >> 2,
-      lose: (code, packets) => metrics.drop(code, packets),
-      count: (name, amount = 1) => metrics.add(name, amount),
       unixOffsetUs: options.unixOffsetUs,
       oxtunnel: datagramAead && {
         datagramAead,
@@ -194,6 +240,18 @@ export class Tunnel {
         repair: options.repair,
         say: (peer) => this.say(peer),
         givesTickets: policy !== undefined,
+        receiveKbitS: Math.round((options.receiveBytesPerS ?? 0) / BYTES_PER_KBIT),
+        limited: (peer, kbitS, nowUs) => {
+          if (this.#queues === undefined) return;
+          this.#told[peer] = kbitS * BYTES_PER_KBIT;
+          this.#limit(peer, 0, nowUs);
+        },
+        rates: options.queues?.findsRates
+          ? new Rates(
+            () => randomWord() / 2 ** 32,
+            (peer, bytesPerS, nowUs) => this.#limit(peer, bytesPerS, nowUs),
+          )
+          : undefined,
         mtu: options.mtu,
       },
     });
@@ -226,14 +284,39 @@ export class Tunnel {
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
+    this.#told = new Float64Array(options.queues === undefined ? 0 : peerCapacity);
+    this.#queues = this.#makeQueues(peerCapacity, flowRows(options.maxConnections));
     this.#egress = {
       ...shared,
       mtu,
       compression,
       isRelay: policy !== undefined,
       batches: this.#batches,
+      queues: this.#queues,
     };
     this.#release = (slot) => options.arena.release(slot);
+  }
+
+  #makeQueues(peers: number, flows: number): Queues | undefined {
+    const { queues, arena, metrics } = this.#o;
+    return queues && new Queues(arena, {
+      ...queues,
+      packets: Math.min(queues.packets, arena.slotCount >> 1),
+      flows,
+      peers,
+      waited: (trafficClass, waitedUs) => metrics.waited(trafficClass, waitedUs),
+      lost: (reason) => metrics.drop(DROP[reason]),
+      marked: () => metrics.add("packets_marked", 1),
+    });
+  }
+
+  /** Sends the peer no more than was found, nor than it says that its line takes, nor than every peer is sent; 0 says nothing. */
+  #limit(peer: number, foundBytesPerS: number, nowUs: number): void {
+    let least = Infinity;
+    for (const one of [foundBytesPerS, this.#told[peer], this.#o.queues!.bytesPerS]) {
+      if (one > 0) least = Math.min(least, one);
+    }
+    this.#queues!.setRate(peer, least === Infinity ? 0 : least, nowUs);
   }
 
   /** What this end says of itself to the peer in OxTunnel's handshakes. */
@@ -275,7 +358,7 @@ export class Tunnel {
   /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns how many. Call until it returns 0. */
   pollTransmit(burst: Burst, nowUs: number): number {
     const before = burst.count;
-    const added = this.associations.pollTransmit(burst, nowUs);
+    const added = this.associations.outbox.pollTransmit(burst, nowUs);
     if (added > 0 || this.#heldUntilUs <= nowUs) {
       egress(burst, this.#egress, nowUs);
       this.#countDrops(burst);
@@ -290,15 +373,15 @@ export class Tunnel {
   }
 
   get #heldUntilUs(): number {
-    return this.#batches?.nextUs ?? Infinity;
+    return Math.min(this.#batches?.nextUs ?? Infinity, this.#queues?.nextUs ?? Infinity);
   }
 
   handleTimeout(nowUs: number): void {
     this.associations.oxtunnel?.tickets?.rotate(nowUs);
-    this.associations.handleTimeout(nowUs, this.#release);
+    this.associations.outbox.handleTimeout(nowUs, this.#release);
     const { metrics } = this.#o;
     metrics.set("sessions", this.table.count);
-    metrics.set("connections", this.associations.connections);
+    metrics.set("connections", this.associations.epochs.connections);
     metrics.set("under_load", this.admission.loaded(nowUs) ? 1 : 0);
     this.#countSchemes(nowUs);
   }
@@ -309,9 +392,8 @@ export class Tunnel {
     if (oxtunnel === undefined || nowUs < this.#schemesAtUs) return;
     this.#schemesAtUs = nowUs + SCHEMES_US;
     for (const direction of ["sending", "receiving"] as const) {
-      const counts = SEEN_SCHEMES.map(() => 0);
-      for (const tally of oxtunnel.sessions[direction]) counts[SEEN_SCHEMES.indexOf(tally.schemeAt(nowUs))]++;
-      SEEN_SCHEMES.forEach((scheme, i) => this.#o.metrics.set(`${direction}_${scheme}`, counts[i]));
+      const counts = oxtunnel.sessions.repairs?.sessionsByScheme(direction, nowUs);
+      SEEN_SCHEMES.forEach((scheme, i) => this.#o.metrics.set(`${direction}_${scheme}`, counts?.[i] ?? 0));
     }
   }
 
@@ -349,8 +431,11 @@ export class Tunnel {
   removePeer(publicKeyText: string): boolean {
     const peer = this.peers.find(publicKeyText);
     if (!peer) return false;
-    this.associations.end(peer, this.#release);
+    this.associations.outbox.end(peer, this.#release);
     this.#batches?.release(peer.id);
+    this.#queues?.release(peer.id);
+    this.#told[peer.id] = 0;
+    this.associations.paths.forget(peer.id);
     this.peers.remove(peer);
     this.#released.push(...peer.allowedIps);
     return true;
@@ -384,7 +469,7 @@ export class Tunnel {
 
   /** Ends the peer's sessions and attempts without a word to it; what waited for it is lost. */
   protected leave(peer: Peer): void {
-    this.associations.end(peer, this.#release);
+    this.associations.outbox.end(peer, this.#release);
     peer.lastInitiationSentUs = -Infinity;
     peer.attempts = 0;
     peer.attemptsSinceUs = peer.retryAtUs = Infinity;
@@ -392,26 +477,27 @@ export class Tunnel {
 
   /** Follows a jump of the wall clock; sessions live on the monotonic one and do not notice. */
   setWallClock(unixOffsetUs: number): void {
-    this.associations.unixOffsetUs = unixOffsetUs;
+    this.associations.shared.unixOffsetUs = unixOffsetUs;
   }
 
   /** The oldest event that was not read yet, or undefined. Events of a peer that is gone are skipped. */
   pollEvent(): TunnelEvent | undefined {
-    const { address, port } = this.peers;
+    const { paths } = this.associations;
     for (let event = this.associations.events.take(); event; event = this.associations.events.take()) {
       const peer = this.peers.get(event.id);
       if (!peer || this.peers.generation[event.id] !== event.generation) continue;
       return {
         kind: event.kind,
         peer: peer.name,
-        endpoint: formatEndpoint(address, 4 * event.id, port[event.id]),
+        endpoint: endpointOf(paths, event.id),
       };
     }
     return undefined;
   }
 
   peerSnapshots(nowUs: number): PeerSnapshot[] {
-    const { port, address, bytesReceived, bytesSent, drops, current } = this.peers;
+    const { bytesReceived, bytesSent, drops, current } = this.peers;
+    const { paths } = this.associations;
     const { replay } = this.table;
     return this.peers.all().map((peer) => {
       const { id } = peer;
@@ -421,7 +507,7 @@ export class Tunnel {
         name: peer.name,
         publicKey: peer.publicKeyText,
         allowedIps: [...peer.allowedIps],
-        endpoint: port[id] === 0 ? undefined : formatEndpoint(address, 4 * id, port[id]),
+        endpoint: paths.port[paths.of(id)] === 0 ? undefined : endpointOf(paths, id),
         lastHandshakeAgeS: peer.lastHandshakeUs === -Infinity
           ? undefined
           : (nowUs - peer.lastHandshakeUs) / 1e6,
@@ -444,9 +530,8 @@ export class Tunnel {
     return rttUs < 0 ? undefined : rttUs / 1000;
   }
 
-  #repairFigures(session: number): Pick<PeerSnapshot, "sending" | "receiving"> {
-    const rest = session === NONE ? undefined : this.associations.oxtunnel?.sessions.of[session];
-    return rest ? repairFiguresOf(rest) : {};
+  #repairFigures(session: number): SessionFigures | undefined {
+    return session === NONE ? undefined : this.associations.oxtunnel?.sessions.of[session]?.repair?.figures;
   }
 
   /** What a session's packets are in. */
@@ -473,7 +558,7 @@ export class Tunnel {
           initiator: table.initiator[row] === 1,
           packetsSent: table.sendCounter[row],
           ...(table.protocol[row] === OXTUNNEL
-            ? { datagramBytes: this.associations.oxtunnel!.sessions.datagramBytes[row] }
+            ? { datagramBytes: this.associations.paths.datagramBytes[table.path[row]] }
             : {}),
           highestCounterReceived: table.replay.highest[row],
         });
@@ -493,7 +578,7 @@ export class Tunnel {
     const { metrics } = this.#o;
     this.#countDrops(burst);
     metrics.add("bursts", 1);
-    metrics.set("connections", this.associations.connections);
+    metrics.set("connections", this.associations.epochs.connections);
   }
 
   #countDrops({ count, next }: Burst): void {
@@ -504,6 +589,12 @@ export class Tunnel {
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
   }
+}
+
+/** Where packets to the peer go, as text. */
+function endpointOf(paths: Paths, id: number): string {
+  const path = paths.of(id);
+  return formatEndpoint(paths.address, 4 * path, paths.port[path]);
 }
 
 /** The record's preshared key, 32 bytes, all zero when it has none (whitepaper §5.2). Throws as `addPeer`. */

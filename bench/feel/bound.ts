@@ -5,7 +5,7 @@
  */
 import { type Carrier, leastLost, type Original } from "./oracle.ts";
 import { packetsOfRun, pathsOfRun, type Run } from "./play.ts";
-import type { Workload } from "./workloads.ts";
+import type { Workload } from "../../tests/kit/workloads.ts";
 
 const INNER_HEADER_BYTES = 28, OUTER_BYTES = 6 + 16 + 28;
 const PROBE_US = 1000;

@@ -6,8 +6,8 @@
  * 64 packets. Turns once a millisecond.
  */
 import { CLASS_BULK } from "../../src/control/traffic_class.ts";
-import type { Host } from "../../tests/sim/world.ts";
-import { udpPacket } from "../../tests/sim/world.ts";
+import type { Host } from "../../tests/kit/world.ts";
+import { udpPacket } from "../../tests/kit/packets.ts";
 
 const PACKET_BYTES = 1400, ACK_BYTES = 52, IP_UDP_BYTES = 28;
 /** What the tunnel and UDP/IP put around a packet: header, tag, outer IPv4 and UDP. */

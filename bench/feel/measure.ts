@@ -3,11 +3,11 @@
  * everything follows from the plan and the seed, and every scheme is compared with the run without repair over the same paths.
  * Prints nothing.
  */
-import { type ChannelName, CHANNELS } from "../../tests/sim/channels.ts";
+import { type ChannelName, CHANNELS } from "../../tests/kit/channels.ts";
 import { type Bound, boundOf } from "./bound.ts";
 import { type Flow, LEG_SECONDS, NONE, type Outcome, play, type Run, type Scheme, walk } from "./play.ts";
 import { type Received, type Score, score, speechRating } from "./score.ts";
-import { type WorkloadName, WORKLOADS } from "./workloads.ts";
+import { type WorkloadName, WORKLOADS } from "../../tests/kit/workloads.ts";
 
 /** A modelled path, or the walk through all of them. */
 export type Place = ChannelName | "walk";

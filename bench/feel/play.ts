@@ -3,16 +3,16 @@
  * run gives the same outcome, and runs that differ in their scheme alone meet paths of the same seed. Judges nothing.
  */
 import { loadNative } from "../../ffi/native.ts";
-import { PortableShardKernel } from "../../src/codec/gf256.ts";
-import { NativeDatagramAead } from "../../src/codec/native.ts";
-import { NativeShardKernel } from "../../src/codec/native_shards.ts";
+import { suiteOf } from "../../src/codec/suite.ts";
 import { CLASS_BULK } from "../../src/control/traffic_class.ts";
 import { DROP } from "../../src/metrics.ts";
-import type { RepairOptions } from "../../src/repair/pool.ts";
-import { CHANNELS, type PathModel, Walk } from "../../tests/sim/channels.ts";
-import { type Host, Random, udpPacket, World } from "../../tests/sim/world.ts";
+import type { RepairOptions } from "../../src/repair/options.ts";
+import { CHANNELS, type PathModel, Walk } from "../../tests/kit/channels.ts";
+import { type Host, World } from "../../tests/kit/world.ts";
+import { Random } from "../../tests/kit/random.ts";
+import { udpPacket } from "../../tests/kit/packets.ts";
 import { Bulk } from "./bulk.ts";
-import { packetsOf, type Workload, WORKLOADS } from "./workloads.ts";
+import { packetsOf, type Workload, WORKLOADS } from "../../tests/kit/workloads.ts";
 
 /** How an end repairs. */
 export interface Scheme {
@@ -82,10 +82,9 @@ export function walk(random: Random): PathModel {
 
 /** The native kernels where they run here: what they compute is the same, in half of the time. */
 const native = loadNative();
-const KERNELS = typeof native === "string" ? {} : {
-  makeDatagramAead: (rows: number) => new NativeDatagramAead(native, rows, DROP.forged),
-};
-const shards = typeof native === "string" ? new PortableShardKernel() : new NativeShardKernel(native);
+const suite = suiteOf(native, { forged: DROP.forged });
+const KERNELS = typeof native === "string" ? {} : { makeDatagramAead: suite.crypto.makeDatagramAead };
+const shards = suite.makeShards();
 
 function repairOf({ code, budget, isFixed, isTrafficAware, isProactive }: Scheme): RepairOptions | undefined {
   if (code === "none") return undefined;

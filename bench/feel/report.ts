@@ -6,7 +6,7 @@ import { blindBound } from "./bound.ts";
 import { opinionScore } from "./e_model.ts";
 import { auto, bestFixed, type Bounds, type Measure, type Place, type Row } from "./measure.ts";
 import { NONE } from "./play.ts";
-import { WORKLOADS } from "./workloads.ts";
+import { WORKLOADS } from "../../tests/kit/workloads.ts";
 
 const DEFAULT = auto(0.25).label, MOST = auto(1).label;
 

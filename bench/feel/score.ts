@@ -4,7 +4,8 @@
  * were repaired is not its business.
  */
 import { percentile } from "../../src/control/percentile.ts";
-import { burstRatio, rating, type SpeechCodec } from "./e_model.ts";
+import { burstRatio, rating } from "./e_model.ts";
+import type { SpeechCodec } from "../../tests/kit/speech.ts";
 
 /** One direction's packets in the order of sending; times in microseconds. */
 export interface Received {

@@ -2,15 +2,15 @@
  * `deno task bench:feel --sockets [--seconds N] [--seed N] [--only NAME]` (root): what a game and a call feel of a bad path
  * through real sockets. In network namespaces, side by side and on paths of one seed: no tunnel, WireGuard (wireguard-go and
  * our responder), kcptun, and OxTunnel without repair, with plain duplication and as it is. Every contender's datagrams cross
- * a proxy of its own (tests/system/impair.ts), which counts them. Prints a table for each path and traffic and writes them
+ * a proxy of its own (tools/impair.ts), which counts them. Prints a table for each path and traffic and writes them
  * to bench/results/, unless it has fewer seconds or contenders; asserts nothing.
  */
-import type { ChannelName } from "../../tests/sim/channels.ts";
-import { type Arrivals, runFlow, startFarEnd, type Way } from "../../tests/system/flow.ts";
-import { type ProxyCounts, proxyCounts, startProxy } from "../../tests/system/impair.ts";
-import { type Background, Network, RELAY, SERVER, until } from "../../tests/system/namespaces.ts";
+import type { ChannelName } from "../../tests/kit/channels.ts";
+import { type Arrivals, runFlow, startFarEnd, type Way } from "../../tests/kit/flow.ts";
+import { type ProxyCounts, proxyCounts, startProxy } from "../../tests/kit/proxy.ts";
+import { type Background, Network, RELAY, SERVER, until } from "../../tests/kit/namespaces.ts";
 import { type Received, score, speechRating } from "./score.ts";
-import { type Stream, type Workload, WORKLOADS } from "./workloads.ts";
+import { type Stream, type Workload, WORKLOADS } from "../../tests/kit/workloads.ts";
 
 const CHANNELS: ChannelName[] = ["clean", "random", "bursts"];
 const TRAFFIC: { workload: Workload; port: number }[] = [

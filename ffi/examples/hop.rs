@@ -4,7 +4,7 @@
 //! It makes no handshakes: the keys are its own. Opens the library by path, so that it builds with rustc alone:
 //! `rustc --edition 2024 -O ffi/examples/hop.rs`. Usage: hop LIBRARY ALGORITHM BYTES OFFLOAD
 //! MILLISECONDS prints packets and nanoseconds; with `gaps` behind it, the bursts and the microseconds from one to the
-//! next: p50, p99, p99.9, longest.
+//! next: p50, p99, p99.9, longest. Long because one file is what rustc alone builds.
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::mem::{offset_of, size_of, transmute_copy};
@@ -72,9 +72,9 @@ library! {
     ox_arena_register(*mut u8, u32);
     ox_burst_register(*mut Block, u32, u32);
     ox_udp_open(*const u8, u32, u32, u32);
-    ox_udp_describe(u32, *mut u32);
-    ox_udp_receive(u32, u32, u32, u32);
-    ox_udp_transmit(u32, u32, u32, u32);
+    ox_port_describe(u32, *mut u32);
+    ox_port_receive(u32, u32, u32, u32);
+    ox_port_transmit(u32, u32, u32, u32);
     ox_keys_new(u32, u32, u32);
     ox_keys_install(u32, u32, *const u8, *const u8);
     ox_seal(u32, u32, u32, u32);
@@ -183,7 +183,7 @@ impl<'a> Port<'a> {
         // SAFETY: the host's bytes, and room for what is described.
         let handle = unsafe {
             let handle = checked((library.ox_udp_open)(host.as_ptr(), host.len() as u32, 0, offload));
-            checked((library.ox_udp_describe)(handle, about.as_mut_ptr()));
+            checked((library.ox_port_describe)(handle, about.as_mut_ptr()));
             handle
         };
         Self { library, handle, number: about[1] as u16 }
@@ -194,7 +194,7 @@ impl<'a> Port<'a> {
         while burst.grow(0, TO_PARSE) {}
         // SAFETY: the burst is registered.
         let filled = unsafe {
-            (self.library.ox_udp_receive)(self.handle, burst.handle, from as u32, burst.count as u32)
+            (self.library.ox_port_receive)(self.handle, burst.handle, from as u32, burst.count as u32)
         };
         burst.shrink(from + filled.max(0) as usize);
         burst.count - from
@@ -203,7 +203,7 @@ impl<'a> Port<'a> {
     fn transmit(&self, burst: &mut Burst) {
         // SAFETY: the burst is registered.
         unsafe {
-            (self.library.ox_udp_transmit)(self.handle, burst.handle, burst.count as u32, u32::from(DONE))
+            (self.library.ox_port_transmit)(self.handle, burst.handle, burst.count as u32, u32::from(DONE))
         };
     }
 }
@@ -672,12 +672,8 @@ const LOOPBACK: [u32; 4] = [0, 0, 0xffff, 0x7f00_0001];
 const NEAR_ROW: usize = 0;
 const FAR_ROW: usize = 1;
 
-fn main() {
-    let arguments: Vec<String> = std::env::args().collect();
-    let number = |i: usize| arguments[i].parse::<u32>().expect("a number");
-    let (algorithm, bytes, offload, run_ms) = (number(2), number(3) as usize, number(4), number(5));
-    let library = &Library::open(&arguments[1]);
-
+/// Ends the program where the library lays bursts out differently or numbers steps differently.
+fn check_layout(library: &Library) {
     let mut layout = [0u32; 256];
     // SAFETY: room for that many words.
     checked(unsafe { (library.ox_layout)(layout.as_mut_ptr(), layout.len() as u32) });
@@ -691,8 +687,10 @@ fn main() {
             && layout[16] == HEADROOM,
         "the layouts differ"
     );
+}
 
-    let [near, relay_port, far] = [(); 3].map(|()| Port::new(library, offload));
+/// The client's keys, and a relay with a session for each of two peers, which have these ports.
+fn client_and_relay(library: &Library, algorithm: u32, ports: [u16; 2]) -> (u32, Relay) {
     let mut sessions = Sessions::new();
     for (row, peer) in [(NEAR_ROW, 0), (FAR_ROW, 1)] {
         sessions.receiver_index[row] = 0x0abc_0000 & !ROW_MASK | row as u32;
@@ -717,13 +715,13 @@ fn main() {
         bytes_received: vec![0.0; PEERS],
         bytes_sent: vec![0.0; PEERS],
     };
-    for (id, port) in [(0, near.number), (1, far.number)] {
+    for (id, port) in ports.into_iter().enumerate() {
         (peers.address[id], peers.port[id], peers.current[id]) = (LOOPBACK, port, id as u32);
         peers.ipv4[id] = 0x0a42_0002 + id as u32;
     }
     let (near_key, far_key) = ([3u8; 32], [5u8; 32]);
     // SAFETY: 32 bytes each.
-    let (client_keys, relay_keys) = unsafe {
+    let (client_keys, keys) = unsafe {
         let client = checked((library.ox_keys_new)(algorithm, 0, 1));
         let relay = checked((library.ox_keys_new)(algorithm, 0, ROWS as u32));
         let install = library.ox_keys_install;
@@ -732,8 +730,8 @@ fn main() {
         checked(install(relay, FAR_ROW as u32, far_key.as_ptr(), far_key.as_ptr()));
         (client, relay)
     };
-    let mut relay = Relay {
-        keys: relay_keys,
+    let relay = Relay {
+        keys,
         sessions,
         peers,
         routes,
@@ -742,12 +740,59 @@ fn main() {
         dropped: 0,
         next_timeout_us: f64::INFINITY,
     };
+    (client_keys, relay)
+}
+
+/// Fills the burst with the client's next sealed datagrams to the relay's port, `sent` having been sent before.
+fn fill(library: &Library, keys: u32, out: &mut Burst, packet: &[u8], to: (u32, u16), sent: u64) {
+    let (bytes, padded) = (packet.len(), packet.len().next_multiple_of(16));
+    let (receiver_index, port) = to;
+    for row in 0..CAPACITY {
+        assert!(out.grow(padded as u32, TO_SEAL), "the arena leaks");
+        let at = out.block.offset[row] as usize;
+        let counter = sent + row as u64;
+        out.bytes[at..at + bytes].copy_from_slice(packet);
+        out.bytes[at + bytes..at + padded].fill(0);
+        out.block.session[row] = 0;
+        out.block.counter[row] = counter as f64;
+        write_u32(&mut out.bytes, at - 16, TYPE_DATA);
+        write_u32(&mut out.bytes, at - 12, receiver_index);
+        write_u32(&mut out.bytes, at - 8, counter as u32);
+        write_u32(&mut out.bytes, at - 4, (counter >> 32) as u32);
+        out.block.address[row] = LOOPBACK;
+        out.block.port[row] = port;
+    }
+    // SAFETY: keys and burst are registered.
+    unsafe { checked((library.ox_seal)(keys, out.handle, CAPACITY as u32, 0)) };
+}
+
+/// Takes all that has arrived. Returns how much that was.
+fn drain(port: &mut Port, arrived: &mut Burst) -> usize {
+    let mut count = 0;
+    loop {
+        let got = port.receive(arrived);
+        arrived.release();
+        if got == 0 {
+            return count;
+        }
+        count += got;
+    }
+}
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    let number = |i: usize| arguments[i].parse::<u32>().expect("a number");
+    let (algorithm, bytes, offload, run_ms) = (number(2), number(3) as usize, number(4), number(5));
+    let library = &Library::open(&arguments[1]);
+    check_layout(library);
+    let [near, relay_port, mut far] = [(); 3].map(|()| Port::new(library, offload));
+    let (client_keys, mut relay) = client_and_relay(library, algorithm, [near.number, far.number]);
+    let to = (relay.sessions.receiver_index[NEAR_ROW], relay_port.number);
 
     let mut out = Burst::new(library, 2 * CAPACITY);
     let mut burst = Burst::new(library, 16 * CAPACITY);
     let mut arrived = Burst::new(library, 2 * CAPACITY);
     let packet = packet(bytes);
-    let padded = bytes.next_multiple_of(16);
     let start = Instant::now();
     let (mut sent, mut carried, mut carried_ns) = (0u64, 0u64, 0u64);
     // Every gap of the run, in microseconds; reserved, so that none is spent on growing.
@@ -757,23 +802,8 @@ fn main() {
     let run_ns = u128::from(run_ms) * 1_000_000;
     while if gaps.is_some() { start.elapsed().as_nanos() } else { carried_ns.into() } < run_ns {
         for _ in 0..bursts {
-            for row in 0..CAPACITY {
-                assert!(out.grow(padded as u32, TO_SEAL), "the arena leaks");
-                let at = out.block.offset[row] as usize;
-                out.bytes[at..at + bytes].copy_from_slice(&packet);
-                out.bytes[at + bytes..at + padded].fill(0);
-                out.block.session[row] = 0;
-                out.block.counter[row] = sent as f64;
-                write_u32(&mut out.bytes, at - 16, TYPE_DATA);
-                write_u32(&mut out.bytes, at - 12, relay.sessions.receiver_index[NEAR_ROW]);
-                write_u32(&mut out.bytes, at - 8, sent as u32);
-                write_u32(&mut out.bytes, at - 4, (sent >> 32) as u32);
-                out.block.address[row] = LOOPBACK;
-                out.block.port[row] = relay_port.number;
-                sent += 1;
-            }
-            // SAFETY: keys and burst are registered.
-            unsafe { checked((library.ox_seal)(client_keys, out.handle, CAPACITY as u32, 0)) };
+            fill(library, client_keys, &mut out, &packet, to, sent);
+            sent += CAPACITY as u64;
             near.transmit(&mut out);
             out.release();
         }
@@ -791,15 +821,7 @@ fn main() {
         carried_ns += began.elapsed().as_nanos() as u64;
         carried += (bursts * CAPACITY) as u64;
 
-        let mut count = 0;
-        loop {
-            let got = far.receive(&mut arrived);
-            arrived.release();
-            if got == 0 {
-                break;
-            }
-            count += got;
-        }
+        let count = drain(&mut far, &mut arrived);
         assert!(count == bursts * CAPACITY && relay.dropped == 0, "packets are lost");
         if let Some(gaps) = &mut gaps {
             let now_ns = start.elapsed().as_nanos() as u64;

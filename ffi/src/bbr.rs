@@ -2,8 +2,9 @@
 //! (draft-ietf-ccwg-bbr) in the form that one hop's end needs. The model is the greatest rate of delivery of the last two
 //! probes and the least round trip of ten seconds; a state asks by its gains for more, less or as much. Invariant: losses
 //! below LOSS_THRESHOLD change nothing, those above bound the bytes on their way; samples of a sender without data never
-//! lower the model. Reduced against the draft: lower bounds obey the threshold as well, and there is no ECN. Bytes, bytes a
-//! second and microseconds; reads no clock and knows no segments.
+//! lower the model. Other than in the draft, lower bounds obey the threshold as well and rise again in each round trip without
+//! too many losses, and there is no ECN. Bytes, bytes a second and microseconds; reads no clock and knows no segments.
+//! The states are in bbr/cycle.rs, the bounds in bbr/bounds.rs.
 
 use crate::delivery::Sample;
 

@@ -7,7 +7,7 @@ use crate::segment::{ACK, FIN, Header, Key, PSH, RST, SYN, Sacks, Segment, befor
 use crate::sender::Sender;
 use crate::stack::{Outbox, Purse, seed};
 
-/// Data, a FIN or a probe that nobody answers for so long ends the connection.
+/// Data, a FIN or a probe that nobody answers for this time ends the connection.
 const SILENT_US: i64 = 120_000_000;
 const SYN_US: i64 = 1_000_000;
 const SYN_SILENT_US: i64 = 60_000_000;

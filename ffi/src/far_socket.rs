@@ -3,8 +3,10 @@
 
 use crate::icmp;
 use crate::segment::Key;
-use crate::sys::{close, errno};
-use std::net::IpAddr;
+use crate::sys::name::Name;
+use crate::sys::{close, connect, errno, get_words, set_option, socket, take_error};
+use std::net::SocketAddr;
+use std::os::fd::IntoRawFd;
 
 /// Data that the system has of us and has not sent: a far end that does not read gets no more than this to keep for it.
 const UNSENT_BYTES: i32 = 128 * 1024;
@@ -17,16 +19,9 @@ const MEMINFO_WORDS: usize = 9;
 const MEMINFO_RECEIVED: usize = 0;
 const MEMINFO_QUEUED: usize = 5;
 
-fn set<T>(fd: i32, level: i32, option: i32, value: &T) {
-    // SAFETY: `value` is valid for its size; the kernel copies it.
-    unsafe {
-        libc::setsockopt(fd, level, option, (&raw const *value).cast(), size_of::<T>() as libc::socklen_t)
-    };
-}
-
 /// Closes the socket so that the far end sees an RST instead of a FIN.
 pub fn close_with_reset(fd: i32) {
-    set(fd, libc::SOL_SOCKET, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 });
+    set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, libc::linger { l_onoff: 1, l_linger: 0 });
     close(fd);
 }
 
@@ -35,14 +30,14 @@ fn bound_buffers(fd: i32, flows: usize) {
     let bytes: i32 = match flows {
         0..8 => return,
         8..32 => {
-            set(fd, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, &(512 * 1024));
+            set_option(fd, libc::IPPROTO_TCP, libc::TCP_WINDOW_CLAMP, 512 * 1024);
             return;
         }
         32..128 => 32 * 1024,
         _ => 8 * 1024,
     };
-    set(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, &bytes);
-    set(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
+    set_option(fd, libc::SOL_SOCKET, libc::SO_RCVBUF, bytes);
+    set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes);
 }
 
 /// Sets the TTL or hop limit of a socket's packets; -1 for the system's default.
@@ -52,18 +47,13 @@ pub fn set_hops(fd: i32, is_ipv6: bool, hops: i32) {
     } else {
         (libc::IPPROTO_IP, libc::IP_TTL)
     };
-    set(fd, level, name, &hops);
+    set_option(fd, level, name, hops);
 }
 
 /// A nonblocking socket on its way to the key's destination by `hops` at most, or the errno that kept it from starting.
 /// `flows` are those that its source has already.
 pub fn dial(key: &Key, hops: i32, flows: usize) -> Result<i32, i32> {
-    let family = if key.destination.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: no pointer crosses.
-    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(errno());
-    }
+    let fd = socket(key.destination.is_ipv6(), libc::SOCK_STREAM | libc::SOCK_NONBLOCK)?.into_raw_fd();
     bound_buffers(fd, flows);
     let options = [
         (libc::TCP_NODELAY, 1), // what is written at once leaves at once
@@ -73,66 +63,31 @@ pub fn dial(key: &Key, hops: i32, flows: usize) -> Result<i32, i32> {
         (libc::TCP_KEEPCNT, KEEP_PROBES),
     ];
     for (option, value) in options {
-        set(fd, libc::IPPROTO_TCP, option, &value);
+        set_option(fd, libc::IPPROTO_TCP, option, value);
     }
-    set(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1);
+    set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
     // A router's word about the SYN is kept, so that it can be handed on as it was.
     icmp::keep_errors(fd, key.destination.is_ipv6(), true);
     set_hops(fd, key.destination.is_ipv6(), hops);
-    let result = match key.destination {
-        IpAddr::V4(address) => {
-            let name = libc::sockaddr_in {
-                sin_family: libc::AF_INET as u16,
-                sin_port: key.destination_port.to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address.octets()) },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: `name` is valid for its size; the kernel copies it.
-            unsafe { libc::connect(fd, (&raw const name).cast(), size_of::<libc::sockaddr_in>() as u32) }
+    let (name, length) = Name::of(&SocketAddr::new(key.destination, key.destination_port));
+    match connect(fd, &name, length) {
+        Ok(()) | Err(libc::EINPROGRESS) => Ok(fd),
+        Err(reason) => {
+            close(fd);
+            Err(reason)
         }
-        IpAddr::V6(address) => {
-            let name = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as u16,
-                sin6_port: key.destination_port.to_be(),
-                sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr { s6_addr: address.octets() },
-                sin6_scope_id: 0,
-            };
-            // SAFETY: as above.
-            unsafe { libc::connect(fd, (&raw const name).cast(), size_of::<libc::sockaddr_in6>() as u32) }
-        }
-    };
-    if result == 0 {
-        return Ok(fd);
     }
-    let reason = errno();
-    if reason == libc::EINPROGRESS {
-        return Ok(fd);
-    }
-    close(fd);
-    Err(reason)
 }
 
-/// The error that a connecting socket has come to, 0 for none.
+/// The errno that a socket's connection attempt ended with, 0 for none.
 pub fn connect_error(fd: i32) -> i32 {
-    let mut value: i32 = 0;
-    let mut length = size_of::<i32>() as libc::socklen_t;
-    // SAFETY: both pointers are valid for what the option writes, one i32.
-    let result = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_ERROR, (&raw mut value).cast(), &mut length)
-    };
-    if result < 0 { errno() } else { value }
+    take_error(fd)
 }
 
 /// Bytes that the system keeps for the socket in both directions.
 pub fn kernel_bytes(fd: i32) -> usize {
-    let mut words = [0u32; MEMINFO_WORDS];
-    let mut length = size_of_val(&words) as libc::socklen_t;
-    // SAFETY: both pointers are valid for what the option writes, at most `length` bytes.
-    let result = unsafe {
-        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_MEMINFO, words.as_mut_ptr().cast(), &mut length)
-    };
-    if result < 0 { 0 } else { words[MEMINFO_RECEIVED] as usize + words[MEMINFO_QUEUED] as usize }
+    get_words::<MEMINFO_WORDS>(fd, libc::SOL_SOCKET, libc::SO_MEMINFO)
+        .map_or(0, |words| words[MEMINFO_RECEIVED] as usize + words[MEMINFO_QUEUED] as usize)
 }
 
 /// The result of a nonblocking transfer.

@@ -7,7 +7,7 @@ use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Version of the whole C ABI; TypeScript refuses any other.
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 
 /// Rows in a full burst.
 pub const BURST_CAPACITY: usize = 256;
@@ -17,6 +17,8 @@ pub const SLOT_BYTES: usize = 2048;
 pub const HEADROOM: usize = 64;
 /// Bytes kept free behind a packet.
 pub const TAILROOM: usize = 48;
+/// The longest packet or datagram that a slot takes.
+pub const PACKET_BYTES_MAX: usize = SLOT_BYTES - HEADROOM - TAILROOM;
 
 // Steps of the route, as burst.ts numbers them.
 pub const TO_PARSE: u8 = 1;
@@ -68,7 +70,7 @@ const LAYOUT: [usize; 29] = [
     SLOT_BYTES,
     HEADROOM,
     TAILROOM,
-    SLOT_BYTES - HEADROOM - TAILROOM,
+    PACKET_BYTES_MAX,
     TO_PARSE as usize,
     TO_OPEN as usize,
     OPENED as usize,

@@ -1,36 +1,26 @@
-//! Oxrelay's native library: a C ABI over bursts whose memory belongs to TypeScript. Only buffers, handles and
-//! u32s cross, results are i32 with negative errno values for errors, and no call panics or unwinds. This file is
-//! the list of modules; each exports its own functions.
+//! Oxrelay's native library: a C ABI over bursts whose memory belongs to TypeScript. Only buffers, handles and u32s cross,
+//! results are i32 with negative errno values for errors, and no call panics or unwinds. This file lists the modules; each
+//! exports its own functions, and no module is used by one that it uses.
 
-mod aead;
 mod bbr;
-mod blake2s;
+mod codec;
 mod connection;
 #[cfg(test)]
 mod connection_sim;
 #[cfg(test)]
 mod connection_test;
-mod datagram;
 mod delivery;
 mod dial;
 mod far_socket;
 mod flows;
-mod gf256;
-mod gso;
 mod icmp;
-mod keys;
 mod layout;
-mod lz4;
-mod mmsg;
-mod protect;
+mod packet;
+mod port;
 mod receiver;
 mod segment;
 mod sender;
 mod stack;
-mod steer;
 mod sys;
 mod tcp;
 mod tun;
-mod udp;
-mod uring;
-mod x25519;

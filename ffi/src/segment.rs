@@ -2,18 +2,18 @@
 //! verified, and writing. Invariant: nothing beyond what the IP header counts is read, and no length is believed before
 //! the bytes are there. Knows no connection.
 
+pub use crate::packet::TCP_BYTES;
+use crate::packet::{
+    FRAGMENT_MASK, HOP_LIMIT, IPV4_BYTES, IPV6_BYTES, PROTOCOL_TCP, TCP_CHECKSUM, add, add_pseudo_header,
+    fold, write_checksum, write_ipv4_checksum,
+};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-const PROTOCOL_TCP: u8 = 6;
 pub const FIN: u8 = 0x01;
 pub const SYN: u8 = 0x02;
 pub const RST: u8 = 0x04;
 pub const PSH: u8 = 0x08;
 pub const ACK: u8 = 0x10;
-const IPV4_BYTES: usize = 20;
-const IPV6_BYTES: usize = 40;
-pub const TCP_BYTES: usize = 20;
-const HOPS: u8 = 64;
 /// RFC 7323 §2.3.
 const SCALE_MAX: u8 = 14;
 /// Four blocks fill the options (RFC 2018 §3).
@@ -92,26 +92,6 @@ pub fn before(a: u32, b: u32) -> bool {
     (a.wrapping_sub(b) as i32) < 0
 }
 
-fn add(sum: u64, bytes: &[u8]) -> u64 {
-    let words = bytes.chunks_exact(4);
-    let mut rest = [0u8; 4];
-    rest[..words.remainder().len()].copy_from_slice(words.remainder());
-    words.fold(sum + u64::from(u32::from_be_bytes(rest)), |sum, word| {
-        sum + u64::from(u32::from_be_bytes(word.try_into().expect("four bytes")))
-    })
-}
-
-fn folded(mut sum: u64) -> u16 {
-    while sum > 0xffff {
-        sum = (sum >> 16) + (sum & 0xffff);
-    }
-    sum as u16
-}
-
-fn pseudo_header(addresses: &[u8], length: usize) -> u64 {
-    add(u64::from(PROTOCOL_TCP) + length as u64, addresses)
-}
-
 fn is_unicast(address: &IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
@@ -130,8 +110,8 @@ fn unwrap(packet: &[u8]) -> Option<(IpAddr, IpAddr, &[u8], &[u8])> {
             if header < IPV4_BYTES || total < header || packet.len() < total {
                 return None;
             }
-            let fragment = u16::from_be_bytes([packet[6], packet[7]]) & 0x3fff;
-            if packet[9] != PROTOCOL_TCP || fragment != 0 || folded(add(0, &packet[..header])) != 0xffff {
+            let fragment = u16::from_be_bytes([packet[6], packet[7]]) & FRAGMENT_MASK;
+            if packet[9] != PROTOCOL_TCP || fragment != 0 || fold(add(&packet[..header])) != 0xffff {
                 return None;
             }
             let address = |at: usize| {
@@ -167,7 +147,9 @@ pub enum Parsed<'a> {
 /// Reads an unfragmented TCP packet without extension headers in its way.
 pub fn parse(packet: &[u8]) -> Parsed<'_> {
     let Some((source, destination, addresses, tcp)) = unwrap(packet) else { return Parsed::Other };
-    if tcp.len() < TCP_BYTES || folded(add(pseudo_header(addresses, tcp.len()), tcp)) != 0xffff {
+    if tcp.len() < TCP_BYTES
+        || fold(add_pseudo_header(addresses, PROTOCOL_TCP, tcp.len()) + add(tcp)) != 0xffff
+    {
         return Parsed::Damaged;
     }
     let at = usize::from(tcp[12] >> 4) * 4;
@@ -278,15 +260,14 @@ pub fn write(
                 number[1],
                 0,
                 0,
-                HOPS,
+                HOP_LIMIT,
                 PROTOCOL_TCP,
                 0,
                 0,
             ]);
             packet.extend(from.octets());
             packet.extend(to.octets());
-            let sum = !folded(add(0, packet));
-            packet[10..12].copy_from_slice(&sum.to_be_bytes());
+            write_ipv4_checksum(packet, IPV4_BYTES);
             12..IPV4_BYTES
         }
         (from, to) => {
@@ -295,7 +276,7 @@ pub fn write(
                 IpAddr::V4(address) => address.to_ipv6_mapped().octets(),
             };
             let length = (tcp_bytes as u16).to_be_bytes();
-            packet.extend([0x60, 0, 0, 0, length[0], length[1], PROTOCOL_TCP, HOPS]);
+            packet.extend([0x60, 0, 0, 0, length[0], length[1], PROTOCOL_TCP, HOP_LIMIT]);
             packet.extend(octets(from));
             packet.extend(octets(to));
             8..IPV6_BYTES
@@ -312,6 +293,6 @@ pub fn write(
     packet.extend(&options[..option_bytes]);
     packet.extend(payload.0);
     packet.extend(payload.1);
-    let sum = !folded(add(pseudo_header(&packet[addresses], tcp_bytes), &packet[at..]));
-    packet[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
+    let sum = add_pseudo_header(&packet[addresses], PROTOCOL_TCP, tcp_bytes) + add(&packet[at..]);
+    write_checksum(packet, at + TCP_CHECKSUM, sum);
 }

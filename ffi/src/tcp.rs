@@ -7,12 +7,12 @@ use crate::connection::{Connection, LEAST_BYTES, Phase};
 use crate::far_socket::{
     Moved, close_with_reset, connect_error, dial, kernel_bytes, receive, send, set_hops,
 };
-use crate::flows::{destination, lies_in, read_prefix};
 use crate::icmp;
 use crate::layout::{Owner, TO_EXIT, Table, with_burst};
+use crate::packet::{destination, hops_of, lies_in, read_prefix};
 use crate::segment::{ACK, Key, Parsed, RST, SYN, Segment, parse};
 use crate::stack::{Account, OUTBOX_MAX, Outbox, Purse, ahead_us, now_us};
-use crate::sys::{close, errno, hops_of};
+use crate::sys::{close, errno};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

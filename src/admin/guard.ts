@@ -1,7 +1,8 @@
 /**
- * Who may use /v1: whoever bears the token; and how the relay proves that it is no stranger, before it is told the token. Invariant: where a request comes from proves nothing, since a proxy on this
- * machine and every local user connect from loopback; and a web page of another site gets nothing, not even with the
- * token. Knows nothing of the routes behind it.
+ * Who may use /v1: whoever bears the token; and how the relay proves to a client that it is no stranger, before the client
+ * sends the token. Invariant: where a request comes from proves nothing, since a proxy on this machine and every local user
+ * connect from loopback; a web page of another site gets nothing, not even with the token. Knows nothing of the routes behind
+ * the guard.
  */
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 
@@ -33,12 +34,12 @@ export function judge({ url, headers }: Pick<Request, "url" | "headers">, token:
   };
 }
 
-/** What a client may have proved to: 32 bytes in base64url, its own and used once. */
+/** A nonce for which a client asks proof: 32 random bytes in base64url, used once. */
 export const NONCE = /^[A-Za-z0-9_-]{43}$/;
 
 /**
- * The proof that the relay at `url` knows the token (HMAC-SHA256, RFC 2104), in base64url. Of no use for another nonce, nor to who
- * listens elsewhere and passes the nonce on to the relay. A token that can be guessed could be found by it.
+ * The proof that the relay at `url` knows the token (HMAC-SHA256, RFC 2104), in base64url. The proof is of no use for another nonce, nor to somebody who
+ * listens at another address and passes the nonce on to the relay. A token that can be guessed can be found from a proof.
  */
 export function proofOf(token: string, url: string, nonce: string): string {
   return createHmac("sha256", token).update(`oxrelay admin hello\n${url}\n${nonce}`).digest("base64url");

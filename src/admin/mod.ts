@@ -9,7 +9,7 @@ import { type Context, Hono } from "hono";
 import { createHash } from "node:crypto";
 import * as v from "valibot";
 import { COUNTER_NAMES, DROP_REASONS, type Metrics } from "../metrics.ts";
-import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
+import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
 import dashboard from "./dashboard.html" with { type: "text" };
 import { judge, NONCE, proofOf } from "./guard.ts";
 import { createRegistry, sum } from "./prometheus.ts";
@@ -56,10 +56,9 @@ export interface AdminDeps {
   /** One column per worker. */
   metrics: readonly Metrics[];
   status(): RelayStatus;
-  peers(): Promise<PeerSnapshot[]>;
-  sessions(): Promise<SessionSnapshot[]>;
-  /** Flows of the last moments that are recognised, by what they are; and whether /metrics may say so, too. */
-  applications(): Promise<Record<string, number>>;
+  /** All peers and sessions at one moment, which may be a second ago. Not to be changed. */
+  snapshot(): Promise<RelaySnapshot>;
+  /** Whether /metrics may name applications, by the snapshot. */
   applicationsInMetrics(): boolean;
   /** The configuration without secrets. */
   config(): unknown;
@@ -68,8 +67,13 @@ export interface AdminDeps {
   /** Where this machine's subcommands reach the interface. */
   url(): string;
   reload(): Promise<ReloadReport>;
-  /** Without a public key a key pair is made, and the private key is answered once and kept nowhere. */
-  addPeer(peer: { name: string; publicKey?: string }): Promise<PeerRecord & { privateKey?: string }>;
+  /**
+   * Stores a peer and serves it. Without a public key a key pair is made, and the private key is answered once and kept nowhere.
+   * A preshared key is taken and never answered.
+   */
+  addPeer(
+    peer: { name: string; publicKey?: string; presharedKey?: string },
+  ): Promise<Omit<PeerRecord, "presharedKey"> & { privateKey?: string }>;
   /** False when there is no such peer. */
   removePeer(name: string): Promise<boolean>;
   /** Whether the relay works: loops turn, the exit is there. */
@@ -83,16 +87,23 @@ const PeerName = v.pipe(
   v.regex(/^[A-Za-z0-9._-]{1,63}$/, "a peer's name is 1 to 63 characters of A-Z a-z 0-9 . _ -"),
 );
 
-const NewPeer = v.strictObject({
-  name: PeerName,
-  // 32 bytes of base64: the last character before the padding carries four bits.
-  publicKey: v.optional(
-    v.pipe(
-      v.string("a public key is text"),
-      v.regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, "a public key is 44 characters of base64"),
-    ),
-  ),
-}, (issue) => `the body is a JSON object of "name" and, if you have it, "publicKey"; got ${issue.received}`);
+/** 32 bytes of base64: the last character before the padding carries four bits. */
+const keyText = (what: string) =>
+  v.pipe(
+    v.string(`a ${what} is text`),
+    v.regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, `a ${what} is 44 characters of base64`),
+  );
+
+const NewPeer = v.strictObject(
+  {
+    name: PeerName,
+    publicKey: v.optional(keyText("public key")),
+    presharedKey: v.optional(keyText("preshared key")),
+  },
+  // Of an unknown key valibot has the key in quotes; of another body its type.
+  ({ received }) =>
+    `the body is a JSON object of "name" and, if there is one, "publicKey" and "presharedKey"; got ${received}`,
+);
 
 const DASHBOARD_POLICY = [
   "default-src 'none'",
@@ -106,14 +117,36 @@ const DASHBOARD_POLICY = [
 
 /** Builds the whole interface; `serveAdmin` gives it a listener. */
 export function createAdmin(deps: AdminDeps): Hono {
-  const log = getLogger(["oxrelay", "admin"]);
   const app = new Hono();
-  const registry = createRegistry(
-    deps.metrics,
-    () => deps.status(),
-    async () => deps.applicationsInMetrics() ? await deps.applications() : {},
-  );
+  answerSafely(app);
+  addOpenRoutes(app, deps);
+  // Before the guard: whoever has the token learns by this whom they would tell it.
+  app.get("/v1/hello", (c) => {
+    const nonce = c.req.query("nonce") ?? "";
+    if (!NONCE.test(nonce)) return refuse(c, 400, "nonce", "a nonce is 43 characters of base64url");
+    return c.json({ proof: proofOf(deps.adminToken(), deps.url(), nonce) });
+  });
+  app.use("/v1/*", async (c, next) => {
+    const denial = judge(c.req.raw, deps.adminToken());
+    if (denial === undefined) return await next();
+    if (denial.status === 401) c.header("WWW-Authenticate", 'Bearer realm="oxrelay"');
+    return refuse(c, denial.status, denial.field, denial.message);
+  });
+  addReadingRoutes(app, deps);
+  app.post("/v1/reload", async (c) => c.json(await deps.reload()));
+  app.post("/v1/peers", (c) => addPeer(c, deps));
+  app.delete("/v1/peers/:name", async (c) => {
+    const name = v.safeParse(PeerName, c.req.param("name"));
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    if (await deps.removePeer(name.output)) return c.body(null, 204);
+    return refuse(c, 404, "name", `there is no peer ${name.output}`);
+  });
+  return app;
+}
 
+/** Headers of every answer, and answers to what no route takes or a route fails at. */
+function answerSafely(app: Hono): void {
+  const log = getLogger(["oxrelay", "admin"]);
   app.use(async (c, next) => {
     await next();
     c.header("Cache-Control", "no-store");
@@ -133,7 +166,15 @@ export function createAdmin(deps: AdminDeps): Hono {
     log.error("{method} {path} failed: {error}", { method: c.req.method, path: c.req.path, error });
     return refuse(c, 500, "relay", "the relay failed to answer; its log says why");
   });
+}
 
+/** What everybody who reaches the listener may read: no secret and no peer is in it. */
+function addOpenRoutes(app: Hono, deps: AdminDeps): void {
+  const registry = createRegistry(
+    deps.metrics,
+    () => deps.status(),
+    async () => deps.applicationsInMetrics() ? (await deps.snapshot()).applications : {},
+  );
   app.get("/", (c) => {
     c.header("Content-Security-Policy", DASHBOARD_POLICY);
     return c.html(dashboard);
@@ -148,65 +189,48 @@ export function createAdmin(deps: AdminDeps): Hono {
       return c.json(health, health.ok ? 200 : 503);
     });
   }
+}
 
-  // Before the guard: whoever has the token learns by this whom they would tell it.
-  app.get("/v1/hello", (c) => {
-    const nonce = c.req.query("nonce") ?? "";
-    if (!NONCE.test(nonce)) return refuse(c, 400, "nonce", "a nonce is 43 characters of base64url");
-    return c.json({ proof: proofOf(deps.adminToken(), deps.url(), nonce) });
-  });
-  app.use("/v1/*", async (c, next) => {
-    const denial = judge(c.req.raw, deps.adminToken());
-    if (denial === undefined) return await next();
-    if (denial.status === 401) c.header("WWW-Authenticate", 'Bearer realm="oxrelay"');
-    return refuse(c, denial.status, denial.field, denial.message);
-  });
+/** What the operator may read. */
+function addReadingRoutes(app: Hono, deps: AdminDeps): void {
   app.get("/v1/status", async (c) => {
     const { startedAt, ...about } = deps.status();
     const counters = COUNTER_NAMES.map((name) => [name, sum(deps.metrics, (metrics) => metrics.get(name))]);
     const drops = DROP_REASONS.map((
       [label],
     ) => [label, sum(deps.metrics, (metrics) => metrics.dropped(label))]);
+    const { peers, applications } = await deps.snapshot();
     return c.json({
       ...about,
       uptimeS: Math.max(0, (Date.now() - startedAt.getTime()) / 1000),
       counters: Object.fromEntries(counters),
       drops: Object.fromEntries(drops),
-      peers: await deps.peers(),
-      applications: await deps.applications(),
+      peers,
+      applications,
     });
   });
-  app.get("/v1/sessions", async (c) => c.json(await deps.sessions()));
+  app.get("/v1/sessions", async (c) => c.json((await deps.snapshot()).sessions));
+  app.get("/v1/peers", async (c) => c.json((await deps.snapshot()).peers));
   app.get("/v1/config", (c) => c.json(deps.config() as Record<string, unknown>));
-  app.post("/v1/reload", async (c) => c.json(await deps.reload()));
-  app.get("/v1/peers", async (c) => c.json(await deps.peers()));
-  app.post("/v1/peers", async (c) => {
-    // Anything but JSON could be sent by a page of another site without asking first.
-    if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {
-      return refuse(c, 415, "Content-Type", "send the peer as application/json");
-    }
-    const text = await readBody(c.req.raw);
-    if (text === undefined) {
-      return refuse(c, 413, "body", `the body may be ${BODY_BYTES_MAX} bytes at most`);
-    }
-    let body: unknown;
-    try {
-      body = JSON.parse(text);
-    } catch (error) {
-      if (!(error instanceof SyntaxError)) throw error;
-      return refuse(c, 400, "body", "the body is not JSON");
-    }
-    const peer = v.safeParse(NewPeer, body);
-    if (!peer.success) return refuseIssue(c, peer.issues[0], "body");
-    return c.json(await deps.addPeer(peer.output), 201);
-  });
-  app.delete("/v1/peers/:name", async (c) => {
-    const name = v.safeParse(PeerName, c.req.param("name"));
-    if (!name.success) return refuseIssue(c, name.issues[0], "name");
-    if (await deps.removePeer(name.output)) return c.body(null, 204);
-    return refuse(c, 404, "name", `there is no peer ${name.output}`);
-  });
-  return app;
+}
+
+async function addPeer(c: Context, deps: AdminDeps): Promise<Response> {
+  // Anything but JSON could be sent by a page of another site without asking first.
+  if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {
+    return refuse(c, 415, "Content-Type", "send the peer as application/json");
+  }
+  const text = await readBody(c.req.raw);
+  if (text === undefined) return refuse(c, 413, "body", `the body may be ${BODY_BYTES_MAX} bytes at most`);
+  let body: unknown;
+  try {
+    body = JSON.parse(text);
+  } catch (error) {
+    if (!(error instanceof SyntaxError)) throw error;
+    return refuse(c, 400, "body", "the body is not JSON");
+  }
+  const peer = v.safeParse(NewPeer, body);
+  if (!peer.success) return refuseIssue(c, peer.issues[0], "body");
+  return c.json(await deps.addPeer(peer.output), 201);
 }
 
 /** The body's text, or undefined when it is longer than BODY_BYTES_MAX, whatever length it announced. */

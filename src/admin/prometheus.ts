@@ -2,10 +2,17 @@
  * The counters as Prometheus reads them. Invariant: every counter and drop reason of metrics.ts is exported, in
  * base units, and values are read when scraped, never copied in between. Counts nothing itself.
  */
-import { Counter, Gauge, Registry } from "prom-client";
+import { Counter, Gauge, type Metric, Registry } from "prom-client";
 import process from "node:process";
-import { CLASS_DIRECTIONS, CLASS_LABELS, type CounterName, DROP_REASONS, type Metrics } from "../metrics.ts";
-import { SEEN_SCHEMES, type SeenScheme } from "../session/peer_record.ts";
+import {
+  CLASS_DIRECTIONS,
+  CLASS_LABELS,
+  type CounterName,
+  DROP_REASONS,
+  type Metrics,
+  WAIT_BOUNDS_US,
+} from "../metrics.ts";
+import { SEEN_SCHEMES, type SeenScheme } from "../repair/figures.ts";
 
 const DIRECTIONS = ["sending", "receiving"] as const;
 /** Told by one metric with labels. */
@@ -71,11 +78,14 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
     "Packets for clients that came to another Worker, given to the one that owns the peer.",
   ],
   bursts: ["bursts_total", "Bursts of packets processed."],
-  loop_beats: ["loop_beats_total", "Turns of the data-plane loops; one that stands still has stalled."],
+  loop_beats: ["loop_beats_total", "Turns of the relay workers' loops; one that stands still has stalled."],
+  packets_queued: ["queued_packets_total", "Packets to peers that waited for the line of their peer."],
+  packets_marked: ["marked_packets_total", "Packets to peers that were marked with CE instead of dropped."],
+  queue_packets: ["queue_packets", "Packets that wait for the lines of their peers."],
   sessions: ["sessions", "Live key epochs and pending handshakes."],
   connections: ["connections", "Peers with a session that can carry data."],
   exit_flows: ["exit_flows", "Flows that the exit keeps."],
-  under_load: ["workers_under_load", "Data-plane workers that ask for cookies now."],
+  under_load: ["workers_under_load", "Relay workers that ask for cookies now."],
 };
 
 /** What the exposition tells besides the counters. */
@@ -83,6 +93,31 @@ export interface BuildInfo {
   readonly version: string;
   readonly exit: string;
   readonly startedAt: Date;
+}
+
+const WAIT_NAME = "oxrelay_queue_wait_seconds";
+
+/** How long packets waited, by class, as a histogram: prom-client's own cannot be given sums that somebody else counted. */
+function addWaits(registry: Registry, columns: readonly Metrics[]): void {
+  const values = () =>
+    CLASS_LABELS.flatMap((label) => {
+      const each = columns.map((metrics) => metrics.waits(label));
+      let packets = 0;
+      const buckets = [...WAIT_BOUNDS_US, Infinity].map((us, bound) => {
+        packets += each.reduce((total, waits) => total + waits.packets[bound], 0);
+        const le = us === Infinity ? "+Inf" : String(us / 1e6);
+        return { labels: { class: label, le }, value: packets, metricName: `${WAIT_NAME}_bucket` };
+      });
+      const totalS = each.reduce((total, waits) => total + waits.totalUs, 0) / 1e6;
+      return [
+        ...buckets,
+        { labels: { class: label }, value: totalS, metricName: `${WAIT_NAME}_sum` },
+        { labels: { class: label }, value: packets, metricName: `${WAIT_NAME}_count` },
+      ];
+    });
+  const help = "How long packets to peers waited for the line of their peer, by class.";
+  const get = () => ({ name: WAIT_NAME, help, type: "histogram", aggregator: "sum", values: values() });
+  registry.registerMetric({ name: WAIT_NAME, get } as unknown as Metric);
 }
 
 /**
@@ -95,37 +130,51 @@ export function createRegistry(
   applications: () => Promise<Record<string, number>>,
 ): Registry {
   const registry = new Registry();
-  const registers = [registry];
-  const addCounter = (name: string, help: string, read: () => number) => {
-    new Counter({
-      name: `oxrelay_${name}`,
-      help,
-      registers,
-      collect() {
-        this.reset();
-        this.inc(read());
-      },
-    });
-  };
-  const addGauge = (name: string, help: string, read: () => number) => {
-    new Gauge({
-      name: `oxrelay_${name}`,
-      help,
-      registers,
-      collect() {
-        this.set(read());
-      },
-    });
-  };
+  addColumns(registry, columns);
+  addLabelled(registry, columns);
+  addApplications(registry, applications);
+  addProcess(registry, build);
+  return registry;
+}
 
+function addCounter(registry: Registry, name: string, help: string, read: () => number): void {
+  new Counter({
+    name: `oxrelay_${name}`,
+    help,
+    registers: [registry],
+    collect() {
+      this.reset();
+      this.inc(read());
+    },
+  });
+}
+
+function addGauge(registry: Registry, name: string, help: string, read: () => number): void {
+  new Gauge({
+    name: `oxrelay_${name}`,
+    help,
+    registers: [registry],
+    collect() {
+      this.set(read());
+    },
+  });
+}
+
+/** The counters of EXPORTED, each by its own name. */
+function addColumns(registry: Registry, columns: readonly Metrics[]): void {
   for (const [counter, [name, help]] of Object.entries(EXPORTED)) {
     const unit = name.includes("_seconds") ? 1e-6 : 1; // the column has microseconds
     const each = (metrics: Metrics) => metrics.get(counter as CounterName) * unit;
     const read = counter === "held_us_max"
       ? () => Math.max(0, ...columns.map(each))
       : () => sum(columns, each);
-    (name.endsWith("_total") ? addCounter : addGauge)(name, help, read);
+    (name.endsWith("_total") ? addCounter : addGauge)(registry, name, help, read);
   }
+}
+
+/** The counters that are one metric with labels. */
+function addLabelled(registry: Registry, columns: readonly Metrics[]): void {
+  const registers = [registry];
   new Counter({
     name: "oxrelay_dropped_packets_total",
     help: "Packets and datagrams dropped, by reason.",
@@ -157,6 +206,7 @@ export function createRegistry(
       },
     });
   }
+  addWaits(registry, columns);
   new Gauge({
     name: "oxrelay_repairing_sessions",
     help: "OxTunnel sessions with repair, by direction and by the scheme of the last seconds.",
@@ -170,24 +220,37 @@ export function createRegistry(
       }
     },
   });
+}
+
+function addApplications(registry: Registry, applications: () => Promise<Record<string, number>>): void {
   new Gauge({
     name: "oxrelay_recognised_flows",
     help:
       "Flows of the last ten seconds that are recognised, by application; empty unless applications_in_metrics is set.",
     labelNames: ["application"],
-    registers,
+    registers: [registry],
     async collect() {
       const flows = await applications();
       this.reset();
       for (const [application, count] of Object.entries(flows)) this.set({ application }, count);
     },
   });
-  addCounter("process_cpu_seconds_total", "CPU time of the process, user and system.", () => {
+}
+
+/** What the process is and takes. */
+function addProcess(registry: Registry, build: () => BuildInfo): void {
+  addCounter(registry, "process_cpu_seconds_total", "CPU time of the process, user and system.", () => {
     const { user, system } = process.cpuUsage();
     return (user + system) / 1e6;
   });
-  addGauge("process_resident_memory_bytes", "Resident memory of the process.", () => Deno.memoryUsage().rss);
   addGauge(
+    registry,
+    "process_resident_memory_bytes",
+    "Resident memory of the process.",
+    () => Deno.memoryUsage().rss,
+  );
+  addGauge(
+    registry,
     "process_start_time_seconds",
     "When the relay started, in seconds since 1970.",
     () => build().startedAt.getTime() / 1000,
@@ -196,14 +259,13 @@ export function createRegistry(
     name: "oxrelay_build_info",
     help: "Always 1; version and exit are in the labels.",
     labelNames: ["version", "exit"],
-    registers,
+    registers: [registry],
     collect() {
       const { version, exit } = build();
       this.reset();
       this.set({ version, exit }, 1);
     },
   });
-  return registry;
 }
 
 /** Adds one number of every worker. */

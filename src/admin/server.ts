@@ -19,8 +19,8 @@ const CONNECTIONS_MAX = 64;
 /** How long a connection may be without an answer that it took to its end: idle, half asked, or reading too slowly. */
 const IDLE_MS = 60_000;
 const SWEEP_MS = 1000;
-/** What requests under way get when the listener closes. */
-const GRACE_MS = 500;
+/** How long requests under way may take to end once the listener closes. */
+export const GRACE_MS = 500;
 /** The first piece that is read of a connection. */
 const FIRST_BYTES = 1024;
 /** How HTTP/2 without TLS begins (RFC 9113 section 3.4); no method of HTTP/1 has these letters. */

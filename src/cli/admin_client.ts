@@ -5,8 +5,8 @@
  */
 import { randomBytes } from "node:crypto";
 import { isSameSecret, proofOf } from "../admin/guard.ts";
-import { type Config, formatEndpoint } from "../config.ts";
-import { readAdminToken } from "../serve/admin_token.ts";
+import type { Config } from "../config.ts";
+import { adminUrl, readAdminToken } from "../serve/admin_token.ts";
 import { CommandError } from "../process/help.ts";
 
 const TIMEOUT_MS = 5000;
@@ -20,12 +20,6 @@ export class NoRelayError extends CommandError {
   constructor(url: string) {
     super(`no relay is running here (nothing answers at ${url}); start one with: deno task serve`);
   }
-}
-
-/** The base URL at which this machine reaches the relay's admin interface; wildcards become loopback. */
-export function adminUrl({ metricsListen: { host, port } }: Config): string {
-  const reachable = host === "::" ? "::1" : host === "0.0.0.0" ? "127.0.0.1" : host;
-  return `http://${formatEndpoint({ host: reachable, port })}`;
 }
 
 /** What the relay refused to do, in its own words. */
@@ -63,10 +57,16 @@ class OneConnection {
   }
 
   /** Throws what the system says, or CommandError of what is no answer. */
-  async ask(method: string, path: string, headers: Record<string, string> = {}): Promise<Answer> {
-    const all = { host: this.#host, connection: "close", "content-length": "0", ...headers };
+  async ask(
+    method: string,
+    path: string,
+    headers: Record<string, string> = {},
+    body: string = "",
+  ): Promise<Answer> {
+    const length = new TextEncoder().encode(body).length;
+    const all = { host: this.#host, connection: "close", "content-length": `${length}`, ...headers };
     const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`).join("");
-    const bytes = new TextEncoder().encode(`${method} ${path} HTTP/1.0\r\n${lines}\r\n`);
+    const bytes = new TextEncoder().encode(`${method} ${path} HTTP/1.0\r\n${lines}\r\n${body}`);
     for (let sent = 0; sent < bytes.length;) sent += await this.#tcp.write(bytes.subarray(sent));
     const latin1 = new TextDecoder("latin1");
     let end: number;
@@ -77,12 +77,12 @@ class OneConnection {
     const status = Number(/^HTTP\/1\.[01] (\d{3})/.exec(head)?.[1] ?? 0);
     this.#unread = this.#unread.slice(end + 4);
     const told = /^content-length: *(\d+) *$/im.exec(head)?.[1];
-    const length = status === 204 ? 0 : Number(told ?? Infinity);
-    while (this.#unread.length < length && await this.#read()) {
+    const expected = status === 204 ? 0 : Number(told ?? Infinity);
+    while (this.#unread.length < expected && await this.#read()) {
       if (this.#unread.length > REPLY_BYTES_MAX) throw new CommandError(NO_ANSWER);
     }
-    const text = new TextDecoder().decode(this.#unread.subarray(0, Math.min(length, this.#unread.length)));
-    this.#unread = this.#unread.slice(length);
+    const text = new TextDecoder().decode(this.#unread.subarray(0, Math.min(expected, this.#unread.length)));
+    this.#unread = this.#unread.slice(expected);
     return { status, text };
   }
 
@@ -112,13 +112,14 @@ function closed(tcp: Deno.TcpConn): void {
 }
 
 /**
- * Sends one request and returns the JSON of the answer, undefined of an empty one. Throws NoRelayError, RefusedError for
- * what the relay itself declined, or CommandError.
+ * Sends one request, with `body` as JSON if there is one, and returns the JSON of the answer, undefined of an empty one. Throws
+ * NoRelayError, RefusedError for what the relay itself declined, or CommandError.
  */
 export async function askRelay(
   config: Config,
   method: "GET" | "POST" | "DELETE",
   path: string,
+  body?: unknown,
 ): Promise<unknown> {
   const url = adminUrl(config);
   const token = await readAdminToken(config);
@@ -138,7 +139,13 @@ export async function askRelay(
           "look which program listens there: ss -ltnp",
       );
     }
-    answer = await second.ask(method, path, { authorization: `Bearer ${token}` });
+    const authorization = `Bearer ${token}`;
+    answer = body === undefined ? await second.ask(method, path, { authorization }) : await second.ask(
+      method,
+      path,
+      { authorization, "content-type": "application/json" },
+      JSON.stringify(body),
+    );
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable || error instanceof CommandError) throw error;
     if (signal.aborted) {

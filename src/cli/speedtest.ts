@@ -1,6 +1,6 @@
 /**
- * `speedtest`: how far a relay is and how much gets there and back, measured inside a tunnel of its own. Invariant:
- * nothing of this machine is changed, and standard output has the result alone. The measuring is speedtest_exit.ts's.
+ * `speedtest`: the round trip to a relay, and loss, jitter and rate both ways, measured inside a tunnel of its own. Invariant:
+ * nothing of this machine is changed, and standard output has the result alone. speedtest_exit.ts measures.
  */
 import { loadNative } from "../../ffi/native.ts";
 import { DEFAULTS, formatEndpoint } from "../config.ts";
@@ -16,17 +16,17 @@ import { type Direction, SpeedtestExit, type SpeedtestResult } from "./speedtest
 import { formatRate } from "./status.ts";
 
 const HELP =
-  `Measures the way to a relay, over OxTunnel: round trip, loss and jitter, and the rate in each direction.
+  `Measures the path to a relay, over OxTunnel: round trip, loss and jitter, and the rate in each direction.
 
   deno task speedtest                       asks for the invitation: one line that \`peer add\` printed
   deno task speedtest < laptop.conf         the config or the invitation in a file
 
   --config FILE         what \`peer add\` printed, in this folder (default oxrelay-connect.conf, if there is one)
-  --server HOST:PORT    reach the relay here instead; of several the nearest is measured
-  --seconds N           of each direction, 1 to 10 (default 4)
+  --server HOST:PORT    reach the relay here instead; of several the nearest one is measured
+  --seconds N           seconds for each direction, 1 to 10 (default 4)
   --json                the result as one line, for programs
 
-It needs no root and changes nothing. The rate is what the receiver counted, of IP packets inside the tunnel.
+The test needs no root and changes nothing. The rate is what the receiver counted, of IP packets inside the tunnel.
 `;
 
 const ANSWER_MS = 10_000, PROBE_MS = 1000, FIRST_LOOK_MS = 50;
@@ -72,6 +72,7 @@ export async function speedtest(args: string[]): Promise<number> {
     rules: [],
     compression: false,
     batching: true,
+    congestionAlgorithm: "none",
     repair: { ...DEFAULTS.repair, enabled: false },
   });
   const turns = setInterval(() => exit.turn(), TURN_MS);

@@ -1,7 +1,8 @@
 /**
- * The client's end of a speedtest (PROTOCOL §7), as the exit of its tunnel: asks, then data, then pulls, and what came of
- * them. Invariant: no more is under way than twice what the way holds by what was delivered of late, so that the rate
- * finds the bottleneck and the queue stays bounded; every rate is what the receiver counted. Reads no clock.
+ * The client's end of a speedtest (PROTOCOL §7), as the exit of its tunnel: asks for the round trip, sends data, asks for
+ * data, and counts what arrived. Invariant: the bytes under way are at most twice what the path holds at the rate of the last
+ * moments, so that the rate finds the bottleneck and the queue stays bounded; every rate is what the receiver counted. Reads
+ * no clock.
  */
 import { Jitter } from "../control/jitter.ts";
 import { percentile } from "../control/percentile.ts";
@@ -68,7 +69,7 @@ export type Phase = "idle" | "up" | "down" | "done" | "busy" | "unanswered";
 
 const PORT = 40_044;
 const ASK_US = 20_000;
-/** With data, one ask for so many packets; and packets that one pull asks for. */
+/** Packets of data for each request for the round trip; and packets that one request for data asks for. */
 const PACKETS_PER_ASK = 32;
 const PACKETS_PER_PULL = 16;
 const WINDOW_MIN = 64, WINDOW_MAX = 8192;
@@ -108,7 +109,7 @@ export class SpeedtestExit implements Exit {
   #highest = -1;
   #clockUs = 0;
   #receiverJitterUs = 0;
-  /** The same at an earlier moment, for the rate of late and for that of the whole. */
+  /** The same at an earlier moment, for the rate of the last moments and for that of the whole. */
   #late = { received: 0, atUs: 0 };
   #settled: { bytes: number; clockUs: number } | undefined;
   #idle: SpeedtestResult["idle"] | undefined;
@@ -132,7 +133,7 @@ export class SpeedtestExit implements Exit {
     return this.#idle && this.#up && this.#down && { idle: this.#idle, up: this.#up, down: this.#down };
   }
 
-  /** Bits a second that this direction has come to so far, by its receiver. */
+  /** Bits a second of this direction so far, as its receiver counted them. */
   get bitsPerS(): number {
     const from = this.#settled ?? { bytes: 0, clockUs: this.#clockUs };
     const elapsedUs = (this.#clockUs - from.clockUs) >>> 0;

@@ -1,27 +1,27 @@
 // Hot path.
 /**
- * Repair symbols, linear combinations of source symbols over GF(2^8), made and solved. The codes differ in the
- * coefficients alone: sliding_window.ts draws them, reed_solomon.ts computes them. Invariant: memory is fixed when an end
- * is made, whatever the other one sends; a symbol that comes out is the one that went in, or the other end lied in a datagram
- * that it authenticated. Numbers are any integers that grow, one a source; knows no packets and no deadlines.
+ * Repair symbols, which are linear combinations of source symbols over GF(2^8): made, and solved for lost sources. The codes
+ * differ in their coefficients alone (sliding_window.ts, reed_solomon.ts). Invariant: memory is fixed when an end is made,
+ * whatever the other end sends; a recovered symbol is the one that was sent, unless the other end sent wrong repairs. Numbers
+ * of sources are any growing integers. Knows no packets and no deadlines.
  * Keeps PROTOCOL R90.
  */
 import { invert, multiply, PRODUCTS } from "./gf256.ts";
 import { MATRIX_AT, type ShardKernel } from "./kernels.ts";
 import { blockCoefficients } from "./reed_solomon.ts";
-import { windowCoefficients } from "./sliding_window.ts";
+import { WindowCode } from "./sliding_window.ts";
 
-/** Sources that one repair combines, at most. */
+/** Most sources that one repair combines. */
 export const SOURCES_MAX = 32;
-/** Repairs that wait for what they lack. */
+/** Most repairs that wait for sources that they lack. */
 const REPAIRS_MAX = 32;
-/** Unknown sources of all that wait that are looked at together. */
+/** Most unknown sources of all waiting repairs that are solved for together. */
 const UNKNOWN_MAX = 128;
-/** Eliminations in one call: each may take 0.15 ms when all repairs wait. */
+/** Most eliminations in one call: each takes up to 0.15 ms when all repairs wait. */
 const PASSES_MAX = 4;
-/** Places for sources, a power of two; one of them is free, the others hold the last ones. */
+/** Places for sources, a power of two; one is free, the others hold the last sources. */
 const PLACES = 64;
-/** Numbers back from the newest of which it is remembered whether they came, a power of two: as far as a repair can name. */
+/** How far back from the newest it is remembered which numbers are known, a power of two: as far as a repair can name. */
 const REACH = 512;
 /** The place of a source whose bytes are not kept. */
 const NOWHERE = 255;
@@ -31,17 +31,10 @@ export const CODE_WINDOW = 0;
 /** A repair of a block of Reed-Solomon: `index` is its number in the block. */
 export const CODE_BLOCK = 1;
 
-/** Writes what multiplies each of the `count` sources of a repair at `at` in `out`; false when the code has no such repair. */
-function coefficients(code: number, index: number, count: number, out: Uint8Array, at: number): boolean {
-  if (code === CODE_BLOCK) return blockCoefficients(index, count, out, at);
-  windowCoefficients(index, count, out, at);
-  return true;
-}
-
 /**
- * What both ends keep: the last sources' bytes, zeros behind each up to the stride, and further back which numbers came. As
- * numbers may have gaps of any size, a source takes the place that has been taken longest, and is found by a table. Behind
- * the places stand those of others, and the kernel's task.
+ * What both ends keep: the bytes of the last sources, each with zeros up to the stride, and, further back, which numbers are
+ * known. Numbers may have gaps of any size, so a source takes the place of the oldest, and a table finds it. After the places
+ * for sources, the memory has `extra` places for repairs, and the kernel's task.
  */
 class Sources {
   readonly kernel: ShardKernel;
@@ -54,12 +47,13 @@ class Sources {
   /** The free place, which the next source takes. */
   free = 0;
   newest = -1;
-  /** By number modulo REACH: whose the entry is, and where its bytes are. */
+  readonly #window = new WindowCode();
+  /** By number modulo REACH: the number of the entry, and the place of its bytes. */
   readonly #number = new Float64Array(REACH).fill(-1);
   readonly #place = new Uint8Array(REACH);
   readonly #numberIn = new Float64Array(PLACES).fill(-1);
 
-  /** @param extra places of others. @param inputsMax shards that are combined at once. */
+  /** @param extra places for repairs. @param inputsMax most shards that are combined at once. */
   constructor(kernel: ShardKernel, extra: number, stride: number, inputsMax: number) {
     this.kernel = kernel;
     this.stride = stride;
@@ -68,17 +62,17 @@ class Sources {
     this.offsets = new Uint32Array(this.memory.buffer, this.taskAt, inputsMax + 1);
   }
 
-  /** Whether it came or was brought back, as far as that is remembered. */
+  /** Whether the source arrived or was brought back, as far as that is remembered. */
   isKnown(number: number): boolean {
     return number >= 0 && this.#number[number & (REACH - 1)] === number;
   }
 
-  /** Whether its bytes are here. */
+  /** Whether the source's bytes are kept. */
   has(number: number): boolean {
     return this.isKnown(number) && this.#place[number & (REACH - 1)] !== NOWHERE;
   }
 
-  /** Whether it would be remembered. */
+  /** Whether the number is not too old to be remembered. */
   isInReach(number: number): boolean {
     return number >= 0 && number > this.newest - REACH;
   }
@@ -88,7 +82,7 @@ class Sources {
     return this.#place[number & (REACH - 1)];
   }
 
-  /** Takes the bytes in; false when it is known, too old or too long. */
+  /** Keeps a source's bytes; false when the source is known, too old or too long. */
   add(number: number, bytes: Uint8Array, at: number, length: number): boolean {
     if (!this.isInReach(number) || this.isKnown(number)) return false;
     if (length > this.stride) {
@@ -99,7 +93,7 @@ class Sources {
     return true;
   }
 
-  /** Gives a source in reach the free place, whose first `length` bytes the caller writes; the rest are zeros. */
+  /** Gives a source in reach the free place; the caller writes the first `length` bytes, the rest are zeros. */
   claim(number: number, length: number): number {
     const place = this.free;
     this.clear(place * this.stride, length, this.length[place]);
@@ -118,9 +112,16 @@ class Sources {
     if (number > this.newest) this.newest = number;
   }
 
-  /** Zeros behind the first `length` bytes at `to`, where there were `before`. */
+  /** Writes zeros after the first `length` bytes at `to`, up to `before` bytes. */
   clear(to: number, length: number, before: number): void {
     if (length < before) this.memory.fill(0, to + length, to + before);
+  }
+
+  /** Writes the coefficients of a repair's `count` sources to `out` from `at` on; false when the code has no such repair. */
+  coefficients(code: number, index: number, count: number, out: Uint8Array, at: number): boolean {
+    if (code === CODE_BLOCK) return blockCoefficients(index, count, out, at);
+    this.#window.coefficients(index, count, out, at);
+    return true;
   }
 
   /** Writes the output at `to` from the inputs whose offsets and coefficients are in the task. */
@@ -160,7 +161,7 @@ export class RepairEncoder {
       offsets[i] = place * stride;
       length = Math.max(length, sources.length[place]);
     }
-    if (!coefficients(code, index, count, memory, taskAt + MATRIX_AT)) return 0;
+    if (!sources.coefficients(code, index, count, memory, taskAt + MATRIX_AT)) return 0;
     sources.multiply(count, PLACES * stride, length);
     return length;
   }
@@ -172,10 +173,10 @@ export class RepairEncoder {
   }
 }
 
-/** The receiving end: keeps what came, and solves for what did not. */
+/** The receiving end: keeps what arrived, and solves for lost sources. */
 export class RepairDecoder {
   readonly #sources: Sources;
-  // Repairs that wait, in places of their own behind the sources'; count 0 is a free place.
+  // Repairs that wait, in places of their own after the sources'; count 0 is a free place.
   readonly #count = new Uint8Array(REPAIRS_MAX);
   readonly #length = new Uint16Array(REPAIRS_MAX);
   readonly #numbers = new Float64Array(REPAIRS_MAX * SOURCES_MAX);
@@ -197,16 +198,16 @@ export class RepairDecoder {
   readonly #isLacked = new Uint8Array(REACH);
   /** Repairs that still lacked something when they were last looked at. */
   waiting = 0;
-  /** Whether there is nothing to solve for until a repair comes, or a source that one lacks. */
+  /** Whether nothing can be solved for until a repair arrives, or a source that a repair lacks. */
   isDone = true;
-  /** Repairs whose sources are all known, less those that it took to know them: what came and was not needed. */
+  /** Repairs whose sources are all known, less those that were used to solve for them: repairs that were not needed. */
   notNeeded = 0;
   /** Sources that the last `solve` brought back. */
   readonly recovered = new Float64Array(REPAIRS_MAX);
 
   /**
    * @param stride as the encoder's.
-   * @param first the first source that is added if it comes: of those before it nobody here knows whether they came.
+   * @param first the first source that is added when it arrives: of those before it, it is unknown whether they arrived.
    */
   constructor(kernel: ShardKernel, stride: number, first = 0) {
     this.#sources = new Sources(kernel, REPAIRS_MAX, stride, PLACES + REPAIRS_MAX);
@@ -217,12 +218,12 @@ export class RepairDecoder {
     return this.#sources.memory;
   }
 
-  /** First byte in `memory` of a source that is here. */
+  /** First byte in `memory` of a source that is kept. */
   placeOf(number: number): number {
     return this.#sources.place(number) * this.#sources.stride;
   }
 
-  /** Bytes of a source that is here; of a recovered one those of the longest repair that it was made of. */
+  /** Bytes of a source that is kept; of a recovered one, bytes of the longest repair that it was made of. */
   lengthOf(number: number): number {
     return this.#sources.length[this.#sources.place(number)];
   }
@@ -232,7 +233,7 @@ export class RepairDecoder {
     return this.#sources.has(number);
   }
 
-  /** Takes a source that came; false when it is known already, or no longer of use. */
+  /** Takes a source that arrived; false when it is known already, or too old. */
   add(number: number, bytes: Uint8Array, at: number, length: number): boolean {
     if (!this.#sources.add(number, bytes, at, length)) return false;
     if (this.#isLacked[number & (REACH - 1)] !== 0) {
@@ -243,8 +244,8 @@ export class RepairDecoder {
   }
 
   /**
-   * Takes the repair symbol `index` of the code for the sources `numbers`, in growing order. False when it says nothing
-   * new: all are known, one is out of reach, its sources, index or length are impossible. The oldest that waits makes room.
+   * Takes the repair symbol `index` of the code for the sources `numbers`, in growing order. False when it is of no use: all
+   * sources are known, one is out of reach, or sources, index or length are impossible. The oldest waiting repair makes room.
    */
   addRepair(
     code: number,
@@ -264,7 +265,7 @@ export class RepairDecoder {
       const number = numbers[i];
       if (i > 0 && !(number > numbers[i - 1])) return false;
       if (sources.has(number)) continue;
-      if (sources.isKnown(number)) return false; // It came, but its bytes are no longer here.
+      if (sources.isKnown(number)) return false; // The source arrived, but its bytes are no longer kept.
       isNew = true;
     }
     if (!isNew) {
@@ -272,7 +273,7 @@ export class RepairDecoder {
       return false;
     }
     const place = this.#oldest, first = place * SOURCES_MAX;
-    if (!coefficients(code, index, count, this.#coefficients, first)) return false;
+    if (!sources.coefficients(code, index, count, this.#coefficients, first)) return false;
     this.#oldest = (place + 1) % REPAIRS_MAX;
     this.#count[place] = count;
     for (let i = 0; i < count; i++) {
@@ -288,8 +289,8 @@ export class RepairDecoder {
   }
 
   /**
-   * Solves for sources that the last `rowsMax` repairs that still lack something determine; returns how many, with their
-   * numbers in `recovered`. `isDone` says whether these are all that can be solved for now.
+   * Solves for the sources that the last `rowsMax` waiting repairs determine; returns how many, with their numbers in
+   * `recovered`. `isDone` says whether these are all that can be solved for now.
    */
   solve(rowsMax = REPAIRS_MAX): number {
     let found = 0, isSettled = false;
@@ -312,7 +313,7 @@ export class RepairDecoder {
   /** Whether the last pass stopped early, because a place that it needed was to be written over. */
   #isCut = false;
 
-  /** Lists repairs that still lack something, the last ones first and so many at most, and drops others; returns how many. */
+  /** Lists up to `rowsMax` waiting repairs, the newest first, and drops those of no use; returns how many. */
   #gather(rowsMax: number): number {
     const sources = this.#sources;
     this.#isUsed.fill(0);
@@ -336,7 +337,7 @@ export class RepairDecoder {
         else lacks++;
       }
       if (lacks === 0 && !isLost) this.notNeeded++;
-      // One that is forgotten, or will not come any more, can neither be subtracted nor solved for.
+      // A source whose bytes are not kept, or that is too old, can neither be subtracted nor solved for.
       if (isLost || lacks === 0) this.#count[place] = 0;
       else this.#rows[rows++] = place;
     }
@@ -356,7 +357,7 @@ export class RepairDecoder {
         if (this.#places[first + i] !== NOWHERE) continue;
         const column = this.#columnOf(this.#numbers[first + i]);
         if (column < 0) {
-          // It waits until others are known.
+          // This repair waits until others are solved.
           this.#system.fill(0, row * UNKNOWN_MAX, (row + 1) * UNKNOWN_MAX);
           isWhole = false;
           break;
@@ -431,7 +432,7 @@ export class RepairDecoder {
       const column = this.#onlyColumn(row);
       if (column < 0) continue;
       const number = this.#unknown[column];
-      // One that this pass brought back may have moved the reach.
+      // A source that this pass brought back may have moved the reach.
       if (!this.#sources.isInReach(number)) continue;
       if (this.#isUsed[this.#sources.free] !== 0) {
         this.#isCut = true;

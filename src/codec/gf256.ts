@@ -1,12 +1,12 @@
 // Hot path.
 /**
  * Arithmetic of GF(2^8) with the polynomial 0x11d and the generator 2 (RFC 5510 §8.1), and the portable kernel for linear
- * combinations of shards. Invariant: what it computes is what the native kernel computes.
+ * combinations of shards. Invariant: its results are those of the native kernel (native_shards.ts). Knows no codes.
  */
 import { MATRIX_AT, type ShardKernel, SHARDS_MAX } from "./kernels.ts";
 
 const POLYNOMIAL = 0x11d;
-/** Elements other than zero. */
+/** Number of elements other than zero. */
 export const GROUP_ORDER = 255;
 
 /** 2^i for i from 0 to 509, so that two logarithms can be added without a remainder. */

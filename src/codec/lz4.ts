@@ -9,10 +9,10 @@ import { SLOT_BYTES } from "../vector/arena.ts";
 import type { Lz4 } from "./kernels.ts";
 
 const HASH_ROWS = 1 << 16;
-/** A byte of length for 255 literals, and some. */
+/** The longest block: one more byte of length for each 255 literals, and 16 (lz4_Block_format). */
 const SCRATCH_BYTES = SLOT_BYTES + SLOT_BYTES / 255 + 16 | 0;
 const MATCH_MIN = 4;
-/** A nibble that says that more bytes of length follow. */
+/** The nibble that announces more bytes of length. */
 const MORE = 15;
 
 export class PortableLz4 implements Lz4 {

@@ -10,6 +10,8 @@ import { TAG_BYTES } from "../wire/wireguard.ts";
 import type { Blake2s } from "./hash.ts";
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } from "./kernels.ts";
 
+export type { Native };
+
 /** The AEADs that the library has: ChaCha20-Poly1305 (RFC 8439) and AES-256-GCM (NIST SP 800-38D). */
 export const ALGORITHM = { chacha20Poly1305: 1, aes256Gcm: 2 } as const;
 /** Who computes them: the fastest for this processor, or one of the two (libipsec-mb needs AVX-512). */

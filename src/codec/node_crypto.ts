@@ -28,12 +28,11 @@ function privateKeyObject(key: Uint8Array) {
   return object;
 }
 
-const nonce = new Uint8Array(12);
-const nonceView = new DataView(nonce.buffer);
-
-function setNonce(counter: number): void {
-  nonceView.setUint32(4, counter >>> 0, true);
-  nonceView.setUint32(8, Math.floor(counter / 4294967296), true);
+/** The counter as a nonce: four zeros, then 64 bits, little-endian (WireGuard's whitepaper §5.4.6). */
+function nonceOf(counter: number): Uint8Array {
+  const nonce = new Uint8Array(12);
+  for (let i = 4, rest = counter; rest > 0; i++, rest = Math.floor(rest / 256)) nonce[i] = rest & 255;
+  return nonce;
 }
 
 export const nodeCrypto: Primitives = {
@@ -64,8 +63,7 @@ export const nodeCrypto: Primitives = {
   },
 
   seal(key, counter, plaintext, associated) {
-    setNonce(counter);
-    const cipher = createCipheriv(ALGORITHM, key, nonce, { authTagLength: TAG_BYTES });
+    const cipher = createCipheriv(ALGORITHM, key, nonceOf(counter), { authTagLength: TAG_BYTES });
     if (associated.length > 0) cipher.setAAD(associated, { plaintextLength: plaintext.length });
     const sealed = new Uint8Array(plaintext.length + TAG_BYTES);
     if (plaintext.length > 0) sealed.set(cipher.update(plaintext));
@@ -77,8 +75,7 @@ export const nodeCrypto: Primitives = {
   open(key, counter, sealed, associated) {
     const length = sealed.length - TAG_BYTES;
     if (length < 0) return undefined;
-    setNonce(counter);
-    const cipher = createDecipheriv(ALGORITHM, key, nonce, { authTagLength: TAG_BYTES });
+    const cipher = createDecipheriv(ALGORITHM, key, nonceOf(counter), { authTagLength: TAG_BYTES });
     if (associated.length > 0) cipher.setAAD(associated, { plaintextLength: length });
     cipher.setAuthTag(sealed.subarray(length));
     try {

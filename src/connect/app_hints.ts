@@ -1,6 +1,6 @@
 /**
  * Has the flows of named programs treated as `--priority app=…` says: what app_sockets.ts finds each second becomes hints
- * of the data plane, and is taken back when it is gone. Invariant: at most 32 hold at a time, and few change in a second,
+ * of the plane, and is taken back when it is gone. Invariant: at most 32 hold at a time, and few change in a second,
  * since each takes a round trip to be told. Reads no process itself.
  */
 import type { HintedFlows } from "../session/oxtunnel/hints.ts";

@@ -28,7 +28,7 @@ const PROCESSES_MAX = 8192;
 const FOUND_MAX = 64, DESCRIPTORS_MAX = 1024;
 const SOCKETS_MAX = 256;
 const TABLE_BYTES_MAX = 4 << 20;
-/** The kernel keeps so much of a process's name. */
+/** Characters of a process's name that the kernel keeps (TASK_COMM_LEN without its end). */
 const COMM_CHARS = 15;
 /** A process may become another program: young ones soon, others seldom. */
 const LOOKS_AGAIN = 8;

@@ -1,6 +1,6 @@
 /**
- * The share of each class in the packets and bytes of one direction, from totals to words. Invariant: shares of one mix add
- * up to 1, or there is no mix. Measures nothing.
+ * The share of each class in the packets and bytes of one direction, as words. Invariant: shares of one mix add up to 1, or
+ * there is no mix. Measures nothing.
  */
 import { CLASS_LABELS, type ClassCount, type ClassLabel } from "../metrics.ts";
 

@@ -1,7 +1,7 @@
 /**
- * Dials a relay's fallback: one TLS connection to it as a stream of bytes. Invariant: a dial ends, well or with a
- * sentence, within its time. What TLS proves is that this is who the invitation names, by a certificate that is known or
- * pinned; the tunnel inside proves it again by itself, and does not rest on it.
+ * Dials a relay's fallback: one TLS connection as a stream of bytes. Invariant: a dial ends within its time, with a connection
+ * or with a sentence. TLS proves that the other end is the host that the invitation names, by a certificate that is known or
+ * pinned; the tunnel inside authenticates the relay by itself and does not depend on TLS.
  */
 import { connect, type TLSSocket } from "node:tls";
 import type { Endpoint } from "../config.ts";

@@ -77,7 +77,7 @@ export function tooLong(source: string): CommandError {
   return new CommandError(`${source}: longer than ${TEXT_MAX} bytes, so it is no config and no invitation`);
 }
 
-/** The invitation as one line. It holds the private key. */
+/** The invitation as one line, which holds the private key. */
 export function formatInvitation(invitation: Omit<Invitation, "protocol">): string {
   const {
     privateKey,
@@ -250,103 +250,126 @@ function lineFields(line: string, source: string): Fields {
   };
 }
 
-function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
-  const refuse = ({ name }: Field, what: string) => {
-    throw new CommandError(`${source}: ${name}: ${what}`);
-  };
-  const needed = (field: Field): string =>
-    field.text || refuse(field, "is missing; copy everything that `peer add` printed")!;
-  const key = (field: Field): string => {
-    const text = needed(field);
+/** Reads the fields, each by its kind, and refuses with the source's and the field's name. */
+class FieldReader {
+  readonly #source: string;
+
+  constructor(source: string) {
+    this.#source = source;
+  }
+
+  refuse({ name }: Field, what: string): never {
+    throw new CommandError(`${this.#source}: ${name}: ${what}`);
+  }
+
+  needed(field: Field): string {
+    return field.text || this.refuse(field, "is missing; copy everything that `peer add` printed");
+  }
+
+  key(field: Field): string {
+    const text = this.needed(field);
     if (keyFromText(text) === undefined) {
-      refuse(field, "is not a whole key of 32 bytes; copy everything that `peer add` printed");
+      this.refuse(field, "is not a whole key of 32 bytes; copy everything that `peer add` printed");
     }
     return text;
-  };
-  const list = (text: string) => text.split(",").map((one) => one.trim()).filter((one) => one !== "");
-  const number = (field: Field, otherwise: number, min: number, max: number): number => {
+  }
+
+  number(field: Field, otherwise: number, min: number, max: number): number {
     if (!field.text) return otherwise;
     const value = /^\d{1,5}$/.test(field.text) ? Number(field.text) : field.text === "off" ? 0 : NaN;
     if (!(value >= min && value <= max)) {
-      refuse(field, `expected ${min} to ${max}, found "${show(field.text)}"`);
+      this.refuse(field, `expected ${min} to ${max}, found "${show(field.text)}"`);
     }
     return value;
-  };
+  }
 
-  const privateKey = key(fields.privateKey);
-  const own = keyFromText(privateKey)!;
-  if (isZeroKey(own)) refuse(fields.privateKey, "is all zero, which is nobody's key");
-  const relayPublicKey = key(fields.relayPublicKey);
-  const mistake = unusableKey(relayPublicKey);
-  if (mistake !== undefined) refuse(fields.relayPublicKey, mistake);
-  if (keyToText(publicKeyOf(own)) === relayPublicKey) {
-    refuse(fields.relayPublicKey, "is this device's own key; the relay prints its own when it starts");
+  endpoint(field: Field, text: string, example = "relay.example.com:4433"): Endpoint {
+    return parseEndpoint(text) ??
+      this.refuse(field, `expected "host:port" such as "${example}", found "${show(text)}"`);
   }
-  own.fill(0);
-  const presharedKey = fields.presharedKey.text ? key(fields.presharedKey) : undefined;
-  const readEndpoint = (field: Field, text: string): Endpoint => {
-    const endpoint = parseEndpoint(text);
-    if (!endpoint) {
-      refuse(field, `expected "host:port" such as "relay.example.com:4433", found "${show(text)}"`);
-    }
-    return endpoint!;
-  };
-  const endpoint = readEndpoint(fields.endpoint, needed(fields.endpoint));
-  const otherEndpoints = list(fields.otherEndpoints.text ?? "")
-    .slice(0, ENDPOINTS_MAX - 1)
-    .map((text) => readEndpoint(fields.otherEndpoints, text));
-  const addresses = list(needed(fields.addresses)).map((text) => {
-    const own = parseInterface(text);
-    if (own === undefined) refuse(fields.addresses, `"${show(text)}" is no address such as "10.66.0.2/32"`);
-    return `${formatAddress(own!.address)}/${prefixLength(own!)}`;
+}
+
+function list(text: string | undefined): string[] {
+  return (text ?? "").split(",").map((one) => one.trim()).filter((one) => one !== "");
+}
+
+function check(fields: Fields, source: string): Omit<Invitation, "protocol"> {
+  const read = new FieldReader(source);
+  const keys = checkKeys(fields, read);
+  const endpoint = read.endpoint(fields.endpoint, read.needed(fields.endpoint));
+  const otherEndpoints = list(fields.otherEndpoints.text).slice(0, ENDPOINTS_MAX - 1)
+    .map((text) => read.endpoint(fields.otherEndpoints, text));
+  const addresses = list(read.needed(fields.addresses)).map((text) => {
+    const own = parseInterface(text) ??
+      read.refuse(fields.addresses, `"${show(text)}" is no address such as "10.66.0.2/32"`);
+    return `${formatAddress(own.address)}/${prefixLength(own)}`;
   });
-  if (addresses.length > ADDRESSES_MAX) refuse(fields.addresses, `more than ${ADDRESSES_MAX} addresses`);
-  const routes = list(fields.routes.text ?? "").map((text) => {
-    const prefix = parsePrefix(text);
-    if (prefix === undefined) refuse(fields.routes, `"${show(text)}" is no prefix such as "203.0.113.0/24"`);
-    return prefix!;
-  });
-  const servers = list(fields.dns.text ?? "");
-  const dns = servers.flatMap((text) => parseAddress(text) ?? []).slice(0, DNS_MAX).map((one) =>
-    formatAddress(one)
+  if (addresses.length > ADDRESSES_MAX) {
+    read.refuse(fields.addresses, `more than ${ADDRESSES_MAX} addresses`);
+  }
+  const routes = list(fields.routes.text).map((text) =>
+    parsePrefix(text) ??
+      read.refuse(fields.routes, `"${show(text)}" is no prefix such as "203.0.113.0/24"`)
   );
-  // As wg-quick(8) has it: what is no address is a domain.
-  const search = servers.filter((text) => parseAddress(text) === undefined).slice(0, SEARCH_MAX);
-  for (const text of search) {
-    if (parseEndpoint(`${text}:1`) === undefined) {
-      refuse(fields.dns, `"${show(text)}" is neither a resolver's address nor a search domain`);
-    }
-  }
-  const fallback = fields.fallback.text === undefined ? undefined : parseEndpoint(fields.fallback.text);
-  if (fields.fallback.text !== undefined && !fallback) {
-    refuse(
-      fields.fallback,
-      `expected "host:port" such as "relay.example.com:443", found "${show(fields.fallback.text)}"`,
-    );
-  }
-  const pin = fields.pin.text;
-  if (pin !== undefined && !/^[0-9a-f]{64}$/.test(pin)) {
-    refuse(
-      fields.pin,
-      "is not a whole SHA-256, 64 hexadecimal digits; copy everything that `peer add` printed",
-    );
-  }
   return {
-    privateKey,
-    relayPublicKey,
-    presharedKey,
-    // A certificate names its host without the dot of a name that is whole.
-    ...(fallback &&
-      { fallback: { ...fallback, host: fallback.host.replace(/\.$/, ""), ...(pin && { pin }) } }),
+    ...keys,
     endpoint,
     ...(otherEndpoints.length > 0 && { otherEndpoints }),
     addresses,
     routes: routesOf(routes),
-    dns,
-    ...(search.length > 0 && { search }),
-    mtu: number(fields.mtu, MTU_DEFAULT, MTU_MIN, MTU_MAX),
-    keepaliveS: number(fields.keepalive, KEEPALIVE_DEFAULT_S, 0, 65535),
+    ...checkResolvers(fields, read),
+    ...checkFallback(fields, read),
+    mtu: read.number(fields.mtu, MTU_DEFAULT, MTU_MIN, MTU_MAX),
+    keepaliveS: read.number(fields.keepalive, KEEPALIVE_DEFAULT_S, 0, 65535),
   };
+}
+
+/** Both ends' keys, which are usable and not one. */
+function checkKeys(fields: Fields, read: FieldReader) {
+  const privateKey = read.key(fields.privateKey);
+  const own = keyFromText(privateKey)!;
+  if (isZeroKey(own)) read.refuse(fields.privateKey, "is all zero, which is nobody's key");
+  const relayPublicKey = read.key(fields.relayPublicKey);
+  const mistake = unusableKey(relayPublicKey);
+  if (mistake !== undefined) read.refuse(fields.relayPublicKey, mistake);
+  if (keyToText(publicKeyOf(own)) === relayPublicKey) {
+    read.refuse(fields.relayPublicKey, "is this device's own key; the relay prints its own when it starts");
+  }
+  own.fill(0);
+  const presharedKey = fields.presharedKey.text ? read.key(fields.presharedKey) : undefined;
+  return { privateKey, relayPublicKey, presharedKey };
+}
+
+/** Resolvers and search domains: as wg-quick(8) has it, what is no address is a domain. */
+function checkResolvers(fields: Fields, read: FieldReader) {
+  const servers = list(fields.dns.text);
+  const dns = servers.flatMap((text) => parseAddress(text) ?? []).slice(0, DNS_MAX).map((one) =>
+    formatAddress(one)
+  );
+  const search = servers.filter((text) => parseAddress(text) === undefined).slice(0, SEARCH_MAX);
+  for (const text of search) {
+    if (parseEndpoint(`${text}:1`) === undefined) {
+      read.refuse(fields.dns, `"${show(text)}" is neither a resolver's address nor a search domain`);
+    }
+  }
+  return { dns, ...(search.length > 0 && { search }) };
+}
+
+/** The way over TLS, if there is one, and the certificate that it is pinned to. */
+function checkFallback({ fallback: field, pin: pinField }: Fields, read: FieldReader) {
+  const pin = pinField.text;
+  const fallback = field.text === undefined
+    ? undefined
+    : read.endpoint(field, field.text, "relay.example.com:443");
+  if (pin !== undefined && !/^[0-9a-f]{64}$/.test(pin)) {
+    read.refuse(
+      pinField,
+      "is not a whole SHA-256, 64 hexadecimal digits; copy everything that `peer add` printed",
+    );
+  }
+  if (fallback === undefined) return {};
+  // A certificate names its host without the dot of a name that is whole.
+  return { fallback: { ...fallback, host: fallback.host.replace(/\.$/, ""), ...(pin && { pin }) } };
 }
 
 /** As `Invitation.routes`: a way to everything is what no routes mean too, one to all of a family is that family's only. */

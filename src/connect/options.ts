@@ -1,8 +1,16 @@
 /**
- * What is said to `connect`, on its command line and in what it is given to read. Invariant: everything is sound before
- * anything on this machine is touched, and what is wrong is named with its remedy and without its secrets. Only reads.
+ * What `connect` is told, on its command line and in the texts that it reads. Invariant: everything is checked before anything
+ * on this machine is changed, and a mistake is named with its remedy and without its secrets. Only reads.
  */
-import { DEFAULTS, type Endpoint, parseConfig, parseEndpoint, type RepairConfig } from "../config.ts";
+import {
+  type Config,
+  CONGESTION_ALGORITHMS,
+  DEFAULTS,
+  type Endpoint,
+  parseConfig,
+  parseEndpoint,
+  type RepairConfig,
+} from "../config.ts";
 import { formatPrefix, outermost, parsePrefix, prefixContains, prefixLength } from "../wire/address.ts";
 import { run } from "../exit/child.ts";
 import type { Scope } from "../exit/tun_client.ts";
@@ -22,6 +30,8 @@ const DEFAULT_FILE = "oxrelay-connect.conf";
 const TYPED_MAX = 4095;
 const READ_BYTES = 16_384;
 const TRUSTED_BITS_MIN = 8;
+/** Bits a second: below, a full packet takes 0.2 s; above, no line is. */
+const RATE_MIN = 64_000, RATE_MAX = 100e9;
 
 /** Which packets go in, as --include, --exclude, --only-user and --only-cgroup say. Throws UsageError. */
 export async function readScope(values: Record<string, string | undefined>): Promise<Scope> {
@@ -80,6 +90,30 @@ export function readRepair(text: string | undefined, isOff: boolean): RepairConf
   return parseConfig(["[repair]", ...lines].join("\n"), "--repair", {}).repair;
 }
 
+/**
+ * A rate as --up and --down say: 10M, 900k or bits a second, from 64 kbit/s to 100 Gbit/s. In bytes a second. Throws
+ * UsageError.
+ */
+export function readRate(flag: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const [, digits, unit] = /^(\d{1,12}(?:\.\d{1,3})?)([kMG]?)$/.exec(text) ?? [];
+  const bits = Number(digits) * (unit === "" ? 1 : unit === "k" ? 1e3 : unit === "M" ? 1e6 : 1e9);
+  if (!(bits >= RATE_MIN && bits <= RATE_MAX)) {
+    throw new UsageError(
+      `--${flag}: expected a rate from 64k to 100G bits a second such as 10M, found "${text.slice(0, 40)}"`,
+    );
+  }
+  return bits / 8;
+}
+
+/** What --congestion names, in the words of a relay's congestion_algorithm. Throws UsageError. */
+export function readCongestion(name: string | undefined): Config["congestionAlgorithm"] {
+  if (name === undefined) return DEFAULTS.congestionAlgorithm;
+  const found = CONGESTION_ALGORITHMS.find((one) => one === name);
+  if (found !== undefined) return found;
+  throw new UsageError(`--congestion: expected bbr_v3 or none, found "${name.slice(0, 40)}"`);
+}
+
 function prefixes(flag: string, text: string | undefined): string[] {
   const read = (text ?? "").split(",").filter((one) => one !== "").map((one) => {
     const prefix = parsePrefix(one);
@@ -104,9 +138,9 @@ async function userId(name: string): Promise<number> {
 }
 
 /**
- * The relay and this device's place behind it: from a word of the command line, a file, or standard input; spoken to in
- * `protocol` instead where it is given. And where it is reached: at `servers`, each "host:port" or a list of these with
- * commas, or as it says itself. Throws UsageError or CommandError.
+ * The invitation of a relay: from a word of the command line, a file, or standard input, with `protocol` in place of the
+ * invitation's own where one is given. And the relay's endpoints: `servers`, each "host:port" or a list of these with commas, or
+ * else the invitation's own. Throws UsageError or CommandError.
  */
 export async function readInvitation(
   word: string | undefined,

@@ -1,7 +1,7 @@
 /**
- * The relay's own name, resolved outside of the tunnel: when that is dead, this system's resolver is asked through it and
- * does not answer, while the relay may have another address by then. Invariant: nothing but this question leaves outside,
- * and an answer counts from the resolver that was asked. Keeps no cache.
+ * Resolves the relay's own name outside the tunnel: when the tunnel is dead, this system's resolver is asked through it and
+ * cannot answer, while the relay may have another address by then. Invariant: nothing but this question leaves outside the
+ * tunnel, and an answer counts only from the resolver that was asked. Keeps no cache.
  */
 import { formatAddress, parseAddress } from "../wire/address.ts";
 import { decodeAnswer, encodeQuery, RESOLVER_PORT, TYPE_A, TYPE_AAAA } from "./resolve.ts";

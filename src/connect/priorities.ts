@@ -1,6 +1,6 @@
 /**
- * What `connect --priority` says: CLASS=[PROTOCOL:][ADDRESS][:PORT], of the far end, or app=NAME:CLASS, of a program here.
- * Invariant: what is wrong is named with an example, before anything is touched. Only reads.
+ * What `connect --priority` says: CLASS=[PROTOCOL:][ADDRESS][:PORT] of the far end, or app=NAME:CLASS of a program here.
+ * Invariant: a mistake is named with an example, before anything on this machine is changed. Only reads.
  */
 import { parseEndpoint } from "../config.ts";
 import { CLASS_RULES_MAX, type ClassRule } from "../control/class_rules.ts";

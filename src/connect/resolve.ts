@@ -17,8 +17,8 @@ const TRY_MS = 2000;
 const TRIES = 2;
 
 /**
- * Asks for the addresses of a name and gives each family's to `found` as it answers, so that a slow answer about one holds
- * nothing of the other. Resolves when no more will come; none were found when the name has none that the tunnel can reach.
+ * Asks for the addresses of a name and gives each family's to `found` as its answer arrives, so that a slow answer about one does
+ * not delay the other. Resolves when no more will come; `found` is not called for a name without an address that the tunnel can reach.
  * Throws when no resolver answers.
  */
 export async function resolveThrough(

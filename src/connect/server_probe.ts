@@ -1,11 +1,10 @@
 /**
- * One probe of one relay (PROTOCOL §11): how far it is, by a handshake that asks for no session, from a socket of its
- * own. Invariant: whatever it opens is closed when it resolves, and no session is made or touched. Decides nothing.
+ * One probe of one relay (PROTOCOL §11): the round trip to the relay, by a handshake that asks for no session, from a socket
+ * of its own. Invariant: whatever the probe opens is closed when it resolves, and no session is made or touched. Decides
+ * nothing.
  */
 import { Client } from "../client.ts";
-import { PortableAead } from "../codec/aead_portable.ts";
-import { PortableDatagramAead } from "../codec/datagram_portable.ts";
-import { nodeCrypto } from "../codec/node_crypto.ts";
+import { portableSuite } from "../codec/suite.ts";
 import type { Exit } from "../exit/exit.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { UdpPort } from "../io/udp.ts";
@@ -43,9 +42,7 @@ export async function probe(
   const client = new Client({
     arena,
     metrics,
-    primitives: nodeCrypto,
-    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
-    makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
+    ...portableSuite({ forged: DROP.forged }).crypto,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: WIREGUARD_LIMITS,
     privateKey,

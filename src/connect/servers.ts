@@ -20,7 +20,7 @@ const INITIATIONS_MS = 25;
 /** Milliseconds to a relay and back; undefined when it does not answer, or would refuse. */
 export type Probe = (address: string, port: number) => Promise<number | undefined>;
 
-/** A name's addresses, in the order in which they are to be tried; at least one. Rejects when it has none. */
+/** Resolves a name to at least one address, in the order in which they are to be tried. Rejects when the name has none. */
 export type Resolve = (host: string) => Promise<string[]>;
 
 /** One relay as the view shows it. */

@@ -3,7 +3,7 @@
  * from the same numbers, never wider than the terminal, and messages stand above it. Measures nothing.
  */
 import type { AeadName } from "../wire/parameters.ts";
-import type { RepairFigures } from "../session/peer_record.ts";
+import type { RepairFigures } from "../repair/figures.ts";
 import { type ClassMix, renderMix } from "./class_mix.ts";
 import type { ServerStatus } from "./servers.ts";
 import {

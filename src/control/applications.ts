@@ -1,21 +1,21 @@
 /**
  * The applications and protocols that flows are recognised as, what kind of traffic each is, and the byte patterns that they
- * are known by: data, and nothing else. Invariant: every pattern looks at the first 64 bytes of a UDP payload at most. Sources
+ * are known by: data, and nothing else. Invariant: no pattern looks beyond the first 64 bytes of a UDP payload. Sources
  * are public specifications where one is named, else the project's own reading of captures. signatures.ts reads the patterns.
  */
 
 /** What an application's packets are for; classifier.ts says what class follows. */
 export const KIND_UNKNOWN = 0;
-/** Sound and pictures of people who talk, and what sets that up. */
+/** Voice and video calls, and their signalling. */
 export const KIND_CALL = 1;
 export const KIND_GAME = 2;
-/** Somebody asks and waits for an answer. */
+/** Requests whose sender waits for the answer. */
 export const KIND_REQUEST = 3;
-/** Nobody waits for any one packet. */
+/** Transfers: no single packet is waited for. */
 export const KIND_TRANSFER = 4;
 /** QUIC: pages, transfers and media alike. */
 export const KIND_WEB = 5;
-/** Somebody else's tunnel: whatever is in it. */
+/** Another tunnel, with any traffic in it. */
 export const KIND_TUNNEL = 6;
 
 export interface LengthField {
@@ -25,11 +25,11 @@ export interface LengthField {
   readonly isLittle?: boolean;
 }
 
-/** A pattern as it is written down; the first one that fits a packet counts. */
+/** A pattern as text; the first one that matches a packet counts. */
 export interface Signature {
   /** A name of APPLICATIONS. */
   readonly app: string;
-  /** How much a packet that fits says, 1 to 4; a flow is recognised at 4. */
+  /** Points for each packet that matches, 1 to 4; a flow is recognised at 4. */
   readonly points: number;
   /** Hex digits from `at` on, "." for any digit, "[02-5]" for one of some, spaces for the eye. */
   readonly bytes: string;
@@ -44,8 +44,8 @@ export interface Signature {
 }
 
 /**
- * Names, kinds, and ranks: of what fits one flow the higher rank stays, so that "webrtc" gives way to the program that uses
- * it and never the other way round.
+ * Names, kinds, and ranks: when several match one flow, the higher rank stays, so that "webrtc" gives way to the program that
+ * uses it and never the other way round.
  */
 export const APPLICATIONS: readonly (readonly [name: string, kind: number, rank: number])[] = [
   ["", KIND_UNKNOWN, 0],
@@ -126,7 +126,7 @@ export const APPLICATIONS: readonly (readonly [name: string, kind: number, rank:
   ["l2tp", KIND_TUNNEL, 4],
 ];
 
-/** Two protocols that one flow shows, and what both together are. */
+/** Pairs of protocols that one flow shows, and the application that both together mean. */
 export const COMBINED: readonly (readonly [one: string, other: string, both: string])[] = [
   ["stun", "dtls", "webrtc"],
   ["turn", "dtls", "webrtc"],

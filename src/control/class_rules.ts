@@ -1,30 +1,30 @@
 // Hot path.
 /**
- * Rules of a person's own about what flows are: a look at a packet that finds the first rule that fits. Invariant: a look reads
- * the packet's header and the first 64 bytes of its payload, and allocates nothing. Where rules stand among hints and marks is
- * direction.ts's to say; rule_text.ts reads what people write.
+ * A user's rules about flows: finds the first rule that matches a packet. Invariant: a look reads
+ * the packet's header and the first 64 bytes of its payload, and allocates nothing. direction.ts ranks rules among hints and
+ * marks; rule_text.ts reads their text.
  */
 import { type Pattern, Signatures } from "./signatures.ts";
 
 export const CLASS_RULES_MAX = 64;
-/** In place of a DSCP, of a rule for any. */
+/** The `dscp` of a rule for any DSCP. */
 export const ANY_DSCP = 255;
 
-/** A rule, read: everything that it names must fit. */
+/** A parsed rule: all of its conditions must hold. */
 export interface ClassRule {
   /** CLASS_*. */
   readonly trafficClass: number;
   /** IP protocol number; 0 is any. */
   readonly protocol: number;
-  /** One of the two ports lies in it. */
+  /** Range in which one of the two ports lies. */
   readonly ports: readonly [from: number, to: number];
-  /** One of the two addresses lies in it: words as in wire/address.ts, bits of 128. */
+  /** Prefix in which one of the two addresses lies: words as in wire/address.ts, bits of 128. */
   readonly prefix?: { readonly address: Uint32Array; readonly bits: number };
   /** 0 to 63, or 255 for any. */
   readonly dscp: number;
-  /** Of the payload, UDP's. */
+  /** Pattern of the UDP payload. */
   readonly pattern?: { readonly bytes: string; readonly at: number };
-  /** A program of this host, which stands for the ports that it has; nothing else is then named. */
+  /** A program of this host, which stands for its ports; such a rule has no other condition. */
   readonly program?: string;
 }
 
@@ -33,7 +33,7 @@ export function patternOf({ pattern, ports }: ClassRule): Pattern {
   return { app: 0, points: 0, bytes: pattern === undefined ? "" : pattern.bytes, at: pattern?.at, ports };
 }
 
-/** What a look needs to know of a packet. */
+/** What a rule may ask of a packet. */
 export interface RuledPacket {
   protocol: number;
   /** Two of 16 bits. */
@@ -57,7 +57,7 @@ export class ClassRules {
   /** -1 for any address. */
   readonly #bits: Int16Array;
   readonly #address: Uint32Array;
-  /** One pattern each, so that a later rule is asked where an earlier one's address does not fit. */
+  /** One pattern each, so that a later rule is tried where an earlier one's address does not match. */
   readonly #patterns: Signatures[] = [];
 
   /** Of rules without programs. Throws RangeError when there are more than 64. */
@@ -90,7 +90,7 @@ export class ClassRules {
     }
   }
 
-  /** The class of the first rule that fits the packet in `view`, or -1. */
+  /** The class of the first rule that matches the packet in `view`, or -1. */
   find(view: DataView, packet: RuledPacket): number {
     for (let i = 0; i < this.count; i++) if (this.#fits(i, view, packet)) return this.#class[i];
     return -1;
@@ -107,7 +107,7 @@ export class ClassRules {
     return payloadBytes > 0 && this.#patterns[i].find(view, payloadAt, payloadBytes, one, other) === 0;
   }
 
-  /** Whether one of the packet's two addresses lies in the rule's prefix. */
+  /** Whether one of the packet's two addresses is in the rule's prefix. */
   #contains(i: number, view: DataView, at: number): boolean {
     return view.getUint8(at) >> 4 === 4
       ? this.#containsIpv4(i, view.getUint32(at + 12)) || this.#containsIpv4(i, view.getUint32(at + 16))

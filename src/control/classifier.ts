@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * How a flow gets its class (traffic_class.ts): by what its bytes are recognised as, by its DSCP, by its ports, and where these
- * say little by its packets' sizes and pace in both directions. Invariant: pure; what behaviour gave is left only well below
- * where it was taken, and each time that it is taken again needs more. Keeps nothing: scores are the flow table's, patterns
- * applications.ts's.
+ * How a flow gets its class (traffic_class.ts): by the application that its bytes are recognised as, its DSCP, its ports, and,
+ * where these say little, its packets' sizes and pace in both directions. Invariant: pure; a class that behaviour gave is
+ * left at a much lower score than it was taken at, and taking it again needs a higher one. Keeps nothing: scores are in the
+ * flow table, patterns in applications.ts.
  */
 import { KIND_CALL, KIND_GAME, KIND_REQUEST, KIND_TRANSFER, KIND_TUNNEL, KIND_WEB } from "./applications.ts";
 import {
@@ -18,65 +18,65 @@ import {
 } from "./flows.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_INTERACTIVE, CLASS_VOICE } from "./traffic_class.ts";
 
-/** In what `classOfMarks` returns: behaviour changes nothing about it. */
+/** Bit of `classOfMarks`' result: behaviour does not change this class. */
 export const FIRM = 8;
 export const CLASS_MASK = 7;
-/** Beside it where it is kept, so that 0 is nothing yet. */
+/** Bit that is set where the result is kept, so that 0 means that there is none yet. */
 export const BEGUN = 16;
 
 const TCP = 6, UDP = 17, ICMP = 1, ICMPV6 = 58;
 const QUIC_PORT = 443;
 
-// What a packet is to the scores.
+// Kinds of packets, for the scores.
 /** Data of less than full size. */
 export const SIGN_SMALL = 0;
 /** Full size, or nearly so. */
 export const SIGN_FULL = 1;
-/** It only acknowledges. */
+/** A packet that only acknowledges. */
 export const SIGN_ACK = 2;
 
 /** Bytes of a packet that is full, or nearly so. */
 export const FULL_BYTES = 1000;
-/** A game's or a call's packet without a picture in it is no longer. */
+/** The longest packet of a game, or of a call without video, bytes. */
 const STEADY_BYTES_MAX = 700;
-/** What QUIC acknowledges with is no longer, IP header and all. */
+/** The longest packet with nothing but QUIC acknowledgements, IP header included, bytes. */
 const QUIC_ACK_BYTES_MAX = 110;
-/** After such a pause a transfer is judged anew: a page, a next track. */
+/** After this pause a transfer is judged anew: it is another page, or the next track. */
 const IDLE_US = 1_000_000;
 // Gaps below which packets are of one run.
 const TCP_RUN_US = 20_000, UDP_RUN_US = 4000, ACK_RUN_US = 10_000;
-/** Packets closer than this are one tick's, a few of which a game may send; more of them are a flood. */
+/** Packets closer than this belong to one tick. A game sends a few in a tick; more are a flood. */
 const TICK_US = 2000;
 /**
- * Games tick 128 times a second at most, calls send a sound every 10 ms: who keeps ahead of one packet in 6.5 ms waits for
- * nothing but answers. As eighths of a packet in so much of 2^13 microseconds.
+ * Games tick at most 128 times a second, and calls send a packet each 10 ms: a flow that stays ahead of one packet in 6.5 ms is
+ * limited by answers alone. Eighths of a packet in 2^13 microseconds.
  */
 const PACE = 10, PACE_SHIFT = 13;
-/** Longer than any crowd lasts. */
+/** Longer than any crowd of packets lasts. */
 const CROWD_GAP_US = 131_072;
 /** Parts of a packet that crowding is counted in. */
 const CROWD_UNIT = 8;
-/** A tick's packets, and packets ahead of the pace. */
+/** Most packets of one tick, and most packets ahead of the pace. */
 const CROWD_TICK = 4 * CROWD_UNIT, CROWD_RUN = 6 * CROWD_UNIT, CROWD_MAX = 16 * CROWD_UNIT;
 // Longest gaps between packets that are sent at a pace, and between the tries of a handshake.
 const PACE_US_MAX = 250_000, TRY_US_MAX = 1_500_000;
 
-// Where behaviour takes a class, where it leaves it, and how far a score can rise.
+// Scores at which behaviour takes a class, at which it leaves the class, and the highest score.
 const BULK_TAKEN = 32, BULK_LEFT = 8, BULK_MAX = 64;
 const STEADY_TAKEN = 8, STEADY_LEFT = 4, STEADY_MAX = 96;
-/** The same where the port or the bytes say that somebody waits for an answer, or that it is a tunnel. */
+/** The same where port or bytes mean a request, whose sender waits for the answer, or a tunnel. */
 const STEADY_TAKEN_LATE = 48, STEADY_LEFT_LATE = 12;
-/** For calls over QUIC, of the direction that is less steady. */
+/** For calls over QUIC: score of the less steady direction. */
 const QUIC_CALL_TAKEN = 24, QUIC_CALL_LEFT = 6;
 const MEDIA_TAKEN = 8, MEDIA_LEFT = 0, MEDIA_MAX = 32;
 const HEAVY_TAKEN = 12, HEAVY_MAX = 48, HEAVY_GAP_US = 15_000;
 const ACKS_TAKEN = 9, ACKS_MAX = 24;
-/** Payloads: what acknowledges is no longer (a header and little else), and data no shorter (TFTP's 512, RFC 1350 §2). */
+/** Longest payload that acknowledges (a header and little else), and shortest payload of data (TFTP's 512, RFC 1350 §2). */
 const ACK_PAYLOAD_MAX = 32, DATA_PAYLOAD_MIN = 512;
-/** Each return to a class that behaviour gave needs twice as much as the one before, up to eight times. */
+/** Each return to a class that behaviour gave needs twice the score of the one before, up to eight times. */
 export const FLIPS_MAX = 3;
 
-// What a payload's first byte shows of media.
+// Signs of media in a payload.
 export const MEDIA_NONE = 0;
 /** RTP's version, and nothing more. */
 export const MEDIA_MAYBE = 1;
@@ -127,7 +127,7 @@ function classOfDscp(dscp: number): number {
   }
 }
 
-/** IANA's assignments, and the ports that games are known by. */
+/** By IANA's assignments, and by the usual ports of games. */
 function classOfPort(protocol: number, port: number): number {
   switch (port) {
     case 22: // SSH
@@ -223,7 +223,7 @@ export function steadyScore(
 }
 
 /**
- * How far a direction does nothing but acknowledge a transfer, 0 to 24, after one more payload of `bytes`.
+ * The score of a direction that only acknowledges a transfer, 0 to 24, after one more payload of `bytes`.
  * @param theirs bytes of the other direction's last payload.
  */
 export function acksScore(score: number, bytes: number, theirs: number): number {
@@ -231,7 +231,7 @@ export function acksScore(score: number, bytes: number, theirs: number): number 
   return theirs >= DATA_PAYLOAD_MIN ? Math.min(ACKS_MAX, score + 3) : score;
 }
 
-/** How far a direction is one of full packets that come quickly, 0 to 48: a transfer's, or a picture's. */
+/** The score of full packets in quick succession, 0 to 48: a transfer's, or a video's. */
 export function heavyScore(score: number, bytes: number, gapUs: number): number {
   return bytes >= FULL_BYTES && gapUs < HEAVY_GAP_US
     ? Math.min(HEAVY_MAX, score + 3)
@@ -253,10 +253,10 @@ export function decideClass(state: Uint8Array, at: number, other: number, kind: 
   const marks = state[at + STATE_MARKS], base = marks & CLASS_MASK, was = state[at + STATE_CLASS];
   const bulk = state[at + STATE_BULK], media = state[at + STATE_MEDIA];
   const isBulk = bulk >= BULK_TAKEN || (was === CLASS_BULK && bulk > BULK_LEFT);
-  // Of what is recognised as a game any likeness to media is chance.
+  // In a recognised game, likeness to media is chance.
   const isCall = kind !== KIND_GAME && (media >= MEDIA_TAKEN || (was === CLASS_VOICE && media > MEDIA_LEFT));
   if ((marks & FIRM) !== 0) {
-    // Who marked what is surely a call or a game as something else did not look.
+    // A mark that contradicts a sure recognition as call or game is wrong.
     if (isCall || (kind === KIND_CALL && !isBulk)) return CLASS_VOICE;
     return kind === KIND_GAME && !isBulk ? CLASS_GAME : base;
   }
@@ -274,7 +274,7 @@ export function decideClass(state: Uint8Array, at: number, other: number, kind: 
     case KIND_WEB:
       return isQuicCall(state, at, other) ? CLASS_VOICE : CLASS_INTERACTIVE;
   }
-  // Of what is recognised as a tunnel the port says nothing.
+  // In a recognised tunnel, the port says nothing.
   const isTunnel = kind === KIND_TUNNEL;
   if (!isTunnel && (base === CLASS_GAME || base === CLASS_VOICE)) return base;
   if (isGame(state, at, other, isTunnel || base !== CLASS_DEFAULT)) return CLASS_GAME;
@@ -294,7 +294,7 @@ function isQuicCall(state: Uint8Array, at: number, other: number): boolean {
 function isGame(state: Uint8Array, at: number, other: number, isLate: boolean): boolean {
   const steady = state[at + STATE_STEADY], wasGame = state[at + STATE_CLASS] === CLASS_GAME;
   const isHeavy = isTransfer(state, at) || (other >= 0 && isTransfer(state, other));
-  // What acknowledges a transfer is small and at a pace, too.
+  // Acknowledgements of a transfer are small and at a pace, too.
   if (isHeavy) return false;
   if (isLate) {
     return steady > STEADY_LEFT_LATE && (wasGame || steady >= STEADY_TAKEN_LATE);

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Follows each direction of a flow, packet by packet, and says what class its packets have. Invariant: what a direction
- * shows by itself goes first, and what it has learned of the other one is never told back, so that no guess confirms
- * itself. The numbers are classifier.ts's, the memory flows.ts's.
+ * Follows each direction of a flow, packet by packet, and decides the class of its packets. Invariant: a direction's own
+ * behaviour has precedence, and what it has learned of the other direction is never passed back, so that no guess confirms
+ * itself. Scores and thresholds are classifier.ts's, memory flows.ts's.
  */
 import { KIND_CALL, KIND_WEB } from "./applications.ts";
 import {
@@ -52,10 +52,10 @@ import {
 } from "./traffic_class.ts";
 
 const TCP = 6, UDP = 17;
-/** What the other direction says counts for so long after its last packet. */
+/** Time after its last packet for which the other direction's class counts. */
 const OTHER_US = 2_000_000;
 
-/** What a packet shows; wire/flow.ts reads it. */
+/** Fields of a packet that classes depend on; wire/flow.ts reads them. */
 export interface FlowPacket {
   protocol: number;
   /** Two of 16 bits. */
@@ -72,8 +72,8 @@ export interface FlowPacket {
 }
 
 /**
- * Whether a packet of `bytes` shows anything that the one of its direction before has not: of what comes at one moment only
- * first payloads do, and full packets until the flow is known for a transfer.
+ * Whether a packet of `bytes` may change what is known of its direction: of packets of one moment, only first payloads may,
+ * and full packets until the flow is known as a transfer.
  */
 export function isNews({ seenUs, state }: FlowTable, place: number, bytes: number, nowUs: number): boolean {
   if (seenUs[place] !== nowUs) return true;
@@ -111,7 +111,7 @@ export function observe(
   }
 }
 
-/** Of each direction's first packets, rules that look into a payload may need more than one. */
+/** Asks the rules about a direction's first packets: rules that look into a payload may need more than one. */
 function askRules(
   { rules, ruled, state }: FlowTable,
   place: number,

@@ -1,6 +1,6 @@
 /**
- * Why a flow's direction has its class, in words for people: what decideClass (classifier.ts) went by, told from the same
- * scores. Invariant: changes nothing, and names nobody's addresses. Not for the packet path.
+ * Says why a flow's direction has its class, in words for people, from the scores that decideClass (classifier.ts) uses.
+ * Invariant: changes nothing, and no text contains an address. Not for the packet path.
  */
 import { APPLICATIONS } from "./applications.ts";
 import { CLASS_MASK, FIRM } from "./classifier.ts";
@@ -19,7 +19,7 @@ import {
 import { POINTS_TAKEN } from "./recognise.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "./traffic_class.ts";
 
-/** What a flow is recognised as, "" while that is not sure. */
+/** The name of the application that a flow is recognised as, "" while that is not sure. */
 export function applicationName({ application, points }: FlowTable, row: number): string {
   return points[row] >= POINTS_TAKEN ? APPLICATIONS[application[row]][0] : "";
 }

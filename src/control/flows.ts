@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * The flows through a tunnel, as columns that a Worker keeps to itself; both directions of one are in one row. Invariant:
- * bounded; a flow is found in one bucket of four rows, in which a new one takes the row that was longest without a
- * packet. The hash is keyed, so that nobody outside can aim at a bucket; who makes many flows still makes others'
- * be learned anew, which costs them no more than a few packets' class. Knows no packets and decides nothing.
+ * The flows through a tunnel, as columns of one Worker; both directions of a flow share a row. Invariant: memory is bounded; a
+ * flow is found in one bucket of four rows, in which a new flow takes the row that was longest without a packet. The hash is
+ * keyed, so that nobody outside can aim at a bucket; a flood of flows makes other flows be learned anew, which costs these the
+ * class of a few packets. Knows no packets and decides nothing.
  */
 
 import type { ClassRules } from "./class_rules.ts";
@@ -28,13 +28,13 @@ export const STATE_MARKS = 1;
 export const STATE_BULK = 2, STATE_STEADY = 3, STATE_MEDIA = 4;
 /** CLASS_*, as this direction alone has it since its last packet. */
 export const STATE_CLASS = 5;
-/** How much of it is full packets, and how far its packets are ahead of a game's pace. */
+/** Scores of full packets, and of packets ahead of a game's pace. */
 export const STATE_HEAVY = 6, STATE_CROWD = 7;
 /** Payloads that were looked at for patterns. */
 export const STATE_LOOKS = 8;
-/** How often behaviour's word was taken back, at most FLIPS_MAX. */
+/** How often a class by behaviour was taken back, at most FLIPS_MAX. */
 export const STATE_FLIPS = 9;
-/** Bytes of the last UDP payload by eight, and how much of the direction acknowledges the other one's data. */
+/** Bytes of the last UDP payload by eight, and the score of acknowledging the other direction's data. */
 export const STATE_SIZE = 10, STATE_ACKS = 11;
 /** CLASS_* that its packets have, as of the last one that was looked at. */
 export const STATE_DECIDED = 12;

@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * How long small packets may be held for company. A datagram's headers are worth `boundUs` of waiting by one packet;
- * a batch has spent its worth when the waits of its packets together reach that, which is never dearer than twice what
- * is best in hindsight (Dooly, Goldman and Scott 2001, "On-line analysis of the TCP acknowledgment delay problem"). A
- * histogram of the gaps between arrivals says whether company comes in time, and when hope for it ends. Invariant:
+ * How long small packets may be held so that others join their datagram. The headers that are saved are worth `boundUs` of
+ * waiting by one packet; a batch is sent when the waits of its packets add up to that, which costs at most twice the optimum in
+ * hindsight (Dooly, Goldman and Scott 2001, "On-line analysis of the TCP acknowledgment delay problem"). A histogram of the
+ * gaps between arrivals says how likely another packet is in time, and when waiting ends. Invariant:
  * a packet waits `boundUs` at most, and one that follows a longer silence not at all. Pure: holds no packet, reads no
  * clock.
  * Keeps PROTOCOL R80.
@@ -13,11 +13,11 @@
 const BINS = 8;
 const LONGER = BINS - 1;
 const FINEST = 64;
-/** Gaps after which older ones count half: the histogram is of the last few dozen. */
+/** Half-life of the histogram, in gaps. */
 const REMEMBERED = 64;
-/** With fewer gaps nothing is known, so nothing waits. */
+/** With fewer gaps in the histogram, no packet waits. */
 const KNOWN_MIN = 8;
-/** A gain of less than this part of what is left to spend is a guess, from so few gaps. */
+/** A gain below this share of what is left to spend is noise, from so few gaps. */
 const HESITATION = 8;
 
 export class ArrivalGaps {
@@ -64,7 +64,7 @@ export class ArrivalGaps {
     let best = leftUs * total / HESITATION;
     for (let bin = 0; bin < LONGER && packets * edgeUs <= leftUs; bin++) {
       const count = counts[BINS * id + bin];
-      // On the average in the middle of its bin.
+      // On average a gap is in the middle of its bin.
       const middleUs = bin === 0 ? edgeUs / 2 : edgeUs * 0.75;
       arrived += count;
       arrivedUs += count * middleUs;
@@ -78,7 +78,7 @@ export class ArrivalGaps {
     return bestUs;
   }
 
-  /** Forgets what was known of `id`, which now means another. */
+  /** Forgets what was known of `id`, which another peer has now. */
   forget(id: number): void {
     this.#lastUs[id] = 0;
     this.#total[id] = 0;

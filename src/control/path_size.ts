@@ -1,9 +1,9 @@
 // Hot path.
 /**
  * The largest datagram that one direction of a path takes, found by probing (RFC 8899; PROTOCOL §17). Sizes are bytes of
- * UDP payload. Invariant: the size rises by the reply to the probe under way and by nothing else, at most one probe is
- * under way, and three losses of one size are believed once something smaller got through beside two of them: an outage
- * says nothing of sizes. Pure: it sends nothing, and time is an argument.
+ * UDP payload. Invariant: the size rises only by the reply to the probe under way, at most one probe is under way, and three
+ * losses of one size count once something smaller got through beside two of them, since an outage says nothing of sizes. Pure:
+ * sends nothing, and time is an argument.
  * Keeps PROTOCOL R76 and R83.
  */
 
@@ -12,21 +12,21 @@ export const BASE_BYTES = 1200;
 /** Probes of one size that are lost before it counts as too big (RFC 8899 §5.1.2). */
 export const MAX_PROBES = 3;
 /**
- * Of them those beside which something got through. Not all: an idle session hears of nothing but what goes with a repeat.
- * One would be too few: the end of an outage is heard beside the last probe that was lost in it.
+ * Of these losses, how many need something that got through beside them. Not all: an idle session sends nothing but repeats.
+ * One would be too few: the end of an outage may coincide with the last probe that was lost in it.
  */
 const MIN_HEARD = 2;
 /** Losses in a row beside which nothing got through, after which the search waits for the path to come back. */
 export const MAX_OUTAGES = 3;
-/** How long it waits, and then until the path is used; no longer than until something is heard. */
+/** How long it waits, and then until the path is used; it ends when anything arrives. */
 export const OUTAGE_US = 1_000_000;
 /** The search ends when it knows the size this closely. */
 export const GRANULARITY_BYTES = 4;
-/** A size below the largest is tried to be raised after this long (RFC 8899 §5.1.1). */
+/** A size below the largest is probed upwards again after this time (RFC 8899 §5.1.1). */
 export const RAISE_US = 600_000_000;
-/** A path that does not even take the base is tried again after this long. */
+/** A path that does not even take the base is probed again after this time. */
 export const NARROW_RETRY_US = 30_000_000;
-/** Large datagrams lost in a row that have the size doubted, which is how many are followed. */
+/** Large datagrams lost in a row after which the size is doubted; as many are followed. */
 export const FOLLOWED = 4;
 /** Of a sender that waits for each to be lost before it sends another two are enough, reported so far apart. */
 const LOST_APART = 2, LOST_APART_US = 250_000;
@@ -44,7 +44,7 @@ export class PathSize {
   dueUs = Infinity;
   /** From when on use of the path begins another search, or Infinity. */
   searchAtUs = Infinity;
-  /** Whether a search has ended and no other goes on. */
+  /** Whether a search has ended and no other is running. */
   isSettled = false;
   /** Whether the path has been found not to take the base. */
   isNarrow = false;
@@ -63,9 +63,9 @@ export class PathSize {
   #isBaseKnown = false;
   /** The smallest size that is known to be too big; beyond the largest while that was not tried. */
   #tooBig: number;
-  /** What the path before took, to be tried first. */
+  /** The size of the path before, which is tried first. */
   #hint = 0;
-  /** Counters of large datagrams that nothing has been heard of yet, since when, and how many were lost in a row. */
+  /** Counters of large datagrams that no report has mentioned, since when, and how many were lost in a row. */
   readonly #followed = new Float64Array(FOLLOWED);
   #followedCount = 0;
   #followedSinceUs = 0;
@@ -83,8 +83,8 @@ export class PathSize {
   }
 
   /**
-   * The path is new: what was known of another is a hint where to begin. @param isStream whether it is a connection, which
-   * takes every size and on which nothing is probed.
+   * Begins a search on a new path, from the size of the path before. @param isStream whether the path is a connection, which
+   * takes every size and is not probed.
    */
   begin(isStream = false): void {
     this.#isStream = isStream;
@@ -104,12 +104,12 @@ export class PathSize {
     this.#next(0);
   }
 
-  /** Nothing may be sent on the path any more. */
+  /** Ends all searches: nothing is sent on the path any more. */
   halt(): void {
     this.#rest(Infinity);
   }
 
-  /** The path is in use: a search that waited for that begins. */
+  /** Notes that the path is used: a search that waited for this begins. */
   onUse(nowUs: number): void {
     if (nowUs < this.searchAtUs) return;
     if (this.#waiting !== 0) return this.#probe(this.#waiting);
@@ -119,12 +119,12 @@ export class PathSize {
     else this.#next(nowUs);
   }
 
-  /** Whether the probe that is due repeats one: something small that is answered shall go out with it, before it. */
+  /** Whether the probe that is due is a repeat: something small that is answered is to be sent just before it. */
   get isRepeat(): boolean {
     return this.#losses > 0;
   }
 
-  /** The probe that was due went out under this counter. `timerUs`: how long its reply may take. */
+  /** Notes that the probe that was due was sent with this counter. `timerUs`: how long its reply may take. */
   onSent(counter: number, nowUs: number, timerUs: number): void {
     this.#probeCounter = counter;
     this.#probeUs = Math.floor(nowUs);
@@ -136,7 +136,7 @@ export class PathSize {
 
   /** The other end says that a probe of so many bytes arrived. */
   onReply(bytes: number, nowUs: number): void {
-    // A probe that waits to be repeated has been sent before.
+    // A probe that is to be repeated has been sent before.
     if (bytes === 0 || bytes !== this.probed || (this.isDue && !this.isRepeat)) return;
     this.bytes = bytes;
     this.#isBaseKnown = true;
@@ -156,7 +156,7 @@ export class PathSize {
     if (this.#waiting !== 0) this.#probe(this.#waiting);
   }
 
-  /** Does what is due: the probe under way is lost. */
+  /** Counts the probe under way as lost, when that is due. */
   handleTimeout(nowUs: number): void {
     if (nowUs < this.dueUs) return;
     this.dueUs = Infinity;
@@ -178,7 +178,7 @@ export class PathSize {
     if (lost > this.bytes) {
       this.#tooBig = lost;
     } else if (lost > BASE_BYTES) {
-      // What the path took it takes no longer: a black hole.
+      // The path no longer takes a size that it took: a black hole.
       this.#tooBig = lost;
       this.bytes = BASE_BYTES;
       this.#isBaseKnown = false;
@@ -191,11 +191,11 @@ export class PathSize {
     this.#next(nowUs);
   }
 
-  /** A datagram larger than the base went out under this counter: its fate is followed. */
+  /** Follows a datagram larger than the base that was sent with this counter. */
   onLarge(counter: number, nowUs: number): void {
     const waitedUs = this.#followedCount === 0 ? 0 : nowUs - this.#followedSinceUs;
     if (this.#followedCount === FOLLOWED ? waitedUs >= this.#timerUs : waitedUs >= DOUBT_US) {
-      // Nobody reports: what is sent may be all large, and all lost.
+      // No reports arrive: perhaps every datagram is large, and lost.
       this.#doubt(nowUs);
     } else if (this.#followedCount < FOLLOWED) {
       if (this.#followedCount === 0) this.#followedSinceUs = nowUs;
@@ -220,12 +220,12 @@ export class PathSize {
     if (isApart || this.#lostInRow >= FOLLOWED) this.#doubt(nowUs);
   }
 
-  /** Large datagrams seem to be lost where others are not: whether the size still arrives is asked by a probe. */
+  /** Large datagrams seem to be lost where others are not: probes whether the size still arrives. */
   #doubt(nowUs: number): void {
     this.#forget();
     if (this.#isStream || nowUs - this.#doubtedUs < DOUBT_US) return;
     this.#doubtedUs = nowUs;
-    // What is not known yet needs no doubt. A search upwards goes on after this.
+    // A size that is not known yet needs no probe of this kind. A search upwards continues afterwards.
     if (!this.#isBaseKnown || this.probed === this.bytes) return;
     this.#probe(this.bytes);
   }
@@ -239,7 +239,7 @@ export class PathSize {
     return this.#hint > this.bytes ? this.#hint : this.max;
   }
 
-  /** Goes on searching, or rests. */
+  /** Continues the search, or ends it. */
   #next(nowUs: number): void {
     const { bytes, max } = this;
     if (this.#tooBig > max && (bytes < max || !this.#isBaseKnown)) this.#probe(this.#first());

@@ -1,15 +1,15 @@
 // Hot path.
 /**
- * What a flow is recognised as: the points of patterns that its first payloads fit, and RTP by sources whose packets follow one
- * another. Invariant: of each direction no more than eight payloads are matched, and of each payload no more than its first
- * 64 bytes are read. Knows no classes: classifier.ts makes them of what is found.
+ * Recognises the application of a flow: by points of the patterns that match its first payloads, and RTP by sources whose packets
+ * follow one another. Invariant: no more than eight payloads of a direction are matched, and no more than the first 64 bytes
+ * of a payload are read. Knows no classes (classifier.ts).
  */
 import { APPLICATIONS, COMBINED, type Signature, SIGNATURES } from "./applications.ts";
 import { MEDIA_MAYBE, MEDIA_NONE, MEDIA_SURE } from "./classifier.ts";
 import { type FlowTable, SOURCE_WORDS } from "./flows.ts";
 import { type Pattern, Signatures } from "./signatures.ts";
 
-/** Payloads of a direction that patterns are looked for in. */
+/** Most payloads of a direction that are matched. */
 export const LOOKS_MAX = 8;
 /** Points at which a flow is recognised. */
 export const POINTS_TAKEN = 4;
@@ -17,7 +17,7 @@ export const POINTS_TAKEN = 4;
 const KIND = Uint8Array.from(APPLICATIONS, kindOfEntry);
 const RANK = Uint8Array.from(APPLICATIONS, rankOfEntry);
 const signatures = new Signatures(SIGNATURES.map(patternOf));
-/** What two numbers together are, by 256 times the one and the other; 0 for nothing. */
+/** The application that two together mean, at 256 times one's number plus the other's; 0 for none. */
 const combined = combine();
 
 function kindOfEntry(entry: readonly [string, number, number]): number {
@@ -28,13 +28,13 @@ function rankOfEntry(entry: readonly [string, number, number]): number {
   return entry[2];
 }
 
-/** The number of a name in APPLICATIONS. Throws RangeError where there is none: a slip in the tables. */
+/** The number of a name in APPLICATIONS. Throws RangeError for an unknown name: an error in the tables. */
 export function applicationOf(name: string): number {
   for (let i = 0; i < APPLICATIONS.length; i++) if (APPLICATIONS[i][0] === name) return i;
   throw new RangeError(`"${name}" is not in the table of applications`);
 }
 
-/** A row of SIGNATURES for who compiles it. */
+/** A row of SIGNATURES in the form that `Signatures` compiles. */
 export function patternOf(signature: Signature): Pattern {
   const { points, bytes, at, min, max, ports, length } = signature;
   return { app: applicationOf(signature.app), points, bytes, at, min, max, ports, length };

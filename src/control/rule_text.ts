@@ -1,6 +1,6 @@
 /**
- * Rules about what flows are, from a person's words to fields. Invariant: what is wrong with a rule is said with the rule and
- * an example, before any packet is looked at. class_rules.ts asks them.
+ * Parses a user's rules about flows. Invariant: an error names the rule and shows an example, before any packet is looked at.
+ * Matches no packets (class_rules.ts).
  */
 import { ANY_DSCP, type ClassRule, patternOf } from "./class_rules.ts";
 import { LOOK_BYTES, Signatures } from "./signatures.ts";

@@ -4,23 +4,23 @@
  * every connection, because their addresses are the relay's. Sends nothing and knows no names.
  */
 
-/** What "clearly nearer" is: by this share, and by this much, in so many rounds in a row. */
+/** "Clearly nearer": a smaller round trip by this share and by these milliseconds, in this number of rounds in a row. */
 const NEARER_RATIO = 0.8;
 const NEARER_MS = 5;
 const NEARER_ROUNDS = 3;
-/** Rounds with an answer to the probe and none in the session after which the relay counts as of no use. */
+/** Rounds in which the relay answers probes but not the session, after which it is left. */
 const USELESS_ROUNDS = 3;
 
 export class ServerChoice {
   /** The relay in use, by its place in the list. */
   chosen = 0;
   #isFirst = true;
-  /** Who was clearly nearer in the last round, and for how many rounds; -1 when nobody was. */
+  /** The relay that was clearly nearer in the last round, -1 for none, and for how many rounds. */
   #rival = -1;
   #rivalRounds = 0;
   #deadRounds = 0;
 
-  /** Whether the next round should come soon: somebody is about to be chosen, or nobody answers. */
+  /** Whether the next round should follow soon: a change is near, or no relay answers. */
   get isUndecided(): boolean {
     return this.#rival >= 0 || this.#deadRounds > 0;
   }
@@ -66,7 +66,7 @@ export class ServerChoice {
   }
 }
 
-/** The place of the least round trip, `except` left out; -1 when nobody answered. */
+/** The place of the shortest round trip, `except` left out; -1 when no relay answered. */
 function nearestOf(rttsMs: readonly (number | undefined)[], except = -1): number {
   let best = -1;
   for (const [i, rttMs] of rttsMs.entries()) {

@@ -1,14 +1,14 @@
 // Hot path.
 /**
- * The one reader of byte patterns: signatures compiled into columns, and a look at a payload that finds the first one that
- * fits. Invariant: nothing beyond the payload's length or its first 64 bytes is read, and a look allocates nothing. The
- * patterns are data: applications.ts has the project's own, rules.ts those of a configuration.
+ * Byte patterns compiled into columns, and the search for the first one that matches a payload. Invariant: nothing beyond the
+ * payload's length or its first 64 bytes is read, a search allocates nothing, and compiled patterns do not change. The patterns
+ * are data: applications.ts has the project's own, rule_text.ts reads a configuration's.
  */
 
 /** Bytes of a payload that patterns may look at. */
 export const LOOK_BYTES = 64;
 
-/** A pattern, read; `app` is a number of whoever wrote it. */
+/** A parsed pattern; `app` is a number of the caller's choice. */
 export interface Pattern {
   readonly app: number;
   readonly points: number;
@@ -54,7 +54,7 @@ export class Signatures {
   readonly #bucket: Uint16Array;
   readonly #first: Uint16Array;
 
-  /** Throws SyntaxError, with the pattern's text, where a pattern is none or looks beyond 64 bytes. */
+  /** Throws SyntaxError, with the pattern's text, for a malformed pattern or one that looks beyond 64 bytes. */
   constructor(patterns: readonly Pattern[]) {
     const count = patterns.length;
     this.app = Uint8Array.from(patterns, appOf);
@@ -163,8 +163,8 @@ function pointsOf(pattern: Pattern): number {
 }
 
 /**
- * Appends a pattern's tests, one for each byte that is not free: its offset, and eight words of the bytes that pass. What few
- * payloads pass comes first, and zeros, of which payloads are full, behind everything else.
+ * Appends a pattern's tests, one for each byte that is not free: its offset, and eight words of the bytes that pass. The test
+ * that the fewest payloads pass comes first; tests for zeros, which are common in payloads, come last.
  */
 function readTests({ bytes, at = 0 }: Pattern, offsets: number[], bits: number[]): void {
   const nibbles = readNibbles(bytes);

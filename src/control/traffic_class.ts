@@ -5,18 +5,18 @@
 
 /** Unknown as yet: treated as if somebody waited for it. */
 export const CLASS_DEFAULT = 0;
-/** Small packets at a game's pace; never waits. */
+/** Small packets at a game's pace; never held. */
 export const CLASS_GAME = 1;
-/** Calls; never waits. */
+/** Calls; never held. */
 export const CLASS_VOICE = 2;
-/** Somebody waits for an answer: names, shells, the first packets of a page. */
+/** Requests whose sender waits for the answer: names, shells, the first packets of a page. */
 export const CLASS_INTERACTIVE = 3;
-/** Transfers, and what acknowledges them; may wait for company. */
+/** Transfers and their acknowledgements; may be held so that others join the datagram. */
 export const CLASS_BULK = 4;
 
 export const CLASS_COUNT = 5;
 
-/** Whether packets of the class have a deadline behind which they are of no use: a game's and a call's. */
+/** Whether packets of the class have a deadline after which they are of no use: a game's and a call's. */
 export function isRealTime(trafficClass: number): boolean {
   return trafficClass === CLASS_GAME || trafficClass === CLASS_VOICE;
 }

@@ -124,7 +124,7 @@ function settle(burst: Burst, id: number, context: EgressContext, batches: Batch
   if (row === NOTHING_OPEN) return;
   if (row === OPEN_WITHOUT_ROW) {
     if (burst.count === BURST_CAPACITY) return; // it is due, and comes in the next one
-    row = pushHeld(burst, id, context.associations.sendable(id, nowUs), batches, nowUs);
+    row = pushHeld(burst, id, context.associations.epochs.sendable(id, nowUs), batches, nowUs);
   }
   const packets = batches.packets[row];
   if (batches.urgent[row] === 0 && packets < PACKETS_MAX) {
@@ -157,7 +157,7 @@ function emitDue(burst: Burst, context: EgressContext, batches: Batches, nowUs: 
   while (burst.count < BURST_CAPACITY) {
     const id = batches.due(nowUs);
     if (id === NONE) return;
-    const session = associations.sendable(id, nowUs);
+    const session = associations.epochs.sendable(id, nowUs);
     if (session === NONE || table.protocol[session] !== OXTUNNEL) {
       metrics.drop(DROP.no_session, batches.release(id));
       continue;

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Third node of egress, OxTunnel's alone: finds each packet's flow and what it is owed, a class by hint, marks, ports or
+ * Third node of egress: finds each packet's flow and what it is owed, a class by hint, marks, ports or
  * behaviour, and counts it. Invariant: it changes no packet and drops none; a row that it skips keeps NONE and
- * CLASS_DEFAULT. Decides nothing itself: control/direction.ts does, from what is read here.
+ * CLASS_DEFAULT. WireGuard's packets are looked at only where a queue sorts them. Decides nothing itself: control/direction.ts does, from what is read here.
  */
 import { classOfFlow, isNews, observe } from "../control/direction.ts";
 import { INWARD, STATE_BYTES, STATE_DECIDED } from "../control/flows.ts";
@@ -19,10 +19,11 @@ const reader = new FlowReader();
 
 export function classify(burst: Burst, context: EgressContext, nowUs: number): void {
   const { count, next, session, length, view, offset, flow, trafficClass } = burst;
-  const { table, flows, words, associations, metrics } = context;
-  if (associations.oxtunnel === undefined) return;
-  const { hints } = associations.oxtunnel.sessions;
-  if (nowUs >= hints.dueUs) hints.expire(nowUs);
+  const { table, flows, words, associations, metrics, queues } = context;
+  const hints = associations.oxtunnel?.sessions.hints;
+  const isSorted = queues !== undefined && !queues.isIdle;
+  if (hints === undefined && !isSorted) return;
+  if (hints !== undefined && nowUs >= hints.dueUs) hints.expire(nowUs);
   const us = nowUs >>> 0;
   const { hint, hintVersion, state } = flows;
   const { column } = metrics;
@@ -30,7 +31,9 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
   reader.begin();
   let id = NONE, counter = CLASS_TO_TUNNEL_AT, runPackets = 0, runBytes = 0;
   for (let row = 0; row < count; row++) {
-    if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
+    if (next[row] !== TO_SEAL) continue;
+    const isOxtunnel = table.protocol[session[row]] === OXTUNNEL;
+    if (!isOxtunnel && !isSorted) continue;
     const bytes = length[row];
     if (!reader.read(view, offset[row], bytes, words, false)) continue;
     if (!reader.isSame) id = flows.find(words, reader.wordCount, us);
@@ -40,7 +43,7 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
       observe(flows, place, reader, view, bytes, us);
       state[STATE_BYTES * place + STATE_DECIDED] = classOfFlow(flows, place, us);
     }
-    const version = hints.version[session[row]];
+    const version = isOxtunnel ? hints!.version[session[row]] : 0;
     if (hintVersion[id] !== version) {
       hintVersion[id] = version;
       hint[id] = hintFor(context, burst, row);

@@ -11,6 +11,7 @@ import { type Burst, TO_SEAL } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES, LZ4_BLOCK_AT, LZ4_RATIO_MAX, writeLz4Head } from "../wire/frame.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { EgressContext } from "./context.ts";
+import { DISTINCT_MIN } from "./entropy.ts";
 import type { FlowTable } from "../control/flows.ts";
 
 const OVERHEAD_BYTES = FRAME_HEAD_BYTES + LZ4_BLOCK_AT;
@@ -20,35 +21,6 @@ const GAIN_SHIFT = 4;
 const FAILURES_MAX = 10;
 /** Headers are not what tells payloads apart. */
 const SAMPLE_FROM = 40;
-const SAMPLES = 32;
-
-/** Remembers bytes that were seen in a sample; one serves any number of samples. */
-export class EntropyTest {
-  readonly #seen = new Uint32Array(256);
-  #sample = 0;
-
-  /**
-   * Whether the `length` bytes at `at` look random: of 32 bytes taken at even distances, at least `distinctMin` differ.
-   * Random ones have 30 on average and hardly ever less than 26; text has 17 and hardly ever more than 24.
-   */
-  looksRandom(bytes: Uint8Array, at: number, length: number, distinctMin: number): boolean {
-    const seen = this.#seen, sample = ++this.#sample >>> 0;
-    const stride = Math.max(1, Math.floor(length / SAMPLES));
-    const end = Math.min(length, stride * SAMPLES);
-    let distinct = 0;
-    for (let i = 0; i < end; i += stride) {
-      const byte = bytes[at + i];
-      if (seen[byte] !== sample) {
-        seen[byte] = sample;
-        distinct++;
-      }
-    }
-    return distinct >= distinctMin;
-  }
-}
-
-/** Different bytes among 32 from which on a payload passes for encrypted or compressed. */
-export const DISTINCT_MIN = 26;
 
 export function compress(burst: Burst, context: EgressContext): void {
   const { count, next, session, length, offset, view, bytes, flow } = burst;

@@ -7,8 +7,9 @@ import type { Metrics } from "../metrics.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
+import type { Queues } from "../queue/queues.ts";
 import type { Batches } from "./batches.ts";
-import type { EntropyTest } from "./compress.ts";
+import type { EntropyTest } from "./entropy.ts";
 
 export interface EgressContext {
   readonly table: SessionTable;
@@ -20,6 +21,8 @@ export interface EgressContext {
   readonly metrics: Metrics;
   /** Undefined where batching is switched off. */
   readonly batches: Batches | undefined;
+  /** Undefined where no packet is to wait for its line. */
+  readonly queues: Queues | undefined;
   /** Whether peers are behind it whose packets may be for each other; else every packet is this host's own. */
   readonly isRelay: boolean;
   /** Largest inner packet, bytes. */

@@ -11,7 +11,8 @@ import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, TO_EXIT, TO_SEAL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
 import { canSourceFragment, fragmentStep, mayFragment, payloadBytes, writeFragment } from "../wire/fit.ts";
-import { emitPacketTooBig, ipVersion, readDestination } from "../wire/inner.ts";
+import { emitIcmpError, ICMP_PACKET_TOO_BIG } from "../wire/icmp.ts";
+import { ipVersion, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
 /** Every link has to carry so much of IPv6 (RFC 8200 §5). */
@@ -79,7 +80,7 @@ function refuse(burst: Burst, row: number, mtu: number, context: EgressContext, 
   metrics.drop(DROP.too_big);
   // In the name of whom the packet was for: a host does not believe what comes from outside with its own address.
   readDestination(view, offset[row], words, 0);
-  length[row] = emitPacketTooBig(bytes, view, offset[row], length[row], words, mtu);
+  length[row] = emitIcmpError(bytes, view, offset[row], length[row], words, ICMP_PACKET_TOO_BIG, mtu);
   if (length[row] === 0) {
     next[row] = DONE;
     return;
@@ -93,7 +94,7 @@ function refuse(burst: Burst, row: number, mtu: number, context: EgressContext, 
     burst.handOver(row, peers.owner[sender], TO_TUNNEL_HANDED);
   } else {
     peer[row] = sender;
-    session[row] = associations.sendable(sender, nowUs);
+    session[row] = associations.epochs.sendable(sender, nowUs);
     if (session[row] === NONE) next[row] = DROP.no_session;
   }
 }

@@ -10,6 +10,7 @@ import { compress } from "./compress.ts";
 import type { EgressContext } from "./context.ts";
 import { fit } from "./fit.ts";
 import { prefetch } from "./prefetch.ts";
+import { queue } from "./queue.ts";
 import { seal } from "./seal.ts";
 import { steer } from "./steer.ts";
 
@@ -23,18 +24,19 @@ export function egress(burst: Burst, context: EgressContext, nowUs: number, isSo
   steer(burst, context, nowUs); // destination -> peer, session
   fit(burst, context, nowUs, isSource); // no larger than the session's path takes
   classify(burst, context, nowUs); // packet -> flow, class
+  queue(burst, context, nowUs); // what its line has no room for -> waits its turn
   compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
   batch(burst, context, nowUs); // small packets of one session -> one plaintext
   seal(burst, context, nowUs); // plaintext -> addressed datagram
 }
 
 /** Whether anything goes into the tunnel; most bursts from there have nothing that goes back. */
-function hasWork({ count, next }: Burst, { batches }: EgressContext, nowUs: number): boolean {
+function hasWork({ count, next }: Burst, { batches, queues }: EgressContext, nowUs: number): boolean {
   for (let row = 0; row < count; row++) {
     const step = next[row];
     if (step === TO_TUNNEL || step === TO_TUNNEL_HANDED || step === TO_SEAL || step === TO_SEAL_DATAGRAM) {
       return true;
     }
   }
-  return batches !== undefined && batches.nextUs <= nowUs;
+  return batches !== undefined && batches.nextUs <= nowUs || queues !== undefined && queues.nextUs <= nowUs;
 }

@@ -17,6 +17,8 @@ const wanted = new Uint32Array(BURST_CAPACITY);
 const ids = new Uint32Array(BURST_CAPACITY);
 const rows = new Uint32Array(BURST_CAPACITY);
 const oxRows = new Uint32Array(BURST_CAPACITY);
+/** Rows of the table of paths. */
+const paths = new Uint32Array(BURST_CAPACITY);
 /** Where the table of prefixes has the destinations of those that come from outside. */
 const places = new Uint32Array(BURST_CAPACITY);
 
@@ -31,8 +33,14 @@ export function prefetch(burst: Burst, context: EgressContext): void {
   associations.timers.touch(ids, known);
   const live = findSessions(known, context);
   table.sent.touch(rows, live);
+  table.pathsOf(rows, live, paths);
+  associations.paths.endpoints.touch(paths, live);
   const { oxtunnel } = associations;
-  if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, table.oxtunnelOf(rows, live, oxRows));
+  if (oxtunnel === undefined) return;
+  const spoken = table.oxtunnelOf(rows, live, oxRows);
+  oxtunnel.sessions.columns.touch(oxRows, spoken);
+  table.pathsOf(oxRows, spoken, paths);
+  associations.paths.measures.touch(paths, spoken);
 }
 
 /** The packets to steer, and where the table of prefixes may have their destinations; how many there are. */

@@ -9,6 +9,7 @@
 import { OXTUNNEL } from "../session/table.ts";
 import { SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
+import { outerBytes } from "../wire/oxtunnel.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -33,11 +34,16 @@ export function seal(burst: Burst, context: EgressContext, nowUs: number): void 
   if (datagramAead !== undefined && burst.has(TO_SEAL_DATAGRAM)) datagramAead.seal(burst);
 }
 
-/** Addresses the rows of a run, `from` to `end`, to their peer. */
-function addressRun(burst: Burst, from: number, end: number, { peers }: EgressContext): void {
-  const { peer, length, address, port, local } = burst;
-  const id = peer[from], at = 4 * id, peerPort = peers.port[id];
-  const { address: addresses, local: locals } = peers;
+/** Addresses the rows of a run, `from` to `end`, to their session's path. */
+function addressRun(
+  burst: Burst,
+  from: number,
+  end: number,
+  { table, peers, associations: { paths } }: EgressContext,
+): void {
+  const { session, peer, length, address, port, local } = burst;
+  const path = table.path[session[from]], at = 4 * path, pathPort = paths.port[path];
+  const { address: addresses, local: locals } = paths;
   const a0 = addresses[at], a1 = addresses[at + 1], a2 = addresses[at + 2], a3 = addresses[at + 3];
   const l0 = locals[at], l1 = locals[at + 1], l2 = locals[at + 2], l3 = locals[at + 3];
   let bytes = 0;
@@ -51,10 +57,10 @@ function addressRun(burst: Burst, from: number, end: number, { peers }: EgressCo
     local[to + 1] = l1;
     local[to + 2] = l2;
     local[to + 3] = l3;
-    port[row] = peerPort;
+    port[row] = pathPort;
     bytes += length[row];
   }
-  peers.bytesSent[id] += bytes;
+  peers.bytesSent[peer[from]] += bytes;
 }
 
 /** Numbers and pads the rows of a run. */
@@ -82,27 +88,24 @@ function numberWireguard(
 }
 
 function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
-  const { bytes, session, peer, slot, offset, length, counter, trafficClass } = burst;
+  const { session, peer, slot, offset, length, counter, headerBytes, trafficClass } = burst;
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row], rest = sessions.of[epoch]!;
   const packetBytes = length[row], bytesMax = sessions.innerMtu(epoch);
-  const repair = rest.repairOf(trafficClass[row]);
-  if (repair !== undefined) {
+  const { repair } = rest, isRepaired = repair !== undefined && repair.sends(trafficClass[row]);
+  if (isRepaired) {
     // A packet from another peer may lie far back in its slot, behind frames that it came with.
     const slotEnd = (slot[row] + 1) * SLOT_BYTES - TAILROOM;
     const room = Math.min(bytesMax, slotEnd - offset[row]);
-    repair.sender.ride(burst, row, table.sendCounter[epoch], room, nowUs);
-    const repairBytes = length[row] - packetBytes;
-    if (repairBytes > 0) rest.noteRepairs(burst, offset[row], repairBytes, table.sendCounter[epoch], nowUs);
+    repair.ride(burst, row, table.sendCounter[epoch], room, nowUs);
   }
   sessions.carryReport(burst, row, bytesMax, nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
-  if (repair !== undefined) {
-    const packetAt = offset[row] + length[row] - packetBytes;
-    const isGuarded = repair.sent(bytes, packetAt, packetBytes, counter[row], trafficClass[row], nowUs);
-    rest.noteSent(burst, row, true, isGuarded, nowUs);
-    if (isGuarded) rest.hastenRepair();
+  if (isRepaired) repair.packetsSent(burst, row, packetBytes, nowUs);
+  if (rest.pathRate !== undefined) {
+    const isWaiting = context.queues !== undefined && context.queues.waitingOf(peer[row]) > 0;
+    rest.pathRate.sent(counter[row], outerBytes(headerBytes[row], length[row]), isWaiting, nowUs);
   }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);

@@ -9,12 +9,13 @@
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, TO_SEAL, TO_TUNNEL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
-import { emitPacketTooBig, innerLength, ipVersion, isTo, readDestination } from "../wire/inner.ts";
+import { emitIcmpError, ICMP_PACKET_TOO_BIG } from "../wire/icmp.ts";
+import { innerLength, ipVersion, isTo, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
 export function steer(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { count, bytes, view, offset, length, next, peer, session } = burst;
-  const { table, peers, associations, metrics, mtu, words, ownIpv4, ownIpv6 } = context;
+  const { count, view, offset, length, next, peer, session } = burst;
+  const { table, peers, associations, metrics, mtu, words } = context;
   let fromInside = 0;
   // Packets to one peer come in runs, which share its session; those to one destination, what the look-up found.
   let runPeer = -1, runSession = 0, isLookedUp = false, found = NONE;
@@ -31,14 +32,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
     }
     length[row] = whole;
     if (whole > mtu) {
-      metrics.drop(DROP.too_big);
-      const own = ipVersion(view, at) === 4 ? ownIpv4 : ownIpv6;
-      length[row] = own === undefined ? 0 : emitPacketTooBig(bytes, view, at, whole, own, mtu);
-      if (length[row] === 0) {
-        next[row] = DONE;
-        continue;
-      }
-      metrics.column[COUNTER.icmp_errors_sent]++;
+      if (!turnAround(burst, row, whole, context)) continue;
       id = NONE;
     }
     if (id === NONE) {
@@ -70,17 +64,33 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
       metrics.column[COUNTER.packets_handed_over]++;
       continue;
     }
-    session[row] = associations.sendable(id, nowUs);
+    session[row] = associations.epochs.sendable(id, nowUs);
     if (session[row] !== NONE) {
       next[row] = TO_SEAL;
       runPeer = id;
       runSession = session[row];
-    } else if (peers.port[id] === 0) {
+    } else if (associations.paths.port[associations.paths.of(id)] === 0) {
       next[row] = DROP.no_endpoint;
       peers.drops[id]++;
     } else {
-      associations.stage(burst, row, id);
+      associations.outbox.stage(burst, row, id);
     }
   }
   metrics.column[COUNTER.packets_to_tunnel] += fromInside;
+}
+
+/** Makes of a packet that is too big the ICMP error for its sender; false where there is none to make, and the row is DONE. */
+function turnAround(burst: Burst, row: number, whole: number, context: EgressContext): boolean {
+  const { bytes, view, offset, length, next } = burst;
+  const { metrics, mtu, ownIpv4, ownIpv6 } = context;
+  const at = offset[row];
+  metrics.drop(DROP.too_big);
+  const own = ipVersion(view, at) === 4 ? ownIpv4 : ownIpv6;
+  length[row] = own === undefined ? 0 : emitIcmpError(bytes, view, at, whole, own, ICMP_PACKET_TOO_BIG, mtu);
+  if (length[row] === 0) {
+    next[row] = DONE;
+    return false;
+  }
+  metrics.column[COUNTER.icmp_errors_sent]++;
+  return true;
 }

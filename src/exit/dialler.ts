@@ -7,9 +7,8 @@ import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
 import { formatAddress, isIpv4, parseAddress } from "../wire/address.ts";
 import { type IcmpError, type IcmpReason, readIcmpError } from "../wire/icmp_error.ts";
+import { emitIcmpError, ICMP_PORT_UNREACHABLE, ICMP_PROTOCOL_UNREACHABLE } from "../wire/icmp.ts";
 import {
-  emitPortUnreachable,
-  emitProtocolUnreachable,
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
   isFragment,
@@ -224,12 +223,12 @@ export class Dialler implements Exit {
       const packet = bytes.subarray(at, at + size);
       if (protocol === PROTOCOL_UDP) {
         const whole = isFragment(view, at, size) ? this.#reassembly.add(packet, nowUs) : packet;
-        if (whole !== undefined && !this.#receiveUdp(whole)) this.#refuse(burst, row, emitPortUnreachable);
+        if (whole !== undefined && !this.#receiveUdp(whole)) this.#refuse(burst, row, ICMP_PORT_UNREACHABLE);
       } else if (protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6) {
         const error = readIcmpError(view, at, size);
         if (error !== undefined) this.#heed(error);
       } else if (protocol !== PROTOCOL_TCP) {
-        this.#refuse(burst, row, emitProtocolUnreachable);
+        this.#refuse(burst, row, ICMP_PROTOCOL_UNREACHABLE);
       }
     }
     if (isMended) this.#native.ox_dial_send(this.#handle, burstHandle(this.#native, burst), count, DONE);
@@ -326,13 +325,13 @@ export class Dialler implements Exit {
     return true;
   }
 
-  /** Tells the sender of a packet to one of our addresses that nobody takes it. */
-  #refuse(burst: Burst, row: number, emit: typeof emitPortUnreachable): void {
+  /** Tells the sender of a packet to one of our addresses why nobody takes it; `error` is an ICMP_*. */
+  #refuse(burst: Burst, row: number, error: number): void {
     const { bytes, view, offset, length, next } = burst;
     const at = offset[row];
     const own = view.getUint8(at) >> 4 === 4 ? this.#own4 : this.#own6;
     if (own === undefined || !isTo(view, at, own)) return;
-    length[row] = emit(bytes, view, at, length[row], own);
+    length[row] = emitIcmpError(bytes, view, at, length[row], own, error);
     if (length[row] > 0) next[row] = TO_TUNNEL;
   }
 

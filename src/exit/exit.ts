@@ -25,13 +25,16 @@ export interface Exit {
    * and length set, next = TO_TUNNEL. Returns the rows added.
    */
   receive(burst: Burst, nowUs: number): number;
-  /** Has what `receive` brings read by the ring of this native port, where that can be, until the port is closed. */
-  readBy?(ring: number): void;
   /** A descriptor that polls readable when `receive` would find something; absent where only the event loop knows. */
   readonly descriptor?: number;
+  /**
+   * The native handle of the TUN device behind `descriptor` (ox_tun_open), for a port that reads it ahead of `receive`;
+   * absent where there is none.
+   */
+  readonly device?: number;
   /** Whether `receive` has nothing to do for as long as `descriptor` is not readable. */
   readonly sleeps?: boolean;
-  /** Descriptors that outlive a thread that ends without `close`: whoever ended it closes them. */
+  /** Descriptors that outlive a thread that ends without `close`: the thread that ended it closes them. */
   readonly processDescriptors?: readonly number[];
   /** Calls back whenever `receive` would find something after it had found nothing. */
   onReadable(wake: () => void): void;

@@ -56,7 +56,7 @@ export async function tunUnavailable(): Promise<string | undefined> {
 }
 
 /**
- * Makes the device with so many queues, its addresses, rules and forwarding. Throws a sentence, with everything undone,
+ * Makes the device with `queues` queues, its addresses, rules and forwarding. Throws a sentence, with everything undone,
  * on failure.
  */
 export async function openTun(options: TunOptions, queues = 1): Promise<TunDevice> {
@@ -80,7 +80,7 @@ export async function openTun(options: TunOptions, queues = 1): Promise<TunDevic
 }
 
 /**
- * Makes a device with so many queues, which goes with the last of its descriptors. Throws a sentence that ends in
+ * Makes a device with `queues` queues, which goes with the last of its descriptors. Throws a sentence that ends in
  * `remedy` when it cannot, as when a device of that name exists.
  */
 export function openQueues(name: string, native: Native | string, queues: number, remedy: string): number[] {
@@ -200,8 +200,8 @@ export class TunQueue implements Exit {
       : new BulkPackets(native, descriptor);
   }
 
-  readBy(ring: number): void {
-    this.#packets.readBy?.(ring);
+  get device(): number | undefined {
+    return this.#packets.device;
   }
 
   onReadable(wake: () => void): void {

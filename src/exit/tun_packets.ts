@@ -16,24 +16,24 @@ export interface Packets {
   send(burst: Burst): void;
   /** Adds what the device has, without waiting; returns the rows added. */
   receive(burst: Burst): number;
-  /** Has the ring of a native port read the device from here on. Where it cannot nothing changes, and it is false. */
-  readBy?(ring: number): boolean;
+  /** The native handle of the device (ox_tun_open); absent where the library does not know it. */
+  readonly device?: number;
   close(): void;
 }
 
-/** Super-packets, cut and put together by the native library (ffi/src/tun.rs). */
+/** Super-packets, cut and put together by the native library (ffi/src/tun). */
 export class BulkPackets implements Packets {
   readonly #native: Native;
-  readonly #handle: number;
+  readonly device: number;
 
   constructor(native: Native, fd: number) {
     this.#native = native;
-    this.#handle = checked(native.ox_tun_open(fd), "ox_tun_open");
+    this.device = checked(native.ox_tun_open(fd), "ox_tun_open");
   }
 
   send(burst: Burst): void {
     const handle = burstHandle(this.#native, burst);
-    this.#native.ox_tun_send(this.#handle, handle, burst.count, DONE, DROP.exit_error);
+    this.#native.ox_tun_send(this.device, handle, burst.count, DONE, DROP.exit_error);
   }
 
   receive(burst: Burst): number {
@@ -41,20 +41,16 @@ export class BulkPackets implements Packets {
     return received < FEW_ROWS ? received : received + this.#fill(burst, BURST_CAPACITY);
   }
 
-  readBy(ring: number): boolean {
-    return this.#native.ox_tun_read_by(this.#handle, ring) === 0;
-  }
-
   close(): void {
-    this.#native.ox_tun_close(this.#handle);
+    this.#native.ox_tun_close(this.device);
   }
 
-  /** Adds up to so many rows; returns how many. */
+  /** Adds `rows` rows at most; returns how many. */
   #fill(burst: Burst, rows: number): number {
     const from = burst.count;
     burst.growTo(from + rows, TO_TUNNEL);
     const handle = burstHandle(this.#native, burst);
-    const filled = this.#native.ox_tun_receive(this.#handle, handle, from, burst.count, MAX_PACKET_BYTES);
+    const filled = this.#native.ox_tun_receive(this.device, handle, from, burst.count, MAX_PACKET_BYTES);
     burst.shrink(from + Math.max(0, filled));
     return burst.count - from;
   }

@@ -1,6 +1,6 @@
 /**
  * Which queue of a TUN device an inner packet comes out of: the one of the Worker that owns the longest prefix around
- * its destination, by a program in the kernel (ffi/src/steer.rs). Invariant: the kernel's table holds what `follow` was
+ * its destination, by a program in the kernel (ffi/src/port/steer.rs). Invariant: the kernel's table holds what `follow` was
  * last given, but for prefixes that it refused, which are named aloud. Where the kernel refuses the program, the device spreads flows by itself, and Workers hand over what is
  * not theirs.
  */

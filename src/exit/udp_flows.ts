@@ -1,5 +1,5 @@
 /**
- * UDP without privilege, in the native library (ffi/src/flows.rs): the twin of udp_nat.ts that moves bursts, and the
+ * UDP without privilege, in the native library (ffi/src/flows): the twin of udp_nat.ts that moves bursts, and the
  * one descriptor behind which everything of the userspace exit can be waited for. Invariant: what it promises is what
  * udp_nat.ts promises. Puts no fragments together and makes none.
  */
@@ -27,7 +27,7 @@ export interface UdpFlowsOptions {
 const STARVED = 0xffff;
 /** Bit of `poll`: flows have something. */
 const FLOWS_READY = 1;
-/** The longest answer with its headers (ANSWER_BYTES_MAX in flows.rs). */
+/** The longest answer with its headers (ANSWER_BYTES_MAX in flows/set.rs). */
 const LARGE_BYTES_MAX = 65507 + 48;
 const WARNING_US = 60e6;
 

@@ -159,7 +159,7 @@ export class UdpNat {
     return flow;
   }
 
-  /** Whoever has most flows loses its idlest, so that one client cannot push out another's few. */
+  /** The owner of most flows loses its idlest, so that one client cannot push out another's few. */
   #makeRoom(): void {
     let greediest = "", most = 0;
     for (const [owner, flows] of this.#perOwner) if (flows > most) [greediest, most] = [owner, flows];

@@ -11,11 +11,14 @@ import { DROP, type Metrics } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
 import { parseAddress, parsePrefix, prefixContains } from "../wire/address.ts";
 import {
-  emitAdminProhibited,
-  emitProtocolUnreachable,
-  emitReassemblyExceeded,
+  emitIcmpError,
+  ICMP_ADMIN_PROHIBITED,
+  ICMP_PROTOCOL_UNREACHABLE,
+  ICMP_REASSEMBLY_EXCEEDED,
+  ICMP_TIME_EXCEEDED,
+} from "../wire/icmp.ts";
+import {
   emitTcpReset,
-  emitTimeExceeded,
   hasRouteLeft,
   IPV6_HEADER_BYTES,
   ipVersion,
@@ -104,7 +107,7 @@ class UserspaceExit implements Exit {
     };
     this.#reassembly = new Reassembly((expired) => {
       options.metrics.drop(DROP.unassembled);
-      const error = expired && this.#errorAbout(expired, emitReassemblyExceeded);
+      const error = expired && this.#errorAbout(expired, ICMP_REASSEMBLY_EXCEEDED);
       if (error) emit(error);
     });
     const { native, mtu, log, maxFlows } = options;
@@ -164,13 +167,13 @@ class UserspaceExit implements Exit {
     this.#flows?.sendBurst(burst, nowUs);
     let isMended = false;
     for (let row = 0; row < count; row++) {
-      if (next[row] === TO_HAIRPIN) this.#answer(burst, row, DROP.denied, emitAdminProhibited);
+      if (next[row] === TO_HAIRPIN) this.#answer(burst, row, DROP.denied, ICMP_ADMIN_PROHIBITED);
       if (next[row] !== TO_EXIT) continue;
       const at = offset[row];
       const protocol = protocolOf(view, at, length[row]);
       // Where it is to go in the end, nobody has judged.
       if (ipVersion(view, at) === 6 && hasRouteLeft(view, at, length[row])) {
-        this.#answer(burst, row, DROP.unsupported, emitAdminProhibited);
+        this.#answer(burst, row, DROP.unsupported, ICMP_ADMIN_PROHIBITED);
         continue;
       }
       if (protocol === PROTOCOL_TCP && this.#tcp) {
@@ -274,7 +277,7 @@ class UserspaceExit implements Exit {
       return;
     }
     const isOfPing = protocol === PROTOCOL_ICMP || protocol === PROTOCOL_ICMPV6;
-    this.#answer(burst, row, DROP.unsupported, isOfPing ? emitAdminProhibited : emitProtocolUnreachable);
+    this.#answer(burst, row, DROP.unsupported, isOfPing ? ICMP_ADMIN_PROHIBITED : ICMP_PROTOCOL_UNREACHABLE);
   }
 
   /** Answers packets whose hops end here, as any router does (RFC 1812 §5.3.1, RFC 8200 §3); what goes on has one less. */
@@ -284,31 +287,26 @@ class UserspaceExit implements Exit {
       if (next[row] !== TO_EXIT && next[row] !== TO_HAIRPIN) continue;
       const at = offset[row];
       const hops = bytes[at] >> 4 === 4 ? bytes[at + 8] : bytes[at + 7];
-      if (hops <= 1) this.#answer(burst, row, DROP.hop_limit, emitTimeExceeded);
+      if (hops <= 1) this.#answer(burst, row, DROP.hop_limit, ICMP_TIME_EXCEEDED);
     }
   }
 
-  /** The ICMP error about a packet outside the arena; undefined when none may be sent. */
-  #errorAbout(packet: Uint8Array, emitError: typeof emitAdminProhibited): Uint8Array | undefined {
+  /** The ICMP error, an ICMP_*, about a packet outside the arena; undefined when none may be sent. */
+  #errorAbout(packet: Uint8Array, error: number): Uint8Array | undefined {
     const bytes = new Uint8Array(ERROR_BYTES_MAX);
     const quoted = Math.min(packet.length, ERROR_BYTES_MAX - IPV6_HEADER_BYTES - 8);
     bytes.set(packet.subarray(0, quoted));
     const gateway = packet[0] >> 4 === 4 ? this.#gateway4 : this.#gateway6;
-    const length = emitError(bytes, new DataView(bytes.buffer), 0, quoted, gateway);
+    const length = emitIcmpError(bytes, new DataView(bytes.buffer), 0, quoted, gateway, error);
     return length > 0 ? bytes.subarray(0, length) : undefined;
   }
 
-  #answer(burst: Burst, row: number, reason: number, emit: typeof emitAdminProhibited): void {
+  #answer(burst: Burst, row: number, reason: number, error: number): void {
     const { bytes, view, offset, length, next } = burst;
     const at = offset[row];
     this.#metrics.drop(reason);
-    length[row] = emit(
-      bytes,
-      view,
-      at,
-      length[row],
-      ipVersion(view, at) === 4 ? this.#gateway4 : this.#gateway6,
-    );
+    const gateway = ipVersion(view, at) === 4 ? this.#gateway4 : this.#gateway6;
+    length[row] = emitIcmpError(bytes, view, at, length[row], gateway, error);
     next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
   }
 }

@@ -41,7 +41,7 @@ export function admit(burst: Burst, context: IngressContext, nowUs: number): voi
       protocol.onResponse(burst, row, nowUs);
     } else {
       next[row] = DONE;
-      associations.onCookie(burst, row, isOx, nowUs);
+      associations.gate.onCookie(burst, row, protocol, nowUs);
     }
     // What was not made for this relay's key has cost one hash, and takes nobody's place.
     if (next[row] !== DROP.bad_mac1) taken++;

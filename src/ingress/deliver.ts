@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * Last node of ingress: judges each inner packet and says where it goes. Invariant: a packet that leaves here
- * for the exit has its whole length on hand, a source among its peer's allowed IPs and a destination that the
- * policy opens. A refused packet is turned around in place into the ICMP error that tells its sender. What goes into
- * the tunnel again names its receiver's peer.
+ * Judges each inner packet and says where it goes; behind it classify only counts. Invariant: a packet that leaves here for the
+ * exit has its whole length on hand and a source among its peer's allowed IPs, and where there is a policy, as on a relay, a
+ * destination that the policy opens; of a hairpin the exit has the last word. A refused packet is turned around in place into the
+ * ICMP error that tells its sender. A packet that goes into the tunnel again names its receiver's peer.
  * Keeps PROTOCOL R18 and R19.
  */
 import { COUNTER, DROP, type Metrics } from "../metrics.ts";
@@ -11,12 +11,15 @@ import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, DONE, OPENED, TO_EXIT, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
 import {
-  emitAdminProhibited,
   emitEchoReply,
-  emitPortUnreachable,
-  emitProtocolUnreachable,
+  emitIcmpError,
+  ICMP_ADMIN_PROHIBITED,
+  ICMP_PORT_UNREACHABLE,
+  ICMP_PROTOCOL_UNREACHABLE,
+  ICMP_TIME_EXCEEDED,
+} from "../wire/icmp.ts";
+import {
   emitTcpReset,
-  emitTimeExceeded,
   hasSourceRoute,
   innerLength,
   ipv4Source,
@@ -39,8 +42,8 @@ import type { IngressContext } from "./context.ts";
 const target = new Uint32Array(4);
 
 export function deliver(burst: Burst, context: IngressContext, nowUs: number): void {
-  const { count, bytes, view, offset, length, next, peer, session } = burst;
-  const { table, peers, policy, metrics, ownIpv4, ownIpv6, speedtest } = context;
+  const { count, view, offset, length, next, peer } = burst;
+  const { peers, policy, metrics, ownIpv4, ownIpv6 } = context;
   let toExit = 0, toPeers = 0;
   // Packets to one destination come in runs, which are judged once. A mapped IPv4 address is not that of IPv4.
   let runVersion = 0, isOwn = false, other = NONE, isOpen = false;
@@ -79,14 +82,7 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
         : policy.allowPeers && !policy.denies(target, 0);
     }
     if (isOwn && own !== undefined) {
-      const kind = policy.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
-      if (kind !== 0 && isForSpeedtest(view, at)) {
-        // What is many times as long as its question goes to addresses that are proven (PROTOCOL §7).
-        if (kind === SPEEDTEST_PULL && table.protocol[session[row]] !== OXTUNNEL) next[row] = DROP.denied;
-        else speedtest.take(burst, row, id, kind, innerMtu(context, id), nowUs);
-        continue;
-      }
-      answerAsHost(burst, row, whole, own, metrics);
+      toHost(burst, row, whole, own, context, nowUs);
       continue;
     }
     // Where a source route leads, nobody has judged (RFC 7126 §4.3).
@@ -96,15 +92,7 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
         toExit++;
         continue;
       }
-      if (spendHop(view, at) === 0) {
-        metrics.drop(DROP.hop_limit);
-        length[row] = emitTimeExceeded(bytes, view, at, whole, own ?? target);
-        next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
-        continue;
-      }
-      next[row] = TO_TUNNEL;
-      peer[row] = other;
-      toPeers++;
+      if (toPeer(burst, row, whole, other, own ?? target, metrics)) toPeers++;
       continue;
     }
     // To this host from outside: another client's port perhaps, if clients may reach each other.
@@ -117,13 +105,62 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       continue;
     }
     peers.drops[id]++;
-    metrics.drop(DROP.denied);
-    length[row] = emitAdminProhibited(bytes, view, at, whole, own ?? target);
-    next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
-    if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
+    deny(burst, row, whole, own ?? target, metrics);
   }
   metrics.column[COUNTER.packets_to_exit] += toExit;
   metrics.column[COUNTER.packets_between_peers] += toPeers;
+}
+
+/** Answers a packet to the relay's own inner address `own`: speed tests where they are allowed, else as a host does. */
+function toHost(
+  burst: Burst,
+  row: number,
+  whole: number,
+  own: Uint32Array,
+  context: IngressContext,
+  nowUs: number,
+): void {
+  const { view, offset, next, peer, session } = burst;
+  const { table, policy, metrics, speedtest } = context;
+  const at = offset[row], id = peer[row];
+  const kind = policy!.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
+  if (kind === 0 || !isForSpeedtest(view, at)) answerAsHost(burst, row, whole, own, metrics);
+  // What is many times as long as its question goes to addresses that are proven (PROTOCOL §7).
+  else if (kind === SPEEDTEST_PULL && table.protocol[session[row]] !== OXTUNNEL) next[row] = DROP.denied;
+  else speedtest.take(burst, row, id, kind, innerMtu(context, id), nowUs);
+}
+
+/**
+ * Sends a packet on to the peer `other`, one hop further; false where its hops are spent, which its sender is told from `source`.
+ */
+function toPeer(
+  burst: Burst,
+  row: number,
+  whole: number,
+  other: number,
+  source: Uint32Array,
+  metrics: Metrics,
+): boolean {
+  const { bytes, view, offset, length, next, peer } = burst;
+  const at = offset[row];
+  if (spendHop(view, at) === 0) {
+    metrics.drop(DROP.hop_limit);
+    length[row] = emitIcmpError(bytes, view, at, whole, source, ICMP_TIME_EXCEEDED);
+    next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
+    return false;
+  }
+  next[row] = TO_TUNNEL;
+  peer[row] = other;
+  return true;
+}
+
+/** Drops a packet that the policy refuses, and makes of it the ICMP error for its sender, from `source`, where there may be one. */
+function deny(burst: Burst, row: number, whole: number, source: Uint32Array, metrics: Metrics): void {
+  const { bytes, view, offset, length, next } = burst;
+  metrics.drop(DROP.denied);
+  length[row] = emitIcmpError(bytes, view, offset[row], whole, source, ICMP_ADMIN_PROHIBITED);
+  next[row] = length[row] === 0 ? DONE : TO_TUNNEL;
+  if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
 }
 
 /**
@@ -138,8 +175,8 @@ function answerAsHost(burst: Burst, row: number, whole: number, own: Uint32Array
     const protocol = protocolOf(view, at, whole);
     if (protocol === PROTOCOL_TCP) length[row] = emitTcpReset(view, at, whole);
     else if (protocol !== PROTOCOL_ICMP && protocol !== PROTOCOL_ICMPV6 && !isFragment(view, at, whole)) {
-      const emit = protocol === PROTOCOL_UDP ? emitPortUnreachable : emitProtocolUnreachable;
-      length[row] = emit(bytes, view, at, whole, own);
+      const error = protocol === PROTOCOL_UDP ? ICMP_PORT_UNREACHABLE : ICMP_PROTOCOL_UNREACHABLE;
+      length[row] = emitIcmpError(bytes, view, at, whole, own, error);
       if (length[row] > 0) metrics.column[COUNTER.icmp_errors_sent]++;
     }
   }

@@ -10,7 +10,7 @@ import { type Burst, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
 import { FRAME_PACKET, FRAMES_END, FRAMES_MALFORMED } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
 import type { IngressContext } from "./context.ts";
-import { addPacket, leaveInPlace } from "./unframe.ts";
+import { addPacket, leaveInPlace } from "./packets.ts";
 
 /** @param first the first row that the handshakes may have added. */
 export function early(burst: Burst, context: IngressContext, first: number): void {

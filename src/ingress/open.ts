@@ -74,6 +74,7 @@ function acceptWireguard(
 ): void {
   const { next, session, peer, counter, length, address, port, local } = burst;
   const { replay } = table;
+  const { epochs, paths, wireguard } = associations;
   const epoch = session[from], id = peer[from];
   let last = -1, bytes = 0, keepalives = 0;
   for (let row = from; row < end; row++) {
@@ -91,6 +92,6 @@ function acceptWireguard(
   if (last < 0) return;
   peers.bytesReceived[id] += bytes;
   metrics.column[COUNTER.keepalives_received] += keepalives;
-  if (!associations.isOnOxtunnel(id, epoch)) associations.roam(id, address, 4 * last, port[last], local);
-  associations.wireguard.received(id, epoch, bytes > 0, nowUs);
+  if (!epochs.isOnOxtunnel(id, epoch)) paths.roam(id, address, 4 * last, port[last], local);
+  wireguard.received(id, epoch, bytes > 0, nowUs);
 }

@@ -8,7 +8,7 @@
 import { NONE } from "../vector/arena.ts";
 import { parseAddress, parsePrefix } from "../wire/address.ts";
 import { rangeTexts } from "../wire/special_ranges.ts";
-import { PrefixTable } from "../session/prefix_table.ts";
+import { PrefixTable } from "../vector/prefix_table.ts";
 
 const ALLOW = 1;
 const DENY = 0;

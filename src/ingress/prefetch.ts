@@ -14,6 +14,8 @@ import type { IngressContext } from "./context.ts";
 const rows = new Uint32Array(BURST_CAPACITY);
 const oxRows = new Uint32Array(BURST_CAPACITY);
 const ids = new Uint32Array(BURST_CAPACITY);
+/** Rows of the table of paths. */
+const paths = new Uint32Array(BURST_CAPACITY);
 
 export function prefetch(burst: Burst, context: IngressContext): void {
   const { table, peers, associations } = context;
@@ -24,9 +26,16 @@ export function prefetch(burst: Burst, context: IngressContext): void {
   const owned = findOwners(named, context);
   table.replay.touch(rows, owned);
   peers.received.touch(ids, owned);
+  associations.paths.presence.touch(ids, owned);
+  table.pathsOf(rows, owned, paths);
+  associations.paths.endpoints.touch(paths, owned);
   associations.timers.touch(ids, owned);
   const { oxtunnel } = associations;
-  if (oxtunnel !== undefined) oxtunnel.sessions.columns.touch(oxRows, table.oxtunnelOf(rows, owned, oxRows));
+  if (oxtunnel === undefined) return;
+  const spoken = table.oxtunnelOf(rows, owned, oxRows);
+  oxtunnel.sessions.columns.touch(oxRows, spoken);
+  table.pathsOf(oxRows, spoken, paths);
+  associations.paths.measures.touch(paths, spoken);
 }
 
 /** The rows that receiver indices and connection ids name; how many there are. */

@@ -1,44 +1,44 @@
 // Hot path.
 /**
- * Brings packets back that were lost (PROTOCOL §13): behind each datagram of a session that repairs, what can be solved now
- * is solved, and the packets of it are added to the burst. Invariant: a packet that comes back is judged like any other,
- * and is delivered once, whether its own datagram comes late or not; nothing but packets is read of it.
+ * Brings lost packets back (PROTOCOL §13): after each datagram of a session that repairs, the plaintexts that can be solved
+ * now are solved, and their packets are added to the burst. Invariant: a packet that comes back is judged like any other
+ * and is delivered once, whether its own datagram arrives late or not; no other frame of such a plaintext is obeyed.
  * Keeps PROTOCOL R48 and R92.
  */
 import { COUNTER, DROP } from "../metrics.ts";
-import type { RepairReceiver } from "../repair/receiver.ts";
+import type { SessionRepair } from "../repair/session_repair.ts";
 import { type Burst, DONE } from "../vector/burst.ts";
 import { FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";
-import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
-import { addPacket } from "./unframe.ts";
+import { addPacket } from "./packets.ts";
 
 /** Rows for a packet that comes back: what was solved, and the packet in it. */
 export const RECOVERED_ROWS = 2;
 
-/** Adds what `receiver` can bring back, for the session and peer of `row`. */
+/** Adds the packets that `repair` can bring back now, for the session and peer of `row`. */
 export function recover(
   burst: Burst,
   row: number,
-  receiver: RepairReceiver,
+  repair: SessionRepair,
+  takesLz4: boolean,
   context: IngressContext,
   nowUs: number,
 ): void {
-  const found = receiver.solve(nowUs);
-  for (let i = 0; i < found; i++) recoverOne(burst, row, receiver, receiver.decoder.recovered[i], context);
+  const found = repair.solve(nowUs);
+  for (let i = 0; i < found; i++) recoverOne(burst, row, repair, i, takesLz4, context);
 }
 
 function recoverOne(
   burst: Burst,
   row: number,
-  { decoder }: RepairReceiver,
-  number: number,
+  repair: SessionRepair,
+  i: number,
+  takesLz4: boolean,
   context: IngressContext,
 ): void {
-  const { metrics, frames, associations } = context;
-  const takesLz4 = (associations.oxtunnel!.sessions.of[burst.session[row]]!.features & FEATURE_LZ4) !== 0;
-  const length = decoder.lengthOf(number), from = decoder.placeOf(number);
+  const { metrics, frames } = context;
+  const length = repair.recoveredBytes(i);
   const copy = burst.grow(length, DONE);
   if (copy < 0) {
     metrics.drop(DROP.arena_full);
@@ -46,7 +46,7 @@ function recoverOne(
   }
   const { bytes, view, offset, session, peer, headerBytes } = burst;
   const at = offset[copy];
-  for (let i = 0; i < length; i++) bytes[at + i] = decoder.memory[from + i];
+  repair.copyRecovered(i, bytes, at);
   session[copy] = session[row];
   peer[copy] = peer[row];
   headerBytes[copy] = 0;

@@ -1,14 +1,13 @@
 // Hot path.
 /**
  * Fourth node of ingress, OxTunnel's alone: reads the frames of each plaintext (PROTOCOL §13). Control frames are obeyed
- * here; each packet becomes a row of its own, the first one in its datagram's place; compressed ones are decompressed into a
- * slot of their own, and SYNs get an MSS that fits. Invariant: packets leave in the order in which they came, each with
+ * here; each packet becomes a row of its own, the first one in its datagram's place (packets.ts). Invariant: packets leave in the order in which they came, each with
  * exactly the length that its frame says; what came before a malformed frame stands. What needs more rows than the burst
  * has left goes to the backlog, and from there into the next.
- * Keeps PROTOCOL R46, R47, R48, R49, R50, R51, R52, R79 and R85.
+ * Keeps PROTOCOL R47, R48, R51, R52, R79 and R85.
  */
 import { COUNTER, DROP } from "../metrics.ts";
-import { NONE, packetStart } from "../vector/arena.ts";
+import { NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, OPENED, TO_UNFRAME } from "../vector/burst.ts";
 import { controlFits, controlKind } from "../wire/control.ts";
 import {
@@ -19,19 +18,13 @@ import {
   FRAMES_END,
   FRAMES_MALFORMED,
   isFrame,
-  LZ4_BLOCK_AT,
-  lz4OriginalBytes,
 } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
-import { innerLength } from "../wire/inner.ts";
-import { DATAGRAM_OVERHEAD_BYTES, OX_DATAGRAM_MAX_BYTES } from "../wire/oxtunnel.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import { controlPrice } from "../session/oxtunnel/control_budget.ts";
 import type { IngressContext } from "./context.ts";
+import { addPacket, decompressInPlace, leaveInPlace } from "./packets.ts";
 import { recover, RECOVERED_ROWS } from "./recover.ts";
-
-/** The longest packet that a datagram holds as it is, which one that comes compressed may be too. */
-const PACKET_BYTES_MAX = OX_DATAGRAM_MAX_BYTES - DATAGRAM_OVERHEAD_BYTES;
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
@@ -85,7 +78,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     next[row] = DROP.no_session;
     return;
   }
-  const takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
+  const { repair } = rest, takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
   let packetAt = NONE, packetBytes = 0, packetKind = FRAME_PACKET, isHeard = length[row] === 0;
   // Packets that repair brought back before are known when their own datagram comes.
   let symbolAt = NONE, isKnown = false;
@@ -107,7 +100,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       isHeard = true;
       if (symbolAt === NONE) {
         symbolAt = frames.headAt;
-        isKnown = rest.receiver?.received(bytes, symbolAt, end - symbolAt, counter[row]) === false;
+        isKnown = repair?.packetsReceived(bytes, symbolAt, end - symbolAt, counter[row]) === false;
       }
       if (isKnown) continue;
       if (packetAt !== NONE) addPacket(burst, row, kind, frames.at, frames.length, context);
@@ -118,7 +111,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       }
     } else if (kind === FRAME_REPAIR) {
       isHeard = true;
-      if (!rest.onRepair(burst, frames.at, frames.length, counter[row], nowUs)) {
+      if (repair?.repairReceived(burst, frames.at, frames.length, counter[row], nowUs) === false) {
         metrics.drop(DROP.malformed_inner);
       }
     }
@@ -126,7 +119,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   }
   if (isHeard) sessions.elicited(owner, id, nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;
-  if (rest.receiver !== undefined) recover(burst, row, rest.receiver, context, nowUs);
+  if (repair !== undefined) recover(burst, row, repair, takesLz4, context, nowUs);
   if (packetAt === NONE) {
     next[row] = DONE;
     return;
@@ -134,93 +127,4 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   if (packetKind === FRAME_LZ4) decompressInPlace(burst, row, packetAt, packetBytes, context);
   else leaveInPlace(burst, row, packetAt, packetBytes);
   if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(owner));
-}
-
-/** Makes the row, whose datagram holds the packet at `at`, that packet's. */
-export function leaveInPlace(
-  { view, offset, length, next }: Burst,
-  row: number,
-  at: number,
-  bytes: number,
-): void {
-  offset[row] = at;
-  length[row] = bytes;
-  next[row] = isWhole(view, at, bytes) ? OPENED : DROP.malformed_inner;
-}
-
-/** Copies a packet that shares its datagram with an earlier one into a row of its own. */
-export function addPacket(
-  burst: Burst,
-  row: number,
-  kind: number,
-  at: number,
-  bytes: number,
-  context: IngressContext,
-): void {
-  const { bytes: arena, view, offset, session, peer } = burst;
-  const whole = kind === FRAME_LZ4
-    ? lz4OriginalBytes(view, at, bytes, PACKET_BYTES_MAX)
-    : isWhole(view, at, bytes)
-    ? bytes
-    : 0;
-  const added = whole === 0 ? -1 : burst.grow(whole, OPENED);
-  if (added < 0) {
-    context.metrics.drop(whole === 0 ? DROP.malformed_inner : DROP.arena_full);
-    return;
-  }
-  if (kind !== FRAME_LZ4) arena.copyWithin(offset[added], at, at + bytes);
-  else if (!decompress(burst, at, bytes, offset[added], whole, context)) {
-    burst.shrink(added);
-    context.metrics.drop(DROP.malformed_inner);
-    return;
-  }
-  session[added] = session[row];
-  peer[added] = peer[row];
-  clampMss(view, offset[added], whole, context.associations.oxtunnel!.sessions.innerMtu(session[row]));
-}
-
-/** Puts what the LZ4 frame at `at` holds in the place of its datagram: into a fresh slot, for the two may not overlap. */
-function decompressInPlace(
-  burst: Burst,
-  row: number,
-  at: number,
-  bytes: number,
-  context: IngressContext,
-): void {
-  const { arena, view, slot, offset, length, next } = burst;
-  const original = lz4OriginalBytes(view, at, bytes, PACKET_BYTES_MAX);
-  next[row] = DROP.malformed_inner;
-  if (original === 0) return;
-  const fresh = arena.take();
-  if (fresh === NONE) {
-    next[row] = DROP.arena_full;
-    return;
-  }
-  if (!decompress(burst, at, bytes, packetStart(fresh), original, context)) {
-    arena.release(fresh);
-    return;
-  }
-  arena.release(slot[row]);
-  slot[row] = fresh;
-  offset[row] = packetStart(fresh);
-  length[row] = original;
-  next[row] = OPENED;
-}
-
-/** Whether the LZ4 frame came out as one whole packet of `original` bytes at `to` (PROTOCOL R49, R50). */
-function decompress(
-  burst: Burst,
-  at: number,
-  bytes: number,
-  to: number,
-  original: number,
-  { lz4 }: IngressContext,
-): boolean {
-  return lz4 !== undefined &&
-    lz4.decompress(burst, at + LZ4_BLOCK_AT, bytes - LZ4_BLOCK_AT, to, original) &&
-    isWhole(burst.view, to, original);
-}
-
-function isWhole(view: DataView, at: number, bytes: number): boolean {
-  return innerLength(view, at, bytes) === bytes;
 }

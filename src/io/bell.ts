@@ -9,14 +9,14 @@ const ONE = new Uint8Array(new BigUint64Array([1n]).buffer);
 const count = new Uint8Array(8);
 
 /**
- * The descriptors of so many new bells, which any thread of the process may ring. Throws, with none left open, when the
+ * The descriptors of `count` new bells, which any thread of the process may ring. Throws, with none left open, when the
  * process may have no more descriptors.
  */
 export function openBells(count: number): number[] {
   const bells = Array.from({ length: count }, () => libc().eventfd(0, O_CLOEXEC | O_NONBLOCK));
   if (!bells.some((fd) => fd < 0)) return bells;
   closeBells(bells.filter((fd) => fd >= 0));
-  throw new Error("no file descriptor is left to wake a data plane by; raise ulimit -n");
+  throw new Error("no file descriptor is left to wake a Worker by; raise ulimit -n");
 }
 
 export function closeBells(bells: readonly number[]): void {

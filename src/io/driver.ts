@@ -1,28 +1,18 @@
 /**
- * The driver: the only loop and the only clock of a data plane. It carries bursts between port, core and exit
+ * The driver: the only loop and the only clock of a Worker or plane. It has bursts carried between port, core and exit (carry.ts)
  * whenever one of them has something, and runs the core's timers. Invariant: it never waits to fill a burst, and
  * every slot that it is given is released or handed over in the same turn.
  */
 import { setImmediate } from "node:timers";
+import { Carrier, type Core } from "../carry.ts";
 import type { Exit } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Arena } from "../vector/arena.ts";
-import { Burst, BURST_CAPACITY, TO_EXIT, TO_TRANSMIT } from "../vector/burst.ts";
 import { clearBell } from "./bell.ts";
 import type { Mailbox } from "./mailbox.ts";
-import { nap, PollSet, type WaitSet } from "./poll.ts";
-import type { Port } from "./port.ts";
-
-/** The core's verbs, as relay and client have them. */
-export interface Core {
-  ingest(burst: Burst, nowUs: number): void;
-  ingestRest(burst: Burst, nowUs: number): number;
-  ingestInner(burst: Burst, nowUs: number): void;
-  pollTransmit(burst: Burst, nowUs: number): number;
-  pollTimeout(): number;
-  handleTimeout(nowUs: number): void;
-  setWallClock(unixOffsetUs: number): void;
-}
+import { nap } from "./poll.ts";
+import type { Port, PortWait, WaitSet } from "./port.ts";
+import { PORT_PLACE, waitSetOf } from "./wait_set.ts";
 
 /** Bursts carried before the event loop gets a turn. */
 const ROUNDS_MAX = 8;
@@ -31,13 +21,13 @@ const ROUNDS_MAX = 8;
  * So do the tasks that V8 leaves for it after collections: never run, they would pile up, 40 bytes for each handshake.
  */
 const TURN_US = 500_000;
-/** Places among the descriptors that are waited for. */
-const PORT = 0, MAILBOX = 1, BELL = 2, EXIT = 3;
+/** Places among what is waited for, behind the port's. */
+const MAILBOX = 1, BELL = 2, EXIT = 3;
 /** Wakes in a row that bring nothing to carry, as a far end's news of room to send, before the driver pauses after each. */
 const EMPTY_WAKES_MAX = 64;
 /**
- * Where the next packet follows so soon after all were carried, on the average of late, the driver looks for it again
- * and again for up to twice that time: to sleep and be woken costs more. What comes more slowly never makes it spin.
+ * Where the moving average of the waits is shorter than this, the driver looks again and again for up to twice the average
+ * before it sleeps: to sleep and be woken costs more. Packets that come more slowly never make it spin.
  */
 const SPIN_GAP_US = 40;
 /** The longest gap that the average takes in, so that one pause does not outweigh many short gaps. */
@@ -65,17 +55,15 @@ export interface Messages {
 }
 
 export class Driver {
-  readonly #burst: Burst;
+  readonly #carrier: Carrier;
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timerDueUs = Infinity;
   #beat: ReturnType<typeof setInterval> | undefined;
   #lastHousekeepingUs = -Infinity;
   #running = false;
   #again = false;
-  /** How long a wait lasts, on the average of late. */
+  /** The moving average of how long a wait lasts. */
   #gapUs = GAP_US_MAX;
-  /** Whether the last round may have left something that no descriptor shows. */
-  #isMore = false;
   #stopped = false;
   #loop: Promise<void> | undefined;
 
@@ -89,20 +77,20 @@ export class Driver {
     readonly mailbox?: Mailbox,
     readonly messages?: Messages,
   ) {
-    this.#burst = new Burst(arena);
+    this.#carrier = new Carrier(arena, core, port, exit, metrics, mailbox);
   }
 
   /** Whether its thread will wait in the kernel and not in the event loop. */
   get waits(): boolean {
-    return this.port.descriptor !== undefined && this.exit.descriptor !== undefined;
+    return this.port.wait !== undefined && this.exit.descriptor !== undefined;
   }
 
-  /** Starts carrying. Returns at once. Where port and exit both have descriptors, this thread waits for nothing else. */
+  /** Starts carrying. Returns at once. Where both port and exit can be waited for, this thread waits for nothing else. */
   start(): void {
-    const { descriptor: outer } = this.port, { descriptor: inner } = this.exit;
-    if (outer !== undefined && inner !== undefined) {
+    const { wait } = this.port, { descriptor } = this.exit;
+    if (wait !== undefined && descriptor !== undefined) {
       this.#running = true; // a wake by the event loop has nothing to do here
-      this.#loop = this.#waitAndCarry(outer, inner);
+      this.#loop = this.#waitAndCarry(wait, descriptor);
       return;
     }
     const wake = () => this.turn();
@@ -121,14 +109,12 @@ export class Driver {
     await this.#loop;
   }
 
-  /** Blocks this thread in ppoll(2) whenever there is nothing to carry: no thread is woken to wake another. */
-  async #waitAndCarry(outer: number, inner: number): Promise<void> {
-    const { core, exit, mailbox, messages } = this;
-    const { ring } = this.port;
-    // Or in the port's ring. In the order of PORT, MAILBOX, BELL and EXIT.
-    if (ring !== undefined) exit.readBy?.(ring);
-    const others = [mailbox?.descriptor, messages?.bell, inner];
-    const descriptors = this.port.waitWith?.(others) ?? new PollSet([outer, ...others]);
+  /** Blocks this thread as the port says whenever there is nothing to carry: no thread is woken to wake another. */
+  async #waitAndCarry(wait: PortWait, descriptor: number): Promise<void> {
+    const { core, exit, mailbox, messages } = this, carrier = this.#carrier;
+    const bell = messages && { descriptor: messages.bell };
+    // In the order of MAILBOX, BELL and EXIT.
+    const places = waitSetOf(wait, [mailbox, bell, { descriptor, device: exit.device }]);
     // The clock is read where a turn begins and where it ends, no oftener: reading it costs as much as a packet's decisions.
     let nowUs = monotonicUs(), turnDueUs = -Infinity, emptyWakes = 0, isPortReady = true, isExitReady = true;
     while (!this.#stopped) {
@@ -136,26 +122,25 @@ export class Driver {
         turnDueUs = nowUs + TURN_US;
         await new Promise<void>((resolve) => setImmediate(resolve));
         nowUs = monotonicUs();
-        if (this.#isMore) messages?.takeMessages(); // nobody looks at the bell
+        if (carrier.isMore) messages?.takeMessages(); // nobody looks at the bell
       }
       this.metrics.add("loop_beats", 1);
       if (this.#carry(nowUs, isPortReady, isExitReady)) emptyWakes = 0;
       isPortReady = isExitReady = true;
       nowUs = monotonicUs();
-      if (this.#isMore) continue;
+      if (carrier.isMore) continue;
 
       // What the mailbox holds for want of a slot shows nowhere else.
       const lookDueUs = mailbox?.isWaiting ? nowUs + 1000 : turnDueUs;
       const startUs = nowUs;
-      const ready = this.#wait(descriptors, startUs, Math.min(core.pollTimeout(), lookDueUs));
+      const ready = this.#wait(places, startUs, Math.min(core.pollTimeout(), lookDueUs));
       nowUs = monotonicUs();
       this.#gapUs += (Math.min(GAP_US_MAX, nowUs - startUs) - this.#gapUs) / 8;
       if (ready === 0) continue;
-      isPortReady = descriptors.isReady(PORT);
-      // What a ring has read shows nowhere else.
-      isExitReady = ring !== undefined || !exit.sleeps || descriptors.isReady(EXIT);
-      if (descriptors.isReady(MAILBOX)) mailbox?.clear();
-      if (messages !== undefined && descriptors.isReady(BELL)) {
+      isPortReady = places.isReady(PORT_PLACE);
+      isExitReady = !exit.sleeps || places.isReady(EXIT);
+      if (places.isReady(MAILBOX)) mailbox?.clear();
+      if (messages !== undefined && places.isReady(BELL)) {
         clearBell(messages.bell);
         messages.takeMessages();
       }
@@ -164,18 +149,18 @@ export class Driver {
     }
   }
 
-  /** Waits from `startUs`, which is now, until `dueUs` at most; returns how many descriptors are ready. */
-  #wait(descriptors: WaitSet, startUs: number, dueUs: number): number {
+  /** Waits from `startUs`, which is now, until `dueUs` at most; returns 0 when no place is ready. */
+  #wait(places: WaitSet, startUs: number, dueUs: number): number {
     let nowUs = startUs;
     if (this.#gapUs < SPIN_GAP_US) {
       const untilUs = Math.min(startUs + 2 * this.#gapUs, dueUs);
       do {
-        const ready = descriptors.wait(0);
+        const ready = places.wait(0);
         if (ready > 0) return ready;
         nowUs = monotonicUs();
       } while (nowUs < untilUs);
     }
-    return descriptors.wait(Math.max(0, dueUs - nowUs) / 1000);
+    return places.wait(Math.max(0, dueUs - nowUs) / 1000);
   }
 
   /** Carries what is there. A wake from inside a turn makes another round instead of a nested one. */
@@ -199,28 +184,13 @@ export class Driver {
 
   /** One round in each direction; whether anything was there. */
   #carry(nowUs: number, isPortReady = true, isExitReady = true): boolean {
-    const { core, port, exit, mailbox } = this;
-    const burst = this.#burst;
-    let busy = false;
-    this.#isMore = false;
-
-    if (isPortReady && port.receive(burst) > 0) {
-      busy = true;
-      this.#ingest(nowUs);
-    }
-    if (mailbox !== undefined && mailbox.receive(burst) > 0) {
-      busy = true;
-      this.#ingest(nowUs);
-    }
-
+    const { core, exit } = this;
+    const carrier = this.#carrier;
+    carrier.isMore = false;
+    let busy = isPortReady && carrier.takeOuter(nowUs);
+    if (carrier.takeHandedOver(nowUs)) busy = true;
     if (busy && isExitReady) nowUs = monotonicUs(); // a full burst takes a while
-    if (isExitReady && exit.receive(burst, nowUs) > 0) {
-      busy = true;
-      this.#noteMore();
-      core.ingestInner(burst, nowUs);
-      this.#transmit(burst, nowUs);
-      burst.release();
-    }
+    if (isExitReady && carrier.takeInner(nowUs)) busy = true;
 
     if (nowUs - this.#lastHousekeepingUs >= HOUSEKEEPING_US) {
       this.#lastHousekeepingUs = nowUs;
@@ -231,50 +201,8 @@ export class Driver {
     } else if (core.pollTimeout() <= nowUs) {
       core.handleTimeout(nowUs);
     }
-    while (core.pollTransmit(burst, nowUs) > 0) {
-      this.#transmit(burst, nowUs);
-      burst.release();
-    }
+    carrier.flush(nowUs);
     return busy;
-  }
-
-  /** A burst that was short, with slots left, had everything. */
-  #noteMore(): void {
-    const { count, arena } = this.#burst;
-    if (count === BURST_CAPACITY || arena.free === 0) this.#isMore = true;
-  }
-
-  /** What came from the port or from another Worker, to where it goes. */
-  #ingest(nowUs: number): void {
-    const { core, exit } = this;
-    const burst = this.#burst;
-    this.#noteMore();
-    core.ingest(burst, nowUs);
-    do {
-      exit.send(burst, nowUs);
-      core.ingestInner(burst, nowUs); // what the exit refused and turned around
-      this.#transmit(burst, nowUs);
-      burst.release();
-    } while (core.ingestRest(burst, nowUs) > 0);
-  }
-
-  /** Datagrams to the port; what was turned around, being too big, back to the exit; and what is other Workers' to them. */
-  #transmit(burst: Burst, nowUs: number): void {
-    const { count, next, length } = burst;
-    let datagrams = 0, bytes = 0, isTurned = false;
-    for (let row = 0; row < count; row++) {
-      if (next[row] === TO_EXIT) isTurned = true;
-      if (next[row] !== TO_TRANSMIT) continue;
-      datagrams++;
-      bytes += length[row];
-    }
-    if (datagrams > 0) {
-      this.metrics.add("datagrams_sent", datagrams);
-      this.metrics.add("bytes_sent", bytes);
-      this.port.transmit(burst);
-    }
-    if (isTurned) this.exit.send(burst, nowUs);
-    this.mailbox?.send(burst);
   }
 
   #armTimer(): void {

@@ -27,7 +27,7 @@ export interface Mailboxes {
   wakes: number[];
 }
 
-/** Rings and descriptors for so many Workers; `closeMailboxes` gives the descriptors back. Throws when there are none. */
+/** Rings and descriptors for `workers` Workers; `closeMailboxes` gives the descriptors back. Throws when there are none. */
 export function openMailboxes(workers: number): Mailboxes {
   const all = Array.from({ length: workers }, (_, i) => i);
   return {

@@ -1,12 +1,12 @@
 /**
- * Outer UDP through the native library, with the kernel's segmentation offloads (ffi/src/udp.rs): one native call moves
- * a burst. What recvmmsg and io_uring have in common; which of the two is what a subclass adds. Invariant: every row
- * that it fills owns its slot, and after `transmit` it holds no reference. Linux only.
+ * Outer UDP through the native library (ffi/src/port), with the kernel's segmentation offloads: one native call moves a
+ * burst. What the ports by recvmmsg and by io_uring have in common; a subclass says which of the two it is. Invariant:
+ * every row that it fills owns its slot, and after `transmit` the port holds no reference. Linux only.
  */
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { Readable } from "../../ffi/readable.ts";
 import { type Burst, BURST_CAPACITY, DONE, FEW_ROWS, TO_PARSE } from "../vector/burst.ts";
-import type { Port } from "./port.ts";
+import type { Port, PortWait } from "./port.ts";
 
 /** Options of ox_udp_open, bits. */
 export const OFFLOAD = 1, URING = 2, UNDEFERRED = 4;
@@ -28,7 +28,9 @@ export interface NativePortOptions {
 export abstract class NativePort implements Port {
   readonly description: string;
   readonly localPort: number;
+  /** Polls readable when `receive` would find something. */
   readonly descriptor: number;
+  readonly wait: PortWait;
   readonly #native: Native;
   readonly #handle: number;
   readonly #onRefused: (datagrams: number) => void;
@@ -54,8 +56,9 @@ export abstract class NativePort implements Port {
     this.#native = native;
     this.#onRefused = onRefused;
     const about = new Uint32Array(4);
-    checked(native.ox_udp_describe(this.#handle, about), "ox_udp_describe");
+    checked(native.ox_port_describe(this.#handle, about), "ox_port_describe");
     [this.descriptor, this.localPort] = about;
+    this.wait = { by: "descriptor", descriptor: this.descriptor };
     const shown = host.includes(":") ? `[${host}]` : host;
     const offloads = about[3] === 1 ? " with GSO and GRO" : "";
     this.description = `${shown}:${this.localPort}/udp (${name}${offloads}, ${
@@ -79,7 +82,7 @@ export abstract class NativePort implements Port {
 
   transmit(burst: Burst): void {
     if (this.#closed) return;
-    this.#native.ox_udp_transmit(this.#handle, burstHandle(this.#native, burst), burst.count, DONE);
+    this.#native.ox_port_transmit(this.#handle, burstHandle(this.#native, burst), burst.count, DONE);
     this.#countRefused();
   }
 
@@ -91,21 +94,21 @@ export abstract class NativePort implements Port {
     if (this.#closed) return;
     this.#closed = true;
     await this.#readable?.close();
-    this.#native.ox_udp_close(this.#handle);
+    this.#native.ox_port_close(this.#handle);
   }
 
-  /** Adds up to so many rows; returns how many. */
+  /** Adds `rows` rows at most; returns how many. */
   #fill(burst: Burst, rows: number): number {
     const from = burst.count;
     burst.growTo(from + rows, TO_PARSE);
     const handle = burstHandle(this.#native, burst);
-    const filled = this.#native.ox_udp_receive(this.#handle, handle, from, burst.count);
+    const filled = this.#native.ox_port_receive(this.#handle, handle, from, burst.count);
     burst.shrink(from + Math.max(0, filled));
     return burst.count - from;
   }
 
   #countRefused(): void {
-    const refused = this.#native.ox_udp_refused(this.#handle);
+    const refused = this.#native.ox_port_refused(this.#handle);
     if (refused > 0) this.#onRefused(refused);
   }
 }

@@ -1,22 +1,16 @@
 /**
- * Waits for any of several descriptors in ppoll(2), holding up its thread. Invariant: it keeps the places of the list that
- * it was made with, and a place without a descriptor is never ready. Reads nothing.
+ * Waits for any of several descriptors in ppoll(2), holding up its thread. Invariant: a set keeps the places of the list
+ * that it was made with, and a place without a descriptor is never ready. Reads nothing.
  */
 import { libc, POLLIN } from "../../ffi/mod.ts";
+import type { WaitSet } from "./port.ts";
 
 // struct pollfd: descriptor, events asked for, events that came
 const ENTRY_BYTES = 8, EVENTS_AT = 4, REVENTS_AT = 6;
 /** What poll(2) passes over. */
 const NOTHING = -1;
 
-/** What a thread waits in: places that are each ready as long as there is something to read. */
-export interface WaitSet {
-  /** Waits so many milliseconds at most; 0 looks and does not wait. Returns 0 when no place is ready. */
-  wait(ms: number): number;
-  /** Whether the last wait found something at this place: data, or an error that a read will tell. */
-  isReady(place: number): boolean;
-}
-
+/** A WaitSet over descriptors alone, by their places in the list. */
 export class PollSet implements WaitSet {
   readonly #entries: Uint8Array<ArrayBuffer>;
   readonly #view: DataView<ArrayBuffer>;
@@ -35,8 +29,8 @@ export class PollSet implements WaitSet {
   }
 
   /**
-   * Waits so many milliseconds at most, to the microsecond, rounded up; 0 looks and does not wait. Returns how many places
-   * are ready.
+   * Waits `ms` milliseconds at most, rounded up to microseconds; 0 looks and does not wait. Returns how many places are
+   * ready.
    */
   wait(ms: number): number {
     const us = Math.ceil(ms * 1000);

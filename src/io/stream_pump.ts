@@ -1,5 +1,5 @@
 /**
- * Carries rows between a stream port and the data planes, in the thread that serves the connections. Invariant: a
+ * Carries rows between a stream port and the Workers, in the thread that serves the connections. Invariant: a
  * datagram goes to the Worker that its connection id names (PROTOCOL R45), and all handshakes of one connection begin at
  * the same Worker, as a cookie is known to who gave it. Looks at no more than that.
  */
@@ -21,7 +21,7 @@ const DATA_ID_TOP_AT = 4, ID_TOP_AT = 3;
 /** How soon a look for room, or for what is still in the mailbox, is repeated: no bell will ring for it. */
 const AGAIN_MS = 1;
 
-/** Begins to carry; call what it returns to end. `workers` data planes have the mailboxes 0 to workers − 1. */
+/** Begins to carry; call what it returns to end. `workers` Workers have the mailboxes 0 to workers − 1. */
 export function pumpStreams(port: StreamPort, mailbox: Mailbox, workers: number): () => Promise<void> {
   const burst = new Burst(new Arena(BURST_CAPACITY));
   let isClosed = false;

@@ -1,5 +1,5 @@
 /**
- * The data plane's side of streams that another thread serves: a port around the plane's own, which hands rows for a
+ * A Worker's side of streams that another thread serves: a port around its own, which hands rows for a
  * connection to that thread by mailbox; rows from connections come in by mailbox too. Invariant: what a socket brings
  * never bears a connection's address, whatever source it was sent under. Holds no connection.
  * Keeps PROTOCOL R89.
@@ -13,17 +13,13 @@ import type { Port } from "./port.ts";
 export class StreamSide implements Port {
   readonly description: string;
   readonly localPort: number;
-  readonly descriptor: number | undefined;
-  readonly ring: number | undefined;
-  readonly waitWith: Port["waitWith"];
+  readonly wait: Port["wait"];
 
   /** @param streams whose mailbox takes rows for connections. */
   constructor(readonly port: Port, readonly mailbox: Mailbox, readonly streams: number) {
     this.description = port.description;
     this.localPort = port.localPort;
-    this.descriptor = port.descriptor;
-    this.ring = port.ring;
-    this.waitWith = port.waitWith?.bind(port);
+    this.wait = port.wait;
   }
 
   receive(burst: Burst): number {

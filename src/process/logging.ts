@@ -47,7 +47,7 @@ export function setLevel(level: LoggingOptions["level"]): void {
   setupLogging({ ...options, level });
 }
 
-/** The program's logger for an area of it. */
+/** The logger for an area of the program, such as "peers". */
 export function logger(area: string): Logger {
   return getLogger(["oxrelay", area]);
 }
@@ -68,7 +68,7 @@ export function redactAddress(text: string): string {
 }
 
 /**
- * A warning that something on the wire can provoke at will: logs at most one a `intervalMs` and says how many it
+ * A warning that anybody on the wire can provoke: logs at most one in `intervalMs` milliseconds and says how many were
  * held back. `nowMs` is for tests.
  */
 export function sparingWarning(

@@ -1,27 +1,27 @@
 // Hot path.
 /**
- * What a receiver knows of one direction of a session that repairs: when each of the last datagrams came, which are lost,
- * which repair brought back; and which of it the other end is to be told (PROTOCOL §14). Invariant: memory is fixed, and
- * what is told beside losses costs no more than a small share of the bytes that it is about. Writes no reports.
+ * What a receiver knows of one direction of a session that repairs: when each of the last datagrams arrived, which are lost,
+ * which repair brought back; and what of this the next report tells (PROTOCOL §14). Invariant: memory is fixed, and reports of
+ * arrival times without losses cost at most TELLING_SHARE of the bytes that arrived. Writes no reports.
  * Keeps PROTOCOL R93 and R94.
  */
 import { FATES_KEPT, KEEP, LossRuns, Reordering } from "./loss_runs.ts";
 
-/** No repair names what lies so far back: what did not come until then never will. */
+/** No repair names a datagram so far back: one that has not arrived or come back by then never will. */
 const SETTLED = 256;
 const BROUGHT_BACK = 1, UNPROTECTED = 2;
-/** Of the bytes that come, so many may be spent on telling when, while nothing is lost; and be saved up. */
+/** Bytes of arrival times that may be reported for each byte that arrives while nothing is lost; and how many may add up. */
 const TELLING_SHARE = 1 / 200, CREDIT_BYTES_MAX = 160;
-/** From this rate of losses on it is worth more. */
+/** Above this rate of losses, arrival times are reported whatever they cost. */
 const LOSSY_RATE = 0.002;
-/** Gaps between datagrams that differ by less, smoothed, tell nothing. */
+/** While gaps between datagrams differ by less, smoothed, arrival times tell nothing. */
 const VARIATION_US_MIN = 500;
-/** What changed is said so often, for a report may be lost. */
+/** Reports that repeat a change, for a report may be lost. */
 const REPEATS = 2;
 
 export class Arrivals {
   readonly runs: LossRuns;
-  /** Counters by which one was overtaken at most since the last report that said so. */
+  /** Counters by which a datagram was overtaken at most, since the last report that told this. */
   reorderDepth = 0;
   /** Datagrams that repair brought back, and protected ones that it did not, since the first. */
   repaired = 0;
@@ -33,7 +33,7 @@ export class Arrivals {
   // With forgetting: protected datagrams that are settled, and those of them that never came.
   #weight = 0;
   #goneWeight = 0;
-  // What a report would say: how much has changed, what was said of it, how often it is still said.
+  // For reports: changes so far, changes at the last report that told them, and reports that are to repeat them.
   #changes = 0;
   #changesSaid = 0;
   #repeats = 0;
@@ -42,25 +42,25 @@ export class Arrivals {
   #gapUs = NaN;
   #variationUs = 0;
 
-  /** @param first the first counter of which everything that comes is shown to this. */
+  /** @param first the first counter of which everything that arrives is shown to this. */
   constructor(first: number) {
     this.#first = first;
     this.runs = new LossRuns(first);
   }
 
-  /** A datagram of `bytes`, UDP and IP counted, arrived; each counter comes once. */
+  /** Notes an arrival of `bytes`, UDP and IP headers included; no counter twice. */
   arrived(counter: number, bytes: number, nowUs: number): void {
     const { runs } = this, { highest } = runs;
     if (counter > highest) this.#advance(highest, counter, nowUs);
     else if (runs.isKept(counter)) this.#late(counter, nowUs);
     if (runs.arrived(counter)) this.#changes++;
-    if (runs.isKept(counter)) this.#us[counter % FATES_KEPT] = nowUs; // else another's place
+    if (runs.isKept(counter)) this.#us[counter % FATES_KEPT] = nowUs; // else the place is another counter's
     this.#credit = Math.min(CREDIT_BYTES_MAX, this.#credit + TELLING_SHARE * bytes);
     const limit = runs.highest - this.#reordering.patience;
     while (runs.next <= limit) this.#judge();
   }
 
-  /** Judges what has had time enough, at the moment of a report. */
+  /** Judges all counters that have had time enough, for a report. */
   judge(nowUs: number): void {
     const { runs } = this, { waitUs } = this.#reordering;
     while (runs.next < runs.highest) {
@@ -84,7 +84,7 @@ export class Arrivals {
       const mark = this.#marks[i % FATES_KEPT];
       if ((mark & UNPROTECTED) === 0) this.#settle(mark === 0 && !this.runs.hasArrived(i));
     }
-    // Of a jump what memory there is of it: a peer may jump by 2^31.
+    // Of a jump no more than is remembered: a peer may jump by 2^31.
     for (let left = Math.min(settled - highest, FATES_KEPT); left > 0; left--) this.#settle(true);
     for (let i = Math.max(highest + 1, counter - FATES_KEPT + 1); i <= counter; i++) {
       this.#marks[i % FATES_KEPT] = 0;
@@ -105,7 +105,7 @@ export class Arrivals {
     this.#changes++;
   }
 
-  /** Share of protected datagrams of late that neither came nor were brought back, 0 to 1. */
+  /** Recent share of protected datagrams that neither arrived nor were brought back, 0 to 1. */
   get residualRate(): number {
     return this.#weight < 1 ? 0 : this.#goneWeight / this.#weight;
   }
@@ -120,12 +120,12 @@ export class Arrivals {
     this.#changes++;
   }
 
-  /** When the datagram with `counter` arrived, or NaN when it did not, or that is forgotten. */
+  /** When the datagram with `counter` arrived; NaN when it did not or is too old. */
   usOf(counter: number): number {
     return this.runs.hasArrived(counter) ? this.#us[counter % FATES_KEPT] : NaN;
   }
 
-  /** Repair has brought the datagram's packets back. */
+  /** Notes that repair brought the datagram's packets back. */
   onRepaired(counter: number): void {
     if (this.runs.isKept(counter)) this.#marks[counter % FATES_KEPT] |= BROUGHT_BACK;
     this.repaired++;
@@ -133,8 +133,8 @@ export class Arrivals {
   }
 
   /**
-   * A repair combines the datagrams `numbers[0]` to `numbers[count - 1]`, in growing order. Those between that it does not
-   * combine are not protected; a lost one of which nothing is said counts as if it were.
+   * Notes that a repair combines the datagrams `numbers[0]` to `numbers[count - 1]`, in growing order. Those between that it
+   * does not combine are not protected; a lost one that no repair spans counts as protected.
    */
   onSources(numbers: Float64Array, count: number): void {
     let i = 0;
@@ -144,7 +144,7 @@ export class Arrivals {
     }
   }
 
-  /** Whether the totals are to be said in the report that is being written. */
+  /** Whether the totals belong into the report that is being written. */
   get isQualityDue(): boolean {
     return this.#changes !== this.#changesSaid || this.#repeats > 0;
   }
@@ -157,15 +157,15 @@ export class Arrivals {
   }
 
   /**
-   * How many bytes of arrival times are worth their room in the report that is being written: all that there is where
-   * something was lost of late, else what the credit allows while delays vary.
+   * Bytes of arrival times that are worth their room in the report that is being written: any number with recent losses,
+   * else what the credit allows while delays vary.
    */
   get tellingBytes(): number {
     if (this.runs.lossRate > LOSSY_RATE) return Infinity;
     return this.#variationUs < VARIATION_US_MIN ? 0 : this.#credit;
   }
 
-  /** After a report was written with so many bytes of arrival times. */
+  /** Takes from the credit: a report was written with `bytes` of arrival times. */
   saidArrivals(bytes: number): void {
     this.#credit = Math.max(0, this.#credit - bytes);
   }

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * The fate of the last datagrams of one direction, by counter: arrived or lost, how often of late, and in runs of what
- * length (PROTOCOL §14). Invariant: each counter is judged once, in order, and one that arrives after that takes its loss
- * back; memory is fixed. When a counter has had time enough the caller decides, with what Reordering says.
+ * The fate of the last datagrams of one direction, by counter: arrived or lost, the recent rate of losses, and their runs by
+ * length (PROTOCOL §14). Invariant: each counter is judged once, in order, and a late arrival takes its loss back; memory is
+ * fixed. Does not decide when a counter has had time enough: the caller does, by `Reordering`.
  * Keeps PROTOCOL R93.
  */
 
@@ -12,7 +12,7 @@ export const FATES_KEPT = 512;
 export const RUN_CLASSES = 5;
 const CLASS_OF_RUN = [0, 0, 1, 2, 2, 3, 3, 3, 3, 4];
 const RUN_MAX = CLASS_OF_RUN.length - 1;
-/** Losses that a run of each class stands for where only the class is known. */
+/** Losses that a run of each class stands for where the class alone is known. */
 const RUN_OF_CLASS = [1, 2, 3.5, 6.5, 12];
 /** Losses and arrivals are forgotten with this half-life, in datagrams. */
 export const LOSS_HALF_LIFE = 256;
@@ -49,12 +49,12 @@ export class LossRuns {
     return this.#judgedTo + 1;
   }
 
-  /** Share of datagrams lost of late, 0 to 1. */
+  /** Recent share of datagrams lost, 0 to 1. */
   get lossRate(): number {
     return this.#weight < 1 ? 0 : Math.min(1, this.#lostWeight / this.#weight);
   }
 
-  /** Losses in a row of late, on average; 1 without any. */
+  /** Recent losses in a row, on average; 1 without any. */
   get runLength(): number {
     return this.#runWeight < 1e-3 ? 1 : Math.max(1, this.#lostWeight / this.#runWeight);
   }
@@ -79,7 +79,7 @@ export class LossRuns {
         this.#fate[i % FATES_KEPT] = 0;
       }
       this.highest = counter;
-      // What fell out of memory unjudged counts as nothing.
+      // Counters that fell out of memory unjudged count neither as arrived nor as lost.
       this.#judgedTo = Math.max(this.#judgedTo, counter - FATES_KEPT);
     } else if (!this.isKept(counter)) return false;
     const place = counter % FATES_KEPT, wasLost = this.#fate[place] === LOST;
@@ -107,7 +107,7 @@ export class LossRuns {
     return true;
   }
 
-  /** Counters below `counter` that were not judged will not be, one by one. */
+  /** Gives up judging the counters below `counter` one by one. */
   skipTo(counter: number): void {
     if (counter <= this.next) return;
     this.#judgedTo = counter - 1;
@@ -115,8 +115,8 @@ export class LossRuns {
   }
 
   /**
-   * Of datagrams that were skipped so many runs of each class were lost, as far as is known. Returns how many losses that
-   * makes, at most all.
+   * Takes in that `runs[class]` runs of losses were among `skipped` datagrams that were not judged one by one. Returns the
+   * number of losses, `skipped` at most.
    */
   learn(skipped: number, runs: Int32Array): number {
     let lost = 0, count = 0;
@@ -147,7 +147,7 @@ export class LossRuns {
     this.runs[CLASS_OF_RUN[Math.min(run, RUN_MAX)]] += change;
   }
 
-  /** The run that `counter` was in becomes what is left of it on either side. */
+  /** Replaces the run that `counter` was in by what is left on either side. */
   #takeBack(counter: number): void {
     let before = 0, behind = 0;
     while (before < RUN_MAX && this.isLost(counter - 1 - before)) before++;
@@ -170,30 +170,30 @@ export const DEPTH_MAX = 64;
 const WAIT_US_MIN = 10_000, WAIT_US_MAX = 150_000, WAIT_MARGIN = 1.25;
 const FADE = 127 / 128;
 
-/** How far datagrams come behind others of late, and so how long to wait for one (in the manner of RFC 8985 §6.2). */
+/** How far datagrams were overtaken recently, and so how long to wait for one (in the manner of RFC 8985 §6.2). */
 export class Reordering {
-  /** Counters, and microseconds, by which one was overtaken at most, slowly forgotten. */
+  /** Recent maxima: counters, and microseconds, by which a datagram was overtaken. */
   depth = 0;
   lateUs = 0;
 
-  /** A datagram came behind one with a counter that is `depth` higher, `lateUs` after it might have. */
+  /** Notes a datagram that arrived after one with a counter higher by `depth`, `lateUs` late. */
   note(depth: number, lateUs: number): void {
     if (depth > this.depth) this.depth = depth;
     if (lateUs > this.lateUs) this.lateUs = lateUs;
   }
 
-  /** Some datagrams, or a report, later. */
+  /** Decays the maxima; called once for some datagrams, or for a report. */
   fade(): void {
     this.depth *= FADE;
     this.lateUs *= FADE;
   }
 
-  /** One that is missing is lost when one has come whose counter is so much higher. */
+  /** A missing datagram is lost when one has arrived whose counter is higher by this. */
   get patience(): number {
     return Math.min(DEPTH_MAX, Math.max(DEPTH_MIN, Math.ceil(this.depth) + 1));
   }
 
-  /** And when one with a higher counter has come so long ago. */
+  /** A missing datagram is lost when one with a higher counter arrived this long ago. */
   get waitUs(): number {
     return Math.min(WAIT_US_MAX, Math.max(WAIT_US_MIN, WAIT_MARGIN * this.lateUs));
   }

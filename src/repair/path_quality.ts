@@ -1,33 +1,31 @@
 // Hot path.
 /**
- * What a sender knows of one direction of its path from the receiver's reports (PROTOCOL §14): losses and their runs, told
- * apart from reordering, the queue on the way, what is left after repair, and whether reports come at all. Invariant: a
- * report changes nothing but these figures, and one that tells of what was never sent changes nothing; memory is fixed.
- * The clocks of the ends need not agree: only differences of transit times count. Keeps PROTOCOL R93 and R95.
+ * What a sender knows of one direction of its path from the receiver's reports (PROTOCOL §14): losses and their runs, apart
+ * from reordering, the queue on the way, losses left after repair, and whether reports arrive at all. Invariant: a report
+ * changes these figures alone, and one about datagrams that were never sent changes nothing; memory is fixed. The clocks of
+ * the ends need not agree: only differences of transit times count. Keeps PROTOCOL R93 and R95.
  */
 import { DEPTH_MAX, FATES_KEPT, KEEP, LossRuns, Reordering, RUN_CLASSES } from "./loss_runs.ts";
 
 /** What is known of one direction. */
 export interface PathQuality {
-  /** Share of datagrams lost of late, 0 to 1, reordering excluded. */
+  /** Recent share of datagrams lost, 0 to 1, reordering excluded. */
   readonly lossRate: number;
   /** Losses in a row, on average, 1 or more; and how long a run of losses lasts, microseconds. */
   readonly runLength: number;
   readonly runUs: number;
-  /** Counters by which a datagram was overtaken of late. */
+  /** Recent maximum of counters by which a datagram was overtaken. */
   readonly reorderDepth: number;
-  /**
-   * One-way delay above the least of late, smoothed, microseconds; and how it grows, microseconds per second.
-   */
+  /** One-way delay above the recent minimum, smoothed, microseconds; and its growth, microseconds a second. */
   readonly queueUs: number;
   readonly queueSlope: number;
-  /** Share of protected datagrams of late that were lost and not brought back, 0 to 1. */
+  /** Recent share of protected datagrams that were lost and not brought back, 0 to 1. */
   readonly residualRate: number;
-  /** Datagrams that were judged lost or not so far. */
+  /** Datagrams judged so far, lost or not. */
   readonly judged: number;
-  /** Whether data goes out and reports have stopped. */
+  /** Whether data is sent and reports have stopped. */
   readonly isSilent: boolean;
-  /** Round trip by the reports, smoothed, and the least of late, microseconds; -1 and Infinity before the first. */
+  /** Round trip by the reports, smoothed, and its recent minimum, microseconds; -1 and Infinity before the first report. */
   readonly rttUs: number;
   readonly rttUsMin: number;
 }
@@ -42,18 +40,18 @@ export interface PathStep {
   /** Runs of losses that began, and the longest, in datagrams. */
   runs: number;
   longestRun: number;
-  /** Mean and largest one-way delay of what arrived, above the least of late, microseconds; the last known where nothing did. */
+  /** Mean and largest one-way delay of arrivals above the recent minimum, microseconds; unchanged where nothing arrived. */
   queueUs: number;
   queueUsMax: number;
   /** Mean difference of the transit times of neighbours, microseconds. */
   jitterUs: number;
-  /** Counters by which one was overtaken at most. */
+  /** Most counters by which a datagram was overtaken. */
   reorderDepth: number;
-  /** Congestion marks. */
+  /** Datagrams marked CE (RFC 3168). */
   ce: number;
 }
 
-/** What this needs of a receiver's report (wire/control.ts has all of it). */
+/** What this needs of a receiver's report (wire/report.ts). */
 export interface PathReport {
   highest: number;
   delayUs: number;
@@ -74,19 +72,19 @@ export interface PathReport {
 
 /** Datagrams whose sending is remembered, a power of two. */
 const SENT_KEPT = 1024;
-/** No report for so long, or for so many round trips where that is longer, is silence. */
+/** Time without a report that is silence, or round trips where these take longer. */
 const SILENT_US = 300_000, SILENT_ROUND_TRIPS = 4;
-/** And so long before the round trip is known. */
+/** The same before the round trip is known. */
 const SILENT_US_FIRST = 2_000_000;
-/** Steps of `clock`, and of `arrivals`, microseconds; at its ends, and at the end of `delayUs`, that says "so much or more". */
+/** Steps of `clock` and of `arrivals`, microseconds; the ends of `arrivals`, and of `delayUs`, mean "this or more". */
 const CLOCK_US = 64, ARRIVAL_US = 8, ARRIVAL_MIN = -32768, ARRIVAL_MAX = 32767, DELAY_US_MAX = 0xffff * 16;
-/** The least of late is that of this window, or the one before. */
+/** A recent minimum is that of the present window and of the one before. */
 const WINDOW_US = 10_000_000;
 const ROUND_TRIP_US_MAX = 60_000_000;
-/** What changes the transit time so much and not the round trip is a clock. */
+/** A larger change of the transit time, without one of the round trip, is a clock that was set. */
 const JUMP_US = 500_000;
 
-/** The least of the last ten to twenty seconds. */
+/** The minimum over the last ten to twenty seconds. */
 class RecentLeast {
   #before = Infinity;
   #now = Infinity;
@@ -110,7 +108,7 @@ class RecentLeast {
   }
 }
 
-/** The time nearest to `aboutUs` that the receiver's clock may mean. */
+/** The time nearest to `aboutUs` that the 16 bits of the receiver's clock may mean. */
 function fullClockUs(clock: number, aboutUs: number): number {
   const aboutSteps = Math.floor(aboutUs / CLOCK_US);
   return CLOCK_US * (aboutSteps + ((clock - aboutSteps) << 16 >> 16));
@@ -134,26 +132,26 @@ export class PathMeter implements PathQuality {
   queueSlope = 0;
   rttUs = -1;
   isSilent = false;
-  /** Datagrams that the other end says to have brought back, and protected ones that it could not. */
+  /** Datagrams that the other end reports as brought back, and protected ones that it could not bring back. */
   repaired = 0;
   unrepaired = 0;
   readonly #runs = new LossRuns(0);
   readonly #reordering = new Reordering();
   readonly #rttLeast = new RecentLeast();
-  // By counter: when it was sent, by this end's clock, NaN where unknown; and whether it was protected.
+  // By counter: when the datagram was sent, by this end's clock, NaN where unknown; and whether it was protected.
   readonly #sentUs = new Float64Array(SENT_KEPT).fill(NaN);
   readonly #isProtected = new Uint8Array(SENT_KEPT);
   #newest = -1;
-  /** The highest counter of something that a receiver reports, and since when such has gone out unreported. */
+  /** The highest counter of a datagram that a receiver reports, and since when such a datagram waits for a report. */
   #elicited = -1;
   #waitingUs = Infinity;
-  /** When each arrived, by the receiver's clock plus a constant; NaN where unknown. */
+  /** By counter: when the datagram arrived, by the receiver's clock plus a constant; NaN where unknown. */
   readonly #arrivedUs = new Float64Array(FATES_KEPT).fill(NaN);
-  /** Whether the other end tells its clock; else the way back counts as if it took the same time always. */
+  /** Whether reports have the other end's clock; without it the way back counts as constant. */
   #hasClock = false;
   readonly #least = new RecentLeast();
   #transitUs = NaN;
-  /** A transit time less the round trip: the clocks' difference less the way back. */
+  /** Transit time less round trip: the difference of the clocks less the way back. */
   #offsetUs = 0;
   #stepUs = -1;
   #run = 0;
@@ -165,7 +163,7 @@ export class PathMeter implements PathQuality {
   #repairedTold = 0;
   #unrepairedTold = 0;
   #ceTold = 0;
-  /** The other end's runs and this end's when it last told them. */
+  /** The other end's runs as last reported, and this end's at that time. */
   readonly #runsTold = new Uint16Array(RUN_CLASSES);
   readonly #runsThen = new Uint16Array(RUN_CLASSES);
   readonly #unseen = new Int32Array(RUN_CLASSES);
@@ -201,7 +199,7 @@ export class PathMeter implements PathQuality {
   }
 
   /**
-   * The datagram with `counter` went out. @param isReported whether the other end reports when only such come.
+   * Notes that the datagram with `counter` was sent. @param isReported whether the other end reports such datagrams.
    */
   sent(counter: number, isReported: boolean, isProtected: boolean, nowUs: number): void {
     for (let i = Math.max(this.#newest + 1, counter - SENT_KEPT); i < counter; i++) {
@@ -221,7 +219,7 @@ export class PathMeter implements PathQuality {
     return this.rttUs < 0 ? SILENT_US_FIRST : Math.max(SILENT_US, SILENT_ROUND_TRIPS * this.rttUs);
   }
 
-  /** When the datagram went out, or NaN. */
+  /** When the datagram was sent; NaN when that is not remembered. */
   sentUs(counter: number): number {
     return counter > this.#newest - SENT_KEPT && counter <= this.#newest
       ? this.#sentUs[counter % SENT_KEPT]
@@ -232,7 +230,7 @@ export class PathMeter implements PathQuality {
     return counter > this.#newest - SENT_KEPT && this.#isProtected[counter % SENT_KEPT] === 1;
   }
 
-  /** Takes a report that came at `nowUs`; true when it added to what is known, and `step` says what. */
+  /** Takes a report that arrived at `nowUs`; true when it added to what is known, which is in `step`. */
   observe(report: PathReport, nowUs: number): boolean {
     const { highest, bitmap, bitmapBytes } = report;
     if (!(highest >= 0 && highest <= this.#newest)) return false;
@@ -264,7 +262,7 @@ export class PathMeter implements PathQuality {
     this.#stepUs = nowUs;
   }
 
-  /** Notes what has arrived. What had been judged lost was overtaken. */
+  /** Notes what has arrived. A datagram that had been judged lost was overtaken. */
   #mark(highest: number, bitmap: Uint8Array, bitmapBytes: number): void {
     const runs = this.#runs, last = runs.highest;
     for (let i = Math.max(last + 1, highest - FATES_KEPT + 1); i <= highest; i++) {
@@ -283,7 +281,7 @@ export class PathMeter implements PathQuality {
     }
   }
 
-  /** Finds when what is new in the report arrived, and the queue that it met. */
+  /** Finds when the datagrams that are new in the report arrived, and the queue that they met. */
   #time(report: PathReport, last: number, nowUs: number): void {
     const { highest, delayUs, bitmap, bitmapBytes, arrivals, arrivalCount } = report;
     const sentUs = this.sentUs(highest);
@@ -318,7 +316,7 @@ export class PathMeter implements PathQuality {
     this.#measure(last, highest, nowUs);
   }
 
-  /** The queue that the datagrams behind `last` up to `highest` met, as far as their times are known. */
+  /** Measures the queue that the datagrams after `last` up to `highest` met, as far as their times are known. */
   #measure(last: number, highest: number, nowUs: number): void {
     const { step } = this, before = step.queueUs;
     let count = 0, sumUs = 0, mostUs = -Infinity, differencesUs = 0, differences = 0;
@@ -346,7 +344,7 @@ export class PathMeter implements PathQuality {
     if (step.elapsedUs > 0) this.queueSlope += (slope - this.queueSlope) / 4;
   }
 
-  /** Takes totals of the report in. */
+  /** Takes in the totals of the report. */
   #count(report: PathReport): void {
     const { step } = this;
     if (report.hasEcn) {
@@ -361,14 +359,14 @@ export class PathMeter implements PathQuality {
     const unrepaired = report.unrepaired - this.#unrepairedTold >>> 0;
     this.#repairedTold = report.repaired;
     this.#unrepairedTold = report.unrepaired;
-    // There was no more than was sent.
+    // There cannot be more than was sent.
     if (repaired + unrepaired > SENT_KEPT) return;
     this.repaired += repaired;
     this.unrepaired += unrepaired;
     this.#repairedWeight += repaired;
   }
 
-  /** What lay before the bitmap could not be judged one by one: the other end's runs, less those that were, tell of it. */
+  /** Learns of datagrams before the bitmap, which cannot be judged one by one: from the other end's runs less this end's. */
   #learn({ lossRuns }: PathReport, skipped: number): void {
     const runs = this.#runs, { step } = this;
     for (let i = 0; i < RUN_CLASSES; i++) {

@@ -1,54 +1,64 @@
 // Hot path.
 /**
- * The receiving end of one OxTunnel session's loss repair (PROTOCOL §13): what came, and what can be solved of the rest.
- * Invariant: memory is fixed, whatever the other end sends, and nothing is handed out twice. repair/sender.ts is the
- * sending end.
+ * The receiving side of one session's repair (PROTOCOL §13): which datagrams arrived, and which of the lost ones can be solved
+ * for. Invariant: memory is fixed, whatever the other end sends, and nothing is handed out twice. Requests for what is
+ * missing have their place beside this file, by what `arrivals` knows. Delivers no packets; ingress/recover.ts does.
  * Keeps PROTOCOL R90 and R92.
  */
 import { CODE_BLOCK, CODE_WINDOW, RepairDecoder } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";
-import { Arrivals } from "./arrivals.ts";
 import type { Burst } from "../vector/burst.ts";
+import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
+import { outerBytes } from "../wire/oxtunnel.ts";
 import { RepairReader } from "../wire/repair.ts";
+import { Arrivals } from "./arrivals.ts";
+import type { RepairFigures } from "./figures.ts";
 import { RepairTally } from "./tally.ts";
 
-/** The longest plaintext that is protected, bytes: a game's snapshot, not a transfer's segment. */
+/** The longest plaintext that is protected, bytes: a game's snapshot fits, a transfer's full segment does not. */
 export const SYMBOL_MAX_BYTES = 640;
-/** The last of the repairs of one datagram, which are numbered from 0. */
+/** The last index of a repair within its datagram, counted from 0. */
 export const INDEX_MAX = 7;
+/** Counters that are remembered as brought back. */
 const BROUGHT_BACK = 64;
-/** A receiver solves so often in a row, and then once a millisecond; by more than the last so many repairs, every 10 ms. */
+/** Attempts to solve that may be made at once, and the time in which one more is allowed. */
 const LOOKS = 8, LOOK_US = 1000;
+/** An attempt considers this many of the newest repairs, and all of them once in LONG_LOOK_US. */
 const SHORT_ROWS = 8, LONG_LOOK_US = 10_000;
-
-/** The repair frame that was read last. */
-export const repairFrame = new RepairReader();
 
 export class RepairReceiver {
   readonly decoder: RepairDecoder;
   readonly arrivals: Arrivals;
   readonly tally = new RepairTally();
-  /** Counters of the last datagrams that were brought back, in a ring: their own datagrams may still come. */
+  readonly #frame = new RepairReader();
+  /** Counters of the last datagrams that were brought back, in a ring: the datagrams themselves may still arrive. */
   readonly #broughtBack = new Float64Array(BROUGHT_BACK).fill(-1);
   #broughtBackNext = 0;
   #broughtBackHighest = -1;
-  /** Looks that may be taken at once, and since when they have been counted. */
+  /** Attempts that may be made at once, and when they were counted last. */
   #looks = LOOKS;
   #looksUs = 0;
   #lookedLongUs = -Infinity;
-  /** The datagram that the last repair rode in, and how many did. */
+  /** The datagram that carried the last repair, and how many repairs it has carried so far. */
   #carrier = -1;
   #carried = 0;
 
-  /** @param first the first counter of which it is shown everything that comes. */
+  /** @param first the first counter of which everything that arrives is shown to this. */
   constructor(kernel: ShardKernel, first: number) {
     this.decoder = new RepairDecoder(kernel, SYMBOL_MAX_BYTES, first);
     this.arrivals = new Arrivals(first);
   }
 
-  /** Repairs that came and were not needed. */
+  /** Repairs that arrived and were not needed. */
   get wasted(): number {
     return Math.max(0, this.decoder.notNeeded);
+  }
+
+  /** Notes that the datagram in `row` arrived and was accepted, whatever it carries. */
+  datagramReceived(burst: Burst, row: number, nowUs: number): void {
+    const bytes = outerBytes(burst.headerBytes[row], burst.length[row]);
+    this.arrivals.arrived(burst.counter[row], bytes, nowUs);
+    this.tally.datagram(bytes, nowUs);
   }
 
   /** Takes the packets of a datagram; false when they were brought back before and must not be delivered again. */
@@ -60,23 +70,29 @@ export class RepairReceiver {
     return true;
   }
 
-  /** Takes a repair frame's body of a datagram with `counter`; false when it is malformed, or one more than may ride along. */
-  repair(burst: Burst, at: number, length: number, counter: number): boolean {
+  /**
+   * Takes the body of a repair frame that the datagram with `counter` carries, and counts it. False when the frame is
+   * malformed, or is more than a datagram may carry (PROTOCOL R92).
+   */
+  repair(burst: Burst, at: number, length: number, counter: number, nowUs: number): boolean {
+    const frame = this.#frame;
     if (counter !== this.#carrier) this.#carried = 0;
     this.#carrier = counter;
-    if (++this.#carried > INDEX_MAX + 1 || !repairFrame.read(burst.view, at, length, counter)) return false;
-    const { isBlock, numbers, count, symbolAt, symbolBytes } = repairFrame;
-    if (!isBlock && repairFrame.index > INDEX_MAX) return false;
+    if (++this.#carried > INDEX_MAX + 1 || !frame.read(burst.view, at, length, counter)) return false;
+    const { isBlock, numbers, count, symbolAt, symbolBytes } = frame;
+    if (!isBlock && frame.index > INDEX_MAX) return false;
     const code = isBlock ? CODE_BLOCK : CODE_WINDOW;
-    const index = isBlock ? repairFrame.index : windowKey(counter, repairFrame.index);
+    const index = isBlock ? frame.index : windowKey(counter, frame.index);
     this.arrivals.onSources(numbers, count);
     this.decoder.addRepair(code, index, numbers, count, burst.bytes, symbolAt, symbolBytes);
+    const newest = numbers[count - 1], sourceUs = this.arrivals.usOf(newest);
+    this.tally.repair(isBlock, count, counter - newest, FRAME_HEAD_BYTES + length, sourceUs, nowUs);
     return true;
   }
 
   /**
    * Solves for what can be solved; returns how many counters there are in `decoder.recovered`. Solving costs far more than a
-   * datagram does, so a peer that asks for it all the time gets it so often: what is left comes with a later datagram.
+   * datagram does, so attempts are limited, and what one leaves comes with a later datagram.
    */
   solve(nowUs: number): number {
     if (this.decoder.isDone) return 0;
@@ -95,9 +111,25 @@ export class RepairReceiver {
     }
     return found;
   }
+
+  /** What this direction's repair amounts to. */
+  get figures(): RepairFigures {
+    const { arrivals, tally, wasted } = this;
+    return {
+      lossRatio: arrivals.runs.lossRate,
+      residualRatio: arrivals.residualRate,
+      repaired: arrivals.repaired,
+      unrecovered: arrivals.unrepaired,
+      wasted,
+      isSilent: false,
+      repairs: tally.repairs,
+      extraRatio: tally.extraRatio,
+      scheme: tally.description,
+    };
+  }
 }
 
-/** The seed of a window's coefficients: which datagram the repair rides in, and its place there. */
+/** The key of a window's coefficients, 0 to 65535: by the datagram that carries the repair, and its index there. */
 export function windowKey(counter: number, index: number): number {
   return (counter * (INDEX_MAX + 1) + (index & INDEX_MAX)) % 65536;
 }

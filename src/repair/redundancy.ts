@@ -1,35 +1,35 @@
 /**
  * How much repair a class of packets gets, and of which kind: a pure function of what is known of the path, of the class's
- * traffic and deadline, of the budget, and of the choice before. It compares groups of sources by what Gilbert's model of
- * losses says of each. Invariant: never more than the budget; on a clean path next to nothing; where losses come with a
- * growing queue, or nothing is reported, no more than on a clean one; unless a share is fixed. Sends nothing;
- * repair/sender.ts does.
+ * traffic and deadline, of the budget, and of the choice before. It compares groups of sources by Gilbert's model of
+ * losses. Invariant: never more than the budget, and, unless a share is fixed, PROBE_SHARE on a clean path, with losses that
+ * come with a growing queue, and without reports. What a request instead of a repair costs has its place here. Sends nothing
+ * (sender.ts).
  * Keeps PROTOCOL R98.
  */
 import { LOSS_HALF_LIFE } from "./loss_runs.ts";
 import { CLASS_BULK } from "../control/traffic_class.ts";
 
-/** What the schemes are called; "auto" takes whichever fits. */
+/** Names of the schemes; "auto" takes the one that leaves least. */
 export const REPAIR_SCHEMES = ["auto", "copy", "spaced", "window", "block"] as const;
 export type RepairScheme = (typeof REPAIR_SCHEMES)[number];
 
-/** What is known of a path and of one class's traffic on it. Rates and shares are 0 to 1, times microseconds. */
+/** What is known of a path and of one class's traffic on it. Rates and shares are 0 to 1, times are microseconds. */
 export interface RepairSituation {
   nowUs: number;
-  /** Share of datagrams lost of late, losses in a row on average, and how long such a run takes. */
+  /** Recent share of datagrams lost, losses in a row on average, and how long such a run takes. */
   lossRate: number;
   runLength: number;
   runUs: number;
-  /** Delay above the least of late, and its growth in microseconds a second. */
+  /** Delay above the recent minimum, and its growth in microseconds a second. */
   queueUs: number;
   queueSlope: number;
-  /** How much later than the fastest datagrams come at times. */
+  /** Recent maximum of the delay above the fastest datagrams'. */
   delayUs: number;
   /** Below 0 where it is not known. */
   rttUs: number;
   /** Datagrams of which the reports have told so far. */
   judged: number;
-  /** Data goes out and no reports come. */
+  /** Whether data is sent and no reports arrive. */
   isSilent: boolean;
   /** Chance that a datagram sent a little later is lost; 0 where nothing predicts it. */
   lossAhead: number;
@@ -38,10 +38,10 @@ export interface RepairSituation {
   /** Time from one source to the next, and from one datagram that a repair can ride in to the next. */
   gapUs: number;
   rideGapUs: number;
-  /** Bytes of a source on average, and of the largest of late. */
+  /** Bytes of a source on average, and their recent maximum. */
   packetBytes: number;
   packetBytesMax: number;
-  /** How much later than its original a repaired packet is still of use. */
+  /** Age at which a repaired packet is of no more use. */
   deadlineUs: number;
   /** Bytes of repair for each byte protected, at most. */
   budget: number;
@@ -50,7 +50,7 @@ export interface RepairSituation {
   share: number | undefined;
 }
 
-/** A repair rides in the first datagram behind its sources, in the last one that is in time, or goes alone just in time. */
+/** A repair rides in the first datagram after its sources, in the last one in time, or is sent alone just in time. */
 export const EARLY = 0, LATE = 1, ALONE = 2;
 
 /** What to send, and what the next choice must know of this one. */
@@ -66,12 +66,14 @@ export interface RepairChoice {
   spacingUs: number;
   /** Age of the oldest source at which a repair goes alone, if it may cost that much, and behind which it is of no use. */
   lateUs: number;
-  /** When losses last came with a queue, what part of the losses of late the queue is to blame for, as of so many judged. */
+  /** When losses last came with a queue; the share of recent losses blamed on it, and `judged` when that was computed. */
   congestedUs: number;
   blamedRate: number;
   blamedAt: number;
   /** When the groups were compared. */
   comparedUs: number;
+  /** What the group that was measured last costs and leaves: scratch space of one choice. */
+  readonly trial: { share: number; spacingUs: number; score: number };
 }
 
 /** The choice before the first one. */
@@ -88,54 +90,56 @@ export function firstChoice(): RepairChoice {
     blamedRate: 0,
     blamedAt: 0,
     comparedUs: -Infinity,
+    trial: { share: 0, spacingUs: 0, score: Infinity },
   };
 }
 
 /** Bytes of a datagram beside its packets: header, tag, UDP and IPv4. */
 export const DATAGRAM_BYTES = 6 + 16 + 28;
-/** Of a repair beside its symbol. */
+/** Bytes of a repair beside its symbol. */
 const HEAD_BYTES = 6;
 
-/** What is left of the losses may be so much; a path that loses no more is clean. */
+/** Share of losses that may remain after repair; a path that loses no more is clean. */
 const RESIDUAL_GOAL = 0.001;
-/** Bytes of repair for each lost byte at most: what is not brought back by so many is not to be brought back. */
+/** Most bytes of repair for each lost byte: more would bring hardly more back. */
 const SHARE_PER_LOSS = 40;
-/** On a clean path, so that the first losses find the other end ready. */
+/** Share on a clean path, so that the first losses find the other end ready. */
 const PROBE_SHARE = 0.01;
-/** A prediction below this is noise; one of more than twice the losses seen means something worse, which lasts so long. */
+/** A prediction below AHEAD_MIN is noise; one above AHEAD_RATIO times the losses seen means a burst of AHEAD_BURST_US. */
 const AHEAD_MIN = 0.05, AHEAD_RATIO = 2, AHEAD_BURST_US = 50_000;
+/** With a longer queue a prediction is not believed. */
 const AHEAD_QUEUE_US = 30_000;
-/** A queue of so much is congestion, until it has been half of that for a while. */
+/** A queue of QUEUE_US is congestion, until it has been half of that for CALM_US. */
 const QUEUE_US = 45_000, CALM_US = 1_000_000;
-/** A repair must be in time although the clock, the other end and jitter take a little: this share of the deadline is used. */
+/** Share of the deadline that is used: timers, the other end and jitter take the rest. */
 export const USABLE = 0.97;
 const DELAY_SHARE_MAX = 0.5;
-/** A repair that shall go alone still rides in a datagram that comes so close to its time. */
+/** From this share of its time on, a repair that is to be sent alone rides in a datagram. */
 const NEARLY = 0.9;
 const SOURCES_MAX = 8, STRIDE_MAX = 4;
-/** Repairs that cover the same source do not fail by themselves: each one more counts for so much, by simulation. */
+/** Weight of each further repair of one source, by simulation: repairs of one source do not fail independently. */
 const OVERLAP = 0.7;
-/** Of a group that brings next to nothing back no number is enough. */
+/** A group that brings a source back with less than this chance is no use in any number. */
 const HOPELESS = 1e-6;
-/** Packets that come faster come together. */
+/** Packets closer together count as this far apart. */
 const GAP_US_MIN = 10;
-/** Groups are compared so often, sooner when the one in use does not fit, and another is taken when it leaves so much less. */
+/** Time between comparisons of groups, by state of the path and of the plan; and how much less another group must leave. */
 const COMPARE_US = 200_000,
   COMPARE_CLEAN_US = 2_000_000,
   COMPARE_UNFIT_US = 20_000,
   BETTER = 0.95,
   COMPARED_LOSS_MIN = 0.01;
-/** A share that rises or falls by less is left as it is. */
+/** A share that rises or falls by a smaller factor is left as it is. */
 const RISE = 1.1, FALL = 0.7;
-/** What a share of 1, and a delay of the whole deadline, count for beside residual loss. */
+/** Weights of a share of 1, and of a delay of the whole deadline, beside residual loss. */
 const SHARE_WEIGHT = 0.0003, AGE_WEIGHT = 0.0001;
-/** Bulk's transport repairs its own losses: it gets a little where there are many, and no queue. */
+/** Bulk's transport repairs its own losses: bulk gets a little repair where losses are many and no queue is seen. */
 const BULK_LOSS = 0.01, BULK_SHARE_MAX = 0.1, BULK_SHARE_PER_LOSS = 2, BULK_QUEUE_US = 10_000;
 const BULK_SOURCES = 8, BULK_STRIDE = 4;
 
-/** Writes the choice for the situation to `choice`, which holds the one before. */
+/** Writes the choice for the situation to `choice`, which holds the choice before. */
 export function chooseRepair(situation: RepairSituation, choice: RepairChoice): void {
-  const { nowUs, isSilent, budget, share } = situation;
+  const { nowUs, isSilent, budget, share } = situation, { trial } = choice;
   noteQueue(situation, choice);
   const lossRate = Math.max(0, situation.lossRate - choice.blamedRate);
   const isHeldBack = isSilent || nowUs - choice.congestedUs < CALM_US;
@@ -151,13 +155,13 @@ export function chooseRepair(situation: RepairSituation, choice: RepairChoice): 
   // Compared as if something were lost, for what a clean path will lose first is as likely to be anything.
   const loss = Math.max(rate, COMPARED_LOSS_MIN);
   const burstUs = Math.max(burstOf(situation), predicted > AHEAD_RATIO * lossRate ? AHEAD_BURST_US : 0);
-  measure(situation, loss, burstUs, choice.sources, choice.stride, choice.timing);
+  measure(situation, loss, burstUs, choice.sources, choice.stride, choice.timing, trial);
   const compareUs = isClean ? COMPARE_CLEAN_US : COMPARE_US;
   const isUnfit = (wasProbing && !isClean) || !isAllowed(situation, choice);
   if (nowUs - choice.comparedUs >= (isUnfit ? COMPARE_UNFIT_US : compareUs)) {
     compare(situation, loss, burstUs, choice);
   }
-  measure(situation, isClean ? loss : rate, burstUs, choice.sources, choice.stride, choice.timing);
+  measure(situation, isClean ? loss : rate, burstUs, choice.sources, choice.stride, choice.timing, trial);
   choice.spacingUs = trial.spacingUs;
   settle(choice, share ?? (isClean ? PROBE_SHARE : trial.share), budget);
 }
@@ -169,8 +173,8 @@ function settle(choice: RepairChoice, share: number, budget: number): void {
 }
 
 /**
- * Losses with a queue that is long, or will be in a round trip, are congestion: repair would feed it. All that was lost by
- * then is taken for the queue's doing, and is no reason to repair when the queue is gone.
+ * Losses with a queue that is long, or will be within a round trip, are congestion, which repair would make worse. All losses
+ * up to then are blamed on the queue, and are no reason to repair once the queue is gone.
  */
 function noteQueue(
   situation: RepairSituation,
@@ -188,7 +192,7 @@ function noteQueue(
   if (nowUs - choice.congestedUs < CALM_US) choice.blamedRate = lossRate;
 }
 
-/** Losses that are predicted, unless a queue may be their cause: a predictor tells when, not why. */
+/** Predicted losses, 0 where a queue may be their cause: a predictor says when, not why. */
 function aheadOf(situation: RepairSituation, { blamedRate }: RepairChoice): number {
   const { lossAhead } = situation;
   return lossAhead >= AHEAD_MIN && blamedRate <= RESIDUAL_GOAL && situation.queueUs <= AHEAD_QUEUE_US
@@ -226,7 +230,7 @@ function burstOf({ lossRate, runLength, runUs, gapUs }: RepairSituation): number
   return -spacingUs / Math.log(correlation);
 }
 
-function isAllowed({ scheme }: RepairSituation, { isBlock, sources, timing }: RepairChoice): boolean {
+function isAllowed({ scheme }: RepairSituation, { isBlock, sources, timing, trial }: RepairChoice): boolean {
   return trial.score < Infinity && isBlock === (scheme === "block") && fits(scheme, sources, timing);
 }
 
@@ -244,12 +248,9 @@ function fits(scheme: RepairScheme, sources: number, timing: number): boolean {
   }
 }
 
-/** What `measure` found of the group that it was asked for last. */
-const trial = { share: 0, spacingUs: 0, score: Infinity };
-
-/** Takes the group that leaves least, if that is much less than what the present one does; leaves its measure in `trial`. */
+/** Takes the group that leaves least, if that is much less than the present group does; its measure is in `trial`. */
 function compare(situation: RepairSituation, loss: number, burstUs: number, choice: RepairChoice): void {
-  const { scheme } = situation;
+  const { scheme } = situation, { trial } = choice;
   let bestSources = choice.sources, bestStride = choice.stride, bestTiming = choice.timing;
   let bound = isAllowed(situation, choice) ? BETTER * trial.score : Infinity;
   for (let sources = 1; sources <= SOURCES_MAX; sources++) {
@@ -257,7 +258,7 @@ function compare(situation: RepairSituation, loss: number, burstUs: number, choi
       if (!fits(scheme, sources, timing)) continue;
       const strides = sources === 1 || timing === EARLY ? 1 : STRIDE_MAX;
       for (let stride = 1; stride <= strides; stride++) {
-        measure(situation, loss, burstUs, sources, stride, timing);
+        measure(situation, loss, burstUs, sources, stride, timing, trial);
         if (trial.score >= bound) continue;
         bound = trial.score;
         bestSources = sources;
@@ -267,11 +268,11 @@ function compare(situation: RepairSituation, loss: number, burstUs: number, choi
     }
   }
   // Traffic too slow for the scheme: copies that go alone are what is left.
-  measure(situation, loss, burstUs, bestSources, bestStride, bestTiming);
+  measure(situation, loss, burstUs, bestSources, bestStride, bestTiming, trial);
   if (trial.score === Infinity) {
     bestSources = bestStride = 1;
     bestTiming = ALONE;
-    measure(situation, loss, burstUs, bestSources, bestStride, bestTiming);
+    measure(situation, loss, burstUs, bestSources, bestStride, bestTiming, trial);
   }
   choice.isBlock = scheme === "block" && bestSources > 1;
   choice.sources = bestSources;
@@ -280,12 +281,12 @@ function compare(situation: RepairSituation, loss: number, burstUs: number, choi
   choice.comparedUs = situation.nowUs;
 }
 
-/** How old a packet may be when its repair goes: what may be delayed on the way must leave earlier, as far as that is of use. */
+/** Age that a packet may have when its repair is sent: less where the path delays some datagrams, but never below half. */
 function usableOf({ deadlineUs, delayUs }: RepairSituation): number {
   return USABLE * deadlineUs - Math.min(delayUs, DELAY_SHARE_MAX * deadlineUs);
 }
 
-/** Writes to `trial` what a group would cost and leave. */
+/** Writes to `trial` what a group would cost and leave; `score` is Infinity when the group is not in time. */
 function measure(
   situation: RepairSituation,
   loss: number,
@@ -293,6 +294,7 @@ function measure(
   sources: number,
   stride: number,
   timing: number,
+  trial: RepairChoice["trial"],
 ): void {
   const { packetBytes, packetBytesMax, deadlineUs, budget, share } = situation;
   const gapUs = Math.max(GAP_US_MIN, situation.gapUs), rideGapUs = Math.max(GAP_US_MIN, situation.rideGapUs);

@@ -1,24 +1,22 @@
 // Hot path.
 /**
  * The sections of a report that only sessions with repair fill (PROTOCOL §14): totals of losses and repairs when they have
- * changed, and when datagrams came where that tells something. Invariant: a report never grows beyond the room that it
- * is given, and what is left out now is said later or made up for by totals. Judges nothing itself.
+ * changed, and arrival times where delays vary or losses happen. Invariant: a report never grows beyond the room that it
+ * is given, and what has no room now is in a later report or in its totals. Judges nothing.
  * Keeps PROTOCOL R94.
  */
 import type { Arrivals } from "./arrivals.ts";
 import {
-  arrivalSteps,
-  clockSteps,
   LOSS_RUN_CLASSES,
-  type Report,
   REPORT_ARRIVALS_MAX,
   REPORT_CLOCK_BYTES,
   REPORT_QUALITY_BYTES,
 } from "../wire/control.ts";
+import { arrivalSteps, clockSteps, type Report } from "../wire/report.ts";
 
 /**
  * Adds the sections to a report whose `highest` and bitmap are set, in `bytesMax` bytes.
- * @param reported the highest counter of the last report, which told when that and those before it came.
+ * @param reported the highest counter of the last report, which had the arrival times up to that counter.
  */
 export function fillSections(
   report: Report,

@@ -1,9 +1,10 @@
 // Hot path.
 /**
  * The sending end of one OxTunnel session's loss repair (PROTOCOL §13): the packets of the last protected datagrams, class by
- * class, and the repairs that are made of them when a datagram leaves that can take one along, or when it is time for one to
- * go alone. Invariant: within any time the repairs of a class take no more bytes than the plan's share of the datagrams
- * that it protects in that time, and one repair. Memory is fixed. Does not choose the plans.
+ * class, and the repairs made of them, which ride in a datagram that has room or are sent alone at their deadline.
+ * Invariant: in any span of time the repairs of a class take no more bytes than the plan's share of the datagrams that it
+ * protects in that span, and one repair more. Memory is fixed. Packets that are to be sent again on request have their place
+ * beside this file. Chooses no plans (planner.ts).
  * Keeps PROTOCOL R91, R96 and R97.
  */
 import { CODE_BLOCK, CODE_WINDOW, RepairEncoder, SOURCES_MAX } from "../codec/erasure.ts";
@@ -15,19 +16,19 @@ import { FRAME_HEAD_BYTES, FRAME_REPAIR, writeFrameHead } from "../wire/frame.ts
 import { canCarryRepair, repairHeadBytes, writeRepairHead } from "../wire/repair.ts";
 import { INDEX_MAX, SYMBOL_MAX_BYTES, windowKey } from "./receiver.ts";
 
-/** Classes that are planned for by themselves. */
+/** Classes that have a plan of their own. */
 export const LANE_GAME = 0, LANE_VOICE = 1, LANE_BULK = 2, LANES = 3;
-/** Sources of a lane that are remembered; the encoder keeps no more. */
+/** Sources of a lane that are remembered: as many as the encoder keeps. */
 const KEPT = 64;
-/** The longest head of a repair frame: all of its bitmap. */
+/** The longest head of a repair frame, whole bitmap included. */
 const HEAD_BYTES_MAX = FRAME_HEAD_BYTES + repairHeadBytes(KEPT);
-/** A game's pace, until the real one is known; and what counts as a pause instead. */
+/** Time between packets until it is measured: a game's pace. A gap of PAUSE_US or more is a pause and is not measured. */
 const GAP_US_FIRST = 15_625, PAUSE_US = 200_000;
-/** What a datagram must have room for to count as one that a repair can ride in. */
+/** A datagram with room for this many bytes counts as one that a repair can ride in. */
 const RIDE_BYTES = 200;
 /**
- * A source is of use until a little behind the time at which its repair goes alone: timers are not exact. What that time
- * leaves of the deadline is not exceeded: (1 - x)(1 + x) is below 1.
+ * A source is of use until shortly after the time at which its repair is sent alone, since timers are not exact. The deadline
+ * holds: that time is (1 - x) of the deadline, and (1 - x)(1 + x) is below 1.
  */
 const TOLERANCE = 1 - USABLE;
 const AVERAGE = 1 / 16, FORGET = 1 / 64;
@@ -35,16 +36,16 @@ const AVERAGE = 1 / 16, FORGET = 1 / 64;
 /** One class's sources, by ordinal, and what of them is to be repaired. */
 export class Lane {
   plan: RepairChoice = firstChoice();
-  /** Time from one source to the next, and bytes of a source, smoothed; and of the largest of late. */
+  /** Time from one source to the next, and bytes of a source, smoothed; and the recent maximum of bytes. */
   gapUs = GAP_US_FIRST;
   bytes = 0;
   bytesMax = 0;
-  /** Bytes that repairs may take now. */
+  /** Bytes that repairs may take now (PROTOCOL R96). */
   credit = 0;
-  /** Sources so far, and the first of those that no repair has taken and that are not given up. */
+  /** Number of sources so far, and the ordinal of the first that no repair covers and that is not given up. */
   ordinal = 0;
   open = 0;
-  /** First source of the blocks that are being filled; the last filled ones, how they lie, and the repairs sent of them. */
+  /** First source of the blocks being filled; end and layout of the blocks filled last, and repairs sent of those. */
   blockFrom = 0;
   blockEnd = 0;
   blockSources = 0;
@@ -54,7 +55,7 @@ export class Lane {
   readonly lengths = new Uint16Array(KEPT);
   readonly sentUs = new Float64Array(KEPT);
 
-  /** When a repair goes alone because nothing took it along, or Infinity. Those of blocks never do. */
+  /** When a repair is sent alone if no datagram carries it, or Infinity. Repairs of blocks never are. */
   get dueUs(): number {
     const { plan, open } = this;
     if (open >= this.ordinal || plan.isBlock || plan.share <= 0) return Infinity;
@@ -100,15 +101,30 @@ export class Lane {
   }
 }
 
+/** The repairs that the last `ride` wrote, in the order in which it did: columns, one entry a repair. */
+class WrittenRepairs {
+  count = 0;
+  readonly isBlock = new Uint8Array(INDEX_MAX + 1);
+  /** Sources that it combines, the newest one's counter, and when that one was sent. */
+  readonly sources = new Uint8Array(INDEX_MAX + 1);
+  readonly newest = new Float64Array(INDEX_MAX + 1);
+  readonly sourceUs = new Float64Array(INDEX_MAX + 1);
+  /** Bytes of the frame, head included. */
+  readonly bytes = new Uint16Array(INDEX_MAX + 1);
+}
+
 export class RepairSender {
+  readonly written = new WrittenRepairs();
   readonly lanes: readonly Lane[] = [new Lane(), new Lane(), new Lane()];
-  /** Time from one datagram that a repair could ride in to the next, smoothed. */
+  /** Time between datagrams that a repair could ride in, smoothed. */
   rideGapUs = GAP_US_FIRST;
   #rideUs = -Infinity;
   readonly #encoder: RepairEncoder;
-  // The group that was put together last: counters, longest source, code, number in its block, and what it leaves open.
+  // The group that was put together last: counters, longest source, when its newest was sent, number in its block, and the
+  // first source that it leaves uncovered.
   readonly #numbers = new Float64Array(SOURCES_MAX);
   #longest = 0;
+  #newestUs = 0;
   #number = 0;
   #covered = 0;
 
@@ -116,7 +132,7 @@ export class RepairSender {
     this.#encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES);
   }
 
-  /** When a repair goes alone because nothing took it along, or Infinity. */
+  /** When a repair is sent alone if no datagram carries it, or Infinity. */
   get dueUs(): number {
     let dueUs = Infinity;
     for (let i = 0; i < LANES; i++) dueUs = Math.min(dueUs, this.lanes[i].dueUs);
@@ -125,7 +141,7 @@ export class RepairSender {
 
   /**
    * Puts repairs in front of the plaintext in `row`, which will have `counter`, up to `bytesMax` in all: one of each lane that
-   * has one, or, where the row has nothing else, all that are due.
+   * has one, or, in an empty row, all that are due. `written` lists them.
    */
   ride(burst: Burst, row: number, counter: number, bytesMax: number, nowUs: number): void {
     const isAlone = burst.length[row] === 0;
@@ -134,6 +150,7 @@ export class RepairSender {
       if (gapUs < PAUSE_US) this.rideGapUs += (gapUs - this.rideGapUs) * AVERAGE;
       this.#rideUs = nowUs;
     }
+    this.written.count = 0;
     let index = 0;
     for (let i = 0; i < LANES; i++) {
       const lane = this.lanes[i];
@@ -141,13 +158,13 @@ export class RepairSender {
         const isDue = isAlone && lane.dueUs <= nowUs;
         if (this.#put(lane, burst, row, counter, index, bytesMax, nowUs)) index++;
         else if (burst.length[row] > 0) break; // another datagram may have room
-        else if (isDue) lane.open++; // it cannot be, and must not be tried for ever
+        else if (isDue) lane.open++; // no datagram has room for this source: it is given up
         more = isAlone && lane.dueUs <= nowUs;
       }
     }
   }
 
-  /** The plaintext's packets of a datagram went out; true when they are a source of the lane now. */
+  /** Takes a datagram's packets, `length` bytes at `at`, as a source of the lane; false when they are not protected. */
   sent(lane: Lane, bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): boolean {
     if (length > SYMBOL_MAX_BYTES) return false;
     lane.note(length, nowUs);
@@ -156,7 +173,7 @@ export class RepairSender {
     return true;
   }
 
-  /** Puts the lane's next repair in front of what is in the row, if there is one and it may be. */
+  /** Puts the lane's next repair in front of what is in the row; false when there is none, no credit or no room. */
   #put(
     lane: Lane,
     burst: Burst,
@@ -182,7 +199,7 @@ export class RepairSender {
     const symbolBytes = isBlock
       ? this.#encoder.combine(CODE_BLOCK, number, numbers, count)
       : this.#encoder.combine(CODE_WINDOW, windowKey(counter, index), numbers, count);
-    // Another lane's source may have taken the place of one.
+    // Another lane's source may have taken the encoder's place of one.
     if (symbolBytes !== this.#longest) return false;
     burst.bytes.copyWithin(offset[row] + bytes, offset[row], offset[row] + length[row]);
     const body = writeFrameHead(burst.view, offset[row], FRAME_REPAIR, headBytes + symbolBytes);
@@ -190,9 +207,19 @@ export class RepairSender {
     this.#encoder.take(symbolBytes, burst.bytes, symbolAt);
     length[row] += bytes;
     lane.credit -= cost;
+    this.#note(isBlock, numbers[count - 1], count, bytes);
     if (isBlock) lane.blockSent++;
     else lane.open = this.#covered;
     return true;
+  }
+
+  #note(isBlock: boolean, newest: number, sources: number, bytes: number): void {
+    const { written } = this, i = written.count++;
+    written.isBlock[i] = isBlock ? 1 : 0;
+    written.sources[i] = sources;
+    written.newest[i] = newest;
+    written.sourceUs[i] = this.#newestUs;
+    written.bytes[i] = bytes;
   }
 
   /** The oldest source that is still of use and old enough. */
@@ -206,7 +233,7 @@ export class RepairSender {
     return this.#take(lane, source, 0);
   }
 
-  /** The newest source that is old enough, if no repair has had it, and those before it. */
+  /** The newest source that is old enough, if no repair covers it, and those before it. */
   #windowGroup(lane: Lane, nowUs: number): number {
     const { plan, sentUs } = lane;
     let newest = lane.ordinal - 1;
@@ -219,14 +246,14 @@ export class RepairSender {
     for (let back = plan.sources - 1; back >= 0; back--) {
       const source = newest - back * plan.stride;
       if (source < 0 || source < lane.ordinal - KEPT || lane.isLate(source, nowUs)) continue;
-      // What lies too far back cannot be named.
+      // A frame cannot name what lies too far back.
       if (repairHeadBytes(newestCounter - lane.counters[source % KEPT]) === 0) continue;
       count = this.#take(lane, source, count);
     }
     return count;
   }
 
-  /** The next repair of the blocks that were filled last: of each in turn, as long as they are of use. */
+  /** The next repair of the blocks that were filled last: of each block in turn, as long as they are of use. */
   #blockGroup(lane: Lane, nowUs: number): number {
     const { blockEnd, blockSources, blockStride, blockSent, ordinal } = lane;
     if (blockEnd === 0 || lane.isLate(blockEnd - 1, nowUs)) return 0;
@@ -242,6 +269,7 @@ export class RepairSender {
 
   #take(lane: Lane, source: number, count: number): number {
     this.#numbers[count] = lane.counters[source % KEPT];
+    this.#newestUs = lane.sentUs[source % KEPT];
     this.#longest = Math.max(this.#longest, lane.lengths[source % KEPT]);
     return count + 1;
   }

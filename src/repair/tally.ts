@@ -1,37 +1,26 @@
 // Hot path.
 /**
- * What repair of one direction of a session comes to, read off the repair frames that go or come: how many and how many
- * bytes, and by what scheme now. Invariant: what it says follows from the bytes on the wire alone, so that it is true
- * at both ends whoever chose the scheme. Counts; decides nothing.
+ * Counts the repair of one direction of a session: frames, bytes, and the scheme in use. Invariant: the counts of the sending
+ * end follow from what the sender wrote, those of the receiving end from what its reader read, so both ends say the same of
+ * the same datagrams. Counts; decides nothing.
  */
-import type { Burst } from "../vector/burst.ts";
-import { OX_TAG_BYTES } from "../wire/oxtunnel.ts";
-import type { RepairReader } from "../wire/repair.ts";
-import type { SeenScheme } from "../session/peer_record.ts";
+import type { SeenScheme } from "./figures.ts";
 
-/** UDP and IPv4 around a datagram. */
-const OUTER_BYTES = 28;
-
-/** Bytes of the OxTunnel datagram whose plaintext is in `row`, UDP and IPv4 counted. */
-export function datagramBytes({ headerBytes, length }: Burst, row: number): number {
-  return headerBytes[row] + length[row] + OX_TAG_BYTES + OUTER_BYTES;
-}
-
-/** Shares are those of the last whole period. */
+/** `share` is that of the last whole period. */
 const PERIOD_US = 1_000_000;
-/** Without a repair for so long there is no scheme. */
+/** After this time without a repair the scheme is "none". */
 const SCHEME_US = 5_000_000;
-/** A copy that rides this many datagrams behind its original, on average, was held back. */
+/** A copy whose distance from its original, in datagrams and on average, reaches this was held back. */
 const SPACED_DISTANCE = 1.5;
 
 export class RepairTally {
-  /** Repair frames, their bytes with heads, and the bytes of all datagrams, UDP and IPv4 counted. */
+  /** Repair frames, their bytes with heads, and the bytes of all datagrams, UDP and IPv4 headers included. */
   repairs = 0;
   repairBytes = 0;
   bytes = 0;
-  /** Of the last repair: how many sources it combined. */
+  /** Sources that the last repair combined. */
   sources = 0;
-  /** How long after its newest source a repair goes, smoothed, microseconds. */
+  /** Age of a repair's newest source when the repair is sent or arrives, smoothed, microseconds. */
   laterUs = 0;
   #isBlock = false;
   #distance = 1;
@@ -42,12 +31,12 @@ export class RepairTally {
   #periodRepairBytes = 0;
   #share = 0;
 
-  /** A datagram of so many bytes, UDP and IPv4 counted. */
+  /** Counts a datagram of `bytes`, UDP and IPv4 headers included. */
   datagram(bytes: number, nowUs: number): void {
     this.#nowUs = nowUs;
     if (nowUs - this.#periodUs >= PERIOD_US) {
       const repairBytes = this.repairBytes - this.#periodRepairBytes, all = this.bytes - this.#periodBytes;
-      // A repair is counted before the datagram that it rides in: before the first one there is nothing to compare with.
+      // A repair is counted before the datagram that carries it: before the first datagram there is no ratio.
       if (all > repairBytes) this.#share = repairBytes / (all - repairBytes);
       this.#periodUs = nowUs;
       this.#periodBytes = this.bytes;
@@ -56,25 +45,35 @@ export class RepairTally {
     this.bytes += bytes;
   }
 
-  /** A repair frame of so many bytes in a datagram with `counter`; `sourceUs` is when its newest source went or came, or NaN. */
-  repair(frame: RepairReader, counter: number, bytes: number, sourceUs: number, nowUs: number): void {
+  /**
+   * Counts a repair frame of `bytes`, head included, that combines `sources` datagrams, the newest of them `distance` counters
+   * before the datagram that carries it. `sourceUs` is when that newest source was sent or arrived, NaN where unknown.
+   */
+  repair(
+    isBlock: boolean,
+    sources: number,
+    distance: number,
+    bytes: number,
+    sourceUs: number,
+    nowUs: number,
+  ): void {
     this.#nowUs = nowUs;
     this.repairs++;
     this.repairBytes += bytes;
-    this.sources = frame.count;
-    this.#isBlock = frame.isBlock;
+    this.sources = sources;
+    this.#isBlock = isBlock;
     const isFirst = nowUs - this.#repairedUs > SCHEME_US, gain = isFirst ? 1 : 1 / 8;
     this.#repairedUs = nowUs;
-    this.#distance += gain * (counter - frame.numbers[frame.count - 1] - this.#distance);
+    this.#distance += gain * (distance - this.#distance);
     if (!Number.isNaN(sourceUs)) this.laterUs += gain * (nowUs - sourceUs - this.laterUs);
   }
 
-  /** What goes or comes, as of the last datagram. */
+  /** The scheme in use at the last datagram. */
   get scheme(): SeenScheme {
     return this.schemeAt(this.#nowUs);
   }
 
-  /** What goes or comes now: nothing when nothing has been sent for a while. */
+  /** The scheme in use at `nowUs`: "none" when nothing was repaired for some seconds. */
   schemeAt(nowUs: number): SeenScheme {
     if (nowUs - this.#repairedUs > SCHEME_US) return "none";
     if (this.#isBlock) return "block";
@@ -82,8 +81,22 @@ export class RepairTally {
     return this.#distance < SPACED_DISTANCE ? "copy" : "spaced";
   }
 
-  /** Bytes of repair for each other byte of late. */
+  /** Bytes of repair for each other byte, in the last whole second. */
   get share(): number {
     return this.#share;
+  }
+
+  /** Bytes of repair for each other byte, since the session began. */
+  get extraRatio(): number {
+    const { repairBytes, bytes } = this;
+    return bytes > repairBytes ? repairBytes / (bytes - repairBytes) : 0;
+  }
+
+  /** The scheme and its bytes: "none", "window 8, 24 %", "copy, 10 %", "spaced, 30 ms later". */
+  get description(): string {
+    const { scheme, sources, laterUs, share } = this;
+    if (scheme === "none") return scheme;
+    if (scheme === "spaced") return `spaced, ${Math.round(laterUs / 1000)} ms later`;
+    return `${scheme === "copy" ? scheme : `${scheme} ${sources}`}, ${Math.round(100 * share)} %`;
   }
 }

@@ -1,11 +1,11 @@
 /**
- * The token of the admin interface: what the configuration sets, else `admin.token` in the state directory, which the
- * relay makes at its first start and this machine's `peer` and `status` read. Invariant: the file is whole, 0600, and
- * made once; there is always a token, since an address proves nobody's identity. Never prints it.
+ * Where this machine reaches the admin interface, and its token: what the configuration sets, else `admin.token` in the state
+ * directory, which the relay makes at its first start and this machine's `peer` and `status` read. Invariant: the file is whole,
+ * 0600, and made once; there is always a token, since an address proves nobody's identity. Never prints the token.
  */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import type { Config } from "../config.ts";
+import { type Config, formatEndpoint } from "../config.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "../process/durable.ts";
 import { CommandError } from "../process/help.ts";
 
@@ -15,7 +15,13 @@ function pathOf({ stateDir }: Config): string {
   return join(stateDir, "admin.token");
 }
 
-/** For who asks the relay: undefined when neither the config nor a relay's first start has set one. Throws CommandError. */
+/** The base URL at which this machine reaches the relay's admin interface; wildcards become loopback. */
+export function adminUrl({ metricsListen: { host, port } }: Config): string {
+  const reachable = host === "::" ? "::1" : host === "0.0.0.0" ? "127.0.0.1" : host;
+  return `http://${formatEndpoint({ host: reachable, port })}`;
+}
+
+/** The token for a subcommand that asks the relay; undefined when neither the config nor a relay's first start has set one. Throws CommandError. */
 export async function readAdminToken(config: Config): Promise<string | undefined> {
   if (config.adminToken !== undefined) return config.adminToken;
   const path = pathOf(config);
@@ -29,8 +35,8 @@ export async function readAdminToken(config: Config): Promise<string | undefined
 }
 
 /**
- * For the relay: the same, made when it is missing. A relay that cannot keep one, as on a read-only disk, still relays: it gets
- * one that nobody knows, and `say` why.
+ * The relay's token, made when none is configured or stored. A relay that cannot store one, as on a read-only disk, still relays:
+ * it uses a token that nobody knows, and `say` gets the reason.
  */
 export async function loadAdminToken(config: Config, say: (message: string) => void): Promise<string> {
   try {

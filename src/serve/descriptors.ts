@@ -1,7 +1,7 @@
 /**
- * The process's file descriptors (RLIMIT_NOFILE), shared out before anybody takes one: what it cannot do without is set
- * aside, connections to the admin interface get a little, and the flows of the userspace exits the rest. Invariant: those
- * that the outside may have opened never add up to more than there are. Opens nothing.
+ * The process's file descriptors (RLIMIT_NOFILE), divided before anybody takes one: what the relay cannot do without is set
+ * aside, connections to the admin interface get a few, and the flows of the userspace exits get the rest. Invariant: the
+ * descriptors that outsiders can make the relay open never add up to more than there are. Opens nothing.
  */
 import { libc } from "../../ffi/mod.ts";
 import { numbersIn } from "../process/proc.ts";
@@ -50,8 +50,8 @@ export function openDescriptors(): number {
 }
 
 /**
- * Shares out the descriptors that a process may have: `limit` in all, of which `open` are taken. Each share is at least
- * what makes the thing of some use; `isTight` says that this is all that it is.
+ * Divides the descriptors that a process may have: `limit` in all, of which `open` are taken. Each share has at least the number
+ * that makes its use possible; `isTight` says that some share has no more than that.
  */
 export function shareDescriptors(
   { limit, open, workers, hasFallback }: {

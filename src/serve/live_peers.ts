@@ -1,5 +1,5 @@
 /**
- * The peers of a running relay, where the store and the data planes meet. Invariant: a removal cuts the peer off first and
+ * The peers of a running relay, where the store and the relay workers meet. Invariant: a removal cuts the peer off first and
  * stores then, and what was cut off stays so while the disk refuses, whatever is read from it; changes happen one after
  * the other, each as a whole, so that no older list overtakes a newer one and what is served is what is stored. Reads no
  * configuration.
@@ -9,13 +9,10 @@ import type { PeerRecord } from "../session/peer_record.ts";
 import { CommandError } from "../process/help.ts";
 import type { PeersReport } from "./messages.ts";
 import type { PeerStore } from "./store.ts";
+import type { WorkerPool } from "./worker_pool.ts";
 
-/** Where the peers are served: every data plane of the relay. */
-export interface Planes {
-  /** What they were last told. */
-  readonly peers: readonly PeerRecord[];
-  setPeers(peers: readonly PeerRecord[]): Promise<PeersReport>;
-}
+/** Where the peers are served: `peers` is what the relay workers were last told. */
+type Pool = Pick<WorkerPool, "peers" | "setPeers">;
 
 type Store = Pick<PeerStore, "load" | "add" | "remove" | "others">;
 
@@ -35,17 +32,17 @@ class Turns {
 
 export class LivePeers {
   readonly #store: Store;
-  readonly #planes: Planes;
+  readonly #pool: Pool;
   /** Cut off while a restart, or a reload, would still read them: the names by what `identityOf` says. */
   readonly #cutOff = new Map<string, string>();
   /** Whole additions and removals, which may wait for the store's lock. */
   readonly #changes = new Turns();
-  /** What is said to the planes; within a change or without one, so that a cut waits for no store. */
+  /** What is said to the workers; within a change or without one, so that a cut waits for no store. */
   readonly #telling = new Turns();
 
-  constructor(store: Store, planes: Planes) {
+  constructor(store: Store, pool: Pool) {
     this.#store = store;
-    this.#planes = planes;
+    this.#pool = pool;
   }
 
   /** Serves what `load` reads, without those that were cut off. */
@@ -53,7 +50,7 @@ export class LivePeers {
     if (this.#cutOff.size > 0) await this.#changes.take(() => this.#storeAgain());
     return await this.#telling.take(async () => {
       const peers = (await load()).filter((peer) => !this.#cutOff.has(identityOf(peer)));
-      return { ...await this.#planes.setPeers(peers), total: peers.length };
+      return { ...await this.#pool.setPeers(peers), total: peers.length };
     });
   }
 
@@ -104,9 +101,9 @@ export class LivePeers {
   /** Serves one more; returns why not. */
   async #serve(record: PeerRecord): Promise<{ field: string; message: string } | undefined> {
     // A reload since it was stored has brought it already.
-    const others = this.#planes.peers.filter(({ publicKey }) => publicKey !== record.publicKey);
+    const others = this.#pool.peers.filter(({ publicKey }) => publicKey !== record.publicKey);
     try {
-      const { failed } = await this.#planes.setPeers([...others, record]);
+      const { failed } = await this.#pool.setPeers([...others, record]);
       return failed.length === 0 ? undefined : { field: "publicKey", message: failed.join("; ") };
     } catch (error) {
       return { field: "relay", message: `the relay did not carry it out: ${(error as Error).message}` };
@@ -116,11 +113,11 @@ export class LivePeers {
   /** Cuts off whoever is served by that name, if anybody is. */
   #cut(name: string): Promise<{ served?: PeerRecord; cutFailed?: string }> {
     return this.#telling.take(async () => {
-      const served = this.#planes.peers.find((peer) => peer.name === name);
+      const served = this.#pool.peers.find((peer) => peer.name === name);
       if (served === undefined) return {};
       this.#cutOff.set(identityOf(served), name);
       try {
-        await this.#planes.setPeers(this.#planes.peers.filter((peer) => peer !== served));
+        await this.#pool.setPeers(this.#pool.peers.filter((peer) => peer !== served));
         return { served };
       } catch (error) {
         return { served, cutFailed: (error as Error).message };

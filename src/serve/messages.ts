@@ -1,12 +1,12 @@
 /**
- * What the main thread and the data-plane Worker say to each other: plain data, no behaviour. The private key
+ * What the main thread and the relay worker say to each other: plain data, no behaviour. The private key
  * crosses once, in `start`.
  */
 import type { Config } from "../config.ts";
 import type { Choice } from "../io/choose.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
 import type { PeersReport } from "../relay.ts";
-import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "../session/peer_record.ts";
+import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 
 export type { PeersReport };
@@ -45,13 +45,6 @@ export type ToWorker =
   | { type: "snapshot"; id: number }
   | { type: "stop" };
 
-export interface Snapshot {
-  peers: PeerSnapshot[];
-  sessions: SessionSnapshot[];
-  /** Flows of the last moments that are recognised, by what they are. */
-  applications: Record<string, number>;
-}
-
 export type FromWorker =
   | {
     type: "ready";
@@ -64,6 +57,6 @@ export type FromWorker =
   | { type: "failed"; message: string }
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
-  | { type: "reply"; id: number; value: PeersReport | Snapshot | null }
+  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | null }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

@@ -1,5 +1,5 @@
 /**
- * The data-plane Worker: makes port, exit and core from the configuration that the main thread sends and over what that
+ * The relay worker: makes port, exit and core from the configuration that the main thread sends and over what that
  * thread has opened, and lets the driver run them. Invariant: whatever it opened itself is closed before it says
  * "stopped". Serves nothing and reads no file.
  */
@@ -7,25 +7,9 @@
 import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
 import { libc } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
-import { PortableAead } from "../codec/aead_portable.ts";
 import { useBlake2s } from "../codec/hash.ts";
-import {
-  ALGORITHM,
-  implementationOf,
-  nativeAdviser,
-  NativeAead,
-  nativeBlake2s,
-  NativeDatagramAead,
-  NativeLz4,
-  nativePrimitives,
-  preferredAeads,
-} from "../codec/native.ts";
-import { PortableDatagramAead } from "../codec/datagram_portable.ts";
-import { PortableShardKernel } from "../codec/gf256.ts";
 import type { Lz4 } from "../codec/kernels.ts";
-import { PortableLz4 } from "../codec/lz4.ts";
-import { NativeShardKernel } from "../codec/native_shards.ts";
-import { nodeCrypto } from "../codec/node_crypto.ts";
+import { type CryptoKernels, type Suite, suiteOf } from "../codec/suite.ts";
 import type { Config } from "../config.ts";
 import { readClassRule } from "../control/rule_text.ts";
 import { hostOne, parsePrefix } from "../wire/address.ts";
@@ -40,10 +24,10 @@ import type { Port } from "../io/port.ts";
 import { StreamSide } from "../io/stream_side.ts";
 import { UdpPort } from "../io/udp.ts";
 import { DROP, Metrics } from "../metrics.ts";
-import { Relay } from "../relay.ts";
-import { repairOptions } from "../repair/pool.ts";
+import { Relay, type RelayOptions } from "../relay.ts";
+import { repairOptions } from "../repair/options.ts";
 import { scaledLimits } from "../session/limits.ts";
-import type { TunnelOptions } from "../tunnel.ts";
+import { queuesOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";
 import { adviseTables } from "../vector/memory.ts";
 import { cannotListen, nativeIo } from "./doors.ts";
@@ -59,7 +43,7 @@ const tell = (message: FromWorker) => scope.postMessage(message);
 const log = (area: string) => (level: "debug" | "info" | "warning" | "error", message: string) =>
   tell({ type: "log", level, area, message });
 
-interface DataPlane {
+interface RunningRelay {
   relay: Relay;
   lz4: Lz4;
   driver: Driver;
@@ -69,7 +53,7 @@ interface DataPlane {
   stopTimers: (() => void)[];
 }
 
-let plane: DataPlane | undefined;
+let running: RunningRelay | undefined;
 
 type StartMessage = Extract<ToWorker, { type: "start" }>;
 
@@ -102,7 +86,7 @@ function openExit({ config, tunnelIpv6, queue, device, maxFlows }: StartMessage,
  */
 function batchWaitUs({ enableBatching, batchWaitUs }: Config, port: Port, exit: Exit): number {
   if (!enableBatching) return -1;
-  return port.descriptor === undefined || exit.descriptor === undefined ? 0 : batchWaitUs;
+  return port.wait === undefined || exit.descriptor === undefined ? 0 : batchWaitUs;
 }
 
 /** Keeps this thread to one processor, from whose memory its packets then come: nothing was touched yet. */
@@ -116,50 +100,25 @@ function pinTo(cpu: number): void {
   }
 }
 
-type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "repair"> & {
-  /** Also where nothing is compressed now: a reload may change that. */
-  lz4: Lz4;
-};
-
-/** The native kernels where they run and the config allows it; one line of the log says which and why. */
-function chooseKernels(config: Config): Kernels {
-  const native = config.kernels === "portable" ? "the config asks for it" : loadNative();
-  if (typeof native !== "string") {
-    const by = implementationOf(native, ALGORITHM.chacha20Poly1305);
-    useBlake2s(nativeBlake2s(native));
-    adviseTables(nativeAdviser(native));
-    log("kernels")("info", `native, ChaCha20-Poly1305 by ${by}: the fastest that this processor runs`);
-    return {
-      primitives: nativePrimitives(native),
-      makeAead(rows) {
-        const aead = new NativeAead(native, rows, DROP.forged);
-        if (!aead.isLocked) {
-          log("kernels")(
-            "warning",
-            "session keys may reach swap: raise the limit on locked memory (ulimit -l)",
-          );
-        }
-        return aead;
-      },
-      makeDatagramAead: (rows) => new NativeDatagramAead(native, rows, DROP.forged),
-      aeads: preferredAeads(native),
-      lz4: new NativeLz4(native),
-      ...(config.repair.enabled
-        ? { repair: repairOptions(new NativeShardKernel(native), config.repair) }
-        : {}),
-    };
-  }
-  if (config.kernels === "native") {
+/** The native kernels where they run and the config allows it; one line of the log says which and why. Throws a sentence. */
+function chooseSuite({ kernels }: Config): Suite {
+  const native = kernels === "portable" ? "the config asks for it" : loadNative();
+  if (typeof native === "string" && kernels === "native") {
     throw new Error(`kernels = "native" cannot be used: ${native}; or set kernels = "auto"`);
   }
-  log("kernels")("info", `portable, ChaCha20-Poly1305 by node:crypto: ${native}`);
-  return {
-    primitives: nodeCrypto,
-    makeAead: (rows) => new PortableAead(nodeCrypto, rows, DROP.forged),
-    makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
-    lz4: new PortableLz4(),
-    ...(config.repair.enabled ? { repair: repairOptions(new PortableShardKernel(), config.repair) } : {}),
-  };
+  const suite = suiteOf(native, {
+    forged: DROP.forged,
+    onSwappable: () =>
+      log("kernels")(
+        "warning",
+        "session keys may reach swap: raise the limit on locked memory (ulimit -l)",
+      ),
+  });
+  const why = typeof native === "string" ? native : "the fastest that this processor runs";
+  log("kernels")("info", `${suite.kind}, ChaCha20-Poly1305 by ${suite.by}: ${why}`);
+  useBlake2s(suite.blake2s);
+  adviseTables(suite.adviser);
+  return suite;
 }
 
 /** The port that was chosen; one line of the log says which and why. */
@@ -188,13 +147,29 @@ function openPort({ config, port, socket }: StartMessage, arena: Arena, metrics:
   }
 }
 
+/** What the worker moves packets with, besides its sockets. */
+type Kernels = CryptoKernels & Pick<RelayOptions, "repair"> & {
+  /** Also where nothing is compressed now: a reload may change that. */
+  lz4: Lz4;
+};
+
+function makeKernels(config: Config): Kernels {
+  const suite = chooseSuite(config);
+  const { enabled } = config.repair;
+  return {
+    ...suite.crypto,
+    lz4: suite.makeLz4(),
+    ...(enabled ? { repair: repairOptions(suite.makeShards(), config.repair) } : {}),
+  };
+}
+
 async function start(message: StartMessage): Promise<void> {
-  const { config, tunnelIpv6, worker, mailboxes } = message;
+  const { config, worker, mailboxes } = message;
   if (config.cpus.length > 0) pinTo(config.cpus[worker]);
   const columns = message.counters.map((shared) => new Metrics(shared));
   const metrics = columns[worker];
   const arena = new Arena(ARENA_SLOTS);
-  const kernels = chooseKernels(config);
+  const kernels = makeKernels(config);
   log("kernels")("debug", `${warmUp(kernels)} packets have taught the compiler the routes`);
   const mailbox = mailboxes && new Mailbox(worker, mailboxes, (code) => metrics.drop(code));
   const socket = openPort(message, arena, metrics);
@@ -207,21 +182,48 @@ async function start(message: StartMessage): Promise<void> {
     await port.close();
     throw error;
   }
+  const relay = makeRelay(message, { arena, columns, kernels, port, exit });
+  const { failed } = relay.replacePeers(message.peers);
+  const driver = makeDriver(message, { arena, relay, port, exit, metrics, mailbox });
+  running = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers: startTimers(relay) };
+  if (message.failAfterMs !== undefined) {
+    setTimeout(() => {
+      throw new Error("it was asked to fail, for a test");
+    }, message.failAfterMs);
+  }
+  driver.start();
+  // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
+  const descriptors = [...exit.processDescriptors ?? []];
+  tell({ type: "ready", listen: port.description, exit: exit.description, failed, descriptors });
+}
+
+/** The core, without peers yet. */
+function makeRelay(
+  { config, tunnelIpv6, worker, timeScale, privateKey }: StartMessage,
+  { arena, columns, kernels, port, exit }: {
+    arena: Arena;
+    columns: Metrics[];
+    kernels: Kernels;
+    port: Port;
+    exit: Exit;
+  },
+): Relay {
   const relay = new Relay({
     arena,
-    metrics,
+    metrics: columns[worker],
     ...kernels,
     lz4: config.enableCompression ? kernels.lz4 : undefined,
     compressionThreshold: config.compressionThreshold,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
-    limits: scaledLimits(message.timeScale),
-    privateKey: message.privateKey,
+    limits: scaledLimits(timeScale),
+    privateKey,
     ipv4: hostOne(config.tunnelIpv4).address,
     ipv6: tunnelIpv6 === undefined ? undefined : hostOne(tunnelIpv6).address,
     mtu: config.mtu,
     exitHairpins: exit.hairpins === true,
     exitIsSource: exit.name === "userspace",
     batchWaitUs: batchWaitUs(config, port, exit),
+    queues: queuesOptions(config),
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
     destinations: config.destinations,
@@ -238,10 +240,22 @@ async function start(message: StartMessage): Promise<void> {
     unixOffsetUs: wallClockOffsetUs(),
   });
   relay.setClassRules(config.classes.rules.map((text) => readClassRule(text, parsePrefix)));
-  const refreshOwn = () => relay.setOwnAddresses(ownAddresses());
-  refreshOwn();
-  const { failed } = relay.replacePeers(message.peers);
-  const { control, bell } = message;
+  relay.setOwnAddresses(ownAddresses());
+  return relay;
+}
+
+/** The loop over core, port and exit, which also takes the main thread's messages. */
+function makeDriver(
+  { control, bell }: StartMessage,
+  { arena, relay, port, exit, metrics, mailbox }: {
+    arena: Arena;
+    relay: Relay;
+    port: Port;
+    exit: Exit;
+    metrics: Metrics;
+    mailbox: Mailbox | undefined;
+  },
+): Driver {
   const takeMessages = () => {
     const port = control as unknown as NodePort;
     for (let taken = receiveMessageOnPort(port); taken; taken = receiveMessageOnPort(port)) {
@@ -251,59 +265,54 @@ async function start(message: StartMessage): Promise<void> {
   const messages = bell === undefined ? undefined : { bell, takeMessages };
   const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages);
   if (!driver.waits) control.onmessage = ({ data }) => hear(data);
+  return driver;
+}
+
+/** Looks at the host's addresses and at what happened to peers from time to time; returns what ends that. */
+function startTimers(relay: Relay): (() => void)[] {
   const tellEvents = () => {
     for (let event = relay.pollEvent(); event; event = relay.pollEvent()) tell({ type: "event", event });
   };
-  const stopTimers = [
+  return [
     every(
       OWN_ADDRESSES_MS,
-      refreshOwn,
+      () => relay.setOwnAddresses(ownAddresses()),
       ({ message }) =>
         log("exit")("warning", `the addresses known as this host's own stay as they were: ${message}`),
     ),
     every(EVENTS_MS, tellEvents, ({ message }) => log("peers")("warning", message)),
   ];
-  plane = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers };
-  if (message.failAfterMs !== undefined) {
-    setTimeout(() => {
-      throw new Error("it was asked to fail, for a test");
-    }, message.failAfterMs);
-  }
-  driver.start();
-  // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
-  const descriptors = [...exit.processDescriptors ?? []];
-  tell({ type: "ready", listen: port.description, exit: exit.description, failed, descriptors });
 }
 
 async function stop(): Promise<void> {
-  if (plane) {
-    plane.stopTimers.forEach((stop) => stop());
-    await plane.driver.stop();
-    plane.relay.close();
-    await plane.port.close();
-    await plane.exit.close();
-    await plane.mailbox?.close();
-    plane = undefined;
+  if (running) {
+    running.stopTimers.forEach((stop) => stop());
+    await running.driver.stop();
+    running.relay.close();
+    await running.port.close();
+    await running.exit.close();
+    await running.mailbox?.close();
+    running = undefined;
   }
   tell({ type: "stopped" });
 }
 
-function answer(plane: DataPlane, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
+function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
   if (data.type === "peers") {
-    const report = plane.relay.changePeers(data.changed, data.gone);
-    const released = plane.relay.takeReleased();
-    if (released.length > 0) plane.exit.forget?.(released);
+    const report = running.relay.changePeers(data.changed, data.gone);
+    const released = running.relay.takeReleased();
+    if (released.length > 0) running.exit.forget?.(released);
     return report;
   }
   if (data.type === "tune") {
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;
-    const compression = config.enableCompression ? { lz4: plane.lz4, thresholdBytes } : undefined;
-    plane.relay.tune({ ...config, compression });
+    const compression = config.enableCompression ? { lz4: running.lz4, thresholdBytes } : undefined;
+    running.relay.tune({ ...config, compression });
     return null;
   }
   const nowUs = monotonicUs();
-  const { relay } = plane;
+  const { relay } = running;
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),
@@ -319,7 +328,7 @@ function hear(message: Exclude<ToWorker, { type: "start" }>): void {
   }
   const { id } = message;
   try {
-    tell({ type: "reply", id, value: plane ? answer(plane, message) : null });
+    tell({ type: "reply", id, value: running ? answer(running, message) : null });
   } catch (error) {
     tell({ type: "error", id, message: (error as Error).message });
   }

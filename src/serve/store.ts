@@ -3,14 +3,22 @@
  * operation that has returned survives kill -9 and power loss, one that has not leaves the old file whole,
  * and two processes that change the store at once lose nothing. Tells no relay.
  */
-import * as v from "valibot";
+import { createHash } from "node:crypto";
 import { join } from "node:path";
 import type { Config, Environment } from "../config.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "../process/durable.ts";
 import { CommandError } from "../process/help.ts";
-import { loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
-import { isKeyText, keyToText, unusableKey } from "../process/keys_text.ts";
+import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
+import {
+  firstDuplicate,
+  formatPeers,
+  parsePeers,
+  recordMistake,
+  RELEASED_MAX,
+  type Stored,
+} from "./peers_file.ts";
+import { keyToText, unusableKey } from "../process/keys_text.ts";
 import {
   type Address,
   formatAddress,
@@ -18,84 +26,9 @@ import {
   hostOne,
   isIpv4,
   parseAddress,
-  parseInterface,
   parsePrefix,
   prefixContains,
 } from "../wire/address.ts";
-
-const keyText = v.pipe(v.string(), v.check(isKeyText, "not a 32-byte key"));
-const publicKeyText = v.pipe(
-  keyText,
-  v.check((text) => unusableKey(text) === undefined, "a key that nobody can have"),
-);
-
-const RECORD = v.strictObject({
-  name: v.pipe(v.string(), v.regex(/^[A-Za-z0-9._-]{1,63}$/, "not 1 to 63 of A-Z a-z 0-9 . _ -")),
-  publicKey: publicKeyText,
-  presharedKey: v.exactOptional(keyText),
-  allowedIps: v.pipe(
-    v.array(v.pipe(
-      v.string(),
-      // One prefix has one text from here on, so that two of them can be compared.
-      v.transform((text) => networkText(text) ?? ""),
-      v.check((text) => text !== "", "not a network without host bits"),
-    )),
-    v.minLength(1),
-    v.maxLength(64),
-  ),
-  created: v.pipe(v.string(), v.maxLength(40)),
-});
-
-/** A network's normal text; undefined when it is none, or has bits of a host set. */
-function networkText(text: string): string | undefined {
-  const prefix = text.includes("/") ? parseInterface(text) : undefined;
-  return prefix && prefixContains(prefix, prefix.address) ? formatPrefix(prefix) : undefined;
-}
-
-const FILE = v.strictObject({
-  version: v.literal(1),
-  peers: v.array(RECORD),
-  /** Addresses of peers that were removed, the longest ago first. */
-  released: v.exactOptional(v.array(v.string())),
-});
-/** More are forgotten, the oldest first. */
-const RELEASED_MAX = 65_536;
-
-/** The store's and the environment's peers in one text, and what is wrong with it. */
-function parsePeers(text: string): Stored | { mistake: string } {
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch {
-    return { mistake: "it is not JSON" };
-  }
-  const result = v.safeParse(FILE, json);
-  if (!result.success) {
-    // The place, not the value: a preshared key is a secret.
-    const place = v.getDotPath(result.issues[0]) ?? "the whole";
-    return { mistake: `${place} is not as it should be` };
-  }
-  const twice = firstDuplicate(result.output.peers);
-  const { peers, released = [] } = result.output;
-  return twice === undefined ? { peers, released } : { mistake: twice };
-}
-
-interface Stored {
-  peers: PeerRecord[];
-  released: string[];
-}
-
-function firstDuplicate(peers: readonly PeerRecord[]): string | undefined {
-  const seen = new Map<string, string>();
-  for (const peer of peers) {
-    for (const value of [peer.name, peer.publicKey, ...peer.allowedIps]) {
-      const other = seen.get(value);
-      if (other !== undefined) return `peers "${other}" and "${peer.name}" both have ${value}`;
-      seen.set(value, peer.name);
-    }
-  }
-  return undefined;
-}
 
 export interface StoreOptions {
   readonly stateDir: string;
@@ -113,6 +46,8 @@ export class PeerStore {
   readonly path: string;
   readonly #options: StoreOptions;
   readonly #lockFile: string;
+  /** What the file held when it was last read or written, by the SHA-256 of its text: a relay adds without checking all again. */
+  #known: { digest: string; stored: Stored } | undefined;
 
   constructor(options: StoreOptions) {
     this.path = join(options.stateDir, "peers.json");
@@ -133,8 +68,13 @@ export class PeerStore {
   async #load(): Promise<Stored> {
     const text = await readIfPresent(this.path);
     if (text === undefined) return { peers: [], released: [] };
+    const digest = digestOf(text);
+    if (this.#known?.digest === digest) return this.#known.stored;
     const result = parsePeers(text);
-    if ("peers" in result) return result;
+    if ("peers" in result) {
+      this.#known = { digest, stored: result };
+      return result;
+    }
     throw new CommandError(
       `${this.path}: cannot be used: ${result.mistake}. Nothing was changed: repair it, restore a backup, or ` +
         `move it away to start without peers: mv ${this.path} ${this.path}.damaged`,
@@ -171,11 +111,8 @@ export class PeerStore {
         allowedIps: this.#lease(all, released),
         created,
       };
-      const checked = v.safeParse(RECORD, record);
-      if (!checked.success) {
-        const { message } = checked.issues[0];
-        throw new CommandError(`peer "${name}": ${v.getDotPath(checked.issues[0])}: ${message}`);
-      }
+      const wrong = recordMistake(record);
+      if (wrong !== undefined) throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`);
       const left = released.filter((prefix) => !record.allowedIps.includes(prefix));
       return { peers: [...peers, record], released: left, result: record };
     });
@@ -206,12 +143,10 @@ export class PeerStore {
     await makeStateDirectory(this.#options.stateDir);
     return await withLock(this.#lockFile, async () => {
       const { peers, released, result } = change(await this.#load());
-      const file = {
-        version: 1,
-        peers,
-        ...(released.length > 0 ? { released: released.slice(-RELEASED_MAX) } : {}),
-      };
-      await replaceFile(this.path, `${JSON.stringify(file, null, 2)}\n`);
+      const stored = { peers, released: released.slice(-RELEASED_MAX) };
+      const text = formatPeers(stored);
+      await replaceFile(this.path, text);
+      this.#known = { digest: digestOf(text), stored };
       return result;
     });
   }
@@ -243,6 +178,28 @@ export class PeerStore {
       `no address is free in tunnel_ipv4 ${this.#options.tunnelIpv4}; remove a peer or choose a larger network`,
     );
   }
+}
+
+/**
+ * The store of this configuration. Without the relay's identity no peer may be added: IPv6 addresses are derived from its key,
+ * which no peer may have. Throws CommandError on an OXRELAY_PEERS that cannot be used.
+ */
+export function openStore(
+  config: Config,
+  env: Environment,
+  identity?: Pick<Identity, "publicKey">,
+): PeerStore {
+  return new PeerStore({
+    stateDir: config.stateDir,
+    tunnelIpv4: config.tunnelIpv4,
+    tunnelIpv6: identity && resolveTunnelIpv6(config, identity.publicKey),
+    relayKey: identity && keyToText(identity.publicKey),
+    others: peersFromEnvironment(env),
+  });
+}
+
+function digestOf(text: string): string {
+  return createHash("sha256").update(text).digest("base64");
 }
 
 /** The network's address with a host number (below 2^24) in its last bits. */

@@ -3,17 +3,18 @@
  * memory, with the kernels that will serve. Invariant: it has arenas, keys and counters of its own and leaves
  * nothing behind. Opens no socket.
  */
+import { Carrier } from "../carry.ts";
 import { Client, type Upstream } from "../client.ts";
 import { Metrics } from "../metrics.ts";
 import { Relay } from "../relay.ts";
-import { base64 } from "../session/associations.ts";
+import { base64 } from "../session/peers.ts";
 import { WIREGUARD_LIMITS } from "../session/limits.ts";
 import type { Tunnel, TunnelOptions } from "../tunnel.ts";
 import { Arena } from "../vector/arena.ts";
-import { Burst, TO_EXIT, TO_PARSE, TO_TRANSMIT, TO_TUNNEL } from "../vector/burst.ts";
+import { type Burst, DONE, TO_EXIT, TO_PARSE, TO_TRANSMIT, TO_TUNNEL } from "../vector/burst.ts";
 import { PROTOCOL_UDP, writeIpv4Header } from "../wire/inner.ts";
 
-/** After about so many bursts the optimising compiler has seen enough; of handshakes, which cost more, fewer will do. */
+/** Bursts after which the optimising compiler has compiled the steps; fewer handshakes do, which cost more. */
 const BURSTS = 1000;
 const HANDSHAKES = 40;
 const HANDSHAKE_US = 1_000_000;
@@ -24,13 +25,54 @@ const RELAY = [0, 0, 0xffff, 0xc0000201], CLIENT = [0, 0, 0xffff, 0xc6336401];
 const PORT = 4433;
 const INNER_CLIENT = "10.66.0.2", INNER_CLIENT_WORD = 0x0a420002, INNER_FAR_WORD = 0x08080808;
 
-type Kernels = Pick<TunnelOptions, "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "lz4">;
+type Kernels = Pick<
+  TunnelOptions,
+  "primitives" | "makeAead" | "makeDatagramAead" | "aeads" | "lz4" | "repair"
+>;
 
-interface End {
-  core: Tunnel;
-  burst: Burst;
-  /** Outer address of this end, as the other sees it. */
-  address: number[];
+/** One end: port and exit of its own carrier. What it sends lands in the other end's burst. */
+class End {
+  readonly carrier: Carrier;
+  other: End | undefined;
+  /** Packets that came out of the tunnel here. */
+  arrived = 0;
+
+  /** @param address of this end, as the other sees it. */
+  constructor(core: Tunnel, { arena, metrics }: TunnelOptions, readonly address: number[]) {
+    this.carrier = new Carrier(arena, core, this, this, metrics);
+  }
+
+  /** Carries what has landed, and what the core has of its own. */
+  turn(nowUs: number): void {
+    if (this.carrier.burst.count > 0) this.carrier.ingest(nowUs);
+    this.carrier.flush(nowUs);
+  }
+
+  receive(): number {
+    return 0;
+  }
+
+  transmit(from: Burst): void {
+    const to = this.other!.carrier.burst;
+    for (let row = 0; row < from.count; row++) {
+      if (from.next[row] !== TO_TRANSMIT) continue;
+      const at = from.offset[row], length = from.length[row];
+      const landed = to.grow(length, TO_PARSE);
+      if (landed < 0) break;
+      to.bytes.set(from.bytes.subarray(at, at + length), to.offset[landed]);
+      to.address.set(this.address, 4 * landed);
+      to.port[landed] = PORT;
+      from.next[row] = DONE;
+    }
+  }
+
+  send(burst: Burst): void {
+    for (let row = 0; row < burst.count; row++) {
+      if (burst.next[row] !== TO_EXIT) continue;
+      this.arrived++;
+      burst.next[row] = DONE;
+    }
+  }
 }
 
 /**
@@ -70,32 +112,29 @@ function warmUpIn(protocol: Upstream["protocol"], kernels: Kernels): number {
   const relay = new Relay({ ...ofRelay, destinations });
   const client = new Client(ofClient, { publicKey: base64(relay.publicKey), protocol });
   relay.addPeer({ name: "warm-up", publicKey: base64(client.publicKey), allowedIps: [`${INNER_CLIENT}/32`] });
-  const near: End = { core: client, burst: new Burst(ofClient.arena), address: CLIENT };
-  const far: End = { core: relay, burst: new Burst(ofRelay.arena), address: RELAY };
+  const near = new End(client, ofClient, CLIENT), far = new End(relay, ofRelay, RELAY);
+  near.other = far;
+  far.other = near;
 
-  let nowUs = BURST_US, arrived = 0;
+  let nowUs = BURST_US;
   for (let i = 0; i < HANDSHAKES; i++) {
     nowUs += HANDSHAKE_US;
     client.connect("192.0.2.1", PORT, nowUs);
     // Initiation, response, first data, and OxTunnel's first exchange of keys.
-    for (let turn = 0; turn < 8; turn++) {
-      const [from, to] = turn % 2 === 0 ? [near, far] : [far, near];
-      from.core.pollTransmit(from.burst, nowUs);
-      arrived += carry(from, to, nowUs);
-    }
+    for (let turn = 0; turn < 8; turn++) (turn % 2 === 0 ? near : far).turn(nowUs);
   }
   for (let i = 0; i < BURSTS; i++) {
     nowUs += BURST_US;
     for (const [from, to] of [[near, far], [far, near]]) {
-      from.burst.release();
-      for (let row = 0; row < ROWS; row++) writePacket(from.burst, from === near);
-      from.core.ingestInner(from.burst, nowUs);
-      arrived += carry(from, to, nowUs);
+      from.turn(nowUs);
+      for (let row = 0; row < ROWS; row++) writePacket(from.carrier.burst, from === near);
+      from.carrier.ingestInner(nowUs);
+      to.turn(nowUs);
     }
   }
   relay.close();
   client.close();
-  return arrived;
+  return near.arrived + far.arrived;
 }
 
 function writePacket(burst: Burst, outward: boolean): void {
@@ -103,23 +142,4 @@ function writePacket(burst: Burst, outward: boolean): void {
   if (row < 0) return;
   const [from, to] = outward ? [INNER_CLIENT_WORD, INNER_FAR_WORD] : [INNER_FAR_WORD, INNER_CLIENT_WORD];
   writeIpv4Header(burst.view, burst.offset[row], PACKET_BYTES, 0, 0, PROTOCOL_UDP, from, to);
-}
-
-/** Takes the datagrams of one end to the other. What the other answers stays in its burst. Returns packets delivered. */
-function carry(from: End, to: End, nowUs: number): number {
-  to.burst.release();
-  for (let row = 0; row < from.burst.count; row++) {
-    if (from.burst.next[row] !== TO_TRANSMIT) continue;
-    const at = from.burst.offset[row], length = from.burst.length[row];
-    const landed = to.burst.grow(length, TO_PARSE);
-    if (landed < 0) break;
-    to.burst.bytes.set(from.burst.bytes.subarray(at, at + length), to.burst.offset[landed]);
-    to.burst.address.set(from.address, 4 * landed);
-    to.burst.port[landed] = PORT;
-  }
-  from.burst.release();
-  to.core.ingest(to.burst, nowUs);
-  let delivered = 0;
-  for (let row = 0; row < to.burst.count; row++) if (to.burst.next[row] === TO_EXIT) delivered++;
-  return delivered;
 }

@@ -1,5 +1,5 @@
 /**
- * The data-plane Worker as the main thread has it: requests with replies, its log and events, its death and its
+ * The relay worker as the main thread has it: requests with replies, its log and events, its death and its
  * replacement. Invariant: a request ends with a reply, with the Worker's reason, or with a timeout. Knows nothing of
  * packets.
  */
@@ -7,17 +7,18 @@ import { libc } from "../../ffi/mod.ts";
 import type { Config } from "../config.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
-import type { PeerRecord } from "../session/peer_record.ts";
+import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "../process/help.ts";
 import { logger, redactAddress, sparingWarning } from "../process/logging.ts";
-import type { FromWorker, PeersReport, Snapshot, ToWorker } from "./messages.ts";
+import type { FromWorker, PeersReport, ToWorker } from "./messages.ts";
 
 const REPLY_TIMEOUT_MS = 3000;
 /** Peers cost a successor some time before it can answer. */
 const STARTING_TIMEOUT_MS = 60_000;
-const STOP_TIMEOUT_MS = 5000;
+/** How long a Worker may take to close what it opened; with the admin interface's GRACE_MS, a relay ends within 2 s. */
+export const STOP_MS = 1000;
 const RESTART_MIN_MS = 500, RESTART_MAX_MS = 30_000;
 /** A Worker that lived so long does not count as one that dies again and again. */
 const RESTART_FORGET_MS = 60_000;
@@ -54,14 +55,18 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
 /** What a Worker is started with; its line for requests is made with it. */
 export type StartMessage = Omit<Extract<ToWorker, { type: "start" }>, "control">;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
-type Reply = PeersReport | Snapshot | null;
+type Reply = PeersReport | RelaySnapshot | null;
+
+/** What the handle needs of a Worker. */
+export type WorkerLike = Pick<Worker, "postMessage" | "terminate" | "onmessage" | "onerror">;
 
 /**
- * The data-plane Worker seen from the main thread: requests with replies, and what it last said of itself. A Worker
+ * The relay worker seen from the main thread: requests with replies, and what the Worker last said of itself. A Worker
  * that dies is replaced by a new one with the same socket, queue and peers; its clients make new handshakes.
  */
-export class DataPlane {
-  #worker: Worker;
+export class WorkerHandle {
+  #worker: WorkerLike;
+  readonly #makeWorker: () => WorkerLike;
   /** Where requests go; replies and whatever else it says come from the Worker itself. */
   #control: MessagePort | undefined;
   readonly #name: string;
@@ -80,12 +85,14 @@ export class DataPlane {
   #restart: ReturnType<typeof setTimeout> | undefined;
 
   /**
-   * @param name what it is called in messages: "the data plane".
+   * @param name what it is called in messages: "the relay worker".
    * @param metrics its counters.
+   * @param makeWorker starts a Worker, at once and for each that dies.
    */
-  constructor(name: string, readonly metrics: Metrics) {
+  constructor(name: string, readonly metrics: Metrics, makeWorker: () => WorkerLike = newWorker) {
     this.#name = name;
-    this.#worker = newWorker();
+    this.#makeWorker = makeWorker;
+    this.#worker = makeWorker();
   }
 
   /** What ended the Worker, if something did, until another has taken its place. */
@@ -137,15 +144,15 @@ export class DataPlane {
   #replace(reason: string): void {
     if (this.#stopping || this.#restart !== undefined) return;
     if (performance.now() - this.#readyAtMs > RESTART_FORGET_MS) this.#restartMs = RESTART_MIN_MS;
-    logger("data plane").error("{reason}; it is started again in {ms} ms", { reason, ms: this.#restartMs });
+    logger("worker").error("{reason}; it is started again in {ms} ms", { reason, ms: this.#restartMs });
     this.#abandon();
     this.#restart = setTimeout(async () => {
       this.#restart = undefined;
       this.#restartMs = Math.min(RESTART_MAX_MS, 2 * this.#restartMs);
-      this.#worker = newWorker();
+      this.#worker = this.#makeWorker();
       try {
         await this.start(this.#message!);
-        logger("data plane").info("it runs again; clients make new handshakes by themselves");
+        logger("worker").info("it runs again; clients make new handshakes by themselves");
       } catch (error) {
         this.#replace((error as Error).message);
       }
@@ -184,11 +191,11 @@ export class DataPlane {
   }
 
   /** Undefined from a Worker that is dead. */
-  async snapshot(): Promise<Snapshot | undefined> {
-    return await this.#askTheLiving((id) => ({ type: "snapshot", id })) as Snapshot | undefined;
+  async snapshot(): Promise<RelaySnapshot | undefined> {
+    return await this.#askTheLiving((id) => ({ type: "snapshot", id })) as RelaySnapshot | undefined;
   }
 
-  /** Closes what it opened, and returns when that is done or has taken too long. */
+  /** Has the Worker close what it opened, and ends it when that is done or has taken STOP_MS. */
   async stop(): Promise<void> {
     this.#stopping = true;
     clearTimeout(this.#restart);
@@ -197,7 +204,13 @@ export class DataPlane {
       return this.#abandon();
     }
     await new Promise<void>((resolve) => {
-      const timer = setTimeout(resolve, STOP_TIMEOUT_MS);
+      const timer = setTimeout(() => {
+        logger("worker").warn("{name} did not stop within {ms} ms and is ended", {
+          name: this.#name,
+          ms: STOP_MS,
+        });
+        resolve();
+      }, STOP_MS);
       this.#onStopped = () => {
         clearTimeout(timer);
         resolve();

@@ -1,41 +1,55 @@
 /**
- * All data planes of a relay as one: told the same, and asked together. Invariant: they share doors and peers, and a peer
- * is described by the Worker that owns it. Knows nothing of packets.
+ * The pool of relay workers as one: told the same, and asked together. Invariant: they share doors and peers, a peer
+ * is described by the Worker that owns it, and whoever asks for a snapshot within SNAPSHOT_MS shares one. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
 import { Metrics } from "../metrics.ts";
-import type { PeerRecord, PeerSnapshot } from "../session/peer_record.ts";
+import type { PeerRecord, PeerSnapshot, RelaySnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "../process/keys_text.ts";
-import type { PeersReport, Snapshot } from "./messages.ts";
-import { DataPlane, type ReadyMessage, type StartMessage } from "./worker_handle.ts";
+import type { PeersReport } from "./messages.ts";
+import { Recent } from "./recent.ts";
+import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_handle.ts";
 
 /** How long a loop may stand still. */
 const STALL_MS = 2000;
+/** How old a snapshot may be: less than a second, at which `status` and the dashboard ask again. */
+const SNAPSHOT_MS = 900;
 
 /** What every Worker is started with; the rest is its own. */
-export type CommonStart = Pick<
+type CommonStart = Pick<
   StartMessage,
   "config" | "privateKey" | "tunnelIpv6" | "peers" | "maxFlows" | "timeScale" | "failAfterMs"
 >;
 
-export class DataPlanes {
+/** What the pool asks of each Worker. */
+type Handle = Pick<WorkerHandle, "fatal" | "start" | "changePeers" | "tune" | "snapshot" | "stop">;
+
+export class WorkerPool {
   /** One column of counters for each Worker. */
   readonly metrics: readonly Metrics[];
-  readonly #planes: readonly DataPlane[];
+  readonly #handles: readonly Handle[];
   readonly #doors: Doors;
   #peers: readonly PeerRecord[] = [];
   readonly #beats: { count: number; atMs: number }[];
+  readonly #snapshots = new Recent(() => this.#snapshot(), SNAPSHOT_MS);
 
-  constructor(workers: number, doors: Doors) {
+  /**
+   * @param workers how many relay workers there are, 1 to 16.
+   * @param doors what they share; closed by `stop`.
+   * @param makeHandle makes the handle of one Worker, by its name in messages and its counters.
+   */
+  constructor(
+    workers: number,
+    doors: Doors,
+    makeHandle: (name: string, metrics: Metrics) => Handle = (name, metrics) =>
+      new WorkerHandle(name, metrics),
+  ) {
     this.#doors = doors;
     this.metrics = Array.from({ length: workers }, () => new Metrics());
-    this.#planes = Array.from(
-      { length: workers },
-      (_, worker) => new DataPlane(this.#nameOf(worker, workers), this.metrics[worker]),
-    );
-    this.#beats = this.#planes.map(() => ({ count: -1, atMs: performance.now() }));
+    this.#handles = this.metrics.map((metrics, worker) => makeHandle(nameOf(worker, workers), metrics));
+    this.#beats = this.#handles.map(() => ({ count: -1, atMs: performance.now() }));
   }
 
   /** Starts all of them; resolves with what the first said, rejects with the sentence of the first that failed. */
@@ -46,8 +60,8 @@ export class DataPlanes {
     const { forget } = await this.#doors.setPeers(common.peers);
     await forget();
     const counters = this.metrics.map(({ shared }) => shared);
-    const [first] = await Promise.all(this.#planes.map((plane, worker) =>
-      plane.start({
+    const [first] = await Promise.all(this.#handles.map((handle, worker) =>
+      handle.start({
         type: "start",
         ...common,
         failAfterMs: worker === 0 ? common.failAfterMs : undefined,
@@ -67,13 +81,13 @@ export class DataPlanes {
   /** What is wrong with any of them, as sentences. To be asked about twice a second, for it tells a loop that stands. */
   faults(): string[] {
     const nowMs = performance.now();
-    const reasons = this.#planes.flatMap(({ fatal }) => fatal ?? []);
+    const reasons = this.#handles.flatMap(({ fatal }) => fatal ?? []);
     for (const [worker, beats] of this.#beats.entries()) {
       const count = this.metrics[worker].get("loop_beats");
       if (count !== beats.count) this.#beats[worker] = { count, atMs: nowMs };
       const silentMs = nowMs - this.#beats[worker].atMs;
       if (silentMs > STALL_MS) {
-        const name = this.#nameOf(worker, this.#planes.length);
+        const name = nameOf(worker, this.#handles.length);
         reasons.push(`${name}'s loop has stood still for ${Math.round(silentMs)} ms`);
       }
     }
@@ -92,16 +106,24 @@ export class DataPlanes {
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all);
-    return await carryOut(this.#planes, this.#doors, { changed, gone, all });
+    try {
+      return await carryOut(this.#handles, this.#doors, { changed, gone, all });
+    } finally {
+      this.#snapshots.forget();
+    }
   }
 
   async tune(config: Config): Promise<void> {
-    await Promise.all([this.#doors.tune(config), ...this.#planes.map((plane) => plane.tune(config))]);
+    await Promise.all([this.#doors.tune(config), ...this.#handles.map((handle) => handle.tune(config))]);
   }
 
-  /** Every peer as its owner has it, and everybody's sessions. */
-  async snapshot(): Promise<Snapshot> {
-    const all = await Promise.all(this.#planes.map((plane) => plane.snapshot()));
+  /** Every peer as its owner has it, and everybody's sessions; at most SNAPSHOT_MS old, and shared by who asks within that. */
+  snapshot(): Promise<RelaySnapshot> {
+    return this.#snapshots.take();
+  }
+
+  async #snapshot(): Promise<RelaySnapshot> {
+    const all = await Promise.all(this.#handles.map((handle) => handle.snapshot()));
     const one = all.find((snapshot) => snapshot !== undefined);
     const known = all.map((snapshot) => new Map(snapshot?.peers.map((peer) => [peer.publicKey, peer])));
     // A dead Worker's peers are known to the others, who have not heard from them.
@@ -117,26 +139,27 @@ export class DataPlanes {
 
   /** Ends all of them, and then closes the doors. */
   async stop(): Promise<void> {
-    await Promise.all(this.#planes.map((plane) => plane.stop()));
+    await Promise.all(this.#handles.map((handle) => handle.stop()));
     await this.#doors.close();
-  }
-
-  #nameOf(worker: number, workers: number): string {
-    return workers === 1 ? "the data plane" : `data plane ${worker}`;
   }
 }
 
+/** What a Worker is called in messages. */
+function nameOf(worker: number, workers: number): string {
+  return workers === 1 ? "the relay worker" : `relay worker ${worker}`;
+}
+
 /**
- * Has a difference carried out by the data planes and by the host: who is gone is cut off before anything waits for the host's
- * programs. Throws what the planes or the host refused, once all of them have done theirs.
+ * Has a difference carried out by the relay workers and by the host: who is gone is cut off before anything waits for the host's
+ * programs. Throws what the Workers or the host refused, once all of them have done theirs.
  */
 export async function carryOut(
-  planes: readonly Pick<DataPlane, "changePeers">[],
+  handles: readonly Pick<Handle, "changePeers">[],
   doors: Pick<Doors, "setPeers">,
   { changed, gone, all }: { changed: PeerRecord[]; gone: string[]; all: PeerRecord[] },
 ): Promise<PeersReport> {
   const tell = async (changed: PeerRecord[], gone: string[]): Promise<PeersReport> => {
-    const reports = await Promise.all(planes.map((plane) => plane.changePeers(changed, gone, all)));
+    const reports = await Promise.all(handles.map((handle) => handle.changePeers(changed, gone, all)));
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   };
   const cut = await settled(gone.length > 0 ? tell([], gone) : undefined);

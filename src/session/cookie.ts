@@ -1,7 +1,8 @@
 /**
  * MAC1, MAC2 and cookies (PROTOCOL §4, §10; whitepaper §5.3, §5.4.4, §5.4.7): the proof that a handshake message was
- * made for this key and, under load, that its sender receives at its address. Each protocol has labels of its own. Invariant: checking allocates
- * nothing that a sender controls and keeps no state per sender.
+ * made for this key and, under load, that its sender receives at its address. Each protocol has labels of its own.
+ * Invariant: checking allocates nothing whose size a sender controls and keeps no state per sender. Does not decide when
+ * cookies are asked for.
  */
 import { equalSecrets, hash, mac, openCookie, sealCookie } from "../codec/hash.ts";
 import {

@@ -1,6 +1,7 @@
 /**
- * The times and counts that govern a session: the constants of the WireGuard whitepaper §6.1, in microseconds
- * and messages, OxTunnel's of PROTOCOL §10 and §15, plus this relay's own bounds. Data only; who obeys them is in timers and peers.
+ * The times and counts that govern a session: the constants of the WireGuard whitepaper §6.1, in microseconds and
+ * messages, OxTunnel's of PROTOCOL §10 and §15, and this relay's own bounds. Invariant: the values are constants of a
+ * process. Data only: the outbox, the epochs, the gate and the protocols obey them.
  */
 
 const SECOND_US = 1_000_000;
@@ -30,7 +31,7 @@ export interface Limits {
   initiationsPerSecond: number;
   /** OxTunnel: what replaces `rekeyTimeoutUs` before the first repeats while there is no live path (PROTOCOL §10). */
   firstRetriesUs: readonly number[];
-  /** OxTunnel: how long a key or session goes on opening after its successor is in use (PROTOCOL §10, §15). */
+  /** OxTunnel: how long a key or session still opens packets after its successor is in use (PROTOCOL §10, §15). */
   graceUs: number;
   /** OxTunnel: the life of a session, after which a handshake makes another (PROTOCOL §15). */
   sessionUs: number;

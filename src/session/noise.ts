@@ -21,6 +21,13 @@ const RESPONSE_PAYLOAD_AT = 44;
 const TAG_BYTES = 16;
 const NOTHING = new Uint8Array(0);
 
+/** `count` random bytes in an array of their own, as a handshake's ephemeral private key is. */
+export function freshBytes(random: (bytes: Uint8Array) => void, count: number): Uint8Array {
+  const bytes = new Uint8Array(count);
+  random(bytes);
+  return bytes;
+}
+
 /** What tells two protocols' transcripts apart. */
 export interface Transcript {
   /** The hash before the responder's public key, with the protocol's prologue in it. */

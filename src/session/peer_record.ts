@@ -2,6 +2,7 @@
  * What is stored of a peer, and what a running relay tells about one: plain data that crosses threads and
  * disks. Keys travel as base64 text here, as WireGuard's own tools write them.
  */
+import type { SessionFigures } from "../repair/figures.ts";
 import type { AeadName } from "../wire/parameters.ts";
 
 /** A peer as the store keeps it. */
@@ -18,31 +19,8 @@ export interface PeerRecord {
   created: string;
 }
 
-/** How losses are repaired. A spaced copy leaves datagrams between itself and its original. */
-export const SEEN_SCHEMES = ["none", "copy", "spaced", "window", "block"] as const;
-export type SeenScheme = (typeof SEEN_SCHEMES)[number];
-
-/** How repair fares in one direction of a session; counts since it began there. No secret in it. */
-export interface RepairFigures {
-  /** Shares 0..1 of late: datagrams that were lost, reordering excluded, and protected ones that repair did not save. */
-  lossRatio: number;
-  residualRatio: number;
-  /** Datagrams that were brought back, and protected ones that were not. */
-  repaired: number;
-  unrecovered: number;
-  /** Repairs, and those that were not needed, or, as the sender sees it, brought nothing back. */
-  repairs: number;
-  wasted: number;
-  /** Bytes of repair for each other byte on the wire. */
-  extraRatio: number;
-  /** What is sent now, with its bytes for each other byte: "none", "window 8, 24 %", "spaced, 30 ms later". */
-  scheme: string;
-  /** Whether data goes out and the other end's reports have stopped, so that these figures are old. */
-  isSilent: boolean;
-}
-
 /** One peer's live state, for `status` and /v1. No secret in it. */
-export interface PeerSnapshot {
+export interface PeerSnapshot extends SessionFigures {
   name: string;
   publicKey: string;
   allowedIps: string[];
@@ -63,9 +41,6 @@ export interface PeerSnapshot {
   lossRatio?: number;
   /** Round trip seen in the last handshake, milliseconds. */
   rttMs?: number;
-  /** Repair of what this end sends to the peer, and of what comes from it, where there is any. */
-  sending?: RepairFigures;
-  receiving?: RepairFigures;
 }
 
 /** One key epoch of a session, for /v1/sessions. No secret in it. */
@@ -81,4 +56,12 @@ export interface SessionSnapshot {
   highestCounterReceived: number;
   /** OxTunnel: the largest datagram that the path to the peer is known to take, bytes of UDP payload. */
   datagramBytes?: number;
+}
+
+/** What a relay, or one of its Workers, tells of itself at one moment. */
+export interface RelaySnapshot {
+  peers: PeerSnapshot[];
+  sessions: SessionSnapshot[];
+  /** Flows of the last ten seconds that are recognised, by application. */
+  applications: Record<string, number>;
 }

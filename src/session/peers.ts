@@ -1,17 +1,18 @@
 /**
- * The peer table: who may talk to this end. Columns hold what packets touch (endpoint, epochs, deadlines, counts) and
- * every peer's keys; a Peer object holds what else handshakes and admin touch. Invariant: an id is stable while its
- * peer lives, every allowed prefix belongs to exactly one peer, and a column's memory is committed only up to the
- * highest id ever used. Decides nothing about time or cryptography.
+ * The peer table: who may talk to this end. Columns hold what packets touch (epochs, deadlines, counts) and every peer's
+ * keys; a Peer object holds the rest, which handshakes and admin touch. Invariant: an id is stable while its peer lives,
+ * every allowed prefix belongs to exactly one peer, and a column's memory is committed only up to the highest id ever
+ * used. Where peers are is in paths.ts. Decides nothing about time or cryptography.
  */
 import { NONE } from "../vector/arena.ts";
 import { Columns } from "../vector/columns.ts";
 import { isIpv4, parsePrefix, type Prefix } from "../wire/address.ts";
 import type { Parameters } from "../wire/parameters.ts";
+import { TIMESTAMP_BYTES } from "../wire/timestamp.ts";
 import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
 import type { HandshakeState } from "./noise.ts";
 import { type Ticket, wipeTicket } from "./oxtunnel/tickets.ts";
-import { PrefixTable } from "./prefix_table.ts";
+import { PrefixTable } from "../vector/prefix_table.ts";
 import { WIREGUARD } from "./table.ts";
 
 /** A handshake that this end has started and that has not been answered. */
@@ -38,7 +39,6 @@ export interface StagedPacket {
 // A peer's block of bytes: 32-byte keys, its timestamp, its cookie jar. A Uint8Array of its own for each would cost ten
 // times the bytes that it holds, and leave copies of secrets wherever the collector moved it.
 const KEY_BYTES = 32;
-const TIMESTAMP_BYTES = 12;
 const PUBLIC_KEY_AT = 0;
 const PRESHARED_KEY_AT = KEY_BYTES;
 const STATIC_SECRET_AT = 2 * KEY_BYTES;
@@ -149,19 +149,18 @@ export interface PeerIdentity {
   lastTimestamp?: Uint8Array;
 }
 
-/** The one of `workers` Workers that keeps a peer's sessions: all of them agree on it without a word. */
+/** Standard base64 with padding (RFC 4648 §4), as WireGuard's tools write keys. */
+export function base64(bytes: Uint8Array): string {
+  return btoa(String.fromCharCode(...bytes));
+}
+
+/** The one of `workers` Workers that keeps a peer's sessions: each computes the same from the public key. */
 export function ownerOf(publicKey: Uint8Array, workers: number): number {
   return (publicKey[0] | (publicKey[1] << 8)) % workers;
 }
 
 export class PeerTable {
   readonly capacity: number;
-  /** Outer address of the last authentic packet, four words a peer. */
-  readonly address: Uint32Array;
-  /** Outer port; 0 while the peer's endpoint is unknown. */
-  readonly port: Uint16Array;
-  /** This host's address that the packet came to, four words a peer; zeros while unknown. */
-  readonly local: Uint32Array;
   /** Session rows of the three epochs, or NONE. */
   readonly current: Uint32Array;
   readonly previous: Uint32Array;
@@ -203,9 +202,6 @@ export class PeerTable {
   constructor(capacity: number, readonly workers = 1) {
     this.capacity = capacity;
     // All zero, and filled in by `add`: what is never written is never committed.
-    this.address = new Uint32Array(4 * capacity);
-    this.port = new Uint16Array(capacity);
-    this.local = new Uint32Array(4 * capacity);
     this.current = new Uint32Array(capacity);
     this.previous = new Uint32Array(capacity);
     this.next = new Uint32Array(capacity);
@@ -221,11 +217,7 @@ export class PeerTable {
     this.bytesReceived = new Float64Array(capacity);
     this.bytesSent = new Float64Array(capacity);
     this.drops = new Float64Array(capacity);
-    const both = () =>
-      new Columns().add(this.address, 4).add(this.local, 4).add(this.port).add(this.current).add(
-        this.keepaliveAtUs,
-      )
-        .add(this.silenceAtUs);
+    const both = () => new Columns().add(this.current).add(this.keepaliveAtUs).add(this.silenceAtUs);
     this.received = both().add(this.next).add(this.ipv4).add(this.bytesReceived);
     this.sent = both().add(this.owner).add(this.jitterUs).add(this.bytesSent);
     this.#blocks = new Uint8Array(BLOCK_BYTES * capacity);
@@ -285,7 +277,7 @@ export class PeerTable {
     return peer;
   }
 
-  /** Forgets a peer, wipes its secrets and resets its columns. Its sessions and queue are the caller's to end. */
+  /** Forgets a peer, wipes its secrets and resets its columns. Its sessions, queue and path are the caller's to end. */
   remove(peer: Peer): void {
     const { id } = peer;
     for (const { address, bits } of prefixesOf(peer)) this.routes.delete(address, bits);
@@ -293,7 +285,6 @@ export class PeerTable {
     this.#peers[id] = undefined;
     this.#free.push(id);
     peer.wipe();
-    this.port[id] = 0;
     this.generation[id]++;
     this.bytesReceived[id] = this.bytesSent[id] = this.drops[id] = 0;
   }

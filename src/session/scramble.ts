@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * A keyed bijection of 28 bits: a Feistel network of four rounds over halves of 14. It hides which rows lie side by side
- * from who sees their ids. Invariant: `unscramble(scramble(x))` is x. It is no cipher: who sees many ids and computes may
- * well undo it, and nothing but unlinkability rests on it.
+ * A keyed bijection of 28 bits: a Feistel network of four rounds over halves of 14 bits. The bijection hides from whoever
+ * sees ids which rows lie side by side. Invariant: `unscramble(scramble(x))` is x. This is no cipher: an observer of many
+ * ids can compute the key, and nothing but unlinkability depends on it.
  */
 
 const HALF_BITS = 14, HALF_MASK = (1 << HALF_BITS) - 1;

@@ -2,14 +2,13 @@
 /**
  * The session table: one row per WireGuard key epoch, OxTunnel session, spare connection id or pending handshake, as
  * columns. Invariant: a receiver index (OxTunnel: connection id) names at most one live row, and a freed row's keys
- * are overwritten and its index is given out again only after 255 others of that row. Does not know peers beyond their
- * number, nor time beyond a birthday and an end.
+ * are overwritten and its index is given out again only after 255 others of that row. Of a peer it knows the id, of time
+ * when a session's keys were made and when they end.
  * Keeps PROTOCOL R45.
  */
 import type { Aead, DatagramAead } from "../codec/kernels.ts";
 import { NONE } from "../vector/arena.ts";
 import { Columns } from "../vector/columns.ts";
-import type { SessionSecrets } from "./oxtunnel/handshake.ts";
 import { ReplayWindows } from "./replay.ts";
 import { Scrambler } from "./scramble.ts";
 
@@ -17,7 +16,7 @@ import { Scrambler } from "./scramble.ts";
 export const WIREGUARD = 1;
 export const OXTUNNEL = 2;
 
-/** So many rows in use, with what their packets need of all tables, stay in a core's own cache of 1 MB or so. */
+/** Rows in use that, with what their packets need of all tables, stay in a core's own cache of about 1 MB. */
 export const SESSIONS_CACHED = 512;
 
 const ROW_BITS = 20;
@@ -26,6 +25,14 @@ export const SESSION_ROWS_MAX = 1 << ROW_BITS;
 const ROW_MASK = (1 << ROW_BITS) - 1;
 const WORKER_SHIFT = 28;
 const BELOW_WORKER = (1 << WORKER_SHIFT) - 1;
+
+/** Keys of an OxTunnel session's first epoch and of header protection, 32 bytes each, for both directions. Secret. */
+export interface DatagramKeys {
+  readonly sendKey: Uint8Array;
+  readonly receiveKey: Uint8Array;
+  readonly sendProtect: Uint8Array;
+  readonly receiveProtect: Uint8Array;
+}
 
 export class SessionTable {
   readonly capacity: number;
@@ -39,9 +46,11 @@ export class SessionTable {
   readonly protocol: Uint8Array;
   /** The row with the session that an id leads to: itself, but for OxTunnel's spare connection ids. */
   readonly session: Uint32Array;
-  /** When the keys came to be, in microseconds. */
+  /** The session's path, a row of paths.ts: its own number for OxTunnel, its peer's home for WireGuard. */
+  readonly path: Uint32Array;
+  /** When the keys were made, in microseconds. */
   readonly bornUs: Float64Array;
-  /** When the keys are no longer good for anything, in microseconds. */
+  /** From when on the keys seal and open nothing, in microseconds. */
   readonly endsUs: Float64Array;
   /** The counter of the next packet to send. */
   readonly sendCounter: Float64Array;
@@ -94,6 +103,7 @@ export class SessionTable {
     this.peer = new Uint32Array(capacity);
     this.protocol = new Uint8Array(capacity);
     this.session = new Uint32Array(capacity);
+    this.path = new Uint32Array(capacity);
     this.bornUs = new Float64Array(capacity);
     this.endsUs = new Float64Array(capacity);
     this.sendCounter = new Float64Array(capacity);
@@ -102,9 +112,9 @@ export class SessionTable {
     this.keyed = new Uint8Array(capacity);
     this.replay = new ReplayWindows(capacity);
     this.received = new Columns().add(this.receiverIndex).add(this.keyed).add(this.protocol)
-      .add(this.peer).add(this.endsUs).add(this.initiator).add(this.replay.highest);
+      .add(this.peer).add(this.path).add(this.endsUs).add(this.initiator).add(this.replay.highest);
     this.sent = new Columns().add(this.endsUs).add(this.sendCounter).add(this.sendLimit).add(this.protocol)
-      .add(this.remoteIndex).add(this.initiator);
+      .add(this.path).add(this.remoteIndex).add(this.initiator);
     this.#aead = aead;
     this.#datagramAead = datagramAead;
     this.#uses = new Uint8Array(capacity);
@@ -176,7 +186,7 @@ export class SessionTable {
     initiator: boolean,
     nowUs: number,
     aead: number,
-    secrets: SessionSecrets,
+    secrets: DatagramKeys,
   ): void {
     this.#datagramAead!.begin(row, aead, secrets.sendProtect, secrets.receiveProtect);
     this.#datagramAead!.install(row, 0, secrets.sendKey, secrets.receiveKey);
@@ -185,6 +195,7 @@ export class SessionTable {
 
   #start(row: number, protocol: number, remoteIndex: number, initiator: boolean, nowUs: number): void {
     this.protocol[row] = protocol;
+    this.path[row] = protocol === OXTUNNEL ? row : this.capacity + this.peer[row];
     this.endsUs[row] = Infinity;
     this.sendLimit[row] = Infinity;
     this.remoteIndex[row] = remoteIndex;
@@ -208,6 +219,11 @@ export class SessionTable {
     if (row < this.#fresh) this.#free[this.#freeCount++] = row;
     else this.#free[this.capacity - ++this.#freeSpares] = row;
     this.count--;
+  }
+
+  /** Writes the paths of the sessions rows[0..count-1] to `out`. */
+  pathsOf(rows: Uint32Array, count: number, out: Uint32Array): void {
+    for (let i = 0; i < count; i++) out[i] = this.path[rows[i]];
   }
 
   /** Writes those of rows[0..count-1] that speak OxTunnel to `out`; returns how many there are. */

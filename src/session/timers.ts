@@ -1,7 +1,7 @@
 /**
  * One deadline per peer in an indexed binary heap over typed arrays. Invariant: the heap's top is the earliest
- * deadline, so "when next" is one read and expiry is exact, which a wheel of ticks is not. Allocates nothing
- * after construction; knows nothing of what a deadline means.
+ * deadline, so that the next deadline is one read and expiry is exact, unlike in a timer wheel. Allocates nothing after
+ * construction; does not know what a deadline is for.
  */
 
 import { Columns } from "../vector/columns.ts";

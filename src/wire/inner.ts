@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Inner packets: IPv4 (RFC 791), IPv6 (RFC 8200), UDP, TCP and ICMP headers read and written in place over the
- * arena. Invariant: `innerLength` has vouched for the length before any other function reads, and no function
- * reads or writes beyond the length that it is given (answers: beyond 1280 bytes). Knows no peers and no policy.
+ * Inner packets: IPv4 (RFC 791), IPv6 (RFC 8200), UDP and TCP headers read and written in place over the arena.
+ * Invariant: `innerLength` has vouched for the length before any other function reads, and no function reads or writes
+ * beyond the length that it is given. Knows no peers and no policy; ICMP is icmp.ts's.
  * Keeps PROTOCOL R2.
  */
 
@@ -14,12 +14,10 @@ export const IPV4_HEADER_BYTES = 20;
 export const IPV6_HEADER_BYTES = 40;
 export const UDP_HEADER_BYTES = 8;
 
-const HOP_LIMIT = 64;
-/** An ICMPv6 error must fit the minimum MTU (RFC 4443 §2.4 c); an ICMPv4 error 576 bytes (RFC 1812 §4.3.2.3). */
-const ICMPV6_ERROR_MAX = 1280;
-const ICMPV4_ERROR_MAX = 576;
-const EXTENSIONS_MAX = 8;
-const ICMPV6_REDIRECT = 137;
+/** Of packets that are made here. */
+export const HOP_LIMIT = 64;
+/** Extension headers that are walked over. */
+export const EXTENSIONS_MAX = 8;
 
 /**
  * The packet's own total length, or 0 when the `length` bytes at `at` do not begin with a whole IPv4 or IPv6
@@ -247,163 +245,13 @@ export function writeIpv6Header(
   }
 }
 
-function swap(view: DataView, a: number, b: number, bytes: number): void {
+/** Exchanges `bytes`, a multiple of four, at `a` and at `b`. */
+export function swap(view: DataView, a: number, b: number, bytes: number): void {
   for (let i = 0; i < bytes; i += 4) {
     const kept = view.getUint32(a + i);
     view.setUint32(a + i, view.getUint32(b + i));
     view.setUint32(b + i, kept);
   }
-}
-
-/** Turns an echo request into its reply, in place; returns the length, or 0 when it is no whole echo request. */
-export function emitEchoReply(view: DataView, at: number, length: number): number {
-  const transport = transportAt(view, at, length);
-  if (transport === 0 || transport + 8 > at + length || isFragment(view, at, length)) return 0;
-  if (view.getUint8(at) >> 4 === 4) {
-    if (view.getUint8(at + 9) !== PROTOCOL_ICMP || view.getUint8(transport) !== 8) return 0;
-    swap(view, at + 12, at + 16, 4);
-    view.setUint8(at + 8, HOP_LIMIT);
-    view.setUint16(at + 10, 0);
-    view.setUint16(at + 10, foldSum(sumWords(view, at, transport - at, 0)));
-    view.setUint8(transport, 0);
-    view.setUint16(transport + 2, 0);
-    view.setUint16(transport + 2, foldSum(sumWords(view, transport, at + length - transport, 0)));
-    return length;
-  }
-  if (transport !== at + IPV6_HEADER_BYTES || view.getUint8(at + 6) !== PROTOCOL_ICMPV6) return 0;
-  if (view.getUint8(transport) !== 128) return 0;
-  swap(view, at + 8, at + 24, 16);
-  view.setUint8(at + 7, HOP_LIMIT);
-  view.setUint8(transport, 129);
-  view.setUint16(transport + 2, 0);
-  const segment = at + length - transport;
-  view.setUint16(transport + 2, transportChecksum(view, at, transport, segment, PROTOCOL_ICMPV6));
-  return length;
-}
-
-/** Whether an ICMP error may answer the packet (RFC 1812 §4.3.2.7, RFC 4443 §2.4 e). */
-function deservesError(view: DataView, at: number, length: number): boolean {
-  if (isLaterFragment(view, at, length)) return false;
-  const transport = transportAt(view, at, length);
-  if (transport === 0) return false;
-  if (view.getUint8(at) >> 4 === 4) {
-    const source = view.getUint32(at + 12), destination = view.getUint32(at + 16);
-    if (source === 0 || source >>> 24 >= 224 || source >>> 24 === 127 || destination >>> 24 >= 224) {
-      return false;
-    }
-    if (view.getUint8(at + 9) !== PROTOCOL_ICMP) return true;
-    if (transport + 1 > at + length) return false;
-    const type = view.getUint8(transport);
-    return type === 0 || type === 8 || type >= 13;
-  }
-  if (view.getUint8(at + 8) === 0xff || view.getUint8(at + 24) === 0xff) return false;
-  let source = 0;
-  for (let i = 8; i < 24; i += 4) source |= view.getUint32(at + i);
-  if (source === 0) return false;
-  if (protocolOf(view, at, length) !== PROTOCOL_ICMPV6) return true;
-  if (transport + 1 > at + length) return false;
-  const type = view.getUint8(transport);
-  return type >= 128 && type !== ICMPV6_REDIRECT;
-}
-
-/**
- * Replaces the packet by the ICMP error that says to its sender: destination unreachable, administratively
- * prohibited (ICMPv4 3/13, RFC 1812 §5.2.7.1; ICMPv6 1/1, RFC 4443 §3.1). `from` is the relay's own inner address,
- * four words. Returns the new length, or 0 when no error may be sent.
- */
-export function emitAdminProhibited(
-  bytes: Uint8Array,
-  view: DataView,
-  at: number,
-  length: number,
-  from: Uint32Array,
-): number {
-  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x030d : 0x0101, 0);
-}
-
-/**
- * Replaces the packet by the ICMP error that tells its sender the largest size that gets through: `mtu` bytes, 68
- * to 65535 (ICMPv4 3/4, RFC 1191 §4; ICMPv6 2/0, RFC 4443 §3.2). Otherwise as `emitAdminProhibited`.
- */
-export function emitPacketTooBig(
-  bytes: Uint8Array,
-  view: DataView,
-  at: number,
-  length: number,
-  from: Uint32Array,
-  mtu: number,
-): number {
-  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0304 : 0x0200, mtu);
-}
-
-/**
- * Replaces the packet by the ICMP error that says its hops have run out (ICMPv4 11/0, RFC 792; ICMPv6 3/0, RFC 4443
- * §3.3). Otherwise as `emitAdminProhibited`.
- */
-export function emitTimeExceeded(
-  bytes: Uint8Array,
-  view: DataView,
-  at: number,
-  length: number,
-  from: Uint32Array,
-): number {
-  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0b00 : 0x0300, 0);
-}
-
-/**
- * Replaces a first fragment by the ICMP error that says that the others did not come in time (ICMPv4 11/1, RFC 792; ICMPv6
- * 3/1, RFC 4443 §3.3). Otherwise as `emitAdminProhibited`.
- */
-export function emitReassemblyExceeded(
-  bytes: Uint8Array,
-  view: DataView,
-  at: number,
-  length: number,
-  from: Uint32Array,
-): number {
-  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0b01 : 0x0301, 0);
-}
-
-/**
- * Replaces the packet by the ICMP error that says that nobody is at its port (ICMPv4 3/3, RFC 1122 §4.1.3.1; ICMPv6 1/4,
- * RFC 4443 §3.1). Otherwise as `emitAdminProhibited`.
- */
-export function emitPortUnreachable(
-  bytes: Uint8Array,
-  view: DataView,
-  at: number,
-  length: number,
-  from: Uint32Array,
-): number {
-  return emitError(bytes, view, at, length, from, view.getUint8(at) >> 4 === 4 ? 0x0303 : 0x0104, 0);
-}
-
-/**
- * Replaces the packet by the ICMP error that says that its protocol is not spoken here (ICMPv4 3/2, RFC 1122 §3.2.2.1;
- * ICMPv6 4/1 with the place of the number, RFC 4443 §3.4). Otherwise as `emitAdminProhibited`.
- */
-export function emitProtocolUnreachable(
-  bytes: Uint8Array,
-  view: DataView,
-  at: number,
-  length: number,
-  from: Uint32Array,
-): number {
-  const isIpv4 = view.getUint8(at) >> 4 === 4;
-  const place = isIpv4 ? 0 : nextHeaderAt(view, at, length) - at;
-  return emitError(bytes, view, at, length, from, isIpv4 ? 0x0302 : 0x0401, place);
-}
-
-/** Arena offset of the field that names an IPv6 packet's transport protocol, or of the last one that could be read. */
-function nextHeaderAt(view: DataView, at: number, length: number): number {
-  let place = at + 6, here = at + IPV6_HEADER_BYTES;
-  for (let i = 0; i <= EXTENSIONS_MAX; i++) {
-    const type = view.getUint8(place);
-    if ((type !== 0 && type !== 43 && type !== 44 && type !== 60) || here + 8 > at + length) return place;
-    place = here;
-    here += 8 + (type === 44 ? 0 : 8 * view.getUint8(here + 1));
-  }
-  return place;
 }
 
 /** Takes one from TTL or hop limit, as a router does, and returns what is left; a packet with 0 or 1 gets 0. */
@@ -419,46 +267,6 @@ export function spendHop(view: DataView, at: number): number {
     view.setUint16(at + 10, (sum + (sum >> 16)) & 0xffff);
   }
   return hops - 1;
-}
-
-/** Builds the error around as much of the packet as may be quoted; `kind` is type and code, `word` what follows. */
-function emitError(
-  bytes: Uint8Array,
-  view: DataView,
-  at: number,
-  length: number,
-  from: Uint32Array,
-  kind: number,
-  word: number,
-): number {
-  if (!deservesError(view, at, length)) return 0;
-  if (view.getUint8(at) >> 4 === 4) {
-    const quoted = Math.min(length, ICMPV4_ERROR_MAX - IPV4_HEADER_BYTES - 8);
-    const destination = view.getUint32(at + 12);
-    const icmp = at + IPV4_HEADER_BYTES;
-    bytes.copyWithin(icmp + 8, at, at + quoted);
-    writeIpv4Header(view, at, IPV4_HEADER_BYTES + 8 + quoted, 0, 0, PROTOCOL_ICMP, from[3], destination);
-    view.setUint16(icmp, kind);
-    view.setUint16(icmp + 2, 0);
-    view.setUint32(icmp + 4, word);
-    view.setUint16(icmp + 2, foldSum(sumWords(view, icmp, 8 + quoted, 0)));
-    return IPV4_HEADER_BYTES + 8 + quoted;
-  }
-  const quoted = Math.min(length, ICMPV6_ERROR_MAX - IPV6_HEADER_BYTES - 8);
-  const icmp = at + IPV6_HEADER_BYTES;
-  const a = view.getUint32(at + 8), b = view.getUint32(at + 12);
-  const c = view.getUint32(at + 16), d = view.getUint32(at + 20);
-  bytes.copyWithin(icmp + 8, at, at + quoted);
-  writeIpv6Header(view, at, 8 + quoted, PROTOCOL_ICMPV6, from, 0, from, 0);
-  view.setUint32(at + 24, a);
-  view.setUint32(at + 28, b);
-  view.setUint32(at + 32, c);
-  view.setUint32(at + 36, d);
-  view.setUint16(icmp, kind);
-  view.setUint16(icmp + 2, 0);
-  view.setUint32(icmp + 4, word);
-  view.setUint16(icmp + 2, transportChecksum(view, at, icmp, 8 + quoted, PROTOCOL_ICMPV6));
-  return IPV6_HEADER_BYTES + 8 + quoted;
 }
 
 /**

@@ -57,6 +57,7 @@ const RESERVED_FLAGS = 0x38;
 const KEY_PHASE_SHIFT = 2;
 const COUNTER_LENGTH_MASK = 3;
 const PROTECTED_FLAGS = 0x3f;
+const UDP_IPV4_BYTES = 28;
 const CONNECTION_ID_AT = 1;
 const COUNTER_AT = 5;
 
@@ -189,6 +190,11 @@ export function recoverCounter(truncated: number, bytes: number, highest: number
   return candidate < COUNTER_LIMIT ? candidate : -1;
 }
 
+/** Bytes of a datagram on an IPv4 path, by its header's bytes and its plaintext's: with tag, UDP and IPv4 headers. */
+export function outerBytes(headerBytes: number, bytes: number): number {
+  return headerBytes + bytes + OX_TAG_BYTES + UDP_IPV4_BYTES;
+}
+
 /** Plaintext bytes of a data datagram by its unprotected flags; negative when header and tag do not fit (PROTOCOL R38). */
 export function plaintextBytes(flags: number, length: number): number {
   return length - shortHeaderBytes(flags) - OX_TAG_BYTES;
@@ -199,24 +205,16 @@ export function sampleAt(at: number, length: number): number {
   return at + length - OX_TAG_BYTES;
 }
 
-/** Covers flags and counter of a sealed datagram with the five mask bytes at mask[maskAt] (PROTOCOL §12). */
-export function protectHeader(view: DataView, at: number, mask: Uint8Array, maskAt: number): void {
-  const flags = view.getUint8(at);
-  maskCounter(view, at, (flags & COUNTER_LENGTH_MASK) + 1, mask, maskAt);
-  view.setUint8(at, flags ^ (mask[maskAt] & PROTECTED_FLAGS));
-}
-
-/** The inverse of `protectHeader`; returns the flags. */
+/**
+ * Takes header protection off (PROTOCOL §12): uncovers flags and counter of the header at `at` with the five mask bytes at
+ * mask[maskAt]. Returns the flags.
+ */
 export function unprotectHeader(view: DataView, at: number, mask: Uint8Array, maskAt: number): number {
   const flags = view.getUint8(at) ^ (mask[maskAt] & PROTECTED_FLAGS);
   view.setUint8(at, flags);
-  maskCounter(view, at, (flags & COUNTER_LENGTH_MASK) + 1, mask, maskAt);
-  return flags;
-}
-
-function maskCounter(view: DataView, at: number, bytes: number, mask: Uint8Array, maskAt: number): void {
-  for (let i = 0; i < bytes; i++) {
+  for (let i = 0; i <= (flags & COUNTER_LENGTH_MASK); i++) {
     const here = at + COUNTER_AT + i;
     view.setUint8(here, view.getUint8(here) ^ mask[maskAt + 1 + i]);
   }
+  return flags;
 }

@@ -1,18 +1,18 @@
 // Hot path.
 /**
- * The body of a repair frame (PROTOCOL §13): which datagrams' packets a repair symbol combines, named by their counters
- * relative to the counter of the datagram that it rides in, and the symbol. Invariant: what the reader hands out lies within
- * the body. Knows no codes.
+ * The body of a repair frame (PROTOCOL §13): the datagrams whose packets the symbol combines, by their counters relative to
+ * that of the datagram that carries the frame, and the symbol. Invariant: what the reader hands out lies within the body.
+ * Knows no codes.
  */
 
-/** Sources that a frame can name. */
+/** Most sources that a frame can name. */
 export const REPAIR_SOURCES_MAX = 32;
 const FIXED_BYTES = 3;
 const BITMAP_BYTES_MAX = 8;
 const DISTANCE_MAX = 255;
 const BLOCK_BIT = 0x80, BITMAP_MASK = 0x0f, RESERVED_MASK = 0x70;
 
-/** Bytes of a body before its symbol when the oldest source lies `span` counters before the newest; 0 when it cannot be said. */
+/** Bytes of a body before its symbol when the oldest source is `span` counters before the newest; 0 when no frame can name it. */
 export function repairHeadBytes(span: number): number {
   const bitmapBytes = (span + 7) >> 3;
   return bitmapBytes <= BITMAP_BYTES_MAX ? FIXED_BYTES + bitmapBytes : 0;
@@ -24,9 +24,9 @@ export function canCarryRepair(counter: number, newest: number): boolean {
 }
 
 /**
- * Writes what stands before the symbol: code, index (the repair's number in a block of Reed-Solomon, else which of the datagram's
- * repairs it is) and the sources `numbers[0]` to `numbers[count - 1]`, in growing order, for a datagram with
- * `counter`. Returns where the symbol begins.
+ * Writes a body up to its symbol: code, index (the repair's number in a block of Reed-Solomon, else its index among the
+ * datagram's repairs, 0 to 255) and the sources `numbers[0]` to `numbers[count - 1]`, in growing order, for a datagram with
+ * `counter` that can carry them (`canCarryRepair`, `repairHeadBytes`). Returns where the symbol begins.
  */
 export function writeRepairHead(
   view: DataView,
@@ -51,7 +51,7 @@ export function writeRepairHead(
   return bitmapAt + bitmapBytes;
 }
 
-/** Reads repair frames, one after the other. */
+/** A repair frame's fields; one reader serves any number of frames, one after the other. */
 export class RepairReader {
   isBlock = false;
   index = 0;
@@ -61,7 +61,7 @@ export class RepairReader {
   symbolAt = 0;
   symbolBytes = 0;
 
-  /** Reads the body of `length` bytes at `at` of a datagram with `counter`; false when it names nothing possible. */
+  /** Reads the body of `length` bytes at `at`, in a datagram with `counter`; false when the body is malformed. */
   read(view: DataView, at: number, length: number, counter: number): boolean {
     if (length <= FIXED_BYTES) return false;
     const flags = view.getUint8(at), bitmapBytes = flags & BITMAP_MASK;

@@ -28,7 +28,7 @@ import {
 } from "../../src/vector/burst.ts";
 import { AEAD_AES_256_GCM, AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../src/wire/parameters.ts";
 import { OX_TAG_BYTES, unprotectHeader, writeShortHeader } from "../../src/wire/oxtunnel.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 import { assertSameBursts, assertSameBytes, copyOf } from "./bursts.ts";
 
 const ROWS = 32;

@@ -22,6 +22,7 @@ import {
 } from "../../src/codec/native.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { nativeSuite } from "../../src/codec/suite.ts";
 import { DROP } from "../../src/metrics.ts";
 import { Arena, packetStart, SLOT_BYTES } from "../../src/vector/arena.ts";
 import {
@@ -37,7 +38,7 @@ import {
   TO_TRANSMIT,
 } from "../../src/vector/burst.ts";
 import { DATA_HEADER_BYTES, TAG_BYTES } from "../../src/wire/wireguard.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 import { assertSameBursts, assertSameBytes, copyOf } from "./bursts.ts";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -110,8 +111,8 @@ Deno.test("native: without the permission there is a reason, not an exception", 
 });
 
 nativeTest("a relay and a client carry every packet on the native kernels", () => {
-  const makeAead = (rows: number) => new NativeAead(native, rows, DROP.forged);
-  assertEquals(warmUp({ primitives: nativePrimitives(native), makeAead }), 2 * 1000 * 16);
+  const { primitives, makeAead } = nativeSuite(native, { forged: DROP.forged }).crypto;
+  assertEquals(warmUp({ primitives, makeAead }), 2 * 1000 * 16);
 });
 
 nativeTest("wrong handles and sizes are refused", () => {

@@ -7,13 +7,14 @@ import { assert, assertEquals, assertLess, assertThrows } from "@std/assert";
 import { libc, POLLIN } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
+import type { NativePort } from "../../src/io/native_udp.ts";
 import type { Port } from "../../src/io/port.ts";
 import { UdpPort } from "../../src/io/udp.ts";
 import { uringObstacle, UringPort } from "../../src/io/uring.ts";
 import { Arena, MAX_PACKET_BYTES } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, DONE, HELD, TO_EXIT, TO_PARSE, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { formatAddress, parseAddress } from "../../src/wire/address.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const SEED = Number(Deno.env.get("FUZZ_SEED") ?? 20260101);
 const SLOTS = 1024;
@@ -347,7 +348,7 @@ for (const kind of KINDS) {
     const sender = open(kind, "127.0.0.1"), receiver = open(kind, "127.0.0.1");
     const entry = new Uint8Array(8);
     const view = new DataView(entry.buffer);
-    view.setInt32(0, receiver.port.descriptor!, true);
+    view.setInt32(0, (receiver.port as NativePort).descriptor, true);
     for (let turn = 0; turn < 7; turn++) {
       view.setInt32(4, POLLIN, true);
       const ready = libc().poll(entry, 1n, 60_000);

@@ -14,7 +14,7 @@ import {
   SHARD_IMPLEMENTATION,
 } from "../../src/codec/native_shards.ts";
 import { blockCoefficients } from "../../src/codec/reed_solomon.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const native = loadNative();
 const portable = new PortableShardKernel();

@@ -7,8 +7,9 @@
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
 import { oxMac1At } from "../../src/wire/oxtunnel.ts";
-import { initiationOf, signed } from "../sim/early_peer.ts";
-import { udpPacket, World } from "../sim/world.ts";
+import { initiationOf, signed } from "../kit/early_peer.ts";
+import { udpPacket } from "../kit/packets.ts";
+import { World } from "../kit/world.ts";
 
 const SECOND = 1_000_000;
 const options = {

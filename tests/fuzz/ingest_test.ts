@@ -7,9 +7,8 @@ import { assertEquals } from "@std/assert";
 import fc from "fast-check";
 import { Burst, TO_PARSE, TO_TUNNEL } from "../../src/vector/burst.ts";
 import { parseAddress, parsePrefix } from "../../src/wire/address.ts";
+import { emitEchoReply, emitIcmpError, ICMP_ADMIN_PROHIBITED } from "../../src/wire/icmp.ts";
 import {
-  emitAdminProhibited,
-  emitEchoReply,
   emitTcpReset,
   innerLength,
   isFragment,
@@ -22,7 +21,8 @@ import {
 import { fragment } from "../../src/exit/fragmentation.ts";
 import { Reassembly } from "../../src/exit/reassembly.ts";
 import type { Relay } from "../../src/relay.ts";
-import { type Host, udpPacket, World } from "../sim/world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const options = {
   numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 500),
@@ -132,7 +132,7 @@ Deno.test("fuzz: inner readers and answers stay inside the packet and its slot",
             ? emitEchoReply(view, GUARD, length)
             : act === 1
             ? emitTcpReset(view, GUARD, length)
-            : emitAdminProhibited(arena, view, GUARD, length, words);
+            : emitIcmpError(arena, view, GUARD, length, words, ICMP_ADMIN_PROHIBITED);
           if (made > 0) assertEquals(innerLength(view, GUARD, made), made);
           const end = GUARD + Math.max(bytes.length, Math.min(1280, bytes.length + 48));
           assertEquals(arena.subarray(0, GUARD).every((byte) => byte === 0xa5), true);

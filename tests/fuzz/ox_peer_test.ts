@@ -8,7 +8,7 @@ import { loadNative } from "../../ffi/native.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { DEFAULTS } from "../../src/config.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
+import { repairOptions } from "../../src/repair/options.ts";
 import { NativeLz4 } from "../../src/codec/native.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
@@ -16,7 +16,6 @@ import {
   CONTROL_ACK,
   Hint,
   keyPartBytes,
-  Report,
   writeClose,
   writeConnectionIds,
   writeKeyExchange,
@@ -25,10 +24,13 @@ import {
   writePong,
   writeShort,
 } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { Tunnel } from "../../src/tunnel.ts";
-import { type Host, Random, udpPacket, World } from "../sim/world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { Random } from "../kit/random.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SEED = Number(Deno.env.get("FUZZ_SEED") ?? 20260101);
 const WORLDS = Math.max(6, Math.ceil(Number(Deno.env.get("FUZZ_RUNS") ?? 0) / 100));
@@ -158,7 +160,7 @@ function writeFrame(random: Random, view: DataView, at: number): number {
 /** Seals a plaintext of the peer's own making, under the id and counter that it likes, and hands it to the relay. */
 function send(random: Random, client: Host<Tunnel>, server: Host<Tunnel>, session: number): void {
   const { table, associations } = inside(client);
-  const { sessions } = associations.oxtunnel;
+  const { paths, oxtunnel: { sessions } } = associations;
   const burst = new Burst(client.arena), row = burst.grow(0, TO_SEAL);
   let at = burst.offset[row];
   for (let left = random.u32() % 8; left > 0 && at - burst.offset[row] < 600; left--) {
@@ -175,10 +177,10 @@ function send(random: Random, client: Host<Tunnel>, server: Host<Tunnel>, sessio
   burst.peer[row] = 0;
   if (random.u32() % 40 === 0) table.sendCounter[session] += random.u32() & 1 ? 2 ** 31 - 5 : random.u32();
   // As if the relay had never reported: the longest counter on the wire.
-  const acknowledged = sessions.acknowledged[session];
-  sessions.acknowledged[session] = table.sendCounter[session] - 2 ** 28;
+  const acknowledged = paths.acknowledged[session];
+  paths.acknowledged[session] = table.sendCounter[session] - 2 ** 28;
   sessions.number(burst, row, table.remoteIndex[session]);
-  sessions.acknowledged[session] = acknowledged;
+  paths.acknowledged[session] = acknowledged;
   sessions.datagramAead.seal(burst);
   const datagram = burst.bytes.slice(burst.offset[row], burst.offset[row] + burst.length[row]);
   burst.release();
@@ -233,7 +235,7 @@ Deno.test("fuzz: a peer of OxTunnel with the keys harms nobody, whatever it says
       }
       if (random.u32() % 60 === 0) peers.protocol[0] = 1 + random.u32() % 2;
       if (random.u32() % 60 === 0) {
-        associations.initiate(0);
+        associations.outbox.initiate(0);
         client.tick();
       }
       world.runFor(random.u32() % 40_000);
@@ -261,7 +263,7 @@ Deno.test("fuzz: a counter that jumps by 2^31 makes no report that cannot be wri
     const session = peers.current[0];
     table.sendCounter[session] = 2 ** 31 + 60;
     table.sendLimit[session] = Infinity;
-    associations.oxtunnel.sessions.acknowledged[session] = 2 ** 31 - 2 ** 28;
+    associations.paths.acknowledged[session] = 2 ** 31 - 2 ** 28;
     client.send(packet);
     world.runFor(pauseUs);
     const before = client.delivered.length;

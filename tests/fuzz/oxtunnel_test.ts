@@ -8,6 +8,8 @@ import fc from "fast-check";
 import * as control from "../../src/wire/control.ts";
 import * as frame from "../../src/wire/frame.ts";
 import * as ox from "../../src/wire/oxtunnel.ts";
+import { protectHeader } from "../kit/header_protection.ts";
+import { Report } from "../../src/wire/report.ts";
 import { readParameters, writeParameters } from "../../src/wire/parameters.ts";
 
 const options = {
@@ -121,7 +123,7 @@ Deno.test("fuzz: hostile datagrams have the fields that their length allows (PRO
         assertEquals(ox.shortHeaderBytes(flags) + plaintext + ox.OX_TAG_BYTES, length);
         const counter = ox.recoverCounter(ox.readTruncatedCounter(view, AT), 1 + (flags & 3), 1e9);
         assert(Number.isInteger(counter) && counter >= -1 && counter < ox.COUNTER_LIMIT);
-        ox.protectHeader(view, AT, mask, 0);
+        protectHeader(view, AT, mask, 0);
         assertEquals(bytes, before, "protection is its own inverse");
       },
     ),
@@ -132,7 +134,7 @@ Deno.test("fuzz: hostile datagrams have the fields that their length allows (PRO
 
 /** One well-formed frame of every control kind, and some that are no control frames. */
 function genuineFrames(): Uint8Array[] {
-  const report = new control.Report();
+  const report = new Report();
   report.bitmap.fill(0xff);
   report.bitmapBytes = 32;
   report.hasEcn = report.hasQuality = true;
@@ -157,7 +159,7 @@ function genuineFrames(): Uint8Array[] {
 }
 
 /** Reads everything that a control frame says. */
-function readAll(view: DataView, at: number, length: number, report: control.Report, hint: control.Hint) {
+function readAll(view: DataView, at: number, length: number, report: Report, hint: control.Hint) {
   switch (control.controlKind(view, at)) {
     case control.CONTROL_PING:
       return control.readToken(view, at);
@@ -212,7 +214,7 @@ Deno.test("fuzz: hostile plaintexts yield bounded frames within them (PROTOCOL R
     return at;
   });
   const reader = new frame.FrameReader();
-  const report = new control.Report();
+  const report = new Report();
   const hint = new control.Hint();
   const seen = new Set<number>();
   fc.assert(

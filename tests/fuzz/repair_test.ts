@@ -10,7 +10,7 @@ import { CODE_BLOCK, CODE_WINDOW, RepairDecoder, SOURCES_MAX } from "../../src/c
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { NativeShardKernel } from "../../src/codec/native_shards.ts";
 import { canCarryRepair, repairHeadBytes, RepairReader, writeRepairHead } from "../../src/wire/repair.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const options = {
   numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 500),

@@ -12,16 +12,8 @@ import type { Relay } from "../../src/relay.ts";
 import { Burst, BURST_CAPACITY, TO_EXIT, TO_PARSE, TO_TRANSMIT, TO_TUNNEL } from "../../src/vector/burst.ts";
 import { formatEndpoint, parseAddress } from "../../src/wire/address.ts";
 import { readType, TYPE_DATA } from "../../src/wire/wireguard.ts";
-import {
-  CLOSED,
-  dial,
-  type Host,
-  ipv6Packet,
-  payload,
-  splitEndpoint,
-  udpPacket,
-  World,
-} from "../sim/world.ts";
+import { CLOSED, dial, type Host, World } from "../kit/world.ts";
+import { ipv6Packet, payload, splitEndpoint, udpPacket } from "../kit/packets.ts";
 
 const runs = {
   numRuns: Math.ceil(Math.min(Number(Deno.env.get("FUZZ_RUNS") ?? 500), 2000) / 5),
@@ -138,7 +130,7 @@ const WANTS_KEEPALIVE = 2;
 /** Lets a client send an empty packet, as it does by itself when it has only received for a while. */
 function keepalive(client: Host): void {
   // deno-lint-ignore no-explicit-any
-  (client.core as any).associations.want(0, WANTS_KEEPALIVE);
+  (client.core as any).associations.outbox.want(0, WANTS_KEEPALIVE);
   client.tick();
 }
 

@@ -6,8 +6,8 @@ import type { Mutation } from "./mutation.ts";
 export const CODEC_ROWS: readonly Mutation[] = [
   {
     file: "src/codec/sliding_window.ts",
-    from: "seedTinymt32(key);",
-    to: "seedTinymt32(key + 1);",
+    from: "this.#generator.seed(key);",
+    to: "this.#generator.seed(key + 1);",
     tests: ["tests/unit/erasure_test.ts"],
     note: "the window code draws from another seed (wire format)",
   },

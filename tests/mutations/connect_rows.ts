@@ -20,8 +20,8 @@ export const CONNECT_ROWS: readonly Mutation[] = [
     note: "connect's handshakes never carry a packet",
   },
   {
-    file: "src/session/associations.ts",
-    from: "this.timers.hasten(peer.id, untilUs);",
+    file: "src/session/outbox.ts",
+    from: "this.#s.timers.hasten(peer.id, untilUs);",
     to: "",
     tests: ["tests/sim/ticket_test.ts"],
     note: "a client with a ticket waits for its first packet for ever",
@@ -125,7 +125,7 @@ export const CONNECT_ROWS: readonly Mutation[] = [
     note: "only a name's first address is tried",
   },
   {
-    file: "src/connect/mod.ts",
+    file: "src/connect/through_device.ts",
     from: "const resolve = resolveOutside(host);",
     to: "const resolve = resolveHost;",
     tests: [NAMES],
@@ -188,14 +188,14 @@ export const CONNECT_ROWS: readonly Mutation[] = [
     note: "a relay wants IPv6",
   },
   {
-    file: "src/session/associations.ts",
-    from: 'this.#note("stale", peer.id);',
+    file: "src/session/handshake_gate.ts",
+    from: 'this.#epochs.note("stale", peer.id);',
     to: "",
     tests: [RELAY_SIM],
     note: "nobody says that a clock went back",
   },
   {
-    file: "src/session/associations.ts",
+    file: "src/session/handshake_gate.ts",
     from: "if (isLater(peer.lastTimestamp, timestamp) && nowUs - peer.staleSaidUs >= STALE_SAID_US) {",
     to: "if (isLater(peer.lastTimestamp, timestamp)) {",
     tests: [RELAY_SIM],

@@ -128,14 +128,14 @@ export const EXIT_ROWS: readonly Mutation[] = [
     note: "fragments that do not all come are lost in silence",
   },
   {
-    file: "ffi/src/flows.rs",
+    file: "ffi/src/flows/receive.rs",
     from: "if flags & libc::EPOLLERR as u32 != 0 {",
     to: "if flags == u32::MAX {",
     tests: USERSPACE,
     note: "nobody hears of a closed port",
   },
   {
-    file: "ffi/src/flows.rs",
+    file: "ffi/src/flows/send.rs",
     from: "if is_hairpin && !is_flow_port(datagram.key.source.is_ipv6, datagram.to_port) {",
     to: "if is_hairpin && datagram.to_port == 0 {",
     tests: ["tests/system/exit_errors_test.ts"],
@@ -143,7 +143,7 @@ export const EXIT_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/repair/pool.ts",
-    from: "if (this.#senders === SESSIONS_MAX) return undefined;",
+    from: "if (this.#sending.size === SESSIONS_MAX) return undefined;",
     to: "",
     tests: ["tests/unit/repair_pool_test.ts"],
     note: "the pool of repair has no limit",
@@ -178,8 +178,8 @@ export const EXIT_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/deliver.ts",
-    from: "    metrics.drop(DROP.denied);\n    length[row] = emitAdmin",
-    to: "    metrics.drop(DROP.denied, 2);\n    length[row] = emitAdmin",
+    from: "  metrics.drop(DROP.denied);\n  length[row] = emitIcmpError",
+    to: "  metrics.drop(DROP.denied, 2);\n  length[row] = emitIcmpError",
     tests: DROPS,
     note: "a denied packet counts twice",
   },

@@ -34,8 +34,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/open.ts",
-    from:
-      "if (!associations.isOnOxtunnel(id, epoch)) associations.roam(id, address, 4 * last, port[last], local);",
+    from: "if (!epochs.isOnOxtunnel(id, epoch)) paths.roam(id, address, 4 * last, port[last], local);",
     to: "",
     tests: ["tests/sim/relay_test.ts"],
     note: "WireGuard's peers do not roam",
@@ -44,7 +43,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/ingress/deliver.ts",
     from: "if ((source === 0 || source !== peers.ipv4[id]) && !isSourceOf(id, view, at, version, context)) {",
     to: "if (version === 6 && !isSourceOf(id, view, at, version, context)) {",
-    tests: ["tests/sim/adversary_test.ts"],
+    tests: ["tests/sim/drops_test.ts"],
     note: "a client's IPv4 source is not checked",
   },
   {
@@ -65,7 +64,7 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     file: "src/ingress/deliver.ts",
     from: ": policy.allowPeers && !policy.denies(target, 0);",
     to: ": !policy.denies(target, 0);",
-    tests: ["tests/sim/adversary_test.ts"],
+    tests: ["tests/sim/drops_test.ts"],
     note: "peers reach each other unasked",
   },
   {
@@ -112,8 +111,8 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/egress/steer.ts",
-    from: "length[row] = own === undefined ? 0 : emitPacketTooBig(bytes, view, at, whole, own, mtu);",
-    to: "length[row] = 0;",
+    from: "emitIcmpError(bytes, view, at, whole, own, ICMP_PACKET_TOO_BIG, mtu);",
+    to: "0;",
     tests: ["tests/sim/relay_test.ts"],
     note: "who sends too much is not told",
   },
@@ -139,17 +138,17 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     note: "nothing is made to fit its path",
   },
   {
-    file: "src/ingress/unframe.ts",
+    file: "src/ingress/packets.ts",
     from: "isWhole(burst.view, to, original);",
     to: "true;",
-    tests: ["tests/sim/ox_adversary_test.ts"],
+    tests: ["tests/sim/ox_compression_test.ts"],
     note: "what decompresses to no packet is delivered",
   },
   {
     file: "src/ingress/unprotect.ts",
     from: "next[row] = counter[row] < 0 ? DROP.expired : TO_OPEN_DATAGRAM;",
     to: "next[row] = TO_OPEN_DATAGRAM;",
-    tests: ["tests/sim/ox_adversary_test.ts"],
+    tests: ["tests/unit/unprotect_test.ts"],
     note: "OxTunnel's counters have no end",
   },
   {

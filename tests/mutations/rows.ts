@@ -11,6 +11,7 @@ import { TCP_ROWS } from "./tcp_rows.ts";
 import { TUN_ROWS } from "./tun_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
+import { QUEUE_ROWS } from "./queue_rows.ts";
 import { ROUTE_ROWS } from "./route_rows.ts";
 import { SESSION_ROWS } from "./session_rows.ts";
 import { WIRE_ROWS } from "./wire_rows.ts";
@@ -19,6 +20,7 @@ export const ROWS: readonly Mutation[] = [
   ...WIRE_ROWS,
   ...SESSION_ROWS,
   ...ROUTE_ROWS,
+  ...QUEUE_ROWS,
   ...CODEC_ROWS,
   ...IO_ROWS,
   ...FALLBACK_ROWS,

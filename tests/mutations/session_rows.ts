@@ -117,11 +117,18 @@ export const SESSION_ROWS: readonly Mutation[] = [
     note: "ticket keys are not wiped at the end",
   },
   {
-    file: "src/session/wireguard/handshake.ts",
+    file: "src/wire/timestamp.ts",
     from: "if (a[i] !== b[i]) return a[i] > b[i];",
     to: "if (a[i] !== b[i]) return true;",
     tests: ["tests/sim/adversary_test.ts"],
     note: "an old initiation counts as new",
+  },
+  {
+    file: "src/repair/planner.ts",
+    from: "for (let i = written.count - 1; i >= 0; i--) {",
+    to: "for (let i = written.count - 1; i > 0; i--) {",
+    tests: ["tests/unit/repair_tally_test.ts"],
+    note: "the sender counts all repairs of a datagram but one",
   },
   {
     file: "src/repair/receiver.ts",
@@ -132,7 +139,7 @@ export const SESSION_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/repair/receiver.ts",
-    from: "if (!isBlock && repairFrame.index > INDEX_MAX) return false;",
+    from: "if (!isBlock && frame.index > INDEX_MAX) return false;",
     to: "",
     tests: ["tests/unit/erasure_test.ts"],
     note: "a datagram's repairs are numbered without end",

@@ -101,14 +101,14 @@ export const TUN_ROWS: readonly Mutation[] = [
     note: "the device has no offloads",
   },
   {
-    file: "ffi/src/tun.rs",
+    file: "ffi/src/tun/mod.rs",
     from: "const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54d0;",
     to: "const TUNSETOFFLOAD: libc::Ioctl = 0x4004_54df;",
     tests: SEGMENTS,
     note: "the kernel is not told of the device's offloads",
   },
   {
-    file: "src/connect/mod.ts",
+    file: "src/connect/through_device.ts",
     from: "if (killSwitch) await sentence(() => host.shut(outer()));",
     to: "",
     tests: KILL_SWITCH,
@@ -144,7 +144,7 @@ export const TUN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/relay_worker.ts",
-    from: "if (released.length > 0) plane.exit.forget?.(released);",
+    from: "if (released.length > 0) running.exit.forget?.(released);",
     to: "",
     tests: REMOVED,
     note: "the userspace exit keeps a removed peer's flows",

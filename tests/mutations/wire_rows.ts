@@ -76,10 +76,10 @@ export const WIRE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/wire/oxtunnel.ts",
-    from: "view.setUint8(at, flags ^ (mask[maskAt] & PROTECTED_FLAGS));",
-    to: "view.setUint8(at, flags);",
+    from: "const flags = view.getUint8(at) ^ (mask[maskAt] & PROTECTED_FLAGS);",
+    to: "const flags = view.getUint8(at);",
     tests: ["tests/unit/oxtunnel_test.ts"],
-    note: "flags without header protection",
+    note: "header protection is not taken off the flags",
   },
   {
     file: "src/wire/wireguard.ts",

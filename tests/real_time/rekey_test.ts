@@ -11,8 +11,8 @@ import {
   assertNotEquals,
 } from "@std/assert";
 import type { SessionSnapshot } from "../../src/session/peer_record.ts";
-import { requires } from "../requires.ts";
-import { Network, SERVER } from "../system/namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, SERVER } from "../kit/namespaces.ts";
 
 const PINGS = 650; // 130 s at 5 a second
 

@@ -8,7 +8,8 @@ import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import { Burst, TO_EXIT, TO_PARSE } from "../../src/vector/burst.ts";
 import { writeDataHeader } from "../../src/wire/wireguard.ts";
-import { CLOSED, udpPacket, World } from "./world.ts";
+import { CLOSED, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -79,6 +80,25 @@ Deno.test(`adversary: a rename does not make an old initiation new (seed ${SEED}
   server.receive(initiation!, "203.0.113.66:6666");
   assertEquals(server.metrics.dropped("handshake_replay"), 1);
   assertEquals(server.core.peerSnapshots(world.nowUs)[0].connected, false);
+});
+
+Deno.test(`adversary: an initiation that is older than the last one is no new one (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
+  const initiations: Uint8Array[] = [];
+  world.tap = (_from, _to, bytes) => {
+    if (bytes[0] !== 1) return bytes;
+    initiations.push(bytes.slice());
+    return undefined;
+  };
+  world.client("198.51.100.7:5555", server, PHONE);
+  world.runFor(12 * SECOND);
+  assertGreater(initiations.length, 1);
+  const [old, ...newer] = initiations;
+  server.receive(newer.at(-1)!, "198.51.100.7:5555");
+  world.runFor(SECOND);
+  server.receive(old, "203.0.113.66:6666");
+  assertEquals(server.metrics.dropped("handshake_replay"), 1);
 });
 
 Deno.test(`adversary: packets for absent peers leave the arena to the living (seed ${SEED})`, () => {

@@ -18,7 +18,8 @@ import type { Relay } from "../../src/relay.ts";
 import { BATCH_WAIT_US, type TunnelOptions } from "../../src/tunnel.ts";
 import { Burst, BURST_CAPACITY, TO_SEAL, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
-import { CLEAN, type Host, marked, udpPacket, World } from "./world.ts";
+import { CLEAN, type Host, World } from "../kit/world.ts";
+import { marked, udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -11,8 +11,9 @@ import { DEFAULTS } from "../../src/config.ts";
 import { CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { CLASS_LABELS, type ClassLabel } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
-import { CLEAN, type Host, udpPacket, World } from "./world.ts";
+import { repairOptions } from "../../src/repair/options.ts";
+import { CLEAN, type Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -12,10 +12,11 @@ import {
   PRICE_AT_ONCE,
   PRICE_PER_SECOND,
 } from "../../src/session/oxtunnel/control_budget.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
+import { repairOptions } from "../../src/repair/options.ts";
 import { FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
-import { RawPeer } from "./raw_peer.ts";
-import { udpPacket, World } from "./world.ts";
+import { RawPeer } from "../kit/raw_peer.ts";
+import { udpPacket } from "../kit/packets.ts";
+import { World } from "../kit/world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -6,7 +6,8 @@ import { assertEquals } from "@std/assert";
 import type { Upstream } from "../../src/client.ts";
 import type { DestinationRules } from "../../src/ingress/policy.ts";
 import { foldSum, sumWords, transportChecksum } from "../../src/wire/inner.ts";
-import { CLOSED, dial, type Host, ipv6Packet, udpPacket, World } from "./world.ts";
+import { CLOSED, dial, type Host, World } from "../kit/world.ts";
+import { ipv6Packet, udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

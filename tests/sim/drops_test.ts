@@ -6,7 +6,8 @@ import { assert, assertEquals } from "@std/assert";
 import { type CounterName, DROP_REASONS, type DropLabel } from "../../src/metrics.ts";
 import type { Client } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
-import { CLOSED, type Host, ipv6Packet, pair, payload, udpPacket, World } from "./world.ts";
+import { CLOSED, type Host, pair, World } from "../kit/world.ts";
+import { ipv6Packet, payload, udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const STRANGER = "203.0.113.66:1";
@@ -131,6 +132,37 @@ for (const protocol of ["wireguard", "oxtunnel"] as const) {
     assertEquals(server.delivered.length, 1);
   });
 }
+
+Deno.test(`sim: clients reach each other where the config lets them, and nowhere that it denies (seed ${SEED})`, () => {
+  const cases: [allowPeers: boolean, deny: string[], isLed: boolean][] = [
+    [true, [], true],
+    [false, [], false],
+    [true, ["10.66.0.3/32"], false],
+  ];
+  for (const [allowPeers, deny, isLed] of cases) {
+    const world = new World(SEED);
+    const server = world.relay("192.0.2.1:4433", {
+      ipv4: "10.66.0.1",
+      destinations: { ...CLOSED, allowPeers, deny },
+    });
+    const [client, other] = [2, 3].map((host) =>
+      world.client(`198.51.100.${host}:5555`, server, { ipv4: `10.66.0.${host}` })
+    );
+    for (const one of [client, other]) {
+      one.send(udpPacket(one === client ? "10.66.0.2" : "10.66.0.3", "8.8.8.8", payload(1)));
+    }
+    world.runFor(2 * SECOND);
+    const { dropped } = handIn(
+      server,
+      sealed(world, client, udpPacket("10.66.0.2", "10.66.0.3", payload(2))),
+      client.endpoint,
+    );
+    assertEquals(dropped, isLed ? {} : { denied: 1 }, `${[allowPeers, deny]}`);
+    world.runFor(SECOND);
+    // What is denied is answered with an ICMP error, to its sender alone.
+    assertEquals(other.delivered.length, isLed ? 1 : 0);
+  }
+});
 
 Deno.test(`sim: the host's own address leads to the exit only by UDP, where clients may reach each other and the exit knows their ports (seed ${SEED})`, () => {
   const HOST = "203.0.113.80";

@@ -8,12 +8,13 @@ import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_GAME } from "../../src/control/traffic_class.ts";
 import type { CounterName } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
-import { CONGESTION, congestion, jitter, Path, type PathModel, randomLoss } from "./channels.ts";
-import { sessionOf } from "./inside.ts";
+import { repairOptions } from "../../src/repair/options.ts";
+import { CONGESTION, congestion, jitter, Path, type PathModel, randomLoss } from "../kit/channels.ts";
+import { sessionOf } from "../kit/inside.ts";
 import { SLOT_BYTES, TAILROOM } from "../../src/vector/arena.ts";
 import { Burst, TO_TRANSMIT, TO_TUNNEL } from "../../src/vector/burst.ts";
-import { type Host, marked, udpPacket, World } from "./world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { marked, udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -162,11 +163,11 @@ Deno.test(`feedback: a queue on the way up is seen at the sender, and not the ot
       if (us < 12 * SECOND) return;
       while (recent[0].us < world.nowUs - 250_000) recent.shift();
       const truths = recent.map(({ queueUs }) => queueUs);
-      const { queueUs } = sessionOf(client).repair.quality.step;
+      const { queueUs } = sessionOf(client).repair!.sending!.quality.step;
       turns++;
       sumTrue += truths.at(-1)!;
       sumError += Math.max(0, queueUs - Math.max(...truths), Math.min(...truths) - queueUs);
-      sumBack += sessionOf(server).repair.quality.step.queueUs;
+      sumBack += sessionOf(server).repair!.sending!.quality.step.queueUs;
     },
   });
   assertGreater(sumTrue / turns, 2000);
@@ -197,7 +198,7 @@ Deno.test(`feedback: what reports say beside packets makes no datagram too long 
     seconds: 20,
     isOneWay: true,
     onTurn: ({ client, server, world }, us) => {
-      const { sessions, row } = sessionOf(server), max = sessions.datagramBytes[row];
+      const { host, path } = sessionOf(server), max = host.shared.paths.datagramBytes[path];
       const carried = world.carried;
       world.tap = (from, _to, datagram) => {
         if (from === server.endpoint) {
@@ -257,6 +258,6 @@ Deno.test(`feedback: on a clean path everything together costs less than 2 % (se
       { isOneWay },
     );
     assertLess(trembling.bytes(), 1.02 * off.bytes());
-    assertGreater(sessionOf(trembling.client).repair.quality.step.jitterUs, 0);
+    assertGreater(sessionOf(trembling.client).repair!.sending!.quality.step.jitterUs, 0);
   }
 });

@@ -10,7 +10,9 @@ import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { CLASS_BULK, CLASS_COUNT, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import type { Relay } from "../../src/relay.ts";
 import { scaledLimits } from "../../src/session/limits.ts";
-import { CLOSED, Host, Random, udpPacket, World } from "./world.ts";
+import { CLOSED, Host, World } from "../kit/world.ts";
+import { Random } from "../kit/random.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const MS = 1000, SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -172,7 +174,7 @@ for (let seed = SEED; seed < SEED + SEEDS; seed++) {
       // deno-lint-ignore no-explicit-any
       const { associations, table } = core as any;
       assertEquals(arena.free, arena.slotCount);
-      assertEquals([associations.staged, associations.connections, table.count], [0, 0, 0]);
+      assertEquals([associations.staging.count, associations.epochs.connections, table.count], [0, 0, 0]);
     }
   });
 }

@@ -7,7 +7,9 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { CLASS_BULK, CLASS_DEFAULT } from "../../src/control/traffic_class.ts";
-import { CLEAN, dial, type Host, Random, udpPacket, World } from "./world.ts";
+import { CLEAN, dial, type Host, World } from "../kit/world.ts";
+import { Random } from "../kit/random.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const MS = 1000, SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -7,8 +7,9 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { DROP } from "../../src/metrics.ts";
-import { CLEAN, udpPacket, World } from "./world.ts";
-import { RawPeer } from "./raw_peer.ts";
+import { CLEAN, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
+import { RawPeer } from "../kit/raw_peer.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -12,8 +12,10 @@ import { type Counts, innerTotals, shares } from "../../src/connect/link/counts.
 import type { Relay } from "../../src/relay.ts";
 import { writeLz4Head } from "../../src/wire/frame.ts";
 import { FEATURE_LZ4 } from "../../src/wire/parameters.ts";
-import { RawPeer } from "./raw_peer.ts";
-import { CLOSED, dial, type Host, Random, udpPacket, World } from "./world.ts";
+import { RawPeer } from "../kit/raw_peer.ts";
+import { CLOSED, dial, type Host, World } from "../kit/world.ts";
+import { Random } from "../kit/random.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

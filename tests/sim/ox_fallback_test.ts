@@ -6,7 +6,8 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
 import { STREAM_PORT_NUMBER, streamNumberOf } from "../../src/wire/stream.ts";
-import { type Host, udpPacket, World } from "./world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const MS = 1000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

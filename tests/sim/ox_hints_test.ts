@@ -17,8 +17,9 @@ import type { Tunnel } from "../../src/tunnel.ts";
 import { Burst, TO_TRANSMIT, TO_TUNNEL } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import { Hint } from "../../src/wire/control.ts";
-import { RawPeer } from "./raw_peer.ts";
-import { CLEAN, type Host, udpPacket, World } from "./world.ts";
+import { RawPeer } from "../kit/raw_peer.ts";
+import { CLEAN, type Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -144,7 +145,7 @@ Deno.test(`hints: a new session is told them again, and through loss (seed ${SEE
     assertEquals(classOf(server, "8.8.8.8", "10.66.0.2", [1 + i, 9]), CLASS_GAME, `${i}`);
   }
   world.channel = CLEAN;
-  inside(client).associations.initiate(0);
+  inside(client).associations.outbox.initiate(0);
   client.tick();
   world.runFor(SECOND);
   client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(10)));

@@ -6,8 +6,9 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { KEY_REQUEST, writeKeyExchange } from "../../src/wire/control.ts";
-import { udpPacket, World } from "./world.ts";
-import { inside, sealed, sessionOf } from "./inside.ts";
+import { udpPacket } from "../kit/packets.ts";
+import { World } from "../kit/world.ts";
+import { inside, sealed, sessionOf } from "../kit/inside.ts";
 
 const SECOND = 1_000_000;
 const packet = udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(100));
@@ -54,7 +55,7 @@ Deno.test("limits: a session that has a successor ends after the grace period, k
   const { world, server, client } = start();
   const old = [server, client].map((host) => inside(host).peers.current[0]);
   sessionOf(client).renew(world.nowUs);
-  inside(client).associations.initiate(0);
+  inside(client).associations.outbox.initiate(0);
   client.tick();
   world.runFor(SECOND);
   client.send(packet);
@@ -97,7 +98,7 @@ Deno.test("limits: an initiation of WireGuard's does not lead an OxTunnel sessio
   inside(client).peers.protocol[0] = 1;
   client.endpoint = "203.0.113.99:9";
   world.runFor(10 * SECOND);
-  inside(client).associations.initiate(0);
+  inside(client).associations.outbox.initiate(0);
   const sent: string[] = [];
   world.tap = (from, to, bytes) => {
     if (from !== server.endpoint) return bytes;

@@ -3,7 +3,8 @@
  * what only OxTunnel has: epochs inside the session, reports, pings, paths. Each failure names its seed.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { CLEAN, type Host, numbers, pair, payload, udpPacket, World } from "./world.ts";
+import { CLEAN, type Host, pair, World } from "../kit/world.ts";
+import { numbers, payload, udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

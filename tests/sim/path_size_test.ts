@@ -10,8 +10,9 @@ import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/c
 import { FRAME_HEAD_BYTES, FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
 import { Reassembly } from "../../src/exit/reassembly.ts";
 import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
-import { sealed, sessionOf } from "./inside.ts";
-import { CLOSED, dial, Host, ipv6Packet, udpPacket, World } from "./world.ts";
+import { sealed, sessionOf } from "../kit/inside.ts";
+import { CLOSED, dial, Host, World } from "../kit/world.ts";
+import { ipv6Packet, udpPacket } from "../kit/packets.ts";
 
 const MS = 1000, SECOND = 1_000_000;
 const OUTER_HEADERS = 28, OVERHEAD = 25;

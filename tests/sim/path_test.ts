@@ -6,7 +6,8 @@
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { Client } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
-import { CLEAN, dial, Host, udpPacket, World } from "./world.ts";
+import { CLEAN, dial, Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -8,7 +8,8 @@ import { PortableAead } from "../../src/codec/aead_portable.ts";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { DROP } from "../../src/metrics.ts";
-import { CLEAN, CLOSED, dial, type Host, numbers, pair, payload, udpPacket, World } from "./world.ts";
+import { CLEAN, CLOSED, dial, type Host, pair, World } from "../kit/world.ts";
+import { numbers, payload, udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -6,14 +6,16 @@
 import { assert, assertEquals } from "@std/assert";
 import { multiply, PortableShardKernel } from "../../src/codec/gf256.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
-import { windowCoefficients } from "../../src/codec/sliding_window.ts";
+import { WindowCode } from "../../src/codec/sliding_window.ts";
 import { DEFAULTS } from "../../src/config.ts";
-import { repairOptions, Repairs } from "../../src/repair/pool.ts";
+import { repairOptions } from "../../src/repair/options.ts";
+import { Repairs } from "../../src/repair/pool.ts";
 import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
 import { FEATURE_LZ4, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
-import { RawPeer } from "./raw_peer.ts";
-import { udpPacket, World } from "./world.ts";
+import { RawPeer } from "../kit/raw_peer.ts";
+import { udpPacket } from "../kit/packets.ts";
+import { World } from "../kit/world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -43,7 +45,7 @@ const packet = (n: number, from = IP) => udpPacket(from, "8.8.8.8", new Uint8Arr
 /** A repair frame for the peer's next datagram, of one source, whose counter lies `back` before. */
 function repairOf(peer: RawPeer, source: Uint8Array, back = 1, index = 0): Uint8Array {
   const coefficient = new Uint8Array(1);
-  windowCoefficients((8 * peer.counter + index) % 65536, 1, coefficient, 0);
+  new WindowCode().coefficients((8 * peer.counter + index) % 65536, 1, coefficient, 0);
   const frame = new Uint8Array(5 + source.length);
   const body = writeFrameHead(new DataView(frame.buffer), 0, FRAME_REPAIR, 3 + source.length);
   frame.set([0, back, index, ...source.map((byte) => multiply(coefficient[0], byte))], body);

@@ -4,7 +4,7 @@
  */
 import { assert, assertGreater, assertLess } from "@std/assert";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
+import { repairOptions } from "../../src/repair/options.ts";
 import {
   burstLoss,
   CONGESTION,
@@ -14,9 +14,9 @@ import {
   type Impairment,
   Path,
   randomLoss,
-} from "./channels.ts";
-import { type Outcome, play } from "./repair_play.ts";
-import type { Random } from "./world.ts";
+} from "../kit/channels.ts";
+import { type Outcome, play } from "../kit/repair_play.ts";
+import type { Random } from "../kit/random.ts";
 
 const SECOND_US = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

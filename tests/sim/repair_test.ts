@@ -7,8 +7,9 @@ import type { Client } from "../../src/client.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import type { Relay } from "../../src/relay.ts";
-import { repairOptions } from "../../src/repair/pool.ts";
-import { type Channel, CLEAN, type Host, udpPacket, World } from "./world.ts";
+import { repairOptions } from "../../src/repair/options.ts";
+import { type Channel, CLEAN, type Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -7,11 +7,12 @@ import { assert, assertEquals, assertGreaterOrEqual, assertLess } from "@std/ass
 import { CookieJar } from "../../src/session/cookie.ts";
 import { Burst, TO_PARSE } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
-import { Report } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 import { INITIATION_MAC1_AT } from "../../src/wire/wireguard.ts";
-import { sessionOf } from "./inside.ts";
-import { RawPeer } from "./raw_peer.ts";
-import { CLOSED, udpPacket, World } from "./world.ts";
+import { sessionOf } from "../kit/inside.ts";
+import { RawPeer } from "../kit/raw_peer.ts";
+import { CLOSED, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000, MS = 1000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -21,7 +21,7 @@ import {
   writePull,
   writeSpeedtest,
 } from "../../src/wire/speedtest.ts";
-import { type Channel, CLEAN, CLOSED, type Host, World } from "./world.ts";
+import { type Channel, CLEAN, CLOSED, type Host, World } from "../kit/world.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -11,8 +11,9 @@ import { type Ticket, TICKET_LIFE_US } from "../../src/session/oxtunnel/tickets.
 import type { TunnelOptions } from "../../src/tunnel.ts";
 import { Burst, TO_EXIT, TO_PARSE } from "../../src/vector/burst.ts";
 import { FEATURE_HYBRID_KEYS, FEATURE_RESUMPTION } from "../../src/wire/parameters.ts";
-import { initiationOf, signed } from "./early_peer.ts";
-import { Host, udpPacket, World } from "./world.ts";
+import { initiationOf, signed } from "../kit/early_peer.ts";
+import { Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

@@ -4,8 +4,9 @@
  * a session that is readable is never continued to or from an address that is not listed. Failures name their seed.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { RawPeer } from "./raw_peer.ts";
-import { dial, udpPacket, World } from "./world.ts";
+import { RawPeer } from "../kit/raw_peer.ts";
+import { dial, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);

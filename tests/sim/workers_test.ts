@@ -8,10 +8,12 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Upstream } from "../../src/client.ts";
 import { DROP_REASONS } from "../../src/metrics.ts";
 import type { Relay } from "../../src/relay.ts";
-import { base64 } from "../../src/session/associations.ts";
+import { base64 } from "../../src/session/peers.ts";
 import { ownerOf } from "../../src/session/peers.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
-import { type Host, Random, udpPacket, World } from "./world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { Random } from "../kit/random.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 20260101);
 const RELAY = "192.0.2.1:4433";

@@ -3,8 +3,8 @@
  * its packets have the class at both ends while its sockets live. Each test makes and removes its own network.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Background, type Network, networkTest, SERVER, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Background, type Network, networkTest, SERVER, until } from "../kit/namespaces.ts";
 
 const NAME = "ourgame";
 const CLIENT_PORT = 41_999;

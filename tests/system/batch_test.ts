@@ -3,8 +3,8 @@
  * and a real relay, in namespaces that the test makes and removes. Counts come from the relay's metrics.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { requires } from "../requires.ts";
-import { Network, SERVER, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, SERVER, until } from "../kit/namespaces.ts";
 
 /** Counters of the relay by name. */
 async function counters(net: Network): Promise<(name: string) => number> {

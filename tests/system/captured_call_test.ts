@@ -5,12 +5,12 @@
  * makes and removes its own network, and times nothing.
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
-import { WORKLOADS } from "../../bench/feel/workloads.ts";
+import { WORKLOADS } from "../kit/workloads.ts";
 import type { ClassMix } from "../../src/connect/class_mix.ts";
-import { requires } from "../requires.ts";
-import { type Arrivals, type FlowPlan, runFlow, startFarEnd } from "./flow.ts";
-import { proxyCounts, startProxy } from "./impair.ts";
-import { networkTest, RELAY, SERVER, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Arrivals, type FlowPlan, runFlow, startFarEnd } from "../kit/flow.ts";
+import { proxyCounts, startProxy } from "../kit/proxy.ts";
+import { networkTest, RELAY, SERVER, until } from "../kit/namespaces.ts";
 
 /** WhatsApp's media between two telephones: STUN, then SRTP. */
 const CALL = {

@@ -3,8 +3,8 @@
  * `connect` on another, and a page of a web server behind the relay, as root and without any privilege.
  */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { networkTest, RELAY, SERVER, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { networkTest, RELAY, SERVER, until } from "../kit/namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "nft", "sh", "setpriv"] });
 

@@ -4,8 +4,8 @@
  * counted behind every other rule, by a probe that is shown to see them.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Network, networkTest, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Network, networkTest, RELAY, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "nft", "ping", "sysctl", "sh"] });
 const CONFIG = `dns = []

@@ -4,7 +4,7 @@
  * kill switch for it is the one question. And networks without IPv6.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 import {
   ADMIN_TOKEN,
   type Background,
@@ -13,7 +13,7 @@ import {
   RELAY,
   SERVER,
   until,
-} from "./namespaces.ts";
+} from "../kit/namespaces.ts";
 
 const OPEN =
   `dns = ["${SERVER}"]\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "fd00:200::/64"]\n`;

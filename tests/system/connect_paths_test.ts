@@ -4,8 +4,16 @@
  * name leads elsewhere. Each test makes and removes its own network.
  */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Background, type Network, networkTest, pause, RELAY, SERVER, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import {
+  type Background,
+  type Network,
+  networkTest,
+  pause,
+  RELAY,
+  SERVER,
+  until,
+} from "../kit/namespaces.ts";
 
 const OPEN = `dns = []\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "10.200.0.2/32"]\n`;
 const needs = requires({ root: true, programs: ["ip", "nft", "ping", "sh"] });

@@ -3,8 +3,8 @@
  * several addresses, long configs, and the sessions of whoever administers the machine from outside.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Network, networkTest, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Network, networkTest, RELAY, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const OPEN =
   `dns = ["${SERVER}"]\nexit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "fd00:200::/64"]\n`;

@@ -4,8 +4,8 @@
  * own network.
  */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { Network, pause, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, pause, RELAY, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const DNS = `dns = ["${SERVER}"]\n`;
 const OPEN = `${DNS}exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24", "fd00:200::/64"]\n`;

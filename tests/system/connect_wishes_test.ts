@@ -3,8 +3,8 @@
  * a flow, and packets that shrink are compressed both ways unless `--no-compression` says no.
  */
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Network, networkTest, SERVER } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Network, networkTest, SERVER } from "../kit/namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "nft", "sh"] });
 const PACKETS = 120, BYTES = 1000;

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertGreater, assertMatch, assertStringIncludes } from "@std/assert";
 import { IO_WAYS } from "../../src/config.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 import {
   type Background,
   type Network,
@@ -14,7 +14,7 @@ import {
   SERVER,
   SERVER_V6,
   until,
-} from "./namespaces.ts";
+} from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,

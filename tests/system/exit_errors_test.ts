@@ -4,8 +4,8 @@
  * The server is a router too, with dead ends behind it.
  */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { Network, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,

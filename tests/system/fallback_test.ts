@@ -3,9 +3,9 @@
  * moves there and back under a TCP transfer that goes on, and a relay without a fallback says what is wrong.
  */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { makeCertificate } from "../certificate.ts";
-import { type Background, type Network, networkTest, pause, SERVER, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { makeCertificate } from "../kit/certificate.ts";
+import { type Background, type Network, networkTest, pause, SERVER, until } from "../kit/namespaces.ts";
 
 const OPEN = `exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`;
 const needs = requires({ root: true, programs: ["ip", "nft", "ping", "iperf3", "openssl", "timeout"] });

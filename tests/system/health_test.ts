@@ -1,10 +1,10 @@
 /**
- * What a relay says of its own health, against real faults: a device that is down or gone, a data plane whose
+ * What a relay says of its own health, against real faults: a device that is down or gone, a relay worker whose
  * thread is held still, and more clients than max_connections. Each fault is shown to clear again.
  */
 import { assert, assertEquals, assertGreaterOrEqual, assertMatch, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Network, networkTest, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Network, networkTest, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,
@@ -77,7 +77,7 @@ console.log("held");
 setTimeout(() => {}, forMs); // the end of the tracer lets go`;
 
 networkTest(
-  "health: a data plane that stands still is told by the main thread, and recovers",
+  "health: a relay worker that stands still is told by the main thread, and recovers",
   needs,
   async (net) => {
     const client = await net.client(2);
@@ -93,7 +93,7 @@ networkTest(
     const holder = net.spawn("relay", [Deno.execPath(), ...command]);
     await holder.says("held");
     const [reason, ...others] = await health(net, 503);
-    assertMatch(reason, /^the data plane's loop has stood still for [2-9]\d{3} ms$/);
+    assertMatch(reason, /^the relay worker's loop has stood still for [2-9]\d{3} ms$/);
     assertEquals(others, []);
     assertEquals((await net.ask("/readyz")).status, 503);
     assertEquals((await holder.child.status).code, 0);
@@ -141,7 +141,7 @@ networkTest(
 );
 
 networkTest(
-  "a data plane that dies is told, replaced, and its clients come back by themselves",
+  "a relay worker that dies is told, replaced, and its clients come back by themselves",
   needs,
   async (net) => {
     const client = await net.client(2);
@@ -151,7 +151,7 @@ networkTest(
     await net.wireguard(client, await net.addPeer("phone"));
     const reaches = async () => (await net.run(client, ["ping", "-c", "1", "-W", "1", SERVER])).success;
     await until(reaches, "the client is served");
-    await relay.says("the data plane failed");
+    await relay.says("the relay worker failed");
     await relay.says("it runs again");
     assertEquals((await net.ask("/healthz")).status, 200);
     await until(reaches, "the client is served again", 60_000);

@@ -5,10 +5,11 @@
  */
 import { assert, assertEquals, assertGreater, assertNotEquals } from "@std/assert";
 import { loadNative } from "../../ffi/native.ts";
-import { type ChannelName, CHANNELS } from "../sim/channels.ts";
-import { Random } from "../sim/world.ts";
-import { ImpairedPath, proxyCommand, proxyCounts, QUEUE_MAX } from "./impair.ts";
-import { Background, pause, until } from "./namespaces.ts";
+import { type ChannelName, CHANNELS } from "../kit/channels.ts";
+import { Random } from "../kit/random.ts";
+import { ImpairedPath, QUEUE_MAX } from "../kit/impaired_path.ts";
+import { proxyCommand, proxyCounts } from "../kit/proxy.ts";
+import { Background, pause, until } from "../kit/namespaces.ts";
 
 const SEED = 5;
 /** Sends bursts of three datagrams for a minute and looks as often as told; the numbers in the order in which they leave. */

@@ -8,17 +8,17 @@ import { setImmediate } from "node:timers";
 import { libc, POLLNVAL } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { Client } from "../../src/client.ts";
-import { NativeAead, nativePrimitives } from "../../src/codec/native.ts";
+import { nativeSuite } from "../../src/codec/suite.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import { DROP, DROP_REASONS, Metrics } from "../../src/metrics.ts";
 import { Relay } from "../../src/relay.ts";
-import { base64 } from "../../src/session/associations.ts";
+import { base64 } from "../../src/session/peers.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
 import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
-import { udpPacket } from "../sim/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const HOST = "127.0.0.1";
 const CLIENTS = 16;
@@ -36,6 +36,7 @@ const [handshakes, packets] = Deno.args.map(Number);
 const native = loadNative();
 if (typeof native === "string") throw new Error(native);
 const library = native;
+const { primitives, makeAead } = nativeSuite(library, { forged: DROP.forged }).crypto;
 let nowUs = SECOND_US;
 
 /** What the relay holds, which its users need not know. */
@@ -44,7 +45,7 @@ class OpenRelay extends Relay {
     return {
       rows: this.table.count,
       timers: this.associations.timers.size,
-      staged: this.associations.staged,
+      staged: this.associations.staging.count,
     };
   }
 }
@@ -53,8 +54,8 @@ function options(arena: Arena, ipv4: string): TunnelOptions {
   return {
     arena,
     metrics: new Metrics(),
-    primitives: nativePrimitives(library),
-    makeAead: (rows) => new NativeAead(library, rows, DROP.forged),
+    primitives,
+    makeAead,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: { ...WIREGUARD_LIMITS, initiationsPerSecond: Infinity },
     privateKey: crypto.getRandomValues(new Uint8Array(32)),

@@ -2,8 +2,8 @@
  * What a run of tests that is killed leaves behind: the next one removes it, and nothing of a run that goes on.
  */
 import { assert, assertEquals } from "@std/assert";
-import { requires } from "../requires.ts";
-import { pause, removeLeftovers, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { pause, removeLeftovers, until } from "../kit/namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "sh"] });
 

@@ -12,8 +12,8 @@ import {
   writeIpv6Header,
 } from "../../src/wire/inner.ts";
 import { parseAddress } from "../../src/wire/address.ts";
-import { requires } from "../requires.ts";
-import { networkTest, SERVER, SERVER_V6 } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { networkTest, SERVER, SERVER_V6 } from "../kit/namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "nft", "sysctl"] });
 const CHILD = new URL("exit_child.ts", import.meta.url).pathname;

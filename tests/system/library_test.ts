@@ -1,7 +1,7 @@
 /**
  * A thread that ends after the native library was closed: AWS-LC frees its state of a thread by a pthread key's destructor,
  * which glibc calls with the code unmapped, and the process dies. So no library with such keys may ever be unmapped.
- * Seen by what the file says of itself and by Workers that end, in a child. RESTARTS chooses how many data planes; 6 unless told.
+ * Seen by what the file says of itself and by Workers that end, in a child. RESTARTS chooses how many relay workers; 6 unless told.
  */
 import { assert, assertEquals } from "@std/assert";
 import { loadNative } from "../../ffi/native.ts";
@@ -40,7 +40,7 @@ function isNeverUnmapped(elf: Uint8Array): boolean {
 const makesThreadKeys = (elf: Uint8Array) =>
   new TextDecoder("latin1").decode(elf).includes("pthread_key_create");
 
-async function child(kind: "plane" | "forged", restarts: number): Promise<void> {
+async function child(kind: "worker" | "forged", restarts: number): Promise<void> {
   const command = new Deno.Command("timeout", {
     args: [
       String(CHILD_S + restarts * RESTART_S),
@@ -89,7 +89,7 @@ Deno.test({
 });
 
 Deno.test({
-  name: `library: a data plane fails and is started again ${RESTARTS} times in one process`,
+  name: `library: a relay worker fails and is started again ${RESTARTS} times in one process`,
   ignore,
-  fn: () => child("plane", RESTARTS),
+  fn: () => child("worker", RESTARTS),
 });

@@ -3,7 +3,7 @@
  * carried. Invariant: its ports, its state directory and whatever it says are its own, and `close` ends it. Makes no
  * namespace.
  */
-import { Background, taskFlags } from "./namespaces.ts";
+import { Background, taskFlags } from "../kit/namespaces.ts";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
 const ROOT = new URL("../..", import.meta.url).pathname;

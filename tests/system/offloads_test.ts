@@ -1,13 +1,13 @@
 /**
  * What the kernel is spared, seen from the kernel's side: a burst to one destination leaves as a few messages and arrives as a few
- * (UDP_SEGMENT, UDP_GRO), and with io_uring a data plane waits in its ring, which also reads the TUN device. Both work without,
+ * (UDP_SEGMENT, UDP_GRO), and with io_uring a relay worker waits in its ring, which also reads the TUN device. Both work without,
  * only dearer, so no packet that arrives would tell.
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { loadNative } from "../../ffi/native.ts";
 import { uringObstacle } from "../../src/io/uring.ts";
-import { requires } from "../requires.ts";
-import { type Network, networkTest, SERVER, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Network, networkTest, SERVER, until } from "../kit/namespaces.ts";
 
 const native = loadNative();
 const obstacle = typeof native === "string" ? native : uringObstacle(native);
@@ -95,7 +95,7 @@ interface Calls {
   ringEnters: number;
 }
 
-/** What system calls a relay's data plane makes while a client pings through it. */
+/** What system calls a relay worker makes while a client pings through it. */
 async function callsWhilePinging(net: Network, io: string): Promise<Calls> {
   const client = await net.client(2);
   const relay = await net.relay(
@@ -138,11 +138,11 @@ async function callsWhilePinging(net: Network, io: string): Promise<Calls> {
   const lines = (await Deno.readTextFile(trace)).split("\n");
   const thread = (line: string) => line.split(" ")[0];
   // Threads that move packets; others, as the event loop's, poll as they like.
-  const planes = new Set(
+  const workers = new Set(
     lines.filter((line) => /io_uring_enter\(|recvmmsg\(|\/net\/tun>/.test(line)).map(thread),
   );
   const count = (pattern: RegExp) =>
-    lines.filter((line) => planes.has(thread(line)) && pattern.test(line)).length;
+    lines.filter((line) => workers.has(thread(line)) && pattern.test(line)).length;
   return {
     reads: count(/ readv?\(\d+<\/dev\/net\/tun>.* = [1-9]\d*$/),
     polls: count(/ p?poll\(/),
@@ -151,7 +151,7 @@ async function callsWhilePinging(net: Network, io: string): Promise<Calls> {
 }
 
 networkTest(
-  "offloads: with mmsg a data plane polls and reads the device by itself, as the trace shows",
+  "offloads: with mmsg a relay worker polls and reads the device by itself, as the trace shows",
   needs,
   async (net) => {
     const { reads, polls, ringEnters } = await callsWhilePinging(net, "mmsg");
@@ -163,7 +163,7 @@ networkTest(
 );
 
 networkTest(
-  "offloads: with io_uring a data plane waits in its ring only, and the ring reads the device",
+  "offloads: with io_uring a relay worker waits in its ring only, and the ring reads the device",
   { ignore: needs.ignore || obstacle !== undefined },
   async (net) => {
     const { reads, polls, ringEnters } = await callsWhilePinging(net, "io_uring");

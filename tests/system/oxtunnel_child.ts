@@ -6,17 +6,17 @@
  */
 import { loadNative, type Native } from "../../ffi/native.ts";
 import { Client } from "../../src/client.ts";
-import { NativeAead, NativeDatagramAead, nativePrimitives } from "../../src/codec/native.ts";
-import type { Exit } from "../../src/exit/exit.ts";
+import { nativeSuite } from "../../src/codec/suite.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../../src/io/driver.ts";
 import { UdpPort } from "../../src/io/udp.ts";
 import { DROP, DROP_REASONS, Metrics } from "../../src/metrics.ts";
 import type { Ticket } from "../../src/session/oxtunnel/tickets.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { Arena } from "../../src/vector/arena.ts";
-import { type Burst, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
+import type { Burst } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import { AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305 } from "../../src/wire/parameters.ts";
+import { PacketExit } from "../kit/fakes.ts";
 import { foldSum, sumWords, writeIpv4Header } from "../../src/wire/inner.ts";
 
 const [file, target, count, returns] = Deno.args;
@@ -26,50 +26,22 @@ const ipv4 = /(\d+\.\d+\.\d+\.\d+)\/\d+/.exec(text)![1];
 const [, host, port] = /^Endpoint\s*=\s*(.+):(\d+)/m.exec(text)!;
 const BYTES = 84, PROTOCOL_ICMP = 1, ECHO = 8, INTERVAL_MS = 20, ONE_WAY_MS = 200;
 
-/** Inner packets on their way in, and the pings that came back. */
-class Pings implements Exit {
-  readonly name = "pings";
-  readonly description = "pings";
-  readonly flowCount = 0;
-  readonly waiting: number[] = [];
-  readonly answered = new Set<number>();
-  wake = () => {};
-
-  send(burst: Burst): void {
-    for (let row = 0; row < burst.count; row++) {
-      if (burst.next[row] !== TO_EXIT) continue;
-      if (burst.view.getUint8(burst.offset[row] + 20) === 0) {
-        this.answered.add(burst.view.getUint16(burst.offset[row] + 26));
-      }
-      burst.next[row] = DONE;
-    }
-  }
-
-  receive(burst: Burst): number {
-    let rows = 0;
-    for (const sequence of this.waiting.splice(0)) {
-      const row = burst.grow(BYTES, TO_TUNNEL);
-      if (row < 0) break;
-      const at = burst.offset[row];
-      const from = parseAddress(ipv4)![3], to = parseAddress(target)![3];
-      burst.bytes.fill(0, at, at + BYTES);
-      writeIpv4Header(burst.view, at, BYTES, sequence, 0, PROTOCOL_ICMP, from, to);
-      burst.view.setUint8(at + 20, ECHO);
-      burst.view.setUint16(at + 26, sequence);
-      burst.view.setUint16(at + 22, foldSum(sumWords(burst.view, at + 20, BYTES - 20, 0)));
-      rows++;
-    }
-    return rows;
-  }
-
-  onReadable(wake: () => void): void {
-    this.wake = wake;
-  }
-  handleTimeout(): void {}
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
+/** An ICMP echo request to the target. */
+function ping(sequence: number): Uint8Array {
+  const packet = new Uint8Array(BYTES), view = new DataView(packet.buffer);
+  const from = parseAddress(ipv4)![3], to = parseAddress(target)![3];
+  writeIpv4Header(view, 0, BYTES, sequence, 0, PROTOCOL_ICMP, from, to);
+  view.setUint8(20, ECHO);
+  view.setUint16(26, sequence);
+  view.setUint16(22, foldSum(sumWords(view, 20, BYTES - 20, 0)));
+  return packet;
 }
+
+/** Notes the sequence number of an echo reply in this row. */
+const noteAnswer = (answered: Set<number>) => (burst: Burst, row: number) => {
+  const at = burst.offset[row];
+  if (burst.view.getUint8(at + 20) === 0) answered.add(burst.view.getUint16(at + 26));
+};
 
 const native = loadNative();
 if (typeof native === "string") throw new Error(native);
@@ -119,9 +91,7 @@ function open(ticket?: Ticket) {
   const client = new Client({
     arena,
     metrics,
-    primitives: nativePrimitives(native as Native),
-    makeAead: (rows) => new NativeAead(native as Native, rows, DROP.forged),
-    makeDatagramAead: (rows) => new NativeDatagramAead(native as Native, rows, DROP.forged),
+    ...nativeSuite(native as Native, { forged: DROP.forged }).crypto,
     aeads: [AEAD_AES_256_GCM, AEAD_CHACHA20_POLY1305],
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: WIREGUARD_LIMITS,
@@ -134,7 +104,8 @@ function open(ticket?: Ticket) {
     worker: 0,
     unixOffsetUs: wallClockOffsetUs(),
   }, { publicKey: value("PublicKey")!, presharedKey: value("PresharedKey"), ticket });
-  const exit = new Pings();
+  const answered = new Set<number>();
+  const exit = new PacketExit(noteAnswer(answered));
   const udp = new UdpPort({ host: "0.0.0.0", port: 0, arena, onDrop: () => {} });
   const driver = new Driver(arena, client, udp, exit, metrics);
   driver.start();
@@ -146,30 +117,28 @@ function open(ticket?: Ticket) {
   /** Names the relay and sends a first ping; whether it was answered. */
   const firstPing = async ({ hostname, port }: Deno.NetAddr) => {
     client.connect(hostname, port, monotonicUs(), ticket !== undefined);
-    exit.waiting.push(1);
-    exit.wake();
-    for (let waits = 0; !exit.answered.has(1) && waits < 3000; waits++) await pause(10);
-    return exit.answered.has(1);
+    exit.put(ping(1));
+    for (let waits = 0; !answered.has(1) && waits < 3000; waits++) await pause(10);
+    return answered.has(1);
   };
-  return { client, metrics, exit, close, firstPing };
+  return { client, metrics, exit, driver, answered, close, firstPing };
 }
 
 const pause = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
-const { client, metrics, exit, close } = open();
+const { client, metrics, exit, driver, answered, close } = open();
 client.connect(host, Number(port), monotonicUs());
 for (let sequence = 1; sequence <= Number(count); sequence++) {
-  exit.waiting.push(sequence);
-  exit.wake();
+  exit.put(ping(sequence));
   await pause(INTERVAL_MS);
 }
 await pause(500);
 const { ticket } = client;
 client.disconnect(monotonicUs());
-exit.wake();
+driver.turn();
 await pause(500);
 const outcome = {
-  answered: exit.answered.size,
+  answered: answered.size,
   handshakes: metrics.get("handshakes_completed"),
   epochs: metrics.get("epochs_made"),
   told: client.told,

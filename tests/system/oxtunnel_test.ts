@@ -3,8 +3,8 @@
  * by default, out of its TUN device to a host behind it and back; beside a real WireGuard client on the same port.
  */
 import { assert, assertEquals, assertGreaterOrEqual } from "@std/assert";
-import { requires } from "../requires.ts";
-import { Network, SERVER } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, SERVER } from "../kit/namespaces.ts";
 
 const PINGS = 100;
 const CHILD = new URL("oxtunnel_child.ts", import.meta.url).pathname;

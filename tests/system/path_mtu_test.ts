@@ -5,8 +5,16 @@
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { addressBytes, parseAddress } from "../../src/wire/address.ts";
-import { requires } from "../requires.ts";
-import { type Background, type Network, networkTest, pause, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import {
+  type Background,
+  type Network,
+  networkTest,
+  pause,
+  SERVER,
+  SERVER_V6,
+  until,
+} from "../kit/namespaces.ts";
 
 const HOME = "10.202.0.2", GATEWAY = "10.202.0.1", ROUTER_HOST = 9;
 const OUTER_HEADERS = 28, OVERHEAD = 25, GRANULARITY = 4;

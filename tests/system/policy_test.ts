@@ -4,8 +4,8 @@
  * some key, so that silence under the others is the policy's work. TCP follows the same verdicts and is not tried.
  */
 import { assert, assertEquals, assertGreaterOrEqual } from "@std/assert";
-import { requires } from "../requires.ts";
-import { ADMIN_TOKEN, type Background, Network, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { ADMIN_TOKEN, type Background, Network, until } from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,

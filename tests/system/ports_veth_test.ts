@@ -12,8 +12,8 @@ import { uringObstacle, UringPort } from "../../src/io/uring.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { formatAddress, parseAddress } from "../../src/wire/address.ts";
-import { requires } from "../requires.ts";
-import { Network, pause, SERVER, SERVER_V6 } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, pause, SERVER, SERVER_V6 } from "../kit/namespaces.ts";
 
 const NEEDS = requires({ root: true, programs: ["ip", "tc"] });
 const PATIENCE_MS = 3000;

@@ -5,7 +5,7 @@ import { createServer } from "node:net";
 import { createAdmin } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 const SCRAPE_MS = 200;
 const PATIENCE_MS = 30_000;
@@ -66,9 +66,7 @@ Deno.test({
         exit: "tun",
         listen: "[::]:4433",
       }),
-      peers: unused,
-      sessions: unused,
-      applications: () => Promise.resolve({ zoom: 1 }),
+      snapshot: () => Promise.resolve({ peers: [], sessions: [], applications: { zoom: 1 } }),
       applicationsInMetrics: () => true,
       config: () => ({}),
       adminToken: () => "scrapes-need-no-token",

@@ -3,8 +3,8 @@
  * neither datagrams nor TCP nor pongs of the one before. And the sources that a real client may send from.
  */
 import { assert, assertEquals } from "@std/assert";
-import { requires } from "../requires.ts";
-import { networkTest, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { networkTest, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,

@@ -4,12 +4,12 @@
  * between lost; nothing is timed. The test makes and removes its own network.
  */
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
-import { WORKLOADS } from "../../bench/feel/workloads.ts";
-import type { RepairFigures } from "../../src/session/peer_record.ts";
-import { requires } from "../requires.ts";
-import { type Arrivals, type FlowPlan, runFlow, startFarEnd } from "./flow.ts";
-import { type ProxyCounts, proxyCounts, startProxy } from "./impair.ts";
-import { type Background, type Network, networkTest, RELAY, SERVER, until } from "./namespaces.ts";
+import { WORKLOADS } from "../kit/workloads.ts";
+import type { RepairFigures } from "../../src/repair/figures.ts";
+import { requires } from "../kit/requires.ts";
+import { type Arrivals, type FlowPlan, runFlow, startFarEnd } from "../kit/flow.ts";
+import { type ProxyCounts, proxyCounts, startProxy } from "../kit/proxy.ts";
+import { type Background, type Network, networkTest, RELAY, SERVER, until } from "../kit/namespaces.ts";
 
 const NEEDS = requires({ root: true, programs: ["ip", "nft", "ping", "sh"] });
 const SECONDS = 8;

@@ -4,8 +4,8 @@
  * packets come from, so an endpoint that has stayed is the proof.
  */
 import { assert, assertEquals } from "@std/assert";
-import { requires } from "../requires.ts";
-import { Network, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, until } from "../kit/namespaces.ts";
 
 const NEEDS = requires({ root: true, programs: ["ip", "nft", "wg", "wg-quick", "wireguard-go", "ping"] });
 

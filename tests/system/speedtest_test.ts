@@ -3,8 +3,8 @@
  * left behind, and a refusal in words. How fast is the bench's matter.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Network, networkTest } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Network, networkTest } from "../kit/namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "nft"] });
 

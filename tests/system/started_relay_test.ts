@@ -3,9 +3,9 @@
  * keep to their processors, a compiler that has seen the routes; and that what is stored has reached the disk.
  */
 import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 import { LoopbackRelay, relayTest } from "./loopback_relay.ts";
-import { until } from "./namespaces.ts";
+import { until } from "../kit/namespaces.ts";
 
 async function shell(command: string, ...args: string[]): Promise<string> {
   const { stdout } = await new Deno.Command("sh", { args: ["-c", command, "sh", ...args] }).output();

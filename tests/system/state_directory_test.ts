@@ -4,9 +4,9 @@
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { generatePrivateKey, keyToText } from "../../src/process/keys_text.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 import { LoopbackRelay, relayTest } from "./loopback_relay.ts";
-import { ADMIN_TOKEN } from "./namespaces.ts";
+import { ADMIN_TOKEN } from "../kit/namespaces.ts";
 
 const mounts = requires({ root: true, programs: ["unshare", "nsenter", "sh"] });
 

@@ -4,8 +4,8 @@
  * network.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { Network, SERVER } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, SERVER } from "../kit/namespaces.ts";
 
 const LINK = "10.201.0.0/24";
 /** The bytes of a ping, which it repeats. */

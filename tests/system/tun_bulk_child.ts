@@ -8,7 +8,8 @@ import { setImmediate } from "node:timers";
 import { cString, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { BulkPackets, type Packets, SinglePackets } from "../../src/exit/tun_packets.ts";
-import { PollSet, type WaitSet } from "../../src/io/poll.ts";
+import { PollSet } from "../../src/io/poll.ts";
+import type { WaitSet } from "../../src/io/port.ts";
 import { UringPort } from "../../src/io/uring.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
@@ -90,8 +91,9 @@ let waits: WaitSet = new PollSet(fds);
 let reader = "readv(2)";
 if (kind === "ring" && typeof native !== "string") {
   const port = new UringPort({ native, host: "0.0.0.0", port: 0, onRefused: () => {} });
-  if (doors[0].readBy!(port.ring)) reader = "its ring";
-  waits = port.waitWith(fds);
+  const ring = port.join([{ descriptor: fds[0], device: doors[0].device }, { descriptor: fds[1] }]);
+  if (ring.isReadAhead(1)) reader = "its ring";
+  waits = ring;
 }
 console.log(`ready, by ${reader}`);
 let hasSlept = false;

@@ -5,8 +5,8 @@
  */
 import { assertEquals, assertGreater, assertLess } from "@std/assert";
 import { loadNative } from "../../ffi/native.ts";
-import { requires } from "../requires.ts";
-import { type Background, Network, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Background, Network, until } from "../kit/namespaces.ts";
 
 const native = loadNative();
 if (typeof native === "string") console.error(`SKIPPED tests/system/tun_bulk_test.ts: ${native}`);

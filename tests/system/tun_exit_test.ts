@@ -4,8 +4,8 @@
  * userspace exit. Nothing here touches the machine's own network.
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Background, Network, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Background, Network, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const NEEDS = requires({ root: true, programs: ["ip", "nft", "ping", "sysctl"] });
 const CHILD = new URL("exit_child.ts", import.meta.url).pathname;

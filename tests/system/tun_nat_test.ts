@@ -4,8 +4,16 @@
  * kernel's own table.
  */
 import { assert, assertEquals, assertGreater, assertGreaterOrEqual, assertLessOrEqual } from "@std/assert";
-import { requires } from "../requires.ts";
-import { type Background, type Network, networkTest, RELAY, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import {
+  type Background,
+  type Network,
+  networkTest,
+  RELAY,
+  SERVER,
+  SERVER_V6,
+  until,
+} from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,
@@ -166,6 +174,21 @@ console.log("ready");`;
     }
   },
 );
+
+networkTest("tun exit: no client leaves by a port on which a program has UDP alone", needs, async (net) => {
+  const port = 13_000;
+  await net.server(
+    "relay",
+    `Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: ${port} });
+setInterval(() => {}, 1e6); // a socket alone keeps no program running
+console.log("ready");`,
+  );
+  await net.relay(CONFIG);
+  const one = await client(net, 2, "one");
+  const server = await net.server("server", ECHO([7777]));
+  await net.server(one.name, TALK(port, [[SERVER, 7777, "shadow"]]));
+  assertGreaterOrEqual(await sourcePort(server, "shadow"), port + 1);
+});
 
 networkTest(
   "tun exit: whoever knows a client's mapping reaches it (open NAT, both families), no other client and no program of the host",

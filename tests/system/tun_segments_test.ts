@@ -4,8 +4,8 @@
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { loadNative } from "../../ffi/native.ts";
-import { requires } from "../requires.ts";
-import { type Network, networkTest, RELAY, SERVER, SERVER_V6 } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Network, networkTest, RELAY, SERVER, SERVER_V6 } from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,

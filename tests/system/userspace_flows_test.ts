@@ -1,10 +1,10 @@
 /**
  * The userspace exit in a real relay with a real client: UDP of both families and pings, datagrams of many sizes both
- * ways, many flows at once; and what a data plane that dies leaves behind. Invariant: every answer comes to who asked.
+ * ways, many flows at once; and what a relay worker that dies leaves behind. Invariant: every answer comes to who asked.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { requires } from "../requires.ts";
-import { Network, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { Network, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "wg", "wg-quick", "wireguard-go", "ping", "sysctl"] });
 
@@ -38,7 +38,8 @@ console.log(right);
 Deno.exit();`;
 
 Deno.test({
-  name: "userspace: UDP of both families and pings come back, and a data plane that dies leaves nothing open",
+  name:
+    "userspace: UDP of both families and pings come back, and a relay worker that dies leaves nothing open",
   ...needs,
   sanitizeResources: false,
   sanitizeOps: false,
@@ -67,8 +68,8 @@ Deno.test({
         }
       });
 
-      await t.step("a data plane that dies takes its sockets with it", async () => {
-        await until(() => relay.said.includes("it runs again"), "the data plane is started again");
+      await t.step("a relay worker that dies takes its sockets with it", async () => {
+        await until(() => relay.said.includes("it runs again"), "the relay worker is started again");
         await until(async () => await open() <= before, `no more than ${before} descriptors are open`, 5000);
       });
     } finally {

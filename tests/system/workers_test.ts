@@ -4,8 +4,8 @@
  */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import { ownerOf } from "../../src/session/peers.ts";
-import { requires } from "../requires.ts";
-import { type Background, Network, SERVER, SERVER_V6, until } from "./namespaces.ts";
+import { requires } from "../kit/requires.ts";
+import { type Background, Network, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const needs = requires({
   root: true,
@@ -113,7 +113,7 @@ scenario(
     await until(
       async () => {
         const { status, text } = await net.ask("/healthz");
-        return status === 503 && text.includes("data plane 0 failed");
+        return status === 503 && text.includes("relay worker 0 failed");
       },
       "the failure is told",
       30_000,

@@ -7,9 +7,9 @@ import { assertAlmostEquals } from "@std/assert";
 import * as tf from "@tensorflow/tfjs-core";
 import "@tensorflow/tfjs-backend-cpu";
 import { crossEntropy, firstParameters, LstmTrainer } from "../../bench/training.ts";
-import { GATES, INPUTS, Lstm, LstmPredictor, OUTPUT_AT, PARAMETERS, UNITS } from "../../src/repair/lstm.ts";
-import { FEATURES, PathFeatures } from "../../src/repair/path_features.ts";
-import { Random } from "../sim/world.ts";
+import { GATES, INPUTS, Lstm, LstmPredictor, OUTPUT_AT, PARAMETERS, UNITS } from "../../src/repair/prediction/lstm.ts";
+import { FEATURES, PathFeatures } from "../../src/repair/prediction/path_features.ts";
+import { Random } from "../kit/random.ts";
 
 const STEPS = 40;
 /** Their order of gates, input, candidate, forget and output, in ours. */

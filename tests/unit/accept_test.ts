@@ -2,7 +2,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { acceptAll } from "../../src/io/accept.ts";
 import { every } from "../../src/io/every.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 /** Runs a few lines of TypeScript under a limit of descriptors; what they print, as JSON. */
 // deno-lint-ignore no-explicit-any

@@ -17,7 +17,7 @@ import {
   Metrics,
 } from "../../src/metrics.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 const TOKEN = "a-token-of-the-operator";
 const KEY = "GtL7fZc/bLnqZldpVofMCD6hDjrK28SsdLxevJ+qtKU=";
@@ -35,18 +35,20 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
       exit: "userspace",
       listen: "[::]:4433",
     }),
-    peers: () =>
-      Promise.resolve(records.map(({ name, publicKey, allowedIps }) => ({
-        name,
-        publicKey,
-        allowedIps,
-        connected: false,
-        bytesReceived: 0,
-        bytesSent: 0,
-        drops: 0,
-      }))),
-    sessions: () => Promise.resolve([]),
-    applications: () => Promise.resolve({ zoom: 1, quic: 12 }),
+    snapshot: () =>
+      Promise.resolve({
+        peers: records.map(({ name, publicKey, allowedIps }) => ({
+          name,
+          publicKey,
+          allowedIps,
+          connected: false,
+          bytesReceived: 0,
+          bytesSent: 0,
+          drops: 0,
+        })),
+        sessions: [],
+        applications: { zoom: 1, quic: 12 },
+      }),
     applicationsInMetrics: () => false,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,
@@ -56,12 +58,12 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
         peers: { added: ["phone"], removed: [], total: 3 },
         config: { applied: ["mtu"], needsRestart: ["listen"] },
       }),
-    addPeer({ name, publicKey = KEY }) {
+    addPeer({ name, publicKey = KEY, presharedKey }) {
       if (records.some((record) => record.name === name)) {
         return Promise.reject(new Refusal("name", `peer ${name} exists already`));
       }
       const record = { name, publicKey, allowedIps: ["10.66.0.2/32"], created: "2026-01-01T00:00:00.000Z" };
-      records.push(record);
+      records.push(presharedKey === undefined ? record : { ...record, presharedKey });
       return Promise.resolve(record);
     },
     removePeer(name) {
@@ -146,6 +148,7 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
   deps.metrics.slice(0, 2).forEach((metrics, i) => {
     metrics.add("held_us", 1500 - 1000 * i);
     metrics.set("held_us_max", 400 + 500 * i);
+    metrics.waited(1, 300 + 1000 * i);
     metrics.set("receiving_window", 2 + i);
   });
   await withAdmin(deps, async (ask) => {
@@ -164,9 +167,15 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_class_packets_total\{class="game",direction="to_tunnel"\} 7$/m);
     assertMatch(text, /^oxrelay_class_bytes_total\{class="bulk",direction="from_tunnel"\} 1400$/m);
     assertEquals(text.match(/^oxrelay_class_(packets|bytes)_total\{/gm)!.length, 20);
-    // Build info, drops, two of classes, recognised flows and three of the process besides one family per counter, and one
+    // Two Workers, one packet each: 0.3 ms and 1.3 ms.
+    assertMatch(text, /^oxrelay_queue_wait_seconds_bucket\{class="game",le="0\.00025"\} 0$/m);
+    assertMatch(text, /^oxrelay_queue_wait_seconds_bucket\{class="game",le="0\.0005"\} 1$/m);
+    assertMatch(text, /^oxrelay_queue_wait_seconds_bucket\{class="game",le="\+Inf"\} 2$/m);
+    assertMatch(text, /^oxrelay_queue_wait_seconds_sum\{class="game"\} 0\.0016$/m);
+    assertMatch(text, /^oxrelay_queue_wait_seconds_count\{class="game"\} 2$/m);
+    // Build info, drops, two of classes, waits, recognised flows and three of the process besides one family per counter, and one
     // for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 8 + 1 - 10);
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 9 + 1 - 10);
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
@@ -250,6 +259,9 @@ Deno.test("admin: peers are added, listed and removed; what is wrong is named", 
     const added = await ask("/v1/peers", post(JSON.stringify({ name: "phone", publicKey: KEY })));
     assertEquals([added.status, added.json.name, added.json.publicKey], [201, "phone", KEY]);
     assertEquals((await ask("/v1/peers")).json[0].name, "phone");
+    const guarded = { name: "desk", publicKey: KEY, presharedKey: KEY };
+    assertEquals((await ask("/v1/peers", post(JSON.stringify(guarded)))).status, 201);
+    assertEquals(deps.records.pop()?.presharedKey, KEY);
 
     const mistakes: [body: string, status: number, field: string][] = [
       [JSON.stringify({ name: "phone" }), 409, "name"],
@@ -260,6 +272,7 @@ Deno.test("admin: peers are added, listed and removed; what is wrong is named", 
       [JSON.stringify({}), 400, "name"],
       [JSON.stringify({ name: "x", publicKey: "short" }), 400, "publicKey"],
       [JSON.stringify({ name: "x", publicKey: KEY.replace("U=", "V=") }), 400, "publicKey"],
+      [JSON.stringify({ name: "x", presharedKey: "short" }), 400, "presharedKey"],
       [JSON.stringify({ name: "x", pubKey: KEY }), 400, "pubKey"],
       ["[]", 400, "name"],
       ["7", 400, "body"],
@@ -498,7 +511,7 @@ Deno.test("admin: connections are bounded, and a newcomer takes the place of the
 Deno.test("admin: thousands of requests at once on one connection end it, and are not all answered", async () => {
   let asked = 0;
   const deps = relay({
-    sessions() {
+    snapshot() {
       asked++;
       return new Promise(() => {}); // as slow as can be
     },
@@ -515,7 +528,7 @@ Deno.test("admin: thousands of requests at once on one connection end it, and ar
 Deno.test("admin: the listener closes whatever its clients do", async () => {
   const answering = Promise.withResolvers<void>();
   const server = serveAdmin(
-    createAdmin(relay({ sessions: () => new Promise(() => answering.resolve()) })), // an answer that never comes
+    createAdmin(relay({ snapshot: () => new Promise(() => answering.resolve()) })), // an answer that never comes
     { host: "127.0.0.1", port: 0 },
     getLogger(["oxrelay", "test"]),
   );
@@ -607,7 +620,7 @@ Deno.test("admin: every answer has the security headers, refusals and failures t
     ],
   });
   try {
-    const deps = relay({ peers: () => Promise.reject(new Error("the inside story")) });
+    const deps = relay({ snapshot: () => Promise.reject(new Error("the inside story")) });
     await withAdmin(deps, async (ask) => {
       for (
         const [path, status] of [["/", 200], ["/metrics", 200], ["/nothing", 404], [

@@ -9,7 +9,7 @@ import { Admission } from "../../src/session/admission.ts";
 import { WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import { INITIATION_BYTES } from "../../src/wire/wireguard.ts";
-import { World } from "../sim/world.ts";
+import { World } from "../kit/world.ts";
 
 const options = {
   numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 300),

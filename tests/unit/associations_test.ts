@@ -15,7 +15,8 @@ import type { Relay } from "../../src/relay.ts";
 import { type Limits, WIREGUARD_LIMITS } from "../../src/session/limits.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../src/vector/burst.ts";
 import { TYPE_INITIATION } from "../../src/wire/wireguard.ts";
-import { CLEAN, dial, type Host, udpPacket, World } from "../sim/world.ts";
+import { CLEAN, dial, type Host, World } from "../kit/world.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const options = {
   numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 80),

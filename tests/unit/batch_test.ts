@@ -21,7 +21,7 @@ function node() {
     batches,
     metrics: new Metrics(),
     table: { protocol: [OXTUNNEL] },
-    associations: { sendable: () => SESSION, oxtunnel: { sessions: { innerMtu: () => 1420 } } },
+    associations: { epochs: { sendable: () => SESSION }, oxtunnel: { sessions: { innerMtu: () => 1420 } } },
   } as unknown as EgressContext;
   return (nowUs: number, ...packets: [bytes: number, trafficClass: number][]) => {
     burst.release();

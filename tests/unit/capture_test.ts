@@ -4,7 +4,8 @@
  */
 import { assertEquals, assertThrows } from "@std/assert";
 import { CaptureError, readCapture } from "../../src/cli/capture.ts";
-import { Random, udpPacket } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
+import { udpPacket } from "../kit/packets.ts";
 
 const PACKET = udpPacket("198.18.0.1", "198.18.0.2", new Uint8Array(40));
 const ETHERNET = new Uint8Array([...new Array(12).fill(1), 0x08, 0]);

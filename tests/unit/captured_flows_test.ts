@@ -13,7 +13,7 @@ import {
 } from "../../bench/classify_score.ts";
 import { verdictsOf } from "../../src/cli/classify.ts";
 import { CLASS_VOICE } from "../../src/control/traffic_class.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 const DIRECTORY = new URL("../../../shared/flows", import.meta.url).pathname;
 const NEEDS = requires({ files: [`${DIRECTORY}/labels.tsv`] });

@@ -10,7 +10,7 @@ import { CLASS_RULES_MAX, ClassRules } from "../../src/control/class_rules.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { CLASS_NAMES } from "../../src/control/rule_text.ts";
 import { CLASS_LABELS } from "../../src/metrics.ts";
-import { ipv6Packet, udpPacket } from "../sim/world.ts";
+import { ipv6Packet, udpPacket } from "../kit/packets.ts";
 
 const FAR = "203.0.113.7", NEAR = "10.66.0.2", FAR_IPV6 = "2001:db8::7", NEAR_IPV6 = "fd00::2";
 const MS = 1000;

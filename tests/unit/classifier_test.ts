@@ -34,7 +34,7 @@ import { Arena, NONE } from "../../src/vector/arena.ts";
 import { Burst, TO_EXIT, TO_SEAL } from "../../src/vector/burst.ts";
 import { FlowReader } from "../../src/wire/flow.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP, writeIpv4Header, writeIpv6Header } from "../../src/wire/inner.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const MS = 1000, SECOND = 1_000_000;
 const UDP = PROTOCOL_UDP, TCP = PROTOCOL_TCP, ICMP = 1;

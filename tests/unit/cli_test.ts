@@ -2,12 +2,13 @@
  * The subcommands, run as a person runs them: the real main.ts in a process of its own with the permissions of
  * its task, in a fresh directory.
  */
-import { requires } from "../requires.ts";
+import { resolve } from "node:path";
+import { requires } from "../kit/requires.ts";
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { proofOf } from "../../src/admin/guard.ts";
 import { UsageError } from "../../src/process/help.ts";
 import { keyToText, publicKeyOf } from "../../src/process/keys_text.ts";
-import { chooseEndpoint } from "../../src/cli/peer.ts";
+import { chooseEndpoint } from "../../src/cli/client_config.ts";
 import { renderQr } from "../../src/cli/qr.ts";
 import {
   formatBytes,
@@ -21,7 +22,9 @@ import { parseConfig } from "../../src/config.ts";
 import { encode } from "uqr";
 
 const MAIN = new URL("../../main.ts", import.meta.url).pathname;
-const TASKS = JSON.parse(Deno.readTextFileSync(new URL("../../deno.json", import.meta.url))).tasks;
+const { tasks: TASKS, permissions: SETS } = JSON.parse(
+  Deno.readTextFileSync(new URL("../../deno.json", import.meta.url)),
+);
 
 interface Outcome {
   code: number;
@@ -29,7 +32,7 @@ interface Outcome {
   stderr: string;
 }
 
-/** Runs `deno task NAME ARGS` with the task's own flags, but in `cwd`. */
+/** Runs `deno task NAME ARGS` with the task's own permissions, but with `cwd` in the place of the project's directory. */
 async function run(
   cwd: string,
   [name, ...args]: string[],
@@ -41,6 +44,11 @@ async function run(
 ): Promise<Outcome> {
   // "deno run FLAGS main.ts NAME", as written in deno.json.
   const flags: string[] = TASKS[name].split(" ").slice(2, -2);
+  // A flag takes the place of what the permission set says of the same permission.
+  for (const kind of ["read", "write"]) {
+    const paths: string[] = SETS[name]?.[kind] ?? [];
+    if (paths.length > 0) flags.push(`--allow-${kind}=${paths.map((path) => resolve(cwd, path))}`);
+  }
   const line = [Deno.execPath(), "run", "--quiet", "--cached-only", ...flags, MAIN, name, ...args];
   const [program, ...rest] = stdoutFile === undefined
     ? line
@@ -80,7 +88,7 @@ async function inDirectory(action: (directory: string) => Promise<void>): Promis
 /** What the admin interface answers, on a real socket, and what it was asked once it had proved to know `token`. */
 async function withRelay(
   cwd: string,
-  answer: (request: Request) => Response,
+  answer: (request: Request) => Response | Promise<Response>,
   action: (asked: string[]) => Promise<void>,
   token = "made-at-the-first-start",
 ): Promise<void> {
@@ -228,8 +236,11 @@ Deno.test("cli: peer add gives the config away whatever becomes of the relay, or
 });
 
 Deno.test("cli: peer and status may use the image's state directory", () => {
-  for (const task of ["peer", "status"]) assertMatch(TASKS[task], / --allow-read=\.,\/data /);
-  assertMatch(TASKS.peer, / --allow-write=state,\/data /);
+  for (const task of ["peer", "status"]) {
+    assertMatch(TASKS[task], new RegExp(` -P=${task} `));
+    assertEquals(SETS[task].read, [".", "/data"]);
+  }
+  assertEquals(SETS.peer.write, ["state", "/data"]);
 });
 
 Deno.test("cli: wrong command lines end with 2 and say what to do", async () => {
@@ -281,19 +292,104 @@ Deno.test("cli: a bad, a missing and a default configuration file", async () => 
   });
 });
 
-Deno.test("cli: peer tells a running relay, with the token", async () => {
+Deno.test("cli: peer add is the running relay's work, which gets the token and no private key", async () => {
   await inDirectory(async (cwd) => {
-    const reply = {
-      peers: { added: ["phone"], removed: [], total: 1 },
-      config: { applied: [], needsRestart: [] },
+    const token = "0123456789abcdef";
+    const env = { OXRELAY_ADMIN_TOKEN: token };
+    const allowedIps = ["10.66.7.7/32"];
+    const bodies: string[] = [];
+    const answer = (request: Request) =>
+      request.text().then((text) => {
+        bodies.push(text);
+        const { name, publicKey } = JSON.parse(text);
+        return Response.json({ name, publicKey, allowedIps, created: "2026-01-01T00:00:00.000Z" }, {
+          status: 201,
+        });
+      });
+    await withRelay(cwd, answer, async (asked) => {
+      const added = await run(cwd, ["peer", "add", "phone", "--psk"], { env });
+      assertEquals(added.code, 0, added.stderr);
+      assertMatch(added.stderr, /is stored with 10\.66\.7\.7\/32\.\n.*The running relay serves it\.\n$/s);
+      assertMatch(added.stdout, /^Address = 10\.66\.7\.7\/32$/m);
+      assertEquals(asked, [`POST /v1/peers Bearer ${token}`]);
+      const [, privateKey] = /^PrivateKey = (\S+)$/m.exec(added.stdout)!;
+      const [, presharedKey] = /^PresharedKey = (\S+)$/m.exec(added.stdout)!;
+      assertEquals(bodies.map((body) => JSON.parse(body)), [
+        { name: "phone", publicKey: publicOf(privateKey), presharedKey },
+      ]);
+      assertThrows(() => Deno.statSync(`${cwd}/state/peers.json`), Deno.errors.NotFound);
+    }, token);
+    const taken = { error: { field: "name", message: 'peer "phone" exists' } };
+    await withRelay(cwd, () => Response.json(taken, { status: 409 }), async () => {
+      const refused = await run(cwd, ["peer", "add", "phone", "--out", "state/phone.conf"], { env });
+      assertEquals([refused.code, refused.stdout, refused.stderr], [1, "", 'peer "phone" exists\n']);
+      assertThrows(() => Deno.statSync(`${cwd}/state/phone.conf`), Deno.errors.NotFound);
+      assertThrows(() => Deno.statSync(`${cwd}/state/peers.json`), Deno.errors.NotFound);
+    }, token);
+  });
+});
+
+Deno.test("cli: a config that cannot be written takes its peer back from the running relay", async () => {
+  await inDirectory(async (cwd) => {
+    const answer = async (request: Request) => {
+      if (request.method === "DELETE") return new Response(null, { status: 204 });
+      const { name, publicKey } = await request.json();
+      return Response.json({ name, publicKey, allowedIps: ["10.66.7.7/32"], created: "2026" }, {
+        status: 201,
+      });
     };
-    await withRelay(cwd, () => Response.json(reply), async (asked) => {
-      const env = { OXRELAY_ADMIN_TOKEN: "0123456789abcdef" };
-      const added = await run(cwd, ["peer", "add", "phone"], { env });
+    const env = { OXRELAY_ADMIN_TOKEN: "0123456789abcdef" };
+    await withRelay(cwd, answer, async (asked) => {
+      const full = await run(cwd, ["peer", "add", "full"], { env, stdoutFile: "/dev/full" });
+      assertEquals(full.code, 1);
+      assertMatch(full.stderr, /could not be written, so peer "full" is not stored: .*28/);
+      assertEquals(asked.map((line) => line.split(" Bearer")[0]), [
+        "POST /v1/peers",
+        "DELETE /v1/peers/full",
+      ]);
+    }, env.OXRELAY_ADMIN_TOKEN);
+  });
+});
+
+Deno.test("cli: a relay that cannot add a peer by itself reads the store again", async () => {
+  await inDirectory(async (cwd) => {
+    const unknown = { error: { field: "presharedKey", message: "an unknown key" } };
+    const reply = { peers: { added: ["phone"], removed: [], total: 1 }, config: {} };
+    const answer = ({ url }: Request) =>
+      url.endsWith("/v1/reload") ? Response.json(reply) : Response.json(unknown, { status: 400 });
+    const env = { OXRELAY_ADMIN_TOKEN: "0123456789abcdef" };
+    await withRelay(cwd, answer, async (asked) => {
+      const added = await run(cwd, ["peer", "add", "phone", "--psk"], { env });
       assertEquals(added.code, 0, added.stderr);
       assertMatch(added.stderr, /The running relay knows: it serves 1 peers now\./);
-      assertEquals(asked, ["POST /v1/reload Bearer 0123456789abcdef"]);
-    }, "0123456789abcdef");
+      assertEquals(asked.map((line) => line.split(" Bearer")[0]), ["POST /v1/peers", "POST /v1/reload"]);
+      assertMatch(await Deno.readTextFile(`${cwd}/state/peers.json`), /"phone"/);
+    }, env.OXRELAY_ADMIN_TOKEN);
+  });
+});
+
+Deno.test("cli: a peer that the relay stored before its answer was lost keeps its config", async () => {
+  await inDirectory(async (cwd) => {
+    const env = { OXRELAY_ADMIN_TOKEN: "0123456789abcdef" };
+    const answer = async (request: Request) => {
+      const { name, publicKey } = await request.json();
+      const peer = { name, publicKey, allowedIps: ["10.66.7.7/32"], created: "2026" };
+      await Deno.mkdir(`${cwd}/state`, { recursive: true });
+      await Deno.writeTextFile(`${cwd}/state/peers.json`, JSON.stringify({ version: 1, peers: [peer] }));
+      return new Response("<html>", { status: 502 });
+    };
+    await withRelay(cwd, answer, async () => {
+      const added = await run(cwd, ["peer", "add", "phone"], { env });
+      assertEquals(added.code, 1, "a script has to notice");
+      assertMatch(added.stdout, /^Address = 10\.66\.7\.7\/32$/m);
+      assertMatch(added.stderr, /the running relay was not told: .* answered HTTP 502/);
+    }, env.OXRELAY_ADMIN_TOKEN);
+  });
+});
+
+Deno.test("cli: peer remove is the running relay's work, which gets the token", async () => {
+  await inDirectory(async (cwd) => {
+    assertEquals((await run(cwd, ["peer", "add", "phone"])).code, 0);
     await Deno.writeTextFile(`${cwd}/state/admin.token`, "made-at-the-first-start\n");
     const refused = { field: "store", message: "it is cut off, but the disk is full" };
     const removals: [response: () => Response, code: number, said: RegExp, left: boolean][] = [

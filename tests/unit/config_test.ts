@@ -326,7 +326,8 @@ Deno.test("config: the example documents every key and shows its default", async
   assertEquals(parseConfig(example, "example", {}), DEFAULTS);
   const assignments = example.replace(/^# (?=\w+ = )/gm, "");
   // These have no default: their example values must parse, and are then taken out.
-  const optional = /^(public_endpoint|admin_token|share_percent) = .*$|^\[fallback\]$[^]*/gm;
+  const optional =
+    /^(public_endpoint|admin_token|share_percent|rate_per_peer_mbit) = .*$|^\[fallback\]$[^]*/gm;
   const shown = parseConfig(assignments, "example", {});
   assert(shown.publicEndpoint !== undefined && shown.adminToken !== undefined);
   assertEquals(shown.fallback?.listen, { host: "0.0.0.0", port: 443 });

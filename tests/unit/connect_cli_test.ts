@@ -14,8 +14,10 @@ const ROOT = new URL("../..", import.meta.url).pathname;
 /** Runs a task's command, which may read and write `directory` too. */
 async function run(task: "connect" | "peer", args: string[], directory: string, stdin = "") {
   const words = project.tasks[task].split(" ");
-  const flags = words.slice(1, words.indexOf("main.ts"))
-    .map((flag) => /^--allow-(read|write)=/.test(flag) ? `${flag},${ROOT},${directory}` : flag);
+  const flags = words.slice(1, words.indexOf("main.ts")).concat(
+    `--allow-read=${ROOT},${directory}`,
+    ...("write" in project.permissions[task] ? [`--allow-write=${ROOT},${directory}`] : []),
+  );
   const child = new Deno.Command(Deno.execPath(), {
     args: [...flags, `${ROOT}main.ts`, task, ...args],
     cwd: ROOT,

@@ -6,7 +6,7 @@ import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncl
 import { type LinkStatus, renderLink } from "../../src/connect/view.ts";
 import { type Counts, shares } from "../../src/connect/link/counts.ts";
 import { CLASS_LABELS, type ClassCount, type ClassLabel } from "../../src/metrics.ts";
-import type { RepairFigures } from "../../src/session/peer_record.ts";
+import type { RepairFigures } from "../../src/repair/figures.ts";
 
 /** Totals by class; none of those that are not named. */
 function classes(given: Partial<Record<ClassLabel, [packets: number, bytes: number]>> = {}): ClassCount[] {
@@ -86,7 +86,7 @@ Deno.test("view: the mix is of the last moments, each direction by itself, and a
   assertEquals(mixUp, { game: { packets: 0.6, bytes: 0.05 }, bulk: { packets: 0.4, bytes: 0.95 } });
   assertEquals(mixDown, { voice: { packets: 1, bytes: 1 } });
   assertEquals(shares([now, now]).mixUp, undefined, "nothing went");
-  // A data plane that was started again counts from zero.
+  // A plane that was started again counts from zero.
   const anew = { ...now, classesUp: classes({ game: [5, 500] }) };
   assertEquals(shares([now, anew]).mixUp, { game: { packets: 1, bytes: 1 } });
 });

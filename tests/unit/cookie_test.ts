@@ -25,7 +25,7 @@ import {
   RESPONSE_BYTES,
   RESPONSE_MAC1_AT,
 } from "../../src/wire/wireguard.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const options = {
   numRuns: Number(Deno.env.get("FUZZ_RUNS") ?? 200),

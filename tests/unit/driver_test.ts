@@ -7,13 +7,14 @@ import { cString, libc, O_RDWR } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
 import { TunQueue } from "../../src/exit/tun.ts";
 import { closeBells, openBells, ringBell } from "../../src/io/bell.ts";
-import { type Core, Driver, type Messages, monotonicUs } from "../../src/io/driver.ts";
+import { Driver, type Messages, monotonicUs } from "../../src/io/driver.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import type { Port } from "../../src/io/port.ts";
 import { Metrics } from "../../src/metrics.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_PARSE, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
+import { IDLE_CORE, IDLE_PORT } from "../kit/fakes.ts";
 import { idleRelay } from "./idle_relay.ts";
 
 const HOST = "127.0.0.1";
@@ -158,24 +159,6 @@ Deno.test({
   },
 });
 
-const IDLE_CORE: Core = {
-  ingest: () => {},
-  ingestRest: () => 0,
-  ingestInner: () => {},
-  pollTransmit: () => 0,
-  pollTimeout: () => Infinity,
-  handleTimeout: () => {},
-  setWallClock: () => {},
-};
-const IDLE_PORT: Port = {
-  description: "",
-  localPort: 0,
-  receive: () => 0,
-  transmit: () => {},
-  onReadable: () => {},
-  close: () => {},
-};
-
 Deno.test({
   name: "driver: messages are taken though more arrives all the time than can be carried",
   ignore,
@@ -183,7 +166,7 @@ Deno.test({
     const [queue, outer, bell] = openBells(3);
     const port: Port = {
       ...IDLE_PORT,
-      descriptor: outer,
+      wait: { by: "descriptor", descriptor: outer },
       receive: (burst) => {
         burst.growTo(BURST_CAPACITY, TO_PARSE);
         return burst.count;

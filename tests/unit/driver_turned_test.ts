@@ -3,8 +3,9 @@
  * where they go, also where nothing else is to be carried. Port, exit and core are stand-ins; the clock is real.
  */
 import { assertEquals } from "@std/assert";
+import type { Core } from "../../src/carry.ts";
 import type { Exit } from "../../src/exit/exit.ts";
-import { type Core, Driver } from "../../src/io/driver.ts";
+import { Driver } from "../../src/io/driver.ts";
 import type { Mailbox } from "../../src/io/mailbox.ts";
 import type { Port } from "../../src/io/port.ts";
 import { Metrics } from "../../src/metrics.ts";
@@ -18,6 +19,7 @@ import {
   TO_TUNNEL,
   TO_WORKER,
 } from "../../src/vector/burst.ts";
+import { IDLE_CORE, IDLE_EXIT, IDLE_PORT } from "../kit/fakes.ts";
 
 /** Lengths of what went where. */
 interface Carried {
@@ -41,22 +43,14 @@ async function carried(core: Partial<Core>, { fromPort = 0, fromExit = 0 }): Pro
     return packets;
   };
   const port: Port = {
-    description: "none",
-    localPort: 1,
+    ...IDLE_PORT,
     receive: (burst) => bring(burst, fromPort, TO_PARSE) - (fromPort = 0),
     transmit: (burst) => take(burst, TO_TRANSMIT, found.port),
-    onReadable() {},
-    close() {},
   };
   const exit: Exit = {
-    name: "none",
-    description: "none",
+    ...IDLE_EXIT,
     send: (burst) => take(burst, TO_EXIT, found.exit),
     receive: (burst) => bring(burst, fromExit, TO_TUNNEL) - (fromExit = 0),
-    onReadable() {},
-    handleTimeout() {},
-    flowCount: 0,
-    close: () => Promise.resolve(),
   };
   const mailbox = {
     receive: () => 0,
@@ -64,17 +58,7 @@ async function carried(core: Partial<Core>, { fromPort = 0, fromExit = 0 }): Pro
     onReadable() {},
   } as unknown as Mailbox;
   const arena = new Arena(64);
-  const whole: Core = {
-    ingest() {},
-    ingestRest: () => 0,
-    ingestInner() {},
-    pollTransmit: () => 0,
-    pollTimeout: () => Infinity,
-    handleTimeout() {},
-    setWallClock() {},
-    ...core,
-  };
-  const driver = new Driver(arena, whole, port, exit, new Metrics(), mailbox);
+  const driver = new Driver(arena, { ...IDLE_CORE, ...core }, port, exit, new Metrics(), mailbox);
   driver.start();
   await driver.stop();
   assertEquals(arena.free, arena.slotCount);

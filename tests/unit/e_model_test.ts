@@ -7,12 +7,10 @@ import {
   burstRatio,
   delayImpairment,
   effectiveImpairment,
-  G711,
-  G711_PLAIN,
   opinionScore,
-  OPUS,
   rating,
 } from "../../bench/feel/e_model.ts";
+import { G711, G711_PLAIN, OPUS } from "../kit/speech.ts";
 
 Deno.test("E-model: G.113's impairments of G.729A under random loss", () => {
   const g729a = { name: "G.729A", impairment: 11, robustness: 19, frameMs: 20, lookaheadMs: 5 };

@@ -13,21 +13,23 @@ import {
   RepairEncoder,
   SOURCES_MAX,
 } from "../../src/codec/erasure.ts";
-import { windowCoefficients } from "../../src/codec/sliding_window.ts";
+import { WindowCode } from "../../src/codec/sliding_window.ts";
 import { BLOCK_MAX, BLOCK_SOURCES_MAX, blockCoefficients } from "../../src/codec/reed_solomon.ts";
 import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/repair/receiver.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
 import { writeRepairHead } from "../../src/wire/repair.ts";
 import { windowKey } from "../../src/repair/receiver.ts";
-import { drawTinymt32, seedTinymt32 } from "../../src/codec/tinymt32.ts";
-import { Random } from "../sim/world.ts";
+import { Tinymt32 } from "../../src/codec/tinymt32.ts";
+import { Random } from "../kit/random.ts";
 
 const kernel = new PortableShardKernel();
+const windowCode = new WindowCode();
 const STRIDE = 80;
 
 Deno.test("TinyMT32: the first 50 values of seed 1 (RFC 8682 §2.1)", () => {
-  seedTinymt32(1);
+  const generator = new Tinymt32();
+  generator.seed(1);
   const expected = `
     2545341989 981918433 3715302833 2387538352 3591001365 3820442102 2114400566 2196103051 2783359912 764534509
     643179475 1822416315 881558334 4207026366 3690273640 3240535687 2921447122 3984931427 4092394160 44209675
@@ -35,24 +37,24 @@ Deno.test("TinyMT32: the first 50 values of seed 1 (RFC 8682 §2.1)", () => {
     161364450 353727785 140085994 149132008 2547770827 4064042525 4078297538 2057335507 622384752 2041665899
     2193913817 1080849512 33160901 662956935 642999063 3384709977 1723175122 3866752252 521822317 2292524454`;
   const drawn = new Uint32Array(50), rest = drawn.subarray(20);
-  drawTinymt32(20, drawn);
-  drawTinymt32(30, rest);
+  generator.draw(20, drawn);
+  generator.draw(30, rest);
   assertEquals([...drawn], expected.trim().split(/\s+/).map(Number));
 });
 
 Deno.test("sliding window: coefficients are the generator's bytes, but none is zero (RFC 8681 §3.6 and appendix A)", () => {
-  const row = new Uint8Array(50);
-  windowCoefficients(1, 50, row, 0);
+  const row = new Uint8Array(50), generator = new Tinymt32();
+  windowCode.coefficients(1, 50, row, 0);
   const expected = `
     37 225 177 176 21 246 54 139 168 237 211 187 62 190 104 135 210 99 176 11 207 35 40 113 179
     214 254 101 212 211 226 41 234 232 203 29 194 211 112 107 217 104 197 135 23 89 210 252 109 166`;
   assertEquals([...row], expected.trim().split(/\s+/).map(Number));
   let skipped = 0;
   for (let key = 0; key < 65536; key += 97) {
-    windowCoefficients(key, SOURCES_MAX, row, 3);
-    seedTinymt32(key);
+    windowCode.coefficients(key, SOURCES_MAX, row, 3);
+    generator.seed(key);
     const drawn = new Uint32Array(2 * SOURCES_MAX);
-    drawTinymt32(drawn.length, drawn);
+    generator.draw(drawn.length, drawn);
     const bytes = [...drawn].map((word) => word & 255);
     const expected = bytes.filter((byte) => byte !== 0).slice(0, SOURCES_MAX);
     if (bytes.slice(0, SOURCES_MAX).includes(0)) skipped++;
@@ -165,7 +167,7 @@ Deno.test("sliding window: brings back what its repairs determine, byte for byte
           const rows = repairs.slice(-32).filter(({ numbers: [first] }) => first > number - 60).map(
             (repair) => {
               const coefficients = new Uint8Array(SOURCES_MAX);
-              windowCoefficients(repair.key, repair.numbers.length, coefficients, 0);
+              windowCode.coefficients(repair.key, repair.numbers.length, coefficients, 0);
               return new Map(
                 repair.numbers.map((one, i) => [one, coefficients[i]] as const).filter(([one]) =>
                   !known.has(one)
@@ -383,7 +385,7 @@ Deno.test("repair: a peer that has the relay solve all the time gets it so often
     const length = encoder.combine(CODE_WINDOW, key, numbers, 2);
     const symbolAt = writeRepairHead(burst.view, at, false, 0, counter, numbers, 2);
     encoder.take(length, burst.bytes, symbolAt);
-    assert(receiver.repair(burst, at, symbolAt + length - at, counter));
+    assert(receiver.repair(burst, at, symbolAt + length - at, counter, 0));
   };
   // Repairs of what never comes have it look eight times.
   for (let i = 0; i < 8; i++) {
@@ -396,7 +398,7 @@ Deno.test("repair: a peer that has the relay solve all the time gets it so often
       Float64Array.of(61 + 2 * i, 62 + 2 * i),
       2,
     );
-    assert(receiver.repair(burst, at, symbolAt + 9 - at, 120 + i));
+    assert(receiver.repair(burst, at, symbolAt + 9 - at, 120 + i, 0));
     assertEquals(receiver.solve(0), 0);
   }
   repair(130);
@@ -675,7 +677,7 @@ function receiving() {
       numbers.length,
     );
     for (let i = 0; i < 9; i++) burst.bytes[symbolAt + i] = counter * 31 + i;
-    return receiver.repair(burst, at, symbolAt + 9 - at, counter);
+    return receiver.repair(burst, at, symbolAt + 9 - at, counter, 0);
   };
   return { receiver, repair };
 }

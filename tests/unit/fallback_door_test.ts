@@ -12,14 +12,14 @@ import { FallbackDoor } from "../../src/serve/fallback_door.ts";
 import { invitedFallback } from "../../src/cli/fallback_invited.ts";
 import { CommandError } from "../../src/process/help.ts";
 import { LinkFallback, type LinkFallbackOptions } from "../../src/connect/link/fallback.ts";
-import type { LinkPlane, PlaneState } from "../../src/connect/link/local_plane.ts";
+import type { LinkPlane, PlaneState } from "../../src/connect/link/plane.ts";
 import { closeMailboxes, Mailbox, openMailboxes } from "../../src/io/mailbox.ts";
 import type { ByteStream } from "../../src/io/stream_port.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst } from "../../src/vector/burst.ts";
 import { formatEndpoint } from "../../src/wire/address.ts";
-import { makeCertificate } from "../certificate.ts";
-import { requires } from "../requires.ts";
+import { makeCertificate } from "../kit/certificate.ts";
+import { requires } from "../kit/requires.ts";
 
 const needs = requires({ programs: ["openssl"] });
 const OF_ONE_SOURCE_MAX = 16;

@@ -5,7 +5,7 @@
 import { assert, assertAlmostEquals, assertEquals, assertGreater } from "@std/assert";
 import fc from "fast-check";
 import { blindBound } from "../../bench/feel/bound.ts";
-import { G711 } from "../../bench/feel/e_model.ts";
+import { G711 } from "../kit/speech.ts";
 import { residualAt, type Row } from "../../bench/feel/measure.ts";
 import { type Carrier, leastLost, type Original } from "../../bench/feel/oracle.ts";
 import { NONE } from "../../bench/feel/play.ts";

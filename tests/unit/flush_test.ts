@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import fc from "fast-check";
 import { ArrivalGaps } from "../../src/control/flush.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const BOUND_US = 1000;
 const options = { numRuns: 2000 };

@@ -6,9 +6,12 @@
 import { assertEquals } from "@std/assert";
 import { formatAddress, parseAddress } from "../../src/wire/address.ts";
 import {
-  emitAdminProhibited,
   emitEchoReply,
-  emitPacketTooBig,
+  emitIcmpError,
+  ICMP_ADMIN_PROHIBITED,
+  ICMP_PACKET_TOO_BIG,
+} from "../../src/wire/icmp.ts";
+import {
   emitTcpReset,
   foldSum,
   innerLength,
@@ -307,7 +310,10 @@ Deno.test("inner: an ICMP error quotes what the RFCs allow, at every length", ()
     const old = v4(132, "5a".repeat(size));
     const placed = place(old);
     const total = Math.min(28 + old.length, 576);
-    assertEquals(emitAdminProhibited(placed.bytes, placed.view, AT, old.length, gateway), total);
+    assertEquals(
+      emitIcmpError(placed.bytes, placed.view, AT, old.length, gateway, ICMP_ADMIN_PROHIBITED),
+      total,
+    );
     const error = lift(placed.bytes, total, old.length);
     assertEquals(innerLength(placed.view, AT, total), total);
     assertEquals(error.slice(12, 20), hex("0a420001 0a420002"));
@@ -318,7 +324,10 @@ Deno.test("inner: an ICMP error quotes what the RFCs allow, at every length", ()
     const next = v6(132, "5a".repeat(size));
     const field = place(next);
     const whole = Math.min(48 + next.length, 1280);
-    assertEquals(emitAdminProhibited(field.bytes, field.view, AT, next.length, gatewayV6), whole);
+    assertEquals(
+      emitIcmpError(field.bytes, field.view, AT, next.length, gatewayV6, ICMP_ADMIN_PROHIBITED),
+      whole,
+    );
     const refusal = lift(field.bytes, whole, next.length);
     assertEquals(innerLength(field.view, AT, whole), whole);
     assertEquals(refusal.slice(8, 24), hex("fd66000000000000 0000000000000001"));
@@ -333,13 +342,13 @@ Deno.test("inner: packet too big names the MTU where each version has it", () =>
   const gateway = parseAddress("10.66.0.1")!, gatewayV6 = parseAddress("fd66::1")!;
   const old = v4(132, "5a".repeat(1400)), next = v6(132, "5a".repeat(1400));
   const four = place(old), six = place(next);
-  const total = emitPacketTooBig(four.bytes, four.view, AT, old.length, gateway, 1280);
+  const total = emitIcmpError(four.bytes, four.view, AT, old.length, gateway, ICMP_PACKET_TOO_BIG, 1280);
   const error = lift(four.bytes, total, old.length);
   assertEquals(error.slice(20, 22), hex("0304"));
   assertEquals(error.slice(24, 28), hex("00000500"));
   assertEquals([naiveChecksum(error.slice(0, 20)), naiveChecksum(error.slice(20))], [0, 0]);
 
-  const whole = emitPacketTooBig(six.bytes, six.view, AT, next.length, gatewayV6, 1280);
+  const whole = emitIcmpError(six.bytes, six.view, AT, next.length, gatewayV6, ICMP_PACKET_TOO_BIG, 1280);
   const refusal = lift(six.bytes, whole, next.length);
   assertEquals(refusal.slice(40, 42), hex("0200"));
   assertEquals(refusal.slice(44, 48), hex("00000500"));
@@ -379,7 +388,7 @@ Deno.test("inner: ICMP errors answer neither errors, later fragments, nor what i
   ];
   for (const [name, packet, answered] of cases) {
     const { bytes, view, length } = place(packet);
-    assertEquals(emitAdminProhibited(bytes, view, AT, length, from) > 0, answered, name);
+    assertEquals(emitIcmpError(bytes, view, AT, length, from, ICMP_ADMIN_PROHIBITED) > 0, answered, name);
     if (!answered) assertEquals(lift(bytes, length, 0), packet, name);
   }
 });

@@ -1,61 +1,27 @@
 /**
- * The link of `connect` over its own data plane and real sockets on loopback, against a relay in this process: what its
+ * The link of `connect` over its own plane and real sockets on loopback, against a relay in this process: what its
  * datagrams are, as who stands between them sees it. Needs no native library and no device.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import type { Invitation } from "../../src/connect/invitation.ts";
 import { Link } from "../../src/connect/link/mod.ts";
-import { type LinkPlane, LocalPlane } from "../../src/connect/link/local_plane.ts";
+import { LocalPlane } from "../../src/connect/link/local_plane.ts";
+import type { LinkPlane } from "../../src/connect/link/plane.ts";
 import type { Servers } from "../../src/connect/servers.ts";
-import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
+import { portableSuite } from "../../src/codec/suite.ts";
 import { DEFAULTS } from "../../src/config.ts";
-import type { Exit } from "../../src/exit/exit.ts";
 import { Driver } from "../../src/io/driver.ts";
 import { UdpPort } from "../../src/io/udp.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { Arena } from "../../src/vector/arena.ts";
-import { type Burst, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
-import { udpPacket } from "../sim/world.ts";
+import { PacketExit } from "../kit/fakes.ts";
+import { udpPacket } from "../kit/packets.ts";
 import { idleRelay } from "./idle_relay.ts";
 
 const INITIATION = 0xc1;
 /** Bytes of early data that are its tag alone, or none. */
 const NO_EARLY_MAX = 16;
 const MOVES_MAX = 10, PATIENCE_MS = 30_000;
-
-/** Packets that are put into the tunnel, and those that came out. */
-class Packets implements Exit {
-  readonly name = "packets";
-  readonly description = "packets";
-  readonly flowCount = 0;
-  readonly came: number[] = [];
-  readonly #waiting: Uint8Array[] = [];
-  #wake = () => {};
-
-  put(packet: Uint8Array): void {
-    this.#waiting.push(packet);
-    this.#wake();
-  }
-  send(burst: Burst): void {
-    for (let row = 0; row < burst.count; row++) {
-      if (burst.next[row] !== TO_EXIT) continue;
-      this.came.push(burst.bytes[burst.offset[row] + 28]);
-      burst.next[row] = DONE;
-    }
-  }
-  receive(burst: Burst): number {
-    const packets = this.#waiting.splice(0);
-    for (const packet of packets) burst.bytes.set(packet, burst.offset[burst.grow(packet.length, TO_TUNNEL)]);
-    return packets.length;
-  }
-  onReadable(wake: () => void): void {
-    this.#wake = wake;
-  }
-  handleTimeout(): void {}
-  close(): Promise<void> {
-    return Promise.resolve();
-  }
-}
 
 /** An address of the relay: carries datagrams to and fro, and notes the client's. */
 function door(relayPort: number) {
@@ -95,10 +61,13 @@ async function until(condition: () => boolean | Promise<boolean>, what: string):
 Deno.test("link: once a relay has given a ticket, the first packet to where it has moved goes with the initiation", async () => {
   const arena = new Arena(1024), metrics = new Metrics();
   const relay = idleRelay(arena, metrics, {
-    makeDatagramAead: (rows) => new PortableDatagramAead(rows, DROP.forged),
+    makeDatagramAead: portableSuite({ forged: DROP.forged }).crypto.makeDatagramAead,
   });
   const udp = new UdpPort({ host: "127.0.0.1", port: 0, arena, onDrop: () => {} });
-  const outside = new Packets(), inside = new Packets();
+  /** The first byte of each payload that came out. */
+  const came: number[] = [];
+  const outside = new PacketExit((burst, row) => came.push(burst.bytes[burst.offset[row] + 28]));
+  const inside = new PacketExit();
   const driver = new Driver(arena, relay, udp, outside, metrics);
   driver.start();
   const doors = [door(udp.localPort), door(udp.localPort)];
@@ -123,6 +92,7 @@ Deno.test("link: once a relay has given a ticket, the first packet to where it h
     rules: [],
     compression: false,
     batching: false,
+    congestionAlgorithm: "none",
     repair: { ...DEFAULTS.repair, enabled: false },
   });
   let at = 0, hasMoved = false, packet = 0;
@@ -174,10 +144,10 @@ Deno.test("link: once a relay has given a ticket, the first packet to where it h
       const [initiation] = seen;
       assertEquals(initiation[0], INITIATION);
       first.push(initiation[2] | (initiation[3] << 8));
-      await until(() => outside.came.includes(move), "the packet");
+      await until(() => came.includes(move), "the packet");
     }
     assertGreater(first.at(-1)!, NO_EARLY_MAX, `in ${first.length} moves none carried a packet`);
-    assertEquals(outside.came, first.map((_, i) => i + 1), "each came once");
+    assertEquals(came, first.map((_, i) => i + 1), "each came once");
   } finally {
     await link.close();
     await driver.stop();

@@ -95,8 +95,8 @@ Deno.test("peers: adding to 2000 of them is quick, by the processor's time", asy
   }
 });
 
-/** LivePeers over a store and planes of which each may refuse. */
-function shaky({ store: refusesStore = false, planes: refusesPlanes = false }) {
+/** LivePeers over a store and a pool of workers of which each may refuse. */
+function shaky({ store: refusesStore = false, pool: refusesPool = false }) {
   let stored: PeerRecord[] = [recordOf(0), recordOf(1)];
   let served: readonly PeerRecord[] = [...stored];
   const steps: string[] = [];
@@ -116,9 +116,9 @@ function shaky({ store: refusesStore = false, planes: refusesPlanes = false }) {
       return served;
     },
     setPeers(peers) {
-      steps.push(`planes serve ${peers.length}`);
+      steps.push(`pool serves ${peers.length}`);
       served = peers;
-      if (refusesPlanes) return Promise.reject(new Error("the data plane does not answer"));
+      if (refusesPool) return Promise.reject(new Error("the relay worker does not answer"));
       return Promise.resolve({ added: [], removed: [], failed: [] });
     },
   });
@@ -128,7 +128,7 @@ function shaky({ store: refusesStore = false, planes: refusesPlanes = false }) {
 Deno.test("peers: a removal cuts first and stores then, does the one though the other fails, and says which", async () => {
   const whole = shaky({});
   assertEquals(await whole.live.remove("peer-0"), true);
-  assertEquals(whole.steps, ["planes serve 1", "store removes peer-0"]);
+  assertEquals(whole.steps, ["pool serves 1", "store removes peer-0"]);
   assertEquals(await whole.live.remove("peer-0"), false);
 
   const cutOnly = shaky({ store: true });
@@ -138,7 +138,7 @@ Deno.test("peers: a removal cuts first and stores then, does the one though the 
     message,
     'peer "peer-0" is cut off until the relay restarts; it could not be removed from the store: the disk is full',
   );
-  assertEquals(cutOnly.steps, ["planes serve 1", "store removes peer-0"]);
+  assertEquals(cutOnly.steps, ["pool serves 1", "store removes peer-0"]);
   assertEquals((await cutOnly.live.reload(cutOnly.load)).total, 1, "what is read again stays cut off");
   cutOnly.mend();
   assertEquals((await cutOnly.live.reload(cutOnly.load)).total, 1);
@@ -148,18 +148,18 @@ Deno.test("peers: a removal cuts first and stores then, does the one though the 
     "and is stored at the next occasion",
   );
 
-  const storedOnly = shaky({ planes: true });
+  const storedOnly = shaky({ pool: true });
   const refusal = await assertRejects(() => storedOnly.live.remove("peer-0"), Refusal);
   assertEquals(refusal.field, "relay");
   assertEquals(
     refusal.message,
-    'peer "peer-0" may be connected still, as the relay did not carry it out (the data plane does not answer): ' +
+    'peer "peer-0" may be connected still, as the relay did not carry it out (the relay worker does not answer): ' +
       "restart it; the store does not have it any more",
   );
   assertEquals((await storedOnly.load()).map(({ name }) => name), ["peer-1"]);
 });
 
-/** LivePeers over a real store, and planes that take a peer or do not. */
+/** LivePeers over a real store, and workers that take a peer or do not. */
 async function stored(
   body: (
     relay: {
@@ -240,7 +240,7 @@ Deno.test("peers: a removal of what the store has lost meanwhile succeeds, and b
 
 Deno.test("peers: who is gone is cut off before the host is asked, and who is new is served after it", async () => {
   const steps: string[] = [];
-  const plane = {
+  const handle = {
     changePeers(changed: PeerRecord[], gone: string[]) {
       steps.push(`${changed.length} changed, ${gone.length} gone`);
       return Promise.resolve({
@@ -262,13 +262,13 @@ Deno.test("peers: who is gone is cut off before the host is asked, and who is ne
     },
   });
   const difference = { changed: [recordOf(1)], gone: [keyOf(0)], all: [recordOf(1)] };
-  assertEquals(await carryOut([plane], host(), difference), {
+  assertEquals(await carryOut([handle], host(), difference), {
     added: ["peer-1"],
     removed: ["peer-0"],
     failed: [],
   });
   const expected = ["0 changed, 1 gone", "host", "1 changed, 0 gone"];
   assertEquals(steps.splice(0), [...expected, "forget"]);
-  await assertRejects(() => carryOut([plane], host(new Error("nft hangs")), difference), Error, "nft hangs");
-  assertEquals(steps, expected, "the planes do theirs all the same");
+  await assertRejects(() => carryOut([handle], host(new Error("nft hangs")), difference), Error, "nft hangs");
+  assertEquals(steps, expected, "the workers do theirs all the same");
 });

@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { applied, describe, type Mutation } from "../mutations/mutation.ts";
 import { ROWS } from "../mutations/rows.ts";
 import { tryMutations } from "../mutations/trial.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
@@ -73,21 +73,14 @@ async function tellsKilledFromSurvivors(): Promise<void> {
     { ...row("a", "b"), file: "ffi/src/lib.rs" },
   ], { root, scratch, jobs: 2, limitS: 30, native: false, say: (line) => said.push(line) });
   assertEquals({ ...verdicts, survivors: verdicts.survivors.length, invalid: verdicts.invalid.length }, {
-    killed: 1,
+    killed: 2, // one by a test that does not end any more
     survivors: 1,
-    invalid: 5,
+    invalid: 4,
     skipped: 1,
   }, said.join("\n"));
   assert(verdicts.survivors[0].includes("7 -> 8"));
   const invalid = verdicts.invalid.join("\n");
-  for (
-    const part of [
-      "red_test.ts fails without",
-      "from is not in the file",
-      "no program any more",
-      "does not end within 30 s",
-    ]
-  ) {
+  for (const part of ["red_test.ts fails without", "from is not in the file", "no program any more"]) {
     assert(invalid.includes(part), invalid);
   }
   assertEquals(await Deno.readTextFile(`${root}/sum.ts`).then((text) => text.includes("a + b")), true);

@@ -10,7 +10,7 @@ import { epochSecrets } from "../../src/session/oxtunnel/handshake.ts";
 import { KeyExchange } from "../../src/session/oxtunnel/keys.ts";
 import { KEY_PART_BYTES, keyPartBytes, writeKeyExchange } from "../../src/wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../src/wire/frame.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const CHAIN = new Uint8Array(32).fill(5);
 const random = new Random(20260101);

@@ -6,7 +6,7 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
 import { OWN_TICKET_BYTES, TICKET_LIFE_US, TicketKeys } from "../../src/session/oxtunnel/tickets.ts";
 import { type Peer, PeerTable } from "../../src/session/peers.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const HOUR = 3_600_000_000;
 const SECRET = Uint8Array.from({ length: 32 }, (_, i) => i);

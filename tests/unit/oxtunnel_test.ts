@@ -10,7 +10,9 @@ import fc from "fast-check";
 import * as control from "../../src/wire/control.ts";
 import * as frame from "../../src/wire/frame.ts";
 import * as ox from "../../src/wire/oxtunnel.ts";
+import { arrivalSteps, clockSteps, Report } from "../../src/wire/report.ts";
 import * as parameters from "../../src/wire/parameters.ts";
+import { protectHeader } from "../kit/header_protection.ts";
 import { DATA_HEADER_BYTES, paddedLength, TAG_BYTES } from "../../src/wire/wireguard.ts";
 
 const PROTOCOL = Deno.readTextFileSync(new URL("../../src/wire/PROTOCOL.md", import.meta.url));
@@ -81,18 +83,18 @@ function sealed(aead: Aead, id: number, counter: number, counterBytes: number, p
   const from = ox.sampleAt(0, length);
   const sample = datagram.slice(from, from + 16);
   const mask = maskOf(aead, protectKey, sample);
-  ox.protectHeader(view, 0, mask, 0);
+  protectHeader(view, 0, mask, 0);
   return { datagram: datagram.slice(0, length), mask };
 }
 
-function report(change: Partial<control.Report>, bitmap: number[]): control.Report {
-  const result = Object.assign(new control.Report(), change);
+function report(change: Partial<Report>, bitmap: number[]): Report {
+  const result = Object.assign(new Report(), change);
   result.bitmap.set(bitmap);
   result.bitmapBytes = bitmap.length;
   return result;
 }
 
-function fullReport(): control.Report {
+function fullReport(): Report {
   const result = report({
     highest: 10,
     received: 11,
@@ -109,7 +111,7 @@ function fullReport(): control.Report {
     clock: 0x1234,
   }, [3]);
   result.lossRuns.set([1, 2, 3, 4, 5]);
-  result.arrivals.set([control.arrivalSteps(1000), control.arrivalSteps(48)]);
+  result.arrivals.set([arrivalSteps(1000), arrivalSteps(48)]);
   return result;
 }
 
@@ -134,7 +136,7 @@ const EXAMPLES: Record<string, () => Uint8Array> = {
   "the same under mask ff 01 02 03 04": () =>
     written((view, at) => {
       const length = ox.writeShortHeader(view, at, 1, 0x12345678, 0x1122334455, 3);
-      ox.protectHeader(view, at, Uint8Array.of(9, 0xff, 1, 2, 3, 4), 1);
+      protectHeader(view, at, Uint8Array.of(9, 0xff, 1, 2, 3, 4), 1);
       return length;
     }),
   "long header: initiation, 40 bytes of early data": () =>
@@ -334,7 +336,7 @@ Deno.test("oxtunnel: a data header comes back from under any mask", () => {
         const view = new DataView(bytes.buffer);
         assertEquals(ox.writeShortHeader(view, AT, phase, id, counter, n), 5 + n);
         const plain = bytes.slice();
-        ox.protectHeader(view, AT, mask, 0);
+        protectHeader(view, AT, mask, 0);
         assertEquals(bytes[AT] >> 6, 1);
         assertEquals(ox.readConnectionId(view, AT), id);
         const covered = bytes[AT] !== plain[AT] || (mask[0] & 0x3f) === 0;
@@ -585,7 +587,7 @@ Deno.test("control: a report comes back as it was said", () => {
     maxLength: control.REPORT_BITMAP_MAX_BYTES,
     size: "max",
   });
-  const into = new control.Report();
+  const into = new Report();
   let longest = 0;
   fc.assert(
     fc.property(arbitrary, bitmap, fc.nat(64), fc.int16Array({ minLength: 64, maxLength: 64 }), (
@@ -636,8 +638,8 @@ Deno.test("control: a report comes back as it was said", () => {
     options,
   );
   assert(longest <= control.REPORT_MAX_BYTES);
-  assertEquals([1e9, -1e9, 12, -4].map(control.arrivalSteps), [32767, -32768, 2, -0]);
-  assertEquals([0, 63, 64, 2 ** 22 + 128, 1e15].map(control.clockSteps), [0, 0, 1, 2, 0x1a00]);
+  assertEquals([1e9, -1e9, 12, -4].map(arrivalSteps), [32767, -32768, 2, -0]);
+  assertEquals([0, 63, 64, 2 ** 22 + 128, 1e15].map(clockSteps), [0, 0, 1, 2, 0x1a00]);
 });
 
 Deno.test("control: hints, ids, tickets, key parts and small frames come back as they were said", () => {

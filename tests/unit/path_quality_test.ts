@@ -7,9 +7,10 @@ import { Arrivals } from "../../src/repair/arrivals.ts";
 import { FATES_KEPT } from "../../src/repair/loss_runs.ts";
 import { PathMeter, type PathReport, type PathStep } from "../../src/repair/path_quality.ts";
 import { fillSections } from "../../src/repair/report_sections.ts";
-import { Report, REPORT_MAX_BYTES } from "../../src/wire/control.ts";
+import { REPORT_MAX_BYTES } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 import { FRAME_HEAD_BYTES } from "../../src/wire/frame.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const SECOND = 1_000_000;
 const GAP_US = 15_625;

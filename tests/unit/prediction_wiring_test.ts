@@ -1,11 +1,13 @@
 /** Predictions where they are used: the default is the one that is documented, and each session has one that follows its path. */
 import { assert, assertEquals, assertGreater, assertNotEquals } from "@std/assert";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
-import { makePredictor, type PredictorKind, PREDICTORS } from "../../src/repair/predictor.ts";
+import { makePredictor, type PredictorKind, PREDICTORS } from "../../src/repair/prediction/predictor.ts";
 import { CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { DEFAULTS } from "../../src/config.ts";
-import { repairOptions, SessionRepair } from "../../src/repair/pool.ts";
-import { Report } from "../../src/wire/control.ts";
+import { repairOptions } from "../../src/repair/options.ts";
+import { Repairs } from "../../src/repair/pool.ts";
+import type { RepairPlanner } from "../../src/repair/planner.ts";
+import { Report } from "../../src/wire/report.ts";
 
 const kernel = new PortableShardKernel();
 const REPORT_US = 50_000, DATAGRAMS = 8;
@@ -14,12 +16,11 @@ const REPORT_US = 50_000, DATAGRAMS = 8;
 function session(
   predictor: PredictorKind | "default" | undefined,
   lost: readonly number[],
-  onReport: (repair: SessionRepair) => void = () => {},
+  onReport: (repair: RepairPlanner) => void = () => {},
 ): number[] {
   const { budgetPercent, gameDeadlineMs, voiceDeadlineMs } = DEFAULTS.repair;
-  const repair = new SessionRepair(
-    repairOptions(kernel, { budgetPercent, gameDeadlineMs, voiceDeadlineMs, predictor }),
-  );
+  const options = repairOptions(kernel, { budgetPercent, gameDeadlineMs, voiceDeadlineMs, predictor });
+  const repair = new Repairs(options, () => {}).takeSender()!;
   const report = new Report(), bytes = new Uint8Array(256);
   let counter = 0;
   return lost.map((_, n) => {
@@ -77,7 +78,7 @@ Deno.test("prediction: each session's predictor sees its own reports, and follow
 Deno.test("prediction: what a session expects is what its repair is planned by", () => {
   /** What repairs cost on a path that loses nothing, by what its predictor says. */
   const planned = (lossAhead: number) => {
-    let last: SessionRepair | undefined;
+    let last: RepairPlanner | undefined;
     session(undefined, QUIET, (repair) => {
       repair.predictor = { lossAhead, observe() {} };
       last = repair;

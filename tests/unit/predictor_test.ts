@@ -9,12 +9,20 @@ import { checkStreams, fingerprint, score } from "../../bench/prediction_scores.
 import { precisionRecallArea, receiverOperatingArea } from "../../bench/ranking.ts";
 import { RadioPath } from "../../bench/radio_traces.ts";
 import { firstParameters, LstmTrainer, type Sequence, trainLstm } from "../../bench/training.ts";
-import { GATES, INPUTS, Lstm, LstmPredictor, OUTPUT_AT, PARAMETERS, UNITS } from "../../src/repair/lstm.ts";
-import { FEATURES, PathFeatures } from "../../src/repair/path_features.ts";
+import {
+  GATES,
+  INPUTS,
+  Lstm,
+  LstmPredictor,
+  OUTPUT_AT,
+  PARAMETERS,
+  UNITS,
+} from "../../src/repair/prediction/lstm.ts";
+import { FEATURES, PathFeatures } from "../../src/repair/prediction/path_features.ts";
 import type { PathStep } from "../../src/repair/path_quality.ts";
-import { makePredictor, type Predictor, PREDICTORS } from "../../src/repair/predictor.ts";
-import { TRAINED } from "../../src/repair/predictor_weights.ts";
-import { Random } from "../sim/world.ts";
+import { makePredictor, type Predictor, PREDICTORS } from "../../src/repair/prediction/predictor.ts";
+import { TRAINED } from "../../src/repair/prediction/weights.ts";
+import { Random } from "../kit/random.ts";
 
 const QUIET: PathStep = {
   elapsedUs: 50_000,

@@ -10,13 +10,15 @@ import type { EgressContext } from "../../src/egress/mod.ts";
 import { prefetch as prefetchEgress } from "../../src/egress/prefetch.ts";
 import type { IngressContext } from "../../src/ingress/mod.ts";
 import { prefetch as prefetchIngress } from "../../src/ingress/prefetch.ts";
-import { PrefixTable } from "../../src/session/prefix_table.ts";
+import { PrefixTable } from "../../src/vector/prefix_table.ts";
 import { ReplayWindows } from "../../src/session/replay.ts";
 import { SESSIONS_CACHED } from "../../src/session/table.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_PARSE, TO_SEAL, TO_TUNNEL } from "../../src/vector/burst.ts";
 import { adviseTables } from "../../src/vector/memory.ts";
-import { type Host, numbers, payload, Random, udpPacket, World } from "../sim/world.ts";
+import { type Host, World } from "../kit/world.ts";
+import { numbers, payload, udpPacket } from "../kit/packets.ts";
+import { Random } from "../kit/random.ts";
 
 const SECOND = 1_000_000;
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -79,7 +81,9 @@ Deno.test(`prefetch: whatever the bytes are, ingress's leaves burst and tables a
   const { table, peers, associations } = insides(server);
   const context = { table, peers, associations } as unknown as IngressContext;
   const columns = () =>
-    [table, table.replay, peers].flatMap((all) => Object.values(all)).filter(ArrayBuffer.isView);
+    [table, table.replay, peers, associations.paths].flatMap((all) => Object.values(all)).filter(
+      ArrayBuffer.isView,
+    );
   const before = columns().map((column) => column.toString());
   assert(before.length > 25);
   const burst = new Burst(server.arena), random = new Random(SEED);

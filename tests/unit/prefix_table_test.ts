@@ -5,7 +5,7 @@
  */
 import { assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { PrefixTable } from "../../src/session/prefix_table.ts";
+import { PrefixTable } from "../../src/vector/prefix_table.ts";
 import { NONE } from "../../src/vector/arena.ts";
 import { parsePrefix } from "../../src/wire/address.ts";
 

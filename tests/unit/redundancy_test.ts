@@ -13,7 +13,7 @@ import {
   type RepairSituation,
 } from "../../src/repair/redundancy.ts";
 import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const REPORT_US = 25_000;
 const PROBE = 0.01;

@@ -10,10 +10,11 @@ import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/co
 import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/repair/receiver.ts";
 import { LANES, RepairSender } from "../../src/repair/sender.ts";
 import { RepairTally } from "../../src/repair/tally.ts";
-import { type RepairOptions, repairOptions, SessionRepair } from "../../src/repair/pool.ts";
+import { type RepairOptions, repairOptions } from "../../src/repair/options.ts";
+import { Repairs } from "../../src/repair/pool.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE } from "../../src/vector/burst.ts";
-import { Report } from "../../src/wire/control.ts";
+import { Report } from "../../src/wire/report.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, FrameReader } from "../../src/wire/frame.ts";
 import { RepairReader } from "../../src/wire/repair.ts";
 
@@ -203,8 +204,9 @@ Deno.test("repair sender: interleaved blocks bring back a burst that is longer t
     burst.bytes.set(plaintext, at);
     frames.start(at, plaintext.length);
     for (let kind = frames.next(burst.view); kind >= 0; kind = frames.next(burst.view)) {
-      if (kind === FRAME_REPAIR) assert(receiver.repair(burst, frames.at, frames.length, counter));
-      else receiver.received(burst.bytes, frames.headAt, frames.length, counter);
+      if (kind === FRAME_REPAIR) {
+        assert(receiver.repair(burst, frames.at, frames.length, counter, wire.nowUs));
+      } else receiver.received(burst.bytes, frames.headAt, frames.length, counter);
     }
     const found = receiver.solve(wire.nowUs);
     for (let i = 0; i < found; i++) back.add(receiver.decoder.recovered[i]);
@@ -315,7 +317,9 @@ function session(
     voiceDeadlineMs: 100,
     ...own,
   });
-  const repair = new SessionRepair(options), wire = new Wire(repair.sender), report = new Report();
+  const repair = new Repairs(options, () => {}).takeSender()!,
+    wire = new Wire(repair.sender),
+    report = new Report();
   if (lossAhead !== undefined) repair.predictor = { lossAhead, observe() {} };
   for (let n = 0; n < 256; n++) {
     for (const [trafficClass, length] of [[CLASS_GAME, 100], [CLASS_VOICE, 160], [CLASS_DEFAULT, 80]]) {
@@ -379,9 +383,8 @@ Deno.test("repair switches: a prediction raises repair where that is switched on
 });
 
 Deno.test("repair switches: reports that come all at once are judged a few times", () => {
-  const repair = new SessionRepair(
-    repairOptions(kernel, { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 }),
-  );
+  const options = repairOptions(kernel, { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 });
+  const repair = new Repairs(options, () => {}).takeSender()!;
   let steps = 0;
   repair.predictor = { lossAhead: 0, observe: () => steps++ };
   const report = new Report();
@@ -396,10 +399,8 @@ Deno.test("repair switches: reports that come all at once are judged a few times
 });
 
 Deno.test("repair tally: a session that has fallen silent repairs by no scheme", () => {
-  const tally = new RepairTally(), frame = new RepairReader();
-  frame.numbers[0] = 6;
-  frame.count = 1;
+  const tally = new RepairTally();
   tally.datagram(150, 1e6);
-  tally.repair(frame, 7, 105, NaN, 1e6);
+  tally.repair(false, 1, 1, 105, NaN, 1e6);
   assertEquals([tally.scheme, tally.schemeAt(5e6), tally.schemeAt(7e6)], ["copy", "copy", "none"]);
 });

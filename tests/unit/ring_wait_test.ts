@@ -8,7 +8,9 @@ import { clearBell, closeBells, openBells, ringBell } from "../../src/io/bell.ts
 import { MmsgPort } from "../../src/io/mmsg.ts";
 import type { NativePort } from "../../src/io/native_udp.ts";
 import { PollSet } from "../../src/io/poll.ts";
+import type { WaitSet } from "../../src/io/port.ts";
 import { uringObstacle, UringPort } from "../../src/io/uring.ts";
+import { waitSetOf } from "../../src/io/wait_set.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
@@ -24,6 +26,12 @@ if (obstacle) console.error(`SKIPPED tests/unit/ring_wait_test.ts: ${obstacle}`)
 const ignore = obstacle !== undefined;
 
 const options = { native, host: HOST, port: 0, onRefused: () => {} };
+
+/** The wait in the port's ring, for these descriptors too. */
+function join(port: UringPort, descriptors: readonly (number | undefined)[]): WaitSet {
+  const others = descriptors.map((descriptor) => descriptor === undefined ? undefined : { descriptor });
+  return waitSetOf(port.wait, others);
+}
 
 /** The same numbers for the same seed (xorshift32). */
 function numbers(seed: number): (below: number) => number {
@@ -67,7 +75,7 @@ for (const deferred of [true, false]) {
       const socket = new MmsgPort(options), sender = new MmsgPort(options);
       const bells = openBells(1);
       const random = numbers(0x5eed);
-      const ring = port.waitWith([bells[0], undefined, socket.descriptor]);
+      const ring = join(port, [bells[0], undefined, socket.descriptor]);
       const polled = new PollSet([undefined, bells[0], undefined, socket.descriptor]);
       let unread = 0, found = 0;
       for (let step = 0; step < STEPS; step++) {
@@ -112,7 +120,7 @@ Deno.test({
   async fn() {
     const port = new UringPort(options);
     const [bell] = openBells(1);
-    const ring = port.waitWith([bell]);
+    const ring = join(port, [bell]);
     const lastedOf = (ms: number) => {
       const startMs = performance.now();
       assertEquals(ring.wait(ms), 0);
@@ -137,7 +145,7 @@ Deno.test({
     for (let round = 0; round < 50; round++) {
       const port = new UringPort(options), socket = new MmsgPort(options);
       const { localPort } = socket;
-      port.waitWith([socket.descriptor]).wait(0);
+      join(port, [socket.descriptor]).wait(0);
       await socket.close();
       await port.close();
       // Whoever still had the socket would still get a share of what comes for its port.
@@ -161,10 +169,10 @@ Deno.test({
   ignore,
   async fn() {
     const port = new UringPort(options), bells = openBells(9);
-    assertThrows(() => port.waitWith(bells), Error, "ox_udp_watch failed: errno 28");
+    assertThrows(() => join(port, bells), Error, "ox_port_watch failed: errno 28");
     await port.close();
     const other = new UringPort(options);
-    const ring = other.waitWith(bells.slice(0, 8));
+    const ring = join(other, bells.slice(0, 8));
     assertEquals(ring.wait(0), 0);
     for (const [i, bell] of bells.slice(0, 8).entries()) {
       ringBell(bell);

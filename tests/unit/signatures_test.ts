@@ -8,7 +8,7 @@ import { FLOW_KEYS, FlowTable } from "../../src/control/flows.ts";
 import { applicationName } from "../../src/control/explain.ts";
 import { applicationOf, recognise } from "../../src/control/recognise.ts";
 import { LOOK_BYTES, readNibbles, Signatures } from "../../src/control/signatures.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 function hex(text: string): Uint8Array {
   const digits = text.replace(/\s/g, "");

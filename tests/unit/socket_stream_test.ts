@@ -9,8 +9,8 @@ import type { Socket } from "node:net";
 import { dialFallback } from "../../src/connect/fallback_dial.ts";
 import { PulledSocket, SocketStream } from "../../src/io/socket_stream.ts";
 import type { ByteStream } from "../../src/io/stream_port.ts";
-import { makeCertificate } from "../certificate.ts";
-import { requires } from "../requires.ts";
+import { makeCertificate } from "../kit/certificate.ts";
+import { requires } from "../kit/requires.ts";
 
 const needs = requires({ programs: ["openssl"] });
 /** What kernel and both ends may hold for one connection: Linux lets a socket buffer grow to 6 MB. */

@@ -6,7 +6,7 @@ import { assert, assertEquals } from "@std/assert";
 import { type Lookup, Names } from "../../src/connect/socks/names.ts";
 import { serveSocks } from "../../src/connect/socks/mod.ts";
 import { readDatagram } from "../../src/connect/socks/udp.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 import { DirectTunnel, native } from "./direct_tunnel.ts";
 
 const LOOPBACK = "127.0.0.1";

@@ -146,6 +146,57 @@ Deno.test("store: a damaged file is named, kept as it is, and not quoted", async
   });
 });
 
+Deno.test("store: a file that is wrong is refused by peer and field", async () => {
+  await inDirectory(async (stateDir) => {
+    const store = new PeerStore({ stateDir, ...TUNNEL });
+    const good = { ...newPeer("phone"), allowedIps: ["10.66.0.2/32"] };
+    const secret = newKey();
+    const cases: [peer: unknown, place: RegExp][] = [
+      [7, /peers\.0 is not as it should be: not an object/],
+      [{ ...good, name: "a b" }, /peers\.0\.name is not as it should be: not 1 to 63/],
+      [{ ...good, publicKey: secret.slice(1) }, /peers\.0\.publicKey .*\(peer "phone"\): not a 32-byte key/],
+      [{ ...good, publicKey: `${"A".repeat(43)}=` }, /peers\.0\.publicKey .*a key that nobody can have/],
+      [{ ...good, presharedKey: secret.slice(1) }, /peers\.0\.presharedKey .*not a 32-byte key/],
+      [{ ...good, allowedIps: [] }, /peers\.0\.allowedIps .*a list of 1 to 64 networks/],
+      [{ ...good, allowedIps: Array(65).fill("10.66.0.2/32") }, /peers\.0\.allowedIps .*1 to 64/],
+      [{ ...good, allowedIps: ["10.66.0.2/32", 7] }, /peers\.0\.allowedIps\.1 .*not a network/],
+      [{ ...good, allowedIps: ["10.66.0.2"] }, /peers\.0\.allowedIps\.0 .*not a network/],
+      [{ ...good, created: 7 }, /peers\.0\.created .*not a time/],
+      [{ ...good, presharedkey: secret }, /peers\.0\.presharedkey .*an unknown key/],
+    ];
+    for (const [peer, place] of cases) {
+      await Deno.writeTextFile(store.path, JSON.stringify({ version: 1, peers: [peer] }));
+      const { message } = await assertRejects(() => store.load(), CommandError);
+      assertMatch(message, place);
+      assert(!message.includes(secret.slice(1)), "no value is quoted");
+    }
+    for (
+      const file of [{ version: 2, peers: [] }, { version: 1 }, { version: 1, peers: [], released: [7] }, []]
+    ) {
+      await Deno.writeTextFile(store.path, JSON.stringify(file));
+      await assertRejects(() => store.load(), CommandError, "is not as it should be");
+    }
+    const twoTexts = { ...good, allowedIps: ["FD00:1:2:0::7/128", "::ffff:10.66.0.9/128"] };
+    await Deno.writeTextFile(store.path, JSON.stringify({ version: 1, peers: [twoTexts] }));
+    assertEquals((await store.load())[0].allowedIps, ["fd00:1:2::7/128", "10.66.0.9/32"]);
+  });
+});
+
+Deno.test("store: what another process has written meanwhile is seen by who added before", async () => {
+  await inDirectory(async (stateDir) => {
+    const [one, other] = [0, 1].map(() => new PeerStore({ stateDir, ...TUNNEL }));
+    await one.add(newPeer("a"));
+    await other.add(newPeer("b"));
+    await one.add(newPeer("c"));
+    await other.remove("a");
+    assertEquals((await one.load()).map(({ name }) => name), ["b", "c"]);
+    const text = await Deno.readTextFile(one.path);
+    await Deno.writeTextFile(one.path, text.replace('"b"', '"x"')); // by hand, of the same length
+    assertEquals((await one.add(newPeer("d"))).allowedIps[0], "10.66.0.5/32");
+    assertEquals((await other.load()).map(({ name }) => name), ["x", "c", "d"]);
+  });
+});
+
 Deno.test("store: no file is made where a link in the directory leads", async () => {
   await inDirectory(async (directory) => {
     const target = `${directory}/elsewhere`;

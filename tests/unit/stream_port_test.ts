@@ -399,14 +399,12 @@ Deno.test("stream: each datagram goes to the Worker that its id names, and answe
         },
         onReadable: () => {},
         close: () => {},
-        ring: 7,
-        waitWith: (others) => ({ wait: () => others.length, isReady: () => false }),
+        wait: { by: "descriptor", descriptor: 7 },
       };
       const side = new StreamSide(socket, inner[1], workers);
-      assertEquals([side.ring, side.waitWith?.([1, 2]).wait(0)], [7, 2], "it is waited for as its port is");
-      const { ring: _ring, waitWith: _waitWith, ...plain } = socket;
-      const other = new StreamSide(plain, inner[1], workers);
-      assertEquals([other.ring, other.waitWith], [undefined, undefined]);
+      assertEquals(side.wait, socket.wait, "it is waited for as its port is");
+      const { wait: _wait, ...plain } = socket;
+      assertEquals(new StreamSide(plain, inner[1], workers).wait, undefined);
       const [, burst] = bursts;
       for (const row of bursts.keys()) bursts[row].release();
       side.receive(burst);

@@ -7,7 +7,7 @@ import type { Aead } from "../../src/codec/kernels.ts";
 import { Scrambler } from "../../src/session/scramble.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "../../src/session/table.ts";
 import { NONE } from "../../src/vector/arena.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const KEY = new Uint8Array(32);
 

@@ -29,7 +29,7 @@ import {
   writeIpv4Header,
   writeIpv6Header,
 } from "../../src/wire/inner.ts";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 
 const ALICE = "10.66.0.2", BOB = "10.66.0.3";
 const ALICE_V6 = "fd66::2";

@@ -3,7 +3,7 @@
  * is run by no half fails the run by name, and one half's end is not the other's. Small trees of their own.
  */
 import { assertEquals, assertMatch } from "@std/assert";
-import { requires } from "../requires.ts";
+import { requires } from "../kit/requires.ts";
 import { runHalves, testFiles } from "../halves.ts";
 import { judge, type Verdict } from "../verdict.ts";
 

@@ -7,7 +7,8 @@ import { Burst, TO_PARSE } from "../../src/vector/burst.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import { innerLength } from "../../src/wire/inner.ts";
 import { paddedLength, readCounter, readType } from "../../src/wire/wireguard.ts";
-import { udpPacket, World } from "../sim/world.ts";
+import { udpPacket } from "../kit/packets.ts";
+import { World } from "../kit/world.ts";
 
 const HEADER_AND_TAG = 32;
 

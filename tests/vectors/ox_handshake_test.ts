@@ -13,7 +13,8 @@ import type { Primitives } from "../../src/codec/kernels.ts";
 import { nativePrimitives } from "../../src/codec/native.ts";
 import { noble } from "../../src/codec/noble.ts";
 import { nodeCrypto } from "../../src/codec/node_crypto.ts";
-import { createInitiation, openInitiation, tai64n } from "../../src/session/wireguard/handshake.ts";
+import { createInitiation, openInitiation } from "../../src/session/wireguard/handshake.ts";
+import { tai64n } from "../../src/wire/timestamp.ts";
 import {
   consumeOxResponse,
   createOxInitiation,
@@ -24,7 +25,7 @@ import {
   oxResponseBytes,
   takeOxEarlyData,
 } from "../../src/session/oxtunnel/handshake.ts";
-import { Random } from "../sim/world.ts";
+import { Random } from "../kit/random.ts";
 
 const native = loadNative();
 const IMPLEMENTATIONS: Primitives[] = [

@@ -26,12 +26,11 @@ import {
   consumeResponse,
   createInitiation,
   createResponse,
-  isLater,
   openInitiation,
   openTimestamp,
-  tai64n,
 } from "../../src/session/wireguard/handshake.ts";
-import { Random } from "../sim/world.ts";
+import { isLater, tai64n } from "../../src/wire/timestamp.ts";
+import { Random } from "../kit/random.ts";
 
 const hex = (text: string) => Uint8Array.fromHex(text.replaceAll(/\s/g, ""));
 const ascii = (text: string) => new TextEncoder().encode(text);

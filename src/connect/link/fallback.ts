@@ -11,7 +11,7 @@ import { StreamPort } from "../../io/stream_port.ts";
 import { formatAddress } from "../../wire/address.ts";
 import { STREAM_PORT_NUMBER, streamNumberOf, writeStreamAddress } from "../../wire/stream.ts";
 import { dialFallback, type FallbackEndpoint } from "../fallback_dial.ts";
-import type { LinkPlane, PlaneState } from "./local_plane.ts";
+import { type LinkPlane, type PlaneState, STREAMS_MAILBOX } from "./plane.ts";
 
 /** How long UDP may give no answer to what asks for one. */
 const UNANSWERED_MS = 2500;
@@ -26,9 +26,6 @@ const LINGER_MS = 3000;
 const RETRY_MIN_MS = 2000, RETRY_MAX_MS = 60_000;
 /** How long a dial waits to be told the address. Resolvers may be behind the tunnel; what they say later the next dial knows. */
 const RESOLVE_MS = 500;
-
-/** Mailboxes of the client's one data plane and of the thread that serves the connection. */
-export const PLANE = 0, STREAMS = 1;
 
 export interface LinkFallbackOptions {
   endpoint: FallbackEndpoint;
@@ -48,7 +45,7 @@ interface Target {
 }
 
 export class LinkFallback {
-  /** For the data plane. */
+  /** For the plane. */
   readonly mailboxes: Mailboxes = openMailboxes(2);
   readonly #o: LinkFallbackOptions;
   readonly #port: StreamPort;
@@ -85,7 +82,7 @@ export class LinkFallback {
       onDrop: () => {},
       onClosed: (number) => this.#onClosed(number),
     });
-    this.#endPump = pumpStreams(this.#port, new Mailbox(STREAMS, this.mailboxes, () => {}), 1);
+    this.#endPump = pumpStreams(this.#port, new Mailbox(STREAMS_MAILBOX, this.mailboxes, () => {}), 1);
   }
 
   /** Where its packets go, which is past the tunnel. */

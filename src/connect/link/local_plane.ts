@@ -1,27 +1,13 @@
 /**
- * The client's data plane: core, port and driver over one exit, in the thread that makes it. Invariant: the socket is
- * bound to no address, so that the system chooses one for each path and a session outlives a change of network; whatever
- * was opened is closed by `close`. Decides nothing: to whom and when is the link's matter.
+ * A client's plane: core, port and driver over one exit, in the thread that makes them. Invariant: the socket is bound to no
+ * address, so that the system chooses one for each path and a session outlives a change of network; whatever was opened is
+ * closed by `close`. Decides nothing: which relay to reach, and when, is link/mod.ts's part.
  */
-import type { ClassRule } from "../../control/class_rules.ts";
 import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
-import { PortableAead } from "../../codec/aead_portable.ts";
-import { PortableDatagramAead } from "../../codec/datagram_portable.ts";
 import { useBlake2s } from "../../codec/hash.ts";
-import {
-  NativeAead,
-  nativeBlake2s,
-  NativeDatagramAead,
-  NativeLz4,
-  nativePrimitives,
-  preferredAeads,
-} from "../../codec/native.ts";
-import { PortableShardKernel } from "../../codec/gf256.ts";
-import { PortableLz4 } from "../../codec/lz4.ts";
-import { NativeShardKernel } from "../../codec/native_shards.ts";
-import { nodeCrypto } from "../../codec/node_crypto.ts";
-import { DEFAULTS, type RepairConfig } from "../../config.ts";
+import { suiteOf } from "../../codec/suite.ts";
+import { DEFAULTS } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
 import { Mailbox, type Mailboxes } from "../../io/mailbox.ts";
@@ -29,74 +15,27 @@ import { MmsgPort } from "../../io/mmsg.ts";
 import type { Port } from "../../io/port.ts";
 import { StreamSide } from "../../io/stream_side.ts";
 import { UdpPort } from "../../io/udp.ts";
-import { CLASS_LABELS, type ClassCount, DROP, Metrics } from "../../metrics.ts";
-import type { PeerSnapshot } from "../../session/peer_record.ts";
-import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
-import { repairOptions } from "../../repair/pool.ts";
+import { CLASS_LABELS, DROP, Metrics } from "../../metrics.ts";
+import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
+import { repairOptions } from "../../repair/options.ts";
 import { WIREGUARD_LIMITS } from "../../session/limits.ts";
-import { BATCH_WAIT_US } from "../../tunnel.ts";
-import type { Vitals } from "../../session/vitals.ts";
+import { BATCH_WAIT_US, queuesOptions } from "../../tunnel.ts";
 import { Arena } from "../../vector/arena.ts";
 import type { Parameters } from "../../wire/parameters.ts";
 import type { Invitation } from "../invitation.ts";
 import { keyFromText } from "../../process/keys_text.ts";
-import { type InnerTotals, innerTotals } from "./counts.ts";
-import { PLANE, STREAMS } from "./fallback.ts";
+import { innerTotals } from "./counts.ts";
+import {
+  type LinkPlane,
+  PLANE_MAILBOX,
+  type PlaneState,
+  type PlaneWishes,
+  STREAMS_MAILBOX,
+} from "./plane.ts";
 
 const ARENA_SLOTS = 4096;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
-
-/** How the relay is seen from here. */
-export interface PlaneState {
-  relay: PeerSnapshot;
-  /** Packets for the relay and handshakes begun, which it ought to answer. */
-  asked: number;
-  /** How the present OxTunnel session fares. */
-  vitals?: Vitals;
-  inner: InnerTotals;
-  /** What was sent so far: datagrams with the bytes of UDP payload in them. */
-  cost: { datagrams: number; datagramBytes: number };
-  /** The largest inner packet that the path takes, bytes; absent while that is searched for. */
-  innerMtu?: number;
-  /** Whether the path takes not even datagrams of 1200 bytes. */
-  isNarrow: boolean;
-  /** Lost packets that repair brought back so far. */
-  repaired: number;
-  /** OxTunnel's packets to the relay and from it so far, by class in the order of CLASS_LABELS. */
-  classesUp: ClassCount[];
-  classesDown: ClassCount[];
-  /** Flows of the last ten seconds that are recognised, by what they are. */
-  applications: Record<string, number>;
-}
-
-/** A data plane in this thread or another. */
-export interface LinkPlane {
-  /** Names the relay's address, first or anew, and starts a handshake, with the first packet where it can carry one. */
-  connect(address: string, port: number): void;
-  /** Takes the session to another address of the relay once that has answered; without a session it is `connect`. */
-  reach(address: string, port: number): void;
-  /** This host has another address or network: an OxTunnel session goes on there. */
-  moved(): void;
-  /** Wishes a class (CLASS_*) for flows; undefined takes the wish back. One more than 64 is ignored. */
-  hint(flows: HintedFlows, trafficClass: number | undefined): void;
-  /** @param ping whether to ask the relay for its distance, to be seen at the next look. */
-  look(ping: boolean): Promise<PlaneState>;
-  close(): Promise<void>;
-}
-
-/** What the person wishes for its packets in OxTunnel. */
-export interface PlaneWishes {
-  /** The first that fits first. */
-  priorities: OwnHint[];
-  /** What flows are, by rules without programs, at this end. */
-  rules: ClassRule[];
-  compression: boolean;
-  /** Whether packets share datagrams; not so for measurements alone. */
-  batching: boolean;
-  /** How losses of games and calls are repaired on the way up, and whether at all. */
-  repair: RepairConfig;
-}
 
 export class LocalPlane implements LinkPlane {
   readonly #client: Client;
@@ -107,78 +46,27 @@ export class LocalPlane implements LinkPlane {
   readonly #isOxtunnel: boolean;
   readonly #metrics = new Metrics();
 
-  /** Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves nothing else from here on. */
+  /**
+   * Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves
+   * nothing else from here on, and is told things by `messages`.
+   */
   constructor(
     invitation: Invitation,
     exit: Exit,
     native: Native | string,
-    { priorities, rules, compression, batching, repair }: PlaneWishes,
+    wishes: PlaneWishes,
     mailboxes?: Mailboxes,
     messages?: Messages,
   ) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
-    const isNative = typeof native !== "string";
-    const privateKey = keyFromText(invitation.privateKey)!;
-    const isOxtunnel = this.#isOxtunnel = invitation.protocol === "oxtunnel";
-    if (isNative) useBlake2s(nativeBlake2s(native));
-    const inner = (isIpv6: boolean) =>
-      invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
-    this.#client = new Client({
-      arena,
-      metrics,
-      primitives: isNative ? nativePrimitives(native) : nodeCrypto,
-      makeAead: (rows) =>
-        isNative
-          ? new NativeAead(native, rows, DROP.forged)
-          : new PortableAead(nodeCrypto, rows, DROP.forged),
-      ...(isOxtunnel
-        ? {
-          makeDatagramAead: (rows: number) =>
-            isNative
-              ? new NativeDatagramAead(native, rows, DROP.forged)
-              : new PortableDatagramAead(rows, DROP.forged),
-          ...(isNative ? { aeads: preferredAeads(native) } : {}),
-          ...(compression ? { lz4: isNative ? new NativeLz4(native) : new PortableLz4() } : {}),
-          ...(repair.enabled
-            ? {
-              repair: repairOptions(
-                isNative ? new NativeShardKernel(native) : new PortableShardKernel(),
-                repair,
-              ),
-            }
-            : {}),
-          compressionThreshold: DEFAULTS.compressionThreshold,
-        }
-        : {}),
-      random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
-      limits: WIREGUARD_LIMITS,
-      privateKey,
-      ipv4: inner(false) ?? "0.0.0.0",
-      ipv6: inner(true),
-      mtu: invitation.mtu,
-      exitIsSource: exit.name === "userspace",
-      // The event loop's timers would hold packets for a millisecond and more.
-      batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
-      trusted: invitation.trusted,
-      maxConnections: 1,
-      rateLimitPerIp: 1,
-      worker: 0,
-      unixOffsetUs: wallClockOffsetUs(),
-    }, {
-      publicKey: invitation.relayPublicKey,
-      presharedKey: invitation.presharedKey,
-      ...(invitation.routes.length === 0 ? {} : { allowedIps: invitation.routes }),
-      persistentKeepaliveS: invitation.keepaliveS,
-      protocol: invitation.protocol,
-    });
-    privateKey.fill(0);
-    this.#client.setClassRules(rules);
-    for (const one of priorities) this.#client.hint(one, one.trafficClass);
+    this.#isOxtunnel = invitation.protocol === "oxtunnel";
+    this.#client = makeClient(invitation, exit, native, wishes, arena, metrics);
     this.#exit = exit;
     const socket = openPort(native, arena, metrics);
-    const mailbox = this.#mailbox = mailboxes && new Mailbox(PLANE, mailboxes, (code) => metrics.drop(code));
-    this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS) : socket;
+    const mailbox = this.#mailbox = mailboxes &&
+      new Mailbox(PLANE_MAILBOX, mailboxes, (code) => metrics.drop(code));
+    this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS_MAILBOX) : socket;
     this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox, messages);
     this.#driver.start();
   }
@@ -253,6 +141,70 @@ export class LocalPlane implements LinkPlane {
     await this.#mailbox?.close();
     await this.#exit.close();
   }
+}
+
+/** The core, which knows its relay's keys and not where the relay is. */
+function makeClient(
+  invitation: Invitation,
+  exit: Exit,
+  native: Native | string,
+  { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair }:
+    PlaneWishes,
+  arena: Arena,
+  metrics: Metrics,
+): Client {
+  const isNative = typeof native !== "string";
+  const isOxtunnel = invitation.protocol === "oxtunnel";
+  const privateKey = keyFromText(invitation.privateKey)!;
+  const suite = suiteOf(native, { forged: DROP.forged });
+  const { primitives, makeAead, makeDatagramAead, aeads } = suite.crypto;
+  useBlake2s(suite.blake2s);
+  const inner = (isIpv6: boolean) =>
+    invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
+  const client = new Client({
+    arena,
+    metrics,
+    primitives,
+    makeAead,
+    ...(isOxtunnel
+      ? {
+        makeDatagramAead,
+        aeads,
+        ...(compression ? { lz4: suite.makeLz4() } : {}),
+        ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
+        compressionThreshold: DEFAULTS.compressionThreshold,
+      }
+      : {}),
+    random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
+    limits: WIREGUARD_LIMITS,
+    privateKey,
+    ipv4: inner(false) ?? "0.0.0.0",
+    ipv6: inner(true),
+    mtu: invitation.mtu,
+    exitIsSource: exit.name === "userspace",
+    // The event loop's timers would hold packets for a millisecond and more.
+    batchWaitUs: !batching ? -1 : isNative && exit.descriptor !== undefined ? BATCH_WAIT_US : 0,
+    queues: {
+      ...queuesOptions({ ...DEFAULTS, congestionAlgorithm, repair })!,
+      bytesPerS: upBytesPerS ?? 0,
+    },
+    receiveBytesPerS: downBytesPerS,
+    trusted: invitation.trusted,
+    maxConnections: 1,
+    rateLimitPerIp: 1,
+    worker: 0,
+    unixOffsetUs: wallClockOffsetUs(),
+  }, {
+    publicKey: invitation.relayPublicKey,
+    presharedKey: invitation.presharedKey,
+    ...(invitation.routes.length === 0 ? {} : { allowedIps: invitation.routes }),
+    persistentKeepaliveS: invitation.keepaliveS,
+    protocol: invitation.protocol,
+  });
+  privateKey.fill(0);
+  client.setClassRules(rules);
+  for (const one of priorities) client.hint(one, one.trafficClass);
+  return client;
 }
 
 /** Bound to no address and a port of the system's choice. */

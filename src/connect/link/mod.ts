@@ -1,13 +1,12 @@
 /**
- * The care that keeps a client connected while networks come and go: when to shake hands again, with which relay at which
- * address, and what the state is called. Invariant: the session outlives a change of network, and a relay that is away is
- * tried again with growing pauses, under the address that its name has then, or another relay takes its place. Touches
- * nothing of the host.
+ * Keeps a client connected while networks change: when to make a handshake, with which relay at which address, and what the
+ * state is called. Invariant: the session survives a change of network; a relay that does not answer is tried again with
+ * growing pauses, under the address that its name has then, or another relay takes its place. Changes nothing of the host.
  */
 import process from "node:process";
 import { formatEndpoint } from "../../config.ts";
 import type { LinkStatus } from "../view.ts";
-import type { LinkPlane, PlaneState } from "./local_plane.ts";
+import type { LinkPlane, PlaneState } from "./plane.ts";
 import { streamNumberOf } from "../../wire/stream.ts";
 import type { LinkFallback } from "./fallback.ts";
 import { type Counts, shares } from "./counts.ts";
@@ -39,7 +38,7 @@ export interface LinkOptions {
   say: (message: string) => void;
   /** Relays have other addresses now (`servers.outer`); the link uses them when this has resolved. */
   onMoved: () => Promise<void>;
-  /** The path takes inner packets of up to so many bytes from now on. */
+  /** The path takes inner packets of up to `innerMtu` bytes from now on. */
   onMtu: (innerMtu: number) => Promise<void>;
 }
 

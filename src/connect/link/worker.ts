@@ -1,6 +1,6 @@
 /**
- * The thread of a client's data plane over a device, which waits in the kernel and for nothing else: a plane as
- * connect/link/local_plane.ts makes it, told what to do by messages. Invariant: the device's descriptor stays the main thread's.
+ * The plane worker: a Worker with a plane (connect/link/local_plane.ts) over a device, which waits in the kernel and for nothing
+ * else and is told what to do by messages. Invariant: the device's descriptor stays the main thread's. Opens no device.
  */
 /// <reference lib="deno.worker" />
 import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
@@ -9,10 +9,11 @@ import { loadNative } from "../../../ffi/native.ts";
 import type { Mailboxes } from "../../io/mailbox.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import type { Invitation } from "../invitation.ts";
-import { LocalPlane, type PlaneState, type PlaneWishes } from "./local_plane.ts";
+import { LocalPlane } from "./local_plane.ts";
+import type { PlaneState, PlaneWishes } from "./plane.ts";
 
 /** What the main thread says first: the rest comes by `control`, and the bell is rung after each. */
-export interface StartPlane {
+export interface StartPlaneWorker {
   invitation: Invitation;
   descriptor: number;
   device: string;
@@ -23,23 +24,23 @@ export interface StartPlane {
   bell: number;
 }
 
-export type ToPlane =
+export type ToPlaneWorker =
   | { type: "connect" | "reach"; address: string; port: number }
   | { type: "moved" }
   | { type: "hint"; flows: HintedFlows; trafficClass: number | undefined }
   | { type: "look"; ping: boolean }
   | { type: "close" };
 
-/** What it hears: the state, or that the plane is closed. */
-export type FromPlane = { type: "state"; state: PlaneState } | { type: "closed" };
+/** What the main thread hears: the state, or that the plane is closed. */
+export type FromPlaneWorker = { type: "state"; state: PlaneState } | { type: "closed" };
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
-const tell = (message: FromPlane) => scope.postMessage(message);
+const tell = (message: FromPlaneWorker) => scope.postMessage(message);
 
-scope.onmessage = ({ data }: MessageEvent<StartPlane>) => {
+scope.onmessage = ({ data }: MessageEvent<StartPlaneWorker>) => {
   const { invitation, descriptor, device, wishes, mailboxes, control, bell } = data;
   const native = loadNative();
-  const hear = (message: ToPlane) => {
+  const hear = (message: ToPlaneWorker) => {
     if (message.type === "connect") plane.connect(message.address, message.port);
     else if (message.type === "reach") plane.reach(message.address, message.port);
     else if (message.type === "moved") plane.moved();

@@ -1,31 +1,33 @@
 /**
- * The data plane of connect/link/worker.ts as the main thread has it. Invariant: a thread that dies is replaced by one over the
+ * The plane worker (connect/link/worker.ts) as the main thread has it. Invariant: a Worker that dies is replaced by one over the
  * same device, which makes a new handshake; so the device, and a kill switch, stay. Moves no packet.
  */
 import { closeBells, openBells, ringBell } from "../../io/bell.ts";
 import type { Mailboxes } from "../../io/mailbox.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import type { Invitation } from "../invitation.ts";
-import type { LinkPlane, PlaneState, PlaneWishes } from "./local_plane.ts";
-import type { FromPlane, StartPlane, ToPlane } from "./worker.ts";
+import type { LinkPlane, PlaneState, PlaneWishes } from "./plane.ts";
+import type { FromPlaneWorker, StartPlaneWorker, ToPlaneWorker } from "./worker.ts";
 
-const FIRST_LOOK_MS = 20_000, LOOK_MS = 3000, CLOSE_MS = 3000;
+const FIRST_LOOK_MS = 20_000, LOOK_MS = 3000;
+/** How long the Worker may take to tell the relay of the end and to close what it opened. */
+const CLOSE_MS = 1000;
 const RESTART_MS = 1000;
 
-export class ThreadPlane implements LinkPlane {
+export class PlaneWorkerHandle implements LinkPlane {
   #worker: Worker;
-  readonly #start: Omit<StartPlane, "control">;
+  readonly #start: Omit<StartPlaneWorker, "control">;
   #control: MessagePort | undefined;
   readonly #say: (message: string) => void;
-  #connected: ToPlane | undefined;
-  /** What holds now, by the flows, so that a thread that is started again hears it too. */
-  readonly #hints = new Map<string, ToPlane>();
+  #connected: ToPlaneWorker | undefined;
+  /** What holds now, by the flows, so that a Worker that is started again hears it too. */
+  readonly #hints = new Map<string, ToPlaneWorker>();
   #onState: (state: PlaneState) => void = () => {};
   #onClosed: () => void = () => {};
   #last: PlaneState | undefined;
   #closed = false;
 
-  /** @param descriptor the device's queue, which must outlive the plane. */
+  /** @param descriptor the device's queue, which must outlive the Worker. */
   constructor(
     invitation: Invitation,
     descriptor: number,
@@ -55,18 +57,18 @@ export class ThreadPlane implements LinkPlane {
 
   hint(flows: HintedFlows, trafficClass: number | undefined): void {
     const name = Object.values(flows).join(" ");
-    const message: ToPlane = { type: "hint", flows, trafficClass };
+    const message: ToPlaneWorker = { type: "hint", flows, trafficClass };
     if (trafficClass === undefined) this.#hints.delete(name);
     else this.#hints.set(name, message);
     this.#tell(message);
   }
 
-  /** What it said last, when it does not answer; rejects when it never has. */
+  /** The state, or the last one that the Worker told when it does not answer; rejects when it never has. */
   look(ping: boolean): Promise<PlaneState> {
     const { promise, resolve, reject } = Promise.withResolvers<PlaneState>();
     const timer = setTimeout(() => {
       if (this.#last) resolve(this.#last);
-      else reject(new Error("the data plane does not answer"));
+      else reject(new Error("the plane worker does not answer"));
     }, this.#last ? LOOK_MS : FIRST_LOOK_MS);
     this.#onState = resolve;
     this.#tell({ type: "look", ping });
@@ -87,7 +89,7 @@ export class ThreadPlane implements LinkPlane {
     closeBells([this.#start.bell]);
   }
 
-  #tell(message: ToPlane): void {
+  #tell(message: ToPlaneWorker): void {
     this.#control?.postMessage(message);
     ringBell(this.#start.bell);
   }
@@ -98,7 +100,7 @@ export class ThreadPlane implements LinkPlane {
       event.preventDefault(); // or the main thread dies with it
       worker.terminate();
       if (this.#closed) return this.#onClosed();
-      this.#say(`The data plane failed (${event.message}) and is started again.`);
+      this.#say(`The plane worker failed (${event.message}) and is started again.`);
       setTimeout(() => {
         if (this.#closed) return;
         this.#worker = this.#run();
@@ -106,7 +108,7 @@ export class ThreadPlane implements LinkPlane {
         this.#hints.forEach((message) => this.#tell(message));
       }, RESTART_MS);
     };
-    worker.onmessage = ({ data }: MessageEvent<FromPlane>) => {
+    worker.onmessage = ({ data }: MessageEvent<FromPlaneWorker>) => {
       if (data.type === "closed") return this.#onClosed();
       this.#last = data.state;
       this.#onState(data.state);

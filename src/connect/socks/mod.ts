@@ -70,7 +70,7 @@ export function serveSocks(dialler: SocksDialler, names: Names, host: string, po
   );
 }
 
-/** Forwards a port of 127.0.0.1. Throws CommandError when it is taken. */
+/** Forwards a port of 127.0.0.1. Throws CommandError when the port is taken. */
 export function forward(dialler: SocksDialler, names: Names, { port, host, hostPort }: Forward): Doors {
   return listen("127.0.0.1", port, "-L", async (client, inner) => {
     const connection = await dial(dialler, names, host, hostPort).catch((error) => {

@@ -1,448 +1,171 @@
 /**
- * OxTunnel's handshake messages between peers (PROTOCOL §10, §11): what is its own beside what associations.ts does
- * for both protocols, negotiation above all. Invariant: nothing changes for a message that has not authenticated,
- * except counters; a response is never longer than the initiation that it is written over. Sessions that came of it
- * are session/oxtunnel/sessions.ts's.
- * Keeps PROTOCOL R28, R29, R31, R35, R37, R66, R67 and R77.
+ * OxTunnel beside WireGuard: its handshakes (negotiation.ts), its sessions (sessions.ts) and its tickets (tickets.ts), put
+ * together as the protocol that the shared parts call; and what a client asks of its session. Invariant: a call about a
+ * session of WireGuard does nothing. Has no rules of its own about messages.
  */
-import type { DatagramAead } from "../../codec/kernels.ts";
+import { Repairs } from "../../repair/pool.ts";
 import { NONE } from "../../vector/arena.ts";
-import { type Burst, DONE, TO_INITIATION_ADMITTED, TO_TRANSMIT, TO_UNFRAME } from "../../vector/burst.ts";
-import { FRAME_HEAD_BYTES, FRAME_PACKET, FRAMES_MAX, writeFrameHead } from "../../wire/frame.ts";
-import {
-  DATAGRAM_OVERHEAD_BYTES,
-  OX_DATAGRAM_MAX_BYTES,
-  OX_INITIATION_MAX_BYTES,
-  OX_INITIATION_MIN_BYTES,
-  OX_INITIATION_PAYLOAD_AT,
-  OX_TAG_BYTES,
-  OX_TIMESTAMP_BYTES,
-  oxMac1At,
-} from "../../wire/oxtunnel.ts";
-import {
-  AEAD_AES_256_GMAC,
-  FEATURE_EARLY_DATA_TAKEN,
-  FEATURE_HYBRID_KEYS,
-  FEATURE_RESUMPTION,
-  type Parameters,
-  readParameters,
-  REFUSED_AEAD,
-  REFUSED_CRITICAL,
-  REFUSED_FULL,
-  REFUSED_PROBE,
-  writeParameters,
-} from "../../wire/parameters.ts";
-import { MAC_BYTES, readResponseReceiver, readSender } from "../../wire/wireguard.ts";
-import type { Associations } from "../associations.ts";
-import { CookieChecker, OXTUNNEL_COOKIES } from "../cookie.ts";
-import type { HandshakeState, OpenedInitiation } from "../noise.ts";
-import { wipeHandshake } from "../noise.ts";
-import {
-  consumeOxResponse,
-  createOxInitiation,
-  createOxResponse,
-  openOxInitiation,
-  openOxPayload,
-  oxResponseBytes,
-  type SessionSecrets,
-  takeOxEarlyData,
-  wipeSecrets,
-} from "./handshake.ts";
-import { KeyExchange } from "./keys.ts";
-import { OxSession, SPARE_IDS } from "./session.ts";
+import type { Burst } from "../../vector/burst.ts";
+import type { CookieChecker, CookieJar } from "../cookie.ts";
+import type { HandshakeState } from "../noise.ts";
+import type { Peer } from "../peers.ts";
+import type { EarlyData, Protocol, Shared } from "../shared.ts";
+import { OXTUNNEL } from "../table.ts";
+import { OxHost } from "./host.ts";
+import { Negotiation, type NegotiationParts, type OxtunnelOptions } from "./negotiation.ts";
+import type { OxSession } from "./session.ts";
 import { OxSessions } from "./sessions.ts";
-import type { RepairOptions } from "../../repair/pool.ts";
-import { type Ticket, TicketKeys, wipeTicket } from "./tickets.ts";
-import type { Peer, StagedPacket } from "../peers.ts";
+import { TicketKeys } from "./tickets.ts";
 import { TrustedLinks } from "./trusted_links.ts";
 
-export interface OxtunnelOptions {
-  datagramAead: DatagramAead;
-  /** AEAD_* that this end has, best first; ChaCha20-Poly1305 is always among them. */
-  aeads: readonly number[];
-  /** Outer networks in which AEAD_AES_256_GMAC comes before these; none by default. */
-  trusted: readonly string[];
-  /** FEATURE_* bits that this end has. */
-  features: number;
-  /** What this end says of itself to the peer in every handshake, besides features, AEADs and ids. */
-  say: (peer: Peer) => Parameters;
-  /** Largest inner packet of this end, bytes. */
-  mtu: number;
-  /** Loss repair; undefined where it is neither offered nor accepted. */
-  repair: RepairOptions | undefined;
-  /** Whether this end gives tickets and takes early data, as relays do; others keep and send them. */
-  givesTickets: boolean;
-}
+export type { OxtunnelOptions } from "./negotiation.ts";
 
-/** What an initiation carries besides the handshake. */
-export interface EarlyData {
-  ticket: Ticket;
-  /** Frames, as PROTOCOL §13 has them; the caller wipes it. */
-  plaintext: Uint8Array;
-  /** The waiting packets that are in it. */
-  packets: StagedPacket[];
-}
+/** After an answer to an initiation so much time is left to confirm it, microseconds; else the answer did not arrive. */
+const AWAITED_US = 1_000_000;
 
-/** A relay that is full may be asked again after this long. */
-const RETRY_WHEN_FULL_S = 30;
-const REPORT_INTERVAL_MS = 25;
-/** An initiation without parameters. */
-const INITIATION_FIXED_BYTES = OX_INITIATION_PAYLOAD_AT + OX_TIMESTAMP_BYTES + OX_TAG_BYTES + 2 * MAC_BYTES;
-const PARAMETERS_MAX_BYTES = OX_INITIATION_MIN_BYTES - INITIATION_FIXED_BYTES;
-/** Room for what an end that sends early data says besides the ticket; the rest of it is padding. */
-const OTHER_PARAMETERS_BYTES = 64;
-const PARAMETER_HEAD_BYTES = 2;
-
-export class Oxtunnel {
-  readonly sessions: OxSessions;
+export class Oxtunnel implements Protocol {
+  readonly sessions: OxSessions<OxSession>;
   /** Undefined for an end that gives no tickets. */
   readonly tickets: TicketKeys | undefined;
-  readonly checker: CookieChecker;
-  readonly #a: Associations;
-  readonly #o: OxtunnelOptions;
-  readonly #trusted: TrustedLinks;
-  /** Rows of the spare ids that a pending handshake's initiation gave out, by its row. */
-  readonly #pendingSpares = new Map<number, number[]>();
-  /** As long as what fits an initiation, and so a response. */
-  readonly #parameters = new Uint8Array(PARAMETERS_MAX_BYTES);
+  readonly #host: OxHost;
+  readonly #negotiation: Negotiation;
+  readonly #s: Shared;
+  readonly #p: NegotiationParts;
 
-  constructor(associations: Associations, options: OxtunnelOptions) {
-    this.#a = associations;
-    this.#o = options;
-    this.#trusted = new TrustedLinks(options.trusted);
-    this.sessions = new OxSessions(associations, options.datagramAead, this.#trusted, options.repair);
-    const { primitives, staticPublic, random, limits } = associations.options;
+  constructor(parts: NegotiationParts, options: OxtunnelOptions) {
+    const { shared, outbox } = parts;
+    const { primitives, random } = shared;
+    this.#p = parts;
+    this.#s = shared;
+    const trusted = new TrustedLinks(options.trusted);
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
-    this.checker = new CookieChecker(staticPublic, random, limits.cookieUs, OXTUNNEL_COOKIES);
+    this.#host = new OxHost(shared, outbox, this.tickets);
+    const repairs = options.repair &&
+      new Repairs(options.repair, (name, amount = 1) => shared.metrics.add(name, amount));
+    this.sessions = new OxSessions(shared, outbox, options.datagramAead, trusted, repairs, options.rates);
+    this.#negotiation = new Negotiation(parts, options, trusted, this.#host, this.sessions);
+  }
+
+  get checker(): CookieChecker {
+    return this.#negotiation.checker;
+  }
+
+  jarOf(peer: Peer): CookieJar {
+    return peer.oxJar;
   }
 
   /** Offers and accepts a feature (FEATURE_*) in handshakes from now on, or does so no more. */
   offer(feature: number, isOffered: boolean): void {
-    const { features } = this.#o;
-    this.#o.features = isOffered ? features | feature : features & ~feature;
+    this.#negotiation.offer(feature, isOffered);
+  }
+
+  /** Leaves the choice of address to this end: sessions do not follow the other end's datagrams. A client's way. */
+  stayPut(): void {
+    this.#host.followsPeers = false;
   }
 
   /** Answers the initiation in `row` over itself, or says in `next` why not. */
   onInitiation(burst: Burst, row: number, nowUs: number): void {
-    const associations = this.#a;
-    const { primitives, drop, staticPrivate, staticPublic } = associations.options;
-    const { offset, length, next } = burst;
-    const message = burst.bytes.subarray(offset[row], offset[row] + length[row]);
-    if (
-      next[row] !== TO_INITIATION_ADMITTED &&
-      !associations.admits(burst, row, message, oxMac1At(length[row]), this.checker, true, nowUs)
-    ) return;
-    const opened = openOxInitiation(primitives, message, staticPrivate, staticPublic);
-    if (!opened) {
-      next[row] = drop.handshake_failed;
-      return;
-    }
-    const peer = associations.initiatorOf(burst, row, opened);
-    if (!peer) return;
-    const payload = openOxPayload(primitives, message, opened, peer.staticSecret);
-    const said = payload && readParameters(payload, OX_TIMESTAMP_BYTES, payload.length - OX_TIMESTAMP_BYTES);
-    const timestamp = said && payload.slice(0, OX_TIMESTAMP_BYTES);
-    const refusal = associations.refusal(peer, timestamp, nowUs);
-    if (!said || !timestamp || (refusal !== 0 && refusal !== drop.max_connections)) {
-      wipeHandshake(opened.state);
-      next[row] = refusal;
-      return;
-    }
-    if (!this.#answer(burst, row, message, peer, opened, said, timestamp, refusal !== 0, nowUs)) {
-      wipeHandshake(opened.state);
-      next[row] = drop.handshake_failed;
-    }
-  }
-
-  /** Writes the response, with a session or a refusal; false for a low-order point. */
-  #answer(
-    burst: Burst,
-    row: number,
-    message: Uint8Array,
-    peer: Peer,
-    opened: OpenedInitiation,
-    said: Parameters,
-    timestamp: Uint8Array,
-    isFull: boolean,
-    nowUs: number,
-  ): boolean {
-    const { primitives, table } = this.#a.options;
-    const aead = this.#aeadsFor(burst.address, 4 * row).find((mine) => said.aeads?.includes(mine)) ?? 0;
-    let reason = said.unknownCritical !== undefined ? REFUSED_CRITICAL : aead === 0 ? REFUSED_AEAD : 0;
-    if (said.probe) reason = REFUSED_PROBE;
-    if (isFull) reason = REFUSED_FULL;
-    const session = reason === 0 ? table.allocate(peer.id) : NONE;
-    if (session === NONE && reason === 0) reason = REFUSED_FULL;
-    const features = (said.features ?? 0) & this.#o.features;
-    const earlyRow = this.#takeEarlyData(burst, message, peer, opened, session, said, features, nowUs);
-    const taken = earlyRow === NONE ? 0 : FEATURE_EARLY_DATA_TAKEN;
-    const spareRows = session === NONE ? [] : this.#allocateSpares(session);
-    const parameters = this.#write(
-      session === NONE
-        ? { refused: { reason, retryAfterS: reason === REFUSED_FULL ? RETRY_WHEN_FULL_S : 0 } }
-        : {
-          ...this.#saying(peer),
-          features: features | taken,
-          aeads: [aead],
-          connectionIds: this.#idsOf(spareRows),
-        },
-    );
-    const sender = readSender(burst.view, burst.offset[row]);
-    const response = message.subarray(0, oxResponseBytes(parameters.length));
-    const own = session === NONE ? 0 : table.receiverIndex[session];
-    const secrets = createOxResponse(
-      primitives,
-      response,
-      own,
-      sender,
-      opened,
-      peer.presharedKey,
-      this.#a.bytes(32),
-      parameters,
-    );
-    if (!secrets) {
-      for (const spare of spareRows) table.erase(spare);
-      table.erase(session);
-      if (earlyRow !== NONE) burst.next[earlyRow] = DONE;
-      return false;
-    }
-    peer.oxJar.sign(response, oxMac1At(response.length), nowUs);
-    burst.length[row] = response.length;
-    burst.next[row] = TO_TRANSMIT;
-    if (session === NONE) {
-      wipeSecrets(secrets);
-      this.#a.taken(peer, timestamp, nowUs);
-      return true;
-    }
-    const rest = this.#begin(session, peer, false, sender, aead, features, said, spareRows, secrets, nowUs);
-    rest.paths.onInitiation(burst, row, earlyRow === NONE ? 0 : message.length - response.length);
-    this.#a.answered(peer, session, timestamp, nowUs);
-    if (earlyRow !== NONE) this.#a.forsake(peer.id, nowUs);
-    return true;
-  }
-
-  /**
-   * Takes the early data of an initiation whose timestamp was accepted into the transcript and, where its ticket is
-   * good, into a row of the burst, which is returned (TO_UNFRAME). NONE when nothing was taken: it will come again.
-   */
-  #takeEarlyData(
-    burst: Burst,
-    message: Uint8Array,
-    peer: Peer,
-    opened: OpenedInitiation,
-    session: number,
-    { ticket }: Parameters,
-    features: number,
-    nowUs: number,
-  ): number {
-    const { primitives, peers } = this.#a.options;
-    const isResuming = session !== NONE && ticket !== undefined && (features & FEATURE_RESUMPTION) !== 0;
-    const secret = isResuming ? this.tickets?.open(ticket, peers, peer.id, nowUs) : undefined;
-    const plaintext = takeOxEarlyData(primitives, message, opened, secret);
-    secret?.fill(0);
-    const row = plaintext ? burst.grow(plaintext.length, TO_UNFRAME) : -1;
-    if (row < 0) return NONE;
-    burst.bytes.set(plaintext!, burst.offset[row]);
-    burst.session[row] = session;
-    burst.peer[row] = peer.id;
-    return row;
+    this.#negotiation.onInitiation(burst, row, nowUs);
   }
 
   /** Completes the handshake that the response in `row` answers. */
   onResponse(burst: Burst, row: number, nowUs: number): void {
-    const associations = this.#a;
-    const { primitives, drop, staticPrivate } = associations.options;
-    const { offset, length, next, view } = burst;
-    const message = burst.bytes.subarray(offset[row], offset[row] + length[row]);
-    const receiver = readResponseReceiver(view, offset[row]);
-    const mac1At = oxMac1At(length[row]);
-    const peer = associations.responderTo(burst, row, message, mac1At, this.checker, receiver, nowUs);
-    if (!peer?.pending) return;
-    const { state, row: session, early } = peer.pending;
-    const result = consumeOxResponse(primitives, message, state, staticPrivate, peer.presharedKey);
-    const said = result && readParameters(result.parameters, 0, result.parameters.length);
-    if (!result || !said || !this.#isAcceptable(peer, said, early !== undefined)) {
-      next[row] = said?.refused ? drop.refused : drop.handshake_failed;
-      if (!result) return;
-      // The answer was authentic and no session comes of it; the next attempt is the timer's.
-      peer.refused = said?.refused;
-      peer.handshakeRttUs = nowUs - peer.pending.sentUs;
-      wipeSecrets(result.secrets);
-      associations.abandon(peer);
-      return;
-    }
-    peer.told = said;
-    peer.refused = undefined;
-    const spares = this.#pendingSpares.get(session) ?? [];
-    this.#pendingSpares.delete(session);
-    const [aead] = said.aeads!;
-    const remoteId = readSender(view, offset[row]);
-    const features = (said.features ?? 0) & this.#o.features;
-    if (early && (said.features! & FEATURE_EARLY_DATA_TAKEN) !== 0) {
-      associations.unstage(peer, early, (slot) => burst.arena.release(slot));
-    }
-    this.#begin(session, peer, true, remoteId, aead, features, said, spares, result.secrets, nowUs);
-    associations.finished(peer, nowUs);
+    this.#negotiation.onResponse(burst, row, nowUs);
   }
 
-  /** Whether a response keeps to what this end offered (PROTOCOL R35). */
-  #isAcceptable({ id }: Peer, said: Parameters, hadEarly: boolean): boolean {
-    const { refused, unknownCritical, aeads, features = 0 } = said;
-    const offered = this.#o.features | (hadEarly ? FEATURE_EARLY_DATA_TAKEN : 0);
-    return !refused && unknownCritical === undefined && aeads?.length === 1 &&
-      this.#aeadsFor(this.#a.options.peers.address, 4 * id).includes(aeads[0]) && (features & ~offered) === 0;
-  }
-
-  /** The first of the peer's waiting packets, as much as an initiation takes, if there is a ticket to seal them with. */
   earlyData(peer: Peer, arena: Uint8Array, nowUs: number): EarlyData | undefined {
-    const { staged, ticket } = peer;
-    if (!ticket || (this.#o.features & FEATURE_RESUMPTION) === 0) return undefined;
-    if (nowUs + this.#a.unixOffsetUs >= ticket.expiresUnixUs) {
-      wipeTicket(ticket);
-      peer.ticket = undefined;
-      return undefined;
-    }
-    const plaintext = new Uint8Array(
-      OX_INITIATION_MAX_BYTES - this.#bytesBeside(ticket) - OX_TAG_BYTES,
-    );
-    const view = new DataView(plaintext.buffer);
-    const packets: StagedPacket[] = [];
-    let at = 0;
-    for (const packet of staged) {
-      if (packet.wasEarly) continue;
-      const { offset, length } = packet;
-      // The order stays: what does not fit waits, and what comes behind it too.
-      if (at + FRAME_HEAD_BYTES + length > plaintext.length || packets.length === FRAMES_MAX) break;
-      const body = writeFrameHead(view, at, FRAME_PACKET, length);
-      plaintext.set(arena.subarray(offset, offset + length), body);
-      at = body + length;
-      packets.push(packet);
-    }
-    return at === 0 ? undefined : { ticket, plaintext: plaintext.subarray(0, at), packets };
+    return this.#negotiation.earlyData(peer, arena, nowUs);
   }
 
-  /** Bytes of an initiation with this ticket, without early data. */
-  #bytesBeside({ bytes }: Ticket): number {
-    return INITIATION_FIXED_BYTES + OTHER_PARAMETERS_BYTES + PARAMETER_HEAD_BYTES + bytes.length;
-  }
-
-  /** Length of the initiation that carries this. */
   initiationBytes(early: EarlyData | undefined): number {
-    // As long as it may be: so much may be answered to early data at once.
-    return early ? OX_INITIATION_MAX_BYTES : OX_INITIATION_MIN_BYTES;
+    return this.#negotiation.initiationBytes(early);
   }
 
-  /** Writes an initiation of `initiationBytes` and signs it; undefined when the peer's key is a low-order point. */
   writeInitiation(
     message: Uint8Array,
     peer: Peer,
     session: number,
     timestamp: Uint8Array,
     nowUs: number,
-    early?: EarlyData,
+    early: EarlyData | undefined,
   ): HandshakeState | undefined {
-    const { primitives, staticPublic, table } = this.#a.options;
-    const spares = this.#allocateSpares(session);
-    this.#pendingSpares.set(session, spares);
-    const parameters = this.#write({
-      ...this.#saying(peer),
-      features: this.#o.features,
-      aeads: this.#aeadsFor(this.#a.options.peers.address, 4 * peer.id),
-      connectionIds: this.#idsOf(spares),
-      ...(early ? { ticket: early.ticket.bytes } : {}),
-    });
-    const state = createOxInitiation(
-      primitives,
-      message,
-      table.receiverIndex[session],
-      staticPublic,
-      peer.publicKey,
-      peer.staticSecret,
-      this.#a.bytes(32),
-      timestamp,
-      parameters,
-      early && { plaintext: early.plaintext, ticketSecret: early.ticket.secret },
-    );
-    if (state) peer.oxJar.sign(message, oxMac1At(message.length), nowUs);
-    else this.forget(session);
-    return state;
+    return this.#negotiation.writeInitiation(message, peer, session, timestamp, nowUs, early);
   }
 
-  /** Gives the spare ids of a handshake that came to nothing back. */
-  forget(session: number): void {
-    for (const row of this.#pendingSpares.get(session) ?? []) this.#a.options.table.erase(row);
-    this.#pendingSpares.delete(session);
+  forgetPending(row: number): void {
+    this.#negotiation.forgetPending(row);
   }
 
-  #begin(
-    session: number,
-    peer: Peer,
-    isInitiator: boolean,
-    remoteId: number,
-    aead: number,
-    features: number,
-    said: Parameters,
-    spareRows: number[],
-    secrets: SessionSecrets,
-    nowUs: number,
-  ): OxSession {
-    const { table, primitives, random } = this.#a.options;
-    table.begin(session, remoteId, isInitiator, nowUs, aead, secrets);
-    const keys = new KeyExchange({
-      primitives,
-      random,
-      isInitiator,
-      isHybrid: (features & FEATURE_HYBRID_KEYS) !== 0,
-      chain: secrets.chain.slice(),
-    });
-    wipeSecrets(secrets);
-    const mtu = Math.min(this.#o.mtu, said.mtu ?? Infinity);
-    const rest = new OxSession(this.#a, this.sessions, {
-      row: session,
-      peer: peer.id,
-      isInitiator,
-      aead,
-      features,
-      reportIntervalUs: 1000 * (said.limits?.reportIntervalMs ?? REPORT_INTERVAL_MS),
-      datagramMaxBytes: Math.min(
-        said.limits?.datagramMaxBytes ?? OX_DATAGRAM_MAX_BYTES,
-        mtu + DATAGRAM_OVERHEAD_BYTES,
-      ),
-      keys,
-      spareRows,
-      remoteIds: [...said.connectionIds ?? []],
-    });
-    this.sessions.begin(session, rest, nowUs);
-    return rest;
+  isUrgent(session: number): boolean {
+    return session === NONE || this.sessions.of[session]?.isSilent === true;
   }
 
-  /** The AEADs for datagrams to and from the address at `at`, best first. */
-  #aeadsFor(words: Uint32Array, at: number): number[] {
-    return this.#trusted.has(words, at) ? [AEAD_AES_256_GMAC, ...this.#o.aeads] : [...this.#o.aeads];
+  awaitedUntilUs(session: number): number {
+    return this.#s.table.bornUs[session] + AWAITED_US;
   }
 
-  #saying(peer: Peer): Parameters {
-    const limits = {
-      datagramMaxBytes: OX_DATAGRAM_MAX_BYTES,
-      reportIntervalMs: REPORT_INTERVAL_MS,
-      rateKbitS: 0,
-    };
-    return { limits, ...this.#o.say(peer) };
+  mayAnswerEarly(session: number, bytes: number): boolean {
+    return this.sessions.of[session]!.paths.mayAnswerEarly(bytes);
   }
 
-  #allocateSpares(session: number): number[] {
-    const { table } = this.#a.options;
-    const rows = Array.from({ length: SPARE_IDS }, () => table.allocateSpare(session));
-    return rows.filter((row) => row !== NONE);
+  answerEarly(burst: Burst, row: number, session: number): void {
+    this.sessions.of[session]!.paths.answerEarly(burst, row);
   }
 
-  #idsOf(rows: number[]): number[] | undefined {
-    const { receiverIndex } = this.#a.options.table;
-    return rows.length === 0 ? undefined : rows.map((row) => receiverIndex[row]);
+  /** Has a ping sent, which the other end answers. */
+  keepalive(_burst: Burst, _id: number, session: number): boolean {
+    this.sessions.ping(session);
+    return true;
   }
 
-  /** The parameters as bytes. */
-  #write(parameters: Parameters): Uint8Array {
-    return this.#parameters.slice(0, writeParameters(this.#parameters, 0, parameters));
+  pollTransmit(burst: Burst, id: number, nowUs: number): boolean {
+    return this.sessions.pollTransmit(burst, id, nowUs);
+  }
+
+  dueUs(session: number): number {
+    return this.sessions.dueUs(session);
+  }
+
+  handleTimeout(session: number, nowUs: number): void {
+    this.sessions.handleTimeout(session, nowUs);
+  }
+
+  superseded(session: number, nowUs: number): void {
+    this.sessions.superseded(session, nowUs);
+  }
+
+  end(session: number): void {
+    this.sessions.end(session);
+  }
+
+  /** Closes the peer's session in an orderly way: the other end is told, and the keys are overwritten soon after. */
+  close(id: number, reason: number, retryAfterS: number, nowUs: number): void {
+    if (!this.sessions.currentOf(id)) return;
+    const session = this.#p.epochs.retire(id);
+    this.sessions.of[session]!.close(reason, retryAfterS, nowUs);
+  }
+
+  /** This host's own address changed: the peer's session goes on under another id, with a challenge. */
+  moved(id: number): void {
+    this.sessions.currentOf(id)?.paths.moved();
+  }
+
+  /** The peer's address was set by hand: a session whose packets can be read on the way ends. */
+  onEndpointSet(id: number): void {
+    const rest = this.sessions.currentOf(id);
+    // The network may be another one, or the way there.
+    if (rest && this.sessions.isPlain[rest.row] === 1) this.#host.forget(rest);
+  }
+
+  /**
+   * Moves the peer's session to this address once it has answered there. False when there is no session that could, so
+   * that only a handshake helps.
+   */
+  probe(id: number, words: Uint32Array, port: number, nowUs: number): boolean {
+    const session = this.#p.epochs.sendable(id, nowUs);
+    if (session === NONE || this.#s.table.protocol[session] !== OXTUNNEL) return false;
+    if (this.sessions.refuses(session, words, 0)) return false;
+    return this.sessions.of[session]!.paths.probe(words, port, nowUs);
   }
 }

@@ -1,6 +1,6 @@
 /**
- * The paths of one OxTunnel session (PROTOCOL §17): the one in use, whose address is the peer's, one that is probed
- * and one that was left a moment ago. Invariant: data goes to an address only after it has answered a challenge, or
+ * The paths of one OxTunnel session (PROTOCOL §17): the one in use, a row of the table of paths, one that is probed and
+ * one that was left a moment ago. Invariant: data goes to an address only after it has answered a challenge, or
  * the handshake itself went through it; what goes elsewhere is never more than three times what came from there.
  * Keeps PROTOCOL R31, R70, R71, R72, R73, R75 and R77.
  */
@@ -9,14 +9,29 @@ import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import { CONTROL_PATH_CHALLENGE, CONTROL_PATH_RESPONSE, writePath } from "../../wire/control.ts";
 import { OX_TAG_BYTES, SHORT_HEADER_MAX_BYTES } from "../../wire/oxtunnel.ts";
 import { AEAD_AES_256_GMAC } from "../../wire/parameters.ts";
-import type { Associations } from "../associations.ts";
-import type { OxSession } from "./session.ts";
+import type { Paths } from "../paths.ts";
+import type { OxHost } from "./host.ts";
 
 const CHALLENGES = 3;
 const PROBE_US = 1_000_000;
 const AMPLIFICATION = 3;
 /** A datagram with one challenge or response in it. */
 const PATH_DATAGRAM_BYTES = SHORT_HEADER_MAX_BYTES + 11 + OX_TAG_BYTES;
+
+/** What the paths ask of their session. */
+export interface PathOwner {
+  readonly row: number;
+  readonly peer: number;
+  readonly aead: number;
+  isEnding: boolean;
+  readonly size: { halt(): void };
+  readonly sessions: { number(burst: Burst, row: number, connectionId: number): void };
+  /** An id of the other end that no path has seen yet, or NONE. */
+  takeRemoteId(): number;
+  onNewPath(): void;
+  sizeChanged(): void;
+  speak(): void;
+}
 
 /** The system chooses. */
 const NO_LOCAL = new Uint32Array(4);
@@ -36,6 +51,11 @@ class Endpoint {
     this.port = port;
   }
 
+  /** Takes the endpoint of a row of the table. */
+  take({ address, local, port }: Paths, path: number): void {
+    this.set(address, local, 4 * path, port[path]);
+  }
+
   is(address: Uint32Array, at: number, port: number): boolean {
     for (let i = 0; i < 4; i++) if (this.address[i] !== address[at + i]) return false;
     return this.port === port;
@@ -45,11 +65,9 @@ class Endpoint {
 export class OxPaths {
   /** When `handleTimeout` has something to do. */
   dueUs = Infinity;
-  readonly #a: Associations;
-  readonly #session: OxSession;
-  /** Where the initiation came from and the response went, until the first packet shows that it got there. */
-  readonly #handshake = new Endpoint();
-  /** Bytes that may still go there before that. */
+  readonly #a: OxHost;
+  readonly #session: PathOwner;
+  /** Bytes that may still go to where the initiation came from before a packet from there has opened. */
   #earlyBytesLeft = 0;
   readonly #probed = new Endpoint();
   #isProbing = false;
@@ -62,7 +80,6 @@ export class OxPaths {
   #sent = 0;
   /** The other end's id for the probed path. */
   #probedId = NONE;
-  readonly #inUse = new Endpoint();
   readonly #left = new Endpoint();
   #leftId = 0;
   #leftUntilUs = -Infinity;
@@ -74,8 +91,8 @@ export class OxPaths {
   readonly #greeting = new Uint32Array(2);
   #isGreetingDue = false;
 
-  constructor(associations: Associations, session: OxSession) {
-    this.#a = associations;
+  constructor(host: OxHost, session: PathOwner) {
+    this.#a = host;
     this.#session = session;
   }
 
@@ -84,10 +101,18 @@ export class OxPaths {
     return this.#isAnswerDue || this.#isChallengeDue || this.#isGreetingDue;
   }
 
-  /** Remembers where the initiation in `row` came from. @param earlyBytes what may go there as an answer to early data. */
+  /** The path in use, a row of the table of paths. */
+  get #path(): number {
+    return this.#a.shared.table.path[this.#session.row];
+  }
+
+  /**
+   * The path leads to where the initiation in `row` came from. @param earlyBytes what may go there as an answer to early
+   * data.
+   */
   onInitiation(burst: Burst, row: number, earlyBytes: number): void {
     this.#earlyBytesLeft = earlyBytes;
-    this.#handshake.set(burst.address, burst.local, 4 * row, burst.port[row]);
+    this.#a.shared.paths.set(this.#path, burst.address, burst.local, 4 * row, burst.port[row]);
   }
 
   /** Whether a packet of so many bytes may go to the handshake's address before a packet came under its keys. */
@@ -97,22 +122,19 @@ export class OxPaths {
 
   /** Numbers and addresses the packet in `row`, to which `mayAnswerEarly` has agreed. */
   answerEarly(burst: Burst, row: number): void {
-    const { table, peers } = this.#a.options;
+    const { table, paths, peers } = this.#a.shared;
     const { row: session, peer } = this.#session;
     burst.session[row] = session;
     burst.peer[row] = peer;
-    burst.address.set(this.#handshake.address, 4 * row);
-    burst.local.set(this.#handshake.local, 4 * row);
-    burst.port[row] = this.#handshake.port;
+    paths.direct(burst, row, this.#path);
     peers.bytesSent[peer] += burst.length[row];
     this.#earlyBytesLeft -= SHORT_HEADER_MAX_BYTES + burst.length[row] + OX_TAG_BYTES;
     this.#session.sessions.number(burst, row, table.remoteIndex[session]);
   }
 
-  /** The handshake's address becomes the peer's: a packet has shown that the response arrived there. */
+  /** A packet has shown that the response arrived where the initiation came from: the bound on what goes there ends. */
   takeHandshake(): void {
     this.#earlyBytesLeft = 0;
-    if (this.#handshake.port !== 0) this.#use(this.#handshake);
   }
 
   /** The newest datagram, in `row`, came from another address than the one in use. */
@@ -122,7 +144,7 @@ export class OxPaths {
     if (nowUs < this.#leftUntilUs && this.#left.is(address, 4 * row, port[row])) {
       this.#isProbing = false;
       this.#use(this.#left);
-      this.#a.options.table.remoteIndex[this.#session.row] = this.#leftId;
+      this.#a.shared.table.remoteIndex[this.#session.row] = this.#leftId;
       this.#leftUntilUs = -Infinity;
       this.#session.onNewPath();
       return;
@@ -154,14 +176,14 @@ export class OxPaths {
     this.#isProbing = true;
     this.#probedSinceUs = nowUs;
     this.#challenges = this.#received = this.#sent = 0;
-    this.#a.options.random(new Uint8Array(this.#challenge.buffer));
+    this.#a.shared.random(new Uint8Array(this.#challenge.buffer));
     this.#askAgain(nowUs);
     return true;
   }
 
   /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
   moved(): void {
-    const { table, peers, random } = this.#a.options;
+    const { table, paths, random } = this.#a.shared;
     const { peer, row, aead } = this.#session;
     if (aead === AEAD_AES_256_GMAC) {
       // Nobody has said that the new network is trusted too: nothing more goes out under these keys.
@@ -181,7 +203,7 @@ export class OxPaths {
       return;
     }
     table.remoteIndex[row] = id;
-    peers.local.fill(0, 4 * peer, 4 * peer + 4);
+    paths.clearLocal(this.#path);
     random(new Uint8Array(this.#greeting.buffer));
     this.#isGreetingDue = true;
     this.#session.onNewPath();
@@ -194,10 +216,7 @@ export class OxPaths {
    */
   onChallenge(burst: Burst, row: number, low: number, high: number, nowUs: number): void {
     const { address, local, port } = burst;
-    const { peers } = this.#a.options;
-    const { peer } = this.#session;
-    const isInUse = port[row] === peers.port[peer] &&
-      address.subarray(4 * row, 4 * row + 4).every((word, i) => word === peers.address[4 * peer + i]);
+    const isInUse = this.#a.shared.paths.is(this.#path, address, 4 * row, port[row]);
     const isProbed = this.#isProbing && this.#probed.is(address, 4 * row, port[row]);
     if (!isInUse && !isProbed && this.#a.followsPeers) {
       if (!this.#beginProbe(address, local, 4 * row, port[row], nowUs)) return;
@@ -216,11 +235,11 @@ export class OxPaths {
     if (low !== this.#challenge[0] || high !== this.#challenge[1]) return;
     // The peer's address is its present session's, which may not be readable there, and knows what its path takes.
     const { row: own, peer } = this.#session;
-    if (this.#a.options.peers.current[peer] !== own) return;
+    if (this.#a.shared.peers.current[peer] !== own) return;
     this.#isProbing = this.#isChallengeDue = false;
     this.#leave(nowUs);
     this.#use(this.#probed);
-    this.#a.options.table.remoteIndex[this.#session.row] = this.#probedId;
+    this.#a.shared.table.remoteIndex[this.#session.row] = this.#probedId;
     this.#probedId = NONE;
     this.#session.onNewPath();
     this.#a.noteRoaming(this.#session.peer);
@@ -241,10 +260,9 @@ export class OxPaths {
       this.#isAnswerDue = false;
     }
     if (this.#isGreetingDue) {
-      const { peers } = this.#a.options;
-      const { peer } = this.#session;
-      this.#inUse.set(peers.address.subarray(4 * peer), peers.local.subarray(4 * peer), 0, peers.port[peer]);
-      if (!this.#say(burst, this.#inUse, CONTROL_PATH_CHALLENGE, this.#greeting)) return false;
+      const inUse = new Endpoint();
+      inUse.take(this.#a.shared.paths, this.#path);
+      if (!this.#say(burst, inUse, CONTROL_PATH_CHALLENGE, this.#greeting)) return false;
       this.#isGreetingDue = false;
     }
     if (this.#isChallengeDue && this.#isProbing) {
@@ -264,10 +282,10 @@ export class OxPaths {
 
   /** One datagram to an address that may not be the one in use. */
   #say(burst: Burst, to: Endpoint, kind: number, words: Uint32Array): boolean {
-    const { table, peers } = this.#a.options;
+    const { table, paths } = this.#a.shared;
     const { row: session, peer } = this.#session;
     const isProbed = this.#isProbing && to.is(this.#probed.address, 0, this.#probed.port);
-    const isInUse = to.is(peers.address, 4 * peer, peers.port[peer]);
+    const isInUse = paths.is(this.#path, to.address, 0, to.port);
     // To an address that is neither, nothing may go; to a probed one, three times what came from it.
     if (!isInUse && !isProbed) return true;
     if (isProbed && this.#sent + PATH_DATAGRAM_BYTES > AMPLIFICATION * this.#received) return true;
@@ -286,18 +304,13 @@ export class OxPaths {
 
   /** Keeps the path in use for a moment, in case the other end comes back to it. */
   #leave(nowUs: number): void {
-    const { peers, table, limits } = this.#a.options;
-    const { peer, row } = this.#session;
-    this.#left.set(peers.address, peers.local, 4 * peer, peers.port[peer]);
-    this.#leftId = table.remoteIndex[row];
+    const { table, limits } = this.#a.shared;
+    this.#left.take(this.#a.shared.paths, this.#path);
+    this.#leftId = table.remoteIndex[this.#session.row];
     this.#leftUntilUs = nowUs + limits.graceUs;
   }
 
   #use({ address, local, port }: Endpoint): void {
-    const { peers } = this.#a.options;
-    const { peer } = this.#session;
-    peers.address.set(address, 4 * peer);
-    peers.local.set(local, 4 * peer);
-    peers.port[peer] = port;
+    this.#a.shared.paths.set(this.#path, address, local, 0, port);
   }
 }

@@ -5,8 +5,9 @@
  * session/oxtunnel/session.ts, one object a session.
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
+import type { Rates } from "../../rate/pool.ts";
 import type { DatagramAead } from "../../codec/kernels.ts";
-import { BASE_BYTES } from "../../control/path_size.ts";
+import { BASE_BYTES, type PathSize } from "../../control/path_size.ts";
 import { NONE } from "../../vector/arena.ts";
 import { Columns } from "../../vector/columns.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
@@ -19,13 +20,15 @@ import {
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
+import { Report } from "../../wire/report.ts";
 import { AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../wire/parameters.ts";
-import type { Associations } from "../associations.ts";
-import type { OxSession } from "./session.ts";
-import { datagramBytes, type RepairTally } from "../../repair/tally.ts";
+import { DROP } from "../../metrics.ts";
+import type { SessionRepair } from "../../repair/session_repair.ts";
+import type { Outbox } from "../outbox.ts";
+import type { Shared } from "../shared.ts";
 import { ControlBudget } from "./control_budget.ts";
 import { Hints } from "./hints.ts";
-import { type RepairOptions, Repairs } from "../../repair/pool.ts";
+import type { Repairs } from "../../repair/pool.ts";
 import { OXTUNNEL } from "../table.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
 
@@ -46,10 +49,44 @@ const EXCHANGES_PER_BURST = 8;
 const FAILED_MAX_AES = 2 ** 57, FAILED_MAX_CHACHA = 2 ** 36;
 const ECN_MARKS = 4;
 
-export class OxSessions {
+/** What the columns' verbs ask of the rest of a session, one object each. */
+export interface SessionVerbs {
+  readonly aead: number;
+  readonly paths: {
+    onNewAddress(burst: Burst, row: number, nowUs: number): void;
+    moved(): void;
+    probe(address: Uint32Array, port: number, nowUs: number): boolean;
+    mayAnswerEarly(bytes: number): boolean;
+    answerEarly(burst: Burst, row: number): void;
+  };
+  readonly size: PathSize;
+  readonly repair: SessionRepair | undefined;
+  readonly reportIntervalUs: number;
+  readonly pingIntervalUs: number;
+  readonly dueUs: number;
+  readonly isNew: boolean;
+  readonly isClosing: boolean;
+  readonly isSilent: boolean;
+  isReportDue: boolean;
+  isEnding: boolean;
+  speak(): void;
+  ping(): void;
+  opened(nowUs: number): void;
+  takeEndpoint(nowUs: number): void;
+  confirmEpoch(nowUs: number): void;
+  renew(nowUs: number): void;
+  readonly ids: { onUsed(row: number): void };
+  onSilence(times: number): void;
+  sizeChanged(): void;
+  prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void;
+  close(reason: number, retryAfterS: number, nowUs: number): void;
+  pollTransmit(burst: Burst, nowUs: number): boolean;
+  handleTimeout(nowUs: number): void;
+  wipe(): void;
+}
+
+export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly datagramAead: DatagramAead;
-  /** Highest counter that the other end has reported; -1 before the first report. */
-  readonly acknowledged: Float64Array;
   /** Phase of the epoch that this end sends under. */
   readonly sendPhase: Uint8Array;
   /** Phase of the epoch that this end has keys of and under which nothing has opened yet, or NO_PHASE. */
@@ -73,47 +110,46 @@ export class OxSessions {
   readonly failures: Float64Array;
   /** The id that the other end's newest datagram named. */
   readonly usedId: Uint32Array;
-  /** What a datagram may have now, bytes of UDP payload (PROTOCOL §17, path_size.ts). */
-  readonly datagramBytes: Uint16Array;
-  /** From when on sending begins a search for a larger size, or Infinity. */
-  readonly searchAtUs: Float64Array;
-  /** Datagrams by their ECN mark, four a session. */
-  readonly ecn: Uint32Array;
   /** The rest of each session, by its row. */
-  readonly of: (OxSession | undefined)[] = [];
+  readonly of: (Session | undefined)[] = [];
   /** 1 for sessions whose plaintexts can be read on the way. */
   readonly isPlain: Uint8Array;
   /** What datagrams read of their session's row here. */
   readonly columns: Columns;
   readonly #trusted: TrustedLinks;
   readonly hints: Hints;
+  /** The report that is being read or written: one at a time, whichever session's it is. */
+  readonly report = new Report();
   /** What is done for each peer's control frames. */
   readonly budget: ControlBudget;
   /** Undefined where losses are not repaired. */
   readonly repairs: Repairs | undefined;
-  /** What repair comes to in the sessions that send repairs, and in those that take them. */
-  readonly sending = new Set<RepairTally>();
-  readonly receiving = new Set<RepairTally>();
-  readonly #a: Associations;
+  /** Undefined where no rate is to be found. */
+  readonly rates: Rates | undefined;
+  readonly #s: Shared;
+  readonly #outbox: Outbox;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
   /** The highest counter before the newest datagram came. */
   readonly #lastCounter: Float64Array;
 
   constructor(
-    associations: Associations,
+    shared: Shared,
+    outbox: Outbox,
     datagramAead: DatagramAead,
     trusted: TrustedLinks,
-    repair: RepairOptions | undefined,
+    repairs: Repairs | undefined,
+    rates: Rates | undefined,
   ) {
-    this.#a = associations;
-    this.repairs = repair && new Repairs(repair);
+    this.#s = shared;
+    this.#outbox = outbox;
+    this.repairs = repairs;
+    this.rates = rates;
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
-    const rows = associations.options.table.capacity;
+    const rows = shared.table.capacity;
     this.hints = new Hints(rows);
-    this.budget = new ControlBudget(associations.options.peers.capacity);
-    this.acknowledged = new Float64Array(rows);
+    this.budget = new ControlBudget(shared.peers.capacity);
     this.sendPhase = new Uint8Array(rows);
     this.awaitedPhase = new Uint8Array(rows);
     this.arrivedUs = new Float64Array(rows);
@@ -127,25 +163,13 @@ export class OxSessions {
     this.rekeyCounter = new Float64Array(rows);
     this.failures = new Float64Array(rows);
     this.usedId = new Uint32Array(rows);
-    this.datagramBytes = new Uint16Array(rows);
-    this.searchAtUs = new Float64Array(rows);
-    this.ecn = new Uint32Array(ECN_MARKS * rows);
     this.isPlain = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
     this.#lastCounter = new Float64Array(rows);
-    this.columns = new Columns().add(this.isPlain).add(this.awaitedPhase).add(this.sendPhase).add(
-      this.unanswered,
-    )
-      .add(this.unreported).add(this.isPressing).add(this.usedId).add(this.datagramBytes).add(
-        this.ecn,
-        ECN_MARKS,
-      )
-      .add(this.hints.version).add(this.arrivedUs).add(this.#lastCounter).add(this.pingAtUs).add(
-        this.reportAtUs,
-      )
-      .add(this.reportedUs).add(this.acknowledged).add(this.searchAtUs).add(this.rekeyAtUs).add(
-        this.rekeyCounter,
-      );
+    this.columns = new Columns().add(this.isPlain).add(this.awaitedPhase).add(this.sendPhase)
+      .add(this.unanswered).add(this.unreported).add(this.isPressing).add(this.usedId).add(this.hints.version)
+      .add(this.arrivedUs).add(this.#lastCounter).add(this.pingAtUs).add(this.reportAtUs).add(this.reportedUs)
+      .add(this.rekeyAtUs).add(this.rekeyCounter);
   }
 
   /** Key exchanges that may still be computed in this burst; the other end repeats what had no room. */
@@ -156,11 +180,11 @@ export class OxSessions {
   }
 
   /** Sets up the columns of a session whose row has just begun. */
-  begin(session: number, rest: OxSession, nowUs: number): void {
+  begin(session: number, rest: Session, nowUs: number): void {
     this.of[session] = rest;
+    this.#s.paths.begin(this.#s.table.path[session], this.#s.table.peer[session]);
     this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
     this.hints.begin(session);
-    this.acknowledged[session] = -1;
     this.awaitedPhase[session] = NO_PHASE;
     this.arrivedUs[session] = nowUs;
     this.reportAtUs[session] = Infinity;
@@ -170,10 +194,7 @@ export class OxSessions {
     this.unreported[session] = 0;
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
-    this.datagramBytes[session] = BASE_BYTES;
-    this.searchAtUs[session] = Infinity;
-    this.usedId[session] = this.#a.options.table.receiverIndex[session];
-    for (let i = 0; i < ECN_MARKS; i++) this.ecn[ECN_MARKS * session + i] = 0;
+    this.usedId[session] = this.#s.table.receiverIndex[session];
     this.enterEpoch(session, 0, nowUs);
   }
 
@@ -184,7 +205,7 @@ export class OxSessions {
 
   /** From now on this end sends under the keys of `phase`, whose limits begin to run. */
   enterEpoch(session: number, phase: number, nowUs: number): void {
-    const { table, limits } = this.#a.options;
+    const { table, limits } = this.#s;
     this.sendPhase[session] = phase;
     this.failures[session] = 0;
     this.#epochCounter[session] = table.sendCounter[session];
@@ -201,60 +222,55 @@ export class OxSessions {
 
   /** The largest inner packet that the session's datagrams take now, bytes. The one place that says it. */
   innerMtu(session: number): number {
-    return this.datagramBytes[session] - DATAGRAM_OVERHEAD_BYTES;
+    return this.#s.paths.datagramBytes[this.#s.table.path[session]] - DATAGRAM_OVERHEAD_BYTES;
   }
 
   /** After a datagram with a plaintext of so many bytes was numbered: large ones show what the path takes. */
   noteSize(session: number, plaintextBytes: number, nowUs: number): void {
     if (plaintextBytes <= BASE_BYTES - DATAGRAM_OVERHEAD_BYTES) return;
     const rest = this.of[session]!;
-    rest.size.onLarge(this.#a.options.table.sendCounter[session] - 1, nowUs);
+    rest.size.onLarge(this.#s.table.sendCounter[session] - 1, nowUs);
     if (rest.size.isDue) rest.sizeChanged();
   }
 
   /** Notes that the other end has seen the counter `highest`. */
   acknowledge(session: number, highest: number): void {
-    if (highest <= this.acknowledged[session] || highest >= this.#a.options.table.sendCounter[session]) {
-      return;
-    }
-    this.acknowledged[session] = highest;
+    const { table, paths } = this.#s, path = table.path[session];
+    if (highest <= paths.acknowledged[path] || highest >= table.sendCounter[session]) return;
+    paths.acknowledged[path] = highest;
     this.#limitSending(session);
   }
 
   /** The nearest of the limits that forbid a counter (PROTOCOL R41, R42, R61). */
   #limitSending(session: number): void {
     const sealed = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? SEALED_MAX_AES : COUNTER_LIMIT;
-    this.#a.options.table.sendLimit[session] = Math.min(
+    const { table, paths } = this.#s;
+    table.sendLimit[session] = Math.min(
       COUNTER_LIMIT,
-      this.acknowledged[session] + DISTANCE_LIMIT,
+      paths.acknowledged[table.path[session]] + DISTANCE_LIMIT,
       this.#epochCounter[session] + sealed,
     ) - LIMIT_MARGIN;
   }
 
   /** After the datagram in `row` was authentic and fresh. */
   received(burst: Burst, row: number, nowUs: number): void {
-    const { peers, table } = this.#a.options;
+    const { peers, table, paths } = this.#s;
     const session = burst.session[row], id = burst.peer[row];
     if (session === peers.next[id]) {
       this.of[session]!.takeEndpoint(nowUs);
-      this.#a.confirm(id, nowUs);
+      this.#outbox.confirm(id, nowUs);
     }
     if (burst.phase[row] === this.awaitedPhase[session]) {
       this.awaitedPhase[session] = NO_PHASE;
       this.of[session]!.confirmEpoch(nowUs);
     }
     if (this.of[session]!.isNew) this.of[session]!.opened(nowUs);
-    const { receiver } = this.of[session]!;
-    if (receiver !== undefined) {
-      const bytes = datagramBytes(burst, row);
-      receiver.arrivals.arrived(burst.counter[row], bytes, nowUs);
-      receiver.tally.datagram(bytes, nowUs);
-    }
+    this.of[session]!.repair?.datagramReceived(burst, row, nowUs);
     this.pingAtUs[session] = Infinity;
     this.unanswered[session] = 0;
     this.unreported[session]++;
     const mark = burst.ecn[row] & 3;
-    this.ecn[ECN_MARKS * session + mark]++;
+    paths.ecn[ECN_MARKS * table.path[session] + mark]++;
     if (mark === CONGESTION_EXPERIENCED || this.unreported[session] >= REPORT_SOON_DATAGRAMS) {
       this.isPressing[session] = 1;
     }
@@ -265,19 +281,20 @@ export class OxSessions {
       const named = readConnectionId(burst.view, burst.offset[row] - burst.headerBytes[row]);
       if (named !== this.usedId[session]) {
         this.usedId[session] = named;
-        this.of[session]!.onIdUsed(table.find(named));
+        this.of[session]!.ids.onUsed(table.find(named));
       }
-      if (session === peers.current[id]) this.#follow(burst, row, session, id, nowUs);
+      if (session === peers.current[id]) this.#follow(burst, row, session, nowUs);
     }
-    this.#a.traversed(id, nowUs);
+    this.#outbox.traversed(id, nowUs);
   }
 
   /** Compares where the newest datagram came from with the path in use. */
-  #follow(burst: Burst, row: number, session: number, id: number, nowUs: number): void {
-    const { address, port, local } = this.#a.options.peers;
-    const from = 4 * row, to = 4 * id;
+  #follow(burst: Burst, row: number, session: number, nowUs: number): void {
+    const { address, port, local } = this.#s.paths;
+    const path = this.#s.table.path[session];
+    const from = 4 * row, to = 4 * path;
     if (
-      burst.port[row] === port[id] && burst.address[from + 3] === address[to + 3] &&
+      burst.port[row] === port[path] && burst.address[from + 3] === address[to + 3] &&
       burst.address[from + 2] === address[to + 2] && burst.address[from + 1] === address[to + 1] &&
       burst.address[from] === address[to]
     ) {
@@ -299,7 +316,7 @@ export class OxSessions {
       this.#reportNow(session);
     } else if (dueUs < reportAtUs[session]) {
       reportAtUs[session] = dueUs;
-      this.#a.timers.hasten(id, dueUs);
+      this.#s.timers.hasten(id, dueUs);
     }
   }
 
@@ -319,12 +336,12 @@ export class OxSessions {
 
   /** After a datagram did not open. */
   failed(session: number): void {
-    const { table } = this.#a.options;
+    const { table } = this.#s;
     const failedMax = this.of[session]!.aead !== AEAD_CHACHA20_POLY1305 ? FAILED_MAX_AES : FAILED_MAX_CHACHA;
     if (++this.failures[session] < failedMax) return;
     this.of[session]!.isEnding = true;
     table.endsUs[session] = -Infinity;
-    this.#a.timers.hasten(table.peer[session], -Infinity);
+    this.#s.timers.hasten(table.peer[session], -Infinity);
   }
 
   /**
@@ -332,13 +349,13 @@ export class OxSessions {
    * The caller has asked `sendable`.
    */
   number(burst: Burst, row: number, connectionId: number): void {
-    const { table, drop } = this.#a.options;
+    const { table, paths } = this.#s;
     const { view, offset, next, counter, headerBytes, phase } = burst;
     const session = burst.session[row];
     counter[row] = table.sendCounter[session];
-    const bytes = counterBytes(counter[row], this.acknowledged[session]);
+    const bytes = counterBytes(counter[row], paths.acknowledged[table.path[session]]);
     if (bytes === 0) {
-      next[row] = drop.no_session;
+      next[row] = DROP.no_session;
       return;
     }
     table.sendCounter[session]++;
@@ -353,16 +370,17 @@ export class OxSessions {
   sent(id: number, session: number, nowUs: number): void {
     if (this.pingAtUs[session] === Infinity) {
       this.pingAtUs[session] = nowUs + this.of[session]!.pingIntervalUs;
-      this.#a.timers.hasten(id, this.pingAtUs[session]);
+      this.#s.timers.hasten(id, this.pingAtUs[session]);
     }
-    this.#a.traversed(id, nowUs);
-    if (nowUs >= this.searchAtUs[session]) {
+    this.#outbox.traversed(id, nowUs);
+    const { table, paths } = this.#s;
+    if (nowUs >= paths.searchAtUs[table.path[session]]) {
       this.of[session]!.size.onUse(nowUs);
       this.of[session]!.sizeChanged();
     }
     if (
       nowUs >= this.rekeyAtUs[session] ||
-      this.#a.options.table.sendCounter[session] > this.rekeyCounter[session]
+      table.sendCounter[session] > this.rekeyCounter[session]
     ) this.of[session]!.renew(nowUs);
   }
 
@@ -382,7 +400,7 @@ export class OxSessions {
 
   /** Adds what the peer's sessions have to say by themselves to the burst; false when it was full before all was said. */
   pollTransmit(burst: Burst, id: number, nowUs: number): boolean {
-    const { current, previous } = this.#a.options.peers;
+    const { current, previous } = this.#s.peers;
     // One that was replaced is silent, for its successor may have another path, where its ids must not be seen.
     return this.#say(current[id], burst, nowUs) &&
       (!this.#isClosing(previous[id]) || this.#say(previous[id], burst, nowUs));
@@ -393,7 +411,7 @@ export class OxSessions {
   }
 
   #say(session: number, burst: Burst, nowUs: number): boolean {
-    if (session === NONE || this.#a.options.table.protocol[session] !== OXTUNNEL) return true;
+    if (session === NONE || this.#s.table.protocol[session] !== OXTUNNEL) return true;
     return this.of[session]!.pollTransmit(burst, nowUs);
   }
 
@@ -410,6 +428,20 @@ export class OxSessions {
     }
     if (this.reportAtUs[session] <= nowUs) this.#reportNow(session);
     this.of[session]!.handleTimeout(nowUs);
+  }
+
+  /** The session is replaced: it opens for a grace period more, and then its keys are overwritten (PROTOCOL §10). */
+  superseded(session: number, nowUs: number): void {
+    const { table, limits } = this.#s;
+    table.endsUs[session] = Math.min(table.endsUs[session], nowUs + limits.graceUs);
+    const rest = this.of[session];
+    if (rest !== undefined) rest.isEnding = true;
+  }
+
+  /** The peer's present session, or undefined when the peer has none, or one of WireGuard. */
+  currentOf(id: number): Session | undefined {
+    const session = this.#s.peers.current[id];
+    return session === NONE ? undefined : this.of[session];
   }
 
   /** Wipes what the session has besides its row, and gives its spare ids' rows back. */

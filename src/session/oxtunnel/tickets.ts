@@ -6,7 +6,6 @@
  * Keeps PROTOCOL R66, R68 and R69.
  */
 import type { Primitives } from "../../codec/kernels.ts";
-import type { PeerTable } from "../peers.ts";
 
 /** How long a ticket is good. */
 export const TICKET_LIFE_US = 43_200_000_000;
@@ -42,6 +41,13 @@ export function wipeTicket(ticket: Ticket | undefined): void {
   ticket?.bytes.fill(0);
 }
 
+/** Whom tickets are given to, by id: the peer table, of which a ticket needs to know this. */
+export interface TicketHolders {
+  get(id: number): { readonly publicKey: Uint8Array } | undefined;
+  /** Changes when an id passes from one peer to another. */
+  readonly generation: Uint32Array;
+}
+
 /** The keys of one Worker: it gives tickets to the peers that it owns, whose initiations come to it alone. */
 export class TicketKeys {
   /** When `rotate` is due; Infinity before the first ticket. */
@@ -61,7 +67,7 @@ export class TicketKeys {
   }
 
   /** A ticket with this secret, 32 bytes, for the peer with this id. */
-  seal(secret: Uint8Array, peers: PeerTable, id: number, nowUs: number): Uint8Array {
+  seal(secret: Uint8Array, peers: TicketHolders, id: number, nowUs: number): Uint8Array {
     if (this.dueUs === Infinity) this.#draw(nowUs);
     this.rotate(nowUs);
     const ticket = new Uint8Array(OWN_TICKET_BYTES);
@@ -81,7 +87,7 @@ export class TicketKeys {
   }
 
   /** The secret, which the caller wipes; undefined for a ticket that is another's, expired, forged or unknown here. */
-  open(ticket: Uint8Array, peers: PeerTable, id: number, nowUs: number): Uint8Array | undefined {
+  open(ticket: Uint8Array, peers: TicketHolders, id: number, nowUs: number): Uint8Array | undefined {
     this.rotate(nowUs);
     if (ticket.length !== OWN_TICKET_BYTES || this.dueUs === Infinity) return undefined;
     const isPrevious = ticket[0] === ((this.#number - 1) & 255);
@@ -123,7 +129,7 @@ export class TicketKeys {
 }
 
 /** Whose ticket it is: the static key, and the place in the table, which a peer that was removed never has again. */
-function holder(peers: PeerTable, id: number): Uint8Array {
+function holder(peers: TicketHolders, id: number): Uint8Array {
   const { publicKey } = peers.get(id)!;
   const bytes = new Uint8Array(publicKey.length + 8);
   const view = new DataView(bytes.buffer);

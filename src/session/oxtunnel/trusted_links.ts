@@ -5,7 +5,7 @@
  */
 import { NONE } from "../../vector/arena.ts";
 import { parsePrefix } from "../../wire/address.ts";
-import { PrefixTable } from "../prefix_table.ts";
+import { PrefixTable } from "../../vector/prefix_table.ts";
 
 export class TrustedLinks {
   readonly #networks = new PrefixTable();

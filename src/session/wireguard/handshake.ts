@@ -6,6 +6,7 @@
  */
 import type { Primitives } from "../../codec/kernels.ts";
 import { deriveKeys, hash } from "../../codec/hash.ts";
+import { TIMESTAMP_BYTES } from "../../wire/timestamp.ts";
 import { TYPE_INITIATION, TYPE_RESPONSE } from "../../wire/wireguard.ts";
 import {
   type HandshakeState,
@@ -23,7 +24,6 @@ import {
 export { type HandshakeState, type OpenedInitiation, wipeHandshake } from "../noise.ts";
 
 const NOTHING = new Uint8Array(0);
-export const TIMESTAMP_BYTES = 12;
 const WIREGUARD: Transcript = {
   initialHash: hash(INITIAL_KEY, new TextEncoder().encode("WireGuard v1 zx2c4 Jason@zx2c4.com")),
   bindsHeaders: false,
@@ -126,24 +126,4 @@ export function consumeResponse(
   wipeHandshake(read.state);
   wipeHandshake(kept);
   return { sendKey, receiveKey };
-}
-
-/** TAI64N of a Unix time in microseconds: 12 bytes, big-endian, in the order of time (whitepaper §5.1). */
-export function tai64n(unixUs: number): Uint8Array {
-  const out = new Uint8Array(12);
-  const view = new DataView(out.buffer);
-  const seconds = Math.floor(unixUs / 1_000_000);
-  // 2^62 + 10 s: the label's base and TAI's offset at the Unix epoch.
-  view.setUint32(0, 0x40000000 + Math.floor((seconds + 10) / 4294967296));
-  view.setUint32(4, (seconds + 10) >>> 0);
-  view.setUint32(8, Math.floor(unixUs - seconds * 1_000_000) * 1000);
-  return out;
-}
-
-/** Whether timestamp `a` is later than `b`, both 12 bytes; they are not secret. */
-export function isLater(a: Uint8Array, b: Uint8Array): boolean {
-  for (let i = 0; i < 12; i++) {
-    if (a[i] !== b[i]) return a[i] > b[i];
-  }
-  return false;
 }

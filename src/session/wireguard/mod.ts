@@ -1,10 +1,11 @@
 /**
- * WireGuard's handshake messages and timers between peers (PROTOCOL §3, §5; whitepaper §5.4 and §6): what is its own
- * beside what associations.ts does for both protocols. Invariant: nothing changes for a message that has not
- * authenticated, except counters. Answers are written over the message that asked.
+ * WireGuard's handshake messages and timers between peers (PROTOCOL §3, §5; whitepaper §5.4 and §6), beside what both
+ * protocols share (session/associations.ts). Invariant: nothing changes for a message that has not authenticated, except
+ * counters. Answers are written over the message that asked.
  * Keeps PROTOCOL R7, R10 and R16.
  */
-import { type Burst, TO_INITIATION_ADMITTED, TO_TRANSMIT } from "../../vector/burst.ts";
+import { DROP } from "../../metrics.ts";
+import { type Burst, TO_INITIATION_ADMITTED, TO_SEAL, TO_TRANSMIT } from "../../vector/burst.ts";
 import { NONE } from "../../vector/arena.ts";
 import {
   INITIATION_BYTES,
@@ -14,8 +15,11 @@ import {
   RESPONSE_BYTES,
   RESPONSE_MAC1_AT,
 } from "../../wire/wireguard.ts";
-import type { Associations } from "../associations.ts";
-import { CookieChecker } from "../cookie.ts";
+import { CookieChecker, type CookieJar } from "../cookie.ts";
+import type { Epochs } from "../epochs.ts";
+import type { HandshakeGate } from "../handshake_gate.ts";
+import { freshBytes } from "../noise.ts";
+import type { Outbox } from "../outbox.ts";
 import {
   consumeResponse,
   createInitiation,
@@ -26,51 +30,62 @@ import {
   wipeHandshake,
 } from "./handshake.ts";
 import type { Peer } from "../peers.ts";
+import type { Protocol, Shared } from "../shared.ts";
 
-export class Wireguard {
-  readonly #a: Associations;
+/** The shared parts that WireGuard works with. */
+export interface WireguardParts {
+  readonly shared: Shared;
+  readonly epochs: Epochs;
+  readonly gate: HandshakeGate;
+  readonly outbox: Outbox;
+}
+
+export class Wireguard implements Protocol {
   readonly checker: CookieChecker;
+  readonly #s: Shared;
+  readonly #p: WireguardParts;
 
-  constructor(associations: Associations) {
-    this.#a = associations;
-    const { staticPublic, random, limits } = associations.options;
+  constructor(parts: WireguardParts) {
+    this.#p = parts;
+    this.#s = parts.shared;
+    const { staticPublic, random, limits } = parts.shared;
     this.checker = new CookieChecker(staticPublic, random, limits.cookieUs);
   }
 
   /** Answers the initiation in `row` over itself, or says in `next` why not. */
   onInitiation(burst: Burst, row: number, nowUs: number): void {
-    const associations = this.#a;
-    const { primitives, peers, table, drop, staticPrivate, staticPublic } = associations.options;
+    const { epochs, gate, outbox } = this.#p;
+    const { primitives, paths, peers, table, staticPrivate, staticPublic, random } = this.#s;
     const { offset, next, address, port, local } = burst;
     const message = burst.bytes.subarray(offset[row], offset[row] + INITIATION_BYTES);
     if (
       next[row] !== TO_INITIATION_ADMITTED &&
-      !associations.admits(burst, row, message, INITIATION_MAC1_AT, this.checker, true, nowUs)
+      !gate.admits(burst, row, message, INITIATION_MAC1_AT, this.checker, true, nowUs)
     ) return;
     const opened = openInitiation(primitives, message, staticPrivate, staticPublic);
     if (!opened) {
-      next[row] = drop.handshake_failed;
+      next[row] = DROP.handshake_failed;
       return;
     }
-    const peer = associations.initiatorOf(burst, row, opened);
+    const peer = gate.initiatorOf(burst, row, opened);
     if (!peer) return;
     const timestamp = openTimestamp(primitives, message, opened, peer.staticSecret);
-    const session = associations.sessionFor(burst, row, peer, timestamp, nowUs);
+    const session = gate.sessionFor(burst, row, peer, timestamp, nowUs);
     if (!timestamp || session === NONE) {
       wipeHandshake(opened.state);
       return;
     }
-    const keys = createResponse(primitives, message, opened, peer.presharedKey, associations.bytes(32));
+    const keys = createResponse(primitives, message, opened, peer.presharedKey, freshBytes(random, 32));
     if (!keys) {
       wipeHandshake(opened.state);
       table.erase(session);
-      next[row] = drop.handshake_failed;
+      next[row] = DROP.handshake_failed;
       return;
     }
     const sender = readSender(burst.view, offset[row]);
     this.#key(session, sender, false, nowUs, keys.sendKey, keys.receiveKey);
-    if (!associations.isOnOxtunnel(peer.id, session)) {
-      associations.roam(peer.id, address, 4 * row, port[row], local);
+    if (!epochs.isOnOxtunnel(peer.id, session)) {
+      paths.roam(peer.id, address, 4 * row, port[row], local);
     }
     peers.silenceAtUs[peer.id] = Infinity; // an initiation is an authentic packet too
     burst.view.setUint32(offset[row] + 4, table.receiverIndex[session], true);
@@ -78,17 +93,17 @@ export class Wireguard {
     peer.jar.sign(message.subarray(0, RESPONSE_BYTES), RESPONSE_MAC1_AT, nowUs);
     burst.length[row] = RESPONSE_BYTES;
     next[row] = TO_TRANSMIT;
-    associations.answered(peer, session, timestamp, nowUs);
+    outbox.answered(peer, session, timestamp, nowUs);
   }
 
   /** Completes the handshake that the response in `row` answers. */
   onResponse(burst: Burst, row: number, nowUs: number): void {
-    const associations = this.#a;
-    const { primitives, drop, staticPrivate } = associations.options;
+    const { gate, outbox } = this.#p;
+    const { primitives, paths, staticPrivate } = this.#s;
     const { offset, next, address, port, local } = burst;
     const message = burst.bytes.subarray(offset[row], offset[row] + RESPONSE_BYTES);
     const session = readResponseReceiver(burst.view, offset[row]);
-    const peer = associations.responderTo(
+    const peer = gate.responderTo(
       burst,
       row,
       message,
@@ -101,14 +116,21 @@ export class Wireguard {
     const { state, row: epoch } = peer.pending;
     const keys = consumeResponse(primitives, message, state, staticPrivate, peer.presharedKey);
     if (!keys) {
-      next[row] = drop.handshake_failed;
+      next[row] = DROP.handshake_failed;
       return;
     }
-    associations.roam(peer.id, address, 4 * row, port[row], local);
+    paths.roam(peer.id, address, 4 * row, port[row], local);
     this.#key(epoch, readSender(burst.view, offset[row]), true, nowUs, keys.sendKey, keys.receiveKey);
-    associations.finished(peer, nowUs);
+    outbox.finished(peer, nowUs);
     this.received(peer.id, epoch, false, nowUs);
   }
+
+  jarOf(peer: Peer): CookieJar {
+    return peer.jar;
+  }
+
+  /** WireGuard's initiations carry no packets. */
+  earlyData(): undefined {}
 
   initiationBytes(): number {
     return INITIATION_BYTES;
@@ -122,14 +144,14 @@ export class Wireguard {
     timestamp: Uint8Array,
     nowUs: number,
   ): HandshakeState | undefined {
-    const { primitives, staticPublic, table } = this.#a.options;
+    const { primitives, staticPublic, table, random } = this.#s;
     const state = createInitiation(
       primitives,
       message,
       staticPublic,
       peer.publicKey,
       peer.staticSecret,
-      this.#a.bytes(32),
+      freshBytes(random, 32),
       timestamp,
     );
     if (!state) return undefined;
@@ -139,19 +161,60 @@ export class Wireguard {
     return state;
   }
 
+  forgetPending(): void {}
+
+  isUrgent(): boolean {
+    return false;
+  }
+
+  awaitedUntilUs(): number {
+    return -Infinity;
+  }
+
+  mayAnswerEarly(): boolean {
+    return false;
+  }
+
+  answerEarly(): void {}
+
+  /** Adds a packet without data (whitepaper §6.5). */
+  keepalive(burst: Burst, id: number, session: number): boolean {
+    const row = burst.grow(0, TO_SEAL);
+    if (row < 0) return false;
+    burst.peer[row] = id;
+    burst.session[row] = session;
+    return true;
+  }
+
+  // A WireGuard session has no word, deadline or secret besides its row's.
+
+  pollTransmit(): boolean {
+    return true;
+  }
+
+  dueUs(): number {
+    return Infinity;
+  }
+
+  handleTimeout(): void {}
+
+  superseded(): void {}
+
+  end(): void {}
+
   /** After authentic packets on `session`, any of them with data or none: confirmation of a new key, timers. Hot: no allocation. */
   received(id: number, session: number, isData: boolean, nowUs: number): void {
-    const associations = this.#a;
-    const { peers, table, limits } = associations.options;
-    if (session === peers.next[id]) associations.confirm(id, nowUs);
+    const { outbox } = this.#p;
+    const { peers, table, limits, timers } = this.#s;
+    if (session === peers.next[id]) outbox.confirm(id, nowUs);
     peers.silenceAtUs[id] = Infinity;
     if (isData) {
       if (peers.keepaliveAtUs[id] === Infinity) {
         peers.keepaliveAtUs[id] = nowUs + limits.keepaliveUs;
-        associations.timers.hasten(id, peers.keepaliveAtUs[id]);
+        timers.hasten(id, peers.keepaliveAtUs[id]);
       }
     }
-    associations.traversed(id, nowUs);
+    outbox.traversed(id, nowUs);
     if (
       table.initiator[session] === 1 && session === peers.current[id] &&
       nowUs - table.bornUs[session] > limits.rejectAfterUs - limits.keepaliveUs - limits.rekeyTimeoutUs
@@ -160,18 +223,18 @@ export class Wireguard {
 
   /** After packets were made for the peer on its current session, any of them with data or none. Hot: no allocation. */
   sent(id: number, session: number, isData: boolean, nowUs: number): void {
-    const associations = this.#a;
-    const { peers, table, limits } = associations.options;
+    const { outbox } = this.#p;
+    const { peers, table, limits, timers } = this.#s;
     peers.keepaliveAtUs[id] = Infinity;
     if (isData && peers.silenceAtUs[id] === Infinity) {
       peers.silenceAtUs[id] = nowUs + limits.keepaliveUs + limits.rekeyTimeoutUs + peers.jitterUs[id];
-      associations.timers.hasten(id, peers.silenceAtUs[id]);
+      timers.hasten(id, peers.silenceAtUs[id]);
     }
-    associations.traversed(id, nowUs);
+    outbox.traversed(id, nowUs);
     if (
       table.sendCounter[session] > limits.rekeyAfterMessages ||
       (table.initiator[session] === 1 && nowUs - table.bornUs[session] > limits.rekeyAfterUs)
-    ) associations.initiate(id);
+    ) outbox.initiate(id);
   }
 
   /** Gives the row its keys, whose copies are wiped, and its limits. */
@@ -183,7 +246,7 @@ export class Wireguard {
     sendKey: Uint8Array,
     receiveKey: Uint8Array,
   ): void {
-    const { table, limits } = this.#a.options;
+    const { table, limits } = this.#s;
     table.key(session, remoteIndex, initiator, nowUs, sendKey, receiveKey);
     sendKey.fill(0);
     receiveKey.fill(0);
@@ -193,9 +256,9 @@ export class Wireguard {
   }
 
   #askForSuccessor(id: number): void {
-    const peer = this.#a.options.peers.get(id)!;
+    const peer = this.#s.peers.get(id)!;
     if (peer.askedForSuccessor) return;
     peer.askedForSuccessor = true;
-    this.#a.initiate(id);
+    this.#p.outbox.initiate(id);
   }
 }

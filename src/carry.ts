@@ -1,0 +1,135 @@
+// Hot path.
+/**
+ * The one way in which bursts go between port, core and exit: the steps of a round, each of which takes what is there and leaves
+ * nothing behind. The driver, the simulator, warm-up and the benches carry by it and differ only in when they call which step.
+ * Invariant: after each step the burst is empty and every slot was released or handed over. Reads no clock and waits for nothing.
+ */
+import type { Metrics } from "./metrics.ts";
+import type { Arena } from "./vector/arena.ts";
+import { Burst, BURST_CAPACITY, TO_EXIT, TO_TRANSMIT } from "./vector/burst.ts";
+
+/** The core's verbs, as relay and client have them. */
+export interface Core {
+  ingest(burst: Burst, nowUs: number): void;
+  ingestRest(burst: Burst, nowUs: number): number;
+  ingestInner(burst: Burst, nowUs: number): void;
+  pollTransmit(burst: Burst, nowUs: number): number;
+  pollTimeout(): number;
+  handleTimeout(nowUs: number): void;
+  setWallClock(unixOffsetUs: number): void;
+}
+
+/** What a round needs of a port (io/port.ts). */
+export interface Outer {
+  receive(burst: Burst): number;
+  transmit(burst: Burst): void;
+}
+
+/** What a round needs of an exit (exit/exit.ts). */
+export interface Inner {
+  receive(burst: Burst, nowUs: number): number;
+  send(burst: Burst, nowUs: number): void;
+}
+
+/** What a round needs of the mailbox that joins Workers (io/mailbox.ts). */
+export interface Siblings {
+  receive(burst: Burst): number;
+  send(burst: Burst): void;
+}
+
+/** All times are microseconds of the caller's clock and never decrease. */
+export class Carrier {
+  /** Empty between the steps; whoever has datagrams or packets in memory fills it and calls `ingest` or `ingestInner`. */
+  readonly burst: Burst;
+  /** Whether a step since the caller last cleared this may have left something behind that no descriptor shows. */
+  isMore = false;
+
+  constructor(
+    arena: Arena,
+    readonly core: Core,
+    readonly port: Outer,
+    readonly exit: Inner,
+    readonly metrics: Metrics,
+    readonly mailbox?: Siblings,
+  ) {
+    this.burst = new Burst(arena);
+  }
+
+  /** Carries what the port has; whether there was anything. */
+  takeOuter(nowUs: number): boolean {
+    if (this.port.receive(this.burst) === 0) return false;
+    this.#noteMore();
+    this.ingest(nowUs);
+    return true;
+  }
+
+  /** Carries what other Workers have handed over; whether there was anything. */
+  takeHandedOver(nowUs: number): boolean {
+    if (this.mailbox === undefined || this.mailbox.receive(this.burst) === 0) return false;
+    this.#noteMore();
+    this.ingest(nowUs);
+    return true;
+  }
+
+  /** Carries what the exit has; whether there was anything. */
+  takeInner(nowUs: number): boolean {
+    if (this.exit.receive(this.burst, nowUs) === 0) return false;
+    this.#noteMore();
+    this.ingestInner(nowUs);
+    return true;
+  }
+
+  /** Carries the burst's outer datagrams (TO_PARSE, or the step at which another Worker handed a row over). */
+  ingest(nowUs: number): void {
+    const { core, exit, burst } = this;
+    core.ingest(burst, nowUs);
+    do {
+      exit.send(burst, nowUs);
+      core.ingestInner(burst, nowUs); // what the exit refused and turned around
+      this.#transmit(nowUs);
+      burst.release();
+    } while (core.ingestRest(burst, nowUs) > 0);
+  }
+
+  /** Carries the burst's inner packets (TO_TUNNEL). */
+  ingestInner(nowUs: number): void {
+    this.core.ingestInner(this.burst, nowUs);
+    this.#transmit(nowUs);
+    this.burst.release();
+  }
+
+  /** Sends what the core has of its own: handshakes, control frames, packets that waited. To be called after any other step. */
+  flush(nowUs: number): void {
+    const { core, burst } = this;
+    while (core.pollTransmit(burst, nowUs) > 0) {
+      this.#transmit(nowUs);
+      burst.release();
+    }
+  }
+
+  /** A burst that was short, with slots left, had everything. */
+  #noteMore(): void {
+    const { count, arena } = this.burst;
+    if (count === BURST_CAPACITY || arena.free === 0) this.isMore = true;
+  }
+
+  /** Datagrams to the port; what was turned around, being too big, back to the exit; and what is other Workers' to them. */
+  #transmit(nowUs: number): void {
+    const { burst } = this;
+    const { count, next, length } = burst;
+    let datagrams = 0, bytes = 0, isTurned = false;
+    for (let row = 0; row < count; row++) {
+      if (next[row] === TO_EXIT) isTurned = true;
+      if (next[row] !== TO_TRANSMIT) continue;
+      datagrams++;
+      bytes += length[row];
+    }
+    if (datagrams > 0) {
+      this.metrics.add("datagrams_sent", datagrams);
+      this.metrics.add("bytes_sent", bytes);
+      this.port.transmit(burst);
+    }
+    if (isTurned) this.exit.send(burst, nowUs);
+    this.mailbox?.send(burst);
+  }
+}

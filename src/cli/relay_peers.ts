@@ -1,0 +1,83 @@
+/**
+ * Additions and removals of peers that a running relay carries out, over its admin interface, and what a person is told when
+ * none does. Invariant: a relay that cannot be asked is no failure of the change, which the caller then makes in the store; what
+ * the relay refuses is one. Opens no store.
+ */
+import type { Config } from "../config.ts";
+import { CommandError } from "../process/help.ts";
+import { recordMistake } from "../serve/peers_file.ts";
+import type { PeerRecord } from "../session/peer_record.ts";
+import { adminUrl } from "../serve/admin_token.ts";
+import { askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
+
+/** Of HTTP: the request is well-formed, and the relay will not do it. */
+const CONFLICT = 409;
+
+/**
+ * Has the running relay store and serve a peer, of which it makes no key. Returns its record, or why the relay was not asked or
+ * gave no answer of use, in which case it may have stored the peer all the same. Throws RefusedError with the relay's words.
+ */
+export async function addByRelay(
+  config: Config,
+  peer: { name: string; publicKey: string; presharedKey?: string },
+): Promise<PeerRecord | Error> {
+  let reply: unknown;
+  try {
+    reply = await askRelay(config, "POST", "/v1/peers", peer);
+  } catch (error) {
+    if (error instanceof RefusedError && error.status === CONFLICT) throw error;
+    if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return error;
+    throw error;
+  }
+  const record = reply as PeerRecord;
+  if (
+    recordMistake(reply) !== undefined || record.publicKey !== peer.publicKey || record.name !== peer.name
+  ) {
+    return new CommandError(`${adminUrl(config)} answered with another peer, not as a relay does`);
+  }
+  return record;
+}
+
+/** Removes a peer by the running relay: "removed", "unknown" there, or why the relay was not asked. Throws RefusedError. */
+export async function removeByRelay(config: Config, name: string): Promise<"removed" | "unknown" | Error> {
+  try {
+    await askRelay(config, "DELETE", `/v1/peers/${encodeURIComponent(name)}`);
+    return "removed";
+  } catch (error) {
+    if (error instanceof RefusedError) {
+      if (error.status === 404 || error.status === 400) return "unknown";
+      throw error;
+    }
+    return error as Error;
+  }
+}
+
+/** Makes a running relay read the peers again; the result is the exit code. A relay that does not run reads them when it starts. */
+export async function tellRelay(config: Config): Promise<number> {
+  try {
+    const reply = await askRelay(config, "POST", "/v1/reload") as { peers?: { total?: unknown } } | null;
+    console.error(`The running relay knows: it serves ${Number(reply?.peers?.total)} peers now.`);
+    return 0;
+  } catch (error) {
+    return explainUntold(config, error);
+  }
+}
+
+/** Says why a relay does not know of a change that is stored; the result is the exit code. */
+export function explainUntold(config: Config, error: unknown): number {
+  if (error instanceof NoRelayError) {
+    console.error("The relay is not running; it will read this when it starts (deno task serve).");
+    return 0;
+  }
+  if (error instanceof Deno.errors.NotCapable) {
+    console.error(
+      `A running relay was not told, because this task may not reach ${adminUrl(config)}; send it SIGHUP.`,
+    );
+    return 0;
+  }
+  if (error instanceof CommandError) {
+    console.error(`Done, but the running relay was not told: ${error.message}; or send it SIGHUP.`);
+    return 1;
+  }
+  throw error;
+}

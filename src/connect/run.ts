@@ -1,0 +1,101 @@
+/**
+ * A client's link while it is up: looked after several times a second, shown once a second, ended by a signal. Invariant: the link
+ * is closed however the run ends; a shortage of descriptors ends nothing that carries, or may carry, packets. Touches nothing of
+ * the host: the caller's hooks do.
+ */
+import { isShortage } from "../io/accept.ts";
+import { CommandError } from "../process/help.ts";
+import { giveBackMemorySoon } from "../process/memory.ts";
+import type { AppHints } from "./app_hints.ts";
+import type { Link } from "./link/mod.ts";
+import type { LinkView } from "./view.ts";
+
+const FIRST_ANSWER_MS = 20_000;
+const LOOK_MS = 250, FIRST_LOOK_MS = 100, SHOW_MS = 1000 - LOOK_MS / 2;
+const GUARD_LOOKS = 40;
+
+export interface Hooks {
+  /** Whether to try for ever: giving up would open the kill switch. */
+  isPatient: boolean;
+  onConnected: () => Promise<void>;
+  onGuard: () => Promise<void>;
+}
+
+/** Runs the link until a signal ends it. Throws when the relay never answers, unless it is patient. */
+export async function run(
+  link: Link,
+  appHints: AppHints,
+  view: LinkView,
+  { isPatient, onConnected, onGuard }: Hooks,
+): Promise<number> {
+  let wake = () => {};
+  let ended = false;
+  const end = () => {
+    ended = true;
+    wake();
+  };
+  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  for (const signal of signals) Deno.addSignalListener(signal, end);
+  try {
+    const startedMs = performance.now();
+    let isUp = false, shownMs = -Infinity;
+    const look = async (looks: number) => {
+      const state = await link.tend();
+      if (!isUp && state === "connected") {
+        await onConnected();
+        isUp = true;
+        view.say("The tunnel is up.");
+        giveBackMemorySoon();
+      }
+      if (!isUp && !isPatient && performance.now() - startedMs > FIRST_ANSWER_MS) {
+        throw new CommandError(noAnswer(link));
+      }
+      const nowMs = performance.now();
+      if (nowMs - shownMs >= SHOW_MS || view.isChange(state)) {
+        view.show(link.report());
+        shownMs = nowMs;
+      }
+      if (isUp) appHints.tend(nowMs);
+      if (isUp && looks % GUARD_LOOKS === GUARD_LOOKS - 1) await onGuard();
+    };
+    for (let looks = 0; !ended; looks++) {
+      try {
+        await look(looks);
+      } catch (error) {
+        // A tunnel goes on without a look at it. One that is not up yet may carry already; it has as long as an answer has.
+        const isWaitedFor = isUp || performance.now() - startedMs <= FIRST_ANSWER_MS;
+        if (!isWaitedFor || !isShortage(error)) throw error;
+        if (performance.now() - shownMs >= SHOW_MS) {
+          view.say(`not looked after now: ${(error as Error).message}`);
+        }
+        shownMs = performance.now();
+      }
+      if (ended) break;
+      await new Promise<void>((resolve) => {
+        const timer = setTimeout(resolve, isUp ? LOOK_MS : FIRST_LOOK_MS);
+        wake = () => {
+          clearTimeout(timer);
+          resolve();
+        };
+      });
+    }
+    return 0;
+  } finally {
+    for (const signal of signals) Deno.removeSignalListener(signal, end);
+    await link.close();
+  }
+}
+
+function noAnswer(link: Link): string {
+  const failure = link.fallbackFailure;
+  const around = failure === undefined
+    ? "UDP may be blocked on the way, and the invitation names no way around (no [fallback] on the relay when it was " +
+      "made)"
+    : failure || "UDP may be blocked on the way, and over TLS it does not answer either";
+  return `no answer from the relay at ${link.servers.address} in ${
+    FIRST_ANSWER_MS / 1000
+  } s: it may be off, ${around}, ` +
+    "or it does not know this device, or this machine's clock has gone back; on the relay, `deno task peer list`, " +
+    "`deno task status` and its log tell. " +
+    "Nothing was changed here";
+}

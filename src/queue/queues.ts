@@ -1,0 +1,431 @@
+// Hot path.
+/**
+ * Packets that wait for their line, the way to one peer whose rate is known: whose turn it is (tins.ts), when the line is free
+ * again, and which packets are lost instead (codel.ts, deadlines, bounds). Invariant: a packet that waits owns its slot until
+ * it is taken or dropped, and what waits is bounded in all, by line and by flow; a line that is free passes packets on
+ * untouched. Knows peers by their number, no sessions; reads no clock.
+ * Keeps PROTOCOL R100.
+ */
+import { CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
+import { Timers } from "../session/timers.ts";
+import { type Arena, NONE } from "../vector/arena.ts";
+import type { Burst } from "../vector/burst.ts";
+import { markCe } from "../wire/ecn.ts";
+import { Codel } from "./codel.ts";
+import { type FlowOwner, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
+
+/** Lines at a time: peers with a rate. */
+export const LINES_MAX = 512;
+/** Packets of one flow that may wait. */
+const FLOW_PACKETS_MAX = 512;
+/** The share of all packets that one line's may be. */
+const LINE_SHARE = 4;
+/** How many packets of the fattest flow go at once when there are too many (RFC 8290 §4.1.3). */
+const DROP_BATCH = 64;
+/** A line that was woken late makes up for this much, microseconds; and how long it sleeps at least. */
+const LATE_US = 1000, SLEEP_US = 500;
+/** So far games and calls may be ahead of their line's rate before they wait too, microseconds. */
+const REAL_AHEAD_US = 5000;
+/** A line that sent nothing for so long may be another peer's; how many are looked at when one is wanted. */
+const IDLE_US = 1_000_000, RECLAIM_LOOKS = 8;
+/** A full packet's bytes: with less left in its queue, a flow loses none (RFC 8289 §5.4). */
+const FULL_PACKET_BYTES = 1514;
+
+export interface QueueOptions {
+  /** Rows of the table of flows. */
+  flows: number;
+  /** Peers are 0 to peers - 1. */
+  peers: number;
+  /** Most packets that wait, over all lines. */
+  packets: number;
+  /** The rate of peers that have been given none, bytes a second as `setRate` has them; 0 for none. */
+  bytesPerS: number;
+  findsRates: boolean;
+  targetUs?: number;
+  intervalUs?: number;
+  /** Whether packets of flows that understand ECN are marked instead of dropped. */
+  ecn: boolean;
+  /** How old a game's and a call's packet may be when its turn comes, microseconds. */
+  gameDeadlineUs: number;
+  voiceDeadlineUs: number;
+  /** Told of each packet that waited: its class, and for how long in microseconds. */
+  waited: (trafficClass: number, waitedUs: number) => void;
+  /** Told of each packet that was lost, and why. */
+  lost: (reason: QueueLoss) => void;
+  /** Told of each packet that was marked with CE. */
+  marked: () => void;
+}
+
+// What becomes of a packet that is offered.
+/** The line is free: it goes on, and is charged. */
+export const PASSES = 0;
+/** Its slot is the queue's now. */
+export const WAITS = 1;
+/** There is no room for it. */
+export const IS_LOST = 2;
+
+export type QueueLoss = "queue_delay" | "queue_stale" | "queue_overflow";
+
+export class Queues implements FlowOwner {
+  readonly #o: QueueOptions;
+  readonly #arena: Arena;
+  readonly #tins: Tins;
+  readonly #codel: Codel;
+  readonly #due: Timers;
+  /** By peer: its line plus one, or 0. */
+  readonly #lineOf: Uint16Array;
+  /** By row of the table of flows: the flow among `#tins` plus one, or 0. */
+  readonly #queueOf: Uint32Array;
+  // By line.
+  readonly #peer = new Uint32Array(LINES_MAX);
+  /** Microseconds a byte. */
+  readonly #usPerByte = new Float64Array(LINES_MAX);
+  /** When what was sent will have left. */
+  readonly #clockUs = new Float64Array(LINES_MAX);
+  readonly #waiting = new Uint32Array(LINES_MAX);
+  /** 1 where the rate is that of peers that were given none. */
+  readonly #isDefault = new Uint8Array(LINES_MAX);
+  /** The line that was looked at last for one to take away. */
+  #hand = 0;
+  readonly #freeLines = new Uint16Array(LINES_MAX);
+  #freeLineCount = LINES_MAX;
+  /** By tin: when its share of the rate will have let through what was sent of it. */
+  readonly #tinClockUs = new Float64Array(TINS * LINES_MAX);
+  // By place, which a packet that waits has.
+  readonly #slot: Uint32Array;
+  readonly #offset: Uint32Array;
+  readonly #length: Uint32Array;
+  readonly #flowRow: Uint32Array;
+  readonly #class: Uint8Array;
+  readonly #arrivedUs: Float64Array;
+  readonly #next: Uint32Array;
+  readonly #free: Uint32Array;
+  #freeCount: number;
+  /** By flow among `#tins`: its row in the table of flows. */
+  readonly #rowOf: Uint32Array;
+
+  constructor(arena: Arena, options: QueueOptions) {
+    const { flows, peers, packets, targetUs, intervalUs } = options;
+    this.#o = options;
+    this.#arena = arena;
+    this.#tins = new Tins(LINES_MAX, packets);
+    this.#codel = new Codel(packets, targetUs, intervalUs);
+    this.#due = new Timers(LINES_MAX);
+    this.#lineOf = new Uint16Array(peers);
+    this.#queueOf = new Uint32Array(flows);
+    this.#slot = new Uint32Array(packets);
+    this.#offset = new Uint32Array(packets);
+    this.#length = new Uint32Array(packets);
+    this.#flowRow = new Uint32Array(packets);
+    this.#class = new Uint8Array(packets);
+    this.#arrivedUs = new Float64Array(packets);
+    this.#next = new Uint32Array(packets);
+    this.#free = new Uint32Array(packets);
+    for (let i = 0; i < packets; i++) this.#free[i] = packets - 1 - i;
+    for (let i = 0; i < LINES_MAX; i++) this.#freeLines[i] = LINES_MAX - 1 - i;
+    this.#freeCount = packets;
+    this.#rowOf = new Uint32Array(packets);
+  }
+
+  /** Whether lines get their rates from what paths report. */
+  get findsRates(): boolean {
+    return this.#o.findsRates;
+  }
+
+  /** Whether no peer has a line: nothing is looked up then. */
+  get isIdle(): boolean {
+    return this.#freeLineCount === LINES_MAX && this.#o.bytesPerS === 0;
+  }
+
+  /** Packets that wait. */
+  get packets(): number {
+    return this.#o.packets - this.#freeCount;
+  }
+
+  /** When a line with packets that wait is free again, in microseconds, or Infinity. */
+  get nextUs(): number {
+    return this.#due.nextUs;
+  }
+
+  /**
+   * Gives the peer's line its rate, or a new one: bytes a second of whole datagrams, IP and UDP headers counted. 0 takes the
+   * line away, when what waits goes out at once. False when there are too many lines; the peer is served without one then.
+   */
+  setRate(peer: number, bytesPerS: number, nowUs: number): boolean {
+    let line = this.#lineOf[peer] - 1;
+    if (bytesPerS <= 0) {
+      if (line >= 0) this.#open(line, nowUs);
+      return true;
+    }
+    if (line < 0) line = this.#begin(peer, nowUs);
+    if (line < 0) return false;
+    this.#usPerByte[line] = 1e6 / bytesPerS;
+    this.#isDefault[line] = 0;
+    // What was sent before was charged at the rate of before.
+    this.#clockUs[line] = Math.min(this.#clockUs[line], nowUs + REAL_AHEAD_US);
+    if (this.#waiting[line] > 0) this.#due.set(line, Math.max(nowUs, this.#clockUs[line]));
+    return true;
+  }
+
+  /** A line for the peer, which has none; -1 when all are busy. One that has been free for a while may be another's. */
+  #begin(peer: number, nowUs: number): number {
+    if (this.#freeLineCount === 0) this.#reclaim(nowUs);
+    if (this.#freeLineCount === 0) return -1;
+    const line = this.#freeLines[--this.#freeLineCount];
+    this.#lineOf[peer] = line + 1;
+    this.#peer[line] = peer;
+    this.#clockUs[line] = nowUs;
+    this.#tinClockUs.fill(nowUs, TINS * line, TINS * (line + 1));
+    return line;
+  }
+
+  /** Takes a line of the rate that all have from a peer that does not use it, looking at a few. */
+  #reclaim(nowUs: number): void {
+    for (let i = 0; i < RECLAIM_LOOKS; i++) {
+      const line = this.#hand = (this.#hand + 1) % LINES_MAX;
+      if (this.#isDefault[line] === 0 || this.#waiting[line] > 0 || this.#clockUs[line] > nowUs - IDLE_US) {
+        continue;
+      }
+      this.#close(line);
+      return;
+    }
+  }
+
+  /** The rate is gone: all that waits may go. */
+  #open(line: number, nowUs: number): void {
+    this.#usPerByte[line] = 0;
+    if (this.#waiting[line] === 0) this.#close(line);
+    else this.#due.set(line, nowUs);
+  }
+
+  #close(line: number): void {
+    this.#due.set(line, Infinity);
+    this.#lineOf[this.#peer[line]] = 0;
+    this.#freeLines[this.#freeLineCount++] = line;
+  }
+
+  /**
+   * PASSES, WAITS or IS_LOST, for the packet in `row`, whose peer, flow and class are known. The caller marks a row that waits
+   * as HELD. @param overheadBytes what the tunnel adds to it on the wire.
+   */
+  offer(burst: Burst, row: number, overheadBytes: number, nowUs: number): number {
+    let line = this.#lineOf[burst.peer[row]] - 1;
+    if (line < 0) {
+      if (this.#o.bytesPerS === 0 || !this.setRate(burst.peer[row], this.#o.bytesPerS, nowUs)) return PASSES;
+      line = this.#lineOf[burst.peer[row]] - 1;
+      this.#isDefault[line] = 1;
+    }
+    const trafficClass = burst.trafficClass[row], flowRow = burst.flow[row];
+    const tin = TINS * line + tinOf(trafficClass);
+    const isReal = isRealTime(trafficClass);
+    const isBusy = this.#clockUs[line] > nowUs + (isReal ? REAL_AHEAD_US : 0);
+    const waiting = isReal ? this.#tins.waiting[tin] : this.#waiting[line];
+    const flow = this.#flowOf(flowRow, line);
+    // What is of no flow is the tunnel's own, or malformed.
+    const hasFlow = flowRow !== NONE;
+    if (hasFlow && (isBusy || waiting > 0 || flow !== NONE && this.#tins.packets[flow] > 0)) {
+      return this.#enqueue(burst, row, line, flow, nowUs);
+    }
+    this.#charge(line, tin, burst.length[row] + overheadBytes, nowUs);
+    return PASSES;
+  }
+
+  /** The flow's queue on the line, or NONE. A row of the table of flows may have become another peer's flow meanwhile. */
+  #flowOf(flowRow: number, line: number): number {
+    if (flowRow === NONE) return NONE;
+    const flow = this.#queueOf[flowRow] - 1;
+    return flow >= 0 && Math.floor(this.#tins.tin[flow] / TINS) === line ? flow : NONE;
+  }
+
+  #charge(line: number, tin: number, bytes: number, nowUs: number): void {
+    const us = bytes * this.#usPerByte[line];
+    this.#clockUs[line] = Math.max(this.#clockUs[line], nowUs - LATE_US) + us;
+    this.#tinClockUs[tin] = Math.max(this.#tinClockUs[tin], nowUs - LATE_US) + us / TIN_SHARES[tin % TINS];
+  }
+
+  #enqueue(burst: Burst, row: number, line: number, known: number, nowUs: number): number {
+    const tins = this.#tins, flowRow = burst.flow[row];
+    if (this.#waiting[line] >= this.#o.packets / LINE_SHARE) this.#thin(line);
+    else if (this.#freeCount === 0) this.#thin(this.#longestLine());
+    if (this.#freeCount === 0) return IS_LOST;
+    let flow = known;
+    if (flow === NONE) {
+      flow = tins.begin(TINS * line + tinOf(burst.trafficClass[row]));
+      if (flow === NONE) return IS_LOST;
+      this.#queueOf[flowRow] = flow + 1;
+      this.#rowOf[flow] = flowRow;
+      this.#codel.reset(flow);
+    }
+    const place = this.#free[--this.#freeCount];
+    this.#slot[place] = burst.slot[row];
+    this.#offset[place] = burst.offset[row];
+    this.#length[place] = burst.length[row];
+    this.#flowRow[place] = flowRow;
+    this.#class[place] = burst.trafficClass[row];
+    this.#arrivedUs[place] = nowUs;
+    this.#next[place] = NONE;
+    if (tins.packets[flow] === 0) tins.first[flow] = place;
+    else this.#next[tins.last[flow]] = place;
+    tins.last[flow] = place;
+    tins.added(flow, this.#length[place]);
+    if (this.#waiting[line]++ === 0) this.#due.set(line, Math.max(this.#clockUs[line], nowUs));
+    if (tins.packets[flow] > FLOW_PACKETS_MAX) this.#loseFirst(line, flow, "queue_overflow");
+    return WAITS;
+  }
+
+  /** Drops packets of the line's fattest flow, from its head. */
+  #thin(line: number): void {
+    const flow = this.#tins.fattest(line);
+    if (flow === NONE) return;
+    const packets = Math.min(DROP_BATCH, this.#tins.packets[flow] + 1 >> 1);
+    for (let i = 0; i < packets; i++) this.#loseFirst(line, flow, "queue_overflow");
+  }
+
+  #longestLine(): number {
+    let longest = 0;
+    for (let line = 1; line < LINES_MAX; line++) {
+      if (this.#waiting[line] > this.#waiting[longest]) longest = line;
+    }
+    return longest;
+  }
+
+  #loseFirst(line: number, flow: number, reason: QueueLoss): void {
+    const place = this.#takeFirst(line, flow);
+    this.#arena.release(this.#slot[place]);
+    this.#o.lost(reason);
+  }
+
+  /** The flow's first packet, whose place is free again; its columns stay until the next packet comes. */
+  #takeFirst(line: number, flow: number): number {
+    const place = this.#tins.first[flow];
+    this.#tins.first[flow] = this.#next[place];
+    this.#tins.removed(flow, this.#length[place]);
+    this.#waiting[line]--;
+    this.#free[this.#freeCount++] = place;
+    return place;
+  }
+
+  /** The peer of a line that is free and has packets, or NONE. `take` until it says no. */
+  ready(nowUs: number): number {
+    if (this.#due.nextUs > nowUs) return NONE;
+    const line = this.#due.takeExpired(nowUs);
+    this.#due.set(line, nowUs);
+    return this.#peer[line];
+  }
+
+  /**
+   * Adds the peer's next packet to the burst, with `overheadBytes` charged beside its own, and returns its row; -1 when the
+   * line is busy again or has no more. The caller has checked that the burst is not full, and sets the row's session.
+   */
+  take(burst: Burst, peer: number, next: number, overheadBytes: number, nowUs: number): number {
+    const line = this.#lineOf[peer] - 1;
+    while (this.#waiting[line] > 0 && (this.#usPerByte[line] === 0 || this.#clockUs[line] <= nowUs)) {
+      const tin = this.#tinOfTurn(line, nowUs);
+      const flow = this.#tins.nextFlow(tin, this);
+      const place = this.#takeFirst(line, flow);
+      if (this.#isLost(flow, place, nowUs)) continue;
+      const bytes = this.#length[place] + overheadBytes;
+      this.#tins.spend(flow, bytes);
+      this.#charge(line, tin, bytes, nowUs);
+      return this.#push(burst, place, peer, next, nowUs);
+    }
+    this.#rest(line, nowUs);
+    return -1;
+  }
+
+  /** Nothing may go from the line now. */
+  #rest(line: number, nowUs: number): void {
+    if (this.#waiting[line] > 0) {
+      this.#due.set(line, Math.max(this.#clockUs[line], nowUs + SLEEP_US));
+    } else if (this.#usPerByte[line] === 0) {
+      this.#close(line);
+    } else {
+      this.#due.set(line, Infinity);
+    }
+  }
+
+  /** The first tin that is below its share, else the one that is the least above. */
+  #tinOfTurn(line: number, nowUs: number): number {
+    let best = NONE, bestUs = Infinity;
+    for (let tin = TINS * line; tin < TINS * (line + 1); tin++) {
+      if (this.#tins.waiting[tin] === 0) continue;
+      const clockUs = this.#tinClockUs[tin];
+      if (clockUs <= nowUs) return tin;
+      if (clockUs < bestUs) {
+        best = tin;
+        bestUs = clockUs;
+      }
+    }
+    return best;
+  }
+
+  /** Whether the packet that was taken goes no further: too late for its class, or CoDel's choice. */
+  #isLost(flow: number, place: number, nowUs: number): boolean {
+    const waitedUs = nowUs - this.#arrivedUs[place];
+    const trafficClass = this.#class[place];
+    if (isRealTime(trafficClass)) {
+      const { gameDeadlineUs, voiceDeadlineUs } = this.#o;
+      if (waitedUs <= (trafficClass === CLASS_GAME ? gameDeadlineUs : voiceDeadlineUs)) return false;
+      return this.#lose(place, "queue_stale");
+    }
+    const isShort = this.#tins.bytes[flow] < FULL_PACKET_BYTES;
+    if (!this.#codel.drops(flow, waitedUs, isShort, nowUs)) return false;
+    if (this.#o.ecn && markCe(this.#arena.view, this.#offset[place])) {
+      this.#o.marked();
+      return false;
+    }
+    return this.#lose(place, "queue_delay");
+  }
+
+  #lose(place: number, reason: QueueLoss): true {
+    this.#arena.release(this.#slot[place]);
+    this.#o.lost(reason);
+    return true;
+  }
+
+  #push(burst: Burst, place: number, peer: number, next: number, nowUs: number): number {
+    const row = burst.push(this.#slot[place], this.#length[place], next);
+    burst.offset[row] = this.#offset[place];
+    burst.peer[row] = peer;
+    burst.flow[row] = this.#flowRow[place];
+    burst.trafficClass[row] = this.#class[place];
+    this.#o.waited(this.#class[place], nowUs - this.#arrivedUs[place]);
+    return row;
+  }
+
+  /** Gives up what waits for the peer, and its line; returns the packets that waited. */
+  release(peer: number): number {
+    const packets = this.clear(peer);
+    const line = this.#lineOf[peer] - 1;
+    if (line >= 0) this.#close(line);
+    return packets;
+  }
+
+  /** Gives up what waits for the peer; returns how many packets. */
+  clear(peer: number): number {
+    const line = this.#lineOf[peer] - 1;
+    if (line < 0) return 0;
+    const packets = this.#waiting[line];
+    for (let tin = TINS * line; tin < TINS * (line + 1); tin++) {
+      for (;;) {
+        const flow = this.#tins.nextFlow(tin, this);
+        if (flow === NONE) break;
+        this.#arena.release(this.#slot[this.#takeFirst(line, flow)]);
+      }
+    }
+    this.#due.set(line, Infinity);
+    return packets;
+  }
+
+  /** Forgets where the flow's packets wait. Its row may lead to another peer's flow by now. */
+  flowEnded(flow: number): void {
+    const row = this.#rowOf[flow];
+    if (this.#queueOf[row] === flow + 1) this.#queueOf[row] = 0;
+  }
+
+  /** Packets of the peer that wait now. */
+  waitingOf(peer: number): number {
+    const line = this.#lineOf[peer] - 1;
+    return line < 0 ? 0 : this.#waiting[line];
+  }
+}

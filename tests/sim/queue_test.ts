@@ -1,0 +1,162 @@
+/**
+ * A game and a transfer through one slow line, between whole clients and relays: where the sending end knows the line's rate, the
+ * line's own queue stays empty and the game goes first; where it does not, the game waits behind the transfer. Both protocols,
+ * both directions.
+ */
+import { assert, assertGreater, assertLess } from "@std/assert";
+import type { Client } from "../../src/client.ts";
+import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
+import { CODEL } from "../../src/queue/codel.ts";
+import type { Relay } from "../../src/relay.ts";
+import type { QueuesOptions } from "../../src/tunnel.ts";
+import { Bottleneck } from "../kit/channels.ts";
+import { type Host, World } from "../kit/world.ts";
+import { marked, udpPacket } from "../kit/packets.ts";
+
+const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
+const CLIENT = "10.66.0.2", FAR = "8.8.8.8", RELAY = "192.0.2.1:4433";
+const SECOND = 1_000_000, MS = 1000;
+/** 20 Mbit/s with 200 ms of queue, as a home line has. */
+const RATE = 2_500_000, FIFO_US = 200 * MS, DELAY_US = 10 * MS;
+const GAME_US = 15_625, GAME_BYTES = 100, BULK_BYTES = 1200;
+/** The transfer offers half more than the line takes. */
+const BULK_US = BULK_BYTES / RATE / 1.5 * 1e6;
+/** Of the line, so that the queue is not there. */
+const SHARE = 0.95;
+
+type Protocol = "oxtunnel" | "wireguard";
+
+function queuesOf(bytesPerS: number, findsRates = false): QueuesOptions {
+  return {
+    ...CODEL,
+    bytesPerS,
+    findsRates,
+    packets: 512,
+    ecn: true,
+    gameDeadlineUs: 60 * MS,
+    voiceDeadlineUs: 100 * MS,
+  };
+}
+
+interface Outcome {
+  /** Added to the way of each of the game's packets that arrived, ascending. */
+  delaysUs: number[];
+  gameLost: number;
+  /** Of the line's rate. */
+  goodput: number;
+}
+
+function play(
+  protocol: Protocol,
+  direction: "up" | "down",
+  queues: QueuesOptions | undefined,
+  warmS = 0,
+): Outcome {
+  const world = new World(SEED);
+  world.protocol = protocol;
+  const isUp = direction === "up";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: isUp ? undefined : queues });
+  const client = world.client("198.51.100.7:5555", server, {
+    ipv4: CLIENT,
+    queues: isUp ? queues : undefined,
+  });
+  const line = new Bottleneck(RATE, FIFO_US, DELAY_US);
+  world.pathOf = (_, to) => (to === RELAY) === isUp ? line : undefined;
+  const [from, to]: Host<Client | Relay>[] = isUp ? [client, server] : [server, client];
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  to.delivered.length = 0;
+
+  const seconds = 5 + warmS, startUs = world.nowUs, sentUs: number[] = [];
+  const packet = (bytes: number, trafficClass: number) => {
+    const whole = udpPacket(isUp ? CLIENT : FAR, isUp ? FAR : CLIENT, new Uint8Array(bytes));
+    const view = new DataView(whole.buffer);
+    view.setUint32(28, sentUs.length);
+    view.setUint32(32, trafficClass);
+    return marked(whole, trafficClass);
+  };
+  const delaysUs: number[] = [];
+  let gameUs = startUs, bulkUs = startUs, bulkBytes = 0;
+  const take = () => {
+    for (const got of to.delivered.splice(0)) {
+      const view = new DataView(got.buffer);
+      if (world.nowUs < startUs + warmS * SECOND) continue;
+      if (view.getUint32(32) === CLASS_GAME) {
+        delaysUs.push(world.nowUs - sentUs[view.getUint32(28)] - DELAY_US);
+      } else bulkBytes += got.length;
+    }
+  };
+  while (world.nowUs < startUs + seconds * SECOND) {
+    if (gameUs <= bulkUs) {
+      world.run(gameUs);
+      take();
+      const game = packet(GAME_BYTES, CLASS_GAME);
+      sentUs.push(world.nowUs);
+      from.sendBurst([game]);
+      gameUs += GAME_US;
+    } else {
+      world.run(bulkUs);
+      take();
+      from.sendBurst([packet(BULK_BYTES, CLASS_BULK)]);
+      bulkUs += BULK_US;
+    }
+  }
+  const goodput = bulkBytes / (seconds - warmS) / RATE;
+  for (let i = 0; i < 1000; i++) {
+    world.runFor(MS);
+    take();
+  }
+  delaysUs.sort((a, b) => a - b);
+  const sent = sentUs.filter((us) => us >= startUs + warmS * SECOND).length;
+  return { delaysUs, gameLost: 1 - delaysUs.length / sent, goodput };
+}
+
+const at = (sorted: number[], share: number) => sorted[Math.ceil(share * sorted.length) - 1];
+
+for (const protocol of ["oxtunnel", "wireguard"] as const) {
+  for (const direction of ["up", "down"] as const) {
+    Deno.test(`queue: a game beside a transfer ${direction} a known line, ${protocol} (seed ${SEED})`, () => {
+      const on = play(protocol, direction, queuesOf(SHARE * RATE));
+      assertLess(at(on.delaysUs, 0.5), 2 * MS);
+      assertLess(at(on.delaysUs, 0.99), 5 * MS);
+      assert(on.gameLost < 0.001, `lost ${on.gameLost}`);
+      assertGreater(on.goodput, 0.85);
+      const off = play(protocol, direction, undefined);
+      assertGreater(
+        at(off.delaysUs, 0.5),
+        100 * MS,
+        "the control: without it the game waits behind the transfer",
+      );
+      const idle = play(protocol, direction, queuesOf(0));
+      assertGreater(at(idle.delaysUs, 0.5), 100 * MS, "and without a rate too");
+    });
+  }
+}
+
+for (const direction of ["up", "down"] as const) {
+  Deno.test(`queue: a game beside a transfer ${direction} a line of unknown rate (seed ${SEED})`, () => {
+    const on = play("oxtunnel", direction, queuesOf(0, true), 2);
+    assertLess(at(on.delaysUs, 0.5), 5 * MS);
+    assertLess(at(on.delaysUs, 0.99), 15 * MS);
+    assertGreater(on.goodput, 0.8);
+    const off = play("oxtunnel", direction, queuesOf(0), 2);
+    assertGreater(at(off.delaysUs, 0.5), 100 * MS, "the control: nobody finds the rate");
+  });
+}
+
+Deno.test(`queue: a client that says what its line takes is sent no more (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(0) });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, receiveBytesPerS: RATE / 2 });
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  const before = client.delivered.length;
+  for (let i = 0; i < 2000; i++) {
+    server.sendBurst([marked(udpPacket(FAR, CLIENT, new Uint8Array(BULK_BYTES)), CLASS_BULK)]);
+    world.runFor(500);
+  }
+  const bytes = (client.delivered.length - before) * (BULK_BYTES + 28);
+  assertLess(bytes, RATE / 2);
+  assertGreater(bytes, 0.8 * RATE / 2);
+});

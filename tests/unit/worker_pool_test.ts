@@ -1,0 +1,184 @@
+/**
+ * Relay workers as the main thread has them: one snapshot for all who ask at about the same time, and an end that no Worker
+ * holds up.
+ */
+import { assert, assertEquals, assertLessOrEqual, assertRejects, assertStrictEquals } from "@std/assert";
+import { createAdmin } from "../../src/admin/mod.ts";
+import { GRACE_MS } from "../../src/admin/server.ts";
+import { parseConfig } from "../../src/config.ts";
+import type { Doors } from "../../src/serve/doors.ts";
+import { Recent } from "../../src/serve/recent.ts";
+import { STOP_MS, WorkerHandle, type WorkerLike } from "../../src/serve/worker_handle.ts";
+import { WorkerPool } from "../../src/serve/worker_pool.ts";
+import type { RelaySnapshot } from "../../src/session/peer_record.ts";
+
+const WORKERS = 2, ASKERS = 20;
+const TOKEN = "a-token-of-a-test";
+const KEY = "w7mYSzvpyVRzRXBL7wUgT8YWQBVQAySOhwJlQ8rFgUU=";
+
+/** A pool whose Workers count the snapshots that they are asked for, and answer when they are let. */
+function countingPool() {
+  let asked = 0;
+  let allowed = Promise.withResolvers<void>();
+  const doors = {
+    fallback: undefined,
+    steer: () => {},
+    setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+  } as unknown as Doors;
+  const pool = new WorkerPool(WORKERS, doors, () => ({
+    fatal: undefined,
+    start: () => Promise.reject(new Error("not asked for")),
+    changePeers: () => Promise.resolve({ added: ["phone"], removed: [], failed: [] }),
+    tune: () => Promise.resolve(),
+    stop: () => Promise.resolve(),
+    snapshot: async (): Promise<RelaySnapshot> => {
+      asked++;
+      await allowed.promise;
+      return { peers: [], sessions: [], applications: { zoom: 3 } };
+    },
+  }));
+  return {
+    pool,
+    asked: () => asked,
+    answer: () => allowed.resolve(),
+    hold: () => void (allowed = Promise.withResolvers<void>()),
+  };
+}
+
+function adminOf(pool: WorkerPool) {
+  const unused = () => Promise.reject(new Error("not asked for"));
+  const healthy = () => ({ ok: true, reasons: [] });
+  return createAdmin({
+    metrics: pool.metrics,
+    status: () => ({ name: "oxrelay", version: "1", startedAt: new Date(), exit: "tun", listen: "[::]:1" }),
+    snapshot: () => pool.snapshot(),
+    applicationsInMetrics: () => true,
+    config: () => ({}),
+    adminToken: () => TOKEN,
+    url: () => "http://127.0.0.1:1",
+    reload: unused,
+    addPeer: unused,
+    removePeer: unused,
+    health: healthy,
+    ready: healthy,
+  });
+}
+
+Deno.test("pool: scrapes and status at one time share one snapshot of each Worker", async () => {
+  const { pool, asked, answer } = countingPool();
+  const app = adminOf(pool);
+  const headers = { authorization: `Bearer ${TOKEN}` };
+  const paths = ["/metrics", "/v1/status", "/v1/peers", "/v1/sessions"];
+  const replies = Array.from(
+    { length: ASKERS },
+    (_, i) => app.request(`http://127.0.0.1/${paths[i % paths.length].slice(1)}`, { headers }),
+  );
+  answer();
+  for (const [i, reply] of (await Promise.all(replies)).entries()) {
+    assertEquals(reply.status, 200);
+    const text = await reply.text();
+    if (i % paths.length === 0) assert(text.includes('oxrelay_recognised_flows{application="zoom"} 6'), text);
+    if (i % paths.length === 1) assertEquals(JSON.parse(text).applications, { zoom: 6 });
+  }
+  assertEquals(asked(), WORKERS);
+});
+
+Deno.test("pool: after a change of peers nobody gets the snapshot from before", async () => {
+  const { pool, asked, answer, hold } = countingPool();
+  answer();
+  await pool.snapshot();
+  const peer = { name: "phone", publicKey: KEY, allowedIps: ["10.66.0.2/32"], created: "2026" };
+  await pool.setPeers([peer]);
+  await pool.snapshot();
+  assertEquals(asked(), 2 * WORKERS);
+  // Nor one that was under way meanwhile.
+  await pool.setPeers([]);
+  hold();
+  const before = pool.snapshot();
+  await pool.setPeers([peer]);
+  const after = pool.snapshot();
+  answer();
+  assert(await after !== await before);
+  assertEquals(asked(), 4 * WORKERS);
+});
+
+Deno.test("recent: an answer is good for its time from when it was begun, and a failure for nobody later", async () => {
+  let nowMs = 0, read = 0;
+  let failing = false;
+  const recent = new Recent(
+    () => failing ? Promise.reject(new Error("out of order")) : Promise.resolve({ read: ++read }),
+    900,
+    () => nowMs,
+  );
+  const first = await recent.take();
+  nowMs = 899;
+  assertStrictEquals(await recent.take(), first);
+  nowMs = 900;
+  assertEquals(await recent.take(), { read: 2 });
+  recent.forget();
+  assertEquals(await recent.take(), { read: 3 });
+  failing = true;
+  recent.forget();
+  const both = [recent.take(), recent.take()];
+  for (const one of both) await assertRejects(() => one, Error, "out of order");
+  failing = false;
+  assertEquals(await recent.take(), { read: 4 });
+});
+
+/** A Worker that starts, and never answers anything else. */
+class StuckWorker implements WorkerLike {
+  onmessage: Worker["onmessage"] = null;
+  onerror: Worker["onerror"] = null;
+  readonly #steps: string[];
+
+  constructor(steps: string[]) {
+    this.#steps = steps;
+  }
+
+  postMessage(message: { control: MessagePort }): void {
+    const { control } = message;
+    control.onmessage = ({ data }) => {
+      this.#steps.push(data.type);
+      control.close();
+    };
+    const data = { type: "ready", listen: "here", exit: "nowhere", failed: [], descriptors: [] };
+    queueMicrotask(() =>
+      this.onmessage?.call(this as unknown as Worker, new MessageEvent("message", { data }))
+    );
+  }
+
+  terminate(): void {
+    this.#steps.push("terminated");
+  }
+}
+
+Deno.test("pool: a Worker that does not answer is ended, and the doors are closed behind it", async () => {
+  const steps: string[] = [];
+  const doors = {
+    port: "no port",
+    sockets: [],
+    bells: [],
+    steer: () => {},
+    setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+    close: () => Promise.resolve(void steps.push("doors closed")),
+  } as unknown as Doors;
+  const pool = new WorkerPool(
+    1,
+    doors,
+    (name, metrics) => new WorkerHandle(name, metrics, () => new StuckWorker(steps)),
+  );
+  await pool.start({
+    config: parseConfig("", "a test's", {}),
+    privateKey: new Uint8Array(32),
+    tunnelIpv6: undefined,
+    peers: [],
+    timeScale: 1,
+  });
+  await pool.stop();
+  assertEquals(steps, ["stop", "terminated", "doors closed"]);
+});
+
+Deno.test("pool: Workers and HTTP clients together have less than the two seconds that SIGTERM may take", () => {
+  // One after the other, and what is left is for the host's rules.
+  assertLessOrEqual(STOP_MS + GRACE_MS, 1500);
+});
