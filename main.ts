@@ -6,7 +6,7 @@ import project from "./deno.json" with { type: "json" };
 import { CommandError, UsageError } from "./src/process/help.ts";
 import { ConfigError, nearest } from "./src/config.ts";
 
-const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard devices on one UDP port.
+const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard and OxTunnel devices, on one UDP port.
 
   deno task serve              run the relay
   deno task peer add phone     let a device connect: prints its config and QR code
@@ -14,11 +14,11 @@ const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard devices on
   deno task connect            send this machine's packets through a relay
   deno task speedtest          measure the path to a relay: rate, round trip, loss, jitter
   deno task status             a live table of a running relay
-  deno task classify FILE      what the flows of a capture would be, and why
+  deno task classify FILE      the class of each flow of a capture, and the reason
   deno task keygen             print a key
   deno task SUBCOMMAND --help  more about each
 
-The configuration is oxrelay.toml, if there is one; oxrelay.example.toml explains every key.
+The configuration is oxrelay.toml, if that file exists; oxrelay.example.toml explains every key.
 `;
 
 const SUBCOMMANDS: Record<string, (args: string[]) => Promise<number>> = {

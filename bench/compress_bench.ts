@@ -98,18 +98,8 @@ interface Result {
 /** Of the rounds: others on the machine only add. */
 const least = (values: number[]) => Math.min(...values);
 
-function measure(lz4: Lz4, payload: string, bytes: number, { hasTest, hasMemory }: Variant): Result {
-  const burst = new Burst(new Arena(2 * BURST_CAPACITY));
-  const metrics = new Metrics();
-  const flows = new FlowTable(1024, crypto.getRandomValues(new Uint32Array(FLOW_KEYS)));
-  const entropy = hasTest ? new EntropyTest() : new NoTest();
-  const context = {
-    table: { protocol: [OXTUNNEL] },
-    associations: { oxtunnel: { sessions: { of: [{ features: FEATURE_LZ4 }] } } },
-    metrics,
-    flows,
-    compression: { lz4, thresholdBytes: 64, entropy },
-  } as unknown as EgressContext;
+/** TCP packets of FLOWS flows in turn, with this payload. */
+function packetsWith(payload: string, bytes: number): Uint8Array[] {
   const packets: Uint8Array[] = [];
   for (let i = 0; i < 4 * BURST_CAPACITY; i++) {
     const packet = new Uint8Array(bytes);
@@ -122,6 +112,22 @@ function measure(lz4: Lz4, payload: string, bytes: number, { hasTest, hasMemory 
     packet.set(PAYLOADS[payload](bytes - HEADERS_BYTES), HEADERS_BYTES);
     packets.push(packet);
   }
+  return packets;
+}
+
+function measure(lz4: Lz4, payload: string, bytes: number, { hasTest, hasMemory }: Variant): Result {
+  const burst = new Burst(new Arena(2 * BURST_CAPACITY));
+  const metrics = new Metrics();
+  const flows = new FlowTable(1024, crypto.getRandomValues(new Uint32Array(FLOW_KEYS)));
+  const entropy = hasTest ? new EntropyTest() : new NoTest();
+  const context = {
+    table: { protocol: [OXTUNNEL] },
+    associations: { oxtunnel: { sessions: { of: [{ features: FEATURE_LZ4 }] } } },
+    metrics,
+    flows,
+    compression: { lz4, thresholdBytes: 64, entropy },
+  } as unknown as EgressContext;
+  const packets = packetsWith(payload, bytes);
   const there: number[] = [], back: number[] = [];
   let next = 0, plain = 0, wire = 0;
   for (let round = -1; round < ROUNDS; round++) {

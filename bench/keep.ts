@@ -1,6 +1,6 @@
 /**
  * `deno task bench:keep NAME …`: runs the task bench:NAME, shows what it prints and keeps that in bench/results/NAME.txt, headed by
- * the program's version, the machine and how busy it was: the raw result of what bench/README.md publishes. Measures nothing.
+ * the program's version, the machine and how busy it was: the raw result of what bench/docs/ publishes. Measures nothing.
  */
 const [name, ...rest] = Deno.args;
 if (name === undefined || !/^[a-z]+$/.test(name)) {

@@ -1,6 +1,6 @@
 /**
  * The core in the client's role: one relay as the only peer, to which every inner packet goes and from which every
- * inner packet is taken, over OxTunnel, or over WireGuard when told to. Sans-IO, as tunnel.ts. Invariant: nothing is
+ * inner packet comes, over OxTunnel, or over WireGuard on request. Sans-IO, as tunnel.ts. Invariant: nothing is
  * sent before `connect` has named the relay's endpoint.
  */
 import { copyTicket, type Ticket } from "./session/oxtunnel/tickets.ts";
@@ -15,25 +15,25 @@ import { parseAddress } from "./wire/address.ts";
 import { CLOSE_SHUTDOWN } from "./wire/control.ts";
 import { type Parameters, REFUSED_FULL } from "./wire/parameters.ts";
 
-/** The relay as its client knows it. */
+/** What a client knows of its relay. */
 export interface Upstream {
   /** 44 characters of base64. */
   publicKey: string;
   /** 44 characters of base64. Secret. */
   presharedKey?: string;
-  /** Inner prefixes that are reached through it; everything by default. */
+  /** Inner prefixes behind the relay; everything by default. */
   allowedIps?: string[];
   /** Seconds between packets that keep a NAT open; 0, the default, for none. */
   persistentKeepaliveS?: number;
-  /** Ask how far the relay is, and for no session (PROTOCOL §11). */
+  /** Probe the relay's round trip without asking for a session (PROTOCOL §11). */
   isProbe?: boolean;
-  /** What to speak; "oxtunnel" needs `makeDatagramAead`, and is the default where there is one. */
+  /** The protocol; "oxtunnel" needs `makeDatagramAead`, and is the default where that is given. */
   protocol?: "oxtunnel" | "wireguard";
-  /** What `Client.ticket` gave when this device was last connected to the same relay; copied. Secret. */
+  /** The value of `Client.ticket` from this device's last connection to the same relay; copied. Secret. */
   ticket?: Ticket;
 }
 
-/** How long a handshake waits for a packet to carry, at most: less than a person notices where nobody sends anything. */
+/** The longest wait of a handshake for a packet to carry: shorter than a person notices where no packet is sent. */
 export const FIRST_PACKET_US = 250_000;
 
 export class Client extends Tunnel {
@@ -62,17 +62,17 @@ export class Client extends Tunnel {
     return this.#isProbe ? { probe: true } : {};
   }
 
-  /** As the tunnel's. A client has no outer address of its own to keep: the system chooses one for each path. */
+  /** As the tunnel's. A client keeps no outer address of its own: the system chooses one for each path. */
   override ingest(burst: Burst, nowUs: number): void {
     burst.local.fill(0, 0, 4 * burst.count);
     super.ingest(burst, nowUs);
   }
 
   /**
-   * Names the relay's outer endpoint, first or anew, and starts a handshake. At another endpoint is another relay, or the
-   * same one that was moved: sessions end, and packets wait for the next. Throws when it is no address.
-   * @param isPatient whether the handshake may wait FIRST_PACKET_US for the first packet that is to be sent: with a ticket it
-   * carries that packet (PROTOCOL §16). Without a ticket, or while a session can carry packets, it begins now.
+   * Sets the relay's outer endpoint and starts a handshake. Another endpoint than before means another relay, or a relay
+   * that moved: sessions end, and packets wait for the next session. Throws when `endpoint` is no address.
+   * @param isPatient whether the handshake may wait FIRST_PACKET_US for the first packet to send: with a ticket the
+   * handshake carries that packet (PROTOCOL §16). Without a ticket, or while a session can carry packets, the handshake begins now.
    */
   connect(address: string, port: number, nowUs: number, isPatient = false): void {
     const words = parseAddress(address);
@@ -95,8 +95,8 @@ export class Client extends Tunnel {
   }
 
   /**
-   * Takes the session to another endpoint of the relay: it goes on at the old one until the new one has answered.
-   * Without a session that could it is `connect`. Throws when it is no address.
+   * Moves the session to another endpoint of the relay: packets go to the old endpoint until the new one has answered.
+   * Without a session that can move this is `connect`. Throws when `endpoint` is no address.
    */
   reach(address: string, port: number, nowUs: number): void {
     const words = parseAddress(address);
@@ -105,36 +105,36 @@ export class Client extends Tunnel {
     this.connect(address, port, nowUs);
   }
 
-  /** What the relay said of itself in the last OxTunnel handshake: leases, MTU, resolvers, its name. */
+  /** The relay's parameters in the last OxTunnel handshake: leases, MTU, resolvers, its name. */
   get told(): Parameters | undefined {
     return this.peers.find(this.#upstream)?.told;
   }
 
   /**
-   * The relay's last ticket, copied; secret, and good for hours. With it a client, this one or one that is made later,
+   * The relay's last ticket, copied. Secret; valid for up to 12 hours. With the ticket this client, or one that is made later,
    * sends its first packets together with its initiation.
    */
   get ticket(): Ticket | undefined {
     return copyTicket(this.peers.find(this.#upstream)?.ticket);
   }
 
-  /** Why the relay refused the last OxTunnel handshake, if it did; REFUSED_* and seconds until a retry makes sense. */
+  /** The relay's refusal of the last OxTunnel handshake, if any: REFUSED_* and seconds until a retry makes sense. */
   get refusal(): Parameters["refused"] {
     return this.peers.find(this.#upstream)?.refused;
   }
 
-  /** How the present OxTunnel session fares; undefined where there is none. */
+  /** Round trip, losses and repair of the present OxTunnel session; undefined without one. */
   get vitals(): Vitals | undefined {
     const session = this.#session;
     return session && vitalsOf(session, this.table);
   }
 
-  /** Has a ping sent, so that `vitals` is fresh; nothing without an OxTunnel session. */
+  /** Sends a ping, which refreshes `vitals`; without an OxTunnel session does nothing. */
   ping(): void {
     this.#session?.ping();
   }
 
-  /** The answer to a probe, once: its round trip in microseconds, and whether a session would have been refused too. */
+  /** The answer to a probe, given once: its round trip in microseconds, and whether a session would have been refused too. */
   takeProbeAnswer(): { rttUs: number; isFull: boolean } | undefined {
     const peer = this.peers.find(this.#upstream);
     if (!peer?.refused) return undefined;
@@ -145,8 +145,8 @@ export class Client extends Tunnel {
   }
 
   /**
-   * What the path to the relay takes (PROTOCOL §17): the inner MTU in bytes, undefined while it is searched for, and
-   * whether it is less than every path should take.
+   * The size that the path to the relay takes (PROTOCOL §17): the inner MTU in bytes, undefined during a search, and
+   * whether that is less than every path should take.
    */
   get path(): { innerMtu?: number; isNarrow: boolean } {
     const peer = this.peers.find(this.#upstream);
@@ -157,21 +157,21 @@ export class Client extends Tunnel {
     return { innerMtu: isSettled && !isNarrow ? sessions.innerMtu(session.row) : undefined, isNarrow };
   }
 
-  /** The largest inner packet that goes to the relay in one piece now, bytes; also while the path's size is searched for. */
+  /** The largest inner packet, in bytes, that now goes to the relay unfragmented; valid during a search too. */
   get innerMtu(): number {
     const session = this.#session;
     return session ? this.associations.oxtunnel!.sessions.innerMtu(session.row) : this.mtu;
   }
 
-  /** Tells an OxTunnel session that this host has another address or network: it goes on there at once. */
+  /** Tells an OxTunnel session that this host has another address or network: the session continues there at once. */
   moved(): void {
     const peer = this.peers.find(this.#upstream);
     if (peer) this.associations.oxtunnel?.moved(peer.id);
   }
 
   /**
-   * Wishes a class (CLASS_*) for flows, here and, in OxTunnel, at the relay; `undefined` takes the wish back. What was wished
-   * first comes first. False when there are 64 others.
+   * Requests a class (CLASS_*) for flows, here and, in OxTunnel, at the relay; `undefined` withdraws the request. Earlier
+   * requests take precedence. False when there are 64 others.
    */
   hint(flows: HintedFlows, trafficClass: number | undefined): boolean {
     const { oxtunnel } = this.associations;
@@ -182,7 +182,7 @@ export class Client extends Tunnel {
     return true;
   }
 
-  /** Closes an OxTunnel session so that the relay knows; datagrams of the next 200 ms say so. */
+  /** Closes an OxTunnel session; datagrams of the next 200 ms tell the relay. */
   disconnect(nowUs: number): void {
     const peer = this.peers.find(this.#upstream);
     if (peer) this.associations.oxtunnel?.close(peer.id, CLOSE_SHUTDOWN, 0, nowUs);

@@ -1,7 +1,7 @@
 /**
- * The core in the relay's role: many peers, each with its own addresses inside, and a policy for where their
- * packets may go. Sans-IO, as tunnel.ts. Invariant: a peer whose record did not change keeps its sessions. Starts
- * no conversation with a client that it has not heard from.
+ * The core in the relay's role: many peers, each with its own inner addresses, and a policy for the destinations of their
+ * packets. Sans-IO, as tunnel.ts. Invariant: a peer whose record did not change keeps its sessions. Sends nothing to a
+ * client before that client has sent something.
  * Keeps PROTOCOL R5.
  */
 import { readClassRule } from "./control/rule_text.ts";
@@ -17,19 +17,19 @@ export interface RelayOptions extends TunnelOptions {
   destinations: DestinationRules;
 }
 
-/** What a running relay may be told anew. */
+/** Settings that a running relay can change. */
 export interface RelayTuning {
   maxConnections: number;
   rateLimitPerIp: number;
   destinations: DestinationRules;
   classes: { readonly rules: readonly string[] };
-  /** As TunnelOptions has it; undefined for none. */
+  /** As in TunnelOptions; undefined for none. */
   compression: { lz4: Lz4; thresholdBytes: number } | undefined;
 }
 
-// The inner MTUs that OxTunnel's parameters can say (PROTOCOL §11).
+// The inner MTUs that OxTunnel's parameters can hold (PROTOCOL §11).
 const MTU_MIN = 1280, MTU_MAX = 1900;
-/** Peers that may be known: most are away at any time. Their columns cost address space until they are used. */
+/** The most peers, of which most are offline at any time. Unused columns cost address space only. */
 const PEERS_MIN = 32768, PEERS_MAX = 1 << 20, PEERS_PER_CONNECTION = 4;
 
 export class Relay extends Tunnel {
@@ -42,7 +42,7 @@ export class Relay extends Tunnel {
     this.#relay4 = Uint8Array.from(options.ipv4.split("."), Number);
   }
 
-  /** Leases, as its record has them, the MTU, and its own inner address. */
+  /** The leases of the peer's record, the MTU, and the relay's own inner address. */
   protected override say({ allowedIps }: Peer): Parameters {
     const said: Parameters = this.mtu >= MTU_MIN && this.mtu <= MTU_MAX ? { mtu: this.mtu } : {};
     said.relay4 = this.#relay4;
@@ -65,7 +65,7 @@ export class Relay extends Tunnel {
 
   /**
    * Adds or renews the peers of `records`, of which unchanged ones keep their sessions, and removes those with the public
-   * keys of `gone`. All that goes is gone before anything comes, as it may have the same prefixes. Returns the names.
+   * keys of `gone`. All removals come before all additions, which may have the same prefixes. Returns the names.
    */
   changePeers(records: readonly PeerRecord[], gone: readonly string[]): PeersReport {
     const removed: string[] = [], added: string[] = [], failed: string[] = [];
@@ -76,7 +76,7 @@ export class Relay extends Tunnel {
       this.removePeer(publicKey);
     }
     const changed: PeerRecord[] = [];
-    // A key whose record changes is still the same key: what it sent before stays a replay.
+    // The key is the same although its record changed: its earlier handshakes stay replays.
     const lastTimestamps = new Map<string, Uint8Array>();
     for (const record of records) {
       const peer = this.peers.find(record.publicKey);
@@ -97,7 +97,7 @@ export class Relay extends Tunnel {
     return { added, removed, failed };
   }
 
-  /** Takes new limits and rules at once; sessions that are up stay up. */
+  /** Applies new limits and rules at once; existing sessions continue. */
   tune(tuning: RelayTuning): void {
     this.associations.gate.maxConnections = tuning.maxConnections;
     this.admission.ratePerSecond = tuning.rateLimitPerIp;
@@ -114,7 +114,7 @@ export class Relay extends Tunnel {
   }
 }
 
-/** The names of the peers that a change concerned, and why some could not be added. */
+/** The names of the peers that a change affected, and the reasons why some could not be added. */
 export interface PeersReport {
   added: string[];
   removed: string[];

@@ -1,7 +1,7 @@
 /**
  * What both roles share: peers, sessions and the two routes over bursts, sans-IO. Invariant: time, randomness and
- * packets come in as arguments and go out as rows; after every call the caller drains `pollTransmit`. It opens
- * no socket, reads no clock, knows no exit and does not say who its peers are.
+ * packets come in as arguments and go out as rows; after every call the caller drains `pollTransmit`. Opens no
+ * socket, reads no clock, knows no exit; relay.ts and client.ts decide who its peers are.
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE, type Primitives } from "./codec/kernels.ts";
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
@@ -48,8 +48,8 @@ import {
 
 export interface QueuesOptions {
   /**
-   * Bytes a second, IP and UDP headers counted, that each peer is sent at most; 0 for as much as comes, for peers of whom
-   * nothing else is known.
+   * The most bytes a second, IP and UDP headers included, that are sent to each peer without a rate of its own; 0 for no
+   * limit.
    */
   bytesPerS: number;
   /** Whether the rates of OxTunnel's paths are found by what they report. */
@@ -59,14 +59,14 @@ export interface QueuesOptions {
   /** CoDel's target and interval, microseconds (RFC 8289). */
   targetUs: number;
   intervalUs: number;
-  /** Whether packets of flows that understand ECN are marked instead of dropped. */
+  /** Whether packets of flows with ECN are marked instead of dropped. */
   ecn: boolean;
   /** How long a game's and a call's packet may wait, microseconds. */
   gameDeadlineUs: number;
   voiceDeadlineUs: number;
 }
 
-/** The options for a config's words: its [queues], and the deadlines of its [repair]. Undefined where nothing is to wait. */
+/** The options for a config's [queues] and the deadlines of its [repair]. Undefined where no packet waits. */
 export function queuesOptions(
   { enablePriorityScheduler, congestionAlgorithm, queues, repair }: {
     enablePriorityScheduler: boolean;
@@ -92,17 +92,17 @@ export interface TunnelOptions {
   arena: Arena;
   metrics: Metrics;
   primitives: Primitives;
-  /** Makes the transport kernel for so many session rows. */
+  /** Makes the transport kernel for a number of session rows. */
   makeAead: (rows: number) => Aead;
-  /** The same for OxTunnel's data; absent where OxTunnel is not to be spoken. */
+  /** The same for OxTunnel's data; absent for a tunnel without OxTunnel. */
   makeDatagramAead?: (rows: number) => DatagramAead;
-  /** AEAD_* of OxTunnel that this end has fast instructions for, best first; ChaCha20-Poly1305 when absent. */
+  /** AEAD_* of OxTunnel for which this processor has instructions, best first; ChaCha20-Poly1305 when absent. */
   aeads?: readonly number[];
-  /** Outer networks, as prefixes, in which OxTunnel may do without encryption where the other end agrees; none when absent. */
+  /** Outer networks, as prefixes, in which OxTunnel goes without encryption where the other end agrees; none when absent. */
   trusted?: readonly string[];
-  /** FEATURE_* of OxTunnel that this end offers and accepts; all that it has when absent. */
+  /** FEATURE_* of OxTunnel that this end offers and accepts; all implemented ones when absent. */
   features?: number;
-  /** Compression in OxTunnel; absent where it is neither to be offered nor accepted. */
+  /** Compression in OxTunnel; absent to neither offer nor accept compression. */
   lz4?: Lz4;
   /** Packets of fewer bytes are not compressed; 64 or more, and 64 when absent. */
   compressionThreshold?: number;
@@ -115,20 +115,20 @@ export interface TunnelOptions {
   ipv6: string | undefined;
   /** Largest inner packet, bytes. */
   mtu: number;
-  /** Whether the exit makes its packets itself, from sockets, rather than forwarding another host's; false when absent. */
+  /** Whether the exit makes its packets from its own sockets instead of forwarding another host's; false when absent. */
   exitIsSource?: boolean;
-  /** Whether the exit leads packets to the host's own address on to other clients' mappings there. */
+  /** Whether the exit forwards packets for the host's own address to other clients' mappings there (hairpinning). */
   exitHairpins?: boolean;
   /**
-   * How long OxTunnel's bulk packets may be held for company, in microseconds: 0 for batches of what comes together only,
-   * -1 for none; BATCH_WAIT_US when absent.
+   * How long OxTunnel's bulk packets may wait to share a datagram, in microseconds: 0 batches only packets of one turn,
+   * -1 none; BATCH_WAIT_US when absent.
    */
   batchWaitUs?: number;
-  /** Loss repair in OxTunnel; absent where it is neither to be offered nor accepted. */
+  /** Loss repair in OxTunnel; absent to neither offer nor accept repair. */
   repair?: RepairOptions;
-  /** What the other ends are asked to send at most, bytes a second with IP and UDP headers; no limit when absent. */
+  /** The rate that this end asks the others not to exceed, in bytes a second with IP and UDP headers; no limit when absent. */
   receiveBytesPerS?: number;
-  /** Queues for peers whose line has a rate; absent where packets are never to wait. */
+  /** Queues for peers whose line has a rate; when absent no packet waits. */
   queues?: QueuesOptions;
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
@@ -145,11 +145,11 @@ export interface TunnelOptions {
 
 const KEY_BYTES = 32;
 const BYTES_PER_KBIT = 125;
-/** The longest that a bulk packet waits for company (PROTOCOL R80). */
+/** The longest wait of a bulk packet to share a datagram (PROTOCOL R80). */
 export const BATCH_WAIT_US = 1000;
 const COMPRESSED_BYTES_MIN = 64;
 const SCHEMES_US = 1_000_000;
-/** A flow without a packet for so long is not shown. */
+/** A flow that had no packet for this time is not shown. */
 const LIVE_US = 10_000_000;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
 
@@ -159,15 +159,15 @@ function flowRows(maxConnections: number): number {
   return 1 << Math.ceil(Math.log2(wanted));
 }
 
-/** What a tunnel needs to know of a peer; a stored record has it all. */
+/** What a tunnel needs of a peer; a subset of a stored record. */
 export type PeerKeys = Pick<PeerRecord, "name" | "publicKey" | "presharedKey" | "allowedIps">;
 
-/** Something that people may want to read in a log. */
+/** An event for the log. */
 export interface TunnelEvent {
   kind: EventKind;
   /** The peer's name. */
   peer: string;
-  /** Where its last authentic packet came from; a client's address, so redact it. */
+  /** The source of the peer's last authentic packet. A client's address: redact before logging. */
   endpoint: string;
 }
 
@@ -189,7 +189,7 @@ export class Tunnel {
   /** By peer: what it says that its line takes, bytes a second; 0 where it says nothing. */
   readonly #told: Float64Array;
   readonly #release: (slot: number) => void;
-  /** When sessions are next counted by how they repair. */
+  /** When sessions are next counted by repair scheme. */
   #schemesAtUs = -Infinity;
 
   /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
@@ -213,7 +213,7 @@ export class Tunnel {
     const datagramAead = options.makeDatagramAead?.(rows);
     this.peers = new PeerTable(peerCapacity, options.workers);
     this.table = new SessionTable(rows, options.worker, aead, randomWord, datagramAead);
-    // An owner does again what another Worker did for an initiation: together they must not exceed the limit.
+    // The owner repeats work that another Worker did for an initiation; both together must not exceed the limit.
     const initiationsPerSecond = limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     this.associations = new Associations({
@@ -310,7 +310,7 @@ export class Tunnel {
     });
   }
 
-  /** Sends the peer no more than was found, nor than it says that its line takes, nor than every peer is sent; 0 says nothing. */
+  /** Limits the rate to a peer to the lowest of: the rate found, the rate that the peer reported, the rate for every peer; 0 is none. */
   #limit(peer: number, foundBytesPerS: number, nowUs: number): void {
     let least = Infinity;
     for (const one of [foundBytesPerS, this.#told[peer], this.#o.queues!.bytesPerS]) {
@@ -319,14 +319,14 @@ export class Tunnel {
     this.#queues!.setRate(peer, least === Infinity ? 0 : least, nowUs);
   }
 
-  /** What this end says of itself to the peer in OxTunnel's handshakes. */
+  /** This end's parameters for the peer in OxTunnel's handshakes. */
   protected say(_peer: Peer): Parameters {
     return {};
   }
 
   /**
-   * Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, TO_WORKER, or ended. The caller carries the burst
-   * where it goes, and then calls `ingestRest` until there is no more.
+   * Takes datagrams from the port. Rows leave as TO_EXIT, TO_TRANSMIT, TO_WORKER, or ended. The caller takes each row
+   * to its destination, and then calls `ingestRest` until it returns 0.
    */
   ingest(burst: Burst, nowUs: number): void {
     ingress(burst, this.ingressContext, nowUs);
@@ -335,8 +335,8 @@ export class Tunnel {
   }
 
   /**
-   * Adds, to an empty burst, packets of the last datagrams that there was no row for, as `ingest` leaves them; returns
-   * how many rows it added.
+   * Adds to an empty burst those packets of the last datagrams for which there was no row, as `ingest` leaves them; returns
+   * the number of rows added.
    */
   ingestRest(burst: Burst, nowUs: number): number {
     if (this.ingressContext.backlog.isEmpty) return 0;
@@ -348,14 +348,14 @@ export class Tunnel {
 
   /**
    * Takes the inner packets (TO_TUNNEL rows) of a burst from the exit. Those rows leave as TO_TRANSMIT, TO_WORKER, or ended;
-   * one that is too big as TO_EXIT, an error for its sender.
+   * one that is too big leaves as TO_EXIT, an ICMP error for its sender.
    */
   ingestInner(burst: Burst, nowUs: number): void {
     egress(burst, this.#egress, nowUs, this.#o.exitIsSource);
     this.#count(burst);
   }
 
-  /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns how many. Call until it returns 0. */
+  /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns their number. Call until it returns 0. */
   pollTransmit(burst: Burst, nowUs: number): number {
     const before = burst.count;
     const added = this.associations.outbox.pollTransmit(burst, nowUs);
@@ -386,7 +386,7 @@ export class Tunnel {
     this.#countSchemes(nowUs);
   }
 
-  /** Says how many sessions repair by which scheme, about once a second. */
+  /** Counts the sessions of each repair scheme into the metrics, about once a second. */
   #countSchemes(nowUs: number): void {
     const { oxtunnel } = this.associations;
     if (oxtunnel === undefined || nowUs < this.#schemesAtUs) return;
@@ -398,7 +398,7 @@ export class Tunnel {
   }
 
   /**
-   * Adds a peer. Throws with the reason when its key or prefixes are malformed, taken, or the relay's own.
+   * Adds a peer. Throws, with the reason, when its key or prefixes are malformed, taken, or the relay's own.
    * @param persistentKeepaliveS 0 for none; a client keeps its NAT open with 25.
    */
   addPeer(record: PeerKeys, persistentKeepaliveS = 0, lastTimestamp?: Uint8Array): void {
@@ -427,7 +427,7 @@ export class Tunnel {
     }
   }
 
-  /** Cuts the peer's sessions and forgets it; false when there is none with this key. */
+  /** Ends the peer's sessions and removes the peer; false when no peer has this key. */
   removePeer(publicKeyText: string): boolean {
     const peer = this.peers.find(publicKeyText);
     if (!peer) return false;
@@ -441,21 +441,21 @@ export class Tunnel {
     return true;
   }
 
-  /** Prefixes of peers that are gone since the last call: what the exit has for these belongs to nobody any more. */
+  /** Prefixes of peers removed since the last call, for which the exit is to end its flows. */
   takeReleased(): string[] {
     return this.#released.splice(0);
   }
 
   /**
-   * Compresses from now on, or no more, what goes to OxTunnel sessions that agreed to it, and has those to come asked or not.
-   * What comes compressed from sessions that agreed is read in any case.
+   * Starts or stops compression for OxTunnel sessions that negotiated it, and its negotiation by later ones. Compressed
+   * packets of sessions that negotiated compression are read in either case.
    */
-  /** Takes rules about flows in place of those before, for flows that are there, too. Throws RangeError at more than 64. */
+  /** Replaces the class rules, for existing flows too. Throws RangeError at more than 64. */
   setClassRules(rules: readonly ClassRule[]): void {
     this.#egress.flows.setRules(rules.length === 0 ? undefined : new ClassRules(rules));
   }
 
-  /** How many flows had a packet in the last ten seconds and are recognised, by what they are recognised as. */
+  /** The number of recognised flows with a packet in the last ten seconds, by application. */
   applications(nowUs: number): Record<string, number> {
     return census(this.#egress.flows, nowUs >>> 0, LIVE_US);
   }
@@ -467,7 +467,7 @@ export class Tunnel {
     this.associations.oxtunnel?.offer(FEATURE_LZ4, compression !== undefined);
   }
 
-  /** Ends the peer's sessions and attempts without a word to it; what waited for it is lost. */
+  /** Ends the peer's sessions and handshakes without telling the peer; its waiting packets are dropped. */
   protected leave(peer: Peer): void {
     this.associations.outbox.end(peer, this.#release);
     peer.lastInitiationSentUs = -Infinity;
@@ -475,12 +475,12 @@ export class Tunnel {
     peer.attemptsSinceUs = peer.retryAtUs = Infinity;
   }
 
-  /** Follows a jump of the wall clock; sessions live on the monotonic one and do not notice. */
+  /** Follows a jump of the wall clock. Sessions use the monotonic clock and are not affected. */
   setWallClock(unixOffsetUs: number): void {
     this.associations.shared.unixOffsetUs = unixOffsetUs;
   }
 
-  /** The oldest event that was not read yet, or undefined. Events of a peer that is gone are skipped. */
+  /** The oldest unread event, or undefined. Events of a removed peer are skipped. */
   pollEvent(): TunnelEvent | undefined {
     const { paths } = this.associations;
     for (let event = this.associations.events.take(); event; event = this.associations.events.take()) {
@@ -523,7 +523,7 @@ export class Tunnel {
     });
   }
 
-  /** The round trip by an OxTunnel session's pings, or else by the last handshake; undefined without either. */
+  /** The round trip from an OxTunnel session's pings, else from the last handshake; undefined without either. */
   #rttMs(handshakeUs: number, session: number): number | undefined {
     const pingUs = session === NONE ? undefined : this.associations.oxtunnel?.sessions.of[session]?.rttUs;
     const rttUs = pingUs !== undefined && pingUs >= 0 ? pingUs : handshakeUs;
@@ -534,7 +534,7 @@ export class Tunnel {
     return session === NONE ? undefined : this.associations.oxtunnel?.sessions.of[session]?.repair?.figures;
   }
 
-  /** What a session's packets are in. */
+  /** The protocol and AEAD of a session. */
   #speech(session: number): Pick<PeerSnapshot, "protocol" | "aead"> {
     if (session === NONE) return {};
     const isOxtunnel = this.table.protocol[session] === OXTUNNEL;
@@ -567,7 +567,7 @@ export class Tunnel {
     return rows;
   }
 
-  /** Ends every session and wipes every key. Nothing can be done with it afterwards. */
+  /** Ends every session and erases every key. The tunnel cannot be used afterwards. */
   close(): void {
     for (const peer of this.peers.all()) this.removePeer(peer.publicKeyText);
     this.associations.oxtunnel?.tickets?.wipe();

@@ -1,8 +1,7 @@
 /**
- * Who may use /v1: whoever bears the token; and how the relay proves to a client that it is no stranger, before the client
- * sends the token. Invariant: where a request comes from proves nothing, since a proxy on this machine and every local user
- * connect from loopback; a web page of another site gets nothing, not even with the token. Knows nothing of the routes behind
- * the guard.
+ * The guard of /v1: admits a request that bears the token, and proves to a client that the relay knows the token before
+ * the client sends the token. Invariant: the source address of a request proves nothing, because a proxy on this machine
+ * and every local user connect from loopback; a web page of another site is refused, even with the token. Knows no routes.
  */
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 
@@ -34,18 +33,19 @@ export function judge({ url, headers }: Pick<Request, "url" | "headers">, token:
   };
 }
 
-/** A nonce for which a client asks proof: 32 random bytes in base64url, used once. */
+/** The form of a nonce: 32 bytes in base64url, chosen by the client and used once. */
 export const NONCE = /^[A-Za-z0-9_-]{43}$/;
 
 /**
- * The proof that the relay at `url` knows the token (HMAC-SHA256, RFC 2104), in base64url. The proof is of no use for another nonce, nor to somebody who
- * listens at another address and passes the nonce on to the relay. A token that can be guessed can be found from a proof.
+ * The proof that the relay at `url` knows the token (HMAC-SHA256, RFC 2104), in base64url. The proof is useless for
+ * another nonce, and for a program that listens elsewhere and passes the nonce on to the relay. It allows guesses at the token
+ * to be tested offline.
  */
 export function proofOf(token: string, url: string, nonce: string): string {
   return createHmac("sha256", token).update(`oxrelay admin hello\n${url}\n${nonce}`).digest("base64url");
 }
 
-/** Whether two texts are equal, in a time that tells nothing of where they differ. */
+/** Whether two texts are equal, in a time that does not depend on where they differ. */
 export function isSameSecret(given: string, expected: string): boolean {
   const digest = (text: string) => createHash("sha256").update(text).digest();
   return timingSafeEqual(digest(given), digest(expected));

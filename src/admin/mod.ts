@@ -1,8 +1,8 @@
 /**
- * The admin interface over HTTP: metrics and health for everybody who reaches the listener, /v1 for the operator
+ * The admin interface over HTTP: metrics and health for everyone who reaches the listener, /v1 for the operator
  * (guard.ts), a dashboard that is a client of /v1. Invariant: every refusal is JSON that names the field at fault,
- * no answer carries a secret except the one that makes it, and nothing is read beyond BODY_BYTES_MAX. Owns no
- * state: what it shows and does is the caller's.
+ * no answer carries a secret except the answer to the request that made the secret, and at most BODY_BYTES_MAX bytes of
+ * a body are read. Owns no state: the caller supplies what it shows and does.
  */
 import { getLogger } from "@logtape/logtape";
 import { type Context, Hono } from "hono";
@@ -16,8 +16,13 @@ import { createRegistry, sum } from "./prometheus.ts";
 
 /** Longest request body, in bytes. */
 export const BODY_BYTES_MAX = 16 << 10;
+/**
+ * How old the snapshot of all peers may be that a scrape of /metrics has, milliseconds: everybody who reaches the listener may
+ * scrape, and a snapshot costs every Worker time. What the operator asks for is of the moment.
+ */
+const SCRAPED_AGE_MS = 900;
 
-/** What the relay says about itself. */
+/** What the relay reports about itself. */
 export interface RelayStatus {
   readonly name: "oxrelay";
   readonly version: string;
@@ -34,13 +39,13 @@ export interface ReloadReport {
   config: { applied: string[]; needsRestart: string[] };
 }
 
-/** Fit or not, and each reason why not as a sentence. */
+/** Whether the relay is healthy, and each fault as a sentence. */
 export interface Health {
   ok: boolean;
   reasons: string[];
 }
 
-/** A request that is well-formed and cannot be granted, or not whole: answered with 409 and this field and message. */
+/** A well-formed request that cannot be granted, or only in part: answered with 409 and this field and message. */
 export class Refusal extends Error {
   override readonly name = "Refusal";
   readonly field: string;
@@ -56,8 +61,8 @@ export interface AdminDeps {
   /** One column per worker. */
   metrics: readonly Metrics[];
   status(): RelayStatus;
-  /** All peers and sessions at one moment, which may be a second ago. Not to be changed. */
-  snapshot(): Promise<RelaySnapshot>;
+  /** All peers and sessions at one moment, at most `maxAgeMs` milliseconds ago. Not to be changed. */
+  snapshot(maxAgeMs: number): Promise<RelaySnapshot>;
   /** Whether /metrics may name applications, by the snapshot. */
   applicationsInMetrics(): boolean;
   /** The configuration without secrets. */
@@ -68,8 +73,8 @@ export interface AdminDeps {
   url(): string;
   reload(): Promise<ReloadReport>;
   /**
-   * Stores a peer and serves it. Without a public key a key pair is made, and the private key is answered once and kept nowhere.
-   * A preshared key is taken and never answered.
+   * Stores a peer and serves it. Without a public key a key pair is made, and the answer holds the private key, which is
+   * stored nowhere. A preshared key is stored and never returned.
    */
   addPeer(
     peer: { name: string; publicKey?: string; presharedKey?: string },
@@ -120,7 +125,7 @@ export function createAdmin(deps: AdminDeps): Hono {
   const app = new Hono();
   answerSafely(app);
   addOpenRoutes(app, deps);
-  // Before the guard: whoever has the token learns by this whom they would tell it.
+  // Before the guard: a client that has the token verifies by this to whom it would send the token.
   app.get("/v1/hello", (c) => {
     const nonce = c.req.query("nonce") ?? "";
     if (!NONCE.test(nonce)) return refuse(c, 400, "nonce", "a nonce is 43 characters of base64url");
@@ -173,7 +178,7 @@ function addOpenRoutes(app: Hono, deps: AdminDeps): void {
   const registry = createRegistry(
     deps.metrics,
     () => deps.status(),
-    async () => deps.applicationsInMetrics() ? (await deps.snapshot()).applications : {},
+    async () => deps.applicationsInMetrics() ? (await deps.snapshot(SCRAPED_AGE_MS)).applications : {},
   );
   app.get("/", (c) => {
     c.header("Content-Security-Policy", DASHBOARD_POLICY);
@@ -199,7 +204,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
     const drops = DROP_REASONS.map((
       [label],
     ) => [label, sum(deps.metrics, (metrics) => metrics.dropped(label))]);
-    const { peers, applications } = await deps.snapshot();
+    const { peers, applications } = await deps.snapshot(0);
     return c.json({
       ...about,
       uptimeS: Math.max(0, (Date.now() - startedAt.getTime()) / 1000),
@@ -209,13 +214,13 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
       applications,
     });
   });
-  app.get("/v1/sessions", async (c) => c.json((await deps.snapshot()).sessions));
-  app.get("/v1/peers", async (c) => c.json((await deps.snapshot()).peers));
+  app.get("/v1/sessions", async (c) => c.json((await deps.snapshot(0)).sessions));
+  app.get("/v1/peers", async (c) => c.json((await deps.snapshot(0)).peers));
   app.get("/v1/config", (c) => c.json(deps.config() as Record<string, unknown>));
 }
 
 async function addPeer(c: Context, deps: AdminDeps): Promise<Response> {
-  // Anything but JSON could be sent by a page of another site without asking first.
+  // A page of another site can send anything but JSON without a CORS preflight.
   if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {
     return refuse(c, 415, "Content-Type", "send the peer as application/json");
   }
@@ -233,7 +238,7 @@ async function addPeer(c: Context, deps: AdminDeps): Promise<Response> {
   return c.json(await deps.addPeer(peer.output), 201);
 }
 
-/** The body's text, or undefined when it is longer than BODY_BYTES_MAX, whatever length it announced. */
+/** The body's text, or undefined when the body is longer than BODY_BYTES_MAX, whatever its announced length. */
 async function readBody(request: Request): Promise<string | undefined> {
   const decoder = new TextDecoder();
   let text = "";

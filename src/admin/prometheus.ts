@@ -15,7 +15,7 @@ import {
 import { SEEN_SCHEMES, type SeenScheme } from "../repair/figures.ts";
 
 const DIRECTIONS = ["sending", "receiving"] as const;
-/** Told by one metric with labels. */
+/** Exported together as one metric with labels. */
 type SessionsByScheme = `${(typeof DIRECTIONS)[number]}_${SeenScheme}`;
 
 /** Name without the `oxrelay_` prefix, and help. A name that ends in _total is a counter, any other a gauge. */
@@ -32,21 +32,21 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
     "Inner packets that shared a datagram with others to their peer.",
   ],
   datagrams_saved: ["saved_datagrams_total", "Datagrams that batching made unnecessary."],
-  packets_held: ["held_packets_total", "Bulk packets that were held for others to share a datagram."],
-  held_us: ["held_seconds_total", "How long they were held, added up."],
-  held_us_max: ["held_seconds_max", "The longest that any of them was held."],
+  packets_held: ["held_packets_total", "Bulk packets that waited for others to share a datagram."],
+  held_us: ["held_seconds_total", "Sum of the waiting times of these packets."],
+  held_us_max: ["held_seconds_max", "The longest waiting time of these packets."],
   keepalives_received: ["received_keepalives_total", "Empty transport messages received."],
   handshake_initiations: ["handshake_initiations_total", "Handshake initiations received."],
   handshake_responses: ["handshake_responses_total", "Handshake responses received."],
   handshakes_completed: ["handshakes_completed_total", "Handshakes that ended in a session."],
   cookie_replies_sent: ["sent_cookie_replies_total", "Cookie replies sent while under load."],
-  roamed: ["roamed_total", "Times that a peer's endpoint changed."],
-  epochs_made: ["epochs_total", "Key epochs that came into use within OxTunnel sessions."],
-  packets_repaired: ["repaired_packets_total", "Lost inner packets that repair brought back."],
-  packets_late: ["late_datagrams_total", "Datagrams that came after repair had brought back their packets."],
+  roamed: ["roamed_total", "Changes of peers' endpoints."],
+  epochs_made: ["epochs_total", "Key epochs taken into use within OxTunnel sessions."],
+  packets_repaired: ["repaired_packets_total", "Lost inner packets that repair recovered."],
+  packets_late: ["late_datagrams_total", "Datagrams that arrived after repair had recovered their packets."],
   packets_unrepaired: [
     "unrepaired_datagrams_total",
-    "Lost datagrams with protected packets that repair did not bring back.",
+    "Lost datagrams with protected packets that repair did not recover.",
   ],
   repairs_received: ["received_repairs_total", "Repair frames received."],
   repairs_wasted: ["wasted_repairs_total", "Repair frames received that were not needed."],
@@ -55,19 +55,19 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
   repair_bytes_sent: ["sent_repair_bytes_total", "Bytes of repair sent."],
   reported_repaired: [
     "reported_repaired_datagrams_total",
-    "Lost datagrams of those sent that the other ends brought back, as they report.",
+    "Sent datagrams that were lost and that the other ends report as recovered.",
   ],
   reported_unrepaired: [
     "reported_unrepaired_datagrams_total",
-    "Lost protected datagrams of those sent that the other ends could not bring back, as they report.",
+    "Sent protected datagrams that were lost and that the other ends report as not recovered.",
   ],
-  size_probes_sent: ["sent_size_probes_total", "Probes for the size that OxTunnel sessions' paths take."],
+  size_probes_sent: ["sent_size_probes_total", "Probes for the sizes of OxTunnel sessions' paths."],
   icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
   packets_compressed: ["compressed_packets_total", "Inner packets that left as LZ4 frames."],
-  bytes_saved: ["compression_saved_bytes_total", "Bytes of inner packets that compression has saved."],
+  bytes_saved: ["compression_saved_bytes_total", "Bytes of inner packets saved by compression."],
   compressions_skipped: [
     "skipped_compressions_total",
-    "Inner packets that were not tried: they looked random, or their flow did not shrink before.",
+    "Inner packets not compressed because they looked random or their flow did not shrink before.",
   ],
   handshakes_handed_over: [
     "handed_over_handshakes_total",
@@ -75,20 +75,20 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
   ],
   packets_handed_over: [
     "handed_over_packets_total",
-    "Packets for clients that came to another Worker, given to the one that owns the peer.",
+    "Packets for clients that arrived at another Worker, given to the one that owns the peer.",
   ],
   bursts: ["bursts_total", "Bursts of packets processed."],
-  loop_beats: ["loop_beats_total", "Turns of the relay workers' loops; one that stands still has stalled."],
+  loop_beats: ["loop_beats_total", "Turns of the relay workers' loops; a loop that makes none has stalled."],
   packets_queued: ["queued_packets_total", "Packets to peers that waited for the line of their peer."],
   packets_marked: ["marked_packets_total", "Packets to peers that were marked with CE instead of dropped."],
   queue_packets: ["queue_packets", "Packets that wait for the lines of their peers."],
   sessions: ["sessions", "Live key epochs and pending handshakes."],
   connections: ["connections", "Peers with a session that can carry data."],
-  exit_flows: ["exit_flows", "Flows that the exit keeps."],
-  under_load: ["workers_under_load", "Relay workers that ask for cookies now."],
+  exit_flows: ["exit_flows", "Flows open in the exit."],
+  under_load: ["workers_under_load", "Relay workers that now demand cookies."],
 };
 
-/** What the exposition tells besides the counters. */
+/** What the exposition holds besides the counters. */
 export interface BuildInfo {
   readonly version: string;
   readonly exit: string;
@@ -121,7 +121,7 @@ function addWaits(registry: Registry, columns: readonly Metrics[]): void {
 }
 
 /**
- * Makes a registry over the columns, one per worker, which are summed. `build` is asked at every scrape, for
+ * Makes a registry over the columns, one per worker, which are summed. `build` is called at every scrape, because
  * the exit may change.
  */
 export function createRegistry(

@@ -1,8 +1,8 @@
 /**
  * The admin interface's listener, HTTP/1.1 and HTTP/2 without TLS on one port. Invariant: connections are bounded, each
- * of them must get an answer through in IDLE_MS, and no client, however it behaves, keeps the listener from closing; a
- * port that cannot be had is one sentence that names metrics_listen. Knows no routes. It accepts by itself, as no listener
- * of the platform's does all this: one dies of the first EMFILE, the other stops accepting without a word.
+ * must complete an answer within IDLE_MS, and no client can keep the listener from closing; a port that cannot be opened is
+ * reported in one sentence that names metrics_listen. Knows no routes. Runs its own accept loop, because the listeners of the
+ * platform do not meet this: one ends with the first EMFILE, the other stops accepting without an error.
  */
 import { getRequestListener } from "@hono/node-server";
 import type { Logger } from "@logtape/logtape";
@@ -14,38 +14,38 @@ import { ConfigError, type Endpoint, formatEndpoint } from "../config.ts";
 import { acceptAll } from "../io/accept.ts";
 import type { createAdmin } from "./mod.ts";
 
-/** Connections at once; another one takes the place of the one that has been quiet for longest. */
+/** Connections at once; a further one replaces the one that has been quiet for longest. */
 const CONNECTIONS_MAX = 64;
-/** How long a connection may be without an answer that it took to its end: idle, half asked, or reading too slowly. */
+/** How long a connection may go without a completed answer: idle, with half a request, or reading too slowly. */
 const IDLE_MS = 60_000;
 const SWEEP_MS = 1000;
-/** How long requests under way may take to end once the listener closes. */
+/** Time for requests in progress when the listener closes. */
 export const GRACE_MS = 500;
-/** The first piece that is read of a connection. */
+/** Bytes of a connection that are read at first. */
 const FIRST_BYTES = 1024;
 /** How HTTP/2 without TLS begins (RFC 9113 section 3.4); no method of HTTP/1 has these letters. */
 const HTTP2_PREFACE = "PRI";
-/** Requests of one connection at once, in streams of HTTP/2 or one behind another: answers wait in memory. */
+/** Requests of one connection at once, in streams of HTTP/2 or one behind another: the answers wait in memory. */
 const REQUESTS_MAX = 16;
 
 export interface AdminServer {
   readonly addr: { readonly hostname: string; readonly port: number };
-  /** Stops listening, and ends within a second whatever is open. May be called again. */
+  /** Stops listening, and ends all connections within a second. May be called again. */
   shutdown(): Promise<void>;
 }
 
-/** Whether more bytes are needed to tell the protocol. */
+/** Whether more bytes are needed to recognise the protocol. */
 function mayBecomePreface(start: Uint8Array): boolean {
   return start.length < HTTP2_PREFACE.length && HTTP2_PREFACE.startsWith(String.fromCharCode(...start));
 }
 
-/** A connection and how it fares. */
+/** A connection and its state. */
 class Connection {
-  /** When it last took an answer to its end, or began. */
+  /** When the last answer was completed, or the connection began. */
   quietSinceMs = performance.now();
-  /** Requests whose answers are not through. */
+  /** Requests whose answers are not complete. */
   requests = 0;
-  /** Settled once it has said something or is closed. */
+  /** Settled once the client has sent something or the connection is closed. */
   begun = Promise.resolve();
   readonly #tcp: Deno.TcpConn;
   #stream: Duplex | undefined;
@@ -61,22 +61,22 @@ class Connection {
   }
 
   /**
-   * Waits for the first bytes, and has them and what follows as a stream, whose buffers are for who says something. Rejects when
-   * nothing comes any more.
+   * Waits for the first bytes and gives a stream of these and all later bytes; buffers are allocated only then, so that silent
+   * connections have none. Rejects when the connection ends first.
    */
   async begin(onClosed: () => void): Promise<{ stream: Duplex; first: Uint8Array }> {
     const piece = new Uint8Array(FIRST_BYTES);
     let count = 0;
-    // A preface may come in pieces; who never sends the rest is idle.
+    // A preface may come in pieces; a client that never sends the rest counts as idle.
     while (mayBecomePreface(piece.subarray(0, count))) {
       const more = await this.#tcp.read(piece.subarray(count));
-      if (more === null) throw new Error("it said nothing, or too little");
+      if (more === null) throw new Error("the connection ended before its protocol was known");
       count += more;
     }
     const { readable, writable } = this.#tcp;
     const stream = Duplex.fromWeb({ readable, writable } as Parameters<typeof Duplex.fromWeb>[0]);
     const self = () => stream as unknown as Socket;
-    // What the servers ask of a socket; they are not the ones who bound it.
+    // The socket's methods that the servers call; their bounds do not apply here.
     Object.assign(stream, { setTimeout: self, setNoDelay: self, setKeepAlive: self, ref: self, unref: self });
     stream.on("error", () => {}); // its close says enough
     stream.on("close", onClosed);
@@ -86,7 +86,7 @@ class Connection {
     return { stream, first };
   }
 
-  /** Counts a request until its answer is through, or never can be; false, and the end, when there are too many. */
+  /** Counts a request until its answer is complete or impossible; false, and the connection ends, when there are too many. */
   takes(response: { on(event: "close", act: () => void): unknown }): boolean {
     if (this.requests >= REQUESTS_MAX) {
       this.end();
@@ -159,7 +159,7 @@ export function serveAdmin(
   return { addr: { hostname, port }, shutdown: () => closing ??= close() };
 }
 
-/** What has a connection's protocol served, which its first bytes tell. */
+/** Serves a connection by the protocol that its first bytes reveal. */
 function protocols(
   app: ReturnType<typeof createAdmin>,
   log: Logger,
@@ -171,7 +171,7 @@ function protocols(
       return new Response(null, { status: 500 });
     },
   });
-  // By what the servers have of a connection: its stream, or the session that HTTP/2 made of it.
+  // Keyed by the object that the servers know of a connection: its stream, or its HTTP/2 session.
   const connectionOf = new WeakMap<object, Connection>();
   const http1 = createHttp1((request, response) => {
     if (connectionOf.get(request.socket)?.takes(response)) return answer(request, response);

@@ -14,16 +14,16 @@ import { type CapturedFlow, CaptureFlows } from "./capture_flows.ts";
 import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
 import { readRules } from "../connect/priorities.ts";
 
-const HELP = `Prints what each flow of a capture would be in an OxTunnel session, and why.
+const HELP = `Prints the class that each flow of a capture would have in an OxTunnel session, and the reason.
 
   deno task classify FILE           FILE is a pcap or pcapng, as tcpdump and Wireshark write them
   deno task -q classify FILE --json the same for programs, one flow a line
-  --rule "CLASS KEY=VALUE …"        try a rule, in the words of connect --rule and of a relay's [classes]; several times
-  --packets N                       flows of fewer packets are left out (default 3)
+  --rule "CLASS KEY=VALUE …"        try a rule, written as for connect --rule and a relay's [classes]; may be repeated
+  --packets N                       leave out flows of fewer packets (default 3)
 
-A capture may be cut (tcpdump -s 128): 64 bytes of each payload are all that is looked at.
+A capture may be cut (tcpdump -s 128): only 64 bytes of each payload are read.
 Columns: the end that sent first, the other end, packets each way, class after 2, 8 and 32 packets and at the end,
-what it was recognised as, why.
+the recognised application, the reason.
 `;
 
 const AFTER = [2, 8, 32];

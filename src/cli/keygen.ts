@@ -17,7 +17,7 @@ const HELP = `Prints a key as 44 characters of base64.
   deno task -q keygen --psk            a preshared key
   deno task -q keygen --public < FILE  the public key of the private key in FILE
 
-Keep a private key out of other people's sight:
+Keep a private key unreadable for other users:
   (umask 077; deno task -q keygen > private.key)
   deno task -q keygen --public < private.key
 `;

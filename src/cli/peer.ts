@@ -14,7 +14,7 @@ const HELP = `Manages who may connect.
   deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
-  deno task peer remove NAME     forget a peer and cut its session
+  deno task peer remove NAME     delete a peer and end its session
   deno task -q peer export       one line for the secret OXRELAY_PEERS
 
 Each takes --config FILE (default oxrelay.toml) and --help.
@@ -31,13 +31,13 @@ const SHOW_HELP = `Prints one peer. Private and preshared keys are never shown.
   deno task peer show phone
 `;
 
-const REMOVE_HELP = `Forgets a peer. A running relay cuts its session at once.
+const REMOVE_HELP = `Deletes a peer. A running relay ends the peer's session at once.
 
   deno task peer remove phone
 `;
 
 const EXPORT_HELP =
-  `Prints all peers as one line for the environment variable OXRELAY_PEERS. It holds the preshared keys.
+  `Prints all peers as one line for the environment variable OXRELAY_PEERS. The line holds the preshared keys.
 
   printf 'OXRELAY_PEERS=%s\\n' "$(deno task -q peer export)" | fly secrets import
 `;

@@ -27,18 +27,18 @@ import { addByRelay, explainUntold, removeByRelay, tellRelay } from "./relay_pee
 const ADD_HELP = `Adds a peer and prints the WireGuard config that its device loads unchanged.
 
   deno task peer add phone                          scan the QR code with the WireGuard app
-  deno task -q peer add laptop --no-qr > laptop.conf     for wg-quick up ./laptop.conf
+  deno task -q peer add laptop --no-qr > laptop.conf     then: wg-quick up ./laptop.conf
   deno task peer add router --public-key KEY        the device keeps its own private key
-  deno task peer add --oxtunnel desk                one line to paste into "deno task connect" over there
+  deno task peer add --oxtunnel desk                one line, to paste into "deno task connect" on the device
 
-  --public-key KEY      use this public key (44 characters of base64) instead of making a pair
+  --public-key KEY      the device's public key (44 characters of base64); without it a key pair is made
   --psk                 add a preshared key
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config); with --oxtunnel
-                        several, or a list with commas: relays of this key and these peers, of which it takes the nearest
+                        several, or a list with commas: relays with this key and these peers; the device uses the nearest
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
-  --oxtunnel            one line for "deno task connect", this program's own client, instead of the config; it names the
-                        way over TLS too, when the config has a [fallback]
-  --qr, --no-qr         the QR code of what is printed: always, never (default: when standard output is a terminal)
+  --oxtunnel            print one line for "deno task connect", this program's client, in place of the WireGuard config; the
+                        line includes the address over TLS when the relay's configuration has a [fallback]
+  --qr, --no-qr         print a QR code: always, never (default: when standard output is a terminal)
   --config FILE         the relay's configuration (default oxrelay.toml)
 `;
 

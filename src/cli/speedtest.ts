@@ -16,17 +16,17 @@ import { type Direction, SpeedtestExit, type SpeedtestResult } from "./speedtest
 import { formatRate } from "./status.ts";
 
 const HELP =
-  `Measures the path to a relay, over OxTunnel: round trip, loss and jitter, and the rate in each direction.
+  `Measures the path to a relay, over OxTunnel: round trip, loss, jitter, and the rate in each direction.
 
   deno task speedtest                       asks for the invitation: one line that \`peer add\` printed
   deno task speedtest < laptop.conf         the config or the invitation in a file
 
-  --config FILE         what \`peer add\` printed, in this folder (default oxrelay-connect.conf, if there is one)
-  --server HOST:PORT    reach the relay here instead; of several the nearest one is measured
+  --config FILE         a file of this folder with what \`peer add\` printed (default oxrelay-connect.conf, if it exists)
+  --server HOST:PORT    the relay's address, in place of the config's; of several the nearest is measured
   --seconds N           seconds for each direction, 1 to 10 (default 4)
-  --json                the result as one line, for programs
+  --json                the result as one line of JSON, for programs
 
-The test needs no root and changes nothing. The rate is what the receiver counted, of IP packets inside the tunnel.
+It needs no root and changes nothing. The rate counts the IP packets that the receiver got inside the tunnel.
 `;
 
 const ANSWER_MS = 10_000, PROBE_MS = 1000, FIRST_LOOK_MS = 50;

@@ -11,7 +11,7 @@ const HELP = `Shows a running relay: peers, traffic, round trips, loss, repair, 
 
   deno task status              redrawn each second
   deno task status --once       one table
-  deno task -q status --json    what the relay answers, for programs
+  deno task -q status --json    the relay's answer as JSON, for programs
   --config FILE                 the relay's configuration (default oxrelay.toml)
 `;
 

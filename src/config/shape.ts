@@ -1,6 +1,6 @@
 /**
- * What a configuration is: the types that the rest of the program sees, and the error that says what is wrong with one. Every field
- * has been checked where a Config comes from parseConfig.
+ * The types of a configuration, and the error that reports its mistakes. Invariant: every field of a Config that parseConfig
+ * returns has been checked. Reads and checks nothing itself.
  */
 
 /** Where to bind: a host name or address without brackets, and a port of 1 to 65535. */
@@ -43,17 +43,17 @@ export const REPAIR_PREDICTOR_NAMES = ["default", "ewma", "hmm", "delay", "logis
 /** Loss repair for OxTunnel's games and calls. */
 export interface RepairConfig {
   readonly enabled: boolean;
-  /** Bytes of repair for a hundred bytes protected, at most. */
+  /** The most bytes of repair for a hundred protected bytes. */
   readonly budgetPercent: number;
-  /** As many at all times, whatever the path does. */
+  /** A fixed share, whatever the losses are: bytes of repair for a hundred protected bytes. */
   readonly sharePercent?: number;
   readonly scheme: (typeof REPAIR_SCHEME_NAMES)[number];
-  /** Whether classes are treated by what they are, or all like a game. */
+  /** Whether each class is protected by its own deadline; false protects all like a game. */
   readonly trafficAware: boolean;
-  /** Whether repair rises with losses that are predicted, and what predicts them. */
+  /** Whether repair rises with predicted losses, and the predictor. */
   readonly proactive: boolean;
   readonly predictor: (typeof REPAIR_PREDICTOR_NAMES)[number];
-  /** How late a packet is still of use. */
+  /** The delay after which a packet is of no use. */
   readonly gameDeadlineMs: number;
   readonly voiceDeadlineMs: number;
 }
@@ -61,24 +61,24 @@ export interface RepairConfig {
 /** What `congestion_algorithm` may name. */
 export const CONGESTION_ALGORITHMS = ["bbr_v3", "none"] as const;
 
-/** Where packets to a peer wait when its line is slower than they come. */
+/** The queues for packets to a peer whose line is slower than their arrival. */
 export interface QueuesConfig {
-  /** Mbit/s that each peer is sent at most, IP and UDP headers counted; absent for as much as comes. */
+  /** The most Mbit/s that each peer is sent, IP and UDP headers included; absent for no limit. */
   readonly ratePerPeerMbit?: number;
   /** CoDel's target and interval (RFC 8289). */
   readonly targetMs: number;
   readonly intervalMs: number;
-  /** Whether packets of flows that understand ECN are marked instead of dropped. */
+  /** Whether packets of ECN-capable flows are marked instead of dropped. */
   readonly ecn: boolean;
   /** Packets that may wait for all peers of a Worker together. */
   readonly packets: number;
 }
 
-/** What a relay's owner knows of flows better than the classifier. */
+/** Classes of flows that the relay's operator sets. */
 export interface ClassesConfig {
   /** As control/class_rules.ts reads them, without programs; the first that fits counts. */
   readonly rules: readonly string[];
-  /** Whether /metrics says which applications are recognised. */
+  /** Whether /metrics names recognised applications. */
   readonly applicationsInMetrics: boolean;
 }
 
@@ -91,7 +91,7 @@ export interface Config {
   /** Handshakes a second that one source address may start, 1 to 1000. */
   readonly rateLimitPerIp: number;
   readonly exit: "auto" | "tun" | "userspace";
-  /** Who seals and opens packets: the native library, TypeScript, or the library where it runs. */
+  /** The code that seals and opens packets: the native library, TypeScript, or the library where it runs. */
   readonly kernels: "auto" | "portable" | "native";
   /** How outer datagrams move: through the library by io_uring or recvmmsg, by Deno's sockets, or by the best that runs. */
   readonly io: "auto" | (typeof IO_WAYS)[number];
@@ -103,18 +103,18 @@ export interface Config {
   readonly tunnelIpv6: string;
   /** Whether OxTunnel's packets that shrink are compressed (LZ4), both ways, where the client wants it too. */
   readonly enableCompression: boolean;
-  /** Packets of fewer bytes are not, 64 to 1500. */
+  /** Packets of fewer bytes are not compressed, 64 to 1500. */
   readonly compressionThreshold: number;
   /** Bytes of an inner packet, 576 to 1500; at least 1280 unless tunnelIpv6 is "off". */
   readonly mtu: number;
   /** Whether packets to one OxTunnel client share datagrams. */
   readonly enableBatching: boolean;
-  /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 for those that come together only. */
+  /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 batches only packets that come together. */
   readonly batchWaitUs: number;
   readonly repair: RepairConfig;
-  /** Whether packets are sorted by class where they wait for their peer's line; without, nothing waits. */
+  /** Whether packets are sorted by class where they wait for their peer's line; false: no packet waits. */
   readonly enablePriorityScheduler: boolean;
-  /** What finds the rate of an OxTunnel client's line by its reports. */
+  /** The algorithm that finds the rate of an OxTunnel client's line from its reports. */
   readonly congestionAlgorithm: (typeof CONGESTION_ALGORITHMS)[number];
   readonly queues: QueuesConfig;
   /** Resolver addresses for client configs, at most 8. */
@@ -131,7 +131,7 @@ export interface Config {
   readonly adminToken?: string;
   /** Relay workers (threads), 1 to 16, among which peers are divided. */
   readonly workers: number;
-  /** The processor that each Worker keeps to, 0 to 1023, in their order; empty for none in particular. */
+  /** The processor of each Worker, 0 to 1023, in their order; empty: the system chooses. */
   readonly cpus: readonly number[];
   readonly logLevel: "debug" | "info" | "warning" | "error";
   readonly logFormat: "text" | "json";

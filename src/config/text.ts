@@ -1,11 +1,11 @@
 /**
- * TOML text to a table of unknown values, and what helps whoever mistyped a word of it. Quotes nothing of the file that could be a
- * secret.
+ * Parses TOML text to a table of unknown values, and finds the nearest known word for a mistyped one. Quotes nothing of the
+ * file that could be a secret. Knows no keys.
  */
 import { parse, TomlError } from "smol-toml";
 import { ConfigError } from "./shape.ts";
 
-/** Objects without a prototype, so that no key is one that every object has. Throws ConfigError, with the line. */
+/** Parses to objects without a prototype, which therefore have no inherited keys. Throws ConfigError, with the line. */
 export function parseToml(text: string, file: string): Record<string, unknown> {
   try {
     return parse(text);

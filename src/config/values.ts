@@ -1,5 +1,5 @@
 /**
- * Kinds of values that the schema is made of, each with the sentence for whoever wrote another: "expected …, found …". Knows no keys.
+ * The kinds of values of the schema, each with the sentence for a wrong value: "expected …, found …". Knows no keys.
  */
 import * as v from "valibot";
 import {
@@ -29,8 +29,8 @@ export function parseEndpoint(text: string): Endpoint | undefined {
 }
 
 /**
- * A host name (RFC 1123 section 2.1) whose last label is never a number, as "10.0.0.256" is a slip. Underscores, which DNS
- * takes, and the dot of a name that is whole (RFC 1034 section 3.1) are taken.
+ * A host name (RFC 1123 section 2.1) whose last label is never a number, because "10.0.0.256" is a mistake. Accepts
+ * underscores, as DNS does, and the final dot of an absolute name (RFC 1034 section 3.1).
  */
 function isName(text: string): boolean {
   const name = text.replace(/\.$/, "");
@@ -86,7 +86,7 @@ export function endpoint(example: string) {
   );
 }
 
-/** Both prefixes and prefix lists want the network itself: a set host bit is a slip that must not pass. */
+/** A prefix must be the network itself: a set host bit is refused as a mistake. */
 export function prefix(what: string, valid: (prefix: Prefix) => boolean) {
   return v.pipe(
     text(what, (value) => {
@@ -120,5 +120,5 @@ export function networks(example: string, max: number, entry: ReturnType<typeof 
 
 /** A switch. */
 export const flag = v.boolean(expected("true or false"));
-/** A list of anything, for further checks. */
+/** A list of unknown values, for further checks. */
 export const list = (what: string) => v.array(v.unknown(), expected(what));

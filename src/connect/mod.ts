@@ -30,51 +30,53 @@ const HELP =
   deno task connect < laptop.conf           the config or the invitation in a file
   deno task connect --server 203.0.113.5:4433 --config state/laptop.conf
 
-  --config FILE         what \`peer add\` printed, in this folder (default oxrelay-connect.conf, if there is one)
-  --server HOST:PORT    reach the relay here instead; several, or a list with commas: relays that share one key, of which
-                        the nearest is used, and another one when that one does not answer
-  --protocol NAME       oxtunnel or wireguard; without this flag invitations mean OxTunnel, and configs WireGuard
-  --trusted PREFIXES    no encryption to a relay in these networks, if the relay trusts this machine's network too:
-                        127.0.0.0/8
+  --config FILE         a file of this folder with what \`peer add\` printed (default oxrelay-connect.conf, if it exists)
+  --server HOST:PORT    the relay's address, in place of the config's; several, or a list with commas: relays that
+                        share one key; the nearest is used, and another one when that one does not answer
+  --protocol NAME       oxtunnel or wireguard (default: an invitation means OxTunnel, a config WireGuard)
+  --trusted PREFIXES    no encryption, only authentication, to a relay in these networks whose \`trusted\` lists this
+                        machine's address: 127.0.0.0/8
 
-Where UDP is blocked the tunnel goes over TLS, if the invitation names a fallback, and back as soon as UDP works.
+Where UDP is blocked and the invitation names a fallback, the tunnel changes to TLS, and back as soon as UDP works.
 
-As root, packets to the config's AllowedIPs (usually to everywhere) go through the tunnel, except those to the networks that this
-machine is in, and answers to connections from outside. To choose other packets:
+As root, all destinations in the config's AllowedIPs (usually: all there are) go through the tunnel, except networks that
+this machine is directly connected to, and answers on connections that others open to it from outside. To change that:
   --include PREFIXES    only these destinations: 203.0.113.0/24,2001:db8::/32
-  --exclude PREFIXES    all but these
-  --only-user NAME      only what this user's programs send: a game that runs under a user of its own
-  --only-cgroup PATH    only what programs in this cgroup (v2) send: games.slice
-  --no-dns              leave this machine's resolver as it is
-  --kill-switch         let none of these packets out past the tunnel, not even while the tunnel is down; nor answers to
-                        connections from outside, unless --exclude names their network
-  --restore             only undo what a connect that was killed has left behind
+  --exclude PREFIXES    all destinations but these
+  --only-user NAME      only packets of this user's programs: a game that runs under a user of its own
+  --only-cgroup PATH    only packets of programs in this cgroup (v2): games.slice
+  --no-dns              keep the machine's own resolvers
+  --kill-switch         block these packets outside the tunnel, also while the tunnel is down; answers on connections from
+                        outside too, unless --exclude names their network
+  --restore             only undo the changes that a killed connect has left behind
 
   --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
-                        the class (game, voice, interactive, bulk or default) of packets to and from there, here and at
-                        the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; may be repeated, the first match counts
+                        the class (game, voice, interactive, bulk or default) of packets to and from this remote
+                        address and port, here and at the relay (OxTunnel): game=udp:27015, bulk=203.0.113.5; may be
+                        repeated, the first that fits counts
   --priority app=NAME:CLASS
-                        the class of what the program of this name sends and receives: app=csgo:game
+                        the same for all packets of the program with this name: app=csgo:game
   --rule "CLASS KEY=VALUE …"
-                        the class of flows that this end sends, by port=, address=, protocol=, dscp=, or pattern= and at=
-                        (hexadecimal digits of a UDP payload, "." for any digit, and the byte where they begin); or, in
-                        both directions, by program=NAME: "game port=7000-7100 pattern=32ab..64"; may be repeated;
-                        --priority comes first
-  --repair WORDS        how losses of games and calls are repaired on the way to the relay (OxTunnel), in the words of the
-                        relay's own [repair]: budget_percent=50, or scheme=spaced,budget_percent=100
+                        the class of what this end sends, by port=, address=, protocol=, dscp=, or pattern= and at= (hex
+                        digits of a UDP payload, "." for any digit, and the offset where they begin); or, in both
+                        directions, by program=NAME: "game port=7000-7100 pattern=32ab..64"; may be repeated; --priority
+                        comes first
+  --repair WORDS        how losses of games and calls are repaired on the way to the relay (OxTunnel), by the keys of the
+                        relay's [repair]: budget_percent=50, or scheme=spaced,budget_percent=100
   --no-repair           no repair in either direction (OxTunnel)
   --up RATE, --down RATE
-                        the rate of your line in bits a second, such as 10M or 900k: with a little less than the real
-                        rate packets queue here, where a game's go before a transfer's; the relay is told --down (OxTunnel)
-  --congestion NAME     what finds the rate of the line towards the relay without --up: bbr_v3 (default), or none (OxTunnel)
-  --no-compression      compress nothing (OxTunnel): the size of a compressed packet tells a little of its content
+                        the rate of your line, such as 10M or 900k bits a second. A rate a little below the real one keeps
+                        the line's queue in this program, where packets of a game go before those of a transfer; --down
+                        tells the relay (OxTunnel)
+  --congestion NAME     how the rate of your line is found without --up: bbr_v3 (default), or none (OxTunnel)
+  --no-compression      no compression (OxTunnel): the size of a compressed packet reveals a little of its content
 
-Without root, a proxy and ports on this machine's loopback instead of a device:
+Without root, a proxy and forwarded ports on loopback in place of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
-  -L PORT:HOST:PORT     a port here that leads to a host's port there; may be repeated
+  -L PORT:HOST:PORT     forward this local port to a port of a host behind the relay; may be repeated
 
-  --no-batching         every packet in a datagram of its own, for measurements
-  --json                the state each second, for programs
+  --no-batching         one packet in each datagram, for measurements
+  --json                one JSON object a second, for programs
 `;
 
 const SOCKS_DEFAULT = "1080";

@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * Fifth node of egress, OxTunnel's alone: packets of one session that come in one burst share datagrams, and bulk ones
- * may wait for more (PROTOCOL §13). Invariant: a session's packets leave in the order in which they came, a batch is no
- * longer than a datagram of its path takes, and only a batch of bulk packets is held. What nothing can join is passed
- * on untouched. When to wait is control/flush.ts's to say.
+ * A step of egress, for OxTunnel only: packets of one session in one burst share datagrams, and bulk packets may wait for
+ * more (PROTOCOL §13). Invariant: a session's packets leave in the order of their arrival, a batch fits a datagram of its
+ * path, and only a batch of bulk packets is held. A packet that no other can join passes unchanged. control/flush.ts
+ * decides when to wait.
  * Keeps PROTOCOL R79, R80, R81 and R82.
  */
 import { CLASS_BULK, isRealTime } from "../control/traffic_class.ts";
@@ -15,11 +15,11 @@ import { FRAME_HEAD_BYTES, FRAME_PACKET, isFrame, writeFrameHead } from "../wire
 import { type Batches, NOTHING_OPEN, OPEN_WITHOUT_ROW } from "./batches.ts";
 import type { EgressContext } from "./context.ts";
 
-/** Packets in a datagram at most; half of the frames that a receiver reads, the rest being control's. */
+/** The most packets in a datagram: half of the frames that a receiver reads; the rest is for control frames. */
 const PACKETS_MAX = 32;
-/** The shortest packet, with its head: what a batch must still have room for to be worth anything. */
+/** The shortest packet with its head: the least room of a batch that others can join. */
 const JOINER_BYTES_MIN = FRAME_HEAD_BYTES + 20;
-/** Up to so many bytes a loop is faster than a call. */
+/** The bytes up to which a loop is faster than a call. */
 const LOOP_BYTES_MAX = 128;
 
 /** The longest plaintext of a datagram on the session's path, bytes. */
@@ -44,7 +44,7 @@ export function batch(burst: Burst, context: EgressContext, nowUs: number): void
   emitDue(burst, context, batches, nowUs);
 }
 
-/** Puts the packet of `row` to those of its session that came before, or makes it the first. */
+/** Adds the packet of `row` to its session's batch, or begins a batch with it. */
 function join(burst: Burst, row: number, context: EgressContext, batches: Batches, nowUs: number): void {
   const { length, next, peer, session, trafficClass } = burst;
   const id = peer[row];
@@ -75,12 +75,12 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
   if (!isUrgent) batches.toSettle(id);
 }
 
-/** The batch in `row` has got a packet of the class: it is protected for the sake of any packet in it that is. */
+/** Notes a packet of the class in the batch of `row`; one protected packet makes the whole batch protected. */
 function addClass({ trafficClass }: Burst, row: number, added: number): void {
   if (!isRealTime(trafficClass[row])) trafficClass[row] = added;
 }
 
-/** The row takes what was held in front of its packet; what does not fit is held in its place, for the next row. */
+/** Puts the held batch in front of the row's packet; a packet that does not fit is held instead, for the next row. */
 function followHeld(
   burst: Burst,
   row: number,
@@ -142,7 +142,7 @@ function settle(burst: Burst, id: number, context: EgressContext, batches: Batch
   finish(burst, row, context, batches);
 }
 
-/** Adds a row for what is held of the peer. The caller has seen that there is room. */
+/** Adds a row for the peer's held batch. The caller has checked that there is room. */
 function pushHeld(burst: Burst, id: number, session: number, batches: Batches, nowUs: number): number {
   const row = burst.push(0, 0, TO_SEAL);
   batches.take(burst, row, id, nowUs);
@@ -151,7 +151,7 @@ function pushHeld(burst: Burst, id: number, session: number, batches: Batches, n
   return row;
 }
 
-/** Adds what has waited long enough, as far as there are rows; the rest stays due. */
+/** Adds the batches that are due, as far as there are rows; the rest stays due. */
 function emitDue(burst: Burst, context: EgressContext, batches: Batches, nowUs: number): void {
   const { associations, metrics, table } = context;
   while (burst.count < BURST_CAPACITY) {
@@ -166,7 +166,7 @@ function emitDue(burst: Burst, context: EgressContext, batches: Batches, nowUs: 
   }
 }
 
-/** Whether the batch in `row` has room for a packet of so many bytes, in its datagram and in its slot. */
+/** Whether the batch in `row` has room for a packet of `bytes` bytes, in its datagram and in its slot. */
 function fits(burst: Burst, row: number, bytes: number, bytesMax: number, batches: Batches): boolean {
   const length = burst.length[row];
   const firstHead = batches.packets[row] === 1 ? FRAME_HEAD_BYTES : 0;
@@ -175,7 +175,7 @@ function fits(burst: Burst, row: number, bytes: number, bytesMax: number, batche
     burst.offset[row] + length + FRAME_HEAD_BYTES + bytes <= slotEnd;
 }
 
-/** Copies the packet of `bytes` at `from`, or the frame that it was made into, behind the batch in `row`, which it fits. */
+/** Appends the packet of `bytes` at `from`, or the frame made of it, to the batch in `row`, where it fits. */
 function append(
   burst: Burst,
   row: number,
@@ -203,7 +203,7 @@ function append(
   if (isUrgent) batches.urgent[row] = 1;
 }
 
-/** Nothing will join the batch in `row` any more: its last packet needs no head. */
+/** Finishes the batch in `row`: its last packet needs no head. */
 function finish(burst: Burst, row: number, context: EgressContext, batches: Batches): void {
   const { column } = context.metrics;
   const packets = batches.packets[row];
@@ -228,6 +228,6 @@ function copy({ bytes, view }: Burst, from: number, to: number, count: number): 
     bytes.copyWithin(to, from, from + count);
     return;
   }
-  // Up to three bytes more than asked, which lie in the room behind every packet.
+  // Copies up to three bytes more than asked, which lie in the tail room of every packet.
   for (let i = 0; i < count; i += 4) view.setUint32(to + i, view.getUint32(from + i));
 }

@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * What batch.ts remembers: of this burst, the row that each peer's next small packet may join; beyond it, batches that
- * are held for company, a slot each, with their deadlines. Invariant: a held batch owns its slot until `take` or
- * `release`; a peer has one at most, and all peers together `HELD_MAX`. What is held is plaintext without a number, so it
- * goes out under whatever session, epoch and path the peer has then. Decides nothing and writes no frame.
+ * The state of batch.ts: within a burst, the row that each peer's next small packet may join; beyond a burst, batches that
+ * wait for further packets, a slot each, with their deadlines. Invariant: a held batch owns its slot until `take` or
+ * `release`; a peer has at most one, and all peers together at most `HELD_MAX`. A held batch is plaintext without a counter,
+ * so it is sent under the session, epoch and path that the peer has at that time. Decides nothing and writes no frame.
  * Keeps PROTOCOL R82.
  */
 import { ArrivalGaps } from "../control/flush.ts";

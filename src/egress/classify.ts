@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Third node of egress: finds each packet's flow and what it is owed, a class by hint, marks, ports or
- * behaviour, and counts it. Invariant: it changes no packet and drops none; a row that it skips keeps NONE and
- * CLASS_DEFAULT. WireGuard's packets are looked at only where a queue sorts them. Decides nothing itself: control/direction.ts does, from what is read here.
+ * A step of egress: finds each packet's flow and its class, by hint, DSCP, ports or behaviour, and counts it. Invariant: changes
+ * no packet and drops none; a skipped row keeps NONE and CLASS_DEFAULT. WireGuard's packets are read only where a queue sorts
+ * them. Only reads packets: control/direction.ts decides.
  */
 import { classOfFlow, isNews, observe } from "../control/direction.ts";
 import { INWARD, STATE_BYTES, STATE_DECIDED } from "../control/flows.ts";
@@ -66,7 +66,7 @@ export function classify(burst: Burst, context: EgressContext, nowUs: number): v
   column[counter + 1] += runBytes;
 }
 
-/** The class that was wished for the packet; rare: for new flows, and when what was wished has changed. */
+/** The class that a hint requests for the packet. Called for new flows and when hints have changed. */
 function hintFor({ associations, ends }: EgressContext, burst: Burst, row: number): number {
   const { view, offset, session } = burst;
   readSource(view, offset[row], ends, 0);

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Fourth node of egress, OxTunnel's alone: packets that shrink become LZ4 frames (PROTOCOL §13). Invariant: a row that it
- * touches is a whole frame with its head, which its first byte shows, and shorter than the packet was; any other is a bare
- * packet still. A few sampled bytes and the flow's past say where an attempt is worth its time.
+ * A step of egress, for OxTunnel only: packets that shrink become LZ4 frames (PROTOCOL §13). Invariant: a changed row is a
+ * whole frame with its head, recognisable by its first byte, and shorter than the packet was; any other row stays a bare
+ * packet. A few sampled bytes and the flow's past decide where an attempt is worth its time.
  * Keeps PROTOCOL R49.
  */
 import { COUNTER } from "../metrics.ts";
@@ -15,11 +15,11 @@ import { DISTINCT_MIN } from "./entropy.ts";
 import type { FlowTable } from "../control/flows.ts";
 
 const OVERHEAD_BYTES = FRAME_HEAD_BYTES + LZ4_BLOCK_AT;
-/** What a packet must lose to be worth its decompression: one part in so many, as a power of two. */
+/** The least gain that is worth the decompression: the packet's length shifted right by this. */
 const GAIN_SHIFT = 4;
-/** After so many failures in a row the pauses grow no more: one attempt in 1024 packets. */
+/** The failures in a row after which pauses stop growing: one attempt in 1024 packets. */
 const FAILURES_MAX = 10;
-/** Headers are not what tells payloads apart. */
+/** Bytes of headers, which say nothing about the payload. */
 const SAMPLE_FROM = 40;
 
 export function compress(burst: Burst, context: EgressContext): void {
@@ -60,7 +60,7 @@ export function compress(burst: Burst, context: EgressContext): void {
   }
 }
 
-/** What did not shrink is left alone for twice as long each time. */
+/** After each failure in a row a flow is skipped for twice as long. */
 function fail(flows: FlowTable, id: number): void {
   flows.failures[id] = Math.min(FAILURES_MAX, flows.failures[id] + 1);
   flows.pause[id] = (1 << flows.failures[id]) - 1;

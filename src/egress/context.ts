@@ -1,5 +1,5 @@
 /**
- * What the nodes of egress work with. Holds references only; it has no behaviour.
+ * The context of egress's steps. Holds references only; has no behaviour.
  */
 import type { Aead, DatagramAead, Lz4 } from "../codec/kernels.ts";
 import type { FlowTable } from "../control/flows.ts";
@@ -16,24 +16,24 @@ export interface EgressContext {
   readonly peers: PeerTable;
   readonly associations: Associations;
   readonly aead: Aead;
-  /** Undefined where OxTunnel is not spoken. */
+  /** Undefined without OxTunnel. */
   readonly datagramAead: DatagramAead | undefined;
   readonly metrics: Metrics;
   /** Undefined where batching is switched off. */
   readonly batches: Batches | undefined;
-  /** Undefined where no packet is to wait for its line. */
+  /** Undefined where no packet waits for its line. */
   readonly queues: Queues | undefined;
-  /** Whether peers are behind it whose packets may be for each other; else every packet is this host's own. */
+  /** Whether several peers may send packets to each other; else every packet is this host's own. */
   readonly isRelay: boolean;
   /** Largest inner packet, bytes. */
   readonly mtu: number;
   readonly ownIpv4: Uint32Array;
   readonly ownIpv6: Uint32Array | undefined;
   readonly flows: FlowTable;
-  /** Undefined where nothing is to be compressed. Packets of fewer bytes than the threshold, at least 64, never are. */
+  /** Undefined without compression. Packets of fewer bytes than the threshold, at least 64, are not compressed. */
   compression: { lz4: Lz4; thresholdBytes: number; entropy: EntropyTest } | undefined;
-  /** Scratch for an address, or for what names a flow. */
+  /** Scratch space for an address, or for a flow's name. */
   readonly words: Uint32Array;
-  /** Scratch for two addresses. */
+  /** Scratch space for two addresses. */
   readonly ends: Uint32Array;
 }

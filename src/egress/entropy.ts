@@ -1,14 +1,14 @@
 // Hot path.
 /**
- * Tells from a few bytes whether a payload looks encrypted or compressed, so that no time is spent on compressing it. Wrong now and
- * then in both directions, which costs an attempt or a gain and never a packet.
+ * Estimates from a few bytes whether a payload is encrypted or compressed, so that no attempt is made to compress it. A wrong
+ * answer costs a useless attempt or a missed gain, and never a packet. Compresses nothing.
  */
 
 const SAMPLES = 32;
-/** Different bytes among 32 from which on a payload passes for encrypted or compressed. */
+/** The distinct bytes among 32 from which a payload counts as encrypted or compressed. */
 export const DISTINCT_MIN = 26;
 
-/** Remembers bytes that were seen in a sample; one serves any number of samples. */
+/** Counts the distinct bytes of a sample; reusable for any number of samples. */
 export class EntropyTest {
   readonly #seen = new Uint32Array(256);
   #sample = 0;

@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * Second node of egress, OxTunnel's alone: sees to it that a packet fits its session's datagrams (PROTOCOL §17). One that
- * does not is cut where IPv4 allows it or this host is its source, or else turned around in place into the ICMP error that
- * tells its sender the size. Invariant: what is sealed as data after this fits, but for IPv6 packets of which no smaller size may be asked
- * (RFC 8200 §5), and, where no size is known yet, for IPv6 ones and those that a full burst has no rows to cut.
+ * A step of egress, for OxTunnel only: makes packets fit their session's datagrams (PROTOCOL §17). A packet that does not
+ * fit is fragmented where IPv4 allows it or this host is the source, else turned in place into the ICMP error that tells its
+ * sender the size. Invariant: every packet after this step fits, except IPv6 packets of other hosts up to 1280 bytes (RFC 8200
+ * §5) and, during a search for the size, IPv6 packets and those for whose fragments the burst has no rows.
  * Keeps PROTOCOL R84.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -15,12 +15,12 @@ import { emitIcmpError, ICMP_PACKET_TOO_BIG } from "../wire/icmp.ts";
 import { ipVersion, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
-/** Every link has to carry so much of IPv6 (RFC 8200 §5). */
+/** The least MTU of every IPv6 link, bytes (RFC 8200 §5). */
 const IPV6_MTU_MIN = 1280;
-/** For packets whose sender counted on their not being cut. */
+/** Identifications for packets whose senders set none, because they did not expect fragmentation. */
 let identifications = 0;
 
-/** @param isSource whether this host is the source of the burst's packets: of IPv6 it alone may make fragments (RFC 8200 §4.5). */
+/** @param isSource whether this host is the source of the burst's packets: only the source may fragment IPv6 (RFC 8200 §4.5). */
 export function fit(burst: Burst, context: EgressContext, nowUs: number, isSource: boolean): void {
   const { count, next, session, length, offset, view } = burst;
   const { table, associations } = context;
@@ -31,13 +31,13 @@ export function fit(burst: Burst, context: EgressContext, nowUs: number, isSourc
     const mtu = sessions.innerMtu(session[row]);
     if (length[row] <= mtu) continue;
     const isIpv4 = ipVersion(view, offset[row]) === 4;
-    // Who is told a size keeps to it for ten minutes, so that nobody is told one that holds for a moment.
+    // A host keeps to a reported size for ten minutes, so a size that may change at once is not reported.
     const isSearching = !sessions.of[session[row]]!.size.isSettled;
     const mayCut = isIpv4
       ? isSearching || mayFragment(view, offset[row])
       : isSource && canSourceFragment(view, offset[row]);
     if (mayCut) {
-      // What is not known to be too large goes whole where there is no room for pieces.
+      // During a search a packet is sent whole where there is no room for fragments: it may fit.
       if (!cut(burst, row, mtu) && !isSearching) next[row] = DROP.arena_full;
     } else if (isIpv4) refuse(burst, row, mtu, context, nowUs);
     else if (!isSearching && length[row] > IPV6_MTU_MIN) {
@@ -73,12 +73,12 @@ function cut(burst: Burst, row: number, mtu: number): boolean {
   return true;
 }
 
-/** Tells the packet's sender the size that fits. */
+/** Turns the packet into the ICMP error that tells its sender the size that fits. */
 function refuse(burst: Burst, row: number, mtu: number, context: EgressContext, nowUs: number): void {
   const { bytes, view, offset, length, next, peer, session } = burst;
   const { metrics, words, peers, associations, table, isRelay } = context;
   metrics.drop(DROP.too_big);
-  // In the name of whom the packet was for: a host does not believe what comes from outside with its own address.
+  // From the packet's destination: a host rejects packets from outside that bear its own address.
   readDestination(view, offset[row], words, 0);
   length[row] = emitIcmpError(bytes, view, offset[row], length[row], words, ICMP_PACKET_TOO_BIG, mtu);
   if (length[row] === 0) {

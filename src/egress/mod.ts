@@ -1,7 +1,7 @@
 // Hot path.
 /**
  * Egress: the route of an inner packet into the tunnel, in order. Each step is a function over the whole burst;
- * a row's `next` says which step is its. What leaves is TO_TRANSMIT, for the port, or TO_EXIT: an error for its sender.
+ * a row's `next` names its step. Rows leave as TO_TRANSMIT, for the port, or TO_EXIT: an ICMP error for the sender.
  */
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM, TO_TUNNEL, TO_TUNNEL_HANDED } from "../vector/burst.ts";
 import { batch } from "./batch.ts";
@@ -17,7 +17,7 @@ import { steer } from "./steer.ts";
 export { Batches } from "./batches.ts";
 export type { EgressContext } from "./context.ts";
 
-/** @param isSource whether this host is the source of the packets, as of those that its own sockets make. */
+/** @param isSource whether this host is the source of the packets, as for packets of its own sockets. */
 export function egress(burst: Burst, context: EgressContext, nowUs: number, isSource = false): void {
   if (!hasWork(burst, context, nowUs)) return;
   prefetch(burst, context); // destination -> peer, lines of the tables in the cache
@@ -30,7 +30,7 @@ export function egress(burst: Burst, context: EgressContext, nowUs: number, isSo
   seal(burst, context, nowUs); // plaintext -> addressed datagram
 }
 
-/** Whether anything goes into the tunnel; most bursts from there have nothing that goes back. */
+/** Whether any row goes into the tunnel; most bursts from the tunnel have none. */
 function hasWork({ count, next }: Burst, { batches, queues }: EgressContext, nowUs: number): boolean {
   for (let row = 0; row < count; row++) {
     const step = next[row];

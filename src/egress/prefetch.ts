@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * In front of egress's first node: finds the peers of packets from outside, and reads what all packets will need of the
- * tables, all rows before any is needed, so that misses of the cache overlap (vector/columns.ts). Invariant: a packet's
- * peer is the one that steer would find, or is left for it to find; nothing else changes and nothing is judged. Does
- * nothing while caches hold every session.
+ * First step of egress: finds the peers of packets from outside, and reads the table lines that all packets will need, for all
+ * rows before the first is used, so that cache misses overlap (vector/columns.ts). Invariant: a packet's peer is the one that
+ * steer would find, or is left for steer to find; changes and decides nothing else. Does nothing while caches hold every
+ * session.
  */
 import { SESSIONS_CACHED } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
@@ -43,7 +43,7 @@ export function prefetch(burst: Burst, context: EgressContext): void {
   associations.paths.measures.touch(paths, spoken);
 }
 
-/** The packets to steer, and where the table of prefixes may have their destinations; how many there are. */
+/** Collects the packets to steer and their places in the table of prefixes; returns the number. */
 function findPackets(burst: Burst, { peers, words }: EgressContext): number {
   const { count, view, offset, length, next, peer } = burst;
   let packets = 0, lastWord = 0, lastPeer = NONE;
@@ -65,7 +65,7 @@ function findPackets(burst: Burst, { peers, words }: EgressContext): number {
   return packets;
 }
 
-/** Their peers; how many there are. */
+/** Collects their peers; returns the number. */
 function findPeers({ view, offset, peer }: Burst, packets: number, { peers, words }: EgressContext): number {
   let known = 0;
   for (let i = 0; i < packets; i++) {
@@ -79,7 +79,7 @@ function findPeers({ view, offset, peer }: Burst, packets: number, { peers, word
   return known;
 }
 
-/** The rows of their sessions; how many there are. */
+/** Collects the rows of their sessions; returns the number. */
 function findSessions(known: number, { peers }: EgressContext): number {
   let live = 0;
   for (let i = 0; i < known; i++) {

@@ -1,8 +1,7 @@
 // Hot path.
 /**
- * Last node of egress: numbers and addresses each packet in its session's protocol, then one kernel call for each of
- * them seals the burst. WireGuard's packets are padded; an OxTunnel report or repair that is due rides in front of a
- * packet.
+ * Last step of egress: numbers and addresses each packet in its session's protocol; then one kernel call for each protocol
+ * seals the burst. WireGuard's packets are padded; an OxTunnel report or repair that is due travels in front of a packet.
  * Invariant: every sealed packet takes a counter that its session never used before.
  * Keeps PROTOCOL R17, R39 and R43.
  */

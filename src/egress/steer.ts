@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * First node of egress: finds the peer whose allowed IPs hold the destination, and the session to it. Invariant:
- * a row leaves with peer and session, staged for a handshake, for the Worker that owns the peer, or dropped. An
- * exit keeps its packets within the MTU (TUN by its device, userspace by fragmenting), so what is too big comes from
- * another peer, who is told the size that fits.
+ * A step of egress: finds the peer whose allowed IPs contain the destination, and its session. Invariant: a row leaves with
+ * peer and session, staged for a handshake, for the Worker that owns the peer, or dropped. An exit keeps its packets within
+ * the MTU (TUN by its device, userspace by fragmenting), so a packet that is too big comes from another peer, which is told
+ * the size that fits.
  * Keeps PROTOCOL R19.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -17,7 +17,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
   const { count, view, offset, length, next, peer, session } = burst;
   const { table, peers, associations, metrics, mtu, words } = context;
   let fromInside = 0;
-  // Packets to one peer come in runs, which share its session; those to one destination, what the look-up found.
+  // Packets to one peer come in runs that share its session; packets to one destination share the look-up.
   let runPeer = -1, runSession = 0, isLookedUp = false, found = NONE;
   for (let row = 0; row < count; row++) {
     const step = next[row];
@@ -55,7 +55,7 @@ export function steer(burst: Burst, context: EgressContext, nowUs: number): void
     }
     if (peers.owner[id] !== table.worker) {
       fromInside--;
-      // Two Workers whose peers differ, as for a moment during a reload, must not pass it to and fro.
+      // Two Workers whose peers differ during a reload must not pass the packet to and fro.
       if (step === TO_TUNNEL_HANDED) {
         next[row] = DROP.no_route;
         continue;

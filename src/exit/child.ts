@@ -1,6 +1,6 @@
 /**
- * Runs a program of the system and returns what it printed. Invariant: a child sees nothing of this process's environment,
- * which may hold keys, when it fails its own words are in the error, and none runs for longer than its time. Keeps no child after the call.
+ * Runs a program of the system and returns its output. Invariant: a child gets nothing of this process's environment, which
+ * may hold keys; when a child fails, the error has its output; no child runs longer than its limit, nor after the call.
  */
 
 /** Where programs of the system are, whatever the caller's PATH is; the last is NixOS's. */
@@ -14,12 +14,12 @@ const PATH = [
   "/run/current-system/sw/bin",
 ].join(":");
 const SAID_MAX = 600;
-/** What a program gets; none that is run here takes a second on an idle machine. */
+/** The limit for a program; each that is run here takes less than a second on an idle machine. */
 const LIMIT_MS = 10_000;
 
 /**
- * Runs the program with `input` on its standard input and resolves with its standard output. Throws an Error: what was
- * run and what the program said about its failure, on one line of at most SAID_MAX characters. After `limitMs` it is killed.
+ * Runs the program with `input` on its standard input and resolves with its standard output. Throws an Error with the
+ * command and the program's error output, on one line of at most SAID_MAX characters. Kills the program after `limitMs`.
  */
 export async function run(
   program: string,
@@ -39,7 +39,7 @@ export async function run(
       stderr: "piped",
     }).spawn();
   } catch (error) {
-    throw new Error(`${called}: it does not start: ${(error as Error).message}`);
+    throw new Error(`${called}: does not start: ${(error as Error).message}`);
   }
   let isLate = false;
   const timer = setTimeout(() => {
@@ -50,7 +50,7 @@ export async function run(
   const { success, code, signal, stdout, stderr } = await child.output().finally(() => clearTimeout(timer));
   await wrote;
   if (isLate) {
-    throw new Error(`${called}: it did not end within ${limitMs / 1000} s and was killed`);
+    throw new Error(`${called}: did not end within ${limitMs / 1000} s and was killed`);
   }
   const text = new TextDecoder();
   if (success) return text.decode(stdout);
@@ -60,7 +60,7 @@ export async function run(
   throw new Error(`${called}: ${line.length > SAID_MAX ? `${line.slice(0, SAID_MAX)} …` : line}`);
 }
 
-/** Gives the child its input. One that ends before it has read all of it says why itself. */
+/** Writes the child's input. A child that ends before it has read everything reports the reason itself. */
 async function write(stdin: WritableStream<Uint8Array>, input: string): Promise<void> {
   const writer = stdin.getWriter();
   try {

@@ -1,6 +1,6 @@
 /**
- * Forgets connections of the kernel's conntrack table by their mark: one netlink message (linux/netfilter/nfnetlink_conntrack.h)
- * deletes all that bear it. Invariant: a connection without the mark is never touched. Lists none and makes none.
+ * Deletes connections of the kernel's conntrack table by their mark, with one netlink message for all
+ * (linux/netfilter/nfnetlink_conntrack.h). Invariant: a connection without the mark is never touched. Lists and makes none.
  */
 import { libc, O_CLOEXEC } from "../../ffi/mod.ts";
 
@@ -15,29 +15,29 @@ const MESSAGE_BYTES = 36, ADDRESS_BYTES = 12, ATTRIBUTE_BYTES = 8;
 
 /**
  * Deletes every connection, of either family, whose mark is `mark` in the bits of `mask`, both u32 and the mask not 0.
- * The kernel has done so on return. Throws a sentence when it cannot, as without CAP_NET_ADMIN.
+ * The connections are deleted on return. Throws a sentence when the kernel refuses, as without CAP_NET_ADMIN.
  */
 export function forgetMarked(mark: number, mask = 0xffffffff): void {
-  if (mask === 0) throw new Error("a mask of 0 would forget everybody's connections");
+  if (mask === 0) throw new Error("a mask of 0 would delete every connection of the host");
   const { socket, sendto, recvfrom, close } = libc();
   const fd = socket(AF_NETLINK, SOCK_RAW | O_CLOEXEC, NETLINK_NETFILTER);
-  if (fd < 0) throw new Error("conntrack cannot be asked: the system gives no netlink socket");
+  if (fd < 0) throw new Error("conntrack cannot be reached: the system refuses a netlink socket");
   try {
     const message = deletion(mark, mask);
     const kernel = new Uint8Array(ADDRESS_BYTES);
     new DataView(kernel.buffer).setUint16(0, AF_NETLINK, true);
     if (Number(sendto(fd, message, BigInt(message.length), 0, kernel, kernel.length)) < 0) {
-      throw new Error("conntrack cannot be asked: the kernel takes no netlink message");
+      throw new Error("conntrack cannot be reached: the kernel refuses the netlink message");
     }
     const answer = new Uint8Array(1024), length = new Uint8Array(4);
     length[0] = ADDRESS_BYTES;
     const size = Number(recvfrom(fd, answer, BigInt(answer.length), MSG_DONTWAIT, kernel, length));
     const view = new DataView(answer.buffer);
     if (size < 20 || view.getUint16(4, true) !== NLMSG_ERROR) {
-      throw new Error("conntrack gives no answer");
+      throw new Error("conntrack does not answer");
     }
     const errno = -view.getInt32(16, true);
-    if (errno !== 0) throw new Error(`conntrack refuses to forget connections: errno ${errno}`);
+    if (errno !== 0) throw new Error(`conntrack refuses to delete connections: errno ${errno}`);
   } finally {
     close(fd);
   }

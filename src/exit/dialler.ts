@@ -1,7 +1,7 @@
 /**
  * A client's side of the tunnel without privilege: TCP connections and UDP sockets of this program's own, whose packets go
- * into the tunnel. TCP lives in the native library (ffi/src/dial.rs). Invariant: what waits is bounded, in each direction
- * and for each socket, and everything that is open ends with `close`. Reaches nothing but the tunnel.
+ * into the tunnel. TCP lives in the native library (ffi/src/dial.rs). Invariant: waiting data is bounded, in each
+ * direction and for each socket, and `close` ends everything that is open. Reaches only the tunnel.
  */
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
@@ -40,15 +40,15 @@ export interface DiallerOptions {
 
 /** One end of a connection through the tunnel. */
 export interface TunnelConnection {
-  /** Its own port there. */
+  /** Its local port in the tunnel. */
   readonly port: number;
-  /** Reads what has arrived, waiting for it; null at the end. Throws when the connection broke. */
+  /** Waits for data and reads it; null at the end. Throws when the connection broke. */
   read(into: Uint8Array<ArrayBuffer>): Promise<number | null>;
-  /** Writes all of it, waiting for room. Throws when the connection broke. */
+  /** Writes all of the data, waiting for room. Throws when the connection broke. */
   write(data: Uint8Array<ArrayBuffer>): Promise<void>;
-  /** Ends our direction. */
+  /** Ends the sending direction. */
   finish(): void;
-  /** Ends both. Safe to call twice. */
+  /** Ends both directions. Safe to call twice. */
   close(): void;
 }
 
@@ -62,24 +62,24 @@ export interface TunnelDatagram {
 /** A UDP port in the tunnel. */
 export interface TunnelSocket {
   readonly port: number;
-  /** Sends to an address. False when the tunnel has none of its family, or no room. */
+  /** Sends to an address. False when the tunnel has no address of that family, or no room. */
   send(data: Uint8Array, address: string, port: number): boolean;
   close(): void;
 }
 
-// What ox_dial_state says.
+// The results of ox_dial_state.
 const OPEN = 1, READABLE = 2, WRITABLE = 4, ENDED = 8, OVER = 16;
 const EINVAL = 22, ENETUNREACH = 101;
 const CONNECT_MS = 15_000;
-/** Inner packets that wait to be taken; UDP loses the rest. */
+/** Inner packets that may wait for the driver; further UDP packets are dropped. */
 const QUEUE_MAX = 512;
 const SOCKETS_MAX = 1024;
 const PORT_FIRST = 49152;
 const DATAGRAM_MAX = 65507;
 
-/** Smaller paths than these are no paths (RFC 791, RFC 8200 §5). */
+/** The smallest possible path sizes, bytes (RFC 791, RFC 8200 §5). */
 const PATH_MIN_IPV4 = 576, PATH_MIN_IPV6 = 1280;
-/** Destinations whose paths are remembered as smaller than the tunnel. */
+/** The most destinations whose smaller path size is remembered. */
 const PATHS_MAX = 256;
 
 /** Why a connection was not made or did not last. */
@@ -147,7 +147,7 @@ export class Dialler implements Exit {
     this.#wake = wake;
   }
 
-  /** Connects to an address, or gives up when the signal says so. Throws DialError. */
+  /** Connects to an address; the signal aborts. Throws DialError. */
   async connect(address: string, port: number, signal?: AbortSignal): Promise<TunnelConnection> {
     const words = parseAddress(address);
     if (!words) throw new DialError("unreachable", `"${address}" is no address`);
@@ -156,7 +156,7 @@ export class Dialler implements Exit {
       throw new DialError("unreachable", `the tunnel has no address to reach ${address} from`);
     }
     if (id === -EINVAL) {
-      throw new DialError("unreachable", `${address} port ${port} is no place to connect to`);
+      throw new DialError("unreachable", `${address} port ${port} is no destination for a connection`);
     }
     if (id < 0) throw new DialError("full", `no connection to ${address}: errno ${-id}`);
     const call = new Call(
@@ -184,8 +184,8 @@ export class Dialler implements Exit {
   }
 
   /**
-   * Opens a UDP port of the system's choice; `failed` hears of datagrams that did not arrive, as ICMP tells. Throws DialError
-   * when too many are open.
+   * Opens a UDP port of the system's choice; `failed` is called for datagrams that ICMP reports as undelivered. Throws
+   * DialError when too many are open.
    */
   listen(
     receive: (datagram: TunnelDatagram) => void,
@@ -271,14 +271,14 @@ export class Dialler implements Exit {
     return Promise.resolve();
   }
 
-  /** Has the driver come by, once for all that is done in a turn. */
+  /** Wakes the driver, once for everything that is done in a turn. */
   readonly #stir = () => {
     if (this.#woken || this.#closed) return;
     this.#woken = true;
     queueMicrotask(() => this.#wake());
   };
 
-  /** Wakes who waits for a call that has news. */
+  /** Wakes the waiters of each call that has news. */
   #tell(): void {
     for (;;) {
       const count = this.#native.ox_dial_news(this.#handle, this.#news, this.#news.length);
@@ -325,7 +325,7 @@ export class Dialler implements Exit {
     return true;
   }
 
-  /** Tells the sender of a packet to one of our addresses why nobody takes it; `error` is an ICMP_*. */
+  /** Answers a packet to one of this end's addresses that no socket takes; `error` is an ICMP_*. */
   #refuse(burst: Burst, row: number, error: number): void {
     const { bytes, view, offset, length, next } = burst;
     const at = offset[row];
@@ -335,7 +335,7 @@ export class Dialler implements Exit {
     if (length[row] > 0) next[row] = TO_TUNNEL;
   }
 
-  /** What ICMP says of a packet of ours ends a call that is not open yet, and smaller packets go where a path is small. */
+  /** Handles an ICMP error about a sent packet: it fails a call that is not open yet, or lowers the path's size. */
   #heed({ reason, mtu, protocol, source, destination, sourcePort, destinationPort }: IcmpError): void {
     const own = isIpv4(source) ? this.#own4 : this.#own6;
     if (own === undefined || own.some((word, i) => word !== source[i])) return;
@@ -361,7 +361,7 @@ export class Dialler implements Exit {
     this.#paths.set(destination, path);
   }
 
-  /** Whether the datagram is of a port that is open, or not worth an answer. */
+  /** Whether the datagram belongs to an open port, or needs no answer. */
   #receiveUdp(packet: Uint8Array): boolean {
     const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
     const segment = transportAt(view, 0, packet.length);
@@ -422,7 +422,7 @@ class Call implements TunnelConnection {
     return this.#id;
   }
 
-  /** Something has changed. */
+  /** Called when the call's state has changed. */
   news(): void {
     for (const wake of this.#waiting.splice(0)) wake();
   }
@@ -431,7 +431,7 @@ class Call implements TunnelConnection {
     return port === this.#farPort && this.#far.every((word, i) => word === address[i]);
   }
 
-  /** ICMP says that a packet of the call did not arrive: only a call that is not open yet fails by that (RFC 5461). */
+  /** ICMP reported an undelivered packet of the call: only a call that is not open yet fails (RFC 5461). */
   fail(reason: keyof typeof ICMP_SAYS): void {
     this.#failure ??= reason;
     this.news();
@@ -446,7 +446,7 @@ class Call implements TunnelConnection {
         if ((state & OPEN) !== 0) return;
         const failure = this.#failure;
         if (failure !== undefined) throw new DialError(failure, `${what}: ${ICMP_SAYS[failure]}`);
-        if (this.#closed) throw new DialError("broken", `${what} is not wanted any more`);
+        if (this.#closed) throw new DialError("broken", `${what}: the connection attempt was cancelled`);
         if ((state & OVER) !== 0) throw new DialError("refused", `${what} refuses connections`);
         if (performance.now() >= endMs) throw new DialError("timeout", `${what} does not answer`);
         await this.#next();
@@ -502,7 +502,7 @@ class Call implements TunnelConnection {
     this.#stir();
   }
 
-  /** A call that is closed here is over. */
+  /** Ends a call that was closed at this end. */
   #state(): number {
     if (this.#closed) return OVER;
     const state = this.#native.ox_dial_state(this.#handle, this.#id);

@@ -1,7 +1,7 @@
 /**
  * Pings without privilege, through Linux's ping sockets: one socket per family, whose identifier the kernel
- * owns, so each echo request gets a sequence number of ours that stands for its inner source, identifier and
- * sequence. Invariant: an answer counts only while its request is young, and only from the address asked.
+ * owns; so each echo request gets a sequence number of this NAT, which represents its inner source, identifier and
+ * sequence. Invariant: an answer counts only for a limited time after its request, and only from the requested address.
  */
 import { libc, POLLIN } from "../../ffi/mod.ts";
 import { DROP } from "../metrics.ts";
@@ -27,13 +27,13 @@ import { ownerOf } from "./owner.ts";
 const AF_INET = 2, AF_INET6 = 10;
 const SOCK_DGRAM_NONBLOCK_CLOEXEC = 2 | 0o4000 | 0o2000000;
 const IPPROTO_IP = 0, IP_TTL = 2, IPPROTO_IPV6 = 41, IPV6_UNICAST_HOPS = 16;
-/** One peer may not take the sequence numbers of all. */
+/** The most pending requests of one peer, so that it cannot use up all sequence numbers. */
 const REQUESTS_PER_OWNER = 256;
 const TIMEOUT_US = 10_000_000;
 const POLL_MS = 200;
 /** Longest answer: the largest IPv4 packet. */
 const ANSWER_MAX = 65515;
-/** `recvfrom` returns the length before it was cut to the buffer. */
+/** Makes `recvfrom` return the length before truncation to the buffer. */
 const MSG_TRUNC = 0x20;
 const REPLY: Record<number, number> = { 4: 0, 6: 129 };
 const REQUEST: Record<number, number> = { 4: 8, 6: 128 };
@@ -50,10 +50,10 @@ interface Request {
 interface Family {
   version: 4 | 6;
   fd: number;
-  /** By our own sequence number, in the order sent. */
+  /** By the NAT's sequence number, in the order sent. */
   requests: Map<number, Request>;
   nextSequence: number;
-  /** What the socket's packets begin with. */
+  /** The hop limit of the socket's packets. */
   hops: number;
 }
 
@@ -95,17 +95,17 @@ export class IcmpNat {
     }
   }
 
-  /** The sockets' descriptors. They belong to the process: who ends the thread without `close` has to close them. */
+  /** The sockets' descriptors. They belong to the process: code that ends the thread without `close` must close them. */
   get descriptors(): number[] {
     return this.#families.map(({ fd }) => fd);
   }
 
-  /** Waits for answers off the event loop, where nobody else watches the descriptors and calls `read`. */
+  /** Waits for answers without blocking the event loop, where no other code watches the descriptors and calls `read`. */
   watch(): void {
     if (this.#families.length > 0) this.#watching ??= this.#watch();
   }
 
-  /** Takes the answers that have come. */
+  /** Reads the answers that have arrived. */
   read(): void {
     for (const family of this.#families) this.#read(family);
   }
@@ -159,7 +159,7 @@ export class IcmpNat {
     }
   }
 
-  /** Expects no more answers for any inner address in the prefix. */
+  /** Drops the pending requests of every inner address in the prefix. */
   forget(prefix: Prefix): void {
     for (const family of this.#families) {
       for (const [ours, { inner }] of family.requests) {
@@ -233,7 +233,7 @@ export class IcmpNat {
   }
 }
 
-/** Sets the hop limit with which the socket's packets begin. */
+/** Sets the hop limit of the socket's packets. */
 function setHops(family: Family, hops: number): void {
   if (family.hops === hops) return;
   family.hops = hops;

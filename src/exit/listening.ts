@@ -1,11 +1,11 @@
 /**
- * Ports on which programs of this host listen, from /proc, read through the C library: Deno itself opens nothing there without
- * all permissions. Invariant: each read is bounded. A port that is opened later is not known.
+ * Ports on which programs of this host listen, from /proc, read through the C library: Deno opens no file there without
+ * all permissions. Invariant: each read is bounded. Does not learn of ports that are opened later.
  */
 import { cString, libc, O_CLOEXEC } from "../../ffi/mod.ts";
 
 export const READ_MAX = 65536;
-/** The state of a socket that waits for anybody (proc(5)): TCP_LISTEN, and of UDP one that is not connected. */
+/** The state of a listening socket (proc(5)): TCP_LISTEN, and for UDP that of an unconnected socket. */
 const STATES = { tcp: "0A", udp: "07" };
 
 /** Ports of sockets in this network namespace that listen, of both families, each once. */
@@ -19,7 +19,7 @@ export function listeningPorts(protocol: keyof typeof STATES): number[] {
   );
 }
 
-/** The first 64 KiB of a file, which of /proc come in parts; undefined when it cannot be read. */
+/** The first 64 KiB of a file, read in parts because /proc gives parts; undefined when the file cannot be read. */
 export function readThrough(path: string): string | undefined {
   const fd = libc().open(cString(path), O_CLOEXEC);
   if (fd < 0) return undefined;

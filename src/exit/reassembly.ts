@@ -1,8 +1,8 @@
 /**
  * Puts inner fragments together (RFC 791 §3.2, RFC 8200 §4.5) for an exit that can send only whole datagrams.
- * Invariant: at most 1024 datagrams and 16 MB wait, 128 of them and 2 MB from one peer, 15 s each, oldest out
- * first; fragments that overlap or contradict each other about the end discard their datagram (RFC 5722). What is given up
- * is told, each datagram once.
+ * Invariant: at most 1024 datagrams and 16 MB wait, 128 of them and 2 MB from one peer, 15 s each, and the oldest
+ * is dropped first; fragments that overlap or disagree about the end discard their datagram (RFC 5722). Each dropped datagram
+ * is reported once.
  */
 import { MAX_PACKET_BYTES, NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
@@ -18,17 +18,17 @@ import {
 import { ownerOf } from "./owner.ts";
 
 const DATAGRAMS_MAX = 1024;
-/** As many datagrams cut in two as a burst holds, should all first pieces come before all second ones. */
+/** The datagrams in two fragments that a burst can hold, if all first fragments come before all second ones. */
 const DATAGRAMS_PER_OWNER = BURST_CAPACITY / 2;
 const WAITING_BYTES_MAX = 16 << 20, WAITING_BYTES_PER_OWNER = 2 << 20;
 /** The largest body that an IPv4 packet has room for, and an IPv6 packet. */
 const BODY_BYTES_IPV4 = 65535 - IPV4_HEADER_BYTES, BODY_BYTES_IPV6 = 65535;
-/** The largest datagram in pieces of the smallest packets that a tunnel is made of. */
+/** The fragments of the largest datagram in the smallest packets of a tunnel. */
 const PIECES_MAX = 128;
 const TIMEOUT_US = 15_000_000;
 
 interface Partial {
-  /** The fragment that begins the datagram, whole. */
+  /** The datagram's first fragment, whole. */
   first: Uint8Array | undefined;
   /** Its header, rewritten for the whole. */
   header: Uint8Array | undefined;
@@ -41,7 +41,7 @@ interface Partial {
   bytes: number;
 }
 
-/** What the datagrams of one owner hold. */
+/** Count and bytes of one owner's datagrams. */
 interface Held {
   datagrams: number;
   bytes: number;
@@ -54,8 +54,8 @@ export class Reassembly {
   readonly #onLost: (expired: Uint8Array | undefined) => void;
 
   /**
-   * @param onLost hears of each datagram that is given up; where that is for its time, and its first fragment is here, it gets
-   * that, for it may be answered (RFC 792, RFC 4443 §3.3).
+   * @param onLost called for each dropped datagram; on a timeout with the first fragment, if that has arrived, because the
+   * sender may be told (RFC 792, RFC 4443 §3.3).
    */
   constructor(onLost: (expired: Uint8Array | undefined) => void = () => {}) {
     this.#onLost = onLost;
@@ -105,8 +105,8 @@ export class Reassembly {
   }
 
   /**
-   * The same for the fragment in a row of a burst: the whole packet takes its place once it is complete, if a slot takes
-   * it. Returns whether it has.
+   * The same for the fragment in a row of a burst: once complete, the whole packet replaces the fragment, if it fits a
+   * slot. Returns whether it did.
    */
   addRow({ bytes, offset, length, peer }: Burst, row: number, nowUs: number): boolean {
     const at = offset[row];
@@ -135,7 +135,7 @@ export class Reassembly {
     return partial;
   }
 
-  /** An owner that has its share loses its own oldest, so that no client can push out another's; never the one at `kept`. */
+  /** Drops the oldest datagrams of an owner at its share, so that no client displaces another's; never the one at `kept`. */
   #makeRoom(owner: string, kept: string, isNew: boolean, bytes: number): void {
     for (const [key, partial] of this.#partials) {
       const held = this.#owners.get(owner) ?? { datagrams: 0, bytes: 0 };
@@ -159,7 +159,7 @@ export class Reassembly {
     if (held.datagrams === 0) this.#owners.delete(owner);
   }
 
-  /** Gives up what waits of these sources. */
+  /** Drops the waiting datagrams of these sources. */
   forget(prefix: Prefix): void {
     for (const [key, partial] of this.#partials) {
       if (!prefixContains(prefix, partial.from)) continue;
@@ -183,10 +183,10 @@ function sourceOf(view: DataView<ArrayBufferLike>): Uint32Array<ArrayBuffer> {
   return words;
 }
 
-/** Whether a piece overlaps others of its datagram, contradicts them about the end, or is one too many. */
+/** Whether a fragment overlaps others of its datagram, disagrees about the end, or exceeds the number allowed. */
 function spoils({ pieces, total }: Partial, at: number, end: number, more: boolean): boolean {
   const overlaps = pieces.some((piece) => at < piece.at + piece.bytes.length && piece.at < end);
-  // Without this the sizes could add up to the total with a hole inside and a piece beyond the end.
+  // Without this check the sizes could add up to the total with a hole inside and a fragment beyond the end.
   const contradicts = total >= 0
     ? !more || end > total
     : !more && pieces.some((piece) => piece.at + piece.bytes.length > end);

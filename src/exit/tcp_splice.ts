@@ -1,14 +1,14 @@
 /**
  * TCP without privilege: inner connections end in the native library (ffi/src/tcp.rs) and go on over ordinary
- * sockets. Invariant: flows and their memory are bounded there, and what it has for clients waits there until a burst
- * has room. Carries no other protocol and answers no packet that belongs to no connection.
+ * sockets. Invariant: the library bounds flows and their memory, and keeps packets for clients until a burst has
+ * room. Carries no other protocol and answers no packet without a connection.
  */
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { DROP } from "../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../vector/burst.ts";
 import { mappedBytes, type Prefix } from "../wire/address.ts";
 
-/** How often the log says that there is no room. */
+/** The least time between log lines about missing room. */
 const WARNING_US = 60e6;
 const LOOK_US = 1e6;
 
@@ -18,13 +18,13 @@ export interface TcpSpliceOptions {
   mtu: number;
   /** Most connections at once, 1 to 65536; one peer may hold a quarter of them. */
   maxFlows: number;
-  /** Hears at most once a minute that connections were ended or refused for want of room. */
+  /** Called at most once a minute when connections were ended or refused for lack of room. */
   onCrowded: (connections: number) => void;
 }
 
 export class TcpSplice {
   readonly #native: Native;
-  /** The library's name for it. */
+  /** The library's handle. */
   readonly handle: number;
   /** Polls readable when `receive` may find something. */
   readonly descriptor: number;
@@ -47,13 +47,13 @@ export class TcpSplice {
     return Math.max(0, this.#native.ox_tcp_flows(this.handle));
   }
 
-  /** Takes the TO_EXIT rows that are TCP and belong to a connection or begin one; the others stay TO_EXIT. */
+  /** Takes the TO_EXIT rows of TCP that belong to a connection or begin one; the others stay TO_EXIT. */
   send(burst: Burst): void {
     const handle = burstHandle(this.#native, burst);
     this.#native.ox_tcp_send(this.handle, handle, burst.count, DONE, DROP.exit_full);
   }
 
-  /** Adds packets for clients as TO_TUNNEL rows until burst, arena or supply ends. Returns the rows added. */
+  /** Adds packets for clients as TO_TUNNEL rows until burst or arena is full or none is left. Returns the rows added. */
   receive(burst: Burst): number {
     const waiting = this.#native.ox_tcp_turn(this.handle);
     const from = burst.count;
@@ -65,7 +65,7 @@ export class TcpSplice {
     return burst.count - from;
   }
 
-  /** Tells of connections that found no room. */
+  /** Reports connections that found no room. */
   handleTimeout(nowUs: number): void {
     if (this.#closed || nowUs - this.#lookedUs < LOOK_US) return;
     this.#lookedUs = nowUs;

@@ -1,10 +1,10 @@
 /**
- * Whether somebody else's rules need conntrack to know of the relay's own datagrams. Invariant: where that is not plain, they
- * do: a datagram that is not tracked has the state "untracked", which no rule for established connections lets through.
- * Reads the text of `nft list ruleset`; runs no program, and sees nothing of iptables-legacy.
+ * Whether rules of others on the host need conntrack to track the relay's own datagrams. Invariant: in doubt the answer is yes,
+ * because an untracked datagram has the state "untracked", which no rule for established connections accepts. Reads the
+ * text of `nft list ruleset`; runs no program, and does not see iptables-legacy.
  */
 
-/** Hooks that a datagram to or from this host does not pass, or passes when nothing is dropped any more by its state. */
+/** Hooks that a datagram to or from this host does not pass, or passes where no rule drops by state. */
 const ELSEWHERE = ["forward", "postrouting", "ingress", "egress"];
 const NAT = /\b(redirect|dnat|snat|REDIRECT|DNAT|SNAT)\b/;
 const STATE =
@@ -13,7 +13,7 @@ const STATE =
 /**
  * The line for which UDP of `port` must stay tracked: a chain of input or output that drops what no rule accepts, a rule
  * that looks at connections, or one that gives the port another address or number; undefined when there is none. Tables
- * whose names begin with `own` are left out.
+ * whose names begin with `own` are skipped.
  */
 export function trackingNeed(ruleset: string, port: number, own: string): string | undefined {
   let isOwn = false, hook: string | undefined;
@@ -34,7 +34,7 @@ export function trackingNeed(ruleset: string, port: number, own: string): string
   return undefined;
 }
 
-/** Whether a rule may see UDP of the port: not when it is of another protocol, or of one other port. */
+/** Whether a rule may match UDP of the port: not when it matches only another protocol or another port. */
 function concerns(line: string, port: number): boolean {
   if (
     /\b(tcp|sctp|dccp|icmp|icmpv6) \w|\b(l4proto|protocol|nexthdr) (tcp|sctp|icmp|icmpv6|ipv6-icmp)\b/.test(

@@ -1,8 +1,8 @@
 /**
  * The TUN exit: the kernel routes and masquerades inner packets through a device of the relay's own. The device is made
  * once and has a queue for every Worker, so that it outlives them; the exit of a Worker is its queue. Invariant:
- * everything that the device needs bears its name and is removed at close, or at the next start after a crash; rules,
- * routes and settings that it did not make are left as they were. Needs CAP_NET_ADMIN, `ip` and `nft`.
+ * everything made for the device bears its name and is removed at close, or at the next start after a crash; rules,
+ * routes and settings of others are left as they were. Needs CAP_NET_ADMIN, `ip` and `nft`.
  */
 import { cString, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
@@ -21,7 +21,7 @@ const IFF_TUN = 1;
 const IFF_NO_PI = 0x1000;
 const IFF_MULTI_QUEUE = 0x0100;
 const IFF_VNET_HDR = 0x4000;
-/** Make it or fail: a device of that name that somebody else keeps is not ours to take. */
+/** Create or fail: a device of that name belongs to another program. */
 const IFF_TUN_EXCL = 0x8000;
 const GUARD_TURNS = 10;
 const IFREQ_BYTES = 40;
@@ -30,7 +30,7 @@ const IFF_UP = 1;
 const AF_INET = 2;
 const SOCK_DGRAM_CLOEXEC = 2 | O_CLOEXEC;
 
-/** Why a TUN exit cannot be used here, found out by trying; undefined when it can. */
+/** Why a TUN exit cannot be used here, found by trying to open a device; undefined when it can. */
 export async function tunUnavailable(): Promise<string | undefined> {
   for (const [program, pack] of [["ip", "iproute2"], ["nft", "nftables"]]) {
     try {
@@ -44,7 +44,7 @@ export async function tunUnavailable(): Promise<string | undefined> {
   try {
     const fd = libc().open(cString("/dev/net/tun"), O_RDWR | O_CLOEXEC);
     if (fd < 0) return "/dev/net/tun is missing or closed to this user";
-    // A name of the kernel's choice; the device is gone with the descriptor.
+    // A name of the kernel's choice; the device disappears with the descriptor.
     const made = libc().ioctl(fd, TUNSETIFF, interfaceRequest("oxprobe%d"));
     libc().close(fd);
     if (made < 0) return "it needs root or CAP_NET_ADMIN";
@@ -56,8 +56,8 @@ export async function tunUnavailable(): Promise<string | undefined> {
 }
 
 /**
- * Makes the device with `queues` queues, its addresses, rules and forwarding. Throws a sentence, with everything undone,
- * on failure.
+ * Makes the device with the given number of queues, its addresses, rules and forwarding. On failure undoes everything and
+ * throws a sentence.
  */
 export async function openTun(options: TunOptions, queues = 1): Promise<TunDevice> {
   const host = new TunHost(options);
@@ -68,7 +68,7 @@ export async function openTun(options: TunOptions, queues = 1): Promise<TunDevic
     "if another relay or program has it, set tun_name",
   );
   try {
-    // Only now: while another relay holds the device, its rules and settings are in use, not left behind.
+    // Only now: before, the rules and settings may be those of a running relay that holds the device.
     await host.restoreAfterCrash();
     await host.configure();
   } catch (error) {
@@ -80,8 +80,8 @@ export async function openTun(options: TunOptions, queues = 1): Promise<TunDevic
 }
 
 /**
- * Makes a device with `queues` queues, which goes with the last of its descriptors. Throws a sentence that ends in
- * `remedy` when it cannot, as when a device of that name exists.
+ * Makes a device with the given number of queues, which disappears with its last descriptor. Throws a sentence that ends in
+ * `remedy` on failure, as when a device of that name exists.
  */
 export function openQueues(name: string, native: Native | string, queues: number, remedy: string): number[] {
   const offloads = typeof native === "string" ? 0 : IFF_VNET_HDR;
@@ -105,14 +105,14 @@ export function openQueues(name: string, native: Native | string, queues: number
   return descriptors;
 }
 
-/** The device and what it needs of the host. */
+/** The device and its changes to the host. */
 export class TunDevice {
   readonly description: string;
-  /** One descriptor for each Worker, in their order. They are the device's: who uses one does not close it. */
+  /** One descriptor for each Worker, in their order. The device owns them: a user does not close them. */
   readonly queues: readonly number[];
   readonly #o: TunOptions;
   readonly #host: TunHost;
-  /** Any socket: what interfaces are asked about through. */
+  /** A socket for ioctls about interfaces. */
   readonly #control: number;
   readonly #steering: TunSteering | undefined;
   #fault: string | undefined;
@@ -133,7 +133,7 @@ export class TunDevice {
     this.description = `tun device ${options.name}${offloads}, masquerading by nftables (${nat})`;
   }
 
-  /** Brings what goes to each prefix to the queue of its Worker, in place of what was said before. */
+  /** Steers packets to each prefix to the queue of its Worker; replaces earlier settings. */
   steer(owners: ReadonlyMap<string, number>): void {
     this.#steering?.follow(owners);
   }
@@ -143,14 +143,14 @@ export class TunDevice {
     return this.#host.setPeers(peers);
   }
 
-  /** What is wrong with the device, as a sentence, when `look` was last called. */
+  /** The device's fault when `look` was last called, as a sentence. */
   get fault(): string | undefined {
     return this.#fault;
   }
 
   /**
-   * Looks after the device; to be called about once a second. A device that was taken down or deleted shows nowhere else
-   * than in its flags: writes merely fail.
+   * Checks the device; call about once a second. Only its flags show that a device was taken down or deleted; writes merely
+   * fail.
    */
   look(): void {
     if (this.#closed) return;
@@ -167,12 +167,12 @@ export class TunDevice {
       : undefined;
   }
 
-  /** Opens the host to packets from inside so far, and no further. */
+  /** Opens to packets from inside those of the host's addresses that `host` names, and no others. */
   openHost(host: HostAccess): Promise<void> {
     return this.#host.openHost(host);
   }
 
-  /** Removes everything that it made. Safe to call twice; not before its queues are out of use. */
+  /** Removes everything that the device made. Safe to call twice; call after the last use of its queues. */
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
@@ -184,7 +184,7 @@ export class TunDevice {
   }
 }
 
-/** A Worker's exit: one queue of a device that somebody else keeps. */
+/** A Worker's exit: one queue of a device that the main thread owns. */
 export class TunQueue implements Exit {
   readonly name = "tun";
   readonly flowCount = 0;
@@ -193,7 +193,7 @@ export class TunQueue implements Exit {
   #readable: Readable | undefined;
   readonly #packets: Packets;
 
-  /** @param native what moves packets in bulk; it must be what the device was opened with. */
+  /** @param native moves packets in bulk; the same as the device was opened with. */
   constructor(readonly descriptor: number, readonly description: string, native: Native | string) {
     this.#packets = typeof native === "string"
       ? new SinglePackets(descriptor)

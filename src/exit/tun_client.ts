@@ -1,8 +1,8 @@
 /**
- * What a client does to its host so that packets go into the tunnel: the device's addresses, policy routing, one nftables
- * table, resolvers. Invariant: nothing of the host's own is changed but /etc/resolv.conf, which then holds its old text
- * itself; rules and routes bear our number and the table our name, so that whatever a killed client left is found and
- * undone at the next start, and the device and its routes go with the process. Moves no packet.
+ * A client's changes to its host that lead packets into the tunnel: the device's addresses, policy routing, one nftables
+ * table, resolvers. Invariant: of the host's own settings only /etc/resolv.conf is changed, which then holds its old text as
+ * comments; rules and routes bear this program's protocol number and the table its name, so that the next start finds and undoes
+ * what a killed client left; the device and its routes disappear with the process. Moves no packet.
  */
 import { cString, libc, O_CLOEXEC, O_RDWR } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
@@ -12,31 +12,31 @@ import { listeningPorts, READ_MAX, readThrough } from "./listening.ts";
 import { openQueues } from "./tun.ts";
 import { writeSysctl } from "./tun_host.ts";
 
-/** Which packets of this host go into the tunnel. All, when nothing is said. */
+/** Which packets of this host go into the tunnel; all by default. */
 export interface Scope {
-  /** Destinations that go in, as prefixes; every one that the relay carries when empty. */
+  /** Destinations that go in, as prefixes; all that the relay carries when empty. */
   include: readonly string[];
   /** Destinations that stay out. */
   exclude: readonly string[];
-  /** Only what this user's programs send. */
+  /** Only packets of this user's programs. */
   uid?: number;
-  /** Only what programs in this cgroup send: a path of the cgroup v2 hierarchy, as "games.slice". */
+  /** Only packets of programs in this cgroup: a path of the cgroup v2 hierarchy, such as "games.slice". */
   cgroup?: string;
 }
 
 export interface ClientHostOptions {
   /** "10.66.0.2/32", one or more. */
   addresses: readonly string[];
-  /** What the relay carries, as prefixes of which none holds another; all of both families when empty. */
+  /** Destinations that the relay carries, as prefixes of which none contains another; all of both families when empty. */
   routes: readonly string[];
   /** Inner MTU, bytes. */
   mtu: number;
-  /** Resolvers to ask through the tunnel; none to leave resolving alone. */
+  /** Resolvers to ask through the tunnel; empty to keep the system's resolvers. */
   dns: readonly string[];
-  /** Domains to be tried behind names. */
+  /** Search domains. */
   search: readonly string[];
   scope: Scope;
-  /** Whether packets that belong into the tunnel may go nowhere else, also when it is gone. */
+  /** Whether packets in the tunnel's scope are blocked everywhere else, also without a tunnel. */
   killSwitch: boolean;
   native: Native | string;
   log: (level: "info" | "warning", message: string) => void;
@@ -52,19 +52,19 @@ export interface OuterEndpoint {
 
 export const CLIENT_DEVICE = "oxconnect0";
 const TABLE = "oxconnect";
-/** Routing table, mark and first priority of our rules; and the protocol number that says they are ours. */
+/** Routing table, mark and first priority of the client's rules; and the protocol number by which they are recognised. */
 const ROUTES = 28536, PROTOCOL = 79;
 const PRIORITY = { relay: 28536, exclude: 28537, specific: 28538, tunnel: 28539 };
-/** A bit of the marks: on packets of connections that others began outside the tunnel. */
+/** The mark's bit for packets of connections that others opened from outside the tunnel. */
 const INBOUND = "0x4000000";
 const CGROUP_ROOT = /^\/?(sys\/fs\/cgroup\/)?/;
 const RESOLV_CONF = "/etc/resolv.conf";
 const RESOLVED_CONF = "/run/systemd/resolve/resolv.conf";
 const DNS_PORT = 53;
-/** The set of our table with ports from which a resolver may be asked past a closed kill switch, and for how long. */
+/** The table's set of ports from which resolvers may be asked past a closed kill switch, and the time for which. */
 const OUTSIDE = "outside", OUTSIDE_S = 10;
 const KEPT = "#oxrelay: ";
-/** By its path: Deno complains at start of an allowed name that is not on PATH. */
+/** By its path: Deno warns at start about an allowed program that is not on PATH. */
 const RESOLVECTL = "/usr/bin/resolvectl";
 const STUB_RESOLVER = "127.0.0.53";
 
@@ -79,12 +79,12 @@ export class ClientHost {
   #descriptor: number | undefined;
   #usesResolved = false;
   #hasRules = false;
-  /** TCP ports that somebody listened on when this began, as text. */
+  /** TCP ports on which programs listened at start, as text. */
   readonly #listening = listeningPorts("tcp").map(String);
-  /** With their prefix lengths: those that this system took. */
+  /** The addresses that this system accepted, with prefix lengths. */
   #addresses: string[] = [];
   #relays: readonly OuterEndpoint[] | undefined;
-  /** Ends when what was asked last is done: rules and routes are changed one by one. */
+  /** Settled when the last requested change is done: changes of rules and routes run one by one. */
   #turn: Promise<void> = Promise.resolve();
   /** The device's. */
   #mtu: number;
@@ -95,8 +95,8 @@ export class ClientHost {
   }
 
   /**
-   * Makes the device, up and with its addresses, into which nothing goes yet. What an earlier client left is undone,
-   * except a closed kill switch when this one wants it too. Throws a sentence.
+   * Makes the device, up and with its addresses, without leading packets into it. Undoes what an earlier client left, except
+   * a closed kill switch when this client closes one too. Throws a sentence.
    */
   static async open(options: ClientHostOptions): Promise<ClientHost> {
     const host = new ClientHost(options);
@@ -106,10 +106,10 @@ export class ClientHost {
       await undo(options.killSwitch);
       await run("ip", ["link", "set", "dev", CLIENT_DEVICE, "mtu", String(options.mtu), "up"]);
       await host.#addAddresses();
-      // Answers come in by the tunnel where the unmarked way back would be another.
+      // Answers arrive by the tunnel although the unmarked route back is another.
       writeSysctl(`net/ipv4/conf/${CLIENT_DEVICE}/rp_filter`, "2");
-      // A selected program that asks a resolver on loopback gets its answer from the tunnel. Nothing else gets there: the
-      // rules let in what is for the device's own addresses.
+      // A selected program that asks a resolver on loopback gets its answer from the tunnel. No other packet reaches loopback:
+      // the rules accept only packets to the device's own addresses.
       if (host.#isSelective) writeSysctl(`net/ipv4/conf/${CLIENT_DEVICE}/route_localnet`, "1");
     } catch (error) {
       await host.close();
@@ -118,7 +118,7 @@ export class ClientHost {
     return host;
   }
 
-  /** Without IPv6 (by a setting, or a kernel that has none) the IPv4 addresses do. */
+  /** Without IPv6 (by a setting, or a kernel without it) only the IPv4 addresses are used. */
   async #addAddresses(): Promise<void> {
     let refusal: Error | undefined;
     for (const address of this.#o.addresses) {
@@ -141,7 +141,7 @@ export class ClientHost {
     return this.#descriptor!;
   }
 
-  /** Leads the scope's packets into the tunnel, and those to the relays past it. Again, when a relay has moved. */
+  /** Leads the scope's packets into the tunnel, and packets to the relays past it. Call again when a relay has moved. */
   route(relays: readonly OuterEndpoint[]): Promise<void> {
     return this.#inTurn(() => this.#route(relays));
   }
@@ -155,14 +155,14 @@ export class ClientHost {
       try {
         await run("ip", [family, "-batch", "-"], batch);
       } catch (error) {
-        // A system without IPv6 has nothing to lead.
+        // A system without IPv6 has no such packets.
         if (family === "-4" || this.#has("-6")) throw error;
       }
     }
     await this.#resolve();
   }
 
-  /** Gives the device the MTU of the path, within what was agreed on. IPv6 keeps its least one, without which it ends. */
+  /** Gives the device the MTU of the path, at most the negotiated one. With IPv6 at least 1280, below which Linux ends IPv6. */
   async setMtu(mtu: number): Promise<void> {
     const least = this.#has("-6") ? IPV6_MTU_MIN : 0;
     const fitting = Math.max(least, Math.min(this.#o.mtu, mtu));
@@ -171,7 +171,7 @@ export class ClientHost {
       await run("ip", ["link", "set", "dev", CLIENT_DEVICE, "mtu", String(fitting)]);
       this.#mtu = fitting;
     } catch (error) {
-      // Packets that do not fit are then cut, or their senders told, one by one.
+      // Packets that do not fit are then fragmented, or their senders told, one by one.
       this.#o.log("warning", `the MTU stays ${this.#mtu}: ${(error as Error).message}`);
     }
   }
@@ -182,8 +182,8 @@ export class ClientHost {
   }
 
   /**
-   * Lets UDP from `port` of this host to these resolvers' port 53 past the tunnel, and past the kill switch, while the action
-   * runs: a relay that has moved is found by its name.
+   * Lets UDP from `port` of this host to these resolvers' port 53 past the tunnel and past the kill switch while the action
+   * runs, so that the name of a relay that moved can be resolved.
    */
   async letOut<T>(resolvers: readonly string[], port: number, action: () => Promise<T>): Promise<T> {
     const rules = resolvers.flatMap((resolver) =>
@@ -211,11 +211,11 @@ export class ClientHost {
     }
   }
 
-  /** The resolvers that this system asks outside of the tunnel, as text. */
+  /** The resolvers that this system uses outside the tunnel, as text. */
   outsideResolvers(): string[] {
     const now = readResolvConf() ?? "";
     const before = originalResolvConf(now) ?? now;
-    // What a stub asks for everybody stands elsewhere.
+    // The resolvers behind a local stub are listed in another file.
     const text = before.includes(STUB_RESOLVER) ? readThrough(RESOLVED_CONF) ?? before : before;
     return [...text.matchAll(/^nameserver\s+(\S+)/gm)].flatMap(([, server]) => {
       const address = parseAddress(server);
@@ -223,7 +223,7 @@ export class ClientHost {
     });
   }
 
-  /** Whether somebody has flushed our rules, as a firewall that loads its own ruleset may; then puts them back. */
+  /** Whether the client's rules were flushed, as by a firewall that loads its own ruleset; then restores them. */
   guard(): Promise<void> {
     return this.#inTurn(() => this.#guard());
   }
@@ -240,8 +240,8 @@ export class ClientHost {
   }
 
   /**
-   * Undoes everything; a kill switch that an earlier client left closed stays so if this one was to close it too and did not
-   * come to that. Safe to call twice; not before the device is out of use.
+   * Undoes everything. A kill switch that an earlier client left closed stays closed if this client was to close one and ended
+   * before. Safe to call twice; call after the last use of the device.
    */
   close(): Promise<void> {
     return this.#inTurn(() => this.#close());
@@ -254,7 +254,7 @@ export class ClientHost {
     this.#descriptor = undefined;
   }
 
-  /** Does it when what was asked before is done, and not at all once everything is undone. */
+  /** Runs the change after all earlier ones; does nothing once everything is undone. */
   #inTurn(action: () => Promise<void>): Promise<void> {
     const done = this.#turn.then(() => this.#descriptor === undefined ? undefined : action());
     this.#turn = done.catch(() => {});
@@ -265,7 +265,7 @@ export class ClientHost {
     return this.#addresses.some((address) => familyOf(address) === family);
   }
 
-  /** The family's destinations that go in, one of them a /0 when all do. */
+  /** The family's destinations that go in; a /0 for all. */
   #led(family: Family): string[] {
     const { routes, scope: { include } } = this.#o;
     const all = family === "-6" ? "::/0" : "0.0.0.0/0";
@@ -285,16 +285,16 @@ export class ClientHost {
       const { cgroup } = this.#o.scope;
       if (cgroup === undefined) throw error;
       throw new Error(
-        `--only-cgroup ${cgroup}: is it a cgroup v2 that exists? (${(error as Error).message})`,
+        `--only-cgroup ${cgroup}: expected an existing cgroup v2 (${(error as Error).message})`,
       );
     }
   }
 
-  /** Routes of a table of our own, which the rules lead to; lines for `ip -batch`. */
+  /** Routes of the client's own table, to which the rules lead; lines for `ip -batch`. */
   #batch(family: Family, relays: readonly OuterEndpoint[]): string {
     const { scope: { include, exclude, uid } } = this.#o;
     const of = (prefixes: readonly string[]) => prefixes.filter((prefix) => familyOf(prefix) === family);
-    // The kernel forgets whose a packet is when a resolver's address has been changed in it; a mark stays.
+    // The kernel loses a packet's uid when a rule rewrites the resolver's address in it; a mark stays.
     const selectors = [
       ...(uid === undefined ? [] : [`uidrange ${uid}-${uid} `]),
       ...(this.#isSelective ? [`fwmark ${ROUTES} `] : [""]),
@@ -308,7 +308,7 @@ export class ClientHost {
       ...routes.map((prefix) =>
         `route replace ${prefix} dev ${CLIENT_DEVICE} table ${ROUTES} proto ${PROTOCOL}`
       ),
-      // By destination and port, whatever the default route is by then. The second is for the check of answers' sources.
+      // By destination and port, independent of the default route. The second is for the check of answers' sources.
       ...relays.filter(({ address }) => familyOf(address) === family).flatMap((
         { address, port, protocol = "udp" },
       ) =>
@@ -317,9 +317,9 @@ export class ClientHost {
         )
       ),
       ...of(exclude).map((prefix) => rule(PRIORITY.exclude, `to ${prefix} lookup main`)),
-      // Who administers this machine from outside gets answers the way that the questions came.
+      // Connections from outside, as for administration, are answered on the way that they came.
       rule(PRIORITY.exclude, `fwmark ${INBOUND}/${INBOUND} lookup main`),
-      // Networks that this host is in stay reachable; what is included by name goes in nevertheless.
+      // Directly connected networks stay reachable; explicitly included destinations go in nevertheless.
       ...(include.length > 0
         ? []
         : selectors.map((who) => rule(PRIORITY.specific, `${who}lookup main suppress_prefixlength 0`))),
@@ -361,7 +361,7 @@ table inet ${TABLE} {
     type filter hook prerouting priority raw; policy accept;
 ${
       lines([
-        // The relay reaches this device's own addresses and nothing behind it; and nobody else reaches them.
+        // The relay reaches only this device's own addresses, and only the relay reaches them.
         ...own.map(({ ip, addresses }) => `iifname ${device} ${ip} daddr ${addresses} accept`),
         `iifname ${device} drop`,
         ...own.map(({ ip, addresses }) =>
@@ -373,7 +373,7 @@ ${
     type filter hook prerouting priority mangle; policy accept;
 ${
       lines([
-        // Answers of what others are forwarded to here; and for the check of sources, where it minds marks.
+        // Answers of services that others are forwarded to here; and for the source check, where that considers marks.
         `iifname != { ${device}, "lo" } ct direction reply ${inbound}`,
         `iifname != { ${device}, "lo" } fib daddr type local ${inbound}`,
       ])
@@ -384,7 +384,7 @@ ${
       lines([
         ...own.map(({ ip, addresses }) => `${ip} saddr ${addresses} ct direction reply return`),
         `ct direction reply ${inbound} accept`,
-        // Sessions that are older than these rules, and so begun by whoever is heard first.
+        // Connections older than these rules; the end whose packet is seen first counts as the initiator.
         ...(this.#listening.length === 0
           ? []
           : [`tcp sport ${setOf(this.#listening)} tcp flags & syn == 0 ${inbound} accept`]),
@@ -422,7 +422,7 @@ ${
     type filter hook forward priority filter; policy accept;
 ${
       lines([
-        // Answers to those for whom this machine is the router.
+        // Answers to hosts for which this machine is the router.
         `iifname ${device} ct state established,related accept`,
         ...(who === undefined ? this.#killSwitch(relays, who) : []),
       ])
@@ -431,7 +431,7 @@ ${
 `;
   }
 
-  /** What may leave outside the tunnel, and an end to everything else of the scope. */
+  /** The packets that may leave outside the tunnel; all others of the scope are dropped. */
   #killSwitch(relays: readonly OuterEndpoint[], who: string | undefined): string[] {
     if (!this.#o.killSwitch) return [];
     const { exclude } = this.#o.scope;
@@ -460,7 +460,7 @@ ${
     ];
   }
 
-  /** Resolves through the tunnel, unless a part of it was asked for. Who is selected has rules for it instead. */
+  /** Makes the system resolve through the tunnel, unless only some destinations go in; a user or cgroup has rules instead. */
   async #resolve(): Promise<void> {
     const { search, scope } = this.#o;
     if (this.#o.dns.length === 0 || scope.include.length > 0 || this.#isSelective) return;
@@ -489,7 +489,7 @@ ${
         this.#usesResolved = true;
         return;
       } catch {
-        // A stub that is named and does not run: the file it is.
+        // A configured stub that does not run: the file is used.
       }
     }
     if (now.includes(KEPT)) return; // the relay has moved, the file is ours already
@@ -502,7 +502,7 @@ ${
   }
 }
 
-/** Undoes what a client that was killed left behind, its closed kill switch too unless that is to stay. */
+/** Undoes what a killed client left behind, including its closed kill switch unless that is to stay. */
 export async function undo(keepKillSwitch: boolean): Promise<void> {
   const now = readResolvConf();
   const before = now === undefined ? undefined : originalResolvConf(now);
@@ -511,7 +511,7 @@ export async function undo(keepKillSwitch: boolean): Promise<void> {
   if (!keepKillSwitch) await run("nft", ["delete", "table", "inet", TABLE]).catch(() => {});
 }
 
-/** Whether a client that was killed has left its kill switch closed. */
+/** Whether a killed client has left its kill switch closed. */
 export async function isShut(): Promise<boolean> {
   const listed = await run("nft", ["list", "chain", "inet", TABLE, "output"]).catch(() => "");
   return listed.includes("admin-prohibited");
@@ -524,12 +524,12 @@ async function deleteRules(): Promise<void> {
   }
 }
 
-/** A set of nftables without a name. */
+/** An anonymous set of nftables. */
 function setOf(elements: readonly string[]): string {
   return `{ ${elements.join(", ")} }`;
 }
 
-/** The match of nftables for programs in a cgroup, whose depth it wants to be told. */
+/** The nftables match for programs in a cgroup; nftables needs the cgroup's depth. */
 function cgroupMatch(path: string): string {
   const relative = path.replace(CGROUP_ROOT, "").replace(/\/+$/, "");
   // Where both versions are in use, version 2 lies one folder deeper than its own root.
@@ -549,20 +549,20 @@ export function replacedResolvConf(
   return [...servers, ...(search.length > 0 ? [`search ${search.join(" ")}\n`] : []), ...kept].join("");
 }
 
-/** The text that was replaced, or undefined when the file is not ours. */
+/** The text that was replaced, or undefined when this program did not write the file. */
 export function originalResolvConf(text: string): string | undefined {
   const kept = text.split("\n").filter((line) => line.startsWith(KEPT));
   return kept.length === 0 ? undefined : kept.map((line) => `${line.slice(KEPT.length)}\n`).join("");
 }
 
-// Through the C library and in place: the file is often a link or a mount, which a rename would break, and Deno would want
-// the permission for wherever it leads.
+// Through the C library and in place: the file is often a link or a mount, which a rename would break, and Deno would need
+// the permission for the link's target.
 function readResolvConf(): string | undefined {
   const text = readThrough(RESOLV_CONF);
   return text === undefined || text.length >= READ_MAX ? undefined : text;
 }
 
-/** One write and then one cut, so that a crash between them leaves the new text whole. */
+/** One write and then one truncation, so that a crash between them leaves the new text whole. */
 function writeResolvConf(text: string): boolean {
   const fd = libc().open(cString(RESOLV_CONF), O_RDWR | O_CLOEXEC);
   if (fd < 0) return false;

@@ -1,10 +1,10 @@
 /**
- * What a TUN exit does to its host: addresses, one nftables table (tun_rules.ts), forwarding, the peers' marks. Invariant:
- * everything bears the device's name or its tag and is undone at close, or at the next start after a crash, connections of
+ * A TUN exit's changes to its host: addresses, one nftables table (tun_rules.ts), forwarding, the peers' marks. Invariant:
+ * every change bears the device's name or its tag and is undone at close, or at the next start after a crash, connections of
  * clients in conntrack included; rules and settings of others are left as they were. Forwarding is shared by all relays of a
- * network namespace: what it was before is recorded in a second table, which lives and dies with the namespace as the
- * settings do and meanwhile drops what neighbours would have forwarded, and the last relay to stop puts it back. Moves no
- * packet.
+ * network namespace: its former values are recorded in a second table, which exists as long as the namespace, like the
+ * settings, and meanwhile drops packets that neighbours would have forwarded; the last relay to stop restores them. Moves
+ * no packet.
  */
 import { cString, libc, O_CLOEXEC, O_WRONLY } from "../../ffi/mod.ts";
 import type { Native } from "../../ffi/native.ts";
@@ -40,24 +40,24 @@ export interface TunOptions {
   mtu: number;
   /** See `TunDevice.openHost`. */
   host: HostAccess;
-  /** The relay's own UDP port, and every port of either protocol that it or another program listens on, which no client may leave by. */
+  /** The relay's UDP port, and every port of either protocol on which a program listens; no client leaves by these. */
   listenPort?: number;
   ownPorts: readonly number[];
-  /** What moves packets in bulk, with the kernel's offloads, or the reason to move them one by one. */
+  /** The library that moves packets in bulk, with the kernel's offloads, or the reason to move them one by one. */
   native: Native | string;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
 }
 
-/** Paths under /proc/sys, with their values before the first relay came. */
+/** Paths under /proc/sys, with their values before the first relay started. */
 type Settings = Record<string, string>;
 
 const IPV4_SWITCH = "net/ipv4/ip_forward";
 const IPV6_SWITCH = "net/ipv6/conf/all/forwarding";
-/** What holds the record. No device's own: those have an underscore. */
+/** The table that holds the record. Never a device's own table: the names of those have an underscore. */
 const RECORD = "oxrelay";
 
 const CONNTRACK_MAX = "net/netfilter/nf_conntrack_max";
-/** A peer's share of the host's connections, and the bounds of it. */
+/** A peer's share of the host's connections, and the bounds of the share. */
 const PEER_SHARE = 32, FLOWS_MIN = 512, FLOWS_MAX = 4096;
 const EPHEMERAL = "net/ipv4/ip_local_port_range";
 
@@ -70,7 +70,7 @@ export class TunHost {
   #hasIpv6 = false;
   #features: ReadonlySet<Feature> = new Set(FEATURES);
   #untracked: number | undefined;
-  /** The record as this relay knows it, in case somebody flushes it. */
+  /** This relay's copy of the record, in case another program flushes the table. */
   #before: Settings = {};
 
   constructor(options: TunOptions) {
@@ -80,18 +80,18 @@ export class TunHost {
     this.#peers = new TunPeers(options.name);
   }
 
-  /** Whether strangers reach what a client's UDP port has been opened to, known once configured. */
+  /** Whether strangers reach the mappings of clients' UDP ports; known after configuration. */
   get hasOpenNat(): boolean {
     return this.#features.has("open NAT");
   }
 
-  /** Puts back what a relay that was killed had changed. */
+  /** Restores what a killed relay had changed. */
   async restoreAfterCrash(): Promise<void> {
-    // The rules stay until those of this relay take their place, so that what clients have open goes on translated.
+    // The rules stay until those of this relay replace them, so that open connections of clients stay translated.
     const left = await run("nft", ["list", "table", "inet", this.#table]).catch(() => "");
     if (this.#peers.adopt(left) === 0) this.#forget(this.#tag, TAG_MASK);
     if (await this.#restoreSettings() === "restored") {
-      this.#o.log("info", "put back the forwarding settings that a crash had left changed");
+      this.#o.log("info", "restored the forwarding settings that a crash had left changed");
     }
   }
 
@@ -113,8 +113,8 @@ export class TunHost {
     this.#hasIpv6 = hasIpv6;
     const wanted: Settings = { [IPV4_SWITCH]: "1" };
     if (hasIpv6) {
-      // A host that learns its default route by router advertisements forgets it the moment it starts to forward,
-      // unless it was told before to listen on.
+      // A host with a default route from router advertisements drops the route when it starts to forward, unless accept_ra
+      // was set to 2 before.
       for (const device of await defaultIpv6Devices()) wanted[`net/ipv6/conf/${device}/accept_ra`] = "2";
       wanted[IPV6_SWITCH] = "1";
     }
@@ -123,7 +123,7 @@ export class TunHost {
     );
     this.#before = { ...await this.#valuesBefore(changed), ...await recorded() };
     this.#untracked = await this.#untrackedPort();
-    // The rules come first, so that nothing is forwarded unguarded; and the record, so that no crash can lose it.
+    // The rules come first, so that no packet is forwarded without them, and the record, so that no crash loses it.
     await this.#applyWhatWorks();
     for (const path of changed) {
       if (!writeSysctl(path, wanted[path])) {
@@ -134,7 +134,7 @@ export class TunHost {
     for (const { family, table, chain } of await foreignForwardDrops()) {
       this.#o.log(
         "warning",
-        `another firewall drops what is forwarded (chain ${family} ${table} ${chain}, policy drop): clients reach ` +
+        `another firewall drops forwarded packets (chain ${family} ${table} ${chain}, policy drop): clients reach ` +
           `nothing until it lets ${name} pass: nft insert rule ${family} ${table} ${chain} iifname ${name} accept; ` +
           `nft insert rule ${family} ${table} ${chain} oifname ${name} ct state established,related accept`,
       );
@@ -150,20 +150,20 @@ export class TunHost {
     this.#setDeviceOptions();
   }
 
-  /** Settings of the device, which go with it. */
+  /** Settings of the device, which disappear with it. */
   #setDeviceOptions(): void {
     const { name, host: { all, prefixes } } = this.#o;
     const loopback = parsePrefix("127.0.0.0/8")!;
     const opensLoopback = all || prefixes.some((prefix) => prefixesOverlap(parsePrefix(prefix)!, loopback));
-    // Without this 127.0.0.0/8 stays closed to every device but lo.
+    // Without this setting 127.0.0.0/8 is closed to every device but lo.
     writeSysctl(`net/ipv4/conf/${name}/route_localnet`, opensLoopback ? "1" : "0");
     // A device that was taken down and up again would have lost its address.
     if (this.#hasIpv6) writeSysctl(`net/ipv6/conf/${name}/keep_addr_on_down`, "1");
   }
 
-  /** Puts the rules back when somebody has flushed them, as a firewall that loads its own ruleset may. */
+  /** Restores the rules after another program has flushed them, as a firewall that loads its own ruleset may. */
   async guard(): Promise<void> {
-    // Without the elements of its sets, which may be very many.
+    // Without the elements of the sets, of which there may be thousands.
     const listed = await run("nft", ["-t", "list", "table", "inet", this.#table]).catch(() => undefined);
     if (listed !== undefined) return;
     this.#before = { ...this.#before, ...await recorded() };
@@ -174,9 +174,9 @@ export class TunHost {
     );
   }
 
-  /** Restores settings and removes rules; the device goes with its descriptor. */
+  /** Restores settings and removes rules; the device disappears with its descriptor. */
   async undo(): Promise<void> {
-    // The rules go last, as they came first.
+    // The rules are removed last, because they were made first.
     if (await this.#restoreSettings() === "needed") {
       this.#o.log("info", "forwarding stays on: another relay on this host needs it");
     }
@@ -185,8 +185,8 @@ export class TunHost {
   }
 
   /**
-   * Lets these peers out in the place of those before. A peer that is gone begins nothing from here on; what it had begun ends
-   * with `forget`, to be called once no Worker takes its packets any more. What nftables refuses is said and keeps nobody in.
+   * Lets these peers out and no others. A removed peer can open no connection from here on; its open connections end with
+   * `forget`, to be called once no Worker takes its packets. A refusal of nftables is logged and blocks no peer.
    */
   async setPeers(peers: readonly TunPeer[]): Promise<{ forget: () => Promise<void> }> {
     const { lines, gone } = this.#peers.change(peers, this.#table);
@@ -201,7 +201,7 @@ export class TunHost {
 
   async #forgetPeers(marks: readonly number[]): Promise<void> {
     if (marks.length === 0) return;
-    // All of them: an element says an address and not whose it was, and whoever is still there opens its own with its next packet.
+    // All elements: an element has an address and no owner; remaining clients open theirs again with the next packet.
     const flush = OPENED_MAPS.map((map) => `flush map inet ${this.#table} ${map}\n`).join("");
     if (this.hasOpenNat) {
       await run("nft", ["-f", "-"], flush).catch((error: Error) => this.#o.log("warning", error.message));
@@ -209,19 +209,19 @@ export class TunHost {
     for (const mark of marks) this.#forget(mark, 0xffffffff);
   }
 
-  /** Connections of these marks end now. Where the kernel does not do so they end when they are idle. */
+  /** Ends connections with these marks at once; where the kernel refuses, they end when they are idle. */
   #forget(mark: number, mask: number): void {
     try {
       forgetMarked(mark, mask);
     } catch (error) {
       this.#o.log(
         "warning",
-        `connections of clients that are gone stay until idle: ${(error as Error).message}`,
+        `connections of removed clients stay until they are idle: ${(error as Error).message}`,
       );
     }
   }
 
-  /** The rules with all that this kernel knows of; what it does not know is said. Throws when it takes none. */
+  /** The rules with all parts that this kernel supports; missing ones are logged. Throws when the kernel takes none. */
   async #applyWhatWorks(): Promise<void> {
     try {
       await run("nft", ["-f", "-"], this.#rulesAnew());
@@ -241,8 +241,8 @@ export class TunHost {
   }
 
   /**
-   * The relay's port, when conntrack need not know of its datagrams, which anybody may send: undefined where rules of somebody else
-   * may need that, as when the relay starts. The fallback's TCP stays tracked: firewalls let answers out by their state.
+   * The relay's port if its datagrams, which any host may send, need not be tracked; undefined where rules of others, as they are
+   * at start, may need tracking. The fallback's TCP stays tracked: firewalls accept answers by their state.
    */
   async #untrackedPort(): Promise<number | undefined> {
     const { listenPort } = this.#o;
@@ -257,7 +257,7 @@ export class TunHost {
     return undefined;
   }
 
-  /** What these settings are now, with those that change along with the two switches (Linux, inet_forward_change). */
+  /** The present values of these settings, and of those that the two switches change too (Linux, inet_forward_change). */
   async #valuesBefore(changed: string[]): Promise<Settings> {
     const names = ["default", ...(await devices()).filter((name) => name !== this.#o.name)];
     const paths = [...changed];
@@ -274,17 +274,17 @@ export class TunHost {
     return values;
   }
 
-  /** Puts the recorded settings back, unless another relay still needs them. */
+  /** Restores the recorded settings, unless another relay still needs forwarding. */
   async #restoreSettings(): Promise<"unchanged" | "needed" | "restored"> {
     const settings = await recorded();
     if (Object.keys(settings).length === 0) return "unchanged";
     const tables = await run("nft", ["list", "tables", "inet"]).catch(() => "");
-    // A relay that was killed leaves its table, but no device.
+    // A killed relay leaves its table, but no device.
     const rivals = (await devices()).filter((name) =>
       name !== this.#o.name && tables.includes(`table inet ${RECORD}_${name}\n`)
     );
     if (rivals.length > 0) return "needed";
-    // The switches first: they change the others.
+    // The two switches first, because they change the others.
     for (const path of new Set([IPV4_SWITCH, IPV6_SWITCH, ...Object.keys(settings)])) {
       if (path in settings) writeSysctl(path, settings[path]);
     }
@@ -292,7 +292,7 @@ export class TunHost {
     return "restored";
   }
 
-  /** The same, whatever is there of them: somebody may have flushed or changed them a moment ago. */
+  /** The same for tables that may be absent: another program may have flushed or changed them. */
   #rulesAnew(): string {
     return `table inet ${this.#table}\ndelete table inet ${this.#table}\n${this.#rules()}`;
   }
@@ -330,8 +330,8 @@ export class TunHost {
 }
 
 /**
- * The record as a chain that nothing runs through, each rule with one setting for a comment, and what forwarding must not be used
- * for meanwhile; empty when nothing was changed.
+ * The record: a chain without traffic, each rule with one setting as a comment, and the chain that bounds forwarding; empty
+ * when nothing was changed.
  */
 function recordTable(settings: Settings): string {
   const rules = Object.entries(settings).map(([path, value]) => `    continue comment "${path}=${value}"\n`);
@@ -365,7 +365,7 @@ async function devices(): Promise<string[]> {
   return links.map(({ ifname }) => ifname);
 }
 
-/** Throws when the device's route would take a network of this host, or the way to its default router. */
+/** Throws when the device's route would cover a network of this host, or the route to its default router. */
 async function refuseOverlap(own: string, { address, prefix }: InnerAddress, key: string): Promise<void> {
   const tunnel = parsePrefix(`${address}/${prefix}`)!;
   const refuse = (what: string) => {
@@ -383,7 +383,7 @@ async function refuseOverlap(own: string, { address, prefix }: InnerAddress, key
   }
 }
 
-/** Chains of others that drop what no rule of theirs accepts; an accept in our own table cannot overrule them. */
+/** Chains of others with policy drop; an accept in the relay's own table does not override them. */
 async function foreignForwardDrops(): Promise<{ family: string; table: string; chain: string }[]> {
   const listed = await run("nft", ["-j", "list", "chains"]).catch(() => "{}");
   const { nftables = [] } = JSON.parse(listed) as { nftables?: { chain?: Record<string, unknown> }[] };
@@ -399,7 +399,7 @@ async function defaultIpv6Devices(): Promise<string[]> {
   return [...new Set([...routes.matchAll(/ dev (\S+)/g)].map(([, device]) => device))];
 }
 
-// Deno refuses /proc to everything but --allow-all, so these go through the C library.
+// Deno opens /proc only with --allow-all, so these use the C library.
 function readSysctl(path: string): string | undefined {
   const fd = libc().open(cString(`/proc/sys/${path}`), O_CLOEXEC);
   if (fd < 0) return undefined;

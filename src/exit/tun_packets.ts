@@ -1,6 +1,6 @@
 /**
- * How inner packets pass between a burst and a TUN device's descriptor: in bulk through the native library, or one
- * system call each. Invariant: a row is written once and marked, and what is read owns its slot. Opens no device.
+ * Moves inner packets between a burst and a TUN device's descriptor: in bulk through the native library, or with one
+ * system call each. Invariant: a row is written once and marked, and a packet that was read owns its slot. Opens no device.
  */
 import { libc } from "../../ffi/mod.ts";
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
@@ -10,18 +10,18 @@ import { type Burst, BURST_CAPACITY, DONE, FEW_ROWS, TO_EXIT, TO_TUNNEL } from "
 
 const MAX_PACKET = BigInt(MAX_PACKET_BYTES);
 
-/** How packets pass between a burst and the device. */
+/** A way to move packets between a burst and the device. */
 export interface Packets {
   /** Writes the TO_EXIT rows. */
   send(burst: Burst): void;
-  /** Adds what the device has, without waiting; returns the rows added. */
+  /** Adds the device's packets, without waiting; returns the rows added. */
   receive(burst: Burst): number;
   /** The native handle of the device (ox_tun_open); absent where the library does not know it. */
   readonly device?: number;
   close(): void;
 }
 
-/** Super-packets, cut and put together by the native library (ffi/src/tun). */
+/** Super-packets, split and joined by the native library (ffi/src/tun). */
 export class BulkPackets implements Packets {
   readonly #native: Native;
   readonly device: number;
@@ -45,7 +45,7 @@ export class BulkPackets implements Packets {
     this.#native.ox_tun_close(this.device);
   }
 
-  /** Adds `rows` rows at most; returns how many. */
+  /** Adds up to `rows` rows; returns their number. */
   #fill(burst: Burst, rows: number): number {
     const from = burst.count;
     burst.growTo(from + rows, TO_TUNNEL);
@@ -56,7 +56,7 @@ export class BulkPackets implements Packets {
   }
 }
 
-/** One system call a packet. */
+/** One system call for each packet. */
 export class SinglePackets implements Packets {
   readonly #fd: number;
   #arena: Arena | undefined;

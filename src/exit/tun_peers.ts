@@ -1,13 +1,13 @@
 /**
- * Which connection is whose: each peer has a number, and what comes from its addresses bears that number as its conntrack mark,
- * so that both families of one peer are counted as one and forgotten together. Invariant: marks of one device share its tag, and
- * the lines for nftables that `change` returns lead from the peers before to the peers now. Runs no program.
+ * The owner of each connection: each peer has a number, and connections from its addresses bear that number as conntrack mark,
+ * so that both families of a peer are counted and deleted together. Invariant: marks of one device share its tag, and the
+ * lines for nftables that `change` returns turn the former set of peers into the present one. Runs no program.
  */
 import { formatPrefix, parsePrefix } from "../wire/address.ts";
 
 /** One peer as the exit knows it. */
 export interface TunPeer {
-  /** What tells it from all others: its public key as text. */
+  /** The peer's identity: its public key as text. */
   readonly key: string;
   /** Its allowed IPs: "10.66.0.2/32". */
   readonly prefixes: readonly string[];
@@ -15,10 +15,10 @@ export interface TunPeer {
 
 const NUMBER_BITS = 20;
 export const NUMBERS_MAX = (1 << NUMBER_BITS) - 1;
-/** Bits of a mark that are the device's. */
+/** The bits of a mark that hold the device's tag. */
 export const TAG_MASK = 0xfff00000;
 
-/** The mark of everything that passes a device, in the bits of TAG_MASK, by its name (FNV-1a); never 0. */
+/** The tag of a device in the bits of TAG_MASK, computed from its name (FNV-1a); never 0. */
 export function tagOf(device: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < device.length; i++) hash = Math.imul(hash ^ device.charCodeAt(i), 0x01000193);
@@ -31,13 +31,13 @@ interface Numbered {
   prefixes: readonly string[];
 }
 
-/** A map of nftables for whole addresses, and rules for prefixes that hold more than one. */
+/** A map of nftables for single addresses, and rules for prefixes of more than one. */
 type Place = { map: string; element: string } | { rule: string; bits: number };
 
 export class TunPeers {
   readonly #tag: number;
   #known = new Map<string, Numbered>();
-  /** Of a relay that was killed, until the first change; connections bear these marks. */
+  /** The peers of a killed relay, until the first change; connections still bear their marks. */
   #left = new Map<string, Numbered>();
   #next = 1;
 
@@ -46,8 +46,8 @@ export class TunPeers {
   }
 
   /**
-   * Learns the marks of a relay that was killed from what nft lists of its table: a peer that the first change finds
-   * again, with the prefixes that it had, keeps its mark and so its connections. Returns how many peers there were.
+   * Reads the marks of a killed relay from nft's listing of its table: a peer that the first change contains with the same
+   * prefixes keeps its mark, and so its connections. Returns the number of peers.
    */
   adopt(listed: string): number {
     const address = /(\S+) comment "([^"]+)" : (0x[0-9a-f]+|\d+)/g;
@@ -66,8 +66,8 @@ export class TunPeers {
   }
 
   /**
-   * Takes these peers in the place of those before. `lines` are for `nft -f` and empty when nothing changes; `gone` are marks whose
-   * connections belong to nobody any more. Throws when there are more peers than numbers.
+   * Replaces the peers. `lines` are for `nft -f`, and empty when nothing changes; `gone` are marks whose connections have no
+   * owner any more. Throws when there are more peers than numbers.
    */
   change(peers: readonly TunPeer[], table: string): { lines: string[]; gone: number[] } {
     const before = this.#known, left = this.#left, now = new Map<string, Numbered>();
@@ -96,12 +96,12 @@ export class TunPeers {
     return { lines, gone: [...gone.values(), ...unclaimed.values()].map(({ mark }) => mark) };
   }
 
-  /** All of them, for a table that was just made. */
+  /** The lines for all peers, for a table that was just made. */
   all(table: string): string[] {
     return [...elements("add", table, [...this.#known.values()]), ...this.wide(table)];
   }
 
-  /** Rules for prefixes of more than one address: the longest comes last, and so has the last word. */
+  /** Rules for prefixes of more than one address: the longest comes last, and so decides. */
   wide(table: string): string[] {
     const rules = [...this.#known.values()].flatMap((peer) => placesOf(peer, "saddr"))
       .filter((place) => "rule" in place)
@@ -116,7 +116,7 @@ export class TunPeers {
     ];
   }
 
-  /** One that no connection bears: numbers are used again last. */
+  /** A number that no connection bears: freed numbers are reused last. */
   #number(used: Set<number>): number {
     for (let tried = 0; tried < NUMBERS_MAX; tried++) {
       const mark = (this.#tag | this.#next) >>> 0;
@@ -125,7 +125,7 @@ export class TunPeers {
       used.add(mark);
       return mark;
     }
-    throw new Error(`the TUN exit tells ${NUMBERS_MAX} peers apart at most; set exit = "userspace"`);
+    throw new Error(`the TUN exit supports at most ${NUMBERS_MAX} peers; set exit = "userspace"`);
   }
 }
 
@@ -154,7 +154,7 @@ function placesOf({ key, mark, prefixes }: Numbered, side: string): Place[] {
   });
 }
 
-/** One command for each map, since a command may hold very many elements. */
+/** One command for each map, because a command may hold many elements. */
 function elements(verb: "add" | "delete", table: string, peers: readonly Numbered[]): string[] {
   const places = peers.flatMap((peer) => placesOf(peer, "saddr"));
   return ["peers4", "peers6"].flatMap((map) => {

@@ -1,7 +1,7 @@
 /**
- * The text of the TUN exit's nftables tables: who may pass, what it costs of conntrack, under which ports it leaves. Invariant:
- * a new connection from the device bears its peer's mark before it is let through, and only what bears one is
- * masqueraded. Makes text; runs no program.
+ * The text of the TUN exit's nftables tables: which packets pass, how many connections a peer may have, and by which ports they
+ * leave. Invariant: a new connection from the device bears its peer's mark before it is accepted, and only marked connections
+ * are masqueraded. Makes text; runs no program.
  */
 import type { HostAccess } from "./exit.ts";
 import { TAG_MASK } from "./tun_peers.ts";
@@ -10,7 +10,7 @@ import { TAG_MASK } from "./tun_peers.ts";
 export const FEATURES = ["timeouts", "limits", "open NAT"] as const;
 export type Feature = typeof FEATURES[number];
 
-/** The group of all relays' devices, by which rules tell their packets from a neighbour's. */
+/** The interface group of all relays' devices, by which rules distinguish their packets from a neighbour's. */
 export const DEVICE_GROUP = 28536;
 
 export interface PortRange {
@@ -28,16 +28,16 @@ export interface RulesOptions {
   own6: string | undefined;
   host: HostAccess;
   tag: number;
-  /** Ports of this host that connections from inside leave by. */
+  /** The host's ports by which connections from inside leave. */
   ports: PortRange;
-  /** The relay's own UDP port, where conntrack need not know of it. */
+  /** The relay's own UDP port, where it need not be tracked. */
   untracked: number | undefined;
-  /** Connections that a peer may have at once; a quarter of it again may be begun by strangers. */
+  /** Connections that a peer may have at once; strangers may open a quarter of that number in addition. */
   flowsMax: number;
   features: ReadonlySet<Feature>;
 }
 
-/** Connections a second that a peer may begin when it has begun as many as it may have. */
+/** New connections a second of a peer that has reached its number. */
 const NEW_PER_SECOND = 500;
 /** Seconds: RFC 4787 REQ-5, RFC 5382 REQ-5. */
 const UDP_S = 120, TCP_S = 7440, STRANGERS_S = 30;
@@ -47,8 +47,8 @@ const CLAMP = "tcp flags syn / syn,rst tcp option maxseg size set rt mtu";
 
 /**
  * The widest range of ports from 1024 on without the host's ephemeral ones, `low` to `high`, and without `own`, those that the
- * relay listens on; where the ephemeral ones leave too few, without `own` only. A client that left by such a port
- * could take what is sent to it (CVE-2021-3773).
+ * relay listens on; where the ephemeral ones leave too few ports, only without `own`. A client that left by such a port
+ * could receive packets for that port (CVE-2021-3773).
  */
 export function natPorts(own: readonly number[], low: number, high: number): PortRange {
   const widest = (taken: (port: number) => boolean): PortRange => {
@@ -65,7 +65,7 @@ export function natPorts(own: readonly number[], low: number, high: number): Por
   return range.high - range.low + 1 >= NAT_PORTS_MIN ? range : widest((port) => listens.has(port));
 }
 
-/** What clients reach of the relay's host: its pings, and what the policy, which has judged before, opens. */
+/** What clients reach on the relay's host: pings, and the addresses that the policy opens; the policy has judged before. */
 export function inputRules(o: RulesOptions): string[] {
   const { device, own4, own6, host: { all, prefixes } } = o;
   const from = `iifname "${device}"`;
@@ -81,7 +81,7 @@ export function inputRules(o: RulesOptions): string[] {
   ];
 }
 
-/** The device's own table, whole. Chains that peers' elements are put into are empty. */
+/** The whole table of the device. Chains and maps for peers are empty. */
 export function tableRules(o: RulesOptions): string {
   const { device, v4, v6, tag, ports } = o;
   const from = `iifname "${device}"`, to = `oifname "${device}"`;
@@ -159,14 +159,14 @@ ${
 `;
 }
 
-/** What stands in for every connection's first packet: whose it is, and whether that peer may have one more. */
+/** The rules for a connection's first packet: its peer's mark, and whether that peer may have one more. */
 function admission({ tag, features, flowsMax }: RulesOptions, set: string, most: number): string[] {
   const refuse = set === "flows" ? "reject with icmpx admin-prohibited" : "drop";
   return [
     `ct mark & ${TAG_MASK} != ${tag} drop`,
     ...(features.has("limits")
       ? [
-        // Counting walks through the peer's connections, so how often is bounded too.
+        // Counting iterates over the peer's connections, so its rate is bounded too.
         `add @${set}_new { ct mark limit rate over ${NEW_PER_SECOND}/second burst ${flowsMax} packets } counter ${refuse}`,
         `add @${set} { ct mark ct count over ${most} } counter ${refuse}`,
       ]
@@ -174,7 +174,7 @@ function admission({ tag, features, flowsMax }: RulesOptions, set: string, most:
   ];
 }
 
-/** A mapping that a client made lets everybody answer (RFC 4787 REQ-8, endpoint-independent), unless it is this host's own. */
+/** A client's mapping accepts packets from every host (RFC 4787 REQ-8, endpoint-independent), except from this host itself. */
 function openNat({ device, features }: RulesOptions): string {
   if (!features.has("open NAT")) return "";
   const learn = (family: 4 | 6, direction: "original" | "reply") => {
@@ -198,7 +198,7 @@ function openNat({ device, features }: RulesOptions): string {
   ]);
 }
 
-/** Names of the maps that hold what strangers may reach, for whoever forgets a peer. */
+/** Names of the maps of ports that strangers may reach; cleared when a peer is removed. */
 export const OPENED_MAPS = ["opened4", "opened6", "port4", "port6"] as const;
 
 function sets({ features }: RulesOptions): string {
@@ -247,8 +247,8 @@ function chain(name: string, rules: readonly string[]): string {
 }
 
 /**
- * What keeps a host that forwards only because of relays from being a router for its neighbours: a chain for the table that
- * records the settings. `families` are those that a relay switched on.
+ * The chain, in the table that records the settings, that keeps a host that forwards only because of relays from routing for its
+ * neighbours. `families` are those that a relay switched on.
  */
 export function neighbourRules(families: readonly (4 | 6)[]): string {
   if (families.length === 0) return "";

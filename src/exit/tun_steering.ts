@@ -1,8 +1,8 @@
 /**
  * Which queue of a TUN device an inner packet comes out of: the one of the Worker that owns the longest prefix around
- * its destination, by a program in the kernel (ffi/src/port/steer.rs). Invariant: the kernel's table holds what `follow` was
- * last given, but for prefixes that it refused, which are named aloud. Where the kernel refuses the program, the device spreads flows by itself, and Workers hand over what is
- * not theirs.
+ * its destination, by a program in the kernel (ffi/src/port/steer.rs). Invariant: the kernel's table holds the last argument
+ * of `follow`, except prefixes that the kernel refused, which are logged. Where the kernel refuses the program, the device
+ * spreads flows by itself, and Workers hand over the packets of others.
  */
 import type { Native } from "../../ffi/native.ts";
 import { mappedBytes, parsePrefix } from "../wire/address.ts";
@@ -16,7 +16,7 @@ export class TunSteering {
   readonly #log: (level: "warning", message: string) => void;
   #owners: ReadonlyMap<string, number> = new Map();
 
-  /** Steers the device that `queue` belongs to; undefined, with a warning, where the kernel does not allow it. */
+  /** Steers the device that `queue` belongs to; undefined, with a warning, where the kernel refuses the program. */
   static open(
     native: Native,
     queue: number,
@@ -40,7 +40,7 @@ export class TunSteering {
     this.#log = log;
   }
 
-  /** @param owners prefixes as text ("10.66.0.2/32") with their Workers, 0 to 15. Malformed prefixes are passed over. */
+  /** @param owners prefixes as text ("10.66.0.2/32") with their Workers, 0 to 15. Malformed prefixes are skipped. */
   follow(owners: ReadonlyMap<string, number>): void {
     for (const prefix of this.#owners.keys()) if (!owners.has(prefix)) this.#set(prefix, NOWHERE);
     const known = new Map<string, number>();
@@ -54,7 +54,7 @@ export class TunSteering {
     this.#native.ox_steer_release(this.#handle);
   }
 
-  /** Whether the kernel took it. */
+  /** Whether the kernel accepted the change. */
   #set(text: string, worker: number): boolean {
     const prefix = parsePrefix(text);
     if (!prefix) return false;

@@ -1,7 +1,7 @@
 /**
  * UDP without privilege, in the native library (ffi/src/flows): the twin of udp_nat.ts that moves bursts, and the
- * one descriptor behind which everything of the userspace exit can be waited for. Invariant: what it promises is what
- * udp_nat.ts promises. Puts no fragments together and makes none.
+ * one descriptor on which all of the userspace exit can be waited for. Invariant: that of udp_nat.ts. Neither reassembles
+ * nor makes fragments.
  */
 import { burstHandle, checked, type Native } from "../../ffi/native.ts";
 import { DROP } from "../metrics.ts";
@@ -16,16 +16,16 @@ export interface UdpFlowsOptions {
   /** Most flows at once, 1 to 65536; one peer may hold a quarter of them. */
   maxFlows: number;
   timeoutUs: number;
-  /** Takes an answer that exceeds the MTU, or an ICMP error, a whole inner packet. The bytes are its own. */
+  /** Receives an answer that exceeds the MTU, or an ICMP error, as a whole inner packet; the bytes are a copy. */
   emit: (packet: Uint8Array) => void;
-  /** Counts datagrams from outside that were lost: too long, or more than the system kept. */
+  /** Counts lost datagrams from outside: too long, or more than the socket's buffer held. */
   onLost: (datagrams: number) => void;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
 }
 
-/** Of what a burst's sending returns: how often there was no socket; beyond it, whether there are ICMP errors. */
+/** The bits of a send's result with the number of rows without a socket; the bit above says that ICMP errors wait. */
 const STARVED = 0xffff;
-/** Bit of `poll`: flows have something. */
+/** Bit of `poll`: a flow has datagrams. */
 const FLOWS_READY = 1;
 /** The longest answer with its headers (ANSWER_BYTES_MAX in flows/set.rs). */
 const LARGE_BYTES_MAX = 65507 + 48;
@@ -61,7 +61,7 @@ export class UdpFlows {
     this.descriptor = checked(this.#native.ox_flows_descriptor(this.#handle), "ox_flows_descriptor");
   }
 
-  /** Lets another descriptor wake this one's waiters. Returns its bit in what `poll` returns. */
+  /** Adds a descriptor that wakes this one's waiters. Returns its bit in the result of `poll`. */
   watch(descriptor: number): number {
     return checked(this.#native.ox_flows_watch(this.#handle, descriptor), "ox_flows_watch");
   }
@@ -72,8 +72,8 @@ export class UdpFlows {
   }
 
   /**
-   * Sends the TO_EXIT rows that are UDP; those in fragments or with extension headers stay TO_EXIT. TO_HAIRPIN rows leave
-   * only to a port that is some client's here, and stay otherwise.
+   * Sends the TO_EXIT rows of UDP; fragments and packets with extension headers stay TO_EXIT. TO_HAIRPIN rows are sent only
+   * to a port of a client's mapping here, and stay otherwise.
    */
   sendBurst(burst: Burst, nowUs: number): void {
     const handle = burstHandle(this.#native, burst);
@@ -97,7 +97,7 @@ export class UdpFlows {
     return outcome;
   }
 
-  /** Asks the system what is readable: the bits of watched descriptors, and more. Comes before `receive`. */
+  /** Asks the system what is readable: the bits of flows and of watched descriptors. Call before `receive`. */
   poll(): number {
     return this.#ready = this.#native.ox_flows_poll(this.#handle);
   }
@@ -150,7 +150,7 @@ export class UdpFlows {
   }
 }
 
-/** As the library wants time: whole milliseconds, modulo 2^32. */
+/** Time as the library takes it: whole milliseconds, modulo 2^32. */
 function milliseconds(us: number): number {
   return Math.floor(us / 1000) >>> 0;
 }

@@ -26,16 +26,16 @@ import { ownerOf } from "./owner.ts";
 export interface UdpNatOptions {
   maxFlows: number;
   timeoutUs: number;
-  /** Takes a whole inner packet for the tunnel, of any length up to 8 KB and its headers. */
+  /** Receives a whole inner packet for the tunnel, of up to 8 KB and headers. */
   emit: (packet: Uint8Array) => void;
   /** Counts datagrams from outside that were too long. */
   onLost: (datagrams: number) => void;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
 }
 
-/** Largest datagram that an answer may have; EDNS asks for 4096, jumbo answers are rare. */
+/** The largest answer, bytes; EDNS asks for 4096, larger answers are rare. */
 const ANSWER_MAX = 8192;
-/** Datagrams of one flow that may wait for the system to take them. */
+/** Datagrams of one flow that may wait for the system to send them. */
 const UNSENT_MAX = 64;
 
 interface Flow {
@@ -45,7 +45,7 @@ interface Flow {
   inner: Uint32Array;
   port: number;
   lastSentUs: number;
-  /** Datagrams that the system has not yet taken. */
+  /** Datagrams that the system has not sent yet. */
   unsent: number;
   /** Whether the client has sent to this host's loopback, which the policy must have opened. */
   usedLoopback: boolean;
@@ -54,7 +54,7 @@ interface Flow {
 
 export class UdpNat {
   readonly #o: UdpNatOptions;
-  /** In the order of last use, so that the first is the idlest. */
+  /** In the order of last use: the first has been idle for longest. */
   readonly #flows = new Map<string, Flow>();
   readonly #perOwner = new Map<string, number>();
   readonly #words = new Uint32Array(8);
@@ -90,7 +90,7 @@ export class UdpNat {
     // A copy: the slot goes back to the arena before the system has taken the bytes.
     flow.unsent++;
     flow.socket.send(packet.slice(segment + UDP_HEADER_BYTES, segment + size), target).catch(() => {
-      // Unreachable hosts and the like: UDP promises nothing, and the next packet may fare better.
+      // An unreachable host or a similar error: UDP is unreliable, and the next packet may arrive.
     }).finally(() => flow.unsent--);
     return DONE;
   }
@@ -159,7 +159,7 @@ export class UdpNat {
     return flow;
   }
 
-  /** The owner of most flows loses its idlest, so that one client cannot push out another's few. */
+  /** Ends the idlest flow of the owner with most flows, so that one client cannot displace another's few. */
   #makeRoom(): void {
     let greediest = "", most = 0;
     for (const [owner, flows] of this.#perOwner) if (flows > most) [greediest, most] = [owner, flows];
@@ -194,7 +194,7 @@ export class UdpNat {
         const { hostname, port } = from as Deno.NetAddr;
         const remote = parseAddress(hostname);
         const sameFamily = remote !== undefined && isIpv4(remote) === isIpv4(flow.inner);
-        // Everyone outside may answer (endpoint-independent filtering); programs of this host only when asked.
+        // Every outside host may answer (endpoint-independent filtering); programs of this host only when addressed before.
         const isMeant = sameFamily && (flow.usedLoopback || !isLoopback(remote, 0));
         if (isMeant && payload.length > ANSWER_MAX) this.#o.onLost(1);
         else if (isMeant) this.#answer(flow, remote, port, payload);

@@ -1,9 +1,9 @@
 /**
  * The userspace exit: no privilege, ordinary sockets. UDP is mapped and filtered endpoint-independently, pings
  * go through ping sockets where the system allows them, TCP through the native library where there is one, and
- * everything else is answered at once with a TCP reset or ICMP "administratively prohibited", so that nothing hangs.
+ * every other packet is answered at once with a TCP reset or ICMP "administratively prohibited", so that no client waits.
  * With the native library all sockets are behind one descriptor. Invariant: flows and their memory are bounded, and an
- * answer reaches only the inner source that owns the socket it came to.
+ * answer reaches only the inner source that owns the socket on which the answer arrived.
  */
 import type { Native } from "../../ffi/native.ts";
 import { Readable } from "../../ffi/readable.ts";
@@ -45,11 +45,11 @@ export interface UserspaceOptions {
   ipv6?: InnerAddress;
   mtu: number;
   metrics: Metrics;
-  /** What carries TCP, and UDP by bursts, or the reason why nothing does. */
+  /** The library for TCP and bursts of UDP, or the reason for its absence. */
   native: Native | string;
   log: (level: "debug" | "info" | "warning" | "error", message: string) => void;
   /**
-   * Descriptors that UDP's flows may take, and as many TCP's; without it, by the process's limit. One peer may hold a
+   * Descriptors for UDP's flows, and the same number for TCP's; when absent, by the process's limit. One peer may hold a
    * quarter of the flows.
    */
   maxFlows?: number;
@@ -57,16 +57,16 @@ export interface UserspaceOptions {
   udpTimeoutS?: number;
 }
 
-/** Inner packets that wait to be taken; the rest is dropped, as a router's queue would. */
+/** Inner packets that may wait for the driver; further ones are dropped, as in a router's queue. */
 const QUEUE_MAX = 1024;
-/** Flows where the limit on open files does not ask for fewer. A TCP flow has buffers of its own. */
+/** Flows where the limit on open files allows them. A TCP flow has buffers of its own. */
 const UDP_FLOWS_MAX = 32768, PORTABLE_FLOWS_MAX = 4096, TCP_FLOWS_MAX = 4096;
 /** The largest ICMP error. */
 const ERROR_BYTES_MAX = 1280;
-/** Rows of a burst that UDP and the queue may take, so that each kind of traffic leaves room for the others. */
+/** Rows of a burst for UDP and for the queue, so that each kind of traffic leaves room for the others. */
 const UDP_ROWS = 128, QUEUE_ROWS = 64;
 
-/** Opens the exit. Opens no socket until a packet needs one, but for pings. */
+/** Opens the exit. Except for pings, sockets are opened only when a packet needs one. */
 export function openUserspace(options: UserspaceOptions): Exit {
   return new UserspaceExit(options);
 }
@@ -171,7 +171,7 @@ class UserspaceExit implements Exit {
       if (next[row] !== TO_EXIT) continue;
       const at = offset[row];
       const protocol = protocolOf(view, at, length[row]);
-      // Where it is to go in the end, nobody has judged.
+      // No policy has judged its final destination.
       if (ipVersion(view, at) === 6 && hasRouteLeft(view, at, length[row])) {
         this.#answer(burst, row, DROP.unsupported, ICMP_ADMIN_PROHIBITED);
         continue;
@@ -267,7 +267,7 @@ class UserspaceExit implements Exit {
     return (protocol === PROTOCOL_UDP ? this.#udp : this.#icmp).send(packet, peer, nowUs);
   }
 
-  /** Turns the packet into the answer that lets its sender give up at once. */
+  /** Turns the packet into the refusal (TCP reset or ICMP) for its sender. */
   #refuse(burst: Burst, row: number, protocol: number): void {
     if (protocol === PROTOCOL_TCP) {
       const { view, offset, length, next } = burst;
@@ -280,7 +280,7 @@ class UserspaceExit implements Exit {
     this.#answer(burst, row, DROP.unsupported, isOfPing ? ICMP_ADMIN_PROHIBITED : ICMP_PROTOCOL_UNREACHABLE);
   }
 
-  /** Answers packets whose hops end here, as any router does (RFC 1812 §5.3.1, RFC 8200 §3); what goes on has one less. */
+  /** Answers packets whose TTL or hop limit ends here, as a router does (RFC 1812 §5.3.1, RFC 8200 §3); decrements the others. */
   #spendHops(burst: Burst): void {
     const { count, next, offset, bytes } = burst;
     for (let row = 0; row < count; row++) {
@@ -312,8 +312,8 @@ class UserspaceExit implements Exit {
 }
 
 /**
- * Takes the extension headers of a whole IPv6 packet away, which say nothing to who ends its TCP here (RFC 8200 §4.2). False
- * where there are none.
+ * Removes the extension headers of a whole IPv6 packet, which do not concern an endpoint of its TCP connection (RFC 8200 §4.2).
+ * False where there are none.
  */
 function dropExtensions({ bytes, view, offset, length }: Burst, row: number): boolean {
   const at = offset[row];

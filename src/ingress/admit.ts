@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Fifth node of ingress: hands handshake messages to the associations, which answer in place. Invariant: a row
- * leaves as an answer to transmit, for the Worker that owns the peer, as done, or as a drop, rows are added only for early
- * data, and no burst waits for more than a bounded number of handshakes. Looks at no transport data.
+ * A step of ingress: passes handshake messages to the associations, which answer in place. Invariant: a row leaves as an
+ * answer to transmit, for the Worker that owns the peer, as done, or as a drop; rows are added only for early data; one burst
+ * causes at most a bounded number of handshakes. Reads no transport data.
  * Keeps PROTOCOL R21.
  */
 import { DROP } from "../metrics.ts";
@@ -17,7 +17,7 @@ import {
 import { isOxtunnel } from "../wire/oxtunnel.ts";
 import type { IngressContext } from "./context.ts";
 
-/** Some 2 ms of work at worst; a flood beyond it may not hold up everybody's data. */
+/** About 2 ms of work at worst, so that a flood cannot delay the data of all peers. */
 const HANDSHAKES_PER_BURST = 64;
 
 export function admit(burst: Burst, context: IngressContext, nowUs: number): void {
@@ -32,7 +32,7 @@ export function admit(burst: Burst, context: IngressContext, nowUs: number): voi
       continue;
     }
     const isOx = isOxtunnel(view.getUint8(offset[row]));
-    // What is OxTunnel's comes here only where it is spoken.
+    // OxTunnel's messages reach this step only where OxTunnel is enabled.
     const protocol = isOx ? associations.oxtunnel! : associations.wireguard;
     if (admitted || next[row] === TO_INITIATION) {
       protocol.onInitiation(burst, row, nowUs);
@@ -43,7 +43,7 @@ export function admit(burst: Burst, context: IngressContext, nowUs: number): voi
       next[row] = DONE;
       associations.gate.onCookie(burst, row, protocol, nowUs);
     }
-    // What was not made for this relay's key has cost one hash, and takes nobody's place.
+    // A message for another key has cost one hash, and does not count towards the bound.
     if (next[row] !== DROP.bad_mac1) taken++;
   }
 }

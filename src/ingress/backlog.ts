@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Datagrams whose packets need more rows than the burst has left: a queue of opened plaintexts, each with its slot, where
- * it came from and how long its header was, until the caller asks for the next burst. Invariant: they come out in the
- * order in which they went in, and a slot in here belongs to nothing else. Reads no frame.
+ * Datagrams whose packets need more rows than the burst has left: a queue of opened plaintexts, each with its slot,
+ * source and header length, until the caller asks for the next burst. Invariant: first in, first out; the queue alone owns
+ * the slots in it. Reads no frame.
  */
 import { type Burst, BURST_CAPACITY, HELD, TO_UNFRAME } from "../vector/burst.ts";
 
@@ -24,7 +24,7 @@ export class Backlog {
     return this.#count === 0;
   }
 
-  /** First byte and length of the plaintext that comes out next. */
+  /** First byte and length of the oldest plaintext. */
   get nextOffset(): number {
     return this.#offset[this.#first];
   }
@@ -32,7 +32,7 @@ export class Backlog {
     return this.#length[this.#first];
   }
 
-  /** Takes the plaintext of `row` out of the burst; false when there is no room, which one burst alone cannot use up. */
+  /** Takes the plaintext of `row` out of the burst; false when the queue is full, which one burst alone cannot cause. */
   put(burst: Burst, row: number): boolean {
     if (this.#count === BURST_CAPACITY) return false;
     const place = (this.#first + this.#count++) % BURST_CAPACITY;
@@ -52,7 +52,7 @@ export class Backlog {
     return true;
   }
 
-  /** Adds a TO_UNFRAME row with the oldest plaintext and returns it. The caller has seen that there is one, and room. */
+  /** Adds a TO_UNFRAME row with the oldest plaintext and returns it. The caller has checked that there is one, and room. */
   take(burst: Burst): number {
     const place = this.#first;
     this.#first = (place + 1) % BURST_CAPACITY;

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Behind every other node of ingress, OxTunnel's alone: counts each packet by its class, and lets the flow's other
- * direction learn from it (PROTOCOL §14, hint). Invariant: only packets that were found sound and go on are looked at, and
- * none is changed. The mirror of egress/classify.ts.
+ * Last step of ingress, for OxTunnel only: counts each packet by its class, and records for the flow's other direction what
+ * the packet shows (PROTOCOL §14, hint). Invariant: reads only packets that passed every check and are forwarded, and
+ * changes none. The mirror of egress/classify.ts.
  */
 import { classOfFlow, observe } from "../control/direction.ts";
 import { OUTWARD, STATE_BYTES, STATE_DECIDED, STATE_MARKS } from "../control/flows.ts";
@@ -30,7 +30,7 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
   let counter = CLASS_FROM_TUNNEL_AT, runPackets = 0, runBytes = 0;
   for (let row = 0; row < count; row++) {
     const step = next[row], owner = session[row];
-    // What turns around to its own sender is the relay's word, not the peer's.
+    // A packet that returns to its own sender was made by the relay, not by the peer.
     if (step !== TO_EXIT && (step !== TO_TUNNEL || peer[row] === table.peer[owner])) continue;
     if (table.protocol[owner] !== OXTUNNEL) continue;
     const bytes = length[row];
@@ -65,7 +65,7 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
   column[counter + 1] += runBytes;
 }
 
-/** The class that was wished for the packets of its flow, as for an answer to it. */
+/** The class that a hint requests for the packet's flow. */
 function hintFor({ associations, ends }: IngressContext, burst: Burst, row: number): number {
   const { view, offset, session } = burst;
   readDestination(view, offset[row], ends, 0);

@@ -1,6 +1,6 @@
 /**
- * What the nodes of ingress work with: the tables, the kernel, the counters and the scratch space of one data
- * plane. Holds references only; it has no behaviour.
+ * The context of ingress's steps: tables, kernel, counters and scratch space of one data plane. Holds references only; has
+ * no behaviour.
  */
 import type { Aead, DatagramAead, Lz4 } from "../codec/kernels.ts";
 import type { FlowTable } from "../control/flows.ts";
@@ -18,27 +18,27 @@ export interface IngressContext {
   readonly peers: PeerTable;
   readonly associations: Associations;
   readonly aead: Aead;
-  /** Undefined where OxTunnel is not spoken; `masks` is its scratch. */
+  /** Undefined without OxTunnel; `masks` is its scratch space. */
   readonly datagramAead: DatagramAead | undefined;
   readonly masks: Uint8Array<ArrayBuffer>;
   readonly frames: FrameReader;
   readonly backlog: Backlog;
-  /** Undefined where LZ4 was never accepted. */
+  /** Undefined where LZ4 is never accepted. */
   lz4: Lz4 | undefined;
   readonly metrics: Metrics;
-  /** Undefined for a client, which delivers everything to its own host. */
+  /** Undefined for a client, which delivers every packet to its own host. */
   policy: DestinationPolicy | undefined;
-  /** Whether the exit leads TO_HAIRPIN rows from one client's mapping to another's. */
+  /** Whether the exit sends TO_HAIRPIN rows from one client's mapping to another's. */
   readonly exitHairpins: boolean;
   /** The relay's end of speedtests. */
   readonly speedtest: Speedtest;
-  /** Four words: the relay's own inner addresses, answered by itself. */
+  /** Four words each: the relay's own inner addresses, which it answers itself. */
   readonly ownIpv4: Uint32Array;
   readonly ownIpv6: Uint32Array | undefined;
-  /** The same as egress has. */
+  /** The object that egress has too. */
   readonly flows: FlowTable;
-  /** Scratch for one address, or for what names a flow. */
+  /** Scratch space for one address, or for a flow's name. */
   readonly words: Uint32Array;
-  /** Scratch for two addresses. */
+  /** Scratch space for two addresses. */
   readonly ends: Uint32Array;
 }

@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * Judges each inner packet and says where it goes; behind it classify only counts. Invariant: a packet that leaves here for the
- * exit has its whole length on hand and a source among its peer's allowed IPs, and where there is a policy, as on a relay, a
- * destination that the policy opens; of a hairpin the exit has the last word. A refused packet is turned around in place into the
- * ICMP error that tells its sender. A packet that goes into the tunnel again names its receiver's peer.
+ * A step of ingress: checks each inner packet and decides its destination. Invariant: a packet that leaves this step for
+ * the exit is complete, has a source among its peer's allowed IPs and, where there is a policy, as on a relay, a destination
+ * that the policy opens; for a hairpin the exit decides last. A refused packet is turned in place into the ICMP error for its
+ * sender. A packet that goes into the tunnel again names its receiver's peer.
  * Keeps PROTOCOL R18 and R19.
  */
 import { COUNTER, DROP, type Metrics } from "../metrics.ts";
@@ -38,7 +38,7 @@ import {
 import { isForSpeedtest, SPEEDTEST_PULL, speedtestKind } from "../wire/speedtest.ts";
 import type { IngressContext } from "./context.ts";
 
-/** The destination that the last packets went to. */
+/** The destination of the last packets. */
 const target = new Uint32Array(4);
 
 export function deliver(burst: Burst, context: IngressContext, nowUs: number): void {
@@ -85,7 +85,7 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       toHost(burst, row, whole, own, context, nowUs);
       continue;
     }
-    // Where a source route leads, nobody has judged (RFC 7126 §4.3).
+    // The policy has not judged where a source route leads (RFC 7126 §4.3).
     if (isOpen && !(version === 4 && view.getUint8(at) > 0x45 && hasSourceRoute(view, at))) {
       if (other === NONE) {
         next[row] = TO_EXIT;
@@ -95,7 +95,7 @@ export function deliver(burst: Burst, context: IngressContext, nowUs: number): v
       if (toPeer(burst, row, whole, other, own ?? target, metrics)) toPeers++;
       continue;
     }
-    // To this host from outside: another client's port perhaps, if clients may reach each other.
+    // To this host's outer address: perhaps another client's port, if clients may reach each other.
     if (
       context.exitHairpins && policy.allowPeers && !policy.denies(target, 0) &&
       protocolOf(view, at, whole) === PROTOCOL_UDP &&
@@ -164,8 +164,8 @@ function deny(burst: Burst, row: number, whole: number, source: Uint32Array, met
 }
 
 /**
- * Answers what was sent to the relay's own inner address as a host does that serves nothing there: pings (RFC 1122 §3.2.2.6), a reset
- * for TCP (RFC 9293 §3.10.7.1), and for the rest that port or protocol cannot be reached. Pieces of a packet are dropped.
+ * Answers packets to the relay's own inner address like a host without services: pings (RFC 1122 §3.2.2.6), a reset for TCP
+ * (RFC 9293 §3.10.7.1), and for the rest port or protocol unreachable. Fragments are dropped.
  */
 function answerAsHost(burst: Burst, row: number, whole: number, own: Uint32Array, metrics: Metrics): void {
   const { bytes, view, offset, length, next } = burst;
@@ -197,7 +197,7 @@ function isSourceOf(
   return !isDisguised && peers.routes.lookup(words, 0) === id;
 }
 
-/** The largest packet that goes to the peer in one piece now, bytes; Infinity where its protocol does not look. */
+/** The largest packet, in bytes, that now goes to the peer unfragmented; Infinity where the peer's protocol has no limit. */
 function innerMtu({ peers, table, associations }: IngressContext, id: number): number {
   const session = peers.current[id];
   const { oxtunnel } = associations;

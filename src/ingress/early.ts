@@ -1,7 +1,7 @@
 /**
- * Behind the handshakes: reads the early data that they have taken (PROTOCOL §16), rows that were added to the burst with
- * step TO_UNFRAME. Invariant: only packets are heard; a control frame needs a session whose keys both ends have shown.
- * What leaves is judged like any other packet.
+ * A step of ingress, after the handshakes: reads accepted early data (PROTOCOL §16), rows that were added to the burst with
+ * step TO_UNFRAME. Invariant: only packets are read, because a control frame needs a session whose keys both ends have
+ * confirmed. The packets are checked like any others.
  * Keeps PROTOCOL R69 and R85.
  */
 import { DROP } from "../metrics.ts";

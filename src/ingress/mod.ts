@@ -1,6 +1,6 @@
 /**
  * Ingress: the route of a datagram from the tunnel to the inner internet, in order. Each step is a function
- * over the whole burst; a row's `next` says which step is its. What leaves is TO_EXIT (for the exit), TO_TUNNEL
+ * over the whole burst; a row's `next` names its step. Rows leave as TO_EXIT (for the exit), TO_TUNNEL
  * (turned around, for egress) or TO_TRANSMIT (a handshake answer, for the port).
  * Keeps PROTOCOL R21.
  */
@@ -23,14 +23,14 @@ export { Speedtest } from "./speedtest.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
   prefetch(burst, context); // receiver indices -> lines of the tables, in the cache
-  // Before handshakes, which may end the very session that a packet of this burst was found to belong to.
+  // Before handshakes, which may end a session that was already found for a packet of this burst.
   const isAnyWaiting = receive(burst, context, nowUs);
   const { count } = burst;
   admit(burst, context, nowUs); // handshakes -> answers, early data
   early(burst, context, count); // early data -> one packet a row
   deliver(burst, context, nowUs); // plaintext -> exit, peer, or back
   if (isAnyWaiting) {
-    // What came along with the end of its own handshake. Nothing is left OPENED that this would judge again.
+    // Data that came together with the end of its handshake. No row is left OPENED, so none is judged twice.
     receive(burst, context, nowUs);
     deliver(burst, context, nowUs);
   }
@@ -46,7 +46,7 @@ function receive(burst: Burst, context: IngressContext, nowUs: number): boolean 
   return isAnyWaiting;
 }
 
-/** The same for what the last burst had no rows for, in a burst of its own. */
+/** The same for packets that found no row in the last burst, in a burst of their own. */
 export function ingressRest(burst: Burst, context: IngressContext, nowUs: number): void {
   unframeRest(burst, context, nowUs);
   deliver(burst, context, nowUs);

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Third node of ingress: one kernel call for each protocol opens the burst, then each authentic packet is checked for
- * replay, and what is fresh moves its peer's endpoint, timers and counts: WireGuard's by runs of one session. Invariant:
- * nothing about a peer changes for a packet that is forged or replayed.
+ * A step of ingress: one kernel call for each protocol opens the burst; then each authentic packet is checked for replay,
+ * and fresh packets update their peer's endpoint, timers and counts, WireGuard's by runs of one session. Invariant: a forged
+ * or replayed packet changes nothing about its peer.
  * Keeps PROTOCOL R16, R25, R40 and R44.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -19,12 +19,12 @@ export function open(burst: Burst, context: IngressContext, nowUs: number): void
   if (datagramAead !== undefined && burst.has(TO_OPEN_DATAGRAM)) datagramAead.open(burst);
   for (let row = 0; row < count;) {
     const step = next[row], epoch = session[row];
-    // Without a session it was judged already, before a handshake that this burst waited for.
+    // A row without a session was judged before the handshake that this burst waited for.
     if (step !== OPENED && step !== DROP.forged || epoch === NONE) {
       row++;
       continue;
     }
-    // The first packet under a new key is by itself: it says how long its handshake took.
+    // The first packet under a new key is handled alone: it measures how long its handshake took.
     const end = epoch === peers.next[peer[row]] ? row + 1 : burst.runEnd(row);
     const isOx = table.protocol[epoch] === OXTUNNEL;
     // An earlier row of this burst may have confirmed a successor, and so have ended the session.
@@ -62,8 +62,8 @@ function acceptOxtunnel(burst: Burst, row: number, context: IngressContext, nowU
 }
 
 /**
- * A run of one session, rows `from` to `end`. The peer is where the last of them that is fresh came from; where others
- * came from is not noted.
+ * A run of one session, rows `from` to `end`. The peer's endpoint becomes the source of the last fresh row; the sources of the
+ * others are not recorded.
  */
 function acceptWireguard(
   burst: Burst,

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Leaves the packets of an opened plaintext in rows: in their datagram's place, in rows of their own, and decompressed into slots of
- * their own; TCP SYNs get an MSS that fits the session. Invariant: a row that is OPENED holds one whole packet of exactly the
- * length that its frame says. Reads no frames and decides nothing about sources and destinations.
+ * Puts the packets of an opened plaintext into rows: the first into its datagram's row, others into rows of their own,
+ * decompressed ones into slots of their own; TCP SYNs get an MSS that fits the session. Invariant: an OPENED row holds one
+ * whole packet of exactly the length of its frame. Reads no frames and decides nothing about sources and destinations.
  * Keeps PROTOCOL R46, R49 and R50.
  */
 import { DROP } from "../metrics.ts";
@@ -14,10 +14,10 @@ import { innerLength } from "../wire/inner.ts";
 import { DATAGRAM_OVERHEAD_BYTES, OX_DATAGRAM_MAX_BYTES } from "../wire/oxtunnel.ts";
 import type { IngressContext } from "./context.ts";
 
-/** The longest packet that a datagram holds as it is, which one that comes compressed may be too. */
+/** The longest packet that a datagram holds bare; the bound for decompressed packets too. */
 const PACKET_BYTES_MAX = OX_DATAGRAM_MAX_BYTES - DATAGRAM_OVERHEAD_BYTES;
 
-/** Makes the row, whose datagram holds the packet at `at`, that packet's. */
+/** Makes the packet at `at` the row's packet; the row had its datagram. */
 export function leaveInPlace(
   { view, offset, length, next }: Burst,
   row: number,
@@ -60,7 +60,7 @@ export function addPacket(
   clampMss(view, offset[added], whole, context.associations.oxtunnel!.sessions.innerMtu(session[row]));
 }
 
-/** Puts what the LZ4 frame at `at` holds in the place of its datagram: into a fresh slot, for the two may not overlap. */
+/** Replaces the row's datagram by the packet of the LZ4 frame at `at`, in a fresh slot, because the two must not overlap. */
 export function decompressInPlace(
   burst: Burst,
   row: number,
@@ -88,7 +88,7 @@ export function decompressInPlace(
   next[row] = OPENED;
 }
 
-/** Whether the LZ4 frame came out as one whole packet of `original` bytes at `to` (PROTOCOL R49, R50). */
+/** Whether the LZ4 frame decompressed to one whole packet of `original` bytes at `to` (PROTOCOL R49, R50). */
 function decompress(
   burst: Burst,
   at: number,

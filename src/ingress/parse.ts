@@ -1,7 +1,7 @@
 // Hot path.
 /**
- * First node of ingress: tells the two protocols apart, names each datagram's message type and, for transport data,
- * finds its session and WireGuard's counter. Invariant: no row leaves with a length that its type does not allow.
+ * A step of ingress: distinguishes the two protocols, finds each datagram's message type and, for transport data, its
+ * session and WireGuard's counter. Invariant: no row leaves with a length that its type does not allow.
  * Authenticates nothing.
  * Keeps PROTOCOL R1, R2, R22 and R77.
  */
@@ -44,14 +44,14 @@ import {
 import type { IngressContext } from "./context.ts";
 
 /**
- * Returns whether rows wait (TO_PARSE_ADMITTED) for a handshake that a response in the same burst may finish: to be
- * parsed again after it, when they are dropped if it has not.
+ * Returns whether rows wait (TO_PARSE_ADMITTED) for a handshake that a response in the same burst may finish. They are
+ * parsed again after the handshakes, and dropped if theirs did not finish.
  */
 export function parse(burst: Burst, context: IngressContext, nowUs: number): boolean {
   const { count, view, offset, length, next, session, peer, counter } = burst;
   const { table, metrics } = context;
   let datagrams = 0, bytes = 0, isAnyWaiting = false;
-  // Datagrams of one session come in runs, whose session is looked up once.
+  // Datagrams of one session come in runs; the session is looked up once for a run.
   let isKnown = false, runIndex = 0, runRow = 0, runPeer = 0, runNext = 0;
   for (let row = 0; row < count; row++) {
     const step = next[row], at = offset[row], datagramBytes = length[row];

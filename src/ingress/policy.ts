@@ -1,8 +1,8 @@
 /**
- * The destination policy: which inner destinations may leave through the exit. Invariant: what no rule opens
- * and wire/special_ranges.ts says to lead into a host or a private network is denied, IPv4 hidden in IPv6 included; the
- * relay's own addresses are denied unless loopback is opened; what `deny` names is denied whatever opens it, to a peer's
- * address too. Which peers may be reached besides is decided by the caller.
+ * The destination policy: which inner destinations may leave through the exit. Invariant: a destination that
+ * wire/special_ranges.ts assigns to a host or a private network is denied unless a rule opens it, IPv4 inside IPv6 included;
+ * the relay's own addresses are denied unless loopback is opened; `deny` overrides every rule, for addresses of peers too. The
+ * caller decides which peers may be reached.
  * Keeps PROTOCOL R20.
  */
 import { NONE } from "../vector/arena.ts";
@@ -13,7 +13,7 @@ import { PrefixTable } from "../vector/prefix_table.ts";
 const ALLOW = 1;
 const DENY = 0;
 
-// A recent answer: the address, then the verdict plus one; 0 there says that nothing is known.
+// A recent answer: the address, then the verdict plus one; 0 for an empty entry.
 const RECENT_WORDS = 8, KNOWN = 4, RECENT_LOG2 = 8;
 
 export interface DestinationRules {
@@ -25,7 +25,7 @@ export interface DestinationRules {
   allowSpeedtest?: boolean;
   /** Prefixes opened one by one: "192.168.1.0/24". */
   allow: readonly string[];
-  /** Prefixes closed whatever opens them; none when absent. */
+  /** Prefixes closed whatever rule opens them; none when absent. */
   deny?: readonly string[];
 }
 
@@ -37,7 +37,7 @@ export class DestinationPolicy {
   readonly #own: string[] = [];
   /** All of the host's addresses, four words each. */
   #host = new Uint32Array(0);
-  /** Addresses with their verdicts, each in the one place that its hash names. */
+  /** Addresses with their verdicts, each at the index of its hash. */
   readonly #recent = new Uint32Array(RECENT_WORDS << RECENT_LOG2);
   readonly #allowLoopback: boolean;
 
@@ -106,7 +106,7 @@ export class DestinationPolicy {
     return false;
   }
 
-  /** The table's word on an address. A public one is probed for at ten lengths, so recent answers are kept. */
+  /** The table's verdict on an address. A public address needs ten look-ups, so recent answers are kept. */
   #verdict(words: Uint32Array, at: number): number {
     const recent = this.#recent;
     const a = words[at], b = words[at + 1], c = words[at + 2], d = words[at + 3];

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * In front of ingress's first node: reads what the burst's datagrams will need of the tables, all rows before any is
- * needed, so that misses of the cache overlap (vector/columns.ts). Invariant: nothing changes and nothing is judged; a
- * datagram that names no session costs reads in vain, never a wrong one. Does nothing while caches hold every session.
+ * First step of ingress: reads the table lines that the burst's datagrams will need, for all rows before the first is used,
+ * so that cache misses overlap (vector/columns.ts). Invariant: changes nothing and decides nothing; a datagram without a
+ * session costs useless reads, never a wrong one. Does nothing while caches hold every session.
  */
 import { OXTUNNEL, SESSIONS_CACHED } from "../session/table.ts";
 import { type Burst, BURST_CAPACITY, TO_PARSE } from "../vector/burst.ts";
@@ -38,7 +38,7 @@ export function prefetch(burst: Burst, context: IngressContext): void {
   associations.paths.measures.touch(paths, spoken);
 }
 
-/** The rows that receiver indices and connection ids name; how many there are. */
+/** Collects the rows that receiver indices and connection ids name; returns their number. */
 function findRows({ count, view, offset, length, next }: Burst, { table }: IngressContext): number {
   let named = 0, last = -1;
   for (let row = 0; row < count; row++) {
@@ -53,7 +53,7 @@ function findRows({ count, view, offset, length, next }: Burst, { table }: Ingre
   return named;
 }
 
-/** Replaces the rows of spare ids by their sessions', and leaves those out that no peer has; how many there are. */
+/** Replaces the rows of spare ids by their sessions' rows, and skips rows without a peer; returns the number. */
 function findOwners(named: number, { table, peers }: IngressContext): number {
   const { session, protocol, peer } = table;
   let owned = 0;

@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Brings lost packets back (PROTOCOL §13): after each datagram of a session that repairs, the plaintexts that can be solved
- * now are solved, and their packets are added to the burst. Invariant: a packet that comes back is judged like any other
- * and is delivered once, whether its own datagram arrives late or not; no other frame of such a plaintext is obeyed.
+ * Recovers lost packets (PROTOCOL §13): after each datagram of a session with repair, solvable sources are solved, and their
+ * packets are added to the burst. Invariant: a recovered packet is checked like any other, and is delivered once even when
+ * its own datagram arrives late; of a recovered source only packets are read.
  * Keeps PROTOCOL R48 and R92.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -13,10 +13,10 @@ import { innerLength } from "../wire/inner.ts";
 import type { IngressContext } from "./context.ts";
 import { addPacket } from "./packets.ts";
 
-/** Rows for a packet that comes back: what was solved, and the packet in it. */
+/** Rows for a recovered packet: the solved source, and the packet in it. */
 export const RECOVERED_ROWS = 2;
 
-/** Adds the packets that `repair` can bring back now, for the session and peer of `row`. */
+/** Adds the packets that `repair` can recover now, for the session and peer of `row`. */
 export function recover(
   burst: Burst,
   row: number,

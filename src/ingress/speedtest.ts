@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * The relay's end of a speedtest (PROTOCOL §7): counts what a peer sends to the relay's own inner address, and sends what
- * it asks for. Invariant: answers go to the inner address that asked and nowhere else, of RUNS_MAX peers at a time and
- * each for RUN_US at most in PERIOD_US; memory is fixed, and other peers' packet buffers are left alone.
+ * The relay's end of a speedtest (PROTOCOL §7): counts a peer's packets to the relay's own inner address, and sends those
+ * that the peer asks for. Invariant: answers go only to the inner address that asked, for RUNS_MAX peers at a time and for
+ * each at most RUN_US in PERIOD_US; memory is fixed, and packet buffers of other peers are not used.
  */
 import { Jitter } from "../control/jitter.ts";
 import { NONE } from "../vector/arena.ts";
@@ -45,7 +45,7 @@ class Run {
   sent = 0;
   readonly jitter = new Jitter();
 
-  /** Begins to count anew. */
+  /** Resets the counts. */
   start(id: number): void {
     this.id = id;
     this.received =
@@ -66,8 +66,8 @@ export class Speedtest {
   }
 
   /**
-   * Takes the message of `kind` in `row` from the peer `id`: counts it, turns it around, or sends what it asks for, in
-   * packets of `bytesMax` at most.
+   * Takes the message of `kind` in `row` from the peer `id`: counts it, turns it into its answer, or sends the
+   * packets that it asks for, of at most `bytesMax` bytes.
    */
   take(burst: Burst, row: number, id: number, kind: number, bytesMax: number, nowUs: number): void {
     const { view, offset, length, next } = burst;
@@ -101,7 +101,7 @@ export class Speedtest {
     burst.next[row] = TO_TUNNEL;
   }
 
-  /** Answers the pull in `row` with as many packets as it asks for and burst and arena have room for. */
+  /** Answers the pull in `row` with the packets that it asks for, as far as burst and arena have room. */
   #send(burst: Burst, row: number, run: Run, bytesMax: number, nowUs: number): void {
     const { view, offset, next, arena } = burst;
     const at = offset[row];
@@ -135,7 +135,7 @@ export class Speedtest {
     }
   }
 
-  /** The peer's run, or a free one; undefined when there is none or the peer has had its time. */
+  /** The peer's run, or a free one; undefined when none is free or the peer's time is used up. */
   #runOf(id: number, nowUs: number): Run | undefined {
     let free: Run | undefined;
     for (let i = 0; i < RUNS_MAX; i++) {

@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * Fourth node of ingress, OxTunnel's alone: reads the frames of each plaintext (PROTOCOL §13). Control frames are obeyed
- * here; each packet becomes a row of its own, the first one in its datagram's place (packets.ts). Invariant: packets leave in the order in which they came, each with
- * exactly the length that its frame says; what came before a malformed frame stands. What needs more rows than the burst
- * has left goes to the backlog, and from there into the next.
+ * A step of ingress, for OxTunnel only: reads the frames of each plaintext (PROTOCOL §13). Control frames are carried out
+ * here; each packet becomes a row of its own, the first one in its datagram's row (packets.ts). Invariant: packets leave in the
+ * order of their arrival, each with exactly the length of its frame; frames before a malformed one stay valid. A plaintext that
+ * needs more rows than the burst has left goes to the backlog, and from there into the next burst.
  * Keeps PROTOCOL R47, R48, R51, R52, R79 and R85.
  */
 import { COUNTER, DROP } from "../metrics.ts";
@@ -45,7 +45,7 @@ export function unframe(burst: Burst, context: IngressContext, nowUs: number): v
   }
 }
 
-/** Adds packets of the backlog, and obeys their datagrams' control frames, as far as there are rows. */
+/** Adds packets of the backlog, and carries out their datagrams' control frames, as far as there are rows. */
 export function unframeRest(burst: Burst, context: IngressContext, nowUs: number): void {
   const { backlog } = context;
   while (!backlog.isEmpty) {
@@ -55,7 +55,7 @@ export function unframeRest(burst: Burst, context: IngressContext, nowUs: number
   }
 }
 
-/** Rows that the plaintext needs, as far as can be told from the frames' heads: a packet one, a repair what may come of it. */
+/** The rows that the plaintext needs, estimated from the frames' heads: one for a packet, for a repair those it may recover. */
 function rowsIn({ view }: Burst, at: number, length: number, { frames }: IngressContext): number {
   if (length === 0 || !isFrame(view, at)) return 1;
   let packets = 0, repairs = 0;
@@ -115,7 +115,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
         metrics.drop(DROP.malformed_inner);
       }
     }
-    // Compressed headers come with their feature; unknown kinds mean nothing.
+    // Compressed headers are not implemented; unknown kinds are skipped.
   }
   if (isHeard) sessions.elicited(owner, id, nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;

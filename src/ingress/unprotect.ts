@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * Second node of ingress, OxTunnel's alone: one kernel call makes the masks of header protection, under which flags,
- * counter length and counter come to light (PROTOCOL §12). Invariant: no row leaves for opening whose header and tag
- * do not fit its length, or whose counter is none. Authenticates nothing: a wrong header only fails to open.
+ * A step of ingress, for OxTunnel only: one kernel call makes the masks that remove header protection, which reveals flags,
+ * counter length and counter (PROTOCOL §12). Invariant: no row goes on to opening whose header and tag do not fit its
+ * length, or whose counter is out of range. Authenticates nothing: a wrong header fails to open.
  * Keeps PROTOCOL R38 and R41.
  */
 import { MASK_STRIDE } from "../codec/kernels.ts";

@@ -1,8 +1,8 @@
 /**
  * Files that survive kill -9, a crash and a full disk: replaced whole under a lock or not at all. Invariant:
- * under its final name a file is always complete, and once `replaceFile` returns it is on the disk; what root makes
- * here belongs to the directory's owner, whose relay has to read it; what the system refuses is a sentence. Knows
- * nothing of what the files mean.
+ * under its final name a file is always complete, and once `replaceFile` returns the file is on the disk; files made by root
+ * belong to the directory's owner, whose relay must read them; a refusal of the system becomes a sentence. Does not know
+ * the files' contents.
  */
 import { lchown } from "node:fs/promises";
 import { dirname } from "node:path";
@@ -28,7 +28,7 @@ export async function withLock<T>(lockFile: string, action: () => Promise<T>): P
 
 /**
  * Replaces a file's text, mode 0600. The caller holds the lock that guards the file, so the temporary file's
- * name needs no randomness and one left by a crash is ours to remove. On any error the old file is whole. Throws CommandError.
+ * name needs no randomness and one left by a crash can be removed. On any error the old file is whole. Throws CommandError.
  */
 export async function replaceFile(path: string, text: string): Promise<void> {
   await explained(path, "written, so it is as it was before", async () => {
@@ -62,8 +62,8 @@ export async function readIfPresent(path: string): Promise<string | undefined> {
 }
 
 /**
- * Gives a file in a directory of somebody else's to them, as only root can. The link itself and never what it leads to,
- * or the directory's owner could have any file by it.
+ * As root, gives a file to the owner of its directory. Changes a link itself and never its target, which would let the
+ * directory's owner take over any file.
  */
 async function giveToOwner(path: string): Promise<void> {
   const [made, home] = await Promise.all([Deno.lstat(path), Deno.stat(dirname(path))]);
@@ -71,13 +71,13 @@ async function giveToOwner(path: string): Promise<void> {
   try {
     await lchown(path, home.uid, home.gid!);
   } catch {
-    // Not root: the file is this user's, and whoever reads it next says so.
+    // Not root: the file stays this user's; a later reader without access reports it.
   }
 }
 
 /**
- * Opens a file for writing, mode 0600 when it is made. Nothing is made where a link leads: the directory may be somebody
- * else's, who would have root make any file by it.
+ * Opens a file for writing, mode 0600 when it is made. Does not follow a link: the directory may belong to another
+ * user, who could make root create any file by a link.
  */
 async function openOwn(path: string): Promise<Deno.FsFile> {
   try {

@@ -1,10 +1,10 @@
 /**
- * What went wrong with a file, for a person: its path and a remedy instead of a stack. Invariant: only what the system
- * refused becomes a sentence; a defect of the program, and Deno's own permissions, stay what they are. Repairs nothing.
+ * Errors about files, as sentences with path and remedy instead of a stack. Invariant: only a refusal of the system becomes a
+ * sentence; a defect of the program, and a refusal of Deno's permissions, stay as they are. Repairs nothing.
  */
 import { CommandError } from "./help.ts";
 
-/** What the system answers (errno), and what that means to whoever asked. */
+/** Errors of the system (errno), and their meaning for the user. */
 const MEANINGS: Record<string, string> = {
   EACCES: "this user may not; run it as the user that it belongs to, or change its owner",
   EDQUOT: "this user's share of the disk is used up; free some space",
@@ -21,7 +21,7 @@ const MEANINGS: Record<string, string> = {
   EROFS: "its file system is read-only; make it writable, or choose another place (state_dir, --out)",
 };
 
-/** The system's refusal as a CommandError about `path`; anything else as it came. `what` is "read" or the like. */
+/** The system's refusal as a CommandError about `path`; any other error unchanged. `what` is "read" or a similar participle. */
 export function fileError(error: unknown, path: string, what: string): Error {
   if (!(error instanceof Error)) return new Error(String(error));
   const { code } = error as Error & { code?: string };

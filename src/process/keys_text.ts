@@ -56,7 +56,7 @@ export function unusableKey(publicKey: string, own?: string): string | undefined
   return publicKey === own ? "this is the relay's own key" : undefined;
 }
 
-/** Whether a key of 32 bytes is all zero: what a program that has none writes, as a private key known to everybody. */
+/** Whether a key of 32 bytes is all zero, which programs write for a missing key, and which is no secret. */
 export function isZeroKey(key: Uint8Array): boolean {
   return key.every((byte) => byte === 0);
 }

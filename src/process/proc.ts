@@ -1,13 +1,13 @@
 /**
- * What Linux's /proc tells of processes and sockets, read through the C library: Deno itself opens nothing there without
- * all permissions. Invariant: each read is bounded and goes through the same few buffers, and what is gone meanwhile, or
- * another user's, reads as nothing. Changes nothing.
+ * Reads processes and sockets from Linux's /proc, through the C library, because Deno opens no file there without all
+ * permissions. Invariant: each read is bounded and uses the same few buffers; an entry that is gone, or belongs to another
+ * user, reads as empty. Changes nothing.
  */
 import { cString, libc, O_CLOEXEC } from "../../ffi/mod.ts";
 
 const LINK_BYTES = 512;
 const CHUNK_BYTES = 32_768;
-/** Of struct linux_dirent64: where an entry's length and its name are. */
+/** Offsets in struct linux_dirent64 of an entry's length and its name. */
 const ENTRY_LENGTH_AT = 16, ENTRY_NAME_AT = 19;
 const SOCKET = "socket:[";
 const NEWLINE = 10, ZERO = 48, NINE = 57;
@@ -54,14 +54,14 @@ export function firstLine(file: string): string | undefined {
   return decoder.decode(chunk.subarray(0, end < 0 || end > bytes ? bytes : end));
 }
 
-/** The last part of the path that a link leads to; undefined when it cannot be read. */
+/** The last part of a link's target path; undefined when the link cannot be read. */
 export function linkedName(file: string): string | undefined {
   const bytes = Number(libc().readlink(pathBytes(file), link, BigInt(LINK_BYTES)));
   if (bytes < 0) return undefined;
   return decoder.decode(link.subarray(0, bytes)).replace(/ \(deleted\)$/, "").replace(/^.*\//, "");
 }
 
-/** The inode of the socket that a descriptor of /proc/PID/fd is; 0 for anything else. */
+/** The inode of the socket behind a descriptor of /proc/PID/fd; 0 for any other descriptor. */
 export function socketInode(file: string): number {
   const bytes = Number(libc().readlink(pathBytes(file), link, BigInt(LINK_BYTES)));
   if (bytes <= SOCKET.length) return 0;
@@ -69,7 +69,7 @@ export function socketInode(file: string): number {
   return Math.max(0, numberAt(link, SOCKET.length, bytes));
 }
 
-/** Calls `each` with the place of each whole line of a file of lines, but the first: in `bytes` from `start` to `end`. Reads up to `maxBytes`. */
+/** Calls `each` for every whole line of a file except the first: in `bytes` from `start` to `end`. Reads up to `maxBytes`. */
 export function eachLine(
   file: string,
   maxBytes: number,
@@ -97,7 +97,7 @@ export function eachLine(
   libc().close(fd);
 }
 
-/** The number that stands at `at` and ends before `end` with something else than a digit; -1 when there is none. */
+/** The number at `at`, which a non-digit before `end` must follow; -1 when there is none. */
 export function numberAt(bytes: Uint8Array, at: number, end: number): number {
   let number = 0, i = at;
   for (; i < end && bytes[i] >= ZERO && bytes[i] <= NINE; i++) number = 10 * number + bytes[i] - ZERO;

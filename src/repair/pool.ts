@@ -11,8 +11,12 @@ import { Predictors } from "./prediction/predictor.ts";
 import { RepairReceiver } from "./receiver.ts";
 import type { RepairTally } from "./tally.ts";
 
-/** What repair adds to the tunnel's counters. */
-export type RepairCount =
+/** The tunnel's counters, as far as repair adds to them. */
+export interface RepairCounters {
+  add(name: RepairCount, amount: number): void;
+}
+
+type RepairCount =
   | "repairs_sent"
   | "repair_bytes_sent"
   | "repairs_received"
@@ -28,15 +32,14 @@ const SESSIONS_MAX = 512;
 /** The sessions of one tunnel that repair. */
 export class Repairs {
   readonly options: RepairOptions;
-  /** Adds to a counter of the tunnel. */
-  readonly count: (name: RepairCount, amount?: number) => void;
+  readonly counters: RepairCounters;
   readonly #predictors: Predictors;
   readonly #sending = new Set<RepairTally>();
   readonly #receiving = new Set<RepairTally>();
 
-  constructor(options: RepairOptions, count: (name: RepairCount, amount?: number) => void) {
+  constructor(options: RepairOptions, counters: RepairCounters) {
     this.options = options;
-    this.count = count;
+    this.counters = counters;
     this.#predictors = new Predictors(options.predictor);
   }
 

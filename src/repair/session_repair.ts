@@ -55,8 +55,8 @@ export class SessionRepair {
     const before = burst.length[row];
     const repairs = this.sending!.ride(burst, row, counter, bytesMax, nowUs);
     if (repairs === 0) return;
-    this.#pool.count("repairs_sent", repairs);
-    this.#pool.count("repair_bytes_sent", burst.length[row] - before);
+    this.#pool.counters.add("repairs_sent", repairs);
+    this.#pool.counters.add("repair_bytes_sent", burst.length[row] - before);
   }
 
   /** Notes that the datagram in `row`, whose last `bytes` are packets, was numbered. Needs `sends`. */
@@ -103,8 +103,8 @@ export class SessionRepair {
     if (sending === undefined) return;
     const { quality } = sending, { repaired, unrepaired } = quality;
     sending.onReport(report, nowUs);
-    this.#pool.count("reported_repaired", quality.repaired - repaired);
-    this.#pool.count("reported_unrepaired", quality.unrepaired - unrepaired);
+    this.#pool.counters.add("reported_repaired", quality.repaired - repaired);
+    this.#pool.counters.add("reported_unrepaired", quality.unrepaired - unrepaired);
   }
 
   /** Notes that the datagram in `row` arrived and was accepted. */
@@ -125,8 +125,8 @@ export class SessionRepair {
     const { receiving } = this;
     if (receiving === undefined) return true;
     if (!receiving.repair(burst, at, length, counter, nowUs)) return false;
-    this.#pool.count("repairs_received");
-    this.#pool.count("repair_bytes_received", FRAME_HEAD_BYTES + length);
+    this.#pool.counters.add("repairs_received", 1);
+    this.#pool.counters.add("repair_bytes_received", FRAME_HEAD_BYTES + length);
     return true;
   }
 
@@ -160,10 +160,10 @@ export class SessionRepair {
   #countReceived({ wasted, arrivals }: RepairReceiver): void {
     const { unrepaired } = arrivals;
     if (wasted > this.#wastedCounted) {
-      this.#pool.count("repairs_wasted", wasted - this.#wastedCounted);
+      this.#pool.counters.add("repairs_wasted", wasted - this.#wastedCounted);
       this.#wastedCounted = wasted;
     }
-    this.#pool.count("packets_unrepaired", unrepaired - this.#unrepairedCounted);
+    this.#pool.counters.add("packets_unrepaired", unrepaired - this.#unrepairedCounted);
     this.#unrepairedCounted = unrepaired;
   }
 

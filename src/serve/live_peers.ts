@@ -98,7 +98,7 @@ export class LivePeers {
     });
   }
 
-  /** Serves one more; returns why not. */
+  /** Serves one more peer; returns why not. */
   async #serve(record: PeerRecord): Promise<{ field: string; message: string } | undefined> {
     // A reload since it was stored has brought it already.
     const others = this.#pool.peers.filter(({ publicKey }) => publicKey !== record.publicKey);
@@ -110,7 +110,7 @@ export class LivePeers {
     }
   }
 
-  /** Cuts off whoever is served by that name, if anybody is. */
+  /** Cuts off the peer that is served by that name, if there is one. */
   #cut(name: string): Promise<{ served?: PeerRecord; cutFailed?: string }> {
     return this.#telling.take(async () => {
       const served = this.#pool.peers.find((peer) => peer.name === name);

@@ -7,12 +7,13 @@ import { loadConfig, readCommandLine, readEnvironment } from "../process/help.ts
 import { logger, setupLogging } from "../process/logging.ts";
 import { readSetup, RelayProcess } from "./relay_process.ts";
 
-const HELP = `Runs the relay until it gets SIGTERM or Ctrl-C. SIGHUP re-reads peers and the reloadable keys.
+const HELP =
+  `Runs the relay until SIGTERM or Ctrl-C. SIGHUP reloads peers, certificate and the keys marked "(reload)".
 
   deno task serve
   deno task serve --config oxrelay.toml
 
-  --config FILE   the configuration; without it oxrelay.toml, if there is one
+  --config FILE   the configuration (default: OXRELAY_CONFIG, else oxrelay.toml if that file exists)
 `;
 
 /** Runs the relay; resolves with the exit code when it has stopped. Throws ConfigError or CommandError. */

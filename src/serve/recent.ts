@@ -1,7 +1,7 @@
 /**
  * A costly answer that several ask for at about the same time, such as a snapshot of all peers for metrics and status. Invariant:
- * at most one reading is under way for those who ask, at most one answer is kept, and none is given that was begun more than
- * `keepMs` before; a failure is told to those who waited and kept for nobody. Knows nothing of what is read.
+ * who asks while a reading is under way waits for that one, at most one answer is kept, and none is given that is older than its
+ * asker allows; a failure is told to those who waited and kept for nobody. Knows nothing of what is read.
  */
 interface Answer<T> {
   answer: Promise<T>;
@@ -11,25 +11,25 @@ interface Answer<T> {
 
 export class Recent<T> {
   readonly #read: () => Promise<T>;
-  readonly #keepMs: number;
   readonly #nowMs: () => number;
   #last: Answer<T> | undefined;
 
   /**
    * @param read makes an answer.
-   * @param keepMs how long an answer is good for, milliseconds from when its reading began.
    * @param nowMs a monotonic clock, in milliseconds.
    */
-  constructor(read: () => Promise<T>, keepMs: number, nowMs: () => number = () => performance.now()) {
+  constructor(read: () => Promise<T>, nowMs: () => number = () => performance.now()) {
     this.#read = read;
-    this.#keepMs = keepMs;
     this.#nowMs = nowMs;
   }
 
-  /** The answer under way or kept, or else a new one. Callers share one object and must not change it. Rejects as `read` does. */
-  take(): Promise<T> {
+  /**
+   * The answer under way, or a kept one whose reading began less than `maxAgeMs` milliseconds ago, or else a new one. Callers share
+   * one object and must not change it. Rejects as `read` does.
+   */
+  take(maxAgeMs: number): Promise<T> {
     const last = this.#last;
-    if (last !== undefined && (!last.isSettled || this.#nowMs() - last.beganMs < this.#keepMs)) {
+    if (last !== undefined && (!last.isSettled || this.#nowMs() - last.beganMs < maxAgeMs)) {
       return last.answer;
     }
     const begun: Answer<T> = { answer: this.#read(), beganMs: this.#nowMs(), isSettled: false };

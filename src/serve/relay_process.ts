@@ -183,7 +183,7 @@ ${
         exit: this.#ready.exit,
         listen: this.#ready.listen,
       }),
-      snapshot: () => this.#pool.snapshot(),
+      snapshot: (maxAgeMs) => this.#pool.snapshot(maxAgeMs),
       applicationsInMetrics: () => this.#config.classes.applicationsInMetrics,
       config: () => redactConfig(this.#config),
       adminToken: () => this.#adminToken,

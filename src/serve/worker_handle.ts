@@ -52,7 +52,7 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
   } else logger("peers").info("{peer} is gone: its session ended", { peer });
 }
 
-/** What a Worker is started with; its line for requests is made with it. */
+/** What a Worker is started with; the handle adds the port for requests. */
 export type StartMessage = Omit<Extract<ToWorker, { type: "start" }>, "control">;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
 type Reply = PeersReport | RelaySnapshot | null;
@@ -76,7 +76,7 @@ export class WorkerHandle {
   #message: StartMessage | undefined;
   #onStopped: () => void = () => {};
   #stopping = false;
-  /** Whether there is a Worker that takes messages, be it in turn after its start. */
+  /** Whether there is a Worker that takes messages, which one that still starts does afterwards. */
   #accepting = false;
   #descriptors: number[] = [];
   #readyAtMs = -Infinity;
@@ -100,7 +100,7 @@ export class WorkerHandle {
     return this.#fatal;
   }
 
-  /** Starts it; resolves with what it opened, rejects with the sentence that says why not. */
+  /** Starts the Worker; resolves with what the Worker opened, rejects with the sentence that says why it could not. */
   start(message: StartMessage): Promise<ReadyMessage> {
     this.#message = { ...message, failAfterMs: undefined };
     return new Promise((resolve, reject) => {
@@ -159,7 +159,7 @@ export class WorkerHandle {
     }, this.#restartMs);
   }
 
-  /** Ends a Worker that cannot end itself, and closes what it had open. */
+  /** Terminates a Worker that cannot end itself, and closes the descriptors that it had opened. */
   #abandon(): void {
     this.#accepting = false;
     this.#worker.terminate();

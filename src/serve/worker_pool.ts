@@ -1,6 +1,6 @@
 /**
  * The pool of relay workers as one: told the same, and asked together. Invariant: they share doors and peers, a peer
- * is described by the Worker that owns it, and whoever asks for a snapshot within SNAPSHOT_MS shares one. Knows nothing of packets.
+ * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
 import { Metrics } from "../metrics.ts";
@@ -14,10 +14,8 @@ import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_han
 
 /** How long a loop may stand still. */
 const STALL_MS = 2000;
-/** How old a snapshot may be: less than a second, at which `status` and the dashboard ask again. */
-const SNAPSHOT_MS = 900;
 
-/** What every Worker is started with; the rest is its own. */
+/** What every Worker is started with alike. */
 type CommonStart = Pick<
   StartMessage,
   "config" | "privateKey" | "tunnelIpv6" | "peers" | "maxFlows" | "timeScale" | "failAfterMs"
@@ -33,7 +31,7 @@ export class WorkerPool {
   readonly #doors: Doors;
   #peers: readonly PeerRecord[] = [];
   readonly #beats: { count: number; atMs: number }[];
-  readonly #snapshots = new Recent(() => this.#snapshot(), SNAPSHOT_MS);
+  readonly #snapshots = new Recent(() => this.#snapshot());
 
   /**
    * @param workers how many relay workers there are, 1 to 16.
@@ -52,7 +50,7 @@ export class WorkerPool {
     this.#beats = this.#handles.map(() => ({ count: -1, atMs: performance.now() }));
   }
 
-  /** Starts all of them; resolves with what the first said, rejects with the sentence of the first that failed. */
+  /** Starts all Workers; resolves with what the first one opened, rejects with the sentence of the first that failed. */
   async start(common: CommonStart): Promise<ReadyMessage> {
     const { port, sockets, device, mailboxes, bells } = this.#doors;
     this.#peers = common.peers;
@@ -78,7 +76,7 @@ export class WorkerPool {
     return first;
   }
 
-  /** What is wrong with any of them, as sentences. To be asked about twice a second, for it tells a loop that stands. */
+  /** What is wrong with any Worker or with the device, as sentences. To be called twice a second, since a loop that stands still is known by its beats between two calls. */
   faults(): string[] {
     const nowMs = performance.now();
     const reasons = this.#handles.flatMap(({ fatal }) => fatal ?? []);
@@ -95,12 +93,12 @@ export class WorkerPool {
     return reasons;
   }
 
-  /** What they were last told. */
+  /** The peers that the Workers were last told. */
   get peers(): readonly PeerRecord[] {
     return this.#peers;
   }
 
-  /** Makes the peers equal to `peers` in all of them, by what differs. Says what changed in one, as it does in each. */
+  /** Makes the peers equal to `peers` in all Workers, by difference. Reports what changed in one Worker, as in each. */
   async setPeers(peers: readonly PeerRecord[]): Promise<PeersReport> {
     const { changed, gone } = differenceOf(this.#peers, peers);
     const all = [...peers];
@@ -117,9 +115,12 @@ export class WorkerPool {
     await Promise.all([this.#doors.tune(config), ...this.#handles.map((handle) => handle.tune(config))]);
   }
 
-  /** Every peer as its owner has it, and everybody's sessions; at most SNAPSHOT_MS old, and shared by who asks within that. */
-  snapshot(): Promise<RelaySnapshot> {
-    return this.#snapshots.take();
+  /**
+   * Every peer as its owner has it, and everybody's sessions. Who asks while a snapshot is made gets that one; one that was made
+   * less than `maxAgeMs` milliseconds ago serves, too, unless peers have changed. Not to be changed by its callers.
+   */
+  snapshot(maxAgeMs: number): Promise<RelaySnapshot> {
+    return this.#snapshots.take(maxAgeMs);
   }
 
   async #snapshot(): Promise<RelaySnapshot> {
@@ -137,7 +138,7 @@ export class WorkerPool {
     };
   }
 
-  /** Ends all of them, and then closes the doors. */
+  /** Ends all Workers, and then closes the doors. */
   async stop(): Promise<void> {
     await Promise.all(this.#handles.map((handle) => handle.stop()));
     await this.#doors.close();

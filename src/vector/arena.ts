@@ -47,7 +47,7 @@ export class Arena {
     return this.#freeCount === 0 ? NONE : this.#free[--this.#freeCount];
   }
 
-  /** Takes up to so many slots into out[at..]; returns how many there were. */
+  /** Takes up to `count` slots into out[at..]; returns the number taken. */
   takeInto(out: Uint32Array, at: number, count: number): number {
     const free = this.#free;
     const taken = count < this.#freeCount ? count : this.#freeCount;

@@ -8,13 +8,13 @@ import { type Arena, NONE, packetStart } from "./arena.ts";
 
 /** Rows in a full burst. */
 export const BURST_CAPACITY = 256;
-/** Rows to offer a receiver at first: a row costs time even when nothing comes to fill it, and mostly few packets wait. */
+/** Rows to offer a receiver at first: an unfilled row costs time too, and mostly few packets wait. */
 export const FEW_ROWS = 16;
 
 // Steps of the route. Drop reasons start at FIRST_DROP and are listed in metrics.ts.
 /** Nothing more to do; the slot goes back. */
 export const DONE = 0;
-/** Received, not yet looked at. */
+/** Received, not yet read. */
 export const TO_PARSE = 1;
 /** A WireGuard handshake initiation (type 1). */
 export const TO_INITIATION = 2;
@@ -24,7 +24,7 @@ export const TO_RESPONSE = 3;
 export const TO_COOKIE = 4;
 /** Transport data with a known session, to be opened. */
 export const TO_OPEN = 5;
-/** Authentic plaintext, not yet judged. */
+/** Authentic plaintext, not yet checked by the destination policy. */
 export const OPENED = 6;
 /** An inner packet that leaves by the exit. */
 export const TO_EXIT = 7;
@@ -34,17 +34,17 @@ export const TO_TUNNEL = 8;
 export const TO_SEAL = 9;
 /** A finished datagram for the port. */
 export const TO_TRANSMIT = 10;
-/** Someone else owns the slot now; it is not released with the burst. */
+/** Another owner has the slot; `release` leaves the slot alone. */
 export const HELD = 11;
 /** Owned by another Worker: `session` names it, `peer` the step that comes next there. */
 export const TO_WORKER = 12;
-/** A datagram that another Worker received, counted and admitted, and that is this one's to answer. */
+/** A datagram that another Worker received, counted and admitted, for this Worker to answer. */
 export const TO_PARSE_ADMITTED = 13;
 /** The same, found to be an initiation. */
 export const TO_INITIATION_ADMITTED = 14;
 /** An OxTunnel data datagram with a known session, whose header is still protected. */
 export const TO_UNPROTECT = 15;
-/** The same with its header in the clear, its counter and phase known, to be opened. */
+/** The same with its header unprotected, counter and phase known, to be opened. */
 export const TO_OPEN_DATAGRAM = 16;
 /** A plaintext with OxTunnel's data header in front, its session, counter and phase known, to be sealed. */
 export const TO_SEAL_DATAGRAM = 17;
@@ -52,14 +52,14 @@ export const TO_SEAL_DATAGRAM = 17;
 export const TO_TUNNEL_HANDED = 18;
 /** The authentic plaintext of such a datagram, its frames not yet read. */
 export const TO_UNFRAME = 19;
-/** An inner UDP packet to this host's own address, for the exit to lead to another client's port there (RFC 4787 REQ-9). */
+/** An inner UDP packet to this host's own address, for the exit to send to another client's port there (RFC 4787 REQ-9). */
 export const TO_HAIRPIN = 20;
 /** The first drop reason; every `next` from here on ends the row. */
 export const FIRST_DROP = 32;
 
 /**
  * Where each column begins in the burst's block, in bytes: one allocation, so that native code is given one pointer.
- * ffi/mod.ts compares this table with the library's own.
+ * ffi/native.ts compares this table with the library's own at load.
  */
 export const BURST_LAYOUT = {
   counter: 0,
@@ -82,7 +82,7 @@ export class Burst {
   readonly arena: Arena;
   readonly bytes: Uint8Array<ArrayBuffer>;
   readonly view: DataView<ArrayBuffer>;
-  /** The memory of all columns, laid out as BURST_LAYOUT says. */
+  /** The memory of all columns, in the layout of BURST_LAYOUT. */
   readonly block = new ArrayBuffer(BURST_LAYOUT.bytes);
   /** Live rows, 0 to BURST_CAPACITY. */
   count = 0;
@@ -97,17 +97,17 @@ export class Burst {
   /** Outer address: four host-order words a row, IPv4 as ::ffff:a.b.c.d. Source on receive, destination on send. */
   readonly address = new Uint32Array(this.block, BURST_LAYOUT.address, 4 * BURST_CAPACITY);
   /**
-   * This host's own outer address, in the same form: the one that a datagram came to and that its answer leaves from.
-   * Zeros where the port cannot tell, or to let the system choose.
+   * This host's own outer address, in the same form: a datagram's destination, and the source of its answer.
+   * Zeros where the port does not know, or to let the system choose.
    */
   readonly local = new Uint32Array(this.block, BURST_LAYOUT.local, 4 * BURST_CAPACITY);
   /** Outer UDP port. */
   readonly port = new Uint16Array(this.block, BURST_LAYOUT.port, BURST_CAPACITY);
-  /** ECN bits of the outer IP header, 0 to 3; 0 where the port cannot tell. */
+  /** ECN bits of the outer IP header, 0 to 3; 0 where the port does not know. */
   readonly ecn = new Uint8Array(this.block, BURST_LAYOUT.ecn, BURST_CAPACITY);
-  /** Length of an OxTunnel data datagram's header, 6 to 9 bytes (PROTOCOL §12). Means nothing before TO_OPEN_DATAGRAM. */
+  /** Length of an OxTunnel data datagram's header, 6 to 9 bytes (PROTOCOL §12). Undefined before TO_OPEN_DATAGRAM. */
   readonly headerBytes = new Uint8Array(this.block, BURST_LAYOUT.headerBytes, BURST_CAPACITY);
-  /** Its key phase, 0 or 1. Means nothing before TO_OPEN_DATAGRAM. */
+  /** Key phase of an OxTunnel data datagram, 0 or 1. Undefined before TO_OPEN_DATAGRAM. */
   readonly phase = new Uint8Array(this.block, BURST_LAYOUT.phase, BURST_CAPACITY);
   /** Row of the session table, or NONE. */
   readonly session = new Uint32Array(this.block, BURST_LAYOUT.session, BURST_CAPACITY);
@@ -115,7 +115,7 @@ export class Burst {
   readonly peer = new Uint32Array(this.block, BURST_LAYOUT.peer, BURST_CAPACITY);
   /** Nonce counter, an integer below 2^53. */
   readonly counter = new Float64Array(this.block, BURST_LAYOUT.counter, BURST_CAPACITY);
-  /** Row of the flow table, or NONE. Egress alone knows flows. */
+  /** Row of the flow table, or NONE. Set by egress only. */
   readonly flow = new Uint32Array(BURST_CAPACITY);
   /** CLASS_* of an inner packet on its way into the tunnel. */
   readonly trafficClass = new Uint8Array(BURST_CAPACITY);
@@ -192,8 +192,8 @@ export class Burst {
   }
 
   /**
-   * The end of the run that begins at `row`: rows one after the other with the same session and the same step. What is
-   * decided, counted and looked up once for a run, and kept in registers meanwhile, costs a packet little.
+   * The end of the run that begins at `row`: consecutive rows with the same session and the same step. Work that is
+   * done once for a run, with values kept in registers, costs each packet little.
    */
   runEnd(row: number): number {
     const { next, session, count } = this;
@@ -210,14 +210,14 @@ export class Burst {
     this.peer[row] = step;
   }
 
-  /** Takes the rows from `count` on away again and gives their slots back; none of them may be HELD. */
+  /** Removes the rows from `count` on and releases their slots; none of them may be HELD. */
   shrink(count: number): void {
     if (this.count <= count) return;
     this.arena.releaseFrom(this.slot, count, this.count);
     this.count = count;
   }
 
-  /** Gives every row's slot back, except those that were handed over, and empties the burst. */
+  /** Releases every row's slot, except those that were handed over, and empties the burst. */
   release(): void {
     const { arena, slot, next, count } = this;
     for (let row = 0; row < count; row++) {

@@ -1,24 +1,24 @@
 // Hot path.
 /**
- * Columns of one table that are read ahead together. A core waits for a score of lines of memory at once, but the loops
- * that use them are too long for it to see the next row's while it waits for this one's; `touch` has one short loop for
- * each column. Invariant: it changes nothing; rows lie within the columns. What it saves is measured in
- * bench/sessions_bench.ts. (Instructions that prefetch, from native code, were no faster, and some were dropped.)
+ * Columns of one table that are read ahead together. A core can wait for about twenty cache lines at once, but loops that use
+ * a row are too long for it to reach the next row's lines while it waits for this row's; `touch` has one short loop for each
+ * column. Invariant: `touch` changes no column; rows lie within the columns. bench/sessions_bench.ts measures the gain.
+ * (Prefetch instructions from native code were no faster, and some were dropped.)
  */
 
 type Column = Uint8Array | Uint16Array | Uint32Array | Int32Array | Float64Array;
 
 export class Columns {
-  /** All as words, whatever they are, so that the loop is compiled for one kind. */
+  /** Views of 32-bit words for columns of any type, so that the loop is compiled for one kind of array. */
   readonly #words: Uint32Array[] = [];
-  /** From a row to its first word: so many bits to the left, then so many to the right. */
+  /** Shifts from a row to its first word: bits to the left, then bits to the right. */
   readonly #left: number[] = [];
   readonly #right: number[] = [];
-  /** What was read goes here, or the compiler would leave the reading out. */
+  /** Sink of the reads, without which the compiler would remove them. */
   readonly #read = new Uint32Array(1);
 
   /**
-   * Adds a column, whose first byte is its buffer's.
+   * Adds a column that begins at the first byte of its buffer.
    * @param perRow elements that a row has, a power of two.
    */
   add(column: Column, perRow = 1): this {
@@ -29,7 +29,7 @@ export class Columns {
     return this;
   }
 
-  /** Reads what rows[0..count-1] have in each column. */
+  /** Reads the words of rows[0..count-1] in each column. */
   touch(rows: Uint32Array, count: number): void {
     let read = 0;
     for (let i = 0; i < this.#words.length; i++) {

@@ -1,20 +1,19 @@
 /**
- * Memory for tables that packets reach into all over, a line here and a line there: in pages of 4 KB nearly every reach
- * would first wait for the page's address, so that whoever can ask the system for larger pages sees this memory before it
- * is written. Invariant: it is all zeros, and is committed only where it was written, give or take a large page. Knows
- * no system.
+ * Memory for tables that packets access at scattered lines. With pages of 4 KB nearly every access would miss the TLB; so a
+ * registered adviser sees each table before it is written, and may ask the system for larger pages. Invariant: the memory is
+ * all zeros, and is committed only where it was written, rounded to a large page. Makes no system call itself.
  */
 
 type Adviser = (memory: Uint32Array<ArrayBuffer>) => void;
 
 let advise: Adviser = () => {};
 
-/** Shows `adviser` each table's memory that is made from here on, in this thread. It must not write there. */
+/** Calls `adviser` with the memory of each later table of this thread. The adviser must not write to the memory. */
 export function adviseTables(adviser: Adviser): void {
   advise = adviser;
 }
 
-/** So many zeros. */
+/** A zeroed table of `words` u32 words. */
 export function tableWords(words: number): Uint32Array<ArrayBuffer> {
   const memory = new Uint32Array(words);
   advise(memory);

@@ -1,8 +1,8 @@
 /**
  * IP addresses and prefixes as four host-order 32-bit words, IPv4 as ::ffff:a.b.c.d, and their text forms
- * (RFC 4291, RFC 5952): the one parser of the program. Invariant: an address has one normal form, whichever way it was
- * written, so "::ffff:10.0.0.0/104" is 10.0.0.0/8 to whoever judges it; no IPv6 prefix holds an IPv4 address. Functions
- * that take text return undefined on what is none; nothing here resolves names.
+ * (RFC 4291, RFC 5952): the one parser of the program. Invariant: an address has one normal form, however it was
+ * written, so "::ffff:10.0.0.0/104" is 10.0.0.0/8 for every check; no IPv6 prefix holds an IPv4 address. Functions that take
+ * text return undefined for a text that is no address or prefix. Resolves no names.
  */
 
 /** Four u32 words, most significant first. */
@@ -25,7 +25,7 @@ export function isIpv4(words: Uint32Array, at = 0): boolean {
 
 const DOT = 46, ZERO = 48, NINE = 57, COLON = 58, A_SMALL = 97;
 
-/** The dotted address that `text` is from `from` on. */
+/** The dotted IPv4 address that `text` holds from index `from` to its end. */
 function parseIpv4(text: string, from: number): number | undefined {
   let value = 0, part = 0, digits = 0, dots = 0;
   for (let at = from; at < text.length; at++) {
@@ -36,7 +36,7 @@ function parseIpv4(text: string, from: number): number | undefined {
       part = digits = 0;
       continue;
     }
-    // A leading zero is octal to some readers and decimal to others, so nobody gets one.
+    // A leading zero is octal for some parsers and decimal for others, so it is refused.
     if (code < ZERO || code > NINE || (digits > 0 && part === 0)) return undefined;
     part = part * 10 + code - ZERO;
     digits++;
@@ -53,8 +53,8 @@ function hexDigit(code: number): number {
 }
 
 /**
- * Parses an IPv4 or IPv6 literal (RFC 4291 section 2.2); an IPv4-mapped one is the IPv4 address. None has a zone
- * ("fe80::1%eth0"), which is no part of an address. In one pass, as a relay reads thousands at once.
+ * Parses an IPv4 or IPv6 literal (RFC 4291 section 2.2); an IPv4-mapped one gives the IPv4 address. A zone
+ * ("fe80::1%eth0") is refused: it is no part of an address. One pass, because a relay reads thousands at start.
  */
 export function parseAddress(text: string): Address | undefined {
   if (text.length > TEXT_MAX) return undefined;
@@ -133,8 +133,8 @@ export function addressBytes(words: Uint32Array, at = 0): Uint8Array<ArrayBuffer
 }
 
 /**
- * Parses "address/bits" as an interface has it, the host's bits kept; a bare address is a host prefix. The bits count what is
- * written: 0..32 of IPv4, 0..128 of IPv6, and 96..128 of a mapped address, which gives the IPv4 prefix.
+ * Parses "address/bits" with the host's bits kept, as for an interface; a bare address is a host prefix. `bits` is 0..32 for
+ * IPv4, 0..128 for IPv6, and 96..128 for a mapped address, which gives the IPv4 prefix.
  */
 export function parseInterface(text: string): Prefix | undefined {
   const [literal, length, extra] = text.split("/");
@@ -143,7 +143,7 @@ export function parseInterface(text: string): Prefix | undefined {
   if (length !== undefined && !/^(0|[1-9]\d{0,2})$/.test(length)) return undefined;
   const isDotted = !literal.includes(":");
   const bits = length === undefined ? 128 : Number(length) + (isDotted ? MAPPED_BITS : 0);
-  // A mapped address with fewer bits is neither family's network.
+  // A mapped address with fewer bits is a network of neither family.
   return bits > 128 || (isIpv4(address) && bits < MAPPED_BITS) ? undefined : { address, bits };
 }
 
@@ -159,7 +159,7 @@ export function prefixLength({ address, bits }: Prefix): number {
   return isIpv4(address) ? bits - MAPPED_BITS : bits;
 }
 
-/** "192.168.1.0/24": the one text of a prefix. */
+/** The normal text of a prefix: "192.168.1.0/24". */
 export function formatPrefix(prefix: Prefix): string {
   return `${formatAddress(prefix.address)}/${prefixLength(prefix)}`;
 }
@@ -176,14 +176,14 @@ export function prefixesOverlap(a: Prefix, b: Prefix): boolean {
   return a.bits <= b.bits ? prefixContains(a, b.address) : prefixContains(b, a.address);
 }
 
-/** The prefixes without those that others hold, in ascending order, IPv6 before and behind IPv4 by its mapped form. */
+/** The prefixes that no other one contains, in ascending order; IPv4 sorts by its mapped form, amid IPv6. */
 export function outermost(prefixes: readonly Prefix[]): Prefix[] {
   const order = (a: Prefix, b: Prefix) => {
     const at = a.address.findIndex((word, i) => word !== b.address[i]);
     return at < 0 ? a.bits - b.bits : a.address[at] - b.address[at];
   };
   const kept: Prefix[] = [];
-  // The last one of each family: IPv4's lie amid IPv6's.
+  // The last one of each family, because IPv4 prefixes lie amid IPv6 ones.
   let last4: Prefix | undefined, last6: Prefix | undefined;
   for (const one of prefixes.toSorted(order)) {
     const isV4 = isIpv4(one.address);
@@ -208,7 +208,7 @@ export function hostOne(text: string): { address: string; prefix: number } {
   return { address: formatAddress(prefix.address), prefix: length };
 }
 
-/** Clears every bit of the address behind the first `bits`. */
+/** Clears every bit of the address after the first `bits`. */
 export function maskAddress(address: Address, bits: number): void {
   for (let i = 0; i < 4; i++) address[i] = maskedWord(address, i, bits);
 }

@@ -1,13 +1,13 @@
 // Hot path.
 /**
- * The ECN field of inner packets (RFC 3168): says congestion where the packet's ends understand it. Invariant: one field and,
- * with IPv4, the header's checksum change, and a checksum that was wrong stays wrong. Decides nothing.
+ * The ECN field of inner packets (RFC 3168): marks congestion in packets of ECN-capable ends. Invariant: only the field and,
+ * with IPv4, the header's checksum change; a wrong checksum stays wrong. Does not decide when to mark.
  */
 const NOT_ECT = 0, CE = 3, ECN_MASK = 3;
 
 /**
- * Sets CE in the IPv4 or IPv6 packet at `at`, of which the whole IP header is there. False where its ends do not
- * understand ECN; such a packet is dropped instead (RFC 3168 §5).
+ * Sets CE in the IPv4 or IPv6 packet at `at`, whose whole IP header must be present. False for a packet whose ends are not
+ * ECN-capable; the caller drops such a packet instead (RFC 3168 §5).
  */
 export function markCe(view: DataView, at: number): boolean {
   if (view.getUint8(at) >> 4 === 6) {

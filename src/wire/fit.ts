@@ -1,8 +1,8 @@
 // Hot path.
 /**
  * Makes inner packets fit a tunnel's MTU, in place over the arena: the MSS that TCP's SYNs announce (RFC 9293 §3.7.1)
- * and fragments (RFC 791 §3.2, RFC 8200 §4.5). Invariant: `innerLength` has vouched for the packet; nothing beyond its length is
- * read, and checksums stay what they were, right or wrong. Knows no sessions.
+ * and fragments (RFC 791 §3.2, RFC 8200 §4.5). Invariant: `innerLength` has checked the packet; nothing beyond its length is
+ * read, and a checksum that was right stays right, one that was wrong stays wrong. Knows no sessions.
  */
 import {
   foldSum,
@@ -51,12 +51,12 @@ export function clampMss(view: DataView, at: number, length: number, mtu: number
   }
 }
 
-/** Writes `mss` at `at` if it is less than what stands there, and corrects the checksum by the difference (RFC 1624). */
+/** Writes `mss` at `at` if it is less than the value there, and corrects the checksum by the difference (RFC 1624). */
 function lower(view: DataView, segment: number, at: number, mss: number): void {
   const before = view.getUint16(at);
   if (before <= mss) return;
   view.setUint16(at, mss);
-  // In a sum of words, a value that straddles two of them counts with its bytes swapped.
+  // In a sum of words, a value across two words counts with its bytes swapped.
   const isOdd = ((at - segment) & 1) === 1;
   const old = isOdd ? (before >> 8) | ((before & 255) << 8) : before;
   const now = isOdd ? (mss >> 8) | ((mss & 255) << 8) : mss;
@@ -65,18 +65,18 @@ function lower(view: DataView, segment: number, at: number, mss: number): void {
   view.setUint16(segment + 16, ~((sum & 0xffff) + (sum >> 16)) & 0xffff);
 }
 
-/** Whether a router may cut the packet: IPv4 without the bit that forbids it. */
+/** Whether a router may fragment the packet: IPv4 without DF. */
 export function mayFragment(view: DataView, at: number): boolean {
   return view.getUint8(at) >> 4 === 4 && (view.getUint16(at + 6) & DONT_FRAGMENT) === 0;
 }
 
-/** Whether the source of an IPv6 packet can cut it here: it is a fragment already, or has no extension headers. */
+/** Whether an IPv6 packet can be fragmented at its source here: it is a fragment already, or has no extension headers. */
 export function canSourceFragment(view: DataView, at: number): boolean {
   const next = view.getUint8(at + 6);
   return next === PROTOCOL_TCP || next === PROTOCOL_UDP || next === PROTOCOL_ICMPV6 || next === IPV6_FRAGMENT;
 }
 
-/** Bytes of a packet that can be cut behind its header, which in IPv6 a fragment header belongs to. */
+/** Bytes of a packet's payload that fragments divide: those after the header; an IPv6 fragment header counts as header. */
 export function payloadBytes(view: DataView, at: number): number {
   if (view.getUint8(at) >> 4 === 4) return view.getUint16(at + 2) - 4 * (view.getUint8(at) & 15);
   return IPV6_HEADER_BYTES + view.getUint16(at + 4) - headerBytes(view, at);
@@ -91,9 +91,9 @@ export function fragmentStep(view: DataView, at: number, mtu: number): number {
 }
 
 /**
- * Writes at `to` the fragment of the whole packet at `at` that has `bytes` of its payload from byte `from` on, a
- * multiple of 8, and returns its length. The header is repeated, IPv4's with its options. `to` may be `at` for the first
- * one, written last. The whole may be a fragment itself, which keeps its identification.
+ * Writes at `to` a fragment of the packet at `at`: `bytes` of its payload from byte `from` on, a multiple of 8. Returns the
+ * fragment's length. The header is repeated, IPv4's with its options. `to` may be `at` for the first fragment, if that is
+ * written last. The packet may be a fragment itself; its identification is kept.
  */
 export function writeFragment(
   arena: Uint8Array,

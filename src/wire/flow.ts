@@ -1,7 +1,7 @@
 // Hot path.
 /**
- * What of an inner packet names its flow and tells its class: addresses, ports, marks, and little more. Invariant: nothing
- * beyond the packet's length is read, and both directions of a flow have one name. Keeps nothing but the last packet's.
+ * The fields of an inner packet that name its flow and hint at its class: addresses, ports, DSCP, flags. Invariant: nothing
+ * beyond the packet's length is read, and both directions of a flow have one name. Keeps only the last packet's fields.
  */
 import {
   IPV4_HEADER_BYTES,
@@ -14,7 +14,7 @@ import {
   UDP_HEADER_BYTES,
 } from "./inner.ts";
 
-/** Of the TCP flags, all but ACK and what ECN needs: FIN, SYN, RST, PSH, URG. */
+/** The TCP flags except ACK and those of ECN: FIN, SYN, RST, PSH, URG. */
 const TCP_FLAGS_BUT_ACK = 0x2f;
 const TCP_HEADER_BYTES = 20;
 
@@ -22,13 +22,13 @@ const TCP_HEADER_BYTES = 20;
 export class FlowReader {
   /** IP protocol number. */
   protocol = 0;
-  /** The far end's port and the near end's, 16 bits each; 0 where there are none, or where they are not in sight. */
+  /** The far end's port and the near end's, 16 bits each; 0 for a protocol without ports, or where the header is not present. */
   ports = 0;
   /** Words that name the flow, 4 or 10. */
   wordCount = 0;
-  /** The flow is the one before's, and so has no name written. Of IPv4 only; IPv6 is compared by who finds it. */
+  /** The flow is that of the packet before, so its name is not written. IPv4 only; for IPv6 the caller compares. */
   isSame = false;
-  /** TOS or traffic class byte; this and what follows as `look` has it. */
+  /** TOS or traffic class byte. `look` sets this and the fields below. */
   tos = 0;
   /** TCP that carries no data and no flag but ACK and ECN's, or whose header is cut off (RFC 9293 §3.1, RFC 3168 §6.1). */
   isAck = false;
@@ -43,15 +43,15 @@ export class FlowReader {
   #transport = 0;
   #room = 0;
 
-  /** Forgets the packet before: the next one's flow has its name written. */
+  /** Forgets the last packet, so that the next flow's name is written. */
   begin(): void {
     this.wordCount = 0;
   }
 
   /**
-   * Reads which flow the packet of `bytes` at `at` is of and, unless `isSame`, writes its name to `words`: far address, near
-   * address, ports, protocol. The far end sends a packet that goes into the tunnel, and is sent one that `comesOut`. False
-   * when there is no whole IP header.
+   * Reads the flow of the packet of `bytes` at `at` and, unless `isSame`, writes its name to `words`: far address, near
+   * address, ports, protocol. The far end is the source of a packet that goes into the tunnel, and the destination of one
+   * that `comesOut`. False when the IP header is not whole.
    */
   read(view: DataView, at: number, bytes: number, words: Uint32Array, comesOut: boolean): boolean {
     if (bytes < IPV4_HEADER_BYTES) return false;
@@ -59,7 +59,7 @@ export class FlowReader {
     const protocol = view.getUint8(at + 9);
     const far = view.getInt32(comesOut ? at + 16 : at + 12),
       near = view.getInt32(comesOut ? at + 12 : at + 16);
-    // A fragment is of its addresses' flow: only the first one has ports.
+    // A fragment belongs to the flow of its addresses: only the first fragment has ports.
     const isWhole = (view.getUint16(at + 6) & 0x3fff) === 0;
     const transport = isWhole ? at + (view.getUint8(at) & 15) * 4 : at;
     const ports = this.#readPorts(view, protocol, transport, isWhole ? at + bytes - transport : 0, comesOut);

@@ -1,7 +1,7 @@
 // Hot path.
 /**
- * What an OxTunnel plaintext holds (PROTOCOL §13): frames with a two-byte head, and at its end one bare IP packet
- * that costs nothing. Invariant: a frame that the reader hands out lies within the plaintext. Judges no body but
+ * What an OxTunnel plaintext holds (PROTOCOL §13): frames with a two-byte head, and at the end one bare IP packet
+ * without a head. Invariant: a frame that the reader hands out lies within the plaintext. Checks no body but
  * LZ4's lengths and decompresses nothing; control frames are in control.ts.
  * Keeps PROTOCOL R47 and R49.
  */
@@ -14,16 +14,16 @@ export const FRAME_LZ4 = 1;
 export const FRAME_CONTROL = 2;
 /** Reserved for a packet with a compressed header. */
 export const FRAME_HEADER_COMPRESSED = 3;
-/** Reserved for a packet that a code protects. */
+/** Reserved for a packet that an erasure code protects. */
 export const FRAME_SOURCE = 4;
-/** A code's repair symbol, with what it repairs. */
+/** A repair symbol of an erasure code, with the counters of its sources. */
 export const FRAME_REPAIR = 5;
-/** Reserved for a packet that went before and comes again. */
+/** Reserved for a copy of an earlier packet. */
 export const FRAME_COPY = 6;
 
 /** The plaintext has ended. */
 export const FRAMES_END = -1;
-/** What follows is no frame; what came before stands (PROTOCOL R47). */
+/** The next bytes are no frame; earlier frames stay valid (PROTOCOL R47). */
 export const FRAMES_MALFORMED = -2;
 
 export const FRAME_HEAD_BYTES = 2;
@@ -31,13 +31,13 @@ export const FRAME_BODY_MAX_BYTES = 2047;
 /** Frames in one plaintext, the bare packet included (PROTOCOL R47). */
 export const FRAMES_MAX = 64;
 export const LZ4_BLOCK_AT = 2;
-/** A frame's packet is at most so many times as long as its body, or who sends it would send that much more (PROTOCOL R49). */
+/** The most times that a frame's packet may be as long as its body; bounds what a peer can make the relay send (PROTOCOL R49). */
 export const LZ4_RATIO_MAX = 16;
 
 const HEAD_BIT = 0x8000;
 const KIND_SHIFT = 11;
 
-/** Walks over the frames of one plaintext; one reader serves any number of them, one after the other. */
+/** Iterates over the frames of a plaintext; reusable for one plaintext after the other. */
 export class FrameReader {
   /** First byte of the frame's body. */
   at = 0;
@@ -55,7 +55,7 @@ export class FrameReader {
     this.#count = 0;
   }
 
-  /** The next frame's kind, with `at` and `length` set, or FRAMES_END or FRAMES_MALFORMED, and then again. */
+  /** The next frame's kind, with `at` and `length` set; FRAMES_END or FRAMES_MALFORMED at the end, and on every later call. */
   next(view: DataView): number {
     const here = this.#next;
     this.headAt = here;
@@ -95,7 +95,7 @@ export function isFrame(view: DataView, at: number): boolean {
 
 /** Writes a frame's head in front of a body of `length` bytes, 1 to 2047, and returns where the body starts. */
 export function writeFrameHead(view: DataView, at: number, kind: number, length: number): number {
-  // Big-endian, so that the head's first byte is the one that tells it from a bare packet.
+  // Big-endian, so that the head's first byte distinguishes a frame from a bare packet.
   view.setUint16(at, HEAD_BIT | (kind << KIND_SHIFT) | length);
   return at + FRAME_HEAD_BYTES;
 }
@@ -108,8 +108,8 @@ export function writeLz4Head(view: DataView, at: number, blockBytes: number, ori
 }
 
 /**
- * The length that an LZ4 frame's packet must have once decompressed, or 0 when the frame lies: it is longer than
- * `longest`, did not shrink, or grew by more than LZ4_RATIO_MAX (PROTOCOL R49). The block is at + LZ4_BLOCK_AT to the
+ * The length that an LZ4 frame's packet must have once decompressed, or 0 for an invalid length: longer than `longest`, not
+ * longer than the body, or more than LZ4_RATIO_MAX times as long (PROTOCOL R49). The block lies from at + LZ4_BLOCK_AT to the
  * body's end.
  */
 export function lz4OriginalBytes(view: DataView, at: number, length: number, longest: number): number {

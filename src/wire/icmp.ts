@@ -1,7 +1,7 @@
 // Hot path.
 /**
- * ICMP messages that are made of an inner packet, in its place: the reply to an echo request, and the error that tells its
- * sender why it goes no further (RFC 792, RFC 4443). Invariant: no error answers an error, a later fragment, a group or an
+ * ICMP messages made of an inner packet, in its place: the reply to an echo request, and the error for the packet's sender
+ * (RFC 792, RFC 4443). Invariant: no error answers an error, a later fragment, a group or an
  * unspecified address, and none is longer than 576 bytes (ICMPv4) or 1280 bytes (ICMPv6). Reads no errors (icmp_error.ts).
  */
 import {
@@ -26,15 +26,15 @@ import {
 // What `emitIcmpError` says: type and code of ICMPv4 in the upper 16 bits, those of ICMPv6 in the lower.
 /** Forbidden by a policy: 3/13 (RFC 1812 §5.2.7.1) and 1/1 (RFC 4443 §3.1). */
 export const ICMP_ADMIN_PROHIBITED = 0x030d_0101;
-/** Nobody is at the port: 3/3 (RFC 1122 §4.1.3.1) and 1/4 (RFC 4443 §3.1). */
+/** No program listens on the port: 3/3 (RFC 1122 §4.1.3.1) and 1/4 (RFC 4443 §3.1). */
 export const ICMP_PORT_UNREACHABLE = 0x0303_0104;
-/** The protocol is not spoken here: 3/2 (RFC 1122 §3.2.2.1), and 4/1 with the place of its number (RFC 4443 §3.4). */
+/** The protocol is not supported here: 3/2 (RFC 1122 §3.2.2.1), and 4/1 with the place of its number (RFC 4443 §3.4). */
 export const ICMP_PROTOCOL_UNREACHABLE = 0x0302_0401;
-/** Longer than the path takes; the error's `mtu` says how long a packet may be: 3/4 (RFC 1191 §4) and 2/0 (RFC 4443 §3.2). */
+/** Longer than the path takes; the error's `mtu` is the longest packet that fits: 3/4 (RFC 1191 §4) and 2/0 (RFC 4443 §3.2). */
 export const ICMP_PACKET_TOO_BIG = 0x0304_0200;
 /** The hops have run out: 11/0 (RFC 792) and 3/0 (RFC 4443 §3.3). */
 export const ICMP_TIME_EXCEEDED = 0x0b00_0300;
-/** The other fragments did not come in time, about a first fragment: 11/1 (RFC 792) and 3/1 (RFC 4443 §3.3). */
+/** The other fragments did not arrive in time; sent for a first fragment: 11/1 (RFC 792) and 3/1 (RFC 4443 §3.3). */
 export const ICMP_REASSEMBLY_EXCEEDED = 0x0b01_0301;
 
 /** An ICMPv6 error must fit the minimum MTU (RFC 4443 §2.4 c); an ICMPv4 error 576 bytes (RFC 1812 §4.3.2.3). */

@@ -1,7 +1,7 @@
 /**
- * ICMP errors about packets of ours, read: what they say and of which flow (RFC 792, RFC 4443, RFC 4884). Invariant: an
- * error counts only with its checksum right and the ports of the packet in what it quotes; nothing beyond its own length
- * is read. Knows no flows.
+ * Reads ICMP errors about this program's own packets: reason and flow (RFC 792, RFC 4443, RFC 4884). Invariant: an error is
+ * accepted only with a correct checksum and with the packet's ports in its quotation; nothing beyond its own length is read.
+ * Knows no flows.
  */
 import {
   foldSum,
@@ -19,14 +19,14 @@ import {
   transportChecksum,
 } from "./inner.ts";
 
-/** What became of a packet, in the words of a caller. */
+/** Why a packet did not arrive. */
 export type IcmpReason = "unreachable" | "no_host" | "refused" | "forbidden" | "expired" | "too_big";
 
 export interface IcmpError {
   reason: IcmpReason;
-  /** The largest packet that gets through, bytes, where the reason is "too_big"; 0 where the router did not say. */
+  /** The largest packet that gets through, in bytes, where the reason is "too_big"; 0 where the router did not report it. */
   mtu: number;
-  /** Of the packet that it is about, which was ours: protocol, addresses as four words each, ports. */
+  /** Of the packet that the error is about: protocol, addresses as four words each, ports. */
   protocol: number;
   source: Uint32Array;
   destination: Uint32Array;
@@ -64,7 +64,7 @@ const REASONS_V6: readonly IcmpReason[] = [
   "forbidden",
 ];
 
-/** The error in the whole, unfragmented inner packet at `at`; undefined when it is none, or not about TCP or UDP. */
+/** The error in the whole, unfragmented inner packet at `at`; undefined when it is no error, or not about TCP or UDP. */
 export function readIcmpError(view: DataView, at: number, length: number): IcmpError | undefined {
   const isIpv4 = view.getUint8(at) >> 4 === 4;
   const protocol = protocolOf(view, at, length);

@@ -2,7 +2,7 @@
 /**
  * OxTunnel's datagrams: the data header in front of the ciphertext, its protection and its truncated counter, and
  * where the fields of the handshake messages lie (PROTOCOL §10, §12). Invariant: readers assume that
- * `oxtunnelLengthFits` has vouched for the length; nothing outside the datagram is read or written. No
+ * `oxtunnelLengthFits` has checked the length; nothing outside the datagram is read or written. No
  * cryptography: masks are arguments. No state.
  */
 
@@ -24,11 +24,11 @@ export const SHORT_HEADER_MIN_BYTES = 6;
 export const SHORT_HEADER_MAX_BYTES = 9;
 /** A data datagram with an empty plaintext. */
 export const OX_DATA_MIN_BYTES = SHORT_HEADER_MIN_BYTES + OX_TAG_BYTES;
-/** The longest datagram that is opened: below 2^11, as the AEADs' limits suppose (PROTOCOL §15). */
+/** The longest datagram that is opened: below 2^11, as the AEADs' limits require (PROTOCOL §15). */
 export const OX_DATAGRAM_MAX_BYTES = 1936;
-/** What a datagram has at most besides its plaintext. */
+/** The most bytes of a datagram besides its plaintext. */
 export const DATAGRAM_OVERHEAD_BYTES = SHORT_HEADER_MAX_BYTES + OX_TAG_BYTES;
-/** Initiations are padded to this, so that no answer is longer than its question (PROTOCOL R27). */
+/** Initiations are padded to this, so that no answer is longer than the initiation (PROTOCOL R27). */
 export const OX_INITIATION_MIN_BYTES = 512;
 export const OX_INITIATION_MAX_BYTES = 1200;
 export const OX_RESPONSE_MAX_BYTES = OX_INITIATION_MIN_BYTES;
@@ -61,12 +61,12 @@ const UDP_IPV4_BYTES = 28;
 const CONNECTION_ID_AT = 1;
 const COUNTER_AT = 5;
 
-/** Counters end here: 2^48 packets at 10 million a second take 325 days, and a session lives one (PROTOCOL R41). */
+/** Counters end here: 2^48 packets at 10 million a second take 325 days, and a session lives one day (PROTOCOL R41). */
 export const COUNTER_LIMIT = 2 ** 48;
-/** Unacknowledged counters at which a sender stops: a four-byte counter could be misread beyond (PROTOCOL R42). */
+/** Unacknowledged counters at which a sender stops: beyond it a four-byte counter could be misread (PROTOCOL R42). */
 export const DISTANCE_LIMIT = 2 ** 29;
 
-/** Whether the datagram that starts with this byte is OxTunnel's; the one branch between the protocols. */
+/** Whether the datagram that starts with this byte is OxTunnel's; the only branch between the protocols. */
 export function isOxtunnel(firstByte: number): boolean {
   return (firstByte & OXTUNNEL_BIT) !== 0;
 }
@@ -75,7 +75,7 @@ export function isLongForm(firstByte: number): boolean {
   return (firstByte & LONG_FORM_BIT) !== 0;
 }
 
-/** Whether `length` bytes at `at` are a version, kind and size that the protocol has (PROTOCOL R23, R24). */
+/** Whether `length` bytes at `at` have a version, kind and size of the protocol (PROTOCOL R23, R24). */
 export function oxtunnelLengthFits(view: DataView, at: number, length: number): boolean {
   if (length < OX_DATA_MIN_BYTES || length > OX_DATAGRAM_MAX_BYTES) return false;
   const first = view.getUint8(at);
@@ -163,7 +163,7 @@ export function writeShortHeader(
 ): number {
   view.setUint8(at, OXTUNNEL_BIT | (phase << KEY_PHASE_SHIFT) | (bytes - 1));
   view.setUint32(at + CONNECTION_ID_AT, connectionId, true);
-  // ToUint32 keeps the low 32 bits, all that is sent.
+  // ToUint32 keeps the low 32 bits; no more are sent.
   const low = counter >>> 0;
   for (let i = 0; i < bytes; i++) view.setUint8(at + COUNTER_AT + i, low >>> (8 * i));
   return COUNTER_AT + bytes;
@@ -183,7 +183,7 @@ export function readTruncatedCounter(view: DataView, at: number): number {
  */
 export function recoverCounter(truncated: number, bytes: number, highest: number): number {
   const expected = highest + 1;
-  // The distance from it, as a signed number of so many bytes: 32-bit arithmetic, where % of doubles takes 20 ns.
+  // The signed distance to the expected counter, in 32-bit arithmetic: % of doubles takes 20 ns.
   const shift = 32 - 8 * bytes;
   const candidate = expected - ((((expected >>> 0) - truncated) << shift) >> shift);
   if (candidate < 0) return candidate + 2 ** (8 * bytes);

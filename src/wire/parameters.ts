@@ -1,7 +1,7 @@
 /**
  * The parameters of OxTunnel's handshake and config frames (PROTOCOL §11): a list of type, length, value. Invariant:
- * every length is bounded by its type's own limits before anything is copied, and a list that is unsound
- * anywhere yields nothing. Negotiates nothing.
+ * every length is bounded by its type's own limits before anything is copied, and a list with any
+ * invalid parameter gives no result. Negotiates nothing.
  */
 
 const END = 0;
@@ -23,7 +23,7 @@ export const AEAD_AES_256_GCM = 2;
 /** Authentication without secrecy, for trusted links only. */
 export const AEAD_AES_256_GMAC = 3;
 
-/** By AEAD_*. */
+/** Indexed by AEAD_*. */
 export const AEAD_NAMES: Readonly<Record<number, AeadName>> = {
   [AEAD_CHACHA20_POLY1305]: "ChaCha20-Poly1305",
   [AEAD_AES_256_GCM]: "AES-256-GCM",
@@ -52,7 +52,7 @@ export interface Lease {
   prefixBits: number;
 }
 
-/** What an end says of itself. An absent field was not said. */
+/** The parameters of one end. An absent field was not sent. */
 export interface Parameters {
   /** FEATURE_* bits: offered by the initiator, of these accepted by the responder. Unknown bits stay. */
   features?: number;
@@ -68,30 +68,30 @@ export interface Parameters {
   name?: string;
   /** Its region, up to 15 such bytes. */
   region?: string;
-  /** Bounds of the end that says them. */
+  /** Bounds of the end that sends them. */
   limits?: {
-    /** The longest datagram it opens, 1200 to 1936 bytes. */
+    /** The longest datagram that the end opens, 1200 to 1936 bytes. */
     datagramMaxBytes: number;
     /** The interval of its reports while data flows, 1 to 65 535 ms. */
     reportIntervalMs: number;
-    /** The rate that it lets the other end send, in kbit/s; 0 is no limit. */
+    /** The rate that the other end may send at, in kbit/s; 0 is no limit. */
     rateKbitS: number;
   };
   /** Connection ids besides the message's sender id, 1 to 4: numbers 1, 2, … of the session. */
   connectionIds?: number[];
   /** The relay's own inner IPv4 address, 4 bytes, which answers pings and speedtests. */
   relay4?: Uint8Array;
-  /** The ticket that is to be resumed, 1 to 192 bytes. */
+  /** The ticket to resume with, 1 to 192 bytes. */
   ticket?: Uint8Array;
-  /** The initiator wants to know how far the relay is, and no session: it is refused. */
+  /** The initiator measures the round trip and wants no session; the relay refuses. */
   probe?: true;
   /** The responder makes no session. */
   refused?: { reason: number; retryAfterS: number };
-  /** Read only: the last critical type that is not known here. The reader must refuse (PROTOCOL R34). */
+  /** Set by the reader only: the last unknown critical type. The caller must refuse the list (PROTOCOL R34). */
   unknownCritical?: number;
 }
 
-// Types of parameters. Those that an end must not miss are critical.
+// Types of parameters. Critical are those that an end must understand.
 const FEATURES = 0x01;
 const LEASE4 = 0x02;
 const LEASE6 = 0x03;
@@ -113,7 +113,7 @@ const encoder = new TextEncoder();
 const CONTROL_CHARACTER = /[\u0000-\u001f\u007f-\u009f]/;
 
 /**
- * Reads `length` bytes at `at`. Returns undefined when a parameter is cut, has a length or value out of its range,
+ * Reads `length` bytes at `at`. Returns undefined when a parameter is cut off, has a length or value out of its range,
  * or comes twice (PROTOCOL R33). The result shares no memory with `bytes`.
  */
 export function readParameters(bytes: Uint8Array, at: number, length: number): Parameters | undefined {
@@ -133,7 +133,7 @@ export function readParameters(bytes: Uint8Array, at: number, length: number): P
   return result;
 }
 
-/** Takes one parameter into `into`; false when it is not acceptable. */
+/** Reads one parameter into `into`; false when the parameter is invalid. */
 function readOne(
   into: Parameters,
   type: number,
@@ -177,17 +177,10 @@ function readOne(
       if (into.region !== undefined) return false;
       into.region = readText(bytes, at, size, REGION_MAX_BYTES);
       return into.region !== undefined;
-    case LIMITS: {
-      if (size !== 8 || into.limits) return false;
-      const datagramMaxBytes = view.getUint16(at, true);
-      const reportIntervalMs = view.getUint16(at + 2, true);
-      into.limits = { datagramMaxBytes, reportIntervalMs, rateKbitS: view.getUint32(at + 4, true) };
-      return datagramMaxBytes >= 1200 && datagramMaxBytes <= 1936 && reportIntervalMs > 0;
-    }
+    case LIMITS:
+      return size === 8 && !into.limits && readLimits(into, view, at);
     case CONNECTION_IDS:
-      if (size < 4 || size > 4 * IDS_MAX || size % 4 !== 0 || into.connectionIds) return false;
-      into.connectionIds = Array.from({ length: size / 4 }, (_, i) => view.getUint32(at + 4 * i, true));
-      return true;
+      return !into.connectionIds && readConnectionIds(into, view, at, size);
     case RELAY4:
       if (size !== 4 || into.relay4) return false;
       into.relay4 = bytes.slice(at, at + 4);
@@ -210,6 +203,19 @@ function readOne(
   }
 }
 
+function readLimits(into: Parameters, view: DataView, at: number): boolean {
+  const datagramMaxBytes = view.getUint16(at, true);
+  const reportIntervalMs = view.getUint16(at + 2, true);
+  into.limits = { datagramMaxBytes, reportIntervalMs, rateKbitS: view.getUint32(at + 4, true) };
+  return datagramMaxBytes >= 1200 && datagramMaxBytes <= 1936 && reportIntervalMs > 0;
+}
+
+function readConnectionIds(into: Parameters, view: DataView, at: number, size: number): boolean {
+  if (size < 4 || size > 4 * IDS_MAX || size % 4 !== 0) return false;
+  into.connectionIds = Array.from({ length: size / 4 }, (_, i) => view.getUint32(at + 4 * i, true));
+  return true;
+}
+
 function readText(bytes: Uint8Array, at: number, size: number, maxBytes: number): string | undefined {
   if (size < 1 || size > maxBytes) return undefined;
   let text: string;
@@ -222,8 +228,8 @@ function readText(bytes: Uint8Array, at: number, size: number, maxBytes: number)
 }
 
 /**
- * Writes the parameters to `bytes` from `at` on and returns where they end. Throws a RangeError when they do not
- * fit or are not what `readParameters` would accept: both are the caller's mistakes.
+ * Writes the parameters to `bytes` from `at` on and returns the index after them. Throws RangeError when they do not
+ * fit or `readParameters` would refuse them; both are defects of the caller.
  */
 export function writeParameters(bytes: Uint8Array, at: number, parameters: Parameters): number {
   const { features, aeads, lease4, lease6, mtu, dns, name, region, limits, connectionIds, ticket } =

@@ -72,7 +72,7 @@ export class RepairReader {
     this.count = 0;
     for (let bit = 8 * bitmapBytes - 1; bit >= 0; bit--) {
       if ((view.getUint8(at + FIXED_BYTES + (bit >> 3)) >> (bit & 7) & 1) === 0) continue;
-      // One place is the newest's.
+      // One place is taken by the newest source.
       if (newest - 1 - bit < 0 || this.count === REPAIR_SOURCES_MAX - 1) return false;
       this.numbers[this.count++] = newest - 1 - bit;
     }

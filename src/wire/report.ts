@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * A report: which of the other end's datagrams one end received (PROTOCOL §14). One object is read into, or filled and written,
- * again and again. Invariant: `read` assumes that control.ts's `controlFits` has vouched for the body, and reads nothing
- * outside it. Judges nothing: repair/path_quality.ts does.
+ * A report: which of the other end's datagrams one end received (PROTOCOL §14). One object is reused for
+ * reading and writing. Invariant: `read` assumes that control.ts's `controlFits` has checked the body, and reads nothing
+ * outside the body. Judges no report: repair/path_quality.ts does.
  */
 import {
   CONTROL_REPORT,
@@ -31,7 +31,7 @@ export class Report {
   delayUs = 0;
   /** Datagrams accepted since the session began, modulo 2^32. */
   received = 0;
-  /** Bit i, least significant first, is counter highest - 1 - i; bits beyond bitmapBytes are not said. */
+  /** Bit i, least significant first, is counter highest - 1 - i; bits beyond bitmapBytes are not part of the report. */
   readonly bitmap = new Uint8Array(REPORT_BITMAP_MAX_BYTES);
   bitmapBytes = 0;
 
@@ -44,15 +44,15 @@ export class Report {
   hasQuality = false;
   /** Runs of 1, 2, 3 to 4, 5 to 8 and more lost datagrams since the session began, modulo 2^16. */
   readonly lossRuns = new Uint16Array(LOSS_RUN_CLASSES);
-  /** How far behind the highest a datagram came at worst since the last report, in counters, saturating at 65 535. */
+  /** The deepest reordering since the last report: how far behind the highest a datagram arrived, in counters, at most 65 535. */
   reorderDepth = 0;
-  /** Packets that repair brought back, and that it could not, since the session began, modulo 2^32. */
+  /** Datagrams whose packets repair recovered, and lost protected ones that it did not, since the session began, modulo 2^32. */
   repaired = 0;
   unrepaired = 0;
 
   /**
-   * arrivals[i] is how much earlier than the highest counter the i-th datagram that the bitmap marks came, in
-   * units of 8 microseconds, saturating at both ends; negative when it came later.
+   * arrivals[i] is how much earlier than the highest counter's datagram the i-th datagram of the bitmap arrived, in units of
+   * 8 microseconds, saturating at both ends; negative when it arrived later.
    */
   readonly arrivals = new Int16Array(REPORT_ARRIVALS_MAX);
   arrivalCount = 0;
@@ -61,7 +61,7 @@ export class Report {
   /** When the highest counter's datagram arrived, by the receiver's clock, in steps of 64 microseconds, modulo 2^16. */
   clock = 0;
 
-  /** Reads a body that `controlFits` has vouched for. */
+  /** Reads a body that `controlFits` has checked. */
   read(view: DataView, at: number): void {
     const sections = view.getUint8(at + 1);
     this.highest = view.getUint16(at + 6, true) * 4294967296 + view.getUint32(at + 2, true);

@@ -1,13 +1,13 @@
 /**
- * The addresses with a special purpose: the one table from which the destination policy, the configuration and `peer add`
- * judge, after IANA's registries (RFC 6890) as of 2025. Invariant: every prefix stands once, without host bits. Decides
- * nothing: which kind is closed is the reader's matter.
+ * The addresses with a special purpose: the one table for the destination policy, the configuration and `peer add`,
+ * after IANA's registries (RFC 6890) as of 2025. Invariant: every prefix is listed once, without host bits. Does not decide
+ * which kinds are closed.
  */
 import { type Address, parsePrefix, type Prefix, prefixContains } from "./address.ts";
 
 /**
- * What a range leads to: nowhere as a unicast destination; the host itself; its link; a network that is not the internet; a
- * cloud's service for its own machines; or nothing, as it stands in examples or is thrown away.
+ * Where a range leads: "never", to no unicast destination; to the host itself; to its link; to a network that is not the internet;
+ * to a cloud's metadata service; or nowhere, because the range is for documentation or discarded.
  */
 export type RangeKind = "never" | "loopback" | "link_local" | "private" | "metadata" | "unrouted";
 
@@ -34,7 +34,7 @@ export const SPECIAL_RANGES: readonly SpecialRange[] = [
   ...of("private", "fc00::/7", "fec0::/10", "64:ff9b:1::/48", "5f00::/16"),
   // Teredo (RFC 4380), whose addresses hide an IPv4 address; benchmarking (RFC 5180).
   ...of("private", "2001::/32", "2001:2::/48"),
-  // Azure's, Alibaba's, Oracle's, Amazon's and Google's beside 169.254.169.254; the first is no special address to IANA.
+  // Azure's, Alibaba's, Oracle's, Amazon's and Google's besides 169.254.169.254; IANA does not list the first as special.
   ...of("metadata", "168.63.129.16/32", "100.100.100.200/32", "192.0.0.192/32", "169.254.169.254/32"),
   ...of("metadata", "fd00:ec2::254/128", "fd20:ce::254/128"),
   // Documentation (RFC 5737, RFC 3849, RFC 9637), discard (RFC 6666), 6to4's relays (RFC 7526), ORCHID (RFC 4843).

@@ -1,30 +1,30 @@
 // Hot path.
 /**
  * The messages of a speedtest (PROTOCOL §7): payloads of inner UDP between a client and the relay's own inner IPv4
- * address. Invariant: readers assume that `speedtestKind` has vouched for the packet, and read nothing outside it.
- * Decides nothing: who answers what is ingress/speedtest.ts's matter and the client's.
+ * address. Invariant: readers assume that `speedtestKind` has checked the packet, and read nothing outside it.
+ * Answers nothing: that is done by ingress/speedtest.ts and by the client.
  */
 import { IPV4_HEADER_BYTES, isFragment, PROTOCOL_UDP, UDP_HEADER_BYTES, writeIpv4Header } from "./inner.ts";
 
 export const SPEEDTEST_PORT = 4433;
-/** "How far, and what has come?", answered by a report in its place. */
+/** Asks for round trip and counts; the report is written over it. */
 export const SPEEDTEST_ASK = 1;
 /** A packet that is counted and not answered: the client's, or the relay's answer to a pull. */
 export const SPEEDTEST_DATA = 2;
-/** "Send so many packets of this size." */
+/** Asks for a number of packets of a size. */
 export const SPEEDTEST_PULL = 3;
 export const SPEEDTEST_REPORT = 4;
-/** Instead of a report: others measure, or this peer has had its time. */
+/** In place of a report: too many peers measure now, or this peer's 30 s are used up. */
 export const SPEEDTEST_BUSY = 5;
 
-/** Bytes of UDP payload of every message but data, and the least of data. */
+/** Bytes of UDP payload of every message but data, and the least for data. */
 export const SPEEDTEST_BYTES = 48;
 export const SPEEDTEST_PACKET_BYTES = IPV4_HEADER_BYTES + UDP_HEADER_BYTES + SPEEDTEST_BYTES;
 /** Packets that one pull may ask for. */
 export const PULL_MAX = 32;
 /** The longest packet of data. */
 export const SPEEDTEST_PACKET_BYTES_MAX = 1900;
-/** What fills data, the same in each packet: it does not compress, and shows nothing of what a buffer held before. */
+/** The filling of data, the same in each packet: incompressible, and it overwrites what the buffer held before. */
 export const SPEEDTEST_FILLING = new Uint8Array(SPEEDTEST_PACKET_BYTES_MAX);
 for (let i = 0, state = 1; i < SPEEDTEST_FILLING.length; i++) {
   state ^= state << 13; // xorshift32
@@ -44,7 +44,7 @@ const BYTES_HIGH_AT = BODY_AT + 28,
   CLOCK_AT = BODY_AT + 36,
   JITTER_AT = BODY_AT + 40;
 
-/** The kind of message that a whole inner packet is, by where it goes or comes from; 0 when it is none. */
+/** The kind of speedtest message in a whole inner packet, found by its destination or source; 0 when it is none. */
 export function speedtestKind(view: DataView, at: number, length: number): number {
   if (length < SPEEDTEST_PACKET_BYTES || view.getUint8(at) !== 0x45 || isFragment(view, at, length)) return 0;
   if (view.getUint8(at + 9) !== PROTOCOL_UDP || view.getUint32(at + BODY_AT) !== MAGIC) return 0;
@@ -53,7 +53,7 @@ export function speedtestKind(view: DataView, at: number, length: number): numbe
   return view.getUint8(at + KIND_AT);
 }
 
-/** Whether it is for the port, and not from it. */
+/** Whether the packet goes to the speedtest's port, and not from it. */
 export function isForSpeedtest(view: DataView, at: number): boolean {
   return view.getUint16(at + IPV4_HEADER_BYTES + 2) === SPEEDTEST_PORT;
 }
@@ -67,22 +67,22 @@ export function readSize(view: DataView, at: number): number {
   return view.getUint16(at + SIZE_AT);
 }
 
-/** The client's number for one measurement; counts begin anew with another. */
+/** The client's number for one measurement; a new number resets the counts. */
 export function readRun(view: DataView, at: number): number {
   return view.getUint32(at + RUN_AT);
 }
 
-/** Of data in its direction; of asks and pulls, what their answers repeat. */
+/** The sequence number: of data, counted in each direction; of asks and pulls, repeated by their answers. */
 export function readSequenceOf(view: DataView, at: number): number {
   return view.getUint32(at + SEQUENCE_AT);
 }
 
-/** The sender's clock in microseconds, modulo 2^32; in a report, the asker's. */
+/** The sender's clock in microseconds, modulo 2^32; in a report, that of the ask. */
 export function readTime(view: DataView, at: number): number {
   return view.getUint32(at + TIME_AT);
 }
 
-/** Of a report: packets and bytes of data that came, highest sequence number, when the last came, jitter. */
+/** Of a report: packets and bytes of received data, highest sequence number, arrival time of the last, jitter. */
 export function readReceived(view: DataView, at: number): number {
   return view.getUint32(at + RECEIVED_AT);
 }
@@ -104,8 +104,8 @@ export function readJitter(view: DataView, at: number): number {
 }
 
 /**
- * Writes a packet of `length` bytes from and to IPv4 addresses as u32, without UDP checksum (RFC 768). What data carries
- * in `answered` is the sequence number of the pull that it answers.
+ * Writes a packet of `length` bytes from and to IPv4 addresses as u32, without UDP checksum (RFC 768). For data,
+ * `answered` is the sequence number of the pull that the data answers.
  */
 export function writeSpeedtest(
   view: DataView,
@@ -137,13 +137,13 @@ export function writeSpeedtest(
   view.setUint32(at + HIGHEST_AT, answered);
 }
 
-/** Makes a packet that `writeSpeedtest` wrote a pull. */
+/** Turns a packet that `writeSpeedtest` wrote into a pull. */
 export function writePull(view: DataView, at: number, count: number, size: number): void {
   view.setUint8(at + COUNT_AT, count);
   view.setUint16(at + SIZE_AT, size);
 }
 
-/** Turns an ask around in place into the report that answers it, or into "busy"; its sender's clock stays. */
+/** Turns an ask in place into its report, or into "busy"; the clock of the ask stays in it. */
 export function turnAround(view: DataView, at: number, kind: number): void {
   const source = view.getUint32(at + 12), port = view.getUint16(at + IPV4_HEADER_BYTES);
   const length = view.getUint16(at + 2);
@@ -152,7 +152,7 @@ export function turnAround(view: DataView, at: number, kind: number): void {
   writeSpeedtest(view, at, length, own, SPEEDTEST_PORT, source, port, kind, run, sequence, timeUs, 0);
 }
 
-/** Writes what came into a report. */
+/** Writes the received counts into a report. */
 export function writeReceived(
   view: DataView,
   at: number,

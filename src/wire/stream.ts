@@ -1,7 +1,7 @@
 /**
- * OxTunnel's datagrams on a stream (PROTOCOL §9): each behind its length, and the address that stands for a connection
- * inside the program. Invariant: that address lies in the discard prefix 100::/64 (RFC 6666), which nothing routes, so
- * it is never a host's. Opens no connection.
+ * OxTunnel's datagrams on a stream (PROTOCOL §9): each preceded by its length, and the address that represents a connection
+ * inside the program. Invariant: that address lies in the discard prefix 100::/64 (RFC 6666), which is not routed, so no
+ * host has it. Opens no connection.
  * Keeps PROTOCOL R86 and R89.
  */
 import { parseAddress } from "./address.ts";
@@ -10,13 +10,13 @@ import { isOxtunnel, OX_DATA_MIN_BYTES, OX_DATAGRAM_MAX_BYTES } from "./oxtunnel
 /** The length in front of each datagram. */
 export const STREAM_HEAD_BYTES = 2;
 
-/** What stands where an address has a port; it means nothing, and it is not 0, which would mean no endpoint. */
+/** The port of such an address, without meaning; not 0, because port 0 means no endpoint. */
 export const STREAM_PORT_NUMBER = 443;
 
 /** First two words of 100::/64. */
 const DISCARD_HIGH = 0x01000000, DISCARD_LOW = 0;
 
-/** Whether the address at `at` stands for a connection. */
+/** Whether the address at `at` represents a connection. */
 export function isStreamAddress(words: Uint32Array, at: number): boolean {
   return words[at] === DISCARD_HIGH && words[at + 1] === DISCARD_LOW;
 }
@@ -26,7 +26,7 @@ export function streamNumber(words: Uint32Array, at: number): number {
   return words[at + 3];
 }
 
-/** Writes the address that stands for connection `number` to `at`. */
+/** Writes the address that represents connection `number` to `at`. */
 export function writeStreamAddress(words: Uint32Array, at: number, number: number): void {
   words[at] = DISCARD_HIGH;
   words[at + 1] = DISCARD_LOW;
@@ -34,7 +34,7 @@ export function writeStreamAddress(words: Uint32Array, at: number, number: numbe
   words[at + 3] = number;
 }
 
-/** The same of an endpoint's text, as "[100::5]:443"; undefined when it is no connection's. */
+/** The connection's number from an endpoint's text such as "[100::5]:443"; undefined for any other endpoint. */
 export function streamNumberOf(endpoint: string): number | undefined {
   const words = parseAddress(/^\[(100::[0-9a-f:]+)\]:\d+$/.exec(endpoint)?.[1] ?? "");
   return words !== undefined && isStreamAddress(words, 0) ? streamNumber(words, 0) : undefined;

@@ -61,7 +61,7 @@ export function readResponseReceiver(view: DataView, at: number): number {
   return view.getUint32(at + RESPONSE_RECEIVER_AT, true);
 }
 
-/** The counter of a data message as a Number, or -1 when it is 2^53 or more, which no session here lives to see. */
+/** The counter of a data message as a Number, or -1 when it is 2^53 or more, which no session reaches (PROTOCOL R3). */
 export function readCounter(view: DataView, at: number): number {
   const high = view.getUint32(at + 12, true);
   return high >= 0x200000 ? -1 : high * 4294967296 + view.getUint32(at + 8, true);

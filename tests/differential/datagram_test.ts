@@ -32,6 +32,31 @@ import { Random } from "../kit/random.ts";
 import { assertSameBursts, assertSameBytes, copyOf } from "./bursts.ts";
 
 const ROWS = 32;
+
+/** What a row may not be, in a burst over the arena; row 5 is erased, and the phase of row 6 retired. */
+const REFUSED: [what: string, set: (burst: Burst) => void][] = [
+  ["an erased row", (burst) => burst.session[0] = 5],
+  ["a retired phase", (burst) => burst.session[0] = 6],
+  ["the row after the last", (burst) => burst.session[0] = ROWS],
+  ["half of the highest row", (burst) => burst.session[0] = 0x80000000],
+  ["no session", (burst) => burst.session[0] = 0xffffffff],
+  ["an offset past the arena", (burst) => burst.offset[0] = burst.arena.bytes.length],
+  ["the highest offset", (burst) => burst.offset[0] = 0xffffffff],
+  ["a row over the arena's end", (burst) => burst.offset[0] = burst.arena.bytes.length - 100],
+  ["a huge length", (burst) => burst.length[0] = 0xffffffff],
+  ["a length that wraps", (burst) => burst.length[0] = 0xffffffff - packetStart(0) + 1],
+  ["a negative counter", (burst) => burst.counter[0] = -1],
+  ["a broken counter", (burst) => burst.counter[0] = 0.5],
+  ["2^53", (burst) => burst.counter[0] = 2 ** 53],
+  ["infinity", (burst) => burst.counter[0] = Infinity],
+  ["not a number", (burst) => burst.counter[0] = NaN],
+  ["phase 2", (burst) => burst.phase[0] = 2],
+  ["phase 255", (burst) => burst.phase[0] = 255],
+  ["no header", (burst) => burst.headerBytes[0] = 0],
+  ["5 bytes of header", (burst) => burst.headerBytes[0] = 5],
+  ["10 bytes of header", (burst) => burst.headerBytes[0] = 10],
+];
+
 /** The longest plaintext that fits behind the headroom with its tag. */
 const MAX_BYTES = 1952;
 const SIZES = [0, 1, 15, 16, 17, 63, 64, 65, 1420, MAX_BYTES];
@@ -278,34 +303,12 @@ for (const [name, make] of KERNELS) {
     const secrets = randomSecrets(new Random(34)), kernel = install(make(ROWS), secrets);
     kernel.erase(5);
     kernel.retire(6, 0);
-    const arena = new Arena(4), bytes = arena.bytes.length;
-    const cases: [what: string, set: (burst: Burst) => void][] = [
-      ["an erased row", (burst) => burst.session[0] = 5],
-      ["a retired phase", (burst) => burst.session[0] = 6],
-      ["the row after the last", (burst) => burst.session[0] = ROWS],
-      ["half of the highest row", (burst) => burst.session[0] = 0x80000000],
-      ["no session", (burst) => burst.session[0] = 0xffffffff],
-      ["an offset past the arena", (burst) => burst.offset[0] = bytes],
-      ["the highest offset", (burst) => burst.offset[0] = 0xffffffff],
-      ["a row over the arena's end", (burst) => burst.offset[0] = bytes - 100],
-      ["a huge length", (burst) => burst.length[0] = 0xffffffff],
-      ["a length that wraps", (burst) => burst.length[0] = 0xffffffff - packetStart(0) + 1],
-      ["a negative counter", (burst) => burst.counter[0] = -1],
-      ["a broken counter", (burst) => burst.counter[0] = 0.5],
-      ["2^53", (burst) => burst.counter[0] = 2 ** 53],
-      ["infinity", (burst) => burst.counter[0] = Infinity],
-      ["not a number", (burst) => burst.counter[0] = NaN],
-      ["phase 2", (burst) => burst.phase[0] = 2],
-      ["phase 255", (burst) => burst.phase[0] = 255],
-      ["no header", (burst) => burst.headerBytes[0] = 0],
-      ["5 bytes of header", (burst) => burst.headerBytes[0] = 5],
-      ["10 bytes of header", (burst) => burst.headerBytes[0] = 10],
-    ];
+    const arena = new Arena(4);
     const masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);
     for (const aead of AEADS) {
       const session = secrets.findIndex((secret, row) => secret.aead === aead && row > 6);
       for (const step of [TO_SEAL_DATAGRAM, TO_OPEN_DATAGRAM, TO_UNPROTECT]) {
-        for (const [what, set] of cases) {
+        for (const [what, set] of REFUSED) {
           const burst = new Burst(arena);
           burst.push(0, 200, step);
           burst.session[0] = session;

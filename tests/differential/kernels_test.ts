@@ -2,6 +2,7 @@
  * The native kernels against the portable ones, on random and adversarial bursts; published vectors run in
  * tests/vectors. Where the library cannot be loaded the tests are skipped aloud, and with CI=true on the platform that
  * it is built for that is a failure.
+ * Long because every kernel is held against its twin on the same bursts.
  */
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import lz4js from "lz4js";

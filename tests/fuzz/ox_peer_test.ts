@@ -43,6 +43,73 @@ const PARTS_BYTES = 512;
 // deno-lint-ignore no-explicit-any
 const inside = (host: Host<Tunnel>): any => host.core;
 
+/** A report of anything, its arrivals no more than its bitmap marks. */
+function writeReport(random: Random, view: DataView, at: number): number {
+  const report = new Report();
+  report.highest = random.u32() % 3 ? random.u32() % 100 : random.u32() * 65535;
+  report.bitmapBytes = random.u32() % 33;
+  random.fill(report.bitmap);
+  report.delayUs = random.u32() % 2 ? random.u32() : random.u32() % 200_000;
+  report.hasEcn = report.hasQuality = random.u32() % 2 > 0;
+  report.congestionExperienced = random.u32();
+  report.hasClock = random.u32() % 2 > 0;
+  report.clock = random.u32() & 0xffff;
+  report.repaired = random.u32();
+  report.unrepaired = random.u32();
+  report.reorderDepth = random.u32() & 0xffff;
+  report.lossRuns.forEach((_, i) => report.lossRuns[i] = random.u32());
+  report.arrivals.forEach((_, i) => report.arrivals[i] = random.u32());
+  let marked = 0;
+  for (let i = 0; i < report.bitmapBytes; i++) {
+    for (let rest = report.bitmap[i]; rest > 0; rest &= rest - 1) marked++;
+  }
+  report.arrivalCount = random.u32() % (1 + Math.min(64, marked));
+  return report.write(view, at);
+}
+
+/** LZ4 that comes out: a packet's header as literals, and a match of zeros behind it. */
+function writeZeros(random: Random, view: DataView, at: number): number {
+  const original = 150 + random.u32() % 250, match = original - 30 - 5 - 4 - 15;
+  if (match < 0 || match >= 255) return 0;
+  const body = writeLz4Head(view, at, 2 + 30 + 2 + 1 + 6, original);
+  view.setUint16(body, 0xff00 | 15);
+  udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(original - 28)).slice(0, 30)
+    .forEach((byte, i) => view.setUint8(body + 2 + i, byte));
+  view.setUint16(body + 32, 1, true);
+  view.setUint8(body + 34, match);
+  view.setUint8(body + 35, 0x50);
+  return body + 41 - at;
+}
+
+/** A hint for nearly anything. */
+function writeHint(random: Random, view: DataView, at: number): number {
+  const hint = new Hint();
+  hint.sequence = random.u32() % 6;
+  hint.trafficClass = random.u32() & 255;
+  hint.protocol = random.u32() % 3 === 0 ? 0 : random.u32() & 255;
+  hint.lifetimeS = random.u32() % 4;
+  hint.clientPort = random.u32() % 3;
+  hint.remotePort = random.u32() % 3;
+  hint.client.set(random.u32() & 1 ? [0, 0, 0xffff, random.u32() & 1 && 0x0a420002] : [0, 0, 0, 0]);
+  hint.remote.set(random.u32() & 1 ? [0, 0, 0xffff, 0x08080808] : [random.u32(), 0, 0, 1]);
+  return hint.write(view, at);
+}
+
+/** Connection ids, of which some are none or given before. */
+function writeIds(random: Random, view: DataView, at: number): number {
+  const ids = Uint32Array.of(random.u32(), NONE, 3, 4);
+  const retired = random.u32() % 4 ? 0 : random.u32() & 0xffff;
+  return writeConnectionIds(
+    view,
+    at,
+    random.u32() % 6,
+    random.u32() % 8,
+    retired,
+    ids,
+    1 + random.u32() % 4,
+  );
+}
+
 /** Writes one random frame; returns its bytes. */
 function writeFrame(random: Random, view: DataView, at: number): number {
   const fill = (from: number, bytes: number) => {
@@ -54,28 +121,8 @@ function writeFrame(random: Random, view: DataView, at: number): number {
       return writePing(view, at, random.u32());
     case 1:
       return writePong(view, at, random.u32(), random.u32());
-    case 2: {
-      const report = new Report();
-      report.highest = random.u32() % 3 ? random.u32() % 100 : random.u32() * 65535;
-      report.bitmapBytes = random.u32() % 33;
-      random.fill(report.bitmap);
-      report.delayUs = random.u32() % 2 ? random.u32() : random.u32() % 200_000;
-      report.hasEcn = report.hasQuality = random.u32() % 2 > 0;
-      report.congestionExperienced = random.u32();
-      report.hasClock = random.u32() % 2 > 0;
-      report.clock = random.u32() & 0xffff;
-      report.repaired = random.u32();
-      report.unrepaired = random.u32();
-      report.reorderDepth = random.u32() & 0xffff;
-      report.lossRuns.forEach((_, i) => report.lossRuns[i] = random.u32());
-      report.arrivals.forEach((_, i) => report.arrivals[i] = random.u32());
-      let marked = 0;
-      for (let i = 0; i < report.bitmapBytes; i++) {
-        for (let rest = report.bitmap[i]; rest > 0; rest &= rest - 1) marked++;
-      }
-      report.arrivalCount = random.u32() % (1 + Math.min(64, marked));
-      return report.write(view, at);
-    }
+    case 2:
+      return writeReport(random, view, at);
     case 3:
       return writePath(view, at, 4 + (random.u32() & 1), random.u32(), random.u32());
     case 4:
@@ -88,19 +135,8 @@ function writeFrame(random: Random, view: DataView, at: number): number {
     }
     case 6:
       return random.u32() % 20 ? 0 : writeClose(view, at, random.u32() % 7, 1);
-    case 7: {
-      const ids = Uint32Array.of(random.u32(), NONE, 3, 4);
-      const retired = random.u32() % 4 ? 0 : random.u32() & 0xffff;
-      return writeConnectionIds(
-        view,
-        at,
-        random.u32() % 6,
-        random.u32() % 8,
-        retired,
-        ids,
-        1 + random.u32() % 4,
-      );
-    }
+    case 7:
+      return writeIds(random, view, at);
     case 8: {
       const bytes = 1 + random.u32() % 60;
       return fill(writeFrameHead(view, at, random.u32() % 16, bytes), bytes);
@@ -127,31 +163,10 @@ function writeFrame(random: Random, view: DataView, at: number): number {
       if (random.u32() & 1) { for (let i = 0; i < bytes; i += 4) view.setUint8(body + i, 0x1f); }
       return end;
     }
-    case 10: {
-      // One that comes out: a packet's header as literals, and a match of zeros behind it.
-      const original = 150 + random.u32() % 250, match = original - 30 - 5 - 4 - 15;
-      if (match < 0 || match >= 255) return 0;
-      const body = writeLz4Head(view, at, 2 + 30 + 2 + 1 + 6, original);
-      view.setUint16(body, 0xff00 | 15);
-      udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(original - 28)).slice(0, 30)
-        .forEach((byte, i) => view.setUint8(body + 2 + i, byte));
-      view.setUint16(body + 32, 1, true);
-      view.setUint8(body + 34, match);
-      view.setUint8(body + 35, 0x50);
-      return body + 41 - at;
-    }
-    case 11: {
-      const hint = new Hint();
-      hint.sequence = random.u32() % 6;
-      hint.trafficClass = random.u32() & 255;
-      hint.protocol = random.u32() % 3 === 0 ? 0 : random.u32() & 255;
-      hint.lifetimeS = random.u32() % 4;
-      hint.clientPort = random.u32() % 3;
-      hint.remotePort = random.u32() % 3;
-      hint.client.set(random.u32() & 1 ? [0, 0, 0xffff, random.u32() & 1 && 0x0a420002] : [0, 0, 0, 0]);
-      hint.remote.set(random.u32() & 1 ? [0, 0, 0xffff, 0x08080808] : [random.u32(), 0, 0, 1]);
-      return hint.write(view, at);
-    }
+    case 10:
+      return writeZeros(random, view, at);
+    case 11:
+      return writeHint(random, view, at);
     default:
       return 0;
   }

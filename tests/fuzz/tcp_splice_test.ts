@@ -46,22 +46,45 @@ function packet(segment: Segment, destinationPort: number): Uint8Array {
   return bytes;
 }
 
+const GENUINE = {
+  source: 0x0a420099,
+  port: 50_000,
+  sequence: 1000,
+  acknowledged: 0,
+  flags: SYN,
+  words: 5,
+  body: new Uint8Array(0),
+};
+const SEGMENT = fc.record({
+  // Three sources hold three quarters of the flows at most, which leaves room for a fourth.
+  source: fc.constantFrom(0x0a420002, 0x0a420003, 0x0a420004),
+  port: fc.integer({ min: 0, max: 30 }),
+  sequence: fc.oneof(fc.integer({ min: 995, max: 1010 }), fc.nat(0xffffffff)),
+  acknowledged: fc.oneof(fc.nat(0xffffffff), fc.constant(0)),
+  flags: fc.oneof(fc.constantFrom(SYN, ACK, 1 | ACK, 4, 8 | ACK), fc.nat(255)),
+  words: fc.integer({ min: 0, max: 15 }),
+  body: fc.uint8Array({ maxLength: 300, size: "max" }),
+});
+
+/** Sends everything back, until the listener is closed. */
+async function echo(listener: Deno.Listener): Promise<void> {
+  for (;;) {
+    try {
+      const connection = await listener.accept();
+      connection.readable.pipeTo(connection.writable).catch(() => {});
+    } catch (error) {
+      if (error instanceof Deno.errors.BadResource) return;
+      // The other end may have reset the connection before it could be accepted.
+    }
+  }
+}
+
 Deno.test("fuzz: hostile TCP segments crash nothing and take no more than their share", async () => {
   const native = loadNative();
   assert(typeof native !== "string", String(native));
   const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
   const { port } = listener.addr as Deno.NetAddr;
-  const accepting = (async () => {
-    for (;;) {
-      try {
-        const connection = await listener.accept();
-        connection.readable.pipeTo(connection.writable).catch(() => {});
-      } catch (error) {
-        if (error instanceof Deno.errors.BadResource) return;
-        // The other end may have reset the connection before it could be accepted.
-      }
-    }
-  })();
+  const accepting = echo(listener);
   const splice = new TcpSplice({ native, mtu: 1420, maxFlows: MAX_FLOWS, onCrowded: () => {} });
   const burst = new Burst(new Arena(1024));
   const send = (bytes: Uint8Array) => {
@@ -85,29 +108,10 @@ Deno.test("fuzz: hostile TCP segments crash nothing and take no more than their 
       burst.release();
     }
   };
-  const genuine = {
-    source: 0x0a420099,
-    port: 50_000,
-    sequence: 1000,
-    acknowledged: 0,
-    flags: SYN,
-    words: 5,
-    body: new Uint8Array(0),
-  };
-  const segment = fc.record({
-    // Three sources hold three quarters of the flows at most, which leaves room for a fourth.
-    source: fc.constantFrom(0x0a420002, 0x0a420003, 0x0a420004),
-    port: fc.integer({ min: 0, max: 30 }),
-    sequence: fc.oneof(fc.integer({ min: 995, max: 1010 }), fc.nat(0xffffffff)),
-    acknowledged: fc.oneof(fc.nat(0xffffffff), fc.constant(0)),
-    flags: fc.oneof(fc.constantFrom(SYN, ACK, 1 | ACK, 4, 8 | ACK), fc.nat(255)),
-    words: fc.integer({ min: 0, max: 15 }),
-    body: fc.uint8Array({ maxLength: 300, size: "max" }),
-  });
   try {
     let turns = 0;
     await fc.assert(
-      fc.asyncProperty(fc.array(segment, { minLength: 1, maxLength: 20 }), async (segments) => {
+      fc.asyncProperty(fc.array(SEGMENT, { minLength: 1, maxLength: 20 }), async (segments) => {
         for (const one of segments) {
           // The numbers that the far end is at, half of the time, so that some segments are within the window.
           const last = answers.findLast(([inner]) => inner === one.port);
@@ -125,7 +129,7 @@ Deno.test("fuzz: hostile TCP segments crash nothing and take no more than their 
     answers.length = 0;
     const answered = () => answers.some(([inner, flags]) => inner === 50_000 && flags === SYN_ACK);
     for (let i = 0; i < 100 && !answered(); i++) {
-      if (i % 20 === 0) send(packet(genuine, port));
+      if (i % 20 === 0) send(packet(GENUINE, port));
       await new Promise((resolve) => setTimeout(resolve, 10));
       drain();
     }

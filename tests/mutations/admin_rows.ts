@@ -7,7 +7,8 @@ import type { Mutation } from "./mutation.ts";
 const DOOR = "tests/system/admin_door_test.ts", ADMIN = "tests/unit/admin_test.ts";
 const STARTED = "tests/system/started_relay_test.ts", STATE = "tests/system/state_directory_test.ts";
 const DESCRIPTORS = "tests/system/descriptors_test.ts", LIVE = "tests/unit/live_peers_test.ts";
-const CLI = "tests/unit/cli_test.ts";
+const CLI = "tests/unit/cli_test.ts", POOL = "tests/unit/worker_pool_test.ts";
+const STORE = "tests/unit/store_test.ts";
 const KEYS = "tests/unit/key_doors_test.ts", PREDICTION = "tests/unit/prediction_wiring_test.ts";
 
 export const ADMIN_ROWS: readonly Mutation[] = [
@@ -59,6 +60,48 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "",
     tests: [DOOR],
     note: "a reload leaves the old admin token in place",
+  },
+  {
+    file: "src/serve/recent.ts",
+    from: "if (last !== undefined && (!last.isSettled || this.#nowMs() - last.beganMs < maxAgeMs)) {",
+    to: "if (last !== undefined && last.beganMs < 0) {",
+    tests: [POOL],
+    note: "each scrape has all Workers build a snapshot",
+  },
+  {
+    file: "src/serve/worker_pool.ts",
+    from: "this.#snapshots.forget();",
+    to: "",
+    tests: [POOL],
+    note: "after a change of peers the snapshot from before is shown",
+  },
+  {
+    file: "src/serve/worker_handle.ts",
+    from: "export const STOP_MS = 1000;",
+    to: "export const STOP_MS = 5000;",
+    tests: [POOL],
+    note: "a Worker that stands still holds up the end for longer than SIGTERM may take",
+  },
+  {
+    file: "src/cli/relay_peers.ts",
+    from: 'reply = await askRelay(config, "POST", "/v1/peers", peer);',
+    to: "throw new NoRelayError(adminUrl(config));",
+    tests: [CLI],
+    note: "peer add reads and writes the store beside a running relay",
+  },
+  {
+    file: "src/serve/store.ts",
+    from: "if (this.#known?.digest === digest) return this.#known.stored;",
+    to: "if (this.#known !== undefined) return this.#known.stored;",
+    tests: [STORE],
+    note: "a relay does not see what others have written to the store",
+  },
+  {
+    file: "src/serve/relay_process.ts",
+    from: "const { presharedKey: _, ...record } = await",
+    to: "const record = await",
+    tests: [DOOR],
+    note: "the admin interface answers a preshared key",
   },
   {
     file: "src/admin/server.ts",

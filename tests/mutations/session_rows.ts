@@ -5,6 +5,27 @@ import type { Mutation } from "./mutation.ts";
 
 export const SESSION_ROWS: readonly Mutation[] = [
   {
+    file: "src/session/paths.ts",
+    from: "    this.copy(path, this.homeOf(id));",
+    to: "",
+    tests: ["tests/unit/paths_test.ts"],
+    note: "a peer whose session ends is where it was before the session",
+  },
+  {
+    file: "src/session/paths.ts",
+    from: "    this.port[this.homeOf(id)] = 0;",
+    to: "",
+    tests: ["tests/unit/paths_test.ts"],
+    note: "who gets a removed peer's id gets its endpoint",
+  },
+  {
+    file: "src/session/paths.ts",
+    from: "if (this.#present[id] !== 0) this.release(id, this.#present[id] - 1);",
+    to: "",
+    tests: ["tests/unit/paths_test.ts"],
+    note: "WireGuard's packets do not move a peer from an OxTunnel path",
+  },
+  {
     file: "src/session/replay.ts",
     from: "} else if (highest - counter > WINDOW_PACKETS) {",
     to: "} else if (highest - counter > 2 * WINDOW_PACKETS) {",

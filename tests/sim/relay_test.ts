@@ -4,9 +4,7 @@
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import { warmUp } from "../../src/serve/warmup.ts";
-import { PortableAead } from "../../src/codec/aead_portable.ts";
-import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
-import { nodeCrypto } from "../../src/codec/node_crypto.ts";
+import { portableSuite } from "../../src/codec/suite.ts";
 import { DROP } from "../../src/metrics.ts";
 import { CLEAN, CLOSED, dial, type Host, pair, World } from "../kit/world.ts";
 import { numbers, payload, udpPacket } from "../kit/packets.ts";
@@ -247,10 +245,9 @@ Deno.test(`sim: between peers, what is too big for the tunnel comes back as the 
 });
 
 Deno.test("warm-up: every synthetic packet goes the whole way, both ways", () => {
-  const makeAead = (rows: number) => new PortableAead(nodeCrypto, rows, DROP.forged);
-  assertEquals(warmUp({ primitives: nodeCrypto, makeAead }), 2 * 1000 * 16);
-  const makeDatagramAead = (rows: number) => new PortableDatagramAead(rows, DROP.forged);
-  assertEquals(warmUp({ primitives: nodeCrypto, makeAead, makeDatagramAead }), 2 * 2 * 1000 * 16);
+  const { crypto } = portableSuite({ forged: DROP.forged });
+  assertEquals(warmUp({ ...crypto, makeDatagramAead: undefined }), 2 * 1000 * 16);
+  assertEquals(warmUp(crypto), 2 * 2 * 1000 * 16);
 });
 
 Deno.test(`sim: a handshake older than the last one is told, once a minute, and a repeated one is not (seed ${SEED})`, () => {

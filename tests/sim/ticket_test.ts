@@ -3,6 +3,7 @@
  * back says its first packets in its initiation. Held: they arrive once and half a round trip after they were sent; no
  * copy, no other peer's, expired, forged or changed initiation has anything opened; and what was not taken comes again,
  * once. Each failure names its seed.
+ * Long because every way to come back with a ticket starts from one relay and one return.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
 import { Client, FIRST_PACKET_US, type Upstream } from "../../src/client.ts";

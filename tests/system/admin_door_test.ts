@@ -74,6 +74,22 @@ relayTest(
     assertEquals(added.code, 0, added.stderr);
     assertStringIncludes(added.stderr, "The running relay serves it.");
     assertStringIncludes((await relay.run("status", ["--once"])).stdout, "phone");
+    const presharedKey = "w7mYSzvpyVRzRXBL7wUgT8YWQBVQAySOhwJlQ8rFgUU=";
+    const guarded = await relay.ask("/v1/peers", {
+      method: "POST",
+      body: JSON.stringify({ name: "guarded", presharedKey }),
+      headers: { "content-type": "application/json" },
+    });
+    assertEquals(guarded.status, 201);
+    assertEquals(Object.keys(JSON.parse(guarded.text)).sort(), [
+      "allowedIps",
+      "created",
+      "name",
+      "privateKey",
+      "publicKey",
+    ]);
+    assertStringIncludes(await Deno.readTextFile(`${relay.directory}/state/peers.json`), presharedKey);
+    assertEquals((await relay.run("peer", ["remove", "guarded"])).code, 0);
     const removed = await relay.run("peer", ["remove", "phone"]);
     assertEquals([removed.code, removed.stderr], [0, 'Peer "phone" is removed, and its session cut.\n']);
     assertEquals(JSON.parse((await relay.ask("/v1/peers")).text), []);

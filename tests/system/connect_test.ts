@@ -2,6 +2,7 @@
  * `connect` as a person would use it, in network namespaces against a real relay or Debian's wireguard-go: what goes into
  * the tunnel and what does not, and that everything is put back, after a kill -9 too. Each test makes and removes its
  * own network.
+ * Long because all its tests drive one command over the same kind of network.
  */
 import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
 import { requires } from "../kit/requires.ts";
@@ -236,7 +237,7 @@ scenario("split by cgroup", async (net, client, file) => {
   }
   await net.connect(client, ["--config", file, "--only-cgroup", "no/such"], {
     before: `${mount} && exec`,
-    says: "is it a cgroup v2 that exists?",
+    says: "expected an existing cgroup v2",
   });
 });
 

@@ -80,6 +80,44 @@ async function talk(net: Network, client: string, path: string, bytes = 2): Prom
   return stderr;
 }
 
+/** Keeps a port open outside and answers the first who knocks there. */
+const WAITS = `
+const socket = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 45000 });
+const open = () => socket.send(Uint8Array.of(0), { transport: "udp", hostname: "${SERVER}", port: 9 }).catch(() => {});
+await open();
+const again = setInterval(open, 300);
+const [data, from] = await socket.receive(new Uint8Array(100));
+await socket.send(Uint8Array.of(data[0] + 1), from);
+console.log(from.hostname, data[0]);
+Deno.exit();`;
+
+/** Knocks at the other client's port outside until the answer comes. */
+const KNOCKS = `
+const socket = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 45001 });
+const knock = () => socket.send(Uint8Array.of(7), { transport: "udp", hostname: "${OUTSIDE}", port: 45000 }).catch(() => {});
+await knock();
+const again = setInterval(knock, 300);
+const [data, from] = await socket.receive(new Uint8Array(100));
+console.log(from.hostname, from.port, data[0]);
+Deno.exit();`;
+
+/** Packets whose hops end at the relay, at the router behind its exit, and not at all. */
+async function spendHops(net: Network, client: string): Promise<void> {
+  for (const to of [SERVER, SERVER_V6]) {
+    const { stdout } = await net.run(client, ["ping", "-c", "1", "-t", "1", "-W", "3", to]);
+    assert(/time to live exceeded|Hop limit/i.test(stdout), stdout);
+  }
+  assertGreater((await net.status()).drops.hop_limit, 1);
+  await talk(net, client, `udp/${FAR}/33434`);
+  assertGreater(await counted(net, client, "expired"), 0, "the router behind the exit has said so");
+  await net.must(client, ["ping", "-c", "1", "-t", "12", "-W", "3", SERVER]);
+  assertGreater(await counted(net, "server", "ping4"), 0, "a ping's hops too");
+  await talk(net, client, `udp/${SERVER}/8005`);
+  await talk(net, client, `udp/${SERVER_V6}/8006`);
+  assertGreater(await counted(net, "server", "nine4"), 0, "ten hops are nine behind the exit");
+  assertGreater(await counted(net, "server", "nine6"), 0);
+}
+
 Deno.test({
   name:
     "userspace exit: ICMP errors, hops and small paths reach the client, and clients reach each other outside",
@@ -127,19 +165,7 @@ Deno.test({
       await t.step(
         "hops: the last one is answered by the relay, the others go on and are answered beyond",
         async () => {
-          for (const to of [SERVER, SERVER_V6]) {
-            const { stdout } = await net.run(client, ["ping", "-c", "1", "-t", "1", "-W", "3", to]);
-            assert(/time to live exceeded|Hop limit/i.test(stdout), stdout);
-          }
-          assertGreater((await net.status()).drops.hop_limit, 1);
-          await talk(net, client, `udp/${FAR}/33434`);
-          assertGreater(await counted(net, client, "expired"), 0, "the router behind the exit has said so");
-          await net.must(client, ["ping", "-c", "1", "-t", "12", "-W", "3", SERVER]);
-          assertGreater(await counted(net, "server", "ping4"), 0, "a ping's hops too");
-          await talk(net, client, `udp/${SERVER}/8005`);
-          await talk(net, client, `udp/${SERVER_V6}/8006`);
-          assertGreater(await counted(net, "server", "nine4"), 0, "ten hops are nine behind the exit");
-          assertGreater(await counted(net, "server", "nine6"), 0);
+          await spendHops(net, client);
         },
       );
 
@@ -151,29 +177,8 @@ Deno.test({
       await t.step(
         "two clients reach each other at their ports outside, and nothing else there",
         async () => {
-          const waiting = net.script(
-            client,
-            `
-const socket = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 45000 });
-const open = () => socket.send(Uint8Array.of(0), { transport: "udp", hostname: "${SERVER}", port: 9 }).catch(() => {});
-await open();
-const again = setInterval(open, 300);
-const [data, from] = await socket.receive(new Uint8Array(100));
-await socket.send(Uint8Array.of(data[0] + 1), from);
-console.log(from.hostname, data[0]);
-Deno.exit();`,
-          );
-          const said = await net.script(
-            other,
-            `
-const socket = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 45001 });
-const knock = () => socket.send(Uint8Array.of(7), { transport: "udp", hostname: "${OUTSIDE}", port: 45000 }).catch(() => {});
-await knock();
-const again = setInterval(knock, 300);
-const [data, from] = await socket.receive(new Uint8Array(100));
-console.log(from.hostname, from.port, data[0]);
-Deno.exit();`,
-          );
+          const waiting = net.script(client, WAITS);
+          const said = await net.script(other, KNOCKS);
           assertEquals(said.trim(), `${OUTSIDE} 45000 8`);
           assertEquals((await waiting).trim(), `${OUTSIDE} 7`, "the other one's address outside, not inside");
           const before = (await net.status()).drops.denied ?? 0;

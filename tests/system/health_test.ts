@@ -103,6 +103,27 @@ networkTest(
 );
 
 networkTest(
+  "health: SIGTERM ends a relay whose worker stands still, and undoes what it changed",
+  needs,
+  async (net) => {
+    const relay = await net.relay(TUN);
+    const threads = `/proc/${relay.child.pid}/task`;
+    const found = await net.must("relay", ["bash", "-c", `grep -l "^worker-" ${threads}/*/comm`]);
+    const thread = /task\/(\d+)\/comm\n$/.exec(found)![1];
+    await Deno.writeTextFile(`${net.directory}/hold.ts`, HOLD);
+    const command = ["run", "--no-lock", "--allow-ffi", `${net.directory}/hold.ts`, thread, "60000"];
+    const holder = net.spawn("relay", [Deno.execPath(), ...command]);
+    await holder.says("held");
+    relay.child.kill("SIGTERM");
+    await relay.says("stopped");
+    assertStringIncludes(relay.said, "the relay worker did not stop within 1000 ms and is ended");
+    assertEquals(await net.must("relay", ["nft", "list", "tables"]), "", "though the worker is held still");
+    await holder.stop("SIGTERM"); // the system keeps a process whose threads somebody traces
+    assertEquals(await relay.stop("SIGTERM"), 0);
+  },
+);
+
+networkTest(
   "max_connections: the second client waits until there is room",
   needs,
   async (net) => {

@@ -41,6 +41,56 @@ createServer((socket) => {
 }).listen(8003, "${SERVER}");
 console.log("ready");`;
 
+/** Sends a megabyte, closes its half, and compares what comes back. */
+const MEGABYTE = `
+const sent = new Uint8Array(1 << 20);
+for (let i = 0; i < sent.length; i += 65536) crypto.getRandomValues(sent.subarray(i, i + 65536));
+const { connect } = await import("node:net");
+const digest = async (b) => new Uint8Array(await crypto.subtle.digest("SHA-256", b)).join();
+const pieces = [];
+const c = connect({ host: "${SERVER}", port: 8004, allowHalfOpen: true });
+c.on("data", (piece) => pieces.push(piece));
+c.end(sent);
+await new Promise((resolve, reject) => (c.on("end", resolve), c.on("error", reject)));
+const got = Buffer.concat(pieces);
+console.log(got.length, await digest(got) === await digest(sent));
+Deno.exit();`;
+
+/** Sends a thousand bytes over IPv6. */
+const IPV6 = `
+const c = await Deno.connect({ hostname: "${SERVER_V6}", port: 8001 });
+await c.write(new Uint8Array(1000));
+c.close();`;
+
+/** Is reset by one server, and resets its connection to the other. */
+const RESETS = `
+const { connect } = await import("node:net");
+const c = connect({ host: "${SERVER}", port: 8002 });
+c.write("x");
+const seen = await new Promise((resolve) => (c.on("error", (e) => resolve(e.code)), c.on("end", () => resolve("end"))));
+const d = connect({ host: "${SERVER}", port: 8003 });
+d.write("x");
+await new Promise((resolve) => d.once("data", resolve));
+d.resetAndDestroy();
+await new Promise((resolve) => setTimeout(resolve, 300));
+console.log(seen);
+Deno.exit();`;
+
+/** A thousand connections, each of which must get back its own number. */
+const THOUSAND = `
+let right = 0;
+const all = await Promise.all(Array.from({ length: 1000 }, async (_, i) => {
+  const c = await Deno.connect({ hostname: "${SERVER}", port: 8003 });
+  await c.write(Uint8Array.of(i >> 8, i & 255));
+  const got = new Uint8Array(2);
+  await c.read(got);
+  if (got[0] === i >> 8 && got[1] === (i & 255)) right++;
+  return c;
+}));
+console.log(right);
+all.forEach((c) => c.close());
+await new Promise((resolve) => setTimeout(resolve, 500));`;
+
 Deno.test({
   name: "userspace: TCP of both families arrives whole, and each end sees what the other does",
   ...needs,
@@ -56,33 +106,12 @@ Deno.test({
       const server = await net.server("server", SERVICES);
 
       await t.step("a megabyte after a half close comes back whole", async () => {
-        const said = await net.script(
-          client,
-          `
-const sent = new Uint8Array(1 << 20);
-for (let i = 0; i < sent.length; i += 65536) crypto.getRandomValues(sent.subarray(i, i + 65536));
-const { connect } = await import("node:net");
-const digest = async (b) => new Uint8Array(await crypto.subtle.digest("SHA-256", b)).join();
-const pieces = [];
-const c = connect({ host: "${SERVER}", port: 8004, allowHalfOpen: true });
-c.on("data", (piece) => pieces.push(piece));
-c.end(sent);
-await new Promise((resolve, reject) => (c.on("end", resolve), c.on("error", reject)));
-const got = Buffer.concat(pieces);
-console.log(got.length, await digest(got) === await digest(sent));
-Deno.exit();`,
-        );
+        const said = await net.script(client, MEGABYTE);
         assertEquals(said.trim(), `${1 << 20} true`);
       });
 
       await t.step("IPv6", async () => {
-        await net.script(
-          client,
-          `
-const c = await Deno.connect({ hostname: "${SERVER_V6}", port: 8001 });
-await c.write(new Uint8Array(1000));
-c.close();`,
-        );
+        await net.script(client, IPV6);
         await until(() => server.said.includes("got 1000"), "the server has it", 5000);
       });
 
@@ -90,21 +119,7 @@ c.close();`,
         const { success, stderr } = await net.run(client, ["bash", "-c", `exec 3<>/dev/tcp/${SERVER}/9`]);
         assert(!success);
         assertStringIncludes(stderr, "refused");
-        const said = await net.script(
-          client,
-          `
-const { connect } = await import("node:net");
-const c = connect({ host: "${SERVER}", port: 8002 });
-c.write("x");
-const seen = await new Promise((resolve) => (c.on("error", (e) => resolve(e.code)), c.on("end", () => resolve("end"))));
-const d = connect({ host: "${SERVER}", port: 8003 });
-d.write("x");
-await new Promise((resolve) => d.once("data", resolve));
-d.resetAndDestroy();
-await new Promise((resolve) => setTimeout(resolve, 300));
-console.log(seen);
-Deno.exit();`,
-        );
+        const said = await net.script(client, RESETS);
         assertEquals(said.trim(), "ECONNRESET");
         await until(
           () => server.said.includes("reset by client"),
@@ -126,22 +141,7 @@ Deno.exit();`,
       });
 
       await t.step("a thousand connections at once, each with its own answer", async () => {
-        const said = await net.script(
-          client,
-          `
-let right = 0;
-const all = await Promise.all(Array.from({ length: 1000 }, async (_, i) => {
-  const c = await Deno.connect({ hostname: "${SERVER}", port: 8003 });
-  await c.write(Uint8Array.of(i >> 8, i & 255));
-  const got = new Uint8Array(2);
-  await c.read(got);
-  if (got[0] === i >> 8 && got[1] === (i & 255)) right++;
-  return c;
-}));
-console.log(right);
-all.forEach((c) => c.close());
-await new Promise((resolve) => setTimeout(resolve, 500));`,
-        );
+        const said = await net.script(client, THOUSAND);
         assertEquals(said.trim(), "1000");
         await until(
           () => server.said.includes("open 0 most 1000"),

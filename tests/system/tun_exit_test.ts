@@ -193,7 +193,7 @@ Deno.test({
       assertEquals(await forwarding(network), "1 1");
 
       const next = await exit(network, "tun", [SERVER]);
-      assertStringIncludes(next.said, "put back the forwarding settings");
+      assertStringIncludes(next.said, "restored the forwarding settings");
       assertStringIncludes(next.said, "pong 1 of 56 bytes");
       const tables = (await rules(network)).split("\n").filter((line) => line === `${TABLE} {`);
       assertEquals(tables.length, 1);

@@ -80,10 +80,14 @@ for (const exit of ["tun", "userspace"]) {
         assert(await reaches(net, client) && await reaches(net, client, SERVER_V6), client.name);
       }
       assertEquals(await sessionsByWorker(net), [CLIENTS_EACH, CLIENTS_EACH]);
-      const server = net.spawn("server", ["iperf3", "-s", "--forceflush"]);
-      await server.says("Server listening");
+      const server = await net.iperf("server");
+      let runs = 0;
+      // It closes its port after each run, and says so each time it has opened it again.
+      const isListening = () => server.said.split("Server listening").length > runs + 1;
       for (const { name } of clients) {
         for (const way of [[], ["-R"]]) {
+          await until(isListening, "iperf3 listens");
+          runs++;
           await net.must(name, ["iperf3", "-c", SERVER, "-n", "4M", "-P", "4", ...way], { timeoutS: 30 });
         }
       }

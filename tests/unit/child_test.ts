@@ -32,5 +32,5 @@ Deno.test("a child program gets its whole input and gives its whole output", asy
 
 Deno.test("a child program that does not end is killed, and that is said", async () => {
   const { message } = await assertRejects(() => run("sh", ["-c", "exec sleep 600"], undefined, 300), Error);
-  assertStringIncludes(message, "it did not end within 0.3 s and was killed");
+  assertStringIncludes(message, "did not end within 0.3 s and was killed");
 });

@@ -1,6 +1,7 @@
 /**
  * What class a flow gets, packet by packet, through the node that decides it, and the table of flows: by marks, ports and
  * behaviour, with hysteresis, and what a crowd of flows does to one. Behaviour comes as traces of real shapes.
+ * Long because all of it plays flows by one sender to one classifier.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertThrows } from "@std/assert";
 import fc from "fast-check";

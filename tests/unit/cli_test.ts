@@ -1,6 +1,7 @@
 /**
  * The subcommands, run as a person runs them: the real main.ts in a process of its own with the permissions of
  * its task, in a fresh directory.
+ * Long because every subcommand is run in one way, with its task's permissions.
  */
 import { resolve } from "node:path";
 import { requires } from "../kit/requires.ts";

@@ -24,182 +24,184 @@ Deno.test("config: an empty file gives the defaults, deep-frozen", () => {
   assert(Object.isFrozen(config.listen) && Object.isFrozen(config.destinations.allow));
 });
 
+/** A file with one mistake, and what is said of it. */
+const MISTAKES: [text: string, message: string][] = [
+  [`listn = "[::]:1"`, `oxrelay.toml: listn: unknown key; did you mean "listen"?`],
+  [`max-connections = 5`, `oxrelay.toml: max-connections: unknown key; did you mean "max_connections"?`],
+  [
+    `allow_private = true`,
+    `oxrelay.toml: allow_private: unknown key here; it belongs below the line [destinations]`,
+  ],
+  [
+    `[destinations]\nmtu = 1400`,
+    `oxrelay.toml: destinations.mtu: unknown key here; it belongs above the line [destinations]`,
+  ],
+  [
+    `[destinations]\nallow_privat = true`,
+    `oxrelay.toml: destinations.allow_privat: unknown key; did you mean "allow_private"?`,
+  ],
+  [
+    `[fallback]\nlisten = "0.0.0.0:443"\ncertificate = "a.crt"`,
+    `oxrelay.toml: fallback.private_key: is missing; [fallback] needs listen, certificate and private_key, or none of them`,
+  ],
+  [
+    `[fallback]\ncertificat = "a.crt"`,
+    `oxrelay.toml: fallback.certificat: unknown key; did you mean "certificate"?`,
+  ],
+  [
+    `certificate = "a.crt"`,
+    `oxrelay.toml: certificate: unknown key here; it belongs below the line [fallback]`,
+  ],
+  [
+    `fallback = 1`,
+    `oxrelay.toml: line 1: fallback: expected a table: put [fallback] on a line of its own, found 1`,
+  ],
+  [`mtu = "big"`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found "big"`],
+  [`mtu = 1420.5`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found 1420.5`],
+  [`mtu = 1501`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found 1501`],
+  [
+    `mtu = 1279`,
+    `oxrelay.toml: mtu: expected at least 1280 with IPv6 in the tunnel, found 1279; ` +
+    `set mtu = 1280 or tunnel_ipv6 = "off"`,
+  ],
+  [
+    `max_connections = 0`,
+    `oxrelay.toml: max_connections: expected a whole number from 1 to 250000, found 0`,
+  ],
+  [
+    `max_connections = inf`,
+    `oxrelay.toml: max_connections: expected a whole number from 1 to 250000, found Infinity`,
+  ],
+  [`kernels = "c"`, `oxrelay.toml: kernels: expected "auto" or "portable" or "native", found "c"`],
+  [`exit = "vpn"`, `oxrelay.toml: exit: expected "auto" or "tun" or "userspace", found "vpn"`],
+  [
+    `listen = 4433`,
+    `oxrelay.toml: listen: expected "host:port" such as "[::]:4433", found 4433`,
+  ],
+  [
+    `listen = ":::4433"`,
+    `oxrelay.toml: listen: expected "host:port" such as "[::]:4433", found ":::4433"`,
+  ],
+  [
+    `tunnel_ipv4 = "10.66.0.1/16"`,
+    `oxrelay.toml: tunnel_ipv4: expected a network without host bits, found "10.66.0.1/16"; ` +
+    `did you mean "10.66.0.0/16"?`,
+  ],
+  [
+    `tunnel_ipv4 = "8.8.8.0/24"`,
+    `oxrelay.toml: tunnel_ipv4: expected a private network (RFC 1918) of /8 to /29 such as ` +
+    `"10.66.0.0/16", found "8.8.8.0/24"`,
+  ],
+  [
+    `dns = ["1.1.1.1", "one"]`,
+    `oxrelay.toml: dns.1: expected an IP address such as "1.1.1.1", found "one"`,
+  ],
+  [
+    `dns = "1.1.1.1"`,
+    `oxrelay.toml: dns: expected a list of addresses such as ["1.1.1.1"], found "1.1.1.1"`,
+  ],
+  [
+    `trusted = ["0.0.0.0/0"]`,
+    `oxrelay.toml: trusted.0: expected a network of /8 or smaller such as "127.0.0.0/8", found "0.0.0.0/0"`,
+  ],
+  [
+    `trusted = "127.0.0.0/8"`,
+    `oxrelay.toml: trusted: expected a list of networks such as ["127.0.0.0/8"], found "127.0.0.0/8"`,
+  ],
+  [
+    `workers = 17`,
+    `oxrelay.toml: workers: expected a whole number from 1 to 16, found 17`,
+  ],
+  [
+    `workers = 2\nio = "portable"`,
+    `oxrelay.toml: workers: expected 1 with portable io, found 2; set workers = 1 or io = "auto"`,
+  ],
+  [
+    `[repair]\nscheme = "best"`,
+    `oxrelay.toml: repair.scheme: expected "auto" or "copy" or "spaced" or "window" or "block", found "best"`,
+  ],
+  [
+    `[repair]\nbudget_percent = 20\nshare_percent = 21`,
+    `oxrelay.toml: repair.share_percent: expected at most budget_percent (20), found 21; raise budget_percent or lower it`,
+  ],
+  [
+    `cpus = [1, 1024]`,
+    `oxrelay.toml: cpus.1: expected a whole number from 0 to 1023, found 1024`,
+  ],
+  [
+    `cpus = "0-3"`,
+    `oxrelay.toml: cpus: expected a list of processor numbers such as [0, 1], found "0-3"`,
+  ],
+  [
+    `workers = 2\ncpus = [1, 1]`,
+    `oxrelay.toml: cpus: expected each processor once, found a list`,
+  ],
+  [
+    `workers = 2\ncpus = [1]`,
+    `oxrelay.toml: cpus: expected one processor for each of 2 workers, found 1; name 2, or set cpus = []`,
+  ],
+  [
+    `destinations = true`,
+    `oxrelay.toml: line 1: destinations: expected a table: put [destinations] on a line of its own, found true`,
+  ],
+  [
+    `mtu = 1400\n# more\n[[destinations]]\nallow_peers = true`,
+    `oxrelay.toml: line 3: destinations: expected a table: put [destinations] on a line of its own, found a list`,
+  ],
+  [
+    `mtu = 1400\nrepair = "off"`,
+    `oxrelay.toml: line 2: repair: expected a table: put [repair] on a line of its own, found "off"`,
+  ],
+  [
+    `mtu = 1400\ndns = []\nmtu = 1300`,
+    `oxrelay.toml: line 3: a key or section that stands above already; keep one of the two`,
+  ],
+  [
+    `[repair]\nenabled = true\n[repair]\nenabled = false`,
+    `oxrelay.toml: line 3: a key or section that stands above already; keep one of the two`,
+  ],
+  [
+    `[repair]\nenabled = true\nenabled = false`,
+    `oxrelay.toml: line 3: a key or section that stands above already; keep one of the two`,
+  ],
+  [
+    `destinations.allow_peers = true\n[destinations]\nallow_private = true`,
+    `oxrelay.toml: line 2: a key or section that stands above already; keep one of the two`,
+  ],
+  [
+    `exit = "tun"\nmtu = 1400 workers = 2`,
+    `oxrelay.toml: line 2: more than one pair; each needs a line of its own`,
+  ],
+  [
+    `[destinations]\nallow = ["192.168.1.7/24"]`,
+    `oxrelay.toml: destinations.allow.0: expected a network without host bits, found "192.168.1.7/24"; ` +
+    `did you mean "192.168.1.0/24"?`,
+  ],
+  [
+    `[destinations]\nallow_peers = 1`,
+    `oxrelay.toml: destinations.allow_peers: expected true or false, found 1`,
+  ],
+  [
+    `tun_name = "all"`,
+    `oxrelay.toml: tun_name: expected a letter and up to 14 more of a-z, 0-9, _ and -, not all, default or lo, ` +
+    `found "all"`,
+  ],
+  [
+    `[destinations]\nallow = ["fd00:0::/64", "10.0.0.0/8", "FD00::/64"]`,
+    `oxrelay.toml: destinations.allow: expected each network once, found "fd00::/64" twice`,
+  ],
+  [
+    `log_level = 1979-05-27`,
+    `oxrelay.toml: log_level: expected "debug" or "info" or "warning" or "error", found a date`,
+  ],
+  [
+    `mtu = 1400\nworkers =`,
+    `oxrelay.toml: line 2: not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once`,
+  ],
+];
+
 Deno.test("config: each mistake has its sentence", () => {
-  const cases: [text: string, message: string][] = [
-    [`listn = "[::]:1"`, `oxrelay.toml: listn: unknown key; did you mean "listen"?`],
-    [`max-connections = 5`, `oxrelay.toml: max-connections: unknown key; did you mean "max_connections"?`],
-    [
-      `allow_private = true`,
-      `oxrelay.toml: allow_private: unknown key here; it belongs below the line [destinations]`,
-    ],
-    [
-      `[destinations]\nmtu = 1400`,
-      `oxrelay.toml: destinations.mtu: unknown key here; it belongs above the line [destinations]`,
-    ],
-    [
-      `[destinations]\nallow_privat = true`,
-      `oxrelay.toml: destinations.allow_privat: unknown key; did you mean "allow_private"?`,
-    ],
-    [
-      `[fallback]\nlisten = "0.0.0.0:443"\ncertificate = "a.crt"`,
-      `oxrelay.toml: fallback.private_key: is missing; [fallback] needs listen, certificate and private_key, or none of them`,
-    ],
-    [
-      `[fallback]\ncertificat = "a.crt"`,
-      `oxrelay.toml: fallback.certificat: unknown key; did you mean "certificate"?`,
-    ],
-    [
-      `certificate = "a.crt"`,
-      `oxrelay.toml: certificate: unknown key here; it belongs below the line [fallback]`,
-    ],
-    [
-      `fallback = 1`,
-      `oxrelay.toml: line 1: fallback: expected a table: put [fallback] on a line of its own, found 1`,
-    ],
-    [`mtu = "big"`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found "big"`],
-    [`mtu = 1420.5`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found 1420.5`],
-    [`mtu = 1501`, `oxrelay.toml: mtu: expected a whole number from 576 to 1500, found 1501`],
-    [
-      `mtu = 1279`,
-      `oxrelay.toml: mtu: expected at least 1280 with IPv6 in the tunnel, found 1279; ` +
-      `set mtu = 1280 or tunnel_ipv6 = "off"`,
-    ],
-    [
-      `max_connections = 0`,
-      `oxrelay.toml: max_connections: expected a whole number from 1 to 250000, found 0`,
-    ],
-    [
-      `max_connections = inf`,
-      `oxrelay.toml: max_connections: expected a whole number from 1 to 250000, found Infinity`,
-    ],
-    [`kernels = "c"`, `oxrelay.toml: kernels: expected "auto" or "portable" or "native", found "c"`],
-    [`exit = "vpn"`, `oxrelay.toml: exit: expected "auto" or "tun" or "userspace", found "vpn"`],
-    [
-      `listen = 4433`,
-      `oxrelay.toml: listen: expected "host:port" such as "[::]:4433", found 4433`,
-    ],
-    [
-      `listen = ":::4433"`,
-      `oxrelay.toml: listen: expected "host:port" such as "[::]:4433", found ":::4433"`,
-    ],
-    [
-      `tunnel_ipv4 = "10.66.0.1/16"`,
-      `oxrelay.toml: tunnel_ipv4: expected a network without host bits, found "10.66.0.1/16"; ` +
-      `did you mean "10.66.0.0/16"?`,
-    ],
-    [
-      `tunnel_ipv4 = "8.8.8.0/24"`,
-      `oxrelay.toml: tunnel_ipv4: expected a private network (RFC 1918) of /8 to /29 such as ` +
-      `"10.66.0.0/16", found "8.8.8.0/24"`,
-    ],
-    [
-      `dns = ["1.1.1.1", "one"]`,
-      `oxrelay.toml: dns.1: expected an IP address such as "1.1.1.1", found "one"`,
-    ],
-    [
-      `dns = "1.1.1.1"`,
-      `oxrelay.toml: dns: expected a list of addresses such as ["1.1.1.1"], found "1.1.1.1"`,
-    ],
-    [
-      `trusted = ["0.0.0.0/0"]`,
-      `oxrelay.toml: trusted.0: expected a network of /8 or smaller such as "127.0.0.0/8", found "0.0.0.0/0"`,
-    ],
-    [
-      `trusted = "127.0.0.0/8"`,
-      `oxrelay.toml: trusted: expected a list of networks such as ["127.0.0.0/8"], found "127.0.0.0/8"`,
-    ],
-    [
-      `workers = 17`,
-      `oxrelay.toml: workers: expected a whole number from 1 to 16, found 17`,
-    ],
-    [
-      `workers = 2\nio = "portable"`,
-      `oxrelay.toml: workers: expected 1 with portable io, found 2; set workers = 1 or io = "auto"`,
-    ],
-    [
-      `[repair]\nscheme = "best"`,
-      `oxrelay.toml: repair.scheme: expected "auto" or "copy" or "spaced" or "window" or "block", found "best"`,
-    ],
-    [
-      `[repair]\nbudget_percent = 20\nshare_percent = 21`,
-      `oxrelay.toml: repair.share_percent: expected at most budget_percent (20), found 21; raise budget_percent or lower it`,
-    ],
-    [
-      `cpus = [1, 1024]`,
-      `oxrelay.toml: cpus.1: expected a whole number from 0 to 1023, found 1024`,
-    ],
-    [
-      `cpus = "0-3"`,
-      `oxrelay.toml: cpus: expected a list of processor numbers such as [0, 1], found "0-3"`,
-    ],
-    [
-      `workers = 2\ncpus = [1, 1]`,
-      `oxrelay.toml: cpus: expected each processor once, found a list`,
-    ],
-    [
-      `workers = 2\ncpus = [1]`,
-      `oxrelay.toml: cpus: expected one processor for each of 2 workers, found 1; name 2, or set cpus = []`,
-    ],
-    [
-      `destinations = true`,
-      `oxrelay.toml: line 1: destinations: expected a table: put [destinations] on a line of its own, found true`,
-    ],
-    [
-      `mtu = 1400\n# more\n[[destinations]]\nallow_peers = true`,
-      `oxrelay.toml: line 3: destinations: expected a table: put [destinations] on a line of its own, found a list`,
-    ],
-    [
-      `mtu = 1400\nrepair = "off"`,
-      `oxrelay.toml: line 2: repair: expected a table: put [repair] on a line of its own, found "off"`,
-    ],
-    [
-      `mtu = 1400\ndns = []\nmtu = 1300`,
-      `oxrelay.toml: line 3: a key or section that stands above already; keep one of the two`,
-    ],
-    [
-      `[repair]\nenabled = true\n[repair]\nenabled = false`,
-      `oxrelay.toml: line 3: a key or section that stands above already; keep one of the two`,
-    ],
-    [
-      `[repair]\nenabled = true\nenabled = false`,
-      `oxrelay.toml: line 3: a key or section that stands above already; keep one of the two`,
-    ],
-    [
-      `destinations.allow_peers = true\n[destinations]\nallow_private = true`,
-      `oxrelay.toml: line 2: a key or section that stands above already; keep one of the two`,
-    ],
-    [
-      `exit = "tun"\nmtu = 1400 workers = 2`,
-      `oxrelay.toml: line 2: more than one pair; each needs a line of its own`,
-    ],
-    [
-      `[destinations]\nallow = ["192.168.1.7/24"]`,
-      `oxrelay.toml: destinations.allow.0: expected a network without host bits, found "192.168.1.7/24"; ` +
-      `did you mean "192.168.1.0/24"?`,
-    ],
-    [
-      `[destinations]\nallow_peers = 1`,
-      `oxrelay.toml: destinations.allow_peers: expected true or false, found 1`,
-    ],
-    [
-      `tun_name = "all"`,
-      `oxrelay.toml: tun_name: expected a letter and up to 14 more of a-z, 0-9, _ and -, not all, default or lo, ` +
-      `found "all"`,
-    ],
-    [
-      `[destinations]\nallow = ["fd00:0::/64", "10.0.0.0/8", "FD00::/64"]`,
-      `oxrelay.toml: destinations.allow: expected each network once, found "fd00::/64" twice`,
-    ],
-    [
-      `log_level = 1979-05-27`,
-      `oxrelay.toml: log_level: expected "debug" or "info" or "warning" or "error", found a date`,
-    ],
-    [
-      `mtu = 1400\nworkers =`,
-      `oxrelay.toml: line 2: not valid TOML; expected lines like mtu = 1420 or listen = "[::]:4433", each key once`,
-    ],
-  ];
-  for (const [text, message] of cases) assertEquals(refusal(text), message);
+  for (const [text, message] of MISTAKES) assertEquals(refusal(text), message);
 });
 
 Deno.test("config: all mistakes are told at once, and inherited names are no keys", () => {

@@ -134,7 +134,7 @@ function textOf(file: string, heading = ""): string {
 
 Deno.test("what is published of repair is what the benches printed", () => {
   const printed = rowsOf(textOf("bench/results/feel.md")).map((row) => row.join("|"));
-  const quoted = rowsOf(textOf("bench/README.md", "## What repair does"));
+  const quoted = rowsOf(textOf("bench/docs/feel.md"));
   assertGreater(quoted.length, 20);
   for (const row of quoted) assert(printed.includes(row.join("|")), row.join(" | "));
 
@@ -144,7 +144,7 @@ Deno.test("what is published of repair is what the benches printed", () => {
     rows: new Map(rowsOf(section).map((row) => [row[0], row])),
   }));
   const places = [["game", "random"], ["game", "bursts"], ["Opus", "random"], ["Opus", "bursts"]];
-  const [, ...shares] = rowsOf(textOf("bench/README.md", "## Repair over real sockets"));
+  const [, ...shares] = rowsOf(textOf("bench/docs/feel_sockets.md"));
   assertEquals(shares.length, 7);
   for (const [name, ...cells] of shares) {
     places.forEach(([traffic, path], i) => {
@@ -158,7 +158,7 @@ Deno.test("what is published of repair is what the benches printed", () => {
     });
   }
 
-  const [, ...told] = rowsOf(textOf("README.md", "### Lost packets"));
+  const [, ...told] = rowsOf(textOf("docs/loss-repair.md", "## What it achieves"));
   const names = ["OxTunnel, no repair", "OxTunnel", "OxTunnel, up to 100 %"];
   assertEquals(
     told.map(([, ...cells]) => cells),

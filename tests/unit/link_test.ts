@@ -58,6 +58,68 @@ async function until(condition: () => boolean | Promise<boolean>, what: string):
   }
 }
 
+/** Nothing but the protocol. */
+const PLAIN = {
+  priorities: [],
+  rules: [],
+  compression: false,
+  batching: false,
+  congestionAlgorithm: "none" as const,
+  repair: { ...DEFAULTS.repair, enabled: false },
+};
+
+/** What the relay gave the client, with its endpoint on loopback. */
+function invitationOf(privateKey: Uint8Array, relayPublicKey: Uint8Array, port: number): Invitation {
+  return {
+    privateKey: privateKey.toBase64(),
+    relayPublicKey: relayPublicKey.toBase64(),
+    endpoint: { host: "127.0.0.1", port },
+    addresses: ["10.66.0.2/32"],
+    routes: [],
+    dns: [],
+    mtu: 1280,
+    keepaliveS: 25,
+    protocol: "oxtunnel",
+  };
+}
+
+/** One relay that is at the port of the moment; a round says once that it has moved. */
+function serversAt(port: () => number, takeMove: () => boolean): Servers {
+  return {
+    address: "127.0.0.1",
+    get endpoint() {
+      return { host: "127.0.0.1", port: port() };
+    },
+    outer: [],
+    statuses: [],
+    follow: () => Promise.resolve(false),
+    round: () => Promise.resolve(takeMove()),
+  } as unknown as Servers;
+}
+
+async function keyPair(): Promise<{ privateKey: Uint8Array; publicKey: Uint8Array }> {
+  const keys = await crypto.subtle.generateKey({ name: "X25519" }, true, ["deriveBits"]) as CryptoKeyPair;
+  return {
+    privateKey: new Uint8Array(await crypto.subtle.exportKey("pkcs8", keys.privateKey)).slice(-32),
+    publicKey: new Uint8Array(await crypto.subtle.exportKey("raw", keys.publicKey)),
+  };
+}
+
+/** The plane, with something to be done just after it is told where to connect. */
+function sendingFirst(plane: LocalPlane, onConnect: () => void): LinkPlane {
+  return {
+    connect: (address, port) => {
+      plane.connect(address, port);
+      onConnect();
+    },
+    reach: (address, port) => plane.reach(address, port),
+    moved: () => plane.moved(),
+    hint: () => {},
+    look: (ping) => plane.look(ping),
+    close: () => plane.close(),
+  };
+}
+
 Deno.test("link: once a relay has given a ticket, the first packet to where it has moved goes with the initiation", async () => {
   const arena = new Arena(1024), metrics = new Metrics();
   const relay = idleRelay(arena, metrics, {
@@ -72,52 +134,20 @@ Deno.test("link: once a relay has given a ticket, the first packet to where it h
   driver.start();
   const doors = [door(udp.localPort), door(udp.localPort)];
 
-  const keys = await crypto.subtle.generateKey({ name: "X25519" }, true, ["deriveBits"]) as CryptoKeyPair;
-  const privateKey = new Uint8Array(await crypto.subtle.exportKey("pkcs8", keys.privateKey)).slice(-32);
-  const publicKey = new Uint8Array(await crypto.subtle.exportKey("raw", keys.publicKey));
+  const { privateKey, publicKey } = await keyPair();
   relay.addPeer({ name: "laptop", publicKey: publicKey.toBase64(), allowedIps: ["10.66.0.2/32"] });
-  const invitation: Invitation = {
-    privateKey: privateKey.toBase64(),
-    relayPublicKey: relay.publicKey.toBase64(),
-    endpoint: { host: "127.0.0.1", port: doors[0].port },
-    addresses: ["10.66.0.2/32"],
-    routes: [],
-    dns: [],
-    mtu: 1280,
-    keepaliveS: 25,
-    protocol: "oxtunnel",
-  };
-  const plane = new LocalPlane(invitation, inside, "this test needs no library", {
-    priorities: [],
-    rules: [],
-    compression: false,
-    batching: false,
-    congestionAlgorithm: "none",
-    repair: { ...DEFAULTS.repair, enabled: false },
-  });
+  const invitation = invitationOf(privateKey, relay.publicKey, doors[0].port);
+  const plane = new LocalPlane(invitation, inside, "this test needs no library", PLAIN);
   let at = 0, hasMoved = false, packet = 0;
-  const servers = {
-    address: "127.0.0.1",
-    get endpoint() {
-      return { host: "127.0.0.1", port: doors[at].port };
-    },
-    outer: [],
-    statuses: [],
-    follow: () => Promise.resolve(false),
-    round: () => Promise.resolve(hasMoved).finally(() => hasMoved = false),
-  } as unknown as Servers;
-  const observed: LinkPlane = {
-    connect: (address, port) => {
-      plane.connect(address, port);
-      if (packet > 0) inside.put(udpPacket("10.66.0.2", "8.8.8.8", Uint8Array.of(packet)));
-      packet = 0; // a handshake that is tried again has nothing more
-    },
-    reach: (address, port) => plane.reach(address, port),
-    moved: () => plane.moved(),
-    hint: () => {},
-    look: (ping) => plane.look(ping),
-    close: () => plane.close(),
-  };
+  const servers = serversAt(() => doors[at].port, () => {
+    const had = hasMoved;
+    hasMoved = false;
+    return had;
+  });
+  const observed = sendingFirst(plane, () => {
+    if (packet > 0) inside.put(udpPacket("10.66.0.2", "8.8.8.8", Uint8Array.of(packet)));
+    packet = 0; // a handshake that is tried again has nothing more
+  });
   const link = new Link({
     servers,
     plane: observed,

@@ -20,7 +20,7 @@ function session(
 ): number[] {
   const { budgetPercent, gameDeadlineMs, voiceDeadlineMs } = DEFAULTS.repair;
   const options = repairOptions(kernel, { budgetPercent, gameDeadlineMs, voiceDeadlineMs, predictor });
-  const repair = new Repairs(options, () => {}).takeSender()!;
+  const repair = new Repairs(options, { add() {} }).takeSender()!;
   const report = new Report(), bytes = new Uint8Array(256);
   let counter = 0;
   return lost.map((_, n) => {

@@ -9,7 +9,7 @@ const SESSIONS_MAX = 512;
 
 Deno.test("repair: 512 sessions send repairs and 512 take them, no more until one has ended", () => {
   const options = { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 };
-  const repairs = new Repairs(repairOptions(new PortableShardKernel(), options), () => {});
+  const repairs = new Repairs(repairOptions(new PortableShardKernel(), options), { add() {} });
   const senders = Array.from({ length: SESSIONS_MAX }, () => repairs.takeSender());
   const receivers = Array.from({ length: SESSIONS_MAX }, () => repairs.takeReceiver(0));
   assert(senders.every(Boolean) && receivers.every(Boolean));

@@ -219,24 +219,46 @@ Deno.test("repair sender: interleaved blocks bring back a burst that is longer t
   assertEquals([...back].sort(), [10, 11, 12, 13]);
 });
 
+/** A packet, and what is reported and planned before it. */
+const PACKET = fc.record({
+  gapUs: fc.oneof(fc.constant(0), fc.constant(GAP_US), fc.integer({ min: 0, max: 400_000 })),
+  length: fc.oneof(fc.constant(100), fc.integer({ min: 20, max: SYMBOL_MAX_BYTES })),
+  lane: fc.constantFrom(0, 0, 0, 1, 2),
+  lossRate: fc.double({ min: 0, max: 0.6, noNaN: true }),
+  runLength: fc.double({ min: 1, max: 6, noNaN: true }),
+  queueUs: fc.constantFrom(0, 0, 50_000),
+  isReported: fc.boolean(),
+});
+const RUN = fc.record({
+  packets: fc.array(PACKET, { minLength: 100, maxLength: 200 }),
+  budget: fc.constantFrom(0.05, 0.25, 1),
+  scheme: fc.constantFrom(...REPAIR_SCHEMES),
+  share: fc.constantFrom(undefined, undefined, 1),
+});
+
+/** PROTOCOL R96: windows that begin with a repair hold most. */
+function keepsBudget(repairs: Spent[], sources: Spent[], budget: number): void {
+  for (const { atUs } of repairs) {
+    const within = (one: Spent) => one.atUs >= atUs && one.atUs < atUs + 1e6;
+    const spent = repairs.filter(within).reduce((sum, { bytes }) => sum + bytes, 0);
+    const before = sources.findLast((one) => one.atUs < atUs);
+    const earned = sources.filter((one) => one === before || within(one)).reduce(
+      (sum, { bytes }) => sum + bytes,
+      0,
+    );
+    const largest = sources.reduce((most, { bytes }) => Math.max(most, bytes), 0) + FRAME_HEAD_BYTES + 11;
+    assertLessOrEqual(spent, budget * earned + largest + 1e-6);
+  }
+}
+
+interface Spent {
+  atUs: number;
+  bytes: number;
+}
+
 Deno.test("repair sender: no second has more repair than the budget and one repair, whatever is sent, planned and reported", () => {
-  const packet = fc.record({
-    gapUs: fc.oneof(fc.constant(0), fc.constant(GAP_US), fc.integer({ min: 0, max: 400_000 })),
-    length: fc.oneof(fc.constant(100), fc.integer({ min: 20, max: SYMBOL_MAX_BYTES })),
-    lane: fc.constantFrom(0, 0, 0, 1, 2),
-    lossRate: fc.double({ min: 0, max: 0.6, noNaN: true }),
-    runLength: fc.double({ min: 1, max: 6, noNaN: true }),
-    queueUs: fc.constantFrom(0, 0, 50_000),
-    isReported: fc.boolean(),
-  });
-  const run = fc.record({
-    packets: fc.array(packet, { minLength: 100, maxLength: 200 }),
-    budget: fc.constantFrom(0.05, 0.25, 1),
-    scheme: fc.constantFrom(...REPAIR_SCHEMES),
-    share: fc.constantFrom(undefined, undefined, 1),
-  });
   let repairs = 0;
-  const property = fc.property(run, ({ packets, budget, scheme, share }) => {
+  const property = fc.property(RUN, ({ packets, budget, scheme, share }) => {
     const wire = new Wire(new RepairSender(kernel)), { sender } = wire;
     const deadlinesUs = [60_000, 100_000, 250_000], classes = [CLASS_GAME, CLASS_VOICE, CLASS_BULK];
     const sources: { atUs: number; bytes: number; lane: number }[] = [],
@@ -285,18 +307,7 @@ Deno.test("repair sender: no second has more repair than the budget and one repa
     }
     for (let lane = 0; lane < LANES; lane++) {
       const own = wire.repairs.filter(({ numbers }) => laneOf.get(numbers[0]) === lane);
-      // PROTOCOL R96: windows that begin with a repair hold most.
-      for (const { atUs } of own) {
-        const within = (one: { atUs: number }) => one.atUs >= atUs && one.atUs < atUs + 1e6;
-        const spent = own.filter(within).reduce((sum, { bytes }) => sum + bytes, 0);
-        const before = sources.findLast((one) => one.lane === lane && one.atUs < atUs);
-        const earned = sources.filter((one) => one.lane === lane && (one === before || within(one)))
-          .reduce((sum, { bytes }) => sum + bytes, 0);
-        const largest = sources.filter((one) =>
-          one.lane === lane
-        ).reduce((most, { bytes }) => Math.max(most, bytes), 0) + FRAME_HEAD_BYTES + 11;
-        assertLessOrEqual(spent, budget * earned + largest + 1e-6);
-      }
+      keepsBudget(own, sources.filter((one) => one.lane === lane), budget);
     }
   });
   fc.assert(property, { numRuns: 40 });
@@ -317,7 +328,7 @@ function session(
     voiceDeadlineMs: 100,
     ...own,
   });
-  const repair = new Repairs(options, () => {}).takeSender()!,
+  const repair = new Repairs(options, { add() {} }).takeSender()!,
     wire = new Wire(repair.sender),
     report = new Report();
   if (lossAhead !== undefined) repair.predictor = { lossAhead, observe() {} };
@@ -384,7 +395,7 @@ Deno.test("repair switches: a prediction raises repair where that is switched on
 
 Deno.test("repair switches: reports that come all at once are judged a few times", () => {
   const options = repairOptions(kernel, { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 });
-  const repair = new Repairs(options, () => {}).takeSender()!;
+  const repair = new Repairs(options, { add() {} }).takeSender()!;
   let steps = 0;
   repair.predictor = { lossAhead: 0, observe: () => steps++ };
   const report = new Report();

@@ -62,9 +62,8 @@ class Sending {
       voiceDeadlineMs: 100,
       ...config,
     });
-    const pool = new Repairs(options, (name, amount = 1) => {
-      this.counted[name] = (this.counted[name] ?? 0) + amount;
-    });
+    const add = (name: string, amount = 1) => this.counted[name] = (this.counted[name] ?? 0) + amount;
+    const pool = new Repairs(options, { add });
     this.repair = new SessionRepair(pool, { highestReceived: () => -1, hasten: () => {} });
   }
 

@@ -21,6 +21,7 @@ import {
   streamNumberOf,
   writeStreamAddress,
 } from "../../src/wire/stream.ts";
+import { IDLE_PORT } from "../kit/fakes.ts";
 
 const SEED = Number(Deno.env.get("FUZZ_SEED") ?? 20260101);
 const DATA = 0x40, INITIATION = 0xc1, RESPONSE = 0xc2, COOKIE = 0xc3;
@@ -344,6 +345,32 @@ Deno.test("stream: handshakes beyond a source's share are lost, data is not", as
   });
 });
 
+/** A Worker's socket, which brings a forged source and notes the lengths of what it sends. */
+function socketOf(sent: number[]): Port {
+  return {
+    ...IDLE_PORT,
+    receive: (burst) => {
+      const row = burst.grow(40, TO_PARSE);
+      burst.address.set(parseAddress("100::5")!, 4 * row); // a source that somebody has forged
+      return 1;
+    },
+    transmit: ({ count, next, length }) => {
+      for (let row = 0; row < count; row++) if (next[row] === TO_TRANSMIT) sent.push(length[row]);
+    },
+    wait: { by: "descriptor", descriptor: 7 },
+  };
+}
+
+/** The datagrams of a burst as "kind of connection", sorted. */
+function namesOf(burst: Burst): string[] {
+  return Array.from({ length: burst.count }, (_, row) => {
+    assertEquals(burst.next[row], TO_PARSE);
+    return `${burst.view.getUint8(burst.offset[row]).toString(16)} of ${
+      streamNumber(burst.address, 4 * row)
+    }`;
+  }).sort();
+}
+
 Deno.test("stream: each datagram goes to the Worker that its id names, and answers find their connection", async () => {
   const workers = 2;
   const mailboxes = openMailboxes(workers + 1);
@@ -370,14 +397,7 @@ Deno.test("stream: each datagram goes to the Worker that its id names, and answe
         inner.forEach((mailbox, i) => mailbox.receive(bursts[i]));
         return bursts[0].count + bursts[1].count === 7;
       });
-      const got = bursts.map((burst) =>
-        Array.from({ length: burst.count }, (_, row) => {
-          assertEquals(burst.next[row], TO_PARSE);
-          return `${burst.view.getUint8(burst.offset[row]).toString(16)} of ${
-            streamNumber(burst.address, 4 * row)
-          }`;
-        }).sort()
-      );
+      const got = bursts.map(namesOf);
       const [a, b] = numbers;
       const initiations = [[`c1 of ${b}`], [`c1 of ${a}`]];
       assertEquals(a % workers, 1);
@@ -386,21 +406,7 @@ Deno.test("stream: each datagram goes to the Worker that its id names, and answe
 
       // And back: a Worker's rows for a connection leave by the mailbox, the others by its socket.
       const sent: number[] = [];
-      const socket: Port = {
-        description: "socket",
-        localPort: 1,
-        receive: (burst) => {
-          const row = burst.grow(40, TO_PARSE);
-          burst.address.set(parseAddress("100::5")!, 4 * row); // a source that somebody has forged
-          return 1;
-        },
-        transmit: ({ count, next, length }) => {
-          for (let row = 0; row < count; row++) if (next[row] === TO_TRANSMIT) sent.push(length[row]);
-        },
-        onReadable: () => {},
-        close: () => {},
-        wait: { by: "descriptor", descriptor: 7 },
-      };
+      const socket = socketOf(sent);
       const side = new StreamSide(socket, inner[1], workers);
       assertEquals(side.wait, socket.wait, "it is waited for as its port is");
       const { wait: _wait, ...plain } = socket;

@@ -12,7 +12,7 @@ import { STOP_MS, WorkerHandle, type WorkerLike } from "../../src/serve/worker_h
 import { WorkerPool } from "../../src/serve/worker_pool.ts";
 import type { RelaySnapshot } from "../../src/session/peer_record.ts";
 
-const WORKERS = 2, ASKERS = 20;
+const WORKERS = 2, ASKERS = 20, HOUR_MS = 3_600_000;
 const TOKEN = "a-token-of-a-test";
 const KEY = "w7mYSzvpyVRzRXBL7wUgT8YWQBVQAySOhwJlQ8rFgUU=";
 
@@ -51,7 +51,7 @@ function adminOf(pool: WorkerPool) {
   return createAdmin({
     metrics: pool.metrics,
     status: () => ({ name: "oxrelay", version: "1", startedAt: new Date(), exit: "tun", listen: "[::]:1" }),
-    snapshot: () => pool.snapshot(),
+    snapshot: (maxAgeMs) => pool.snapshot(maxAgeMs),
     applicationsInMetrics: () => true,
     config: () => ({}),
     adminToken: () => TOKEN,
@@ -81,48 +81,55 @@ Deno.test("pool: scrapes and status at one time share one snapshot of each Worke
     if (i % paths.length === 1) assertEquals(JSON.parse(text).applications, { zoom: 6 });
   }
   assertEquals(asked(), WORKERS);
+  // What the operator asks for is of the moment.
+  const ask = (path: string) => app.request(`http://127.0.0.1${path}`, { headers });
+  await ask("/v1/status");
+  assertEquals(asked(), 2 * WORKERS, "one for peers and applications together");
 });
 
 Deno.test("pool: after a change of peers nobody gets the snapshot from before", async () => {
   const { pool, asked, answer, hold } = countingPool();
   answer();
-  await pool.snapshot();
+  await pool.snapshot(HOUR_MS);
+  await pool.snapshot(HOUR_MS);
+  assertEquals(asked(), WORKERS);
   const peer = { name: "phone", publicKey: KEY, allowedIps: ["10.66.0.2/32"], created: "2026" };
   await pool.setPeers([peer]);
-  await pool.snapshot();
+  await pool.snapshot(HOUR_MS);
   assertEquals(asked(), 2 * WORKERS);
   // Nor one that was under way meanwhile.
   await pool.setPeers([]);
   hold();
-  const before = pool.snapshot();
+  const before = pool.snapshot(HOUR_MS);
   await pool.setPeers([peer]);
-  const after = pool.snapshot();
+  const after = pool.snapshot(HOUR_MS);
   answer();
   assert(await after !== await before);
   assertEquals(asked(), 4 * WORKERS);
 });
 
-Deno.test("recent: an answer is good for its time from when it was begun, and a failure for nobody later", async () => {
+Deno.test("recent: an answer is good for as long as its asker allows, from when it was begun, and a failure for nobody later", async () => {
   let nowMs = 0, read = 0;
   let failing = false;
   const recent = new Recent(
     () => failing ? Promise.reject(new Error("out of order")) : Promise.resolve({ read: ++read }),
-    900,
     () => nowMs,
   );
-  const first = await recent.take();
+  const first = await recent.take(900);
   nowMs = 899;
-  assertStrictEquals(await recent.take(), first);
+  assertStrictEquals(await recent.take(900), first);
   nowMs = 900;
-  assertEquals(await recent.take(), { read: 2 });
+  assertEquals(await recent.take(900), { read: 2 });
+  assertEquals(await recent.take(0), { read: 3 }, "who wants it of the moment gets it so");
+  assertEquals(await recent.take(1), { read: 3 }, "and others have it too");
   recent.forget();
-  assertEquals(await recent.take(), { read: 3 });
+  assertEquals(await recent.take(900), { read: 4 });
   failing = true;
   recent.forget();
-  const both = [recent.take(), recent.take()];
+  const both = [recent.take(900), recent.take(900)];
   for (const one of both) await assertRejects(() => one, Error, "out of order");
   failing = false;
-  assertEquals(await recent.take(), { read: 4 });
+  assertEquals(await recent.take(900), { read: 5 });
 });
 
 /** A Worker that starts, and never answers anything else. */

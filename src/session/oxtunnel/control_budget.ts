@@ -1,8 +1,8 @@
 // Hot path.
 /**
- * What a peer's control frames may cost: each kind has a price, about the microseconds of one core that obeying it and
- * answering it takes, and each peer a purse that fills with time. Invariant: however many frames a peer sends, over however
- * many sessions, no more is done for it than PRICE_PER_SECOND a second and one purse at once. Obeys nothing itself.
+ * What a peer's control frames may cost: each kind has a price, about the microseconds of one core that obeying and
+ * answering the frame takes, and each peer a purse that fills with time. Invariant: however many frames a peer sends, over
+ * however many sessions, they cost no more than PRICE_PER_SECOND a second and one purse at once. Obeys nothing itself.
  * Keeps PROTOCOL R99.
  */
 import {

@@ -1,7 +1,7 @@
 /**
- * What peers wish for their flows (PROTOCOL §14, hint), and what this end wishes for its own. Invariant: a hint is asked
- * only about packets of the session that it came by, at most 64 are kept for one, and none outlives its time or its
- * session. Decides about no flow that nobody named.
+ * What peers wish for their flows (PROTOCOL §14, hint), and what this end wishes for its own. Invariant: a hint of the other
+ * end is applied to packets of its own session only, at most 64 are kept for a session, and none outlives its lifetime or
+ * its session. Does not classify flows that no hint names.
  * Keeps PROTOCOL R56.
  */
 import { CLASS_BULK, CLASS_DEFAULT } from "../../control/traffic_class.ts";
@@ -12,7 +12,7 @@ import type { Hint } from "../../wire/control.ts";
 export const HINTS_MAX = 64;
 /** Between two looks at what is over, so that short lives cost little. */
 const EXPIRE_US = 1_000_000;
-/** Nobody has named the flow. */
+/** No hint names the flow. */
 export const NO_HINT = 255;
 
 /** The packets that a hint names. All zeros, as IPv4 or IPv6, is any such address; :: is any of both. */
@@ -37,7 +37,7 @@ interface KeptHint extends OwnHint {
 }
 
 export class Hints {
-  /** Changes, for a session's row, with every change of what holds for it; 0 where nobody has said anything. */
+  /** By session row: another number after every change of the hints that apply there; 0 where no hint does. */
   readonly version: Uint32Array;
   /** When `expire` is next to be called, or Infinity. */
   dueUs = Infinity;
@@ -50,7 +50,7 @@ export class Hints {
     this.version = new Uint32Array(rows);
   }
 
-  /** A session begins: this end's own hints hold for it. */
+  /** A session begins: this end's own hints apply to its packets. */
   begin(session: number): void {
     this.end(session);
     this.version[session] = this.own.length === 0 ? 0 : this.#next();

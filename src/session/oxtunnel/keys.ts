@@ -57,7 +57,7 @@ export class KeyExchange {
   partsToSend = 0;
   /** What this end sends, a request or an answer. */
   message: Uint8Array = EMPTY;
-  /** Messages of the other end that were computed with, whatever came of it. */
+  /** Messages of the other end that were computed with, those that made no keys included. */
   computed = 0;
   readonly #o: KeyExchangeOptions;
   #chain: Uint8Array;
@@ -115,7 +115,7 @@ export class KeyExchange {
    * Takes the part in the control frame whose body is at `at`. Returns the keys of `epoch + 1` when it was the last
    * one needed; the caller wipes them, the chain excepted, which stays here.
    * @param mayCompute whether the other end's message may be computed with now: a request not before the last one's
-   * keys are gone. It will come again.
+   * keys are overwritten. The other end repeats the message.
    */
   onPart(view: DataView, at: number, mayCompute: boolean): EpochSecrets | undefined {
     const role = readKeyRole(view, at), epoch = readKeyEpoch(view, at);

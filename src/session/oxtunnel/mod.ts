@@ -40,8 +40,7 @@ export class Oxtunnel implements Protocol {
     const trusted = new TrustedLinks(options.trusted);
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
     this.#host = new OxHost(shared, outbox, this.tickets);
-    const repairs = options.repair &&
-      new Repairs(options.repair, (name, amount = 1) => shared.metrics.add(name, amount));
+    const repairs = options.repair && new Repairs(options.repair, shared.metrics);
     this.sessions = new OxSessions(shared, outbox, options.datagramAead, trusted, repairs, options.rates);
     this.#negotiation = new Negotiation(parts, options, trusted, this.#host, this.sessions);
   }

@@ -7,7 +7,7 @@
  */
 import { PathSize } from "../../control/path_size.ts";
 import type { PathRate } from "../../rate/path_rate.ts";
-import { SessionRepair } from "../../repair/session_repair.ts";
+import type { SessionRepair } from "../../repair/session_repair.ts";
 import { type Burst, TO_SEAL_DATAGRAM } from "../../vector/burst.ts";
 import {
   CONTROL_PATH_CHALLENGE,
@@ -18,7 +18,6 @@ import {
   readPathLow,
   readSequence,
 } from "../../wire/control.ts";
-import { FEATURE_SLIDING_WINDOW } from "../../wire/parameters.ts";
 import type { Report } from "../../wire/report.ts";
 import type { OxHost } from "./host.ts";
 import type { KeyExchange } from "./keys.ts";
@@ -28,9 +27,9 @@ import { Closing } from "./subjects/closing.ts";
 import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
-import { LoneRepairs } from "./subjects/lone_repairs.ts";
 import { RateFinder } from "./subjects/rate.ts";
 import { Reliable } from "./subjects/reliable.ts";
+import { LossRepair } from "./subjects/repair.ts";
 import { Reports } from "./subjects/reports.ts";
 import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
 import { SizeProbes, SizeReplies } from "./subjects/size_probes.ts";
@@ -101,13 +100,12 @@ export class OxSession implements SessionContext {
     this.isNew = options.isInitiator;
     this.aead = options.aead;
     this.features = options.features;
-    const { repairs } = sessions, canRepair = (options.features & FEATURE_SLIDING_WINDOW) !== 0;
-    this.repair = canRepair && repairs !== undefined ? new SessionRepair(repairs, this) : undefined;
     this.reportIntervalUs = options.reportIntervalUs;
     this.paths = new OxPaths(host, this);
     this.size = new PathSize(options.datagramMaxBytes);
     const { spareRows, remoteIds, keys } = options;
-    const reliable = this.#reliable = new Reliable(this);
+    const reliable = this.#reliable = new Reliable(this), lossRepair = new LossRepair(this, sessions.repairs);
+    this.repair = lossRepair.repair;
     this.#subjects = [
       this.#closing = new Closing(this),
       reliable,
@@ -118,7 +116,7 @@ export class OxSession implements SessionContext {
       this.hints = new HintExchange(this, reliable),
       new TicketExchange(this, reliable),
       this.#keys = new KeyRenewal(this, keys),
-      ...(this.repair ? [new LoneRepairs(this, this.repair)] : []),
+      lossRepair,
       this.#sizeProbes = new SizeProbes(this, this.size),
       this.rate = new RateFinder(this),
     ];
@@ -164,11 +162,6 @@ export class OxSession implements SessionContext {
   /** Whether a close has still to be sent. */
   get isClosing(): boolean {
     return this.#closing.isClosing;
-  }
-
-  /** The highest counter that was accepted from the other end, -1 before the first. */
-  highestReceived(): number {
-    return this.host.shared.table.replay.highest[this.row];
   }
 
   speak(): void {

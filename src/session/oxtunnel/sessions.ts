@@ -1,8 +1,8 @@
 // Hot path.
 /**
  * OxTunnel's sessions as columns beside the session table: what a data datagram reads and changes (PROTOCOL §12 to
- * §17). Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. What is rare is in
- * session/oxtunnel/session.ts, one object a session.
+ * §17). Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. Control frames are
+ * session/oxtunnel/session.ts's, one object a session.
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
 import type { Rates } from "../../rate/pool.ts";
@@ -34,15 +34,15 @@ import type { TrustedLinks } from "./trusted_links.ts";
 
 /** No epoch waits to be seen. */
 const NO_PHASE = 2;
-/** A report is due at once after so many datagrams (PROTOCOL §14). */
+/** Datagrams after which a report is due at once (PROTOCOL §14). */
 const REPORT_DATAGRAMS = 4096;
-/** A report of so many datagrams, of a gap or of a mark is due after one interval, others after several. */
+/** A report of this many datagrams, of a gap or of a mark is due after one interval, others after several. */
 const REPORT_SOON_DATAGRAMS = 8;
 const REPORT_PATIENCE = 3;
 const CONGESTION_EXPERIENCED = 3;
 /** More rows than can be on their way between the look at a limit and the counting: a few bursts. */
 const LIMIT_MARGIN = 1024;
-// Per epoch: datagrams that are sealed at most, and failed openings after which its keys go (PROTOCOL §15).
+// Per epoch: datagrams that are sealed at most, and failed openings after which its keys are overwritten (PROTOCOL §15).
 const SEALED_MAX_AES = 2 ** 28;
 /** Some 10 ms of work at worst, as ML-KEM is in TypeScript. */
 const EXCHANGES_PER_BURST = 8;
@@ -60,7 +60,7 @@ export interface SessionVerbs {
     answerEarly(burst: Burst, row: number): void;
   };
   readonly size: PathSize;
-  readonly repair: SessionRepair | undefined;
+  readonly repair: Pick<SessionRepair, "datagramReceived"> | undefined;
   readonly reportIntervalUs: number;
   readonly pingIntervalUs: number;
   readonly dueUs: number;
@@ -127,6 +127,11 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   /** Undefined where no rate is to be found. */
   readonly rates: Rates | undefined;
   readonly #s: Shared;
+  // Columns of the tables of sessions and paths that each packet reads.
+  readonly #pathOf: Uint32Array;
+  readonly #datagramBytes: Uint16Array;
+  readonly #acknowledged: Float64Array;
+  readonly #searchAtUs: Float64Array;
   readonly #outbox: Outbox;
   /** The first counter of the present epoch. */
   readonly #epochCounter: Float64Array;
@@ -142,6 +147,10 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     rates: Rates | undefined,
   ) {
     this.#s = shared;
+    this.#pathOf = shared.table.path;
+    this.#datagramBytes = shared.paths.datagramBytes;
+    this.#acknowledged = shared.paths.acknowledged;
+    this.#searchAtUs = shared.paths.searchAtUs;
     this.#outbox = outbox;
     this.repairs = repairs;
     this.rates = rates;
@@ -220,12 +229,12 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.#limitSending(session);
   }
 
-  /** The largest inner packet that the session's datagrams take now, bytes. The one place that says it. */
+  /** The largest inner packet that the session's datagrams take now, bytes. Only this function knows the overhead. */
   innerMtu(session: number): number {
-    return this.#s.paths.datagramBytes[this.#s.table.path[session]] - DATAGRAM_OVERHEAD_BYTES;
+    return this.#datagramBytes[this.#pathOf[session]] - DATAGRAM_OVERHEAD_BYTES;
   }
 
-  /** After a datagram with a plaintext of so many bytes was numbered: large ones show what the path takes. */
+  /** After a datagram whose plaintext has `plaintextBytes` was numbered: large datagrams show what the path takes. */
   noteSize(session: number, plaintextBytes: number, nowUs: number): void {
     if (plaintextBytes <= BASE_BYTES - DATAGRAM_OVERHEAD_BYTES) return;
     const rest = this.of[session]!;
@@ -304,7 +313,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     }
   }
 
-  /** Notes that something arrived that the other end wants to hear of, sooner when it is more than all being well. */
+  /** Notes that something arrived that is to be reported to the other end, sooner after a loss or a congestion mark. */
   elicited(session: number, id: number, nowUs: number): void {
     const { reportAtUs, isPressing, of } = this;
     if (of[session]!.isReportDue) return;
@@ -320,7 +329,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     }
   }
 
-  /** After a report was written: what it says is said. */
+  /** After a report was written: nothing waits to be reported. */
   reported(session: number, nowUs: number): void {
     this.reportAtUs[session] = Infinity;
     this.reportedUs[session] = nowUs;
@@ -349,11 +358,11 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
    * The caller has asked `sendable`.
    */
   number(burst: Burst, row: number, connectionId: number): void {
-    const { table, paths } = this.#s;
+    const { table } = this.#s;
     const { view, offset, next, counter, headerBytes, phase } = burst;
     const session = burst.session[row];
     counter[row] = table.sendCounter[session];
-    const bytes = counterBytes(counter[row], paths.acknowledged[table.path[session]]);
+    const bytes = counterBytes(counter[row], this.#acknowledged[this.#pathOf[session]]);
     if (bytes === 0) {
       next[row] = DROP.no_session;
       return;
@@ -373,18 +382,17 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
       this.#s.timers.hasten(id, this.pingAtUs[session]);
     }
     this.#outbox.traversed(id, nowUs);
-    const { table, paths } = this.#s;
-    if (nowUs >= paths.searchAtUs[table.path[session]]) {
+    if (nowUs >= this.#searchAtUs[this.#pathOf[session]]) {
       this.of[session]!.size.onUse(nowUs);
       this.of[session]!.sizeChanged();
     }
     if (
       nowUs >= this.rekeyAtUs[session] ||
-      table.sendCounter[session] > this.rekeyCounter[session]
+      this.#s.table.sendCounter[session] > this.rekeyCounter[session]
     ) this.of[session]!.renew(nowUs);
   }
 
-  /** A report, when it is due soon, rides in front of the packet in `row`; returns nothing (PROTOCOL §14). */
+  /** Writes a report that is due soon in front of the packet in `row` (PROTOCOL §14). */
   carryReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
     const session = burst.session[row];
     const rest = this.of[session]!;
@@ -398,10 +406,10 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.of[session]!.ping();
   }
 
-  /** Adds what the peer's sessions have to say by themselves to the burst; false when it was full before all was said. */
+  /** Adds the control datagrams of the peer's sessions to the burst; false when the burst was full before all were added. */
   pollTransmit(burst: Burst, id: number, nowUs: number): boolean {
     const { current, previous } = this.#s.peers;
-    // One that was replaced is silent, for its successor may have another path, where its ids must not be seen.
+    // A session that was replaced sends nothing: the path may be another now, where the old ids must not be seen.
     return this.#say(current[id], burst, nowUs) &&
       (!this.#isClosing(previous[id]) || this.#say(previous[id], burst, nowUs));
   }

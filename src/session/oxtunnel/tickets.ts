@@ -9,7 +9,7 @@ import type { Primitives } from "../../codec/kernels.ts";
 
 /** How long a ticket is good. */
 export const TICKET_LIFE_US = 43_200_000_000;
-/** A key seals tickets for so long, and opens them for as long again: each outlives the tickets that it has sealed. */
+/** Time for which a key seals tickets, and then opens them: each key outlives the tickets that it has sealed. */
 const KEY_US = TICKET_LIFE_US;
 const SECRET_BYTES = 32;
 const TAG_BYTES = 16;
@@ -19,17 +19,17 @@ const SEALED_AT = 5;
 const TEXT_BYTES = SECRET_BYTES + 8;
 export const OWN_TICKET_BYTES = SEALED_AT + TEXT_BYTES + TAG_BYTES;
 
-/** What a client needs to come back; secret. It survives the client that it was given to. */
+/** What a client needs to resume; secret. A ticket outlives the client object that it was given to. */
 export interface Ticket {
   /** As the relay gave it, 1 to 192 bytes, which only the relay can read. */
   bytes: Uint8Array;
   /** 32 bytes. */
   secret: Uint8Array;
-  /** Wall clock at which it ends, in microseconds since 1970. */
+  /** When the ticket ends, wall clock, microseconds since 1970. */
   expiresUnixUs: number;
 }
 
-/** A copy of its own, or undefined of none. */
+/** A copy in memory of its own; undefined without a ticket. */
 export function copyTicket(ticket: Ticket | undefined): Ticket | undefined {
   if (!ticket) return undefined;
   const { bytes, secret, expiresUnixUs } = ticket;
@@ -48,7 +48,7 @@ export interface TicketHolders {
   readonly generation: Uint32Array;
 }
 
-/** The keys of one Worker: it gives tickets to the peers that it owns, whose initiations come to it alone. */
+/** The keys of one Worker: it gives tickets to the peers that it owns, whose initiations come to no other Worker. */
 export class TicketKeys {
   /** When `rotate` is due; Infinity before the first ticket. */
   dueUs = Infinity;
@@ -128,7 +128,7 @@ export class TicketKeys {
   }
 }
 
-/** Whose ticket it is: the static key, and the place in the table, which a peer that was removed never has again. */
+/** Whose ticket, as bytes: the static key, and the place in the table, which a peer that was removed never has again. */
 function holder(peers: TicketHolders, id: number): Uint8Array {
   const { publicKey } = peers.get(id)!;
   const bytes = new Uint8Array(publicKey.length + 8);

@@ -1,7 +1,7 @@
 /**
- * The end of a session by agreement (PROTOCOL §14, close): who closes says so three times, and then the keys are erased; who
- * hears it forgets the session at once. Invariant: a session is closed once, for one reason. Does not say why: the caller
- * knows the reason.
+ * The close of a session (PROTOCOL §14): the end that closes sends three closes, 100 ms apart, and then erases the keys; the
+ * end that receives one ends the session at once. Invariant: a session is closed once, for one reason, which the caller
+ * gives. Does not stop data: the caller has taken the session out of use.
  * Keeps PROTOCOL R57.
  */
 import type { Burst } from "../../../vector/burst.ts";

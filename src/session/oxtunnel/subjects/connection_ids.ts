@@ -1,7 +1,7 @@
 /**
  * The connection ids of a session (PROTOCOL §14, §17): spare ones that this end gives out, and the other end's that no path
- * has seen yet. Invariant: an id is one row of the session table, the numbers of ids rise by one, and whoever uses an id up
- * is given another, 1024 in all. Does not decide when a path needs another id.
+ * has seen yet. Invariant: an id is one row of the session table, the numbers of ids rise by one, and an end that
+ * uses an id gets another, 1024 in all. Does not decide when a path needs another id.
  */
 import { NONE } from "../../../vector/arena.ts";
 import type { Burst } from "../../../vector/burst.ts";
@@ -22,7 +22,7 @@ import type { SessionContext } from "./subject.ts";
 export const SPARE_IDS = 2;
 /** Ids of one session that are good at a time, besides its first. */
 const IDS_MAX = 8;
-/** Ids that a session gives out in all; who has used them up makes a handshake. */
+/** Ids that a session gives out in all; an end that has used all makes a handshake. */
 const IDS_EVER = 1024;
 const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + 7 + 4 * CONNECTION_IDS_MAX;
 
@@ -56,7 +56,7 @@ export class ConnectionIds extends ReliableSubject {
     return this.#remoteIds.shift() ?? NONE;
   }
 
-  /** The other end has begun to use the id of `row`: it gets another in its place. */
+  /** The other end has begun to use the id of `row`, and gets another spare id. */
   onUsed(row: number): void {
     const { table } = this.session.host.shared;
     const number = this.#ownRows.indexOf(row);

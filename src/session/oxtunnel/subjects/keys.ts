@@ -1,5 +1,5 @@
 /**
- * A session's next epoch (PROTOCOL §15): when this end asks for it, repeats what it asked, computes what the other end asks,
+ * A session's next epoch (PROTOCOL §15): when this end asks for one, repeats its request, answers the other end's,
  * sends under the new keys and overwrites the old ones. The exchange itself is session/oxtunnel/keys.ts's. Invariant: one
  * exchange is under way at a time, and none is asked for or answered before the keys of the last epoch are overwritten.
  * Keeps PROTOCOL R58 and R59.

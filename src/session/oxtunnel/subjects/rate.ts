@@ -1,6 +1,6 @@
 /**
- * The rate of a session's path, found while transfers go there: each report is shown to the `PathRate` (rate/path_rate.ts) that
- * the session has from its first transfer on, and what is found is told to the pool. Invariant: the session gives its
+ * The rate of a session's path, found while transfers go there: each report goes to the `PathRate` (rate/path_rate.ts) that
+ * the session has from its first transfer on, and the pool gets the rate that was found. Invariant: the session gives its
  * `PathRate` back when the path is idle, and at the end. Writes nothing, and holds no packet back: queues do.
  */
 import type { Report } from "../../../wire/report.ts";

@@ -1,7 +1,7 @@
 /**
  * Reports of a session (PROTOCOL §14): which of the other end's datagrams arrived, sent alone or in front of a packet that
- * leaves; and what the other end reports, which the other subjects hear of. Invariant: a report goes over the last counters
- * of the report before again, in case that one was lost, and grows no larger than its room. Does not decide when a report
+ * leaves; and what the other end reports, which the other subjects hear of. Invariant: a report repeats the last counters
+ * of the report before, in case that one was lost, and grows no larger than its room. Does not decide when a report
  * is due: session/oxtunnel/sessions.ts does.
  */
 import { HEADROOM, SLOT_BYTES, TAILROOM } from "../../../vector/arena.ts";
@@ -11,7 +11,7 @@ import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { SHORT_HEADER_MAX_BYTES } from "../../../wire/oxtunnel.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
-/** Counters that a report goes over again, in case the last report was lost. */
+/** Counters of the report before that a report repeats, in case that one was lost. */
 const OVERLAP = 32;
 /** A report's frame without bitmap and sections but for ECN's. */
 const FIXED_BYTES = FRAME_HEAD_BYTES + 15 + 12;

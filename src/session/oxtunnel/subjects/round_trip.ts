@@ -47,7 +47,7 @@ export class RoundTrip implements Subject {
     this.#session = session;
   }
 
-  /** Whether the path is dead: data went out, and nothing answered it nor the pings that followed. */
+  /** Whether the path is dead: data went out, and nothing answered the data nor the pings that followed. */
   get isSilent(): boolean {
     const { sessions, row } = this.#session;
     return sessions.unanswered[row] > PINGS_MAX;

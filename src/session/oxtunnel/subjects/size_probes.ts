@@ -1,7 +1,7 @@
 /**
- * Probes for the size of a session's path and the replies to the other end's (PROTOCOL §17): what control/path_size.ts
- * decides is sent, and what comes is shown to it. Invariant: a probe is alone in its datagram and comes last, and a reply
- * names the size that arrived, whatever the frame says. Decides no size.
+ * Probes for the size of a session's path, and the replies to the other end's probes (PROTOCOL §17): sends the probes that
+ * control/path_size.ts decides on, and gives it the replies, reports and pongs that arrive. Invariant: a probe is alone in
+ * its datagram and comes last; a reply names the size that arrived, whatever the frame says. Decides no size.
  * Keeps PROTOCOL R83.
  */
 import type { PathSize } from "../../../control/path_size.ts";
@@ -55,8 +55,8 @@ export class SizeReplies implements Subject {
 /** Sends this end's probes. */
 export class SizeProbes implements Subject {
   /**
-   * A probe that is lost for its size shall take nothing else with it. It comes last: what is shorter and follows would be
-   * of one message with the probe, which UDP_SEGMENT lets a router take or drop as a whole.
+   * When a probe is lost for its size, no other frame shall be lost with the probe. Probes come last: a shorter datagram
+   * behind one would be of one message with the probe, which UDP_SEGMENT lets a router take or drop as a whole.
    */
   readonly isAlone = true;
   readonly #session: SessionContext;

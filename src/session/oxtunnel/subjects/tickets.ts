@@ -1,7 +1,8 @@
 /**
  * Tickets of a session (PROTOCOL §16): a relay gives the other end one, and another when half its life is over; a client
- * keeps the last. The relay's keys are session/oxtunnel/tickets.ts's. Invariant: a ticket's secret is told only where nobody
- * on the way can read it, now or with a quantum computer where ML-KEM was accepted, and is overwritten when it is told.
+ * keeps the last. The relay's keys are session/oxtunnel/tickets.ts's. Invariant: a ticket's secret is sent only where nobody
+ * on the way can read the datagram, not even later by a quantum computer where ML-KEM was accepted, and is overwritten once
+ * the other end has the ticket.
  * Keeps PROTOCOL R78.
  */
 import type { Burst } from "../../../vector/burst.ts";
