@@ -2,10 +2,14 @@
 //! (draft-ietf-ccwg-bbr) in the form that one hop's end needs. The model is the greatest rate of delivery of the last two
 //! probes and the least round trip of ten seconds; a state asks by its gains for more, less or as much. Invariant: losses
 //! below LOSS_THRESHOLD change nothing, those above bound the bytes on their way; samples of a sender without data never
-//! lower the model. Reduced against the draft: lower bounds obey the threshold as well, and there is no ECN. Bytes, bytes a
-//! second and microseconds; reads no clock and knows no segments.
+//! lower the model. Other than in the draft, lower bounds obey the threshold as well and rise again in each round trip without
+//! too many losses, and there is no ECN. Bytes, bytes a second and microseconds; reads no clock and knows no segments.
+//! The states are in bbr/cycle.rs, the bounds in bbr/bounds.rs.
 
 use crate::delivery::Sample;
+
+mod bounds;
+mod cycle;
 
 /// RFC 6928.
 const INITIAL_SEGMENTS: usize = 10;
@@ -280,10 +284,6 @@ impl Bbr {
         (self.bdp(bandwidth, gain) + burst).max(MIN_PIPE_SEGMENTS as f64 * self.mss)
     }
 
-    fn is_too_much(&self, lost: u64, in_flight: usize) -> bool {
-        lost as f64 > (LOSS_THRESHOLD * in_flight as f64).max(LOSSES_LEAST as f64 * self.mss - 1.0)
-    }
-
     fn begin_round(&mut self, sample: &Sample, flight: Flight) {
         self.is_round_start = sample.prior_delivered >= self.next_round_delivered;
         self.is_limited_in_round |= flight.is_window_full;
@@ -317,23 +317,6 @@ impl Bbr {
         self.inflight_lo = self.inflight_latest.max(BETA * inflight);
     }
 
-    /// After a round trip without too many losses: half of the way back to what the model allows. What was lost to a pause of
-    /// somebody on the path says nothing of the rate behind it; the draft would keep it until the next probe, for seconds.
-    fn raise_lower_bounds(&mut self) {
-        let raised = |low: f64, most: f64| {
-            let middle = (low + most) / 2.0;
-            if middle < LOW_ENOUGH * most { middle } else { f64::INFINITY }
-        };
-        self.bw_lo = raised(self.bw_lo, self.max_bw());
-        let most = self.bdp(self.max_bw(), DEFAULT_CWND_GAIN).min(self.inflight_hi);
-        self.inflight_lo = raised(self.inflight_lo, most);
-    }
-
-    fn is_round_lossy(&self) -> bool {
-        let all = (self.lost_in_round + self.delivered_in_round) as f64;
-        self.lost_in_round as f64 > (LOSS_THRESHOLD * all).max(LOSSES_LEAST as f64 * self.mss - 1.0)
-    }
-
     /// How much more than the rate says is acknowledged at once (draft §5.5.9).
     fn update_aggregation(&mut self, newly: usize, now_us: i64) {
         if self.is_round_start {
@@ -352,148 +335,6 @@ impl Bbr {
         self.extra_acked[1] = self.extra_acked[1].max(extra);
     }
 
-    fn reset_full_bw(&mut self) {
-        (self.full_bw, self.full_bw_rounds, self.is_full_bw_now) = (0.0, 0, false);
-    }
-
-    fn check_full_bw(&mut self, sample: &Sample) {
-        if self.is_full_bw_now || !self.is_round_start || sample.is_app_limited {
-            return;
-        }
-        let Some(rate) = sample.rate else { return };
-        let rate = rate.max(self.bw_latest);
-        if rate >= FULL_BW_GROWTH * self.full_bw {
-            self.reset_full_bw();
-            self.full_bw = rate;
-            return;
-        }
-        self.full_bw_rounds += 1;
-        self.is_full_bw_now = self.full_bw_rounds >= FULL_BW_ROUNDS;
-        self.is_full_bw_reached |= self.is_full_bw_now;
-    }
-
-    fn check_startup(&mut self, flight: Flight, now_us: i64) {
-        if self.state == State::Startup {
-            if !self.is_full_bw_reached && self.is_round_start && self.is_round_lossy() {
-                self.is_full_bw_reached = true;
-                self.inflight_hi = self.bdp(self.max_bw(), 1.0).max(self.inflight_latest);
-            }
-            if self.is_full_bw_reached {
-                self.state = State::Drain;
-            }
-        }
-        if self.state == State::Drain && flight.in_flight as f64 <= self.inflight(self.max_bw(), 1.0) {
-            self.start_down(now_us);
-        }
-    }
-
-    fn start_down(&mut self, now_us: i64) {
-        self.state = State::ProbeBwDown;
-        self.cycle_us = now_us;
-        self.ack_phase = AckPhase::Stopping;
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 17;
-        self.random ^= self.random << 5;
-        self.rounds_since_probe = self.random & 1;
-        self.wait_us = PROBE_WAIT_US + i64::from(self.random >> 12);
-    }
-
-    fn start_refill(&mut self, delivered: u64) {
-        self.state = State::ProbeBwRefill;
-        (self.bw_lo, self.inflight_lo) = (f64::INFINITY, f64::INFINITY);
-        (self.up_rounds, self.up_acked) = (0, 0.0);
-        self.ack_phase = AckPhase::Refilling;
-        // A whole round from here.
-        self.next_round_delivered = delivered;
-    }
-
-    fn update_cycle(&mut self, sample: &Sample, flight: Flight, now_us: i64) {
-        let in_flight = flight.in_flight as f64;
-        let waited = now_us - self.cycle_us >= self.wait_us || {
-            let segments = (self.inflight(self.max_bw(), 1.0) / self.mss) as u32;
-            self.rounds_since_probe >= segments.min(PROBE_WAIT_ROUNDS)
-        };
-        match self.state {
-            State::ProbeBwDown | State::ProbeBwCruise if waited => self.start_refill(flight.delivered),
-            State::ProbeBwDown => {
-                let bound = self.headroom().min(self.inflight(self.max_bw(), 1.0));
-                if in_flight <= bound {
-                    self.state = State::ProbeBwCruise;
-                }
-            }
-            State::ProbeBwRefill if self.is_round_start => {
-                self.state = State::ProbeBwUp;
-                self.cycle_us = now_us;
-                self.ack_phase = AckPhase::Starting;
-                self.has_probe_samples = true;
-                self.reset_full_bw();
-                self.full_bw = sample.rate.unwrap_or(0.0);
-            }
-            State::ProbeBwUp => {
-                if self.is_limited_in_round && self.window >= self.inflight_hi {
-                    self.reset_full_bw();
-                    self.full_bw = sample.rate.unwrap_or(0.0);
-                } else if self.is_full_bw_now {
-                    self.start_down(now_us);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn headroom(&self) -> f64 {
-        if self.inflight_hi.is_infinite() {
-            return f64::INFINITY;
-        }
-        let room = ((1.0 - HEADROOM) * self.inflight_hi).max(self.mss);
-        (self.inflight_hi - room).max(MIN_PIPE_SEGMENTS as f64 * self.mss)
-    }
-
-    fn on_inflight_too_high(&mut self, in_flight: f64, now_us: i64) {
-        self.has_probe_samples = false;
-        let target = self.bdp(self.bandwidth_now(), 1.0).min(self.window);
-        self.inflight_hi = in_flight.max(BETA * target);
-        if self.state == State::ProbeBwUp {
-            self.start_down(now_us);
-        }
-    }
-
-    fn adapt_upper(&mut self, sample: &Sample, flight: Flight, now_us: i64) {
-        if self.is_round_start && self.ack_phase == AckPhase::Starting {
-            self.ack_phase = AckPhase::Feedback;
-        } else if self.is_round_start && self.ack_phase == AckPhase::Stopping {
-            self.has_probe_samples = false;
-            self.ack_phase = AckPhase::Feedback;
-            let is_cycle = matches!(self.state, State::ProbeBwDown | State::ProbeBwCruise);
-            if is_cycle && !sample.is_app_limited {
-                self.max_bw = [self.max_bw[1], sample.rate.unwrap_or(0.0)];
-            }
-        }
-        if self.is_too_much(sample.lost, sample.in_flight_then) {
-            if self.has_probe_samples {
-                self.on_inflight_too_high(sample.in_flight_then as f64, now_us);
-            }
-            return;
-        }
-        if self.inflight_hi.is_infinite() {
-            return;
-        }
-        self.inflight_hi = self.inflight_hi.max(sample.in_flight_then as f64);
-        let is_bound = flight.is_window_full && self.window >= self.inflight_hi;
-        if self.state != State::ProbeBwUp || !is_bound {
-            return;
-        }
-        // Twice as much more in each round: 1, 2, 4, … segments a round trip.
-        if self.is_round_start {
-            self.up_rounds = (self.up_rounds + 1).min(30);
-        }
-        self.up_acked += sample.newly_delivered as f64;
-        let each = (self.window / f64::from(1u32 << self.up_rounds)).max(self.mss);
-        let more = (self.up_acked / each).floor();
-        self.up_acked -= more * each;
-        self.inflight_hi += more * self.mss;
-    }
-
     /// Returns whether the least round trip is too old to be believed.
     fn update_min_rtt(&mut self, rtt_us: Option<i64>, now_us: i64) -> bool {
         let is_expired =
@@ -508,45 +349,6 @@ impl Bbr {
             (self.min_rtt_us, self.min_rtt_at_us) = (self.probe_rtt_min_us, self.probe_rtt_min_at_us);
         }
         is_expired
-    }
-
-    fn probe_rtt_window(&self) -> f64 {
-        self.bdp(self.bandwidth_now(), PROBE_RTT_CWND_GAIN).max(MIN_PIPE_SEGMENTS as f64 * self.mss)
-    }
-
-    fn check_probe_rtt(&mut self, is_expired: bool, flight: Flight, now_us: i64) {
-        if self.state != State::ProbeRtt && is_expired && !self.is_idle_restart {
-            self.state = State::ProbeRtt;
-            self.prior_window = self.window;
-            self.probe_rtt_done_us = None;
-            self.ack_phase = AckPhase::Stopping;
-            self.has_probe_samples = false;
-        }
-        if self.state != State::ProbeRtt {
-            return;
-        }
-        match self.probe_rtt_done_us {
-            None if flight.in_flight as f64 <= self.probe_rtt_window() => {
-                let least_us = self.min_rtt_us.min(PROBE_RTT_INTERVAL_US);
-                self.probe_rtt_done_us = Some(now_us + PROBE_RTT_DURATION_US.max(least_us));
-            }
-            _ => self.finish_probe_rtt(now_us),
-        }
-    }
-
-    fn finish_probe_rtt(&mut self, now_us: i64) {
-        if self.probe_rtt_done_us.is_none_or(|done_us| now_us < done_us) {
-            return;
-        }
-        self.probe_rtt_min_at_us = now_us;
-        self.window = self.window.max(self.prior_window);
-        (self.bw_lo, self.inflight_lo) = (f64::INFINITY, f64::INFINITY);
-        if self.is_full_bw_reached {
-            self.start_down(now_us);
-            self.state = State::ProbeBwCruise;
-        } else {
-            self.state = State::Startup;
-        }
     }
 
     fn set_pacing_rate(&mut self) {

@@ -5,9 +5,9 @@
 use crate::receiver::{Receiver, SCALE};
 use crate::segment::{ACK, FIN, Header, Key, PSH, RST, SYN, Sacks, Segment, before};
 use crate::sender::Sender;
-use crate::stack::{Account, Outbox, seed};
+use crate::stack::{Outbox, Purse, seed};
 
-/// Data, a FIN or a probe that nobody answers for so long ends the connection.
+/// Data, a FIN or a probe that nobody answers for this time ends the connection.
 const SILENT_US: i64 = 120_000_000;
 const SYN_US: i64 = 1_000_000;
 const SYN_SILENT_US: i64 = 60_000_000;
@@ -71,33 +71,6 @@ pub struct Connection {
     time_wait_us: i64,
     is_broken: bool,
     claim: usize,
-}
-
-/// What the connection's buffers may take: of all there is, and of what its source may have.
-pub struct Purse<'a> {
-    pub total: &'a mut Account,
-    pub source: &'a mut Account,
-}
-
-impl Purse<'_> {
-    fn left(&self) -> usize {
-        self.total.left().min(self.source.left())
-    }
-
-    fn spare(&self) -> usize {
-        self.total.spare().min(self.source.spare())
-    }
-
-    /// Whether a connection more can be had.
-    pub fn has_least(&self) -> bool {
-        self.left() >= LEAST_BYTES
-    }
-
-    /// A claim has changed; what was claimed before is part of both accounts.
-    pub fn change(&mut self, before: usize, after: usize) {
-        self.total.change(before, after);
-        self.source.change(before, after);
-    }
 }
 
 impl Connection {

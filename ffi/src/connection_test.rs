@@ -1,219 +1,11 @@
 //! Two connections over a path of one's choice, on a clock of their own: what arrives, how quickly, and what ends them.
 
-use crate::connection::{Connection, KEEP_US, LEAST_BYTES, Phase, Purse};
+use crate::connection::{Connection, KEEP_US, LEAST_BYTES, Phase};
+use crate::connection_sim::{End, FIRST_US, MTU, Pair, Path, SECOND_US, key};
 use crate::receiver::Receiver;
-use crate::segment::{ACK, Header, Key, Parsed, RST, SYN, Sacks, parse, write};
-use crate::stack::{Account, Outbox};
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
-
-const MTU: usize = 1420;
-const SECOND_US: i64 = 1_000_000;
-const FIRST_US: i64 = 5 * SECOND_US;
-
-struct Path {
-    delay_us: i64,
-    loss: f64,
-    reordering: f64,
-    /// 0: as quick as one likes.
-    bytes_a_second: f64,
-    queue_us: f64,
-    busy_until_us: f64,
-    random: u64,
-}
-
-impl Path {
-    fn new(delay_us: i64) -> Self {
-        Self {
-            delay_us,
-            loss: 0.0,
-            reordering: 0.0,
-            bytes_a_second: 0.0,
-            queue_us: 50_000.0,
-            busy_until_us: 0.0,
-            random: 0x9e37_79b9_7f4a_7c15,
-        }
-    }
-
-    fn chance(&mut self) -> f64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    fn arrival_us(&mut self, now_us: i64, bytes: usize) -> Option<i64> {
-        if self.chance() < self.loss {
-            return None;
-        }
-        let mut leaves_us = now_us as f64;
-        if self.bytes_a_second > 0.0 {
-            if self.busy_until_us - leaves_us > self.queue_us {
-                return None;
-            }
-            leaves_us = self.busy_until_us.max(leaves_us) + bytes as f64 * 1e6 / self.bytes_a_second;
-            self.busy_until_us = leaves_us;
-        }
-        let late_us = if self.chance() < self.reordering { (self.delay_us / 8).max(300) } else { 0 };
-        Some(leaves_us as i64 + self.delay_us + late_us)
-    }
-}
-
-struct End {
-    connection: Connection,
-    outbox: Outbox,
-    account: Account,
-    source: Account,
-    read: Vec<u8>,
-    reads: bool,
-}
-
-impl End {
-    fn new(make: impl FnOnce(&mut Purse) -> Connection) -> Self {
-        let (mut account, mut source) = (Account::new(64 << 20), Account::new(32 << 20));
-        let connection = make(&mut Purse { total: &mut account, source: &mut source });
-        Self { connection, outbox: Outbox::default(), account, source, read: Vec::new(), reads: true }
-    }
-
-    fn work(&mut self, now_us: i64, supply: &[u8], given: &mut usize, is_kept_open: bool) {
-        let mut purse = Purse { total: &mut self.account, source: &mut self.source };
-        while self.reads && self.connection.rx.held() > 0 {
-            let front = self.connection.rx.front();
-            self.read.extend_from_slice(front);
-            let count = front.len();
-            self.connection.consume(count);
-        }
-        self.connection.grow(&mut purse, now_us);
-        if *given < supply.len() && self.connection.phase() == Phase::Open {
-            *given += self.connection.tx.push(&supply[*given..]);
-            if *given == supply.len() && !is_kept_open {
-                self.connection.finish();
-            }
-        }
-        self.connection.emit(now_us, &mut self.outbox);
-    }
-}
-
-struct Pair {
-    now_us: i64,
-    /// Calls, and sends the supply.
-    caller: End,
-    /// Accepts, on the far side.
-    callee: Option<End>,
-    up: Path,
-    down: Path,
-    flying: BTreeMap<(i64, u64), (bool, Vec<u8>)>,
-    count: u64,
-    supply: Vec<u8>,
-    given: usize,
-    sent: usize,
-    /// The caller does not end when all is given.
-    is_kept_open: bool,
-    longest_us: i64,
-}
-
-fn key() -> Key {
-    let address = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
-    Key { source: address(2), destination: address(1), source_port: 80, destination_port: 50_000 }
-}
-
-impl Pair {
-    fn new(up: Path, down: Path, bytes: usize) -> Self {
-        let supply = (0..bytes).map(|i| (i * 31 ^ i >> 8) as u8).collect();
-        let caller = End::new(|purse| Connection::call(key(), MTU, purse, FIRST_US));
-        Self {
-            now_us: FIRST_US,
-            caller,
-            callee: None,
-            up,
-            down,
-            flying: BTreeMap::new(),
-            count: 0,
-            supply,
-            given: 0,
-            sent: 0,
-            is_kept_open: false,
-            longest_us: 0,
-        }
-    }
-
-    fn collect(&mut self) {
-        while let Some(packet) = self.caller.outbox.take() {
-            self.sent += packet.len();
-            if let Some(at) = self.up.arrival_us(self.now_us, packet.len()) {
-                self.count += 1;
-                self.flying.insert((at, self.count), (true, packet));
-            }
-        }
-        while let Some(packet) = self.callee.as_mut().and_then(|callee| callee.outbox.take()) {
-            if let Some(at) = self.down.arrival_us(self.now_us, packet.len()) {
-                self.count += 1;
-                self.flying.insert((at, self.count), (false, packet));
-            }
-        }
-    }
-
-    fn arrive(&mut self, goes_up: bool, packet: &[u8]) {
-        let Parsed::Segment(segment) = parse(packet) else { panic!("a packet of our own is readable") };
-        if !goes_up {
-            self.caller.connection.ingest(&segment, self.now_us, &mut self.caller.outbox);
-            return;
-        }
-        match &mut self.callee {
-            Some(callee) => callee.connection.ingest(&segment, self.now_us, &mut callee.outbox),
-            None => {
-                let now_us = self.now_us;
-                self.callee = Some(End::new(|purse| Connection::accept(&segment, MTU, purse, now_us)));
-            }
-        }
-    }
-
-    /// Goes on until the time, or until nothing is due.
-    fn run(&mut self, until_us: i64) {
-        loop {
-            self.caller.work(self.now_us, &self.supply, &mut self.given, self.is_kept_open);
-            self.longest_us = self.longest_us.max(self.caller.connection.tx.srtt_us());
-            if let Some(callee) = &mut self.callee {
-                callee.work(self.now_us, &[], &mut 0, true);
-            }
-            self.collect();
-            let callee_due = self.callee.as_ref().and_then(|callee| callee.connection.due_us());
-            let due =
-                [self.flying.keys().next().map(|key| key.0), self.caller.connection.due_us(), callee_due];
-            let Some(next_us) = due.into_iter().flatten().min() else { break };
-            if next_us > until_us {
-                break;
-            }
-            self.now_us = next_us.max(self.now_us + 1);
-            while let Some((&at, _)) = self.flying.iter().next()
-                && at.0 <= self.now_us
-            {
-                let (goes_up, packet) = self.flying.remove(&at).expect("just seen");
-                self.arrive(goes_up, &packet);
-            }
-        }
-        self.now_us = until_us;
-    }
-
-    fn callee(&mut self) -> &mut End {
-        self.callee.as_mut().expect("somebody has called")
-    }
-
-    /// Until all has arrived: seconds.
-    fn transfer(&mut self, bytes: usize, limit_s: i64) -> f64 {
-        let began_us = self.now_us;
-        while self.callee.as_ref().is_none_or(|callee| callee.read.len() < bytes) {
-            assert!(
-                self.now_us < began_us + limit_s * SECOND_US,
-                "too slow: {:?}",
-                self.callee.as_ref().map(|c| c.read.len())
-            );
-            let step_us = self.now_us + 10_000;
-            self.run(step_us);
-        }
-        (self.now_us - began_us) as f64 / 1e6
-    }
-}
+use crate::segment::{ACK, Header, Parsed, RST, SYN, Sacks, Segment, parse, write};
+use crate::sender::Sender;
+use crate::stack::{Account, Purse};
 
 #[test]
 fn data_arrives_whole_and_once_over_a_path_that_loses_delays_and_reorders() {
@@ -426,7 +218,7 @@ fn a_source_gets_connections_while_their_least_fits_and_then_none() {
     let (mut total, mut source) = (Account::new(1 << 20), Account::new(256 << 10));
     let mut purse = Purse { total: &mut total, source: &mut source };
     let mut connections = Vec::new();
-    while purse.has_least() {
+    while purse.has(LEAST_BYTES) {
         connections.push(Connection::call(key(), MTU, &mut purse, FIRST_US));
     }
     assert!(purse.source.used <= purse.source.max, "{} {}", purse.source.used, purse.source.max);
@@ -540,4 +332,35 @@ fn no_more_pieces_than_are_accounted_for_are_on_their_way() {
     assert!(end.connection.tx.on_way() <= 8192);
     let Receiver { limit, .. } = end.connection.rx;
     assert!(end.account.used >= end.connection.tx.bytes() + Receiver::bytes_of(limit));
+}
+
+#[test]
+fn lost_pieces_go_again_by_their_numbers_and_what_was_late_does_not() {
+    let mut now_us = FIRST_US;
+    let syn =
+        Header { flags: SYN, window: 0xffff, scale: Some(7), sack_permitted: true, ..Header::default() };
+    let mut tx = Sender::new(0, 100_000);
+    tx.establish(&Segment { key: key(), header: syn, payload: &[] }, 1000, Some(10_000), now_us);
+    tx.first_window(&Segment { key: key(), header: Header { flags: ACK, ..syn }, payload: &[] });
+    tx.push(&[7; 10_000]);
+    let mut take = |tx: &mut Sender, rounds: i64| -> Vec<u32> {
+        let mut starts = Vec::new();
+        for _ in 0..rounds {
+            now_us += 1000;
+            starts.extend(std::iter::from_fn(|| tx.next(now_us)).map(|chunk| chunk.seq));
+        }
+        starts
+    };
+    let all: Vec<u32> = (0..10).map(|piece| 1000 * piece).collect();
+    assert_eq!(take(&mut tx, 10), all);
+    let told = |tx: &mut Sender, range, at_us| {
+        let mut sacks = Sacks::default();
+        sacks.push(range);
+        let header = Header { flags: ACK, window: 0xffff, sacks, ..Header::default() };
+        tx.on_ack(&Segment { key: key(), header, payload: &[] }, at_us);
+    };
+    // The last three are there, so the seven before them are lost; then the third turns out to have been late.
+    told(&mut tx, (7000, 10_000), FIRST_US + 30_000);
+    told(&mut tx, (2000, 3000), FIRST_US + 30_001);
+    assert_eq!(take(&mut tx, 100), [0, 1000, 3000, 4000, 5000, 6000]);
 }

@@ -2,10 +2,10 @@
 //! and leave as inner packets. A call is known by its local port. Invariant: buffers are bounded, each and in all, a full one
 //! holds its writer back, and nothing arrives for a call but what its peer sent. Accepts no connection.
 
-use crate::connection::{Connection, Phase, Purse};
+use crate::connection::{Connection, LEAST_BYTES, Phase};
 use crate::layout::{TO_EXIT, Table, with_burst};
 use crate::segment::{Key, Parsed, parse};
-use crate::stack::{Account, OUTBOX_MAX, Outbox, now_us, seed};
+use crate::stack::{Account, OUTBOX_MAX, Outbox, Purse, now_us, seed};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -105,7 +105,7 @@ impl Dialler {
         if remote.is_unspecified() || remote.is_multicast() || port == 0 {
             return -libc::EINVAL;
         }
-        if self.calls.len() >= CALLS_MAX || !purse!(self).has_least() {
+        if self.calls.len() >= CALLS_MAX || !purse!(self).has(LEAST_BYTES) {
             return -libc::EMFILE;
         }
         loop {

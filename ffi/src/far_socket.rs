@@ -79,7 +79,7 @@ pub fn dial(key: &Key, hops: i32, flows: usize) -> Result<i32, i32> {
     }
 }
 
-/// The error that a connecting socket has come to, 0 for none.
+/// The errno that a socket's connection attempt ended with, 0 for none.
 pub fn connect_error(fd: i32) -> i32 {
     take_error(fd)
 }

@@ -6,6 +6,8 @@ mod bbr;
 mod codec;
 mod connection;
 #[cfg(test)]
+mod connection_sim;
+#[cfg(test)]
 mod connection_test;
 mod delivery;
 mod dial;

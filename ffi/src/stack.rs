@@ -140,3 +140,31 @@ impl Account {
         self.used = self.used - before + after;
     }
 }
+
+/// What a connection's buffers may take: of all there is, and of what its source may have.
+pub struct Purse<'a> {
+    pub total: &'a mut Account,
+    pub source: &'a mut Account,
+}
+
+impl Purse<'_> {
+    fn left(&self) -> usize {
+        self.total.left().min(self.source.left())
+    }
+
+    /// What one claim may grow by.
+    pub fn spare(&self) -> usize {
+        self.total.spare().min(self.source.spare())
+    }
+
+    /// Whether both accounts have `bytes` left.
+    pub fn has(&self, bytes: usize) -> bool {
+        self.left() >= bytes
+    }
+
+    /// A claim has changed; what was claimed before is part of both accounts.
+    pub fn change(&mut self, before: usize, after: usize) {
+        self.total.change(before, after);
+        self.source.change(before, after);
+    }
+}

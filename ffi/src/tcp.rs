@@ -3,7 +3,7 @@
 //! holds at most one buffer, and a full one closes the sender's window; an end that one side sees (FIN or RST) reaches the
 //! other as the same; no source has more than a quarter of flows and memory. A peer's addresses are one source.
 
-use crate::connection::{Connection, LEAST_BYTES, Phase, Purse};
+use crate::connection::{Connection, LEAST_BYTES, Phase};
 use crate::far_socket::{
     Moved, close_with_reset, connect_error, dial, kernel_bytes, receive, send, set_hops,
 };
@@ -11,11 +11,17 @@ use crate::icmp;
 use crate::layout::{Owner, TO_EXIT, Table, with_burst};
 use crate::packet::{destination, hops_of, lies_in, read_prefix};
 use crate::segment::{ACK, Key, Parsed, RST, SYN, Segment, parse};
-use crate::stack::{Account, OUTBOX_MAX, Outbox, ahead_us, now_us};
+use crate::stack::{Account, OUTBOX_MAX, Outbox, Purse, ahead_us, now_us};
 use crate::sys::{close, errno};
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
+
+mod doors;
+mod flow;
+mod room;
+
+use flow::{Flow, Stage};
 
 /// One of both directions has ended (RFC 5382 REQ-5: transitory connections, 4 min).
 const HALF_CLOSED_IDLE_US: i64 = 240_000_000;
@@ -27,17 +33,10 @@ const BUFFER_BYTES: usize = 96 << 20;
 const KERNEL_BYTES: usize = 192 << 20;
 /// Read from a far end before others have their turn.
 const READ_BYTES: usize = 64 * 1024;
-const READS: usize = 4;
 /// A sweep looks after this number of flows, at this interval; an idle flow gives memory back after SHRINK_US.
 const SWEEP_FLOWS: usize = 64;
 const SWEEP_US: i64 = 10_000;
 const SHRINK_US: i64 = 2_000_000;
-/// A flow that is idle for YIELD_US gives way when there is no room, one that has half ended sooner. At most one search for
-/// such flows runs in SEARCH_US, and it keeps the FOUND_MAX best.
-const YIELD_US: i64 = 10_000_000;
-const YIELD_HALF_US: i64 = 1_000_000;
-const SEARCH_US: i64 = 2_000;
-const FOUND_MAX: usize = 32;
 /// What epoll tells of the timer by; no flow's place and generation.
 const TIMER_EVENT: u64 = u64::MAX;
 
@@ -46,35 +45,6 @@ struct Source {
     flows: usize,
     buffers: Account,
     kernel: Account,
-}
-
-enum Stage {
-    /// The far end has not accepted yet; the client's SYN waits for its answer.
-    /// Has claimed LEAST_BYTES of its source's memory, which the SYN is part of and the connection will need.
-    Connecting {
-        syn: Vec<u8>,
-    },
-    Open(Box<Connection>),
-}
-
-struct Flow {
-    key: Key,
-    owner: Owner,
-    generation: u32,
-    /// -1 once both directions have ended.
-    fd: i32,
-    stage: Stage,
-    /// Edge-triggered: true from the event until the call that would block.
-    readable: bool,
-    writable: bool,
-    /// The far end has sent its FIN.
-    far_ended: bool,
-    /// The client has sent its FIN, and it was passed on.
-    near_ended: bool,
-    is_touched: bool,
-    kernel_bytes: usize,
-    active_us: i64,
-    due_us: Option<i64>,
 }
 
 /// All flows of one exit.
@@ -107,67 +77,6 @@ struct Splice {
     found: Vec<(usize, u32)>,
     /// Flows that were ended or refused since there was no room.
     crowded: u32,
-}
-
-impl Flow {
-    /// What may end for another's sake: how soon, the least first.
-    fn yields(&self, now_us: i64) -> Option<(bool, i64)> {
-        let is_ending = matches!(&self.stage, Stage::Open(connection) if connection.is_ending());
-        let limit_us = if is_ending { YIELD_HALF_US } else { YIELD_US };
-        (now_us - self.active_us >= limit_us).then_some((!is_ending, self.active_us))
-    }
-
-    /// Whether one end does not take what the other has for it.
-    fn is_stalled(&self) -> bool {
-        match &self.stage {
-            Stage::Connecting { .. } => false,
-            Stage::Open(connection) => {
-                connection.rx.held() > 0 && !self.writable || self.readable && connection.tx.room() == 0
-            }
-        }
-    }
-
-    /// Moves what can be moved between both ends. Returns false when the far end broke the connection.
-    fn splice(&mut self, purse: &mut Purse, scratch: &mut [u8], now_us: i64) -> bool {
-        let Stage::Open(connection) = &mut self.stage else { return true };
-        if self.fd < 0 {
-            return true;
-        }
-        while self.writable && !connection.rx.front().is_empty() {
-            match send(self.fd, connection.rx.front()) {
-                Moved::Bytes(count) => connection.consume(count),
-                Moved::Broken => return false,
-                Moved::Blocked | Moved::End => self.writable = false,
-            }
-        }
-        connection.grow(purse, now_us);
-        for _ in 0..READS {
-            if !self.readable || self.far_ended || connection.phase() != Phase::Open {
-                break;
-            }
-            let room = connection.tx.room().min(scratch.len());
-            if room == 0 {
-                break;
-            }
-            match receive(self.fd, &mut scratch[..room]) {
-                Moved::Bytes(count) => {
-                    connection.tx.push(&scratch[..count]);
-                }
-                Moved::End => {
-                    self.far_ended = true;
-                    connection.finish(); // a FIN behind what is still to be sent
-                }
-                Moved::Broken => return false,
-                Moved::Blocked => self.readable = false,
-            }
-        }
-        if connection.rx.has_ended() && connection.rx.held() == 0 && !self.near_ended {
-            self.near_ended = true;
-            // SAFETY: no pointer crosses; the flow owns the descriptor.
-            unsafe { libc::shutdown(self.fd, libc::SHUT_WR) };
-        }
-        true
-    }
 }
 
 impl Splice {
@@ -281,86 +190,6 @@ impl Splice {
                 self.answer(segment, packet, reason, told);
                 Taken::Yes
             }
-        }
-    }
-
-    fn turn_away(&mut self, segment: &Segment) -> Taken {
-        self.crowded += 1;
-        if !self.outbox.is_full() {
-            self.outbox.refuse(segment);
-        }
-        Taken::Full
-    }
-
-    fn share(&self) -> usize {
-        self.max_flows.div_ceil(SOURCE_SHARE)
-    }
-
-    fn has_room(&self, owner: Owner) -> bool {
-        let held = self.sources.get(&owner).map_or(0, |source| source.flows);
-        self.by_key.len() < self.max_flows && held < self.share()
-    }
-
-    /// Whether both accounts can lend what a connection needs at least.
-    fn has_memory(&self, owner: Owner) -> bool {
-        let of_source = self.sources.get(&owner).map_or(usize::MAX, |source| source.buffers.left());
-        self.buffers.left().min(of_source) >= LEAST_BYTES
-    }
-
-    /// Ends the flow that is missed least: of the source itself when it has its share, else of who has most.
-    fn make_room(&mut self, owner: Owner, now_us: i64) -> bool {
-        let held = self.sources.get(&owner).map_or(0, |source| source.flows);
-        let of = if held >= self.share() {
-            owner
-        } else {
-            let most = self.sources.iter().max_by_key(|(_, source)| source.flows);
-            most.map_or(owner, |(&greatest, _)| greatest)
-        };
-        if let Some(index) = self.next_found(of, now_us) {
-            self.give_way(index);
-            return true;
-        }
-        if now_us - self.searched_us < SEARCH_US {
-            return false;
-        }
-        self.searched_us = now_us;
-        let mut all: Vec<_> = self
-            .flows
-            .iter()
-            .enumerate()
-            .filter_map(|(index, flow)| {
-                let flow = flow.as_ref().filter(|flow| flow.owner == of)?;
-                Some((flow.yields(now_us)?, index, flow.generation))
-            })
-            .collect();
-        all.sort_unstable();
-        self.found.clear();
-        self.found
-            .extend(all.iter().take(FOUND_MAX).rev().map(|&(_, index, generation)| (index, generation)));
-        let next = self.next_found(of, now_us);
-        if let Some(index) = next {
-            self.give_way(index);
-        }
-        next.is_some()
-    }
-
-    fn next_found(&mut self, of: Owner, now_us: i64) -> Option<usize> {
-        while let Some((index, generation)) = self.found.pop() {
-            let flow = self.flows[index].as_ref().filter(|flow| flow.generation == generation);
-            if flow.is_some_and(|flow| flow.owner == of && flow.yields(now_us).is_some()) {
-                return Some(index);
-            }
-        }
-        None
-    }
-
-    fn give_way(&mut self, index: usize) {
-        self.crowded += 1;
-        if let Some(flow) = self.flows[index].as_mut() {
-            if let Stage::Open(connection) = &mut flow.stage {
-                connection.abort(&mut self.outbox);
-            }
-            self.end(index, true);
         }
     }
 
@@ -650,131 +479,6 @@ impl Drop for Splice {
         close(self.timer);
         close(self.epoll);
     }
-}
-
-thread_local! {
-    static SPLICES: RefCell<Table<Splice>> = const { RefCell::new(Table::new()) };
-}
-
-/// Runs `act` on a splice, or returns -EINVAL for a wrong handle. A panic in the TCP stack costs the splice and its
-/// flows, -EIO, and not the relay.
-fn with_splice(handle: u32, act: impl FnOnce(&mut Splice) -> i32) -> i32 {
-    SPLICES.with_borrow_mut(|splices| splices.guarded(handle, act))
-}
-
-/// Makes a splice for inner packets of up to `mtu` bytes (576 to 1952) and 1 to 65536 flows. Returns its handle.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_open(mtu: u32, max_flows: u32) -> i32 {
-    if !(576..=1952).contains(&mtu) || !(1..=65536).contains(&max_flows) {
-        return -libc::EINVAL;
-    }
-    match Splice::new(mtu as usize, max_flows as usize) {
-        Ok(splice) => SPLICES.with_borrow_mut(|splices| splices.insert(splice)),
-        Err(reason) => -reason,
-    }
-}
-
-/// Resets every flow and forgets the splice.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_close(handle: u32) -> i32 {
-    SPLICES.with_borrow_mut(|splices| splices.release(handle))
-}
-
-/// A descriptor that polls readable when the far end of some flow has something, or time has come for something.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_descriptor(handle: u32) -> i32 {
-    with_splice(handle, |splice| splice.epoll)
-}
-
-/// Live flows.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_flows(handle: u32) -> i32 {
-    with_splice(handle, |splice| splice.by_key.len() as i32)
-}
-
-/// Flows that were ended for newcomers, and newcomers that were reset, since this was last asked.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_crowded(handle: u32) -> i32 {
-    with_splice(handle, |splice| std::mem::take(&mut splice.crowded).min(i32::MAX as u32) as i32)
-}
-
-/// Kilobytes of buffers that flows may fill now, and with `kernel` those that the system keeps for flows whose one end does
-/// not read.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_kilobytes(handle: u32, kernel: u32) -> i32 {
-    with_splice(handle, |splice| {
-        let account = if kernel == 0 { splice.buffers } else { splice.kernel };
-        (account.used / 1024) as i32
-    })
-}
-
-/// Takes the TCP packets among the burst's TO_EXIT rows: such a row's `next` becomes `done`, or `full` when a flow
-/// more cannot be had. Rows that are no TCP, or belong to no flow and begin none, stay. Returns the rows taken.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_send(handle: u32, burst: u32, count: u32, done: u32, full: u32) -> i32 {
-    with_splice(handle, |splice| {
-        with_burst(burst, |block, arena| {
-            let now = now_us();
-            let mut taken = 0;
-            for row in 0..(count as usize).min(block.next.len()) {
-                if block.next[row] != TO_EXIT {
-                    continue;
-                }
-                let Some(packet) = arena.slice(block.offset[row], block.length[row] as usize) else {
-                    continue;
-                };
-                match splice.ingest(packet, block.peer[row], now) {
-                    Taken::No => continue,
-                    Taken::Yes => block.next[row] = done as u8,
-                    Taken::Full => block.next[row] = full as u8,
-                }
-                taken += 1;
-            }
-            splice.attend_touched(now);
-            splice.arm();
-            taken
-        })
-    })
-}
-
-/// Takes what happened outside and what is due. Returns the packets that wait for clients.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_turn(handle: u32) -> i32 {
-    with_splice(handle, |splice| {
-        splice.turn(now_us());
-        splice.arm();
-        splice.outbox.waiting() as i32
-    })
-}
-
-/// Fills rows `from` to `to` - 1, which own slots, with waiting packets as TO_TUNNEL rows. Returns the rows filled.
-#[unsafe(no_mangle)]
-pub extern "C" fn ox_tcp_receive(handle: u32, burst: u32, from: u32, to: u32) -> i32 {
-    with_splice(handle, |splice| {
-        with_burst(burst, |block, arena| splice.outbox.fill(block, arena, from as usize, to as usize))
-    })
-}
-
-/// Resets, outside, the flows of every inner source in a prefix, 16 bytes with IPv4 mapped and 0 to 128 bits; nothing more of
-/// them goes inside.
-///
-/// # Safety
-/// `address` is valid for 16 bytes.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn ox_tcp_forget(handle: u32, address: *const u8, bits: u32) -> i32 {
-    // SAFETY: as the caller says.
-    let Some(prefix) = (unsafe { read_prefix(address, bits) }) else { return -libc::EINVAL };
-    with_splice(handle, |splice| {
-        for index in 0..splice.flows.len() {
-            let flow = splice.flows[index].as_ref();
-            if flow.is_some_and(|flow| lies_in(mapped(flow.key.source), prefix, bits)) {
-                splice.end(index, true);
-            }
-        }
-        splice.outbox.retain(|packet| !lies_in(destination(packet), prefix, bits));
-        splice.arm();
-        0
-    })
 }
 
 fn mapped(address: IpAddr) -> u128 {

@@ -42,7 +42,7 @@ export const TCP_ROWS: readonly Mutation[] = [
     note: "nobody looks for a flow that may give way",
   },
   {
-    file: "ffi/src/tcp.rs",
+    file: "ffi/src/tcp/flow.rs",
     from: "(!is_ending, self.active_us)",
     to: "(is_ending, self.active_us)",
     tests: SPLICE,
