@@ -131,10 +131,11 @@ Deno.test("path rate: a sender without more to send for ten seconds is idle", ()
 Deno.test("path rate: reports that lie change nothing, or nothing that matters", () => {
   const line = new Line();
   line.runFor(3 * SECOND);
-  const before = line.rate.bytesPerS(line.nowUs);
+  const before = line.rate.bytesPerS(line.nowUs), { delivered, inflight } = line.rate.rate;
   for (const highest of [-1, 0, line.sent + 1, 2 ** 47, NaN]) {
     line.rate.onReport({ highest, delayUs: 0, received: 0 }, line.nowUs);
     assertEquals(line.rate.bytesPerS(line.nowUs), before, `${highest}`);
+    assertEquals([line.rate.rate.delivered, line.rate.rate.inflight], [delivered, inflight], `${highest}`);
   }
   const random = new Random(2);
   for (let i = 0; i < 2000; i++) {
