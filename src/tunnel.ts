@@ -310,13 +310,15 @@ export class Tunnel {
     });
   }
 
-  /** Limits the rate to a peer to the lowest of: the rate found, the rate that the peer reported, the rate for every peer; 0 is none. */
+  /**
+   * Sends the peer no more than it says that its line takes, or else than was found, and never more than every peer is sent; 0 says
+   * nothing.
+   */
   #limit(peer: number, foundBytesPerS: number, nowUs: number): void {
-    let least = Infinity;
-    for (const one of [foundBytesPerS, this.#told[peer], this.#o.queues!.bytesPerS]) {
-      if (one > 0) least = Math.min(least, one);
-    }
-    this.#queues!.setRate(peer, least === Infinity ? 0 : least, nowUs);
+    const own = this.#told[peer] > 0 ? this.#told[peer] : foundBytesPerS;
+    const all = this.#o.queues!.bytesPerS;
+    if (own > 0) this.#queues!.setRate(peer, all > 0 ? Math.min(own, all) : own, nowUs);
+    else this.#queues!.useDefault(peer, nowUs);
   }
 
   /** This end's parameters for the peer in OxTunnel's handshakes. */

@@ -1,6 +1,6 @@
 // Hot path.
 /**
- * Fourth node of egress: packets whose peer's line is busy wait in a queue that is ours to sort, instead of a modem's that is
+ * A node of egress: packets whose peer's line is busy wait in a queue that is ours to sort, instead of a modem's that is
  * not. Invariant: where no peer has a rate nothing changes, and a line that is free passes its packets on untouched. Before
  * compression, repair and numbers, so that what is dropped has cost none of them. What waits, and what is dropped, is
  * queue/queues.ts's to say.
@@ -18,15 +18,13 @@ import type { EgressContext } from "./context.ts";
 const OXTUNNEL_BYTES = 28 + 9 + 16, WIREGUARD_BYTES = 28 + 16 + 16;
 
 export function queue(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { queues, metrics, associations } = context;
-  if (queues === undefined || queues.isIdle && !queues.findsRates) return;
-  const { count, next, length, session, trafficClass } = burst;
+  const { queues, metrics } = context;
+  if (queues === undefined) return;
+  if (queues.findsRates) findRates(burst, context, nowUs);
+  if (queues.isIdle) return;
+  const { count, next, length, session } = burst;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || length[row] === 0) continue;
-    if (trafficClass[row] === CLASS_BULK && context.table.protocol[session[row]] === OXTUNNEL) {
-      const rest = associations.oxtunnel!.sessions.of[session[row]]!;
-      if (rest.pathRate === undefined) rest.rate.find(nowUs);
-    }
     const outcome = queues.offer(burst, row, overheadBytes(context, session[row]), nowUs);
     if (outcome === WAITS) {
       next[row] = HELD;
@@ -39,13 +37,24 @@ export function queue(burst: Burst, context: EgressContext, nowUs: number): void
   metrics.column[COUNTER.queue_packets] = queues.packets;
 }
 
+/** Has the rates found of paths that transfers go to. */
+function findRates(burst: Burst, { table, associations }: EgressContext, nowUs: number): void {
+  const { count, next, session, trafficClass } = burst;
+  for (let row = 0; row < count; row++) {
+    if (trafficClass[row] !== CLASS_BULK || next[row] !== TO_SEAL) continue;
+    if (table.protocol[session[row]] !== OXTUNNEL) continue;
+    const rest = associations.oxtunnel!.sessions.of[session[row]]!;
+    if (rest.pathRate === undefined) rest.rate.find(nowUs);
+  }
+}
+
 function overheadBytes({ table }: EgressContext, session: number): number {
   return table.protocol[session] === OXTUNNEL ? OXTUNNEL_BYTES : WIREGUARD_BYTES;
 }
 
 /** Adds what may go now, under the session that each peer has now. What finds no room comes with the next burst. */
 function emitDue(burst: Burst, context: EgressContext, queues: Queues, nowUs: number): void {
-  const { associations, metrics } = context;
+  const { associations, metrics, table } = context;
   while (burst.count < BURST_CAPACITY) {
     const peer = queues.ready(nowUs);
     if (peer === NONE) return;
@@ -55,10 +64,15 @@ function emitDue(burst: Burst, context: EgressContext, queues: Queues, nowUs: nu
       continue;
     }
     const overhead = overheadBytes(context, session);
+    // The path may have become narrower since the packet was fitted.
+    const bytesMax = table.protocol[session] === OXTUNNEL
+      ? associations.oxtunnel!.sessions.innerMtu(session)
+      : context.mtu;
     while (burst.count < BURST_CAPACITY) {
       const row = queues.take(burst, peer, TO_SEAL, overhead, nowUs);
       if (row < 0) break;
       burst.session[row] = session;
+      if (burst.length[row] > bytesMax) burst.next[row] = DROP.too_big;
     }
   }
 }

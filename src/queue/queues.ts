@@ -22,8 +22,13 @@ const FLOW_PACKETS_MAX = 512;
 const LINE_SHARE = 4;
 /** How many packets of the fattest flow go at once when there are too many (RFC 8290 §4.1.3). */
 const DROP_BATCH = 64;
-/** A line that was woken late makes up for this much, microseconds; and how long it sleeps at least. */
-const LATE_US = 1000, SLEEP_US = 500;
+/** And no sooner after the last time than this, microseconds; what comes meanwhile is lost itself. */
+const THIN_US = 1000;
+/**
+ * What a line may make up for, microseconds: where packets wait, because it was woken late; where none do, a moment of silence. And how
+ * long it sleeps at least.
+ */
+const LATE_US = 10_000, SILENCE_US = 1000, SLEEP_US = 500;
 /** So far games and calls may be ahead of their line's rate before they wait too, microseconds. */
 const REAL_AHEAD_US = 5000;
 /** A line that sent nothing for so long may be another peer's; how many are looked at when one is wanted. */
@@ -83,6 +88,10 @@ export class Queues implements FlowOwner {
   /** When what was sent will have left. */
   readonly #clockUs = new Float64Array(LINES_MAX);
   readonly #waiting = new Uint32Array(LINES_MAX);
+  /** Flows that have packets, or had some a moment ago. */
+  readonly #flows = new Uint32Array(LINES_MAX);
+  /** When its flows may be looked through again for one to lose packets. */
+  readonly #thinAgainUs = new Float64Array(LINES_MAX);
   /** 1 where the rate is that of peers that were given none. */
   readonly #isDefault = new Uint8Array(LINES_MAX);
   /** The line that was looked at last for one to take away. */
@@ -159,12 +168,34 @@ export class Queues implements FlowOwner {
     }
     if (line < 0) line = this.#begin(peer, nowUs);
     if (line < 0) return false;
-    this.#usPerByte[line] = 1e6 / bytesPerS;
     this.#isDefault[line] = 0;
-    // What was sent before was charged at the rate of before.
-    this.#clockUs[line] = Math.min(this.#clockUs[line], nowUs + REAL_AHEAD_US);
-    if (this.#waiting[line] > 0) this.#due.set(line, Math.max(nowUs, this.#clockUs[line]));
+    this.#rescale(line, 1e6 / bytesPerS, nowUs);
     return true;
+  }
+
+  /** What is still to leave was charged at the rate of before. */
+  #rescale(line: number, usPerByte: number, nowUs: number): void {
+    const before = this.#usPerByte[line];
+    this.#usPerByte[line] = usPerByte;
+    if (before === usPerByte) return;
+    const share = before > 0 ? usPerByte / before : 0;
+    this.#clockUs[line] = nowUs + share * Math.max(0, this.#clockUs[line] - nowUs);
+    for (let tin = TINS * line; tin < TINS * (line + 1); tin++) {
+      this.#tinClockUs[tin] = nowUs + share * Math.max(0, this.#tinClockUs[tin] - nowUs);
+    }
+    if (this.#waiting[line] > 0) this.#due.set(line, this.#clockUs[line]);
+  }
+
+  /** Takes away the rate that the peer was given: its line keeps to the one that all have, or is gone where all have none. */
+  useDefault(peer: number, nowUs: number): void {
+    const line = this.#lineOf[peer] - 1;
+    if (line < 0) return;
+    if (this.#o.bytesPerS === 0) {
+      this.#open(line, nowUs);
+      return;
+    }
+    this.#isDefault[line] = 1;
+    this.#rescale(line, 1e6 / this.#o.bytesPerS, nowUs);
   }
 
   /** A line for the peer, which has none; -1 when all are busy. One that has been free for a while may be another's. */
@@ -199,6 +230,7 @@ export class Queues implements FlowOwner {
   }
 
   #close(line: number): void {
+    this.#sweep(line);
     this.#due.set(line, Infinity);
     this.#lineOf[this.#peer[line]] = 0;
     this.#freeLines[this.#freeLineCount++] = line;
@@ -226,7 +258,7 @@ export class Queues implements FlowOwner {
     if (hasFlow && (isBusy || waiting > 0 || flow !== NONE && this.#tins.packets[flow] > 0)) {
       return this.#enqueue(burst, row, line, flow, nowUs);
     }
-    this.#charge(line, tin, burst.length[row] + overheadBytes, nowUs);
+    this.#charge(line, tin, burst.length[row] + overheadBytes, nowUs - SILENCE_US);
     return PASSES;
   }
 
@@ -237,21 +269,22 @@ export class Queues implements FlowOwner {
     return flow >= 0 && Math.floor(this.#tins.tin[flow] / TINS) === line ? flow : NONE;
   }
 
-  #charge(line: number, tin: number, bytes: number, nowUs: number): void {
+  #charge(line: number, tin: number, bytes: number, leastUs: number): void {
     const us = bytes * this.#usPerByte[line];
-    this.#clockUs[line] = Math.max(this.#clockUs[line], nowUs - LATE_US) + us;
-    this.#tinClockUs[tin] = Math.max(this.#tinClockUs[tin], nowUs - LATE_US) + us / TIN_SHARES[tin % TINS];
+    this.#clockUs[line] = Math.max(this.#clockUs[line], leastUs) + us;
+    this.#tinClockUs[tin] = Math.max(this.#tinClockUs[tin], leastUs) + us / TIN_SHARES[tin % TINS];
   }
 
   #enqueue(burst: Burst, row: number, line: number, known: number, nowUs: number): number {
     const tins = this.#tins, flowRow = burst.flow[row];
-    if (this.#waiting[line] >= this.#o.packets / LINE_SHARE) this.#thin(line);
-    else if (this.#freeCount === 0) this.#thin(this.#longestLine());
-    if (this.#freeCount === 0) return IS_LOST;
+    if (!this.#hasRoom(line, nowUs)) return IS_LOST;
     let flow = known;
     if (flow === NONE) {
+      if (this.#flows[line] >= this.#o.packets / LINE_SHARE) this.#sweep(line);
+      if (this.#flows[line] >= this.#o.packets / LINE_SHARE) return IS_LOST;
       flow = tins.begin(TINS * line + tinOf(burst.trafficClass[row]));
       if (flow === NONE) return IS_LOST;
+      this.#flows[line]++;
       this.#queueOf[flowRow] = flow + 1;
       this.#rowOf[flow] = flowRow;
       this.#codel.reset(flow);
@@ -267,10 +300,22 @@ export class Queues implements FlowOwner {
     if (tins.packets[flow] === 0) tins.first[flow] = place;
     else this.#next[tins.last[flow]] = place;
     tins.last[flow] = place;
+    tins.wanted[flow] = TINS * line + tinOf(burst.trafficClass[row]);
     tins.added(flow, this.#length[place]);
     if (this.#waiting[line]++ === 0) this.#due.set(line, Math.max(this.#clockUs[line], nowUs));
     if (tins.packets[flow] > FLOW_PACKETS_MAX) this.#loseFirst(line, flow, "queue_overflow");
     return WAITS;
+  }
+
+  /** Whether one more may wait for the line: made, if need be, at its fattest flow's cost, or at the longest line's. */
+  #hasRoom(line: number, nowUs: number): boolean {
+    const isFull = this.#waiting[line] >= this.#o.packets / LINE_SHARE;
+    if (!isFull && this.#freeCount > 0) return true;
+    // To look through all flows for each packet would cost more than they do.
+    if (nowUs < this.#thinAgainUs[line]) return false;
+    this.#thinAgainUs[line] = nowUs + THIN_US;
+    this.#thin(isFull ? line : this.#longestLine());
+    return this.#freeCount > 0 && this.#waiting[line] < this.#o.packets / LINE_SHARE;
   }
 
   /** Drops packets of the line's fattest flow, from its head. */
@@ -322,11 +367,12 @@ export class Queues implements FlowOwner {
     while (this.#waiting[line] > 0 && (this.#usPerByte[line] === 0 || this.#clockUs[line] <= nowUs)) {
       const tin = this.#tinOfTurn(line, nowUs);
       const flow = this.#tins.nextFlow(tin, this);
+      if (flow === NONE) continue; // its flows have gone to other tins
       const place = this.#takeFirst(line, flow);
       if (this.#isLost(flow, place, nowUs)) continue;
       const bytes = this.#length[place] + overheadBytes;
       this.#tins.spend(flow, bytes);
-      this.#charge(line, tin, bytes, nowUs);
+      this.#charge(line, tin, bytes, nowUs - LATE_US);
       return this.#push(burst, place, peer, next, nowUs);
     }
     this.#rest(line, nowUs);
@@ -335,6 +381,7 @@ export class Queues implements FlowOwner {
 
   /** Nothing may go from the line now. */
   #rest(line: number, nowUs: number): void {
+    if (this.#waiting[line] === 0) this.#sweep(line);
     if (this.#waiting[line] > 0) {
       this.#due.set(line, Math.max(this.#clockUs[line], nowUs + SLEEP_US));
     } else if (this.#usPerByte[line] === 0) {
@@ -342,6 +389,11 @@ export class Queues implements FlowOwner {
     } else {
       this.#due.set(line, Infinity);
     }
+  }
+
+  /** Ends flows without packets that are next in the line's tins; all of them where none has any. */
+  #sweep(line: number): void {
+    for (let tin = TINS * line; tin < TINS * (line + 1); tin++) this.#tins.nextFlow(tin, this);
   }
 
   /** The first tin that is below its share, else the one that is the least above. */
@@ -419,6 +471,7 @@ export class Queues implements FlowOwner {
 
   /** Forgets where the flow's packets wait. Its row may lead to another peer's flow by now. */
   flowEnded(flow: number): void {
+    this.#flows[Math.floor(this.#tins.tin[flow] / TINS)]--;
     const row = this.#rowOf[flow];
     if (this.#queueOf[row] === flow + 1) this.#queueOf[row] = 0;
   }

@@ -64,6 +64,8 @@ export class Tins {
   readonly bytes: Uint32Array;
   /** By flow: the tin, TINS * line + TIN_*. */
   readonly tin: Uint32Array;
+  /** By flow: the tin of its newest packet, where it goes when its turn comes. */
+  readonly wanted: Uint32Array;
   /** By tin: packets in it. */
   readonly waiting: Uint32Array;
   readonly #deficit: Int32Array;
@@ -79,6 +81,7 @@ export class Tins {
     this.packets = new Uint32Array(flows);
     this.bytes = new Uint32Array(flows);
     this.tin = new Uint32Array(flows);
+    this.wanted = new Uint32Array(flows);
     this.waiting = new Uint32Array(TINS * lines);
     this.#deficit = new Int32Array(flows);
     const next = new Uint32Array(flows);
@@ -93,7 +96,7 @@ export class Tins {
   begin(tin: number): number {
     if (this.#freeCount === 0) return NONE;
     const flow = this.#free[--this.#freeCount];
-    this.tin[flow] = tin;
+    this.tin[flow] = this.wanted[flow] = tin;
     this.#deficit[flow] = QUANTUM_BYTES;
     this.#new.append(tin, flow);
     return flow;
@@ -133,7 +136,11 @@ export class Tins {
         this.#toOld(list, tin, flow);
         continue;
       }
-      if (this.packets[flow] > 0) return flow;
+      if (this.packets[flow] > 0) {
+        if (this.wanted[flow] === tin) return flow;
+        this.#move(list, tin, flow);
+        continue;
+      }
       // A new flow that was served goes behind the old ones before it ends, or it would come back as a new one at once.
       if (isNew && this.#old.head[tin] !== NONE) {
         this.#toOld(list, tin, flow);
@@ -143,6 +150,16 @@ export class Tins {
       this.#free[this.#freeCount++] = flow;
       owner.flowEnded(flow);
     }
+  }
+
+  /** Its class has changed: all of its packets go along, or they would overtake each other. */
+  #move(list: FlowLists, tin: number, flow: number): void {
+    const to = this.wanted[flow];
+    list.takeFirst(tin);
+    this.#old.append(to, flow);
+    this.tin[flow] = to;
+    this.waiting[tin] -= this.packets[flow];
+    this.waiting[to] += this.packets[flow];
   }
 
   #toOld(list: FlowLists, tin: number, flow: number): void {

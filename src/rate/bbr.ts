@@ -57,7 +57,7 @@ const ACKS_INIT = 0,
 export interface Tuning {
   /** Pacing gain while probing for more. */
   readonly probeUpGain: number;
-  /** Whether a probe of the round trip also lowers what may be on its way; else it only asks for less pace. */
+  /** Whether a probe of the round trip lowers what may be on its way; else it asks for half the pace, for its time alone. */
   readonly probeRttLimits: boolean;
   /** A queue of so many microseconds ends start-up and probes, and Infinity never does. */
   readonly startupQueueUs: number;
@@ -583,7 +583,7 @@ export class Bbr {
     if (this.state !== PROBE_RTT && this.#isProbeRttExpired && !this.isIdleRestart) {
       this.#saveCwnd();
       this.state = PROBE_RTT;
-      this.pacingGain = 1;
+      this.pacingGain = this.#tuning.probeRttLimits ? 1 : PROBE_RTT_CWND_GAIN;
       this.cwndGain = PROBE_RTT_CWND_GAIN;
       this.#probeRttDoneStampUs = 0;
       this.#ackPhase = ACKS_PROBE_STOPPING;
@@ -595,7 +595,8 @@ export class Bbr {
 
   #handleProbeRtt(rate: DeliveryRate, nowUs: number): void {
     rate.markAppLimited();
-    if (this.#probeRttDoneStampUs === 0 && rate.inflight <= this.#probeRttCwnd()) {
+    const isDrained = !this.#tuning.probeRttLimits || rate.inflight <= this.#probeRttCwnd();
+    if (this.#probeRttDoneStampUs === 0 && isDrained) {
       this.#probeRttDoneStampUs = nowUs + PROBE_RTT_DURATION_US;
       this.#isProbeRttRoundDone = false;
       this.#startRound(rate);

@@ -29,6 +29,10 @@ const IDLE_US = 10_000_000;
 const RATE_MAX = 62_500_000;
 /** And below this one no transfer is: 64 kbit/s. */
 const RATE_MIN = 8000;
+/** Before the rate is known, a queue is one that this many reports in a row have seen. */
+const START_LOOKS = 4;
+/** What arrives is less than was asked for by more than this share: the path gives no more. */
+const SHORT_SHARE = 0.9;
 /** Datagrams of one mark, and how long one may take to fill, microseconds. */
 const MARK_DATAGRAMS = 16, MARK_US = 1000;
 /** A round trip that lasts longer has missed reports. */
@@ -68,6 +72,10 @@ export class PathRate {
   #arrived = 0;
   #lost = 0;
   #received = 0;
+  /** The queue by the last reports, microseconds, the newest first: a single late one is a radio's doing. */
+  readonly #queues = new Float64Array(START_LOOKS);
+  /** The rate that was asked for last, bytes a second. */
+  #paced = 0;
   #leastUs = Infinity;
   #leastBeforeUs = Infinity;
   #leastSinceUs = -Infinity;
@@ -86,21 +94,26 @@ export class PathRate {
     return STATE_NAMES[this.bbr.state];
   }
 
+  /** From when on the path is idle, microseconds, if nothing waits until then. */
+  get idleUs(): number {
+    return this.busyUs + IDLE_US;
+  }
+
   /** Whether nothing has waited for so long that what is known of the path may be old. */
   isIdle(nowUs: number): boolean {
-    return nowUs - this.busyUs > IDLE_US;
+    return nowUs >= this.idleUs;
   }
 
   /** Bytes a second that the line is to keep to; 0 while nothing is to be held back. */
   bytesPerS(nowUs: number): number {
     const { bbr } = this;
-    if (bbr.state === STARTUP || nowUs < this.#leaveUntilUs || bbr.maxBw > RATE_MAX) return 0;
+    if (!bbr.isFullBwReached || nowUs < this.#leaveUntilUs || bbr.maxBw > RATE_MAX) return 0;
     const share = this.queueUs > DRAIN_QUEUE_US
       ? Math.max(DRAIN_SHARE_MIN, DRAIN_SHARE - this.queueUs / DRAIN_US)
       : bbr.pacingGain > 1
       ? 1
       : SHARE;
-    return Math.max(RATE_MIN, share * bbr.pacingRate);
+    return this.#paced = Math.max(RATE_MIN, share * bbr.pacingRate);
   }
 
   /**
@@ -119,6 +132,7 @@ export class PathRate {
     }
     this.#openEnd = counter + 1;
     this.#openBytes += bytes;
+    if (this.bbr.state === STARTUP) this.busyUs = nowUs; // nothing waits yet
     if (!isWaiting) return;
     this.#openIsWaiting = true;
     this.busyUs = nowUs;
@@ -141,7 +155,7 @@ export class PathRate {
     const { rate, bbr } = this;
     if (this.#openFirst >= 0 && highest >= this.#openFirst) this.#closeMark();
     if (this.#oldest === this.#next || highest < this.#end[this.#oldest % MARKS] - 1) return;
-    if (highest >= this.#end[(this.#next - 1) % MARKS]) return; // never sent, or nothing was noted of it
+    if (!(highest < this.#end[(this.#next - 1) % MARKS])) return; // never sent, or nothing was noted of it
     if (this.#since < 0) this.#since = highest;
     else this.#arrived += Math.min((received - this.#received) >>> 0, highest - this.#since);
     this.#received = received;
@@ -201,7 +215,12 @@ export class PathRate {
       this.#leastSinceUs = nowUs;
     }
     this.#leastUs = Math.min(this.#leastUs, tookUs);
-    this.queueUs = tookUs - Math.min(this.#leastUs, this.#leastBeforeUs);
+    const queues = this.#queues;
+    queues.copyWithin(1, 0);
+    queues[0] = tookUs - Math.min(this.#leastUs, this.#leastBeforeUs);
+    this.queueUs = queues[0];
+    if (this.bbr.isFullBwReached) return;
+    for (let i = 1; i < START_LOOKS; i++) this.queueUs = Math.min(this.queueUs, queues[i]);
   }
 
   /** A queue that stands is drained; one that does not go is others', and we stop to make room for them. */
@@ -212,10 +231,14 @@ export class PathRate {
       this.#queueMostUs = 0;
       return;
     }
-    bbr.onQueue(this.rate, nowUs);
+    // Where all that is sent arrives, the queue is going, or is not ours.
+    const { sample } = this.rate;
+    if (!sample.isAppLimited && sample.rate < SHORT_SHARE * this.#paced) bbr.onQueue(this.rate, nowUs);
     this.#queueSinceUs = Math.min(this.#queueSinceUs, nowUs);
     this.#queueMostUs = Math.max(this.#queueMostUs, this.queueUs);
     if (nowUs - this.#queueSinceUs < OTHERS_US + 2 * this.#queueMostUs) return;
+    // Or the path has become longer, and what is taken for queue is its round trip.
+    this.#leastUs = this.#leastBeforeUs = Infinity;
     this.#leaveUntilUs = nowUs + LEAVE_US;
   }
 }

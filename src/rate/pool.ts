@@ -1,32 +1,46 @@
 /**
- * The paths of a Worker whose rate is being found: how many at a time, and who is told. Invariant: their memory is bounded, some
- * 80 KB each. Finds nothing itself: path_rate.ts does.
+ * The paths of a Worker whose rate is being found: how many at a time, whose rate counts for a peer, and who is told. Invariant: their
+ * memory is bounded, some 80 KB each, and a rate goes with the path that it was found for. Finds nothing itself: path_rate.ts does.
  */
 import { PathRate } from "./path_rate.ts";
 
 const RATES_MAX = 512;
 
+/** Told what a peer may be sent, bytes a second with IP and UDP headers; 0 for as much as comes. */
+export type RateFound = (peer: number, bytesPerS: number, nowUs: number) => void;
+
 export class Rates {
+  /** By peer: the path whose rate counts, the last that was taken. */
+  readonly #counts = new Map<number, PathRate>();
   #taken = 0;
   readonly #random: () => number;
-  /** Told what a peer may be sent, bytes a second with IP and UDP headers; 0 for as much as comes. */
-  readonly found: (peer: number, bytesPerS: number, nowUs: number) => void;
+  readonly #found: RateFound;
 
   /** @param random uniform in [0, 1). */
-  constructor(random: () => number, found: (peer: number, bytesPerS: number, nowUs: number) => void) {
+  constructor(random: () => number, found: RateFound) {
     this.#random = random;
-    this.found = found;
+    this.#found = found;
   }
 
-  /** Undefined when there are too many. */
-  take(nowUs: number): PathRate | undefined {
+  /** A path's rate for the peer from now on; undefined when there are too many. */
+  take(peer: number, nowUs: number): PathRate | undefined {
     if (this.#taken === RATES_MAX) return undefined;
     this.#taken++;
-    return new PathRate(this.#random, nowUs);
+    const rate = new PathRate(this.#random, nowUs);
+    this.#counts.set(peer, rate);
+    return rate;
   }
 
-  /** One of those that were taken is no longer used. */
-  give(): void {
+  /** A report has come for the path. */
+  reported(peer: number, rate: PathRate, nowUs: number): void {
+    if (this.#counts.get(peer) === rate) this.#found(peer, rate.bytesPerS(nowUs), nowUs);
+  }
+
+  /** The path's rate is no longer looked for, and what it was counts no more. */
+  give(peer: number, rate: PathRate, nowUs: number): void {
     this.#taken--;
+    if (this.#counts.get(peer) !== rate) return;
+    this.#counts.delete(peer);
+    this.#found(peer, 0, nowUs);
   }
 }

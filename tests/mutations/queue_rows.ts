@@ -74,8 +74,8 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/queues.ts",
-    from: "if (this.#waiting[line] >= this.#o.packets / LINE_SHARE) this.#thin(line);",
-    to: "if (this.#waiting[line] < 0) this.#thin(line);",
+    from: "const isFull = this.#waiting[line] >= this.#o.packets / LINE_SHARE;",
+    to: "const isFull = this.#waiting[line] < 0;",
     tests: QUEUES,
     note: "one peer's packets take all room",
   },
@@ -137,8 +137,8 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/rate/path_rate.ts",
-    from: "    bbr.onQueue(this.rate, nowUs);",
-    to: "",
+    from: "bbr.onQueue(this.rate, nowUs);",
+    to: "{}",
     tests: PATH,
     note: "a standing queue is no signal",
   },
@@ -151,7 +151,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/rate/path_rate.ts",
-    from: "    if (highest >= this.#end[(this.#next - 1) % MARKS]) return; //",
+    from: "    if (!(highest < this.#end[(this.#next - 1) % MARKS])) return; //",
     to: "    //",
     tests: PATH,
     note: "a report of what was never sent counts",

@@ -3,8 +3,8 @@
  * counted by the number in their first bytes.
  */
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
-import { CLASS_BULK, CLASS_GAME, CLASS_INTERACTIVE } from "../../src/control/traffic_class.ts";
-import { LINES_MAX, PASSES, Queues, WAITS } from "../../src/queue/queues.ts";
+import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_INTERACTIVE } from "../../src/control/traffic_class.ts";
+import { IS_LOST, LINES_MAX, PASSES, Queues, WAITS } from "../../src/queue/queues.ts";
 import { Arena, NONE } from "../../src/vector/arena.ts";
 import { Burst, HELD, TO_SEAL } from "../../src/vector/burst.ts";
 
@@ -79,11 +79,11 @@ class Bench {
     });
   }
 
-  /** Lets time pass, taking what may go whenever something may. */
-  runFor(us: number) {
+  /** Lets time pass, taking what may go whenever something may, or so much later. */
+  runFor(us: number, stepUs = 0) {
     const untilUs = this.nowUs + us;
     while (this.queues.nextUs <= untilUs) {
-      this.nowUs = Math.max(this.nowUs, this.queues.nextUs);
+      this.nowUs = Math.max(this.nowUs + stepUs, this.queues.nextUs);
       for (let peer = this.queues.ready(this.nowUs); peer !== NONE; peer = this.queues.ready(this.nowUs)) {
         while (this.queues.take(this.#burst, peer, TO_SEAL, 0, this.nowUs) >= 0) {
           this.#note(0);
@@ -91,7 +91,7 @@ class Bench {
         }
       }
     }
-    this.nowUs = untilUs;
+    this.nowUs = Math.max(this.nowUs, untilUs);
   }
 }
 
@@ -266,4 +266,63 @@ Deno.test("queues: a rate that goes lets out what waits, and a rate for all take
   all.runFor(2_000_000);
   all.offer(LINES_MAX + 1, LINES_MAX + 1, CLASS_BULK);
   assertEquals(all.offer(LINES_MAX + 1, LINES_MAX + 1, CLASS_BULK), WAITS, "an idle peer's line");
+});
+
+Deno.test("queues: a line whose rate is told again and again keeps to it, however slow", () => {
+  for (const rate of [8000, 30_000, 100_000, RATE]) {
+    const bench = new Bench();
+    bench.queues.setRate(1, rate, bench.nowUs);
+    for (let ms = 0; ms < 4000; ms += 25) {
+      for (let i = 0; i < 40; i++) bench.offer(1, 1, CLASS_INTERACTIVE);
+      bench.queues.setRate(1, rate, bench.nowUs);
+      bench.runFor(25_000);
+    }
+    assertLess(bench.sent.length * FULL, 4 * rate + 4 * FULL, `${rate}`);
+  }
+});
+
+Deno.test("queues: a line that is woken late keeps its rate", () => {
+  const bench = new Bench();
+  bench.queues.setRate(1, RATE, bench.nowUs);
+  for (let ms = 0; ms < 1000; ms += 4) {
+    for (let i = 0; i < 6; i++) bench.offer(1, 1, CLASS_INTERACTIVE);
+    bench.runFor(4000, 4000);
+  }
+  assertGreater(bench.sent.length * FULL, 0.9 * RATE);
+});
+
+Deno.test("queues: flows that have gone leave no room taken, and one peer's leave others theirs", () => {
+  const bench = new Bench();
+  for (let peer = 1; peer <= 20; peer++) {
+    bench.queues.setRate(peer, RATE, bench.nowUs);
+    for (let flow = 0; flow < 100; flow++) bench.offer(peer, 100 * peer + flow, CLASS_BULK);
+    bench.runFor(200_000);
+  }
+  for (let flow = 0; flow < 200; flow++) {
+    assert(bench.offer(21, 3000 + flow, CLASS_BULK) === PASSES, "it has no line");
+  }
+  bench.queues.setRate(21, RATE, bench.nowUs);
+  for (let flow = 0; flow < 200; flow++) assert(bench.offer(21, 3000 + flow, CLASS_BULK) !== IS_LOST);
+  // A peer of one packet a flow, which asks for next to nothing, and one beside it.
+  bench.queues.setRate(22, 1000, bench.nowUs);
+  for (let flow = 0; flow < 2000; flow++) bench.offer(22, flow, CLASS_BULK, 60);
+  bench.queues.setRate(23, RATE, bench.nowUs);
+  for (let flow = 0; flow < 100; flow++) {
+    assert(bench.offer(23, 2500 + flow, CLASS_BULK) !== IS_LOST, `${flow}`);
+  }
+});
+
+Deno.test("queues: a flow that turns out to be a transfer goes behind what somebody waits for", () => {
+  const bench = new Bench();
+  bench.queues.setRate(1, RATE, bench.nowUs);
+  for (let i = 0; i < 60; i++) bench.offer(1, 1, i < 10 ? CLASS_INTERACTIVE : CLASS_BULK);
+  for (let i = 0; i < 20; i++) {
+    bench.offer(1, 2, CLASS_DEFAULT, FULL / 4);
+    bench.runFor(1000);
+  }
+  bench.runFor(100_000);
+  const waited = bench.waits.filter(([trafficClass]) => trafficClass === CLASS_DEFAULT).map(([, us]) => us);
+  assertLess(Math.max(...waited), 5000);
+  const numbers = bench.sent.filter(({ flow }) => flow === 1).map(({ number }) => number);
+  assertEquals(numbers, numbers.toSorted((a, b) => a - b), "and its packets stay in order");
 });

@@ -187,6 +187,8 @@ function makeClient(
     queues: {
       ...queuesOptions({ ...DEFAULTS, congestionAlgorithm, repair })!,
       bytesPerS: upBytesPerS ?? 0,
+      // Who says what the line takes need not have it found.
+      ...(upBytesPerS === undefined ? {} : { findsRates: false }),
     },
     receiveBytesPerS: downBytesPerS,
     trusted: invitation.trusted,

@@ -1,14 +1,18 @@
 /**
  * The rate of a session's path, found while transfers go there: each report goes to the `PathRate` (rate/path_rate.ts) that
- * the session has from its first transfer on, and the pool gets the rate that was found. Invariant: the session gives its
- * `PathRate` back when the path is idle, and at the end. Writes nothing, and holds no packet back: queues do.
+ * the session has from its first transfer on, and the pool hears of it. Invariant: the session gives its `PathRate` back when the
+ * path is idle, when another one is taken, and at the end. Over a stream, TCP finds the rate. Writes nothing, and holds no packet
+ * back: queues do.
  */
 import type { Report } from "../../../wire/report.ts";
+import { isStreamAddress } from "../../../wire/stream.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
 export class RateFinder implements Subject {
-  readonly dueUs = Infinity;
+  /** When it is time to see whether the path is idle, or Infinity. */
+  dueUs = Infinity;
   readonly #session: SessionContext;
+  #nowUs = 0;
 
   constructor(session: SessionContext) {
     this.#session = session;
@@ -16,7 +20,11 @@ export class RateFinder implements Subject {
 
   /** Has the rate found from now on, if the pool has room for one more. */
   find(nowUs: number): void {
-    this.#session.pathRate ??= this.#session.sessions.rates?.take(nowUs);
+    const { peer, path, host, sessions: { rates } } = this.#session;
+    if (rates === undefined || isStreamAddress(host.shared.paths.address, 4 * path)) return;
+    this.#session.pathRate ??= rates.take(peer, nowUs);
+    this.#nowUs = nowUs;
+    this.#look();
   }
 
   hasWord(): boolean {
@@ -27,20 +35,35 @@ export class RateFinder implements Subject {
     return 0;
   }
 
-  handleTimeout(): void {}
+  handleTimeout(nowUs: number): void {
+    this.#nowUs = nowUs;
+    if (this.#session.pathRate?.isIdle(nowUs)) this.wipe();
+    this.#look();
+  }
+
+  #look(): void {
+    const { pathRate } = this.#session;
+    this.dueUs = pathRate === undefined ? Infinity : pathRate.idleUs;
+    this.#session.hasten(this.dueUs);
+  }
 
   onReport(report: Report, nowUs: number): void {
     const { peer, pathRate, sessions: { rates } } = this.#session;
+    this.#nowUs = nowUs;
     if (pathRate === undefined || rates === undefined) return;
     pathRate.onReport(report, nowUs);
-    const isIdle = pathRate.isIdle(nowUs);
-    rates.found(peer, isIdle ? 0 : pathRate.bytesPerS(nowUs), nowUs);
-    if (isIdle) this.wipe();
+    rates.reported(peer, pathRate, nowUs);
+  }
+
+  onNewPath(): void {
+    this.wipe();
   }
 
   wipe(): void {
-    if (this.#session.pathRate === undefined) return;
-    this.#session.sessions.rates!.give();
+    const { peer, pathRate, sessions: { rates } } = this.#session;
+    if (pathRate === undefined) return;
+    rates!.give(peer, pathRate, this.#nowUs);
     this.#session.pathRate = undefined;
+    this.dueUs = Infinity;
   }
 }
