@@ -121,7 +121,7 @@ const QUEUES_ENTRIES = {
   target_ms: v.optional(wholeNumber(1, 100)),
   interval_ms: v.optional(wholeNumber(10, 1000)),
   ecn: v.optional(flag),
-  packets: v.optional(wholeNumber(64, 65_536)),
+  packets: v.optional(wholeNumber(64, 4096)),
 };
 
 const CLASSES_ENTRIES = {

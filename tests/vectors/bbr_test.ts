@@ -209,14 +209,10 @@ Deno.test("bbr: Increasing Bandwidth 10x and Ensuring Full Bandwidth is Reached"
   flow.runFor(SECOND);
   flow.link.bytesPerS *= 10;
   flow.link.bufferBytes *= 10;
-  let rounds = 0;
-  flow.runWhile(() => {
-    if (flow.bbr.isRoundStart && flow.bbr.isProbingBw) rounds++;
-    return flow.bbr.maxBw < 0.9 * flow.link.bytesPerS;
-  }, 60);
-  // A round has many acknowledgements of which only the first begins it; each probe adds a quarter at least.
-  assertLess(flow.bbr.roundCount, 1500);
-  assertGreater(rounds, 0);
+  const before = flow.bbr.roundCount;
+  flow.runWhile(() => flow.bbr.maxBw < 0.9 * flow.link.bytesPerS, 60);
+  // Most of these are spent between probes, some 62 a cycle at most; each probe grows the model as long as that pays.
+  assertLess(flow.bbr.roundCount - before, 400);
 });
 
 Deno.test("bbr: Decreasing Bandwidth 10x and Ensuring Max Bandwidth Adapts Down", () => {
@@ -247,9 +243,8 @@ function spurious(isTimeout: boolean): void {
   flow.runFor(5000);
   assertEquals(flow.bbr.state, PROBE_UP);
   if (isTimeout) {
-    const { cwnd } = flow.bbr;
     flow.bbr.onTimeout(flow.rate);
-    assertLess(flow.bbr.cwnd - flow.rate.inflight, cwnd);
+    assertEquals(flow.bbr.cwnd, flow.rate.inflight + MSS);
   }
   // From here to the end of what follows packets overtake those before.
   flow.link.lateUs = 30_000;
