@@ -3,7 +3,7 @@
  * answered, and everything that was changed is put back at the end, however it comes. Moves no packet itself.
  */
 import { loadNative } from "../../ffi/native.ts";
-import { CLIENT_DEVICE, ClientHost, isShut, type OuterEndpoint, type Scope } from "../exit/tun_client.ts";
+import { CLIENT_DEVICE, ClientHost, isShut, type OuterEndpoint, type Scope } from "../exit/tun/client.ts";
 import { CommandError } from "../process/help.ts";
 import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";

@@ -13,14 +13,14 @@ const FOLDER_FILES_MAX = 20;
 const CIRCLES: string[][] = [];
 /** Files with functions above the limit. */
 const LONG_FUNCTIONS = new Set<string>([
-  "src/exit/tun_rules.ts",
-  "src/exit/tun_client.ts",
+  "src/exit/tun/rules.ts",
+  "src/exit/tun/client.ts",
   "src/tunnel.ts",
 ]);
 /** Files above the limit. */
 const LONG_FILES = new Set<string>([
-  "src/exit/tun_client.ts",
-  "src/exit/dialler.ts",
+  "src/exit/tun/client.ts",
+  "src/exit/userspace/dialler.ts",
   "src/rate/bbr.ts",
   "src/tunnel.ts",
   "tests/unit/erasure_test.ts",
@@ -29,7 +29,7 @@ const LONG_FILES = new Set<string>([
   "tests/unit/admin_test.ts",
 ]);
 /** Folders above the limit. */
-const FULL_FOLDERS = new Set<string>(["src/exit"]);
+const FULL_FOLDERS = new Set<string>();
 
 interface FunctionSpan {
   /** Line of its name or parameters, from 1, and its lines up to the closing brace. */

@@ -4,13 +4,13 @@
  * comments; rules and routes bear this program's protocol number and the table its name, so that the next start finds and undoes
  * what a killed client left; the device and its routes disappear with the process. Moves no packet.
  */
-import { cString, libc, O_CLOEXEC, O_RDWR } from "../../ffi/mod.ts";
-import type { Native } from "../../ffi/native.ts";
-import { formatAddress, parseAddress, parsePrefix, prefixContains } from "../wire/address.ts";
-import { run } from "./child.ts";
+import { cString, libc, O_CLOEXEC, O_RDWR } from "../../../ffi/mod.ts";
+import type { Native } from "../../../ffi/native.ts";
+import { formatAddress, parseAddress, parsePrefix, prefixContains } from "../../wire/address.ts";
+import { run } from "../child.ts";
 import { listeningPorts, READ_MAX, readThrough } from "./listening.ts";
-import { openQueues } from "./tun.ts";
-import { writeSysctl } from "./tun_host.ts";
+import { openQueues } from "./mod.ts";
+import { writeSysctl } from "./host.ts";
 
 /** Which packets of this host go into the tunnel; all by default. */
 export interface Scope {

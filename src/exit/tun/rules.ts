@@ -3,8 +3,8 @@
  * leave. Invariant: a new connection from the device bears its peer's mark before it is accepted, and only marked connections
  * are masqueraded. Makes text; runs no program.
  */
-import type { HostAccess } from "./exit.ts";
-import { TAG_MASK } from "./tun_peers.ts";
+import type { HostAccess } from "../exit.ts";
+import { TAG_MASK } from "./peers.ts";
 
 /** Parts of the rules that an old kernel may lack; without one the others still hold. */
 export const FEATURES = ["timeouts", "limits", "open NAT"] as const;

@@ -3,11 +3,11 @@
  * into the tunnel. TCP lives in the native library (ffi/src/dial.rs). Invariant: waiting data is bounded, in each
  * direction and for each socket, and `close` ends everything that is open. Reaches only the tunnel.
  */
-import { burstHandle, checked, type Native } from "../../ffi/native.ts";
-import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
-import { formatAddress, isIpv4, parseAddress } from "../wire/address.ts";
-import { type IcmpError, type IcmpReason, readIcmpError } from "../wire/icmp_error.ts";
-import { emitIcmpError, ICMP_PORT_UNREACHABLE, ICMP_PROTOCOL_UNREACHABLE } from "../wire/icmp.ts";
+import { burstHandle, checked, type Native } from "../../../ffi/native.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../../vector/burst.ts";
+import { formatAddress, isIpv4, parseAddress } from "../../wire/address.ts";
+import { type IcmpError, type IcmpReason, readIcmpError } from "../../wire/icmp_error.ts";
+import { emitIcmpError, ICMP_PORT_UNREACHABLE, ICMP_PROTOCOL_UNREACHABLE } from "../../wire/icmp.ts";
 import {
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
@@ -25,8 +25,8 @@ import {
   UDP_HEADER_BYTES,
   writeIpv4Header,
   writeIpv6Header,
-} from "../wire/inner.ts";
-import type { Exit } from "./exit.ts";
+} from "../../wire/inner.ts";
+import type { Exit } from "../exit.ts";
 import { fragment } from "./fragmentation.ts";
 import { Reassembly } from "./reassembly.ts";
 
