@@ -29,9 +29,9 @@ const THIN_US = 1000;
  * long it sleeps at least.
  */
 const LATE_US = 10_000, SILENCE_US = 1000, SLEEP_US = 500;
-/** So far games and calls may be ahead of their line's rate before they wait too, microseconds. */
+/** How far packets of games and calls may run ahead of their line's rate before they wait too, microseconds. */
 const REAL_AHEAD_US = 5000;
-/** A line that sent nothing for so long may be another peer's; how many are looked at when one is wanted. */
+/** A line that sent nothing for IDLE_US (microseconds) may be given to another peer; each search looks at RECLAIM_LOOKS lines. */
 const IDLE_US = 1_000_000, RECLAIM_LOOKS = 8;
 /** A full packet's bytes: with less left in its queue, a flow loses none (RFC 8289 §5.4). */
 const FULL_PACKET_BYTES = 1514;

@@ -102,14 +102,14 @@ export class Tins {
     return flow;
   }
 
-  /** Notes that a packet of so many bytes was added to the flow. */
+  /** Counts a packet of `bytes` that was added to the flow. */
   added(flow: number, bytes: number): void {
     this.packets[flow]++;
     this.bytes[flow] += bytes;
     this.waiting[this.tin[flow]]++;
   }
 
-  /** Notes that the flow's first packet, of so many bytes, was taken away, to be sent or dropped. */
+  /** Counts the flow's first packet, of `bytes`, as removed, to be sent or dropped. */
   removed(flow: number, bytes: number): void {
     this.packets[flow]--;
     this.bytes[flow] -= bytes;

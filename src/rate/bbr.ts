@@ -53,13 +53,13 @@ const ACKS_INIT = 0,
   ACKS_PROBE_FEEDBACK = 3,
   ACKS_PROBE_STOPPING = 4;
 
-/** Where a sender wants something else than the draft. */
+/** Parameters in which a sender differs from the draft. */
 export interface Tuning {
   /** Pacing gain while probing for more. */
   readonly probeUpGain: number;
   /** Whether a probe of the round trip lowers what may be on its way; else it asks for half the pace, for its time alone. */
   readonly probeRttLimits: boolean;
-  /** A queue of so many microseconds ends start-up and probes, and Infinity never does. */
+  /** The queueing delay that ends start-up, and the one that ends a bandwidth probe, microseconds; Infinity for no such end. */
   readonly startupQueueUs: number;
   readonly probeQueueUs: number;
 }

@@ -16,18 +16,18 @@ const GAMING: Tuning = { probeUpGain: 1.25, probeRttLimits: false, startupQueueU
 const SHARE = 0.95;
 /** A queue that stands on the path in spite of it is drained at this share, and is then as good a signal as a loss. */
 const DRAIN_QUEUE_US = 6000, DRAIN_SHARE = 0.9, DRAIN_SHARE_MIN = 0.1;
-/** The deeper it is the less is sent, so that it is gone soon, microseconds. */
+/** The sending rate falls with the queueing delay, by the whole rate for each DRAIN_US of delay, microseconds. */
 const DRAIN_US = 500_000;
 /**
- * A queue that is there for so long, and for twice its own length, although less is sent than arrives, is somebody else's. Theirs we
- * leave alone for a while.
+ * A queue that lasts OTHERS_US plus twice its own delay, although this end sends less than the link delivers, is other senders'
+ * traffic. This end does not try to drain such a queue for LEAVE_US. Microseconds.
  */
 const OTHERS_US = 1_500_000, LEAVE_US = 10_000_000;
-/** A sender that had no more to send for so long starts anew. */
+/** A sender that had no packet waiting for this time starts its estimate anew, microseconds. */
 const IDLE_US = 10_000_000;
 /** Above this rate, bytes a second, the processors are the bottleneck and no modem: 500 Mbit/s. */
 const RATE_MAX = 62_500_000;
-/** And below this one no transfer is: 64 kbit/s. */
+/** The lowest rate at which this end paces, bytes a second: 64 kbit/s. */
 const RATE_MIN = 8000;
 /** Before the rate is known, a queue is one that this many reports in a row have seen. */
 const START_LOOKS = 4;
@@ -99,7 +99,7 @@ export class PathRate {
     return this.busyUs + IDLE_US;
   }
 
-  /** Whether nothing has waited for so long that what is known of the path may be old. */
+  /** Whether no packet has waited for IDLE_US, so that the estimate may be outdated. */
   isIdle(nowUs: number): boolean {
     return nowUs >= this.idleUs;
   }
