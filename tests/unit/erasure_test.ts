@@ -586,7 +586,7 @@ Deno.test("decoder: what came is never brought back again, though its bytes are 
 
 Deno.test("decoder: numbers that share a place in its tables are not taken for each other", () => {
   const far = 512;
-  // Both came while repairs of them waited, and then so much that it is no longer remembered.
+  // Both arrived while repairs of them waited, and then enough packets that the decoder forgot both.
   const ends = new Ends();
   ends.send(10, 11);
   ends.repair(10, 11);
