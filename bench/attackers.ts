@@ -63,7 +63,7 @@ function tls({ hosts: [hostname], port }: Order): Promise<Deno.TlsConn> {
   return Deno.connectTls({ hostname, port, unsafelyDisableHostnameVerification: true });
 }
 
-/** From each address so many TCP connections a second, held as long as the relay leaves them open. */
+/** TCP connections from each address at the order's rate a second, held as long as the relay leaves them open. */
 async function crowd(order: Order): Promise<Sent> {
   const { on } = timed(order);
   const sent = { connections: 0, refused: 0, closed: 0 };
@@ -123,7 +123,7 @@ async function tcpFlows(order: Order): Promise<Sent> {
   return { tried, opened: kept.length };
 }
 
-/** So many TCP connections that write whatever is taken and read nothing. */
+/** The order's number of TCP connections, which write whatever the relay accepts and read nothing. */
 async function tcpStuck(order: Order): Promise<Sent> {
   const { on } = timed(order);
   const sent = { connections: 0, bytes: 0 };
@@ -164,7 +164,7 @@ const u16 = (n: number) => [n & 255, (n >> 8) & 255];
 const control = (body: number[]) => [0x90 | (body.length >> 8), body.length & 255, ...body];
 const HINTS = 61;
 
-/** An authenticated peer's datagrams, so many a second, full of hint frames. */
+/** An authenticated peer's datagrams at the order's rate a second, full of hint frames. */
 async function hints(order: Order): Promise<Sent> {
   const socket = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 0 });
   const to = { transport: "udp", hostname: order.hosts[0], port: order.port } as const;
@@ -212,7 +212,7 @@ async function idle(order: Order): Promise<Sent> {
   return sent;
 }
 
-/** `peer add` with everything but the start of a process, so often, each in milliseconds: by the clock and by the processor. */
+/** Runs `peer add`, all but the start of a process, `order.count` times; wall and processor time of each, milliseconds. */
 async function peerAdd(order: Order): Promise<{ wallMs: number[]; cpuMs: number[] }> {
   console.log = console.error = () => {};
   const wallMs: number[] = [], cpuMs: number[] = [];

@@ -64,7 +64,7 @@ async function join({ net, attacker }: Stage): Promise<void> {
   await net.must(attacker, ["ping", "-q", "-c", "1", "-w", "20", SERVER]);
 }
 
-/** So many networks for the attacker to come from: to each address of the relay's it goes by another of its own. */
+/** Gives attacker and relay NETWORKS addresses each, and routes by which the attacker reaches each of them from another source. */
 async function manySources({ net, attacker }: Stage): Promise<string[]> {
   const doors = [];
   for (let i = 1; i <= NETWORKS; i++) {
@@ -185,7 +185,7 @@ interface Notice {
   mbit: number;
 }
 
-/** What the victim gets for so many seconds: its pings and, beside them, its flow. */
+/** What the victim measures for `seconds`: round trips of its pings and, beside them, the rate of its flow. */
 async function notice(net: Network, victim: string, seconds: number): Promise<Notice> {
   const count = Math.round(seconds / PING_S);
   const ping = [

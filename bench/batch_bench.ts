@@ -6,7 +6,7 @@
  */
 import { ArrivalGaps } from "../src/control/flush.ts";
 import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../src/control/traffic_class.ts";
-import { BATCH_WAIT_US } from "../src/tunnel.ts";
+import { BATCH_WAIT_US } from "../src/tunnel_options.ts";
 import { CLEAN, World } from "../tests/kit/world.ts";
 import { Random } from "../tests/kit/random.ts";
 import { udpPacket } from "../tests/kit/packets.ts";

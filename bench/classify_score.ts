@@ -16,7 +16,7 @@ import {
 import { PROTOCOL_UDP } from "../src/wire/inner.ts";
 import { isNamed, readLabels, type Truth, truthOf } from "./classify_labels.ts";
 
-/** After so many packets. */
+/** The packet counts of a flow after which its class is scored. */
 export const AFTER = [2, 8, 32] as const;
 /** Of what has a class of its own. */
 export const CLASS_OF: Partial<Record<Truth, number>> = { game: CLASS_GAME, call: CLASS_VOICE };

@@ -21,7 +21,7 @@ import { DROP, Metrics } from "../src/metrics.ts";
 import { Relay } from "../src/relay.ts";
 import { base64 } from "../src/session/peers.ts";
 import { WIREGUARD_LIMITS } from "../src/session/limits.ts";
-import type { TunnelOptions } from "../src/tunnel.ts";
+import type { TunnelOptions } from "../src/tunnel_options.ts";
 import { Arena } from "../src/vector/arena.ts";
 import { BURST_CAPACITY, TO_EXIT, TO_TUNNEL } from "../src/vector/burst.ts";
 import { IDLE_EXIT } from "../tests/kit/fakes.ts";

@@ -45,7 +45,7 @@ export async function udpDelivered(
   return sum.bits_per_second * (1 - sum.lost_percent / 100) / 1e6;
 }
 
-/** Processor microseconds of the relay for each packet of so many bytes that it carries at `rate` Mbit/s. */
+/** Processor time of the relay, microseconds, for each packet with `bytes` of UDP payload that it carries at `rate` Mbit/s. */
 export async function packetCost(
   net: Network,
   client: string,

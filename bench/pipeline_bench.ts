@@ -28,7 +28,7 @@ import { innerLength, PROTOCOL_UDP, readDestination, writeIpv6Header } from "../
 import { parseAddress } from "../src/wire/address.ts";
 import { PrefixTable } from "../src/vector/prefix_table.ts";
 import { ReplayWindows } from "../src/session/replay.ts";
-import { BATCH_WAIT_US } from "../src/tunnel.ts";
+import { BATCH_WAIT_US } from "../src/tunnel_options.ts";
 import { type Host, World } from "../tests/kit/world.ts";
 import { udpPacket } from "../tests/kit/packets.ts";
 

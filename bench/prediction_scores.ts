@@ -8,7 +8,7 @@ import { Random } from "../tests/kit/random.ts";
 import { HELD_OUT, makeStreams, type Stream } from "./predict_data.ts";
 import { precisionRecallArea, receiverOperatingArea } from "./ranking.ts";
 
-/** A copy rides in the first datagram so much later: past short bursts, and in time for a deadline of 60 ms. */
+/** A copy is sent in the first datagram at least this much later, microseconds: past short bursts, in time for a deadline of 60 ms. */
 const SPACING_US = 30_000;
 
 /** One wrong certainty must not count for ever. */

@@ -197,7 +197,10 @@ export interface Schedule {
   rate: number;
 }
 
-/** Trains the network on all sequences; `tell` hears the share done and the mean loss of late after each group of sequences. */
+/**
+ * Trains the network on all sequences; `tell` is called after each group of sequences with the share done and the running mean of
+ * the loss.
+ */
 export function trainLstm(
   sequences: readonly Sequence[],
   random: Random,

@@ -1,6 +1,6 @@
 /**
- * The Worker of wait_bench.ts that sends datagrams to a port again and again, so far apart that a waiting thread has gone
- * to sleep each time. Invariant: it ends, and says so, when it is told to. Measures nothing.
+ * The Worker of wait_bench.ts that sends datagrams to a port again and again, far enough apart that a waiting thread has gone
+ * to sleep each time. Invariant: the Worker ends, and says so, when told to. Measures nothing.
  */
 /// <reference lib="deno.worker" />
 import { loadNative } from "../ffi/native.ts";
@@ -19,7 +19,7 @@ export interface Waking {
   ended: Int32Array;
 }
 
-/** Sends so many datagrams to a port of loopback. */
+/** Sends bursts of datagrams to a port of loopback. */
 export class Sender {
   readonly #port: MmsgPort;
   readonly #burst = new Burst(new Arena(64));

@@ -1,5 +1,5 @@
 /**
- * A proxy that makes a bad path of a good one: datagrams that come to LISTEN go on to UPSTREAM, and the answers back, each
+ * A proxy that makes a bad path of a good one: datagrams to LISTEN are forwarded to UPSTREAM, and the answers back, each
  * direction by a path model of its own, which all clients share. Each client endpoint has a socket of its own towards
  * upstream. It waits in ppoll(2) to the microsecond and prints its counts as a line of JSON whenever they have
  * changed, four times a second.
@@ -107,7 +107,7 @@ function take(
   burst.release();
 }
 
-/** Sends what has come to the end of the path. */
+/** Sends the datagrams whose delay on the path is over. */
 function letGo(from: ImpairedPath<Held>): void {
   for (let held = from.take(clockUs()); held; held = from.take(clockUs())) {
     const row = burst.push(held.slot, held.length, TO_TRANSMIT);

@@ -14,7 +14,7 @@ export interface Curve {
 export interface Panel {
   title: string;
   curves: Curve[];
-  /** What was to be reached: at most this residual at most at so much extra. */
+  /** The goal: a residual of at most `residual` with at most `extra`, shares of packets and of bytes. */
   goal?: { extra: number; residual: number };
 }
 

@@ -244,8 +244,8 @@ function sum(values: number[]): number {
 }
 
 /**
- * What a fixed scheme loses at so much extra: between the shares that were measured the logarithm of the residual is taken to be
- * straight, beyond them it stays. Points in any order; a residual of zero counts as half a packet.
+ * The residual loss of a fixed scheme with `extra` bytes, a share: the logarithm of the residual is interpolated linearly between
+ * the measured shares, and constant beyond them. Points in any order; a residual of zero counts as half a packet.
  */
 export function residualAt(rows: readonly Row[], extra: number): number {
   const points = rows.map((row) => ({

@@ -28,7 +28,7 @@ export const RAISE_US = 600_000_000;
 export const NARROW_RETRY_US = 30_000_000;
 /** Large datagrams lost in a row after which the size is doubted; as many are followed. */
 export const FOLLOWED = 4;
-/** Of a sender that waits for each to be lost before it sends another two are enough, reported so far apart. */
+/** Two losses are enough where they are LOST_APART_US apart: that sender waits for each loss before it sends again. */
 const LOST_APART = 2, LOST_APART_US = 250_000;
 /** A doubt is not repeated sooner. */
 const DOUBT_US = 1_000_000;
@@ -134,7 +134,7 @@ export class PathSize {
     this.#timerUs = timerUs;
   }
 
-  /** The other end says that a probe of so many bytes arrived. */
+  /** Takes the other end's reply: a probe of `bytes` arrived. */
   onReply(bytes: number, nowUs: number): void {
     // A probe that is to be repeated has been sent before.
     if (bytes === 0 || bytes !== this.probed || (this.isDue && !this.isRepeat)) return;

@@ -33,7 +33,7 @@ export class Codel {
     this.#intervalUs = intervalUs;
   }
 
-  /** Forgets what the row's queue was. */
+  /** Clears the state of the row: its queue is empty or another one. */
   reset(row: number): void {
     this.#aboveUs[row] = this.#dropNextUs[row] = 0;
     this.#count[row] = this.#lastCount[row] = this.#isDropping[row] = 0;

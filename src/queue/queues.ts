@@ -1,9 +1,9 @@
 // Hot path.
 /**
- * Packets that wait for their line, the way to one peer whose rate is known: whose turn it is (tins.ts), when the line is free
- * again, and which packets are lost instead (codel.ts, deadlines, bounds). Invariant: a packet that waits owns its slot until
- * it is taken or dropped, and what waits is bounded in all, by line and by flow; a line that is free passes packets on
- * untouched. Knows peers by their number, no sessions; reads no clock.
+ * Packets that wait for their line, the way to one peer whose rate is known: which packet is next (tins.ts), when the line is free
+ * again, and which packets are dropped instead (codel.ts, deadlines, bounds). Invariant: a waiting packet owns its slot until
+ * the packet is taken or dropped; waiting packets are bounded over all lines, by line and by flow; a free line passes packets
+ * on untouched. Knows peers by their number, no sessions; reads no clock.
  * Keeps PROTOCOL R100.
  */
 import { CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
@@ -18,20 +18,20 @@ import { type FlowOwner, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
 export const LINES_MAX = 512;
 /** Packets of one flow that may wait. */
 const FLOW_PACKETS_MAX = 512;
-/** The share of all packets that one line's may be. */
+/** One line may hold 1 / LINE_SHARE of all packets that may wait. */
 const LINE_SHARE = 4;
-/** How many packets of the fattest flow go at once when there are too many (RFC 8290 §4.1.3). */
+/** The most packets that the flow with the most bytes loses at once when the queue is full (RFC 8290 §4.1.3). */
 const DROP_BATCH = 64;
-/** And no sooner after the last time than this, microseconds; what comes meanwhile is lost itself. */
+/** The least time between two such drops on a line, microseconds; a packet that finds the queue full before then is dropped. */
 const THIN_US = 1000;
 /**
- * What a line may make up for, microseconds: where packets wait, because it was woken late; where none do, a moment of silence. And how
- * long it sleeps at least.
+ * Sending time that a line may make up for, microseconds: LATE_US while packets wait, since the timer may fire late; SILENCE_US
+ * while none wait. SLEEP_US is the least time from one turn of a line to its next.
  */
 const LATE_US = 10_000, SILENCE_US = 1000, SLEEP_US = 500;
-/** So far games and calls may be ahead of their line's rate before they wait too, microseconds. */
+/** How far packets of games and calls may run ahead of their line's rate before they wait too, microseconds. */
 const REAL_AHEAD_US = 5000;
-/** A line that sent nothing for so long may be another peer's; how many are looked at when one is wanted. */
+/** A line that sent nothing for IDLE_US (microseconds) may be given to another peer; each search looks at RECLAIM_LOOKS lines. */
 const IDLE_US = 1_000_000, RECLAIM_LOOKS = 8;
 /** A full packet's bytes: with less left in its queue, a flow loses none (RFC 8289 §5.4). */
 const FULL_PACKET_BYTES = 1514;
@@ -43,7 +43,7 @@ export interface QueueOptions {
   peers: number;
   /** Most packets that wait, over all lines. */
   packets: number;
-  /** The rate of peers that have been given none, bytes a second as `setRate` has them; 0 for none. */
+  /** The rate of peers for which `setRate` was not called, bytes a second as there; 0 for no limit. */
   bytesPerS: number;
   findsRates: boolean;
   targetUs?: number;
@@ -61,12 +61,12 @@ export interface QueueOptions {
   marked: () => void;
 }
 
-// What becomes of a packet that is offered.
-/** The line is free: it goes on, and is charged. */
+// What `offer` did with a packet.
+/** The line is free: the packet is sent now and charged to the line. */
 export const PASSES = 0;
-/** Its slot is the queue's now. */
+/** The packet waits; the queue owns its slot. */
 export const WAITS = 1;
-/** There is no room for it. */
+/** There is no room: the caller drops the packet. */
 export const IS_LOST = 2;
 
 export type QueueLoss = "queue_delay" | "queue_stale" | "queue_overflow";
@@ -85,22 +85,22 @@ export class Queues implements FlowOwner {
   readonly #peer = new Uint32Array(LINES_MAX);
   /** Microseconds a byte. */
   readonly #usPerByte = new Float64Array(LINES_MAX);
-  /** When what was sent will have left. */
+  /** When the bytes that were sent will have left the line, microseconds. */
   readonly #clockUs = new Float64Array(LINES_MAX);
   readonly #waiting = new Uint32Array(LINES_MAX);
-  /** Flows that have packets, or had some a moment ago. */
+  /** Flows that have packets, or had some in the last turn. */
   readonly #flows = new Uint32Array(LINES_MAX);
-  /** When its flows may be looked through again for one to lose packets. */
+  /** When the line may drop packets of its largest flow again, microseconds. */
   readonly #thinAgainUs = new Float64Array(LINES_MAX);
-  /** 1 where the rate is that of peers that were given none. */
+  /** 1 where the line's rate is the default of the options. */
   readonly #isDefault = new Uint8Array(LINES_MAX);
-  /** The line that was looked at last for one to take away. */
+  /** The line that `#reclaim` looked at last. */
   #hand = 0;
   readonly #freeLines = new Uint16Array(LINES_MAX);
   #freeLineCount = LINES_MAX;
-  /** By tin: when its share of the rate will have let through what was sent of it. */
+  /** By tin: when its share of the rate will have sent the bytes taken from the tin, microseconds. */
   readonly #tinClockUs = new Float64Array(TINS * LINES_MAX);
-  // By place, which a packet that waits has.
+  // By place, of which each waiting packet has one.
   readonly #slot: Uint32Array;
   readonly #offset: Uint32Array;
   readonly #length: Uint32Array;
@@ -136,12 +136,12 @@ export class Queues implements FlowOwner {
     this.#rowOf = new Uint32Array(packets);
   }
 
-  /** Whether lines get their rates from what paths report. */
+  /** Whether the rates of lines are estimated from the reports of paths. */
   get findsRates(): boolean {
     return this.#o.findsRates;
   }
 
-  /** Whether no peer has a line: nothing is looked up then. */
+  /** Whether no peer has a line or gets one: the caller then need not offer packets. */
   get isIdle(): boolean {
     return this.#freeLineCount === LINES_MAX && this.#o.bytesPerS === 0;
   }
@@ -157,8 +157,9 @@ export class Queues implements FlowOwner {
   }
 
   /**
-   * Gives the peer's line its rate, or a new one: bytes a second of whole datagrams, IP and UDP headers counted. 0 takes the
-   * line away, when what waits goes out at once. False when there are too many lines; the peer is served without one then.
+   * Sets the rate of the peer's line, which is made when the peer has none: bytes a second of whole datagrams, IP and UDP headers
+   * counted. 0 removes the line, and its waiting packets are sent at once. False when all lines are taken: the peer's packets
+   * are then sent without waiting.
    */
   setRate(peer: number, bytesPerS: number, nowUs: number): boolean {
     let line = this.#lineOf[peer] - 1;
@@ -173,7 +174,7 @@ export class Queues implements FlowOwner {
     return true;
   }
 
-  /** What is still to leave was charged at the rate of before. */
+  /** Changes the rate, and scales the time charged for bytes that are still to leave, which was charged at the former rate. */
   #rescale(line: number, usPerByte: number, nowUs: number): void {
     const before = this.#usPerByte[line];
     this.#usPerByte[line] = usPerByte;
@@ -186,7 +187,7 @@ export class Queues implements FlowOwner {
     if (this.#waiting[line] > 0) this.#due.set(line, this.#clockUs[line]);
   }
 
-  /** Takes away the rate that the peer was given: its line keeps to the one that all have, or is gone where all have none. */
+  /** Drops the peer's own rate: the line has the default rate from now on, or is removed where the default is 0. */
   useDefault(peer: number, nowUs: number): void {
     const line = this.#lineOf[peer] - 1;
     if (line < 0) return;
@@ -198,7 +199,7 @@ export class Queues implements FlowOwner {
     this.#rescale(line, 1e6 / this.#o.bytesPerS, nowUs);
   }
 
-  /** A line for the peer, which has none; -1 when all are busy. One that has been free for a while may be another's. */
+  /** Makes a line for a peer without one, if need be in place of an idle line of another peer; -1 when no line is idle. */
   #begin(peer: number, nowUs: number): number {
     if (this.#freeLineCount === 0) this.#reclaim(nowUs);
     if (this.#freeLineCount === 0) return -1;
@@ -210,7 +211,7 @@ export class Queues implements FlowOwner {
     return line;
   }
 
-  /** Takes a line of the rate that all have from a peer that does not use it, looking at a few. */
+  /** Frees a line of default rate whose peer sent nothing for IDLE_US; looks at RECLAIM_LOOKS lines. */
   #reclaim(nowUs: number): void {
     for (let i = 0; i < RECLAIM_LOOKS; i++) {
       const line = this.#hand = (this.#hand + 1) % LINES_MAX;
@@ -222,7 +223,7 @@ export class Queues implements FlowOwner {
     }
   }
 
-  /** The rate is gone: all that waits may go. */
+  /** Removes the rate: all waiting packets may be sent. */
   #open(line: number, nowUs: number): void {
     this.#usPerByte[line] = 0;
     if (this.#waiting[line] === 0) this.#close(line);
@@ -253,7 +254,7 @@ export class Queues implements FlowOwner {
     const isBusy = this.#clockUs[line] > nowUs + (isReal ? REAL_AHEAD_US : 0);
     const waiting = isReal ? this.#tins.waiting[tin] : this.#waiting[line];
     const flow = this.#flowOf(flowRow, line);
-    // What is of no flow is the tunnel's own, or malformed.
+    // A packet without a flow is one of the tunnel's own, or malformed.
     const hasFlow = flowRow !== NONE;
     if (hasFlow && (isBusy || waiting > 0 || flow !== NONE && this.#tins.packets[flow] > 0)) {
       return this.#enqueue(burst, row, line, flow, nowUs);
@@ -379,7 +380,7 @@ export class Queues implements FlowOwner {
     return -1;
   }
 
-  /** Nothing may go from the line now. */
+  /** Ends the line's turn: sets when the next one is due, or closes a line without packets and rate. */
   #rest(line: number, nowUs: number): void {
     if (this.#waiting[line] === 0) this.#sweep(line);
     if (this.#waiting[line] > 0) {
@@ -396,7 +397,7 @@ export class Queues implements FlowOwner {
     for (let tin = TINS * line; tin < TINS * (line + 1); tin++) this.#tins.nextFlow(tin, this);
   }
 
-  /** The first tin that is below its share, else the one that is the least above. */
+  /** The first tin with packets that is below its share of the rate, else the one that is the least above its share. */
   #tinOfTurn(line: number, nowUs: number): number {
     let best = NONE, bestUs = Infinity;
     for (let tin = TINS * line; tin < TINS * (line + 1); tin++) {
@@ -411,7 +412,7 @@ export class Queues implements FlowOwner {
     return best;
   }
 
-  /** Whether the packet that was taken goes no further: too late for its class, or CoDel's choice. */
+  /** Whether the packet that was taken is dropped: past the deadline of its class, or by CoDel. Releases its slot then. */
   #isLost(flow: number, place: number, nowUs: number): boolean {
     const waitedUs = nowUs - this.#arrivedUs[place];
     const trafficClass = this.#class[place];
@@ -445,7 +446,7 @@ export class Queues implements FlowOwner {
     return row;
   }
 
-  /** Gives up what waits for the peer, and its line; returns the packets that waited. */
+  /** Drops the peer's waiting packets and removes its line; returns the number of packets. */
   release(peer: number): number {
     const packets = this.clear(peer);
     const line = this.#lineOf[peer] - 1;
@@ -453,7 +454,7 @@ export class Queues implements FlowOwner {
     return packets;
   }
 
-  /** Gives up what waits for the peer; returns how many packets. */
+  /** Drops the peer's waiting packets; returns their number. */
   clear(peer: number): number {
     const line = this.#lineOf[peer] - 1;
     if (line < 0) return 0;

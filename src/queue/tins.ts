@@ -7,7 +7,7 @@
 import { CLASS_BULK, isRealTime } from "../control/traffic_class.ts";
 import { NONE } from "../vector/arena.ts";
 
-/** Games and calls; what somebody waits for, or what is not known yet; transfers. */
+/** Games and calls; interactive and unknown traffic; transfers. */
 export const TIN_REAL = 0, TIN_LIVE = 1, TIN_BULK = 2, TINS = 3;
 /**
  * The share of the line's rate up to which a tin goes before the ones behind: CAKE's thresholds of diffserv4 for voice and
@@ -50,7 +50,7 @@ class FlowLists {
   }
 }
 
-/** Who knows flows by more than their numbers here. */
+/** The owner of what belongs to a flow beyond its number. */
 export interface FlowOwner {
   flowEnded(flow: number): void;
 }
@@ -102,14 +102,14 @@ export class Tins {
     return flow;
   }
 
-  /** Notes that a packet of so many bytes was added to the flow. */
+  /** Counts a packet of `bytes` that was added to the flow. */
   added(flow: number, bytes: number): void {
     this.packets[flow]++;
     this.bytes[flow] += bytes;
     this.waiting[this.tin[flow]]++;
   }
 
-  /** Notes that the flow's first packet, of so many bytes, was taken away, to be sent or dropped. */
+  /** Counts the flow's first packet, of `bytes`, as removed, to be sent or dropped. */
   removed(flow: number, bytes: number): void {
     this.packets[flow]--;
     this.bytes[flow] -= bytes;
@@ -122,8 +122,8 @@ export class Tins {
   }
 
   /**
-   * The flow of the tin whose turn it is and which has a packet, or NONE. The owner is told of each flow that has had none for
-   * a whole turn of the others; its number may be another's from then on.
+   * The tin's next flow with a packet, or NONE. The owner is told of each flow that had no packet for a whole turn of the other
+   * flows; its number may be given to another flow from then on.
    */
   nextFlow(tin: number, owner: FlowOwner): number {
     for (;;) {

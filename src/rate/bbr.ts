@@ -31,7 +31,7 @@ const PROBE_RTT_INTERVAL_US = 5_000_000, PROBE_RTT_DURATION_US = 200_000;
 const PROBE_WAIT_US = 2_000_000, PROBE_WAIT_SPREAD_US = 1_000_000;
 const PROBE_WAIT_ROUNDS = 62;
 const QUANTUM_US = 1000, QUANTUM_BYTES_MAX = 65_536;
-/** However slow a path has become since the model was made, the next probes find it again. */
+/** A queue lowers the short-term bandwidth to this share of the greatest at the least; probes find the rate of a slower path. */
 const QUEUE_BW_LEAST = 1 / 64;
 /** Before any round trip is known. */
 const RTT_US_UNKNOWN = 1000;
@@ -53,13 +53,13 @@ const ACKS_INIT = 0,
   ACKS_PROBE_FEEDBACK = 3,
   ACKS_PROBE_STOPPING = 4;
 
-/** Where a sender wants something else than the draft. */
+/** Parameters in which a sender differs from the draft. */
 export interface Tuning {
   /** Pacing gain while probing for more. */
   readonly probeUpGain: number;
   /** Whether a probe of the round trip lowers what may be on its way; else it asks for half the pace, for its time alone. */
   readonly probeRttLimits: boolean;
-  /** A queue of so many microseconds ends start-up and probes, and Infinity never does. */
+  /** The queueing delay that ends start-up, and the one that ends a bandwidth probe, microseconds; Infinity for no such end. */
   readonly startupQueueUs: number;
   readonly probeQueueUs: number;
 }

@@ -14,24 +14,24 @@ import { DeliveryRate, MARKS } from "./delivery_rate.ts";
 const GAMING: Tuning = { probeUpGain: 1.25, probeRttLimits: false, startupQueueUs: 8000, probeQueueUs: 3000 };
 /** Below the model's rate, so that the path's own queue drains. */
 const SHARE = 0.95;
-/** A queue that stands on the path in spite of it is drained at this share, and is then as good a signal as a loss. */
+/** A queue above DRAIN_QUEUE_US that stands in spite of SHARE is drained at DRAIN_SHARE, and then counts like a loss. */
 const DRAIN_QUEUE_US = 6000, DRAIN_SHARE = 0.9, DRAIN_SHARE_MIN = 0.1;
-/** The deeper it is the less is sent, so that it is gone soon, microseconds. */
+/** The sending rate falls with the queueing delay, by the whole rate for each DRAIN_US of delay, microseconds. */
 const DRAIN_US = 500_000;
 /**
- * A queue that is there for so long, and for twice its own length, although less is sent than arrives, is somebody else's. Theirs we
- * leave alone for a while.
+ * A queue that lasts OTHERS_US plus twice its own delay, although this end sends less than the link delivers, is other senders'
+ * traffic. This end does not try to drain such a queue for LEAVE_US. Microseconds.
  */
 const OTHERS_US = 1_500_000, LEAVE_US = 10_000_000;
-/** A sender that had no more to send for so long starts anew. */
+/** A sender that had no packet waiting for this time starts its estimate anew, microseconds. */
 const IDLE_US = 10_000_000;
 /** Above this rate, bytes a second, the processors are the bottleneck and no modem: 500 Mbit/s. */
 const RATE_MAX = 62_500_000;
-/** And below this one no transfer is: 64 kbit/s. */
+/** The lowest rate at which this end paces, bytes a second: 64 kbit/s. */
 const RATE_MIN = 8000;
-/** Before the rate is known, a queue is one that this many reports in a row have seen. */
+/** Before the rate is known, a queue counts once this number of reports in a row have shown one. */
 const START_LOOKS = 4;
-/** What arrives is less than was asked for by more than this share: the path gives no more. */
+/** Where less than this share of the requested rate arrives, the path delivers no more. */
 const SHORT_SHARE = 0.9;
 /** Datagrams of one mark, and how long one may take to fill, microseconds. */
 const MARK_DATAGRAMS = 16, MARK_US = 1000;
@@ -41,7 +41,7 @@ const MSS = 1448 + 80;
 /** The least of the round trip is that of this window or the one before, microseconds. */
 const LEAST_US = 10_000_000;
 
-/** What it needs of a report (wire/control.ts has all of it). */
+/** The fields of a report that the estimate needs (wire/control.ts has all of them). */
 export interface RateReport {
   highest: number;
   delayUs: number;
@@ -72,9 +72,9 @@ export class PathRate {
   #arrived = 0;
   #lost = 0;
   #received = 0;
-  /** The queue by the last reports, microseconds, the newest first: a single late one is a radio's doing. */
+  /** The queueing delays by the last reports, microseconds, newest first; a single high one is a radio's delay, not a queue. */
   readonly #queues = new Float64Array(START_LOOKS);
-  /** The rate that was asked for last, bytes a second. */
+  /** The pacing rate that was returned last, bytes a second. */
   #paced = 0;
   #leastUs = Infinity;
   #leastBeforeUs = Infinity;
@@ -94,12 +94,12 @@ export class PathRate {
     return STATE_NAMES[this.bbr.state];
   }
 
-  /** From when on the path is idle, microseconds, if nothing waits until then. */
+  /** When the path becomes idle, microseconds, if no packet waits until then. */
   get idleUs(): number {
     return this.busyUs + IDLE_US;
   }
 
-  /** Whether nothing has waited for so long that what is known of the path may be old. */
+  /** Whether no packet has waited for IDLE_US, so that the estimate may be outdated. */
   isIdle(nowUs: number): boolean {
     return nowUs >= this.idleUs;
   }

@@ -27,7 +27,7 @@ import { DROP, Metrics } from "../metrics.ts";
 import { Relay, type RelayOptions } from "../relay.ts";
 import { repairOptions } from "../repair/options.ts";
 import { scaledLimits } from "../session/limits.ts";
-import { queuesOptions } from "../tunnel.ts";
+import { queuesOptions } from "../tunnel_options.ts";
 import { Arena } from "../vector/arena.ts";
 import { adviseTables } from "../vector/memory.ts";
 import { cannotListen, nativeIo } from "./doors.ts";

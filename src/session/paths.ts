@@ -23,7 +23,7 @@ export class Paths {
   readonly address: Uint32Array;
   /** UDP port there, host order; 0 while the endpoint is unknown. */
   readonly port: Uint16Array;
-  /** This host's address that packets from there came to, four words a path; zeros while unknown, or to let the system choose. */
+  /** This host's address at which packets of the path arrive, four words a path; zeros while unknown, or to let the system choose. */
   readonly local: Uint32Array;
   /** What a datagram may have now, bytes of UDP payload (PROTOCOL §17). */
   readonly datagramBytes: Uint16Array;
@@ -145,8 +145,8 @@ export class Paths {
   }
 
   /**
-   * Moves a peer of WireGuard to where an authentic packet came from, `words` and `port`; what goes there leaves from
-   * where that came to, `local`. Both addresses begin at `at`.
+   * Moves a WireGuard peer to the source of an authentic packet, `words` and `port`; packets to the peer are sent from the
+   * address at which that packet arrived, `local`. Both addresses begin at `at`.
    */
   roam(id: number, words: Uint32Array, at: number, port: number, local: Uint32Array): void {
     const home = this.homeOf(id);

@@ -15,7 +15,7 @@ export interface Vitals extends SessionFigures {
   rttUs?: number;
   /** Smoothed difference of one round trip from the next (RFC 3550 section 6.4.1), in microseconds. */
   jitterUs: number;
-  /** Whether data went out and nothing came back for so long that the path counts as dead (PROTOCOL §14). */
+  /** Whether data was sent and nothing was received for the time after which the path counts as dead (PROTOCOL §14). */
   isSilent: boolean;
   /** Datagrams of ours up to the last that the other end reported, and how many of them it received. */
   reported: number;

@@ -201,7 +201,7 @@ function randomLengths(rows: number): number[] {
   return Array.from({ length: rows }, () => isShorter() ? 1 + below(most) : most);
 }
 
-/** Random bursts of so many rows each, from one port to several, arrive as they were sent. */
+/** Random bursts, from one port to several, arrive as they were sent. */
 async function carriesBursts(
   sender: Side,
   receivers: Side[],

@@ -1,6 +1,6 @@
 /**
  * What is decided once for a run of packets is what each of them would have got alone: a burst of WireGuard's that mixes
- * sessions, keys, destinations, keepalives, forgeries, replays and senders comes to the same packets, datagrams, peers,
+ * sessions, keys, destinations, keepalives, forgeries, replays and senders gives the same packets, datagrams, peers,
  * counts and deadlines as its rows one at a time. Both ways run the same code, so what is wrong for one packet alone is
  * other tests' to find. FUZZ_SEED and FUZZ_RUNS choose the run; a failure prints its seed.
  */

@@ -53,7 +53,7 @@ export class Path implements PathModel {
   }
 }
 
-/** Paths one after the other, each for so long, round and round. */
+/** Paths one after the other, each for its `forUs`, in a cycle. */
 export class Walk implements PathModel {
   readonly #wholeUs: number;
 
@@ -92,7 +92,7 @@ class OnOff {
     this.#random = random.fork();
   }
 
-  /** The end of the present state, once time has come to `nowUs`. */
+  /** Changes the state as often as is due by `nowUs`. */
   advance(nowUs: number): void {
     if (this.#untilUs < 0) this.#untilUs = nowUs + exponentialUs(this.#random, this.offUs);
     while (this.#untilUs <= nowUs) this.flip();
@@ -244,7 +244,7 @@ export interface Handover {
   /** How long nothing comes through, evenly between the two. */
   outageUsMin: number;
   outageUsMax: number;
-  /** The signal weakens for so long before, and by then delays a datagram so much. */
+  /** The signal weakens for `warningUs` before and after the outage; the delay next to the outage is `warningDelayUs`. Microseconds. */
   warningUs: number;
   warningDelayUs: number;
 }

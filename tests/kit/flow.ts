@@ -18,7 +18,7 @@ export interface CapturedCall {
   file: string;
   near: number;
   far: number;
-  /** Its RTP is cut to so many bytes of payload, as of a codec of few bits: no longer than what QUIC acknowledges with. */
+  /** The most bytes of RTP payload; longer ones are cut, as a low-rate codec sends: no longer than QUIC's acknowledgements. */
   mediaBytesMax?: number;
 }
 

@@ -8,9 +8,9 @@ import type { PathModel } from "./channels.ts";
 export const QUEUE_MAX = 4096;
 /** IPv4 and UDP headers, which path models count. */
 const OUTER_BYTES = 28;
-/** Held for so much longer than the quickest, a datagram counts as delayed. */
+/** A datagram counts as delayed when it is held for this much longer than the quickest one, microseconds. */
 const DELAYED_US = 1000;
-/** Of so many datagrams it is remembered how late they were let go. */
+/** The number of last datagrams whose lateness, release time minus due time, is kept. */
 const REMEMBERED = 4096;
 
 /** What became of the datagrams of one direction. */
@@ -53,7 +53,7 @@ export class ImpairedPath<Item> {
     return this.#waiting.length === 0 ? Infinity : this.#waiting[0].atUs;
   }
 
-  /** Takes a datagram with so many bytes of UDP payload; whether it will come out again. `nowUs` never decreases. */
+  /** Takes a datagram with `payloadBytes` of UDP payload; returns whether the path will deliver it. `nowUs` never decreases. */
   offer(item: Item, payloadBytes: number, nowUs: number): boolean {
     const bytes = payloadBytes + OUTER_BYTES;
     this.#offered++;

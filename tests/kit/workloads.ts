@@ -66,7 +66,7 @@ export interface Packets {
   bytes: Uint16Array;
 }
 
-/** The packets of so many seconds. */
+/** The packets that the stream sends in `seconds`. */
 export function packetsOf(stream: Stream, seconds: number, random: Random): Packets {
   const { packetsPerSecond, bytesMin, bytesMax } = stream;
   const count = Math.floor(packetsPerSecond * seconds);

@@ -25,7 +25,8 @@ import {
   TO_TUNNEL,
   TO_WORKER,
 } from "../../src/vector/burst.ts";
-import type { Tunnel, TunnelOptions } from "../../src/tunnel.ts";
+import type { Tunnel } from "../../src/tunnel.ts";
+import type { TunnelOptions } from "../../src/tunnel_options.ts";
 import { formatEndpoint } from "../../src/wire/address.ts";
 import type { PathModel } from "./channels.ts";
 import { marked, splitEndpoint } from "./packets.ts";

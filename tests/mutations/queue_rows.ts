@@ -130,7 +130,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/tunnel.ts",
-    from: "          this.#told[peer] = kbitS * BYTES_PER_KBIT;",
+    from: "        this.#told[peer] = kbitS * BYTES_PER_KBIT;",
     to: "",
     tests: LINE,
     note: "what a client says of its line is not kept to",

@@ -15,7 +15,7 @@ import {
   CLASS_VOICE,
 } from "../../src/control/traffic_class.ts";
 import type { Relay } from "../../src/relay.ts";
-import { BATCH_WAIT_US, type TunnelOptions } from "../../src/tunnel.ts";
+import { BATCH_WAIT_US, type TunnelOptions } from "../../src/tunnel_options.ts";
 import { Burst, BURST_CAPACITY, TO_SEAL, TO_TRANSMIT } from "../../src/vector/burst.ts";
 import { FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
 import { CLEAN, type Host, World } from "../kit/world.ts";

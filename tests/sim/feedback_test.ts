@@ -29,7 +29,10 @@ interface Game {
   bytes: () => number;
 }
 
-/** A game of so many seconds over these ways, in both directions unless `isOneWay`, a packet each `gapUs`. With `copies` each goes twice. */
+/**
+ * Plays a game for `seconds` over these paths, in both directions unless `isOneWay`, a packet each `gapUs`; with `copies` each is
+ * sent twice.
+ */
 function play(
   up: PathModel,
   down: PathModel,
@@ -97,7 +100,7 @@ Deno.test(`feedback: losses on the way up are known at both ends, and only of th
   assert(sending && receiving && back && there);
   const rate = lost / sent;
   for (const figures of [sending, there]) {
-    // Of late is a thousand datagrams or less.
+    // The figures cover the last thousand datagrams or fewer.
     assertAlmostEquals(figures.lossRatio, rate, 0.025);
     assertLess(figures.residualRatio, 0.03);
     assertGreater(figures.repaired, 0.6 * lost);
@@ -148,7 +151,7 @@ Deno.test(`feedback: repairs that go alone are counted as those that ride (seed 
 Deno.test(`feedback: a queue on the way up is seen at the sender, and not the other way (seed ${SEED})`, () => {
   const world = new World(SEED + 300);
   const queue = congestion(world.random, { ...CONGESTION, busyLoad: 1.05 });
-  /** What the queue was of late: a report may be 150 ms old. */
+  /** The queueing delays of the last packets: a report may be 150 ms old. */
   const recent: { us: number; queueUs: number }[] = [];
   let sumTrue = 0, sumError = 0, sumBack = 0, turns = 0;
   const up: PathModel = {

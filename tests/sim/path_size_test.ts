@@ -432,7 +432,7 @@ Deno.test("path size: so is one that comes behind a batch, in the same burst", (
   assertEquals(told, [probe.length]);
 });
 
-/** An IPv6 packet of so many bytes, UDP. */
+/** An IPv6 packet of `bytes` bytes, header included, with UDP. */
 function upIpv6(bytes: number): Uint8Array {
   const segment = new Uint8Array(bytes - 40);
   for (let i = 8; i < segment.length; i++) segment[i] = 40 + i;

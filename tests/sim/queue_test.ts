@@ -8,7 +8,7 @@ import type { Client } from "../../src/client.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { CODEL } from "../../src/queue/codel.ts";
 import type { Relay } from "../../src/relay.ts";
-import type { QueuesOptions } from "../../src/tunnel.ts";
+import type { QueuesOptions } from "../../src/tunnel_options.ts";
 import { Bottleneck } from "../kit/channels.ts";
 import { type Host, World } from "../kit/world.ts";
 import { marked, udpPacket } from "../kit/packets.ts";

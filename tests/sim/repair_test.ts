@@ -29,7 +29,7 @@ interface Outcome {
   server: Host<Relay>;
 }
 
-/** A game's packets for so many seconds; `packetBytes` of payload each. */
+/** Plays a game for `seconds`; each packet has `packetBytes` of payload. */
 function play(
   isRepairing: boolean,
   channel: Channel,

@@ -9,7 +9,7 @@ import { assert, assertEquals, assertGreater } from "@std/assert";
 import { Client, FIRST_PACKET_US, type Upstream } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
 import { type Ticket, TICKET_LIFE_US } from "../../src/session/oxtunnel/tickets.ts";
-import type { TunnelOptions } from "../../src/tunnel.ts";
+import type { TunnelOptions } from "../../src/tunnel_options.ts";
 import { Burst, TO_EXIT, TO_PARSE } from "../../src/vector/burst.ts";
 import { FEATURE_HYBRID_KEYS, FEATURE_RESUMPTION } from "../../src/wire/parameters.ts";
 import { initiationOf, signed } from "../kit/early_peer.ts";

@@ -1,7 +1,7 @@
 /**
- * A relay of two Workers in the deterministic world: whichever of them a handshake or a packet from the exit comes to, the
+ * A relay of two Workers in the deterministic world: whichever of them receives a handshake or a packet from the exit, the
  * one that owns the peer answers it. Held: every packet arrives once, sessions stay where they belong, max_connections and
- * the limit on handshakes count all Workers, what came to the wrong one by its receiver index is dropped there, and no
+ * the limit on handshakes count all Workers, a datagram whose receiver index belongs to the other one is dropped, and no
  * packet is handed over twice.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";

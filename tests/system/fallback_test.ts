@@ -60,7 +60,7 @@ async function endpoint(net: Network): Promise<string> {
   return (await net.status()).peers[0].endpoint ?? "";
 }
 
-/** A TCP transfer from the server for so many seconds; bits a second in each of them. */
+/** A TCP transfer from the server for `seconds`; returns the bits a second in each second. */
 async function transfer(net: Network, client: string, seconds: number, to = SERVER): Promise<number[]> {
   const { stdout, success, stderr } = await net.run(
     client,

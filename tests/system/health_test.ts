@@ -62,7 +62,7 @@ networkTest(
   },
 );
 
-/** Holds one thread still as a debugger does, for so long; the others run on. PTRACE_SEIZE, then INTERRUPT. */
+/** Stops one thread for a given time, as a debugger does; the others run on. PTRACE_SEIZE, then INTERRUPT. */
 const HOLD = `
 const library = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib/aarch64-linux-gnu/libc.so.6"]
   .find((path) => path.includes(Deno.build.arch));

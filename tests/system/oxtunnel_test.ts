@@ -68,7 +68,7 @@ Deno.test({
         (await net.must(laptop, [...child(file), file, SERVER, "10", "5"])).trim().split("\n").at(-1)!,
       );
       assert(said.hasTicket);
-      // A round trip earlier: the relay has sent the answer before anything under the new keys has come to it.
+      // A round trip earlier: the relay has sent the answer before it received anything under the new keys.
       const [without, withTicket] = said.dataBefore.map((counts: number[]) =>
         counts.toSorted((a, b) => a - b)[2]
       );

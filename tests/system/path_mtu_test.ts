@@ -46,7 +46,7 @@ function socksAddress(address: string): string {
   return [address.includes(":") ? 4 : 1, ...addressBytes(parseAddress(address)!)].join(", ");
 }
 
-/** Downloads and then uploads so many bytes over one connection, as many unless it is told. */
+/** Downloads `bytes` and then uploads `upBytes`, the same number unless given, over one connection. */
 const transfer = (bytes: number, socksPort?: number, server = SERVER, upBytes = bytes) => `
 const c = await Deno.connect(${
   socksPort === undefined ? `{ hostname: "${SERVER}", port: 8888 }` : `{ port: ${socksPort} }`
@@ -106,7 +106,7 @@ async function site(net: Network, isSilent = true): Promise<Site> {
   return { net, home, router };
 }
 
-/** Gives the router's way so many bytes, in both directions. */
+/** Sets the path MTU over the router to `mtu` bytes, in both directions. */
 async function narrow({ net, router }: Site, mtu: number): Promise<void> {
   for (const [prefix, device] of [["10.201.0.0/24", "eth0"], ["10.202.0.0/24", "near"]]) {
     await net.ip(router, ["route", "replace", prefix, "dev", device, "mtu", "lock", String(mtu)]);

@@ -1,6 +1,6 @@
 /**
  * The userspace exit in a real relay with a real client: UDP of both families and pings, datagrams of many sizes both
- * ways, many flows at once; and what a relay worker that dies leaves behind. Invariant: every answer comes to who asked.
+ * ways, many flows at once; and what a relay worker that dies leaves behind. Invariant: every answer reaches the client that asked.
  */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
 import { requires } from "../kit/requires.ts";

@@ -110,7 +110,7 @@ Deno.test("admission: a hundred thousand sources take no memory, and none is ref
   };
   const before = used();
   run(20_000, 100_000);
-  // A map of so many addresses takes 10 MB.
+  // A map with all of these addresses would take 10 MB.
   assertLess(used() - before, 3_000_000);
   assertEquals([refused, lockedOut], [0, 0]);
 });

@@ -25,7 +25,7 @@ const obstacle = typeof native === "string" ? native : uringObstacle(native);
 if (obstacle) console.error(`SKIPPED tests/unit/driver_ring_test.ts: ${obstacle}`);
 const ignore = obstacle !== undefined;
 
-/** Runs a driver over this queue until the event loop's first turn after so many milliseconds; what it has counted then. */
+/** Runs a driver over this queue until the event loop's first turn after `ms` milliseconds; returns the driver's counters. */
 async function run(
   queue: number,
   ms: number,

@@ -50,8 +50,8 @@ function waiting(queue: number, messages?: Messages): Waiting {
 }
 
 /**
- * Runs it until the event loop's first turn after so many milliseconds, or the first after as many more at which it is done;
- * returns how often it went round.
+ * Runs the driver for `ms` milliseconds, and for the same time again until `isDone`, 30 s at most; returns how many rounds the
+ * driver's loop made.
  */
 async function run({ driver, metrics, port }: Waiting, ms: number, isDone = () => true): Promise<number> {
   assert(driver.waits);

@@ -2,6 +2,7 @@
  * Erasure codes: the generator and its coefficients against the RFCs' values, Reed-Solomon against the polynomial and in all
  * subsets of small blocks, the decoder against a solver of the test's own on random losses, over gaps, reordering and
  * counters of years, and against symbols that lie.
+ * Long because the test's own solver and field stand beside all the cases that are held against them.
  */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
@@ -586,7 +587,7 @@ Deno.test("decoder: what came is never brought back again, though its bytes are 
 
 Deno.test("decoder: numbers that share a place in its tables are not taken for each other", () => {
   const far = 512;
-  // Both came while repairs of them waited, and then so much that it is no longer remembered.
+  // Both arrived while repairs of them waited, and then enough packets that the decoder forgot both.
   const ends = new Ends();
   ends.send(10, 11);
   ends.repair(10, 11);

@@ -75,7 +75,7 @@ Deno.test("fallback crowd: one that has proven itself everywhere fills nothing, 
   for (let i = 0; i < 1000; i++) prove(`greedy ${i}`, "wide", `64 ${i}`, "56");
   assertEquals([closed.length, crowd.size], [980, 30]);
   assertEquals(closed[0], "greedy 0");
-  // By many holders with two each it comes to the bound in all, and pushes out what it has most of.
+  // Holders with two connections each reach the bound over all: each new one then ends the oldest of the holder with the most.
   for (let i = 0; i < 200; i++) prove(`spread ${i}`, `far ${i >> 1}`);
   assertEquals(crowd.size, 68, "what is left is for those that have proven nothing yet");
   assertEquals(closed.filter((name) => name.startsWith("honest")), []);

@@ -1,5 +1,5 @@
 /**
- * The key exchange inside a session (PROTOCOL §15): both ends come to the keys that the text gives, with and without
+ * The key exchange inside a session (PROTOCOL §15): both ends derive the keys that the text gives, with and without
  * ML-KEM, whatever order the parts come in, how often, and whoever asks first.
  */
 import { assert, assertEquals } from "@std/assert";

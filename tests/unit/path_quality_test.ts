@@ -107,7 +107,7 @@ function run(options: LineOptions) {
   return { meter, arrivals, came, sectionBytes, datagrams };
 }
 
-/** Lengths of the runs of losses, counted plainly; and figures of late, of which half is forgotten in 256 datagrams. */
+/** Lengths of the runs of losses, counted directly; and loss figures whose weights halve every 256 datagrams. */
 function truth(came: Set<number>, datagrams: number) {
   const lengths: number[] = [];
   let run = 0, weight = 0, lost = 0, runs = 0;
@@ -260,7 +260,7 @@ Deno.test("path quality: clocks that drift or jump make no queue", () => {
       transit,
       datagrams: 4000,
       clock: (us) => 60 * SECOND + us + (us > 15 * SECOND ? jumpUs : 0),
-      // A jump that could be a queue is one until the least of late is.
+      // A jump that could be a queue counts as one until the recent minimum includes the jump.
       onStep: ({ queueUs }, us) => {
         if (us < 15 * SECOND || us > (Math.abs(jumpUs) > SECOND ? 16 : 36) * SECOND) {
           worst = Math.max(worst, queueUs);

@@ -46,7 +46,7 @@ function crowd(server: Host): void {
   for (let i = 0; i <= SESSIONS_CACHED; i++) table.allocate(NONE);
 }
 
-/** What a relay and its clients come to after bursts in both directions that mix them all. */
+/** The state of a relay and its clients after bursts in both directions that mix all clients. */
 function outcome(isCrowded: boolean) {
   const { world, server, clients } = relayWithClients(SEED);
   if (isCrowded) crowd(server);

@@ -79,7 +79,7 @@ class Bench {
     });
   }
 
-  /** Lets time pass, taking what may go whenever something may, or so much later. */
+  /** Lets `us` microseconds pass and takes packets when they are due, or `stepUs` later than the last time at the earliest. */
   runFor(us: number, stepUs = 0) {
     const untilUs = this.nowUs + us;
     while (this.queues.nextUs <= untilUs) {

@@ -60,7 +60,7 @@ class Wire {
     this.nowUs = Math.max(this.nowUs, untilUs);
   }
 
-  /** Sends a datagram with a packet of so many bytes; returns its counter and where its plaintext is. */
+  /** Sends a datagram with a packet of `length` bytes; returns the datagram's counter and where its plaintext is. */
   send(length: number): { counter: number; bytes: Uint8Array; at: number } {
     return this.#datagram(length);
   }
@@ -106,7 +106,7 @@ const plan = (own: Partial<RepairChoice>): RepairChoice => ({
   ...own,
 });
 
-/** A game of so many packets of 100 bytes by a plan. */
+/** A game of `packets` packets of 100 bytes, sent by the plan with `own` changes. */
 function played(own: Partial<RepairChoice>, packets = 640): Wire {
   const wire = new Wire(new RepairSender(kernel)), lane = wire.sender.lanes[0];
   lane.plan = plan(own);

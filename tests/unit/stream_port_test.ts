@@ -26,7 +26,7 @@ import { IDLE_PORT } from "../kit/fakes.ts";
 const SEED = Number(Deno.env.get("FUZZ_SEED") ?? 20260101);
 const DATA = 0x40, INITIATION = 0xc1, RESPONSE = 0xc2, COOKIE = 0xc3;
 
-/** A datagram of so many bytes that begins with `first` and bears a number. */
+/** A datagram of `length` bytes that begins with `first` and carries `number`. */
 function datagram(length: number, number: number, first = DATA): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(length).fill(number & 255);
   bytes[0] = first;
@@ -41,7 +41,7 @@ async function writeAll(conn: Deno.Conn, bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.length;) at += await conn.write(bytes.subarray(at));
 }
 
-/** A port with so many connections, their far ends, and what it lost. */
+/** Runs `test` with a port that has `connections`, their far ends, and the rows that the port lost. */
 async function withPort(
   connections: number,
   options: Partial<StreamPortOptions>,

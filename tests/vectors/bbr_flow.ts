@@ -18,9 +18,9 @@ export interface Link {
   bufferBytes: number;
   /** Share lost besides. */
   loss: number;
-  /** Acknowledgements come together, once in so many microseconds; 0 for each by itself. */
+  /** The interval at which acknowledgements are delivered together, microseconds; 0 to deliver each by itself. */
   ackEveryUs: number;
-  /** A bucket of so many bytes in place of a buffer, filled at `bytesPerS`; what finds it empty is lost. */
+  /** A token bucket of this size, bytes, in place of a buffer, filled at `bytesPerS`; a packet without tokens is lost. */
   bucketBytes?: number;
   /** Packets from now on are held up by this, microseconds; overtaken by later ones. */
   lateUs: number;
@@ -67,7 +67,7 @@ export class Flow {
     return this.link.bytesPerS * this.link.rttUs / 1e6;
   }
 
-  /** Runs until the state is entered, or fails after so many seconds. */
+  /** Runs until the state is entered; throws after `seconds` of simulated time. */
   runTo(state: number, seconds = 60): void {
     const untilUs = this.nowUs + seconds * 1e6;
     while (this.bbr.state !== state) {

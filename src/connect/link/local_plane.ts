@@ -19,7 +19,7 @@ import { CLASS_LABELS, DROP, Metrics } from "../../metrics.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import { repairOptions } from "../../repair/options.ts";
 import { WIREGUARD_LIMITS } from "../../session/limits.ts";
-import { BATCH_WAIT_US, queuesOptions } from "../../tunnel.ts";
+import { BATCH_WAIT_US, queuesOptions } from "../../tunnel_options.ts";
 import { Arena } from "../../vector/arena.ts";
 import type { Parameters } from "../../wire/parameters.ts";
 import type { Invitation } from "../invitation.ts";

@@ -193,7 +193,7 @@ export function takeOxEarlyData(
   return plaintext;
 }
 
-/** Bytes of a response that carries so many bytes of parameters. */
+/** Length of a response, bytes, whose parameters take `parameterBytes`. */
 export function oxResponseBytes(parameterBytes: number): number {
   return OX_RESPONSE_MIN_BYTES + parameterBytes;
 }

@@ -20,7 +20,7 @@ import { TrustedLinks } from "./trusted_links.ts";
 
 export type { OxtunnelOptions } from "./negotiation.ts";
 
-/** After an answer to an initiation so much time is left to confirm it, microseconds; else the answer did not arrive. */
+/** How long a responder waits for the first packet under the new keys before it takes its response for lost, microseconds. */
 const AWAITED_US = 1_000_000;
 
 export class Oxtunnel implements Protocol {

@@ -354,7 +354,7 @@ export class Negotiation {
 
   /** Length of the initiation that carries this. */
   initiationBytes(early: EarlyData | undefined): number {
-    // As long as it may be: so much may be answered to early data at once.
+    // Padded to the largest size: the relay may answer early data with at most as many bytes as the initiation has.
     return early ? OX_INITIATION_MAX_BYTES : OX_INITIATION_MIN_BYTES;
   }
 
@@ -395,7 +395,7 @@ export class Negotiation {
     return state;
   }
 
-  /** Gives the spare ids of a handshake that came to nothing back. */
+  /** Frees the spare ids of a handshake that failed. */
   forgetPending(session: number): void {
     for (const row of this.#pendingSpares.get(session) ?? []) this.#s.table.erase(row);
     this.#pendingSpares.delete(session);

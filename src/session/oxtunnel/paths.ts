@@ -115,7 +115,7 @@ export class OxPaths {
     this.#a.shared.paths.set(this.#path, burst.address, burst.local, 4 * row, burst.port[row]);
   }
 
-  /** Whether a packet of so many bytes may go to the handshake's address before a packet came under its keys. */
+  /** Whether a packet of `bytes` may be sent to the handshake's address before any packet under the new keys has arrived. */
   mayAnswerEarly(bytes: number): boolean {
     return SHORT_HEADER_MAX_BYTES + bytes + OX_TAG_BYTES <= this.#earlyBytesLeft;
   }

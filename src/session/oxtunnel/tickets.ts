@@ -48,7 +48,7 @@ export interface TicketHolders {
   readonly generation: Uint32Array;
 }
 
-/** The keys of one Worker: it gives tickets to the peers that it owns, whose initiations come to no other Worker. */
+/** The ticket keys of one Worker, which issues tickets to the peers that it owns; no other Worker opens their initiations. */
 export class TicketKeys {
   /** When `rotate` is due; Infinity before the first ticket. */
   dueUs = Infinity;

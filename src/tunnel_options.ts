@@ -1,0 +1,112 @@
+/**
+ * What a tunnel is made with: kernels, limits, addresses, and how its packets are queued, batched and repaired. Invariant: lengths
+ * are bytes, times microseconds, rates bytes a second, whatever units the config has. Holds no state and checks no bounds:
+ * config.ts does that.
+ */
+import type { Aead, DatagramAead, Lz4, Primitives } from "./codec/kernels.ts";
+import type { Metrics } from "./metrics.ts";
+import type { RepairOptions } from "./repair/options.ts";
+import type { Limits } from "./session/limits.ts";
+import type { Arena } from "./vector/arena.ts";
+
+/** The longest wait of a bulk packet to share a datagram, microseconds (PROTOCOL R80). */
+export const BATCH_WAIT_US = 1000;
+/** Bytes in a kilobit: OxTunnel's parameters give rates in kbit/s. */
+export const BYTES_PER_KBIT = 125;
+
+export interface QueuesOptions {
+  /** The most bytes a second, IP and UDP headers included, that this end sends to each peer; 0 for no limit. */
+  bytesPerS: number;
+  /** Whether BBRv3 estimates the rate of each OxTunnel path from the other end's reports. */
+  findsRates: boolean;
+  /** The most packets that wait, over all peers; the tunnel takes half of the arena's slots where that is less. */
+  packets: number;
+  /** CoDel's target and interval, microseconds (RFC 8289). */
+  targetUs: number;
+  intervalUs: number;
+  /** Whether CoDel marks packets of ECN-capable flows with CE instead of dropping them. */
+  ecn: boolean;
+  /** How long packets of class game and of class voice may wait before they are dropped, microseconds. */
+  gameDeadlineUs: number;
+  voiceDeadlineUs: number;
+}
+
+/**
+ * The queues that a config asks for, from its [queues] and the deadlines in its [repair] (milliseconds, Mbit/s); undefined where
+ * `enablePriorityScheduler` is off and no packet waits.
+ */
+export function queuesOptions(
+  { enablePriorityScheduler, congestionAlgorithm, queues, repair }: {
+    enablePriorityScheduler: boolean;
+    congestionAlgorithm: "bbr_v3" | "none";
+    queues: { ratePerPeerMbit?: number; targetMs: number; intervalMs: number; ecn: boolean; packets: number };
+    repair: { gameDeadlineMs: number; voiceDeadlineMs: number };
+  },
+): QueuesOptions | undefined {
+  if (!enablePriorityScheduler) return undefined;
+  return {
+    bytesPerS: 1000 * BYTES_PER_KBIT * (queues.ratePerPeerMbit ?? 0),
+    findsRates: congestionAlgorithm === "bbr_v3",
+    packets: queues.packets,
+    targetUs: 1000 * queues.targetMs,
+    intervalUs: 1000 * queues.intervalMs,
+    ecn: queues.ecn,
+    gameDeadlineUs: 1000 * repair.gameDeadlineMs,
+    voiceDeadlineUs: 1000 * repair.voiceDeadlineMs,
+  };
+}
+
+export interface TunnelOptions {
+  arena: Arena;
+  metrics: Metrics;
+  primitives: Primitives;
+  /** Makes the transport kernel for a number of session rows. */
+  makeAead: (rows: number) => Aead;
+  /** Makes the kernel for OxTunnel's data datagrams, for a number of session rows; absent for a tunnel without OxTunnel. */
+  makeDatagramAead?: (rows: number) => DatagramAead;
+  /** AEAD_* of OxTunnel for which this processor has instructions, best first; ChaCha20-Poly1305 when absent. */
+  aeads?: readonly number[];
+  /** Outer networks, as prefixes, in which OxTunnel goes without encryption where the other end agrees; none when absent. */
+  trusted?: readonly string[];
+  /** FEATURE_* of OxTunnel that this end offers and accepts; all implemented ones when absent. */
+  features?: number;
+  /** Compression in OxTunnel; absent to neither offer nor accept compression. */
+  lz4?: Lz4;
+  /** Packets of fewer bytes are not compressed; 64 or more, and 64 when absent. */
+  compressionThreshold?: number;
+  random: (bytes: Uint8Array) => void;
+  limits: Limits;
+  /** 32 bytes; copied. Secret. */
+  privateKey: Uint8Array;
+  /** This end's own inner addresses, as text. */
+  ipv4: string;
+  ipv6: string | undefined;
+  /** Largest inner packet, bytes. */
+  mtu: number;
+  /** Whether the exit makes its packets from its own sockets instead of forwarding another host's; false when absent. */
+  exitIsSource?: boolean;
+  /** Whether the exit forwards packets for the host's own address to other clients' mappings there (hairpinning). */
+  exitHairpins?: boolean;
+  /**
+   * How long OxTunnel's bulk packets may wait to share a datagram, in microseconds: 0 batches only packets of one turn,
+   * -1 none; BATCH_WAIT_US when absent.
+   */
+  batchWaitUs?: number;
+  /** Loss repair in OxTunnel; absent to neither offer nor accept repair. */
+  repair?: RepairOptions;
+  /** The rate that this end asks the others not to exceed, in bytes a second with IP and UDP headers; no limit when absent. */
+  receiveBytesPerS?: number;
+  /** Queues for peers whose rate is configured, announced by the peer, or estimated; when absent no packet waits. */
+  queues?: QueuesOptions;
+  maxConnections: number;
+  /** Handshakes a second that one proven source may start. */
+  rateLimitPerIp: number;
+  /** 0 to 15, below `workers`: the top bits of receiver indices. */
+  worker: number;
+  /** Workers that share the port, each with such a core; peers are divided among them. 1 to 16; 1 when absent. */
+  workers?: number;
+  /** Connections that the other Workers have now; none when absent. */
+  connectionsElsewhere?: () => number;
+  /** Wall clock minus monotonic clock, microseconds. */
+  unixOffsetUs: number;
+}

@@ -1,0 +1,103 @@
+/**
+ * What a running tunnel tells about its peers and their key epochs, for `status` and /v1. Invariant: reads the tables and changes
+ * nothing; no key is in a snapshot but public ones. Reads no clock and redacts no address: who logs or shows a snapshot does that.
+ */
+import type { SessionFigures } from "./repair/figures.ts";
+import type { Associations } from "./session/associations.ts";
+import type { Paths } from "./session/paths.ts";
+import type { PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import type { PeerTable } from "./session/peers.ts";
+import { OXTUNNEL, type SessionTable } from "./session/table.ts";
+import { NONE } from "./vector/arena.ts";
+import { formatEndpoint } from "./wire/address.ts";
+import { AEAD_CHACHA20_POLY1305, AEAD_NAMES } from "./wire/parameters.ts";
+
+/** One row for each peer, in the order of the table. `nowUs`: the monotonic clock, microseconds, as in the tables. */
+export function peerSnapshots(
+  peers: PeerTable,
+  table: SessionTable,
+  associations: Associations,
+  nowUs: number,
+): PeerSnapshot[] {
+  const { bytesReceived, bytesSent, drops, current } = peers;
+  const { paths } = associations;
+  const { replay } = table;
+  return peers.all().map((peer) => {
+    const { id } = peer;
+    const epoch = current[id];
+    const seen = epoch === NONE ? 0 : replay.highest[epoch] + 1;
+    return {
+      name: peer.name,
+      publicKey: peer.publicKeyText,
+      allowedIps: [...peer.allowedIps],
+      endpoint: paths.port[paths.of(id)] === 0 ? undefined : endpointOf(paths, id),
+      lastHandshakeAgeS: peer.lastHandshakeUs === -Infinity
+        ? undefined
+        : (nowUs - peer.lastHandshakeUs) / 1e6,
+      connected: peer.connected,
+      ...protocolAndAead(table, associations, epoch),
+      bytesReceived: bytesReceived[id],
+      bytesSent: bytesSent[id],
+      drops: drops[id],
+      lossRatio: seen > 0 ? 1 - replay.accepted(epoch) / seen : undefined,
+      rttMs: rttMs(associations, peer.handshakeRttUs, epoch),
+      ...repairFigures(associations, epoch),
+    };
+  });
+}
+
+/** One row for each key epoch of each peer. `nowUs`: the monotonic clock, microseconds, as in the tables. */
+export function sessionSnapshots(
+  peers: PeerTable,
+  table: SessionTable,
+  paths: Paths,
+  nowUs: number,
+): SessionSnapshot[] {
+  const rows: SessionSnapshot[] = [];
+  for (const peer of peers.all()) {
+    for (const epoch of ["next", "current", "previous"] as const) {
+      const row = peers[epoch][peer.id];
+      if (row === NONE) continue;
+      rows.push({
+        peer: peer.name,
+        epoch,
+        receiverIndex: table.receiverIndex[row],
+        protocol: table.protocol[row] === OXTUNNEL ? "oxtunnel" : "wireguard",
+        ageS: (nowUs - table.bornUs[row]) / 1e6,
+        initiator: table.initiator[row] === 1,
+        packetsSent: table.sendCounter[row],
+        ...(table.protocol[row] === OXTUNNEL ? { datagramBytes: paths.datagramBytes[table.path[row]] } : {}),
+        highestCounterReceived: table.replay.highest[row],
+      });
+    }
+  }
+  return rows;
+}
+
+/** The outer address and port that packets to the peer are sent to, as text: "address:port" or "[address]:port". */
+export function endpointOf(paths: Paths, peer: number): string {
+  const path = paths.of(peer);
+  return formatEndpoint(paths.address, 4 * path, paths.port[path]);
+}
+
+/** The round trip from an OxTunnel session's pings, else from the last handshake, milliseconds; undefined without either. */
+function rttMs({ oxtunnel }: Associations, handshakeUs: number, session: number): number | undefined {
+  const pingUs = session === NONE ? undefined : oxtunnel?.sessions.of[session]?.rttUs;
+  const rttUs = pingUs !== undefined && pingUs >= 0 ? pingUs : handshakeUs;
+  return rttUs < 0 ? undefined : rttUs / 1000;
+}
+
+function repairFigures({ oxtunnel }: Associations, session: number): SessionFigures | undefined {
+  return session === NONE ? undefined : oxtunnel?.sessions.of[session]?.repair?.figures;
+}
+
+function protocolAndAead(
+  table: SessionTable,
+  { oxtunnel }: Associations,
+  session: number,
+): Pick<PeerSnapshot, "protocol" | "aead"> {
+  if (session === NONE) return {};
+  const isOxtunnel = table.protocol[session] === OXTUNNEL;
+  const aead = isOxtunnel ? oxtunnel!.sessions.of[session]!.aead : AEAD_CHACHA20_POLY1305;
+  return { protocol: isOxtunnel ? "oxtunnel" : "wireguard", aead: AEAD_NAMES[aead] };
+}
