@@ -253,18 +253,23 @@ impl Connection {
             return;
         }
         self.tx.on_ack(segment, now_us);
-        if segment.span() > 0 {
-            if self.rx.has_ended() {
-                self.rx.ack_now(now_us);
-            } else {
-                let ends_passively = !self.tx.is_finished();
-                self.rx.take(segment.header.seq, segment.payload, segment.has(FIN), now_us);
-                self.is_passive = self.rx.has_ended() && ends_passively;
-            }
-        } else if before(segment.header.seq, nxt) {
-            self.rx.ack_now(now_us);
-        }
+        self.take_span(segment, nxt, now_us);
         self.settle(now_us);
+    }
+
+    /// Takes what the segment carries; `nxt` is the number that was awaited before.
+    fn take_span(&mut self, segment: &Segment, nxt: u32, now_us: i64) {
+        if segment.span() == 0 {
+            if before(segment.header.seq, nxt) {
+                self.rx.ack_now(now_us);
+            }
+        } else if self.rx.has_ended() {
+            self.rx.ack_now(now_us);
+        } else {
+            let ends_passively = !self.tx.is_finished();
+            self.rx.take(segment.header.seq, segment.payload, segment.has(FIN), now_us);
+            self.is_passive = self.rx.has_ended() && ends_passively;
+        }
     }
 
     /// Both directions may have ended.
