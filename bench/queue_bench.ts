@@ -1,5 +1,5 @@
 /**
- * `deno task bench:queue [--quick] [--lines 10/50,2/16] [--flows N]` (root): a game beside a transfer over a home's line, whose modem holds
+ * `deno task bench:queue [--quick] [--lines 10/50,2/16] [--flows N] [--only told]` (root): a game beside a transfer over a home's line, whose modem holds
  * 200 ms of packets, first in first out (tc tbf in network namespaces): no tunnel, both ends wireguard-go, both ends ours with
  * nothing known of the line, with its rate found, and with its rate told. By turns, the first round discarded; a game's packets at 64 Hz both ways, of which each
  * is timed from sender to receiver by one clock, and N CUBIC flows by iperf3. Prints a table; asserts no time.
@@ -11,7 +11,7 @@ import { type Contender, daemonOf, median, oxrelay, plain } from "./contest.ts";
 import { WORKLOADS } from "../tests/kit/workloads.ts";
 import { iperf } from "./measures.ts";
 
-const args = parseArgs(Deno.args, { boolean: ["quick"], string: ["lines", "flows"] });
+const args = parseArgs(Deno.args, { boolean: ["quick"], string: ["lines", "flows", "only"] });
 const ROUNDS = args.quick ? 1 : 4;
 const GAME_S = args.quick ? 6 : 12;
 /** The transfer begins before the game and ends behind it. */
@@ -50,7 +50,7 @@ async function startOurs(net: Network, config: string) {
   return { configuration: await net.addPeer("bench") };
 }
 
-const ENDS: End[] = [
+const ALL_ENDS: End[] = [
   {
     ...plain,
     name: "no tunnel",
@@ -85,6 +85,8 @@ const ENDS: End[] = [
       ]),
   },
 ];
+
+const ENDS = ALL_ENDS.filter(({ name }) => args.only === undefined || name.includes(String(args.only)));
 
 async function narrow(net: Network, namespace: string, device: string, mbit: number): Promise<void> {
   await net.must(namespace, [

@@ -5,8 +5,8 @@
  */
 import { libc } from "../ffi/mod.ts";
 import { loadNative } from "../ffi/native.ts";
-import { openQueues } from "../src/exit/tun.ts";
-import { BulkPackets } from "../src/exit/tun_packets.ts";
+import { openQueues } from "../src/exit/tun/mod.ts";
+import { BulkPackets } from "../src/exit/tun/packets.ts";
 import { MmsgPort } from "../src/io/mmsg.ts";
 import { PollSet } from "../src/io/poll.ts";
 import type { WaitSet } from "../src/io/port.ts";

@@ -4,7 +4,7 @@
  */
 import { loadNative } from "../../ffi/native.ts";
 import { DEFAULTS, formatEndpoint } from "../config.ts";
-import { CLIENT_DEVICE } from "../exit/tun_client.ts";
+import { CLIENT_DEVICE } from "../exit/tun/client_rules.ts";
 import { monotonicUs } from "../io/driver.ts";
 import { parseAddress } from "../wire/address.ts";
 import { readInvitation } from "../connect/options.ts";

@@ -3,8 +3,8 @@
  * proxy and forwarded ports. Invariant: nothing is led into the tunnel before the relay has answered, and everything
  * that was changed is put back at the end, however it comes. Moves no packet itself.
  */
-import { tunUnavailable } from "../exit/tun.ts";
-import { undo } from "../exit/tun_client.ts";
+import { tunUnavailable } from "../exit/tun/mod.ts";
+import { undo } from "../exit/tun/client.ts";
 import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
 import type { PlaneWishes } from "./link/plane.ts";
 import {

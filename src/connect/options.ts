@@ -13,7 +13,7 @@ import {
 } from "../config.ts";
 import { formatPrefix, outermost, parsePrefix, prefixContains, prefixLength } from "../wire/address.ts";
 import { run } from "../exit/child.ts";
-import type { Scope } from "../exit/tun_client.ts";
+import type { Scope } from "../exit/tun/client_rules.ts";
 import { CommandError, UsageError } from "../process/help.ts";
 import {
   ENDPOINTS_MAX,

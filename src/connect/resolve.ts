@@ -3,7 +3,7 @@
  * hand names to its proxy. Invariant: an answer counts only from the resolver that was asked, for the question that was
  * asked, and nothing in it is followed beyond its own length. Keeps no cache: names.ts does.
  */
-import type { Dialler, TunnelDatagram } from "../exit/dialler.ts";
+import type { Dialler, TunnelDatagram } from "../exit/userspace/dialler.ts";
 import { formatAddress, parseAddress } from "../wire/address.ts";
 
 /** Where resolvers listen. */

@@ -7,7 +7,7 @@
 import { lookup } from "node:dns/promises";
 import { type Endpoint, formatEndpoint } from "../config.ts";
 import { ServerChoice } from "../control/server_choice.ts";
-import type { OuterEndpoint } from "../exit/tun_client.ts";
+import type { OuterEndpoint } from "../exit/tun/client_rules.ts";
 import { formatAddress, parseAddress } from "../wire/address.ts";
 import { CommandError } from "../process/help.ts";
 

@@ -3,7 +3,8 @@
  * answered, and everything that was changed is put back at the end, however it comes. Moves no packet itself.
  */
 import { loadNative } from "../../ffi/native.ts";
-import { CLIENT_DEVICE, ClientHost, isShut, type OuterEndpoint, type Scope } from "../exit/tun_client.ts";
+import { ClientHost, isShut } from "../exit/tun/client.ts";
+import { CLIENT_DEVICE, type OuterEndpoint, type Scope } from "../exit/tun/client_rules.ts";
 import { CommandError } from "../process/help.ts";
 import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";

@@ -4,7 +4,7 @@
  */
 import { loadNative, type Native } from "../../ffi/native.ts";
 import { formatEndpoint } from "../config.ts";
-import { Dialler } from "../exit/dialler.ts";
+import { Dialler } from "../exit/userspace/dialler.ts";
 import { CommandError } from "../process/help.ts";
 import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";

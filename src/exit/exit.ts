@@ -4,6 +4,13 @@
  */
 import type { Burst } from "../vector/burst.ts";
 
+/** The relay's address in the inner network of one family, as text. */
+export interface InnerAddress {
+  address: string;
+  /** Prefix length, bits. */
+  prefix: number;
+}
+
 /** Addresses of its own host that an exit lets packets reach; the policy has judged before. */
 export interface HostAccess {
   all: boolean;

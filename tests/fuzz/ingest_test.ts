@@ -18,8 +18,8 @@ import {
   writeIpv4Header,
   writeIpv6Header,
 } from "../../src/wire/inner.ts";
-import { fragment } from "../../src/exit/fragmentation.ts";
-import { Reassembly } from "../../src/exit/reassembly.ts";
+import { fragment } from "../../src/exit/userspace/fragmentation.ts";
+import { Reassembly } from "../../src/exit/userspace/reassembly.ts";
 import type { Relay } from "../../src/relay.ts";
 import { type Host, World } from "../kit/world.ts";
 import { udpPacket } from "../kit/packets.ts";

@@ -6,7 +6,7 @@
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
 import { loadNative } from "../../ffi/native.ts";
-import { TcpSplice } from "../../src/exit/tcp_splice.ts";
+import { TcpSplice } from "../../src/exit/userspace/tcp_splice.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";
 import { PROTOCOL_TCP, transportChecksum, writeIpv4Header } from "../../src/wire/inner.ts";

@@ -6,7 +6,7 @@
 import { assert, assertEquals, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
 import { loadNative } from "../../ffi/native.ts";
-import { UdpFlows } from "../../src/exit/udp_flows.ts";
+import { UdpFlows } from "../../src/exit/userspace/udp_flows.ts";
 import { DROP } from "../../src/metrics.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, DONE, TO_EXIT } from "../../src/vector/burst.ts";

@@ -49,7 +49,7 @@ export const TCP_ROWS: readonly Mutation[] = [
     note: "open flows give way before half-closed ones",
   },
   {
-    file: "src/exit/tcp_splice.ts",
+    file: "src/exit/userspace/tcp_splice.ts",
     from: "WARNING_US = 60e6",
     to: "WARNING_US = 0",
     tests: SPLICE,

@@ -8,7 +8,7 @@ import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { CONTROL_PROBE, CONTROL_PROBE_REPLY, writeShort } from "../../src/wire/control.ts";
 import { FRAME_HEAD_BYTES, FRAME_PACKET, writeFrameHead } from "../../src/wire/frame.ts";
-import { Reassembly } from "../../src/exit/reassembly.ts";
+import { Reassembly } from "../../src/exit/userspace/reassembly.ts";
 import { foldSum, PROTOCOL_TCP, sumWords, transportChecksum } from "../../src/wire/inner.ts";
 import { sealed, sessionOf } from "../kit/inside.ts";
 import { CLOSED, dial, Host, World } from "../kit/world.ts";

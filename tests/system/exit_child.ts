@@ -4,8 +4,8 @@
  * exit_child.ts tun|userspace DEVICE [allow=PREFIX]... [[SOURCE>]DESTINATION[,BYTES]]... [raw=NAME:HEX[+HEX]...]...
  */
 import { loadNative } from "../../ffi/native.ts";
-import { openTun, TunQueue, tunUnavailable } from "../../src/exit/tun.ts";
-import { openUserspace } from "../../src/exit/userspace.ts";
+import { openTun, TunQueue, tunUnavailable } from "../../src/exit/tun/mod.ts";
+import { openUserspace } from "../../src/exit/userspace/mod.ts";
 import { Metrics } from "../../src/metrics.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, TO_EXIT } from "../../src/vector/burst.ts";

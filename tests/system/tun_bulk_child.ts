@@ -7,7 +7,7 @@
 import { setImmediate } from "node:timers";
 import { cString, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../ffi/mod.ts";
 import { loadNative } from "../../ffi/native.ts";
-import { BulkPackets, type Packets, SinglePackets } from "../../src/exit/tun_packets.ts";
+import { BulkPackets, type Packets, SinglePackets } from "../../src/exit/tun/packets.ts";
 import { PollSet } from "../../src/io/poll.ts";
 import type { WaitSet } from "../../src/io/port.ts";
 import { UringPort } from "../../src/io/uring.ts";

@@ -3,9 +3,9 @@
  * at the SOCKS door does reaches real sockets on loopback. For tests; it encrypts nothing and knows no policy.
  */
 import { loadNative, type Native } from "../../ffi/native.ts";
-import { Dialler } from "../../src/exit/dialler.ts";
+import { Dialler } from "../../src/exit/userspace/dialler.ts";
 import type { Exit } from "../../src/exit/exit.ts";
-import { openUserspace } from "../../src/exit/userspace.ts";
+import { openUserspace } from "../../src/exit/userspace/mod.ts";
 import { Metrics } from "../../src/metrics.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts";

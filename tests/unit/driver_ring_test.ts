@@ -5,7 +5,7 @@
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { cString, libc, O_RDWR } from "../../ffi/mod.ts";
 import { loadNative, type Native } from "../../ffi/native.ts";
-import { TunQueue } from "../../src/exit/tun.ts";
+import { TunQueue } from "../../src/exit/tun/mod.ts";
 import { closeBells, openBells, ringBell } from "../../src/io/bell.ts";
 import { Driver, monotonicUs } from "../../src/io/driver.ts";
 import { MmsgPort } from "../../src/io/mmsg.ts";

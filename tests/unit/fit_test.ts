@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";
-import { Reassembly } from "../../src/exit/reassembly.ts";
+import { Reassembly } from "../../src/exit/userspace/reassembly.ts";
 import {
   canSourceFragment,
   clampMss,

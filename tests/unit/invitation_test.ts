@@ -21,7 +21,7 @@ import {
   publicKeyOf,
 } from "../../src/process/keys_text.ts";
 import { decodeAnswer, encodeQuery } from "../../src/connect/resolve.ts";
-import { originalResolvConf, replacedResolvConf } from "../../src/exit/tun_client.ts";
+import { originalResolvConf, replacedResolvConf } from "../../src/exit/tun/resolv_conf.ts";
 
 const RELAY_KEY = keyToText(publicKeyOf(generatePrivateKey()));
 

@@ -4,8 +4,8 @@
  */
 import { assert, assertEquals, assertGreater, assertLessOrEqual } from "@std/assert";
 import { loadNative, type Native } from "../../ffi/native.ts";
-import { Dialler } from "../../src/exit/dialler.ts";
-import { TcpSplice } from "../../src/exit/tcp_splice.ts";
+import { Dialler } from "../../src/exit/userspace/dialler.ts";
+import { TcpSplice } from "../../src/exit/userspace/tcp_splice.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, TO_EXIT } from "../../src/vector/burst.ts";
 import { PROTOCOL_TCP, transportChecksum, writeIpv4Header, writeIpv6Header } from "../../src/wire/inner.ts";

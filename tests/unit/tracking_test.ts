@@ -1,6 +1,6 @@
 /** For which rules of others the relay's own datagrams stay in conntrack, by rulesets as `nft list ruleset` prints them. */
 import { assertEquals } from "@std/assert";
-import { trackingNeed } from "../../src/exit/tracking.ts";
+import { trackingNeed } from "../../src/exit/tun/tracking.ts";
 
 const inChain = (base: string, ...rules: string[]) =>
   `table inet filter {\n\tset open {\n\t\ttype inet_service\n\t}\n\n\tchain c {\n` +

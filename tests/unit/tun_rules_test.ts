@@ -1,7 +1,7 @@
 /** What the TUN exit tells nftables: ports that clients leave by, marks of peers, and the commands for a change of peers. */
 import { assert, assertEquals, assertGreaterOrEqual, assertLessOrEqual, assertNotEquals } from "@std/assert";
-import { TAG_MASK, tagOf, TunPeers } from "../../src/exit/tun_peers.ts";
-import { natPorts } from "../../src/exit/tun_rules.ts";
+import { TAG_MASK, tagOf, TunPeers } from "../../src/exit/tun/peers.ts";
+import { natPorts } from "../../src/exit/tun/rules.ts";
 
 Deno.test("ports of the NAT: none that the relay listens on, and none of the host's ephemeral ones", () => {
   for (

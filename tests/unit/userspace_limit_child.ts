@@ -4,7 +4,7 @@
  * `maxFlows`. Sends to a server of its own on loopback only.
  */
 import { loadNative } from "../../ffi/native.ts";
-import { openUserspace } from "../../src/exit/userspace.ts";
+import { openUserspace } from "../../src/exit/userspace/mod.ts";
 import { Metrics } from "../../src/metrics.ts";
 import { Arena } from "../../src/vector/arena.ts";
 import { Burst, TO_EXIT } from "../../src/vector/burst.ts";

@@ -4,7 +4,7 @@
  */
 import { assert, assertEquals, assertLess, assertLessOrEqual } from "@std/assert";
 import type { Core } from "../../src/carry.ts";
-import { TunQueue } from "../../src/exit/tun.ts";
+import { TunQueue } from "../../src/exit/tun/mod.ts";
 import { clearBell, closeBells, openBells, ringBell } from "../../src/io/bell.ts";
 import { Driver } from "../../src/io/driver.ts";
 import type { Port, PortWait } from "../../src/io/port.ts";

@@ -4,7 +4,7 @@
  * choice always. Serves the connection, in the main thread; carries no packet past it.
  */
 import { formatEndpoint } from "../../config.ts";
-import type { OuterEndpoint } from "../../exit/tun_client.ts";
+import type { OuterEndpoint } from "../../exit/tun/client_rules.ts";
 import { closeMailboxes, Mailbox, type Mailboxes, openMailboxes } from "../../io/mailbox.ts";
 import { pumpStreams } from "../../io/stream_pump.ts";
 import { StreamPort } from "../../io/stream_port.ts";

@@ -4,7 +4,7 @@
  */
 /// <reference lib="deno.worker" />
 import { type MessagePort as NodePort, receiveMessageOnPort } from "node:worker_threads";
-import { TunQueue } from "../../exit/tun.ts";
+import { TunQueue } from "../../exit/tun/mod.ts";
 import { loadNative } from "../../../ffi/native.ts";
 import type { Mailboxes } from "../../io/mailbox.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";

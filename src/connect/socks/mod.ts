@@ -4,7 +4,8 @@
  * SOCKS5 is closed at its first byte, a connection's two directions end each for itself, and one that broke in the tunnel is
  * broken here too. Knows nothing of packets.
  */
-import { DialError, type Dialler, type DialReason, type TunnelConnection } from "../../exit/dialler.ts";
+import { DialError, type DialReason, type TunnelConnection } from "../../exit/userspace/call.ts";
+import type { Dialler } from "../../exit/userspace/dialler.ts";
 import { acceptAll } from "../../io/accept.ts";
 import { PROTOCOL_TCP, PROTOCOL_UDP } from "../../wire/inner.ts";
 import { connectFirst } from "./eyeballs.ts";

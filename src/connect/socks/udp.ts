@@ -4,7 +4,7 @@
  * name that is not known yet waits for that name alone, in bounded number; one whose name failed is dropped at once.
  */
 import { parseAddress } from "../../wire/address.ts";
-import type { Dialler, TunnelDatagram, TunnelSocket } from "../../exit/dialler.ts";
+import type { Dialler, TunnelDatagram, TunnelSocket } from "../../exit/userspace/dialler.ts";
 import type { Names } from "./names.ts";
 import { encodeTarget, readTarget, type Target } from "./target.ts";
 

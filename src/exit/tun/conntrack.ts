@@ -2,7 +2,7 @@
  * Deletes connections of the kernel's conntrack table by their mark, with one netlink message for all
  * (linux/netfilter/nfnetlink_conntrack.h). Invariant: a connection without the mark is never touched. Lists and makes none.
  */
-import { libc, O_CLOEXEC } from "../../ffi/mod.ts";
+import { libc, O_CLOEXEC } from "../../../ffi/mod.ts";
 
 const AF_NETLINK = 16, SOCK_RAW = 3, NETLINK_NETFILTER = 12;
 const MSG_DONTWAIT = 0x40;

@@ -5,18 +5,18 @@
  * With the native library all sockets are behind one descriptor. Invariant: flows and their memory are bounded, and an
  * answer reaches only the inner source that owns the socket on which the answer arrived.
  */
-import type { Native } from "../../ffi/native.ts";
-import { Readable } from "../../ffi/readable.ts";
-import { DROP, type Metrics } from "../metrics.ts";
-import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
-import { parseAddress, parsePrefix, prefixContains } from "../wire/address.ts";
+import type { Native } from "../../../ffi/native.ts";
+import { Readable } from "../../../ffi/readable.ts";
+import { DROP, type Metrics } from "../../metrics.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_HAIRPIN, TO_TUNNEL } from "../../vector/burst.ts";
+import { parseAddress, parsePrefix, prefixContains } from "../../wire/address.ts";
 import {
   emitIcmpError,
   ICMP_ADMIN_PROHIBITED,
   ICMP_PROTOCOL_UNREACHABLE,
   ICMP_REASSEMBLY_EXCEEDED,
   ICMP_TIME_EXCEEDED,
-} from "../wire/icmp.ts";
+} from "../../wire/icmp.ts";
 import {
   emitTcpReset,
   hasRouteLeft,
@@ -30,13 +30,12 @@ import {
   protocolOf,
   readDestination,
   transportAt,
-} from "../wire/inner.ts";
-import type { Exit } from "./exit.ts";
+} from "../../wire/inner.ts";
+import type { Exit, InnerAddress } from "../exit.ts";
 import { fragment } from "./fragmentation.ts";
 import { IcmpNat } from "./icmp_nat.ts";
 import { Reassembly } from "./reassembly.ts";
 import { TcpSplice } from "./tcp_splice.ts";
-import type { InnerAddress } from "./tun_host.ts";
 import { UdpFlows } from "./udp_flows.ts";
 import { UdpNat } from "./udp_nat.ts";
 

@@ -3,10 +3,10 @@
  * owns; so each echo request gets a sequence number of this NAT, which represents its inner source, identifier and
  * sequence. Invariant: an answer counts only for a limited time after its request, and only from the requested address.
  */
-import { libc, POLLIN } from "../../ffi/mod.ts";
-import { DROP } from "../metrics.ts";
-import { DONE } from "../vector/burst.ts";
-import { type Prefix, prefixContains } from "../wire/address.ts";
+import { libc, POLLIN } from "../../../ffi/mod.ts";
+import { DROP } from "../../metrics.ts";
+import { DONE } from "../../vector/burst.ts";
+import { type Prefix, prefixContains } from "../../wire/address.ts";
 import {
   foldSum,
   IPV4_HEADER_BYTES,
@@ -21,7 +21,7 @@ import {
   transportChecksum,
   writeIpv4Header,
   writeIpv6Header,
-} from "../wire/inner.ts";
+} from "../../wire/inner.ts";
 import { ownerOf } from "./owner.ts";
 
 const AF_INET = 2, AF_INET6 = 10;

@@ -2,7 +2,7 @@
  * Ports on which programs of this host listen, from /proc, read through the C library: Deno opens no file there without
  * all permissions. Invariant: each read is bounded. Does not learn of ports that are opened later.
  */
-import { cString, libc, O_CLOEXEC } from "../../ffi/mod.ts";
+import { cString, libc, O_CLOEXEC } from "../../../ffi/mod.ts";
 
 export const READ_MAX = 65536;
 /** The state of a listening socket (proc(5)): TCP_LISTEN, and for UDP that of an unconnected socket. */

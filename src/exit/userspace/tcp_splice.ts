@@ -3,10 +3,10 @@
  * sockets. Invariant: the library bounds flows and their memory, and keeps packets for clients until a burst has
  * room. Carries no other protocol and answers no packet without a connection.
  */
-import { burstHandle, checked, type Native } from "../../ffi/native.ts";
-import { DROP } from "../metrics.ts";
-import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../vector/burst.ts";
-import { mappedBytes, type Prefix } from "../wire/address.ts";
+import { burstHandle, checked, type Native } from "../../../ffi/native.ts";
+import { DROP } from "../../metrics.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../../vector/burst.ts";
+import { mappedBytes, type Prefix } from "../../wire/address.ts";
 
 /** The least time between log lines about missing room. */
 const WARNING_US = 60e6;

@@ -2,11 +2,11 @@
  * Moves inner packets between a burst and a TUN device's descriptor: in bulk through the native library, or with one
  * system call each. Invariant: a row is written once and marked, and a packet that was read owns its slot. Opens no device.
  */
-import { libc } from "../../ffi/mod.ts";
-import { burstHandle, checked, type Native } from "../../ffi/native.ts";
-import { DROP } from "../metrics.ts";
-import { type Arena, MAX_PACKET_BYTES, NONE, packetStart } from "../vector/arena.ts";
-import { type Burst, BURST_CAPACITY, DONE, FEW_ROWS, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
+import { libc } from "../../../ffi/mod.ts";
+import { burstHandle, checked, type Native } from "../../../ffi/native.ts";
+import { DROP } from "../../metrics.ts";
+import { type Arena, MAX_PACKET_BYTES, NONE, packetStart } from "../../vector/arena.ts";
+import { type Burst, BURST_CAPACITY, DONE, FEW_ROWS, TO_EXIT, TO_TUNNEL } from "../../vector/burst.ts";
 
 const MAX_PACKET = BigInt(MAX_PACKET_BYTES);
 

@@ -3,8 +3,8 @@
  * leave. Invariant: a new connection from the device bears its peer's mark before it is accepted, and only marked connections
  * are masqueraded. Makes text; runs no program.
  */
-import type { HostAccess } from "./exit.ts";
-import { TAG_MASK } from "./tun_peers.ts";
+import type { HostAccess } from "../exit.ts";
+import { TAG_MASK } from "./peers.ts";
 
 /** Parts of the rules that an old kernel may lack; without one the others still hold. */
 export const FEATURES = ["timeouts", "limits", "open NAT"] as const;
@@ -83,8 +83,7 @@ export function inputRules(o: RulesOptions): string[] {
 
 /** The whole table of the device. Chains and maps for peers are empty. */
 export function tableRules(o: RulesOptions): string {
-  const { device, v4, v6, tag, ports } = o;
-  const from = `iifname "${device}"`, to = `oifname "${device}"`;
+  const { device, tag, ports } = o;
   const isOurs = `ct mark & ${TAG_MASK} == ${tag}`;
   const leaves = `${isOurs} oifname != "${device}"`;
   return `table inet ${o.table} {
@@ -92,27 +91,7 @@ ${sets(o)}  chain wide_from {
   }
   chain wide_to {
   }
-${
-    chain("from_peer", [
-      "ct status confirmed return",
-      "jump wide_from",
-      "ct mark set ip saddr map @peers4",
-      "ct mark set ip6 saddr map @peers6",
-      ...admission(o, "flows", o.flowsMax),
-      ...timeouts(o),
-    ])
-  }${
-    chain("to_peer", [
-      "ct status confirmed return",
-      "jump wide_to",
-      "ct mark set ip daddr map @peers4",
-      "ct mark set ip6 daddr map @peers6",
-      ...admission(o, "strangers", o.flowsMax >> 2),
-      ...(o.features.has("timeouts")
-        ? [4, 6].map((family) => `meta nfproto ipv${family} ct timeout set "strangers${family}"`)
-        : []),
-    ])
-  }${
+${fromPeer(o)}${toPeer(o)}${
     chain("untracked", [
       "type filter hook prerouting priority raw; policy accept;",
       ...(o.untracked === undefined
@@ -125,22 +104,7 @@ ${
       ...(o.untracked === undefined ? [] : [`udp sport ${o.untracked} fib saddr type local notrack`]),
     ])
   }${chain("input", ["type filter hook input priority filter; policy accept;", ...inputRules(o)])}${
-    chain("forward", [
-      "type filter hook forward priority filter; policy accept;",
-      `${from} ip saddr != ${v4} drop`,
-      v6 === undefined ? `${from} meta nfproto ipv6 drop` : `${from} ip6 saddr != ${v6} drop`,
-      `${from} ct state new jump from_peer`,
-      // It would leave under an inner address.
-      `${from} ct state invalid meta l4proto != tcp counter reject with icmpx admin-prohibited`,
-      `${from} ct state invalid counter drop`,
-      `${from} ${to} accept`,
-      `${from} ip saddr ${v4} ${CLAMP}`,
-      `${to} ip daddr ${v4} ${CLAMP}`,
-      ...(v6 === undefined ? [] : [`${from} ip6 saddr ${v6} ${CLAMP}`, `${to} ip6 daddr ${v6} ${CLAMP}`]),
-      `${to} ct state established,related accept`,
-      ...(o.features.has("open NAT") ? [`${to} ct state new ct status dnat goto to_peer_open`] : []),
-      `${to} drop`,
-    ])
+    forward(o)
   }${
     chain("to_peer_open", [
       "meta l4proto != udp drop",
@@ -150,13 +114,60 @@ ${
   }${openNat(o)}${
     chain("postrouting", [
       "type nat hook postrouting priority srcnat; policy accept;",
-      // Not "random": a port that stays the same for all destinations (RFC 4787 REQ-1) is what games and calls live on. The kernel
-      // keeps a client's port where that lies in the range, and draws one at random where it does not.
+      // Not "random": games and calls need a port that stays the same for all destinations (RFC 4787 REQ-1). The kernel keeps
+      // a client's port where that lies in the range, and draws one at random where it does not.
       `${leaves} meta l4proto { tcp, udp, udplite, sctp, dccp } masquerade to :${ports.low}-${ports.high}`,
       `${leaves} masquerade`,
     ])
   }}
 `;
+}
+
+/** The first packet of a connection that a peer opens. */
+function fromPeer(o: RulesOptions): string {
+  return chain("from_peer", [
+    "ct status confirmed return",
+    "jump wide_from",
+    "ct mark set ip saddr map @peers4",
+    "ct mark set ip6 saddr map @peers6",
+    ...admission(o, "flows", o.flowsMax),
+    ...timeouts(o),
+  ]);
+}
+
+/** The first packet of a connection that a stranger opens to a peer. */
+function toPeer(o: RulesOptions): string {
+  return chain("to_peer", [
+    "ct status confirmed return",
+    "jump wide_to",
+    "ct mark set ip daddr map @peers4",
+    "ct mark set ip6 daddr map @peers6",
+    ...admission(o, "strangers", o.flowsMax >> 2),
+    ...(o.features.has("timeouts")
+      ? [4, 6].map((family) => `meta nfproto ipv${family} ct timeout set "strangers${family}"`)
+      : []),
+  ]);
+}
+
+/** What passes between the device and other interfaces. */
+function forward({ device, v4, v6, features }: RulesOptions): string {
+  const from = `iifname "${device}"`, to = `oifname "${device}"`;
+  return chain("forward", [
+    "type filter hook forward priority filter; policy accept;",
+    `${from} ip saddr != ${v4} drop`,
+    v6 === undefined ? `${from} meta nfproto ipv6 drop` : `${from} ip6 saddr != ${v6} drop`,
+    `${from} ct state new jump from_peer`,
+    // It would leave under an inner address.
+    `${from} ct state invalid meta l4proto != tcp counter reject with icmpx admin-prohibited`,
+    `${from} ct state invalid counter drop`,
+    `${from} ${to} accept`,
+    `${from} ip saddr ${v4} ${CLAMP}`,
+    `${to} ip daddr ${v4} ${CLAMP}`,
+    ...(v6 === undefined ? [] : [`${from} ip6 saddr ${v6} ${CLAMP}`, `${to} ip6 daddr ${v6} ${CLAMP}`]),
+    `${to} ct state established,related accept`,
+    ...(features.has("open NAT") ? [`${to} ct state new ct status dnat goto to_peer_open`] : []),
+    `${to} drop`,
+  ]);
 }
 
 /** The rules for a connection's first packet: its peer's mark, and whether that peer may have one more. */
@@ -242,7 +253,8 @@ function timeouts({ features }: RulesOptions): string[] {
   );
 }
 
-function chain(name: string, rules: readonly string[]): string {
+/** One chain of a table, with its rules. */
+export function chain(name: string, rules: readonly string[]): string {
   return `  chain ${name} {\n${rules.map((rule) => `    ${rule}\n`).join("")}  }\n`;
 }
 

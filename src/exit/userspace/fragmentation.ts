@@ -3,7 +3,7 @@
  * gets whole datagrams from its sockets. Invariant: every piece fits the MTU and repeats the header of the whole.
  * Takes only packets that the exit built itself: no IPv4 options, no IPv6 extension headers.
  */
-import { foldSum, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, sumWords } from "../wire/inner.ts";
+import { foldSum, IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, sumWords } from "../../wire/inner.ts";
 
 const MORE_FRAGMENTS = 0x2000;
 const IPV6_FRAGMENT = 44;

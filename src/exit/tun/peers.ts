@@ -3,7 +3,7 @@
  * so that both families of a peer are counted and deleted together. Invariant: marks of one device share its tag, and the
  * lines for nftables that `change` returns turn the former set of peers into the present one. Runs no program.
  */
-import { formatPrefix, parsePrefix } from "../wire/address.ts";
+import { formatPrefix, parsePrefix } from "../../wire/address.ts";
 
 /** One peer as the exit knows it. */
 export interface TunPeer {

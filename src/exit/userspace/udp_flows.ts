@@ -3,11 +3,11 @@
  * one descriptor on which all of the userspace exit can be waited for. Invariant: that of udp_nat.ts. Neither reassembles
  * nor makes fragments.
  */
-import { burstHandle, checked, type Native } from "../../ffi/native.ts";
-import { DROP } from "../metrics.ts";
-import { type Burst, DONE, TO_HAIRPIN, TO_TUNNEL } from "../vector/burst.ts";
-import { mappedBytes, type Prefix } from "../wire/address.ts";
-import { transportAt } from "../wire/inner.ts";
+import { burstHandle, checked, type Native } from "../../../ffi/native.ts";
+import { DROP } from "../../metrics.ts";
+import { type Burst, DONE, TO_HAIRPIN, TO_TUNNEL } from "../../vector/burst.ts";
+import { mappedBytes, type Prefix } from "../../wire/address.ts";
+import { transportAt } from "../../wire/inner.ts";
 
 export interface UdpFlowsOptions {
   native: Native;

@@ -4,9 +4,9 @@
  * one inner endpoint and family, flows are bounded in all and per peer, and only outbound packets keep
  * a flow alive (REQ-6).
  */
-import { DROP } from "../metrics.ts";
-import { DONE } from "../vector/burst.ts";
-import { formatAddress, isIpv4, parseAddress, type Prefix, prefixContains } from "../wire/address.ts";
+import { DROP } from "../../metrics.ts";
+import { DONE } from "../../vector/burst.ts";
+import { formatAddress, isIpv4, parseAddress, type Prefix, prefixContains } from "../../wire/address.ts";
 import {
   innerLength,
   IPV4_HEADER_BYTES,
@@ -20,7 +20,7 @@ import {
   UDP_HEADER_BYTES,
   writeIpv4Header,
   writeIpv6Header,
-} from "../wire/inner.ts";
+} from "../../wire/inner.ts";
 import { ownerOf } from "./owner.ts";
 
 export interface UdpNatOptions {

@@ -4,8 +4,8 @@
  * of `follow`, except prefixes that the kernel refused, which are logged. Where the kernel refuses the program, the device
  * spreads flows by itself, and Workers hand over the packets of others.
  */
-import type { Native } from "../../ffi/native.ts";
-import { mappedBytes, parsePrefix } from "../wire/address.ts";
+import type { Native } from "../../../ffi/native.ts";
+import { mappedBytes, parsePrefix } from "../../wire/address.ts";
 
 const NOWHERE = 16;
 const EPERM = 1;

@@ -4,9 +4,9 @@
  * is dropped first; fragments that overlap or disagree about the end discard their datagram (RFC 5722). Each dropped datagram
  * is reported once.
  */
-import { MAX_PACKET_BYTES, NONE } from "../vector/arena.ts";
-import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
-import { type Prefix, prefixContains } from "../wire/address.ts";
+import { MAX_PACKET_BYTES, NONE } from "../../vector/arena.ts";
+import { type Burst, BURST_CAPACITY } from "../../vector/burst.ts";
+import { type Prefix, prefixContains } from "../../wire/address.ts";
 import {
   foldSum,
   fragmentHeader,
@@ -14,7 +14,7 @@ import {
   IPV6_HEADER_BYTES,
   readSource,
   sumWords,
-} from "../wire/inner.ts";
+} from "../../wire/inner.ts";
 import { ownerOf } from "./owner.ts";
 
 const DATAGRAMS_MAX = 1024;

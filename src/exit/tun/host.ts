@@ -1,18 +1,18 @@
 /**
- * A TUN exit's changes to its host: addresses, one nftables table (tun_rules.ts), forwarding, the peers' marks. Invariant:
+ * A TUN exit's changes to its host: addresses, one nftables table (rules.ts), forwarding, the peers' marks. Invariant:
  * every change bears the device's name or its tag and is undone at close, or at the next start after a crash, connections of
  * clients in conntrack included; rules and settings of others are left as they were. Forwarding is shared by all relays of a
  * network namespace: its former values are recorded in a second table, which exists as long as the namespace, like the
  * settings, and meanwhile drops packets that neighbours would have forwarded; the last relay to stop restores them. Moves
  * no packet.
  */
-import { cString, libc, O_CLOEXEC, O_WRONLY } from "../../ffi/mod.ts";
-import type { Native } from "../../ffi/native.ts";
-import { parsePrefix, prefixesOverlap } from "../wire/address.ts";
-import { run } from "./child.ts";
+import { cString, libc, O_CLOEXEC, O_WRONLY } from "../../../ffi/mod.ts";
+import type { Native } from "../../../ffi/native.ts";
+import { parsePrefix, prefixesOverlap } from "../../wire/address.ts";
+import { run } from "../child.ts";
 import { forgetMarked } from "./conntrack.ts";
-import type { HostAccess } from "./exit.ts";
-import { TAG_MASK, tagOf, type TunPeer, TunPeers } from "./tun_peers.ts";
+import type { HostAccess, InnerAddress } from "../exit.ts";
+import { TAG_MASK, tagOf, type TunPeer, TunPeers } from "./peers.ts";
 import { trackingNeed } from "./tracking.ts";
 import {
   DEVICE_GROUP,
@@ -24,13 +24,7 @@ import {
   OPENED_MAPS,
   type RulesOptions,
   tableRules,
-} from "./tun_rules.ts";
-
-export interface InnerAddress {
-  address: string;
-  /** Prefix length. */
-  prefix: number;
-}
+} from "./rules.ts";
 
 export interface TunOptions {
   /** Device name, up to 15 characters. */

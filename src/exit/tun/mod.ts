@@ -4,16 +4,16 @@
  * everything made for the device bears its name and is removed at close, or at the next start after a crash; rules,
  * routes and settings of others are left as they were. Needs CAP_NET_ADMIN, `ip` and `nft`.
  */
-import { cString, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../ffi/mod.ts";
-import type { Native } from "../../ffi/native.ts";
-import { Readable } from "../../ffi/readable.ts";
-import { type Burst, BURST_CAPACITY } from "../vector/burst.ts";
-import type { Exit, HostAccess } from "./exit.ts";
-import { run } from "./child.ts";
-import { TunHost, type TunOptions } from "./tun_host.ts";
-import type { TunPeer } from "./tun_peers.ts";
-import { TunSteering } from "./tun_steering.ts";
-import { BulkPackets, type Packets, SinglePackets } from "./tun_packets.ts";
+import { cString, libc, O_CLOEXEC, O_NONBLOCK, O_RDWR } from "../../../ffi/mod.ts";
+import type { Native } from "../../../ffi/native.ts";
+import { Readable } from "../../../ffi/readable.ts";
+import { type Burst, BURST_CAPACITY } from "../../vector/burst.ts";
+import type { Exit, HostAccess } from "../exit.ts";
+import { run } from "../child.ts";
+import { TunHost, type TunOptions } from "./host.ts";
+import type { TunPeer } from "./peers.ts";
+import { TunSteering } from "./steering.ts";
+import { BulkPackets, type Packets, SinglePackets } from "./packets.ts";
 
 // linux/if_tun.h
 const TUNSETIFF = 0x400454can;

@@ -1,13 +1,14 @@
 /**
  * A client's side of the tunnel without privilege: TCP connections and UDP sockets of this program's own, whose packets go
- * into the tunnel. TCP lives in the native library (ffi/src/dial.rs). Invariant: waiting data is bounded, in each
- * direction and for each socket, and `close` ends everything that is open. Reaches only the tunnel.
+ * into the tunnel. TCP lives in the native library (ffi/src/dial.rs); call.ts is one connection as its user sees it.
+ * Invariant: waiting data is bounded, in each direction and for each socket, and `close` ends everything that is open.
+ * Reaches only the tunnel.
  */
-import { burstHandle, checked, type Native } from "../../ffi/native.ts";
-import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
-import { formatAddress, isIpv4, parseAddress } from "../wire/address.ts";
-import { type IcmpError, type IcmpReason, readIcmpError } from "../wire/icmp_error.ts";
-import { emitIcmpError, ICMP_PORT_UNREACHABLE, ICMP_PROTOCOL_UNREACHABLE } from "../wire/icmp.ts";
+import { burstHandle, checked, type Native } from "../../../ffi/native.ts";
+import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../../vector/burst.ts";
+import { formatAddress, isIpv4, parseAddress } from "../../wire/address.ts";
+import { type IcmpError, readIcmpError } from "../../wire/icmp_error.ts";
+import { emitIcmpError, ICMP_PORT_UNREACHABLE, ICMP_PROTOCOL_UNREACHABLE } from "../../wire/icmp.ts";
 import {
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
@@ -25,8 +26,9 @@ import {
   UDP_HEADER_BYTES,
   writeIpv4Header,
   writeIpv6Header,
-} from "../wire/inner.ts";
-import type { Exit } from "./exit.ts";
+} from "../../wire/inner.ts";
+import type { Exit } from "../exit.ts";
+import { Call, DialError, type DialReason, type TunnelConnection } from "./call.ts";
 import { fragment } from "./fragmentation.ts";
 import { Reassembly } from "./reassembly.ts";
 
@@ -36,20 +38,6 @@ export interface DiallerOptions {
   addresses: readonly string[];
   /** Inner MTU, bytes. */
   mtu: number;
-}
-
-/** One end of a connection through the tunnel. */
-export interface TunnelConnection {
-  /** Its local port in the tunnel. */
-  readonly port: number;
-  /** Waits for data and reads it; null at the end. Throws when the connection broke. */
-  read(into: Uint8Array<ArrayBuffer>): Promise<number | null>;
-  /** Writes all of the data, waiting for room. Throws when the connection broke. */
-  write(data: Uint8Array<ArrayBuffer>): Promise<void>;
-  /** Ends the sending direction. */
-  finish(): void;
-  /** Ends both directions. Safe to call twice. */
-  close(): void;
 }
 
 /** A datagram that came through the tunnel. */
@@ -67,8 +55,6 @@ export interface TunnelSocket {
   close(): void;
 }
 
-// The results of ox_dial_state.
-const OPEN = 1, READABLE = 2, WRITABLE = 4, ENDED = 8, OVER = 16;
 const EINVAL = 22, ENETUNREACH = 101;
 const CONNECT_MS = 15_000;
 /** Inner packets that may wait for the driver; further UDP packets are dropped. */
@@ -81,24 +67,6 @@ const DATAGRAM_MAX = 65507;
 const PATH_MIN_IPV4 = 576, PATH_MIN_IPV6 = 1280;
 /** The most destinations whose smaller path size is remembered. */
 const PATHS_MAX = 256;
-
-/** Why a connection was not made or did not last. */
-export type DialReason = Exclude<IcmpReason, "too_big"> | "timeout" | "full" | "broken";
-
-export class DialError extends Error {
-  override readonly name = "DialError";
-  constructor(readonly reason: DialReason, message: string) {
-    super(message);
-  }
-}
-
-const ICMP_SAYS: Record<Exclude<IcmpReason, "too_big">, string> = {
-  unreachable: "there is no way to its network",
-  no_host: "no such host can be reached",
-  refused: "it refuses",
-  forbidden: "the relay, or a firewall on the way, forbids it",
-  expired: "the way there is a loop, or too long",
-};
 
 interface Listener {
   receive: (datagram: TunnelDatagram) => void;
@@ -383,133 +351,5 @@ export class Dialler implements Exit {
       data: packet.slice(segment + UDP_HEADER_BYTES, segment + size) as Uint8Array<ArrayBuffer>,
     });
     return true;
-  }
-}
-
-class Call implements TunnelConnection {
-  readonly #native: Native;
-  readonly #handle: number;
-  /** The library knows a call by its port. */
-  readonly #id: number;
-  readonly #far: Uint32Array;
-  readonly #farPort: number;
-  readonly #stir: () => void;
-  readonly #forget: () => void;
-  #waiting: (() => void)[] = [];
-  #hasEnded = false;
-  #closed = false;
-  #failure: keyof typeof ICMP_SAYS | undefined;
-
-  constructor(
-    native: Native,
-    handle: number,
-    id: number,
-    far: Uint32Array,
-    farPort: number,
-    stir: () => void,
-    forget: () => void,
-  ) {
-    this.#native = native;
-    this.#handle = handle;
-    this.#id = id;
-    this.#far = far;
-    this.#farPort = farPort;
-    this.#stir = stir;
-    this.#forget = forget;
-  }
-
-  get port(): number {
-    return this.#id;
-  }
-
-  /** Called when the call's state has changed. */
-  news(): void {
-    for (const wake of this.#waiting.splice(0)) wake();
-  }
-
-  isTo(address: Uint32Array, port: number): boolean {
-    return port === this.#farPort && this.#far.every((word, i) => word === address[i]);
-  }
-
-  /** ICMP reported an undelivered packet of the call: only a call that is not open yet fails (RFC 5461). */
-  fail(reason: keyof typeof ICMP_SAYS): void {
-    this.#failure ??= reason;
-    this.news();
-  }
-
-  async opened(withinMs: number, what: string): Promise<void> {
-    const endMs = performance.now() + withinMs;
-    const timer = setTimeout(() => this.news(), withinMs);
-    try {
-      for (;;) {
-        const state = this.#state();
-        if ((state & OPEN) !== 0) return;
-        const failure = this.#failure;
-        if (failure !== undefined) throw new DialError(failure, `${what}: ${ICMP_SAYS[failure]}`);
-        if (this.#closed) throw new DialError("broken", `${what}: the connection attempt was cancelled`);
-        if ((state & OVER) !== 0) throw new DialError("refused", `${what} refuses connections`);
-        if (performance.now() >= endMs) throw new DialError("timeout", `${what} does not answer`);
-        await this.#next();
-      }
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-
-  async read(into: Uint8Array<ArrayBuffer>): Promise<number | null> {
-    for (;;) {
-      const state = this.#state();
-      if ((state & READABLE) !== 0) {
-        const count = this.#native.ox_dial_read(this.#handle, this.#id, into, into.length);
-        this.#stir(); // the window may have opened
-        if (count > 0) return count;
-      }
-      if ((state & ENDED) !== 0) this.#hasEnded = true;
-      if (this.#hasEnded) return null;
-      if ((state & OVER) !== 0) throw new DialError("broken", "the connection broke");
-      await this.#next();
-    }
-  }
-
-  async write(data: Uint8Array<ArrayBuffer>): Promise<void> {
-    for (let written = 0; written < data.length;) {
-      const state = this.#state();
-      if ((state & OVER) !== 0) throw new DialError("broken", "the connection broke");
-      if ((state & WRITABLE) !== 0) {
-        const rest = data.subarray(written);
-        const count = this.#native.ox_dial_write(this.#handle, this.#id, rest, rest.length);
-        if (count < 0) throw new DialError("broken", "the connection broke");
-        written += count;
-        this.#stir();
-        if (count > 0) continue;
-      }
-      await this.#next();
-    }
-  }
-
-  finish(): void {
-    if (this.#closed) return;
-    this.#native.ox_dial_finish(this.#handle, this.#id);
-    this.#stir();
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#native.ox_dial_release(this.#handle, this.#id);
-    this.#forget();
-    this.news();
-    this.#stir();
-  }
-
-  /** Ends a call that was closed at this end. */
-  #state(): number {
-    if (this.#closed) return OVER;
-    const state = this.#native.ox_dial_state(this.#handle, this.#id);
-    return state < 0 ? OVER : state;
-  }
-
-  #next(): Promise<void> {
-    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 }
