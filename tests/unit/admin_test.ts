@@ -1,4 +1,7 @@
-/** The admin interface, every route over a real listener on loopback; and the log lines. */
+/**
+ * The admin interface, every route over a real listener on loopback; and the log lines.
+ * Long because all routes are asked of one made-up relay.
+ */
 import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
 import { configureSync, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
 import { createHash, createHmac } from "node:crypto";

@@ -2,6 +2,7 @@
  * Erasure codes: the generator and its coefficients against the RFCs' values, Reed-Solomon against the polynomial and in all
  * subsets of small blocks, the decoder against a solver of the test's own on random losses, over gaps, reordering and
  * counters of years, and against symbols that lie.
+ * Long because the test's own solver and field stand beside all the cases that are held against them.
  */
 import { assert, assertEquals } from "@std/assert";
 import fc from "fast-check";

@@ -2,6 +2,7 @@
  * OxTunnel's bytes: every example of PROTOCOL §21 against the emitters, the comparison of §20 computed from the
  * code of both protocols, and each writer against its reader over seeded random values. Sealed examples are made
  * with node:crypto, so that an implementation of the crypto has vectors to meet.
+ * Long because every example of the protocol is written out once.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { Buffer } from "node:buffer";

@@ -2,6 +2,7 @@
  * The userspace exit against real sockets on loopback: how it maps and filters, what it bounds, how it cuts and
  * joins fragments, and how it refuses. Whether loopback may be reached at all is decided elsewhere, before an exit
  * sees a packet. Pings need the system's consent and are tried in a namespace (tests/system/tun_exit_test.ts).
+ * Long because all cases share one exit with its far ends.
  */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { libc, POLLIN } from "../../ffi/mod.ts";
