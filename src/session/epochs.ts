@@ -76,7 +76,7 @@ export class Epochs {
     paths.use(id, table.path[session]);
   }
 
-  /** The peer has no session any more but the one that it asks for: what goes to the peer waits for that one. */
+  /** Makes the peer's current session the previous one: packets to the peer wait for the session that the peer has asked for. */
   forsake(id: number, nowUs: number): void {
     const { peers } = this.#s;
     this.#supersede(id, peers.current[id], nowUs);

@@ -26,7 +26,7 @@ export class Outbox {
   readonly #gate: HandshakeGate;
   readonly #staging: Staging;
   readonly #attempts: Attempts;
-  /** WANTS_* by peer, and the peers that want anything, each once. */
+  /** WANTS_* by peer: what is to be sent to the peer; and the peers with any, each once. */
   readonly #wants: Uint8Array;
   readonly #queue: number[] = [];
 
@@ -153,7 +153,7 @@ export class Outbox {
     return burst.count - before;
   }
 
-  /** Sends the peer what it wants; returns the WANTS_* for which the burst has no room, 0 for none. */
+  /** Adds the peer's datagrams of the kinds in `wants` to the burst; returns the WANTS_* for which there is no room, 0 for none. */
   #send(burst: Burst, peer: Peer, wants: number, nowUs: number): number {
     if ((wants & WANTS_INITIATION) !== 0 && !this.#initiation(burst, peer, nowUs)) return wants;
     if ((wants & (WANTS_FLUSH | WANTS_KEEPALIVE)) !== 0) {

@@ -35,11 +35,11 @@ export class Paths {
   readonly acknowledged: Float64Array;
   /** Datagrams that came, by their ECN mark, four counts a path. */
   readonly ecn: Uint32Array;
-  /** What packets read of every path, and what OxTunnel's read besides; and what they read by peer. */
+  /** Columns by path that every packet reads; those that only OxTunnel's packets read; and columns by peer. */
   readonly endpoints: Columns;
   readonly measures: Columns;
   readonly presence: Columns;
-  /** One more than the row of the path that leads to a peer; 0 for its home, so that memory never written says so. */
+  /** One more than the row of the path that leads to a peer; 0 for the peer's home path, as in memory never written. */
   readonly #present: Uint32Array;
   readonly #sessionRows: number;
   readonly #peers: PeerTable;

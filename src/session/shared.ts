@@ -67,11 +67,11 @@ export interface Protocol {
     nowUs: number,
     early: EarlyData | undefined,
   ): HandshakeState | undefined;
-  /** Gives back what a pending handshake in the row holds besides the row; nothing for one of another protocol. */
+  /** Frees what a pending handshake in the row holds beside the row itself; nothing for a handshake of another protocol. */
   forgetPending(row: number): void;
   /** Whether the first initiations are repeated soon: the peer's present session, or NONE, leads nowhere. */
   isUrgent(session: number): boolean;
-  /** Until when a session that this end has answered for is waited for, before this end begins a handshake itself. */
+  /** Until when this end, as responder, waits for the session's first packet before it begins a handshake itself, microseconds. */
   awaitedUntilUs(session: number): number;
 
   /** Whether a packet of `bytes` may go to the initiator before a packet of the initiator has opened under the session. */
@@ -83,14 +83,14 @@ export interface Protocol {
    * Adds a keepalive to the burst as a TO_SEAL row, or has one sent by `pollTransmit`; false when the burst is full.
    */
   keepalive(burst: Burst, id: number, session: number): boolean;
-  /** Adds what the peer's sessions have to say by themselves to the burst; false when it was full before all was said. */
+  /** Adds the control datagrams that are due in the peer's sessions to the burst; false when the burst was full before the last. */
   pollTransmit(burst: Burst, id: number, nowUs: number): boolean;
   /** The session's next deadline, microseconds, or Infinity. */
   dueUs(session: number): number;
-  /** Does what is due in the session. */
+  /** Runs the timers of the session that are due at `nowUs`. */
   handleTimeout(session: number, nowUs: number): void;
   /** The session is the peer's previous one from now on. */
   superseded(session: number, nowUs: number): void;
-  /** Wipes what the session has besides its row. */
+  /** Wipes the session's secrets and memory outside of its row. */
   end(session: number): void;
 }

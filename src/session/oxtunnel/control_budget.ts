@@ -16,7 +16,7 @@ import {
   CONTROL_TICKET,
 } from "../../wire/control.ts";
 
-/** A hundredth of a core. An honest session spends 0.03 % of one: 40 reports a second, and some pings. */
+/** Microseconds of a core a second: one percent. An honest session spends 0.03 %: 40 reports a second, and some pings. */
 export const PRICE_PER_SECOND = 10_000;
 /** As much at once: a key exchange besides the frames of some datagrams. */
 export const PRICE_AT_ONCE = 5000;

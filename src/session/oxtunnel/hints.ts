@@ -8,9 +8,9 @@ import { CLASS_BULK, CLASS_DEFAULT } from "../../control/traffic_class.ts";
 import { isIpv4 } from "../../wire/address.ts";
 import type { Hint } from "../../wire/control.ts";
 
-/** Kept for a session, and of this end's own. */
+/** The most hints that are kept for one session, and of this end's own. */
 export const HINTS_MAX = 64;
-/** Between two looks at what is over, so that short lives cost little. */
+/** The time between two searches for expired hints, microseconds, so that hints with short lives cost little. */
 const EXPIRE_US = 1_000_000;
 /** No hint names the flow. */
 export const NO_HINT = 255;
@@ -91,7 +91,7 @@ export class Hints {
     return true;
   }
 
-  /** Forgets hints whose time is over; up to a second late. */
+  /** Forgets expired hints, up to EXPIRE_US late. */
   expire(nowUs: number): void {
     let dueUs = Infinity;
     for (const [session, kept] of this.#of) {

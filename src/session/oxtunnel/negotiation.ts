@@ -73,17 +73,17 @@ export interface OxtunnelOptions {
   trusted: readonly string[];
   /** FEATURE_* bits that this end has. */
   features: number;
-  /** What this end says of itself to the peer in every handshake, besides features, AEADs and ids. */
+  /** This end's parameters for the peer in every handshake, beside features, AEADs and ids. */
   say: (peer: Peer) => Parameters;
   /** Largest inner packet of this end, bytes. */
   mtu: number;
   /** Loss repair; undefined where it is neither offered nor accepted. */
   repair: RepairOptions | undefined;
-  /** Who finds the rates of paths; undefined where nobody does. */
+  /** Estimates the rates of paths; undefined where no rate is estimated. */
   rates: Rates | undefined;
-  /** Datagrams that the other end may send, kbit/s with IP and UDP; 0 for as many as come. */
+  /** The rate that this end asks the other not to exceed, kbit/s with IP and UDP headers; 0 for no limit. */
   receiveKbitS: number;
-  /** Told, with each new session, what the other end says of the same for this one. */
+  /** Called with each new session: the rate that the other end asks this one not to exceed, kbit/s; 0 for no limit. */
   limited: (peer: number, kbitS: number, nowUs: number) => void;
   /** Whether this end gives tickets and takes early data, as relays do; others keep and send them. */
   givesTickets: boolean;
@@ -105,7 +105,7 @@ const REPORT_INTERVAL_MS = 25;
 /** An initiation without parameters. */
 const INITIATION_FIXED_BYTES = OX_INITIATION_PAYLOAD_AT + OX_TIMESTAMP_BYTES + OX_TAG_BYTES + 2 * MAC_BYTES;
 const PARAMETERS_MAX_BYTES = OX_INITIATION_MIN_BYTES - INITIATION_FIXED_BYTES;
-/** Room for what an end that sends early data says besides the ticket; the rest of it is padding. */
+/** Bytes reserved for an initiation's parameters other than the ticket, with early data; unused ones are padding. */
 const OTHER_PARAMETERS_BYTES = 64;
 const PARAMETER_HEAD_BYTES = 2;
 
@@ -289,7 +289,7 @@ export class Negotiation {
     if (!result || !said || !this.#isAcceptable(peer, said, early !== undefined)) {
       next[row] = said?.refused ? DROP.refused : DROP.handshake_failed;
       if (!result) return;
-      // The answer was authentic and no session comes of it; the next attempt is the timer's.
+      // The response was authentic but gives no session; the timer starts the next attempt.
       peer.refused = said?.refused;
       peer.handshakeRttUs = nowUs - peer.pending.sentUs;
       wipeSecrets(result.secrets);
@@ -337,7 +337,7 @@ export class Negotiation {
     for (const packet of staged) {
       if (packet.wasEarly) continue;
       const { offset, length } = packet;
-      // The order stays: what does not fit waits, and what comes behind it too.
+      // Packets keep their order: one that does not fit waits, and all packets behind it too.
       if (at + FRAME_HEAD_BYTES + length > plaintext.length || packets.length === FRAMES_MAX) break;
       const body = writeFrameHead(view, at, FRAME_PACKET, length);
       plaintext.set(arena.subarray(offset, offset + length), body);

@@ -132,7 +132,7 @@ export class OxPaths {
     this.#session.sessions.number(burst, row, table.remoteIndex[session]);
   }
 
-  /** A packet has shown that the response arrived where the initiation came from: the bound on what goes there ends. */
+  /** Ends the bound on early answers: a packet has proven that the initiation's source address receives packets. */
   takeHandshake(): void {
     this.#earlyBytesLeft = 0;
   }

@@ -184,7 +184,7 @@ export class OxSession implements SessionContext {
     for (const subject of this.#subjects) subject.onReport?.(report, nowUs);
   }
 
-  /** The responder's session is confirmed: what it sends goes where the response went. */
+  /** The responder's session is confirmed: this end sends to the address to which the response was sent. */
   takeEndpoint(nowUs: number): void {
     this.paths.takeHandshake();
     for (const subject of this.#subjects) subject.onOpened?.(nowUs);
@@ -199,12 +199,12 @@ export class OxSession implements SessionContext {
     for (const subject of this.#subjects) subject.onOpened?.(nowUs);
   }
 
-  /** What this end sends takes another path from now on. */
+  /** Call when this end sends over another path from now on. */
   onNewPath(): void {
     for (const subject of this.#subjects) subject.onNewPath?.();
   }
 
-  /** `size` has changed: the columns hear of it, and a probe that is due is sent. */
+  /** Call when `size` has changed: updates the columns, and sends a probe that is due. */
   sizeChanged(): void {
     this.#sizeProbes.sizeChanged();
   }
@@ -262,7 +262,7 @@ export class OxSession implements SessionContext {
     }
   }
 
-  /** Does what is due. */
+  /** Runs the timers that are due at `nowUs`. */
   handleTimeout(nowUs: number): void {
     this.paths.handleTimeout(nowUs);
     for (const subject of this.#subjects) if (subject.dueUs <= nowUs) subject.handleTimeout(nowUs);

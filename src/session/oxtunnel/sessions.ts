@@ -207,7 +207,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.enterEpoch(session, 0, nowUs);
   }
 
-  /** Whether nothing of the session may go to, or come from, the outer address at `at`: it would be readable there. */
+  /** Whether the session, being unencrypted, may not use the outer address at `at`, which is in no trusted network. */
   refuses(session: number, words: Uint32Array, at: number): boolean {
     return this.isPlain[session] === 1 && !this.#trusted.has(words, at);
   }
@@ -452,7 +452,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     return session === NONE ? undefined : this.of[session];
   }
 
-  /** Wipes what the session has besides its row, and gives its spare ids' rows back. */
+  /** Wipes the session's secrets and memory outside of its row, and frees the rows of its spare ids. */
   end(session: number): void {
     this.of[session]!.wipe();
     this.hints.end(session);

@@ -106,7 +106,7 @@ export class TicketKeys {
   /** Draws the next key when it is time, over the one before the present. */
   rotate(nowUs: number): void {
     if (nowUs < this.dueUs) return;
-    // After a long sleep nothing that was sealed is good any more.
+    // After two key lives without a rotation, tickets under both keys have expired.
     if (nowUs >= this.dueUs + KEY_US) this.#keys[this.#number & 1].fill(0);
     this.#hasPrevious = nowUs < this.dueUs + KEY_US;
     this.#number++;

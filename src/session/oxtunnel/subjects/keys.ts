@@ -105,7 +105,7 @@ export class KeyRenewal implements Subject {
     const { row, peer, sessions, host, isEnding } = this.#session;
     const { budget, exchangesLeft } = sessions;
     const isAnswer = readKeyRole(view, at) === KEY_ANSWER;
-    // One exchange at a time, one computed per grace period whatever comes of it, and few in a burst and for one peer.
+    // One exchange at a time, one computed per grace period even if the exchange fails, and few in a burst and for one peer.
     const mayCompute = !isEnding && this.#retireAtUs === Infinity && exchangesLeft > 0 &&
       (isAnswer || nowUs >= this.#nextRequestUs) && budget.has(peer, KEY_EXCHANGE_PRICE, nowUs);
     const { computed } = this.#keys;

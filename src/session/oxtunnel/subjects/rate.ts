@@ -1,6 +1,6 @@
 /**
  * The rate of a session's path, found while transfers go there: each report goes to the `PathRate` (rate/path_rate.ts) that
- * the session has from its first transfer on, and the pool hears of it. Invariant: the session gives its `PathRate` back when the
+ * the session has from its first transfer on, and then to the pool. Invariant: the session gives its `PathRate` back when the
  * path is idle, when another one is taken, and at the end. Over a stream, TCP finds the rate. Writes nothing, and holds no packet
  * back: queues do.
  */

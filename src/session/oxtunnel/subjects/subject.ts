@@ -11,18 +11,18 @@ import type { Report } from "../../../wire/report.ts";
 import type { OxHost } from "../host.ts";
 import type { OxSessions } from "../sessions.ts";
 
-/** One matter of a session: four verbs that every subject has, and others for those that have a use for them. */
+/** One subject of a session's control frames: four members that every subject has, and optional ones. */
 export interface Subject {
-  /** When the subject wants a turn (`handleTimeout`), microseconds on the core's clock; Infinity for never. */
+  /** When `handleTimeout` is due, microseconds on the core's clock; Infinity for never. */
   readonly dueUs: number;
-  /** Whether the subject has something to write now. */
+  /** Whether the subject has a frame to write now. */
   hasWord(nowUs: number): boolean;
   /**
    * Writes frames at `at` of the arena, in the datagram of the burst's last row: at most `room` bytes, of which the caller
    * gives an empty datagram enough for any frame. Returns the bytes written. What finds no room waits.
    */
   write(burst: Burst, at: number, room: number, nowUs: number): number;
-  /** Does what is due. Called when `dueUs` is `nowUs` or earlier. */
+  /** Runs the subject's timers. Called when `dueUs` is `nowUs` or earlier. */
   handleTimeout(nowUs: number): void;
 
   /** Whether the subject shares no datagram with others. Such subjects are last in the list. */
@@ -42,7 +42,7 @@ export interface Subject {
   onOpened?(nowUs: number): void;
   /** A new epoch of keys is in use at both ends. */
   onEpoch?(nowUs: number): void;
-  /** What this end sends takes another path from now on. */
+  /** This end sends over another path from now on. */
   onNewPath?(): void;
   /** The other end has answered what this end sent at `sentUs`, whole microseconds on the core's clock. */
   onAnswer?(sentUs: number): void;
@@ -50,7 +50,7 @@ export interface Subject {
   onReport?(report: Report, nowUs: number): void;
   /** This end closes the session. */
   onClose?(): void;
-  /** The session is over: overwrites secrets and gives rows and memory back. Nothing is written from now on. */
+  /** The session has ended: overwrites secrets and frees rows and memory. The subject writes nothing from now on. */
   wipe?(): void;
 }
 

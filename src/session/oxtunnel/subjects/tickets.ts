@@ -21,7 +21,7 @@ import { TICKET_LIFE_US, wipeTicket } from "../tickets.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
 import type { SessionContext } from "./subject.ts";
 
-/** A ticket is kept no longer, whatever the other end says. */
+/** The longest time for which a ticket is kept, microseconds, even where the other end names a longer one. */
 const LIFE_MAX_US = 7 * 86_400_000_000;
 const FRAME_BYTES_MAX = FRAME_HEAD_BYTES + TICKET_AT + TICKET_MAX_BYTES;
 
