@@ -185,19 +185,19 @@ impl Receiver {
         let payload = &payload[..payload.len().min(room.saturating_sub(ahead))];
         let had_gaps = !self.pieces.is_empty();
         if ahead == 0 {
+            self.arrived += payload.len();
             self.append(payload);
             self.nxt = self.nxt.wrapping_add(payload.len() as u32);
             self.join();
         } else if !payload.is_empty() {
             self.had_gap = true;
-            self.keep(seq, payload);
+            self.arrived += self.keep(seq, payload);
         }
         if self.fin == Some(self.nxt) && !self.has_ended {
             self.has_ended = true;
             self.nxt = self.nxt.wrapping_add(1);
         }
         self.unacked += payload.len();
-        self.arrived += payload.len();
         let is_urgent =
             ahead > 0 || had_gaps || skipped > 0 || has_fin || self.unacked >= 2 * self.mss || room == 0;
         let due_us = if is_urgent { now_us } else { now_us + DELAYED_ACK_US };
@@ -225,8 +225,8 @@ impl Receiver {
         }
     }
 
-    /// Keeps a piece beyond a gap.
-    fn keep(&mut self, seq: u32, payload: &[u8]) {
+    /// Keeps a piece beyond a gap. Returns the bytes that are new.
+    fn keep(&mut self, seq: u32, payload: &[u8]) -> usize {
         if self.pieces.is_empty() {
             // What was kept in order before gives way to what is kept beyond the gap.
             self.data.shrink_to_fit();
@@ -235,21 +235,22 @@ impl Receiver {
         let end = seq.wrapping_add(payload.len() as u32);
         // The first that ends at or behind our beginning.
         let at = self.pieces.partition_point(|piece| distance(piece.end()) < distance(seq));
-        let mut start = seq;
+        let (mut start, mut fresh) = (seq, payload.len());
         match self.pieces.get(at) {
             Some(piece) if distance(piece.seq) <= distance(seq) => {
                 if distance(piece.end()) >= distance(end) {
                     self.duplicate = Some((seq, end));
                     self.note(self.pieces[at].seq);
-                    return;
+                    return 0;
                 }
                 let known = seq.wrapping_sub(piece.seq) as usize;
+                fresh -= piece.data.len() - known;
                 let piece = &mut self.pieces[at];
                 piece.data.truncate(known);
                 extend(&mut piece.data, payload);
                 start = piece.seq;
             }
-            _ if self.pieces.len() >= Self::pieces_max(self.limit).max(1) => return,
+            _ if self.pieces.len() >= Self::pieces_max(self.limit).max(1) => return 0,
             _ => self.pieces.insert(at, Piece { seq, data: payload.to_vec() }),
         }
         while let Some(next) = self.pieces.get(at + 1) {
@@ -258,11 +259,13 @@ impl Receiver {
             }
             let next = self.pieces.remove(at + 1).expect("just seen");
             let known = self.pieces[at].end().wrapping_sub(next.seq) as usize;
+            fresh -= known.min(next.data.len());
             if let Some(rest) = next.data.get(known..) {
                 extend(&mut self.pieces[at].data, rest);
             }
         }
         self.note(start);
+        fresh
     }
 
     fn note(&mut self, start: u32) {

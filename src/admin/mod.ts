@@ -72,6 +72,8 @@ export interface AdminDeps {
   /** Where this machine's subcommands reach the interface. */
   url(): string;
   reload(): Promise<ReloadReport>;
+  /** The relay's key and tunnel networks as one text (`networkOf`), which a peer's addresses depend on. */
+  network(): string;
   /**
    * Stores a peer and serves it. Without a public key a key pair is made, and the answer holds the private key, which is
    * stored nowhere. A preshared key is stored and never returned.
@@ -104,6 +106,7 @@ const NewPeer = v.strictObject(
     name: PeerName,
     publicKey: v.optional(keyText("public key")),
     presharedKey: v.optional(keyText("preshared key")),
+    network: v.optional(v.string("a network is text")),
   },
   // Of an unknown key valibot has the key in quotes; of another body its type.
   ({ received }) =>
@@ -235,7 +238,12 @@ async function addPeer(c: Context, deps: AdminDeps): Promise<Response> {
   }
   const peer = v.safeParse(NewPeer, body);
   if (!peer.success) return refuseIssue(c, peer.issues[0], "body");
-  return c.json(await deps.addPeer(peer.output), 201);
+  const { network, ...wanted } = peer.output;
+  // 400, not 409: the caller's configuration is of another relay, so the caller stores the peer by itself.
+  if (network !== undefined && network !== deps.network()) {
+    return refuse(c, 400, "network", "this relay has another key or other tunnel networks");
+  }
+  return c.json(await deps.addPeer(wanted), 201);
 }
 
 /** The body's text, or undefined when the body is longer than BODY_BYTES_MAX, whatever its announced length. */

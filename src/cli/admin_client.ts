@@ -120,10 +120,11 @@ export async function askRelay(
   method: "GET" | "POST" | "DELETE",
   path: string,
   body?: unknown,
+  timeoutMs = TIMEOUT_MS,
 ): Promise<unknown> {
   const url = adminUrl(config);
   const token = await readAdminToken(config);
-  const signal = AbortSignal.timeout(TIMEOUT_MS);
+  const signal = AbortSignal.timeout(timeoutMs);
   let first: OneConnection | undefined, second: OneConnection | undefined;
   let answer: Answer;
   try {
@@ -150,7 +151,7 @@ export async function askRelay(
     if (error instanceof Deno.errors.NotCapable || error instanceof CommandError) throw error;
     if (signal.aborted) {
       throw new CommandError(
-        `the relay at ${url} did not answer within ${TIMEOUT_MS / 1000} s; look at its log`,
+        `the relay at ${url} did not answer within ${timeoutMs / 1000} s; look at its log`,
       );
     }
     throw new NoRelayError(url);

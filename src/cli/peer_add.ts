@@ -15,7 +15,7 @@ import {
   publicKeyOf,
   unusableKey,
 } from "../process/keys_text.ts";
-import { loadIdentity } from "../serve/identity.ts";
+import { loadIdentity, networkOf } from "../serve/identity.ts";
 import { openStore, type PeerStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { NoRelayError, RefusedError } from "./admin_client.ts";
@@ -113,11 +113,11 @@ export async function add(args: string[], env: Environment): Promise<number> {
   try {
     const privateKey = wishes.publicKey === undefined ? generatePrivateKey() : undefined;
     const presharedKey = wishes.hasPsk ? generatePresharedKey() : undefined;
-    added = await addPeer(config, store, {
+    added = await addPeer(config, store, networkOf(config, identity.publicKey), {
       name: wishes.name,
       publicKey: wishes.publicKey ?? keyToText(publicKeyOf(privateKey!)),
       ...(presharedKey === undefined ? {} : { presharedKey: keyToText(presharedKey) }),
-    });
+    }, privateKey !== undefined);
     const { record } = added;
     const clientConfig = renderClientConfig({
       record,
@@ -155,9 +155,13 @@ interface Added {
 async function addPeer(
   config: Config,
   store: PeerStore,
+  network: string,
   peer: { name: string; publicKey: string; presharedKey?: string },
+  isKeyFresh: boolean,
 ): Promise<Added> {
-  const told = await addByRelay(config, peer);
+  const isIt = ({ name, publicKey }: PeerRecord) => name === peer.name && publicKey === peer.publicKey;
+  const isOld = !isKeyFresh && (await store.load()).some(isIt);
+  const told = await addByRelay(config, { ...peer, network });
   if (!(told instanceof Error)) {
     const { presharedKey } = peer;
     return { record: presharedKey === undefined ? told : { ...told, presharedKey }, untold: undefined };
@@ -166,10 +170,8 @@ async function addPeer(
     const record = await store.add({ ...peer, created: new Date().toISOString() });
     return { record, untold: told };
   } catch (error) {
-    // A relay whose answer was lost may have stored the peer.
-    const stored = (await store.load()).find(({ name, publicKey }) =>
-      name === peer.name && publicKey === peer.publicKey
-    );
+    // A relay whose answer was lost may have stored the peer; one that was there before is not this call's.
+    const stored = isOld ? undefined : (await store.load()).find(isIt);
     if (stored === undefined) throw error;
     return { record: stored, untold: told };
   }

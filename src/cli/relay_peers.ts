@@ -10,6 +10,11 @@ import type { PeerRecord } from "../session/peer_record.ts";
 import { adminUrl } from "../serve/admin_token.ts";
 import { askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
 
+/**
+ * Longer than a relay takes to give up on a Worker that does not answer and to take the peer back (live_peers.ts): whoever asks the
+ * store earlier would see a peer that is about to go.
+ */
+const ADD_TIMEOUT_MS = 20_000;
 /** Of HTTP: the request is well-formed, and the relay will not do it. */
 const CONFLICT = 409;
 
@@ -19,13 +24,14 @@ const CONFLICT = 409;
  */
 export async function addByRelay(
   config: Config,
-  peer: { name: string; publicKey: string; presharedKey?: string },
+  peer: { name: string; publicKey: string; presharedKey?: string; network: string },
 ): Promise<PeerRecord | Error> {
   let reply: unknown;
   try {
-    reply = await askRelay(config, "POST", "/v1/peers", peer);
+    reply = await askRelay(config, "POST", "/v1/peers", peer, ADD_TIMEOUT_MS);
   } catch (error) {
-    if (error instanceof RefusedError && error.status === CONFLICT) throw error;
+    // A disk that refuses the relay may let this process write.
+    if (error instanceof RefusedError && error.status === CONFLICT && error.field !== "store") throw error;
     if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return error;
     throw error;
   }

@@ -87,3 +87,11 @@ export function resolveTunnelIpv6(config: Config, publicKey: Uint8Array): string
   if (config.tunnelIpv6 === "off") return undefined;
   return config.tunnelIpv6 === "auto" ? deriveTunnelIpv6(publicKey) : config.tunnelIpv6;
 }
+
+/**
+ * What a peer's record depends on besides the peer: the relay's key and the tunnel's networks, as one text. Two processes with
+ * the same text lease from the same networks.
+ */
+export function networkOf(config: Config, publicKey: Uint8Array<ArrayBuffer>): string {
+  return [keyToText(publicKey), config.tunnelIpv4, resolveTunnelIpv6(config, publicKey) ?? "off"].join(" ");
+}

@@ -62,7 +62,13 @@ export class LivePeers {
     return this.#changes.take(async () => {
       const record = await this.#store.add(peer).catch((error) => {
         if (!(error instanceof CommandError)) throw error;
-        throw new Refusal(error.cause === "publicKey" ? "publicKey" : "name", error.message);
+        // An error of the system is its cause: what refuses is then the disk, and not the peer.
+        const field = error.cause === "publicKey"
+          ? "publicKey"
+          : error.cause instanceof Error
+          ? "store"
+          : "name";
+        throw new Refusal(field, error.message);
       });
       const refused = await this.#telling.take(() => this.#serve(record));
       if (refused === undefined) return record;
@@ -101,7 +107,11 @@ export class LivePeers {
   /** Serves one more peer; returns why not. */
   async #serve(record: PeerRecord): Promise<{ field: string; message: string } | undefined> {
     // A reload since it was stored has brought it already.
-    const others = this.#pool.peers.filter(({ publicKey }) => publicKey !== record.publicKey);
+    // Who is served under a name or a prefix that the store has just given away is stored no longer.
+    const others = this.#pool.peers.filter(({ name, publicKey, allowedIps }) =>
+      publicKey !== record.publicKey && name !== record.name &&
+      !allowedIps.some((prefix) => record.allowedIps.includes(prefix))
+    );
     try {
       const { failed } = await this.#pool.setPeers([...others, record]);
       return failed.length === 0 ? undefined : { field: "publicKey", message: failed.join("; ") };

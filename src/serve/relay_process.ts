@@ -23,7 +23,7 @@ import type { PeerRecord } from "../session/peer_record.ts";
 import { adminUrl, loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
-import { type Identity, loadIdentity, resolveTunnelIpv6 } from "./identity.ts";
+import { type Identity, loadIdentity, networkOf, resolveTunnelIpv6 } from "./identity.ts";
 import { LivePeers } from "./live_peers.ts";
 import { loadAllPeers, openStore } from "./store.ts";
 import type { ReadyMessage } from "./worker_handle.ts";
@@ -158,13 +158,19 @@ ${
     return { peers: { added, removed, total }, config: { applied, needsRestart } };
   }
 
-  /** Ends Workers, doors and admin interface, within STOP_MS and GRACE_MS whatever they and their clients do. */
+  /**
+   * Ends Workers, doors and admin interface, within STOP_MS and GRACE_MS whatever they and their clients do; the time of the
+   * programs that give the host back its rules and routes comes on top.
+   */
   async stop(): Promise<void> {
     this.#isDraining = true;
     clearInterval(this.#looking);
-    await this.#pool.stop();
-    await this.#server?.shutdown();
-    this.#identity.privateKey.fill(0);
+    try {
+      await this.#pool.stop();
+    } finally {
+      await this.#server?.shutdown();
+      this.#identity.privateKey.fill(0);
+    }
   }
 
   #serveAdmin(connectionsMax: number | undefined): void {
@@ -189,6 +195,7 @@ ${
       adminToken: () => this.#adminToken,
       url: () => adminUrl(this.#config),
       reload: () => this.reload(),
+      network: () => networkOf(this.#config, this.#identity.publicKey),
       addPeer: (peer) => this.#addPeer(peer),
       removePeer: (name) => this.#livePeers.remove(name),
       health: () => this.#health(),

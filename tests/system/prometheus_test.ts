@@ -70,6 +70,7 @@ Deno.test({
       applicationsInMetrics: () => true,
       config: () => ({}),
       adminToken: () => "scrapes-need-no-token",
+      network: () => "",
       url: () => "http://127.0.0.1:9090",
       reload: unused,
       addPeer: unused,

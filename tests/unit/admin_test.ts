@@ -56,6 +56,7 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,
     url: () => "http://127.0.0.1:9090",
+    network: () => "this relay's",
     reload: () =>
       Promise.resolve({
         peers: { added: ["phone"], removed: [], total: 3 },
@@ -185,6 +186,21 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertEquals(text.match(/^(?!#|oxrelay_).+$/m), null);
     deps.metrics[0].add("bytes_received", 1);
     assertMatch((await ask("/metrics")).text, /^oxrelay_received_bytes_total 1025$/m);
+  });
+});
+
+Deno.test("admin: a peer for another relay's networks is refused, and stored by who asked", async () => {
+  const deps = relay();
+  await withAdmin(deps, async (ask) => {
+    const add = (body: unknown) =>
+      ask("/v1/peers", {
+        method: "POST",
+        headers: { "content-type": "application/json" },
+        body: JSON.stringify(body),
+      });
+    const other = await add({ name: "phone", network: "another's" });
+    assertEquals([other.status, other.json.error.field, deps.records.length], [400, "network", 0]);
+    assertEquals((await add({ name: "phone", network: "this relay's" })).status, 201);
   });
 });
 

@@ -315,9 +315,9 @@ Deno.test("cli: peer add is the running relay's work, which gets the token and n
       assertEquals(asked, [`POST /v1/peers Bearer ${token}`]);
       const [, privateKey] = /^PrivateKey = (\S+)$/m.exec(added.stdout)!;
       const [, presharedKey] = /^PresharedKey = (\S+)$/m.exec(added.stdout)!;
-      assertEquals(bodies.map((body) => JSON.parse(body)), [
-        { name: "phone", publicKey: publicOf(privateKey), presharedKey },
-      ]);
+      const [{ network, ...peer }] = bodies.map((body) => JSON.parse(body));
+      assertEquals(peer, { name: "phone", publicKey: publicOf(privateKey), presharedKey });
+      assertMatch(network, /^\S{44} 10\.66\.0\.0\/16 fd[0-9a-f:]+\/64$/);
       assertThrows(() => Deno.statSync(`${cwd}/state/peers.json`), Deno.errors.NotFound);
     }, token);
     const taken = { error: { field: "name", message: 'peer "phone" exists' } };
@@ -457,6 +457,25 @@ async function listening(answer: string, action: (port: number) => Promise<void>
 
 const jsonAnswer = (body: string) =>
   `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
+
+Deno.test("cli: a peer that is there stays when the same is asked again and cannot be carried out", async () => {
+  await inDirectory(async (cwd) => {
+    const words = [
+      "peer",
+      "add",
+      "router",
+      "--public-key",
+      publicOf((await run(cwd, ["keygen"])).stdout.trim()),
+    ];
+    assertEquals((await run(cwd, words)).code, 0);
+    const before = await Deno.readTextFile(`${cwd}/state/peers.json`);
+    const again = await run(cwd, words);
+    assertEquals(again.code, 1);
+    assertMatch(again.stderr, /exists/);
+    assertEquals((await run(cwd, words, { stdoutFile: "/dev/full" })).code, 1);
+    assertEquals(await Deno.readTextFile(`${cwd}/state/peers.json`), before);
+  });
+});
 
 Deno.test("cli: what is asked of the relay goes over no proxy", async () => {
   await inDirectory(async (cwd) => {

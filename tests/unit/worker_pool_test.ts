@@ -55,6 +55,7 @@ function adminOf(pool: WorkerPool) {
     applicationsInMetrics: () => true,
     config: () => ({}),
     adminToken: () => TOKEN,
+    network: () => "",
     url: () => "http://127.0.0.1:1",
     reload: unused,
     addPeer: unused,
