@@ -30,6 +30,7 @@ import { type Peer, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { BATCH_WAIT_US, BYTES_PER_KBIT, type TunnelOptions } from "./tunnel_options.ts";
 import { endpointOf, peerSnapshots, sessionSnapshots } from "./tunnel_snapshots.ts";
+import { NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
@@ -46,7 +47,7 @@ import {
 
 const KEY_BYTES = 32;
 const COMPRESSED_BYTES_MIN = 64;
-const SCHEMES_US = 1_000_000;
+const LOOK_US = 1_000_000;
 /** A flow that had no packet for this time is not shown. */
 const LIVE_US = 10_000_000;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
@@ -98,8 +99,8 @@ export class Tunnel {
   /** By peer: the rate that the peer asked this end not to exceed, bytes a second; 0 where the peer asked for none. */
   readonly #told: Float64Array;
   readonly #release: (slot: number) => void;
-  /** When sessions are next counted by repair scheme. */
-  #schemesAtUs = -Infinity;
+  /** When sessions are next counted by repair scheme, and lines of peers that are gone given back. */
+  #lookAtUs = -Infinity;
 
   /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
   constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
@@ -313,14 +314,21 @@ export class Tunnel {
     metrics.set("sessions", this.table.count);
     metrics.set("connections", this.associations.epochs.connections);
     metrics.set("under_load", this.admission.loaded(nowUs) ? 1 : 0);
+    if (nowUs < this.#lookAtUs) return;
+    this.#lookAtUs = nowUs + LOOK_US;
     this.#countSchemes(nowUs);
+    this.#queues?.forget((peer) => {
+      const { current, next } = this.peers;
+      if (current[peer] !== NONE || next[peer] !== NONE) return false;
+      this.#told[peer] = 0;
+      return true;
+    });
   }
 
-  /** Counts the sessions of each repair scheme into the metrics, about once a second. */
+  /** Counts the sessions of each repair scheme into the metrics. */
   #countSchemes(nowUs: number): void {
     const { oxtunnel } = this.associations;
-    if (oxtunnel === undefined || nowUs < this.#schemesAtUs) return;
-    this.#schemesAtUs = nowUs + SCHEMES_US;
+    if (oxtunnel === undefined) return;
     for (const direction of ["sending", "receiving"] as const) {
       const counts = oxtunnel.sessions.repairs?.sessionsByScheme(direction, nowUs);
       SEEN_SCHEMES.forEach((scheme, i) => this.#o.metrics.set(`${direction}_${scheme}`, counts?.[i] ?? 0));
@@ -439,6 +447,8 @@ export class Tunnel {
   close(): void {
     for (const peer of this.peers.all()) this.removePeer(peer.publicKeyText);
     this.associations.oxtunnel?.tickets?.wipe();
+    this.associations.wireguard.checker.wipe();
+    this.associations.oxtunnel?.checker.wipe();
     this.#privateKey.fill(0);
   }
 

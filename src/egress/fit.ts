@@ -16,7 +16,7 @@ import { ipVersion, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
 /** The least MTU of every IPv6 link, bytes (RFC 8200 §5). */
-const IPV6_MTU_MIN = 1280;
+export const IPV6_MTU_MIN = 1280;
 /** Identifications for packets whose senders set none, because they did not expect fragmentation. */
 let identifications = 0;
 

@@ -12,7 +12,9 @@ import { IS_LOST, type Queues, WAITS } from "../queue/queues.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, HELD, TO_SEAL } from "../vector/burst.ts";
+import { ipVersion } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
+import { IPV6_MTU_MIN } from "./fit.ts";
 
 /** What each protocol adds to a packet on the wire: IPv4 and UDP, header and tag (PROTOCOL §12; WireGuard whitepaper §5.4.6). */
 const OXTUNNEL_BYTES = 28 + 9 + 16, WIREGUARD_BYTES = 28 + 16 + 16;
@@ -54,25 +56,38 @@ function overheadBytes({ table }: EgressContext, session: number): number {
 
 /** Adds what may go now, under the session that each peer has now. What finds no room comes with the next burst. */
 function emitDue(burst: Burst, context: EgressContext, queues: Queues, nowUs: number): void {
-  const { associations, metrics, table } = context;
+  const { associations, metrics } = context, { paths } = associations;
   while (burst.count < BURST_CAPACITY) {
     const peer = queues.ready(nowUs);
     if (peer === NONE) return;
     const session = associations.epochs.sendable(peer, nowUs);
-    if (session === NONE) {
+    if (session === NONE && paths.port[paths.of(peer)] === 0) {
       metrics.drop(DROP.no_session, queues.clear(peer));
       continue;
     }
-    const overhead = overheadBytes(context, session);
-    // The path may have become narrower since the packet was fitted.
-    const bytesMax = table.protocol[session] === OXTUNNEL
-      ? associations.oxtunnel!.sessions.innerMtu(session)
-      : context.mtu;
+    const overhead = session === NONE ? 0 : overheadBytes(context, session);
     while (burst.count < BURST_CAPACITY) {
       const row = queues.take(burst, peer, TO_SEAL, overhead, nowUs);
       if (row < 0) break;
+      if (session === NONE) {
+        associations.outbox.stage(burst, row, peer); // for the next session, as a packet that has just come
+        continue;
+      }
       burst.session[row] = session;
-      if (burst.length[row] > bytesMax) burst.next[row] = DROP.too_big;
+      if (!fitsStill(burst, row, context)) burst.next[row] = DROP.too_big;
     }
   }
+}
+
+/** Whether the packet of `row` passes as fit.ts would let it: its path may have become narrower while it waited. */
+function fitsStill(
+  { length, session, view, offset }: Burst,
+  row: number,
+  { table, associations, mtu }: EgressContext,
+): boolean {
+  const bytes = length[row], of = session[row];
+  if (table.protocol[of] !== OXTUNNEL) return bytes <= mtu;
+  const { sessions } = associations.oxtunnel!;
+  if (bytes <= sessions.innerMtu(of) || !sessions.of[of]!.size.isSettled) return true;
+  return bytes <= IPV6_MTU_MIN && ipVersion(view, offset[row]) === 6;
 }

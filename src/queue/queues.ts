@@ -446,6 +446,14 @@ export class Queues implements FlowOwner {
     return row;
   }
 
+  /** Gives back the lines of peers that `isGone` says are gone, where nothing waits. */
+  forget(isGone: (peer: number) => boolean): void {
+    for (let line = 0; line < LINES_MAX; line++) {
+      const peer = this.#peer[line];
+      if (this.#lineOf[peer] === line + 1 && this.#waiting[line] === 0 && isGone(peer)) this.#close(line);
+    }
+  }
+
   /** Drops the peer's waiting packets and removes its line; returns the number of packets. */
   release(peer: number): number {
     const packets = this.clear(peer);

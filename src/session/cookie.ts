@@ -84,6 +84,12 @@ export class CookieChecker {
     return equalSecrets(expected, message.subarray(mac1At + MAC_BYTES, mac1At + 2 * MAC_BYTES));
   }
 
+  /** Overwrites the secret: no cookie is good from now on. */
+  wipe(): void {
+    this.#secret.fill(0);
+    this.#secretMadeUs = -Infinity;
+  }
+
   /** Writes a cookie reply of 64 bytes over the message that it answers. */
   reply(
     message: Uint8Array,

@@ -11,6 +11,7 @@ import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
 import { Bottleneck } from "../kit/channels.ts";
 import { type Host, World } from "../kit/world.ts";
+import { splitEndpoint } from "../kit/packets.ts";
 import { marked, udpPacket } from "../kit/packets.ts";
 
 const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
@@ -159,4 +160,27 @@ Deno.test(`queue: a client that says what its line takes is sent no more (seed $
   const bytes = (client.delivered.length - before) * (BULK_BYTES + 28);
   assertLess(bytes, RATE / 2);
   assertGreater(bytes, 0.8 * RATE / 2);
+});
+
+Deno.test(`queue: what waits for a client outlives its session's end, when the client resumes (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const queues = { ...queuesOf(0), targetUs: 1e9 };
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, receiveBytesPerS: 200_000 });
+  const up = () => client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  for (let i = 0; i < 20; i++) {
+    up();
+    world.runFor(SECOND / 2);
+  }
+  for (let i = 0; i < 60; i++) {
+    server.sendBurst([marked(udpPacket(FAR, CLIENT, new Uint8Array(1100)), CLASS_BULK)]);
+  }
+  client.delivered.length = 0;
+  const { text, port } = splitEndpoint(RELAY);
+  client.core.connect(text, port + 1, world.nowUs);
+  client.core.connect(text, port, world.nowUs, true);
+  up();
+  world.runFor(3 * SECOND);
+  assertGreater(client.delivered.length, 50);
 });
