@@ -1,8 +1,9 @@
 /**
- * `deno task bench:queue [--quick] [--lines 10/50,2/16] [--flows N] [--only told]` (root): a game beside a transfer over a home's line, whose modem holds
- * 200 ms of packets, first in first out (tc tbf in network namespaces): no tunnel, both ends wireguard-go, both ends ours with
- * nothing known of the line, with its rate found, and with its rate told. By turns, the first round discarded; a game's packets at 64 Hz both ways, of which each
- * is timed from sender to receiver by one clock, and N CUBIC flows by iperf3. Prints a table; asserts no time.
+ * `deno task bench:queue [--quick] [--lines 10/50,2/16] [--flows N] [--only told] [--rounds N]` (root): a game beside a transfer
+ * over a home's line, whose modem holds 200 ms of packets, first in first out (tc tbf in network namespaces): no tunnel, both
+ * ends wireguard-go, both ends ours with nothing known of the line, with its rate found, and with its rate told. By turns, the
+ * first of several rounds discarded; a game's packets at 64 Hz both ways, each timed from sender to receiver by one clock, and N
+ * CUBIC flows by iperf3. Prints a table; asserts no time.
  */
 import { parseArgs } from "@std/cli";
 import { type Arrivals, runFlow, startFarEnd } from "../tests/kit/flow.ts";
@@ -11,8 +12,8 @@ import { type Contender, daemonOf, median, oxrelay, plain } from "./contest.ts";
 import { WORKLOADS } from "../tests/kit/workloads.ts";
 import { iperf } from "./measures.ts";
 
-const args = parseArgs(Deno.args, { boolean: ["quick"], string: ["lines", "flows", "only"] });
-const ROUNDS = args.quick ? 1 : 4;
+const args = parseArgs(Deno.args, { boolean: ["quick"], string: ["lines", "flows", "only", "rounds"] });
+const ROUNDS = Number(args.rounds ?? (args.quick ? 1 : 4));
 const GAME_S = args.quick ? 6 : 12;
 /** The transfer begins before the game and ends behind it. */
 const BULK_LEAD_S = 3;
