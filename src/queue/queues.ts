@@ -110,6 +110,8 @@ export class Queues implements FlowOwner {
   readonly #next: Uint32Array;
   readonly #free: Uint32Array;
   #freeCount: number;
+  /** Packets, and flows, that one line may hold. */
+  readonly #linePacketsMax: number;
   /** By flow among `#tins`: its row in the table of flows. */
   readonly #rowOf: Uint32Array;
 
@@ -133,6 +135,7 @@ export class Queues implements FlowOwner {
     for (let i = 0; i < packets; i++) this.#free[i] = packets - 1 - i;
     for (let i = 0; i < LINES_MAX; i++) this.#freeLines[i] = LINES_MAX - 1 - i;
     this.#freeCount = packets;
+    this.#linePacketsMax = packets / LINE_SHARE;
     this.#rowOf = new Uint32Array(packets);
   }
 
@@ -281,8 +284,8 @@ export class Queues implements FlowOwner {
     if (!this.#hasRoom(line, nowUs)) return IS_LOST;
     let flow = known;
     if (flow === NONE) {
-      if (this.#flows[line] >= this.#o.packets / LINE_SHARE) this.#sweep(line);
-      if (this.#flows[line] >= this.#o.packets / LINE_SHARE) return IS_LOST;
+      if (this.#flows[line] >= this.#linePacketsMax) this.#sweep(line);
+      if (this.#flows[line] >= this.#linePacketsMax) return IS_LOST;
       flow = tins.begin(TINS * line + tinOf(burst.trafficClass[row]));
       if (flow === NONE) return IS_LOST;
       this.#flows[line]++;
@@ -310,13 +313,13 @@ export class Queues implements FlowOwner {
 
   /** Whether one more may wait for the line: made, if need be, at its fattest flow's cost, or at the longest line's. */
   #hasRoom(line: number, nowUs: number): boolean {
-    const isFull = this.#waiting[line] >= this.#o.packets / LINE_SHARE;
+    const isFull = this.#waiting[line] >= this.#linePacketsMax;
     if (!isFull && this.#freeCount > 0) return true;
     // To look through all flows for each packet would cost more than they do.
     if (nowUs < this.#thinAgainUs[line]) return false;
     this.#thinAgainUs[line] = nowUs + THIN_US;
     this.#thin(isFull ? line : this.#longestLine());
-    return this.#freeCount > 0 && this.#waiting[line] < this.#o.packets / LINE_SHARE;
+    return this.#freeCount > 0 && this.#waiting[line] < this.#linePacketsMax;
   }
 
   /** Drops packets of the line's fattest flow, from its head. */
@@ -336,9 +339,7 @@ export class Queues implements FlowOwner {
   }
 
   #loseFirst(line: number, flow: number, reason: QueueLoss): void {
-    const place = this.#takeFirst(line, flow);
-    this.#arena.release(this.#slot[place]);
-    this.#o.lost(reason);
+    this.#lose(this.#takeFirst(line, flow), reason);
   }
 
   /** The flow's first packet, whose place is free again; its columns stay until the next packet comes. */
@@ -382,12 +383,12 @@ export class Queues implements FlowOwner {
 
   /** Ends the line's turn: sets when the next one is due, or closes a line without packets and rate. */
   #rest(line: number, nowUs: number): void {
-    if (this.#waiting[line] === 0) this.#sweep(line);
     if (this.#waiting[line] > 0) {
       this.#due.set(line, Math.max(this.#clockUs[line], nowUs + SLEEP_US));
     } else if (this.#usPerByte[line] === 0) {
       this.#close(line);
     } else {
+      this.#sweep(line);
       this.#due.set(line, Infinity);
     }
   }

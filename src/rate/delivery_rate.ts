@@ -90,16 +90,12 @@ export class DeliveryRate {
   }
 
   isFlying(mark: number): boolean {
-    return this.#isKnown(mark) && this.#isFlying[mark & (MARKS - 1)] === 1;
+    return mark < this.#next && mark >= this.#next - MARKS && this.#isFlying[mark & (MARKS - 1)] === 1;
   }
 
-  /** Bytes of the mark, and bytes on their way when it was sent, its own counted. */
+  /** Bytes that were on their way when the mark was sent, its own counted. */
   inFlightAt(mark: number): number {
     return this.#markInFlight[mark & (MARKS - 1)];
-  }
-
-  #isKnown(mark: number): boolean {
-    return mark < this.#next && mark >= this.#next - MARKS;
   }
 
   /** Begins an acknowledgement: `acked` and `noteLost` for its marks, then `finish`. */
@@ -142,10 +138,12 @@ export class DeliveryRate {
     this.lost += this.bytes[at];
   }
 
-  /** Bytes lost since the mark was sent, and whether the sender had no more data then. */
+  /** Bytes lost since the mark was sent. */
   lostSince(mark: number): number {
     return this.lost - this.#markLost[mark & (MARKS - 1)];
   }
+
+  /** Whether the sender had no more data when the mark was sent. */
   wasAppLimited(mark: number): boolean {
     return this.#markAppLimited[mark & (MARKS - 1)] === 1;
   }

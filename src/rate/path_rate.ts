@@ -160,16 +160,16 @@ export class PathRate {
     else this.#arrived += Math.min((received - this.#received) >>> 0, highest - this.#since);
     this.#received = received;
     rate.begin();
-    let covered = 0, newest = -1;
+    const from = this.#oldest;
+    let covered = 0;
     for (; this.#oldest < this.#next; this.#oldest++) {
       const at = this.#oldest % MARKS;
       if (this.#end[at] - 1 > highest) break;
       covered += this.#end[at] - this.#first[at];
-      newest = this.#oldest;
     }
     const lost = highest - this.#since - this.#arrived;
     const isLossNew = lost > this.#lost + MARK_DATAGRAMS;
-    this.#settle(newest, covered, isLossNew ? Math.min(covered, lost - this.#lost) : 0, nowUs);
+    this.#settle(from, isLossNew ? Math.min(covered, lost - this.#lost) : 0, nowUs);
     this.#lost = isLossNew ? lost : this.#lost;
     this.#noteRoundTrip(rate.sample.rttUs, delayUs, nowUs);
     rate.finish(bbr.minRttUs);
@@ -177,16 +177,11 @@ export class PathRate {
     this.#watchQueue(nowUs);
   }
 
-  /** The marks up to `newest` have arrived, but for as many datagrams as are `lost`, which are taken for the oldest ones. */
-  #settle(newest: number, covered: number, lost: number, nowUs: number): void {
+  /** The marks from `from` to the oldest one that is left have arrived, but for `lost` datagrams, taken for the first of them. */
+  #settle(from: number, lost: number, nowUs: number): void {
     const { rate, bbr } = this;
-    let marks = newest + 1, left = covered, missing = lost;
-    while (marks > 0 && left > 0) {
-      const at = (marks - 1) % MARKS;
-      left -= this.#end[at] - this.#first[at];
-      marks--;
-    }
-    for (let mark = marks; mark <= newest; mark++) {
+    let missing = lost;
+    for (let mark = from; mark < this.#oldest; mark++) {
       const at = mark % MARKS, datagrams = this.#end[at] - this.#first[at], bytes = rate.bytes[at];
       if (missing >= datagrams) {
         missing -= datagrams;

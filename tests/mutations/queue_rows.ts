@@ -74,7 +74,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/queues.ts",
-    from: "const isFull = this.#waiting[line] >= this.#o.packets / LINE_SHARE;",
+    from: "const isFull = this.#waiting[line] >= this.#linePacketsMax;",
     to: "const isFull = this.#waiting[line] < 0;",
     tests: QUEUES,
     note: "one peer's packets take all room",
