@@ -24,7 +24,7 @@ const CONFLICT = 409;
  */
 export async function addByRelay(
   config: Config,
-  peer: { name: string; publicKey: string; presharedKey?: string; network: string },
+  peer: Omit<PeerRecord, "allowedIps" | "created"> & { network: string },
 ): Promise<PeerRecord | Error> {
   let reply: unknown;
   try {

@@ -161,6 +161,13 @@ Deno.test("cli: peer add prints a config and nothing else, and keeps no private 
 
     const exported = await run(cwd, ["peer", "export"]);
     assertMatch(exported.stdout, /^[A-Za-z0-9+/=]+\n$/);
+    const limited = await run(cwd, ["peer", "rate", "phone", "--down", "45M", "--up", "900k"]);
+    assertEquals([limited.code, limited.stdout], [0, ""]);
+    assertMatch(limited.stderr, /45.0 Mbit\/s down, 900.0 kbit\/s up/);
+    await run(cwd, ["peer", "rate", "phone", "--up", "none"]);
+    const shown = JSON.parse((await run(cwd, ["peer", "show", "phone", "--json"])).stdout);
+    assertEquals([shown.rateDownBps, shown.rateUpBps], [45e6, undefined]);
+    assertMatch((await run(cwd, ["peer", "rate", "desk", "--up", "none"])).stderr, /there is no peer "desk"/);
     const removed = await run(cwd, ["peer", "remove", "phone"]);
     assertEquals([removed.code, removed.stdout], [0, ""]);
     assertMatch((await run(cwd, ["peer", "list"])).stderr, /no peers yet/);
@@ -256,6 +263,9 @@ Deno.test("cli: wrong command lines end with 2 and say what to do", async () => 
       [["peer", "add", "a", "--out", "b", "--out", "c"], /--out is given 2 times/],
       [["peer", "add", "a", "--qr", "--no-qr"], /exclude each other/],
       [["peer", "add", "a", "--public-key", "x"], /--public-key: expected 44 characters/],
+      [["peer", "add", "a", "--rate-down", "9"], /--rate-down: expected a rate from 64k to 100G/],
+      [["peer", "rate", "a"], /give --down, --up, or both/],
+      [["peer", "rate", "a", "--up", "fast"], /--up: expected a rate/],
       [["keygen", "--publc"], /did you mean --public\?/],
       [["status", "now"], /"now" is one word too many/],
     ];
