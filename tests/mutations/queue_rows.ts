@@ -165,7 +165,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/peer_rates.ts",
-    from: "        this.#told[peer] = bytesPerS;",
+    from: "this.#told[peer] = bytesPerS;",
     to: "",
     tests: LINE,
     note: "what a client says of its line is not kept to",
