@@ -5,6 +5,7 @@
 import { type Environment, nearest } from "../config.ts";
 import { readRate } from "../connect/options.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "../process/help.ts";
+import { closeStandardOutput } from "../process/secret_output.ts";
 import { exportPeers, loadAllPeers, openStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { add } from "./peer_add.ts";
@@ -195,6 +196,8 @@ async function exportAll(args: string[], env: Environment): Promise<number> {
   }
   const { config } = await loadConfig(values.config, env);
   const peers = await loadAllPeers(config, env);
+  const closed = closeStandardOutput();
+  if (closed !== undefined) console.error(closed);
   console.log(exportPeers(peers));
   console.error(`${peers.length} peers; the line holds their preshared keys, so keep it secret.`);
   return 0;

@@ -16,19 +16,20 @@ import {
   publicKeyOf,
   unusableKey,
 } from "../process/keys_text.ts";
+import { closeStandardOutput } from "../process/secret_output.ts";
 import { loadIdentity, networkOf } from "../serve/identity.ts";
 import { openStore, type PeerStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { NoRelayError, RefusedError } from "./admin_client.ts";
 import { chooseEndpoint, renderClientConfig } from "./client_config.ts";
 import { invitedFallback } from "./fallback_invited.ts";
-import { renderQr } from "./qr.ts";
+import { fitQr } from "./qr.ts";
 import { addByRelay, explainUntold, removeByRelay, tellRelay } from "./relay_peers.ts";
 
 const ADD_HELP = `Adds a peer and prints the WireGuard config that its device loads unchanged.
 
   deno task peer add phone                          scan the QR code with the WireGuard app
-  deno task -q peer add laptop --no-qr > laptop.conf     then: wg-quick up ./laptop.conf
+  deno task peer add laptop --out laptop.conf       a file that only you may read; then: wg-quick up ./laptop.conf
   deno task peer add router --public-key KEY        the device keeps its own private key
   deno task peer add --oxtunnel desk                one line, to paste into "deno task connect" on the device
 
@@ -39,6 +40,7 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config); with --oxtunnel
                         several, or a list with commas: relays with this key and these peers; the device uses the nearest
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
+  --no-dns              leave the resolvers out of the config: wg-quick without resolvconf (Debian) refuses such a line
   --oxtunnel            print one line for "deno task connect", this program's client, in place of the WireGuard config; the
                         line includes the address over TLS when the relay's configuration has a [fallback]
   --qr, --no-qr         print a QR code: always, never (default: when standard output is a terminal)
@@ -58,6 +60,8 @@ interface Wishes {
   rates: PeerRates;
   isOxtunnel: boolean;
   wantsQr: boolean;
+  /** Whether the config names no resolvers. */
+  isWithoutDns: boolean;
 }
 
 /** What the command line asks for; undefined for --help. Throws UsageError. */
@@ -65,7 +69,7 @@ function readWishes(args: string[]): Wishes | undefined {
   const { words: [name], values, lists, flags } = readCommandLine(args, {
     values: ["public-key", "config", "out", "rate-down", "rate-up"],
     lists: ["endpoint"],
-    flags: ["psk", "qr", "no-qr", "oxtunnel"],
+    flags: ["psk", "qr", "no-qr", "no-dns", "oxtunnel"],
     words: [1, 1],
   });
   if (flags.help) return undefined;
@@ -92,8 +96,10 @@ function readWishes(args: string[]): Wishes | undefined {
     hasPsk: flags.psk,
     rates: readPeerRates(values),
     isOxtunnel: flags.oxtunnel,
+    isWithoutDns: flags["no-dns"],
     // Without its private key a config is of no use to a phone.
-    wantsQr: publicKey === undefined && (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"])),
+    wantsQr: publicKey === undefined &&
+      (flags.qr || (Deno.stdout.isTerminal() && values.out === undefined && !flags["no-qr"])),
   };
 }
 
@@ -141,11 +147,13 @@ export async function add(args: string[], env: Environment): Promise<number> {
       privateKey: privateKey && keyToText(privateKey),
       relayPublicKey,
       endpoint: endpoint.text,
-      config,
+      config: wishes.isWithoutDns ? { ...config, dns: [] } : config,
     });
     privateKey?.fill(0);
     presharedKey?.fill(0);
     texts = { clientConfig, invitation: await inviting(wishes, config, endpoint.text, clientConfig) };
+    const closed = out === undefined && privateKey !== undefined ? closeStandardOutput() : undefined;
+    if (closed !== undefined) console.error(closed);
     // This is the only copy of the private key.
     await writeAll(out ?? Deno.stdout, wishes.isOxtunnel ? `${texts.invitation}\n` : clientConfig);
   } catch (error) {
@@ -226,15 +234,15 @@ async function inviting(
 function explain(wishes: Wishes, texts: Texts, record: PeerRecord, note: string | undefined): void {
   const { name, out, isOxtunnel } = wishes;
   if (wishes.wantsQr && isOxtunnel) {
-    console.log(`\n${renderQr(texts.invitation!)}`);
+    const isShown = showQr(texts.invitation!);
     console.error(
-      'Paste the line, or what a camera makes of the code, when "deno task connect" asks for it.',
+      `Paste the line${
+        isShown ? ", or what a camera makes of the code," : ""
+      } when "deno task connect" asks for it.`,
     );
   } else if (wishes.wantsQr) {
-    console.log(`\n${renderQr(texts.clientConfig)}`);
-    console.error(
-      'In the WireGuard app: "+", "Create from QR code". For "deno task connect" paste this instead:',
-    );
+    if (showQr(texts.clientConfig)) console.error('In the WireGuard app: "+", "Create from QR code".');
+    console.error('For "deno task connect" paste this instead:');
     console.log(`\n${texts.invitation}\n`);
   }
   console.error(`Peer "${name}" is stored with ${record.allowedIps.join(" and ")}.`);
@@ -243,6 +251,15 @@ function explain(wishes: Wishes, texts: Texts, record: PeerRecord, note: string 
   if (wishes.publicKey !== undefined) {
     console.error("Replace the line about PrivateKey by the device's own private key.");
   }
+}
+
+/** Prints the QR code where it fits the terminal, and what to know about it; false where it does not fit. */
+function showQr(text: string): boolean {
+  const size = Deno.stdout.isTerminal() ? Deno.consoleSize() : { columns: 0, rows: 0 };
+  const { code, note } = fitQr(text, size);
+  if (code !== undefined) console.log(`\n${code}`);
+  if (note !== undefined) console.error(note);
+  return code !== undefined;
 }
 
 /** Says whether a running relay serves the peer; the result is the exit code. */

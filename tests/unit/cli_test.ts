@@ -47,7 +47,8 @@ async function run(
   const flags: string[] = TASKS[name].split(" ").slice(2, -2);
   // A flag takes the place of what the permission set says of the same permission.
   for (const kind of ["read", "write"]) {
-    const paths: string[] = SETS[name]?.[kind] ?? [];
+    const granted = SETS[name]?.[kind] ?? [];
+    const paths: string[] = granted.allow ?? granted;
     if (paths.length > 0) flags.push(`--allow-${kind}=${paths.map((path) => resolve(cwd, path))}`);
   }
   const line = [Deno.execPath(), "run", "--quiet", "--cached-only", ...flags, MAIN, name, ...args];
@@ -243,12 +244,16 @@ Deno.test("cli: peer add gives the config away whatever becomes of the relay, or
   });
 });
 
-Deno.test("cli: peer and status may use the image's state directory", () => {
+Deno.test("cli: peer and status may use the image's and a service's directories, and peer no file of the program", () => {
   for (const task of ["peer", "status"]) {
     assertMatch(TASKS[task], new RegExp(` -P=${task} `));
-    assertEquals(SETS[task].read, [".", "/data"]);
+    assertEquals(SETS[task].read, [".", "/data", "/etc/oxrelay", "/var/lib/oxrelay"]);
   }
-  assertEquals(SETS.peer.write, ["state", "/data"]);
+  const { allow, deny } = SETS.peer.write;
+  assertEquals(allow, [".", "/data", "/var/lib/oxrelay"]);
+  for (const name of ["main.ts", "deno.json", "deno.lock", "src", "ffi", "tests", "tools", "bench", "docs"]) {
+    assert(deny.includes(name), `${name} is not denied to peer`);
+  }
 });
 
 Deno.test("cli: wrong command lines end with 2 and say what to do", async () => {
