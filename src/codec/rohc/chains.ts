@@ -111,13 +111,15 @@ function readDynamicRtp(reader: ByteReader, headers: Headers, timestamp: ScaledT
 export function writeStaticChain(writer: ByteWriter, headers: Headers): void {
   for (let i = 0; i < headers.ipCount; i++) {
     const ip = headers.ips[i];
+    const isIp = ip.protocol === PROTOCOL.IPV4 || ip.protocol === PROTOCOL.IPV6;
+    const end = i === headers.ipCount - 1 && isIp ? CHAIN_ENDS : 0;
     if (ip.version === 4) {
-      writer.u8(0x40);
+      writer.u8(0x40 | end);
       writer.u8(ip.protocol);
       writer.copy(ip.addresses, 0, 4);
       writer.copy(ip.addresses, 16, 20);
     } else {
-      writer.u8(0x60 | (ip.flowLabel >>> 16));
+      writer.u8(0x60 | end | (ip.flowLabel >>> 16));
       writer.u16(ip.flowLabel & 0xffff);
       writer.u8(ip.protocol);
       writer.copy(ip.addresses, 0, 32);
@@ -131,8 +133,17 @@ export function writeStaticChain(writer: ByteWriter, headers: Headers): void {
   if (headers.profile === PROFILE.ESP) writer.u32(headers.spi);
 }
 
-/** Writes the dynamic chain of `headers`, with the stride of RTP's time stamps if it is known (not 0). */
-export function writeDynamicChain(writer: ByteWriter, headers: Headers, stride: number, mode: number): void {
+/**
+ * Writes the dynamic chain of `headers`, with the stride of RTP's time stamps if it is known (not 0). `hadExtensions`
+ * says of which IP headers the other end may have extension headers.
+ */
+export function writeDynamicChain(
+  writer: ByteWriter,
+  headers: Headers,
+  stride: number,
+  mode: number,
+  hadExtensions: readonly boolean[],
+): void {
   for (let i = 0; i < headers.ipCount; i++) {
     const ip = headers.ips[i];
     writer.u8(ip.tos);
@@ -141,7 +152,7 @@ export function writeDynamicChain(writer: ByteWriter, headers: Headers, stride: 
       writer.u16(ip.id);
       writer.u8((ip.df ? 0x80 : 0) | (ip.rnd ? 0x40 : 0) | (ip.nbo ? 0x20 : 0) | (ip.sid ? 0x10 : 0));
     }
-    writeWholeList(writer, ip.extensions.items());
+    writeWholeList(writer, ip.extensions.items(), hadExtensions[i]);
   }
   if (headers.hasUdp) writer.u16(headers.udpChecksum);
   if (headers.profile === PROFILE.RTP) writeDynamicRtp(writer, headers, stride, mode);
@@ -149,16 +160,14 @@ export function writeDynamicChain(writer: ByteWriter, headers: Headers, stride: 
   else writer.u16(headers.sequence);
 }
 
+/** RTP's dynamic part, without contributing sources; the octet of flags always comes, so that each of them is told. */
 function writeDynamicRtp(writer: ByteWriter, headers: Headers, stride: number, mode: number): void {
   const { rtp } = headers;
-  const contributors = rtp.contributors.items();
-  const hasFlags = rtp.extension || stride !== 0;
-  writer.u8((rtp.version << 6) | (rtp.padding ? 0x20 : 0) | (hasFlags ? 0x10 : 0) | contributors.length);
+  writer.u8((rtp.version << 6) | (rtp.padding ? 0x20 : 0) | 0x10);
   writer.u8((rtp.marker ? 0x80 : 0) | rtp.payloadType);
   writer.u16(headers.sequence);
   writer.u32(rtp.timestamp);
-  writeWholeList(writer, contributors);
-  if (!hasFlags) return;
+  writer.u8(0);
   writer.u8((rtp.extension ? 0x10 : 0) | (mode << 2) | (stride !== 0 ? 0x01 : 0));
   if (stride !== 0) writeSdvl(writer, stride, sdvlBits(stride));
 }

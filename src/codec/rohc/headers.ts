@@ -263,6 +263,13 @@ export function ipv4Checksum(bytes: Uint8Array, at: number): number {
   return ~sum & 0xffff;
 }
 
+/** The checksum that an IPv4 header of 20 octets should have, whatever its field holds. */
+export function ipv4ChecksumOf(bytes: Uint8Array, at: number): number {
+  const field = (bytes[at + 10] << 8) | bytes[at + 11];
+  const sum = (~ipv4Checksum(bytes, at) & 0xffff) + (~field & 0xffff);
+  return ~((sum & 0xffff) + (sum >>> 16)) & 0xffff;
+}
+
 /** The 3- or 7-bit checksum of the headers that `writeHeaders` has laid out (RFC 3095 5.9.2). */
 export function headersCrc(headers: Headers, bytes: Uint8Array, layout: Layout, bits: 3 | 7): number {
   const step = bits === 3 ? crc3 : crc7;

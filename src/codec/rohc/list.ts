@@ -13,6 +13,9 @@ export const MAX_ITEM_BYTES = 256;
 // deno-lint-ignore no-explicit-any -- one empty array for all kinds of elements; frozen, so nobody can fill it
 const NONE: any[] = Object.freeze([]) as any;
 
+/** An empty list (encoding type 0) under the id 0, which no list with items here has. */
+const EMPTY_WITH_ID = 0x2000;
+
 /** What the items of a list are. */
 export const LIST_OF_EXTENSIONS = 0;
 export const LIST_OF_SOURCES = 1;
@@ -43,6 +46,21 @@ export class ListContext {
     this.#table = NONE;
     this.#lists = NONE;
     this.indexes = NONE;
+  }
+
+  /** Makes `items` the list, under the indexes 0, 1, 2 …; they must not change afterwards. */
+  setItems(items: readonly Uint8Array[]): void {
+    this.#table = items.slice();
+    this.indexes = items.map((_, index) => index);
+  }
+
+  /** Whether both lists hold the same octets. */
+  equals(other: ListContext): boolean {
+    if (this.indexes.length !== other.indexes.length) return false;
+    const theirs = other.items();
+    return this.items().every((item, i) =>
+      item.length === theirs[i].length && item.every((octet, at) => octet === theirs[i][at])
+    );
   }
 
   copyFrom(other: ListContext): void {
@@ -172,8 +190,15 @@ function readMask(reader: ByteReader): number[] {
   return bits;
 }
 
-/** Writes a list whole, each item with its bytes, under the indexes 0, 1, 2 …; an empty one is one octet. */
-export function writeWholeList(writer: ByteWriter, items: readonly Uint8Array[]): void {
+/**
+ * Writes a list whole, each item with its bytes, under the indexes 0, 1, 2 …. An empty one is a zero octet, or one with
+ * an id if the other end may have items (`isCleared`): without an id, librohc leaves its list as it was.
+ */
+export function writeWholeList(writer: ByteWriter, items: readonly Uint8Array[], isCleared: boolean): void {
+  if (items.length === 0 && isCleared) {
+    writer.u16(EMPTY_WITH_ID);
+    return;
+  }
   const longIndexes = items.length > 8;
   writer.u8((longIndexes ? 0x10 : 0) | items.length);
   if (longIndexes) { for (let i = 0; i < items.length; i++) writer.u8(0x80 | i); }
