@@ -1,8 +1,8 @@
 /**
- * A transfer over UDP as QUIC makes them: packets of 1200 bytes, acknowledged by ranges, window, losses and pace by
- * tests/kit/cubic.ts. It stands for QUIC's behaviour on a
- * path; of its bytes there are the first ones of RFC 9000's headers, for classifiers, and noise. What is lost is not sent again. The end at the client says who sends; the
- * one who receives prints how many bytes a second came after the first seconds.
+ * A transfer over UDP as QUIC makes them: packets of 1200 bytes, acknowledged by ranges; window, losses and pace are
+ * tests/kit/cubic.ts's. It stands for QUIC's behaviour on a path: of its bytes there are the first ones of RFC 9000's headers, for
+ * classifiers, and noise, and what is lost is not sent again. The end at the client says who sends; the one who receives prints
+ * how many bytes a second came after the first seconds.
  * Usage: quic_like.ts far PORT | near HOST PORT up|down SECONDS LEAD_SECONDS
  */
 import { loadNative } from "../../ffi/native.ts";

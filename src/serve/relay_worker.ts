@@ -183,7 +183,7 @@ async function start(message: StartMessage): Promise<void> {
     throw error;
   }
   const relay = makeRelay(message, { arena, columns, kernels, port, exit });
-  const { failed } = relay.replacePeers(message.peers);
+  const { failed } = relay.replacePeers(message.peers, monotonicUs());
   const driver = makeDriver(message, { arena, relay, port, exit, metrics, mailbox });
   running = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers: startTimers(relay) };
   if (message.failAfterMs !== undefined) {
@@ -299,7 +299,7 @@ async function stop(): Promise<void> {
 
 function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
   if (data.type === "peers") {
-    const report = running.relay.changePeers(data.changed, data.gone);
+    const report = running.relay.changePeers(data.changed, data.gone, monotonicUs());
     const released = running.relay.takeReleased();
     if (released.length > 0) running.exit.forget?.(released);
     return report;
