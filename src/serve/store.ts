@@ -118,23 +118,47 @@ export class PeerStore {
     });
   }
 
+  /**
+   * Replaces a stored peer by what `edit` makes of it, and returns that once it is on the disk. The name, the key and the
+   * addresses must stay. Throws CommandError when there is none of that name, the new record cannot be used, or the disk refuses.
+   */
+  async edit(name: string, edit: (record: PeerRecord) => PeerRecord): Promise<PeerRecord> {
+    return await this.#change(({ peers, released }) => {
+      const at = peers.findIndex((peer) => peer.name === name);
+      if (at < 0) throw this.#unknown(name);
+      const result = edit(structuredClone(peers[at]));
+      const wrong = recordMistake(result);
+      if (wrong !== undefined) throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`);
+      const edited = peers.with(at, result);
+      const keys = new Set(edited.map(({ publicKey }) => publicKey));
+      const twice = firstDuplicate([
+        ...edited,
+        ...this.others.filter(({ publicKey }) => !keys.has(publicKey)),
+      ]);
+      if (twice !== undefined) throw new CommandError(twice);
+      return { peers: edited, released, result };
+    });
+  }
+
   /** Removes a peer and returns what was stored of it. Throws CommandError when there is none of that name. */
   async remove(name: string): Promise<PeerRecord> {
     return await this.#change(({ peers, released }) => {
       const record = peers.find((peer) => peer.name === name);
-      if (record === undefined) {
-        throw new CommandError(
-          this.#options.others?.some((peer) => peer.name === name)
-            ? `peer "${name}" comes from OXRELAY_PEERS; take it out there`
-            : `there is no peer "${name}"; see: peer list`,
-        );
-      }
+      if (record === undefined) throw this.#unknown(name);
       return {
         peers: peers.filter((peer) => peer !== record),
         released: [...released.filter((prefix) => !record.allowedIps.includes(prefix)), ...record.allowedIps],
         result: record,
       };
     });
+  }
+
+  #unknown(name: string): CommandError {
+    return new CommandError(
+      this.others.some((peer) => peer.name === name)
+        ? `peer "${name}" comes from OXRELAY_PEERS; change it there`
+        : `there is no peer "${name}"; see: peer list`,
+    );
   }
 
   async #change(

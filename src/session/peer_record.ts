@@ -17,6 +17,8 @@ export interface PeerRecord {
   allowedIps: string[];
   /** When it was added, ISO 8601. */
   created: string;
+  /** Ports of the relay's host that lead to the peer: "udp:27015", "tcp:8000-8010:9000" (process/forward_text.ts). None when absent. */
+  forwards?: string[];
 }
 
 /** One peer's live state, for `status` and /v1. No secret in it. */
@@ -24,6 +26,8 @@ export interface PeerSnapshot extends SessionFigures {
   name: string;
   publicKey: string;
   allowedIps: string[];
+  /** As in the record. */
+  forwards?: string[];
   /** "address:port" or "[address]:port" of the last authentic packet. */
   endpoint?: string;
   /** Seconds since the last completed handshake. */
