@@ -1,5 +1,5 @@
 /**
- * `peer list|show|remove|export`, and the choice among them and `peer add` (peer_add.ts): who may connect. Invariant: standard
+ * `peer list|show|remove|export`, and the choice among them, `peer add` (peer_add.ts) and `peer forward` (peer_forward.ts): who may connect. Invariant: standard
  * output carries only what a program can read (a table, JSON), and explanations go to standard error. Makes no key.
  */
 import { type Environment, nearest } from "../config.ts";
@@ -7,6 +7,7 @@ import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError 
 import { exportPeers, loadAllPeers, openStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { add } from "./peer_add.ts";
+import { forward } from "./peer_forward.ts";
 import { explainUntold, removeByRelay } from "./relay_peers.ts";
 
 const HELP = `Manages who may connect.
@@ -14,6 +15,7 @@ const HELP = `Manages who may connect.
   deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
+  deno task peer forward NAME udp:27015   lead a port of the relay to the peer
   deno task peer remove NAME     delete a peer and end its session
   deno task -q peer export       one line for the secret OXRELAY_PEERS
 
@@ -46,6 +48,7 @@ const ACTIONS: Record<string, (args: string[], env: Environment) => Promise<numb
   add,
   list,
   show,
+  forward,
   remove,
   export: exportAll,
 };
@@ -115,6 +118,7 @@ async function show(args: string[], env: Environment): Promise<number> {
       ["public key", record.publicKey],
       ["preshared key", preshared],
       ["addresses", record.allowedIps.join(", ")],
+      ["forwarded ports", record.forwards?.join(", ") ?? "none"],
       ["added", record.created],
     ]));
   }
@@ -156,8 +160,8 @@ async function exportAll(args: string[], env: Environment): Promise<number> {
   return 0;
 }
 
-function withoutSecrets({ name, publicKey, presharedKey, allowedIps, created }: PeerRecord) {
-  return { name, publicKey, hasPresharedKey: presharedKey !== undefined, allowedIps, created };
+function withoutSecrets({ name, publicKey, presharedKey, allowedIps, created, forwards = [] }: PeerRecord) {
+  return { name, publicKey, hasPresharedKey: presharedKey !== undefined, allowedIps, created, forwards };
 }
 
 /** Rows of cells as left-aligned columns with two spaces between. */

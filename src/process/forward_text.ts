@@ -41,6 +41,12 @@ export function forwardsMeet(one: Forward, other: Forward): boolean {
   return one.protocol === other.protocol && one.low <= other.high && other.low <= one.high;
 }
 
+/** Whether two forwards of one peer lead to a port of the peer's in common, which has one port outside (RFC 4787 REQ-1). */
+export function forwardsMeetInside(one: Forward, other: Forward): boolean {
+  const last = ({ low, high, inner }: Forward) => inner + high - low;
+  return one.protocol === other.protocol && one.inner <= last(other) && other.inner <= last(one);
+}
+
 /** How many ports the forwards have together. */
 export function countPorts(forwards: readonly Forward[]): number {
   return forwards.reduce((sum, { low, high }) => sum + high - low + 1, 0);

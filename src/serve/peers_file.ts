@@ -12,6 +12,7 @@ import {
   FORWARD_FORM,
   forwardsInConflict,
   forwardsMeet,
+  forwardsMeetInside,
   parseForward,
   PEER_PORTS_MAX,
 } from "../process/forward_text.ts";
@@ -114,6 +115,12 @@ function forwardsMistake(record: Record<string, unknown>): Mistake | undefined {
     forwards[i] = formatForward(forward);
     if (read.slice(0, i).some((other) => other !== undefined && forwardsMeet(other, forward))) {
       return { place: `forwards.${i}`, message: "a port that the peer's forwards have already" };
+    }
+    if (read.slice(0, i).some((other) => other !== undefined && forwardsMeetInside(other, forward))) {
+      return {
+        place: `forwards.${i}`,
+        message: "a port of the peer's that another forward leads to already",
+      };
     }
   }
   const ports = countPorts(read.flatMap((forward) => forward ?? []));

@@ -51,6 +51,7 @@ Deno.test("forwards: a record's list is bounded, names no port twice, and is bro
       [[], "forwards", /list/],
       [[7], "forwards.0", /not like "udp:27015"/],
       [["udp:1-4", "tcp:4", "udp:4:9"], "forwards.2", /have already/],
+      [["udp:1-4:11", "tcp:9:12", "udp:9:12"], "forwards.2", /leads to already/],
       [["udp:1000-1255", "tcp:1"], "forwards", /257 ports together/],
     ] as const
   ) {
