@@ -55,6 +55,7 @@ export const DROP_REASONS = [
   ],
   ["queue_stale", "A game's or a call's packet waited for its line until nobody had a use for it."],
   ["queue_overflow", "Too many packets waited for their lines, the peer's or everyone's."],
+  ["over_rate", "The peer sent faster than the rate that its record allows."],
   ["arena_full", "All packet buffers are in use."],
   ["untrusted", "A session without encryption was continued from an address that trusted does not list."],
 ] as const;

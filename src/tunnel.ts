@@ -18,6 +18,8 @@ import {
   Speedtest,
 } from "./ingress/mod.ts";
 import { DROP } from "./metrics.ts";
+import { PeerRates } from "./queue/peer_rates.ts";
+import { Police } from "./queue/police.ts";
 import { Queues } from "./queue/queues.ts";
 import { Rates } from "./rate/pool.ts";
 import { SEEN_SCHEMES } from "./repair/figures.ts";
@@ -69,7 +71,7 @@ function wordsFrom(random: (bytes: Uint8Array) => void): () => number {
 }
 
 /** What a tunnel needs of a peer; a subset of a stored record. */
-export type PeerKeys = Pick<PeerRecord, "name" | "publicKey" | "presharedKey" | "allowedIps">;
+export type PeerKeys = Omit<PeerRecord, "created">;
 
 /** An event for the log. */
 export interface TunnelEvent {
@@ -88,6 +90,7 @@ export class Tunnel {
   protected readonly admission: Admission;
   protected readonly associations: Associations;
   protected readonly ingressContext: IngressContext;
+  protected readonly peerRates: PeerRates;
   readonly #o: TunnelOptions;
   /** Prefixes of removed peers that `takeReleased` has not returned yet. */
   readonly #released: string[] = [];
@@ -96,8 +99,6 @@ export class Tunnel {
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
   readonly #queues: Queues | undefined;
-  /** By peer: the rate that the peer asked this end not to exceed, bytes a second; 0 where the peer asked for none. */
-  readonly #told: Float64Array;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by repair scheme, and lines of peers that are gone given back. */
   #lookAtUs = -Infinity;
@@ -130,6 +131,7 @@ export class Tunnel {
     this.ingressContext = {
       ...shared,
       policy,
+      police: isRelay ? new Police({ peers: peerCapacity, ecn: true, ...options.queues }) : undefined,
       masks: new Uint8Array(MASK_STRIDE * BURST_CAPACITY),
       frames: new FrameReader(),
       lz4,
@@ -140,8 +142,9 @@ export class Tunnel {
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
-    this.#told = new Float64Array(options.queues === undefined ? 0 : peerCapacity);
     this.#queues = this.#makeQueues(peerCapacity, flowRows(options.maxConnections));
+    const { receiveBytesPerS = 0 } = options;
+    this.peerRates = new PeerRates(peerCapacity, this.#queues, this.ingressContext.police, receiveBytesPerS);
     this.#egress = {
       ...shared,
       mtu: options.mtu,
@@ -190,16 +193,12 @@ export class Tunnel {
       repair: options.repair,
       say: (peer) => this.say(peer),
       givesTickets,
-      receiveKbitS: Math.round((options.receiveBytesPerS ?? 0) / BYTES_PER_KBIT),
-      limited: (peer, kbitS, nowUs) => {
-        if (this.#queues === undefined) return;
-        this.#told[peer] = kbitS * BYTES_PER_KBIT;
-        this.#limit(peer, 0, nowUs);
-      },
+      receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
+      limited: (peer, kbitS, nowUs) => this.peerRates.told(peer, kbitS * BYTES_PER_KBIT, nowUs),
       rates: options.queues?.findsRates
         ? new Rates(
           () => randomWord() / 2 ** 32,
-          (peer, bytesPerS, nowUs) => this.#limit(peer, bytesPerS, nowUs),
+          (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
         )
         : undefined,
       mtu: options.mtu,
@@ -237,17 +236,6 @@ export class Tunnel {
       lost: (reason) => metrics.drop(DROP[reason]),
       marked: () => metrics.add("packets_marked", 1),
     });
-  }
-
-  /**
-   * Sets the rate of the queue to the peer, bytes a second: the rate that the peer asked for, else the estimated one
-   * (`foundBytesPerS`, 0 for none), and at most the configured rate. Without either, the configured rate alone applies.
-   */
-  #limit(peer: number, foundBytesPerS: number, nowUs: number): void {
-    const own = this.#told[peer] > 0 ? this.#told[peer] : foundBytesPerS;
-    const all = this.#o.queues!.bytesPerS;
-    if (own > 0) this.#queues!.setRate(peer, all > 0 ? Math.min(own, all) : own, nowUs);
-    else this.#queues!.useDefault(peer, nowUs);
   }
 
   /** This end's parameters for the peer in OxTunnel's handshakes. */
@@ -320,7 +308,7 @@ export class Tunnel {
     this.#queues?.forget((peer) => {
       const { current, next } = this.peers;
       if (current[peer] !== NONE || next[peer] !== NONE) return false;
-      this.#told[peer] = 0;
+      this.peerRates.forgetTold(peer);
       return true;
     });
   }
@@ -363,6 +351,7 @@ export class Tunnel {
       presharedKey.fill(0);
       staticSecret.fill(0);
     }
+    this.peerRates.setRecord(this.peers.find(record.publicKey)!.id, record, -Infinity);
   }
 
   /** Ends the peer's sessions and removes the peer; false when no peer has this key. */
@@ -372,7 +361,8 @@ export class Tunnel {
     this.associations.outbox.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.#queues?.release(peer.id);
-    this.#told[peer.id] = 0;
+    this.peerRates.forgetTold(peer.id);
+    this.peerRates.setRecord(peer.id, {}, -Infinity);
     this.associations.paths.forget(peer.id);
     this.peers.remove(peer);
     this.#released.push(...peer.allowedIps);

@@ -9,7 +9,12 @@ import { type Context, Hono } from "hono";
 import { createHash } from "node:crypto";
 import * as v from "valibot";
 import { COUNTER_NAMES, DROP_REASONS, type Metrics } from "../metrics.ts";
-import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
+import {
+  PEER_RATE_MAX_BPS,
+  PEER_RATE_MIN_BPS,
+  type PeerRecord,
+  type RelaySnapshot,
+} from "../session/peer_record.ts";
 import dashboard from "./dashboard.html" with { type: "text" };
 import { judge, NONCE, proofOf } from "./guard.ts";
 import { createRegistry, sum } from "./prometheus.ts";
@@ -79,7 +84,7 @@ export interface AdminDeps {
    * stored nowhere. A preshared key is stored and never returned.
    */
   addPeer(
-    peer: { name: string; publicKey?: string; presharedKey?: string },
+    peer: Omit<PeerRecord, "publicKey" | "allowedIps" | "created"> & { publicKey?: string },
   ): Promise<Omit<PeerRecord, "presharedKey"> & { privateKey?: string }>;
   /** False when there is no such peer. */
   removePeer(name: string): Promise<boolean>;
@@ -108,16 +113,26 @@ const keyText = (what: string) =>
     v.regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, `a ${what} is 44 characters of base64`),
   );
 
+const RATE_WORDS = `a rate is whole bits a second from ${PEER_RATE_MIN_BPS} to ${PEER_RATE_MAX_BPS}`;
+const rate = v.pipe(
+  v.number(RATE_WORDS),
+  v.integer(RATE_WORDS),
+  v.minValue(PEER_RATE_MIN_BPS, RATE_WORDS),
+  v.maxValue(PEER_RATE_MAX_BPS, RATE_WORDS),
+);
+
 const NewPeer = v.strictObject(
   {
     name: PeerName,
     publicKey: v.optional(keyText("public key")),
     presharedKey: v.optional(keyText("preshared key")),
+    rateDownBps: v.optional(rate),
+    rateUpBps: v.optional(rate),
     network: v.optional(v.string("a network is text")),
   },
   // Of an unknown key valibot has the key in quotes; of another body its type.
   ({ received }) =>
-    `the body is a JSON object of "name" and, if there is one, "publicKey" and "presharedKey"; got ${received}`,
+    `the body is a JSON object of "name" and, if wanted, "publicKey", "presharedKey", "rateDownBps", "rateUpBps"; got ${received}`,
 );
 
 const NewForwards = v.strictObject({

@@ -7,7 +7,7 @@ import type { Config } from "../config.ts";
 import { CommandError } from "../process/help.ts";
 import { recordMistake } from "../serve/peers_file.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
-import { adminUrl } from "../serve/admin_token.ts";
+import { adminUrl } from "../serve/admin_address.ts";
 import { askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
 
 /**
@@ -24,7 +24,7 @@ const CONFLICT = 409;
  */
 export async function addByRelay(
   config: Config,
-  peer: { name: string; publicKey: string; presharedKey?: string; network: string },
+  peer: Omit<PeerRecord, "allowedIps" | "created"> & { network: string },
 ): Promise<PeerRecord | Error> {
   let reply: unknown;
   try {
@@ -39,7 +39,9 @@ export async function addByRelay(
   if (
     recordMistake(reply) !== undefined || record.publicKey !== peer.publicKey || record.name !== peer.name
   ) {
-    return new CommandError(`${adminUrl(config)} answered with another peer, not as a relay does`);
+    return new CommandError(
+      `${adminUrl(config.metricsListen)} answered with another peer, not as a relay does`,
+    );
   }
   return record;
 }
@@ -100,7 +102,9 @@ export function explainUntold(config: Config, error: unknown): number {
   }
   if (error instanceof Deno.errors.NotCapable) {
     console.error(
-      `A running relay was not told, because this task may not reach ${adminUrl(config)}; send it SIGHUP.`,
+      `A running relay was not told, because this task may not reach ${
+        adminUrl(config.metricsListen)
+      }; send it SIGHUP.`,
     );
     return 0;
   }

@@ -5,9 +5,10 @@
 import type { Config } from "../config.ts";
 import type { PeerSnapshot } from "../session/peer_record.ts";
 import { askRelay } from "./admin_client.ts";
-import { loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
+import { CommandError, loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
 
-const HELP = `Shows a running relay: peers, traffic, round trips, loss, repair, drops. Ends with Ctrl-C.
+const HELP =
+  `Shows a running relay: peers, traffic, round trips, loss, repair, drops. Goes on when the relay restarts; ends with Ctrl-C.
 
   deno task status              redrawn each second
   deno task status --once       one table
@@ -80,12 +81,22 @@ async function watch(config: Config, first: Status): Promise<void> {
       await promise;
       clearTimeout(timer);
       if (ended) return;
-      const current = await readStatus(config);
+      let current: Status;
+      try {
+        current = await readStatus(config);
+      } catch (error) {
+        if (!(error instanceof CommandError)) throw error;
+        // It may be restarting: what was last seen stays, under the reason.
+        draw(`${error.message}; asked again each second\n${renderStatus(previous, undefined, 0, history)}`);
+        continue;
+      }
       const nowMs = performance.now();
+      // A relay that was restarted counts from zero.
+      const isSame = current.uptimeS >= previous.uptimeS;
       const elapsedS = (nowMs - previousMs) / 1000;
       history.push(totalRate(current, previous, elapsedS));
       if (history.length > HISTORY_LENGTH) history.shift();
-      draw(renderStatus(current, previous, elapsedS, history));
+      draw(renderStatus(current, isSame ? previous : undefined, elapsedS, history));
       previous = current;
       previousMs = nowMs;
     }

@@ -5,7 +5,7 @@
  * peers, and every `peer add` reads them all. Opens no file.
  */
 import { isKeyText, unusableKey } from "../process/keys_text.ts";
-import type { PeerRecord } from "../session/peer_record.ts";
+import { PEER_RATE_MAX_BPS, PEER_RATE_MIN_BPS, type PeerRecord } from "../session/peer_record.ts";
 import {
   countPorts,
   formatForward,
@@ -99,6 +99,10 @@ export function recordMistake(value: unknown): Mistake | undefined {
   if (typeof created !== "string" || created.length > CREATED_CHARACTERS_MAX) {
     return { place: "created", message: `not a time of at most ${CREATED_CHARACTERS_MAX} characters` };
   }
+  for (const key of ["rateDownBps", "rateUpBps"]) {
+    if (!(key in value) || isRate(value[key])) continue;
+    return { place: key, message: `not bits a second from ${PEER_RATE_MIN_BPS} to ${PEER_RATE_MAX_BPS}` };
+  }
   return forwardsMistake(value) ?? unknownKey(value, RECORD_KEYS);
 }
 
@@ -129,7 +133,16 @@ function forwardsMistake(record: Record<string, unknown>): Mistake | undefined {
     : undefined;
 }
 
-const RECORD_KEYS = new Set(["name", "publicKey", "presharedKey", "allowedIps", "created", "forwards"]);
+const RECORD_KEYS = new Set([
+  "name",
+  "publicKey",
+  "presharedKey",
+  "allowedIps",
+  "created",
+  "rateDownBps",
+  "rateUpBps",
+  "forwards",
+]);
 const FILE_KEYS = new Set(["version", "peers", "released"]);
 
 /** Why the file cannot be used, by its first mistake; undefined when it can. */
@@ -154,6 +167,11 @@ function fileMistake(json: unknown): string | undefined {
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function isRate(value: unknown): boolean {
+  return Number.isInteger(value) && (value as number) >= PEER_RATE_MIN_BPS &&
+    (value as number) <= PEER_RATE_MAX_BPS;
 }
 
 function isName(value: unknown): value is string {

@@ -10,6 +10,7 @@ import { type AdminServer, serveAdmin } from "../admin/server.ts";
 import {
   type Config,
   diffConfig,
+  type Endpoint,
   type Environment,
   formatEndpoint,
   redactConfig,
@@ -20,7 +21,8 @@ import { generatePrivateKey, keyToText, publicKeyOf } from "../process/keys_text
 import { logger, setLevel } from "../process/logging.ts";
 import { giveBackMemorySoon } from "../process/memory.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
-import { adminUrl, loadAdminToken } from "./admin_token.ts";
+import { adminUrl, forgetAdminAddress, openAdmin, storeAdminAddress } from "./admin_address.ts";
+import { loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
 import { type Identity, loadIdentity, networkOf, resolveTunnelIpv6 } from "./identity.ts";
@@ -97,7 +99,7 @@ export class RelayProcess {
       ready.failed.forEach(say);
       giveBackMemorySoon();
       relay = new RelayProcess(setup, doors, pool, ready);
-      relay.#serveAdmin(shares?.adminConnections);
+      await relay.#serveAdmin(shares?.adminConnections);
       return relay;
     } catch (error) {
       if (relay) await relay.stop();
@@ -132,7 +134,7 @@ ${
     }  exit          ${this.#ready.exit} (${exitReason})
   public key    ${keyToText(this.#identity.publicKey)}
   peers         ${count}
-  metrics       http://${formatEndpoint(this.#config.metricsListen)}/metrics
+  metrics       http://${formatEndpoint(this.#adminListen)}/metrics
 ` + (count === 0 ? "Next: let a device connect with\n  deno task peer add phone\n" : "");
   }
 
@@ -170,13 +172,22 @@ ${
       await this.#pool.stop();
     } finally {
       await this.#server?.shutdown();
+      await forgetAdminAddress(this.#config).catch(() => {}); // the next start does, too
       this.#identity.privateKey.fill(0);
     }
   }
 
-  #serveAdmin(connectionsMax: number | undefined): void {
+  async #serveAdmin(connectionsMax: number | undefined): Promise<void> {
     const app = createAdmin(this.#adminDeps());
-    this.#server = serveAdmin(app, this.#config.metricsListen, logger("admin"), { connectionsMax });
+    const open = (listen: Endpoint) => serveAdmin(app, listen, logger("admin"), { connectionsMax });
+    this.#server = openAdmin(this.#config, open, sayClosed);
+    await storeAdminAddress(this.#config, this.#server.addr, sayClosed);
+  }
+
+  /** Where the admin interface listens. */
+  get #adminListen(): Endpoint {
+    const { metricsListen } = this.#config;
+    return { ...metricsListen, port: this.#server?.addr.port ?? metricsListen.port };
   }
 
   #adminDeps(): AdminDeps {
@@ -194,7 +205,7 @@ ${
       applicationsInMetrics: () => this.#config.classes.applicationsInMetrics,
       config: () => redactConfig(this.#config),
       adminToken: () => this.#adminToken,
-      url: () => adminUrl(this.#config),
+      url: () => adminUrl(this.#adminListen),
       reload: () => this.reload(),
       network: () => networkOf(this.#config, this.#identity.publicKey),
       addPeer: (peer) => this.#addPeer(peer),

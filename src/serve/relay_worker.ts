@@ -184,7 +184,7 @@ async function start(message: StartMessage): Promise<void> {
     throw error;
   }
   const relay = makeRelay(message, { arena, columns, kernels, port, exit });
-  const { failed } = relay.replacePeers(message.peers);
+  const { failed } = relay.replacePeers(message.peers, monotonicUs());
   failed.push(...describeRefused(setForwards(exit, message.forwards ?? [])));
   const driver = makeDriver(message, { arena, relay, port, exit, metrics, mailbox });
   running = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers: startTimers(relay) };
@@ -307,7 +307,7 @@ function setForwards(exit: Exit, forwards: readonly PeerForward[]): RefusedPeerF
 
 function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
   if (data.type === "peers") {
-    const report = running.relay.changePeers(data.changed, data.gone);
+    const report = running.relay.changePeers(data.changed, data.gone, monotonicUs());
     const released = running.relay.takeReleased();
     if (released.length > 0) running.exit.forget?.(released);
     return report;

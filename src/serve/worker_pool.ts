@@ -234,7 +234,8 @@ export function differenceOf(
 
 function isSame(one: PeerRecord, other: PeerRecord): boolean {
   return one.name === other.name && one.presharedKey === other.presharedKey &&
-    one.allowedIps.join() === other.allowedIps.join();
+    one.allowedIps.join() === other.allowedIps.join() &&
+    one.rateDownBps === other.rateDownBps && one.rateUpBps === other.rateUpBps;
 }
 
 /** What several have counted, the most first. */

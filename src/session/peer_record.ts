@@ -19,7 +19,16 @@ export interface PeerRecord {
   created: string;
   /** Ports of the relay's host that lead to the peer: "udp:27015", "tcp:8000-8010:9000" (process/forward_text.ts). None when absent. */
   forwards?: string[];
+  /**
+   * The most bits a second to the peer and from it, whole datagrams with IP and UDP headers: integers from PEER_RATE_MIN_BPS to
+   * PEER_RATE_MAX_BPS. Absent for no limit of its own.
+   */
+  rateDownBps?: number;
+  rateUpBps?: number;
 }
+
+/** 64 kbit/s and 100 Gbit/s. */
+export const PEER_RATE_MIN_BPS = 64_000, PEER_RATE_MAX_BPS = 100e9;
 
 /** One peer's live state, for `status` and /v1. No secret in it. */
 export interface PeerSnapshot extends SessionFigures {

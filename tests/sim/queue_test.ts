@@ -7,6 +7,7 @@ import { assert, assertGreater, assertLess } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { CODEL } from "../../src/queue/codel.ts";
+import type { RecordRates } from "../../src/queue/peer_rates.ts";
 import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
 import { Bottleneck } from "../kit/channels.ts";
@@ -39,6 +40,14 @@ function queuesOf(bytesPerS: number, findsRates = false): QueuesOptions {
   };
 }
 
+/** Gives the client's record rates, as a reload does. */
+function setRates(client: Host<Client>, server: Host<Relay>, rates: RecordRates): void {
+  const { publicKey, endpoint } = client;
+  const record = { name: `c-${endpoint}`, publicKey, allowedIps: [`${CLIENT}/32`], created: "", ...rates };
+  const { added } = server.core.changePeers([record], [], server.world.nowUs);
+  assert(added.length === 0, "rates change beside a peer's sessions");
+}
+
 interface Outcome {
   /** Added to the way of each of the game's packets that arrived, ascending. */
   delaysUs: number[];
@@ -52,6 +61,7 @@ function play(
   direction: "up" | "down",
   queues: QueuesOptions | undefined,
   warmS = 0,
+  rates: RecordRates = {},
 ): Outcome {
   const world = new World(SEED);
   world.protocol = protocol;
@@ -67,6 +77,7 @@ function play(
   client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
   world.runFor(2 * SECOND);
   to.delivered.length = 0;
+  setRates(client, server, rates);
 
   const seconds = 5 + warmS, startUs = world.nowUs, sentUs: number[] = [];
   const packet = (bytes: number, trafficClass: number) => {
@@ -183,4 +194,69 @@ Deno.test(`queue: what waits for a client outlives its session's end, when the c
   up();
   world.runFor(3 * SECOND);
   assertGreater(client.delivered.length, 50);
+});
+
+for (const protocol of ["oxtunnel", "wireguard"] as const) {
+  Deno.test(`queue: a game beside a transfer down a line whose rate is in the peer's record, ${protocol} (seed ${SEED})`, () => {
+    const on = play(protocol, "down", queuesOf(0), 0, { rateDownBps: 8 * SHARE * RATE });
+    assertLess(at(on.delaysUs, 0.99), 5 * MS);
+    assertGreater(on.goodput, 0.85);
+  });
+
+  Deno.test(`queue: a peer gets no more through than its record allows it to send, ${protocol} (seed ${SEED})`, () => {
+    const world = new World(SEED);
+    world.protocol = protocol;
+    const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(0) });
+    const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT });
+    client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+    world.runFor(2 * SECOND);
+    setRates(client, server, { rateUpBps: 8 * RATE });
+    const games: Uint8Array[] = [];
+    let bulkBytes = 0;
+    for (let ms = 0; ms < 4000; ms++) {
+      const burst = Array.from(
+        { length: 4 },
+        () => marked(udpPacket(CLIENT, FAR, new Uint8Array(BULK_BYTES)), CLASS_BULK),
+      );
+      if (ms % 16 === 0) burst.push(marked(udpPacket(CLIENT, FAR, new Uint8Array(GAME_BYTES)), CLASS_GAME));
+      client.sendBurst(burst);
+      world.runFor(MS);
+      for (const packet of server.delivered.splice(0)) {
+        if (packet.length < BULK_BYTES) games.push(packet);
+        else bulkBytes += packet.length;
+      }
+    }
+    assertLess(bulkBytes / 4, 1.03 * RATE);
+    assertGreater(bulkBytes / 4, 0.85 * RATE);
+    assertGreater(server.metrics.dropped("over_rate"), 1000);
+    assertGreater(games.length, 180, "a game's packets are lost last");
+    setRates(client, server, {});
+    client.sendBurst(
+      Array.from({ length: 200 }, () => marked(udpPacket(CLIENT, FAR, new Uint8Array(1000)), CLASS_BULK)),
+    );
+    world.runFor(SECOND);
+    assertGreater(server.delivered.length, 190, "and without a rate nothing is");
+  });
+}
+
+Deno.test(`queue: a client whose record has a rate up is told, and holds its packets back itself (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(0) });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, queues: queuesOf(0) });
+  setRates(client, server, { rateUpBps: 8 * RATE / 2 });
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  server.delivered.length = 0;
+  for (let ms = 0; ms < 2000; ms++) {
+    client.sendBurst([
+      marked(udpPacket(CLIENT, FAR, new Uint8Array(BULK_BYTES)), CLASS_BULK),
+      marked(udpPacket(CLIENT, FAR, new Uint8Array(BULK_BYTES)), CLASS_BULK),
+    ]);
+    world.runFor(MS);
+  }
+  const bytesPerS = server.delivered.length * (BULK_BYTES + 28) / 2;
+  assertLess(bytesPerS, RATE / 2);
+  assertGreater(bytesPerS, 0.85 * RATE / 2);
+  assertLess(server.metrics.dropped("over_rate"), server.delivered.length / 50);
 });

@@ -62,12 +62,12 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
         peers: { added: ["phone"], removed: [], total: 3 },
         config: { applied: ["mtu"], needsRestart: ["listen"] },
       }),
-    addPeer({ name, publicKey = KEY, presharedKey }) {
+    addPeer({ name, publicKey = KEY, presharedKey, ...rates }) {
       if (records.some((record) => record.name === name)) {
         return Promise.reject(new Refusal("name", `peer ${name} exists already`));
       }
       const record = { name, publicKey, allowedIps: ["10.66.0.2/32"], created: "2026-01-01T00:00:00.000Z" };
-      records.push(presharedKey === undefined ? record : { ...record, presharedKey });
+      records.push({ ...record, ...rates, ...(presharedKey === undefined ? {} : { presharedKey }) });
       return Promise.resolve(record);
     },
     removePeer(name) {
@@ -288,9 +288,10 @@ Deno.test("admin: peers are added, listed and removed; what is wrong is named", 
     const added = await ask("/v1/peers", post(JSON.stringify({ name: "phone", publicKey: KEY })));
     assertEquals([added.status, added.json.name, added.json.publicKey], [201, "phone", KEY]);
     assertEquals((await ask("/v1/peers")).json[0].name, "phone");
-    const guarded = { name: "desk", publicKey: KEY, presharedKey: KEY };
+    const guarded = { name: "desk", publicKey: KEY, presharedKey: KEY, rateDownBps: 50e6, rateUpBps: 64_000 };
     assertEquals((await ask("/v1/peers", post(JSON.stringify(guarded)))).status, 201);
-    assertEquals(deps.records.pop()?.presharedKey, KEY);
+    const { presharedKey, rateDownBps, rateUpBps } = deps.records.pop()!;
+    assertEquals([presharedKey, rateDownBps, rateUpBps], [KEY, 50e6, 64_000]);
 
     const mistakes: [body: string, status: number, field: string][] = [
       [JSON.stringify({ name: "phone" }), 409, "name"],
@@ -302,6 +303,8 @@ Deno.test("admin: peers are added, listed and removed; what is wrong is named", 
       [JSON.stringify({ name: "x", publicKey: "short" }), 400, "publicKey"],
       [JSON.stringify({ name: "x", publicKey: KEY.replace("U=", "V=") }), 400, "publicKey"],
       [JSON.stringify({ name: "x", presharedKey: "short" }), 400, "presharedKey"],
+      [JSON.stringify({ name: "x", rateDownBps: 63_999 }), 400, "rateDownBps"],
+      [JSON.stringify({ name: "x", rateUpBps: "9M" }), 400, "rateUpBps"],
       [JSON.stringify({ name: "x", pubKey: KEY }), 400, "pubKey"],
       ["[]", 400, "name"],
       ["7", 400, "body"],

@@ -45,6 +45,8 @@ Deno.test("peers: of 2000 only what differs is told, one that is added, changed 
       { name: "another" },
       { allowedIps: ["10.66.99.1/32"] },
       { presharedKey: keyOf(7) },
+      { rateDownBps: 1e6 },
+      { rateUpBps: 1e6 },
     ]
   ) {
     const changed = { ...RECORDS[5], ...other };
