@@ -94,6 +94,16 @@ export class PathRate {
     return STATE_NAMES[this.bbr.state];
   }
 
+  /** The rate that the path has shown, bytes a second; 0 before it has shown one. */
+  get foundBytesPerS(): number {
+    return this.bbr.isFullBwReached ? this.bbr.bw : 0;
+  }
+
+  /** The least round trip of the last ten to twenty seconds, microseconds; Infinity before the first report. */
+  get leastRttUs(): number {
+    return Math.min(this.#leastUs, this.#leastBeforeUs);
+  }
+
   /** When the path becomes idle, microseconds, if no packet waits until then. */
   get idleUs(): number {
     return this.busyUs + IDLE_US;
