@@ -7,7 +7,7 @@
  * Keeps PROTOCOL R100.
  * Long because places, lines and tins are columns that every operation on a packet touches together.
  */
-import { CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
+import { CLASS_BULK, CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
 import { Timers } from "../session/timers.ts";
 import { type Arena, NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
@@ -35,6 +35,11 @@ const LATE_US = 10_000, SILENCE_US = 1000, SLEEP_US = 500;
 const REAL_AHEAD_US = 5000;
 /** A line that sent nothing for IDLE_US (microseconds) may be given to another peer; each search looks at RECLAIM_LOOKS lines. */
 const IDLE_US = 1_000_000, RECLAIM_LOOKS = 8;
+/**
+ * By how much longer than others a transfer may wait: only other transfers wait behind it, and with no more queue than CoDel's 5 ms one flow
+ * of CUBIC over 60 ms of round trip leaves an eighth of the line idle (bench/docs/queue.md).
+ */
+const BULK_PATIENCE = 4;
 /** A full packet's bytes: with less left in its queue, a flow loses none (RFC 8289 §5.4). */
 const FULL_PACKET_BYTES = 1514;
 
@@ -469,7 +474,8 @@ export class Queues implements FlowOwner {
       return this.#lose(place, "queue_stale");
     }
     const isShort = this.#tins.bytes[flow] < FULL_PACKET_BYTES;
-    if (!this.#codel.drops(flow, waitedUs, isShort, nowUs)) return false;
+    const countedUs = trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs;
+    if (!this.#codel.drops(flow, countedUs, isShort, nowUs)) return false;
     if (this.#o.ecn && markCe(this.#arena.view, this.#offset[place])) {
       this.#o.marked();
       return false;
