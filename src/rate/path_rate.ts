@@ -123,9 +123,9 @@ export class PathRate {
     return this.bbr.isFullBwReached ? this.bbr.bw : 0;
   }
 
-  /** The least round trip of the last ten to twenty seconds, microseconds; Infinity before the first report. */
+  /** The least round trip of the last ten seconds, microseconds; Infinity before the first report. */
   get leastRttUs(): number {
-    return Math.min(this.#leastUs, this.#leastBeforeUs);
+    return this.bbr.minRttUs;
   }
 
   /** When the path becomes idle, microseconds, if no packet waits until then. */

@@ -82,7 +82,7 @@ export interface PathEstimate {
   state: string;
   /** Bits a second; absent before the path has shown its rate. */
   bps?: number;
-  /** The least round trip of the last ten seconds or so, and what the last report shows above it: a queue on the path. */
+  /** The least round trip of the last ten seconds, and what the last report shows beyond the path's length: a queue on it. */
   leastRttMs?: number;
   queueMs: number;
 }
