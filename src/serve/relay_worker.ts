@@ -321,11 +321,12 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
     return null;
   }
   const nowUs = monotonicUs();
-  const { relay } = running;
+  const { relay, driver } = running;
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),
     applications: relay.applications(nowUs),
+    delays: { queue: relay.queueDelays(), processing: driver.processing.counts(0) },
   };
 }
 

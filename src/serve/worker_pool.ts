@@ -3,6 +3,7 @@
  * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
+import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
 import type { PeerRecord, PeerSnapshot, RelaySnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
@@ -176,6 +177,10 @@ export class WorkerPool {
         .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
+      delays: {
+        queue: addDelays(all.map((snapshot) => snapshot?.delays.queue ?? [])),
+        processing: addDelays(all.map((snapshot) => snapshot?.delays.processing ?? [])),
+      },
     };
   }
 
