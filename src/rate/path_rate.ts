@@ -118,6 +118,16 @@ export class PathRate {
     return STATE_NAMES[this.bbr.state];
   }
 
+  /** The rate that the path has shown, bytes a second; 0 before it has shown one. */
+  get foundBytesPerS(): number {
+    return this.bbr.isFullBwReached ? this.bbr.bw : 0;
+  }
+
+  /** The least round trip of the last ten seconds, microseconds; Infinity before the first report. */
+  get leastRttUs(): number {
+    return this.bbr.minRttUs;
+  }
+
   /** When the path becomes idle, microseconds, if no packet waits until then. */
   get idleUs(): number {
     return this.busyUs + IDLE_US;
