@@ -51,6 +51,7 @@ import {
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
   FEATURE_REED_SOLOMON,
+  FEATURE_REQUESTS,
   FEATURE_RESUMPTION,
   FEATURE_SLIDING_WINDOW,
   type Parameters,
@@ -203,7 +204,8 @@ export class Tunnel {
       trusted: options.trusted ?? [],
       features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
         (options.lz4 === undefined ? 0 : FEATURE_LZ4) |
-        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES),
+        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES) |
+        (options.repair?.isAsking ? FEATURE_REQUESTS : 0),
       repair: options.repair,
       say: (peer) => this.say(peer),
       givesTickets,
