@@ -124,6 +124,11 @@ const QUEUES_ENTRIES = {
   packets: v.optional(wholeNumber(64, 4096)),
 };
 
+const HEADERS_ENTRIES = {
+  enabled: v.optional(flag),
+  contexts: v.optional(wholeNumber(64, 65_536)),
+};
+
 const CLASSES_ENTRIES = {
   rules: v.optional(v.pipe(
     list('a list of rules such as ["game port=27015-27030"]'),
@@ -161,6 +166,7 @@ const SECTIONS = {
   fallback: FALLBACK_ENTRIES,
   repair: REPAIR_ENTRIES,
   queues: QUEUES_ENTRIES,
+  headers: HEADERS_ENTRIES,
 };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
@@ -201,6 +207,7 @@ const ENTRIES = {
   enable_priority_scheduler: v.optional(flag),
   congestion_algorithm: v.optional(oneOf(...CONGESTION_ALGORITHMS)),
   queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
+  headers: v.optional(v.strictObject(HEADERS_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
     64,
@@ -316,6 +323,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     enablePriorityScheduler: fromFile.enable_priority_scheduler ?? base.enablePriorityScheduler,
     congestionAlgorithm: fromFile.congestion_algorithm ?? base.congestionAlgorithm,
     queues: queuesOf(fromFile.queues ?? {}, base.queues),
+    headers: { ...base.headers, ...fromFile.headers },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,

@@ -39,6 +39,7 @@ import { FrameReader } from "./wire/frame.ts";
 import {
   AEAD_CHACHA20_POLY1305,
   FEATURE_COPIES,
+  FEATURE_HEADER_COMPRESSION,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
   FEATURE_REED_SOLOMON,
@@ -189,8 +190,10 @@ export class Tunnel {
       trusted: options.trusted ?? [],
       features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
         (options.lz4 === undefined ? 0 : FEATURE_LZ4) |
+        (options.headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
         (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES),
       repair: options.repair,
+      headerContexts: options.headerContexts,
       say: (peer) => this.say(peer),
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),

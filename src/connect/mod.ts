@@ -69,6 +69,7 @@ this machine is directly connected to, and answers on connections that others op
                         the line's queue in this program, where packets of a game go before those of a transfer; --down
                         tells the relay (OxTunnel)
   --congestion NAME     how the rate of your line is found without --up: bbr_v3 (default), or none (OxTunnel)
+  --no-header-compression  send every packet with all its headers (OxTunnel)
   --no-compression      no compression (OxTunnel): the size of a compressed packet reveals a little of its content
 
 Without root, a proxy and forwarded ports on loopback in place of a device:
@@ -101,7 +102,16 @@ export async function connect(args: string[]): Promise<number> {
       "congestion",
     ],
     lists: ["L", "server", "priority", "rule"],
-    flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
+    flags: [
+      "no-dns",
+      "no-batching",
+      "no-compression",
+      "no-header-compression",
+      "no-repair",
+      "kill-switch",
+      "restore",
+      "json",
+    ],
     words: [0, 1],
   });
   if (flags.help) {
@@ -121,6 +131,7 @@ export async function connect(args: string[]): Promise<number> {
     priorities: readPriorities(lists.priority),
     rules: rules.filter(({ program }) => program === undefined),
     compression: !flags["no-compression"],
+    headers: !flags["no-header-compression"],
     batching: !flags["no-batching"],
     upBytesPerS: readRate("up", values.up),
     downBytesPerS: readRate("down", values.down),

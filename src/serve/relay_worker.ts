@@ -214,6 +214,7 @@ function makeRelay(
     ...kernels,
     lz4: config.enableCompression ? kernels.lz4 : undefined,
     compressionThreshold: config.compressionThreshold,
+    headerContexts: config.headers.enabled ? config.headers.contexts : undefined,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(timeScale),
     privateKey,

@@ -148,8 +148,17 @@ function makeClient(
   invitation: Invitation,
   exit: Exit,
   native: Native | string,
-  { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair }:
-    PlaneWishes,
+  {
+    priorities,
+    rules,
+    compression,
+    headers,
+    batching,
+    upBytesPerS,
+    downBytesPerS,
+    congestionAlgorithm,
+    repair,
+  }: PlaneWishes,
   arena: Arena,
   metrics: Metrics,
 ): Client {
@@ -173,6 +182,7 @@ function makeClient(
         ...(compression ? { lz4: suite.makeLz4() } : {}),
         ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
         compressionThreshold: DEFAULTS.compressionThreshold,
+        headerContexts: headers ? DEFAULTS.headers.contexts : undefined,
       }
       : {}),
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
