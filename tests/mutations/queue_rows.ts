@@ -175,7 +175,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   {
     file: "src/rate/path_rate.ts",
     from: "if (isChanging) bbr.onQueue(rate, bytesPerS, hasStood >= LASTING_US, nowUs);",
-    to: "",
+    to: "if (isChanging) {}",
     tests: PATH,
     note: "a standing queue is no signal",
   },
