@@ -1,7 +1,8 @@
 /**
  * The configuration: TOML text and environment in, one deep-frozen Config out; every key's bounds live here and its default in
  * config/defaults.ts. Invariant: a Config that `parseConfig` returns is fully checked, so its users check nothing. Reads no file
- * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
+ * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine. Long because every key
+ * has its line in the schema and in the join of file and defaults, side by side.
  */
 import * as v from "valibot";
 import {

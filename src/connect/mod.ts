@@ -127,17 +127,7 @@ export async function connect(args: string[]): Promise<number> {
   const scope = await readScope(values);
   const trusted = readTrusted(values.trusted);
   const rules = readRules(lists.rule);
-  const wishes: PlaneWishes = {
-    priorities: readPriorities(lists.priority),
-    rules: rules.filter(({ program }) => program === undefined),
-    compression: !flags["no-compression"],
-    headers: !flags["no-header-compression"],
-    batching: !flags["no-batching"],
-    upBytesPerS: readRate("up", values.up),
-    downBytesPerS: readRate("down", values.down),
-    congestionAlgorithm: readCongestion(values.congestion),
-    repair: readRepair(values.repair, flags["no-repair"]),
-  };
+  const wishes = readWishes(values, lists.priority, rules, flags);
   const apps = [...readAppPriorities(lists.priority), ...programsOf(rules)];
   const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
   checkIncluded(scope, given.invitation);
@@ -162,6 +152,26 @@ export async function connect(args: string[]): Promise<number> {
     { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], wishes, apps },
     view,
   );
+}
+
+/** What the person wishes for its packets, by the options of the command line. */
+function readWishes(
+  values: Record<string, string | undefined>,
+  priorities: string[],
+  rules: ReturnType<typeof readRules>,
+  flags: Record<string, boolean>,
+): PlaneWishes {
+  return {
+    priorities: readPriorities(priorities),
+    rules: rules.filter(({ program }) => program === undefined),
+    compression: !flags["no-compression"],
+    headers: !flags["no-header-compression"],
+    batching: !flags["no-batching"],
+    upBytesPerS: readRate("up", values.up),
+    downBytesPerS: readRate("down", values.down),
+    congestionAlgorithm: readCongestion(values.congestion),
+    repair: readRepair(values.repair, flags["no-repair"]),
+  };
 }
 
 async function needRoot(what: string): Promise<void> {

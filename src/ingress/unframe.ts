@@ -22,6 +22,7 @@ import {
 } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
+import type { Headers } from "../session/oxtunnel/subjects/headers.ts";
 import { controlPrice } from "../session/oxtunnel/control_budget.ts";
 import type { IngressContext } from "./context.ts";
 import {
@@ -104,25 +105,21 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       else if (!sessions.budget.pay(id, controlPrice(controlKind(view, frames.at)), nowUs)) {
         metrics.drop(DROP.control_flood);
       } else if (rest.onControl(burst, row, frames.at, frames.length, nowUs)) isHeard = true;
-    } else if (
-      kind === FRAME_PACKET || (kind === FRAME_LZ4 && takesLz4) ||
-      (kind === FRAME_HEADER_COMPRESSED && headers !== undefined)
-    ) {
+    } else if (holdsPacket(kind, takesLz4, headers)) {
       isHeard = true;
       if (symbolAt === NONE) {
         symbolAt = frames.headAt;
         isKnown = repair?.packetsReceived(arena, symbolAt, end - symbolAt, counter[row]) === false;
       }
       if (isKnown) continue;
-      let front = 0;
-      if (kind === FRAME_HEADER_COMPRESSED) {
-        front = takeDefinition(view, frames.at, frames.length, counter[row], headers!.expander);
-        if (front < 0) {
-          metrics.drop(DROP.malformed_inner);
-          continue;
-        }
-        if (front > 0) kind = FRAME_PACKET;
+      const front = kind === FRAME_HEADER_COMPRESSED
+        ? takeDefinition(view, frames.at, frames.length, counter[row], headers!.expander)
+        : 0;
+      if (front < 0) {
+        metrics.drop(DROP.malformed_inner);
+        continue;
       }
+      if (front > 0) kind = FRAME_PACKET;
       const at = frames.at + front, bytes = frames.length - front;
       if (packetAt === NONE) {
         packetKind = kind;
@@ -146,9 +143,28 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     next[row] = DONE;
     return;
   }
-  if (packetKind === FRAME_LZ4) decompressInPlace(burst, row, packetAt, packetBytes, context);
-  else if (packetKind === FRAME_HEADER_COMPRESSED) {
-    expandInPlace(burst, row, packetAt, packetBytes, counter[row], headers!.expander);
-  } else leaveInPlace(burst, row, packetAt, packetBytes);
+  placeFirst(burst, row, packetKind, packetAt, packetBytes, headers, context);
   if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(owner));
+}
+
+/** Whether frames of this kind hold a packet, and were agreed on. */
+function holdsPacket(kind: number, takesLz4: boolean, headers: Headers | undefined): boolean {
+  if (kind === FRAME_HEADER_COMPRESSED) return headers !== undefined;
+  return kind === FRAME_PACKET || (kind === FRAME_LZ4 && takesLz4);
+}
+
+/** Makes the datagram's first packet the row's packet, whatever its frame was. */
+function placeFirst(
+  burst: Burst,
+  row: number,
+  kind: number,
+  at: number,
+  bytes: number,
+  headers: Headers | undefined,
+  context: IngressContext,
+): void {
+  if (kind === FRAME_LZ4) decompressInPlace(burst, row, at, bytes, context);
+  else if (kind === FRAME_HEADER_COMPRESSED) {
+    expandInPlace(burst, row, at, bytes, burst.counter[row], headers!.expander);
+  } else leaveInPlace(burst, row, at, bytes);
 }

@@ -18,7 +18,7 @@ export const CONTROL_KEY_EXCHANGE = 0x08;
 export const CONTROL_CLOSE = 0x09;
 export const CONTROL_ACK = 0x0a;
 /** Definitions of header contexts that have come. */
-export const CONTROL_CONTEXTS = 0x0b;
+export const CONTROL_CONTEXTS = 0x0d;
 /** Kinds from here to 0x3f carry a sequence number and are repeated until they are acknowledged. */
 export const FIRST_RELIABLE = 0x20;
 export const CONTROL_HINT = 0x20;

@@ -4,7 +4,7 @@
  * rebuilt from them. Invariant: of each context's number the last two definitions are kept, and a short packet belongs to
  * the newest one that came in an earlier datagram; memory is bounded by the numbers and by a budget that all sessions
  * share. A definition without room is read as a packet, and not acknowledged.
- * Keeps PROTOCOL R112 and R113.
+ * Keeps PROTOCOL R107 and R108.
  */
 import { CONTEXTS_MAX, DEFINITION_BYTES, SHORT_NUMBERS } from "./shrinker.ts";
 import { LINE_BYTES, PROFILE_RTP, Template } from "./template.ts";

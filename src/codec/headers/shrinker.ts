@@ -4,7 +4,7 @@
  * and what a packet becomes. Invariant: a packet is shortened only by a definition that the other end has acknowledged,
  * and a context's number serves another flow only under another generation; memory is fixed. A flow whose headers change
  * gets a second context, and keeps the first until the second is acknowledged.
- * Keeps PROTOCOL R110.
+ * Keeps PROTOCOL R105.
  */
 import { IPV4_HEADER_BYTES, IPV6_HEADER_BYTES, PROTOCOL_TCP, PROTOCOL_UDP } from "../../wire/inner.ts";
 import {
@@ -15,6 +15,7 @@ import {
   PROFILE_RTP,
   PROFILE_TCP,
   PROFILE_UDP,
+  RTP_BYTES,
   Template,
 } from "./template.ts";
 
@@ -36,6 +37,8 @@ const BUCKETS = 256;
 const CANDIDATE_PACKETS = 3;
 /** Packets in a row that do not fit a context before the flow gets another. */
 const MISSES_MAX = 3;
+/** RTP packets in a row that carried their time stamp before the flow gets another line; and octets of such fields. */
+const OFF_LINE_MAX = 50, OFF_LINE_BYTES = 6;
 /** A definition goes at most this often; without an acknowledgment the flow rests for a while, microseconds. */
 const DEFINE_US = 10_000, ATTEMPTS_MAX = 30, REST_US = 30_000_000;
 /** A context whose flow was silent for this long may go to another flow, microseconds. */
@@ -55,6 +58,8 @@ class Context {
   defineUs = 0;
   attempts = 0;
   misses = 0;
+  /** Packets in a row whose RTP time stamp was off the line. */
+  offLine = 0;
 }
 
 export class Shrinker {
@@ -112,7 +117,10 @@ export class Shrinker {
   /** Contexts that shorten packets now. */
   get known(): number {
     let known = 0;
-    for (const context of this.#contexts) if (context?.isKnown && context.bucket >= 0) known++;
+    for (let i = 0; i < CONTEXTS_MAX; i++) {
+      const context = this.#contexts[i];
+      if (context?.isKnown && context.bucket >= 0) known++;
+    }
     return known;
   }
 
@@ -143,8 +151,16 @@ export class Shrinker {
     context.usedUs = nowUs;
     const numberBytes = number < SHORT_NUMBERS ? 1 : 2;
     const bytes = template.shorten(view, at, length, fields, numberBytes);
-    const isWorn = bytes < 0 ? ++context.misses >= MISSES_MAX : template.isWorn(view, at);
-    if (bytes >= 0) context.misses = 0;
+    if (bytes < 0) context.misses++;
+    else {
+      context.misses = 0;
+      if (template.profile === PROFILE_RTP) {
+        this.#noteRtp(view, at + template.headerBytes - RTP_BYTES, at + length, context.bucket);
+      }
+      context.offLine = template.profile === PROFILE_RTP && bytes >= OFF_LINE_BYTES ? context.offLine + 1 : 0;
+    }
+    const isWorn = context.misses >= MISSES_MAX || context.offLine >= OFF_LINE_MAX ||
+      template.isWorn(view, at);
     if (isWorn && mayDefine && this.#define(view, at, length, context.bucket, nowUs) === DEFINED) {
       return DEFINED;
     }
@@ -189,7 +205,11 @@ export class Shrinker {
       }
       if (nowUs - context.usedUs < IDLE_US) return BARE;
     }
-    if (nowUs < this.#restUntilUs[bucket] || !this.#isCandidate(view, at, length, bucket)) return BARE;
+    if (nowUs < this.#restUntilUs[bucket]) return BARE;
+    const known = this.#known[bucket], old = known === 0 ? undefined : this.#contexts[known - 1]!.template;
+    // A flow that has a context is no candidate any more; of RTP its last packets have shown the stride.
+    if (old?.isFlowOf(view, at)) this.#rtpStride[bucket] ||= old.stride;
+    else if (!this.#isCandidate(view, at, length, bucket)) return BARE;
     const free = number >= 0 ? number : this.#freeNumber(nowUs);
     if (free < 0) return BARE;
     const context = this.#contexts[free] ??= new Context();
@@ -206,6 +226,7 @@ export class Shrinker {
     context.attempts = 0;
     context.defineUs = 0;
     context.misses = 0;
+    context.offLine = 0;
     this.#next[bucket] = free + 1;
     this.#packets[bucket] = 0;
     return this.#defineAgain(view, at, context, free, length, nowUs);

@@ -4,7 +4,7 @@
  * others travel. A template is read from one whole packet, the definition. Invariant: `rebuild` makes of a short packet
  * that `shorten` made exactly the packet that went in, but for the identification of an IPv4 packet with DF; a packet that
  * could not come back so is not shortened. There is no state that a packet changes, so loss and reordering damage nothing.
- * Keeps PROTOCOL R111.
+ * Keeps PROTOCOL R106.
  */
 import {
   foldSum,
@@ -22,7 +22,7 @@ const PROFILES = 3;
 /** Set in a definition whose short packets carry UDP's checksum, because it is not worth computing twice. */
 export const CHECKSUM_TRAVELS = 4;
 
-const RTP_BYTES = 12;
+export const RTP_BYTES = 12;
 const TCP_BYTES = 20;
 const TIMESTAMP_OPTION_BYTES = 12;
 /** No-operation twice, then the time stamps option of 10 octets (RFC 7323 3.2). */
