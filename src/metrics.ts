@@ -104,6 +104,13 @@ export const COUNTER_NAMES = [
   "repair_bytes_sent",
   "reported_repaired",
   "reported_unrepaired",
+  "requests_sent",
+  "requests_answered",
+  "requests_late",
+  "requests_useless",
+  "requests_received",
+  "answers_sent",
+  "answers_refused",
   "size_probes_sent",
   "icmp_errors_sent",
   "packets_compressed",
@@ -132,11 +139,13 @@ export const COUNTER_NAMES = [
   "sending_spaced",
   "sending_window",
   "sending_block",
+  "sending_request",
   "receiving_none",
   "receiving_copy",
   "receiving_spaced",
   "receiving_window",
   "receiving_block",
+  "receiving_request",
 ] as const;
 
 export type CounterName = (typeof COUNTER_NAMES)[number];

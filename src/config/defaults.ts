@@ -28,6 +28,8 @@ export const DEFAULTS: Config = deepFreeze<Config>({
     trafficAware: true,
     proactive: true,
     predictor: "default",
+    requests: true,
+    targetPercent: 0.1,
   },
   enablePriorityScheduler: true,
   congestionAlgorithm: "bbr_v3",

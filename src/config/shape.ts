@@ -55,6 +55,10 @@ export interface RepairConfig {
   /** Whether repair rises with predicted losses, and the predictor. */
   readonly proactive: boolean;
   readonly predictor: (typeof REPAIR_PREDICTOR_NAMES)[number];
+  /** Whether lost packets are asked for and sent again. */
+  readonly requests: boolean;
+  /** Packets out of a hundred that may stay lost: repair aims at no less. */
+  readonly targetPercent: number;
   /** The delay after which a packet is of no use. */
   readonly gameDeadlineMs: number;
   readonly voiceDeadlineMs: number;
