@@ -213,6 +213,11 @@ ${
     return made ? { ...record, privateKey: keyToText(made) } : record;
   }
 
+  /** Whether every Worker's loop turns and the device is there. */
+  get isHealthy(): boolean {
+    return this.#health().ok;
+  }
+
   #health(): Health {
     const reasons = this.#pool.faults();
     return { ok: reasons.length === 0, reasons };
