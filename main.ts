@@ -4,6 +4,7 @@
  */
 import project from "./deno.json" with { type: "json" };
 import { CommandError, UsageError } from "./src/process/help.ts";
+import { permittedLine } from "./src/process/permitted_line.ts";
 import { ConfigError, nearest } from "./src/config.ts";
 
 const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard and OxTunnel devices, on one UDP port.
@@ -50,12 +51,12 @@ async function main([subcommand, ...args]: string[]): Promise<number> {
           : `did you mean "${near}"?`),
     );
   } catch (error) {
-    return explain(error);
+    return explain(error, subcommand, args);
   }
 }
 
 /** Expected failures get their sentence; anything else is a defect and keeps its stack. */
-function explain(error: unknown): number {
+function explain(error: unknown, subcommand: string, args: string[]): number {
   if (error instanceof UsageError) {
     console.error(`oxrelay: ${error.message}`);
     return 2;
@@ -63,9 +64,13 @@ function explain(error: unknown): number {
   if (error instanceof ConfigError || error instanceof CommandError) {
     console.error(error.message);
   } else if (error instanceof Deno.errors.NotCapable) {
+    const line = permittedLine(subcommand, args, error.message, project.permissions);
     console.error(
-      `Deno's permissions forbid this: ${error.message}. The tasks in deno.json allow the project's own ` +
-        "directory and loopback only; for other places run main.ts with the wider permission.",
+      `Deno's permissions forbid this: ${error.message.replace(/, run again .*/, "")}. ` +
+        (line === undefined
+          ? "The tasks in deno.json allow the project's own directory and loopback only; for other places run " +
+            "main.ts with the wider permission."
+          : `The tasks in deno.json allow the project's own directory only; in that directory this line may:\n  ${line}`),
     );
   } else if (error instanceof Error && /\(os error \d+\)/.test(error.message)) {
     console.error(error.message); // the system's own words, with the path

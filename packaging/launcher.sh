@@ -58,7 +58,7 @@ allow "$root"
 allow "$state"
 allow "$config"
 allow /etc/oxrelay
-[ "$PWD" = / ] || allow "$PWD"
+if [ "$PWD" = / ]; then allow /oxrelay.toml; else allow "$PWD"; fi
 [ -z "${OXRELAY_CONFIG-}" ] || allow "$OXRELAY_CONFIG"
 write=$state
 previous=

@@ -80,6 +80,7 @@ const DESTINATION_ENTRIES = {
   allow_private: v.optional(flag),
   allow_peers: v.optional(flag),
   allow_speedtest: v.optional(flag),
+  port_mappings: v.optional(wholeNumber(0, 256)),
   allow: v.optional(networks(
     "192.168.1.0/24",
     256,
@@ -339,6 +340,7 @@ function destinationsOf(
     allowPrivate: said.allow_private ?? base.allowPrivate,
     allowPeers: said.allow_peers ?? base.allowPeers,
     allowSpeedtest: said.allow_speedtest ?? base.allowSpeedtest,
+    portMappings: said.port_mappings ?? base.portMappings,
     allow: [...said.allow ?? base.allow],
     deny: [...said.deny ?? base.deny],
   };

@@ -6,13 +6,16 @@
 import { parseArgs } from "@std/cli";
 import { dirname, resolve } from "node:path";
 import { createHash } from "node:crypto";
-import project from "../deno.json" with { type: "json" };
 import { readTasks, renderLauncher, renderManual } from "./package_parts.ts";
-import npmPackage from "../packaging/npm.json" with { type: "json" };
 
 const ROOT = new URL("..", import.meta.url).pathname;
+async function readJson(path: string): Promise<unknown> {
+  return JSON.parse(await Deno.readTextFile(`${ROOT}${path}`));
+}
+
 const TEMPLATES = `${ROOT}packaging`;
-const { version } = project;
+const { version } = await readJson("deno.json") as { version: string };
+const npmPackage = await readJson("packaging/npm.json") as { author: string; dependencies: { deno: string } };
 /** The version of Deno that every package brings. */
 const DENO = npmPackage.dependencies.deno;
 

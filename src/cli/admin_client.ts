@@ -6,7 +6,8 @@
 import { randomBytes } from "node:crypto";
 import { isSameSecret, proofOf } from "../admin/guard.ts";
 import type { Config } from "../config.ts";
-import { adminUrl, readAdminToken } from "../serve/admin_token.ts";
+import { findAdminUrl } from "../serve/admin_address.ts";
+import { readAdminToken } from "../serve/admin_token.ts";
 import { CommandError } from "../process/help.ts";
 
 const TIMEOUT_MS = 5000;
@@ -122,7 +123,7 @@ export async function askRelay(
   body?: unknown,
   timeoutMs = TIMEOUT_MS,
 ): Promise<unknown> {
-  const url = adminUrl(config);
+  const url = await findAdminUrl(config);
   const token = await readAdminToken(config);
   const signal = AbortSignal.timeout(timeoutMs);
   let first: OneConnection | undefined, second: OneConnection | undefined;

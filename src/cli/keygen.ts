@@ -3,6 +3,7 @@
  * no configuration.
  */
 import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
+import { closeStandardOutput } from "../process/secret_output.ts";
 import {
   generatePresharedKey,
   generatePrivateKey,
@@ -17,8 +18,8 @@ const HELP = `Prints a key as 44 characters of base64.
   deno task -q keygen --psk            a preshared key
   deno task -q keygen --public < FILE  the public key of the private key in FILE
 
-Keep a private key unreadable for other users:
-  (umask 077; deno task -q keygen > private.key)
+A file that standard output goes to is closed to other users (mode 0600):
+  deno task -q keygen > private.key
   deno task -q keygen --public < private.key
 `;
 
@@ -32,6 +33,8 @@ export async function keygen(args: string[]): Promise<number> {
     return 0;
   }
   if (flags.public && flags.psk) throw new UsageError("--public and --psk exclude each other");
+  const closed = flags.public ? undefined : closeStandardOutput();
+  if (closed !== undefined) console.error(closed);
   if (flags.psk) {
     console.log(keyToText(generatePresharedKey()));
   } else if (flags.public) {

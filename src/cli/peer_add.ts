@@ -5,6 +5,7 @@
  */
 import { type Config, type Environment, parseEndpoint } from "../config.ts";
 import { ENDPOINTS_MAX, formatInvitation, parseInvitation } from "../connect/invitation.ts";
+import { readRate } from "../connect/options.ts";
 import { fileError } from "../process/file_errors.ts";
 import { CommandError, loadConfig, readCommandLine, UsageError } from "../process/help.ts";
 import {
@@ -15,32 +16,38 @@ import {
   publicKeyOf,
   unusableKey,
 } from "../process/keys_text.ts";
+import { closeStandardOutput } from "../process/secret_output.ts";
 import { loadIdentity, networkOf } from "../serve/identity.ts";
 import { openStore, type PeerStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { NoRelayError, RefusedError } from "./admin_client.ts";
 import { chooseEndpoint, renderClientConfig } from "./client_config.ts";
 import { invitedFallback } from "./fallback_invited.ts";
-import { renderQr } from "./qr.ts";
+import { fitQr } from "./qr.ts";
 import { addByRelay, explainUntold, removeByRelay, tellRelay } from "./relay_peers.ts";
 
 const ADD_HELP = `Adds a peer and prints the WireGuard config that its device loads unchanged.
 
   deno task peer add phone                          scan the QR code with the WireGuard app
-  deno task -q peer add laptop --no-qr > laptop.conf     then: wg-quick up ./laptop.conf
+  deno task peer add laptop --out laptop.conf       a file that only you may read; then: wg-quick up ./laptop.conf
   deno task peer add router --public-key KEY        the device keeps its own private key
   deno task peer add --oxtunnel desk                one line, to paste into "deno task connect" on the device
 
   --public-key KEY      the device's public key (44 characters of base64); without it a key pair is made
   --psk                 add a preshared key
+  --rate-down RATE, --rate-up RATE   the most that the device is sent, and may send: 50M, 900k or bits a second; give a little less
+                        than its line takes, and transfers delay its games and calls no more (default: no limit)
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config); with --oxtunnel
                         several, or a list with commas: relays with this key and these peers; the device uses the nearest
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
+  --no-dns              leave the resolvers out of the config: wg-quick without resolvconf (Debian) refuses such a line
   --oxtunnel            print one line for "deno task connect", this program's client, in place of the WireGuard config; the
                         line includes the address over TLS when the relay's configuration has a [fallback]
   --qr, --no-qr         print a QR code: always, never (default: when standard output is a terminal)
   --config FILE         the relay's configuration (default oxrelay.toml)
 `;
+
+type PeerRates = Pick<PeerRecord, "rateDownBps" | "rateUpBps">;
 
 interface Wishes {
   name: string;
@@ -50,16 +57,19 @@ interface Wishes {
   out: string | undefined;
   config: string | undefined;
   hasPsk: boolean;
+  rates: PeerRates;
   isOxtunnel: boolean;
   wantsQr: boolean;
+  /** Whether the config names no resolvers. */
+  isWithoutDns: boolean;
 }
 
 /** What the command line asks for; undefined for --help. Throws UsageError. */
 function readWishes(args: string[]): Wishes | undefined {
   const { words: [name], values, lists, flags } = readCommandLine(args, {
-    values: ["public-key", "config", "out"],
+    values: ["public-key", "config", "out", "rate-down", "rate-up"],
     lists: ["endpoint"],
-    flags: ["psk", "qr", "no-qr", "oxtunnel"],
+    flags: ["psk", "qr", "no-qr", "no-dns", "oxtunnel"],
     words: [1, 1],
   });
   if (flags.help) return undefined;
@@ -84,9 +94,21 @@ function readWishes(args: string[]): Wishes | undefined {
     out: values.out,
     config: values.config,
     hasPsk: flags.psk,
+    rates: readPeerRates(values),
     isOxtunnel: flags.oxtunnel,
+    isWithoutDns: flags["no-dns"],
     // Without its private key a config is of no use to a phone.
-    wantsQr: publicKey === undefined && (flags.qr || (Deno.stdout.isTerminal() && !flags["no-qr"])),
+    wantsQr: publicKey === undefined &&
+      (flags.qr || (Deno.stdout.isTerminal() && values.out === undefined && !flags["no-qr"])),
+  };
+}
+
+/** The rates that the options name, bits a second. Throws UsageError. */
+function readPeerRates(values: Record<string, string | undefined>): PeerRates {
+  const down = readRate("rate-down", values["rate-down"]), up = readRate("rate-up", values["rate-up"]);
+  return {
+    ...(down === undefined ? {} : { rateDownBps: Math.round(8 * down) }),
+    ...(up === undefined ? {} : { rateUpBps: Math.round(8 * up) }),
   };
 }
 
@@ -117,6 +139,7 @@ export async function add(args: string[], env: Environment): Promise<number> {
       name: wishes.name,
       publicKey: wishes.publicKey ?? keyToText(publicKeyOf(privateKey!)),
       ...(presharedKey === undefined ? {} : { presharedKey: keyToText(presharedKey) }),
+      ...wishes.rates,
     }, privateKey !== undefined);
     const { record } = added;
     const clientConfig = renderClientConfig({
@@ -124,11 +147,13 @@ export async function add(args: string[], env: Environment): Promise<number> {
       privateKey: privateKey && keyToText(privateKey),
       relayPublicKey,
       endpoint: endpoint.text,
-      config,
+      config: wishes.isWithoutDns ? { ...config, dns: [] } : config,
     });
     privateKey?.fill(0);
     presharedKey?.fill(0);
     texts = { clientConfig, invitation: await inviting(wishes, config, endpoint.text, clientConfig) };
+    const closed = out === undefined && privateKey !== undefined ? closeStandardOutput() : undefined;
+    if (closed !== undefined) console.error(closed);
     // This is the only copy of the private key.
     await writeAll(out ?? Deno.stdout, wishes.isOxtunnel ? `${texts.invitation}\n` : clientConfig);
   } catch (error) {
@@ -156,7 +181,7 @@ async function addPeer(
   config: Config,
   store: PeerStore,
   network: string,
-  peer: { name: string; publicKey: string; presharedKey?: string },
+  peer: Omit<PeerRecord, "allowedIps" | "created">,
   isKeyFresh: boolean,
 ): Promise<Added> {
   const isIt = ({ name, publicKey }: PeerRecord) => name === peer.name && publicKey === peer.publicKey;
@@ -209,15 +234,15 @@ async function inviting(
 function explain(wishes: Wishes, texts: Texts, record: PeerRecord, note: string | undefined): void {
   const { name, out, isOxtunnel } = wishes;
   if (wishes.wantsQr && isOxtunnel) {
-    console.log(`\n${renderQr(texts.invitation!)}`);
+    const isShown = showQr(texts.invitation!);
     console.error(
-      'Paste the line, or what a camera makes of the code, when "deno task connect" asks for it.',
+      `Paste the line${
+        isShown ? ", or what a camera makes of the code," : ""
+      } when "deno task connect" asks for it.`,
     );
   } else if (wishes.wantsQr) {
-    console.log(`\n${renderQr(texts.clientConfig)}`);
-    console.error(
-      'In the WireGuard app: "+", "Create from QR code". For "deno task connect" paste this instead:',
-    );
+    if (showQr(texts.clientConfig)) console.error('In the WireGuard app: "+", "Create from QR code".');
+    console.error('For "deno task connect" paste this instead:');
     console.log(`\n${texts.invitation}\n`);
   }
   console.error(`Peer "${name}" is stored with ${record.allowedIps.join(" and ")}.`);
@@ -226,6 +251,15 @@ function explain(wishes: Wishes, texts: Texts, record: PeerRecord, note: string 
   if (wishes.publicKey !== undefined) {
     console.error("Replace the line about PrivateKey by the device's own private key.");
   }
+}
+
+/** Prints the QR code where it fits the terminal, and what to know about it; false where it does not fit. */
+function showQr(text: string): boolean {
+  const size = Deno.stdout.isTerminal() ? Deno.consoleSize() : { columns: 0, rows: 0 };
+  const { code, note } = fitQr(text, size);
+  if (code !== undefined) console.log(`\n${code}`);
+  if (note !== undefined) console.error(note);
+  return code !== undefined;
 }
 
 /** Says whether a running relay serves the peer; the result is the exit code. */

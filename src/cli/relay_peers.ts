@@ -7,7 +7,7 @@ import type { Config } from "../config.ts";
 import { CommandError } from "../process/help.ts";
 import { recordMistake } from "../serve/peers_file.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
-import { adminUrl } from "../serve/admin_token.ts";
+import { adminUrl } from "../serve/admin_address.ts";
 import { askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
 
 /**
@@ -24,7 +24,7 @@ const CONFLICT = 409;
  */
 export async function addByRelay(
   config: Config,
-  peer: { name: string; publicKey: string; presharedKey?: string; network: string },
+  peer: Omit<PeerRecord, "allowedIps" | "created"> & { network: string },
 ): Promise<PeerRecord | Error> {
   let reply: unknown;
   try {
@@ -39,9 +39,34 @@ export async function addByRelay(
   if (
     recordMistake(reply) !== undefined || record.publicKey !== peer.publicKey || record.name !== peer.name
   ) {
-    return new CommandError(`${adminUrl(config)} answered with another peer, not as a relay does`);
+    return new CommandError(
+      `${adminUrl(config.metricsListen)} answered with another peer, not as a relay does`,
+    );
   }
   return record;
+}
+
+/**
+ * Has the running relay add forwards to a peer, or take one from it. Returns the peer's record where the relay gives it, or why
+ * the relay was not asked. Throws RefusedError with the relay's words.
+ */
+export async function forwardByRelay(
+  config: Config,
+  name: string,
+  change: { add: string[] } | { remove: string },
+): Promise<PeerRecord | "removed" | Error> {
+  const path = `/v1/peers/${encodeURIComponent(name)}/forwards`;
+  try {
+    if ("remove" in change) {
+      await askRelay(config, "DELETE", `${path}/${encodeURIComponent(change.remove)}`);
+      return "removed";
+    }
+    return await askRelay(config, "POST", path, { forwards: change.add }, ADD_TIMEOUT_MS) as PeerRecord;
+  } catch (error) {
+    if (error instanceof RefusedError) throw error;
+    if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return error;
+    throw error;
+  }
 }
 
 /** Removes a peer by the running relay: "removed", "unknown" there, or why the relay was not asked. Throws RefusedError. */
@@ -77,7 +102,9 @@ export function explainUntold(config: Config, error: unknown): number {
   }
   if (error instanceof Deno.errors.NotCapable) {
     console.error(
-      `A running relay was not told, because this task may not reach ${adminUrl(config)}; send it SIGHUP.`,
+      `A running relay was not told, because this task may not reach ${
+        adminUrl(config.metricsListen)
+      }; send it SIGHUP.`,
     );
     return 0;
   }

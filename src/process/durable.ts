@@ -96,10 +96,11 @@ async function explained<T>(path: string, what: string, act: () => Promise<T>): 
   }
 }
 
-async function removeIfPresent(path: string): Promise<void> {
+/** Removes a file, if there is one. Throws CommandError. */
+export async function removeIfPresent(path: string): Promise<void> {
   try {
     await Deno.remove(path);
   } catch (error) {
-    if (!(error instanceof Deno.errors.NotFound)) throw error;
+    if (!(error instanceof Deno.errors.NotFound)) throw fileError(error, path, "removed");
   }
 }

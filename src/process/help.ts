@@ -104,6 +104,7 @@ export async function loadConfig(
   try {
     text = await Deno.readTextFile(path);
   } catch (error) {
+    if (error instanceof Deno.errors.NotCapable) throw error;
     if (!(error instanceof Deno.errors.NotFound)) {
       throw new ConfigError(`${path}: cannot be read: ${error instanceof Error ? error.message : error}`);
     }

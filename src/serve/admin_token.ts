@@ -1,11 +1,11 @@
 /**
- * Where this machine reaches the admin interface, and its token: what the configuration sets, else `admin.token` in the state
- * directory, which the relay makes at its first start and this machine's `peer` and `status` read. Invariant: the file is whole,
- * 0600, and made once; there is always a token, since an address proves nobody's identity. Never prints the token.
+ * The token of the admin interface: what the configuration sets, else `admin.token` in the state directory, which the relay makes
+ * at its first start and this machine's `peer` and `status` read. Invariant: the file is whole, 0600, and made once; there is
+ * always a token, since an address proves nobody's identity. Never prints the token.
  */
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { type Config, formatEndpoint } from "../config.ts";
+import type { Config } from "../config.ts";
 import { makeStateDirectory, readIfPresent, replaceFile, withLock } from "../process/durable.ts";
 import { CommandError } from "../process/help.ts";
 
@@ -13,12 +13,6 @@ const TOKEN_BYTES = 32;
 
 function pathOf({ stateDir }: Config): string {
   return join(stateDir, "admin.token");
-}
-
-/** The base URL at which this machine reaches the relay's admin interface; wildcards become loopback. */
-export function adminUrl({ metricsListen: { host, port } }: Config): string {
-  const reachable = host === "::" ? "::1" : host === "0.0.0.0" ? "127.0.0.1" : host;
-  return `http://${formatEndpoint({ host: reachable, port })}`;
 }
 
 /** The token for a subcommand that asks the relay; undefined when neither the config nor a relay's first start has set one. Throws CommandError. */

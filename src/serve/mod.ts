@@ -6,7 +6,7 @@ import type { Environment } from "../config.ts";
 import { loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
 import { logger, setupLogging } from "../process/logging.ts";
 import { readSetup, RelayProcess } from "./relay_process.ts";
-import { ServiceManager, serviceWishes } from "./service_manager.ts";
+import { ServiceManager, serviceWishes } from "../process/service_manager.ts";
 
 const HELP =
   `Runs the relay until SIGTERM or Ctrl-C. SIGHUP reloads peers, certificate and the keys marked "(reload)".

@@ -10,8 +10,10 @@ import { type AdminServer, serveAdmin } from "../admin/server.ts";
 import {
   type Config,
   diffConfig,
+  type Endpoint,
   type Environment,
   formatEndpoint,
+  parseEndpoint,
   redactConfig,
   reloadedConfig,
 } from "../config.ts";
@@ -20,12 +22,16 @@ import { generatePrivateKey, keyToText, publicKeyOf } from "../process/keys_text
 import { logger, setLevel } from "../process/logging.ts";
 import { giveBackMemorySoon } from "../process/memory.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
-import { adminUrl, loadAdminToken } from "./admin_token.ts";
+import { adminUrl, forgetAdminAddress, openAdmin, storeAdminAddress } from "./admin_address.ts";
+import { loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
 import { type Identity, loadIdentity, networkOf, resolveTunnelIpv6 } from "./identity.ts";
+import { withForwards, withoutForwards } from "./forwards.ts";
 import { LivePeers } from "./live_peers.ts";
 import { loadAllPeers, openStore } from "./store.ts";
+import { hostOne } from "../wire/address.ts";
+import { PortControl } from "./port_control.ts";
 import type { ReadyMessage } from "./worker_handle.ts";
 import { WorkerPool } from "./worker_pool.ts";
 
@@ -66,6 +72,7 @@ export class RelayProcess {
   readonly #pool: WorkerPool;
   readonly #ready: ReadyMessage;
   readonly #livePeers: LivePeers;
+  readonly #portControl: PortControl;
   readonly #looking: ReturnType<typeof setInterval>;
   #server: AdminServer | undefined;
   #config: Config;
@@ -96,7 +103,7 @@ export class RelayProcess {
       ready.failed.forEach(say);
       giveBackMemorySoon();
       relay = new RelayProcess(setup, doors, pool, ready);
-      relay.#serveAdmin(shares?.adminConnections);
+      await relay.#serveAdmin(shares?.adminConnections);
       return relay;
     } catch (error) {
       if (relay) await relay.stop();
@@ -115,6 +122,13 @@ export class RelayProcess {
     this.#pool = pool;
     this.#ready = ready;
     this.#livePeers = new LivePeers(openStore(setup.config, setup.env, setup.identity), pool);
+    const { ipv4, ipv6 } = tunnelAddresses(setup);
+    this.#portControl = new PortControl({
+      pool,
+      most: () => this.#config.destinations.portMappings,
+      listen: doors.device ? [ipv4, ...(ipv6 === undefined ? [] : [ipv6])] : [],
+      outside: () => outsideAddresses(this.#config),
+    });
     this.#looking = setInterval(() => pool.faults(), HEALTH_MS);
   }
 
@@ -131,7 +145,7 @@ ${
     }  exit          ${this.#ready.exit} (${exitReason})
   public key    ${keyToText(this.#identity.publicKey)}
   peers         ${count}
-  metrics       http://${formatEndpoint(this.#config.metricsListen)}/metrics
+  metrics       http://${formatEndpoint(this.#adminListen)}/metrics
 ` + (count === 0 ? "Next: let a device connect with\n  deno task peer add phone\n" : "");
   }
 
@@ -165,17 +179,27 @@ ${
   async stop(): Promise<void> {
     this.#isDraining = true;
     clearInterval(this.#looking);
+    this.#portControl.close();
     try {
       await this.#pool.stop();
     } finally {
       await this.#server?.shutdown();
+      await forgetAdminAddress(this.#config).catch(() => {}); // the next start does, too
       this.#identity.privateKey.fill(0);
     }
   }
 
-  #serveAdmin(connectionsMax: number | undefined): void {
+  async #serveAdmin(connectionsMax: number | undefined): Promise<void> {
     const app = createAdmin(this.#adminDeps());
-    this.#server = serveAdmin(app, this.#config.metricsListen, logger("admin"), { connectionsMax });
+    const open = (listen: Endpoint) => serveAdmin(app, listen, logger("admin"), { connectionsMax });
+    this.#server = openAdmin(this.#config, open, sayClosed);
+    await storeAdminAddress(this.#config, this.#server.addr, sayClosed);
+  }
+
+  /** Where the admin interface listens. */
+  get #adminListen(): Endpoint {
+    const { metricsListen } = this.#config;
+    return { ...metricsListen, port: this.#server?.addr.port ?? metricsListen.port };
   }
 
   #adminDeps(): AdminDeps {
@@ -193,11 +217,13 @@ ${
       applicationsInMetrics: () => this.#config.classes.applicationsInMetrics,
       config: () => redactConfig(this.#config),
       adminToken: () => this.#adminToken,
-      url: () => adminUrl(this.#config),
+      url: () => adminUrl(this.#adminListen),
       reload: () => this.reload(),
       network: () => networkOf(this.#config, this.#identity.publicKey),
       addPeer: (peer) => this.#addPeer(peer),
       removePeer: (name) => this.#livePeers.remove(name),
+      addForwards: (name, forwards) => this.#addForwards(name, forwards),
+      removeForward: (name, forward) => this.#removeForward(name, forward),
       health: () => this.#health(),
       ready: () => this.#readiness(),
     };
@@ -218,6 +244,20 @@ ${
     return this.#health().ok;
   }
 
+  async #addForwards(name: string, forwards: string[]) {
+    const edited = await this.#livePeers.edit(name, "forwards", (peer) => withForwards(peer, forwards));
+    if (edited === undefined) return undefined;
+    const { presharedKey: _, ...record } = edited;
+    return record;
+  }
+
+  async #removeForward(name: string, forward: string): Promise<boolean> {
+    const has = this.#pool.peers.some((peer) => peer.name === name && peer.forwards?.includes(forward));
+    if (!has) return false;
+    await this.#livePeers.edit(name, "forwards", (peer) => withoutForwards(peer, [forward]));
+    return true;
+  }
+
   #health(): Health {
     const reasons = this.#pool.faults();
     return { ok: reasons.length === 0, reasons };
@@ -232,6 +272,25 @@ ${
     }
     return { ok: reasons.length === 0, reasons };
   }
+}
+
+/** The relay's own addresses in the tunnel. */
+function tunnelAddresses({ config, identity }: RelaySetup): { ipv4: string; ipv6: string | undefined } {
+  const ipv6 = resolveTunnelIpv6(config, identity.publicKey);
+  return { ipv4: hostOne(config.tunnelIpv4).address, ipv6: ipv6 && hostOne(ipv6).address };
+}
+
+/** Addresses by which the internet reaches this host: the configured one, then those of its interfaces, public ones first. */
+function outsideAddresses({ publicEndpoint, tunName }: Config): string[] {
+  const isPrivate = (address: string) =>
+    /^(10|127|169\.254|192\.168|172\.(1[6-9]|2\d|3[01]))\.|^f[cde]|^::1$/.test(address);
+  const own = Deno.networkInterfaces().filter(({ name }) => name !== tunName).map(({ address }) => address)
+    .filter((address) => !/^127\.|^::1$|^fe80/.test(address));
+  return [
+    ...(publicEndpoint ? [parseEndpoint(publicEndpoint)?.host ?? ""] : []),
+    ...own.filter((address) => !isPrivate(address)),
+    ...own.filter(isPrivate),
+  ];
 }
 
 /** Divides WireGuard's session times for tests; anything but a number of 1 or more is refused. */

@@ -19,6 +19,7 @@ const PACKAGES: Record<string, string> = {
   "prlimit": "util-linux",
   "prometheus": "prometheus",
   "promtool": "prometheus",
+  "script": "bsdutils",
   "setpriv": "util-linux",
   "strace": "strace",
   "sysctl": "procps",

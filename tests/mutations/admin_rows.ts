@@ -85,7 +85,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   {
     file: "src/cli/relay_peers.ts",
     from: 'reply = await askRelay(config, "POST", "/v1/peers", peer, ADD_TIMEOUT_MS);',
-    to: "reply = await Promise.reject<unknown>(new CommandError(adminUrl(config)));",
+    to: "reply = await Promise.reject<unknown>(new CommandError(adminUrl(config.metricsListen)));",
     tests: [CLI],
     note: "peer add reads and writes the store beside a running relay",
   },

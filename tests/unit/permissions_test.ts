@@ -34,7 +34,8 @@ const FOREIGN = {
 /** The sets of the commands that start Workers. */
 const WITH_WORKERS = ["serve", "connect", "speedtest"];
 
-type Granted = Partial<Record<typeof KINDS[number], boolean | string[]>>;
+type Listed = { allow: string[]; deny: string[] };
+type Granted = Partial<Record<typeof KINDS[number], boolean | string[] | Listed>>;
 
 for (const [name, set] of Object.entries<Granted>(project.permissions)) {
   Deno.test(`permissions: the set ${name} grants what it lists and nothing else`, async () => {
@@ -42,12 +43,20 @@ for (const [name, set] of Object.entries<Granted>(project.permissions)) {
     const expected: string[] = [];
     for (const kind of KINDS) {
       const granted = set[kind] ?? [];
-      const names = Array.isArray(granted) ? granted : [];
-      for (const thing of names) {
-        // Deno resolves the paths of a set from deno.json's directory, and a program from PATH.
-        const isFile = kind === "read" || kind === "write" || kind === "ffi";
+      const { allow, deny }: Listed = Array.isArray(granted)
+        ? { allow: granted, deny: [] }
+        : typeof granted === "object"
+        ? granted
+        : { allow: [], deny: [] };
+      // Deno resolves the paths of a set from deno.json's directory, and a program from PATH.
+      const isFile = kind === "read" || kind === "write" || kind === "ffi";
+      for (const thing of allow) {
         questions.push({ name: kind, [WHAT[kind]]: isFile ? resolve(ROOT, thing) : thing });
         expected.push("granted");
+      }
+      for (const thing of deny) {
+        questions.push({ name: kind, [WHAT[kind]]: resolve(ROOT, thing) });
+        expected.push("denied");
       }
       questions.push({ name: kind }, { name: kind, [WHAT[kind]]: FOREIGN[kind] });
       // Without a prompt, "prompt" is a refusal.
