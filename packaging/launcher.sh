@@ -48,6 +48,12 @@ if [ -z "${OXRELAY_CONFIG-}" ] && [ -f "$config/oxrelay.toml" ]; then
   export OXRELAY_CONFIG="$config/oxrelay.toml"
 fi
 
+# The flags of each task in deno.json, put here when the package is made.
+case ${1-} in
+  #TASKS#
+  *) flags= reads= writes= ;;
+esac
+
 # Deno separates paths by commas.
 list=
 allow() {
@@ -67,7 +73,7 @@ for word in "$@"; do
   [ ! -f "$value" ] || allow "$(readlink -f "$value")"
   out=
   case $word in --out=*) out=$value ;; *) [ "$previous" != --out ] || out=$word ;; esac
-  if [ -n "$out" ]; then
+  if [ -n "$out" ] && [ -n "$writes" ]; then
     folder=$(readlink -f "$(dirname "$out")") || { echo "oxrelay: $(dirname "$out"): there is no such folder" >&2; exit 1; }
     allow "$folder"
     write=$write,$folder
@@ -75,12 +81,7 @@ for word in "$@"; do
   previous=$word
 done
 
-# The flags of each task in deno.json, put here when the package is made.
-case ${1-} in
-  #TASKS#
-  *) set -- "$@"; flags= ;;
-esac
-export OXRELAY_STATE_DIR="$state" OXRELAY_COMMAND=oxrelay DENO_DIR="$root/cache" DENO_NO_UPDATE_CHECK=1 DENO_NO_PACKAGE_JSON=1
+export OXRELAY_STATE_DIR="$state" DENO_DIR="$root/cache" DENO_NO_UPDATE_CHECK=1 DENO_NO_PACKAGE_JSON=1
 # shellcheck disable=SC2086 # flags are words
 exec "$deno" run --quiet --no-prompt --cached-only --no-code-cache --config "$root/deno.json" $flags \
-  "--allow-read=${list#,}" "--allow-write=$write" "$root/main.ts" "$@"
+  ${reads:+"--allow-read=${list#,}"} ${writes:+"--allow-write=$write"} "$root/main.ts" "$@"

@@ -8,6 +8,9 @@ export interface Task {
   name: string;
   /** "--allow-read -P=serve", without those that the launcher sets itself. */
   flags: string;
+  /** Whether its permission set may read, and write, some files: the launcher then names an installed program's places. */
+  reads: boolean;
+  writes: boolean;
   help: string;
 }
 
@@ -16,8 +19,9 @@ const COMMON = new Set(["--quiet", "--no-prompt"]);
 
 /** The subcommands of a tree. Throws where one in main.ts has no task. */
 export async function readTasks(root: string): Promise<Task[]> {
-  const { tasks } = JSON.parse(await Deno.readTextFile(`${root}deno.json`)) as {
+  const { tasks, permissions } = JSON.parse(await Deno.readTextFile(`${root}deno.json`)) as {
     tasks: Record<string, string>;
+    permissions: Record<string, Record<string, unknown>>;
   };
   const main = await Deno.readTextFile(`${root}main.ts`);
   return subcommandsOf(main).map((name) => {
@@ -39,7 +43,8 @@ export async function readTasks(root: string): Promise<Task[]> {
       `^  (?:deno task|oxrelay) ${name}\\b(?: \\S+)*? {2,}(.*)$`,
       "m",
     ).exec(main)?.[1] ?? "";
-    return { name, flags: flags.join(" "), help };
+    const set = permissions[/-P=(\S+)/.exec(words)?.[1] ?? ""] ?? {};
+    return { name, flags: flags.join(" "), reads: "read" in set, writes: "write" in set, help };
   });
 }
 
