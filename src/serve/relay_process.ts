@@ -239,6 +239,11 @@ ${
     return made ? { ...record, privateKey: keyToText(made) } : record;
   }
 
+  /** Whether every Worker's loop turns and the device is there. */
+  get isHealthy(): boolean {
+    return this.#health().ok;
+  }
+
   async #addForwards(name: string, forwards: string[]) {
     const edited = await this.#livePeers.edit(name, "forwards", (peer) => withForwards(peer, forwards));
     if (edited === undefined) return undefined;
