@@ -83,6 +83,8 @@ export interface AdminDeps {
   ): Promise<Omit<PeerRecord, "presharedKey"> & { privateKey?: string }>;
   /** False when there is no such peer. */
   removePeer(name: string): Promise<boolean>;
+  /** Milliseconds to a peer and back inside the tunnel; null when it does not answer. False when there is no such peer. */
+  ping(name: string): Promise<number | null | false>;
   /** Whether the relay works: loops turn, the exit is there. */
   health(): Health;
   /** Whether new clients should be sent here; false while starting and draining. */
@@ -148,6 +150,12 @@ export function createAdmin(deps: AdminDeps): Hono {
     if (!name.success) return refuseIssue(c, name.issues[0], "name");
     if (await deps.removePeer(name.output)) return c.body(null, 204);
     return refuse(c, 404, "name", `there is no peer ${name.output}`);
+  });
+  app.post("/v1/peers/:name/ping", async (c) => {
+    const name = v.safeParse(PeerName, c.req.param("name"));
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    const rttMs = await deps.ping(name.output);
+    return rttMs === false ? refuse(c, 404, "name", `there is no peer ${name.output}`) : c.json({ rttMs });
   });
   return app;
 }

@@ -1,5 +1,5 @@
 /**
- * `peer list|show|remove|export`, and the choice among them and `peer add` (peer_add.ts): who may connect. Invariant: standard
+ * `peer list|show|remove|export`, and the choice among them, `peer add` (peer_add.ts) and `peer import` (state/peer_import.ts): who may connect. Invariant: standard
  * output carries only what a program can read (a table, JSON), and explanations go to standard error. Makes no key.
  */
 import { type Environment, nearest } from "../config.ts";
@@ -8,6 +8,7 @@ import { closeStandardOutput } from "../process/secret_output.ts";
 import { exportPeers, loadAllPeers, openStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { add } from "./peer_add.ts";
+import { importPeers } from "./state/peer_import.ts";
 import { explainUntold, removeByRelay } from "./relay_peers.ts";
 
 const HELP = `Manages who may connect.
@@ -16,6 +17,7 @@ const HELP = `Manages who may connect.
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
   deno task peer remove NAME     delete a peer and end its session
+  deno task peer import FILE     take over another WireGuard server with its peers
   deno task -q peer export       one line for the secret OXRELAY_PEERS
 
 Each takes --config FILE (default oxrelay.toml) and --help.
@@ -49,6 +51,7 @@ const ACTIONS: Record<string, (args: string[], env: Environment) => Promise<numb
   show,
   remove,
   export: exportAll,
+  import: importPeers,
 };
 
 /** Runs the subcommand; the result is the exit code. */

@@ -121,8 +121,12 @@ function toHost(
   nowUs: number,
 ): void {
   const { view, offset, next, peer, session } = burst;
-  const { table, policy, metrics, speedtest } = context;
+  const { table, policy, metrics, speedtest, pings } = context;
   const at = offset[row], id = peer[row];
+  if (pings.take(view, at, whole, id, nowUs)) {
+    next[row] = DONE;
+    return;
+  }
   const kind = policy!.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
   if (kind === 0 || !isForSpeedtest(view, at)) answerAsHost(burst, row, whole, own, metrics);
   // What is many times as long as its question goes to addresses that are proven (PROTOCOL §7).

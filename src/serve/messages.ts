@@ -43,6 +43,8 @@ export type ToWorker =
   | { type: "peers"; id: number; changed: PeerRecord[]; gone: string[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
+  /** Asks a peer for an echo, or, with the name of a request, for its round trip. */
+  | { type: "ping"; id: number; publicKey: string; request?: number }
   | { type: "stop" };
 
 export type FromWorker =
@@ -57,6 +59,6 @@ export type FromWorker =
   | { type: "failed"; message: string }
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
-  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | null }
+  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | number | null }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

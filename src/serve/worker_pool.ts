@@ -14,6 +14,8 @@ import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_han
 
 /** How long a loop may stand still. */
 const STALL_MS = 2000;
+/** Between looks for the reply to a ping, whose time the Worker takes. */
+const PING_LOOK_MS = 10;
 
 /** What every Worker is started with alike. */
 type CommonStart = Pick<
@@ -22,7 +24,7 @@ type CommonStart = Pick<
 >;
 
 /** What the pool asks of each Worker. */
-type Handle = Pick<WorkerHandle, "fatal" | "start" | "changePeers" | "tune" | "snapshot" | "stop">;
+type Handle = Pick<WorkerHandle, "fatal" | "start" | "changePeers" | "tune" | "snapshot" | "ping" | "stop">;
 
 export class WorkerPool {
   /** One column of counters for each Worker. */
@@ -109,6 +111,22 @@ export class WorkerPool {
     } finally {
       this.#snapshots.forget();
     }
+  }
+
+  /**
+   * Sends a peer (public key) an ICMP echo request inside the tunnel. Milliseconds to the peer and back; undefined when it does
+   * not answer in `timeoutMs`. Rejects with a Refusal-like sentence when there is no peer or no address to ask.
+   */
+  async ping(publicKey: string, timeoutMs: number): Promise<number | undefined> {
+    const owner = this.#handles[ownerOf(keyFromText(publicKey)!, this.#handles.length)];
+    const request = await owner.ping(publicKey);
+    if (request === null) return undefined;
+    for (const endMs = performance.now() + timeoutMs; performance.now() < endMs;) {
+      await new Promise((resolve) => setTimeout(resolve, PING_LOOK_MS));
+      const rttUs = await owner.ping(publicKey, request) ?? -1;
+      if (rttUs >= 0) return rttUs / 1000;
+    }
+    return undefined;
   }
 
   async tune(config: Config): Promise<void> {

@@ -212,7 +212,7 @@ export class Network {
   }
 
   /** A subcommand with its task's own permissions, and this network's directory in the place of the state directory. */
-  command(task: "serve" | "connect" | "speedtest", args: string[]): string[] {
+  command(task: Task, args: string[]): string[] {
     return [Deno.execPath(), ...taskFlags(task, this.directory), MAIN, task, ...args];
   }
 
@@ -455,9 +455,23 @@ export async function until(
   throw new Error(`timed out: ${what}`);
 }
 
+/** The tasks that are run as a person runs them. */
+export type Task =
+  | "serve"
+  | "connect"
+  | "speedtest"
+  | "peer"
+  | "status"
+  | "ping"
+  | "netcheck"
+  | "doctor"
+  | "bugreport"
+  | "backup"
+  | "restore";
+
 /** The permissions of a task, with the test's directory in the place of the state directory. */
 export function taskFlags(
-  task: "serve" | "connect" | "speedtest" | "peer" | "status",
+  task: Task,
   directory: string,
 ): string[] {
   const words = project.tasks[task].split(" ");
@@ -466,6 +480,8 @@ export function taskFlags(
     ...["run", "--cached-only", ...words.slice(2, words.indexOf("main.ts"))],
     // A flag takes the place of what the task's permission set says of the same permission.
     `--allow-read=${ROOT},${directory}`,
-    ...("write" in project.permissions[task] ? [`--allow-write=${directory}`] : []),
+    ...("write" in project.permissions[task === "restore" ? "backup" : task]
+      ? [`--allow-write=${directory}`]
+      : []),
   ];
 }

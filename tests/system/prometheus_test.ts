@@ -75,6 +75,7 @@ Deno.test({
       reload: unused,
       addPeer: unused,
       removePeer: unused,
+      ping: unused,
       health: healthy,
       ready: healthy,
     });

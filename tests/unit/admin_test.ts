@@ -75,6 +75,7 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
       if (at >= 0) records.splice(at, 1);
       return Promise.resolve(at >= 0);
     },
+    ping: (name) => Promise.resolve(name === "phone" ? 12.5 : name === "asleep" ? null : false),
     health: () => ({ ok: true, reasons: [] }),
     ready: () => ({ ok: true, reasons: [] }),
     ...overrides,

@@ -31,6 +31,7 @@ function countingPool() {
     changePeers: () => Promise.resolve({ added: ["phone"], removed: [], failed: [] }),
     tune: () => Promise.resolve(),
     stop: () => Promise.resolve(),
+    ping: () => Promise.resolve(null),
     snapshot: async (): Promise<RelaySnapshot> => {
       asked++;
       await allowed.promise;
@@ -60,6 +61,7 @@ function adminOf(pool: WorkerPool) {
     reload: unused,
     addPeer: unused,
     removePeer: unused,
+    ping: unused,
     health: healthy,
     ready: healthy,
   });
