@@ -74,8 +74,7 @@ const PLOT_WIDTH = 640, PLOT_HEIGHT = 360, MARGIN = 60;
 export function curveChart(title: string, axes: [x: string, y: string], curves: Curve[]): string {
   const xMax = Math.max(1, ...curves.flatMap(({ points }) => points.map(({ x }) => x)));
   const yMax = Math.max(1, ...curves.flatMap(({ points }) => points.map(({ y }) => y)));
-  const x = (value: number) => (MARGIN + value / xMax * PLOT_WIDTH).toFixed(1);
-  const y = (value: number) => (MARGIN + (1 - value / yMax) * PLOT_HEIGHT).toFixed(1);
+  const x = (value: number) => plotX(value / xMax), y = (value: number) => plotY(value / yMax);
   const colours = ["#1a7f37", "#0969da", "#bf3989", "#9a6700"];
   const lines = curves.map(({ label, points, isOurs }, i) => {
     const colour = colours[(i >> 1) % colours.length];
@@ -87,13 +86,27 @@ export function curveChart(title: string, axes: [x: string, y: string], curves: 
 <line x1="${keyX}" x2="${keyX + 24}" y1="${keyY - 4}" y2="${keyY - 4}"${dash}/></g>
 <text x="${keyX + 30}" y="${keyY}">${escape(label)}</text>`;
   });
+  return plot(title, axes, [xMax, yMax], lines, 0);
+}
+
+const plotX = (share: number) => (MARGIN + share * PLOT_WIDTH).toFixed(1);
+const plotY = (share: number) => (MARGIN + (1 - share) * PLOT_HEIGHT).toFixed(1);
+
+/** Axes that end at `most`, and `lines` in between; `aside` is room for a key at the right. */
+function plot(
+  title: string,
+  axes: [x: string, y: string],
+  most: [x: number, y: number],
+  lines: string[],
+  aside: number,
+): string {
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) =>
-    `<text x="${x(part * xMax)}" y="${MARGIN + PLOT_HEIGHT + 18}" text-anchor="middle">${
-      figure(part * xMax)
-    }</text><text x="${MARGIN - 8}" y="${y(part * yMax)}" text-anchor="end">${figure(part * yMax)}</text>`
+    `<text x="${plotX(part)}" y="${MARGIN + PLOT_HEIGHT + 18}" text-anchor="middle">${
+      figure(part * most[0])
+    }</text><text x="${MARGIN - 8}" y="${plotY(part)}" text-anchor="end">${figure(part * most[1])}</text>`
   );
   const bottom = MARGIN + PLOT_HEIGHT;
-  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${PLOT_WIDTH + 2 * MARGIN} ${
+  return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${PLOT_WIDTH + 2 * MARGIN + aside} ${
     bottom + 50
   }" font-family="sans-serif" font-size="12" fill="${TEXT}">
 <text x="${MARGIN}" y="24" font-size="14">${escape(title)}</text>
@@ -104,4 +117,23 @@ ${ticks.join("\n")}
 ${lines.join("\n")}
 </svg>
 `;
+}
+
+/** What theirs are drawn in, in their order. */
+const GREYS = ["#8c959f", "#bf8700", "#cf222e", "#8250df"];
+
+/** Many points over time, as lines without marks: ours thick and green, theirs thin. */
+export function timeChart(title: string, axes: [x: string, y: string], curves: Curve[]): string {
+  const xMax = Math.max(1, ...curves.flatMap(({ points }) => points.map(({ x }) => x)));
+  const yMax = Math.max(1, ...curves.flatMap(({ points }) => points.map(({ y }) => y)));
+  const colours = GREYS[Symbol.iterator]();
+  const lines = curves.map(({ label, points, isOurs }, i) => {
+    const colour = isOurs ? GOOD : colours.next().value ?? TEXT;
+    const keyX = MARGIN + PLOT_WIDTH + 12, keyY = MARGIN + 18 * i + 8;
+    return `<g stroke="${colour}" stroke-width="${isOurs ? 2 : 1}" fill="none"><polyline points="${
+      points.map((point) => `${plotX(point.x / xMax)},${plotY(point.y / yMax)}`).join(" ")
+    }"/><path d="M${keyX} ${keyY - 4}h24"/></g>
+<text x="${keyX + 30}" y="${keyY}">${escape(label)}</text>`;
+  });
+  return plot(title, axes, [xMax, yMax], lines, 150);
 }

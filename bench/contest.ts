@@ -25,7 +25,7 @@ export const oxrelay: Contender = {
 export const plain: Contender = {
   name: "no relay",
   async start(net) {
-    await masquerade(net, "10.201.0.0/24", "br0");
+    await masquerade(net, "10.201.0.0-10.202.255.255", "br0");
     return {};
   },
 };

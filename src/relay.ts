@@ -7,9 +7,9 @@
 import { readClassRule } from "./control/rule_text.ts";
 import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
-import type { PeerRecord } from "./session/peer_record.ts";
+import { decodePresharedKey, type PeerRecord } from "./session/peer_record.ts";
 import type { Peer } from "./session/peers.ts";
-import { decodePresharedKey, Tunnel } from "./tunnel.ts";
+import { Tunnel } from "./tunnel.ts";
 import type { TunnelOptions } from "./tunnel_options.ts";
 import { isIpv4, parsePrefix } from "./wire/address.ts";
 import type { Parameters } from "./wire/parameters.ts";
@@ -58,17 +58,17 @@ export class Relay extends Tunnel {
   }
 
   /** Makes the peers equal to `records`; unchanged ones keep their sessions. Returns the names. */
-  replacePeers(records: readonly PeerRecord[]): PeersReport {
+  replacePeers(records: readonly PeerRecord[], nowUs = 0): PeersReport {
     const wanted = new Set(records.map(({ publicKey }) => publicKey));
     const gone = this.peers.all().map(({ publicKeyText }) => publicKeyText).filter((key) => !wanted.has(key));
-    return this.changePeers(records, gone);
+    return this.changePeers(records, gone, nowUs);
   }
 
   /**
    * Adds or renews the peers of `records`, of which unchanged ones keep their sessions, and removes those with the public
    * keys of `gone`. All removals come before all additions, which may have the same prefixes. Returns the names.
    */
-  changePeers(records: readonly PeerRecord[], gone: readonly string[]): PeersReport {
+  changePeers(records: readonly PeerRecord[], gone: readonly string[], nowUs = 0): PeersReport {
     const removed: string[] = [], added: string[] = [], failed: string[] = [];
     for (const publicKey of gone) {
       const peer = this.peers.find(publicKey);
@@ -81,7 +81,10 @@ export class Relay extends Tunnel {
     const lastTimestamps = new Map<string, Uint8Array>();
     for (const record of records) {
       const peer = this.peers.find(record.publicKey);
-      if (peer && sameRecord(peer, record)) continue;
+      if (peer && sameRecord(peer, record)) {
+        this.peerRates.setRecord(peer.id, record, nowUs);
+        continue;
+      }
       changed.push(record);
       if (!peer) continue;
       lastTimestamps.set(record.publicKey, peer.lastTimestamp.slice());
@@ -139,6 +142,7 @@ export interface PeersReport {
   failed: string[];
 }
 
+/** Whether the peer may keep its sessions: rates can change beside them. */
 function sameRecord(peer: Peer, record: PeerRecord): boolean {
   if (peer.name !== record.name || peer.allowedIps.join() !== record.allowedIps.join()) return false;
   try {

@@ -5,6 +5,8 @@
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE } from "./codec/kernels.ts";
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
+import { addDelays } from "./control/delay_figures.ts";
+import type { DelayCounts } from "./control/delays.ts";
 import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
 import { EntropyTest } from "./egress/entropy.ts";
@@ -19,6 +21,9 @@ import {
   Speedtest,
 } from "./ingress/mod.ts";
 import { DROP } from "./metrics.ts";
+import { LineFigures } from "./queue/line_figures.ts";
+import { PeerRates } from "./queue/peer_rates.ts";
+import { Police } from "./queue/police.ts";
 import { Queues } from "./queue/queues.ts";
 import { Rates } from "./rate/pool.ts";
 import { SEEN_SCHEMES } from "./repair/figures.ts";
@@ -26,7 +31,13 @@ import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
 import type { OxtunnelOptions } from "./session/oxtunnel/mod.ts";
-import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import {
+  decodeKey,
+  decodePresharedKey,
+  type PeerKeys,
+  type PeerSnapshot,
+  type SessionSnapshot,
+} from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { BATCH_WAIT_US, BYTES_PER_KBIT, type TunnelOptions } from "./tunnel_options.ts";
@@ -46,9 +57,10 @@ import {
   type Parameters,
 } from "./wire/parameters.ts";
 
-const KEY_BYTES = 32;
 const COMPRESSED_BYTES_MIN = 64;
 const LOOK_US = 1_000_000;
+/** Figures of waits halve each FADE_US, so that those of the last half minute count. */
+const FADE_US = 10_000_000;
 /** A flow that had no packet for this time is not shown. */
 const LIVE_US = 10_000_000;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
@@ -69,9 +81,6 @@ function wordsFrom(random: (bytes: Uint8Array) => void): () => number {
   };
 }
 
-/** What a tunnel needs of a peer; a subset of a stored record. */
-export type PeerKeys = Pick<PeerRecord, "name" | "publicKey" | "presharedKey" | "allowedIps">;
-
 /** An event for the log. */
 export interface TunnelEvent {
   kind: EventKind;
@@ -89,6 +98,7 @@ export class Tunnel {
   protected readonly admission: Admission;
   protected readonly associations: Associations;
   protected readonly ingressContext: IngressContext;
+  protected readonly peerRates: PeerRates;
   readonly #o: TunnelOptions;
   /** Prefixes of removed peers that `takeReleased` has not returned yet. */
   readonly #released: string[] = [];
@@ -97,11 +107,13 @@ export class Tunnel {
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
   readonly #queues: Queues | undefined;
-  /** By peer: the rate that the peer asked this end not to exceed, bytes a second; 0 where the peer asked for none. */
-  readonly #told: Float64Array;
+  readonly #rates: Rates | undefined;
+  readonly #figures: LineFigures;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by repair scheme, and lines of peers that are gone given back. */
   #lookAtUs = -Infinity;
+  /** When figures of lines fade next. */
+  #fadeAtUs = -Infinity;
 
   /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
   constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
@@ -123,14 +135,22 @@ export class Tunnel {
     const initiationsPerSecond = options.limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     const isRelay = policy !== undefined;
+    this.#figures = new LineFigures(peerCapacity);
+    this.#rates = options.queues?.findsRates
+      ? new Rates(
+        () => randomWord() / 2 ** 32,
+        (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
+      )
+      : undefined;
     this.associations = this.#makeAssociations(
-      datagramAead && this.#oxtunnelOptions(datagramAead, isRelay, randomWord),
+      datagramAead && this.#oxtunnelOptions(datagramAead, isRelay),
     );
     const shared = this.#sharedContext(aead, datagramAead, randomWord);
     const { lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
     this.ingressContext = {
       ...shared,
       policy,
+      police: isRelay ? new Police({ peers: peerCapacity, ecn: true, ...options.queues }) : undefined,
       masks: new Uint8Array(MASK_STRIDE * BURST_CAPACITY),
       frames: new FrameReader(),
       lz4,
@@ -142,8 +162,9 @@ export class Tunnel {
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
-    this.#told = new Float64Array(options.queues === undefined ? 0 : peerCapacity);
     this.#queues = this.#makeQueues(peerCapacity, flowRows(options.maxConnections));
+    const { receiveBytesPerS = 0 } = options;
+    this.peerRates = new PeerRates(peerCapacity, this.#queues, this.ingressContext.police, receiveBytesPerS);
     this.#egress = {
       ...shared,
       mtu: options.mtu,
@@ -176,11 +197,7 @@ export class Tunnel {
   }
 
   /** @param givesTickets whether this end gives tickets for resumption: the relay does. */
-  #oxtunnelOptions(
-    datagramAead: DatagramAead,
-    givesTickets: boolean,
-    randomWord: () => number,
-  ): OxtunnelOptions {
+  #oxtunnelOptions(datagramAead: DatagramAead, givesTickets: boolean): OxtunnelOptions {
     const options = this.#o;
     return {
       datagramAead,
@@ -192,18 +209,9 @@ export class Tunnel {
       repair: options.repair,
       say: (peer) => this.say(peer),
       givesTickets,
-      receiveKbitS: Math.round((options.receiveBytesPerS ?? 0) / BYTES_PER_KBIT),
-      limited: (peer, kbitS, nowUs) => {
-        if (this.#queues === undefined) return;
-        this.#told[peer] = kbitS * BYTES_PER_KBIT;
-        this.#limit(peer, 0, nowUs);
-      },
-      rates: options.queues?.findsRates
-        ? new Rates(
-          () => randomWord() / 2 ** 32,
-          (peer, bytesPerS, nowUs) => this.#limit(peer, bytesPerS, nowUs),
-        )
-        : undefined,
+      receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
+      limited: (peer, kbitS, nowUs) => this.peerRates.told(peer, kbitS * BYTES_PER_KBIT, nowUs),
+      rates: this.#rates,
       mtu: options.mtu,
     };
   }
@@ -229,27 +237,26 @@ export class Tunnel {
   }
 
   #makeQueues(peers: number, flows: number): Queues | undefined {
-    const { queues, arena, metrics } = this.#o;
+    const { queues, arena, metrics } = this.#o, figures = this.#figures;
     return queues && new Queues(arena, {
       ...queues,
       packets: Math.min(queues.packets, arena.slotCount >> 1),
       flows,
       peers,
-      waited: (trafficClass, waitedUs) => metrics.waited(trafficClass, waitedUs),
-      lost: (reason) => metrics.drop(DROP[reason]),
-      marked: () => metrics.add("packets_marked", 1),
+      waited: (trafficClass, waitedUs) => {
+        metrics.waited(trafficClass, waitedUs);
+        figures.waited(trafficClass, waitedUs);
+      },
+      lost: (reason) => {
+        metrics.drop(DROP[reason]);
+        figures.lost(reason);
+      },
+      marked: () => {
+        metrics.add("packets_marked", 1);
+        figures.marked();
+      },
+      figures,
     });
-  }
-
-  /**
-   * Sets the rate of the queue to the peer, bytes a second: the rate that the peer asked for, else the estimated one
-   * (`foundBytesPerS`, 0 for none), and at most the configured rate. Without either, the configured rate alone applies.
-   */
-  #limit(peer: number, foundBytesPerS: number, nowUs: number): void {
-    const own = this.#told[peer] > 0 ? this.#told[peer] : foundBytesPerS;
-    const all = this.#o.queues!.bytesPerS;
-    if (own > 0) this.#queues!.setRate(peer, all > 0 ? Math.min(own, all) : own, nowUs);
-    else this.#queues!.useDefault(peer, nowUs);
   }
 
   /** This end's parameters for the peer in OxTunnel's handshakes. */
@@ -321,12 +328,17 @@ export class Tunnel {
     if (nowUs < this.#lookAtUs) return;
     this.#lookAtUs = nowUs + LOOK_US;
     this.#countSchemes(nowUs);
+    metrics.set("lines", this.#queues?.lines ?? 0);
+    metrics.set("paths_watched", this.#rates?.size ?? 0);
+    const { current, next } = this.peers;
+    const isGone = (peer: number) => current[peer] === NONE && next[peer] === NONE;
     this.#queues?.forget((peer) => {
-      const { current, next } = this.peers;
-      if (current[peer] !== NONE || next[peer] !== NONE) return false;
-      this.#told[peer] = 0;
-      return true;
+      if (isGone(peer)) this.peerRates.forgetTold(peer);
+      return isGone(peer);
     });
+    if (nowUs < this.#fadeAtUs) return;
+    this.#fadeAtUs = nowUs + FADE_US;
+    this.#figures.fade(isGone);
   }
 
   /** Counts the sessions of each repair scheme into the metrics. */
@@ -367,6 +379,7 @@ export class Tunnel {
       presharedKey.fill(0);
       staticSecret.fill(0);
     }
+    this.peerRates.setRecord(this.peers.find(record.publicKey)!.id, record, -Infinity);
   }
 
   /** Ends the peer's sessions and removes the peer; false when no peer has this key. */
@@ -376,7 +389,9 @@ export class Tunnel {
     this.associations.outbox.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.#queues?.release(peer.id);
-    this.#told[peer.id] = 0;
+    this.#figures.forget(peer.id);
+    this.peerRates.forgetTold(peer.id);
+    this.peerRates.setRecord(peer.id, {}, -Infinity);
     this.associations.paths.forget(peer.id);
     this.peers.remove(peer);
     this.#released.push(...peer.allowedIps);
@@ -439,7 +454,18 @@ export class Tunnel {
 
   /** The state of each peer, in the order of the peer table; `nowUs` is the monotonic clock's time. */
   peerSnapshots(nowUs: number): PeerSnapshot[] {
-    return peerSnapshots(this.peers, this.table, this.associations, nowUs);
+    const lines = {
+      queues: this.#queues,
+      figures: this.#figures,
+      rates: this.#rates,
+      peerRates: this.peerRates,
+    };
+    return peerSnapshots(this.peers, this.table, this.associations, lines, nowUs);
+  }
+
+  /** The waits of packets for their lines in the last half minute. */
+  queueDelays(): DelayCounts {
+    return addDelays(this.peers.all().flatMap(({ id }) => this.#figures.of(id)?.waits ?? []));
   }
 
   /** The key epochs of each peer; `nowUs` is the monotonic clock's time. */
@@ -471,18 +497,4 @@ export class Tunnel {
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
   }
-}
-
-/** The record's preshared key, 32 bytes, all zero when it has none (whitepaper §5.2). Throws as `addPeer`. */
-export function decodePresharedKey({ name, presharedKey }: PeerKeys): Uint8Array {
-  return presharedKey === undefined
-    ? new Uint8Array(KEY_BYTES)
-    : decodeKey(presharedKey, `peer ${name}: preshared key`);
-}
-
-function decodeKey(text: string, what: string): Uint8Array {
-  if (!/^[A-Za-z0-9+/]{43}=$/.test(text)) {
-    throw new Error(`${what} is not 32 bytes of base64 (44 characters)`);
-  }
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }

@@ -8,8 +8,14 @@ import { getLogger } from "@logtape/logtape";
 import { type Context, Hono } from "hono";
 import { createHash } from "node:crypto";
 import * as v from "valibot";
+import { delayFigures } from "../control/delay_figures.ts";
 import { COUNTER_NAMES, DROP_REASONS, type Metrics } from "../metrics.ts";
-import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
+import {
+  PEER_RATE_MAX_BPS,
+  PEER_RATE_MIN_BPS,
+  type PeerRecord,
+  type RelaySnapshot,
+} from "../session/peer_record.ts";
 import dashboard from "./dashboard.html" with { type: "text" };
 import { judge, NONCE, proofOf } from "./guard.ts";
 import { createRegistry, sum } from "./prometheus.ts";
@@ -79,12 +85,19 @@ export interface AdminDeps {
    * stored nowhere. A preshared key is stored and never returned.
    */
   addPeer(
-    peer: { name: string; publicKey?: string; presharedKey?: string },
+    peer: Omit<PeerRecord, "publicKey" | "allowedIps" | "created"> & { publicKey?: string },
   ): Promise<Omit<PeerRecord, "presharedKey"> & { privateKey?: string }>;
   /** False when there is no such peer. */
   removePeer(name: string): Promise<boolean>;
   /** Milliseconds to a peer and back inside the tunnel; null when it does not answer. False when there is no such peer. */
   ping(name: string): Promise<number | null | false>;
+  /**
+   * Adds port forwards ("udp:27015") to a peer and opens them, all or none; undefined when there is no such peer. May reject with a
+   * Refusal.
+   */
+  addForwards(name: string, forwards: string[]): Promise<Omit<PeerRecord, "presharedKey"> | undefined>;
+  /** Closes one; false when there is no such peer, or it has no such forward. */
+  removeForward(name: string, forward: string): Promise<boolean>;
   /** Whether the relay works: loops turn, the exit is there. */
   health(): Health;
   /** Whether new clients should be sent here; false while starting and draining. */
@@ -103,17 +116,35 @@ const keyText = (what: string) =>
     v.regex(/^[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=$/, `a ${what} is 44 characters of base64`),
   );
 
+const RATE_WORDS = `a rate is whole bits a second from ${PEER_RATE_MIN_BPS} to ${PEER_RATE_MAX_BPS}`;
+const rate = v.pipe(
+  v.number(RATE_WORDS),
+  v.integer(RATE_WORDS),
+  v.minValue(PEER_RATE_MIN_BPS, RATE_WORDS),
+  v.maxValue(PEER_RATE_MAX_BPS, RATE_WORDS),
+);
+
 const NewPeer = v.strictObject(
   {
     name: PeerName,
     publicKey: v.optional(keyText("public key")),
     presharedKey: v.optional(keyText("preshared key")),
+    rateDownBps: v.optional(rate),
+    rateUpBps: v.optional(rate),
     network: v.optional(v.string("a network is text")),
   },
   // Of an unknown key valibot has the key in quotes; of another body its type.
   ({ received }) =>
-    `the body is a JSON object of "name" and, if there is one, "publicKey" and "presharedKey"; got ${received}`,
+    `the body is a JSON object of "name" and, if wanted, "publicKey", "presharedKey", "rateDownBps", "rateUpBps"; got ${received}`,
 );
+
+const NewForwards = v.strictObject({
+  forwards: v.pipe(
+    v.array(v.string("a forward is text"), "forwards is a list of texts"),
+    v.minLength(1, "forwards is a list of at least one"),
+    v.maxLength(256, "forwards is a list of 256 at most"),
+  ),
+}, 'the body is a JSON object with "forwards", a list such as ["udp:27015"]');
 
 const DASHBOARD_POLICY = [
   "default-src 'none'",
@@ -157,7 +188,27 @@ export function createAdmin(deps: AdminDeps): Hono {
     const rttMs = await deps.ping(name.output);
     return rttMs === false ? refuse(c, 404, "name", `there is no peer ${name.output}`) : c.json({ rttMs });
   });
+  addForwardRoutes(app, deps);
   return app;
+}
+
+function addForwardRoutes(app: Hono, deps: AdminDeps): void {
+  app.post("/v1/peers/:name/forwards", async (c) => {
+    const body = await readJson(c, "forwards");
+    if (body instanceof Response) return body;
+    const name = v.safeParse(PeerName, c.req.param("name")), wanted = v.safeParse(NewForwards, body.json);
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    if (!wanted.success) return refuseIssue(c, wanted.issues[0], "body");
+    const record = await deps.addForwards(name.output, wanted.output.forwards);
+    return record ? c.json(record, 201) : refuse(c, 404, "name", `there is no peer ${name.output}`);
+  });
+  app.delete("/v1/peers/:name/forwards/:forward", async (c) => {
+    const name = v.safeParse(PeerName, c.req.param("name"));
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    const forward = c.req.param("forward");
+    if (await deps.removeForward(name.output, forward)) return c.body(null, 204);
+    return refuse(c, 404, "forward", `peer ${name.output} has no such forward`);
+  });
 }
 
 /** Headers of every answer, and answers to what no route takes or a route fails at. */
@@ -215,7 +266,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
     const drops = DROP_REASONS.map((
       [label],
     ) => [label, sum(deps.metrics, (metrics) => metrics.dropped(label))]);
-    const { peers, applications } = await deps.snapshot(0);
+    const { peers, applications, delays } = await deps.snapshot(0);
     return c.json({
       ...about,
       uptimeS: Math.max(0, (Date.now() - startedAt.getTime()) / 1000),
@@ -223,6 +274,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
       drops: Object.fromEntries(drops),
       peers,
       applications,
+      latency: { queue: delayFigures(delays.queue), processing: delayFigures(delays.processing) },
     });
   });
   app.get("/v1/sessions", async (c) => c.json((await deps.snapshot(0)).sessions));
@@ -230,21 +282,26 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
   app.get("/v1/config", (c) => c.json(deps.config() as Record<string, unknown>));
 }
 
-async function addPeer(c: Context, deps: AdminDeps): Promise<Response> {
+/** The JSON of a request's body, or the refusal. */
+async function readJson(c: Context, what: string): Promise<{ json: unknown } | Response> {
   // A page of another site can send anything but JSON without a CORS preflight.
   if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {
-    return refuse(c, 415, "Content-Type", "send the peer as application/json");
+    return refuse(c, 415, "Content-Type", `send the ${what} as application/json`);
   }
   const text = await readBody(c.req.raw);
   if (text === undefined) return refuse(c, 413, "body", `the body may be ${BODY_BYTES_MAX} bytes at most`);
-  let body: unknown;
   try {
-    body = JSON.parse(text);
+    return { json: JSON.parse(text) };
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
     return refuse(c, 400, "body", "the body is not JSON");
   }
-  const peer = v.safeParse(NewPeer, body);
+}
+
+async function addPeer(c: Context, deps: AdminDeps): Promise<Response> {
+  const body = await readJson(c, "peer");
+  if (body instanceof Response) return body;
+  const peer = v.safeParse(NewPeer, body.json);
   if (!peer.success) return refuseIssue(c, peer.issues[0], "body");
   const { network, ...wanted } = peer.output;
   // 400, not 409: the caller's configuration is of another relay, so the caller stores the peer by itself.

@@ -1,21 +1,27 @@
 /**
- * `peer list|show|remove|export`, and the choice among them, `peer add` (peer_add.ts) and `peer import` (state/peer_import.ts): who may connect. Invariant: standard
+ * `peer list|show|rate|remove|export`, and the choice among them, `peer add` (peer_add.ts), `peer forward` (peer_forward.ts) and
+ * `peer import` (state/peer_import.ts): who may connect. Invariant: standard
  * output carries only what a program can read (a table, JSON), and explanations go to standard error. Makes no key.
  */
 import { type Environment, nearest } from "../config.ts";
+import { readRate } from "../connect/options.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "../process/help.ts";
 import { closeStandardOutput } from "../process/secret_output.ts";
 import { exportPeers, loadAllPeers, openStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { add } from "./peer_add.ts";
+import { forward } from "./peer_forward.ts";
 import { importPeers } from "./state/peer_import.ts";
-import { explainUntold, removeByRelay } from "./relay_peers.ts";
+import { explainUntold, removeByRelay, tellRelay } from "./relay_peers.ts";
+import { formatRate } from "./status.ts";
 
 const HELP = `Manages who may connect.
 
   deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
+  deno task peer forward NAME udp:27015   lead a port of the relay to the peer
+  deno task peer rate NAME       set the most that a peer is sent, and may send
   deno task peer remove NAME     delete a peer and end its session
   deno task peer import FILE     take over another WireGuard server with its peers
   deno task -q peer export       one line for the secret OXRELAY_PEERS
@@ -39,6 +45,15 @@ const REMOVE_HELP = `Deletes a peer. A running relay ends the peer's session at 
   deno task peer remove phone
 `;
 
+const RATE_HELP = `Sets the most that a peer is sent, and may send; its sessions continue.
+
+  deno task peer rate phone --down 45M --up 9M
+  deno task peer rate phone --up none
+
+  --down RATE, --up RATE   50M, 900k or bits a second, 64k to 100G; "none" for no limit; what is not named stays
+  --config FILE            the relay's configuration (default oxrelay.toml)
+`;
+
 const EXPORT_HELP =
   `Prints all peers as one line for the environment variable OXRELAY_PEERS. The line holds the preshared keys.
 
@@ -49,6 +64,8 @@ const ACTIONS: Record<string, (args: string[], env: Environment) => Promise<numb
   add,
   list,
   show,
+  forward,
+  rate,
   remove,
   export: exportAll,
   import: importPeers,
@@ -119,10 +136,42 @@ async function show(args: string[], env: Environment): Promise<number> {
       ["public key", record.publicKey],
       ["preshared key", preshared],
       ["addresses", record.allowedIps.join(", ")],
+      ["forwarded ports", record.forwards?.join(", ") ?? "none"],
+      ["rates", describeRates(record)],
       ["added", record.created],
     ]));
   }
   return 0;
+}
+
+async function rate(args: string[], env: Environment): Promise<number> {
+  const { words: [name], values, flags } = readCommandLine(args, {
+    values: ["config", "down", "up"],
+    flags: [],
+    words: [1, 1],
+  });
+  if (flags.help) {
+    console.log(RATE_HELP);
+    return 0;
+  }
+  if (values.down === undefined && values.up === undefined) {
+    throw new UsageError("peer rate: give --down, --up, or both");
+  }
+  const read = (flag: "down" | "up") => {
+    if (values[flag] === "none") return null;
+    const bytesPerS = readRate(flag, values[flag]);
+    return bytesPerS === undefined ? undefined : Math.round(8 * bytesPerS);
+  };
+  const rates = { rateDownBps: read("down"), rateUpBps: read("up") };
+  const { config } = await loadConfig(values.config, env);
+  const record = await openStore(config, env).setRates(name, rates);
+  console.error(`Peer "${name}": ${describeRates(record)}.`);
+  return await tellRelay(config);
+}
+
+function describeRates({ rateDownBps, rateUpBps }: PeerRecord): string {
+  const words = (bps: number | undefined) => bps === undefined ? "no limit" : formatRate(bps / 8);
+  return `${words(rateDownBps)} down, ${words(rateUpBps)} up`;
 }
 
 async function remove(args: string[], env: Environment): Promise<number> {
@@ -162,8 +211,8 @@ async function exportAll(args: string[], env: Environment): Promise<number> {
   return 0;
 }
 
-function withoutSecrets({ name, publicKey, presharedKey, allowedIps, created }: PeerRecord) {
-  return { name, publicKey, hasPresharedKey: presharedKey !== undefined, allowedIps, created };
+function withoutSecrets({ presharedKey, ...record }: PeerRecord) {
+  return { ...record, hasPresharedKey: presharedKey !== undefined };
 }
 
 /** Rows of cells as left-aligned columns with two spaces between. */

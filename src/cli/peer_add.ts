@@ -5,6 +5,7 @@
  */
 import { type Config, type Environment, parseEndpoint } from "../config.ts";
 import { ENDPOINTS_MAX, formatInvitation, parseInvitation } from "../connect/invitation.ts";
+import { readRate } from "../connect/options.ts";
 import { fileError } from "../process/file_errors.ts";
 import { CommandError, loadConfig, readCommandLine, UsageError } from "../process/help.ts";
 import {
@@ -34,6 +35,8 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
 
   --public-key KEY      the device's public key (44 characters of base64); without it a key pair is made
   --psk                 add a preshared key
+  --rate-down RATE, --rate-up RATE   the most that the device is sent, and may send: 50M, 900k or bits a second; give a little less
+                        than its line takes, and transfers delay its games and calls no more (default: no limit)
   --endpoint HOST:PORT  how the device reaches this relay (default: public_endpoint of the config); with --oxtunnel
                         several, or a list with commas: relays with this key and these peers; the device uses the nearest
   --out FILE            write the config to FILE (mode 0600; it must not exist) instead of printing it
@@ -44,6 +47,8 @@ const ADD_HELP = `Adds a peer and prints the WireGuard config that its device lo
   --config FILE         the relay's configuration (default oxrelay.toml)
 `;
 
+type PeerRates = Pick<PeerRecord, "rateDownBps" | "rateUpBps">;
+
 interface Wishes {
   name: string;
   publicKey: string | undefined;
@@ -52,6 +57,7 @@ interface Wishes {
   out: string | undefined;
   config: string | undefined;
   hasPsk: boolean;
+  rates: PeerRates;
   isOxtunnel: boolean;
   wantsQr: boolean;
   /** Whether the config names no resolvers. */
@@ -61,7 +67,7 @@ interface Wishes {
 /** What the command line asks for; undefined for --help. Throws UsageError. */
 function readWishes(args: string[]): Wishes | undefined {
   const { words: [name], values, lists, flags } = readCommandLine(args, {
-    values: ["public-key", "config", "out"],
+    values: ["public-key", "config", "out", "rate-down", "rate-up"],
     lists: ["endpoint"],
     flags: ["psk", "qr", "no-qr", "no-dns", "oxtunnel"],
     words: [1, 1],
@@ -88,11 +94,21 @@ function readWishes(args: string[]): Wishes | undefined {
     out: values.out,
     config: values.config,
     hasPsk: flags.psk,
+    rates: readPeerRates(values),
     isOxtunnel: flags.oxtunnel,
     isWithoutDns: flags["no-dns"],
     // Without its private key a config is of no use to a phone.
     wantsQr: publicKey === undefined &&
       (flags.qr || (Deno.stdout.isTerminal() && values.out === undefined && !flags["no-qr"])),
+  };
+}
+
+/** The rates that the options name, bits a second. Throws UsageError. */
+function readPeerRates(values: Record<string, string | undefined>): PeerRates {
+  const down = readRate("rate-down", values["rate-down"]), up = readRate("rate-up", values["rate-up"]);
+  return {
+    ...(down === undefined ? {} : { rateDownBps: Math.round(8 * down) }),
+    ...(up === undefined ? {} : { rateUpBps: Math.round(8 * up) }),
   };
 }
 
@@ -123,6 +139,7 @@ export async function add(args: string[], env: Environment): Promise<number> {
       name: wishes.name,
       publicKey: wishes.publicKey ?? keyToText(publicKeyOf(privateKey!)),
       ...(presharedKey === undefined ? {} : { presharedKey: keyToText(presharedKey) }),
+      ...wishes.rates,
     }, privateKey !== undefined);
     const { record } = added;
     const clientConfig = renderClientConfig({
@@ -164,7 +181,7 @@ async function addPeer(
   config: Config,
   store: PeerStore,
   network: string,
-  peer: { name: string; publicKey: string; presharedKey?: string },
+  peer: Omit<PeerRecord, "allowedIps" | "created">,
   isKeyFresh: boolean,
 ): Promise<Added> {
   const isIt = ({ name, publicKey }: PeerRecord) => name === peer.name && publicKey === peer.publicKey;

@@ -8,6 +8,7 @@
  */
 import { CLASS_BULK } from "../control/traffic_class.ts";
 import { COUNTER, DROP } from "../metrics.ts";
+import { OXTUNNEL_BYTES, WIREGUARD_BYTES } from "../queue/overhead.ts";
 import { IS_LOST, type Queues, WAITS } from "../queue/queues.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
@@ -15,9 +16,6 @@ import { type Burst, BURST_CAPACITY, HELD, TO_SEAL } from "../vector/burst.ts";
 import { ipVersion } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 import { IPV6_MTU_MIN } from "./fit.ts";
-
-/** What each protocol adds to a packet on the wire: IPv4 and UDP, header and tag (PROTOCOL §12; WireGuard whitepaper §5.4.6). */
-const OXTUNNEL_BYTES = 28 + 9 + 16, WIREGUARD_BYTES = 28 + 16 + 16;
 
 export function queue(burst: Burst, context: EgressContext, nowUs: number): void {
   const { queues, metrics } = context;

@@ -1,11 +1,12 @@
 // Hot path.
 /**
- * Last step of ingress, for OxTunnel only: counts each packet by its class, and records for the flow's other direction what
- * the packet shows (PROTOCOL §14, hint). Invariant: reads only packets that passed every check and are forwarded, and
- * changes none. The mirror of egress/classify.ts.
+ * A step of ingress, for OxTunnel, and for WireGuard where a peer has a rate to keep to: counts each packet by its class, and
+ * records for the flow's other direction what the packet shows (PROTOCOL §14, hint). Invariant: reads only packets that passed
+ * every check and are forwarded, and changes none. The mirror of egress/classify.ts.
  */
 import { classOfFlow, observe } from "../control/direction.ts";
 import { OUTWARD, STATE_BYTES, STATE_DECIDED, STATE_MARKS } from "../control/flows.ts";
+import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import { CLASS_FROM_TUNNEL_AT } from "../metrics.ts";
 import { NO_HINT } from "../session/oxtunnel/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
@@ -17,22 +18,24 @@ import type { IngressContext } from "./context.ts";
 const reader = new FlowReader();
 
 export function classify(burst: Burst, context: IngressContext, nowUs: number): void {
-  const { count, next, session, peer, length, view, offset } = burst;
-  const { table, flows, words, associations, metrics } = context;
-  if (associations.oxtunnel === undefined) return;
-  const { hints } = associations.oxtunnel.sessions;
-  if (nowUs >= hints.dueUs) hints.expire(nowUs);
+  const { count, next, session, peer, length, view, offset, trafficClass } = burst;
+  const { table, flows, words, associations, metrics, police } = context;
+  const isPoliced = police !== undefined && !police.isIdle;
+  const hints = associations.oxtunnel?.sessions.hints;
+  if (hints === undefined && !isPoliced) return;
+  if (hints !== undefined && nowUs >= hints.dueUs) hints.expire(nowUs);
   const us = nowUs >>> 0;
   const { hint, hintVersion, seenUs, state } = flows;
   const { column } = metrics;
   // Packets come in runs.
   reader.begin();
-  let counter = CLASS_FROM_TUNNEL_AT, runPackets = 0, runBytes = 0;
+  let decided = CLASS_DEFAULT, counter = CLASS_FROM_TUNNEL_AT, runPackets = 0, runBytes = 0;
   for (let row = 0; row < count; row++) {
     const step = next[row], owner = session[row];
     // A packet that returns to its own sender was made by the relay, not by the peer.
     if (step !== TO_EXIT && (step !== TO_TUNNEL || peer[row] === table.peer[owner])) continue;
-    if (table.protocol[owner] !== OXTUNNEL) continue;
+    const isOxtunnel = table.protocol[owner] === OXTUNNEL;
+    if (!isOxtunnel && !isPoliced) continue;
     const bytes = length[row];
     if (!reader.read(view, offset[row], bytes, words, true)) continue;
     if (!reader.isSame) {
@@ -43,14 +46,12 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
         observe(flows, place, reader, view, bytes, us);
         state[STATE_BYTES * place + STATE_DECIDED] = classOfFlow(flows, place, us);
       }
-      const version = hints.version[owner];
+      const version = isOxtunnel ? hints!.version[owner] : 0;
       if (hintVersion[id] !== version) {
         hintVersion[id] = version;
         hint[id] = hintFor(context, burst, row);
       }
-      const decided = version !== 0 && hint[id] !== NO_HINT
-        ? hint[id]
-        : state[STATE_BYTES * place + STATE_DECIDED];
+      decided = version !== 0 && hint[id] !== NO_HINT ? hint[id] : state[STATE_BYTES * place + STATE_DECIDED];
       if (counter !== CLASS_FROM_TUNNEL_AT + 2 * decided) {
         column[counter] += runPackets;
         column[counter + 1] += runBytes;
@@ -58,6 +59,7 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
         runPackets = runBytes = 0;
       }
     }
+    if (isPoliced) trafficClass[row] = decided;
     runPackets++;
     runBytes += bytes;
   }

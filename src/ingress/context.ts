@@ -5,6 +5,7 @@
 import type { Aead, DatagramAead, Lz4 } from "../codec/kernels.ts";
 import type { FlowTable } from "../control/flows.ts";
 import type { Metrics } from "../metrics.ts";
+import type { Police } from "../queue/police.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
@@ -27,6 +28,8 @@ export interface IngressContext {
   /** Undefined where LZ4 is never accepted. */
   lz4: Lz4 | undefined;
   readonly metrics: Metrics;
+  /** Which packets exceed their peer's rate. Undefined for a client. */
+  readonly police: Police | undefined;
   /** Undefined for a client, which delivers every packet to its own host. */
   policy: DestinationPolicy | undefined;
   /** Whether the exit sends TO_HAIRPIN rows from one client's mapping to another's. */

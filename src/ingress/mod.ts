@@ -12,6 +12,7 @@ import { deliver } from "./deliver.ts";
 import { early } from "./early.ts";
 import { open } from "./open.ts";
 import { parse } from "./parse.ts";
+import { police } from "./police.ts";
 import { prefetch } from "./prefetch.ts";
 import { unframe, unframeRest } from "./unframe.ts";
 import { unprotect } from "./unprotect.ts";
@@ -36,6 +37,7 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
     deliver(burst, context, nowUs);
   }
   classify(burst, context, nowUs); // packet -> flow, class, counted
+  police(burst, context, nowUs); // what exceeds its peer's rate -> dropped
 }
 
 /** Returns whether rows wait for a handshake. */
@@ -52,4 +54,5 @@ export function ingressRest(burst: Burst, context: IngressContext, nowUs: number
   unframeRest(burst, context, nowUs);
   deliver(burst, context, nowUs);
   classify(burst, context, nowUs);
+  police(burst, context, nowUs);
 }

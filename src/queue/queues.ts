@@ -5,13 +5,15 @@
  * the packet is taken or dropped; waiting packets are bounded over all lines, by line and by flow; a free line passes packets
  * on untouched. Knows peers by their number, no sessions; reads no clock.
  * Keeps PROTOCOL R100.
+ * Long because places, lines and tins are columns that every operation on a packet touches together.
  */
-import { CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
+import { CLASS_BULK, CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
 import { Timers } from "../session/timers.ts";
 import { type Arena, NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
 import { markCe } from "../wire/ecn.ts";
 import { Codel } from "./codel.ts";
+import type { LineFigures, QueueLoss } from "./line_figures.ts";
 import { type FlowOwner, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
 
 /** Lines at a time: peers with a rate. */
@@ -33,6 +35,11 @@ const LATE_US = 10_000, SILENCE_US = 1000, SLEEP_US = 500;
 const REAL_AHEAD_US = 5000;
 /** A line that sent nothing for IDLE_US (microseconds) may be given to another peer; each search looks at RECLAIM_LOOKS lines. */
 const IDLE_US = 1_000_000, RECLAIM_LOOKS = 8;
+/**
+ * By how much longer than others a transfer may wait: only other transfers wait behind it, and with no more queue than CoDel's 5 ms one flow
+ * of CUBIC over 60 ms of round trip leaves an eighth of the line idle (bench/docs/queue.md).
+ */
+const BULK_PATIENCE = 4;
 /** A full packet's bytes: with less left in its queue, a flow loses none (RFC 8289 §5.4). */
 const FULL_PACKET_BYTES = 1514;
 
@@ -43,7 +50,7 @@ export interface QueueOptions {
   peers: number;
   /** Most packets that wait, over all lines. */
   packets: number;
-  /** The rate of peers for which `setRate` was not called, bytes a second as there; 0 for no limit. */
+  /** The rate of peers for which neither `setRate` nor `setOwnDefault` was called, bytes a second as there; 0 for no limit. */
   bytesPerS: number;
   findsRates: boolean;
   targetUs?: number;
@@ -59,6 +66,8 @@ export interface QueueOptions {
   lost: (reason: QueueLoss) => void;
   /** Told of each packet that was marked with CE. */
   marked: () => void;
+  /** Told whose packets the calls above are of, and of those that need not wait. */
+  figures?: LineFigures;
 }
 
 // What `offer` did with a packet.
@@ -69,7 +78,7 @@ export const WAITS = 1;
 /** There is no room: the caller drops the packet. */
 export const IS_LOST = 2;
 
-export type QueueLoss = "queue_delay" | "queue_stale" | "queue_overflow";
+export type { QueueLoss };
 
 export class Queues implements FlowOwner {
   readonly #o: QueueOptions;
@@ -79,6 +88,9 @@ export class Queues implements FlowOwner {
   readonly #due: Timers;
   /** By peer: its line plus one, or 0. */
   readonly #lineOf: Uint16Array;
+  /** By peer: its own default rate, bytes a second; 0 without one. And how many have one. */
+  readonly #ownDefault: Float64Array;
+  #ownDefaults = 0;
   /** By row of the table of flows: the flow among `#tins` plus one, or 0. */
   readonly #queueOf: Uint32Array;
   // By line.
@@ -92,7 +104,7 @@ export class Queues implements FlowOwner {
   readonly #flows = new Uint32Array(LINES_MAX);
   /** When the line may drop packets of its largest flow again, microseconds. */
   readonly #thinAgainUs = new Float64Array(LINES_MAX);
-  /** 1 where the line's rate is the default of the options. */
+  /** 1 where the line's rate is its peer's default. */
   readonly #isDefault = new Uint8Array(LINES_MAX);
   /** The line that `#reclaim` looked at last. */
   #hand = 0;
@@ -123,6 +135,7 @@ export class Queues implements FlowOwner {
     this.#codel = new Codel(packets, targetUs, intervalUs);
     this.#due = new Timers(LINES_MAX);
     this.#lineOf = new Uint16Array(peers);
+    this.#ownDefault = new Float64Array(peers);
     this.#queueOf = new Uint32Array(flows);
     this.#slot = new Uint32Array(packets);
     this.#offset = new Uint32Array(packets);
@@ -146,7 +159,12 @@ export class Queues implements FlowOwner {
 
   /** Whether no peer has a line or gets one: the caller then need not offer packets. */
   get isIdle(): boolean {
-    return this.#freeLineCount === LINES_MAX && this.#o.bytesPerS === 0;
+    return this.#freeLineCount === LINES_MAX && this.#o.bytesPerS === 0 && this.#ownDefaults === 0;
+  }
+
+  /** Peers that have a line. */
+  get lines(): number {
+    return LINES_MAX - this.#freeLineCount;
   }
 
   /** Packets that wait. */
@@ -190,16 +208,41 @@ export class Queues implements FlowOwner {
     if (this.#waiting[line] > 0) this.#due.set(line, this.#clockUs[line]);
   }
 
-  /** Drops the peer's own rate: the line has the default rate from now on, or is removed where the default is 0. */
-  useDefault(peer: number, nowUs: number): void {
+  /** The peer's default rate, bytes a second as for `setRate`; 0 without one. */
+  defaultOf(peer: number): number {
+    return this.#ownDefault[peer] > 0 ? this.#ownDefault[peer] : this.#o.bytesPerS;
+  }
+
+  hasOwnDefault(peer: number): boolean {
+    return this.#ownDefault[peer] > 0;
+  }
+
+  /** The rate of the peer's line, bytes a second as for `setRate`: the default one before its first packet; 0 for none. */
+  rateOf(peer: number): number {
     const line = this.#lineOf[peer] - 1;
+    if (line < 0) return this.defaultOf(peer);
+    return this.#usPerByte[line] === 0 ? 0 : 1e6 / this.#usPerByte[line];
+  }
+
+  /** Gives the peer a default rate of its own in place of the options', or takes it back (0). */
+  setOwnDefault(peer: number, bytesPerS: number, nowUs: number): void {
+    const before = this.#ownDefault[peer];
+    this.#ownDefault[peer] = bytesPerS;
+    this.#ownDefaults += (bytesPerS > 0 ? 1 : 0) - (before > 0 ? 1 : 0);
+    const line = this.#lineOf[peer] - 1;
+    if (line >= 0 && this.#isDefault[line] === 1) this.useDefault(peer, nowUs);
+  }
+
+  /** Drops the rate that was set for the peer: the line has the default rate from now on, or is removed where that is 0. */
+  useDefault(peer: number, nowUs: number): void {
+    const line = this.#lineOf[peer] - 1, bytesPerS = this.defaultOf(peer);
     if (line < 0) return;
-    if (this.#o.bytesPerS === 0) {
+    if (bytesPerS === 0) {
       this.#open(line, nowUs);
       return;
     }
     this.#isDefault[line] = 1;
-    this.#rescale(line, 1e6 / this.#o.bytesPerS, nowUs);
+    this.#rescale(line, 1e6 / bytesPerS, nowUs);
   }
 
   /** Makes a line for a peer without one, if need be in place of an idle line of another peer; -1 when no line is idle. */
@@ -247,7 +290,8 @@ export class Queues implements FlowOwner {
   offer(burst: Burst, row: number, overheadBytes: number, nowUs: number): number {
     let line = this.#lineOf[burst.peer[row]] - 1;
     if (line < 0) {
-      if (this.#o.bytesPerS === 0 || !this.setRate(burst.peer[row], this.#o.bytesPerS, nowUs)) return PASSES;
+      const bytesPerS = this.defaultOf(burst.peer[row]);
+      if (bytesPerS === 0 || !this.setRate(burst.peer[row], bytesPerS, nowUs)) return PASSES;
       line = this.#lineOf[burst.peer[row]] - 1;
       this.#isDefault[line] = 1;
     }
@@ -263,6 +307,11 @@ export class Queues implements FlowOwner {
       return this.#enqueue(burst, row, line, flow, nowUs);
     }
     this.#charge(line, tin, burst.length[row] + overheadBytes, nowUs - SILENCE_US);
+    const { figures } = this.#o;
+    if (figures !== undefined) {
+      figures.look(burst.peer[row]);
+      figures.waited(trafficClass, 0);
+    }
     return PASSES;
   }
 
@@ -339,6 +388,7 @@ export class Queues implements FlowOwner {
   }
 
   #loseFirst(line: number, flow: number, reason: QueueLoss): void {
+    this.#o.figures?.look(this.#peer[line]);
     this.#lose(this.#takeFirst(line, flow), reason);
   }
 
@@ -366,6 +416,7 @@ export class Queues implements FlowOwner {
    */
   take(burst: Burst, peer: number, next: number, overheadBytes: number, nowUs: number): number {
     const line = this.#lineOf[peer] - 1;
+    this.#o.figures?.look(peer);
     while (this.#waiting[line] > 0 && (this.#usPerByte[line] === 0 || this.#clockUs[line] <= nowUs)) {
       const tin = this.#tinOfTurn(line, nowUs);
       const flow = this.#tins.nextFlow(tin, this);
@@ -423,7 +474,8 @@ export class Queues implements FlowOwner {
       return this.#lose(place, "queue_stale");
     }
     const isShort = this.#tins.bytes[flow] < FULL_PACKET_BYTES;
-    if (!this.#codel.drops(flow, waitedUs, isShort, nowUs)) return false;
+    const countedUs = trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs;
+    if (!this.#codel.drops(flow, countedUs, isShort, nowUs)) return false;
     if (this.#o.ecn && markCe(this.#arena.view, this.#offset[place])) {
       this.#o.marked();
       return false;

@@ -86,7 +86,7 @@ export class PeerStore {
    * when its name or key is taken, no address is free, or the disk refuses.
    */
   async add(
-    peer: { name: string; publicKey: string; presharedKey?: string; created: string },
+    peer: Omit<PeerRecord, "allowedIps">,
   ): Promise<PeerRecord> {
     return await this.#change(({ peers, released }) => {
       const all = [...peers, ...this.others];
@@ -99,36 +99,79 @@ export class PeerStore {
       if (sameKey !== undefined) {
         throw new CommandError(`peer "${sameKey.name}" has this public key already`, { cause: "publicKey" });
       }
-      const { name, publicKey, presharedKey, created } = peer;
+      const { publicKey } = peer;
       const mistake = unusableKey(publicKey, this.#options.relayKey);
       if (mistake !== undefined) {
-        throw new CommandError(`peer "${name}": public key: ${mistake}`, { cause: "publicKey" });
+        throw new CommandError(`peer "${peer.name}": public key: ${mistake}`, { cause: "publicKey" });
       }
-      const record: PeerRecord = {
-        name,
-        publicKey,
-        ...(presharedKey === undefined ? {} : { presharedKey }),
-        allowedIps: this.#lease(all, released),
-        created,
-      };
+      const record: PeerRecord = { ...peer, allowedIps: this.#lease(all, released) };
       const wrong = recordMistake(record);
-      if (wrong !== undefined) throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`);
+      if (wrong !== undefined) {
+        throw new CommandError(`peer "${peer.name}": ${wrong.place}: ${wrong.message}`);
+      }
       const left = released.filter((prefix) => !record.allowedIps.includes(prefix));
       return { peers: [...peers, record], released: left, result: record };
     });
   }
 
+  /**
+   * Replaces a stored peer by what `edit` makes of it, and returns that once it is on the disk. The name, the key and the
+   * addresses must stay. Throws CommandError when there is none of that name, the new record cannot be used, or the disk refuses.
+   */
+  async edit(name: string, edit: (record: PeerRecord) => PeerRecord): Promise<PeerRecord> {
+    return await this.#change(({ peers, released }) => {
+      const before = this.#stored(peers, name);
+      const result = edit(structuredClone(before));
+      const wrong = recordMistake(result);
+      if (wrong !== undefined) throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`);
+      const edited = peers.map((peer) => peer === before ? result : peer);
+      const keys = new Set(edited.map(({ publicKey }) => publicKey));
+      const twice = firstDuplicate([
+        ...edited,
+        ...this.others.filter(({ publicKey }) => !keys.has(publicKey)),
+      ]);
+      if (twice !== undefined) throw new CommandError(twice);
+      return { peers: edited, released, result };
+    });
+  }
+
+  /**
+   * Gives the peer other rates, or none where a rate is null; an absent one stays. Returns the new record once it is on the disk.
+   * Throws CommandError when there is none of that name, a rate is out of range, or the disk refuses.
+   */
+  async setRates(
+    name: string,
+    rates: { rateDownBps?: number | null; rateUpBps?: number | null },
+  ): Promise<PeerRecord> {
+    return await this.#change(({ peers, released }) => {
+      const before = this.#stored(peers, name);
+      const record = { ...before };
+      for (const key of ["rateDownBps", "rateUpBps"] as const) {
+        const rate = rates[key];
+        if (rate === null) delete record[key];
+        else if (rate !== undefined) record[key] = rate;
+      }
+      const wrong = recordMistake(record);
+      if (wrong !== undefined) throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`);
+      return { peers: peers.map((peer) => peer === before ? record : peer), released, result: record };
+    });
+  }
+
+  /** The stored peer of that name. Throws CommandError when there is none. */
+  #stored(peers: readonly PeerRecord[], name: string): PeerRecord {
+    const record = peers.find((peer) => peer.name === name);
+    if (record !== undefined) return record;
+    throw new CommandError(
+      this.others.some((peer) => peer.name === name)
+        ? `peer "${name}" comes from OXRELAY_PEERS; change it there`
+        : `there is no peer "${name}"; see: peer list`,
+    );
+  }
+
   /** Removes a peer and returns what was stored of it. Throws CommandError when there is none of that name. */
   async remove(name: string): Promise<PeerRecord> {
     return await this.#change(({ peers, released }) => {
-      const record = peers.find((peer) => peer.name === name);
-      if (record === undefined) {
-        throw new CommandError(
-          this.#options.others?.some((peer) => peer.name === name)
-            ? `peer "${name}" comes from OXRELAY_PEERS; take it out there`
-            : `there is no peer "${name}"; see: peer list`,
-        );
-      }
+      const record = this.#stored(peers, name);
       return {
         peers: peers.filter((peer) => peer !== record),
         released: [...released.filter((prefix) => !record.allowedIps.includes(prefix)), ...record.allowedIps],

@@ -99,6 +99,20 @@ export class Network {
     return name;
   }
 
+  /** A namespace behind the client's, which is its way to the clients' network: 10.202.`number`.2. Returns its name. */
+  async behind(router: string, number: number): Promise<string> {
+    const name = `c${++this.#clients}`, gateway = `10.202.${number}.1`;
+    await this.#namespace(name);
+    const link = ["link", "add", `d${number}`, "type", "veth", "peer", "name", "eth0", "netns"];
+    await this.ip(router, [...link, this.namespace(name)]);
+    await this.ip(router, ["addr", "add", `${gateway}/24`, "dev", `d${number}`]);
+    await this.ip(router, ["link", "set", `d${number}`, "up"]);
+    await this.ip(name, ["addr", "add", `10.202.${number}.2/24`, "dev", "eth0"]);
+    await this.ip(name, ["link", "set", "eth0", "up"]);
+    await this.ip(name, ["route", "add", "10.201.0.0/24", "via", gateway]);
+    return name;
+  }
+
   /** Runs a program in a namespace, 20 s at most unless told. */
   async run(
     name: string,
@@ -168,6 +182,11 @@ export class Network {
 
   async removePeer(peer: string): Promise<void> {
     await this.#peer(["remove", peer]);
+  }
+
+  /** `peer forward`; rejects with what it says when it fails. */
+  async forward(peer: string, words: string[]): Promise<string> {
+    return await this.#peer(["forward", peer, ...words]);
   }
 
   async #peer(words: string[]): Promise<string> {
@@ -455,19 +474,8 @@ export async function until(
   throw new Error(`timed out: ${what}`);
 }
 
-/** The tasks that are run as a person runs them. */
-export type Task =
-  | "serve"
-  | "connect"
-  | "speedtest"
-  | "peer"
-  | "status"
-  | "ping"
-  | "netcheck"
-  | "doctor"
-  | "bugreport"
-  | "backup"
-  | "restore";
+/** The subcommands, which have a permission set each; `restore` has that of `backup`. */
+export type Task = "restore" | Exclude<keyof typeof project.permissions, "native" | "namespaces" | "test">;
 
 /** The permissions of a task, with the test's directory in the place of the state directory. */
 export function taskFlags(

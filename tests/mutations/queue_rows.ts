@@ -6,7 +6,9 @@ import type { Mutation } from "./mutation.ts";
 const QUEUES = ["tests/unit/queues_test.ts"],
   LINE = ["tests/sim/queue_test.ts"],
   BBR = ["tests/vectors/bbr_test.ts"],
-  PATH = ["tests/unit/path_rate_test.ts"];
+  PATH = ["tests/unit/path_rate_test.ts"],
+  DELAY = ["tests/unit/queue_delay_test.ts"],
+  RATES = ["tests/sim/rate_test.ts"];
 
 export const QUEUE_ROWS: readonly Mutation[] = [
   {
@@ -15,6 +17,41 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     to: "  //",
     tests: LINE,
     note: "nothing waits for its line",
+  },
+  {
+    file: "src/ingress/mod.ts",
+    from: "  police(burst, context, nowUs); // what",
+    to: "  // what",
+    tests: LINE,
+    note: "a peer sends faster than its record allows",
+  },
+  {
+    file: "src/queue/police.ts",
+    from: "if (aheadUs > (isReal ? REAL_BURST_US : BURST_US)) return false;",
+    to: "void (isReal ? REAL_BURST_US : BURST_US);",
+    tests: ["tests/unit/police_test.ts"],
+    note: "who ignores losses gets more than its record's rate",
+  },
+  {
+    file: "src/queue/peer_rates.ts",
+    from: "this.#queues.setOwnDefault(peer, rateDownBps / 8, nowUs);",
+    to: "void rateDownBps;",
+    tests: LINE,
+    note: "the rate of a peer's record holds nothing back",
+  },
+  {
+    file: "src/queue/peer_rates.ts",
+    from: "return own > 0 && all > 0 ? Math.min(own, all) : Math.max(own, all);",
+    to: "return own > 0 ? all : all;",
+    tests: LINE,
+    note: "a client is not told what its record allows it to send",
+  },
+  {
+    file: "src/serve/worker_pool.ts",
+    from: "one.rateDownBps === other.rateDownBps && one.rateUpBps === other.rateUpBps;",
+    to: "true;",
+    tests: ["tests/unit/live_peers_test.ts"],
+    note: "a reload does not see another rate",
   },
   {
     file: "src/egress/queue.ts",
@@ -46,7 +83,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/queues.ts",
-    from: "if (!this.#codel.drops(flow, waitedUs, isShort, nowUs)) return false;",
+    from: "if (!this.#codel.drops(flow, countedUs, isShort, nowUs)) return false;",
     to: "if (nowUs >= 0) return false;",
     tests: QUEUES,
     note: "a standing queue loses nothing",
@@ -129,18 +166,67 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "reports say nothing of the rate",
   },
   {
-    file: "src/tunnel.ts",
-    from: "        this.#told[peer] = kbitS * BYTES_PER_KBIT;",
+    file: "src/queue/peer_rates.ts",
+    from: "this.#told[peer] = bytesPerS;",
     to: "",
     tests: LINE,
     note: "what a client says of its line is not kept to",
   },
   {
     file: "src/rate/path_rate.ts",
-    from: "bbr.onQueue(this.rate, nowUs);",
-    to: "{}",
+    from: "if (isChanging) bbr.onQueue(rate, bytesPerS, hasStood >= LASTING_US, nowUs);",
+    to: "if (isChanging) {}",
     tests: PATH,
     note: "a standing queue is no signal",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "Math.max(SHARE_MIN, SHARE - this.queueUs / DRAIN_US)",
+    to: "SHARE",
+    tests: RATES,
+    note: "a queue is not drained",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "queues[0] = this.queueUs = Math.max(0, this.#delay.queueUs - packetUs);",
+    to: "queues[0] = this.queueUs = 0;",
+    tests: RATES,
+    note: "no queue is seen",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "if (hasStood >= OTHERS_US + 2 * this.#queueMostUs) this.#takeForLength(nowUs);",
+    to: "",
+    tests: PATH,
+    note: "a longer path is drained for ever",
+  },
+  {
+    file: "src/rate/queue_delay.ts",
+    from: "this.queueUs = clock < 0 ? grownUs : this.#oneWay(grownUs, clock, sentUs);",
+    to: "this.queueUs = grownUs;",
+    tests: [...DELAY, ...PATH],
+    note: "the way back counts as the way there",
+  },
+  {
+    file: "src/rate/queue_delay.ts",
+    from: ", transitUs - grownUs);",
+    to: ", -Infinity);",
+    tests: DELAY,
+    note: "a clock that is set shows a queue",
+  },
+  {
+    file: "src/rate/queue_delay.ts",
+    from: "Math.min(this.#leastUs, Math.max(rttUs, this.#rttUs))",
+    to: "Math.min(this.#leastUs, rttUs)",
+    tests: DELAY,
+    note: "one early report counts",
+  },
+  {
+    file: "src/rate/bbr.ts",
+    from: "const hasRounds = this.#tuning.probesByRounds &&",
+    to: "const hasRounds =",
+    tests: RATES,
+    note: "a slow line is probed all the time",
   },
   {
     file: "src/rate/path_rate.ts",

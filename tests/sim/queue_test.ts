@@ -3,14 +3,16 @@
  * line's own queue stays empty and the game goes first; where it does not, the game waits behind the transfer. Both protocols,
  * both directions.
  */
-import { assert, assertGreater, assertLess } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { CODEL } from "../../src/queue/codel.ts";
+import type { RecordRates } from "../../src/queue/peer_rates.ts";
 import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
+import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import { Bottleneck } from "../kit/channels.ts";
-import { type Host, World } from "../kit/world.ts";
+import { CLEAN, type Host, World } from "../kit/world.ts";
 import { splitEndpoint } from "../kit/packets.ts";
 import { marked, udpPacket } from "../kit/packets.ts";
 
@@ -39,12 +41,22 @@ function queuesOf(bytesPerS: number, findsRates = false): QueuesOptions {
   };
 }
 
+/** Gives the client's record rates, as a reload does. */
+function setRates(client: Host<Client>, server: Host<Relay>, rates: RecordRates): void {
+  const { publicKey, endpoint } = client;
+  const record = { name: `c-${endpoint}`, publicKey, allowedIps: [`${CLIENT}/32`], created: "", ...rates };
+  const { added } = server.core.changePeers([record], [], server.world.nowUs);
+  assert(added.length === 0, "rates change beside a peer's sessions");
+}
+
 interface Outcome {
   /** Added to the way of each of the game's packets that arrived, ascending. */
   delaysUs: number[];
   gameLost: number;
   /** Of the line's rate. */
   goodput: number;
+  /** What the sending end tells of its line. */
+  line: LineSnapshot | undefined;
 }
 
 function play(
@@ -52,6 +64,7 @@ function play(
   direction: "up" | "down",
   queues: QueuesOptions | undefined,
   warmS = 0,
+  rates: RecordRates = {},
 ): Outcome {
   const world = new World(SEED);
   world.protocol = protocol;
@@ -67,6 +80,7 @@ function play(
   client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
   world.runFor(2 * SECOND);
   to.delivered.length = 0;
+  setRates(client, server, rates);
 
   const seconds = 5 + warmS, startUs = world.nowUs, sentUs: number[] = [];
   const packet = (bytes: number, trafficClass: number) => {
@@ -103,13 +117,14 @@ function play(
     }
   }
   const goodput = bulkBytes / (seconds - warmS) / RATE;
+  const { line: seen } = from.core.peerSnapshots(world.nowUs)[0];
   for (let i = 0; i < 1000; i++) {
     world.runFor(MS);
     take();
   }
   delaysUs.sort((a, b) => a - b);
   const sent = sentUs.filter((us) => us >= startUs + warmS * SECOND).length;
-  return { delaysUs, gameLost: 1 - delaysUs.length / sent, goodput };
+  return { delaysUs, gameLost: 1 - delaysUs.length / sent, goodput, line: seen };
 }
 
 const at = (sorted: number[], share: number) => sorted[Math.ceil(share * sorted.length) - 1];
@@ -128,6 +143,8 @@ for (const protocol of ["oxtunnel", "wireguard"] as const) {
         100 * MS,
         "the control: without it the game waits behind the transfer",
       );
+      assertEquals(off.line, undefined);
+      assertEquals(on.line!.rateBy, "config");
       const idle = play(protocol, direction, queuesOf(0));
       assertGreater(at(idle.delaysUs, 0.5), 100 * MS, "and without a rate too");
     });
@@ -140,6 +157,13 @@ for (const direction of ["up", "down"] as const) {
     assertLess(at(on.delaysUs, 0.5), 5 * MS);
     assertLess(at(on.delaysUs, 0.99), 15 * MS);
     assertGreater(on.goodput, 0.8);
+    const { path, waits, rateBy, drops } = on.line!;
+    assertEquals(rateBy, "found");
+    assertAlmostEquals(path!.bps! / 8, RATE, 0.15 * RATE);
+    assertAlmostEquals(path!.leastRttMs!, (DELAY_US + CLEAN.delayUs) / MS, 2);
+    assertLess(waits.game!.p99Ms, 5);
+    assertGreater(waits.bulk!.p50Ms, 5, "the queue stands here, and is seen");
+    assertGreater(drops.queue_delay, 0);
     const off = play("oxtunnel", direction, queuesOf(0), 2);
     assertGreater(at(off.delaysUs, 0.5), 100 * MS, "the control: nobody finds the rate");
   });
@@ -183,4 +207,69 @@ Deno.test(`queue: what waits for a client outlives its session's end, when the c
   up();
   world.runFor(3 * SECOND);
   assertGreater(client.delivered.length, 50);
+});
+
+for (const protocol of ["oxtunnel", "wireguard"] as const) {
+  Deno.test(`queue: a game beside a transfer down a line whose rate is in the peer's record, ${protocol} (seed ${SEED})`, () => {
+    const on = play(protocol, "down", queuesOf(0), 0, { rateDownBps: 8 * SHARE * RATE });
+    assertLess(at(on.delaysUs, 0.99), 5 * MS);
+    assertGreater(on.goodput, 0.85);
+  });
+
+  Deno.test(`queue: a peer gets no more through than its record allows it to send, ${protocol} (seed ${SEED})`, () => {
+    const world = new World(SEED);
+    world.protocol = protocol;
+    const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(0) });
+    const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT });
+    client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+    world.runFor(2 * SECOND);
+    setRates(client, server, { rateUpBps: 8 * RATE });
+    const games: Uint8Array[] = [];
+    let bulkBytes = 0;
+    for (let ms = 0; ms < 4000; ms++) {
+      const burst = Array.from(
+        { length: 4 },
+        () => marked(udpPacket(CLIENT, FAR, new Uint8Array(BULK_BYTES)), CLASS_BULK),
+      );
+      if (ms % 16 === 0) burst.push(marked(udpPacket(CLIENT, FAR, new Uint8Array(GAME_BYTES)), CLASS_GAME));
+      client.sendBurst(burst);
+      world.runFor(MS);
+      for (const packet of server.delivered.splice(0)) {
+        if (packet.length < BULK_BYTES) games.push(packet);
+        else bulkBytes += packet.length;
+      }
+    }
+    assertLess(bulkBytes / 4, 1.03 * RATE);
+    assertGreater(bulkBytes / 4, 0.85 * RATE);
+    assertGreater(server.metrics.dropped("over_rate"), 1000);
+    assertGreater(games.length, 180, "a game's packets are lost last");
+    setRates(client, server, {});
+    client.sendBurst(
+      Array.from({ length: 200 }, () => marked(udpPacket(CLIENT, FAR, new Uint8Array(1000)), CLASS_BULK)),
+    );
+    world.runFor(SECOND);
+    assertGreater(server.delivered.length, 190, "and without a rate nothing is");
+  });
+}
+
+Deno.test(`queue: a client whose record has a rate up is told, and holds its packets back itself (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(0) });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, queues: queuesOf(0) });
+  setRates(client, server, { rateUpBps: 8 * RATE / 2 });
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  server.delivered.length = 0;
+  for (let ms = 0; ms < 2000; ms++) {
+    client.sendBurst([
+      marked(udpPacket(CLIENT, FAR, new Uint8Array(BULK_BYTES)), CLASS_BULK),
+      marked(udpPacket(CLIENT, FAR, new Uint8Array(BULK_BYTES)), CLASS_BULK),
+    ]);
+    world.runFor(MS);
+  }
+  const bytesPerS = server.delivered.length * (BULK_BYTES + 28) / 2;
+  assertLess(bytesPerS, RATE / 2);
+  assertGreater(bytesPerS, 0.85 * RATE / 2);
+  assertLess(server.metrics.dropped("over_rate"), server.delivered.length / 50);
 });

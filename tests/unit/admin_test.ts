@@ -51,6 +51,7 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
         })),
         sessions: [],
         applications: { zoom: 1, quic: 12 },
+        delays: { queue: [0, 0, 4], processing: [] },
       }),
     applicationsInMetrics: () => false,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
@@ -62,12 +63,12 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
         peers: { added: ["phone"], removed: [], total: 3 },
         config: { applied: ["mtu"], needsRestart: ["listen"] },
       }),
-    addPeer({ name, publicKey = KEY, presharedKey }) {
+    addPeer({ name, publicKey = KEY, presharedKey, ...rates }) {
       if (records.some((record) => record.name === name)) {
         return Promise.reject(new Refusal("name", `peer ${name} exists already`));
       }
       const record = { name, publicKey, allowedIps: ["10.66.0.2/32"], created: "2026-01-01T00:00:00.000Z" };
-      records.push(presharedKey === undefined ? record : { ...record, presharedKey });
+      records.push({ ...record, ...rates, ...(presharedKey === undefined ? {} : { presharedKey }) });
       return Promise.resolve(record);
     },
     removePeer(name) {
@@ -76,6 +77,16 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
       return Promise.resolve(at >= 0);
     },
     ping: (name) => Promise.resolve(name === "phone" ? 12.5 : name === "asleep" ? null : false),
+    addForwards(name, forwards) {
+      if (forwards.includes("udp:22")) {
+        return Promise.reject(new Refusal("forwards", "UDP port 22 is in use"));
+      }
+      const { presharedKey: _, ...record } = records.find((record) => record.name === name) ??
+        {} as PeerRecord;
+      return Promise.resolve(record.name === undefined ? undefined : { ...record, forwards });
+    },
+    removeForward: (name, forward) =>
+      Promise.resolve(records.some((record) => record.name === name) && forward === "udp:1"),
     health: () => ({ ok: true, reasons: [] }),
     ready: () => ({ ok: true, reasons: [] }),
     ...overrides,
@@ -154,6 +165,7 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     metrics.add("held_us", 1500 - 1000 * i);
     metrics.set("held_us_max", 400 + 500 * i);
     metrics.waited(1, 300 + 1000 * i);
+    metrics.processed(60, 3);
     metrics.set("receiving_window", 2 + i);
   });
   await withAdmin(deps, async (ask) => {
@@ -178,9 +190,12 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_queue_wait_seconds_bucket\{class="game",le="\+Inf"\} 2$/m);
     assertMatch(text, /^oxrelay_queue_wait_seconds_sum\{class="game"\} 0\.0016$/m);
     assertMatch(text, /^oxrelay_queue_wait_seconds_count\{class="game"\} 2$/m);
-    // Build info, drops, two of classes, waits, recognised flows and three of the process besides one family per counter, and one
+    assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.00005"\} 0$/m);
+    assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.0001"\} 6$/m);
+    assertMatch(text, /^oxrelay_processing_seconds_sum 0\.00036$/m);
+    // Build info, drops, two of classes, waits, processing, recognised flows and three of the process besides one family per counter, and one
     // for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 9 + 1 - 10);
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 10 + 1 - 10);
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
@@ -254,6 +269,7 @@ Deno.test("admin: status, sessions, config and reload answer what the relay give
   await withAdmin(deps, async (ask) => {
     const { json } = await ask("/v1/status");
     assertEquals(json.applications, { zoom: 1, quic: 12 });
+    assertEquals(json.latency, { queue: { p50Ms: 0.0025, p99Ms: 0.003 } });
     assertEquals([json.name, json.version, json.exit, json.listen], [
       "oxrelay",
       "1.2.3",
@@ -279,9 +295,10 @@ Deno.test("admin: peers are added, listed and removed; what is wrong is named", 
     const added = await ask("/v1/peers", post(JSON.stringify({ name: "phone", publicKey: KEY })));
     assertEquals([added.status, added.json.name, added.json.publicKey], [201, "phone", KEY]);
     assertEquals((await ask("/v1/peers")).json[0].name, "phone");
-    const guarded = { name: "desk", publicKey: KEY, presharedKey: KEY };
+    const guarded = { name: "desk", publicKey: KEY, presharedKey: KEY, rateDownBps: 50e6, rateUpBps: 64_000 };
     assertEquals((await ask("/v1/peers", post(JSON.stringify(guarded)))).status, 201);
-    assertEquals(deps.records.pop()?.presharedKey, KEY);
+    const { presharedKey, rateDownBps, rateUpBps } = deps.records.pop()!;
+    assertEquals([presharedKey, rateDownBps, rateUpBps], [KEY, 50e6, 64_000]);
 
     const mistakes: [body: string, status: number, field: string][] = [
       [JSON.stringify({ name: "phone" }), 409, "name"],
@@ -293,6 +310,8 @@ Deno.test("admin: peers are added, listed and removed; what is wrong is named", 
       [JSON.stringify({ name: "x", publicKey: "short" }), 400, "publicKey"],
       [JSON.stringify({ name: "x", publicKey: KEY.replace("U=", "V=") }), 400, "publicKey"],
       [JSON.stringify({ name: "x", presharedKey: "short" }), 400, "presharedKey"],
+      [JSON.stringify({ name: "x", rateDownBps: 63_999 }), 400, "rateDownBps"],
+      [JSON.stringify({ name: "x", rateUpBps: "9M" }), 400, "rateUpBps"],
       [JSON.stringify({ name: "x", pubKey: KEY }), 400, "pubKey"],
       ["[]", 400, "name"],
       ["7", 400, "body"],
@@ -332,6 +351,32 @@ const GUARDED: [method: string, path: string][] = [
   ["POST", "/v1/reload"],
   ["GET", "/v1/no-such-route"],
 ];
+
+Deno.test("admin: forwards are added and removed; what is wrong is named", async () => {
+  const deps = relay();
+  await withAdmin(deps, async (ask) => {
+    await ask("/v1/peers", post(JSON.stringify({ name: "phone" })));
+    const add = (body: unknown, name = "phone") =>
+      ask(`/v1/peers/${name}/forwards`, post(JSON.stringify(body)));
+    const added = await add({ forwards: ["udp:1"] });
+    assertEquals([added.status, added.json.forwards], [201, ["udp:1"]]);
+    for (
+      const [body, name, status, field] of [
+        [{ forwards: ["udp:22"] }, "phone", 409, "forwards"],
+        [{ forwards: [] }, "phone", 400, "forwards"],
+        [{ forwards: "udp:1" }, "phone", 400, "forwards"],
+        [{ ports: [] }, "phone", 400, "forwards"],
+        [{ forwards: ["udp:1"] }, "nobody", 404, "name"],
+      ] as const
+    ) {
+      const { status: got, json } = await add(body, name);
+      assertEquals([got, json.error.field], [status, field], JSON.stringify(body));
+    }
+    const remove = async (forward: string) =>
+      (await ask(`/v1/peers/phone/forwards/${encodeURIComponent(forward)}`, { method: "DELETE" })).status;
+    assertEquals([await remove("udp:1"), await remove("udp:2")], [204, 404]);
+  });
+});
 
 Deno.test("admin: everything under /v1 needs the token, even from loopback", async () => {
   let token = TOKEN;

@@ -19,6 +19,7 @@ import {
   sparkline,
   type Status,
 } from "../../src/cli/status.ts";
+import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import { parseConfig } from "../../src/config.ts";
 import { encode } from "uqr";
 
@@ -162,6 +163,13 @@ Deno.test("cli: peer add prints a config and nothing else, and keeps no private 
 
     const exported = await run(cwd, ["peer", "export"]);
     assertMatch(exported.stdout, /^[A-Za-z0-9+/=]+\n$/);
+    const limited = await run(cwd, ["peer", "rate", "phone", "--down", "45M", "--up", "900k"]);
+    assertEquals([limited.code, limited.stdout], [0, ""]);
+    assertMatch(limited.stderr, /45.0 Mbit\/s down, 900.0 kbit\/s up/);
+    await run(cwd, ["peer", "rate", "phone", "--up", "none"]);
+    const shown = JSON.parse((await run(cwd, ["peer", "show", "phone", "--json"])).stdout);
+    assertEquals([shown.rateDownBps, shown.rateUpBps], [45e6, undefined]);
+    assertMatch((await run(cwd, ["peer", "rate", "desk", "--up", "none"])).stderr, /there is no peer "desk"/);
     const removed = await run(cwd, ["peer", "remove", "phone"]);
     assertEquals([removed.code, removed.stdout], [0, ""]);
     assertMatch((await run(cwd, ["peer", "list"])).stderr, /no peers yet/);
@@ -262,6 +270,9 @@ Deno.test("cli: wrong command lines end with 2 and say what to do", async () => 
       [["peer", "add", "a", "--out", "b", "--out", "c"], /--out is given 2 times/],
       [["peer", "add", "a", "--qr", "--no-qr"], /exclude each other/],
       [["peer", "add", "a", "--public-key", "x"], /--public-key: expected 44 characters/],
+      [["peer", "add", "a", "--rate-down", "9"], /--rate-down: expected a rate from 64k to 100G/],
+      [["peer", "rate", "a"], /give --down, --up, or both/],
+      [["peer", "rate", "a", "--up", "fast"], /--up: expected a rate/],
       [["keygen", "--publc"], /did you mean --public\?/],
       [["status", "now"], /"now" is one word too many/],
     ];
@@ -609,6 +620,26 @@ Deno.test("cli: the status table's numbers", () => {
   assertMatch(text, /^oxrelay 0\.1\.0 {2}up 1h 2m {2}listens on \[::\]:4433 {2}exit userspace\n/);
   assertMatch(text, /2 peers, 1 sessions, 2\.0 KiB received, 1\.5 KiB sent/);
   assertMatch(text, /\n▁▅█ 80 bit\/s\n/);
+  const line: LineSnapshot = {
+    shapedBps: 9.5e6,
+    rateBy: "found",
+    path: { state: "cruise", bps: 10e6, leastRttMs: 41.24, queueMs: 1.5 },
+    waiting: 3,
+    marked: 4,
+    drops: { queue_delay: 2, queue_stale: 1 },
+    waits: { game: { p50Ms: 0.012, p99Ms: 1.25 }, bulk: { p50Ms: 20, p99Ms: 41 } },
+    serializationMs: 1.211,
+  };
+  const latency = { queue: { p50Ms: 0.1, p99Ms: 0.51 }, processing: { p50Ms: 0.02, p99Ms: 0.04 } };
+  const lines = renderStatus({ ...STATUS, latency, peers: [{ ...phone, line }, laptop] }, undefined, 0, []);
+  assertMatch(
+    lines,
+    /latency: queue 0\.10\/0\.51 ms \(over 0\.5\), processing 0\.02\/0\.04 ms \(under 0\.1\)\n/,
+  );
+  assertMatch(
+    lines,
+    /LINE TO .*\n {2}phone +9\.5 Mbit\/s \(found\) +cruise +10\.0 Mbit\/s +41\.2 ms +1\.5 ms +1\.2 ms +0\.01\/1\.3 ms +- +- +20\.0\/41\.0 ms +4 +3/,
+  );
   assertMatch(text, /drops: replayed 7, forged 3\nflows: quic 12, zoom 1\n/);
   assertMatch(
     text,

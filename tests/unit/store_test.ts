@@ -161,6 +161,8 @@ Deno.test("store: a file that is wrong is refused by peer and field", async () =
       [{ ...good, allowedIps: Array(65).fill("10.66.0.2/32") }, /peers\.0\.allowedIps .*1 to 64/],
       [{ ...good, allowedIps: ["10.66.0.2/32", 7] }, /peers\.0\.allowedIps\.1 .*not a network/],
       [{ ...good, allowedIps: ["10.66.0.2"] }, /peers\.0\.allowedIps\.0 .*not a network/],
+      [{ ...good, rateDownBps: 1000 }, /peers\.0\.rateDownBps .*not bits a second from 64000/],
+      [{ ...good, rateUpBps: "10M" }, /peers\.0\.rateUpBps .*not bits a second/],
       [{ ...good, created: 7 }, /peers\.0\.created .*not a time/],
       [{ ...good, presharedkey: secret }, /peers\.0\.presharedkey .*an unknown key/],
     ];

@@ -82,8 +82,8 @@ export interface OxtunnelOptions {
   repair: RepairOptions | undefined;
   /** Estimates the rates of paths; undefined where no rate is estimated. */
   rates: Rates | undefined;
-  /** The rate that this end asks the other not to exceed, kbit/s with IP and UDP headers; 0 for no limit. */
-  receiveKbitS: number;
+  /** The rate that this end asks the peer not to exceed, kbit/s with IP and UDP headers; 0 for no limit. */
+  receiveKbitS: (peer: Peer) => number;
   /** Called with each new session: the rate that the other end asks this one not to exceed, kbit/s; 0 for no limit. */
   limited: (peer: number, kbitS: number, nowUs: number) => void;
   /** Whether this end gives tickets and takes early data, as relays do; others keep and send them. */
@@ -458,7 +458,7 @@ export class Negotiation {
     const limits = {
       datagramMaxBytes: OX_DATAGRAM_MAX_BYTES,
       reportIntervalMs: REPORT_INTERVAL_MS,
-      rateKbitS: this.#o.receiveKbitS,
+      rateKbitS: this.#o.receiveKbitS(peer),
     };
     return { limits, ...this.#o.say(peer) };
   }

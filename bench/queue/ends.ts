@@ -1,0 +1,69 @@
+/**
+ * Who carries a home's packets over its line: nobody, wireguard-go at both ends, and this program with nothing known of the line
+ * ("off"), with its rate found, and with its rate told. Invariant: all join the same home. Measures nothing.
+ */
+import type { Network } from "../../tests/kit/namespaces.ts";
+import { type Contender, daemonOf, oxrelay, plain } from "../contest.ts";
+import type { Line } from "./home.ts";
+
+/** What of its line's rate `connect` is told. */
+const TOLD = 0.95;
+const ALLOW = `exit = "tun"\n[destinations]\nallow = ["10.200.0.0/24"]\n`;
+
+export interface End {
+  name: string;
+  /** Starts the far end for as many devices; returns what each is to be given. */
+  start(net: Network, devices: number): Promise<string[]>;
+  join(net: Network, device: string, configuration: string, line: Line): Promise<void>;
+}
+
+/** A contender that knows one client. */
+function single({ name, start }: Contender, join: End["join"]): End {
+  return {
+    name,
+    async start(net, devices) {
+      const { configuration = "" } = await start(net);
+      return new Array<string>(devices).fill(configuration);
+    },
+    join,
+  };
+}
+
+function ours(name: string, config: string, words: (line: Line) => string[]): End {
+  return {
+    name: `oxrelay, ${name}`,
+    async start(net, devices) {
+      await net.relay(`${config}${ALLOW}`);
+      const invitations: string[] = [];
+      for (let i = 1; i <= devices; i++) invitations.push(await net.addPeer(`bench${i}`));
+      return invitations;
+    },
+    async join(net, device, invitation, line) {
+      const file = `${net.directory}/${device}.conf`;
+      await Deno.writeTextFile(file, invitation, { mode: 0o600 });
+      await net.connect(device, ["--config", file, "--protocol", "oxtunnel", ...words(line)]);
+    },
+  };
+}
+
+export const OFF = `${oxrelay.name}, off`, FOUND = `${oxrelay.name}, rate found`;
+
+export const ENDS: readonly End[] = [
+  single(
+    { ...plain, name: "no tunnel" },
+    // Devices are behind client 1 and numbered from 2 (namespaces.ts).
+    (net, device) =>
+      net.ip(device, ["route", "add", "default", "via", `10.202.${Number(device.slice(1)) - 1}.1`]),
+  ),
+  single(daemonOf("wireguard-go", ["wireguard-go", "-f"]), async (net, device, configuration) => {
+    await net.wireguard(device, configuration);
+  }),
+  ours("off", `congestion_algorithm = "none"\n`, () => ["--congestion", "none"]),
+  ours("rate found", "", () => []),
+  ours("rate told", "", ({ upMbit, downMbit }) => [
+    "--up",
+    `${Math.round(1000 * TOLD * upMbit)}k`,
+    "--down",
+    `${Math.round(1000 * TOLD * downMbit)}k`,
+  ]),
+];
