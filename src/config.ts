@@ -211,6 +211,7 @@ const ENTRIES = {
   )),
   fallback: v.optional(v.strictObject(FALLBACK_ENTRIES)),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
+  devices_in_metrics: v.optional(wholeNumber(0, 1000)),
   admin_token: v.optional(adminToken),
   workers: v.optional(wholeNumber(1, 16)),
   cpus: v.optional(v.pipe(
@@ -236,6 +237,7 @@ export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key)
 export const RELOADABLE_KEYS: readonly string[] = [
   "log_level",
   "rate_limit_per_ip",
+  "devices_in_metrics",
   "max_connections",
   "destinations",
   "classes",
@@ -319,6 +321,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
+    devicesInMetrics: fromFile.devices_in_metrics ?? base.devicesInMetrics,
     ...(adminToken === undefined ? {} : { adminToken }),
     workers: fromFile.workers ?? base.workers,
     cpus: [...fromFile.cpus ?? base.cpus],

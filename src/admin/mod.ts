@@ -71,6 +71,8 @@ export interface AdminDeps {
   snapshot(maxAgeMs: number): Promise<RelaySnapshot>;
   /** Whether /metrics may name applications, by the snapshot. */
   applicationsInMetrics(): boolean;
+  /** How many devices /metrics may name; 0 for none. */
+  devicesInMetrics(): number;
   /** The configuration without secrets. */
   config(): unknown;
   /** Asked at every request, so that a reload takes effect. */
@@ -235,12 +237,16 @@ function answerSafely(app: Hono): void {
   });
 }
 
-/** What everybody who reaches the listener may read: no secret and no peer is in it. */
+/** What everybody who reaches the listener may read: no secret is in it, and no peer unless devices_in_metrics asks for names. */
 function addOpenRoutes(app: Hono, deps: AdminDeps): void {
   const registry = createRegistry(
     deps.metrics,
     () => deps.status(),
     async () => deps.applicationsInMetrics() ? (await deps.snapshot(SCRAPED_AGE_MS)).applications : {},
+    async () => {
+      const max = deps.devicesInMetrics();
+      return { max, peers: max === 0 ? [] : (await deps.snapshot(SCRAPED_AGE_MS)).peers };
+    },
   );
   app.get("/", (c) => {
     c.header("Content-Security-Policy", DASHBOARD_POLICY);

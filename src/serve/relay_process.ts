@@ -205,6 +205,7 @@ ${
       }),
       snapshot: (maxAgeMs) => this.#pool.snapshot(maxAgeMs),
       applicationsInMetrics: () => this.#config.classes.applicationsInMetrics,
+      devicesInMetrics: () => this.#config.devicesInMetrics,
       config: () => redactConfig(this.#config),
       adminToken: () => this.#adminToken,
       url: () => adminUrl(this.#adminListen),

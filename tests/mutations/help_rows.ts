@@ -106,6 +106,27 @@ export const HELP_ROWS: readonly Mutation[] = [
     note: "keys that nobody here knows stay in a report",
   },
   {
+    file: "src/admin/device_metrics.ts",
+    from: "series.total[field] += peer[field] >= before[field] ? peer[field] - before[field] : peer[field];",
+    to: "series.total[field] = peer[field];",
+    tests: ["tests/unit/device_metrics_test.ts"],
+    note: "a device's counters fall",
+  },
+  {
+    file: "src/admin/device_metrics.ts",
+    from: "const free = max - this.#own.size;",
+    to: "const free = peers.length;",
+    tests: ["tests/unit/device_metrics_test.ts"],
+    note: "series of devices are not bounded",
+  },
+  {
+    file: "src/serve/relay_process.ts",
+    from: "devicesInMetrics: () => this.#config.devicesInMetrics,",
+    to: "devicesInMetrics: () => 0,",
+    tests: ["tests/system/monitoring_test.ts"],
+    note: "devices_in_metrics does nothing",
+  },
+  {
     file: "src/cli/state/backup.ts",
     from: "if (bytes === undefined || digestOf(bytes) !== one.sha256) {",
     to: "if (bytes === undefined) {",

@@ -59,6 +59,7 @@ function adminOf(pool: WorkerPool) {
     status: () => ({ name: "oxrelay", version: "1", startedAt: new Date(), exit: "tun", listen: "[::]:1" }),
     snapshot: (maxAgeMs) => pool.snapshot(maxAgeMs),
     applicationsInMetrics: () => true,
+    devicesInMetrics: () => 0,
     config: () => ({}),
     adminToken: () => TOKEN,
     network: () => "",
