@@ -26,11 +26,11 @@ import {
   REPAIR_SCHEME_NAMES,
 } from "./config/shape.ts";
 import { isTable, nearest, parseToml, placeOfSection } from "./config/text.ts";
+import { toTomlKeys } from "./config/toml_keys.ts";
 import {
   endpoint,
   expected,
   flag,
-  formatEndpoint,
   list,
   networks,
   oneOf,
@@ -80,6 +80,7 @@ const DESTINATION_ENTRIES = {
   allow_private: v.optional(flag),
   allow_peers: v.optional(flag),
   allow_speedtest: v.optional(flag),
+  port_mappings: v.optional(wholeNumber(0, 256)),
   allow: v.optional(networks(
     "192.168.1.0/24",
     256,
@@ -342,6 +343,7 @@ function destinationsOf(
     allowPrivate: said.allow_private ?? base.allowPrivate,
     allowPeers: said.allow_peers ?? base.allowPeers,
     allowSpeedtest: said.allow_speedtest ?? base.allowSpeedtest,
+    portMappings: said.port_mappings ?? base.portMappings,
     allow: [...said.allow ?? base.allow],
     deny: [...said.deny ?? base.deny],
   };
@@ -449,27 +451,6 @@ function unknownKeys(table: Record<string, unknown>, known: string[], path: stri
       ? `${shown}: unknown key; the keys are ${known.join(", ")}`
       : `${shown}: unknown key; did you mean "${near}"?`;
   });
-}
-
-/** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
-function toTomlKeys(config: Config): Record<string, unknown> {
-  const { listen, metricsListen, classes, destinations, fallback, ...rest } = config;
-  return snakeCase({
-    listen: formatEndpoint(listen),
-    metricsListen: formatEndpoint(metricsListen),
-    ...rest,
-    classes: snakeCase(classes),
-    destinations: snakeCase(destinations),
-    ...(fallback && { fallback: snakeCase({ ...fallback, listen: formatEndpoint(fallback.listen) }) }),
-  });
-}
-
-function snakeCase(object: object): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(object).map((
-      [key, value],
-    ) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]),
-  );
 }
 
 /** What is in force after a reload: `old`, with `next`'s values of the keys that a running relay takes over. */

@@ -40,6 +40,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
     allowPrivate: false,
     allowPeers: false,
     allowSpeedtest: true,
+    portMappings: 0,
     allow: [],
     deny: [],
   },

@@ -17,6 +17,8 @@ export interface Destinations {
   readonly allowPeers: boolean;
   /** Whether the relay's own inner address answers speedtests. */
   readonly allowSpeedtest: boolean;
+  /** Ports of the host that a client may open to itself by PCP or NAT-PMP, 0 to 256; 0 when it may not. */
+  readonly portMappings: number;
   /** Prefixes opened one by one, "192.168.1.0/24", host bits zero. */
   readonly allow: readonly string[];
   /** Prefixes closed to every client, whatever else opens them. */

@@ -35,6 +35,7 @@ import {
   readSource,
   spendHop,
 } from "../wire/inner.ts";
+import { isToPort, PORT_CONTROL_PORT } from "../wire/port_control.ts";
 import { isForSpeedtest, SPEEDTEST_PULL, speedtestKind } from "../wire/speedtest.ts";
 import type { IngressContext } from "./context.ts";
 
@@ -125,6 +126,15 @@ function toHost(
   const at = offset[row], id = peer[row];
   if (pings.take(view, at, whole, id, nowUs)) {
     next[row] = DONE;
+    return;
+  }
+  if (
+    policy!.allowPortControl && protocolOf(view, at, whole) === PROTOCOL_UDP &&
+    !isFragment(view, at, whole) &&
+    isToPort(view, at, whole, PORT_CONTROL_PORT)
+  ) {
+    next[row] = TO_EXIT; // which knows by whom the answer is made
+    metrics.column[COUNTER.packets_to_exit]++;
     return;
   }
   const kind = policy!.allowSpeedtest ? speedtestKind(view, at, whole) : 0;

@@ -7,6 +7,7 @@ import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
 import type { PeerRecord, PeerSnapshot, RelaySnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
+import type { ControlDatagram } from "../exit/exit.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "../process/keys_text.ts";
 import {
@@ -34,7 +35,16 @@ type CommonStart = Pick<
 /** What the pool asks of each Worker. */
 type Handle = Pick<
   WorkerHandle,
-  "fatal" | "start" | "changePeers" | "setForwards" | "tune" | "snapshot" | "ping" | "stop"
+  | "fatal"
+  | "start"
+  | "changePeers"
+  | "setForwards"
+  | "onPortControl"
+  | "answerPortControl"
+  | "tune"
+  | "snapshot"
+  | "ping"
+  | "stop"
 >;
 
 export class WorkerPool {
@@ -156,7 +166,11 @@ export class WorkerPool {
   setForwards(leased: readonly PeerForward[] = this.#leased): Promise<RefusedPeerForward[]> {
     this.#leased = leased;
     const forwarding = this.#forwarding.catch(() => {}).then(async () => {
-      const all = [...forwardsOf(this.#peers), ...this.#leased];
+      const keys = new Set(this.#peers.map(({ publicKey }) => publicKey));
+      const all = [
+        ...forwardsOf(this.#peers),
+        ...this.#leased.filter(({ publicKey }) => keys.has(publicKey)),
+      ];
       const refused = await this.#doors.setForwards(all) ??
         (await Promise.all(
           this.#handles.map((handle, worker) =>
@@ -167,6 +181,16 @@ export class WorkerPool {
     });
     this.#forwarding = forwarding;
     return forwarding;
+  }
+
+  /** Has `answer` answer what peers ask of port control through their Workers' exits. */
+  onPortControl(answer: (request: ControlDatagram) => Promise<Uint8Array<ArrayBuffer> | undefined>): void {
+    for (const handle of this.#handles) {
+      handle.onPortControl = async (request) => {
+        const payload = await answer(request);
+        if (payload !== undefined) handle.answerPortControl({ ...request, payload });
+      };
+    }
   }
 
   async tune(config: Config): Promise<void> {
