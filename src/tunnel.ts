@@ -18,6 +18,7 @@ import {
   ingress,
   type IngressContext,
   ingressRest,
+  Pings,
   Speedtest,
 } from "./ingress/mod.ts";
 import { DROP } from "./metrics.ts";
@@ -158,6 +159,7 @@ export class Tunnel {
       lz4,
       backlog: new Backlog(),
       speedtest: new Speedtest(),
+      pings: new Pings(randomWord),
       exitHairpins: options.exitHairpins === true,
     };
     const { batchWaitUs = BATCH_WAIT_US } = options;
@@ -302,7 +304,9 @@ export class Tunnel {
   /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns their number. Call until it returns 0. */
   pollTransmit(burst: Burst, nowUs: number): number {
     const before = burst.count;
-    const added = this.associations.outbox.pollTransmit(burst, nowUs);
+    const { pings, ownIpv4, ownIpv6 } = this.ingressContext;
+    const added = this.associations.outbox.pollTransmit(burst, nowUs) +
+      pings.emit(burst, ownIpv4, ownIpv6, nowUs);
     if (added > 0 || this.#heldUntilUs <= nowUs) {
       egress(burst, this.#egress, nowUs);
       this.#countDrops(burst);

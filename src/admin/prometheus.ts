@@ -4,6 +4,7 @@
  */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
 import process from "node:process";
+import { addDevices, type DevicesAsked } from "./device_metrics.ts";
 import {
   CLASS_DIRECTIONS,
   CLASS_LABELS,
@@ -194,11 +195,13 @@ export function createRegistry(
   columns: readonly Metrics[],
   build: () => BuildInfo,
   applications: () => Promise<Record<string, number>>,
+  devices: () => Promise<DevicesAsked>,
 ): Registry {
   const registry = new Registry();
   addColumns(registry, columns);
   addLabelled(registry, columns);
   addApplications(registry, applications);
+  addDevices(registry, devices);
   addProcess(registry, build);
   return registry;
 }

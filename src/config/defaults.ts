@@ -49,6 +49,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   },
   trusted: [],
   metricsListen: { host: "127.0.0.1", port: 9090 },
+  devicesInMetrics: 0,
   workers: 1,
   cpus: [],
   logLevel: "info",

@@ -142,6 +142,8 @@ export interface Config {
   readonly fallback?: FallbackConfig;
   /** Where metrics and admin are served. */
   readonly metricsListen: Endpoint;
+  /** How many devices /metrics may name, 0 to 1000; all others are added up. */
+  readonly devicesInMetrics: number;
   /** Bearer token of the admin interface, at least 16 characters. Secret. */
   readonly adminToken?: string;
   /** Relay workers (threads), 1 to 16, among which peers are divided. */

@@ -324,6 +324,12 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
   }
   const nowUs = monotonicUs();
   const { relay, driver } = running;
+  if (data.type === "ping") {
+    if (data.request !== undefined) return relay.roundTripUs(data.request);
+    const request = relay.ping(data.publicKey);
+    driver.turn();
+    return request ?? null;
+  }
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),

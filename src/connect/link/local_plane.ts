@@ -49,7 +49,7 @@ export class LocalPlane implements LinkPlane {
 
   /**
    * Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves
-   * nothing else from here on, and is told things by `messages`.
+   * nothing else from here on, and is told things by `messages`. `makePort` opens another port than a socket.
    */
   constructor(
     invitation: Invitation,
@@ -58,13 +58,14 @@ export class LocalPlane implements LinkPlane {
     wishes: PlaneWishes,
     mailboxes?: Mailboxes,
     messages?: Messages,
+    makePort: (native: Native | string, arena: Arena, metrics: Metrics) => Port = openPort,
   ) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     this.#isOxtunnel = invitation.protocol === "oxtunnel";
     this.#client = makeClient(invitation, exit, native, wishes, arena, metrics);
     this.#exit = exit;
-    const socket = openPort(native, arena, metrics);
+    const socket = makePort(native, arena, metrics);
     const mailbox = this.#mailbox = mailboxes &&
       new Mailbox(PLANE_MAILBOX, mailboxes, (code) => metrics.drop(code));
     this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS_MAILBOX) : socket;
