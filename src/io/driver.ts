@@ -183,15 +183,12 @@ export class Driver {
   }
 
   /** One round in each direction; whether anything was there. */
-  #carry(nowUs: number, isPortReady = true, isExitReady = true): boolean {
+  #carry(startUs: number, isPortReady = true, isExitReady = true): boolean {
     const { core, exit } = this;
     const carrier = this.#carrier;
     carrier.isMore = false;
-    let busy = isPortReady && carrier.takeOuter(nowUs);
-    if (carrier.takeHandedOver(nowUs)) busy = true;
-    if (busy && isExitReady) nowUs = monotonicUs(); // a full burst takes a while
-    if (isExitReady && carrier.takeInner(nowUs)) busy = true;
-
+    const busy = carrier.round(startUs, monotonicUs, isPortReady, isExitReady);
+    const { nowUs } = carrier;
     if (nowUs - this.#lastHousekeepingUs >= HOUSEKEEPING_US) {
       this.#lastHousekeepingUs = nowUs;
       core.setWallClock(wallClockOffsetUs());
@@ -201,7 +198,7 @@ export class Driver {
     } else if (core.pollTimeout() <= nowUs) {
       core.handleTimeout(nowUs);
     }
-    carrier.flush(nowUs);
+    carrier.sendDue(nowUs);
     return busy;
   }
 

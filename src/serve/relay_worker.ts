@@ -34,7 +34,7 @@ import { cannotListen, nativeIo } from "./doors.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { warmUp } from "./warmup.ts";
 
-const ARENA_SLOTS = 8192;
+const ARENA_SLOTS = 16_384;
 const OWN_ADDRESSES_MS = 5000;
 const EVENTS_MS = 500;
 

@@ -6,12 +6,13 @@ import type { Mutation } from "./mutation.ts";
 const QUEUES = ["tests/unit/queues_test.ts"],
   LINE = ["tests/sim/queue_test.ts"],
   BBR = ["tests/vectors/bbr_test.ts"],
+  TURN = ["tests/sim/turn_queue_test.ts"],
   PATH = ["tests/unit/path_rate_test.ts"];
 
 export const QUEUE_ROWS: readonly Mutation[] = [
   {
     file: "src/egress/mod.ts",
-    from: "  queue(burst, context, nowUs); //",
+    from: "  queue(burst, context, nowUs, served); //",
     to: "  //",
     tests: LINE,
     note: "nothing waits for its line",
@@ -80,14 +81,14 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "one flow's turn does not end",
   },
   {
-    file: "src/queue/queues.ts",
+    file: "src/queue/waiting.ts",
     from: "if (!this.#codel.drops(flow, waitedUs, isShort, nowUs)) return false;",
     to: "if (nowUs >= 0) return false;",
     tests: QUEUES,
     note: "a standing queue loses nothing",
   },
   {
-    file: "src/queue/queues.ts",
+    file: "src/queue/waiting.ts",
     from: "if (waitedUs <= (trafficClass === CLASS_GAME ? gameDeadlineUs : voiceDeadlineUs)) return false;",
     to: "if (gameDeadlineUs + voiceDeadlineUs > 0) return false;",
     tests: QUEUES,
@@ -101,7 +102,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "a packet goes to another peer",
   },
   {
-    file: "src/queue/queues.ts",
+    file: "src/queue/waiting.ts",
     from: "if (this.#o.ecn && markCe(",
     to: "if (!this.#o.ecn && markCe(",
     tests: QUEUES,
@@ -190,5 +191,54 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     to: "    //",
     tests: PATH,
     note: "a report of what was never sent counts",
+  },
+  {
+    file: "src/egress/queue.ts",
+    from: "if (toTunnel !== undefined && toTunnel.sorts(count)) waitForTurn",
+    to: "if (toTunnel !== undefined && count < 0) waitForTurn",
+    tests: TURN,
+    note: "a backlog for the tunnel is carried as it comes",
+  },
+  {
+    file: "src/ingress/queue.ts",
+    from: "if (toExit === undefined || !toExit.sorts(count)) return;",
+    to: "if (toExit === undefined || count > 0) return;",
+    tests: TURN,
+    note: "a backlog for the exit is carried as it comes",
+  },
+  {
+    file: "src/carry.ts",
+    from: "const DRAIN_BURSTS = 4;",
+    to: "const DRAIN_BURSTS = 1;",
+    tests: TURN,
+    note: "the backlog stays in the kernel, unsorted",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "    const tin = tinOf(burst.trafficClass[row]);",
+    to: "    const tin = 0;",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "classes are not told apart",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "    const isPeerFull = this.#packetsOf[peer] >= this.#peerPacketsMax;",
+    to: "    const isPeerFull = false;",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "one peer's packets take all room",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "      if (this.#peer[place] === peer) this.#peer[place] = NONE;",
+    to: "",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "packets of a removed peer are sent",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "TURN_BYTES / this.#flowsOf[this.#peerOf[flow]]",
+    to: "TURN_BYTES",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "a peer gets more with more flows",
   },
 ];

@@ -33,7 +33,7 @@ import {
   STREAMS_MAILBOX,
 } from "./plane.ts";
 
-const ARENA_SLOTS = 4096;
+const ARENA_SLOTS = 8192;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
 
