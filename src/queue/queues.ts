@@ -42,7 +42,7 @@ export interface QueueOptions extends WaitingOptions {
   findsRates: boolean;
 }
 
-// What `offer` did with a packet, here and in processor.ts.
+// What `offer` did with a packet, here and in turn_queue.ts.
 /** The line is free: the packet is sent now and charged to the line. */
 export const PASSES = 0;
 /** The packet waits; the queue owns its slot. */

@@ -4,13 +4,18 @@
  * instead of sent (codel.ts, deadlines). Invariant: a place in use owns its packet's slot; a flow's packets leave in the order
  * in which they came. Which flow is next is tins.ts's to say, and how many may wait the owner's.
  */
-import { CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
+import { CLASS_BULK, CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
 import { type Arena, NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
 import { markCe } from "../wire/ecn.ts";
 import { Codel } from "./codel.ts";
 import type { Tins } from "./tins.ts";
 
+/**
+ * By how much longer than others a transfer may wait: only other transfers wait behind it, and with no more queue than CoDel's 5 ms one flow
+ * of CUBIC over 60 ms of round trip leaves an eighth of the line idle (bench/docs/queue.md).
+ */
+const BULK_PATIENCE = 4;
 /** A full packet's bytes: with less left in its queue, a flow loses none (RFC 8289 §5.4). */
 const FULL_PACKET_BYTES = 1514;
 /** The most packets that the flow with the most bytes loses at once when the queue is full (RFC 8290 §4.1.3). */
@@ -126,7 +131,8 @@ export class Waiting {
       return this.lose(place, "queue_stale");
     }
     const isShort = this.#tins.bytes[flow] < FULL_PACKET_BYTES;
-    if (!this.#codel.drops(flow, waitedUs, isShort, nowUs)) return false;
+    const countedUs = trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs;
+    if (!this.#codel.drops(flow, countedUs, isShort, nowUs)) return false;
     if (this.#o.ecn && markCe(this.#arena.view, this.#offset[place])) {
       this.#o.marked();
       return false;

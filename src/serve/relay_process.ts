@@ -26,6 +26,7 @@ import { loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
 import { type Identity, loadIdentity, networkOf, resolveTunnelIpv6 } from "./identity.ts";
+import { withForwards, withoutForwards } from "./forwards.ts";
 import { LivePeers } from "./live_peers.ts";
 import { loadAllPeers, openStore } from "./store.ts";
 import type { ReadyMessage } from "./worker_handle.ts";
@@ -209,6 +210,8 @@ ${
       network: () => networkOf(this.#config, this.#identity.publicKey),
       addPeer: (peer) => this.#addPeer(peer),
       removePeer: (name) => this.#livePeers.remove(name),
+      addForwards: (name, forwards) => this.#addForwards(name, forwards),
+      removeForward: (name, forward) => this.#removeForward(name, forward),
       health: () => this.#health(),
       ready: () => this.#readiness(),
     };
@@ -222,6 +225,20 @@ ${
       created: new Date().toISOString(),
     });
     return made ? { ...record, privateKey: keyToText(made) } : record;
+  }
+
+  async #addForwards(name: string, forwards: string[]) {
+    const edited = await this.#livePeers.edit(name, "forwards", (peer) => withForwards(peer, forwards));
+    if (edited === undefined) return undefined;
+    const { presharedKey: _, ...record } = edited;
+    return record;
+  }
+
+  async #removeForward(name: string, forward: string): Promise<boolean> {
+    const has = this.#pool.peers.some((peer) => peer.name === name && peer.forwards?.includes(forward));
+    if (!has) return false;
+    await this.#livePeers.edit(name, "forwards", (peer) => withoutForwards(peer, [forward]));
+    return true;
   }
 
   #health(): Health {

@@ -115,6 +115,27 @@ export class PeerStore {
   }
 
   /**
+   * Replaces a stored peer by what `edit` makes of it, and returns that once it is on the disk. The name, the key and the
+   * addresses must stay. Throws CommandError when there is none of that name, the new record cannot be used, or the disk refuses.
+   */
+  async edit(name: string, edit: (record: PeerRecord) => PeerRecord): Promise<PeerRecord> {
+    return await this.#change(({ peers, released }) => {
+      const before = this.#stored(peers, name);
+      const result = edit(structuredClone(before));
+      const wrong = recordMistake(result);
+      if (wrong !== undefined) throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`);
+      const edited = peers.map((peer) => peer === before ? result : peer);
+      const keys = new Set(edited.map(({ publicKey }) => publicKey));
+      const twice = firstDuplicate([
+        ...edited,
+        ...this.others.filter(({ publicKey }) => !keys.has(publicKey)),
+      ]);
+      if (twice !== undefined) throw new CommandError(twice);
+      return { peers: edited, released, result };
+    });
+  }
+
+  /**
    * Gives the peer other rates, or none where a rate is null; an absent one stays. Returns the new record once it is on the disk.
    * Throws CommandError when there is none of that name, a rate is out of range, or the disk refuses.
    */

@@ -75,6 +75,8 @@ Deno.test({
       reload: unused,
       addPeer: unused,
       removePeer: unused,
+      addForwards: unused,
+      removeForward: unused,
       health: healthy,
       ready: healthy,
     });

@@ -75,6 +75,16 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
       if (at >= 0) records.splice(at, 1);
       return Promise.resolve(at >= 0);
     },
+    addForwards(name, forwards) {
+      if (forwards.includes("udp:22")) {
+        return Promise.reject(new Refusal("forwards", "UDP port 22 is in use"));
+      }
+      const { presharedKey: _, ...record } = records.find((record) => record.name === name) ??
+        {} as PeerRecord;
+      return Promise.resolve(record.name === undefined ? undefined : { ...record, forwards });
+    },
+    removeForward: (name, forward) =>
+      Promise.resolve(records.some((record) => record.name === name) && forward === "udp:1"),
     health: () => ({ ok: true, reasons: [] }),
     ready: () => ({ ok: true, reasons: [] }),
     ...overrides,
@@ -334,6 +344,32 @@ const GUARDED: [method: string, path: string][] = [
   ["POST", "/v1/reload"],
   ["GET", "/v1/no-such-route"],
 ];
+
+Deno.test("admin: forwards are added and removed; what is wrong is named", async () => {
+  const deps = relay();
+  await withAdmin(deps, async (ask) => {
+    await ask("/v1/peers", post(JSON.stringify({ name: "phone" })));
+    const add = (body: unknown, name = "phone") =>
+      ask(`/v1/peers/${name}/forwards`, post(JSON.stringify(body)));
+    const added = await add({ forwards: ["udp:1"] });
+    assertEquals([added.status, added.json.forwards], [201, ["udp:1"]]);
+    for (
+      const [body, name, status, field] of [
+        [{ forwards: ["udp:22"] }, "phone", 409, "forwards"],
+        [{ forwards: [] }, "phone", 400, "forwards"],
+        [{ forwards: "udp:1" }, "phone", 400, "forwards"],
+        [{ ports: [] }, "phone", 400, "forwards"],
+        [{ forwards: ["udp:1"] }, "nobody", 404, "name"],
+      ] as const
+    ) {
+      const { status: got, json } = await add(body, name);
+      assertEquals([got, json.error.field], [status, field], JSON.stringify(body));
+    }
+    const remove = async (forward: string) =>
+      (await ask(`/v1/peers/phone/forwards/${encodeURIComponent(forward)}`, { method: "DELETE" })).status;
+    assertEquals([await remove("udp:1"), await remove("udp:2")], [204, 404]);
+  });
+});
 
 Deno.test("admin: everything under /v1 needs the token, even from loopback", async () => {
   let token = TOKEN;

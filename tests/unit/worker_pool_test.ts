@@ -24,11 +24,13 @@ function countingPool() {
     fallback: undefined,
     steer: () => {},
     setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+    setForwards: () => Promise.resolve([]),
   } as unknown as Doors;
   const pool = new WorkerPool(WORKERS, doors, () => ({
     fatal: undefined,
     start: () => Promise.reject(new Error("not asked for")),
     changePeers: () => Promise.resolve({ added: ["phone"], removed: [], failed: [] }),
+    setForwards: () => Promise.resolve([]),
     tune: () => Promise.resolve(),
     stop: () => Promise.resolve(),
     snapshot: async (): Promise<RelaySnapshot> => {
@@ -60,6 +62,8 @@ function adminOf(pool: WorkerPool) {
     reload: unused,
     addPeer: unused,
     removePeer: unused,
+    addForwards: unused,
+    removeForward: unused,
     health: healthy,
     ready: healthy,
   });
@@ -168,6 +172,7 @@ Deno.test("pool: a Worker that does not answer is ended, and the doors are close
     bells: [],
     steer: () => {},
     setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+    setForwards: () => Promise.resolve([]),
     close: () => Promise.resolve(void steps.push("doors closed")),
   } as unknown as Doors;
   const pool = new WorkerPool(
