@@ -72,6 +72,7 @@ export async function speedtest(args: string[]): Promise<number> {
     rules: [],
     compression: false,
     batching: true,
+    goesFirst: false,
     congestionAlgorithm: "none",
     repair: { ...DEFAULTS.repair, enabled: false },
   });

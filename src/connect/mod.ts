@@ -75,6 +75,7 @@ Without root, a proxy and forwarded ports on loopback in place of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
   -L PORT:HOST:PORT     forward this local port to a port of a host behind the relay; may be repeated
 
+  --no-priority         its thread waits for its turn like any other program's
   --no-batching         one packet in each datagram, for measurements
   --json                one JSON object a second, for programs
 `;
@@ -101,7 +102,16 @@ export async function connect(args: string[]): Promise<number> {
       "congestion",
     ],
     lists: ["L", "server", "priority", "rule"],
-    flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
+    flags: [
+      "no-dns",
+      "no-batching",
+      "no-priority",
+      "no-compression",
+      "no-repair",
+      "kill-switch",
+      "restore",
+      "json",
+    ],
     words: [0, 1],
   });
   if (flags.help) {
@@ -122,6 +132,7 @@ export async function connect(args: string[]): Promise<number> {
     rules: rules.filter(({ program }) => program === undefined),
     compression: !flags["no-compression"],
     batching: !flags["no-batching"],
+    goesFirst: !flags["no-priority"],
     upBytesPerS: readRate("up", values.up),
     downBytesPerS: readRate("down", values.down),
     congestionAlgorithm: readCongestion(values.congestion),

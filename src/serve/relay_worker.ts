@@ -248,7 +248,7 @@ function makeRelay(
 
 /** The loop over core, port and exit, which also takes the main thread's messages. */
 function makeDriver(
-  { control, bell }: StartMessage,
+  { control, bell, config }: StartMessage,
   { arena, relay, port, exit, metrics, mailbox }: {
     arena: Arena;
     relay: Relay;
@@ -265,7 +265,7 @@ function makeDriver(
     }
   };
   const messages = bell === undefined ? undefined : { bell, takeMessages };
-  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages);
+  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages, config.goFirst);
   if (!driver.waits) control.onmessage = ({ data }) => hear(data);
   return driver;
 }

@@ -64,6 +64,7 @@ const PLAIN = {
   rules: [],
   compression: false,
   batching: false,
+  goesFirst: false,
   congestionAlgorithm: "none" as const,
   repair: { ...DEFAULTS.repair, enabled: false },
 };

@@ -67,7 +67,16 @@ export class LocalPlane implements LinkPlane {
     const mailbox = this.#mailbox = mailboxes &&
       new Mailbox(PLANE_MAILBOX, mailboxes, (code) => metrics.drop(code));
     this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS_MAILBOX) : socket;
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox, messages);
+    this.#driver = new Driver(
+      arena,
+      this.#client,
+      this.#port,
+      exit,
+      metrics,
+      mailbox,
+      messages,
+      wishes.goesFirst,
+    );
     this.#driver.start();
   }
 
