@@ -47,10 +47,10 @@ export interface Siblings {
 export class Carrier {
   /** Empty between the steps; whoever has datagrams or packets in memory fills it and calls `ingest` or `ingestInner`. */
   readonly burst: Burst;
+  /** Rows that the steps have taken so far, which is a number for the caller to clear. */
+  taken = 0;
   /** Whether a step since the caller last cleared this may have left something behind that no descriptor shows. */
   isMore = false;
-  /** Rows that the last round took. */
-  roundRows = 0;
   /** The time of the last step of a round, microseconds. */
   nowUs = 0;
   /** Whether the last step that took rows left none behind, as far as it knows. */
@@ -75,7 +75,6 @@ export class Carrier {
    */
   round(startUs: number, clock: () => number, isPortReady: boolean, isExitReady: boolean): boolean {
     this.nowUs = startUs;
-    this.roundRows = 0;
     let busy = isPortReady && this.takeOuter(startUs);
     if (this.takeHandedOver(startUs)) busy = true;
     if (busy && isExitReady) this.nowUs = clock(); // a full burst takes a while
@@ -176,7 +175,7 @@ export class Carrier {
   /** A burst that was short, with slots left, had everything. */
   #noteMore(): void {
     const { count, arena } = this.burst;
-    this.roundRows += count;
+    this.taken += count;
     this.#isShort = count < BURST_CAPACITY;
     if (count === BURST_CAPACITY || arena.free === 0) this.isMore = true;
   }

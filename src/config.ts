@@ -27,6 +27,7 @@ import {
 } from "./config/shape.ts";
 import { isTable, nearest, parseToml, placeOfSection } from "./config/text.ts";
 import {
+  decimal,
   endpoint,
   expected,
   flag,
@@ -48,9 +49,7 @@ export { DEFAULTS } from "./config/defaults.ts";
 export * from "./config/shape.ts";
 export { nearest } from "./config/text.ts";
 export { formatEndpoint, parseEndpoint } from "./config/values.ts";
-
 const MTU_MIN_IPV6 = 1280; // RFC 8200 section 5
-
 const PRIVATE_IPV4 = RFC_1918.map((range) => parsePrefix(range)!);
 /** What no entry of `allow` may open. */
 const NEVER_ROUTABLE = rangesOf("never");
@@ -80,6 +79,7 @@ const DESTINATION_ENTRIES = {
   allow_private: v.optional(flag),
   allow_peers: v.optional(flag),
   allow_speedtest: v.optional(flag),
+  port_mappings: v.optional(wholeNumber(0, 256)),
   allow: v.optional(networks(
     "192.168.1.0/24",
     256,
@@ -114,6 +114,8 @@ const REPAIR_ENTRIES = {
   traffic_aware: v.optional(flag),
   proactive: v.optional(flag),
   predictor: v.optional(oneOf(...REPAIR_PREDICTOR_NAMES)),
+  requests: v.optional(flag),
+  target_percent: v.optional(decimal(0.01, 10)),
 };
 
 const QUEUES_ENTRIES = {
@@ -341,6 +343,7 @@ function destinationsOf(
     allowPrivate: said.allow_private ?? base.allowPrivate,
     allowPeers: said.allow_peers ?? base.allowPeers,
     allowSpeedtest: said.allow_speedtest ?? base.allowSpeedtest,
+    portMappings: said.port_mappings ?? base.portMappings,
     allow: [...said.allow ?? base.allow],
     deny: [...said.deny ?? base.deny],
   };
@@ -358,6 +361,8 @@ function repairOf(said: NonNullable<FromFile["repair"]>, base: Config["repair"])
     trafficAware: said.traffic_aware ?? base.trafficAware,
     proactive: said.proactive ?? base.proactive,
     predictor: said.predictor ?? base.predictor,
+    requests: said.requests ?? base.requests,
+    targetPercent: said.target_percent ?? base.targetPercent,
   };
 }
 
@@ -386,7 +391,7 @@ function conflictIn(config: Config): string | undefined {
     return `cpus: expected each processor once, found ${show(config.cpus)}`;
   }
   if (config.workers > 1 && config.io === "portable") {
-    return (`workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`);
+    return `workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`;
   }
   if (config.repair.sharePercent !== undefined && config.repair.sharePercent > config.repair.budgetPercent) {
     return (`repair.share_percent: expected at most budget_percent (${config.repair.budgetPercent}), found ` +

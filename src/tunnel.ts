@@ -6,6 +6,8 @@
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE } from "./codec/kernels.ts";
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
+import { addDelays } from "./control/delay_figures.ts";
+import type { DelayCounts } from "./control/delays.ts";
 import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
 import { EntropyTest } from "./egress/entropy.ts";
@@ -19,18 +21,24 @@ import {
   Speedtest,
 } from "./ingress/mod.ts";
 import { DROP } from "./metrics.ts";
+import { LineFigures, type QueueLoss } from "./queue/line_figures.ts";
 import { PeerRates } from "./queue/peer_rates.ts";
 import { Police } from "./queue/police.ts";
 import { Queues } from "./queue/queues.ts";
 import { TURN_CODEL, TurnQueue } from "./queue/turn_queue.ts";
-import type { QueueLoss } from "./queue/waiting.ts";
 import { Rates } from "./rate/pool.ts";
 import { SEEN_SCHEMES } from "./repair/figures.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
 import type { OxtunnelOptions } from "./session/oxtunnel/mod.ts";
-import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import {
+  decodeKey,
+  decodePresharedKey,
+  type PeerKeys,
+  type PeerSnapshot,
+  type SessionSnapshot,
+} from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { BATCH_WAIT_US, BYTES_PER_KBIT, type TunnelOptions } from "./tunnel_options.ts";
@@ -45,16 +53,18 @@ import {
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
   FEATURE_REED_SOLOMON,
+  FEATURE_REQUESTS,
   FEATURE_RESUMPTION,
   FEATURE_SLIDING_WINDOW,
   type Parameters,
 } from "./wire/parameters.ts";
 
-const KEY_BYTES = 32;
 const COMPRESSED_BYTES_MIN = 64;
 /** Packets that waited for this thread and are carried before it looks for newer ones, to the tunnel: half of a burst (egress/queue.ts). */
 const SERVED_ROWS = 128;
 const LOOK_US = 1_000_000;
+/** Figures of waits halve each FADE_US, so that those of the last half minute count. */
+const FADE_US = 10_000_000;
 /** A flow that had no packet for this time is not shown. */
 const LIVE_US = 10_000_000;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
@@ -74,9 +84,6 @@ function wordsFrom(random: (bytes: Uint8Array) => void): () => number {
     return word[0];
   };
 }
-
-/** What a tunnel needs of a peer; a subset of a stored record. */
-export type PeerKeys = Omit<PeerRecord, "created">;
 
 /** An event for the log. */
 export interface TunnelEvent {
@@ -104,9 +111,13 @@ export class Tunnel {
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
   readonly #queues: Queues | undefined;
+  readonly #rates: Rates | undefined;
+  readonly #figures: LineFigures;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by repair scheme, and lines of peers that are gone given back. */
   #lookAtUs = -Infinity;
+  /** When figures of lines fade next. */
+  #fadeAtUs = -Infinity;
 
   /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
   constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
@@ -128,8 +139,15 @@ export class Tunnel {
     const initiationsPerSecond = options.limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     const isRelay = policy !== undefined;
+    this.#figures = new LineFigures(peerCapacity);
+    this.#rates = options.queues?.findsRates
+      ? new Rates(
+        () => randomWord() / 2 ** 32,
+        (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
+      )
+      : undefined;
     this.associations = this.#makeAssociations(
-      datagramAead && this.#oxtunnelOptions(datagramAead, isRelay, randomWord),
+      datagramAead && this.#oxtunnelOptions(datagramAead, isRelay),
     );
     const shared = this.#sharedContext(aead, datagramAead, randomWord);
     const { lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
@@ -184,11 +202,7 @@ export class Tunnel {
   }
 
   /** @param givesTickets whether this end gives tickets for resumption: the relay does. */
-  #oxtunnelOptions(
-    datagramAead: DatagramAead,
-    givesTickets: boolean,
-    randomWord: () => number,
-  ): OxtunnelOptions {
+  #oxtunnelOptions(datagramAead: DatagramAead, givesTickets: boolean): OxtunnelOptions {
     const options = this.#o;
     return {
       datagramAead,
@@ -196,18 +210,14 @@ export class Tunnel {
       trusted: options.trusted ?? [],
       features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
         (options.lz4 === undefined ? 0 : FEATURE_LZ4) |
-        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES),
+        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES) |
+        (options.repair?.isAsking ? FEATURE_REQUESTS : 0),
       repair: options.repair,
       say: (peer) => this.say(peer),
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
       limited: (peer, kbitS, nowUs) => this.peerRates.told(peer, kbitS * BYTES_PER_KBIT, nowUs),
-      rates: options.queues?.findsRates
-        ? new Rates(
-          () => randomWord() / 2 ** 32,
-          (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
-        )
-        : undefined,
+      rates: this.#rates,
       mtu: options.mtu,
     };
   }
@@ -233,12 +243,26 @@ export class Tunnel {
   }
 
   #makeQueues(peers: number): Queues | undefined {
-    const { queues, arena } = this.#o;
+    const { queues, arena } = this.#o, figures = this.#figures;
+    const options = this.#waitingOptions();
     return queues && new Queues(arena, {
       ...queues,
-      ...this.#waitingOptions(),
+      ...options,
       packets: Math.min(queues.packets, arena.slotCount >> 1),
       peers,
+      waited: (trafficClass, waitedUs) => {
+        options.waited(trafficClass, waitedUs);
+        figures.waited(trafficClass, waitedUs);
+      },
+      lost: (reason) => {
+        options.lost(reason);
+        figures.lost(reason);
+      },
+      marked: () => {
+        options.marked();
+        figures.marked();
+      },
+      figures,
     });
   }
 
@@ -361,12 +385,17 @@ export class Tunnel {
     if (nowUs < this.#lookAtUs) return;
     this.#lookAtUs = nowUs + LOOK_US;
     this.#countSchemes(nowUs);
+    metrics.set("lines", this.#queues?.lines ?? 0);
+    metrics.set("paths_watched", this.#rates?.size ?? 0);
+    const { current, next } = this.peers;
+    const isGone = (peer: number) => current[peer] === NONE && next[peer] === NONE;
     this.#queues?.forget((peer) => {
-      const { current, next } = this.peers;
-      if (current[peer] !== NONE || next[peer] !== NONE) return false;
-      this.peerRates.forgetTold(peer);
-      return true;
+      if (isGone(peer)) this.peerRates.forgetTold(peer);
+      return isGone(peer);
     });
+    if (nowUs < this.#fadeAtUs) return;
+    this.#fadeAtUs = nowUs + FADE_US;
+    this.#figures.fade(isGone);
   }
 
   /** Counts the sessions of each repair scheme into the metrics. */
@@ -419,6 +448,7 @@ export class Tunnel {
     this.#queues?.release(peer.id);
     this.#egress.toTunnel?.release(peer.id);
     this.ingressContext.toExit?.release(peer.id);
+    this.#figures.forget(peer.id);
     this.peerRates.forgetTold(peer.id);
     this.peerRates.setRecord(peer.id, {}, -Infinity);
     this.associations.paths.forget(peer.id);
@@ -483,7 +513,18 @@ export class Tunnel {
 
   /** The state of each peer, in the order of the peer table; `nowUs` is the monotonic clock's time. */
   peerSnapshots(nowUs: number): PeerSnapshot[] {
-    return peerSnapshots(this.peers, this.table, this.associations, nowUs);
+    const lines = {
+      queues: this.#queues,
+      figures: this.#figures,
+      rates: this.#rates,
+      peerRates: this.peerRates,
+    };
+    return peerSnapshots(this.peers, this.table, this.associations, lines, nowUs);
+  }
+
+  /** The waits of packets for their lines in the last half minute. */
+  queueDelays(): DelayCounts {
+    return addDelays(this.peers.all().flatMap(({ id }) => this.#figures.of(id)?.waits ?? []));
   }
 
   /** The key epochs of each peer; `nowUs` is the monotonic clock's time. */
@@ -515,18 +556,4 @@ export class Tunnel {
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
   }
-}
-
-/** The record's preshared key, 32 bytes, all zero when it has none (whitepaper §5.2). Throws as `addPeer`. */
-export function decodePresharedKey({ name, presharedKey }: PeerKeys): Uint8Array {
-  return presharedKey === undefined
-    ? new Uint8Array(KEY_BYTES)
-    : decodeKey(presharedKey, `peer ${name}: preshared key`);
-}
-
-function decodeKey(text: string, what: string): Uint8Array {
-  if (!/^[A-Za-z0-9+/]{43}=$/.test(text)) {
-    throw new Error(`${what} is not 32 bytes of base64 (44 characters)`);
-  }
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }

@@ -8,6 +8,7 @@ import { getLogger } from "@logtape/logtape";
 import { type Context, Hono } from "hono";
 import { createHash } from "node:crypto";
 import * as v from "valibot";
+import { delayFigures } from "../control/delay_figures.ts";
 import { COUNTER_NAMES, DROP_REASONS, type Metrics } from "../metrics.ts";
 import {
   PEER_RATE_MAX_BPS,
@@ -257,7 +258,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
     const drops = DROP_REASONS.map((
       [label],
     ) => [label, sum(deps.metrics, (metrics) => metrics.dropped(label))]);
-    const { peers, applications } = await deps.snapshot(0);
+    const { peers, applications, delays } = await deps.snapshot(0);
     return c.json({
       ...about,
       uptimeS: Math.max(0, (Date.now() - startedAt.getTime()) / 1000),
@@ -265,6 +266,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
       drops: Object.fromEntries(drops),
       peers,
       applications,
+      latency: { queue: delayFigures(delays.queue), processing: delayFigures(delays.processing) },
     });
   });
   app.get("/v1/sessions", async (c) => c.json((await deps.snapshot(0)).sessions));

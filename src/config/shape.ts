@@ -17,6 +17,8 @@ export interface Destinations {
   readonly allowPeers: boolean;
   /** Whether the relay's own inner address answers speedtests. */
   readonly allowSpeedtest: boolean;
+  /** Ports of the host that a client may open to itself by PCP or NAT-PMP, 0 to 256; 0 when it may not. */
+  readonly portMappings: number;
   /** Prefixes opened one by one, "192.168.1.0/24", host bits zero. */
   readonly allow: readonly string[];
   /** Prefixes closed to every client, whatever else opens them. */
@@ -53,6 +55,10 @@ export interface RepairConfig {
   /** Whether repair rises with predicted losses, and the predictor. */
   readonly proactive: boolean;
   readonly predictor: (typeof REPAIR_PREDICTOR_NAMES)[number];
+  /** Whether lost packets are asked for and sent again. */
+  readonly requests: boolean;
+  /** Packets out of a hundred that may stay lost: repair aims at no less. */
+  readonly targetPercent: number;
   /** The delay after which a packet is of no use. */
   readonly gameDeadlineMs: number;
   readonly voiceDeadlineMs: number;

@@ -11,8 +11,9 @@ import { isRealTime } from "../control/traffic_class.ts";
 import { Timers } from "../session/timers.ts";
 import { type Arena, NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
+import type { LineFigures, QueueLoss } from "./line_figures.ts";
 import { type FlowOwner, QUANTUM_BYTES, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
-import { type QueueLoss, Waiting, type WaitingOptions } from "./waiting.ts";
+import { Waiting, type WaitingOptions } from "./waiting.ts";
 
 /** Lines at a time: peers with a rate. */
 export const LINES_MAX = 512;
@@ -40,6 +41,8 @@ export interface QueueOptions extends WaitingOptions {
   /** The rate of peers for which neither `setRate` nor `setOwnDefault` was called, bytes a second as there; 0 for no limit. */
   bytesPerS: number;
   findsRates: boolean;
+  /** Told whose packets `waited`, `lost` and `marked` are of, and of those that need not wait. */
+  figures?: LineFigures;
 }
 
 // What `offer` did with a packet, here and in turn_queue.ts.
@@ -49,6 +52,8 @@ export const PASSES = 0;
 export const WAITS = 1;
 /** There is no room: the caller drops the packet. */
 export const IS_LOST = 2;
+
+export type { QueueLoss };
 
 export class Queues implements FlowOwner {
   readonly #o: QueueOptions;
@@ -110,6 +115,11 @@ export class Queues implements FlowOwner {
     return this.#freeLineCount === LINES_MAX && this.#o.bytesPerS === 0 && this.#ownDefaults === 0;
   }
 
+  /** Peers that have a line. */
+  get lines(): number {
+    return LINES_MAX - this.#freeLineCount;
+  }
+
   /** Packets that wait. */
   get packets(): number {
     return this.#packets.count;
@@ -154,6 +164,17 @@ export class Queues implements FlowOwner {
   /** The peer's default rate, bytes a second as for `setRate`; 0 without one. */
   defaultOf(peer: number): number {
     return this.#ownDefault[peer] > 0 ? this.#ownDefault[peer] : this.#o.bytesPerS;
+  }
+
+  hasOwnDefault(peer: number): boolean {
+    return this.#ownDefault[peer] > 0;
+  }
+
+  /** The rate of the peer's line, bytes a second as for `setRate`: the default one before its first packet; 0 for none. */
+  rateOf(peer: number): number {
+    const line = this.#lineOf[peer] - 1;
+    if (line < 0) return this.defaultOf(peer);
+    return this.#usPerByte[line] === 0 ? 0 : 1e6 / this.#usPerByte[line];
   }
 
   /** Gives the peer a default rate of its own in place of the options', or takes it back (0). */
@@ -244,6 +265,11 @@ export class Queues implements FlowOwner {
       return this.#enqueue(burst, row, line, flow, nowUs);
     }
     this.#charge(line, tin, burst.length[row] + overheadBytes, nowUs - SILENCE_US);
+    const { figures } = this.#o;
+    if (figures !== undefined) {
+      figures.look(burst.peer[row]);
+      figures.waited(trafficClass, 0);
+    }
     return PASSES;
   }
 
@@ -309,6 +335,7 @@ export class Queues implements FlowOwner {
   }
 
   #loseFirst(line: number, flow: number, reason: QueueLoss): void {
+    this.#o.figures?.look(this.#peer[line]);
     this.#packets.lose(this.#takeFirst(line, flow), reason);
   }
 
@@ -332,6 +359,7 @@ export class Queues implements FlowOwner {
    */
   take(burst: Burst, peer: number, next: number, overheadBytes: number, nowUs: number): number {
     const line = this.#lineOf[peer] - 1;
+    this.#o.figures?.look(peer);
     while (this.#waiting[line] > 0 && (this.#usPerByte[line] === 0 || this.#clockUs[line] <= nowUs)) {
       const tin = this.#tinOfTurn(line, nowUs);
       const flow = this.#tins.nextFlow(tin, this);

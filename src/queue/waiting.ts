@@ -9,6 +9,7 @@ import { type Arena, NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
 import { markCe } from "../wire/ecn.ts";
 import { Codel } from "./codel.ts";
+import type { QueueLoss } from "./line_figures.ts";
 import type { Tins } from "./tins.ts";
 
 /**
@@ -20,8 +21,6 @@ const BULK_PATIENCE = 4;
 const FULL_PACKET_BYTES = 1514;
 /** The most packets that the flow with the most bytes loses at once when the queue is full (RFC 8290 §4.1.3). */
 const DROP_BATCH = 64;
-
-export type QueueLoss = "queue_delay" | "queue_stale" | "queue_overflow";
 
 export interface WaitingOptions {
   /** Most packets that wait. */

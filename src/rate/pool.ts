@@ -31,6 +31,16 @@ export class Rates {
     return rate;
   }
 
+  /** Paths whose rate is looked for. */
+  get size(): number {
+    return this.#taken;
+  }
+
+  /** The path whose rate counts for the peer; undefined while none is looked for. */
+  of(peer: number): PathRate | undefined {
+    return this.#counts.get(peer);
+  }
+
   /** A report has come for the path. */
   reported(peer: number, rate: PathRate, nowUs: number): void {
     if (this.#counts.get(peer) === rate) this.#found(peer, rate.bytesPerS(nowUs), nowUs);

@@ -193,6 +193,7 @@ async function start(message: StartMessage): Promise<void> {
       throw new Error("it was asked to fail, for a test");
     }, message.failAfterMs);
   }
+  exit.onPortControl?.((request) => tell({ type: "portControl", request }));
   driver.start();
   // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
   const descriptors = [...exit.processDescriptors ?? []];
@@ -305,7 +306,7 @@ function setForwards(exit: Exit, forwards: readonly PeerForward[]): RefusedPeerF
   return refused.map(({ forward, reason }) => ({ forward: forward as PeerForward, reason }));
 }
 
-function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
+function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" | "portControl" }>) {
   if (data.type === "peers") {
     const report = running.relay.changePeers(data.changed, data.gone, monotonicUs());
     const released = running.relay.takeReleased();
@@ -321,11 +322,12 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
     return null;
   }
   const nowUs = monotonicUs();
-  const { relay } = running;
+  const { relay, driver } = running;
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),
     applications: relay.applications(nowUs),
+    delays: { queue: relay.queueDelays(), processing: driver.processing.counts(0) },
   };
 }
 
@@ -333,6 +335,10 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
 function hear(message: Exclude<ToWorker, { type: "start" }>): void {
   if (message.type === "stop") {
     whileTelling(stop);
+    return;
+  }
+  if (message.type === "portControl") {
+    running?.exit.answerPortControl?.(message.answer);
     return;
   }
   const { id } = message;

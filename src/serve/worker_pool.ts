@@ -3,9 +3,11 @@
  * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
+import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
 import type { PeerRecord, PeerSnapshot, RelaySnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
+import type { ControlDatagram } from "../exit/exit.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "../process/keys_text.ts";
 import {
@@ -31,7 +33,15 @@ type CommonStart = Pick<
 /** What the pool asks of each Worker. */
 type Handle = Pick<
   WorkerHandle,
-  "fatal" | "start" | "changePeers" | "setForwards" | "tune" | "snapshot" | "stop"
+  | "fatal"
+  | "start"
+  | "changePeers"
+  | "setForwards"
+  | "onPortControl"
+  | "answerPortControl"
+  | "tune"
+  | "snapshot"
+  | "stop"
 >;
 
 export class WorkerPool {
@@ -137,7 +147,11 @@ export class WorkerPool {
   setForwards(leased: readonly PeerForward[] = this.#leased): Promise<RefusedPeerForward[]> {
     this.#leased = leased;
     const forwarding = this.#forwarding.catch(() => {}).then(async () => {
-      const all = [...forwardsOf(this.#peers), ...this.#leased];
+      const keys = new Set(this.#peers.map(({ publicKey }) => publicKey));
+      const all = [
+        ...forwardsOf(this.#peers),
+        ...this.#leased.filter(({ publicKey }) => keys.has(publicKey)),
+      ];
       const refused = await this.#doors.setForwards(all) ??
         (await Promise.all(
           this.#handles.map((handle, worker) =>
@@ -148,6 +162,16 @@ export class WorkerPool {
     });
     this.#forwarding = forwarding;
     return forwarding;
+  }
+
+  /** Has `answer` answer what peers ask of port control through their Workers' exits. */
+  onPortControl(answer: (request: ControlDatagram) => Promise<Uint8Array<ArrayBuffer> | undefined>): void {
+    for (const handle of this.#handles) {
+      handle.onPortControl = async (request) => {
+        const payload = await answer(request);
+        if (payload !== undefined) handle.answerPortControl({ ...request, payload });
+      };
+    }
   }
 
   async tune(config: Config): Promise<void> {
@@ -176,6 +200,10 @@ export class WorkerPool {
         .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
+      delays: {
+        queue: addDelays(all.map((snapshot) => snapshot?.delays.queue ?? [])),
+        processing: addDelays(all.map((snapshot) => snapshot?.delays.processing ?? [])),
+      },
     };
   }
 

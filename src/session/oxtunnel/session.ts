@@ -31,6 +31,7 @@ import { RateFinder } from "./subjects/rate.ts";
 import { Reliable } from "./subjects/reliable.ts";
 import { LossRepair } from "./subjects/repair.ts";
 import { Reports } from "./subjects/reports.ts";
+import { RepairRequests } from "./subjects/requests.ts";
 import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
 import { SizeProbes, SizeReplies } from "./subjects/size_probes.ts";
 import type { SessionContext, Subject } from "./subjects/subject.ts";
@@ -111,6 +112,7 @@ export class OxSession implements SessionContext {
       reliable,
       this.roundTrip = new RoundTrip(this),
       new SizeReplies(this),
+      new RepairRequests(this, lossRepair.repair),
       this.reports = new Reports(this),
       this.ids = new ConnectionIds(this, reliable, spareRows, remoteIds),
       this.hints = new HintExchange(this, reliable),

@@ -17,6 +17,8 @@ import {
   DATAGRAM_OVERHEAD_BYTES,
   DISTANCE_LIMIT,
   readConnectionId,
+  RESERVED_FLAGS_MARKED,
+  RESERVED_FLAGS_PLAIN,
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
@@ -60,7 +62,7 @@ export interface SessionVerbs {
     answerEarly(burst: Burst, row: number): void;
   };
   readonly size: PathSize;
-  readonly repair: Pick<SessionRepair, "datagramReceived"> | undefined;
+  readonly repair: Pick<SessionRepair, "datagramReceived" | "isAsking"> | undefined;
   readonly reportIntervalUs: number;
   readonly pingIntervalUs: number;
   readonly dueUs: number;
@@ -110,6 +112,8 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly failures: Float64Array;
   /** The id that the other end's newest datagram named. */
   readonly usedId: Uint32Array;
+  /** RESERVED_FLAGS_* of each session. */
+  readonly reservedFlags: Uint8Array;
   /** The rest of each session, by its row. */
   readonly of: (Session | undefined)[] = [];
   /** 1 for sessions whose plaintexts can be read on the way. */
@@ -173,9 +177,12 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.failures = new Float64Array(rows);
     this.usedId = new Uint32Array(rows);
     this.isPlain = new Uint8Array(rows);
+    this.reservedFlags = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
     this.#lastCounter = new Float64Array(rows);
-    this.columns = new Columns().add(this.isPlain).add(this.awaitedPhase).add(this.sendPhase)
+    this.columns = new Columns().add(this.isPlain).add(this.reservedFlags).add(this.awaitedPhase).add(
+      this.sendPhase,
+    )
       .add(this.unanswered).add(this.unreported).add(this.isPressing).add(this.usedId).add(this.hints.version)
       .add(this.arrivedUs).add(this.#lastCounter).add(this.pingAtUs).add(this.reportAtUs).add(this.reportedUs)
       .add(this.rekeyAtUs).add(this.rekeyCounter);
@@ -193,6 +200,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.of[session] = rest;
     this.#s.paths.begin(this.#s.table.path[session], this.#s.table.peer[session]);
     this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
+    this.reservedFlags[session] = rest.repair?.isAsking ? RESERVED_FLAGS_MARKED : RESERVED_FLAGS_PLAIN;
     this.hints.begin(session);
     this.awaitedPhase[session] = NO_PHASE;
     this.arrivedUs[session] = nowUs;
