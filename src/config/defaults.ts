@@ -18,6 +18,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   compressionThreshold: 256,
   mtu: 1420,
   enableBatching: true,
+  goFirst: true,
   batchWaitUs: 1000,
   repair: {
     enabled: true,
@@ -33,6 +34,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   },
   enablePriorityScheduler: true,
   congestionAlgorithm: "bbr_v3",
+  headers: { enabled: true, contexts: 4096 },
   queues: { targetMs: 5, intervalMs: 100, ecn: true, packets: 4096 },
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
   classes: { rules: [], applicationsInMetrics: false },
@@ -48,6 +50,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   },
   trusted: [],
   metricsListen: { host: "127.0.0.1", port: 9090 },
+  devicesInMetrics: 0,
   workers: 1,
   cpus: [],
   logLevel: "info",
