@@ -46,6 +46,7 @@ export function openOwnPlane(invitation: Invitation, exit: Exit, port?: Port): L
     compression: false,
     headers: false,
     batching: true,
+    goesFirst: false,
     congestionAlgorithm: "none",
     repair: { ...DEFAULTS.repair, enabled: false },
   };

@@ -34,7 +34,7 @@ import {
   STREAMS_MAILBOX,
 } from "./plane.ts";
 
-const ARENA_SLOTS = 4096;
+const ARENA_SLOTS = 8192;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
 
@@ -69,7 +69,16 @@ export class LocalPlane implements LinkPlane {
     const mailbox = this.#mailbox = mailboxes &&
       new Mailbox(PLANE_MAILBOX, mailboxes, (code) => metrics.drop(code));
     this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS_MAILBOX) : socket;
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox, messages);
+    this.#driver = new Driver(
+      arena,
+      this.#client,
+      this.#port,
+      exit,
+      metrics,
+      mailbox,
+      messages,
+      wishes.goesFirst,
+    );
     this.#driver.start();
   }
 
