@@ -1,7 +1,8 @@
 /**
  * The configuration: TOML text and environment in, one deep-frozen Config out; every key's bounds live here and its default in
  * config/defaults.ts. Invariant: a Config that `parseConfig` returns is fully checked, so its users check nothing. Reads no file
- * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
+ * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine. Long because every key
+ * has its line in the schema and in the join of file and defaults, side by side.
  */
 import * as v from "valibot";
 import {
@@ -26,12 +27,12 @@ import {
   REPAIR_SCHEME_NAMES,
 } from "./config/shape.ts";
 import { isTable, nearest, parseToml, placeOfSection } from "./config/text.ts";
+import { toTomlKeys } from "./config/toml_keys.ts";
 import {
   decimal,
   endpoint,
   expected,
   flag,
-  formatEndpoint,
   list,
   networks,
   oneOf,
@@ -126,6 +127,11 @@ const QUEUES_ENTRIES = {
   packets: v.optional(wholeNumber(64, 4096)),
 };
 
+const HEADERS_ENTRIES = {
+  enabled: v.optional(flag),
+  contexts: v.optional(wholeNumber(64, 65_536)),
+};
+
 const CLASSES_ENTRIES = {
   rules: v.optional(v.pipe(
     list('a list of rules such as ["game port=27015-27030"]'),
@@ -163,6 +169,7 @@ const SECTIONS = {
   fallback: FALLBACK_ENTRIES,
   repair: REPAIR_ENTRIES,
   queues: QUEUES_ENTRIES,
+  headers: HEADERS_ENTRIES,
 };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
@@ -204,6 +211,7 @@ const ENTRIES = {
   enable_priority_scheduler: v.optional(flag),
   congestion_algorithm: v.optional(oneOf(...CONGESTION_ALGORITHMS)),
   queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
+  headers: v.optional(v.strictObject(HEADERS_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
     64,
@@ -214,6 +222,7 @@ const ENTRIES = {
   )),
   fallback: v.optional(v.strictObject(FALLBACK_ENTRIES)),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
+  devices_in_metrics: v.optional(wholeNumber(0, 1000)),
   admin_token: v.optional(adminToken),
   workers: v.optional(wholeNumber(1, 16)),
   cpus: v.optional(v.pipe(
@@ -239,6 +248,7 @@ export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key)
 export const RELOADABLE_KEYS: readonly string[] = [
   "log_level",
   "rate_limit_per_ip",
+  "devices_in_metrics",
   "max_connections",
   "destinations",
   "classes",
@@ -320,9 +330,11 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     enablePriorityScheduler: fromFile.enable_priority_scheduler ?? base.enablePriorityScheduler,
     congestionAlgorithm: fromFile.congestion_algorithm ?? base.congestionAlgorithm,
     queues: queuesOf(fromFile.queues ?? {}, base.queues),
+    headers: { ...base.headers, ...fromFile.headers },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
+    devicesInMetrics: fromFile.devices_in_metrics ?? base.devicesInMetrics,
     ...(adminToken === undefined ? {} : { adminToken }),
     workers: fromFile.workers ?? base.workers,
     cpus: [...fromFile.cpus ?? base.cpus],
@@ -453,27 +465,6 @@ function unknownKeys(table: Record<string, unknown>, known: string[], path: stri
       ? `${shown}: unknown key; the keys are ${known.join(", ")}`
       : `${shown}: unknown key; did you mean "${near}"?`;
   });
-}
-
-/** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
-function toTomlKeys(config: Config): Record<string, unknown> {
-  const { listen, metricsListen, classes, destinations, fallback, ...rest } = config;
-  return snakeCase({
-    listen: formatEndpoint(listen),
-    metricsListen: formatEndpoint(metricsListen),
-    ...rest,
-    classes: snakeCase(classes),
-    destinations: snakeCase(destinations),
-    ...(fallback && { fallback: snakeCase({ ...fallback, listen: formatEndpoint(fallback.listen) }) }),
-  });
-}
-
-function snakeCase(object: object): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(object).map((
-      [key, value],
-    ) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]),
-  );
 }
 
 /** What is in force after a reload: `old`, with `next`'s values of the keys that a running relay takes over. */

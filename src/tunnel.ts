@@ -18,6 +18,7 @@ import {
   ingress,
   type IngressContext,
   ingressRest,
+  Pings,
   Speedtest,
 } from "./ingress/mod.ts";
 import { DROP } from "./metrics.ts";
@@ -50,6 +51,7 @@ import { FrameReader } from "./wire/frame.ts";
 import {
   AEAD_CHACHA20_POLY1305,
   FEATURE_COPIES,
+  FEATURE_HEADER_COMPRESSION,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
   FEATURE_REED_SOLOMON,
@@ -161,6 +163,7 @@ export class Tunnel {
       lz4,
       backlog: new Backlog(),
       speedtest: new Speedtest(),
+      pings: new Pings(randomWord),
       exitHairpins: options.exitHairpins === true,
     };
     const { batchWaitUs = BATCH_WAIT_US } = options;
@@ -210,9 +213,11 @@ export class Tunnel {
       trusted: options.trusted ?? [],
       features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
         (options.lz4 === undefined ? 0 : FEATURE_LZ4) |
+        (options.headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
         (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES) |
         (options.repair?.isAsking ? FEATURE_REQUESTS : 0),
       repair: options.repair,
+      headerContexts: options.headerContexts,
       say: (peer) => this.say(peer),
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
@@ -357,7 +362,9 @@ export class Tunnel {
   /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns their number. Call until it returns 0. */
   pollTransmit(burst: Burst, nowUs: number): number {
     const before = burst.count;
-    const added = this.associations.outbox.pollTransmit(burst, nowUs);
+    const { pings, ownIpv4, ownIpv6 } = this.ingressContext;
+    const added = this.associations.outbox.pollTransmit(burst, nowUs) +
+      pings.emit(burst, ownIpv4, ownIpv6, nowUs);
     if (added > 0 || this.#heldUntilUs <= nowUs) {
       egress(burst, this.#egress, nowUs);
       this.#countDrops(burst);

@@ -67,6 +67,14 @@ export interface RepairConfig {
 /** What `congestion_algorithm` may name. */
 export const CONGESTION_ALGORITHMS = ["bbr_v3", "none"] as const;
 
+/** Headers of inner packets that both ends know, and that need not travel. */
+export interface HeadersConfig {
+  /** Whether they are left out, both ways, for OxTunnel clients that want it too. */
+  readonly enabled: boolean;
+  /** Flows that the clients of a worker may have defined together, 64 to 65536. */
+  readonly contexts: number;
+}
+
 /** The queues for packets to a peer whose line is slower than their arrival. */
 export interface QueuesConfig {
   /** The most Mbit/s that each peer is sent, IP and UDP headers included; absent for no limit. */
@@ -125,6 +133,7 @@ export interface Config {
   /** The algorithm that finds the rate of an OxTunnel client's line from its reports. */
   readonly congestionAlgorithm: (typeof CONGESTION_ALGORITHMS)[number];
   readonly queues: QueuesConfig;
+  readonly headers: HeadersConfig;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;
@@ -135,6 +144,8 @@ export interface Config {
   readonly fallback?: FallbackConfig;
   /** Where metrics and admin are served. */
   readonly metricsListen: Endpoint;
+  /** How many devices /metrics may name, 0 to 1000; all others are added up. */
+  readonly devicesInMetrics: number;
   /** Bearer token of the admin interface, at least 16 characters. Secret. */
   readonly adminToken?: string;
   /** Relay workers (threads), 1 to 16, among which peers are divided. */

@@ -12,6 +12,7 @@ import { fit } from "./fit.ts";
 import { prefetch } from "./prefetch.ts";
 import { queue } from "./queue.ts";
 import { seal } from "./seal.ts";
+import { shrink } from "./shrink.ts";
 import { steer } from "./steer.ts";
 
 export { Batches } from "./batches.ts";
@@ -35,6 +36,7 @@ export function egress(
   classify(burst, context, nowUs); // packet -> flow, class
   queue(burst, context, nowUs, served); // what its line or this turn has no room for -> waits
   fit(burst, context, nowUs); // no larger than the session's path takes
+  shrink(burst, context, nowUs); // headers that the other end knows -> left out
   compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
   batch(burst, context, nowUs); // small packets of one session -> one plaintext
   seal(burst, context, nowUs); // plaintext -> addressed datagram

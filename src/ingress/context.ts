@@ -13,6 +13,7 @@ import type { SessionTable } from "../session/table.ts";
 import type { FrameReader } from "../wire/frame.ts";
 import type { Backlog } from "./backlog.ts";
 import type { DestinationPolicy } from "./policy.ts";
+import type { Pings } from "./pings.ts";
 import type { Speedtest } from "./speedtest.ts";
 
 export interface IngressContext {
@@ -38,6 +39,8 @@ export interface IngressContext {
   readonly exitHairpins: boolean;
   /** The relay's end of speedtests. */
   readonly speedtest: Speedtest;
+  /** The relay's own echo requests to peers. */
+  readonly pings: Pings;
   /** Four words each: the relay's own inner addresses, which it answers itself. */
   readonly ownIpv4: Uint32Array;
   readonly ownIpv6: Uint32Array | undefined;

@@ -21,6 +21,7 @@ import { unprotect } from "./unprotect.ts";
 export { Backlog } from "./backlog.ts";
 export type { IngressContext } from "./context.ts";
 export { DestinationPolicy, type DestinationRules } from "./policy.ts";
+export { Pings } from "./pings.ts";
 export { Speedtest } from "./speedtest.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {

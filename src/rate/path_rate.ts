@@ -27,7 +27,7 @@ const GAMING: Tuning = {
   probeQueueUs: 3000,
 };
 /** Below the model's rate, so that the path's own queue drains; by as much more as the queue is a share of DRAIN_US, microseconds. */
-const SHARE = 0.95, SHARE_MIN = 0.1, DRAIN_US = 200_000;
+const SHARE = 0.97, SHARE_MIN = 0.1, DRAIN_US = 100_000;
 /** A queue that stands, microseconds. */
 const DRAIN_QUEUE_US = 6000;
 /** What arrives behind a queue is measured over MEASURED_US at least, and LASTING_US of it replace all earlier samples; microseconds. */
@@ -36,7 +36,7 @@ const MEASURED_US = 15_000, LASTING_US = 150_000;
  * Whether a queue grows or goes is told apart from noise by CHANGE_SHARE of the time. One that does neither is no queue, or exactly what
  * is sent too much: each STILL_US the rate is lowered by STILL_SHARE to see which. Microseconds.
  */
-const CHANGE_SHARE = 0.04, STILL_US = 250_000, STILL_SHARE = 0.95;
+const CHANGE_SHARE = 0.04, STILL_US = 100_000, STILL_SHARE = 0.95;
 /**
  * A queue that lasts OTHERS_US plus twice its own delay, although this end sends less than the link delivers, is the path's new
  * length, or, the second time within AGAIN_US, other senders' traffic. This end does not try to drain such a queue for LEAVE_US.
@@ -294,7 +294,7 @@ export class PathRate {
       const isChanging = Math.abs(grownUs) > CHANGE_SHARE * tookUs;
       const bytesPerS = (rate.delivered - this.#queueDelivered) / tookUs * 1e6;
       if (isChanging) bbr.onQueue(rate, bytesPerS, hasStood >= LASTING_US, nowUs);
-      else if (tookUs >= STILL_US) bbr.onQueue(rate, STILL_SHARE * bytesPerS, true, nowUs);
+      else if (tookUs >= STILL_US) bbr.onQueue(rate, STILL_SHARE * bbr.bw, true, nowUs);
       if (tookUs >= (isChanging ? LASTING_US : STILL_US)) this.#measureFrom(sentUs);
     }
     if (hasStood >= OTHERS_US + 2 * this.#queueMostUs) this.#takeForLength(nowUs);

@@ -257,6 +257,11 @@ export class SessionRepair {
     return this.receiving === undefined ? 0 : this.receiving.solve(nowUs);
   }
 
+  /** The counter of the i-th plaintext that `solve` brought back. */
+  recoveredCounter(i: number): number {
+    return this.receiving!.decoder.recovered[i];
+  }
+
   /** Bytes of the i-th plaintext that `solve` brought back, zeros behind it perhaps included. */
   recoveredBytes(i: number): number {
     const { decoder } = this.receiving!;

@@ -217,6 +217,7 @@ function makeRelay(
     ...kernels,
     lz4: config.enableCompression ? kernels.lz4 : undefined,
     compressionThreshold: config.compressionThreshold,
+    headerContexts: config.headers.enabled ? config.headers.contexts : undefined,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(timeScale),
     privateKey,
@@ -323,6 +324,12 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
   }
   const nowUs = monotonicUs();
   const { relay, driver } = running;
+  if (data.type === "ping") {
+    if (data.request !== undefined) return relay.roundTripUs(data.request);
+    const request = relay.ping(data.publicKey);
+    driver.turn();
+    return request ?? null;
+  }
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),

@@ -19,6 +19,8 @@ export const CONTROL_CLOSE = 0x09;
 export const CONTROL_ACK = 0x0a;
 export const CONTROL_REQUEST = 0x0b;
 export const CONTROL_DEADLINE = 0x0c;
+/** Definitions of header contexts that have come. */
+export const CONTROL_CONTEXTS = 0x0d;
 /** Kinds from here to 0x3f carry a sequence number and are repeated until they are acknowledged. */
 export const FIRST_RELIABLE = 0x20;
 export const CONTROL_HINT = 0x20;
@@ -85,6 +87,8 @@ export const REQUEST_ENTRIES_MAX = 8;
 /** Datagrams of one entry: a run of a game's packets that is longer than this is older than they are of use. */
 export const REQUEST_RUN_MAX = 32;
 export const REQUEST_MAX_BYTES = REQUEST_FIXED_BYTES + REQUEST_ENTRIES_MAX * REQUEST_ENTRY_BYTES;
+/** Kind, and 16 contexts with a number and a generation each. */
+export const CONTEXTS_FRAME_BYTES_MAX = 33;
 
 const HINT_ADDRESSES_AT = 11;
 const HINT_IPV4_BYTES = HINT_ADDRESSES_AT + 8;
@@ -125,6 +129,8 @@ export function controlFits(view: DataView, at: number, length: number): boolean
       return keyExchangeFits(view, at, length);
     case CONTROL_CLOSE:
       return length === 4;
+    case CONTROL_CONTEXTS:
+      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && length % 2 === 1;
     case CONTROL_HINT:
       return length === HINT_IPV4_BYTES || length === HINT_IPV6_BYTES;
     case CONTROL_CONNECTION_IDS:
@@ -477,4 +483,11 @@ function bitsSet(view: DataView, at: number, bytes: number): number {
     for (let rest = view.getUint8(at + i); rest !== 0; rest &= rest - 1) count++;
   }
   return count;
+}
+
+/** Writes that definitions have come: `bytes` octets of numbers and generations in turn, at most 32. */
+export function writeContexts(view: DataView, at: number, pairs: Uint8Array, bytes: number): number {
+  const body = writeControl(view, at, CONTROL_CONTEXTS, 1 + bytes);
+  for (let i = 0; i < bytes; i++) view.setUint8(body + 1 + i, pairs[i]);
+  return FRAME_HEAD_BYTES + 1 + bytes;
 }

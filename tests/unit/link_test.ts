@@ -63,6 +63,7 @@ const PLAIN = {
   priorities: [],
   rules: [],
   compression: false,
+  headers: false,
   batching: false,
   goesFirst: false,
   congestionAlgorithm: "none" as const,

@@ -167,6 +167,8 @@ const EXAMPLES: Record<string, () => Uint8Array> = {
     }),
   "deadline of 60 ms": () =>
     written((view, at) => control.writeShort(view, at, control.CONTROL_DEADLINE, 60)),
+  "contexts: 3 by generation 7": () =>
+    written((view, at) => control.writeContexts(view, at, Uint8Array.of(3, 7), 2)),
   "ack of 7": () => written((view, at) => control.writeShort(view, at, control.CONTROL_ACK, 7)),
   "close, draining, retry in 5 s": () =>
     written((view, at) => control.writeClose(view, at, control.CLOSE_DRAINING, 5)),
@@ -487,7 +489,6 @@ Deno.test("frames: reading ends at what is no frame and keeps what came before (
     [0x87, 0xff, 0x45],
     [0x10],
     [0x3f, 1],
-    [0x50, 1, 2], // reserved for compressed headers
     [0x7f],
   ];
   for (const bad of cases) {
@@ -496,6 +497,10 @@ Deno.test("frames: reading ends at what is no frame and keeps what came before (
       end: frame.FRAMES_MALFORMED,
     }, bad.join());
   }
+  assertEquals(framesOf(Uint8Array.from([...good, 0x50, 1, 2])), {
+    frames: [[frame.FRAME_PACKET, "4500"], [frame.FRAME_HEADER_COMPRESSED, "500102"]],
+    end: frame.FRAMES_END,
+  });
   const many = (count: number) =>
     framesOf(Uint8Array.from({ length: count * 3 }, (_, i) => [0x90, 1, 0][i % 3]));
   assertEquals([many(64).frames.length, many(64).end], [64, frame.FRAMES_END]);
@@ -756,6 +761,10 @@ const anyParameters: fc.Arbitrary<parameters.Parameters> = fc.record({
   connectionIds: fc.array(fc.integer({ min: 0, max: 0xffffffff }), { minLength: 1, maxLength: 4 }),
   ticket: fc.uint8Array({ minLength: 1, maxLength: 192, size: "max" }),
   relay4: fc.uint8Array({ minLength: 4, maxLength: 4 }),
+  seen: fc.record({
+    address: fc.uint8Array({ minLength: 16, maxLength: 16 }),
+    port: fc.nat(65535),
+  }),
   probe: fc.constant(true as const),
   refused: fc.record({ reason: fc.nat(255), retryAfterS: fc.nat(65535) }),
 }, { requiredKeys: [] });
@@ -814,6 +823,7 @@ Deno.test("parameters: cut, doubled and impossible ones make the list unreadable
     "empty ticket": [0x09, 0],
     "refusal of two bytes": [0x83, 2, 1, 0],
     "relay4 of 5": [0x0b, 5, 10, 66, 0, 1, 0],
+    "seen of 17": [0x0c, 17, ...new Array(17).fill(0)],
     "probe that is none": [0x84, 1, 0],
     "probe of two bytes": [0x84, 2, 1, 1],
   };

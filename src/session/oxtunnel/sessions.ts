@@ -5,6 +5,7 @@
  * session/oxtunnel/session.ts's, one object a session.
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
+import type { ContextBudget } from "../../codec/headers/expander.ts";
 import type { Rates } from "../../rate/pool.ts";
 import type { DatagramAead } from "../../codec/kernels.ts";
 import { BASE_BYTES, type PathSize } from "../../control/path_size.ts";
@@ -130,6 +131,8 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly repairs: Repairs | undefined;
   /** Undefined where no rate is to be found. */
   readonly rates: Rates | undefined;
+  /** Contexts of short packets that all sessions may have; undefined where there are none. */
+  readonly headerBudget: ContextBudget | undefined;
   readonly #s: Shared;
   // Columns of the tables of sessions and paths that each packet reads.
   readonly #pathOf: Uint32Array;
@@ -149,6 +152,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     trusted: TrustedLinks,
     repairs: Repairs | undefined,
     rates: Rates | undefined,
+    headerBudget: ContextBudget | undefined,
   ) {
     this.#s = shared;
     this.#pathOf = shared.table.path;
@@ -158,6 +162,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.#outbox = outbox;
     this.repairs = repairs;
     this.rates = rates;
+    this.headerBudget = headerBudget;
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = shared.table.capacity;
