@@ -3,6 +3,7 @@
  * Invariant: a figure whose counts began anew in between, as with a new session, is left out or taken from what follows.
  * Measures nothing.
  */
+import type { ElidedHeaders } from "./plane.ts";
 import { CLASS_LABELS, type ClassCount, type Metrics } from "../../metrics.ts";
 import type { PeerSnapshot } from "../../session/peer_record.ts";
 import { type ClassMix, classMix } from "../class_mix.ts";
@@ -13,6 +14,12 @@ export interface InnerTotals {
   packets: number;
   bytesSent: number;
   bytesReceived: number;
+}
+
+/** Mean bytes of the headers of packets to the relay that went without them, and of what stood for them. */
+export interface MeanHeaders {
+  before: number;
+  after: number;
 }
 
 /**
@@ -103,4 +110,10 @@ export function shares(counts: readonly Counts[]): Shares {
 /** A datagram that comes late was counted as lost before, so an interval may hold more than it should. */
 function loss(sent: number, received: number): number | undefined {
   return sent > 0 ? Math.max(0, 1 - received / sent) : undefined;
+}
+
+/** The mean bytes of headers of packets that went without: before, and what stood for them; undefined without any. */
+export function meanHeaders({ packets, bytesSent, bytesSaved }: ElidedHeaders): MeanHeaders | undefined {
+  if (packets === 0) return undefined;
+  return { before: (bytesSent + bytesSaved) / packets, after: bytesSent / packets };
 }

@@ -36,6 +36,15 @@ export interface PlaneState {
   applications: Record<string, number>;
   /** How long packets took in this process in the last half minute. */
   latency: LatencyFigures;
+  /** Packets to the relay that went without the headers that it knows, so far. */
+  headers: ElidedHeaders;
+}
+
+/** Packets without headers: the bytes that stood for these, and the bytes that were saved. */
+export interface ElidedHeaders {
+  packets: number;
+  bytesSent: number;
+  bytesSaved: number;
 }
 
 /** What carries a client's packets, in this thread (`LocalPlane`) or in a Worker (`PlaneWorkerHandle`). */
