@@ -3,7 +3,6 @@
  * Invariant: a figure whose counts began anew in between, as with a new session, is left out or taken from what follows.
  * Measures nothing.
  */
-import type { ElidedHeaders } from "./plane.ts";
 import { CLASS_LABELS, type ClassCount, type Metrics } from "../../metrics.ts";
 import type { PeerSnapshot } from "../../session/peer_record.ts";
 import { type ClassMix, classMix } from "../class_mix.ts";
@@ -14,6 +13,13 @@ export interface InnerTotals {
   packets: number;
   bytesSent: number;
   bytesReceived: number;
+}
+
+/** Packets without headers: the bytes that stood for these, and the bytes that were saved. */
+export interface ElidedHeaders {
+  packets: number;
+  bytesSent: number;
+  bytesSaved: number;
 }
 
 /** Mean bytes of the headers of packets to the relay that went without them, and of what stood for them. */
