@@ -306,4 +306,25 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     tests: ["tests/unit/turn_queue_test.ts"],
     note: "a peer gets more with more flows",
   },
+  {
+    file: "src/egress/queue.ts",
+    from: "?.pathRate?.isFull(nowUs) === true",
+    to: "?.pathRate?.isFull(nowUs) === null",
+    tests: ["tests/sim/rate_test.ts"],
+    note: "a path holds more than its window",
+  },
+  {
+    file: "src/io/turn_priority.ts",
+    from: "if (this.#isFirst ? this.#share > LIMIT : this.#share < RESUME)",
+    to: "if (this.#share < 0)",
+    tests: ["tests/unit/turn_priority_test.ts"],
+    note: "a flood of packets takes the processor from other programs",
+  },
+  {
+    file: "src/io/turn_priority.ts",
+    from: "const policy = (isFirst ? SCHED_RR : SCHED_OTHER) |",
+    to: "const policy = SCHED_OTHER |",
+    tests: ["tests/system/turn_priority_test.ts"],
+    note: "no thread goes first",
+  },
 ];
