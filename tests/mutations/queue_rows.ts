@@ -202,6 +202,20 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "a longer path is drained for ever",
   },
   {
+    file: "src/queue/queues.ts",
+    from: "trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs",
+    to: "waitedUs",
+    tests: QUEUES,
+    note: "a transfer over a long path leaves the line idle",
+  },
+  {
+    file: "src/rate/bbr.ts",
+    from: "    this.#probeSteps++;",
+    to: "",
+    tests: PATH,
+    note: "a line that has become much faster is found by twentieths",
+  },
+  {
     file: "src/rate/queue_delay.ts",
     from: "this.queueUs = clock < 0 ? grownUs : this.#oneWay(grownUs, clock, sentUs);",
     to: "this.queueUs = grownUs;",
