@@ -38,6 +38,7 @@ function countingPool() {
     answerPortControl: () => {},
     tune: () => Promise.resolve(),
     stop: () => Promise.resolve(),
+    ping: () => Promise.resolve(null),
     snapshot: async (): Promise<RelaySnapshot> => {
       asked++;
       await allowed.promise;
@@ -60,6 +61,7 @@ function adminOf(pool: WorkerPool) {
     status: () => ({ name: "oxrelay", version: "1", startedAt: new Date(), exit: "tun", listen: "[::]:1" }),
     snapshot: (maxAgeMs) => pool.snapshot(maxAgeMs),
     applicationsInMetrics: () => true,
+    devicesInMetrics: () => 0,
     config: () => ({}),
     adminToken: () => TOKEN,
     network: () => "",
@@ -67,6 +69,7 @@ function adminOf(pool: WorkerPool) {
     reload: unused,
     addPeer: unused,
     removePeer: unused,
+    ping: unused,
     addForwards: unused,
     removeForward: unused,
     health: healthy,
