@@ -128,7 +128,20 @@ export class LocalPlane implements LinkPlane {
     const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
     const { vitals, path } = this.#client;
     const applications = this.#client.applications(monotonicUs());
-    return { relay, asked, vitals, inner, cost, repaired, classesUp, classesDown, applications, ...path };
+    const relay4 = this.told?.relay4?.join(".");
+    return {
+      relay,
+      asked,
+      vitals,
+      inner,
+      cost,
+      repaired,
+      classesUp,
+      classesDown,
+      applications,
+      relay4,
+      ...path,
+    };
   }
 
   async close(): Promise<void> {
