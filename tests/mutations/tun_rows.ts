@@ -27,8 +27,8 @@ export const TUN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/exit/tun/share.ts",
-    from: "writeSysctl(path, value);\n  for",
-    to: '"";\n  for',
+    from: 'listed.matchAll(/comment "sysctl ([^"=]+)=([^"]*)"/g)',
+    to: 'listed.matchAll(/comment "nothing ([^"=]+)=([^"]*)"/g)',
     tests: GATEWAY,
     note: "a killed gateway leaves its host forwarding",
   },
