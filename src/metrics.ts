@@ -30,6 +30,10 @@ export const DROP_REASONS = [
   ["forged", "The packet did not authenticate."],
   ["replayed", "The counter was seen before or is older than the replay window."],
   ["malformed_inner", "The decrypted bytes are not a whole IPv4 or IPv6 packet."],
+  [
+    "unknown_context",
+    "A packet without headers came whose context this end does not have, or that is malformed.",
+  ],
   ["spoofed_inner", "The inner source address is not among the peer's allowed IPs."],
   ["denied", "The destination policy forbids this inner destination."],
   ["hop_limit", "The inner packet's TTL or hop limit ran out."],
@@ -100,11 +104,22 @@ export const COUNTER_NAMES = [
   "repair_bytes_sent",
   "reported_repaired",
   "reported_unrepaired",
+  "requests_sent",
+  "requests_answered",
+  "requests_late",
+  "requests_useless",
+  "requests_received",
+  "answers_sent",
+  "answers_refused",
   "size_probes_sent",
   "icmp_errors_sent",
   "packets_compressed",
   "bytes_saved",
   "compressions_skipped",
+  "headers_elided",
+  "header_bytes_saved",
+  "header_definitions",
+  "headers_mismatch",
   "handshakes_handed_over",
   "packets_handed_over",
   "bursts",
@@ -112,6 +127,8 @@ export const COUNTER_NAMES = [
   "packets_queued",
   "packets_marked",
   "queue_packets",
+  "lines",
+  "paths_watched",
   "sessions",
   "connections",
   "exit_flows",
@@ -122,11 +139,13 @@ export const COUNTER_NAMES = [
   "sending_spaced",
   "sending_window",
   "sending_block",
+  "sending_request",
   "receiving_none",
   "receiving_copy",
   "receiving_spaced",
   "receiving_window",
   "receiving_block",
+  "receiving_request",
 ] as const;
 
 export type CounterName = (typeof COUNTER_NAMES)[number];
@@ -151,7 +170,12 @@ export const WAIT_BOUNDS_US = Array.from({ length: 14 }, (_, i) => 125 * 2 ** i)
 const WAITS_AT = CLASS_FROM_TUNNEL_AT + 2 * CLASS_LABELS.length;
 const WAIT_COLUMNS = WAIT_BOUNDS_US.length + 2;
 
-const COLUMN_LENGTH = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.length;
+/** Upper bounds of the processing times that are told apart, microseconds, each twice the one before. */
+export const PROCESSING_BOUNDS_US = Array.from({ length: 14 }, (_, i) => 6.25 * 2 ** i);
+/** Packets by bound, packets beyond the last, and microseconds in all. */
+const PROCESSING_AT = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.length;
+
+const COLUMN_LENGTH = PROCESSING_AT + PROCESSING_BOUNDS_US.length + 2;
 
 export type ClassLabel = (typeof CLASS_LABELS)[number];
 
@@ -210,6 +234,20 @@ export class Metrics {
     const at = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.indexOf(label);
     const packets = [...this.column.subarray(at, at + WAIT_COLUMNS - 1)];
     return { packets, totalUs: this.column[at + WAIT_COLUMNS - 1] };
+  }
+
+  /** Counts packets that this process had for so long, in microseconds each. */
+  processed(us: number, packets: number): void {
+    let bound = 0;
+    while (bound < PROCESSING_BOUNDS_US.length && us > PROCESSING_BOUNDS_US[bound]) bound++;
+    this.column[PROCESSING_AT + bound] += packets;
+    this.column[PROCESSING_AT + PROCESSING_BOUNDS_US.length + 1] += us * packets;
+  }
+
+  /** Packets by PROCESSING_BOUNDS_US and beyond, not added up; and for how long in all, microseconds. */
+  processing(): { packets: number[]; totalUs: number } {
+    const totalAt = PROCESSING_AT + PROCESSING_BOUNDS_US.length + 1;
+    return { packets: [...this.column.subarray(PROCESSING_AT, totalAt)], totalUs: this.column[totalAt] };
   }
 
   dropped(label: DropLabel): number {

@@ -7,9 +7,9 @@
 import { readClassRule } from "./control/rule_text.ts";
 import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
-import type { PeerRecord } from "./session/peer_record.ts";
+import { decodePresharedKey, type PeerRecord } from "./session/peer_record.ts";
 import type { Peer } from "./session/peers.ts";
-import { decodePresharedKey, Tunnel } from "./tunnel.ts";
+import { Tunnel } from "./tunnel.ts";
 import type { TunnelOptions } from "./tunnel_options.ts";
 import { isIpv4, parsePrefix } from "./wire/address.ts";
 import type { Parameters } from "./wire/parameters.ts";
@@ -109,6 +109,23 @@ export class Relay extends Tunnel {
     this.ingressContext.policy.setOwnAddresses(this.#ownAddresses);
     this.setCompression(tuning.compression);
     this.setClassRules(tuning.classes.rules.map((text) => readClassRule(text, parsePrefix)));
+  }
+
+  /**
+   * Asks a peer of this Worker for an echo at its first inner address of one host, IPv4 before IPv6. Returns the request's name
+   * for `roundTripUs`; undefined when there is no such peer here, or no such address.
+   */
+  ping(publicKey: string): number | undefined {
+    const peer = this.peers.find(publicKey);
+    const [prefix] = peer?.allowedIps.map((text) => parsePrefix(text)!).filter(({ bits }) => bits === 128)
+      .toSorted((one, other) => Number(isIpv4(other.address)) - Number(isIpv4(one.address))) ?? [];
+    if (peer === undefined || prefix === undefined) return undefined;
+    return this.ingressContext.pings.ask(peer.id, prefix.address, !isIpv4(prefix.address));
+  }
+
+  /** Microseconds that the peer's reply took; -1 while there is none. */
+  roundTripUs(request: number): number {
+    return this.ingressContext.pings.roundTripUs(request);
   }
 
   /** The host's own addresses, which the policy denies like loopback. */

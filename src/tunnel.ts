@@ -1,10 +1,13 @@
 /**
  * The core of both roles: peers, sessions, and the steps from the port to the exit and back, sans-IO. Invariant: time, randomness
  * and packets are arguments, and packets leave as rows of the burst; after every call the caller drains `pollTransmit`. Opens no
- * socket, reads no clock, knows no exit; relay.ts and client.ts decide who its peers are.
+ * socket, reads no clock, knows no exit; relay.ts and client.ts decide who its peers are. Long because it makes every part of the
+ * core and has every verb that the core is asked by.
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE } from "./codec/kernels.ts";
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
+import { addDelays } from "./control/delay_figures.ts";
+import type { DelayCounts } from "./control/delays.ts";
 import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
 import { EntropyTest } from "./egress/entropy.ts";
@@ -15,41 +18,55 @@ import {
   ingress,
   type IngressContext,
   ingressRest,
+  Pings,
   Speedtest,
 } from "./ingress/mod.ts";
 import { DROP } from "./metrics.ts";
+import { LineFigures, type QueueLoss } from "./queue/line_figures.ts";
 import { PeerRates } from "./queue/peer_rates.ts";
 import { Police } from "./queue/police.ts";
 import { Queues } from "./queue/queues.ts";
+import { TURN_CODEL, TurnQueue } from "./queue/turn_queue.ts";
 import { Rates } from "./rate/pool.ts";
 import { SEEN_SCHEMES } from "./repair/figures.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
 import type { OxtunnelOptions } from "./session/oxtunnel/mod.ts";
-import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import {
+  decodeKey,
+  decodePresharedKey,
+  type PeerKeys,
+  type PeerSnapshot,
+  type SessionSnapshot,
+} from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { BATCH_WAIT_US, BYTES_PER_KBIT, type TunnelOptions } from "./tunnel_options.ts";
 import { endpointOf, peerSnapshots, sessionSnapshots } from "./tunnel_snapshots.ts";
 import { NONE } from "./vector/arena.ts";
-import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
+import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP, TO_EXIT } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
 import {
   AEAD_CHACHA20_POLY1305,
   FEATURE_COPIES,
+  FEATURE_HEADER_COMPRESSION,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
   FEATURE_REED_SOLOMON,
+  FEATURE_REQUESTS,
   FEATURE_RESUMPTION,
   FEATURE_SLIDING_WINDOW,
   type Parameters,
 } from "./wire/parameters.ts";
 
-const KEY_BYTES = 32;
 const COMPRESSED_BYTES_MIN = 64;
+/** Packets that waited for this thread and are carried before it looks for newer ones, to the tunnel: half of a burst (egress/queue.ts). */
+const SERVED_ROWS = 128;
 const LOOK_US = 1_000_000;
+/** Figures of waits halve each FADE_US, so that those of the last half minute count. */
+const FADE_US = 10_000_000;
 /** A flow that had no packet for this time is not shown. */
 const LIVE_US = 10_000_000;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
@@ -69,9 +86,6 @@ function wordsFrom(random: (bytes: Uint8Array) => void): () => number {
     return word[0];
   };
 }
-
-/** What a tunnel needs of a peer; a subset of a stored record. */
-export type PeerKeys = Omit<PeerRecord, "created">;
 
 /** An event for the log. */
 export interface TunnelEvent {
@@ -99,9 +113,13 @@ export class Tunnel {
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
   readonly #queues: Queues | undefined;
+  readonly #rates: Rates | undefined;
+  readonly #figures: LineFigures;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by repair scheme, and lines of peers that are gone given back. */
   #lookAtUs = -Infinity;
+  /** When figures of lines fade next. */
+  #fadeAtUs = -Infinity;
 
   /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
   constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
@@ -123,26 +141,35 @@ export class Tunnel {
     const initiationsPerSecond = options.limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     const isRelay = policy !== undefined;
+    this.#figures = new LineFigures(peerCapacity);
+    this.#rates = options.queues?.findsRates
+      ? new Rates(
+        () => randomWord() / 2 ** 32,
+        (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
+      )
+      : undefined;
     this.associations = this.#makeAssociations(
-      datagramAead && this.#oxtunnelOptions(datagramAead, isRelay, randomWord),
+      datagramAead && this.#oxtunnelOptions(datagramAead, isRelay),
     );
     const shared = this.#sharedContext(aead, datagramAead, randomWord);
     const { lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
     this.ingressContext = {
       ...shared,
       policy,
+      toExit: this.#makeTurnQueue(peerCapacity, isRelay),
       police: isRelay ? new Police({ peers: peerCapacity, ecn: true, ...options.queues }) : undefined,
       masks: new Uint8Array(MASK_STRIDE * BURST_CAPACITY),
       frames: new FrameReader(),
       lz4,
       backlog: new Backlog(),
       speedtest: new Speedtest(),
+      pings: new Pings(randomWord),
       exitHairpins: options.exitHairpins === true,
     };
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
-    this.#queues = this.#makeQueues(peerCapacity, flowRows(options.maxConnections));
+    this.#queues = this.#makeQueues(peerCapacity);
     const { receiveBytesPerS = 0 } = options;
     this.peerRates = new PeerRates(peerCapacity, this.#queues, this.ingressContext.police, receiveBytesPerS);
     this.#egress = {
@@ -152,6 +179,7 @@ export class Tunnel {
       isRelay,
       batches: this.#batches,
       queues: this.#queues,
+      toTunnel: this.#makeTurnQueue(peerCapacity, isRelay),
     };
   }
 
@@ -177,11 +205,7 @@ export class Tunnel {
   }
 
   /** @param givesTickets whether this end gives tickets for resumption: the relay does. */
-  #oxtunnelOptions(
-    datagramAead: DatagramAead,
-    givesTickets: boolean,
-    randomWord: () => number,
-  ): OxtunnelOptions {
+  #oxtunnelOptions(datagramAead: DatagramAead, givesTickets: boolean): OxtunnelOptions {
     const options = this.#o;
     return {
       datagramAead,
@@ -189,18 +213,16 @@ export class Tunnel {
       trusted: options.trusted ?? [],
       features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
         (options.lz4 === undefined ? 0 : FEATURE_LZ4) |
-        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES),
+        (options.headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
+        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES) |
+        (options.repair?.isAsking ? FEATURE_REQUESTS : 0),
       repair: options.repair,
+      headerContexts: options.headerContexts,
       say: (peer) => this.say(peer),
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
       limited: (peer, kbitS, nowUs) => this.peerRates.told(peer, kbitS * BYTES_PER_KBIT, nowUs),
-      rates: options.queues?.findsRates
-        ? new Rates(
-          () => randomWord() / 2 ** 32,
-          (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
-        )
-        : undefined,
+      rates: this.#rates,
       mtu: options.mtu,
     };
   }
@@ -225,17 +247,54 @@ export class Tunnel {
     };
   }
 
-  #makeQueues(peers: number, flows: number): Queues | undefined {
-    const { queues, arena, metrics } = this.#o;
+  #makeQueues(peers: number): Queues | undefined {
+    const { queues, arena } = this.#o, figures = this.#figures;
+    const options = this.#waitingOptions();
     return queues && new Queues(arena, {
       ...queues,
+      ...options,
       packets: Math.min(queues.packets, arena.slotCount >> 1),
-      flows,
       peers,
-      waited: (trafficClass, waitedUs) => metrics.waited(trafficClass, waitedUs),
-      lost: (reason) => metrics.drop(DROP[reason]),
-      marked: () => metrics.add("packets_marked", 1),
+      waited: (trafficClass, waitedUs) => {
+        options.waited(trafficClass, waitedUs);
+        figures.waited(trafficClass, waitedUs);
+      },
+      lost: (reason) => {
+        options.lost(reason);
+        figures.lost(reason);
+      },
+      marked: () => {
+        options.marked();
+        figures.marked();
+      },
+      figures,
     });
+  }
+
+  /** What packets for the tunnel, or for the exit, wait in for this thread. One peer of several takes half of it. */
+  #makeTurnQueue(peers: number, isRelay: boolean): TurnQueue | undefined {
+    const { queues, arena } = this.#o;
+    if (queues === undefined) return undefined;
+    const packets = Math.min(queues.packets, arena.slotCount >> 2);
+    const peerPackets = isRelay ? packets >> 1 : packets;
+    return new TurnQueue(arena, {
+      ...queues,
+      ...TURN_CODEL,
+      ...this.#waitingOptions(),
+      packets,
+      peerPackets,
+      peers,
+    });
+  }
+
+  #waitingOptions() {
+    const { maxConnections, metrics } = this.#o;
+    return {
+      flows: flowRows(maxConnections),
+      waited: (trafficClass: number, waitedUs: number) => metrics.waited(trafficClass, waitedUs),
+      lost: (reason: QueueLoss) => metrics.drop(DROP[reason]),
+      marked: () => metrics.add("packets_marked", 1),
+    };
   }
 
   /** This end's parameters for the peer in OxTunnel's handshakes. */
@@ -274,10 +333,38 @@ export class Tunnel {
     this.#count(burst);
   }
 
+  /** Whether packets wait for this thread: `serveExit` or `serveTunnel` then has something to add. */
+  get isBehind(): boolean {
+    const { toTunnel } = this.#egress, { toExit } = this.ingressContext;
+    return toTunnel !== undefined && toTunnel.packets > 0 || toExit !== undefined && toExit.packets > 0;
+  }
+
+  /**
+   * Adds to an empty burst the next of the packets for the exit that wait for this thread, as TO_EXIT rows; returns the rows added.
+   * Between two calls the caller takes what has come, so that newer packets of sparse flows go first.
+   */
+  serveExit(burst: Burst, nowUs: number): number {
+    const { toExit } = this.ingressContext;
+    if (toExit === undefined || toExit.packets === 0) return 0;
+    while (burst.count < BURST_CAPACITY && toExit.take(burst, TO_EXIT, nowUs) >= 0);
+    return burst.count;
+  }
+
+  /** The same for the tunnel, SERVED_ROWS packets at most, as `ingestInner` leaves them. */
+  serveTunnel(burst: Burst, nowUs: number): number {
+    const { toTunnel } = this.#egress;
+    if (toTunnel === undefined || toTunnel.packets === 0) return 0;
+    egress(burst, this.#egress, nowUs, false, SERVED_ROWS);
+    this.#count(burst);
+    return burst.count;
+  }
+
   /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns their number. Call until it returns 0. */
   pollTransmit(burst: Burst, nowUs: number): number {
     const before = burst.count;
-    const added = this.associations.outbox.pollTransmit(burst, nowUs);
+    const { pings, ownIpv4, ownIpv6 } = this.ingressContext;
+    const added = this.associations.outbox.pollTransmit(burst, nowUs) +
+      pings.emit(burst, ownIpv4, ownIpv6, nowUs);
     if (added > 0 || this.#heldUntilUs <= nowUs) {
       egress(burst, this.#egress, nowUs);
       this.#countDrops(burst);
@@ -305,12 +392,17 @@ export class Tunnel {
     if (nowUs < this.#lookAtUs) return;
     this.#lookAtUs = nowUs + LOOK_US;
     this.#countSchemes(nowUs);
+    metrics.set("lines", this.#queues?.lines ?? 0);
+    metrics.set("paths_watched", this.#rates?.size ?? 0);
+    const { current, next } = this.peers;
+    const isGone = (peer: number) => current[peer] === NONE && next[peer] === NONE;
     this.#queues?.forget((peer) => {
-      const { current, next } = this.peers;
-      if (current[peer] !== NONE || next[peer] !== NONE) return false;
-      this.peerRates.forgetTold(peer);
-      return true;
+      if (isGone(peer)) this.peerRates.forgetTold(peer);
+      return isGone(peer);
     });
+    if (nowUs < this.#fadeAtUs) return;
+    this.#fadeAtUs = nowUs + FADE_US;
+    this.#figures.fade(isGone);
   }
 
   /** Counts the sessions of each repair scheme into the metrics. */
@@ -361,6 +453,9 @@ export class Tunnel {
     this.associations.outbox.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.#queues?.release(peer.id);
+    this.#egress.toTunnel?.release(peer.id);
+    this.ingressContext.toExit?.release(peer.id);
+    this.#figures.forget(peer.id);
     this.peerRates.forgetTold(peer.id);
     this.peerRates.setRecord(peer.id, {}, -Infinity);
     this.associations.paths.forget(peer.id);
@@ -425,7 +520,18 @@ export class Tunnel {
 
   /** The state of each peer, in the order of the peer table; `nowUs` is the monotonic clock's time. */
   peerSnapshots(nowUs: number): PeerSnapshot[] {
-    return peerSnapshots(this.peers, this.table, this.associations, nowUs);
+    const lines = {
+      queues: this.#queues,
+      figures: this.#figures,
+      rates: this.#rates,
+      peerRates: this.peerRates,
+    };
+    return peerSnapshots(this.peers, this.table, this.associations, lines, nowUs);
+  }
+
+  /** The waits of packets for their lines in the last half minute. */
+  queueDelays(): DelayCounts {
+    return addDelays(this.peers.all().flatMap(({ id }) => this.#figures.of(id)?.waits ?? []));
   }
 
   /** The key epochs of each peer; `nowUs` is the monotonic clock's time. */
@@ -457,18 +563,4 @@ export class Tunnel {
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
   }
-}
-
-/** The record's preshared key, 32 bytes, all zero when it has none (whitepaper §5.2). Throws as `addPeer`. */
-export function decodePresharedKey({ name, presharedKey }: PeerKeys): Uint8Array {
-  return presharedKey === undefined
-    ? new Uint8Array(KEY_BYTES)
-    : decodeKey(presharedKey, `peer ${name}: preshared key`);
-}
-
-function decodeKey(text: string, what: string): Uint8Array {
-  if (!/^[A-Za-z0-9+/]{43}=$/.test(text)) {
-    throw new Error(`${what} is not 32 bytes of base64 (44 characters)`);
-  }
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }

@@ -8,6 +8,7 @@ import { getLogger } from "@logtape/logtape";
 import { type Context, Hono } from "hono";
 import { createHash } from "node:crypto";
 import * as v from "valibot";
+import { delayFigures } from "../control/delay_figures.ts";
 import { COUNTER_NAMES, DROP_REASONS, type Metrics } from "../metrics.ts";
 import {
   PEER_RATE_MAX_BPS,
@@ -70,6 +71,8 @@ export interface AdminDeps {
   snapshot(maxAgeMs: number): Promise<RelaySnapshot>;
   /** Whether /metrics may name applications, by the snapshot. */
   applicationsInMetrics(): boolean;
+  /** How many devices /metrics may name; 0 for none. */
+  devicesInMetrics(): number;
   /** The configuration without secrets. */
   config(): unknown;
   /** Asked at every request, so that a reload takes effect. */
@@ -88,6 +91,8 @@ export interface AdminDeps {
   ): Promise<Omit<PeerRecord, "presharedKey"> & { privateKey?: string }>;
   /** False when there is no such peer. */
   removePeer(name: string): Promise<boolean>;
+  /** Milliseconds to a peer and back inside the tunnel; null when it does not answer. False when there is no such peer. */
+  ping(name: string): Promise<number | null | false>;
   /**
    * Adds port forwards ("udp:27015") to a peer and opens them, all or none; undefined when there is no such peer. May reject with a
    * Refusal.
@@ -179,6 +184,12 @@ export function createAdmin(deps: AdminDeps): Hono {
     if (await deps.removePeer(name.output)) return c.body(null, 204);
     return refuse(c, 404, "name", `there is no peer ${name.output}`);
   });
+  app.post("/v1/peers/:name/ping", async (c) => {
+    const name = v.safeParse(PeerName, c.req.param("name"));
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    const rttMs = await deps.ping(name.output);
+    return rttMs === false ? refuse(c, 404, "name", `there is no peer ${name.output}`) : c.json({ rttMs });
+  });
   addForwardRoutes(app, deps);
   return app;
 }
@@ -226,12 +237,16 @@ function answerSafely(app: Hono): void {
   });
 }
 
-/** What everybody who reaches the listener may read: no secret and no peer is in it. */
+/** What everybody who reaches the listener may read: no secret is in it, and no peer unless devices_in_metrics asks for names. */
 function addOpenRoutes(app: Hono, deps: AdminDeps): void {
   const registry = createRegistry(
     deps.metrics,
     () => deps.status(),
     async () => deps.applicationsInMetrics() ? (await deps.snapshot(SCRAPED_AGE_MS)).applications : {},
+    async () => {
+      const max = deps.devicesInMetrics();
+      return { max, peers: max === 0 ? [] : (await deps.snapshot(SCRAPED_AGE_MS)).peers };
+    },
   );
   app.get("/", (c) => {
     c.header("Content-Security-Policy", DASHBOARD_POLICY);
@@ -257,7 +272,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
     const drops = DROP_REASONS.map((
       [label],
     ) => [label, sum(deps.metrics, (metrics) => metrics.dropped(label))]);
-    const { peers, applications } = await deps.snapshot(0);
+    const { peers, applications, delays } = await deps.snapshot(0);
     return c.json({
       ...about,
       uptimeS: Math.max(0, (Date.now() - startedAt.getTime()) / 1000),
@@ -265,6 +280,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
       drops: Object.fromEntries(drops),
       peers,
       applications,
+      latency: { queue: delayFigures(delays.queue), processing: delayFigures(delays.processing) },
     });
   });
   app.get("/v1/sessions", async (c) => c.json((await deps.snapshot(0)).sessions));

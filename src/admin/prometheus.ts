@@ -4,12 +4,14 @@
  */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
 import process from "node:process";
+import { addDevices, type DevicesAsked } from "./device_metrics.ts";
 import {
   CLASS_DIRECTIONS,
   CLASS_LABELS,
   type CounterName,
   DROP_REASONS,
   type Metrics,
+  PROCESSING_BOUNDS_US,
   WAIT_BOUNDS_US,
 } from "../metrics.ts";
 import { SEEN_SCHEMES, type SeenScheme } from "../repair/figures.ts";
@@ -61,9 +63,38 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
     "reported_unrepaired_datagrams_total",
     "Sent protected datagrams that were lost and that the other ends report as not recovered.",
   ],
+  requests_sent: ["sent_repair_requests_total", "Lost datagrams asked for, each as often as it was."],
+  requests_answered: [
+    "answered_repair_requests_total",
+    "Lost datagrams that came back in time after a request.",
+  ],
+  requests_late: [
+    "late_repair_requests_total",
+    "Lost datagrams that did not come back in time after a request.",
+  ],
+  requests_useless: ["useless_repair_requests_total", "Datagrams asked for that were not lost."],
+  requests_received: ["received_repair_requests_total", "Requests of other ends for lost datagrams."],
+  answers_sent: ["sent_repair_answers_total", "Repair frames sent on request."],
+  answers_refused: [
+    "refused_repair_answers_total",
+    "Datagrams asked for that were too old, not kept, sent again too often, or beyond the budget.",
+  ],
   size_probes_sent: ["sent_size_probes_total", "Probes for the sizes of OxTunnel sessions' paths."],
   icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
   packets_compressed: ["compressed_packets_total", "Inner packets that left as LZ4 frames."],
+  headers_elided: [
+    "headers_elided_packets_total",
+    "Inner packets that left without the headers that the peer knows.",
+  ],
+  header_bytes_saved: ["headers_saved_bytes_total", "Bytes of headers that inner packets left without."],
+  header_definitions: [
+    "header_definitions_total",
+    "Inner packets that left with a definition of their headers.",
+  ],
+  headers_mismatch: [
+    "headers_mismatch_total",
+    "Sampled packets whose headers could not be rebuilt and that left whole; anything but 0 is a defect.",
+  ],
   bytes_saved: ["compression_saved_bytes_total", "Bytes of inner packets saved by compression."],
   compressions_skipped: [
     "skipped_compressions_total",
@@ -82,6 +113,8 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
   packets_queued: ["queued_packets_total", "Packets to peers that waited for the line of their peer."],
   packets_marked: ["marked_packets_total", "Packets to peers that were marked with CE instead of dropped."],
   queue_packets: ["queue_packets", "Packets that wait for the lines of their peers."],
+  lines: ["lines", "Peers whose packets are held to a rate."],
+  paths_watched: ["watched_paths", "Paths whose rate is looked for, because transfers go there."],
   sessions: ["sessions", "Live key epochs and pending handshakes."],
   connections: ["connections", "Peers with a session that can carry data."],
   exit_flows: ["exit_flows", "Flows open in the exit."],
@@ -95,29 +128,63 @@ export interface BuildInfo {
   readonly startedAt: Date;
 }
 
-const WAIT_NAME = "oxrelay_queue_wait_seconds";
+/** What one set of a histogram's labels has counted: values by bound and beyond the last, not added up, and their sum in microseconds. */
+interface Counted {
+  labels: Record<string, string>;
+  packets: number[];
+  totalUs: number;
+}
 
-/** How long packets waited, by class, as a histogram: prom-client's own cannot be given sums that somebody else counted. */
-function addWaits(registry: Registry, columns: readonly Metrics[]): void {
+/** A histogram in seconds over bounds in microseconds: prom-client's own cannot be given sums that somebody else counted. */
+function addHistogram(
+  registry: Registry,
+  name: string,
+  help: string,
+  boundsUs: readonly number[],
+  read: () => Counted[],
+): void {
   const values = () =>
-    CLASS_LABELS.flatMap((label) => {
-      const each = columns.map((metrics) => metrics.waits(label));
+    read().flatMap(({ labels, packets: each, totalUs }) => {
       let packets = 0;
-      const buckets = [...WAIT_BOUNDS_US, Infinity].map((us, bound) => {
-        packets += each.reduce((total, waits) => total + waits.packets[bound], 0);
+      const buckets = [...boundsUs, Infinity].map((us, bound) => {
+        packets += each[bound];
         const le = us === Infinity ? "+Inf" : String(us / 1e6);
-        return { labels: { class: label, le }, value: packets, metricName: `${WAIT_NAME}_bucket` };
+        return { labels: { ...labels, le }, value: packets, metricName: `${name}_bucket` };
       });
-      const totalS = each.reduce((total, waits) => total + waits.totalUs, 0) / 1e6;
       return [
         ...buckets,
-        { labels: { class: label }, value: totalS, metricName: `${WAIT_NAME}_sum` },
-        { labels: { class: label }, value: packets, metricName: `${WAIT_NAME}_count` },
+        { labels, value: totalUs / 1e6, metricName: `${name}_sum` },
+        { labels, value: packets, metricName: `${name}_count` },
       ];
     });
-  const help = "How long packets to peers waited for the line of their peer, by class.";
-  const get = () => ({ name: WAIT_NAME, help, type: "histogram", aggregator: "sum", values: values() });
-  registry.registerMetric({ name: WAIT_NAME, get } as unknown as Metric);
+  const get = () => ({ name, help, type: "histogram", aggregator: "sum", values: values() });
+  registry.registerMetric({ name, get } as unknown as Metric);
+}
+
+/** The sum of what several Workers have counted. */
+function addCounted(labels: Record<string, string>, each: Omit<Counted, "labels">[]): Counted {
+  const packets = each[0].packets.map((_, i) => each.reduce((total, one) => total + one.packets[i], 0));
+  return { labels, packets, totalUs: each.reduce((total, one) => total + one.totalUs, 0) };
+}
+
+function addDelays(registry: Registry, columns: readonly Metrics[]): void {
+  addHistogram(
+    registry,
+    "oxrelay_queue_wait_seconds",
+    "How long packets to peers waited for the line of their peer, by class.",
+    WAIT_BOUNDS_US,
+    () =>
+      CLASS_LABELS.map((label) =>
+        addCounted({ class: label }, columns.map((metrics) => metrics.waits(label)))
+      ),
+  );
+  addHistogram(
+    registry,
+    "oxrelay_processing_seconds",
+    "How long the relay had each packet, from the turn of the loop that took it to where the turn's packets were handed on.",
+    PROCESSING_BOUNDS_US,
+    () => [addCounted({}, columns.map((metrics) => metrics.processing()))],
+  );
 }
 
 /**
@@ -128,11 +195,13 @@ export function createRegistry(
   columns: readonly Metrics[],
   build: () => BuildInfo,
   applications: () => Promise<Record<string, number>>,
+  devices: () => Promise<DevicesAsked>,
 ): Registry {
   const registry = new Registry();
   addColumns(registry, columns);
   addLabelled(registry, columns);
   addApplications(registry, applications);
+  addDevices(registry, devices);
   addProcess(registry, build);
   return registry;
 }
@@ -206,7 +275,7 @@ function addLabelled(registry: Registry, columns: readonly Metrics[]): void {
       },
     });
   }
-  addWaits(registry, columns);
+  addDelays(registry, columns);
   new Gauge({
     name: "oxrelay_repairing_sessions",
     help: "OxTunnel sessions with repair, by direction and by the scheme of the last seconds.",

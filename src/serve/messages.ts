@@ -49,6 +49,8 @@ export type ToWorker =
   | { type: "forwards"; id: number; forwards: PeerForward[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
+  /** Asks a peer for an echo, or, with the name of a request, for its round trip. */
+  | { type: "ping"; id: number; publicKey: string; request?: number }
   | { type: "stop" };
 
 export type FromWorker =
@@ -64,6 +66,6 @@ export type FromWorker =
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
   | { type: "portControl"; request: ControlDatagram }
-  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | RefusedPeerForward[] | null }
+  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | RefusedPeerForward[] | number | null }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

@@ -37,6 +37,8 @@ import { WorkerPool } from "./worker_pool.ts";
 
 /** How often the Workers' loops are looked at: often enough to tell one that stands still from one that idles. */
 const HEALTH_MS = 500;
+/** How long a device's reply to a ping is waited for; a phone that sleeps takes a second or so. */
+const PING_MS = 2000;
 
 const sayClosed = (message: string) => logger("serve").warn("{message}", { message });
 const say = (message: string) => logger("serve").error("{message}", { message });
@@ -205,7 +207,7 @@ ${
   #adminDeps(): AdminDeps {
     const { fallback } = this.#doors;
     return {
-      metrics: [...this.#pool.metrics, ...(fallback ? [fallback.metrics] : [])],
+      metrics: [...this.#pool.metrics, this.#doors.metrics, ...(fallback ? [fallback.metrics] : [])],
       status: () => ({
         name: "oxrelay",
         version: project.version,
@@ -215,6 +217,7 @@ ${
       }),
       snapshot: (maxAgeMs) => this.#pool.snapshot(maxAgeMs),
       applicationsInMetrics: () => this.#config.classes.applicationsInMetrics,
+      devicesInMetrics: () => this.#config.devicesInMetrics,
       config: () => redactConfig(this.#config),
       adminToken: () => this.#adminToken,
       url: () => adminUrl(this.#adminListen),
@@ -222,6 +225,7 @@ ${
       network: () => networkOf(this.#config, this.#identity.publicKey),
       addPeer: (peer) => this.#addPeer(peer),
       removePeer: (name) => this.#livePeers.remove(name),
+      ping: (name) => this.#ping(name),
       addForwards: (name, forwards) => this.#addForwards(name, forwards),
       removeForward: (name, forward) => this.#removeForward(name, forward),
       health: () => this.#health(),
@@ -237,6 +241,16 @@ ${
       created: new Date().toISOString(),
     });
     return made ? { ...record, privateKey: keyToText(made) } : record;
+  }
+
+  /** Whether every Worker's loop turns and the device is there. */
+  get isHealthy(): boolean {
+    return this.#health().ok;
+  }
+
+  async #ping(name: string): Promise<number | null | false> {
+    const peer = this.#pool.peers.find((peer) => peer.name === name);
+    return peer === undefined ? false : await this.#pool.ping(peer.publicKey, PING_MS) ?? null;
   }
 
   async #addForwards(name: string, forwards: string[]) {

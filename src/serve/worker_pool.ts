@@ -3,6 +3,7 @@
  * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
+import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
 import type { PeerRecord, PeerSnapshot, RelaySnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
@@ -22,6 +23,8 @@ import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_han
 
 /** How long a loop may stand still. */
 const STALL_MS = 2000;
+/** Between looks for the reply to a ping, whose time the Worker takes. */
+const PING_LOOK_MS = 10;
 
 /** What every Worker is started with alike. */
 type CommonStart = Pick<
@@ -40,6 +43,7 @@ type Handle = Pick<
   | "answerPortControl"
   | "tune"
   | "snapshot"
+  | "ping"
   | "stop"
 >;
 
@@ -140,6 +144,22 @@ export class WorkerPool {
   }
 
   /**
+   * Sends a peer (public key) an ICMP echo request inside the tunnel. Milliseconds to the peer and back; undefined when it does
+   * not answer in `timeoutMs`.
+   */
+  async ping(publicKey: string, timeoutMs: number): Promise<number | undefined> {
+    const owner = this.#handles[ownerOf(keyFromText(publicKey)!, this.#handles.length)];
+    const request = await owner.ping(publicKey);
+    if (request === null) return undefined;
+    for (const endMs = performance.now() + timeoutMs; performance.now() < endMs;) {
+      await new Promise((resolve) => setTimeout(resolve, PING_LOOK_MS));
+      const rttUs = await owner.ping(publicKey, request) ?? -1;
+      if (rttUs >= 0) return rttUs / 1000;
+    }
+    return undefined;
+  }
+
+  /**
    * Opens the ports of the peers' forwards and of `leased`, and no others; returns those that it could not open. One such change
    * comes after the other.
    */
@@ -199,6 +219,10 @@ export class WorkerPool {
         .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
+      delays: {
+        queue: addDelays(all.map((snapshot) => snapshot?.delays.queue ?? [])),
+        processing: addDelays(all.map((snapshot) => snapshot?.delays.processing ?? [])),
+      },
     };
   }
 

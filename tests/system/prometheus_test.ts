@@ -5,10 +5,17 @@ import { createServer } from "node:net";
 import { createAdmin } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
+import type { RelaySnapshot } from "../../src/session/peer_record.ts";
 import { requires } from "../kit/requires.ts";
 
 const SCRAPE_MS = 200;
 const PATIENCE_MS = 30_000;
+const EMPTY: RelaySnapshot = {
+  peers: [],
+  sessions: [],
+  applications: {},
+  delays: { queue: [], processing: [] },
+};
 
 /** A TCP port of loopback that nobody has now. */
 function freePort(): Promise<number> {
@@ -66,8 +73,9 @@ Deno.test({
         exit: "tun",
         listen: "[::]:4433",
       }),
-      snapshot: () => Promise.resolve({ peers: [], sessions: [], applications: { zoom: 1 } }),
+      snapshot: () => Promise.resolve({ ...EMPTY, applications: { zoom: 1 } }),
       applicationsInMetrics: () => true,
+      devicesInMetrics: () => 0,
       config: () => ({}),
       adminToken: () => "scrapes-need-no-token",
       network: () => "",
@@ -75,6 +83,7 @@ Deno.test({
       reload: unused,
       addPeer: unused,
       removePeer: unused,
+      ping: unused,
       addForwards: unused,
       removeForward: unused,
       health: healthy,

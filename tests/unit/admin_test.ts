@@ -51,8 +51,10 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
         })),
         sessions: [],
         applications: { zoom: 1, quic: 12 },
+        delays: { queue: [0, 0, 4], processing: [] },
       }),
     applicationsInMetrics: () => false,
+    devicesInMetrics: () => 0,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,
     url: () => "http://127.0.0.1:9090",
@@ -75,6 +77,7 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
       if (at >= 0) records.splice(at, 1);
       return Promise.resolve(at >= 0);
     },
+    ping: (name) => Promise.resolve(name === "phone" ? 12.5 : name === "asleep" ? null : false),
     addForwards(name, forwards) {
       if (forwards.includes("udp:22")) {
         return Promise.reject(new Refusal("forwards", "UDP port 22 is in use"));
@@ -163,6 +166,7 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     metrics.add("held_us", 1500 - 1000 * i);
     metrics.set("held_us_max", 400 + 500 * i);
     metrics.waited(1, 300 + 1000 * i);
+    metrics.processed(60, 3);
     metrics.set("receiving_window", 2 + i);
   });
   await withAdmin(deps, async (ask) => {
@@ -187,9 +191,13 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_queue_wait_seconds_bucket\{class="game",le="\+Inf"\} 2$/m);
     assertMatch(text, /^oxrelay_queue_wait_seconds_sum\{class="game"\} 0\.0016$/m);
     assertMatch(text, /^oxrelay_queue_wait_seconds_count\{class="game"\} 2$/m);
-    // Build info, drops, two of classes, waits, recognised flows and three of the process besides one family per counter, and one
-    // for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 9 + 1 - 10);
+    assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.00005"\} 0$/m);
+    assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.0001"\} 6$/m);
+    assertMatch(text, /^oxrelay_processing_seconds_sum 0\.00036$/m);
+    // Build info, drops, two of classes, waits, processing, recognised flows, six of devices and three of the process besides one
+    // family per counter, and one for twelve of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 16 + 1 - 12);
+    assertEquals(text.match(/^oxrelay_device_/m), null, "devices are nobody's business");
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
@@ -263,6 +271,7 @@ Deno.test("admin: status, sessions, config and reload answer what the relay give
   await withAdmin(deps, async (ask) => {
     const { json } = await ask("/v1/status");
     assertEquals(json.applications, { zoom: 1, quic: 12 });
+    assertEquals(json.latency, { queue: { p50Ms: 0.0025, p99Ms: 0.003 } });
     assertEquals([json.name, json.version, json.exit, json.listen], [
       "oxrelay",
       "1.2.3",
@@ -339,6 +348,7 @@ const GUARDED: [method: string, path: string][] = [
   ["GET", "/v1/peers"],
   ["POST", "/v1/peers"],
   ["DELETE", "/v1/peers/phone"],
+  ["POST", "/v1/peers/phone/ping"],
   ["GET", "/v1/sessions"],
   ["GET", "/v1/config"],
   ["POST", "/v1/reload"],
