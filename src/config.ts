@@ -2,6 +2,7 @@
  * The configuration: TOML text and environment in, one deep-frozen Config out; every key's bounds live here and its default in
  * config/defaults.ts. Invariant: a Config that `parseConfig` returns is fully checked, so its users check nothing. Reads no file
  * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
+ * Long because every key is checked, joined with its default and listed for a reload in one place.
  */
 import * as v from "valibot";
 import {
@@ -36,6 +37,7 @@ import {
   oneOf,
   parseEndpoint,
   prefix,
+  ROLLOUT_ENTRIES,
   show,
   text,
   wholeNumber,
@@ -161,6 +163,7 @@ const SECTIONS = {
   fallback: FALLBACK_ENTRIES,
   repair: REPAIR_ENTRIES,
   queues: QUEUES_ENTRIES,
+  rollout_percent: ROLLOUT_ENTRIES,
 };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
@@ -201,6 +204,7 @@ const ENTRIES = {
   enable_priority_scheduler: v.optional(flag),
   congestion_algorithm: v.optional(oneOf(...CONGESTION_ALGORITHMS)),
   queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
+  rollout_percent: v.optional(v.strictObject(ROLLOUT_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
     64,
@@ -244,6 +248,7 @@ export const RELOADABLE_KEYS: readonly string[] = [
   "public_endpoint",
   "enable_compression",
   "compression_threshold",
+  "rollout_percent",
 ];
 
 /**
@@ -316,6 +321,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     enablePriorityScheduler: fromFile.enable_priority_scheduler ?? base.enablePriorityScheduler,
     congestionAlgorithm: fromFile.congestion_algorithm ?? base.congestionAlgorithm,
     queues: queuesOf(fromFile.queues ?? {}, base.queues),
+    rolloutPercent: { ...base.rolloutPercent, ...fromFile.rollout_percent },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,

@@ -29,15 +29,17 @@ function single({ name, start }: Contender, join: End["join"]): End {
   };
 }
 
+async function startOurs(net: Network, devices: number, sections: string, keys = ""): Promise<string[]> {
+  await net.relay(`${keys}${ALLOW}${sections}`);
+  const invitations: string[] = [];
+  for (let i = 1; i <= devices; i++) invitations.push(await net.addPeer(`bench${i}`));
+  return invitations;
+}
+
 function ours(name: string, config: string, words: (line: Line) => string[]): End {
   return {
     name: `oxrelay, ${name}`,
-    async start(net, devices) {
-      await net.relay(`${config}${ALLOW}`);
-      const invitations: string[] = [];
-      for (let i = 1; i <= devices; i++) invitations.push(await net.addPeer(`bench${i}`));
-      return invitations;
-    },
+    start: (net, devices) => startOurs(net, devices, "", config),
     async join(net, device, invitation, line) {
       const file = `${net.directory}/${device}.conf`;
       await Deno.writeTextFile(file, invitation, { mode: 0o600 });
@@ -46,7 +48,9 @@ function ours(name: string, config: string, words: (line: Line) => string[]): En
   };
 }
 
-export const OFF = `${oxrelay.name}, off`, FOUND = `${oxrelay.name}, rate found`;
+export const OFF = `${oxrelay.name}, off`,
+  FOUND = `${oxrelay.name}, rate found`,
+  WIREGUARD_FOUND = `WireGuard client, ${oxrelay.name} finds`;
 
 export const ENDS: readonly End[] = [
   single(
@@ -58,6 +62,13 @@ export const ENDS: readonly End[] = [
   single(daemonOf("wireguard-go", ["wireguard-go", "-f"]), async (net, device, configuration) => {
     await net.wireguard(device, configuration);
   }),
+  {
+    name: WIREGUARD_FOUND,
+    start: (net, devices) => startOurs(net, devices, `[rollout_percent]\nack_clocking = 100\n`),
+    async join(net, device, configuration) {
+      await net.wireguard(device, configuration);
+    },
+  },
   ours("off", `congestion_algorithm = "none"\n`, () => ["--congestion", "none"]),
   ours("rate found", "", () => []),
   ours("rate told", "", ({ upMbit, downMbit }) => [

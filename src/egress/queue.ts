@@ -10,7 +10,8 @@ import { CLASS_BULK } from "../control/traffic_class.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL_BYTES, WIREGUARD_BYTES } from "../queue/overhead.ts";
 import { IS_LOST, type Queues, WAITS } from "../queue/queues.ts";
-import { OXTUNNEL } from "../session/table.ts";
+import { OXTUNNEL, WIREGUARD } from "../session/table.ts";
+import type { InnerAcks } from "../session/wireguard/inner_acks.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, HELD, TO_SEAL } from "../vector/burst.ts";
 import { ipVersion } from "../wire/inner.ts";
@@ -18,10 +19,16 @@ import type { EgressContext } from "./context.ts";
 import { IPV6_MTU_MIN } from "./fit.ts";
 
 export function queue(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { queues, metrics } = context;
+  const { queues, innerAcks } = context;
   if (queues === undefined) return;
   if (queues.findsRates) findRates(burst, context, nowUs);
-  if (queues.isIdle) return;
+  if (!queues.isIdle) sort(burst, context, queues, nowUs);
+  if (innerAcks !== undefined) showInner(burst, context, innerAcks, queues, nowUs);
+}
+
+/** Has packets wait whose line is busy, and adds those that may go now. */
+function sort(burst: Burst, context: EgressContext, queues: Queues, nowUs: number): void {
+  const { metrics } = context;
   const { count, next, length, session } = burst;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || length[row] === 0) continue;
@@ -35,6 +42,21 @@ export function queue(burst: Burst, context: EgressContext, nowUs: number): void
   }
   emitDue(burst, context, queues, nowUs);
   metrics.column[COUNTER.queue_packets] = queues.packets;
+}
+
+/** Shows WireGuard's packets in the order in which they go to what finds rates by the TCP inside. */
+function showInner(
+  { count, next, session, peer, length, view, offset }: Burst,
+  { table }: EgressContext,
+  innerAcks: InnerAcks,
+  queues: Queues,
+  nowUs: number,
+): void {
+  for (let row = 0; row < count; row++) {
+    if (next[row] !== TO_SEAL || length[row] === 0 || table.protocol[session[row]] !== WIREGUARD) continue;
+    const bytes = length[row] + WIREGUARD_BYTES, isWaiting = queues.waitingOf(peer[row]) > 0;
+    innerAcks.sent(peer[row], view, offset[row], length[row], bytes, isWaiting, nowUs);
+  }
 }
 
 /** Has the rates found of paths that transfers go to. */

@@ -9,6 +9,7 @@ import type { Police } from "../queue/police.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
+import type { InnerAcks } from "../session/wireguard/inner_acks.ts";
 import type { FrameReader } from "../wire/frame.ts";
 import type { Backlog } from "./backlog.ts";
 import type { DestinationPolicy } from "./policy.ts";
@@ -29,6 +30,8 @@ export interface IngressContext {
   readonly metrics: Metrics;
   /** Which packets exceed their peer's rate. Undefined for a client. */
   readonly police: Police | undefined;
+  /** Undefined where no rates are found. */
+  readonly innerAcks: InnerAcks | undefined;
   /** Undefined for a client, which delivers every packet to its own host. */
   policy: DestinationPolicy | undefined;
   /** Whether the exit sends TO_HAIRPIN rows from one client's mapping to another's. */
