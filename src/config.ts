@@ -1,8 +1,8 @@
 /**
  * The configuration: TOML text and environment in, one deep-frozen Config out; every key's bounds live here and its default in
  * config/defaults.ts. Invariant: a Config that `parseConfig` returns is fully checked, so its users check nothing. Reads no file
- * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
- * Long because every key is checked, joined with its default and listed for a reload in one place.
+ * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine. Long because every key
+ * has its line in the schema and in the join of file and defaults, side by side.
  */
 import * as v from "valibot";
 import {
@@ -27,11 +27,12 @@ import {
   REPAIR_SCHEME_NAMES,
 } from "./config/shape.ts";
 import { isTable, nearest, parseToml, placeOfSection } from "./config/text.ts";
+import { toTomlKeys } from "./config/toml_keys.ts";
 import {
+  decimal,
   endpoint,
   expected,
   flag,
-  formatEndpoint,
   list,
   networks,
   oneOf,
@@ -50,9 +51,7 @@ export { DEFAULTS } from "./config/defaults.ts";
 export * from "./config/shape.ts";
 export { nearest } from "./config/text.ts";
 export { formatEndpoint, parseEndpoint } from "./config/values.ts";
-
 const MTU_MIN_IPV6 = 1280; // RFC 8200 section 5
-
 const PRIVATE_IPV4 = RFC_1918.map((range) => parsePrefix(range)!);
 /** What no entry of `allow` may open. */
 const NEVER_ROUTABLE = rangesOf("never");
@@ -82,6 +81,7 @@ const DESTINATION_ENTRIES = {
   allow_private: v.optional(flag),
   allow_peers: v.optional(flag),
   allow_speedtest: v.optional(flag),
+  port_mappings: v.optional(wholeNumber(0, 256)),
   allow: v.optional(networks(
     "192.168.1.0/24",
     256,
@@ -116,6 +116,8 @@ const REPAIR_ENTRIES = {
   traffic_aware: v.optional(flag),
   proactive: v.optional(flag),
   predictor: v.optional(oneOf(...REPAIR_PREDICTOR_NAMES)),
+  requests: v.optional(flag),
+  target_percent: v.optional(decimal(0.01, 10)),
 };
 
 const QUEUES_ENTRIES = {
@@ -124,6 +126,11 @@ const QUEUES_ENTRIES = {
   interval_ms: v.optional(wholeNumber(10, 1000)),
   ecn: v.optional(flag),
   packets: v.optional(wholeNumber(64, 4096)),
+};
+
+const HEADERS_ENTRIES = {
+  enabled: v.optional(flag),
+  contexts: v.optional(wholeNumber(64, 65_536)),
 };
 
 const CLASSES_ENTRIES = {
@@ -164,6 +171,7 @@ const SECTIONS = {
   repair: REPAIR_ENTRIES,
   queues: QUEUES_ENTRIES,
   rollout_percent: ROLLOUT_ENTRIES,
+  headers: HEADERS_ENTRIES,
 };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
@@ -189,6 +197,7 @@ const ENTRIES = {
   compression_threshold: v.optional(wholeNumber(64, 1500)),
   mtu: v.optional(wholeNumber(576, 1500)),
   enable_batching: v.optional(flag),
+  go_first: v.optional(flag),
   batch_wait_us: v.optional(wholeNumber(0, 1000)),
   dns: v.optional(v.pipe(
     list('a list of addresses such as ["1.1.1.1"]'),
@@ -205,6 +214,7 @@ const ENTRIES = {
   congestion_algorithm: v.optional(oneOf(...CONGESTION_ALGORITHMS)),
   queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
   rollout_percent: v.optional(v.strictObject(ROLLOUT_ENTRIES)),
+  headers: v.optional(v.strictObject(HEADERS_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
     64,
@@ -215,6 +225,7 @@ const ENTRIES = {
   )),
   fallback: v.optional(v.strictObject(FALLBACK_ENTRIES)),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
+  devices_in_metrics: v.optional(wholeNumber(0, 1000)),
   admin_token: v.optional(adminToken),
   workers: v.optional(wholeNumber(1, 16)),
   cpus: v.optional(v.pipe(
@@ -240,6 +251,7 @@ export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key)
 export const RELOADABLE_KEYS: readonly string[] = [
   "log_level",
   "rate_limit_per_ip",
+  "devices_in_metrics",
   "max_connections",
   "destinations",
   "classes",
@@ -310,6 +322,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     compressionThreshold: fromFile.compression_threshold ?? base.compressionThreshold,
     mtu: fromFile.mtu ?? base.mtu,
     enableBatching: fromFile.enable_batching ?? base.enableBatching,
+    goFirst: fromFile.go_first ?? base.goFirst,
     batchWaitUs: fromFile.batch_wait_us ?? base.batchWaitUs,
     dns: [...fromFile.dns ?? base.dns],
     classes: {
@@ -322,9 +335,11 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     congestionAlgorithm: fromFile.congestion_algorithm ?? base.congestionAlgorithm,
     queues: queuesOf(fromFile.queues ?? {}, base.queues),
     rolloutPercent: { ...base.rolloutPercent, ...fromFile.rollout_percent },
+    headers: { ...base.headers, ...fromFile.headers },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
+    devicesInMetrics: fromFile.devices_in_metrics ?? base.devicesInMetrics,
     ...(adminToken === undefined ? {} : { adminToken }),
     workers: fromFile.workers ?? base.workers,
     cpus: [...fromFile.cpus ?? base.cpus],
@@ -345,6 +360,7 @@ function destinationsOf(
     allowPrivate: said.allow_private ?? base.allowPrivate,
     allowPeers: said.allow_peers ?? base.allowPeers,
     allowSpeedtest: said.allow_speedtest ?? base.allowSpeedtest,
+    portMappings: said.port_mappings ?? base.portMappings,
     allow: [...said.allow ?? base.allow],
     deny: [...said.deny ?? base.deny],
   };
@@ -362,6 +378,8 @@ function repairOf(said: NonNullable<FromFile["repair"]>, base: Config["repair"])
     trafficAware: said.traffic_aware ?? base.trafficAware,
     proactive: said.proactive ?? base.proactive,
     predictor: said.predictor ?? base.predictor,
+    requests: said.requests ?? base.requests,
+    targetPercent: said.target_percent ?? base.targetPercent,
   };
 }
 
@@ -390,7 +408,7 @@ function conflictIn(config: Config): string | undefined {
     return `cpus: expected each processor once, found ${show(config.cpus)}`;
   }
   if (config.workers > 1 && config.io === "portable") {
-    return (`workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`);
+    return `workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`;
   }
   if (config.repair.sharePercent !== undefined && config.repair.sharePercent > config.repair.budgetPercent) {
     return (`repair.share_percent: expected at most budget_percent (${config.repair.budgetPercent}), found ` +
@@ -452,27 +470,6 @@ function unknownKeys(table: Record<string, unknown>, known: string[], path: stri
       ? `${shown}: unknown key; the keys are ${known.join(", ")}`
       : `${shown}: unknown key; did you mean "${near}"?`;
   });
-}
-
-/** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
-function toTomlKeys(config: Config): Record<string, unknown> {
-  const { listen, metricsListen, classes, destinations, fallback, ...rest } = config;
-  return snakeCase({
-    listen: formatEndpoint(listen),
-    metricsListen: formatEndpoint(metricsListen),
-    ...rest,
-    classes: snakeCase(classes),
-    destinations: snakeCase(destinations),
-    ...(fallback && { fallback: snakeCase({ ...fallback, listen: formatEndpoint(fallback.listen) }) }),
-  });
-}
-
-function snakeCase(object: object): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(object).map((
-      [key, value],
-    ) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]),
-  );
 }
 
 /** What is in force after a reload: `old`, with `next`'s values of the keys that a running relay takes over. */

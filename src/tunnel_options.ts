@@ -11,9 +11,11 @@ import type { Limits } from "./session/limits.ts";
 import type { Arena } from "./vector/arena.ts";
 import {
   FEATURE_COPIES,
+  FEATURE_HEADER_COMPRESSION,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
   FEATURE_REED_SOLOMON,
+  FEATURE_REQUESTS,
   FEATURE_RESUMPTION,
   FEATURE_SLIDING_WINDOW,
 } from "./wire/parameters.ts";
@@ -97,6 +99,8 @@ export interface TunnelOptions {
   trusted?: readonly string[];
   /** FEATURE_* of OxTunnel that this end offers and accepts; all implemented ones when absent. */
   features?: number;
+  /** Contexts of short packets (PROTOCOL §13) that all sessions may have together; absent to offer and accept none. */
+  headerContexts?: number;
   /** Compression in OxTunnel; absent to neither offer nor accept compression. */
   lz4?: Lz4;
   /** Packets of fewer bytes are not compressed; 64 or more, and 64 when absent. */
@@ -141,10 +145,13 @@ export interface TunnelOptions {
 }
 
 /** FEATURE_* of OxTunnel that loss repair has. */
-export const REPAIR_FEATURES = FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES;
+export const REPAIR_FEATURES = FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES |
+  FEATURE_REQUESTS;
 
 /** FEATURE_* of OxTunnel that a tunnel with these options offers and accepts. */
-export function featuresOf({ features, lz4, repair }: TunnelOptions): number {
+export function featuresOf({ features, lz4, headerContexts, repair }: TunnelOptions): number {
   return (features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) | (lz4 === undefined ? 0 : FEATURE_LZ4) |
-    (repair === undefined ? 0 : REPAIR_FEATURES);
+    (headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
+    (repair === undefined ? 0 : REPAIR_FEATURES & ~FEATURE_REQUESTS) |
+    (repair?.isAsking ? FEATURE_REQUESTS : 0);
 }

@@ -36,6 +36,17 @@ async function startOurs(net: Network, devices: number, sections: string, keys =
   return invitations;
 }
 
+/** A WireGuard client of ours, whose rate is looked for by the TCP inside where `percent` is 100. */
+function wireguardClient(name: string, percent: number): End {
+  return {
+    name: `WireGuard client, ${oxrelay.name} ${name}`,
+    start: (net, devices) => startOurs(net, devices, `[rollout_percent]\nack_clocking = ${percent}\n`),
+    async join(net, device, configuration) {
+      await net.wireguard(device, configuration);
+    },
+  };
+}
+
 function ours(name: string, config: string, words: (line: Line) => string[]): End {
   return {
     name: `oxrelay, ${name}`,
@@ -49,8 +60,7 @@ function ours(name: string, config: string, words: (line: Line) => string[]): En
 }
 
 export const OFF = `${oxrelay.name}, off`,
-  FOUND = `${oxrelay.name}, rate found`,
-  WIREGUARD_FOUND = `WireGuard client, ${oxrelay.name} finds`;
+  FOUND = `${oxrelay.name}, rate found`;
 
 export const ENDS: readonly End[] = [
   single(
@@ -62,13 +72,8 @@ export const ENDS: readonly End[] = [
   single(daemonOf("wireguard-go", ["wireguard-go", "-f"]), async (net, device, configuration) => {
     await net.wireguard(device, configuration);
   }),
-  {
-    name: WIREGUARD_FOUND,
-    start: (net, devices) => startOurs(net, devices, `[rollout_percent]\nack_clocking = 100\n`),
-    async join(net, device, configuration) {
-      await net.wireguard(device, configuration);
-    },
-  },
+  wireguardClient("off", 0),
+  wireguardClient("rate found", 100),
   ours("off", `congestion_algorithm = "none"\n`, () => ["--congestion", "none"]),
   ours("rate found", "", () => []),
   ours("rate told", "", ({ upMbit, downMbit }) => [

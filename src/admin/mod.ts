@@ -71,6 +71,8 @@ export interface AdminDeps {
   snapshot(maxAgeMs: number): Promise<RelaySnapshot>;
   /** Whether /metrics may name applications, by the snapshot. */
   applicationsInMetrics(): boolean;
+  /** How many devices /metrics may name; 0 for none. */
+  devicesInMetrics(): number;
   /** The configuration without secrets. */
   config(): unknown;
   /** Asked at every request, so that a reload takes effect. */
@@ -89,6 +91,15 @@ export interface AdminDeps {
   ): Promise<Omit<PeerRecord, "presharedKey"> & { privateKey?: string }>;
   /** False when there is no such peer. */
   removePeer(name: string): Promise<boolean>;
+  /** Milliseconds to a peer and back inside the tunnel; null when it does not answer. False when there is no such peer. */
+  ping(name: string): Promise<number | null | false>;
+  /**
+   * Adds port forwards ("udp:27015") to a peer and opens them, all or none; undefined when there is no such peer. May reject with a
+   * Refusal.
+   */
+  addForwards(name: string, forwards: string[]): Promise<Omit<PeerRecord, "presharedKey"> | undefined>;
+  /** Closes one; false when there is no such peer, or it has no such forward. */
+  removeForward(name: string, forward: string): Promise<boolean>;
   /** Whether the relay works: loops turn, the exit is there. */
   health(): Health;
   /** Whether new clients should be sent here; false while starting and draining. */
@@ -129,6 +140,14 @@ const NewPeer = v.strictObject(
     `the body is a JSON object of "name" and, if wanted, "publicKey", "presharedKey", "rateDownBps", "rateUpBps"; got ${received}`,
 );
 
+const NewForwards = v.strictObject({
+  forwards: v.pipe(
+    v.array(v.string("a forward is text"), "forwards is a list of texts"),
+    v.minLength(1, "forwards is a list of at least one"),
+    v.maxLength(256, "forwards is a list of 256 at most"),
+  ),
+}, 'the body is a JSON object with "forwards", a list such as ["udp:27015"]');
+
 const DASHBOARD_POLICY = [
   "default-src 'none'",
   "connect-src 'self'",
@@ -165,7 +184,33 @@ export function createAdmin(deps: AdminDeps): Hono {
     if (await deps.removePeer(name.output)) return c.body(null, 204);
     return refuse(c, 404, "name", `there is no peer ${name.output}`);
   });
+  app.post("/v1/peers/:name/ping", async (c) => {
+    const name = v.safeParse(PeerName, c.req.param("name"));
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    const rttMs = await deps.ping(name.output);
+    return rttMs === false ? refuse(c, 404, "name", `there is no peer ${name.output}`) : c.json({ rttMs });
+  });
+  addForwardRoutes(app, deps);
   return app;
+}
+
+function addForwardRoutes(app: Hono, deps: AdminDeps): void {
+  app.post("/v1/peers/:name/forwards", async (c) => {
+    const body = await readJson(c, "forwards");
+    if (body instanceof Response) return body;
+    const name = v.safeParse(PeerName, c.req.param("name")), wanted = v.safeParse(NewForwards, body.json);
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    if (!wanted.success) return refuseIssue(c, wanted.issues[0], "body");
+    const record = await deps.addForwards(name.output, wanted.output.forwards);
+    return record ? c.json(record, 201) : refuse(c, 404, "name", `there is no peer ${name.output}`);
+  });
+  app.delete("/v1/peers/:name/forwards/:forward", async (c) => {
+    const name = v.safeParse(PeerName, c.req.param("name"));
+    if (!name.success) return refuseIssue(c, name.issues[0], "name");
+    const forward = c.req.param("forward");
+    if (await deps.removeForward(name.output, forward)) return c.body(null, 204);
+    return refuse(c, 404, "forward", `peer ${name.output} has no such forward`);
+  });
 }
 
 /** Headers of every answer, and answers to what no route takes or a route fails at. */
@@ -192,12 +237,16 @@ function answerSafely(app: Hono): void {
   });
 }
 
-/** What everybody who reaches the listener may read: no secret and no peer is in it. */
+/** What everybody who reaches the listener may read: no secret is in it, and no peer unless devices_in_metrics asks for names. */
 function addOpenRoutes(app: Hono, deps: AdminDeps): void {
   const registry = createRegistry(
     deps.metrics,
     () => deps.status(),
     async () => deps.applicationsInMetrics() ? (await deps.snapshot(SCRAPED_AGE_MS)).applications : {},
+    async () => {
+      const max = deps.devicesInMetrics();
+      return { max, peers: max === 0 ? [] : (await deps.snapshot(SCRAPED_AGE_MS)).peers };
+    },
   );
   app.get("/", (c) => {
     c.header("Content-Security-Policy", DASHBOARD_POLICY);
@@ -239,21 +288,26 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
   app.get("/v1/config", (c) => c.json(deps.config() as Record<string, unknown>));
 }
 
-async function addPeer(c: Context, deps: AdminDeps): Promise<Response> {
+/** The JSON of a request's body, or the refusal. */
+async function readJson(c: Context, what: string): Promise<{ json: unknown } | Response> {
   // A page of another site can send anything but JSON without a CORS preflight.
   if (!/^application\/json\b/i.test(c.req.header("Content-Type") ?? "")) {
-    return refuse(c, 415, "Content-Type", "send the peer as application/json");
+    return refuse(c, 415, "Content-Type", `send the ${what} as application/json`);
   }
   const text = await readBody(c.req.raw);
   if (text === undefined) return refuse(c, 413, "body", `the body may be ${BODY_BYTES_MAX} bytes at most`);
-  let body: unknown;
   try {
-    body = JSON.parse(text);
+    return { json: JSON.parse(text) };
   } catch (error) {
     if (!(error instanceof SyntaxError)) throw error;
     return refuse(c, 400, "body", "the body is not JSON");
   }
-  const peer = v.safeParse(NewPeer, body);
+}
+
+async function addPeer(c: Context, deps: AdminDeps): Promise<Response> {
+  const body = await readJson(c, "peer");
+  if (body instanceof Response) return body;
+  const peer = v.safeParse(NewPeer, body.json);
   if (!peer.success) return refuseIssue(c, peer.issues[0], "body");
   const { network, ...wanted } = peer.output;
   // 400, not 409: the caller's configuration is of another relay, so the caller stores the peer by itself.

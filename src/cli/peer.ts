@@ -1,5 +1,6 @@
 /**
- * `peer list|show|rate|remove|export`, and the choice among them and `peer add` (peer_add.ts): who may connect. Invariant: standard
+ * `peer list|show|rate|remove|export`, and the choice among them, `peer add` (peer_add.ts), `peer forward` (peer_forward.ts) and
+ * `peer import` (state/peer_import.ts): who may connect. Invariant: standard
  * output carries only what a program can read (a table, JSON), and explanations go to standard error. Makes no key.
  */
 import { type Environment, nearest } from "../config.ts";
@@ -9,6 +10,8 @@ import { closeStandardOutput } from "../process/secret_output.ts";
 import { exportPeers, loadAllPeers, openStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { add } from "./peer_add.ts";
+import { forward } from "./peer_forward.ts";
+import { importPeers } from "./state/peer_import.ts";
 import { explainUntold, removeByRelay, tellRelay } from "./relay_peers.ts";
 import { formatRate } from "./status.ts";
 
@@ -17,8 +20,10 @@ const HELP = `Manages who may connect.
   deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
+  deno task peer forward NAME udp:27015   lead a port of the relay to the peer
   deno task peer rate NAME       set the most that a peer is sent, and may send
   deno task peer remove NAME     delete a peer and end its session
+  deno task peer import FILE     take over another WireGuard server with its peers
   deno task -q peer export       one line for the secret OXRELAY_PEERS
 
 Each takes --config FILE (default oxrelay.toml) and --help.
@@ -59,9 +64,11 @@ const ACTIONS: Record<string, (args: string[], env: Environment) => Promise<numb
   add,
   list,
   show,
+  forward,
   rate,
   remove,
   export: exportAll,
+  import: importPeers,
 };
 
 /** Runs the subcommand; the result is the exit code. */
@@ -129,6 +136,7 @@ async function show(args: string[], env: Environment): Promise<number> {
       ["public key", record.publicKey],
       ["preshared key", preshared],
       ["addresses", record.allowedIps.join(", ")],
+      ["forwarded ports", record.forwards?.join(", ") ?? "none"],
       ["rates", describeRates(record)],
       ["added", record.created],
     ]));

@@ -19,6 +19,8 @@ export interface Destinations {
   readonly allowPeers: boolean;
   /** Whether the relay's own inner address answers speedtests. */
   readonly allowSpeedtest: boolean;
+  /** Ports of the host that a client may open to itself by PCP or NAT-PMP, 0 to 256; 0 when it may not. */
+  readonly portMappings: number;
   /** Prefixes opened one by one, "192.168.1.0/24", host bits zero. */
   readonly allow: readonly string[];
   /** Prefixes closed to every client, whatever else opens them. */
@@ -55,6 +57,10 @@ export interface RepairConfig {
   /** Whether repair rises with predicted losses, and the predictor. */
   readonly proactive: boolean;
   readonly predictor: (typeof REPAIR_PREDICTOR_NAMES)[number];
+  /** Whether lost packets are asked for and sent again. */
+  readonly requests: boolean;
+  /** Packets out of a hundred that may stay lost: repair aims at no less. */
+  readonly targetPercent: number;
   /** The delay after which a packet is of no use. */
   readonly gameDeadlineMs: number;
   readonly voiceDeadlineMs: number;
@@ -62,6 +68,14 @@ export interface RepairConfig {
 
 /** What `congestion_algorithm` may name. */
 export const CONGESTION_ALGORITHMS = ["bbr_v3", "none"] as const;
+
+/** Headers of inner packets that both ends know, and that need not travel. */
+export interface HeadersConfig {
+  /** Whether they are left out, both ways, for OxTunnel clients that want it too. */
+  readonly enabled: boolean;
+  /** Flows that the clients of a worker may have defined together, 64 to 65536. */
+  readonly contexts: number;
+}
 
 /** The queues for packets to a peer whose line is slower than their arrival. */
 export interface QueuesConfig {
@@ -111,6 +125,8 @@ export interface Config {
   readonly mtu: number;
   /** Whether packets to one OxTunnel client share datagrams. */
   readonly enableBatching: boolean;
+  /** Whether workers go before ordinary programs on their processor while they are light, where the system allows it. */
+  readonly goFirst: boolean;
   /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 batches only packets that come together. */
   readonly batchWaitUs: number;
   readonly repair: RepairConfig;
@@ -121,6 +137,7 @@ export interface Config {
   readonly queues: QueuesConfig;
   /** By part of the relay: the share of peers that have it, in percent, 0 to 100. */
   readonly rolloutPercent: RolloutPercent;
+  readonly headers: HeadersConfig;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;
@@ -131,6 +148,8 @@ export interface Config {
   readonly fallback?: FallbackConfig;
   /** Where metrics and admin are served. */
   readonly metricsListen: Endpoint;
+  /** How many devices /metrics may name, 0 to 1000; all others are added up. */
+  readonly devicesInMetrics: number;
   /** Bearer token of the admin interface, at least 16 characters. Secret. */
   readonly adminToken?: string;
   /** Relay workers (threads), 1 to 16, among which peers are divided. */

@@ -15,12 +15,14 @@ import { open } from "./open.ts";
 import { parse } from "./parse.ts";
 import { police } from "./police.ts";
 import { prefetch } from "./prefetch.ts";
+import { queue } from "./queue.ts";
 import { unframe, unframeRest } from "./unframe.ts";
 import { unprotect } from "./unprotect.ts";
 
 export { Backlog } from "./backlog.ts";
 export type { IngressContext } from "./context.ts";
 export { DestinationPolicy, type DestinationRules } from "./policy.ts";
+export { Pings } from "./pings.ts";
 export { Speedtest } from "./speedtest.ts";
 
 export function ingress(burst: Burst, context: IngressContext, nowUs: number): void {
@@ -39,6 +41,7 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
   classify(burst, context, nowUs); // packet -> flow, class, counted
   police(burst, context, nowUs); // what exceeds its peer's rate -> dropped
   acks(burst, context, nowUs); // WireGuard's packets -> what they acknowledge, noted
+  queue(burst, context, nowUs); // what one turn does not carry -> waits, to be sorted
 }
 
 /** Returns whether rows wait for a handshake. */
@@ -57,4 +60,5 @@ export function ingressRest(burst: Burst, context: IngressContext, nowUs: number
   classify(burst, context, nowUs);
   police(burst, context, nowUs);
   acks(burst, context, nowUs);
+  queue(burst, context, nowUs);
 }

@@ -7,6 +7,7 @@
 import { Refusal } from "../admin/mod.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { CommandError } from "../process/help.ts";
+import { describeRefused } from "./forwards.ts";
 import type { PeersReport } from "./messages.ts";
 import type { PeerStore } from "./store.ts";
 import type { WorkerPool } from "./worker_pool.ts";
@@ -14,7 +15,7 @@ import type { WorkerPool } from "./worker_pool.ts";
 /** Where the peers are served: `peers` is what the relay workers were last told. */
 type Pool = Pick<WorkerPool, "peers" | "setPeers">;
 
-type Store = Pick<PeerStore, "load" | "add" | "remove" | "others">;
+type Store = Pick<PeerStore, "load" | "add" | "edit" | "remove" | "others">;
 
 /** What tells a record from a later one of the same key. */
 const identityOf = ({ publicKey, created }: PeerRecord) => `${publicKey} ${created}`;
@@ -50,7 +51,8 @@ export class LivePeers {
     if (this.#cutOff.size > 0) await this.#changes.take(() => this.#storeAgain());
     return await this.#telling.take(async () => {
       const peers = (await load()).filter((peer) => !this.#cutOff.has(identityOf(peer)));
-      return { ...await this.#pool.setPeers(peers), total: peers.length };
+      const { refused = [], ...report } = await this.#pool.setPeers(peers);
+      return { ...report, failed: [...report.failed, ...describeRefused(refused)], total: peers.length };
     });
   }
 
@@ -80,6 +82,30 @@ export class LivePeers {
   }
 
   /**
+   * Stores what `edit` makes of a peer's record and serves it; undefined when there is no peer of that name. Throws Refusal for what
+   * the store, the relay or the host refuses, `field` if it is the edit's; the peer is as before then.
+   */
+  edit(
+    name: string,
+    field: string,
+    edit: (record: PeerRecord) => PeerRecord,
+  ): Promise<PeerRecord | undefined> {
+    return this.#changes.take(async () => {
+      const before = (await this.#store.load()).find((peer) => peer.name === name);
+      if (before === undefined && !this.#store.others.some((peer) => peer.name === name)) return undefined;
+      const record = await this.#store.edit(name, edit).catch((error) => {
+        if (error instanceof Refusal || !(error instanceof CommandError)) throw error;
+        throw new Refusal(error.cause instanceof Error ? "store" : field, error.message);
+      });
+      const refused = await this.#telling.take(() => this.#serve(record, field));
+      if (refused === undefined) return record;
+      await this.#store.edit(name, () => before!);
+      await this.#telling.take(() => this.#serve(before!, field));
+      throw new Refusal(refused.field, refused.message);
+    });
+  }
+
+  /**
    * Cuts a peer off, then removes it from the store; false when there is none of that name. Throws Refusal with what of both
    * failed; the other one is done nevertheless.
    */
@@ -105,7 +131,10 @@ export class LivePeers {
   }
 
   /** Serves one more peer; returns why not. */
-  async #serve(record: PeerRecord): Promise<{ field: string; message: string } | undefined> {
+  async #serve(
+    record: PeerRecord,
+    field = "publicKey",
+  ): Promise<{ field: string; message: string } | undefined> {
     // A reload since it was stored has brought it already.
     // Who is served under a name or a prefix that the store has just given away is stored no longer.
     const others = this.#pool.peers.filter(({ name, publicKey, allowedIps }) =>
@@ -113,8 +142,10 @@ export class LivePeers {
       !allowedIps.some((prefix) => record.allowedIps.includes(prefix))
     );
     try {
-      const { failed } = await this.#pool.setPeers([...others, record]);
-      return failed.length === 0 ? undefined : { field: "publicKey", message: failed.join("; ") };
+      const { failed, refused = [] } = await this.#pool.setPeers([...others, record]);
+      const own = describeRefused(refused.filter(({ forward }) => forward.publicKey === record.publicKey));
+      const reasons = [...failed, ...own];
+      return reasons.length === 0 ? undefined : { field, message: reasons.join("; ") };
     } catch (error) {
       return { field: "relay", message: `the relay did not carry it out: ${(error as Error).message}` };
     }

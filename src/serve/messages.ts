@@ -4,10 +4,12 @@
  */
 import type { Config } from "../config.ts";
 import type { Choice } from "../io/choose.ts";
+import type { ControlDatagram } from "../exit/exit.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
 import type { PeersReport } from "../relay.ts";
 import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
+import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 
 export type { PeersReport };
 
@@ -35,14 +37,20 @@ export type ToWorker =
     bell?: number;
     /** Descriptors that flows of the userspace exit may take, of UDP, and as many of TCP; absent where nobody knows. */
     maxFlows?: number;
+    /** Ports of the host that lead to peers of this Worker; none where the device has them. */
+    forwards?: PeerForward[];
     /** Divides WireGuard's session times; 1 outside tests. */
     timeScale: number;
     /** For tests: when the Worker dies, milliseconds after its start. */
     failAfterMs?: number;
   }
   | { type: "peers"; id: number; changed: PeerRecord[]; gone: string[] }
+  | { type: "portControl"; answer: ControlDatagram }
+  | { type: "forwards"; id: number; forwards: PeerForward[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
+  /** Asks a peer for an echo, or, with the name of a request, for its round trip. */
+  | { type: "ping"; id: number; publicKey: string; request?: number }
   | { type: "stop" };
 
 export type FromWorker =
@@ -57,6 +65,7 @@ export type FromWorker =
   | { type: "failed"; message: string }
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
-  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | null }
+  | { type: "portControl"; request: ControlDatagram }
+  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | RefusedPeerForward[] | number | null }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

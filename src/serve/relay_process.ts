@@ -13,6 +13,7 @@ import {
   type Endpoint,
   type Environment,
   formatEndpoint,
+  parseEndpoint,
   redactConfig,
   reloadedConfig,
 } from "../config.ts";
@@ -26,13 +27,18 @@ import { loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
 import { type Identity, loadIdentity, networkOf, resolveTunnelIpv6 } from "./identity.ts";
+import { withForwards, withoutForwards } from "./forwards.ts";
 import { LivePeers } from "./live_peers.ts";
 import { loadAllPeers, openStore } from "./store.ts";
+import { hostOne } from "../wire/address.ts";
+import { PortControl } from "./port_control.ts";
 import type { ReadyMessage } from "./worker_handle.ts";
 import { WorkerPool } from "./worker_pool.ts";
 
 /** How often the Workers' loops are looked at: often enough to tell one that stands still from one that idles. */
 const HEALTH_MS = 500;
+/** How long a device's reply to a ping is waited for; a phone that sleeps takes a second or so. */
+const PING_MS = 2000;
 
 const sayClosed = (message: string) => logger("serve").warn("{message}", { message });
 const say = (message: string) => logger("serve").error("{message}", { message });
@@ -68,6 +74,7 @@ export class RelayProcess {
   readonly #pool: WorkerPool;
   readonly #ready: ReadyMessage;
   readonly #livePeers: LivePeers;
+  readonly #portControl: PortControl;
   readonly #looking: ReturnType<typeof setInterval>;
   #server: AdminServer | undefined;
   #config: Config;
@@ -117,6 +124,13 @@ export class RelayProcess {
     this.#pool = pool;
     this.#ready = ready;
     this.#livePeers = new LivePeers(openStore(setup.config, setup.env, setup.identity), pool);
+    const { ipv4, ipv6 } = tunnelAddresses(setup);
+    this.#portControl = new PortControl({
+      pool,
+      most: () => this.#config.destinations.portMappings,
+      listen: doors.device ? [ipv4, ...(ipv6 === undefined ? [] : [ipv6])] : [],
+      outside: () => outsideAddresses(this.#config),
+    });
     this.#looking = setInterval(() => pool.faults(), HEALTH_MS);
   }
 
@@ -167,6 +181,7 @@ ${
   async stop(): Promise<void> {
     this.#isDraining = true;
     clearInterval(this.#looking);
+    this.#portControl.close();
     try {
       await this.#pool.stop();
     } finally {
@@ -192,7 +207,7 @@ ${
   #adminDeps(): AdminDeps {
     const { fallback } = this.#doors;
     return {
-      metrics: [...this.#pool.metrics, ...(fallback ? [fallback.metrics] : [])],
+      metrics: [...this.#pool.metrics, this.#doors.metrics, ...(fallback ? [fallback.metrics] : [])],
       status: () => ({
         name: "oxrelay",
         version: project.version,
@@ -202,6 +217,7 @@ ${
       }),
       snapshot: (maxAgeMs) => this.#pool.snapshot(maxAgeMs),
       applicationsInMetrics: () => this.#config.classes.applicationsInMetrics,
+      devicesInMetrics: () => this.#config.devicesInMetrics,
       config: () => redactConfig(this.#config),
       adminToken: () => this.#adminToken,
       url: () => adminUrl(this.#adminListen),
@@ -209,6 +225,9 @@ ${
       network: () => networkOf(this.#config, this.#identity.publicKey),
       addPeer: (peer) => this.#addPeer(peer),
       removePeer: (name) => this.#livePeers.remove(name),
+      ping: (name) => this.#ping(name),
+      addForwards: (name, forwards) => this.#addForwards(name, forwards),
+      removeForward: (name, forward) => this.#removeForward(name, forward),
       health: () => this.#health(),
       ready: () => this.#readiness(),
     };
@@ -222,6 +241,30 @@ ${
       created: new Date().toISOString(),
     });
     return made ? { ...record, privateKey: keyToText(made) } : record;
+  }
+
+  /** Whether every Worker's loop turns and the device is there. */
+  get isHealthy(): boolean {
+    return this.#health().ok;
+  }
+
+  async #ping(name: string): Promise<number | null | false> {
+    const peer = this.#pool.peers.find((peer) => peer.name === name);
+    return peer === undefined ? false : await this.#pool.ping(peer.publicKey, PING_MS) ?? null;
+  }
+
+  async #addForwards(name: string, forwards: string[]) {
+    const edited = await this.#livePeers.edit(name, "forwards", (peer) => withForwards(peer, forwards));
+    if (edited === undefined) return undefined;
+    const { presharedKey: _, ...record } = edited;
+    return record;
+  }
+
+  async #removeForward(name: string, forward: string): Promise<boolean> {
+    const has = this.#pool.peers.some((peer) => peer.name === name && peer.forwards?.includes(forward));
+    if (!has) return false;
+    await this.#livePeers.edit(name, "forwards", (peer) => withoutForwards(peer, [forward]));
+    return true;
   }
 
   #health(): Health {
@@ -238,6 +281,25 @@ ${
     }
     return { ok: reasons.length === 0, reasons };
   }
+}
+
+/** The relay's own addresses in the tunnel. */
+function tunnelAddresses({ config, identity }: RelaySetup): { ipv4: string; ipv6: string | undefined } {
+  const ipv6 = resolveTunnelIpv6(config, identity.publicKey);
+  return { ipv4: hostOne(config.tunnelIpv4).address, ipv6: ipv6 && hostOne(ipv6).address };
+}
+
+/** Addresses by which the internet reaches this host: the configured one, then those of its interfaces, public ones first. */
+function outsideAddresses({ publicEndpoint, tunName }: Config): string[] {
+  const isPrivate = (address: string) =>
+    /^(10|127|169\.254|192\.168|172\.(1[6-9]|2\d|3[01]))\.|^f[cde]|^::1$/.test(address);
+  const own = Deno.networkInterfaces().filter(({ name }) => name !== tunName).map(({ address }) => address)
+    .filter((address) => !/^127\.|^::1$|^fe80/.test(address));
+  return [
+    ...(publicEndpoint ? [parseEndpoint(publicEndpoint)?.host ?? ""] : []),
+    ...own.filter((address) => !isPrivate(address)),
+    ...own.filter(isPrivate),
+  ];
 }
 
 /** Divides WireGuard's session times for tests; anything but a number of 1 or more is refused. */

@@ -31,10 +31,11 @@ import { queuesOptions } from "../tunnel_options.ts";
 import { Arena } from "../vector/arena.ts";
 import { adviseTables } from "../vector/memory.ts";
 import { cannotListen, nativeIo } from "./doors.ts";
+import { describeRefused, type PeerForward, type RefusedPeerForward } from "./forwards.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { warmUp } from "./warmup.ts";
 
-const ARENA_SLOTS = 8192;
+const ARENA_SLOTS = 16_384;
 const OWN_ADDRESSES_MS = 5000;
 const EVENTS_MS = 500;
 
@@ -184,6 +185,7 @@ async function start(message: StartMessage): Promise<void> {
   }
   const relay = makeRelay(message, { arena, columns, kernels, port, exit });
   const { failed } = relay.replacePeers(message.peers, monotonicUs());
+  failed.push(...describeRefused(setForwards(exit, message.forwards ?? [])));
   const driver = makeDriver(message, { arena, relay, port, exit, metrics, mailbox });
   running = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers: startTimers(relay) };
   if (message.failAfterMs !== undefined) {
@@ -191,6 +193,7 @@ async function start(message: StartMessage): Promise<void> {
       throw new Error("it was asked to fail, for a test");
     }, message.failAfterMs);
   }
+  exit.onPortControl?.((request) => tell({ type: "portControl", request }));
   driver.start();
   // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
   const descriptors = [...exit.processDescriptors ?? []];
@@ -214,6 +217,7 @@ function makeRelay(
     ...kernels,
     lz4: config.enableCompression ? kernels.lz4 : undefined,
     compressionThreshold: config.compressionThreshold,
+    headerContexts: config.headers.enabled ? config.headers.contexts : undefined,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(timeScale),
     privateKey,
@@ -247,7 +251,7 @@ function makeRelay(
 
 /** The loop over core, port and exit, which also takes the main thread's messages. */
 function makeDriver(
-  { control, bell }: StartMessage,
+  { control, bell, config }: StartMessage,
   { arena, relay, port, exit, metrics, mailbox }: {
     arena: Arena;
     relay: Relay;
@@ -264,7 +268,7 @@ function makeDriver(
     }
   };
   const messages = bell === undefined ? undefined : { bell, takeMessages };
-  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages);
+  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages, config.goFirst);
   if (!driver.waits) control.onmessage = ({ data }) => hear(data);
   return driver;
 }
@@ -298,13 +302,20 @@ async function stop(): Promise<void> {
   tell({ type: "stopped" });
 }
 
-function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
+/** Opens the ports of peers that this Worker owns; returns those that it could not open. */
+function setForwards(exit: Exit, forwards: readonly PeerForward[]): RefusedPeerForward[] {
+  const refused = exit.setForwards?.(forwards) ?? [];
+  return refused.map(({ forward, reason }) => ({ forward: forward as PeerForward, reason }));
+}
+
+function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" | "portControl" }>) {
   if (data.type === "peers") {
     const report = running.relay.changePeers(data.changed, data.gone, monotonicUs());
     const released = running.relay.takeReleased();
     if (released.length > 0) running.exit.forget?.(released);
     return report;
   }
+  if (data.type === "forwards") return setForwards(running.exit, data.forwards);
   if (data.type === "tune") {
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;
@@ -314,6 +325,12 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
   }
   const nowUs = monotonicUs();
   const { relay, driver } = running;
+  if (data.type === "ping") {
+    if (data.request !== undefined) return relay.roundTripUs(data.request);
+    const request = relay.ping(data.publicKey);
+    driver.turn();
+    return request ?? null;
+  }
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),
@@ -326,6 +343,10 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
 function hear(message: Exclude<ToWorker, { type: "start" }>): void {
   if (message.type === "stop") {
     whileTelling(stop);
+    return;
+  }
+  if (message.type === "portControl") {
+    running?.exit.answerPortControl?.(message.answer);
     return;
   }
   const { id } = message;

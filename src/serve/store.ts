@@ -115,6 +115,27 @@ export class PeerStore {
   }
 
   /**
+   * Replaces a stored peer by what `edit` makes of it, and returns that once it is on the disk. The name, the key and the
+   * addresses must stay. Throws CommandError when there is none of that name, the new record cannot be used, or the disk refuses.
+   */
+  async edit(name: string, edit: (record: PeerRecord) => PeerRecord): Promise<PeerRecord> {
+    return await this.#change(({ peers, released }) => {
+      const before = this.#stored(peers, name);
+      const result = edit(structuredClone(before));
+      const wrong = recordMistake(result);
+      if (wrong !== undefined) throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`);
+      const edited = peers.map((peer) => peer === before ? result : peer);
+      const keys = new Set(edited.map(({ publicKey }) => publicKey));
+      const twice = firstDuplicate([
+        ...edited,
+        ...this.others.filter(({ publicKey }) => !keys.has(publicKey)),
+      ]);
+      if (twice !== undefined) throw new CommandError(twice);
+      return { peers: edited, released, result };
+    });
+  }
+
+  /**
    * Gives the peer other rates, or none where a rate is null; an absent one stays. Returns the new record once it is on the disk.
    * Throws CommandError when there is none of that name, a rate is out of range, or the disk refuses.
    */
@@ -159,9 +180,31 @@ export class PeerStore {
     });
   }
 
-  async #change(
-    change: (stored: Stored) => Stored & { result: PeerRecord },
-  ): Promise<PeerRecord> {
+  /**
+   * Stores peers with the addresses that they have, all or none, oldest first; those that are stored exactly so are passed over.
+   * Returns how many were added. Throws CommandError when one cannot be stored.
+   */
+  async addAll(records: readonly PeerRecord[]): Promise<number> {
+    return await this.#change(({ peers, released }) => {
+      const known = new Set(peers.map(identityOf));
+      const fresh = records.filter((record) => !known.has(identityOf(record)));
+      for (const record of fresh) {
+        const mistake = recordMistake(record);
+        if (mistake !== undefined) {
+          throw new CommandError(`peer "${record.name}": ${mistake.place}: ${mistake.message}`);
+        }
+        const unusable = unusableKey(record.publicKey, this.#options.relayKey);
+        if (unusable !== undefined) throw new CommandError(`peer "${record.name}": public key: ${unusable}`);
+      }
+      const all = [...peers, ...fresh];
+      const twice = firstDuplicate([...all, ...this.others]);
+      if (twice !== undefined) throw new CommandError(`${twice}; nothing was changed`);
+      const taken = new Set(fresh.flatMap(({ allowedIps }) => allowedIps));
+      return { peers: all, released: released.filter((prefix) => !taken.has(prefix)), result: fresh.length };
+    });
+  }
+
+  async #change<T>(change: (stored: Stored) => Stored & { result: T }): Promise<T> {
     await makeStateDirectory(this.#options.stateDir);
     return await withLock(this.#lockFile, async () => {
       const { peers, released, result } = change(await this.#load());
@@ -218,6 +261,11 @@ export function openStore(
     relayKey: identity && keyToText(identity.publicKey),
     others: peersFromEnvironment(env),
   });
+}
+
+/** Equal for two records of one peer with the same name, key and addresses. */
+function identityOf({ name, publicKey, allowedIps }: PeerRecord): string {
+  return [name, publicKey, ...allowedIps].join(" ");
 }
 
 function digestOf(text: string): string {

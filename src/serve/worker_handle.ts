@@ -5,6 +5,7 @@
  */
 import { libc } from "../../ffi/mod.ts";
 import type { Config } from "../config.ts";
+import type { ControlDatagram } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
 import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
@@ -12,6 +13,7 @@ import type { TunnelEvent } from "../tunnel.ts";
 import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "../process/help.ts";
 import { logger, redactAddress, sparingWarning } from "../process/logging.ts";
+import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 import type { FromWorker, PeersReport, ToWorker } from "./messages.ts";
 
 const REPLY_TIMEOUT_MS = 3000;
@@ -55,7 +57,7 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
 /** What a Worker is started with; the handle adds the port for requests. */
 export type StartMessage = Omit<Extract<ToWorker, { type: "start" }>, "control">;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
-type Reply = PeersReport | RelaySnapshot | null;
+type Reply = PeersReport | RelaySnapshot | RefusedPeerForward[] | number | null;
 
 /** What the handle needs of a Worker. */
 export type WorkerLike = Pick<Worker, "postMessage" | "terminate" | "onmessage" | "onerror">;
@@ -79,6 +81,8 @@ export class WorkerHandle {
   /** Whether there is a Worker that takes messages, which one that still starts does afterwards. */
   #accepting = false;
   #descriptors: number[] = [];
+  /** Takes what peers ask of port control; set by the pool. */
+  onPortControl: (request: ControlDatagram) => void = () => {};
   #readyAtMs = -Infinity;
   #isEnded = false;
   #restartMs = RESTART_MIN_MS;
@@ -125,6 +129,7 @@ export class WorkerHandle {
         } else if (data.type === "failed") fail(data.message);
         else if (data.type === "log") logger(data.area)[data.level]("{message}", { message: data.message });
         else if (data.type === "event") logEvent(data.event);
+        else if (data.type === "portControl") this.onPortControl(data.request);
         else if (data.type === "stopped") this.#onStopped();
         else {
           const waiting = this.#waiting.get(data.id);
@@ -151,7 +156,8 @@ export class WorkerHandle {
       this.#restartMs = Math.min(RESTART_MAX_MS, 2 * this.#restartMs);
       this.#worker = this.#makeWorker();
       try {
-        await this.start(this.#message!);
+        const { failed } = await this.start(this.#message!);
+        for (const reason of failed) logger("worker").error("{reason}", { reason });
         logger("worker").info("it runs again; clients make new handshakes by themselves");
       } catch (error) {
         this.#replace((error as Error).message);
@@ -185,6 +191,17 @@ export class WorkerHandle {
       | undefined;
   }
 
+  /** Opens these ports and no others; returns those that it could not open. A dead Worker's successor opens them. */
+  async setForwards(forwards: PeerForward[]): Promise<RefusedPeerForward[]> {
+    this.#message = { ...this.#message!, forwards };
+    const refused = await this.#askTheLiving((id) => ({ type: "forwards", id, forwards }));
+    return refused as RefusedPeerForward[] | undefined ?? [];
+  }
+
+  answerPortControl(answer: ControlDatagram): void {
+    if (this.#accepting) this.#post({ type: "portControl", answer });
+  }
+
   async tune(config: Config): Promise<void> {
     this.#message = { ...this.#message!, config };
     await this.#askTheLiving((id) => ({ type: "tune", id, config }));
@@ -193,6 +210,12 @@ export class WorkerHandle {
   /** Undefined from a Worker that is dead. */
   async snapshot(): Promise<RelaySnapshot | undefined> {
     return await this.#askTheLiving((id) => ({ type: "snapshot", id })) as RelaySnapshot | undefined;
+  }
+
+  /** Sends a peer an echo request: its name, or null without such a peer; or, with that name, microseconds of its round trip, or -1. */
+  async ping(publicKey: string, request?: number): Promise<number | null> {
+    const answer = await this.#askTheLiving((id) => ({ type: "ping", id, publicKey, request }));
+    return answer as number | null | undefined ?? null;
   }
 
   /** Has the Worker close what it opened, and ends it when that is done or has taken STOP_MS. */

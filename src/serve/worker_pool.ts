@@ -7,14 +7,24 @@ import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
 import type { PeerRecord, PeerSnapshot, RelaySnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
+import type { ControlDatagram } from "../exit/exit.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "../process/keys_text.ts";
+import {
+  describeRefused,
+  forwardsOf,
+  forwardsOfWorker,
+  type PeerForward,
+  type RefusedPeerForward,
+} from "./forwards.ts";
 import type { PeersReport } from "./messages.ts";
 import { Recent } from "./recent.ts";
 import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_handle.ts";
 
 /** How long a loop may stand still. */
 const STALL_MS = 2000;
+/** Between looks for the reply to a ping, whose time the Worker takes. */
+const PING_LOOK_MS = 10;
 
 /** What every Worker is started with alike. */
 type CommonStart = Pick<
@@ -23,7 +33,19 @@ type CommonStart = Pick<
 >;
 
 /** What the pool asks of each Worker. */
-type Handle = Pick<WorkerHandle, "fatal" | "start" | "changePeers" | "tune" | "snapshot" | "stop">;
+type Handle = Pick<
+  WorkerHandle,
+  | "fatal"
+  | "start"
+  | "changePeers"
+  | "setForwards"
+  | "onPortControl"
+  | "answerPortControl"
+  | "tune"
+  | "snapshot"
+  | "ping"
+  | "stop"
+>;
 
 export class WorkerPool {
   /** One column of counters for each Worker. */
@@ -32,6 +54,9 @@ export class WorkerPool {
   readonly #doors: Doors;
   #peers: readonly PeerRecord[] = [];
   readonly #beats: { count: number; atMs: number }[];
+  /** Ports that peers have asked for, besides those of their records. */
+  #leased: readonly PeerForward[] = [];
+  #forwarding: Promise<unknown> = Promise.resolve();
   readonly #snapshots = new Recent(() => this.#snapshot());
 
   /**
@@ -58,6 +83,8 @@ export class WorkerPool {
     this.#doors.steer(common.peers);
     const { forget } = await this.#doors.setPeers(common.peers);
     await forget();
+    const forwards = forwardsOf(common.peers);
+    const refused = await this.#doors.setForwards(forwards);
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#handles.map((handle, worker) =>
       handle.start({
@@ -72,9 +99,10 @@ export class WorkerPool {
         device: device?.description,
         mailboxes,
         bell: bells[worker],
+        forwards: refused ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),
       })
     ));
-    return first;
+    return { ...first, failed: [...first.failed, ...describeRefused(refused ?? [])] };
   }
 
   /** What is wrong with any Worker or with the device, as sentences. To be called twice a second, since a loop that stands still is known by its beats between two calls. */
@@ -99,16 +127,69 @@ export class WorkerPool {
     return this.#peers;
   }
 
-  /** Makes the peers equal to `peers` in all Workers, by difference. Reports what changed in one Worker, as in each. */
-  async setPeers(peers: readonly PeerRecord[]): Promise<PeersReport> {
+  /** Makes the peers equal to `peers` in all Workers, by difference, and their forwards. Reports what changed in one Worker, as in each. */
+  async setPeers(
+    peers: readonly PeerRecord[],
+  ): Promise<PeersReport & { refused?: RefusedPeerForward[] }> {
     const { changed, gone } = differenceOf(this.#peers, peers);
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all);
     try {
-      return await carryOut(this.#handles, this.#doors, { changed, gone, all });
+      const report = await carryOut(this.#handles, this.#doors, { changed, gone, all });
+      return { ...report, refused: await this.setForwards() };
     } finally {
       this.#snapshots.forget();
+    }
+  }
+
+  /**
+   * Sends a peer (public key) an ICMP echo request inside the tunnel. Milliseconds to the peer and back; undefined when it does
+   * not answer in `timeoutMs`.
+   */
+  async ping(publicKey: string, timeoutMs: number): Promise<number | undefined> {
+    const owner = this.#handles[ownerOf(keyFromText(publicKey)!, this.#handles.length)];
+    const request = await owner.ping(publicKey);
+    if (request === null) return undefined;
+    for (const endMs = performance.now() + timeoutMs; performance.now() < endMs;) {
+      await new Promise((resolve) => setTimeout(resolve, PING_LOOK_MS));
+      const rttUs = await owner.ping(publicKey, request) ?? -1;
+      if (rttUs >= 0) return rttUs / 1000;
+    }
+    return undefined;
+  }
+
+  /**
+   * Opens the ports of the peers' forwards and of `leased`, and no others; returns those that it could not open. One such change
+   * comes after the other.
+   */
+  setForwards(leased: readonly PeerForward[] = this.#leased): Promise<RefusedPeerForward[]> {
+    this.#leased = leased;
+    const forwarding = this.#forwarding.catch(() => {}).then(async () => {
+      const keys = new Set(this.#peers.map(({ publicKey }) => publicKey));
+      const all = [
+        ...forwardsOf(this.#peers),
+        ...this.#leased.filter(({ publicKey }) => keys.has(publicKey)),
+      ];
+      const refused = await this.#doors.setForwards(all) ??
+        (await Promise.all(
+          this.#handles.map((handle, worker) =>
+            handle.setForwards(forwardsOfWorker(all, worker, this.#handles.length))
+          ),
+        )).flat();
+      return refused;
+    });
+    this.#forwarding = forwarding;
+    return forwarding;
+  }
+
+  /** Has `answer` answer what peers ask of port control through their Workers' exits. */
+  onPortControl(answer: (request: ControlDatagram) => Promise<Uint8Array<ArrayBuffer> | undefined>): void {
+    for (const handle of this.#handles) {
+      handle.onPortControl = async (request) => {
+        const payload = await answer(request);
+        if (payload !== undefined) handle.answerPortControl({ ...request, payload });
+      };
     }
   }
 
@@ -131,8 +212,10 @@ export class WorkerPool {
     // A dead Worker's peers are known to the others, who have not heard from them.
     const owned = (peer: PeerSnapshot) =>
       known[ownerOf(keyFromText(peer.publicKey)!, all.length)].get(peer.publicKey) ?? peer;
+    const forwards = new Map(this.#peers.map((peer) => [peer.publicKey, peer.forwards]));
     return {
       peers: (one?.peers ?? []).map(owned)
+        .map((peer) => ({ ...peer, forwards: forwards.get(peer.publicKey) }))
         .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),

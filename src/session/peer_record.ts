@@ -20,6 +20,8 @@ export interface PeerRecord {
   allowedIps: string[];
   /** When it was added, ISO 8601. */
   created: string;
+  /** Ports of the relay's host that lead to the peer: "udp:27015", "tcp:8000-8010:9000" (process/forward_text.ts). None when absent. */
+  forwards?: string[];
   /**
    * The most bits a second to the peer and from it, whole datagrams with IP and UDP headers: integers from PEER_RATE_MIN_BPS to
    * PEER_RATE_MAX_BPS. Absent for no limit of its own.
@@ -38,6 +40,8 @@ export interface PeerSnapshot extends SessionFigures {
   name: string;
   publicKey: string;
   allowedIps: string[];
+  /** As in the record. */
+  forwards?: string[];
   /** "address:port" or "[address]:port" of the last authentic packet. */
   endpoint?: string;
   /** Seconds since the last completed handshake. */

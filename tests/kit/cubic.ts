@@ -11,8 +11,9 @@ const CUBIC_BETA = 0.7, CUBIC_C = 0.4;
 const OVERTAKEN = 3, TIME_SHARE = 9 / 8, PACING_GAIN = 1.25;
 /** Packets on their way at most, a power of two. */
 const KEPT = 1 << 16;
-// RFC 9406 section 4.2: the growth of the round trip that ends slow start.
-const GROWTH_US_MIN = 4000, GROWTH_US_MAX = 16_000;
+// RFC 9406 section 4.2: by how much the least round trip of a round is above that of the round before where slow start ends, and
+// of how many samples.
+const GROWTH_US_MIN = 4000, GROWTH_US_MAX = 16_000, ROUND_SAMPLES = 8;
 /** How much a pace may be made up for at once, and what without an acknowledgement is a timeout, microseconds. */
 const LATE_US = 2000, TIMEOUT_US = 500_000;
 
@@ -31,7 +32,12 @@ export class CubicSender {
   /** Losses of packets before this one belong to the same event. */
   #recovery = -1;
   #srttUs = 100_000;
-  #leastUs = Infinity;
+  #rttUs = 0;
+  // Of the round that lasts until this packet: samples and the least of them; and the least of the round before.
+  #roundEnd = 0;
+  #roundSamples = 0;
+  #roundUs = Infinity;
+  #roundBeforeUs = Infinity;
   #sendAtUs = 0;
   #heardUs: number;
   #losses = 0;
@@ -80,14 +86,14 @@ export class CubicSender {
       this.#isFlying[number % KEPT] = 0;
       this.#flying--;
       acked++;
-      if (number === to) this.#roundTrip(nowUs - this.#sentUs[number % KEPT]);
+      if (number === to) this.#roundTrip(number, nowUs - this.#sentUs[number % KEPT]);
     }
     if (to > this.#recovery && acked > 0) this.#grow(acked, nowUs);
   }
 
   /** Judges what is lost, the newest packet that has come being `largest`. */
   settle(largest: number, nowUs: number): void {
-    const lateUs = nowUs - TIME_SHARE * this.#srttUs;
+    const lateUs = nowUs - TIME_SHARE * Math.max(this.#srttUs, this.#rttUs);
     for (; this.#oldest < this.next; this.#oldest++) {
       const at = this.#oldest % KEPT;
       if (this.#isFlying[at] === 0) continue;
@@ -99,12 +105,19 @@ export class CubicSender {
     }
   }
 
-  #roundTrip(us: number): void {
-    this.#leastUs = Math.min(this.#leastUs, us);
+  #roundTrip(number: number, us: number): void {
+    this.#rttUs = us;
     this.#srttUs += (us - this.#srttUs) / 8;
-    const growthUs = Math.min(GROWTH_US_MAX, Math.max(GROWTH_US_MIN, this.#leastUs / 8));
-    const isSlowStart = this.#window < this.#threshold && this.#window > INITIAL_PACKETS;
-    if (isSlowStart && us > this.#leastUs + growthUs) this.#threshold = this.#window;
+    if (number >= this.#roundEnd) {
+      this.#roundEnd = this.next;
+      this.#roundBeforeUs = this.#roundUs;
+      this.#roundUs = Infinity;
+      this.#roundSamples = 0;
+    }
+    this.#roundUs = Math.min(this.#roundUs, us);
+    const growthUs = Math.min(GROWTH_US_MAX, Math.max(GROWTH_US_MIN, this.#roundBeforeUs / 8));
+    const hasGrown = ++this.#roundSamples >= ROUND_SAMPLES && this.#roundUs > this.#roundBeforeUs + growthUs;
+    if (hasGrown && this.#window < this.#threshold) this.#threshold = this.#window;
   }
 
   #lost(number: number, nowUs: number): void {

@@ -75,6 +75,7 @@ Deno.test({
       }),
       snapshot: () => Promise.resolve({ ...EMPTY, applications: { zoom: 1 } }),
       applicationsInMetrics: () => true,
+      devicesInMetrics: () => 0,
       config: () => ({}),
       adminToken: () => "scrapes-need-no-token",
       network: () => "",
@@ -82,6 +83,9 @@ Deno.test({
       reload: unused,
       addPeer: unused,
       removePeer: unused,
+      ping: unused,
+      addForwards: unused,
+      removeForward: unused,
       health: healthy,
       ready: healthy,
     });

@@ -54,6 +54,7 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
         delays: { queue: [0, 0, 4], processing: [] },
       }),
     applicationsInMetrics: () => false,
+    devicesInMetrics: () => 0,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,
     url: () => "http://127.0.0.1:9090",
@@ -76,6 +77,17 @@ function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerR
       if (at >= 0) records.splice(at, 1);
       return Promise.resolve(at >= 0);
     },
+    ping: (name) => Promise.resolve(name === "phone" ? 12.5 : name === "asleep" ? null : false),
+    addForwards(name, forwards) {
+      if (forwards.includes("udp:22")) {
+        return Promise.reject(new Refusal("forwards", "UDP port 22 is in use"));
+      }
+      const { presharedKey: _, ...record } = records.find((record) => record.name === name) ??
+        {} as PeerRecord;
+      return Promise.resolve(record.name === undefined ? undefined : { ...record, forwards });
+    },
+    removeForward: (name, forward) =>
+      Promise.resolve(records.some((record) => record.name === name) && forward === "udp:1"),
     health: () => ({ ok: true, reasons: [] }),
     ready: () => ({ ok: true, reasons: [] }),
     ...overrides,
@@ -182,9 +194,10 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.00005"\} 0$/m);
     assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.0001"\} 6$/m);
     assertMatch(text, /^oxrelay_processing_seconds_sum 0\.00036$/m);
-    // Build info, drops, two of classes, waits, processing, four of rollouts, recognised flows and three of the process besides one family per counter, and one
-    // for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 14 + 1 - 10);
+    // Build info, drops, two of classes, waits, processing, four of rollouts, recognised flows, six of devices and three of the process
+    // besides one family per counter, and one for twelve of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 20 + 1 - 12);
+    assertEquals(text.match(/^oxrelay_device_/m), null, "devices are nobody's business");
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
@@ -335,11 +348,38 @@ const GUARDED: [method: string, path: string][] = [
   ["GET", "/v1/peers"],
   ["POST", "/v1/peers"],
   ["DELETE", "/v1/peers/phone"],
+  ["POST", "/v1/peers/phone/ping"],
   ["GET", "/v1/sessions"],
   ["GET", "/v1/config"],
   ["POST", "/v1/reload"],
   ["GET", "/v1/no-such-route"],
 ];
+
+Deno.test("admin: forwards are added and removed; what is wrong is named", async () => {
+  const deps = relay();
+  await withAdmin(deps, async (ask) => {
+    await ask("/v1/peers", post(JSON.stringify({ name: "phone" })));
+    const add = (body: unknown, name = "phone") =>
+      ask(`/v1/peers/${name}/forwards`, post(JSON.stringify(body)));
+    const added = await add({ forwards: ["udp:1"] });
+    assertEquals([added.status, added.json.forwards], [201, ["udp:1"]]);
+    for (
+      const [body, name, status, field] of [
+        [{ forwards: ["udp:22"] }, "phone", 409, "forwards"],
+        [{ forwards: [] }, "phone", 400, "forwards"],
+        [{ forwards: "udp:1" }, "phone", 400, "forwards"],
+        [{ ports: [] }, "phone", 400, "forwards"],
+        [{ forwards: ["udp:1"] }, "nobody", 404, "name"],
+      ] as const
+    ) {
+      const { status: got, json } = await add(body, name);
+      assertEquals([got, json.error.field], [status, field], JSON.stringify(body));
+    }
+    const remove = async (forward: string) =>
+      (await ask(`/v1/peers/phone/forwards/${encodeURIComponent(forward)}`, { method: "DELETE" })).status;
+    assertEquals([await remove("udp:1"), await remove("udp:2")], [204, 404]);
+  });
+});
 
 Deno.test("admin: everything under /v1 needs the token, even from loopback", async () => {
   let token = TOKEN;

@@ -106,6 +106,12 @@ function shaky({ store: refusesStore = false, pool: refusesPool = false }) {
     others: [],
     load: () => Promise.resolve([...stored]),
     add: () => Promise.reject(new Error("not asked for")),
+    edit(name, edit) {
+      const record = edit(stored.find((peer) => peer.name === name)!);
+      steps.push(`store has ${name} with ${record.forwards ?? "none"}`);
+      stored = stored.map((peer) => peer.name === name ? record : peer);
+      return Promise.resolve(record);
+    },
     remove(name) {
       steps.push(`store removes ${name}`);
       if (refusesStore) return Promise.reject(new Error("the disk is full"));
@@ -121,7 +127,20 @@ function shaky({ store: refusesStore = false, pool: refusesPool = false }) {
       steps.push(`pool serves ${peers.length}`);
       served = peers;
       if (refusesPool) return Promise.reject(new Error("the relay worker does not answer"));
-      return Promise.resolve({ added: [], removed: [], failed: [] });
+      const refused = peers.flatMap(({ name, publicKey, forwards = [] }) =>
+        forwards.filter((text) => text === "udp:22").map(() => ({
+          forward: {
+            protocol: "udp" as const,
+            outer: 22,
+            address: "10.66.0.2",
+            port: 22,
+            peer: name,
+            publicKey,
+          },
+          reason: "is in use",
+        }))
+      );
+      return Promise.resolve({ added: [], removed: [], failed: [], refused });
     },
   });
   return { live, steps, load: () => Promise.resolve([...stored]), mend: () => refusesStore = false };
@@ -273,4 +292,16 @@ Deno.test("peers: who is gone is cut off before the host is asked, and who is ne
   assertEquals(steps.splice(0), [...expected, "forget"]);
   await assertRejects(() => carryOut([handle], host(new Error("nft hangs")), difference), Error, "nft hangs");
   assertEquals(steps, expected, "the workers do theirs all the same");
+});
+
+Deno.test("peers: a forward that the host refuses is in nobody's record, and another peer's refusal is no reason", async () => {
+  const { live, load } = shaky({});
+  const forwards = async () => (await load()).map((peer) => peer.forwards?.join());
+  const edit = (name: string, forwards: string[]) =>
+    live.edit(name, "forwards", (peer) => ({ ...peer, forwards }));
+  assertEquals((await edit("peer-0", ["udp:7"]))?.forwards, ["udp:7"]);
+  const refusal = await assertRejects(() => edit("peer-1", ["udp:22"]), Refusal, "UDP port 22 is in use");
+  assertEquals(refusal.field, "forwards");
+  assertEquals(await forwards(), ["udp:7", undefined]);
+  assertEquals(await edit("peer-9", ["udp:8"]), undefined);
 });

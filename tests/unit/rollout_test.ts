@@ -52,7 +52,12 @@ Deno.test("rollout: metrics tell both groups of each part apart, and no peer", a
     each.rolledOut(1, 1, 500, 10, -1);
   }
   const about = { name: "oxrelay" as const, version: "1", startedAt: new Date(), exit: "tun", listen: "" };
-  const text = await createRegistry(metrics, () => about, () => Promise.resolve({})).metrics();
+  const text = await createRegistry(
+    metrics,
+    () => about,
+    () => Promise.resolve({}),
+    () => Promise.resolve({ max: 0, peers: [] }),
+  ).metrics();
   assertMatch(text, /^oxrelay_rollout_peers\{part="rate_control",group="on"\} 6$/m);
   assertMatch(text, /^oxrelay_rollout_sent_bytes_total\{part="rate_control",group="off"\} 3000$/m);
   assertMatch(text, /^oxrelay_rollout_received_bytes_total\{part="rate_control",group="off"\} 40$/m);

@@ -27,13 +27,18 @@ function countingPool() {
     fallback: undefined,
     steer: () => {},
     setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+    setForwards: () => Promise.resolve([]),
   } as unknown as Doors;
   const pool = new WorkerPool(WORKERS, doors, () => ({
     fatal: undefined,
     start: () => Promise.reject(new Error("not asked for")),
     changePeers: () => Promise.resolve({ added: ["phone"], removed: [], failed: [] }),
+    setForwards: () => Promise.resolve([]),
+    onPortControl: () => {},
+    answerPortControl: () => {},
     tune: () => Promise.resolve(),
     stop: () => Promise.resolve(),
+    ping: () => Promise.resolve(null),
     snapshot: async (): Promise<RelaySnapshot> => {
       asked++;
       await allowed.promise;
@@ -56,6 +61,7 @@ function adminOf(pool: WorkerPool) {
     status: () => ({ name: "oxrelay", version: "1", startedAt: new Date(), exit: "tun", listen: "[::]:1" }),
     snapshot: (maxAgeMs) => pool.snapshot(maxAgeMs),
     applicationsInMetrics: () => true,
+    devicesInMetrics: () => 0,
     config: () => ({}),
     adminToken: () => TOKEN,
     network: () => "",
@@ -63,6 +69,9 @@ function adminOf(pool: WorkerPool) {
     reload: unused,
     addPeer: unused,
     removePeer: unused,
+    ping: unused,
+    addForwards: unused,
+    removeForward: unused,
     health: healthy,
     ready: healthy,
   });
@@ -174,6 +183,7 @@ Deno.test("pool: a Worker that does not answer is ended, and the doors are close
     bells: [],
     steer: () => {},
     setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+    setForwards: () => Promise.resolve([]),
     close: () => Promise.resolve(void steps.push("doors closed")),
   } as unknown as Doors;
   const pool = new WorkerPool(

@@ -60,8 +60,12 @@ export interface PlaneWishes {
   /** What flows are, by rules without programs, at this end. */
   rules: ClassRule[];
   compression: boolean;
+  /** Whether headers that the relay knows are left out. */
+  headers: boolean;
   /** Whether packets share datagrams; not so for measurements alone. */
   batching: boolean;
+  /** Whether the thread that moves packets goes before ordinary programs while it is light, where the system allows it. */
+  goesFirst: boolean;
   /** What this line takes up and down, bytes a second with IP and UDP headers; undefined where nobody said. */
   upBytesPerS?: number;
   downBytesPerS?: number;
