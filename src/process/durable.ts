@@ -51,6 +51,11 @@ export async function replaceFile(path: string, text: string): Promise<void> {
   });
 }
 
+/** Gives a file another name in its directory. Throws CommandError. */
+export async function moveFile(from: string, to: string): Promise<void> {
+  await explained(from, `moved to ${to}`, () => Deno.rename(from, to));
+}
+
 /** A file's text, or undefined when there is none. Throws CommandError. */
 export async function readIfPresent(path: string): Promise<string | undefined> {
   try {

@@ -8,40 +8,45 @@ import { Refusal } from "../admin/mod.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { CommandError } from "../process/help.ts";
 import type { PeersReport } from "./messages.ts";
+import { changed, type PeerChange } from "./access/peer_change.ts";
 import type { PeerStore } from "./store.ts";
-import type { WorkerPool } from "./worker_pool.ts";
+import { Turns } from "./access/turns.ts";
 
 /** Where the peers are served: `peers` is what the relay workers were last told. */
-type Pool = Pick<WorkerPool, "peers" | "setPeers">;
+interface Pool {
+  readonly peers: readonly PeerRecord[];
+  setPeers(peers: readonly PeerRecord[]): Promise<PeersReport>;
+}
 
-type Store = Pick<PeerStore, "load" | "add" | "remove" | "others">;
+/** For how long a removed peer can be restored, milliseconds: what the page offers, and the time of a slow request. */
+export const UNDO_MS = 12_000;
+/** The most peers that can be restored; of more, those removed last. */
+const UNDO_MAX = 1000;
+
+type Store = Pick<PeerStore, "load" | "add" | "edit" | "restore" | "remove" | "others">;
 
 /** What tells a record from a later one of the same key. */
 const identityOf = ({ publicKey, created }: PeerRecord) => `${publicKey} ${created}`;
-
-/** Runs what it is given one after the other. */
-class Turns {
-  #last: Promise<unknown> = Promise.resolve();
-
-  take<T>(act: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(act);
-    this.#last = result.catch(() => {});
-    return result;
-  }
-}
 
 export class LivePeers {
   readonly #store: Store;
   readonly #pool: Pool;
   /** Cut off while a restart, or a reload, would still read them: the names by what `identityOf` says. */
   readonly #cutOff = new Map<string, string>();
+  /** Disabled while the disk refused to store that, by what `identityOf` says. */
+  readonly #keptOut = new Set<string>();
+  /** What was removed a moment ago, by name, oldest first. */
+  readonly #removed = new Map<string, { record: PeerRecord; untilMs: number }>();
+  readonly #nowMs: () => number;
   /** Whole additions and removals, which may wait for the store's lock. */
   readonly #changes = new Turns();
   /** What is said to the workers; within a change or without one, so that a cut waits for no store. */
   readonly #telling = new Turns();
 
-  constructor(store: Store, pool: Pool) {
+  /** @param nowMs a monotonic clock, milliseconds. */
+  constructor(store: Store, pool: Pool, nowMs = () => performance.now()) {
     this.#store = store;
+    this.#nowMs = nowMs;
     this.#pool = pool;
   }
 
@@ -49,7 +54,8 @@ export class LivePeers {
   async reload(load: () => Promise<readonly PeerRecord[]>): Promise<PeersReport & { total: number }> {
     if (this.#cutOff.size > 0) await this.#changes.take(() => this.#storeAgain());
     return await this.#telling.take(async () => {
-      const peers = (await load()).filter((peer) => !this.#cutOff.has(identityOf(peer)));
+      const peers = (await load()).filter((peer) => !this.#cutOff.has(identityOf(peer)))
+        .map((peer) => this.#keptOut.has(identityOf(peer)) ? changed(peer, { disabled: true }) : peer);
       return { ...await this.#pool.setPeers(peers), total: peers.length };
     });
   }
@@ -60,16 +66,7 @@ export class LivePeers {
    */
   add(peer: Parameters<PeerStore["add"]>[0]): Promise<PeerRecord> {
     return this.#changes.take(async () => {
-      const record = await this.#store.add(peer).catch((error) => {
-        if (!(error instanceof CommandError)) throw error;
-        // An error of the system is its cause: what refuses is then the disk, and not the peer.
-        const field = error.cause === "publicKey"
-          ? "publicKey"
-          : error.cause instanceof Error
-          ? "store"
-          : "name";
-        throw new Refusal(field, error.message);
-      });
+      const record = await this.#store.add(peer).catch(refuse);
       const refused = await this.#telling.take(() => this.#serve(record));
       if (refused === undefined) return record;
       const { cutFailed, storeFailed } = await this.#takeOut(record.name);
@@ -102,6 +99,62 @@ export class LivePeers {
       }
       return true;
     });
+  }
+
+  /**
+   * Changes a peer, in the store and in the relay; undefined when there is none of that name. One that is disabled is cut off first, as
+   * in a removal, and stays so until the relay ends, even when the disk refuses. Throws Refusal with what failed.
+   */
+  async change(name: string, change: PeerChange): Promise<PeerRecord | undefined> {
+    if (change.disabled) await this.#telling.take(() => this.#keepOut(name));
+    return await this.#changes.take(async () => {
+      const isIt = (peer: PeerRecord) => peer.name === name;
+      if (![...await this.#store.load().catch(refuse), ...this.#store.others].some(isIt)) return undefined;
+      const record = await this.#store.edit(name, (record) => changed(record, change)).catch((error) => {
+        const served = this.#pool.peers.find(isIt);
+        if (!change.disabled || served === undefined || !this.#keptOut.has(identityOf(served))) {
+          return refuse(error);
+        }
+        throw new Refusal(
+          "store",
+          `peer "${name}" is kept out until the relay restarts; that could not be stored: ${error.message}`,
+        );
+      });
+      this.#keptOut.delete(identityOf(record));
+      const refused = await this.#telling.take(() => this.#serve(record));
+      if (refused !== undefined) throw new Refusal(refused.field, `stored, but ${refused.message}`);
+      return record;
+    });
+  }
+
+  /** Stores and serves a peer again that was removed less than UNDO_MS ago; undefined when there is none. Throws Refusal. */
+  restore(name: string): Promise<PeerRecord | undefined> {
+    return this.#changes.take(async () => {
+      const removed = this.#removed.get(name);
+      if (removed === undefined || removed.untilMs < this.#nowMs()) return undefined;
+      const record = await this.#store.restore(removed.record).catch(refuse);
+      this.#removed.delete(name);
+      const refused = await this.#telling.take(() => this.#serve(record));
+      if (refused !== undefined) throw new Refusal(refused.field, `stored, but ${refused.message}`);
+      return record;
+    });
+  }
+
+  /** Serves the peer of that name as a disabled one. */
+  async #keepOut(name: string): Promise<void> {
+    const served = this.#pool.peers.find((peer) => peer.name === name);
+    if (served === undefined || served.disabled) return;
+    this.#keptOut.add(identityOf(served));
+    await this.#serve(changed(served, { disabled: true }));
+  }
+
+  #remember(record: PeerRecord): void {
+    const nowMs = this.#nowMs();
+    for (const [name, { untilMs }] of this.#removed) {
+      if (untilMs < nowMs || this.#removed.size >= UNDO_MAX) this.#removed.delete(name);
+    }
+    this.#removed.delete(record.name);
+    this.#removed.set(record.name, { record, untilMs: nowMs + UNDO_MS });
   }
 
   /** Serves one more peer; returns why not. */
@@ -143,7 +196,7 @@ export class LivePeers {
     let isStored = false;
     try {
       isStored = (await this.#store.load()).some((peer) => peer.name === name);
-      if (isStored) await this.#store.remove(name);
+      if (isStored) this.#remember(await this.#store.remove(name));
       else if (this.#store.others.some((peer) => peer.name === name)) {
         throw new CommandError("it comes from OXRELAY_PEERS; take it out there");
       }
@@ -170,4 +223,16 @@ export class LivePeers {
       }
     }
   }
+}
+
+/** Throws what the store refused as a Refusal of the field at fault; any other error as it is. */
+function refuse(error: unknown): never {
+  if (!(error instanceof CommandError)) throw error;
+  // An error of the system is its cause: what refuses is then the disk, and not the peer.
+  const field = typeof error.cause === "string"
+    ? error.cause
+    : error.cause instanceof Error
+    ? "store"
+    : "name";
+  throw new Refusal(field, error.message);
 }

@@ -6,7 +6,7 @@ import type { Config } from "../config.ts";
 import type { Choice } from "../io/choose.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
 import type { PeersReport } from "../relay.ts";
-import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
+import type { AdmittedPeer, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 
 export type { PeersReport };
@@ -17,7 +17,7 @@ export type ToWorker =
     config: Config;
     privateKey: Uint8Array;
     tunnelIpv6: string | undefined;
-    peers: PeerRecord[];
+    peers: AdmittedPeer[];
     /** This Worker's number, from 0. */
     worker: number;
     /** Counters of all Workers, in their order. */
@@ -40,7 +40,7 @@ export type ToWorker =
     /** For tests: when the Worker dies, milliseconds after its start. */
     failAfterMs?: number;
   }
-  | { type: "peers"; id: number; changed: PeerRecord[]; gone: string[] }
+  | { type: "peers"; id: number; changed: AdmittedPeer[]; gone: string[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
   | { type: "stop" };
@@ -57,6 +57,7 @@ export type FromWorker =
   | { type: "failed"; message: string }
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
+  | { type: "traffic"; traffic: PeerTraffic }
   | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | null }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

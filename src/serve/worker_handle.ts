@@ -7,7 +7,7 @@ import { libc } from "../../ffi/mod.ts";
 import type { Config } from "../config.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
-import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
+import type { AdmittedPeer, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "../process/help.ts";
@@ -81,6 +81,9 @@ export class WorkerHandle {
   #descriptors: number[] = [];
   #readyAtMs = -Infinity;
   #isEnded = false;
+  /** Called with what happened to a peer, and with the traffic of peers since the last call. */
+  onEvent: (event: TunnelEvent) => void = () => {};
+  onTraffic: (traffic: PeerTraffic) => void = () => {};
   #restartMs = RESTART_MIN_MS;
   #restart: ReturnType<typeof setTimeout> | undefined;
 
@@ -124,7 +127,10 @@ export class WorkerHandle {
           resolve(data);
         } else if (data.type === "failed") fail(data.message);
         else if (data.type === "log") logger(data.area)[data.level]("{message}", { message: data.message });
-        else if (data.type === "event") logEvent(data.event);
+        else if (data.type === "event") {
+          logEvent(data.event);
+          this.onEvent(data.event);
+        } else if (data.type === "traffic") this.onTraffic(data.traffic);
         else if (data.type === "stopped") this.#onStopped();
         else {
           const waiting = this.#waiting.get(data.id);
@@ -175,7 +181,7 @@ export class WorkerHandle {
    * successor starts with these.
    */
   async changePeers(
-    changed: PeerRecord[],
+    changed: AdmittedPeer[],
     gone: string[],
     peers: StartMessage["peers"],
   ): Promise<PeersReport | undefined> {

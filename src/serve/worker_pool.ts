@@ -4,12 +4,13 @@
  */
 import type { Config } from "../config.ts";
 import { Metrics } from "../metrics.ts";
-import type { PeerRecord, PeerSnapshot, RelaySnapshot } from "../session/peer_record.ts";
+import type { AdmittedPeer, PeerSnapshot, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "../process/keys_text.ts";
 import type { PeersReport } from "./messages.ts";
 import { Recent } from "./recent.ts";
+import type { TunnelEvent } from "../tunnel.ts";
 import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_handle.ts";
 
 /** How long a loop may stand still. */
@@ -22,14 +23,17 @@ type CommonStart = Pick<
 >;
 
 /** What the pool asks of each Worker. */
-type Handle = Pick<WorkerHandle, "fatal" | "start" | "changePeers" | "tune" | "snapshot" | "stop">;
+type Handle = Pick<
+  WorkerHandle,
+  "fatal" | "start" | "changePeers" | "tune" | "snapshot" | "stop" | "onEvent" | "onTraffic"
+>;
 
 export class WorkerPool {
   /** One column of counters for each Worker. */
   readonly metrics: readonly Metrics[];
   readonly #handles: readonly Handle[];
   readonly #doors: Doors;
-  #peers: readonly PeerRecord[] = [];
+  #peers: readonly AdmittedPeer[] = [];
   readonly #beats: { count: number; atMs: number }[];
   readonly #snapshots = new Recent(() => this.#snapshot());
 
@@ -54,8 +58,9 @@ export class WorkerPool {
   async start(common: CommonStart): Promise<ReadyMessage> {
     const { port, sockets, device, mailboxes, bells } = this.#doors;
     this.#peers = common.peers;
-    this.#doors.steer(common.peers);
-    const { forget } = await this.#doors.setPeers(common.peers);
+    const served = common.peers.filter(({ barred }) => barred === undefined);
+    this.#doors.steer(served);
+    const { forget } = await this.#doors.setPeers(served);
     await forget();
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#handles.map((handle, worker) =>
@@ -94,16 +99,21 @@ export class WorkerPool {
   }
 
   /** The peers that the Workers were last told. */
-  get peers(): readonly PeerRecord[] {
+  get peers(): readonly AdmittedPeer[] {
     return this.#peers;
   }
 
+  /** Has what Workers tell of their peers passed on: events, and traffic since they told it last. */
+  listen(onEvent: (event: TunnelEvent) => void, onTraffic: (traffic: PeerTraffic) => void): void {
+    for (const handle of this.#handles) Object.assign(handle, { onEvent, onTraffic });
+  }
+
   /** Makes the peers equal to `peers` in all Workers, by difference. Reports what changed in one Worker, as in each. */
-  async setPeers(peers: readonly PeerRecord[]): Promise<PeersReport> {
+  async setPeers(peers: readonly AdmittedPeer[]): Promise<PeersReport> {
     const { changed, gone } = differenceOf(this.#peers, peers);
     const all = [...peers];
     this.#peers = all;
-    this.#doors.steer(all);
+    this.#doors.steer(all.filter(({ barred }) => barred === undefined));
     try {
       return await carryOut(this.#handles, this.#doors, { changed, gone, all });
     } finally {
@@ -151,21 +161,23 @@ function nameOf(worker: number, workers: number): string {
 }
 
 /**
- * Has a difference carried out by the relay workers and by the host: who is gone is cut off before anything waits for the host's
- * programs. Throws what the Workers or the host refused, once all of them have done theirs.
+ * Has a difference carried out by the relay workers and by the host: who is gone or barred is cut off before anything waits for the
+ * host's programs. Throws what the Workers or the host refused, once all of them have done theirs.
  */
 export async function carryOut(
   handles: readonly Pick<Handle, "changePeers">[],
   doors: Pick<Doors, "setPeers">,
-  { changed, gone, all }: { changed: PeerRecord[]; gone: string[]; all: PeerRecord[] },
+  { changed, gone, all }: { changed: AdmittedPeer[]; gone: string[]; all: AdmittedPeer[] },
 ): Promise<PeersReport> {
-  const tell = async (changed: PeerRecord[], gone: string[]): Promise<PeersReport> => {
+  const tell = async (changed: AdmittedPeer[], gone: string[]): Promise<PeersReport> => {
     const reports = await Promise.all(handles.map((handle) => handle.changePeers(changed, gone, all)));
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   };
-  const cut = await settled(gone.length > 0 ? tell([], gone) : undefined);
-  const host = await settled(doors.setPeers(all));
-  const others = await tell(changed, []);
+  const isBarred = ({ barred }: AdmittedPeer) => barred !== undefined;
+  const barred = changed.filter(isBarred);
+  const cut = await settled(gone.length + barred.length > 0 ? tell(barred, gone) : undefined);
+  const host = await settled(doors.setPeers(all.filter((peer) => !isBarred(peer))));
+  const others = await tell(changed.filter((peer) => !isBarred(peer)), []);
   if (cut instanceof Error) throw cut;
   if (host instanceof Error) throw host;
   await host?.forget();
@@ -179,9 +191,9 @@ function settled<T>(result: Promise<T> | undefined): Promise<T | undefined | Err
 
 /** The peers that are new or other than before, and the public keys of those that are no longer there. */
 export function differenceOf(
-  before: readonly PeerRecord[],
-  after: readonly PeerRecord[],
-): { changed: PeerRecord[]; gone: string[] } {
+  before: readonly AdmittedPeer[],
+  after: readonly AdmittedPeer[],
+): { changed: AdmittedPeer[]; gone: string[] } {
   const left = new Map(before.map((peer) => [peer.publicKey, peer]));
   const changed = after.filter((peer) => {
     const known = left.get(peer.publicKey);
@@ -191,8 +203,8 @@ export function differenceOf(
   return { changed, gone: [...left.keys()] };
 }
 
-function isSame(one: PeerRecord, other: PeerRecord): boolean {
-  return one.name === other.name && one.presharedKey === other.presharedKey &&
+function isSame(one: AdmittedPeer, other: AdmittedPeer): boolean {
+  return one.name === other.name && one.barred === other.barred && one.presharedKey === other.presharedKey &&
     one.allowedIps.join() === other.allowedIps.join() &&
     one.rateDownBps === other.rateDownBps && one.rateUpBps === other.rateUpBps;
 }

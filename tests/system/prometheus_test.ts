@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { createAdmin } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
+import { relay } from "../kit/admin_relay.ts";
 import { requires } from "../kit/requires.ts";
 
 const SCRAPE_MS = 200;
@@ -55,28 +56,11 @@ Deno.test({
   ...requires({ programs: ["prometheus"] }),
   async fn() {
     const metrics = [new Metrics(), new Metrics()];
-    const healthy = () => ({ ok: true, reasons: [] });
-    const unused = () => Promise.reject(new Error("a scrape asks for metrics only"));
     const app = createAdmin({
+      ...relay(),
       metrics,
-      status: () => ({
-        name: "oxrelay",
-        version: "1.2.3",
-        startedAt: new Date(),
-        exit: "tun",
-        listen: "[::]:4433",
-      }),
       snapshot: () => Promise.resolve({ peers: [], sessions: [], applications: { zoom: 1 } }),
       applicationsInMetrics: () => true,
-      config: () => ({}),
-      adminToken: () => "scrapes-need-no-token",
-      network: () => "",
-      url: () => "http://127.0.0.1:9090",
-      reload: unused,
-      addPeer: unused,
-      removePeer: unused,
-      health: healthy,
-      ready: healthy,
     });
     const directory = await Deno.makeTempDir({ prefix: "oxrelay-prometheus-" });
     const server = serveAdmin(app, { host: "127.0.0.1", port: 0 }, getLogger(["oxrelay", "test"]));

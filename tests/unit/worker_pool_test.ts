@@ -10,11 +10,12 @@ import type { Doors } from "../../src/serve/doors.ts";
 import { Recent } from "../../src/serve/recent.ts";
 import { STOP_MS, WorkerHandle, type WorkerLike } from "../../src/serve/worker_handle.ts";
 import { WorkerPool } from "../../src/serve/worker_pool.ts";
+import { relay, rowOf, TOKEN } from "../kit/admin_relay.ts";
 import type { RelaySnapshot } from "../../src/session/peer_record.ts";
 
 const WORKERS = 2, ASKERS = 20, HOUR_MS = 3_600_000;
-const TOKEN = "a-token-of-a-test";
 const KEY = "w7mYSzvpyVRzRXBL7wUgT8YWQBVQAySOhwJlQ8rFgUU=";
+const PEER = { name: "phone", publicKey: KEY, allowedIps: ["10.66.0.2/32"], created: "2026" };
 
 /** A pool whose Workers count the snapshots that they are asked for, and answer when they are let. */
 function countingPool() {
@@ -31,6 +32,8 @@ function countingPool() {
     changePeers: () => Promise.resolve({ added: ["phone"], removed: [], failed: [] }),
     tune: () => Promise.resolve(),
     stop: () => Promise.resolve(),
+    onEvent: () => {},
+    onTraffic: () => {},
     snapshot: async (): Promise<RelaySnapshot> => {
       asked++;
       await allowed.promise;
@@ -46,22 +49,13 @@ function countingPool() {
 }
 
 function adminOf(pool: WorkerPool) {
-  const unused = () => Promise.reject(new Error("not asked for"));
-  const healthy = () => ({ ok: true, reasons: [] });
   return createAdmin({
+    ...relay(),
     metrics: pool.metrics,
-    status: () => ({ name: "oxrelay", version: "1", startedAt: new Date(), exit: "tun", listen: "[::]:1" }),
     snapshot: (maxAgeMs) => pool.snapshot(maxAgeMs),
     applicationsInMetrics: () => true,
-    config: () => ({}),
+    peers: async (maxAgeMs) => (await pool.snapshot(maxAgeMs)).peers.map(() => rowOf(PEER)),
     adminToken: () => TOKEN,
-    network: () => "",
-    url: () => "http://127.0.0.1:1",
-    reload: unused,
-    addPeer: unused,
-    removePeer: unused,
-    health: healthy,
-    ready: healthy,
   });
 }
 
@@ -94,15 +88,14 @@ Deno.test("pool: after a change of peers nobody gets the snapshot from before", 
   await pool.snapshot(HOUR_MS);
   await pool.snapshot(HOUR_MS);
   assertEquals(asked(), WORKERS);
-  const peer = { name: "phone", publicKey: KEY, allowedIps: ["10.66.0.2/32"], created: "2026" };
-  await pool.setPeers([peer]);
+  await pool.setPeers([PEER]);
   await pool.snapshot(HOUR_MS);
   assertEquals(asked(), 2 * WORKERS);
   // Nor one that was under way meanwhile.
   await pool.setPeers([]);
   hold();
   const before = pool.snapshot(HOUR_MS);
-  await pool.setPeers([peer]);
+  await pool.setPeers([PEER]);
   const after = pool.snapshot(HOUR_MS);
   answer();
   assert(await after !== await before);
