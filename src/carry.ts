@@ -41,6 +41,8 @@ export interface Siblings {
 export class Carrier {
   /** Empty between the steps; whoever has datagrams or packets in memory fills it and calls `ingest` or `ingestInner`. */
   readonly burst: Burst;
+  /** Rows that the steps have taken so far, which is a number for the caller to clear. */
+  taken = 0;
   /** Whether a step since the caller last cleared this may have left something behind that no descriptor shows. */
   isMore = false;
 
@@ -110,6 +112,7 @@ export class Carrier {
   /** A burst that was short, with slots left, had everything. */
   #noteMore(): void {
     const { count, arena } = this.burst;
+    this.taken += count;
     if (count === BURST_CAPACITY || arena.free === 0) this.isMore = true;
   }
 

@@ -116,6 +116,8 @@ export const COUNTER_NAMES = [
   "packets_queued",
   "packets_marked",
   "queue_packets",
+  "lines",
+  "paths_watched",
   "sessions",
   "connections",
   "exit_flows",
@@ -155,7 +157,12 @@ export const WAIT_BOUNDS_US = Array.from({ length: 14 }, (_, i) => 125 * 2 ** i)
 const WAITS_AT = CLASS_FROM_TUNNEL_AT + 2 * CLASS_LABELS.length;
 const WAIT_COLUMNS = WAIT_BOUNDS_US.length + 2;
 
-const COLUMN_LENGTH = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.length;
+/** Upper bounds of the processing times that are told apart, microseconds, each twice the one before. */
+export const PROCESSING_BOUNDS_US = Array.from({ length: 14 }, (_, i) => 6.25 * 2 ** i);
+/** Packets by bound, packets beyond the last, and microseconds in all. */
+const PROCESSING_AT = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.length;
+
+const COLUMN_LENGTH = PROCESSING_AT + PROCESSING_BOUNDS_US.length + 2;
 
 export type ClassLabel = (typeof CLASS_LABELS)[number];
 
@@ -214,6 +221,20 @@ export class Metrics {
     const at = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.indexOf(label);
     const packets = [...this.column.subarray(at, at + WAIT_COLUMNS - 1)];
     return { packets, totalUs: this.column[at + WAIT_COLUMNS - 1] };
+  }
+
+  /** Counts packets that this process had for so long, in microseconds each. */
+  processed(us: number, packets: number): void {
+    let bound = 0;
+    while (bound < PROCESSING_BOUNDS_US.length && us > PROCESSING_BOUNDS_US[bound]) bound++;
+    this.column[PROCESSING_AT + bound] += packets;
+    this.column[PROCESSING_AT + PROCESSING_BOUNDS_US.length + 1] += us * packets;
+  }
+
+  /** Packets by PROCESSING_BOUNDS_US and beyond, not added up; and for how long in all, microseconds. */
+  processing(): { packets: number[]; totalUs: number } {
+    const totalAt = PROCESSING_AT + PROCESSING_BOUNDS_US.length + 1;
+    return { packets: [...this.column.subarray(PROCESSING_AT, totalAt)], totalUs: this.column[totalAt] };
   }
 
   dropped(label: DropLabel): number {

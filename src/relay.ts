@@ -7,9 +7,9 @@
 import { readClassRule } from "./control/rule_text.ts";
 import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
-import type { AdmittedPeer, PeerTraffic } from "./session/peer_record.ts";
+import { type AdmittedPeer, decodePresharedKey, type PeerTraffic } from "./session/peer_record.ts";
 import type { Peer } from "./session/peers.ts";
-import { decodePresharedKey, Tunnel } from "./tunnel.ts";
+import { Tunnel } from "./tunnel.ts";
 import type { TunnelOptions } from "./tunnel_options.ts";
 import { isIpv4, parsePrefix } from "./wire/address.ts";
 import type { Parameters } from "./wire/parameters.ts";

@@ -5,6 +5,8 @@
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE } from "./codec/kernels.ts";
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
+import { addDelays } from "./control/delay_figures.ts";
+import type { DelayCounts } from "./control/delays.ts";
 import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
 import { EntropyTest } from "./egress/entropy.ts";
@@ -18,6 +20,7 @@ import {
   Speedtest,
 } from "./ingress/mod.ts";
 import { DROP } from "./metrics.ts";
+import { LineFigures } from "./queue/line_figures.ts";
 import { PeerRates } from "./queue/peer_rates.ts";
 import { Police } from "./queue/police.ts";
 import { Queues } from "./queue/queues.ts";
@@ -27,7 +30,13 @@ import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
 import type { EventKind } from "./session/events.ts";
 import type { OxtunnelOptions } from "./session/oxtunnel/mod.ts";
-import type { PeerRecord, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import {
+  decodeKey,
+  decodePresharedKey,
+  type PeerKeys,
+  type PeerSnapshot,
+  type SessionSnapshot,
+} from "./session/peer_record.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { BATCH_WAIT_US, BYTES_PER_KBIT, type TunnelOptions } from "./tunnel_options.ts";
@@ -47,9 +56,10 @@ import {
   type Parameters,
 } from "./wire/parameters.ts";
 
-const KEY_BYTES = 32;
 const COMPRESSED_BYTES_MIN = 64;
 const LOOK_US = 1_000_000;
+/** Figures of waits halve each FADE_US, so that those of the last half minute count. */
+const FADE_US = 10_000_000;
 /** A flow that had no packet for this time is not shown. */
 const LIVE_US = 10_000_000;
 const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
@@ -69,9 +79,6 @@ function wordsFrom(random: (bytes: Uint8Array) => void): () => number {
     return word[0];
   };
 }
-
-/** What a tunnel needs of a peer; a subset of a stored record. */
-export type PeerKeys = Omit<PeerRecord, "created">;
 
 /** An event for the log. */
 export interface TunnelEvent {
@@ -99,9 +106,13 @@ export class Tunnel {
   readonly #egress: EgressContext;
   readonly #batches: Batches | undefined;
   readonly #queues: Queues | undefined;
+  readonly #rates: Rates | undefined;
+  readonly #figures: LineFigures;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by repair scheme, and lines of peers that are gone given back. */
   #lookAtUs = -Infinity;
+  /** When figures of lines fade next. */
+  #fadeAtUs = -Infinity;
 
   /** @param policy where inner packets may go, or undefined to deliver all of them to this host. */
   constructor(options: TunnelOptions, peerCapacity: number, policy: DestinationPolicy | undefined) {
@@ -123,8 +134,15 @@ export class Tunnel {
     const initiationsPerSecond = options.limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     const isRelay = policy !== undefined;
+    this.#figures = new LineFigures(peerCapacity);
+    this.#rates = options.queues?.findsRates
+      ? new Rates(
+        () => randomWord() / 2 ** 32,
+        (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
+      )
+      : undefined;
     this.associations = this.#makeAssociations(
-      datagramAead && this.#oxtunnelOptions(datagramAead, isRelay, randomWord),
+      datagramAead && this.#oxtunnelOptions(datagramAead, isRelay),
     );
     const shared = this.#sharedContext(aead, datagramAead, randomWord);
     const { lz4, compressionThreshold: thresholdBytes = COMPRESSED_BYTES_MIN } = options;
@@ -177,11 +195,7 @@ export class Tunnel {
   }
 
   /** @param givesTickets whether this end gives tickets for resumption: the relay does. */
-  #oxtunnelOptions(
-    datagramAead: DatagramAead,
-    givesTickets: boolean,
-    randomWord: () => number,
-  ): OxtunnelOptions {
+  #oxtunnelOptions(datagramAead: DatagramAead, givesTickets: boolean): OxtunnelOptions {
     const options = this.#o;
     return {
       datagramAead,
@@ -195,12 +209,7 @@ export class Tunnel {
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
       limited: (peer, kbitS, nowUs) => this.peerRates.told(peer, kbitS * BYTES_PER_KBIT, nowUs),
-      rates: options.queues?.findsRates
-        ? new Rates(
-          () => randomWord() / 2 ** 32,
-          (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
-        )
-        : undefined,
+      rates: this.#rates,
       mtu: options.mtu,
     };
   }
@@ -226,15 +235,25 @@ export class Tunnel {
   }
 
   #makeQueues(peers: number, flows: number): Queues | undefined {
-    const { queues, arena, metrics } = this.#o;
+    const { queues, arena, metrics } = this.#o, figures = this.#figures;
     return queues && new Queues(arena, {
       ...queues,
       packets: Math.min(queues.packets, arena.slotCount >> 1),
       flows,
       peers,
-      waited: (trafficClass, waitedUs) => metrics.waited(trafficClass, waitedUs),
-      lost: (reason) => metrics.drop(DROP[reason]),
-      marked: () => metrics.add("packets_marked", 1),
+      waited: (trafficClass, waitedUs) => {
+        metrics.waited(trafficClass, waitedUs);
+        figures.waited(trafficClass, waitedUs);
+      },
+      lost: (reason) => {
+        metrics.drop(DROP[reason]);
+        figures.lost(reason);
+      },
+      marked: () => {
+        metrics.add("packets_marked", 1);
+        figures.marked();
+      },
+      figures,
     });
   }
 
@@ -305,12 +324,17 @@ export class Tunnel {
     if (nowUs < this.#lookAtUs) return;
     this.#lookAtUs = nowUs + LOOK_US;
     this.#countSchemes(nowUs);
+    metrics.set("lines", this.#queues?.lines ?? 0);
+    metrics.set("paths_watched", this.#rates?.size ?? 0);
+    const { current, next } = this.peers;
+    const isGone = (peer: number) => current[peer] === NONE && next[peer] === NONE;
     this.#queues?.forget((peer) => {
-      const { current, next } = this.peers;
-      if (current[peer] !== NONE || next[peer] !== NONE) return false;
-      this.peerRates.forgetTold(peer);
-      return true;
+      if (isGone(peer)) this.peerRates.forgetTold(peer);
+      return isGone(peer);
     });
+    if (nowUs < this.#fadeAtUs) return;
+    this.#fadeAtUs = nowUs + FADE_US;
+    this.#figures.fade(isGone);
   }
 
   /** Counts the sessions of each repair scheme into the metrics. */
@@ -361,6 +385,7 @@ export class Tunnel {
     this.associations.outbox.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.#queues?.release(peer.id);
+    this.#figures.forget(peer.id);
     this.peerRates.forgetTold(peer.id);
     this.peerRates.setRecord(peer.id, {}, -Infinity);
     this.associations.paths.forget(peer.id);
@@ -425,7 +450,18 @@ export class Tunnel {
 
   /** The state of each peer, in the order of the peer table; `nowUs` is the monotonic clock's time. */
   peerSnapshots(nowUs: number): PeerSnapshot[] {
-    return peerSnapshots(this.peers, this.table, this.associations, nowUs);
+    const lines = {
+      queues: this.#queues,
+      figures: this.#figures,
+      rates: this.#rates,
+      peerRates: this.peerRates,
+    };
+    return peerSnapshots(this.peers, this.table, this.associations, lines, nowUs);
+  }
+
+  /** The waits of packets for their lines in the last half minute. */
+  queueDelays(): DelayCounts {
+    return addDelays(this.peers.all().flatMap(({ id }) => this.#figures.of(id)?.waits ?? []));
   }
 
   /** The key epochs of each peer; `nowUs` is the monotonic clock's time. */
@@ -457,18 +493,4 @@ export class Tunnel {
       next[row] = DONE; // counted once, whatever route the burst takes next
     }
   }
-}
-
-/** The record's preshared key, 32 bytes, all zero when it has none (whitepaper §5.2). Throws as `addPeer`. */
-export function decodePresharedKey({ name, presharedKey }: PeerKeys): Uint8Array {
-  return presharedKey === undefined
-    ? new Uint8Array(KEY_BYTES)
-    : decodeKey(presharedKey, `peer ${name}: preshared key`);
-}
-
-function decodeKey(text: string, what: string): Uint8Array {
-  if (!/^[A-Za-z0-9+/]{43}=$/.test(text)) {
-    throw new Error(`${what} is not 32 bytes of base64 (44 characters)`);
-  }
-  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }

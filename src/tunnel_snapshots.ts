@@ -2,10 +2,17 @@
  * What a running tunnel tells about its peers and their key epochs, for `status` and /v1. Invariant: reads the tables and changes
  * nothing; no key is in a snapshot but public ones. Reads no clock and redacts no address: who logs or shows a snapshot does that.
  */
+import { delayFigures } from "./control/delay_figures.ts";
+import { CLASS_LABELS } from "./metrics.ts";
+import type { LineFigures } from "./queue/line_figures.ts";
+import type { PeerRates } from "./queue/peer_rates.ts";
+import type { Queues } from "./queue/queues.ts";
+import type { PathRate } from "./rate/path_rate.ts";
+import type { Rates } from "./rate/pool.ts";
 import type { SessionFigures } from "./repair/figures.ts";
 import type { Associations } from "./session/associations.ts";
 import type { Paths } from "./session/paths.ts";
-import type { PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import type { LineSnapshot, PathEstimate, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
 import type { PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, type SessionTable } from "./session/table.ts";
 import { NONE } from "./vector/arena.ts";
@@ -17,6 +24,7 @@ export function peerSnapshots(
   peers: PeerTable,
   table: SessionTable,
   associations: Associations,
+  lines: Lines,
   nowUs: number,
 ): PeerSnapshot[] {
   const { bytesReceived, bytesSent, drops, current } = peers;
@@ -42,8 +50,52 @@ export function peerSnapshots(
       lossRatio: seen > 0 ? 1 - replay.accepted(epoch) / seen : undefined,
       rttMs: rttMs(associations, peer.handshakeRttUs, epoch),
       ...repairFigures(associations, epoch),
+      ...lineSnapshot(id, lines),
     };
   });
+}
+
+/** What lines are made of. */
+export interface Lines {
+  queues: Queues | undefined;
+  figures: LineFigures;
+  peerRates: PeerRates;
+  rates: Rates | undefined;
+}
+
+/** A full packet with what a tunnel adds, bits. */
+const FULL_PACKET_BITS = 8 * 1514;
+
+function lineSnapshot(id: number, { queues, figures, peerRates, rates }: Lines): { line?: LineSnapshot } {
+  const counts = figures.of(id), shaping = peerRates.shaping(id), found = rates?.of(id);
+  if (counts === undefined && shaping === undefined && found === undefined) return {};
+  const waits: LineSnapshot["waits"] = {};
+  CLASS_LABELS.forEach((label, i) => {
+    const its = counts && delayFigures(counts.waits[i]);
+    if (its !== undefined) waits[label] = its;
+  });
+  const foundBps = found === undefined ? 0 : 8 * found.foundBytesPerS;
+  const bps = shaping?.bps ?? foundBps;
+  return {
+    line: {
+      ...(shaping === undefined ? {} : { shapedBps: shaping.bps, rateBy: shaping.by }),
+      ...(found === undefined ? {} : { path: pathEstimate(found, foundBps) }),
+      waiting: queues?.waitingOf(id) ?? 0,
+      marked: counts?.marked ?? 0,
+      drops: counts?.drops ?? {},
+      waits,
+      ...(bps > 0 ? { serializationMs: 1000 * FULL_PACKET_BITS / bps } : {}),
+    },
+  };
+}
+
+function pathEstimate({ state, leastRttUs, queueUs }: PathRate, foundBps: number): PathEstimate {
+  return {
+    state,
+    ...(foundBps > 0 ? { bps: foundBps } : {}),
+    ...(leastRttUs === Infinity ? {} : { leastRttMs: leastRttUs / 1000 }),
+    queueMs: queueUs / 1000,
+  };
 }
 
 /** One row for each key epoch of each peer. `nowUs`: the monotonic clock, microseconds, as in the tables. */

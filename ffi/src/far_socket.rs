@@ -4,9 +4,9 @@
 use crate::icmp;
 use crate::segment::Key;
 use crate::sys::name::Name;
-use crate::sys::{close, connect, errno, get_words, set_option, socket, take_error};
-use std::net::SocketAddr;
-use std::os::fd::IntoRawFd;
+use crate::sys::{bind, close, connect, errno, get_words, set_option, socket, take_error};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 /// Data that the system has of us and has not sent: a far end that does not read gets no more than this to keep for it.
 const UNSENT_BYTES: i32 = 128 * 1024;
@@ -14,6 +14,8 @@ const UNSENT_BYTES: i32 = 128 * 1024;
 const KEEP_IDLE_S: i32 = 7_440;
 const KEEP_PROBE_S: i32 = 15;
 const KEEP_PROBES: i32 = 8;
+/// Connections that may wait at a forward's port.
+const BACKLOG: i32 = 64;
 /// linux/sock_diag.h: what getsockopt(SO_MEMINFO) tells, in words.
 const MEMINFO_WORDS: usize = 9;
 const MEMINFO_RECEIVED: usize = 0;
@@ -54,6 +56,22 @@ pub fn set_hops(fd: i32, is_ipv6: bool, hops: i32) {
 /// `flows` are those that its source has already.
 pub fn dial(key: &Key, hops: i32, flows: usize) -> Result<i32, i32> {
     let fd = socket(key.destination.is_ipv6(), libc::SOCK_STREAM | libc::SOCK_NONBLOCK)?.into_raw_fd();
+    prepare(fd, flows);
+    // A router's word about the SYN is kept, so that it can be handed on as it was.
+    icmp::keep_errors(fd, key.destination.is_ipv6(), true);
+    set_hops(fd, key.destination.is_ipv6(), hops);
+    let (name, length) = Name::of(&SocketAddr::new(key.destination, key.destination_port));
+    match connect(fd, &name, length) {
+        Ok(()) | Err(libc::EINPROGRESS) => Ok(fd),
+        Err(reason) => {
+            close(fd);
+            Err(reason)
+        }
+    }
+}
+
+/// The options of a far end's socket, whoever began the connection.
+fn prepare(fd: i32, flows: usize) {
     bound_buffers(fd, flows);
     let options = [
         (libc::TCP_NODELAY, 1), // what is written at once leaves at once
@@ -66,17 +84,39 @@ pub fn dial(key: &Key, hops: i32, flows: usize) -> Result<i32, i32> {
         set_option(fd, libc::IPPROTO_TCP, option, value);
     }
     set_option(fd, libc::SOL_SOCKET, libc::SO_KEEPALIVE, 1);
-    // A router's word about the SYN is kept, so that it can be handed on as it was.
-    icmp::keep_errors(fd, key.destination.is_ipv6(), true);
-    set_hops(fd, key.destination.is_ipv6(), hops);
-    let (name, length) = Name::of(&SocketAddr::new(key.destination, key.destination_port));
-    match connect(fd, &name, length) {
-        Ok(()) | Err(libc::EINPROGRESS) => Ok(fd),
-        Err(reason) => {
-            close(fd);
-            Err(reason)
-        }
+}
+
+/// A nonblocking socket of any address of this host that takes connections to a port, and which strangers reach. Err is the errno.
+pub fn listen(is_ipv6: bool, port: u16) -> Result<OwnedFd, i32> {
+    let owned = socket(is_ipv6, libc::SOCK_STREAM | libc::SOCK_NONBLOCK)?;
+    let fd = owned.as_raw_fd();
+    set_option(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1);
+    if is_ipv6 {
+        set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1);
     }
+    let mut name = Name::EMPTY;
+    let length = name.set(is_ipv6, &[0; 16], port);
+    bind(fd, &name, length)?;
+    // SAFETY: no pointer crosses.
+    if unsafe { libc::listen(fd, BACKLOG) } < 0 { Err(errno()) } else { Ok(owned) }
+}
+
+/// The next connection that waits at a listening socket, and from where it is; None when none waits. `flows` as in `dial`.
+pub fn accept(listener: i32, is_ipv6: bool, flows: usize) -> Option<(OwnedFd, SocketAddr)> {
+    let mut name = Name::EMPTY;
+    let mut length = Name::BYTES;
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: both are valid and writable for what an address takes.
+    let fd = unsafe { libc::accept4(listener, name.as_mut_ptr(), &mut length, flags) };
+    if fd < 0 {
+        return None;
+    }
+    prepare(fd, flows);
+    let (bytes, port) = name.get(is_ipv6);
+    let address =
+        if is_ipv6 { IpAddr::from(bytes) } else { IpAddr::from([bytes[0], bytes[1], bytes[2], bytes[3]]) };
+    // SAFETY: the descriptor was just made and is nobody else's.
+    Some((unsafe { OwnedFd::from_raw_fd(fd) }, SocketAddr::new(address, port)))
 }
 
 /// The errno that a socket's connection attempt ended with, 0 for none.

@@ -19,9 +19,11 @@ use std::net::IpAddr;
 
 mod doors;
 mod flow;
+mod forwards;
 mod room;
 
 use flow::{Flow, Stage};
+use forwards::{DOOR_GENERATION, Door};
 
 /// One of both directions has ended (RFC 5382 REQ-5: transitory connections, 4 min).
 const HALF_CLOSED_IDLE_US: i64 = 240_000_000;
@@ -57,6 +59,8 @@ struct Splice {
     /// When the timer fires, no later than something is due; i64::MAX while it is not set.
     armed_us: i64,
     flows: Vec<Option<Flow>>,
+    /// Ports outside that are some peer's (forwards.rs).
+    doors: Vec<Option<Door>>,
     free: Vec<usize>,
     by_key: HashMap<Key, usize>,
     sources: HashMap<Owner, Source>,
@@ -106,6 +110,7 @@ impl Splice {
             timer,
             armed_us: i64::MAX,
             flows: Vec::new(),
+            doors: Vec::new(),
             free: Vec::new(),
             by_key: HashMap::new(),
             sources: HashMap::new(),
@@ -194,44 +199,12 @@ impl Splice {
     }
 
     fn begin(&mut self, syn: &Segment, owner: Owner, fd: i32, packet: &[u8], now_us: i64) -> Taken {
-        self.generation = self.generation.wrapping_add(1);
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.flows.push(None);
-            self.flows.len() - 1
-        });
-        let generation = self.generation;
-        let mut event = libc::epoll_event {
-            events: (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32,
-            u64: u64::from(generation) << 32 | index as u64,
-        };
-        // SAFETY: `event` is valid; the kernel copies it.
-        if unsafe { libc::epoll_ctl(self.epoll, libc::EPOLL_CTL_ADD, fd, &mut event) } < 0 {
+        let Some(index) = self.place(syn.key, owner, fd, Stage::Connecting { syn: packet.to_vec() }, now_us)
+        else {
             close_with_reset(fd);
-            self.free.push(index);
             return self.turn_away(syn);
-        }
-        self.flows[index] = Some(Flow {
-            key: syn.key,
-            owner,
-            generation,
-            fd,
-            stage: Stage::Connecting { syn: packet.to_vec() },
-            readable: false,
-            writable: false,
-            far_ended: false,
-            near_ended: false,
-            is_touched: false,
-            kernel_bytes: 0,
-            active_us: now_us,
-            due_us: None,
-        });
-        self.by_key.insert(syn.key, index);
-        let source = self.sources.entry(owner).or_insert_with(|| Source {
-            flows: 0,
-            buffers: Account::new(BUFFER_BYTES / SOURCE_SHARE),
-            kernel: Account::new(KERNEL_BYTES / SOURCE_SHARE),
-        });
-        source.flows += 1;
+        };
+        let source = self.sources.get_mut(&owner).expect("a flow has a source");
         Purse { total: &mut self.buffers, source: &mut source.buffers }.change(0, LEAST_BYTES);
         self.schedule(index, Some(now_us + CONNECT_US));
         Taken::Yes
@@ -383,6 +356,10 @@ impl Splice {
                 continue;
             }
             let (index, generation) = (data as u32 as usize, (data >> 32) as u32);
+            if generation == DOOR_GENERATION {
+                self.take_strangers(index, now_us);
+                continue;
+            }
             let Some(flow) = self.flows.get_mut(index).and_then(Option::as_mut) else { continue };
             if flow.generation != generation {
                 continue;

@@ -3,7 +3,7 @@
  */
 import type * as v from "valibot";
 import type { Metrics } from "../metrics.ts";
-import type { RelaySnapshot } from "../session/peer_record.ts";
+import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
 import type * as shapes from "./shapes.ts";
 
 export type NewPeer = Omit<v.InferOutput<typeof shapes.NewPeer>, "network">;
@@ -68,6 +68,13 @@ export interface AdminDeps {
   changePeer(name: string, change: PeerChange): Promise<boolean>;
   /** False when there is no such peer. */
   removePeer(name: string): Promise<boolean>;
+  /**
+   * Adds port forwards ("udp:27015") to a peer and opens them, all or none; undefined when there is no such peer. May reject with a
+   * Refusal.
+   */
+  addForwards(name: string, forwards: string[]): Promise<Omit<PeerRecord, "presharedKey"> | undefined>;
+  /** Closes one; false when there is no such peer, or it has no such forward. */
+  removeForward(name: string, forward: string): Promise<boolean>;
   /** False when no peer of that name was removed a moment ago. */
   restorePeer(name: string): Promise<boolean>;
   /** One-time links, the newest first. */

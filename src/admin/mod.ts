@@ -6,6 +6,7 @@
  */
 import { getLogger } from "@logtape/logtape";
 import { Hono } from "hono";
+import { delayFigures } from "../control/delay_figures.ts";
 import { COUNTER_NAMES, DROP_REASONS } from "../metrics.ts";
 import type { AdminDeps } from "./deps.ts";
 import { Refusal, refuse } from "./answers.ts";
@@ -120,7 +121,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
     const drops = DROP_REASONS.map((
       [label],
     ) => [label, sum(deps.metrics, (metrics) => metrics.dropped(label))]);
-    const { peers, applications } = await deps.snapshot(0);
+    const { peers, applications, delays } = await deps.snapshot(0);
     return c.json({
       ...about,
       uptimeS: Math.max(0, (Date.now() - startedAt.getTime()) / 1000),
@@ -128,6 +129,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
       drops: Object.fromEntries(drops),
       peers,
       applications,
+      latency: { queue: delayFigures(delays.queue), processing: delayFigures(delays.processing) },
     });
   });
   app.get(

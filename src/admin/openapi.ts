@@ -123,6 +123,17 @@ const ROUTES = {
     success: [204, "restored"],
     refusals: [400, 404, 409],
   },
+  "POST /v1/peers/{name}/forwards": {
+    summary: 'Adds port forwards to a peer and opens them, all or none: "udp:27015", "tcp:8000-8010:9000".',
+    body: shapes.NewForwards,
+    success: [201, "the peer", shapes.PeerAnswer],
+    refusals: [400, 404, 409, 413, 415],
+  },
+  "DELETE /v1/peers/{name}/forwards/{forward}": {
+    summary: "Closes a port forward.",
+    success: [204, "closed"],
+    refusals: [400, 404, 409],
+  },
   "GET /v1/links": {
     summary: "One-time links, the newest first, without their tokens.",
     success: [200, "links", v.array(shapes.Link)],

@@ -8,7 +8,7 @@ import { checked, readJson, refuse } from "./answers.ts";
 import type { AdminDeps, NewPeerAnswer } from "./deps.ts";
 import { described } from "./openapi.ts";
 import { selectPeers } from "./peers_list.ts";
-import { NewPeer, PeerChange, PeerName, PeersQuery } from "./shapes.ts";
+import { NewForwards, NewPeer, PeerChange, PeerName, PeersQuery } from "./shapes.ts";
 
 /** How old the peers of one page may be, milliseconds: a page asks again and again, and all of them share the answers. */
 const PAGE_AGE_MS = 900;
@@ -33,6 +33,7 @@ export function addPeerRoutes(app: Hono, deps: AdminDeps): void {
     return c.json(withCodes(await deps.addPeer(wanted)), 201);
   });
   addRoutesOfOne(app, deps);
+  addForwardRoutes(app, deps);
 }
 
 /** The routes of one peer, by its name. */
@@ -67,6 +68,27 @@ function addRoutesOfOne(app: Hono, deps: AdminDeps): void {
       onPeer(c, async (name) =>
         await deps.restorePeer(name) ||
         refuse(c, 404, "name", `no peer ${name} was removed in the last seconds`)),
+  );
+}
+
+function addForwardRoutes(app: Hono, deps: AdminDeps): void {
+  app.post("/v1/peers/:name/forwards", described("POST /v1/peers/{name}/forwards"), async (c) => {
+    const body = await readJson(c, NewForwards);
+    if (body instanceof Response) return body;
+    const name = checked(c, PeerName, c.req.param("name"), "name");
+    if (name instanceof Response) return name;
+    const record = await deps.addForwards(name, body.forwards);
+    return record ? c.json(record, 201) : refuse(c, 404, "name", `there is no peer ${name}`);
+  });
+  app.delete(
+    "/v1/peers/:name/forwards/:forward",
+    described("DELETE /v1/peers/{name}/forwards/{forward}"),
+    async (c) => {
+      const name = checked(c, PeerName, c.req.param("name"), "name");
+      if (name instanceof Response) return name;
+      if (await deps.removeForward(name, c.req.param("forward"))) return c.body(null, 204);
+      return refuse(c, 404, "forward", `peer ${name} has no such forward`);
+    },
   );
 }
 

@@ -10,6 +10,7 @@ import {
   type CounterName,
   DROP_REASONS,
   type Metrics,
+  PROCESSING_BOUNDS_US,
   WAIT_BOUNDS_US,
 } from "../metrics.ts";
 import { SEEN_SCHEMES, type SeenScheme } from "../repair/figures.ts";
@@ -82,6 +83,8 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
   packets_queued: ["queued_packets_total", "Packets to peers that waited for the line of their peer."],
   packets_marked: ["marked_packets_total", "Packets to peers that were marked with CE instead of dropped."],
   queue_packets: ["queue_packets", "Packets that wait for the lines of their peers."],
+  lines: ["lines", "Peers whose packets are held to a rate."],
+  paths_watched: ["watched_paths", "Paths whose rate is looked for, because transfers go there."],
   sessions: ["sessions", "Live key epochs and pending handshakes."],
   connections: ["connections", "Peers with a session that can carry data."],
   exit_flows: ["exit_flows", "Flows open in the exit."],
@@ -95,29 +98,63 @@ export interface BuildInfo {
   readonly startedAt: Date;
 }
 
-const WAIT_NAME = "oxrelay_queue_wait_seconds";
+/** What one set of a histogram's labels has counted: values by bound and beyond the last, not added up, and their sum in microseconds. */
+interface Counted {
+  labels: Record<string, string>;
+  packets: number[];
+  totalUs: number;
+}
 
-/** How long packets waited, by class, as a histogram: prom-client's own cannot be given sums that somebody else counted. */
-function addWaits(registry: Registry, columns: readonly Metrics[]): void {
+/** A histogram in seconds over bounds in microseconds: prom-client's own cannot be given sums that somebody else counted. */
+function addHistogram(
+  registry: Registry,
+  name: string,
+  help: string,
+  boundsUs: readonly number[],
+  read: () => Counted[],
+): void {
   const values = () =>
-    CLASS_LABELS.flatMap((label) => {
-      const each = columns.map((metrics) => metrics.waits(label));
+    read().flatMap(({ labels, packets: each, totalUs }) => {
       let packets = 0;
-      const buckets = [...WAIT_BOUNDS_US, Infinity].map((us, bound) => {
-        packets += each.reduce((total, waits) => total + waits.packets[bound], 0);
+      const buckets = [...boundsUs, Infinity].map((us, bound) => {
+        packets += each[bound];
         const le = us === Infinity ? "+Inf" : String(us / 1e6);
-        return { labels: { class: label, le }, value: packets, metricName: `${WAIT_NAME}_bucket` };
+        return { labels: { ...labels, le }, value: packets, metricName: `${name}_bucket` };
       });
-      const totalS = each.reduce((total, waits) => total + waits.totalUs, 0) / 1e6;
       return [
         ...buckets,
-        { labels: { class: label }, value: totalS, metricName: `${WAIT_NAME}_sum` },
-        { labels: { class: label }, value: packets, metricName: `${WAIT_NAME}_count` },
+        { labels, value: totalUs / 1e6, metricName: `${name}_sum` },
+        { labels, value: packets, metricName: `${name}_count` },
       ];
     });
-  const help = "How long packets to peers waited for the line of their peer, by class.";
-  const get = () => ({ name: WAIT_NAME, help, type: "histogram", aggregator: "sum", values: values() });
-  registry.registerMetric({ name: WAIT_NAME, get } as unknown as Metric);
+  const get = () => ({ name, help, type: "histogram", aggregator: "sum", values: values() });
+  registry.registerMetric({ name, get } as unknown as Metric);
+}
+
+/** The sum of what several Workers have counted. */
+function addCounted(labels: Record<string, string>, each: Omit<Counted, "labels">[]): Counted {
+  const packets = each[0].packets.map((_, i) => each.reduce((total, one) => total + one.packets[i], 0));
+  return { labels, packets, totalUs: each.reduce((total, one) => total + one.totalUs, 0) };
+}
+
+function addDelays(registry: Registry, columns: readonly Metrics[]): void {
+  addHistogram(
+    registry,
+    "oxrelay_queue_wait_seconds",
+    "How long packets to peers waited for the line of their peer, by class.",
+    WAIT_BOUNDS_US,
+    () =>
+      CLASS_LABELS.map((label) =>
+        addCounted({ class: label }, columns.map((metrics) => metrics.waits(label)))
+      ),
+  );
+  addHistogram(
+    registry,
+    "oxrelay_processing_seconds",
+    "How long the relay had each packet, from the turn of the loop that took it to where the turn's packets were handed on.",
+    PROCESSING_BOUNDS_US,
+    () => [addCounted({}, columns.map((metrics) => metrics.processing()))],
+  );
 }
 
 /**
@@ -206,7 +243,7 @@ function addLabelled(registry: Registry, columns: readonly Metrics[]): void {
       },
     });
   }
-  addWaits(registry, columns);
+  addDelays(registry, columns);
   new Gauge({
     name: "oxrelay_repairing_sessions",
     help: "OxTunnel sessions with repair, by direction and by the scheme of the last seconds.",

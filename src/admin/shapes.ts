@@ -94,6 +94,14 @@ export const PeerChange = v.strictObject(
   objectOf('new values: "name", "disabled", limits and "notes", null for none'),
 );
 
+export const NewForwards = v.strictObject({
+  forwards: v.pipe(
+    v.array(v.string("a forward is text"), "forwards is a list of texts"),
+    v.minLength(1, "forwards is a list of at least one"),
+    v.maxLength(256, "forwards is a list of 256 at most"),
+  ),
+}, 'the body is a JSON object with "forwards", a list such as ["udp:27015"]');
+
 export const NewLink = v.strictObject(
   {
     name: PeerName,
@@ -170,6 +178,25 @@ const RepairFigures = v.object({
   isSilent: v.boolean(),
 });
 
+const Delays = v.object({ p50Ms: Count, p99Ms: Count });
+
+/** The way to a peer, as LineSnapshot of session/peer_record.ts explains it. */
+const Line = v.object({
+  shapedBps: v.optional(Count),
+  rateBy: v.optional(v.picklist(["peer", "found", "record", "config"])),
+  path: v.optional(v.object({
+    state: v.string(),
+    bps: v.optional(Count),
+    leastRttMs: v.optional(Count),
+    queueMs: Count,
+  })),
+  waiting: Count,
+  marked: Count,
+  drops: v.record(v.string(), Count),
+  waits: v.record(v.string(), Delays),
+  serializationMs: v.optional(Count),
+});
+
 export const PEER_STATES = ["connected", "offline", "disabled", "expired", "volume"] as const;
 
 /** One peer: what is stored of it, its live state, and its traffic. */
@@ -184,6 +211,7 @@ export const PeerRow = v.object({
   monthlyBytes: v.optional(Count),
   rateDownBps: v.optional(Count),
   rateUpBps: v.optional(Count),
+  forwards: v.optional(v.array(v.string())),
   notes: v.optional(v.string()),
   state: v.picklist(PEER_STATES),
   connected: v.boolean(),
@@ -198,6 +226,7 @@ export const PeerRow = v.object({
   rttMs: v.optional(Count),
   sending: v.optional(RepairFigures),
   receiving: v.optional(RepairFigures),
+  line: v.optional(Line),
   usage: v.object({ received: Count, sent: Count, monthReceived: Count, monthSent: Count }),
   receivedBps: Count,
   sentBps: Count,
@@ -206,6 +235,15 @@ export type PeerRow = v.InferOutput<typeof PeerRow>;
 
 /** A code as rows of "1" (dark) and "0", without a border. */
 const Qr = v.array(v.string());
+
+/** What is stored of a peer, without its preshared key. */
+export const PeerAnswer = v.object({
+  name: v.string(),
+  publicKey: v.string(),
+  allowedIps: v.array(v.string()),
+  created: v.string(),
+  forwards: v.optional(v.array(v.string())),
+});
 
 export const NewPeerAnswer = v.object({
   name: v.string(),
@@ -314,6 +352,7 @@ export const StatusAnswer = v.looseObject({
   drops: v.record(v.string(), Count),
   peers: v.array(v.looseObject({ name: v.string(), publicKey: v.string(), connected: v.boolean() })),
   applications: v.record(v.string(), Count),
+  latency: v.object({ queue: v.optional(Delays), processing: v.optional(Delays) }),
 });
 export const SessionRow = v.object({
   peer: v.string(),

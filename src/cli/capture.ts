@@ -32,11 +32,8 @@ const IPV4_TYPE = 0x0800, IPV6_TYPE = 0x86dd;
 /** Yields the IP packets of a whole file. Throws CaptureError when the file is no capture or ends in its header. */
 export function* readCapture(file: Uint8Array): Generator<CapturedPacket> {
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  if (file.length < PCAP_HEADER_BYTES) throw new CaptureError("the file is too short for a capture");
-  const magic = view.getUint32(0);
-  const records = magic === PCAPNG ? blocksOf(view) : recordsOf(view);
   let startUs: number | undefined;
-  for (const { timeUs, at, bytes, link } of records) {
+  for (const { timeUs, at, bytes, link } of readFrames(file)) {
     const skip = headerBytes(view, at, bytes, link);
     if (skip < 0) continue;
     const packet = file.subarray(at + skip, at + bytes);
@@ -47,7 +44,14 @@ export function* readCapture(file: Uint8Array): Generator<CapturedPacket> {
   }
 }
 
-interface Frame {
+/** Yields the frames of a whole file, whatever they hold. Throws as `readCapture` does. */
+export function readFrames(file: Uint8Array): Generator<Frame> {
+  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
+  if (file.length < PCAP_HEADER_BYTES) throw new CaptureError("the file is too short for a capture");
+  return view.getUint32(0) === PCAPNG ? blocksOf(view) : recordsOf(view);
+}
+
+export interface Frame {
   timeUs: number;
   /** Where the frame begins in the file, and how many of its bytes are there. */
   at: number;

@@ -1,5 +1,6 @@
 /**
- * `peer list|show|rate|remove|export`, and the choice among them and `peer add` (peer_add.ts): who may connect. Invariant: standard
+ * `peer list|show|rate|remove|export`, and the choice among them, `peer add` (peer_add.ts) and `peer forward`
+ * (peer_forward.ts): who may connect. Invariant: standard
  * output carries only what a program can read (a table, JSON), and explanations go to standard error. Makes no key.
  */
 import { type Environment, nearest } from "../config.ts";
@@ -10,6 +11,7 @@ import { changed } from "../serve/access/peer_change.ts";
 import { exportPeers, loadAllPeers, openStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { add } from "./peer_add.ts";
+import { forward } from "./peer_forward.ts";
 import { explainUntold, removeByRelay, tellRelay } from "./relay_peers.ts";
 import { formatRate } from "./status.ts";
 
@@ -18,6 +20,7 @@ const HELP = `Manages who may connect.
   deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
+  deno task peer forward NAME udp:27015   lead a port of the relay to the peer
   deno task peer rate NAME       set the most that a peer is sent, and may send
   deno task peer remove NAME     delete a peer and end its session
   deno task -q peer export       one line for the secret OXRELAY_PEERS
@@ -60,6 +63,7 @@ const ACTIONS: Record<string, (args: string[], env: Environment) => Promise<numb
   add,
   list,
   show,
+  forward,
   rate,
   remove,
   export: exportAll,
@@ -130,6 +134,7 @@ async function show(args: string[], env: Environment): Promise<number> {
       ["public key", record.publicKey],
       ["preshared key", preshared],
       ["addresses", record.allowedIps.join(", ")],
+      ["forwarded ports", record.forwards?.join(", ") ?? "none"],
       ["rates", describeRates(record)],
       ["added", record.created],
     ]));

@@ -46,6 +46,29 @@ export async function addByRelay(
   return record;
 }
 
+/**
+ * Has the running relay add forwards to a peer, or take one from it. Returns the peer's record where the relay gives it, or why
+ * the relay was not asked. Throws RefusedError with the relay's words.
+ */
+export async function forwardByRelay(
+  config: Config,
+  name: string,
+  change: { add: string[] } | { remove: string },
+): Promise<PeerRecord | "removed" | Error> {
+  const path = `/v1/peers/${encodeURIComponent(name)}/forwards`;
+  try {
+    if ("remove" in change) {
+      await askRelay(config, "DELETE", `${path}/${encodeURIComponent(change.remove)}`);
+      return "removed";
+    }
+    return await askRelay(config, "POST", path, { forwards: change.add }, ADD_TIMEOUT_MS) as PeerRecord;
+  } catch (error) {
+    if (error instanceof RefusedError) throw error;
+    if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return error;
+    throw error;
+  }
+}
+
 /** Removes a peer by the running relay: "removed", "unknown" there, or why the relay was not asked. Throws RefusedError. */
 export async function removeByRelay(config: Config, name: string): Promise<"removed" | "unknown" | Error> {
   try {

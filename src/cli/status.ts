@@ -3,7 +3,8 @@
  * relay's own counters, and rates are differences of two of its answers. Changes nothing.
  */
 import type { Config } from "../config.ts";
-import type { PeerSnapshot } from "../session/peer_record.ts";
+import type { DelayFigures } from "../control/delay_figures.ts";
+import type { LatencyFigures, LineSnapshot, PeerSnapshot } from "../session/peer_record.ts";
 import { askRelay } from "./admin_client.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
 
@@ -28,7 +29,12 @@ export interface Status {
   peers: PeerSnapshot[];
   /** Flows of the last ten seconds that are recognised, by what they are. */
   applications: Record<string, number>;
+  /** How long packets took in the relay in the last half minute. */
+  latency?: LatencyFigures;
 }
+
+/** What a packet may take in this program at the 99th percentile, milliseconds. */
+const QUEUE_TARGET_MS = 0.5, PROCESSING_TARGET_MS = 0.1;
 
 const INTERVAL_MS = 1000;
 const APPLICATIONS_SHOWN = 8;
@@ -172,10 +178,12 @@ export function renderStatus(
       ? []
       : [`drops: ${drops.map(([label, count]) => `${label} ${count}`).join(", ")}`]),
     ...renderApplications("flows: ", current.applications),
+    ...renderLatency("latency: ", current.latency),
     "",
     rows.length === 0
       ? "No peers yet; add one with: deno task peer add phone"
       : alignColumns([header, ...rows], 4),
+    ...renderLines(current.peers),
     ...renderRepair(current.peers),
   ];
   // Names and addresses come over HTTP: whatever answers there must not steer the terminal.
@@ -223,6 +231,73 @@ function renderRepair(peers: readonly PeerSnapshot[]): string[] {
     "EXTRA",
   ];
   return ["", alignColumns([header, ...rows], 2)];
+}
+
+/** What packets take in this program, median and 99th percentile, and whether that is within its target; nothing before any. */
+export function renderLatency(name: string, { queue, processing }: LatencyFigures = {}): string[] {
+  if (queue === undefined && processing === undefined) return [];
+  const part = (what: string, figures: DelayFigures | undefined, targetMs: number) =>
+    figures === undefined
+      ? `${what} -`
+      : `${what} ${formatDelays(figures)} (${figures.p99Ms < targetMs ? "under" : "over"} ${targetMs})`;
+  return [
+    `${name}${part("queue", queue, QUEUE_TARGET_MS)}, ${
+      part("processing", processing, PROCESSING_TARGET_MS)
+    }`,
+  ];
+}
+
+/** "0.12/3.4 ms": median and the 99th percentile; "-" where there are none. */
+export function formatDelays(figures: DelayFigures | undefined): string {
+  const digits = (ms: number) => ms < 1 ? ms.toFixed(2) : ms.toFixed(1);
+  return figures === undefined ? "-" : `${digits(figures.p50Ms)}/${digits(figures.p99Ms)} ms`;
+}
+
+/**
+ * A line's cells: whether it is held to a rate and whose, BBR's state and estimate, the network's share of a packet's delay (least
+ * round trip, queue on the path, time on the wire), waits by class, marks and drops.
+ */
+function lineCells(
+  { shapedBps, rateBy, path, waits, marked, drops, serializationMs }: LineSnapshot,
+): string[] {
+  const ms = (value: number | undefined) => value === undefined ? "-" : `${value.toFixed(1)} ms`;
+  return [
+    shapedBps === undefined ? "-" : `${formatRate(shapedBps / 8)} (${rateBy})`,
+    path === undefined ? "-" : path.state,
+    path?.bps === undefined ? "-" : formatRate(path.bps / 8),
+    ms(path?.leastRttMs),
+    ms(path?.queueMs),
+    ms(serializationMs),
+    formatDelays(waits.game),
+    formatDelays(waits.voice),
+    formatDelays(waits.interactive ?? waits.default),
+    formatDelays(waits.bulk),
+    String(marked),
+    String(Object.values(drops).reduce((sum, count) => sum + count, 0)),
+  ];
+}
+
+const LINE_HEADER = [
+  "SHAPED TO",
+  "STATE",
+  "FOUND",
+  "NETWORK",
+  "ITS QUEUE",
+  "ON THE WIRE",
+  "GAME p50/p99",
+  "VOICE",
+  "INTERACTIVE",
+  "BULK",
+  "MARKED",
+  "DROPPED",
+];
+
+/** A table of the lines to peers; nothing where there are none. */
+function renderLines(peers: readonly PeerSnapshot[]): string[] {
+  const rows = peers.flatMap(({ name, line }) =>
+    line === undefined ? [] : [[`  ${name}`, ...lineCells(line)]]
+  );
+  return rows.length === 0 ? [] : ["", alignColumns([["  LINE TO", ...LINE_HEADER], ...rows], 3)];
 }
 
 /** The first `words` columns are words, the others numbers, which align right. */

@@ -3,15 +3,18 @@
  * from the same numbers, never wider than the terminal, and messages stand above it. Measures nothing.
  */
 import type { AeadName } from "../wire/parameters.ts";
+import type { LatencyFigures, LineSnapshot } from "../session/peer_record.ts";
 import type { RepairFigures } from "../repair/figures.ts";
 import { type ClassMix, renderMix } from "./class_mix.ts";
 import type { ServerStatus } from "./servers.ts";
 import {
   formatBytes,
+  formatDelays,
   formatDuration,
   formatRate,
   formatShare,
   renderApplications,
+  renderLatency,
   sparkline,
 } from "../cli/status.ts";
 
@@ -56,6 +59,10 @@ export interface LinkStatus {
   mixDown?: ClassMix;
   /** Flows of the last ten seconds that are recognised, by what they are; in OxTunnel. */
   applications?: Record<string, number>;
+  /** The line to the relay: its rate, and what packets up waited for it. */
+  line?: LineSnapshot;
+  /** How long packets took in this process in the last half minute. */
+  latency?: LatencyFigures;
   /** Share of one processor that this process takes; 1 is all of it. */
   cpuShare: number;
   /** Where there are several relays: each with its round trip at the last probe. */
@@ -94,6 +101,7 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
     `  loss       ${formatShare(lossDown)} down, ${formatShare(lossUp)} up  handshake ${
       handshakeAgeS === undefined ? "-" : `${formatDuration(handshakeAgeS)} ago`
     }`,
+    ...renderLine(status),
     ...renderRepair(status),
     `  costs      ${overheadBytes === undefined ? "-" : `${overheadBytes.toFixed(1)} B`} a packet, CPU ${
       formatShare(cpuShare)
@@ -108,6 +116,29 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
 
 function ms(value: number | undefined): string {
   return value === undefined ? "-" : `${value.toFixed(1)} ms`;
+}
+
+/** The line up, where anything is known of it, and what packets take in this program. */
+function renderLine({ line, latency }: LinkStatus): string[] {
+  const latencies = renderLatency("  latency    ", latency);
+  if (line === undefined) return latencies;
+  const { shapedBps, rateBy, path, waits, marked, drops, serializationMs } = line;
+  const found = path === undefined ? [] : [
+    `${path.state} ${path.bps === undefined ? "" : `${formatRate(path.bps / 8)} `}+${
+      path.queueMs.toFixed(1)
+    } ms`,
+  ];
+  const rate = shapedBps === undefined ? "not held back" : `${formatRate(shapedBps / 8)} (${rateBy})`;
+  const wire = serializationMs === undefined ? [] : [`${serializationMs.toFixed(1)} ms a packet`];
+  const lost = Object.values(drops).reduce((sum, count) => sum + count, 0);
+  const real = waits.game ?? waits.voice, other = waits.bulk ?? waits.interactive ?? waits.default;
+  return [
+    `  line up    ${[rate, ...wire, ...found].join(", ")}`,
+    `  waits      real-time ${formatDelays(real)}, other ${
+      formatDelays(other)
+    }, marked ${marked}, lost ${lost}`,
+    ...latencies,
+  ];
 }
 
 /** A small table of what repair does, where it does anything. */

@@ -3,6 +3,7 @@
  * packets that the relay's policy has already allowed, never keys or outer addresses.
  */
 import type { Burst } from "../vector/burst.ts";
+import type { PortForward, RefusedForward } from "./forward.ts";
 
 /** The relay's address in the inner network of one family, as text. */
 export interface InnerAddress {
@@ -52,6 +53,11 @@ export interface Exit {
    * code does so.
    */
   forget?(prefixes: readonly string[]): void;
+  /**
+   * Lets strangers reach inner addresses by these ports of the host, and by no others from before; returns those that it cannot
+   * open. Absent where other code does so.
+   */
+  setForwards?(wanted: readonly PortForward[]): RefusedForward[];
   /** Live flows, for metrics. */
   readonly flowCount: number;
   /** Removes everything that the exit made. Safe to call twice. */

@@ -5,6 +5,7 @@
  */
 import { setImmediate } from "node:timers";
 import { Carrier, type Core } from "../carry.ts";
+import { Delays } from "../control/delays.ts";
 import type { Exit } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Arena } from "../vector/arena.ts";
@@ -35,6 +36,8 @@ const GAP_US_MAX = 1000;
 /** The loop turns at least this often, so that a reader of `loop_beats` can tell idle from stalled. */
 const BEAT_MS = 250;
 const HOUSEKEEPING_US = 1_000_000;
+/** The processing times halve each FADE_US, so that those of the last half minute count. */
+const FADE_US = 10_000_000;
 
 /** Microseconds of the monotonic clock. */
 export function monotonicUs(): number {
@@ -60,6 +63,9 @@ export class Driver {
   #timerDueUs = Infinity;
   #beat: ReturnType<typeof setInterval> | undefined;
   #lastHousekeepingUs = -Infinity;
+  /** How long packets took from the beginning of the turn that took them to its end. */
+  readonly processing = new Delays(1);
+  #fadeAtUs = -Infinity;
   #running = false;
   #again = false;
   /** The moving average of how long a wait lasts. */
@@ -125,9 +131,11 @@ export class Driver {
         if (carrier.isMore) messages?.takeMessages(); // nobody looks at the bell
       }
       this.metrics.add("loop_beats", 1);
+      const beganUs = nowUs;
       if (this.#carry(nowUs, isPortReady, isExitReady)) emptyWakes = 0;
       isPortReady = isExitReady = true;
       nowUs = monotonicUs();
+      this.#noteTurn(nowUs - beganUs);
       if (carrier.isMore) continue;
 
       // What the mailbox holds for want of a slot shows nowhere else.
@@ -174,7 +182,11 @@ export class Driver {
     let rounds = 0;
     do {
       this.#again = false;
-      if (this.#carry(monotonicUs())) this.#again = true;
+      const beganUs = monotonicUs();
+      if (this.#carry(beganUs)) {
+        this.#again = true;
+        this.#noteTurn(monotonicUs() - beganUs);
+      }
     } while (this.#again && ++rounds < ROUNDS_MAX);
     this.#running = false;
     this.metrics.add("loop_beats", 1);
@@ -198,11 +210,24 @@ export class Driver {
       core.handleTimeout(nowUs);
       exit.handleTimeout(nowUs);
       this.metrics.set("exit_flows", exit.flowCount);
+      if (nowUs >= this.#fadeAtUs) {
+        this.#fadeAtUs = nowUs + FADE_US;
+        this.processing.fade(0);
+      }
     } else if (core.pollTimeout() <= nowUs) {
       core.handleTimeout(nowUs);
     }
     carrier.flush(nowUs);
     return busy;
+  }
+
+  /** Counts what each packet of the turn took from here to where all of them were handed on. */
+  #noteTurn(us: number): void {
+    const carrier = this.#carrier;
+    if (carrier.taken === 0) return;
+    this.metrics.processed(us, carrier.taken);
+    this.processing.add(0, us, carrier.taken);
+    carrier.taken = 0;
   }
 
   #armTimer(): void {

@@ -7,12 +7,13 @@
  * Keeps PROTOCOL R100.
  * Long because places, lines and tins are columns that every operation on a packet touches together.
  */
-import { CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
+import { CLASS_BULK, CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
 import { Timers } from "../session/timers.ts";
 import { type Arena, NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
 import { markCe } from "../wire/ecn.ts";
 import { Codel } from "./codel.ts";
+import type { LineFigures, QueueLoss } from "./line_figures.ts";
 import { type FlowOwner, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
 
 /** Lines at a time: peers with a rate. */
@@ -34,6 +35,11 @@ const LATE_US = 10_000, SILENCE_US = 1000, SLEEP_US = 500;
 const REAL_AHEAD_US = 5000;
 /** A line that sent nothing for IDLE_US (microseconds) may be given to another peer; each search looks at RECLAIM_LOOKS lines. */
 const IDLE_US = 1_000_000, RECLAIM_LOOKS = 8;
+/**
+ * By how much longer than others a transfer may wait: only other transfers wait behind it, and with no more queue than CoDel's 5 ms one flow
+ * of CUBIC over 60 ms of round trip leaves an eighth of the line idle (bench/docs/queue.md).
+ */
+const BULK_PATIENCE = 4;
 /** A full packet's bytes: with less left in its queue, a flow loses none (RFC 8289 §5.4). */
 const FULL_PACKET_BYTES = 1514;
 
@@ -60,6 +66,8 @@ export interface QueueOptions {
   lost: (reason: QueueLoss) => void;
   /** Told of each packet that was marked with CE. */
   marked: () => void;
+  /** Told whose packets the calls above are of, and of those that need not wait. */
+  figures?: LineFigures;
 }
 
 // What `offer` did with a packet.
@@ -70,7 +78,7 @@ export const WAITS = 1;
 /** There is no room: the caller drops the packet. */
 export const IS_LOST = 2;
 
-export type QueueLoss = "queue_delay" | "queue_stale" | "queue_overflow";
+export type { QueueLoss };
 
 export class Queues implements FlowOwner {
   readonly #o: QueueOptions;
@@ -154,6 +162,11 @@ export class Queues implements FlowOwner {
     return this.#freeLineCount === LINES_MAX && this.#o.bytesPerS === 0 && this.#ownDefaults === 0;
   }
 
+  /** Peers that have a line. */
+  get lines(): number {
+    return LINES_MAX - this.#freeLineCount;
+  }
+
   /** Packets that wait. */
   get packets(): number {
     return this.#o.packets - this.#freeCount;
@@ -198,6 +211,17 @@ export class Queues implements FlowOwner {
   /** The peer's default rate, bytes a second as for `setRate`; 0 without one. */
   defaultOf(peer: number): number {
     return this.#ownDefault[peer] > 0 ? this.#ownDefault[peer] : this.#o.bytesPerS;
+  }
+
+  hasOwnDefault(peer: number): boolean {
+    return this.#ownDefault[peer] > 0;
+  }
+
+  /** The rate of the peer's line, bytes a second as for `setRate`: the default one before its first packet; 0 for none. */
+  rateOf(peer: number): number {
+    const line = this.#lineOf[peer] - 1;
+    if (line < 0) return this.defaultOf(peer);
+    return this.#usPerByte[line] === 0 ? 0 : 1e6 / this.#usPerByte[line];
   }
 
   /** Gives the peer a default rate of its own in place of the options', or takes it back (0). */
@@ -283,6 +307,11 @@ export class Queues implements FlowOwner {
       return this.#enqueue(burst, row, line, flow, nowUs);
     }
     this.#charge(line, tin, burst.length[row] + overheadBytes, nowUs - SILENCE_US);
+    const { figures } = this.#o;
+    if (figures !== undefined) {
+      figures.look(burst.peer[row]);
+      figures.waited(trafficClass, 0);
+    }
     return PASSES;
   }
 
@@ -359,6 +388,7 @@ export class Queues implements FlowOwner {
   }
 
   #loseFirst(line: number, flow: number, reason: QueueLoss): void {
+    this.#o.figures?.look(this.#peer[line]);
     this.#lose(this.#takeFirst(line, flow), reason);
   }
 
@@ -386,6 +416,7 @@ export class Queues implements FlowOwner {
    */
   take(burst: Burst, peer: number, next: number, overheadBytes: number, nowUs: number): number {
     const line = this.#lineOf[peer] - 1;
+    this.#o.figures?.look(peer);
     while (this.#waiting[line] > 0 && (this.#usPerByte[line] === 0 || this.#clockUs[line] <= nowUs)) {
       const tin = this.#tinOfTurn(line, nowUs);
       const flow = this.#tins.nextFlow(tin, this);
@@ -443,7 +474,8 @@ export class Queues implements FlowOwner {
       return this.#lose(place, "queue_stale");
     }
     const isShort = this.#tins.bytes[flow] < FULL_PACKET_BYTES;
-    if (!this.#codel.drops(flow, waitedUs, isShort, nowUs)) return false;
+    const countedUs = trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs;
+    if (!this.#codel.drops(flow, countedUs, isShort, nowUs)) return false;
     if (this.#o.ecn && markCe(this.#arena.view, this.#offset[place])) {
       this.#o.marked();
       return false;

@@ -28,9 +28,10 @@ const DRAIN_ROUNDS = 3;
 const EXTRA_ACKED_ROUNDS = 10;
 const MIN_RTT_FILTER_US = 10_000_000;
 const PROBE_RTT_INTERVAL_US = 5_000_000, PROBE_RTT_DURATION_US = 200_000;
-const PROBE_WAIT_US = 2_000_000, PROBE_WAIT_SPREAD_US = 1_000_000;
 const PROBE_WAIT_ROUNDS = 62;
 const QUANTUM_US = 1000, QUANTUM_BYTES_MAX = 65_536;
+/** The share of a probe's step that has to arrive before the next one. */
+const STEP_ARRIVED = 0.6;
 /** A queue lowers the short-term bandwidth to this share of the greatest at the least; probes find the rate of a slower path. */
 const QUEUE_BW_LEAST = 1 / 64;
 /** Before any round trip is known. */
@@ -55,10 +56,17 @@ const ACKS_INIT = 0,
 
 /** Parameters in which a sender differs from the draft. */
 export interface Tuning {
-  /** Pacing gain while probing for more. */
-  readonly probeUpGain: number;
+  /** Pacing gains while probing for more: the next one once all that this one asked for has arrived; the last for all further rounds. */
+  readonly probeUpGains: readonly number[];
+  /** The least time between two probes, and by how much more it may be at random, microseconds. */
+  readonly probeWaitUs: number;
+  readonly probeWaitSpreadUs: number;
+  /** Whether a probe begins after as many rounds as Reno takes between two losses, too. */
+  readonly probesByRounds: boolean;
   /** Whether a probe of the round trip lowers what may be on its way; else it asks for half the pace, for its time alone. */
   readonly probeRttLimits: boolean;
+  /** A round trip that is longer than the least by no more than this makes a probe of the round trip needless, microseconds. */
+  readonly probeRttSlackUs: number;
   /** The queueing delay that ends start-up, and the one that ends a bandwidth probe, microseconds; Infinity for no such end. */
   readonly startupQueueUs: number;
   readonly probeQueueUs: number;
@@ -66,8 +74,12 @@ export interface Tuning {
 
 /** The draft's own. */
 export const CONFORMANCE: Tuning = {
-  probeUpGain: 1.25,
+  probeUpGains: [1.25],
+  probeWaitUs: 2_000_000,
+  probeWaitSpreadUs: 1_000_000,
+  probesByRounds: true,
   probeRttLimits: true,
+  probeRttSlackUs: 0,
   startupQueueUs: Infinity,
   probeQueueUs: Infinity,
 };
@@ -132,6 +144,9 @@ export class Bbr {
   #bwProbeUpRounds = 0;
   #bwProbeUpAcked = 0;
   #probeUpAckedPerInc = Infinity;
+  /** Steps that this bandwidth probe has taken, and the bandwidth before the present one. */
+  #probeSteps = 0;
+  #stepBw = 0;
   #undoState: BbrState | -1 = -1;
   #savedRound = -1;
   #undoBwShortterm = 0;
@@ -223,14 +238,20 @@ export class Bbr {
   }
 
   /**
-   * A queue stands on the path that is no probe's: the short-term model goes at once to what arrives, and a probe ends. Against
-   * the draft, which waits for losses; with deep buffers these come after seconds of lag.
+   * A queue stands on the path, and `bytesPerS` arrive behind it: this is what the path gives now, whatever earlier samples said.
+   * @param isLasting whether it has stood for long enough to forget these. Against the draft, which waits for losses and
+   * remembers the greatest sample of two probes: with deep buffers losses come after seconds of lag, and each probe from a rate
+   * that the path no longer has fills the buffer again.
    */
-  onQueue(rate: DeliveryRate, nowUs: number): void {
-    const latest = rate.sample.rate;
+  onQueue(rate: DeliveryRate, bytesPerS: number, isLasting: boolean, nowUs: number): void {
+    if (this.state === STARTUP || bytesPerS <= 0) return;
     if (this.state === PROBE_REFILL || this.state === PROBE_UP) this.#startDown(rate, nowUs);
-    if (this.state === STARTUP || latest <= 0 || latest >= this.bw) return;
-    this.bwShortterm = Math.max(latest, this.maxBw * QUEUE_BW_LEAST);
+    const found = Math.max(bytesPerS, this.maxBw * QUEUE_BW_LEAST);
+    if (isLasting) {
+      this.#maxBwFilter[0] = 0;
+      this.#maxBwFilter[1] = this.maxBw = found;
+    }
+    this.bwShortterm = found;
     this.bw = Math.min(this.maxBw, this.bwShortterm);
     this.#setPacingRate(this.pacingGain);
   }
@@ -423,7 +444,7 @@ export class Bbr {
     this.#probeUpAckedPerInc = Infinity;
     // Less than a round is taken off or added, so that flows do not probe together.
     this.#roundsSinceProbeUp = Math.floor(2 * this.#random());
-    this.bwProbeWaitUs = PROBE_WAIT_US + PROBE_WAIT_SPREAD_US * this.#random();
+    this.bwProbeWaitUs = this.#tuning.probeWaitUs + this.#tuning.probeWaitSpreadUs * this.#random();
     this.#probeWaitRounds = PROBE_WAIT_ROUNDS + Math.floor(2 * this.#random());
     this.#cycleStampUs = nowUs;
     this.#ackPhase = ACKS_PROBE_STOPPING;
@@ -456,7 +477,9 @@ export class Bbr {
     this.#resetFullBw();
     this.fullBw = rate.sample.rate;
     this.state = PROBE_UP;
-    this.pacingGain = this.#tuning.probeUpGain;
+    this.#probeSteps = 0;
+    this.#stepBw = this.maxBw;
+    this.pacingGain = this.#tuning.probeUpGains[0];
     this.cwndGain = PROBE_UP_CWND_GAIN;
     this.#raiseInflightLongtermSlope();
   }
@@ -476,7 +499,10 @@ export class Bbr {
         this.#startUp(rate);
         break;
       case PROBE_UP:
-        if (!this.#isTimeToGoDown(rate, isCwndLimited, queueUs)) break;
+        if (!this.#isTimeToGoDown(rate, isCwndLimited, queueUs)) {
+          this.#probeHarder();
+          break;
+        }
         this.#isPrevProbeTooHigh = false;
         this.#startDown(rate, nowUs);
         break;
@@ -487,9 +513,8 @@ export class Bbr {
   #checkTimeToProbe(rate: DeliveryRate, nowUs: number): boolean {
     const bdp = Math.min(this.#bdpMultiple(this.bw, 1), this.cwnd);
     const renoRounds = Math.min(bdp / this.#mss, this.#probeWaitRounds);
-    if (nowUs <= this.#cycleStampUs + this.bwProbeWaitUs && this.#roundsSinceProbeUp < renoRounds) {
-      return false;
-    }
+    const hasRounds = this.#tuning.probesByRounds && this.#roundsSinceProbeUp >= renoRounds;
+    if (nowUs <= this.#cycleStampUs + this.bwProbeWaitUs && !hasRounds) return false;
     this.#startRefill(rate);
     return true;
   }
@@ -511,6 +536,15 @@ export class Bbr {
       return false;
     }
     return this.isFullBwNow;
+  }
+
+  /** Where most of what the present step asked for has arrived, the next step asks for more. */
+  #probeHarder(): void {
+    const { probeUpGains } = this.#tuning;
+    if (!this.isRoundStart || this.maxBw < this.#stepBw * (1 + (this.pacingGain - 1) * STEP_ARRIVED)) return;
+    this.#stepBw = this.maxBw;
+    this.#probeSteps++;
+    this.pacingGain = probeUpGains[Math.min(this.#probeSteps, probeUpGains.length - 1)];
   }
 
   #raiseInflightLongtermSlope(): void {
@@ -570,6 +604,8 @@ export class Bbr {
     this.#isProbeRttExpired = nowUs > this.#probeRttMinStampUs + PROBE_RTT_INTERVAL_US;
     if (rttUs >= 0 && (rttUs < this.#probeRttMinDelayUs || this.#isProbeRttExpired)) {
       this.#probeRttMinDelayUs = rttUs;
+      this.#probeRttMinStampUs = nowUs;
+    } else if (rttUs >= 0 && rttUs < this.#probeRttMinDelayUs + this.#tuning.probeRttSlackUs) {
       this.#probeRttMinStampUs = nowUs;
     }
     const isExpired = nowUs > this.#minRttStampUs + MIN_RTT_FILTER_US;

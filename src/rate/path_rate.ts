@@ -6,23 +6,42 @@
  */
 import { Bbr, STARTUP, STATE_NAMES, type Tuning } from "./bbr.ts";
 import { DeliveryRate, MARKS } from "./delivery_rate.ts";
+import { QueueDelay } from "./queue_delay.ts";
 
 /**
  * For a game beside a transfer, against the draft: a probe ends with the first milliseconds of queue instead of with losses, for
  * the queue is what the game feels; a probe of the round trip only slows down, for a game's packets have no window.
  */
-const GAMING: Tuning = { probeUpGain: 1.25, probeRttLimits: false, startupQueueUs: 8000, probeQueueUs: 3000 };
-/** Below the model's rate, so that the path's own queue drains. */
-const SHARE = 0.95;
-/** A queue above DRAIN_QUEUE_US that stands in spite of SHARE is drained at DRAIN_SHARE, and then counts like a loss. */
-const DRAIN_QUEUE_US = 6000, DRAIN_SHARE = 0.9, DRAIN_SHARE_MIN = 0.1;
-/** The sending rate falls with the queueing delay, by the whole rate for each DRAIN_US of delay, microseconds. */
-const DRAIN_US = 500_000;
+const GAMING: Tuning = {
+  // A small step costs a game little where there is no more to find, and where there is, a few rounds double the rate.
+  probeUpGains: [1.1, 1.25, 1.5, 2],
+  // So short a probe may come more often, yet by the clock alone: on a slow line a few rounds take no time.
+  probeWaitUs: 1_000_000,
+  probeWaitSpreadUs: 500_000,
+  probesByRounds: false,
+  probeRttLimits: false,
+  // The queue is drained all the time, so that the round trip is seen without a probe.
+  probeRttSlackUs: 3000,
+  startupQueueUs: 8000,
+  probeQueueUs: 3000,
+};
+/** Below the model's rate, so that the path's own queue drains; by as much more as the queue is a share of DRAIN_US, microseconds. */
+const SHARE = 0.95, SHARE_MIN = 0.1, DRAIN_US = 200_000;
+/** A queue that stands, microseconds. */
+const DRAIN_QUEUE_US = 6000;
+/** What arrives behind a queue is measured over MEASURED_US at least, and LASTING_US of it replace all earlier samples; microseconds. */
+const MEASURED_US = 15_000, LASTING_US = 150_000;
 /**
- * A queue that lasts OTHERS_US plus twice its own delay, although this end sends less than the link delivers, is other senders'
- * traffic. This end does not try to drain such a queue for LEAVE_US. Microseconds.
+ * Whether a queue grows or goes is told apart from noise by CHANGE_SHARE of the time. One that does neither is no queue, or exactly what
+ * is sent too much: each STILL_US the rate is lowered by STILL_SHARE to see which. Microseconds.
  */
-const OTHERS_US = 1_500_000, LEAVE_US = 10_000_000;
+const CHANGE_SHARE = 0.04, STILL_US = 250_000, STILL_SHARE = 0.95;
+/**
+ * A queue that lasts OTHERS_US plus twice its own delay, although this end sends less than the link delivers, is the path's new
+ * length, or, the second time within AGAIN_US, other senders' traffic. This end does not try to drain such a queue for LEAVE_US.
+ * Microseconds.
+ */
+const OTHERS_US = 1_500_000, AGAIN_US = 5_000_000, LEAVE_US = 10_000_000;
 /** A sender that had no packet waiting for this time starts its estimate anew, microseconds. */
 const IDLE_US = 10_000_000;
 /** Above this rate, bytes a second, the processors are the bottleneck and no modem: 500 Mbit/s. */
@@ -30,22 +49,20 @@ const RATE_MAX = 62_500_000;
 /** The lowest rate at which this end paces, bytes a second: 64 kbit/s. */
 const RATE_MIN = 8000;
 /** Before the rate is known, a queue counts once this number of reports in a row have shown one. */
-const START_LOOKS = 4;
-/** Where less than this share of the requested rate arrives, the path delivers no more. */
-const SHORT_SHARE = 0.9;
+const START_LOOKS = 3;
 /** Datagrams of one mark, and how long one may take to fill, microseconds. */
 const MARK_DATAGRAMS = 16, MARK_US = 1000;
 /** A round trip that lasts longer has missed reports. */
 const ROUND_TRIP_US_MAX = 5_000_000;
 const MSS = 1448 + 80;
-/** The least of the round trip is that of this window or the one before, microseconds. */
-const LEAST_US = 10_000_000;
 
 /** The fields of a report that the estimate needs (wire/control.ts has all of them). */
 export interface RateReport {
   highest: number;
   delayUs: number;
   received: number;
+  hasClock: boolean;
+  clock: number;
 }
 
 export class PathRate {
@@ -55,9 +72,12 @@ export class PathRate {
   queueUs = 0;
   /** When packets last had to wait for the line, microseconds. */
   busyUs: number;
-  // By mark: its first counter and the one behind its last.
+  readonly #delay = new QueueDelay();
+  // By mark: its first counter and the one behind its last, and when these were sent.
   readonly #first = new Float64Array(MARKS);
   readonly #end = new Float64Array(MARKS);
+  readonly #firstUs = new Float64Array(MARKS);
+  readonly #lastUs = new Float64Array(MARKS);
   /** The oldest mark that no report has covered, and the next one. */
   #oldest = 0;
   #next = 0;
@@ -66,6 +86,7 @@ export class PathRate {
   #openEnd = -1;
   #openBytes = 0;
   #openUs = 0;
+  #openLastUs = 0;
   #openIsWaiting = false;
   /** The first report's highest counter, counters behind that which arrived, and the most that were lost. */
   #since = -1;
@@ -74,14 +95,17 @@ export class PathRate {
   #received = 0;
   /** The queueing delays by the last reports, microseconds, newest first; a single high one is a radio's delay, not a queue. */
   readonly #queues = new Float64Array(START_LOOKS);
-  /** The pacing rate that was returned last, bytes a second. */
-  #paced = 0;
-  #leastUs = Infinity;
-  #leastBeforeUs = Infinity;
-  #leastSinceUs = -Infinity;
-  /** Since when a queue has stood, and the most of it. */
+  /** When the newest datagram that a report tells of arrived, by this end's clock, as if the way back had no queue. */
+  #arrivedUs = 0;
+  /** Since when a queue has stood, by `nowUs`, and the most of it; what had arrived then, and when, by `#arrivedUs`. */
   #queueSinceUs = Infinity;
   #queueMostUs = 0;
+  #queueDelivered = 0;
+  #queueArrivedUs = 0;
+  /** When the last of what had arrived then was sent. */
+  #queueSentUs = 0;
+  /** When a queue was last taken for the path's length. */
+  #tookUs = -Infinity;
   #leaveUntilUs = -Infinity;
 
   constructor(random: () => number, nowUs: number) {
@@ -92,6 +116,16 @@ export class PathRate {
   /** The state's name, for people. */
   get state(): string {
     return STATE_NAMES[this.bbr.state];
+  }
+
+  /** The rate that the path has shown, bytes a second; 0 before it has shown one. */
+  get foundBytesPerS(): number {
+    return this.bbr.isFullBwReached ? this.bbr.bw : 0;
+  }
+
+  /** The least round trip of the last ten seconds, microseconds; Infinity before the first report. */
+  get leastRttUs(): number {
+    return this.bbr.minRttUs;
   }
 
   /** When the path becomes idle, microseconds, if no packet waits until then. */
@@ -108,12 +142,8 @@ export class PathRate {
   bytesPerS(nowUs: number): number {
     const { bbr } = this;
     if (!bbr.isFullBwReached || nowUs < this.#leaveUntilUs || bbr.maxBw > RATE_MAX) return 0;
-    const share = this.queueUs > DRAIN_QUEUE_US
-      ? Math.max(DRAIN_SHARE_MIN, DRAIN_SHARE - this.queueUs / DRAIN_US)
-      : bbr.pacingGain > 1
-      ? 1
-      : SHARE;
-    return this.#paced = Math.max(RATE_MIN, share * bbr.pacingRate);
+    const share = bbr.pacingGain > 1 ? 1 : Math.max(SHARE_MIN, SHARE - this.queueUs / DRAIN_US);
+    return Math.max(RATE_MIN, share * bbr.pacingRate);
   }
 
   /**
@@ -131,6 +161,7 @@ export class PathRate {
       this.#openIsWaiting = false;
     }
     this.#openEnd = counter + 1;
+    this.#openLastUs = nowUs;
     this.#openBytes += bytes;
     if (this.bbr.state === STARTUP) this.busyUs = nowUs; // nothing waits yet
     if (!isWaiting) return;
@@ -145,13 +176,16 @@ export class PathRate {
     const mark = rate.sent(this.#openBytes, this.#openUs), at = mark % MARKS;
     this.#first[at] = this.#openFirst;
     this.#end[at] = this.#openEnd;
+    this.#firstUs[at] = this.#openUs;
+    this.#lastUs[at] = this.#openLastUs;
     this.#next = mark + 1;
     this.#oldest = Math.max(this.#oldest, this.#next - MARKS);
     this.#openFirst = -1;
   }
 
   /** Takes a report. One that is older than another, or tells of what was not sent, changes nothing. */
-  onReport({ highest, delayUs, received }: RateReport, nowUs: number): void {
+  onReport(report: RateReport, nowUs: number): void {
+    const { highest, received } = report;
     const { rate, bbr } = this;
     if (this.#openFirst >= 0 && highest >= this.#openFirst) this.#closeMark();
     if (this.#oldest === this.#next || highest < this.#end[this.#oldest % MARKS] - 1) return;
@@ -167,18 +201,34 @@ export class PathRate {
       if (this.#end[at] - 1 > highest) break;
       covered += this.#end[at] - this.#first[at];
     }
+    const sentUs = this.#sentUs(highest), lastUs = this.#lastUs[(this.#oldest - 1) % MARKS];
+    const hasRoundTrip = this.#noteRoundTrip(report, sentUs, nowUs);
     const lost = highest - this.#since - this.#arrived;
     const isLossNew = lost > this.#lost + MARK_DATAGRAMS;
-    this.#settle(from, isLossNew ? Math.min(covered, lost - this.#lost) : 0, nowUs);
+    // Datagrams behind the last whole mark arrived later than the mark, by about as much as they were sent later.
+    const arrivedUs = Math.max(
+      this.#arrivedUs,
+      hasRoundTrip ? nowUs - report.delayUs - this.#delay.backUs - (sentUs - lastUs) : nowUs,
+    );
+    this.#arrivedUs = arrivedUs;
+    this.#settle(from, isLossNew ? Math.min(covered, lost - this.#lost) : 0, arrivedUs, nowUs);
     this.#lost = isLossNew ? lost : this.#lost;
-    this.#noteRoundTrip(rate.sample.rttUs, delayUs, nowUs);
+    rate.sample.rttUs = rate.sample.hasData && hasRoundTrip ? nowUs - report.delayUs - sentUs : -1;
     rate.finish(bbr.minRttUs);
     bbr.onAck(rate, false, this.queueUs, nowUs);
-    this.#watchQueue(nowUs);
+    this.#watchQueue(lastUs, nowUs);
+  }
+
+  /** When the datagram was sent, which is of the oldest mark that is left or of the one before. */
+  #sentUs(counter: number): number {
+    const at = this.#oldest % MARKS, first = this.#first[at];
+    if (this.#oldest === this.#next || counter < first) return this.#lastUs[(this.#oldest - 1) % MARKS];
+    const share = (counter - first) / Math.max(1, this.#end[at] - 1 - first);
+    return this.#firstUs[at] + share * (this.#lastUs[at] - this.#firstUs[at]);
   }
 
   /** The marks from `from` to the oldest one that is left have arrived, but for `lost` datagrams, taken for the first of them. */
-  #settle(from: number, lost: number, nowUs: number): void {
+  #settle(from: number, lost: number, arrivedUs: number, nowUs: number): void {
     const { rate, bbr } = this;
     let missing = lost;
     for (let mark = from; mark < this.#oldest; mark++) {
@@ -189,51 +239,63 @@ export class PathRate {
         // What a radio loses comes without a queue and says nothing of the rate.
         if (this.queueUs > GAMING.probeQueueUs) bbr.onLost(rate, mark, bytes, nowUs);
       } else {
-        rate.acked(mark, nowUs);
+        rate.acked(mark, arrivedUs);
       }
     }
   }
 
-  /** The round trip of the newest mark without the time that the report waited, and what of it is queue. */
-  #noteRoundTrip(sinceUs: number, delayUs: number, nowUs: number): void {
-    const { sample } = this.rate;
-    if (sinceUs < 0) return;
-    const tookUs = sinceUs - delayUs;
-    if (tookUs < 0 || tookUs > ROUND_TRIP_US_MAX) {
-      sample.rttUs = -1;
-      return;
-    }
-    sample.rttUs = tookUs;
-    if (nowUs - this.#leastSinceUs > LEAST_US) {
-      this.#leastBeforeUs = this.#leastUs;
-      this.#leastUs = Infinity;
-      this.#leastSinceUs = nowUs;
-    }
-    this.#leastUs = Math.min(this.#leastUs, tookUs);
+  /** The round trip of the newest datagram without the time that the report waited, and what of it is queue; false without. */
+  #noteRoundTrip({ delayUs, hasClock, clock }: RateReport, sentUs: number, nowUs: number): boolean {
+    const tookUs = nowUs - delayUs - sentUs;
+    if (tookUs < 0 || tookUs > ROUND_TRIP_US_MAX) return false;
+    this.#delay.note(tookUs, hasClock ? clock : -1, sentUs, nowUs);
     const queues = this.#queues;
     queues.copyWithin(1, 0);
-    queues[0] = tookUs - Math.min(this.#leastUs, this.#leastBeforeUs);
-    this.queueUs = queues[0];
-    if (this.bbr.isFullBwReached) return;
+    // Of the queue, a packet's own time on the line is none.
+    const packetUs = this.bbr.bw > 0 && this.bbr.isFullBwReached ? MSS / this.bbr.bw * 1e6 : 0;
+    queues[0] = this.queueUs = Math.max(0, this.#delay.queueUs - packetUs);
+    if (this.bbr.isFullBwReached) return true;
     for (let i = 1; i < START_LOOKS; i++) this.queueUs = Math.min(this.queueUs, queues[i]);
+    return true;
   }
 
-  /** A queue that stands is drained; one that does not go is others', and we stop to make room for them. */
-  #watchQueue(nowUs: number): void {
-    const { bbr } = this;
+  /** A queue that stands is drained, and what arrives behind it is the path's rate. */
+  #watchQueue(sentUs: number, nowUs: number): void {
+    const { bbr, rate } = this;
     if (this.queueUs < DRAIN_QUEUE_US || bbr.state === STARTUP || nowUs < this.#leaveUntilUs) {
       this.#queueSinceUs = Infinity;
       this.#queueMostUs = 0;
       return;
     }
-    // Where all that is sent arrives, the queue is going, or is not ours.
-    const { sample } = this.rate;
-    if (!sample.isAppLimited && sample.rate < SHORT_SHARE * this.#paced) bbr.onQueue(this.rate, nowUs);
-    this.#queueSinceUs = Math.min(this.#queueSinceUs, nowUs);
+    if (this.#queueSinceUs === Infinity) {
+      this.#queueSinceUs = nowUs;
+      this.#measureFrom(sentUs);
+    }
     this.#queueMostUs = Math.max(this.#queueMostUs, this.queueUs);
-    if (nowUs - this.#queueSinceUs < OTHERS_US + 2 * this.#queueMostUs) return;
-    // Or the path has become longer, and what is taken for queue is its round trip.
-    this.#leastUs = this.#leastBeforeUs = Infinity;
-    this.#leaveUntilUs = nowUs + LEAVE_US;
+    const tookUs = this.#arrivedUs - this.#queueArrivedUs;
+    const grownUs = tookUs - (sentUs - this.#queueSentUs), hasStood = nowUs - this.#queueSinceUs;
+    if (tookUs >= MEASURED_US) {
+      const isChanging = Math.abs(grownUs) > CHANGE_SHARE * tookUs;
+      const bytesPerS = (rate.delivered - this.#queueDelivered) / tookUs * 1e6;
+      if (isChanging) bbr.onQueue(rate, bytesPerS, hasStood >= LASTING_US, nowUs);
+      else if (tookUs >= STILL_US) bbr.onQueue(rate, STILL_SHARE * bytesPerS, true, nowUs);
+      if (tookUs >= (isChanging ? LASTING_US : STILL_US)) this.#measureFrom(sentUs);
+    }
+    if (hasStood >= OTHERS_US + 2 * this.#queueMostUs) this.#takeForLength(nowUs);
+  }
+
+  #measureFrom(sentUs: number): void {
+    this.#queueDelivered = this.rate.delivered;
+    this.#queueArrivedUs = this.#arrivedUs;
+    this.#queueSentUs = sentUs;
+  }
+
+  /** What does not go is the path's length; or, the second time, others' queue, and we stop to make room for them. */
+  #takeForLength(nowUs: number): void {
+    this.#delay.forget();
+    this.#queueSinceUs = Infinity;
+    this.#queueMostUs = 0;
+    if (nowUs - this.#tookUs < AGAIN_US) this.#leaveUntilUs = nowUs + LEAVE_US;
+    this.#tookUs = nowUs;
   }
 }

@@ -1,6 +1,6 @@
 /**
  * The paths of a Worker whose rate is being found: how many at a time, whose rate counts for a peer, and who is told. Invariant: their
- * memory is bounded, some 80 KB each, and a rate goes with the path that it was found for. Finds nothing itself: path_rate.ts does.
+ * memory is bounded, some 90 KB each, and a rate goes with the path that it was found for. Finds nothing itself: path_rate.ts does.
  */
 import { PathRate } from "./path_rate.ts";
 
@@ -29,6 +29,16 @@ export class Rates {
     const rate = new PathRate(this.#random, nowUs);
     this.#counts.set(peer, rate);
     return rate;
+  }
+
+  /** Paths whose rate is looked for. */
+  get size(): number {
+    return this.#taken;
+  }
+
+  /** The path whose rate counts for the peer; undefined while none is looked for. */
+  of(peer: number): PathRate | undefined {
+    return this.#counts.get(peer);
   }
 
   /** A report has come for the path. */

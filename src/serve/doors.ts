@@ -17,6 +17,7 @@ import { every } from "../io/every.ts";
 import { closeMailboxes, type Mailboxes, openMailboxes } from "../io/mailbox.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
+import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 import { FallbackDoor } from "./fallback_door.ts";
 import { CommandError } from "../process/help.ts";
 import { keyFromText } from "../process/keys_text.ts";
@@ -129,6 +130,11 @@ export class Doors {
   /** See `TunDevice.setPeers`; the userspace exit learns from its Worker who is gone. */
   async setPeers(peers: readonly PeerRecord[]): Promise<{ forget: () => Promise<void> }> {
     return await this.device?.setPeers(peers.map(tunPeer)) ?? { forget: () => Promise.resolve() };
+  }
+
+  /** See `TunDevice.setForwards`; undefined where the Workers' exits have the ports. */
+  async setForwards(forwards: readonly PeerForward[]): Promise<RefusedPeerForward[] | undefined> {
+    return await this.device?.setForwards(forwards);
   }
 
   /** Takes over what a reload may change. A certificate of no use is said, and keeps back nothing else of the reload. */

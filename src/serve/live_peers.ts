@@ -7,6 +7,8 @@
 import { Refusal } from "../admin/mod.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { CommandError } from "../process/help.ts";
+import { logger } from "../process/logging.ts";
+import { describeRefused, type RefusedPeerForward } from "./forwards.ts";
 import type { PeersReport } from "./messages.ts";
 import { changed, type PeerChange } from "./access/peer_change.ts";
 import type { PeerStore } from "./store.ts";
@@ -15,7 +17,7 @@ import { Turns } from "./access/turns.ts";
 /** Where the peers are served: `peers` is what the relay workers were last told. */
 interface Pool {
   readonly peers: readonly PeerRecord[];
-  setPeers(peers: readonly PeerRecord[]): Promise<PeersReport>;
+  setPeers(peers: readonly PeerRecord[]): Promise<PeersReport & { refused?: RefusedPeerForward[] }>;
 }
 
 /** For how long a removed peer can be restored, milliseconds: what the page offers, and the time of a slow request. */
@@ -55,8 +57,9 @@ export class LivePeers {
     if (this.#cutOff.size > 0) await this.#changes.take(() => this.#storeAgain());
     return await this.#telling.take(async () => {
       const peers = (await load()).filter((peer) => !this.#cutOff.has(identityOf(peer)))
-        .map((peer) => this.#keptOut.has(identityOf(peer)) ? changed(peer, { disabled: true }) : peer);
-      return { ...await this.#pool.setPeers(peers), total: peers.length };
+        .map((peer) => this.#asServed(peer));
+      const { refused = [], ...report } = await this.#pool.setPeers(peers);
+      return { ...report, failed: [...report.failed, ...describeRefused(refused)], total: peers.length };
     });
   }
 
@@ -66,13 +69,37 @@ export class LivePeers {
    */
   add(peer: Parameters<PeerStore["add"]>[0]): Promise<PeerRecord> {
     return this.#changes.take(async () => {
-      const record = await this.#store.add(peer).catch(refuse);
+      const record = await this.#store.add(peer).catch((error) => refuse(error));
       const refused = await this.#telling.take(() => this.#serve(record));
       if (refused === undefined) return record;
       const { cutFailed, storeFailed } = await this.#takeOut(record.name);
       const left = [cutFailed, storeFailed].filter((reason) => reason !== undefined);
       const remedy = left.length === 0 ? "" : `; it could not be taken back whole: ${left.join("; ")}`;
       throw new Refusal(refused.field, refused.message + remedy);
+    });
+  }
+
+  /**
+   * Stores what `edit` makes of a peer's record and serves it; undefined when there is no peer of that name. Throws Refusal for what
+   * the store, the relay or the host refuses, `field` if it is the edit's; the peer is as before then.
+   */
+  edit(
+    name: string,
+    field: string,
+    edit: (record: PeerRecord) => PeerRecord,
+  ): Promise<PeerRecord | undefined> {
+    return this.#changes.take(async () => {
+      const before = (await this.#store.load()).find((peer) => peer.name === name);
+      if (before === undefined && !this.#store.others.some((peer) => peer.name === name)) return undefined;
+      const record = await this.#store.edit(name, edit).catch((error) => {
+        if (error instanceof Refusal) throw error;
+        return refuse(error, field);
+      });
+      const refused = await this.#telling.take(() => this.#serve(record, field));
+      if (refused === undefined) return record;
+      await this.#store.edit(record.name, () => before!);
+      await this.#telling.take(() => this.#serve(before!, field));
+      throw new Refusal(refused.field, refused.message);
     });
   }
 
@@ -106,25 +133,19 @@ export class LivePeers {
    * in a removal, and stays so until the relay ends, even when the disk refuses. Throws Refusal with what failed.
    */
   async change(name: string, change: PeerChange): Promise<PeerRecord | undefined> {
-    if (change.disabled) await this.#telling.take(() => this.#keepOut(name));
-    return await this.#changes.take(async () => {
-      const isIt = (peer: PeerRecord) => peer.name === name;
-      if (![...await this.#store.load().catch(refuse), ...this.#store.others].some(isIt)) return undefined;
-      const record = await this.#store.edit(name, (record) => changed(record, change)).catch((error) => {
-        const served = this.#pool.peers.find(isIt);
-        if (!change.disabled || served === undefined || !this.#keptOut.has(identityOf(served))) {
-          return refuse(error);
-        }
-        throw new Refusal(
-          "store",
-          `peer "${name}" is kept out until the relay restarts; that could not be stored: ${error.message}`,
-        );
-      });
-      this.#keptOut.delete(identityOf(record));
-      const refused = await this.#telling.take(() => this.#serve(record));
-      if (refused !== undefined) throw new Refusal(refused.field, `stored, but ${refused.message}`);
+    const kept = change.disabled ? await this.#telling.take(() => this.#keepOut(name)) : undefined;
+    if (change.disabled === false) this.#letIn(name);
+    try {
+      const record = await this.edit(name, "name", (record) => changed(record, change));
+      if (record !== undefined) this.#keptOut.delete(identityOf(record));
       return record;
-    });
+    } catch (error) {
+      if (kept === undefined || !(error instanceof Refusal)) throw error;
+      throw new Refusal(
+        error.field,
+        `peer "${name}" is kept out until the relay restarts; that could not be stored: ${error.message}`,
+      );
+    }
   }
 
   /** Stores and serves a peer again that was removed less than UNDO_MS ago; undefined when there is none. Throws Refusal. */
@@ -132,7 +153,7 @@ export class LivePeers {
     return this.#changes.take(async () => {
       const removed = this.#removed.get(name);
       if (removed === undefined || removed.untilMs < this.#nowMs()) return undefined;
-      const record = await this.#store.restore(removed.record).catch(refuse);
+      const record = await this.#store.restore(removed.record).catch((error) => refuse(error));
       this.#removed.delete(name);
       const refused = await this.#telling.take(() => this.#serve(record));
       if (refused !== undefined) throw new Refusal(refused.field, `stored, but ${refused.message}`);
@@ -140,12 +161,23 @@ export class LivePeers {
     });
   }
 
-  /** Serves the peer of that name as a disabled one. */
-  async #keepOut(name: string): Promise<void> {
+  /** Serves the peer of that name as a disabled one from now on; undefined where it is not served, or is one already. */
+  async #keepOut(name: string): Promise<PeerRecord | undefined> {
     const served = this.#pool.peers.find((peer) => peer.name === name);
-    if (served === undefined || served.disabled) return;
+    if (served === undefined || served.disabled) return undefined;
     this.#keptOut.add(identityOf(served));
-    await this.#serve(changed(served, { disabled: true }));
+    await this.#serve(served);
+    return served;
+  }
+
+  #letIn(name: string): void {
+    const served = this.#pool.peers.find((peer) => peer.name === name);
+    if (served !== undefined) this.#keptOut.delete(identityOf(served));
+  }
+
+  /** The record as it is served: a disabled one's where the disk did not take that. */
+  #asServed(record: PeerRecord): PeerRecord {
+    return this.#keptOut.has(identityOf(record)) ? changed(record, { disabled: true }) : record;
   }
 
   #remember(record: PeerRecord): void {
@@ -158,7 +190,10 @@ export class LivePeers {
   }
 
   /** Serves one more peer; returns why not. */
-  async #serve(record: PeerRecord): Promise<{ field: string; message: string } | undefined> {
+  async #serve(
+    record: PeerRecord,
+    field = "publicKey",
+  ): Promise<{ field: string; message: string } | undefined> {
     // A reload since it was stored has brought it already.
     // Who is served under a name or a prefix that the store has just given away is stored no longer.
     const others = this.#pool.peers.filter(({ name, publicKey, allowedIps }) =>
@@ -166,8 +201,12 @@ export class LivePeers {
       !allowedIps.some((prefix) => record.allowedIps.includes(prefix))
     );
     try {
-      const { failed } = await this.#pool.setPeers([...others, record]);
-      return failed.length === 0 ? undefined : { field: "publicKey", message: failed.join("; ") };
+      const { failed, refused = [] } = await this.#pool.setPeers([...others, this.#asServed(record)]);
+      const own = describeRefused(refused.filter(({ forward }) => forward.publicKey === record.publicKey));
+      // A port that somebody else has taken is no reason against a change of anything but the forwards.
+      if (field !== "forwards") { for (const reason of own) logger("peers").warn("{reason}", { reason }); }
+      const reasons = field === "forwards" ? [...failed, ...own] : failed;
+      return reasons.length === 0 ? undefined : { field, message: reasons.join("; ") };
     } catch (error) {
       return { field: "relay", message: `the relay did not carry it out: ${(error as Error).message}` };
     }
@@ -226,13 +265,9 @@ export class LivePeers {
 }
 
 /** Throws what the store refused as a Refusal of the field at fault; any other error as it is. */
-function refuse(error: unknown): never {
+function refuse(error: unknown, field = "name"): never {
   if (!(error instanceof CommandError)) throw error;
   // An error of the system is its cause: what refuses is then the disk, and not the peer.
-  const field = typeof error.cause === "string"
-    ? error.cause
-    : error.cause instanceof Error
-    ? "store"
-    : "name";
-  throw new Refusal(field, error.message);
+  const ofDisk = error.cause instanceof Error ? "store" : field;
+  throw new Refusal(typeof error.cause === "string" ? error.cause : ofDisk, error.message);
 }

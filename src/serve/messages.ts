@@ -8,6 +8,7 @@ import type { Mailboxes } from "../io/mailbox.ts";
 import type { PeersReport } from "../relay.ts";
 import type { AdmittedPeer, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
+import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 
 export type { PeersReport };
 
@@ -35,12 +36,15 @@ export type ToWorker =
     bell?: number;
     /** Descriptors that flows of the userspace exit may take, of UDP, and as many of TCP; absent where nobody knows. */
     maxFlows?: number;
+    /** Ports of the host that lead to peers of this Worker; none where the device has them. */
+    forwards?: PeerForward[];
     /** Divides WireGuard's session times; 1 outside tests. */
     timeScale: number;
     /** For tests: when the Worker dies, milliseconds after its start. */
     failAfterMs?: number;
   }
   | { type: "peers"; id: number; changed: AdmittedPeer[]; gone: string[] }
+  | { type: "forwards"; id: number; forwards: PeerForward[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
   | { type: "stop" };
@@ -58,6 +62,6 @@ export type FromWorker =
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
   | { type: "traffic"; traffic: PeerTraffic }
-  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | null }
+  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | RefusedPeerForward[] | null }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

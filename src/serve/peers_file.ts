@@ -1,6 +1,6 @@
 /**
  * What `peers.json` and OXRELAY_PEERS hold, as text and as records. Invariant: a record that leaves this module has every field
- * in its one normal form and no two records share a name, a key or a prefix; a mistake names peer and field and never a value,
+ * in its one normal form and no two records share a name, a key, a prefix or a forwarded port; a mistake names peer and field and never a value,
  * since a preshared key is a secret. Each field is checked by hand: a schema library takes several times as long for thousands of
  * peers, and every `peer add` reads them all. Opens no file.
  */
@@ -12,6 +12,16 @@ import {
   PEER_RATE_MIN_BPS,
   type PeerRecord,
 } from "../session/peer_record.ts";
+import {
+  countPorts,
+  formatForward,
+  FORWARD_FORM,
+  forwardsInConflict,
+  forwardsMeet,
+  forwardsMeetInside,
+  parseForward,
+  PEER_PORTS_MAX,
+} from "../process/forward_text.ts";
 import { formatPrefix, parseInterface, prefixContains } from "../wire/address.ts";
 
 /** What is stored: the peers, oldest first, and prefixes of removed peers, the longest ago first. */
@@ -54,7 +64,7 @@ export function formatPeers({ peers, released }: Stored): string {
   return `${JSON.stringify(file, null, 2)}\n`;
 }
 
-/** Which two peers share a name, a public key or a prefix, as a sentence; undefined when none do. */
+/** Which two peers share a name, a public key, a prefix or a forwarded port, as a sentence; undefined when none do. */
 export function firstDuplicate(peers: readonly PeerRecord[]): string | undefined {
   const seen = new Map<string, string>();
   for (const { name, publicKey, allowedIps } of peers) {
@@ -64,7 +74,7 @@ export function firstDuplicate(peers: readonly PeerRecord[]): string | undefined
       seen.set(value, name);
     }
   }
-  return undefined;
+  return forwardsInConflict(peers);
 }
 
 /** Checks one peer's record and brings its prefixes into their normal form. The first mistake, or undefined. */
@@ -95,7 +105,7 @@ export function recordMistake(value: unknown): Mistake | undefined {
   if (typeof created !== "string" || created.length > CREATED_CHARACTERS_MAX) {
     return { place: "created", message: `not a time of at most ${CREATED_CHARACTERS_MAX} characters` };
   }
-  return limitMistake(value) ?? unknownKey(value, RECORD_KEYS);
+  return limitMistake(value) ?? forwardsMistake(value) ?? unknownKey(value, RECORD_KEYS);
 }
 
 /** The first mistake among the fields that say whether, how long and how much a peer may use the relay. */
@@ -131,6 +141,33 @@ function isTime(value: unknown): boolean {
   return !Number.isNaN(ms) && new Date(ms).toISOString() === value;
 }
 
+/** Checks a record's forwards and brings them into their normal form. */
+function forwardsMistake(record: Record<string, unknown>): Mistake | undefined {
+  const { forwards } = record;
+  if (forwards === undefined) return undefined;
+  if (!Array.isArray(forwards) || forwards.length < 1 || forwards.length > PEER_PORTS_MAX) {
+    return { place: "forwards", message: `not a list of 1 to ${PEER_PORTS_MAX} forwards` };
+  }
+  const read = forwards.map((text) => typeof text === "string" ? parseForward(text) : undefined);
+  for (const [i, forward] of read.entries()) {
+    if (forward === undefined) return { place: `forwards.${i}`, message: `not like ${FORWARD_FORM}` };
+    forwards[i] = formatForward(forward);
+    if (read.slice(0, i).some((other) => other !== undefined && forwardsMeet(other, forward))) {
+      return { place: `forwards.${i}`, message: "a port that the peer's forwards have already" };
+    }
+    if (read.slice(0, i).some((other) => other !== undefined && forwardsMeetInside(other, forward))) {
+      return {
+        place: `forwards.${i}`,
+        message: "a port of the peer's that another forward leads to already",
+      };
+    }
+  }
+  const ports = countPorts(read.flatMap((forward) => forward ?? []));
+  return ports > PEER_PORTS_MAX
+    ? { place: "forwards", message: `${ports} ports together, of ${PEER_PORTS_MAX} at most` }
+    : undefined;
+}
+
 const RECORD_KEYS = new Set([
   "name",
   "publicKey",
@@ -143,6 +180,7 @@ const RECORD_KEYS = new Set([
   "expires",
   "monthlyBytes",
   "notes",
+  "forwards",
 ]);
 const FILE_KEYS = new Set(["version", "peers", "released"]);
 

@@ -31,6 +31,7 @@ import { queuesOptions } from "../tunnel_options.ts";
 import { Arena } from "../vector/arena.ts";
 import { adviseTables } from "../vector/memory.ts";
 import { cannotListen, nativeIo } from "./doors.ts";
+import { describeRefused, type PeerForward, type RefusedPeerForward } from "./forwards.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { warmUp } from "./warmup.ts";
 
@@ -186,6 +187,7 @@ async function start(message: StartMessage): Promise<void> {
   }
   const relay = makeRelay(message, { arena, columns, kernels, port, exit });
   const { failed } = relay.replacePeers(message.peers, monotonicUs());
+  failed.push(...describeRefused(setForwards(exit, message.forwards ?? [])));
   const driver = makeDriver(message, { arena, relay, port, exit, metrics, mailbox });
   running = { relay, lz4: kernels.lz4, driver, port, exit, mailbox, stopTimers: startTimers(relay) };
   if (message.failAfterMs !== undefined) {
@@ -306,6 +308,12 @@ async function stop(): Promise<void> {
   tell({ type: "stopped" });
 }
 
+/** Opens the ports of peers that this Worker owns; returns those that it could not open. */
+function setForwards(exit: Exit, forwards: readonly PeerForward[]): RefusedPeerForward[] {
+  const refused = exit.setForwards?.(forwards) ?? [];
+  return refused.map(({ forward, reason }) => ({ forward: forward as PeerForward, reason }));
+}
+
 function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
   if (data.type === "peers") {
     const report = running.relay.changePeers(data.changed, data.gone, monotonicUs());
@@ -313,6 +321,7 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
     if (released.length > 0) running.exit.forget?.(released);
     return report;
   }
+  if (data.type === "forwards") return setForwards(running.exit, data.forwards);
   if (data.type === "tune") {
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;
@@ -321,11 +330,12 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
     return null;
   }
   const nowUs = monotonicUs();
-  const { relay } = running;
+  const { relay, driver } = running;
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),
     applications: relay.applications(nowUs),
+    delays: { queue: relay.queueDelays(), processing: driver.processing.counts(0) },
   };
 }
 

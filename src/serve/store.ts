@@ -129,7 +129,12 @@ export class PeerStore {
       if (wrong !== undefined) {
         throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`, { cause: wrong.place });
       }
-      return { peers: peers.map((peer) => peer === before ? record : peer), released, result: record };
+      const edited = peers.map((peer) => peer === before ? record : peer);
+      const keys = new Set(edited.map(({ publicKey }) => publicKey));
+      const others = this.others.filter(({ publicKey }) => !keys.has(publicKey));
+      const twice = firstDuplicate([...edited, ...others]);
+      if (twice !== undefined) throw new CommandError(twice);
+      return { peers: edited, released, result: record };
     });
   }
 

@@ -12,6 +12,7 @@ import type { TunnelEvent } from "../tunnel.ts";
 import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "../process/help.ts";
 import { logger, redactAddress, sparingWarning } from "../process/logging.ts";
+import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 import type { FromWorker, PeersReport, ToWorker } from "./messages.ts";
 
 const REPLY_TIMEOUT_MS = 3000;
@@ -55,7 +56,7 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
 /** What a Worker is started with; the handle adds the port for requests. */
 export type StartMessage = Omit<Extract<ToWorker, { type: "start" }>, "control">;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
-type Reply = PeersReport | RelaySnapshot | null;
+type Reply = PeersReport | RelaySnapshot | RefusedPeerForward[] | null;
 
 /** What the handle needs of a Worker. */
 export type WorkerLike = Pick<Worker, "postMessage" | "terminate" | "onmessage" | "onerror">;
@@ -157,7 +158,8 @@ export class WorkerHandle {
       this.#restartMs = Math.min(RESTART_MAX_MS, 2 * this.#restartMs);
       this.#worker = this.#makeWorker();
       try {
-        await this.start(this.#message!);
+        const { failed } = await this.start(this.#message!);
+        for (const reason of failed) logger("worker").error("{reason}", { reason });
         logger("worker").info("it runs again; clients make new handshakes by themselves");
       } catch (error) {
         this.#replace((error as Error).message);
@@ -189,6 +191,13 @@ export class WorkerHandle {
     return await this.#askTheLiving((id) => ({ type: "peers", id, changed, gone })) as
       | PeersReport
       | undefined;
+  }
+
+  /** Opens these ports and no others; returns those that it could not open. A dead Worker's successor opens them. */
+  async setForwards(forwards: PeerForward[]): Promise<RefusedPeerForward[]> {
+    this.#message = { ...this.#message!, forwards };
+    const refused = await this.#askTheLiving((id) => ({ type: "forwards", id, forwards }));
+    return refused as RefusedPeerForward[] | undefined ?? [];
   }
 
   async tune(config: Config): Promise<void> {

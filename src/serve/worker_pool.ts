@@ -3,11 +3,19 @@
  * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
+import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
 import type { AdmittedPeer, PeerSnapshot, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "../process/keys_text.ts";
+import {
+  describeRefused,
+  forwardsOf,
+  forwardsOfWorker,
+  type PeerForward,
+  type RefusedPeerForward,
+} from "./forwards.ts";
 import type { PeersReport } from "./messages.ts";
 import { Recent } from "./recent.ts";
 import type { TunnelEvent } from "../tunnel.ts";
@@ -25,7 +33,15 @@ type CommonStart = Pick<
 /** What the pool asks of each Worker. */
 type Handle = Pick<
   WorkerHandle,
-  "fatal" | "start" | "changePeers" | "tune" | "snapshot" | "stop" | "onEvent" | "onTraffic"
+  | "fatal"
+  | "start"
+  | "changePeers"
+  | "setForwards"
+  | "tune"
+  | "snapshot"
+  | "stop"
+  | "onEvent"
+  | "onTraffic"
 >;
 
 export class WorkerPool {
@@ -35,6 +51,9 @@ export class WorkerPool {
   readonly #doors: Doors;
   #peers: readonly AdmittedPeer[] = [];
   readonly #beats: { count: number; atMs: number }[];
+  /** Ports that peers have asked for, besides those of their records. */
+  #leased: readonly PeerForward[] = [];
+  #forwarding: Promise<unknown> = Promise.resolve();
   readonly #snapshots = new Recent(() => this.#snapshot());
 
   /**
@@ -62,6 +81,8 @@ export class WorkerPool {
     this.#doors.steer(served);
     const { forget } = await this.#doors.setPeers(served);
     await forget();
+    const forwards = forwardsOf(served);
+    const refused = await this.#doors.setForwards(forwards);
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#handles.map((handle, worker) =>
       handle.start({
@@ -76,9 +97,10 @@ export class WorkerPool {
         device: device?.description,
         mailboxes,
         bell: bells[worker],
+        forwards: refused ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),
       })
     ));
-    return first;
+    return { ...first, failed: [...first.failed, ...describeRefused(refused ?? [])] };
   }
 
   /** What is wrong with any Worker or with the device, as sentences. To be called twice a second, since a loop that stands still is known by its beats between two calls. */
@@ -108,17 +130,41 @@ export class WorkerPool {
     for (const handle of this.#handles) Object.assign(handle, { onEvent, onTraffic });
   }
 
-  /** Makes the peers equal to `peers` in all Workers, by difference. Reports what changed in one Worker, as in each. */
-  async setPeers(peers: readonly AdmittedPeer[]): Promise<PeersReport> {
+  /** Makes the peers equal to `peers` in all Workers, by difference, and their forwards. Reports what changed in one Worker, as in each. */
+  async setPeers(
+    peers: readonly AdmittedPeer[],
+  ): Promise<PeersReport & { refused?: RefusedPeerForward[] }> {
     const { changed, gone } = differenceOf(this.#peers, peers);
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all.filter(({ barred }) => barred === undefined));
     try {
-      return await carryOut(this.#handles, this.#doors, { changed, gone, all });
+      const report = await carryOut(this.#handles, this.#doors, { changed, gone, all });
+      return { ...report, refused: await this.setForwards() };
     } finally {
       this.#snapshots.forget();
     }
+  }
+
+  /**
+   * Opens the ports of the peers' forwards and of `leased`, and no others; returns those that it could not open. One such change
+   * comes after the other.
+   */
+  setForwards(leased: readonly PeerForward[] = this.#leased): Promise<RefusedPeerForward[]> {
+    this.#leased = leased;
+    const forwarding = this.#forwarding.catch(() => {}).then(async () => {
+      const served = this.#peers.filter(({ barred }) => barred === undefined);
+      const all = [...forwardsOf(served), ...this.#leased];
+      const refused = await this.#doors.setForwards(all) ??
+        (await Promise.all(
+          this.#handles.map((handle, worker) =>
+            handle.setForwards(forwardsOfWorker(all, worker, this.#handles.length))
+          ),
+        )).flat();
+      return refused;
+    });
+    this.#forwarding = forwarding;
+    return forwarding;
   }
 
   async tune(config: Config): Promise<void> {
@@ -140,11 +186,17 @@ export class WorkerPool {
     // A dead Worker's peers are known to the others, who have not heard from them.
     const owned = (peer: PeerSnapshot) =>
       known[ownerOf(keyFromText(peer.publicKey)!, all.length)].get(peer.publicKey) ?? peer;
+    const forwards = new Map(this.#peers.map((peer) => [peer.publicKey, peer.forwards]));
     return {
       peers: (one?.peers ?? []).map(owned)
+        .map((peer) => ({ ...peer, forwards: forwards.get(peer.publicKey) }))
         .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
+      delays: {
+        queue: addDelays(all.map((snapshot) => snapshot?.delays.queue ?? [])),
+        processing: addDelays(all.map((snapshot) => snapshot?.delays.processing ?? [])),
+      },
     };
   }
 

@@ -2,6 +2,9 @@
  * What is stored of a peer, and what a running relay tells about one: plain data that crosses threads and
  * disks. Keys travel as base64 text here, as WireGuard's own tools write them.
  */
+import type { DelayFigures } from "../control/delay_figures.ts";
+import type { DelayCounts } from "../control/delays.ts";
+import type { ClassLabel } from "../metrics.ts";
 import type { SessionFigures } from "../repair/figures.ts";
 import type { AeadName } from "../wire/parameters.ts";
 
@@ -17,6 +20,8 @@ export interface PeerRecord {
   allowedIps: string[];
   /** When it was added, ISO 8601. */
   created: string;
+  /** Ports of the relay's host that lead to the peer: "udp:27015", "tcp:8000-8010:9000" (process/forward_text.ts). None when absent. */
+  forwards?: string[];
   /**
    * The most bits a second to the peer and from it, whole datagrams with IP and UDP headers: integers from PEER_RATE_MIN_BPS to
    * PEER_RATE_MAX_BPS. Absent for no limit of its own.
@@ -61,6 +66,8 @@ export interface PeerTraffic {
   sent: number[];
 }
 
+const KEY_BYTES = 32;
+
 /** 64 kbit/s and 100 Gbit/s. */
 export const PEER_RATE_MIN_BPS = 64_000, PEER_RATE_MAX_BPS = 100e9;
 
@@ -69,6 +76,8 @@ export interface PeerSnapshot extends SessionFigures {
   name: string;
   publicKey: string;
   allowedIps: string[];
+  /** As in the record. */
+  forwards?: string[];
   /** "address:port" or "[address]:port" of the last authentic packet. */
   endpoint?: string;
   /** Seconds since the last completed handshake. */
@@ -86,6 +95,44 @@ export interface PeerSnapshot extends SessionFigures {
   lossRatio?: number;
   /** Round trip seen in the last handshake, milliseconds. */
   rttMs?: number;
+  /** The way to the peer as this end sees it; absent where nothing is known and nothing waited. */
+  line?: LineSnapshot;
+}
+
+/** A peer's line: how fast it is, and what packets to the peer waited for it. All of it is measured, but for a rate that was told. */
+export interface LineSnapshot {
+  /** Bits a second that packets to the peer keep to, IP and UDP headers counted; absent while nothing is held back. */
+  shapedBps?: number;
+  /** Whose rate that is: the one that the peer asked for, that was found, of the peer's record, or of the configuration. */
+  rateBy?: "peer" | "found" | "record" | "config";
+  /** What BBR has found of the path, while it looks. */
+  path?: PathEstimate;
+  /** Packets that wait now; packets marked with CE; and packets lost, by the drop reason's label. */
+  waiting: number;
+  marked: number;
+  drops: Record<string, number>;
+  /** The waits of the last half minute, milliseconds, by class; a packet that need not wait counts with 0. */
+  waits: Partial<Record<ClassLabel, DelayFigures>>;
+  /** How long a full packet takes at the line's rate, milliseconds. */
+  serializationMs?: number;
+}
+
+export interface PathEstimate {
+  /** BBR's state. */
+  state: string;
+  /** Bits a second; absent before the path has shown its rate. */
+  bps?: number;
+  /** The least round trip of the last ten seconds, and what the last report shows beyond the path's length: a queue on it. */
+  leastRttMs?: number;
+  queueMs: number;
+}
+
+/** How long packets took in this process; absent where none did. */
+export interface LatencyFigures {
+  /** Waits for lines, of packets to peers that have a line. */
+  queue?: DelayFigures;
+  /** From the turn in which a packet was taken to where the turn's packets were all handed on. */
+  processing?: DelayFigures;
 }
 
 /** One key epoch of a session, for /v1/sessions. No secret in it. */
@@ -109,4 +156,24 @@ export interface RelaySnapshot {
   sessions: SessionSnapshot[];
   /** Flows of the last ten seconds that are recognised, by application. */
   applications: Record<string, number>;
+  /** Delays of the last half minute, as `LatencyFigures` has them, in counts that can be added. */
+  delays: { queue: DelayCounts; processing: DelayCounts };
+}
+
+/** What a tunnel needs of a peer; a subset of a stored record. */
+export type PeerKeys = Omit<PeerRecord, "created">;
+
+/** The record's preshared key, 32 bytes, all zero when it has none (whitepaper §5.2). Throws as `decodeKey`. */
+export function decodePresharedKey({ name, presharedKey }: PeerKeys): Uint8Array {
+  return presharedKey === undefined
+    ? new Uint8Array(KEY_BYTES)
+    : decodeKey(presharedKey, `peer ${name}: preshared key`);
+}
+
+/** The 32 bytes that the text holds. Throws, naming `what`, where it holds another number. */
+export function decodeKey(text: string, what: string): Uint8Array {
+  if (!/^[A-Za-z0-9+/]{43}=$/.test(text)) {
+    throw new Error(`${what} is not 32 bytes of base64 (44 characters)`);
+  }
+  return Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 }

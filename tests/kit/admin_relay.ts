@@ -27,6 +27,19 @@ export function rowOf({ presharedKey, ...record }: PeerRecord): PeerRow {
 export const TOKEN = "a-token-of-the-operator";
 export const KEY = "GtL7fZc/bLnqZldpVofMCD6hDjrK28SsdLxevJ+qtKU=";
 
+/** What is asked seldom: nothing is there, and all is well. */
+const QUIET = {
+  health: () => ({ ok: true, reasons: [] }),
+  ready: () => ({ ok: true, reasons: [] }),
+  links: () => [],
+  makeLink: () => Promise.reject(new Refusal("name", "not here")),
+  revokeLink: () => Promise.resolve(false),
+  redeemLink: () => Promise.resolve(undefined),
+  events: () => [],
+  noteEvent: () => {},
+  history: () => ({ stepS: 1, samples: [] }),
+} satisfies Partial<AdminDeps>;
+
 /** A small relay behind the interface: two workers' counters and a list of peers. */
 export function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerRecord[] } {
   const records: PeerRecord[] = [];
@@ -53,6 +66,7 @@ export function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records
         })),
         sessions: [],
         applications: { zoom: 1, quic: 12 },
+        delays: { queue: [0, 0, 4], processing: [] },
       }),
     applicationsInMetrics: () => false,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
@@ -81,16 +95,18 @@ export function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records
       return Promise.resolve(at >= 0);
     },
     changePeer: (name) => Promise.resolve(records.some((record) => record.name === name)),
+    addForwards(name, forwards) {
+      if (forwards.includes("udp:22")) {
+        return Promise.reject(new Refusal("forwards", "UDP port 22 is in use"));
+      }
+      const { presharedKey: _, ...record } = records.find((record) => record.name === name) ??
+        {} as PeerRecord;
+      return Promise.resolve(record.name === undefined ? undefined : { ...record, forwards });
+    },
+    removeForward: (name, forward) =>
+      Promise.resolve(records.some((record) => record.name === name) && forward === "udp:1"),
     restorePeer: () => Promise.resolve(false),
-    links: () => [],
-    makeLink: () => Promise.reject(new Refusal("name", "not here")),
-    revokeLink: () => Promise.resolve(false),
-    redeemLink: () => Promise.resolve(undefined),
-    events: () => [],
-    noteEvent: () => {},
-    history: () => ({ stepS: 1, samples: [] }),
-    health: () => ({ ok: true, reasons: [] }),
-    ready: () => ({ ok: true, reasons: [] }),
+    ...QUIET,
     ...overrides,
   };
 }

@@ -20,8 +20,8 @@ export interface PathModel {
 export class Bottleneck implements PathModel {
   #freeUs = 0;
 
-  /** @param bytesPerS its rate, which may change. @param queueUs how long what it holds may take; more is lost. */
-  constructor(public bytesPerS: number, readonly queueUs: number, readonly delayUs: number) {}
+  /** @param bytesPerS its rate, which may change as `delayUs` may. @param queueUs how long what it holds may take; more is lost. */
+  constructor(public bytesPerS: number, readonly queueUs: number, public delayUs: number) {}
 
   arrivalUs(nowUs: number, bytes: number): number {
     const waitUs = Math.max(0, this.#freeUs - nowUs);

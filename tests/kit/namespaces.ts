@@ -184,6 +184,11 @@ export class Network {
     await this.#peer(["remove", peer]);
   }
 
+  /** `peer forward`; rejects with what it says when it fails. */
+  async forward(peer: string, words: string[]): Promise<string> {
+    return await this.#peer(["forward", peer, ...words]);
+  }
+
   async #peer(words: string[]): Promise<string> {
     const { args, rest } = {
       args: taskFlags("serve", this.directory),

@@ -122,8 +122,8 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/live_peers.ts",
-    from: "if (change.disabled) await this.#telling.take(() => this.#keepOut(name));",
-    to: "",
+    from: "const kept = change.disabled ? await this.#telling.take(() => this.#keepOut(name)) : undefined;",
+    to: "const kept = undefined;",
     tests: [LIVE],
     note: "a peer is disabled only once that is stored",
   },

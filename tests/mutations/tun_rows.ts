@@ -6,9 +6,45 @@ import type { Mutation } from "./mutation.ts";
 const NAT = ["tests/system/tun_nat_test.ts"];
 const SEGMENTS = ["tests/system/tun_segments_test.ts"];
 const KILL_SWITCH = ["tests/system/connect_kill_switch_test.ts"];
+const FORWARDS = ["tests/system/forwards_test.ts"];
 const REMOVED = ["tests/system/removed_peer_test.ts"];
 
 export const TUN_ROWS: readonly Mutation[] = [
+  {
+    file: "src/exit/tun/rules.ts",
+    from: "...forwardedSources(o, leaves),",
+    to: "",
+    tests: FORWARDS,
+    note: "a peer's packets leave by another port than its forward's",
+  },
+  {
+    file: "src/exit/tun/host.ts",
+    from: "!taken[protocol].has(outer);",
+    to: "!taken[protocol].has(0);",
+    tests: FORWARDS,
+    note: "a forward takes the port of a program of the host",
+  },
+  {
+    file: "src/serve/worker_pool.ts",
+    from: "forwards: refused ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),",
+    to: "forwards: [],",
+    tests: FORWARDS,
+    note: "forwards do not survive a restart",
+  },
+  {
+    file: "src/exit/userspace/udp_nat.ts",
+    from: "      if (flow.pinned !== undefined) continue;\n      if (nowUs",
+    to: "      if (nowUs",
+    tests: ["tests/unit/userspace_exit_test.ts"],
+    note: "a forward's port ends when it is idle",
+  },
+  {
+    file: "src/serve/peers_file.ts",
+    from: "return forwardsInConflict(peers);",
+    to: "return undefined;",
+    tests: ["tests/unit/forwards_test.ts"],
+    note: "two peers have one port",
+  },
   {
     file: "src/exit/tun/rules.ts",
     from: "`add @${set} { ct mark ct count over ${most} } counter ${refuse}`,",

@@ -3,15 +3,16 @@
  * line's own queue stays empty and the game goes first; where it does not, the game waits behind the transfer. Both protocols,
  * both directions.
  */
-import { assert, assertGreater, assertLess } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { CODEL } from "../../src/queue/codel.ts";
 import type { RecordRates } from "../../src/queue/peer_rates.ts";
 import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
+import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import { Bottleneck } from "../kit/channels.ts";
-import { type Host, World } from "../kit/world.ts";
+import { CLEAN, type Host, World } from "../kit/world.ts";
 import { splitEndpoint } from "../kit/packets.ts";
 import { marked, udpPacket } from "../kit/packets.ts";
 
@@ -54,6 +55,8 @@ interface Outcome {
   gameLost: number;
   /** Of the line's rate. */
   goodput: number;
+  /** What the sending end tells of its line. */
+  line: LineSnapshot | undefined;
 }
 
 function play(
@@ -114,13 +117,14 @@ function play(
     }
   }
   const goodput = bulkBytes / (seconds - warmS) / RATE;
+  const { line: seen } = from.core.peerSnapshots(world.nowUs)[0];
   for (let i = 0; i < 1000; i++) {
     world.runFor(MS);
     take();
   }
   delaysUs.sort((a, b) => a - b);
   const sent = sentUs.filter((us) => us >= startUs + warmS * SECOND).length;
-  return { delaysUs, gameLost: 1 - delaysUs.length / sent, goodput };
+  return { delaysUs, gameLost: 1 - delaysUs.length / sent, goodput, line: seen };
 }
 
 const at = (sorted: number[], share: number) => sorted[Math.ceil(share * sorted.length) - 1];
@@ -139,6 +143,8 @@ for (const protocol of ["oxtunnel", "wireguard"] as const) {
         100 * MS,
         "the control: without it the game waits behind the transfer",
       );
+      assertEquals(off.line, undefined);
+      assertEquals(on.line!.rateBy, "config");
       const idle = play(protocol, direction, queuesOf(0));
       assertGreater(at(idle.delaysUs, 0.5), 100 * MS, "and without a rate too");
     });
@@ -151,6 +157,13 @@ for (const direction of ["up", "down"] as const) {
     assertLess(at(on.delaysUs, 0.5), 5 * MS);
     assertLess(at(on.delaysUs, 0.99), 15 * MS);
     assertGreater(on.goodput, 0.8);
+    const { path, waits, rateBy, drops } = on.line!;
+    assertEquals(rateBy, "found");
+    assertAlmostEquals(path!.bps! / 8, RATE, 0.15 * RATE);
+    assertAlmostEquals(path!.leastRttMs!, (DELAY_US + CLEAN.delayUs) / MS, 2);
+    assertLess(waits.game!.p99Ms, 5);
+    assertGreater(waits.bulk!.p50Ms, 5, "the queue stands here, and is seen");
+    assertGreater(drops.queue_delay, 0);
     const off = play("oxtunnel", direction, queuesOf(0), 2);
     assertGreater(at(off.delaysUs, 0.5), 100 * MS, "the control: nobody finds the rate");
   });

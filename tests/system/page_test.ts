@@ -4,6 +4,15 @@
  * finds them.
  */
 import { assert, assertEquals, assertGreater, assertMatch } from "@std/assert";
+import * as v from "valibot";
+import {
+  HistoryAnswer,
+  Overview,
+  PeerRow,
+  RelayEvent,
+  SessionRow,
+  StatusAnswer,
+} from "../../src/admin/shapes.ts";
 import { Browser } from "../kit/browser.ts";
 import { ADMIN_TOKEN, type Network, networkTest, RELAY, SERVER, until } from "../kit/namespaces.ts";
 import { requires } from "../kit/requires.ts";
@@ -72,6 +81,18 @@ async function comesBack(net: Network, client: string, configuration: string): P
 const stops = (net: Network, client: string) =>
   until(async () => !await pings(net, client), "the device's packets pass no more");
 
+/** What a real relay answers has every field that the document promises, and no other. */
+async function fitsItsShape(net: Network): Promise<void> {
+  const read = async (path: string) => JSON.parse((await net.ask(path)).text);
+  const [peer] = await read("/v1/peers");
+  assertEquals(v.safeParse(v.strictObject(PeerRow.entries), peer).issues, undefined);
+  assertEquals(v.safeParse(v.strictObject(Overview.entries), await read("/v1/overview")).issues, undefined);
+  assertEquals(v.safeParse(StatusAnswer, await read("/v1/status")).issues, undefined);
+  assertEquals(v.safeParse(v.array(SessionRow), await read("/v1/sessions")).issues, undefined);
+  assertEquals(v.safeParse(HistoryAnswer, await read("/v1/history")).issues, undefined);
+  assertEquals(v.safeParse(v.array(RelayEvent), await read("/v1/events")).issues, undefined);
+}
+
 /** Opens a device's dialog and presses one of its buttons. */
 async function press(page: Browser, name: string, button: string): Promise<void> {
   await page.click("button", `Details of ${name}`);
@@ -106,6 +127,7 @@ networkTest(
     await net.relay(CONFIG);
     await withPage(net, async (page) => {
       const configuration = await connectPhone(net, page, client);
+      await fitsItsShape(net);
       await press(page, "phone", "Disable phone");
       await page.reads("phone is disabled and cut off.");
       await stops(net, client);

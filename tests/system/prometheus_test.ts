@@ -6,10 +6,17 @@ import { createAdmin } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
 import { relay } from "../kit/admin_relay.ts";
+import type { RelaySnapshot } from "../../src/session/peer_record.ts";
 import { requires } from "../kit/requires.ts";
 
 const SCRAPE_MS = 200;
 const PATIENCE_MS = 30_000;
+const EMPTY: RelaySnapshot = {
+  peers: [],
+  sessions: [],
+  applications: {},
+  delays: { queue: [], processing: [] },
+};
 
 /** A TCP port of loopback that nobody has now. */
 function freePort(): Promise<number> {
@@ -59,7 +66,7 @@ Deno.test({
     const app = createAdmin({
       ...relay(),
       metrics,
-      snapshot: () => Promise.resolve({ peers: [], sessions: [], applications: { zoom: 1 } }),
+      snapshot: () => Promise.resolve({ ...EMPTY, applications: { zoom: 1 } }),
       applicationsInMetrics: () => true,
     });
     const directory = await Deno.makeTempDir({ prefix: "oxrelay-prometheus-" });

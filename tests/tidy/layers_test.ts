@@ -40,9 +40,16 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   client: [...BELOW_THE_ARCS, "tunnel", "tunnel_options"],
   // The driver carries bursts between port, core and exit.
   carry: ["metrics", "vector"],
-  io: ["carry", "metrics", "vector", "wire", "ffi", "exit"],
+  io: ["carry", "metrics", "vector", "wire", "ffi", "exit", "control/delays.ts"],
   exit: ["metrics", "vector", "wire", "ffi"],
-  admin: ["config", "metrics", "repair/figures.ts", "session/peer_record.ts", "io/accept.ts"],
+  admin: [
+    "config",
+    "metrics",
+    "control/delay_figures.ts",
+    "repair/figures.ts",
+    "session/peer_record.ts",
+    "io/accept.ts",
+  ],
   // Processes: the relay's, the client's, the commands beside them, and what these share.
   serve: EVERYTHING,
   connect: EVERYTHING,

@@ -9,7 +9,8 @@ import { SORTS } from "../../src/admin/shapes.ts";
 import { SESSION_S, SignIns } from "../../src/admin/sign_in.ts";
 import { type Answer, KEY, relay, rowOf, TOKEN, withAdmin } from "../kit/admin_relay.ts";
 
-const NAMED = "GET /v1/peers/{name}";
+const NAMED = "GET /v1/peers/{name}", FORWARDS = "POST /v1/peers/{name}/forwards";
+const FORWARD = "DELETE /v1/peers/{name}/forwards/{forward}";
 const post = (body: unknown, method = "POST") => ({
   method,
   headers: { "content-type": "application/json" },
@@ -111,6 +112,12 @@ const ASKED: [
   ["PATCH /v1/peers/{name}", "/v1/peers/nobody", 404, post({}, "PATCH")],
   ["PATCH /v1/peers/{name}", "/v1/peers/phone", 409, post({ name: "taken" }, "PATCH")],
   ["PATCH /v1/peers/{name}", "/v1/peers/phone", 400, post({ publicKey: KEY }, "PATCH")],
+  [FORWARDS, "/v1/peers/phone/forwards", 201, post({ forwards: ["udp:1"] })],
+  [FORWARDS, "/v1/peers/nobody/forwards", 404, post({ forwards: ["udp:1"] })],
+  [FORWARDS, "/v1/peers/phone/forwards", 409, post({ forwards: ["udp:22"] })],
+  [FORWARDS, "/v1/peers/phone/forwards", 400, post({ forwards: [] })],
+  [FORWARD, "/v1/peers/phone/forwards/udp:1", 204, { method: "DELETE" }],
+  [FORWARD, "/v1/peers/phone/forwards/udp:2", 404, { method: "DELETE" }],
   ["DELETE /v1/peers/{name}", "/v1/peers/phone", 204, { method: "DELETE" }],
   ["DELETE /v1/peers/{name}", "/v1/peers/phone", 404, { method: "DELETE" }],
   ["POST /v1/peers/{name}/restore", "/v1/peers/phone/restore", 204, { method: "POST" }],

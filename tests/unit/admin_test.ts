@@ -54,6 +54,7 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     metrics.add("held_us", 1500 - 1000 * i);
     metrics.set("held_us_max", 400 + 500 * i);
     metrics.waited(1, 300 + 1000 * i);
+    metrics.processed(60, 3);
     metrics.set("receiving_window", 2 + i);
   });
   await withAdmin(deps, async (ask) => {
@@ -78,9 +79,12 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_queue_wait_seconds_bucket\{class="game",le="\+Inf"\} 2$/m);
     assertMatch(text, /^oxrelay_queue_wait_seconds_sum\{class="game"\} 0\.0016$/m);
     assertMatch(text, /^oxrelay_queue_wait_seconds_count\{class="game"\} 2$/m);
-    // Build info, drops, two of classes, waits, recognised flows and three of the process besides one family per counter, and one
+    assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.00005"\} 0$/m);
+    assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.0001"\} 6$/m);
+    assertMatch(text, /^oxrelay_processing_seconds_sum 0\.00036$/m);
+    // Build info, drops, two of classes, waits, processing, recognised flows and three of the process besides one family per counter, and one
     // for ten of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 9 + 1 - 10);
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 10 + 1 - 10);
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="sending",scheme="none"\} 0$/m);
@@ -154,6 +158,7 @@ Deno.test("admin: status, sessions, config and reload answer what the relay give
   await withAdmin(deps, async (ask) => {
     const { json } = await ask("/v1/status");
     assertEquals(json.applications, { zoom: 1, quic: 12 });
+    assertEquals(json.latency, { queue: { p50Ms: 0.0025, p99Ms: 0.003 } });
     assertEquals([json.name, json.version, json.exit, json.listen], [
       "oxrelay",
       "1.2.3",
@@ -235,6 +240,32 @@ const GUARDED: [method: string, path: string][] = [
   ["POST", "/v1/reload"],
   ["GET", "/v1/no-such-route"],
 ];
+
+Deno.test("admin: forwards are added and removed; what is wrong is named", async () => {
+  const deps = relay();
+  await withAdmin(deps, async (ask) => {
+    await ask("/v1/peers", post(JSON.stringify({ name: "phone" })));
+    const add = (body: unknown, name = "phone") =>
+      ask(`/v1/peers/${name}/forwards`, post(JSON.stringify(body)));
+    const added = await add({ forwards: ["udp:1"] });
+    assertEquals([added.status, added.json.forwards], [201, ["udp:1"]]);
+    for (
+      const [body, name, status, field] of [
+        [{ forwards: ["udp:22"] }, "phone", 409, "forwards"],
+        [{ forwards: [] }, "phone", 400, "forwards"],
+        [{ forwards: "udp:1" }, "phone", 400, "forwards"],
+        [{ ports: [] }, "phone", 400, "forwards"],
+        [{ forwards: ["udp:1"] }, "nobody", 404, "name"],
+      ] as const
+    ) {
+      const { status: got, json } = await add(body, name);
+      assertEquals([got, json.error.field], [status, field], JSON.stringify(body));
+    }
+    const remove = async (forward: string) =>
+      (await ask(`/v1/peers/phone/forwards/${encodeURIComponent(forward)}`, { method: "DELETE" })).status;
+    assertEquals([await remove("udp:1"), await remove("udp:2")], [204, 404]);
+  });
+});
 
 Deno.test("admin: everything under /v1 needs the token, even from loopback", async () => {
   let token = TOKEN;

@@ -19,6 +19,7 @@ import {
   sparkline,
   type Status,
 } from "../../src/cli/status.ts";
+import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import { parseConfig } from "../../src/config.ts";
 import { encode } from "uqr";
 
@@ -618,6 +619,26 @@ Deno.test("cli: the status table's numbers", () => {
   assertMatch(text, /^oxrelay 0\.1\.0 {2}up 1h 2m {2}listens on \[::\]:4433 {2}exit userspace\n/);
   assertMatch(text, /2 peers, 1 sessions, 2\.0 KiB received, 1\.5 KiB sent/);
   assertMatch(text, /\n▁▅█ 80 bit\/s\n/);
+  const line: LineSnapshot = {
+    shapedBps: 9.5e6,
+    rateBy: "found",
+    path: { state: "cruise", bps: 10e6, leastRttMs: 41.24, queueMs: 1.5 },
+    waiting: 3,
+    marked: 4,
+    drops: { queue_delay: 2, queue_stale: 1 },
+    waits: { game: { p50Ms: 0.012, p99Ms: 1.25 }, bulk: { p50Ms: 20, p99Ms: 41 } },
+    serializationMs: 1.211,
+  };
+  const latency = { queue: { p50Ms: 0.1, p99Ms: 0.51 }, processing: { p50Ms: 0.02, p99Ms: 0.04 } };
+  const lines = renderStatus({ ...STATUS, latency, peers: [{ ...phone, line }, laptop] }, undefined, 0, []);
+  assertMatch(
+    lines,
+    /latency: queue 0\.10\/0\.51 ms \(over 0\.5\), processing 0\.02\/0\.04 ms \(under 0\.1\)\n/,
+  );
+  assertMatch(
+    lines,
+    /LINE TO .*\n {2}phone +9\.5 Mbit\/s \(found\) +cruise +10\.0 Mbit\/s +41\.2 ms +1\.5 ms +1\.2 ms +0\.01\/1\.3 ms +- +- +20\.0\/41\.0 ms +4 +3/,
+  );
   assertMatch(text, /drops: replayed 7, forged 3\nflows: quic 12, zoom 1\n/);
   assertMatch(
     text,

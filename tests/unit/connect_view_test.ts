@@ -6,6 +6,7 @@ import { assert, assertAlmostEquals, assertEquals, assertMatch, assertStringIncl
 import { type LinkStatus, renderLink } from "../../src/connect/view.ts";
 import { type Counts, shares } from "../../src/connect/link/counts.ts";
 import { CLASS_LABELS, type ClassCount, type ClassLabel } from "../../src/metrics.ts";
+import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import type { RepairFigures } from "../../src/repair/figures.ts";
 
 /** Totals by class; none of those that are not named. */
@@ -157,6 +158,26 @@ Deno.test("view: repair is shown for each direction that has it", () => {
   assertMatch(silent[1], /costs/);
 });
 
+const LINE: LineSnapshot = {
+  shapedBps: 9.5e6,
+  rateBy: "found",
+  path: { state: "cruise", bps: 10e6, leastRttMs: 41.2, queueMs: 1.5 },
+  waiting: 3,
+  marked: 4,
+  drops: { queue_delay: 2, queue_stale: 1 },
+  waits: { game: { p50Ms: 0.012, p99Ms: 1.25 }, bulk: { p50Ms: 20, p99Ms: 41 } },
+  serializationMs: 1.2,
+};
+
+Deno.test("view: the line up is shown where anything is known of it, and what packets take here", () => {
+  const latency = { queue: { p50Ms: 0.1, p99Ms: 0.49 }, processing: { p50Ms: 0.02, p99Ms: 0.2 } };
+  assertEquals(renderLink({ ...STATUS, line: LINE, latency }, [], "x").slice(5, 8), [
+    "  line up    9.5 Mbit/s (found), 1.2 ms a packet, cruise 10.0 Mbit/s +1.5 ms",
+    "  waits      real-time 0.01/1.3 ms, other 20.0/41.0 ms, marked 4, lost 3",
+    "  latency    queue 0.10/0.49 ms (under 0.5), processing 0.02/0.20 ms (over 0.1)",
+  ]);
+});
+
 Deno.test("view: a full picture fits 80 columns", () => {
   const share = { packets: 0.34, bytes: 0.34 };
   const mixUp = {
@@ -168,6 +189,8 @@ Deno.test("view: a full picture fits 80 columns", () => {
   };
   const full: LinkStatus = {
     ...STATUS,
+    line: LINE,
+    latency: { queue: { p50Ms: 100, p99Ms: 999.9 }, processing: { p50Ms: 0.02, p99Ms: 0.2 } },
     mixUp,
     rateReceived: 124_987_654_321,
     bytesReceived: 1e15,

@@ -58,10 +58,14 @@ async function carried(core: Partial<Core>, { fromPort = 0, fromExit = 0 }): Pro
     onReadable() {},
   } as unknown as Mailbox;
   const arena = new Arena(64);
-  const driver = new Driver(arena, { ...IDLE_CORE, ...core }, port, exit, new Metrics(), mailbox);
+  const metrics = new Metrics(), packets = fromPort + fromExit;
+  const driver = new Driver(arena, { ...IDLE_CORE, ...core }, port, exit, metrics, mailbox);
   driver.start();
   await driver.stop();
   assertEquals(arena.free, arena.slotCount);
+  const sum = (counts: number[]) => counts.reduce((total, count) => total + count, 0);
+  assertEquals(sum(metrics.processing().packets), packets, "each packet's time here is counted");
+  assertEquals(sum(driver.processing.counts(0)), packets);
   return found;
 }
 

@@ -107,11 +107,12 @@ function shaky({ store: refusesStore = false, pool: refusesPool = false }, nowMs
     others: [],
     load: () => Promise.resolve([...stored]),
     add: () => Promise.reject(new Error("not asked for")),
-    edit(name, change) {
-      steps.push(`store changes ${name}`);
-      if (refusesStore) return Promise.reject(new CommandError("the disk is full"));
-      stored = stored.map((peer) => peer.name === name ? change(peer) : peer);
-      return Promise.resolve(stored.find((peer) => peer.name === name)!);
+    edit(name, edit) {
+      const record = edit(stored.find((peer) => peer.name === name)!);
+      steps.push(`store has ${name} with ${record.forwards ?? "none"}`);
+      if (refusesStore) return Promise.reject(new CommandError("the disk is full", { cause: new Error() }));
+      stored = stored.map((peer) => peer.name === name ? record : peer);
+      return Promise.resolve(record);
     },
     restore(record) {
       steps.push(`store restores ${record.name}`);
@@ -133,7 +134,20 @@ function shaky({ store: refusesStore = false, pool: refusesPool = false }, nowMs
       steps.push(`pool serves ${peers.length}`);
       served = peers;
       if (refusesPool) return Promise.reject(new Error("the relay worker does not answer"));
-      return Promise.resolve({ added: [], removed: [], failed: [] });
+      const refused = peers.flatMap(({ name, publicKey, forwards = [] }) =>
+        forwards.filter((text) => text === "udp:22").map(() => ({
+          forward: {
+            protocol: "udp" as const,
+            outer: 22,
+            address: "10.66.0.2",
+            port: 22,
+            peer: name,
+            publicKey,
+          },
+          reason: "is in use",
+        }))
+      );
+      return Promise.resolve({ added: [], removed: [], failed: [], refused });
     },
   }, nowMs);
   const load = () => Promise.resolve([...stored]);
@@ -291,7 +305,7 @@ Deno.test("peers: who is gone is cut off before the host is asked, and who is ne
 Deno.test("peers: a disabled one is cut off before it is stored, and stays so while the disk refuses", async () => {
   const whole = shaky({});
   assertEquals((await whole.live.change("peer-0", { disabled: true }))?.disabled, true);
-  assertEquals(whole.steps, ["pool serves 2", "store changes peer-0", "pool serves 2"]);
+  assertEquals(whole.steps, ["pool serves 2", "store has peer-0 with none", "pool serves 2"]);
   assertEquals((await whole.load())[0].disabled, true);
   const enabled = await whole.live.change("peer-0", { disabled: false, notes: "again", monthlyBytes: null });
   assertEquals(enabled, { ...recordOf(0), notes: "again" });
@@ -330,4 +344,16 @@ Deno.test("peers: a removed one can be restored as it was for a while", async ()
   await live.remove("peer-0");
   nowMs += UNDO_MS + 1;
   assertEquals(await live.restore("peer-0"), undefined);
+});
+
+Deno.test("peers: a forward that the host refuses is in nobody's record, and another peer's refusal is no reason", async () => {
+  const { live, load } = shaky({});
+  const forwards = async () => (await load()).map((peer) => peer.forwards?.join());
+  const edit = (name: string, forwards: string[]) =>
+    live.edit(name, "forwards", (peer) => ({ ...peer, forwards }));
+  assertEquals((await edit("peer-0", ["udp:7"]))?.forwards, ["udp:7"]);
+  const refusal = await assertRejects(() => edit("peer-1", ["udp:22"]), Refusal, "UDP port 22 is in use");
+  assertEquals(refusal.field, "forwards");
+  assertEquals(await forwards(), ["udp:7", undefined]);
+  assertEquals(await edit("peer-9", ["udp:8"]), undefined);
 });

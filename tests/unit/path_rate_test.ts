@@ -18,6 +18,12 @@ class Line {
   bytesPerS = RATE;
   /** What somebody else puts in front of the line, microseconds. */
   othersUs = 0;
+  /** What stands in the way of reports, microseconds. */
+  backUs = 0;
+  /** Whether reports have the receiver's clock, which runs by this much faster and is this far ahead, microseconds. */
+  hasClock = false;
+  drift = 0;
+  aheadUs = 123_456_789;
   /** Bytes a second that the sender has. */
   offered = 2 * RATE;
   sent = 0;
@@ -44,7 +50,7 @@ class Line {
         this.#freeUs = Math.max(this.#freeUs, this.nowUs) + BYTES / this.bytesPerS * 1e6;
         this.#arrivals.push({ counter: this.sent - 1, atUs: this.#freeUs + this.othersUs + RTT_US / 2 });
       }
-      while (this.#arrivals.length > 0 && this.#arrivals[0].atUs <= this.nowUs) {
+      while (this.#arrivals.length > 0 && this.#arrivals[0].atUs <= this.nowUs - this.backUs) {
         const { counter, atUs } = this.#arrivals.shift()!;
         this.#highest = counter;
         this.#highestUs = atUs;
@@ -53,9 +59,15 @@ class Line {
       // The report's own way takes half a round trip: it tells of what arrived before.
       if (this.#reportAtUs > this.nowUs || this.#highest < 0) continue;
       this.#reportAtUs = this.nowUs + REPORT_US;
-      const delayUs = this.nowUs - this.#highestUs;
+      const clockUs = this.#highestUs * (1 + this.drift) + this.aheadUs;
       this.rate.onReport(
-        { highest: this.#highest, delayUs: delayUs - RTT_US / 2, received: this.#received },
+        {
+          highest: this.#highest,
+          delayUs: this.nowUs - this.#highestUs - RTT_US / 2 - this.backUs,
+          received: this.#received,
+          hasClock: this.hasClock,
+          clock: Math.floor(clockUs / 64) & 0xffff,
+        },
         this.nowUs,
       );
     }
@@ -116,13 +128,16 @@ Deno.test("path rate: a path that becomes faster is found", () => {
   assertGreater(line.rate.bytesPerS(line.nowUs), 0.7 * 5 * RATE);
 });
 
-Deno.test("path rate: a queue that does not go is somebody else's, and is left alone", () => {
+Deno.test("path rate: a queue that comes and does not go is somebody else's, and is left alone", () => {
   const line = new Line();
   line.runFor(3 * SECOND);
   assertGreater(line.rate.bytesPerS(line.nowUs), 0);
-  line.othersUs = 50 * MS;
-  line.runFor(5 * SECOND);
-  assertEquals(line.rate.bytesPerS(line.nowUs), 0);
+  // A transfer that is not ours fills the modem, loses packets and fills it again.
+  for (let s = 0; line.rate.bytesPerS(line.nowUs) > 0; s++) {
+    assertLess(s, 10);
+    line.othersUs = (60 + 40 * (s % 4)) * MS;
+    line.runFor(SECOND);
+  }
 });
 
 Deno.test("path rate: a sender without more to send for ten seconds is idle", () => {
@@ -139,7 +154,7 @@ Deno.test("path rate: reports that lie change nothing, or nothing that matters",
   line.runFor(3 * SECOND);
   const before = line.rate.bytesPerS(line.nowUs), { delivered } = line.rate.rate;
   for (const highest of [-1, 0, line.sent + 1, 2 ** 47, NaN]) {
-    line.rate.onReport({ highest, delayUs: 0, received: 0 }, line.nowUs);
+    line.rate.onReport({ highest, delayUs: 0, received: 0, hasClock: false, clock: 0 }, line.nowUs);
     assertEquals(line.rate.bytesPerS(line.nowUs), before, `${highest}`);
     assertEquals(line.rate.rate.delivered, delivered, `${highest}`);
   }
@@ -150,6 +165,8 @@ Deno.test("path rate: reports that lie change nothing, or nothing that matters",
       highest: Math.floor(random.real() * 1.1 * line.sent),
       delayUs: Math.floor(random.real() * 2e6),
       received: random.u32(),
+      hasClock: random.u32() % 2 === 0,
+      clock: random.u32() & 0xffff,
     }, line.nowUs);
     const now = line.rate.bytesPerS(line.nowUs);
     assert(Number.isFinite(now) && now >= 0 && (now === 0 || now >= 8000), `${now}`);
@@ -183,3 +200,46 @@ Deno.test("path rate: a path that becomes longer is not taken for a queue for ev
   line.runFor(5 * SECOND);
   assertGreater((line.rate.rate.delivered - delivered) / 5, 0.7 * RATE);
 });
+
+for (
+  const [what, drift, jumpUs] of [
+    ["agrees", 0, 0],
+    ["runs fast by 500 ppm", 5e-4, 0],
+    ["runs slow by 500 ppm", -5e-4, 0],
+    ["is set forward", 0, 700 * MS],
+    ["is set back", 0, -700 * MS],
+  ] as const
+) {
+  Deno.test(`path rate: a queue on the way back is none of ours, where the receiver's clock ${what}`, () => {
+    const play = (hasClock: boolean) => {
+      const line = new Line();
+      Object.assign(line, { hasClock, drift });
+      line.runFor(20 * SECOND);
+      line.aheadUs += jumpUs;
+      line.runFor(SECOND);
+      line.backUs = 60 * MS;
+      line.runFor(SECOND / 2);
+      const { sent } = line;
+      line.runFor(2 * SECOND);
+      return (line.sent - sent) * BYTES / 2;
+    };
+    assertGreater(play(true), 0.85 * RATE);
+    assertLess(play(false), 0.8 * RATE, "the control: the round trip alone cannot tell");
+  });
+
+  Deno.test(`path rate: a queue of ours is found, where the receiver's clock ${what}`, () => {
+    const line = new Line();
+    Object.assign(line, { hasClock: true, drift });
+    line.runFor(20 * SECOND);
+    line.aheadUs += jumpUs;
+    line.runFor(SECOND);
+    line.bytesPerS /= 2;
+    line.runFor(2 * SECOND);
+    let most = 0;
+    for (let ms = 0; ms < 2000; ms++) {
+      line.runFor(MS);
+      most = Math.max(most, line.queueUs);
+    }
+    assertLess(most, 25 * MS);
+  });
+}

@@ -302,6 +302,45 @@ for (const [kind, native] of KINDS) {
     assertEquals(bench.take().length, 0);
   });
 
+  Deno.test(`userspace, ${kind}: a forwarded port is its source's for all far ends, and neither idle time nor others' flows end it`, async () => {
+    await using server = new Server(silent);
+    await using taken = new Server(silent);
+    await using stranger = new Server(silent);
+    await using bench = open({ maxFlows: 4 });
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "open"));
+    await server.heard(1);
+    const outer = freePort();
+    const forward = { protocol: "udp" as const, outer, address: ALICE, port: 40001 };
+    const other = { ...forward, outer: taken.port, port: 40002 };
+    const refused = bench.exit.setForwards!([forward, other]);
+    assertEquals(refused.map(({ forward }) => forward), [other]);
+    assert(refused[0].reason.startsWith("is in use"), refused[0].reason);
+    const knock = async () => {
+      await stranger.socket.send(new TextEncoder().encode("knock"), {
+        transport: "udp",
+        hostname: LOOPBACK,
+        port: outer,
+      });
+    };
+    await knock();
+    await pause(SILENCE_MS);
+    assertEquals(bench.take().length, 0, "programs of this host reach only who has spoken to them");
+    bench.send(udp(ALICE, 40001, LOOPBACK, server.port, "again"));
+    await server.heard(2);
+    assertEquals(server.asked[1].port, outer, "in place of the mapping that it had");
+    for (let port = 1; port <= 8; port++) bench.send(udp(BOB, 41000 + port, LOOPBACK, server.port, "x"));
+    bench.nowUs += 1e9;
+    bench.exit.handleTimeout(bench.nowUs);
+    assertEquals(bench.exit.flowCount, 1);
+    await knock();
+    const [packet] = await bench.receive();
+    const came = parseUdp(packet);
+    assertEquals([came.destination, came.destinationPort, came.sourcePort], [ALICE, 40001, stranger.port]);
+    assertEquals(bench.exit.setForwards!([{ ...forward, port: 40003 }]), [], "it may lead elsewhere at once");
+    bench.exit.forget!([`${ALICE}/32`]);
+    assertEquals(bench.exit.flowCount, 0);
+  });
+
   Deno.test(`userspace, ${kind}: a removed peer's mappings end with it, and a host that still answers reaches nobody`, async () => {
     await using server = new Server(silent);
     await using bench = open();

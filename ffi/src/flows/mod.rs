@@ -5,6 +5,7 @@
 
 pub mod datagram;
 pub mod errors;
+pub mod pins;
 pub mod ports;
 pub mod receive;
 pub mod send;
@@ -204,6 +205,38 @@ pub unsafe extern "C" fn ox_flows_forget(handle: u32, address: *const u8, bits: 
     let Some(prefix) = (unsafe { read_prefix(address, bits) }) else { return -libc::EINVAL };
     with_flows(handle, |flows| {
         flows.forget(prefix, bits);
+        0
+    })
+}
+
+/// Gives an inner source, 16 bytes with IPv4 mapped and a port, a port outside by which strangers reach it, too, until it is
+/// taken back or the source is forgotten. Returns 0, or -EADDRINUSE for a port that is another's.
+///
+/// # Safety
+/// `address` is valid for 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_flows_pin(handle: u32, address: *const u8, port: u32, outer_port: u32) -> i32 {
+    // SAFETY: as the caller says.
+    let Some(source) = (unsafe { read_prefix(address, 128) }) else { return -libc::EINVAL };
+    if !(1..=65535).contains(&port) || !(1..=65535).contains(&outer_port) {
+        return -libc::EINVAL;
+    }
+    with_flows(handle, |flows| match flows.pin(pins::key_of(source, port as u16), outer_port as u16) {
+        Ok(()) => 0,
+        Err(reason) => -reason,
+    })
+}
+
+/// Takes back what `ox_flows_pin` gave a source.
+///
+/// # Safety
+/// `address` is valid for 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_flows_unpin(handle: u32, address: *const u8, port: u32) -> i32 {
+    // SAFETY: as the caller says.
+    let Some(source) = (unsafe { read_prefix(address, 128) }) else { return -libc::EINVAL };
+    with_flows(handle, |flows| {
+        flows.unpin(pins::key_of(source, port as u16));
         0
     })
 }

@@ -45,6 +45,8 @@ pub struct Flow {
     pub last_sent_ms: u32,
     /// Whether the client has sent to this host's loopback, which the policy must have opened.
     pub used_loopback: bool,
+    /// A forward's (pins.rs): no holder's, and neither idle time nor want of room ends it.
+    pub is_pinned: bool,
     /// Neighbours in the order of last use among the flows of one owner.
     pub older: u32,
     pub newer: u32,
@@ -138,6 +140,11 @@ unsafe impl Send for Flows {}
 
 /// A socket on the same port as inside where that is free, else on any, and which. Err is the errno.
 fn bind_near(is_ipv6: bool, port: u16) -> Result<(i32, u16), i32> {
+    bind_first(is_ipv6, &[if port >= PORT_KEPT_MIN { port } else { 0 }, 0])
+}
+
+/// A socket on the first of these ports that no other socket has, and which. Err is the errno.
+pub fn bind_first(is_ipv6: bool, ports: &[u16]) -> Result<(i32, u16), i32> {
     let fd = socket(is_ipv6, libc::SOCK_DGRAM | libc::SOCK_NONBLOCK)?.into_raw_fd();
     if is_ipv6 {
         set_option(fd, libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, 1);
@@ -146,9 +153,8 @@ fn bind_near(is_ipv6: bool, port: u16) -> Result<(i32, u16), i32> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_SNDBUF, SOCKET_BUFFER_BYTES);
     set_option(fd, libc::SOL_SOCKET, libc::SO_RXQ_OVFL, 1);
     icmp::keep_errors(fd, is_ipv6, true);
-    let wanted = if port >= PORT_KEPT_MIN { port } else { 0 };
     let mut reason = 0;
-    for port in [wanted, 0] {
+    for &port in ports {
         let mut name = Name::EMPTY;
         let length = name.set(is_ipv6, &[0; 16], port);
         match bind(fd, &name, length) {
@@ -253,6 +259,9 @@ impl Flows {
         close(flow.fd);
         self.by_key.remove(&flow.key);
         self.free.push(index);
+        if flow.is_pinned {
+            return;
+        }
         if let Some(holder) = self.holders.get_mut(&flow.owner) {
             holder.flows -= 1;
             if holder.flows == 0 {
@@ -305,6 +314,22 @@ impl Flows {
             }
         }
         let (fd, outer_port) = opened.ok()?;
+        let index = self.insert(key, owner, (fd, outer_port), false)?;
+        self.link(index);
+        if let Some(holder) = self.holders.get_mut(&owner) {
+            holder.flows += 1;
+        }
+        Some(index)
+    }
+
+    /// Makes a flow of a bound socket, which is closed where it cannot be watched. Returns its place.
+    pub fn insert(
+        &mut self,
+        key: Key,
+        owner: Owner,
+        (fd, outer_port): (i32, u16),
+        is_pinned: bool,
+    ) -> Option<u32> {
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         let generation = self.generation;
         let index = self.free.pop().unwrap_or_else(|| {
@@ -324,6 +349,7 @@ impl Flows {
             outer_port,
             last_sent_ms: 0,
             used_loopback: false,
+            is_pinned,
             older: NO_FLOW,
             newer: NO_FLOW,
             head: NOBODY,
@@ -332,17 +358,14 @@ impl Flows {
         });
         mark_port(key.source.is_ipv6, outer_port, true);
         self.by_key.insert(key, index);
-        self.link(index);
-        if let Some(holder) = self.holders.get_mut(&owner) {
-            holder.flows += 1;
-        }
         Some(index)
     }
 
     pub fn expire(&mut self, now_ms: u32) {
         for index in 0..self.flows.len() as u32 {
             let timeout_ms = self.timeout_ms;
-            let idle = self.flow(index).map(|flow| now_ms.wrapping_sub(flow.last_sent_ms));
+            let flow = self.flow(index).filter(|flow| !flow.is_pinned);
+            let idle = flow.map(|flow| now_ms.wrapping_sub(flow.last_sent_ms));
             if idle.is_some_and(|idle| idle >= timeout_ms) {
                 self.end(index);
             }

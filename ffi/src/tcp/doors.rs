@@ -105,8 +105,8 @@ pub extern "C" fn ox_tcp_receive(handle: u32, burst: u32, from: u32, to: u32) ->
     })
 }
 
-/// Resets, outside, the flows of every inner source in a prefix, 16 bytes with IPv4 mapped and 0 to 128 bits; nothing more of
-/// them goes inside.
+/// Resets, outside, the flows of every inner source in a prefix, 16 bytes with IPv4 mapped and 0 to 128 bits, and closes the
+/// ports that lead to it; nothing more of them goes inside.
 ///
 /// # Safety
 /// `address` is valid for 16 bytes.
@@ -115,6 +115,7 @@ pub unsafe extern "C" fn ox_tcp_forget(handle: u32, address: *const u8, bits: u3
     // SAFETY: as the caller says.
     let Some(prefix) = (unsafe { read_prefix(address, bits) }) else { return -libc::EINVAL };
     with_splice(handle, |splice| {
+        splice.close_doors_of(prefix, bits);
         for index in 0..splice.flows.len() {
             let flow = splice.flows[index].as_ref();
             if flow.is_some_and(|flow| lies_in(mapped(flow.key.source), prefix, bits)) {
@@ -122,6 +123,34 @@ pub unsafe extern "C" fn ox_tcp_forget(handle: u32, address: *const u8, bits: u3
             }
         }
         splice.outbox.retain(|packet| !lies_in(destination(packet), prefix, bits));
+        splice.arm();
+        0
+    })
+}
+
+/// Listens at a port outside for an inner source, 16 bytes with IPv4 mapped and a port. Returns 0, or -EADDRINUSE for a port that
+/// is another's.
+///
+/// # Safety
+/// `address` is valid for 16 bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ox_tcp_listen(handle: u32, address: *const u8, port: u32, outer_port: u32) -> i32 {
+    // SAFETY: as the caller says.
+    let Some(inner) = (unsafe { read_prefix(address, 128) }) else { return -libc::EINVAL };
+    if !(1..=65535).contains(&port) || !(1..=65535).contains(&outer_port) {
+        return -libc::EINVAL;
+    }
+    with_splice(handle, |splice| match splice.open_door(inner, port as u16, outer_port as u16) {
+        Ok(()) => 0,
+        Err(reason) => -reason,
+    })
+}
+
+/// Closes a port that `ox_tcp_listen` opened, IPv6's or else IPv4's, and resets what came by it.
+#[unsafe(no_mangle)]
+pub extern "C" fn ox_tcp_unlisten(handle: u32, is_ipv6: u32, outer_port: u32) -> i32 {
+    with_splice(handle, |splice| {
+        splice.close_door(is_ipv6 != 0, outer_port as u16);
         splice.arm();
         0
     })

@@ -7,6 +7,55 @@ const SEARCH_US: i64 = 2_000;
 const FOUND_MAX: usize = 32;
 
 impl Splice {
+    /// Gives a flow its place, without memory yet. None, and the socket still the caller's, when it cannot be watched.
+    pub(super) fn place(
+        &mut self,
+        key: Key,
+        owner: Owner,
+        fd: i32,
+        stage: Stage,
+        now_us: i64,
+    ) -> Option<usize> {
+        self.generation = self.generation.wrapping_add(1) % DOOR_GENERATION;
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.flows.push(None);
+            self.flows.len() - 1
+        });
+        let generation = self.generation;
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32,
+            u64: u64::from(generation) << 32 | index as u64,
+        };
+        // SAFETY: `event` is valid; the kernel copies it.
+        if unsafe { libc::epoll_ctl(self.epoll, libc::EPOLL_CTL_ADD, fd, &mut event) } < 0 {
+            self.free.push(index);
+            return None;
+        }
+        self.flows[index] = Some(Flow {
+            key,
+            owner,
+            generation,
+            fd,
+            stage,
+            readable: false,
+            writable: false,
+            far_ended: false,
+            near_ended: false,
+            is_touched: false,
+            kernel_bytes: 0,
+            active_us: now_us,
+            due_us: None,
+        });
+        self.by_key.insert(key, index);
+        let source = self.sources.entry(owner).or_insert_with(|| Source {
+            flows: 0,
+            buffers: Account::new(BUFFER_BYTES / SOURCE_SHARE),
+            kernel: Account::new(KERNEL_BYTES / SOURCE_SHARE),
+        });
+        source.flows += 1;
+        Some(index)
+    }
+
     pub(super) fn turn_away(&mut self, segment: &Segment) -> Taken {
         self.crowded += 1;
         if !self.outbox.is_full() {

@@ -7,7 +7,7 @@ import { ask, el, setText } from "./dom.js";
 import { amount, bytes, duration, milliseconds, moment, percent, rate } from "./format.js";
 import { TEXTS } from "./texts.js";
 
-/** @typedef {import("../shapes.ts").PeerRow & { forwards?: string[], queueDelayMs?: number }} Device */
+/** @typedef {import("../shapes.ts").PeerRow} Device */
 
 const INTERVAL_MS = 2000, SAMPLES_MAX = 300;
 const text = TEXTS.detail;
@@ -39,9 +39,13 @@ const FACTS = [
   [text.repairDown, ({ sending }) => repair(sending)],
   [text.repairUp, ({ receiving }) => repair(receiving)],
   [
-    TEXTS.devices.columns.queue,
-    ({ queueDelayMs }) => queueDelayMs === undefined ? TEXTS.none : milliseconds(queueDelayMs),
+    text.queue,
+    ({ line }) =>
+      Object.entries(line?.waits ?? {}).map(([name, { p50Ms, p99Ms }]) =>
+        text.wait(name, milliseconds(p50Ms), milliseconds(p99Ms))
+      ).join("; ") || TEXTS.none,
   ],
+  [text.rateNow, ({ line }) => line?.shapedBps === undefined ? TEXTS.none : rate(line.shapedBps)],
   [text.drops, ({ drops }) => amount(drops)],
   [text.total, ({ usage }) => `${bytes(usage.received)} / ${bytes(usage.sent)}`],
   [text.address, ({ allowedIps }) => allowedIps.join(", ")],

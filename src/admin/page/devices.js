@@ -36,8 +36,7 @@ const COLUMNS = [
   { title: text.columns.repair, cell: (device) => live(device, repairOf(device)) },
   {
     title: text.columns.queue,
-    cell: (device) =>
-      live(device, device.queueDelayMs === undefined ? undefined : milliseconds(device.queueDelayMs)),
+    cell: (device) => live(device, waitOf(device)),
   },
   { title: text.columns.month, sort: "month", cell: monthOf },
   {
@@ -64,6 +63,12 @@ function repairOf({ sending, receiving }) {
   const repaired = all.reduce((sum, figures) => sum + figures.repaired, 0);
   const lost = all.reduce((sum, figures) => sum + figures.repaired + figures.unrecovered, 0);
   return lost === 0 ? undefined : percent(repaired / lost);
+}
+
+/** The 99th percentile of what packets waited, of the class that waited longest. @param {Device} device */
+function waitOf({ line }) {
+  const waits = Object.values(line?.waits ?? {}).map(({ p99Ms }) => p99Ms);
+  return waits.length === 0 ? undefined : milliseconds(Math.max(...waits));
 }
 
 /** @param {Device} device */

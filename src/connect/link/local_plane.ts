@@ -7,6 +7,7 @@ import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
 import { useBlake2s } from "../../codec/hash.ts";
 import { suiteOf } from "../../codec/suite.ts";
+import { delayFigures } from "../../control/delay_figures.ts";
 import { DEFAULTS } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
@@ -128,7 +129,14 @@ export class LocalPlane implements LinkPlane {
     const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
     const { vitals, path } = this.#client;
     const applications = this.#client.applications(monotonicUs());
-    return { relay, asked, vitals, inner, cost, repaired, classesUp, classesDown, applications, ...path };
+    const latency = {
+      queue: delayFigures(this.#client.queueDelays()),
+      processing: delayFigures(this.#driver.processing.counts(0)),
+    };
+    return {
+      ...{ relay, asked, vitals, inner, cost, repaired, classesUp, classesDown, applications, latency },
+      ...path,
+    };
   }
 
   async close(): Promise<void> {

@@ -107,7 +107,7 @@ export class Link {
 
   /** How the link is, as figures; to be called about once a second, after `tend`. */
   report(): LinkStatus {
-    const { relay, vitals, inner, cost, classesUp, classesDown, applications } = this.#plane!;
+    const { relay, vitals, inner, cost, classesUp, classesDown, applications, latency } = this.#plane!;
     const { servers } = this.#o;
     const nowMs = performance.now();
     const { user, system } = process.cpuUsage();
@@ -146,6 +146,8 @@ export class Link {
       mixUp: found.mixUp,
       mixDown: found.mixDown,
       applications,
+      line: relay.line,
+      latency,
       cpuShare: found.cpuShare,
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,

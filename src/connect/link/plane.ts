@@ -6,7 +6,7 @@ import type { Config, RepairConfig } from "../../config.ts";
 import type { ClassRule } from "../../control/class_rules.ts";
 import type { ClassCount } from "../../metrics.ts";
 import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
-import type { PeerSnapshot } from "../../session/peer_record.ts";
+import type { LatencyFigures, PeerSnapshot } from "../../session/peer_record.ts";
 import type { Vitals } from "../../session/vitals.ts";
 import type { InnerTotals } from "./counts.ts";
 
@@ -34,6 +34,8 @@ export interface PlaneState {
   classesDown: ClassCount[];
   /** Flows of the last ten seconds that are recognised, by what they are. */
   applications: Record<string, number>;
+  /** How long packets took in this process in the last half minute. */
+  latency: LatencyFigures;
 }
 
 /** What carries a client's packets, in this thread (`LocalPlane`) or in a Worker (`PlaneWorkerHandle`). */

@@ -12,12 +12,15 @@ import { parsePrefix, prefixesOverlap } from "../../wire/address.ts";
 import { run } from "../child.ts";
 import { forgetMarked } from "./conntrack.ts";
 import type { HostAccess, InnerAddress } from "../exit.ts";
+import { bindReason, isV6, type PortForward, type RefusedForward } from "../forward.ts";
+import { listeningPorts } from "./listening.ts";
 import { TAG_MASK, tagOf, type TunPeer, TunPeers } from "./peers.ts";
 import { trackingNeed } from "./tracking.ts";
 import {
   DEVICE_GROUP,
   type Feature,
   FEATURES,
+  forwardElements,
   inputRules,
   natPorts,
   neighbourRules,
@@ -53,6 +56,7 @@ const RECORD = "oxrelay";
 const CONNTRACK_MAX = "net/netfilter/nf_conntrack_max";
 /** A peer's share of the host's connections, and the bounds of the share. */
 const PEER_SHARE = 32, FLOWS_MIN = 512, FLOWS_MAX = 4096;
+const EADDRINUSE = 98;
 const EPHEMERAL = "net/ipv4/ip_local_port_range";
 
 /** The host's side: addresses, rules, settings. */
@@ -64,6 +68,8 @@ export class TunHost {
   #hasIpv6 = false;
   #features: ReadonlySet<Feature> = new Set(FEATURES);
   #untracked: number | undefined;
+  /** Those that the table has, without the refused ones. */
+  #forwards: readonly PortForward[] = [];
   /** This relay's copy of the record, in case another program flushes the table. */
   #before: Settings = {};
 
@@ -193,6 +199,30 @@ export class TunHost {
     return { forget: () => this.#forgetPeers(gone) };
   }
 
+  /**
+   * Lets strangers reach peers by these ports of the host and by no others; returns those that it refused: a port on which a
+   * program of the host listens stays that program's.
+   */
+  async setForwards<F extends PortForward>(wanted: readonly F[]): Promise<RefusedForward<F>[]> {
+    if (wanted.length === 0 && this.#forwards.length === 0) return [];
+    if (!this.#features.has("forwards")) {
+      return wanted.map((forward) => ({ forward, reason: "cannot be forwarded: nftables here is too old" }));
+    }
+    const taken = { udp: new Set(listeningPorts("udp")), tcp: new Set(listeningPorts("tcp")) };
+    const isFree = ({ protocol, outer }: PortForward) => !taken[protocol].has(outer);
+    const possible = wanted.filter((forward) => isFree(forward) && (this.#hasIpv6 || !isV6(forward.address)));
+    const before = this.#forwards;
+    this.#forwards = possible;
+    try {
+      await run("nft", ["-f", "-"], `${forwardElements(this.#table, possible).join("\n")}\n`);
+    } catch (error) {
+      this.#forwards = before;
+      throw error;
+    }
+    return wanted.filter((forward) => !isFree(forward))
+      .map((forward) => ({ forward, reason: bindReason(EADDRINUSE) }));
+  }
+
   async #forgetPeers(marks: readonly number[]): Promise<void> {
     if (marks.length === 0) return;
     // All elements: an element has an address and no owner; remaining clients open theirs again with the next packet.
@@ -297,6 +327,7 @@ export class TunHost {
       recordTable(this.#before),
       tableRules(this.#rulesOptions()),
       ...this.#peers.all(this.#table),
+      ...(this.#features.has("forwards") ? forwardElements(this.#table, this.#forwards) : []),
       "",
     ].join("\n");
   }

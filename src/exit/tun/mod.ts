@@ -9,6 +9,7 @@ import type { Native } from "../../../ffi/native.ts";
 import { Readable } from "../../../ffi/readable.ts";
 import { type Burst, BURST_CAPACITY } from "../../vector/burst.ts";
 import type { Exit, HostAccess } from "../exit.ts";
+import type { PortForward, RefusedForward } from "../forward.ts";
 import { run } from "../child.ts";
 import { TunHost, type TunOptions } from "./host.ts";
 import type { TunPeer } from "./peers.ts";
@@ -141,6 +142,11 @@ export class TunDevice {
   /** See `TunHost.setPeers`. */
   setPeers(peers: readonly TunPeer[]): Promise<{ forget: () => Promise<void> }> {
     return this.#host.setPeers(peers);
+  }
+
+  /** See `TunHost.setForwards`. */
+  setForwards<F extends PortForward>(wanted: readonly F[]): Promise<RefusedForward<F>[]> {
+    return this.#host.setForwards(wanted);
   }
 
   /** The device's fault when `look` was last called, as a sentence. */

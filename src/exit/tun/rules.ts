@@ -4,10 +4,11 @@
  * are masqueraded. Makes text; runs no program.
  */
 import type { HostAccess } from "../exit.ts";
+import { isV6, type PortForward } from "../forward.ts";
 import { TAG_MASK } from "./peers.ts";
 
 /** Parts of the rules that an old kernel may lack; without one the others still hold. */
-export const FEATURES = ["timeouts", "limits", "open NAT"] as const;
+export const FEATURES = ["timeouts", "limits", "open NAT", "forwards"] as const;
 export type Feature = typeof FEATURES[number];
 
 /** The interface group of all relays' devices, by which rules distinguish their packets from a neighbour's. */
@@ -111,9 +112,10 @@ ${fromPeer(o)}${toPeer(o)}${
       "jump to_peer",
       "accept",
     ])
-  }${openNat(o)}${
+  }${forwards(o)}${openNat(o)}${
     chain("postrouting", [
       "type nat hook postrouting priority srcnat; policy accept;",
+      ...forwardedSources(o, leaves),
       // Not "random": games and calls need a port that stays the same for all destinations (RFC 4787 REQ-1). The kernel keeps
       // a client's port where that lies in the range, and draws one at random where it does not.
       `${leaves} meta l4proto { tcp, udp, udplite, sctp, dccp } masquerade to :${ports.low}-${ports.high}`,
@@ -149,6 +151,56 @@ function toPeer(o: RulesOptions): string {
   ]);
 }
 
+/** What leads strangers by the ports of forwards to their peers; the maps' elements are `forwardElements`. */
+function forwards({ device, features }: RulesOptions): string {
+  if (!features.has("forwards")) return "";
+  const ports = "meta l4proto { tcp, udp } fib daddr type local dnat";
+  return chain("forwarded", [
+    // Before a client's mapping, which has the port by chance.
+    "type nat hook prerouting priority dstnat - 1; policy accept;",
+    `iifname "${device}" return`,
+    // A program of this host that listens there: it came later than the forward, which would have been refused.
+    "meta l4proto { tcp, udp } socket transparent { 0, 1 } return",
+    `${ports} ip to meta l4proto . th dport map @forward4`,
+    `${ports} ip6 to meta l4proto . th dport map @forward6`,
+  ]) + chain("to_forward", ["jump to_peer", "accept"]);
+}
+
+/** A peer's packets from a forward's port leave by the forward's outer port (RFC 4787 REQ-1), before all others. */
+function forwardedSources({ features }: RulesOptions, leaves: string): string[] {
+  if (!features.has("forwards")) return [];
+  return (["udp", "tcp"] as const).flatMap((protocol) =>
+    ([4, 6] as const).map((family) => {
+      const address = family === 4 ? "ip saddr" : "ip6 saddr";
+      return `${leaves} meta nfproto ipv${family} meta l4proto ${protocol} ` +
+        `masquerade to :${address} . ${protocol} sport map @out_${protocol}${family}`;
+    })
+  );
+}
+
+/** Names of the maps and sets of forwards. */
+const FORWARD_SETS = [
+  ...["forward", "admitted", "out_udp", "out_tcp"].flatMap((name) => [`${name}4`, `${name}6`]),
+  "forwarded_tcp",
+];
+
+/** The lines for nftables that make these forwards, and no others, the table's. */
+export function forwardElements(table: string, forwards: readonly PortForward[]): string[] {
+  const elements = new Map<string, string[]>(FORWARD_SETS.map((name) => [name, []]));
+  const add = (name: string, element: string) => elements.get(name)!.push(element);
+  for (const { protocol, outer, address, port } of forwards) {
+    const family = isV6(address) ? 6 : 4;
+    add(`forward${family}`, `${protocol} . ${outer} : ${address} . ${port}`);
+    add(`admitted${family}`, `${address} . ${protocol} . ${port}`);
+    add(`out_${protocol}${family}`, `${address} . ${port} : ${outer}`);
+    if (protocol === "tcp") add("forwarded_tcp", `${outer}`);
+  }
+  return [...elements].flatMap(([name, all]) => [
+    `flush ${/^(forward|out)/.test(name) && name !== "forwarded_tcp" ? "map" : "set"} inet ${table} ${name}`,
+    ...(all.length > 0 ? [`add element inet ${table} ${name} { ${[...new Set(all)].join(", ")} }`] : []),
+  ]);
+}
+
 /** What passes between the device and other interfaces. */
 function forward({ device, v4, v6, features }: RulesOptions): string {
   const from = `iifname "${device}"`, to = `oifname "${device}"`;
@@ -164,7 +216,19 @@ function forward({ device, v4, v6, features }: RulesOptions): string {
     `${from} ip saddr ${v4} ${CLAMP}`,
     `${to} ip daddr ${v4} ${CLAMP}`,
     ...(v6 === undefined ? [] : [`${from} ip6 saddr ${v6} ${CLAMP}`, `${to} ip6 daddr ${v6} ${CLAMP}`]),
+    // Connections by a port that is forwarded no longer end at once: TCP has no other way in.
+    ...(features.has("forwards")
+      ? [
+        `${to} ct direction original ct status dnat meta l4proto tcp ct original proto-dst != @forwarded_tcp drop`,
+      ]
+      : []),
     `${to} ct state established,related accept`,
+    ...(features.has("forwards")
+      ? ["ip", "ip6"].map((family) =>
+        `${to} ct state new ct status dnat ${family} daddr . meta l4proto . th dport ` +
+        `@admitted${family === "ip" ? 4 : 6} goto to_forward`
+      )
+      : []),
     ...(features.has("open NAT") ? [`${to} ct state new ct status dnat goto to_peer_open`] : []),
     `${to} drop`,
   ]);
@@ -232,6 +296,17 @@ function sets({ features }: RulesOptions): string {
         map("opened6", "inet_service : ipv6_addr", opened),
         map("port4", "inet_service : inet_service", opened),
         map("port6", "inet_service : inet_service", opened),
+      ]
+      : []),
+    ...(features.has("forwards")
+      ? [
+        ...([4, 6] as const).flatMap((family) => [
+          map(`forward${family}`, `inet_proto . inet_service : ipv${family}_addr . inet_service`),
+          `  set admitted${family} {\n    type ipv${family}_addr . inet_proto . inet_service\n  }\n`,
+          map(`out_udp${family}`, `ipv${family}_addr . inet_service : inet_service`),
+          map(`out_tcp${family}`, `ipv${family}_addr . inet_service : inet_service`),
+        ]),
+        "  set forwarded_tcp {\n    type inet_service\n  }\n",
       ]
       : []),
     ...(features.has("timeouts")

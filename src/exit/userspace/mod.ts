@@ -32,6 +32,8 @@ import {
   transportAt,
 } from "../../wire/inner.ts";
 import type { Exit, InnerAddress } from "../exit.ts";
+import type { PortForward, RefusedForward } from "../forward.ts";
+import { UserspaceForwards } from "./forwards.ts";
 import { fragment } from "./fragmentation.ts";
 import { IcmpNat } from "./icmp_nat.ts";
 import { Reassembly } from "./reassembly.ts";
@@ -82,6 +84,7 @@ class UserspaceExit implements Exit {
   readonly #icmp: IcmpNat;
   readonly #tcp: TcpSplice | undefined;
   readonly #reassembly: Reassembly;
+  readonly #forwards: UserspaceForwards;
   readonly #gateway4: Uint32Array;
   readonly #gateway6: Uint32Array;
   readonly #queue: Uint8Array[] = [];
@@ -146,6 +149,11 @@ class UserspaceExit implements Exit {
       this.#flows.watch(this.#tcp.descriptor);
       for (const ping of this.processDescriptors) this.#pingsReady |= this.#flows.watch(ping);
     }
+    const udp = this.#udp, tcp = this.#tcp;
+    this.#forwards = new UserspaceForwards({
+      udp: { open: (forward) => udp.pin(forward), close: (forward) => udp.unpin(forward) },
+      tcp: tcp && { open: (forward) => tcp.listen(forward), close: (forward) => tcp.unlisten(forward) },
+    });
     const carried = ["UDP", ...(this.#tcp ? ["TCP"] : []), ...(this.#icmp.available ? ["ping"] : [])];
     this.description = `userspace (open NAT): ${carried.join(", ")}`;
   }
@@ -227,6 +235,7 @@ class UserspaceExit implements Exit {
     const gone = prefixes.flatMap((text) => parsePrefix(text) ?? []);
     const to = new Uint32Array(4);
     for (const prefix of gone) {
+      this.#forwards.forget(prefix);
       this.#udp.forget(prefix);
       this.#tcp?.forget(prefix);
       this.#icmp.forget(prefix);
@@ -237,6 +246,10 @@ class UserspaceExit implements Exit {
       return !gone.some((prefix) => prefixContains(prefix, to));
     });
     this.#queue.splice(0, Infinity, ...kept);
+  }
+
+  setForwards(wanted: readonly PortForward[]): RefusedForward[] {
+    return this.#forwards.set(wanted);
   }
 
   async close(): Promise<void> {

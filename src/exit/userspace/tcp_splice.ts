@@ -6,7 +6,8 @@
 import { burstHandle, checked, type Native } from "../../../ffi/native.ts";
 import { DROP } from "../../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_TUNNEL } from "../../vector/burst.ts";
-import { mappedBytes, type Prefix } from "../../wire/address.ts";
+import { mappedBytes, parseAddress, type Prefix } from "../../wire/address.ts";
+import { isV6, type PortForward } from "../forward.ts";
 
 /** The least time between log lines about missing room. */
 const WARNING_US = 60e6;
@@ -79,6 +80,15 @@ export class TcpSplice {
   /** Ends the flows of every inner address in the prefix. */
   forget({ address, bits }: Prefix): void {
     this.#native.ox_tcp_forget(this.handle, mappedBytes(address), bits);
+  }
+
+  /** Has strangers' connections to a port of the host go to an inner address and port. Returns 0 or an errno. */
+  listen({ address, port, outer }: PortForward): number {
+    return -this.#native.ox_tcp_listen(this.handle, mappedBytes(parseAddress(address)!), port, outer);
+  }
+
+  unlisten({ address, outer }: PortForward): void {
+    this.#native.ox_tcp_unlisten(this.handle, isV6(address) ? 1 : 0, outer);
   }
 
   close(): void {

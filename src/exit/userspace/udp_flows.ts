@@ -6,8 +6,9 @@
 import { burstHandle, checked, type Native } from "../../../ffi/native.ts";
 import { DROP } from "../../metrics.ts";
 import { type Burst, DONE, TO_HAIRPIN, TO_TUNNEL } from "../../vector/burst.ts";
-import { mappedBytes, type Prefix } from "../../wire/address.ts";
+import { mappedBytes, parseAddress, type Prefix } from "../../wire/address.ts";
 import { transportAt } from "../../wire/inner.ts";
+import type { PortForward } from "../forward.ts";
 
 export interface UdpFlowsOptions {
   native: Native;
@@ -122,6 +123,15 @@ export class UdpFlows {
   /** Ends the flows of every inner address in the prefix. */
   forget({ address, bits }: Prefix): void {
     this.#native.ox_flows_forget(this.#handle, mappedBytes(address), bits);
+  }
+
+  /** Has strangers reach an inner address and port by a port of the host. Returns 0 or an errno. */
+  pin({ address, port, outer }: PortForward): number {
+    return -this.#native.ox_flows_pin(this.#handle, mappedBytes(parseAddress(address)!), port, outer);
+  }
+
+  unpin({ address, port }: PortForward): void {
+    this.#native.ox_flows_unpin(this.#handle, mappedBytes(parseAddress(address)!), port);
   }
 
   close(): void {

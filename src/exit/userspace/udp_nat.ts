@@ -21,6 +21,7 @@ import {
   writeIpv4Header,
   writeIpv6Header,
 } from "../../wire/inner.ts";
+import { isV6, type PortForward } from "../forward.ts";
 import { ownerOf } from "./owner.ts";
 
 export interface UdpNatOptions {
@@ -37,6 +38,8 @@ export interface UdpNatOptions {
 const ANSWER_MAX = 8192;
 /** Datagrams of one flow that may wait for the system to send them. */
 const UNSENT_MAX = 64;
+/** What `pin` says. */
+const EADDRINUSE = 98, EACCES = 13, EADDRNOTAVAIL = 99, EMFILE = 24;
 
 interface Flow {
   key: string;
@@ -50,6 +53,8 @@ interface Flow {
   /** Whether the client has sent to this host's loopback, which the policy must have opened. */
   usedLoopback: boolean;
   closed: boolean;
+  /** A forward's port outside, which neither idle time nor want of room takes away. */
+  pinned: number | undefined;
 }
 
 export class UdpNat {
@@ -97,6 +102,7 @@ export class UdpNat {
 
   expire(nowUs: number): void {
     for (const flow of this.#flows.values()) {
+      if (flow.pinned !== undefined) continue;
       if (nowUs - flow.lastSentUs < this.#o.timeoutUs) break;
       this.#end(flow);
     }
@@ -130,10 +136,9 @@ export class UdpNat {
     const share = Math.max(1, maxFlows >> 2);
     if ((this.#perOwner.get(owner) ?? 0) >= share) this.#endIdlest((flow) => flow.owner === owner);
     if (this.#flows.size >= maxFlows) this.#makeRoom();
-    const hostname = version === 4 ? "0.0.0.0" : "::";
     let socket: Deno.DatagramConn;
     try {
-      socket = bind(hostname, port);
+      socket = bind(anyAddress(version), port);
     } catch (error) {
       if (!this.#warned) {
         log("warning", `no socket for a UDP flow: ${(error as Error).message}; raise ulimit -n`);
@@ -142,21 +147,52 @@ export class UdpNat {
       this.#makeRoom();
       return undefined;
     }
-    const flow: Flow = {
-      key,
-      owner,
-      socket,
-      inner: this.#words.slice(0, 4),
-      port,
-      lastSentUs: nowUs,
-      unsent: 0,
-      usedLoopback: false,
-      closed: false,
-    };
-    this.#flows.set(key, flow);
     this.#perOwner.set(owner, (this.#perOwner.get(owner) ?? 0) + 1);
+    return this.#insert({ key, owner, socket, inner: this.#words.slice(0, 4), port, lastSentUs: nowUs });
+  }
+
+  #insert(
+    about: Pick<Flow, "key" | "owner" | "socket" | "inner" | "port" | "lastSentUs">,
+    pinned?: number,
+  ): Flow {
+    const flow: Flow = { ...about, unsent: 0, usedLoopback: false, closed: false, pinned };
+    this.#flows.set(flow.key, flow);
     this.#listen(flow);
     return flow;
+  }
+
+  /** Has strangers reach an inner address and port by a port of the host. Returns 0 or an errno. */
+  pin({ address, port, outer }: PortForward): number {
+    const key = `${address} ${port}`;
+    const present = this.#flows.get(key);
+    if (present?.pinned === outer) return 0;
+    if (present) this.#end(present);
+    const hasPort = ({ socket, inner }: Flow) =>
+      (socket.addr as Deno.NetAddr).port === outer && isIpv4(inner) !== isV6(address);
+    const other = this.#flows.values().find(hasPort);
+    if (other) {
+      // Its socket changes hands: one that is closed keeps its port for a moment.
+      this.#disown(other);
+      Object.assign(other, { key, owner: "", inner: parseAddress(address)!, port, pinned: outer });
+      other.usedLoopback = false;
+      this.#flows.set(key, other);
+      return 0;
+    }
+    try {
+      const hostname = anyAddress(isV6(address) ? 6 : 4);
+      const socket = Deno.listenDatagram({ transport: "udp", hostname, port: outer });
+      this.#insert({ key, owner: "", socket, inner: parseAddress(address)!, port, lastSentUs: 0 }, outer);
+      return 0;
+    } catch (error) {
+      if (error instanceof Deno.errors.AddrInUse) return EADDRINUSE;
+      if (error instanceof Deno.errors.PermissionDenied) return EACCES;
+      return isV6(address) ? EADDRNOTAVAIL : EMFILE;
+    }
+  }
+
+  unpin({ address, port }: PortForward): void {
+    const flow = this.#flows.get(`${address} ${port}`);
+    if (flow?.pinned !== undefined) this.#end(flow);
   }
 
   /** Ends the idlest flow of the owner with most flows, so that one client cannot displace another's few. */
@@ -168,7 +204,7 @@ export class UdpNat {
 
   #endIdlest(matches: (flow: Flow) => boolean): void {
     for (const flow of this.#flows.values()) {
-      if (!matches(flow)) continue;
+      if (flow.pinned !== undefined || !matches(flow)) continue;
       this.#end(flow);
       return;
     }
@@ -178,7 +214,12 @@ export class UdpNat {
     if (flow.closed) return;
     flow.closed = true;
     flow.socket.close();
+    this.#disown(flow);
+  }
+
+  #disown(flow: Flow): void {
     this.#flows.delete(flow.key);
+    if (flow.pinned !== undefined) return;
     const left = (this.#perOwner.get(flow.owner) ?? 1) - 1;
     if (left > 0) this.#perOwner.set(flow.owner, left);
     else this.#perOwner.delete(flow.owner);
@@ -230,6 +271,8 @@ function isLoopback(words: Uint32Array, at: number): boolean {
   if (words[at] !== 0 || words[at + 1] !== 0) return false;
   return words[at + 2] === 0xffff ? words[at + 3] >>> 24 === 127 : words[at + 2] === 0 && words[at + 3] === 1;
 }
+
+const anyAddress = (version: number) => version === 4 ? "0.0.0.0" : "::";
 
 /** A socket on the same port as inside where that is free (RFC 4787 §4.2.1), else on any. */
 function bind(hostname: string, port: number): Deno.DatagramConn {

@@ -5,6 +5,7 @@
  * after the other. Stores nothing.
  */
 import type { AdmittedPeer, BarReason, PeerRecord, PeerTraffic } from "../../session/peer_record.ts";
+import type { RefusedPeerForward } from "../forwards.ts";
 import type { PeersReport } from "../messages.ts";
 import { Turns } from "./turns.ts";
 import type { TrafficLedger } from "./ledger.ts";
@@ -12,9 +13,12 @@ import type { TrafficLedger } from "./ledger.ts";
 /** How often dates and volumes are looked at, milliseconds. */
 export const BARS_MS = 250;
 
+/** What has changed, and which forwards could not be opened. */
+type Report = PeersReport & { refused?: RefusedPeerForward[] };
+
 /** Where the peers are served. */
 interface Pool {
-  setPeers(peers: readonly AdmittedPeer[]): Promise<PeersReport>;
+  setPeers(peers: readonly AdmittedPeer[]): Promise<Report>;
 }
 
 export interface BarsOptions {
@@ -71,7 +75,7 @@ export class BarredPool {
   }
 
   /** Makes the Workers' peers equal to `records`, with their bars. Rejects as the pool does. */
-  setPeers(records: readonly PeerRecord[]): Promise<PeersReport> {
+  setPeers(records: readonly PeerRecord[]): Promise<Report> {
     return this.#telling.take(() => {
       this.#records = [...records];
       this.#bars = this.#judge();

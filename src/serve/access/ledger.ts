@@ -91,7 +91,7 @@ export class TrafficLedger {
     if (month <= this.#month) return false;
     this.#month = month;
     for (const entry of this.#entries.values()) entry.monthReceived = entry.monthSent = 0;
-    this.#isChanged = true;
+    if (this.#entries.size > 0) this.#isChanged = true;
     return true;
   }
 

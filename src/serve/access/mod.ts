@@ -15,6 +15,7 @@ import { CommandError, UsageError } from "../../process/help.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "../../process/keys_text.ts";
 import { logger } from "../../process/logging.ts";
 import type { BarReason, PeerRecord, PeerSnapshot } from "../../session/peer_record.ts";
+import { withForwards, withoutForwards } from "../forwards.ts";
 import type { Identity } from "../identity.ts";
 import { LivePeers } from "../live_peers.ts";
 import { openStore } from "../store.ts";
@@ -48,6 +49,8 @@ type Served = Pick<
   | "changePeer"
   | "removePeer"
   | "restorePeer"
+  | "addForwards"
+  | "removeForward"
   | "links"
   | "makeLink"
   | "revokeLink"
@@ -120,6 +123,8 @@ export class Access {
       removePeer: async (name) => this.#noted(await this.livePeers.remove(name), "removed", name),
       restorePeer: async (name) =>
         this.#noted(await this.livePeers.restore(name) !== undefined, "restored", name),
+      addForwards: (name, forwards) => this.#addForwards(name, forwards),
+      removeForward: (name, forward) => this.#removeForward(name, forward),
       links: () => this.#links.list(),
       makeLink: (link) => this.#makeLink(link),
       revokeLink: async (id) => {
@@ -261,6 +266,22 @@ export class Access {
     if (change.disabled !== undefined) this.#events.note(change.disabled ? "disabled" : "admitted", wanted);
     const isMore = Object.keys(change).some((key) => key !== "name" && key !== "disabled");
     if (isMore) this.#events.note("changed", wanted);
+    return true;
+  }
+
+  async #addForwards(name: string, forwards: string[]) {
+    const edited = await this.livePeers.edit(name, "forwards", (peer) => withForwards(peer, forwards));
+    if (edited === undefined) return undefined;
+    const { presharedKey: _, ...record } = edited;
+    this.#events.note("changed", name);
+    return record;
+  }
+
+  async #removeForward(name: string, forward: string): Promise<boolean> {
+    const has = this.#bars.peers.some((peer) => peer.name === name && peer.forwards?.includes(forward));
+    if (!has) return false;
+    await this.livePeers.edit(name, "forwards", (peer) => withoutForwards(peer, [forward]));
+    this.#events.note("changed", name);
     return true;
   }
 
