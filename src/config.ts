@@ -1,7 +1,8 @@
 /**
  * The configuration: TOML text and environment in, one deep-frozen Config out; every key's bounds live here and its default in
  * config/defaults.ts. Invariant: a Config that `parseConfig` returns is fully checked, so its users check nothing. Reads no file
- * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
+ * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine. Long because every key
+ * has its line in the schema and in the join of file and defaults, side by side.
  */
 import * as v from "valibot";
 import {
@@ -27,6 +28,7 @@ import {
 } from "./config/shape.ts";
 import { isTable, nearest, parseToml, placeOfSection } from "./config/text.ts";
 import {
+  decimal,
   endpoint,
   expected,
   flag,
@@ -48,9 +50,7 @@ export { DEFAULTS } from "./config/defaults.ts";
 export * from "./config/shape.ts";
 export { nearest } from "./config/text.ts";
 export { formatEndpoint, parseEndpoint } from "./config/values.ts";
-
 const MTU_MIN_IPV6 = 1280; // RFC 8200 section 5
-
 const PRIVATE_IPV4 = RFC_1918.map((range) => parsePrefix(range)!);
 /** What no entry of `allow` may open. */
 const NEVER_ROUTABLE = rangesOf("never");
@@ -80,6 +80,7 @@ const DESTINATION_ENTRIES = {
   allow_private: v.optional(flag),
   allow_peers: v.optional(flag),
   allow_speedtest: v.optional(flag),
+  port_mappings: v.optional(wholeNumber(0, 256)),
   allow: v.optional(networks(
     "192.168.1.0/24",
     256,
@@ -114,6 +115,8 @@ const REPAIR_ENTRIES = {
   traffic_aware: v.optional(flag),
   proactive: v.optional(flag),
   predictor: v.optional(oneOf(...REPAIR_PREDICTOR_NAMES)),
+  requests: v.optional(flag),
+  target_percent: v.optional(decimal(0.01, 10)),
 };
 
 const QUEUES_ENTRIES = {
@@ -122,6 +125,11 @@ const QUEUES_ENTRIES = {
   interval_ms: v.optional(wholeNumber(10, 1000)),
   ecn: v.optional(flag),
   packets: v.optional(wholeNumber(64, 4096)),
+};
+
+const HEADERS_ENTRIES = {
+  enabled: v.optional(flag),
+  contexts: v.optional(wholeNumber(64, 65_536)),
 };
 
 const CLASSES_ENTRIES = {
@@ -161,6 +169,7 @@ const SECTIONS = {
   fallback: FALLBACK_ENTRIES,
   repair: REPAIR_ENTRIES,
   queues: QUEUES_ENTRIES,
+  headers: HEADERS_ENTRIES,
 };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
@@ -201,6 +210,7 @@ const ENTRIES = {
   enable_priority_scheduler: v.optional(flag),
   congestion_algorithm: v.optional(oneOf(...CONGESTION_ALGORITHMS)),
   queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
+  headers: v.optional(v.strictObject(HEADERS_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
     64,
@@ -316,6 +326,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     enablePriorityScheduler: fromFile.enable_priority_scheduler ?? base.enablePriorityScheduler,
     congestionAlgorithm: fromFile.congestion_algorithm ?? base.congestionAlgorithm,
     queues: queuesOf(fromFile.queues ?? {}, base.queues),
+    headers: { ...base.headers, ...fromFile.headers },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
@@ -339,6 +350,7 @@ function destinationsOf(
     allowPrivate: said.allow_private ?? base.allowPrivate,
     allowPeers: said.allow_peers ?? base.allowPeers,
     allowSpeedtest: said.allow_speedtest ?? base.allowSpeedtest,
+    portMappings: said.port_mappings ?? base.portMappings,
     allow: [...said.allow ?? base.allow],
     deny: [...said.deny ?? base.deny],
   };
@@ -356,6 +368,8 @@ function repairOf(said: NonNullable<FromFile["repair"]>, base: Config["repair"])
     trafficAware: said.traffic_aware ?? base.trafficAware,
     proactive: said.proactive ?? base.proactive,
     predictor: said.predictor ?? base.predictor,
+    requests: said.requests ?? base.requests,
+    targetPercent: said.target_percent ?? base.targetPercent,
   };
 }
 
@@ -384,7 +398,7 @@ function conflictIn(config: Config): string | undefined {
     return `cpus: expected each processor once, found ${show(config.cpus)}`;
   }
   if (config.workers > 1 && config.io === "portable") {
-    return (`workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`);
+    return `workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`;
   }
   if (config.repair.sharePercent !== undefined && config.repair.sharePercent > config.repair.budgetPercent) {
     return (`repair.share_percent: expected at most budget_percent (${config.repair.budgetPercent}), found ` +

@@ -1,7 +1,8 @@
 /**
  * The core of both roles: peers, sessions, and the steps from the port to the exit and back, sans-IO. Invariant: time, randomness
  * and packets are arguments, and packets leave as rows of the burst; after every call the caller drains `pollTransmit`. Opens no
- * socket, reads no clock, knows no exit; relay.ts and client.ts decide who its peers are.
+ * socket, reads no clock, knows no exit; relay.ts and client.ts decide who its peers are. Long because the parts are put
+ * together here, and nowhere else.
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE } from "./codec/kernels.ts";
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
@@ -48,9 +49,11 @@ import { FrameReader } from "./wire/frame.ts";
 import {
   AEAD_CHACHA20_POLY1305,
   FEATURE_COPIES,
+  FEATURE_HEADER_COMPRESSION,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
   FEATURE_REED_SOLOMON,
+  FEATURE_REQUESTS,
   FEATURE_RESUMPTION,
   FEATURE_SLIDING_WINDOW,
   type Parameters,
@@ -203,8 +206,11 @@ export class Tunnel {
       trusted: options.trusted ?? [],
       features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
         (options.lz4 === undefined ? 0 : FEATURE_LZ4) |
-        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES),
+        (options.headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
+        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES) |
+        (options.repair?.isAsking ? FEATURE_REQUESTS : 0),
       repair: options.repair,
+      headerContexts: options.headerContexts,
       say: (peer) => this.say(peer),
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),

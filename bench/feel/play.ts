@@ -25,6 +25,8 @@ export interface Scheme {
   isFixed?: boolean;
   isTrafficAware?: boolean;
   isProactive?: boolean;
+  /** Asks for lost packets. */
+  isAsking?: boolean;
 }
 
 export const NONE: Scheme = { label: "none", code: "none", budget: 0 };
@@ -86,7 +88,9 @@ const suite = suiteOf(native, { forged: DROP.forged });
 const KERNELS = typeof native === "string" ? {} : { makeDatagramAead: suite.crypto.makeDatagramAead };
 const shards = suite.makeShards();
 
-function repairOf({ code, budget, isFixed, isTrafficAware, isProactive }: Scheme): RepairOptions | undefined {
+function repairOf(
+  { code, budget, isFixed, isTrafficAware, isProactive, isAsking }: Scheme,
+): RepairOptions | undefined {
   if (code === "none") return undefined;
   const options = {
     kernel: shards,
@@ -98,6 +102,8 @@ function repairOf({ code, budget, isFixed, isTrafficAware, isProactive }: Scheme
     isTrafficAware: isTrafficAware ?? true,
     isProactive: isProactive ?? true,
     predictor: "default",
+    isAsking: isAsking ?? false,
+    target: 0.001,
   };
   return options as RepairOptions;
 }

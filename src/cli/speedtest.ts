@@ -71,6 +71,7 @@ export async function speedtest(args: string[]): Promise<number> {
     priorities: [],
     rules: [],
     compression: false,
+    headers: false,
     batching: true,
     congestionAlgorithm: "none",
     repair: { ...DEFAULTS.repair, enabled: false },

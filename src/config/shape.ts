@@ -17,6 +17,8 @@ export interface Destinations {
   readonly allowPeers: boolean;
   /** Whether the relay's own inner address answers speedtests. */
   readonly allowSpeedtest: boolean;
+  /** Ports of the host that a client may open to itself by PCP or NAT-PMP, 0 to 256; 0 when it may not. */
+  readonly portMappings: number;
   /** Prefixes opened one by one, "192.168.1.0/24", host bits zero. */
   readonly allow: readonly string[];
   /** Prefixes closed to every client, whatever else opens them. */
@@ -53,6 +55,10 @@ export interface RepairConfig {
   /** Whether repair rises with predicted losses, and the predictor. */
   readonly proactive: boolean;
   readonly predictor: (typeof REPAIR_PREDICTOR_NAMES)[number];
+  /** Whether lost packets are asked for and sent again. */
+  readonly requests: boolean;
+  /** Packets out of a hundred that may stay lost: repair aims at no less. */
+  readonly targetPercent: number;
   /** The delay after which a packet is of no use. */
   readonly gameDeadlineMs: number;
   readonly voiceDeadlineMs: number;
@@ -60,6 +66,14 @@ export interface RepairConfig {
 
 /** What `congestion_algorithm` may name. */
 export const CONGESTION_ALGORITHMS = ["bbr_v3", "none"] as const;
+
+/** Headers of inner packets that both ends know, and that need not travel. */
+export interface HeadersConfig {
+  /** Whether they are left out, both ways, for OxTunnel clients that want it too. */
+  readonly enabled: boolean;
+  /** Flows that the clients of a worker may have defined together, 64 to 65536. */
+  readonly contexts: number;
+}
 
 /** The queues for packets to a peer whose line is slower than their arrival. */
 export interface QueuesConfig {
@@ -117,6 +131,7 @@ export interface Config {
   /** The algorithm that finds the rate of an OxTunnel client's line from its reports. */
   readonly congestionAlgorithm: (typeof CONGESTION_ALGORITHMS)[number];
   readonly queues: QueuesConfig;
+  readonly headers: HeadersConfig;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;

@@ -159,7 +159,16 @@ function renderRepair({ repairDown, repairUp }: LinkStatus): string[] {
     )];
   const rows = [...figures("  down", repairDown), ...figures("  up", repairUp)];
   if (rows.length === 0) return [];
-  return [row("repair", ["lost", "residual", "repaired", "not", "wasted", "extra"], "scheme"), ...rows];
+  const asked = repairDown && repairDown.requests > 0
+    ? [
+      `  asked  ${repairDown.requests} times: ${repairDown.answered} in time, ${repairDown.late} late, ${repairDown.useless} useless`,
+    ]
+    : [];
+  return [
+    row("repair", ["lost", "residual", "repaired", "not", "wasted", "extra"], "scheme"),
+    ...rows,
+    ...asked,
+  ];
 }
 
 /** Shows the picture where `connect` was started: live on a terminal, as JSON lines, or as words when the state changes. */

@@ -12,6 +12,7 @@ import { fit } from "./fit.ts";
 import { prefetch } from "./prefetch.ts";
 import { queue } from "./queue.ts";
 import { seal } from "./seal.ts";
+import { shrink } from "./shrink.ts";
 import { steer } from "./steer.ts";
 
 export { Batches } from "./batches.ts";
@@ -25,6 +26,7 @@ export function egress(burst: Burst, context: EgressContext, nowUs: number, isSo
   fit(burst, context, nowUs, isSource); // no larger than the session's path takes
   classify(burst, context, nowUs); // packet -> flow, class
   queue(burst, context, nowUs); // what its line has no room for -> waits its turn
+  shrink(burst, context, nowUs); // headers that the other end knows -> left out
   compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
   batch(burst, context, nowUs); // small packets of one session -> one plaintext
   seal(burst, context, nowUs); // plaintext -> addressed datagram

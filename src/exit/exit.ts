@@ -17,6 +17,15 @@ export interface HostAccess {
   all: boolean;
   /** Prefixes, where not all are open: "192.168.1.0/24", of this host's addresses or others. */
   prefixes: readonly string[];
+  /** Whether port control (RFC 6887) at the relay's own inner address is open. */
+  portControl?: boolean;
+}
+
+/** One datagram of port control, and the inner address and port at the other end. */
+export interface ControlDatagram {
+  address: string;
+  port: number;
+  payload: Uint8Array<ArrayBuffer>;
 }
 
 export interface Exit {
@@ -58,6 +67,13 @@ export interface Exit {
    * open. Absent where other code does so.
    */
   setForwards?(wanted: readonly PortForward[]): RefusedForward[];
+  /**
+   * Gives what comes to the relay's own inner address for port control (RFC 6887) to `take`, with the asker's address and port.
+   * Absent where the host's kernel takes such packets.
+   */
+  onPortControl?(take: (datagram: ControlDatagram) => void): void;
+  /** Sends an answer to an asker. */
+  answerPortControl?(answer: ControlDatagram): void;
   /** Live flows, for metrics. */
   readonly flowCount: number;
   /** Removes everything that the exit made. Safe to call twice. */

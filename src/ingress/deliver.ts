@@ -35,6 +35,7 @@ import {
   readSource,
   spendHop,
 } from "../wire/inner.ts";
+import { isToPort, PORT_CONTROL_PORT } from "../wire/port_control.ts";
 import { isForSpeedtest, SPEEDTEST_PULL, speedtestKind } from "../wire/speedtest.ts";
 import type { IngressContext } from "./context.ts";
 
@@ -123,6 +124,15 @@ function toHost(
   const { view, offset, next, peer, session } = burst;
   const { table, policy, metrics, speedtest } = context;
   const at = offset[row], id = peer[row];
+  if (
+    policy!.allowPortControl && protocolOf(view, at, whole) === PROTOCOL_UDP &&
+    !isFragment(view, at, whole) &&
+    isToPort(view, at, whole, PORT_CONTROL_PORT)
+  ) {
+    next[row] = TO_EXIT; // which knows by whom the answer is made
+    metrics.column[COUNTER.packets_to_exit]++;
+    return;
+  }
   const kind = policy!.allowSpeedtest ? speedtestKind(view, at, whole) : 0;
   if (kind === 0 || !isForSpeedtest(view, at)) answerAsHost(burst, row, whole, own, metrics);
   // What is many times as long as its question goes to addresses that are proven (PROTOCOL §7).

@@ -23,6 +23,8 @@ export interface DestinationRules {
   allowPeers: boolean;
   /** Whether the relay's own inner address answers speedtests; it does when absent. */
   allowSpeedtest?: boolean;
+  /** How many ports a client may open by PCP or NAT-PMP; none when absent. */
+  portMappings?: number;
   /** Prefixes opened one by one: "192.168.1.0/24". */
   allow: readonly string[];
   /** Prefixes closed whatever rule opens them; none when absent. */
@@ -32,6 +34,8 @@ export interface DestinationRules {
 export class DestinationPolicy {
   readonly allowPeers: boolean;
   readonly allowSpeedtest: boolean;
+  /** Whether packets for port control (RFC 6887) at the relay's own inner address go to the exit. */
+  readonly allowPortControl: boolean;
   readonly #table = new PrefixTable();
   readonly #denied = new PrefixTable();
   readonly #own: string[] = [];
@@ -45,6 +49,7 @@ export class DestinationPolicy {
   constructor(rules: DestinationRules) {
     this.allowPeers = rules.allowPeers;
     this.allowSpeedtest = rules.allowSpeedtest ?? true;
+    this.allowPortControl = (rules.portMappings ?? 0) > 0;
     this.#allowLoopback = rules.allowLoopback;
     this.#add(this.#table, ["0.0.0.0/0", "::/0"], ALLOW);
     this.#add(this.#table, rangeTexts("never"), DENY);

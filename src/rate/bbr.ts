@@ -500,7 +500,7 @@ export class Bbr {
         break;
       case PROBE_UP:
         if (!this.#isTimeToGoDown(rate, isCwndLimited, queueUs)) {
-          this.#probeHarder();
+          this.#probeHarder(rate);
           break;
         }
         this.#isPrevProbeTooHigh = false;
@@ -539,12 +539,16 @@ export class Bbr {
   }
 
   /** Where most of what the present step asked for has arrived, the next step asks for more. */
-  #probeHarder(): void {
+  #probeHarder({ sample }: DeliveryRate): void {
     const { probeUpGains } = this.#tuning;
-    if (!this.isRoundStart || this.maxBw < this.#stepBw * (1 + (this.pacingGain - 1) * STEP_ARRIVED)) return;
+    const wanted = this.#stepBw * (1 + (this.pacingGain - 1) * STEP_ARRIVED);
+    if (probeUpGains.length === 1 || !this.isRoundStart || this.maxBw < wanted) return;
     this.#stepBw = this.maxBw;
     this.#probeSteps++;
     this.pacingGain = probeUpGains[Math.min(this.#probeSteps, probeUpGains.length - 1)];
+    // The plateau of this step is another one.
+    this.#resetFullBw();
+    this.fullBw = sample.rate;
   }
 
   #raiseInflightLongtermSlope(): void {

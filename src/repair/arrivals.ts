@@ -144,6 +144,16 @@ export class Arrivals {
     }
   }
 
+  /** Notes that the datagram with `counter`, which has not arrived, was not protected. */
+  onUnprotected(counter: number): void {
+    if (this.runs.isKept(counter)) this.#marks[counter % FATES_KEPT] |= UNPROTECTED;
+  }
+
+  /** How long after a later datagram a missing one may still come, microseconds; 0 where none was overtaken recently. */
+  get overtakenUs(): number {
+    return this.#reordering.overtakenUs;
+  }
+
   /** Whether the totals belong into the report that is being written. */
   get isQualityDue(): boolean {
     return this.#changes !== this.#changesSaid || this.#repeats > 0;

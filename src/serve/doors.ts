@@ -35,7 +35,11 @@ export function nativeIo(config: Config): Native | string {
 
 /** How much of the host itself the policy may open. */
 function opensHost({ destinations }: Config): HostAccess {
-  return { all: destinations.allowLoopback, prefixes: destinations.allow };
+  return {
+    all: destinations.allowLoopback,
+    prefixes: destinations.allow,
+    portControl: destinations.portMappings > 0,
+  };
 }
 
 export class Doors {

@@ -4,6 +4,7 @@
  */
 import type { Config } from "../config.ts";
 import type { Choice } from "../io/choose.ts";
+import type { ControlDatagram } from "../exit/exit.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
 import type { PeersReport } from "../relay.ts";
 import type { AdmittedPeer, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
@@ -44,6 +45,7 @@ export type ToWorker =
     failAfterMs?: number;
   }
   | { type: "peers"; id: number; changed: AdmittedPeer[]; gone: string[] }
+  | { type: "portControl"; answer: ControlDatagram }
   | { type: "forwards"; id: number; forwards: PeerForward[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
@@ -62,6 +64,7 @@ export type FromWorker =
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
   | { type: "traffic"; traffic: PeerTraffic }
+  | { type: "portControl"; request: ControlDatagram }
   | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | RefusedPeerForward[] | null }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

@@ -13,6 +13,7 @@ import {
   type Endpoint,
   type Environment,
   formatEndpoint,
+  parseEndpoint,
   redactConfig,
   reloadedConfig,
 } from "../config.ts";
@@ -29,6 +30,8 @@ import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } fro
 import { Doors } from "./doors.ts";
 import { type Identity, loadIdentity, networkOf, resolveTunnelIpv6 } from "./identity.ts";
 import { loadAllPeers } from "./store.ts";
+import { hostOne } from "../wire/address.ts";
+import { PortControl } from "./port_control.ts";
 import type { ReadyMessage } from "./worker_handle.ts";
 import { WorkerPool } from "./worker_pool.ts";
 
@@ -69,6 +72,7 @@ export class RelayProcess {
   readonly #pool: WorkerPool;
   readonly #ready: ReadyMessage;
   readonly #access: Access;
+  readonly #portControl: PortControl;
   readonly #looking: ReturnType<typeof setInterval>;
   #server: AdminServer | undefined;
   #config: Config;
@@ -130,6 +134,13 @@ export class RelayProcess {
     this.#ready = ready;
     this.#access = access;
     access.watch(this.#metrics);
+    const { ipv4, ipv6 } = tunnelAddresses(setup);
+    this.#portControl = new PortControl({
+      pool,
+      most: () => this.#config.destinations.portMappings,
+      listen: doors.device ? [ipv4, ...(ipv6 === undefined ? [] : [ipv6])] : [],
+      outside: () => outsideAddresses(this.#config),
+    });
     this.#looking = setInterval(() => pool.faults(), HEALTH_MS);
   }
 
@@ -180,6 +191,7 @@ ${
   async stop(): Promise<void> {
     this.#isDraining = true;
     clearInterval(this.#looking);
+    this.#portControl.close();
     try {
       await this.#pool.stop();
       await this.#access.close();
@@ -247,6 +259,25 @@ ${
     }
     return { ok: reasons.length === 0, reasons };
   }
+}
+
+/** The relay's own addresses in the tunnel. */
+function tunnelAddresses({ config, identity }: RelaySetup): { ipv4: string; ipv6: string | undefined } {
+  const ipv6 = resolveTunnelIpv6(config, identity.publicKey);
+  return { ipv4: hostOne(config.tunnelIpv4).address, ipv6: ipv6 && hostOne(ipv6).address };
+}
+
+/** Addresses by which the internet reaches this host: the configured one, then those of its interfaces, public ones first. */
+function outsideAddresses({ publicEndpoint, tunName }: Config): string[] {
+  const isPrivate = (address: string) =>
+    /^(10|127|169\.254|192\.168|172\.(1[6-9]|2\d|3[01]))\.|^f[cde]|^::1$/.test(address);
+  const own = Deno.networkInterfaces().filter(({ name }) => name !== tunName).map(({ address }) => address)
+    .filter((address) => !/^127\.|^::1$|^fe80/.test(address));
+  return [
+    ...(publicEndpoint ? [parseEndpoint(publicEndpoint)?.host ?? ""] : []),
+    ...own.filter((address) => !isPrivate(address)),
+    ...own.filter(isPrivate),
+  ];
 }
 
 /** Divides WireGuard's session times for tests; anything but a number of 1 or more is refused. */

@@ -195,6 +195,7 @@ async function start(message: StartMessage): Promise<void> {
       throw new Error("it was asked to fail, for a test");
     }, message.failAfterMs);
   }
+  exit.onPortControl?.((request) => tell({ type: "portControl", request }));
   driver.start();
   // What the native library holds is closed with its thread; what was opened by hand belongs to the process.
   const descriptors = [...exit.processDescriptors ?? []];
@@ -218,6 +219,7 @@ function makeRelay(
     ...kernels,
     lz4: config.enableCompression ? kernels.lz4 : undefined,
     compressionThreshold: config.compressionThreshold,
+    headerContexts: config.headers.enabled ? config.headers.contexts : undefined,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(timeScale),
     privateKey,
@@ -314,7 +316,7 @@ function setForwards(exit: Exit, forwards: readonly PeerForward[]): RefusedPeerF
   return refused.map(({ forward, reason }) => ({ forward: forward as PeerForward, reason }));
 }
 
-function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" }>) {
+function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" | "stop" | "portControl" }>) {
   if (data.type === "peers") {
     const report = running.relay.changePeers(data.changed, data.gone, monotonicUs());
     const released = running.relay.takeReleased();
@@ -343,6 +345,10 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
 function hear(message: Exclude<ToWorker, { type: "start" }>): void {
   if (message.type === "stop") {
     whileTelling(stop);
+    return;
+  }
+  if (message.type === "portControl") {
+    running?.exit.answerPortControl?.(message.answer);
     return;
   }
   const { id } = message;

@@ -5,6 +5,7 @@
  */
 import { libc } from "../../ffi/mod.ts";
 import type { Config } from "../config.ts";
+import type { ControlDatagram } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
 import type { AdmittedPeer, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
@@ -80,6 +81,8 @@ export class WorkerHandle {
   /** Whether there is a Worker that takes messages, which one that still starts does afterwards. */
   #accepting = false;
   #descriptors: number[] = [];
+  /** Takes what peers ask of port control; set by the pool. */
+  onPortControl: (request: ControlDatagram) => void = () => {};
   #readyAtMs = -Infinity;
   #isEnded = false;
   /** Called with what happened to a peer, and with the traffic of peers since the last call. */
@@ -128,6 +131,7 @@ export class WorkerHandle {
           resolve(data);
         } else if (data.type === "failed") fail(data.message);
         else if (data.type === "log") logger(data.area)[data.level]("{message}", { message: data.message });
+        else if (data.type === "portControl") this.onPortControl(data.request);
         else if (data.type === "event") {
           logEvent(data.event);
           this.onEvent(data.event);
@@ -198,6 +202,10 @@ export class WorkerHandle {
     this.#message = { ...this.#message!, forwards };
     const refused = await this.#askTheLiving((id) => ({ type: "forwards", id, forwards }));
     return refused as RefusedPeerForward[] | undefined ?? [];
+  }
+
+  answerPortControl(answer: ControlDatagram): void {
+    if (this.#accepting) this.#post({ type: "portControl", answer });
   }
 
   async tune(config: Config): Promise<void> {

@@ -7,6 +7,7 @@ import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
 import type { AdmittedPeer, PeerSnapshot, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
+import type { ControlDatagram } from "../exit/exit.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "../process/keys_text.ts";
 import {
@@ -37,6 +38,8 @@ type Handle = Pick<
   | "start"
   | "changePeers"
   | "setForwards"
+  | "onPortControl"
+  | "answerPortControl"
   | "tune"
   | "snapshot"
   | "stop"
@@ -154,7 +157,8 @@ export class WorkerPool {
     this.#leased = leased;
     const forwarding = this.#forwarding.catch(() => {}).then(async () => {
       const served = this.#peers.filter(({ barred }) => barred === undefined);
-      const all = [...forwardsOf(served), ...this.#leased];
+      const keys = new Set(served.map(({ publicKey }) => publicKey));
+      const all = [...forwardsOf(served), ...this.#leased.filter(({ publicKey }) => keys.has(publicKey))];
       const refused = await this.#doors.setForwards(all) ??
         (await Promise.all(
           this.#handles.map((handle, worker) =>
@@ -165,6 +169,16 @@ export class WorkerPool {
     });
     this.#forwarding = forwarding;
     return forwarding;
+  }
+
+  /** Has `answer` answer what peers ask of port control through their Workers' exits. */
+  onPortControl(answer: (request: ControlDatagram) => Promise<Uint8Array<ArrayBuffer> | undefined>): void {
+    for (const handle of this.#handles) {
+      handle.onPortControl = async (request) => {
+        const payload = await answer(request);
+        if (payload !== undefined) handle.answerPortControl({ ...request, payload });
+      };
+    }
   }
 
   async tune(config: Config): Promise<void> {

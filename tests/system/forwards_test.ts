@@ -15,6 +15,7 @@ listen = "0.0.0.0:4433"
 metrics_listen = "127.0.0.1:9090"
 admin_token = "0123456789abcdef"
 [destinations]
+port_mappings = 4
 allow = ["${SERVER}/32", "${SERVER_V6}/128"]
 `;
 
@@ -54,13 +55,33 @@ try {
   console.log("back " + got);
 } catch (error) { console.log("no: " + error.name); }`;
 
+/** On the device: asks the relay for its TCP port 9000 as the outer port 9002 by PCP (RFC 6887); prints result, lifetime, port. */
+const ASK_PCP = (own: string, lifetimeS: number) => `
+const request = new Uint8Array(60);
+const view = new DataView(request.buffer);
+request.set([2, 1]);
+view.setUint32(4, ${lifetimeS});
+request.set([255, 255, ${own.split(".").join(",")}], 18);
+request.fill(7, 24, 36);
+request[36] = 6;
+view.setUint16(40, 9000);
+view.setUint16(42, 9002);
+const socket = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 0 });
+const ask = () => socket.send(request, { transport: "udp", hostname: "10.66.0.1", port: 5351 });
+const again = setInterval(ask, 500);
+await ask();
+const [answer] = await socket.receive();
+const out = new DataView(answer.buffer, answer.byteOffset);
+console.log(answer[3], out.getUint32(4), out.getUint16(42), answer.subarray(56, 60).join("."));
+Deno.exit();`;
+
 async function reached(net: Network, ask: string): Promise<string> {
   return (await net.script("server", ask)).trim();
 }
 
 for (const exit of ["tun", "userspace"]) {
   networkTest(
-    `${exit} exit: forwarded ports lead strangers to the peer, by both protocols and families, also after kill -9`,
+    `${exit} exit: forwarded ports lead strangers to the peer, by both protocols and families, also after kill -9, and by PCP`,
     needs,
     async (net) => {
       const before = await net.relay(config(exit));
@@ -105,6 +126,20 @@ for (const exit of ["tun", "userspace"]) {
       assertMatch(await reached(net, ASK_TCP(OUTSIDE[0], 27015)), /ConnectionRefused/);
       assertEquals(await reached(net, ASK_TCP(OUTSIDE[0], 9001)), "back 100000", "the other stays");
       assertEquals(JSON.parse(await net.forward("console", ["--json"])), ["tcp:9001"]);
+
+      const own = /^Address = ([\d.]+)/m.exec(configuration)![1];
+      const leased = (await net.script(client, ASK_PCP(own, 4))).trim();
+      assertEquals(leased, `0 4 9002 ${OUTSIDE[0]}`);
+      assertEquals(
+        await reached(net, ASK_TCP(OUTSIDE[0], 9002)),
+        "back 100000",
+        "a port that the device asked for",
+      );
+      await until(
+        async () => (await reached(net, ASK_TCP(OUTSIDE[0], 9002))).startsWith("no"),
+        "its time is over",
+        20_000,
+      );
     },
   );
 }

@@ -63,6 +63,7 @@ const PLAIN = {
   priorities: [],
   rules: [],
   compression: false,
+  headers: false,
   batching: false,
   congestionAlgorithm: "none" as const,
   repair: { ...DEFAULTS.repair, enabled: false },

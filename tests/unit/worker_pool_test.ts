@@ -35,6 +35,8 @@ function countingPool() {
     start: () => Promise.reject(new Error("not asked for")),
     changePeers: () => Promise.resolve({ added: ["phone"], removed: [], failed: [] }),
     setForwards: () => Promise.resolve([]),
+    onPortControl: () => {},
+    answerPortControl: () => {},
     tune: () => Promise.resolve(),
     stop: () => Promise.resolve(),
     onEvent: () => {},

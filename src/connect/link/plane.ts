@@ -60,6 +60,8 @@ export interface PlaneWishes {
   /** What flows are, by rules without programs, at this end. */
   rules: ClassRule[];
   compression: boolean;
+  /** Whether headers that the relay knows are left out. */
+  headers: boolean;
   /** Whether packets share datagrams; not so for measurements alone. */
   batching: boolean;
   /** What this line takes up and down, bytes a second with IP and UDP headers; undefined where nobody said. */

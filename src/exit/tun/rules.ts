@@ -3,6 +3,7 @@
  * leave. Invariant: a new connection from the device bears its peer's mark before it is accepted, and only marked connections
  * are masqueraded. Makes text; runs no program.
  */
+import { PORT_CONTROL_PORT } from "../../wire/port_control.ts";
 import type { HostAccess } from "../exit.ts";
 import { isV6, type PortForward } from "../forward.ts";
 import { TAG_MASK } from "./peers.ts";
@@ -68,7 +69,7 @@ export function natPorts(own: readonly number[], low: number, high: number): Por
 
 /** What clients reach on the relay's host: pings, and the addresses that the policy opens; the policy has judged before. */
 export function inputRules(o: RulesOptions): string[] {
-  const { device, own4, own6, host: { all, prefixes } } = o;
+  const { device, own4, own6, host: { all, prefixes, portControl } } = o;
   const from = `iifname "${device}"`;
   const admitted = `${from} ct state new jump from_peer`;
   if (all) return [admitted, `${from} accept`];
@@ -76,6 +77,10 @@ export function inputRules(o: RulesOptions): string[] {
     admitted,
     `${from} ip daddr ${own4} icmp type echo-request accept`,
     ...(own6 === undefined ? [] : [`${from} ip6 daddr ${own6} icmpv6 type echo-request accept`]),
+    ...(portControl ? [`${from} ip daddr ${own4} udp dport ${PORT_CONTROL_PORT} accept`] : []),
+    ...(portControl && own6 !== undefined
+      ? [`${from} ip6 daddr ${own6} udp dport ${PORT_CONTROL_PORT} accept`]
+      : []),
     ...prefixes.map((prefix) => `${from} ${prefix.includes(":") ? "ip6" : "ip"} daddr ${prefix} accept`),
     `${from} ct state established,related accept`,
     `${from} drop`,

@@ -9,7 +9,8 @@ import type { Native } from "../../../ffi/native.ts";
 import { Readable } from "../../../ffi/readable.ts";
 import { DROP, type Metrics } from "../../metrics.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_HAIRPIN, TO_TUNNEL } from "../../vector/burst.ts";
-import { parseAddress, parsePrefix, prefixContains } from "../../wire/address.ts";
+import { formatAddress, isIpv4, parseAddress, parsePrefix, prefixContains } from "../../wire/address.ts";
+import { isToPort, PORT_CONTROL_PORT } from "../../wire/port_control.ts";
 import {
   emitIcmpError,
   ICMP_ADMIN_PROHIBITED,
@@ -23,15 +24,18 @@ import {
   IPV6_HEADER_BYTES,
   ipVersion,
   isFragment,
+  isTo,
   PROTOCOL_ICMP,
   PROTOCOL_ICMPV6,
   PROTOCOL_TCP,
   PROTOCOL_UDP,
   protocolOf,
   readDestination,
+  readSource,
   transportAt,
+  UDP_HEADER_BYTES,
 } from "../../wire/inner.ts";
-import type { Exit, InnerAddress } from "../exit.ts";
+import type { ControlDatagram, Exit, InnerAddress } from "../exit.ts";
 import type { PortForward, RefusedForward } from "../forward.ts";
 import { UserspaceForwards } from "./forwards.ts";
 import { fragment } from "./fragmentation.ts";
@@ -39,7 +43,7 @@ import { IcmpNat } from "./icmp_nat.ts";
 import { Reassembly } from "./reassembly.ts";
 import { TcpSplice } from "./tcp_splice.ts";
 import { UdpFlows } from "./udp_flows.ts";
-import { UdpNat } from "./udp_nat.ts";
+import { buildUdp, UdpNat } from "./udp_nat.ts";
 
 export interface UserspaceOptions {
   ipv4: InnerAddress;
@@ -91,6 +95,8 @@ class UserspaceExit implements Exit {
   #identification = crypto.getRandomValues(new Uint32Array(1))[0];
   readonly #pingsReady: number = 0;
   #wake: () => void = () => {};
+  #takeControl: (datagram: ControlDatagram) => void = () => {};
+  readonly #emit: (packet: Uint8Array) => void;
   #readable: Readable | undefined;
 
   constructor(options: UserspaceOptions) {
@@ -107,6 +113,7 @@ class UserspaceExit implements Exit {
       this.#queue.push(...pieces);
       this.#wake();
     };
+    this.#emit = emit;
     this.#reassembly = new Reassembly((expired) => {
       options.metrics.drop(DROP.unassembled);
       const error = expired && this.#errorAbout(expired, ICMP_REASSEMBLY_EXCEEDED);
@@ -292,6 +299,37 @@ class UserspaceExit implements Exit {
     this.#answer(burst, row, DROP.unsupported, isOfPing ? ICMP_ADMIN_PROHIBITED : ICMP_PROTOCOL_UNREACHABLE);
   }
 
+  onPortControl(take: (datagram: ControlDatagram) => void): void {
+    this.#takeControl = take;
+  }
+
+  answerPortControl({ address, port, payload }: ControlDatagram): void {
+    const to = parseAddress(address);
+    if (to === undefined) return;
+    const from = isIpv4(to) ? this.#gateway4 : this.#gateway6;
+    this.#emit(buildUdp(from, PORT_CONTROL_PORT, to, port, payload));
+  }
+
+  /** Gives a row for the relay's own port of port control to who answers there. False for any other row. */
+  #isControl(burst: Burst, row: number): boolean {
+    const { view, bytes, offset, length } = burst;
+    const at = offset[row], whole = length[row];
+    if (!isTo(view, at, ipVersion(view, at) === 4 ? this.#gateway4 : this.#gateway6)) return false;
+    if (
+      protocolOf(view, at, whole) !== PROTOCOL_UDP || isFragment(view, at, whole) ||
+      !isToPort(view, at, whole, PORT_CONTROL_PORT)
+    ) return false;
+    const segment = transportAt(view, at, whole);
+    const words = new Uint32Array(4);
+    readSource(view, at, words, 0);
+    this.#takeControl({
+      address: formatAddress(words),
+      port: view.getUint16(segment),
+      payload: bytes.slice(segment + UDP_HEADER_BYTES, at + whole),
+    });
+    return true;
+  }
+
   /** Answers packets whose TTL or hop limit ends here, as a router does (RFC 1812 §5.3.1, RFC 8200 §3); decrements the others. */
   #spendHops(burst: Burst): void {
     const { count, next, offset, bytes } = burst;
@@ -299,7 +337,9 @@ class UserspaceExit implements Exit {
       if (next[row] !== TO_EXIT && next[row] !== TO_HAIRPIN) continue;
       const at = offset[row];
       const hops = bytes[at] >> 4 === 4 ? bytes[at + 8] : bytes[at + 7];
-      if (hops <= 1) this.#answer(burst, row, DROP.hop_limit, ICMP_TIME_EXCEEDED);
+      // To the relay itself it takes no hop.
+      if (next[row] === TO_EXIT && this.#isControl(burst, row)) next[row] = DONE;
+      else if (hops <= 1) this.#answer(burst, row, DROP.hop_limit, ICMP_TIME_EXCEEDED);
     }
   }
 

@@ -1,0 +1,182 @@
+/**
+ * Ports outside that are lent for a time to who asks for them (RFC 6887 §11, RFC 6886 §3.3), at a relay to its peers, at a gateway to
+ * the hosts of its LAN. Invariant: an owner has a bounded number, a port leads to one place, one that the host refuses is never
+ * told as open, and changes are carried out one after the other. Reads no datagram.
+ */
+import { type MapOutcome, type MapRequest, PCP } from "../../wire/port_control.ts";
+import { isV6, type PortForward, type RefusedForward } from "../forward.ts";
+
+/** RFC 6887 §15: a day is the most that makes sense; a lease that nobody renews is not kept for longer than this. */
+const LIFETIME_MAX_S = 7200;
+/** Ports below belong to the host. */
+const PORT_MIN = 1024;
+const TRIES = 8;
+
+/** Who may have leases: a peer, or a host of the LAN. */
+export interface LeaseOwner {
+  id: string;
+  /** The address that asks, to which the port leads. */
+  address: string;
+}
+
+export interface Lease extends PortForward {
+  owner: string;
+  nonce: Uint8Array;
+  endsS: number;
+  /** The port that the asker is told; another than `outer` where a further NAT is in front. */
+  told: number;
+}
+
+export interface LeasesOptions {
+  /** The most that an owner may have; 0 when nobody may. */
+  most(): number;
+  /** Whether a port is another's for good. */
+  isTaken(protocol: PortForward["protocol"], outer: number): boolean;
+  /** A port that leads to this place for good. */
+  fixed?(address: string, protocol: PortForward["protocol"], port: number): number | undefined;
+  /** Opens the ports of these leases and no others; returns those that it could not open. */
+  apply(leases: readonly Lease[]): Promise<readonly RefusedForward[]>;
+  /** Asks the NAT in front for a mapping to the lease's outer port; a lifetime of 0 ends that. */
+  upstream?(lease: Lease, wanted: number, lifetimeS: number): Promise<MapOutcome>;
+  /** The address outside, of the family of an address; four words, zeros where nobody knows. */
+  outside(address: string): Uint32Array;
+  /** Seconds since some moment. */
+  nowS(): number;
+}
+
+export class Leases {
+  readonly #o: LeasesOptions;
+  #leases: Lease[] = [];
+  #turn: Promise<unknown> = Promise.resolve();
+
+  constructor(options: LeasesOptions) {
+    this.#o = options;
+  }
+
+  get all(): readonly Lease[] {
+    return this.#leases;
+  }
+
+  /** Carries out a wish. Never rejects. */
+  map(owner: LeaseOwner, request: MapRequest): Promise<MapOutcome> {
+    const done = this.#turn.then(() => this.#map(owner, request)).catch(() =>
+      this.#failed(owner, PCP.networkFailure)
+    );
+    this.#turn = done;
+    return done;
+  }
+
+  /** Ends leases whose time is over, and those of owners that are gone. */
+  expire(isGone: (owner: string) => boolean = () => false): Promise<void> {
+    const nowS = this.#o.nowS();
+    const isOver = (lease: Lease) => lease.endsS <= nowS || isGone(lease.owner);
+    if (!this.#leases.some(isOver)) return Promise.resolve();
+    const done = this.#turn.then(() => this.#replace(this.#leases.filter((lease) => !isOver(lease)))).then(
+      () => {},
+      () => {},
+    );
+    this.#turn = done;
+    return done;
+  }
+
+  async #map(owner: LeaseOwner, request: MapRequest): Promise<MapOutcome> {
+    const { protocol, port, lifetimeS } = request;
+    if (this.#o.most() === 0) return this.#failed(owner, PCP.notAuthorized);
+    const fixed = this.#o.fixed?.(owner.address, protocol, port);
+    const asked = Math.min(lifetimeS, LIFETIME_MAX_S);
+    if (fixed !== undefined) return this.#granted(owner, fixed, asked);
+    const isIt = (lease: Lease) =>
+      lease.protocol === protocol && lease.port === port && lease.address === owner.address;
+    const present = this.#leases.find(isIt);
+    // Only who made a mapping may change it (§11.3); NAT-PMP has no nonce, and its own have none.
+    if (present && !isSameNonce(present.nonce, request.nonce)) return this.#failed(owner, PCP.notAuthorized);
+    if (asked === 0) {
+      if (present) await this.#end(present);
+      return this.#granted(owner, 0, 0);
+    }
+    if (present) return await this.#renew(owner, present, asked);
+    if (this.#leases.filter((lease) => lease.owner === owner.id).length >= this.#o.most()) {
+      return this.#failed(owner, PCP.userExceeded);
+    }
+    return await this.#add(owner, request, asked);
+  }
+
+  async #add(owner: LeaseOwner, request: MapRequest, lifetimeS: number): Promise<MapOutcome> {
+    const { protocol, port, wanted, isStrict, nonce } = request;
+    for (const outer of this.#candidates(owner, request)) {
+      const lease: Lease = {
+        protocol,
+        outer,
+        address: owner.address,
+        port,
+        owner: owner.id,
+        nonce,
+        endsS: this.#o.nowS() + lifetimeS,
+        told: outer,
+      };
+      const refused = await this.#replace([...this.#leases, lease]);
+      if (refused.some(({ forward }) => forward === lease)) {
+        await this.#replace(this.#leases.filter((other) => other !== lease));
+        continue;
+      }
+      if (this.#o.upstream === undefined) return this.#granted(owner, outer, lifetimeS);
+      const outcome = await this.#o.upstream(lease, wanted || port, lifetimeS);
+      if (outcome.result === PCP.success && !(isStrict && wanted !== 0 && outcome.outer !== wanted)) {
+        lease.told = outcome.outer;
+        lease.endsS = this.#o.nowS() + outcome.lifetimeS;
+        return outcome;
+      }
+      await this.#end(lease);
+      return outcome.result === PCP.success ? this.#failed(owner, PCP.cannotProvide) : outcome;
+    }
+    return this.#failed(owner, isStrict ? PCP.cannotProvide : PCP.noResources);
+  }
+
+  async #renew(owner: LeaseOwner, lease: Lease, lifetimeS: number): Promise<MapOutcome> {
+    const outcome = await this.#o.upstream?.(lease, lease.told, lifetimeS) ??
+      this.#granted(owner, lease.told, lifetimeS);
+    if (outcome.result !== PCP.success) return outcome;
+    lease.told = outcome.outer;
+    lease.endsS = this.#o.nowS() + outcome.lifetimeS;
+    return outcome;
+  }
+
+  async #end(lease: Lease): Promise<void> {
+    await this.#replace(this.#leases.filter((other) => other !== lease));
+    await this.#o.upstream?.(lease, 0, 0);
+  }
+
+  /** Ports to try: the one that is wanted, the asker's own (RFC 4787 §4.2.1), then any. */
+  *#candidates({ address }: LeaseOwner, { protocol, port, wanted, isStrict }: MapRequest): Generator<number> {
+    const isFree = (outer: number) =>
+      outer >= PORT_MIN && !this.#o.isTaken(protocol, outer) &&
+      !this.#leases.some((lease) =>
+        lease.protocol === protocol && lease.outer === outer && isV6(lease.address) === isV6(address)
+      );
+    const first = wanted === 0 || this.#o.upstream !== undefined ? port : wanted;
+    if (isFree(first)) yield first;
+    if (isStrict && wanted !== 0 && this.#o.upstream === undefined) return;
+    if (port !== first && isFree(port)) yield port;
+    for (let tried = 0; tried < TRIES; tried++) {
+      const [random] = crypto.getRandomValues(new Uint16Array(1));
+      if (isFree(random)) yield random;
+    }
+  }
+
+  async #replace(leases: Lease[]): Promise<readonly RefusedForward[]> {
+    this.#leases = leases;
+    return await this.#o.apply(leases);
+  }
+
+  #granted({ address }: LeaseOwner, outer: number, lifetimeS: number): MapOutcome {
+    return { result: PCP.success, outer, lifetimeS, address: this.#o.outside(address) };
+  }
+
+  #failed({ address }: LeaseOwner, result: number): MapOutcome {
+    return { result, outer: 0, lifetimeS: 30, address: this.#o.outside(address) };
+  }
+}
+
+function isSameNonce(one: Uint8Array, other: Uint8Array): boolean {
+  return one.length === other.length && one.every((byte, i) => byte === other[i]);
+}

@@ -1,0 +1,174 @@
+/** PCP and NAT-PMP: bytes against RFC 6887 and RFC 6886, hostile datagrams, and what leases bound. */
+import { assert, assertEquals, assertNotEquals } from "@std/assert";
+import fc from "fast-check";
+import { type Lease, Leases } from "../../src/exit/mapping/leases.ts";
+import { PortControlServer } from "../../src/exit/mapping/server.ts";
+import { parseAddress } from "../../src/wire/address.ts";
+import {
+  type MapRequest,
+  PCP,
+  PCP_BYTES_MAX,
+  readMapAnswer,
+  readPortRequest,
+  writeMapAnswer,
+  writeMapRequest,
+} from "../../src/wire/port_control.ts";
+
+const OWN = parseAddress("10.66.0.2")!, OUTSIDE = parseAddress("203.0.113.9")!;
+const NONCE = Uint8Array.from({ length: 12 }, (_, i) => i + 1);
+const ANY = new Uint32Array(4);
+
+const wish = (more: Partial<MapRequest> = {}): MapRequest => ({
+  kind: "map",
+  version: 2,
+  protocol: "udp",
+  port: 3074,
+  wanted: 3075,
+  lifetimeS: 600,
+  nonce: NONCE,
+  isStrict: false,
+  ...more,
+});
+/** A MAP request as RFC 6887 §7.1 and §11.1 lay it out. */
+const MAP_BYTES = Uint8Array.fromHex(
+  "02010000" + "00000258" + "00000000000000000000ffff0a420002" + // version, opcode; lifetime; own address
+    "0102030405060708090a0b0c" + "11000000" + "0c02" + "0c03" + "00000000000000000000000000000000",
+);
+
+Deno.test("port control: a MAP request and its answer are RFC 6887's bytes", () => {
+  assertEquals(writeMapRequest(wish(), OWN, ANY), MAP_BYTES);
+  assertEquals(readPortRequest(MAP_BYTES, OWN, 7), wish());
+  const answer = writeMapAnswer(wish(), {
+    result: PCP.success,
+    outer: 4000,
+    lifetimeS: 300,
+    address: OUTSIDE,
+  }, 7);
+  assertEquals(
+    answer.toHex(),
+    "02810000" + "0000012c" + "00000007" + "000000000000000000000000" + "0102030405060708090a0b0c" +
+      "11000000" +
+      "0c02" + "0fa0" + "00000000000000000000ffffcb007109",
+  );
+  assertEquals(readMapAnswer(answer, wish()), {
+    result: 0,
+    outer: 4000,
+    lifetimeS: 300,
+    epochS: 7,
+    address: OUTSIDE,
+  });
+  assertEquals(readMapAnswer(answer, wish({ port: 3076 })), undefined, "an answer to another");
+});
+
+Deno.test("port control: NAT-PMP's three requests are RFC 6886's bytes", () => {
+  const pmp = readPortRequest(Uint8Array.fromHex("00010000" + "0c020c03" + "00000e10"), OWN, 7);
+  assertEquals(pmp, wish({ version: 0, lifetimeS: 3600, nonce: new Uint8Array(0) }));
+  const answer = writeMapAnswer(pmp as MapRequest, {
+    result: 0,
+    outer: 4000,
+    lifetimeS: 300,
+    address: OUTSIDE,
+  }, 7);
+  assertEquals(answer.toHex(), "00810000" + "00000007" + "0c020fa0" + "0000012c");
+  assertEquals(readPortRequest(Uint8Array.of(0, 0), OWN, 7), { kind: "address" });
+  const refused = readPortRequest(Uint8Array.of(0, 9), OWN, 7);
+  assertEquals(refused.kind === "refused" && refused.answer?.toHex(), "0089000500000007");
+});
+
+Deno.test("port control: what cannot be granted is answered with its reason", () => {
+  const result = (change: (bytes: Uint8Array) => void, length = MAP_BYTES.length) => {
+    const bytes = new Uint8Array(length);
+    bytes.set(MAP_BYTES.subarray(0, length));
+    change(bytes);
+    const request = readPortRequest(bytes, OWN, 7);
+    return request.kind === "refused" ? request.answer?.[3] : request.kind;
+  };
+  assertEquals(result((b) => b[0] = 3), PCP.unsupportedVersion);
+  assertEquals(result((b) => b[23] = 3), PCP.addressMismatch);
+  assertEquals(result((b) => b[1] = 2), PCP.unsupportedOpcode);
+  assertEquals(result((b) => b[36] = 132), PCP.unsupportedProtocol);
+  assertEquals(result((b) => b[60] = 5, 64), PCP.unsupportedOption);
+  assertEquals(result((b) => b[63] = 200, 64), PCP.malformed);
+  assertEquals(result((b) => b[60] = 2, 64), "map");
+  assertEquals(result(() => {}, 40), PCP.malformed);
+  assertEquals(result(() => {}, PCP_BYTES_MAX + 4), PCP.malformed);
+  assertEquals(result((b) => b[1] = 0x81), undefined, "an answer gets no answer");
+});
+
+Deno.test("port control: any datagram gets one bounded answer or none", () => {
+  fc.assert(fc.property(fc.uint8Array({ maxLength: 1400 }), fc.constantFrom(0, 2, 7), (bytes, version) => {
+    if (bytes.length > 0) bytes[0] = version;
+    const request = readPortRequest(bytes, OWN, 7);
+    if (request.kind === "refused" && request.answer) {
+      assert(request.answer.length <= PCP_BYTES_MAX);
+      assert((request.answer[1] & 0x80) !== 0);
+    }
+  }));
+});
+
+function leases(most = 2) {
+  const state = { nowS: 0, open: [] as readonly Lease[], taken: new Set([3075]) };
+  const all = new Leases({
+    most: () => most,
+    isTaken: (_, outer) => outer === 2000,
+    apply: (leases) => {
+      state.open = leases;
+      return Promise.resolve(
+        leases.filter(({ outer }) => state.taken.has(outer)).map((forward) => ({
+          forward,
+          reason: "is in use",
+        })),
+      );
+    },
+    outside: () => OUTSIDE,
+    nowS: () => state.nowS,
+  });
+  return { all, state, owner: { id: "a", address: "10.66.0.2" } };
+}
+
+Deno.test("leases: a wanted port that the host or another has is replaced, and never one of the host's own", async () => {
+  const { all, state, owner } = leases();
+  const granted = await all.map(owner, wish());
+  assertEquals([granted.result, granted.outer], [0, 3074], "3075 is a program's, 3074 is the asker's own");
+  const other = await all.map({ id: "b", address: "10.66.0.3" }, wish({ port: 80, wanted: 3074 }));
+  assertEquals(other.result, 0);
+  assertNotEquals(other.outer, 3074);
+  assert(other.outer >= 1024 && other.outer !== 2000 && other.outer !== 3075);
+  assertEquals(state.open.map(({ outer }) => outer), [3074, other.outer]);
+  const strict = await all.map({ id: "c", address: "10.66.0.4" }, wish({ wanted: 2000, isStrict: true }));
+  assertEquals(strict.result, PCP.cannotProvide);
+});
+
+Deno.test("leases: bounded for each owner, changed by who made them alone, over with their time and their owner", async () => {
+  const { all, state, owner } = leases();
+  const results = [];
+  for (const port of [1, 2, 3]) {
+    results.push((await all.map(owner, wish({ port, wanted: 5000 + port }))).result);
+  }
+  assertEquals(results, [0, 0, PCP.userExceeded]);
+  const stranger = wish({ port: 1, wanted: 5001, nonce: new Uint8Array(12), lifetimeS: 0 });
+  assertEquals((await all.map(owner, stranger)).result, PCP.notAuthorized);
+  assertEquals((await all.map(owner, wish({ port: 1, lifetimeS: 1e9 }))).lifetimeS, 7200);
+  state.nowS = 601;
+  await all.expire();
+  assertEquals(state.open.map(({ port }) => port), [1], "the other one was not renewed");
+  await all.expire((id) => id === "a");
+  assertEquals(state.open.length, 0);
+  await all.map(owner, wish({ port: 1 }));
+  await all.map(owner, wish({ port: 1, lifetimeS: 0 }));
+  assertEquals(state.open.length, 0);
+});
+
+Deno.test("leases: nobody gets one where they are off, and an asker has a bounded number of answers a second", async () => {
+  const off = leases(0);
+  assertEquals((await off.all.map(off.owner, wish())).result, PCP.notAuthorized);
+  const { all, owner } = leases();
+  const server = new PortControlServer(all, () => OUTSIDE);
+  let answered = 0;
+  for (let i = 0; i < 200; i++) if (await server.answer(owner, Uint8Array.of(0, 0))) answered++;
+  assert(answered <= 96, `${answered} of 200 within a moment`);
+  assert(
+    await server.answer({ id: "b", address: "10.66.0.3" }, Uint8Array.of(0, 0)),
+    "another still has its own",
+  );
+});
