@@ -61,7 +61,7 @@ export interface AdminDeps {
   publicKey(): string;
   /**
    * Stores a peer and serves it. Without a public key a key pair is made, and the answer holds the private key and the texts that a
-   * device loads, which are stored nowhere. A preshared key is stored and never returned.
+   * device loads, which are stored nowhere. A preshared key is stored, and returned in these texts only.
    */
   addPeer(peer: NewPeer): Promise<NewPeerAnswer>;
   /** False when there is no such peer. */

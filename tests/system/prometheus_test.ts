@@ -100,7 +100,7 @@ scrape_configs: [{ job_name: oxrelay, static_configs: [{ targets: ["${target}"] 
       await queryUntil(url, "oxrelay_dropped_packets_total > 0", "reason", { replayed: "1" });
       metrics[0].add("bytes_received", 2 ** 40);
       await queryUntil(url, "oxrelay_received_bytes_total", "job", { oxrelay: String(2 ** 40 + 1234) });
-      await queryUntil(url, "oxrelay_build_info", "exit", { tun: "1" });
+      await queryUntil(url, "oxrelay_build_info", "exit", { userspace: "1" });
       await server.shutdown();
       await queryUntil(url, "up", "job", { oxrelay: "0" });
     } finally {
