@@ -7,7 +7,12 @@
 import { readClassRule } from "./control/rule_text.ts";
 import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
-import { type AdmittedPeer, decodePresharedKey, type PeerTraffic } from "./session/peer_record.ts";
+import {
+  type AdmittedPeer,
+  decodePresharedKey,
+  type PeerTraffic,
+  type SeenPeers,
+} from "./session/peer_record.ts";
 import type { Peer } from "./session/peers.ts";
 import { Tunnel } from "./tunnel.ts";
 import type { TunnelOptions } from "./tunnel_options.ts";
@@ -33,6 +38,9 @@ export interface RelayTuning {
 const MTU_MIN = 1280, MTU_MAX = 1900;
 /** The most peers, of which most are offline at any time. Unused columns cost address space only. */
 const PEERS_MIN = 32768, PEERS_MAX = 1 << 20, PEERS_PER_CONNECTION = 4;
+
+/** Peers that `seenPeers` tells at once: a fraction of a millisecond in which the Worker moves no packet. */
+const SEEN_PEERS = 64;
 
 export class Relay extends Tunnel {
   #ownAddresses: readonly string[] = [];
@@ -120,6 +128,17 @@ export class Relay extends Tunnel {
     const lastTimestamp = peer?.lastTimestamp.slice() ?? this.peers.barred.get(publicKey);
     this.removePeer(publicKey);
     this.peers.barred.set(publicKey, lastTimestamp ?? new Uint8Array(TIMESTAMP_BYTES));
+  }
+
+  /** Some of this Worker's peers that were ever connected, from a peer's number on; `nowUs` is the monotonic clock's time. */
+  seenPeers(from: number, nowUs: number): SeenPeers {
+    const { peers, next } = this.peers.seen(this.table.worker, from, SEEN_PEERS);
+    const applications = from === 0 ? { applications: this.applications(nowUs) } : {};
+    return {
+      peers: this.peerSnapshots(nowUs, peers),
+      ...(next === undefined ? {} : { next }),
+      ...applications,
+    };
   }
 
   /** Traffic by peer since the last call: see `PeerTable.takeTraffic`. */

@@ -55,6 +55,8 @@ export interface AdminDeps {
   network(): string;
   /** All peers, joined with their live state and traffic, at one moment at most `maxAgeMs` milliseconds ago. */
   peers(maxAgeMs: number): Promise<shapes.PeerRow[]>;
+  /** Recognised flows of the last ten seconds by application, at most `maxAgeMs` milliseconds ago. */
+  applications(maxAgeMs: number): Promise<Record<string, number>>;
   /** How many peers there are, the barred included. */
   peerCount(): number;
   /** The relay's public key, base64. */

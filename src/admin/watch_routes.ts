@@ -33,7 +33,6 @@ async function overviewOf(deps: AdminDeps) {
     sentence,
     packets: sum(deps.metrics, (metrics) => metrics.dropped(reason)),
   }));
-  const { applications } = await deps.snapshot(WATCHED_AGE_MS);
   const { ok, reasons } = deps.health();
   return {
     ...about,
@@ -45,7 +44,7 @@ async function overviewOf(deps: AdminDeps) {
     receivedBytes: count("bytes_received"),
     sentBytes: count("bytes_sent"),
     drops: drops.filter(({ packets }) => packets > 0).sort((a, b) => b.packets - a.packets),
-    applications,
+    applications: await deps.applications(WATCHED_AGE_MS),
     healthy: ok,
     faults: reasons,
   };

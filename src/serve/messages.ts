@@ -7,7 +7,7 @@ import type { Choice } from "../io/choose.ts";
 import type { ControlDatagram } from "../exit/exit.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
 import type { PeersReport } from "../relay.ts";
-import type { AdmittedPeer, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
+import type { AdmittedPeer, PeerTraffic, RelaySnapshot, SeenPeers } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 
@@ -49,6 +49,7 @@ export type ToWorker =
   | { type: "forwards"; id: number; forwards: PeerForward[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
+  | { type: "seenPeers"; id: number; from: number }
   | { type: "stop" };
 
 export type FromWorker =
@@ -65,6 +66,10 @@ export type FromWorker =
   | { type: "event"; event: TunnelEvent }
   | { type: "traffic"; traffic: PeerTraffic }
   | { type: "portControl"; request: ControlDatagram }
-  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | RefusedPeerForward[] | null }
+  | {
+    type: "reply";
+    id: number;
+    value: PeersReport | RelaySnapshot | SeenPeers | RefusedPeerForward[] | null;
+  }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

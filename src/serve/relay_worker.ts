@@ -333,6 +333,7 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
   }
   const nowUs = monotonicUs();
   const { relay, driver } = running;
+  if (data.type === "seenPeers") return relay.seenPeers(data.from, nowUs);
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),

@@ -8,7 +8,7 @@ import type { Config } from "../config.ts";
 import type { ControlDatagram } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
-import type { AdmittedPeer, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
+import type { AdmittedPeer, PeerTraffic, RelaySnapshot, SeenPeers } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "../process/help.ts";
@@ -57,7 +57,7 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
 /** What a Worker is started with; the handle adds the port for requests. */
 export type StartMessage = Omit<Extract<ToWorker, { type: "start" }>, "control">;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
-type Reply = PeersReport | RelaySnapshot | RefusedPeerForward[] | null;
+type Reply = PeersReport | RelaySnapshot | SeenPeers | RefusedPeerForward[] | null;
 
 /** What the handle needs of a Worker. */
 export type WorkerLike = Pick<Worker, "postMessage" | "terminate" | "onmessage" | "onerror">;
@@ -216,6 +216,11 @@ export class WorkerHandle {
   /** Undefined from a Worker that is dead. */
   async snapshot(): Promise<RelaySnapshot | undefined> {
     return await this.#askTheLiving((id) => ({ type: "snapshot", id })) as RelaySnapshot | undefined;
+  }
+
+  /** Peers that were ever connected, from a peer's number on, and the number to go on from; undefined from a Worker that is dead. */
+  async seenPeers(from: number): Promise<SeenPeers | undefined> {
+    return await this.#askTheLiving((id) => ({ type: "seenPeers", id, from })) as SeenPeers | undefined;
   }
 
   /** Has the Worker close what it opened, and ends it when that is done or has taken STOP_MS. */

@@ -5,7 +5,13 @@
 import type { Config } from "../config.ts";
 import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
-import type { AdmittedPeer, PeerSnapshot, PeerTraffic, RelaySnapshot } from "../session/peer_record.ts";
+import type {
+  AdmittedPeer,
+  PeerSnapshot,
+  PeerTraffic,
+  RelaySnapshot,
+  SeenPeers,
+} from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { ControlDatagram } from "../exit/exit.ts";
 import type { Doors } from "./doors.ts";
@@ -42,6 +48,7 @@ type Handle = Pick<
   | "answerPortControl"
   | "tune"
   | "snapshot"
+  | "seenPeers"
   | "stop"
   | "onEvent"
   | "onTraffic"
@@ -58,6 +65,7 @@ export class WorkerPool {
   #leased: readonly PeerForward[] = [];
   #forwarding: Promise<unknown> = Promise.resolve();
   readonly #snapshots = new Recent(() => this.#snapshot());
+  readonly #seen = new Recent(() => this.#seenPeers());
 
   /**
    * @param workers how many relay workers there are, 1 to 16.
@@ -146,6 +154,7 @@ export class WorkerPool {
       return { ...report, refused: await this.setForwards() };
     } finally {
       this.#snapshots.forget();
+      this.#seen.forget();
     }
   }
 
@@ -193,6 +202,36 @@ export class WorkerPool {
     return this.#snapshots.take(maxAgeMs);
   }
 
+  /**
+   * The peers that were ever connected, and recognised applications: as `snapshot`, for who asks again and again. No Worker is held
+   * up by it for long, however many peers there are.
+   */
+  seenPeers(maxAgeMs: number): Promise<Pick<RelaySnapshot, "peers" | "applications">> {
+    return this.#seen.take(maxAgeMs);
+  }
+
+  async #seenPeers() {
+    const all = await Promise.all(this.#handles.map(async (handle) => {
+      const parts: SeenPeers[] = [];
+      for (let from: number | undefined = 0; from !== undefined;) {
+        const part: SeenPeers | undefined = await handle.seenPeers(from);
+        if (part !== undefined) parts.push(part);
+        from = part?.next;
+      }
+      return parts;
+    }));
+    const parts = all.flat();
+    return {
+      peers: parts.flatMap(({ peers }) => peers).map((peer) => this.#named(peer)),
+      applications: addCounts(parts.map(({ applications }) => applications ?? {})),
+    };
+  }
+
+  /** The peer with an endpoint that people can read. */
+  #named(peer: PeerSnapshot): PeerSnapshot {
+    return { ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint };
+  }
+
   async #snapshot(): Promise<RelaySnapshot> {
     const all = await Promise.all(this.#handles.map((handle) => handle.snapshot()));
     const one = all.find((snapshot) => snapshot !== undefined);
@@ -204,7 +243,7 @@ export class WorkerPool {
     return {
       peers: (one?.peers ?? []).map(owned)
         .map((peer) => ({ ...peer, forwards: forwards.get(peer.publicKey) }))
-        .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
+        .map((peer) => this.#named(peer)),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
       delays: {

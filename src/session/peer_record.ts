@@ -150,6 +150,15 @@ export interface SessionSnapshot {
   datagramBytes?: number;
 }
 
+/** Some of the peers that were ever connected, as their Worker tells them: cheap enough for a page that asks each second. */
+export interface SeenPeers {
+  peers: PeerSnapshot[];
+  /** The peer's number to go on from; absent at the end. */
+  next?: number;
+  /** As in RelaySnapshot; with the first peers only. */
+  applications?: Record<string, number>;
+}
+
 /** What a relay, or one of its Workers, tells of itself at one moment. */
 export interface RelaySnapshot {
   peers: PeerSnapshot[];

@@ -135,6 +135,9 @@ export class Peer {
   }
 }
 
+/** How many ids `seen` looks at in one call. */
+const SEEN_LOOKS = 8192;
+
 /** What `add` needs to know. The table copies the keys; the caller wipes its own. */
 export interface PeerIdentity {
   name: string;
@@ -304,9 +307,29 @@ export class PeerTable {
     this.#toldReceived[id] = this.#toldSent[id] = 0;
   }
 
+  /**
+   * At most `most` of the peers of `worker` that are connected or ever were, from the id `from` on, and the id to go on from, undefined at the
+   * end. Looks at no more than SEEN_LOOKS ids.
+   */
+  seen(worker: number, from: number, most: number): { peers: Peer[]; next: number | undefined } {
+    const peers: Peer[] = [];
+    const end = Math.min(this.#peers.length, from + SEEN_LOOKS);
+    let id = from;
+    for (; id < end && peers.length < most; id++) {
+      const peer = this.owner[id] === worker ? this.#peers[id] : undefined;
+      if (peer && (peer.connected || peer.lastHandshakeUs !== -Infinity)) peers.push(peer);
+    }
+    return { peers, next: id < this.#peers.length ? id : undefined };
+  }
+
   /** The traffic of each peer that had any since the last call, also of peers removed since. */
   takeTraffic(): PeerTraffic {
-    for (const peer of this.#byKey.values()) this.#collect(peer);
+    for (let id = 0; id < this.#peers.length; id++) {
+      const isTold = this.bytesReceived[id] === this.#toldReceived[id] &&
+        this.bytesSent[id] === this.#toldSent[id];
+      const peer = isTold ? undefined : this.#peers[id];
+      if (peer !== undefined) this.#collect(peer);
+    }
     const each = [...this.#untold.values()];
     const traffic = {
       publicKeys: [...this.#untold.keys()],

@@ -81,6 +81,7 @@ export function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records
     publicKey: () => KEY,
     peers: () => Promise.resolve(records.map(rowOf)),
     peerCount: () => records.length,
+    applications: () => Promise.resolve({ zoom: 1, quic: 12 }),
     addPeer({ name, publicKey = KEY, presharedKey, ...limits }) {
       if (records.some((record) => record.name === name)) {
         return Promise.reject(new Refusal("name", `peer ${name} exists already`));

@@ -5,6 +5,7 @@
 import { assert, assertEquals } from "@std/assert";
 import type { Client } from "../../src/client.ts";
 import type { Relay } from "../../src/relay.ts";
+import { generatePrivateKey, keyToText, publicKeyOf } from "../../src/process/keys_text.ts";
 import { dial, type Host, pair, World } from "../kit/world.ts";
 import { numbers, payload, udpPacket } from "../kit/packets.ts";
 
@@ -101,3 +102,29 @@ for (const protocol of ["wireguard", "oxtunnel"] as const) {
     assertEquals(total, { received: bytesReceived, sent: bytesSent });
   });
 }
+
+Deno.test(`seen: only peers that were ever connected are told, in parts that together have each once (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.limits = { ...world.limits, initiationsPerSecond: 5000 };
+  const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", maxConnections: 300 });
+  for (let i = 0; i < 100; i++) {
+    const ipv4 = `10.66.1.${i + 1}`;
+    const client = world.client(`198.51.100.${i + 1}:${1024 + i}`, server, { ipv4, maxConnections: 4 });
+    client.send(udpPacket(ipv4, "8.8.8.8", payload(i)));
+    const publicKey = keyToText(publicKeyOf(generatePrivateKey()));
+    server.core.addPeer({ name: `away-${i}`, publicKey, allowedIps: [`10.66.2.${i + 1}/32`] });
+  }
+  world.runFor(2 * SECOND);
+  const keys: string[] = [];
+  let parts = 0;
+  for (let from: number | undefined = 0; from !== undefined; parts++) {
+    const part: ReturnType<Relay["seenPeers"]> = server.core.seenPeers(from, world.nowUs);
+    assertEquals(part.applications !== undefined, from === 0);
+    assert(part.peers.every(({ connected }) => connected) && part.peers.length <= 64);
+    keys.push(...part.peers.map(({ publicKey }) => publicKey));
+    from = part.next;
+  }
+  const connected = server.core.peerSnapshots(world.nowUs).filter((peer) => peer.connected);
+  assertEquals(keys.toSorted(), connected.map(({ publicKey }) => publicKey).toSorted());
+  assert(keys.length === 100 && parts > 1);
+});

@@ -39,6 +39,7 @@ function countingPool() {
     answerPortControl: () => {},
     tune: () => Promise.resolve(),
     stop: () => Promise.resolve(),
+    seenPeers: () => Promise.resolve(undefined),
     onEvent: () => {},
     onTraffic: () => {},
     snapshot: async (): Promise<RelaySnapshot> => {
@@ -90,6 +91,29 @@ Deno.test("pool: scrapes and status at one time share one snapshot of each Worke
   const ask = (path: string) => app.request(`http://127.0.0.1${path}`, { headers });
   await ask("/v1/status");
   assertEquals(asked(), 2 * WORKERS, "one for peers and applications together");
+});
+
+Deno.test("pool: the page's peers come in parts from each Worker, once for all who ask", async () => {
+  const asked: number[] = [];
+  const doors = { fallback: undefined } as unknown as Doors;
+  const rowsOf = (from: number) =>
+    Array.from({ length: 64 }, (_, i) => ({ ...rowOf(PEER), name: `peer-${from + i}` }));
+  const pool = new WorkerPool(WORKERS, doors, () => ({
+    seenPeers(from: number) {
+      asked.push(from);
+      const applications = from === 0 ? { applications: { zoom: 3 } } : {};
+      return Promise.resolve({
+        peers: rowsOf(from),
+        ...(from < 128 ? { next: from + 64 } : {}),
+        ...applications,
+      });
+    },
+  } as unknown as ReturnType<NonNullable<ConstructorParameters<typeof WorkerPool>[2]>>));
+  const [one, other] = await Promise.all([pool.seenPeers(900), pool.seenPeers(900)]);
+  assertStrictEquals(one, other);
+  assertEquals(asked.sort((a, b) => a - b), [0, 0, 64, 64, 128, 128]);
+  assertEquals(one.peers.length, WORKERS * 3 * 64);
+  assertEquals(one.applications, { zoom: 6 });
 });
 
 Deno.test("pool: after a change of peers nobody gets the snapshot from before", async () => {

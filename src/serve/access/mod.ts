@@ -45,6 +45,7 @@ type Served = Pick<
   AdminDeps,
   | "peers"
   | "peerCount"
+  | "applications"
   | "addPeer"
   | "changePeer"
   | "removePeer"
@@ -118,6 +119,7 @@ export class Access {
     return {
       peers: (maxAgeMs) => this.#rows(maxAgeMs),
       peerCount: () => this.#bars.peers.length,
+      applications: async (maxAgeMs) => (await this.#o.pool.seenPeers(maxAgeMs)).applications,
       addPeer: (peer) => this.#add(peer),
       changePeer: (name, change) => this.#change(name, change),
       removePeer: async (name) => this.#noted(await this.livePeers.remove(name), "removed", name),
@@ -160,7 +162,7 @@ export class Access {
   }
 
   async #rows(maxAgeMs: number) {
-    const { peers } = await this.#o.pool.snapshot(maxAgeMs);
+    const { peers } = await this.#o.pool.seenPeers(maxAgeMs);
     const live = new Map(peers.map((peer) => [peer.publicKey, peer]));
     const nowMs = performance.now();
     return this.#bars.peers.map((record) => this.#row(record, live.get(record.publicKey), nowMs));
