@@ -15,6 +15,11 @@ const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard and OxTunn
   deno task connect            send this machine's packets through a relay
   deno task speedtest          measure the path to a relay: rate, round trip, loss, jitter
   deno task status             a live table of a running relay
+  deno task ping phone         round trips to a device inside the tunnel
+  deno task netcheck           a device's network: UDP, NAT, packet sizes, the nearest relay
+  deno task doctor             what a relay's host lacks, and the line that mends each
+  deno task bugreport          one file for a bug report, without secrets
+  deno task backup FILE        key, peers and token in one file; \`restore FILE\` puts them back
   deno task classify FILE      the class of each flow of a capture, and the reason
   deno task keygen             print a key
   deno task SUBCOMMAND --help  more about each
@@ -23,8 +28,14 @@ The configuration is oxrelay.toml, if that file exists; oxrelay.example.toml exp
 `;
 
 const SUBCOMMANDS: Record<string, (args: string[]) => Promise<number>> = {
+  backup: async (args) => (await import("./src/cli/state/backup.ts")).backup(args),
+  bugreport: async (args) => (await import("./src/cli/checks/bugreport.ts")).bugreport(args),
   classify: async (args) => (await import("./src/cli/classify.ts")).classify(args),
   connect: async (args) => (await import("./src/connect/mod.ts")).connect(args),
+  doctor: async (args) => (await import("./src/cli/checks/doctor.ts")).doctor(args),
+  netcheck: async (args) => (await import("./src/cli/checks/netcheck.ts")).netcheck(args),
+  ping: async (args) => (await import("./src/cli/checks/ping.ts")).ping(args),
+  restore: async (args) => (await import("./src/cli/state/backup.ts")).restore(args),
   serve: async (args) => (await import("./src/serve/mod.ts")).serve(args),
   keygen: async (args) => (await import("./src/cli/keygen.ts")).keygen(args),
   peer: async (args) => (await import("./src/cli/peer.ts")).peer(args),
@@ -64,7 +75,7 @@ function explain(error: unknown, subcommand: string, args: string[]): number {
   if (error instanceof ConfigError || error instanceof CommandError) {
     console.error(error.message);
   } else if (error instanceof Deno.errors.NotCapable) {
-    const line = permittedLine(subcommand, args, error.message, project.permissions);
+    const line = permittedLine(subcommand, args, error.message, project);
     console.error(
       `Deno's permissions forbid this: ${error.message.replace(/, run again .*/, "")}. ` +
         (line === undefined

@@ -135,12 +135,16 @@ export class Client extends Tunnel {
     this.#session?.ping();
   }
 
-  /** The answer to a probe, given once: its round trip in microseconds, and whether a session would have been refused too. */
-  takeProbeAnswer(): { rttUs: number; isFull: boolean } | undefined {
+  /**
+   * The answer to a probe, given once: its round trip in microseconds, whether a session would have been refused too, and where
+   * the relay saw the probe come from, which older relays do not tell.
+   */
+  takeProbeAnswer(): { rttUs: number; isFull: boolean; seen?: Parameters["seen"] } | undefined {
     const peer = this.peers.find(this.#upstream);
     if (!peer?.refused) return undefined;
-    const answer = { rttUs: peer.handshakeRttUs, isFull: peer.refused.reason === REFUSED_FULL };
-    peer.refused = undefined;
+    const { refused, seen, handshakeRttUs: rttUs } = peer;
+    const answer = { rttUs, isFull: refused.reason === REFUSED_FULL, ...(seen && { seen }) };
+    peer.refused = peer.seen = undefined;
     this.leave(peer);
     return answer;
   }

@@ -27,12 +27,12 @@ import {
   REPAIR_SCHEME_NAMES,
 } from "./config/shape.ts";
 import { isTable, nearest, parseToml, placeOfSection } from "./config/text.ts";
+import { toTomlKeys } from "./config/toml_keys.ts";
 import {
   decimal,
   endpoint,
   expected,
   flag,
-  formatEndpoint,
   list,
   networks,
   oneOf,
@@ -195,6 +195,7 @@ const ENTRIES = {
   compression_threshold: v.optional(wholeNumber(64, 1500)),
   mtu: v.optional(wholeNumber(576, 1500)),
   enable_batching: v.optional(flag),
+  go_first: v.optional(flag),
   batch_wait_us: v.optional(wholeNumber(0, 1000)),
   dns: v.optional(v.pipe(
     list('a list of addresses such as ["1.1.1.1"]'),
@@ -221,6 +222,7 @@ const ENTRIES = {
   )),
   fallback: v.optional(v.strictObject(FALLBACK_ENTRIES)),
   metrics_listen: v.optional(endpoint("127.0.0.1:9090")),
+  devices_in_metrics: v.optional(wholeNumber(0, 1000)),
   admin_token: v.optional(adminToken),
   workers: v.optional(wholeNumber(1, 16)),
   cpus: v.optional(v.pipe(
@@ -246,6 +248,7 @@ export const CONFIG_KEYS: readonly string[] = Object.keys(ENTRIES).flatMap((key)
 export const RELOADABLE_KEYS: readonly string[] = [
   "log_level",
   "rate_limit_per_ip",
+  "devices_in_metrics",
   "max_connections",
   "destinations",
   "classes",
@@ -315,6 +318,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     compressionThreshold: fromFile.compression_threshold ?? base.compressionThreshold,
     mtu: fromFile.mtu ?? base.mtu,
     enableBatching: fromFile.enable_batching ?? base.enableBatching,
+    goFirst: fromFile.go_first ?? base.goFirst,
     batchWaitUs: fromFile.batch_wait_us ?? base.batchWaitUs,
     dns: [...fromFile.dns ?? base.dns],
     classes: {
@@ -330,6 +334,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
+    devicesInMetrics: fromFile.devices_in_metrics ?? base.devicesInMetrics,
     ...(adminToken === undefined ? {} : { adminToken }),
     workers: fromFile.workers ?? base.workers,
     cpus: [...fromFile.cpus ?? base.cpus],
@@ -460,27 +465,6 @@ function unknownKeys(table: Record<string, unknown>, known: string[], path: stri
       ? `${shown}: unknown key; the keys are ${known.join(", ")}`
       : `${shown}: unknown key; did you mean "${near}"?`;
   });
-}
-
-/** A config as the file would write it: TOML keys, endpoints as text. Secrets included. */
-function toTomlKeys(config: Config): Record<string, unknown> {
-  const { listen, metricsListen, classes, destinations, fallback, ...rest } = config;
-  return snakeCase({
-    listen: formatEndpoint(listen),
-    metricsListen: formatEndpoint(metricsListen),
-    ...rest,
-    classes: snakeCase(classes),
-    destinations: snakeCase(destinations),
-    ...(fallback && { fallback: snakeCase({ ...fallback, listen: formatEndpoint(fallback.listen) }) }),
-  });
-}
-
-function snakeCase(object: object): Record<string, unknown> {
-  return Object.fromEntries(
-    Object.entries(object).map((
-      [key, value],
-    ) => [key.replace(/[A-Z]/g, (c) => `_${c.toLowerCase()}`), value]),
-  );
 }
 
 /** What is in force after a reload: `old`, with `next`'s values of the keys that a running relay takes over. */

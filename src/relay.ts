@@ -156,6 +156,23 @@ export class Relay extends Tunnel {
     this.setClassRules(tuning.classes.rules.map((text) => readClassRule(text, parsePrefix)));
   }
 
+  /**
+   * Asks a peer of this Worker for an echo at its first inner address of one host, IPv4 before IPv6. Returns the request's name
+   * for `roundTripUs`; undefined when there is no such peer here, or no such address.
+   */
+  ping(publicKey: string): number | undefined {
+    const peer = this.peers.find(publicKey);
+    const [prefix] = peer?.allowedIps.map((text) => parsePrefix(text)!).filter(({ bits }) => bits === 128)
+      .toSorted((one, other) => Number(isIpv4(other.address)) - Number(isIpv4(one.address))) ?? [];
+    if (peer === undefined || prefix === undefined) return undefined;
+    return this.ingressContext.pings.ask(peer.id, prefix.address, !isIpv4(prefix.address));
+  }
+
+  /** Microseconds that the peer's reply took; -1 while there is none. */
+  roundTripUs(request: number): number {
+    return this.ingressContext.pings.roundTripUs(request);
+  }
+
   /** The host's own addresses, which the policy denies like loopback. */
   setOwnAddresses(addresses: readonly string[]): void {
     this.#ownAddresses = addresses;

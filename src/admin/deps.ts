@@ -44,6 +44,8 @@ export interface AdminDeps {
   snapshot(maxAgeMs: number): Promise<RelaySnapshot>;
   /** Whether /metrics may name applications, by the snapshot. */
   applicationsInMetrics(): boolean;
+  /** How many devices /metrics may name; 0 for none. */
+  devicesInMetrics(): number;
   /** The configuration without secrets. */
   config(): unknown;
   /** Asked at every request, so that a reload takes effect. */
@@ -70,6 +72,8 @@ export interface AdminDeps {
   changePeer(name: string, change: PeerChange): Promise<boolean>;
   /** False when there is no such peer. */
   removePeer(name: string): Promise<boolean>;
+  /** Milliseconds to a peer and back inside the tunnel; null when it does not answer. False when there is no such peer. */
+  ping(name: string): Promise<number | null | false>;
   /**
    * Adds port forwards ("udp:27015") to a peer and opens them, all or none; undefined when there is no such peer. May reject with a
    * Refusal.

@@ -94,12 +94,16 @@ function answerSafely(app: Hono): void {
   });
 }
 
-/** What everybody who reaches the listener may read: no secret and no peer is in it. */
+/** What everybody who reaches the listener may read: no secret is in it, and no peer unless devices_in_metrics asks for names. */
 function addOpenRoutes(app: Hono, deps: AdminDeps): void {
   const registry = createRegistry(
     deps.metrics,
     () => deps.status(),
     async () => deps.applicationsInMetrics() ? (await deps.snapshot(SCRAPED_AGE_MS)).applications : {},
+    async () => {
+      const max = deps.devicesInMetrics();
+      return { max, peers: max === 0 ? [] : (await deps.snapshot(SCRAPED_AGE_MS)).peers };
+    },
   );
   app.get("/metrics", async (c) => {
     c.header("Content-Type", registry.contentType);

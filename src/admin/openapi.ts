@@ -123,6 +123,11 @@ const ROUTES = {
     success: [204, "restored"],
     refusals: [400, 404, 409],
   },
+  "POST /v1/peers/{name}/ping": {
+    summary: "Asks a peer for an echo inside the tunnel.",
+    success: [200, "milliseconds, or null from a peer that does not answer", shapes.PingAnswer],
+    refusals: [400, 404],
+  },
   "POST /v1/peers/{name}/forwards": {
     summary: 'Adds port forwards to a peer and opens them, all or none: "udp:27015", "tcp:8000-8010:9000".',
     body: shapes.NewForwards,

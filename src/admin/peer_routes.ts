@@ -61,6 +61,11 @@ function addRoutesOfOne(app: Hono, deps: AdminDeps): void {
     described("DELETE /v1/peers/{name}"),
     (c) => onPeer(c, (name) => deps.removePeer(name)),
   );
+  app.post("/v1/peers/:name/ping", described("POST /v1/peers/{name}/ping"), (c) =>
+    onPeer(c, async (name) => {
+      const rttMs = await deps.ping(name);
+      return rttMs !== false && c.json({ rttMs });
+    }));
   app.post(
     "/v1/peers/:name/restore",
     described("POST /v1/peers/{name}/restore"),

@@ -4,6 +4,7 @@
  */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
 import process from "node:process";
+import { addDevices, type DevicesAsked } from "./device_metrics.ts";
 import {
   CLASS_DIRECTIONS,
   CLASS_LABELS,
@@ -86,6 +87,7 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
     "Inner packets that left without the headers that the peer knows.",
   ],
   header_bytes_saved: ["headers_saved_bytes_total", "Bytes of headers that inner packets left without."],
+  header_bytes_sent: ["headers_sent_bytes_total", "Bytes that stood for the headers of those packets."],
   header_definitions: [
     "header_definitions_total",
     "Inner packets that left with a definition of their headers.",
@@ -194,11 +196,13 @@ export function createRegistry(
   columns: readonly Metrics[],
   build: () => BuildInfo,
   applications: () => Promise<Record<string, number>>,
+  devices: () => Promise<DevicesAsked>,
 ): Registry {
   const registry = new Registry();
   addColumns(registry, columns);
   addLabelled(registry, columns);
   addApplications(registry, applications);
+  addDevices(registry, devices);
   addProcess(registry, build);
   return registry;
 }

@@ -365,4 +365,5 @@ export const SessionRow = v.object({
   highestCounterReceived: v.number(),
   datagramBytes: v.optional(Count),
 });
+export const PingAnswer = v.object({ rttMs: v.nullable(Count) });
 export const HelloAnswer = v.object({ proof: v.string() });

@@ -1,6 +1,6 @@
 /**
- * `peer list|show|rate|remove|export`, and the choice among them, `peer add` (peer_add.ts) and `peer forward`
- * (peer_forward.ts): who may connect. Invariant: standard
+ * `peer list|show|rate|remove|export`, and the choice among them, `peer add` (peer_add.ts), `peer forward` (peer_forward.ts) and
+ * `peer import` (state/peer_import.ts): who may connect. Invariant: standard
  * output carries only what a program can read (a table, JSON), and explanations go to standard error. Makes no key.
  */
 import { type Environment, nearest } from "../config.ts";
@@ -12,6 +12,7 @@ import { exportPeers, loadAllPeers, openStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { add } from "./peer_add.ts";
 import { forward } from "./peer_forward.ts";
+import { importPeers } from "./state/peer_import.ts";
 import { explainUntold, removeByRelay, tellRelay } from "./relay_peers.ts";
 import { formatRate } from "./status.ts";
 
@@ -23,6 +24,7 @@ const HELP = `Manages who may connect.
   deno task peer forward NAME udp:27015   lead a port of the relay to the peer
   deno task peer rate NAME       set the most that a peer is sent, and may send
   deno task peer remove NAME     delete a peer and end its session
+  deno task peer import FILE     take over another WireGuard server with its peers
   deno task -q peer export       one line for the secret OXRELAY_PEERS
 
 Each takes --config FILE (default oxrelay.toml) and --help.
@@ -67,6 +69,7 @@ const ACTIONS: Record<string, (args: string[], env: Environment) => Promise<numb
   rate,
   remove,
   export: exportAll,
+  import: importPeers,
 };
 
 /** Runs the subcommand; the result is the exit code. */

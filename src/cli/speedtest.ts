@@ -2,16 +2,16 @@
  * `speedtest`: the round trip to a relay, and loss, jitter and rate both ways, measured inside a tunnel of its own. Invariant:
  * nothing of this machine is changed, and standard output has the result alone. speedtest_exit.ts measures.
  */
-import { loadNative } from "../../ffi/native.ts";
-import { DEFAULTS, formatEndpoint } from "../config.ts";
-import { CLIENT_DEVICE } from "../exit/tun/client_rules.ts";
+import { formatEndpoint } from "../config.ts";
 import { monotonicUs } from "../io/driver.ts";
 import { parseAddress } from "../wire/address.ts";
+import type { Invitation } from "../connect/invitation.ts";
 import { readInvitation } from "../connect/options.ts";
+import type { Port } from "../io/port.ts";
 import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
-import { LocalPlane } from "../connect/link/local_plane.ts";
-import { probe } from "../connect/server_probe.ts";
-import { Servers } from "../connect/servers.ts";
+import type { LocalPlane } from "../connect/link/local_plane.ts";
+import type { Servers } from "../connect/servers.ts";
+import { nearestOf, openOwnPlane, refuseBesideConnect, sessionOf } from "./checks/own_tunnel.ts";
 import { type Direction, SpeedtestExit, type SpeedtestResult } from "./speedtest_exit.ts";
 import { formatRate } from "./status.ts";
 
@@ -29,7 +29,6 @@ const HELP =
 It needs no root and changes nothing. The rate counts the IP packets that the receiver got inside the tunnel.
 `;
 
-const ANSWER_MS = 10_000, PROBE_MS = 1000, FIRST_LOOK_MS = 50;
 const TURN_MS = 2, DRAW_MS = 200;
 const IDLE_US = 2_000_000, SECONDS_MAX = 10;
 const BAR_COLUMNS = 30;
@@ -49,41 +48,43 @@ export async function speedtest(args: string[]): Promise<number> {
   const seconds = Number(values.seconds ?? 4);
   if (!(seconds >= 1 && seconds <= SECONDS_MAX)) throw new UsageError("--seconds: expected 1 to 10");
   const { invitation, endpoints } = await readInvitation(words[0], values.config, lists.server, "oxtunnel");
-  if (Deno.networkInterfaces().some(({ name }) => name === CLIENT_DEVICE)) {
-    throw new CommandError("connect runs here, and one device has one tunnel at a time; stop it first");
-  }
+  refuseBesideConnect("stop it first");
+  const servers = await nearestOf(invitation, endpoints);
+  const result = await runSpeedtest(invitation, servers, { seconds, isQuiet: flags.json });
+  const server = formatEndpoint(servers.endpoint);
+  console.log(flags.json ? JSON.stringify({ server, ...result }) : renderSpeedtest(server, result));
+  return 0;
+}
+
+/**
+ * Measures a relay, `seconds` for each direction, through a tunnel of its own over UDP, or `over` the port at the address that the
+ * port knows. Throws CommandError when there is nothing to measure.
+ */
+export async function runSpeedtest(
+  invitation: Invitation,
+  servers: Servers,
+  { seconds, idleUs = IDLE_US, isQuiet, over }: {
+    seconds: number;
+    idleUs?: number;
+    isQuiet: boolean;
+    over?: { port: Port; address: string; portNumber: number };
+  },
+): Promise<SpeedtestResult> {
   const ipv4 = invitation.addresses.find((one) => !one.includes(":"));
   if (ipv4 === undefined) {
     throw new CommandError("this device has no IPv4 address in the tunnel to measure from");
   }
-  const servers = await Servers.resolve(
-    endpoints,
-    (address, port) => probe(invitation, address, port, PROBE_MS),
-  );
-  await servers.round(false, performance.now());
-
   const random = () => crypto.getRandomValues(new Uint32Array(1))[0];
   const directionUs = 1e6 * seconds;
   const own = parseAddress(ipv4.split("/")[0])![3];
-  const packetBytes = () => Math.min(invitation.mtu, plane.innerMtu);
-  const exit = new SpeedtestExit({ own, packetBytes, idleUs: IDLE_US, directionUs, random });
-  const plane: LocalPlane = new LocalPlane(invitation, exit, loadNative(), {
-    priorities: [],
-    rules: [],
-    compression: false,
-    headers: false,
-    batching: true,
-    congestionAlgorithm: "none",
-    repair: { ...DEFAULTS.repair, enabled: false },
-  });
+  const packetBytes = (): number => Math.min(invitation.mtu, plane.innerMtu);
+  const exit = new SpeedtestExit({ own, packetBytes, idleUs, directionUs, random });
+  const plane = openOwnPlane(invitation, exit, over?.port);
   const turns = setInterval(() => exit.turn(), TURN_MS);
   try {
-    plane.connect(servers.address, servers.endpoint.port);
+    plane.connect(over?.address ?? servers.address, over?.portNumber ?? servers.endpoint.port);
     exit.start(await relayAddress(plane, servers));
-    const result = await measured(exit, flags.json);
-    const server = formatEndpoint(servers.endpoint);
-    console.log(flags.json ? JSON.stringify({ server, ...result }) : renderSpeedtest(server, result));
-    return 0;
+    return await measured(exit, isQuiet);
   } finally {
     clearInterval(turns);
     await plane.close();
@@ -92,21 +93,10 @@ export async function speedtest(args: string[]): Promise<number> {
 
 /** The relay's inner address, once there is a session. Throws CommandError. */
 async function relayAddress(plane: LocalPlane, servers: Servers): Promise<number> {
-  for (const endMs = performance.now() + ANSWER_MS; performance.now() < endMs;) {
-    const { relay } = await plane.look(false);
-    const { told } = plane;
-    if (relay.connected && told !== undefined) {
-      if (told.relay4 === undefined) throw new CommandError("this relay is too old to be measured");
-      return new DataView(told.relay4.buffer).getUint32(0);
-    }
-    await new Promise((resolve) => setTimeout(resolve, FIRST_LOOK_MS));
-  }
-  throw new CommandError(
-    `no answer from the relay at ${servers.address} in ${
-      ANSWER_MS / 1000
-    } s: it may be off, UDP may be blocked on ` +
-      "the way, or it does not know this device",
-  );
+  await sessionOf(plane, servers);
+  const relay4 = plane.told?.relay4;
+  if (relay4 === undefined) throw new CommandError("this relay is too old to be measured");
+  return new DataView(relay4.buffer).getUint32(0);
 }
 
 /** Waits for the end, with a progress bar where somebody sees it. Throws CommandError when there is nothing to measure. */

@@ -18,6 +18,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   compressionThreshold: 256,
   mtu: 1420,
   enableBatching: true,
+  goFirst: true,
   batchWaitUs: 1000,
   repair: {
     enabled: true,
@@ -49,6 +50,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   },
   trusted: [],
   metricsListen: { host: "127.0.0.1", port: 9090 },
+  devicesInMetrics: 0,
   workers: 1,
   cpus: [],
   logLevel: "info",

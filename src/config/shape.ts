@@ -123,6 +123,8 @@ export interface Config {
   readonly mtu: number;
   /** Whether packets to one OxTunnel client share datagrams. */
   readonly enableBatching: boolean;
+  /** Whether workers go before ordinary programs on their processor while they are light, where the system allows it. */
+  readonly goFirst: boolean;
   /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 batches only packets that come together. */
   readonly batchWaitUs: number;
   readonly repair: RepairConfig;
@@ -142,6 +144,8 @@ export interface Config {
   readonly fallback?: FallbackConfig;
   /** Where metrics and admin are served. */
   readonly metricsListen: Endpoint;
+  /** How many devices /metrics may name, 0 to 1000; all others are added up. */
+  readonly devicesInMetrics: number;
   /** Bearer token of the admin interface, at least 16 characters. Secret. */
   readonly adminToken?: string;
   /** Relay workers (threads), 1 to 16, among which peers are divided. */

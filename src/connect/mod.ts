@@ -76,6 +76,7 @@ Without root, a proxy and forwarded ports on loopback in place of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
   -L PORT:HOST:PORT     forward this local port to a port of a host behind the relay; may be repeated
 
+  --no-priority         its thread waits for its turn like any other program's
   --no-batching         one packet in each datagram, for measurements
   --json                one JSON object a second, for programs
 `;
@@ -105,6 +106,7 @@ export async function connect(args: string[]): Promise<number> {
     flags: [
       "no-dns",
       "no-batching",
+      "no-priority",
       "no-compression",
       "no-header-compression",
       "no-repair",
@@ -167,6 +169,7 @@ function readWishes(
     compression: !flags["no-compression"],
     headers: !flags["no-header-compression"],
     batching: !flags["no-batching"],
+    goesFirst: !flags["no-priority"],
     upBytesPerS: readRate("up", values.up),
     downBytesPerS: readRate("down", values.down),
     congestionAlgorithm: readCongestion(values.congestion),

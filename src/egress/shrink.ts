@@ -51,6 +51,7 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   if (result === SHORT) {
     metrics.column[COUNTER.headers_elided]++;
     metrics.column[COUNTER.header_bytes_saved] += bytes - shrinker.bytes;
+    metrics.column[COUNTER.header_bytes_sent] += shrinker.fieldBytes;
     if (repair === undefined || !repair.sends(trafficClass[row])) return;
   } else metrics.column[COUNTER.header_definitions]++;
   offset[row] -= FRAME_HEAD_BYTES;

@@ -122,8 +122,12 @@ function toHost(
   nowUs: number,
 ): void {
   const { view, offset, next, peer, session } = burst;
-  const { table, policy, metrics, speedtest } = context;
+  const { table, policy, metrics, speedtest, pings } = context;
   const at = offset[row], id = peer[row];
+  if (pings.take(view, at, whole, id, nowUs)) {
+    next[row] = DONE;
+    return;
+  }
   if (
     policy!.allowPortControl && protocolOf(view, at, whole) === PROTOCOL_UDP &&
     !isFragment(view, at, whole) &&

@@ -36,10 +36,7 @@ export async function replaceFile(path: string, text: string): Promise<void> {
     await removeIfPresent(temporary);
     try {
       using file = await Deno.open(temporary, { write: true, createNew: true, mode: 0o600 });
-      await giveToOwner(temporary);
-      const bytes = new TextEncoder().encode(text);
-      for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
-      await file.sync();
+      await fill(file, temporary, new TextEncoder().encode(text));
       await Deno.rename(temporary, path);
     } catch (error) {
       await removeIfPresent(temporary);
@@ -54,6 +51,26 @@ export async function replaceFile(path: string, text: string): Promise<void> {
 /** Gives a file another name in its directory. Throws CommandError. */
 export async function moveFile(from: string, to: string): Promise<void> {
   await explained(from, `moved to ${to}`, () => Deno.rename(from, to));
+}
+
+/** Makes a file, mode 0600, that must not exist yet; on any error it is not there. On the disk on return. Throws CommandError. */
+export async function createFile(path: string, bytes: Uint8Array): Promise<void> {
+  await explained(path, "made, and nothing is left of it", async () => {
+    using file = await Deno.open(path, { write: true, createNew: true, mode: 0o600 });
+    try {
+      await fill(file, path, bytes);
+    } catch (error) {
+      await removeIfPresent(path);
+      throw error;
+    }
+  });
+}
+
+/** Gives a new file to its directory's owner and writes the bytes, which are on the disk on return. */
+async function fill(file: Deno.FsFile, path: string, bytes: Uint8Array): Promise<void> {
+  await giveToOwner(path);
+  for (let written = 0; written < bytes.length;) written += await file.write(bytes.subarray(written));
+  await file.sync();
 }
 
 /** A file's text, or undefined when there is none. Throws CommandError. */

@@ -20,10 +20,11 @@ export function permittedLine(
   subcommand: string,
   args: readonly string[],
   message: string,
-  sets: PermissionSets,
+  { permissions, tasks }: { permissions: PermissionSets; tasks: Record<string, string> },
 ): string | undefined {
   const [, kind, path] = /^Requires (read|write) access to "(.+?)"/.exec(message) ?? [];
-  const set = sets[subcommand];
+  const [, name] = / -P=(\w+) /.exec(tasks[subcommand] ?? "") ?? [];
+  const set = permissions[name];
   if (kind === undefined || set === undefined || !/^(\/|\.\.)/.test(path)) return undefined;
   const refused = dirname(path);
   const config = args[args.indexOf("--config") + 1];
@@ -36,7 +37,7 @@ export function permittedLine(
     ...(isState && set.write !== undefined ? [flag("write", set.write, [refused])] : []),
   ];
   const shown = args.map((arg) => SECRET.test(arg) ? "oxrelay://…" : quoted(arg));
-  return ["deno run --no-prompt", `-P=${subcommand}`, ...flags, "main.ts", subcommand, ...shown].join(" ");
+  return ["deno run --no-prompt", `-P=${name}`, ...flags, "main.ts", subcommand, ...shown].join(" ");
 }
 
 /** The flag that grants what the set does and these directories; a flag takes the place of the set's permission of its kind. */

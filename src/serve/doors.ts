@@ -21,12 +21,15 @@ import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 import { FallbackDoor } from "./fallback_door.ts";
 import { CommandError } from "../process/help.ts";
 import { keyFromText } from "../process/keys_text.ts";
+import { Metrics } from "../metrics.ts";
 import { logger } from "../process/logging.ts";
 
 const EADDRINUSE = 98, ENOPROTOOPT = 92;
 /** What a kernel without IPv6 says to its sockets, and one whose IPv6 is off to its addresses. */
 const EAFNOSUPPORT = 97, EADDRNOTAVAIL = 99;
 const LOOK_MS = 1000;
+/** How often the connections of a device are counted: a listing of 100 000 takes the kernel some tens of milliseconds. */
+const COUNT_MS = 5000;
 
 /** The library where the config lets it move packets, or why not. */
 export function nativeIo(config: Config): Native | string {
@@ -57,8 +60,11 @@ export class Doors {
   readonly fallback: FallbackDoor | undefined;
   /** What tells each Worker that a message waits; none where Workers wait in their event loops. */
   readonly bells: readonly number[];
+  /** What is counted here and in no Worker. */
+  readonly metrics = new Metrics();
   readonly #workers: number;
   readonly #stopLooking: () => void;
+  readonly #stopCounting: () => void;
 
   /**
    * Opens what the configuration asks for. `fallbackShare` is how many connections the fallback may have where descriptors
@@ -118,6 +124,11 @@ export class Doors {
       () => device?.look(),
       ({ message }) => logger("exit").warn("the device could not be looked at: {message}", { message }),
     );
+    this.#stopCounting = every(COUNT_MS, () => this.#count(), () => {});
+  }
+
+  async #count(): Promise<void> {
+    this.metrics.set("exit_flows", await this.device?.flows() ?? 0);
   }
 
   /** Brings what the kernel has for each peer to the Worker that owns it. */
@@ -152,6 +163,7 @@ export class Doors {
   /** Closes everything; the Workers must have ended. */
   async close(): Promise<void> {
     this.#stopLooking();
+    this.#stopCounting();
     await this.fallback?.close();
     for (const fd of this.sockets) libc().close(fd);
     closeBells(this.bells);

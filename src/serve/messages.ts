@@ -50,6 +50,8 @@ export type ToWorker =
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
   | { type: "seenPeers"; id: number; from: number }
+  /** Asks a peer for an echo, or, with the name of a request, for its round trip. */
+  | { type: "ping"; id: number; publicKey: string; request?: number }
   | { type: "stop" };
 
 export type FromWorker =
@@ -69,7 +71,7 @@ export type FromWorker =
   | {
     type: "reply";
     id: number;
-    value: PeersReport | RelaySnapshot | SeenPeers | RefusedPeerForward[] | null;
+    value: PeersReport | RelaySnapshot | SeenPeers | RefusedPeerForward[] | number | null;
   }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

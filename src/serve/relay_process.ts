@@ -37,6 +37,8 @@ import { WorkerPool } from "./worker_pool.ts";
 
 /** How often the Workers' loops are looked at: often enough to tell one that stands still from one that idles. */
 const HEALTH_MS = 500;
+/** How long a device's reply to a ping is waited for; a phone that sleeps takes a second or so. */
+const PING_MS = 2000;
 
 const sayClosed = (message: string) => logger("serve").warn("{message}", { message });
 const say = (message: string) => logger("serve").error("{message}", { message });
@@ -218,7 +220,7 @@ ${
   /** The counters of the Workers and of the door for TLS. */
   get #metrics(): Metrics[] {
     const { fallback } = this.#doors;
-    return [...this.#pool.metrics, ...(fallback ? [fallback.metrics] : [])];
+    return [...this.#pool.metrics, this.#doors.metrics, ...(fallback ? [fallback.metrics] : [])];
   }
 
   #adminDeps(): AdminDeps {
@@ -234,15 +236,27 @@ ${
       }),
       snapshot: (maxAgeMs) => this.#pool.snapshot(maxAgeMs),
       applicationsInMetrics: () => this.#config.classes.applicationsInMetrics,
+      devicesInMetrics: () => this.#config.devicesInMetrics,
       config: () => redactConfig(this.#config),
       adminToken: () => this.#adminToken,
       url: () => adminUrl(this.#adminListen),
       reload: () => this.reload(),
       network: () => networkOf(this.#config, this.#identity.publicKey),
       publicKey: () => keyToText(this.#identity.publicKey),
+      ping: (name) => this.#ping(name),
       health: () => this.#health(),
       ready: () => this.#readiness(),
     };
+  }
+
+  /** Whether every Worker's loop turns and the device is there. */
+  get isHealthy(): boolean {
+    return this.#health().ok;
+  }
+
+  async #ping(name: string): Promise<number | null | false> {
+    const peer = this.#pool.peers.find((peer) => peer.name === name);
+    return peer === undefined ? false : await this.#pool.ping(peer.publicKey, PING_MS) ?? null;
   }
 
   #health(): Health {

@@ -35,7 +35,7 @@ import { describeRefused, type PeerForward, type RefusedPeerForward } from "./fo
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { warmUp } from "./warmup.ts";
 
-const ARENA_SLOTS = 8192;
+const ARENA_SLOTS = 16_384;
 const OWN_ADDRESSES_MS = 5000;
 const EVENTS_MS = 500;
 /** How often the main thread is told what peers have received and sent, which their volume is measured by. */
@@ -252,7 +252,7 @@ function makeRelay(
 
 /** The loop over core, port and exit, which also takes the main thread's messages. */
 function makeDriver(
-  { control, bell }: StartMessage,
+  { control, bell, config }: StartMessage,
   { arena, relay, port, exit, metrics, mailbox }: {
     arena: Arena;
     relay: Relay;
@@ -269,7 +269,7 @@ function makeDriver(
     }
   };
   const messages = bell === undefined ? undefined : { bell, takeMessages };
-  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages);
+  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages, config.goFirst);
   if (!driver.waits) control.onmessage = ({ data }) => hear(data);
   return driver;
 }
@@ -334,6 +334,12 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
   const nowUs = monotonicUs();
   const { relay, driver } = running;
   if (data.type === "seenPeers") return relay.seenPeers(data.from, nowUs);
+  if (data.type === "ping") {
+    if (data.request !== undefined) return relay.roundTripUs(data.request);
+    const request = relay.ping(data.publicKey);
+    driver.turn();
+    return request ?? null;
+  }
   return {
     peers: relay.peerSnapshots(nowUs),
     sessions: relay.sessionSnapshots(nowUs),

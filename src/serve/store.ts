@@ -171,9 +171,31 @@ export class PeerStore {
     });
   }
 
-  async #change(
-    change: (stored: Stored) => Stored & { result: PeerRecord },
-  ): Promise<PeerRecord> {
+  /**
+   * Stores peers with the addresses that they have, all or none, oldest first; those that are stored exactly so are passed over.
+   * Returns how many were added. Throws CommandError when one cannot be stored.
+   */
+  async addAll(records: readonly PeerRecord[]): Promise<number> {
+    return await this.#change(({ peers, released }) => {
+      const known = new Set(peers.map(identityOf));
+      const fresh = records.filter((record) => !known.has(identityOf(record)));
+      for (const record of fresh) {
+        const mistake = recordMistake(record);
+        if (mistake !== undefined) {
+          throw new CommandError(`peer "${record.name}": ${mistake.place}: ${mistake.message}`);
+        }
+        const unusable = unusableKey(record.publicKey, this.#options.relayKey);
+        if (unusable !== undefined) throw new CommandError(`peer "${record.name}": public key: ${unusable}`);
+      }
+      const all = [...peers, ...fresh];
+      const twice = firstDuplicate([...all, ...this.others]);
+      if (twice !== undefined) throw new CommandError(`${twice}; nothing was changed`);
+      const taken = new Set(fresh.flatMap(({ allowedIps }) => allowedIps));
+      return { peers: all, released: released.filter((prefix) => !taken.has(prefix)), result: fresh.length };
+    });
+  }
+
+  async #change<T>(change: (stored: Stored) => Stored & { result: T }): Promise<T> {
     await makeStateDirectory(this.#options.stateDir);
     return await withLock(this.#lockFile, async () => {
       const { peers, released, result } = change(await this.#load());
@@ -230,6 +252,11 @@ export function openStore(
     relayKey: identity && keyToText(identity.publicKey),
     others: peersFromEnvironment(env),
   });
+}
+
+/** Equal for two records of one peer with the same name, key and addresses. */
+function identityOf({ name, publicKey, allowedIps }: PeerRecord): string {
+  return [name, publicKey, ...allowedIps].join(" ");
 }
 
 function digestOf(text: string): string {

@@ -57,7 +57,7 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
 /** What a Worker is started with; the handle adds the port for requests. */
 export type StartMessage = Omit<Extract<ToWorker, { type: "start" }>, "control">;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
-type Reply = PeersReport | RelaySnapshot | SeenPeers | RefusedPeerForward[] | null;
+type Reply = PeersReport | RelaySnapshot | SeenPeers | RefusedPeerForward[] | number | null;
 
 /** What the handle needs of a Worker. */
 export type WorkerLike = Pick<Worker, "postMessage" | "terminate" | "onmessage" | "onerror">;
@@ -221,6 +221,12 @@ export class WorkerHandle {
   /** Peers that were ever connected, from a peer's number on, and the number to go on from; undefined from a Worker that is dead. */
   async seenPeers(from: number): Promise<SeenPeers | undefined> {
     return await this.#askTheLiving((id) => ({ type: "seenPeers", id, from })) as SeenPeers | undefined;
+  }
+
+  /** Sends a peer an echo request: its name, or null without such a peer; or, with that name, microseconds of its round trip, or -1. */
+  async ping(publicKey: string, request?: number): Promise<number | null> {
+    const answer = await this.#askTheLiving((id) => ({ type: "ping", id, publicKey, request }));
+    return answer as number | null | undefined ?? null;
   }
 
   /** Has the Worker close what it opened, and ends it when that is done or has taken STOP_MS. */

@@ -30,6 +30,8 @@ import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_han
 
 /** How long a loop may stand still. */
 const STALL_MS = 2000;
+/** Between looks for the reply to a ping, whose time the Worker takes. */
+const PING_LOOK_MS = 10;
 
 /** What every Worker is started with alike. */
 type CommonStart = Pick<
@@ -49,6 +51,7 @@ type Handle = Pick<
   | "tune"
   | "snapshot"
   | "seenPeers"
+  | "ping"
   | "stop"
   | "onEvent"
   | "onTraffic"
@@ -156,6 +159,22 @@ export class WorkerPool {
       this.#snapshots.forget();
       this.#seen.forget();
     }
+  }
+
+  /**
+   * Sends a peer (public key) an ICMP echo request inside the tunnel. Milliseconds to the peer and back; undefined when it does
+   * not answer in `timeoutMs`.
+   */
+  async ping(publicKey: string, timeoutMs: number): Promise<number | undefined> {
+    const owner = this.#handles[ownerOf(keyFromText(publicKey)!, this.#handles.length)];
+    const request = await owner.ping(publicKey);
+    if (request === null) return undefined;
+    for (const endMs = performance.now() + timeoutMs; performance.now() < endMs;) {
+      await new Promise((resolve) => setTimeout(resolve, PING_LOOK_MS));
+      const rttUs = await owner.ping(publicKey, request) ?? -1;
+      if (rttUs >= 0) return rttUs / 1000;
+    }
+    return undefined;
   }
 
   /**

@@ -71,6 +71,8 @@ export class Peer {
   /** What the peer's last response to an OxTunnel initiation said of itself, or why it refused. */
   told: Parameters | undefined;
   refused: Parameters["refused"];
+  /** Where the relay saw this end's last probe come from. */
+  seen: Parameters["seen"];
   /** The last ticket that the peer gave. Secret. */
   ticket: Ticket | undefined;
   lastHandshakeUs = -Infinity;

@@ -1,7 +1,7 @@
 // Hot path.
 /**
- * ICMP messages made of an inner packet, in its place: the reply to an echo request, and the error for the packet's sender
- * (RFC 792, RFC 4443). Invariant: no error answers an error, a later fragment, a group or an
+ * ICMP messages made of an inner packet, in its place: the reply to an echo request, and the error for the packet's sender; and
+ * echo requests of this host's own (RFC 792, RFC 4443). Invariant: no error answers an error, a later fragment, a group or an
  * unspecified address, and none is longer than 576 bytes (ICMPv4) or 1280 bytes (ICMPv6). Reads no errors (icmp_error.ts).
  */
 import {
@@ -66,6 +66,48 @@ export function emitEchoReply(view: DataView, at: number, length: number): numbe
   const segment = at + length - transport;
   view.setUint16(transport + 2, transportChecksum(view, at, transport, segment, PROTOCOL_ICMPV6));
   return length;
+}
+
+/** Bytes of data in an echo request of ours, as `ping` has it without its time. */
+const ECHO_DATA_BYTES = 16;
+
+/** Bytes of an echo request to an address of IPv4 or IPv6. */
+export function echoRequestBytes(isIpv6: boolean): number {
+  return (isIpv6 ? IPV6_HEADER_BYTES : IPV4_HEADER_BYTES) + 8 + ECHO_DATA_BYTES;
+}
+
+/**
+ * Writes an echo request of `echoRequestBytes` bytes at `at` (RFC 792, RFC 4443 §4.1). Addresses are four words each, an IPv4
+ * address mapped; `word` is identifier and sequence number, u32.
+ */
+export function writeEchoRequest(
+  view: DataView,
+  at: number,
+  from: Uint32Array,
+  to: Uint32Array,
+  isIpv6: boolean,
+  word: number,
+): void {
+  const body = 8 + ECHO_DATA_BYTES;
+  const icmp = at + (isIpv6 ? IPV6_HEADER_BYTES : IPV4_HEADER_BYTES);
+  if (isIpv6) writeIpv6Header(view, at, body, PROTOCOL_ICMPV6, from, 0, to, 0);
+  else writeIpv4Header(view, at, IPV4_HEADER_BYTES + body, 0, 0, PROTOCOL_ICMP, from[3], to[3]);
+  for (let i = 0; i < body; i++) view.setUint8(icmp + i, 0);
+  view.setUint8(icmp, isIpv6 ? 128 : 8);
+  view.setUint32(icmp + 4, word);
+  const sum = isIpv6
+    ? transportChecksum(view, at, icmp, body, PROTOCOL_ICMPV6)
+    : foldSum(sumWords(view, icmp, body, 0));
+  view.setUint16(icmp + 2, sum);
+}
+
+/** Identifier and sequence number of a whole echo reply, u32; -1 for any other packet. */
+export function readEchoReply(view: DataView, at: number, length: number): number {
+  const transport = transportAt(view, at, length);
+  if (transport === 0 || transport + 8 > at + length || isFragment(view, at, length)) return -1;
+  const isIpv6 = view.getUint8(at) >> 4 === 6;
+  if (protocolOf(view, at, length) !== (isIpv6 ? PROTOCOL_ICMPV6 : PROTOCOL_ICMP)) return -1;
+  return view.getUint8(transport) === (isIpv6 ? 129 : 0) ? view.getUint32(transport + 4) : -1;
 }
 
 /** Whether an ICMP error may answer the packet (RFC 1812 §4.3.2.7, RFC 4443 §2.4 e). */

@@ -83,6 +83,8 @@ export interface Parameters {
   connectionIds?: number[];
   /** The relay's own inner IPv4 address, 4 bytes, which answers pings and speedtests. */
   relay4?: Uint8Array;
+  /** Where a probe came from, as the relay sees it: 16 bytes of address, IPv4 mapped, and the port. */
+  seen?: { address: Uint8Array; port: number };
   /** The ticket to resume with, 1 to 192 bytes. */
   ticket?: Uint8Array;
   /** The initiator measures the round trip and wants no session; the relay refuses. */
@@ -105,6 +107,7 @@ const LIMITS = 0x08;
 const TICKET = 0x09;
 const CONNECTION_IDS = 0x0a;
 const RELAY4 = 0x0b;
+const SEEN = 0x0c;
 const AEADS = 0x81;
 const REFUSED = 0x83;
 const PROBE = 0x84;
@@ -187,6 +190,8 @@ function readOne(
       if (size !== 4 || into.relay4) return false;
       into.relay4 = bytes.slice(at, at + 4);
       return true;
+    case SEEN:
+      return size === 18 && !into.seen && readSeen(into, bytes, view, at);
     case TICKET:
       if (size < 1 || size > TICKET_MAX_BYTES || into.ticket) return false;
       into.ticket = bytes.slice(at, at + size);
@@ -210,6 +215,11 @@ function readLimits(into: Parameters, view: DataView, at: number): boolean {
   const reportIntervalMs = view.getUint16(at + 2, true);
   into.limits = { datagramMaxBytes, reportIntervalMs, rateKbitS: view.getUint32(at + 4, true) };
   return datagramMaxBytes >= 1200 && datagramMaxBytes <= 1936 && reportIntervalMs > 0;
+}
+
+function readSeen(into: Parameters, bytes: Uint8Array, view: DataView, at: number): boolean {
+  into.seen = { address: bytes.slice(at, at + 16), port: view.getUint16(at + 16, true) };
+  return true;
 }
 
 function readConnectionIds(into: Parameters, view: DataView, at: number, size: number): boolean {
@@ -236,7 +246,7 @@ function readText(bytes: Uint8Array, at: number, size: number, maxBytes: number)
 export function writeParameters(bytes: Uint8Array, at: number, parameters: Parameters): number {
   const { features, aeads, lease4, lease6, mtu, dns, name, region, limits, connectionIds, ticket } =
     parameters;
-  const { relay4, probe, refused } = parameters;
+  const { relay4, seen, probe, refused } = parameters;
   let here = at;
   const put = (type: number, value: ArrayLike<number> | undefined) => {
     if (value === undefined) return;
@@ -269,6 +279,7 @@ export function writeParameters(bytes: Uint8Array, at: number, parameters: Param
   put(CONNECTION_IDS, connectionIds?.flatMap((id) => littleEndian(id, 4)));
   put(TICKET, ticket);
   put(RELAY4, relay4);
+  put(SEEN, seen && [...seen.address, ...littleEndian(seen.port, 2)]);
   put(PROBE, probe && [1]);
   put(REFUSED, refused && [refused.reason, ...littleEndian(refused.retryAfterS, 2)]);
   if (!readParameters(bytes, at, here - at)) throw new RangeError("parameters: a value is out of its range");

@@ -29,6 +29,9 @@ export const KEY = "GtL7fZc/bLnqZldpVofMCD6hDjrK28SsdLxevJ+qtKU=";
 
 /** What is asked seldom: nothing is there, and all is well. */
 const QUIET = {
+  applicationsInMetrics: () => false,
+  devicesInMetrics: () => 0,
+  applications: () => Promise.resolve({ zoom: 1, quic: 12 }),
   health: () => ({ ok: true, reasons: [] }),
   ready: () => ({ ok: true, reasons: [] }),
   links: () => [],
@@ -68,7 +71,6 @@ export function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records
         applications: { zoom: 1, quic: 12 },
         delays: { queue: [0, 0, 4], processing: [] },
       }),
-    applicationsInMetrics: () => false,
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,
     url: () => "http://127.0.0.1:9090",
@@ -81,7 +83,6 @@ export function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records
     publicKey: () => KEY,
     peers: () => Promise.resolve(records.map(rowOf)),
     peerCount: () => records.length,
-    applications: () => Promise.resolve({ zoom: 1, quic: 12 }),
     addPeer({ name, publicKey = KEY, presharedKey, ...limits }) {
       if (records.some((record) => record.name === name)) {
         return Promise.reject(new Refusal("name", `peer ${name} exists already`));
@@ -96,6 +97,7 @@ export function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records
       return Promise.resolve(at >= 0);
     },
     changePeer: (name) => Promise.resolve(records.some((record) => record.name === name)),
+    ping: (name) => Promise.resolve(name === "phone" ? 12.5 : name === "asleep" ? null : false),
     addForwards(name, forwards) {
       if (forwards.includes("udp:22")) {
         return Promise.reject(new Refusal("forwards", "UDP port 22 is in use"));

@@ -231,7 +231,7 @@ export class Network {
   }
 
   /** A subcommand with its task's own permissions, and this network's directory in the place of the state directory. */
-  command(task: "serve" | "connect" | "speedtest", args: string[]): string[] {
+  command(task: Task, args: string[]): string[] {
     return [Deno.execPath(), ...taskFlags(task, this.directory), MAIN, task, ...args];
   }
 
@@ -474,9 +474,12 @@ export async function until(
   throw new Error(`timed out: ${what}`);
 }
 
+/** The subcommands, which have a permission set each; `restore` has that of `backup`. */
+export type Task = "restore" | Exclude<keyof typeof project.permissions, "native" | "namespaces" | "test">;
+
 /** The permissions of a task, with the test's directory in the place of the state directory. */
 export function taskFlags(
-  task: "serve" | "connect" | "speedtest" | "peer" | "status",
+  task: Task,
   directory: string,
 ): string[] {
   const words = project.tasks[task].split(" ");
@@ -485,6 +488,8 @@ export function taskFlags(
     ...["run", "--cached-only", ...words.slice(2, words.indexOf("main.ts"))],
     // A flag takes the place of what the task's permission set says of the same permission.
     `--allow-read=${ROOT},${directory}`,
-    ...("write" in project.permissions[task] ? [`--allow-write=${directory}`] : []),
+    ...("write" in project.permissions[task === "restore" ? "backup" : task]
+      ? [`--allow-write=${directory}`]
+      : []),
   ];
 }

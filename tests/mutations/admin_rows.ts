@@ -339,7 +339,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/process/durable.ts",
-    from: "await giveToOwner(temporary);",
+    from: "await giveToOwner(path);",
     to: "",
     tests: [STATE],
     note: "root's files stay root's",

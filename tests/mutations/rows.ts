@@ -9,6 +9,7 @@ import { CONNECT_ROWS } from "./connect_rows.ts";
 import { EXIT_ROWS } from "./exit_rows.ts";
 import { TCP_ROWS } from "./tcp_rows.ts";
 import { TUN_ROWS } from "./tun_rows.ts";
+import { HELP_ROWS } from "./help_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
 import { QUEUE_ROWS } from "./queue_rows.ts";
@@ -30,4 +31,5 @@ export const ROWS: readonly Mutation[] = [
   ...ADMIN_ROWS,
   ...CONNECT_ROWS,
   ...CLASSIFY_ROWS,
+  ...HELP_ROWS,
 ];

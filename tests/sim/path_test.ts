@@ -136,7 +136,12 @@ Deno.test(`path: a probe measures the way, leaves no session, and disturbs none 
     dial(prober, server);
     assertEquals(prober.core.takeProbeAnswer(), undefined);
     world.runFor(50_000);
-    assertEquals(prober.core.takeProbeAnswer(), { rttUs: 24_000, isFull: false });
+    // The relay tells where the probe came from: 198.51.100.7:6666.
+    const seen = {
+      address: Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 198, 51, 100, 7),
+      port: 6666,
+    };
+    assertEquals(prober.core.takeProbeAnswer(), { rttUs: 24_000, isFull: false, seen });
     assertEquals(prober.core.takeProbeAnswer(), undefined);
     client.send(up());
     server.send(down());

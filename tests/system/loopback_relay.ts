@@ -77,14 +77,14 @@ export class LoopbackRelay {
   }
 
   /** What runs a subcommand with its task's permissions on this relay's files. */
-  line(task: "serve" | "peer" | "status", args: string[]): string[] {
+  line(task: "serve" | "peer" | "status" | "bugreport", args: string[]): string[] {
     const config = ["--config", `${this.directory}/oxrelay.toml`];
     const words = task === "peer" ? [args[0], ...config, ...args.slice(1)] : [...config, ...args];
     return [Deno.execPath(), ...taskFlags(task, this.directory), MAIN, task, ...words];
   }
 
   /** Runs a subcommand to its end. */
-  async run(task: "peer" | "status", args: string[], before: string[] = []) {
+  async run(task: "peer" | "status" | "bugreport", args: string[], before: string[] = []) {
     const { code, stdout, stderr } = await this.#command([...before, ...this.line(task, args)], {}).output();
     const text = new TextDecoder();
     return { code, stdout: text.decode(stdout), stderr: text.decode(stderr) };

@@ -10,6 +10,7 @@ import { SESSION_S, SignIns } from "../../src/admin/sign_in.ts";
 import { type Answer, KEY, relay, rowOf, TOKEN, withAdmin } from "../kit/admin_relay.ts";
 
 const NAMED = "GET /v1/peers/{name}", FORWARDS = "POST /v1/peers/{name}/forwards";
+const PING = "POST /v1/peers/{name}/ping";
 const FORWARD = "DELETE /v1/peers/{name}/forwards/{forward}";
 const post = (body: unknown, method = "POST") => ({
   method,
@@ -112,6 +113,8 @@ const ASKED: [
   ["PATCH /v1/peers/{name}", "/v1/peers/nobody", 404, post({}, "PATCH")],
   ["PATCH /v1/peers/{name}", "/v1/peers/phone", 409, post({ name: "taken" }, "PATCH")],
   ["PATCH /v1/peers/{name}", "/v1/peers/phone", 400, post({ publicKey: KEY }, "PATCH")],
+  [PING, "/v1/peers/phone/ping", 200, { method: "POST" }],
+  [PING, "/v1/peers/nobody/ping", 404, { method: "POST" }],
   [FORWARDS, "/v1/peers/phone/forwards", 201, post({ forwards: ["udp:1"] })],
   [FORWARDS, "/v1/peers/nobody/forwards", 404, post({ forwards: ["udp:1"] })],
   [FORWARDS, "/v1/peers/phone/forwards", 409, post({ forwards: ["udp:22"] })],

@@ -248,7 +248,8 @@ Deno.test("cli: peer add gives the config away whatever becomes of the relay, or
 Deno.test("cli: peer and status may use the image's and a service's directories, and peer no file of the program", () => {
   for (const task of ["peer", "status"]) {
     assertMatch(TASKS[task], new RegExp(` -P=${task} `));
-    assertEquals(SETS[task].read, [".", "/data", "/etc/oxrelay", "/var/lib/oxrelay"]);
+    const more = task === "peer" ? ["/etc/wireguard"] : [];
+    assertEquals(SETS[task].read, [".", "/data", "/etc/oxrelay", ...more, "/var/lib/oxrelay"]);
   }
   const { allow, deny } = SETS.peer.write;
   assertEquals(allow, [".", "/data", "/var/lib/oxrelay"]);

@@ -65,6 +65,7 @@ const PLAIN = {
   compression: false,
   headers: false,
   batching: false,
+  goesFirst: false,
   congestionAlgorithm: "none" as const,
   repair: { ...DEFAULTS.repair, enabled: false },
 };

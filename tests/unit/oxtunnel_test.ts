@@ -761,6 +761,10 @@ const anyParameters: fc.Arbitrary<parameters.Parameters> = fc.record({
   connectionIds: fc.array(fc.integer({ min: 0, max: 0xffffffff }), { minLength: 1, maxLength: 4 }),
   ticket: fc.uint8Array({ minLength: 1, maxLength: 192, size: "max" }),
   relay4: fc.uint8Array({ minLength: 4, maxLength: 4 }),
+  seen: fc.record({
+    address: fc.uint8Array({ minLength: 16, maxLength: 16 }),
+    port: fc.nat(65535),
+  }),
   probe: fc.constant(true as const),
   refused: fc.record({ reason: fc.nat(255), retryAfterS: fc.nat(65535) }),
 }, { requiredKeys: [] });
@@ -819,6 +823,7 @@ Deno.test("parameters: cut, doubled and impossible ones make the list unreadable
     "empty ticket": [0x09, 0],
     "refusal of two bytes": [0x83, 2, 1, 0],
     "relay4 of 5": [0x0b, 5, 10, 66, 0, 1, 0],
+    "seen of 17": [0x0c, 17, ...new Array(17).fill(0)],
     "probe that is none": [0x84, 1, 0],
     "probe of two bytes": [0x84, 2, 1, 1],
   };

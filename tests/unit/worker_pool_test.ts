@@ -42,6 +42,7 @@ function countingPool() {
     seenPeers: () => Promise.resolve(undefined),
     onEvent: () => {},
     onTraffic: () => {},
+    ping: () => Promise.resolve(null),
     snapshot: async (): Promise<RelaySnapshot> => {
       asked++;
       await allowed.promise;

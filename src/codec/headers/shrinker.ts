@@ -82,6 +82,8 @@ export class Shrinker {
   /** Where the packet begins now, and how long it is: set by `shrink` unless it gives BARE. */
   at = 0;
   bytes = 0;
+  /** Octets in front of the payload of the packet that was shortened last. */
+  fieldBytes = 0;
 
   /**
    * Shortens the IP packet of `length` octets at `at`, or puts a definition in front, in place: nothing before `at` −
@@ -174,6 +176,7 @@ export class Shrinker {
     for (let i = 0; i < total; i++) view.setUint8(to + i, fields.getUint8(i));
     this.at = to;
     this.bytes = length - template.headerBytes + total;
+    this.fieldBytes = total;
     return SHORT;
   }
 

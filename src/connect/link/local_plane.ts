@@ -34,7 +34,7 @@ import {
   STREAMS_MAILBOX,
 } from "./plane.ts";
 
-const ARENA_SLOTS = 4096;
+const ARENA_SLOTS = 8192;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
 
@@ -49,7 +49,7 @@ export class LocalPlane implements LinkPlane {
 
   /**
    * Starts at once. `mailboxes` are the fallback's, where there is one. Where port and exit have descriptors, this thread serves
-   * nothing else from here on, and is told things by `messages`.
+   * nothing else from here on, and is told things by `messages`. `makePort` opens another port than a socket.
    */
   constructor(
     invitation: Invitation,
@@ -58,17 +58,27 @@ export class LocalPlane implements LinkPlane {
     wishes: PlaneWishes,
     mailboxes?: Mailboxes,
     messages?: Messages,
+    makePort: (native: Native | string, arena: Arena, metrics: Metrics) => Port = openPort,
   ) {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     this.#isOxtunnel = invitation.protocol === "oxtunnel";
     this.#client = makeClient(invitation, exit, native, wishes, arena, metrics);
     this.#exit = exit;
-    const socket = openPort(native, arena, metrics);
+    const socket = makePort(native, arena, metrics);
     const mailbox = this.#mailbox = mailboxes &&
       new Mailbox(PLANE_MAILBOX, mailboxes, (code) => metrics.drop(code));
     this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS_MAILBOX) : socket;
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox, messages);
+    this.#driver = new Driver(
+      arena,
+      this.#client,
+      this.#port,
+      exit,
+      metrics,
+      mailbox,
+      messages,
+      wishes.goesFirst,
+    );
     this.#driver.start();
   }
 
@@ -129,12 +139,29 @@ export class LocalPlane implements LinkPlane {
     const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
     const { vitals, path } = this.#client;
     const applications = this.#client.applications(monotonicUs());
+    const headers = {
+      packets: this.#metrics.get("headers_elided"),
+      bytesSent: this.#metrics.get("header_bytes_sent"),
+      bytesSaved: this.#metrics.get("header_bytes_saved"),
+    };
     const latency = {
       queue: delayFigures(this.#client.queueDelays()),
       processing: delayFigures(this.#driver.processing.counts(0)),
     };
     return {
-      ...{ relay, asked, vitals, inner, cost, repaired, classesUp, classesDown, applications, latency },
+      ...{
+        relay,
+        asked,
+        vitals,
+        inner,
+        cost,
+        repaired,
+        classesUp,
+        classesDown,
+        applications,
+        latency,
+        headers,
+      },
       ...path,
     };
   }

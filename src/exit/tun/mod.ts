@@ -12,7 +12,8 @@ import type { Exit, HostAccess } from "../exit.ts";
 import type { PortForward, RefusedForward } from "../forward.ts";
 import { run } from "../child.ts";
 import { TunHost, type TunOptions } from "./host.ts";
-import type { TunPeer } from "./peers.ts";
+import { countMarked } from "./conntrack.ts";
+import { TAG_MASK, tagOf, type TunPeer } from "./peers.ts";
 import { TunSteering } from "./steering.ts";
 import { BulkPackets, type Packets, SinglePackets } from "./packets.ts";
 
@@ -173,6 +174,11 @@ export class TunDevice {
       : undefined;
   }
 
+  /** The connections of all peers in the host's conntrack, of both families; undefined when the kernel does not tell. */
+  async flows(): Promise<number | undefined> {
+    return this.#closed ? undefined : await countMarked(tagOf(this.#o.name), TAG_MASK);
+  }
+
   /** Opens to packets from inside those of the host's addresses that `host` names, and no others. */
   openHost(host: HostAccess): Promise<void> {
     return this.#host.openHost(host);
@@ -193,6 +199,7 @@ export class TunDevice {
 /** A Worker's exit: one queue of a device that the main thread owns. */
 export class TunQueue implements Exit {
   readonly name = "tun";
+  /** The kernel has them, for all queues together: `TunDevice.flows`. */
   readonly flowCount = 0;
   readonly sleeps = true;
   #closed = false;

@@ -32,6 +32,7 @@ import {
   REFUSED_PROBE,
   writeParameters,
 } from "../../wire/parameters.ts";
+import { mappedBytes } from "../../wire/address.ts";
 import { MAC_BYTES, readResponseReceiver, readSender } from "../../wire/wireguard.ts";
 import { DROP } from "../../metrics.ts";
 import { CookieChecker, OXTUNNEL_COOKIES } from "../cookie.ts";
@@ -206,7 +207,10 @@ export class Negotiation {
     const spareRows = session === NONE ? [] : this.#allocateSpares(session);
     const parameters = this.#write(
       session === NONE
-        ? { refused: { reason, retryAfterS: reason === REFUSED_FULL ? RETRY_WHEN_FULL_S : 0 } }
+        ? {
+          refused: { reason, retryAfterS: reason === REFUSED_FULL ? RETRY_WHEN_FULL_S : 0 },
+          ...(said.probe ? { seen: seenIn(burst, row) } : {}),
+        }
         : {
           ...this.#saying(peer),
           features: features | taken,
@@ -293,6 +297,7 @@ export class Negotiation {
       if (!result) return;
       // The response was authentic but gives no session; the timer starts the next attempt.
       peer.refused = said?.refused;
+      peer.seen = said?.seen;
       peer.handshakeRttUs = nowUs - peer.pending.sentUs;
       wipeSecrets(result.secrets);
       attempts.drop(peer);
@@ -475,4 +480,9 @@ export class Negotiation {
   #write(parameters: Parameters): Uint8Array {
     return this.#parameters.slice(0, writeParameters(this.#parameters, 0, parameters));
   }
+}
+
+/** Where the datagram in `row` came from, as the parameter says it. */
+function seenIn({ address, port }: Burst, row: number): Parameters["seen"] {
+  return { address: mappedBytes(address, 4 * row), port: port[row] };
 }

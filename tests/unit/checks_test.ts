@@ -1,0 +1,197 @@
+/**
+ * The judgements of doctor, netcheck and the refusal of a path, by facts: each fault is found with its line and no fault is found where
+ * there is none.
+ */
+import { assert, assertEquals, assertMatch } from "@std/assert";
+import {
+  findingsOf,
+  type HostFacts,
+  renderFindings,
+  SOCKET_BUFFER_BYTES,
+} from "../../src/cli/checks/findings.ts";
+import { judgeNat } from "../../src/cli/checks/nat.ts";
+import { isThrottled } from "../../src/cli/checks/netcheck.ts";
+import { type Config, parseConfig } from "../../src/config.ts";
+import { permittedLine } from "../../src/process/permitted_line.ts";
+import { fitQr } from "../../src/cli/qr.ts";
+
+const NOW_MS = Date.parse("2026-01-01");
+const CONFIG = parseConfig("", "oxrelay.toml", {});
+const WELL: HostFacts = {
+  isAdmin: true,
+  sysctls: {
+    "net.ipv4.ip_forward": "1",
+    "net.ipv6.conf.all.forwarding": "1",
+    "net.core.rmem_max": "212992",
+    "net.core.wmem_max": "212992",
+    "net.netfilter.nf_conntrack_max": "262144",
+    "net.netfilter.nf_conntrack_count": "12",
+    "net.ipv4.ping_group_range": "0 2147483647",
+  },
+  programs: { ip: true, nft: true },
+  hasTunDevice: true,
+  ruleset: "",
+  udpPorts: [4433],
+  tcpPorts: [],
+  addresses: ["127.0.0.1", "8.8.4.4"],
+  descriptors: 65536,
+  nativeObstacle: undefined,
+  availableBytes: 2 ** 30,
+  keyMode: 0o100600,
+  peersMistake: undefined,
+  certificateEndMs: undefined,
+  relay: { exit: "tun device oxrelay0", reasons: [] },
+};
+
+/** The findings that are not "ok". */
+function faults(change: Partial<HostFacts>, config: Config = CONFIG) {
+  return findingsOf({ ...WELL, ...change }, config, NOW_MS).filter(({ state }) => state !== "ok");
+}
+
+Deno.test("doctor: of a host in order nothing is wrong, running or not", () => {
+  assertEquals(faults({}), []);
+  assertEquals(faults({ relay: undefined, udpPorts: [] }).map(({ subject }) => subject), ["relay"]);
+});
+
+const sysctls = (more: Record<string, string>) => ({ sysctls: { ...WELL.sysctls, ...more } });
+const userspace = { relay: { exit: "userspace", reasons: [] } };
+/** A firewall that drops what no rule accepts. */
+const table = (rules: string) =>
+  `table inet filter {\n\tchain input {\n\t\ttype filter hook input priority filter; policy drop;\n${rules}\t}\n}\n`;
+/** What is wrong with a host, what is said of it, and the line that mends it. */
+const FAULTS: [change: Partial<HostFacts>, subject: string, state: string, line: RegExp][] = [
+  [{ udpPorts: [] }, "UDP 4433", "fail", /^$/],
+  [{ relay: undefined }, "UDP 4433", "fail", /^ss -lnp sport = 4433$/],
+  [{ relay: { exit: "tun", reasons: ["it stalls"] } }, "relay", "fail", /^$/],
+  [{ ruleset: undefined }, "firewall", "unknown", /^sudo deno task doctor$/],
+  [
+    { ruleset: table("\t\tudp dport 53 accept\n") },
+    "firewall",
+    "fail",
+    /^nft insert rule inet filter input udp dport 4433 accept$/,
+  ],
+  [{ addresses: ["192.168.1.2"] }, "address", "warn", /^public_endpoint = /],
+  [{ ...userspace, programs: { ip: true, nft: false } }, "exit", "warn", /^apt-get install nftables$/],
+  [{ ...userspace, programs: { ip: false, nft: true } }, "exit", "warn", /^apt-get install iproute2$/],
+  [{ ...userspace, hasTunDevice: false }, "exit", "warn", /^modprobe tun$/],
+  [
+    {
+      ...userspace,
+      isAdmin: false,
+      ...sysctls({ "net.core.rmem_max": "9000000", "net.core.wmem_max": "9000000" }),
+    },
+    "exit",
+    "warn",
+    /^sudo /,
+  ],
+  [sysctls({ "net.ipv4.ip_forward": "0" }), "forwarding", "fail", /^sysctl -w net\.ipv4\.ip_forward=1$/],
+  [
+    sysctls({ "net.ipv6.conf.all.forwarding": "0" }),
+    "forwarding",
+    "fail",
+    /^sysctl -w net\.ipv6\.conf\.all\.forwarding=1$/,
+  ],
+  [
+    sysctls({ "net.netfilter.nf_conntrack_count": "250000" }),
+    "conntrack",
+    "fail",
+    /nf_conntrack_max=1048576$/,
+  ],
+  [sysctls({ "net.netfilter.nf_conntrack_max": "4096" }), "conntrack", "warn", /nf_conntrack_max=262144$/],
+  [
+    { ...userspace, ...sysctls({ "net.ipv4.ping_group_range": "1\t0" }) },
+    "pings",
+    "warn",
+    /ping_group_range="0 2147483647"$/,
+  ],
+  [{ descriptors: 1024 }, "descriptors", "warn", /^ulimit -n 65536/],
+  [{ nativeObstacle: "no AVX" }, "library", "warn", /^$/],
+  [{ availableBytes: 2 ** 20 }, "memory", "warn", /^$/],
+  [{ keyMode: 0o100644 }, "state", "fail", /^chmod 600 state\/private\.key$/],
+  [{ peersMistake: "state/peers.json cannot be used: it is not JSON" }, "state", "fail", /^$/],
+  [{ certificateEndMs: NOW_MS - 1 }, "certificate", "fail", /^$/],
+  [{ certificateEndMs: NOW_MS + 86_400_000 }, "certificate", "warn", /^$/],
+];
+
+Deno.test("doctor: each fault is found with the line that mends it", () => {
+  for (const [change, subject, state, line] of FAULTS) {
+    // That none runs is no fault here.
+    const found = faults(change).filter(({ subject, state }) => subject !== "relay" || state === "fail");
+    assertEquals(found.map((one) => [one.subject, one.state]), [[subject, state]], JSON.stringify(change));
+    assertMatch(found[0].line ?? "", line);
+  }
+  const buffers = faults({ isAdmin: false });
+  assertEquals(buffers.map(({ line }) => line), [
+    `sysctl -w net.core.rmem_max=${SOCKET_BUFFER_BYTES}`,
+    `sysctl -w net.core.wmem_max=${SOCKET_BUFFER_BYTES}`,
+  ]);
+  assertEquals(faults({ ruleset: table("\t\tudp dport { 53, 4433 } accept\n") }), []);
+  const text = renderFindings(faults({ keyMode: 0o100644 }), CONFIG.listen);
+  assertMatch(
+    text,
+    /^WRONG +state +other users may read state\/private\.key\n +chmod 600 state\/private\.key\n\n1 wrong, 0 warnings\./,
+  );
+});
+
+Deno.test("netcheck: what relays see of one socket is a kind of NAT, or unknown", () => {
+  const seen = (last: number, port: number) => ({
+    address: Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 255, 255, 198, 51, 100, last),
+    port,
+  });
+  const kind = (...answers: Parameters<typeof judgeNat>[1]) =>
+    judgeNat("IPv4", answers, ["198.51.100.1"], 4000).kind;
+  assertEquals(kind(seen(1, 4000), seen(1, 4000)), "none");
+  assertEquals(kind(seen(1, 4001), seen(1, 4001)), "endpoint-independent");
+  assertEquals(kind(seen(2, 4000), seen(2, 4000)), "endpoint-independent");
+  assertEquals(kind(seen(2, 4000), seen(2, 4001)), "address-dependent");
+  assertEquals(kind(seen(2, 4000)), "unknown");
+  assertEquals(kind(undefined, undefined), "unknown", "older relays do not tell");
+});
+
+Deno.test("netcheck: UDP is slowed down where TLS carries more than twice as much", () => {
+  assert(isThrottled({ up: 1, down: 10 }, { up: 2.1, down: 10 }));
+  assert(isThrottled({ up: 10, down: 1 }, { up: 10, down: 2.1 }));
+  assert(!isThrottled({ up: 10, down: 10 }, { up: 19, down: 1 }));
+});
+
+Deno.test("permissions: the line for a refused path is safe to paste and repeats no secret", () => {
+  const project = {
+    permissions: { backup: { read: ["."], write: { allow: ["."] } }, connect: { read: ["."] } },
+    tasks: { restore: "deno run -P=backup main.ts restore", connect: "deno run -P=connect main.ts connect" },
+  };
+  const refusal = (kind: string, path: string) =>
+    `Requires ${kind} access to "${path}", run again with the --allow-${kind} flag`;
+  assertEquals(
+    permittedLine(
+      "restore",
+      ["/mnt/my disk/it's.backup"],
+      refusal("read", "/mnt/my disk/it's.backup"),
+      project,
+    ),
+    `deno run --no-prompt -P=backup --allow-read=.,'/mnt/my disk' main.ts restore '/mnt/my disk/it'\\''s.backup'`,
+  );
+  const secret = "oxrelay://relay.example:4433?key=AAAA";
+  const line = permittedLine(
+    "connect",
+    [secret, "--config", "/etc/a.conf"],
+    refusal("read", "/etc/a.conf"),
+    project,
+  );
+  assert(!line!.includes("AAAA") && line!.includes("--allow-read=.,/etc"));
+  assertEquals(permittedLine("connect", [], refusal("net", "192.0.2.1:80"), project), undefined);
+  assertEquals(permittedLine("restore", [], refusal("write", "src/a.ts"), project), undefined);
+});
+
+Deno.test("qr: the code fits the terminal, with less white where needed, or the reason says what it lacks", () => {
+  const text = "x".repeat(300);
+  // deno-lint-ignore no-control-regex
+  const width = (code = "") => code.split("\n")[0].replace(/\x1b\[[\d;]*m/g, "").length;
+  const full = width(fitQr(text, { columns: 0, rows: 0 }).code);
+  assertEquals(width(fitQr(text, { columns: full, rows: 100 }).code), full);
+  assertEquals(width(fitQr(text, { columns: full - 1, rows: 100 }).code), full - 6);
+  const narrow = fitQr(text, { columns: full - 7, rows: 100 });
+  assertEquals([narrow.code, /needs (\d+) columns/.exec(narrow.note!)?.[1]], [undefined, String(full - 6)]);
+  const low = fitQr(text, { columns: 200, rows: 24 });
+  assert(low.code !== undefined && /this terminal 24: enlarge/.test(low.note!));
+  assertEquals(fitQr(text, { columns: 200, rows: 100 }).note, undefined);
+});

@@ -1,0 +1,71 @@
+/** Series of single devices: who gets one, that their number is bounded, and that no counter falls whatever happens to a device. */
+import { assert, assertEquals } from "@std/assert";
+import { DeviceSeries, OTHERS } from "../../src/admin/device_metrics.ts";
+import type { PeerSnapshot } from "../../src/session/peer_record.ts";
+
+const peer = (name: string, bytes: number, more: Partial<PeerSnapshot> = {}): PeerSnapshot => ({
+  name,
+  publicKey: `key of ${name}`,
+  allowedIps: [],
+  connected: true,
+  bytesReceived: bytes,
+  bytesSent: 2 * bytes,
+  drops: 0,
+  ...more,
+});
+
+const received = (series: DeviceSeries) =>
+  Object.fromEntries([...series.all()].map(([device, { total }]) => [device, total.bytesReceived]));
+
+Deno.test("device metrics: the devices that move most get series, all others share one", () => {
+  const series = new DeviceSeries();
+  series.take([peer("a", 10), peer("b", 30), peer("c", 20), peer("idle", 0)], 2);
+  assertEquals(received(series), { b: 30, c: 20, [OTHERS]: 10 });
+  const others = [...series.all()].at(-1)![1];
+  assertEquals([others.connected, others.rttS], [2, undefined]);
+  // A place is kept: who overtakes later has to wait until one is free.
+  series.take([peer("a", 1000), peer("b", 31), peer("c", 20)], 2);
+  assertEquals(received(series), { b: 31, c: 20, [OTHERS]: 1000 });
+  series.take([peer("a", 1001), peer("c", 20)], 2);
+  assertEquals(
+    received(series),
+    { c: 20, a: 1, [OTHERS]: 1000 },
+    "what others had together is not taken away",
+  );
+});
+
+Deno.test("device metrics: counters never fall, and the same snapshot counts once", () => {
+  const series = new DeviceSeries();
+  const snapshot = [peer("a", 100), peer("b", 50)];
+  series.take(snapshot, 1);
+  series.take(snapshot, 1);
+  assertEquals(received(series), { a: 100, [OTHERS]: 50 });
+  // Both were counted from zero again.
+  series.take([peer("a", 7), peer("b", 5)], 1);
+  assertEquals(received(series), { a: 107, [OTHERS]: 55 });
+  let last = received(series);
+  for (let round = 0; round < 200; round++) {
+    const peers = Array.from(
+      { length: 5 },
+      (_, i) => peer(`p${(round + i) % 9}`, (round * 7919 + i * 104729) % 1000),
+    );
+    series.take(peers, 3);
+    const now = received(series);
+    assert(Object.keys(now).length <= 4, "bounded");
+    for (const [device, count] of Object.entries(now)) {
+      if (device === OTHERS) assert(count >= last[OTHERS], `${round}: the others' counter falls`);
+    }
+    last = now;
+  }
+  series.clear();
+  assertEquals(received(series), { [OTHERS]: 0 });
+});
+
+Deno.test("device metrics: what is only true of a connected device is gone with its session", () => {
+  const series = new DeviceSeries();
+  series.take([peer("a", 1, { rttMs: 20, lossRatio: 0.5 })], 1);
+  const of = () => [...series.all()][0][1];
+  assertEquals([of().connected, of().rttS, of().lossRatio], [1, 0.02, 0.5]);
+  series.take([peer("a", 1, { rttMs: 20, lossRatio: 0.5, connected: false })], 1);
+  assertEquals([of().connected, of().rttS, of().lossRatio], [0, undefined, undefined]);
+});
