@@ -20,6 +20,10 @@ export const DROP_REASONS = [
   ["refused", "The other end authenticated, refused the session and gave its reason."],
   ["unknown_peer", "The handshake was valid, but its public key belongs to no peer of this relay."],
   [
+    "barred_peer",
+    "The handshake was valid, but its peer is disabled, has expired or has used up its volume.",
+  ],
+  [
     "handshake_replay",
     "The handshake's timestamp is not newer than the last one, or the handshake came too soon after it.",
   ],

@@ -519,15 +519,15 @@ export class Tunnel {
     return undefined;
   }
 
-  /** The state of each peer, in the order of the peer table; `nowUs` is the monotonic clock's time. */
-  peerSnapshots(nowUs: number): PeerSnapshot[] {
+  /** The state of each peer, or of `some`; `nowUs` is the monotonic clock's time. */
+  peerSnapshots(nowUs: number, some = this.peers.all()): PeerSnapshot[] {
     const lines = {
       queues: this.#queues,
       figures: this.#figures,
       rates: this.#rates,
       peerRates: this.peerRates,
     };
-    return peerSnapshots(this.peers, this.table, this.associations, lines, nowUs);
+    return peerSnapshots(some, this.peers, this.table, this.associations, lines, nowUs);
   }
 
   /** The waits of packets for their lines in the last half minute. */
