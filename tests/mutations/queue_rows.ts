@@ -202,7 +202,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "a longer path is drained for ever",
   },
   {
-    file: "src/queue/queues.ts",
+    file: "src/queue/waiting.ts",
     from: "trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs",
     to: "waitedUs",
     tests: QUEUES,
