@@ -1,14 +1,23 @@
-# The relay with its tools. State (key, peers) lives in /data: mount a volume there, or give the secrets as
+# The relay with its tools, made from this tree. State (key, peers) lies in /data: mount a volume there, or give the secrets as
 # environment variables. Needs CAP_NET_ADMIN and /dev/net/tun for the tun exit; without them it uses userspace.
-FROM node:22-bookworm-slim
-RUN apt-get update \
-  && apt-get install -y --no-install-recommends iproute2 nftables ca-certificates \
-  && rm -rf /var/lib/apt/lists/* \
-  && npm install --global deno@2.9.6
-WORKDIR /oxrelay
+ARG NODE_IMAGE=docker.io/library/node:22-bookworm-slim
+ARG DEBIAN_IMAGE=docker.io/library/debian:bookworm-slim
+
+FROM ${NODE_IMAGE} AS build
+RUN npm install --global deno@2.9.6
+WORKDIR /source
 COPY . .
-RUN deno install --frozen && deno cache --frozen main.ts src/cli/*.ts src/serve/*.ts src/connect/mod.ts
-ENV DENO_NO_UPDATE_CHECK=1
+RUN deno task package --only tree --machine "$(dpkg --print-architecture)" --out /tmp/out && mv /tmp/out/oxrelay-* /oxrelay
+
+FROM ${DEBIAN_IMAGE}
+RUN apt-get update \
+  && apt-get install -y --no-install-recommends iproute2 nftables \
+  && rm -rf /var/lib/apt/lists/*
+COPY --from=build /oxrelay /usr/lib/oxrelay
+RUN ln -s ../lib/oxrelay/bin/oxrelay /usr/bin/oxrelay
 ENV OXRELAY_STATE_DIR=/data
-EXPOSE 4433/udp 9090/tcp
-CMD ["deno", "task", "serve"]
+VOLUME /data
+EXPOSE 4433/udp
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["oxrelay"]
+CMD ["serve"]

@@ -119,13 +119,16 @@ ${lines.join("\n")}
 `;
 }
 
+/** The axis of a time chart ends at a multiple of this, so that its four ticks are round. */
+const TICKS_OF = 80;
 /** What theirs are drawn in, in their order. */
 const GREYS = ["#8c959f", "#bf8700", "#cf222e", "#8250df"];
 
 /** Many points over time, as lines without marks: ours thick and green, theirs thin. */
 export function timeChart(title: string, axes: [x: string, y: string], curves: Curve[]): string {
-  const xMax = Math.max(1, ...curves.flatMap(({ points }) => points.map(({ x }) => x)));
-  const yMax = Math.max(1, ...curves.flatMap(({ points }) => points.map(({ y }) => y)));
+  const xMax = Math.ceil(Math.max(1, ...curves.flatMap(({ points }) => points.map(({ x }) => x))));
+  const yMax = TICKS_OF *
+    Math.ceil(Math.max(1, ...curves.flatMap(({ points }) => points.map(({ y }) => y))) / TICKS_OF);
   const colours = GREYS[Symbol.iterator]();
   const lines = curves.map(({ label, points, isOurs }, i) => {
     const colour = isOurs ? GOOD : colours.next().value ?? TEXT;

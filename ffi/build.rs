@@ -1,4 +1,4 @@
-//! Builds the C shim, links libipsec-mb (Debian's libipsec-mb-dev 1.3) statically, and compiles in a hash of the sources, so that a library built from other sources than the tree's is noticed.
+//! Builds the C shim and links libipsec-mb (Debian's libipsec-mb-dev 1.3) statically where the target is x86-64, and compiles in a hash of the sources, so that a library built from other sources than the tree's is noticed.
 //! `tests/differential/kernels_test.ts` recomputes it: SHA-256 over, for each file in the order of its path's
 //! bytes, path, a zero byte, length as eight little-endian bytes, content.
 
@@ -20,9 +20,11 @@ fn collect(directory: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn main() {
-    cc::Build::new().file("src/codec/ipsec_mb.c").compile("ipsec_mb_shim");
-    println!("cargo::rustc-link-search=/usr/lib/x86_64-linux-gnu");
-    println!("cargo::rustc-link-lib=static=IPSec_MB");
+    if env::var("CARGO_CFG_TARGET_ARCH").as_deref() == Ok("x86_64") {
+        cc::Build::new().file("src/codec/ipsec_mb.c").compile("ipsec_mb_shim");
+        println!("cargo::rustc-link-search=/usr/lib/x86_64-linux-gnu");
+        println!("cargo::rustc-link-lib=static=IPSec_MB");
+    }
     // AWS-LC frees its state of a thread when the thread ends (a pthread key's destructor), which may be after the last
     // Worker closed the library: it stays mapped for good.
     println!("cargo::rustc-cdylib-link-arg=-Wl,-z,nodelete");

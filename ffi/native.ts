@@ -172,6 +172,9 @@ const LAYOUT = [
   TO_SEAL_DATAGRAM,
 ];
 
+/** Those that ffi/build.sh builds for. */
+const TARGETS: readonly string[] = ["x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"];
+
 let loaded: Native | undefined;
 
 /** The native library, or the reason why there is none here, as a sentence without a full stop. Never throws. */
@@ -184,7 +187,7 @@ export function loadNative(): Native | string {
     native = openLibrary(path, SYMBOLS);
   } catch (error) {
     if (error instanceof Deno.errors.NotCapable) return `--allow-ffi does not name ${path}`;
-    if (target !== "x86_64-unknown-linux-gnu") return `no native library is built for ${target}`;
+    if (!TARGETS.includes(target)) return `no native library is built for ${target}`;
     return `the native library cannot be loaded: ${(error as Error).message}`;
   }
   if (native.ox_abi() !== ABI) {

@@ -2,17 +2,23 @@
 /**
  * The one way in which bursts go between port, core and exit: the steps of a round, each of which takes what is there and leaves
  * nothing behind. The driver, the simulator, warm-up and the benches carry by it and differ only in when they call which step.
- * Invariant: after each step the burst is empty and every slot was released or handed over. Reads no clock and waits for nothing.
+ * Invariant: after each step the burst is empty and every slot was released or handed over. Has no clock of its own and waits for nothing.
  */
 import type { Metrics } from "./metrics.ts";
 import type { Arena } from "./vector/arena.ts";
 import { Burst, BURST_CAPACITY, TO_EXIT, TO_TRANSMIT } from "./vector/burst.ts";
+
+/** Bursts taken from the port, and from the exit, before packets that wait for this thread are carried. */
+const DRAIN_BURSTS = 4;
 
 /** The core's verbs, as relay and client have them. */
 export interface Core {
   ingest(burst: Burst, nowUs: number): void;
   ingestRest(burst: Burst, nowUs: number): number;
   ingestInner(burst: Burst, nowUs: number): void;
+  readonly isBehind: boolean;
+  serveExit(burst: Burst, nowUs: number): number;
+  serveTunnel(burst: Burst, nowUs: number): number;
   pollTransmit(burst: Burst, nowUs: number): number;
   pollTimeout(): number;
   handleTimeout(nowUs: number): void;
@@ -45,6 +51,10 @@ export class Carrier {
   taken = 0;
   /** Whether a step since the caller last cleared this may have left something behind that no descriptor shows. */
   isMore = false;
+  /** The time of the last step of a round, microseconds. */
+  nowUs = 0;
+  /** Whether the last step that took rows left none behind, as far as it knows. */
+  #isShort = true;
 
   constructor(
     arena: Arena,
@@ -55,6 +65,32 @@ export class Carrier {
     readonly mailbox?: Siblings,
   ) {
     this.burst = new Burst(arena);
+  }
+
+  /**
+   * A round in each direction; whether anything was there. Where more came than one round carries, takes what else there is, up to
+   * DRAIN_BURSTS from each side, before any of it goes on: it is sorted here instead of waiting unsorted in the kernel. Sends nothing
+   * that the core has of its own (`sendDue`).
+   * @param startUs the time now. @param clock reads it again.
+   */
+  round(startUs: number, clock: () => number, isPortReady: boolean, isExitReady: boolean): boolean {
+    this.nowUs = startUs;
+    let busy = isPortReady && this.takeOuter(startUs);
+    if (this.takeHandedOver(startUs)) busy = true;
+    if (busy && isExitReady) this.nowUs = clock(); // a full burst takes a while
+    if (isExitReady && this.takeInner(this.nowUs)) busy = true;
+    if (!this.core.isBehind) return busy;
+    this.nowUs = clock();
+    for (let bursts = 1; isPortReady && bursts < DRAIN_BURSTS; bursts++) {
+      if (!this.takeOuter(this.nowUs) || this.#isShort) break;
+    }
+    this.nowUs = clock();
+    for (let bursts = 1; isExitReady && bursts < DRAIN_BURSTS; bursts++) {
+      if (!this.takeInner(this.nowUs) || this.#isShort) break;
+    }
+    this.nowUs = clock();
+    this.serve(this.nowUs);
+    return true;
   }
 
   /** Carries what the port has; whether there was anything. */
@@ -100,8 +136,35 @@ export class Carrier {
     this.burst.release();
   }
 
-  /** Sends what the core has of its own: handshakes, control frames, packets that waited. To be called after any other step. */
+  /**
+   * Carries the next of the packets that wait for this thread, a burst each way at most; whether there were any. For a driver that takes in
+   * between what has come: another caller leaves it to `flush`.
+   */
+  serve(nowUs: number): boolean {
+    const { core, exit, burst } = this;
+    if (!core.isBehind) return false;
+    if (core.serveExit(burst, nowUs) > 0) {
+      exit.send(burst, nowUs);
+      core.ingestInner(burst, nowUs); // what the exit refused and turned around
+      this.#transmit(nowUs);
+      burst.release();
+    }
+    if (core.serveTunnel(burst, nowUs) > 0) {
+      this.#transmit(nowUs);
+      burst.release();
+    }
+    if (core.isBehind) this.isMore = true;
+    return true;
+  }
+
+  /** Carries all that waits for this thread, and sends what the core has of its own. To be called after any other step. */
   flush(nowUs: number): void {
+    while (this.serve(nowUs));
+    this.sendDue(nowUs);
+  }
+
+  /** Sends what the core has of its own: handshakes, control frames, packets that waited for their line. */
+  sendDue(nowUs: number): void {
     const { core, burst } = this;
     while (core.pollTransmit(burst, nowUs) > 0) {
       this.#transmit(nowUs);
@@ -113,6 +176,7 @@ export class Carrier {
   #noteMore(): void {
     const { count, arena } = this.burst;
     this.taken += count;
+    this.#isShort = count < BURST_CAPACITY;
     if (count === BURST_CAPACITY || arena.free === 0) this.isMore = true;
   }
 

@@ -1,7 +1,8 @@
 /**
  * The configuration: TOML text and environment in, one deep-frozen Config out; every key's bounds live here and its default in
  * config/defaults.ts. Invariant: a Config that `parseConfig` returns is fully checked, so its users check nothing. Reads no file
- * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine.
+ * and no environment itself, and makes nothing (keys, the "auto" prefix) that depends on the machine. Long because every key
+ * has its line in the schema and in the join of file and defaults, side by side.
  */
 import * as v from "valibot";
 import {
@@ -28,6 +29,7 @@ import {
 import { isTable, nearest, parseToml, placeOfSection } from "./config/text.ts";
 import { toTomlKeys } from "./config/toml_keys.ts";
 import {
+  decimal,
   endpoint,
   expected,
   flag,
@@ -48,9 +50,7 @@ export { DEFAULTS } from "./config/defaults.ts";
 export * from "./config/shape.ts";
 export { nearest } from "./config/text.ts";
 export { formatEndpoint, parseEndpoint } from "./config/values.ts";
-
 const MTU_MIN_IPV6 = 1280; // RFC 8200 section 5
-
 const PRIVATE_IPV4 = RFC_1918.map((range) => parsePrefix(range)!);
 /** What no entry of `allow` may open. */
 const NEVER_ROUTABLE = rangesOf("never");
@@ -115,6 +115,8 @@ const REPAIR_ENTRIES = {
   traffic_aware: v.optional(flag),
   proactive: v.optional(flag),
   predictor: v.optional(oneOf(...REPAIR_PREDICTOR_NAMES)),
+  requests: v.optional(flag),
+  target_percent: v.optional(decimal(0.01, 10)),
 };
 
 const QUEUES_ENTRIES = {
@@ -123,6 +125,12 @@ const QUEUES_ENTRIES = {
   interval_ms: v.optional(wholeNumber(10, 1000)),
   ecn: v.optional(flag),
   packets: v.optional(wholeNumber(64, 4096)),
+};
+
+const HEADERS_ENTRIES = {
+  enabled: v.optional(flag),
+  bulk: v.optional(flag),
+  contexts: v.optional(wholeNumber(64, 65_536)),
 };
 
 const CLASSES_ENTRIES = {
@@ -162,6 +170,7 @@ const SECTIONS = {
   fallback: FALLBACK_ENTRIES,
   repair: REPAIR_ENTRIES,
   queues: QUEUES_ENTRIES,
+  headers: HEADERS_ENTRIES,
 };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
 
@@ -187,6 +196,7 @@ const ENTRIES = {
   compression_threshold: v.optional(wholeNumber(64, 1500)),
   mtu: v.optional(wholeNumber(576, 1500)),
   enable_batching: v.optional(flag),
+  go_first: v.optional(flag),
   batch_wait_us: v.optional(wholeNumber(0, 1000)),
   dns: v.optional(v.pipe(
     list('a list of addresses such as ["1.1.1.1"]'),
@@ -202,6 +212,7 @@ const ENTRIES = {
   enable_priority_scheduler: v.optional(flag),
   congestion_algorithm: v.optional(oneOf(...CONGESTION_ALGORITHMS)),
   queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
+  headers: v.optional(v.strictObject(HEADERS_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
     64,
@@ -308,6 +319,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     compressionThreshold: fromFile.compression_threshold ?? base.compressionThreshold,
     mtu: fromFile.mtu ?? base.mtu,
     enableBatching: fromFile.enable_batching ?? base.enableBatching,
+    goFirst: fromFile.go_first ?? base.goFirst,
     batchWaitUs: fromFile.batch_wait_us ?? base.batchWaitUs,
     dns: [...fromFile.dns ?? base.dns],
     classes: {
@@ -319,6 +331,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     enablePriorityScheduler: fromFile.enable_priority_scheduler ?? base.enablePriorityScheduler,
     congestionAlgorithm: fromFile.congestion_algorithm ?? base.congestionAlgorithm,
     queues: queuesOf(fromFile.queues ?? {}, base.queues),
+    headers: { ...base.headers, ...fromFile.headers },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),
     metricsListen: fromFile.metrics_listen ?? base.metricsListen,
@@ -361,6 +374,8 @@ function repairOf(said: NonNullable<FromFile["repair"]>, base: Config["repair"])
     trafficAware: said.traffic_aware ?? base.trafficAware,
     proactive: said.proactive ?? base.proactive,
     predictor: said.predictor ?? base.predictor,
+    requests: said.requests ?? base.requests,
+    targetPercent: said.target_percent ?? base.targetPercent,
   };
 }
 
@@ -389,7 +404,7 @@ function conflictIn(config: Config): string | undefined {
     return `cpus: expected each processor once, found ${show(config.cpus)}`;
   }
   if (config.workers > 1 && config.io === "portable") {
-    return (`workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`);
+    return `workers: expected 1 with portable io, found ${config.workers}; set workers = 1 or io = "auto"`;
   }
   if (config.repair.sharePercent !== undefined && config.repair.sharePercent > config.repair.budgetPercent) {
     return (`repair.share_percent: expected at most budget_percent (${config.repair.budgetPercent}), found ` +

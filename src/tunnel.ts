@@ -1,7 +1,8 @@
 /**
  * The core of both roles: peers, sessions, and the steps from the port to the exit and back, sans-IO. Invariant: time, randomness
  * and packets are arguments, and packets leave as rows of the burst; after every call the caller drains `pollTransmit`. Opens no
- * socket, reads no clock, knows no exit; relay.ts and client.ts decide who its peers are.
+ * socket, reads no clock, knows no exit; relay.ts and client.ts decide who its peers are. Long because it makes every part of the
+ * core and has every verb that the core is asked by.
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE } from "./codec/kernels.ts";
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
@@ -21,10 +22,11 @@ import {
   Speedtest,
 } from "./ingress/mod.ts";
 import { DROP } from "./metrics.ts";
-import { LineFigures } from "./queue/line_figures.ts";
+import { LineFigures, type QueueLoss } from "./queue/line_figures.ts";
 import { PeerRates } from "./queue/peer_rates.ts";
 import { Police } from "./queue/police.ts";
 import { Queues } from "./queue/queues.ts";
+import { TURN_CODEL, TurnQueue } from "./queue/turn_queue.ts";
 import { Rates } from "./rate/pool.ts";
 import { SEEN_SCHEMES } from "./repair/figures.ts";
 import { Admission } from "./session/admission.ts";
@@ -43,21 +45,27 @@ import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import { BATCH_WAIT_US, BYTES_PER_KBIT, type TunnelOptions } from "./tunnel_options.ts";
 import { endpointOf, peerSnapshots, sessionSnapshots } from "./tunnel_snapshots.ts";
 import { NONE } from "./vector/arena.ts";
-import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP } from "./vector/burst.ts";
+import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP, TO_EXIT } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
 import {
   AEAD_CHACHA20_POLY1305,
   FEATURE_COPIES,
+  FEATURE_HEADER_COMPRESSION,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
   FEATURE_REED_SOLOMON,
+  FEATURE_REQUESTS,
   FEATURE_RESUMPTION,
   FEATURE_SLIDING_WINDOW,
   type Parameters,
 } from "./wire/parameters.ts";
 
+/** Of a longer packet headers are so small a part that leaving them out costs more processor time than it saves bytes. */
+const SHORTENED_BYTES_MAX = 700;
 const COMPRESSED_BYTES_MIN = 64;
+/** Packets that waited for this thread and are carried before it looks for newer ones, to the tunnel: half of a burst (egress/queue.ts). */
+const SERVED_ROWS = 128;
 const LOOK_US = 1_000_000;
 /** Figures of waits halve each FADE_US, so that those of the last half minute count. */
 const FADE_US = 10_000_000;
@@ -150,6 +158,7 @@ export class Tunnel {
     this.ingressContext = {
       ...shared,
       policy,
+      toExit: this.#makeTurnQueue(peerCapacity, isRelay),
       police: isRelay ? new Police({ peers: peerCapacity, ecn: true, ...options.queues }) : undefined,
       masks: new Uint8Array(MASK_STRIDE * BURST_CAPACITY),
       frames: new FrameReader(),
@@ -162,7 +171,7 @@ export class Tunnel {
     const { batchWaitUs = BATCH_WAIT_US } = options;
     const isBatching = datagramAead !== undefined && batchWaitUs >= 0;
     this.#batches = isBatching ? new Batches(options.arena, peerCapacity, batchWaitUs) : undefined;
-    this.#queues = this.#makeQueues(peerCapacity, flowRows(options.maxConnections));
+    this.#queues = this.#makeQueues(peerCapacity);
     const { receiveBytesPerS = 0 } = options;
     this.peerRates = new PeerRates(peerCapacity, this.#queues, this.ingressContext.police, receiveBytesPerS);
     this.#egress = {
@@ -170,8 +179,10 @@ export class Tunnel {
       mtu: options.mtu,
       compression: lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() },
       isRelay,
+      shortenedBytesMax: options.headersOfBulk ? Infinity : SHORTENED_BYTES_MAX,
       batches: this.#batches,
       queues: this.#queues,
+      toTunnel: this.#makeTurnQueue(peerCapacity, isRelay),
     };
   }
 
@@ -205,8 +216,11 @@ export class Tunnel {
       trusted: options.trusted ?? [],
       features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
         (options.lz4 === undefined ? 0 : FEATURE_LZ4) |
-        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES),
+        (options.headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
+        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES) |
+        (options.repair?.isAsking ? FEATURE_REQUESTS : 0),
       repair: options.repair,
+      headerContexts: options.headerContexts,
       say: (peer) => this.say(peer),
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
@@ -236,27 +250,54 @@ export class Tunnel {
     };
   }
 
-  #makeQueues(peers: number, flows: number): Queues | undefined {
-    const { queues, arena, metrics } = this.#o, figures = this.#figures;
+  #makeQueues(peers: number): Queues | undefined {
+    const { queues, arena } = this.#o, figures = this.#figures;
+    const options = this.#waitingOptions();
     return queues && new Queues(arena, {
       ...queues,
+      ...options,
       packets: Math.min(queues.packets, arena.slotCount >> 1),
-      flows,
       peers,
       waited: (trafficClass, waitedUs) => {
-        metrics.waited(trafficClass, waitedUs);
+        options.waited(trafficClass, waitedUs);
         figures.waited(trafficClass, waitedUs);
       },
       lost: (reason) => {
-        metrics.drop(DROP[reason]);
+        options.lost(reason);
         figures.lost(reason);
       },
       marked: () => {
-        metrics.add("packets_marked", 1);
+        options.marked();
         figures.marked();
       },
       figures,
     });
+  }
+
+  /** What packets for the tunnel, or for the exit, wait in for this thread. One peer of several takes half of it. */
+  #makeTurnQueue(peers: number, isRelay: boolean): TurnQueue | undefined {
+    const { queues, arena } = this.#o;
+    if (queues === undefined) return undefined;
+    const packets = Math.min(queues.packets, arena.slotCount >> 2);
+    const peerPackets = isRelay ? packets >> 1 : packets;
+    return new TurnQueue(arena, {
+      ...queues,
+      ...TURN_CODEL,
+      ...this.#waitingOptions(),
+      packets,
+      peerPackets,
+      peers,
+    });
+  }
+
+  #waitingOptions() {
+    const { maxConnections, metrics } = this.#o;
+    return {
+      flows: flowRows(maxConnections),
+      waited: (trafficClass: number, waitedUs: number) => metrics.waited(trafficClass, waitedUs),
+      lost: (reason: QueueLoss) => metrics.drop(DROP[reason]),
+      marked: () => metrics.add("packets_marked", 1),
+    };
   }
 
   /** This end's parameters for the peer in OxTunnel's handshakes. */
@@ -293,6 +334,32 @@ export class Tunnel {
   ingestInner(burst: Burst, nowUs: number): void {
     egress(burst, this.#egress, nowUs, this.#o.exitIsSource);
     this.#count(burst);
+  }
+
+  /** Whether packets wait for this thread: `serveExit` or `serveTunnel` then has something to add. */
+  get isBehind(): boolean {
+    const { toTunnel } = this.#egress, { toExit } = this.ingressContext;
+    return toTunnel !== undefined && toTunnel.packets > 0 || toExit !== undefined && toExit.packets > 0;
+  }
+
+  /**
+   * Adds to an empty burst the next of the packets for the exit that wait for this thread, as TO_EXIT rows; returns the rows added.
+   * Between two calls the caller takes what has come, so that newer packets of sparse flows go first.
+   */
+  serveExit(burst: Burst, nowUs: number): number {
+    const { toExit } = this.ingressContext;
+    if (toExit === undefined || toExit.packets === 0) return 0;
+    while (burst.count < BURST_CAPACITY && toExit.take(burst, TO_EXIT, nowUs) >= 0);
+    return burst.count;
+  }
+
+  /** The same for the tunnel, SERVED_ROWS packets at most, as `ingestInner` leaves them. */
+  serveTunnel(burst: Burst, nowUs: number): number {
+    const { toTunnel } = this.#egress;
+    if (toTunnel === undefined || toTunnel.packets === 0) return 0;
+    egress(burst, this.#egress, nowUs, false, SERVED_ROWS);
+    this.#count(burst);
+    return burst.count;
   }
 
   /** Adds datagrams that are due to the burst as TO_TRANSMIT rows; returns their number. Call until it returns 0. */
@@ -389,6 +456,8 @@ export class Tunnel {
     this.associations.outbox.end(peer, this.#release);
     this.#batches?.release(peer.id);
     this.#queues?.release(peer.id);
+    this.#egress.toTunnel?.release(peer.id);
+    this.ingressContext.toExit?.release(peer.id);
     this.#figures.forget(peer.id);
     this.peerRates.forgetTold(peer.id);
     this.peerRates.setRecord(peer.id, {}, -Infinity);

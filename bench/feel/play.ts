@@ -25,6 +25,8 @@ export interface Scheme {
   isFixed?: boolean;
   isTrafficAware?: boolean;
   isProactive?: boolean;
+  /** Asks for lost packets. */
+  isAsking?: boolean;
 }
 
 export const NONE: Scheme = { label: "none", code: "none", budget: 0 };
@@ -72,8 +74,11 @@ const MARKED_PORT = 41_000;
 export const LEG_SECONDS = 20;
 
 /** A path that goes through all channels, one after the other, round and round. */
-export function walk(random: Random): PathModel {
-  const legs = Object.values(CHANNELS).map((make) => ({
+export function walk(
+  random: Random,
+  channels: Record<string, (random: Random) => PathModel> = CHANNELS,
+): PathModel {
+  const legs = Object.values(channels).map((make) => ({
     path: make(random.fork()),
     forUs: LEG_SECONDS * 1e6,
   }));
@@ -86,7 +91,9 @@ const suite = suiteOf(native, { forged: DROP.forged });
 const KERNELS = typeof native === "string" ? {} : { makeDatagramAead: suite.crypto.makeDatagramAead };
 const shards = suite.makeShards();
 
-function repairOf({ code, budget, isFixed, isTrafficAware, isProactive }: Scheme): RepairOptions | undefined {
+function repairOf(
+  { code, budget, isFixed, isTrafficAware, isProactive, isAsking }: Scheme,
+): RepairOptions | undefined {
   if (code === "none") return undefined;
   const options = {
     kernel: shards,
@@ -98,6 +105,8 @@ function repairOf({ code, budget, isFixed, isTrafficAware, isProactive }: Scheme
     isTrafficAware: isTrafficAware ?? true,
     isProactive: isProactive ?? true,
     predictor: "default",
+    isAsking: isAsking ?? false,
+    target: 0.001,
   };
   return options as RepairOptions;
 }

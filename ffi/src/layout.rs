@@ -223,9 +223,20 @@ pub extern "C" fn ox_abi() -> u32 {
     ABI
 }
 
-/// 0 when the processor has x86-64-v2, which everything but this function may be compiled for; else -ENOTSUP.
+/// 0 when the processor has what everything but this function may be compiled for: x86-64-v2, or on aarch64 the target's
+/// own baseline, which has NEON. Else -ENOTSUP.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_cpu() -> i32 {
+    has_baseline()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_baseline() -> i32 {
+    0
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_baseline() -> i32 {
     // CPUID leaf 1, ECX: SSE3, SSSE3, CMPXCHG16B, SSE4.1, SSE4.2, POPCNT (x86-64 psABI, table 3.1).
     const BASELINE: u32 = 1 | 1 << 9 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 23;
     let features = std::arch::x86_64::__cpuid(1).ecx;

@@ -63,9 +63,39 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
     "reported_unrepaired_datagrams_total",
     "Sent protected datagrams that were lost and that the other ends report as not recovered.",
   ],
+  requests_sent: ["sent_repair_requests_total", "Lost datagrams asked for, each as often as it was."],
+  requests_answered: [
+    "answered_repair_requests_total",
+    "Lost datagrams that came back in time after a request.",
+  ],
+  requests_late: [
+    "late_repair_requests_total",
+    "Lost datagrams that did not come back in time after a request.",
+  ],
+  requests_useless: ["useless_repair_requests_total", "Datagrams asked for that were not lost."],
+  requests_received: ["received_repair_requests_total", "Requests of other ends for lost datagrams."],
+  answers_sent: ["sent_repair_answers_total", "Repair frames sent on request."],
+  answers_refused: [
+    "refused_repair_answers_total",
+    "Datagrams asked for that were too old, not kept, sent again too often, or beyond the budget.",
+  ],
   size_probes_sent: ["sent_size_probes_total", "Probes for the sizes of OxTunnel sessions' paths."],
   icmp_errors_sent: ["sent_icmp_errors_total", "ICMP errors and TCP resets sent to peers."],
   packets_compressed: ["compressed_packets_total", "Inner packets that left as LZ4 frames."],
+  headers_elided: [
+    "headers_elided_packets_total",
+    "Inner packets that left without the headers that the peer knows.",
+  ],
+  header_bytes_saved: ["headers_saved_bytes_total", "Bytes of headers that inner packets left without."],
+  header_bytes_sent: ["headers_sent_bytes_total", "Bytes that stood for the headers of those packets."],
+  header_definitions: [
+    "header_definitions_total",
+    "Inner packets that left with a definition of their headers.",
+  ],
+  headers_mismatch: [
+    "headers_mismatch_total",
+    "Sampled packets whose headers could not be rebuilt and that left whole; anything but 0 is a defect.",
+  ],
   bytes_saved: ["compression_saved_bytes_total", "Bytes of inner packets saved by compression."],
   compressions_skipped: [
     "skipped_compressions_total",

@@ -214,6 +214,7 @@ function renderRepair(peers: readonly PeerSnapshot[]): string[] {
         formatShare(figures.lossRatio),
         formatShare(figures.residualRatio),
         ...[figures.repaired, figures.unrecovered, figures.repairs, figures.wasted].map(String),
+        ...[figures.requests, figures.answered, figures.late, figures.useless].map(String),
         formatShare(figures.extraRatio),
       ]]
     )
@@ -228,6 +229,10 @@ function renderRepair(peers: readonly PeerSnapshot[]): string[] {
     "UNRECOVERED",
     "REPAIRS",
     "WASTED",
+    "ASKED",
+    "ANSWERED",
+    "LATE",
+    "USELESS",
     "EXTRA",
   ];
   return ["", alignColumns([header, ...rows], 2)];

@@ -1,13 +1,20 @@
 /**
- * The native kernel for linear combinations of shards: GFNI with AVX-512 or AVX2, AVX2 alone, or SSSE3, the best that the
- * processor has unless told. Invariant: the same bytes as the portable kernel's.
+ * The native kernel for linear combinations of shards: GFNI with AVX-512 or AVX2, AVX2 alone, or SSSE3 on x86-64, NEON
+ * on arm64, the best that the processor has unless told. Invariant: the same bytes as the portable kernel's.
  */
 import type { Native } from "../../ffi/native.ts";
 import { checkCopy, checkShards } from "./gf256.ts";
 import { type ShardKernel, SHARDS_MAX } from "./kernels.ts";
 
 /** The ways to compute it; `fastest` takes the best here. */
-export const SHARD_IMPLEMENTATION = { fastest: 0, ssse3: 1, avx2: 2, gfni_avx2: 3, gfni_avx512: 4 } as const;
+export const SHARD_IMPLEMENTATION = {
+  fastest: 0,
+  ssse3: 1,
+  avx2: 2,
+  gfni_avx2: 3,
+  gfni_avx512: 4,
+  neon: 5,
+} as const;
 type Implementation = (typeof SHARD_IMPLEMENTATION)[keyof typeof SHARD_IMPLEMENTATION];
 
 /** Whether the processor can run it. */

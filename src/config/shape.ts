@@ -55,6 +55,10 @@ export interface RepairConfig {
   /** Whether repair rises with predicted losses, and the predictor. */
   readonly proactive: boolean;
   readonly predictor: (typeof REPAIR_PREDICTOR_NAMES)[number];
+  /** Whether lost packets are asked for and sent again. */
+  readonly requests: boolean;
+  /** Packets out of a hundred that may stay lost: repair aims at no less. */
+  readonly targetPercent: number;
   /** The delay after which a packet is of no use. */
   readonly gameDeadlineMs: number;
   readonly voiceDeadlineMs: number;
@@ -62,6 +66,16 @@ export interface RepairConfig {
 
 /** What `congestion_algorithm` may name. */
 export const CONGESTION_ALGORITHMS = ["bbr_v3", "none"] as const;
+
+/** Headers of inner packets that both ends know, and that need not travel. */
+export interface HeadersConfig {
+  /** Whether they are left out, both ways, for OxTunnel clients that want it too. */
+  readonly enabled: boolean;
+  /** Whether packets of more than 700 bytes go without them too. */
+  readonly bulk: boolean;
+  /** Flows that the clients of a worker may have defined together, 64 to 65536. */
+  readonly contexts: number;
+}
 
 /** The queues for packets to a peer whose line is slower than their arrival. */
 export interface QueuesConfig {
@@ -111,6 +125,8 @@ export interface Config {
   readonly mtu: number;
   /** Whether packets to one OxTunnel client share datagrams. */
   readonly enableBatching: boolean;
+  /** Whether workers go before ordinary programs on their processor while they are light, where the system allows it. */
+  readonly goFirst: boolean;
   /** How long a bulk packet may wait for others, in microseconds, 0 to 1000; 0 batches only packets that come together. */
   readonly batchWaitUs: number;
   readonly repair: RepairConfig;
@@ -119,6 +135,7 @@ export interface Config {
   /** The algorithm that finds the rate of an OxTunnel client's line from its reports. */
   readonly congestionAlgorithm: (typeof CONGESTION_ALGORITHMS)[number];
   readonly queues: QueuesConfig;
+  readonly headers: HeadersConfig;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];
   readonly destinations: Destinations;

@@ -70,6 +70,12 @@ export function wholeNumber(min: number, max: number) {
   );
 }
 
+/** A number between `min` and `max`, with or without a fraction. */
+export function decimal(min: number, max: number) {
+  const message = expected(`a number from ${min} to ${max}`);
+  return v.pipe(v.number(message), v.minValue(min, message), v.maxValue(max, message));
+}
+
 export function text(what: string, valid: (value: string) => boolean) {
   const message = expected(what);
   return v.pipe(v.string(message), v.check(valid, message));

@@ -69,12 +69,14 @@ this machine is directly connected to, and answers on connections that others op
                         the line's queue in this program, where packets of a game go before those of a transfer; --down
                         tells the relay (OxTunnel)
   --congestion NAME     how the rate of your line is found without --up: bbr_v3 (default), or none (OxTunnel)
+  --no-header-compression  send every packet with all its headers (OxTunnel)
   --no-compression      no compression (OxTunnel): the size of a compressed packet reveals a little of its content
 
 Without root, a proxy and forwarded ports on loopback in place of a device:
   --socks PORT          SOCKS5, TCP and UDP (default 1080)
   -L PORT:HOST:PORT     forward this local port to a port of a host behind the relay; may be repeated
 
+  --no-priority         its thread waits for its turn like any other program's
   --no-batching         one packet in each datagram, for measurements
   --json                one JSON object a second, for programs
 `;
@@ -101,7 +103,17 @@ export async function connect(args: string[]): Promise<number> {
       "congestion",
     ],
     lists: ["L", "server", "priority", "rule"],
-    flags: ["no-dns", "no-batching", "no-compression", "no-repair", "kill-switch", "restore", "json"],
+    flags: [
+      "no-dns",
+      "no-batching",
+      "no-priority",
+      "no-compression",
+      "no-header-compression",
+      "no-repair",
+      "kill-switch",
+      "restore",
+      "json",
+    ],
     words: [0, 1],
   });
   if (flags.help) {
@@ -117,16 +129,7 @@ export async function connect(args: string[]): Promise<number> {
   const scope = await readScope(values);
   const trusted = readTrusted(values.trusted);
   const rules = readRules(lists.rule);
-  const wishes: PlaneWishes = {
-    priorities: readPriorities(lists.priority),
-    rules: rules.filter(({ program }) => program === undefined),
-    compression: !flags["no-compression"],
-    batching: !flags["no-batching"],
-    upBytesPerS: readRate("up", values.up),
-    downBytesPerS: readRate("down", values.down),
-    congestionAlgorithm: readCongestion(values.congestion),
-    repair: readRepair(values.repair, flags["no-repair"]),
-  };
+  const wishes = readWishes(values, lists.priority, rules, flags);
   const apps = [...readAppPriorities(lists.priority), ...programsOf(rules)];
   const given = await readInvitation(words[0], values.config, lists.server, values.protocol);
   checkIncluded(scope, given.invitation);
@@ -151,6 +154,27 @@ export async function connect(args: string[]): Promise<number> {
     { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], wishes, apps },
     view,
   );
+}
+
+/** What the person wishes for its packets, by the options of the command line. */
+function readWishes(
+  values: Record<string, string | undefined>,
+  priorities: string[],
+  rules: ReturnType<typeof readRules>,
+  flags: Record<string, boolean>,
+): PlaneWishes {
+  return {
+    priorities: readPriorities(priorities),
+    rules: rules.filter(({ program }) => program === undefined),
+    compression: !flags["no-compression"],
+    headers: !flags["no-header-compression"],
+    batching: !flags["no-batching"],
+    goesFirst: !flags["no-priority"],
+    upBytesPerS: readRate("up", values.up),
+    downBytesPerS: readRate("down", values.down),
+    congestionAlgorithm: readCongestion(values.congestion),
+    repair: readRepair(values.repair, flags["no-repair"]),
+  };
 }
 
 async function needRoot(what: string): Promise<void> {

@@ -79,13 +79,13 @@ export function readRepair(text: string | undefined, isOff: boolean): RepairConf
   if (isOff && text !== undefined) throw new UsageError("--repair and --no-repair exclude each other");
   if (isOff) return { ...DEFAULTS.repair, enabled: false };
   const lines = (text ?? "").split(",").filter((word) => word !== "").map((word) => {
-    const [, key, value] = /^([a-z_]{1,40})=([a-z0-9]{1,40})$/.exec(word) ?? [];
+    const [, key, value] = /^([a-z_]{1,40})=([a-z0-9.]{1,40})$/.exec(word) ?? [];
     if (value === undefined) {
       throw new UsageError(
         `--repair: expected words such as budget_percent=50, found "${word.slice(0, 80)}"`,
       );
     }
-    return `${key} = ${/^(\d+|true|false)$/.test(value) ? value : `"${value}"`}`;
+    return `${key} = ${/^(\d+(\.\d+)?|true|false)$/.test(value) ? value : `"${value}"`}`;
   });
   return parseConfig(["[repair]", ...lines].join("\n"), "--repair", {}).repair;
 }

@@ -11,7 +11,7 @@ import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE, SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, HELD, TO_SEAL } from "../vector/burst.ts";
-import { FRAME_HEAD_BYTES, FRAME_PACKET, isFrame, writeFrameHead } from "../wire/frame.ts";
+import { bareKind, FRAME_HEAD_BYTES, FRAME_PACKET, isFrame, writeFrameHead } from "../wire/frame.ts";
 import { type Batches, NOTHING_OPEN, OPEN_WITHOUT_ROW } from "./batches.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -186,16 +186,18 @@ function append(
 ): void {
   const { view, offset, length } = burst;
   if (batches.packets[row] === 1 && !isFrame(view, offset[row])) {
-    const packetBytes = length[row];
+    const packetBytes = length[row], kind = bareKind(view, offset[row]);
     offset[row] -= FRAME_HEAD_BYTES;
     length[row] += FRAME_HEAD_BYTES;
-    writeFrameHead(view, offset[row], FRAME_PACKET, packetBytes);
+    writeFrameHead(view, offset[row], kind, packetBytes);
   }
   let to = offset[row] + length[row];
   batches.lastHeadAt[row] = 0;
   if (!isFrame(view, from)) {
-    batches.lastHeadAt[row] = to;
-    to = writeFrameHead(view, to, FRAME_PACKET, bytes);
+    const kind = bareKind(view, from);
+    // A short packet keeps its head: of a recovered source, padded as it is, nothing else would say where it ends.
+    if (kind === FRAME_PACKET) batches.lastHeadAt[row] = to;
+    to = writeFrameHead(view, to, kind, bytes);
   }
   copy(burst, from, to, bytes);
   length[row] = to + bytes - offset[row];

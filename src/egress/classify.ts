@@ -19,9 +19,9 @@ const reader = new FlowReader();
 
 export function classify(burst: Burst, context: EgressContext, nowUs: number): void {
   const { count, next, session, length, view, offset, flow, trafficClass } = burst;
-  const { table, flows, words, associations, metrics, queues } = context;
+  const { table, flows, words, associations, metrics, queues, toTunnel } = context;
   const hints = associations.oxtunnel?.sessions.hints;
-  const isSorted = queues !== undefined && !queues.isIdle;
+  const isSorted = queues !== undefined && !queues.isIdle || toTunnel !== undefined && toTunnel.sorts(count);
   if (hints === undefined && !isSorted) return;
   if (hints !== undefined && nowUs >= hints.dueUs) hints.expire(nowUs);
   const us = nowUs >>> 0;

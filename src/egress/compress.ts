@@ -8,7 +8,7 @@
 import { COUNTER } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { type Burst, TO_SEAL } from "../vector/burst.ts";
-import { FRAME_HEAD_BYTES, LZ4_BLOCK_AT, LZ4_RATIO_MAX, writeLz4Head } from "../wire/frame.ts";
+import { FRAME_HEAD_BYTES, isWholePacket, LZ4_BLOCK_AT, LZ4_RATIO_MAX, writeLz4Head } from "../wire/frame.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { EgressContext } from "./context.ts";
 import { DISTINCT_MIN } from "./entropy.ts";
@@ -35,6 +35,7 @@ export function compress(burst: Burst, context: EgressContext): void {
       continue;
     }
     const id = flow[row], at = offset[row];
+    if (!isWholePacket(view, at)) continue;
     if (flows.pause[id] > 0) {
       flows.pause[id]--;
       metrics.column[COUNTER.compressions_skipped]++;

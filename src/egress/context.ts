@@ -8,6 +8,7 @@ import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
 import type { Queues } from "../queue/queues.ts";
+import type { TurnQueue } from "../queue/turn_queue.ts";
 import type { Batches } from "./batches.ts";
 import type { EntropyTest } from "./entropy.ts";
 
@@ -23,6 +24,8 @@ export interface EgressContext {
   readonly batches: Batches | undefined;
   /** Undefined where no packet waits for its line. */
   readonly queues: Queues | undefined;
+  /** Packets for the tunnel that wait for this thread; undefined where none is sorted. */
+  readonly toTunnel: TurnQueue | undefined;
   /** Whether several peers may send packets to each other; else every packet is this host's own. */
   readonly isRelay: boolean;
   /** Largest inner packet, bytes. */
@@ -32,6 +35,8 @@ export interface EgressContext {
   readonly flows: FlowTable;
   /** Undefined without compression. Packets of fewer bytes than the threshold, at least 64, are not compressed. */
   compression: { lz4: Lz4; thresholdBytes: number; entropy: EntropyTest } | undefined;
+  /** Longer packets keep their headers. */
+  readonly shortenedBytesMax: number;
   /** Scratch space for an address, or for a flow's name. */
   readonly words: Uint32Array;
   /** Scratch space for two addresses. */

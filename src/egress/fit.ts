@@ -6,6 +6,7 @@
  * §5) and, during a search for the size, IPv6 packets and those for whose fragments the burst has no rows.
  * Keeps PROTOCOL R84.
  */
+import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
@@ -16,13 +17,12 @@ import { ipVersion, readDestination } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
 
 /** The least MTU of every IPv6 link, bytes (RFC 8200 §5). */
-export const IPV6_MTU_MIN = 1280;
+const IPV6_MTU_MIN = 1280;
 /** Identifications for packets whose senders set none, because they did not expect fragmentation. */
 let identifications = 0;
 
-/** @param isSource whether this host is the source of the burst's packets: only the source may fragment IPv6 (RFC 8200 §4.5). */
-export function fit(burst: Burst, context: EgressContext, nowUs: number, isSource: boolean): void {
-  const { count, next, session, length, offset, view } = burst;
+export function fit(burst: Burst, context: EgressContext, nowUs: number): void {
+  const { count, next, session, length, offset, isOwn, view } = burst;
   const { table, associations } = context;
   if (associations.oxtunnel === undefined) return;
   const { sessions } = associations.oxtunnel;
@@ -35,7 +35,7 @@ export function fit(burst: Burst, context: EgressContext, nowUs: number, isSourc
     const isSearching = !sessions.of[session[row]]!.size.isSettled;
     const mayCut = isIpv4
       ? isSearching || mayFragment(view, offset[row])
-      : isSource && canSourceFragment(view, offset[row]);
+      : isOwn[row] === 1 && canSourceFragment(view, offset[row]); // only the source may fragment IPv6 (RFC 8200 §4.5)
     if (mayCut) {
       // During a search a packet is sent whole where there is no room for fragments: it may fit.
       if (!cut(burst, row, mtu) && !isSearching) next[row] = DROP.arena_full;
@@ -75,9 +75,11 @@ function cut(burst: Burst, row: number, mtu: number): boolean {
 
 /** Turns the packet into the ICMP error that tells its sender the size that fits. */
 function refuse(burst: Burst, row: number, mtu: number, context: EgressContext, nowUs: number): void {
-  const { bytes, view, offset, length, next, peer, session } = burst;
+  const { bytes, view, offset, length, next, peer, session, flow, trafficClass } = burst;
   const { metrics, words, peers, associations, table, isRelay } = context;
   metrics.drop(DROP.too_big);
+  flow[row] = NONE;
+  trafficClass[row] = CLASS_DEFAULT;
   // From the packet's destination: a host rejects packets from outside that bear its own address.
   readDestination(view, offset[row], words, 0);
   length[row] = emitIcmpError(bytes, view, offset[row], length[row], words, ICMP_PACKET_TOO_BIG, mtu);

@@ -12,19 +12,31 @@ import { fit } from "./fit.ts";
 import { prefetch } from "./prefetch.ts";
 import { queue } from "./queue.ts";
 import { seal } from "./seal.ts";
+import { shrink } from "./shrink.ts";
 import { steer } from "./steer.ts";
 
 export { Batches } from "./batches.ts";
 export type { EgressContext } from "./context.ts";
 
-/** @param isSource whether this host is the source of the packets, as for packets of its own sockets. */
-export function egress(burst: Burst, context: EgressContext, nowUs: number, isSource = false): void {
-  if (!hasWork(burst, context, nowUs)) return;
+/**
+ * @param isSource whether this host is the source of the packets, as for packets of its own sockets. @param served how many of the
+ * packets that wait for this thread are added to the burst.
+ */
+export function egress(
+  burst: Burst,
+  context: EgressContext,
+  nowUs: number,
+  isSource = false,
+  served = 0,
+): void {
+  if (served === 0 && !hasWork(burst, context, nowUs)) return;
+  if (isSource) burst.isOwn.fill(1, 0, burst.count);
   prefetch(burst, context); // destination -> peer, lines of the tables in the cache
   steer(burst, context, nowUs); // destination -> peer, session
-  fit(burst, context, nowUs, isSource); // no larger than the session's path takes
   classify(burst, context, nowUs); // packet -> flow, class
-  queue(burst, context, nowUs); // what its line has no room for -> waits its turn
+  queue(burst, context, nowUs, served); // what its line or this turn has no room for -> waits
+  fit(burst, context, nowUs); // no larger than the session's path takes
+  shrink(burst, context, nowUs); // headers that the other end knows -> left out
   compress(burst, context); // OxTunnel's packets that shrink -> LZ4 frames
   batch(burst, context, nowUs); // small packets of one session -> one plaintext
   seal(burst, context, nowUs); // plaintext -> addressed datagram

@@ -1,31 +1,50 @@
 // Hot path.
 /**
- * A node of egress: packets whose peer's line is busy wait in a queue that is ours to sort, instead of a modem's that is
- * not. Invariant: where no peer has a rate nothing changes, and a line that is free passes its packets on untouched. Before
- * compression, repair and numbers, so that what is dropped has cost none of them. What waits, and what is dropped, is
- * queue/queues.ts's to say.
+ * A step of egress: packets whose peer's line is busy, and those that are more than one turn carries, wait in queues that are
+ * ours to sort, instead of a modem's or the kernel's that are not. Invariant: where no peer has a rate and few packets come at
+ * once nothing changes, and a line that is free passes its packets on untouched. Before compression, repair and numbers, so that
+ * what is dropped has cost none of them. What waits, and what is dropped, is for queue/queues.ts and queue/turn_queue.ts to say.
  * Keeps PROTOCOL R79 and R82.
  */
 import { CLASS_BULK } from "../control/traffic_class.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL_BYTES, WIREGUARD_BYTES } from "../queue/overhead.ts";
 import { IS_LOST, type Queues, WAITS } from "../queue/queues.ts";
+import type { TurnQueue } from "../queue/turn_queue.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, HELD, TO_SEAL } from "../vector/burst.ts";
-import { ipVersion } from "../wire/inner.ts";
 import type { EgressContext } from "./context.ts";
-import { IPV6_MTU_MIN } from "./fit.ts";
 
-export function queue(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { queues, metrics } = context;
-  if (queues === undefined) return;
-  if (queues.findsRates) findRates(burst, context, nowUs);
-  if (queues.isIdle) return;
-  const { count, next, length, session } = burst;
+/** Rows up to which a burst is filled with packets that waited. */
+const EMIT_ROWS = BURST_CAPACITY / 2;
+
+/** @param served how many of the packets that wait for this thread are added to the burst. */
+export function queue(burst: Burst, context: EgressContext, nowUs: number, served: number): void {
+  const { queues, toTunnel, metrics } = context, { count } = burst;
+  const hasLines = queues !== undefined && !queues.isIdle;
+  if (queues !== undefined && queues.findsRates) findRates(burst, context, nowUs);
+  if (toTunnel !== undefined && toTunnel.sorts(count)) waitForTurn(burst, context, toTunnel, nowUs);
+  if (hasLines) {
+    waitForLines(burst, context, queues, nowUs);
+    emitDue(burst, context, queues, nowUs);
+    metrics.column[COUNTER.queue_packets] = queues.packets;
+  }
+  if (served > 0) emitServed(burst, context, served, nowUs);
+}
+
+/** Where more packets came at once than one turn carries: they wait to be sorted, but for those whose own line bounds them. */
+function waitForTurn(
+  burst: Burst,
+  { queues, metrics }: EgressContext,
+  toTunnel: TurnQueue,
+  nowUs: number,
+): void {
+  const { count, next, length, peer, flow } = burst;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || length[row] === 0) continue;
-    const outcome = queues.offer(burst, row, overheadBytes(context, session[row]), nowUs);
+    if (queues !== undefined && queues.hasLine(peer[row]) && !toTunnel.holds(flow[row])) continue;
+    const outcome = toTunnel.offer(burst, row, nowUs);
     if (outcome === WAITS) {
       next[row] = HELD;
       metrics.column[COUNTER.packets_queued]++;
@@ -33,8 +52,20 @@ export function queue(burst: Burst, context: EgressContext, nowUs: number): void
       next[row] = DROP.queue_overflow;
     }
   }
-  emitDue(burst, context, queues, nowUs);
-  metrics.column[COUNTER.queue_packets] = queues.packets;
+}
+
+function waitForLines(burst: Burst, context: EgressContext, queues: Queues, nowUs: number): void {
+  const { count, next, length, session } = burst;
+  for (let row = 0; row < count; row++) {
+    if (next[row] !== TO_SEAL || length[row] === 0) continue;
+    const outcome = queues.offer(burst, row, overheadBytes(context, session[row]), nowUs);
+    if (outcome === WAITS) {
+      next[row] = HELD;
+      context.metrics.column[COUNTER.packets_queued]++;
+    } else if (outcome === IS_LOST) {
+      next[row] = DROP.queue_overflow;
+    }
+  }
 }
 
 /** Has the rates found of paths that transfers go to. */
@@ -52,10 +83,13 @@ function overheadBytes({ table }: EgressContext, session: number): number {
   return table.protocol[session] === OXTUNNEL ? OXTUNNEL_BYTES : WIREGUARD_BYTES;
 }
 
-/** Adds what may go now, under the session that each peer has now. What finds no room comes with the next burst. */
+/**
+ * Adds what may go now, under the session that each peer has now. What finds no room comes with the next burst; half of the rows
+ * are left for fragments.
+ */
 function emitDue(burst: Burst, context: EgressContext, queues: Queues, nowUs: number): void {
   const { associations, metrics } = context, { paths } = associations;
-  while (burst.count < BURST_CAPACITY) {
+  while (burst.count < EMIT_ROWS) {
     const peer = queues.ready(nowUs);
     if (peer === NONE) return;
     const session = associations.epochs.sendable(peer, nowUs);
@@ -64,28 +98,41 @@ function emitDue(burst: Burst, context: EgressContext, queues: Queues, nowUs: nu
       continue;
     }
     const overhead = session === NONE ? 0 : overheadBytes(context, session);
-    while (burst.count < BURST_CAPACITY) {
-      const row = queues.take(burst, peer, TO_SEAL, overhead, nowUs);
+    const isFull = session !== NONE && isPathFull(context, session, nowUs);
+    while (burst.count < EMIT_ROWS) {
+      const row = queues.take(burst, peer, TO_SEAL, overhead, nowUs, isFull);
       if (row < 0) break;
-      if (session === NONE) {
-        associations.outbox.stage(burst, row, peer); // for the next session, as a packet that has just come
-        continue;
-      }
-      burst.session[row] = session;
-      if (!fitsStill(burst, row, context)) burst.next[row] = DROP.too_big;
+      if (session === NONE) associations.outbox.stage(burst, row, peer); // for the next session, as a packet that has just come
+      else burst.session[row] = session;
     }
   }
 }
 
-/** Whether the packet of `row` passes as fit.ts would let it: its path may have become narrower while it waited. */
-function fitsStill(
-  { length, session, view, offset }: Burst,
-  row: number,
-  { table, associations, mtu }: EgressContext,
-): boolean {
-  const bytes = length[row], of = session[row];
-  if (table.protocol[of] !== OXTUNNEL) return bytes <= mtu;
-  const { sessions } = associations.oxtunnel!;
-  if (bytes <= sessions.innerMtu(of) || !sessions.of[of]!.size.isSettled) return true;
-  return bytes <= IPV6_MTU_MIN && ipVersion(view, offset[row]) === 6;
+/** Whether as much is on the session's path as it may hold, by the rate that is found for it. */
+function isPathFull({ table, associations }: EgressContext, session: number, nowUs: number): boolean {
+  if (table.protocol[session] !== OXTUNNEL) return false;
+  return associations.oxtunnel!.sessions.of[session]?.pathRate?.isFull(nowUs) === true;
+}
+
+/** Adds up to `rows` of the packets that waited for this thread, as `emitDue` does. */
+function emitServed(
+  burst: Burst,
+  { associations, toTunnel }: EgressContext,
+  rows: number,
+  nowUs: number,
+): void {
+  const { paths } = associations;
+  const end = Math.min(burst.count + rows, EMIT_ROWS);
+  let peer = NONE, session = NONE;
+  while (burst.count < end) {
+    const row = toTunnel!.take(burst, TO_SEAL, nowUs);
+    if (row < 0) break;
+    if (burst.peer[row] !== peer) {
+      peer = burst.peer[row];
+      session = associations.epochs.sendable(peer, nowUs);
+    }
+    if (session !== NONE) burst.session[row] = session;
+    else if (paths.port[paths.of(peer)] === 0) burst.next[row] = DROP.no_session;
+    else associations.outbox.stage(burst, row, peer);
+  }
 }

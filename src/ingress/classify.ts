@@ -10,6 +10,7 @@ import { CLASS_DEFAULT } from "../control/traffic_class.ts";
 import { CLASS_FROM_TUNNEL_AT } from "../metrics.ts";
 import { NO_HINT } from "../session/oxtunnel/hints.ts";
 import { OXTUNNEL } from "../session/table.ts";
+import { NONE } from "../vector/arena.ts";
 import { type Burst, TO_EXIT, TO_TUNNEL } from "../vector/burst.ts";
 import { FlowReader } from "../wire/flow.ts";
 import { readDestination, readSource } from "../wire/inner.ts";
@@ -18,28 +19,30 @@ import type { IngressContext } from "./context.ts";
 const reader = new FlowReader();
 
 export function classify(burst: Burst, context: IngressContext, nowUs: number): void {
-  const { count, next, session, peer, length, view, offset, trafficClass } = burst;
-  const { table, flows, words, associations, metrics, police } = context;
-  const isPoliced = police !== undefined && !police.isIdle;
+  const { count, next, session, peer, length, view, offset, flow, trafficClass } = burst;
+  const { table, flows, words, associations, metrics, police, toExit } = context;
+  const isSorted = toExit !== undefined && toExit.sorts(count);
+  const isRead = isSorted || police !== undefined && !police.isIdle;
   const hints = associations.oxtunnel?.sessions.hints;
-  if (hints === undefined && !isPoliced) return;
+  if (hints === undefined && !isRead) return;
   if (hints !== undefined && nowUs >= hints.dueUs) hints.expire(nowUs);
   const us = nowUs >>> 0;
   const { hint, hintVersion, seenUs, state } = flows;
   const { column } = metrics;
   // Packets come in runs.
   reader.begin();
-  let decided = CLASS_DEFAULT, counter = CLASS_FROM_TUNNEL_AT, runPackets = 0, runBytes = 0;
+  let id = NONE, decided = CLASS_DEFAULT, counter = CLASS_FROM_TUNNEL_AT, runPackets = 0, runBytes = 0;
   for (let row = 0; row < count; row++) {
     const step = next[row], owner = session[row];
     // A packet that returns to its own sender was made by the relay, not by the peer.
     if (step !== TO_EXIT && (step !== TO_TUNNEL || peer[row] === table.peer[owner])) continue;
     const isOxtunnel = table.protocol[owner] === OXTUNNEL;
-    if (!isOxtunnel && !isPoliced) continue;
+    if (!isOxtunnel && !isRead) continue;
     const bytes = length[row];
     if (!reader.read(view, offset[row], bytes, words, true)) continue;
     if (!reader.isSame) {
-      const id = flows.find(words, reader.wordCount, us), place = 2 * id + OUTWARD;
+      id = flows.find(words, reader.wordCount, us);
+      const place = 2 * id + OUTWARD;
       // What comes at one moment shows as much as its first packet does: a tick of a game, a part of a transfer.
       if (seenUs[place] !== us || state[STATE_BYTES * place + STATE_MARKS] === 0) {
         reader.look(view, offset[row]);
@@ -59,7 +62,8 @@ export function classify(burst: Burst, context: IngressContext, nowUs: number): 
         runPackets = runBytes = 0;
       }
     }
-    if (isPoliced) trafficClass[row] = decided;
+    if (isRead) trafficClass[row] = decided;
+    if (isSorted) flow[row] = id;
     runPackets++;
     runBytes += bytes;
   }

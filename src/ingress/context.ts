@@ -6,6 +6,7 @@ import type { Aead, DatagramAead, Lz4 } from "../codec/kernels.ts";
 import type { FlowTable } from "../control/flows.ts";
 import type { Metrics } from "../metrics.ts";
 import type { Police } from "../queue/police.ts";
+import type { TurnQueue } from "../queue/turn_queue.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
@@ -30,6 +31,8 @@ export interface IngressContext {
   readonly metrics: Metrics;
   /** Which packets exceed their peer's rate. Undefined for a client. */
   readonly police: Police | undefined;
+  /** Packets for the exit that wait for this thread; undefined where none is sorted. */
+  readonly toExit: TurnQueue | undefined;
   /** Undefined for a client, which delivers every packet to its own host. */
   policy: DestinationPolicy | undefined;
   /** Whether the exit sends TO_HAIRPIN rows from one client's mapping to another's. */

@@ -14,6 +14,7 @@ import { open } from "./open.ts";
 import { parse } from "./parse.ts";
 import { police } from "./police.ts";
 import { prefetch } from "./prefetch.ts";
+import { queue } from "./queue.ts";
 import { unframe, unframeRest } from "./unframe.ts";
 import { unprotect } from "./unprotect.ts";
 
@@ -38,6 +39,7 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
   }
   classify(burst, context, nowUs); // packet -> flow, class, counted
   police(burst, context, nowUs); // what exceeds its peer's rate -> dropped
+  queue(burst, context, nowUs); // what one turn does not carry -> waits, to be sorted
 }
 
 /** Returns whether rows wait for a handshake. */
@@ -55,4 +57,5 @@ export function ingressRest(burst: Burst, context: IngressContext, nowUs: number
   deliver(burst, context, nowUs);
   classify(burst, context, nowUs);
   police(burst, context, nowUs);
+  queue(burst, context, nowUs);
 }

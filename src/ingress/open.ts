@@ -47,16 +47,17 @@ export function open(burst: Burst, context: IngressContext, nowUs: number): void
 function acceptOxtunnel(burst: Burst, row: number, context: IngressContext, nowUs: number): void {
   const { view, next, session, peer, counter, offset, length, headerBytes } = burst;
   const { table, peers, associations } = context;
+  const { sessions } = associations.oxtunnel!;
   const epoch = session[row];
   if (table.keyed[epoch] === 0) {
     next[row] = DROP.no_session;
-  } else if (hasReservedFlags(view.getUint8(offset[row] - headerBytes[row]))) {
+  } else if (hasReservedFlags(view.getUint8(offset[row] - headerBytes[row]), sessions.reservedFlags[epoch])) {
     next[row] = DROP.bad_type;
   } else if (!table.replay.accept(epoch, counter[row])) {
     next[row] = DROP.replayed;
   } else {
     peers.bytesReceived[peer[row]] += length[row];
-    associations.oxtunnel!.sessions.received(burst, row, nowUs);
+    sessions.received(burst, row, nowUs);
     next[row] = TO_UNFRAME;
   }
 }

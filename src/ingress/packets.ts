@@ -1,12 +1,14 @@
 // Hot path.
 /**
  * Puts the packets of an opened plaintext into rows: the first into its datagram's row, others into rows of their own,
- * decompressed ones into slots of their own; TCP SYNs get an MSS that fits the session. Invariant: an OPENED row holds one
+ * decompressed ones into slots of their own; short packets get their headers back; TCP SYNs get an MSS that fits the session. Invariant: an OPENED row holds one
  * whole packet of exactly the length of its frame. Reads no frames and decides nothing about sources and destinations.
  * Keeps PROTOCOL R46, R49 and R50.
  */
 import { DROP } from "../metrics.ts";
-import { NONE, packetStart } from "../vector/arena.ts";
+import { Expander } from "../codec/headers/expander.ts";
+import { DEFINITION } from "../codec/headers/shrinker.ts";
+import { NONE, packetStart, SLOT_BYTES } from "../vector/arena.ts";
 import { type Burst, OPENED } from "../vector/burst.ts";
 import { FRAME_LZ4, LZ4_BLOCK_AT, lz4OriginalBytes } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
@@ -27,6 +29,82 @@ export function leaveInPlace(
   offset[row] = at;
   length[row] = bytes;
   next[row] = isWhole(view, at, bytes) ? OPENED : DROP.malformed_inner;
+}
+
+/**
+ * Octets in front of the packet in the header-compressed frame of `bytes` octets at `at`: those of a definition, which is
+ * taken here; 0 for a short packet, and -1 for what is neither. `counter` is the datagram's.
+ */
+export function takeDefinition(
+  view: DataView,
+  at: number,
+  bytes: number,
+  counter: number,
+  expander: Expander,
+): number {
+  if (view.getUint8(at) < DEFINITION) return view.getUint8(at) >> 4 === 5 ? 0 : -1;
+  const front = Expander.definitionBytes(view, at, bytes);
+  if (front === 0 || !isWhole(view, at + front, bytes - front)) return -1;
+  expander.define(view, at, at + front, bytes - front, counter);
+  return front;
+}
+
+/** Gives the short packet at `at` its headers back, in a row of its own. */
+export function addShort(
+  burst: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+  counter: number,
+  expander: Expander,
+  context: IngressContext,
+): void {
+  const { bytes: arena, view, offset, session, peer } = burst;
+  const payloadBytes = payloadOf(view, at, bytes, counter, expander);
+  const added = payloadBytes < 0 ? -1 : burst.grow(expander.template.headerBytes + payloadBytes, OPENED);
+  if (added < 0) {
+    context.metrics.drop(payloadBytes < 0 ? DROP.unknown_context : DROP.arena_full);
+    return;
+  }
+  const to = offset[added], { template, payloadAt, fieldsAt } = expander;
+  arena.copyWithin(to + template.headerBytes, payloadAt, payloadAt + payloadBytes);
+  template.rebuild(view, fieldsAt, view, to, payloadBytes);
+  session[added] = session[row];
+  peer[added] = peer[row];
+}
+
+/** Gives the short packet at `at` its headers back, in front of its payload; the row had its datagram. */
+export function expandInPlace(
+  burst: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+  counter: number,
+  expander: Expander,
+): void {
+  const { view, slot, offset, length, next } = burst;
+  const payloadBytes = payloadOf(view, at, bytes, counter, expander);
+  if (payloadBytes < 0) {
+    next[row] = DROP.unknown_context;
+    return;
+  }
+  const { template, payloadAt, fieldsAt } = expander;
+  // Longer than the headroom are only headers behind which a datagram has its own header besides.
+  if (payloadAt - template.headerBytes < slot[row] * SLOT_BYTES) {
+    next[row] = DROP.unknown_context;
+    return;
+  }
+  offset[row] = payloadAt - template.headerBytes;
+  template.rebuild(view, fieldsAt, view, offset[row], payloadBytes);
+  length[row] = template.headerBytes + payloadBytes;
+  next[row] = OPENED;
+}
+
+/** Octets of payload of the short packet at `at`, whose template `expander` then has; -1 if it cannot be rebuilt. */
+function payloadOf(view: DataView, at: number, bytes: number, counter: number, expander: Expander): number {
+  if (!expander.find(view, at, bytes, counter)) return -1;
+  const payloadBytes = at + bytes - expander.payloadAt;
+  return expander.template.headerBytes + payloadBytes <= PACKET_BYTES_MAX ? payloadBytes : -1;
 }
 
 /** Copies a packet that shares its datagram with an earlier one into a row of its own. */

@@ -21,7 +21,8 @@ export function police(burst: Burst, { police, table, peers }: IngressContext, n
     if (step === TO_TUNNEL && peer[row] === from) continue;
     const its = trafficClass[row],
       bytes = length[row] + (table.protocol[of] === OXTUNNEL ? OXTUNNEL_BYTES : WIREGUARD_BYTES);
-    trafficClass[row] = CLASS_DEFAULT; // egress finds the class of what goes to another peer by its own direction
+    // Egress finds the class of what goes to another peer by its own direction.
+    if (step !== TO_EXIT) trafficClass[row] = CLASS_DEFAULT;
     if (police.passes(from, bytes, its, view, offset[row], nowUs)) continue;
     next[row] = DROP.over_rate;
     peers.drops[from]++;

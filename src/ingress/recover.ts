@@ -5,13 +5,14 @@
  * its own datagram arrives late; of a recovered source only packets are read.
  * Keeps PROTOCOL R48 and R92.
  */
+import type { Expander } from "../codec/headers/expander.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import type { SessionRepair } from "../repair/session_repair.ts";
 import { type Burst, DONE } from "../vector/burst.ts";
-import { FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
+import { FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";
 import type { IngressContext } from "./context.ts";
-import { addPacket } from "./packets.ts";
+import { addPacket, addShort, takeDefinition } from "./packets.ts";
 
 /** Rows for a recovered packet: the solved source, and the packet in it. */
 export const RECOVERED_ROWS = 2;
@@ -22,11 +23,12 @@ export function recover(
   row: number,
   repair: SessionRepair,
   takesLz4: boolean,
+  expander: Expander | undefined,
   context: IngressContext,
   nowUs: number,
 ): void {
   const found = repair.solve(nowUs);
-  for (let i = 0; i < found; i++) recoverOne(burst, row, repair, i, takesLz4, context);
+  for (let i = 0; i < found; i++) recoverOne(burst, row, repair, i, takesLz4, expander, context);
 }
 
 function recoverOne(
@@ -35,6 +37,7 @@ function recoverOne(
   repair: SessionRepair,
   i: number,
   takesLz4: boolean,
+  expander: Expander | undefined,
   context: IngressContext,
 ): void {
   const { metrics, frames } = context;
@@ -52,6 +55,12 @@ function recoverOne(
   headerBytes[copy] = 0;
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
+    if (kind === FRAME_HEADER_COMPRESSED) {
+      // A bare one would be as long as the symbol.
+      if (expander === undefined || !isFrame(view, frames.headAt)) continue;
+      recoverShort(burst, copy, repair.recoveredCounter(i), expander, context);
+      continue;
+    }
     if (kind !== FRAME_PACKET && !(kind === FRAME_LZ4 && takesLz4)) continue;
     // The symbol is as long as the longest that it was combined with, and a bare packet ends before that.
     const packetBytes = isFrame(view, frames.headAt)
@@ -60,4 +69,23 @@ function recoverOne(
     addPacket(burst, copy, kind, frames.at, packetBytes, context);
     metrics.column[COUNTER.packets_repaired]++;
   }
+}
+
+/** The header-compressed frame that the reader is at, of the source with `counter`: a short packet, or a definition. */
+function recoverShort(
+  burst: Burst,
+  row: number,
+  counter: number,
+  expander: Expander,
+  context: IngressContext,
+): void {
+  const { frames: { at, length }, metrics } = context;
+  const front = takeDefinition(burst.view, at, length, counter, expander);
+  if (front < 0) {
+    metrics.drop(DROP.malformed_inner);
+    return;
+  }
+  if (front > 0) addPacket(burst, row, FRAME_PACKET, at + front, length - front, context);
+  else addShort(burst, row, at, length, counter, expander, context);
+  metrics.column[COUNTER.packets_repaired]++;
 }

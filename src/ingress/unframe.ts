@@ -12,6 +12,7 @@ import { type Burst, BURST_CAPACITY, DONE, OPENED, TO_UNFRAME } from "../vector/
 import { controlFits, controlKind } from "../wire/control.ts";
 import {
   FRAME_CONTROL,
+  FRAME_HEADER_COMPRESSED,
   FRAME_LZ4,
   FRAME_PACKET,
   FRAME_REPAIR,
@@ -21,9 +22,17 @@ import {
 } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
+import type { Headers } from "../session/oxtunnel/subjects/headers.ts";
 import { controlPrice } from "../session/oxtunnel/control_budget.ts";
 import type { IngressContext } from "./context.ts";
-import { addPacket, decompressInPlace, leaveInPlace } from "./packets.ts";
+import {
+  addPacket,
+  addShort,
+  decompressInPlace,
+  expandInPlace,
+  leaveInPlace,
+  takeDefinition,
+} from "./packets.ts";
 import { recover, RECOVERED_ROWS } from "./recover.ts";
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
@@ -61,14 +70,14 @@ function rowsIn({ view }: Burst, at: number, length: number, { frames }: Ingress
   let packets = 0, repairs = 0;
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
-    if (kind === FRAME_PACKET || kind === FRAME_LZ4) packets++;
+    if (kind === FRAME_PACKET || kind === FRAME_LZ4 || kind === FRAME_HEADER_COMPRESSED) packets++;
     else if (kind === FRAME_REPAIR) repairs++;
   }
   return Math.max(1, packets) + RECOVERED_ROWS * repairs;
 }
 
 function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: number): void {
-  const { bytes, view, offset, length, next, session, peer, counter } = burst;
+  const { bytes: arena, view, offset, length, next, session, peer, counter } = burst;
   const { associations, frames, metrics, table } = context;
   const { sessions } = associations.oxtunnel!;
   const owner = session[row], id = peer[row];
@@ -78,14 +87,14 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     next[row] = DROP.no_session;
     return;
   }
-  const { repair } = rest, takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
+  const { repair, headers } = rest, takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
   let packetAt = NONE, packetBytes = 0, packetKind = FRAME_PACKET, isHeard = length[row] === 0;
   // Packets that repair brought back before are known when their own datagram comes.
   let symbolAt = NONE, isKnown = false;
   const end = offset[row] + length[row];
   frames.start(offset[row], length[row]);
   for (;;) {
-    const kind = frames.next(view);
+    let kind = frames.next(view);
     if (kind === FRAMES_END) break;
     if (kind === FRAMES_MALFORMED) {
       metrics.drop(DROP.malformed_inner);
@@ -96,35 +105,66 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       else if (!sessions.budget.pay(id, controlPrice(controlKind(view, frames.at)), nowUs)) {
         metrics.drop(DROP.control_flood);
       } else if (rest.onControl(burst, row, frames.at, frames.length, nowUs)) isHeard = true;
-    } else if (kind === FRAME_PACKET || (kind === FRAME_LZ4 && takesLz4)) {
+    } else if (holdsPacket(kind, takesLz4, headers)) {
       isHeard = true;
       if (symbolAt === NONE) {
         symbolAt = frames.headAt;
-        isKnown = repair?.packetsReceived(bytes, symbolAt, end - symbolAt, counter[row]) === false;
+        isKnown = repair?.packetsReceived(arena, symbolAt, end - symbolAt, counter[row]) === false;
       }
       if (isKnown) continue;
-      if (packetAt !== NONE) addPacket(burst, row, kind, frames.at, frames.length, context);
-      else {
-        packetKind = kind;
-        packetAt = frames.at;
-        packetBytes = frames.length;
+      const front = kind === FRAME_HEADER_COMPRESSED
+        ? takeDefinition(view, frames.at, frames.length, counter[row], headers!.expander)
+        : 0;
+      if (front < 0) {
+        metrics.drop(DROP.malformed_inner);
+        continue;
       }
+      if (front > 0) kind = FRAME_PACKET;
+      const at = frames.at + front, bytes = frames.length - front;
+      if (packetAt === NONE) {
+        packetKind = kind;
+        packetAt = at;
+        packetBytes = bytes;
+      } else if (kind === FRAME_HEADER_COMPRESSED) {
+        addShort(burst, row, at, bytes, counter[row], headers!.expander, context);
+      } else addPacket(burst, row, kind, at, bytes, context);
     } else if (kind === FRAME_REPAIR) {
       isHeard = true;
       if (repair?.repairReceived(burst, frames.at, frames.length, counter[row], nowUs) === false) {
         metrics.drop(DROP.malformed_inner);
       }
     }
-    // Compressed headers are not implemented; unknown kinds are skipped.
+    // Unknown kinds are skipped.
   }
   if (isHeard) sessions.elicited(owner, id, nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;
-  if (repair !== undefined) recover(burst, row, repair, takesLz4, context, nowUs);
+  if (repair !== undefined) recover(burst, row, repair, takesLz4, headers?.expander, context, nowUs);
   if (packetAt === NONE) {
     next[row] = DONE;
     return;
   }
-  if (packetKind === FRAME_LZ4) decompressInPlace(burst, row, packetAt, packetBytes, context);
-  else leaveInPlace(burst, row, packetAt, packetBytes);
+  placeFirst(burst, row, packetKind, packetAt, packetBytes, headers, context);
   if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(owner));
+}
+
+/** Whether frames of this kind hold a packet, and were agreed on. */
+function holdsPacket(kind: number, takesLz4: boolean, headers: Headers | undefined): boolean {
+  if (kind === FRAME_HEADER_COMPRESSED) return headers !== undefined;
+  return kind === FRAME_PACKET || (kind === FRAME_LZ4 && takesLz4);
+}
+
+/** Makes the datagram's first packet the row's packet, whatever its frame was. */
+function placeFirst(
+  burst: Burst,
+  row: number,
+  kind: number,
+  at: number,
+  bytes: number,
+  headers: Headers | undefined,
+  context: IngressContext,
+): void {
+  if (kind === FRAME_LZ4) decompressInPlace(burst, row, at, bytes, context);
+  else if (kind === FRAME_HEADER_COMPRESSED) {
+    expandInPlace(burst, row, at, bytes, burst.counter[row], headers!.expander);
+  } else leaveInPlace(burst, row, at, bytes);
 }

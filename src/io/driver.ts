@@ -11,8 +11,9 @@ import type { Metrics } from "../metrics.ts";
 import type { Arena } from "../vector/arena.ts";
 import { clearBell } from "./bell.ts";
 import type { Mailbox } from "./mailbox.ts";
-import { nap } from "./poll.ts";
+import { nap, PollSet } from "./poll.ts";
 import type { Port, PortWait, WaitSet } from "./port.ts";
+import { TurnPriority } from "./turn_priority.ts";
 import { PORT_PLACE, waitSetOf } from "./wait_set.ts";
 
 /** Bursts carried before the event loop gets a turn. */
@@ -82,6 +83,8 @@ export class Driver {
     /** What other Workers hand over; absent where there are none. */
     readonly mailbox?: Mailbox,
     readonly messages?: Messages,
+    /** Whether a thread that waits in the kernel goes before ordinary programs, where the system allows it. */
+    readonly goesFirst = false,
   ) {
     this.#carrier = new Carrier(arena, core, port, exit, metrics, mailbox);
   }
@@ -122,7 +125,14 @@ export class Driver {
     // In the order of MAILBOX, BELL and EXIT.
     const places = waitSetOf(wait, [mailbox, bell, { descriptor, device: exit.device }]);
     // The clock is read where a turn begins and where it ends, no oftener: reading it costs as much as a packet's decisions.
-    let nowUs = monotonicUs(), turnDueUs = -Infinity, emptyWakes = 0, isPortReady = true, isExitReady = true;
+    const priority = this.goesFirst ? new TurnPriority(monotonicUs()) : undefined;
+    const rest = new PollSet([]);
+    let nowUs = monotonicUs(),
+      startUs = nowUs,
+      turnDueUs = -Infinity,
+      emptyWakes = 0,
+      isPortReady = true,
+      isExitReady = true;
     while (!this.#stopped) {
       if (nowUs >= turnDueUs) {
         turnDueUs = nowUs + TURN_US;
@@ -131,17 +141,21 @@ export class Driver {
         if (carrier.isMore) messages?.takeMessages(); // nobody looks at the bell
       }
       this.metrics.add("loop_beats", 1);
-      const beganUs = nowUs;
+      startUs = nowUs;
       if (this.#carry(nowUs, isPortReady, isExitReady)) emptyWakes = 0;
       isPortReady = isExitReady = true;
       nowUs = monotonicUs();
-      this.#noteTurn(nowUs - beganUs);
+      const rows = carrier.taken;
+      this.#noteTurn(nowUs - startUs);
+      priority?.look(nowUs);
       if (carrier.isMore) continue;
-
       // What the mailbox holds for want of a slot shows nowhere else.
       const lookDueUs = mailbox?.isWaiting ? nowUs + 1000 : turnDueUs;
-      const startUs = nowUs;
-      const ready = this.#wait(places, startUs, Math.min(core.pollTimeout(), lookDueUs));
+      const restUs = priority?.restUs(rows, startUs, nowUs) ?? 0;
+      startUs = nowUs;
+      if (restUs > 0) rest.wait(restUs / 1000);
+      const dueUs = restUs > 0 ? 0 : Math.min(core.pollTimeout(), lookDueUs);
+      const ready = this.#wait(places, startUs, dueUs);
       nowUs = monotonicUs();
       this.#gapUs += (Math.min(GAP_US_MAX, nowUs - startUs) - this.#gapUs) / 8;
       if (ready === 0) continue;
@@ -195,15 +209,12 @@ export class Driver {
   }
 
   /** One round in each direction; whether anything was there. */
-  #carry(nowUs: number, isPortReady = true, isExitReady = true): boolean {
+  #carry(startUs: number, isPortReady = true, isExitReady = true): boolean {
     const { core, exit } = this;
     const carrier = this.#carrier;
     carrier.isMore = false;
-    let busy = isPortReady && carrier.takeOuter(nowUs);
-    if (carrier.takeHandedOver(nowUs)) busy = true;
-    if (busy && isExitReady) nowUs = monotonicUs(); // a full burst takes a while
-    if (isExitReady && carrier.takeInner(nowUs)) busy = true;
-
+    const busy = carrier.round(startUs, monotonicUs, isPortReady, isExitReady);
+    const { nowUs } = carrier;
     if (nowUs - this.#lastHousekeepingUs >= HOUSEKEEPING_US) {
       this.#lastHousekeepingUs = nowUs;
       core.setWallClock(wallClockOffsetUs());
@@ -217,7 +228,7 @@ export class Driver {
     } else if (core.pollTimeout() <= nowUs) {
       core.handleTimeout(nowUs);
     }
-    carrier.flush(nowUs);
+    carrier.sendDue(nowUs);
     return busy;
   }
 

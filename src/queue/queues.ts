@@ -7,14 +7,13 @@
  * Keeps PROTOCOL R100.
  * Long because places, lines and tins are columns that every operation on a packet touches together.
  */
-import { CLASS_BULK, CLASS_GAME, isRealTime } from "../control/traffic_class.ts";
+import { isRealTime } from "../control/traffic_class.ts";
 import { Timers } from "../session/timers.ts";
 import { type Arena, NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
-import { markCe } from "../wire/ecn.ts";
-import { Codel } from "./codel.ts";
 import type { LineFigures, QueueLoss } from "./line_figures.ts";
-import { type FlowOwner, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
+import { type FlowOwner, QUANTUM_BYTES, TIN_REAL, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
+import { Waiting, type WaitingOptions } from "./waiting.ts";
 
 /** Lines at a time: peers with a rate. */
 export const LINES_MAX = 512;
@@ -22,9 +21,7 @@ export const LINES_MAX = 512;
 const FLOW_PACKETS_MAX = 512;
 /** One line may hold 1 / LINE_SHARE of all packets that may wait. */
 const LINE_SHARE = 4;
-/** The most packets that the flow with the most bytes loses at once when the queue is full (RFC 8290 §4.1.3). */
-const DROP_BATCH = 64;
-/** The least time between two such drops on a line, microseconds; a packet that finds the queue full before then is dropped. */
+/** The least time between two drops of a line's largest flow; a packet that finds the queue full before then is dropped. */
 const THIN_US = 1000;
 /**
  * Sending time that a line may make up for, microseconds: LATE_US while packets wait, since the timer may fire late; SILENCE_US
@@ -35,42 +32,20 @@ const LATE_US = 10_000, SILENCE_US = 1000, SLEEP_US = 500;
 const REAL_AHEAD_US = 5000;
 /** A line that sent nothing for IDLE_US (microseconds) may be given to another peer; each search looks at RECLAIM_LOOKS lines. */
 const IDLE_US = 1_000_000, RECLAIM_LOOKS = 8;
-/**
- * By how much longer than others a transfer may wait: only other transfers wait behind it, and with no more queue than CoDel's 5 ms one flow
- * of CUBIC over 60 ms of round trip leaves an eighth of the line idle (bench/docs/queue.md).
- */
-const BULK_PATIENCE = 4;
-/** A full packet's bytes: with less left in its queue, a flow loses none (RFC 8289 §5.4). */
-const FULL_PACKET_BYTES = 1514;
 
-export interface QueueOptions {
+export interface QueueOptions extends WaitingOptions {
   /** Rows of the table of flows. */
   flows: number;
   /** Peers are 0 to peers - 1. */
   peers: number;
-  /** Most packets that wait, over all lines. */
-  packets: number;
   /** The rate of peers for which neither `setRate` nor `setOwnDefault` was called, bytes a second as there; 0 for no limit. */
   bytesPerS: number;
   findsRates: boolean;
-  targetUs?: number;
-  intervalUs?: number;
-  /** Whether packets of flows that understand ECN are marked instead of dropped. */
-  ecn: boolean;
-  /** How old a game's and a call's packet may be when its turn comes, microseconds. */
-  gameDeadlineUs: number;
-  voiceDeadlineUs: number;
-  /** Told of each packet that waited: its class, and for how long in microseconds. */
-  waited: (trafficClass: number, waitedUs: number) => void;
-  /** Told of each packet that was lost, and why. */
-  lost: (reason: QueueLoss) => void;
-  /** Told of each packet that was marked with CE. */
-  marked: () => void;
-  /** Told whose packets the calls above are of, and of those that need not wait. */
+  /** Told whose packets `waited`, `lost` and `marked` are of, and of those that need not wait. */
   figures?: LineFigures;
 }
 
-// What `offer` did with a packet.
+// What `offer` did with a packet, here and in turn_queue.ts.
 /** The line is free: the packet is sent now and charged to the line. */
 export const PASSES = 0;
 /** The packet waits; the queue owns its slot. */
@@ -82,9 +57,7 @@ export type { QueueLoss };
 
 export class Queues implements FlowOwner {
   readonly #o: QueueOptions;
-  readonly #arena: Arena;
   readonly #tins: Tins;
-  readonly #codel: Codel;
   readonly #due: Timers;
   /** By peer: its line plus one, or 0. */
   readonly #lineOf: Uint16Array;
@@ -112,42 +85,22 @@ export class Queues implements FlowOwner {
   #freeLineCount = LINES_MAX;
   /** By tin: when its share of the rate will have sent the bytes taken from the tin, microseconds. */
   readonly #tinClockUs = new Float64Array(TINS * LINES_MAX);
-  // By place, of which each waiting packet has one.
-  readonly #slot: Uint32Array;
-  readonly #offset: Uint32Array;
-  readonly #length: Uint32Array;
-  readonly #flowRow: Uint32Array;
-  readonly #class: Uint8Array;
-  readonly #arrivedUs: Float64Array;
-  readonly #next: Uint32Array;
-  readonly #free: Uint32Array;
-  #freeCount: number;
+  readonly #packets: Waiting;
   /** Packets, and flows, that one line may hold. */
   readonly #linePacketsMax: number;
   /** By flow among `#tins`: its row in the table of flows. */
   readonly #rowOf: Uint32Array;
 
   constructor(arena: Arena, options: QueueOptions) {
-    const { flows, peers, packets, targetUs, intervalUs } = options;
+    const { flows, peers, packets } = options;
     this.#o = options;
-    this.#arena = arena;
     this.#tins = new Tins(LINES_MAX, packets);
-    this.#codel = new Codel(packets, targetUs, intervalUs);
+    this.#packets = new Waiting(arena, this.#tins, options);
     this.#due = new Timers(LINES_MAX);
     this.#lineOf = new Uint16Array(peers);
     this.#ownDefault = new Float64Array(peers);
     this.#queueOf = new Uint32Array(flows);
-    this.#slot = new Uint32Array(packets);
-    this.#offset = new Uint32Array(packets);
-    this.#length = new Uint32Array(packets);
-    this.#flowRow = new Uint32Array(packets);
-    this.#class = new Uint8Array(packets);
-    this.#arrivedUs = new Float64Array(packets);
-    this.#next = new Uint32Array(packets);
-    this.#free = new Uint32Array(packets);
-    for (let i = 0; i < packets; i++) this.#free[i] = packets - 1 - i;
     for (let i = 0; i < LINES_MAX; i++) this.#freeLines[i] = LINES_MAX - 1 - i;
-    this.#freeCount = packets;
     this.#linePacketsMax = packets / LINE_SHARE;
     this.#rowOf = new Uint32Array(packets);
   }
@@ -169,7 +122,7 @@ export class Queues implements FlowOwner {
 
   /** Packets that wait. */
   get packets(): number {
-    return this.#o.packets - this.#freeCount;
+    return this.#packets.count;
   }
 
   /** When a line with packets that wait is free again, in microseconds, or Infinity. */
@@ -243,6 +196,11 @@ export class Queues implements FlowOwner {
     }
     this.#isDefault[line] = 1;
     this.#rescale(line, 1e6 / bytesPerS, nowUs);
+  }
+
+  /** Whether the peer's packets are bounded by a rate, or wait for one that is gone. */
+  hasLine(peer: number): boolean {
+    return this.#lineOf[peer] > 0;
   }
 
   /** Makes a line for a peer without one, if need be in place of an idle line of another peer; -1 when no line is idle. */
@@ -340,21 +298,9 @@ export class Queues implements FlowOwner {
       this.#flows[line]++;
       this.#queueOf[flowRow] = flow + 1;
       this.#rowOf[flow] = flowRow;
-      this.#codel.reset(flow);
+      this.#packets.begin(flow);
     }
-    const place = this.#free[--this.#freeCount];
-    this.#slot[place] = burst.slot[row];
-    this.#offset[place] = burst.offset[row];
-    this.#length[place] = burst.length[row];
-    this.#flowRow[place] = flowRow;
-    this.#class[place] = burst.trafficClass[row];
-    this.#arrivedUs[place] = nowUs;
-    this.#next[place] = NONE;
-    if (tins.packets[flow] === 0) tins.first[flow] = place;
-    else this.#next[tins.last[flow]] = place;
-    tins.last[flow] = place;
-    tins.wanted[flow] = TINS * line + tinOf(burst.trafficClass[row]);
-    tins.added(flow, this.#length[place]);
+    this.#packets.add(burst, row, flow, TINS * line + tinOf(burst.trafficClass[row]), nowUs);
     if (this.#waiting[line]++ === 0) this.#due.set(line, Math.max(this.#clockUs[line], nowUs));
     if (tins.packets[flow] > FLOW_PACKETS_MAX) this.#loseFirst(line, flow, "queue_overflow");
     return WAITS;
@@ -363,20 +309,21 @@ export class Queues implements FlowOwner {
   /** Whether one more may wait for the line: made, if need be, at its fattest flow's cost, or at the longest line's. */
   #hasRoom(line: number, nowUs: number): boolean {
     const isFull = this.#waiting[line] >= this.#linePacketsMax;
-    if (!isFull && this.#freeCount > 0) return true;
+    if (!isFull && this.#packets.hasRoom) return true;
     // To look through all flows for each packet would cost more than they do.
     if (nowUs < this.#thinAgainUs[line]) return false;
     this.#thinAgainUs[line] = nowUs + THIN_US;
     this.#thin(isFull ? line : this.#longestLine());
-    return this.#freeCount > 0 && this.#waiting[line] < this.#linePacketsMax;
+    return this.#packets.hasRoom && this.#waiting[line] < this.#linePacketsMax;
   }
 
   /** Drops packets of the line's fattest flow, from its head. */
   #thin(line: number): void {
     const flow = this.#tins.fattest(line);
     if (flow === NONE) return;
-    const packets = Math.min(DROP_BATCH, this.#tins.packets[flow] + 1 >> 1);
-    for (let i = 0; i < packets; i++) this.#loseFirst(line, flow, "queue_overflow");
+    for (let left = this.#packets.thinning(flow); left > 0; left--) {
+      this.#loseFirst(line, flow, "queue_overflow");
+    }
   }
 
   #longestLine(): number {
@@ -389,17 +336,13 @@ export class Queues implements FlowOwner {
 
   #loseFirst(line: number, flow: number, reason: QueueLoss): void {
     this.#o.figures?.look(this.#peer[line]);
-    this.#lose(this.#takeFirst(line, flow), reason);
+    this.#packets.lose(this.#takeFirst(line, flow), reason);
   }
 
-  /** The flow's first packet, whose place is free again; its columns stay until the next packet comes. */
+  /** The place of the flow's first packet, which waits no longer (`Waiting.takeFirst`). */
   #takeFirst(line: number, flow: number): number {
-    const place = this.#tins.first[flow];
-    this.#tins.first[flow] = this.#next[place];
-    this.#tins.removed(flow, this.#length[place]);
     this.#waiting[line]--;
-    this.#free[this.#freeCount++] = place;
-    return place;
+    return this.#packets.takeFirst(flow);
   }
 
   /** The peer of a line that is free and has packets, or NONE. `take` until it says no. */
@@ -413,20 +356,29 @@ export class Queues implements FlowOwner {
   /**
    * Adds the peer's next packet to the burst, with `overheadBytes` charged beside its own, and returns its row; -1 when the
    * line is busy again or has no more. The caller has checked that the burst is not full, and sets the row's session.
+   * @param isFull whether so much is on its way that only packets of games and calls may follow.
    */
-  take(burst: Burst, peer: number, next: number, overheadBytes: number, nowUs: number): number {
+  take(
+    burst: Burst,
+    peer: number,
+    next: number,
+    overheadBytes: number,
+    nowUs: number,
+    isFull = false,
+  ): number {
     const line = this.#lineOf[peer] - 1;
     this.#o.figures?.look(peer);
     while (this.#waiting[line] > 0 && (this.#usPerByte[line] === 0 || this.#clockUs[line] <= nowUs)) {
-      const tin = this.#tinOfTurn(line, nowUs);
+      const tin = isFull ? TINS * line + TIN_REAL : this.#tinOfTurn(line, nowUs);
+      if (this.#tins.waiting[tin] === 0) break;
       const flow = this.#tins.nextFlow(tin, this);
       if (flow === NONE) continue; // its flows have gone to other tins
       const place = this.#takeFirst(line, flow);
-      if (this.#isLost(flow, place, nowUs)) continue;
-      const bytes = this.#length[place] + overheadBytes;
+      if (this.#packets.isLost(flow, place, nowUs)) continue;
+      const bytes = this.#packets.length[place] + overheadBytes;
       this.#tins.spend(flow, bytes);
       this.#charge(line, tin, bytes, nowUs - LATE_US);
-      return this.#push(burst, place, peer, next, nowUs);
+      return this.#packets.push(burst, place, peer, next, nowUs);
     }
     this.#rest(line, nowUs);
     return -1;
@@ -464,41 +416,6 @@ export class Queues implements FlowOwner {
     return best;
   }
 
-  /** Whether the packet that was taken is dropped: past the deadline of its class, or by CoDel. Releases its slot then. */
-  #isLost(flow: number, place: number, nowUs: number): boolean {
-    const waitedUs = nowUs - this.#arrivedUs[place];
-    const trafficClass = this.#class[place];
-    if (isRealTime(trafficClass)) {
-      const { gameDeadlineUs, voiceDeadlineUs } = this.#o;
-      if (waitedUs <= (trafficClass === CLASS_GAME ? gameDeadlineUs : voiceDeadlineUs)) return false;
-      return this.#lose(place, "queue_stale");
-    }
-    const isShort = this.#tins.bytes[flow] < FULL_PACKET_BYTES;
-    const countedUs = trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs;
-    if (!this.#codel.drops(flow, countedUs, isShort, nowUs)) return false;
-    if (this.#o.ecn && markCe(this.#arena.view, this.#offset[place])) {
-      this.#o.marked();
-      return false;
-    }
-    return this.#lose(place, "queue_delay");
-  }
-
-  #lose(place: number, reason: QueueLoss): true {
-    this.#arena.release(this.#slot[place]);
-    this.#o.lost(reason);
-    return true;
-  }
-
-  #push(burst: Burst, place: number, peer: number, next: number, nowUs: number): number {
-    const row = burst.push(this.#slot[place], this.#length[place], next);
-    burst.offset[row] = this.#offset[place];
-    burst.peer[row] = peer;
-    burst.flow[row] = this.#flowRow[place];
-    burst.trafficClass[row] = this.#class[place];
-    this.#o.waited(this.#class[place], nowUs - this.#arrivedUs[place]);
-    return row;
-  }
-
   /** Gives back the lines of peers that `isGone` says are gone, where nothing waits. */
   forget(isGone: (peer: number) => boolean): void {
     for (let line = 0; line < LINES_MAX; line++) {
@@ -524,11 +441,16 @@ export class Queues implements FlowOwner {
       for (;;) {
         const flow = this.#tins.nextFlow(tin, this);
         if (flow === NONE) break;
-        this.#arena.release(this.#slot[this.#takeFirst(line, flow)]);
+        this.#packets.release(this.#takeFirst(line, flow));
       }
     }
     this.#due.set(line, Infinity);
     return packets;
+  }
+
+  /** Bytes of a flow's turn: a full packet. */
+  quantum(): number {
+    return QUANTUM_BYTES;
   }
 
   /** Forgets where the flow's packets wait. Its row may lead to another peer's flow by now. */

@@ -14,8 +14,8 @@ export const TIN_REAL = 0, TIN_LIVE = 1, TIN_BULK = 2, TINS = 3;
  * video. What is above waits until no tin is below its own.
  */
 export const TIN_SHARES: readonly number[] = [1 / 4, 1 / 2, 1];
-/** Bytes that a flow sends before the next one's turn: a full packet (RFC 8290 §4.1.1). */
-const QUANTUM_BYTES = 1514;
+/** Bytes that a flow sends first, and where lines are slow at each turn, before the next one's: a full packet (RFC 8290 §4.1.1). */
+export const QUANTUM_BYTES = 1514;
 
 export function tinOf(trafficClass: number): number {
   if (isRealTime(trafficClass)) return TIN_REAL;
@@ -53,6 +53,8 @@ class FlowLists {
 /** The owner of what belongs to a flow beyond its number. */
 export interface FlowOwner {
   flowEnded(flow: number): void;
+  /** Bytes that the flow may send in each further turn; above 0. */
+  quantum(flow: number): number;
 }
 
 /** Flows that have packets, or had some a moment ago, in the tins of many lines. */
@@ -132,7 +134,7 @@ export class Tins {
       const flow = list.head[tin];
       if (flow === NONE) return NONE;
       if (this.#deficit[flow] <= 0) {
-        this.#deficit[flow] += QUANTUM_BYTES;
+        this.#deficit[flow] += owner.quantum(flow);
         this.#toOld(list, tin, flow);
         continue;
       }
@@ -167,19 +169,23 @@ export class Tins {
     this.#old.append(tin, flow);
   }
 
-  /** The flow of the line that has the most bytes, or NONE: the one to lose packets when there are too many. */
-  fattest(line: number): number {
+  /**
+   * The flow of the line that has the most bytes, or NONE: the one to lose packets when there are too many. Where
+   * `owners` says by flow whose it is, only among those of `owner`.
+   */
+  fattest(line: number, owners?: Uint32Array, owner = 0): number {
     let fattest = NONE;
     for (let tin = TINS * line; tin < TINS * (line + 1); tin++) {
-      fattest = this.#fattestIn(this.#new, tin, fattest);
-      fattest = this.#fattestIn(this.#old, tin, fattest);
+      fattest = this.#fattestIn(this.#new, tin, fattest, owners, owner);
+      fattest = this.#fattestIn(this.#old, tin, fattest, owners, owner);
     }
     return fattest;
   }
 
-  #fattestIn(list: FlowLists, tin: number, than: number): number {
+  #fattestIn(list: FlowLists, tin: number, than: number, owners?: Uint32Array, owner = 0): number {
     let fattest = than;
     for (let flow = list.head[tin]; flow !== NONE; flow = list.after(flow)) {
+      if (owners !== undefined && owners[flow] !== owner) continue;
       if (this.bytes[flow] > (fattest === NONE ? 0 : this.bytes[fattest])) fattest = flow;
     }
     return fattest;

@@ -27,7 +27,7 @@ const GAMING: Tuning = {
   probeQueueUs: 3000,
 };
 /** Below the model's rate, so that the path's own queue drains; by as much more as the queue is a share of DRAIN_US, microseconds. */
-const SHARE = 0.95, SHARE_MIN = 0.1, DRAIN_US = 200_000;
+const SHARE = 0.97, SHARE_MIN = 0.1, DRAIN_US = 100_000;
 /** A queue that stands, microseconds. */
 const DRAIN_QUEUE_US = 6000;
 /** What arrives behind a queue is measured over MEASURED_US at least, and LASTING_US of it replace all earlier samples; microseconds. */
@@ -36,13 +36,18 @@ const MEASURED_US = 15_000, LASTING_US = 150_000;
  * Whether a queue grows or goes is told apart from noise by CHANGE_SHARE of the time. One that does neither is no queue, or exactly what
  * is sent too much: each STILL_US the rate is lowered by STILL_SHARE to see which. Microseconds.
  */
-const CHANGE_SHARE = 0.04, STILL_US = 250_000, STILL_SHARE = 0.95;
+const CHANGE_SHARE = 0.04, STILL_US = 100_000, STILL_SHARE = 0.95;
 /**
  * A queue that lasts OTHERS_US plus twice its own delay, although this end sends less than the link delivers, is the path's new
  * length, or, the second time within AGAIN_US, other senders' traffic. This end does not try to drain such a queue for LEAVE_US.
  * Microseconds.
  */
 const OTHERS_US = 1_500_000, AGAIN_US = 5_000_000, LEAVE_US = 10_000_000;
+/**
+ * What is on its way may exceed the model's window by FULL_GAIN, since reports come in steps of up to 75 ms, before transfers wait for the
+ * next report; for SILENCE_US without one at most, so that lost reports stop nothing. Microseconds.
+ */
+const FULL_GAIN = 2, SILENCE_US = 500_000;
 /** A sender that had no packet waiting for this time starts its estimate anew, microseconds. */
 const IDLE_US = 10_000_000;
 /** Above this rate, bytes a second, the processors are the bottleneck and no modem: 500 Mbit/s. */
@@ -105,6 +110,8 @@ export class PathRate {
   #queueArrivedUs = 0;
   /** When the last of what had arrived then was sent. */
   #queueSentUs = 0;
+  /** When the last report came. */
+  #reportedUs = -Infinity;
   /** When a queue was last taken for the path's length. */
   #tookUs = -Infinity;
   #leaveUntilUs = -Infinity;
@@ -147,6 +154,13 @@ export class PathRate {
     return Math.max(RATE_MIN, share * bbr.pacingRate);
   }
 
+  /** Whether so much is on its way that no more of a transfer may follow before the next report. */
+  isFull(nowUs: number): boolean {
+    if (nowUs - this.#reportedUs > SILENCE_US || this.bytesPerS(nowUs) === 0) return false;
+    const open = this.#openFirst < 0 ? 0 : this.#openBytes;
+    return this.rate.inflight + open > FULL_GAIN * this.bbr.cwnd;
+  }
+
   /**
    * Notes a datagram of `bytes`, IP and UDP counted. @param isWaiting whether more of the sender's packets wait: without, its
    * rate is its own and says nothing of the path.
@@ -187,6 +201,7 @@ export class PathRate {
   /** Takes a report. One that is older than another, or tells of what was not sent, changes nothing. */
   onReport(report: RateReport, nowUs: number): void {
     const { highest, received } = report;
+    this.#reportedUs = nowUs;
     const { rate, bbr } = this;
     if (this.#openFirst >= 0 && highest >= this.#openFirst) this.#closeMark();
     if (this.#oldest === this.#next || highest < this.#end[this.#oldest % MARKS] - 1) return;
@@ -279,7 +294,7 @@ export class PathRate {
       const isChanging = Math.abs(grownUs) > CHANGE_SHARE * tookUs;
       const bytesPerS = (rate.delivered - this.#queueDelivered) / tookUs * 1e6;
       if (isChanging) bbr.onQueue(rate, bytesPerS, hasStood >= LASTING_US, nowUs);
-      else if (tookUs >= STILL_US) bbr.onQueue(rate, STILL_SHARE * bytesPerS, true, nowUs);
+      else if (tookUs >= STILL_US) bbr.onQueue(rate, STILL_SHARE * bbr.bw, true, nowUs);
       if (tookUs >= (isChanging ? LASTING_US : STILL_US)) this.#measureFrom(sentUs);
     }
     if (hasStood >= OTHERS_US + 2 * this.#queueMostUs) this.#takeForLength(nowUs);

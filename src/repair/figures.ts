@@ -4,7 +4,7 @@
  */
 
 /** How losses are repaired. A spaced copy leaves datagrams between itself and its original. */
-export const SEEN_SCHEMES = ["none", "copy", "spaced", "window", "block"] as const;
+export const SEEN_SCHEMES = ["none", "copy", "spaced", "window", "block", "request"] as const;
 export type SeenScheme = (typeof SEEN_SCHEMES)[number];
 
 /** One direction of a session; counts since it began. */
@@ -18,6 +18,14 @@ export interface RepairFigures {
   /** Repair symbols, and those that were not needed (receiver's view) or brought nothing back (sender's view). */
   repairs: number;
   wasted: number;
+  /**
+   * Repair on request. Sending: datagrams sent again, and ones that the other end asked for in vain (too old, or beyond the
+   * budget). Receiving: requests for one datagram each, those whose datagram came in time, too late, and without an answer.
+   */
+  requests: number;
+  answered: number;
+  late: number;
+  useless: number;
   /** Bytes of repair for each other byte on the wire. */
   extraRatio: number;
   /** The scheme in use, with its bytes for each other byte: "none", "window 8, 24 %", "spaced, 30 ms later". */

@@ -169,6 +169,8 @@ const DEPTH_MIN = 3;
 export const DEPTH_MAX = 64;
 const WAIT_US_MIN = 10_000, WAIT_US_MAX = 150_000, WAIT_MARGIN = 1.25;
 const FADE = 127 / 128;
+/** A shorter maximum has faded away. */
+const OVERTAKEN_US_MIN = 100;
 
 /** How far datagrams were overtaken recently, and so how long to wait for one (in the manner of RFC 8985 §6.2). */
 export class Reordering {
@@ -191,6 +193,11 @@ export class Reordering {
   /** A missing datagram is lost when one has arrived whose counter is higher by this. */
   get patience(): number {
     return Math.min(DEPTH_MAX, Math.max(DEPTH_MIN, Math.ceil(this.depth) + 1));
+  }
+
+  /** How long after a later datagram a missing one came at most, recently, with a margin; 0 without any. */
+  get overtakenUs(): number {
+    return this.lateUs < OVERTAKEN_US_MIN ? 0 : Math.min(WAIT_US_MAX, WAIT_MARGIN * this.lateUs);
   }
 
   /** A missing datagram is lost when one with a higher counter arrived this long ago. */

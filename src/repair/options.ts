@@ -20,6 +20,10 @@ export interface RepairOptions {
   /** Whether repair rises with losses that are predicted, and by which predictor. */
   isProactive: boolean;
   predictor: PredictorKind | "default";
+  /** Whether lost packets are asked for, and sent again when the other end asks. */
+  isAsking: boolean;
+  /** Share of a class's packets that may stay lost: repair that would leave less is not sent. */
+  target: number;
 }
 
 /** The options for the `[repair]` section of a configuration; `kernel` combines the shards. */
@@ -34,6 +38,8 @@ export function repairOptions(
     trafficAware?: boolean;
     proactive?: boolean;
     predictor?: PredictorKind | "default";
+    requests?: boolean;
+    targetPercent?: number;
   },
 ): RepairOptions {
   return {
@@ -46,5 +52,7 @@ export function repairOptions(
     isTrafficAware: config.trafficAware ?? true,
     isProactive: config.proactive ?? true,
     predictor: config.predictor ?? "default",
+    isAsking: config.requests ?? true,
+    target: (config.targetPercent ?? 0.1) / 100,
   };
 }

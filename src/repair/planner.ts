@@ -2,8 +2,7 @@
 /**
  * The sending side of one session's repair (PROTOCOL §13): what reports say of the path becomes a plan for each class, and
  * the sender follows the plans. Invariant: a plan changes only with a report or after a while without one. A rule that
- * decides between repair in advance and repair on request has its place here; what a plan costs and leaves is
- * redundancy.ts's. Writes no frames.
+ * decides between repair in advance and repair on request is redundancy.ts's, as what a plan costs and leaves. Writes no frames.
  */
 import { CLASS_BULK, CLASS_COUNT, CLASS_GAME, CLASS_VOICE } from "../control/traffic_class.ts";
 import type { Burst } from "../vector/burst.ts";
@@ -12,7 +11,8 @@ import type { RepairFigures } from "./figures.ts";
 import type { RepairOptions } from "./options.ts";
 import { PathMeter, type PathReport } from "./path_quality.ts";
 import type { Predictor } from "./prediction/predictor.ts";
-import { chooseRepair, type RepairSituation } from "./redundancy.ts";
+import { ANSWERABLE, LATE_TOLERANCE } from "./asking.ts";
+import { CALM_US, chooseRepair, type RepairSituation } from "./redundancy.ts";
 import { LANE_BULK, LANE_GAME, LANE_VOICE, LANES, RepairSender } from "./sender.ts";
 import { RepairTally } from "./tally.ts";
 
@@ -42,19 +42,24 @@ export class RepairPlanner {
   /** Says how likely losses are a little later; undefined where repair does not follow predictions. */
   predictor: Predictor | undefined;
   readonly #options: RepairOptions;
+  readonly #isAsking: boolean;
   readonly #situations: readonly RepairSituation[];
   readonly #laneOf: Int8Array;
   #lookUs = 0;
   #reportedUs = -Infinity;
   #reportsAtOnce = 0;
+  /** Recent share of the other end's datagrams that got lost, as this end receives them. */
+  backLoss = 0;
   /** Share of datagrams lost, with a shorter memory than the path's: the first losses are answered at once. */
   #lossRateNow = 0;
   /** Recent maximum delay above the least. */
   #delayUs = 0;
 
-  constructor(options: RepairOptions, predictor: Predictor | undefined) {
+  /** @param isAsking whether the ends have agreed that lost packets are asked for. */
+  constructor(options: RepairOptions, predictor: Predictor | undefined, isAsking = false) {
     this.#options = options;
-    this.sender = new RepairSender(options.kernel);
+    this.#isAsking = isAsking;
+    this.sender = new RepairSender(options.kernel, options.budget);
     this.predictor = predictor;
     this.#laneOf = options.isTrafficAware ? LANE_BY_CLASS : LANE_FOR_ALL;
     this.#situations = [
@@ -62,6 +67,11 @@ export class RepairPlanner {
       situationOf(CLASS_VOICE, options.voiceDeadlineUs, options),
       situationOf(CLASS_BULK, BULK_DEADLINE_US, options),
     ];
+    for (let i = 0; i < LANES; i++) {
+      const lane = this.sender.lanes[i];
+      lane.isMarked = isAsking && i !== LANE_BULK;
+      lane.answerableUs = ANSWERABLE * this.#situations[i].deadlineUs * (1 + LATE_TOLERANCE);
+    }
     this.#choose(0);
   }
 
@@ -72,6 +82,10 @@ export class RepairPlanner {
     // Each was put in front of those before it, and the other end counts them in the order in which they stand.
     for (let i = written.count - 1; i >= 0; i--) {
       const distance = counter - written.newest[i];
+      if (written.isAnswer[i] !== 0) {
+        tally.answer(written.bytes[i], nowUs);
+        continue;
+      }
       tally.repair(
         written.isBlock[i] !== 0,
         written.sources[i],
@@ -108,6 +122,25 @@ export class RepairPlanner {
     return this.sender.sent(this.sender.lanes[lane], bytes, at, length, counter, nowUs);
   }
 
+  /** The longest deadline of the marked packets that this end sends, milliseconds; 0 where nothing is marked. */
+  get deadlineMs(): number {
+    let us = 0;
+    for (let i = 0; i < LANES; i++) {
+      const { isMarked, bytesMax } = this.sender.lanes[i];
+      if (isMarked && bytesMax > 0) us = Math.max(us, this.#situations[i].deadlineUs);
+    }
+    return Math.round(us / 1000);
+  }
+
+  /** Datagrams that the other end asked for, each as often as it did. */
+  requested = 0;
+
+  /** Takes an entry of the other end's request: arguments as `Kept.want`. */
+  onRequest(low: number, first: number, count: number, nowUs: number): void {
+    this.requested += count;
+    this.sender.onRequest(low, first, count, nowUs);
+  }
+
   /** Takes a report of the other end. */
   onReport(report: PathReport, nowUs: number): void {
     const { quality } = this;
@@ -140,11 +173,17 @@ export class RepairPlanner {
       repairs: tally.repairs,
       extraRatio: tally.extraRatio,
       scheme: tally.description,
+      requests: this.requested,
+      answered: tally.answers,
+      late: this.sender.kept.refused,
+      useless: 0,
     };
   }
 
   /** Chooses each lane's plan by what is known now. */
   #choose(nowUs: number): void {
+    const backLoss = this.backLoss;
+    this.sender.roundTripUs = this.quality.rttUs < 0 ? Infinity : this.quality.rttUs;
     this.#lookUs = nowUs + LOOK_US;
     const { quality } = this;
     for (let i = 0; i < LANES; i++) {
@@ -166,7 +205,10 @@ export class RepairPlanner {
       situation.packetBytes = lane.bytes;
       situation.packetBytesMax = lane.bytesMax;
       situation.lossAhead = this.#options.isProactive ? this.predictor?.lossAhead ?? 0 : 0;
+      situation.isAsked = lane.isMarked;
+      situation.backLoss = backLoss;
       chooseRepair(situation, lane.plan);
+      lane.isCautious = nowUs - lane.plan.congestedUs < CALM_US;
     }
   }
 }
@@ -195,5 +237,8 @@ function situationOf(trafficClass: number, deadlineUs: number, options: RepairOp
     budget,
     scheme,
     share,
+    isAsked: false,
+    backLoss: 0,
+    target: options.target,
   };
 }

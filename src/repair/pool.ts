@@ -24,7 +24,14 @@ type RepairCount =
   | "repairs_wasted"
   | "packets_unrepaired"
   | "reported_repaired"
-  | "reported_unrepaired";
+  | "reported_unrepaired"
+  | "requests_sent"
+  | "requests_answered"
+  | "requests_late"
+  | "requests_useless"
+  | "requests_received"
+  | "answers_sent"
+  | "answers_refused";
 
 /** Sessions that send repairs, and as many that receive them: about 100 KB each in both directions. */
 const SESSIONS_MAX = 512;
@@ -48,22 +55,33 @@ export class Repairs {
     return !this.options.isTrafficAware || isRealTime(trafficClass);
   }
 
-  /** The sending side for one more session; undefined when SESSIONS_MAX have one. */
-  takeSender(): RepairPlanner | undefined {
+  /**
+   * The sending side for one more session; undefined when SESSIONS_MAX have one. @param isAsking whether lost packets are asked
+   * for.
+   */
+  takeSender(isAsking = false): RepairPlanner | undefined {
     if (this.#sending.size === SESSIONS_MAX) return undefined;
     const { options } = this;
-    const planner = new RepairPlanner(options, options.isProactive ? this.#predictors.make() : undefined);
+    const planner = new RepairPlanner(
+      options,
+      options.isProactive ? this.#predictors.make() : undefined,
+      isAsking,
+    );
     this.#sending.add(planner.tally);
     return planner;
   }
 
   /**
    * The receiving side for one more session; undefined when SESSIONS_MAX have one.
-   * @param first the first counter of which everything that arrives is shown to it.
+   * @param first the first counter of which everything that arrives is shown to it. @param isAsking whether it asks.
    */
-  takeReceiver(first: number): RepairReceiver | undefined {
+  takeReceiver(first: number, isAsking = false): RepairReceiver | undefined {
     if (this.#receiving.size === SESSIONS_MAX) return undefined;
-    const receiver = new RepairReceiver(this.options.kernel, first);
+    const receiver = new RepairReceiver(
+      this.options.kernel,
+      first,
+      isAsking ? { deadlineUs: this.options.gameDeadlineUs, target: this.options.target } : undefined,
+    );
     this.#receiving.add(receiver.tally);
     return receiver;
   }

@@ -2,17 +2,18 @@
 /**
  * The receiving side of one session's repair (PROTOCOL §13): which datagrams arrived, and which of the lost ones can be solved
  * for. Invariant: memory is fixed, whatever the other end sends, and nothing is handed out twice. Requests for what is
- * missing have their place beside this file, by what `arrivals` knows. Delivers no packets; ingress/recover.ts does.
+ * missing are requests.ts's. Delivers no packets; ingress/recover.ts does.
  * Keeps PROTOCOL R90 and R92.
  */
 import { CODE_BLOCK, CODE_WINDOW, RepairDecoder } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";
 import type { Burst } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
-import { outerBytes } from "../wire/oxtunnel.ts";
+import { outerBytes, readMark } from "../wire/oxtunnel.ts";
 import { RepairReader } from "../wire/repair.ts";
 import { Arrivals } from "./arrivals.ts";
 import type { RepairFigures } from "./figures.ts";
+import { Requests } from "./requests.ts";
 import { RepairTally } from "./tally.ts";
 
 /** The longest plaintext that is protected, bytes: a game's snapshot fits, a transfer's full segment does not. */
@@ -43,10 +44,17 @@ export class RepairReceiver {
   #carrier = -1;
   #carried = 0;
 
-  /** @param first the first counter of which everything that arrives is shown to this. */
-  constructor(kernel: ShardKernel, first: number) {
+  /** What is asked for; undefined where the ends have not agreed to it. */
+  readonly requests: Requests | undefined;
+
+  /**
+   * @param first the first counter of which everything that arrives is shown to this.
+   * @param asking how this end asks; undefined where it does not.
+   */
+  constructor(kernel: ShardKernel, first: number, asking?: { deadlineUs: number; target: number }) {
     this.decoder = new RepairDecoder(kernel, SYMBOL_MAX_BYTES, first);
-    this.arrivals = new Arrivals(first);
+    this.arrivals = new Arrivals(first, asking !== undefined);
+    if (asking) this.requests = new Requests(this.arrivals, asking.deadlineUs, asking.target);
   }
 
   /** Repairs that arrived and were not needed. */
@@ -59,6 +67,9 @@ export class RepairReceiver {
     const bytes = outerBytes(burst.headerBytes[row], burst.length[row]);
     this.arrivals.arrived(burst.counter[row], bytes, nowUs);
     this.tally.datagram(bytes, nowUs);
+    if (this.requests === undefined) return;
+    const mark = readMark(burst.view.getUint8(burst.offset[row] - burst.headerBytes[row]));
+    this.requests.arrived(burst.counter[row], mark, bytes, nowUs);
   }
 
   /** Takes the packets of a datagram; false when they were brought back before and must not be delivered again. */
@@ -86,7 +97,10 @@ export class RepairReceiver {
     this.arrivals.onSources(numbers, count);
     this.decoder.addRepair(code, index, numbers, count, burst.bytes, symbolAt, symbolBytes);
     const newest = numbers[count - 1], sourceUs = this.arrivals.usOf(newest);
-    this.tally.repair(isBlock, count, counter - newest, FRAME_HEAD_BYTES + length, sourceUs, nowUs);
+    if (frame.isAnswer) {
+      this.tally.answer(FRAME_HEAD_BYTES + length, nowUs);
+      this.requests?.answerCame(newest, frame.mark);
+    } else this.tally.repair(isBlock, count, counter - newest, FRAME_HEAD_BYTES + length, sourceUs, nowUs);
     return true;
   }
 
@@ -108,6 +122,7 @@ export class RepairReceiver {
       this.#broughtBack[this.#broughtBackNext++ % BROUGHT_BACK] = counter;
       this.#broughtBackHighest = Math.max(this.#broughtBackHighest, counter);
       this.arrivals.onRepaired(counter);
+      this.requests?.recovered(counter, nowUs);
     }
     return found;
   }
@@ -125,6 +140,10 @@ export class RepairReceiver {
       repairs: tally.repairs,
       extraRatio: tally.extraRatio,
       scheme: tally.description,
+      requests: this.requests?.asked ?? 0,
+      answered: this.requests?.answered ?? 0,
+      late: this.requests?.late ?? 0,
+      useless: this.requests?.useless ?? 0,
     };
   }
 }

@@ -2,11 +2,12 @@
  * How much repair a class of packets gets, and of which kind: a pure function of what is known of the path, of the class's
  * traffic and deadline, of the budget, and of the choice before. It compares groups of sources by Gilbert's model of
  * losses. Invariant: never more than the budget, and, unless a share is fixed, PROBE_SHARE on a clean path, with losses that
- * come with a growing queue, and without reports. What a request instead of a repair costs has its place here. Sends nothing
- * (sender.ts).
+ * come with a growing queue, and without reports. What the other end's requests leave (asking.ts) is all that repair in advance is
+ * spent on. Sends nothing (sender.ts).
  * Keeps PROTOCOL R98.
  */
 import { LOSS_HALF_LIFE } from "./loss_runs.ts";
+import { ANSWERABLE, type Asked, type AskingPath, expectAsked, NOTICE_US } from "./asking.ts";
 import { CLASS_BULK } from "../control/traffic_class.ts";
 
 /** Names of the schemes; "auto" takes the one that leaves least. */
@@ -48,6 +49,11 @@ export interface RepairSituation {
   scheme: RepairScheme;
   /** Spend this share, whatever the path does. */
   share: number | undefined;
+  /** Whether the other end asks for what it misses, and the share of its requests that get lost. */
+  isAsked: boolean;
+  backLoss: number;
+  /** Share of packets that may stay lost. */
+  target: number;
 }
 
 /** A repair rides in the first datagram after its sources, in the last one in time, or is sent alone just in time. */
@@ -74,6 +80,9 @@ export interface RepairChoice {
   comparedUs: number;
   /** What the group that was measured last costs and leaves: scratch space of one choice. */
   readonly trial: { share: number; spacingUs: number; score: number };
+  /** What the other end's requests achieve, and for which path: scratch space likewise. */
+  readonly asked: Asked;
+  readonly asking: AskingPath;
 }
 
 /** The choice before the first one. */
@@ -91,6 +100,8 @@ export function firstChoice(): RepairChoice {
     blamedAt: 0,
     comparedUs: -Infinity,
     trial: { share: 0, spacingUs: 0, score: Infinity },
+    asked: { hopeless: 0, fails: 1, answers: 0 },
+    asking: { rttUs: -1, usableUs: 0, loss: 0, backLoss: 0, burstUs: 0, target: 0 },
   };
 }
 
@@ -103,6 +114,8 @@ const HEAD_BYTES = 6;
 const RESIDUAL_GOAL = 0.001;
 /** Most bytes of repair for each lost byte: more would bring hardly more back. */
 const SHARE_PER_LOSS = 40;
+/** What requests leave may be this share of what no repair can bring back. */
+const HOPELESS_SHARE = 0.5;
 /** Share on a clean path, so that the first losses find the other end ready. */
 const PROBE_SHARE = 0.01;
 /** A prediction below AHEAD_MIN is noise; one above AHEAD_RATIO times the losses seen means a burst of AHEAD_BURST_US. */
@@ -110,7 +123,8 @@ const AHEAD_MIN = 0.05, AHEAD_RATIO = 2, AHEAD_BURST_US = 50_000;
 /** With a longer queue a prediction is not believed. */
 const AHEAD_QUEUE_US = 30_000;
 /** A queue of QUEUE_US is congestion, until it has been half of that for CALM_US. */
-const QUEUE_US = 45_000, CALM_US = 1_000_000;
+const QUEUE_US = 45_000;
+export const CALM_US = 1_000_000;
 /** Share of the deadline that is used: timers, the other end and jitter take the rest. */
 export const USABLE = 0.97;
 const DELAY_SHARE_MAX = 0.5;
@@ -150,20 +164,48 @@ export function chooseRepair(situation: RepairSituation, choice: RepairChoice): 
   }
   const predicted = aheadOf(situation, choice);
   const rate = Math.max(lossRate, predicted);
-  const isClean = isHeldBack || rate <= RESIDUAL_GOAL;
+  const isClean = isHeldBack || rate <= situation.target;
+  expect(situation, rate, choice);
+  // Where the other end asks, it needs no repair that finds it ready.
+  const probe = situation.isAsked ? 0 : PROBE_SHARE;
+  if (share === undefined && situation.isAsked && (isClean || isAskingEnough(rate, situation, choice))) {
+    choice.share = choice.spacingUs = 0;
+    return;
+  }
   const wasProbing = choice.share <= PROBE_SHARE;
   // Compared as if something were lost, for what a clean path will lose first is as likely to be anything.
   const loss = Math.max(rate, COMPARED_LOSS_MIN);
   const burstUs = Math.max(burstOf(situation), predicted > AHEAD_RATIO * lossRate ? AHEAD_BURST_US : 0);
-  measure(situation, loss, burstUs, choice.sources, choice.stride, choice.timing, trial);
+  measure(situation, loss, burstUs, choice.sources, choice.stride, choice.timing, choice);
   const compareUs = isClean ? COMPARE_CLEAN_US : COMPARE_US;
   const isUnfit = (wasProbing && !isClean) || !isAllowed(situation, choice);
   if (nowUs - choice.comparedUs >= (isUnfit ? COMPARE_UNFIT_US : compareUs)) {
     compare(situation, loss, burstUs, choice);
   }
-  measure(situation, isClean ? loss : rate, burstUs, choice.sources, choice.stride, choice.timing, trial);
+  measure(situation, isClean ? loss : rate, burstUs, choice.sources, choice.stride, choice.timing, choice);
   choice.spacingUs = trial.spacingUs;
-  settle(choice, share ?? (isClean ? PROBE_SHARE : trial.share), budget);
+  settle(choice, share ?? (isClean ? probe : trial.share), budget);
+}
+
+/** Computes what is left by the other end's requests, as far as it can ask in time, where `rate` is lost. */
+function expect(situation: RepairSituation, rate: number, { asking, asked }: RepairChoice): void {
+  asked.hopeless = asked.answers = 0;
+  asked.fails = 1;
+  if (!situation.isAsked || situation.rttUs < 0) return;
+  asking.rttUs = situation.rttUs;
+  asking.usableUs = ANSWERABLE * situation.deadlineUs;
+  asking.loss = rate;
+  asking.backLoss = situation.backLoss;
+  asking.burstUs = burstOf(situation);
+  asking.target = situation.target;
+  expectAsked(asking, Math.min(situation.gapUs, NOTICE_US + situation.delayUs), asked);
+}
+
+/** Whether what requests leave, and repair in advance could bring back, is within the target. */
+function isAskingEnough(rate: number, { target }: RepairSituation, { asked }: RepairChoice): boolean {
+  // Where bursts outlast the deadline, nobody meets the target: a little more is not worth the bytes.
+  return rate * (1 - asked.hopeless) * asked.fails <=
+    Math.max(target, HOPELESS_SHARE * rate * asked.hopeless);
 }
 
 /** Takes a share that differs enough from the one before. */
@@ -258,7 +300,7 @@ function compare(situation: RepairSituation, loss: number, burstUs: number, choi
       if (!fits(scheme, sources, timing)) continue;
       const strides = sources === 1 || timing === EARLY ? 1 : STRIDE_MAX;
       for (let stride = 1; stride <= strides; stride++) {
-        measure(situation, loss, burstUs, sources, stride, timing, trial);
+        measure(situation, loss, burstUs, sources, stride, timing, choice);
         if (trial.score >= bound) continue;
         bound = trial.score;
         bestSources = sources;
@@ -268,11 +310,11 @@ function compare(situation: RepairSituation, loss: number, burstUs: number, choi
     }
   }
   // Traffic too slow for the scheme: copies that go alone are what is left.
-  measure(situation, loss, burstUs, bestSources, bestStride, bestTiming, trial);
+  measure(situation, loss, burstUs, bestSources, bestStride, bestTiming, choice);
   if (trial.score === Infinity) {
     bestSources = bestStride = 1;
     bestTiming = ALONE;
-    measure(situation, loss, burstUs, bestSources, bestStride, bestTiming, trial);
+    measure(situation, loss, burstUs, bestSources, bestStride, bestTiming, choice);
   }
   choice.isBlock = scheme === "block" && bestSources > 1;
   choice.sources = bestSources;
@@ -294,9 +336,11 @@ function measure(
   sources: number,
   stride: number,
   timing: number,
-  trial: RepairChoice["trial"],
+  { trial, asked }: RepairChoice,
 ): void {
-  const { packetBytes, packetBytesMax, deadlineUs, budget, share } = situation;
+  const { packetBytes, packetBytesMax, deadlineUs, share, target } = situation;
+  /** Of the losses, what requests leave; and of the budget, what their answers leave. */
+  const left = loss * asked.fails, budget = Math.max(0, situation.budget - loss * asked.answers);
   const gapUs = Math.max(GAP_US_MIN, situation.gapUs), rideGapUs = Math.max(GAP_US_MIN, situation.rideGapUs);
   const usableUs = usableOf(situation), strideUs = stride * gapUs, spanUs = (sources - 1) * strideUs;
   const rides = Math.floor((usableUs - spanUs) / rideGapUs);
@@ -311,7 +355,7 @@ function measure(
   /** Repairs that cover each source, for a share of 1; there is at most one repair for each source. */
   const coverPerShare = sources * (DATAGRAM_BYTES + packetBytes) / bytes;
   const success = successOf(loss, burstUs, sources, strideUs, ageUs);
-  const wanted = 1 - RESIDUAL_GOAL / loss;
+  const wanted = Math.max(0, 1 - target / left);
   const enough = success < HOPELESS
     ? Infinity
     : wanted <= success
@@ -321,7 +365,7 @@ function measure(
   const cover = Math.min(sources, share === undefined ? enough : Infinity, spent * coverPerShare);
   const repaired = cover <= 1 ? cover * success : 1 - (1 - success) ** (1 + (cover - 1) * OVERLAP);
   trial.share = cover / coverPerShare;
-  trial.score = loss * (1 - repaired) + SHARE_WEIGHT * trial.share + AGE_WEIGHT * ageUs / deadlineUs;
+  trial.score = left * (1 - repaired) + SHARE_WEIGHT * trial.share + AGE_WEIGHT * ageUs / deadlineUs;
   trial.spacingUs = timing === EARLY
     ? 0
     : timing === LATE

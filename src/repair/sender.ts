@@ -3,9 +3,9 @@
  * The sending end of one OxTunnel session's loss repair (PROTOCOL §13): the packets of the last protected datagrams, class by
  * class, and the repairs made of them, which ride in a datagram that has room or are sent alone at their deadline.
  * Invariant: in any span of time the repairs of a class take no more bytes than the plan's share of the datagrams that it
- * protects in that span, and one repair more. Memory is fixed. Packets that are to be sent again on request have their place
- * beside this file. Chooses no plans (planner.ts).
- * Keeps PROTOCOL R91, R96 and R97.
+ * protects in that span, and one repair more; what is sent again on request stays, with them, within the budget in each
+ * second. Memory is fixed. Chooses no plans (planner.ts) and knows no requests (kept.ts).
+ * Keeps PROTOCOL R91, R96, R97, R101 and R102.
  */
 import { CODE_BLOCK, CODE_WINDOW, RepairEncoder, SOURCES_MAX } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";
@@ -13,7 +13,8 @@ import { BLOCK_MAX } from "../codec/reed_solomon.ts";
 import { DATAGRAM_BYTES, EARLY, firstChoice, type RepairChoice, USABLE } from "./redundancy.ts";
 import type { Burst } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, writeFrameHead } from "../wire/frame.ts";
-import { canCarryRepair, repairHeadBytes, writeRepairHead } from "../wire/repair.ts";
+import { canCarryRepair, repairHeadBytes, writeAnswer, writeRepairHead } from "../wire/repair.ts";
+import { Kept, LastSecond } from "./kept.ts";
 import { INDEX_MAX, SYMBOL_MAX_BYTES, windowKey } from "./receiver.ts";
 
 /** Classes that have a plan of their own. */
@@ -31,6 +32,9 @@ const RIDE_BYTES = 200;
  * holds: that time is (1 - x) of the deadline, and (1 - x)(1 + x) is below 1.
  */
 const TOLERANCE = 1 - USABLE;
+const SECOND_US = 1_000_000;
+/** Share of a second's budget for answers to requests that can be repeated. */
+const EARLY_SHARE = 0.6;
 const AVERAGE = 1 / 16, FORGET = 1 / 64;
 
 /** One class's sources, by ordinal, and what of them is to be repaired. */
@@ -42,6 +46,11 @@ export class Lane {
   bytesMax = 0;
   /** Bytes that repairs may take now (PROTOCOL R96). */
   credit = 0;
+  /** Whether its packets are marked, and so may be asked for; and age up to which they are sent again, microseconds. */
+  isMarked = false;
+  answerableUs = 0;
+  /** Whether losses come with a queue: then a packet is sent again once at most. */
+  isCautious = false;
   /** Number of sources so far, and the ordinal of the first that no repair covers and that is not given up. */
   ordinal = 0;
   open = 0;
@@ -104,6 +113,7 @@ export class Lane {
 /** The repairs that the last `ride` wrote, in the order in which it did: columns, one entry a repair. */
 class WrittenRepairs {
   count = 0;
+  readonly isAnswer = new Uint8Array(INDEX_MAX + 1);
   readonly isBlock = new Uint8Array(INDEX_MAX + 1);
   /** Sources that it combines, the newest one's counter, and when that one was sent. */
   readonly sources = new Uint8Array(INDEX_MAX + 1);
@@ -127,9 +137,24 @@ export class RepairSender {
   #newestUs = 0;
   #number = 0;
   #covered = 0;
+  /** The marked datagrams that may be asked for. */
+  readonly kept = new Kept();
+  readonly #second = new LastSecond();
+  /** Most bytes of repair for each byte protected, within a second. */
+  readonly #budget: number;
+  #answeredUs = -Infinity;
+  /** Round trip of the path, microseconds; Infinity where it is unknown. */
+  roundTripUs = Infinity;
 
-  constructor(kernel: ShardKernel) {
+  /** @param budget most bytes of repair for each byte protected, 0 to 1. */
+  constructor(kernel: ShardKernel, budget = 1) {
     this.#encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES);
+    this.#budget = budget;
+  }
+
+  /** Takes an entry of a request; arguments as `Kept.want`. */
+  onRequest(low: number, first: number, count: number, nowUs: number): void {
+    this.kept.want(low, first, count, nowUs);
   }
 
   /** When a repair is sent alone if no datagram carries it, or Infinity. */
@@ -162,14 +187,59 @@ export class RepairSender {
         more = isAlone && lane.dueUs <= nowUs;
       }
     }
+    if (this.kept.waiting > 0) this.#answer(burst, row, counter, index, bytesMax, nowUs);
+  }
+
+  /** Puts what was asked for in front of what is in the row, one copy of each at most, and gives up what the budget forbids. */
+  #answer(burst: Burst, row: number, counter: number, index: number, bytesMax: number, nowUs: number): void {
+    const { kept, lanes } = this, numbers = this.#numbers, { length } = burst;
+    for (let n = kept.oldest; n < kept.count && kept.waiting > 0 && index <= INDEX_MAX; n++) {
+      const place = kept.placeOf(n);
+      if (kept.wanted[place] === 0) continue;
+      const lane = lanes[kept.lanes[place]];
+      numbers[0] = kept.counters[place];
+      const bytes = FRAME_HEAD_BYTES + repairHeadBytes(0) + kept.lengths[place];
+      const cost = bytes + (length[row] === 0 ? DATAGRAM_BYTES : 0);
+      if (
+        !canCarryRepair(counter, numbers[0]) || nowUs - kept.sentUs[place] > lane.answerableUs ||
+        (lane.isCautious && kept.answers[place] > 0) ||
+        !this.#second.allows(cost, this.#budget * this.#shareFor(kept.sentUs[place], lane, nowUs), nowUs)
+      ) {
+        kept.refuse(place);
+        continue;
+      }
+      if (length[row] + bytes > bytesMax) {
+        if (length[row] === 0) kept.refuse(place); // no datagram has room for it
+        continue;
+      }
+      this.#longest = kept.lengths[place];
+      this.#newestUs = kept.sentUs[place];
+      if (!this.#write(burst, row, counter, index, false, index, 1, kept.marks[place])) {
+        kept.refuse(place); // the encoder keeps it no longer
+        continue;
+      }
+      index++;
+      kept.answered(place, nowUs);
+      this.#second.spend(cost, nowUs);
+      this.#answeredUs = nowUs;
+    }
+  }
+
+  /** Share of the budget that an answer may use up: a packet that can be asked for once more leaves something to last chances. */
+  #shareFor(sentUs: number, lane: Lane, nowUs: number): number {
+    return nowUs - sentUs + this.roundTripUs < lane.answerableUs ? EARLY_SHARE : 1;
   }
 
   /** Takes a datagram's packets, `length` bytes at `at`, as a source of the lane; false when they are not protected. */
   sent(lane: Lane, bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): boolean {
     if (length > SYMBOL_MAX_BYTES) return false;
     lane.note(length, nowUs);
-    if (lane.plan.share <= 0 || !this.#encoder.add(counter, bytes, at, length)) return false;
-    lane.add(counter, length, nowUs);
+    this.#second.protect(DATAGRAM_BYTES + length, nowUs);
+    const isRepaired = lane.plan.share > 0;
+    if (!(isRepaired || lane.isMarked) || !this.#encoder.add(counter, bytes, at, length)) return false;
+    if (isRepaired) lane.add(counter, length, nowUs);
+    else lane.open = lane.ordinal;
+    if (lane.isMarked) this.kept.add(counter, length, this.lanes.indexOf(lane), nowUs);
     return true;
   }
 
@@ -183,8 +253,9 @@ export class RepairSender {
     bytesMax: number,
     nowUs: number,
   ): boolean {
-    const { offset, length } = burst, numbers = this.#numbers;
+    const { length } = burst, numbers = this.#numbers;
     const { isBlock } = lane.plan;
+    if (lane.plan.share <= 0) return false;
     const count = isBlock
       ? this.#blockGroup(lane, nowUs)
       : lane.plan.sources === 1 && lane.plan.timing !== EARLY
@@ -195,7 +266,34 @@ export class RepairSender {
     const bytes = FRAME_HEAD_BYTES + headBytes + this.#longest;
     const cost = bytes + (length[row] === 0 ? DATAGRAM_BYTES : 0);
     if (headBytes === 0 || lane.credit < cost || length[row] + bytes > bytesMax) return false;
-    const number = isBlock ? this.#number : index;
+    if (nowUs - this.#answeredUs < SECOND_US && !this.#second.allows(cost, this.#budget, nowUs)) return false;
+    if (!this.#write(burst, row, counter, index, isBlock, isBlock ? this.#number : index, count, 0)) {
+      return false;
+    }
+    lane.credit -= cost;
+    this.#second.spend(cost, nowUs);
+    if (isBlock) lane.blockSent++;
+    else lane.open = this.#covered;
+    return true;
+  }
+
+  /**
+   * Writes the repair of the group in front of what is in the row; false when the encoder does not have it. @param mark the
+   * source's when it answers a request, else 0.
+   */
+  #write(
+    burst: Burst,
+    row: number,
+    counter: number,
+    index: number,
+    isBlock: boolean,
+    number: number,
+    count: number,
+    mark: number,
+  ): boolean {
+    const { offset, length } = burst, numbers = this.#numbers;
+    const headBytes = repairHeadBytes(numbers[count - 1] - numbers[0]);
+    const bytes = FRAME_HEAD_BYTES + headBytes + this.#longest;
     const symbolBytes = isBlock
       ? this.#encoder.combine(CODE_BLOCK, number, numbers, count)
       : this.#encoder.combine(CODE_WINDOW, windowKey(counter, index), numbers, count);
@@ -204,18 +302,17 @@ export class RepairSender {
     burst.bytes.copyWithin(offset[row] + bytes, offset[row], offset[row] + length[row]);
     const body = writeFrameHead(burst.view, offset[row], FRAME_REPAIR, headBytes + symbolBytes);
     const symbolAt = writeRepairHead(burst.view, body, isBlock, number, counter, numbers, count);
+    if (mark > 0) writeAnswer(burst.view, body, mark);
     this.#encoder.take(symbolBytes, burst.bytes, symbolAt);
     length[row] += bytes;
-    lane.credit -= cost;
-    this.#note(isBlock, numbers[count - 1], count, bytes);
-    if (isBlock) lane.blockSent++;
-    else lane.open = this.#covered;
+    this.#note(isBlock, mark > 0, numbers[count - 1], count, bytes);
     return true;
   }
 
-  #note(isBlock: boolean, newest: number, sources: number, bytes: number): void {
+  #note(isBlock: boolean, isAnswer: boolean, newest: number, sources: number, bytes: number): void {
     const { written } = this, i = written.count++;
     written.isBlock[i] = isBlock ? 1 : 0;
+    written.isAnswer[i] = isAnswer ? 1 : 0;
     written.sources[i] = sources;
     written.newest[i] = newest;
     written.sourceUs[i] = this.#newestUs;

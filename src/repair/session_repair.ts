@@ -5,7 +5,18 @@
  * say what was written and read. Decides nothing about what is repaired (planner.ts) and delivers no packets.
  */
 import type { Burst } from "../vector/burst.ts";
+import {
+  CONTROL_DEADLINE,
+  readRequestCount,
+  readRequestCounter,
+  readRequestFirst,
+  readRequestPath,
+  REQUEST_MAX_BYTES,
+  requestEntries,
+  writeShort,
+} from "../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
+import { readMark, writeMark } from "../wire/oxtunnel.ts";
 import type { Report } from "../wire/report.ts";
 import type { SessionFigures } from "./figures.ts";
 import type { RepairPlanner } from "./planner.ts";
@@ -13,12 +24,19 @@ import type { Repairs } from "./pool.ts";
 import type { RepairReceiver } from "./receiver.ts";
 import { fillSections } from "./report_sections.ts";
 
+/** Bytes of a deadline's frame; marked datagrams after which it is told again, at first 2, 4, 8; and the longest believed. */
+const DEADLINE_BYTES = FRAME_HEAD_BYTES + 3, TOLD_EVERY_MAX = 256, DEADLINE_MS_MAX = 1000;
+
 /** What repair asks of its session. */
 export interface RepairHost {
   /** The highest counter that was accepted from the other end, -1 before the first. */
   highestReceived(): number;
+  /** Round trip of the path, microseconds; -1 for unknown. */
+  roundTripUs(): number;
   /** Wants `handleTimeout` called at `dueUs` at the latest. */
   hasten(dueUs: number): void;
+  /** Wants what is to be sent fetched. */
+  speak(): void;
 }
 
 export class SessionRepair {
@@ -36,36 +54,85 @@ export class SessionRepair {
   /** How much of the receiving side's totals the tunnel's counters have. */
   #wastedCounted = 0;
   #unrepairedCounted = 0;
+  readonly #requestsCounted = { asked: 0, answered: 0, late: 0, useless: 0 };
 
-  constructor(pool: Repairs, host: RepairHost) {
+  /** Whether this end marks what may be asked for, asks, and answers: both ends agreed. */
+  readonly isAsking: boolean;
+  /** Marked datagrams until the deadline is told again. */
+  #untilTold = 0;
+  #toldMs = 0;
+  #toldTimes = 0;
+  readonly #scratch = new DataView(new ArrayBuffer(FRAME_HEAD_BYTES + REQUEST_MAX_BYTES));
+
+  /** @param isAsking whether both ends agreed to repair on request. */
+  constructor(pool: Repairs, host: RepairHost, isAsking = false) {
     this.#pool = pool;
     this.#host = host;
+    this.isAsking = isAsking;
   }
 
   /** Whether what this end sends is repaired, from its first packet of a protected class on. */
   sends(trafficClass: number): boolean {
     if (this.sending === undefined && !this.#hasEnded && this.#pool.isProtected(trafficClass)) {
-      this.sending = this.#pool.takeSender();
+      this.sending = this.#pool.takeSender(this.isAsking);
     }
     return this.sending !== undefined;
   }
 
   /** Puts repairs in front of the plaintext in `row`, which will have `counter`, up to `bytesMax` in all. Needs `sends`. */
   ride(burst: Burst, row: number, counter: number, bytesMax: number, nowUs: number): void {
+    const sending = this.sending!,
+      { tally, sender: { kept } } = sending,
+      { answers } = tally,
+      { refused } = kept;
     const before = burst.length[row];
-    const repairs = this.sending!.ride(burst, row, counter, bytesMax, nowUs);
-    if (repairs === 0) return;
-    this.#pool.counters.add("repairs_sent", repairs);
-    this.#pool.counters.add("repair_bytes_sent", burst.length[row] - before);
+    const repairs = sending.ride(burst, row, counter, bytesMax, nowUs);
+    if (kept.refused > refused) this.#pool.counters.add("answers_refused", kept.refused - refused);
+    if (repairs > 0) {
+      this.#pool.counters.add("repairs_sent", repairs);
+      this.#pool.counters.add("repair_bytes_sent", burst.length[row] - before);
+      if (tally.answers > answers) this.#pool.counters.add("answers_sent", tally.answers - answers);
+    }
+    if (this.isAsking && before > 0) this.#rideControl(burst, row, bytesMax, nowUs);
+  }
+
+  /** Puts a request that is due, and the deadline now and then, in front of what is in the row, which has packets. */
+  #rideControl(burst: Burst, row: number, bytesMax: number, nowUs: number): void {
+    const requests = this.receiving?.requests;
+    if (requests?.hasWord(nowUs) === true) {
+      const room = Math.min(bytesMax - burst.length[row], this.#scratch.byteLength);
+      this.#prepend(burst, row, requests.write(this.#scratch, 0, room, false, nowUs));
+    }
+    const { deadlineMs } = this.sending!;
+    if (deadlineMs !== this.#toldMs) this.#toldTimes = this.#untilTold = 0;
+    if (deadlineMs === 0 || --this.#untilTold > 0 || burst.length[row] + DEADLINE_BYTES > bytesMax) return;
+    this.#toldMs = deadlineMs;
+    this.#untilTold = Math.min(TOLD_EVERY_MAX, 2 ** ++this.#toldTimes);
+    this.#prepend(burst, row, writeShort(this.#scratch, 0, CONTROL_DEADLINE, deadlineMs));
+  }
+
+  #prepend({ bytes, view, offset, length }: Burst, row: number, added: number): void {
+    if (added === 0) return;
+    const at = offset[row];
+    bytes.copyWithin(at + added, at, at + length[row]);
+    for (let i = 0; i < added; i++) view.setUint8(at + i, this.#scratch.getUint8(i));
+    length[row] += added;
   }
 
   /** Notes that the datagram in `row`, whose last `bytes` are packets, was numbered. Needs `sends`. */
   packetsSent(burst: Burst, row: number, bytes: number, nowUs: number): void {
     const sending = this.sending!, { counter, trafficClass } = burst;
     const at = burst.offset[row] + burst.length[row] - bytes;
+    const { kept } = sending.sender, marked = kept.count;
     const isProtected = sending.sent(burst.bytes, at, bytes, counter[row], trafficClass[row], nowUs);
+    if (kept.count > marked) writeMark(burst.view, burst.offset[row] - burst.headerBytes[row], kept.mark);
     sending.datagramSent(burst, row, true, isProtected, nowUs);
     if (isProtected) this.#hasten(sending);
+  }
+
+  /** Whether an answer or a repair is to be sent in a datagram of its own now. */
+  get hasWord(): boolean {
+    return this.isDue || (this.sending?.sender.kept.waiting ?? 0) > 0;
   }
 
   /**
@@ -109,7 +176,62 @@ export class SessionRepair {
 
   /** Notes that the datagram in `row` arrived and was accepted. */
   datagramReceived(burst: Burst, row: number, nowUs: number): void {
-    this.receiving?.datagramReceived(burst, row, nowUs);
+    if (this.receiving === undefined) {
+      if (!this.isAsking || this.#hasEnded) return;
+      if (readMark(burst.view.getUint8(burst.offset[row] - burst.headerBytes[row])) === 0) return;
+      // Nothing of this burst has been unframed: this datagram and those behind it are all shown.
+      const highest = this.#host.highestReceived();
+      const first = burst.counter[row] === highest ? highest : highest + 1;
+      this.receiving = this.#pool.takeReceiver(first, true);
+      if (this.receiving === undefined) return;
+    }
+    const { receiving, sending } = this;
+    receiving.datagramReceived(burst, row, nowUs);
+    const { requests } = receiving;
+    if (requests === undefined) return;
+    const rttUs = sending?.quality.rttUs ?? -1, { lossRate } = receiving.arrivals.runs;
+    requests.setPath(rttUs >= 0 ? rttUs : this.#host.roundTripUs(), sending?.quality.lossRate ?? lossRate);
+    if (sending !== undefined) sending.backLoss = lossRate;
+    if (requests.dueUs <= nowUs) this.#host.speak();
+    else if (requests.dueUs < Infinity) this.#host.hasten(requests.dueUs);
+  }
+
+  /** When something is to be asked for, or may turn out to be missing; or Infinity. */
+  get requestDueUs(): number {
+    return this.receiving?.requests?.dueUs ?? Infinity;
+  }
+
+  /** Whether a request is to be sent now. */
+  hasRequest(nowUs: number): boolean {
+    return this.receiving?.requests?.hasWord(nowUs) ?? false;
+  }
+
+  /** Writes the request that is due, frame head included, in at most `room` bytes; returns the bytes. Needs `hasRequest`. */
+  writeRequest(view: DataView, at: number, room: number, nowUs: number): number {
+    const requests = this.receiving!.requests!;
+    const bytes = requests.write(view, at, room, true, nowUs);
+    if (requests.dueUs > nowUs && requests.dueUs < Infinity) this.#host.hasten(requests.dueUs);
+    return bytes;
+  }
+
+  /** Takes a request of the other end, whose body of `length` bytes is at `at`. What is sent again, `hasWord` tells. */
+  onRequest(view: DataView, at: number, length: number, nowUs: number): void {
+    const { sending } = this;
+    if (sending === undefined || readRequestPath(view, at) !== 0) return;
+    const { kept } = sending.sender, { refused } = kept;
+    this.#pool.counters.add("requests_received", 1);
+    for (let i = 0; i < requestEntries(length); i++) {
+      const count = readRequestCount(view, at, i);
+      sending.onRequest(readRequestCounter(view, at, i), readRequestFirst(view, at, i), count, nowUs);
+    }
+    if (kept.refused > refused) this.#pool.counters.add("answers_refused", kept.refused - refused);
+    if (kept.waiting > 0) this.#host.speak();
+  }
+
+  /** Takes the deadline of the other end's marked packets, milliseconds. */
+  onDeadline(ms: number): void {
+    const requests = this.receiving?.requests;
+    if (requests !== undefined) requests.deadlineUs = Math.min(DEADLINE_MS_MAX, ms) * 1000;
   }
 
   /** Takes the packets of an arrived datagram; false when they were brought back before and must not be delivered again. */
@@ -120,7 +242,7 @@ export class SessionRepair {
   /** Takes the body of a repair frame that the datagram with `counter` carries; false when it is malformed. */
   repairReceived(burst: Burst, at: number, length: number, counter: number, nowUs: number): boolean {
     if (this.receiving === undefined && !this.#hasEnded) {
-      this.receiving = this.#pool.takeReceiver(this.#host.highestReceived() + 1);
+      this.receiving = this.#pool.takeReceiver(this.#host.highestReceived() + 1, this.isAsking);
     }
     const { receiving } = this;
     if (receiving === undefined) return true;
@@ -133,6 +255,11 @@ export class SessionRepair {
   /** Solves for lost datagrams; returns how many came back. Each is there, by its index, until the next call. */
   solve(nowUs: number): number {
     return this.receiving === undefined ? 0 : this.receiving.solve(nowUs);
+  }
+
+  /** The counter of the i-th plaintext that `solve` brought back. */
+  recoveredCounter(i: number): number {
+    return this.receiving!.decoder.recovered[i];
   }
 
   /** Bytes of the i-th plaintext that `solve` brought back, zeros behind it perhaps included. */
@@ -157,7 +284,7 @@ export class SessionRepair {
   }
 
   /** Adds to the tunnel's counters what has become certain of the repairs that arrived. */
-  #countReceived({ wasted, arrivals }: RepairReceiver): void {
+  #countReceived({ wasted, arrivals, requests }: RepairReceiver): void {
     const { unrepaired } = arrivals;
     if (wasted > this.#wastedCounted) {
       this.#pool.counters.add("repairs_wasted", wasted - this.#wastedCounted);
@@ -165,6 +292,16 @@ export class SessionRepair {
     }
     this.#pool.counters.add("packets_unrepaired", unrepaired - this.#unrepairedCounted);
     this.#unrepairedCounted = unrepaired;
+    if (requests === undefined) return;
+    const { counters } = this.#pool, told = this.#requestsCounted;
+    counters.add("requests_sent", requests.asked - told.asked);
+    counters.add("requests_answered", requests.answered - told.answered);
+    counters.add("requests_late", requests.late - told.late);
+    counters.add("requests_useless", requests.useless - told.useless);
+    told.asked = requests.asked;
+    told.answered = requests.answered;
+    told.late = requests.late;
+    told.useless = requests.useless;
   }
 
   /** What repair amounts to, in each direction that has it. */

@@ -17,6 +17,8 @@ export class RepairTally {
   /** Repair frames, their bytes with heads, and the bytes of all datagrams, UDP and IPv4 headers included. */
   repairs = 0;
   repairBytes = 0;
+  /** Of the frames, those that answered requests. */
+  answers = 0;
   bytes = 0;
   /** Sources that the last repair combined. */
   sources = 0;
@@ -25,6 +27,7 @@ export class RepairTally {
   #isBlock = false;
   #distance = 1;
   #repairedUs = -Infinity;
+  #answeredUs = -Infinity;
   #nowUs = 0;
   #periodUs = -Infinity;
   #periodBytes = 0;
@@ -68,17 +71,30 @@ export class RepairTally {
     if (!Number.isNaN(sourceUs)) this.laterUs += gain * (nowUs - sourceUs - this.laterUs);
   }
 
+  /** Counts a repair frame of `bytes`, head included, that answers a request. */
+  answer(bytes: number, nowUs: number): void {
+    this.#nowUs = nowUs;
+    this.repairs++;
+    this.answers++;
+    this.repairBytes += bytes;
+    this.#answeredUs = nowUs;
+  }
+
   /** The scheme in use at the last datagram. */
   get scheme(): SeenScheme {
     return this.schemeAt(this.#nowUs);
   }
 
-  /** The scheme in use at `nowUs`: "none" when nothing was repaired for some seconds. */
+  /** The scheme in use at `nowUs`, "request" without any in advance; "none" when nothing was repaired for some seconds. */
   schemeAt(nowUs: number): SeenScheme {
-    if (nowUs - this.#repairedUs > SCHEME_US) return "none";
+    if (nowUs - this.#repairedUs > SCHEME_US) return this.#isAnswering(nowUs) ? "request" : "none";
     if (this.#isBlock) return "block";
     if (this.sources > 1) return "window";
     return this.#distance < SPACED_DISTANCE ? "copy" : "spaced";
+  }
+
+  #isAnswering(nowUs: number): boolean {
+    return nowUs - this.#answeredUs <= SCHEME_US;
   }
 
   /** Bytes of repair for each other byte, in the last whole second. */
@@ -92,11 +108,14 @@ export class RepairTally {
     return bytes > repairBytes ? repairBytes / (bytes - repairBytes) : 0;
   }
 
-  /** The scheme and its bytes: "none", "window 8, 24 %", "copy, 10 %", "spaced, 30 ms later". */
+  /** The scheme and its bytes: "none", "on request, 5 %", "window 8, 24 %", "copy and on request, 10 %", "spaced, 30 ms later". */
   get description(): string {
     const { scheme, sources, laterUs, share } = this;
     if (scheme === "none") return scheme;
-    if (scheme === "spaced") return `spaced, ${Math.round(laterUs / 1000)} ms later`;
-    return `${scheme === "copy" ? scheme : `${scheme} ${sources}`}, ${Math.round(100 * share)} %`;
+    const percent = `${Math.round(100 * share)} %`;
+    if (scheme === "request") return `on request, ${percent}`;
+    const also = this.#isAnswering(this.#nowUs) ? " and on request" : "";
+    if (scheme === "spaced") return `spaced${also}, ${Math.round(laterUs / 1000)} ms later`;
+    return `${scheme === "copy" ? scheme : `${scheme} ${sources}`}${also}, ${percent}`;
   }
 }

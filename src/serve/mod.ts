@@ -6,6 +6,7 @@ import type { Environment } from "../config.ts";
 import { loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
 import { logger, setupLogging } from "../process/logging.ts";
 import { readSetup, RelayProcess } from "./relay_process.ts";
+import { ServiceManager, serviceWishes } from "../process/service_manager.ts";
 
 const HELP =
   `Runs the relay until SIGTERM or Ctrl-C. SIGHUP reloads peers, certificate and the keys marked "(reload)".
@@ -44,14 +45,37 @@ export async function serve(args: string[]): Promise<number> {
       log.error("{message}", { message: `reload refused: ${message}` })
     );
   console.error(relay.describe());
+  const manager = followServiceManager(relay, log);
 
   const code = await stopped.promise;
   log.info("stopping");
+  manager?.stopping();
   await relay.stop();
+  manager?.close();
   // Only now: npx, deno task and a terminal each pass the signal on, and a second one must not cut the clean-up short.
   Deno.removeSignalListener("SIGTERM", onStop);
   Deno.removeSignalListener("SIGINT", onStop);
   Deno.removeSignalListener("SIGHUP", onHangup);
   log.info("stopped");
   return code;
+}
+
+/** Tells systemd, where it started this process, that the relay is ready, and has it hear from then on that the relay works. */
+function followServiceManager(
+  relay: RelayProcess,
+  log: ReturnType<typeof logger>,
+): ServiceManager | undefined {
+  const wishes = serviceWishes({
+    socket: Deno.env.get("NOTIFY_SOCKET"),
+    watchdogUs: Deno.env.get("WATCHDOG_USEC"),
+  });
+  if (wishes === undefined) return undefined;
+  try {
+    const manager = new ServiceManager(wishes, () => relay.isHealthy);
+    manager.ready();
+    return manager;
+  } catch (error) {
+    log.warn("the service manager is told nothing: {message}", { message: (error as Error).message });
+    return undefined;
+  }
 }

@@ -243,6 +243,11 @@ ${
     return made ? { ...record, privateKey: keyToText(made) } : record;
   }
 
+  /** Whether every Worker's loop turns and the device is there. */
+  get isHealthy(): boolean {
+    return this.#health().ok;
+  }
+
   async #ping(name: string): Promise<number | null | false> {
     const peer = this.#pool.peers.find((peer) => peer.name === name);
     return peer === undefined ? false : await this.#pool.ping(peer.publicKey, PING_MS) ?? null;

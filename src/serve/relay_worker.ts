@@ -35,7 +35,7 @@ import { describeRefused, type PeerForward, type RefusedPeerForward } from "./fo
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { warmUp } from "./warmup.ts";
 
-const ARENA_SLOTS = 8192;
+const ARENA_SLOTS = 16_384;
 const OWN_ADDRESSES_MS = 5000;
 const EVENTS_MS = 500;
 
@@ -217,6 +217,8 @@ function makeRelay(
     ...kernels,
     lz4: config.enableCompression ? kernels.lz4 : undefined,
     compressionThreshold: config.compressionThreshold,
+    headersOfBulk: config.headers.bulk,
+    headerContexts: config.headers.enabled ? config.headers.contexts : undefined,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(timeScale),
     privateKey,
@@ -249,7 +251,7 @@ function makeRelay(
 
 /** The loop over core, port and exit, which also takes the main thread's messages. */
 function makeDriver(
-  { control, bell }: StartMessage,
+  { control, bell, config }: StartMessage,
   { arena, relay, port, exit, metrics, mailbox }: {
     arena: Arena;
     relay: Relay;
@@ -266,7 +268,7 @@ function makeDriver(
     }
   };
   const messages = bell === undefined ? undefined : { bell, takeMessages };
-  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages);
+  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages, config.goFirst);
   if (!driver.waits) control.onmessage = ({ data }) => hear(data);
   return driver;
 }

@@ -119,6 +119,8 @@ export class Burst {
   readonly flow = new Uint32Array(BURST_CAPACITY);
   /** CLASS_* of an inner packet on its way into the tunnel. */
   readonly trafficClass = new Uint8Array(BURST_CAPACITY);
+  /** 1 where this host is the source of an inner packet, as of packets of its own sockets. Set by egress only. */
+  readonly isOwn = new Uint8Array(BURST_CAPACITY);
 
   constructor(arena: Arena) {
     this.arena = arena;
@@ -140,6 +142,7 @@ export class Burst {
     this.peer[row] = NONE;
     this.flow[row] = NONE;
     this.trafficClass[row] = 0;
+    this.isOwn[row] = 0;
     this.ecn[row] = 0;
     const { local } = this;
     local[4 * row] =
@@ -159,7 +162,7 @@ export class Burst {
 
   /** Adds rows of fresh slots until there are `count`, or burst or arena is full. */
   growTo(count: number, next: number): void {
-    const { slot, offset, length, session, peer, flow, trafficClass, ecn, local } = this;
+    const { slot, offset, length, session, peer, flow, trafficClass, isOwn, ecn, local } = this;
     const from = this.count;
     const wanted = Math.min(count, BURST_CAPACITY) - from;
     if (wanted <= 0) return;
@@ -173,6 +176,7 @@ export class Burst {
       peer[row] = NONE;
       flow[row] = NONE;
       trafficClass[row] = 0;
+      isOwn[row] = 0;
       ecn[row] = 0;
       local[4 * row] = 0;
       local[4 * row + 1] = 0;

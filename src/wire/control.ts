@@ -17,6 +17,10 @@ export const CONTROL_PROBE_REPLY = 0x07;
 export const CONTROL_KEY_EXCHANGE = 0x08;
 export const CONTROL_CLOSE = 0x09;
 export const CONTROL_ACK = 0x0a;
+export const CONTROL_REQUEST = 0x0b;
+export const CONTROL_DEADLINE = 0x0c;
+/** Definitions of header contexts that have come. */
+export const CONTROL_CONTEXTS = 0x0d;
 /** Kinds from here to 0x3f carry a sequence number and are repeated until they are acknowledged. */
 export const FIRST_RELIABLE = 0x20;
 export const CONTROL_HINT = 0x20;
@@ -76,6 +80,15 @@ export const REPORT_QUALITY_BYTES = 20;
 export const REPORT_MAX_BYTES = REPORT_FIXED_BYTES + REPORT_BITMAP_MAX_BYTES + ECN_BYTES +
   REPORT_QUALITY_BYTES + 1 + 2 * REPORT_ARRIVALS_MAX + REPORT_CLOCK_BYTES;
 const PONG_HELD_MAX_US = 0xffffffff;
+// A request's body: kind, path, then entries (PROTOCOL §14).
+export const REQUEST_FIXED_BYTES = 2;
+export const REQUEST_ENTRY_BYTES = 4;
+export const REQUEST_ENTRIES_MAX = 8;
+/** Datagrams of one entry: a run of a game's packets that is longer than this is older than they are of use. */
+export const REQUEST_RUN_MAX = 32;
+export const REQUEST_MAX_BYTES = REQUEST_FIXED_BYTES + REQUEST_ENTRIES_MAX * REQUEST_ENTRY_BYTES;
+/** Kind, and 16 contexts with a number and a generation each. */
+export const CONTEXTS_FRAME_BYTES_MAX = 33;
 
 const HINT_ADDRESSES_AT = 11;
 const HINT_IPV4_BYTES = HINT_ADDRESSES_AT + 8;
@@ -108,10 +121,16 @@ export function controlFits(view: DataView, at: number, length: number): boolean
     case CONTROL_PROBE_REPLY:
     case CONTROL_ACK:
       return length === 3;
+    case CONTROL_DEADLINE:
+      return length === 3 && view.getUint16(at + 1, true) > 0;
+    case CONTROL_REQUEST:
+      return requestFits(view, at, length);
     case CONTROL_KEY_EXCHANGE:
       return keyExchangeFits(view, at, length);
     case CONTROL_CLOSE:
       return length === 4;
+    case CONTROL_CONTEXTS:
+      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && length % 2 === 1;
     case CONTROL_HINT:
       return length === HINT_IPV4_BYTES || length === HINT_IPV6_BYTES;
     case CONTROL_CONNECTION_IDS:
@@ -172,7 +191,7 @@ export function readPathHigh(view: DataView, at: number): number {
   return view.getUint32(at + 5, true);
 }
 
-/** A probe, its reply, or an ack: one u16, the datagram's size in bytes or the sequence number. */
+/** A probe, its reply, an ack or a deadline: one u16, the datagram's size in bytes, the sequence number or milliseconds. */
 export function writeShort(view: DataView, at: number, kind: number, value: number): number {
   const body = writeControl(view, at, kind, 3);
   view.setUint16(body + 1, value, true);
@@ -182,6 +201,66 @@ export function writeShort(view: DataView, at: number, kind: number, value: numb
 /** Size of a probe or its reply. */
 export function readSize(view: DataView, at: number): number {
   return view.getUint16(at + 1, true);
+}
+
+/** Milliseconds after which a marked packet is of no more use, 1 to 65535. */
+export function readDeadlineMs(view: DataView, at: number): number {
+  return view.getUint16(at + 1, true);
+}
+
+/** Writes a request's head, kind and path number for `entries` entries, 1 to REQUEST_ENTRIES_MAX; returns where these go. */
+export function writeRequest(view: DataView, at: number, path: number, entries: number): number {
+  const length = REQUEST_FIXED_BYTES + REQUEST_ENTRY_BYTES * entries;
+  const body = writeControl(view, at, CONTROL_REQUEST, length);
+  view.setUint8(body + 1, path);
+  return body + REQUEST_FIXED_BYTES;
+}
+
+/** Writes one entry: the `first`-th to (first + count - 1)-th marked datagrams behind the marked one with `counter`. */
+export function writeRequestEntry(
+  view: DataView,
+  at: number,
+  counter: number,
+  first: number,
+  count: number,
+): number {
+  view.setUint16(at, counter % 65536, true);
+  view.setUint8(at + 2, first);
+  view.setUint8(at + 3, count);
+  return at + REQUEST_ENTRY_BYTES;
+}
+
+/** Number of the path whose counters a request names. */
+export function readRequestPath(view: DataView, at: number): number {
+  return view.getUint8(at + 1);
+}
+
+/** Entries of a request whose body has `length` bytes. */
+export function requestEntries(length: number): number {
+  return (length - REQUEST_FIXED_BYTES) / REQUEST_ENTRY_BYTES;
+}
+
+/** Low 16 bits of the i-th entry's counter. */
+export function readRequestCounter(view: DataView, at: number, i: number): number {
+  return view.getUint16(at + REQUEST_FIXED_BYTES + REQUEST_ENTRY_BYTES * i, true);
+}
+
+export function readRequestFirst(view: DataView, at: number, i: number): number {
+  return view.getUint8(at + REQUEST_FIXED_BYTES + REQUEST_ENTRY_BYTES * i + 2);
+}
+
+export function readRequestCount(view: DataView, at: number, i: number): number {
+  return view.getUint8(at + REQUEST_FIXED_BYTES + REQUEST_ENTRY_BYTES * i + 3);
+}
+
+function requestFits(view: DataView, at: number, length: number): boolean {
+  const entries = requestEntries(length);
+  if (!Number.isInteger(entries) || entries < 1 || entries > REQUEST_ENTRIES_MAX) return false;
+  for (let i = 0; i < entries; i++) {
+    const count = readRequestCount(view, at, i);
+    if (readRequestFirst(view, at, i) === 0 || count === 0 || count > REQUEST_RUN_MAX) return false;
+  }
+  return true;
 }
 
 /** Sequence number of an ack or of a reliable frame. */
@@ -404,4 +483,11 @@ function bitsSet(view: DataView, at: number, bytes: number): number {
     for (let rest = view.getUint8(at + i); rest !== 0; rest &= rest - 1) count++;
   }
   return count;
+}
+
+/** Writes that definitions have come: `bytes` octets of numbers and generations in turn, at most 32. */
+export function writeContexts(view: DataView, at: number, pairs: Uint8Array, bytes: number): number {
+  const body = writeControl(view, at, CONTROL_CONTEXTS, 1 + bytes);
+  for (let i = 0; i < bytes; i++) view.setUint8(body + 1 + i, pairs[i]);
+  return FRAME_HEAD_BYTES + 1 + bytes;
 }

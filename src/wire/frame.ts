@@ -12,7 +12,7 @@ export const FRAME_PACKET = 0;
 /** One compressed IP packet: original length, LZ4 block. */
 export const FRAME_LZ4 = 1;
 export const FRAME_CONTROL = 2;
-/** Reserved for a packet with a compressed header. */
+/** A short packet, bare or with a head; or, with a head, a definition and the packet behind it. */
 export const FRAME_HEADER_COMPRESSED = 3;
 /** Reserved for a packet that an erasure code protects. */
 export const FRAME_SOURCE = 4;
@@ -68,12 +68,12 @@ export class FrameReader {
       return FRAMES_END;
     }
     if (this.#count === FRAMES_MAX) return FRAMES_MALFORMED;
-    if (nibble === 4 || nibble === 6) {
+    if (nibble >= 4 && nibble <= 6) {
       this.at = here;
       this.length = this.#end - here;
       this.#next = this.#end;
       this.#count++;
-      return FRAME_PACKET;
+      return nibble === 5 ? FRAME_HEADER_COMPRESSED : FRAME_PACKET;
     }
     if (nibble < 8 || this.#end - here < FRAME_HEAD_BYTES) return FRAMES_MALFORMED;
     const head = view.getUint16(here);
@@ -91,6 +91,17 @@ export class FrameReader {
 /** Whether a frame's head is at `at`, and not a bare packet. */
 export function isFrame(view: DataView, at: number): boolean {
   return view.getUint8(at) >= HEAD_BIT >> 8;
+}
+
+/** Whether a bare packet with its headers is at `at`, and not a frame or a short packet. */
+export function isWholePacket(view: DataView, at: number): boolean {
+  const nibble = view.getUint8(at) >> 4;
+  return nibble === 4 || nibble === 6;
+}
+
+/** The kind that a bare packet's frame has: a whole packet's or a short one's. */
+export function bareKind(view: DataView, at: number): number {
+  return view.getUint8(at) >> 4 === 5 ? FRAME_HEADER_COMPRESSED : FRAME_PACKET;
 }
 
 /** Writes a frame's head in front of a body of `length` bytes, 1 to 2047, and returns where the body starts. */

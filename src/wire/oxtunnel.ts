@@ -52,8 +52,12 @@ export const OX_TIMESTAMP_BYTES = 12;
 /** A response with no parameters. */
 export const OX_RESPONSE_MIN_BYTES = OX_RESPONSE_PAYLOAD_AT + OX_TAG_BYTES + MACS_BYTES;
 
-// Flags of the data header: 0 1 r r r K C C, the low six bits under header protection.
-const RESERVED_FLAGS = 0x38;
+// Flags of the data header: 0 1 r M M K C C, the low six bits under header protection.
+const MARK_SHIFT = 3, MARK_FLAGS = 0x18;
+/** Flags that must be 0 in a session that marks real-time datagrams, and in any other (PROTOCOL R40). */
+export const RESERVED_FLAGS_MARKED = 0x20, RESERVED_FLAGS_PLAIN = RESERVED_FLAGS_MARKED | MARK_FLAGS;
+/** Marks of real-time datagrams, 1 to MARKS in turn; 0 marks nothing. */
+export const MARKS = 3;
 const KEY_PHASE_SHIFT = 2;
 const COUNTER_LENGTH_MASK = 3;
 const PROTECTED_FLAGS = 0x3f;
@@ -131,9 +135,24 @@ export function keyPhase(flags: number): number {
   return (flags >> KEY_PHASE_SHIFT) & 1;
 }
 
-/** Whether reserved bits are set in unprotected flags; judged after the datagram has opened (PROTOCOL R40). */
-export function hasReservedFlags(flags: number): boolean {
-  return (flags & RESERVED_FLAGS) !== 0;
+/** Whether bits of `reserved` (RESERVED_FLAGS_*) are set in unprotected flags; judged after opening (PROTOCOL R40). */
+export function hasReservedFlags(flags: number, reserved: number): boolean {
+  return (flags & reserved) !== 0;
+}
+
+/** The mark in unprotected flags, 0 to MARKS (PROTOCOL §12). */
+export function readMark(flags: number): number {
+  return (flags & MARK_FLAGS) >> MARK_SHIFT;
+}
+
+/** Adds a mark, 1 to MARKS, to the unprotected header at `at`, which has none. */
+export function writeMark(view: DataView, at: number, mark: number): void {
+  view.setUint8(at, view.getUint8(at) | mark << MARK_SHIFT);
+}
+
+/** The mark that follows `mark`, 1 to MARKS. */
+export function nextMark(mark: number): number {
+  return mark % MARKS + 1;
 }
 
 /**

@@ -17,6 +17,8 @@ export const FEATURE_MULTIPATH = 1 << 5;
 export const FEATURE_HYBRID_KEYS = 1 << 6;
 export const FEATURE_RESUMPTION = 1 << 7;
 export const FEATURE_EARLY_DATA_TAKEN = 1 << 8;
+/** Repair on request: marks in data headers, requests and answers. */
+export const FEATURE_REQUESTS = 1 << 9;
 
 export const AEAD_CHACHA20_POLY1305 = 1;
 export const AEAD_AES_256_GCM = 2;

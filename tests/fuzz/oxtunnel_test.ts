@@ -147,6 +147,16 @@ function genuineFrames(): Uint8Array[] {
     emitted((view) => report.write(view, 0)),
     emitted((view) => control.writePath(view, 0, control.CONTROL_PATH_RESPONSE, 1, 2)),
     emitted((view) => control.writeShort(view, 0, control.CONTROL_PROBE_REPLY, 1400)),
+    emitted((view) => control.writeShort(view, 0, control.CONTROL_DEADLINE, 60)),
+    emitted((view) =>
+      control.writeRequestEntry(
+        view,
+        control.writeRequestEntry(view, control.writeRequest(view, 0, 0, 2), 9, 1, 2),
+        7,
+        3,
+        32,
+      )
+    ),
     emitted((view) => control.writeKeyExchange(view, 0, control.KEY_ANSWER, 1, 1120, 512) + 512),
     emitted((view) => control.writeClose(view, 0, 1, 2)),
     emitted((view) => hint.write(view, 0)),
@@ -177,6 +187,23 @@ function readAll(view: DataView, at: number, length: number, report: Report, hin
     case control.CONTROL_PROBE:
     case control.CONTROL_PROBE_REPLY:
       return control.readSize(view, at);
+    case control.CONTROL_DEADLINE:
+      assert(control.readDeadlineMs(view, at) > 0);
+      return;
+    case control.CONTROL_REQUEST: {
+      const entries = control.requestEntries(length);
+      assert(
+        entries >= 1 && entries <= control.REQUEST_ENTRIES_MAX && control.readRequestPath(view, at) <= 255,
+      );
+      for (let i = 0; i < entries; i++) {
+        assert(
+          control.readRequestCounter(view, at, i) <= 0xffff && control.readRequestFirst(view, at, i) > 0,
+        );
+        const count = control.readRequestCount(view, at, i);
+        assert(count > 0 && count <= control.REQUEST_RUN_MAX);
+      }
+      return;
+    }
     case control.CONTROL_ACK:
       return control.readSequence(view, at);
     case control.CONTROL_CLOSE:

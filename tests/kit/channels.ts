@@ -280,23 +280,28 @@ export function handover(random: Random, settings: Handover): Impairment {
 const ONE_WAY_US = 20_000;
 const JITTER_US = 1_000;
 
-/** The paths that benches and tests run on, 20 ms each way. */
-export const CHANNELS = {
-  clean: () => new Path(ONE_WAY_US),
-  random: (random: Random) => new Path(ONE_WAY_US, jitter(random, JITTER_US), randomLoss(random, 0.05)),
-  bursts: (random: Random) =>
-    new Path(ONE_WAY_US, jitter(random, JITTER_US), burstLoss(random, 0.05, 30_000)),
-  congestion: (random: Random) => new Path(ONE_WAY_US, congestion(random, CONGESTION)),
-  fading: (random: Random) => new Path(ONE_WAY_US, fading(random, FADING)),
-  handover: (random: Random) => new Path(ONE_WAY_US, jitter(random, JITTER_US), handover(random, HANDOVER)),
-  mixed: (random: Random) =>
-    new Path(
-      ONE_WAY_US,
-      randomLoss(random, 0.01),
-      congestion(random, CONGESTION),
-      handover(random, { ...HANDOVER, everyUsMin: 8_000_000, everyUsMax: 15_000_000 }),
-    ),
-} as const satisfies Record<string, (random: Random) => PathModel>;
+/** The paths that benches and tests run on, by what happens on them, `oneWayUs` each way. */
+export function channelsAt(oneWayUs: number) {
+  return {
+    clean: () => new Path(oneWayUs),
+    random: (random: Random) => new Path(oneWayUs, jitter(random, JITTER_US), randomLoss(random, 0.05)),
+    bursts: (random: Random) =>
+      new Path(oneWayUs, jitter(random, JITTER_US), burstLoss(random, 0.05, 30_000)),
+    congestion: (random: Random) => new Path(oneWayUs, congestion(random, CONGESTION)),
+    fading: (random: Random) => new Path(oneWayUs, fading(random, FADING)),
+    handover: (random: Random) => new Path(oneWayUs, jitter(random, JITTER_US), handover(random, HANDOVER)),
+    mixed: (random: Random) =>
+      new Path(
+        oneWayUs,
+        randomLoss(random, 0.01),
+        congestion(random, CONGESTION),
+        handover(random, { ...HANDOVER, everyUsMin: 8_000_000, everyUsMax: 15_000_000 }),
+      ),
+  } as const satisfies Record<string, (random: Random) => PathModel>;
+}
+
+/** The same, 20 ms each way. */
+export const CHANNELS = channelsAt(ONE_WAY_US);
 
 /** Holds the share `rate` of the datagrams up for `lateUs`, so that others overtake them. */
 export function late(random: Random, rate: number, lateUs: number): Impairment {
@@ -317,6 +322,13 @@ export const TRANSFER_PATHS = {
   "150ms": transferPath(75_000),
   "150ms-rough": roughPath(75_000),
 } as const satisfies Record<string, (random: Random) => PathModel>;
+
+/** The channels over paths of other lengths, by names such as "random-2.5ms", one way. */
+export const NEAR_PATHS: Record<string, (random: Random) => PathModel> = Object.fromEntries(
+  [2.5, 5, 10, 40].flatMap((ms) =>
+    Object.entries(channelsAt(1000 * ms)).map(([name, make]) => [`${name}-${ms}ms`, make])
+  ),
+);
 
 export type ChannelName = keyof typeof CHANNELS;
 export type TransferPathName = keyof typeof TRANSFER_PATHS;

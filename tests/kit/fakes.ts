@@ -10,6 +10,9 @@ import { type Burst, DONE, TO_EXIT, TO_TUNNEL } from "../../src/vector/burst.ts"
 export const IDLE_CORE: Core = {
   ingest: () => {},
   ingestRest: () => 0,
+  isBehind: false,
+  serveExit: () => 0,
+  serveTunnel: () => 0,
   ingestInner: () => {},
   pollTransmit: () => 0,
   pollTimeout: () => Infinity,

@@ -92,7 +92,7 @@ function forEach(burst: Burst, step: number, use: (row: number, bytes: Uint8Arra
 /** A core in the world, with what it delivered to its exit. */
 export class Host<Core extends Tunnel = Tunnel> {
   readonly core: Core;
-  readonly arena = new Arena(1024);
+  readonly arena: Arena;
   readonly metrics = new Metrics();
   readonly publicKey: string;
   /** Inner packets that reached this host's exit, copied. */
@@ -135,6 +135,7 @@ export class Host<Core extends Tunnel = Tunnel> {
     options: Partial<TunnelOptions> & { ipv4: string },
     make: (options: TunnelOptions) => Core,
   ) {
+    this.arena = options.arena ?? new Arena(1024);
     const privateKey = options.privateKey ?? new Uint8Array(32);
     if (options.privateKey === undefined) world.random.fill(privateKey);
     const primitives: Primitives = options.primitives ?? nodeCrypto;

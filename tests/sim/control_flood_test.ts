@@ -13,7 +13,7 @@ import {
   PRICE_PER_SECOND,
 } from "../../src/session/oxtunnel/control_budget.ts";
 import { repairOptions } from "../../src/repair/options.ts";
-import { FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
+import { FEATURE_REQUESTS, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
 import { RawPeer } from "../kit/raw_peer.ts";
 import { udpPacket } from "../kit/packets.ts";
 import { World } from "../kit/world.ts";
@@ -29,7 +29,7 @@ function setting() {
   const repair = repairOptions(new PortableShardKernel(), DEFAULTS.repair);
   const relay = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", repair });
   const peer = new RawPeer(world, relay, "198.51.100.7:5555", IP);
-  peer.connect({ features: FEATURE_SLIDING_WINDOW, aeads: [1], connectionIds: [5, 6, 7] });
+  peer.connect({ features: FEATURE_SLIDING_WINDOW | FEATURE_REQUESTS, aeads: [1], connectionIds: [5, 6, 7] });
   peer.send(packet(IP));
   world.runFor(SECOND);
   const other = world.client("198.51.100.8:5555", relay, { ipv4: "10.66.0.3" });
@@ -55,6 +55,8 @@ const BODIES: Record<string, (n: number) => number[]> = {
   "probe reply": () => [7, 0xb0, 4],
   "key exchange": (n) => [8, 1, 9, 0, 0, 0, 32, 0, 0, 0, ...new Array(32).fill(n & 255)],
   ack: (n) => [10, ...u16(n)],
+  request: (n) => [11, 0, ...u16(n), 1 + n % 255, 1 + n % 32, ...u16(n >> 1), 1, 32],
+  deadline: (n) => [12, 1 + n % 255, 0],
   hint: (n) => [0x20, ...u16(n), 1, 17, 88, 2, 1, 2, 3, 4, 10, 66, 0, 2, 1, 2, n % 65, n % 65],
   "connection ids": (n) => [0x21, ...u16(n), ...u16(n), 0, 0, 1, 2, 3, 4],
   config: (n) => [0x22, ...u16(n), 4, 2, 0x64, 5],

@@ -53,6 +53,7 @@ function play(
       ...(copies ? { scheme: "copy", sharePercent: 100 } : {}),
       gameDeadlineMs: 60,
       voiceDeadlineMs: 100,
+      requests: false,
     })
     : undefined;
   const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1", repair });

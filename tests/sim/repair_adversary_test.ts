@@ -8,11 +8,12 @@ import { multiply, PortableShardKernel } from "../../src/codec/gf256.ts";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { WindowCode } from "../../src/codec/sliding_window.ts";
 import { DEFAULTS } from "../../src/config.ts";
+import { CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { repairOptions } from "../../src/repair/options.ts";
 import { Repairs } from "../../src/repair/pool.ts";
 import { BURST_CAPACITY } from "../../src/vector/burst.ts";
 import { FRAME_REPAIR, writeFrameHead, writeLz4Head } from "../../src/wire/frame.ts";
-import { FEATURE_LZ4, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
+import { FEATURE_LZ4, FEATURE_REQUESTS, FEATURE_SLIDING_WINDOW } from "../../src/wire/parameters.ts";
 import { RawPeer } from "../kit/raw_peer.ts";
 import { udpPacket } from "../kit/packets.ts";
 import { World } from "../kit/world.ts";
@@ -148,4 +149,65 @@ Deno.test(`repair: what is lost comes back in a full burst too (seed ${SEED}, PR
   relay.receiveBurst(datagrams, peer.endpoint);
   assertEquals(relay.delivered.length, BURST_CAPACITY + 1);
   assertEquals(relay.delivered.filter((one) => one.toHex() === packet(1).toHex()).length, 1);
+});
+
+Deno.test(`repair: requests get a peer what was sent to it, a few times, within budget and deadline (seed ${SEED}, PROTOCOL R101, R102)`, () => {
+  const { world, relay, peer } = setting(FEATURE_SLIDING_WINDOW | FEATURE_REQUESTS);
+  const PACKETS = 640, GAP_US = 15_625, PACKET_BYTES = 228;
+  const game = (n: number) => udpPacket("8.8.8.8", IP, new Uint8Array(PACKET_BYTES - 28).fill(n));
+  let answers = 0, answerBytes = 0, others = 0;
+  const times = new Map<number, number>();
+  const listen = () => {
+    for (const { bytes } of peer.heard.splice(0)) {
+      const plaintext = peer.open(bytes)!;
+      // A repair's head, and its flag of an answer.
+      if ((plaintext[0] & 0xf8) !== 0xa8 || (plaintext[2] & 0x10) === 0) {
+        others++;
+        continue;
+      }
+      answers++;
+      answerBytes += bytes.length + 28;
+      const source = plaintext[3];
+      times.set(source, (times.get(source) ?? 0) + 1);
+    }
+  };
+  const request = (counter: number, first: number, count: number) =>
+    Uint8Array.from([0x90, 6, 0x0b, 0, counter & 255, counter >> 8 & 255, first, count]);
+  for (let n = 0; n < PACKETS; n++) {
+    relay.sendBurst([game(n)], CLASS_GAME);
+    for (let i = 0; i < 3; i++) {
+      // All that there is, the newest, what never was, and another path's.
+      for (const counter of [0, n, n - 20, 60_000]) {
+        for (const [first, count] of [[1, 32], [33, 32], [255, 1]]) peer.send(request(counter, first, count));
+      }
+      peer.send(Uint8Array.from([0x90, 6, 0x0b, 1, n & 255, n >> 8, 1, 32]));
+      world.runFor(GAP_US / 3);
+      listen();
+    }
+  }
+  assert(answers > 40 && others >= PACKETS, `${answers} answers, ${others} other datagrams`);
+  assert(answerBytes < 0.26 * (PACKETS + 1) * (PACKET_BYTES + 50), `${answerBytes} bytes`);
+  assert(relay.metrics.get("answers_refused") > 1_000);
+  // An old packet is not sent again, whoever asks.
+  world.runFor(SECOND);
+  listen();
+  const before = answers;
+  peer.send(request(0, 1, 32));
+  peer.send(request(PACKETS - 10, 1, 32));
+  world.runFor(SECOND);
+  listen();
+  assertEquals(answers, before);
+});
+
+Deno.test(`repair: marks and requests mean nothing where they were not agreed on (seed ${SEED}, PROTOCOL R40)`, () => {
+  const { world, relay, peer } = setting();
+  relay.delivered.length = 0;
+  relay.receive(peer.seal(packet(1), 0x08), peer.endpoint);
+  assertEquals([relay.delivered.length, relay.metrics.dropped("bad_type")], [0, 1]);
+  for (let n = 0; n < 20; n++) relay.sendBurst([udpPacket("8.8.8.8", IP, new Uint8Array(50))], CLASS_GAME);
+  peer.heard.length = 0;
+  peer.send(Uint8Array.from([0x90, 6, 0x0b, 0, 0, 0, 1, 20]));
+  world.runFor(SECOND / 100);
+  assertEquals(relay.metrics.get("answers_sent"), 0);
+  assertEquals(relay.metrics.get("requests_received"), 0);
 });

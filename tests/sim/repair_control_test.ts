@@ -32,6 +32,7 @@ function options(own: Partial<Parameters<typeof repairOptions>[1]> = {}) {
     budgetPercent: 25,
     gameDeadlineMs: 60,
     voiceDeadlineMs: 100,
+    requests: false,
     ...own,
   });
 }

@@ -253,7 +253,20 @@ Deno.test("cli: peer and status may use the image's and a service's directories,
   }
   const { allow, deny } = SETS.peer.write;
   assertEquals(allow, [".", "/data", "/var/lib/oxrelay"]);
-  for (const name of ["main.ts", "deno.json", "deno.lock", "src", "ffi", "tests", "tools", "bench", "docs"]) {
+  for (
+    const name of [
+      "main.ts",
+      "deno.json",
+      "deno.lock",
+      "src",
+      "ffi",
+      "tests",
+      "tools",
+      "bench",
+      "docs",
+      "packaging",
+    ]
+  ) {
     assert(deny.includes(name), `${name} is not denied to peer`);
   }
 });
@@ -660,13 +673,20 @@ Deno.test("cli: the status table's numbers", () => {
     unrecovered: 2,
     repairs: 90,
     wasted: 50,
+    requests: 31,
+    answered: 29,
+    late: 2,
+    useless: 1,
     extraRatio: 0.21,
     scheme: "window 8, 24 %",
     isSilent: false,
   };
   const sending = { ...receiving, isSilent: true };
   const repairing = renderStatus({ ...STATUS, peers: [{ ...phone, receiving, sending }] }, undefined, 0, []);
-  assertMatch(repairing, /from phone +window 8, 24 % +5\.00 % +0\.12 % +40 +2 +90 +50 +21\.00 %\n/);
+  assertMatch(
+    repairing,
+    /from phone +window 8, 24 % +5\.00 % +0\.12 % +40 +2 +90 +50 +31 +29 +2 +1 +21\.00 %\n/,
+  );
   assertMatch(repairing, /to phone +no reports +5\.00 %/);
   assertEquals([0, 1023, 1024, 5 * 2 ** 40].map(formatBytes), ["0 B", "1023 B", "1.0 KiB", "5.0 TiB"]);
   assertEquals([-5, 1, 125, 125e6].map(formatRate), ["0 bit/s", "8 bit/s", "1.0 kbit/s", "1.0 Gbit/s"]);

@@ -134,6 +134,10 @@ Deno.test("view: the picture says what it is given", () => {
 });
 
 const REPAIR: RepairFigures = {
+  requests: 0,
+  answered: 0,
+  late: 0,
+  useless: 0,
   lossRatio: 0.0512,
   residualRatio: 0.0034,
   repaired: 120,

@@ -63,7 +63,9 @@ const PLAIN = {
   priorities: [],
   rules: [],
   compression: false,
+  headers: false,
   batching: false,
+  goesFirst: false,
   congestionAlgorithm: "none" as const,
   repair: { ...DEFAULTS.repair, enabled: false },
 };

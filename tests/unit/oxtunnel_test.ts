@@ -159,6 +159,16 @@ const EXAMPLES: Record<string, () => Uint8Array> = {
     ),
   "probe of 1400 bytes": () =>
     written((view, at) => control.writeShort(view, at, control.CONTROL_PROBE, 1400)),
+  "request: the 1st and 2nd behind counter 0x1234, the 3rd behind 0x1230": () =>
+    written((view, at) => {
+      const first = control.writeRequest(view, at, 0, 2);
+      const second = control.writeRequestEntry(view, first, 0x7_1234, 1, 2);
+      return control.writeRequestEntry(view, second, 0x1230, 3, 1) - at;
+    }),
+  "deadline of 60 ms": () =>
+    written((view, at) => control.writeShort(view, at, control.CONTROL_DEADLINE, 60)),
+  "contexts: 3 by generation 7": () =>
+    written((view, at) => control.writeContexts(view, at, Uint8Array.of(3, 7), 2)),
   "ack of 7": () => written((view, at) => control.writeShort(view, at, control.CONTROL_ACK, 7)),
   "close, draining, retry in 5 s": () =>
     written((view, at) => control.writeClose(view, at, control.CLOSE_DRAINING, 5)),
@@ -216,7 +226,7 @@ Deno.test("oxtunnel: the document's sealed datagrams are reproduced (PROTOCOL §
     assert(ox.oxtunnelLengthFits(view, 0, datagram.length));
     assertEquals(ox.readConnectionId(view, 0), 0x0badcafe);
     const flags = ox.unprotectHeader(view, 0, mask, 0);
-    assertEquals([ox.keyPhase(flags), ox.hasReservedFlags(flags)], [0, false]);
+    assertEquals([ox.keyPhase(flags), ox.hasReservedFlags(flags, ox.RESERVED_FLAGS_PLAIN)], [0, false]);
     assertEquals(ox.plaintextBytes(flags, datagram.length), 4);
     assertEquals(ox.recoverCounter(ox.readTruncatedCounter(view, 0), 2, 290), 300);
   }
@@ -316,7 +326,9 @@ Deno.test("oxtunnel: header and tag must fit, reserved flags show (PROTOCOL R38,
     assertEquals(ox.plaintextBytes(0x44 | (bytes - 1), 26), 5 - bytes);
   }
   for (let flags = 0x40; flags < 0x80; flags++) {
-    assertEquals(ox.hasReservedFlags(flags), (flags & 0b111000) !== 0);
+    assertEquals(ox.hasReservedFlags(flags, ox.RESERVED_FLAGS_PLAIN), (flags & 0b111000) !== 0);
+    assertEquals(ox.hasReservedFlags(flags, ox.RESERVED_FLAGS_MARKED), (flags & 0b100000) !== 0);
+    assertEquals(ox.readMark(flags), (flags >> 3) & 3);
     assertEquals(ox.keyPhase(flags), (flags >> 2) & 1);
   }
 });
@@ -477,7 +489,6 @@ Deno.test("frames: reading ends at what is no frame and keeps what came before (
     [0x87, 0xff, 0x45],
     [0x10],
     [0x3f, 1],
-    [0x50, 1, 2], // reserved for compressed headers
     [0x7f],
   ];
   for (const bad of cases) {
@@ -486,6 +497,10 @@ Deno.test("frames: reading ends at what is no frame and keeps what came before (
       end: frame.FRAMES_MALFORMED,
     }, bad.join());
   }
+  assertEquals(framesOf(Uint8Array.from([...good, 0x50, 1, 2])), {
+    frames: [[frame.FRAME_PACKET, "4500"], [frame.FRAME_HEADER_COMPRESSED, "500102"]],
+    end: frame.FRAMES_END,
+  });
   const many = (count: number) =>
     framesOf(Uint8Array.from({ length: count * 3 }, (_, i) => [0x90, 1, 0][i % 3]));
   assertEquals([many(64).frames.length, many(64).end], [64, frame.FRAMES_END]);

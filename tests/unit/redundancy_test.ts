@@ -40,6 +40,9 @@ const CLEAN: RepairSituation = {
   budget: 0.25,
   scheme: "auto",
   share: undefined,
+  isAsked: false,
+  backLoss: 0,
+  target: 0.001,
 };
 const RANDOM = { ...CLEAN, lossRate: 0.05, runLength: 1.05, runUs: 16_400 };
 /** Runs of 30 ms. */
@@ -199,11 +202,14 @@ Deno.test("redundancy: whatever is reported, it keeps to the budget and sends wh
     budget: fc.double({ min: 0.01, max: 1, noNaN: true }),
     scheme: fc.constantFrom(...REPAIR_SCHEMES),
     share: fc.option(real(1), { nil: undefined }),
+    backLoss: real(1),
+    target: fc.constantFrom(0.0001, 0.001, 0.1),
   });
-  fc.assert(fc.property(fc.array(situation, { minLength: 1, maxLength: 20 }), (situations) => {
+  const run = fc.array(situation, { minLength: 1, maxLength: 20 });
+  fc.assert(fc.property(run, fc.boolean(), (situations, isAsked) => {
     const choice = firstChoice();
     situations.forEach((one, i) => {
-      chooseRepair({ ...one, nowUs: i * 50_000 }, choice);
+      chooseRepair({ ...one, isAsked, nowUs: i * 50_000 }, choice);
       assert(choice.share >= 0 && choice.share <= one.budget, `share ${choice.share}`);
       assert(
         Number.isInteger(choice.sources) && choice.sources >= 1 && choice.sources <= 8,

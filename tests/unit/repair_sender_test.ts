@@ -289,6 +289,9 @@ Deno.test("repair sender: no second has more repair than the budget and one repa
           budget,
           scheme,
           share,
+          isAsked: false,
+          backLoss: 0,
+          target: 0.001,
         }, plan);
       }
       const { counter, bytes, at } = wire.send(length);

@@ -64,7 +64,12 @@ class Sending {
     });
     const add = (name: string, amount = 1) => this.counted[name] = (this.counted[name] ?? 0) + amount;
     const pool = new Repairs(options, { add });
-    this.repair = new SessionRepair(pool, { highestReceived: () => -1, hasten: () => {} });
+    this.repair = new SessionRepair(pool, {
+      highestReceived: () => -1,
+      roundTripUs: () => -1,
+      hasten: () => {},
+      speak: () => {},
+    });
   }
 
   /** Lets time pass; repairs go alone when they are due. */

@@ -98,6 +98,9 @@ Deno.test({
         if (seen.length < 300) arrived.push(100 + seen.length);
       },
       ingestRest: () => 0,
+      isBehind: false,
+      serveExit: () => 0,
+      serveTunnel: () => 0,
       ingestInner: () => {},
       pollTransmit: () => 0,
       pollTimeout: () => Infinity,

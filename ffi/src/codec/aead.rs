@@ -2,9 +2,10 @@
 //! ciphers.rs: which of them runs here, the tables of keys, and the calls for WireGuard's packets. Invariant: plaintext
 //! that does not authenticate is wiped, and its row gets the step that the caller gave for it.
 
+#[cfg(target_arch = "x86_64")]
+use crate::codec::ciphers::ipsec_mb::{VectorAes256Gcm, VectorChaCha20Poly1305};
 use crate::codec::ciphers::{
-    AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, Key, NONCE_BYTES, Nonce, TAG_BYTES, VectorAes256Gcm,
-    VectorChaCha20Poly1305,
+    AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, Key, NONCE_BYTES, Nonce, TAG_BYTES,
 };
 use crate::codec::keys::{Direction, KeyMemory};
 use crate::layout::{Arena, BURST_CAPACITY, Block, OPENED, TO_OPEN, TO_SEAL, TO_TRANSMIT, Table, with_burst};
@@ -152,34 +153,47 @@ const AWS_LC: u32 = 1;
 /// libipsec-mb, or nothing where the processor cannot run it.
 pub const IPSEC_MB: u32 = 2;
 
-/// Which of AWS_LC and IPSEC_MB is meant here; None for an unknown algorithm or one that cannot run.
-pub fn resolve(algorithm: u32, choice: u32) -> Option<u32> {
+/// Whether libipsec-mb's kernels for the algorithm run on this processor.
+#[cfg(target_arch = "x86_64")]
+fn can_vector(algorithm: u32) -> bool {
     let has_avx512 = is_x86_feature_detected!("avx512f")
         && is_x86_feature_detected!("avx512dq")
         && is_x86_feature_detected!("avx512cd")
         && is_x86_feature_detected!("avx512bw")
         && is_x86_feature_detected!("avx512vl")
         && is_x86_feature_detected!("bmi2");
-    let can_vector = match algorithm {
+    match algorithm {
         CHACHA20_POLY1305 => has_avx512 && is_x86_feature_detected!("avx512ifma"),
-        AES_256_GCM => {
-            has_avx512 && is_x86_feature_detected!("vaes") && is_x86_feature_detected!("vpclmulqdq")
-        }
-        _ => return None,
-    };
+        _ => has_avx512 && is_x86_feature_detected!("vaes") && is_x86_feature_detected!("vpclmulqdq"),
+    }
+}
+
+/// libipsec-mb is for x86-64 alone.
+#[cfg(not(target_arch = "x86_64"))]
+fn can_vector(_algorithm: u32) -> bool {
+    false
+}
+
+/// Which of AWS_LC and IPSEC_MB is meant here; None for an unknown algorithm or one that cannot run.
+pub fn resolve(algorithm: u32, choice: u32) -> Option<u32> {
+    if !matches!(algorithm, CHACHA20_POLY1305 | AES_256_GCM) {
+        return None;
+    }
     match choice {
-        FASTEST => Some(if can_vector { IPSEC_MB } else { AWS_LC }),
+        FASTEST => Some(if can_vector(algorithm) { IPSEC_MB } else { AWS_LC }),
         AWS_LC => Some(AWS_LC),
-        IPSEC_MB if can_vector => Some(IPSEC_MB),
+        IPSEC_MB if can_vector(algorithm) => Some(IPSEC_MB),
         _ => None,
     }
 }
 
 fn choose(algorithm: u32, choice: u32) -> Option<Implementation> {
     Some(match (algorithm, resolve(algorithm, choice)?) {
+        #[cfg(target_arch = "x86_64")]
         (CHACHA20_POLY1305, IPSEC_MB) => implementation::<VectorChaCha20Poly1305>(),
+        #[cfg(target_arch = "x86_64")]
+        (AES_256_GCM, IPSEC_MB) => implementation::<VectorAes256Gcm>(),
         (CHACHA20_POLY1305, _) => implementation::<AwsLc<CHACHA20_POLY1305>>(),
-        (_, IPSEC_MB) => implementation::<VectorAes256Gcm>(),
         (_, _) => implementation::<AwsLc<AES_256_GCM>>(),
     })
 }
@@ -314,5 +328,15 @@ pub unsafe extern "C" fn ox_aead_once(
 /// 1 where the processor computes AES and GCM's multiplication itself; without, AES-256-GCM is slower than ChaCha20-Poly1305.
 #[unsafe(no_mangle)]
 pub extern "C" fn ox_has_fast_aes() -> i32 {
-    i32::from(is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq"))
+    i32::from(has_fast_aes())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_fast_aes() -> bool {
+    is_x86_feature_detected!("aes") && is_x86_feature_detected!("pclmulqdq")
+}
+
+#[cfg(target_arch = "aarch64")]
+fn has_fast_aes() -> bool {
+    std::arch::is_aarch64_feature_detected!("aes") && std::arch::is_aarch64_feature_detected!("pmull")
 }

@@ -3,14 +3,16 @@
 //! protection keys, and keys of two epochs. Invariant: a datagram leaves sealed and with its header protected, or not
 //! at all; nothing is read or written outside the arena, whatever the columns say. Takes each burst apart by AEAD.
 
-use crate::codec::aead::{self, IPSEC_MB, MAX_ROWS, ROWS_AHEAD, nonce_of, outcome};
-use crate::codec::ciphers::{
-    AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, Key, TAG_BYTES, VectorAes256Gcm, VectorChaCha20Poly1305,
-};
+#[cfg(target_arch = "x86_64")]
+use crate::codec::aead::IPSEC_MB;
+use crate::codec::aead::{self, MAX_ROWS, ROWS_AHEAD, nonce_of, outcome};
+#[cfg(target_arch = "x86_64")]
+use crate::codec::ciphers::ipsec_mb::{VectorAes256Gcm, VectorChaCha20Poly1305};
+use crate::codec::ciphers::{AES_256_GCM, AwsLc, CHACHA20_POLY1305, Cipher, Key, TAG_BYTES};
 use crate::codec::keys::{Direction, KeyMemory};
-use crate::codec::protect::{
-    AwsLcAes256, AwsLcChaCha20, LANES, LanesChaCha20, Protection, SAMPLE_BYTES, Sample,
-};
+#[cfg(target_arch = "x86_64")]
+use crate::codec::protect::lanes::LanesChaCha20;
+use crate::codec::protect::{AwsLcAes256, AwsLcChaCha20, LANES, Protection, SAMPLE_BYTES, Sample};
 use crate::layout::{
     Arena, BURST_CAPACITY, Block, OPENED, TO_OPEN_DATAGRAM, TO_SEAL_DATAGRAM, TO_TRANSMIT, TO_UNPROTECT,
     Table, with_burst,
@@ -318,9 +320,11 @@ impl Sessions {
 fn new_suite(aead: u32, choice: u32, rows: u32) -> Result<Box<dyn Suite>, i32> {
     let found = aead::resolve(aead, choice).ok_or(libc::ENOTSUP)?;
     match (aead, found) {
+        #[cfg(target_arch = "x86_64")]
         (CHACHA20_POLY1305, IPSEC_MB) => Keys::<VectorChaCha20Poly1305, LanesChaCha20>::boxed(rows),
+        #[cfg(target_arch = "x86_64")]
+        (AES_256_GCM, IPSEC_MB) => Keys::<VectorAes256Gcm, AwsLcAes256>::boxed(rows),
         (CHACHA20_POLY1305, _) => Keys::<AwsLc<CHACHA20_POLY1305>, AwsLcChaCha20>::boxed(rows),
-        (_, IPSEC_MB) => Keys::<VectorAes256Gcm, AwsLcAes256>::boxed(rows),
         (_, _) => Keys::<AwsLc<AES_256_GCM>, AwsLcAes256>::boxed(rows),
     }
 }

@@ -5,7 +5,6 @@
 
 use crate::layout::ask_for_huge_pages;
 use aws_lc_sys::OPENSSL_cleanse;
-use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 
@@ -13,6 +12,17 @@ use std::ptr::{self, NonNull};
 const LINE_BYTES: usize = 64;
 /// States of at most this size lie close enough together for large pages: their rows without keys waste little.
 const SMALL_STATE_BYTES: usize = 64;
+
+/// Asks for the line of an address. Reads nothing into the program and never faults.
+fn prefetch_line(address: *const u8) {
+    // SAFETY: as said; neither instruction has another effect.
+    unsafe {
+        #[cfg(target_arch = "x86_64")]
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+        #[cfg(target_arch = "aarch64")]
+        std::arch::asm!("prfm pldl1keep, [{}]", in(reg) address, options(nostack, readonly, preserves_flags));
+    }
+}
 
 /// Plain memory in which all bytes zero is a valid value, and that owns nothing.
 ///
@@ -121,14 +131,10 @@ impl<S: State> KeyMemory<S> {
         if row >= self.in_use.len() {
             return;
         }
-        let (state, in_use) = (self.slot(row, direction).cast::<i8>(), &raw const self.in_use[row]);
-        // SAFETY: this instruction reads nothing into the program and never faults, and all addresses are inside the
-        // allocations.
-        unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(in_use.cast());
-            for at in (0..size_of::<S>()).step_by(LINE_BYTES) {
-                _mm_prefetch::<_MM_HINT_T0>(state.add(at));
-            }
+        prefetch_line((&raw const self.in_use[row]).cast());
+        let state = self.slot(row, direction).cast::<u8>();
+        for at in (0..size_of::<S>()).step_by(LINE_BYTES) {
+            prefetch_line(state.wrapping_add(at));
         }
     }
 

@@ -44,7 +44,9 @@ export function openOwnPlane(invitation: Invitation, exit: Exit, port?: Port): L
     priorities: [],
     rules: [],
     compression: false,
+    headers: false,
     batching: true,
+    goesFirst: false,
     congestionAlgorithm: "none",
     repair: { ...DEFAULTS.repair, enabled: false },
   };

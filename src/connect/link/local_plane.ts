@@ -6,7 +6,7 @@
 import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
 import { useBlake2s } from "../../codec/hash.ts";
-import { suiteOf } from "../../codec/suite.ts";
+import { type Suite, suiteOf } from "../../codec/suite.ts";
 import { delayFigures } from "../../control/delay_figures.ts";
 import { DEFAULTS } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
@@ -20,7 +20,7 @@ import { CLASS_LABELS, DROP, Metrics } from "../../metrics.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import { repairOptions } from "../../repair/options.ts";
 import { WIREGUARD_LIMITS } from "../../session/limits.ts";
-import { BATCH_WAIT_US, queuesOptions } from "../../tunnel_options.ts";
+import { BATCH_WAIT_US, queuesOptions, type TunnelOptions } from "../../tunnel_options.ts";
 import { Arena } from "../../vector/arena.ts";
 import type { Parameters } from "../../wire/parameters.ts";
 import type { Invitation } from "../invitation.ts";
@@ -34,7 +34,7 @@ import {
   STREAMS_MAILBOX,
 } from "./plane.ts";
 
-const ARENA_SLOTS = 4096;
+const ARENA_SLOTS = 8192;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
 
@@ -69,7 +69,16 @@ export class LocalPlane implements LinkPlane {
     const mailbox = this.#mailbox = mailboxes &&
       new Mailbox(PLANE_MAILBOX, mailboxes, (code) => metrics.drop(code));
     this.#port = mailbox ? new StreamSide(socket, mailbox, STREAMS_MAILBOX) : socket;
-    this.#driver = new Driver(arena, this.#client, this.#port, exit, metrics, mailbox, messages);
+    this.#driver = new Driver(
+      arena,
+      this.#client,
+      this.#port,
+      exit,
+      metrics,
+      mailbox,
+      messages,
+      wishes.goesFirst,
+    );
     this.#driver.start();
   }
 
@@ -130,12 +139,29 @@ export class LocalPlane implements LinkPlane {
     const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
     const { vitals, path } = this.#client;
     const applications = this.#client.applications(monotonicUs());
+    const headers = {
+      packets: this.#metrics.get("headers_elided"),
+      bytesSent: this.#metrics.get("header_bytes_sent"),
+      bytesSaved: this.#metrics.get("header_bytes_saved"),
+    };
     const latency = {
       queue: delayFigures(this.#client.queueDelays()),
       processing: delayFigures(this.#driver.processing.counts(0)),
     };
     return {
-      ...{ relay, asked, vitals, inner, cost, repaired, classesUp, classesDown, applications, latency },
+      ...{
+        relay,
+        asked,
+        vitals,
+        inner,
+        cost,
+        repaired,
+        classesUp,
+        classesDown,
+        applications,
+        latency,
+        headers,
+      },
       ...path,
     };
   }
@@ -152,21 +178,37 @@ export class LocalPlane implements LinkPlane {
   }
 }
 
+/** What a core needs for OxTunnel beside what it needs for WireGuard. */
+function oxtunnelOptions(
+  suite: Suite,
+  { compression, headers, repair }: PlaneWishes,
+): Partial<TunnelOptions> {
+  const { makeDatagramAead, aeads } = suite.crypto;
+  return {
+    makeDatagramAead,
+    aeads,
+    ...(compression ? { lz4: suite.makeLz4() } : {}),
+    ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
+    compressionThreshold: DEFAULTS.compressionThreshold,
+    headerContexts: headers ? DEFAULTS.headers.contexts : undefined,
+  };
+}
+
 /** The core, which knows its relay's keys and not where the relay is. */
 function makeClient(
   invitation: Invitation,
   exit: Exit,
   native: Native | string,
-  { priorities, rules, compression, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair }:
-    PlaneWishes,
+  wishes: PlaneWishes,
   arena: Arena,
   metrics: Metrics,
 ): Client {
   const isNative = typeof native !== "string";
   const isOxtunnel = invitation.protocol === "oxtunnel";
   const privateKey = keyFromText(invitation.privateKey)!;
+  const { priorities, rules, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair } = wishes;
   const suite = suiteOf(native, { forged: DROP.forged });
-  const { primitives, makeAead, makeDatagramAead, aeads } = suite.crypto;
+  const { primitives, makeAead } = suite.crypto;
   useBlake2s(suite.blake2s);
   const inner = (isIpv6: boolean) =>
     invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
@@ -175,15 +217,7 @@ function makeClient(
     metrics,
     primitives,
     makeAead,
-    ...(isOxtunnel
-      ? {
-        makeDatagramAead,
-        aeads,
-        ...(compression ? { lz4: suite.makeLz4() } : {}),
-        ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
-        compressionThreshold: DEFAULTS.compressionThreshold,
-      }
-      : {}),
+    ...(isOxtunnel ? oxtunnelOptions(suite, wishes) : {}),
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: WIREGUARD_LIMITS,
     privateKey,

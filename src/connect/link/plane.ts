@@ -8,7 +8,7 @@ import type { ClassCount } from "../../metrics.ts";
 import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
 import type { LatencyFigures, PeerSnapshot } from "../../session/peer_record.ts";
 import type { Vitals } from "../../session/vitals.ts";
-import type { InnerTotals } from "./counts.ts";
+import type { ElidedHeaders, InnerTotals } from "./counts.ts";
 
 /** Mailboxes of the fallback over TLS: of the client's one plane, and of the thread that serves the connection. */
 export const PLANE_MAILBOX = 0, STREAMS_MAILBOX = 1;
@@ -36,6 +36,8 @@ export interface PlaneState {
   applications: Record<string, number>;
   /** How long packets took in this process in the last half minute. */
   latency: LatencyFigures;
+  /** Packets to the relay that went without the headers that it knows, so far. */
+  headers: ElidedHeaders;
 }
 
 /** What carries a client's packets, in this thread (`LocalPlane`) or in a Worker (`PlaneWorkerHandle`). */
@@ -60,8 +62,12 @@ export interface PlaneWishes {
   /** What flows are, by rules without programs, at this end. */
   rules: ClassRule[];
   compression: boolean;
+  /** Whether headers that the relay knows are left out. */
+  headers: boolean;
   /** Whether packets share datagrams; not so for measurements alone. */
   batching: boolean;
+  /** Whether the thread that moves packets goes before ordinary programs while it is light, where the system allows it. */
+  goesFirst: boolean;
   /** What this line takes up and down, bytes a second with IP and UDP headers; undefined where nobody said. */
   upBytesPerS?: number;
   downBytesPerS?: number;

@@ -3,6 +3,7 @@
  * together as the protocol that the shared parts call; and what a client asks of its session. Invariant: a call about a
  * session of WireGuard does nothing. Has no rules of its own about messages.
  */
+import { ContextBudget } from "../../codec/headers/expander.ts";
 import { Repairs } from "../../repair/pool.ts";
 import { NONE } from "../../vector/arena.ts";
 import type { Burst } from "../../vector/burst.ts";
@@ -41,7 +42,9 @@ export class Oxtunnel implements Protocol {
     this.tickets = options.givesTickets ? new TicketKeys(primitives, random) : undefined;
     this.#host = new OxHost(shared, outbox, this.tickets);
     const repairs = options.repair && new Repairs(options.repair, shared.metrics);
-    this.sessions = new OxSessions(shared, outbox, options.datagramAead, trusted, repairs, options.rates);
+    const { datagramAead, rates, headerContexts } = options;
+    const budget = headerContexts === undefined ? undefined : new ContextBudget(headerContexts);
+    this.sessions = new OxSessions(shared, outbox, datagramAead, trusted, repairs, rates, budget);
     this.#negotiation = new Negotiation(parts, options, trusted, this.#host, this.sessions);
   }
 

@@ -82,6 +82,8 @@ export interface OxtunnelOptions {
   repair: RepairOptions | undefined;
   /** Estimates the rates of paths; undefined where no rate is estimated. */
   rates: Rates | undefined;
+  /** Contexts of short packets (PROTOCOL §13) that all sessions may have; absent to offer none. */
+  headerContexts: number | undefined;
   /** The rate that this end asks the peer not to exceed, kbit/s with IP and UDP headers; 0 for no limit. */
   receiveKbitS: (peer: Peer) => number;
   /** Called with each new session: the rate that the other end asks this one not to exceed, kbit/s; 0 for no limit. */

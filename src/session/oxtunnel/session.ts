@@ -27,10 +27,12 @@ import { Closing } from "./subjects/closing.ts";
 import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
+import { HeaderContexts, type Headers } from "./subjects/headers.ts";
 import { RateFinder } from "./subjects/rate.ts";
 import { Reliable } from "./subjects/reliable.ts";
 import { LossRepair } from "./subjects/repair.ts";
 import { Reports } from "./subjects/reports.ts";
+import { RepairRequests } from "./subjects/requests.ts";
 import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
 import { SizeProbes, SizeReplies } from "./subjects/size_probes.ts";
 import type { SessionContext, Subject } from "./subjects/subject.ts";
@@ -71,6 +73,8 @@ export class OxSession implements SessionContext {
   /** What the path in use takes from this end. */
   readonly size: PathSize;
   readonly repair: SessionRepair | undefined;
+  /** Short packets of both directions; undefined where the ends have not agreed to them. */
+  readonly headers: Headers | undefined;
   /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
   pathRate: PathRate | undefined;
   /** Nothing has opened yet in a session that this end began. */
@@ -106,17 +110,21 @@ export class OxSession implements SessionContext {
     const { spareRows, remoteIds, keys } = options;
     const reliable = this.#reliable = new Reliable(this), lossRepair = new LossRepair(this, sessions.repairs);
     this.repair = lossRepair.repair;
+    const headers = new HeaderContexts(this, sessions.headerBudget);
+    this.headers = headers.headers;
     this.#subjects = [
       this.#closing = new Closing(this),
       reliable,
       this.roundTrip = new RoundTrip(this),
       new SizeReplies(this),
+      new RepairRequests(this, lossRepair.repair),
       this.reports = new Reports(this),
       this.ids = new ConnectionIds(this, reliable, spareRows, remoteIds),
       this.hints = new HintExchange(this, reliable),
       new TicketExchange(this, reliable),
       this.#keys = new KeyRenewal(this, keys),
       lossRepair,
+      headers,
       this.#sizeProbes = new SizeProbes(this, this.size),
       this.rate = new RateFinder(this),
     ];

@@ -5,6 +5,7 @@
  * session/oxtunnel/session.ts's, one object a session.
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74 and R77.
  */
+import type { ContextBudget } from "../../codec/headers/expander.ts";
 import type { Rates } from "../../rate/pool.ts";
 import type { DatagramAead } from "../../codec/kernels.ts";
 import { BASE_BYTES, type PathSize } from "../../control/path_size.ts";
@@ -17,6 +18,8 @@ import {
   DATAGRAM_OVERHEAD_BYTES,
   DISTANCE_LIMIT,
   readConnectionId,
+  RESERVED_FLAGS_MARKED,
+  RESERVED_FLAGS_PLAIN,
   SHORT_HEADER_MIN_BYTES,
   writeShortHeader,
 } from "../../wire/oxtunnel.ts";
@@ -60,7 +63,7 @@ export interface SessionVerbs {
     answerEarly(burst: Burst, row: number): void;
   };
   readonly size: PathSize;
-  readonly repair: Pick<SessionRepair, "datagramReceived"> | undefined;
+  readonly repair: Pick<SessionRepair, "datagramReceived" | "isAsking"> | undefined;
   readonly reportIntervalUs: number;
   readonly pingIntervalUs: number;
   readonly dueUs: number;
@@ -110,6 +113,8 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly failures: Float64Array;
   /** The id that the other end's newest datagram named. */
   readonly usedId: Uint32Array;
+  /** RESERVED_FLAGS_* of each session. */
+  readonly reservedFlags: Uint8Array;
   /** The rest of each session, by its row. */
   readonly of: (Session | undefined)[] = [];
   /** 1 for sessions whose plaintexts can be read on the way. */
@@ -126,6 +131,8 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
   readonly repairs: Repairs | undefined;
   /** Undefined where no rate is to be found. */
   readonly rates: Rates | undefined;
+  /** Contexts of short packets that all sessions may have; undefined where there are none. */
+  readonly headerBudget: ContextBudget | undefined;
   readonly #s: Shared;
   // Columns of the tables of sessions and paths that each packet reads.
   readonly #pathOf: Uint32Array;
@@ -145,6 +152,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     trusted: TrustedLinks,
     repairs: Repairs | undefined,
     rates: Rates | undefined,
+    headerBudget: ContextBudget | undefined,
   ) {
     this.#s = shared;
     this.#pathOf = shared.table.path;
@@ -154,6 +162,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.#outbox = outbox;
     this.repairs = repairs;
     this.rates = rates;
+    this.headerBudget = headerBudget;
     this.#trusted = trusted;
     this.datagramAead = datagramAead;
     const rows = shared.table.capacity;
@@ -173,9 +182,12 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.failures = new Float64Array(rows);
     this.usedId = new Uint32Array(rows);
     this.isPlain = new Uint8Array(rows);
+    this.reservedFlags = new Uint8Array(rows);
     this.#epochCounter = new Float64Array(rows);
     this.#lastCounter = new Float64Array(rows);
-    this.columns = new Columns().add(this.isPlain).add(this.awaitedPhase).add(this.sendPhase)
+    this.columns = new Columns().add(this.isPlain).add(this.reservedFlags).add(this.awaitedPhase).add(
+      this.sendPhase,
+    )
       .add(this.unanswered).add(this.unreported).add(this.isPressing).add(this.usedId).add(this.hints.version)
       .add(this.arrivedUs).add(this.#lastCounter).add(this.pingAtUs).add(this.reportAtUs).add(this.reportedUs)
       .add(this.rekeyAtUs).add(this.rekeyCounter);
@@ -193,6 +205,7 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs> {
     this.of[session] = rest;
     this.#s.paths.begin(this.#s.table.path[session], this.#s.table.peer[session]);
     this.isPlain[session] = rest.aead === AEAD_AES_256_GMAC ? 1 : 0;
+    this.reservedFlags[session] = rest.repair?.isAsking ? RESERVED_FLAGS_MARKED : RESERVED_FLAGS_PLAIN;
     this.hints.begin(session);
     this.awaitedPhase[session] = NO_PHASE;
     this.arrivedUs[session] = nowUs;

@@ -6,7 +6,7 @@
 import { SessionRepair } from "../../../repair/session_repair.ts";
 import type { Repairs } from "../../../repair/pool.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import { FEATURE_SLIDING_WINDOW } from "../../../wire/parameters.ts";
+import { FEATURE_REQUESTS, FEATURE_SLIDING_WINDOW } from "../../../wire/parameters.ts";
 import type { Report } from "../../../wire/report.ts";
 import type { SessionContext, Subject } from "./subject.ts";
 
@@ -21,12 +21,21 @@ export class LossRepair implements Subject {
   constructor(session: SessionContext, pool: Repairs | undefined) {
     this.#session = session;
     const isAgreed = (session.features & FEATURE_SLIDING_WINDOW) !== 0;
-    this.repair = pool !== undefined && isAgreed ? new SessionRepair(pool, this) : undefined;
+    const isAsking = pool?.options.isAsking === true && (session.features & FEATURE_REQUESTS) !== 0;
+    this.repair = pool !== undefined && isAgreed ? new SessionRepair(pool, this, isAsking) : undefined;
   }
 
   /** The highest counter that was accepted from the other end, -1 before the first. */
   highestReceived(): number {
     return this.#session.host.shared.table.replay.highest[this.#session.row];
+  }
+
+  roundTripUs(): number {
+    return this.#session.roundTripUs;
+  }
+
+  speak(): void {
+    this.#session.speak();
   }
 
   hasten(dueUs: number): void {
@@ -38,7 +47,7 @@ export class LossRepair implements Subject {
   }
 
   hasWord(): boolean {
-    return this.repair?.isDue ?? false;
+    return this.repair?.hasWord ?? false;
   }
 
   write(burst: Burst, _at: number, room: number, nowUs: number): number {

@@ -1,0 +1,60 @@
+// Hot path.
+/**
+ * A step of egress, for OxTunnel only: headers that the other end knows are left out (PROTOCOL §13, short packets), or are
+ * defined for the packets to come. Invariant: a changed row is a short packet or a whole frame, recognisable by its first
+ * byte; any other row stays a bare packet. Where losses are repaired a short packet keeps its frame's head, for a recovered
+ * source does not say where its last packet ends. Packets that LZ4 is likely to shrink more are left to compress.ts.
+ */
+import { BARE, DEFINITION_BYTES_MAX, SHORT } from "../codec/headers/shrinker.ts";
+import { COUNTER } from "../metrics.ts";
+import { OXTUNNEL } from "../session/table.ts";
+import { SLOT_BYTES } from "../vector/arena.ts";
+import { type Burst, TO_SEAL } from "../vector/burst.ts";
+import { FRAME_HEAD_BYTES, FRAME_HEADER_COMPRESSED, isWholePacket, writeFrameHead } from "../wire/frame.ts";
+import type { EgressContext } from "./context.ts";
+
+/** What a definition adds to its packet; and room in the slot for it, and for a datagram's header and frames before it. */
+const ADDED_BYTES_MAX = FRAME_HEAD_BYTES + DEFINITION_BYTES_MAX;
+const ROOM_BYTES_MIN = ADDED_BYTES_MAX + 32;
+
+export function shrink(burst: Burst, context: EgressContext, nowUs: number): void {
+  const { table, associations } = context;
+  const { oxtunnel } = associations;
+  if (oxtunnel === undefined) return;
+  const { count, next, session } = burst;
+  const { of } = oxtunnel.sessions;
+  for (let row = 0; row < count; row++) {
+    if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
+    if (of[session[row]]!.headers !== undefined) shrinkOne(burst, row, context, nowUs);
+  }
+}
+
+function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
+  const { view, offset, length, slot, session, flow, trafficClass } = burst;
+  const { associations, compression, flows, metrics } = context;
+  const { sessions } = associations.oxtunnel!;
+  const at = offset[row], bytes = length[row];
+  if (bytes > context.shortenedBytesMax || !isWholePacket(view, at)) return;
+  if (compression !== undefined && bytes >= compression.thresholdBytes && flows.failures[flow[row]] === 0) {
+    return;
+  }
+  const { headers, repair } = sessions.of[session[row]]!;
+  const { shrinker } = headers!;
+  const mayDefine = bytes + ADDED_BYTES_MAX <= sessions.innerMtu(session[row]) &&
+    at - slot[row] * SLOT_BYTES >= ROOM_BYTES_MIN;
+  const { mismatches } = shrinker;
+  const result = shrinker.shrink(view, at, bytes, mayDefine, nowUs);
+  if (shrinker.mismatches !== mismatches) metrics.column[COUNTER.headers_mismatch]++;
+  if (result === BARE) return;
+  offset[row] = shrinker.at;
+  length[row] = shrinker.bytes;
+  if (result === SHORT) {
+    metrics.column[COUNTER.headers_elided]++;
+    metrics.column[COUNTER.header_bytes_saved] += bytes - shrinker.bytes;
+    metrics.column[COUNTER.header_bytes_sent] += shrinker.fieldBytes;
+    if (repair === undefined || !repair.sends(trafficClass[row])) return;
+  } else metrics.column[COUNTER.header_definitions]++;
+  offset[row] -= FRAME_HEAD_BYTES;
+  length[row] += FRAME_HEAD_BYTES;
+  writeFrameHead(view, offset[row], FRAME_HEADER_COMPRESSED, shrinker.bytes);
+}

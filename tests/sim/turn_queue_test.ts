@@ -1,0 +1,212 @@
+/**
+ * Twenty transfers and a game through one Worker that carries a packet a microsecond while two come: the game's packets wait for
+ * a part of a turn, and without the scheduler behind all that the kernel holds. The whole core, by the rounds of the real driver, on
+ * a clock that each packet moves on. Both protocols, both directions.
+ */
+import { assertEquals, assertGreater, assertLess } from "@std/assert";
+import { loadNative } from "../../ffi/native.ts";
+import { Carrier, type Inner, type Outer } from "../../src/carry.ts";
+import { suiteOf } from "../../src/codec/suite.ts";
+import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME } from "../../src/control/traffic_class.ts";
+import { DROP } from "../../src/metrics.ts";
+import { CODEL } from "../../src/queue/codel.ts";
+import type { QueuesOptions } from "../../src/tunnel_options.ts";
+import { Arena } from "../../src/vector/arena.ts";
+import {
+  type Burst,
+  BURST_CAPACITY,
+  DONE,
+  TO_EXIT,
+  TO_PARSE,
+  TO_TRANSMIT,
+  TO_TUNNEL,
+} from "../../src/vector/burst.ts";
+import { marked, splitEndpoint, udpPacket } from "../kit/packets.ts";
+import { World } from "../kit/world.ts";
+
+const { crypto } = suiteOf(loadNative(), { forged: DROP.forged });
+const SEED = Number(Deno.env.get("SIM_SEED") ?? 1);
+const CLIENT = "10.66.0.2", FAR = "8.8.8.8", RELAY = "192.0.2.1:4433", HOME = "198.51.100.7:5555";
+const MS = 1000;
+/** Of the microsecond that a packet costs, what it takes to come in; the rest is for its way on. */
+const TAKE_US = 0.2, GIVE_US = 0.8;
+/** Packets a microsecond that come. */
+const LOAD = 2;
+const RUN_US = 22 * MS;
+/** What a device's ring or a socket's buffer holds: 30 MB. */
+const FIFO_PACKETS = 30_000;
+const TRANSFERS = 20, GAME_US = 300, GAME_BYTES = 40, BULK_BYTES = 1000;
+
+const QUEUES: QueuesOptions = {
+  ...CODEL,
+  bytesPerS: 0,
+  findsRates: false,
+  packets: 4096,
+  ecn: true,
+  gameDeadlineUs: 60 * MS,
+  voiceDeadlineUs: 100 * MS,
+};
+
+type Protocol = "oxtunnel" | "wireguard";
+
+/** A queue of the kernel: what comes when it is full is lost. */
+class Fifo {
+  readonly #waiting: { bytes: Uint8Array; arrivedUs: number }[] = [];
+  #first = 0;
+
+  add(bytes: Uint8Array, arrivedUs: number): boolean {
+    if (this.#waiting.length - this.#first >= FIFO_PACKETS) return false;
+    this.#waiting.push({ bytes, arrivedUs });
+    return true;
+  }
+
+  get isEmpty(): boolean {
+    return this.#first === this.#waiting.length;
+  }
+
+  /** Fills the burst with what has come; returns the rows added. */
+  take(burst: Burst, nowUs: number, step: number): number {
+    const { address, port } = splitEndpoint(HOME);
+    let rows = 0;
+    for (; burst.count < BURST_CAPACITY && this.#first < this.#waiting.length; rows++, this.#first++) {
+      const { bytes, arrivedUs } = this.#waiting[this.#first];
+      if (arrivedUs > nowUs) break;
+      const row = burst.grow(bytes.length, step);
+      if (row < 0) break;
+      burst.bytes.set(bytes, burst.offset[row]);
+      burst.address.set(address, 4 * row);
+      burst.port[row] = port;
+    }
+    return rows;
+  }
+}
+
+/** The packets that come: transfers in turn, in runs as a segmented super-packet brings them, and the game's at its times. */
+function* arrivals(isUp: boolean, gameClass: number, bulkClass: number) {
+  const [from, to] = isUp ? [CLIENT, FAR] : [FAR, CLIENT];
+  const packet = (bytes: number, port: number, trafficClass: number, number: number) => {
+    const whole = marked(udpPacket(from, to, new Uint8Array(bytes)), trafficClass);
+    const view = new DataView(whole.buffer);
+    view.setUint16(22, port);
+    view.setUint32(28, number);
+    return whole;
+  };
+  let games = 0;
+  for (let i = 0; i < RUN_US * LOAD; i++) {
+    const atUs = i / LOAD;
+    if (atUs >= games * GAME_US) {
+      yield { atUs, game: games, bytes: packet(GAME_BYTES, 27_015, gameClass, games++) };
+    }
+    yield { atUs, game: -1, bytes: packet(BULK_BYTES, 5000 + Math.floor(i / 40) % TRANSFERS, bulkClass, i) };
+  }
+}
+
+/** A client in a session with a relay, both with the kernels that serve. */
+function joined(protocol: Protocol, queues: QueuesOptions | undefined) {
+  const world = new World(SEED);
+  world.protocol = protocol;
+  const server = world.relay(RELAY, {
+    ...crypto,
+    ipv4: "10.66.0.1",
+    queues,
+    arena: new Arena(16_384),
+    batchWaitUs: -1,
+  });
+  const client = world.client(HOME, server, { ...crypto, ipv4: CLIENT });
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2_000_000);
+  return { world, server, client };
+}
+
+/** The waits of the game's packets, ascending, microseconds; those that were lost wait for ever. */
+function play(
+  protocol: Protocol,
+  direction: "up" | "down",
+  queues: QueuesOptions | undefined,
+  gameClass: number,
+  bulkClass: number,
+) {
+  const isUp = direction === "up";
+  const { world, server, client } = joined(protocol, queues);
+  const startUs = world.nowUs, fifo = new Fifo(), sentUs: number[] = [], wait: number[] = [];
+  const last = new Map<number, number>();
+  let nowUs = startUs;
+  const spend = (rows: number, us: number) => {
+    nowUs += rows * us;
+    return rows;
+  };
+  /** What leaves costs time, and a packet of the game has waited until then. */
+  const give = (burst: Burst, step: number, isGame: (length: number) => boolean) => {
+    for (let row = 0; row < burst.count; row++) {
+      if (burst.next[row] !== step) continue;
+      burst.next[row] = DONE;
+      nowUs += GIVE_US;
+      if (isGame(burst.length[row])) wait.push(nowUs - sentUs[wait.length]);
+      else if (isUp) {
+        const at = burst.offset[row],
+          port = burst.view.getUint16(at + 22),
+          number = burst.view.getUint32(at + 28);
+        assertGreater(number, last.get(port) ?? -1, "a flow's packets leave in their order");
+        last.set(port, number);
+      }
+    }
+  };
+  const port: Outer = {
+    receive: (burst) => isUp ? spend(fifo.take(burst, nowUs, TO_PARSE), TAKE_US) : 0,
+    transmit: (burst) => give(burst, TO_TRANSMIT, (length) => !isUp && length > 60 && length < 200),
+  };
+  const exit: Inner = {
+    receive: (burst) => isUp ? 0 : spend(fifo.take(burst, nowUs, TO_TUNNEL), TAKE_US),
+    send: (burst) => give(burst, TO_EXIT, (length) => length < 200),
+  };
+  const carrier = new Carrier(server.arena, server.core, port, exit, server.metrics);
+
+  let sealed: Uint8Array | undefined;
+  if (isUp) {
+    world.tap = (_, to, bytes) => {
+      if (to === RELAY) sealed = bytes.slice();
+      return undefined;
+    };
+  }
+  const coming = arrivals(isUp, gameClass, bulkClass);
+  let next = coming.next();
+  const arriveUntil = (us: number) => {
+    for (; !next.done && startUs + next.value.atUs <= us; next = coming.next()) {
+      let { bytes } = next.value;
+      if (isUp) {
+        client.send(bytes);
+        bytes = sealed!;
+      }
+      const arrivedUs = startUs + next.value.atUs;
+      if (fifo.add(bytes, arrivedUs) && next.value.game >= 0) sentUs.push(arrivedUs);
+    }
+  };
+  while (!next.done || wait.length < sentUs.length && !fifo.isEmpty) {
+    arriveUntil(nowUs);
+    if (!carrier.round(nowUs, () => nowUs, true, true)) nowUs += 1;
+    carrier.sendDue(nowUs);
+  }
+  carrier.flush(nowUs);
+  return { waits: wait.sort((a, b) => a - b), games: sentUs.length };
+}
+
+const at = (sorted: number[], share: number) => sorted[Math.ceil(share * sorted.length) - 1];
+
+for (const protocol of ["oxtunnel", "wireguard"] as const) {
+  for (const direction of ["up", "down"] as const) {
+    Deno.test(`turn queue: a game among twenty transfers ${direction} through a busy Worker, ${protocol} (seed ${SEED})`, () => {
+      const on = play(protocol, direction, QUEUES, CLASS_GAME, CLASS_BULK);
+      assertGreater(on.waits.length, 60);
+      assertEquals(on.waits.length, on.games, "none of the game's packets is lost");
+      assertLess(at(on.waits, 0.99), 1 * MS);
+      const off = play(protocol, direction, undefined, CLASS_GAME, CLASS_BULK);
+      assertGreater(at(off.waits, 0.99), 20 * MS, "the control: without it the game waits behind all");
+    });
+  }
+}
+
+Deno.test(`turn queue: a flow of few packets is served first though nothing is known of any (seed ${SEED})`, () => {
+  const on = play("oxtunnel", "down", QUEUES, CLASS_DEFAULT, CLASS_DEFAULT);
+  assertEquals(on.waits.length, on.games);
+  assertLess(at(on.waits, 0.99), 1 * MS);
+});
