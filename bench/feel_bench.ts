@@ -1,18 +1,28 @@
 /**
  * `deno task bench:feel [--quick] [--seed N]`: what repair does for a game or a call and what it costs, from whole clients and
  * relays in the deterministic simulator, over all modelled paths and by every scheme. Prints the tables, and leaves them, the
- * figures and the picture in bench/results/ (not with --quick). No figure in it depends on the machine. With --sockets it runs
- * over real sockets instead, as bench/feel/sockets.ts says.
+ * figures and the picture in bench/results/ (not with --quick). No figure in it depends on the machine. With --near it
+ * measures repair on request over paths of several lengths instead; with --sockets it runs over real sockets, as
+ * bench/feel/sockets.ts says.
  */
 import { parseArgs } from "@std/cli";
 import { renderProgress } from "../src/cli/speedtest.ts";
 import { type Curve, feelChart, type Panel } from "./feel/chart.ts";
-import { MAIN_PLACES, type Measure, measure, quickPlan, wholePlan } from "./feel/measure.ts";
+import {
+  MAIN_PLACES,
+  type Measure,
+  measure,
+  NEAR_MS,
+  nearPlan,
+  quickPlan,
+  wholePlan,
+} from "./feel/measure.ts";
+import { nearGoals, nearReport } from "./feel/near.ts";
 import { goalsOf, report } from "./feel/report.ts";
 import { benchSockets } from "./feel/sockets.ts";
 
 const RESULTS = new URL("results/", import.meta.url);
-const QUICK_SECONDS = 20;
+const QUICK_SECONDS = 20, NEAR_SECONDS = 140;
 
 function panelsOf({ rows, bounds }: Measure): Panel[] {
   return MAIN_PLACES.map((place): Panel => {
@@ -48,18 +58,41 @@ function panelsOf({ rows, bounds }: Measure): Panel[] {
   });
 }
 
-const { quick, sockets, seed: seedText, seconds, only } = parseArgs(Deno.args, {
-  boolean: ["quick", "sockets"],
-  string: ["seed", "seconds", "only"],
+const { quick, near, sockets, seed: seedText, seconds, only, "one-way": oneWay } = parseArgs(Deno.args, {
+  boolean: ["quick", "near", "sockets"],
+  string: ["seed", "seconds", "only", "one-way"],
   default: { seed: "1" },
   unknown: (word) => {
-    throw new Error(`${word}: there are --quick, --seed N and --sockets with --seconds N and --only NAME`);
+    throw new Error(
+      `${word}: there are --quick, --near, --seed N and --sockets with --seconds N, --only NAME and --one-way MS,MS`,
+    );
   },
 });
 const seed = Number(seedText);
 if (!Number.isInteger(seed)) throw new Error(`--seed ${seedText} is not a whole number`);
 if (sockets) {
-  await benchSockets({ seed, seconds: Number(seconds ?? 30), only: String(only ?? "") });
+  const milliseconds = oneWay === undefined ? [] : String(oneWay).split(",").map(Number);
+  if (!milliseconds.every((ms) => NEAR_MS.includes(ms))) {
+    throw new Error(`--one-way ${oneWay}: expected some of ${NEAR_MS.join(",")}`);
+  }
+  await benchSockets({
+    seed,
+    seconds: Number(seconds ?? 30),
+    only: String(only ?? ""),
+    oneWay: milliseconds,
+  });
+  Deno.exit();
+}
+if (near) {
+  const measured = measure(nearPlan(quick ? QUICK_SECONDS : NEAR_SECONDS), seed, () => {});
+  const text = nearReport(measured);
+  console.log(text);
+  if (!quick) {
+    Deno.mkdirSync(RESULTS, { recursive: true });
+    Deno.writeTextFileSync(new URL("feel_near.md", RESULTS), text);
+    const figures = { seed, goals: nearGoals(measured), ...measured };
+    Deno.writeTextFileSync(new URL("feel_near.json", RESULTS), `${JSON.stringify(figures, undefined, 1)}\n`);
+  }
   Deno.exit();
 }
 const isSeen = Deno.stderr.isTerminal();

@@ -129,6 +129,7 @@ const QUEUES_ENTRIES = {
 
 const HEADERS_ENTRIES = {
   enabled: v.optional(flag),
+  bulk: v.optional(flag),
   contexts: v.optional(wholeNumber(64, 65_536)),
 };
 

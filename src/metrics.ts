@@ -118,6 +118,7 @@ export const COUNTER_NAMES = [
   "compressions_skipped",
   "headers_elided",
   "header_bytes_saved",
+  "header_bytes_sent",
   "header_definitions",
   "headers_mismatch",
   "handshakes_handed_over",

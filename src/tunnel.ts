@@ -61,6 +61,8 @@ import {
   type Parameters,
 } from "./wire/parameters.ts";
 
+/** Of a longer packet headers are so small a part that leaving them out costs more processor time than it saves bytes. */
+const SHORTENED_BYTES_MAX = 700;
 const COMPRESSED_BYTES_MIN = 64;
 /** Packets that waited for this thread and are carried before it looks for newer ones, to the tunnel: half of a burst (egress/queue.ts). */
 const SERVED_ROWS = 128;
@@ -177,6 +179,7 @@ export class Tunnel {
       mtu: options.mtu,
       compression: lz4 && { lz4, thresholdBytes, entropy: new EntropyTest() },
       isRelay,
+      shortenedBytesMax: options.headersOfBulk ? Infinity : SHORTENED_BYTES_MAX,
       batches: this.#batches,
       queues: this.#queues,
       toTunnel: this.#makeTurnQueue(peerCapacity, isRelay),

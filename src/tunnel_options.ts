@@ -72,6 +72,8 @@ export interface TunnelOptions {
   features?: number;
   /** Contexts of short packets (PROTOCOL §13) that all sessions may have together; absent to offer and accept none. */
   headerContexts?: number;
+  /** Whether packets of more than 700 bytes go without their headers too. */
+  headersOfBulk?: boolean;
   /** Compression in OxTunnel; absent to neither offer nor accept compression. */
   lz4?: Lz4;
   /** Packets of fewer bytes are not compressed; 64 or more, and 64 when absent. */

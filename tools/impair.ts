@@ -12,7 +12,7 @@ import { PollSet } from "../src/io/poll.ts";
 import { Arena } from "../src/vector/arena.ts";
 import { Burst, DONE, HELD, TO_TRANSMIT } from "../src/vector/burst.ts";
 import { formatEndpoint, parseAddress } from "../src/wire/address.ts";
-import { CHANNELS, type PathModel, TRANSFER_PATHS } from "../tests/kit/channels.ts";
+import { CHANNELS, NEAR_PATHS, type PathModel, TRANSFER_PATHS } from "../tests/kit/channels.ts";
 import { Random } from "../tests/kit/random.ts";
 import { ImpairedPath, QUEUE_MAX } from "../tests/kit/impaired_path.ts";
 
@@ -28,14 +28,17 @@ interface Held {
   to: number;
 }
 
-const PATHS: Record<string, (random: Random) => PathModel> = { ...CHANNELS, ...TRANSFER_PATHS };
+const PATHS: Record<string, (random: Random) => PathModel> = {
+  ...CHANNELS,
+  ...TRANSFER_PATHS,
+  ...NEAR_PATHS,
+};
 
 const USAGE = `Usage: deno task impair LISTEN UPSTREAM PATH SEED [ORIGIN]
 
 Forwards datagrams from LISTEN to UPSTREAM, both "address:port", and the answers back. PATH is the model of losses and delays
-in each direction: ${
-  Object.keys(PATHS).join(", ")
-}. SEED is a whole number: the same seed gives the same losses. ORIGIN is the
+in each direction: ${Object.keys({ ...CHANNELS, ...TRANSFER_PATHS }).join(", ")}, and the first of these with
+another length, as in "random-2.5ms" (2.5, 5, 10 or 40 ms one way). SEED is a whole number: the same seed gives the same losses. ORIGIN is the
 start of the path in milliseconds since 1970; the default is now. Prints its counts as JSON; Ctrl-C ends it.`;
 
 const [listen, upstream, channel, seed, origin = String(Date.now())] = Deno.args;

@@ -3,10 +3,11 @@
  * everything follows from the plan and the seed, and every scheme is compared with the run without repair over the same paths.
  * Prints nothing.
  */
-import { type ChannelName, CHANNELS } from "../../tests/kit/channels.ts";
+import { type ChannelName, CHANNELS, channelsAt } from "../../tests/kit/channels.ts";
 import { type Bound, boundOf } from "./bound.ts";
 import { type Flow, LEG_SECONDS, NONE, type Outcome, play, type Run, type Scheme, walk } from "./play.ts";
 import { type Received, type Score, score, speechRating } from "./score.ts";
+import type { Random } from "../../tests/kit/random.ts";
 import { type WorkloadName, WORKLOADS } from "../../tests/kit/workloads.ts";
 
 /** A modelled path, or the walk through all of them. */
@@ -19,6 +20,8 @@ export interface Entry {
   scheme: Scheme;
   seconds: number;
   hasBulk?: boolean;
+  /** Of the path, each way; 20 where absent. */
+  oneWayMs?: number;
 }
 
 export interface Row extends Entry {
@@ -35,11 +38,13 @@ export interface Row extends Entry {
 export interface Plan {
   entries: Entry[];
   /** Where the bound is wanted, and for which shares. */
-  bounds: { place: Place; seconds: number; shares: number[] }[];
+  bounds: { place: Place; seconds: number; shares: number[]; workload?: WorkloadName; oneWayMs?: number }[];
 }
 
 export interface Bounds {
   place: Place;
+  workload: WorkloadName;
+  oneWayMs: number;
   share: number;
   bound: Bound;
 }
@@ -54,6 +59,11 @@ export function fixed(code: (typeof FIXED_CODES)[number], share: number): Scheme
 /** The controller with such a budget. */
 export function auto(budget: number): Scheme {
   return { label: `auto, at most ${percent(budget)}`, code: "auto", budget };
+}
+
+/** The controller that also asks and answers. */
+export function onRequest(budget: number): Scheme {
+  return { label: `with requests, at most ${percent(budget)}`, code: "auto", budget, isAsking: true };
 }
 
 /** The controller without one of its parts. */
@@ -79,6 +89,7 @@ export const SHARES = [0.1, 0.25, 0.5, 1];
 const BUDGET = 0.25, BUDGET_MAX = 1;
 /** Where the curves are drawn. */
 export const MAIN_PLACES: Place[] = ["random", "bursts", "walk"];
+const ONE_WAY_MS = 20;
 const WALK_SECONDS = Object.keys(CHANNELS).length * LEG_SECONDS;
 
 /** Everything, a few minutes. */
@@ -153,6 +164,50 @@ export function quickPlan(seconds: number): Plan {
   return { entries, bounds: MAIN_PLACES.map((place) => ({ place, seconds, shares: [BUDGET, BUDGET_MAX] })) };
 }
 
+/** One way, milliseconds. */
+export const NEAR_MS = [2.5, 5, 10, 20, 40];
+/** Of a run on a path where nothing happens. */
+const QUIET_SECONDS = 20;
+
+/** Repair on request over near and far relays, three minutes. @param seconds of each run of the game of 64 Hz. */
+export function nearPlan(seconds: number, nearMs: readonly number[] = NEAR_MS): Plan {
+  const entries: Entry[] = [], bounds: Plan["bounds"] = [];
+  for (const oneWayMs of nearMs) {
+    for (const workload of ["game64", "game128", "opus"] as const) {
+      const isMain = workload === "game64", forSeconds = isMain ? seconds : Math.ceil(seconds / 2);
+      for (const place of ["random", "bursts"] as const) {
+        const schemes = [NONE, onRequest(BUDGET), onRequest(BUDGET_MAX)];
+        if (isMain) schemes.push(auto(BUDGET), fixed("copy", BUDGET_MAX));
+        for (const scheme of schemes) {
+          entries.push({ workload, place, scheme, seconds: forSeconds, oneWayMs });
+        }
+        bounds.push({ place, seconds: forSeconds, shares: [BUDGET_MAX], workload, oneWayMs });
+      }
+    }
+    for (const scheme of [NONE, onRequest(BUDGET)]) {
+      entries.push({ workload: "game64", place: "clean", scheme, seconds: QUIET_SECONDS, oneWayMs });
+    }
+  }
+  if (!nearMs.includes(ONE_WAY_MS)) return { entries, bounds };
+  const walks = [NONE];
+  for (const budget of [BUDGET, BUDGET_MAX]) {
+    const scheme = onRequest(budget);
+    walks.push(scheme, { ...scheme, label: `${scheme.label}, no prediction`, isProactive: false });
+  }
+  for (const code of FIXED_CODES) for (const share of SHARES.slice(0, 3)) walks.push(fixed(code, share));
+  for (const scheme of walks) {
+    entries.push({ workload: "game64", place: "walk", scheme, seconds: WALK_SECONDS, oneWayMs: ONE_WAY_MS });
+  }
+  bounds.push({
+    place: "walk",
+    seconds: WALK_SECONDS,
+    shares: [BUDGET_MAX],
+    workload: "game64",
+    oneWayMs: ONE_WAY_MS,
+  });
+  return { entries, bounds };
+}
+
 export interface Measure {
   rows: Row[];
   bounds: Bounds[];
@@ -163,8 +218,8 @@ export function measure(plan: Plan, seed: number, progress: (share: number) => v
   const wholeSeconds = plan.entries.reduce((sum, { seconds }) => sum + seconds, 0);
   const references = new Map<string, Outcome>();
   /** The run without repair that a run is compared with. */
-  const reference = (run: Run, { workload, place }: Entry, hasBulk: boolean): Outcome => {
-    const key = `${workload} ${place} ${run.seconds} ${hasBulk}`;
+  const reference = (run: Run, { workload, place, oneWayMs }: Entry, hasBulk: boolean): Outcome => {
+    const key = `${workload} ${place} ${oneWayMs} ${run.seconds} ${hasBulk}`;
     const known = references.get(key) ?? play({ ...run, scheme: NONE, hasBulk });
     references.set(key, known);
     return known;
@@ -180,15 +235,21 @@ export function measure(plan: Plan, seed: number, progress: (share: number) => v
     progress((doneSeconds += entry.seconds) / wholeSeconds);
     return rowOf(entry, outcome, base, alone);
   });
-  const bounds = plan.bounds.flatMap(({ place, seconds, shares }) => {
-    const run = runOf({ workload: "game64", place, scheme: NONE, seconds }, seed);
-    return shares.map((share) => ({ place, share, bound: boundOf(run, share) }));
-  });
+  const bounds = plan.bounds.flatMap(
+    ({ place, seconds, shares, workload = "game64", oneWayMs = ONE_WAY_MS }) => {
+      const run = runOf({ workload, place, scheme: NONE, seconds, oneWayMs }, seed);
+      return shares.map((share) => ({ place, workload, oneWayMs, share, bound: boundOf(run, share) }));
+    },
+  );
   return { rows, bounds };
 }
 
-function runOf({ workload, place, scheme, seconds, hasBulk }: Entry, seed: number): Run {
-  const makePath = place === "walk" ? walk : CHANNELS[place];
+function runOf(
+  { workload, place, scheme, seconds, hasBulk, oneWayMs = ONE_WAY_MS }: Entry,
+  seed: number,
+): Run {
+  const channels = channelsAt(1000 * oneWayMs);
+  const makePath = place === "walk" ? (random: Random) => walk(random, channels) : channels[place];
   return { workload: WORKLOADS[workload], makePath, scheme, seconds, seed, hasBulk };
 }
 

@@ -15,6 +15,8 @@ export interface Original extends Carrier {
   bytes: number;
   /** A copy that comes later than this is of no use. */
   limitUs: number;
+  /** No copy leaves before; as soon as the original has left where absent. */
+  fromUs?: number;
 }
 
 /**
@@ -32,12 +34,11 @@ export function leastLost(
     soonestUs[i] = Math.min(soonestUs[i + 1], carriers[i].arrivedUs);
   }
   const costs: number[] = [];
-  let lost = 0, later = 0;
-  for (const { sentUs, arrivedUs, limitUs, bytes } of originals) {
-    while (later < carriers.length && carriers[later].sentUs <= sentUs) later++;
+  let lost = 0;
+  for (const { sentUs, arrivedUs, limitUs, bytes, fromUs = -Infinity } of originals) {
     if (arrivedUs <= limitUs) continue;
     lost++;
-    if (soonestUs[later] <= limitUs) costs.push(bytes);
+    if (soonestUs[firstFrom(carriers, sentUs, fromUs)] <= limitUs) costs.push(bytes);
   }
   let left = budgetBytes;
   for (const cost of costs.sort((a, b) => a - b)) {
@@ -46,4 +47,15 @@ export function leastLost(
     lost--;
   }
   return lost;
+}
+
+/** The first carrier that leaves later than `sentUs` and not before `fromUs`. */
+function firstFrom(carriers: readonly Carrier[], sentUs: number, fromUs: number): number {
+  let low = 0, high = carriers.length;
+  while (low < high) {
+    const middle = (low + high) >> 1, us = carriers[middle].sentUs;
+    if (us > sentUs && us >= fromUs) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }

@@ -74,8 +74,11 @@ const MARKED_PORT = 41_000;
 export const LEG_SECONDS = 20;
 
 /** A path that goes through all channels, one after the other, round and round. */
-export function walk(random: Random): PathModel {
-  const legs = Object.values(CHANNELS).map((make) => ({
+export function walk(
+  random: Random,
+  channels: Record<string, (random: Random) => PathModel> = CHANNELS,
+): PathModel {
+  const legs = Object.values(channels).map((make) => ({
     path: make(random.fork()),
     forUs: LEG_SECONDS * 1e6,
   }));

@@ -10,11 +10,11 @@ import { WORKLOADS } from "../../tests/kit/workloads.ts";
 
 const DEFAULT = auto(0.25).label, MOST = auto(1).label;
 
-function table(heads: string[], rows: string[][]): string {
+export function table(heads: string[], rows: string[][]): string {
   return [heads, heads.map(() => "---"), ...rows].map((cells) => `| ${cells.join(" | ")} |`).join("\n");
 }
 
-function percent(share: number, digits = 2): string {
+export function percent(share: number, digits = 2): string {
   return `${(100 * share).toFixed(digits)} %`;
 }
 

@@ -1,5 +1,5 @@
 /**
- * `deno task bench:feel --sockets [--seconds N] [--seed N] [--only NAME]` (root): what a game and a call feel of a bad path
+ * `deno task bench:feel --sockets [--seconds N] [--seed N] [--only NAME] [--one-way MS]` (root): what a game and a call feel of a bad path
  * through real sockets. In network namespaces, side by side and on paths of one seed: no tunnel, WireGuard (wireguard-go and
  * our responder), kcptun, and OxTunnel without repair, with plain duplication and as it is. Every contender's datagrams cross
  * a proxy of its own (tools/impair.ts), which counts them. Prints a table for each path and traffic and writes them
@@ -12,7 +12,7 @@ import { type Background, Network, RELAY, SERVER, until } from "../../tests/kit/
 import { type Received, score, speechRating } from "./score.ts";
 import { type Stream, type Workload, WORKLOADS } from "../../tests/kit/workloads.ts";
 
-const CHANNELS: ChannelName[] = ["clean", "random", "bursts"];
+const LOSSY: ChannelName[] = ["random", "bursts"], CHANNELS: ChannelName[] = ["clean", ...LOSSY];
 const TRAFFIC: { workload: Workload; port: number }[] = [
   { workload: WORKLOADS.game64, port: 7777 },
   { workload: WORKLOADS.opus, port: 40_000 },
@@ -118,6 +118,10 @@ const CONTENDERS: Contender[] = [
     config: `[repair]\nscheme = "copy"\nshare_percent = 100\nbudget_percent = 100`,
     flags: ["--repair", "scheme=copy,share_percent=100,budget_percent=100"],
   }),
+  oxtunnel("OxTunnel, in advance only", "adaptive, at most 25 % more bytes, no requests", {
+    config: `[repair]\nrequests = false`,
+    flags: ["--repair", "requests=false"],
+  }),
   oxtunnel("OxTunnel", "as it is: adaptive, at most 25 % more bytes", {}),
   oxtunnel("OxTunnel, up to 100 %", "adaptive, at most twice the bytes, at both ends", {
     config: `[repair]\nbudget_percent = 100`,
@@ -194,7 +198,7 @@ interface Ready {
 async function prepare(
   net: Network,
   contender: Contender,
-  plan: { channel: ChannelName; seed: number; originMs: number; port: number },
+  plan: { channel: string; seed: number; originMs: number; port: number },
 ): Promise<Ready> {
   const { channel, seed, originMs, port } = plan;
   const client = await net.client(2);
@@ -221,7 +225,7 @@ async function carry({ net, client, proxy, way }: Ready, workload: Workload, sec
 
 /** The table of one path and traffic, in Markdown. */
 async function round(
-  channel: ChannelName,
+  channel: string,
   { workload, port }: (typeof TRAFFIC)[number],
   contenders: Contender[],
   { seconds, seed }: { seconds: number; seed: number },
@@ -265,24 +269,31 @@ async function round(
 
 /** Runs it all; prints the tables, and leaves them in bench/results/feel_sockets.md when nothing is cut short. */
 export async function benchSockets(
-  { seed, seconds, only }: { seed: number; seconds: number; only: string },
+  { seed, seconds, only, oneWay }: { seed: number; seconds: number; only: string; oneWay: number[] },
 ): Promise<void> {
   if (!(seconds > 0)) throw new Error("--seconds is not a number of seconds");
-  const isWhole = seconds >= 30 && only === "";
+  const isWhole = seconds >= 30 && only === "", isNear = oneWay.length > 0;
+  // Over other lengths of the path, what loses nothing says nothing new.
+  const channels = isNear
+    ? oneWay.flatMap((ms) => LOSSY.map((name) => ms === 20 ? name : `${name}-${ms}ms`))
+    : CHANNELS;
   // The path without a tunnel is what the others are held against.
   const contenders = CONTENDERS.filter(({ name }, i) => i === 0 || name.includes(only));
   const sections = [
-    `${seconds} s each way, everyone side by side on paths of seed ${seed}, 20 ms one way. Times are above the quickest ` +
+    `${seconds} s each way, everyone side by side on paths of seed ${seed}, 20 ms one way unless the path's name says otherwise. Times are above the quickest ` +
     "packet without a tunnel, of those that came at all; the first 3 s are not counted.",
     contenders.map(({ name, about }) => about === "" ? "" : `- ${name}: ${about}`).filter(Boolean).join("\n"),
   ];
-  for (const channel of CHANNELS) {
-    for (const traffic of TRAFFIC) {
+  for (const channel of channels) {
+    for (const traffic of isNear ? TRAFFIC.slice(0, 1) : TRAFFIC) {
       sections.push(await round(channel, traffic, contenders, { seconds, seed }));
       console.log(`${sections.at(-1)}\n`);
     }
   }
   if (!isWhole) return;
   await Deno.mkdir("bench/results", { recursive: true });
-  await Deno.writeTextFile("bench/results/feel_sockets.md", `${sections.join("\n\n")}\n`);
+  await Deno.writeTextFile(
+    `bench/results/feel_sockets${isNear ? "_near" : ""}.md`,
+    `${sections.join("\n\n")}\n`,
+  );
 }

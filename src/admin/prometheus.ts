@@ -87,6 +87,7 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
     "Inner packets that left without the headers that the peer knows.",
   ],
   header_bytes_saved: ["headers_saved_bytes_total", "Bytes of headers that inner packets left without."],
+  header_bytes_sent: ["headers_sent_bytes_total", "Bytes that stood for the headers of those packets."],
   header_definitions: [
     "header_definitions_total",
     "Inner packets that left with a definition of their headers.",

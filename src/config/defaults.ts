@@ -34,7 +34,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   },
   enablePriorityScheduler: true,
   congestionAlgorithm: "bbr_v3",
-  headers: { enabled: true, contexts: 4096 },
+  headers: { enabled: true, bulk: false, contexts: 4096 },
   queues: { targetMs: 5, intervalMs: 100, ecn: true, packets: 4096 },
   dns: ["1.1.1.1", "2606:4700:4700::1111"],
   classes: { rules: [], applicationsInMetrics: false },

@@ -71,6 +71,8 @@ export const CONGESTION_ALGORITHMS = ["bbr_v3", "none"] as const;
 export interface HeadersConfig {
   /** Whether they are left out, both ways, for OxTunnel clients that want it too. */
   readonly enabled: boolean;
+  /** Whether packets of more than 700 bytes go without them too. */
+  readonly bulk: boolean;
   /** Flows that the clients of a worker may have defined together, 64 to 65536. */
   readonly contexts: number;
 }

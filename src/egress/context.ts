@@ -35,6 +35,8 @@ export interface EgressContext {
   readonly flows: FlowTable;
   /** Undefined without compression. Packets of fewer bytes than the threshold, at least 64, are not compressed. */
   compression: { lz4: Lz4; thresholdBytes: number; entropy: EntropyTest } | undefined;
+  /** Longer packets keep their headers. */
+  readonly shortenedBytesMax: number;
   /** Scratch space for an address, or for a flow's name. */
   readonly words: Uint32Array;
   /** Scratch space for two addresses. */

@@ -98,13 +98,20 @@ function emitDue(burst: Burst, context: EgressContext, queues: Queues, nowUs: nu
       continue;
     }
     const overhead = session === NONE ? 0 : overheadBytes(context, session);
+    const isFull = session !== NONE && isPathFull(context, session, nowUs);
     while (burst.count < EMIT_ROWS) {
-      const row = queues.take(burst, peer, TO_SEAL, overhead, nowUs);
+      const row = queues.take(burst, peer, TO_SEAL, overhead, nowUs, isFull);
       if (row < 0) break;
       if (session === NONE) associations.outbox.stage(burst, row, peer); // for the next session, as a packet that has just come
       else burst.session[row] = session;
     }
   }
+}
+
+/** Whether as much is on the session's path as it may hold, by the rate that is found for it. */
+function isPathFull({ table, associations }: EgressContext, session: number, nowUs: number): boolean {
+  if (table.protocol[session] !== OXTUNNEL) return false;
+  return associations.oxtunnel!.sessions.of[session]?.pathRate?.isFull(nowUs) === true;
 }
 
 /** Adds up to `rows` of the packets that waited for this thread, as `emitDue` does. */

@@ -12,7 +12,7 @@ import { Timers } from "../session/timers.ts";
 import { type Arena, NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
 import type { LineFigures, QueueLoss } from "./line_figures.ts";
-import { type FlowOwner, QUANTUM_BYTES, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
+import { type FlowOwner, QUANTUM_BYTES, TIN_REAL, TIN_SHARES, tinOf, TINS, Tins } from "./tins.ts";
 import { Waiting, type WaitingOptions } from "./waiting.ts";
 
 /** Lines at a time: peers with a rate. */
@@ -356,12 +356,21 @@ export class Queues implements FlowOwner {
   /**
    * Adds the peer's next packet to the burst, with `overheadBytes` charged beside its own, and returns its row; -1 when the
    * line is busy again or has no more. The caller has checked that the burst is not full, and sets the row's session.
+   * @param isFull whether so much is on its way that only packets of games and calls may follow.
    */
-  take(burst: Burst, peer: number, next: number, overheadBytes: number, nowUs: number): number {
+  take(
+    burst: Burst,
+    peer: number,
+    next: number,
+    overheadBytes: number,
+    nowUs: number,
+    isFull = false,
+  ): number {
     const line = this.#lineOf[peer] - 1;
     this.#o.figures?.look(peer);
     while (this.#waiting[line] > 0 && (this.#usPerByte[line] === 0 || this.#clockUs[line] <= nowUs)) {
-      const tin = this.#tinOfTurn(line, nowUs);
+      const tin = isFull ? TINS * line + TIN_REAL : this.#tinOfTurn(line, nowUs);
+      if (this.#tins.waiting[tin] === 0) break;
       const flow = this.#tins.nextFlow(tin, this);
       if (flow === NONE) continue; // its flows have gone to other tins
       const place = this.#takeFirst(line, flow);

@@ -30,21 +30,21 @@ export interface AskingPath {
   target: number;
 }
 
-/** Whether the chance that a request and its answer get lost leaves more than the target. */
-export function isOneTooFew({ loss, backLoss, burstUs, target }: AskingPath): boolean {
+/** Whether the chance that `asked` requests or their answers get lost leaves more than the target. In bursts no number is enough. */
+export function areTooFew({ loss, backLoss, burstUs, target }: AskingPath, asked: number): boolean {
   const fails = burstUs > 0 ? 1 : 1 - (1 - loss) * (1 - backLoss);
-  return loss * fails > target;
+  return loss * fails ** asked > target;
 }
 
 /**
- * When to ask next for a packet that was asked for at `age` (of the packet, as the receiver sees it): a round trip later, or, where
- * that would be too late and one request is too few, at the last moment. Infinity for never.
+ * When to ask next for a packet that was asked for at `age` (of the packet, as the receiver sees it), for the `asked`-th time: a
+ * round trip later, or, where that would be too late and the requests so far are too few, at the last moment. Infinity for never.
  */
-export function nextAskAge(age: number, path: AskingPath): number {
+export function nextAskAge(age: number, asked: number, path: AskingPath): number {
   const { rttUs, usableUs, burstUs } = path;
   const regular = age + Math.max(rttUs + PATIENCE_US, BURST_SHARE * burstUs), last = usableUs - rttUs;
   if (regular <= last - 2 * APART_US) return regular;
-  return last >= age + APART_US && isOneTooFew(path) ? last : Infinity;
+  return last >= age + APART_US && areTooFew(path, asked) ? last : Infinity;
 }
 
 /** What asking achieves for a lost packet. */
@@ -65,12 +65,12 @@ export function expectAsked(path: AskingPath, noticeUs: number, out: Asked): voi
   out.answers = 0;
   /** Chance that the packet is still missing when it is asked for. */
   let missing = 1;
-  for (let age = noticeUs; age + rttUs <= usableUs;) {
+  for (let age = noticeUs, asked = 1; age + rttUs <= usableUs; asked++) {
     out.answers += missing * (1 - backLoss);
     // In bursts an answer's loss is counted by `hopeless`.
     out.fails *= 1 - (burstUs > 0 ? 1 : 1 - loss) * (1 - backLoss);
     out.hopeless = burstUs > 0 ? Math.exp(-(age + rttUs) / burstUs) : 0;
-    const next = nextAskAge(age, path);
+    const next = nextAskAge(age, asked, path);
     if (next >= age + rttUs) missing = out.hopeless + (1 - out.hopeless) * out.fails;
     age = next;
   }

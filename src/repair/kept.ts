@@ -1,9 +1,8 @@
 // Hot path.
 /**
  * The marked datagrams that one end sent last, and which of them the other end has asked for again (PROTOCOL §14). Invariant:
- * memory is fixed; only what was sent to this peer, is young enough, and was sent again fewer than ANSWERS_MAX times is
- * wanted. The packets themselves are the encoder's (codec/erasure.ts); sender.ts writes the answers.
- * Keeps PROTOCOL R101.
+ * memory is fixed; only what was sent to this peer, and was sent again fewer than ANSWERS_MAX times, is wanted. The packets themselves are the encoder's (codec/erasure.ts); sender.ts writes the answers.
+ * Keeps PROTOCOL R101 and R102.
  */
 import { nextMark } from "../wire/oxtunnel.ts";
 
@@ -65,9 +64,9 @@ export class Kept {
 
   /**
    * Takes one entry of a request: the `first`-th to (first + count - 1)-th marked datagrams behind the one whose counter ends in
-   * the 16 bits `low`. @param deadlineUs by lane, age at which a packet is of no more use.
+   * the 16 bits `low`. Whether they are still in time is seen when they are sent.
    */
-  want(low: number, first: number, count: number, deadlineUs: Float64Array, nowUs: number): void {
+  want(low: number, first: number, count: number, nowUs: number): void {
     if (this.count === 0) return;
     const newest = this.counters[(this.count - 1) % KEPT];
     const behind = newest - (((newest % 65536) - low + 65536) % 65536);
@@ -79,14 +78,12 @@ export class Kept {
       return;
     }
     const end = Math.min(this.count, n + first - 1 + count);
-    for (n += first - 1; n < end; n++) this.#wantOne(n % KEPT, deadlineUs, nowUs);
+    for (n += first - 1; n < end; n++) this.#wantOne(n % KEPT, nowUs);
   }
 
-  #wantOne(place: number, deadlineUs: Float64Array, nowUs: number): void {
+  #wantOne(place: number, nowUs: number): void {
     if (nowUs - this.answeredUs[place] < SAME_REQUEST_US) return;
-    if (
-      nowUs - this.sentUs[place] > deadlineUs[this.lanes[place]] || this.answers[place] >= ANSWERS_MAX
-    ) {
+    if (this.answers[place] >= ANSWERS_MAX) {
       this.refused++;
       return;
     }

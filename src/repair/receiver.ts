@@ -53,7 +53,7 @@ export class RepairReceiver {
    */
   constructor(kernel: ShardKernel, first: number, asking?: { deadlineUs: number; target: number }) {
     this.decoder = new RepairDecoder(kernel, SYMBOL_MAX_BYTES, first);
-    this.arrivals = new Arrivals(first);
+    this.arrivals = new Arrivals(first, asking !== undefined);
     if (asking) this.requests = new Requests(this.arrivals, asking.deadlineUs, asking.target);
   }
 

@@ -6,7 +6,7 @@
  * Keeps PROTOCOL R103 and R104.
  */
 import type { Arrivals } from "./arrivals.ts";
-import { ANSWERABLE, APART_US, type AskingPath, isOneTooFew, nextAskAge } from "./asking.ts";
+import { ANSWERABLE, APART_US, areTooFew, type AskingPath, nextAskAge } from "./asking.ts";
 import {
   REQUEST_ENTRIES_MAX,
   REQUEST_ENTRY_BYTES,
@@ -47,7 +47,6 @@ const ROUNDING_US = 1_000;
 const BURST_RUN = 1.5;
 /** After so many datagrams in a row that were asked for in vain, one in IN_VAIN_EVERY is asked for: nobody answers in time. */
 const IN_VAIN_MAX = 16, IN_VAIN_EVERY = 16;
-const ASKED = 1, ONLY_OVERDUE = 2;
 
 export class Requests {
   /** Deadline of the marked packets, microseconds; the other end tells it. */
@@ -77,12 +76,14 @@ export class Requests {
   /** The pace is not trusted before this many further datagrams; and by how many next time. */
   #distrusted = 0;
   #distrust = DISTRUST;
-  // Missing datagrams: the marked one before them, how many places behind, when expected, when to ask, times asked, flags.
+  // Missing datagrams: the marked one before them, how many places behind, when expected, when to ask, times asked.
   readonly #behind = new Float64Array(MISSING_MAX);
   readonly #place = new Uint8Array(MISSING_MAX);
   readonly #expectedUs = new Float64Array(MISSING_MAX);
   readonly #askUs = new Float64Array(MISSING_MAX).fill(Infinity);
-  readonly #flags = new Uint8Array(MISSING_MAX);
+  readonly #asks = new Uint8Array(MISSING_MAX);
+  /** 1 where no later datagram has shown that it is missing. */
+  readonly #isGuess = new Uint8Array(MISSING_MAX);
   readonly #marks = new Uint8Array(MISSING_MAX);
   readonly #isFree = new Uint8Array(MISSING_MAX).fill(1);
   #count = 0;
@@ -196,12 +197,12 @@ export class Requests {
     if (this.#overdue === 0) return;
     let isWrong = false;
     for (let i = 0; i < MISSING_MAX; i++) {
-      if (this.#isFree[i] !== 0 || this.#behind[i] !== this.#anchor || this.#flags[i] < ONLY_OVERDUE) {
+      if (this.#isFree[i] !== 0 || this.#behind[i] !== this.#anchor || this.#isGuess[i] === 0) {
         continue;
       }
-      if (this.#place[i] <= lost) this.#flags[i] &= ~ONLY_OVERDUE;
+      if (this.#place[i] <= lost) this.#isGuess[i] = 0;
       else {
-        if ((this.#flags[i] & ASKED) !== 0) this.useless++;
+        if (this.#asks[i] > 0) this.useless++;
         this.#free(i);
         isWrong = true;
       }
@@ -221,7 +222,7 @@ export class Requests {
     this.#periodUs += (gapUs - this.#periodUs) * GAIN;
   }
 
-  #miss(behind: number, place: number, expectedUs: number, askUs: number, flags: number): void {
+  #miss(behind: number, place: number, expectedUs: number, askUs: number, isGuess: 0 | 1): void {
     if (this.#count === MISSING_MAX) return;
     if (this.#inVain >= IN_VAIN_MAX && ++this.#skipped % IN_VAIN_EVERY !== 0) return;
     let i = 0;
@@ -234,7 +235,8 @@ export class Requests {
     this.#marks[i] = (this.#mark - 1 + place) % MARKS + 1;
     this.#expectedUs[i] = expectedUs;
     this.#askUs[i] = askUs;
-    this.#flags[i] = flags;
+    this.#asks[i] = 0;
+    this.#isGuess[i] = isGuess;
   }
 
   #free(i: number): void {
@@ -267,7 +269,7 @@ export class Requests {
       if (place <= 32) this.#cameBack |= 1 << (place - 1);
     }
     if (found < 0) return;
-    if ((this.#flags[found] & ASKED) !== 0) {
+    if (this.#asks[found] > 0) {
       // Only answers say their source's mark; repair in advance would have brought it back without the request.
       const isAnswer = isRecovered && mark !== 0;
       if (isAnswer) this.#inVain = 0;
@@ -308,7 +310,7 @@ export class Requests {
       for (overdueUs = this.#overdueUs(nowUs); overdueUs <= nowUs; overdueUs = this.#overdueUs(nowUs)) {
         const place = ++this.#overdue;
         if ((this.#cameBack >>> (place - 1) & 1) !== 0) continue;
-        this.#miss(this.#anchor, place, this.#anchorUs + place * this.#periodUs, nowUs, ONLY_OVERDUE);
+        this.#miss(this.#anchor, place, this.#anchorUs + place * this.#periodUs, nowUs, 1);
       }
     }
     let dueUs = overdueUs;
@@ -349,16 +351,15 @@ export class Requests {
         this.#askUs[i] = nowUs + APART_US; // no credit
         continue;
       }
-      const nextAge = nextAskAge(ageUs, this.#path);
-      if (nextAge === Infinity && (this.#flags[i] & ASKED) === 0) isLastChance = true;
-      this.#flags[i] |= ASKED;
+      const nextAge = nextAskAge(ageUs, ++this.#asks[i], this.#path);
+      if (nextAge === Infinity && this.#asks[i] === 1) isLastChance = true;
       this.asked++;
       this.#askUs[i] = nextAge === Infinity
         ? this.#expectedUs[i] + this.deadlineUs + APART_US
         : this.#expectedUs[i] + nextAge;
     }
     const bytes = this.#emit(view, at, isAlone);
-    this.#copies = bytes > 0 && isLastChance && isOneTooFew(this.#path) ? 1 : 0;
+    this.#copies = bytes > 0 && isLastChance && areTooFew(this.#path, 1) ? 1 : 0;
     this.#schedule(nowUs);
     return bytes;
   }
@@ -371,7 +372,7 @@ export class Requests {
 
   /** Gives the datagram up: no answer can come in time. */
   #expire(i: number): void {
-    if ((this.#flags[i] & ASKED) !== 0) {
+    if (this.#asks[i] > 0) {
       this.late++;
       this.#inVain++;
     }

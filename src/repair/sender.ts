@@ -5,7 +5,7 @@
  * Invariant: in any span of time the repairs of a class take no more bytes than the plan's share of the datagrams that it
  * protects in that span, and one repair more; what is sent again on request stays, with them, within the budget in each
  * second. Memory is fixed. Chooses no plans (planner.ts) and knows no requests (kept.ts).
- * Keeps PROTOCOL R91, R96, R97 and R102.
+ * Keeps PROTOCOL R91, R96, R97, R101 and R102.
  */
 import { CODE_BLOCK, CODE_WINDOW, RepairEncoder, SOURCES_MAX } from "../codec/erasure.ts";
 import type { ShardKernel } from "../codec/kernels.ts";
@@ -142,7 +142,6 @@ export class RepairSender {
   readonly #second = new LastSecond();
   /** Most bytes of repair for each byte protected, within a second. */
   readonly #budget: number;
-  readonly #answerableUs = new Float64Array(LANES);
   #answeredUs = -Infinity;
   /** Round trip of the path, microseconds; Infinity where it is unknown. */
   roundTripUs = Infinity;
@@ -155,8 +154,7 @@ export class RepairSender {
 
   /** Takes an entry of a request; arguments as `Kept.want`. */
   onRequest(low: number, first: number, count: number, nowUs: number): void {
-    for (let i = 0; i < LANES; i++) this.#answerableUs[i] = this.lanes[i].answerableUs;
-    this.kept.want(low, first, count, this.#answerableUs, nowUs);
+    this.kept.want(low, first, count, nowUs);
   }
 
   /** When a repair is sent alone if no datagram carries it, or Infinity. */

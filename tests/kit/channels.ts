@@ -323,5 +323,12 @@ export const TRANSFER_PATHS = {
   "150ms-rough": roughPath(75_000),
 } as const satisfies Record<string, (random: Random) => PathModel>;
 
+/** The channels over paths of other lengths, by names such as "random-2.5ms", one way. */
+export const NEAR_PATHS: Record<string, (random: Random) => PathModel> = Object.fromEntries(
+  [2.5, 5, 10, 40].flatMap((ms) =>
+    Object.entries(channelsAt(1000 * ms)).map(([name, make]) => [`${name}-${ms}ms`, make])
+  ),
+);
+
 export type ChannelName = keyof typeof CHANNELS;
 export type TransferPathName = keyof typeof TRANSFER_PATHS;

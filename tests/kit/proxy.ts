@@ -2,7 +2,6 @@
  * The proxy that makes a bad path (tools/impair.ts), started in a process of its own by tests and benches, and what it counts.
  * Carries nothing itself.
  */
-import type { ChannelName, TransferPathName } from "./channels.ts";
 import type { PathCounts } from "./impaired_path.ts";
 import { type Background, type Network, until } from "./namespaces.ts";
 
@@ -16,7 +15,8 @@ export interface ProxyPlan {
   /** "address:port" that it takes datagrams at, and that they go on to. */
   listen: string;
   upstream: string;
-  channel: ChannelName | TransferPathName;
+  /** The name of a path, as `deno task impair` has it. */
+  channel: string;
   seed: number;
   /** Milliseconds since 1970 at which the path begins; now, without. Paths of one seed and beginning have their bad times at once. */
   originMs?: number;

@@ -202,6 +202,20 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "a longer path is drained for ever",
   },
   {
+    file: "src/queue/waiting.ts",
+    from: "trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs",
+    to: "waitedUs",
+    tests: QUEUES,
+    note: "a transfer over a long path leaves the line idle",
+  },
+  {
+    file: "src/rate/bbr.ts",
+    from: "    this.#probeSteps++;",
+    to: "",
+    tests: PATH,
+    note: "a line that has become much faster is found by twentieths",
+  },
+  {
     file: "src/rate/queue_delay.ts",
     from: "this.queueUs = clock < 0 ? grownUs : this.#oneWay(grownUs, clock, sentUs);",
     to: "this.queueUs = grownUs;",
@@ -291,5 +305,26 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     to: "TURN_BYTES",
     tests: ["tests/unit/turn_queue_test.ts"],
     note: "a peer gets more with more flows",
+  },
+  {
+    file: "src/egress/queue.ts",
+    from: "?.pathRate?.isFull(nowUs) === true",
+    to: "?.pathRate?.isFull(nowUs) === null",
+    tests: ["tests/sim/rate_test.ts"],
+    note: "a path holds more than its window",
+  },
+  {
+    file: "src/io/turn_priority.ts",
+    from: "if (this.#isFirst ? this.#share > LIMIT : this.#share < RESUME)",
+    to: "if (this.#share < 0)",
+    tests: ["tests/unit/turn_priority_test.ts"],
+    note: "a flood of packets takes the processor from other programs",
+  },
+  {
+    file: "src/io/turn_priority.ts",
+    from: "const policy = (isFirst ? SCHED_RR : SCHED_OTHER) |",
+    to: "const policy = SCHED_OTHER |",
+    tests: ["tests/system/turn_priority_test.ts"],
+    note: "no thread goes first",
   },
 ];

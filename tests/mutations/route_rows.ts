@@ -27,7 +27,8 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/open.ts",
-    from: "} else if (hasReservedFlags(view.getUint8(offset[row] - headerBytes[row]))) {",
+    from:
+      "} else if (hasReservedFlags(view.getUint8(offset[row] - headerBytes[row]), sessions.reservedFlags[epoch])) {",
     to: "} else if (false) {",
     tests: ["tests/sim/ox_adversary_test.ts"],
     note: "reserved flags are taken",

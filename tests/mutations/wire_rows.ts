@@ -69,10 +69,17 @@ export const WIRE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/wire/oxtunnel.ts",
-    from: "return (flags & RESERVED_FLAGS) !== 0;",
+    from: "return (flags & reserved) !== 0;",
     to: "return false;",
     tests: ["tests/unit/oxtunnel_test.ts"],
     note: "reserved flags are not looked at",
+  },
+  {
+    file: "src/wire/control.ts",
+    from: "if (readRequestFirst(view, at, i) === 0 || count === 0 || count > REQUEST_RUN_MAX) return false;",
+    to: "",
+    tests: ["tests/fuzz/oxtunnel_test.ts"],
+    note: "a request may name any number of datagrams",
   },
   {
     file: "src/wire/oxtunnel.ts",

@@ -185,7 +185,7 @@ Deno.test(`repair: requests get a peer what was sent to it, a few times, within 
       listen();
     }
   }
-  assert(answers > 100 && others >= PACKETS, `${answers} answers, ${others} other datagrams`);
+  assert(answers > 40 && others >= PACKETS, `${answers} answers, ${others} other datagrams`);
   assert(answerBytes < 0.26 * (PACKETS + 1) * (PACKET_BYTES + 50), `${answerBytes} bytes`);
   assert(relay.metrics.get("answers_refused") > 1_000);
   // An old packet is not sent again, whoever asks.

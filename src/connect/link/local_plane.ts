@@ -140,6 +140,11 @@ export class LocalPlane implements LinkPlane {
     const { vitals, path } = this.#client;
     const applications = this.#client.applications(monotonicUs());
     const relay4 = this.told?.relay4?.join(".");
+    const headers = {
+      packets: this.#metrics.get("headers_elided"),
+      bytesSent: this.#metrics.get("header_bytes_sent"),
+      bytesSaved: this.#metrics.get("header_bytes_saved"),
+    };
     const latency = {
       queue: delayFigures(this.#client.queueDelays()),
       processing: delayFigures(this.#driver.processing.counts(0)),
@@ -157,6 +162,7 @@ export class LocalPlane implements LinkPlane {
         applications,
         relay4,
         latency,
+        headers,
       },
       ...path,
     };
