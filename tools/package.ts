@@ -6,7 +6,7 @@
 import { parseArgs } from "@std/cli";
 import { dirname, resolve } from "node:path";
 import { createHash } from "node:crypto";
-import { readTasks, renderLauncher, renderManual } from "./package_parts.ts";
+import { readTasks, renderLauncher, renderManual } from "../tests/kit/package_parts.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 async function readJson(path: string): Promise<unknown> {

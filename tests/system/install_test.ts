@@ -108,7 +108,7 @@ EOF
     certificates="NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt npm_config_cafile=/etc/ssl/certs/ca-certificates.crt"
     $as $certificates npx -y ./oxrelay-${version}.tgz --version
     # All that it needs has come: from here on without a network.
-    unshare -n bash -euc "ip link set lo up; $as bash -eu try.sh"
+    unshare -n -m -p -f --kill-child bash -euc "mount -t proc proc /proc; ip link set lo up; $as bash -eu try.sh"
     stat -c '%a %U %n' .local/state/oxrelay .local/state/oxrelay/private.key`);
   assertMatch(said, new RegExp(`^${version.replaceAll(".", "\\.")}$`, "m"));
   assertServed(said, "userspace");
@@ -141,7 +141,7 @@ async function byDebianPackage(): Promise<void> {
       ! getent passwd oxrelay
 EOF
     mkdir -p root/dev/net
-    unshare -n -m -p -f bash -euc '
+    unshare -n -m -p -f --kill-child bash -euc '
       ip link set lo up
       rm -f root/dev/null root/dev/urandom
       mknod -m 666 root/dev/null c 1 3; mknod -m 666 root/dev/urandom c 1 9; mknod -m 666 root/dev/net/tun c 10 200
