@@ -126,7 +126,7 @@ async function fillCache(folder: string): Promise<void> {
   for await (const { name } of Deno.readDir(cache)) {
     if (name !== "npm") await Deno.remove(`${cache}/${name}`, { recursive: true });
   }
-  for (const name of ["*.d.ts", "*.d.mts", "*.d.cts", "*.map"]) {
+  for (const name of ["*.d.ts", "*.d.mts", "*.d.cts", "*.map", ".npmignore", ".eslintrc*"]) {
     await run("find", [cache, "-name", name, "-delete"]);
   }
 }

@@ -59,15 +59,19 @@ async function sh(script: string, env: Record<string, string> = {}): Promise<str
  * What is said goes to stdout.
  */
 const SERVE_A_DEVICE = `
+  set -m # a process group of its own, to which Ctrl-C in a terminal goes
   $OX serve > log 2>&1 & relay=$!
+  trap 'kill -KILL -- -$relay' EXIT
   for i in $(seq 150); do grep -q 'listening on' log && break; sleep 0.2; done
   grep -q 'listening on' log || { cat log; exit 1; }
   $OX peer add phone --endpoint 127.0.0.1:4433 --no-qr
   $OX peer add --oxtunnel laptop --endpoint 127.0.0.1:4433 --no-qr > laptop.conf
   $OX status --once
   $OX speedtest --seconds 1 < laptop.conf
-  kill $relay
+  kill -INT -- -$relay
+  for i in $(seq 150); do grep -q 'serve: stopped' log && break; sleep 0.2; done
   wait $relay || true
+  trap - EXIT
   cat log
 `;
 
