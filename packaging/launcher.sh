@@ -75,12 +75,25 @@ for path in $(echo "$writes" | tr , ' '); do
     .) [ "$PWD" = / ] || write=$write,$PWD ;;
   esac
 done
+# What is restored or taken over may bring a configuration, which an installed program has in its own place.
+case "${1-} ${2-}" in
+  restore\ * | "peer import")
+    case " $* " in *" --config"*) ;; *)
+      if [ -z "${OXRELAY_CONFIG-}" ]; then
+        mkdir -p "$config"
+        set -- "$@" --config "$config/oxrelay.toml"
+        write=$write,$config
+      fi ;;
+    esac ;;
+esac
 previous=
 for word in "$@"; do
   value=${word#--*=}
   [ ! -f "$value" ] || allow "$(readlink -f "$value")"
   out=
   case $word in --out=*) out=$value ;; *) [ "$previous" != --out ] || out=$word ;; esac
+  # The one word of backup is the file that it writes.
+  case "${1-} $previous $word" in backup\ backup\ [!-]*) out=$word ;; esac
   if [ -n "$out" ] && [ "$writes" != none ]; then
     folder=$(readlink -f "$(dirname "$out")") || { echo "oxrelay: $(dirname "$out"): there is no such folder" >&2; exit 1; }
     allow "$folder"

@@ -69,10 +69,7 @@ async function write(path: string, text: string, mode = 0o644): Promise<void> {
 }
 
 /** The tree that all packages hold, without Deno: sources, libraries, the npm packages of deno.lock, the launcher. */
-async function stage(
-  folder: string,
-  machines: readonly Machine[],
-): Promise<void> {
+async function stage(folder: string): Promise<void> {
   await Deno.mkdir(folder, { recursive: true });
   await run("cp", [
     "-r",
@@ -86,24 +83,10 @@ async function stage(
   ], {
     cwd: ROOT,
   });
-  for (
-    const file of [
-      "mod.ts",
-      "native.ts",
-      "readable.ts",
-      "prebuilt/LICENSES.txt",
-    ]
-  ) {
-    await Deno.mkdir(dirname(`${folder}/ffi/${file}`), { recursive: true });
-    await Deno.copyFile(`${ROOT}ffi/${file}`, `${folder}/ffi/${file}`);
-  }
-  for (const { target } of machines) {
-    await Deno.mkdir(`${folder}/ffi/prebuilt/${target}`);
-    await run("install", [
-      "-m644",
-      `${ROOT}ffi/prebuilt/${target}/liboxrelay.so`,
-      `${folder}/ffi/prebuilt/${target}/`,
-    ]);
+  await Deno.mkdir(`${folder}/ffi`);
+  await run("sh", ["-c", 'cp ffi/*.ts "$0/ffi" && cp -r ffi/prebuilt "$0/ffi"', folder], { cwd: ROOT });
+  for (const { target } of MACHINES) {
+    await Deno.chmod(`${folder}/ffi/prebuilt/${target}/liboxrelay.so`, 0o644);
   }
   const tasks = await readTasks(ROOT);
   // What the program says to type is the command that this package installs.
@@ -315,7 +298,7 @@ async function makeAll(
   const { out, work, isFast } = places;
   const names: string[] = [];
   const common = `${work}/tree`;
-  await stage(common, MACHINES);
+  await stage(common);
   await run("chmod", ["-R", "u=rwX,go=rX", common]);
   if (only.has("npm")) names.push(await makeNpm(common, out));
   for (const machine of machines) {

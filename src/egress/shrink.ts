@@ -34,7 +34,7 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   const { associations, compression, flows, metrics } = context;
   const { sessions } = associations.oxtunnel!;
   const at = offset[row], bytes = length[row];
-  if (!isWholePacket(view, at)) return;
+  if (bytes > context.shortenedBytesMax || !isWholePacket(view, at)) return;
   if (compression !== undefined && bytes >= compression.thresholdBytes && flows.failures[flow[row]] === 0) {
     return;
   }

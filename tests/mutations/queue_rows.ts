@@ -27,6 +27,34 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "a peer sends faster than its record allows",
   },
   {
+    file: "src/ingress/mod.ts",
+    from: "  acks(burst, context, nowUs); // WireGuard",
+    to: "  // WireGuard",
+    tests: ["tests/sim/inner_acks_test.ts"],
+    note: "no WireGuard client's rate is found",
+  },
+  {
+    file: "src/session/wireguard/inner_acks.ts",
+    from: "if (!isAfter(reached, watch.reached) || isAfter(reached, watch.sentTo)) return;",
+    to: "if (!isAfter(reached, watch.reached)) return;",
+    tests: ["tests/unit/inner_acks_test.ts"],
+    note: "acknowledgements of what was not sent count",
+  },
+  {
+    file: "src/control/rollout.ts",
+    from: "if (percentile(part, publicKey) < this.#percent[part]) has |= 1 << i;",
+    to: "has |= 1 << i;",
+    tests: ["tests/unit/rollout_test.ts"],
+    note: "every peer has every part, whatever the shares",
+  },
+  {
+    file: "src/tunnel.ts",
+    from: '(peer) => this.#rollout.isOn("rate_control", peer),',
+    to: "() => true,",
+    tests: LINE,
+    note: "rates are found for peers outside the share, too",
+  },
+  {
     file: "src/queue/police.ts",
     from: "if (aheadUs > (isReal ? REAL_BURST_US : BURST_US)) return false;",
     to: "void (isReal ? REAL_BURST_US : BURST_US);",
@@ -202,7 +230,7 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "a longer path is drained for ever",
   },
   {
-    file: "src/queue/queues.ts",
+    file: "src/queue/waiting.ts",
     from: "trafficClass === CLASS_BULK ? waitedUs / BULK_PATIENCE : waitedUs",
     to: "waitedUs",
     tests: QUEUES,

@@ -208,6 +208,20 @@ export const SESSION_ROWS: readonly Mutation[] = [
     note: "answers know no budget",
   },
   {
+    file: "src/repair/kept.ts",
+    from: "if (this.answers[place] >= ANSWERS_MAX) {",
+    to: "if (false) {",
+    tests: ["tests/unit/requests_test.ts"],
+    note: "a packet is sent again as often as it is asked for",
+  },
+  {
+    file: "src/repair/requests.ts",
+    from: "const least = (mark - this.#mark - 1 + 2 * MARKS) % MARKS;",
+    to: "const least = open;",
+    tests: ["tests/unit/requests_test.ts"],
+    note: "what was never marked is asked for",
+  },
+  {
     file: "src/repair/sender.ts",
     from: "nowUs - kept.sentUs[place] > lane.answerableUs ||",
     to: "",

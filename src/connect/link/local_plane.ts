@@ -144,6 +144,7 @@ export class LocalPlane implements LinkPlane {
       bytesSent: this.#metrics.get("header_bytes_sent"),
       bytesSaved: this.#metrics.get("header_bytes_saved"),
     };
+    const relay4 = this.told?.relay4?.join(".");
     const latency = {
       queue: delayFigures(this.#client.queueDelays()),
       processing: delayFigures(this.#driver.processing.counts(0)),
@@ -159,6 +160,7 @@ export class LocalPlane implements LinkPlane {
         classesUp,
         classesDown,
         applications,
+        relay4,
         latency,
         headers,
       },

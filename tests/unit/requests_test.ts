@@ -1,0 +1,138 @@
+/**
+ * What a receiver asks for, and when, by marks, counters and pace (PROTOCOL §12, §14), and what a sender keeps for requests:
+ * the parts alone, without a tunnel.
+ */
+import { assertEquals, assertLess } from "@std/assert";
+import { Arrivals } from "../../src/repair/arrivals.ts";
+import { type AskingPath, expectAsked, nextAskAge } from "../../src/repair/asking.ts";
+import { ANSWERS_MAX, Kept } from "../../src/repair/kept.ts";
+import { Requests } from "../../src/repair/requests.ts";
+import {
+  controlFits,
+  readRequestCount,
+  readRequestCounter,
+  readRequestFirst,
+} from "../../src/wire/control.ts";
+import { FRAME_HEAD_BYTES } from "../../src/wire/frame.ts";
+
+const GAP_US = 15_625, RTT_US = 20_000, DEADLINE_US = 60_000, BYTES = 200;
+
+/** A receiver that is shown datagrams; `ask` says what it asks for: [counter, first, count] each. */
+class Receiver {
+  readonly arrivals = new Arrivals(0, true);
+  readonly requests = new Requests(this.arrivals, DEADLINE_US, 0.001);
+  readonly #view = new DataView(new ArrayBuffer(64));
+
+  arrive(counter: number, mark: number, nowUs: number, rttUs = RTT_US): void {
+    this.arrivals.arrived(counter, BYTES, nowUs);
+    this.requests.arrived(counter, mark, BYTES, nowUs);
+    this.requests.setPath(rttUs, 0);
+  }
+
+  ask(nowUs: number): number[][] {
+    const asked: number[][] = [];
+    while (this.requests.hasWord(nowUs)) {
+      const bytes = this.requests.write(this.#view, 0, 64, true, nowUs);
+      if (bytes === 0) continue;
+      const at = FRAME_HEAD_BYTES, length = bytes - at;
+      assertEquals(controlFits(this.#view, at, length), true);
+      for (let i = 0; i < (length - 2) / 4; i++) {
+        asked.push([
+          readRequestCounter(this.#view, at, i),
+          readRequestFirst(this.#view, at, i),
+          readRequestCount(this.#view, at, i),
+        ]);
+      }
+    }
+    return asked;
+  }
+}
+
+/** Marked datagrams 0 to `count` - 1, each a gap after the one before. */
+function steady(count: number): Receiver {
+  const receiver = new Receiver();
+  for (let n = 0; n < count; n++) receiver.arrive(n, n % 3 + 1, n * GAP_US);
+  return receiver;
+}
+
+Deno.test("requests: what marks show to be missing is asked for, and what was not marked is not", () => {
+  const receiver = steady(20), nowUs = 20 * GAP_US;
+  receiver.arrive(21, 20 % 3 + 1, nowUs);
+  assertEquals(receiver.ask(nowUs), [], "one datagram is missing, and it was not marked");
+  // Counters 22 and 23 are missing, and marks say that two are.
+  receiver.arrive(24, (20 % 3 + 1 + 2) % 3 + 1, nowUs + 3 * GAP_US);
+  assertEquals(receiver.ask(nowUs + 3 * GAP_US), [[21, 1, 2]]);
+});
+
+Deno.test("requests: an answer ends them; without one they are repeated while there is time", () => {
+  const receiver = steady(20);
+  receiver.arrive(21, 21 % 3 + 1, 21 * GAP_US, RTT_US / 2);
+  assertEquals(receiver.ask(21 * GAP_US), [[19, 1, 1]]);
+  const againUs = receiver.requests.dueUs;
+  assertEquals(receiver.ask(againUs - 1), []);
+  assertEquals(receiver.ask(againUs), [[19, 1, 1]]);
+  receiver.requests.answerCame(20, 20 % 3 + 1);
+  receiver.requests.recovered(20, againUs + 1_000);
+  assertEquals(receiver.ask(22 * GAP_US), []);
+  assertEquals([receiver.requests.answered, receiver.requests.missing], [1, 0]);
+  // Nothing is asked for whose answer is too late.
+  receiver.arrive(23, 23 % 3 + 1, 23 * GAP_US, DEADLINE_US);
+  receiver.arrive(25, 25 % 3 + 1, 25 * GAP_US, DEADLINE_US);
+  assertEquals(receiver.ask(25 * GAP_US), []);
+});
+
+Deno.test("requests: once something was lost, what is overdue is asked for before anything shows that it is missing", () => {
+  const receiver = steady(20), quietUs = 19 * GAP_US;
+  assertEquals(receiver.requests.dueUs, Infinity, "on a path that loses nothing nothing is waited for");
+  receiver.arrive(21, 21 % 3 + 1, 21 * GAP_US);
+  receiver.ask(21 * GAP_US);
+  receiver.requests.answerCame(20, 20 % 3 + 1);
+  receiver.requests.recovered(20, 21 * GAP_US + 1);
+  receiver.arrive(22, 22 % 3 + 1, 22 * GAP_US);
+  const { dueUs } = receiver.requests;
+  assertLess(dueUs, 23 * GAP_US + 5_000);
+  assertEquals(receiver.ask(dueUs), [[22, 1, 1]]);
+  assertLess(quietUs, dueUs);
+});
+
+Deno.test("asking: the times follow round trip, deadline and losses", () => {
+  const path: AskingPath = {
+    rttUs: 20_000,
+    usableUs: 58_000,
+    loss: 0.05,
+    backLoss: 0.05,
+    burstUs: 0,
+    target: 0.001,
+  };
+  const out = { hopeless: 0, fails: 1, answers: 0 };
+  assertEquals(nextAskAge(2_000, 1, path), 24_000);
+  assertEquals(nextAskAge(24_000, 2, path), Infinity, "two are enough");
+  assertEquals(nextAskAge(2_000, 1, { ...path, rttUs: 40_000 }), 18_000, "the last moment");
+  assertEquals(nextAskAge(2_000, 1, { ...path, rttUs: 40_000, loss: 0.005 }), Infinity);
+  expectAsked(path, 2_000, out);
+  assertLess(out.fails, 0.01);
+  expectAsked({ ...path, rttUs: 80_000 }, 2_000, out);
+  assertEquals([out.fails, out.answers], [1, 0], "too far to ask");
+  expectAsked({ ...path, burstUs: 30_000 }, 2_000, out);
+  assertEquals(Math.abs(out.hopeless - Math.exp(-58 / 30)) < 0.01, true);
+});
+
+Deno.test("kept: a request names what was marked, a few times each, and copies of a request are one (PROTOCOL R101)", () => {
+  const kept = new Kept();
+  // Every second counter is marked.
+  for (let n = 0; n < 100; n++) kept.add(2 * n, BYTES, 0, n * GAP_US);
+  const wanted = () => [...kept.wanted].reduce((sum, copies) => sum + copies, 0);
+  kept.want(180, 1, 2, 2e6);
+  assertEquals([wanted(), kept.waiting], [2, 2]);
+  assertEquals([kept.wanted[kept.placeOf(91)], kept.wanted[kept.placeOf(92)]], [1, 1]);
+  for (let i = 0; i < ANSWERS_MAX; i++) {
+    kept.want(180, 1, 1, 2e6 + 10_000 * i);
+    kept.answered(kept.placeOf(91), 2e6 + 10_000 * i);
+    kept.want(180, 1, 1, 2e6 + 10_000 * i + 3_000);
+    assertEquals(kept.wanted[kept.placeOf(91)], 0);
+  }
+  kept.want(180, 1, 1, 3e6);
+  assertEquals([kept.wanted[kept.placeOf(91)], kept.refused], [0, 1]);
+  kept.want(10, 1, 32, 3e6);
+  assertEquals(kept.waiting, 1, "what is forgotten is not counted on from");
+});
