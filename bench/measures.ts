@@ -59,11 +59,22 @@ export async function packetCost(
   return ((await usage(net, pid)).cpuS - before.cpuS) * 1e6 / (sum.packets - sum.lost_packets);
 }
 
-/** Milliseconds of 500 pings, 5 ms apart. */
-export async function pingTimes(net: Network, client: string): Promise<{ p50: number; p99: number }> {
-  const text = await net.must(client, ["ping", "-c", "500", "-i", "0.005", SERVER]);
+/** Round trips of `count` pings 5 ms apart, as rows of a table. @param when what they were sent in: "idle", "under bulk". */
+export async function pingFigures(
+  net: Network,
+  client: string,
+  when: string,
+  count = 500,
+): Promise<Record<string, number>> {
+  const text = await net.must(client, ["ping", "-c", String(count), "-i", "0.005", SERVER]);
   const times = [...text.matchAll(/time=([\d.]+)/g)].map(([, ms]) => Number(ms)).sort((a, b) => a - b);
-  return { p50: times[times.length >> 1], p99: times[Math.floor(times.length * 0.99)] };
+  const at = (share: number) => times[Math.min(times.length - 1, Math.floor(times.length * share))];
+  return {
+    [`ping ${when} p50, ms`]: at(0.5),
+    [`ping ${when} p99, ms`]: at(0.99),
+    [`ping ${when} p99.9, ms`]: at(0.999),
+    [`ping ${when} longest, ms`]: at(1),
+  };
 }
 
 /** User and system seconds of a process, and its resident megabytes, from /proc. */

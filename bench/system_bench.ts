@@ -1,9 +1,9 @@
 /**
- * `deno task bench:system [--quick] [--wireguard-go PATH] [--boringtun PATH] [--offloads on|off]` (root): this relay,
+ * `deno task bench:system [--quick] [--pings] [--wireguard-go PATH] [--boringtun PATH] [--offloads on|off]` (root): this relay,
  * wireguard-go and boringtun as the relay, in turn and in one run, for the same client (wireguard-go) in network
  * namespaces, and the same path without any of them. TCP up and down, UDP at three sizes and at three times what passes
  * without loss, ping idle and under bulk, processor time, resident memory; all of it once more where the veth pairs have
- * no offloads. Prints tables and writes them with a chart to bench/results/; asserts no time.
+ * no offloads; with --pings nothing beyond TCP and pings. Prints tables and writes them with a chart to bench/results/; asserts no time.
  */
 import { parseArgs } from "@std/cli";
 import { Network, pause, RELAY, SERVER, until } from "../tests/kit/namespaces.ts";
@@ -12,7 +12,7 @@ import {
   iperf,
   LOSS_MAX_PERCENT,
   packetCost,
-  pingTimes,
+  pingFigures,
   udpDelivered,
   udpRate,
   usage,
@@ -20,7 +20,7 @@ import {
 } from "./measures.ts";
 
 const args = parseArgs(Deno.args, {
-  boolean: ["quick"],
+  boolean: ["quick", "pings"],
   string: ["wireguard-go", "boringtun", "offloads"],
 });
 const ROUNDS = args.quick ? 1 : 3;
@@ -47,9 +47,7 @@ async function measure(contender: Contender, offloads: boolean): Promise<Figures
       "the server is reached",
     );
     const figures: Figures = {};
-    const idle = await pingTimes(net, client);
-    figures["ping idle p50, ms"] = idle.p50;
-    figures["ping idle p99, ms"] = idle.p99;
+    Object.assign(figures, await pingFigures(net, client, "idle"));
     const before = pid === undefined ? undefined : await usage(net, pid);
     const up = await iperf(net, client, SECONDS);
     const down = await iperf(net, client, SECONDS, ["-R"]);
@@ -59,12 +57,13 @@ async function measure(contender: Contender, offloads: boolean): Promise<Figures
       ? NaN
       : ((await usage(net, pid!)).cpuS - before.cpuS) /
         ((up.sum_received.bytes + down.sum_received.bytes) / 1e9);
-    const bulk = iperf(net, client, SECONDS);
-    await pause(300);
-    const busy = await pingTimes(net, client);
-    await bulk;
-    figures["ping under bulk p50, ms"] = busy.p50;
-    figures["ping under bulk p99, ms"] = busy.p99;
+    for (const [way, more] of [["bulk up", []], ["bulk down", ["-R"]]] as const) {
+      const bulk = iperf(net, client, SECONDS, [...more]);
+      await pause(300);
+      Object.assign(figures, await pingFigures(net, client, `under ${way}`));
+      await bulk;
+    }
+    if (args.pings) return figures;
     const rates: number[] = [];
     for (const bytes of UDP_SIZES) {
       const rate = await udpRate(net, client, bytes);
@@ -104,5 +103,10 @@ for (const offloads of OFFLOADS) {
       `veth ${how}. Median of ${ROUNDS}, ${SECONDS} s each; the last column says how many times better oxrelay is than the best other relay.`,
   });
   const title = `The relay, beside others as the relay${offloads ? "" : ", veth without offloads"}`;
-  await publish(`system${offloads ? "" : "_without_offloads"}`, title, names, outcome);
+  await publish(
+    `system${args.pings ? "_pings" : ""}${offloads ? "" : "_without_offloads"}`,
+    title,
+    names,
+    outcome,
+  );
 }

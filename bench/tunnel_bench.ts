@@ -12,7 +12,7 @@ import {
   iperf,
   LOSS_MAX_PERCENT,
   onTheWire,
-  pingTimes,
+  pingFigures,
   udpRate,
   usage,
   withoutOffloads,
@@ -123,10 +123,8 @@ for await (const [bytes, from] of s) await s.send(bytes, from);`,
     );
     const figures: Figures = {};
     figures["first handshake, initiation to data, ms"] = NaN;
-    const idle = await pingTimes(net, client);
+    Object.assign(figures, await pingFigures(net, client, "idle"));
     figures["first handshake, initiation to data, ms"] = handshakeMs(capture.said);
-    figures["ping idle p50, ms"] = idle.p50;
-    figures["ping idle p99, ms"] = idle.p99;
     const before = [await usage(net, pid!), await usage(net, clientPid)];
     const up = await iperf(net, client, SECONDS);
     const down = await iperf(net, client, SECONDS, ["-R"]);
@@ -138,10 +136,8 @@ for await (const [bytes, from] of s) await s.send(bytes, from);`,
     figures["client CPU, s per GB"] = (after[1].cpuS - before[1].cpuS) / carriedGb;
     const bulk = iperf(net, client, SECONDS);
     await pause(300);
-    const busy = await pingTimes(net, client);
+    Object.assign(figures, await pingFigures(net, client, "under bulk"));
     await bulk;
-    figures["ping under bulk p50, ms"] = busy.p50;
-    figures["ping under bulk p99, ms"] = busy.p99;
     figures[`UDP ${SMALL} B under ${LOSS_MAX_PERCENT} % loss, Mbit/s`] = await udpRate(net, client, SMALL);
     figures["relay resident, MB"] = (await usage(net, pid!)).residentMb;
     figures["client resident, MB"] = (await usage(net, clientPid)).residentMb;

@@ -64,7 +64,7 @@ allow "$root"
 allow "$state"
 allow "$config"
 allow /etc/oxrelay
-if [ "$PWD" = / ]; then allow /oxrelay.toml; else allow "$PWD"; fi
+if [ "$PWD" = / ]; then allow /oxrelay.toml; allow /oxrelay-connect.conf; else allow "$PWD"; fi
 [ -z "${OXRELAY_CONFIG-}" ] || allow "$OXRELAY_CONFIG"
 write=$state
 previous=

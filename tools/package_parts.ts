@@ -60,8 +60,9 @@ export function subcommandsOf(main: string): string[] {
 
 /** The launcher with a case for each subcommand. */
 export function renderLauncher(template: string, tasks: readonly Task[]): string {
-  const cases = tasks.map(({ name, flags }) => `${name}) flags="${flags}" ;;`)
-    .join("\n  ");
+  const cases = tasks.map(({ name, flags, reads, writes }) =>
+    `${name}) flags="${flags}" reads=${reads ? "yes" : ""} writes=${writes ? "yes" : ""} ;;`
+  ).join("\n  ");
   return template.replace("#TASKS#", () => cases);
 }
 

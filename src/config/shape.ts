@@ -3,6 +3,8 @@
  * returns has been checked. Reads and checks nothing itself.
  */
 
+import type { RolloutPercent } from "../control/rollout.ts";
+
 /** Where to bind: a host name or address without brackets, and a port of 1 to 65535. */
 export interface Endpoint {
   readonly host: string;
@@ -71,6 +73,8 @@ export const CONGESTION_ALGORITHMS = ["bbr_v3", "none"] as const;
 export interface HeadersConfig {
   /** Whether they are left out, both ways, for OxTunnel clients that want it too. */
   readonly enabled: boolean;
+  /** Whether packets of more than 700 bytes go without them too. */
+  readonly bulk: boolean;
   /** Flows that the clients of a worker may have defined together, 64 to 65536. */
   readonly contexts: number;
 }
@@ -133,6 +137,8 @@ export interface Config {
   /** The algorithm that finds the rate of an OxTunnel client's line from its reports. */
   readonly congestionAlgorithm: (typeof CONGESTION_ALGORITHMS)[number];
   readonly queues: QueuesConfig;
+  /** By part of the relay: the share of peers that have it, in percent, 0 to 100. */
+  readonly rolloutPercent: RolloutPercent;
   readonly headers: HeadersConfig;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];

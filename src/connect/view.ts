@@ -6,6 +6,7 @@ import type { AeadName } from "../wire/parameters.ts";
 import type { LatencyFigures, LineSnapshot } from "../session/peer_record.ts";
 import type { RepairFigures } from "../repair/figures.ts";
 import { type ClassMix, renderMix } from "./class_mix.ts";
+import type { MeanHeaders } from "./link/counts.ts";
 import type { ServerStatus } from "./servers.ts";
 import {
   formatBytes,
@@ -54,6 +55,8 @@ export interface LinkStatus {
   overheadBytes?: number;
   /** Bytes on the wire fewer than WireGuard would have sent for the same packets, its padding not counted. */
   savedBytes: number;
+  /** Headers of packets up, and what stands for them where the relay knows them; undefined without such packets. */
+  headers?: MeanHeaders;
   /** What the packets of the last ten seconds were, in OxTunnel; undefined when there were none. */
   mixUp?: ClassMix;
   mixDown?: ClassMix;
@@ -105,13 +108,19 @@ export function renderLink(status: LinkStatus, past: readonly LinkStatus[], abou
     ...renderRepair(status),
     `  costs      ${overheadBytes === undefined ? "-" : `${overheadBytes.toFixed(1)} B`} a packet, CPU ${
       formatShare(cpuShare)
-    }, ${formatBytes(Math.max(0, savedBytes))} less than WireGuard`,
+    }${renderHeaders(status)}, ${formatBytes(Math.max(0, savedBytes))} less than WireGuard`,
     `  mix down   ${renderMix(status.mixDown)}`,
     `  mix up     ${renderMix(status.mixUp)}`,
     ...renderApplications("  flows      ", status.applications),
     ...(others.length > 0 ? [`  relays     ${others.join("  ")}`] : []),
     `  ${about}`,
   ];
+}
+
+function renderHeaders({ headers }: LinkStatus): string {
+  return headers === undefined
+    ? ""
+    : `, headers ${headers.before.toFixed(0)} → ${headers.after.toFixed(1)} B`;
 }
 
 function ms(value: number | undefined): string {

@@ -34,7 +34,7 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   const { associations, compression, flows, metrics } = context;
   const { sessions } = associations.oxtunnel!;
   const at = offset[row], bytes = length[row];
-  if (!isWholePacket(view, at)) return;
+  if (bytes > context.shortenedBytesMax || !isWholePacket(view, at)) return;
   if (compression !== undefined && bytes >= compression.thresholdBytes && flows.failures[flow[row]] === 0) {
     return;
   }
@@ -51,6 +51,7 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   if (result === SHORT) {
     metrics.column[COUNTER.headers_elided]++;
     metrics.column[COUNTER.header_bytes_saved] += bytes - shrinker.bytes;
+    metrics.column[COUNTER.header_bytes_sent] += shrinker.fieldBytes;
     if (repair === undefined || !repair.sends(trafficClass[row])) return;
   } else metrics.column[COUNTER.header_definitions]++;
   offset[row] -= FRAME_HEAD_BYTES;

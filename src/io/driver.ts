@@ -157,7 +157,6 @@ export class Driver {
       const dueUs = restUs > 0 ? 0 : Math.min(core.pollTimeout(), lookDueUs);
       const ready = this.#wait(places, startUs, dueUs);
       nowUs = monotonicUs();
-      priority?.noteWait(nowUs - startUs);
       this.#gapUs += (Math.min(GAP_US_MAX, nowUs - startUs) - this.#gapUs) / 8;
       if (ready === 0) continue;
       isPortReady = places.isReady(PORT_PLACE);

@@ -11,11 +11,12 @@ import { libc } from "../../ffi/mod.ts";
 const SCHED_OTHER = 0, SCHED_RR = 2;
 /** Threads that this one starts are ordinary. */
 const SCHED_RESET_ON_FORK = 0x4000_0000;
-/** The share of the time is looked at in windows of this length, microseconds. */
+const CLOCK_THREAD_CPUTIME_ID = 3;
+/** The thread's share of a processor is looked at in windows of this length, microseconds. */
 const WINDOW_US = 100_000;
-/** Above LIMIT of a window in work the thread is an ordinary one, below RESUME it goes first again. */
+/** Above LIMIT in a window the thread is an ordinary one for the next, and until its share is below RESUME. */
 const LIMIT = 0.9, RESUME = 0.7;
-/** Above GATHER of a window in work, a turn that took more than GATHER_ROWS is followed by the next one GATHER_US after its begin. */
+/** Above a share of GATHER, a turn that took more than GATHER_ROWS is followed by the next one GATHER_US after its begin. */
 const GATHER = 0.25, GATHER_ROWS = 32, GATHER_US = 250;
 
 /** Makes the calling thread go before ordinary ones, or ordinary again. False where the system does not allow it. */
@@ -28,19 +29,33 @@ export function setRealTime(isFirst: boolean): boolean {
   return libc().sched_setscheduler(0, policy, new Uint8Array(parameters.buffer)) === 0;
 }
 
+/** Processor time of the calling thread, microseconds. */
+export function threadUs(): number {
+  const time = new BigInt64Array(2);
+  libc().clock_gettime(CLOCK_THREAD_CPUTIME_ID, new Uint8Array(time.buffer));
+  return Number(time[0]) * 1e6 + Number(time[1]) / 1000;
+}
+
 export class TurnPriority {
   readonly #set: SetRealTime;
+  readonly #usedUs: () => number;
   #isAllowed = true;
   #isFirst = false;
+  // Where the window began, by the clock and by the thread's processor time.
   #windowUs: number;
-  #waitedUs = 0;
-  /** The share of the last window in which the thread did not wait, 0 to 1. */
+  #windowUsedUs: number;
+  /** Of a processor, in the last window; 0 to 1. */
   #share = 0;
 
-  /** To be made by the thread that it is for. @param nowUs microseconds of the clock that the other calls use. */
-  constructor(nowUs: number, set: SetRealTime = setRealTime) {
+  /**
+   * To be made by the thread that it is for. @param nowUs microseconds of the clock that the other calls use. @param usedUs says the
+   * thread's processor time.
+   */
+  constructor(nowUs: number, set: SetRealTime = setRealTime, usedUs = threadUs) {
     this.#set = set;
+    this.#usedUs = usedUs;
     this.#windowUs = nowUs;
+    this.#windowUsedUs = usedUs();
     this.#change(true);
   }
 
@@ -55,18 +70,14 @@ export class TurnPriority {
     this.#isFirst = this.#isAllowed && isFirst;
   }
 
-  /** Notes that the thread has waited, which ended now. */
-  noteWait(waitedUs: number): void {
-    this.#waitedUs += waitedUs;
-  }
-
   /** To be called in each turn: changes the priority at a window's end. */
   look(nowUs: number): void {
     const elapsedUs = nowUs - this.#windowUs;
     if (elapsedUs < WINDOW_US) return;
-    this.#share = Math.max(0, 1 - this.#waitedUs / elapsedUs);
+    const usedUs = this.#usedUs();
+    this.#share = (usedUs - this.#windowUsedUs) / elapsedUs;
     this.#windowUs = nowUs;
-    this.#waitedUs = 0;
+    this.#windowUsedUs = usedUs;
     if (this.#isFirst ? this.#share > LIMIT : this.#share < RESUME) this.#change(!this.#isFirst);
   }
 

@@ -43,6 +43,11 @@ const CHANGE_SHARE = 0.04, STILL_US = 100_000, STILL_SHARE = 0.95;
  * Microseconds.
  */
 const OTHERS_US = 1_500_000, AGAIN_US = 5_000_000, LEAVE_US = 10_000_000;
+/**
+ * What is on its way may exceed the model's window by FULL_GAIN, since reports come in steps of up to 75 ms, before transfers wait for the
+ * next report; for SILENCE_US without one at most, so that lost reports stop nothing. Microseconds.
+ */
+const FULL_GAIN = 2, SILENCE_US = 500_000;
 /** A sender that had no packet waiting for this time starts its estimate anew, microseconds. */
 const IDLE_US = 10_000_000;
 /** Above this rate, bytes a second, the processors are the bottleneck and no modem: 500 Mbit/s. */
@@ -105,6 +110,8 @@ export class PathRate {
   #queueArrivedUs = 0;
   /** When the last of what had arrived then was sent. */
   #queueSentUs = 0;
+  /** When the last report came. */
+  #reportedUs = -Infinity;
   /** When a queue was last taken for the path's length. */
   #tookUs = -Infinity;
   #leaveUntilUs = -Infinity;
@@ -147,6 +154,13 @@ export class PathRate {
     return Math.max(RATE_MIN, share * bbr.pacingRate);
   }
 
+  /** Whether so much is on its way that no more of a transfer may follow before the next report. */
+  isFull(nowUs: number): boolean {
+    if (nowUs - this.#reportedUs > SILENCE_US || this.bytesPerS(nowUs) === 0) return false;
+    const open = this.#openFirst < 0 ? 0 : this.#openBytes;
+    return this.rate.inflight + open > FULL_GAIN * this.bbr.cwnd;
+  }
+
   /**
    * Notes a datagram of `bytes`, IP and UDP counted. @param isWaiting whether more of the sender's packets wait: without, its
    * rate is its own and says nothing of the path.
@@ -187,6 +201,7 @@ export class PathRate {
   /** Takes a report. One that is older than another, or tells of what was not sent, changes nothing. */
   onReport(report: RateReport, nowUs: number): void {
     const { highest, received } = report;
+    this.#reportedUs = nowUs;
     const { rate, bbr } = this;
     if (this.#openFirst >= 0 && highest >= this.#openFirst) this.#closeMark();
     if (this.#oldest === this.#next || highest < this.#end[this.#oldest % MARKS] - 1) return;

@@ -6,7 +6,9 @@
 
 /** Debian packages of the programs that the tests run. */
 const PACKAGES: Record<string, string> = {
+  "chromium": "chromium",
   "dnsmasq": "dnsmasq-base",
+  "dpkg-deb": "dpkg",
   "nginx": "nginx-light",
   "nsenter": "util-linux",
   "timeout": "coreutils",
@@ -25,6 +27,8 @@ const PACKAGES: Record<string, string> = {
   "sysctl": "procps",
   "tc": "iproute2",
   "tshark": "tshark",
+  "qemu-aarch64-static": "qemu-user-static",
+  "qemu-x86_64-static": "qemu-user-static",
   "wg": "wireguard-tools",
   "wg-quick": "wireguard-tools",
   "wireguard-go": "wireguard-go",

@@ -133,7 +133,7 @@ export const CONNECT_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/connect/mod.ts",
-    from: "priorities: readPriorities(lists.priority),",
+    from: "priorities: readPriorities(priorities),",
     to: "priorities: readPriorities([]),",
     tests: [WISHES],
     note: "--priority is not taken",

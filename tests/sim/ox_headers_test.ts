@@ -262,3 +262,23 @@ Deno.test("short packets: a relay without room for contexts acknowledges none, a
   assertEquals(client.metrics.get("headers_elided"), 0);
   assertLess(client.metrics.get("header_definitions"), 40);
 });
+
+Deno.test("short packets: repair brings them back", () => {
+  const { world, client, server } = pair(CONTEXTS, { isRepairing: true });
+  world.channel = { ...CLEAN, loss: 0.05 };
+  const packets = 2000, before = server.delivered.length;
+  for (let n = 0; n < packets; n++) {
+    const payload = new Uint8Array(40).fill(n);
+    client.send(packetOf({ port: 27_015, tos: DSCP_OF[CLASS_GAME] << 2 }, payload));
+    world.runFor(15_625);
+  }
+  world.runFor(SECOND);
+  const came = server.delivered.slice(before);
+  assertGreater(client.metrics.get("headers_elided"), 0.9 * packets);
+  assertGreater(came.length, 0.98 * packets);
+  assert(
+    came.every((packet) =>
+      packet.length === 68 && packet.subarray(28).every((octet) => octet === packet[28])
+    ),
+  );
+});

@@ -182,6 +182,21 @@ Deno.test(`rate: while reports stay away, the rate stands, and is found again (s
   assertLess(home.late(fromUs, 20 * MS), 0.05);
 });
 
+Deno.test(`rate: unreported, a transfer sends a window and no more, and the game goes on (seed ${SEED})`, () => {
+  const home = new Home(1, true);
+  home.runFor(5 * SECOND);
+  home.backComes = () => false;
+  const { metrics } = home.tunnels[0].client, fromUs = home.world.nowUs, before = metrics.get("bytes_sent");
+  home.runFor(400 * MS);
+  const sent = metrics.get("bytes_sent") - before;
+  assertLess(sent, 0.6 * 0.4 * RATE);
+  assertGreater(sent, 10_000);
+  home.backComes = () => true;
+  home.runFor(2 * SECOND);
+  assertLess(home.late(fromUs, 20 * MS), 0.05);
+  assertGreater(home.rates(2 * SECOND)[0], 0.7 * RATE);
+});
+
 for (
   const [what, share, delayUs] of [["ten times slower", 0.1, 0], ["longer by 40 ms", 1, 40 * MS]] as const
 ) {

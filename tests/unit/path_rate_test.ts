@@ -128,6 +128,16 @@ Deno.test("path rate: a path that becomes faster is found", () => {
   assertGreater(line.rate.bytesPerS(line.nowUs), 0.7 * 5 * RATE);
 });
 
+Deno.test("path rate: a path that becomes ten times faster is found by one probe, whose steps grow", () => {
+  const line = new Line();
+  line.bytesPerS = RATE / 2;
+  line.offered = 10 * RATE;
+  line.runFor(3 * SECOND);
+  line.bytesPerS *= 10;
+  line.runFor(2.5 * SECOND);
+  assertGreater(line.rate.bytesPerS(line.nowUs), 0.7 * 5 * RATE);
+});
+
 Deno.test("path rate: a queue that comes and does not go is somebody else's, and is left alone", () => {
   const line = new Line();
   line.runFor(3 * SECOND);

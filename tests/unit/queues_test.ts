@@ -222,6 +222,22 @@ Deno.test("queues: a standing queue loses packets, or marks those whose ends und
   }
 });
 
+Deno.test("queues: a transfer may wait four times as long as what somebody waits for", () => {
+  const lost = (trafficClass: number) => {
+    const bench = new Bench();
+    bench.queues.setRate(1, RATE, bench.nowUs);
+    // 12 ms of standing queue: twice the target of 5 ms, and not four times.
+    for (let i = 0; i < 12; i++) bench.offer(1, 1, trafficClass);
+    for (let ms = 0; ms < 500; ms++) {
+      bench.offer(1, 1, trafficClass);
+      bench.runFor(1000);
+    }
+    return bench.lost.length;
+  };
+  assertEquals(lost(CLASS_BULK), 0);
+  assertGreater(lost(CLASS_INTERACTIVE), 0);
+});
+
 Deno.test("queues: a game's packet that is too late is lost, a transfer's is not", () => {
   const bench = new Bench();
   bench.queues.setRate(1, RATE / 10, bench.nowUs);

@@ -32,7 +32,7 @@ export const SHORT_PACKET = 0x50, DEFINITION = 0xf0;
 /** What becomes of a packet: it stays as it is, it goes behind a definition's octets, or it is shortened. */
 export const BARE = 0, DEFINED = 1, SHORT = 2;
 
-const BUCKETS = 256;
+const BUCKETS = 256, WAYS = 4;
 /** Packets of a flow after which it gets a context. */
 const CANDIDATE_PACKETS = 3;
 /** Packets in a row that do not fit a context before the flow gets another. */
@@ -67,7 +67,7 @@ export class Shrinker {
   /** By bucket: the number that shortens the flow's packets, and the one that is being defined; each plus 1, 0 for none. */
   readonly #known = new Uint8Array(BUCKETS);
   readonly #next = new Uint8Array(BUCKETS);
-  /** By bucket, of flows without a context: which flow, and how many packets; the last RTP numbers. */
+  /** By bucket: which flow (`tagOf`), and of one without a context how many packets; the last RTP numbers. */
   readonly #tag = new Uint32Array(BUCKETS);
   readonly #packets = new Uint8Array(BUCKETS);
   readonly #restUntilUs = new Float64Array(BUCKETS);
@@ -82,13 +82,16 @@ export class Shrinker {
   /** Where the packet begins now, and how long it is: set by `shrink` unless it gives BARE. */
   at = 0;
   bytes = 0;
+  /** Octets in front of the payload of the packet that was shortened last. */
+  fieldBytes = 0;
 
   /**
    * Shortens the IP packet of `length` octets at `at`, or puts a definition in front, in place: nothing before `at` −
    * DEFINITION_BYTES_MAX is written. `mayDefine` says whether the path takes a definition's octets more.
    */
   shrink(view: DataView, at: number, length: number, mayDefine: boolean, nowUs: number): number {
-    const bucket = this.#bucketOf(view, at, length);
+    const tag = tagOf(view, at, length);
+    const bucket = tag === 0 ? -1 : this.#bucketOf(tag, nowUs);
     if (bucket < 0) return BARE;
     const known = this.#known[bucket];
     if (known !== 0) {
@@ -124,18 +127,31 @@ export class Shrinker {
     return known;
   }
 
-  /** By addresses, ports and protocol; -1 for packets that have no ports or are fragments. */
-  #bucketOf(view: DataView, at: number, length: number): number {
-    const isFour = view.getUint8(at) >> 4 === 4;
-    const ipBytes = isFour ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
-    if (length < ipBytes + 8) return -1;
-    const protocol = view.getUint8(at + (isFour ? 9 : 6));
-    if (protocol !== PROTOCOL_UDP && protocol !== PROTOCOL_TCP) return -1;
-    if (isFour && (view.getUint8(at) !== 0x45 || (view.getUint16(at + 6) & 0xbfff) !== 0)) return -1;
-    let hash = view.getUint32(at + ipBytes) ^ protocol;
-    hash = Math.imul(hash ^ view.getUint32(at + ipBytes - 4), 0x9e3779b1);
-    hash = Math.imul(hash ^ (hash >>> 15) ^ view.getUint32(at + ipBytes - (isFour ? 8 : 20)), 0x85ebca77);
-    return hash >>> 24;
+  /** The flow's bucket, or one that it takes over: free, or of a flow without a context, or of a silent one; -1 for none. */
+  #bucketOf(tag: number, nowUs: number): number {
+    const first = tag >>> 24;
+    let best = -1, bestRank = 0;
+    for (let way = 0; way < WAYS; way++) {
+      const bucket = (first + way) & (BUCKETS - 1);
+      if (this.#tag[bucket] === tag) return bucket;
+      const rank = this.#tag[bucket] === 0 ? 3 : this.#isIdle(this.#known[bucket], this.#next[bucket], nowUs);
+      if (rank <= bestRank) continue;
+      best = bucket;
+      bestRank = rank;
+    }
+    if (best < 0) return -1;
+    this.#tag[best] = tag;
+    this.#packets[best] = 0;
+    this.#rtpStride[best] = 0;
+    this.#restUntilUs[best] = 0;
+    return best;
+  }
+
+  /** 2 for a bucket without contexts, 1 for one whose flow is silent, 0 for others. */
+  #isIdle(known: number, next: number, nowUs: number): number {
+    if (known === 0 && next === 0) return 2;
+    if (known !== 0 && nowUs - this.#contexts[known - 1]!.usedUs < IDLE_US) return 0;
+    return next !== 0 && nowUs - this.#contexts[next - 1]!.usedUs < IDLE_US ? 0 : 1;
   }
 
   #byContext(
@@ -174,6 +190,7 @@ export class Shrinker {
     for (let i = 0; i < total; i++) view.setUint8(to + i, fields.getUint8(i));
     this.at = to;
     this.bytes = length - template.headerBytes + total;
+    this.fieldBytes = total;
     return SHORT;
   }
 
@@ -272,15 +289,9 @@ export class Shrinker {
   }
 
   #isCandidate(view: DataView, at: number, length: number, bucket: number): boolean {
-    const isFour = view.getUint8(at) >> 4 === 4,
-      ports = at + (isFour ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES);
-    const tag = (view.getUint32(ports) ^ view.getUint32(ports - 4)) >>> 0;
-    if (this.#tag[bucket] !== tag) {
-      this.#tag[bucket] = tag;
-      this.#packets[bucket] = 0;
-      this.#rtpStride[bucket] = 0;
-    }
-    this.#noteRtp(view, ports + 8, at + length, bucket);
+    const isFour = view.getUint8(at) >> 4 === 4;
+    const payload = at + (isFour ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES) + 8;
+    this.#noteRtp(view, payload, at + length, bucket);
     return ++this.#packets[bucket] > CANDIDATE_PACKETS;
   }
 
@@ -326,4 +337,19 @@ export class Shrinker {
     }
     return oldest;
   }
+}
+
+/** A number for addresses, ports and protocol, which is rarely another flow's; 0 for packets without ports, and fragments. */
+function tagOf(view: DataView, at: number, length: number): number {
+  const isFour = view.getUint8(at) >> 4 === 4;
+  const ipBytes = isFour ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
+  if (length < ipBytes + 8) return 0;
+  const protocol = view.getUint8(at + (isFour ? 9 : 6));
+  if (protocol !== PROTOCOL_UDP && protocol !== PROTOCOL_TCP) return 0;
+  if (isFour && (view.getUint8(at) !== 0x45 || (view.getUint16(at + 6) & 0xbfff) !== 0)) return 0;
+  let hash = view.getUint32(at + ipBytes) ^ protocol;
+  hash = Math.imul(hash ^ (hash >>> 16) ^ view.getUint32(at + ipBytes - 4), 0x9e3779b1);
+  hash = Math.imul(hash ^ (hash >>> 15) ^ view.getUint32(at + ipBytes - (isFour ? 8 : 20)), 0x85ebca77);
+  hash ^= hash >>> 13;
+  return (hash | 1) >>> 0;
 }

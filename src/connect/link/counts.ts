@@ -15,6 +15,19 @@ export interface InnerTotals {
   bytesReceived: number;
 }
 
+/** Packets without headers: the bytes that stood for these, and the bytes that were saved. */
+export interface ElidedHeaders {
+  packets: number;
+  bytesSent: number;
+  bytesSaved: number;
+}
+
+/** Mean bytes of the headers of packets to the relay that went without them, and of what stood for them. */
+export interface MeanHeaders {
+  before: number;
+  after: number;
+}
+
 /**
  * The inner totals of a client. OxTunnel's are those of its classes, which are counted before compression and after it: a peer's
  * own totals are of plaintexts. A WireGuard datagram has one packet and no class.
@@ -103,4 +116,10 @@ export function shares(counts: readonly Counts[]): Shares {
 /** A datagram that comes late was counted as lost before, so an interval may hold more than it should. */
 function loss(sent: number, received: number): number | undefined {
   return sent > 0 ? Math.max(0, 1 - received / sent) : undefined;
+}
+
+/** The mean bytes of headers of packets that went without: before, and what stood for them; undefined without any. */
+export function meanHeaders({ packets, bytesSent, bytesSaved }: ElidedHeaders): MeanHeaders | undefined {
+  if (packets === 0) return undefined;
+  return { before: (bytesSent + bytesSaved) / packets, after: bytesSent / packets };
 }

@@ -9,7 +9,7 @@ import type { LinkStatus } from "../view.ts";
 import type { LinkPlane, PlaneState } from "./plane.ts";
 import { streamNumberOf } from "../../wire/stream.ts";
 import type { LinkFallback } from "./fallback.ts";
-import { type Counts, shares } from "./counts.ts";
+import { type Counts, meanHeaders, shares } from "./counts.ts";
 import type { Servers } from "../servers.ts";
 
 /** A WireGuard server that has not answered for this long though it was asked something is silent; OxTunnel knows it. */
@@ -107,7 +107,8 @@ export class Link {
 
   /** How the link is, as figures; to be called about once a second, after `tend`. */
   report(): LinkStatus {
-    const { relay, vitals, inner, cost, classesUp, classesDown, applications, latency } = this.#plane!;
+    const { relay, vitals, inner, cost, classesUp, classesDown, applications, latency, headers } = this
+      .#plane!;
     const { servers } = this.#o;
     const nowMs = performance.now();
     const { user, system } = process.cpuUsage();
@@ -148,6 +149,7 @@ export class Link {
       applications,
       line: relay.line,
       latency,
+      headers: meanHeaders(headers),
       cpuShare: found.cpuShare,
       servers: servers.statuses,
       mtu: this.#innerMtu || undefined,

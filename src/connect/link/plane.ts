@@ -8,7 +8,7 @@ import type { ClassCount } from "../../metrics.ts";
 import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
 import type { LatencyFigures, PeerSnapshot } from "../../session/peer_record.ts";
 import type { Vitals } from "../../session/vitals.ts";
-import type { InnerTotals } from "./counts.ts";
+import type { ElidedHeaders, InnerTotals } from "./counts.ts";
 
 /** Mailboxes of the fallback over TLS: of the client's one plane, and of the thread that serves the connection. */
 export const PLANE_MAILBOX = 0, STREAMS_MAILBOX = 1;
@@ -25,6 +25,8 @@ export interface PlaneState {
   cost: { datagrams: number; datagramBytes: number };
   /** The largest inner packet that the path takes, bytes; absent while that is searched for. */
   innerMtu?: number;
+  /** The relay's own inner IPv4 address, where the relay has told that (OxTunnel). */
+  relay4?: string;
   /** Whether the path takes not even datagrams of 1200 bytes. */
   isNarrow: boolean;
   /** Lost packets that repair brought back so far. */
@@ -36,6 +38,8 @@ export interface PlaneState {
   applications: Record<string, number>;
   /** How long packets took in this process in the last half minute. */
   latency: LatencyFigures;
+  /** Packets to the relay that went without the headers that it knows, so far. */
+  headers: ElidedHeaders;
 }
 
 /** What carries a client's packets, in this thread (`LocalPlane`) or in a Worker (`PlaneWorkerHandle`). */
