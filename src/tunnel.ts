@@ -256,12 +256,13 @@ export class Tunnel {
     });
   }
 
-  /** What packets for the tunnel, or for the exit, wait in for this thread. One peer of several takes half of it. */
+  /** What packets for the tunnel, or for the exit, wait in for this thread. A TCP window of 4 MB fits; one peer of
+   * several takes three quarters at most, and what is too much is the largest flow's loss. */
   #makeTurnQueue(peers: number, isRelay: boolean): TurnQueue | undefined {
     const { queues, arena } = this.#o;
     if (queues === undefined) return undefined;
     const packets = Math.min(queues.packets, arena.slotCount >> 2);
-    const peerPackets = isRelay ? packets >> 1 : packets;
+    const peerPackets = isRelay ? 3 * packets >> 2 : packets;
     return new TurnQueue(arena, {
       ...queues,
       ...TURN_CODEL,

@@ -343,8 +343,8 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/io/turn_priority.ts",
-    from: "if (this.#isFirst ? this.#share > LIMIT : this.#share < RESUME)",
-    to: "if (this.#share < 0)",
+    from: "if (this.#isFirst ? share > LIMIT : share < RESUME)",
+    to: "if (share < 0)",
     tests: ["tests/unit/turn_priority_test.ts"],
     note: "a flood of packets takes the processor from other programs",
   },

@@ -34,7 +34,7 @@ import {
   STREAMS_MAILBOX,
 } from "./plane.ts";
 
-const ARENA_SLOTS = 8192;
+const ARENA_SLOTS = 16_384;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
 
@@ -139,12 +139,12 @@ export class LocalPlane implements LinkPlane {
     const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
     const { vitals, path } = this.#client;
     const applications = this.#client.applications(monotonicUs());
+    const relay4 = this.told?.relay4?.join(".");
     const headers = {
       packets: this.#metrics.get("headers_elided"),
       bytesSent: this.#metrics.get("header_bytes_sent"),
       bytesSaved: this.#metrics.get("header_bytes_saved"),
     };
-    const relay4 = this.told?.relay4?.join(".");
     const latency = {
       queue: delayFigures(this.#client.queueDelays()),
       processing: delayFigures(this.#driver.processing.counts(0)),
