@@ -5,7 +5,7 @@
  */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { requires } from "../kit/requires.ts";
-import { type Background, type Network, networkTest, SERVER, until } from "../kit/namespaces.ts";
+import { type Background, type Network, networkTest, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
 const needs = requires({ root: true, programs: ["ip", "nft", "ping", "dnsmasq", "sh"] });
 /** A second address of the far end, and the relay's address there. */
@@ -19,7 +19,7 @@ dns = ["${SERVER}"]
 public_endpoint = "${OUTSIDE}:4433"
 [destinations]
 port_mappings = 8
-allow = ["10.200.0.0/24"]
+allow = ["10.200.0.0/24", "fd00:200::/64"]
 `;
 
 /**
@@ -168,13 +168,21 @@ networkTest(
     const { box, console } = await home(net);
     const invitation = await net.addPeer("box", undefined, ["--oxtunnel"]);
     await net.server("server", STUN);
-    const args = ["--share", "lan0", "--device", "game=192.168.77.60", invitation.trim()];
+    const args = ["--kill-switch", "--share", "lan0", "--device", "game=192.168.77.60", invitation.trim()];
     const running = await net.connect(box, args, { says: "is shared" });
 
     // Deno's sockets may not send to everybody, so the question for a lease goes to the box.
     await net.ip(console, ["addr", "add", "192.168.77.60/24", "dev", "eth0"]);
     await net.ip(console, ["route", "add", "default", "via", "192.168.77.1"]);
     await leases(net, console);
+    await until(
+      async () => / fd[^ ]*:77:/.test(await net.must(console, ["ip", "-6", "addr", "show", "eth0"])),
+      "the console makes itself an address of the LAN's IPv6 network",
+    );
+    await until(
+      async () => (await net.run(console, ["ping", "-6", "-c", "1", "-w", "2", SERVER_V6])).success,
+      "IPv6 of the LAN goes through the tunnel",
+    );
 
     const { filtering, mapping } = JSON.parse(await net.script(console, CONSOLE(3074), 40));
     assertEquals(new Set(mapping).size, 1, `one mapping for all far ends (RFC 4787 REQ-1): ${mapping}`);

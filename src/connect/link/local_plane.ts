@@ -139,12 +139,12 @@ export class LocalPlane implements LinkPlane {
     const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
     const { vitals, path } = this.#client;
     const applications = this.#client.applications(monotonicUs());
+    const relay4 = this.told?.relay4?.join(".");
     const headers = {
       packets: this.#metrics.get("headers_elided"),
       bytesSent: this.#metrics.get("header_bytes_sent"),
       bytesSaved: this.#metrics.get("header_bytes_saved"),
     };
-    const relay4 = this.told?.relay4?.join(".");
     const latency = {
       queue: delayFigures(this.#client.queueDelays()),
       processing: delayFigures(this.#driver.processing.counts(0)),

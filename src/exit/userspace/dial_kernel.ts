@@ -1,6 +1,6 @@
 /**
  * A dialler's TCP behind one interface: the native library's (ffi/src/dial.rs), or the same sources as WebAssembly where there is no
- * native library. Invariant: both are given the same numbers and say the same; `tests/differential/dial_test.ts` compares them.
+ * native library. Invariant: both are given the same numbers and say the same; `tests/unit/dial_test.ts` compares them.
  */
 import { burstHandle, type Native } from "../../../ffi/native.ts";
 import { type DialModule, openDialModule } from "../../../ffi/wasm.ts";

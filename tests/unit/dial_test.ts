@@ -4,7 +4,7 @@
  */
 import { assertEquals, assertGreater, assertRejects } from "@std/assert";
 import { nativeDial, WasmDial } from "../../src/exit/userspace/dial_kernel.ts";
-import { DirectTunnel, native } from "../unit/direct_tunnel.ts";
+import { DirectTunnel, native } from "./direct_tunnel.ts";
 import { requires } from "../kit/requires.ts";
 import { Random } from "../kit/random.ts";
 
