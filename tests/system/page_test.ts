@@ -138,8 +138,13 @@ async function disableAndEnable(net: Network, page: Browser, client: string, con
   await press(page, "phone", "Enable phone");
   await page.reads("phone may connect again.");
   await comesBack(net, client, configuration);
-  await change(page, "phone", [["textbox", "Name", "console"], ["textbox", "Notes", "Anna's"]]);
+  await change(page, "phone", [
+    ["textbox", "Name", "console"],
+    ["textbox", "Notes", "Anna's"],
+    ["textbox", "Port forwards", "udp:27015"],
+  ]);
   assert(await pings(net, client), "a new name leaves the session");
+  assertEquals(JSON.parse((await net.ask("/v1/peers")).text)[0].forwards, ["udp:27015"]);
   await page.write("searchbox", "Search devices", "anna");
   await page.reads("Page 1 of 1 · 1 device");
   await page.reads("console");
