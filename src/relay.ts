@@ -5,6 +5,7 @@
  * Keeps PROTOCOL R5.
  */
 import { readClassRule } from "./control/rule_text.ts";
+import type { RolloutPercent } from "./control/rollout.ts";
 import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
 import {
@@ -32,6 +33,8 @@ export interface RelayTuning {
   classes: { readonly rules: readonly string[] };
   /** As in TunnelOptions; undefined for none. */
   compression: { lz4: Lz4; thresholdBytes: number } | undefined;
+  /** As in TunnelOptions; absent to leave it as it is. */
+  rolloutPercent?: RolloutPercent;
 }
 
 // The inner MTUs that OxTunnel's parameters can hold (PROTOCOL §11).
@@ -147,12 +150,13 @@ export class Relay extends Tunnel {
   }
 
   /** Applies new limits and rules at once; existing sessions continue. */
-  tune(tuning: RelayTuning): void {
+  tune(tuning: RelayTuning, nowUs = 0): void {
     this.associations.gate.maxConnections = tuning.maxConnections;
     this.admission.ratePerSecond = tuning.rateLimitPerIp;
     this.ingressContext.policy = new DestinationPolicy(tuning.destinations);
     this.ingressContext.policy.setOwnAddresses(this.#ownAddresses);
     this.setCompression(tuning.compression);
+    if (tuning.rolloutPercent !== undefined) this.setRollout(tuning.rolloutPercent, nowUs);
     this.setClassRules(tuning.classes.rules.map((text) => readClassRule(text, parsePrefix)));
   }
 

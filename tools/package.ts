@@ -91,7 +91,9 @@ async function stage(
       "mod.ts",
       "native.ts",
       "readable.ts",
+      "wasm.ts",
       "prebuilt/LICENSES.txt",
+      "prebuilt/wasm32/oxdial.wasm.base64",
     ]
   ) {
     await Deno.mkdir(dirname(`${folder}/ffi/${file}`), { recursive: true });

@@ -5,6 +5,7 @@
  */
 import { tunUnavailable } from "../exit/tun/mod.ts";
 import { undo } from "../exit/tun/client.ts";
+import { undoShare } from "../exit/tun/share.ts";
 import { CommandError, readCommandLine, UsageError } from "../process/help.ts";
 import type { PlaneWishes } from "./link/plane.ts";
 import {
@@ -19,6 +20,7 @@ import {
 } from "./options.ts";
 import type { Place } from "./place.ts";
 import { programsOf, readAppPriorities, readPriorities, readRules } from "./priorities.ts";
+import { readShare } from "./share/mod.ts";
 import { throughDevice } from "./through_device.ts";
 import { throughSockets } from "./through_sockets.ts";
 import { LinkView } from "./view.ts";
@@ -48,6 +50,10 @@ this machine is directly connected to, and answers on connections that others op
   --no-dns              keep the machine's own resolvers
   --kill-switch         block these packets outside the tunnel, also while the tunnel is down; answers on connections from
                         outside too, unless --exclude names their network
+  --share INTERFACE     this machine is the gateway of a LAN, for consoles and other devices (docs/gateway.md): DHCP and DNS by
+                        dnsmasq if that is here, an open NAT, and ports by UPnP, NAT-PMP and PCP
+  --share-net ADDRESS   this machine's address in the LAN (default 192.168.77.1/24), where the interface has none
+  --device CLASS=DEVICE the class of a LAN device's packets, by its address or MAC: game=192.168.77.50; may be repeated
   --restore             only undo the changes that a killed connect has left behind
 
   --priority CLASS=[PROTOCOL:][ADDRESS][:PORT]
@@ -83,39 +89,53 @@ Without root, a proxy and forwarded ports on loopback in place of a device:
 
 const SOCKS_DEFAULT = "1080";
 /** What only a device can do. */
-const DEVICE_ONLY = ["include", "exclude", "only-user", "only-cgroup", "no-dns", "kill-switch"];
+const DEVICE_ONLY = [
+  "include",
+  "exclude",
+  "only-user",
+  "only-cgroup",
+  "no-dns",
+  "kill-switch",
+  "share",
+  "share-net",
+];
+
+/** What the command line may have. */
+const COMMAND_LINE: Parameters<typeof readCommandLine>[1] = {
+  values: [
+    "config",
+    "include",
+    "exclude",
+    "only-user",
+    "only-cgroup",
+    "socks",
+    "protocol",
+    "trusted",
+    "repair",
+    "up",
+    "down",
+    "congestion",
+    "share",
+    "share-net",
+  ],
+  lists: ["L", "server", "priority", "rule", "device"],
+  flags: [
+    "no-dns",
+    "no-batching",
+    "no-priority",
+    "no-compression",
+    "no-header-compression",
+    "no-repair",
+    "kill-switch",
+    "restore",
+    "json",
+  ],
+  words: [0, 1],
+};
 
 /** Runs the subcommand; the result is the exit code. */
 export async function connect(args: string[]): Promise<number> {
-  const { words, values, lists, flags } = readCommandLine(args, {
-    values: [
-      "config",
-      "include",
-      "exclude",
-      "only-user",
-      "only-cgroup",
-      "socks",
-      "protocol",
-      "trusted",
-      "repair",
-      "up",
-      "down",
-      "congestion",
-    ],
-    lists: ["L", "server", "priority", "rule"],
-    flags: [
-      "no-dns",
-      "no-batching",
-      "no-priority",
-      "no-compression",
-      "no-header-compression",
-      "no-repair",
-      "kill-switch",
-      "restore",
-      "json",
-    ],
-    words: [0, 1],
-  });
+  const { words, values, lists, flags } = readCommandLine(args, COMMAND_LINE);
   if (flags.help) {
     console.log(HELP);
     return 0;
@@ -123,10 +143,17 @@ export async function connect(args: string[]): Promise<number> {
   if (flags.restore) {
     await needRoot("--restore");
     await undo(false);
+    await undoShare();
     console.error("What a killed connect had left behind is undone.");
     return 0;
   }
   const scope = await readScope(values);
+  const share = readShare(values.share, values["share-net"], lists.device);
+  if (share && (scope.uid !== undefined || scope.cgroup !== undefined)) {
+    throw new UsageError(
+      "--share is for a LAN, whose packets belong to no user and no cgroup of this machine",
+    );
+  }
   const trusted = readTrusted(values.trusted);
   const rules = readRules(lists.rule);
   const wishes = readWishes(values, lists.priority, rules, flags);
@@ -151,7 +178,7 @@ export async function connect(args: string[]): Promise<number> {
   return await throughDevice(
     place,
     scope,
-    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], wishes, apps },
+    { killSwitch: flags["kill-switch"], dns: !flags["no-dns"], share, wishes, apps },
     view,
   );
 }

@@ -34,7 +34,10 @@ export async function run(
     ended = true;
     wake();
   };
-  const signals = ["SIGINT", "SIGTERM", "SIGHUP"] as const;
+  // Windows has no others.
+  const signals = Deno.build.os === "windows"
+    ? ["SIGINT", "SIGBREAK"] as const
+    : ["SIGINT", "SIGTERM", "SIGHUP"] as const;
   for (const signal of signals) Deno.addSignalListener(signal, end);
   try {
     const startedMs = performance.now();

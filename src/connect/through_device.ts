@@ -15,6 +15,7 @@ import { PlaneWorkerHandle } from "./link/worker_handle.ts";
 import { resolveOutside } from "./outside_names.ts";
 import { openFallback, type Place, resolveServers } from "./place.ts";
 import { run } from "./run.ts";
+import { Gateway, type ShareWishes } from "./share/mod.ts";
 import type { LinkView } from "./view.ts";
 
 /** Prefixes that are written out in what it says. */
@@ -23,6 +24,7 @@ const NAMED_MAX = 8;
 interface DeviceWishes {
   killSwitch: boolean;
   dns: boolean;
+  share: ShareWishes | undefined;
   wishes: PlaneWishes;
   apps: AppPriority[];
 }
@@ -37,8 +39,11 @@ export async function throughDevice(
   const { invitation } = place;
   const { killSwitch, wishes, apps } = device;
   const say = (message: string) => view.say(message);
+  const gateway = new Gateway(device.share, invitation, say);
+  scope.exclude = [...scope.exclude, ...gateway.lan];
   const host = await sentence(() => openHost(invitation, scope, device, say));
   try {
+    await sentence(() => gateway.shut());
     // What a killed connect had left of resolv.conf is undone by now; a kill switch of its may be closed still.
     const resolve = resolveOutside(host);
     const servers = await resolveServers(place, resolve).catch((error) => explainUnresolved(error, place));
@@ -82,10 +87,15 @@ export async function throughDevice(
       onConnected: async () => {
         isRouted = true;
         await sentence(() => host.route(outer()));
+        await sentence(() => gateway.start(plane));
       },
-      onGuard: () => host.guard(),
+      onGuard: async () => {
+        await host.guard();
+        await gateway.guard();
+      },
     });
   } finally {
+    await gateway.close();
     await host.close();
   }
 }

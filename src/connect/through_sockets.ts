@@ -5,7 +5,6 @@
 import { loadNative, type Native } from "../../ffi/native.ts";
 import { formatEndpoint } from "../config.ts";
 import { Dialler } from "../exit/userspace/dialler.ts";
-import { CommandError } from "../process/help.ts";
 import { AppHints } from "./app_hints.ts";
 import type { AppPriority } from "./app_sockets.ts";
 import type { Invitation } from "./invitation.ts";
@@ -30,9 +29,7 @@ export async function throughSockets(
 ): Promise<number> {
   const { invitation } = place;
   const native = loadNative();
-  if (typeof native === "string") {
-    throw new CommandError(`without a device TCP needs the native library: ${native}; run connect as root`);
-  }
+  if (typeof native === "string") view.say(`TCP by WebAssembly, packets one at a time: ${native}`);
   const servers = await resolveServers(place);
   await servers.round(false, performance.now());
   const { dialler, names } = openDialler(native, invitation);
@@ -74,7 +71,7 @@ export async function throughSockets(
 
 /** The exit that connections begin in, and names as they are resolved through the tunnel. */
 function openDialler(
-  native: Native,
+  native: Native | string,
   { addresses, mtu, dns, search = [] }: Invitation,
 ): { dialler: Dialler; names: Names } {
   // The first of each family; the others are for who listens.

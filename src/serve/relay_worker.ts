@@ -231,6 +231,7 @@ function makeRelay(
     exitIsSource: exit.name === "userspace",
     batchWaitUs: batchWaitUs(config, port, exit),
     queues: queuesOptions(config),
+    rolloutPercent: config.rolloutPercent,
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
     destinations: config.destinations,
@@ -329,7 +330,7 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;
     const compression = config.enableCompression ? { lz4: running.lz4, thresholdBytes } : undefined;
-    running.relay.tune({ ...config, compression });
+    running.relay.tune({ ...config, compression }, monotonicUs());
     return null;
   }
   const nowUs = monotonicUs();

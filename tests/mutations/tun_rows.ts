@@ -6,10 +6,67 @@ import type { Mutation } from "./mutation.ts";
 const NAT = ["tests/system/tun_nat_test.ts"];
 const SEGMENTS = ["tests/system/tun_segments_test.ts"];
 const KILL_SWITCH = ["tests/system/connect_kill_switch_test.ts"];
+const GATEWAY = ["tests/system/gateway_test.ts"], PORT_CONTROL = ["tests/unit/port_control_test.ts"];
 const FORWARDS = ["tests/system/forwards_test.ts"];
 const REMOVED = ["tests/system/removed_peer_test.ts"];
 
 export const TUN_ROWS: readonly Mutation[] = [
+  {
+    file: "src/exit/tun/client_rules.ts",
+    from: "    `iifname ${DEVICE} ct status dnat accept`,",
+    to: "",
+    tests: GATEWAY,
+    note: "with a kill switch no stranger reaches a port of the LAN",
+  },
+  {
+    file: "src/exit/tun/share_rules.ts",
+    from: "meta mark set meta mark and ${NOT_INBOUND}`,",
+    to: "meta mark set meta mark`,",
+    tests: GATEWAY,
+    note: "answers of the LAN to strangers leave beside the tunnel",
+  },
+  {
+    file: "src/exit/tun/share_rules.ts",
+    from: "}${learning(up)}${",
+    to: "}${",
+    tests: GATEWAY,
+    note: "a console's NAT filters by far end",
+  },
+  {
+    file: "src/exit/tun/share.ts",
+    from: 'listed.matchAll(/comment "sysctl ([^"=]+)=([^"]*)"/g)',
+    to: 'listed.matchAll(/comment "nothing ([^"=]+)=([^"]*)"/g)',
+    tests: GATEWAY,
+    note: "a killed gateway leaves its host forwarding",
+  },
+  {
+    file: "src/connect/share/upnp.ts",
+    from: 'if (value("InternalClient") !== from)',
+    to: 'if (value("InternalClient") === "")',
+    tests: GATEWAY,
+    note: "a host of the LAN opens ports to its neighbour",
+  },
+  {
+    file: "src/exit/mapping/leases.ts",
+    from: "if (present && !isSameNonce(present.nonce, request.nonce))",
+    to: "if (false)",
+    tests: PORT_CONTROL,
+    note: "a mapping is changed by who did not make it",
+  },
+  {
+    file: "src/exit/mapping/leases.ts",
+    from: "lease.owner === owner.id).length >= this.#o.most()",
+    to: "lease.owner === owner.id).length >= 9999",
+    tests: PORT_CONTROL,
+    note: "one asker takes all ports",
+  },
+  {
+    file: "src/wire/port_control.ts",
+    from: "return refuse(PCP.addressMismatch);",
+    to: "bytes[0] = PCP_VERSION;",
+    tests: PORT_CONTROL,
+    note: "a request through another NAT is believed",
+  },
   {
     file: "src/exit/tun/rules.ts",
     from: "...forwardedSources(o, leaves),",

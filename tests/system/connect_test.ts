@@ -4,7 +4,7 @@
  * own network.
  * Long because all its tests drive one command over the same kind of network.
  */
-import { assert, assertEquals, assertGreater, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertGreater, assertMatch, assertStringIncludes } from "@std/assert";
 import { requires } from "../kit/requires.ts";
 import { Network, pause, RELAY, SERVER, SERVER_V6, until } from "../kit/namespaces.ts";
 
@@ -487,6 +487,38 @@ const forwarded = await Deno.connect({ hostname: "127.0.0.1", port: 18888 });
 await forwarded.write(new TextEncoder().encode("through"));
 console.log("forward", new TextDecoder().decode(await take(forwarded, 7)));
 Deno.exit();`;
+
+scenario(
+  "without privilege and without the native library: the same by WebAssembly",
+  async (net, client, file) => {
+    await net.server("server", SERVICES);
+    const [deno, ...words] = net.command("connect", [
+      ...["--config", file, "--socks", "1080", "-L", "18888:game.test:8888"],
+    ]);
+    const at = words.findIndex((word) => word.endsWith("main.ts"));
+    const running = net.spawn(client, [
+      deno,
+      ...words.slice(0, at),
+      "--allow-ffi=/nowhere",
+      ...words.slice(at),
+    ]);
+    await running.says("The tunnel is up.");
+    assertMatch(running.said, /TCP by WebAssembly/);
+    const said = (await net.script(client, SOCKS_CLIENT)).trim().split("\n");
+    assertEquals(said, [
+      "connect 0",
+      "echo true null",
+      "refused 5",
+      "unrouted 3",
+      "forbidden 2",
+      // A reset needs the system's own call; what broke ends like what is whole.
+      "half null",
+      "udp 15 1,10,200,0,2,30,97",
+      "udp 4010 1,10,200,0,2,30,97",
+      "forward through",
+    ], running.said);
+  },
+);
 
 scenario("without any privilege: SOCKS5 by TCP and UDP, and a forwarded port", async (net, client, file) => {
   await net.server("server", SERVICES);

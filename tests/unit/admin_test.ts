@@ -82,9 +82,9 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.00005"\} 0$/m);
     assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.0001"\} 6$/m);
     assertMatch(text, /^oxrelay_processing_seconds_sum 0\.00036$/m);
-    // Build info, drops, two of classes, waits, processing, recognised flows, six of devices and three of the process besides one
-    // family per counter, and one for twelve of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 16 + 1 - 12);
+    // Build info, drops, two of classes, waits, processing, four of rollouts, recognised flows, six of devices and three of the process
+    // besides one family per counter, and one for twelve of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 20 + 1 - 12);
     assertEquals(text.match(/^oxrelay_device_/m), null, "devices are nobody's business");
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);

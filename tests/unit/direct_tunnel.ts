@@ -22,9 +22,10 @@ export class DirectTunnel {
   readonly #burst = new Burst(new Arena(1024));
   readonly #timer: ReturnType<typeof setInterval>;
 
-  constructor(native: Native) {
+  /** @param of what the dialler's TCP is of: the library, or WebAssembly for a reason. */
+  constructor(native: Native, of: Native | string = native) {
     const addresses = ["10.66.0.2", "fd66::2"];
-    this.dialler = new Dialler({ native, addresses, mtu: MTU });
+    this.dialler = new Dialler({ native: of, addresses, mtu: MTU });
     this.#exit = openUserspace({
       ipv4: { address: "10.66.0.1", prefix: 16 },
       ipv6: { address: "fd66::1", prefix: 64 },

@@ -34,7 +34,7 @@ import {
   STREAMS_MAILBOX,
 } from "./plane.ts";
 
-const ARENA_SLOTS = 8192;
+const ARENA_SLOTS = 16_384;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
 
@@ -139,6 +139,7 @@ export class LocalPlane implements LinkPlane {
     const classesDown = CLASS_LABELS.map((label) => this.#metrics.ofClass("from_tunnel", label));
     const { vitals, path } = this.#client;
     const applications = this.#client.applications(monotonicUs());
+    const relay4 = this.told?.relay4?.join(".");
     const headers = {
       packets: this.#metrics.get("headers_elided"),
       bytesSent: this.#metrics.get("header_bytes_sent"),
@@ -159,6 +160,7 @@ export class LocalPlane implements LinkPlane {
         classesUp,
         classesDown,
         applications,
+        relay4,
         latency,
         headers,
       },

@@ -25,6 +25,8 @@ export interface PlaneState {
   cost: { datagrams: number; datagramBytes: number };
   /** The largest inner packet that the path takes, bytes; absent while that is searched for. */
   innerMtu?: number;
+  /** The relay's own inner IPv4 address, where the relay has told that (OxTunnel). */
+  relay4?: string;
   /** Whether the path takes not even datagrams of 1200 bytes. */
   isNarrow: boolean;
   /** Lost packets that repair brought back so far. */

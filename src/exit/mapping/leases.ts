@@ -79,6 +79,19 @@ export class Leases {
     return done;
   }
 
+  /** Asks the NAT in front again for every lease, which may have lost them. */
+  refresh(): Promise<void> {
+    const { upstream, nowS } = this.#o;
+    const done = this.#turn.then(async () => {
+      for (const lease of upstream === undefined ? [] : this.#leases) {
+        const outcome = await upstream!(lease, lease.told, Math.max(1, lease.endsS - nowS()));
+        if (outcome.result === PCP.success) lease.told = outcome.outer;
+      }
+    }).catch(() => {});
+    this.#turn = done;
+    return done;
+  }
+
   async #map(owner: LeaseOwner, request: MapRequest): Promise<MapOutcome> {
     const { protocol, port, lifetimeS } = request;
     if (this.#o.most() === 0) return this.#failed(owner, PCP.notAuthorized);

@@ -47,6 +47,8 @@ export const ROUTES = 28536, PROTOCOL = 79;
 export const PRIORITY = { relay: 28536, exclude: 28537, specific: 28538, tunnel: 28539 };
 /** The mark's bit for packets of connections that others opened from outside the tunnel. */
 const INBOUND = "0x4000000";
+/** All bits of a mark but that one. */
+export const NOT_INBOUND = "0xfbffffff";
 const MARK_INBOUND = `meta mark set meta mark or ${INBOUND}`;
 const CGROUP_ROOT = /^\/?(sys\/fs\/cgroup\/)?/;
 export const DNS_PORT = 53;
@@ -223,6 +225,8 @@ function leaving(o: ClientRulesOptions, relays: readonly OuterEndpoint[], who: s
     "type filter hook forward priority filter; policy accept;",
     // Answers to hosts for which this machine is the router.
     `iifname ${DEVICE} ct state established,related accept`,
+    // Strangers by a port that this host has given to one of those (share_rules.ts): they come from the tunnel.
+    `iifname ${DEVICE} ct status dnat accept`,
     ...(who === undefined ? killSwitch(o, relays, who) : []),
   ]);
 }

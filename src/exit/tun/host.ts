@@ -419,13 +419,13 @@ async function foreignForwardDrops(): Promise<{ family: string; table: string; c
   );
 }
 
-async function defaultIpv6Devices(): Promise<string[]> {
+export async function defaultIpv6Devices(): Promise<string[]> {
   const routes = await run("ip", ["-6", "route", "show", "default", "proto", "ra"]).catch(() => "");
   return [...new Set([...routes.matchAll(/ dev (\S+)/g)].map(([, device]) => device))];
 }
 
 // Deno opens /proc only with --allow-all, so these use the C library.
-function readSysctl(path: string): string | undefined {
+export function readSysctl(path: string): string | undefined {
   const fd = libc().open(cString(`/proc/sys/${path}`), O_CLOEXEC);
   if (fd < 0) return undefined;
   const buffer = new Uint8Array(64);

@@ -45,7 +45,7 @@ const NEW_PER_SECOND = 500;
 const UDP_S = 120, TCP_S = 7440, STRANGERS_S = 30;
 const MARKS_MAX = 1048576;
 const NAT_PORTS_MIN = 4096;
-const CLAMP = "tcp flags syn / syn,rst tcp option maxseg size set rt mtu";
+export const CLAMP = "tcp flags syn / syn,rst tcp option maxseg size set rt mtu";
 
 /**
  * The widest range of ports from 1024 on without the host's ephemeral ones, `low` to `high`, and without `own`, those that the
@@ -173,7 +173,11 @@ function forwards({ device, features }: RulesOptions): string {
 
 /** A peer's packets from a forward's port leave by the forward's outer port (RFC 4787 REQ-1), before all others. */
 function forwardedSources({ features }: RulesOptions, leaves: string): string[] {
-  if (!features.has("forwards")) return [];
+  return features.has("forwards") ? sourcesOfForwards(leaves) : [];
+}
+
+/** The rules by which packets that match `leaves` leave by their forward's outer port. */
+export function sourcesOfForwards(leaves: string): string[] {
   return (["udp", "tcp"] as const).flatMap((protocol) =>
     ([4, 6] as const).map((family) => {
       const address = family === 4 ? "ip saddr" : "ip6 saddr";
@@ -257,11 +261,6 @@ function admission({ tag, features, flowsMax }: RulesOptions, set: string, most:
 /** A client's mapping accepts packets from every host (RFC 4787 REQ-8, endpoint-independent), except from this host itself. */
 function openNat({ device, features }: RulesOptions): string {
   if (!features.has("open NAT")) return "";
-  const learn = (family: 4 | 6, direction: "original" | "reply") => {
-    const address = `ct ${direction} ${family === 4 ? "ip" : "ip6"} saddr`;
-    return `iifname "${device}" oifname != "${device}" meta nfproto ipv${family} meta l4proto udp ct direction ${direction} ` +
-      `update @opened${family} { udp sport : ${address} } update @port${family} { udp sport : ct ${direction} proto-src }`;
-  };
   return chain("opened", [
     "type nat hook prerouting priority dstnat; policy accept;",
     `iifname "${device}" return`,
@@ -269,7 +268,17 @@ function openNat({ device, features }: RulesOptions): string {
     "meta l4proto udp socket transparent { 0, 1 } return",
     "fib daddr type local dnat ip to udp dport map @opened4 : udp dport map @port4",
     "fib daddr type local dnat ip6 to udp dport map @opened6 : udp dport map @port6",
-  ]) + chain("learn", [
+  ]) + learning(`iifname "${device}" oifname != "${device}"`);
+}
+
+/** Notes the ports by which packets that match `leaving` have left, for strangers to come back by. */
+export function learning(leaving: string): string {
+  const learn = (family: 4 | 6, direction: "original" | "reply") => {
+    const address = `ct ${direction} ${family === 4 ? "ip" : "ip6"} saddr`;
+    return `${leaving} meta nfproto ipv${family} meta l4proto udp ct direction ${direction} ` +
+      `update @opened${family} { udp sport : ${address} } update @port${family} { udp sport : ct ${direction} proto-src }`;
+  };
+  return chain("learn", [
     "type filter hook postrouting priority srcnat + 10; policy accept;",
     learn(4, "original"),
     learn(6, "original"),
@@ -281,11 +290,35 @@ function openNat({ device, features }: RulesOptions): string {
 /** Names of the maps of ports that strangers may reach; cleared when a peer is removed. */
 export const OPENED_MAPS = ["opened4", "opened6", "port4", "port6"] as const;
 
+const map = (name: string, type: string, more = "") => `  map ${name} {\n    type ${type}\n${more}  }\n`;
+
+/** What `learning` fills. */
+export function openedMaps(): string {
+  const opened = `    size 65536\n    flags dynamic,timeout\n    timeout ${UDP_S}s\n`;
+  return [
+    map("opened4", "inet_service : ipv4_addr", opened),
+    map("opened6", "inet_service : ipv6_addr", opened),
+    map("port4", "inet_service : inet_service", opened),
+    map("port6", "inet_service : inet_service", opened),
+  ].join("");
+}
+
+/** What `forwardElements` fills. */
+export function forwardMaps(): string {
+  return [
+    ...([4, 6] as const).flatMap((family) => [
+      map(`forward${family}`, `inet_proto . inet_service : ipv${family}_addr . inet_service`),
+      `  set admitted${family} {\n    type ipv${family}_addr . inet_proto . inet_service\n  }\n`,
+      map(`out_udp${family}`, `ipv${family}_addr . inet_service : inet_service`),
+      map(`out_tcp${family}`, `ipv${family}_addr . inet_service : inet_service`),
+    ]),
+    "  set forwarded_tcp {\n    type inet_service\n  }\n",
+  ].join("");
+}
+
 function sets({ features }: RulesOptions): string {
-  const map = (name: string, type: string, more = "") => `  map ${name} {\n    type ${type}\n${more}  }\n`;
   const set = (name: string) =>
     `  set ${name} {\n    type mark\n    size ${MARKS_MAX}\n    flags dynamic\n  }\n`;
-  const opened = `    size 65536\n    flags dynamic,timeout\n    timeout ${UDP_S}s\n`;
   const timeout = (name: string, protocol: string, family: 4 | 6, policy: string) =>
     `  ct timeout ${name}${family} {\n    protocol ${protocol}\n    l3proto ${
       family === 4 ? "ip" : "ip6"
@@ -295,25 +328,8 @@ function sets({ features }: RulesOptions): string {
     map("peers4", "ipv4_addr : mark"),
     map("peers6", "ipv6_addr : mark"),
     ...(features.has("limits") ? ["flows", "flows_new", "strangers", "strangers_new"].map(set) : []),
-    ...(features.has("open NAT")
-      ? [
-        map("opened4", "inet_service : ipv4_addr", opened),
-        map("opened6", "inet_service : ipv6_addr", opened),
-        map("port4", "inet_service : inet_service", opened),
-        map("port6", "inet_service : inet_service", opened),
-      ]
-      : []),
-    ...(features.has("forwards")
-      ? [
-        ...([4, 6] as const).flatMap((family) => [
-          map(`forward${family}`, `inet_proto . inet_service : ipv${family}_addr . inet_service`),
-          `  set admitted${family} {\n    type ipv${family}_addr . inet_proto . inet_service\n  }\n`,
-          map(`out_udp${family}`, `ipv${family}_addr . inet_service : inet_service`),
-          map(`out_tcp${family}`, `ipv${family}_addr . inet_service : inet_service`),
-        ]),
-        "  set forwarded_tcp {\n    type inet_service\n  }\n",
-      ]
-      : []),
+    ...(features.has("open NAT") ? [openedMaps()] : []),
+    ...(features.has("forwards") ? [forwardMaps()] : []),
     ...(features.has("timeouts")
       ? ([4, 6] as const).flatMap((family) => [
         timeout("udp", "udp", family, `unreplied : ${UDP_S}, replied : ${UDP_S}`),

@@ -1,8 +1,8 @@
 /**
- * One TCP connection of a dialler: waits for the native library's state of a call and moves data. Invariant: every waiter is
+ * One TCP connection of a dialler: waits for TCP's state of a call and moves data. Invariant: every waiter is
  * woken when the state changes or this end closes the call, and a call that is closed stays closed. Moves no packet.
  */
-import type { Native } from "../../../ffi/native.ts";
+import type { DialKernel } from "./dial_kernel.ts";
 import type { IcmpReason } from "../../wire/icmp_error.ts";
 
 /** One end of a connection through the tunnel. */
@@ -40,11 +40,10 @@ const ICMP_SAYS: Record<Exclude<IcmpReason, "too_big">, string> = {
   expired: "the way there is a loop, or too long",
 };
 
-/** A call in the native library, by its port. */
+/** A call, by its port. */
 export class Call implements TunnelConnection {
-  readonly #native: Native;
-  readonly #handle: number;
-  /** The library knows a call by its port. */
+  readonly #tcp: DialKernel;
+  /** TCP knows a call by its port. */
   readonly #id: number;
   readonly #far: Uint32Array;
   readonly #farPort: number;
@@ -56,16 +55,14 @@ export class Call implements TunnelConnection {
   #failure: keyof typeof ICMP_SAYS | undefined;
 
   constructor(
-    native: Native,
-    handle: number,
+    tcp: DialKernel,
     id: number,
     far: Uint32Array,
     farPort: number,
     stir: () => void,
     forget: () => void,
   ) {
-    this.#native = native;
-    this.#handle = handle;
+    this.#tcp = tcp;
     this.#id = id;
     this.#far = far;
     this.#farPort = farPort;
@@ -117,7 +114,7 @@ export class Call implements TunnelConnection {
     for (;;) {
       const state = this.#state();
       if ((state & READABLE) !== 0) {
-        const count = this.#native.ox_dial_read(this.#handle, this.#id, into, into.length);
+        const count = this.#tcp.read(this.#id, into);
         this.#stir(); // the window may have opened
         if (count > 0) return count;
       }
@@ -134,7 +131,7 @@ export class Call implements TunnelConnection {
       if ((state & OVER) !== 0) throw new DialError("broken", "the connection broke");
       if ((state & WRITABLE) !== 0) {
         const rest = data.subarray(written);
-        const count = this.#native.ox_dial_write(this.#handle, this.#id, rest, rest.length);
+        const count = this.#tcp.write(this.#id, rest);
         if (count < 0) throw new DialError("broken", "the connection broke");
         written += count;
         this.#stir();
@@ -146,14 +143,14 @@ export class Call implements TunnelConnection {
 
   finish(): void {
     if (this.#closed) return;
-    this.#native.ox_dial_finish(this.#handle, this.#id);
+    this.#tcp.finish(this.#id);
     this.#stir();
   }
 
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#native.ox_dial_release(this.#handle, this.#id);
+    this.#tcp.release(this.#id);
     this.#forget();
     this.news();
     this.#stir();
@@ -162,7 +159,7 @@ export class Call implements TunnelConnection {
   /** The state flags; over for a call that was closed at this end or is unknown to the library. */
   #state(): number {
     if (this.#closed) return OVER;
-    const state = this.#native.ox_dial_state(this.#handle, this.#id);
+    const state = this.#tcp.state(this.#id);
     return state < 0 ? OVER : state;
   }
 

@@ -1,10 +1,10 @@
 /**
  * A client's side of the tunnel without privilege: TCP connections and UDP sockets of this program's own, whose packets go
- * into the tunnel. TCP lives in the native library (ffi/src/dial.rs); call.ts is one connection as its user sees it.
+ * into the tunnel. TCP lives in the native library or in WebAssembly (dial_kernel.ts); call.ts is one connection as its user sees it.
  * Invariant: waiting data is bounded, in each direction and for each socket, and `close` ends everything that is open.
  * Reaches only the tunnel.
  */
-import { burstHandle, checked, type Native } from "../../../ffi/native.ts";
+import type { Native } from "../../../ffi/native.ts";
 import { type Burst, BURST_CAPACITY, DONE, TO_EXIT, TO_TUNNEL } from "../../vector/burst.ts";
 import { formatAddress, isIpv4, parseAddress } from "../../wire/address.ts";
 import { type IcmpError, readIcmpError } from "../../wire/icmp_error.ts";
@@ -29,11 +29,13 @@ import {
 } from "../../wire/inner.ts";
 import type { Exit } from "../exit.ts";
 import { Call, DialError, type DialReason, type TunnelConnection } from "./call.ts";
+import { type DialKernel, nativeDial, WasmDial } from "./dial_kernel.ts";
 import { fragment } from "./fragmentation.ts";
 import { Reassembly } from "./reassembly.ts";
 
 export interface DiallerOptions {
-  native: Native;
+  /** The native library, or why it is absent: TCP is WebAssembly then. */
+  native: Native | string;
   /** Own inner addresses, as text: at most one of each family. */
   addresses: readonly string[];
   /** Inner MTU, bytes. */
@@ -76,8 +78,7 @@ interface Listener {
 export class Dialler implements Exit {
   readonly name = "userspace";
   readonly description = "userspace: TCP and UDP of this program's own";
-  readonly #native: Native;
-  readonly #handle: number;
+  readonly #tcp: DialKernel;
   readonly #own4: Uint32Array | undefined;
   readonly #own6: Uint32Array | undefined;
   readonly #mtu: number;
@@ -97,14 +98,13 @@ export class Dialler implements Exit {
   #closed = false;
 
   constructor({ native, addresses, mtu }: DiallerOptions) {
-    this.#native = native;
     this.#mtu = mtu;
     const own = addresses.map((text) => parseAddress(text)!);
     this.#own4 = own.find((words) => isIpv4(words));
     this.#own6 = own.find((words) => !isIpv4(words));
     const words = new Uint32Array(4 * own.length);
     own.forEach((address, i) => words.set(address, 4 * i));
-    this.#handle = checked(native.ox_dial_open(mtu, words, own.length), "ox_dial_open");
+    this.#tcp = typeof native === "string" ? new WasmDial(mtu, words) : nativeDial(native, mtu, words);
   }
 
   get flowCount(): number {
@@ -119,7 +119,7 @@ export class Dialler implements Exit {
   async connect(address: string, port: number, signal?: AbortSignal): Promise<TunnelConnection> {
     const words = parseAddress(address);
     if (!words) throw new DialError("unreachable", `"${address}" is no address`);
-    const id = this.#native.ox_dial_call(this.#handle, words as Uint32Array<ArrayBuffer>, port);
+    const id = this.#tcp.call(words, port);
     if (id === -ENETUNREACH) {
       throw new DialError("unreachable", `the tunnel has no address to reach ${address} from`);
     }
@@ -128,8 +128,7 @@ export class Dialler implements Exit {
     }
     if (id < 0) throw new DialError("full", `no connection to ${address}: errno ${-id}`);
     const call = new Call(
-      this.#native,
-      this.#handle,
+      this.#tcp,
       id,
       words,
       port,
@@ -175,7 +174,7 @@ export class Dialler implements Exit {
 
   send(burst: Burst, nowUs: number): void {
     const { count, next, offset, length, bytes, view } = burst;
-    this.#native.ox_dial_send(this.#handle, burstHandle(this.#native, burst), count, DONE);
+    this.#tcp.send(burst);
     let isMended = false;
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_EXIT) continue;
@@ -199,7 +198,7 @@ export class Dialler implements Exit {
         this.#refuse(burst, row, ICMP_PROTOCOL_UNREACHABLE);
       }
     }
-    if (isMended) this.#native.ox_dial_send(this.#handle, burstHandle(this.#native, burst), count, DONE);
+    if (isMended) this.#tcp.send(burst);
     this.#tell();
   }
 
@@ -213,11 +212,11 @@ export class Dialler implements Exit {
       burst.bytes.set(packet, burst.offset[row]);
       this.#queue.shift();
     }
-    const waiting = this.#native.ox_dial_turn(this.#handle);
+    const waiting = this.#tcp.turn();
     const from = burst.count;
     while (burst.count - from < waiting && burst.count < BURST_CAPACITY && burst.grow(0, TO_TUNNEL) >= 0);
     if (burst.count > from) {
-      this.#native.ox_dial_receive(this.#handle, burstHandle(this.#native, burst), from, burst.count);
+      this.#tcp.receive(burst, from);
     }
     this.#tell();
     this.#armTimer();
@@ -234,7 +233,7 @@ export class Dialler implements Exit {
       clearTimeout(this.#timer);
       for (const call of [...this.#calls.values()]) call.close();
       this.#sockets.clear();
-      this.#native.ox_dial_close(this.#handle);
+      this.#tcp.close();
     }
     return Promise.resolve();
   }
@@ -249,14 +248,14 @@ export class Dialler implements Exit {
   /** Wakes the waiters of each call that has news. */
   #tell(): void {
     for (;;) {
-      const count = this.#native.ox_dial_news(this.#handle, this.#news, this.#news.length);
+      const count = this.#tcp.news(this.#news);
       for (let i = 0; i < count; i++) this.#calls.get(this.#news[i])?.news();
       if (count < this.#news.length) return;
     }
   }
 
   #armTimer(): void {
-    const dueMs = performance.now() + this.#native.ox_dial_next_ms(this.#handle);
+    const dueMs = performance.now() + this.#tcp.nextMs();
     if (dueMs >= this.#timerDueMs - 1) return;
     clearTimeout(this.#timer);
     this.#timerDueMs = dueMs;
@@ -319,7 +318,7 @@ export class Dialler implements Exit {
     const least = isIpv4(destination) ? PATH_MIN_IPV4 : PATH_MIN_IPV6;
     const path = Math.max(least, mtu);
     if (path >= this.#mtu) return;
-    if (call !== undefined) this.#native.ox_dial_shrink(this.#handle, sourcePort, path);
+    if (call !== undefined) this.#tcp.shrink(sourcePort, path);
     else this.#rememberPath(`${destination}`, path);
     this.#stir();
   }

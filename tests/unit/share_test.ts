@@ -1,0 +1,64 @@
+/** `connect --share` without a host: its options, the text of its rules, and what dnsmasq is told. */
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
+import { dnsmasqArgs, leaseRange } from "../../src/connect/share/dnsmasq.ts";
+import { readShare } from "../../src/connect/share/mod.ts";
+import { shareRules } from "../../src/exit/tun/share_rules.ts";
+import { UsageError } from "../../src/process/help.ts";
+
+Deno.test("share: options are read, and a mistake is named with an example", () => {
+  assertEquals(readShare(undefined, undefined, []), undefined);
+  assertEquals(readShare("eth1", undefined, ["game=AA:bb:cc:dd:ee:0f", "bulk=fd00::0:9"]), {
+    device: "eth1",
+    ipv4: "192.168.77.1/24",
+    classes: [
+      { device: "aa:bb:cc:dd:ee:0f", trafficClass: "game" },
+      { device: "fd00::9", trafficClass: "bulk" },
+    ],
+  });
+  for (
+    const [device, net, devices, message] of [
+      [undefined, "10.0.0.1/24", [], /--share-net is of a gateway/],
+      [undefined, undefined, ["game=10.0.0.2"], /--device is of a gateway/],
+      ['eth1" accept', undefined, [], /--share: expected an interface/],
+      ["eth1", "10.0.0.1", [], /--share-net: expected/],
+      ["eth1", "10.0.0.1/30", [], /from \/16 to \/29/],
+      ["eth1", undefined, ["games=10.0.0.2"], /--device: expected CLASS=ADDRESS/],
+      ["eth1", undefined, ["game=10.0.0.2; drop"], /--device: expected CLASS=ADDRESS/],
+    ] as const
+  ) {
+    assertMatch(assertThrows(() => readShare(device, net, devices), UsageError).message, message);
+  }
+});
+
+Deno.test("share: leases are addresses of the LAN without the gateway's own and the broadcast", () => {
+  assertEquals(leaseRange("192.168.77.1/24"), { low: "192.168.77.50", high: "192.168.77.254" });
+  assertEquals(leaseRange("192.168.77.254/24"), { low: "192.168.77.50", high: "192.168.77.253" });
+  assertEquals(leaseRange("192.168.77.100/24"), { low: "192.168.77.101", high: "192.168.77.254" });
+  assertEquals(leaseRange("10.9.8.1/29"), { low: "10.9.8.2", high: "10.9.8.6" });
+  const args = dnsmasqArgs({
+    device: "eth1",
+    ipv4: "192.168.77.1/24",
+    ipv6: "fd00::1/64",
+    dns: ["9.9.9.9"],
+    log: () => {},
+  });
+  for (const one of ["--no-resolv", "--server=9.9.9.9", "--except-interface=lo", "--enable-ra"]) {
+    assert(args.includes(one));
+  }
+});
+
+Deno.test("share: the rules let the LAN into the tunnel alone, and mark devices by address or MAC", () => {
+  const text = shareRules({
+    device: "eth1",
+    classes: [
+      { device: "192.168.77.9", trafficClass: "game" },
+      { device: "aa:bb:cc:dd:ee:ff", trafficClass: "bulk" },
+    ],
+    isRouterOfLan: true,
+  }, ["sysctl net/ipv4/ip_forward=0"]);
+  assertMatch(text, /iifname "eth1" oifname != "oxconnect0" counter reject/);
+  assertMatch(text, /iifname "eth1" ip saddr 192\.168\.77\.9 ip dscp set 32/);
+  assertMatch(text, /iifname "eth1" ether saddr aa:bb:cc:dd:ee:ff ip6 dscp set 8/);
+  assertMatch(text, /continue comment "sysctl net\/ipv4\/ip_forward=0"/);
+  assertMatch(text, /iifname != \{ "eth1", "oxconnect0" \} counter drop/);
+});
