@@ -19,7 +19,8 @@ const HELP = `Oxrelay ${project.version}: an edge relay for WireGuard and OxTunn
   deno task netcheck           a device's network: UDP, NAT, packet sizes, the nearest relay
   deno task doctor             what a relay's host lacks, and the line that mends each
   deno task bugreport          one file for a bug report, without secrets
-  deno task backup FILE        key, peers and token in one file; \`restore FILE\` puts them back
+  deno task backup FILE        key, peers and token in one file
+  deno task restore FILE       puts back what backup wrote
   deno task classify FILE      the class of each flow of a capture, and the reason
   deno task keygen             print a key
   deno task SUBCOMMAND --help  more about each

@@ -67,12 +67,26 @@ allow /etc/oxrelay
 if [ "$PWD" = / ]; then allow /oxrelay.toml; allow /oxrelay-connect.conf; else allow "$PWD"; fi
 [ -z "${OXRELAY_CONFIG-}" ] || allow "$OXRELAY_CONFIG"
 write=$state
+# What is restored or taken over may bring a configuration, which an installed program has in its own place.
+case "${1-} ${2-}" in
+  restore\ * | "peer import")
+    case " $* " in *" --config"*) ;; *)
+      if [ -z "${OXRELAY_CONFIG-}" ]; then
+        mkdir -p "$config"
+        set -- "$@" --config "$config/oxrelay.toml"
+        write=$write,$config
+      fi ;;
+    esac ;;
+  bugreport\ *) write=$write,$PWD ;;
+esac
 previous=
 for word in "$@"; do
   value=${word#--*=}
   [ ! -f "$value" ] || allow "$(readlink -f "$value")"
   out=
   case $word in --out=*) out=$value ;; *) [ "$previous" != --out ] || out=$word ;; esac
+  # The one word of backup is the file that it writes.
+  case "${1-} $previous $word" in backup\ backup\ [!-]*) out=$word ;; esac
   if [ -n "$out" ] && [ -n "$writes" ]; then
     folder=$(readlink -f "$(dirname "$out")") || { echo "oxrelay: $(dirname "$out"): there is no such folder" >&2; exit 1; }
     allow "$folder"

@@ -38,6 +38,7 @@ import {
   oneOf,
   parseEndpoint,
   prefix,
+  ROLLOUT_ENTRIES,
   show,
   text,
   wholeNumber,
@@ -170,6 +171,7 @@ const SECTIONS = {
   fallback: FALLBACK_ENTRIES,
   repair: REPAIR_ENTRIES,
   queues: QUEUES_ENTRIES,
+  rollout_percent: ROLLOUT_ENTRIES,
   headers: HEADERS_ENTRIES,
 };
 const sectionOf = (key: string): object | undefined => (SECTIONS as Record<string, object>)[key];
@@ -212,6 +214,7 @@ const ENTRIES = {
   enable_priority_scheduler: v.optional(flag),
   congestion_algorithm: v.optional(oneOf(...CONGESTION_ALGORITHMS)),
   queues: v.optional(v.strictObject(QUEUES_ENTRIES)),
+  rollout_percent: v.optional(v.strictObject(ROLLOUT_ENTRIES)),
   headers: v.optional(v.strictObject(HEADERS_ENTRIES)),
   trusted: v.optional(networks(
     "127.0.0.0/8",
@@ -258,6 +261,7 @@ export const RELOADABLE_KEYS: readonly string[] = [
   "public_endpoint",
   "enable_compression",
   "compression_threshold",
+  "rollout_percent",
 ];
 
 /**
@@ -331,6 +335,7 @@ function configOf(fromFile: FromFile, file: string, env: Environment): Config {
     enablePriorityScheduler: fromFile.enable_priority_scheduler ?? base.enablePriorityScheduler,
     congestionAlgorithm: fromFile.congestion_algorithm ?? base.congestionAlgorithm,
     queues: queuesOf(fromFile.queues ?? {}, base.queues),
+    rolloutPercent: { ...base.rolloutPercent, ...fromFile.rollout_percent },
     headers: { ...base.headers, ...fromFile.headers },
     trusted: [...fromFile.trusted ?? base.trusted],
     ...(fallback === undefined ? {} : { fallback }),

@@ -20,6 +20,10 @@ export const DROP_REASONS = [
   ["refused", "The other end authenticated, refused the session and gave its reason."],
   ["unknown_peer", "The handshake was valid, but its public key belongs to no peer of this relay."],
   [
+    "barred_peer",
+    "The handshake was valid, but its peer is disabled, has expired or has used up its volume.",
+  ],
+  [
     "handshake_replay",
     "The handshake's timestamp is not newer than the last one, or the handshake came too soon after it.",
   ],
@@ -176,7 +180,15 @@ export const PROCESSING_BOUNDS_US = Array.from({ length: 14 }, (_, i) => 6.25 * 
 /** Packets by bound, packets beyond the last, and microseconds in all. */
 const PROCESSING_AT = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.length;
 
-const COLUMN_LENGTH = PROCESSING_AT + PROCESSING_BOUNDS_US.length + 2;
+/** Parts that a share of peers has (control/rollout.ts), at most, and their two groups. */
+const ROLLOUT_PARTS_MAX = 8, ROLLOUT_GROUPS = 2;
+/** Upper bounds of the round trips that are told apart, microseconds, each twice the one before. */
+export const ROUND_TRIP_BOUNDS_US = Array.from({ length: 12 }, (_, i) => 1000 * 2 ** i);
+const ROLLOUT_AT = PROCESSING_AT + PROCESSING_BOUNDS_US.length + 2;
+/** Connected peers, bytes to them and from them; then round trips by bound, beyond the last, and microseconds in all. */
+const ROLLOUT_COLUMNS = 3 + ROUND_TRIP_BOUNDS_US.length + 2;
+
+const COLUMN_LENGTH = ROLLOUT_AT + ROLLOUT_PARTS_MAX * ROLLOUT_GROUPS * ROLLOUT_COLUMNS;
 
 export type ClassLabel = (typeof CLASS_LABELS)[number];
 
@@ -251,7 +263,35 @@ export class Metrics {
     return { packets: [...this.column.subarray(PROCESSING_AT, totalAt)], totalUs: this.column[totalAt] };
   }
 
+  /** Counts what a peer of a group (0 has the part, 1 has not) was sent and sent, in bytes, and its round trip; -1 for none. */
+  rolledOut(part: number, group: number, bytesSent: number, bytesReceived: number, rttUs: number): void {
+    const at = rolloutAt(part, group);
+    this.column[at + 1] += bytesSent;
+    this.column[at + 2] += bytesReceived;
+    if (rttUs < 0) return;
+    let bound = 0;
+    while (bound < ROUND_TRIP_BOUNDS_US.length && rttUs > ROUND_TRIP_BOUNDS_US[bound]) bound++;
+    this.column[at + 3 + bound]++;
+    this.column[at + ROLLOUT_COLUMNS - 1] += rttUs;
+  }
+
+  setRollout(part: number, group: number, peers: number): void {
+    this.column[rolloutAt(part, group)] = peers;
+  }
+
+  /** The group's figures; round trips by ROUND_TRIP_BOUNDS_US and beyond, not added up. */
+  rollout(part: number, group: number) {
+    const at = rolloutAt(part, group);
+    const [peers, bytesSent, bytesReceived] = this.column.subarray(at, at + 3);
+    const packets = [...this.column.subarray(at + 3, at + ROLLOUT_COLUMNS - 1)];
+    return { peers, bytesSent, bytesReceived, packets, totalUs: this.column[at + ROLLOUT_COLUMNS - 1] };
+  }
+
   dropped(label: DropLabel): number {
     return this.column[DROPS_AT + DROP[label] - FIRST_DROP];
   }
+}
+
+function rolloutAt(part: number, group: number): number {
+  return ROLLOUT_AT + ROLLOUT_COLUMNS * (ROLLOUT_GROUPS * part + group);
 }

@@ -5,14 +5,21 @@
  * Keeps PROTOCOL R5.
  */
 import { readClassRule } from "./control/rule_text.ts";
+import type { RolloutPercent } from "./control/rollout.ts";
 import type { Lz4 } from "./codec/kernels.ts";
 import { DestinationPolicy, type DestinationRules } from "./ingress/mod.ts";
-import { decodePresharedKey, type PeerRecord } from "./session/peer_record.ts";
+import {
+  type AdmittedPeer,
+  decodePresharedKey,
+  type PeerTraffic,
+  type SeenPeers,
+} from "./session/peer_record.ts";
 import type { Peer } from "./session/peers.ts";
 import { Tunnel } from "./tunnel.ts";
 import type { TunnelOptions } from "./tunnel_options.ts";
 import { isIpv4, parsePrefix } from "./wire/address.ts";
 import type { Parameters } from "./wire/parameters.ts";
+import { TIMESTAMP_BYTES } from "./wire/timestamp.ts";
 
 export interface RelayOptions extends TunnelOptions {
   destinations: DestinationRules;
@@ -26,12 +33,17 @@ export interface RelayTuning {
   classes: { readonly rules: readonly string[] };
   /** As in TunnelOptions; undefined for none. */
   compression: { lz4: Lz4; thresholdBytes: number } | undefined;
+  /** As in TunnelOptions; absent to leave it as it is. */
+  rolloutPercent?: RolloutPercent;
 }
 
 // The inner MTUs that OxTunnel's parameters can hold (PROTOCOL §11).
 const MTU_MIN = 1280, MTU_MAX = 1900;
 /** The most peers, of which most are offline at any time. Unused columns cost address space only. */
 const PEERS_MIN = 32768, PEERS_MAX = 1 << 20, PEERS_PER_CONNECTION = 4;
+
+/** Peers that `seenPeers` tells at once: a fraction of a millisecond in which the Worker moves no packet. */
+const SEEN_PEERS = 64;
 
 export class Relay extends Tunnel {
   #ownAddresses: readonly string[] = [];
@@ -58,37 +70,50 @@ export class Relay extends Tunnel {
   }
 
   /** Makes the peers equal to `records`; unchanged ones keep their sessions. Returns the names. */
-  replacePeers(records: readonly PeerRecord[], nowUs = 0): PeersReport {
+  replacePeers(records: readonly AdmittedPeer[], nowUs = 0): PeersReport {
     const wanted = new Set(records.map(({ publicKey }) => publicKey));
-    const gone = this.peers.all().map(({ publicKeyText }) => publicKeyText).filter((key) => !wanted.has(key));
+    const known = [
+      ...this.peers.all().map(({ publicKeyText }) => publicKeyText),
+      ...this.peers.barred.keys(),
+    ];
+    const gone = known.filter((key) => !wanted.has(key));
     return this.changePeers(records, gone, nowUs);
   }
 
   /**
    * Adds or renews the peers of `records`, of which unchanged ones keep their sessions, and removes those with the public
-   * keys of `gone`. All removals come before all additions, which may have the same prefixes. Returns the names.
+   * keys of `gone`. All removals come before all additions, which may have the same prefixes. A barred peer loses its sessions and
+   * is kept out; a peer that only has another name keeps its sessions. Returns the names.
    */
-  changePeers(records: readonly PeerRecord[], gone: readonly string[], nowUs = 0): PeersReport {
+  changePeers(records: readonly AdmittedPeer[], gone: readonly string[], nowUs = 0): PeersReport {
     const removed: string[] = [], added: string[] = [], failed: string[] = [];
     for (const publicKey of gone) {
+      this.peers.barred.delete(publicKey);
       const peer = this.peers.find(publicKey);
       if (!peer) continue;
       removed.push(peer.name);
       this.removePeer(publicKey);
     }
-    const changed: PeerRecord[] = [];
+    const changed: AdmittedPeer[] = [];
     // The key is the same although its record changed: its earlier handshakes stay replays.
     const lastTimestamps = new Map<string, Uint8Array>();
     for (const record of records) {
-      const peer = this.peers.find(record.publicKey);
+      const { publicKey, barred } = record;
+      const peer = this.peers.find(publicKey);
+      if (barred) {
+        this.#bar(publicKey, peer);
+        continue;
+      }
       if (peer && sameRecord(peer, record)) {
+        peer.name = record.name;
         this.peerRates.setRecord(peer.id, record, nowUs);
         continue;
       }
       changed.push(record);
-      if (!peer) continue;
-      lastTimestamps.set(record.publicKey, peer.lastTimestamp.slice());
-      this.removePeer(record.publicKey);
+      const lastTimestamp = peer?.lastTimestamp.slice() ?? this.peers.barred.get(publicKey);
+      if (lastTimestamp) lastTimestamps.set(publicKey, lastTimestamp);
+      this.removePeer(publicKey);
+      this.peers.barred.delete(publicKey);
     }
     for (const record of changed) {
       try {
@@ -101,13 +126,37 @@ export class Relay extends Tunnel {
     return { added, removed, failed };
   }
 
+  /** Ends the sessions of a peer and keeps it out until it is a changed peer again or gone. */
+  #bar(publicKey: string, peer: Peer | undefined): void {
+    const lastTimestamp = peer?.lastTimestamp.slice() ?? this.peers.barred.get(publicKey);
+    this.removePeer(publicKey);
+    this.peers.barred.set(publicKey, lastTimestamp ?? new Uint8Array(TIMESTAMP_BYTES));
+  }
+
+  /** Some of this Worker's peers that were ever connected, from a peer's number on; `nowUs` is the monotonic clock's time. */
+  seenPeers(from: number, nowUs: number): SeenPeers {
+    const { peers, next } = this.peers.seen(this.table.worker, from, SEEN_PEERS);
+    const applications = from === 0 ? { applications: this.applications(nowUs) } : {};
+    return {
+      peers: this.peerSnapshots(nowUs, peers),
+      ...(next === undefined ? {} : { next }),
+      ...applications,
+    };
+  }
+
+  /** Traffic by peer since the last call: see `PeerTable.takeTraffic`. */
+  takeTraffic(): PeerTraffic {
+    return this.peers.takeTraffic();
+  }
+
   /** Applies new limits and rules at once; existing sessions continue. */
-  tune(tuning: RelayTuning): void {
+  tune(tuning: RelayTuning, nowUs = 0): void {
     this.associations.gate.maxConnections = tuning.maxConnections;
     this.admission.ratePerSecond = tuning.rateLimitPerIp;
     this.ingressContext.policy = new DestinationPolicy(tuning.destinations);
     this.ingressContext.policy.setOwnAddresses(this.#ownAddresses);
     this.setCompression(tuning.compression);
+    if (tuning.rolloutPercent !== undefined) this.setRollout(tuning.rolloutPercent, nowUs);
     this.setClassRules(tuning.classes.rules.map((text) => readClassRule(text, parsePrefix)));
   }
 
@@ -142,9 +191,9 @@ export interface PeersReport {
   failed: string[];
 }
 
-/** Whether the peer may keep its sessions: rates can change beside them. */
-function sameRecord(peer: Peer, record: PeerRecord): boolean {
-  if (peer.name !== record.name || peer.allowedIps.join() !== record.allowedIps.join()) return false;
+/** Whether the peer may keep its sessions: its name and its rates can change beside them. */
+function sameRecord(peer: Peer, record: AdmittedPeer): boolean {
+  if (peer.allowedIps.join() !== record.allowedIps.join()) return false;
   try {
     const presharedKey = decodePresharedKey(record);
     return peer.presharedKey.every((byte, i) => byte === presharedKey[i]);

@@ -10,6 +10,7 @@ import { addDelays } from "./control/delay_figures.ts";
 import type { DelayCounts } from "./control/delays.ts";
 import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
+import { Rollout, ROLLOUT_DEFAULT, type RolloutPercent } from "./control/rollout.ts";
 import { EntropyTest } from "./egress/entropy.ts";
 import { Batches, egress, type EgressContext } from "./egress/mod.ts";
 import {
@@ -31,7 +32,7 @@ import { Rates } from "./rate/pool.ts";
 import { SEEN_SCHEMES } from "./repair/figures.ts";
 import { Admission } from "./session/admission.ts";
 import { Associations } from "./session/associations.ts";
-import type { EventKind } from "./session/events.ts";
+import type { TunnelEvent } from "./session/events.ts";
 import type { OxtunnelOptions } from "./session/oxtunnel/mod.ts";
 import {
   decodeKey,
@@ -40,26 +41,25 @@ import {
   type PeerSnapshot,
   type SessionSnapshot,
 } from "./session/peer_record.ts";
+import { InnerAcks } from "./session/wireguard/inner_acks.ts";
 import { type Peer, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
-import { BATCH_WAIT_US, BYTES_PER_KBIT, type TunnelOptions } from "./tunnel_options.ts";
+import {
+  BATCH_WAIT_US,
+  BYTES_PER_KBIT,
+  featuresOf,
+  flowRows,
+  REPAIR_FEATURES,
+  type TunnelOptions,
+  wordsFrom,
+} from "./tunnel_options.ts";
+import { RolloutMeter } from "./tunnel_rollout.ts";
 import { endpointOf, peerSnapshots, sessionSnapshots } from "./tunnel_snapshots.ts";
 import { NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP, TO_EXIT } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { FrameReader } from "./wire/frame.ts";
-import {
-  AEAD_CHACHA20_POLY1305,
-  FEATURE_COPIES,
-  FEATURE_HEADER_COMPRESSION,
-  FEATURE_HYBRID_KEYS,
-  FEATURE_LZ4,
-  FEATURE_REED_SOLOMON,
-  FEATURE_REQUESTS,
-  FEATURE_RESUMPTION,
-  FEATURE_SLIDING_WINDOW,
-  type Parameters,
-} from "./wire/parameters.ts";
+import { AEAD_CHACHA20_POLY1305, FEATURE_LZ4, type Parameters } from "./wire/parameters.ts";
 
 /** Of a longer packet headers are so small a part that leaving them out costs more processor time than it saves bytes. */
 const SHORTENED_BYTES_MAX = 700;
@@ -71,32 +71,8 @@ const LOOK_US = 1_000_000;
 const FADE_US = 10_000_000;
 /** A flow that had no packet for this time is not shown. */
 const LIVE_US = 10_000_000;
-const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
 
-/** Flows that are kept: a power of two. */
-function flowRows(maxConnections: number): number {
-  const wanted = Math.min(FLOWS_MAX, Math.max(FLOWS_MIN, FLOWS_PER_CONNECTION * maxConnections));
-  return 1 << Math.ceil(Math.log2(wanted));
-}
-
-/** Random 32-bit words, from a function that fills bytes. */
-function wordsFrom(random: (bytes: Uint8Array) => void): () => number {
-  const word = new Uint32Array(1);
-  const bytes = new Uint8Array(word.buffer);
-  return () => {
-    random(bytes);
-    return word[0];
-  };
-}
-
-/** An event for the log. */
-export interface TunnelEvent {
-  kind: EventKind;
-  /** The peer's name. */
-  peer: string;
-  /** The source of the peer's last authentic packet. A client's address: redact before logging. */
-  endpoint: string;
-}
+export type { TunnelEvent };
 
 export class Tunnel {
   readonly publicKey: Uint8Array;
@@ -117,6 +93,9 @@ export class Tunnel {
   readonly #queues: Queues | undefined;
   readonly #rates: Rates | undefined;
   readonly #figures: LineFigures;
+  readonly #innerAcks: InnerAcks | undefined;
+  readonly #rollout: Rollout;
+  readonly #rolloutMeter: RolloutMeter;
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by repair scheme, and lines of peers that are gone given back. */
   #lookAtUs = -Infinity;
@@ -144,12 +123,17 @@ export class Tunnel {
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     const isRelay = policy !== undefined;
     this.#figures = new LineFigures(peerCapacity);
+    this.#rollout = new Rollout(peerCapacity, options.rolloutPercent ?? ROLLOUT_DEFAULT);
+    this.#rolloutMeter = new RolloutMeter(peerCapacity, this.#rollout, options.metrics);
     this.#rates = options.queues?.findsRates
       ? new Rates(
         () => randomWord() / 2 ** 32,
         (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
+        (peer) => this.#rollout.isOn("rate_control", peer),
       )
       : undefined;
+    this.#innerAcks = this.#rates &&
+      new InnerAcks(peerCapacity, this.#rates, (peer) => this.#rollout.isOn("ack_clocking", peer));
     this.associations = this.#makeAssociations(
       datagramAead && this.#oxtunnelOptions(datagramAead, isRelay),
     );
@@ -214,12 +198,9 @@ export class Tunnel {
       datagramAead,
       aeads: options.aeads ?? [AEAD_CHACHA20_POLY1305],
       trusted: options.trusted ?? [],
-      features: (options.features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) |
-        (options.lz4 === undefined ? 0 : FEATURE_LZ4) |
-        (options.headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
-        (options.repair === undefined ? 0 : FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES) |
-        (options.repair?.isAsking ? FEATURE_REQUESTS : 0),
+      features: featuresOf(options),
       repair: options.repair,
+      withheld: (peer) => this.#rollout.isOn("repair", peer) ? 0 : REPAIR_FEATURES,
       headerContexts: options.headerContexts,
       say: (peer) => this.say(peer),
       givesTickets,
@@ -244,6 +225,7 @@ export class Tunnel {
       metrics,
       ownIpv4,
       ownIpv6: ipv6 === undefined ? undefined : parseAddress(ipv6),
+      innerAcks: this.#innerAcks,
       flows: new FlowTable(flowRows(maxConnections), Uint32Array.from({ length: FLOW_KEYS }, randomWord)),
       words: new Uint32Array(FLOW_WORDS_MAX),
       ends: new Uint32Array(8),
@@ -274,12 +256,13 @@ export class Tunnel {
     });
   }
 
-  /** What packets for the tunnel, or for the exit, wait in for this thread. One peer of several takes half of it. */
+  /** What packets for the tunnel, or for the exit, wait in for this thread. A TCP window of 4 MB fits; one peer of
+   * several takes three quarters at most, and what is too much is the largest flow's loss. */
   #makeTurnQueue(peers: number, isRelay: boolean): TurnQueue | undefined {
     const { queues, arena } = this.#o;
     if (queues === undefined) return undefined;
     const packets = Math.min(queues.packets, arena.slotCount >> 2);
-    const peerPackets = isRelay ? packets >> 1 : packets;
+    const peerPackets = isRelay ? 3 * packets >> 2 : packets;
     return new TurnQueue(arena, {
       ...queues,
       ...TURN_CODEL,
@@ -397,12 +380,14 @@ export class Tunnel {
     this.#countSchemes(nowUs);
     metrics.set("lines", this.#queues?.lines ?? 0);
     metrics.set("paths_watched", this.#rates?.size ?? 0);
+    this.#rolloutMeter.take(this.peers, this.associations);
     const { current, next } = this.peers;
     const isGone = (peer: number) => current[peer] === NONE && next[peer] === NONE;
     this.#queues?.forget((peer) => {
       if (isGone(peer)) this.peerRates.forgetTold(peer);
       return isGone(peer);
     });
+    this.#innerAcks?.tend(isGone, nowUs);
     if (nowUs < this.#fadeAtUs) return;
     this.#fadeAtUs = nowUs + FADE_US;
     this.#figures.fade(isGone);
@@ -446,7 +431,20 @@ export class Tunnel {
       presharedKey.fill(0);
       staticSecret.fill(0);
     }
-    this.peerRates.setRecord(this.peers.find(record.publicKey)!.id, record, -Infinity);
+    const peer = this.peers.find(record.publicKey)!;
+    this.#place(peer, -Infinity);
+    this.peerRates.setRecord(peer.id, record, -Infinity);
+  }
+
+  /** Changes which share of the peers has which part; their sessions continue. */
+  protected setRollout(percent: RolloutPercent, nowUs: number): void {
+    this.#rollout.percent = percent;
+    for (const peer of this.peers.all()) this.#place(peer, nowUs);
+  }
+
+  #place({ id, publicKey }: Peer, nowUs: number): void {
+    this.#rollout.place(id, publicKey);
+    this.#queues?.setExempt(id, !this.#rollout.isOn("scheduler", id), nowUs);
   }
 
   /** Ends the peer's sessions and removes the peer; false when no peer has this key. */
@@ -459,6 +457,7 @@ export class Tunnel {
     this.#egress.toTunnel?.release(peer.id);
     this.ingressContext.toExit?.release(peer.id);
     this.#figures.forget(peer.id);
+    this.#innerAcks?.forget(peer.id, -Infinity);
     this.peerRates.forgetTold(peer.id);
     this.peerRates.setRecord(peer.id, {}, -Infinity);
     this.associations.paths.forget(peer.id);
@@ -521,15 +520,15 @@ export class Tunnel {
     return undefined;
   }
 
-  /** The state of each peer, in the order of the peer table; `nowUs` is the monotonic clock's time. */
-  peerSnapshots(nowUs: number): PeerSnapshot[] {
+  /** The state of each peer, or of `some`; `nowUs` is the monotonic clock's time. */
+  peerSnapshots(nowUs: number, some = this.peers.all()): PeerSnapshot[] {
     const lines = {
       queues: this.#queues,
       figures: this.#figures,
       rates: this.#rates,
       peerRates: this.peerRates,
     };
-    return peerSnapshots(this.peers, this.table, this.associations, lines, nowUs);
+    return peerSnapshots(some, this.peers, this.table, this.associations, lines, nowUs);
   }
 
   /** The waits of packets for their lines in the last half minute. */

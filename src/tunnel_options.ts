@@ -4,15 +4,44 @@
  * config.ts does that.
  */
 import type { Aead, DatagramAead, Lz4, Primitives } from "./codec/kernels.ts";
+import type { RolloutPercent } from "./control/rollout.ts";
 import type { Metrics } from "./metrics.ts";
 import type { RepairOptions } from "./repair/options.ts";
 import type { Limits } from "./session/limits.ts";
 import type { Arena } from "./vector/arena.ts";
+import {
+  FEATURE_COPIES,
+  FEATURE_HEADER_COMPRESSION,
+  FEATURE_HYBRID_KEYS,
+  FEATURE_LZ4,
+  FEATURE_REED_SOLOMON,
+  FEATURE_REQUESTS,
+  FEATURE_RESUMPTION,
+  FEATURE_SLIDING_WINDOW,
+} from "./wire/parameters.ts";
 
 /** The longest wait of a bulk packet to share a datagram, microseconds (PROTOCOL R80). */
 export const BATCH_WAIT_US = 1000;
 /** Bytes in a kilobit: OxTunnel's parameters give rates in kbit/s. */
 export const BYTES_PER_KBIT = 125;
+
+const FLOWS_PER_CONNECTION = 16, FLOWS_MIN = 4096, FLOWS_MAX = 1 << 18;
+
+/** Flows that are kept: a power of two. */
+export function flowRows(maxConnections: number): number {
+  const wanted = Math.min(FLOWS_MAX, Math.max(FLOWS_MIN, FLOWS_PER_CONNECTION * maxConnections));
+  return 1 << Math.ceil(Math.log2(wanted));
+}
+
+/** Random 32-bit words, from a export function that fills bytes. */
+export function wordsFrom(random: (bytes: Uint8Array) => void): () => number {
+  const word = new Uint32Array(1);
+  const bytes = new Uint8Array(word.buffer);
+  return () => {
+    random(bytes);
+    return word[0];
+  };
+}
 
 export interface QueuesOptions {
   /** The most bytes a second, IP and UDP headers included, that this end sends to each peer; 0 for no limit. */
@@ -102,6 +131,8 @@ export interface TunnelOptions {
   receiveBytesPerS?: number;
   /** Queues for peers whose rate is configured, announced by the peer, or estimated; when absent no packet waits. */
   queues?: QueuesOptions;
+  /** By part: the share of peers that have it, in percent; the defaults when absent. */
+  rolloutPercent?: RolloutPercent;
   maxConnections: number;
   /** Handshakes a second that one proven source may start. */
   rateLimitPerIp: number;
@@ -113,4 +144,16 @@ export interface TunnelOptions {
   connectionsElsewhere?: () => number;
   /** Wall clock minus monotonic clock, microseconds. */
   unixOffsetUs: number;
+}
+
+/** FEATURE_* of OxTunnel that loss repair has. */
+export const REPAIR_FEATURES = FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | FEATURE_COPIES |
+  FEATURE_REQUESTS;
+
+/** FEATURE_* of OxTunnel that a tunnel with these options offers and accepts. */
+export function featuresOf({ features, lz4, headerContexts, repair }: TunnelOptions): number {
+  return (features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) | (lz4 === undefined ? 0 : FEATURE_LZ4) |
+    (headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
+    (repair === undefined ? 0 : REPAIR_FEATURES & ~FEATURE_REQUESTS) |
+    (repair?.isAsking ? FEATURE_REQUESTS : 0);
 }

@@ -13,14 +13,15 @@ import type { SessionFigures } from "./repair/figures.ts";
 import type { Associations } from "./session/associations.ts";
 import type { Paths } from "./session/paths.ts";
 import type { LineSnapshot, PathEstimate, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
-import type { PeerTable } from "./session/peers.ts";
+import type { Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, type SessionTable } from "./session/table.ts";
 import { NONE } from "./vector/arena.ts";
 import { formatEndpoint } from "./wire/address.ts";
 import { AEAD_CHACHA20_POLY1305, AEAD_NAMES } from "./wire/parameters.ts";
 
-/** One row for each peer, in the order of the table. `nowUs`: the monotonic clock, microseconds, as in the tables. */
+/** One row for each peer of `some`. `nowUs`: the monotonic clock, microseconds, as in the tables. */
 export function peerSnapshots(
+  some: readonly Peer[],
   peers: PeerTable,
   table: SessionTable,
   associations: Associations,
@@ -30,7 +31,7 @@ export function peerSnapshots(
   const { bytesReceived, bytesSent, drops, current } = peers;
   const { paths } = associations;
   const { replay } = table;
-  return peers.all().map((peer) => {
+  return some.map((peer) => {
     const { id } = peer;
     const epoch = current[id];
     const seen = epoch === NONE ? 0 : replay.highest[epoch] + 1;

@@ -29,15 +29,28 @@ function single({ name, start }: Contender, join: End["join"]): End {
   };
 }
 
+async function startOurs(net: Network, devices: number, sections: string, keys = ""): Promise<string[]> {
+  await net.relay(`${keys}${ALLOW}${sections}`);
+  const invitations: string[] = [];
+  for (let i = 1; i <= devices; i++) invitations.push(await net.addPeer(`bench${i}`));
+  return invitations;
+}
+
+/** A WireGuard client of ours, whose rate is looked for by the TCP inside where `percent` is 100. */
+function wireguardClient(name: string, percent: number): End {
+  return {
+    name: `WireGuard client, ${oxrelay.name} ${name}`,
+    start: (net, devices) => startOurs(net, devices, `[rollout_percent]\nack_clocking = ${percent}\n`),
+    async join(net, device, configuration) {
+      await net.wireguard(device, configuration);
+    },
+  };
+}
+
 function ours(name: string, config: string, words: (line: Line) => string[]): End {
   return {
     name: `oxrelay, ${name}`,
-    async start(net, devices) {
-      await net.relay(`${config}${ALLOW}`);
-      const invitations: string[] = [];
-      for (let i = 1; i <= devices; i++) invitations.push(await net.addPeer(`bench${i}`));
-      return invitations;
-    },
+    start: (net, devices) => startOurs(net, devices, "", config),
     async join(net, device, invitation, line) {
       const file = `${net.directory}/${device}.conf`;
       await Deno.writeTextFile(file, invitation, { mode: 0o600 });
@@ -46,7 +59,8 @@ function ours(name: string, config: string, words: (line: Line) => string[]): En
   };
 }
 
-export const OFF = `${oxrelay.name}, off`, FOUND = `${oxrelay.name}, rate found`;
+export const OFF = `${oxrelay.name}, off`,
+  FOUND = `${oxrelay.name}, rate found`;
 
 export const ENDS: readonly End[] = [
   single(
@@ -58,6 +72,8 @@ export const ENDS: readonly End[] = [
   single(daemonOf("wireguard-go", ["wireguard-go", "-f"]), async (net, device, configuration) => {
     await net.wireguard(device, configuration);
   }),
+  wireguardClient("off", 0),
+  wireguardClient("rate found", 100),
   ours("off", `congestion_algorithm = "none"\n`, () => ["--congestion", "none"]),
   ours("rate found", "", () => []),
   ours("rate told", "", ({ upMbit, downMbit }) => [

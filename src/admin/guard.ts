@@ -1,6 +1,6 @@
 /**
- * The guard of /v1: admits a request that bears the token, and proves to a client that the relay knows the token before
- * the client sends the token. Invariant: the source address of a request proves nothing, because a proxy on this machine
+ * The guard of /v1: admits a request that bears the token, or the page's cookie (sign_in.ts), and proves to a client that the relay
+ * knows the token before the client sends the token. Invariant: the source address of a request proves nothing, because a proxy on this machine
  * and every local user connect from loopback; a web page of another site is refused, even with the token. Knows no routes.
  */
 import { createHash, createHmac, timingSafeEqual } from "node:crypto";
@@ -15,12 +15,18 @@ export interface Denial {
 /**
  * Judges a request for /v1. Returns undefined when it may pass. The request's URL has the authority that it was sent
  * to: HTTP/1's Host, or HTTP/2's `:authority`, which needs no Host beside it (RFC 9113 section 8.3.1).
+ * @param hasSession whether its cookie is a session's. By cookie alone, what changes something must say that it comes from the relay's
+ * own page, as browsers do: SameSite leaves pages of other ports of this host.
  */
-export function judge({ url, headers }: Pick<Request, "url" | "headers">, token: string): Denial | undefined {
-  const origin = headers.get("origin");
-  if (origin !== null && hostOf(origin) !== hostOf(url)) {
-    return { status: 403, field: "Origin", message: "pages of other sites may not use the admin interface" };
-  }
+export function judge(
+  request: Pick<Request, "method" | "url" | "headers">,
+  token: string,
+  hasSession = false,
+): Denial | undefined {
+  const { method, headers } = request;
+  const foreign = judgeOrigin(request);
+  if (foreign !== undefined) return foreign;
+  if (hasSession && (method === "GET" || headers.get("origin") !== null)) return undefined;
   // The scheme's name is compared without case (RFC 9110 section 11.1).
   const given = /^bearer +(\S+)$/i.exec(headers.get("authorization") ?? "")?.[1];
   if (given !== undefined && isSameSecret(given, token)) return undefined;
@@ -31,6 +37,13 @@ export function judge({ url, headers }: Pick<Request, "url" | "headers">, token:
       'send "Authorization: Bearer TOKEN" with the token that OXRELAY_ADMIN_TOKEN or admin_token sets, or, ' +
       "without either, the one in the file admin.token in the relay's state directory",
   };
+}
+
+/** Refuses pages of other sites; undefined for any other request. */
+export function judgeOrigin({ url, headers }: Pick<Request, "url" | "headers">): Denial | undefined {
+  const origin = headers.get("origin");
+  if (origin === null || hostOf(origin) === hostOf(url)) return undefined;
+  return { status: 403, field: "Origin", message: "pages of other sites may not use the admin interface" };
 }
 
 /** The form of a nonce: 32 bytes in base64url, chosen by the client and used once. */

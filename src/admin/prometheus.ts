@@ -4,6 +4,7 @@
  */
 import { Counter, Gauge, type Metric, Registry } from "prom-client";
 import process from "node:process";
+import { GROUPS, PARTS } from "../control/rollout.ts";
 import { addDevices, type DevicesAsked } from "./device_metrics.ts";
 import {
   CLASS_DIRECTIONS,
@@ -12,6 +13,7 @@ import {
   DROP_REASONS,
   type Metrics,
   PROCESSING_BOUNDS_US,
+  ROUND_TRIP_BOUNDS_US,
   WAIT_BOUNDS_US,
 } from "../metrics.ts";
 import { SEEN_SCHEMES, type SeenScheme } from "../repair/figures.ts";
@@ -188,6 +190,55 @@ function addDelays(registry: Registry, columns: readonly Metrics[]): void {
   );
 }
 
+/** Each part's two groups of peers, for comparison. */
+function addRollout(registry: Registry, columns: readonly Metrics[]): void {
+  const groups = PARTS.flatMap((part, i) => GROUPS.map((group, j) => ({ part, group, i, j })));
+  const counted = (read: (of: ReturnType<Metrics["rollout"]>) => number, i: number, j: number) =>
+    sum(columns, (metrics) => read(metrics.rollout(i, j)));
+  const labelNames = ["part", "group"], registers = [registry];
+  new Gauge({
+    name: "oxrelay_rollout_peers",
+    help: "Connected peers with a part of the relay (group on) and without it (off), by rollout_percent.",
+    labelNames,
+    registers,
+    collect() {
+      for (const { part, group, i, j } of groups) {
+        this.set(
+          { part, group },
+          counted(({ peers }) => peers, i, j),
+        );
+      }
+    },
+  });
+  for (const [way, read] of [["sent", "bytesSent"], ["received", "bytesReceived"]] as const) {
+    new Counter({
+      name: `oxrelay_rollout_${way}_bytes_total`,
+      help: `Bytes ${way} by the relay, of these groups of peers.`,
+      labelNames,
+      registers,
+      collect() {
+        this.reset();
+        for (const { part, group, i, j } of groups) {
+          this.inc(
+            { part, group },
+            counted((of) => of[read], i, j),
+          );
+        }
+      },
+    });
+  }
+  addHistogram(
+    registry,
+    "oxrelay_rollout_round_trip_seconds",
+    "Smoothed round trips of OxTunnel sessions in use, one each second, of these groups of peers.",
+    ROUND_TRIP_BOUNDS_US,
+    () =>
+      groups.map(({ part, group, i, j }) =>
+        addCounted({ part, group }, columns.map((metrics) => metrics.rollout(i, j)))
+      ),
+  );
+}
+
 /**
  * Makes a registry over the columns, one per worker, which are summed. `build` is called at every scrape, because
  * the exit may change.
@@ -277,6 +328,7 @@ function addLabelled(registry: Registry, columns: readonly Metrics[]): void {
     });
   }
   addDelays(registry, columns);
+  addRollout(registry, columns);
   new Gauge({
     name: "oxrelay_repairing_sessions",
     help: "OxTunnel sessions with repair, by direction and by the scheme of the last seconds.",

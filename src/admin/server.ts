@@ -77,7 +77,8 @@ class Connection {
     const stream = Duplex.fromWeb({ readable, writable } as Parameters<typeof Duplex.fromWeb>[0]);
     const self = () => stream as unknown as Socket;
     // The socket's methods that the servers call; their bounds do not apply here.
-    Object.assign(stream, { setTimeout: self, setNoDelay: self, setKeepAlive: self, ref: self, unref: self });
+    const methods = { setTimeout: self, setNoDelay: self, setKeepAlive: self, ref: self, unref: self };
+    Object.assign(stream, methods, { remoteAddress: (this.#tcp.remoteAddr as Deno.NetAddr).hostname });
     stream.on("error", () => {}); // its close says enough
     stream.on("close", onClosed);
     const first = piece.subarray(0, count);
@@ -120,7 +121,7 @@ export function serveAdmin(
   const listener = bind(listen);
   const { hostname, port } = listener.addr as Deno.NetAddr;
   const url = `http://${formatEndpoint({ host: hostname, port })}/`;
-  log.info("metrics, health and dashboard at {url}", { url });
+  log.info("metrics, health and the page at {url}", { url });
   const connections = new Set<Connection>();
   const end = (connection: Connection) => {
     connections.delete(connection); // now, as others may come before it says that it is closed

@@ -7,6 +7,7 @@ import { type Environment, nearest } from "../config.ts";
 import { readRate } from "../connect/options.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment, UsageError } from "../process/help.ts";
 import { closeStandardOutput } from "../process/secret_output.ts";
+import { changed } from "../serve/access/peer_change.ts";
 import { exportPeers, loadAllPeers, openStore } from "../serve/store.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { add } from "./peer_add.ts";
@@ -164,7 +165,7 @@ async function rate(args: string[], env: Environment): Promise<number> {
   };
   const rates = { rateDownBps: read("down"), rateUpBps: read("up") };
   const { config } = await loadConfig(values.config, env);
-  const record = await openStore(config, env).setRates(name, rates);
+  const record = await openStore(config, env).edit(name, (record) => changed(record, rates));
   console.error(`Peer "${name}": ${describeRates(record)}.`);
   return await tellRelay(config);
 }

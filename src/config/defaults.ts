@@ -1,6 +1,7 @@
 /**
  * The value of every key that a file and the environment leave out. Invariant: deep-frozen, and valid by the schema's own bounds.
  */
+import { ROLLOUT_DEFAULT } from "../control/rollout.ts";
 import type { Config } from "./shape.ts";
 
 /** The configuration of an empty file and an empty environment. */
@@ -34,6 +35,7 @@ export const DEFAULTS: Config = deepFreeze<Config>({
   },
   enablePriorityScheduler: true,
   congestionAlgorithm: "bbr_v3",
+  rolloutPercent: ROLLOUT_DEFAULT,
   headers: { enabled: true, bulk: false, contexts: 4096 },
   queues: { targetMs: 5, intervalMs: 100, ecn: true, packets: 4096 },
   dns: ["1.1.1.1", "2606:4700:4700::1111"],

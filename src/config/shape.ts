@@ -3,6 +3,8 @@
  * returns has been checked. Reads and checks nothing itself.
  */
 
+import type { RolloutPercent } from "../control/rollout.ts";
+
 /** Where to bind: a host name or address without brackets, and a port of 1 to 65535. */
 export interface Endpoint {
   readonly host: string;
@@ -135,6 +137,8 @@ export interface Config {
   /** The algorithm that finds the rate of an OxTunnel client's line from its reports. */
   readonly congestionAlgorithm: (typeof CONGESTION_ALGORITHMS)[number];
   readonly queues: QueuesConfig;
+  /** By part of the relay: the share of peers that have it, in percent, 0 to 100. */
+  readonly rolloutPercent: RolloutPercent;
   readonly headers: HeadersConfig;
   /** Resolver addresses for client configs, at most 8. */
   readonly dns: readonly string[];

@@ -2,6 +2,7 @@
  * The kinds of values of the schema, each with the sentence for a wrong value: "expected …, found …". Knows no keys.
  */
 import * as v from "valibot";
+import { type Part, PARTS } from "../control/rollout.ts";
 import {
   formatAddress,
   formatPrefix,
@@ -128,3 +129,8 @@ export function networks(example: string, max: number, entry: ReturnType<typeof 
 export const flag = v.boolean(expected("true or false"));
 /** A list of unknown values, for further checks. */
 export const list = (what: string) => v.array(v.unknown(), expected(what));
+
+/** A share of peers for each part that a share of them can have. */
+export const ROLLOUT_ENTRIES = Object.fromEntries(
+  PARTS.map((part) => [part, v.optional(wholeNumber(0, 100))]),
+) as Record<Part, v.OptionalSchema<ReturnType<typeof wholeNumber>, undefined>>;

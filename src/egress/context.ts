@@ -7,6 +7,7 @@ import type { Metrics } from "../metrics.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
+import type { InnerAcks } from "../session/wireguard/inner_acks.ts";
 import type { Queues } from "../queue/queues.ts";
 import type { TurnQueue } from "../queue/turn_queue.ts";
 import type { Batches } from "./batches.ts";
@@ -22,6 +23,8 @@ export interface EgressContext {
   readonly metrics: Metrics;
   /** Undefined where batching is switched off. */
   readonly batches: Batches | undefined;
+  /** Undefined where no rates are found. */
+  readonly innerAcks: InnerAcks | undefined;
   /** Undefined where no packet waits for its line. */
   readonly queues: Queues | undefined;
   /** Packets for the tunnel that wait for this thread; undefined where none is sorted. */

@@ -11,7 +11,8 @@ import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL_BYTES, WIREGUARD_BYTES } from "../queue/overhead.ts";
 import { IS_LOST, type Queues, WAITS } from "../queue/queues.ts";
 import type { TurnQueue } from "../queue/turn_queue.ts";
-import { OXTUNNEL } from "../session/table.ts";
+import { OXTUNNEL, WIREGUARD } from "../session/table.ts";
+import type { InnerAcks } from "../session/wireguard/inner_acks.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, HELD, TO_SEAL } from "../vector/burst.ts";
 import type { EgressContext } from "./context.ts";
@@ -21,7 +22,7 @@ const EMIT_ROWS = BURST_CAPACITY / 2;
 
 /** @param served how many of the packets that wait for this thread are added to the burst. */
 export function queue(burst: Burst, context: EgressContext, nowUs: number, served: number): void {
-  const { queues, toTunnel, metrics } = context, { count } = burst;
+  const { queues, toTunnel, innerAcks, metrics } = context, { count } = burst;
   const hasLines = queues !== undefined && !queues.isIdle;
   if (queues !== undefined && queues.findsRates) findRates(burst, context, nowUs);
   if (toTunnel !== undefined && toTunnel.sorts(count)) waitForTurn(burst, context, toTunnel, nowUs);
@@ -31,6 +32,7 @@ export function queue(burst: Burst, context: EgressContext, nowUs: number, serve
     metrics.column[COUNTER.queue_packets] = queues.packets;
   }
   if (served > 0) emitServed(burst, context, served, nowUs);
+  if (innerAcks !== undefined) showInner(burst, context, innerAcks, nowUs);
 }
 
 /** Where more packets came at once than one turn carries: they wait to be sorted, but for those whose own line bounds them. */
@@ -65,6 +67,20 @@ function waitForLines(burst: Burst, context: EgressContext, queues: Queues, nowU
     } else if (outcome === IS_LOST) {
       next[row] = DROP.queue_overflow;
     }
+  }
+}
+
+/** Shows WireGuard's packets in the order in which they go to what finds rates by the TCP inside. */
+function showInner(
+  { count, next, session, peer, length, view, offset }: Burst,
+  { table, queues }: EgressContext,
+  innerAcks: InnerAcks,
+  nowUs: number,
+): void {
+  for (let row = 0; row < count; row++) {
+    if (next[row] !== TO_SEAL || length[row] === 0 || table.protocol[session[row]] !== WIREGUARD) continue;
+    const bytes = length[row] + WIREGUARD_BYTES, isWaiting = queues!.waitingOf(peer[row]) > 0;
+    innerAcks.sent(peer[row], view, offset[row], length[row], bytes, isWaiting, nowUs);
   }
 }
 

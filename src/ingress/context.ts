@@ -10,6 +10,7 @@ import type { TurnQueue } from "../queue/turn_queue.ts";
 import type { Associations } from "../session/associations.ts";
 import type { PeerTable } from "../session/peers.ts";
 import type { SessionTable } from "../session/table.ts";
+import type { InnerAcks } from "../session/wireguard/inner_acks.ts";
 import type { FrameReader } from "../wire/frame.ts";
 import type { Backlog } from "./backlog.ts";
 import type { DestinationPolicy } from "./policy.ts";
@@ -31,6 +32,8 @@ export interface IngressContext {
   readonly metrics: Metrics;
   /** Which packets exceed their peer's rate. Undefined for a client. */
   readonly police: Police | undefined;
+  /** Undefined where no rates are found. */
+  readonly innerAcks: InnerAcks | undefined;
   /** Packets for the exit that wait for this thread; undefined where none is sorted. */
   readonly toExit: TurnQueue | undefined;
   /** Undefined for a client, which delivers every packet to its own host. */

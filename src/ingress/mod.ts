@@ -5,6 +5,7 @@
  * Keeps PROTOCOL R21.
  */
 import type { Burst } from "../vector/burst.ts";
+import { acks } from "./acks.ts";
 import { admit } from "./admit.ts";
 import { classify } from "./classify.ts";
 import type { IngressContext } from "./context.ts";
@@ -39,6 +40,7 @@ export function ingress(burst: Burst, context: IngressContext, nowUs: number): v
   }
   classify(burst, context, nowUs); // packet -> flow, class, counted
   police(burst, context, nowUs); // what exceeds its peer's rate -> dropped
+  acks(burst, context, nowUs); // WireGuard's packets -> what they acknowledge, noted
   queue(burst, context, nowUs); // what one turn does not carry -> waits, to be sorted
 }
 
@@ -57,5 +59,6 @@ export function ingressRest(burst: Burst, context: IngressContext, nowUs: number
   deliver(burst, context, nowUs);
   classify(burst, context, nowUs);
   police(burst, context, nowUs);
+  acks(burst, context, nowUs);
   queue(burst, context, nowUs);
 }

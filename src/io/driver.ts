@@ -147,7 +147,7 @@ export class Driver {
       nowUs = monotonicUs();
       const rows = carrier.taken;
       this.#noteTurn(nowUs - startUs);
-      priority?.look(nowUs);
+      priority?.look(rows, nowUs);
       if (carrier.isMore) continue;
       // What the mailbox holds for want of a slot shows nowhere else.
       const lookDueUs = mailbox?.isWaiting ? nowUs + 1000 : turnDueUs;

@@ -16,8 +16,11 @@ const CLOCK_THREAD_CPUTIME_ID = 3;
 const WINDOW_US = 100_000;
 /** Above LIMIT in a window the thread is an ordinary one for the next, and until its share is below RESUME. */
 const LIMIT = 0.9, RESUME = 0.7;
-/** Above a share of GATHER, a turn that took more than GATHER_ROWS is followed by the next one GATHER_US after its begin. */
-const GATHER = 0.25, GATHER_ROWS = 32, GATHER_US = 250;
+/**
+ * After a window with a share above GATHER and more than GATHER_ROWS packets (20 000 a second), turns begin GATHER_US apart at least:
+ * to be woken for each packet would cost several times what packets cost together.
+ */
+const GATHER = 0.25, GATHER_ROWS = 2000, GATHER_US = 250;
 
 /** Makes the calling thread go before ordinary ones, or ordinary again. False where the system does not allow it. */
 export type SetRealTime = (isFirst: boolean) => boolean;
@@ -44,8 +47,10 @@ export class TurnPriority {
   // Where the window began, by the clock and by the thread's processor time.
   #windowUs: number;
   #windowUsedUs: number;
-  /** Of a processor, in the last window; 0 to 1. */
-  #share = 0;
+  /** Packets that the window has brought so far. */
+  #rows = 0;
+  /** Whether packets are gathered, by the last window. */
+  #gathers = false;
 
   /**
    * To be made by the thread that it is for. @param nowUs microseconds of the clock that the other calls use. @param usedUs says the
@@ -70,20 +75,23 @@ export class TurnPriority {
     this.#isFirst = this.#isAllowed && isFirst;
   }
 
-  /** To be called in each turn: changes the priority at a window's end. */
-  look(nowUs: number): void {
+  /** To be called after each turn, which took `rows`: changes the priority at a window's end. */
+  look(rows: number, nowUs: number): void {
+    this.#rows += rows;
     const elapsedUs = nowUs - this.#windowUs;
     if (elapsedUs < WINDOW_US) return;
     const usedUs = this.#usedUs();
-    this.#share = (usedUs - this.#windowUsedUs) / elapsedUs;
+    const share = (usedUs - this.#windowUsedUs) / elapsedUs;
+    this.#gathers = share > GATHER && this.#rows * WINDOW_US > GATHER_ROWS * elapsedUs;
+    this.#rows = 0;
     this.#windowUs = nowUs;
     this.#windowUsedUs = usedUs;
-    if (this.#isFirst ? this.#share > LIMIT : this.#share < RESUME) this.#change(!this.#isFirst);
+    if (this.#isFirst ? share > LIMIT : share < RESUME) this.#change(!this.#isFirst);
   }
 
   /** How long to rest after a turn that began at `startUs` and took `rows`, microseconds: more packets then share the next one. */
   restUs(rows: number, startUs: number, nowUs: number): number {
-    if (!this.#isFirst || rows <= GATHER_ROWS || this.#share < GATHER) return 0;
+    if (!this.#isFirst || !this.#gathers || rows === 0) return 0;
     return Math.max(0, startUs + GATHER_US - nowUs);
   }
 }

@@ -48,6 +48,11 @@ export async function replaceFile(path: string, text: string): Promise<void> {
   });
 }
 
+/** Gives a file another name in its directory. Throws CommandError. */
+export async function moveFile(from: string, to: string): Promise<void> {
+  await explained(from, `moved to ${to}`, () => Deno.rename(from, to));
+}
+
 /** Makes a file, mode 0600, that must not exist yet; on any error it is not there. On the disk on return. Throws CommandError. */
 export async function createFile(path: string, bytes: Uint8Array): Promise<void> {
   await explained(path, "made, and nothing is left of it", async () => {

@@ -64,6 +64,8 @@ export class Queues implements FlowOwner {
   /** By peer: its own default rate, bytes a second; 0 without one. And how many have one. */
   readonly #ownDefault: Float64Array;
   #ownDefaults = 0;
+  /** By peer: 1 for a peer that gets no line. */
+  readonly #isExempt: Uint8Array;
   /** By row of the table of flows: the flow among `#tins` plus one, or 0. */
   readonly #queueOf: Uint32Array;
   // By line.
@@ -99,6 +101,7 @@ export class Queues implements FlowOwner {
     this.#due = new Timers(LINES_MAX);
     this.#lineOf = new Uint16Array(peers);
     this.#ownDefault = new Float64Array(peers);
+    this.#isExempt = new Uint8Array(peers);
     this.#queueOf = new Uint32Array(flows);
     for (let i = 0; i < LINES_MAX; i++) this.#freeLines[i] = LINES_MAX - 1 - i;
     this.#linePacketsMax = packets / LINE_SHARE;
@@ -137,7 +140,7 @@ export class Queues implements FlowOwner {
    */
   setRate(peer: number, bytesPerS: number, nowUs: number): boolean {
     let line = this.#lineOf[peer] - 1;
-    if (bytesPerS <= 0) {
+    if (bytesPerS <= 0 || this.#isExempt[peer] === 1) {
       if (line >= 0) this.#open(line, nowUs);
       return true;
     }
@@ -163,11 +166,18 @@ export class Queues implements FlowOwner {
 
   /** The peer's default rate, bytes a second as for `setRate`; 0 without one. */
   defaultOf(peer: number): number {
+    if (this.#isExempt[peer] === 1) return 0;
     return this.#ownDefault[peer] > 0 ? this.#ownDefault[peer] : this.#o.bytesPerS;
   }
 
   hasOwnDefault(peer: number): boolean {
     return this.#ownDefault[peer] > 0;
+  }
+
+  /** Whether the peer's packets never wait, whatever rates are set for it. */
+  setExempt(peer: number, isExempt: boolean, nowUs: number): void {
+    this.#isExempt[peer] = isExempt ? 1 : 0;
+    if (isExempt) this.setRate(peer, 0, nowUs);
   }
 
   /** The rate of the peer's line, bytes a second as for `setRate`: the default one before its first packet; 0 for none. */

@@ -15,16 +15,18 @@ export class Rates {
   #taken = 0;
   readonly #random: () => number;
   readonly #found: RateFound;
+  readonly #isWanted: (peer: number) => boolean;
 
-  /** @param random uniform in [0, 1). */
-  constructor(random: () => number, found: RateFound) {
+  /** @param random uniform in [0, 1). @param isWanted whether a peer's rates are to be looked for. */
+  constructor(random: () => number, found: RateFound, isWanted: (peer: number) => boolean = () => true) {
     this.#random = random;
     this.#found = found;
+    this.#isWanted = isWanted;
   }
 
-  /** A path's rate for the peer from now on; undefined when there are too many. */
+  /** A path's rate for the peer from now on; undefined when there are too many, or it is not wanted. */
   take(peer: number, nowUs: number): PathRate | undefined {
-    if (this.#taken === RATES_MAX) return undefined;
+    if (this.#taken === RATES_MAX || !this.#isWanted(peer)) return undefined;
     this.#taken++;
     const rate = new PathRate(this.#random, nowUs);
     this.#counts.set(peer, rate);
@@ -43,7 +45,8 @@ export class Rates {
 
   /** A report has come for the path. */
   reported(peer: number, rate: PathRate, nowUs: number): void {
-    if (this.#counts.get(peer) === rate) this.#found(peer, rate.bytesPerS(nowUs), nowUs);
+    if (this.#counts.get(peer) !== rate) return;
+    this.#found(peer, this.#isWanted(peer) ? rate.bytesPerS(nowUs) : 0, nowUs);
   }
 
   /** The path's rate is no longer looked for, and what it was counts no more. */

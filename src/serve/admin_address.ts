@@ -58,7 +58,7 @@ export function openAdmin<T extends { addr: { hostname: string; port: number } }
         const taken = formatEndpoint({ host, port });
         const other = formatEndpoint({ host, port: server.addr.port });
         say(
-          `another program listens at ${taken} (Prometheus does by default), so metrics, health and dashboard are at ` +
+          `another program listens at ${taken} (Prometheus does by default), so metrics, health and the page are at ` +
             `${other} until the relay ends; metrics_listen chooses a port for good`,
         );
       }

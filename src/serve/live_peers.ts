@@ -7,42 +7,48 @@
 import { Refusal } from "../admin/mod.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
 import { CommandError } from "../process/help.ts";
-import { describeRefused } from "./forwards.ts";
+import { logger } from "../process/logging.ts";
+import { describeRefused, type RefusedPeerForward } from "./forwards.ts";
 import type { PeersReport } from "./messages.ts";
+import { changed, type PeerChange } from "./access/peer_change.ts";
 import type { PeerStore } from "./store.ts";
-import type { WorkerPool } from "./worker_pool.ts";
+import { Turns } from "./access/turns.ts";
 
 /** Where the peers are served: `peers` is what the relay workers were last told. */
-type Pool = Pick<WorkerPool, "peers" | "setPeers">;
+interface Pool {
+  readonly peers: readonly PeerRecord[];
+  setPeers(peers: readonly PeerRecord[]): Promise<PeersReport & { refused?: RefusedPeerForward[] }>;
+}
 
-type Store = Pick<PeerStore, "load" | "add" | "edit" | "remove" | "others">;
+/** For how long a removed peer can be restored, milliseconds: what the page offers, and the time of a slow request. */
+export const UNDO_MS = 12_000;
+/** The most peers that can be restored; of more, those removed last. */
+const UNDO_MAX = 1000;
+
+type Store = Pick<PeerStore, "load" | "add" | "edit" | "restore" | "remove" | "others">;
 
 /** What tells a record from a later one of the same key. */
 const identityOf = ({ publicKey, created }: PeerRecord) => `${publicKey} ${created}`;
-
-/** Runs what it is given one after the other. */
-class Turns {
-  #last: Promise<unknown> = Promise.resolve();
-
-  take<T>(act: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(act);
-    this.#last = result.catch(() => {});
-    return result;
-  }
-}
 
 export class LivePeers {
   readonly #store: Store;
   readonly #pool: Pool;
   /** Cut off while a restart, or a reload, would still read them: the names by what `identityOf` says. */
   readonly #cutOff = new Map<string, string>();
+  /** Disabled while the disk refused to store that, by what `identityOf` says. */
+  readonly #keptOut = new Set<string>();
+  /** What was removed a moment ago, by name, oldest first. */
+  readonly #removed = new Map<string, { record: PeerRecord; untilMs: number }>();
+  readonly #nowMs: () => number;
   /** Whole additions and removals, which may wait for the store's lock. */
   readonly #changes = new Turns();
   /** What is said to the workers; within a change or without one, so that a cut waits for no store. */
   readonly #telling = new Turns();
 
-  constructor(store: Store, pool: Pool) {
+  /** @param nowMs a monotonic clock, milliseconds. */
+  constructor(store: Store, pool: Pool, nowMs = () => performance.now()) {
     this.#store = store;
+    this.#nowMs = nowMs;
     this.#pool = pool;
   }
 
@@ -50,7 +56,8 @@ export class LivePeers {
   async reload(load: () => Promise<readonly PeerRecord[]>): Promise<PeersReport & { total: number }> {
     if (this.#cutOff.size > 0) await this.#changes.take(() => this.#storeAgain());
     return await this.#telling.take(async () => {
-      const peers = (await load()).filter((peer) => !this.#cutOff.has(identityOf(peer)));
+      const peers = (await load()).filter((peer) => !this.#cutOff.has(identityOf(peer)))
+        .map((peer) => this.#asServed(peer));
       const { refused = [], ...report } = await this.#pool.setPeers(peers);
       return { ...report, failed: [...report.failed, ...describeRefused(refused)], total: peers.length };
     });
@@ -62,16 +69,7 @@ export class LivePeers {
    */
   add(peer: Parameters<PeerStore["add"]>[0]): Promise<PeerRecord> {
     return this.#changes.take(async () => {
-      const record = await this.#store.add(peer).catch((error) => {
-        if (!(error instanceof CommandError)) throw error;
-        // An error of the system is its cause: what refuses is then the disk, and not the peer.
-        const field = error.cause === "publicKey"
-          ? "publicKey"
-          : error.cause instanceof Error
-          ? "store"
-          : "name";
-        throw new Refusal(field, error.message);
-      });
+      const record = await this.#store.add(peer).catch((error) => refuse(error));
       const refused = await this.#telling.take(() => this.#serve(record));
       if (refused === undefined) return record;
       const { cutFailed, storeFailed } = await this.#takeOut(record.name);
@@ -94,12 +92,12 @@ export class LivePeers {
       const before = (await this.#store.load()).find((peer) => peer.name === name);
       if (before === undefined && !this.#store.others.some((peer) => peer.name === name)) return undefined;
       const record = await this.#store.edit(name, edit).catch((error) => {
-        if (error instanceof Refusal || !(error instanceof CommandError)) throw error;
-        throw new Refusal(error.cause instanceof Error ? "store" : field, error.message);
+        if (error instanceof Refusal) throw error;
+        return refuse(error, field);
       });
       const refused = await this.#telling.take(() => this.#serve(record, field));
       if (refused === undefined) return record;
-      await this.#store.edit(name, () => before!);
+      await this.#store.edit(record.name, () => before!);
       await this.#telling.take(() => this.#serve(before!, field));
       throw new Refusal(refused.field, refused.message);
     });
@@ -130,6 +128,67 @@ export class LivePeers {
     });
   }
 
+  /**
+   * Changes a peer, in the store and in the relay; undefined when there is none of that name. One that is disabled is cut off first, as
+   * in a removal, and stays so until the relay ends, even when the disk refuses. Throws Refusal with what failed.
+   */
+  async change(name: string, change: PeerChange): Promise<PeerRecord | undefined> {
+    const kept = change.disabled ? await this.#telling.take(() => this.#keepOut(name)) : undefined;
+    if (change.disabled === false) this.#letIn(name);
+    try {
+      const record = await this.edit(name, "name", (record) => changed(record, change));
+      if (record !== undefined) this.#keptOut.delete(identityOf(record));
+      return record;
+    } catch (error) {
+      if (kept === undefined || !(error instanceof Refusal)) throw error;
+      throw new Refusal(
+        error.field,
+        `peer "${name}" is kept out until the relay restarts; that could not be stored: ${error.message}`,
+      );
+    }
+  }
+
+  /** Stores and serves a peer again that was removed less than UNDO_MS ago; undefined when there is none. Throws Refusal. */
+  restore(name: string): Promise<PeerRecord | undefined> {
+    return this.#changes.take(async () => {
+      const removed = this.#removed.get(name);
+      if (removed === undefined || removed.untilMs < this.#nowMs()) return undefined;
+      const record = await this.#store.restore(removed.record).catch((error) => refuse(error));
+      this.#removed.delete(name);
+      const refused = await this.#telling.take(() => this.#serve(record));
+      if (refused !== undefined) throw new Refusal(refused.field, `stored, but ${refused.message}`);
+      return record;
+    });
+  }
+
+  /** Serves the peer of that name as a disabled one from now on; undefined where it is not served, or is one already. */
+  async #keepOut(name: string): Promise<PeerRecord | undefined> {
+    const served = this.#pool.peers.find((peer) => peer.name === name);
+    if (served === undefined || served.disabled) return undefined;
+    this.#keptOut.add(identityOf(served));
+    await this.#serve(served);
+    return served;
+  }
+
+  #letIn(name: string): void {
+    const served = this.#pool.peers.find((peer) => peer.name === name);
+    if (served !== undefined) this.#keptOut.delete(identityOf(served));
+  }
+
+  /** The record as it is served: a disabled one's where the disk did not take that. */
+  #asServed(record: PeerRecord): PeerRecord {
+    return this.#keptOut.has(identityOf(record)) ? changed(record, { disabled: true }) : record;
+  }
+
+  #remember(record: PeerRecord): void {
+    const nowMs = this.#nowMs();
+    for (const [name, { untilMs }] of this.#removed) {
+      if (untilMs < nowMs || this.#removed.size >= UNDO_MAX) this.#removed.delete(name);
+    }
+    this.#removed.delete(record.name);
+    this.#removed.set(record.name, { record, untilMs: nowMs + UNDO_MS });
+  }
+
   /** Serves one more peer; returns why not. */
   async #serve(
     record: PeerRecord,
@@ -142,9 +201,11 @@ export class LivePeers {
       !allowedIps.some((prefix) => record.allowedIps.includes(prefix))
     );
     try {
-      const { failed, refused = [] } = await this.#pool.setPeers([...others, record]);
+      const { failed, refused = [] } = await this.#pool.setPeers([...others, this.#asServed(record)]);
       const own = describeRefused(refused.filter(({ forward }) => forward.publicKey === record.publicKey));
-      const reasons = [...failed, ...own];
+      // A port that somebody else has taken is no reason against a change of anything but the forwards.
+      if (field !== "forwards") { for (const reason of own) logger("peers").warn("{reason}", { reason }); }
+      const reasons = field === "forwards" ? [...failed, ...own] : failed;
       return reasons.length === 0 ? undefined : { field, message: reasons.join("; ") };
     } catch (error) {
       return { field: "relay", message: `the relay did not carry it out: ${(error as Error).message}` };
@@ -174,7 +235,7 @@ export class LivePeers {
     let isStored = false;
     try {
       isStored = (await this.#store.load()).some((peer) => peer.name === name);
-      if (isStored) await this.#store.remove(name);
+      if (isStored) this.#remember(await this.#store.remove(name));
       else if (this.#store.others.some((peer) => peer.name === name)) {
         throw new CommandError("it comes from OXRELAY_PEERS; take it out there");
       }
@@ -201,4 +262,12 @@ export class LivePeers {
       }
     }
   }
+}
+
+/** Throws what the store refused as a Refusal of the field at fault; any other error as it is. */
+function refuse(error: unknown, field = "name"): never {
+  if (!(error instanceof CommandError)) throw error;
+  // An error of the system is its cause: what refuses is then the disk, and not the peer.
+  const ofDisk = error.cause instanceof Error ? "store" : field;
+  throw new Refusal(typeof error.cause === "string" ? error.cause : ofDisk, error.message);
 }

@@ -7,7 +7,7 @@ import type { Choice } from "../io/choose.ts";
 import type { ControlDatagram } from "../exit/exit.ts";
 import type { Mailboxes } from "../io/mailbox.ts";
 import type { PeersReport } from "../relay.ts";
-import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
+import type { AdmittedPeer, PeerTraffic, RelaySnapshot, SeenPeers } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 
@@ -19,7 +19,7 @@ export type ToWorker =
     config: Config;
     privateKey: Uint8Array;
     tunnelIpv6: string | undefined;
-    peers: PeerRecord[];
+    peers: AdmittedPeer[];
     /** This Worker's number, from 0. */
     worker: number;
     /** Counters of all Workers, in their order. */
@@ -44,11 +44,12 @@ export type ToWorker =
     /** For tests: when the Worker dies, milliseconds after its start. */
     failAfterMs?: number;
   }
-  | { type: "peers"; id: number; changed: PeerRecord[]; gone: string[] }
+  | { type: "peers"; id: number; changed: AdmittedPeer[]; gone: string[] }
   | { type: "portControl"; answer: ControlDatagram }
   | { type: "forwards"; id: number; forwards: PeerForward[] }
   | { type: "tune"; id: number; config: Config }
   | { type: "snapshot"; id: number }
+  | { type: "seenPeers"; id: number; from: number }
   /** Asks a peer for an echo, or, with the name of a request, for its round trip. */
   | { type: "ping"; id: number; publicKey: string; request?: number }
   | { type: "stop" };
@@ -65,7 +66,12 @@ export type FromWorker =
   | { type: "failed"; message: string }
   | { type: "log"; level: "debug" | "info" | "warning" | "error"; area: string; message: string }
   | { type: "event"; event: TunnelEvent }
+  | { type: "traffic"; traffic: PeerTraffic }
   | { type: "portControl"; request: ControlDatagram }
-  | { type: "reply"; id: number; value: PeersReport | RelaySnapshot | RefusedPeerForward[] | number | null }
+  | {
+    type: "reply";
+    id: number;
+    value: PeersReport | RelaySnapshot | SeenPeers | RefusedPeerForward[] | number | null;
+  }
   | { type: "error"; id: number; message: string }
   | { type: "stopped" };

@@ -5,7 +5,13 @@
  * peers, and every `peer add` reads them all. Opens no file.
  */
 import { isKeyText, unusableKey } from "../process/keys_text.ts";
-import { PEER_RATE_MAX_BPS, PEER_RATE_MIN_BPS, type PeerRecord } from "../session/peer_record.ts";
+import {
+  MONTHLY_BYTES_MAX,
+  NOTES_CHARACTERS_MAX,
+  PEER_RATE_MAX_BPS,
+  PEER_RATE_MIN_BPS,
+  type PeerRecord,
+} from "../session/peer_record.ts";
 import {
   countPorts,
   formatForward,
@@ -99,11 +105,40 @@ export function recordMistake(value: unknown): Mistake | undefined {
   if (typeof created !== "string" || created.length > CREATED_CHARACTERS_MAX) {
     return { place: "created", message: `not a time of at most ${CREATED_CHARACTERS_MAX} characters` };
   }
+  return limitMistake(value) ?? forwardsMistake(value) ?? unknownKey(value, RECORD_KEYS);
+}
+
+/** The first mistake among the fields that say whether, how long and how much a peer may use the relay. */
+function limitMistake(value: Record<string, unknown>): Mistake | undefined {
+  const { disabled, expires, monthlyBytes, notes } = value;
+  if (disabled !== undefined && disabled !== true) {
+    return { place: "disabled", message: "not true, or absent" };
+  }
+  if (expires !== undefined && !isTime(expires)) {
+    return { place: "expires", message: 'not a time such as "2026-12-31T23:59:59.000Z"' };
+  }
+  if (
+    monthlyBytes !== undefined &&
+    !(Number.isInteger(monthlyBytes) && monthlyBytes as number >= 1 &&
+      monthlyBytes as number <= MONTHLY_BYTES_MAX)
+  ) {
+    return { place: "monthlyBytes", message: `not whole bytes from 1 to ${MONTHLY_BYTES_MAX}` };
+  }
+  if (notes !== undefined && (typeof notes !== "string" || notes.length > NOTES_CHARACTERS_MAX)) {
+    return { place: "notes", message: `not a text of at most ${NOTES_CHARACTERS_MAX} characters` };
+  }
   for (const key of ["rateDownBps", "rateUpBps"]) {
     if (!(key in value) || isRate(value[key])) continue;
     return { place: key, message: `not bits a second from ${PEER_RATE_MIN_BPS} to ${PEER_RATE_MAX_BPS}` };
   }
-  return forwardsMistake(value) ?? unknownKey(value, RECORD_KEYS);
+  return undefined;
+}
+
+/** Whether it is a time in the one form that `Date.toISOString` writes. */
+function isTime(value: unknown): boolean {
+  if (typeof value !== "string" || value.length > CREATED_CHARACTERS_MAX) return false;
+  const ms = Date.parse(value);
+  return !Number.isNaN(ms) && new Date(ms).toISOString() === value;
 }
 
 /** Checks a record's forwards and brings them into their normal form. */
@@ -141,6 +176,10 @@ const RECORD_KEYS = new Set([
   "created",
   "rateDownBps",
   "rateUpBps",
+  "disabled",
+  "expires",
+  "monthlyBytes",
+  "notes",
   "forwards",
 ]);
 const FILE_KEYS = new Set(["version", "peers", "released"]);

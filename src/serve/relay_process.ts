@@ -17,19 +17,19 @@ import {
   redactConfig,
   reloadedConfig,
 } from "../config.ts";
+import type { Metrics } from "../metrics.ts";
 import { CommandError, loadConfig } from "../process/help.ts";
-import { generatePrivateKey, keyToText, publicKeyOf } from "../process/keys_text.ts";
+import { keyToText } from "../process/keys_text.ts";
 import { logger, setLevel } from "../process/logging.ts";
 import { giveBackMemorySoon } from "../process/memory.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
+import { Access } from "./access/mod.ts";
 import { adminUrl, forgetAdminAddress, openAdmin, storeAdminAddress } from "./admin_address.ts";
 import { loadAdminToken } from "./admin_token.ts";
 import { descriptorLimit, fallbackShare, openDescriptors, shareDescriptors } from "./descriptors.ts";
 import { Doors } from "./doors.ts";
 import { type Identity, loadIdentity, networkOf, resolveTunnelIpv6 } from "./identity.ts";
-import { withForwards, withoutForwards } from "./forwards.ts";
-import { LivePeers } from "./live_peers.ts";
-import { loadAllPeers, openStore } from "./store.ts";
+import { loadAllPeers } from "./store.ts";
 import { hostOne } from "../wire/address.ts";
 import { PortControl } from "./port_control.ts";
 import type { ReadyMessage } from "./worker_handle.ts";
@@ -73,7 +73,7 @@ export class RelayProcess {
   readonly #doors: Doors;
   readonly #pool: WorkerPool;
   readonly #ready: ReadyMessage;
-  readonly #livePeers: LivePeers;
+  readonly #access: Access;
   readonly #portControl: PortControl;
   readonly #looking: ReturnType<typeof setInterval>;
   #server: AdminServer | undefined;
@@ -93,18 +93,23 @@ export class RelayProcess {
     const pool = new WorkerPool(config.workers, doors);
     let relay: RelayProcess | undefined;
     try {
+      const access = await Access.open({
+        ...setup,
+        config: () => relay === undefined ? config : relay.#config,
+        pool,
+      });
       const ready = await pool.start({
         config,
         privateKey: identity.privateKey,
         tunnelIpv6,
-        peers: setup.peers,
+        peers: access.admitted,
         maxFlows: shares?.flowsOfWorker,
         timeScale,
         failAfterMs: Number(Deno.env.get("OXRELAY_TEST_FAIL_AFTER_MS") || NaN) || undefined,
       });
       ready.failed.forEach(say);
       giveBackMemorySoon();
-      relay = new RelayProcess(setup, doors, pool, ready);
+      relay = new RelayProcess(setup, doors, pool, ready, access);
       await relay.#serveAdmin(shares?.adminConnections);
       return relay;
     } catch (error) {
@@ -114,7 +119,13 @@ export class RelayProcess {
     }
   }
 
-  private constructor(setup: RelaySetup, doors: Doors, pool: WorkerPool, ready: ReadyMessage) {
+  private constructor(
+    setup: RelaySetup,
+    doors: Doors,
+    pool: WorkerPool,
+    ready: ReadyMessage,
+    access: Access,
+  ) {
     this.#config = setup.config;
     this.#configPath = setup.configPath;
     this.#env = setup.env;
@@ -123,7 +134,8 @@ export class RelayProcess {
     this.#doors = doors;
     this.#pool = pool;
     this.#ready = ready;
-    this.#livePeers = new LivePeers(openStore(setup.config, setup.env, setup.identity), pool);
+    this.#access = access;
+    access.watch(this.#metrics);
     const { ipv4, ipv6 } = tunnelAddresses(setup);
     this.#portControl = new PortControl({
       pool,
@@ -154,7 +166,7 @@ ${
   /** Reads configuration, peers and token again, and has the Workers follow. Rejects with the sentence why not. */
   async reload(): Promise<ReloadReport> {
     let applied: string[] = [], needsRestart: string[] = [];
-    const { added, removed, failed, total } = await this.#livePeers.reload(async () => {
+    const { added, removed, failed, total } = await this.#access.livePeers.reload(async () => {
       const { config: next } = await loadConfig(this.#configPath, this.#env);
       ({ reloadable: applied, needsRestart } = diffConfig(this.#config, next));
       const merged = reloadedConfig(this.#config, next);
@@ -184,6 +196,7 @@ ${
     this.#portControl.close();
     try {
       await this.#pool.stop();
+      await this.#access.close();
     } finally {
       await this.#server?.shutdown();
       await forgetAdminAddress(this.#config).catch(() => {}); // the next start does, too
@@ -204,10 +217,16 @@ ${
     return { ...metricsListen, port: this.#server?.addr.port ?? metricsListen.port };
   }
 
-  #adminDeps(): AdminDeps {
+  /** The counters of the Workers and of the door for TLS. */
+  get #metrics(): Metrics[] {
     const { fallback } = this.#doors;
+    return [...this.#pool.metrics, this.#doors.metrics, ...(fallback ? [fallback.metrics] : [])];
+  }
+
+  #adminDeps(): AdminDeps {
     return {
-      metrics: [...this.#pool.metrics, this.#doors.metrics, ...(fallback ? [fallback.metrics] : [])],
+      ...this.#access.served,
+      metrics: this.#metrics,
       status: () => ({
         name: "oxrelay",
         version: project.version,
@@ -223,24 +242,11 @@ ${
       url: () => adminUrl(this.#adminListen),
       reload: () => this.reload(),
       network: () => networkOf(this.#config, this.#identity.publicKey),
-      addPeer: (peer) => this.#addPeer(peer),
-      removePeer: (name) => this.#livePeers.remove(name),
+      publicKey: () => keyToText(this.#identity.publicKey),
       ping: (name) => this.#ping(name),
-      addForwards: (name, forwards) => this.#addForwards(name, forwards),
-      removeForward: (name, forward) => this.#removeForward(name, forward),
       health: () => this.#health(),
       ready: () => this.#readiness(),
     };
-  }
-
-  async #addPeer({ publicKey, ...peer }: Parameters<AdminDeps["addPeer"]>[0]) {
-    const made = publicKey === undefined ? generatePrivateKey() : undefined;
-    const { presharedKey: _, ...record } = await this.#livePeers.add({
-      ...peer,
-      publicKey: publicKey ?? keyToText(publicKeyOf(made!)),
-      created: new Date().toISOString(),
-    });
-    return made ? { ...record, privateKey: keyToText(made) } : record;
   }
 
   /** Whether every Worker's loop turns and the device is there. */
@@ -251,20 +257,6 @@ ${
   async #ping(name: string): Promise<number | null | false> {
     const peer = this.#pool.peers.find((peer) => peer.name === name);
     return peer === undefined ? false : await this.#pool.ping(peer.publicKey, PING_MS) ?? null;
-  }
-
-  async #addForwards(name: string, forwards: string[]) {
-    const edited = await this.#livePeers.edit(name, "forwards", (peer) => withForwards(peer, forwards));
-    if (edited === undefined) return undefined;
-    const { presharedKey: _, ...record } = edited;
-    return record;
-  }
-
-  async #removeForward(name: string, forward: string): Promise<boolean> {
-    const has = this.#pool.peers.some((peer) => peer.name === name && peer.forwards?.includes(forward));
-    if (!has) return false;
-    await this.#livePeers.edit(name, "forwards", (peer) => withoutForwards(peer, [forward]));
-    return true;
   }
 
   #health(): Health {

@@ -38,6 +38,8 @@ import { warmUp } from "./warmup.ts";
 const ARENA_SLOTS = 16_384;
 const OWN_ADDRESSES_MS = 5000;
 const EVENTS_MS = 500;
+/** How often the main thread is told what peers have received and sent, which their volume is measured by. */
+const TRAFFIC_MS = 250;
 
 const scope = self as unknown as DedicatedWorkerGlobalScope;
 const tell = (message: FromWorker) => scope.postMessage(message);
@@ -229,6 +231,7 @@ function makeRelay(
     exitIsSource: exit.name === "userspace",
     batchWaitUs: batchWaitUs(config, port, exit),
     queues: queuesOptions(config),
+    rolloutPercent: config.rolloutPercent,
     maxConnections: config.maxConnections,
     rateLimitPerIp: config.rateLimitPerIp,
     destinations: config.destinations,
@@ -286,7 +289,13 @@ function startTimers(relay: Relay): (() => void)[] {
         log("exit")("warning", `the addresses known as this host's own stay as they were: ${message}`),
     ),
     every(EVENTS_MS, tellEvents, ({ message }) => log("peers")("warning", message)),
+    every(TRAFFIC_MS, () => tellTraffic(relay), ({ message }) => log("peers")("warning", message)),
   ];
+}
+
+function tellTraffic(relay: Relay): void {
+  const traffic = relay.takeTraffic();
+  if (traffic.publicKeys.length > 0) tell({ type: "traffic", traffic });
 }
 
 async function stop(): Promise<void> {
@@ -294,6 +303,7 @@ async function stop(): Promise<void> {
     running.stopTimers.forEach((stop) => stop());
     await running.driver.stop();
     running.relay.close();
+    tellTraffic(running.relay);
     await running.port.close();
     await running.exit.close();
     await running.mailbox?.close();
@@ -320,11 +330,12 @@ function answer(running: RunningRelay, data: Exclude<ToWorker, { type: "start" |
     const { config } = data;
     const { compressionThreshold: thresholdBytes } = config;
     const compression = config.enableCompression ? { lz4: running.lz4, thresholdBytes } : undefined;
-    running.relay.tune({ ...config, compression });
+    running.relay.tune({ ...config, compression }, monotonicUs());
     return null;
   }
   const nowUs = monotonicUs();
   const { relay, driver } = running;
+  if (data.type === "seenPeers") return relay.seenPeers(data.from, nowUs);
   if (data.type === "ping") {
     if (data.request !== undefined) return relay.roundTripUs(data.request);
     const request = relay.ping(data.publicKey);

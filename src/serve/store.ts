@@ -115,45 +115,36 @@ export class PeerStore {
   }
 
   /**
-   * Replaces a stored peer by what `edit` makes of it, and returns that once it is on the disk. The name, the key and the
-   * addresses must stay. Throws CommandError when there is none of that name, the new record cannot be used, or the disk refuses.
+   * Replaces a stored peer by what `edit` makes of it, and returns that once it is on the disk. The key and the addresses must stay.
+   * Throws CommandError when there is none of that name, the new record cannot be used, or the disk refuses.
    */
   async edit(name: string, edit: (record: PeerRecord) => PeerRecord): Promise<PeerRecord> {
     return await this.#change(({ peers, released }) => {
       const before = this.#stored(peers, name);
-      const result = edit(structuredClone(before));
-      const wrong = recordMistake(result);
-      if (wrong !== undefined) throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`);
-      const edited = peers.map((peer) => peer === before ? result : peer);
+      const record = edit(structuredClone(before));
+      if (record.name !== name && [...peers, ...this.others].some((peer) => peer.name === record.name)) {
+        throw new CommandError(`peer "${record.name}" exists; choose another name`, { cause: "name" });
+      }
+      const wrong = recordMistake(record);
+      if (wrong !== undefined) {
+        throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`, { cause: wrong.place });
+      }
+      const edited = peers.map((peer) => peer === before ? record : peer);
       const keys = new Set(edited.map(({ publicKey }) => publicKey));
-      const twice = firstDuplicate([
-        ...edited,
-        ...this.others.filter(({ publicKey }) => !keys.has(publicKey)),
-      ]);
+      const others = this.others.filter(({ publicKey }) => !keys.has(publicKey));
+      const twice = firstDuplicate([...edited, ...others]);
       if (twice !== undefined) throw new CommandError(twice);
-      return { peers: edited, released, result };
+      return { peers: edited, released, result: record };
     });
   }
 
-  /**
-   * Gives the peer other rates, or none where a rate is null; an absent one stays. Returns the new record once it is on the disk.
-   * Throws CommandError when there is none of that name, a rate is out of range, or the disk refuses.
-   */
-  async setRates(
-    name: string,
-    rates: { rateDownBps?: number | null; rateUpBps?: number | null },
-  ): Promise<PeerRecord> {
+  /** Stores a removed peer again as it was. Throws CommandError when its name, key or a prefix is another's now, or the disk refuses. */
+  async restore(record: PeerRecord): Promise<PeerRecord> {
     return await this.#change(({ peers, released }) => {
-      const before = this.#stored(peers, name);
-      const record = { ...before };
-      for (const key of ["rateDownBps", "rateUpBps"] as const) {
-        const rate = rates[key];
-        if (rate === null) delete record[key];
-        else if (rate !== undefined) record[key] = rate;
-      }
-      const wrong = recordMistake(record);
-      if (wrong !== undefined) throw new CommandError(`peer "${name}": ${wrong.place}: ${wrong.message}`);
-      return { peers: peers.map((peer) => peer === before ? record : peer), released, result: record };
+      const twice = firstDuplicate([...peers, ...this.others, record]);
+      if (twice !== undefined) throw new CommandError(`${twice}; it cannot be restored`, { cause: "name" });
+      const left = released.filter((prefix) => !record.allowedIps.includes(prefix));
+      return { peers: [...peers, record], released: left, result: record };
     });
   }
 

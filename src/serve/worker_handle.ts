@@ -8,7 +8,7 @@ import type { Config } from "../config.ts";
 import type { ControlDatagram } from "../exit/exit.ts";
 import type { Metrics } from "../metrics.ts";
 import { ringBell } from "../io/bell.ts";
-import type { PeerRecord, RelaySnapshot } from "../session/peer_record.ts";
+import type { AdmittedPeer, PeerTraffic, RelaySnapshot, SeenPeers } from "../session/peer_record.ts";
 import type { TunnelEvent } from "../tunnel.ts";
 import { streamNumberOf } from "../wire/stream.ts";
 import { CommandError } from "../process/help.ts";
@@ -57,7 +57,7 @@ function logEvent({ kind, peer, endpoint }: TunnelEvent): void {
 /** What a Worker is started with; the handle adds the port for requests. */
 export type StartMessage = Omit<Extract<ToWorker, { type: "start" }>, "control">;
 export type ReadyMessage = Extract<FromWorker, { type: "ready" }>;
-type Reply = PeersReport | RelaySnapshot | RefusedPeerForward[] | number | null;
+type Reply = PeersReport | RelaySnapshot | SeenPeers | RefusedPeerForward[] | number | null;
 
 /** What the handle needs of a Worker. */
 export type WorkerLike = Pick<Worker, "postMessage" | "terminate" | "onmessage" | "onerror">;
@@ -85,6 +85,9 @@ export class WorkerHandle {
   onPortControl: (request: ControlDatagram) => void = () => {};
   #readyAtMs = -Infinity;
   #isEnded = false;
+  /** Called with what happened to a peer, and with the traffic of peers since the last call. */
+  onEvent: (event: TunnelEvent) => void = () => {};
+  onTraffic: (traffic: PeerTraffic) => void = () => {};
   #restartMs = RESTART_MIN_MS;
   #restart: ReturnType<typeof setTimeout> | undefined;
 
@@ -128,8 +131,11 @@ export class WorkerHandle {
           resolve(data);
         } else if (data.type === "failed") fail(data.message);
         else if (data.type === "log") logger(data.area)[data.level]("{message}", { message: data.message });
-        else if (data.type === "event") logEvent(data.event);
         else if (data.type === "portControl") this.onPortControl(data.request);
+        else if (data.type === "event") {
+          logEvent(data.event);
+          this.onEvent(data.event);
+        } else if (data.type === "traffic") this.onTraffic(data.traffic);
         else if (data.type === "stopped") this.#onStopped();
         else {
           const waiting = this.#waiting.get(data.id);
@@ -181,7 +187,7 @@ export class WorkerHandle {
    * successor starts with these.
    */
   async changePeers(
-    changed: PeerRecord[],
+    changed: AdmittedPeer[],
     gone: string[],
     peers: StartMessage["peers"],
   ): Promise<PeersReport | undefined> {
@@ -210,6 +216,11 @@ export class WorkerHandle {
   /** Undefined from a Worker that is dead. */
   async snapshot(): Promise<RelaySnapshot | undefined> {
     return await this.#askTheLiving((id) => ({ type: "snapshot", id })) as RelaySnapshot | undefined;
+  }
+
+  /** Peers that were ever connected, from a peer's number on, and the number to go on from; undefined from a Worker that is dead. */
+  async seenPeers(from: number): Promise<SeenPeers | undefined> {
+    return await this.#askTheLiving((id) => ({ type: "seenPeers", id, from })) as SeenPeers | undefined;
   }
 
   /** Sends a peer an echo request: its name, or null without such a peer; or, with that name, microseconds of its round trip, or -1. */

@@ -5,7 +5,13 @@
 import type { Config } from "../config.ts";
 import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
-import type { PeerRecord, PeerSnapshot, RelaySnapshot } from "../session/peer_record.ts";
+import type {
+  AdmittedPeer,
+  PeerSnapshot,
+  PeerTraffic,
+  RelaySnapshot,
+  SeenPeers,
+} from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { ControlDatagram } from "../exit/exit.ts";
 import type { Doors } from "./doors.ts";
@@ -19,6 +25,7 @@ import {
 } from "./forwards.ts";
 import type { PeersReport } from "./messages.ts";
 import { Recent } from "./recent.ts";
+import type { TunnelEvent } from "../tunnel.ts";
 import { type ReadyMessage, type StartMessage, WorkerHandle } from "./worker_handle.ts";
 
 /** How long a loop may stand still. */
@@ -43,8 +50,11 @@ type Handle = Pick<
   | "answerPortControl"
   | "tune"
   | "snapshot"
+  | "seenPeers"
   | "ping"
   | "stop"
+  | "onEvent"
+  | "onTraffic"
 >;
 
 export class WorkerPool {
@@ -52,12 +62,13 @@ export class WorkerPool {
   readonly metrics: readonly Metrics[];
   readonly #handles: readonly Handle[];
   readonly #doors: Doors;
-  #peers: readonly PeerRecord[] = [];
+  #peers: readonly AdmittedPeer[] = [];
   readonly #beats: { count: number; atMs: number }[];
   /** Ports that peers have asked for, besides those of their records. */
   #leased: readonly PeerForward[] = [];
   #forwarding: Promise<unknown> = Promise.resolve();
   readonly #snapshots = new Recent(() => this.#snapshot());
+  readonly #seen = new Recent(() => this.#seenPeers());
 
   /**
    * @param workers how many relay workers there are, 1 to 16.
@@ -80,10 +91,11 @@ export class WorkerPool {
   async start(common: CommonStart): Promise<ReadyMessage> {
     const { port, sockets, device, mailboxes, bells } = this.#doors;
     this.#peers = common.peers;
-    this.#doors.steer(common.peers);
-    const { forget } = await this.#doors.setPeers(common.peers);
+    const served = common.peers.filter(({ barred }) => barred === undefined);
+    this.#doors.steer(served);
+    const { forget } = await this.#doors.setPeers(served);
     await forget();
-    const forwards = forwardsOf(common.peers);
+    const forwards = forwardsOf(served);
     const refused = await this.#doors.setForwards(forwards);
     const counters = this.metrics.map(({ shared }) => shared);
     const [first] = await Promise.all(this.#handles.map((handle, worker) =>
@@ -123,23 +135,29 @@ export class WorkerPool {
   }
 
   /** The peers that the Workers were last told. */
-  get peers(): readonly PeerRecord[] {
+  get peers(): readonly AdmittedPeer[] {
     return this.#peers;
+  }
+
+  /** Has what Workers tell of their peers passed on: events, and traffic since they told it last. */
+  listen(onEvent: (event: TunnelEvent) => void, onTraffic: (traffic: PeerTraffic) => void): void {
+    for (const handle of this.#handles) Object.assign(handle, { onEvent, onTraffic });
   }
 
   /** Makes the peers equal to `peers` in all Workers, by difference, and their forwards. Reports what changed in one Worker, as in each. */
   async setPeers(
-    peers: readonly PeerRecord[],
+    peers: readonly AdmittedPeer[],
   ): Promise<PeersReport & { refused?: RefusedPeerForward[] }> {
     const { changed, gone } = differenceOf(this.#peers, peers);
     const all = [...peers];
     this.#peers = all;
-    this.#doors.steer(all);
+    this.#doors.steer(all.filter(({ barred }) => barred === undefined));
     try {
       const report = await carryOut(this.#handles, this.#doors, { changed, gone, all });
       return { ...report, refused: await this.setForwards() };
     } finally {
       this.#snapshots.forget();
+      this.#seen.forget();
     }
   }
 
@@ -166,11 +184,9 @@ export class WorkerPool {
   setForwards(leased: readonly PeerForward[] = this.#leased): Promise<RefusedPeerForward[]> {
     this.#leased = leased;
     const forwarding = this.#forwarding.catch(() => {}).then(async () => {
-      const keys = new Set(this.#peers.map(({ publicKey }) => publicKey));
-      const all = [
-        ...forwardsOf(this.#peers),
-        ...this.#leased.filter(({ publicKey }) => keys.has(publicKey)),
-      ];
+      const served = this.#peers.filter(({ barred }) => barred === undefined);
+      const keys = new Set(served.map(({ publicKey }) => publicKey));
+      const all = [...forwardsOf(served), ...this.#leased.filter(({ publicKey }) => keys.has(publicKey))];
       const refused = await this.#doors.setForwards(all) ??
         (await Promise.all(
           this.#handles.map((handle, worker) =>
@@ -205,6 +221,36 @@ export class WorkerPool {
     return this.#snapshots.take(maxAgeMs);
   }
 
+  /**
+   * The peers that were ever connected, and recognised applications: as `snapshot`, for who asks again and again. No Worker is held
+   * up by it for long, however many peers there are.
+   */
+  seenPeers(maxAgeMs: number): Promise<Pick<RelaySnapshot, "peers" | "applications">> {
+    return this.#seen.take(maxAgeMs);
+  }
+
+  async #seenPeers() {
+    const all = await Promise.all(this.#handles.map(async (handle) => {
+      const parts: SeenPeers[] = [];
+      for (let from: number | undefined = 0; from !== undefined;) {
+        const part: SeenPeers | undefined = await handle.seenPeers(from);
+        if (part !== undefined) parts.push(part);
+        from = part?.next;
+      }
+      return parts;
+    }));
+    const parts = all.flat();
+    return {
+      peers: parts.flatMap(({ peers }) => peers).map((peer) => this.#named(peer)),
+      applications: addCounts(parts.map(({ applications }) => applications ?? {})),
+    };
+  }
+
+  /** The peer with an endpoint that people can read. */
+  #named(peer: PeerSnapshot): PeerSnapshot {
+    return { ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint };
+  }
+
   async #snapshot(): Promise<RelaySnapshot> {
     const all = await Promise.all(this.#handles.map((handle) => handle.snapshot()));
     const one = all.find((snapshot) => snapshot !== undefined);
@@ -216,7 +262,7 @@ export class WorkerPool {
     return {
       peers: (one?.peers ?? []).map(owned)
         .map((peer) => ({ ...peer, forwards: forwards.get(peer.publicKey) }))
-        .map((peer) => ({ ...peer, endpoint: this.#doors.fallback?.named(peer.endpoint) ?? peer.endpoint })),
+        .map((peer) => this.#named(peer)),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
       delays: {
@@ -239,21 +285,23 @@ function nameOf(worker: number, workers: number): string {
 }
 
 /**
- * Has a difference carried out by the relay workers and by the host: who is gone is cut off before anything waits for the host's
- * programs. Throws what the Workers or the host refused, once all of them have done theirs.
+ * Has a difference carried out by the relay workers and by the host: who is gone or barred is cut off before anything waits for the
+ * host's programs. Throws what the Workers or the host refused, once all of them have done theirs.
  */
 export async function carryOut(
   handles: readonly Pick<Handle, "changePeers">[],
   doors: Pick<Doors, "setPeers">,
-  { changed, gone, all }: { changed: PeerRecord[]; gone: string[]; all: PeerRecord[] },
+  { changed, gone, all }: { changed: AdmittedPeer[]; gone: string[]; all: AdmittedPeer[] },
 ): Promise<PeersReport> {
-  const tell = async (changed: PeerRecord[], gone: string[]): Promise<PeersReport> => {
+  const tell = async (changed: AdmittedPeer[], gone: string[]): Promise<PeersReport> => {
     const reports = await Promise.all(handles.map((handle) => handle.changePeers(changed, gone, all)));
     return reports.find((report) => report !== undefined) ?? { added: [], removed: [], failed: [] };
   };
-  const cut = await settled(gone.length > 0 ? tell([], gone) : undefined);
-  const host = await settled(doors.setPeers(all));
-  const others = await tell(changed, []);
+  const isBarred = ({ barred }: AdmittedPeer) => barred !== undefined;
+  const barred = changed.filter(isBarred);
+  const cut = await settled(gone.length + barred.length > 0 ? tell(barred, gone) : undefined);
+  const host = await settled(doors.setPeers(all.filter((peer) => !isBarred(peer))));
+  const others = await tell(changed.filter((peer) => !isBarred(peer)), []);
   if (cut instanceof Error) throw cut;
   if (host instanceof Error) throw host;
   await host?.forget();
@@ -267,9 +315,9 @@ function settled<T>(result: Promise<T> | undefined): Promise<T | undefined | Err
 
 /** The peers that are new or other than before, and the public keys of those that are no longer there. */
 export function differenceOf(
-  before: readonly PeerRecord[],
-  after: readonly PeerRecord[],
-): { changed: PeerRecord[]; gone: string[] } {
+  before: readonly AdmittedPeer[],
+  after: readonly AdmittedPeer[],
+): { changed: AdmittedPeer[]; gone: string[] } {
   const left = new Map(before.map((peer) => [peer.publicKey, peer]));
   const changed = after.filter((peer) => {
     const known = left.get(peer.publicKey);
@@ -279,8 +327,8 @@ export function differenceOf(
   return { changed, gone: [...left.keys()] };
 }
 
-function isSame(one: PeerRecord, other: PeerRecord): boolean {
-  return one.name === other.name && one.presharedKey === other.presharedKey &&
+function isSame(one: AdmittedPeer, other: AdmittedPeer): boolean {
+  return one.name === other.name && one.barred === other.barred && one.presharedKey === other.presharedKey &&
     one.allowedIps.join() === other.allowedIps.join() &&
     one.rateDownBps === other.rateDownBps && one.rateUpBps === other.rateUpBps;
 }

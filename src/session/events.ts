@@ -37,3 +37,12 @@ export class EventRing {
     return { kind: EVENT_KINDS[kind], id, generation };
   }
 }
+
+/** An event for the log. */
+export interface TunnelEvent {
+  kind: EventKind;
+  /** The peer's name. */
+  peer: string;
+  /** The source of the peer's last authentic packet. A client's address: redact before logging. */
+  endpoint: string;
+}

@@ -97,11 +97,12 @@ export class HandshakeGate {
    */
   initiatorOf(burst: Burst, row: number, opened: OpenedInitiation): Peer | undefined {
     const { peers, table, metrics } = this.#s;
-    const peer = peers.find(base64(opened.peerStatic));
+    const publicKey = base64(opened.peerStatic);
+    const peer = peers.find(publicKey);
     if (peer && peers.owner[peer.id] === table.worker) return peer;
     wipeHandshake(opened.state);
     if (!peer) {
-      burst.next[row] = DROP.unknown_peer;
+      burst.next[row] = peers.barred.has(publicKey) ? DROP.barred_peer : DROP.unknown_peer;
     } else {
       burst.handOver(row, peers.owner[peer.id], TO_PARSE_ADMITTED);
       metrics.add("handshakes_handed_over", 1);

@@ -28,6 +28,42 @@ export interface PeerRecord {
    */
   rateDownBps?: number;
   rateUpBps?: number;
+  /** Present while the operator keeps the peer out. */
+  disabled?: true;
+  /** From when on the peer is kept out, as `Date.toISOString` writes it. Absent for never. */
+  expires?: string;
+  /** The most bytes of datagrams in a calendar month (UTC), both directions together: 1 to MONTHLY_BYTES_MAX. Absent for no limit. */
+  monthlyBytes?: number;
+  /** The operator's own words, at most NOTES_CHARACTERS_MAX characters. */
+  notes?: string;
+}
+
+export const NOTES_CHARACTERS_MAX = 500;
+/** One petabyte; sums of such counts are exact in a double. */
+export const MONTHLY_BYTES_MAX = 1e15;
+
+/** Why a stored peer may not connect: the operator's wish, its date, or the volume of this month. */
+export type BarReason = "disabled" | "expired" | "volume";
+
+/** A peer as the Workers are told of it. One that is barred has no session, gets none and has no route. */
+export interface AdmittedPeer extends PeerRecord {
+  barred?: BarReason;
+}
+
+/** Bytes of datagrams since the peer is known, over restarts, from the relay's side. */
+export interface PeerUsage {
+  received: number;
+  sent: number;
+  /** Since the month began (UTC). */
+  monthReceived: number;
+  monthSent: number;
+}
+
+/** Bytes of datagrams that peers received and sent since the last such list, from the relay's side: columns of one length. */
+export interface PeerTraffic {
+  publicKeys: string[];
+  received: number[];
+  sent: number[];
 }
 
 const KEY_BYTES = 32;
@@ -112,6 +148,15 @@ export interface SessionSnapshot {
   highestCounterReceived: number;
   /** OxTunnel: the largest datagram that the path to the peer is known to take, bytes of UDP payload. */
   datagramBytes?: number;
+}
+
+/** Some of the peers that were ever connected, as their Worker tells them: cheap enough for a page that asks each second. */
+export interface SeenPeers {
+  peers: PeerSnapshot[];
+  /** The peer's number to go on from; absent at the end. */
+  next?: number;
+  /** As in RelaySnapshot; with the first peers only. */
+  applications?: Record<string, number>;
 }
 
 /** What a relay, or one of its Workers, tells of itself at one moment. */

@@ -11,6 +11,7 @@ import type { Parameters } from "../wire/parameters.ts";
 import { TIMESTAMP_BYTES } from "../wire/timestamp.ts";
 import { type CookieChecker, CookieJar, JAR_BYTES, OXTUNNEL_COOKIES } from "./cookie.ts";
 import type { HandshakeState } from "./noise.ts";
+import type { PeerTraffic } from "./peer_record.ts";
 import { type Ticket, wipeTicket } from "./oxtunnel/tickets.ts";
 import { PrefixTable } from "../vector/prefix_table.ts";
 import { WIREGUARD } from "./table.ts";
@@ -49,7 +50,8 @@ const BLOCK_BYTES = OX_JAR_AT + JAR_BYTES;
 
 export class Peer {
   readonly id: number;
-  readonly name: string;
+  /** A new name changes nothing but what people read. */
+  name: string;
   /** base64, as in the store. */
   readonly publicKeyText: string;
   readonly allowedIps: readonly string[];
@@ -135,6 +137,9 @@ export class Peer {
   }
 }
 
+/** How many ids `seen` looks at in one call. */
+const SEEN_LOOKS = 8192;
+
 /** What `add` needs to know. The table copies the keys; the caller wipes its own. */
 export interface PeerIdentity {
   name: string;
@@ -190,12 +195,21 @@ export class PeerTable {
   /** What a datagram reads of its peer on the way in, and a packet on the way out. */
   readonly received: Columns;
   readonly sent: Columns;
+  /**
+   * Peers that are known and kept out, by public key in base64: the greatest TAI64N accepted from each, so that earlier handshakes
+   * stay replays once the peer is let in again.
+   */
+  readonly barred = new Map<string, Uint8Array>();
   /** Inner address to peer. */
   readonly routes = new PrefixTable();
   readonly #peers: (Peer | undefined)[] = [];
   readonly #blocks: Uint8Array;
   readonly #byKey = new Map<string, Peer>();
   readonly #free: number[] = [];
+  /** What `takeTraffic` has told of each peer, and what it has still to tell of peers that are gone. */
+  readonly #toldReceived: Float64Array;
+  readonly #toldSent: Float64Array;
+  readonly #untold = new Map<string, { received: number; sent: number }>();
 
   /**
    * @param capacity most peers at once.
@@ -219,6 +233,8 @@ export class PeerTable {
     this.bytesReceived = new Float64Array(capacity);
     this.bytesSent = new Float64Array(capacity);
     this.drops = new Float64Array(capacity);
+    this.#toldReceived = new Float64Array(capacity);
+    this.#toldSent = new Float64Array(capacity);
     const both = () => new Columns().add(this.current).add(this.keepaliveAtUs).add(this.silenceAtUs);
     this.received = both().add(this.next).add(this.ipv4).add(this.bytesReceived);
     this.sent = both().add(this.owner).add(this.jitterUs).add(this.bytesSent);
@@ -282,6 +298,7 @@ export class PeerTable {
   /** Forgets a peer, wipes its secrets and resets its columns. Its sessions, queue and path are the caller's to end. */
   remove(peer: Peer): void {
     const { id } = peer;
+    this.#collect(peer);
     for (const { address, bits } of prefixesOf(peer)) this.routes.delete(address, bits);
     this.#byKey.delete(peer.publicKeyText);
     this.#peers[id] = undefined;
@@ -289,6 +306,53 @@ export class PeerTable {
     peer.wipe();
     this.generation[id]++;
     this.bytesReceived[id] = this.bytesSent[id] = this.drops[id] = 0;
+    this.#toldReceived[id] = this.#toldSent[id] = 0;
+  }
+
+  /**
+   * At most `most` of the peers of `worker` that are connected or ever were, from the id `from` on, and the id to go on from, undefined at the
+   * end. Looks at no more than SEEN_LOOKS ids.
+   */
+  seen(worker: number, from: number, most: number): { peers: Peer[]; next: number | undefined } {
+    const peers: Peer[] = [];
+    const end = Math.min(this.#peers.length, from + SEEN_LOOKS);
+    let id = from;
+    for (; id < end && peers.length < most; id++) {
+      const peer = this.owner[id] === worker ? this.#peers[id] : undefined;
+      if (peer && (peer.connected || peer.lastHandshakeUs !== -Infinity)) peers.push(peer);
+    }
+    return { peers, next: id < this.#peers.length ? id : undefined };
+  }
+
+  /** The traffic of each peer that had any since the last call, also of peers removed since. */
+  takeTraffic(): PeerTraffic {
+    for (let id = 0; id < this.#peers.length; id++) {
+      const isTold = this.bytesReceived[id] === this.#toldReceived[id] &&
+        this.bytesSent[id] === this.#toldSent[id];
+      const peer = isTold ? undefined : this.#peers[id];
+      if (peer !== undefined) this.#collect(peer);
+    }
+    const each = [...this.#untold.values()];
+    const traffic = {
+      publicKeys: [...this.#untold.keys()],
+      received: each.map(({ received }) => received),
+      sent: each.map(({ sent }) => sent),
+    };
+    this.#untold.clear();
+    return traffic;
+  }
+
+  #collect({ id, publicKeyText }: Peer): void {
+    const received = this.bytesReceived[id] - this.#toldReceived[id];
+    const sent = this.bytesSent[id] - this.#toldSent[id];
+    if (received === 0 && sent === 0) return;
+    const before = this.#untold.get(publicKeyText);
+    this.#untold.set(publicKeyText, {
+      received: (before?.received ?? 0) + received,
+      sent: (before?.sent ?? 0) + sent,
+    });
+    this.#toldReceived[id] += received;
+    this.#toldSent[id] += sent;
   }
 }
 

@@ -75,3 +75,36 @@ export function splitEndpoint(endpoint: string): { text: string; address: Uint32
   const text = endpoint.slice(0, at).replace(/[[\]]/g, "");
   return { text, address: parseAddress(text)!, port: Number(endpoint.slice(at + 1)) };
 }
+
+/** An IPv4 packet with a TCP segment (RFC 9293 §3.1) of `bytes` zeros; `sack` is a block of a selective acknowledgement (RFC 2018). */
+export function tcpSegment(
+  { from, to, ports: [source, destination], sequence = 0, bytes = 0, ack = 0, sack }: {
+    from: string;
+    to: string;
+    ports: [source: number, destination: number];
+    sequence?: number;
+    bytes?: number;
+    ack?: number;
+    sack?: [left: number, right: number];
+  },
+): Uint8Array<ArrayBuffer> {
+  const options = sack === undefined ? 0 : 12;
+  const packet = new Uint8Array(udpPacket(from, to, new Uint8Array(12 + options + bytes)));
+  const view = new DataView(packet.buffer);
+  packet[9] = 6;
+  view.setUint16(10, 0);
+  let sum = 0;
+  for (let at = 0; at < 20; at += 2) sum += view.getUint16(at);
+  view.setUint16(10, ~((sum & 0xffff) + (sum >>> 16)));
+  view.setUint16(20, source);
+  view.setUint16(22, destination);
+  view.setUint32(24, sequence);
+  view.setUint32(28, ack);
+  view.setUint16(32, 5 + options / 4 << 12 | 0x10);
+  if (sack !== undefined) {
+    view.setUint32(40, 0x0101050a);
+    view.setUint32(44, sack[0]);
+    view.setUint32(48, sack[1]);
+  }
+  return packet;
+}

@@ -6,6 +6,7 @@
 
 /** Debian packages of the programs that the tests run. */
 const PACKAGES: Record<string, string> = {
+  "chromium": "chromium",
   "dnsmasq": "dnsmasq-base",
   "dpkg-deb": "dpkg",
   "nginx": "nginx-light",

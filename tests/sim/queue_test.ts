@@ -5,6 +5,7 @@
  */
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import type { Client } from "../../src/client.ts";
+import { ROLLOUT_DEFAULT, type RolloutPercent } from "../../src/control/rollout.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { CODEL } from "../../src/queue/codel.ts";
 import type { RecordRates } from "../../src/queue/peer_rates.ts";
@@ -12,7 +13,7 @@ import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
 import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import { Bottleneck } from "../kit/channels.ts";
-import { CLEAN, type Host, World } from "../kit/world.ts";
+import { CLEAN, CLOSED, type Host, World } from "../kit/world.ts";
 import { splitEndpoint } from "../kit/packets.ts";
 import { marked, udpPacket } from "../kit/packets.ts";
 
@@ -65,11 +66,12 @@ function play(
   queues: QueuesOptions | undefined,
   warmS = 0,
   rates: RecordRates = {},
+  rolloutPercent?: RolloutPercent,
 ): Outcome {
   const world = new World(SEED);
   world.protocol = protocol;
   const isUp = direction === "up";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: isUp ? undefined : queues });
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: isUp ? undefined : queues, rolloutPercent });
   const client = world.client("198.51.100.7:5555", server, {
     ipv4: CLIENT,
     queues: isUp ? queues : undefined,
@@ -272,4 +274,55 @@ Deno.test(`queue: a client whose record has a rate up is told, and holds its pac
   assertLess(bytesPerS, RATE / 2);
   assertGreater(bytesPerS, 0.85 * RATE / 2);
   assertLess(server.metrics.dropped("over_rate"), server.delivered.length / 50);
+});
+
+Deno.test(`queue: a peer outside a part's share goes without it, and a reload takes it in (seed ${SEED})`, () => {
+  const all = ROLLOUT_DEFAULT;
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, {
+    ipv4: "10.66.0.1",
+    queues: queuesOf(RATE / 2),
+    rolloutPercent: { ...all, scheduler: 0 },
+  });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT });
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  const arrives = () => {
+    client.delivered.length = 0;
+    for (let ms = 0; ms < 1000; ms++) {
+      server.sendBurst([marked(udpPacket(FAR, CLIENT, new Uint8Array(BULK_BYTES)), CLASS_BULK)]);
+      world.runFor(MS);
+    }
+    const { length } = client.delivered;
+    world.runFor(SECOND);
+    server.tick(); // as the driver does each second
+    return length;
+  };
+  assertEquals(server.core.peerSnapshots(world.nowUs)[0].line, undefined);
+  assertGreater(arrives(), 970);
+  const tuning = {
+    maxConnections: 10,
+    rateLimitPerIp: 10,
+    destinations: CLOSED,
+    classes: { rules: [] },
+    compression: undefined,
+  };
+  server.core.tune({ ...tuning, rolloutPercent: all }, world.nowUs);
+  const held = arrives();
+  assertAlmostEquals(held * (BULK_BYTES + 81) / (RATE / 2), 1, 0.15);
+  server.core.tune({ ...tuning, rolloutPercent: { ...all, scheduler: 0 } }, world.nowUs);
+  world.runFor(SECOND);
+  assertGreater(arrives(), 970);
+  const of = (group: number) => server.metrics.rollout(0, group);
+  assertGreater(of(0).bytesSent, 400 * BULK_BYTES, "both groups are counted");
+  assertGreater(of(1).bytesSent, 1900 * BULK_BYTES);
+  assertEquals([of(0).peers, of(1).peers], [0, 1]);
+});
+
+Deno.test(`queue: without rate control for a peer no rate is found for it (seed ${SEED})`, () => {
+  const rolloutPercent = { ...ROLLOUT_DEFAULT, rate_control: 0 };
+  const off = play("oxtunnel", "down", queuesOf(0, true), 2, {}, rolloutPercent);
+  assertGreater(at(off.delaysUs, 0.5), 100 * MS);
+  assertEquals(off.line, undefined);
 });

@@ -83,8 +83,13 @@ relayTest(
     assertEquals(guarded.status, 201);
     assertEquals(Object.keys(JSON.parse(guarded.text)).sort(), [
       "allowedIps",
+      "config",
+      "configQr",
       "created",
+      "invitation",
+      "invitationQr",
       "name",
+      "note",
       "privateKey",
       "publicKey",
     ]);

@@ -5,6 +5,7 @@ import { createServer } from "node:net";
 import { createAdmin } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
 import { DROP, Metrics } from "../../src/metrics.ts";
+import { relay } from "../kit/admin_relay.ts";
 import type { RelaySnapshot } from "../../src/session/peer_record.ts";
 import { requires } from "../kit/requires.ts";
 
@@ -62,32 +63,11 @@ Deno.test({
   ...requires({ programs: ["prometheus"] }),
   async fn() {
     const metrics = [new Metrics(), new Metrics()];
-    const healthy = () => ({ ok: true, reasons: [] });
-    const unused = () => Promise.reject(new Error("a scrape asks for metrics only"));
     const app = createAdmin({
+      ...relay(),
       metrics,
-      status: () => ({
-        name: "oxrelay",
-        version: "1.2.3",
-        startedAt: new Date(),
-        exit: "tun",
-        listen: "[::]:4433",
-      }),
       snapshot: () => Promise.resolve({ ...EMPTY, applications: { zoom: 1 } }),
       applicationsInMetrics: () => true,
-      devicesInMetrics: () => 0,
-      config: () => ({}),
-      adminToken: () => "scrapes-need-no-token",
-      network: () => "",
-      url: () => "http://127.0.0.1:9090",
-      reload: unused,
-      addPeer: unused,
-      removePeer: unused,
-      ping: unused,
-      addForwards: unused,
-      removeForward: unused,
-      health: healthy,
-      ready: healthy,
     });
     const directory = await Deno.makeTempDir({ prefix: "oxrelay-prometheus-" });
     const server = serveAdmin(app, { host: "127.0.0.1", port: 0 }, getLogger(["oxrelay", "test"]));
@@ -120,7 +100,7 @@ scrape_configs: [{ job_name: oxrelay, static_configs: [{ targets: ["${target}"] 
       await queryUntil(url, "oxrelay_dropped_packets_total > 0", "reason", { replayed: "1" });
       metrics[0].add("bytes_received", 2 ** 40);
       await queryUntil(url, "oxrelay_received_bytes_total", "job", { oxrelay: String(2 ** 40 + 1234) });
-      await queryUntil(url, "oxrelay_build_info", "exit", { tun: "1" });
+      await queryUntil(url, "oxrelay_build_info", "exit", { userspace: "1" });
       await server.shutdown();
       await queryUntil(url, "up", "job", { oxrelay: "0" });
     } finally {

@@ -45,11 +45,11 @@ relayTest(
       removed.stderr,
       /^peer "phone" is cut off until the relay restarts; it could not be removed from the store: .*\/peers\.json: cannot be written, so it is as it was before: the disk is full; free some space \(ENOSPC\)\n$/,
     );
-    assertEquals(await served(), ["tablet", "laptop"]);
+    assertEquals(await served(), ["laptop", "tablet"]);
     assertStringIncludes(await shell('cat "$1/peers.json"'), '"phone"');
     relay.kill("SIGHUP");
     await relay.says("reloaded: 2 peers (0 added, 0 removed)");
-    assertEquals(await served(), ["tablet", "laptop"], "what a reload reads does not let it in again");
+    assertEquals(await served(), ["laptop", "tablet"], "what a reload reads does not let it in again");
 
     await shell('rm "$1/full"');
     const next = await relay.run("peer", ["remove", "tablet"], inside);

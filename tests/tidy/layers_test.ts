@@ -34,8 +34,9 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
   ingress: BELOW_THE_ARCS,
   egress: BELOW_THE_ARCS,
   tunnel_options: BELOW_THE_ARCS,
+  tunnel_rollout: BELOW_THE_ARCS,
   tunnel_snapshots: BELOW_THE_ARCS,
-  tunnel: [...BELOW_THE_ARCS, "ingress", "egress", "tunnel_options", "tunnel_snapshots"],
+  tunnel: [...BELOW_THE_ARCS, "ingress", "egress", "tunnel_options", "tunnel_rollout", "tunnel_snapshots"],
   relay: [...BELOW_THE_ARCS, "ingress", "egress", "tunnel", "tunnel_options"],
   client: [...BELOW_THE_ARCS, "tunnel", "tunnel_options"],
   // The driver carries bursts between port, core and exit.
@@ -46,6 +47,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "config",
     "metrics",
     "control/delay_figures.ts",
+    "control/rollout.ts",
     "repair/figures.ts",
     "session/peer_record.ts",
     "io/accept.ts",

@@ -2,11 +2,11 @@
  * The admin interface, every route over a real listener on loopback; and the log lines.
  * Long because all routes are asked of one made-up relay.
  */
-import { assert, assertEquals, assertMatch, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { configureSync, getLogger, type LogRecord, resetSync } from "@logtape/logtape";
-import { createHash, createHmac } from "node:crypto";
+import { createHmac } from "node:crypto";
 import { connect } from "node:net";
-import { type AdminDeps, BODY_BYTES_MAX, createAdmin, Refusal } from "../../src/admin/mod.ts";
+import { BODY_BYTES_MAX, createAdmin } from "../../src/admin/mod.ts";
 import { serveAdmin } from "../../src/admin/server.ts";
 import { redactAddress, setupLogging, sparingWarning } from "../../src/process/logging.ts";
 import { ConfigError } from "../../src/config.ts";
@@ -17,121 +17,9 @@ import {
   COUNTER_NAMES,
   DROP,
   DROP_REASONS,
-  Metrics,
 } from "../../src/metrics.ts";
-import type { PeerRecord } from "../../src/session/peer_record.ts";
 import { requires } from "../kit/requires.ts";
-
-const TOKEN = "a-token-of-the-operator";
-const KEY = "GtL7fZc/bLnqZldpVofMCD6hDjrK28SsdLxevJ+qtKU=";
-
-/** A small relay behind the interface: two workers' counters and a list of peers. */
-function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records: PeerRecord[] } {
-  const records: PeerRecord[] = [];
-  return {
-    records,
-    metrics: [new Metrics(), new Metrics()],
-    status: () => ({
-      name: "oxrelay",
-      version: "1.2.3",
-      startedAt: new Date(Date.now() - 5000),
-      exit: "userspace",
-      listen: "[::]:4433",
-    }),
-    snapshot: () =>
-      Promise.resolve({
-        peers: records.map(({ name, publicKey, allowedIps }) => ({
-          name,
-          publicKey,
-          allowedIps,
-          connected: false,
-          bytesReceived: 0,
-          bytesSent: 0,
-          drops: 0,
-        })),
-        sessions: [],
-        applications: { zoom: 1, quic: 12 },
-        delays: { queue: [0, 0, 4], processing: [] },
-      }),
-    applicationsInMetrics: () => false,
-    devicesInMetrics: () => 0,
-    config: () => ({ mtu: 1420, admin_token: "(set)" }),
-    adminToken: () => TOKEN,
-    url: () => "http://127.0.0.1:9090",
-    network: () => "this relay's",
-    reload: () =>
-      Promise.resolve({
-        peers: { added: ["phone"], removed: [], total: 3 },
-        config: { applied: ["mtu"], needsRestart: ["listen"] },
-      }),
-    addPeer({ name, publicKey = KEY, presharedKey, ...rates }) {
-      if (records.some((record) => record.name === name)) {
-        return Promise.reject(new Refusal("name", `peer ${name} exists already`));
-      }
-      const record = { name, publicKey, allowedIps: ["10.66.0.2/32"], created: "2026-01-01T00:00:00.000Z" };
-      records.push({ ...record, ...rates, ...(presharedKey === undefined ? {} : { presharedKey }) });
-      return Promise.resolve(record);
-    },
-    removePeer(name) {
-      const at = records.findIndex((record) => record.name === name);
-      if (at >= 0) records.splice(at, 1);
-      return Promise.resolve(at >= 0);
-    },
-    ping: (name) => Promise.resolve(name === "phone" ? 12.5 : name === "asleep" ? null : false),
-    addForwards(name, forwards) {
-      if (forwards.includes("udp:22")) {
-        return Promise.reject(new Refusal("forwards", "UDP port 22 is in use"));
-      }
-      const { presharedKey: _, ...record } = records.find((record) => record.name === name) ??
-        {} as PeerRecord;
-      return Promise.resolve(record.name === undefined ? undefined : { ...record, forwards });
-    },
-    removeForward: (name, forward) =>
-      Promise.resolve(records.some((record) => record.name === name) && forward === "udp:1"),
-    health: () => ({ ok: true, reasons: [] }),
-    ready: () => ({ ok: true, reasons: [] }),
-    ...overrides,
-  };
-}
-
-interface Answer {
-  status: number;
-  headers: Headers;
-  text: string;
-  // deno-lint-ignore no-explicit-any
-  json: any;
-}
-
-type Ask = (
-  path: string,
-  init?: RequestInit & { headers?: Record<string, string> },
-) => Promise<Answer>;
-
-/** Serves `deps` on a free loopback port while `action` runs; what is asked bears the token unless it says otherwise. */
-async function withAdmin(deps: AdminDeps, action: (ask: Ask, port: number) => Promise<void>): Promise<void> {
-  const server = serveAdmin(
-    createAdmin(deps),
-    { host: "127.0.0.1", port: 0 },
-    getLogger(["oxrelay", "test"]),
-  );
-  const { port } = server.addr;
-  try {
-    await action(async (path, init) => {
-      const headers = { authorization: `Bearer ${TOKEN}`, ...init?.headers };
-      const response = await fetch(`http://127.0.0.1:${port}${path}`, { ...init, headers });
-      const text = await response.text();
-      const isJson = response.headers.get("content-type")?.startsWith("application/json");
-      return {
-        status: response.status,
-        headers: response.headers,
-        text,
-        json: isJson ? JSON.parse(text) : undefined,
-      };
-    }, port);
-  } finally {
-    await server.shutdown();
-  }
-}
+import { KEY, relay, TOKEN, withAdmin } from "../kit/admin_relay.ts";
 
 const post = (body: string, type = "application/json") => ({
   method: "POST",
@@ -194,9 +82,9 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.00005"\} 0$/m);
     assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.0001"\} 6$/m);
     assertMatch(text, /^oxrelay_processing_seconds_sum 0\.00036$/m);
-    // Build info, drops, two of classes, waits, processing, recognised flows, six of devices and three of the process besides one
-    // family per counter, and one for twelve of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 16 + 1 - 12);
+    // Build info, drops, two of classes, waits, processing, four of rollouts, recognised flows, six of devices and three of the process
+    // besides one family per counter, and one for twelve of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 20 + 1 - 12);
     assertEquals(text.match(/^oxrelay_device_/m), null, "devices are nobody's business");
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);
@@ -609,74 +497,6 @@ Deno.test("admin: the listener closes whatever its clients do", async () => {
   await Promise.all(lingering.map(({ closed }) => closed));
 });
 
-Deno.test("admin: the dashboard is self-contained and its policy lets only itself run", async () => {
-  await withAdmin(relay({ adminToken: () => TOKEN }), async (ask) => {
-    const { status, headers, text } = await ask("/");
-    assertEquals(status, 200);
-    assertMatch(headers.get("content-type")!, /^text\/html/);
-    const policy = headers.get("content-security-policy")!;
-    for (const tag of ["script", "style"]) {
-      const inline = [...text.matchAll(new RegExp(`<${tag}>([^]*?)</${tag}>`, "g"))];
-      assertEquals(inline.length, 1, tag);
-      const hash = createHash("sha256").update(inline[0][1]).digest("base64");
-      assertStringIncludes(policy, `${tag}-src 'sha256-${hash}'`);
-    }
-    // Neither another host's asset nor an inline handler or style that the policy would stop.
-    assertEquals(text.match(/\b(src|href|style|on\w+)=|https?:|\/\/\w/g), null);
-    const { 1: script } = text.match(/<script>([^]*?)<\/script>/)!;
-    for (const [, id] of script.matchAll(/\bat\("(\w+)"\)/g)) assertStringIncludes(text, `id="${id}"`);
-    new Function(script);
-  });
-});
-
-/** The dashboard's script over a page that takes everything and shows nothing; returns the named functions of it. */
-async function dashboard(names: string[]) {
-  const html = await Deno.readTextFile(new URL("../../src/admin/dashboard.html", import.meta.url));
-  const [, script] = html.match(/<script>([^]*?)<\/script>/)!;
-  const element: unknown = new Proxy(() => element, {
-    get: (_, key) => key === "children" ? [] : element,
-    set: () => true,
-  });
-  const never = () => new Promise(() => {});
-  const run = new Function("document", "sessionStorage", "fetch", `${script}; return { ${names.join()} };`);
-  return run({ getElementById: () => element, createElement: () => element }, { getItem: () => null }, never);
-}
-
-Deno.test("admin: the dashboard finds, sorts and pages 2000 peers", async () => {
-  const { pageOf, COLUMNS } = await dashboard(["pageOf", "COLUMNS"]);
-  const peers = Array.from({ length: 2000 }, (_, i) => ({
-    name: `peer-${i}`,
-    endpoint: i % 2 === 0 ? `192.0.2.${i % 256}:51820` : undefined,
-    protocol: i % 2 === 0 ? "wireguard" : undefined,
-    bytesReceived: i * 7919 % 2000,
-    bytesSent: 0,
-    drops: 0,
-    ...(i < 3 ? { rttMs: 30 - i } : {}),
-  }));
-  const names = (view: object) =>
-    pageOf(peers, { search: "", column: 0, isDescending: false, page: 0, ...view }).rows.map(
-      ({ name }: { name: string }) => name,
-    );
-  const column = (title: string) => COLUMNS.findIndex((one: { title: string }) => one.title === title);
-  assertEquals(names({}).length, 50);
-  assertEquals(names({}).slice(0, 3), ["peer-0", "peer-1", "peer-2"], "numbers in names count as numbers");
-  assertEquals(names({ page: 39 }).at(-1), "peer-1999");
-  assertEquals(names({ page: 1000 }).at(-1), "peer-1999", "no page behind the last");
-  assertEquals(names({ isDescending: true })[0], "peer-1999");
-  assertEquals(names({ search: "  PEER-1234 " }), ["peer-1234"]);
-  assertEquals(names({ search: "peer-12 wireguard" }).slice(0, 2), ["peer-12", "peer-120"]);
-  assertEquals(names({ search: "no such" }), []);
-  const largest = peers.find(({ bytesReceived }) => bytesReceived === 1999)!.name;
-  assertEquals(names({ column: column("In"), isDescending: true })[0], largest);
-  for (const isDescending of [false, true]) {
-    const first = names({ column: column("RTT"), isDescending }).slice(0, 3);
-    const known = ["peer-2", "peer-1", "peer-0"];
-    assertEquals(first, isDescending ? known.toReversed() : known, "what is unknown comes last");
-  }
-  const { found, pages } = pageOf(peers, { search: "wireguard", column: 0, isDescending: false, page: 0 });
-  assertEquals([found, pages], [1000, 20]);
-});
-
 Deno.test("admin: every answer has the security headers, refusals and failures too", async () => {
   const records: LogRecord[] = [];
   configureSync({
@@ -688,7 +508,7 @@ Deno.test("admin: every answer has the security headers, refusals and failures t
     ],
   });
   try {
-    const deps = relay({ snapshot: () => Promise.reject(new Error("the inside story")) });
+    const deps = relay({ peers: () => Promise.reject(new Error("the inside story")) });
     await withAdmin(deps, async (ask) => {
       for (
         const [path, status] of [["/", 200], ["/metrics", 200], ["/nothing", 404], [

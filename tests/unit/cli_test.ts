@@ -253,7 +253,20 @@ Deno.test("cli: peer and status may use the image's and a service's directories,
   }
   const { allow, deny } = SETS.peer.write;
   assertEquals(allow, [".", "/data", "/var/lib/oxrelay"]);
-  for (const name of ["main.ts", "deno.json", "deno.lock", "src", "ffi", "tests", "tools", "bench", "docs"]) {
+  for (
+    const name of [
+      "main.ts",
+      "deno.json",
+      "deno.lock",
+      "src",
+      "ffi",
+      "tests",
+      "tools",
+      "bench",
+      "docs",
+      "packaging",
+    ]
+  ) {
     assert(deny.includes(name), `${name} is not denied to peer`);
   }
 });

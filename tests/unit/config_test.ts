@@ -348,7 +348,8 @@ Deno.test("config: a reload takes over every key that it may, what is gone from 
   const after = parseConfig(
     `log_level = "debug"\nrate_limit_per_ip = 7\nmax_connections = 5\ndns = ["192.0.2.1"]\nmtu = 1350\n` +
       `public_endpoint = "a.example:1"\nenable_compression = false\ncompression_threshold = 333\nworkers = 3\ndevices_in_metrics = 3\n` +
-      `[destinations]\nallow_private = true\n[classes]\napplications_in_metrics = true\n`,
+      `[destinations]\nallow_private = true\n[classes]\napplications_in_metrics = true\n` +
+      `[rollout_percent]\nscheduler = 50\n`,
     "f",
     {},
   );

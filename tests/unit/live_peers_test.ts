@@ -3,7 +3,8 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import process from "node:process";
 import { Refusal } from "../../src/admin/mod.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "../../src/process/keys_text.ts";
-import { LivePeers } from "../../src/serve/live_peers.ts";
+import { CommandError } from "../../src/process/help.ts";
+import { LivePeers, UNDO_MS } from "../../src/serve/live_peers.ts";
 import { carryOut, differenceOf } from "../../src/serve/worker_pool.ts";
 import { PeerStore } from "../../src/serve/store.ts";
 import { Metrics } from "../../src/metrics.ts";
@@ -98,7 +99,7 @@ Deno.test("peers: adding to 2000 of them is quick, by the processor's time", asy
 });
 
 /** LivePeers over a store and a pool of workers of which each may refuse. */
-function shaky({ store: refusesStore = false, pool: refusesPool = false }) {
+function shaky({ store: refusesStore = false, pool: refusesPool = false }, nowMs = () => 0) {
   let stored: PeerRecord[] = [recordOf(0), recordOf(1)];
   let served: readonly PeerRecord[] = [...stored];
   const steps: string[] = [];
@@ -109,7 +110,13 @@ function shaky({ store: refusesStore = false, pool: refusesPool = false }) {
     edit(name, edit) {
       const record = edit(stored.find((peer) => peer.name === name)!);
       steps.push(`store has ${name} with ${record.forwards ?? "none"}`);
+      if (refusesStore) return Promise.reject(new CommandError("the disk is full", { cause: new Error() }));
       stored = stored.map((peer) => peer.name === name ? record : peer);
+      return Promise.resolve(record);
+    },
+    restore(record) {
+      steps.push(`store restores ${record.name}`);
+      stored = [...stored, record];
       return Promise.resolve(record);
     },
     remove(name) {
@@ -142,8 +149,9 @@ function shaky({ store: refusesStore = false, pool: refusesPool = false }) {
       );
       return Promise.resolve({ added: [], removed: [], failed: [], refused });
     },
-  });
-  return { live, steps, load: () => Promise.resolve([...stored]), mend: () => refusesStore = false };
+  }, nowMs);
+  const load = () => Promise.resolve([...stored]);
+  return { live, steps, load, mend: () => refusesStore = false, served: () => served };
 }
 
 Deno.test("peers: a removal cuts first and stores then, does the one though the other fails, and says which", async () => {
@@ -292,6 +300,50 @@ Deno.test("peers: who is gone is cut off before the host is asked, and who is ne
   assertEquals(steps.splice(0), [...expected, "forget"]);
   await assertRejects(() => carryOut([handle], host(new Error("nft hangs")), difference), Error, "nft hangs");
   assertEquals(steps, expected, "the workers do theirs all the same");
+});
+
+Deno.test("peers: a disabled one is cut off before it is stored, and stays so while the disk refuses", async () => {
+  const whole = shaky({});
+  assertEquals((await whole.live.change("peer-0", { disabled: true }))?.disabled, true);
+  assertEquals(whole.steps, ["pool serves 2", "store has peer-0 with none", "pool serves 2"]);
+  assertEquals((await whole.load())[0].disabled, true);
+  const enabled = await whole.live.change("peer-0", { disabled: false, notes: "again", monthlyBytes: null });
+  assertEquals(enabled, { ...recordOf(0), notes: "again" });
+  assertEquals(await whole.live.change("nobody", { disabled: true }), undefined);
+
+  const refused = shaky({ store: true });
+  const { field, message } = await assertRejects(
+    () => refused.live.change("peer-0", { disabled: true }),
+    Refusal,
+  );
+  assertEquals(field, "store");
+  assertEquals(
+    message,
+    'peer "peer-0" is kept out until the relay restarts; that could not be stored: the disk is full',
+  );
+  const disabled = () => refused.served().map((peer) => [peer.name, peer.disabled]);
+  assertEquals(disabled().sort(), [["peer-0", true], ["peer-1", undefined]]);
+  await refused.live.reload(refused.load);
+  assertEquals(disabled(), [["peer-0", true], ["peer-1", undefined]], "what is read again is kept out");
+  refused.mend();
+  await refused.live.change("peer-0", { disabled: false });
+  await refused.live.reload(refused.load);
+  assertEquals(disabled(), [["peer-0", undefined], ["peer-1", undefined]]);
+});
+
+Deno.test("peers: a removed one can be restored as it was for a while", async () => {
+  let nowMs = 0;
+  const { live, load, served } = shaky({}, () => nowMs);
+  await live.remove("peer-0");
+  assertEquals(await live.restore("peer-1"), undefined);
+  nowMs = UNDO_MS;
+  assertEquals(await live.restore("peer-0"), recordOf(0));
+  assertEquals((await load()).length, 2);
+  assertEquals(served().length, 2);
+  assertEquals(await live.restore("peer-0"), undefined, "once");
+  await live.remove("peer-0");
+  nowMs += UNDO_MS + 1;
+  assertEquals(await live.restore("peer-0"), undefined);
 });
 
 Deno.test("peers: a forward that the host refuses is in nobody's record, and another peer's refusal is no reason", async () => {

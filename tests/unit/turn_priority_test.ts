@@ -22,11 +22,11 @@ class Bench {
   );
 
   /** Windows in which the thread uses this share of a processor. */
-  run(share: number, windows = 1) {
+  run(share: number, windows = 1, rows = 0) {
     for (let i = 0; i < windows; i++) {
       this.nowUs += WINDOW_US;
       this.usedUs += share * WINDOW_US;
-      this.priority.look(this.nowUs);
+      this.priority.look(rows, this.nowUs);
     }
   }
 }
@@ -48,13 +48,15 @@ Deno.test("turn priority: first while light, ordinary after a window of nearly a
 Deno.test("turn priority: packets are gathered while transfers run, and never where little is to be done or others go first", () => {
   const bench = new Bench();
   assertEquals(bench.priority.restUs(200, 0, 10), 0, "nothing is known of the load yet");
-  bench.run(0.1);
-  assertEquals(bench.priority.restUs(200, 1000, 1010), 0);
-  bench.run(0.5);
+  bench.run(0.1, 1, 5000);
+  assertEquals(bench.priority.restUs(200, 1000, 1010), 0, "there is time for each packet");
+  bench.run(0.5, 1, 5000);
   assertEquals(bench.priority.restUs(200, 1000, 1010), 240);
   assertEquals(bench.priority.restUs(200, 1000, 2000), 0, "the turn took longer");
-  assertEquals(bench.priority.restUs(8, 1000, 1010), 0, "few packets came");
-  bench.run(0.99);
+  assertEquals(bench.priority.restUs(0, 1000, 1010), 0, "nothing came");
+  bench.run(0.5, 1, 100);
+  assertEquals(bench.priority.restUs(200, 1000, 1010), 0, "few packets came");
+  bench.run(0.99, 1, 5000);
   assertEquals(bench.priority.restUs(200, 1000, 1010), 0);
 });
 
@@ -64,7 +66,7 @@ Deno.test("turn priority: where the system refuses, it is asked once", () => {
   const priority = new TurnPriority(0, (isFirst) => changes.push(isFirst) < 0, () => usedUs);
   for (let i = 1; i < 10; i++) {
     usedUs += WINDOW_US;
-    priority.look(i * WINDOW_US);
+    priority.look(0, i * WINDOW_US);
   }
   assertEquals(changes, [true]);
   assert(!priority.isFirst);

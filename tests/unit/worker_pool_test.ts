@@ -10,11 +10,12 @@ import type { Doors } from "../../src/serve/doors.ts";
 import { Recent } from "../../src/serve/recent.ts";
 import { STOP_MS, WorkerHandle, type WorkerLike } from "../../src/serve/worker_handle.ts";
 import { WorkerPool } from "../../src/serve/worker_pool.ts";
+import { relay, rowOf, TOKEN } from "../kit/admin_relay.ts";
 import type { RelaySnapshot } from "../../src/session/peer_record.ts";
 
 const WORKERS = 2, ASKERS = 20, HOUR_MS = 3_600_000;
-const TOKEN = "a-token-of-a-test";
 const KEY = "w7mYSzvpyVRzRXBL7wUgT8YWQBVQAySOhwJlQ8rFgUU=";
+const PEER = { name: "phone", publicKey: KEY, allowedIps: ["10.66.0.2/32"], created: "2026" };
 
 /** Three packets that took 4 to 6 us in each Worker, and none that waited. */
 const DELAYS = { queue: [], processing: [0, 0, 0, 0, 3] };
@@ -38,6 +39,9 @@ function countingPool() {
     answerPortControl: () => {},
     tune: () => Promise.resolve(),
     stop: () => Promise.resolve(),
+    seenPeers: () => Promise.resolve(undefined),
+    onEvent: () => {},
+    onTraffic: () => {},
     ping: () => Promise.resolve(null),
     snapshot: async (): Promise<RelaySnapshot> => {
       asked++;
@@ -54,26 +58,13 @@ function countingPool() {
 }
 
 function adminOf(pool: WorkerPool) {
-  const unused = () => Promise.reject(new Error("not asked for"));
-  const healthy = () => ({ ok: true, reasons: [] });
   return createAdmin({
+    ...relay(),
     metrics: pool.metrics,
-    status: () => ({ name: "oxrelay", version: "1", startedAt: new Date(), exit: "tun", listen: "[::]:1" }),
     snapshot: (maxAgeMs) => pool.snapshot(maxAgeMs),
     applicationsInMetrics: () => true,
-    devicesInMetrics: () => 0,
-    config: () => ({}),
+    peers: async (maxAgeMs) => (await pool.snapshot(maxAgeMs)).peers.map(() => rowOf(PEER)),
     adminToken: () => TOKEN,
-    network: () => "",
-    url: () => "http://127.0.0.1:1",
-    reload: unused,
-    addPeer: unused,
-    removePeer: unused,
-    ping: unused,
-    addForwards: unused,
-    removeForward: unused,
-    health: healthy,
-    ready: healthy,
   });
 }
 
@@ -103,21 +94,43 @@ Deno.test("pool: scrapes and status at one time share one snapshot of each Worke
   assertEquals(asked(), 2 * WORKERS, "one for peers and applications together");
 });
 
+Deno.test("pool: the page's peers come in parts from each Worker, once for all who ask", async () => {
+  const asked: number[] = [];
+  const doors = { fallback: undefined } as unknown as Doors;
+  const rowsOf = (from: number) =>
+    Array.from({ length: 64 }, (_, i) => ({ ...rowOf(PEER), name: `peer-${from + i}` }));
+  const pool = new WorkerPool(WORKERS, doors, () => ({
+    seenPeers(from: number) {
+      asked.push(from);
+      const applications = from === 0 ? { applications: { zoom: 3 } } : {};
+      return Promise.resolve({
+        peers: rowsOf(from),
+        ...(from < 128 ? { next: from + 64 } : {}),
+        ...applications,
+      });
+    },
+  } as unknown as ReturnType<NonNullable<ConstructorParameters<typeof WorkerPool>[2]>>));
+  const [one, other] = await Promise.all([pool.seenPeers(900), pool.seenPeers(900)]);
+  assertStrictEquals(one, other);
+  assertEquals(asked.sort((a, b) => a - b), [0, 0, 64, 64, 128, 128]);
+  assertEquals(one.peers.length, WORKERS * 3 * 64);
+  assertEquals(one.applications, { zoom: 6 });
+});
+
 Deno.test("pool: after a change of peers nobody gets the snapshot from before", async () => {
   const { pool, asked, answer, hold } = countingPool();
   answer();
   await pool.snapshot(HOUR_MS);
   await pool.snapshot(HOUR_MS);
   assertEquals(asked(), WORKERS);
-  const peer = { name: "phone", publicKey: KEY, allowedIps: ["10.66.0.2/32"], created: "2026" };
-  await pool.setPeers([peer]);
+  await pool.setPeers([PEER]);
   await pool.snapshot(HOUR_MS);
   assertEquals(asked(), 2 * WORKERS);
   // Nor one that was under way meanwhile.
   await pool.setPeers([]);
   hold();
   const before = pool.snapshot(HOUR_MS);
-  await pool.setPeers([peer]);
+  await pool.setPeers([PEER]);
   const after = pool.snapshot(HOUR_MS);
   answer();
   assert(await after !== await before);

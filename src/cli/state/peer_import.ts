@@ -38,7 +38,7 @@ other server, which has the port, and start the relay.
   --dry-run       says what would be done
 `;
 
-const KEY_FILE = "private.key";
+const KEY_FILE = "private.key", DEFAULT_FILE = "oxrelay.toml";
 /** What tunnel_ipv4 may be. */
 const BITS_MIN = 8, BITS_MAX = 29, WIDE_BITS = 24;
 
@@ -63,10 +63,10 @@ export async function importPeers(args: string[], env: Environment): Promise<num
   const networks = networksOf(server, source);
   const { peers, notes } = fitting(server, networks, source);
   const lines = settingsOf(server, networks);
-  const { config, file } = await loadConfig(values.config, env);
+  const file = values.config ?? (env.OXRELAY_CONFIG || DEFAULT_FILE);
   const isNew = !await exists(file);
-  if (isNew) parseConfig(lines.join("\n"), file, env);
-  else refuseOtherSettings(config, networks, server, lines, file);
+  const config = isNew ? parseConfig(lines.join("\n"), file, env) : (await loadConfig(file, env)).config;
+  if (!isNew) refuseOtherSettings(config, networks, server, lines, file);
   const hasKey = await checkKey(config, env, server.privateKey);
   for (const note of [...server.notes, ...notes]) console.error(`${source}: ${note}.`);
   const what = `${peers.length} peers, the private key and the networks ${

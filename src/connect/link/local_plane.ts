@@ -34,7 +34,7 @@ import {
   STREAMS_MAILBOX,
 } from "./plane.ts";
 
-const ARENA_SLOTS = 8192;
+const ARENA_SLOTS = 16_384;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
 

@@ -72,8 +72,9 @@ export interface OxtunnelOptions {
   aeads: readonly number[];
   /** Outer networks in which AEAD_AES_256_GMAC comes before these; none by default. */
   trusted: readonly string[];
-  /** FEATURE_* bits that this end has. */
+  /** FEATURE_* bits that this end has, and those that it does not have for the peer. */
   features: number;
+  withheld: (peer: number) => number;
   /** This end's parameters for the peer in every handshake, beside features, AEADs and ids. */
   say: (peer: Peer) => Parameters;
   /** Largest inner packet of this end, bytes. */
@@ -201,7 +202,7 @@ export class Negotiation {
     if (isFull) reason = REFUSED_FULL;
     const session = reason === 0 ? table.allocate(peer.id) : NONE;
     if (session === NONE && reason === 0) reason = REFUSED_FULL;
-    const features = (said.features ?? 0) & this.#o.features;
+    const features = (said.features ?? 0) & this.#featuresFor(peer.id);
     const earlyRow = this.#takeEarlyData(burst, message, peer, opened, session, said, features, nowUs);
     const taken = earlyRow === NONE ? 0 : FEATURE_EARLY_DATA_TAKEN;
     const spareRows = session === NONE ? [] : this.#allocateSpares(session);
@@ -309,7 +310,7 @@ export class Negotiation {
     this.#pendingSpares.delete(session);
     const [aead] = said.aeads!;
     const remoteId = readSender(view, offset[row]);
-    const features = (said.features ?? 0) & this.#o.features;
+    const features = (said.features ?? 0) & this.#featuresFor(peer.id);
     if (early && (said.features! & FEATURE_EARLY_DATA_TAKEN) !== 0) {
       staging.remove(peer, early, (slot) => burst.arena.release(slot));
     }
@@ -321,7 +322,7 @@ export class Negotiation {
   #isAcceptable({ id }: Peer, said: Parameters, hadEarly: boolean): boolean {
     const { paths } = this.#s;
     const { refused, unknownCritical, aeads, features = 0 } = said;
-    const offered = this.#o.features | (hadEarly ? FEATURE_EARLY_DATA_TAKEN : 0);
+    const offered = this.#featuresFor(id) | (hadEarly ? FEATURE_EARLY_DATA_TAKEN : 0);
     return !refused && unknownCritical === undefined && aeads?.length === 1 &&
       this.#aeadsFor(paths.address, 4 * paths.of(id)).includes(aeads[0]) && (features & ~offered) === 0;
   }
@@ -380,7 +381,7 @@ export class Negotiation {
     this.#pendingSpares.set(session, spares);
     const parameters = this.#write({
       ...this.#saying(peer),
-      features: this.#o.features,
+      features: this.#featuresFor(peer.id),
       aeads: this.#aeadsFor(paths.address, 4 * paths.of(peer.id)),
       connectionIds: this.#idsOf(spares),
       ...(ticket ? { ticket: ticket.bytes } : {}),
@@ -454,6 +455,10 @@ export class Negotiation {
   /** The AEADs for datagrams to and from the address at `at`, best first. */
   #aeadsFor(words: Uint32Array, at: number): number[] {
     return this.#trusted.has(words, at) ? [AEAD_AES_256_GMAC, ...this.#o.aeads] : [...this.#o.aeads];
+  }
+
+  #featuresFor(peer: number): number {
+    return this.#o.features & ~this.#o.withheld(peer);
   }
 
   #saying(peer: Peer): Parameters {
