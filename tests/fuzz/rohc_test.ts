@@ -260,10 +260,10 @@ Deno.test("ROHC: a header that its checksum does not confirm is refused, and har
   for (let i = 0; i < 60; i++) {
     const packet = flow.next();
     const compressed = buffer.slice(0, compressor.compress(packet, buffer));
-    // UO-0 has its checksum in the lowest bits of its only octet.
+    // UO-0 has its checksum in the lowest bits of its only octet. After three failures of eight packets it is not believed.
     const forged = compressed.slice();
     forged[0] ^= 1;
-    if (i > 10 && compressed[0] < 0x80 && decompressor.decompress(forged, output) === RESULT.BAD_CRC) {
+    if (i % 6 === 5 && compressed[0] < 0x80 && decompressor.decompress(forged, output) === RESULT.BAD_CRC) {
       refused++;
     }
     assertEquals(decompressor.decompress(compressed, output), RESULT.PACKET);
