@@ -99,7 +99,8 @@ export class SessionRepair {
   /** Puts a request that is due, and the deadline now and then, in front of what is in the row, which has packets. */
   #rideControl(burst: Burst, row: number, bytesMax: number, nowUs: number): void {
     const requests = this.receiving?.requests;
-    if (requests?.hasWord(nowUs) === true) {
+    if (requests !== undefined) requests.nextRideUs = nowUs + this.sending!.sender.rideGapUs;
+    if (requests?.canRide(nowUs) === true) {
       const room = Math.min(bytesMax - burst.length[row], this.#scratch.byteLength);
       this.#prepend(burst, row, requests.write(this.#scratch, 0, room, false, nowUs));
     }
