@@ -305,6 +305,11 @@ export class SessionRepair {
     told.useless = requests.useless;
   }
 
+  /** The share of the next datagrams that the predictor takes for lost, 0 to 1; 0 where nothing is sent with repair. */
+  get lossAhead(): number {
+    return this.sending?.predictor?.lossAhead ?? 0;
+  }
+
   /** What repair amounts to, in each direction that has it. */
   get figures(): SessionFigures {
     const { sending, receiving } = this, figures: SessionFigures = {};
