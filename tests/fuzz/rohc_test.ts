@@ -17,12 +17,15 @@ class Flow {
   #id = 0;
   #sequence: number;
   #timestamp: number;
+  #bytes = 1000;
+  #got = 2000;
+  #window = 501;
   #ttl = 64;
   #tos = 0;
 
   constructor(
     readonly port: number,
-    readonly kind: "udp" | "rtp" | "esp" | "ip",
+    readonly kind: "udp" | "rtp" | "esp" | "ip" | "tcp",
     readonly version: 4 | 6,
     readonly random: () => number,
     readonly idBehavior: "counts" | "swapped" | "constant" | "random",
@@ -49,6 +52,7 @@ class Flow {
     const { random } = this;
     const body = Uint8Array.from({ length: payload }, () => Math.floor(random() * 256));
     if (this.kind === "ip") return body;
+    if (this.kind === "tcp") return this.#tcp(body);
     if (this.kind === "esp") {
       const esp = new Uint8Array(8 + payload);
       const view = new DataView(esp.buffer);
@@ -72,6 +76,36 @@ class Flow {
     view.setUint32(12, this.#timestamp);
     view.setUint32(16, 0x1234_0000 + this.port);
     return udp;
+  }
+
+  /** A segment with time stamps, and at times SACK blocks, another window, FIN or an urgent pointer. */
+  #tcp(body: Uint8Array): Uint8Array {
+    const { random } = this;
+    const blocks = random() < 0.1 ? 1 + Math.floor(random() * 3) : 0;
+    const optionBytes = 12 + (blocks > 0 ? 4 + 8 * blocks : 0);
+    const tcp = new Uint8Array(20 + optionBytes + body.length);
+    const view = new DataView(tcp.buffer);
+    this.#bytes = (this.#bytes + body.length) >>> 0;
+    if (random() < 0.4) this.#got = (this.#got + 1448) >>> 0;
+    if (random() < 0.05) this.#window = Math.floor(random() * 65536);
+    view.setUint16(0, this.port);
+    view.setUint16(2, 443);
+    view.setUint32(4, this.#bytes);
+    view.setUint32(8, this.#got);
+    const flags = 0x10 | (random() < 0.2 ? 0x08 : 0) | (random() < 0.01 ? 0x01 : 0) |
+      (random() < 0.01 ? 0x40 : 0);
+    view.setUint16(12, ((5 + optionBytes / 4) << 12) | flags);
+    view.setUint16(14, this.#window);
+    view.setUint16(16, Math.floor(random() * 65536));
+    view.setUint32(20, 0x0101080a);
+    view.setUint32(24, this.#timestamp);
+    view.setUint32(28, this.#timestamp >>> 3);
+    if (blocks > 0) {
+      view.setUint32(32, 0x01010502 + 8 * blocks);
+      for (let i = 0; i < 2 * blocks; i++) view.setUint32(36 + 4 * i, this.#got + 1448 * (i + 1));
+    }
+    tcp.set(body, 20 + optionBytes);
+    return tcp;
   }
 
   #ipv4(upper: Uint8Array): Uint8Array {
@@ -103,11 +137,11 @@ class Flow {
   }
 
   #protocol(): number {
-    return this.kind === "esp" ? 50 : this.kind === "ip" ? 1 : 17;
+    return { esp: 50, ip: 1, tcp: 6, udp: 17, rtp: 17 }[this.kind];
   }
 }
 
-const KINDS = ["udp", "rtp", "esp", "ip"] as const;
+const KINDS = ["tcp", "udp", "rtp", "esp", "ip"] as const;
 const IDS = ["counts", "swapped", "constant", "random"] as const;
 const isRtp = (packet: Uint8Array, udpAt: number) =>
   packet[udpAt + 8] >> 6 === 2 && (packet[udpAt + 9] & 0x7f) === 96;

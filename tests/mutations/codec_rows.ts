@@ -81,4 +81,32 @@ export const CODEC_ROWS: readonly Mutation[] = [
     tests: ["tests/sim/ox_headers_test.ts"],
     note: "a protected short packet has no head, so that a recovered one is as long as the symbol",
   },
+  {
+    file: "src/codec/rohc/flow_decompressor.ts",
+    from: "if (headersCrc(headers, writer.bytes, this.#layout, compressed.crcBits) !== compressed.crc) {",
+    to: "if (false as boolean) {",
+    tests: ["tests/fuzz/rohc_test.ts"],
+    note: "ROHC: a packet is believed without its checksum",
+  },
+  {
+    file: "src/codec/rohc/flow_compressor.ts",
+    from: "if (extension) this.#extensionLeft = this.repeats;",
+    to: "if (extension) this.#extensionLeft = 1;",
+    tests: ["tests/fuzz/rohc_test.ts"],
+    note: "ROHC: a change is told once",
+  },
+  {
+    file: "src/codec/rohc/tcp/compressor.ts",
+    from: "return part === undefined ? window.fits(value, 0, 0, width) :",
+    to: "return part === undefined ? true :",
+    tests: ["tests/fuzz/rohc_test.ts"],
+    note: "ROHC: a number that changed is left out",
+  },
+  {
+    file: "src/codec/rohc/feedback.ts",
+    from: "if (crc !== expected) return undefined;",
+    to: "",
+    tests: ["tests/fuzz/rohc_test.ts"],
+    note: "ROHC: feedback with a wrong checksum is believed",
+  },
 ];

@@ -86,9 +86,9 @@ export const EXIT_ROWS: readonly Mutation[] = [
     note: "ICMP about another packet ends a call",
   },
   {
-    file: "src/exit/userspace/dialler.ts",
-    from: "this.#native.ox_dial_shrink(this.#handle, sourcePort, path);",
-    to: "return;",
+    file: "src/exit/userspace/dial_kernel.ts",
+    from: "shrink: (call, mtu) => void native.ox_dial_shrink(handle, call, mtu),",
+    to: "shrink: () => {},",
     tests: SOCKS,
     note: "a call does not heed a small path",
   },

@@ -166,8 +166,8 @@ export const SESSION_ROWS: readonly Mutation[] = [
     note: "a datagram's repairs are numbered without end",
   },
   {
-    file: "src/tunnel.ts",
-    from: "(options.repair?.isAsking ? FEATURE_REQUESTS : 0)",
+    file: "src/tunnel_options.ts",
+    from: "(repair?.isAsking ? FEATURE_REQUESTS : 0)",
     to: "0",
     tests: ["tests/sim/repair_request_test.ts"],
     note: "repair on request is never agreed on",

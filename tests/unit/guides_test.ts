@@ -15,7 +15,7 @@ interface Guide {
 
 /** Files of a person's own, which the tree does not have. */
 const OWN_FILES =
-  /^(state\/|oxrelay\.toml$|oxrelay-connect\.conf$|laptop\.conf$|oxrelay-bugreport\.txt$|wg0\.(conf|json)$)/;
+  /^(state\/|dist\/|install\.sh$|oxrelay\.toml$|oxrelay-connect\.conf$|laptop\.conf$|oxrelay-bugreport\.txt$|wg0\.(conf|json)$)/;
 /** Where a short name may lie: src/README.md writes `wire/frame.ts`, and `aead.rs` for a file of the native library. */
 const FOLDERS = [
   "",

@@ -11,6 +11,9 @@ import { IR } from "./flow_decompressor.ts";
 import { MAX_LARGE_CID, MAX_SMALL_CID, writeLargeCid, writeSmallCid } from "./framing.ts";
 import { Headers, Layout, PROFILE, UDP_BYTES } from "./headers.ts";
 import { type IsRtp, parsePacket } from "./parse.ts";
+import { TcpCompressor } from "./tcp/compressor.ts";
+import { parseTcp } from "./tcp/parse.ts";
+import { TcpState } from "./tcp/state.ts";
 
 export interface CompressorOptions {
   largeCids: boolean;
@@ -26,7 +29,7 @@ export interface CompressorOptions {
 
 interface Context {
   key: string;
-  flow: FlowCompressor | undefined;
+  flow: FlowCompressor | TcpCompressor | undefined;
   /** Packets of the uncompressed profile that still announce its context. */
   announceLeft: number;
 }
@@ -42,6 +45,7 @@ export class Compressor {
   readonly #isRtp: IsRtp;
   readonly #headers = new Headers();
   readonly #layout = new Layout();
+  readonly #tcp = new TcpState();
   readonly #writer = new ByteWriter();
   readonly #reader = new ByteReader();
 
@@ -60,13 +64,17 @@ export class Compressor {
 
   /** Writes `packet` compressed into `output`; gives the octets, or 0 if the output has no room. */
   compress(packet: Uint8Array, output: Uint8Array): number {
-    const headers = this.#headers;
-    parsePacket(packet, headers, this.#layout, this.#isRtp);
-    const cid = this.#cidOf(packet, headers);
+    const headers = this.#headers, writer = this.#writer.over(output);
+    const payloadAt = parseTcp(packet, this.#tcp);
+    if (payloadAt === 0) parsePacket(packet, headers, this.#layout, this.#isRtp);
+    const profile = payloadAt > 0 ? PROFILE.TCP : headers.profile;
+    const cid = this.#cidOf(payloadAt > 0 ? this.#tcpKey() : this.#keyOf(packet, headers), profile);
     const context = this.#contexts.get(cid)!;
-    const writer = this.#writer.over(output);
     this.cid = cid;
-    if (context.flow) {
+    if (context.flow instanceof TcpCompressor) {
+      context.flow.compress(packet, this.#tcp, payloadAt, cid, this.#large, writer);
+      this.sequence = context.flow.sequence;
+    } else if (context.flow) {
       context.flow.compress(packet, headers, this.#layout, cid, this.#large, writer);
       this.sequence = context.flow.sequence;
     } else this.#writeUncompressed(packet, context, cid, writer);
@@ -93,16 +101,17 @@ export class Compressor {
     return true;
   }
 
-  #cidOf(packet: Uint8Array, headers: Headers): number {
-    const key = this.#keyOf(packet, headers);
+  #cidOf(key: string, profile: number): number {
     let cid = this.#ids.get(key);
     if (cid === undefined) {
       cid = this.#contexts.size <= this.#maxCid ? this.#contexts.size : this.#contexts.keys().next().value!;
       const old = this.#contexts.get(cid);
       if (old) this.#ids.delete(old.key);
-      const flow = headers.profile === PROFILE.UNCOMPRESSED
+      const flow = profile === PROFILE.UNCOMPRESSED
         ? undefined
-        : new FlowCompressor(headers.profile, this.#repeats, this.#window);
+        : profile === PROFILE.TCP
+        ? new TcpCompressor(this.#repeats, this.#window)
+        : new FlowCompressor(profile, this.#repeats, this.#window);
       this.#contexts.set(cid, { key, flow, announceLeft: this.#repeats });
       this.#ids.set(key, cid);
     }
@@ -110,6 +119,15 @@ export class Compressor {
     this.#contexts.delete(cid);
     this.#contexts.set(cid, context);
     return cid;
+  }
+
+  #tcpKey(): string {
+    const tcp = this.#tcp;
+    let key = String.fromCharCode(PROFILE.TCP, tcp.sourcePort, tcp.destinationPort);
+    for (let i = 0; i < tcp.ipCount; i++) {
+      key += String.fromCharCode(tcp.ips[i].version, ...tcp.ips[i].addresses);
+    }
+    return key;
   }
 
   /** What tells a flow from all others: the profile and every static field. */

@@ -19,7 +19,7 @@ export class IdentificationTracker {
   #agreeing = 0;
 
   /** Takes the packet's identification, and sets its `rnd`, `nbo` and `sid`. */
-  track(ip: IpHeader): void {
+  track(ip: Pick<IpHeader, "version" | "id" | "rnd" | "nbo" | "sid">): void {
     if (ip.version !== 4) return;
     if (this.#last >= 0) this.#observe(this.#classify(ip.id));
     this.#last = ip.id;

@@ -1,9 +1,9 @@
 /**
  * The chains of the TCP profile (RFC 6846 6.2): static and dynamic in IR, dynamic in IR-DYN, replicate in IR-CR, and
- * the irregular chain behind every compressed header. Reads them into a `TcpState`; checksums and headers' first octets
+ * the irregular chain behind every compressed header. Reads them into a `TcpState` and writes them; checksums and headers' first octets
  * belong to the callers.
  */
-import type { ByteReader } from "../bytes.ts";
+import type { ByteReader, ByteWriter } from "../bytes.ts";
 import { PROTOCOL } from "../headers.ts";
 import { type Extension, ID, MAX_EXTENSIONS, MAX_IPS, type TcpIp, type TcpState } from "./state.ts";
 
@@ -185,4 +185,61 @@ export function readIrregularChain(reader: ByteReader, state: TcpState, withTtl:
   }
   state.checksum = reader.u16();
   return state.options.readIrregular(reader, state.acknowledgment) && !reader.failed;
+}
+
+/** Writes the static chain; the headers have no extension headers. */
+export function writeStaticChain(writer: ByteWriter, state: TcpState): void {
+  for (let i = 0; i < state.ipCount; i++) {
+    const ip = state.ips[i];
+    if (ip.version === 4) {
+      writer.u8(0);
+      writer.u8(ip.next);
+      writer.copy(ip.addresses, 0, 4);
+      writer.copy(ip.addresses, 16, 20);
+    } else {
+      writer.u8(0x90 | (ip.flowLabel >>> 16));
+      writer.u16(ip.flowLabel & 0xffff);
+      writer.u8(ip.next);
+      writer.copy(ip.addresses, 0, 32);
+    }
+  }
+  writer.u16(state.sourcePort);
+  writer.u16(state.destinationPort);
+}
+
+/** Writes the dynamic chain, with all options. */
+export function writeDynamicChain(writer: ByteWriter, state: TcpState): void {
+  for (let i = 0; i < state.ipCount; i++) {
+    const ip = state.ips[i];
+    if (ip.version === 4) writer.u8((ip.df ? 0x04 : 0) | ip.behavior);
+    writer.u8((ip.dscp << 2) | ip.ecn);
+    writer.u8(ip.ttl);
+    if (ip.version === 4 && ip.behavior !== ID.ZERO) writer.u16(ip.id);
+  }
+  const hasAcknowledgment = state.acknowledgment !== 0, hasPointer = state.urgentPointer !== 0;
+  writer.u8(
+    (state.ecnUsed ? 0x80 : 0) | (hasAcknowledgment ? 0 : 0x20) | (hasPointer ? 0 : 0x10) | state.reserved,
+  );
+  writer.u8(
+    (state.ecn << 6) | (state.urgent ? 0x20 : 0) | (state.acknowledges ? 0x10 : 0) | (state.push ? 0x08 : 0) |
+      state.rsf,
+  );
+  writer.u16(state.msn);
+  writer.u32(state.sequence);
+  if (hasAcknowledgment) writer.u32(state.acknowledgment);
+  writer.u16(state.window);
+  writer.u16(state.checksum);
+  if (hasPointer) writer.u16(state.urgentPointer);
+  state.options.writeList(writer, state.acknowledgment);
+}
+
+/** Writes the irregular chain but for the options, which end it. The outer headers' TTLs are the context's. */
+export function writeIrregularHeaders(writer: ByteWriter, state: TcpState): void {
+  for (let i = 0; i < state.ipCount; i++) {
+    const ip = state.ips[i];
+    if (ip.version === 4 && ip.behavior === ID.RANDOM) writer.u16(ip.id);
+    if (i < state.ipCount - 1 && state.ecnUsed) writer.u8((ip.dscp << 2) | ip.ecn);
+  }
+  if (state.ecnUsed) writer.u8((state.inner.ecn << 6) | (state.reserved << 2) | state.ecn);
+  writer.u16(state.checksum);
 }

@@ -24,8 +24,8 @@ export const FIELD = {
 const FIELDS = 13;
 
 /** One field: which, how many bits, and how far its interpretation interval reaches below the reference. */
-type Part = readonly [field: number, bits: number, shift: number];
-interface Format {
+export type Part = readonly [field: number, bits: number, shift: number];
+export interface Format {
   /** The first octet's bits that name the format. */
   prefix: number;
   prefixBits: number;
@@ -47,7 +47,7 @@ const ECN_USED: Part = [FIELD.ECN_USED, 1, 0];
 const ID_4: Part = [FIELD.ID, 4, 3];
 const ID_7: Part = [FIELD.ID, 7, 3];
 
-const RND: readonly Format[] = [
+export const RND: readonly Format[] = [
   { prefix: 0b101110, prefixBits: 6, parts: [[FIELD.SEQUENCE, 18, 65535], ...TAIL] },
   { prefix: 0b1100, prefixBits: 4, parts: [SCALED_SEQUENCE, ...TAIL] },
   { prefix: 0b0, prefixBits: 1, parts: [[FIELD.ACKNOWLEDGMENT, 15, 8191], ...TAIL] },
@@ -70,7 +70,7 @@ const RND: readonly Format[] = [
   },
 ];
 
-const SEQ: readonly Format[] = [
+export const SEQ: readonly Format[] = [
   { prefix: 0b1010, prefixBits: 4, parts: [ID_4, [FIELD.SEQUENCE, 16, 32767], ...TAIL] },
   { prefix: 0b11010, prefixBits: 5, parts: [ID_7, SCALED_SEQUENCE, ...TAIL] },
   { prefix: 0b1001, prefixBits: 4, parts: [ID_4, ACKNOWLEDGMENT_16, ...TAIL] },

@@ -3,7 +3,7 @@
  * options; a list of indexes with the items that come along; and an irregular part for the items that do not. Bounds:
  * 15 options a packet, 40 octets in all, as TCP's own header has.
  */
-import type { ByteReader, ByteWriter } from "../bytes.ts";
+import { type ByteReader, type ByteWriter, writeSdvl } from "../bytes.ts";
 import { decodeLsb } from "../lsb.ts";
 
 const INDEX = {
@@ -20,6 +20,9 @@ const ENTRIES = 16;
 /** Octets that TCP's header has for options. */
 export const MAX_OPTION_BYTES = 40;
 const MAX_SACK_BLOCKS = 4;
+const EOL_BYTES_MAX = 32;
+/** Options of a packet (four bits of the list's head). */
+const MAX_OPTIONS = 15;
 
 const KIND = { NOP: 1, EOL: 0, MSS: 2, WINDOW_SCALE: 3, TIMESTAMP: 8, SACK_PERMITTED: 4, SACK: 5 } as const;
 
@@ -68,6 +71,148 @@ export class OptionList {
     for (const entry of this.#entries) entry.isUsed = false;
     this.#order = [];
     this.#isFresh = [];
+  }
+
+  /**
+   * Takes the options as TCP's header has them, for a compressor; false if they are malformed, or one comes twice. A kind
+   * that is not well known keeps the index that it has.
+   */
+  parse(octets: Uint8Array): boolean {
+    const order: number[] = [];
+    this.sack = [];
+    for (let at = 0; at < octets.length;) {
+      const kind = octets[at];
+      if (kind === KIND.NOP) {
+        order.push(INDEX.NOP);
+        at++;
+      } else if (kind === KIND.EOL) {
+        // The item has the padding's bits in one octet.
+        if (octets.length - at > EOL_BYTES_MAX) return false;
+        for (let i = at; i < octets.length; i++) if (octets[i] !== 0) return false;
+        this.#entries[INDEX.EOL].value = octets.length - at;
+        order.push(INDEX.EOL);
+        at = octets.length;
+      } else {
+        const length = at + 1 < octets.length ? octets[at + 1] : 0;
+        if (length < 2 || at + length > octets.length) return false;
+        const index = this.#take(kind, octets.subarray(at + 2, at + length));
+        if (index < 0 || order.includes(index)) return false;
+        order.push(index);
+        at += length;
+      }
+    }
+    if (order.length > MAX_OPTIONS) return false;
+    for (const index of order) this.#entries[index].isUsed = true;
+    this.#order = order;
+    return true;
+  }
+
+  /** The index of an option whose contents are now known; -1 if it is malformed or no index is left. */
+  #take(kind: number, contents: Uint8Array): number {
+    const view = new DataView(contents.buffer, contents.byteOffset, contents.length);
+    const { length } = contents;
+    switch (kind) {
+      case KIND.MSS:
+        if (length !== 2) return -1;
+        this.#entries[INDEX.MSS].value = view.getUint16(0);
+        return INDEX.MSS;
+      case KIND.WINDOW_SCALE:
+        if (length !== 1) return -1;
+        this.#entries[INDEX.WINDOW_SCALE].value = contents[0];
+        return INDEX.WINDOW_SCALE;
+      case KIND.TIMESTAMP:
+        if (length !== 8) return -1;
+        this.timestamp = view.getUint32(0);
+        this.timestampEcho = view.getUint32(4);
+        return INDEX.TIMESTAMP;
+      case KIND.SACK_PERMITTED:
+        return length === 0 ? INDEX.SACK_PERMITTED : -1;
+      case KIND.SACK:
+        if (length === 0 || length % 8 !== 0 || length > 8 * MAX_SACK_BLOCKS) return -1;
+        this.sack = Array.from({ length: length / 4 }, (_, i) => view.getUint32(4 * i));
+        return INDEX.SACK;
+      default:
+        return this.#takeGeneric(kind, contents);
+    }
+  }
+
+  #takeGeneric(kind: number, contents: Uint8Array): number {
+    for (let index = INDEX.GENERIC; index < ENTRIES; index++) {
+      const entry = this.#entries[index];
+      if (entry.isUsed && (entry.kind !== kind || entry.contents.length !== contents.length)) continue;
+      entry.isUsed = true;
+      entry.kind = kind;
+      entry.contents = contents.slice();
+      return index;
+    }
+    return -1;
+  }
+
+  /** Whether the irregular chain alone turns `other` into this list: same options in order, same values that never change. */
+  isLike(other: OptionList): boolean {
+    const order = this.#order;
+    return order.length === other.#order.length && order.every((index, i) => {
+      const entry = this.#entries[index], old = other.#entries[index];
+      if (index !== other.#order[i] || entry.value !== old.value) return false;
+      return index < INDEX.GENERIC ||
+        (entry.kind === old.kind && entry.contents.length === old.contents.length);
+    });
+  }
+
+  get hasTimestamp(): boolean {
+    return this.#order.includes(INDEX.TIMESTAMP);
+  }
+
+  /** Writes the list with all its items (RFC 6846 6.3.3), as dynamic chains have it. */
+  writeList(writer: ByteWriter, acknowledgment: number): void {
+    const order = this.#order;
+    writer.u8(0x10 | order.length);
+    for (const index of order) writer.u8(0x80 | index);
+    for (const index of order) this.#writeItem(writer, index, acknowledgment);
+  }
+
+  #writeItem(writer: ByteWriter, index: number, acknowledgment: number): void {
+    const entry = this.#entries[index];
+    switch (index) {
+      case INDEX.NOP:
+      case INDEX.SACK_PERMITTED:
+        break;
+      case INDEX.EOL:
+        writer.u8(8 * (entry.value - 1));
+        break;
+      case INDEX.MSS:
+        writer.u16(entry.value);
+        break;
+      case INDEX.WINDOW_SCALE:
+        writer.u8(entry.value);
+        break;
+      case INDEX.TIMESTAMP:
+        writer.u32(this.timestamp);
+        writer.u32(this.timestampEcho);
+        break;
+      case INDEX.SACK:
+        writeSack(writer, this.sack, acknowledgment);
+        break;
+      default:
+        writer.u8(entry.kind);
+        writer.u8(2 + entry.contents.length);
+        writer.copy(entry.contents, 0, entry.contents.length);
+    }
+  }
+
+  /** Writes what changes from packet to packet; `bits` of 7, 14, 21 or 29 for each time stamp. */
+  writeIrregular(writer: ByteWriter, acknowledgment: number, bits: number, echoBits: number): void {
+    for (const index of this.#order) {
+      const { contents } = this.#entries[index];
+      if (index === INDEX.TIMESTAMP) {
+        writeSdvl(writer, this.timestamp % 2 ** 29, bits);
+        writeSdvl(writer, this.timestampEcho % 2 ** 29, echoBits);
+      } else if (index === INDEX.SACK) writeSack(writer, this.sack, acknowledgment);
+      else if (index >= INDEX.GENERIC) {
+        writer.u8(0);
+        writer.copy(contents, 0, contents.length);
+      }
+    }
   }
 
   /**
@@ -258,4 +403,23 @@ function readSackDistance(reader: ByteReader): number {
   if (first < 0xc0) return ((first & 0x3f) << 16) | reader.u16();
   if (first < 0xe0) return ((first & 0x1f) << 24) | (reader.u8() << 16) | reader.u16();
   return first === 0xff ? reader.u32() : -1;
+}
+
+/** Blocks as distances from the acknowledgment on, each in as few octets as carry it. */
+function writeSack(writer: ByteWriter, edges: readonly number[], acknowledgment: number): void {
+  writer.u8(edges.length / 2);
+  let last = acknowledgment;
+  for (const edge of edges) {
+    const distance = (edge - last) >>> 0;
+    last = edge;
+    if (distance < 1 << 15) writer.u16(distance);
+    else if (distance < 1 << 22) {
+      writer.u8(0x80 | (distance >>> 16));
+      writer.u16(distance & 0xffff);
+    } else if (distance < 1 << 29) writer.u32((0xc0000000 | distance) >>> 0);
+    else {
+      writer.u8(0xff);
+      writer.u32(distance);
+    }
+  }
 }
