@@ -46,6 +46,24 @@ const FACTS = [
       ).join("; ") || TEXTS.none,
   ],
   [text.rateNow, ({ line }) => line?.shapedBps === undefined ? TEXTS.none : rate(line.shapedBps)],
+  [
+    text.path,
+    ({ line }) =>
+      line?.path === undefined ? TEXTS.none : text.pathIs(
+        line.path.state,
+        line.path.bps === undefined ? TEXTS.none : rate(line.path.bps),
+        line.path.leastRttMs === undefined ? TEXTS.none : milliseconds(line.path.leastRttMs),
+        milliseconds(line.path.queueMs),
+      ),
+  ],
+  [
+    text.queueLosses,
+    ({ line }) =>
+      line === undefined ? TEXTS.none : text.markedAndDropped(
+        amount(line.marked),
+        amount(Object.values(line.drops).reduce((sum, count) => sum + count, 0)),
+      ),
+  ],
   [text.drops, ({ drops }) => amount(drops)],
   [text.total, ({ usage }) => `${bytes(usage.received)} / ${bytes(usage.sent)}`],
   [text.address, ({ allowedIps }) => allowedIps.join(", ")],

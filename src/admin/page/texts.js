@@ -147,6 +147,12 @@ export const TEXTS = {
     wait: (name, median, p99) => `${name} ${median}, p99 ${p99}`,
     queue: "Wait in the queue",
     rateNow: "Rate of its line",
+    path: "Path, as found",
+    /** @param {string} state @param {string} rate @param {string} least @param {string} queue */
+    pathIs: (state, rate, least, queue) => `${state}: ${rate}, round trip ${least} and a queue of ${queue}`,
+    queueLosses: "Marked and dropped in the queue",
+    /** @param {string} marked @param {string} dropped */
+    markedAndDropped: (marked, dropped) => `${marked} marked, ${dropped} dropped`,
     drops: "Dropped packets",
     added: "Added",
     forwards: "Port forwards",
