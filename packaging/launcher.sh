@@ -51,7 +51,7 @@ fi
 # The flags of each task in deno.json, put here when the package is made.
 case ${1-} in
   #TASKS#
-  *) flags= reads= writes= ;;
+  *) flags= reads=none writes=none ;;
 esac
 
 # Deno separates paths by commas.
@@ -67,6 +67,14 @@ allow /etc/oxrelay
 if [ "$PWD" = / ]; then allow /oxrelay.toml; allow /oxrelay-connect.conf; else allow "$PWD"; fi
 [ -z "${OXRELAY_CONFIG-}" ] || allow "$OXRELAY_CONFIG"
 write=$state
+# "." of a task is the project's folder; of an installed program, the one that it is called in.
+for path in $(echo "$reads" | tr , ' '); do case $path in /*) allow "$path" ;; esac; done
+for path in $(echo "$writes" | tr , ' '); do
+  case $path in
+    /*) write=$write,$path ;;
+    .) [ "$PWD" = / ] || write=$write,$PWD ;;
+  esac
+done
 # What is restored or taken over may bring a configuration, which an installed program has in its own place.
 case "${1-} ${2-}" in
   restore\ * | "peer import")
@@ -77,7 +85,6 @@ case "${1-} ${2-}" in
         write=$write,$config
       fi ;;
     esac ;;
-  bugreport\ *) write=$write,$PWD ;;
 esac
 previous=
 for word in "$@"; do
@@ -87,7 +94,7 @@ for word in "$@"; do
   case $word in --out=*) out=$value ;; *) [ "$previous" != --out ] || out=$word ;; esac
   # The one word of backup is the file that it writes.
   case "${1-} $previous $word" in backup\ backup\ [!-]*) out=$word ;; esac
-  if [ -n "$out" ] && [ -n "$writes" ]; then
+  if [ -n "$out" ] && [ "$writes" != none ]; then
     folder=$(readlink -f "$(dirname "$out")") || { echo "oxrelay: $(dirname "$out"): there is no such folder" >&2; exit 1; }
     allow "$folder"
     write=$write,$folder
@@ -97,5 +104,7 @@ done
 
 export OXRELAY_STATE_DIR="$state" DENO_DIR="$root/cache" DENO_NO_UPDATE_CHECK=1 DENO_NO_PACKAGE_JSON=1
 # shellcheck disable=SC2086 # flags are words
-exec "$deno" run --quiet --no-prompt --cached-only --no-code-cache --config "$root/deno.json" $flags \
-  ${reads:+"--allow-read=${list#,}"} ${writes:+"--allow-write=$write"} "$root/main.ts" "$@"
+set -- "$root/main.ts" "$@"
+[ "$writes" = none ] || set -- "--allow-write=$write" "$@"
+[ "$reads" = none ] || set -- "--allow-read=${list#,}" "$@"
+exec "$deno" run --quiet --no-prompt --cached-only --no-code-cache --config "$root/deno.json" $flags "$@"

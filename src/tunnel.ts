@@ -130,6 +130,8 @@ export class Tunnel {
         () => randomWord() / 2 ** 32,
         (peer, bytesPerS, nowUs) => this.peerRates.found(peer, bytesPerS, nowUs),
         (peer) => this.#rollout.isOn("rate_control", peer),
+        (peer) => this.#rollout.isOn("predicted_pacing", peer),
+        (peer) => this.#rollout.isOn("rate_memory", peer),
       )
       : undefined;
     this.#innerAcks = this.#rates &&

@@ -6,7 +6,7 @@
 import { parseArgs } from "@std/cli";
 import { dirname, resolve } from "node:path";
 import { createHash } from "node:crypto";
-import { readTasks, renderLauncher, renderManual } from "./package_parts.ts";
+import { readTasks, renderLauncher, renderManual } from "../tests/kit/package_parts.ts";
 
 const ROOT = new URL("..", import.meta.url).pathname;
 async function readJson(path: string): Promise<unknown> {
@@ -69,10 +69,7 @@ async function write(path: string, text: string, mode = 0o644): Promise<void> {
 }
 
 /** The tree that all packages hold, without Deno: sources, libraries, the npm packages of deno.lock, the launcher. */
-async function stage(
-  folder: string,
-  machines: readonly Machine[],
-): Promise<void> {
+async function stage(folder: string): Promise<void> {
   await Deno.mkdir(folder, { recursive: true });
   await run("cp", [
     "-r",
@@ -86,26 +83,10 @@ async function stage(
   ], {
     cwd: ROOT,
   });
-  for (
-    const file of [
-      "mod.ts",
-      "native.ts",
-      "readable.ts",
-      "wasm.ts",
-      "prebuilt/LICENSES.txt",
-      "prebuilt/wasm32/oxdial.wasm.base64",
-    ]
-  ) {
-    await Deno.mkdir(dirname(`${folder}/ffi/${file}`), { recursive: true });
-    await Deno.copyFile(`${ROOT}ffi/${file}`, `${folder}/ffi/${file}`);
-  }
-  for (const { target } of machines) {
-    await Deno.mkdir(`${folder}/ffi/prebuilt/${target}`);
-    await run("install", [
-      "-m644",
-      `${ROOT}ffi/prebuilt/${target}/liboxrelay.so`,
-      `${folder}/ffi/prebuilt/${target}/`,
-    ]);
+  await Deno.mkdir(`${folder}/ffi`);
+  await run("sh", ["-c", 'cp ffi/*.ts "$0/ffi" && cp -r ffi/prebuilt "$0/ffi"', folder], { cwd: ROOT });
+  for (const { target } of MACHINES) {
+    await Deno.chmod(`${folder}/ffi/prebuilt/${target}/liboxrelay.so`, 0o644);
   }
   const tasks = await readTasks(ROOT);
   // What the program says to type is the command that this package installs.
@@ -128,7 +109,7 @@ async function fillCache(folder: string): Promise<void> {
   for await (const { name } of Deno.readDir(cache)) {
     if (name !== "npm") await Deno.remove(`${cache}/${name}`, { recursive: true });
   }
-  for (const name of ["*.d.ts", "*.d.mts", "*.d.cts", "*.map"]) {
+  for (const name of ["*.d.ts", "*.d.mts", "*.d.cts", "*.map", ".npmignore", ".eslintrc*"]) {
     await run("find", [cache, "-name", name, "-delete"]);
   }
 }
@@ -317,7 +298,7 @@ async function makeAll(
   const { out, work, isFast } = places;
   const names: string[] = [];
   const common = `${work}/tree`;
-  await stage(common, MACHINES);
+  await stage(common);
   await run("chmod", ["-R", "u=rwX,go=rX", common]);
   if (only.has("npm")) names.push(await makeNpm(common, out));
   for (const machine of machines) {

@@ -166,6 +166,8 @@ export function quickPlan(seconds: number): Plan {
 
 /** One way, milliseconds. */
 export const NEAR_MS = [2.5, 5, 10, 20, 40];
+/** Of these, where a game walks through all paths. */
+const WALKS_MS = [20];
 /** Of a run on a path where nothing happens. */
 const QUIET_SECONDS = 20;
 
@@ -188,23 +190,17 @@ export function nearPlan(seconds: number, nearMs: readonly number[] = NEAR_MS): 
       entries.push({ workload: "game64", place: "clean", scheme, seconds: QUIET_SECONDS, oneWayMs });
     }
   }
-  if (!nearMs.includes(ONE_WAY_MS)) return { entries, bounds };
   const walks = [NONE];
   for (const budget of [BUDGET, BUDGET_MAX]) {
     const scheme = onRequest(budget);
     walks.push(scheme, { ...scheme, label: `${scheme.label}, no prediction`, isProactive: false });
   }
   for (const code of FIXED_CODES) for (const share of SHARES.slice(0, 3)) walks.push(fixed(code, share));
-  for (const scheme of walks) {
-    entries.push({ workload: "game64", place: "walk", scheme, seconds: WALK_SECONDS, oneWayMs: ONE_WAY_MS });
+  for (const oneWayMs of WALKS_MS.filter((ms) => nearMs.includes(ms))) {
+    const run = { workload: "game64", place: "walk", seconds: WALK_SECONDS, oneWayMs } as const;
+    for (const scheme of walks) entries.push({ ...run, scheme });
+    bounds.push({ ...run, shares: [BUDGET_MAX] });
   }
-  bounds.push({
-    place: "walk",
-    seconds: WALK_SECONDS,
-    shares: [BUDGET_MAX],
-    workload: "game64",
-    oneWayMs: ONE_WAY_MS,
-  });
   return { entries, bounds };
 }
 

@@ -5,7 +5,14 @@
  */
 
 /** The parts, by their names in the configuration and in labels. */
-export const PARTS = ["scheduler", "rate_control", "repair", "ack_clocking"] as const;
+export const PARTS = [
+  "scheduler",
+  "rate_control",
+  "repair",
+  "ack_clocking",
+  "predicted_pacing",
+  "rate_memory",
+] as const;
 export type Part = (typeof PARTS)[number];
 /** By part: the share of peers that have it, 0 to 100. */
 export type RolloutPercent = Readonly<Record<Part, number>>;
@@ -16,6 +23,8 @@ export const ROLLOUT_DEFAULT: RolloutPercent = {
   rate_control: 100,
   repair: 100,
   ack_clocking: 100,
+  predicted_pacing: 0,
+  rate_memory: 0,
 };
 
 export const GROUPS = ["on", "off"] as const;

@@ -28,6 +28,8 @@ const GAMING: Tuning = {
 };
 /** Below the model's rate, so that the path's own queue drains; by as much more as the queue is a share of DRAIN_US, microseconds. */
 const SHARE = 0.97, SHARE_MIN = 0.1, DRAIN_US = 100_000;
+/** By how much of the rate a loss that is certain lowers it ahead, while the queue grows. */
+const AHEAD_SHARE = 0.5;
 /** A queue that stands, microseconds. */
 const DRAIN_QUEUE_US = 6000;
 /** What arrives behind a queue is measured over MEASURED_US at least, and LASTING_US of it replace all earlier samples; microseconds. */
@@ -76,6 +78,10 @@ export class PathRate {
   readonly bbr: Bbr;
   /** The queue on the path as the last report has it, microseconds. */
   queueUs = 0;
+  /** The rate at which to begin, bytes a second, where it is remembered; 0 without, and after the first losses. */
+  startBytesPerS = 0;
+  /** Losses that are predicted, 0 to 1; the rate falls ahead of them while a queue grows. 0 for no prediction. */
+  lossAhead = 0;
   /** When packets last had to wait for the line, microseconds. */
   busyUs: number;
   readonly #delay = new QueueDelay();
@@ -149,9 +155,11 @@ export class PathRate {
   /** Bytes a second that the line is to keep to; 0 while nothing is to be held back. */
   bytesPerS(nowUs: number): number {
     const { bbr } = this;
+    if (!bbr.isFullBwReached && this.startBytesPerS > 0) return SHARE * this.startBytesPerS;
     if (!bbr.isFullBwReached || nowUs < this.#leaveUntilUs || bbr.maxBw > RATE_MAX) return 0;
     const share = bbr.pacingGain > 1 ? 1 : Math.max(SHARE_MIN, SHARE - this.queueUs / DRAIN_US);
-    return Math.max(RATE_MIN, share * bbr.pacingRate);
+    const caution = this.queueUs > this.#queues[1] ? 1 - AHEAD_SHARE * this.lossAhead : 1;
+    return Math.max(RATE_MIN, caution * share * bbr.pacingRate);
   }
 
   /** Whether so much is on its way that no more of a transfer may follow before the next report. */
@@ -229,6 +237,7 @@ export class PathRate {
     this.#arrivedUs = arrivedUs;
     this.#settle(from, isLossNew ? Math.min(covered, lost - this.#lost) : 0, arrivedUs, nowUs);
     this.#lost = isLossNew ? lost : this.#lost;
+    if (isLossNew) this.startBytesPerS = 0;
     rate.sample.rttUs = rate.sample.hasData && hasRoundTrip ? nowUs - report.delayUs - sentUs : -1;
     rate.finish(bbr.minRttUs);
     bbr.onAck(rate, false, this.queueUs, nowUs);

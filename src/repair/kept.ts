@@ -23,8 +23,8 @@ export class Kept {
   /** Times that it was sent again, and when last. */
   readonly answers = new Uint8Array(KEPT);
   readonly answeredUs = new Float64Array(KEPT);
-  /** Marks, 1 to MARKS. */
-  readonly marks = new Uint8Array(KEPT);
+  /** By which place behind the named one it was asked for last. */
+  readonly places = new Uint8Array(KEPT);
   /** Copies that wait to be sent. */
   readonly wanted = new Uint8Array(KEPT);
   /** Datagrams with `wanted` above 0. */
@@ -46,7 +46,6 @@ export class Kept {
     this.counters[place] = counter;
     this.lengths[place] = length;
     this.lanes[place] = lane;
-    this.marks[place] = this.#mark;
     this.sentUs[place] = nowUs;
     this.answers[place] = this.wanted[place] = 0;
     this.answeredUs[place] = -Infinity;
@@ -78,15 +77,17 @@ export class Kept {
       return;
     }
     const end = Math.min(this.count, n + first - 1 + count);
-    for (n += first - 1; n < end; n++) this.#wantOne(n % KEPT, nowUs);
+    const named = n - 1;
+    for (n += first - 1; n < end; n++) this.#wantOne(n % KEPT, n - named, nowUs);
   }
 
-  #wantOne(place: number, nowUs: number): void {
+  #wantOne(place: number, askedAs: number, nowUs: number): void {
     if (nowUs - this.answeredUs[place] < SAME_REQUEST_US) return;
     if (this.answers[place] >= ANSWERS_MAX) {
       this.refused++;
       return;
     }
+    this.places[place] = askedAs;
     if (this.wanted[place] === 0) this.waiting++;
     this.wanted[place] = Math.max(1, this.wanted[place]);
   }

@@ -99,7 +99,7 @@ export class RepairReceiver {
     const newest = numbers[count - 1], sourceUs = this.arrivals.usOf(newest);
     if (frame.isAnswer) {
       this.tally.answer(FRAME_HEAD_BYTES + length, nowUs);
-      this.requests?.answerCame(newest, frame.mark);
+      this.requests?.answerCame(newest, frame.place);
     } else this.tally.repair(isBlock, count, counter - newest, FRAME_HEAD_BYTES + length, sourceUs, nowUs);
     return true;
   }

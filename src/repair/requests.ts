@@ -17,18 +17,19 @@ import {
 } from "../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../wire/frame.ts";
 import { MARKS } from "../wire/oxtunnel.ts";
+import { PLACES } from "../wire/repair.ts";
 
 /** Missing datagrams that are remembered, a power of two. */
 const MISSING_MAX = 64;
-/** Answers whose sources' marks are remembered. */
-const ANSWERS = 16;
+/** Answers whose places are remembered; and no place. */
+const ANSWERS = 16, NO_PLACE = -1;
 /** Bytes of requests for each byte that arrives, and how many may add up: some requests in datagrams of their own. */
 const ASK_SHARE = 0.06, ASK_BYTES_MAX = 1500;
 /** Bytes of a request with one entry; and of a datagram around one that goes alone, IPv4 and UDP counted. */
 const REQUEST_BYTES_MIN = FRAME_HEAD_BYTES + REQUEST_FIXED_BYTES + REQUEST_ENTRY_BYTES;
 const DATAGRAM_BYTES = 28 + 6 + 16;
 /** Overdue datagrams in a row that are asked for by pace, and how long after the last arrival. */
-const OVERDUE_MAX = 16, OVERDUE_US_MAX = 250_000;
+const OVERDUE_MAX = 32, OVERDUE_US_MAX = 250_000;
 /** The pace counts for this long after a loss, and again after so many datagrams when it had been wrong. */
 const ARMED_US = 10_000_000, DISTRUST = 64, DISTRUST_MAX = 4096;
 /** Least time that a datagram is overdue by before it is asked for; and share of its lateness's maximum on top. */
@@ -43,6 +44,8 @@ const PERIOD_US_MIN = 500;
 const PLACE_MAX = 255, SEARCHED = 256;
 /** A request may be this much later than its last moment, by timers and by a round trip that has grown. */
 const ROUNDING_US = 1_000;
+/** Share of the time that is left, for which a request may wait for a ride; and how late that ride may be. */
+const HOLD_SHARE = 1 / 8, RIDE_LATE_US = 1_000;
 /** Losses in a row, on average, from which on they are bursts. */
 const BURST_RUN = 1.5;
 /** After so many datagrams in a row that were asked for in vain, one in IN_VAIN_EVERY is asked for: nobody answers in time. */
@@ -90,10 +93,12 @@ export class Requests {
   /** Datagrams asked for in vain since the last answer, and missing ones since then that were not asked for. */
   #inVain = 0;
   #skipped = 0;
-  // The last answers: counters and marks of their sources.
+  // The last answers: counters of their sources, and the places by which these were asked for.
   readonly #answerCounter = new Float64Array(ANSWERS).fill(-1);
-  readonly #answerMark = new Uint8Array(ANSWERS);
+  readonly #answerPlace = new Uint8Array(ANSWERS);
   #answerNext = 0;
+  /** When a request may ride. */
+  #rideUs = Infinity;
   /** Copies of the last request that are still to be sent. */
   #copies = 0;
   #credit = ASK_BYTES_MAX;
@@ -108,6 +113,9 @@ export class Requests {
   get missing(): number {
     return this.#count;
   }
+
+  /** When this end is likely to send a datagram in which a request can ride; Infinity where that is not known. */
+  nextRideUs = Infinity;
 
   /** Sets what is known of the path: its round trip, -1 for unknown, and the share lost of what this end sends. */
   setPath(rttUs: number, backLoss: number): void {
@@ -127,21 +135,21 @@ export class Requests {
       this.#begin(counter, mark, nowUs);
     } else if (counter > this.#anchor) {
       this.#next(counter, mark, nowUs);
-    } else this.#settle(counter, mark, nowUs, false);
+    } else this.#settle(counter, mark, NO_PLACE, nowUs, false);
     this.#schedule(nowUs);
   }
 
   /** Notes that repair brought back the datagram with `counter`. */
   recovered(counter: number, nowUs: number): void {
-    let mark = 0;
-    for (let i = 0; i < ANSWERS; i++) if (this.#answerCounter[i] === counter) mark = this.#answerMark[i];
-    this.#settle(counter, mark, nowUs, true);
+    let place = NO_PLACE;
+    for (let i = 0; i < ANSWERS; i++) if (this.#answerCounter[i] === counter) place = this.#answerPlace[i];
+    this.#settle(counter, 0, place, nowUs, true);
   }
 
-  /** Notes that an answer arrived which names its source's counter and mark. */
-  answerCame(counter: number, mark: number): void {
+  /** Notes that an answer arrived, for the datagram with `counter` that was asked for by `place`, modulo PLACES. */
+  answerCame(counter: number, place: number): void {
     this.#answerCounter[this.#answerNext] = counter;
-    this.#answerMark[this.#answerNext] = mark;
+    this.#answerPlace[this.#answerNext] = place;
     this.#answerNext = (this.#answerNext + 1) % ANSWERS;
   }
 
@@ -246,32 +254,32 @@ export class Requests {
   }
 
   /**
-   * The datagram with `counter` came, by itself or by repair, with its mark, 0 for unknown: it is missing no more. Its place is at
-   * most what counters say, since unmarked ones may be missing too.
+   * The datagram with `counter` came, by itself with its mark or by repair, perhaps with the place by which it was asked for (0 and
+   * NO_PLACE where unknown): it is missing no more. Its place is at most what counters say, since unmarked ones may be missing too.
    */
-  #settle(counter: number, mark: number, nowUs: number, isRecovered: boolean): void {
-    let behind = -1;
-    for (let i = 0; i < MISSING_MAX; i++) {
-      if (this.#isFree[i] === 0 && this.#behind[i] < counter) behind = Math.max(behind, this.#behind[i]);
-    }
+  #settle(counter: number, mark: number, askedAs: number, nowUs: number, isRecovered: boolean): void {
     const isTail = counter > this.#anchor;
-    if (isTail) behind = this.#anchor;
-    if (behind < 0) return;
-    const most = this.#placesTo(counter, behind);
-    let found = -1;
+    let found = -1, behind = -1, most = 0;
     for (let i = 0; i < MISSING_MAX; i++) {
-      if (this.#isFree[i] !== 0 || this.#behind[i] !== behind || this.#place[i] > most) continue;
+      if (this.#isFree[i] !== 0 || this.#behind[i] >= counter || this.#behind[i] < behind) continue;
+      if (isTail && this.#behind[i] !== this.#anchor) continue;
+      if (askedAs !== NO_PLACE && this.#place[i] % PLACES !== askedAs) continue;
       if (mark !== 0 && this.#marks[i] !== mark) continue;
-      if (found < 0 || this.#place[i] > this.#place[found]) found = i;
+      if (this.#behind[i] > behind) {
+        behind = this.#behind[i];
+        most = this.#placesTo(counter, behind);
+        found = -1;
+      }
+      if (this.#place[i] <= most && (found < 0 || this.#place[i] > this.#place[found])) found = i;
     }
     if (isTail) {
-      const place = found >= 0 ? this.#place[found] : most;
+      const place = found >= 0 ? this.#place[found] : this.#placesTo(counter, this.#anchor);
       if (place <= 32) this.#cameBack |= 1 << (place - 1);
     }
     if (found < 0) return;
     if (this.#asks[found] > 0) {
-      // Only answers say their source's mark; repair in advance would have brought it back without the request.
-      const isAnswer = isRecovered && mark !== 0;
+      // Repair in advance would have brought it back without the request.
+      const isAnswer = isRecovered && askedAs !== NO_PLACE;
       if (isAnswer) this.#inVain = 0;
       if (!isAnswer) this.useless++;
       else if (nowUs - this.#expectedUs[found] <= this.deadlineUs) this.answered++;
@@ -313,8 +321,16 @@ export class Requests {
         this.#miss(this.#anchor, place, this.#anchorUs + place * this.#periodUs, nowUs, 1);
       }
     }
-    let dueUs = overdueUs;
-    if (this.#count > 0) { for (let i = 0; i < MISSING_MAX; i++) dueUs = Math.min(dueUs, this.#askUs[i]); }
+    const holdUs = Math.max(0, (usableUs - rttUs) * HOLD_SHARE), rideUs = this.nextRideUs;
+    let askUs = Infinity, dueUs = overdueUs;
+    for (let i = 0; i < MISSING_MAX && this.#count > 0; i++) {
+      const entryUs = this.#askUs[i], lastUs = this.#expectedUs[i] + usableUs - rttUs;
+      askUs = Math.min(askUs, entryUs);
+      // Where there is time enough, what is sent anyway takes the request along.
+      const isHeld = rideUs >= entryUs && rideUs <= entryUs + holdUs && rideUs + RIDE_LATE_US <= lastUs;
+      dueUs = Math.min(dueUs, isHeld ? rideUs + RIDE_LATE_US : entryUs);
+    }
+    this.#rideUs = askUs;
     this.dueUs = Math.ceil(dueUs); // timers are of whole microseconds
   }
 
@@ -324,6 +340,11 @@ export class Requests {
     if (this.dueUs > nowUs) return false;
     this.#schedule(nowUs);
     return this.dueUs <= nowUs;
+  }
+
+  /** Whether a request may go along with a datagram that is sent now. */
+  canRide(nowUs: number): boolean {
+    return this.#copies > 0 || this.#rideUs <= nowUs;
   }
 
   /**
@@ -343,7 +364,7 @@ export class Requests {
       if (this.#askUs[i] > nowUs) continue;
       const ageUs = nowUs - this.#expectedUs[i], { rttUs, usableUs } = this.#path;
       if (ageUs + rttUs > usableUs + ROUNDING_US) {
-        this.#expire(i);
+        this.#expire(i, nowUs);
         continue;
       }
       if (!this.#add(i, most)) {
@@ -370,8 +391,13 @@ export class Requests {
   readonly #entryFirst = new Uint8Array(REQUEST_ENTRIES_MAX);
   readonly #entryCount = new Uint8Array(REQUEST_ENTRIES_MAX);
 
-  /** Gives the datagram up: no answer can come in time. */
-  #expire(i: number): void {
+  /** No further answer can come in time: gives the datagram up, once an answer that is under way would have come. */
+  #expire(i: number, nowUs: number): void {
+    const overUs = this.#expectedUs[i] + this.deadlineUs + APART_US;
+    if (this.#asks[i] > 0 && nowUs < overUs) {
+      this.#askUs[i] = overUs;
+      return;
+    }
     if (this.#asks[i] > 0) {
       this.late++;
       this.#inVain++;

@@ -214,7 +214,7 @@ export class RepairSender {
       }
       this.#longest = kept.lengths[place];
       this.#newestUs = kept.sentUs[place];
-      if (!this.#write(burst, row, counter, index, false, index, 1, kept.marks[place])) {
+      if (!this.#write(burst, row, counter, index, false, index, 1, kept.places[place])) {
         kept.refuse(place); // the encoder keeps it no longer
         continue;
       }
@@ -278,8 +278,8 @@ export class RepairSender {
   }
 
   /**
-   * Writes the repair of the group in front of what is in the row; false when the encoder does not have it. @param mark the
-   * source's when it answers a request, else 0.
+   * Writes the repair of the group in front of what is in the row; false when the encoder does not have it. @param askedAs the
+   * place by which its source was asked for, 0 where it was not.
    */
   #write(
     burst: Burst,
@@ -289,7 +289,7 @@ export class RepairSender {
     isBlock: boolean,
     number: number,
     count: number,
-    mark: number,
+    askedAs: number,
   ): boolean {
     const { offset, length } = burst, numbers = this.#numbers;
     const headBytes = repairHeadBytes(numbers[count - 1] - numbers[0]);
@@ -302,10 +302,10 @@ export class RepairSender {
     burst.bytes.copyWithin(offset[row] + bytes, offset[row], offset[row] + length[row]);
     const body = writeFrameHead(burst.view, offset[row], FRAME_REPAIR, headBytes + symbolBytes);
     const symbolAt = writeRepairHead(burst.view, body, isBlock, number, counter, numbers, count);
-    if (mark > 0) writeAnswer(burst.view, body, mark);
+    if (askedAs > 0) writeAnswer(burst.view, body, askedAs);
     this.#encoder.take(symbolBytes, burst.bytes, symbolAt);
     length[row] += bytes;
-    this.#note(isBlock, mark > 0, numbers[count - 1], count, bytes);
+    this.#note(isBlock, askedAs > 0, numbers[count - 1], count, bytes);
     return true;
   }
 

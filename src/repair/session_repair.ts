@@ -99,7 +99,8 @@ export class SessionRepair {
   /** Puts a request that is due, and the deadline now and then, in front of what is in the row, which has packets. */
   #rideControl(burst: Burst, row: number, bytesMax: number, nowUs: number): void {
     const requests = this.receiving?.requests;
-    if (requests?.hasWord(nowUs) === true) {
+    if (requests !== undefined) requests.nextRideUs = nowUs + this.sending!.sender.rideGapUs;
+    if (requests?.canRide(nowUs) === true) {
       const room = Math.min(bytesMax - burst.length[row], this.#scratch.byteLength);
       this.#prepend(burst, row, requests.write(this.#scratch, 0, room, false, nowUs));
     }
@@ -302,6 +303,11 @@ export class SessionRepair {
     told.answered = requests.answered;
     told.late = requests.late;
     told.useless = requests.useless;
+  }
+
+  /** The share of the next datagrams that the predictor takes for lost, 0 to 1; 0 where nothing is sent with repair. */
+  get lossAhead(): number {
+    return this.sending?.predictor?.lossAhead ?? 0;
   }
 
   /** What repair amounts to, in each direction that has it. */

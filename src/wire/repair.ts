@@ -10,8 +10,10 @@ export const REPAIR_SOURCES_MAX = 32;
 const FIXED_BYTES = 3;
 const BITMAP_BYTES_MAX = 8;
 const DISTANCE_MAX = 255;
-const BLOCK_BIT = 0x80, ANSWER_BIT = 0x10, BITMAP_MASK = 0x0f, MARK_SHIFT = 5;
-const MARK_MASK = 3, PLAIN_RESERVED_MASK = 0x60;
+const BLOCK_BIT = 0x80, ANSWER_BIT = 0x10, BITMAP_MASK = 0x0f, RESERVED_MASK = 0x60;
+/** An answer's place lies above its index in one byte. */
+const PLACE_SHIFT = 3, ANSWER_INDEX_MASK = 7;
+export const PLACES = 32;
 
 /** Bytes of a body before its symbol when the oldest source is `span` counters before the newest; 0 when no frame can name it. */
 export function repairHeadBytes(span: number): number {
@@ -52,9 +54,13 @@ export function writeRepairHead(
   return bitmapAt + bitmapBytes;
 }
 
-/** Says that the repair whose body begins at `at` was sent on request, for a source that was marked `mark`, 1 to 3. */
-export function writeAnswer(view: DataView, at: number, mark: number): void {
-  view.setUint8(at, view.getUint8(at) | ANSWER_BIT | mark << MARK_SHIFT);
+/**
+ * Says that the repair whose body begins at `at`, a window's with an index of 0 to 7, was sent on request, for the datagram that
+ * was named by `place`, of which PLACES are told apart.
+ */
+export function writeAnswer(view: DataView, at: number, place: number): void {
+  view.setUint8(at, view.getUint8(at) | ANSWER_BIT);
+  view.setUint8(at + 2, view.getUint8(at + 2) | (place % PLACES) << PLACE_SHIFT);
 }
 
 /** A repair frame's fields; one reader serves any number of frames, one after the other. */
@@ -62,8 +68,8 @@ export class RepairReader {
   isBlock = false;
   /** Whether it was sent on request. */
   isAnswer = false;
-  /** The mark of an answer's source; 0 is unknown. */
-  mark = 0;
+  /** By which place an answer's source was asked for, modulo PLACES. */
+  place = 0;
   index = 0;
   /** Counters of the sources, in growing order. */
   readonly numbers = new Float64Array(REPAIR_SOURCES_MAX);
@@ -78,7 +84,7 @@ export class RepairReader {
     const newest = counter - view.getUint8(at + 1);
     const head = FIXED_BYTES + bitmapBytes;
     if (
-      (flags & ANSWER_BIT) === 0 && (flags & PLAIN_RESERVED_MASK) !== 0 || bitmapBytes > BITMAP_BYTES_MAX ||
+      (flags & RESERVED_MASK) !== 0 || bitmapBytes > BITMAP_BYTES_MAX ||
       length <= head
     ) return false;
     if (newest === counter || newest < 0) return false;
@@ -92,8 +98,9 @@ export class RepairReader {
     this.numbers[this.count++] = newest;
     this.isBlock = (flags & BLOCK_BIT) !== 0;
     this.isAnswer = (flags & ANSWER_BIT) !== 0;
-    this.mark = (flags >> MARK_SHIFT) & MARK_MASK;
-    this.index = view.getUint8(at + 2);
+    const index = view.getUint8(at + 2);
+    this.index = this.isAnswer ? index & ANSWER_INDEX_MASK : index;
+    this.place = index >> PLACE_SHIFT;
     this.symbolAt = at + head;
     this.symbolBytes = length - head;
     return true;

@@ -14,6 +14,9 @@ const API = "tests/unit/admin_api_test.ts",
   BARRED = "tests/sim/barred_test.ts";
 const KEYS = "tests/unit/key_doors_test.ts", PREDICTION = "tests/unit/prediction_wiring_test.ts";
 
+const SERVICE_MANAGER = "tests/system/service_manager_test.ts";
+const PACKAGE_PARTS = "tests/unit/package_parts_test.ts";
+
 export const ADMIN_ROWS: readonly Mutation[] = [
   {
     file: "src/admin/guard.ts",
@@ -406,5 +409,26 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "situation.lossAhead = 0.1;",
     tests: [PREDICTION],
     note: "every session's repair is planned by the same prediction",
+  },
+  {
+    file: "src/process/service_manager.ts",
+    from: 'if (this.#isWorking()) this.#say("WATCHDOG=1");',
+    to: 'this.#say("WATCHDOG=1");',
+    tests: [SERVICE_MANAGER],
+    note: "systemd is told that a relay works which stands still",
+  },
+  {
+    file: "src/serve/mod.ts",
+    from: "manager.ready();",
+    to: "void 0;",
+    tests: [SERVICE_MANAGER],
+    note: "systemd never hears that the relay has started, and ends it",
+  },
+  {
+    file: "tests/kit/package_parts.ts",
+    from: "writes: outsideOf(set.write)",
+    to: "writes: outsideOf(set.read)",
+    tests: [PACKAGE_PARTS],
+    note: "a packaged subcommand may write what its task may read",
   },
 ];

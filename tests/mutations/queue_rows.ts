@@ -41,6 +41,34 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "acknowledgements of what was not sent count",
   },
   {
+    file: "src/session/oxtunnel/subjects/rate.ts",
+    from: "pathRate.lossAhead = rates.isForesighted(peer) ? repair?.lossAhead ?? 0 : 0;",
+    to: "",
+    tests: ["tests/sim/pacing_test.ts"],
+    note: "predicted losses do not reach the rate",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "const caution = this.queueUs > this.#queues[1] ? 1 - AHEAD_SHARE * this.lossAhead : 1;",
+    to: "const caution = 1;",
+    tests: ["tests/unit/rate_memory_test.ts"],
+    note: "predicted losses lower no rate",
+  },
+  {
+    file: "src/rate/pool.ts",
+    from: "rate.startBytesPerS = known.bytesPerS;",
+    to: "",
+    tests: ["tests/unit/rate_memory_test.ts"],
+    note: "a remembered rate is of no use",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "if (isLossNew) this.startBytesPerS = 0;",
+    to: "",
+    tests: ["tests/unit/rate_memory_test.ts"],
+    note: "a remembered rate outlives the first losses",
+  },
+  {
     file: "src/control/rollout.ts",
     from: "if (percentile(part, publicKey) < this.#percent[part]) has |= 1 << i;",
     to: "has |= 1 << i;",
@@ -354,5 +382,13 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     to: "const policy = SCHED_OTHER |",
     tests: ["tests/system/turn_priority_test.ts"],
     note: "no thread goes first",
+  },
+  {
+    file: "src/egress/mod.ts",
+    from:
+      "  queue(burst, context, nowUs, served); // what its line or this turn has no room for -> waits\n  fit(burst, context, nowUs);",
+    to: "  fit(burst, context, nowUs);\n  queue(burst, context, nowUs, served);",
+    tests: LINE,
+    note: "what waits is not fitted to the path that it leaves on",
   },
 ];

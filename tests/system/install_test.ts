@@ -59,15 +59,19 @@ async function sh(script: string, env: Record<string, string> = {}): Promise<str
  * What is said goes to stdout.
  */
 const SERVE_A_DEVICE = `
+  set -m # a process group of its own, to which Ctrl-C in a terminal goes
   $OX serve > log 2>&1 & relay=$!
+  trap 'kill -KILL -- -$relay' EXIT
   for i in $(seq 150); do grep -q 'listening on' log && break; sleep 0.2; done
   grep -q 'listening on' log || { cat log; exit 1; }
   $OX peer add phone --endpoint 127.0.0.1:4433 --no-qr
   $OX peer add --oxtunnel laptop --endpoint 127.0.0.1:4433 --no-qr > laptop.conf
   $OX status --once
   $OX speedtest --seconds 1 < laptop.conf
-  kill $relay
+  kill -INT -- -$relay
+  for i in $(seq 150); do grep -q 'serve: stopped' log && break; sleep 0.2; done
   wait $relay || true
+  trap - EXIT
   cat log
 `;
 
@@ -108,7 +112,7 @@ EOF
     certificates="NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt npm_config_cafile=/etc/ssl/certs/ca-certificates.crt"
     $as $certificates npx -y ./oxrelay-${version}.tgz --version
     # All that it needs has come: from here on without a network.
-    unshare -n bash -euc "ip link set lo up; $as bash -eu try.sh"
+    unshare -n -m -p -f --kill-child bash -euc "mount -t proc proc /proc; ip link set lo up; $as bash -eu try.sh"
     stat -c '%a %U %n' .local/state/oxrelay .local/state/oxrelay/private.key`);
   assertMatch(said, new RegExp(`^${version.replaceAll(".", "\\.")}$`, "m"));
   assertServed(said, "userspace");
@@ -141,7 +145,7 @@ async function byDebianPackage(): Promise<void> {
       ! getent passwd oxrelay
 EOF
     mkdir -p root/dev/net
-    unshare -n -m -p -f bash -euc '
+    unshare -n -m -p -f --kill-child bash -euc '
       ip link set lo up
       rm -f root/dev/null root/dev/urandom
       mknod -m 666 root/dev/null c 1 3; mknod -m 666 root/dev/urandom c 1 9; mknod -m 666 root/dev/net/tun c 10 200

@@ -160,6 +160,10 @@ Deno.test("view: repair is shown for each direction that has it", () => {
   const silent = renderLink({ ...STATUS, repairUp: { ...up, isSilent: true } }, [], "x").slice(6, 8);
   assertMatch(silent[0], /up .* no reports$/);
   assertMatch(silent[1], /costs/);
+  const down = { ...REPAIR, requests: 46, answered: 43, late: 2, useless: 1, scheme: "on request, 5 %" };
+  const asked = renderLink({ ...STATUS, repairDown: down }, [], "x").slice(6, 8);
+  assertMatch(asked[0], /on request, 5 %$/);
+  assertEquals(asked[1], "  asked  46 times: 43 in time, 2 late, 1 useless");
 });
 
 const LINE: LineSnapshot = {

@@ -58,7 +58,7 @@ class Bench {
     behind: number,
     { sackBehind, far = FAR, peer = PEER }: { sackBehind?: number; far?: string; peer?: number } = {},
   ): number {
-    this.nowUs += 10 * MS;
+    this.nowUs += 30 * MS;
     const before = this.reports.length,
       at = (back: number) => (this.sequence - back * DATA + 2 ** 32) % 2 ** 32;
     const packet = tcpSegment({

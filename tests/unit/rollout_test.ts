@@ -15,6 +15,8 @@ function grouped(percent: number) {
     rate_control: percent,
     repair: percent,
     ack_clocking: percent,
+    predicted_pacing: percent,
+    rate_memory: percent,
   });
   const key = new Uint8Array(32);
   return Array.from({ length: PEERS }, (_, peer) => {

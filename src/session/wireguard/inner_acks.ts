@@ -15,8 +15,11 @@ const PEERS_MAX = 256;
 const TRANSFER_SEGMENTS = 48, SEGMENT_BYTES_MIN = 1000;
 /** Segments of the flow that are remembered, a power of two, and how far apart they are at least, microseconds. */
 const SAMPLES = 512, SAMPLE_US = 500;
-/** The least time between two acknowledgements that count. */
-const REPORT_US = 4000;
+/**
+ * Of the acknowledgements of this time, microseconds, the one that came back soonest after its segment counts: others were delayed by
+ * their sender, or by a processor, and not by the line.
+ */
+const REPORT_US = 20_000;
 /** A flow without a segment for this time leaves its place to another one; without an acknowledgement, the rate is given up. */
 const FLOW_IDLE_US = 500_000, SILENT_US = 3_000_000;
 // TCP (RFC 9293 §3.1, RFC 2018 §3).
@@ -40,13 +43,19 @@ class Watch {
   // By sample: where its segment ends, and the number of its datagram.
   readonly end = new Uint32Array(SAMPLES);
   readonly datagram = new Float64Array(SAMPLES);
+  readonly datagramUs = new Float64Array(SAMPLES);
+  // Since `beganUs`, the acknowledgement that took the least time: of which datagram, how long, and when it came.
+  beganUs: number;
+  bestDatagram = -1;
+  bestTookUs = Infinity;
+  bestUs = 0;
   oldest = 0;
   next = 0;
   sampledUs = -Infinity;
 
   constructor(rate: PathRate, nowUs: number) {
     this.rate = rate;
-    this.segmentUs = this.ackUs = nowUs;
+    this.segmentUs = this.ackUs = this.beganUs = nowUs;
   }
 }
 
@@ -91,7 +100,7 @@ export class InnerAcks {
     nowUs: number,
   ): void {
     if (length < SEGMENT_BYTES_MIN && this.#isWatched[peer] === 0) return;
-    const watch = this.#watches.get(peer) ?? this.#begin(peer, nowUs);
+    const watch = this.#isWatched[peer] === 1 ? this.#watches.get(peer) : this.#begin(peer, nowUs);
     if (watch === undefined) return;
     watch.rate.sent(watch.datagrams++, wireBytes, isWaiting, nowUs);
     if (length < SEGMENT_BYTES_MIN || protocolOf(view, at, length) !== PROTOCOL_TCP) return;
@@ -116,6 +125,7 @@ export class InnerAcks {
     watch.sampledUs = nowUs;
     watch.end[watch.next % SAMPLES] = end;
     watch.datagram[watch.next % SAMPLES] = watch.datagrams - 1;
+    watch.datagramUs[watch.next % SAMPLES] = nowUs;
     watch.next++;
     watch.oldest = Math.max(watch.oldest, watch.next - SAMPLES);
   }
@@ -154,20 +164,29 @@ export class InnerAcks {
     const reached = this.#farthest(view, tcp, at + length, watch);
     if (!isAfter(reached, watch.reached) || isAfter(reached, watch.sentTo)) return;
     watch.reached = reached;
-    if (nowUs - watch.ackUs < REPORT_US) return;
-    let datagram = -1;
+    let datagram = -1, tookUs = Infinity;
     for (; watch.oldest < watch.next; watch.oldest++) {
       const sample = watch.oldest % SAMPLES;
       if (isAfter(watch.end[sample], reached)) break;
       datagram = watch.datagram[sample];
+      tookUs = nowUs - watch.datagramUs[sample];
     }
     if (datagram < 0) return;
     watch.ackUs = nowUs;
-    // Whether others than the flow's segments arrived is not known, so none counts as lost.
-    watch.rate.onReport(
-      { highest: datagram, delayUs: 0, received: datagram, hasClock: false, clock: 0 },
-      nowUs,
-    );
+    if (tookUs <= watch.bestTookUs) {
+      watch.bestDatagram = datagram;
+      watch.bestTookUs = tookUs;
+      watch.bestUs = nowUs;
+    }
+    if (nowUs - watch.beganUs >= REPORT_US) this.#report(peer, watch, nowUs);
+  }
+
+  /** Whether others than the flow's segments arrived is not known, so none counts as lost. */
+  #report(peer: number, watch: Watch, nowUs: number): void {
+    const { bestDatagram: highest, bestUs } = watch, delayUs = nowUs - bestUs;
+    watch.beganUs = nowUs;
+    watch.bestTookUs = Infinity;
+    watch.rate.onReport({ highest, delayUs, received: highest, hasClock: false, clock: 0 }, nowUs);
     this.#rates.reported(peer, watch.rate, nowUs);
   }
 

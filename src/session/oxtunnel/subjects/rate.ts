@@ -22,7 +22,7 @@ export class RateFinder implements Subject {
   find(nowUs: number): void {
     const { peer, path, host, sessions: { rates } } = this.#session;
     if (rates === undefined || isStreamAddress(host.shared.paths.address, 4 * path)) return;
-    this.#session.pathRate ??= rates.take(peer, nowUs);
+    this.#session.pathRate ??= rates.take(peer, nowUs, this.#network);
     this.#nowUs = nowUs;
     this.#look();
   }
@@ -48,21 +48,32 @@ export class RateFinder implements Subject {
   }
 
   onReport(report: Report, nowUs: number): void {
-    const { peer, pathRate, sessions: { rates } } = this.#session;
+    const { peer, pathRate, repair, sessions: { rates } } = this.#session;
     this.#nowUs = nowUs;
     if (pathRate === undefined || rates === undefined) return;
+    pathRate.lossAhead = rates.isForesighted(peer) ? repair?.lossAhead ?? 0 : 0;
     pathRate.onReport(report, nowUs);
     rates.reported(peer, pathRate, nowUs);
   }
 
   onNewPath(): void {
+    const { isInitiator, sessions: { rates } } = this.#session;
     this.wipe();
+    // A client's path is named by its relay's address, which says nothing of the network that the client is in.
+    if (isInitiator) rates?.forgetNetwork(this.#network);
+  }
+
+  /** The other end's network, /24 or /48, by which its rate is known again. */
+  get #network(): string {
+    const { peer, path, host } = this.#session, { address } = host.shared.paths, at = 4 * path;
+    const isIpv4 = address[at] === 0 && address[at + 1] === 0 && address[at + 2] === 0xffff;
+    return isIpv4 ? `${peer} ${address[at + 3] >>> 8}` : `${peer} ${address[at]}:${address[at + 1] >>> 16}`;
   }
 
   wipe(): void {
     const { peer, pathRate, sessions: { rates } } = this.#session;
     if (pathRate === undefined) return;
-    rates!.give(peer, pathRate, this.#nowUs);
+    rates!.give(peer, pathRate, this.#nowUs, this.#network);
     this.#session.pathRate = undefined;
     this.dueUs = Infinity;
   }

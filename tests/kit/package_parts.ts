@@ -8,9 +8,12 @@ export interface Task {
   name: string;
   /** "--allow-read -P=serve", without those that the launcher sets itself. */
   flags: string;
-  /** Whether its permission set may read, and write, some files: the launcher then names an installed program's places. */
-  reads: boolean;
-  writes: boolean;
+  /**
+   * What its permission set may read, and write, outside of the tree, "/proc,/data", with "." where that is the current folder
+   * too; undefined for nothing at all. The launcher adds an installed program's places.
+   */
+  reads: string | undefined;
+  writes: string | undefined;
   help: string;
 }
 
@@ -44,8 +47,16 @@ export async function readTasks(root: string): Promise<Task[]> {
       "m",
     ).exec(main)?.[1] ?? "";
     const set = permissions[/-P=(\S+)/.exec(words)?.[1] ?? ""] ?? {};
-    return { name, flags: flags.join(" "), reads: "read" in set, writes: "write" in set, help };
+    return { name, flags: flags.join(" "), reads: outsideOf(set.read), writes: outsideOf(set.write), help };
   });
+}
+
+/** Of a permission's paths, those that are not the tree's own. Throws for everything, which no set may have. */
+function outsideOf(granted: unknown): string | undefined {
+  if (granted === undefined || granted === false) return undefined;
+  const paths = Array.isArray(granted) ? granted : (granted as { allow?: unknown }).allow;
+  if (!Array.isArray(paths)) throw new Error("deno.json: a permission set may read or write everything");
+  return paths.filter((path) => path === "." || path.startsWith("/")).join(",");
 }
 
 /** The names of main.ts's table. */
@@ -61,7 +72,7 @@ export function subcommandsOf(main: string): string[] {
 /** The launcher with a case for each subcommand. */
 export function renderLauncher(template: string, tasks: readonly Task[]): string {
   const cases = tasks.map(({ name, flags, reads, writes }) =>
-    `${name}) flags="${flags}" reads=${reads ? "yes" : ""} writes=${writes ? "yes" : ""} ;;`
+    `${name}) flags="${flags}" reads="${reads ?? "none"}" writes="${writes ?? "none"}" ;;`
   ).join("\n  ");
   return template.replace("#TASKS#", () => cases);
 }
