@@ -1,5 +1,5 @@
 /**
- * `deno task bench:system [--quick] [--pings] [--wireguard-go PATH] [--boringtun PATH] [--offloads on|off]` (root): this relay,
+ * `deno task bench:system [--quick] [--rounds N] [--pings] [--wireguard-go PATH] [--boringtun PATH] [--offloads on|off]` (root): this relay,
  * wireguard-go and boringtun as the relay, in turn and in one run, for the same client (wireguard-go) in network
  * namespaces, and the same path without any of them. TCP up and down, UDP at three sizes and at three times what passes
  * without loss, ping idle and under bulk, processor time, resident memory; all of it once more where the veth pairs have
@@ -21,9 +21,9 @@ import {
 
 const args = parseArgs(Deno.args, {
   boolean: ["quick", "pings"],
-  string: ["wireguard-go", "boringtun", "offloads"],
+  string: ["rounds", "wireguard-go", "boringtun", "offloads"],
 });
-const ROUNDS = args.quick ? 1 : 3;
+const ROUNDS = Number(args.rounds ?? (args.quick ? 1 : 3));
 const SECONDS = args.quick ? 2 : 5;
 const WIREGUARD_GO = String(args["wireguard-go"] ?? "wireguard-go");
 /** Whether the veth pairs have their offloads, table by table. */

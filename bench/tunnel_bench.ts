@@ -1,5 +1,5 @@
 /**
- * `deno task bench:tunnel [--quick] [--wireguard-go PATH] [--boringtun PATH]` (root): a whole tunnel, both ends ours over
+ * `deno task bench:tunnel [--quick] [--rounds N] [--wireguard-go PATH] [--boringtun PATH]` (root): a whole tunnel, both ends ours over
  * OxTunnel, beside both ends wireguard-go and both ends boringtun, in turn and in one run, over network namespaces with a
  * masquerading relay. TCP both ways, UDP of 64 B, pings idle and under bulk, processor time and memory of both ends, time
  * of the first handshake, and bytes on the client's cable for a game, a call and a transfer. Prints a table and writes it
@@ -18,8 +18,8 @@ import {
   withoutOffloads,
 } from "./measures.ts";
 
-const args = parseArgs(Deno.args, { boolean: ["quick"], string: ["wireguard-go", "boringtun"] });
-const ROUNDS = args.quick ? 1 : 3;
+const args = parseArgs(Deno.args, { boolean: ["quick"], string: ["rounds", "wireguard-go", "boringtun"] });
+const ROUNDS = Number(args.rounds ?? (args.quick ? 1 : 3));
 const SECONDS = args.quick ? 2 : 5;
 const SMALL = 64;
 const ECHO_PORT = 7777;

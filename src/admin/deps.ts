@@ -90,9 +90,9 @@ export interface AdminDeps {
   revokeLink(id: string): Promise<boolean>;
   /** Adds the device of the link that has this token; undefined when none that still works has it. */
   redeemLink(token: string): Promise<NewPeerAnswer | undefined>;
-  /** Events after that number, the oldest first; and notes one about the page. */
+  /** Events after that number, the oldest first; and notes one about the page, with the source address. */
   events(after: number): shapes.RelayEvent[];
-  noteEvent(kind: "signed_in" | "sign_in_failed", detail: string): void;
+  noteEvent(kind: "signed_in" | "sign_in_failed", source: string): void;
   history(span: "minutes" | "day"): { stepS: number; samples: readonly shapes.HistorySample[] };
   /** Whether the relay works: loops turn, the exit is there. */
   health(): Health;

@@ -137,6 +137,9 @@ async function show(args: string[], env: Environment): Promise<number> {
       ["public key", record.publicKey],
       ["preshared key", preshared],
       ["addresses", record.allowedIps.join(", ")],
+      ["kept out", record.disabled ? "disabled" : expiryOf(record)],
+      ["volume a month", record.monthlyBytes === undefined ? "no limit" : `${record.monthlyBytes} bytes`],
+      ["notes", record.notes ?? "none"],
       ["forwarded ports", record.forwards?.join(", ") ?? "none"],
       ["rates", describeRates(record)],
       ["added", record.created],
@@ -168,6 +171,11 @@ async function rate(args: string[], env: Environment): Promise<number> {
   const record = await openStore(config, env).edit(name, (record) => changed(record, rates));
   console.error(`Peer "${name}": ${describeRates(record)}.`);
   return await tellRelay(config);
+}
+
+function expiryOf({ expires }: PeerRecord): string {
+  if (expires === undefined) return "never";
+  return Date.parse(expires) <= Date.now() ? `expired at ${expires}` : `from ${expires} on`;
 }
 
 function describeRates({ rateDownBps, rateUpBps }: PeerRecord): string {

@@ -128,6 +128,8 @@ export const CALM_US = 1_000_000;
 /** Share of the deadline that is used: timers, the other end and jitter take the rest. */
 export const USABLE = 0.97;
 const DELAY_SHARE_MAX = 0.5;
+/** Delays that a request and its answer may meet. */
+const DELAYS_ON_THE_WAY = 2;
 /** From this share of its time on, a repair that is to be sent alone rides in a datagram. */
 const NEARLY = 0.9;
 const SOURCES_MAX = 8, STRIDE_MAX = 4;
@@ -193,7 +195,9 @@ function expect(situation: RepairSituation, rate: number, { asking, asked }: Rep
   asked.fails = 1;
   if (!situation.isAsked || situation.rttUs < 0) return;
   asking.rttUs = situation.rttUs;
-  asking.usableUs = ANSWERABLE * situation.deadlineUs;
+  // Where the path or the ends delay some datagrams, requests and answers are among them.
+  asking.usableUs = ANSWERABLE * situation.deadlineUs -
+    Math.min(DELAYS_ON_THE_WAY * situation.delayUs, DELAY_SHARE_MAX * situation.deadlineUs);
   asking.loss = rate;
   asking.backLoss = situation.backLoss;
   asking.burstUs = burstOf(situation);

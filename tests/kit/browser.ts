@@ -154,6 +154,11 @@ export class Browser {
     return await this.#look(role, name) !== undefined;
   }
 
+  /** Forgets all cookies, as a browser that was never here. */
+  async forgetCookies(): Promise<void> {
+    await this.#ask("Network.clearBrowserCookies");
+  }
+
   /** A picture of the window as PNG. */
   async picture(): Promise<Uint8Array> {
     const { data } = await this.#ask("Page.captureScreenshot", { format: "png" });

@@ -383,4 +383,12 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     tests: ["tests/system/turn_priority_test.ts"],
     note: "no thread goes first",
   },
+  {
+    file: "src/egress/mod.ts",
+    from:
+      "  queue(burst, context, nowUs, served); // what its line or this turn has no room for -> waits\n  fit(burst, context, nowUs);",
+    to: "  fit(burst, context, nowUs);\n  queue(burst, context, nowUs, served);",
+    tests: LINE,
+    note: "what waits is not fitted to the path that it leaves on",
+  },
 ];

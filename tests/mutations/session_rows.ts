@@ -174,8 +174,8 @@ export const SESSION_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/repair/redundancy.ts",
-    from: "return rate * (1 - asked.hopeless) * asked.fails <=",
-    to: "return rate < 0 &&  0 <=",
+    from: "expectAsked(asking, Math.min(situation.gapUs, NOTICE_US + situation.delayUs), asked);",
+    to: "",
     tests: ["tests/sim/repair_request_test.ts"],
     note: "what requests bring back is repaired in advance too",
   },

@@ -12,13 +12,6 @@ const REMOVED = ["tests/system/removed_peer_test.ts"];
 
 export const TUN_ROWS: readonly Mutation[] = [
   {
-    file: "src/exit/tun/client_rules.ts",
-    from: "    `iifname ${DEVICE} ct status dnat accept`,",
-    to: "",
-    tests: GATEWAY,
-    note: "with a kill switch no stranger reaches a port of the LAN",
-  },
-  {
     file: "src/exit/tun/share_rules.ts",
     from: "meta mark set meta mark and ${NOT_INBOUND}`,",
     to: "meta mark set meta mark`,",

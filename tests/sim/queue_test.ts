@@ -326,3 +326,24 @@ Deno.test(`queue: without rate control for a peer no rate is found for it (seed 
   assertGreater(at(off.delaysUs, 0.5), 100 * MS);
   assertEquals(off.line, undefined);
 });
+
+Deno.test(`queue: packets that became too large for the path while they waited are cut, not lost (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: { ...queuesOf(0), targetUs: 1e9 } });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, receiveBytesPerS: 50_000 });
+  for (let i = 0; i < 8; i++) {
+    client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+    world.runFor(SECOND / 2);
+  }
+  for (let i = 0; i < 100; i++) {
+    server.sendBurst([marked(udpPacket(FAR, CLIENT, new Uint8Array(1350)), CLASS_BULK)]);
+  }
+  client.delivered.length = 0;
+  world.tap = (_, __, bytes) => bytes.length > 1300 ? undefined : bytes;
+  world.runFor(4 * SECOND);
+  // Of a fragment, "more fragments" or the offset is set.
+  const cut = client.delivered.filter((packet) => (packet[6] & 0x3f) !== 0 || packet[7] !== 0);
+  assertGreater(cut.length, 20);
+  assert(server.metrics.dropped("too_big") === 0);
+});

@@ -294,6 +294,8 @@ function openDetail(device, onChange) {
   const detail = deviceDetail(device);
   const name = nameInput(device.name);
   const limits = limitFields(device);
+  const forwards = el("input", { autocomplete: "off", spellcheck: "false" });
+  forwards.value = (device.forwards ?? []).join(", ");
   const act = async (/** @type {() => Promise<unknown>} */ change, /** @type {string} */ done) => {
     try {
       await change();
@@ -334,7 +336,7 @@ function openDetail(device, onChange) {
     {
       onsubmit: (/** @type {SubmitEvent} */ event) => {
         event.preventDefault();
-        act(() => ask("PATCH", path, { name: name.value, ...limits.values() }), text.saved(name.value));
+        act(() => save(device, name.value, limits.values(), forwards.value), text.saved(name.value));
       },
     },
     el(
@@ -343,10 +345,26 @@ function openDetail(device, onChange) {
       el("summary", {}, TEXTS.detail.edit),
       field(TEXTS.form.name, name, TEXTS.form.nameHint),
       ...limits.elements,
+      field(TEXTS.form.forwards, forwards, TEXTS.form.forwardsHint),
       el("div", { class: "row" }, el("button", { class: "primary" }, TEXTS.save)),
     ),
   );
   const dialog = openDialog(device.name, [buttons, detail.facts, form, detail.charts], detail.stop);
+}
+
+/**
+ * Saves what the settings say: forwards first, which the host may refuse, by the name that the device has until then.
+ * @param {Device} device @param {string} name @param {object} limits @param {string} forwards
+ */
+async function save({ name: before, forwards: had = [] }, name, limits, forwards) {
+  const path = `v1/peers/${encodeURIComponent(before)}`;
+  const wanted = forwards.split(/[\s,]+/).filter(Boolean);
+  const added = wanted.filter((forward) => !had.includes(forward));
+  if (added.length > 0) await ask("POST", `${path}/forwards`, { forwards: added });
+  for (const forward of had.filter((forward) => !wanted.includes(forward))) {
+    await ask("DELETE", `${path}/forwards/${encodeURIComponent(forward)}`);
+  }
+  await ask("PATCH", path, { name, ...limits });
 }
 
 /** @param {string} name @param {() => void} close @param {() => void} onChange */

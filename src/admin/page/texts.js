@@ -106,6 +106,8 @@ export const TEXTS = {
     rateDown: "Most down, Mbit/s",
     rateUp: "Most up, Mbit/s",
     rateHint: "Empty for no limit.",
+    forwards: "Port forwards",
+    forwardsHint: "Ports of the relay that lead to this device, such as udp:27015, tcp:8000-8010:9000.",
     notes: "Notes",
     endpoint: "Relay's address for the device",
     endpointHint: "host:port, as the device reaches this relay. Empty for the configured one.",

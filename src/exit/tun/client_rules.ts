@@ -225,8 +225,6 @@ function leaving(o: ClientRulesOptions, relays: readonly OuterEndpoint[], who: s
     "type filter hook forward priority filter; policy accept;",
     // Answers to hosts for which this machine is the router.
     `iifname ${DEVICE} ct state established,related accept`,
-    // Strangers by a port that this host has given to one of those (share_rules.ts): they come from the tunnel.
-    `iifname ${DEVICE} ct status dnat accept`,
     ...(who === undefined ? killSwitch(o, relays, who) : []),
   ]);
 }

@@ -13,7 +13,7 @@ import { every } from "../../io/every.ts";
 import { DROP_REASONS, type Metrics } from "../../metrics.ts";
 import { CommandError, UsageError } from "../../process/help.ts";
 import { generatePrivateKey, keyToText, publicKeyOf } from "../../process/keys_text.ts";
-import { logger } from "../../process/logging.ts";
+import { logger, redactAddress } from "../../process/logging.ts";
 import type { BarReason, PeerRecord, PeerSnapshot } from "../../session/peer_record.ts";
 import { withForwards, withoutForwards } from "../forwards.ts";
 import type { Identity } from "../identity.ts";
@@ -140,7 +140,7 @@ export class Access {
           return added;
         }),
       events: (after) => this.#events.after(after),
-      noteEvent: (kind, detail) => this.#events.note(kind, "", detail),
+      noteEvent: (kind, source) => this.#events.note(kind, "", redactAddress(source)),
       history: (span) => this.#history.of(span),
     };
   }
