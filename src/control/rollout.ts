@@ -22,7 +22,7 @@ export const ROLLOUT_DEFAULT: RolloutPercent = {
   scheduler: 100,
   rate_control: 100,
   repair: 100,
-  ack_clocking: 100,
+  ack_clocking: 0,
   predicted_pacing: 0,
   rate_memory: 0,
 };
