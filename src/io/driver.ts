@@ -155,7 +155,7 @@ export class Driver {
       startUs = nowUs;
       if (restUs > 0) rest.wait(restUs / 1000);
       const dueUs = restUs > 0 ? 0 : Math.min(core.pollTimeout(), lookDueUs);
-      const ready = this.#wait(places, startUs, dueUs);
+      const ready = this.#wait(places, startUs, dueUs, priority?.isFirst === true);
       nowUs = monotonicUs();
       this.#gapUs += (Math.min(GAP_US_MAX, nowUs - startUs) - this.#gapUs) / 8;
       if (ready === 0) continue;
@@ -172,9 +172,10 @@ export class Driver {
   }
 
   /** Waits from `startUs`, which is now, until `dueUs` at most; returns 0 when no place is ready. */
-  #wait(places: WaitSet, startUs: number, dueUs: number): number {
+  #wait(places: WaitSet, startUs: number, dueUs: number, isFirst: boolean): number {
     let nowUs = startUs;
-    if (this.#gapUs < SPIN_GAP_US) {
+    // Who goes first is woken soon, and others would not get to what it waits for.
+    if (!isFirst && this.#gapUs < SPIN_GAP_US) {
       const untilUs = Math.min(startUs + 2 * this.#gapUs, dueUs);
       do {
         const ready = places.wait(0);

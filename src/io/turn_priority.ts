@@ -17,10 +17,10 @@ const WINDOW_US = 100_000;
 /** Above LIMIT in a window the thread is an ordinary one for the next, and until its share is below RESUME. */
 const LIMIT = 0.9, RESUME = 0.7;
 /**
- * After a window with a share above GATHER and more than GATHER_ROWS packets (20 000 a second), turns begin GATHER_US apart at least:
+ * After a window with a share above GATHER and more than GATHER_ROWS packets (3000 a second), turns begin GATHER_US apart at least:
  * to be woken for each packet would cost several times what packets cost together.
  */
-const GATHER = 0.25, GATHER_ROWS = 2000, GATHER_US = 250;
+const GATHER = 0.25, GATHER_ROWS = 300, GATHER_US = 250;
 
 /** Makes the calling thread go before ordinary ones, or ordinary again. False where the system does not allow it. */
 export type SetRealTime = (isFirst: boolean) => boolean;
