@@ -36,6 +36,8 @@ const FORMAT = "oxrelay-backup", VERSION = 1;
 const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 /** What belongs to a running relay alone. */
 const PASSING = /\.(lock|tmp)$|^admin\.address$/;
+/** One-time links: an older state of them would let links work again that were used or revoked meanwhile. */
+const LINKS_NAME = "links.json";
 const CONFIG_NAME = "oxrelay.toml";
 const FILES_MAX = 64, BYTES_MAX = 256 << 20;
 
@@ -181,7 +183,7 @@ async function stateFiles({ stateDir }: Config): Promise<{ name: string; bytes: 
   const names: string[] = [];
   try {
     for await (const { name, isFile } of Deno.readDir(stateDir)) {
-      if (isFile && NAME.test(name) && !PASSING.test(name)) names.push(name);
+      if (isFile && NAME.test(name) && !PASSING.test(name) && name !== LINKS_NAME) names.push(name);
     }
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return [];
@@ -229,7 +231,8 @@ export function readBackup(text: string, source: string): Checked {
   for (const one of list) {
     const bytes = contentOf(one);
     if (files.has(one.name)) throw wrong(`${one.name} is in it twice`);
-    files.set(one.name, bytes);
+    // Backups of older programs have the links.
+    if (one.name !== LINKS_NAME) files.set(one.name, bytes);
   }
   const textOf = (name: string) => files.has(name) ? new TextDecoder().decode(files.get(name)) : undefined;
   const keyText = textOf("private.key"), peersText = textOf("peers.json");
