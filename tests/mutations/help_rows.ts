@@ -120,6 +120,13 @@ export const HELP_ROWS: readonly Mutation[] = [
     note: "series of devices are not bounded",
   },
   {
+    file: "src/admin/device_metrics.ts",
+    from: "for (const field of COUNTED) this.#others.total[field] += total[field];",
+    to: "",
+    tests: ["tests/unit/device_metrics_test.ts"],
+    note: "what a removed device counted is lost",
+  },
+  {
     file: "src/serve/relay_process.ts",
     from: "devicesInMetrics: () => this.#config.devicesInMetrics,",
     to: "devicesInMetrics: () => 0,",
