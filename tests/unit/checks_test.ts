@@ -9,6 +9,9 @@ import {
   renderFindings,
   SOCKET_BUFFER_BYTES,
 } from "../../src/cli/checks/findings.ts";
+import { namesOfLinks, numbered } from "../../src/cli/checks/bugreport.ts";
+import { scrub } from "../../src/cli/checks/scrub.ts";
+import { Links } from "../../src/serve/access/links.ts";
 import { judgeNat } from "../../src/cli/checks/nat.ts";
 import { isThrottled } from "../../src/cli/checks/netcheck.ts";
 import { type Config, parseConfig } from "../../src/config.ts";
@@ -131,6 +134,24 @@ Deno.test("doctor: each fault is found with the line that mends it", () => {
     text,
     /^WRONG +state +other users may read state\/private\.key\n +chmod 600 state\/private\.key\n\n1 wrong, 0 warnings\./,
   );
+});
+
+Deno.test("bugreport: an address loses its last part before a full stop too, and names of links are numbered", async () => {
+  const clean = (text: string, names = new Map<string, string>()) => scrub(text, [], names);
+  assertEquals(clean("it came from 203.0.113.77."), "it came from 203.0.113.x.");
+  assertEquals(clean("203.0.113.77, 203.0.113.78"), "203.0.113.x, 203.0.113.x");
+  assertEquals(clean("2a02:aaaa:bbbb:cccc::77: refused"), "2a02:aaaa:bbbb::x: refused");
+  assertEquals(clean("version 1.2.3.4.5"), "version 1.2.3.4.5");
+  const stateDir = await Deno.makeTempDir({ prefix: "oxrelay-links-" });
+  try {
+    assertEquals(await namesOfLinks({ stateDir }), []);
+    const links = await Links.open(stateDir, () => NOW_MS, () => {});
+    await links.make({ name: "annas-tablet" }, new Date(NOW_MS + 1000).toISOString());
+    const names = numbered([{ name: "phone", publicKey: "KEY" }], await namesOfLinks({ stateDir }));
+    assertEquals(clean("phone (KEY), annas-tablet", names), "device-1 (key-of-device-1), device-2");
+  } finally {
+    await Deno.remove(stateDir, { recursive: true });
+  }
 });
 
 Deno.test("netcheck: what relays see of one socket is a kind of NAT, or unknown", () => {
