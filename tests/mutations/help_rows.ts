@@ -85,11 +85,11 @@ export const HELP_ROWS: readonly Mutation[] = [
     note: "UDP that is slowed down is not seen",
   },
   {
-    file: "src/cli/checks/findings.ts",
-    from: "if (/^type filter hook input .*policy drop;/.test(line)) closed = { table, chain };",
-    to: "",
-    tests: [DOCTOR],
-    note: "a closed firewall is not seen",
+    file: "src/cli/checks/firewall.ts",
+    from: 'const isDropped = end === "drop" || (end === "next" && /policy drop;/.test(base));',
+    to: 'const isDropped = end === "next" && /policy drop;/.test(base);',
+    tests: [CHECKS],
+    note: "a firewall that ends with a drop is not seen",
   },
   {
     file: "src/cli/checks/scrub.ts",

@@ -12,6 +12,7 @@ import {
 import { namesOfLinks, numbered } from "../../src/cli/checks/bugreport.ts";
 import { scrub } from "../../src/cli/checks/scrub.ts";
 import { Links } from "../../src/serve/access/links.ts";
+import { passageOf } from "../../src/cli/checks/firewall.ts";
 import { judgeNat } from "../../src/cli/checks/nat.ts";
 import { isThrottled } from "../../src/cli/checks/netcheck.ts";
 import { type Config, parseConfig } from "../../src/config.ts";
@@ -134,6 +135,61 @@ Deno.test("doctor: each fault is found with the line that mends it", () => {
     text,
     /^WRONG +state +other users may read state\/private\.key\n +chmod 600 state\/private\.key\n\n1 wrong, 0 warnings\./,
   );
+});
+
+/** Rules of an input chain whose policy is to accept, other blocks of the table, and what becomes of UDP 4433. */
+const RULESETS: [rules: string, state: string, blocks?: string, policy?: string][] = [
+  ["", "open"],
+  ["", "closed", "", "drop"],
+  ["counter packets 3 bytes 90 drop", "closed"],
+  ["reject with icmpx admin-prohibited", "closed"],
+  ['log prefix "refused: " counter packets 1 bytes 1 reject comment "all else"', "closed"],
+  ["ct state established,related accept\ntcp dport 22 accept\nicmp type echo-request accept\ndrop", "closed"],
+  ["ct state vmap { established : accept, related : accept, invalid : drop }\ndrop", "closed"],
+  ['iifname "lo" accept\nudp dport { 53, 4434-5000 } accept\ndrop', "closed"],
+  ["udp dport 4000-5000 accept\ndrop", "open"],
+  ["udp dport { 53,\n\t\t\t 4000-5000 } counter packets 0 bytes 0 accept\ndrop", "open"],
+  ["udp dport 14433 accept\ndrop", "closed"],
+  ["udp sport 4433 accept\ndrop", "unknown"],
+  ["tcp dport 4433 accept\ndrop", "closed"],
+  ["meta l4proto { tcp, udp } th dport 4433 accept\ndrop", "open"],
+  ["ct state new udp dport 4433 accept\ndrop", "open"],
+  ["udp dport @ports accept\ndrop", "open", "set ports {\ntype inet_service\nelements = { 53,\n 4433 }\n}"],
+  [
+    "udp dport @ports accept\ndrop",
+    "closed",
+    "set ports {\ntype inet_service\n}\nmap m {\nelements = { 4433 : 1 }\n}",
+  ],
+  ["udp dport != 4433 drop", "open"],
+  ["udp dport 4433 drop\naccept", "closed"],
+  ["accept\ndrop", "open"],
+  ["ip saddr 192.0.2.0/24 udp dport 4433 accept\ndrop", "unknown"],
+  ["ip saddr 192.0.2.0/24 drop", "unknown"],
+  ["ip saddr 192.0.2.0/24 drop\ndrop", "closed"],
+  ["udp dport vmap { 53 : accept, 4433 : accept }\ndrop", "unknown"],
+  ["jump more\ndrop", "open", "chain more {\nudp dport 4433 accept\n}"],
+  ["jump more\ndrop", "closed", "chain more {\nudp dport 53 accept\nreturn\naccept\n}"],
+  ["jump more\ndrop", "unknown", "chain more {\njump more\n}"],
+  ["", "open", "chain forward {\ntype filter hook forward priority filter; policy drop;\n}"],
+  [
+    "drop",
+    "closed",
+    "chain forward {\ntype filter hook forward priority filter; policy drop;\nudp dport 4433 accept\n}",
+  ],
+];
+
+Deno.test("doctor: of the firewall only input chains count, walked as the kernel does, and doubt is unknown", () => {
+  for (const [rules, state, blocks = "", policy = "accept"] of RULESETS) {
+    const chain = `chain input {\ntype filter hook input priority filter; policy ${policy};\n${rules}\n}`;
+    const ruleset = `table inet filter {\n${blocks}\n${chain}\n}\n`;
+    assertEquals(passageOf(ruleset, 4433).state, state, ruleset);
+  }
+  const rule = "chain input {\ntype filter hook input priority filter; policy accept;\ndrop\n}\n}\n";
+  assertEquals(passageOf(`table ip oxrelay0 {\n${rule}`, 4433).state, "none");
+  const mending = faults({ ruleset: `table ip6 x {\n${rule}` }).map(({ state, line }) => [state, line]);
+  assertEquals(mending, [["fail", "nft insert rule ip6 x input udp dport 4433 accept"]]);
+  const doubtful = faults({ ruleset: table("\t\tip saddr 192.0.2.1 accept\n") });
+  assertEquals(doubtful.map(({ subject, state }) => [subject, state]), [["firewall", "unknown"]]);
 });
 
 Deno.test("bugreport: an address loses its last part before a full stop too, and names of links are numbered", async () => {
