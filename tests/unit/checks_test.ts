@@ -12,6 +12,8 @@ import {
 import { namesOfLinks, numbered } from "../../src/cli/checks/bugreport.ts";
 import { scrub } from "../../src/cli/checks/scrub.ts";
 import { Links } from "../../src/serve/access/links.ts";
+import { gatherFacts } from "../../src/cli/checks/host_facts.ts";
+import { relay, TOKEN, withAdmin } from "../kit/admin_relay.ts";
 import { passageOf } from "../../src/cli/checks/firewall.ts";
 import { judgeNat } from "../../src/cli/checks/nat.ts";
 import { isThrottled } from "../../src/cli/checks/netcheck.ts";
@@ -45,6 +47,7 @@ const WELL: HostFacts = {
   peersMistake: undefined,
   certificateEndMs: undefined,
   relay: { exit: "tun device oxrelay0", reasons: [] },
+  relayMistake: undefined,
 };
 
 /** The findings that are not "ok". */
@@ -135,6 +138,33 @@ Deno.test("doctor: each fault is found with the line that mends it", () => {
     text,
     /^WRONG +state +other users may read state\/private\.key\n +chmod 600 state\/private\.key\n\n1 wrong, 0 warnings\./,
   );
+});
+
+Deno.test("doctor: what a relay says is wrong is found, and of one that cannot be asked nothing is concluded", async () => {
+  const stateDir = await Deno.makeTempDir({ prefix: "oxrelay-doctor-" });
+  const reasons = ["worker 0's loop has stood still for 5000 ms"];
+  let url = "";
+  const deps = relay({ url: () => url, health: () => ({ ok: false, reasons }) });
+  const asked = async (settings: string) => {
+    const text = `state_dir = "${stateDir}"\nmetrics_listen = "${url.slice("http://".length)}"\n${settings}`;
+    const { relay, relayMistake } = await gatherFacts(parseConfig(text, "oxrelay.toml", {}));
+    return { relay, relayMistake };
+  };
+  try {
+    await withAdmin(deps, async (_ask, port) => {
+      url = `http://127.0.0.1:${port}`;
+      const unwell = await asked(`admin_token = "${TOKEN}"\n`);
+      assertEquals(unwell, { relay: { exit: "userspace", reasons }, relayMistake: undefined });
+      const stranger = await asked(`admin_token = "another-token-of-an-operator"\n`);
+      assertMatch(stranger.relayMistake!, /does not prove to know the admin token/);
+      const found = faults(stranger).map(({ subject, state }) => [subject, state]);
+      assertEquals(found, [["relay", "unknown"], ["UDP 4433", "unknown"]]);
+    });
+    const stopped = await asked(`admin_token = "${TOKEN}"\n`);
+    assertEquals(stopped, { relay: undefined, relayMistake: undefined });
+  } finally {
+    await Deno.remove(stateDir, { recursive: true });
+  }
 });
 
 /** Rules of an input chain whose policy is to accept, other blocks of the table, and what becomes of UDP 4433. */

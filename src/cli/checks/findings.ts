@@ -35,6 +35,8 @@ export interface HostFacts {
   certificateEndMs: number | string | undefined;
   /** What the running relay says; undefined when none answers. */
   relay: { exit: string; reasons: string[] } | undefined;
+  /** Why a relay that may be running could not be asked; undefined when it was asked, or when nothing listens there. */
+  relayMistake: string | undefined;
 }
 
 export interface Finding {
@@ -72,7 +74,8 @@ export function findingsOf(facts: HostFacts, config: Config, nowMs: number): Fin
   ].filter((one) => one !== undefined);
 }
 
-function ofRelay({ relay }: HostFacts, { listen }: Config): Finding {
+function ofRelay({ relay, relayMistake }: HostFacts, { listen }: Config): Finding {
+  if (relayMistake !== undefined) return { subject: "relay", state: "unknown", text: relayMistake };
   if (relay === undefined) {
     const text = "none answers here; what depends on a running one is not checked";
     return { subject: "relay", state: "unknown", text, line: "deno task serve" };
@@ -82,13 +85,21 @@ function ofRelay({ relay }: HostFacts, { listen }: Config): Finding {
   return { subject: "relay", state: "ok", text: `runs, listens on UDP ${listen.port}, exit ${exit}` };
 }
 
-function ofPorts({ relay, udpPorts, tcpPorts }: HostFacts, { listen, fallback }: Config): Finding[] {
+function ofPorts(
+  { relay, relayMistake, udpPorts, tcpPorts }: HostFacts,
+  { listen, fallback }: Config,
+): Finding[] {
   const isStopped = relay === undefined;
   const findings: Finding[] = [];
   const check = (protocol: string, ports: number[], port: number, key: string) => {
     const isOpen = ports.includes(port);
     const subject = `${protocol} ${port}`;
-    if (isStopped && isOpen) {
+    if (relayMistake !== undefined) {
+      const text = isOpen
+        ? "somebody has the port, and whether a relay runs is not known"
+        : "nobody has the port, and whether a relay runs is not known";
+      findings.push({ subject, state: "unknown", text });
+    } else if (isStopped && isOpen) {
       const text = `another program has the port; stop it, or set ${key} to another`;
       findings.push({ subject, state: "fail", text, line: `ss -lnp sport = ${port}` });
     } else if (!isStopped && !isOpen) {
