@@ -3,6 +3,7 @@ import type { Mutation } from "./mutation.ts";
 
 const FIRST = "tests/system/first_minutes_test.ts", CHECKS = "tests/system/checks_test.ts";
 const MOVING = "tests/system/moving_test.ts", DOCTOR = "tests/system/doctor_test.ts";
+const BACKUP = "tests/unit/backup_test.ts", FACTS = "tests/unit/checks_test.ts";
 const SERVER_FILES = "tests/unit/wireguard_server_test.ts";
 
 export const HELP_ROWS: readonly Mutation[] = [
@@ -88,21 +89,21 @@ export const HELP_ROWS: readonly Mutation[] = [
     file: "src/cli/admin_client.ts",
     from: 'if (status === 503 && new URL(url).pathname === "/healthz" && isHealth(answer)) return answer;',
     to: "",
-    tests: [CHECKS],
+    tests: [FACTS],
     note: "a relay that is not well is taken for another program",
   },
   {
     file: "src/cli/checks/findings.ts",
     from: "    if (relayMistake !== undefined) {",
     to: "    if (false) {",
-    tests: [CHECKS],
+    tests: [FACTS],
     note: "the port of a relay that cannot be asked is another program's",
   },
   {
     file: "src/cli/checks/firewall.ts",
     from: 'const isDropped = end === "drop" || (end === "next" && /policy drop;/.test(base));',
     to: 'const isDropped = end === "next" && /policy drop;/.test(base);',
-    tests: [CHECKS],
+    tests: [FACTS],
     note: "a firewall that ends with a drop is not seen",
   },
   {
@@ -153,6 +154,21 @@ export const HELP_ROWS: readonly Mutation[] = [
     to: "if (bytes === undefined) {",
     tests: [MOVING],
     note: "a damaged backup is restored",
+  },
+  {
+    file: "src/cli/state/backup.ts",
+    from:
+      "const ordered = [...found.files].toSorted(([a], [b]) => Number(b === KEY_NAME) - Number(a === KEY_NAME));",
+    to: "const ordered = [...found.files];",
+    tests: [BACKUP],
+    note: "a crash in a restore leaves a state without the key",
+  },
+  {
+    file: "src/process/durable.ts",
+    from: "await Deno.link(temporary, path);",
+    to: "await Deno.rename(temporary, path);",
+    tests: [BACKUP],
+    note: "a file that must not exist yet is overwritten",
   },
   {
     file: "src/cli/state/peer_import.ts",

@@ -1,8 +1,11 @@
 /** `backup` and `restore` by themselves, in a directory of their own: what is in a backup, what is not, and what either refuses. */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { backup, readBackup, restore } from "../../src/cli/state/backup.ts";
+import { createFile } from "../../src/process/durable.ts";
+import { CommandError } from "../../src/process/help.ts";
+import { requires } from "../kit/requires.ts";
 import { generatePrivateKey, keyToText } from "../../src/process/keys_text.ts";
 
 interface Place {
@@ -45,4 +48,67 @@ Deno.test("backup: one-time links are not in a backup, and one that an older bac
     assertEquals(await restore([`${file}.older`, "--config", config]), 0);
     assertEquals(namesIn(state), ["admin.token", "private.key"]);
   });
+});
+
+Deno.test("createFile: of several at the same name one wins, and nothing is mixed or left", async () => {
+  await withState(async ({ directory, file }) => {
+    const contents = Array.from({ length: 8 }, (_, i) => new Uint8Array(100_000).fill(i));
+    const results = await Promise.allSettled(contents.map((bytes) => createFile(file, bytes)));
+    assertEquals(results.filter(({ status }) => status === "fulfilled").length, 1);
+    const found = await Deno.readFile(file);
+    assertEquals(found, contents[found[0]]);
+    assertEquals((await Deno.stat(file)).mode! & 0o777, 0o600);
+    const again = await assertRejects(() => createFile(file, contents[0]), CommandError);
+    assert(again.message.includes("something of that name is there already"));
+    assertEquals(namesIn(directory), ["oxrelay.toml", "relay.backup", "state"]);
+  });
+});
+
+Deno.test({
+  name:
+    "restore: kill -9 leaves the key whole or not there, before anything else, and the next restore goes on",
+  ...requires({ programs: ["strace"] }),
+  async fn() {
+    await withState(async ({ directory, state, config, file }) => {
+      assertEquals(await backup([file, "--config", config]), 0);
+      const key = await Deno.readTextFile(join(state, "private.key"));
+      await Deno.remove(state, { recursive: true });
+      // The process dies as the key, which is written, is about to be synced.
+      const at = ["private.key", "private.key.new.tmp"].flatMap((name) => ["-P", join(state, name)]);
+      const script = new URL("../../main.ts", import.meta.url).pathname;
+      const inject = [
+        "-f",
+        "-qq",
+        "-o",
+        "/dev/null",
+        "-e",
+        "trace=fsync",
+        "-e",
+        "inject=fsync:signal=KILL",
+        ...at,
+      ];
+      const { success } = await new Deno.Command("strace", {
+        args: [
+          ...inject,
+          Deno.execPath(),
+          "run",
+          "--no-prompt",
+          "-A",
+          script,
+          "restore",
+          file,
+          "--config",
+          config,
+        ],
+        stdout: "null",
+        stderr: "null",
+      }).output();
+      assert(!success);
+      assertEquals(namesIn(state), ["private.key.new.tmp"]);
+      assertEquals(await restore([file, "--config", config]), 0);
+      assertEquals(namesIn(state), ["admin.token", "private.key"]);
+      assertEquals(await Deno.readTextFile(join(state, "private.key")), key);
+      assertEquals(namesIn(directory), ["oxrelay.toml", "relay.backup", "state"]);
+    });
+  },
 });

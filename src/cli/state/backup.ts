@@ -38,7 +38,7 @@ const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 const PASSING = /\.(lock|tmp)$|^admin\.address$/;
 /** One-time links: an older state of them would let links work again that were used or revoked meanwhile. */
 const LINKS_NAME = "links.json";
-const CONFIG_NAME = "oxrelay.toml";
+const CONFIG_NAME = "oxrelay.toml", KEY_NAME = "private.key";
 const FILES_MAX = 64, BYTES_MAX = 256 << 20;
 
 /** One file of the state directory, or the configuration. */
@@ -83,7 +83,7 @@ export async function backup(args: string[]): Promise<number> {
   const env = readEnvironment();
   const { config, file } = await loadConfig(values.config, env);
   const files = await stateFiles(config);
-  const key = files.find(({ name }) => name === "private.key");
+  const key = files.find(({ name }) => name === KEY_NAME);
   if (files.length === 0) {
     throw new CommandError(`${config.stateDir}: there is nothing to back up: no relay has run here`);
   }
@@ -148,7 +148,9 @@ export async function restore(args: string[]): Promise<number> {
     );
     await refuseOverwriting(config, [...found.files.keys()]);
     await makeStateDirectory(config.stateDir);
-    for (const [name, content] of found.files) {
+    // The key first: a relay that is started after a crash in between makes no other one.
+    const ordered = [...found.files].toSorted(([a], [b]) => Number(b === KEY_NAME) - Number(a === KEY_NAME));
+    for (const [name, content] of ordered) {
       const target = join(config.stateDir, name);
       await createFile(target, content);
       made.push(target);
@@ -235,7 +237,7 @@ export function readBackup(text: string, source: string): Checked {
     if (one.name !== LINKS_NAME) files.set(one.name, bytes);
   }
   const textOf = (name: string) => files.has(name) ? new TextDecoder().decode(files.get(name)) : undefined;
-  const keyText = textOf("private.key"), peersText = textOf("peers.json");
+  const keyText = textOf(KEY_NAME), peersText = textOf("peers.json");
   const publicKey = keyText === undefined ? undefined : publicKeyIn(keyText);
   if (keyText !== undefined && (publicKey === undefined || publicKey !== json.publicKey)) {
     throw wrong("private.key is not the key of the relay that the backup names");
