@@ -157,6 +157,13 @@ export const HELP_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/cli/state/backup.ts",
+    from: "if ((isFile || isSymlink) && NAME",
+    to: "if (isFile && NAME",
+    tests: [BACKUP],
+    note: "links in the state directory are left out of a backup",
+  },
+  {
+    file: "src/cli/state/backup.ts",
     from:
       "const ordered = [...found.files].toSorted(([a], [b]) => Number(b === KEY_NAME) - Number(a === KEY_NAME));",
     to: "const ordered = [...found.files];",

@@ -1,5 +1,5 @@
 /** `backup` and `restore` by themselves, in a directory of their own: what is in a backup, what is not, and what either refuses. */
-import { assert, assertEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { backup, readBackup, restore } from "../../src/cli/state/backup.ts";
@@ -32,6 +32,13 @@ async function withState(action: (place: Place) => Promise<void>): Promise<void>
 
 const namesIn = (directory: string) => [...Deno.readDirSync(directory)].map(({ name }) => name).sort();
 
+/** By another program: Deno.symlink needs more permissions than the tests have. */
+async function symlink(target: string, path: string): Promise<void> {
+  const { success } = await new Deno.Command("sh", { args: ["-c", 'ln -s "$0" "$1"', target, path] })
+    .output();
+  assert(success);
+}
+
 const LINKS = `{"version":1,"links":[]}\n`;
 
 Deno.test("backup: one-time links are not in a backup, and one that an older backup has is not restored", async () => {
@@ -47,6 +54,26 @@ Deno.test("backup: one-time links are not in a backup, and one that an older bac
     await Deno.remove(state, { recursive: true });
     assertEquals(await restore([`${file}.older`, "--config", config]), 0);
     assertEquals(namesIn(state), ["admin.token", "private.key"]);
+  });
+});
+
+Deno.test("backup: follows links in the state directory, and refuses a link to nothing and a place beside the state", async () => {
+  await withState(async ({ directory, state, config, file }) => {
+    const token = join(directory, "token-kept-elsewhere");
+    await Deno.rename(join(state, "admin.token"), token);
+    await symlink(token, join(state, "admin.token"));
+    assertEquals(await backup([file, "--config", config]), 0);
+    const { files } = readBackup(await Deno.readTextFile(file), file);
+    assertEquals(new TextDecoder().decode(files.get("admin.token")), "a-token-of-the-operator\n");
+    await symlink(state, join(directory, "alias"));
+    for (const inside of [join(state, "b.backup"), join(directory, "alias", "b.backup")]) {
+      const refused = await assertRejects(() => backup([inside, "--config", config]), CommandError);
+      assertMatch(refused.message, /is in the state directory .*; choose a place outside of it/);
+    }
+    await Deno.remove(token);
+    const broken = await assertRejects(() => backup([`${file}.2`, "--config", config]), CommandError);
+    assertMatch(broken.message, /admin\.token: is a link to what is no file, so no backup was made/);
+    assertEquals(namesIn(directory), ["alias", "oxrelay.toml", "relay.backup", "state"]);
   });
 });
 

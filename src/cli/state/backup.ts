@@ -5,7 +5,7 @@
  */
 import project from "../../../deno.json" with { type: "json" };
 import { createHash } from "node:crypto";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Config } from "../../config.ts";
 import { createFile, makeStateDirectory, removeIfPresent } from "../../process/durable.ts";
 import { fileError } from "../../process/file_errors.ts";
@@ -82,6 +82,7 @@ export async function backup(args: string[]): Promise<number> {
   }
   const env = readEnvironment();
   const { config, file } = await loadConfig(values.config, env);
+  await refuseInside(config, out);
   const files = await stateFiles(config);
   const key = files.find(({ name }) => name === KEY_NAME);
   if (files.length === 0) {
@@ -180,12 +181,14 @@ async function refuseOverwriting({ stateDir }: Config, names: readonly string[])
   }
 }
 
-/** The files of the state directory that outlive a relay, by name. */
+/** The files of the state directory that outlive a relay, by name; of a link what it leads to. Throws CommandError. */
 async function stateFiles({ stateDir }: Config): Promise<{ name: string; bytes: Uint8Array }[]> {
   const names: string[] = [];
   try {
-    for await (const { name, isFile } of Deno.readDir(stateDir)) {
-      if (isFile && NAME.test(name) && !PASSING.test(name) && name !== LINKS_NAME) names.push(name);
+    for await (const { name, isFile, isSymlink } of Deno.readDir(stateDir)) {
+      if ((isFile || isSymlink) && NAME.test(name) && !PASSING.test(name) && name !== LINKS_NAME) {
+        names.push(name);
+      }
     }
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return [];
@@ -193,10 +196,41 @@ async function stateFiles({ stateDir }: Config): Promise<{ name: string; bytes: 
   }
   const files = [];
   for (const name of names.sort()) {
-    const bytes = await readIfThere(join(stateDir, name));
+    const path = join(stateDir, name);
+    if (await isLinkToNothing(path)) {
+      throw new CommandError(
+        `${path}: is a link to what is no file, so no backup was made; mend or remove it`,
+      );
+    }
+    const bytes = await readIfThere(path);
     if (bytes !== undefined) files.push({ name, bytes });
   }
   return files;
+}
+
+/** False of what is no link, and of what is gone meanwhile. */
+async function isLinkToNothing(path: string): Promise<boolean> {
+  try {
+    if (!(await Deno.lstat(path)).isSymlink) return false;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw fileError(error, path, "read");
+  }
+  try {
+    return !(await Deno.stat(path)).isFile;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return true;
+    throw fileError(error, path, "read");
+  }
+}
+
+/** A backup beside the state is lost with it, and would be in the next backup. Throws CommandError. */
+async function refuseInside({ stateDir }: Config, out: string): Promise<void> {
+  const real = (path: string) => Deno.realPath(path).catch(() => resolve(path));
+  const [state, directory] = [await real(stateDir), await real(dirname(resolve(out)))];
+  if (directory === state || directory.startsWith(`${state}/`)) {
+    throw new CommandError(`${out}: is in the state directory ${stateDir}; choose a place outside of it`);
+  }
 }
 
 /** Checks a backup as a whole. `source` names it in errors. Throws CommandError that names what is wrong. */
