@@ -164,6 +164,20 @@ export const HELP_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/cli/state/backup.ts",
+    from: "if (one.name !== LINKS_NAME) files.set(one.name, bytes);",
+    to: "files.set(one.name, bytes);",
+    tests: [BACKUP],
+    note: "a restore makes one-time links work again",
+  },
+  {
+    file: "src/cli/checks/scrub.ts",
+    from: "(?!\\w|\\.\\d)/g;",
+    to: "(?![\\w.])/g;",
+    tests: [FACTS],
+    note: "an address before a full stop stays whole",
+  },
+  {
+    file: "src/cli/state/backup.ts",
     from:
       "const ordered = [...found.files].toSorted(([a], [b]) => Number(b === KEY_NAME) - Number(a === KEY_NAME));",
     to: "const ordered = [...found.files];",
