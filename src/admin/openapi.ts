@@ -161,7 +161,7 @@ const ROUTES = {
     isOpen: true,
     body: shapes.TokenBody,
     success: [201, "the device", shapes.NewPeerAnswer],
-    refusals: [400, 404, 409, 413, 415, 429],
+    refusals: [400, 404, 409, 413, 415],
   },
   "GET /v1/openapi.json": {
     summary: "This document.",

@@ -237,20 +237,30 @@ Deno.test("sign-in: the cookie opens /v1 until it is signed out or the token cha
   });
 });
 
-Deno.test("sign-in: attempts are bounded by source, for links too, and a right token gets in when the wait is over", async () => {
-  await withAdmin(relay(), async (ask) => {
+Deno.test("sign-in: wrong tokens are bounded by source; the right token and links get in however often others failed", async () => {
+  await withAdmin(wholeRelay(), async (ask) => {
     const attempt = (token: string) => ask("/v1/sign-in", post({ token }));
     for (let i = 0; i < 5; i++) assertEquals((await attempt("wrong")).status, 401);
-    const refused = await attempt(TOKEN);
-    assertEquals(refused.status, 429, "also with the right one: a bound that guesses can pass is none");
+    const refused = await attempt("wrong");
+    assertEquals(refused.status, 429);
     assertGreater(Number(refused.headers.get("retry-after")), 30);
-    assertEquals((await ask("/v1/links/redeem", post({ token: "x" }))).status, 429);
-    assertEquals((await ask("/v1/overview")).status, 200, "who has the token needs no page");
+    assertEquals((await attempt(TOKEN)).status, 204, "strangers behind the same proxy lock nobody out");
+    assertEquals(
+      (await attempt("wrong")).status,
+      429,
+      "nor does the right token end the wait for wrong ones",
+    );
+    assertEquals((await ask("/v1/links/redeem", post({ token: "good" }))).status, 201);
   });
-  await withAdmin(relay(), async (ask) => {
-    const redeem = () => ask("/v1/links/redeem", post({ token: "x" }));
-    for (let i = 0; i < 5; i++) assertEquals((await redeem()).status, 404);
-    assertEquals((await redeem()).status, 429);
+  await withAdmin(wholeRelay(), async (ask) => {
+    const redeem = (token: string) => ask("/v1/links/redeem", post({ token }));
+    for (let i = 0; i < 60; i++) assertEquals((await redeem("x")).status, 404);
+    assertEquals((await redeem("good")).status, 201);
+    assertEquals(
+      (await ask("/v1/sign-in", post({ token: "wrong" }))).status,
+      401,
+      "links count for no sign-in",
+    );
   });
   let nowMs = 0;
   const signIns = new SignIns(() => nowMs);
