@@ -97,10 +97,17 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/access/ledger.ts",
-    from: "if (month <= this.#month) return false;",
-    to: "if (month === this.#month) return false;",
+    from: "month > this.#clockMonth && month !== this.#month;",
+    to: "month !== this.#month;",
     tests: [ACCESS],
     note: "a clock that goes back begins a month, and a volume anew",
+  },
+  {
+    file: "src/serve/access/ledger.ts",
+    from: "this.#clockMonth = month;",
+    to: "if (isNew) this.#clockMonth = month;",
+    tests: [ACCESS],
+    note: "after a clock that was years ahead no month begins",
   },
   {
     file: "src/serve/access/ledger.ts",

@@ -56,6 +56,30 @@ Deno.test("ledger: counts survive a restart, and a month begins with the calenda
     assertEquals(third.of(keyOf(1)), { received: 0, sent: 0, monthReceived: 0, monthSent: 0 });
   }));
 
+Deno.test("ledger: a clock that was years ahead and is set right holds up no month, nor does one that begins in 1970 end one", () =>
+  withDirectory(async (directory) => {
+    const open = (wallMs: number) => TrafficLedger.open(directory, wallMs, silent);
+    const first = await open(NOVEMBER);
+    first.add(traffic(7, 0), 0);
+    assertEquals(first.turnMonth(Date.parse("2036-01-01T00:00:00Z")), true);
+    first.add(traffic(5, 0), 10);
+    assertEquals(first.turnMonth(NOVEMBER), false, "set right");
+    assertEquals(first.of(KEY).monthReceived, 5);
+    await first.flush(new Set([KEY]));
+    const second = await open(DECEMBER); // it was down when the month turned
+    assertEquals(second.of(KEY), { received: 12, sent: 0, monthReceived: 0, monthSent: 0 });
+    second.add(traffic(3, 0), 20);
+    await second.flush(new Set([KEY]));
+    const third = await open(0); // a machine without a clock of its own has just started
+    third.add(traffic(1, 0), 0);
+    await third.flush(new Set([KEY]));
+    for (const ledger of [third, await open(0)]) {
+      assertEquals(ledger.turnMonth(DECEMBER), false, "its time is known");
+      assertEquals(ledger.of(KEY).monthReceived, 4);
+      assertEquals(ledger.turnMonth(Date.parse("2027-01-01T00:00:00Z")), true);
+    }
+  }));
+
 Deno.test("ledger: the file is written at most once in WRITE_MS, so that kill -9 loses no more than that", () =>
   withDirectory(async (directory) => {
     const ledger = await TrafficLedger.open(directory, NOVEMBER, silent);
