@@ -117,6 +117,20 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "each report of traffic is a write to the disk",
   },
   {
+    file: "src/serve/access/event_log.ts",
+    from: "isDevices(kind) && recent",
+    to: "isDevices(kind) && 0 > 1 && recent",
+    tests: [ACCESS],
+    note: "one device fills the list of events",
+  },
+  {
+    file: "src/serve/access/event_log.ts",
+    from: "const last = recent.at(-1);",
+    to: "const last = recent.findLast((event) => event.kind === kind);",
+    tests: [ACCESS],
+    note: "of disabling, enabling and disabling again the last is not noted",
+  },
+  {
     file: "src/serve/access/links.ts",
     from: "await this.#store(before.map((other) => other === link ? spent : other));",
     to: "",

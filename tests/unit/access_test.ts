@@ -273,16 +273,44 @@ Deno.test("links: a link is spent on the disk before its device is added, and a 
   }));
 
 Deno.test("events: bounded, the network in place of an address, and one of many alike", () => {
-  let wallMs = NOVEMBER;
-  const log = new EventLog(() => wallMs);
+  let nowMs = 0;
+  const log = new EventLog(() => NOVEMBER, () => nowMs);
   log.noteTunnel({ kind: "connected", peer: "phone", endpoint: "203.0.113.7:5555" });
   log.noteTunnel({ kind: "connected", peer: "phone", endpoint: "203.0.113.9:6666" });
   assertEquals(log.after(0).map(({ kind, detail }) => [kind, detail]), [["connected", "203.0.113.x"]]);
-  wallMs += 60_000;
+  nowMs += 60_000;
   log.noteTunnel({ kind: "connected", peer: "phone", endpoint: "203.0.113.9:6666" });
   assertEquals(log.after(1).length, 1);
   for (let i = 0; i < 2 * EVENTS_MAX; i++) log.note("added", `peer-${i}`);
   assertEquals(log.after(0).length, EVENTS_MAX);
+});
+
+Deno.test("events: what a person does and undoes is all there, whatever the wall clock does, and a device's own are bounded", () => {
+  let wallMs = NOVEMBER, nowMs = 0;
+  const log = new EventLog(() => wallMs, () => nowMs);
+  const kinds = () => log.after(0).map(({ kind }) => kind);
+  const done = ["disabled", "admitted", "disabled"] as const;
+  for (const kind of done) log.note(kind, "phone");
+  log.note("disabled", "phone");
+  assertEquals(kinds(), [...done]);
+  wallMs -= 3_600_000; // the clock is set back
+  nowMs += 10_000;
+  log.note("disabled", "phone");
+  assertEquals(kinds().length, 4, "ten seconds have passed all the same");
+  wallMs += 7_200_000;
+  log.note("disabled", "phone");
+  assertEquals(kinds().length, 4, "nor have they because the clock was set");
+
+  const roam = (i: number) =>
+    log.noteTunnel({ kind: "roamed", peer: "car", endpoint: `203.0.${i % 250}.7:5555` });
+  for (let i = 0; i < EVENTS_MAX; i++) roam(i);
+  assertEquals(kinds().filter((kind) => kind === "roamed").length, 1, "from wherever its packets come");
+  for (let i = 0; i < EVENTS_MAX; i++) {
+    log.noteTunnel({ kind: i % 2 ? "connected" : "disconnected", peer: "car", endpoint: "203.0.113.7:5555" });
+    roam(i);
+  }
+  log.note("changed", "car");
+  assertEquals(kinds().length, 4 + 6 + 1);
 });
 
 Deno.test("history: means over seconds and minutes, bounded, with a gap where the machine slept", () => {
