@@ -117,6 +117,20 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "each report of traffic is a write to the disk",
   },
   {
+    file: "src/serve/access/bars.ts",
+    from: "if (!isAgain && this.#changed",
+    to: "if (this.#changed",
+    tests: [ACCESS],
+    note: "a bar that could not be carried out once never is",
+  },
+  {
+    file: "src/serve/worker_pool.ts",
+    from: "this.#unsure.add(key);",
+    to: "void key;",
+    tests: [POOL],
+    note: "relay workers are not told again what they failed to carry out",
+  },
+  {
     file: "src/serve/access/event_log.ts",
     from: "isDevices(kind) && recent",
     to: "isDevices(kind) && 0 > 1 && recent",
@@ -342,7 +356,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/worker_pool.ts",
-    from: "return known === undefined || !isSame(known, peer);",
+    from: "return known === undefined || unsure.has(peer.publicKey) || !isSame(known, peer);",
     to: "return true;",
     tests: [LIVE],
     note: "relay workers are told all peers at each change",

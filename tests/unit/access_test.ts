@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertGreater, assertMatch, assertRejects } from "@std/assert";
 import { Refusal } from "../../src/admin/mod.ts";
 import { keyToText } from "../../src/process/keys_text.ts";
-import { barOf, BarredPool } from "../../src/serve/access/bars.ts";
+import { AGAIN_MS, barOf, BarredPool } from "../../src/serve/access/bars.ts";
 import { EventLog, EVENTS_MAX } from "../../src/serve/access/event_log.ts";
 import { History } from "../../src/serve/access/history.ts";
 import { TrafficLedger, WRITE_MS } from "../../src/serve/access/ledger.ts";
@@ -146,13 +146,14 @@ Deno.test("bars: disabled before expired before used up, each from its moment on
 /** A pool that keeps what it was told, over a ledger in memory, with a clock to set. */
 async function pool(records: PeerRecord[]) {
   const told: AdmittedPeer[][] = [];
-  const changes: string[] = [];
-  let wallMs = NOVEMBER;
+  const changes: string[] = [], faults: string[] = [];
+  let wallMs = NOVEMBER, nowMs = 0, isFailing = false;
   const ledger = await TrafficLedger.open("/tmp/oxrelay-no-such-directory", NOVEMBER, silent);
   const barred = new BarredPool(
     {
       setPeers(peers) {
         told.push([...peers]);
+        if (isFailing) return Promise.reject(new Error("the host refuses"));
         return Promise.resolve({ added: [], removed: [], failed: [] });
       },
     },
@@ -160,15 +161,52 @@ async function pool(records: PeerRecord[]) {
     {
       ledger,
       wallMs: () => wallMs,
+      nowMs: () => nowMs,
       onChange: ({ name }, why) => changes.push(`${name} ${why}`),
-      onFault: (error) => {
-        throw error;
-      },
+      onFault: ({ message }) => faults.push(message),
     },
   );
   const settle = () => new Promise((resolve) => setTimeout(resolve));
-  return { barred, told, changes, settle, at: (ms: number) => wallMs = ms };
+  return {
+    ...{ barred, told, changes, faults, settle },
+    at: (ms: number) => wallMs = ms,
+    pass: (ms: number) => nowMs += ms,
+    fail: (wanted: boolean) => isFailing = wanted,
+  };
 }
+
+Deno.test("bars: what could not be carried out is told again each second until it is, and said once", async () => {
+  const soon = recordOf(1, { expires: "2026-12-01T00:00:00.000Z" });
+  const { barred, told, changes, faults, settle, at, pass, fail } = await pool([soon]);
+  const look = async (times: number) => {
+    for (let i = 0; i < times; i++) barred.look();
+    await settle();
+  };
+  fail(true);
+  at(DECEMBER);
+  await look(3);
+  assertEquals(told.length, 1);
+  pass(AGAIN_MS - 1);
+  await look(3);
+  assertEquals(told.length, 1, "not before its time");
+  for (let again = 2; again <= 4; again++) {
+    pass(AGAIN_MS);
+    fail(again < 4);
+    await look(3);
+    assertEquals(told.length, again);
+    assertEquals(told[again - 1][0].barred, "expired");
+  }
+  pass(AGAIN_MS);
+  await look(3);
+  assertEquals(told.length, 4, "what is carried out is told no more");
+  assertEquals([changes, faults], [["peer-1 expired"], ["the host refuses"]]);
+  fail(true);
+  await assertRejects(() => barred.setPeers([]), Error, "the host refuses");
+  fail(false);
+  pass(AGAIN_MS);
+  await look(1);
+  assertEquals(told.slice(4), [[], []], "so is what a person wanted");
+});
 
 Deno.test("bars: traffic that uses up a volume bars at once, and the next month lets in again", async () => {
   const { barred, told, changes, settle, at } = await pool([
