@@ -71,6 +71,7 @@ export class WorkerPool {
   #forwarding: Promise<unknown> = Promise.resolve();
   readonly #snapshots = new Recent(() => this.#snapshot());
   readonly #seen = new Recent(() => this.#seenPeers());
+  readonly #recognised = new Recent(() => this.#applications());
 
   /**
    * @param workers how many relay workers there are, 1 to 16.
@@ -230,11 +231,21 @@ export class WorkerPool {
   }
 
   /**
-   * The peers that were ever connected, and recognised applications: as `snapshot`, for who asks again and again. No Worker is held
-   * up by it for long, however many peers there are.
+   * The peers that were ever connected: as `snapshot`, for who asks again and again. No Worker is held up by it for long, however many
+   * peers there are.
    */
-  seenPeers(maxAgeMs: number): Promise<Pick<RelaySnapshot, "peers" | "applications">> {
+  seenPeers(maxAgeMs: number): Promise<Pick<RelaySnapshot, "peers">> {
     return this.#seen.take(maxAgeMs);
+  }
+
+  /** Flows that are recognised, by application, for who asks again and again: one question to each Worker, however many peers there are. */
+  applications(maxAgeMs: number): Promise<Record<string, number>> {
+    return this.#recognised.take(maxAgeMs);
+  }
+
+  async #applications() {
+    const parts = await Promise.all(this.#handles.map((handle) => handle.seenPeers(0)));
+    return addCounts(parts.map((part) => part?.applications ?? {}));
   }
 
   async #seenPeers() {
@@ -247,11 +258,7 @@ export class WorkerPool {
       }
       return parts;
     }));
-    const parts = all.flat();
-    return {
-      peers: parts.flatMap(({ peers }) => peers).map((peer) => this.#named(peer)),
-      applications: addCounts(parts.map(({ applications }) => applications ?? {})),
-    };
+    return { peers: all.flat().flatMap(({ peers }) => peers).map((peer) => this.#named(peer)) };
   }
 
   /** The peer with an endpoint that people can read. */

@@ -94,7 +94,7 @@ Deno.test("pool: scrapes and status at one time share one snapshot of each Worke
   assertEquals(asked(), 2 * WORKERS, "one for peers and applications together");
 });
 
-Deno.test("pool: the page's peers come in parts from each Worker, once for all who ask", async () => {
+Deno.test("pool: the page's peers come in parts from each Worker, applications in one, once for all who ask", async () => {
   const asked: number[] = [];
   const doors = { fallback: undefined } as unknown as Doors;
   const rowsOf = (from: number) =>
@@ -114,7 +114,11 @@ Deno.test("pool: the page's peers come in parts from each Worker, once for all w
   assertStrictEquals(one, other);
   assertEquals(asked.sort((a, b) => a - b), [0, 0, 64, 64, 128, 128]);
   assertEquals(one.peers.length, WORKERS * 3 * 64);
-  assertEquals(one.applications, { zoom: 6 });
+  asked.length = 0;
+  const [some, same] = await Promise.all([pool.applications(900), pool.applications(900)]);
+  assertStrictEquals(some, same);
+  assertEquals(some, { zoom: 6 });
+  assertEquals(asked, [0, 0], "one question to each Worker, however many peers there are");
 });
 
 Deno.test("pool: a change that failed is told again by the next one, and one that was carried out is not", async () => {
