@@ -237,6 +237,23 @@ Deno.test("sign-in: the cookie opens /v1 until it is signed out or the token cha
   });
 });
 
+Deno.test("sign-in: behind a proxy that does not pass Host the refusal says so, and docs/security.md has the remedy", async () => {
+  const app = createAdmin(relay());
+  const origin = "https://relay.example.com:8443";
+  const { headers, ...init } = post({ token: TOKEN });
+  const signIn = (url: string, passed: Record<string, string> = {}) =>
+    app.request(`${url}/v1/sign-in`, { ...init, headers: { ...headers, origin, ...passed } });
+  const refused = await signIn("http://127.0.0.1:9090"); // nginx's $proxy_host
+  assertEquals(refused.status, 403);
+  assertMatch((await refused.json()).error.message, /the proxy in front does not pass Host$/);
+  const docs = await Deno.readTextFile("docs/security.md");
+  const told = [...docs.matchAll(/proxy_set_header (\S+) (\S+);/g)].map(([, name, value]) => [name, value]);
+  assertEquals(told, [["Host", "$http_host"], ["X-Forwarded-Proto", "$scheme"]]);
+  const admitted = await signIn("http://relay.example.com:8443", { "x-forwarded-proto": "https" });
+  assertEquals(admitted.status, 204);
+  assertMatch(admitted.headers.get("set-cookie")!, /; Secure$/);
+});
+
 Deno.test("sign-in: wrong tokens are bounded by source; the right token and links get in however often others failed", async () => {
   await withAdmin(wholeRelay(), async (ask) => {
     const attempt = (token: string) => ask("/v1/sign-in", post({ token }));
