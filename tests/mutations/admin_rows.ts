@@ -117,6 +117,13 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "each report of traffic is a write to the disk",
   },
   {
+    file: "src/admin/page/format.js",
+    from: "names.filter((name) => now[name] !== before[name])",
+    to: "names.filter(() => true)",
+    tests: [API, PAGE],
+    note: "saving one limit on the page undoes what others changed",
+  },
+  {
     file: "src/serve/access/bars.ts",
     from: "if (!isAgain && this.#changed",
     to: "if (this.#changed",

@@ -6,6 +6,7 @@ import { Validator } from "@cfworker/json-schema";
 import { createAdmin, Refusal } from "../../src/admin/mod.ts";
 import { selectPeers } from "../../src/admin/peers_list.ts";
 import { SORTS } from "../../src/admin/shapes.ts";
+import { limitChanges, limitTexts } from "../../src/admin/page/format.js";
 import { SESSION_S, SignIns } from "../../src/admin/sign_in.ts";
 import { type Answer, KEY, relay, rowOf, TOKEN, withAdmin } from "../kit/admin_relay.ts";
 
@@ -370,4 +371,22 @@ Deno.test("page: its files are the relay's own, and its policy lets nothing else
     }
     assertEquals([...seen].filter((path) => path.endsWith(".js")).length, 12);
   });
+});
+
+Deno.test("page: of a device's limits only those are sent whose text was changed, and no other loses a digit", () => {
+  const opened = limitTexts({
+    expires: "2027-01-01T00:00:59.000Z",
+    monthlyBytes: 2_000_000_001,
+    rateDownBps: 1_234_567_891,
+    notes: "Anna's",
+  });
+  assertEquals([opened.monthlyBytes, opened.rateDownBps, opened.rateUpBps], ["1.86265", "1234.57", ""]);
+  assertEquals(limitChanges(opened, { ...opened }), {});
+  assertEquals(limitChanges(opened, { ...opened, notes: " Bert's " }), { notes: "Bert's" });
+  assertEquals(
+    limitChanges(opened, { ...opened, expires: "", monthlyBytes: "0.5", rateUpBps: "0.064", notes: " " }),
+    { expires: null, monthlyBytes: 536_870_912, rateUpBps: 64_000, notes: null },
+  );
+  const written = limitChanges(limitTexts({}), { ...limitTexts({}), expires: opened.expires });
+  assertEquals(written, { expires: "2027-01-01T00:00:00.000Z" });
 });
