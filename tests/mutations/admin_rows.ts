@@ -16,6 +16,7 @@ const KEYS = "tests/unit/key_doors_test.ts", PREDICTION = "tests/unit/prediction
 
 const SERVICE_MANAGER = "tests/system/service_manager_test.ts";
 const PACKAGE_PARTS = "tests/unit/package_parts_test.ts";
+const DEBIAN_SCRIPTS = "tests/system/debian_scripts_test.ts";
 
 export const ADMIN_ROWS: readonly Mutation[] = [
   {
@@ -423,6 +424,20 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "void 0;",
     tests: [SERVICE_MANAGER],
     note: "systemd never hears that the relay has started, and ends it",
+  },
+  {
+    file: "packaging/debian/postinst",
+    from: "systemctl restart oxrelay.service",
+    to: "systemctl try-restart oxrelay.service",
+    tests: [DEBIAN_SCRIPTS],
+    note: "a relay that was removed stands still after the next installation",
+  },
+  {
+    file: "packaging/debian/postinst",
+    from: "if deb-systemd-helper --quiet was-enabled oxrelay.service; then",
+    to: "if ln -sf /usr/lib/systemd/system/oxrelay.service /etc/systemd/system/multi-user.target.wants; then",
+    tests: [DEBIAN_SCRIPTS],
+    note: "an upgrade enables a service that the administrator disabled",
   },
   {
     file: "tests/kit/package_parts.ts",
