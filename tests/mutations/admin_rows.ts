@@ -17,6 +17,7 @@ const KEYS = "tests/unit/key_doors_test.ts", PREDICTION = "tests/unit/prediction
 const SERVICE_MANAGER = "tests/system/service_manager_test.ts";
 const PACKAGE_PARTS = "tests/unit/package_parts_test.ts";
 const DEBIAN_SCRIPTS = "tests/system/debian_scripts_test.ts";
+const INSTALL_SCRIPT = "tests/unit/install_script_test.ts";
 
 export const ADMIN_ROWS: readonly Mutation[] = [
   {
@@ -424,6 +425,13 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "void 0;",
     tests: [SERVICE_MANAGER],
     note: "systemd never hears that the relay has started, and ends it",
+  },
+  {
+    file: "packaging/install.sh",
+    from: '[ "$status" = installed ] ||',
+    to: "true ||",
+    tests: [INSTALL_SCRIPT],
+    note: "a package that apt-get removed again is said to be installed",
   },
   {
     file: "packaging/debian/postinst",
