@@ -434,6 +434,13 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "a package that apt-get removed again is said to be installed",
   },
   {
+    file: "packaging/launcher.sh",
+    from: '[ "$previous" != --config ]',
+    to: "true",
+    tests: [PACKAGE_PARTS],
+    note: "backup may write beside the configuration, and not where its file goes",
+  },
+  {
     file: "packaging/debian/postinst",
     from: "systemctl restart oxrelay.service",
     to: "systemctl try-restart oxrelay.service",
