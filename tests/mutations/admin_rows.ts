@@ -16,6 +16,8 @@ const KEYS = "tests/unit/key_doors_test.ts", PREDICTION = "tests/unit/prediction
 
 const SERVICE_MANAGER = "tests/system/service_manager_test.ts";
 const PACKAGE_PARTS = "tests/unit/package_parts_test.ts";
+const DEBIAN_SCRIPTS = "tests/system/debian_scripts_test.ts";
+const INSTALL_SCRIPT = "tests/unit/install_script_test.ts";
 
 export const ADMIN_ROWS: readonly Mutation[] = [
   {
@@ -465,6 +467,34 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "void 0;",
     tests: [SERVICE_MANAGER],
     note: "systemd never hears that the relay has started, and ends it",
+  },
+  {
+    file: "packaging/install.sh",
+    from: '[ "$status" = installed ] ||',
+    to: "true ||",
+    tests: [INSTALL_SCRIPT],
+    note: "a package that apt-get removed again is said to be installed",
+  },
+  {
+    file: "packaging/launcher.sh",
+    from: '[ "$previous" != --config ]',
+    to: "true",
+    tests: [PACKAGE_PARTS],
+    note: "backup may write beside the configuration, and not where its file goes",
+  },
+  {
+    file: "packaging/debian/postinst",
+    from: "systemctl restart oxrelay.service",
+    to: "systemctl try-restart oxrelay.service",
+    tests: [DEBIAN_SCRIPTS],
+    note: "a relay that was removed stands still after the next installation",
+  },
+  {
+    file: "packaging/debian/postinst",
+    from: "if deb-systemd-helper --quiet was-enabled oxrelay.service; then",
+    to: "if ln -sf /usr/lib/systemd/system/oxrelay.service /etc/systemd/system/multi-user.target.wants; then",
+    tests: [DEBIAN_SCRIPTS],
+    note: "an upgrade enables a service that the administrator disabled",
   },
   {
     file: "tests/kit/package_parts.ts",
