@@ -208,9 +208,9 @@ export class Queues implements FlowOwner {
     this.#rescale(line, 1e6 / bytesPerS, nowUs);
   }
 
-  /** Whether the peer's packets are bounded by a rate, or wait for one that is gone. */
-  hasLine(peer: number): boolean {
-    return this.#lineOf[peer] > 0;
+  /** Whether the peer's packets are bounded by a rate, from the next one on if none came yet, or wait for one that is gone. */
+  bounds(peer: number): boolean {
+    return this.#lineOf[peer] > 0 || this.defaultOf(peer) > 0;
   }
 
   /** Makes a line for a peer without one, if need be in place of an idle line of another peer; -1 when no line is idle. */
@@ -301,8 +301,8 @@ export class Queues implements FlowOwner {
     if (!this.#hasRoom(line, nowUs)) return IS_LOST;
     let flow = known;
     if (flow === NONE) {
-      if (this.#flows[line] >= this.#linePacketsMax) this.#sweep(line);
-      if (this.#flows[line] >= this.#linePacketsMax) return IS_LOST;
+      if (this.#flows[line] >= this.#most) this.#sweep(line);
+      if (this.#flows[line] >= this.#most) return IS_LOST;
       flow = tins.begin(TINS * line + tinOf(burst.trafficClass[row]));
       if (flow === NONE) return IS_LOST;
       this.#flows[line]++;
@@ -316,15 +316,23 @@ export class Queues implements FlowOwner {
     return WAITS;
   }
 
-  /** Whether one more may wait for the line: made, if need be, at its fattest flow's cost, or at the longest line's. */
+  /**
+   * Packets, and flows, that the line may hold: a share of all, and no more than there is room left for. So lines that fill up,
+   * however many, leave as much to one more (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
+   * switches", IEEE/ACM Transactions on Networking 6(2), 1998).
+   */
+  get #most(): number {
+    return Math.min(this.#linePacketsMax, this.#packets.room);
+  }
+
+  /** Whether one more may wait for the line: made, if need be, at the cost of its own largest flow. */
   #hasRoom(line: number, nowUs: number): boolean {
-    const isFull = this.#waiting[line] >= this.#linePacketsMax;
-    if (!isFull && this.#packets.hasRoom) return true;
+    if (this.#waiting[line] < this.#most) return true;
     // To look through all flows for each packet would cost more than they do.
     if (nowUs < this.#thinAgainUs[line]) return false;
     this.#thinAgainUs[line] = nowUs + THIN_US;
-    this.#thin(isFull ? line : this.#longestLine());
-    return this.#packets.hasRoom && this.#waiting[line] < this.#linePacketsMax;
+    this.#thin(line);
+    return this.#waiting[line] < this.#most;
   }
 
   /** Drops packets of the line's fattest flow, from its head. */
@@ -334,14 +342,6 @@ export class Queues implements FlowOwner {
     for (let left = this.#packets.thinning(flow); left > 0; left--) {
       this.#loseFirst(line, flow, "queue_overflow");
     }
-  }
-
-  #longestLine(): number {
-    let longest = 0;
-    for (let line = 1; line < LINES_MAX; line++) {
-      if (this.#waiting[line] > this.#waiting[longest]) longest = line;
-    }
-    return longest;
   }
 
   #loseFirst(line: number, flow: number, reason: QueueLoss): void {

@@ -16,6 +16,8 @@ const KEYS = "tests/unit/key_doors_test.ts", PREDICTION = "tests/unit/prediction
 
 const SERVICE_MANAGER = "tests/system/service_manager_test.ts";
 const PACKAGE_PARTS = "tests/unit/package_parts_test.ts";
+const DEBIAN_SCRIPTS = "tests/system/debian_scripts_test.ts";
+const INSTALL_SCRIPT = "tests/unit/install_script_test.ts";
 
 export const ADMIN_ROWS: readonly Mutation[] = [
   {
@@ -47,11 +49,11 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "a script may read the page's cookie",
   },
   {
-    file: "src/admin/link_routes.ts",
-    from: "signIns.failed(source);",
-    to: "",
+    file: "src/admin/sign_in_routes.ts",
+    from: "if (!isSameSecret(body.token, token)) {",
+    to: "if (signIns.waitS(source) > 0 || !isSameSecret(body.token, token)) {",
     tests: [API],
-    note: "guesses at links are not counted",
+    note: "strangers lock out who has the token",
   },
   {
     file: "src/admin/shapes.ts",
@@ -97,10 +99,17 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/access/ledger.ts",
-    from: "if (month <= this.#month) return false;",
-    to: "if (month === this.#month) return false;",
+    from: "month > this.#clockMonth && month !== this.#month;",
+    to: "month !== this.#month;",
     tests: [ACCESS],
     note: "a clock that goes back begins a month, and a volume anew",
+  },
+  {
+    file: "src/serve/access/ledger.ts",
+    from: "this.#clockMonth = month;",
+    to: "if (isNew) this.#clockMonth = month;",
+    tests: [ACCESS],
+    note: "after a clock that was years ahead no month begins",
   },
   {
     file: "src/serve/access/ledger.ts",
@@ -108,6 +117,41 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "if (!this.#isChanged) return;",
     tests: [ACCESS],
     note: "each report of traffic is a write to the disk",
+  },
+  {
+    file: "src/admin/page/format.js",
+    from: "names.filter((name) => now[name] !== before[name])",
+    to: "names.filter(() => true)",
+    tests: [API, PAGE],
+    note: "saving one limit on the page undoes what others changed",
+  },
+  {
+    file: "src/serve/access/bars.ts",
+    from: "if (!isAgain && this.#changed",
+    to: "if (this.#changed",
+    tests: [ACCESS],
+    note: "a bar that could not be carried out once never is",
+  },
+  {
+    file: "src/serve/worker_pool.ts",
+    from: "this.#unsure.add(key);",
+    to: "void key;",
+    tests: [POOL],
+    note: "relay workers are not told again what they failed to carry out",
+  },
+  {
+    file: "src/serve/access/event_log.ts",
+    from: "isDevices(kind) && recent",
+    to: "isDevices(kind) && 0 > 1 && recent",
+    tests: [ACCESS],
+    note: "one device fills the list of events",
+  },
+  {
+    file: "src/serve/access/event_log.ts",
+    from: "const last = recent.at(-1);",
+    to: "const last = recent.findLast((event) => event.kind === kind);",
+    tests: [ACCESS],
+    note: "of disabling, enabling and disabling again the last is not noted",
   },
   {
     file: "src/serve/access/links.ts",
@@ -321,7 +365,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/worker_pool.ts",
-    from: "return known === undefined || !isSame(known, peer);",
+    from: "return known === undefined || unsure.has(peer.publicKey) || !isSame(known, peer);",
     to: "return true;",
     tests: [LIVE],
     note: "relay workers are told all peers at each change",
@@ -423,6 +467,34 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "void 0;",
     tests: [SERVICE_MANAGER],
     note: "systemd never hears that the relay has started, and ends it",
+  },
+  {
+    file: "packaging/install.sh",
+    from: '[ "$status" = installed ] ||',
+    to: "true ||",
+    tests: [INSTALL_SCRIPT],
+    note: "a package that apt-get removed again is said to be installed",
+  },
+  {
+    file: "packaging/launcher.sh",
+    from: '[ "$previous" != --config ]',
+    to: "true",
+    tests: [PACKAGE_PARTS],
+    note: "backup may write beside the configuration, and not where its file goes",
+  },
+  {
+    file: "packaging/debian/postinst",
+    from: "systemctl restart oxrelay.service",
+    to: "systemctl try-restart oxrelay.service",
+    tests: [DEBIAN_SCRIPTS],
+    note: "a relay that was removed stands still after the next installation",
+  },
+  {
+    file: "packaging/debian/postinst",
+    from: "if deb-systemd-helper --quiet was-enabled oxrelay.service; then",
+    to: "if ln -sf /usr/lib/systemd/system/oxrelay.service /etc/systemd/system/multi-user.target.wants; then",
+    tests: [DEBIAN_SCRIPTS],
+    note: "an upgrade enables a service that the administrator disabled",
   },
   {
     file: "tests/kit/package_parts.ts",

@@ -168,10 +168,10 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/queues.ts",
-    from: "const isFull = this.#waiting[line] >= this.#linePacketsMax;",
-    to: "const isFull = this.#waiting[line] < 0;",
+    from: "return Math.min(this.#linePacketsMax, this.#packets.room);",
+    to: "return this.#linePacketsMax + Math.min(0, this.#packets.room);",
     tests: QUEUES,
-    note: "one peer's packets take all room",
+    note: "a few peers' packets take all room",
   },
   {
     file: "src/queue/codel.ts",
