@@ -10,14 +10,10 @@ const DESCRIPTORS = "tests/system/descriptors_test.ts", LIVE = "tests/unit/live_
 const CLI = "tests/unit/cli_test.ts", POOL = "tests/unit/worker_pool_test.ts";
 const STORE = "tests/unit/store_test.ts", PAGE = "tests/system/page_test.ts";
 const API = "tests/unit/admin_api_test.ts",
-  ACCESS = "tests/unit/access_test.ts",
   BARRED = "tests/sim/barred_test.ts";
 const KEYS = "tests/unit/key_doors_test.ts", PREDICTION = "tests/unit/prediction_wiring_test.ts";
 
 const SERVICE_MANAGER = "tests/system/service_manager_test.ts";
-const PACKAGE_PARTS = "tests/unit/package_parts_test.ts";
-const DEBIAN_SCRIPTS = "tests/system/debian_scripts_test.ts";
-const INSTALL_SCRIPT = "tests/unit/install_script_test.ts";
 
 export const ADMIN_ROWS: readonly Mutation[] = [
   {
@@ -91,34 +87,6 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "the last traffic of a peer that is cut off is not counted",
   },
   {
-    file: "src/serve/access/bars.ts",
-    from: "this.#o.ledger.add(traffic, nowMs);\n    this.look();",
-    to: "this.#o.ledger.add(traffic, nowMs);",
-    tests: [ACCESS],
-    note: "traffic beyond the volume passes until the next look",
-  },
-  {
-    file: "src/serve/access/ledger.ts",
-    from: "month > this.#clockMonth && month !== this.#month;",
-    to: "month !== this.#month;",
-    tests: [ACCESS],
-    note: "a clock that goes back begins a month, and a volume anew",
-  },
-  {
-    file: "src/serve/access/ledger.ts",
-    from: "this.#clockMonth = month;",
-    to: "if (isNew) this.#clockMonth = month;",
-    tests: [ACCESS],
-    note: "after a clock that was years ahead no month begins",
-  },
-  {
-    file: "src/serve/access/ledger.ts",
-    from: "if (!this.#isChanged || nowMs - this.#wroteAtMs < WRITE_MS) return;",
-    to: "if (!this.#isChanged) return;",
-    tests: [ACCESS],
-    note: "each report of traffic is a write to the disk",
-  },
-  {
     file: "src/admin/page/format.js",
     from: "names.filter((name) => now[name] !== before[name])",
     to: "names.filter(() => true)",
@@ -126,46 +94,11 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "saving one limit on the page undoes what others changed",
   },
   {
-    file: "src/serve/access/bars.ts",
-    from: "if (!isAgain && this.#changed",
-    to: "if (this.#changed",
-    tests: [ACCESS],
-    note: "a bar that could not be carried out once never is",
-  },
-  {
     file: "src/serve/worker_pool.ts",
     from: "this.#unsure.add(key);",
     to: "void key;",
     tests: [POOL],
     note: "relay workers are not told again what they failed to carry out",
-  },
-  {
-    file: "src/serve/access/event_log.ts",
-    from: "isDevices(kind) && recent",
-    to: "isDevices(kind) && 0 > 1 && recent",
-    tests: [ACCESS],
-    note: "one device fills the list of events",
-  },
-  {
-    file: "src/serve/access/event_log.ts",
-    from: "const last = recent.at(-1);",
-    to: "const last = recent.findLast((event) => event.kind === kind);",
-    tests: [ACCESS],
-    note: "of disabling, enabling and disabling again the last is not noted",
-  },
-  {
-    file: "src/serve/access/links.ts",
-    from: "await this.#store(before.map((other) => other === link ? spent : other));",
-    to: "",
-    tests: [ACCESS, PAGE],
-    note: "a one-time link works twice",
-  },
-  {
-    file: "src/serve/access/links.ts",
-    from: "used === undefined && Date.parse(expires) > wallMs;",
-    to: "used === undefined && Date.parse(expires) > 0;",
-    tests: [ACCESS],
-    note: "a link works after its time",
   },
   {
     file: "src/serve/live_peers.ts",
@@ -257,13 +190,6 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "if (this.#known !== undefined) return this.#known.stored;",
     tests: [STORE],
     note: "a relay does not see what others have written to the store",
-  },
-  {
-    file: "src/serve/access/mod.ts",
-    from: "const { presharedKey: _, ...shown } = record;",
-    to: "const shown = record;",
-    tests: [DOOR],
-    note: "the admin interface answers a preshared key",
   },
   {
     file: "src/admin/server.ts",
@@ -467,40 +393,5 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "void 0;",
     tests: [SERVICE_MANAGER],
     note: "systemd never hears that the relay has started, and ends it",
-  },
-  {
-    file: "packaging/install.sh",
-    from: '[ "$status" = installed ] ||',
-    to: "true ||",
-    tests: [INSTALL_SCRIPT],
-    note: "a package that apt-get removed again is said to be installed",
-  },
-  {
-    file: "packaging/launcher.sh",
-    from: '[ "$previous" != --config ]',
-    to: "true",
-    tests: [PACKAGE_PARTS],
-    note: "backup may write beside the configuration, and not where its file goes",
-  },
-  {
-    file: "packaging/debian/postinst",
-    from: "systemctl restart oxrelay.service",
-    to: "systemctl try-restart oxrelay.service",
-    tests: [DEBIAN_SCRIPTS],
-    note: "a relay that was removed stands still after the next installation",
-  },
-  {
-    file: "packaging/debian/postinst",
-    from: "if deb-systemd-helper --quiet was-enabled oxrelay.service; then",
-    to: "if ln -sf /usr/lib/systemd/system/oxrelay.service /etc/systemd/system/multi-user.target.wants; then",
-    tests: [DEBIAN_SCRIPTS],
-    note: "an upgrade enables a service that the administrator disabled",
-  },
-  {
-    file: "tests/kit/package_parts.ts",
-    from: "writes: outsideOf(set.write)",
-    to: "writes: outsideOf(set.read)",
-    tests: [PACKAGE_PARTS],
-    note: "a packaged subcommand may write what its task may read",
   },
 ];

@@ -118,6 +118,13 @@ function joined(protocol: Protocol, queues: QueuesOptions | undefined) {
   return { world, server, client };
 }
 
+/** Notes a transfer's packet, whose number is above that of its flow's last one. */
+function noteOrder(last: Map<number, number>, { view, offset }: Burst, row: number) {
+  const port = view.getUint16(offset[row] + 22), number = view.getUint32(offset[row] + 28);
+  assertGreater(number, last.get(port) ?? -1, "a flow's packets leave in their order");
+  last.set(port, number);
+}
+
 /** The waits of the game's packets, ascending, microseconds; those that were lost wait for ever. */
 function play(
   protocol: Protocol,
@@ -144,11 +151,7 @@ function play(
       if (isGame(burst.length[row])) wait.push(nowUs - sentUs[wait.length]);
       else if (isUp) {
         bulk++;
-        const at = burst.offset[row],
-          port = burst.view.getUint16(at + 22),
-          number = burst.view.getUint32(at + 28);
-        assertGreater(number, last.get(port) ?? -1, "a flow's packets leave in their order");
-        last.set(port, number);
+        noteOrder(last, burst, row);
       }
     }
   };
