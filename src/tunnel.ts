@@ -377,12 +377,13 @@ export class Tunnel {
     metrics.set("sessions", this.table.count);
     metrics.set("connections", this.associations.epochs.connections);
     metrics.set("under_load", this.admission.loaded(nowUs) ? 1 : 0);
-    if (nowUs < this.#lookAtUs) return;
+    const isDue = nowUs >= this.#lookAtUs;
+    if (isDue || this.#rolloutMeter.isUnderway) this.#rolloutMeter.take(this.peers, this.associations);
+    if (!isDue) return;
     this.#lookAtUs = nowUs + LOOK_US;
     this.#countSchemes(nowUs);
     metrics.set("lines", this.#queues?.lines ?? 0);
     metrics.set("paths_watched", this.#rates?.size ?? 0);
-    this.#rolloutMeter.take(this.peers, this.associations);
     const { current, next } = this.peers;
     const isGone = (peer: number) => current[peer] === NONE && next[peer] === NONE;
     this.#queues?.forget((peer) => {
