@@ -67,7 +67,7 @@ export class PeerRates {
     if (this.#told[peer] > 0) this.found(peer, 0, nowUs);
   }
 
-  /** The rate that packets to the peer keep to now, bits a second, and whose it is; undefined where there is none. */
+  /** The rate that packets to the peer keep to now, whole bits a second, and whose it is; undefined where there is none. */
   shaping(peer: number): { bps: number; by: "peer" | "found" | "record" | "config" } | undefined {
     const queues = this.#queues;
     const bytesPerS = queues === undefined ? 0 : queues.rateOf(peer);
@@ -78,7 +78,7 @@ export class PeerRates {
       : this.#told[peer] > 0
       ? "peer"
       : "found";
-    return { bps: 8 * bytesPerS, by };
+    return { bps: Math.round(8 * bytesPerS), by };
   }
 
   /** The peer's sessions have ended, and with them what it asked for. */
