@@ -447,7 +447,7 @@ export class Tunnel {
 
   #place({ id, publicKey }: Peer, nowUs: number): void {
     this.#rollout.place(id, publicKey);
-    this.#queues?.setExempt(id, !this.#rollout.isOn("scheduler", id), nowUs);
+    this.peerRates.setExempt(id, !this.#rollout.isOn("scheduler", id), nowUs);
   }
 
   /** Ends the peer's sessions and removes the peer; false when no peer has this key. */

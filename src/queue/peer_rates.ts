@@ -58,6 +58,12 @@ export class PeerRates {
     else queues.useDefault(peer, nowUs);
   }
 
+  /** Whether the peer's packets never wait. A peer that gets a line again has the rate that it asked for. */
+  setExempt(peer: number, isExempt: boolean, nowUs: number): void {
+    this.#queues?.setExempt(peer, isExempt, nowUs);
+    if (!isExempt && this.#told[peer] > 0) this.found(peer, 0, nowUs);
+  }
+
   /** Takes the rates of the peer's record, for packets from now on. */
   setRecord(peer: number, { rateDownBps = 0, rateUpBps = 0 }: RecordRates, nowUs: number): void {
     this.#allowed[peer] = rateUpBps / 8;

@@ -188,6 +188,27 @@ Deno.test(`queue: a client that says what its line takes is sent no more (seed $
   assertGreater(bytes, 0.8 * RATE / 2);
 });
 
+Deno.test(`queue: what a client said of its line holds again after the scheduler was off (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(0) });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, receiveBytesPerS: RATE / 2 });
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  const tuning = {
+    maxConnections: 10,
+    rateLimitPerIp: 10,
+    destinations: CLOSED,
+    classes: { rules: [] },
+    compression: undefined,
+  };
+  const shaped = () => server.core.peerSnapshots(world.nowUs)[0].line?.shapedBps;
+  for (const [scheduler, bps] of [[100, 4 * RATE], [0, undefined], [100, 4 * RATE]] as const) {
+    server.core.tune({ ...tuning, rolloutPercent: { ...ROLLOUT_DEFAULT, scheduler } }, world.nowUs);
+    assertEquals(shaped(), bps);
+  }
+});
+
 Deno.test(`queue: what waits for a client outlives its session's end, when the client resumes (seed ${SEED})`, () => {
   const world = new World(SEED);
   world.protocol = "oxtunnel";

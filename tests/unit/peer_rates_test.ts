@@ -49,3 +49,17 @@ Deno.test("peer rates: each rate is said to be of who set it, and none after it 
   none.rates.told(PEER, 0, NOW);
   assertEquals(none.rates.shaping(PEER), undefined);
 });
+
+Deno.test("peer rates: who had no line for a while has the rate again that it asked for, before or meanwhile", () => {
+  for (const isBefore of [true, false]) {
+    const { rates, queues } = made();
+    const tell = () => rates.told(PEER, 10 * MBIT / 8, NOW);
+    if (isBefore) tell();
+    rates.setExempt(PEER, true, NOW);
+    assertEquals([queues.hasLine(PEER), rates.shaping(PEER)], [false, undefined]);
+    if (!isBefore) tell();
+    assertEquals(queues.hasLine(PEER), false);
+    rates.setExempt(PEER, false, NOW);
+    assertEquals(rates.shaping(PEER), { bps: 10 * MBIT, by: "peer" });
+  }
+});
