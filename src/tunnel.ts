@@ -462,6 +462,7 @@ export class Tunnel {
     this.#figures.forget(peer.id);
     this.#innerAcks?.forget(peer.id, -Infinity);
     this.peerRates.forgetTold(peer.id);
+    this.#rates?.forgetNetworks(peer.id);
     this.peerRates.setRecord(peer.id, {}, -Infinity);
     this.associations.paths.forget(peer.id);
     this.peers.remove(peer);
