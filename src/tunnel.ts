@@ -190,6 +190,7 @@ export class Tunnel {
       stagedMax: arena.slotCount >> 2,
       unixOffsetUs,
       oxtunnel,
+      wireguardBegun: (peer, nowUs) => this.peerRates.endTold(peer, nowUs),
     });
   }
 

@@ -87,6 +87,11 @@ export class PeerRates {
     return { bps: Math.round(8 * bytesPerS), by };
   }
 
+  /** The peer goes on in a protocol in which nothing can be asked for. */
+  endTold(peer: number, nowUs: number): void {
+    if (this.#told[peer] > 0) this.told(peer, 0, nowUs);
+  }
+
   /** The peer's sessions have ended, and with them what it asked for. */
   forgetTold(peer: number): void {
     this.#told[peer] = 0;

@@ -63,3 +63,13 @@ Deno.test("peer rates: who had no line for a while has the rate again that it as
     assertEquals(rates.shaping(PEER), { bps: 10 * MBIT, by: "peer" });
   }
 });
+
+Deno.test("peer rates: what a peer asked for ends with its protocol, a found rate does not", () => {
+  const { rates } = made();
+  rates.told(PEER, 10 * MBIT / 8, NOW);
+  rates.endTold(PEER, NOW);
+  assertEquals(rates.shaping(PEER), undefined);
+  rates.found(PEER, MBIT, NOW);
+  rates.endTold(PEER, NOW);
+  assertEquals(rates.shaping(PEER), { bps: 8 * MBIT, by: "found" });
+});
