@@ -70,6 +70,8 @@ export class Queues implements FlowOwner {
   readonly #queueOf: Uint32Array;
   // By line.
   readonly #peer = new Uint32Array(LINES_MAX);
+  /** The rate as it was given, bytes a second; 0 where it was taken back. */
+  readonly #bytesPerS = new Float64Array(LINES_MAX);
   /** Microseconds a byte. */
   readonly #usPerByte = new Float64Array(LINES_MAX);
   /** When the bytes that were sent will have left the line, microseconds. */
@@ -147,13 +149,14 @@ export class Queues implements FlowOwner {
     if (line < 0) line = this.#begin(peer, nowUs);
     if (line < 0) return false;
     this.#isDefault[line] = 0;
-    this.#rescale(line, 1e6 / bytesPerS, nowUs);
+    this.#rescale(line, bytesPerS, nowUs);
     return true;
   }
 
   /** Changes the rate, and scales the time charged for bytes that are still to leave, which was charged at the former rate. */
-  #rescale(line: number, usPerByte: number, nowUs: number): void {
-    const before = this.#usPerByte[line];
+  #rescale(line: number, bytesPerS: number, nowUs: number): void {
+    const before = this.#usPerByte[line], usPerByte = 1e6 / bytesPerS;
+    this.#bytesPerS[line] = bytesPerS;
     this.#usPerByte[line] = usPerByte;
     if (before === usPerByte) return;
     const share = before > 0 ? usPerByte / before : 0;
@@ -183,8 +186,7 @@ export class Queues implements FlowOwner {
   /** The rate of the peer's line, bytes a second as for `setRate`: the default one before its first packet; 0 for none. */
   rateOf(peer: number): number {
     const line = this.#lineOf[peer] - 1;
-    if (line < 0) return this.defaultOf(peer);
-    return this.#usPerByte[line] === 0 ? 0 : 1e6 / this.#usPerByte[line];
+    return line < 0 ? this.defaultOf(peer) : this.#bytesPerS[line];
   }
 
   /** Gives the peer a default rate of its own in place of the options', or takes it back (0). */
@@ -205,7 +207,7 @@ export class Queues implements FlowOwner {
       return;
     }
     this.#isDefault[line] = 1;
-    this.#rescale(line, 1e6 / bytesPerS, nowUs);
+    this.#rescale(line, bytesPerS, nowUs);
   }
 
   /** Whether the peer's packets are bounded by a rate, from the next one on if none came yet, or wait for one that is gone. */
@@ -239,7 +241,7 @@ export class Queues implements FlowOwner {
 
   /** Removes the rate: all waiting packets may be sent. */
   #open(line: number, nowUs: number): void {
-    this.#usPerByte[line] = 0;
+    this.#usPerByte[line] = this.#bytesPerS[line] = 0;
     if (this.#waiting[line] === 0) this.#close(line);
     else this.#due.set(line, nowUs);
   }
