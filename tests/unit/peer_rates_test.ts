@@ -56,9 +56,9 @@ Deno.test("peer rates: who had no line for a while has the rate again that it as
     const tell = () => rates.told(PEER, 10 * MBIT / 8, NOW);
     if (isBefore) tell();
     rates.setExempt(PEER, true, NOW);
-    assertEquals([queues.hasLine(PEER), rates.shaping(PEER)], [false, undefined]);
+    assertEquals([queues.bounds(PEER), rates.shaping(PEER)], [false, undefined]);
     if (!isBefore) tell();
-    assertEquals(queues.hasLine(PEER), false);
+    assertEquals(queues.bounds(PEER), false);
     rates.setExempt(PEER, false, NOW);
     assertEquals(rates.shaping(PEER), { bps: 10 * MBIT, by: "peer" });
   }
