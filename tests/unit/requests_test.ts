@@ -2,7 +2,7 @@
  * What a receiver asks for, and when, by marks, counters and pace (PROTOCOL §12, §14), and what a sender keeps for requests:
  * the parts alone, without a tunnel.
  */
-import { assertEquals, assertLess } from "@std/assert";
+import { assertEquals, assertLess, assertLessOrEqual } from "@std/assert";
 import { Arrivals } from "../../src/repair/arrivals.ts";
 import { type AskingPath, expectAsked, nextAskAge } from "../../src/repair/asking.ts";
 import { ANSWERS_MAX, Kept } from "../../src/repair/kept.ts";
@@ -93,6 +93,27 @@ Deno.test("requests: once something was lost, what is overdue is asked for befor
   assertLess(dueUs, 23 * GAP_US + 5_000);
   assertEquals(receiver.ask(dueUs), [[22, 1, 1]]);
   assertLess(quietUs, dueUs);
+});
+
+Deno.test("requests: a datagram that comes late costs a bounded search, however much is missing", () => {
+  const receiver = new Receiver(), { runs } = receiver.arrivals, hasArrived = runs.hasArrived.bind(runs);
+  let steps = 0;
+  runs.hasArrived = (counter) => {
+    steps++;
+    return hasArrived(counter);
+  };
+  // Each marked datagram but the first shows that two before it are missing: 32 places to count from.
+  let counter = 0;
+  receiver.arrive(counter, 1, 0);
+  for (let i = 0; i < 32; i++) receiver.arrive(counter += 3, 1, 0);
+  assertEquals(receiver.requests.missing, 64);
+  receiver.arrive(counter += 150, 1, 0);
+  for (let late = counter - 149; late < counter; late++) {
+    steps = 0;
+    receiver.arrive(late, 3, 0);
+    assertLessOrEqual(steps, 256);
+  }
+  assertEquals(receiver.requests.missing < 64, true, "those that came late are missing no more");
 });
 
 Deno.test("asking: the times follow round trip, deadline and losses", () => {
