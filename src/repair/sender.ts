@@ -234,9 +234,9 @@ export class RepairSender {
   sent(lane: Lane, bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): boolean {
     if (length > SYMBOL_MAX_BYTES) return false;
     lane.note(length, nowUs);
-    this.#second.protect(DATAGRAM_BYTES + length, nowUs);
     const isRepaired = lane.plan.share > 0;
     if (!(isRepaired || lane.isMarked) || !this.#encoder.add(counter, bytes, at, length)) return false;
+    this.#second.protect(DATAGRAM_BYTES + length, nowUs); // nothing else enlarges the budget (PROTOCOL R102)
     if (isRepaired) lane.add(counter, length, nowUs);
     else lane.open = lane.ordinal;
     if (lane.isMarked) this.kept.add(counter, length, this.lanes.indexOf(lane), nowUs);

@@ -319,6 +319,36 @@ Deno.test("repair sender: no second has more repair than the budget and one repa
   for (const seed of [778202089, -1471094602]) fc.assert(property, { numRuns: 40, seed });
 });
 
+Deno.test("repair sender: what is neither marked nor repaired does not enlarge the budget for answers (PROTOCOL R102)", () => {
+  const budget = 0.1, lengthOfBulk = 40, length = 100;
+  const sender = new RepairSender(kernel, budget), burst = new Burst(new Arena(1));
+  const [game, , bulk] = sender.lanes, packet = new Uint8Array(length).fill(7);
+  game.isMarked = true;
+  game.answerableUs = 60_000;
+  game.plan = plan({ share: 0 });
+  bulk.plan = plan({ share: 0 });
+  let protectedBytes = 0, answers = 0, answerBytes = 0;
+  for (let nowUs = 0, counter = 0; nowUs < 1e6; nowUs += GAP_US) {
+    for (let i = 0; i < 50; i++) {
+      assert(!sender.sent(bulk, packet, 0, lengthOfBulk, counter++, nowUs));
+    }
+    const before = counter - 51;
+    assert(sender.sent(game, packet, 0, length, counter++, nowUs));
+    protectedBytes += DATAGRAM_BYTES + length;
+    // The other end asks for each packet once.
+    if (before > 0) sender.onRequest(before & 0xffff, 1, 1, nowUs);
+    burst.release();
+    const row = burst.grow(0, DONE);
+    sender.ride(burst, row, counter, BYTES_MAX, nowUs);
+    if (sender.written.count === 0) continue;
+    answers += sender.written.count;
+    answerBytes += DATAGRAM_BYTES + burst.length[row];
+    counter++;
+  }
+  assertGreater(answers, 2);
+  assertLessOrEqual(answerBytes, budget * protectedBytes);
+});
+
 /** A game and a call, and some bulk, for four seconds at 5 % loss; returns what was sent in the last two. */
 function session(
   own: Partial<Parameters<typeof repairOptions>[1]>,
