@@ -343,6 +343,7 @@ export class Requests {
       dueUs = Math.min(dueUs, isHeld ? rideUs + RIDE_LATE_US : entryUs);
     }
     this.#rideUs = askUs;
+    if (this.#copies > 0) dueUs = nowUs;
     this.dueUs = Math.ceil(dueUs); // timers are of whole microseconds
   }
 
@@ -369,7 +370,7 @@ export class Requests {
       Math.floor((room - FRAME_HEAD_BYTES - REQUEST_FIXED_BYTES) / REQUEST_ENTRY_BYTES),
     );
     if (most < 1) return 0;
-    if (this.#copies > 0 && isAlone) return this.#writeCopy(view, at);
+    if (this.#copies > 0) return this.#writeCopy(view, at, most, isAlone, nowUs);
     this.#entries = 0;
     let isLastChance = false;
     for (let i = 0; i < MISSING_MAX; i++) {
@@ -451,8 +452,11 @@ export class Requests {
     return to - at;
   }
 
-  #writeCopy(view: DataView, at: number): number {
+  /** Writes the last request again, as many entries as there is room for. */
+  #writeCopy(view: DataView, at: number, most: number, isAlone: boolean, nowUs: number): number {
     this.#copies--;
-    return this.#emit(view, at, true);
+    this.#entries = Math.min(this.#entries, most);
+    this.#schedule(nowUs);
+    return this.#emit(view, at, isAlone);
   }
 }

@@ -103,6 +103,8 @@ export class SessionRepair {
     if (requests?.canRide(nowUs) === true) {
       const room = Math.min(bytesMax - burst.length[row], this.#scratch.byteLength);
       this.#prepend(burst, row, requests.write(this.#scratch, 0, room, false, nowUs));
+      // A copy of it may be due at once, in another datagram.
+      if (requests.dueUs < Infinity) this.#host.hasten(requests.dueUs);
     }
     const { deadlineMs } = this.sending!;
     if (deadlineMs !== this.#toldMs) this.#toldTimes = this.#untilTold = 0;

@@ -95,6 +95,32 @@ Deno.test("requests: once something was lost, what is overdue is asked for befor
   assertLess(quietUs, dueUs);
 });
 
+Deno.test("requests: a request for which there is no second chance goes twice, also where the first one rides", () => {
+  const RTT_LONG_US = 48_000, LOSS = 0.3;
+  for (const [rides, copyRides] of [[false, false], [true, false], [true, true]]) {
+    const { arrivals, requests } = new Receiver(), view = new DataView(new ArrayBuffer(64));
+    const arrive = (n: number, nowUs: number) => {
+      // Half of what is sent gets lost, and was not marked.
+      arrivals.arrived(2 * n, BYTES, nowUs);
+      requests.arrived(2 * n, n % 3 + 1, BYTES, nowUs);
+      requests.setPath(RTT_LONG_US, LOSS);
+    };
+    for (let n = 0; n < 20; n++) arrive(n, n * GAP_US);
+    const nowUs = 20 * GAP_US + 3_000;
+    arrive(21, nowUs);
+    assertEquals([requests.canRide(nowUs), requests.hasWord(nowUs)], [true, true]);
+    const bytes = requests.write(view, 0, 64, !rides, nowUs), first = view.buffer.slice(0, bytes);
+    assertEquals([bytes, requests.dueUs], [8, nowUs], "the copy is due at once");
+    assertEquals([requests.canRide(nowUs), requests.hasWord(nowUs)], [true, true]);
+    assertEquals(requests.write(view, 0, bytes - 1, !copyRides, nowUs), 0, "there is no room");
+    assertEquals(requests.hasWord(nowUs), true);
+    assertEquals(requests.write(view, 0, 64, !copyRides, nowUs), bytes);
+    assertEquals(view.buffer.slice(0, bytes), first);
+    assertEquals([requests.canRide(nowUs), requests.hasWord(nowUs), requests.asked], [false, false, 1]);
+    assertLess(nowUs, requests.dueUs);
+  }
+});
+
 Deno.test("requests: a datagram that comes late costs a bounded search, however much is missing", () => {
   const receiver = new Receiver(), { runs } = receiver.arrivals, hasArrived = runs.hasArrived.bind(runs);
   let steps = 0;
