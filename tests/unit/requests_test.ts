@@ -3,17 +3,28 @@
  * the parts alone, without a tunnel.
  */
 import { assertEquals, assertLess, assertLessOrEqual } from "@std/assert";
+import { PortableShardKernel } from "../../src/codec/gf256.ts";
+import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { Arrivals } from "../../src/repair/arrivals.ts";
 import { type AskingPath, expectAsked, nextAskAge } from "../../src/repair/asking.ts";
 import { ANSWERS_MAX, Kept } from "../../src/repair/kept.ts";
+import { repairOptions } from "../../src/repair/options.ts";
+import { Repairs } from "../../src/repair/pool.ts";
+import { SYMBOL_MAX_BYTES } from "../../src/repair/receiver.ts";
 import { Requests } from "../../src/repair/requests.ts";
+import { SessionRepair } from "../../src/repair/session_repair.ts";
+import { Arena } from "../../src/vector/arena.ts";
+import { Burst, DONE } from "../../src/vector/burst.ts";
 import {
+  CONTROL_DEADLINE,
   controlFits,
+  controlKind,
+  readDeadlineMs,
   readRequestCount,
   readRequestCounter,
   readRequestFirst,
 } from "../../src/wire/control.ts";
-import { FRAME_HEAD_BYTES } from "../../src/wire/frame.ts";
+import { FRAME_CONTROL, FRAME_HEAD_BYTES, FrameReader } from "../../src/wire/frame.ts";
 
 const GAP_US = 15_625, RTT_US = 20_000, DEADLINE_US = 60_000, BYTES = 200;
 
@@ -140,6 +151,52 @@ Deno.test("requests: a datagram that comes late costs a bounded search, however 
     assertLessOrEqual(steps, 256);
   }
   assertEquals(receiver.requests.missing < 64, true, "those that came late are missing no more");
+});
+
+Deno.test("requests: the deadline is told in front of the first marked packet, and after 2, 4, 8 … of them, whatever else is sent", () => {
+  const options = { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 };
+  const pool = new Repairs(repairOptions(new PortableShardKernel(), options), { add() {} });
+  const host = { highestReceived: () => -1, roundTripUs: () => -1, hasten() {}, speak() {} };
+  const repair = new SessionRepair(pool, host, true);
+  const burst = new Burst(new Arena(1)), frames = new FrameReader();
+  const told: [marked: number, ms: number][] = [];
+  let counter = 0, marked = 0;
+  const send = (trafficClass: number, length: number, bytesMax = 1400) => {
+    if (!repair.sends(trafficClass)) return;
+    burst.release();
+    const row = burst.grow(length, DONE), nowUs = counter * 1_000;
+    burst.view.setUint8(burst.offset[row], 0x45);
+    burst.trafficClass[row] = trafficClass;
+    repair.ride(burst, row, counter, bytesMax, nowUs);
+    burst.counter[row] = counter++;
+    burst.headerBytes[row] = 6;
+    const { count } = repair.sending!.sender.kept;
+    repair.packetsSent(burst, row, length, nowUs);
+    const isMarked = repair.sending!.sender.kept.count > count;
+    if (isMarked) marked++;
+    frames.start(burst.offset[row], burst.length[row] - length);
+    for (let kind = frames.next(burst.view); kind >= 0; kind = frames.next(burst.view)) {
+      if (kind !== FRAME_CONTROL || controlKind(burst.view, frames.at) !== CONTROL_DEADLINE) continue;
+      assertEquals(isMarked, true);
+      told.push([marked, readDeadlineMs(burst.view, frames.at)]);
+    }
+  };
+  const sendOthers = () => {
+    send(CLASS_BULK, 100);
+    send(CLASS_DEFAULT, 100);
+    send(CLASS_GAME, SYMBOL_MAX_BYTES + 1);
+  };
+  sendOthers();
+  send(CLASS_GAME, SYMBOL_MAX_BYTES, SYMBOL_MAX_BYTES);
+  assertEquals([marked, told], [1, []], "there is no room");
+  for (let n = 0; n < 16; n++) {
+    send(CLASS_GAME, 100);
+    sendOthers();
+  }
+  assertEquals(told, [[2, 60], [4, 60], [8, 60], [16, 60]]);
+  told.length = marked = 0;
+  for (const trafficClass of [CLASS_VOICE, CLASS_GAME, CLASS_GAME]) send(trafficClass, 100);
+  assertEquals(told, [[1, 100], [3, 100]], "the longest deadline counts");
 });
 
 Deno.test("asking: the times follow round trip, deadline and losses", () => {
