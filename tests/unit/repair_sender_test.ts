@@ -4,9 +4,11 @@
  */
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
+import { CODE_WINDOW, RepairEncoder } from "../../src/codec/erasure.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { chooseRepair, firstChoice, REPAIR_SCHEMES, type RepairChoice } from "../../src/repair/redundancy.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
+import { KEPT } from "../../src/repair/kept.ts";
 import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/repair/receiver.ts";
 import { LANES, RepairSender } from "../../src/repair/sender.ts";
 import { RepairTally } from "../../src/repair/tally.ts";
@@ -347,6 +349,16 @@ Deno.test("repair sender: what is neither marked nor repaired does not enlarge t
   }
   assertGreater(answers, 2);
   assertLessOrEqual(answerBytes, budget * protectedBytes);
+});
+
+Deno.test("repair sender: as many packets are remembered as the encoder has places, of which one is free", () => {
+  const encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES), numbers = new Float64Array(1);
+  for (let n = 0; n < 2 * KEPT; n++) assert(encoder.add(n, new Uint8Array(10), 0, 10));
+  const has = (number: number) => {
+    numbers[0] = number;
+    return encoder.combine(CODE_WINDOW, 0, numbers, 1) > 0;
+  };
+  assertEquals([has(KEPT), has(KEPT + 1), has(2 * KEPT - 1)], [false, true, true]);
 });
 
 /** A game and a call, and some bulk, for four seconds at 5 % loss; returns what was sent in the last two. */
