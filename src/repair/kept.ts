@@ -1,13 +1,14 @@
 // Hot path.
 /**
  * The marked datagrams that one end sent last, and which of them the other end has asked for again (PROTOCOL §14). Invariant:
- * memory is fixed; only what was sent to this peer, and was sent again fewer than ANSWERS_MAX times, is wanted. The packets themselves are the encoder's (codec/erasure.ts); sender.ts writes the answers.
+ * memory is fixed; only what was sent to this peer, and was sent again fewer than ANSWERS_MAX times, is wanted. The packets
+ * themselves are the encoder's (codec/erasure.ts); sender.ts writes the answers.
  * Keeps PROTOCOL R101 and R102.
  */
 import { nextMark } from "../wire/oxtunnel.ts";
 
-/** Datagrams that are remembered: as many as the encoder keeps. */
-const KEPT = 64;
+/** Datagrams that are remembered, marked ones and those of each lane: as many as the encoder has places. */
+export const KEPT = 64;
 /** Times that one datagram's packets are sent again on request. */
 export const ANSWERS_MAX = 5;
 /** A request for what was sent again so recently is a request's copy. */

@@ -13,6 +13,7 @@ import { PathMeter, type PathReport } from "./path_quality.ts";
 import type { Predictor } from "./prediction/predictor.ts";
 import { ANSWERABLE, LATE_TOLERANCE } from "./asking.ts";
 import { CALM_US, chooseRepair, type RepairSituation } from "./redundancy.ts";
+import { SYMBOL_MAX_BYTES } from "./receiver.ts";
 import { LANE_BULK, LANE_GAME, LANE_VOICE, LANES, RepairSender } from "./sender.ts";
 import { RepairTally } from "./tally.ts";
 
@@ -54,6 +55,8 @@ export class RepairPlanner {
   #lossRateNow = 0;
   /** Recent maximum delay above the least. */
   #delayUs = 0;
+  /** The longest deadline of what was marked so far. */
+  #deadlineUs = 0;
 
   /** @param isAsking whether the ends have agreed that lost packets are asked for. */
   constructor(options: RepairOptions, predictor: Predictor | undefined, isAsking = false) {
@@ -122,14 +125,15 @@ export class RepairPlanner {
     return this.sender.sent(this.sender.lanes[lane], bytes, at, length, counter, nowUs);
   }
 
-  /** The longest deadline of the marked packets that this end sends, milliseconds; 0 where nothing is marked. */
-  get deadlineMs(): number {
-    let us = 0;
-    for (let i = 0; i < LANES; i++) {
-      const { isMarked, bytesMax } = this.sender.lanes[i];
-      if (isMarked && bytesMax > 0) us = Math.max(us, this.#situations[i].deadlineUs);
-    }
-    return Math.round(us / 1000);
+  /**
+   * The longest deadline of the marked packets that this end has sent, with the packets of the class that are sent now, `length`
+   * bytes, milliseconds; 0 where these are not marked.
+   */
+  deadlineMs(trafficClass: number, length: number): number {
+    const lane = this.#laneOf[trafficClass];
+    if (lane < 0 || length > SYMBOL_MAX_BYTES || !this.sender.lanes[lane].isMarked) return 0;
+    this.#deadlineUs = Math.max(this.#deadlineUs, this.#situations[lane].deadlineUs);
+    return Math.round(this.#deadlineUs / 1000);
   }
 
   /** Datagrams that the other end asked for, each as often as it did. */

@@ -259,21 +259,16 @@ export class Requests {
    */
   #settle(counter: number, mark: number, askedAs: number, nowUs: number, isRecovered: boolean): void {
     const isTail = counter > this.#anchor;
-    let found = -1, behind = -1, most = 0;
-    for (let i = 0; i < MISSING_MAX; i++) {
-      if (this.#isFree[i] !== 0 || this.#behind[i] >= counter || this.#behind[i] < behind) continue;
-      if (isTail && this.#behind[i] !== this.#anchor) continue;
-      if (askedAs !== NO_PLACE && this.#place[i] % PLACES !== askedAs) continue;
-      if (mark !== 0 && this.#marks[i] !== mark) continue;
-      if (this.#behind[i] > behind) {
-        behind = this.#behind[i];
-        most = this.#placesTo(counter, behind);
-        found = -1;
-      }
-      if (this.#place[i] <= most && (found < 0 || this.#place[i] > this.#place[found])) found = i;
+    const behind = isTail ? this.#anchor : this.#newestBefore(counter, mark, askedAs);
+    // Counted once: up to SEARCHED steps, for what the other end may send by the thousand.
+    const most = isTail || behind >= 0 ? this.#placesTo(counter, behind) : 0;
+    let found = -1;
+    for (let i = 0; i < MISSING_MAX && behind >= 0; i++) {
+      if (this.#behind[i] !== behind || this.#place[i] > most || !this.#canBe(i, mark, askedAs)) continue;
+      if (found < 0 || this.#place[i] > this.#place[found]) found = i;
     }
     if (isTail) {
-      const place = found >= 0 ? this.#place[found] : this.#placesTo(counter, this.#anchor);
+      const place = found >= 0 ? this.#place[found] : most;
       if (place <= 32) this.#cameBack |= 1 << (place - 1);
     }
     if (found < 0) return;
@@ -288,6 +283,23 @@ export class Requests {
     // What comes by itself was only late: from now on the pace waits as long.
     if (!isRecovered) this.#latenessUs = Math.max(this.#latenessUs, nowUs - this.#expectedUs[found]);
     this.#free(found);
+  }
+
+  /** The newest marked datagram before `counter` behind which one is missing that has the mark and the place; -1 for none. */
+  #newestBefore(counter: number, mark: number, askedAs: number): number {
+    let behind = -1;
+    for (let i = 0; i < MISSING_MAX && this.#count > 0; i++) {
+      if (this.#behind[i] > behind && this.#behind[i] < counter && this.#canBe(i, mark, askedAs)) {
+        behind = this.#behind[i];
+      }
+    }
+    return behind;
+  }
+
+  /** Whether the i-th is missing and may have the mark and the place by which it was asked for, 0 and NO_PLACE where unknown. */
+  #canBe(i: number, mark: number, askedAs: number): boolean {
+    return this.#isFree[i] === 0 && (mark === 0 || this.#marks[i] === mark) &&
+      (askedAs === NO_PLACE || this.#place[i] % PLACES === askedAs);
   }
 
   /** How many places behind the marked datagram `behind` one with `counter` is, unmarked ones that arrived left out. */
@@ -331,6 +343,7 @@ export class Requests {
       dueUs = Math.min(dueUs, isHeld ? rideUs + RIDE_LATE_US : entryUs);
     }
     this.#rideUs = askUs;
+    if (this.#copies > 0) dueUs = nowUs;
     this.dueUs = Math.ceil(dueUs); // timers are of whole microseconds
   }
 
@@ -357,7 +370,7 @@ export class Requests {
       Math.floor((room - FRAME_HEAD_BYTES - REQUEST_FIXED_BYTES) / REQUEST_ENTRY_BYTES),
     );
     if (most < 1) return 0;
-    if (this.#copies > 0 && isAlone) return this.#writeCopy(view, at);
+    if (this.#copies > 0) return this.#writeCopy(view, at, most, isAlone, nowUs);
     this.#entries = 0;
     let isLastChance = false;
     for (let i = 0; i < MISSING_MAX; i++) {
@@ -439,8 +452,11 @@ export class Requests {
     return to - at;
   }
 
-  #writeCopy(view: DataView, at: number): number {
+  /** Writes the last request again, as many entries as there is room for. */
+  #writeCopy(view: DataView, at: number, most: number, isAlone: boolean, nowUs: number): number {
     this.#copies--;
-    return this.#emit(view, at, true);
+    this.#entries = Math.min(this.#entries, most);
+    this.#schedule(nowUs);
+    return this.#emit(view, at, isAlone);
   }
 }

@@ -1,10 +1,11 @@
 // Hot path.
 /**
  * The sending end of one OxTunnel session's loss repair (PROTOCOL §13): the packets of the last protected datagrams, class by
- * class, and the repairs made of them, which ride in a datagram that has room or are sent alone at their deadline.
- * Invariant: in any span of time the repairs of a class take no more bytes than the plan's share of the datagrams that it
- * protects in that span, and one repair more; what is sent again on request stays, with them, within the budget in each
- * second. Memory is fixed. Chooses no plans (planner.ts) and knows no requests (kept.ts).
+ * class, the repairs made of them, which ride in a datagram that has room or are sent alone at their deadline, and the answers
+ * to requests (§14), which are sent at once. Invariant: in any span of time the repairs of a class take no more bytes than the
+ * plan's share of the datagrams that it protects in that span, and one repair more; what is sent again on request stays, with
+ * them, within the budget in each second. Memory is fixed. Chooses no plans (planner.ts), and reads no requests: what they
+ * name, kept.ts finds.
  * Keeps PROTOCOL R91, R96, R97, R101 and R102.
  */
 import { CODE_BLOCK, CODE_WINDOW, RepairEncoder, SOURCES_MAX } from "../codec/erasure.ts";
@@ -14,13 +15,11 @@ import { DATAGRAM_BYTES, EARLY, firstChoice, type RepairChoice, USABLE } from ".
 import type { Burst } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES, FRAME_REPAIR, writeFrameHead } from "../wire/frame.ts";
 import { canCarryRepair, repairHeadBytes, writeAnswer, writeRepairHead } from "../wire/repair.ts";
-import { Kept, LastSecond } from "./kept.ts";
+import { KEPT, Kept, LastSecond } from "./kept.ts";
 import { INDEX_MAX, SYMBOL_MAX_BYTES, windowKey } from "./receiver.ts";
 
 /** Classes that have a plan of their own. */
 export const LANE_GAME = 0, LANE_VOICE = 1, LANE_BULK = 2, LANES = 3;
-/** Sources of a lane that are remembered: as many as the encoder keeps. */
-const KEPT = 64;
 /** The longest head of a repair frame, whole bitmap included. */
 const HEAD_BYTES_MAX = FRAME_HEAD_BYTES + repairHeadBytes(KEPT);
 /** Time between packets until it is measured: a game's pace. A gap of PAUSE_US or more is a pause and is not measured. */
@@ -234,9 +233,9 @@ export class RepairSender {
   sent(lane: Lane, bytes: Uint8Array, at: number, length: number, counter: number, nowUs: number): boolean {
     if (length > SYMBOL_MAX_BYTES) return false;
     lane.note(length, nowUs);
-    this.#second.protect(DATAGRAM_BYTES + length, nowUs);
     const isRepaired = lane.plan.share > 0;
     if (!(isRepaired || lane.isMarked) || !this.#encoder.add(counter, bytes, at, length)) return false;
+    this.#second.protect(DATAGRAM_BYTES + length, nowUs); // nothing else enlarges the budget (PROTOCOL R102)
     if (isRepaired) lane.add(counter, length, nowUs);
     else lane.open = lane.ordinal;
     if (lane.isMarked) this.kept.add(counter, length, this.lanes.indexOf(lane), nowUs);

@@ -93,20 +93,23 @@ export class SessionRepair {
       this.#pool.counters.add("repair_bytes_sent", burst.length[row] - before);
       if (tally.answers > answers) this.#pool.counters.add("answers_sent", tally.answers - answers);
     }
-    if (this.isAsking && before > 0) this.#rideControl(burst, row, bytesMax, nowUs);
+    if (this.isAsking && before > 0) this.#rideControl(burst, row, before, bytesMax, nowUs);
   }
 
-  /** Puts a request that is due, and the deadline now and then, in front of what is in the row, which has packets. */
-  #rideControl(burst: Burst, row: number, bytesMax: number, nowUs: number): void {
+  /** Puts a request that is due, and the deadline now and then, in front of what is in the row, whose last `bytes` are packets. */
+  #rideControl(burst: Burst, row: number, bytes: number, bytesMax: number, nowUs: number): void {
     const requests = this.receiving?.requests;
     if (requests !== undefined) requests.nextRideUs = nowUs + this.sending!.sender.rideGapUs;
     if (requests?.canRide(nowUs) === true) {
       const room = Math.min(bytesMax - burst.length[row], this.#scratch.byteLength);
       this.#prepend(burst, row, requests.write(this.#scratch, 0, room, false, nowUs));
+      // A copy of it may be due at once, in another datagram.
+      if (requests.dueUs < Infinity) this.#host.hasten(requests.dueUs);
     }
-    const { deadlineMs } = this.sending!;
+    const deadlineMs = this.sending!.deadlineMs(burst.trafficClass[row], bytes);
+    if (deadlineMs === 0) return; // the datagram is not marked
     if (deadlineMs !== this.#toldMs) this.#toldTimes = this.#untilTold = 0;
-    if (deadlineMs === 0 || --this.#untilTold > 0 || burst.length[row] + DEADLINE_BYTES > bytesMax) return;
+    if (--this.#untilTold > 0 || burst.length[row] + DEADLINE_BYTES > bytesMax) return;
     this.#toldMs = deadlineMs;
     this.#untilTold = Math.min(TOLD_EVERY_MAX, 2 ** ++this.#toldTimes);
     this.#prepend(burst, row, writeShort(this.#scratch, 0, CONTROL_DEADLINE, deadlineMs));

@@ -4,9 +4,11 @@
  */
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
+import { CODE_WINDOW, RepairEncoder } from "../../src/codec/erasure.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { chooseRepair, firstChoice, REPAIR_SCHEMES, type RepairChoice } from "../../src/repair/redundancy.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
+import { KEPT } from "../../src/repair/kept.ts";
 import { RepairReceiver, SYMBOL_MAX_BYTES } from "../../src/repair/receiver.ts";
 import { LANES, RepairSender } from "../../src/repair/sender.ts";
 import { RepairTally } from "../../src/repair/tally.ts";
@@ -317,6 +319,46 @@ Deno.test("repair sender: no second has more repair than the budget and one repa
   assertGreater(repairs, 300);
   // Ages of 60 001 and 60 005 µs, where a game's packets are too late after 60 000.
   for (const seed of [778202089, -1471094602]) fc.assert(property, { numRuns: 40, seed });
+});
+
+Deno.test("repair sender: what is neither marked nor repaired does not enlarge the budget for answers (PROTOCOL R102)", () => {
+  const budget = 0.1, lengthOfBulk = 40, length = 100;
+  const sender = new RepairSender(kernel, budget), burst = new Burst(new Arena(1));
+  const [game, , bulk] = sender.lanes, packet = new Uint8Array(length).fill(7);
+  game.isMarked = true;
+  game.answerableUs = 60_000;
+  game.plan = plan({ share: 0 });
+  bulk.plan = plan({ share: 0 });
+  let protectedBytes = 0, answers = 0, answerBytes = 0;
+  for (let nowUs = 0, counter = 0; nowUs < 1e6; nowUs += GAP_US) {
+    for (let i = 0; i < 50; i++) {
+      assert(!sender.sent(bulk, packet, 0, lengthOfBulk, counter++, nowUs));
+    }
+    const before = counter - 51;
+    assert(sender.sent(game, packet, 0, length, counter++, nowUs));
+    protectedBytes += DATAGRAM_BYTES + length;
+    // The other end asks for each packet once.
+    if (before > 0) sender.onRequest(before & 0xffff, 1, 1, nowUs);
+    burst.release();
+    const row = burst.grow(0, DONE);
+    sender.ride(burst, row, counter, BYTES_MAX, nowUs);
+    if (sender.written.count === 0) continue;
+    answers += sender.written.count;
+    answerBytes += DATAGRAM_BYTES + burst.length[row];
+    counter++;
+  }
+  assertGreater(answers, 2);
+  assertLessOrEqual(answerBytes, budget * protectedBytes);
+});
+
+Deno.test("repair sender: as many packets are remembered as the encoder has places, of which one is free", () => {
+  const encoder = new RepairEncoder(kernel, SYMBOL_MAX_BYTES), numbers = new Float64Array(1);
+  for (let n = 0; n < 2 * KEPT; n++) assert(encoder.add(n, new Uint8Array(10), 0, 10));
+  const has = (number: number) => {
+    numbers[0] = number;
+    return encoder.combine(CODE_WINDOW, 0, numbers, 1) > 0;
+  };
+  assertEquals([has(KEPT), has(KEPT + 1), has(2 * KEPT - 1)], [false, true, true]);
 });
 
 /** A game and a call, and some bulk, for four seconds at 5 % loss; returns what was sent in the last two. */

@@ -2,18 +2,29 @@
  * What a receiver asks for, and when, by marks, counters and pace (PROTOCOL §12, §14), and what a sender keeps for requests:
  * the parts alone, without a tunnel.
  */
-import { assertEquals, assertLess } from "@std/assert";
+import { assertEquals, assertLess, assertLessOrEqual } from "@std/assert";
+import { PortableShardKernel } from "../../src/codec/gf256.ts";
+import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
 import { Arrivals } from "../../src/repair/arrivals.ts";
 import { type AskingPath, expectAsked, nextAskAge } from "../../src/repair/asking.ts";
 import { ANSWERS_MAX, Kept } from "../../src/repair/kept.ts";
+import { repairOptions } from "../../src/repair/options.ts";
+import { Repairs } from "../../src/repair/pool.ts";
+import { SYMBOL_MAX_BYTES } from "../../src/repair/receiver.ts";
 import { Requests } from "../../src/repair/requests.ts";
+import { SessionRepair } from "../../src/repair/session_repair.ts";
+import { Arena } from "../../src/vector/arena.ts";
+import { Burst, DONE } from "../../src/vector/burst.ts";
 import {
+  CONTROL_DEADLINE,
   controlFits,
+  controlKind,
+  readDeadlineMs,
   readRequestCount,
   readRequestCounter,
   readRequestFirst,
 } from "../../src/wire/control.ts";
-import { FRAME_HEAD_BYTES } from "../../src/wire/frame.ts";
+import { FRAME_CONTROL, FRAME_HEAD_BYTES, FrameReader } from "../../src/wire/frame.ts";
 
 const GAP_US = 15_625, RTT_US = 20_000, DEADLINE_US = 60_000, BYTES = 200;
 
@@ -93,6 +104,99 @@ Deno.test("requests: once something was lost, what is overdue is asked for befor
   assertLess(dueUs, 23 * GAP_US + 5_000);
   assertEquals(receiver.ask(dueUs), [[22, 1, 1]]);
   assertLess(quietUs, dueUs);
+});
+
+Deno.test("requests: a request for which there is no second chance goes twice, also where the first one rides", () => {
+  const RTT_LONG_US = 48_000, LOSS = 0.3;
+  for (const [rides, copyRides] of [[false, false], [true, false], [true, true]]) {
+    const { arrivals, requests } = new Receiver(), view = new DataView(new ArrayBuffer(64));
+    const arrive = (n: number, nowUs: number) => {
+      // Half of what is sent gets lost, and was not marked.
+      arrivals.arrived(2 * n, BYTES, nowUs);
+      requests.arrived(2 * n, n % 3 + 1, BYTES, nowUs);
+      requests.setPath(RTT_LONG_US, LOSS);
+    };
+    for (let n = 0; n < 20; n++) arrive(n, n * GAP_US);
+    const nowUs = 20 * GAP_US + 3_000;
+    arrive(21, nowUs);
+    assertEquals([requests.canRide(nowUs), requests.hasWord(nowUs)], [true, true]);
+    const bytes = requests.write(view, 0, 64, !rides, nowUs), first = view.buffer.slice(0, bytes);
+    assertEquals([bytes, requests.dueUs], [8, nowUs], "the copy is due at once");
+    assertEquals([requests.canRide(nowUs), requests.hasWord(nowUs)], [true, true]);
+    assertEquals(requests.write(view, 0, bytes - 1, !copyRides, nowUs), 0, "there is no room");
+    assertEquals(requests.hasWord(nowUs), true);
+    assertEquals(requests.write(view, 0, 64, !copyRides, nowUs), bytes);
+    assertEquals(view.buffer.slice(0, bytes), first);
+    assertEquals([requests.canRide(nowUs), requests.hasWord(nowUs), requests.asked], [false, false, 1]);
+    assertLess(nowUs, requests.dueUs);
+  }
+});
+
+Deno.test("requests: a datagram that comes late costs a bounded search, however much is missing", () => {
+  const receiver = new Receiver(), { runs } = receiver.arrivals, hasArrived = runs.hasArrived.bind(runs);
+  let steps = 0;
+  runs.hasArrived = (counter) => {
+    steps++;
+    return hasArrived(counter);
+  };
+  // Each marked datagram but the first shows that two before it are missing: 32 places to count from.
+  let counter = 0;
+  receiver.arrive(counter, 1, 0);
+  for (let i = 0; i < 32; i++) receiver.arrive(counter += 3, 1, 0);
+  assertEquals(receiver.requests.missing, 64);
+  receiver.arrive(counter += 150, 1, 0);
+  for (let late = counter - 149; late < counter; late++) {
+    steps = 0;
+    receiver.arrive(late, 3, 0);
+    assertLessOrEqual(steps, 256);
+  }
+  assertEquals(receiver.requests.missing < 64, true, "those that came late are missing no more");
+});
+
+Deno.test("requests: the deadline is told in front of the first marked packet, and after 2, 4, 8 … of them, whatever else is sent", () => {
+  const options = { budgetPercent: 25, gameDeadlineMs: 60, voiceDeadlineMs: 100 };
+  const pool = new Repairs(repairOptions(new PortableShardKernel(), options), { add() {} });
+  const host = { highestReceived: () => -1, roundTripUs: () => -1, hasten() {}, speak() {} };
+  const repair = new SessionRepair(pool, host, true);
+  const burst = new Burst(new Arena(1)), frames = new FrameReader();
+  const told: [marked: number, ms: number][] = [];
+  let counter = 0, marked = 0;
+  const send = (trafficClass: number, length: number, bytesMax = 1400) => {
+    if (!repair.sends(trafficClass)) return;
+    burst.release();
+    const row = burst.grow(length, DONE), nowUs = counter * 1_000;
+    burst.view.setUint8(burst.offset[row], 0x45);
+    burst.trafficClass[row] = trafficClass;
+    repair.ride(burst, row, counter, bytesMax, nowUs);
+    burst.counter[row] = counter++;
+    burst.headerBytes[row] = 6;
+    const { count } = repair.sending!.sender.kept;
+    repair.packetsSent(burst, row, length, nowUs);
+    const isMarked = repair.sending!.sender.kept.count > count;
+    if (isMarked) marked++;
+    frames.start(burst.offset[row], burst.length[row] - length);
+    for (let kind = frames.next(burst.view); kind >= 0; kind = frames.next(burst.view)) {
+      if (kind !== FRAME_CONTROL || controlKind(burst.view, frames.at) !== CONTROL_DEADLINE) continue;
+      assertEquals(isMarked, true);
+      told.push([marked, readDeadlineMs(burst.view, frames.at)]);
+    }
+  };
+  const sendOthers = () => {
+    send(CLASS_BULK, 100);
+    send(CLASS_DEFAULT, 100);
+    send(CLASS_GAME, SYMBOL_MAX_BYTES + 1);
+  };
+  sendOthers();
+  send(CLASS_GAME, SYMBOL_MAX_BYTES, SYMBOL_MAX_BYTES);
+  assertEquals([marked, told], [1, []], "there is no room");
+  for (let n = 0; n < 16; n++) {
+    send(CLASS_GAME, 100);
+    sendOthers();
+  }
+  assertEquals(told, [[2, 60], [4, 60], [8, 60], [16, 60]]);
+  told.length = marked = 0;
+  for (const trafficClass of [CLASS_VOICE, CLASS_GAME, CLASS_GAME]) send(trafficClass, 100);
+  assertEquals(told, [[1, 100], [3, 100]], "the longest deadline counts");
 });
 
 Deno.test("asking: the times follow round trip, deadline and losses", () => {
