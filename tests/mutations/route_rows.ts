@@ -140,6 +140,13 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/packets.ts",
+    from: "const to = inPlace < start ? start : inPlace;",
+    to: "const to = inPlace;",
+    tests: ["tests/unit/headers_test.ts"],
+    note: "a rebuilt packet begins in its slot's headroom, or in front of the slot",
+  },
+  {
+    file: "src/ingress/packets.ts",
     from: "isWhole(burst.view, to, original);",
     to: "true;",
     tests: ["tests/sim/ox_compression_test.ts"],

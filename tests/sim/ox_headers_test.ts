@@ -282,3 +282,58 @@ Deno.test("short packets: repair brings them back", () => {
     ),
   );
 });
+
+Deno.test("short packets: IPv6 RTP goes on to a WireGuard client, whose header needs the room in front", () => {
+  const world = new World(SEED);
+  const destinations = {
+    allowLoopback: false,
+    allowLinkLocal: false,
+    allowPrivate: false,
+    allowPeers: true,
+    allow: [],
+    deny: [],
+  };
+  const server = world.relay("192.0.2.1:4433", {
+    ipv4: "10.66.0.1",
+    ipv6: "fd00::1",
+    headerContexts: CONTEXTS,
+    destinations,
+  });
+  const [client, other] = (["oxtunnel", "wireguard"] as const).map((protocol, i) => {
+    world.protocol = protocol;
+    const ipv4 = `10.66.0.${i + 2}`;
+    return world.client(`198.51.100.${i + 7}:5555`, server, { ipv4, headerContexts: CONTEXTS });
+  });
+  server.core.replacePeers(
+    [client, other].map(({ publicKey }, i) => ({
+      name: `${i}`,
+      publicKey,
+      allowedIps: [`10.66.0.${i + 2}/32`, `fd00::${i + 2}/128`],
+      created: "",
+    })),
+  );
+  const between = (n: number, from: number, to: number) => {
+    const rtp = { number: n, timestamp: 960 * n, marker: false };
+    const packet = packetOf({ version: 6, port: 40_000, rtp }, new Uint8Array(20).fill(n));
+    packet.fill(0, 8, 40);
+    packet[8] = packet[24] = 0xfd;
+    packet[23] = from;
+    packet[39] = to;
+    packet.fill(0, 46, 48);
+    const checksum = transportChecksum(new DataView(packet.buffer), 0, 40, packet.length - 40, 17);
+    new DataView(packet.buffer).setUint16(46, checksum || 0xffff);
+    return packet;
+  };
+  other.send(between(0, 3, 2));
+  world.runFor(SECOND);
+  const sent: string[] = [];
+  for (let n = 0; n < 300; n++) {
+    const packet = between(n, 2, 3);
+    sent.push(essence(packet));
+    client.send(packet);
+    world.runFor(20_000);
+  }
+  world.runFor(SECOND);
+  assertGreater(client.metrics.get("headers_elided"), 250);
+  assertEquals(other.delivered.map(essence), sent);
+});

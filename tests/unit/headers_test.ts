@@ -5,6 +5,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { ContextBudget, Expander } from "../../src/codec/headers/expander.ts";
 import { BARE, DEFINED, SHORT, Shrinker } from "../../src/codec/headers/shrinker.ts";
+import { expandInPlace } from "../../src/ingress/packets.ts";
+import { Arena, packetStart } from "../../src/vector/arena.ts";
+import { Burst, OPENED } from "../../src/vector/burst.ts";
 import { foldSum, sumWords, transportChecksum } from "../../src/wire/inner.ts";
 import fc from "../kit/fast_check.ts";
 import { Random } from "../kit/random.ts";
@@ -303,4 +306,39 @@ Deno.test("headers: hostile definitions and short packets are refused or rebuilt
     ),
     { numRuns: 300 },
   );
+});
+
+Deno.test("headers: a packet that is rebuilt in its slot has the whole headroom in front, in the first slot too", () => {
+  // IPv6, UDP, RTP: headers of 60 octets, behind the 13 octets of their definition.
+  const definition = new Uint8Array(13 + 64), of = new DataView(definition.buffer);
+  definition.set([0xf1, 0, 1]);
+  definition.set([0x60, 0, 0, 0, 0, 24, 17, 64], 13);
+  of.setUint16(13 + 44, 24);
+  definition[13 + 48] = 0x80;
+  const expander = new Expander(new ContextBudget(1), () => {});
+  expander.define(of, 0, 13, 64, 1);
+  // The payload lies behind a datagram's header, number and RTP's field; or further back, behind other frames.
+  for (const [front, octets] of [[6, 4], [6, 700], [58, 4], [300, 4]]) {
+    const arena = new Arena(2), burst = new Burst(arena);
+    const row = burst.grow(0, 0), start = packetStart(burst.slot[row]), at = start + front;
+    assertEquals(burst.slot[row], 0);
+    const data = Uint8Array.from({ length: octets }, (_, i) => i * 7);
+    arena.bytes.set([0x50, 0x80, 5, ...data], at);
+    expandInPlace(burst, row, at, 3 + octets, 2, expander);
+    assertEquals([burst.next[row], burst.length[row]], [OPENED, 60 + octets]);
+    assert(burst.offset[row] >= start, `${burst.offset[row]}`);
+    const packet = arena.bytes.slice(burst.offset[row], burst.offset[row] + 60 + octets);
+    assertEquals([...packet.subarray(0, 8)], [
+      0x60,
+      0,
+      0,
+      0,
+      (20 + octets) >> 8,
+      (20 + octets) & 0xff,
+      17,
+      64,
+    ]);
+    assertEquals([...packet.subarray(48, 52)], [0x80, 0x80, 0, 5]);
+    assertEquals(packet.subarray(60), data);
+  }
 });
