@@ -160,6 +160,13 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     note: "OxTunnel's counters have no end",
   },
   {
+    file: "src/egress/batches.ts",
+    from: "return this.#contexts[place] === 1 && this.#session[place] !== session;",
+    to: "return false;",
+    tests: ["tests/unit/batch_test.ts"],
+    note: "short packets and definitions that are held go under the next session, which has other contexts",
+  },
+  {
     file: "src/egress/batch.ts",
     from: "const isUrgent = trafficClass[row] !== CLASS_BULK;",
     to: "const isUrgent = false;",

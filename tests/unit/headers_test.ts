@@ -258,6 +258,18 @@ Deno.test("headers: a short packet belongs to the definition before it, whatever
   assertEquals(line.take(old, 1), undefined, "before any definition");
 });
 
+Deno.test("headers: generations go on from the number that a session begins with, modulo 256", () => {
+  for (const [first, sent] of [[0, 1], [41, 42], [255, 0]]) {
+    const shrinker = new Shrinker(first), memory = new Uint8Array(256);
+    let result = BARE;
+    for (let i = 0; i < 10 && result === BARE; i++) {
+      memory.set(udp(payload(i)), AT);
+      result = shrinker.shrink(new DataView(memory.buffer), AT, 28 + payload(i).length, true, i * 20 * MS);
+    }
+    assertEquals([result, memory[shrinker.at + 2]], [DEFINED, sent]);
+  }
+});
+
 Deno.test("headers: contexts come out of one budget, and go back with the session", () => {
   const budget = new ContextBudget(3);
   const view = new DataView(Uint8Array.from([0xf0, 0, 1, ...udp(payload(1))]).buffer);
