@@ -76,6 +76,20 @@ export const CODEC_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/egress/shrink.ts",
+    from: "    flows.pause[flow[row]]--;\n",
+    to: "",
+    tests: ["tests/sim/ox_headers_test.ts"],
+    note: "a flow whose packets are short is never compressed again",
+  },
+  {
+    file: "src/egress/shrink.ts",
+    from: "(features & FEATURE_LZ4) !== 0;",
+    to: "features >= 0;",
+    tests: ["tests/sim/ox_headers_test.ts"],
+    note: "packets keep their headers for an LZ4 that the session does not have",
+  },
+  {
+    file: "src/egress/shrink.ts",
     from: "if (repair === undefined || !repair.sends(trafficClass[row])) return;",
     to: "return;",
     tests: ["tests/sim/ox_headers_test.ts"],

@@ -3,6 +3,7 @@
  * does; what they save on the wire beside what WireGuard sends; and what a peer that lies about its contexts gets.
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
 import type { Client } from "../../src/client.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
@@ -336,4 +337,58 @@ Deno.test("short packets: IPv6 RTP goes on to a WireGuard client, whose header n
   world.runFor(SECOND);
   assertGreater(client.metrics.get("headers_elided"), 250);
   assertEquals(other.delivered.map(essence), sent);
+});
+
+/** A session of ends with short packets, of which those named have LZ4. */
+function withLz4(ofClient: boolean, ofRelay: boolean) {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const lz4 = (has: boolean) => has ? new PortableLz4() : undefined;
+  const server = world.relay("192.0.2.1:4433", {
+    ipv4: "10.66.0.1",
+    headerContexts: CONTEXTS,
+    lz4: lz4(ofRelay),
+  });
+  const client = world.client("198.51.100.7:5555", server, {
+    ipv4: CLIENT,
+    headerContexts: CONTEXTS,
+    lz4: lz4(ofClient),
+  });
+  client.send(udpPacket(CLIENT, SERVER, new Uint8Array(10)));
+  world.runFor(SECOND);
+  const send = (packets: number, payload: () => Uint8Array) => {
+    for (let n = 0; n < packets; n++) {
+      client.send(packetOf({ port: 27_015 }, payload()));
+      world.runFor(10_000);
+    }
+    world.runFor(SECOND);
+  };
+  return { client, server, send };
+}
+
+const noise = (bytes: number, random: Random) => {
+  const out = new Uint8Array(bytes);
+  random.fill(out);
+  return out;
+};
+
+Deno.test("short packets: a flow that LZ4 did not shrink once is tried again, and its packets are short meanwhile", () => {
+  const { client, server, send } = withLz4(true, true);
+  const random = new Random(SEED);
+  send(400, () => noise(400, random));
+  const elided = client.metrics.get("headers_elided");
+  assertGreater(elided, 350);
+  assertEquals(client.metrics.get("packets_compressed"), 0);
+  send(2000, () => new TextEncoder().encode("the relay keeps queues short and hides loss ".repeat(9)));
+  assertGreater(client.metrics.get("packets_compressed"), 1000);
+  assertEquals(server.delivered.length, 2401);
+});
+
+Deno.test("short packets: LZ4 that only one end has keeps no packet's headers", () => {
+  for (const [ofClient, ofRelay] of [[false, false], [true, false]] as const) {
+    const { client, send } = withLz4(ofClient, ofRelay);
+    const random = new Random(SEED);
+    send(100, () => noise(400, random));
+    assertGreater(client.metrics.get("headers_elided"), 90);
+  }
 });
