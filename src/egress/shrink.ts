@@ -56,10 +56,11 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   offset[row] = shrinker.at;
   length[row] = shrinker.bytes;
   if (result === SHORT) {
+    const headBytes = repair !== undefined && repair.sends(trafficClass[row]) ? FRAME_HEAD_BYTES : 0;
     metrics.column[COUNTER.headers_elided]++;
-    metrics.column[COUNTER.header_bytes_saved] += bytes - shrinker.bytes;
-    metrics.column[COUNTER.header_bytes_sent] += shrinker.fieldBytes;
-    if (repair === undefined || !repair.sends(trafficClass[row])) return;
+    metrics.column[COUNTER.header_bytes_saved] += bytes - shrinker.bytes - headBytes;
+    metrics.column[COUNTER.header_bytes_sent] += shrinker.fieldBytes + headBytes;
+    if (headBytes === 0) return;
   } else metrics.column[COUNTER.header_definitions]++;
   offset[row] -= FRAME_HEAD_BYTES;
   length[row] += FRAME_HEAD_BYTES;

@@ -90,7 +90,7 @@ export const CODEC_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/egress/shrink.ts",
-    from: "if (repair === undefined || !repair.sends(trafficClass[row])) return;",
+    from: "if (headBytes === 0) return;",
     to: "return;",
     tests: ["tests/sim/ox_headers_test.ts"],
     note: "a protected short packet has no head, so that a recovered one is as long as the symbol",

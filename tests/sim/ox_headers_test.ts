@@ -276,6 +276,10 @@ Deno.test("short packets: repair brings them back", () => {
   world.runFor(SECOND);
   const came = server.delivered.slice(before);
   assertGreater(client.metrics.get("headers_elided"), 0.9 * packets);
+  // One octet, and a frame's head where repair needs one.
+  const perShort = (name: "header_bytes_saved" | "header_bytes_sent") =>
+    client.metrics.get(name) / client.metrics.get("headers_elided");
+  assertEquals([perShort("header_bytes_saved"), perShort("header_bytes_sent")], [25, 3]);
   assertGreater(came.length, 0.98 * packets);
   assert(
     came.every((packet) =>
