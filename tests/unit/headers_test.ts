@@ -270,6 +270,31 @@ Deno.test("headers: generations go on from the number that a session begins with
   }
 });
 
+Deno.test("headers: reserved definitions are ignored, repeated ones keep the template and the lowest counter, late ones come too late", () => {
+  const expander = new Expander(new ContextBudget(64), () => {});
+  /** Whether a definition of number 0 is acknowledged. */
+  const define = (first: number, generation: number, counter: number, port: number) => {
+    const view = new DataView(Uint8Array.from([first, 0, generation, ...udp(payload(1), { port })]).buffer);
+    expander.acknowledged(expander.acknowledgmentBytes);
+    expander.define(view, 0, 3, view.byteLength - 3, counter);
+    return expander.acknowledgmentBytes > 0;
+  };
+  /** The port in the header of number 0's short packet in the datagram with `counter`. */
+  const portOf = (counter: number) => {
+    const view = new DataView(Uint8Array.of(0x50, 1).buffer);
+    const { template } = expander.find(view, 0, 2, counter) ? expander : { template: undefined };
+    return template && new DataView(template.bytes.buffer).getUint16(20);
+  };
+  assertEquals([define(0xf8, 1, 1, 4000), define(0xf3, 1, 1, 4000)], [false, false]);
+  assertEquals(portOf(50), undefined);
+  assertEquals(define(0xf0, 1, 20, 4000), true);
+  assertEquals(define(0xf0, 1, 10, 5000), true, "repeated, and overtaken");
+  assertEquals([portOf(10), portOf(11), portOf(21)], [undefined, 4000, 4000]);
+  assertEquals([define(0xf0, 2, 9, 6000), define(0xf0, 2, 10, 6000)], [false, false], "too late");
+  assertEquals([portOf(11), define(0xf0, 2, 30, 6000)], [4000, true]);
+  assertEquals([portOf(30), portOf(31)], [4000, 6000]);
+});
+
 Deno.test("headers: contexts come out of one budget, and go back with the session", () => {
   const budget = new ContextBudget(3);
   const view = new DataView(Uint8Array.from([0xf0, 0, 1, ...udp(payload(1))]).buffer);
