@@ -11,7 +11,14 @@ import { COUNTER, DROP } from "../metrics.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE, SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, HELD, TO_SEAL } from "../vector/burst.ts";
-import { bareKind, FRAME_HEAD_BYTES, FRAME_PACKET, isFrame, writeFrameHead } from "../wire/frame.ts";
+import {
+  bareKind,
+  FRAME_HEAD_BYTES,
+  FRAME_PACKET,
+  isFrame,
+  needsContexts,
+  writeFrameHead,
+} from "../wire/frame.ts";
 import { type Batches, NOTHING_OPEN, OPEN_WITHOUT_ROW } from "./batches.ts";
 import type { EgressContext } from "./context.ts";
 
@@ -52,6 +59,9 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
   const isSmall = length[row] + JOINER_BYTES_MIN <= bytesMax;
   const isUrgent = trafficClass[row] !== CLASS_BULK;
   if (!isUrgent && isSmall) batches.gaps.note(id, nowUs);
+  if (batches.isHeld(id) && batches.isForeign(id, session[row])) {
+    context.metrics.drop(DROP.no_session, batches.release(id));
+  }
   if (batches.isHeld(id)) {
     followHeld(burst, row, id, isUrgent, bytesMax, context, batches, nowUs);
     return;
@@ -71,7 +81,7 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
   }
   if (!isSmall) return;
   batches.setRow(id, row);
-  batches.start(row, isUrgent);
+  batches.start(row, isUrgent, needsContexts(burst.view, burst.offset[row]));
   if (!isUrgent) batches.toSettle(id);
 }
 
@@ -109,7 +119,7 @@ function followHeld(
   offset[row] = ownAt;
   length[row] = ownBytes;
   trafficClass[row] = ownClass;
-  batches.start(row, isUrgent);
+  batches.start(row, isUrgent, needsContexts(burst.view, ownAt));
   batches.hold(burst, row, id, nowUs, nowUs); // the place that was just left is free
   slot[row] = heldSlot;
   offset[row] = heldAt;
@@ -158,7 +168,7 @@ function emitDue(burst: Burst, context: EgressContext, batches: Batches, nowUs: 
     const id = batches.due(nowUs);
     if (id === NONE) return;
     const session = associations.epochs.sendable(id, nowUs);
-    if (session === NONE || table.protocol[session] !== OXTUNNEL) {
+    if (session === NONE || table.protocol[session] !== OXTUNNEL || batches.isForeign(id, session)) {
       metrics.drop(DROP.no_session, batches.release(id));
       continue;
     }
@@ -203,6 +213,7 @@ function append(
   length[row] = to + bytes - offset[row];
   batches.packets[row]++;
   if (isUrgent) batches.urgent[row] = 1;
+  if (needsContexts(view, from)) batches.contexts[row] = 1;
 }
 
 /** Finishes the batch in `row`: its last packet needs no head. */

@@ -3,7 +3,8 @@
  * The state of batch.ts: within a burst, the row that each peer's next small packet may join; beyond a burst, batches that
  * wait for further packets, a slot each, with their deadlines. Invariant: a held batch owns its slot until `take` or
  * `release`; a peer has at most one, and all peers together at most `HELD_MAX`. A held batch is plaintext without a counter,
- * so it is sent under the session, epoch and path that the peer has at that time. Decides nothing and writes no frame.
+ * so it is sent under the session, epoch and path that the peer has at that time, unless only contexts of an earlier session
+ * can read it. Decides nothing and writes no frame.
  * Keeps PROTOCOL R82.
  */
 import { ArrivalGaps } from "../control/flush.ts";
@@ -25,6 +26,8 @@ export class Batches {
   readonly packets = new Uint8Array(BURST_CAPACITY);
   /** 1 when one of its packets may not wait. */
   readonly urgent = new Uint8Array(BURST_CAPACITY);
+  /** 1 when one of its packets is short or a definition, so that only its session's contexts can read it. */
+  readonly contexts = new Uint8Array(BURST_CAPACITY);
   /** With more than one: where the head of the last is, which goes when the batch is done, or 0 when it has none. */
   readonly lastHeadAt = new Uint32Array(BURST_CAPACITY);
   /** How long the first of them has waited; 0 when all came with this burst. */
@@ -46,11 +49,13 @@ export class Batches {
   #freeCount: number;
   readonly #due: Timers;
   readonly #peer = new Uint32Array(HELD_MAX);
+  readonly #session = new Uint32Array(HELD_MAX);
   readonly #slot = new Uint32Array(HELD_MAX);
   readonly #offset = new Uint32Array(HELD_MAX);
   readonly #length = new Uint32Array(HELD_MAX);
   readonly #packets = new Uint8Array(HELD_MAX);
   readonly #urgent = new Uint8Array(HELD_MAX);
+  readonly #contexts = new Uint8Array(HELD_MAX);
   readonly #trafficClass = new Uint8Array(HELD_MAX);
   readonly #lastHeadAt = new Uint32Array(HELD_MAX);
   readonly #arrivedUs = new Float64Array(HELD_MAX);
@@ -102,8 +107,9 @@ export class Batches {
     this.unsettled[this.unsettledCount++] = id;
   }
 
-  /** Makes a batch of the packet in `row` alone. */
-  start(row: number, isUrgent: boolean): void {
+  /** Makes a batch of the packet in `row` alone; `hasContext` says whether the packet is short or a definition. */
+  start(row: number, isUrgent: boolean, hasContext: boolean): void {
+    this.contexts[row] = hasContext ? 1 : 0;
     this.packets[row] = 1;
     this.urgent[row] = isUrgent ? 1 : 0;
     this.longestUs[row] = 0;
@@ -114,12 +120,20 @@ export class Batches {
     return this.#placeOf[id] !== 0;
   }
 
+  /** Whether what is held of the peer needs contexts of another session than `session` (PROTOCOL R82). */
+  isForeign(id: number, session: number): boolean {
+    const place = this.#placeOf[id] - 1;
+    return this.#contexts[place] === 1 && this.#session[place] !== session;
+  }
+
   /** Takes the batch in `row` out of the burst until `dueUs`; false when too many are held. The caller marks the row. */
   hold(burst: Burst, row: number, id: number, nowUs: number, dueUs: number): boolean {
     if (this.#freeCount === 0) return false;
     const place = this.#free[--this.#freeCount];
     this.#placeOf[id] = place + 1;
     this.#peer[place] = id;
+    this.#session[place] = burst.session[row];
+    this.#contexts[place] = this.contexts[row];
     this.#slot[place] = burst.slot[row];
     this.#offset[place] = burst.offset[row];
     this.#length[place] = burst.length[row];
@@ -143,6 +157,7 @@ export class Batches {
     burst.trafficClass[row] = this.#trafficClass[place];
     this.packets[row] = this.#packets[place];
     this.urgent[row] = this.#urgent[place];
+    this.contexts[row] = this.#contexts[place];
     this.lastHeadAt[row] = this.#lastHeadAt[place];
     this.waited[row] = this.#packets[place];
     this.waitedUs[row] = this.#packets[place] * nowUs - this.#arrivedUs[place];

@@ -3,7 +3,8 @@
  * A step of egress, for OxTunnel only: headers that the other end knows are left out (PROTOCOL §13, short packets), or are
  * defined for the packets to come. Invariant: a changed row is a short packet or a whole frame, recognisable by its first
  * byte; any other row stays a bare packet. Where losses are repaired a short packet keeps its frame's head, for a recovered
- * source does not say where its last packet ends. Packets that LZ4 is likely to shrink more are left to compress.ts.
+ * source does not say where its last packet ends. Packets that LZ4 may shrink more are left to compress.ts, unless the
+ * flow's last attempts failed and it pauses.
  */
 import { BARE, DEFINITION_BYTES_MAX, SHORT } from "../codec/headers/shrinker.ts";
 import { COUNTER } from "../metrics.ts";
@@ -11,6 +12,7 @@ import { OXTUNNEL } from "../session/table.ts";
 import { SLOT_BYTES } from "../vector/arena.ts";
 import { type Burst, TO_SEAL } from "../vector/burst.ts";
 import { FRAME_HEAD_BYTES, FRAME_HEADER_COMPRESSED, isWholePacket, writeFrameHead } from "../wire/frame.ts";
+import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { EgressContext } from "./context.ts";
 
 /** What a definition adds to its packet; and room in the slot for it, and for a datagram's header and frames before it. */
@@ -35,10 +37,10 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   const { sessions } = associations.oxtunnel!;
   const at = offset[row], bytes = length[row];
   if (bytes > context.shortenedBytesMax || !isWholePacket(view, at)) return;
-  if (compression !== undefined && bytes >= compression.thresholdBytes && flows.failures[flow[row]] === 0) {
-    return;
-  }
-  const { headers, repair } = sessions.of[session[row]]!;
+  const { features, headers, repair } = sessions.of[session[row]]!;
+  const mayCompress = compression !== undefined && bytes >= compression.thresholdBytes &&
+    (features & FEATURE_LZ4) !== 0;
+  if (mayCompress && flows.pause[flow[row]] === 0) return;
   const { shrinker } = headers!;
   const mayDefine = bytes + ADDED_BYTES_MAX <= sessions.innerMtu(session[row]) &&
     at - slot[row] * SLOT_BYTES >= ROOM_BYTES_MIN;
@@ -46,13 +48,19 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   const result = shrinker.shrink(view, at, bytes, mayDefine, nowUs);
   if (shrinker.mismatches !== mismatches) metrics.column[COUNTER.headers_mismatch]++;
   if (result === BARE) return;
+  if (mayCompress) {
+    // compress.ts, which counts all other packets of a pause, does not see this one.
+    flows.pause[flow[row]]--;
+    metrics.column[COUNTER.compressions_skipped]++;
+  }
   offset[row] = shrinker.at;
   length[row] = shrinker.bytes;
   if (result === SHORT) {
+    const headBytes = repair !== undefined && repair.sends(trafficClass[row]) ? FRAME_HEAD_BYTES : 0;
     metrics.column[COUNTER.headers_elided]++;
-    metrics.column[COUNTER.header_bytes_saved] += bytes - shrinker.bytes;
-    metrics.column[COUNTER.header_bytes_sent] += shrinker.fieldBytes;
-    if (repair === undefined || !repair.sends(trafficClass[row])) return;
+    metrics.column[COUNTER.header_bytes_saved] += bytes - shrinker.bytes - headBytes;
+    metrics.column[COUNTER.header_bytes_sent] += shrinker.fieldBytes + headBytes;
+    if (headBytes === 0) return;
   } else metrics.column[COUNTER.header_definitions]++;
   offset[row] -= FRAME_HEAD_BYTES;
   length[row] += FRAME_HEAD_BYTES;

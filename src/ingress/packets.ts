@@ -8,7 +8,7 @@
 import { DROP } from "../metrics.ts";
 import { Expander } from "../codec/headers/expander.ts";
 import { DEFINITION } from "../codec/headers/shrinker.ts";
-import { NONE, packetStart, SLOT_BYTES } from "../vector/arena.ts";
+import { NONE, packetStart } from "../vector/arena.ts";
 import { type Burst, OPENED } from "../vector/burst.ts";
 import { FRAME_LZ4, LZ4_BLOCK_AT, lz4OriginalBytes } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
@@ -73,7 +73,10 @@ export function addShort(
   peer[added] = peer[row];
 }
 
-/** Gives the short packet at `at` its headers back, in front of its payload; the row had its datagram. */
+/**
+ * Gives the short packet at `at` its headers back in its slot, with the whole headroom in front of it; the row had its
+ * datagram.
+ */
 export function expandInPlace(
   burst: Burst,
   row: number,
@@ -82,20 +85,20 @@ export function expandInPlace(
   counter: number,
   expander: Expander,
 ): void {
-  const { view, slot, offset, length, next } = burst;
+  const { bytes: arena, view, slot, offset, length, next } = burst;
   const payloadBytes = payloadOf(view, at, bytes, counter, expander);
   if (payloadBytes < 0) {
     next[row] = DROP.unknown_context;
     return;
   }
   const { template, payloadAt, fieldsAt } = expander;
-  // Longer than the headroom are only headers behind which a datagram has its own header besides.
-  if (payloadAt - template.headerBytes < slot[row] * SLOT_BYTES) {
-    next[row] = DROP.unknown_context;
-    return;
-  }
-  offset[row] = payloadAt - template.headerBytes;
-  template.rebuild(view, fieldsAt, view, offset[row], payloadBytes);
+  const start = packetStart(slot[row]), inPlace = payloadAt - template.headerBytes;
+  // Whoever sends the packet on puts a header of its own in front, for which every packet has the whole headroom.
+  const to = inPlace < start ? start : inPlace;
+  // The fields lie in front of the payload, which moves back only, so they survive.
+  if (to !== inPlace) arena.copyWithin(to + template.headerBytes, payloadAt, payloadAt + payloadBytes);
+  template.rebuild(view, fieldsAt, view, to, payloadBytes);
+  offset[row] = to;
   length[row] = template.headerBytes + payloadBytes;
   next[row] = OPENED;
 }

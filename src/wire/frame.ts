@@ -104,6 +104,12 @@ export function bareKind(view: DataView, at: number): number {
   return view.getUint8(at) >> 4 === 5 ? FRAME_HEADER_COMPRESSED : FRAME_PACKET;
 }
 
+/** Whether what begins at `at` is read by the session's contexts: a short packet or a definition, bare or in a frame. */
+export function needsContexts(view: DataView, at: number): boolean {
+  const first = view.getUint8(at);
+  return first >> 4 === 5 || first >> (KIND_SHIFT - 8) === (HEAD_BIT >> KIND_SHIFT | FRAME_HEADER_COMPRESSED);
+}
+
 /** Writes a frame's head in front of a body of `length` bytes, 1 to 2047, and returns where the body starts. */
 export function writeFrameHead(view: DataView, at: number, kind: number, length: number): number {
   // Big-endian, so that the head's first byte distinguishes a frame from a bare packet.

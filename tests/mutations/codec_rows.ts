@@ -76,7 +76,21 @@ export const CODEC_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/egress/shrink.ts",
-    from: "if (repair === undefined || !repair.sends(trafficClass[row])) return;",
+    from: "    flows.pause[flow[row]]--;\n",
+    to: "",
+    tests: ["tests/sim/ox_headers_test.ts"],
+    note: "a flow whose packets are short is never compressed again",
+  },
+  {
+    file: "src/egress/shrink.ts",
+    from: "(features & FEATURE_LZ4) !== 0;",
+    to: "features >= 0;",
+    tests: ["tests/sim/ox_headers_test.ts"],
+    note: "packets keep their headers for an LZ4 that the session does not have",
+  },
+  {
+    file: "src/egress/shrink.ts",
+    from: "if (headBytes === 0) return;",
     to: "return;",
     tests: ["tests/sim/ox_headers_test.ts"],
     note: "a protected short packet has no head, so that a recovered one is as long as the symbol",

@@ -140,6 +140,13 @@ export const ROUTE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/ingress/packets.ts",
+    from: "const to = inPlace < start ? start : inPlace;",
+    to: "const to = inPlace;",
+    tests: ["tests/unit/headers_test.ts"],
+    note: "a rebuilt packet begins in its slot's headroom, or in front of the slot",
+  },
+  {
+    file: "src/ingress/packets.ts",
     from: "isWhole(burst.view, to, original);",
     to: "true;",
     tests: ["tests/sim/ox_compression_test.ts"],
@@ -151,6 +158,13 @@ export const ROUTE_ROWS: readonly Mutation[] = [
     to: "next[row] = TO_OPEN_DATAGRAM;",
     tests: ["tests/unit/unprotect_test.ts"],
     note: "OxTunnel's counters have no end",
+  },
+  {
+    file: "src/egress/batches.ts",
+    from: "return this.#contexts[place] === 1 && this.#session[place] !== session;",
+    to: "return false;",
+    tests: ["tests/unit/batch_test.ts"],
+    note: "short packets and definitions that are held go under the next session, which has other contexts",
   },
   {
     file: "src/egress/batch.ts",

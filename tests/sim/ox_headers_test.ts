@@ -3,6 +3,7 @@
  * does; what they save on the wire beside what WireGuard sends; and what a peer that lies about its contexts gets.
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
 import type { Client } from "../../src/client.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
@@ -275,10 +276,123 @@ Deno.test("short packets: repair brings them back", () => {
   world.runFor(SECOND);
   const came = server.delivered.slice(before);
   assertGreater(client.metrics.get("headers_elided"), 0.9 * packets);
+  // One octet, and a frame's head where repair needs one.
+  const perShort = (name: "header_bytes_saved" | "header_bytes_sent") =>
+    client.metrics.get(name) / client.metrics.get("headers_elided");
+  assertEquals([perShort("header_bytes_saved"), perShort("header_bytes_sent")], [25, 3]);
   assertGreater(came.length, 0.98 * packets);
   assert(
     came.every((packet) =>
       packet.length === 68 && packet.subarray(28).every((octet) => octet === packet[28])
     ),
   );
+});
+
+Deno.test("short packets: IPv6 RTP goes on to a WireGuard client, whose header needs the room in front", () => {
+  const world = new World(SEED);
+  const destinations = {
+    allowLoopback: false,
+    allowLinkLocal: false,
+    allowPrivate: false,
+    allowPeers: true,
+    allow: [],
+    deny: [],
+  };
+  const server = world.relay("192.0.2.1:4433", {
+    ipv4: "10.66.0.1",
+    ipv6: "fd00::1",
+    headerContexts: CONTEXTS,
+    destinations,
+  });
+  const [client, other] = (["oxtunnel", "wireguard"] as const).map((protocol, i) => {
+    world.protocol = protocol;
+    const ipv4 = `10.66.0.${i + 2}`;
+    return world.client(`198.51.100.${i + 7}:5555`, server, { ipv4, headerContexts: CONTEXTS });
+  });
+  server.core.replacePeers(
+    [client, other].map(({ publicKey }, i) => ({
+      name: `${i}`,
+      publicKey,
+      allowedIps: [`10.66.0.${i + 2}/32`, `fd00::${i + 2}/128`],
+      created: "",
+    })),
+  );
+  const between = (n: number, from: number, to: number) => {
+    const rtp = { number: n, timestamp: 960 * n, marker: false };
+    const packet = packetOf({ version: 6, port: 40_000, rtp }, new Uint8Array(20).fill(n));
+    packet.fill(0, 8, 40);
+    packet[8] = packet[24] = 0xfd;
+    packet[23] = from;
+    packet[39] = to;
+    packet.fill(0, 46, 48);
+    const checksum = transportChecksum(new DataView(packet.buffer), 0, 40, packet.length - 40, 17);
+    new DataView(packet.buffer).setUint16(46, checksum || 0xffff);
+    return packet;
+  };
+  other.send(between(0, 3, 2));
+  world.runFor(SECOND);
+  const sent: string[] = [];
+  for (let n = 0; n < 300; n++) {
+    const packet = between(n, 2, 3);
+    sent.push(essence(packet));
+    client.send(packet);
+    world.runFor(20_000);
+  }
+  world.runFor(SECOND);
+  assertGreater(client.metrics.get("headers_elided"), 250);
+  assertEquals(other.delivered.map(essence), sent);
+});
+
+/** A session of ends with short packets, of which those named have LZ4. */
+function withLz4(ofClient: boolean, ofRelay: boolean) {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const lz4 = (has: boolean) => has ? new PortableLz4() : undefined;
+  const server = world.relay("192.0.2.1:4433", {
+    ipv4: "10.66.0.1",
+    headerContexts: CONTEXTS,
+    lz4: lz4(ofRelay),
+  });
+  const client = world.client("198.51.100.7:5555", server, {
+    ipv4: CLIENT,
+    headerContexts: CONTEXTS,
+    lz4: lz4(ofClient),
+  });
+  client.send(udpPacket(CLIENT, SERVER, new Uint8Array(10)));
+  world.runFor(SECOND);
+  const send = (packets: number, payload: () => Uint8Array) => {
+    for (let n = 0; n < packets; n++) {
+      client.send(packetOf({ port: 27_015 }, payload()));
+      world.runFor(10_000);
+    }
+    world.runFor(SECOND);
+  };
+  return { client, server, send };
+}
+
+const noise = (bytes: number, random: Random) => {
+  const out = new Uint8Array(bytes);
+  random.fill(out);
+  return out;
+};
+
+Deno.test("short packets: a flow that LZ4 did not shrink once is tried again, and its packets are short meanwhile", () => {
+  const { client, server, send } = withLz4(true, true);
+  const random = new Random(SEED);
+  send(400, () => noise(400, random));
+  const elided = client.metrics.get("headers_elided");
+  assertGreater(elided, 350);
+  assertEquals(client.metrics.get("packets_compressed"), 0);
+  send(2000, () => new TextEncoder().encode("the relay keeps queues short and hides loss ".repeat(9)));
+  assertGreater(client.metrics.get("packets_compressed"), 1000);
+  assertEquals(server.delivered.length, 2401);
+});
+
+Deno.test("short packets: LZ4 that only one end has keeps no packet's headers", () => {
+  for (const [ofClient, ofRelay] of [[false, false], [true, false]] as const) {
+    const { client, send } = withLz4(ofClient, ofRelay);
+    const random = new Random(SEED);
+    send(100, () => noise(400, random));
+    assertGreater(client.metrics.get("headers_elided"), 90);
+  }
 });

@@ -15,22 +15,25 @@ import { Burst, TO_SEAL } from "../../src/vector/burst.ts";
 const PEER = 0, SESSION = 0;
 
 /** Leads bursts of one session's packets through the node; `send` returns class and packets of what leaves. */
-function node() {
+function node(first = 0x45, now = { session: SESSION }, metrics = new Metrics()) {
   const arena = new Arena(64), burst = new Burst(arena), batches = new Batches(arena, 1, 1000);
   const context = {
     batches,
-    metrics: new Metrics(),
-    table: { protocol: [OXTUNNEL] },
-    associations: { epochs: { sendable: () => SESSION }, oxtunnel: { sessions: { innerMtu: () => 1420 } } },
+    metrics,
+    table: { protocol: [OXTUNNEL, OXTUNNEL] },
+    associations: {
+      epochs: { sendable: () => now.session },
+      oxtunnel: { sessions: { innerMtu: () => 1420 } },
+    },
   } as unknown as EgressContext;
   return (nowUs: number, ...packets: [bytes: number, trafficClass: number][]) => {
     burst.release();
     for (const [bytes, trafficClass] of packets) {
       const row = burst.grow(bytes, TO_SEAL);
       burst.peer[row] = PEER;
-      burst.session[row] = SESSION;
+      burst.session[row] = now.session;
       burst.trafficClass[row] = trafficClass;
-      burst.view.setUint8(burst.offset[row], 0x45);
+      burst.view.setUint8(burst.offset[row], first);
     }
     batch(burst, context, nowUs);
     const left: [trafficClass: number, packets: number][] = [];
@@ -67,4 +70,26 @@ Deno.test("batch: a game's packet without a row of its own stays one when bulk f
   const send = node();
   const nowUs = holding(send, 1000);
   assertEquals(send(nowUs + 1, [1000, CLASS_GAME], [100, CLASS_BULK]), [[CLASS_BULK, 1], [CLASS_GAME, 2]]);
+});
+
+Deno.test("batch: what is held goes under a new session, unless it needs the contexts of the session before", () => {
+  // A whole packet, a short one, a short one or a definition in a frame.
+  for (const [first, lost] of [[0x45, 0], [0x50, 1], [0x98, 1]]) {
+    for (const isDue of [false, true]) {
+      const now = { session: SESSION }, metrics = new Metrics();
+      const send = node(first, now, metrics);
+      const nowUs = holding(send, 100);
+      now.session = 1;
+      const left = isDue ? send(nowUs + 1000) : send(nowUs + 1, [100, CLASS_GAME]);
+      assertEquals(left, isDue ? lost ? [] : [[CLASS_BULK, 1]] : [[CLASS_GAME, lost ? 1 : 2]]);
+      assertEquals(metrics.dropped("no_session"), lost);
+    }
+  }
+});
+
+Deno.test("batch: a packet of its session joins what is held, short or not", () => {
+  for (const first of [0x45, 0x50]) {
+    const send = node(first);
+    assertEquals(send(holding(send, 100) + 1, [100, CLASS_GAME]), [[CLASS_GAME, 2]]);
+  }
 });

@@ -5,6 +5,9 @@
 import { assert, assertEquals } from "@std/assert";
 import { ContextBudget, Expander } from "../../src/codec/headers/expander.ts";
 import { BARE, DEFINED, SHORT, Shrinker } from "../../src/codec/headers/shrinker.ts";
+import { expandInPlace } from "../../src/ingress/packets.ts";
+import { Arena, packetStart } from "../../src/vector/arena.ts";
+import { Burst, OPENED } from "../../src/vector/burst.ts";
 import { foldSum, sumWords, transportChecksum } from "../../src/wire/inner.ts";
 import fc from "../kit/fast_check.ts";
 import { Random } from "../kit/random.ts";
@@ -255,6 +258,43 @@ Deno.test("headers: a short packet belongs to the definition before it, whatever
   assertEquals(line.take(old, 1), undefined, "before any definition");
 });
 
+Deno.test("headers: generations go on from the number that a session begins with, modulo 256", () => {
+  for (const [first, sent] of [[0, 1], [41, 42], [255, 0]]) {
+    const shrinker = new Shrinker(first), memory = new Uint8Array(256);
+    let result = BARE;
+    for (let i = 0; i < 10 && result === BARE; i++) {
+      memory.set(udp(payload(i)), AT);
+      result = shrinker.shrink(new DataView(memory.buffer), AT, 28 + payload(i).length, true, i * 20 * MS);
+    }
+    assertEquals([result, memory[shrinker.at + 2]], [DEFINED, sent]);
+  }
+});
+
+Deno.test("headers: reserved definitions are ignored, repeated ones keep the template and the lowest counter, late ones come too late", () => {
+  const expander = new Expander(new ContextBudget(64), () => {});
+  /** Whether a definition of number 0 is acknowledged. */
+  const define = (first: number, generation: number, counter: number, port: number) => {
+    const view = new DataView(Uint8Array.from([first, 0, generation, ...udp(payload(1), { port })]).buffer);
+    expander.acknowledged(expander.acknowledgmentBytes);
+    expander.define(view, 0, 3, view.byteLength - 3, counter);
+    return expander.acknowledgmentBytes > 0;
+  };
+  /** The port in the header of number 0's short packet in the datagram with `counter`. */
+  const portOf = (counter: number) => {
+    const view = new DataView(Uint8Array.of(0x50, 1).buffer);
+    const { template } = expander.find(view, 0, 2, counter) ? expander : { template: undefined };
+    return template && new DataView(template.bytes.buffer).getUint16(20);
+  };
+  assertEquals([define(0xf8, 1, 1, 4000), define(0xf3, 1, 1, 4000)], [false, false]);
+  assertEquals(portOf(50), undefined);
+  assertEquals(define(0xf0, 1, 20, 4000), true);
+  assertEquals(define(0xf0, 1, 10, 5000), true, "repeated, and overtaken");
+  assertEquals([portOf(10), portOf(11), portOf(21)], [undefined, 4000, 4000]);
+  assertEquals([define(0xf0, 2, 9, 6000), define(0xf0, 2, 10, 6000)], [false, false], "too late");
+  assertEquals([portOf(11), define(0xf0, 2, 30, 6000)], [4000, true]);
+  assertEquals([portOf(30), portOf(31)], [4000, 6000]);
+});
+
 Deno.test("headers: contexts come out of one budget, and go back with the session", () => {
   const budget = new ContextBudget(3);
   const view = new DataView(Uint8Array.from([0xf0, 0, 1, ...udp(payload(1))]).buffer);
@@ -303,4 +343,39 @@ Deno.test("headers: hostile definitions and short packets are refused or rebuilt
     ),
     { numRuns: 300 },
   );
+});
+
+Deno.test("headers: a packet that is rebuilt in its slot has the whole headroom in front, in the first slot too", () => {
+  // IPv6, UDP, RTP: headers of 60 octets, behind the 13 octets of their definition.
+  const definition = new Uint8Array(13 + 64), of = new DataView(definition.buffer);
+  definition.set([0xf1, 0, 1]);
+  definition.set([0x60, 0, 0, 0, 0, 24, 17, 64], 13);
+  of.setUint16(13 + 44, 24);
+  definition[13 + 48] = 0x80;
+  const expander = new Expander(new ContextBudget(1), () => {});
+  expander.define(of, 0, 13, 64, 1);
+  // The payload lies behind a datagram's header, number and RTP's field; or further back, behind other frames.
+  for (const [front, octets] of [[6, 4], [6, 700], [58, 4], [300, 4]]) {
+    const arena = new Arena(2), burst = new Burst(arena);
+    const row = burst.grow(0, 0), start = packetStart(burst.slot[row]), at = start + front;
+    assertEquals(burst.slot[row], 0);
+    const data = Uint8Array.from({ length: octets }, (_, i) => i * 7);
+    arena.bytes.set([0x50, 0x80, 5, ...data], at);
+    expandInPlace(burst, row, at, 3 + octets, 2, expander);
+    assertEquals([burst.next[row], burst.length[row]], [OPENED, 60 + octets]);
+    assert(burst.offset[row] >= start, `${burst.offset[row]}`);
+    const packet = arena.bytes.slice(burst.offset[row], burst.offset[row] + 60 + octets);
+    assertEquals([...packet.subarray(0, 8)], [
+      0x60,
+      0,
+      0,
+      0,
+      (20 + octets) >> 8,
+      (20 + octets) & 0xff,
+      17,
+      64,
+    ]);
+    assertEquals([...packet.subarray(48, 52)], [0x80, 0x80, 0, 5]);
+    assertEquals(packet.subarray(60), data);
+  }
 });

@@ -51,7 +51,7 @@ const RTCP_FIRST = 72, RTCP_LAST = 76;
 
 class Context {
   readonly template = new Template();
-  generation = 0;
+  generation: number;
   bucket = -1;
   isKnown = false;
   usedUs = 0;
@@ -60,6 +60,10 @@ class Context {
   misses = 0;
   /** Packets in a row whose RTP time stamp was off the line. */
   offLine = 0;
+
+  constructor(generation: number) {
+    this.generation = generation;
+  }
 }
 
 export class Shrinker {
@@ -76,6 +80,7 @@ export class Shrinker {
   readonly #rtpStride = new Uint32Array(BUCKETS);
   readonly #fields = new DataView(new ArrayBuffer(FIELDS_BYTES_MAX + 2));
   readonly #check = new DataView(new ArrayBuffer(2048));
+  readonly #generation: number;
   #sample = 0;
   /** Rebuilt samples that were not what went in. */
   mismatches = 0;
@@ -84,6 +89,14 @@ export class Shrinker {
   bytes = 0;
   /** Octets in front of the payload of the packet that was shortened last. */
   fieldBytes = 0;
+
+  /**
+   * @param generation 0 to 255, the one before each context's first: at random, so that a definition of another session is
+   * rarely taken for one of this session.
+   */
+  constructor(generation = 0) {
+    this.#generation = generation;
+  }
 
   /**
    * Shortens the IP packet of `length` octets at `at`, or puts a definition in front, in place: nothing before `at` −
@@ -229,7 +242,7 @@ export class Shrinker {
     else if (!this.#isCandidate(view, at, length, bucket)) return BARE;
     const free = number >= 0 ? number : this.#freeNumber(nowUs);
     if (free < 0) return BARE;
-    const context = this.#contexts[free] ??= new Context();
+    const context = this.#contexts[free] ??= new Context(this.#generation);
     if (context.bucket >= 0 && this.#known[context.bucket] === free + 1) this.#known[context.bucket] = 0;
     context.template.stride = this.#rtpStride[bucket];
     if (!context.template.define(view, at, length, this.#kindOf(view, at, length, bucket))) {

@@ -1,7 +1,7 @@
 /**
- * A ROHC channel's decompressor (RFC 5795): padding, feedback, context ids, profiles. Contexts are bounded by the
- * greatest id and by `maxContexts`; only an IR packet whose checksum holds makes or replaces one. Feedback that
- * arrives is handed on, not understood.
+ * A ROHC channel's decompressor (RFC 5795): padding, feedback, context ids, profiles. There is at most one
+ * context an id, up to `maxCid`: 16 with small ids and, unless `maxCid` is less, 16384 with large ones. Only an IR packet
+ * whose checksum holds makes or replaces one. Feedback that arrives is handed on, not understood.
  */
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import { crc8, CRC8_START } from "./crc.ts";

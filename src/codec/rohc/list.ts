@@ -1,7 +1,7 @@
 /**
  * Lists of IPv6 extension headers and of RTP's contributing sources as ROHC v1 sends them (RFC 3095 5.8): a table of
- * items with an index each, and lists told whole or as a difference from an earlier one. Bounds: 16 items a list (the
- * bit masks have room for 15), 128 indexes, 256 bytes of table and list for extension headers; what does not fit fails
+ * items with an index each, and lists told whole or as a difference from an earlier one. Bounds: 15 items a list (the
+ * bit masks have room for no more), 128 indexes, 256 bytes of table and list for extension headers; what does not fit fails
  * the packet. The decompressor keeps every identified list; a compressor here sends lists whole (encoding type 0).
  */
 import type { ByteReader, ByteWriter } from "./bytes.ts";

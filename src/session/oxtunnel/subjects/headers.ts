@@ -28,7 +28,7 @@ export class HeaderContexts implements Subject {
     this.#session = session;
     if (budget === undefined || (session.features & FEATURE_HEADER_COMPRESSION) === 0) return;
     const said = () => session.speak();
-    this.headers = { shrinker: new Shrinker(), expander: new Expander(budget, said) };
+    this.headers = { shrinker: new Shrinker(session.host.bytes(1)[0]), expander: new Expander(budget, said) };
   }
 
   hasWord(): boolean {
