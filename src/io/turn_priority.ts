@@ -25,6 +25,14 @@ const GATHER = 0.25, GATHER_ROWS = 300, GATHER_US = 250;
 /** Makes the calling thread go before ordinary ones, or ordinary again. False where the system does not allow it. */
 export type SetRealTime = (isFirst: boolean) => boolean;
 
+/**
+ * Whether each of so many threads may go first: where they are more than processors, they could together take all of those from
+ * ordinary programs, each of them below LIMIT.
+ */
+export function allowsFirst(threads: number, processors = navigator.hardwareConcurrency): boolean {
+  return threads <= processors;
+}
+
 /** By sched_setscheduler(2), at the lowest of the real-time priorities. */
 export function setRealTime(isFirst: boolean): boolean {
   const parameters = new Int32Array([isFirst ? 1 : 0]);

@@ -16,6 +16,7 @@ import { hostOne, parsePrefix } from "../wire/address.ts";
 import type { Exit } from "../exit/exit.ts";
 import { TunQueue } from "../exit/tun/mod.ts";
 import { openUserspace } from "../exit/userspace/mod.ts";
+import { allowsFirst } from "../io/turn_priority.ts";
 import { openNative } from "../io/choose.ts";
 import { Driver, monotonicUs, wallClockOffsetUs } from "../io/driver.ts";
 import { every } from "../io/every.ts";
@@ -271,7 +272,8 @@ function makeDriver(
     }
   };
   const messages = bell === undefined ? undefined : { bell, takeMessages };
-  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages, config.goFirst);
+  const goesFirst = config.goFirst && allowsFirst(config.workers);
+  const driver = new Driver(arena, relay, port, exit, metrics, mailbox, messages, goesFirst);
   if (!driver.waits) control.onmessage = ({ data }) => hear(data);
   return driver;
 }

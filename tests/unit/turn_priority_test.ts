@@ -3,7 +3,7 @@
  * changes. The policy by itself, on a clock of the test's.
  */
 import { assert, assertEquals, assertGreater } from "@std/assert";
-import { threadUs, TurnPriority } from "../../src/io/turn_priority.ts";
+import { allowsFirst, threadUs, TurnPriority } from "../../src/io/turn_priority.ts";
 
 const WINDOW_US = 100_000;
 
@@ -76,4 +76,10 @@ Deno.test("turn priority: a thread's processor time grows by what it does", () =
   const before = threadUs();
   for (let i = 0; i < 1e6; i++);
   assertGreater(threadUs(), before);
+});
+
+Deno.test("turn priority: more threads than processors do not go first", () => {
+  assert(allowsFirst(2, 2));
+  assert(!allowsFirst(3, 2));
+  assert(allowsFirst(1));
 });
