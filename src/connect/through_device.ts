@@ -93,6 +93,7 @@ export async function throughDevice(
         await host.guard();
         await gateway.guard();
       },
+      onEnding: () => gateway.release(),
     });
   } finally {
     await gateway.close();

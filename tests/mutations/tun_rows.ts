@@ -68,9 +68,9 @@ export const TUN_ROWS: readonly Mutation[] = [
     note: "a peer's packets leave by another port than its forward's",
   },
   {
-    file: "src/exit/tun/host.ts",
-    from: "!taken[protocol].has(outer);",
-    to: "!taken[protocol].has(0);",
+    file: "src/exit/tun/listening.ts",
+    from: "taken[protocol].has(outer);",
+    to: "taken[protocol].has(0);",
     tests: FORWARDS,
     note: "a forward takes the port of a program of the host",
   },

@@ -73,6 +73,12 @@ const udp = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 7
 (async () => { for await (const [data, from] of udp) await udp.send(data, from); })();
 console.log("ready");`;
 
+/** On the box: a program of its own at the port that the console asks for. */
+const BOX_SERVICE = `
+const tcp = Deno.listen({ hostname: "0.0.0.0", port: 7777 });
+(async () => { for await (const one of tcp) { await one.write(new TextEncoder().encode("the box")); one.close(); } })();
+console.log("ready");`;
+
 const ASK_TCP = (port: number) => `
 try {
   const one = await Deno.connect({ hostname: "${OUTSIDE}", port: ${port} });
@@ -193,6 +199,8 @@ networkTest(
       `changed ${OTHER} 3479`,
     ], "any far end may answer (REQ-8)");
 
+    // The box's own program listens where the console's wish would lead.
+    await net.server(box, BOX_SERVICE);
     await ports(net, console);
     await classes(net, box);
     await killed(net, box, running);

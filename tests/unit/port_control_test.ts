@@ -172,3 +172,27 @@ Deno.test("leases: nobody gets one where they are off, and an asker has a bounde
     "another still has its own",
   );
 });
+
+Deno.test("leases: at the end the NAT in front is asked to close every port, and its silence is waited for no longer than is said", async () => {
+  const asked: number[][] = [];
+  let isSilent = false;
+  const all = new Leases({
+    most: () => 2,
+    isTaken: () => false,
+    apply: () => Promise.resolve([]),
+    upstream: ({ outer }, wanted, lifetimeS) => {
+      asked.push([outer, wanted, lifetimeS]);
+      const outcome = { result: PCP.success, outer, lifetimeS, address: OUTSIDE };
+      return isSilent ? new Promise(() => {}) : Promise.resolve(outcome);
+    },
+    outside: () => OUTSIDE,
+    nowS: () => 0,
+  });
+  const owner = { id: "a", address: "10.66.0.2" };
+  for (const port of [3001, 3002]) await all.map(owner, wish({ port, wanted: 0 }));
+  asked.length = 0;
+  await all.release(60_000);
+  assertEquals(asked, [[3001, 0, 0], [3002, 0, 0]]);
+  isSilent = true;
+  await all.release(1);
+});

@@ -2,6 +2,7 @@
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { dnsmasqArgs, leaseRange } from "../../src/connect/share/dnsmasq.ts";
 import { readShare } from "../../src/connect/share/mod.ts";
+import { listeners } from "../../src/exit/tun/listening.ts";
 import { shareRules } from "../../src/exit/tun/share_rules.ts";
 import { UsageError } from "../../src/process/help.ts";
 
@@ -61,4 +62,19 @@ Deno.test("share: the rules let the LAN into the tunnel alone, and mark devices 
   assertMatch(text, /iifname "eth1" ether saddr aa:bb:cc:dd:ee:ff ip6 dscp set 8/);
   assertMatch(text, /continue comment "sysctl net\/ipv4\/ip_forward=0"/);
   assertMatch(text, /iifname != \{ "eth1", "oxconnect0" \} counter drop/);
+});
+
+Deno.test("share: a forward goes to the LAN also where a program of the host listens, and such a port is known", () => {
+  const text = shareRules({ device: "eth1", classes: [], isRouterOfLan: false }, []);
+  const forwarded = /chain forwarded \{\n(.*?)\n {2}\}/s.exec(text)![1];
+  assertMatch(forwarded, /dnat ip to .* map @forward4/);
+  assert(!/\bsocket\b/.test(forwarded), forwarded);
+  const udp = Deno.listenDatagram({ transport: "udp", hostname: "127.0.0.1", port: 0 });
+  try {
+    const isTaken = listeners();
+    assert(isTaken({ protocol: "udp", outer: (udp.addr as Deno.NetAddr).port }));
+    assert(!isTaken({ protocol: "udp", outer: 0 }));
+  } finally {
+    udp.close();
+  }
 });

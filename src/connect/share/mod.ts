@@ -27,6 +27,8 @@ import { Upstream } from "./upstream.ts";
 /** Ports that one host of the LAN may have. */
 const HOST_PORTS_MAX = 32;
 const TEND_MS = 1000, REFRESH_TURNS = 60;
+/** How long the end waits for the relay to close the LAN's ports. */
+const RELEASE_MS = 1000;
 const DEVICES_MAX = 64;
 const NET_DEFAULT = "192.168.77.1/24";
 
@@ -231,10 +233,17 @@ class Share {
     if (++this.#turns % REFRESH_TURNS === 0) this.#leases.refresh();
   }
 
+  /** Takes no more wishes for ports and has the relay close those that are open, while the tunnel still carries. */
+  async release(): Promise<void> {
+    this.#stop();
+    for (const socket of this.#sockets.splice(0)) socket.close();
+    await this.#leases.release(RELEASE_MS);
+  }
+
   /** Closes the services; the host's side is its owner's to close. */
   async close(): Promise<void> {
     this.#stop();
-    for (const socket of this.#sockets) socket.close();
+    for (const socket of this.#sockets.splice(0)) socket.close();
     await this.#upnp?.close();
     await this.#dnsmasq?.close();
     this.#upstream.close();
@@ -280,6 +289,11 @@ export class Gateway {
 
   async guard(): Promise<void> {
     await this.#host?.guard();
+  }
+
+  /** Gives the LAN's ports back, before the tunnel ends. */
+  async release(): Promise<void> {
+    await this.#share?.release();
   }
 
   async close(): Promise<void> {

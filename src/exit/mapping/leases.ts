@@ -92,6 +92,15 @@ export class Leases {
     return done;
   }
 
+  /** Has the NAT in front end all leases, so that no port leads to what comes after; waits at most `waitMs` milliseconds. */
+  async release(waitMs: number): Promise<void> {
+    const { upstream } = this.#o;
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, waitMs));
+    await Promise.race([Promise.allSettled(this.#leases.map((lease) => upstream?.(lease, 0, 0))), late]);
+    clearTimeout(timer);
+  }
+
   async #map(owner: LeaseOwner, request: MapRequest): Promise<MapOutcome> {
     const { protocol, port, lifetimeS } = request;
     if (this.#o.most() === 0) return this.#failed(owner, PCP.notAuthorized);

@@ -5,10 +5,10 @@
  */
 import { libc } from "../../../ffi/mod.ts";
 import { run } from "../child.ts";
-import { isV6, type PortForward, type RefusedForward } from "../forward.ts";
+import { bindReason, EADDRINUSE, isV6, placeOf, type PortForward, type RefusedForward } from "../forward.ts";
 import { CLIENT_DEVICE } from "./client_rules.ts";
 import { defaultIpv6Devices, readSysctl, writeSysctl } from "./host.ts";
-import { readThrough } from "./listening.ts";
+import { listeners, readThrough } from "./listening.ts";
 import { forwardElements } from "./rules.ts";
 import { type DeviceClass, SHARE_TABLE, shareRules } from "./share_rules.ts";
 
@@ -110,12 +110,19 @@ export class ShareHost {
     await run("nft", ["-f", "-"], `table inet ${SHARE_TABLE}\n${rules}${elements.join("\n")}\n`);
   }
 
-  /** Leads strangers by these ports of this host's tunnel addresses to hosts of the LAN, and by no others. */
+  /**
+   * Leads strangers by these ports of this host's tunnel addresses to hosts of the LAN, and by no others; returns those that it
+   * refused: a port at which a program of this host listens when a host of the LAN asks for it is not opened.
+   */
   async setForwards<F extends PortForward>(wanted: readonly F[]): Promise<RefusedForward<F>[]> {
-    const possible = wanted.filter(({ address }) => !isV6(address) || this.ipv6 !== undefined);
+    const isListening = listeners(), open = new Set(this.#forwards.map(placeOf));
+    const isTaken = (forward: F) => !open.has(placeOf(forward)) && isListening(forward);
+    const possible = wanted.filter((forward) =>
+      !isTaken(forward) && (!isV6(forward.address) || this.ipv6 !== undefined)
+    );
     await run("nft", ["-f", "-"], `${forwardElements(SHARE_TABLE, possible).join("\n")}\n`);
     this.#forwards = possible;
-    return [];
+    return wanted.filter(isTaken).map((forward) => ({ forward, reason: bindReason(EADDRINUSE) }));
   }
 
   /** Restores the rules after another program has flushed them. */

@@ -49,7 +49,7 @@ ${chain("record", record.map((line) => `continue comment "${line}"`))}${openedMa
     chain("forwarded", [
       "type nat hook prerouting priority dstnat - 1; policy accept;",
       `iifname != "${CLIENT_DEVICE}" return`,
-      own,
+      // Also where a program of this host listens there: the relay has opened the port for a host of the LAN, not for that program.
       `${ports} ip to meta l4proto . th dport map @forward4`,
       `${ports} ip6 to meta l4proto . th dport map @forward6`,
     ])
