@@ -96,8 +96,11 @@ export async function throughDevice(
       onEnding: () => gateway.release(),
     });
   } finally {
-    await gateway.close();
-    await host.close();
+    try {
+      await gateway.close();
+    } finally {
+      await host.close();
+    }
   }
 }
 

@@ -297,7 +297,10 @@ export class Gateway {
   }
 
   async close(): Promise<void> {
-    await this.#share?.close();
-    await this.#host?.close();
+    try {
+      await this.#share?.close();
+    } finally {
+      await this.#host?.close();
+    }
   }
 }
