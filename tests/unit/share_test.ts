@@ -51,6 +51,8 @@ Deno.test("share: leases are addresses of the LAN without the gateway's own and 
 Deno.test("share: the rules let the LAN into the tunnel alone, and mark devices by address or MAC", () => {
   const text = shareRules({
     device: "eth1",
+    ipv4: "192.168.77.1/24",
+    upnpPort: 40000,
     classes: [
       { device: "192.168.77.9", trafficClass: "game" },
       { device: "aa:bb:cc:dd:ee:ff", trafficClass: "bulk" },
@@ -62,10 +64,20 @@ Deno.test("share: the rules let the LAN into the tunnel alone, and mark devices 
   assertMatch(text, /iifname "eth1" ether saddr aa:bb:cc:dd:ee:ff ip6 dscp set 8/);
   assertMatch(text, /continue comment "sysctl net\/ipv4\/ip_forward=0"/);
   assertMatch(text, /iifname != \{ "eth1", "oxconnect0" \} counter drop/);
+  // Requests for ports that come by another interface have forged their source.
+  const input = /chain input \{\n(.*?)\n {2}\}/s.exec(text)![1];
+  const elsewhere = 'iifname != { "lo", "eth1" }';
+  for (
+    const rule of [
+      `${elsewhere} ip daddr 192.168.77.1 udp dport 5351 drop`,
+      `${elsewhere} ip saddr 192.168.77.1/24 udp dport 1900 drop`,
+      `${elsewhere} ip daddr 192.168.77.1 tcp dport 40000 drop`,
+    ]
+  ) assert(input.includes(rule), rule);
 });
 
 Deno.test("share: a forward goes to the LAN also where a program of the host listens, and such a port is known", () => {
-  const text = shareRules({ device: "eth1", classes: [], isRouterOfLan: false }, []);
+  const text = shareRules({ device: "eth1", ipv4: "192.168.77.1/24", classes: [], isRouterOfLan: false }, []);
   const forwarded = /chain forwarded \{\n(.*?)\n {2}\}/s.exec(text)![1];
   assertMatch(forwarded, /dnat ip to .* map @forward4/);
   assert(!/\bsocket\b/.test(forwarded), forwarded);

@@ -156,7 +156,7 @@ class Share {
   }
 
   /** Starts what works here; what does not is said with what to do instead. `relay` is the relay's inner IPv4 address. */
-  static open(options: ShareOptions, host: ShareHost, relay: string): Share {
+  static async open(options: ShareOptions, host: ShareHost, relay: string): Promise<Share> {
     const share = new Share(options, host, relay);
     const { say, invitation: { dns }, wishes: { device } } = options;
     const address = host.ipv4.split("/")[0];
@@ -174,7 +174,7 @@ class Share {
           }, router ${address}, DNS ${dns.find((one) => !one.includes(":")) ?? "1.1.1.1"}`,
       );
     }
-    share.#openPortControl(address);
+    await share.#openPortControl(address);
     share.#stop = every(TEND_MS, () => share.#tend(), ({ message }) => say(message));
     // Not waited for: a relay that lets nobody ask does not answer.
     share.#upstream.probe().then((isOpen) => {
@@ -189,7 +189,7 @@ class Share {
   }
 
   /** PCP, NAT-PMP and UPnP at the LAN's address. */
-  #openPortControl(address: string): void {
+  async #openPortControl(address: string): Promise<void> {
     const { say, secret } = this.#o;
     const lan = parsePrefix(networkOfLan(this.#host.ipv4))!;
     const isOfLan = (text: string) => {
@@ -211,6 +211,7 @@ class Share {
         outside: () => this.#upstream.outsideText,
         nowS: () => performance.now() / 1000,
       });
+      await this.#host.protect(this.#upnp.port);
     } catch (error) {
       say(`Consoles cannot ask for ports: ${(error as Error).message}; does another gateway run here?`);
     }
@@ -284,7 +285,7 @@ export class Gateway {
   async start(plane: Pick<LinkPlane, "look">): Promise<void> {
     if (this.#o === undefined || this.#host === undefined || this.#share) return;
     const { relay4 } = await plane.look(false);
-    this.#share = Share.open(this.#o, this.#host, relay4 ?? firstHost(this.#o.invitation));
+    this.#share = await Share.open(this.#o, this.#host, relay4 ?? firstHost(this.#o.invitation));
   }
 
   async guard(): Promise<void> {

@@ -36,6 +36,7 @@ export class ShareHost {
   #record: string[] = [];
   #forwards: readonly PortForward[] = [];
   #isRouterOfLan = false;
+  #upnpPort: number | undefined;
   /** This host's addresses in the LAN with prefix lengths. */
   ipv4 = "";
   ipv6: string | undefined;
@@ -105,7 +106,8 @@ export class ShareHost {
 
   async #apply(): Promise<void> {
     const { device, classes } = this.#o;
-    const rules = shareRules({ device, classes, isRouterOfLan: this.#isRouterOfLan }, this.#record);
+    const { ipv4 } = this, upnpPort = this.#upnpPort, isRouterOfLan = this.#isRouterOfLan;
+    const rules = shareRules({ device, ipv4, upnpPort, classes, isRouterOfLan }, this.#record);
     const elements = forwardElements(SHARE_TABLE, this.#forwards);
     await run("nft", ["-f", "-"], `table inet ${SHARE_TABLE}\n${rules}${elements.join("\n")}\n`);
   }
@@ -123,6 +125,12 @@ export class ShareHost {
     await run("nft", ["-f", "-"], `${forwardElements(SHARE_TABLE, possible).join("\n")}\n`);
     this.#forwards = possible;
     return wanted.filter(isTaken).map((forward) => ({ forward, reason: bindReason(EADDRINUSE) }));
+  }
+
+  /** Shuts the TCP port of UPnP's service to all but the LAN. */
+  async protect(upnpPort: number): Promise<void> {
+    this.#upnpPort = upnpPort;
+    await this.#apply();
   }
 
   /** Restores the rules after another program has flushed them. */
