@@ -181,22 +181,32 @@ export class WorkerPool {
    * Opens the ports of the peers' forwards and of `leased`, and no others; returns those that it could not open. One such change
    * comes after the other.
    */
-  setForwards(leased: readonly PeerForward[] = this.#leased): Promise<RefusedPeerForward[]> {
-    this.#leased = leased;
+  setForwards(leased?: readonly PeerForward[]): Promise<RefusedPeerForward[]> {
     const forwarding = this.#forwarding.catch(() => {}).then(async () => {
-      const served = this.#peers.filter(({ barred }) => barred === undefined);
-      const keys = new Set(served.map(({ publicKey }) => publicKey));
-      const all = [...forwardsOf(served), ...this.#leased.filter(({ publicKey }) => keys.has(publicKey))];
-      const refused = await this.#doors.setForwards(all) ??
-        (await Promise.all(
-          this.#handles.map((handle, worker) =>
-            handle.setForwards(forwardsOfWorker(all, worker, this.#handles.length))
-          ),
-        )).flat();
-      return refused;
+      const before = this.#leased;
+      this.#leased = leased ?? before;
+      try {
+        return await this.#carryOutForwards();
+      } catch (error) {
+        this.#leased = before;
+        throw error;
+      }
     });
     this.#forwarding = forwarding;
     return forwarding;
+  }
+
+  async #carryOutForwards(): Promise<RefusedPeerForward[]> {
+    const served = this.#peers.filter(({ barred }) => barred === undefined);
+    const keys = new Set(served.map(({ publicKey }) => publicKey));
+    const all = [...forwardsOf(served), ...this.#leased.filter(({ publicKey }) => keys.has(publicKey))];
+    const refused = await this.#doors.setForwards(all) ??
+      (await Promise.all(
+        this.#handles.map((handle, worker) =>
+          handle.setForwards(forwardsOfWorker(all, worker, this.#handles.length))
+        ),
+      )).flat();
+    return refused;
   }
 
   /** Has `answer` answer what peers ask of port control through their Workers' exits. */

@@ -107,11 +107,12 @@ Deno.test("port control: any datagram gets one bounded answer or none", () => {
 });
 
 function leases(most = 2) {
-  const state = { nowS: 0, open: [] as readonly Lease[], taken: new Set([3075]) };
+  const state = { nowS: 0, open: [] as readonly Lease[], taken: new Set([3075]), isBroken: false };
   const all = new Leases({
     most: () => most,
     isTaken: (_, outer) => outer === 2000,
     apply: (leases) => {
+      if (state.isBroken) return Promise.reject(new Error("the host carries nothing out"));
       state.open = leases;
       return Promise.resolve(
         leases.filter(({ outer }) => state.taken.has(outer)).map((forward) => ({
@@ -195,4 +196,17 @@ Deno.test("leases: at the end the NAT in front is asked to close every port, and
   assertEquals(asked, [[3001, 0, 0], [3002, 0, 0]]);
   isSilent = true;
   await all.release(1);
+});
+
+Deno.test("leases: a mapping that the host did not carry out is told as open neither then nor when it is asked for again", async () => {
+  const { all, state, owner } = leases();
+  state.isBroken = true;
+  assertEquals((await all.map(owner, wish())).result, PCP.networkFailure);
+  assertEquals((await all.map(owner, wish())).result, PCP.networkFailure, "asked for again");
+  assertEquals(all.all, []);
+  state.isBroken = false;
+  assertEquals((await all.map(owner, wish())).result, PCP.success);
+  state.isBroken = true;
+  assertEquals((await all.map(owner, wish({ lifetimeS: 0 }))).result, PCP.networkFailure);
+  assertEquals(all.all.length, 1, "what could not be closed is known as open");
 });

@@ -138,7 +138,7 @@ export class Leases {
       };
       const refused = await this.#replace([...this.#leases, lease]);
       if (refused.some(({ forward }) => forward === lease)) {
-        await this.#replace(this.#leases.filter((other) => other !== lease));
+        await this.#withdraw(lease);
         continue;
       }
       if (this.#o.upstream === undefined) return this.#granted(owner, outer, lifetimeS);
@@ -185,9 +185,22 @@ export class Leases {
     }
   }
 
+  /** Has the host carry out this list; when it throws, the list from before stays. */
   async #replace(leases: Lease[]): Promise<readonly RefusedForward[]> {
+    const before = this.#leases;
     this.#leases = leases;
-    return await this.#o.apply(leases);
+    try {
+      return await this.#o.apply(leases);
+    } catch (error) {
+      this.#leases = before;
+      throw error;
+    }
+  }
+
+  /** Forgets a lease that was not granted, also when the host cannot carry that out now: it does with the next change. */
+  async #withdraw(lease: Lease): Promise<void> {
+    this.#leases = this.#leases.filter((other) => other !== lease);
+    await this.#o.apply(this.#leases);
   }
 
   #granted({ address }: LeaseOwner, outer: number, lifetimeS: number): MapOutcome {
