@@ -5,6 +5,7 @@ import { type Lease, Leases } from "../../src/exit/mapping/leases.ts";
 import { PortControlServer } from "../../src/exit/mapping/server.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import {
+  type MapOutcome,
   type MapRequest,
   PCP,
   PCP_BYTES_MAX,
@@ -174,27 +175,36 @@ Deno.test("leases: nobody gets one where they are off, and an asker has a bounde
   );
 });
 
-Deno.test("leases: at the end the NAT in front is asked to close every port, and its silence is waited for no longer than is said", async () => {
-  const asked: number[][] = [];
-  let isSilent = false;
+/** Leases behind another NAT, which grants everything until its `answer` is changed. */
+function behind() {
+  const state = {
+    nowS: 0,
+    asked: [] as number[][],
+    answer: (outer: number, lifetimeS: number): Promise<MapOutcome> =>
+      Promise.resolve({ result: PCP.success, outer, lifetimeS, address: OUTSIDE }),
+  };
   const all = new Leases({
-    most: () => 2,
+    most: () => 8,
     isTaken: () => false,
     apply: () => Promise.resolve([]),
     upstream: ({ outer }, wanted, lifetimeS) => {
-      asked.push([outer, wanted, lifetimeS]);
-      const outcome = { result: PCP.success, outer, lifetimeS, address: OUTSIDE };
-      return isSilent ? new Promise(() => {}) : Promise.resolve(outcome);
+      state.asked.push([outer, wanted, lifetimeS]);
+      return state.answer(outer, lifetimeS);
     },
     outside: () => OUTSIDE,
-    nowS: () => 0,
+    nowS: () => state.nowS,
   });
+  return { all, state };
+}
+
+Deno.test("leases: at the end the NAT in front is asked to close every port, and its silence is waited for no longer than is said", async () => {
+  const { all, state } = behind();
   const owner = { id: "a", address: "10.66.0.2" };
   for (const port of [3001, 3002]) await all.map(owner, wish({ port, wanted: 0 }));
-  asked.length = 0;
+  state.asked.length = 0;
   await all.release(60_000);
-  assertEquals(asked, [[3001, 0, 0], [3002, 0, 0]]);
-  isSilent = true;
+  assertEquals(state.asked, [[3001, 0, 0], [3002, 0, 0]]);
+  state.answer = () => new Promise(() => {});
   await all.release(1);
 });
 
@@ -209,4 +219,37 @@ Deno.test("leases: a mapping that the host did not carry out is told as open nei
   state.isBroken = true;
   assertEquals((await all.map(owner, wish({ lifetimeS: 0 }))).result, PCP.networkFailure);
   assertEquals(all.all.length, 1, "what could not be closed is known as open");
+});
+
+Deno.test("leases: few wishes of an owner wait, and the others are refused at once", async () => {
+  const { all, state } = behind();
+  const held = Promise.withResolvers<void>();
+  const { answer } = state;
+  state.answer = (outer, lifetimeS) => held.promise.then(() => answer(outer, lifetimeS));
+  const ask = (id: string, port: number) => all.map({ id, address: "10.66.0.2" }, wish({ port, wanted: 0 }));
+  const waiting = [1, 2, 3, 4].map((port) => ask("a", 3000 + port));
+  assertEquals((await ask("a", 3005)).result, PCP.noResources, "while the others wait");
+  const others = Array.from({ length: 60 }, (_, i) => ask(`b${i}`, 4000 + i));
+  assertEquals((await ask("c", 5000)).result, PCP.noResources);
+  const refreshes = [all.refresh(), all.refresh(), all.refresh()];
+  held.resolve();
+  for (const { result } of await Promise.all([...waiting, ...others])) assertEquals(result, PCP.success);
+  await Promise.all(refreshes);
+  assertEquals(state.asked.length, 64 + 64, "each lease was asked for again once");
+  assertEquals((await ask("a", 3005)).result, PCP.success);
+});
+
+Deno.test("leases: a NAT in front that is silent is not asked about what it never granted, nor again at once", async () => {
+  const { all, state } = behind();
+  const owner = { id: "a", address: "10.66.0.2" };
+  const { answer } = state;
+  state.answer = () =>
+    Promise.resolve({ result: PCP.networkFailure, outer: 0, lifetimeS: 30, address: OUTSIDE });
+  const ask = async (port: number) => (await all.map(owner, wish({ port, wanted: 0 }))).result;
+  assertEquals([await ask(3001), await ask(3002)], [PCP.networkFailure, PCP.networkFailure]);
+  assertEquals(state.asked, [[3001, 3001, 600]]);
+  assertEquals(all.all, []);
+  state.answer = answer;
+  state.nowS = 60;
+  assertEquals(await ask(3002), PCP.success);
 });

@@ -12,7 +12,7 @@ const BODY_BYTES_MAX = 8192;
 /** Within which a request's body must have come, and for which the end waits for answers under way. */
 const BODY_MS = 2000, GRACE_MS = 500;
 /** A lease of 0 is for good: kept for a day after it was last asked for. */
-const KEPT_S = 86_400, LEASE_S = 3600;
+const KEPT_S = 86_400, LEASE_S = 3600, RETRY_S = 30;
 const KEPT_MAX = 256;
 /** Who changes a mapping by UPnP must be its host, which its address says; the nonce is for PCP's askers. */
 const NONCE = new TextEncoder().encode("UPnP-IGD-own");
@@ -79,7 +79,9 @@ export class Upnp {
       if (nowS >= kept.endsS) this.#kept.delete(key);
       else if (nowS >= kept.renewS) {
         kept.renewS = nowS + LEASE_S / 2;
-        this.#o.leases.map(kept.owner, kept.request);
+        this.#o.leases.map(kept.owner, kept.request).then(({ result }) => {
+          if (result !== PCP.success) kept.renewS = nowS + RETRY_S;
+        });
       }
     }
   }

@@ -11,6 +11,10 @@ const LIFETIME_MAX_S = 7200;
 /** Ports below belong to the host. */
 const PORT_MIN = 1024;
 const TRIES = 8;
+/** Wishes that wait for their turn, of one owner and of all. */
+const WAITING_MAX = 4, WAITING_ALL_MAX = 64;
+/** How long the NAT in front is not asked after it did not answer. */
+const SILENCE_S = 5;
 
 /** Who may have leases: a peer, or a host of the LAN. */
 export interface LeaseOwner {
@@ -48,6 +52,11 @@ export class Leases {
   readonly #o: LeasesOptions;
   #leases: Lease[] = [];
   #turn: Promise<unknown> = Promise.resolve();
+  readonly #waiting = new Map<string, number>();
+  #waitingAll = 0;
+  #isExpiring = false;
+  #isRefreshing = false;
+  #silentUntilS = -Infinity;
 
   constructor(options: LeasesOptions) {
     this.#o = options;
@@ -57,11 +66,22 @@ export class Leases {
     return this.#leases;
   }
 
-  /** Carries out a wish. Never rejects. */
+  /** Carries out a wish, or refuses it at once where too many wait. Never rejects. */
   map(owner: LeaseOwner, request: MapRequest): Promise<MapOutcome> {
+    const waiting = this.#waiting.get(owner.id) ?? 0;
+    if (waiting >= WAITING_MAX || this.#waitingAll >= WAITING_ALL_MAX) {
+      return Promise.resolve(this.#failed(owner, PCP.noResources));
+    }
+    this.#waiting.set(owner.id, waiting + 1);
+    this.#waitingAll++;
     const done = this.#turn.then(() => this.#map(owner, request)).catch(() =>
       this.#failed(owner, PCP.networkFailure)
-    );
+    ).finally(() => {
+      this.#waitingAll--;
+      const left = this.#waiting.get(owner.id)! - 1;
+      if (left > 0) this.#waiting.set(owner.id, left);
+      else this.#waiting.delete(owner.id);
+    });
     this.#turn = done;
     return done;
   }
@@ -70,24 +90,27 @@ export class Leases {
   expire(isGone: (owner: string) => boolean = () => false): Promise<void> {
     const nowS = this.#o.nowS();
     const isOver = (lease: Lease) => lease.endsS <= nowS || isGone(lease.owner);
-    if (!this.#leases.some(isOver)) return Promise.resolve();
+    if (this.#isExpiring || !this.#leases.some(isOver)) return Promise.resolve();
+    this.#isExpiring = true;
     const done = this.#turn.then(() => this.#replace(this.#leases.filter((lease) => !isOver(lease)))).then(
       () => {},
       () => {},
-    );
+    ).finally(() => this.#isExpiring = false);
     this.#turn = done;
     return done;
   }
 
-  /** Asks the NAT in front again for every lease, which may have lost them. */
+  /** Asks the NAT in front again for every lease, which may have lost them; once, however often it is called meanwhile. */
   refresh(): Promise<void> {
     const { upstream, nowS } = this.#o;
+    if (upstream === undefined || this.#isRefreshing) return Promise.resolve();
+    this.#isRefreshing = true;
     const done = this.#turn.then(async () => {
-      for (const lease of upstream === undefined ? [] : this.#leases) {
-        const outcome = await upstream!(lease, lease.told, Math.max(1, lease.endsS - nowS()));
-        if (outcome.result === PCP.success) lease.told = outcome.outer;
+      for (const lease of this.#leases) {
+        const outcome = await this.#ask(lease, lease.told, Math.max(1, lease.endsS - nowS()));
+        if (outcome?.result === PCP.success) lease.told = outcome.outer;
       }
-    }).catch(() => {});
+    }).catch(() => {}).finally(() => this.#isRefreshing = false);
     this.#turn = done;
     return done;
   }
@@ -116,6 +139,7 @@ export class Leases {
       if (present) await this.#end(present);
       return this.#granted(owner, 0, 0);
     }
+    if (this.#o.nowS() < this.#silentUntilS) return this.#failed(owner, PCP.networkFailure);
     if (present) return await this.#renew(owner, present, asked);
     if (this.#leases.filter((lease) => lease.owner === owner.id).length >= this.#o.most()) {
       return this.#failed(owner, PCP.userExceeded);
@@ -142,24 +166,38 @@ export class Leases {
         continue;
       }
       if (this.#o.upstream === undefined) return this.#granted(owner, outer, lifetimeS);
-      const outcome = await this.#o.upstream(lease, wanted || port, lifetimeS);
+      const outcome = await this.#ask(lease, wanted || port, lifetimeS) ??
+        this.#failed(owner, PCP.networkFailure);
       if (outcome.result === PCP.success && !(isStrict && wanted !== 0 && outcome.outer !== wanted)) {
         lease.told = outcome.outer;
         lease.endsS = this.#o.nowS() + outcome.lifetimeS;
         return outcome;
       }
+      if (outcome.result !== PCP.success) {
+        await this.#withdraw(lease);
+        return outcome;
+      }
       await this.#end(lease);
-      return outcome.result === PCP.success ? this.#failed(owner, PCP.cannotProvide) : outcome;
+      return this.#failed(owner, PCP.cannotProvide);
     }
     return this.#failed(owner, isStrict ? PCP.cannotProvide : PCP.noResources);
   }
 
   async #renew(owner: LeaseOwner, lease: Lease, lifetimeS: number): Promise<MapOutcome> {
-    const outcome = await this.#o.upstream?.(lease, lease.told, lifetimeS) ??
-      this.#granted(owner, lease.told, lifetimeS);
+    const outcome = this.#o.upstream === undefined
+      ? this.#granted(owner, lease.told, lifetimeS)
+      : await this.#ask(lease, lease.told, lifetimeS) ?? this.#failed(owner, PCP.networkFailure);
     if (outcome.result !== PCP.success) return outcome;
     lease.told = outcome.outer;
     lease.endsS = this.#o.nowS() + outcome.lifetimeS;
+    return outcome;
+  }
+
+  /** What the NAT in front says to a wish; undefined while it is silent, which is not waited for again at once. */
+  async #ask(lease: Lease, wanted: number, lifetimeS: number): Promise<MapOutcome | undefined> {
+    if (this.#o.nowS() < this.#silentUntilS) return undefined;
+    const outcome = await this.#o.upstream!(lease, wanted, lifetimeS);
+    if (outcome.result === PCP.networkFailure) this.#silentUntilS = this.#o.nowS() + SILENCE_S;
     return outcome;
   }
 
