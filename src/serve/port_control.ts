@@ -43,8 +43,7 @@ export class PortControl {
     const outside = (address: string) => this.#outside(address);
     this.#leases = new Leases({
       most: options.most,
-      isTaken: (protocol, outer) =>
-        this.#forwards(protocol).some(({ low, high }) => low <= outer && outer <= high),
+      isTaken: (protocol, outer) => this.#isTaken(protocol, outer),
       fixed: (address, protocol, port) => this.#fixed(address, protocol, port),
       apply: (leases) => this.#apply(leases),
       outside,
@@ -59,7 +58,9 @@ export class PortControl {
         this.#listen();
         if (this.#leases.all.length === 0) return;
         const present = keys();
-        this.#leases.expire((owner) => !present.has(owner) || options.most() === 0);
+        this.#leases.expire((lease) =>
+          !present.has(lease.owner) || options.most() === 0 || this.#isOfRecord(lease)
+        );
       },
       ({ message }) => logger("ports").warn("{message}", { message }),
     );
@@ -118,6 +119,15 @@ export class PortControl {
       this.#o.pool.peers.find(({ allowedIps }) =>
         allowedIps.some((prefix) => prefixContains(parsePrefix(prefix)!, address))
       );
+  }
+
+  /** Whether a record has the lease's port or its place by now. */
+  #isOfRecord({ protocol, outer, address, port }: Lease): boolean {
+    return this.#isTaken(protocol, outer) || this.#fixed(address, protocol, port) !== undefined;
+  }
+
+  #isTaken(protocol: PortForward["protocol"], outer: number): boolean {
+    return this.#forwards(protocol).some(({ low, high }) => low <= outer && outer <= high);
   }
 
   #forwards(protocol: PortForward["protocol"]) {

@@ -17,6 +17,7 @@ import type { ControlDatagram } from "../exit/exit.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "../process/keys_text.ts";
 import {
+  besideRecords,
   describeRefused,
   forwardsOf,
   forwardsOfWorker,
@@ -186,7 +187,7 @@ export class WorkerPool {
       const before = this.#leased;
       this.#leased = leased ?? before;
       try {
-        return await this.#carryOutForwards();
+        return await this.#carryOutForwards(leased !== undefined);
       } catch (error) {
         this.#leased = before;
         throw error;
@@ -196,17 +197,21 @@ export class WorkerPool {
     return forwarding;
   }
 
-  async #carryOutForwards(): Promise<RefusedPeerForward[]> {
+  /** `tellsLeased`: whether leases that meet a record are told as refused; they are never opened. */
+  async #carryOutForwards(tellsLeased: boolean): Promise<RefusedPeerForward[]> {
     const served = this.#peers.filter(({ barred }) => barred === undefined);
     const keys = new Set(served.map(({ publicKey }) => publicKey));
-    const all = [...forwardsOf(served), ...this.#leased.filter(({ publicKey }) => keys.has(publicKey))];
+    const records = forwardsOf(served);
+    const { kept, met } = besideRecords(records, this.#leased.filter(({ publicKey }) => keys.has(publicKey)));
+    const all = [...records, ...kept];
     const refused = await this.#doors.setForwards(all) ??
       (await Promise.all(
         this.#handles.map((handle, worker) =>
           handle.setForwards(forwardsOfWorker(all, worker, this.#handles.length))
         ),
       )).flat();
-    return refused;
+    if (!tellsLeased) return refused;
+    return [...refused, ...met.map((forward) => ({ forward, reason: "belongs to a peer's record" }))];
   }
 
   /** Has `answer` answer what peers ask of port control through their Workers' exits. */

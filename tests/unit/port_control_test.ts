@@ -154,7 +154,7 @@ Deno.test("leases: bounded for each owner, changed by who made them alone, over 
   state.nowS = 601;
   await all.expire();
   assertEquals(state.open.map(({ port }) => port), [1], "the other one was not renewed");
-  await all.expire((id) => id === "a");
+  await all.expire((lease) => lease.owner === "a");
   assertEquals(state.open.length, 0);
   await all.map(owner, wish({ port: 1 }));
   await all.map(owner, wish({ port: 1, lifetimeS: 0 }));

@@ -86,10 +86,10 @@ export class Leases {
     return done;
   }
 
-  /** Ends leases whose time is over, and those of owners that are gone. */
-  expire(isGone: (owner: string) => boolean = () => false): Promise<void> {
+  /** Ends leases whose time is over, and those of which `isGone` says so. */
+  expire(isGone: (lease: Lease) => boolean = () => false): Promise<void> {
     const nowS = this.#o.nowS();
-    const isOver = (lease: Lease) => lease.endsS <= nowS || isGone(lease.owner);
+    const isOver = (lease: Lease) => lease.endsS <= nowS || isGone(lease);
     if (this.#isExpiring || !this.#leases.some(isOver)) return Promise.resolve();
     this.#isExpiring = true;
     const done = this.#turn.then(() => this.#replace(this.#leases.filter((lease) => !isOver(lease)))).then(
