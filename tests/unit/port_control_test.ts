@@ -3,6 +3,9 @@ import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import fc from "fast-check";
 import { type Lease, Leases } from "../../src/exit/mapping/leases.ts";
 import { PortControlServer } from "../../src/exit/mapping/server.ts";
+import type { PeerRecord } from "../../src/session/peer_record.ts";
+import { PortControl } from "../../src/serve/port_control.ts";
+import type { ControlDatagram } from "../../src/exit/exit.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import {
   type MapOutcome,
@@ -252,4 +255,47 @@ Deno.test("leases: a NAT in front that is silent is not asked about what it neve
   state.answer = answer;
   state.nowS = 60;
   assertEquals(await ask(3002), PCP.success);
+});
+
+/** Port control over a pool that opens whatever it is told, asked as a Worker asks. */
+function atRelay(peers: PeerRecord[]) {
+  const state = { peers, read: 0, opened: 0 };
+  let answer: (request: ControlDatagram) => Promise<Uint8Array | undefined> = () => Promise.reject();
+  const control = new PortControl({
+    pool: {
+      get peers() {
+        state.read++;
+        return state.peers;
+      },
+      setForwards: () => {
+        state.opened++;
+        return Promise.resolve([]);
+      },
+      onPortControl: (to) => answer = to,
+    },
+    most: () => 4,
+    listen: [],
+    outside: () => [],
+  });
+  return {
+    state,
+    ask: (address: string, payload: Uint8Array<ArrayBuffer>) => answer({ address, port: 40000, payload }),
+    [Symbol.dispose]: () => control.close(),
+  };
+}
+
+const peerOf = (name: string, allowedIps: string[], forwards?: string[]) =>
+  ({ name, publicKey: `key of ${name}`, allowedIps, forwards, created: "2026" }) as PeerRecord;
+
+Deno.test("port control: an address that asks too often costs no look-up of its peer, and others are answered", async () => {
+  using relay = atRelay([peerOf("a", ["10.66.0.0/24"]), peerOf("b", ["10.66.0.3/32"])]);
+  const question = Uint8Array.of(0, 0);
+  for (let i = 0; i < 1000; i++) await relay.ask("10.66.9.9", question);
+  assert(relay.state.read < 1000, `${relay.state.read} look-ups for 1000 requests within a moment`);
+  assert(await relay.ask("10.66.0.3", question));
+  let answered = 0;
+  // A network's addresses are one peer's.
+  for (let i = 0; i < 1000; i++) if (await relay.ask(`10.66.0.${4 + i % 250}`, question)) answered++;
+  assert(answered < 1000, `${answered} of 1000 within a moment`);
+  assert(await relay.ask("10.66.0.3", question), "who has the address has its own count");
 });
