@@ -22,12 +22,13 @@ import {
   prefixContains,
 } from "../wire/address.ts";
 import { PORT_CONTROL_PORT } from "../wire/port_control.ts";
+import { soleAddresses } from "./forwards.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 
 const EXPIRE_MS = 1000;
 
 export interface PortControlOptions {
-  pool: Pick<WorkerPool, "peers" | "setForwards" | "onPortControl">;
+  pool: Pick<WorkerPool, "peers" | "setForwards" | "refused" | "onPortControl">;
   /** Ports that a peer may have; asked at every request. */
   most(): number;
   /** The relay's inner addresses, where the host's kernel has them. */
@@ -169,14 +170,21 @@ export class PortControl {
     return this.#known.hasPort(protocol, outer) || this.#fixed(address, protocol, port) !== undefined;
   }
 
-  /** The port of a peer's record that leads to its own port. */
+  /** The port of a peer's record that leads to its own port; 0 where the host could not open that. */
   #fixed(address: string, protocol: PortForward["protocol"], port: number): number | undefined {
-    const forwards = this.#known.of(address)?.forwards ?? [];
-    const found = forwards.map((text) => parseForward(text)!).find((forward) =>
+    const peer = this.#known.of(address);
+    // A record's forwards lead to single addresses alone.
+    if (peer?.forwards === undefined || !soleAddresses(peer).includes(address)) return undefined;
+    const found = peer.forwards.map((text) => parseForward(text)!).find((forward) =>
       forward.protocol === protocol && forward.inner <= port &&
       port <= forward.inner + forward.high - forward.low
     );
-    return found && found.low + port - found.inner;
+    if (found === undefined) return undefined;
+    const outer = found.low + port - found.inner;
+    const isRefused = this.#o.pool.refused.some(({ forward }) =>
+      forward.protocol === protocol && forward.outer === outer && forward.address === address
+    );
+    return isRefused ? 0 : outer;
   }
 
   async #apply(leases: readonly Lease[]) {

@@ -67,6 +67,7 @@ export class WorkerPool {
   readonly #beats: { count: number; atMs: number }[];
   /** Ports that peers have asked for, besides those of their records. */
   #leased: readonly PeerForward[] = [];
+  #refused: readonly RefusedPeerForward[] = [];
   #forwarding: Promise<unknown> = Promise.resolve();
   readonly #snapshots = new Recent(() => this.#snapshot());
   readonly #seen = new Recent(() => this.#seenPeers());
@@ -115,6 +116,7 @@ export class WorkerPool {
         forwards: refused ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),
       })
     ));
+    this.#refused = refused ?? [];
     return { ...first, failed: [...first.failed, ...describeRefused(refused ?? [])] };
   }
 
@@ -138,6 +140,11 @@ export class WorkerPool {
   /** The peers that the Workers were last told. */
   get peers(): readonly AdmittedPeer[] {
     return this.#peers;
+  }
+
+  /** Forwards that the host could not open when they were last changed; at the start, those of the tun exit. */
+  get refused(): readonly RefusedPeerForward[] {
+    return this.#refused;
   }
 
   /** Has what Workers tell of their peers passed on: events, and traffic since they told it last. */
@@ -210,6 +217,7 @@ export class WorkerPool {
           handle.setForwards(forwardsOfWorker(all, worker, this.#handles.length))
         ),
       )).flat();
+    this.#refused = refused;
     if (!tellsLeased) return refused;
     return [...refused, ...met.map((forward) => ({ forward, reason: "belongs to a peer's record" }))];
   }

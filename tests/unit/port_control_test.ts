@@ -5,6 +5,7 @@ import { type Lease, Leases } from "../../src/exit/mapping/leases.ts";
 import { PortControlServer } from "../../src/exit/mapping/server.ts";
 import type { PeerRecord } from "../../src/session/peer_record.ts";
 import { PortControl } from "../../src/serve/port_control.ts";
+import type { RefusedPeerForward } from "../../src/serve/forwards.ts";
 import type { ControlDatagram } from "../../src/exit/exit.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 import {
@@ -75,6 +76,14 @@ Deno.test("port control: NAT-PMP's three requests are RFC 6886's bytes", () => {
   }, 7);
   assertEquals(answer.toHex(), "00810000" + "00000007" + "0c020fa0" + "0000012c");
   assertEquals(readPortRequest(Uint8Array.of(0, 0), OWN, 7), { kind: "address" });
+  // Port 0 asks for the end of all, and for nothing else (§3.4).
+  const all = readPortRequest(Uint8Array.fromHex("00020000" + "00000000" + "00000000"), OWN, 7);
+  assertEquals(all.kind === "map" && [all.protocol, all.port, all.lifetimeS], ["tcp", 0, 0]);
+  const none = readPortRequest(Uint8Array.fromHex("00020000" + "00000c03" + "00000e10"), OWN, 7);
+  assertEquals(
+    none.kind === "refused" && none.answer?.toHex(),
+    "00820002" + "00000007" + "00000000" + "00000000",
+  );
   const refused = readPortRequest(Uint8Array.of(0, 9), OWN, 7);
   assertEquals(refused.kind === "refused" && refused.answer?.toHex(), "0089000500000007");
 });
@@ -259,7 +268,7 @@ Deno.test("leases: a NAT in front that is silent is not asked about what it neve
 
 /** Port control over a pool that opens whatever it is told, asked as a Worker asks. */
 function atRelay(peers: PeerRecord[]) {
-  const state = { peers, read: 0, opened: 0 };
+  const state = { peers, read: 0, opened: 0, refused: [] as RefusedPeerForward[] };
   let answer: (request: ControlDatagram) => Promise<Uint8Array | undefined> = () => Promise.reject();
   const control = new PortControl({
     pool: {
@@ -270,6 +279,9 @@ function atRelay(peers: PeerRecord[]) {
       setForwards: () => {
         state.opened++;
         return Promise.resolve([]);
+      },
+      get refused() {
+        return state.refused;
       },
       onPortControl: (to) => answer = to,
     },
@@ -298,4 +310,36 @@ Deno.test("port control: an address that asks too often costs no look-up of its 
   for (let i = 0; i < 1000; i++) if (await relay.ask(`10.66.0.${4 + i % 250}`, question)) answered++;
   assert(answered < 1000, `${answered} of 1000 within a moment`);
   assert(await relay.ask("10.66.0.3", question), "who has the address has its own count");
+});
+
+Deno.test("leases: NAT-PMP ends all of an asker's own of one protocol (RFC 6886 §3.4)", async () => {
+  const { all, state, owner } = leases(8);
+  const pmp = { version: 0, nonce: new Uint8Array(0), wanted: 0 } as const;
+  await all.map(owner, wish({ ...pmp, port: 3001 }));
+  await all.map(owner, wish({ ...pmp, port: 3002 }));
+  await all.map(owner, wish({ ...pmp, port: 3001, protocol: "tcp" }));
+  await all.map(owner, wish({ port: 3003, wanted: 0 }));
+  await all.map({ id: "b", address: "10.66.0.3" }, wish({ ...pmp, port: 3004 }));
+  const { result, outer } = await all.map(owner, wish({ ...pmp, port: 0, lifetimeS: 0 }));
+  assertEquals([result, outer], [0, 0]);
+  assertEquals(state.open.map(({ protocol, port }) => `${protocol} ${port}`), [
+    "tcp 3001",
+    "udp 3003",
+    "udp 3004",
+  ]);
+});
+
+Deno.test("port control: a record's port is told as open where it is, and to the address that it leads to alone", async () => {
+  using relay = atRelay([peerOf("a", ["10.66.0.2/32", "10.66.8.0/24"], ["udp:4000:3074"])]);
+  const ask = async (address: string) => {
+    const pmp = Uint8Array.fromHex("00010000" + "0c020000" + "00000e10");
+    const bytes = (await relay.ask(address, pmp))!;
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
+    return [view.getUint16(2), view.getUint16(10)];
+  };
+  assertEquals(await ask("10.66.0.2"), [0, 4000]);
+  assertEquals(await ask("10.66.8.7"), [0, 3074], "a lease of its own");
+  const forward = { protocol: "udp", outer: 4000, address: "10.66.0.2", port: 3074, peer: "a" } as const;
+  relay.state.refused = [{ forward: { ...forward, publicKey: "key of a" }, reason: "is in use" }];
+  assertEquals(await ask("10.66.0.2"), [4, 0], "out of resources");
 });

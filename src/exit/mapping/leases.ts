@@ -36,7 +36,7 @@ export interface LeasesOptions {
   most(): number;
   /** Whether a port is another's for good. */
   isTaken(protocol: PortForward["protocol"], outer: number): boolean;
-  /** A port that leads to this place for good. */
+  /** A port that leads to this place for good; 0 where one should and could not be opened. */
   fixed?(address: string, protocol: PortForward["protocol"], port: number): number | undefined;
   /** Opens the ports of these leases and no others; returns those that it could not open. */
   apply(leases: readonly Lease[]): Promise<readonly RefusedForward[]>;
@@ -127,8 +127,10 @@ export class Leases {
   async #map(owner: LeaseOwner, request: MapRequest): Promise<MapOutcome> {
     const { protocol, port, lifetimeS } = request;
     if (this.#o.most() === 0) return this.#failed(owner, PCP.notAuthorized);
+    if (port === 0) return await this.#endAll(owner, request);
     const fixed = this.#o.fixed?.(owner.address, protocol, port);
     const asked = Math.min(lifetimeS, LIFETIME_MAX_S);
+    if (fixed === 0) return this.#failed(owner, PCP.noResources);
     if (fixed !== undefined) return this.#granted(owner, fixed, asked);
     const isIt = (lease: Lease) =>
       lease.protocol === protocol && lease.port === port && lease.address === owner.address;
@@ -199,6 +201,16 @@ export class Leases {
     const outcome = await this.#o.upstream!(lease, wanted, lifetimeS);
     if (outcome.result === PCP.networkFailure) this.#silentUntilS = this.#o.nowS() + SILENCE_S;
     return outcome;
+  }
+
+  /** Ends an asker's leases of a protocol, as NAT-PMP may ask (RFC 6886 §3.4): those that it made without a nonce. */
+  async #endAll(owner: LeaseOwner, { protocol, nonce }: MapRequest): Promise<MapOutcome> {
+    const isIts = (lease: Lease) =>
+      lease.protocol === protocol && lease.address === owner.address && isSameNonce(lease.nonce, nonce);
+    const ended = this.#leases.filter(isIts);
+    if (ended.length > 0) await this.#replace(this.#leases.filter((lease) => !isIts(lease)));
+    await Promise.all(ended.map((lease) => this.#o.upstream?.(lease, 0, 0)));
+    return this.#granted(owner, 0, 0);
   }
 
   async #end(lease: Lease): Promise<void> {
