@@ -39,7 +39,7 @@ export async function throughDevice(
   const { invitation } = place;
   const { killSwitch, wishes, apps } = device;
   const say = (message: string) => view.say(message);
-  const gateway = new Gateway(device.share, invitation, say);
+  const gateway = await sentence(() => Gateway.prepare(device.share, invitation, say));
   scope.exclude = [...scope.exclude, ...gateway.lan];
   const host = await sentence(() => openHost(invitation, scope, device, say));
   try {

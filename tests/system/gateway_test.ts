@@ -207,6 +207,22 @@ networkTest(
   },
 );
 
+networkTest(
+  "connect --share: a kill switch leaves the LAN to the box also where the interface has an address of its own",
+  needs,
+  async (net) => {
+    await net.relay(CONFIG);
+    const { box, console } = await home(net);
+    await net.ip(box, ["addr", "add", "192.168.88.1/24", "dev", "lan0"]);
+    const invitation = await net.addPeer("box", undefined, ["--oxtunnel"]);
+    await net.connect(box, ["--kill-switch", "--share", "lan0", invitation.trim()], { says: "is shared" });
+    await net.ip(console, ["addr", "add", "192.168.88.60/24", "dev", "eth0"]);
+    const { success } = await net.run(console, ["ping", "-c", "1", "-w", "3", "192.168.88.1"]);
+    assert(success, "the box answers its LAN");
+    assertMatch(await net.must(box, ["ip", "addr", "show", "lan0"]), /192\.168\.88\.1/);
+  },
+);
+
 /** DHCP: dnsmasq offers an address of the LAN to whoever asks, with this box as router and resolver. */
 async function leases(net: Network, console: string): Promise<void> {
   const said = await net.script(

@@ -1,8 +1,9 @@
 /** `connect --share` without a host: its options, the text of its rules, and what dnsmasq is told. */
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import { dnsmasqArgs, leaseRange } from "../../src/connect/share/dnsmasq.ts";
-import { readShare } from "../../src/connect/share/mod.ts";
+import { HOST_PORTS_MAX, readShare } from "../../src/connect/share/mod.ts";
 import { listeners } from "../../src/exit/tun/listening.ts";
+import { addressOf } from "../../src/exit/tun/share.ts";
 import { shareRules } from "../../src/exit/tun/share_rules.ts";
 import { UsageError } from "../../src/process/help.ts";
 
@@ -89,4 +90,33 @@ Deno.test("share: a forward goes to the LAN also where a program of the host lis
   } finally {
     udp.close();
   }
+});
+
+Deno.test("share: the interface's own address counts, and none that a killed gateway left", () => {
+  const address = (local: string, scope = "global", family = "inet") => ({
+    family,
+    local,
+    prefixlen: 24,
+    scope,
+  });
+  const link = {
+    ifname: "eth1",
+    addr_info: [
+      address("fd00::1", "global", "inet6"),
+      address("169.254.0.9", "link"),
+      address("192.168.77.1"),
+      address("10.5.0.1"),
+    ],
+  };
+  assertEquals(addressOf(link), "192.168.77.1/24");
+  assertEquals(addressOf(link, ["192.168.77.1/24"]), "10.5.0.1/24");
+  assertEquals(addressOf({ ifname: "eth1" }), undefined);
+  assertEquals(addressOf(undefined), undefined);
+});
+
+Deno.test("share: no host of the LAN has all ports that the relay lets the box have", async () => {
+  const guide = await Deno.readTextFile("docs/gateway.md");
+  assertMatch(guide, new RegExp(`to itself alone, ${HOST_PORTS_MAX} at most`));
+  const advised = Number(/port_mappings = (\d+)/.exec(guide)![1]);
+  assert(2 * HOST_PORTS_MAX <= advised, `${HOST_PORTS_MAX} of ${advised}`);
 });

@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { Leases } from "../../exit/mapping/leases.ts";
 import { PortControlServer } from "../../exit/mapping/server.ts";
-import { ShareHost, undoShare } from "../../exit/tun/share.ts";
+import { lanAddress, ShareHost, undoShare } from "../../exit/tun/share.ts";
 import { DEVICE_CLASSES, type DeviceClass, MAC } from "../../exit/tun/share_rules.ts";
 import { every } from "../../io/every.ts";
 import { UsageError } from "../../process/help.ts";
@@ -24,8 +24,9 @@ import { Dnsmasq, leaseRange } from "./dnsmasq.ts";
 import { Upnp } from "./upnp.ts";
 import { Upstream } from "./upstream.ts";
 
-/** Ports that one host of the LAN may have. */
-const HOST_PORTS_MAX = 32;
+/** Ports that one host of the LAN may have: half of those that the relay is advised to let the box have. */
+export const HOST_PORTS_MAX = 8;
+const BOX_PORTS = 16;
 const TEND_MS = 1000, REFRESH_TURNS = 60;
 /** How long the end waits for the relay to close the LAN's ports. */
 const RELEASE_MS = 1000;
@@ -180,7 +181,7 @@ class Share {
     share.#upstream.probe().then((isOpen) => {
       if (isOpen) return;
       say(
-        "The relay opens no ports for this LAN: to let it, set port_mappings = 16 under [destinations] of the relay's configuration. " +
+        `The relay opens no ports for this LAN: to let it, set port_mappings = ${BOX_PORTS} under [destinations] of the relay's configuration. ` +
           "Games work without, as far as their consoles send first",
       );
     });
@@ -270,7 +271,21 @@ export class Gateway {
   #host: ShareHost | undefined;
   #share: Share | undefined;
 
-  constructor(wishes: ShareWishes | undefined, invitation: Invitation, say: (message: string) => void) {
+  /** Reads what the interface has by itself, which the rules of both the client and the gateway must agree on. Throws a sentence. */
+  static async prepare(
+    wishes: ShareWishes | undefined,
+    invitation: Invitation,
+    say: (message: string) => void,
+  ): Promise<Gateway> {
+    const own = wishes && await lanAddress(wishes.device);
+    return new Gateway(wishes && { ...wishes, ipv4: own ?? wishes.ipv4 }, invitation, say);
+  }
+
+  private constructor(
+    wishes: ShareWishes | undefined,
+    invitation: Invitation,
+    say: (message: string) => void,
+  ) {
     this.#o = wishes && { wishes, invitation, secret: secretOf(invitation.privateKey), say };
     this.lan = this.#o ? lanDestinations(this.#o.wishes, invitation, this.#o.secret) : [];
   }

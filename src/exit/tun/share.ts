@@ -60,7 +60,7 @@ export class ShareHost {
 
   async #configure(): Promise<void> {
     const { device, ipv4, ipv6 } = this.#o;
-    const links = JSON.parse(await run("ip", ["-j", "addr", "show"])) as Link[];
+    const links = await readLinks();
     const link = links.find(({ ifname }) => ifname === device);
     if (link === undefined) {
       const others = links.map(({ ifname }) => ifname).filter((name) =>
@@ -69,8 +69,8 @@ export class ShareHost {
       throw new Error(`--share ${device}: there is no such interface; there are ${others.join(", ")}`);
     }
     await refuseWayOut(device);
-    const own = link.addr_info?.find(({ family, scope }) => family === "inet" && scope === "global");
-    this.ipv4 = own ? `${own.local}/${own.prefixlen}` : ipv4;
+    const own = addressOf(link);
+    this.ipv4 = own ?? ipv4;
     this.#record.push(`programs of ${device}`);
     if (!own) this.#record.push(`address ${ipv4} ${device}`);
     if (ipv6 !== undefined) this.#record.push(`address ${ipv6} ${device}`);
@@ -146,13 +146,30 @@ export class ShareHost {
   }
 }
 
+const readLinks = async () => JSON.parse(await run("ip", ["-j", "addr", "show"])) as Link[];
+
+/** An interface's first IPv4 address that is none of `ours`, with its prefix length. */
+export function addressOf(link: Link | undefined, ours: readonly string[] = []): string | undefined {
+  return link?.addr_info?.filter(({ family, scope }) => family === "inet" && scope === "global")
+    .map(({ local, prefixlen }) => `${local}/${prefixlen}`).find((address) => !ours.includes(address));
+}
+
+const readRecord = () => run("nft", ["list", "chain", "inet", SHARE_TABLE, "record"]).catch(() => "");
+const ADDRESSES = /comment "address (\S+) ([^"]+)"/g;
+
+/** The IPv4 address that an interface has by itself, with its prefix length: none that a killed gateway gave it. */
+export async function lanAddress(device: string): Promise<string | undefined> {
+  const ours = [...(await readRecord()).matchAll(ADDRESSES)].map(([, address]) => address);
+  return addressOf((await readLinks()).find(({ ifname }) => ifname === device), ours);
+}
+
 /** Undoes what a gateway has changed, by the record in its table. */
 export async function undoShare(): Promise<void> {
-  const listed = await run("nft", ["list", "chain", "inet", SHARE_TABLE, "record"]).catch(() => "");
+  const listed = await readRecord();
   for (const [, path, value] of listed.matchAll(/comment "sysctl ([^"=]+)=([^"]*)"/g)) {
     writeSysctl(path, value);
   }
-  for (const [, address, device] of listed.matchAll(/comment "address (\S+) ([^"]+)"/g)) {
+  for (const [, address, device] of listed.matchAll(ADDRESSES)) {
     await run("ip", ["addr", "del", address, "dev", device]).catch(() => {}); // it is gone
   }
   for (const [, device] of listed.matchAll(/comment "programs of ([^"]+)"/g)) endLeftover(device);
