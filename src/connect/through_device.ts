@@ -96,11 +96,7 @@ export async function throughDevice(
       onEnding: () => gateway.release(),
     });
   } finally {
-    try {
-      await gateway.close();
-    } finally {
-      await host.close();
-    }
+    await gateway.close().finally(() => host.close());
   }
 }
 
