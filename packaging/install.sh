@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs Oxrelay: looks which package fits this machine, fetches it, compares its SHA-256 with the one written here when the
-# package was made, installs it, and says what to do next. Changes nothing when the hash is another.
+# package was made, installs it, and says what to do next. Changes nothing when the hash is another, and says "Installed" only
+# when the installed program has told its version.
 #
 #   sh install.sh                      from the folder that this file lies in
 #   OXRELAY_FROM=https://HOST/FOLDER sh install.sh      from a web server's folder (needs curl or wget)
@@ -55,19 +56,28 @@ if [ "$package" = deb ]; then
     command -v apt-get >/dev/null || fail "$name cannot be installed; see above"
     apt-get update -q && apt-get install -q -y --no-install-recommends -f || fail "$name cannot be installed; see above"
   fi
+  # apt-get may have put things right by removing the package.
+  status=$(dpkg-query -W -f '${db:Status-Status}' oxrelay) || status=unknown
+  [ "$status" = installed ] || fail "$name is not installed: the package oxrelay is \"$status\"; see above"
   command=oxrelay
-  if [ -d /run/systemd/system ]; then start="The relay runs; see: systemctl status oxrelay"
-  else start="Start the relay: oxrelay serve"; fi
+  version=$("$command" --version) || fail "$name is installed, but \"$command --version\" fails; see above"
+  if [ ! -d /run/systemd/system ]; then start="Start the relay: oxrelay serve"
+  elif systemctl --quiet is-active oxrelay; then start="The relay runs; see: systemctl status oxrelay"
+  else start="The relay does not run; see: systemctl status oxrelay"; fi
 else
   if [ "$(id -u)" = 0 ]; then bin=/usr/local/bin; else bin=$HOME/.local/bin; fi
   mkdir -p "$bin"
-  # Renamed into place: one that runs keeps its own file.
+  # Renamed into place when it works: one that runs keeps its own file.
   cp "$folder/$name" "$bin/.oxrelay.new"
   chmod 755 "$bin/.oxrelay.new"
+  if ! version=$("$bin/.oxrelay.new" --version); then
+    rm -f "$bin/.oxrelay.new"
+    fail "$name does not run here; see above; nothing was installed"
+  fi
   mv "$bin/.oxrelay.new" "$bin/oxrelay"
   case :$PATH: in *:"$bin":*) command=oxrelay ;; *) command=$bin/oxrelay ;; esac
   start="Start the relay: $command serve"
 fi
-echo "Installed $("$command" --version | sed 's/^/Oxrelay /') ($name). $start"
+echo "Installed Oxrelay $version ($name). $start"
 echo "Next: let a device connect with"
 echo "  $command peer add phone --endpoint YOUR.PUBLIC.ADDRESS:4433"

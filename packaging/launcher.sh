@@ -2,7 +2,8 @@
 # Starts Oxrelay's subcommand in $1 with the permissions that its task in deno.json has, and for the places of an installed
 # program: state in $OXRELAY_STATE_DIR, else /var/lib/oxrelay for root and $XDG_STATE_HOME/oxrelay for others; the
 # configuration in $OXRELAY_CONFIG, else /etc/oxrelay/oxrelay.toml or $XDG_CONFIG_HOME/oxrelay/oxrelay.toml, else ./oxrelay.toml.
-# Files that the command line names may be read, those after --out written. Uses no network to start.
+# Files that the command line names may be read; the folders of those after --out, and of backup's file, written. Uses no network
+# to start.
 set -eu
 
 self=$(readlink -f "$0")
@@ -86,14 +87,20 @@ case "${1-} ${2-}" in
       fi ;;
     esac ;;
 esac
-previous=
+previous= named=
 for word in "$@"; do
   value=${word#--*=}
   [ ! -f "$value" ] || allow "$(readlink -f "$value")"
   out=
   case $word in --out=*) out=$value ;; *) [ "$previous" != --out ] || out=$word ;; esac
-  # The one word of backup is the file that it writes.
-  case "${1-} $previous $word" in backup\ backup\ [!-]*) out=$word ;; esac
+  # The first word that is not --config's value: of backup the file to write, of restore the one to read, which may be missing.
+  if [ -z "$named" ] && [ -n "$previous" ] && [ "$previous" != --config ]; then
+    case $word in -*) ;; *) named=$word ;; esac
+    case "$1 $named" in
+      backup\ ?*) out=$named ;;
+      restore\ ?*) allow "$(readlink -f "$named" || echo "$named")" ;;
+    esac
+  fi
   if [ -n "$out" ] && [ "$writes" != none ]; then
     folder=$(readlink -f "$(dirname "$out")") || { echo "oxrelay: $(dirname "$out"): there is no such folder" >&2; exit 1; }
     allow "$folder"

@@ -10,6 +10,11 @@ import { Burst, BURST_CAPACITY, TO_EXIT, TO_TRANSMIT } from "./vector/burst.ts";
 
 /** Bursts taken from the port, and from the exit, before packets that wait for this thread are carried. */
 const DRAIN_BURSTS = 4;
+/**
+ * One packet goes on for each four taken at least. More would leave what comes in the kernel's queues, whose drops spare no game
+ * (tests/sim/turn_queue_test.ts); fewer would take packets mostly to drop them.
+ */
+const SERVED_OF = 4;
 
 /** The core's verbs, as relay and client have them. */
 export interface Core {
@@ -69,12 +74,14 @@ export class Carrier {
 
   /**
    * A round in each direction; whether anything was there. Where more came than one round carries, takes what else there is, up to
-   * DRAIN_BURSTS from each side, before any of it goes on: it is sorted here instead of waiting unsorted in the kernel. Sends nothing
-   * that the core has of its own (`sendDue`).
+   * DRAIN_BURSTS from each side, before any of it goes on: it is sorted here instead of waiting unsorted in the kernel. Then a burst
+   * each way of what waits goes on, and at least one in SERVED_OF of what was taken. Sends nothing that the core has of its own
+   * (`sendDue`).
    * @param startUs the time now. @param clock reads it again.
    */
   round(startUs: number, clock: () => number, isPortReady: boolean, isExitReady: boolean): boolean {
     this.nowUs = startUs;
+    const before = this.taken;
     let busy = isPortReady && this.takeOuter(startUs);
     if (this.takeHandedOver(startUs)) busy = true;
     if (busy && isExitReady) this.nowUs = clock(); // a full burst takes a while
@@ -88,9 +95,12 @@ export class Carrier {
     for (let bursts = 1; isExitReady && bursts < DRAIN_BURSTS; bursts++) {
       if (!this.takeInner(this.nowUs) || this.#isShort) break;
     }
-    this.nowUs = clock();
-    this.serve(this.nowUs);
-    return true;
+    for (let left = (this.taken - before) / SERVED_OF;;) {
+      this.nowUs = clock();
+      const served = this.serve(this.nowUs);
+      left -= served;
+      if (served === 0 || left <= 0) return true;
+    }
   }
 
   /** Carries what the port has; whether there was anything. */
@@ -137,30 +147,34 @@ export class Carrier {
   }
 
   /**
-   * Carries the next of the packets that wait for this thread, a burst each way at most; whether there were any. For a driver that takes in
-   * between what has come: another caller leaves it to `flush`.
+   * Carries the next of the packets that wait for this thread, a burst each way at most; returns how many rows left. For a driver that
+   * takes in between what has come: another caller leaves it to `flush`.
    */
-  serve(nowUs: number): boolean {
+  serve(nowUs: number): number {
     const { core, exit, burst } = this;
-    if (!core.isBehind) return false;
-    if (core.serveExit(burst, nowUs) > 0) {
+    if (!core.isBehind) return 0;
+    const forExit = core.serveExit(burst, nowUs);
+    if (forExit > 0) {
       exit.send(burst, nowUs);
       core.ingestInner(burst, nowUs); // what the exit refused and turned around
       this.#transmit(nowUs);
       burst.release();
     }
-    if (core.serveTunnel(burst, nowUs) > 0) {
+    const forTunnel = core.serveTunnel(burst, nowUs);
+    if (forTunnel > 0) {
       this.#transmit(nowUs);
       burst.release();
     }
     if (core.isBehind) this.isMore = true;
-    return true;
+    return forExit + forTunnel;
   }
 
   /** Carries all that waits for this thread, and sends what the core has of its own. To be called after any other step. */
   flush(nowUs: number): void {
-    while (this.serve(nowUs));
-    this.sendDue(nowUs);
+    do {
+      while (this.serve(nowUs) > 0);
+      this.sendDue(nowUs);
+    } while (this.core.isBehind);
   }
 
   /** Sends what the core has of its own: handshakes, control frames, packets that waited for their line. */
@@ -170,6 +184,7 @@ export class Carrier {
       this.#transmit(nowUs);
       burst.release();
     }
+    if (core.isBehind) this.isMore = true; // what was due came in more rows than one turn carries
   }
 
   /** A burst that was short, with slots left, had everything. */

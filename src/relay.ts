@@ -42,7 +42,7 @@ const MTU_MIN = 1280, MTU_MAX = 1900;
 /** The most peers, of which most are offline at any time. Unused columns cost address space only. */
 const PEERS_MIN = 32768, PEERS_MAX = 1 << 20, PEERS_PER_CONNECTION = 4;
 
-/** Peers that `seenPeers` tells at once: a fraction of a millisecond in which the Worker moves no packet. */
+/** Peers that `seenPeers` tells at once, so that the Worker moves packets between the parts. */
 const SEEN_PEERS = 64;
 
 export class Relay extends Tunnel {

@@ -190,6 +190,7 @@ export class Tunnel {
       stagedMax: arena.slotCount >> 2,
       unixOffsetUs,
       oxtunnel,
+      wireguardBegun: (peer, nowUs) => this.peerRates.endTold(peer, nowUs),
     });
   }
 
@@ -377,12 +378,13 @@ export class Tunnel {
     metrics.set("sessions", this.table.count);
     metrics.set("connections", this.associations.epochs.connections);
     metrics.set("under_load", this.admission.loaded(nowUs) ? 1 : 0);
-    if (nowUs < this.#lookAtUs) return;
+    const isDue = nowUs >= this.#lookAtUs;
+    if (isDue || this.#rolloutMeter.isUnderway) this.#rolloutMeter.take(this.peers, this.associations);
+    if (!isDue) return;
     this.#lookAtUs = nowUs + LOOK_US;
     this.#countSchemes(nowUs);
     metrics.set("lines", this.#queues?.lines ?? 0);
     metrics.set("paths_watched", this.#rates?.size ?? 0);
-    this.#rolloutMeter.take(this.peers, this.associations);
     const { current, next } = this.peers;
     const isGone = (peer: number) => current[peer] === NONE && next[peer] === NONE;
     this.#queues?.forget((peer) => {
@@ -446,7 +448,7 @@ export class Tunnel {
 
   #place({ id, publicKey }: Peer, nowUs: number): void {
     this.#rollout.place(id, publicKey);
-    this.#queues?.setExempt(id, !this.#rollout.isOn("scheduler", id), nowUs);
+    this.peerRates.setExempt(id, !this.#rollout.isOn("scheduler", id), nowUs);
   }
 
   /** Ends the peer's sessions and removes the peer; false when no peer has this key. */
@@ -461,6 +463,7 @@ export class Tunnel {
     this.#figures.forget(peer.id);
     this.#innerAcks?.forget(peer.id, -Infinity);
     this.peerRates.forgetTold(peer.id);
+    this.#rates?.forgetNetworks(peer.id);
     this.peerRates.setRecord(peer.id, {}, -Infinity);
     this.associations.paths.forget(peer.id);
     this.peers.remove(peer);

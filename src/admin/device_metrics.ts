@@ -1,8 +1,8 @@
 /**
  * Series of single devices for Prometheus, where the operator asks for them. Invariant: at most as many devices as the configuration
  * says have series of their own, those that moved the most bytes when a place was free, and a device keeps its place until it is
- * removed; all others are added up under a name that no device can have. Counters never fall: a session that is counted from zero
- * again, and a device that gets a place, take nothing away. Serves nobody.
+ * removed; all others are added up under a name that no device can have, with what devices counted that lost their place. Counters
+ * and their sum never fall: a session that is counted from zero again, and a device that gets a place, take nothing away. Serves nobody.
  */
 import { Counter, Gauge, type Registry } from "prom-client";
 import type { PeerSnapshot } from "../session/peer_record.ts";
@@ -42,8 +42,8 @@ export class DeviceSeries {
     if (peers === this.#last) return;
     this.#last = peers;
     const present = new Set(peers.map(({ publicKey }) => publicKey));
-    for (const key of this.#own.keys()) if (!present.has(key)) this.#own.delete(key);
-    for (const key of [...this.#own.keys()].slice(max)) this.#own.delete(key);
+    for (const key of [...this.#own.keys()]) if (!present.has(key)) this.#end(key);
+    for (const key of [...this.#own.keys()].slice(max)) this.#end(key);
     const bytes = (peer: PeerSnapshot) => peer.bytesReceived + peer.bytesSent;
     const waiting = peers.filter((peer) => !this.#own.has(peer.publicKey) && bytes(peer) > 0);
     const free = max - this.#own.size;
@@ -82,6 +82,13 @@ export class DeviceSeries {
       });
     }
     this.#seen = seen;
+  }
+
+  /** Takes a device's series away; what it counted goes on with the others, so that sums over all series do not fall. */
+  #end(key: string): void {
+    const { total } = this.#own.get(key)!;
+    for (const field of COUNTED) this.#others.total[field] += total[field];
+    this.#own.delete(key);
   }
 
   /** Forgets everything, as when nobody may have series any more. */

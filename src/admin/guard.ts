@@ -43,7 +43,11 @@ export function judge(
 export function judgeOrigin({ url, headers }: Pick<Request, "url" | "headers">): Denial | undefined {
   const origin = headers.get("origin");
   if (origin === null || hostOf(origin) === hostOf(url)) return undefined;
-  return { status: 403, field: "Origin", message: "pages of other sites may not use the admin interface" };
+  return {
+    status: 403,
+    field: "Origin",
+    message: "pages of other sites may not use the admin interface, or the proxy in front does not pass Host",
+  };
 }
 
 /** The form of a nonce: 32 bytes in base64url, chosen by the client and used once. */

@@ -1,6 +1,7 @@
 /**
  * The routes of one-time links. Invariant: a link's token comes in a body and never in a path, so that no log of a proxy has it, and
- * no program that only looks at an address uses the link; attempts are bounded (sign_in.ts). The links are AdminDeps'.
+ * no program that only looks at an address uses the link; a wrong token changes nothing and locks nobody out. Attempts are not counted,
+ * because a token has 256 random bits. The links are AdminDeps'.
  */
 import type { Hono } from "hono";
 import { checked, readJson, refuse } from "./answers.ts";
@@ -9,22 +10,16 @@ import { judgeOrigin } from "./guard.ts";
 import { described } from "./openapi.ts";
 import { withCodes } from "./peer_routes.ts";
 import { LinkId, NewLink, TokenBody } from "./shapes.ts";
-import { refuseTooMany, sourceOf } from "./sign_in_routes.ts";
-import type { SignIns } from "./sign_in.ts";
 
 /** For everybody who has a link; to be added before the guard. */
-export function addRedeeming(app: Hono, deps: AdminDeps, signIns: SignIns): void {
+export function addRedeeming(app: Hono, deps: AdminDeps): void {
   app.post("/v1/links/redeem", described("POST /v1/links/redeem"), async (c) => {
     const foreign = judgeOrigin(c.req.raw);
     if (foreign !== undefined) return refuse(c, foreign.status, foreign.field, foreign.message);
-    const source = sourceOf(c);
-    const tooMany = refuseTooMany(c, signIns, source);
-    if (tooMany !== undefined) return tooMany;
     const body = await readJson(c, TokenBody);
     if (body instanceof Response) return body;
     const added = await deps.redeemLink(body.token);
     if (added !== undefined) return c.json(withCodes(added), 201);
-    signIns.failed(source);
     return refuse(c, 404, "token", "this link was used, has expired or was revoked; ask for another");
   });
 }

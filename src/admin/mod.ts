@@ -52,7 +52,7 @@ export function createAdmin(deps: AdminDeps): Hono {
     return c.json({ proof: proofOf(deps.adminToken(), deps.url(), nonce) });
   });
   addSignIn(app, deps, signIns);
-  addRedeeming(app, deps, signIns);
+  addRedeeming(app, deps);
   app.use("/v1/*", async (c, next) => {
     const cookie = cookieOf(c.req.header("Cookie") ?? null);
     const hasSession = cookie !== undefined && signIns.has(cookie, deps.adminToken());

@@ -161,7 +161,7 @@ const ROUTES = {
     isOpen: true,
     body: shapes.TokenBody,
     success: [201, "the device", shapes.NewPeerAnswer],
-    refusals: [400, 404, 409, 413, 415, 429],
+    refusals: [400, 404, 409, 413, 415],
   },
   "GET /v1/openapi.json": {
     summary: "This document.",
@@ -175,7 +175,7 @@ export type Route = keyof typeof ROUTES;
 const MEANINGS: Record<number, string> = {
   400: "the request is malformed; the field says where",
   401: "no token, or a wrong one",
-  403: "the request comes from another site's page",
+  403: "the request comes from another site's page, or through a proxy that does not pass Host",
   404: "there is no such thing",
   409: "it cannot be granted, or only in part; the message says why",
   413: `the body is longer than ${16 << 10} bytes`,

@@ -113,8 +113,14 @@ const EXPORTED: Record<Exclude<CounterName, SessionsByScheme>, [name: string, he
   ],
   bursts: ["bursts_total", "Bursts of packets processed."],
   loop_beats: ["loop_beats_total", "Turns of the relay workers' loops; a loop that makes none has stalled."],
-  packets_queued: ["queued_packets_total", "Packets to peers that waited for the line of their peer."],
-  packets_marked: ["marked_packets_total", "Packets to peers that were marked with CE instead of dropped."],
+  packets_queued: [
+    "queued_packets_total",
+    "Packets that waited for the line of their peer or, in either direction, for the thread that carries packets.",
+  ],
+  packets_marked: [
+    "marked_packets_total",
+    "Packets that were marked with CE instead of dropped where they waited, for the line of their peer or, in either direction, for the thread that carries packets.",
+  ],
   queue_packets: ["queue_packets", "Packets that wait for the lines of their peers."],
   lines: ["lines", "Peers whose packets are held to a rate."],
   paths_watched: ["watched_paths", "Paths whose rate is looked for, because transfers go there."],
@@ -174,7 +180,7 @@ function addDelays(registry: Registry, columns: readonly Metrics[]): void {
   addHistogram(
     registry,
     "oxrelay_queue_wait_seconds",
-    "How long packets to peers waited for the line of their peer, by class.",
+    "How long packets waited for the line of their peer or, in either direction, for the thread that carries packets, by class. Those that passed untouched are not in it.",
     WAIT_BOUNDS_US,
     () =>
       CLASS_LABELS.map((label) =>

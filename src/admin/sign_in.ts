@@ -1,7 +1,7 @@
 /**
  * Who has signed in on the page, by cookie, and who tries too often. Invariant: the cookie is random, HttpOnly and SameSite=Strict, the
  * relay keeps its SHA-256 only, in memory, and a session ends with its time, with the token that it was begun with, or with the relay;
- * attempts are bounded for each source address and for all together. Never logs a token or a cookie.
+ * wrong tokens are bounded for each source address and for all together. Never logs a token or a cookie.
  */
 import { createHash, randomBytes } from "node:crypto";
 
@@ -26,7 +26,7 @@ export class SignIns {
     this.#nowMs = nowMs;
   }
 
-  /** The seconds until the source may try again; 0 for now. */
+  /** The seconds until the source may try another token that is wrong; 0 for now. The right one needs no wait. */
   waitS(source: string): number {
     const nowMs = this.#nowMs();
     const own = recent(this.#failures.get(source) ?? [], nowMs);

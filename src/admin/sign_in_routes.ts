@@ -1,6 +1,7 @@
 /**
- * Signing in on the page with the token, for a cookie, and out again. Invariant: a wrong token and a bounded source cost the same
- * comparison, the answer never has the token, and a request from another site's page is refused before anything is counted.
+ * Signing in on the page with the token, for a cookie, and out again. Invariant: the right token always signs in, however often others
+ * behind the same address failed; only wrong tokens are counted and made to wait; the answer never has the token, and a request from
+ * another site's page is refused before anything is counted.
  */
 import type { Context, Hono } from "hono";
 import { readJson, refuse } from "./answers.ts";
@@ -16,12 +17,12 @@ export function addSignIn(app: Hono, deps: AdminDeps, signIns: SignIns): void {
     const foreign = judgeOrigin(c.req.raw);
     if (foreign !== undefined) return refuse(c, foreign.status, foreign.field, foreign.message);
     const source = sourceOf(c);
-    const tooMany = refuseTooMany(c, signIns, source);
-    if (tooMany !== undefined) return tooMany;
     const body = await readJson(c, TokenBody);
     if (body instanceof Response) return body;
     const token = deps.adminToken();
     if (!isSameSecret(body.token, token)) {
+      const tooMany = refuseTooMany(c, signIns, source);
+      if (tooMany !== undefined) return tooMany;
       signIns.failed(source);
       deps.noteEvent("sign_in_failed", source);
       return refuse(c, 401, "token", "this is not the relay's admin token");
@@ -41,13 +42,13 @@ export function addSignIn(app: Hono, deps: AdminDeps, signIns: SignIns): void {
 }
 
 /** The address that the request's connection comes from; a proxy's, where there is one. */
-export function sourceOf(c: Context): string {
+function sourceOf(c: Context): string {
   const { incoming } = (c.env ?? {}) as { incoming?: { socket?: { remoteAddress?: string } } };
   return incoming?.socket?.remoteAddress ?? "unknown";
 }
 
-/** The refusal of a source that has failed too often; undefined for any other. */
-export function refuseTooMany(c: Context, signIns: SignIns, source: string): Response | undefined {
+/** The refusal of a wrong token from a source that has failed too often; undefined for any other source. */
+function refuseTooMany(c: Context, signIns: SignIns, source: string): Response | undefined {
   const waitS = signIns.waitS(source);
   if (waitS === 0) return undefined;
   c.header("Retry-After", String(waitS));

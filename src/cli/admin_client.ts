@@ -113,7 +113,8 @@ function closed(tcp: Deno.TcpConn): void {
 }
 
 /**
- * Sends one request, with `body` as JSON if there is one, and returns the JSON of the answer, undefined of an empty one. Throws
+ * Sends one request, with `body` as JSON if there is one, and returns the JSON of the answer, undefined of an empty one; of /healthz
+ * also the reasons of a relay that is not well (HTTP 503). Throws
  * NoRelayError, RefusedError for what the relay itself declined, or CommandError.
  */
 export async function askRelay(
@@ -181,6 +182,8 @@ function judged({ status, text }: Answer, url: string): unknown {
     // Falls through: an answer that is not JSON comes from some other program.
   }
   if (status >= 200 && status < 300 && answer !== undefined) return answer;
+  // A relay that is not well says so by 503, with the reasons.
+  if (status === 503 && new URL(url).pathname === "/healthz" && isHealth(answer)) return answer;
   const { field, message } = (answer as { error?: { field?: unknown; message?: unknown } })?.error ?? {};
   if (typeof field === "string" && typeof message === "string") {
     throw new RefusedError(status, field, message);
@@ -188,6 +191,11 @@ function judged({ status, text }: Answer, url: string): unknown {
   throw new CommandError(
     `${url} answered HTTP ${status}, not as a relay does; is metrics_listen another program's?`,
   );
+}
+
+function isHealth(answer: unknown): boolean {
+  const { ok, reasons } = (answer ?? {}) as { ok?: unknown; reasons?: unknown };
+  return ok === false && Array.isArray(reasons) && reasons.every((reason) => typeof reason === "string");
 }
 
 /** Whether the answer to a hello has this proof. */

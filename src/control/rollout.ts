@@ -53,6 +53,11 @@ export class Rollout {
     this.#has[peer] = has;
   }
 
+  /** The peer's parts, the bit of each at its place in PARTS. */
+  partsOf(peer: number): number {
+    return this.#has[peer];
+  }
+
   isOn(part: Part, peer: number): boolean {
     return (this.#has[peer] >> PARTS.indexOf(part) & 1) === 1;
   }

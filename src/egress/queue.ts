@@ -26,16 +26,17 @@ export function queue(burst: Burst, context: EgressContext, nowUs: number, serve
   const hasLines = queues !== undefined && !queues.isIdle;
   if (queues !== undefined && queues.findsRates) findRates(burst, context, nowUs);
   if (toTunnel !== undefined && toTunnel.sorts(count)) waitForTurn(burst, context, toTunnel, nowUs);
+  if (hasLines) waitForLines(burst, context, queues, nowUs);
+  // Before those of lines, which come with any burst, and could fill each of them.
+  if (served > 0) emitServed(burst, context, served, nowUs);
   if (hasLines) {
-    waitForLines(burst, context, queues, nowUs);
     emitDue(burst, context, queues, nowUs);
     metrics.column[COUNTER.queue_packets] = queues.packets;
   }
-  if (served > 0) emitServed(burst, context, served, nowUs);
   if (innerAcks !== undefined) showInner(burst, context, innerAcks, nowUs);
 }
 
-/** Where more packets came at once than one turn carries: they wait to be sorted, but for those whose own line bounds them. */
+/** Where more packets came at once than one turn carries: they wait to be sorted, but for those whose own line bounds them, or will. */
 function waitForTurn(
   burst: Burst,
   { queues, metrics }: EgressContext,
@@ -45,7 +46,7 @@ function waitForTurn(
   const { count, next, length, peer, flow } = burst;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || length[row] === 0) continue;
-    if (queues !== undefined && queues.hasLine(peer[row]) && !toTunnel.holds(flow[row])) continue;
+    if (queues !== undefined && queues.bounds(peer[row]) && !toTunnel.holds(flow[row])) continue;
     const outcome = toTunnel.offer(burst, row, nowUs);
     if (outcome === WAITS) {
       next[row] = HELD;

@@ -42,10 +42,14 @@ export async function replaceFile(path: string, text: string): Promise<void> {
       await removeIfPresent(temporary);
       throw error;
     }
-    // The rename itself is durable only once the directory is.
-    using directory = await Deno.open(dirname(path), { read: true });
-    await directory.sync();
+    await syncDirectoryOf(path);
   });
+}
+
+/** A file's new name is durable only once its directory is. */
+async function syncDirectoryOf(path: string): Promise<void> {
+  using directory = await Deno.open(dirname(path), { read: true });
+  await directory.sync();
 }
 
 /** Gives a file another name in its directory. Throws CommandError. */
@@ -53,17 +57,80 @@ export async function moveFile(from: string, to: string): Promise<void> {
   await explained(from, `moved to ${to}`, () => Deno.rename(from, to));
 }
 
-/** Makes a file, mode 0600, that must not exist yet; on any error it is not there. On the disk on return. Throws CommandError. */
+/**
+ * Makes a file, mode 0600, that must not exist yet; on any error it is not there. It gets its name by link(2), which refuses a name
+ * that is taken, once it is whole: kill -9 leaves it whole or not there, with a temporary file beside it that the next call removes.
+ * On a file system without links (FAT) it is written under its name. On the disk on return. Throws CommandError.
+ */
 export async function createFile(path: string, bytes: Uint8Array): Promise<void> {
   await explained(path, "made, and nothing is left of it", async () => {
-    using file = await Deno.open(path, { write: true, createNew: true, mode: 0o600 });
+    const temporary = `${path}.new.tmp`;
+    using file = await openLocked(temporary);
     try {
-      await fill(file, path, bytes);
+      await fill(file, temporary, bytes);
+      try {
+        await Deno.link(temporary, path);
+      } catch (error) {
+        if (!NO_LINKS.includes((error as { code?: string }).code ?? "")) throw error;
+        await writeNew(path, bytes);
+      }
+    } finally {
+      // Before the lock is released, so that nobody else's is removed.
+      await removeIfPresent(temporary);
+    }
+    await syncDirectoryOf(path);
+  });
+}
+
+/** What link(2) says where the file system has no links, or the system allows none. */
+const NO_LINKS = ["EPERM", "EOPNOTSUPP", "ENOTSUP", "ENOSYS", "EMLINK"];
+
+async function writeNew(path: string, bytes: Uint8Array): Promise<void> {
+  using file = await Deno.open(path, { write: true, createNew: true, mode: 0o600 });
+  try {
+    await fill(file, path, bytes);
+  } catch (error) {
+    await removeIfPresent(path);
+    throw error;
+  }
+}
+
+/**
+ * Makes a temporary file and locks it. One that is there is removed once its lock can be had, as its maker has died then: what
+ * another process still writes is neither removed nor mixed with this.
+ */
+async function openLocked(path: string): Promise<Deno.FsFile> {
+  for (;;) {
+    const { file, isNew } = await openOrMake(path);
+    if (file === undefined) continue;
+    try {
+      await file.lock(true);
+      const [held, named] = [await file.stat(), await Deno.lstat(path).catch(() => undefined)];
+      const isNamed = named?.ino === held.ino && named?.dev === held.dev;
+      if (isNew && isNamed) return file;
+      if (isNamed) await removeIfPresent(path);
     } catch (error) {
-      await removeIfPresent(path);
+      file.close();
       throw error;
     }
-  });
+    file.close();
+  }
+}
+
+/** The file is undefined when it was removed between the two attempts. What is no file, a link above all, is refused. */
+async function openOrMake(path: string): Promise<{ file: Deno.FsFile | undefined; isNew: boolean }> {
+  try {
+    return { file: await Deno.open(path, { write: true, createNew: true, mode: 0o600 }), isNew: true };
+  } catch (error) {
+    if (!(error instanceof Deno.errors.AlreadyExists)) throw error;
+    try {
+      if (!(await Deno.lstat(path)).isFile) throw error;
+      return { file: await Deno.open(path, { write: true }), isNew: false };
+    } catch (second) {
+      if (second instanceof Deno.errors.NotFound) return { file: undefined, isNew: false };
+      throw second;
+    }
+  }
 }
 
 /** Gives a new file to its directory's owner and writes the bytes, which are on the disk on return. */

@@ -1,8 +1,8 @@
 // Hot path.
 /**
  * What people want to know of the lines to peers: how long packets of each class waited, how many were marked and lost. Invariant:
- * memory is for PEERS_MAX peers at a time, those that had packets at a line last; what is told of a further one is not kept. Changes
- * nothing that packets feel; reads no clock.
+ * memory is for PEERS_MAX peers at a time, the first that have packets at a line, each until it is gone; what is told of a further one is
+ * not kept. Changes nothing that packets feel; reads no clock.
  */
 import { type DelayCounts, Delays } from "../control/delays.ts";
 import { CLASS_COUNT } from "../control/traffic_class.ts";

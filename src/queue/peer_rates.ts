@@ -58,6 +58,12 @@ export class PeerRates {
     else queues.useDefault(peer, nowUs);
   }
 
+  /** Whether the peer's packets never wait. A peer that gets a line again has the rate that it asked for. */
+  setExempt(peer: number, isExempt: boolean, nowUs: number): void {
+    this.#queues?.setExempt(peer, isExempt, nowUs);
+    if (!isExempt && this.#told[peer] > 0) this.found(peer, 0, nowUs);
+  }
+
   /** Takes the rates of the peer's record, for packets from now on. */
   setRecord(peer: number, { rateDownBps = 0, rateUpBps = 0 }: RecordRates, nowUs: number): void {
     this.#allowed[peer] = rateUpBps / 8;
@@ -67,7 +73,7 @@ export class PeerRates {
     if (this.#told[peer] > 0) this.found(peer, 0, nowUs);
   }
 
-  /** The rate that packets to the peer keep to now, bits a second, and whose it is; undefined where there is none. */
+  /** The rate that packets to the peer keep to now, whole bits a second, and whose it is; undefined where there is none. */
   shaping(peer: number): { bps: number; by: "peer" | "found" | "record" | "config" } | undefined {
     const queues = this.#queues;
     const bytesPerS = queues === undefined ? 0 : queues.rateOf(peer);
@@ -78,7 +84,12 @@ export class PeerRates {
       : this.#told[peer] > 0
       ? "peer"
       : "found";
-    return { bps: 8 * bytesPerS, by };
+    return { bps: Math.round(8 * bytesPerS), by };
+  }
+
+  /** The peer goes on in a protocol in which nothing can be asked for. */
+  endTold(peer: number, nowUs: number): void {
+    if (this.#told[peer] > 0) this.told(peer, 0, nowUs);
   }
 
   /** The peer's sessions have ended, and with them what it asked for. */

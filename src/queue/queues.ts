@@ -70,6 +70,8 @@ export class Queues implements FlowOwner {
   readonly #queueOf: Uint32Array;
   // By line.
   readonly #peer = new Uint32Array(LINES_MAX);
+  /** The rate as it was given, bytes a second; 0 where it was taken back. */
+  readonly #bytesPerS = new Float64Array(LINES_MAX);
   /** Microseconds a byte. */
   readonly #usPerByte = new Float64Array(LINES_MAX);
   /** When the bytes that were sent will have left the line, microseconds. */
@@ -147,13 +149,14 @@ export class Queues implements FlowOwner {
     if (line < 0) line = this.#begin(peer, nowUs);
     if (line < 0) return false;
     this.#isDefault[line] = 0;
-    this.#rescale(line, 1e6 / bytesPerS, nowUs);
+    this.#rescale(line, bytesPerS, nowUs);
     return true;
   }
 
   /** Changes the rate, and scales the time charged for bytes that are still to leave, which was charged at the former rate. */
-  #rescale(line: number, usPerByte: number, nowUs: number): void {
-    const before = this.#usPerByte[line];
+  #rescale(line: number, bytesPerS: number, nowUs: number): void {
+    const before = this.#usPerByte[line], usPerByte = 1e6 / bytesPerS;
+    this.#bytesPerS[line] = bytesPerS;
     this.#usPerByte[line] = usPerByte;
     if (before === usPerByte) return;
     const share = before > 0 ? usPerByte / before : 0;
@@ -183,8 +186,7 @@ export class Queues implements FlowOwner {
   /** The rate of the peer's line, bytes a second as for `setRate`: the default one before its first packet; 0 for none. */
   rateOf(peer: number): number {
     const line = this.#lineOf[peer] - 1;
-    if (line < 0) return this.defaultOf(peer);
-    return this.#usPerByte[line] === 0 ? 0 : 1e6 / this.#usPerByte[line];
+    return line < 0 ? this.defaultOf(peer) : this.#bytesPerS[line];
   }
 
   /** Gives the peer a default rate of its own in place of the options', or takes it back (0). */
@@ -205,12 +207,12 @@ export class Queues implements FlowOwner {
       return;
     }
     this.#isDefault[line] = 1;
-    this.#rescale(line, 1e6 / bytesPerS, nowUs);
+    this.#rescale(line, bytesPerS, nowUs);
   }
 
-  /** Whether the peer's packets are bounded by a rate, or wait for one that is gone. */
-  hasLine(peer: number): boolean {
-    return this.#lineOf[peer] > 0;
+  /** Whether the peer's packets are bounded by a rate, from the next one on if none came yet, or wait for one that is gone. */
+  bounds(peer: number): boolean {
+    return this.#lineOf[peer] > 0 || this.defaultOf(peer) > 0;
   }
 
   /** Makes a line for a peer without one, if need be in place of an idle line of another peer; -1 when no line is idle. */
@@ -239,7 +241,7 @@ export class Queues implements FlowOwner {
 
   /** Removes the rate: all waiting packets may be sent. */
   #open(line: number, nowUs: number): void {
-    this.#usPerByte[line] = 0;
+    this.#usPerByte[line] = this.#bytesPerS[line] = 0;
     if (this.#waiting[line] === 0) this.#close(line);
     else this.#due.set(line, nowUs);
   }
@@ -301,8 +303,8 @@ export class Queues implements FlowOwner {
     if (!this.#hasRoom(line, nowUs)) return IS_LOST;
     let flow = known;
     if (flow === NONE) {
-      if (this.#flows[line] >= this.#linePacketsMax) this.#sweep(line);
-      if (this.#flows[line] >= this.#linePacketsMax) return IS_LOST;
+      if (this.#flows[line] >= this.#most) this.#sweep(line);
+      if (this.#flows[line] >= this.#most) return IS_LOST;
       flow = tins.begin(TINS * line + tinOf(burst.trafficClass[row]));
       if (flow === NONE) return IS_LOST;
       this.#flows[line]++;
@@ -316,15 +318,23 @@ export class Queues implements FlowOwner {
     return WAITS;
   }
 
-  /** Whether one more may wait for the line: made, if need be, at its fattest flow's cost, or at the longest line's. */
+  /**
+   * Packets, and flows, that the line may hold: a share of all, and no more than there is room left for. So lines that fill up,
+   * however many, leave as much to one more (Choudhury and Hahne, "Dynamic queue length thresholds for shared-memory packet
+   * switches", IEEE/ACM Transactions on Networking 6(2), 1998).
+   */
+  get #most(): number {
+    return Math.min(this.#linePacketsMax, this.#packets.room);
+  }
+
+  /** Whether one more may wait for the line: made, if need be, at the cost of its own largest flow. */
   #hasRoom(line: number, nowUs: number): boolean {
-    const isFull = this.#waiting[line] >= this.#linePacketsMax;
-    if (!isFull && this.#packets.hasRoom) return true;
+    if (this.#waiting[line] < this.#most) return true;
     // To look through all flows for each packet would cost more than they do.
     if (nowUs < this.#thinAgainUs[line]) return false;
     this.#thinAgainUs[line] = nowUs + THIN_US;
-    this.#thin(isFull ? line : this.#longestLine());
-    return this.#packets.hasRoom && this.#waiting[line] < this.#linePacketsMax;
+    this.#thin(line);
+    return this.#waiting[line] < this.#most;
   }
 
   /** Drops packets of the line's fattest flow, from its head. */
@@ -334,14 +344,6 @@ export class Queues implements FlowOwner {
     for (let left = this.#packets.thinning(flow); left > 0; left--) {
       this.#loseFirst(line, flow, "queue_overflow");
     }
-  }
-
-  #longestLine(): number {
-    let longest = 0;
-    for (let line = 1; line < LINES_MAX; line++) {
-      if (this.#waiting[line] > this.#waiting[longest]) longest = line;
-    }
-    return longest;
   }
 
   #loseFirst(line: number, flow: number, reason: QueueLoss): void {

@@ -106,7 +106,7 @@ export class TurnQueue implements FlowOwner {
   /** Whether one more of the peer's may wait: room is made at the cost of the largest flow, of the peer where the peer has too many. */
   #hasRoom(peer: number, nowUs: number): boolean {
     const isPeerFull = this.#packetsOf[peer] >= this.#peerPacketsMax;
-    if (!isPeerFull && this.#packets.hasRoom) return true;
+    if (!isPeerFull && this.#packets.room > 0) return true;
     if (nowUs < this.#thinAgainUs) return false;
     const flow = this.#tins.fattest(0, isPeerFull ? this.#peerOf : undefined, peer);
     if (flow === NONE) {
@@ -116,7 +116,7 @@ export class TurnQueue implements FlowOwner {
     const packets = this.#packets.thinning(flow);
     if (packets < THIN_PACKETS) this.#thinAgainUs = nowUs + THIN_US;
     for (let left = packets; left > 0; left--) this.#packets.lose(this.#takeFirst(flow), "queue_overflow");
-    return this.#packets.hasRoom && this.#packetsOf[peer] < this.#peerPacketsMax;
+    return this.#packets.room > 0 && this.#packetsOf[peer] < this.#peerPacketsMax;
   }
 
   #takeFirst(flow: number): number {

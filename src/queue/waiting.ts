@@ -82,8 +82,9 @@ export class Waiting {
     return this.#free.length - this.#freeCount;
   }
 
-  get hasRoom(): boolean {
-    return this.#freeCount > 0;
+  /** Packets that may still be added. */
+  get room(): number {
+    return this.#freeCount;
   }
 
   /** To be called for a flow that had no packet here. */

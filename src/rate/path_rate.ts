@@ -46,8 +46,9 @@ const CHANGE_SHARE = 0.04, STILL_US = 100_000, STILL_SHARE = 0.95;
  */
 const OTHERS_US = 1_500_000, AGAIN_US = 5_000_000, LEAVE_US = 10_000_000;
 /**
- * What is on its way may exceed the model's window by FULL_GAIN, since reports come in steps of up to 75 ms, before transfers wait for the
- * next report; for SILENCE_US without one at most, so that lost reports stop nothing. Microseconds.
+ * What is on its way may exceed the model's window by FULL_GAIN, since reports come in steps of up to 75 ms. Beyond that, packets that
+ * wait for the line wait for the next report, too, those of games and calls excepted: also interactive ones, DNS and what has no class.
+ * At most for SILENCE_US after the last report, so that lost reports stop nothing. Microseconds.
  */
 const FULL_GAIN = 2, SILENCE_US = 500_000;
 /** A sender that had no packet waiting for this time starts its estimate anew, microseconds. */
@@ -116,7 +117,7 @@ export class PathRate {
   #queueArrivedUs = 0;
   /** When the last of what had arrived then was sent. */
   #queueSentUs = 0;
-  /** When the last report came. */
+  /** When the last report came that told of something new. */
   #reportedUs = -Infinity;
   /** When a queue was last taken for the path's length. */
   #tookUs = -Infinity;
@@ -162,7 +163,7 @@ export class PathRate {
     return Math.max(RATE_MIN, caution * share * bbr.pacingRate);
   }
 
-  /** Whether so much is on its way that no more of a transfer may follow before the next report. */
+  /** Whether so much is on its way that of what waits only packets of games and calls may follow before the next report. */
   isFull(nowUs: number): boolean {
     if (nowUs - this.#reportedUs > SILENCE_US || this.bytesPerS(nowUs) === 0) return false;
     const open = this.#openFirst < 0 ? 0 : this.#openBytes;
@@ -209,11 +210,11 @@ export class PathRate {
   /** Takes a report. One that is older than another, or tells of what was not sent, changes nothing. */
   onReport(report: RateReport, nowUs: number): void {
     const { highest, received } = report;
-    this.#reportedUs = nowUs;
     const { rate, bbr } = this;
     if (this.#openFirst >= 0 && highest >= this.#openFirst) this.#closeMark();
     if (this.#oldest === this.#next || highest < this.#end[this.#oldest % MARKS] - 1) return;
     if (!(highest < this.#end[(this.#next - 1) % MARKS])) return; // never sent, or nothing was noted of it
+    this.#reportedUs = nowUs;
     if (this.#since < 0) this.#since = highest;
     else this.#arrived += Math.min((received - this.#received) >>> 0, highest - this.#since);
     this.#received = received;

@@ -5,7 +5,7 @@
 import { PathRate } from "./path_rate.ts";
 
 const RATES_MAX = 512;
-/** Networks whose last rate is remembered, and for how long, microseconds. */
+/** Networks of peers whose last rate is remembered, and for how long, microseconds. */
 const NETWORKS_MAX = 1024, REMEMBERED_US = 600_000_000;
 
 /** Told what a peer may be sent, bytes a second with IP and UDP headers; 0 for as much as comes. */
@@ -39,7 +39,7 @@ export class Rates {
     if (this.#taken === RATES_MAX || !this.#isWanted(peer)) return undefined;
     this.#taken++;
     const rate = new PathRate(this.#random, nowUs);
-    const known = this.#networks.get(network);
+    const known = this.#networks.get(`${peer} ${network}`);
     if (known !== undefined && nowUs - known.atUs < REMEMBERED_US && this.#isRemembered(peer)) {
       rate.startBytesPerS = known.bytesPerS;
     }
@@ -48,7 +48,7 @@ export class Rates {
     return rate;
   }
 
-  /** By network: the rate that was found last, bytes a second, and when. The oldest is first. */
+  /** By peer and network: the rate that was found last, bytes a second, and when. The oldest is first. */
   readonly #networks = new Map<string, { bytesPerS: number; atUs: number }>();
   readonly #isRemembered: (peer: number) => boolean;
   /** Whether predicted losses lower the peer's rate ahead. */
@@ -70,20 +70,23 @@ export class Rates {
     this.#found(peer, this.#isWanted(peer) ? rate.bytesPerS(nowUs) : 0, nowUs);
   }
 
-  /** Forgets what is remembered of the network. */
-  forgetNetwork(network: string): void {
-    this.#networks.delete(network);
+  /** Forgets what is remembered of the peer's networks. Looks at all that is remembered. */
+  forgetNetworks(peer: number): void {
+    for (const key of this.#networks.keys()) {
+      if (key.startsWith(`${peer} `)) this.#networks.delete(key);
+    }
   }
 
   /**
    * The path's rate is no longer looked for, and what it was counts no more. @param network the text by which the network that the
-   * rate belongs to is known again; the rate is remembered for it.
+   * rate belongs to is known again, the one that `take` had; the rate is remembered for the peer there. "" for none.
    */
   give(peer: number, rate: PathRate, nowUs: number, network = ""): void {
     this.#taken--;
     if (network !== "" && rate.foundBytesPerS > 0) {
-      this.#networks.delete(network);
-      this.#networks.set(network, { bytesPerS: rate.foundBytesPerS, atUs: nowUs });
+      const key = `${peer} ${network}`;
+      this.#networks.delete(key); // so that it becomes the newest
+      this.#networks.set(key, { bytesPerS: rate.foundBytesPerS, atUs: nowUs });
       if (this.#networks.size > NETWORKS_MAX) this.#networks.delete(this.#networks.keys().next().value!);
     }
     if (this.#counts.get(peer) !== rate) return;

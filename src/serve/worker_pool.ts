@@ -64,6 +64,8 @@ export class WorkerPool {
   readonly #handles: readonly Handle[];
   readonly #doors: Doors;
   #peers: readonly AdmittedPeer[] = [];
+  /** Public keys of whom the last change was about, where it failed: nobody knows which Workers and programs have carried it out. */
+  readonly #unsure = new Set<string>();
   readonly #beats: { count: number; atMs: number }[];
   /** Ports that peers have asked for, besides those of their records. */
   #leased: readonly PeerForward[] = [];
@@ -71,6 +73,7 @@ export class WorkerPool {
   #forwarding: Promise<unknown> = Promise.resolve();
   readonly #snapshots = new Recent(() => this.#snapshot());
   readonly #seen = new Recent(() => this.#seenPeers());
+  readonly #recognised = new Recent(() => this.#applications());
 
   /**
    * @param workers how many relay workers there are, 1 to 16.
@@ -152,17 +155,23 @@ export class WorkerPool {
     for (const handle of this.#handles) Object.assign(handle, { onEvent, onTraffic });
   }
 
-  /** Makes the peers equal to `peers` in all Workers, by difference, and their forwards. Reports what changed in one Worker, as in each. */
+  /**
+   * Makes the peers equal to `peers` in all Workers, by difference, and their forwards. Reports what changed in one Worker, as in each.
+   * After it has rejected, the next call tells what this one was to tell, too.
+   */
   async setPeers(
     peers: readonly AdmittedPeer[],
   ): Promise<PeersReport & { refused?: RefusedPeerForward[] }> {
-    const { changed, gone } = differenceOf(this.#peers, peers);
+    const { changed, gone } = differenceOf(this.#peers, peers, this.#unsure);
+    for (const key of [...changed.map(({ publicKey }) => publicKey), ...gone]) this.#unsure.add(key);
     const all = [...peers];
     this.#peers = all;
     this.#doors.steer(all.filter(({ barred }) => barred === undefined));
     try {
       const report = await carryOut(this.#handles, this.#doors, { changed, gone, all });
-      return { ...report, refused: await this.setForwards() };
+      const refused = await this.setForwards();
+      this.#unsure.clear();
+      return { ...report, refused };
     } finally {
       this.#snapshots.forget();
       this.#seen.forget();
@@ -245,11 +254,21 @@ export class WorkerPool {
   }
 
   /**
-   * The peers that were ever connected, and recognised applications: as `snapshot`, for who asks again and again. No Worker is held
-   * up by it for long, however many peers there are.
+   * The peers that were ever connected: as `snapshot`, for who asks again and again. No Worker is held up by it for long, however many
+   * peers there are.
    */
-  seenPeers(maxAgeMs: number): Promise<Pick<RelaySnapshot, "peers" | "applications">> {
+  seenPeers(maxAgeMs: number): Promise<Pick<RelaySnapshot, "peers">> {
     return this.#seen.take(maxAgeMs);
+  }
+
+  /** Flows that are recognised, by application, for who asks again and again: one question to each Worker, however many peers there are. */
+  applications(maxAgeMs: number): Promise<Record<string, number>> {
+    return this.#recognised.take(maxAgeMs);
+  }
+
+  async #applications() {
+    const parts = await Promise.all(this.#handles.map((handle) => handle.seenPeers(0)));
+    return addCounts(parts.map((part) => part?.applications ?? {}));
   }
 
   async #seenPeers() {
@@ -262,11 +281,7 @@ export class WorkerPool {
       }
       return parts;
     }));
-    const parts = all.flat();
-    return {
-      peers: parts.flatMap(({ peers }) => peers).map((peer) => this.#named(peer)),
-      applications: addCounts(parts.map(({ applications }) => applications ?? {})),
-    };
+    return { peers: all.flat().flatMap(({ peers }) => peers).map((peer) => this.#named(peer)) };
   }
 
   /** The peer with an endpoint that people can read. */
@@ -336,18 +351,24 @@ function settled<T>(result: Promise<T> | undefined): Promise<T | undefined | Err
   return Promise.resolve(result).catch((error: Error) => error);
 }
 
-/** The peers that are new or other than before, and the public keys of those that are no longer there. */
+/**
+ * The peers that are new or other than before, and the public keys of those that are no longer there; with each of `unsure`, a public
+ * key, in one of the two.
+ */
 export function differenceOf(
   before: readonly AdmittedPeer[],
   after: readonly AdmittedPeer[],
+  unsure: ReadonlySet<string> = new Set(),
 ): { changed: AdmittedPeer[]; gone: string[] } {
   const left = new Map(before.map((peer) => [peer.publicKey, peer]));
   const changed = after.filter((peer) => {
     const known = left.get(peer.publicKey);
     left.delete(peer.publicKey);
-    return known === undefined || !isSame(known, peer);
+    return known === undefined || unsure.has(peer.publicKey) || !isSame(known, peer);
   });
-  return { changed, gone: [...left.keys()] };
+  const there = new Set(changed.map(({ publicKey }) => publicKey));
+  const gone = new Set([...left.keys(), ...[...unsure].filter((key) => !there.has(key))]);
+  return { changed, gone: [...gone] };
 }
 
 function isSame(one: AdmittedPeer, other: AdmittedPeer): boolean {

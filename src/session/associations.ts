@@ -15,7 +15,7 @@ import type { Protocol, Shared } from "./shared.ts";
 import { Staging } from "./staging.ts";
 import { OXTUNNEL, WIREGUARD } from "./table.ts";
 import { Timers } from "./timers.ts";
-import { Wireguard } from "./wireguard/mod.ts";
+import { Wireguard, type WireguardBegun } from "./wireguard/mod.ts";
 
 export interface AssociationOptions
   extends Omit<Shared, "timers" | "events" | "paths" | "protocols">, HandshakeGateOptions {
@@ -23,6 +23,7 @@ export interface AssociationOptions
   readonly stagedMax: number;
   /** Absent where OxTunnel is not spoken. */
   readonly oxtunnel?: OxtunnelOptions;
+  readonly wireguardBegun?: WireguardBegun;
 }
 
 export class Associations {
@@ -51,7 +52,7 @@ export class Associations {
     this.staging = new Staging(shared, options.stagedMax);
     this.attempts = new Attempts(shared);
     this.outbox = new Outbox(shared, this.epochs, this.gate, this.staging, this.attempts);
-    this.wireguard = new Wireguard(this);
+    this.wireguard = new Wireguard(this, options.wireguardBegun);
     this.oxtunnel = options.oxtunnel && new Oxtunnel(this, options.oxtunnel);
     protocols[WIREGUARD] = this.wireguard;
     protocols[OXTUNNEL] = this.oxtunnel;

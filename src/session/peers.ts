@@ -245,6 +245,11 @@ export class PeerTable {
     return this.#byKey.size;
   }
 
+  /** Ids are below this; that of a peer that is gone has NONE for its sessions. */
+  get ids(): number {
+    return this.#peers.length;
+  }
+
   get(id: number): Peer | undefined {
     return this.#peers[id];
   }

@@ -10,12 +10,10 @@ const DESCRIPTORS = "tests/system/descriptors_test.ts", LIVE = "tests/unit/live_
 const CLI = "tests/unit/cli_test.ts", POOL = "tests/unit/worker_pool_test.ts";
 const STORE = "tests/unit/store_test.ts", PAGE = "tests/system/page_test.ts";
 const API = "tests/unit/admin_api_test.ts",
-  ACCESS = "tests/unit/access_test.ts",
   BARRED = "tests/sim/barred_test.ts";
 const KEYS = "tests/unit/key_doors_test.ts", PREDICTION = "tests/unit/prediction_wiring_test.ts";
 
 const SERVICE_MANAGER = "tests/system/service_manager_test.ts";
-const PACKAGE_PARTS = "tests/unit/package_parts_test.ts";
 
 export const ADMIN_ROWS: readonly Mutation[] = [
   {
@@ -47,11 +45,11 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "a script may read the page's cookie",
   },
   {
-    file: "src/admin/link_routes.ts",
-    from: "signIns.failed(source);",
-    to: "",
+    file: "src/admin/sign_in_routes.ts",
+    from: "if (!isSameSecret(body.token, token)) {",
+    to: "if (signIns.waitS(source) > 0 || !isSameSecret(body.token, token)) {",
     tests: [API],
-    note: "guesses at links are not counted",
+    note: "strangers lock out who has the token",
   },
   {
     file: "src/admin/shapes.ts",
@@ -89,39 +87,18 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     note: "the last traffic of a peer that is cut off is not counted",
   },
   {
-    file: "src/serve/access/bars.ts",
-    from: "this.#o.ledger.add(traffic, nowMs);\n    this.look();",
-    to: "this.#o.ledger.add(traffic, nowMs);",
-    tests: [ACCESS],
-    note: "traffic beyond the volume passes until the next look",
+    file: "src/admin/page/format.js",
+    from: "names.filter((name) => now[name] !== before[name])",
+    to: "names.filter(() => true)",
+    tests: [API, PAGE],
+    note: "saving one limit on the page undoes what others changed",
   },
   {
-    file: "src/serve/access/ledger.ts",
-    from: "if (month <= this.#month) return false;",
-    to: "if (month === this.#month) return false;",
-    tests: [ACCESS],
-    note: "a clock that goes back begins a month, and a volume anew",
-  },
-  {
-    file: "src/serve/access/ledger.ts",
-    from: "if (!this.#isChanged || nowMs - this.#wroteAtMs < WRITE_MS) return;",
-    to: "if (!this.#isChanged) return;",
-    tests: [ACCESS],
-    note: "each report of traffic is a write to the disk",
-  },
-  {
-    file: "src/serve/access/links.ts",
-    from: "await this.#store(before.map((other) => other === link ? spent : other));",
-    to: "",
-    tests: [ACCESS, PAGE],
-    note: "a one-time link works twice",
-  },
-  {
-    file: "src/serve/access/links.ts",
-    from: "used === undefined && Date.parse(expires) > wallMs;",
-    to: "used === undefined && Date.parse(expires) > 0;",
-    tests: [ACCESS],
-    note: "a link works after its time",
+    file: "src/serve/worker_pool.ts",
+    from: "this.#unsure.add(key);",
+    to: "void key;",
+    tests: [POOL],
+    note: "relay workers are not told again what they failed to carry out",
   },
   {
     file: "src/serve/live_peers.ts",
@@ -213,13 +190,6 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "if (this.#known !== undefined) return this.#known.stored;",
     tests: [STORE],
     note: "a relay does not see what others have written to the store",
-  },
-  {
-    file: "src/serve/access/mod.ts",
-    from: "const { presharedKey: _, ...shown } = record;",
-    to: "const shown = record;",
-    tests: [DOOR],
-    note: "the admin interface answers a preshared key",
   },
   {
     file: "src/admin/server.ts",
@@ -321,7 +291,7 @@ export const ADMIN_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/serve/worker_pool.ts",
-    from: "return known === undefined || !isSame(known, peer);",
+    from: "return known === undefined || unsure.has(peer.publicKey) || !isSame(known, peer);",
     to: "return true;",
     tests: [LIVE],
     note: "relay workers are told all peers at each change",
@@ -423,12 +393,5 @@ export const ADMIN_ROWS: readonly Mutation[] = [
     to: "void 0;",
     tests: [SERVICE_MANAGER],
     note: "systemd never hears that the relay has started, and ends it",
-  },
-  {
-    file: "tests/kit/package_parts.ts",
-    from: "writes: outsideOf(set.write)",
-    to: "writes: outsideOf(set.read)",
-    tests: [PACKAGE_PARTS],
-    note: "a packaged subcommand may write what its task may read",
   },
 ];

@@ -1,6 +1,7 @@
 /**
  * Every row of the mutation table, by area. A feature adds the lines without which its tests should fail. Tries nothing.
  */
+import { ACCESS_ROWS } from "./access_rows.ts";
 import { ADMIN_ROWS } from "./admin_rows.ts";
 import { CLASSIFY_ROWS } from "./classify_rows.ts";
 import { CODEC_ROWS } from "./codec_rows.ts";
@@ -12,6 +13,7 @@ import { TUN_ROWS } from "./tun_rows.ts";
 import { HELP_ROWS } from "./help_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
+import { PACKAGING_ROWS } from "./packaging_rows.ts";
 import { QUEUE_ROWS } from "./queue_rows.ts";
 import { ROUTE_ROWS } from "./route_rows.ts";
 import { SESSION_ROWS } from "./session_rows.ts";
@@ -29,6 +31,8 @@ export const ROWS: readonly Mutation[] = [
   ...TCP_ROWS,
   ...TUN_ROWS,
   ...ADMIN_ROWS,
+  ...ACCESS_ROWS,
+  ...PACKAGING_ROWS,
   ...CONNECT_ROWS,
   ...CLASSIFY_ROWS,
   ...HELP_ROWS,

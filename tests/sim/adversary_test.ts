@@ -64,7 +64,7 @@ Deno.test(`adversary: data under the zero key, beside the handshake that wipes i
   assertEquals(server.core.peerSnapshots(world.nowUs)[0].endpoint, "198.51.100.7:5555");
 });
 
-Deno.test(`adversary: a rename does not make an old initiation new (seed ${SEED})`, () => {
+Deno.test(`adversary: a changed record does not make an old initiation new, nor does a rename (seed ${SEED})`, () => {
   const world = new World(SEED);
   const server = world.relay("192.0.2.1:4433", { ipv4: "10.66.0.1" });
   let initiation: Uint8Array | undefined;
@@ -76,9 +76,16 @@ Deno.test(`adversary: a rename does not make an old initiation new (seed ${SEED}
   client.send(udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(4)));
   world.runFor(SECOND);
   const record = { name: "renamed", publicKey: client.publicKey, allowedIps: ["10.66.0.2/32"], created: "" };
-  assertEquals(server.core.replacePeers([record]).added, ["renamed"]);
+  assertEquals(server.core.replacePeers([record]), { added: [], removed: [], failed: [] });
   server.receive(initiation!, "203.0.113.66:6666");
   assertEquals(server.metrics.dropped("handshake_replay"), 1);
+  const [renamed] = server.core.peerSnapshots(world.nowUs);
+  assertEquals([renamed.name, renamed.connected, renamed.endpoint], ["renamed", true, "198.51.100.7:5555"]);
+
+  const changed = { ...record, allowedIps: ["10.66.0.2/32", "10.66.0.3/32"] };
+  assertEquals(server.core.replacePeers([changed]).added, ["renamed"]);
+  server.receive(initiation!, "203.0.113.66:6666");
+  assertEquals(server.metrics.dropped("handshake_replay"), 2);
   assertEquals(server.core.peerSnapshots(world.nowUs)[0].connected, false);
 });
 

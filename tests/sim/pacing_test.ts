@@ -83,3 +83,44 @@ Deno.test(`pacing: the second transfer begins with the first one's rate where it
     }
   }
 });
+
+Deno.test(`pacing: a rate is remembered for the network that it was found in, not for the one the client went to (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const rolloutPercent = { ...ROLLOUT_DEFAULT, rate_memory: 100 };
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: QUEUES, rolloutPercent });
+  const home = "198.51.100.7:5555";
+  const host = world.client(home, server, { ipv4: CLIENT });
+  const line = new Bottleneck(RATE, FIFO_US, DELAY_US);
+  world.pathOf = (_, to) => to === RELAY ? undefined : line;
+  const shaped = () => server.core.peerSnapshots(world.nowUs)[0].line?.shapedBps;
+  /** The first rate that packets down were held to, bits a second. */
+  const download = (ms: number) => {
+    let first: number | undefined;
+    for (let i = 0; i < ms; i++) {
+      server.sendBurst([marked(udpPacket(FAR, CLIENT, new Uint8Array(1200)), CLASS_BULK)]);
+      world.runFor(MS);
+      first ??= shaped();
+    }
+    return first;
+  };
+  const move = (endpoint: string) => {
+    host.endpoint = endpoint;
+    host.core.moved();
+    host.tick();
+    for (let s = 0; s < 13; s++) {
+      host.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+      world.runFor(SECOND);
+    }
+  };
+  host.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  download(5000);
+  move("203.0.113.9:5555");
+  assertEquals(shaped(), undefined);
+  assertEquals(download(20), undefined, "nothing is known of this network");
+  move(home);
+  const bps = download(20);
+  assertGreater(bps!, 0.7 * 8 * RATE);
+  assertLess(bps!, 1.1 * 8 * RATE);
+});

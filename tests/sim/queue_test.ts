@@ -4,7 +4,7 @@
  * both directions.
  */
 import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
-import type { Client } from "../../src/client.ts";
+import { Client } from "../../src/client.ts";
 import { ROLLOUT_DEFAULT, type RolloutPercent } from "../../src/control/rollout.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { CODEL } from "../../src/queue/codel.ts";
@@ -13,7 +13,7 @@ import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
 import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import { Bottleneck } from "../kit/channels.ts";
-import { CLEAN, CLOSED, type Host, World } from "../kit/world.ts";
+import { CLEAN, CLOSED, dial, Host, World } from "../kit/world.ts";
 import { splitEndpoint } from "../kit/packets.ts";
 import { marked, udpPacket } from "../kit/packets.ts";
 
@@ -186,6 +186,54 @@ Deno.test(`queue: a client that says what its line takes is sent no more (seed $
   const bytes = (client.delivered.length - before) * (BULK_BYTES + 28);
   assertLess(bytes, RATE / 2);
   assertGreater(bytes, 0.8 * RATE / 2);
+});
+
+Deno.test(`queue: what a client said of its line holds again after the scheduler was off (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(0) });
+  const client = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, receiveBytesPerS: RATE / 2 });
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  const tuning = {
+    maxConnections: 10,
+    rateLimitPerIp: 10,
+    destinations: CLOSED,
+    classes: { rules: [] },
+    compression: undefined,
+  };
+  const shaped = () => server.core.peerSnapshots(world.nowUs)[0].line?.shapedBps;
+  for (const [scheduler, bps] of [[100, 4 * RATE], [0, undefined], [100, 4 * RATE]] as const) {
+    server.core.tune({ ...tuning, rolloutPercent: { ...ROLLOUT_DEFAULT, scheduler } }, world.nowUs);
+    assertEquals(shaped(), bps);
+  }
+});
+
+Deno.test(`queue: what a client said of its line ends when its device goes on with WireGuard (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  const privateKey = new Uint8Array(32);
+  world.random.fill(privateKey);
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(0) });
+  const own = { ipv4: CLIENT, privateKey };
+  const client = world.client("198.51.100.7:5555", server, {
+    ...own,
+    receiveBytesPerS: RATE / 2,
+    protocol: "oxtunnel",
+  });
+  client.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  const shaped = () => server.core.peerSnapshots(world.nowUs)[0].line?.shapedBps;
+  assertEquals(shaped(), 4 * RATE);
+  world.hosts.splice(world.hosts.indexOf(client), 1);
+  const upstream = { publicKey: server.publicKey, protocol: "wireguard" as const };
+  const app = new Host<Client>(world, "198.51.100.7:6666", own, (all) => new Client(all, upstream));
+  world.hosts.push(app);
+  dial(app, server);
+  world.runFor(50 * MS);
+  app.send(udpPacket(CLIENT, FAR, new Uint8Array(20)));
+  world.runFor(2 * SECOND);
+  assertEquals(server.core.peerSnapshots(world.nowUs)[0].protocol, "wireguard");
+  assertEquals(shaped(), undefined);
 });
 
 Deno.test(`queue: what waits for a client outlives its session's end, when the client resumes (seed ${SEED})`, () => {

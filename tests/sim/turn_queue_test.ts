@@ -118,6 +118,13 @@ function joined(protocol: Protocol, queues: QueuesOptions | undefined) {
   return { world, server, client };
 }
 
+/** Notes a transfer's packet, whose number is above that of its flow's last one. */
+function noteOrder(last: Map<number, number>, { view, offset }: Burst, row: number) {
+  const port = view.getUint16(offset[row] + 22), number = view.getUint32(offset[row] + 28);
+  assertGreater(number, last.get(port) ?? -1, "a flow's packets leave in their order");
+  last.set(port, number);
+}
+
 /** The waits of the game's packets, ascending, microseconds; those that were lost wait for ever. */
 function play(
   protocol: Protocol,
@@ -130,7 +137,7 @@ function play(
   const { world, server, client } = joined(protocol, queues);
   const startUs = world.nowUs, fifo = new Fifo(), sentUs: number[] = [], wait: number[] = [];
   const last = new Map<number, number>();
-  let nowUs = startUs;
+  let nowUs = startUs, bulk = 0;
   const spend = (rows: number, us: number) => {
     nowUs += rows * us;
     return rows;
@@ -143,11 +150,8 @@ function play(
       nowUs += GIVE_US;
       if (isGame(burst.length[row])) wait.push(nowUs - sentUs[wait.length]);
       else if (isUp) {
-        const at = burst.offset[row],
-          port = burst.view.getUint16(at + 22),
-          number = burst.view.getUint32(at + 28);
-        assertGreater(number, last.get(port) ?? -1, "a flow's packets leave in their order");
-        last.set(port, number);
+        bulk++;
+        noteOrder(last, burst, row);
       }
     }
   };
@@ -187,7 +191,7 @@ function play(
     carrier.sendDue(nowUs);
   }
   carrier.flush(nowUs);
-  return { waits: wait.sort((a, b) => a - b), games: sentUs.length };
+  return { waits: wait.sort((a, b) => a - b), games: sentUs.length, bulk };
 }
 
 const at = (sorted: number[], share: number) => sorted[Math.ceil(share * sorted.length) - 1];
@@ -199,6 +203,9 @@ for (const protocol of ["oxtunnel", "wireguard"] as const) {
       assertGreater(on.waits.length, 60);
       assertEquals(on.waits.length, on.games, "none of the game's packets is lost");
       assertLess(at(on.waits, 0.99), 1 * MS);
+      if (direction === "up") {
+        assertGreater(on.bulk, 0.6 * RUN_US, "most of the time goes into packets that leave");
+      }
       const off = play(protocol, direction, undefined, CLASS_GAME, CLASS_BULK);
       assertGreater(at(off.waits, 0.99), 20 * MS, "the control: without it the game waits behind all");
     });
@@ -209,4 +216,68 @@ Deno.test(`turn queue: a flow of few packets is served first though nothing is k
   const on = play("oxtunnel", "down", QUEUES, CLASS_DEFAULT, CLASS_DEFAULT);
   assertEquals(on.waits.length, on.games);
   assertLess(at(on.waits, 0.99), 1 * MS);
+});
+
+/** Bytes that three peers are sent in RUN_US, who are offered the same in turns of 240 packets, by the rates of their records. */
+function shared(rates: readonly number[], turnUs: number): number[] {
+  const world = new World(SEED);
+  const server = world.relay(RELAY, {
+    ...crypto,
+    ipv4: "10.66.0.1",
+    queues: QUEUES,
+    arena: new Arena(16_384),
+    batchWaitUs: -1,
+  });
+  const addresses = rates.map((_, i) => `10.66.0.${i}`);
+  const records = rates.map((rateDownBps, i) => {
+    const client = world.client(`198.51.100.${i}:5555`, server, { ...crypto, ipv4: addresses[i] });
+    client.send(udpPacket(addresses[i], FAR, new Uint8Array(20)));
+    const { publicKey } = client;
+    return { name: `p${i}`, publicKey, allowedIps: [`${addresses[i]}/32`], created: "", rateDownBps };
+  });
+  world.runFor(2_000_000);
+  let nowUs = world.nowUs, number = 0;
+  server.core.changePeers(records, [], nowUs);
+  const bytes = rates.map(() => 0);
+  const port: Outer = {
+    receive: () => 0,
+    transmit({ count, next, length, address }) {
+      for (let row = 0; row < count; row++) {
+        if (next[row] !== TO_TRANSMIT) continue;
+        next[row] = DONE;
+        bytes[address[4 * row + 3] & 0xff] += length[row];
+      }
+    },
+  };
+  const exit: Inner = {
+    receive(burst) {
+      while (burst.count < 240) {
+        const packet = udpPacket(FAR, addresses[number++ % addresses.length], new Uint8Array(BULK_BYTES));
+        const row = burst.grow(packet.length, TO_TUNNEL);
+        if (row < 0) break;
+        burst.bytes.set(packet, burst.offset[row]);
+      }
+      return burst.count;
+    },
+    send: () => {},
+  };
+  const carrier = new Carrier(server.arena, server.core, port, exit, server.metrics);
+  for (const untilUs = nowUs + RUN_US; nowUs < untilUs; nowUs += turnUs) {
+    carrier.round(nowUs, () => nowUs, false, true);
+    carrier.sendDue(nowUs);
+  }
+  return bytes;
+}
+
+Deno.test(`turn queue: a peer's rate bounds its first packets too, whatever waits for others (seed ${SEED})`, () => {
+  const [bounded, other] = shared([10e6, 0, 0], 100);
+  assertLess(bounded, 1.2 * RUN_US * 10 / 8);
+  assertGreater(bounded, 0.8 * RUN_US * 10 / 8);
+  assertGreater(other, 10 * bounded);
+});
+
+Deno.test(`turn queue: peers with fast lines leave a share to one without (seed ${SEED})`, () => {
+  const [first, , without] = shared([500e6, 500e6, 0], 3 * MS);
+  assertGreater(first, 0);
+  assertGreater(without, first / 4);
 });

@@ -150,6 +150,24 @@ async function disableAndEnable(net: Network, page: Browser, client: string, con
   await page.reads("console");
 }
 
+/** Somebody else sets a limit while the console's settings are open; saving another one there leaves that limit, to its last digit. */
+async function leavesWhatOthersSet(net: Network, page: Browser) {
+  const rateDownBps = 987_654_321;
+  await page.click("button", "Details of console");
+  await page.click("DisclosureTriangle", "Settings");
+  await net.script(
+    "relay",
+    `const headers = { authorization: "Bearer ${ADMIN_TOKEN}", "content-type": "application/json" };
+const body = JSON.stringify({ rateDownBps: ${rateDownBps} });
+await fetch("http://127.0.0.1:9090/v1/peers/console", { method: "PATCH", headers, body });`,
+  );
+  await page.write("textbox", "Notes", "Anna's own");
+  await page.click("button", "Save");
+  const console = async () => JSON.parse((await net.ask("/v1/peers")).text)[0];
+  await until(async () => (await console()).notes === "Anna's own", "the notes are saved");
+  assertEquals((await console()).rateDownBps, rateDownBps);
+}
+
 /** Has the console use up its volume, and removes and restores it. */
 async function useUpAndRemove(net: Network, page: Browser, client: string, configuration: string) {
   await change(page, "console", [["spinbutton", VOLUME, "0.001"]]);
@@ -174,6 +192,7 @@ networkTest("page: what is clicked is what happens to a device's packets", needs
     const configuration = await connectPhone(net, page, client);
     await fitsItsShape(net);
     await disableAndEnable(net, page, client, configuration);
+    await leavesWhatOthersSet(net, page);
     await useUpAndRemove(net, page, client, configuration);
     await page.click("link", "Traffic");
     await page.reads("The handshake was valid, but its peer is disabled");

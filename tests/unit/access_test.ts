@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertGreater, assertMatch, assertRejects } from "@std/assert";
 import { Refusal } from "../../src/admin/mod.ts";
 import { keyToText } from "../../src/process/keys_text.ts";
-import { barOf, BarredPool } from "../../src/serve/access/bars.ts";
+import { AGAIN_MS, barOf, BarredPool } from "../../src/serve/access/bars.ts";
 import { EventLog, EVENTS_MAX } from "../../src/serve/access/event_log.ts";
 import { History } from "../../src/serve/access/history.ts";
 import { TrafficLedger, WRITE_MS } from "../../src/serve/access/ledger.ts";
@@ -54,6 +54,30 @@ Deno.test("ledger: counts survive a restart, and a month begins with the calenda
     const third = await TrafficLedger.open(directory, NOVEMBER, silent);
     assertEquals(third.of(KEY).monthReceived, 5, "nor does a restart under such a clock begin one");
     assertEquals(third.of(keyOf(1)), { received: 0, sent: 0, monthReceived: 0, monthSent: 0 });
+  }));
+
+Deno.test("ledger: a clock that was years ahead and is set right holds up no month, nor does one that begins in 1970 end one", () =>
+  withDirectory(async (directory) => {
+    const open = (wallMs: number) => TrafficLedger.open(directory, wallMs, silent);
+    const first = await open(NOVEMBER);
+    first.add(traffic(7, 0), 0);
+    assertEquals(first.turnMonth(Date.parse("2036-01-01T00:00:00Z")), true);
+    first.add(traffic(5, 0), 10);
+    assertEquals(first.turnMonth(NOVEMBER), false, "set right");
+    assertEquals(first.of(KEY).monthReceived, 5);
+    await first.flush(new Set([KEY]));
+    const second = await open(DECEMBER); // it was down when the month turned
+    assertEquals(second.of(KEY), { received: 12, sent: 0, monthReceived: 0, monthSent: 0 });
+    second.add(traffic(3, 0), 20);
+    await second.flush(new Set([KEY]));
+    const third = await open(0); // a machine without a clock of its own has just started
+    third.add(traffic(1, 0), 0);
+    await third.flush(new Set([KEY]));
+    for (const ledger of [third, await open(0)]) {
+      assertEquals(ledger.turnMonth(DECEMBER), false, "its time is known");
+      assertEquals(ledger.of(KEY).monthReceived, 4);
+      assertEquals(ledger.turnMonth(Date.parse("2027-01-01T00:00:00Z")), true);
+    }
   }));
 
 Deno.test("ledger: the file is written at most once in WRITE_MS, so that kill -9 loses no more than that", () =>
@@ -122,13 +146,14 @@ Deno.test("bars: disabled before expired before used up, each from its moment on
 /** A pool that keeps what it was told, over a ledger in memory, with a clock to set. */
 async function pool(records: PeerRecord[]) {
   const told: AdmittedPeer[][] = [];
-  const changes: string[] = [];
-  let wallMs = NOVEMBER;
+  const changes: string[] = [], faults: string[] = [];
+  let wallMs = NOVEMBER, nowMs = 0, isFailing = false;
   const ledger = await TrafficLedger.open("/tmp/oxrelay-no-such-directory", NOVEMBER, silent);
   const barred = new BarredPool(
     {
       setPeers(peers) {
         told.push([...peers]);
+        if (isFailing) return Promise.reject(new Error("the host refuses"));
         return Promise.resolve({ added: [], removed: [], failed: [] });
       },
     },
@@ -136,15 +161,52 @@ async function pool(records: PeerRecord[]) {
     {
       ledger,
       wallMs: () => wallMs,
+      nowMs: () => nowMs,
       onChange: ({ name }, why) => changes.push(`${name} ${why}`),
-      onFault: (error) => {
-        throw error;
-      },
+      onFault: ({ message }) => faults.push(message),
     },
   );
   const settle = () => new Promise((resolve) => setTimeout(resolve));
-  return { barred, told, changes, settle, at: (ms: number) => wallMs = ms };
+  return {
+    ...{ barred, told, changes, faults, settle },
+    at: (ms: number) => wallMs = ms,
+    pass: (ms: number) => nowMs += ms,
+    fail: (wanted: boolean) => isFailing = wanted,
+  };
 }
+
+Deno.test("bars: what could not be carried out is told again each second until it is, and said once", async () => {
+  const soon = recordOf(1, { expires: "2026-12-01T00:00:00.000Z" });
+  const { barred, told, changes, faults, settle, at, pass, fail } = await pool([soon]);
+  const look = async (times: number) => {
+    for (let i = 0; i < times; i++) barred.look();
+    await settle();
+  };
+  fail(true);
+  at(DECEMBER);
+  await look(3);
+  assertEquals(told.length, 1);
+  pass(AGAIN_MS - 1);
+  await look(3);
+  assertEquals(told.length, 1, "not before its time");
+  for (let again = 2; again <= 4; again++) {
+    pass(AGAIN_MS);
+    fail(again < 4);
+    await look(3);
+    assertEquals(told.length, again);
+    assertEquals(told[again - 1][0].barred, "expired");
+  }
+  pass(AGAIN_MS);
+  await look(3);
+  assertEquals(told.length, 4, "what is carried out is told no more");
+  assertEquals([changes, faults], [["peer-1 expired"], ["the host refuses"]]);
+  fail(true);
+  await assertRejects(() => barred.setPeers([]), Error, "the host refuses");
+  fail(false);
+  pass(AGAIN_MS);
+  await look(1);
+  assertEquals(told.slice(4), [[], []], "so is what a person wanted");
+});
 
 Deno.test("bars: traffic that uses up a volume bars at once, and the next month lets in again", async () => {
   const { barred, told, changes, settle, at } = await pool([
@@ -249,16 +311,44 @@ Deno.test("links: a link is spent on the disk before its device is added, and a 
   }));
 
 Deno.test("events: bounded, the network in place of an address, and one of many alike", () => {
-  let wallMs = NOVEMBER;
-  const log = new EventLog(() => wallMs);
+  let nowMs = 0;
+  const log = new EventLog(() => NOVEMBER, () => nowMs);
   log.noteTunnel({ kind: "connected", peer: "phone", endpoint: "203.0.113.7:5555" });
   log.noteTunnel({ kind: "connected", peer: "phone", endpoint: "203.0.113.9:6666" });
   assertEquals(log.after(0).map(({ kind, detail }) => [kind, detail]), [["connected", "203.0.113.x"]]);
-  wallMs += 60_000;
+  nowMs += 60_000;
   log.noteTunnel({ kind: "connected", peer: "phone", endpoint: "203.0.113.9:6666" });
   assertEquals(log.after(1).length, 1);
   for (let i = 0; i < 2 * EVENTS_MAX; i++) log.note("added", `peer-${i}`);
   assertEquals(log.after(0).length, EVENTS_MAX);
+});
+
+Deno.test("events: what a person does and undoes is all there, whatever the wall clock does, and a device's own are bounded", () => {
+  let wallMs = NOVEMBER, nowMs = 0;
+  const log = new EventLog(() => wallMs, () => nowMs);
+  const kinds = () => log.after(0).map(({ kind }) => kind);
+  const done = ["disabled", "admitted", "disabled"] as const;
+  for (const kind of done) log.note(kind, "phone");
+  log.note("disabled", "phone");
+  assertEquals(kinds(), [...done]);
+  wallMs -= 3_600_000; // the clock is set back
+  nowMs += 10_000;
+  log.note("disabled", "phone");
+  assertEquals(kinds().length, 4, "ten seconds have passed all the same");
+  wallMs += 7_200_000;
+  log.note("disabled", "phone");
+  assertEquals(kinds().length, 4, "nor have they because the clock was set");
+
+  const roam = (i: number) =>
+    log.noteTunnel({ kind: "roamed", peer: "car", endpoint: `203.0.${i % 250}.7:5555` });
+  for (let i = 0; i < EVENTS_MAX; i++) roam(i);
+  assertEquals(kinds().filter((kind) => kind === "roamed").length, 1, "from wherever its packets come");
+  for (let i = 0; i < EVENTS_MAX; i++) {
+    log.noteTunnel({ kind: i % 2 ? "connected" : "disconnected", peer: "car", endpoint: "203.0.113.7:5555" });
+    roam(i);
+  }
+  log.note("changed", "car");
+  assertEquals(kinds().length, 4 + 6 + 1);
 });
 
 Deno.test("history: means over seconds and minutes, bounded, with a gap where the machine slept", () => {

@@ -6,6 +6,7 @@ import { Validator } from "@cfworker/json-schema";
 import { createAdmin, Refusal } from "../../src/admin/mod.ts";
 import { selectPeers } from "../../src/admin/peers_list.ts";
 import { SORTS } from "../../src/admin/shapes.ts";
+import { limitChanges, limitTexts } from "../../src/admin/page/format.js";
 import { SESSION_S, SignIns } from "../../src/admin/sign_in.ts";
 import { type Answer, KEY, relay, rowOf, TOKEN, withAdmin } from "../kit/admin_relay.ts";
 
@@ -237,20 +238,47 @@ Deno.test("sign-in: the cookie opens /v1 until it is signed out or the token cha
   });
 });
 
-Deno.test("sign-in: attempts are bounded by source, for links too, and a right token gets in when the wait is over", async () => {
-  await withAdmin(relay(), async (ask) => {
+Deno.test("sign-in: behind a proxy that does not pass Host the refusal says so, and docs/security.md has the remedy", async () => {
+  const app = createAdmin(relay());
+  const origin = "https://relay.example.com:8443";
+  const { headers, ...init } = post({ token: TOKEN });
+  const signIn = (url: string, passed: Record<string, string> = {}) =>
+    app.request(`${url}/v1/sign-in`, { ...init, headers: { ...headers, origin, ...passed } });
+  const refused = await signIn("http://127.0.0.1:9090"); // nginx's $proxy_host
+  assertEquals(refused.status, 403);
+  assertMatch((await refused.json()).error.message, /the proxy in front does not pass Host$/);
+  const docs = await Deno.readTextFile("docs/security.md");
+  const told = [...docs.matchAll(/proxy_set_header (\S+) (\S+);/g)].map(([, name, value]) => [name, value]);
+  assertEquals(told, [["Host", "$http_host"], ["X-Forwarded-Proto", "$scheme"]]);
+  const admitted = await signIn("http://relay.example.com:8443", { "x-forwarded-proto": "https" });
+  assertEquals(admitted.status, 204);
+  assertMatch(admitted.headers.get("set-cookie")!, /; Secure$/);
+});
+
+Deno.test("sign-in: wrong tokens are bounded by source; the right token and links get in however often others failed", async () => {
+  await withAdmin(wholeRelay(), async (ask) => {
     const attempt = (token: string) => ask("/v1/sign-in", post({ token }));
     for (let i = 0; i < 5; i++) assertEquals((await attempt("wrong")).status, 401);
-    const refused = await attempt(TOKEN);
-    assertEquals(refused.status, 429, "also with the right one: a bound that guesses can pass is none");
+    const refused = await attempt("wrong");
+    assertEquals(refused.status, 429);
     assertGreater(Number(refused.headers.get("retry-after")), 30);
-    assertEquals((await ask("/v1/links/redeem", post({ token: "x" }))).status, 429);
-    assertEquals((await ask("/v1/overview")).status, 200, "who has the token needs no page");
+    assertEquals((await attempt(TOKEN)).status, 204, "strangers behind the same proxy lock nobody out");
+    assertEquals(
+      (await attempt("wrong")).status,
+      429,
+      "nor does the right token end the wait for wrong ones",
+    );
+    assertEquals((await ask("/v1/links/redeem", post({ token: "good" }))).status, 201);
   });
-  await withAdmin(relay(), async (ask) => {
-    const redeem = () => ask("/v1/links/redeem", post({ token: "x" }));
-    for (let i = 0; i < 5; i++) assertEquals((await redeem()).status, 404);
-    assertEquals((await redeem()).status, 429);
+  await withAdmin(wholeRelay(), async (ask) => {
+    const redeem = (token: string) => ask("/v1/links/redeem", post({ token }));
+    for (let i = 0; i < 60; i++) assertEquals((await redeem("x")).status, 404);
+    assertEquals((await redeem("good")).status, 201);
+    assertEquals(
+      (await ask("/v1/sign-in", post({ token: "wrong" }))).status,
+      401,
+      "links count for no sign-in",
+    );
   });
   let nowMs = 0;
   const signIns = new SignIns(() => nowMs);
@@ -343,4 +371,22 @@ Deno.test("page: its files are the relay's own, and its policy lets nothing else
     }
     assertEquals([...seen].filter((path) => path.endsWith(".js")).length, 12);
   });
+});
+
+Deno.test("page: of a device's limits only those are sent whose text was changed, and no other loses a digit", () => {
+  const opened = limitTexts({
+    expires: "2027-01-01T00:00:59.000Z",
+    monthlyBytes: 2_000_000_001,
+    rateDownBps: 1_234_567_891,
+    notes: "Anna's",
+  });
+  assertEquals([opened.monthlyBytes, opened.rateDownBps, opened.rateUpBps], ["1.86265", "1234.57", ""]);
+  assertEquals(limitChanges(opened, { ...opened }), {});
+  assertEquals(limitChanges(opened, { ...opened, notes: " Bert's " }), { notes: "Bert's" });
+  assertEquals(
+    limitChanges(opened, { ...opened, expires: "", monthlyBytes: "0.5", rateUpBps: "0.064", notes: " " }),
+    { expires: null, monthlyBytes: 536_870_912, rateUpBps: 64_000, notes: null },
+  );
+  const written = limitChanges(limitTexts({}), { ...limitTexts({}), expires: opened.expires });
+  assertEquals(written, { expires: "2027-01-01T00:00:00.000Z" });
 });

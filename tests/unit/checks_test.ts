@@ -9,6 +9,12 @@ import {
   renderFindings,
   SOCKET_BUFFER_BYTES,
 } from "../../src/cli/checks/findings.ts";
+import { namesOfLinks, numbered } from "../../src/cli/checks/bugreport.ts";
+import { scrub } from "../../src/cli/checks/scrub.ts";
+import { Links } from "../../src/serve/access/links.ts";
+import { gatherFacts } from "../../src/cli/checks/host_facts.ts";
+import { relay, TOKEN, withAdmin } from "../kit/admin_relay.ts";
+import { passageOf } from "../../src/cli/checks/firewall.ts";
 import { judgeNat } from "../../src/cli/checks/nat.ts";
 import { isThrottled } from "../../src/cli/checks/netcheck.ts";
 import { type Config, parseConfig } from "../../src/config.ts";
@@ -41,6 +47,7 @@ const WELL: HostFacts = {
   peersMistake: undefined,
   certificateEndMs: undefined,
   relay: { exit: "tun device oxrelay0", reasons: [] },
+  relayMistake: undefined,
 };
 
 /** The findings that are not "ok". */
@@ -131,6 +138,106 @@ Deno.test("doctor: each fault is found with the line that mends it", () => {
     text,
     /^WRONG +state +other users may read state\/private\.key\n +chmod 600 state\/private\.key\n\n1 wrong, 0 warnings\./,
   );
+});
+
+Deno.test("doctor: what a relay says is wrong is found, and of one that cannot be asked nothing is concluded", async () => {
+  const stateDir = await Deno.makeTempDir({ prefix: "oxrelay-doctor-" });
+  const reasons = ["worker 0's loop has stood still for 5000 ms"];
+  let url = "";
+  const deps = relay({ url: () => url, health: () => ({ ok: false, reasons }) });
+  const asked = async (settings: string) => {
+    const text = `state_dir = "${stateDir}"\nmetrics_listen = "${url.slice("http://".length)}"\n${settings}`;
+    const { relay, relayMistake } = await gatherFacts(parseConfig(text, "oxrelay.toml", {}));
+    return { relay, relayMistake };
+  };
+  try {
+    await withAdmin(deps, async (_ask, port) => {
+      url = `http://127.0.0.1:${port}`;
+      const unwell = await asked(`admin_token = "${TOKEN}"\n`);
+      assertEquals(unwell, { relay: { exit: "userspace", reasons }, relayMistake: undefined });
+      const stranger = await asked(`admin_token = "another-token-of-an-operator"\n`);
+      assertMatch(stranger.relayMistake!, /does not prove to know the admin token/);
+      const found = faults(stranger).map(({ subject, state }) => [subject, state]);
+      assertEquals(found, [["relay", "unknown"], ["UDP 4433", "unknown"]]);
+    });
+    const stopped = await asked(`admin_token = "${TOKEN}"\n`);
+    assertEquals(stopped, { relay: undefined, relayMistake: undefined });
+  } finally {
+    await Deno.remove(stateDir, { recursive: true });
+  }
+});
+
+/** Rules of an input chain whose policy is to accept, other blocks of the table, and what becomes of UDP 4433. */
+const RULESETS: [rules: string, state: string, blocks?: string, policy?: string][] = [
+  ["", "open"],
+  ["", "closed", "", "drop"],
+  ["counter packets 3 bytes 90 drop", "closed"],
+  ["reject with icmpx admin-prohibited", "closed"],
+  ['log prefix "refused: " counter packets 1 bytes 1 reject comment "all else"', "closed"],
+  ["ct state established,related accept\ntcp dport 22 accept\nicmp type echo-request accept\ndrop", "closed"],
+  ["ct state vmap { established : accept, related : accept, invalid : drop }\ndrop", "closed"],
+  ['iifname "lo" accept\nudp dport { 53, 4434-5000 } accept\ndrop', "closed"],
+  ["udp dport 4000-5000 accept\ndrop", "open"],
+  ["udp dport { 53,\n\t\t\t 4000-5000 } counter packets 0 bytes 0 accept\ndrop", "open"],
+  ["udp dport 14433 accept\ndrop", "closed"],
+  ["udp sport 4433 accept\ndrop", "unknown"],
+  ["tcp dport 4433 accept\ndrop", "closed"],
+  ["meta l4proto { tcp, udp } th dport 4433 accept\ndrop", "open"],
+  ["ct state new udp dport 4433 accept\ndrop", "open"],
+  ["udp dport @ports accept\ndrop", "open", "set ports {\ntype inet_service\nelements = { 53,\n 4433 }\n}"],
+  [
+    "udp dport @ports accept\ndrop",
+    "closed",
+    "set ports {\ntype inet_service\n}\nmap m {\nelements = { 4433 : 1 }\n}",
+  ],
+  ["udp dport != 4433 drop", "open"],
+  ["udp dport 4433 drop\naccept", "closed"],
+  ["accept\ndrop", "open"],
+  ["ip saddr 192.0.2.0/24 udp dport 4433 accept\ndrop", "unknown"],
+  ["ip saddr 192.0.2.0/24 drop", "unknown"],
+  ["ip saddr 192.0.2.0/24 drop\ndrop", "closed"],
+  ["udp dport vmap { 53 : accept, 4433 : accept }\ndrop", "unknown"],
+  ["jump more\ndrop", "open", "chain more {\nudp dport 4433 accept\n}"],
+  ["jump more\ndrop", "closed", "chain more {\nudp dport 53 accept\nreturn\naccept\n}"],
+  ["jump more\ndrop", "unknown", "chain more {\njump more\n}"],
+  ["", "open", "chain forward {\ntype filter hook forward priority filter; policy drop;\n}"],
+  [
+    "drop",
+    "closed",
+    "chain forward {\ntype filter hook forward priority filter; policy drop;\nudp dport 4433 accept\n}",
+  ],
+];
+
+Deno.test("doctor: of the firewall only input chains count, walked as the kernel does, and doubt is unknown", () => {
+  for (const [rules, state, blocks = "", policy = "accept"] of RULESETS) {
+    const chain = `chain input {\ntype filter hook input priority filter; policy ${policy};\n${rules}\n}`;
+    const ruleset = `table inet filter {\n${blocks}\n${chain}\n}\n`;
+    assertEquals(passageOf(ruleset, 4433).state, state, ruleset);
+  }
+  const rule = "chain input {\ntype filter hook input priority filter; policy accept;\ndrop\n}\n}\n";
+  assertEquals(passageOf(`table ip oxrelay0 {\n${rule}`, 4433).state, "none");
+  const mending = faults({ ruleset: `table ip6 x {\n${rule}` }).map(({ state, line }) => [state, line]);
+  assertEquals(mending, [["fail", "nft insert rule ip6 x input udp dport 4433 accept"]]);
+  const doubtful = faults({ ruleset: table("\t\tip saddr 192.0.2.1 accept\n") });
+  assertEquals(doubtful.map(({ subject, state }) => [subject, state]), [["firewall", "unknown"]]);
+});
+
+Deno.test("bugreport: an address loses its last part before a full stop too, and names of links are numbered", async () => {
+  const clean = (text: string, names = new Map<string, string>()) => scrub(text, [], names);
+  assertEquals(clean("it came from 203.0.113.77."), "it came from 203.0.113.x.");
+  assertEquals(clean("203.0.113.77, 203.0.113.78"), "203.0.113.x, 203.0.113.x");
+  assertEquals(clean("2a02:aaaa:bbbb:cccc::77: refused"), "2a02:aaaa:bbbb::x: refused");
+  assertEquals(clean("version 1.2.3.4.5"), "version 1.2.3.4.5");
+  const stateDir = await Deno.makeTempDir({ prefix: "oxrelay-links-" });
+  try {
+    assertEquals(await namesOfLinks({ stateDir }), []);
+    const links = await Links.open(stateDir, () => NOW_MS, () => {});
+    await links.make({ name: "annas-tablet" }, new Date(NOW_MS + 1000).toISOString());
+    const names = numbered([{ name: "phone", publicKey: "KEY" }], await namesOfLinks({ stateDir }));
+    assertEquals(clean("phone (KEY), annas-tablet", names), "device-1 (key-of-device-1), device-2");
+  } finally {
+    await Deno.remove(stateDir, { recursive: true });
+  }
 });
 
 Deno.test("netcheck: what relays see of one socket is a kind of NAT, or unknown", () => {

@@ -29,8 +29,8 @@ Deno.test("device metrics: the devices that move most get series, all others sha
   series.take([peer("a", 1001), peer("c", 20)], 2);
   assertEquals(
     received(series),
-    { c: 20, a: 1, [OTHERS]: 1000 },
-    "what others had together is not taken away",
+    { c: 20, a: 1, [OTHERS]: 1031 },
+    "what others had together is not taken away, and what the removed device had is added",
   );
 });
 
@@ -59,6 +59,18 @@ Deno.test("device metrics: counters never fall, and the same snapshot counts onc
   }
   series.clear();
   assertEquals(received(series), { [OTHERS]: 0 });
+});
+
+Deno.test("device metrics: no sum falls when a device is removed or fewer may have series", () => {
+  const series = new DeviceSeries();
+  series.take([peer("a", 100, { drops: 3 }), peer("b", 50), peer("c", 20)], 3);
+  series.take([peer("a", 100, { drops: 3 }), peer("b", 50), peer("c", 21)], 2);
+  assertEquals(received(series), { a: 100, b: 50, [OTHERS]: 21 });
+  series.take([peer("b", 52), peer("c", 21)], 2);
+  // c gets the free place and counts from there on.
+  assertEquals(received(series), { b: 52, c: 0, [OTHERS]: 121 });
+  const { bytesSent, drops } = [...series.all()].at(-1)![1].total;
+  assertEquals([bytesSent, drops], [242, 3]);
 });
 
 Deno.test("device metrics: what is only true of a connected device is gone with its session", () => {

@@ -158,10 +158,25 @@ Deno.test("what is published of repair is what the benches printed", () => {
     });
   }
 
-  const [, ...told] = rowsOf(textOf("docs/loss-repair.md", "## What it achieves"));
+  const achieved = rowsOf(textOf("docs/loss-repair.md", "## What it achieves"));
+  const second = achieved.findLastIndex(([first]) => first === "");
   const names = ["OxTunnel, no repair", "OxTunnel", "OxTunnel, up to 100 %"];
   assertEquals(
-    told.map(([, ...cells]) => cells),
+    achieved.slice(second + 1).map(([, ...cells]) => cells),
     names.map((name) => shares.find((row) => row[0] === name)!.slice(1).map((cell) => cell.split(" %")[0])),
   );
+
+  // Those near are cells of results/feel_near.md, whose columns are round trips of 5, 10, 20, 40 and 80 ms.
+  const near = rowsOf(textOf("bench/results/feel_near.md", "## Residual at the deadline"));
+  const [columns, ...rows] = achieved.slice(0, second);
+  assertEquals(columns.slice(1), ["5 ms", "20 ms", "40 ms", "80 ms"]);
+  assertEquals(rows.length, 5);
+  for (const [name, ...cells] of rows) {
+    const [traffic, losses, budget] = name.split(", ");
+    const scheme = `${traffic === "game" ? "game64" : "opus"}, ${
+      losses === "at random" ? "random" : "bursts"
+    }, with requests, ${budget}`;
+    const [, ...shares] = near.find(([first]) => first === scheme)!;
+    assertEquals(cells, [0, 2, 3, 4].map((i) => shares[i].replace(" %", "")), name);
+  }
 });

@@ -68,6 +68,60 @@ Deno.test("packages: the launcher gives a subcommand what its permission set giv
   });
 });
 
+/** The places that the launcher lets a subcommand read and write; the command runs in `folder`/here, by a user with `folder` as home. */
+async function placesOf(folder: string, command: string[]): Promise<{ read: string[]; write: string[] }> {
+  const { code, stdout, stderr } = await new Deno.Command("sh", {
+    args: [`${folder}/installed/bin/oxrelay`, ...command],
+    cwd: `${folder}/here`,
+    clearEnv: true,
+    env: { PATH: `${folder}/programs:/usr/bin:/bin`, HOME: folder },
+  }).output();
+  const text = new TextDecoder();
+  assertEquals([code, text.decode(stderr)], [0, ""]);
+  const flags = text.decode(stdout).split("\n");
+  const listed = (name: string) =>
+    flags.find((flag) => flag.startsWith(name))?.slice(name.length).split(",").sort() ?? [];
+  return { read: listed("--allow-read="), write: listed("--allow-write=") };
+}
+
+Deno.test("packages: the launcher lets backup write beside its file, and restore read its own, wherever --config stands", async () => {
+  const folder = await Deno.makeTempDir({ prefix: "oxrelay-launcher-" });
+  try {
+    for (const name of ["installed/bin", "programs", "here", "settings", "kept"]) {
+      await Deno.mkdir(`${folder}/${name}`, { recursive: true });
+    }
+    const launcher = await Deno.readTextFile(`${ROOT}packaging/launcher.sh`);
+    await Deno.writeTextFile(
+      `${folder}/installed/bin/oxrelay`,
+      renderLauncher(launcher, await readTasks(ROOT)),
+    );
+    const program = (path: string, body: string) =>
+      Deno.writeTextFile(`${folder}/${path}`, `#!/bin/sh\n${body}\n`, { mode: 0o755 });
+    await program("programs/id", "echo 1000");
+    await program("installed/bin/deno", `printf '%s\\n' "$@"`);
+    const own = `${folder}/.local/state/oxrelay`;
+    const file = `${folder}/kept/relay.backup`, config = `${folder}/settings/own.toml`;
+    for (
+      const words of [
+        [file],
+        [file, "--config", config],
+        ["--config", config, file],
+        [`--config=${config}`, file],
+      ]
+    ) {
+      const { read, write } = await placesOf(folder, ["backup", ...words]);
+      assertEquals(write, [own, "/data", "/var/lib/oxrelay", `${folder}/here`, `${folder}/kept`].sort());
+      assert(!read.includes(`${folder}/settings`), read.join());
+      const restored = await placesOf(folder, ["restore", ...words]);
+      assert(restored.read.includes(file), restored.read.join());
+      assert(!restored.write.includes(`${folder}/kept`), restored.write.join());
+    }
+    assertEquals((await placesOf(folder, ["status"])).write, []);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
 Deno.test("packages: a task that a package could not start is refused", async () => {
   const refused: [task: string | undefined, set: unknown, words: string][] = [
     [undefined, {}, 'no task "serve"'],

@@ -253,3 +253,24 @@ for (
     assertLess(most, 25 * MS);
   });
 }
+
+Deno.test("path rate: a full path waits for a report of something new, half a second at most", () => {
+  for (const [highest, isFull] of [[63, true], [15, false], [3, false], [1000, false]] as const) {
+    const rate = new PathRate(() => 0.5, 0);
+    for (let counter = 0; counter < 256; counter++) rate.sent(counter, BYTES, true, 10 * counter);
+    const report = (highest: number, nowUs: number) =>
+      rate.onReport({ highest, delayUs: 0, received: highest + 1, hasClock: false, clock: 0 }, nowUs);
+    report(15, RTT_US);
+    const hold = () => {
+      rate.bbr.isFullBwReached = true;
+      rate.bbr.pacingRate = RATE;
+      rate.bbr.cwnd = 10 * BYTES;
+    };
+    hold();
+    assert(rate.isFull(RTT_US + 500 * MS));
+    assert(!rate.isFull(RTT_US + 501 * MS), "lost reports stop nothing");
+    report(highest, RTT_US + 400 * MS);
+    hold();
+    assertEquals(rate.isFull(RTT_US + 501 * MS), isFull, `a report of ${highest}`);
+  }
+});

@@ -38,7 +38,12 @@ Deno.test("rate memory: a transfer begins with the rate that its network had, fo
     assertEquals(other.bytesPerS(atUs), 0, network);
     rates.give(PEER, other, atUs);
   }
-  rates.forgetNetwork("home");
+  const neighbour = rates.take(PEER + 1, 1, "home")!;
+  assertEquals(neighbour.bytesPerS(1), 0, "another peer's rate there is its own");
+  rates.forgetNetworks(PEER + 1);
+  const kept = rates.take(PEER, 1, "home")!;
+  assertAlmostEquals(kept.bytesPerS(1), RATE, 0.1 * RATE);
+  rates.forgetNetworks(PEER);
   assertEquals(rates.take(PEER, 1, "home")!.bytesPerS(1), 0);
 });
 

@@ -4,6 +4,8 @@ import { createRegistry } from "../../src/admin/prometheus.ts";
 import { ConfigError, DEFAULTS, parseConfig } from "../../src/config.ts";
 import { PARTS, Rollout, ROLLOUT_DEFAULT } from "../../src/control/rollout.ts";
 import { Metrics } from "../../src/metrics.ts";
+import { IDS_EACH, PEERS_EACH, RolloutMeter } from "../../src/tunnel_rollout.ts";
+import { NONE } from "../../src/vector/arena.ts";
 
 const PEERS = 4000;
 
@@ -72,4 +74,48 @@ Deno.test("rollout: metrics tell both groups of each part apart, and no peer", a
     /^oxrelay_rollout_round_trip_seconds_bucket\{part="rate_control",group="off",le="0\.032"\} 2$/m,
   );
   assertEquals(text.match(/^oxrelay_rollout_peers\{/gm)!.length, 2 * PARTS.length);
+});
+
+Deno.test("rollout: a round over many peers takes several calls, and then every peer and byte is counted once", () => {
+  const count = 2 * IDS_EACH, metrics = new Metrics();
+  const rollout = new Rollout(count, { ...ROLLOUT_DEFAULT, scheduler: 50 });
+  const meter = new RolloutMeter(count, rollout, metrics);
+  const peers = {
+    ids: count,
+    current: new Uint32Array(count).fill(NONE),
+    bytesSent: new Float64Array(count),
+    bytesReceived: new Float64Array(count),
+  };
+  const key = new Uint8Array(32), connected = 2 * PEERS_EACH + 7, expected = [0, 0];
+  for (let peer = 0; peer < count; peer++) {
+    new DataView(key.buffer).setUint32(8, peer);
+    rollout.place(peer, key);
+    if (peer >= connected) continue;
+    peers.current[peer] = peer;
+    expected[rollout.isOn("scheduler", peer) ? 0 : 1]++;
+  }
+  const round = () => {
+    let calls = 0;
+    do {
+      const before = metrics.rollout(1, 0).bytesSent;
+      meter.take(peers, { oxtunnel: undefined });
+      calls++;
+      assert(metrics.rollout(1, 0).bytesSent - before <= 10 * PEERS_EACH, "a call's work is bounded");
+    } while (meter.isUnderway);
+    return calls;
+  };
+  for (let n = 1; n <= 2; n++) {
+    peers.bytesSent.fill(10 * n);
+    peers.bytesReceived.fill(3 * n);
+    assertEquals(round(), 4);
+    for (const group of [0, 1]) {
+      const { peers: seen, bytesSent, bytesReceived } = metrics.rollout(0, group);
+      const all = expected[group];
+      assertEquals([seen, bytesSent, bytesReceived], [all, 10 * n * all, 3 * n * all]);
+    }
+    assertEquals([metrics.rollout(1, 0).peers, metrics.rollout(1, 1).peers], [connected, 0]);
+  }
+  peers.current.fill(NONE);
+  assertEquals(round(), 2, "ids without a session cost little");
+  assertEquals(metrics.rollout(1, 0).peers, 0);
 });

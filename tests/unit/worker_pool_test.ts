@@ -12,7 +12,7 @@ import { Recent } from "../../src/serve/recent.ts";
 import { STOP_MS, WorkerHandle, type WorkerLike } from "../../src/serve/worker_handle.ts";
 import { WorkerPool } from "../../src/serve/worker_pool.ts";
 import { relay, rowOf, TOKEN } from "../kit/admin_relay.ts";
-import type { RelaySnapshot } from "../../src/session/peer_record.ts";
+import type { AdmittedPeer, RelaySnapshot } from "../../src/session/peer_record.ts";
 
 const WORKERS = 2, ASKERS = 20, HOUR_MS = 3_600_000;
 const KEY = "w7mYSzvpyVRzRXBL7wUgT8YWQBVQAySOhwJlQ8rFgUU=";
@@ -95,7 +95,7 @@ Deno.test("pool: scrapes and status at one time share one snapshot of each Worke
   assertEquals(asked(), 2 * WORKERS, "one for peers and applications together");
 });
 
-Deno.test("pool: the page's peers come in parts from each Worker, once for all who ask", async () => {
+Deno.test("pool: the page's peers come in parts from each Worker, applications in one, once for all who ask", async () => {
   const asked: number[] = [];
   const doors = { fallback: undefined } as unknown as Doors;
   const rowsOf = (from: number) =>
@@ -115,7 +115,43 @@ Deno.test("pool: the page's peers come in parts from each Worker, once for all w
   assertStrictEquals(one, other);
   assertEquals(asked.sort((a, b) => a - b), [0, 0, 64, 64, 128, 128]);
   assertEquals(one.peers.length, WORKERS * 3 * 64);
-  assertEquals(one.applications, { zoom: 6 });
+  asked.length = 0;
+  const [some, same] = await Promise.all([pool.applications(900), pool.applications(900)]);
+  assertStrictEquals(some, same);
+  assertEquals(some, { zoom: 6 });
+  assertEquals(asked, [0, 0], "one question to each Worker, however many peers there are");
+});
+
+Deno.test("pool: a change that failed is told again by the next one, and one that was carried out is not", async () => {
+  const told: unknown[] = [];
+  let isFailing = true;
+  const doors = {
+    steer: () => {},
+    setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+    setForwards: () => Promise.resolve([]),
+  } as unknown as Doors;
+  const pool = new WorkerPool(1, doors, () => ({
+    changePeers(changed: AdmittedPeer[], gone: string[]) {
+      told.push([changed.map(({ barred }) => barred), gone]);
+      if (isFailing) return Promise.reject(new Error("out of order"));
+      return Promise.resolve({ added: [], removed: [], failed: [] });
+    },
+  } as unknown as ReturnType<NonNullable<ConstructorParameters<typeof WorkerPool>[2]>>));
+  const barred = { ...PEER, barred: "expired" as const };
+  await assertRejects(() => pool.setPeers([barred]), Error, "out of order");
+  isFailing = false;
+  told.length = 0;
+  await pool.setPeers([barred]);
+  assertEquals(told[0], [["expired"], []]);
+  told.length = 0;
+  await pool.setPeers([barred]);
+  assertEquals(told, [[[], []]]);
+  isFailing = true;
+  await assertRejects(() => pool.setPeers([]), Error, "out of order");
+  isFailing = false;
+  told.length = 0;
+  await pool.setPeers([]);
+  assertEquals(told[0], [[], [KEY]]);
 });
 
 Deno.test("pool: after a change of peers nobody gets the snapshot from before", async () => {

@@ -1,16 +1,10 @@
 /**
- * The fields of a device's limits, and what they mean to the relay: shared by adding, changing and inviting. Invariant: what the fields
- * give back is what /v1 takes, null for a field that is empty. Asks the relay nothing.
+ * The fields of a device's limits: shared by adding, changing and inviting. Invariant: what the fields give back is what /v1 takes, of the
+ * fields that were written into alone, so that saving one undoes nobody's change of another. Asks the relay nothing.
  */
 import { el, field } from "./dom.js";
-import { toLocalInput } from "./format.js";
+import { limitChanges, limitTexts } from "./format.js";
 import { TEXTS } from "./texts.js";
-
-/**
- * @typedef {{ name: string, expires?: string, monthlyBytes?: number, rateDownBps?: number, rateUpBps?: number, notes?: string }} Limits
- */
-
-const GIB = 1 << 30, MBIT = 1e6;
 
 /** @param {string} name */
 export function nameInput(name) {
@@ -26,54 +20,48 @@ export function nameInput(name) {
   return input;
 }
 
-/** @param {number | undefined} value @param {string} step */
-function numberInput(value, step) {
-  const input = el("input", { type: "number", min: step, step: "any", inputmode: "decimal" });
-  if (value !== undefined) input.value = String(Number(value.toPrecision(6)));
-  return input;
+/** @param {string} min */
+function numberInput(min) {
+  return el("input", { type: "number", min, step: "any", inputmode: "decimal" });
 }
 
-/**
- * @param {Partial<Limits>} device
- */
+/** @param {import("./format.js").Limits} device */
 export function limitFields(device) {
   const text = TEXTS.form;
-  const scaled = (/** @type {number | undefined} */ value, /** @type {number} */ unit) =>
-    value === undefined ? undefined : value / unit;
-  const expires = el("input", { type: "datetime-local" });
-  expires.value = toLocalInput(device.expires);
-  const monthly = numberInput(scaled(device.monthlyBytes, GIB), "0.001");
-  const down = numberInput(scaled(device.rateDownBps, MBIT), "0.064");
-  const up = numberInput(scaled(device.rateUpBps, MBIT), "0.064");
-  const notes = el("textarea", { rows: 2, maxlength: 500 });
-  notes.value = device.notes ?? "";
-
-  /** @param {HTMLInputElement} input @param {number} unit */
-  const number = (input, unit) => input.value === "" ? null : Math.round(Number(input.value) * unit);
+  const inputs = {
+    expires: el("input", { type: "datetime-local" }),
+    monthlyBytes: numberInput("0.001"),
+    rateDownBps: numberInput("0.064"),
+    rateUpBps: numberInput("0.064"),
+    notes: el("textarea", { rows: 2, maxlength: 500 }),
+  };
+  const { expires, monthlyBytes, rateDownBps, rateUpBps, notes } = inputs;
+  const texts = () => ({
+    expires: expires.value,
+    monthlyBytes: monthlyBytes.value,
+    rateDownBps: rateDownBps.value,
+    rateUpBps: rateUpBps.value,
+    notes: notes.value,
+  });
+  for (const [name, shown] of Object.entries(limitTexts(device))) {
+    inputs[/** @type {keyof typeof inputs} */ (name)].value = shown;
+  }
+  // As the browser has them, which may write a line break in another way.
+  const opened = texts();
   return {
     elements: [
       field(text.expires, expires, text.expiresHint),
-      field(text.monthly, monthly, text.monthlyHint),
+      field(text.monthly, monthlyBytes, text.monthlyHint),
       el(
         "div",
         { class: "pair" },
-        field(text.rateDown, down, text.rateHint),
-        field(text.rateUp, up, text.rateHint),
+        field(text.rateDown, rateDownBps, text.rateHint),
+        field(text.rateUp, rateUpBps, text.rateHint),
       ),
       field(text.notes, notes),
     ],
-    values: () => ({
-      // A time that was not touched keeps its seconds.
-      expires: expires.value === toLocalInput(device.expires)
-        ? device.expires ?? null
-        : expires.value === ""
-        ? null
-        : new Date(expires.value).toISOString(),
-      monthlyBytes: number(monthly, GIB),
-      rateDownBps: number(down, MBIT),
-      rateUpBps: number(up, MBIT),
-      notes: notes.value.trim() === "" ? null : notes.value.trim(),
-    }),
+    /** What was written into the fields since they were made, null for one that was emptied. */
+    changes: () => limitChanges(opened, texts()),
   };
 }
 

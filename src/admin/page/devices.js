@@ -260,7 +260,7 @@ function openAdd(onChange) {
         try {
           const wanted = {
             name: name.value,
-            ...given(limits.values()),
+            ...given(limits.changes()),
             ...given({ endpoint: endpoint.value.trim() || null }),
           };
           const added = await ask("POST", "v1/peers", wanted);
@@ -336,7 +336,7 @@ function openDetail(device, onChange) {
     {
       onsubmit: (/** @type {SubmitEvent} */ event) => {
         event.preventDefault();
-        act(() => save(device, name.value, limits.values(), forwards.value), text.saved(name.value));
+        act(() => save(device, name.value, limits.changes(), forwards.value), text.saved(name.value));
       },
     },
     el(
@@ -353,7 +353,7 @@ function openDetail(device, onChange) {
 }
 
 /**
- * Saves what the settings say: forwards first, which the host may refuse, by the name that the device has until then.
+ * Saves what was changed in the settings: forwards first, which the host may refuse, by the name that the device has until then.
  * @param {Device} device @param {string} name @param {object} limits @param {string} forwards
  */
 async function save({ name: before, forwards: had = [] }, name, limits, forwards) {
@@ -364,7 +364,7 @@ async function save({ name: before, forwards: had = [] }, name, limits, forwards
   for (const forward of had.filter((forward) => !wanted.includes(forward))) {
     await ask("DELETE", `${path}/forwards/${encodeURIComponent(forward)}`);
   }
-  await ask("PATCH", path, { name, ...limits });
+  await ask("PATCH", path, name === before ? limits : { name, ...limits });
 }
 
 /** @param {string} name @param {() => void} close @param {() => void} onChange */

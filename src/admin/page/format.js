@@ -1,5 +1,6 @@
 /**
- * Numbers and times as people read them. Bytes in steps of 1024 as `status` has them, bits a second in steps of 1000. Pure.
+ * Numbers and times as people read them, and limits as they write them. Bytes in steps of 1024 as `status` has them, bits a second in
+ * steps of 1000. Pure.
  */
 
 /** @param {number} value @param {number} step @param {readonly string[]} prefixes @param {string} unit */
@@ -49,4 +50,45 @@ export function toLocalInput(text) {
   if (text === undefined) return "";
   const date = new Date(text);
   return new Date(date.getTime() - 60_000 * date.getTimezoneOffset()).toISOString().slice(0, 16);
+}
+
+/** @typedef {{ expires?: string, monthlyBytes?: number, rateDownBps?: number, rateUpBps?: number, notes?: string }} Limits */
+/** @typedef {Record<keyof Limits, string>} LimitTexts */
+
+const GIB = 1 << 30, MBIT = 1e6;
+
+/** A device's limits as the inputs have them: GiB, Mbit/s, the reader's time; "" for none. @param {Limits} device @returns {LimitTexts} */
+export function limitTexts({ expires, monthlyBytes, rateDownBps, rateUpBps, notes = "" }) {
+  const number = (/** @type {number | undefined} */ value, /** @type {number} */ unit) =>
+    value === undefined ? "" : String(Number((value / unit).toPrecision(6)));
+  return {
+    expires: toLocalInput(expires),
+    monthlyBytes: number(monthlyBytes, GIB),
+    rateDownBps: number(rateDownBps, MBIT),
+    rateUpBps: number(rateUpBps, MBIT),
+    notes,
+  };
+}
+
+/**
+ * What /v1 is to be told of the inputs whose text is another than before: null for what was emptied. What nobody touched is left out, as
+ * its text has not all digits, and as somebody else may have changed the limit meanwhile.
+ * @param {LimitTexts} before @param {LimitTexts} now
+ */
+export function limitChanges(before, now) {
+  const number = (/** @type {number} */ unit) => (/** @type {string} */ text) =>
+    Math.round(Number(text) * unit);
+  /** @type {Record<keyof Limits, (text: string) => string | number>} */
+  const meanings = {
+    expires: (text) => new Date(text).toISOString(),
+    monthlyBytes: number(GIB),
+    rateDownBps: number(MBIT),
+    rateUpBps: number(MBIT),
+    notes: (text) => text,
+  };
+  const names = /** @type {(keyof Limits)[]} */ (Object.keys(meanings));
+  return Object.fromEntries(
+    names.filter((name) => now[name] !== before[name])
+      .map((name) => [name, now[name].trim() === "" ? null : meanings[name](now[name].trim())]),
+  );
 }

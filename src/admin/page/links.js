@@ -112,7 +112,7 @@ function openMake(onChange) {
           const link = await ask("POST", "v1/links", {
             name: name.value,
             linkExpires,
-            ...given(limits.values()),
+            ...given(limits.changes()),
           });
           dialog.close();
           openReady(link);

@@ -49,10 +49,7 @@ export async function bugreport(args: string[]): Promise<number> {
   const { config } = await loadConfig(values.config, env);
   const peers = await peersOf(config, env);
   const secrets = await secretsOf(config, env, peers);
-  const names = new Map(peers.flatMap(({ name, publicKey }, i): [string, string][] => [
-    [name, `device-${i + 1}`],
-    [publicKey, `key-of-device-${i + 1}`],
-  ]));
+  const names = numbered(peers, await namesOfLinks(config));
   const sections: [string, string][] = [
     ["program", about()],
     [
@@ -94,6 +91,33 @@ async function peersOf({ stateDir }: Config, env: Environment): Promise<PeerReco
     // What it holds is a secret as a whole, below.
   }
   return ["peers" in stored ? stored.peers : [], others].flat();
+}
+
+/** What stands in a report for names and public keys; `expected` are names of devices that are not there yet. */
+export function numbered(
+  peers: readonly Pick<PeerRecord, "name" | "publicKey">[],
+  expected: readonly string[],
+): Map<string, string> {
+  const names = [...new Set([...peers.map(({ name }) => name), ...expected])];
+  return new Map([
+    ...names.map((name, i): [string, string] => [name, `device-${i + 1}`]),
+    ...peers.map(({ name, publicKey }): [string, string] => [
+      publicKey,
+      `key-of-device-${names.indexOf(name) + 1}`,
+    ]),
+  ]);
+}
+
+/** The names that one-time links will give, or gave: the log has them. None where the file cannot be read. */
+export async function namesOfLinks({ stateDir }: Pick<Config, "stateDir">): Promise<string[]> {
+  try {
+    const { links } = JSON.parse(await Deno.readTextFile(join(stateDir, "links.json")));
+    return links.map((link: { peer?: { name?: unknown } }) => link.peer?.name).filter((name: unknown) =>
+      typeof name === "string" && name !== ""
+    );
+  } catch {
+    return [];
+  }
 }
 
 /** Every secret that this relay has: texts, and keys as bytes too. */

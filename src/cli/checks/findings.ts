@@ -5,6 +5,7 @@
 import type { Config } from "../../config.ts";
 import { isGlobal } from "../../wire/special_ranges.ts";
 import { parseAddress } from "../../wire/address.ts";
+import { passageOf } from "./firewall.ts";
 
 /** Facts about a host; a field that could not be read is undefined. */
 export interface HostFacts {
@@ -34,6 +35,8 @@ export interface HostFacts {
   certificateEndMs: number | string | undefined;
   /** What the running relay says; undefined when none answers. */
   relay: { exit: string; reasons: string[] } | undefined;
+  /** Why a relay that may be running could not be asked; undefined when it was asked, or when nothing listens there. */
+  relayMistake: string | undefined;
 }
 
 export interface Finding {
@@ -71,7 +74,8 @@ export function findingsOf(facts: HostFacts, config: Config, nowMs: number): Fin
   ].filter((one) => one !== undefined);
 }
 
-function ofRelay({ relay }: HostFacts, { listen }: Config): Finding {
+function ofRelay({ relay, relayMistake }: HostFacts, { listen }: Config): Finding {
+  if (relayMistake !== undefined) return { subject: "relay", state: "unknown", text: relayMistake };
   if (relay === undefined) {
     const text = "none answers here; what depends on a running one is not checked";
     return { subject: "relay", state: "unknown", text, line: "deno task serve" };
@@ -81,13 +85,21 @@ function ofRelay({ relay }: HostFacts, { listen }: Config): Finding {
   return { subject: "relay", state: "ok", text: `runs, listens on UDP ${listen.port}, exit ${exit}` };
 }
 
-function ofPorts({ relay, udpPorts, tcpPorts }: HostFacts, { listen, fallback }: Config): Finding[] {
+function ofPorts(
+  { relay, relayMistake, udpPorts, tcpPorts }: HostFacts,
+  { listen, fallback }: Config,
+): Finding[] {
   const isStopped = relay === undefined;
   const findings: Finding[] = [];
   const check = (protocol: string, ports: number[], port: number, key: string) => {
     const isOpen = ports.includes(port);
     const subject = `${protocol} ${port}`;
-    if (isStopped && isOpen) {
+    if (relayMistake !== undefined) {
+      const text = isOpen
+        ? "somebody has the port, and whether a relay runs is not known"
+        : "nobody has the port, and whether a relay runs is not known";
+      findings.push({ subject, state: "unknown", text });
+    } else if (isStopped && isOpen) {
       const text = `another program has the port; stop it, or set ${key} to another`;
       findings.push({ subject, state: "fail", text, line: `ss -lnp sport = ${port}` });
     } else if (!isStopped && !isOpen) {
@@ -99,7 +111,7 @@ function ofPorts({ relay, udpPorts, tcpPorts }: HostFacts, { listen, fallback }:
   return findings;
 }
 
-/** Chains of others that drop what comes in and name no rule with the port. */
+/** Chains of others that drop what comes in. */
 function ofFirewall({ ruleset }: HostFacts, { listen: { port } }: Config): Finding {
   const subject = "firewall";
   if (ruleset === undefined) {
@@ -110,26 +122,19 @@ function ofFirewall({ ruleset }: HostFacts, { listen: { port } }: Config): Findi
       line: "sudo deno task doctor",
     };
   }
-  let table = "", chain = "", closed: { table: string; chain: string } | undefined, isOpened = false;
-  for (const line of ruleset.split("\n").map((text) => text.trim())) {
-    table = /^table (\S+ \S+) \{/.exec(line)?.[1] ?? table;
-    chain = /^chain (\S+) \{/.exec(line)?.[1] ?? chain;
-    if (/^\S+ oxrelay/.test(table)) continue;
-    if (/^type filter hook input .*policy drop;/.test(line)) closed = { table, chain };
-    if (new RegExp(`\\budp dport\\b.*\\b${port}\\b.*accept|\\b${port}\\b.*-j ACCEPT`).test(line)) {
-      isOpened = true;
-    }
+  const { state, table, chain } = passageOf(ruleset, port);
+  if (state === "none") return { subject, state: "ok", text: "nftables has no chain of hook input" };
+  if (state === "open") return { subject, state: "ok", text: `UDP ${port} is accepted` };
+  if (state === "unknown") {
+    const text =
+      `rules that match more than UDP and the port decide in chain ${chain} of table ${table}; read them`;
+    return { subject, state, text, line: `nft list chain ${table} ${chain}` };
   }
-  if (closed === undefined) {
-    return { subject, state: "ok", text: "no chain of nftables drops what comes in by default" };
-  }
-  if (isOpened) return { subject, state: "ok", text: `UDP ${port} is accepted` };
   return {
     subject,
     state: "fail",
-    text:
-      `chain ${closed.chain} of table ${closed.table} drops what no rule accepts, and no rule names UDP ${port}`,
-    line: `nft insert rule ${closed.table} ${closed.chain} udp dport ${port} accept`,
+    text: `chain ${chain} of table ${table} drops new packets to UDP ${port}`,
+    line: `nft insert rule ${table} ${chain} udp dport ${port} accept`,
   };
 }
 

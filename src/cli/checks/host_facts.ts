@@ -12,7 +12,7 @@ import { listeningPorts } from "../../exit/tun/listening.ts";
 import { eachLine, firstLine } from "../../process/proc.ts";
 import { descriptorLimit } from "../../serve/descriptors.ts";
 import { parsePeers } from "../../serve/peers_file.ts";
-import { askRelay } from "../admin_client.ts";
+import { askRelay, NoRelayError } from "../admin_client.ts";
 import type { Status } from "../status.ts";
 import type { HostFacts } from "./findings.ts";
 
@@ -45,7 +45,7 @@ export async function gatherFacts(config: Config): Promise<HostFacts> {
     keyMode: await modeOf(join(config.stateDir, "private.key")),
     peersMistake: await peersMistake(config),
     certificateEndMs: config.fallback && await certificateEnd(config.fallback.certificate),
-    relay: await relayOf(config),
+    ...await relayOf(config),
   };
 }
 
@@ -109,15 +109,15 @@ async function certificateEnd(path: string): Promise<number | string> {
   }
 }
 
-async function relayOf(config: Config): Promise<HostFacts["relay"]> {
+async function relayOf(config: Config): Promise<Pick<HostFacts, "relay" | "relayMistake">> {
   try {
     const { exit } = await askRelay(config, "GET", "/v1/status") as Status;
-    const reasons = await askRelay(config, "GET", "/healthz").then(
-      () => [],
-      ({ message }: Error) => [message],
-    );
-    return { exit, reasons };
-  } catch {
-    return undefined;
+    const { reasons } = await askRelay(config, "GET", "/healthz") as { reasons: string[] };
+    return { relay: { exit, reasons }, relayMistake: undefined };
+  } catch (error) {
+    return {
+      relay: undefined,
+      relayMistake: error instanceof NoRelayError ? undefined : (error as Error).message,
+    };
   }
 }

@@ -25,7 +25,7 @@ const PATTERNS: [RegExp, string][] = [
   [/(?:[A-Za-z0-9_-]|[+/]|%2[BF]|\\\/){40,}(?:={1,2}|%3D)?/gi, REMOVED],
   [/(?:[0-9a-f]{2}[ :-]?){16,}/gi, REMOVED],
 ];
-const IPV4 = /(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?![\w.])/g;
+const IPV4 = /(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)/g;
 const IPV6 = /(?<![\w:])[0-9a-f]{0,4}(?::[0-9a-f]{0,4}){2,7}(?:\.\d{1,3}){0,3}(?![\w:])/gi;
 
 /** Every form in which a program may have written the secret, which is a text or bytes. */
@@ -93,6 +93,8 @@ export function isLeaking(text: string, secrets: readonly (string | Uint8Array)[
 /** A public address without its host: its /24 or /48; any other text as it is. */
 function shortened(text: string): string {
   const address = parseAddress(text);
+  // In "2001:db8::1: refused" the last colon is the sentence's.
+  if (address === undefined && /[^:]:$/.test(text)) return `${shortened(text.slice(0, -1))}:`;
   if (address === undefined || HARMLESS.some((range) => prefixContains(range, address))) return text;
   const bytes = addressBytes(address);
   if (bytes.length === 4) return `${bytes.slice(0, 3).join(".")}.x`;

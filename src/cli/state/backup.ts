@@ -5,7 +5,7 @@
  */
 import project from "../../../deno.json" with { type: "json" };
 import { createHash } from "node:crypto";
-import { join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import type { Config } from "../../config.ts";
 import { createFile, makeStateDirectory, removeIfPresent } from "../../process/durable.ts";
 import { fileError } from "../../process/file_errors.ts";
@@ -36,7 +36,9 @@ const FORMAT = "oxrelay-backup", VERSION = 1;
 const NAME = /^[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}$/;
 /** What belongs to a running relay alone. */
 const PASSING = /\.(lock|tmp)$|^admin\.address$/;
-const CONFIG_NAME = "oxrelay.toml";
+/** One-time links: an older state of them would let links work again that were used or revoked meanwhile. */
+const LINKS_NAME = "links.json";
+const CONFIG_NAME = "oxrelay.toml", KEY_NAME = "private.key";
 const FILES_MAX = 64, BYTES_MAX = 256 << 20;
 
 /** One file of the state directory, or the configuration. */
@@ -80,8 +82,9 @@ export async function backup(args: string[]): Promise<number> {
   }
   const env = readEnvironment();
   const { config, file } = await loadConfig(values.config, env);
+  await refuseInside(config, out);
   const files = await stateFiles(config);
-  const key = files.find(({ name }) => name === "private.key");
+  const key = files.find(({ name }) => name === KEY_NAME);
   if (files.length === 0) {
     throw new CommandError(`${config.stateDir}: there is nothing to back up: no relay has run here`);
   }
@@ -146,7 +149,9 @@ export async function restore(args: string[]): Promise<number> {
     );
     await refuseOverwriting(config, [...found.files.keys()]);
     await makeStateDirectory(config.stateDir);
-    for (const [name, content] of found.files) {
+    // The key first: a relay that is started after a crash in between makes no other one.
+    const ordered = [...found.files].toSorted(([a], [b]) => Number(b === KEY_NAME) - Number(a === KEY_NAME));
+    for (const [name, content] of ordered) {
       const target = join(config.stateDir, name);
       await createFile(target, content);
       made.push(target);
@@ -176,12 +181,14 @@ async function refuseOverwriting({ stateDir }: Config, names: readonly string[])
   }
 }
 
-/** The files of the state directory that outlive a relay, by name. */
+/** The files of the state directory that outlive a relay, by name; of a link what it leads to. Throws CommandError. */
 async function stateFiles({ stateDir }: Config): Promise<{ name: string; bytes: Uint8Array }[]> {
   const names: string[] = [];
   try {
-    for await (const { name, isFile } of Deno.readDir(stateDir)) {
-      if (isFile && NAME.test(name) && !PASSING.test(name)) names.push(name);
+    for await (const { name, isFile, isSymlink } of Deno.readDir(stateDir)) {
+      if ((isFile || isSymlink) && NAME.test(name) && !PASSING.test(name) && name !== LINKS_NAME) {
+        names.push(name);
+      }
     }
   } catch (error) {
     if (error instanceof Deno.errors.NotFound) return [];
@@ -189,10 +196,41 @@ async function stateFiles({ stateDir }: Config): Promise<{ name: string; bytes: 
   }
   const files = [];
   for (const name of names.sort()) {
-    const bytes = await readIfThere(join(stateDir, name));
+    const path = join(stateDir, name);
+    if (await isLinkToNothing(path)) {
+      throw new CommandError(
+        `${path}: is a link to what is no file, so no backup was made; mend or remove it`,
+      );
+    }
+    const bytes = await readIfThere(path);
     if (bytes !== undefined) files.push({ name, bytes });
   }
   return files;
+}
+
+/** False of what is no link, and of what is gone meanwhile. */
+async function isLinkToNothing(path: string): Promise<boolean> {
+  try {
+    if (!(await Deno.lstat(path)).isSymlink) return false;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return false;
+    throw fileError(error, path, "read");
+  }
+  try {
+    return !(await Deno.stat(path)).isFile;
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return true;
+    throw fileError(error, path, "read");
+  }
+}
+
+/** A backup beside the state is lost with it, and would be in the next backup. Throws CommandError. */
+async function refuseInside({ stateDir }: Config, out: string): Promise<void> {
+  const real = (path: string) => Deno.realPath(path).catch(() => resolve(path));
+  const [state, directory] = [await real(stateDir), await real(dirname(resolve(out)))];
+  if (directory === state || directory.startsWith(`${state}/`)) {
+    throw new CommandError(`${out}: is in the state directory ${stateDir}; choose a place outside of it`);
+  }
 }
 
 /** Checks a backup as a whole. `source` names it in errors. Throws CommandError that names what is wrong. */
@@ -229,10 +267,11 @@ export function readBackup(text: string, source: string): Checked {
   for (const one of list) {
     const bytes = contentOf(one);
     if (files.has(one.name)) throw wrong(`${one.name} is in it twice`);
-    files.set(one.name, bytes);
+    // Backups of older programs have the links.
+    if (one.name !== LINKS_NAME) files.set(one.name, bytes);
   }
   const textOf = (name: string) => files.has(name) ? new TextDecoder().decode(files.get(name)) : undefined;
-  const keyText = textOf("private.key"), peersText = textOf("peers.json");
+  const keyText = textOf(KEY_NAME), peersText = textOf("peers.json");
   const publicKey = keyText === undefined ? undefined : publicKeyIn(keyText);
   if (keyText !== undefined && (publicKey === undefined || publicKey !== json.publicKey)) {
     throw wrong("private.key is not the key of the relay that the backup names");

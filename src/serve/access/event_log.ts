@@ -1,35 +1,53 @@
 /**
- * The last events for people: what happened to peers and links, and who did it. Invariant: memory is bounded, a client's address is
- * shown as its network only, and no secret is in an event. Kept in memory; the log has the same for longer.
+ * The last events for people: what happened to peers and links, and who did it. Invariant: memory is bounded, what people do is noted each
+ * time, one device cannot fill the list, a client's address is shown as its network only, and no secret is in an event. Kept in memory
+ * only, and lost with the process.
  */
 import type { RelayEvent } from "../../admin/mod.ts";
 import { redactAddress } from "../../process/logging.ts";
+import { EVENT_KINDS } from "../../session/events.ts";
 import type { TunnelEvent } from "../../tunnel.ts";
 import { streamNumberOf } from "../../wire/stream.ts";
 
 /** How many events are kept. */
 export const EVENTS_MAX = 500;
-/** Two events of one kind and peer in this time are one, milliseconds: a peer may roam with every packet. */
+/** Within this time an event that repeats its peer's last one is the same one, milliseconds. */
 const REPEAT_MS = 10_000;
+/** The most events in this time that a device brings about by itself: it may roam with every packet. */
+const DEVICE_EVENTS_MAX = 6;
+
+type Kind = RelayEvent["kind"];
+
+const isDevices = (kind: Kind) => (EVENT_KINDS as readonly Kind[]).includes(kind);
 
 export class EventLog {
-  readonly #events: RelayEvent[] = [];
+  readonly #kept: { readonly event: RelayEvent; readonly atMs: number }[] = [];
   readonly #wallMs: () => number;
+  readonly #nowMs: () => number;
   #lastId = 0;
 
-  /** @param wallMs the wall clock, milliseconds since 1970. */
-  constructor(wallMs: () => number) {
+  /**
+   * @param wallMs the wall clock, milliseconds since 1970, which events are dated by.
+   * @param nowMs a monotonic clock, milliseconds, which repeats are known by.
+   */
+  constructor(wallMs: () => number, nowMs: () => number = () => performance.now()) {
     this.#wallMs = wallMs;
+    this.#nowMs = nowMs;
   }
 
   /** Notes what happened; `detail` is a short text, such as a new name or a client's network. */
-  note(kind: RelayEvent["kind"], peer: string, detail?: string): void {
-    const atMs = this.#wallMs();
-    const last = this.#events.findLast((event) => event.kind === kind && event.peer === peer);
-    if (last && atMs - Date.parse(last.at) < REPEAT_MS && last.detail === detail) return;
-    const event = { id: ++this.#lastId, at: new Date(atMs).toISOString(), kind, peer };
-    this.#events.push(detail === undefined ? event : { ...event, detail });
-    if (this.#events.length > EVENTS_MAX) this.#events.shift();
+  note(kind: Kind, peer: string, detail?: string): void {
+    const atMs = this.#nowMs();
+    const recent = this.#kept.filter((kept) => kept.event.peer === peer && atMs - kept.atMs < REPEAT_MS)
+      .map(({ event }) => event);
+    const last = recent.at(-1);
+    if (last?.kind === kind && (kind === "roamed" || last.detail === detail)) return;
+    if (isDevices(kind) && recent.filter((event) => isDevices(event.kind)).length >= DEVICE_EVENTS_MAX) {
+      return;
+    }
+    const event = { id: ++this.#lastId, at: new Date(this.#wallMs()).toISOString(), kind, peer };
+    this.#kept.push({ event: detail === undefined ? event : { ...event, detail }, atMs });
+    if (this.#kept.length > EVENTS_MAX) this.#kept.shift();
   }
 
   /** Notes what a Worker told of a peer. */
@@ -39,6 +57,6 @@ export class EventLog {
 
   /** Events after that number, the oldest first. */
   after(id: number): RelayEvent[] {
-    return this.#events.filter((event) => event.id > id);
+    return this.#kept.map(({ event }) => event).filter((event) => event.id > id);
   }
 }

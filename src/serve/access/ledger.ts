@@ -1,8 +1,8 @@
 /**
  * What each peer has received and sent, over restarts: totals, this month's, and the rate of the last seconds. Invariant: the file is
  * written whole, at most once in WRITE_MS and at the end, so that kill -9 loses the counts of at most WRITE_MS; a file that cannot
- * be read is kept aside and never written over; counts never go down, and a clock that goes back begins no new month. Keyed by
- * public key, so a new name changes nothing. A disk that refuses costs the counts of a restart and nothing else. Bars nobody.
+ * be read is kept aside and never written over; totals never go down; a clock that goes back begins no new month, and one that was ahead
+ * and is set right holds up none. Keyed by public key, so a new name changes nothing. A disk that refuses costs the counts of a restart and nothing else. Bars nobody.
  */
 import { join } from "node:path";
 import { makeStateDirectory, moveFile, readIfPresent, replaceFile, withLock } from "../../process/durable.ts";
@@ -37,7 +37,9 @@ export class TrafficLedger {
   readonly #stateDir: string;
   readonly #say: (message: string) => void;
   readonly #entries = new Map<string, Entry>();
+  /** The month of the counts, and the one that the wall clock shows: earlier where it was set back meanwhile. */
   #month = "";
+  #clockMonth = "";
   #isChanged = false;
   /** Whether what is stored was read: else it must stay. */
   #mayWrite = true;
@@ -82,16 +84,23 @@ export class TrafficLedger {
       );
     }
     this.#month = read.month;
+    this.#clockMonth = read.clockMonth;
     for (const [publicKey, row] of read.peers) this.#entries.set(publicKey, entryOf(row));
   }
 
-  /** Begins a month where the wall clock has come to a later one; true when it did. */
+  /**
+   * Begins a month where the wall clock has come to a later one; true when it did. A clock that went back and then returns to the month of
+   * the counts, as at a start before the time is known, begins none.
+   */
   turnMonth(wallMs: number): boolean {
     const month = monthOf(wallMs);
-    if (month <= this.#month) return false;
+    if (month === this.#clockMonth) return false;
+    const isNew = month > this.#clockMonth && month !== this.#month;
+    this.#clockMonth = month;
+    if (this.#entries.size > 0) this.#isChanged = true;
+    if (!isNew) return false;
     this.#month = month;
     for (const entry of this.#entries.values()) entry.monthReceived = entry.monthSent = 0;
-    if (this.#entries.size > 0) this.#isChanged = true;
     return true;
   }
 
@@ -164,7 +173,8 @@ export class TrafficLedger {
         [entry.received, entry.sent, entry.monthReceived, entry.monthSent],
       ]),
     );
-    return `${JSON.stringify({ version: VERSION, month: this.#month, peers })}\n`;
+    const months = { month: this.#month, clockMonth: this.#clockMonth };
+    return `${JSON.stringify({ version: VERSION, ...months, peers })}\n`;
   }
 }
 
@@ -195,16 +205,20 @@ function turnWindow(entry: Entry, nowMs: number): void {
 }
 
 /** What the file says; undefined when it is damaged. */
-function parse(text: string): { month: string; peers: [string, Row][] } | undefined {
+function parse(
+  text: string,
+): { month: string; clockMonth: string; peers: [string, Row][] } | undefined {
   try {
-    const { version, month, peers } = JSON.parse(text);
+    const { version, month, clockMonth = month, peers } = JSON.parse(text);
     const isCount = (value: unknown) =>
       typeof value === "number" && value >= 0 && value <= Number.MAX_SAFE_INTEGER;
     const isRow = (row: unknown): row is Row => Array.isArray(row) && row.length === 4 && row.every(isCount);
-    if (version !== VERSION || !/^\d{4}-\d\d$/.test(month)) return undefined;
+    if (version !== VERSION || ![month, clockMonth].every((text) => /^\d{4}-\d\d$/.test(text))) {
+      return undefined;
+    }
     const all = Object.entries(peers as Record<string, unknown>);
     if (!all.every(([publicKey, row]) => isKeyText(publicKey) && isRow(row))) return undefined;
-    return { month, peers: all as [string, Row][] };
+    return { month, clockMonth, peers: all as [string, Row][] };
   } catch {
     return undefined;
   }

@@ -119,7 +119,7 @@ export class Access {
     return {
       peers: (maxAgeMs) => this.#rows(maxAgeMs),
       peerCount: () => this.#bars.peers.length,
-      applications: async (maxAgeMs) => (await this.#o.pool.seenPeers(maxAgeMs)).applications,
+      applications: (maxAgeMs) => this.#o.pool.applications(maxAgeMs),
       addPeer: (peer) => this.#add(peer),
       changePeer: (name, change) => this.#change(name, change),
       removePeer: async (name) => this.#noted(await this.livePeers.remove(name), "removed", name),

@@ -40,13 +40,18 @@ export interface WireguardParts {
   readonly outbox: Outbox;
 }
 
+/** Told when a WireGuard session becomes the peer's present one: its handshake is complete. */
+export type WireguardBegun = (peer: number, nowUs: number) => void;
+
 export class Wireguard implements Protocol {
   readonly checker: CookieChecker;
   readonly #s: Shared;
   readonly #p: WireguardParts;
+  readonly #begun: WireguardBegun;
 
-  constructor(parts: WireguardParts) {
+  constructor(parts: WireguardParts, begun: WireguardBegun = () => {}) {
     this.#p = parts;
+    this.#begun = begun;
     this.#s = parts.shared;
     const { staticPublic, random, limits } = parts.shared;
     this.checker = new CookieChecker(staticPublic, random, limits.cookieUs);
@@ -122,6 +127,7 @@ export class Wireguard implements Protocol {
     paths.roam(peer.id, address, 4 * row, port[row], local);
     this.#key(epoch, readSender(burst.view, offset[row]), true, nowUs, keys.sendKey, keys.receiveKey);
     outbox.finished(peer, nowUs);
+    this.#begun(peer.id, nowUs);
     this.received(peer.id, epoch, false, nowUs);
   }
 
@@ -206,7 +212,10 @@ export class Wireguard implements Protocol {
   received(id: number, session: number, isData: boolean, nowUs: number): void {
     const { outbox } = this.#p;
     const { peers, table, limits, timers } = this.#s;
-    if (session === peers.next[id]) outbox.confirm(id, nowUs);
+    if (session === peers.next[id]) {
+      outbox.confirm(id, nowUs);
+      this.#begun(id, nowUs);
+    }
     peers.silenceAtUs[id] = Infinity;
     if (isData) {
       if (peers.keepaliveAtUs[id] === Infinity) {

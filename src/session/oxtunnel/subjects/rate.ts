@@ -13,6 +13,8 @@ export class RateFinder implements Subject {
   dueUs = Infinity;
   readonly #session: SessionContext;
   #nowUs = 0;
+  /** The network of the path whose rate was taken last, "" before: the path in use may be another one when the rate is given back. */
+  #taken = "";
 
   constructor(session: SessionContext) {
     this.#session = session;
@@ -22,7 +24,10 @@ export class RateFinder implements Subject {
   find(nowUs: number): void {
     const { peer, path, host, sessions: { rates } } = this.#session;
     if (rates === undefined || isStreamAddress(host.shared.paths.address, 4 * path)) return;
-    this.#session.pathRate ??= rates.take(peer, nowUs, this.#network);
+    if (this.#session.pathRate === undefined) {
+      this.#taken = this.#network;
+      this.#session.pathRate = rates.take(peer, nowUs, this.#taken);
+    }
     this.#nowUs = nowUs;
     this.#look();
   }
@@ -57,23 +62,23 @@ export class RateFinder implements Subject {
   }
 
   onNewPath(): void {
-    const { isInitiator, sessions: { rates } } = this.#session;
+    const { isInitiator, peer, sessions: { rates } } = this.#session;
     this.wipe();
     // A client's path is named by its relay's address, which says nothing of the network that the client is in.
-    if (isInitiator) rates?.forgetNetwork(this.#network);
+    if (isInitiator) rates?.forgetNetworks(peer);
   }
 
   /** The other end's network, /24 or /48, by which its rate is known again. */
   get #network(): string {
-    const { peer, path, host } = this.#session, { address } = host.shared.paths, at = 4 * path;
+    const { path, host } = this.#session, { address } = host.shared.paths, at = 4 * path;
     const isIpv4 = address[at] === 0 && address[at + 1] === 0 && address[at + 2] === 0xffff;
-    return isIpv4 ? `${peer} ${address[at + 3] >>> 8}` : `${peer} ${address[at]}:${address[at + 1] >>> 16}`;
+    return isIpv4 ? `${address[at + 3] >>> 8}` : `${address[at]}:${address[at + 1] >>> 16}`;
   }
 
   wipe(): void {
     const { peer, pathRate, sessions: { rates } } = this.#session;
     if (pathRate === undefined) return;
-    rates!.give(peer, pathRate, this.#nowUs, this.#network);
+    rates!.give(peer, pathRate, this.#nowUs, this.#taken);
     this.#session.pathRate = undefined;
     this.dueUs = Infinity;
   }

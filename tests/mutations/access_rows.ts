@@ -1,0 +1,81 @@
+/**
+ * Mutations of limits, expiry, volumes and links of peers: src/serve/access.
+ */
+import type { Mutation } from "./mutation.ts";
+
+const DOOR = "tests/system/admin_door_test.ts";
+const PAGE = "tests/system/page_test.ts";
+const ACCESS = "tests/unit/access_test.ts";
+
+export const ACCESS_ROWS: readonly Mutation[] = [
+  {
+    file: "src/serve/access/bars.ts",
+    from: "this.#o.ledger.add(traffic, nowMs);\n    this.look();",
+    to: "this.#o.ledger.add(traffic, nowMs);",
+    tests: [ACCESS],
+    note: "traffic beyond the volume passes until the next look",
+  },
+  {
+    file: "src/serve/access/ledger.ts",
+    from: "month > this.#clockMonth && month !== this.#month;",
+    to: "month !== this.#month;",
+    tests: [ACCESS],
+    note: "a clock that goes back begins a month, and a volume anew",
+  },
+  {
+    file: "src/serve/access/ledger.ts",
+    from: "this.#clockMonth = month;",
+    to: "if (isNew) this.#clockMonth = month;",
+    tests: [ACCESS],
+    note: "after a clock that was years ahead no month begins",
+  },
+  {
+    file: "src/serve/access/ledger.ts",
+    from: "if (!this.#isChanged || nowMs - this.#wroteAtMs < WRITE_MS) return;",
+    to: "if (!this.#isChanged) return;",
+    tests: [ACCESS],
+    note: "each report of traffic is a write to the disk",
+  },
+  {
+    file: "src/serve/access/bars.ts",
+    from: "if (!isAgain && this.#changed",
+    to: "if (this.#changed",
+    tests: [ACCESS],
+    note: "a bar that could not be carried out once never is",
+  },
+  {
+    file: "src/serve/access/event_log.ts",
+    from: "isDevices(kind) && recent",
+    to: "isDevices(kind) && 0 > 1 && recent",
+    tests: [ACCESS],
+    note: "one device fills the list of events",
+  },
+  {
+    file: "src/serve/access/event_log.ts",
+    from: "const last = recent.at(-1);",
+    to: "const last = recent.findLast((event) => event.kind === kind);",
+    tests: [ACCESS],
+    note: "of disabling, enabling and disabling again the last is not noted",
+  },
+  {
+    file: "src/serve/access/links.ts",
+    from: "await this.#store(before.map((other) => other === link ? spent : other));",
+    to: "",
+    tests: [ACCESS, PAGE],
+    note: "a one-time link works twice",
+  },
+  {
+    file: "src/serve/access/links.ts",
+    from: "used === undefined && Date.parse(expires) > wallMs;",
+    to: "used === undefined && Date.parse(expires) > 0;",
+    tests: [ACCESS],
+    note: "a link works after its time",
+  },
+  {
+    file: "src/serve/access/mod.ts",
+    from: "const { presharedKey: _, ...shown } = record;",
+    to: "const shown = record;",
+    tests: [DOOR],
+    note: "the admin interface answers a preshared key",
+  },
+];
