@@ -19,6 +19,8 @@ export interface Hooks {
   isPatient: boolean;
   onConnected: () => Promise<void>;
   onGuard: () => Promise<void>;
+  /** What is still to be said through the tunnel; must end by itself soon. */
+  onEnding?: () => Promise<void>;
 }
 
 /** Runs the link until a signal ends it. Throws when the relay never answers, unless it is patient. */
@@ -26,7 +28,7 @@ export async function run(
   link: Link,
   appHints: AppHints,
   view: LinkView,
-  { isPatient, onConnected, onGuard }: Hooks,
+  { isPatient, onConnected, onGuard, onEnding }: Hooks,
 ): Promise<number> {
   let wake = () => {};
   let ended = false;
@@ -85,7 +87,11 @@ export async function run(
     return 0;
   } finally {
     for (const signal of signals) Deno.removeSignalListener(signal, end);
-    await link.close();
+    try {
+      await onEnding?.();
+    } finally {
+      await link.close();
+    }
   }
 }
 

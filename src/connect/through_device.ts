@@ -39,7 +39,7 @@ export async function throughDevice(
   const { invitation } = place;
   const { killSwitch, wishes, apps } = device;
   const say = (message: string) => view.say(message);
-  const gateway = new Gateway(device.share, invitation, say);
+  const gateway = await sentence(() => Gateway.prepare(device.share, invitation, say));
   scope.exclude = [...scope.exclude, ...gateway.lan];
   const host = await sentence(() => openHost(invitation, scope, device, say));
   try {
@@ -93,10 +93,10 @@ export async function throughDevice(
         await host.guard();
         await gateway.guard();
       },
+      onEnding: () => gateway.release(),
     });
   } finally {
-    await gateway.close();
-    await host.close();
+    await gateway.close().finally(() => host.close());
   }
 }
 

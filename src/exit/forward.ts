@@ -21,9 +21,11 @@ export interface RefusedForward<F extends PortForward = PortForward> {
 export const placeOf = ({ protocol, outer, address }: PortForward) => `${protocol} ${isV6(address)} ${outer}`;
 export const isV6 = (address: string) => address.includes(":");
 
+export const EADDRINUSE = 98;
+
 /** Why a port cannot be bound, by its errno. */
 export function bindReason(errno: number): string {
-  if (errno === 98) {
+  if (errno === EADDRINUSE) {
     return "is in use by another program or connection of the relay's host (ss -lntup shows by which)";
   }
   if (errno === 13) return "may not be bound by this user: choose one from 1024 on";

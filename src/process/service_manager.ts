@@ -1,11 +1,11 @@
 /**
  * What systemd is told of the relay (sd_notify(3)): that it has started, that it still works, that it stops. Invariant: says
  * that the relay works only while every Worker's loop turns, so that systemd's watchdog ends a relay that stands still.
- * Does nothing where no service manager asked for it, and never stops the relay by an error of its own.
+ * Does nothing where no service manager asked for it, and never stops the relay by an error of its own, nor by waiting.
  */
 import { cString, libc } from "../../ffi/mod.ts";
 
-const AF_UNIX = 1, SOCK_DGRAM = 2, SOCK_CLOEXEC = 0o2000000, MSG_NOSIGNAL = 0x4000;
+const AF_UNIX = 1, SOCK_DGRAM = 2, SOCK_CLOEXEC = 0o2000000, MSG_NOSIGNAL = 0x4000, MSG_DONTWAIT = 0x40;
 /** struct sockaddr_un (unix(7)): two bytes of family, then the path. */
 const PATH_AT = 2, PATH_BYTES_MAX = 108;
 
@@ -71,6 +71,7 @@ export class ServiceManager {
   /** A word that cannot be delivered is lost: the service manager then acts as for a relay that says nothing. */
   #say(state: string): void {
     const bytes = new TextEncoder().encode(state);
-    libc().sendto(this.#descriptor, bytes, BigInt(bytes.length), MSG_NOSIGNAL, this.#name, this.#name.length);
+    const flags = MSG_NOSIGNAL | MSG_DONTWAIT;
+    libc().sendto(this.#descriptor, bytes, BigInt(bytes.length), flags, this.#name, this.#name.length);
   }
 }

@@ -48,6 +48,24 @@ export function forwardsOf(peers: readonly PeerRecord[]): PeerForward[] {
   });
 }
 
+/**
+ * Ports that are lent, without those that `met` a record: of its outer port, whatever the family, or to its place. Together they
+ * could not be opened at all.
+ */
+export function besideRecords(
+  records: readonly PortForward[],
+  leased: readonly PeerForward[],
+): { kept: PeerForward[]; met: PeerForward[] } {
+  const outers = new Set(records.map(({ protocol, outer }) => `${protocol} ${outer}`));
+  const places = new Set(records.map(({ protocol, address, port }) => `${protocol} ${address} ${port}`));
+  const { kept = [], met = [] } = Object.groupBy(
+    leased,
+    ({ protocol, outer, address, port }) =>
+      outers.has(`${protocol} ${outer}`) || places.has(`${protocol} ${address} ${port}`) ? "met" : "kept",
+  );
+  return { kept, met };
+}
+
 /** Those whose peers the Worker owns. */
 export function forwardsOfWorker(
   forwards: readonly PeerForward[],

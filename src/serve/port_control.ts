@@ -6,26 +6,69 @@
  */
 import type { PortForward } from "../exit/forward.ts";
 import type { ControlDatagram } from "../exit/exit.ts";
+import { Asked } from "../exit/mapping/asked.ts";
 import { type Lease, Leases } from "../exit/mapping/leases.ts";
 import { PortControlServer } from "../exit/mapping/server.ts";
 import { every } from "../io/every.ts";
-import { parseForward } from "../process/forward_text.ts";
+import { type Forward, parseForward } from "../process/forward_text.ts";
 import { logger } from "../process/logging.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
-import { isIpv4, parseAddress, parsePrefix, prefixContains } from "../wire/address.ts";
+import {
+  formatAddress,
+  isIpv4,
+  parseAddress,
+  parsePrefix,
+  type Prefix,
+  prefixContains,
+} from "../wire/address.ts";
 import { PORT_CONTROL_PORT } from "../wire/port_control.ts";
+import { soleAddresses } from "./forwards.ts";
 import type { WorkerPool } from "./worker_pool.ts";
 
 const EXPIRE_MS = 1000;
 
 export interface PortControlOptions {
-  pool: Pick<WorkerPool, "peers" | "setForwards" | "onPortControl">;
+  pool: Pick<WorkerPool, "peers" | "setForwards" | "refused" | "onPortControl">;
   /** Ports that a peer may have; asked at every request. */
   most(): number;
   /** The relay's inner addresses, where the host's kernel has them. */
   listen: readonly string[];
   /** The host's addresses as the internet has them, the best first. */
   outside(): readonly string[];
+}
+
+/** Peers by what they are looked up by at every request, read once for each list of peers. */
+class KnownPeers {
+  readonly #single = new Map<string, PeerRecord>();
+  readonly #networks: { prefix: Prefix; peer: PeerRecord }[] = [];
+  readonly #forwards: Record<PortForward["protocol"], Forward[]> = { udp: [], tcp: [] };
+
+  constructor(readonly peers: readonly PeerRecord[]) {
+    for (const peer of peers) {
+      for (const text of peer.allowedIps) {
+        const prefix = parsePrefix(text)!;
+        if (prefix.bits === 128) this.#single.set(formatAddress(prefix.address), peer);
+        else this.#networks.push({ prefix, peer });
+      }
+      for (const text of peer.forwards ?? []) {
+        const forward = parseForward(text)!;
+        this.#forwards[forward.protocol].push(forward);
+      }
+    }
+    this.#networks.sort((one, other) => other.prefix.bits - one.prefix.bits);
+  }
+
+  /** The peer whose address it is, by the longest prefix. */
+  of(text: string): PeerRecord | undefined {
+    const address = parseAddress(text);
+    return address && (this.#single.get(formatAddress(address)) ??
+      this.#networks.find(({ prefix }) => prefixContains(prefix, address))?.peer);
+  }
+
+  /** Whether a record has the port. */
+  hasPort(protocol: PortForward["protocol"], outer: number): boolean {
+    return this.#forwards[protocol].some(({ low, high }) => low <= outer && outer <= high);
+  }
 }
 
 export class PortControl {
@@ -36,6 +79,8 @@ export class PortControl {
   /** Addresses that cannot be bound, as without IPv6. */
   readonly #failed = new Set<string>();
   readonly #stop: () => void;
+  readonly #asked = new Asked<string>(true);
+  #knownPeers = new KnownPeers([]);
 
   constructor(options: PortControlOptions) {
     this.#o = options;
@@ -43,8 +88,7 @@ export class PortControl {
     const outside = (address: string) => this.#outside(address);
     this.#leases = new Leases({
       most: options.most,
-      isTaken: (protocol, outer) =>
-        this.#forwards(protocol).some(({ low, high }) => low <= outer && outer <= high),
+      isTaken: (protocol, outer) => this.#known.hasPort(protocol, outer),
       fixed: (address, protocol, port) => this.#fixed(address, protocol, port),
       apply: (leases) => this.#apply(leases),
       outside,
@@ -59,7 +103,9 @@ export class PortControl {
         this.#listen();
         if (this.#leases.all.length === 0) return;
         const present = keys();
-        this.#leases.expire((owner) => !present.has(owner) || options.most() === 0);
+        this.#leases.expire((lease) =>
+          !present.has(lease.owner) || options.most() === 0 || this.#isOfRecord(lease)
+        );
       },
       ({ message }) => logger("ports").warn("{message}", { message }),
     );
@@ -106,33 +152,39 @@ export class PortControl {
   }
 
   async #answer({ address, payload }: ControlDatagram): Promise<Uint8Array<ArrayBuffer> | undefined> {
-    const peer = this.#o.most() > 0 ? this.#peerOf(address) : undefined;
+    if (!this.#asked.may(address)) return undefined;
+    const peer = this.#o.most() > 0 ? this.#known.of(address) : undefined;
     if (peer === undefined) return undefined;
     const answer = await this.#server.answer({ id: peer.publicKey, address }, payload);
     return answer as Uint8Array<ArrayBuffer> | undefined;
   }
 
-  #peerOf(text: string): PeerRecord | undefined {
-    const address = parseAddress(text);
-    return address &&
-      this.#o.pool.peers.find(({ allowedIps }) =>
-        allowedIps.some((prefix) => prefixContains(parsePrefix(prefix)!, address))
-      );
+  get #known(): KnownPeers {
+    const { peers } = this.#o.pool;
+    if (this.#knownPeers.peers !== peers) this.#knownPeers = new KnownPeers(peers);
+    return this.#knownPeers;
   }
 
-  #forwards(protocol: PortForward["protocol"]) {
-    return this.#o.pool.peers.flatMap(({ forwards = [] }) => forwards.map((text) => parseForward(text)!))
-      .filter((forward) => forward.protocol === protocol);
+  /** Whether a record has the lease's port or its place by now. */
+  #isOfRecord({ protocol, outer, address, port }: Lease): boolean {
+    return this.#known.hasPort(protocol, outer) || this.#fixed(address, protocol, port) !== undefined;
   }
 
-  /** The port of a peer's record that leads to its own port. */
+  /** The port of a peer's record that leads to its own port; 0 where the host could not open that. */
   #fixed(address: string, protocol: PortForward["protocol"], port: number): number | undefined {
-    const forwards = this.#peerOf(address)?.forwards ?? [];
-    const found = forwards.map((text) => parseForward(text)!).find((forward) =>
+    const peer = this.#known.of(address);
+    // A record's forwards lead to single addresses alone.
+    if (peer?.forwards === undefined || !soleAddresses(peer).includes(address)) return undefined;
+    const found = peer.forwards.map((text) => parseForward(text)!).find((forward) =>
       forward.protocol === protocol && forward.inner <= port &&
       port <= forward.inner + forward.high - forward.low
     );
-    return found && found.low + port - found.inner;
+    if (found === undefined) return undefined;
+    const outer = found.low + port - found.inner;
+    const isRefused = this.#o.pool.refused.some(({ forward }) =>
+      forward.protocol === protocol && forward.outer === outer && forward.address === address
+    );
+    return isRefused ? 0 : outer;
   }
 
   async #apply(leases: readonly Lease[]) {

@@ -17,6 +17,7 @@ import type { ControlDatagram } from "../exit/exit.ts";
 import type { Doors } from "./doors.ts";
 import { keyFromText } from "../process/keys_text.ts";
 import {
+  besideRecords,
   describeRefused,
   forwardsOf,
   forwardsOfWorker,
@@ -68,6 +69,7 @@ export class WorkerPool {
   readonly #beats: { count: number; atMs: number }[];
   /** Ports that peers have asked for, besides those of their records. */
   #leased: readonly PeerForward[] = [];
+  #refused: readonly RefusedPeerForward[] = [];
   #forwarding: Promise<unknown> = Promise.resolve();
   readonly #snapshots = new Recent(() => this.#snapshot());
   readonly #seen = new Recent(() => this.#seenPeers());
@@ -117,6 +119,7 @@ export class WorkerPool {
         forwards: refused ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),
       })
     ));
+    this.#refused = refused ?? [];
     return { ...first, failed: [...first.failed, ...describeRefused(refused ?? [])] };
   }
 
@@ -140,6 +143,11 @@ export class WorkerPool {
   /** The peers that the Workers were last told. */
   get peers(): readonly AdmittedPeer[] {
     return this.#peers;
+  }
+
+  /** Forwards that the host could not open when they were last changed; at the start, those of the tun exit. */
+  get refused(): readonly RefusedPeerForward[] {
+    return this.#refused;
   }
 
   /** Has what Workers tell of their peers passed on: events, and traffic since they told it last. */
@@ -190,22 +198,37 @@ export class WorkerPool {
    * Opens the ports of the peers' forwards and of `leased`, and no others; returns those that it could not open. One such change
    * comes after the other.
    */
-  setForwards(leased: readonly PeerForward[] = this.#leased): Promise<RefusedPeerForward[]> {
-    this.#leased = leased;
+  setForwards(leased?: readonly PeerForward[]): Promise<RefusedPeerForward[]> {
     const forwarding = this.#forwarding.catch(() => {}).then(async () => {
-      const served = this.#peers.filter(({ barred }) => barred === undefined);
-      const keys = new Set(served.map(({ publicKey }) => publicKey));
-      const all = [...forwardsOf(served), ...this.#leased.filter(({ publicKey }) => keys.has(publicKey))];
-      const refused = await this.#doors.setForwards(all) ??
-        (await Promise.all(
-          this.#handles.map((handle, worker) =>
-            handle.setForwards(forwardsOfWorker(all, worker, this.#handles.length))
-          ),
-        )).flat();
-      return refused;
+      const before = this.#leased;
+      this.#leased = leased ?? before;
+      try {
+        return await this.#carryOutForwards(leased !== undefined);
+      } catch (error) {
+        this.#leased = before;
+        throw error;
+      }
     });
     this.#forwarding = forwarding;
     return forwarding;
+  }
+
+  /** `tellsLeased`: whether leases that meet a record are told as refused; they are never opened. */
+  async #carryOutForwards(tellsLeased: boolean): Promise<RefusedPeerForward[]> {
+    const served = this.#peers.filter(({ barred }) => barred === undefined);
+    const keys = new Set(served.map(({ publicKey }) => publicKey));
+    const records = forwardsOf(served);
+    const { kept, met } = besideRecords(records, this.#leased.filter(({ publicKey }) => keys.has(publicKey)));
+    const all = [...records, ...kept];
+    const refused = await this.#doors.setForwards(all) ??
+      (await Promise.all(
+        this.#handles.map((handle, worker) =>
+          handle.setForwards(forwardsOfWorker(all, worker, this.#handles.length))
+        ),
+      )).flat();
+    this.#refused = refused;
+    if (!tellsLeased) return refused;
+    return [...refused, ...met.map((forward) => ({ forward, reason: "belongs to a peer's record" }))];
   }
 
   /** Has `answer` answer what peers ask of port control through their Workers' exits. */

@@ -38,7 +38,7 @@ export interface MapRequest {
   kind: "map";
   version: 0 | 2;
   protocol: "udp" | "tcp";
-  /** The asker's port. */
+  /** The asker's port; 0 in NAT-PMP alone, with a lifetime of 0, for all of the protocol (RFC 6886 §3.4). */
   port: number;
   /** The port outside that it would like; 0 for any. */
   wanted: number;
@@ -110,7 +110,7 @@ function readPmp(view: DataView, epochS: number): PortRequest {
   if (opcode === PMP_ADDRESS && view.byteLength === 2) return { kind: "address" };
   if ((opcode === PMP_UDP || opcode === PMP_TCP) && view.byteLength === PMP_BYTES) {
     const port = view.getUint16(4);
-    return {
+    const request: MapRequest = {
       kind: "map",
       version: 0,
       protocol: opcode === PMP_TCP ? "tcp" : "udp",
@@ -120,6 +120,9 @@ function readPmp(view: DataView, epochS: number): PortRequest {
       nonce: new Uint8Array(0),
       isStrict: false,
     };
+    if (port !== 0 || request.lifetimeS === 0) return request;
+    const refused = { result: PCP.notAuthorized, outer: 0, lifetimeS: 0, address: new Uint32Array(4) };
+    return { kind: "refused", answer: writeMapAnswer(request, refused, epochS) };
   }
   const answer = new Uint8Array(8);
   const out = new DataView(answer.buffer);

@@ -101,7 +101,7 @@ export const EXIT_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/exit/userspace/mod.ts",
-    from: "this.#spendHops(burst);",
+    from: "this.#spendHops(burst, nowUs);",
     to: "",
     tests: USERSPACE,
     note: "hops run out unanswered",

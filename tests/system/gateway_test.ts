@@ -73,6 +73,12 @@ const udp = Deno.listenDatagram({ transport: "udp", hostname: "0.0.0.0", port: 7
 (async () => { for await (const [data, from] of udp) await udp.send(data, from); })();
 console.log("ready");`;
 
+/** On the box: a program of its own at the port that the console asks for. */
+const BOX_SERVICE = `
+const tcp = Deno.listen({ hostname: "0.0.0.0", port: 7777 });
+(async () => { for await (const one of tcp) { await one.write(new TextEncoder().encode("the box")); one.close(); } })();
+console.log("ready");`;
+
 const ASK_TCP = (port: number) => `
 try {
   const one = await Deno.connect({ hostname: "${OUTSIDE}", port: ${port} });
@@ -141,18 +147,18 @@ async function home(net: Network): Promise<{ box: string; console: string }> {
 }
 
 /** What is asked by PCP (RFC 6887) at the gateway: a TCP port with a lifetime; prints result, lifetime, port and address outside. */
-const PCP = (port: number, wanted: number, lifetimeS: number) => `
+const PCP = (port: number, wanted: number, lifetimeS: number, net = 77) => `
 const request = new Uint8Array(60);
 const view = new DataView(request.buffer);
 request.set([2, 1]);
 view.setUint32(4, ${lifetimeS});
-request.set([255, 255, 192, 168, 77, 60], 18);
+request.set([255, 255, 192, 168, ${net}, 60], 18);
 request.fill(9, 24, 36);
 request[36] = 6;
 view.setUint16(40, ${port});
 view.setUint16(42, ${wanted});
-const socket = Deno.listenDatagram({ transport: "udp", hostname: "192.168.77.60", port: 0 });
-const ask = () => socket.send(request, { transport: "udp", hostname: "192.168.77.1", port: 5351 });
+const socket = Deno.listenDatagram({ transport: "udp", hostname: "192.168.${net}.60", port: 0 });
+const ask = () => socket.send(request, { transport: "udp", hostname: "192.168.${net}.1", port: 5351 });
 setInterval(ask, 1000);
 await ask();
 const [answer] = await socket.receive();
@@ -193,9 +199,34 @@ networkTest(
       `changed ${OTHER} 3479`,
     ], "any far end may answer (REQ-8)");
 
+    // The box's own program listens where the console's wish would lead.
+    await net.server(box, BOX_SERVICE);
     await ports(net, console);
     await classes(net, box);
     await killed(net, box, running);
+  },
+);
+
+networkTest(
+  "connect --share: a kill switch leaves the LAN to the box where the interface has its own address, and ports end with the gateway",
+  needs,
+  async (net) => {
+    await net.relay(CONFIG);
+    const { box, console } = await home(net);
+    await net.ip(box, ["addr", "add", "192.168.88.1/24", "dev", "lan0"]);
+    const invitation = await net.addPeer("box", undefined, ["--oxtunnel"]);
+    const args = ["--kill-switch", "--share", "lan0", invitation.trim()];
+    const running = await net.connect(box, args, { says: "is shared" });
+    await net.ip(console, ["addr", "add", "192.168.88.60/24", "dev", "eth0"]);
+    const { success } = await net.run(console, ["ping", "-c", "1", "-w", "3", "192.168.88.1"]);
+    assert(success, "the box answers its LAN");
+
+    assertEquals((await net.script(console, PCP(7777, 7007, 600, 88))).trim(), `0 600 7007 ${OUTSIDE}`);
+    const open = () => net.must("relay", ["nft", "list", "map", "inet", "oxrelay_oxrelay0", "forward4"]);
+    assertMatch(await open(), /7007/);
+    await running.stop("SIGTERM");
+    assert(!(await open()).includes("7007"), "the relay closes the LAN's ports at the gateway's end");
+    assertMatch(await net.must(box, ["ip", "addr", "show", "lan0"]), /192\.168\.88\.1/);
   },
 );
 

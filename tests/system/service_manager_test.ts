@@ -2,7 +2,7 @@
  * What a relay says to systemd (sd_notify(3)), heard on the socket that systemd would give: ready, signs of life while it works,
  * the end. That a Worker which stands still makes the relay not work is tested in health_test.ts.
  */
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { dirname } from "node:path";
 import { ServiceManager, serviceWishes } from "../../src/process/service_manager.ts";
 import { Background, pause, until } from "../kit/namespaces.ts";
@@ -15,6 +15,13 @@ const LISTENER = `
   const socket = Deno.listenDatagram({ transport: "unixpacket", path: Deno.args[0] });
   console.log("listening");
   for await (const [bytes] of socket) console.log(new TextDecoder().decode(bytes));
+`;
+
+/** Takes the socket and reads nothing of it; ends by itself, so that who waits for it would get on in the end. */
+const DEAF = `
+  const socket = Deno.listenDatagram({ transport: "unixpacket", path: Deno.args[0] });
+  console.log("listening");
+  setTimeout(() => Deno.exit(), 10_000);
 `;
 
 /** The service manager's end: what was said, in order. */
@@ -35,11 +42,11 @@ class Listener {
     this.#program = new Background(child);
   }
 
-  static async open(): Promise<Listener> {
+  static async open(program = LISTENER): Promise<Listener> {
     const folder = await Deno.makeTempDir({ prefix: "oxrelay-notify-" });
     const listener = new Listener(`${folder}/socket`);
     const writer = listener.#program.child.stdin.getWriter();
-    await writer.write(new TextEncoder().encode(LISTENER));
+    await writer.write(new TextEncoder().encode(program));
     await writer.close();
     await listener.#program.says("listening");
     return listener;
@@ -47,6 +54,12 @@ class Listener {
 
   get said(): string[] {
     return this.#program.said.trim().split("\n").slice(1);
+  }
+
+  /** Whether its program runs still. */
+  async runs(): Promise<boolean> {
+    const { status } = this.#program.child;
+    return await Promise.race([status.then(() => false), pause(200).then(() => true)]);
   }
 
   count(word: string): number {
@@ -102,6 +115,19 @@ Deno.test("systemd: no sign of life while the relay does not work", async () => 
     assertEquals(listener.count("WATCHDOG=1"), before);
     isWorking = true;
     await until(() => listener.count("WATCHDOG=1") > before, "a sign of life again");
+  } finally {
+    manager.close();
+    await listener.close();
+  }
+});
+
+Deno.test("systemd: a service manager that reads nothing holds nothing up", async () => {
+  const listener = await Listener.open(DEAF);
+  const manager = new ServiceManager({ socket: listener.path, watchdogMs: undefined }, () => true);
+  try {
+    // More than a socket's queue has room for (net.unix.max_dgram_qlen).
+    for (let said = 0; said < 5000; said++) manager.ready();
+    assert(await listener.runs(), "the words were waited for until the listener ended");
   } finally {
     manager.close();
     await listener.close();

@@ -1,7 +1,7 @@
 /** What the TUN exit tells nftables: ports that clients leave by, marks of peers, and the commands for a change of peers. */
 import { assert, assertEquals, assertGreaterOrEqual, assertLessOrEqual, assertNotEquals } from "@std/assert";
 import { TAG_MASK, tagOf, TunPeers } from "../../src/exit/tun/peers.ts";
-import { natPorts } from "../../src/exit/tun/rules.ts";
+import { inputRules, natPorts, type RulesOptions } from "../../src/exit/tun/rules.ts";
 
 Deno.test("ports of the NAT: none that the relay listens on, and none of the host's ephemeral ones", () => {
   for (
@@ -98,4 +98,21 @@ Deno.test("marks of peers: after a relay was killed who is still there keeps its
     assert(!text.includes(String(mark(number))), "a mark that connections may bear is nobody's");
   }
   assertEquals(new TunPeers("oxrelay0").adopt(""), 0);
+});
+
+Deno.test("rules of the host: nobody but peers and the host asks for ports, as nobody else's source address is checked", () => {
+  const rules = (portControl: boolean, all = false) =>
+    inputRules({
+      device: "oxrelay0",
+      own4: "10.66.0.1",
+      own6: "fd00::1",
+      host: { all, prefixes: [], portControl },
+    } as unknown as RulesOptions);
+  const drops = [
+    'iifname != { "lo", "oxrelay0" } ip daddr 10.66.0.1 udp dport 5351 drop',
+    'iifname != { "lo", "oxrelay0" } ip6 daddr fd00::1 udp dport 5351 drop',
+  ];
+  assertEquals(rules(true).slice(0, 2), drops, "before anything is accepted");
+  assertEquals(rules(true, true).slice(0, 2), drops);
+  assertEquals(rules(false).filter((rule) => rule.includes("5351")), []);
 });

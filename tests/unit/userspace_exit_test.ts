@@ -250,6 +250,20 @@ for (const [kind, native] of KINDS) {
     assertEquals([answer.destination, answer.destinationPort], [ALICE, 40001]);
   });
 
+  Deno.test(`userspace, ${kind}: a peer's requests for ports are passed on 32 times a second, and another's still`, async () => {
+    await using bench = open();
+    const asked: string[] = [];
+    bench.exit.onPortControl!(({ address }) => asked.push(address));
+    const ask = (from: string, peer: number) => bench.send(udp(from, 40001, GATEWAY, 5351, "ask"), peer).next;
+    for (let i = 0; i < 100; i++) assertEquals(ask(ALICE, 1), DONE);
+    assertEquals(asked.length, 32);
+    ask(BOB, 2);
+    assertEquals(asked.at(-1), BOB);
+    bench.nowUs = 1e6;
+    ask(ALICE, 1);
+    assertEquals(asked.at(-1), ALICE);
+  });
+
   Deno.test(`userspace, ${kind}: an empty datagram is a datagram`, async () => {
     await using server = new Server(echo);
     await using bench = open();

@@ -7,6 +7,7 @@ import { createAdmin } from "../../src/admin/mod.ts";
 import { GRACE_MS } from "../../src/admin/server.ts";
 import { parseConfig } from "../../src/config.ts";
 import type { Doors } from "../../src/serve/doors.ts";
+import type { PeerForward } from "../../src/serve/forwards.ts";
 import { Recent } from "../../src/serve/recent.ts";
 import { STOP_MS, WorkerHandle, type WorkerLike } from "../../src/serve/worker_handle.ts";
 import { WorkerPool } from "../../src/serve/worker_pool.ts";
@@ -254,4 +255,34 @@ Deno.test("pool: a Worker that does not answer is ended, and the doors are close
 Deno.test("pool: Workers and HTTP clients together have less than the two seconds that SIGTERM may take", () => {
   // One after the other, and what is left is for the host's rules.
   assertLessOrEqual(STOP_MS + GRACE_MS, 1500);
+});
+
+Deno.test("pool: a lent port that meets a record keeps no other forward closed, and is told as refused to who lent it", async () => {
+  const opened: string[][] = [];
+  const doors = {
+    steer: () => {},
+    setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+    setForwards: (all: readonly PeerForward[]) => {
+      opened.push(all.map(({ protocol, outer, port }) => `${protocol} ${outer} ${port}`));
+      return Promise.resolve([]);
+    },
+  } as unknown as Doors;
+  const pool = new WorkerPool(WORKERS, doors, () => ({
+    changePeers: () => Promise.resolve({ added: [], removed: [], failed: [] }),
+  } as unknown as ReturnType<NonNullable<ConstructorParameters<typeof WorkerPool>[2]>>));
+  const lent = (outer: number, port: number): PeerForward => ({
+    protocol: "udp",
+    outer,
+    address: "10.66.0.2",
+    port,
+    peer: "phone",
+    publicKey: KEY,
+  });
+  await pool.setPeers([PEER]);
+  const leased = [lent(4000, 5000), lent(4001, 80), lent(4002, 5002)];
+  assertEquals(await pool.setForwards(leased), []);
+  const record = { ...PEER, forwards: ["udp:4000:81", "udp:9000:80"] };
+  assertEquals((await pool.setPeers([record])).refused, []);
+  assertEquals(opened.at(-1), ["udp 4000 81", "udp 9000 80", "udp 4002 5002"]);
+  assertEquals((await pool.setForwards(leased)).map(({ forward }) => forward.outer), [4000, 4001]);
 });

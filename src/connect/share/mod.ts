@@ -6,7 +6,7 @@
 import { createHash } from "node:crypto";
 import { Leases } from "../../exit/mapping/leases.ts";
 import { PortControlServer } from "../../exit/mapping/server.ts";
-import { ShareHost, undoShare } from "../../exit/tun/share.ts";
+import { lanAddress, ShareHost, undoShare } from "../../exit/tun/share.ts";
 import { DEVICE_CLASSES, type DeviceClass, MAC } from "../../exit/tun/share_rules.ts";
 import { every } from "../../io/every.ts";
 import { UsageError } from "../../process/help.ts";
@@ -24,9 +24,12 @@ import { Dnsmasq, leaseRange } from "./dnsmasq.ts";
 import { Upnp } from "./upnp.ts";
 import { Upstream } from "./upstream.ts";
 
-/** Ports that one host of the LAN may have. */
-const HOST_PORTS_MAX = 32;
+/** Ports that one host of the LAN may have: half of those that the relay is advised to let the box have. */
+export const HOST_PORTS_MAX = 8;
+const BOX_PORTS = 16;
 const TEND_MS = 1000, REFRESH_TURNS = 60;
+/** How long the end waits for the relay to close the LAN's ports. */
+const RELEASE_MS = 1000;
 const DEVICES_MAX = 64;
 const NET_DEFAULT = "192.168.77.1/24";
 
@@ -154,7 +157,7 @@ class Share {
   }
 
   /** Starts what works here; what does not is said with what to do instead. `relay` is the relay's inner IPv4 address. */
-  static open(options: ShareOptions, host: ShareHost, relay: string): Share {
+  static async open(options: ShareOptions, host: ShareHost, relay: string): Promise<Share> {
     const share = new Share(options, host, relay);
     const { say, invitation: { dns }, wishes: { device } } = options;
     const address = host.ipv4.split("/")[0];
@@ -172,13 +175,13 @@ class Share {
           }, router ${address}, DNS ${dns.find((one) => !one.includes(":")) ?? "1.1.1.1"}`,
       );
     }
-    share.#openPortControl(address);
+    await share.#openPortControl(address);
     share.#stop = every(TEND_MS, () => share.#tend(), ({ message }) => say(message));
     // Not waited for: a relay that lets nobody ask does not answer.
     share.#upstream.probe().then((isOpen) => {
       if (isOpen) return;
       say(
-        "The relay opens no ports for this LAN: to let it, set port_mappings = 16 under [destinations] of the relay's configuration. " +
+        `The relay opens no ports for this LAN: to let it, set port_mappings = ${BOX_PORTS} under [destinations] of the relay's configuration. ` +
           "Games work without, as far as their consoles send first",
       );
     });
@@ -187,7 +190,7 @@ class Share {
   }
 
   /** PCP, NAT-PMP and UPnP at the LAN's address. */
-  #openPortControl(address: string): void {
+  async #openPortControl(address: string): Promise<void> {
     const { say, secret } = this.#o;
     const lan = parsePrefix(networkOfLan(this.#host.ipv4))!;
     const isOfLan = (text: string) => {
@@ -209,6 +212,7 @@ class Share {
         outside: () => this.#upstream.outsideText,
         nowS: () => performance.now() / 1000,
       });
+      await this.#host.protect(this.#upnp.port);
     } catch (error) {
       say(`Consoles cannot ask for ports: ${(error as Error).message}; does another gateway run here?`);
     }
@@ -231,10 +235,17 @@ class Share {
     if (++this.#turns % REFRESH_TURNS === 0) this.#leases.refresh();
   }
 
+  /** Takes no more wishes for ports and has the relay close those that are open, while the tunnel still carries. */
+  async release(): Promise<void> {
+    this.#stop();
+    for (const socket of this.#sockets.splice(0)) socket.close();
+    await this.#leases.release(RELEASE_MS);
+  }
+
   /** Closes the services; the host's side is its owner's to close. */
   async close(): Promise<void> {
     this.#stop();
-    for (const socket of this.#sockets) socket.close();
+    for (const socket of this.#sockets.splice(0)) socket.close();
     await this.#upnp?.close();
     await this.#dnsmasq?.close();
     this.#upstream.close();
@@ -260,7 +271,21 @@ export class Gateway {
   #host: ShareHost | undefined;
   #share: Share | undefined;
 
-  constructor(wishes: ShareWishes | undefined, invitation: Invitation, say: (message: string) => void) {
+  /** Reads what the interface has by itself, which the rules of both the client and the gateway must agree on. Throws a sentence. */
+  static async prepare(
+    wishes: ShareWishes | undefined,
+    invitation: Invitation,
+    say: (message: string) => void,
+  ): Promise<Gateway> {
+    const own = wishes && await lanAddress(wishes.device);
+    return new Gateway(wishes && { ...wishes, ipv4: own ?? wishes.ipv4 }, invitation, say);
+  }
+
+  private constructor(
+    wishes: ShareWishes | undefined,
+    invitation: Invitation,
+    say: (message: string) => void,
+  ) {
     this.#o = wishes && { wishes, invitation, secret: secretOf(invitation.privateKey), say };
     this.lan = this.#o ? lanDestinations(this.#o.wishes, invitation, this.#o.secret) : [];
   }
@@ -275,15 +300,23 @@ export class Gateway {
   async start(plane: Pick<LinkPlane, "look">): Promise<void> {
     if (this.#o === undefined || this.#host === undefined || this.#share) return;
     const { relay4 } = await plane.look(false);
-    this.#share = Share.open(this.#o, this.#host, relay4 ?? firstHost(this.#o.invitation));
+    this.#share = await Share.open(this.#o, this.#host, relay4 ?? firstHost(this.#o.invitation));
   }
 
   async guard(): Promise<void> {
     await this.#host?.guard();
   }
 
+  /** Gives the LAN's ports back, before the tunnel ends. */
+  async release(): Promise<void> {
+    await this.#share?.release();
+  }
+
   async close(): Promise<void> {
-    await this.#share?.close();
-    await this.#host?.close();
+    try {
+      await this.#share?.close();
+    } finally {
+      await this.#host?.close();
+    }
   }
 }

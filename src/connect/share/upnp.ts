@@ -1,6 +1,6 @@
 /**
  * The gateway as consoles look for it: UPnP's Internet Gateway Device 1 (SSDP answers, two descriptions, WANIPConnection:1 by SOAP) over
- * leases. Invariant: only hosts of the LAN are answered, each maps to itself alone, and of a request at most BODY_BYTES_MAX are read;
+ * leases. Invariant: only hosts of the LAN are answered, each maps to itself alone, and of a request at most BODY_BYTES_MAX are read, for BODY_MS at most;
  * the few values of a body are found by bounded patterns, and no XML is built from what was sent without escaping. Sends no notices of
  * its own: consoles search.
  */
@@ -9,8 +9,10 @@ import { type MapRequest, PCP } from "../../wire/port_control.ts";
 
 const SSDP_GROUP = "239.255.255.250", SSDP_PORT = 1900, SSDP_BYTES_MAX = 2048;
 const BODY_BYTES_MAX = 8192;
+/** Within which a request's body must have come, and for which the end waits for answers under way. */
+const BODY_MS = 2000, GRACE_MS = 500;
 /** A lease of 0 is for good: kept for a day after it was last asked for. */
-const KEPT_S = 86_400, LEASE_S = 3600;
+const KEPT_S = 86_400, LEASE_S = 3600, RETRY_S = 30;
 const KEPT_MAX = 256;
 /** Who changes a mapping by UPnP must be its host, which its address says; the nonce is for PCP's askers. */
 const NONCE = new TextEncoder().encode("UPnP-IGD-own");
@@ -40,6 +42,8 @@ export class Upnp {
   readonly #o: UpnpOptions;
   readonly #ssdp: Deno.DatagramConn;
   readonly #http: Deno.HttpServer<Deno.NetAddr>;
+  readonly #end = new AbortController();
+  readonly #answering = new Set<Promise<Response>>();
   readonly #kept = new Map<string, Kept>();
 
   /** Throws when the ports cannot be had, as when another gateway runs here. */
@@ -55,10 +59,15 @@ export class Upnp {
       {
         hostname: options.address,
         port: 0,
+        signal: this.#end.signal,
         onListen: () => {},
         onError: () => new Response(null, { status: 500 }),
       },
-      (request, { remoteAddr }) => this.#answer(request, (remoteAddr as Deno.NetAddr).hostname),
+      (request, { remoteAddr }) => {
+        const answer = this.#answer(request, (remoteAddr as Deno.NetAddr).hostname);
+        this.#answering.add(answer);
+        return answer.finally(() => this.#answering.delete(answer));
+      },
     );
     this.#listen();
   }
@@ -70,14 +79,27 @@ export class Upnp {
       if (nowS >= kept.endsS) this.#kept.delete(key);
       else if (nowS >= kept.renewS) {
         kept.renewS = nowS + LEASE_S / 2;
-        this.#o.leases.map(kept.owner, kept.request);
+        this.#o.leases.map(kept.owner, kept.request).then(({ result }) => {
+          if (result !== PCP.success) kept.renewS = nowS + RETRY_S;
+        });
       }
     }
   }
 
+  /** The port of the descriptions and the service, at the LAN's address. */
+  get port(): number {
+    return this.#http.addr.port;
+  }
+
+  /** Ends all connections, after GRACE_MS those whose request is not answered yet. */
   async close(): Promise<void> {
     this.#ssdp.close();
-    await this.#http.shutdown();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    const late = new Promise<void>((resolve) => timer = setTimeout(resolve, GRACE_MS));
+    await Promise.race([Promise.allSettled(this.#answering), late]);
+    clearTimeout(timer);
+    this.#end.abort();
+    await this.#http.finished;
   }
 
   async #listen(): Promise<void> {
@@ -106,7 +128,7 @@ export class Upnp {
   }
 
   get #url(): string {
-    return `http://${this.#o.address}:${this.#http.addr.port}`;
+    return `http://${this.#o.address}:${this.port}`;
   }
 
   async #answer(request: Request, from: string): Promise<Response> {
@@ -116,7 +138,7 @@ export class Upnp {
     if (request.method === "GET" && pathname === "/WANIPCn.xml") return xml(SERVICE);
     if (request.method !== "POST" || pathname !== "/ctl/IPConn") return new Response(null, { status: 404 });
     const body = await readBody(request);
-    if (body === undefined) return new Response(null, { status: 413 });
+    if (typeof body === "number") return new Response(null, { status: body });
     const action = /^"?urn:schemas-upnp-org:service:WANIPConnection:1#(\w{1,40})"?$/.exec(
       request.headers.get("soapaction") ?? "",
     )?.[1];
@@ -299,15 +321,28 @@ function args(names: string, direction: string): string {
   ).join("");
 }
 
-async function readBody(request: Request): Promise<string | undefined> {
-  let text = "", length = 0;
+/** The body as text, or the status to refuse the request with. */
+async function readBody({ body }: Request): Promise<string | number> {
+  const reader = body?.getReader();
+  if (reader === undefined) return "";
+  let text = "", length = 0, isLate = false;
   const decoder = new TextDecoder();
-  for await (const part of request.body ?? []) {
-    length += part.length;
-    if (length > BODY_BYTES_MAX) return undefined;
-    text += decoder.decode(part, { stream: true });
+  const timer = setTimeout(() => {
+    isLate = true;
+    reader.cancel().catch(() => {});
+  }, BODY_MS);
+  try {
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      length += part.value.length;
+      if (length > BODY_BYTES_MAX) return 413;
+      text += decoder.decode(part.value, { stream: true });
+    }
+  } catch {
+    return 400;
+  } finally {
+    clearTimeout(timer);
   }
-  return text;
+  return isLate ? 408 : text;
 }
 
 function xml(text: string, status = 200): Response {

@@ -12,8 +12,8 @@ import { parsePrefix, prefixesOverlap } from "../../wire/address.ts";
 import { run } from "../child.ts";
 import { forgetMarked } from "./conntrack.ts";
 import type { HostAccess, InnerAddress } from "../exit.ts";
-import { bindReason, isV6, type PortForward, type RefusedForward } from "../forward.ts";
-import { listeningPorts } from "./listening.ts";
+import { bindReason, EADDRINUSE, isV6, type PortForward, type RefusedForward } from "../forward.ts";
+import { listeners } from "./listening.ts";
 import { TAG_MASK, tagOf, type TunPeer, TunPeers } from "./peers.ts";
 import { trackingNeed } from "./tracking.ts";
 import {
@@ -56,7 +56,6 @@ const RECORD = "oxrelay";
 const CONNTRACK_MAX = "net/netfilter/nf_conntrack_max";
 /** A peer's share of the host's connections, and the bounds of the share. */
 const PEER_SHARE = 32, FLOWS_MIN = 512, FLOWS_MAX = 4096;
-const EADDRINUSE = 98;
 const EPHEMERAL = "net/ipv4/ip_local_port_range";
 
 /** The host's side: addresses, rules, settings. */
@@ -208,9 +207,10 @@ export class TunHost {
     if (!this.#features.has("forwards")) {
       return wanted.map((forward) => ({ forward, reason: "cannot be forwarded: nftables here is too old" }));
     }
-    const taken = { udp: new Set(listeningPorts("udp")), tcp: new Set(listeningPorts("tcp")) };
-    const isFree = ({ protocol, outer }: PortForward) => !taken[protocol].has(outer);
-    const possible = wanted.filter((forward) => isFree(forward) && (this.#hasIpv6 || !isV6(forward.address)));
+    const isTaken = listeners();
+    const possible = wanted.filter((forward) =>
+      !isTaken(forward) && (this.#hasIpv6 || !isV6(forward.address))
+    );
     const before = this.#forwards;
     this.#forwards = possible;
     try {
@@ -219,8 +219,7 @@ export class TunHost {
       this.#forwards = before;
       throw error;
     }
-    return wanted.filter((forward) => !isFree(forward))
-      .map((forward) => ({ forward, reason: bindReason(EADDRINUSE) }));
+    return wanted.filter(isTaken).map((forward) => ({ forward, reason: bindReason(EADDRINUSE) }));
   }
 
   async #forgetPeers(marks: readonly number[]): Promise<void> {

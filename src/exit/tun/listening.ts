@@ -3,6 +3,7 @@
  * all permissions. Invariant: each read is bounded. Does not learn of ports that are opened later.
  */
 import { cString, libc, O_CLOEXEC } from "../../../ffi/mod.ts";
+import type { PortForward } from "../forward.ts";
 
 export const READ_MAX = 65536;
 /** The state of a listening socket (proc(5)): TCP_LISTEN, and for UDP that of an unconnected socket. */
@@ -17,6 +18,12 @@ export function listeningPorts(protocol: keyof typeof STATES): number[] {
   return [...new Set(lines.flatMap((line) => pattern.exec(line)?.[1] ?? []))].map((port) =>
     parseInt(port, 16)
   );
+}
+
+/** Tells of forwards whether a program of this host listens at their port now. */
+export function listeners(): (forward: Pick<PortForward, "protocol" | "outer">) => boolean {
+  const taken = { udp: new Set(listeningPorts("udp")), tcp: new Set(listeningPorts("tcp")) };
+  return ({ protocol, outer }) => taken[protocol].has(outer);
 }
 
 /** The first 64 KiB of a file, read in parts because /proc gives parts; undefined when the file cannot be read. */

@@ -72,8 +72,11 @@ export function inputRules(o: RulesOptions): string[] {
   const { device, own4, own6, host: { all, prefixes, portControl } } = o;
   const from = `iifname "${device}"`;
   const admitted = `${from} ct state new jump from_peer`;
-  if (all) return [admitted, `${from} accept`];
+  // Who asks for ports is known by the source address alone, which a neighbour of the host could forge.
+  const elsewhere = portControl ? portControlElsewhere(device, own4, own6) : [];
+  if (all) return [...elsewhere, admitted, `${from} accept`];
   return [
+    ...elsewhere,
     admitted,
     `${from} ip daddr ${own4} icmp type echo-request accept`,
     ...(own6 === undefined ? [] : [`${from} ip6 daddr ${own6} icmpv6 type echo-request accept`]),
@@ -84,6 +87,15 @@ export function inputRules(o: RulesOptions): string[] {
     ...prefixes.map((prefix) => `${from} ${prefix.includes(":") ? "ip6" : "ip"} daddr ${prefix} accept`),
     `${from} ct state established,related accept`,
     `${from} drop`,
+  ];
+}
+
+/** Rules that let nobody but the device's hosts and this host ask for ports at these addresses. */
+export function portControlElsewhere(device: string, own4: string, own6?: string): string[] {
+  const elsewhere = `iifname != { "lo", "${device}" }`, port = `udp dport ${PORT_CONTROL_PORT}`;
+  return [
+    `${elsewhere} ip daddr ${own4} ${port} drop`,
+    ...(own6 === undefined ? [] : [`${elsewhere} ip6 daddr ${own6} ${port} drop`]),
   ];
 }
 

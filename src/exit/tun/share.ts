@@ -5,10 +5,10 @@
  */
 import { libc } from "../../../ffi/mod.ts";
 import { run } from "../child.ts";
-import { isV6, type PortForward, type RefusedForward } from "../forward.ts";
+import { bindReason, EADDRINUSE, isV6, placeOf, type PortForward, type RefusedForward } from "../forward.ts";
 import { CLIENT_DEVICE } from "./client_rules.ts";
 import { defaultIpv6Devices, readSysctl, writeSysctl } from "./host.ts";
-import { readThrough } from "./listening.ts";
+import { listeners, readThrough } from "./listening.ts";
 import { forwardElements } from "./rules.ts";
 import { type DeviceClass, SHARE_TABLE, shareRules } from "./share_rules.ts";
 
@@ -36,6 +36,7 @@ export class ShareHost {
   #record: string[] = [];
   #forwards: readonly PortForward[] = [];
   #isRouterOfLan = false;
+  #upnpPort: number | undefined;
   /** This host's addresses in the LAN with prefix lengths. */
   ipv4 = "";
   ipv6: string | undefined;
@@ -59,7 +60,7 @@ export class ShareHost {
 
   async #configure(): Promise<void> {
     const { device, ipv4, ipv6 } = this.#o;
-    const links = JSON.parse(await run("ip", ["-j", "addr", "show"])) as Link[];
+    const links = await readLinks();
     const link = links.find(({ ifname }) => ifname === device);
     if (link === undefined) {
       const others = links.map(({ ifname }) => ifname).filter((name) =>
@@ -68,8 +69,8 @@ export class ShareHost {
       throw new Error(`--share ${device}: there is no such interface; there are ${others.join(", ")}`);
     }
     await refuseWayOut(device);
-    const own = link.addr_info?.find(({ family, scope }) => family === "inet" && scope === "global");
-    this.ipv4 = own ? `${own.local}/${own.prefixlen}` : ipv4;
+    const own = addressOf(link);
+    this.ipv4 = own ?? ipv4;
     this.#record.push(`programs of ${device}`);
     if (!own) this.#record.push(`address ${ipv4} ${device}`);
     if (ipv6 !== undefined) this.#record.push(`address ${ipv6} ${device}`);
@@ -105,17 +106,31 @@ export class ShareHost {
 
   async #apply(): Promise<void> {
     const { device, classes } = this.#o;
-    const rules = shareRules({ device, classes, isRouterOfLan: this.#isRouterOfLan }, this.#record);
+    const { ipv4 } = this, upnpPort = this.#upnpPort, isRouterOfLan = this.#isRouterOfLan;
+    const rules = shareRules({ device, ipv4, upnpPort, classes, isRouterOfLan }, this.#record);
     const elements = forwardElements(SHARE_TABLE, this.#forwards);
     await run("nft", ["-f", "-"], `table inet ${SHARE_TABLE}\n${rules}${elements.join("\n")}\n`);
   }
 
-  /** Leads strangers by these ports of this host's tunnel addresses to hosts of the LAN, and by no others. */
+  /**
+   * Leads strangers by these ports of this host's tunnel addresses to hosts of the LAN, and by no others; returns those that it
+   * refused: a port at which a program of this host listens when a host of the LAN asks for it is not opened.
+   */
   async setForwards<F extends PortForward>(wanted: readonly F[]): Promise<RefusedForward<F>[]> {
-    const possible = wanted.filter(({ address }) => !isV6(address) || this.ipv6 !== undefined);
+    const isListening = listeners(), open = new Set(this.#forwards.map(placeOf));
+    const isTaken = (forward: F) => !open.has(placeOf(forward)) && isListening(forward);
+    const possible = wanted.filter((forward) =>
+      !isTaken(forward) && (!isV6(forward.address) || this.ipv6 !== undefined)
+    );
     await run("nft", ["-f", "-"], `${forwardElements(SHARE_TABLE, possible).join("\n")}\n`);
     this.#forwards = possible;
-    return [];
+    return wanted.filter(isTaken).map((forward) => ({ forward, reason: bindReason(EADDRINUSE) }));
+  }
+
+  /** Shuts the TCP port of UPnP's service to all but the LAN. */
+  async protect(upnpPort: number): Promise<void> {
+    this.#upnpPort = upnpPort;
+    await this.#apply();
   }
 
   /** Restores the rules after another program has flushed them. */
@@ -131,13 +146,30 @@ export class ShareHost {
   }
 }
 
+const readLinks = async () => JSON.parse(await run("ip", ["-j", "addr", "show"])) as Link[];
+
+/** An interface's first IPv4 address that is none of `ours`, with its prefix length. */
+export function addressOf(link: Link | undefined, ours: readonly string[] = []): string | undefined {
+  return link?.addr_info?.filter(({ family, scope }) => family === "inet" && scope === "global")
+    .map(({ local, prefixlen }) => `${local}/${prefixlen}`).find((address) => !ours.includes(address));
+}
+
+const readRecord = () => run("nft", ["list", "chain", "inet", SHARE_TABLE, "record"]).catch(() => "");
+const ADDRESSES = /comment "address (\S+) ([^"]+)"/g;
+
+/** The IPv4 address that an interface has by itself, with its prefix length: none that a killed gateway gave it. */
+export async function lanAddress(device: string): Promise<string | undefined> {
+  const ours = [...(await readRecord()).matchAll(ADDRESSES)].map(([, address]) => address);
+  return addressOf((await readLinks()).find(({ ifname }) => ifname === device), ours);
+}
+
 /** Undoes what a gateway has changed, by the record in its table. */
 export async function undoShare(): Promise<void> {
-  const listed = await run("nft", ["list", "chain", "inet", SHARE_TABLE, "record"]).catch(() => "");
+  const listed = await readRecord();
   for (const [, path, value] of listed.matchAll(/comment "sysctl ([^"=]+)=([^"]*)"/g)) {
     writeSysctl(path, value);
   }
-  for (const [, address, device] of listed.matchAll(/comment "address (\S+) ([^"]+)"/g)) {
+  for (const [, address, device] of listed.matchAll(ADDRESSES)) {
     await run("ip", ["addr", "del", address, "dev", device]).catch(() => {}); // it is gone
   }
   for (const [, device] of listed.matchAll(/comment "programs of ([^"]+)"/g)) endLeftover(device);

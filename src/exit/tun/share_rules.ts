@@ -4,7 +4,15 @@
  * what arrives by any other interface for the LAN is dropped. Makes text; runs no program.
  */
 import { CLIENT_DEVICE, NOT_INBOUND } from "./client_rules.ts";
-import { chain, CLAMP, forwardMaps, learning, openedMaps, sourcesOfForwards } from "./rules.ts";
+import {
+  chain,
+  CLAMP,
+  forwardMaps,
+  learning,
+  openedMaps,
+  portControlElsewhere,
+  sourcesOfForwards,
+} from "./rules.ts";
 
 /** The DSCP that a class of packets bears into the tunnel, as control/classifier.ts reads it (RFC 4594, RFC 8622). */
 const DSCP: Record<string, number> = { game: 32, voice: 46, interactive: 18, bulk: 8, default: 0 };
@@ -23,6 +31,10 @@ export const MAC = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
 export interface ShareRulesOptions {
   /** The LAN's interface. */
   device: string;
+  /** This host's IPv4 address in the LAN with its prefix length. */
+  ipv4: string;
+  /** The TCP port there of UPnP's service, once that is open. */
+  upnpPort?: number;
   classes: readonly DeviceClass[];
   /** Whether this host forwards for the LAN alone. */
   isRouterOfLan: boolean;
@@ -49,7 +61,7 @@ ${chain("record", record.map((line) => `continue comment "${line}"`))}${openedMa
     chain("forwarded", [
       "type nat hook prerouting priority dstnat - 1; policy accept;",
       `iifname != "${CLIENT_DEVICE}" return`,
-      own,
+      // Also where a program of this host listens there: the relay has opened the port for a host of the LAN, not for that program.
       `${ports} ip to meta l4proto . th dport map @forward4`,
       `${ports} ip6 to meta l4proto . th dport map @forward6`,
     ])
@@ -61,7 +73,7 @@ ${chain("record", record.map((line) => `continue comment "${line}"`))}${openedMa
       "fib daddr type local dnat ip to udp dport map @opened4 : udp dport map @port4",
       "fib daddr type local dnat ip6 to udp dport map @opened6 : udp dport map @port6",
     ])
-  }${learning(up)}${
+  }${learning(up)}${chain("input", inputRules(o))}${
     chain("forward", [
       "type filter hook forward priority filter; policy accept;",
       `${lan} oifname "${o.device}" accept`,
@@ -85,6 +97,17 @@ ${chain("record", record.map((line) => `continue comment "${line}"`))}${openedMa
     ])
   }}
 `;
+}
+
+/** Who asks for ports is known by the source address alone: nothing that came by another interface may bear one of the LAN. */
+function inputRules({ device, ipv4, upnpPort }: ShareRulesOptions): string[] {
+  const elsewhere = `iifname != { "lo", "${device}" }`, [own] = ipv4.split("/");
+  return [
+    "type filter hook input priority filter; policy accept;",
+    ...portControlElsewhere(device, own),
+    `${elsewhere} ip saddr ${ipv4} udp dport 1900 drop`,
+    ...(upnpPort === undefined ? [] : [`${elsewhere} ip daddr ${own} tcp dport ${upnpPort} drop`]),
+  ];
 }
 
 function marking(lan: string, { device, trafficClass }: DeviceClass): string[] {

@@ -37,6 +37,7 @@ import {
 } from "../../wire/inner.ts";
 import type { ControlDatagram, Exit, InnerAddress } from "../exit.ts";
 import type { PortForward, RefusedForward } from "../forward.ts";
+import { Asked } from "../mapping/asked.ts";
 import { UserspaceForwards } from "./forwards.ts";
 import { fragment } from "./fragmentation.ts";
 import { IcmpNat } from "./icmp_nat.ts";
@@ -92,6 +93,7 @@ class UserspaceExit implements Exit {
   readonly #gateway4: Uint32Array;
   readonly #gateway6: Uint32Array;
   readonly #queue: Uint8Array[] = [];
+  readonly #asked = new Asked<number>();
   #identification = crypto.getRandomValues(new Uint32Array(1))[0];
   readonly #pingsReady: number = 0;
   #wake: () => void = () => {};
@@ -176,7 +178,7 @@ class UserspaceExit implements Exit {
 
   send(burst: Burst, nowUs: number): void {
     const { count, next, offset, length, bytes, view, peer } = burst;
-    this.#spendHops(burst);
+    this.#spendHops(burst, nowUs);
     this.#tcp?.send(burst);
     this.#flows?.sendBurst(burst, nowUs);
     let isMended = false;
@@ -311,7 +313,7 @@ class UserspaceExit implements Exit {
   }
 
   /** Gives a row for the relay's own port of port control to who answers there. False for any other row. */
-  #isControl(burst: Burst, row: number): boolean {
+  #isControl(burst: Burst, row: number, nowUs: number): boolean {
     const { view, bytes, offset, length } = burst;
     const at = offset[row], whole = length[row];
     if (!isTo(view, at, ipVersion(view, at) === 4 ? this.#gateway4 : this.#gateway6)) return false;
@@ -320,6 +322,8 @@ class UserspaceExit implements Exit {
       !isToPort(view, at, whole, PORT_CONTROL_PORT)
     ) return false;
     const segment = transportAt(view, at, whole);
+    // Here, where it is known who sends: what is too much takes no time of the thread that answers.
+    if (!this.#asked.may(burst.peer[row], nowUs / 1e6)) return true;
     const words = new Uint32Array(4);
     readSource(view, at, words, 0);
     this.#takeControl({
@@ -331,14 +335,14 @@ class UserspaceExit implements Exit {
   }
 
   /** Answers packets whose TTL or hop limit ends here, as a router does (RFC 1812 §5.3.1, RFC 8200 §3); decrements the others. */
-  #spendHops(burst: Burst): void {
+  #spendHops(burst: Burst, nowUs: number): void {
     const { count, next, offset, bytes } = burst;
     for (let row = 0; row < count; row++) {
       if (next[row] !== TO_EXIT && next[row] !== TO_HAIRPIN) continue;
       const at = offset[row];
       const hops = bytes[at] >> 4 === 4 ? bytes[at + 8] : bytes[at + 7];
       // To the relay itself it takes no hop.
-      if (next[row] === TO_EXIT && this.#isControl(burst, row)) next[row] = DONE;
+      if (next[row] === TO_EXIT && this.#isControl(burst, row, nowUs)) next[row] = DONE;
       else if (hops <= 1) this.#answer(burst, row, DROP.hop_limit, ICMP_TIME_EXCEEDED);
     }
   }
