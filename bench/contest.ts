@@ -2,7 +2,7 @@
  * A contest over network namespaces: the same figures of everyone in turn, round after round, and their medians side by
  * side. Invariant: ours is the first contender, and a ratio compares it with the best of the others that are relays.
  */
-import { type Network, RELAY, until } from "../tests/kit/namespaces.ts";
+import { type Network, RELAY } from "../tests/kit/namespaces.ts";
 import { advantage, type Comparison, comparisonChart } from "./chart.ts";
 
 export type Figures = Record<string, number>;
@@ -41,10 +41,7 @@ export function daemonOf(name: string, command: string[]): Contender {
       const [mine, theirs] = [await key(), await key()];
       const device = net.device("relay");
       const daemon = net.spawn("relay", [...command, device], { WG_PROCESS_FOREGROUND: "1", WG_SUDO: "1" });
-      await until(
-        async () => (await net.run("relay", ["wg", "show", device])).success,
-        `${name} makes its device`,
-      );
+      await net.listens("relay", device);
       const configuration =
         `[Interface]\nPrivateKey = ${mine}\nListenPort = 4433\n[Peer]\nPublicKey = ${await publicOf(
           theirs,

@@ -207,6 +207,15 @@ export class Network {
   /** The WireGuard client's program, to be followed by the device's name; a bench may take another. */
   daemon = ["wireguard-go", "-f"];
 
+  /**
+   * Waits until a WireGuard program in the namespace takes orders for its device. `wg` must not ask earlier: it removes a socket that
+   * is bound and does not listen yet.
+   */
+  listens(name: string, device: string): Promise<void> {
+    const command = ["grep", "-q", ` 00010000 .*/${device}\\.sock$`, "/proc/net/unix"];
+    return until(async () => (await this.run(name, command)).success, `a WireGuard program makes ${device}`);
+  }
+
   /** Runs a WireGuard client (Debian's wireguard-go in tests) in the namespace with the printed configuration, and routes all of it. */
   async wireguard(name: string, configuration: string): Promise<Background> {
     const file = `${this.directory}/${name}.conf`;
@@ -214,10 +223,7 @@ export class Network {
     const stripped = await this.must(name, ["wg-quick", "strip", file]);
     const device = this.device(name);
     const daemon = this.spawn(name, [...this.daemon, device], { WG_PROCESS_FOREGROUND: "1", WG_SUDO: "1" });
-    await until(
-      async () => (await this.run(name, ["wg", "show", device])).success,
-      "a WireGuard client makes its device",
-    ).catch((error: Error) => {
+    await this.listens(name, device).catch((error: Error) => {
       throw new Error(`${error.message}; it says:\n${daemon.said}`);
     });
     await this.must(name, ["wg", "setconf", device, "/dev/stdin"], { input: stripped });

@@ -390,7 +390,7 @@ Deno.test({
       ];
       const device = net.device("srv");
       net.spawn("relay", ["wireguard-go", "-f", device], { WG_PROCESS_FOREGROUND: "1" });
-      await until(async () => (await net.run("relay", ["wg", "show", device])).success, "wireguard-go is up");
+      await net.listens("relay", device);
       await net.must("relay", ["wg", "setconf", device, "/dev/stdin"], {
         input: `[Interface]\nPrivateKey = ${theirs}\nListenPort = 51820\n` +
           `[Peer]\nPublicKey = ${await publicOf(
