@@ -207,10 +207,7 @@ export class Network {
   /** The WireGuard client's program, to be followed by the device's name; a bench may take another. */
   daemon = ["wireguard-go", "-f"];
 
-  /**
-   * Waits until a WireGuard program in the namespace takes orders for its device. `wg` must not ask earlier: it removes a socket that
-   * is bound and does not listen yet.
-   */
+  /** Waits until a WireGuard program takes orders for its device: `wg` removes a socket that is bound and does not listen yet. */
   listens(name: string, device: string): Promise<void> {
     const command = ["grep", "-q", ` 00010000 .*/${device}\\.sock$`, "/proc/net/unix"];
     return until(async () => (await this.run(name, command)).success, `a WireGuard program makes ${device}`);
