@@ -24,14 +24,13 @@ import {
   transportAt,
   transportChecksum,
   UDP_HEADER_BYTES,
-  writeIpv4Header,
-  writeIpv6Header,
 } from "../../wire/inner.ts";
 import type { Exit } from "../exit.ts";
 import { Call, DialError, type DialReason, type TunnelConnection } from "./call.ts";
 import { type DialKernel, nativeDial, WasmDial } from "./dial_kernel.ts";
 import { fragment } from "./fragmentation.ts";
 import { Reassembly } from "./reassembly.ts";
+import { buildUdp } from "./udp_packet.ts";
 
 export interface DiallerOptions {
   /** The native library, or why it is absent: TCP is WebAssembly then. */
@@ -272,20 +271,9 @@ export class Dialler implements Exit {
     const own = isV4 ? this.#own4 : this.#own6;
     if (!own) return false;
     const header = isV4 ? IPV4_HEADER_BYTES : IPV6_HEADER_BYTES;
-    const size = UDP_HEADER_BYTES + data.length;
-    if (header + size > 65535) return false;
-    const whole = new Uint8Array(header + size);
-    const view = new DataView(whole.buffer);
-    if (isV4) writeIpv4Header(view, 0, header + size, 0, 0, PROTOCOL_UDP, own[3], words[3]);
-    else writeIpv6Header(view, 0, size, PROTOCOL_UDP, own, 0, words, 0);
-    view.setUint16(header, port);
-    view.setUint16(header + 2, to);
-    view.setUint16(header + 4, size);
-    whole.set(data, header + UDP_HEADER_BYTES);
-    // A checksum of zero means "none" in UDP, so zero is sent as all ones (RFC 768).
-    view.setUint16(header + 6, transportChecksum(view, 0, header, size, PROTOCOL_UDP) || 0xffff);
+    if (header + UDP_HEADER_BYTES + data.length > 65535) return false;
     const mtu = this.#paths.size === 0 ? this.#mtu : this.#paths.get(`${words}`) ?? this.#mtu;
-    const pieces = fragment(whole, mtu, this.#identification++);
+    const pieces = fragment(buildUdp(own, port, words, to, data), mtu, this.#identification++);
     if (this.#queue.length + pieces.length > QUEUE_MAX) return false;
     this.#queue.push(...pieces);
     this.#stir();

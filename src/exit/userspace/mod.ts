@@ -44,7 +44,8 @@ import { IcmpNat } from "./icmp_nat.ts";
 import { Reassembly } from "./reassembly.ts";
 import { TcpSplice } from "./tcp_splice.ts";
 import { UdpFlows } from "./udp_flows.ts";
-import { buildUdp, UdpNat } from "./udp_nat.ts";
+import { UdpNat } from "./udp_nat.ts";
+import { buildUdp } from "./udp_packet.ts";
 
 export interface UserspaceOptions {
   ipv4: InnerAddress;
