@@ -6,7 +6,7 @@
  */
 import { LeastLate, type PathScheduler } from "../../src/control/paths/choice.ts";
 import { FALL_DB, HandoffWatch } from "../../src/control/paths/handoff.ts";
-import { PathFigures } from "../../src/control/paths/figures.ts";
+import type { PathFigures } from "../../src/control/paths/figures.ts";
 import { Lstm, LstmPredictor } from "../../src/repair/prediction/lstm.ts";
 import { FEATURES } from "../../src/repair/prediction/path_features.ts";
 import { Path } from "../../tests/kit/channels.ts";

@@ -16,6 +16,7 @@ import {
   Ucb1,
 } from "../../src/control/paths/choice.ts";
 import { PathFigures } from "../../src/control/paths/figures.ts";
+import { HandoffWatch } from "../../src/control/paths/handoff.ts";
 import { Reorder, REORDER_SLOTS, TO_GO, WAITS } from "../../src/control/paths/reorder.ts";
 import { Bottleneck, type ChannelName, CHANNELS, channelsAt, Path, randomLoss } from "../kit/channels.ts";
 import { Cut, OnePath, play, type PlayedPath } from "../kit/paths_play.ts";
@@ -321,4 +322,21 @@ Deno.test("reorder: waits for what is missing, no longer than the paths differ, 
   buffer.setSpread(10 * SECOND);
   assertEquals(buffer.push(8, 11, 10, 60_000), WAITS);
   assertEquals(buffer.dueUs, 100_000);
+});
+
+Deno.test("handoff: a weak signal warns, and one that falls fast, not one that wanders or is not told", () => {
+  const watch = (levels: number[]) => {
+    const own = new HandoffWatch();
+    levels.forEach((dbm, i) => own.level(dbm, i * 100_000));
+    return own.isAhead(levels.length * 100_000);
+  };
+  const steady = Array.from({ length: 50 }, (_, i) => -58 - (i % 4));
+  assert(!watch(steady));
+  assert(!watch([...steady, 0, NaN, -200, 5]), "what is no level says nothing");
+  assert(!watch([0, 0, 0]));
+  assert(watch([...steady, -73]));
+  assert(watch([...steady, -62, -65, -68, -70]), "falling, though not weak yet");
+  assert(!watch([...steady.map((dbm) => dbm + 20), -45, -50, -52]), "falling where there is much of it");
+  assert(watch([...steady, -75, ...steady.slice(0, 15)]), "a warning holds for two seconds");
+  assert(!watch([...steady, -75, ...steady.slice(0, 25)]));
 });
