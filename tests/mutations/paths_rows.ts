@@ -36,10 +36,10 @@ export const PATHS_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/control/paths/choice.ts",
-    from: "this.#tried[number] *= keep;",
-    to: "",
+    from: "if (keep === 1) return;",
+    to: "if (keep > 0) return;",
     tests: [CHOICE],
-    note: "UCB1 forgets its successes and not its trials",
+    note: "UCB1 forgets nothing",
   },
   {
     file: "src/control/paths/figures.ts",
@@ -57,7 +57,7 @@ export const PATHS_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/control/paths/bulk.ts",
-    from: "if (pausedUs < PAUSE_US_MIN) return kept;",
+    from: "if (pausedUs <= path.delayUs + path.deviationUs - paths[other]!.leastUs) return kept;",
     to: "",
     tests: [CHOICE],
     note: "a flow changes its path between two packets",

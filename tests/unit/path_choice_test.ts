@@ -56,6 +56,10 @@ Deno.test("path figures: smoothed, windowed, and finite whatever they are told",
   for (const atS of [15, 30]) figures.delay(25_000, atS * SECOND);
   for (let i = 0; i < 3; i++) figures.outcome(100, 0, 30 * SECOND);
   assertEquals([figures.leastUs, figures.lossRateMax < 1e-6], [25_000, true], "and then forgotten");
+  const idle = new PathFigures(0);
+  idle.outcome(100, 10, 0);
+  idle.outcome(100, 0, 30 * SECOND);
+  assertLess(idle.lossRateMax, 0.02, "a window that nobody looked at is over too");
   for (const us of [NaN, -5, Infinity, 1e300]) figures.delay(us, 31 * SECOND);
   for (const lost of [NaN, -1, 1e9]) figures.outcome(10, lost, 31 * SECOND);
   figures.outcome(NaN, 1, 31 * SECOND);
@@ -207,7 +211,7 @@ Deno.test("bulk: a flow keeps its path until a pause, and none goes where losses
     pins.forget(flow);
     gone++;
   }
-  assertEquals(pins.choose(slowOnes[0], paths, 60_400), 1, "not without a pause");
+  assertEquals(pins.choose(slowOnes[0], paths, 65_000), 1, "not without a pause as long as the paths differ");
   assertEquals(pins.choose(slowOnes[0], paths, 200_000), 0, "with one it does");
   // What is lossy, queued or silent takes none, and its flows leave at once.
   const bad = [{ lossRate: 0.06 }, { isSilent: true }].map((known) => path({ bytesPerS: 1e9, ...known }));
