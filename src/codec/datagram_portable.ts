@@ -163,7 +163,8 @@ export class PortableDatagramAead implements DatagramAead {
   #isSound(burst: Burst, row: number): boolean {
     const session = burst.session[row], both = burst.phase[row], header = burst.headerBytes[row];
     const counter = burst.counter[row];
-    return session < this.#rows && both <= PHASE_AND_PATH_MAX && this.#keyed[2 * session + (both & 1)] === 1 &&
+    return session < this.#rows && both <= PHASE_AND_PATH_MAX &&
+      this.#keyed[2 * session + (both & 1)] === 1 &&
       header >= SHORT_HEADER_MIN_BYTES && header <= SHORT_HEADER_MAX_BYTES &&
       Number.isSafeInteger(counter) && counter >= 0;
   }

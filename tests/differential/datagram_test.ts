@@ -283,7 +283,8 @@ for (const [name, make] of KERNELS) {
       assertEquals(new Uint8Array(burst.block), new Uint8Array(twin.block), `round ${round}`);
       for (let row = 0; row < burst.count; row++) {
         if (sealed.next[row] !== TO_OPEN_DATAGRAM) continue;
-        const hasKeys = sealed.session[row] !== 4 && (sealed.session[row] !== 3 || (sealed.phase[row] & 1) === 0);
+        const hasKeys = sealed.session[row] !== 4 &&
+          (sealed.session[row] !== 3 || (sealed.phase[row] & 1) === 0);
         const opens = hasKeys && !damaged.has(row);
         assertEquals(burst.next[row], opens ? OPENED : DROP.forged, `round ${round}, row ${row}`);
         const start = burst.offset[row], end = start + burst.length[row];
