@@ -7,6 +7,8 @@ const DOOR = "tests/system/admin_door_test.ts";
 const PAGE = "tests/system/page_test.ts";
 const ACCESS = "tests/unit/access_test.ts";
 
+const COMMANDS = "tests/system/peer_commands_test.ts";
+
 export const ACCESS_ROWS: readonly Mutation[] = [
   {
     file: "src/serve/access/bars.ts",
@@ -77,5 +79,33 @@ export const ACCESS_ROWS: readonly Mutation[] = [
     to: "const shown = record;",
     tests: [DOOR],
     note: "the admin interface answers a preshared key",
+  },
+  {
+    file: "src/cli/relay_peers.ts",
+    from: 'await askRelay(config, "PATCH", `/v1/peers/${encodeURIComponent(name)}`, change, ADD_TIMEOUT_MS);',
+    to: "",
+    tests: [COMMANDS],
+    note: "a change on the command line does not reach the relay",
+  },
+  {
+    file: "src/cli/peer_set.ts",
+    from: "await openStore(config, env).edit(name, (record) => changed(record, change))",
+    to: "await openStore(config, env).edit(name, (record) => record)",
+    tests: [COMMANDS],
+    note: "a change without a running relay is not stored",
+  },
+  {
+    file: "src/cli/peer_link.ts",
+    from: "...limits,",
+    to: "",
+    tests: [COMMANDS],
+    note: "a link of the command line has no limits",
+  },
+  {
+    file: "src/cli/peer_limits.ts",
+    from: "if (!Number.isNaN(time.getTime()) && time.toISOString().startsWith(text.slice(0, 10))) {",
+    to: "if (!Number.isNaN(time.getTime())) {",
+    tests: ["tests/unit/cli_test.ts"],
+    note: "a day that does not exist is a day of the next month",
   },
 ];
