@@ -135,7 +135,7 @@ export class Decompressor {
       case PROFILE.IP:
         return new FlowDecompressor(profile, this.#depth, this.#lists);
       case PROFILE.TCP:
-        return new TcpDecompressor(this.#large, (base) => this.#contexts.get(base), this.#depth);
+        return new TcpDecompressor(this.#large, (base) => this.#contexts.get(base), this.#depth, this.#lists);
       default:
         return RESULT.MALFORMED;
     }

@@ -22,21 +22,21 @@ import { ID, TcpState } from "./state.ts";
 
 const IR = 0xfd;
 const IR_CR = 0xfc;
-/** What is known before the first packet. */
-const BLANK = new TcpState();
 
 export class TcpDecompressor {
   readonly profile = PROFILE.TCP;
   readonly #states: History<TcpState>;
-  #state = new TcpState();
+  /** What is known before the first packet. */
+  readonly #blank = new TcpState(false);
+  #state = this.#blank;
   #next: TcpState;
   #order = 0;
   #hasContext = false;
   readonly #base = new BaseHeader();
 
   /** `baseOf` gives the context of an id, for replication. */
-  constructor(readonly large: boolean, readonly baseOf: (cid: number) => unknown, depth = 1) {
-    this.#states = new History(() => new TcpState(), depth);
+  constructor(readonly large: boolean, readonly baseOf: (cid: number) => unknown, depth = 1, lists = true) {
+    this.#states = new History(() => new TcpState(lists), depth);
     this.#next = this.#states.next;
   }
 
@@ -65,7 +65,7 @@ export class TcpDecompressor {
     this.#order = order;
     const state = this.#states.before(order);
     this.#hasContext = state !== undefined;
-    this.#state = state ?? BLANK;
+    this.#state = state ?? this.#blank;
     this.#next = this.#states.next;
     this.#next.copyFrom(this.#state);
     if (first === IR || first === IR_CR || first === IR_DYN) {
