@@ -265,8 +265,8 @@ function nextOf(flow: Flow, n: number, random: Random): Uint8Array {
 function numberIn(packet: Uint8Array): number {
   const view = new DataView(packet.buffer, packet.byteOffset, packet.length);
   const ip = packet[0] >> 4 === 4 ? 20 : 40;
-  if (packet.length < ip + 24) return 0;
-  return view.getUint32(ip + 8 + (view.getUint16(ip) % 4 === 1 ? 12 : 0));
+  const at = ip + 8 + (packet.length > ip + 8 && view.getUint16(ip) % 4 === 1 ? 12 : 0);
+  return packet.length < at + 4 ? 0 : view.getUint32(at);
 }
 
 /** Sends packets of forty flows through the channel, and compares what comes out with what went in. */
