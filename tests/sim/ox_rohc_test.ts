@@ -19,6 +19,7 @@ import {
   SEED,
   tcpPacket,
 } from "../kit/header_play.ts";
+import { CLEAN } from "../kit/world.ts";
 import { Random } from "../kit/random.ts";
 
 const CONTEXTS = 4096;
@@ -130,4 +131,22 @@ Deno.test("ROHC: packets that wait for others to share a datagram come back too"
   assertEquals(server.delivered.map((packet) => essence(packet, true)).toSorted(), sent.toSorted());
   assertGreater(client.metrics.get("packets_batched"), 600);
   assertGreater(client.metrics.get("headers_elided"), 1000);
+});
+
+Deno.test("ROHC: repair brings packets back, out of order as they are then", () => {
+  const { world, client, server } = pair(CONTEXTS, { methods: ["rohc"], isRepairing: true });
+  world.channel = { ...CLEAN, loss: 0.05 };
+  const packets = 2000, before = server.delivered.length, sent = new Set<string>();
+  for (let n = 0; n < packets; n++) {
+    const packet = packetOf({ ...game(n), id: n, tos: DSCP_OF[CLASS_GAME] << 2 }, new Uint8Array(40).fill(n));
+    sent.add(essence(packet, true));
+    client.send(packet);
+    world.runFor(15_625);
+  }
+  world.runFor(SECOND);
+  const came = server.delivered.slice(before);
+  assertGreater(client.metrics.get("headers_elided"), 0.9 * packets);
+  assertGreater(came.length, 0.98 * packets);
+  assert(came.every((packet) => sent.has(essence(packet, true))));
+  assertEquals(server.metrics.dropped("unknown_context"), 0);
 });
