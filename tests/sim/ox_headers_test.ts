@@ -68,6 +68,14 @@ Deno.test("short packets: forty flows over a rough path come out as they went in
   }
 });
 
+Deno.test("short packets: what stands for a call's headers is two octets, its anchors included", () => {
+  const two = pair(CONTEXTS);
+  const { perPacket } = bytesOnTheWire(two, call, 60, CLASS_VOICE);
+  assertLess(perPacket, 60 + 2 + 22 + 28 + 0.1);
+  const { metrics } = two.client;
+  assertLess(metrics.get("header_bytes_sent") / metrics.get("headers_elided"), 2.1);
+});
+
 Deno.test("short packets: an end that offers none gets none", () => {
   for (const [ofClient, ofRelay] of [[CONTEXTS, undefined], [undefined, CONTEXTS]] as const) {
     const { world, client, server } = pair(ofClient, { ofRelay });
