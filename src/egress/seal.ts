@@ -91,6 +91,9 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row], rest = sessions.of[epoch]!;
+  if (rest.rohc !== undefined) {
+    rest.rohc.sender.sealed(burst.view, offset[row], length[row], table.sendCounter[epoch]);
+  }
   const packetBytes = length[row], bytesMax = sessions.innerMtu(epoch);
   const { repair } = rest, isRepaired = repair !== undefined && repair.sends(trafficClass[row]);
   if (isRepaired) {

@@ -44,7 +44,7 @@ export function openOwnPlane(invitation: Invitation, exit: Exit, port?: Port): L
     priorities: [],
     rules: [],
     compression: false,
-    headers: false,
+    headers: [],
     batching: true,
     goesFirst: false,
     congestionAlgorithm: "none",

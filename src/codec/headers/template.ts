@@ -15,6 +15,7 @@ import {
   sumWords,
   UDP_HEADER_BYTES,
 } from "../../wire/inner.ts";
+import { isSameFlow } from "./flows.ts";
 
 /** Kinds of templates: two bits of a definition. */
 export const PROFILE_UDP = 0, PROFILE_RTP = 1, PROFILE_TCP = 2;
@@ -107,17 +108,7 @@ export class Template {
 
   /** Whether addresses, ports and protocol are those of the packet at `at`. */
   isFlowOf(view: DataView, at: number): boolean {
-    const own = this.#view, ip = this.#ipBytes;
-    if (view.getUint8(at) >> 4 !== this.bytes[0] >> 4) return false;
-    if (view.getUint32(at + ip) !== own.getUint32(ip)) return false;
-    if (ip === IPV4_HEADER_BYTES) {
-      return view.getUint32(at + 12) === own.getUint32(12) && view.getUint32(at + 16) === own.getUint32(16) &&
-        view.getUint8(at + 9) === this.bytes[9];
-    }
-    for (let i = 8; i < IPV6_HEADER_BYTES; i += 4) {
-      if (view.getUint32(at + i) !== own.getUint32(i)) return false;
-    }
-    return view.getUint8(at + 6) === this.bytes[6];
+    return isSameFlow(view, at, this.#view);
   }
 
   /**

@@ -192,7 +192,8 @@ function oxtunnelOptions(
     ...(compression ? { lz4: suite.makeLz4() } : {}),
     ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
     compressionThreshold: DEFAULTS.compressionThreshold,
-    headerContexts: headers ? DEFAULTS.headers.contexts : undefined,
+    headerMethods: headers,
+    headerContexts: headers.length > 0 ? DEFAULTS.headers.contexts : undefined,
   };
 }
 

@@ -24,12 +24,14 @@ import {
   FEATURE_EARLY_DATA_TAKEN,
   FEATURE_HYBRID_KEYS,
   FEATURE_RESUMPTION,
+  type HeaderMethod,
   type Parameters,
   readParameters,
   REFUSED_AEAD,
   REFUSED_CRITICAL,
   REFUSED_FULL,
   REFUSED_PROBE,
+  withOneMethod,
   writeParameters,
 } from "../../wire/parameters.ts";
 import { mappedBytes } from "../../wire/address.ts";
@@ -85,6 +87,8 @@ export interface OxtunnelOptions {
   rates: Rates | undefined;
   /** Contexts of short packets (PROTOCOL §13) that all sessions may have; absent to offer none. */
   headerContexts: number | undefined;
+  /** How headers are made small, best first: the responder takes the first that the initiator offers. */
+  headerMethods: readonly HeaderMethod[];
   /** The rate that this end asks the peer not to exceed, kbit/s with IP and UDP headers; 0 for no limit. */
   receiveKbitS: (peer: Peer) => number;
   /** Called with each new session: the rate that the other end asks this one not to exceed, kbit/s; 0 for no limit. */
@@ -202,7 +206,7 @@ export class Negotiation {
     if (isFull) reason = REFUSED_FULL;
     const session = reason === 0 ? table.allocate(peer.id) : NONE;
     if (session === NONE && reason === 0) reason = REFUSED_FULL;
-    const features = (said.features ?? 0) & this.#featuresFor(peer.id);
+    const features = withOneMethod((said.features ?? 0) & this.#featuresFor(peer.id), this.#o.headerMethods);
     const earlyRow = this.#takeEarlyData(burst, message, peer, opened, session, said, features, nowUs);
     const taken = earlyRow === NONE ? 0 : FEATURE_EARLY_DATA_TAKEN;
     const spareRows = session === NONE ? [] : this.#allocateSpares(session);

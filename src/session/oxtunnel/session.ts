@@ -28,6 +28,7 @@ import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
 import { HeaderContexts, type Headers } from "./subjects/headers.ts";
+import { type Rohc, RohcChannel } from "./subjects/rohc.ts";
 import { RateFinder } from "./subjects/rate.ts";
 import { Reliable } from "./subjects/reliable.ts";
 import { LossRepair } from "./subjects/repair.ts";
@@ -75,6 +76,8 @@ export class OxSession implements SessionContext {
   readonly repair: SessionRepair | undefined;
   /** Short packets of both directions; undefined where the ends have not agreed to them. */
   readonly headers: Headers | undefined;
+  /** ROHC in their place; undefined likewise. */
+  readonly rohc: Rohc | undefined;
   /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
   pathRate: PathRate | undefined;
   /** Nothing has opened yet in a session that this end began. */
@@ -112,6 +115,8 @@ export class OxSession implements SessionContext {
     this.repair = lossRepair.repair;
     const headers = new HeaderContexts(this, sessions.headerBudget);
     this.headers = headers.headers;
+    const channel = new RohcChannel(this, sessions.headerBudget);
+    this.rohc = channel.rohc;
     this.#subjects = [
       this.#closing = new Closing(this),
       reliable,
@@ -125,6 +130,7 @@ export class OxSession implements SessionContext {
       this.#keys = new KeyRenewal(this, keys),
       lossRepair,
       headers,
+      channel,
       this.#sizeProbes = new SizeProbes(this, this.size),
       this.rate = new RateFinder(this),
     ];
