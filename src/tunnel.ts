@@ -42,7 +42,7 @@ import {
   type SessionSnapshot,
 } from "./session/peer_record.ts";
 import { InnerAcks } from "./session/wireguard/inner_acks.ts";
-import { type Peer, PeerTable } from "./session/peers.ts";
+import { type Peer, type PeerIdentity, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import {
   BATCH_WAIT_US,
@@ -414,13 +414,7 @@ export class Tunnel {
    * @param persistentKeepaliveS 0 for none; a client keeps its NAT open with 25.
    */
   addPeer(record: PeerKeys, persistentKeepaliveS = 0, lastTimestamp?: Uint8Array): void {
-    const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
-    if (publicKey.every((byte, i) => byte === this.publicKey[i])) {
-      throw new Error(`peer ${record.name}: its public key is this end's own`);
-    }
-    const presharedKey = decodePresharedKey(record);
-    const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
-    if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
+    const { publicKey, presharedKey, staticSecret } = this.secretsOf(record);
     try {
       this.peers.add({
         name: record.name,
@@ -440,6 +434,18 @@ export class Tunnel {
     const peer = this.peers.find(record.publicKey)!;
     this.#place(peer, -Infinity);
     this.peerRates.setRecord(peer.id, record, -Infinity);
+  }
+
+  /** The peer's keys, and X25519 of both static keys: secrets, which the caller wipes. Throws, with the reason, for keys of no use. */
+  protected secretsOf(record: PeerKeys): Pick<PeerIdentity, "publicKey" | "presharedKey" | "staticSecret"> {
+    const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
+    if (publicKey.every((byte, i) => byte === this.publicKey[i])) {
+      throw new Error(`peer ${record.name}: its public key is this end's own`);
+    }
+    const presharedKey = decodePresharedKey(record);
+    const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
+    if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
+    return { publicKey, presharedKey, staticSecret };
   }
 
   /** Changes which share of the peers has which part; their sessions continue. */
