@@ -391,6 +391,13 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "the backlog stays in the kernel, unsorted",
   },
   {
+    file: "src/queue/peer_rates.ts",
+    from: "Math.max(TOLD_MIN, bytesPerS)",
+    to: "bytesPerS",
+    tests: ["tests/unit/peer_rates_test.ts"],
+    note: "a peer that asks for a bit a second stalls its session",
+  },
+  {
     file: "src/queue/turn_queue.ts",
     from: "    const tin = tinOf(burst.trafficClass[row]);",
     to: "    const tin = 0;",
