@@ -58,6 +58,11 @@ export const REFUSED_AEAD = 3;
 export const REFUSED_DRAINING = 4;
 /** The initiation asked for an answer and no session. */
 export const REFUSED_PROBE = 5;
+/** The relay keeps the device out: by its operator, since its date has come, or since the volume of this month is used up. */
+export const REFUSED_DISABLED = 6, REFUSED_EXPIRED = 7, REFUSED_VOLUME = 8;
+
+/** Whether a REFUSED_* is of a device that the relay keeps out. */
+export const isBar = (reason: number) => reason >= REFUSED_DISABLED && reason <= REFUSED_VOLUME;
 
 const AEADS_MAX = 4;
 const DNS_MAX = 4;

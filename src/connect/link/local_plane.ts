@@ -150,6 +150,7 @@ export class LocalPlane implements LinkPlane {
       processing: delayFigures(this.#driver.processing.counts(0)),
     };
     return {
+      refused: this.#client.refusal?.reason,
       ...{
         relay,
         asked,

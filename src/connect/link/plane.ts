@@ -17,6 +17,8 @@ export const PLANE_MAILBOX = 0, STREAMS_MAILBOX = 1;
 /** How the relay is seen from a plane. */
 export interface PlaneState {
   relay: PeerSnapshot;
+  /** Why the relay refused the last handshake (REFUSED_*), until the next one begins. */
+  refused?: number;
   /** Packets for the relay and handshakes begun, which it ought to answer. */
   asked: number;
   /** How the present OxTunnel session fares. */

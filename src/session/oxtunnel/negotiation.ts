@@ -42,6 +42,7 @@ import type { Epochs } from "../epochs.ts";
 import type { HandshakeGate } from "../handshake_gate.ts";
 import type { HandshakeState, OpenedInitiation } from "../noise.ts";
 import { freshBytes, wipeHandshake } from "../noise.ts";
+import { answerBarred } from "./barred.ts";
 import {
   consumeOxResponse,
   createOxInitiation,
@@ -63,7 +64,7 @@ import { SPARE_IDS } from "./subjects/connection_ids.ts";
 import { type Ticket, type TicketKeys, wipeTicket } from "./tickets.ts";
 import type { Attempts } from "../attempts.ts";
 import type { Outbox } from "../outbox.ts";
-import type { Peer, StagedPacket } from "../peers.ts";
+import { base64, type Peer, type StagedPacket } from "../peers.ts";
 import type { EarlyData, Shared } from "../shared.ts";
 import type { Staging } from "../staging.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
@@ -170,6 +171,9 @@ export class Negotiation {
       next[row] = DROP.handshake_failed;
       return;
     }
+    const { barred } = this.#s.peers;
+    const kept = barred.size === 0 ? undefined : barred.get(base64(opened.peerStatic));
+    if (kept) return answerBarred(this.#s, burst, row, message, opened, kept, seenIn(burst, row), nowUs);
     const peer = gate.initiatorOf(burst, row, opened);
     if (!peer) return;
     const payload = openOxPayload(primitives, message, opened, peer.staticSecret);
