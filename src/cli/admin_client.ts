@@ -119,7 +119,7 @@ function closed(tcp: Deno.TcpConn): void {
  */
 export async function askRelay(
   config: Config,
-  method: "GET" | "POST" | "DELETE",
+  method: "GET" | "POST" | "PATCH" | "DELETE",
   path: string,
   body?: unknown,
   timeoutMs = TIMEOUT_MS,

@@ -1,5 +1,5 @@
 /**
- * Additions and removals of peers that a running relay carries out, over its admin interface, and what a person is told when
+ * Additions, changes and removals of peers that a running relay carries out, over its admin interface, and what a person is told when
  * none does. Invariant: a relay that cannot be asked is no failure of the change, which the caller then makes in the store; what
  * the relay refuses is one. Opens no store.
  */
@@ -7,6 +7,8 @@ import type { Config } from "../config.ts";
 import { CommandError } from "../process/help.ts";
 import { recordMistake } from "../serve/peers_file.ts";
 import type { PeerRecord } from "../session/peer_record.ts";
+import type { PeerRow } from "../admin/mod.ts";
+import type { PeerChange } from "../serve/access/peer_change.ts";
 import { adminUrl } from "../serve/admin_address.ts";
 import { askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
 
@@ -65,6 +67,38 @@ export async function forwardByRelay(
   } catch (error) {
     if (error instanceof RefusedError) throw error;
     if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return error;
+    throw error;
+  }
+}
+
+/**
+ * Has the running relay change a peer: "changed", "unknown" where it has none of that name, or why the relay was not asked. Throws
+ * RefusedError with the relay's words.
+ */
+export async function changeByRelay(
+  config: Config,
+  name: string,
+  change: PeerChange,
+): Promise<"changed" | "unknown" | Error> {
+  try {
+    await askRelay(config, "PATCH", `/v1/peers/${encodeURIComponent(name)}`, change, ADD_TIMEOUT_MS);
+    return "changed";
+  } catch (error) {
+    if (error instanceof RefusedError) {
+      if (error.status === 404) return "unknown";
+      throw error;
+    }
+    if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return error;
+    throw error;
+  }
+}
+
+/** What the running relay tells of a peer; undefined where it tells nothing. */
+export async function askLive(config: Config, name: string): Promise<PeerRow | undefined> {
+  try {
+    return await askRelay(config, "GET", `/v1/peers/${encodeURIComponent(name)}`) as PeerRow;
+  } catch (error) {
+    if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return undefined;
     throw error;
   }
 }

@@ -107,7 +107,7 @@ export class Burst {
   readonly ecn = new Uint8Array(this.block, BURST_LAYOUT.ecn, BURST_CAPACITY);
   /** Length of an OxTunnel data datagram's header, 6 to 9 bytes (PROTOCOL §12). Undefined before TO_OPEN_DATAGRAM. */
   readonly headerBytes = new Uint8Array(this.block, BURST_LAYOUT.headerBytes, BURST_CAPACITY);
-  /** Key phase of an OxTunnel data datagram, 0 or 1. Undefined before TO_OPEN_DATAGRAM. */
+  /** Key phase of an OxTunnel data datagram in bit 0, number of its path, 0 to 7, above it. Undefined before TO_OPEN_DATAGRAM. */
   readonly phase = new Uint8Array(this.block, BURST_LAYOUT.phase, BURST_CAPACITY);
   /** Row of the session table, or NONE. */
   readonly session = new Uint32Array(this.block, BURST_LAYOUT.session, BURST_CAPACITY);
