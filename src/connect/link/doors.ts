@@ -45,31 +45,36 @@ export function planDoors(
   { names, metered }: PathWishes,
   addresses: (name: string) => string[] = addressesOf,
 ): DoorPlan[] {
+  const planOf = (door: number, { name, index, isWifi, isMetered }: LinkInterface): DoorPlan => ({
+    door,
+    device: name,
+    index,
+    addresses: addresses(name),
+    isWifi,
+    isMetered: isMetered || metered.includes(name),
+  });
   const wanted = names === undefined
     ? found.filter(({ isTunnel }) => !isTunnel)
     : names.flatMap((name) => found.find((one) => one.name === name) ?? []);
-  const first = before.find(({ door }) => door === 0);
   const isHere = (plan: DoorPlan) =>
     wanted.some(({ name, index }) => name === plan.device && index === plan.index);
   // The first path stays where it is: it is silent while its interface is away, and goes on when that is back.
-  const doors: DoorPlan[] =
-    first !== undefined && wanted.length > 0 && (isHere(first) || wanted.length > 1 || before.length > 1)
-      ? [first]
-      : [];
-  doors.push(...before.filter((plan) => plan.door > 0 && isHere(plan)));
-  for (const { name, index, isWifi, isMetered } of wanted) {
-    if (doors.length >= LIVE_MAX || doors.some(({ device }) => device === name)) continue;
+  const first = before.find(({ door }) => door === 0);
+  const again = wanted.find(({ name }) => name === first?.device);
+  const stays = first !== undefined && (again !== undefined || wanted.length > 0 && before.length > 1);
+  const doors = stays ? [again === undefined ? first : planOf(0, again)] : [];
+  doors.push(
+    ...before.filter((plan) => plan.door > 0 && isHere(plan)).map((plan) => ({
+      ...plan,
+      addresses: addresses(plan.device),
+    })),
+  );
+  for (const one of wanted) {
+    if (doors.length >= LIVE_MAX || doors.some(({ device }) => device === one.name)) continue;
     const taken = new Set(doors.map(({ door }) => door));
     const door = Array.from({ length: DOOR_MAX + 1 }, (_, i) => i).find((number) => !taken.has(number));
     if (door === undefined) break;
-    doors.push({
-      door,
-      device: name,
-      index,
-      addresses: addresses(name),
-      isWifi,
-      isMetered: isMetered || metered.includes(name),
-    });
+    doors.push(planOf(door, one));
   }
   return doors.sort((a, b) => a.door - b.door);
 }
