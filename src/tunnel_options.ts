@@ -14,6 +14,7 @@ import {
   FEATURE_HEADER_COMPRESSION,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
+  FEATURE_MULTIPATH,
   FEATURE_REED_SOLOMON,
   FEATURE_REQUESTS,
   FEATURE_RESUMPTION,
@@ -99,6 +100,8 @@ export interface TunnelOptions {
   trusted?: readonly string[];
   /** FEATURE_* of OxTunnel that this end offers and accepts; all implemented ones when absent. */
   features?: number;
+  /** Whether sessions of OxTunnel may have several paths; true when absent. */
+  hasSeveralPaths?: boolean;
   /** Contexts of short packets (PROTOCOL §13) that all sessions may have together; absent to offer and accept none. */
   headerContexts?: number;
   /** Whether packets of more than 700 bytes go without their headers too. */
@@ -151,9 +154,12 @@ export const REPAIR_FEATURES = FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | F
   FEATURE_REQUESTS;
 
 /** FEATURE_* of OxTunnel that a tunnel with these options offers and accepts. */
-export function featuresOf({ features, lz4, headerContexts, repair }: TunnelOptions): number {
+export function featuresOf(
+  { features, lz4, headerContexts, repair, hasSeveralPaths }: TunnelOptions,
+): number {
   return (features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) | (lz4 === undefined ? 0 : FEATURE_LZ4) |
     (headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
+    (hasSeveralPaths === false ? 0 : FEATURE_MULTIPATH) |
     (repair === undefined ? 0 : REPAIR_FEATURES & ~FEATURE_REQUESTS) |
     (repair?.isAsking ? FEATURE_REQUESTS : 0);
 }

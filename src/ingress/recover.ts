@@ -1,14 +1,17 @@
 // Hot path.
 /**
  * Recovers lost packets (PROTOCOL §13): after each datagram of a session with repair, solvable sources are solved, and their
- * packets are added to the burst. Invariant: a recovered packet is checked like any other, and is delivered once even when
+ * packets are added to the burst; so are those of copies of another path's datagrams. Invariant: a recovered packet is checked like any other, and is delivered once even when
  * its own datagram arrives late; of a recovered source only packets are read.
- * Keeps PROTOCOL R48 and R92.
+ * Keeps PROTOCOL R48, R92 and R112.
  */
 import type { Expander } from "../codec/headers/expander.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import type { SessionRepair } from "../repair/session_repair.ts";
+import type { CopyWindow } from "../session/oxtunnel/copy_window.ts";
+import type { OxSession } from "../session/oxtunnel/session.ts";
 import { type Burst, DONE } from "../vector/burst.ts";
+import { COPY_HEAD_BYTES, copyFits, readCopyCounter, readCopyPath } from "../wire/copy.ts";
 import { FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";
 import type { IngressContext } from "./context.ts";
@@ -22,43 +25,97 @@ export function recover(
   burst: Burst,
   row: number,
   repair: SessionRepair,
+  copies: CopyWindow | undefined,
   takesLz4: boolean,
   expander: Expander | undefined,
   context: IngressContext,
   nowUs: number,
 ): void {
   const found = repair.solve(nowUs);
-  for (let i = 0; i < found; i++) recoverOne(burst, row, repair, i, takesLz4, expander, context);
+  for (let i = 0; i < found; i++) {
+    const counter = repair.recoveredCounter(i);
+    if (copies !== undefined && !copies.isFirst(counter)) continue;
+    const length = repair.recoveredBytes(i), copy = burst.grow(length, DONE);
+    if (copy < 0) {
+      context.metrics.drop(DROP.arena_full);
+      continue;
+    }
+    repair.copyRecovered(i, burst.bytes, burst.offset[copy]);
+    readSource(burst, row, copy, length, counter, takesLz4, expander, context, COUNTER.packets_repaired);
+  }
 }
 
-function recoverOne(
+/**
+ * Takes the body of a copy frame of `length` bytes at `at` in the datagram of `row`: adds its packets to the burst unless they
+ * have come before.
+ */
+export function takeCopy(
   burst: Burst,
   row: number,
-  repair: SessionRepair,
-  i: number,
+  at: number,
+  length: number,
+  rest: OxSession,
   takesLz4: boolean,
-  expander: Expander | undefined,
   context: IngressContext,
+  nowUs: number,
 ): void {
-  const { metrics, frames } = context;
-  const length = repair.recoveredBytes(i);
-  const copy = burst.grow(length, DONE);
+  const { metrics, table, associations } = context, { pathSet, headers } = rest;
+  if (!copyFits(burst.view, at, length)) {
+    metrics.drop(DROP.malformed_inner);
+    return;
+  }
+  metrics.column[COUNTER.copies_received]++;
+  const number = readCopyPath(burst.view, at), path = pathSet!.rowOf(number);
+  // A copy on its source's own path would be a repair.
+  if (path === undefined || path === burst.path[row]) return;
+  const counter = readCopyCounter(burst.view, at, table.replay.highest[path]);
+  const window = pathSet!.windowOf(number)!;
+  if (counter < 0 || table.replay.hasSeen(path, counter) || !window.isFirst(counter)) return;
+  window.useful++;
+  metrics.column[COUNTER.copies_useful]++;
+  const from = at + COPY_HEAD_BYTES, bytes = length - COPY_HEAD_BYTES;
+  associations.oxtunnel!.sessions.onPath[path]!.repair?.copyReceived(
+    burst.bytes,
+    from,
+    bytes,
+    counter,
+    nowUs,
+  );
+  const copy = burst.grow(bytes, DONE);
   if (copy < 0) {
     metrics.drop(DROP.arena_full);
     return;
   }
-  const { bytes, view, offset, session, peer, headerBytes } = burst;
+  burst.bytes.copyWithin(burst.offset[copy], from, from + bytes);
+  const expander = number === 0 ? headers?.expander : undefined;
+  readSource(burst, row, copy, bytes, counter, takesLz4, expander, context, COUNTER.packets_copied);
+}
+
+/** Adds the packets of a source, `length` bytes in the row `copy`, to the burst, and counts each. */
+function readSource(
+  burst: Burst,
+  row: number,
+  copy: number,
+  length: number,
+  sourceCounter: number,
+  takesLz4: boolean,
+  expander: Expander | undefined,
+  context: IngressContext,
+  counted: number,
+): void {
+  const { metrics, frames } = context;
+  const { view, offset, session, peer, path, headerBytes } = burst;
   const at = offset[copy];
-  repair.copyRecovered(i, bytes, at);
   session[copy] = session[row];
   peer[copy] = peer[row];
+  path[copy] = path[row];
   headerBytes[copy] = 0;
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
     if (kind === FRAME_HEADER_COMPRESSED) {
       // A bare one would be as long as the symbol.
       if (expander === undefined || !isFrame(view, frames.headAt)) continue;
-      recoverShort(burst, copy, repair.recoveredCounter(i), expander, context);
+      recoverShort(burst, copy, sourceCounter, expander, context, counted);
       continue;
     }
     if (kind !== FRAME_PACKET && !(kind === FRAME_LZ4 && takesLz4)) continue;
@@ -67,7 +124,7 @@ function recoverOne(
       ? frames.length
       : innerLength(view, frames.at, frames.length);
     addPacket(burst, copy, kind, frames.at, packetBytes, context);
-    metrics.column[COUNTER.packets_repaired]++;
+    metrics.column[counted]++;
   }
 }
 
@@ -78,6 +135,7 @@ function recoverShort(
   counter: number,
   expander: Expander,
   context: IngressContext,
+  counted: number,
 ): void {
   const { frames: { at, length }, metrics } = context;
   const front = takeDefinition(burst.view, at, length, counter, expander);
@@ -87,5 +145,5 @@ function recoverShort(
   }
   if (front > 0) addPacket(burst, row, FRAME_PACKET, at + front, length - front, context);
   else addShort(burst, row, at, length, counter, expander, context);
-  metrics.column[COUNTER.packets_repaired]++;
+  metrics.column[counted]++;
 }

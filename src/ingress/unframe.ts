@@ -4,7 +4,7 @@
  * here; each packet becomes a row of its own, the first one in its datagram's row (packets.ts). Invariant: packets leave in the
  * order of their arrival, each with exactly the length of its frame; frames before a malformed one stay valid. A plaintext that
  * needs more rows than the burst has left goes to the backlog, and from there into the next burst.
- * Keeps PROTOCOL R47, R48, R51, R52, R79 and R85.
+ * Keeps PROTOCOL R47, R48, R51, R52, R79, R85 and R112.
  */
 import { COUNTER, DROP } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
@@ -12,6 +12,7 @@ import { type Burst, BURST_CAPACITY, DONE, OPENED, TO_UNFRAME } from "../vector/
 import { controlFits, controlKind } from "../wire/control.ts";
 import {
   FRAME_CONTROL,
+  FRAME_COPY,
   FRAME_HEADER_COMPRESSED,
   FRAME_LZ4,
   FRAME_PACKET,
@@ -33,7 +34,11 @@ import {
   leaveInPlace,
   takeDefinition,
 } from "./packets.ts";
-import { recover, RECOVERED_ROWS } from "./recover.ts";
+import { recover, RECOVERED_ROWS, takeCopy } from "./recover.ts";
+
+/** Copies in one datagram that are read (PROTOCOL R112), and where those of the datagram that is read are. */
+const COPIES_MAX = 8;
+const copyAt = new Uint32Array(COPIES_MAX), copyBytes = new Uint32Array(COPIES_MAX);
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
@@ -71,26 +76,30 @@ function rowsIn({ view }: Burst, at: number, length: number, { frames }: Ingress
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
     if (kind === FRAME_PACKET || kind === FRAME_LZ4 || kind === FRAME_HEADER_COMPRESSED) packets++;
-    else if (kind === FRAME_REPAIR) repairs++;
+    else if (kind === FRAME_REPAIR || kind === FRAME_COPY) repairs++;
   }
   return Math.max(1, packets) + RECOVERED_ROWS * repairs;
 }
 
 function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: number): void {
-  const { bytes: arena, view, offset, length, next, session, peer, counter } = burst;
+  const { bytes: arena, view, offset, length, next, session, peer, path, counter } = burst;
   const { associations, frames, metrics, table } = context;
   const { sessions } = associations.oxtunnel!;
   const owner = session[row], id = peer[row];
-  const rest = sessions.of[owner];
-  // A handshake may have ended the session while this waited in the backlog.
-  if (rest === undefined || table.peer[owner] !== id) {
+  const rest = sessions.of[owner], way = sessions.onPath[path[row]];
+  // A handshake may have ended the session while this waited in the backlog, or a frame the path.
+  if (
+    rest === undefined || way === undefined || table.peer[owner] !== id || table.session[path[row]] !== owner
+  ) {
     next[row] = DROP.no_session;
     return;
   }
-  const { repair, headers } = rest, takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
+  const { repair, copies } = way, takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
   let packetAt = NONE, packetBytes = 0, packetKind = FRAME_PACKET, isHeard = length[row] === 0;
-  // Packets that repair brought back before are known when their own datagram comes.
-  let symbolAt = NONE, isKnown = false;
+  // Contexts are the first path's.
+  const headers = path[row] === owner ? rest.headers : undefined;
+  // Packets that repair, or a copy, brought before are known when their own datagram comes.
+  let symbolAt = NONE, isKnown = false, copyCount = 0;
   const end = offset[row] + length[row];
   frames.start(offset[row], length[row]);
   for (;;) {
@@ -110,6 +119,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       if (symbolAt === NONE) {
         symbolAt = frames.headAt;
         isKnown = repair?.packetsReceived(arena, symbolAt, end - symbolAt, counter[row]) === false;
+        if (copies !== undefined && !copies.isFirst(counter[row])) isKnown = true;
       }
       if (isKnown) continue;
       const front = kind === FRAME_HEADER_COMPRESSED
@@ -133,18 +143,27 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       if (repair?.repairReceived(burst, frames.at, frames.length, counter[row], nowUs) === false) {
         metrics.drop(DROP.malformed_inner);
       }
+    } else if (kind === FRAME_COPY && rest.pathSet !== undefined) {
+      isHeard = true;
+      if (copyCount < COPIES_MAX) {
+        copyAt[copyCount] = frames.at;
+        copyBytes[copyCount++] = frames.length;
+      }
     }
     // Unknown kinds are skipped.
   }
-  if (isHeard) sessions.elicited(owner, id, nowUs);
+  if (isHeard) sessions.elicited(path[row], id, nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;
-  if (repair !== undefined) recover(burst, row, repair, takesLz4, headers?.expander, context, nowUs);
+  if (repair !== undefined) recover(burst, row, repair, copies, takesLz4, headers?.expander, context, nowUs);
+  for (let i = 0; i < copyCount; i++) {
+    takeCopy(burst, row, copyAt[i], copyBytes[i], rest, takesLz4, context, nowUs);
+  }
   if (packetAt === NONE) {
     next[row] = DONE;
     return;
   }
   placeFirst(burst, row, packetKind, packetAt, packetBytes, headers, context);
-  if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(owner));
+  if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(path[row]));
 }
 
 /** Whether frames of this kind hold a packet, and were agreed on. */

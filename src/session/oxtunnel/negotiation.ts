@@ -51,6 +51,7 @@ import {
   takeOxEarlyData,
   wipeSecrets,
 } from "./handshake.ts";
+import type { FurtherPath } from "./further_path.ts";
 import type { OxHost } from "./host.ts";
 import { KeyExchange } from "./keys.ts";
 import { OxSession } from "./session.ts";
@@ -121,7 +122,7 @@ export class Negotiation {
   readonly #trusted: TrustedLinks;
   readonly #tickets: TicketKeys | undefined;
   readonly #host: OxHost;
-  readonly #sessions: OxSessions<OxSession>;
+  readonly #sessions: OxSessions<OxSession, FurtherPath>;
   /** Rows of the spare ids that a pending handshake's initiation gave out, by its row. */
   readonly #pendingSpares = new Map<number, number[]>();
   /** As long as what fits an initiation, and so a response. */
@@ -132,7 +133,7 @@ export class Negotiation {
     options: OxtunnelOptions,
     trusted: TrustedLinks,
     host: OxHost,
-    sessions: OxSessions<OxSession>,
+    sessions: OxSessions<OxSession, FurtherPath>,
   ) {
     this.#p = parts;
     this.#s = parts.shared;
@@ -275,7 +276,7 @@ export class Negotiation {
     const row = plaintext ? burst.grow(plaintext.length, TO_UNFRAME) : -1;
     if (row < 0) return NONE;
     burst.bytes.set(plaintext!, burst.offset[row]);
-    burst.session[row] = session;
+    burst.session[row] = burst.path[row] = session;
     burst.peer[row] = peer.id;
     return row;
   }

@@ -49,8 +49,8 @@ export class RoundTrip implements Subject {
 
   /** Whether the path is dead: data went out, and nothing answered the data nor the pings that followed. */
   get isSilent(): boolean {
-    const { sessions, row } = this.#session;
-    return sessions.unanswered[row] > PINGS_MAX;
+    const { sessions, path } = this.#session;
+    return sessions.unanswered[path] > PINGS_MAX;
   }
 
   /** Has a ping sent. */
@@ -61,13 +61,9 @@ export class RoundTrip implements Subject {
 
   /** Nothing came since data went out, for the `times`-th time. */
   onSilence(times: number): void {
-    const { sessions, row, peer, isInitiator, host } = this.#session;
-    if (times <= PINGS_MAX) {
-      this.ping();
-      return;
-    }
-    sessions.pingAtUs[row] = Infinity;
-    if (isInitiator) host.initiate(peer);
+    const { sessions, path } = this.#session;
+    if (times <= PINGS_MAX || this.#session.onDead()) this.ping();
+    else sessions.pingAtUs[path] = Infinity;
   }
 
   hasWord(): boolean {
