@@ -10,7 +10,7 @@ import type { PathSet } from "../session/oxtunnel/path_set.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { NONE, SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
-import { COPY_HEAD_BYTES, writeCopyHead } from "../wire/copy.ts";
+import { COPY_HEAD_BYTES, writeCopyHead } from "../wire/repair.ts";
 import { FRAME_COPY, FRAME_HEAD_BYTES, writeFrameHead } from "../wire/frame.ts";
 import { outerBytes } from "../wire/oxtunnel.ts";
 import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wireguard.ts";

@@ -11,14 +11,17 @@ import type { SessionRepair } from "../repair/session_repair.ts";
 import type { CopyWindow } from "../session/oxtunnel/copy_window.ts";
 import type { OxSession } from "../session/oxtunnel/session.ts";
 import { type Burst, DONE } from "../vector/burst.ts";
-import { COPY_HEAD_BYTES, copyFits, readCopyCounter, readCopyPath } from "../wire/copy.ts";
-import { FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
+import { COPY_HEAD_BYTES, copyFits, readCopyCounter, readCopyPath } from "../wire/repair.ts";
+import { FRAME_COPY, FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";
 import type { IngressContext } from "./context.ts";
 import { addPacket, addShort, takeDefinition } from "./packets.ts";
 
 /** Rows for a recovered packet: the solved source, and the packet in it. */
 export const RECOVERED_ROWS = 2;
+/** Copies in one datagram that are read (PROTOCOL R112), and where those of the datagram that is read are. */
+const COPIES_MAX = 8;
+const copyAt = new Uint32Array(COPIES_MAX), copyBytes = new Uint32Array(COPIES_MAX);
 
 /** Adds the packets that `repair` can recover now, for the session and peer of `row`. */
 export function recover(
@@ -45,11 +48,34 @@ export function recover(
   }
 }
 
+/** Takes the copies in the datagram of `row`, the first COPIES_MAX. */
+export function takeCopies(
+  burst: Burst,
+  row: number,
+  rest: OxSession,
+  takesLz4: boolean,
+  context: IngressContext,
+  nowUs: number,
+): void {
+  const { frames } = context, { view } = burst;
+  let count = 0;
+  frames.start(burst.offset[row], burst.length[row]);
+  for (let kind = frames.next(view); kind >= 0 && count < COPIES_MAX; kind = frames.next(view)) {
+    if (kind !== FRAME_COPY) continue;
+    copyAt[count] = frames.at;
+    copyBytes[count++] = frames.length;
+  }
+  // The reader is needed for what is in them.
+  for (let i = 0; i < count; i++) {
+    takeCopy(burst, row, copyAt[i], copyBytes[i], rest, takesLz4, context, nowUs);
+  }
+}
+
 /**
  * Takes the body of a copy frame of `length` bytes at `at` in the datagram of `row`: adds its packets to the burst unless they
  * have come before.
  */
-export function takeCopy(
+function takeCopy(
   burst: Burst,
   row: number,
   at: number,

@@ -23,6 +23,7 @@ import {
 } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
+import type { OxSession } from "../session/oxtunnel/session.ts";
 import type { Headers } from "../session/oxtunnel/subjects/headers.ts";
 import { controlPrice } from "../session/oxtunnel/control_budget.ts";
 import type { IngressContext } from "./context.ts";
@@ -34,11 +35,9 @@ import {
   leaveInPlace,
   takeDefinition,
 } from "./packets.ts";
-import { recover, RECOVERED_ROWS, takeCopy } from "./recover.ts";
+import { recover, RECOVERED_ROWS, takeCopies } from "./recover.ts";
 
-/** Copies in one datagram that are read (PROTOCOL R112), and where those of the datagram that is read are. */
-const COPIES_MAX = 8;
-const copyAt = new Uint32Array(COPIES_MAX), copyBytes = new Uint32Array(COPIES_MAX);
+type Path = Pick<OxSession, "repair" | "copies">;
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
@@ -82,25 +81,19 @@ function rowsIn({ view }: Burst, at: number, length: number, { frames }: Ingress
 }
 
 function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: number): void {
-  const { bytes: arena, view, offset, length, next, session, peer, path, counter } = burst;
-  const { associations, frames, metrics, table } = context;
-  const { sessions } = associations.oxtunnel!;
-  const owner = session[row], id = peer[row];
-  const rest = sessions.of[owner], way = sessions.onPath[path[row]];
-  // A handshake may have ended the session while this waited in the backlog, or a frame the path.
-  if (
-    rest === undefined || way === undefined || table.peer[owner] !== id || table.session[path[row]] !== owner
-  ) {
+  const { view, offset, length, next, session, peer, path, counter } = burst;
+  const { frames, metrics } = context, { sessions } = context.associations.oxtunnel!;
+  const rest = sessionOf(burst, row, context);
+  if (rest === undefined) {
     next[row] = DROP.no_session;
     return;
   }
+  const way = sessions.onPath[path[row]]!;
   const { repair, copies } = way, takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
   let packetAt = NONE, packetBytes = 0, packetKind = FRAME_PACKET, isHeard = length[row] === 0;
-  // Contexts are the first path's.
-  const headers = path[row] === owner ? rest.headers : undefined;
+  const headers = path[row] === session[row] ? rest.headers : undefined; // contexts are the first path's
   // Packets that repair, or a copy, brought before are known when their own datagram comes.
-  let symbolAt = NONE, isKnown = false, copyCount = 0;
-  const end = offset[row] + length[row];
+  let symbolAt = NONE, isKnown = false, hasCopies = false;
   frames.start(offset[row], length[row]);
   for (;;) {
     let kind = frames.next(view);
@@ -110,16 +103,12 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       break;
     }
     if (kind === FRAME_CONTROL) {
-      if (!controlFits(view, frames.at, frames.length)) metrics.drop(DROP.malformed_inner);
-      else if (!sessions.budget.pay(id, controlPrice(controlKind(view, frames.at)), nowUs)) {
-        metrics.drop(DROP.control_flood);
-      } else if (rest.onControl(burst, row, frames.at, frames.length, nowUs)) isHeard = true;
+      if (obey(burst, row, rest, context, nowUs)) isHeard = true;
     } else if (holdsPacket(kind, takesLz4, headers)) {
       isHeard = true;
       if (symbolAt === NONE) {
         symbolAt = frames.headAt;
-        isKnown = repair?.packetsReceived(arena, symbolAt, end - symbolAt, counter[row]) === false;
-        if (copies !== undefined && !copies.isFirst(counter[row])) isKnown = true;
+        isKnown = isOld(burst, row, symbolAt, way);
       }
       if (isKnown) continue;
       const front = kind === FRAME_HEADER_COMPRESSED
@@ -144,26 +133,55 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
         metrics.drop(DROP.malformed_inner);
       }
     } else if (kind === FRAME_COPY && rest.pathSet !== undefined) {
-      isHeard = true;
-      if (copyCount < COPIES_MAX) {
-        copyAt[copyCount] = frames.at;
-        copyBytes[copyCount++] = frames.length;
-      }
+      isHeard = hasCopies = true;
     }
     // Unknown kinds are skipped.
   }
-  if (isHeard) sessions.elicited(path[row], id, nowUs);
+  // One of the frames may have closed the path that they came on.
+  if (isHeard && sessions.onPath[path[row]] === way) sessions.elicited(path[row], peer[row], nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;
   if (repair !== undefined) recover(burst, row, repair, copies, takesLz4, headers?.expander, context, nowUs);
-  for (let i = 0; i < copyCount; i++) {
-    takeCopy(burst, row, copyAt[i], copyBytes[i], rest, takesLz4, context, nowUs);
-  }
+  if (hasCopies) takeCopies(burst, row, rest, takesLz4, context, nowUs);
   if (packetAt === NONE) {
     next[row] = DONE;
     return;
   }
   placeFirst(burst, row, packetKind, packetAt, packetBytes, headers, context);
   if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(path[row]));
+}
+
+/** The row's session; undefined where a handshake ended it while the row waited in the backlog, or a frame ended its path. */
+function sessionOf(
+  burst: Burst,
+  row: number,
+  { associations, table }: IngressContext,
+): OxSession | undefined {
+  const { sessions } = associations.oxtunnel!, owner = burst.session[row], path = burst.path[row];
+  const isLive = table.peer[owner] === burst.peer[row] && sessions.onPath[path] !== undefined &&
+    table.session[path] === owner;
+  return isLive ? sessions.of[owner] : undefined;
+}
+
+/** Takes the datagram's packets, which begin at `at`; whether repair or a copy has brought them before. */
+function isOld({ bytes, offset, length, counter }: Burst, row: number, at: number, way: Path): boolean {
+  const { repair, copies } = way, end = offset[row] + length[row];
+  return repair?.packetsReceived(bytes, at, end - at, counter[row]) === false ||
+    copies?.isFirst(counter[row]) === false;
+}
+
+/** Carries out the control frame that the reader is at; returns whether its datagram is to be reported to the other end. */
+function obey(burst: Burst, row: number, rest: OxSession, context: IngressContext, nowUs: number): boolean {
+  const { frames: { at, length }, metrics, associations } = context, { view } = burst;
+  if (!controlFits(view, at, length)) {
+    metrics.drop(DROP.malformed_inner);
+    return false;
+  }
+  const price = controlPrice(controlKind(view, at));
+  if (associations.oxtunnel!.sessions.budget.pay(burst.peer[row], price, nowUs)) {
+    return rest.onControl(burst, row, at, length, nowUs);
+  }
+  metrics.drop(DROP.control_flood);
+  return false;
 }
 
 /** Whether frames of this kind hold a packet, and were agreed on. */

@@ -19,23 +19,20 @@ import type { Report } from "../../wire/report.ts";
 import type { CopyWindow } from "./copy_window.ts";
 import type { OxHost } from "./host.ts";
 import { OxPaths } from "./paths.ts";
-import { ASK_DEAD_US, type OxSession } from "./session.ts";
 import type { OxSessions, PathVerbs } from "./sessions.ts";
+import type { AnyPath, PathOwners, SessionOfPaths } from "./session_of_paths.ts";
 import type { IdsOfPath } from "./subjects/path_ids.ts";
 import { LossRepair } from "./subjects/repair.ts";
 import { Reports } from "./subjects/reports.ts";
 import { RepairRequests } from "./subjects/requests.ts";
-import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
+import { ASK_DEAD_US, pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
 import { SizeProbes, SizeReplies } from "./subjects/size_probes.ts";
 import type { SessionContext, Subject } from "./subjects/subject.ts";
 
 /** Time until an address that did not answer is asked again, at first and at most, microseconds: networks with a captive portal. */
 const AGAIN_US = 1_000_000, AGAIN_US_MAX = 30_000_000;
 
-/** Where this end's own packets leave, as a port with several doors reads it: in the last word of the local address. */
-const local = new Uint32Array(4);
-
-export class FurtherPath implements SessionContext, PathVerbs {
+export class FurtherPath implements SessionContext, PathVerbs, AnyPath {
   readonly path: number;
   readonly pathNumber: number;
   readonly ids: IdsOfPath;
@@ -48,29 +45,31 @@ export class FurtherPath implements SessionContext, PathVerbs {
   isReportDue = false;
   /** Which of the path's packets have come, by themselves or as copies; undefined before the first copy. */
   copies: CopyWindow | undefined;
-  readonly #session: OxSession;
+  readonly #session: SessionOfPaths;
+  readonly #owners: PathOwners<FurtherPath>;
   readonly #sizeProbes: SizeProbes;
   readonly #subjects: readonly Subject[];
-  readonly #onChange: () => void;
+  /** This end's own address as a port with several doors reads it (io/multi_port.ts): the door, in the last word. */
+  readonly #local: Uint32Array<ArrayBuffer>;
   // While this end asks the other for the address: when next, and after how long again.
   #askAtUs = Infinity;
   #againUs = AGAIN_US;
 
-  /** @param onChange called when the path can be used from now on, or another size. */
   constructor(
-    session: OxSession,
+    session: SessionOfPaths,
     number: number,
     ids: IdsOfPath,
     door: number,
     sizeMax: number,
-    onChange: () => void,
+    owners: PathOwners<FurtherPath>,
   ) {
     this.#session = session;
     this.path = ids.rows[0];
     this.pathNumber = number;
     this.ids = ids;
     this.door = door;
-    this.#onChange = onChange;
+    this.#owners = owners;
+    this.#local = Uint32Array.of(0, 0, 0, door);
     this.paths = new OxPaths(session.host, this);
     this.size = new PathSize(sizeMax);
     const lossRepair = new LossRepair(this, session.sessions.repairs);
@@ -103,7 +102,7 @@ export class FurtherPath implements SessionContext, PathVerbs {
   get reportIntervalUs(): number {
     return this.#session.reportIntervalUs;
   }
-  get sessions(): OxSessions<OxSession, FurtherPath> {
+  get sessions(): OxSessions {
     return this.#session.sessions;
   }
   get host(): OxHost {
@@ -136,7 +135,7 @@ export class FurtherPath implements SessionContext, PathVerbs {
   }
 
   get pingIntervalUs(): number {
-    return this.roundTrip.isSilent ? ASK_DEAD_US : pingIntervalUs(this.roundTripUs);
+    return this.roundTrip.isSilent ? ASK_DEAD_US : pingIntervalUs(this.roundTripUs, true);
   }
 
   /** Whether the address at the other end has answered. */
@@ -157,14 +156,14 @@ export class FurtherPath implements SessionContext, PathVerbs {
     return this.ids.remote.shift() ?? NONE;
   }
   onIdUsed(row: number): void {
-    this.#session.pathSet!.onIdUsed(this, row);
+    this.#owners.onIdUsed(this, row);
   }
   onNoId(): void {
-    this.#session.pathSet!.close(this.pathNumber);
+    this.#owners.close(this.pathNumber);
   }
   onSilence(times: number): void {
     this.roundTrip.onSilence(times);
-    this.#onChange();
+    this.#owners.changed();
   }
   onDead(): boolean {
     return this.#session.onFurtherDead();
@@ -175,11 +174,11 @@ export class FurtherPath implements SessionContext, PathVerbs {
   reported(report: Report, nowUs: number): void {
     for (const subject of this.#subjects) subject.onReport?.(report, nowUs);
     if (this.#session.bulkPath === this.path) this.#session.rate.onReport(report, nowUs);
-    this.#onChange();
+    this.#owners.changed();
   }
   sizeChanged(): void {
     this.#sizeProbes.sizeChanged();
-    this.#onChange();
+    this.#owners.changed();
   }
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
     for (const subject of this.#subjects) {
@@ -195,14 +194,13 @@ export class FurtherPath implements SessionContext, PathVerbs {
   onMoved(): void {
     this.#askAtUs = Infinity;
     this.#againUs = AGAIN_US;
-    this.#onChange();
+    this.#owners.changed();
   }
 
   /** Asks the other end, at the address of the first path, through the path's door, until it answers. */
   ask(nowUs: number): void {
     const { paths } = this.host.shared, at = 4 * this.row;
-    local[3] = this.door;
-    this.paths.probe(paths.address.subarray(at, at + 4), paths.port[this.row], nowUs, local);
+    this.paths.probe(paths.address.subarray(at, at + 4), paths.port[this.row], nowUs, this.#local);
     this.#askAtUs = nowUs + this.#againUs;
     this.#againUs = Math.min(2 * this.#againUs, AGAIN_US_MAX);
     this.hasten(this.#askAtUs);
@@ -211,8 +209,9 @@ export class FurtherPath implements SessionContext, PathVerbs {
   /** The same anew, from another network: what went on there must not go on here before it has answered. */
   askAnew(nowUs: number): void {
     this.host.shared.paths.port[this.path] = 0;
+    this.paths.abandon();
     this.#againUs = AGAIN_US;
-    this.#onChange();
+    this.#owners.changed();
     this.ask(nowUs);
   }
 

@@ -2,7 +2,7 @@
  * All paths of one session that has, or may have, several (PROTOCOL §17): which there are, what each end says of them, and where
  * packets of which kind go. Invariant: only the initiator opens a path; a number is used once; packets go only on a path whose
  * address has answered, and on a silent one only where there is no other. What the choice is made of, control/paths/ says.
- * Keeps PROTOCOL R111, R113 and R114.
+ * Keeps PROTOCOL R109, R111, R113 and R114.
  */
 import { isRealTime } from "../../control/traffic_class.ts";
 import { NONE } from "../../vector/arena.ts";
@@ -10,7 +10,7 @@ import type { Burst } from "../../vector/burst.ts";
 import { PATH_AVAILABLE, PATH_CLOSED, PATH_PREFERRED, PATH_STANDBY, PATHS_MAX } from "../../wire/control.ts";
 import { CopyWindow } from "./copy_window.ts";
 import { FurtherPath } from "./further_path.ts";
-import type { OxSession } from "./session.ts";
+import type { AnyPath, PathOwners, SessionOfPaths } from "./session_of_paths.ts";
 import { IdsOfPath, PathIds, type PathIdsOwner } from "./subjects/path_ids.ts";
 import { PathStatuses, type PathStatusOwner } from "./subjects/path_status.ts";
 import type { Reliable, ReliableSubject } from "./subjects/reliable.ts";
@@ -42,7 +42,7 @@ function newState(): PathState {
   return { status: PATH_AVAILABLE, isMetered: false, bytesSent: 0, copiesSent: 0, failovers: 0 };
 }
 
-export class PathSet implements PathIdsOwner, PathStatusOwner {
+export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<FurtherPath> {
   /** Rows of the further paths that are open. */
   readonly rows: number[] = [];
   readonly subjects: readonly ReliableSubject[];
@@ -50,7 +50,7 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
   real: number;
   second = NONE;
   bulk: number;
-  readonly #session: OxSession;
+  readonly #session: SessionOfPaths;
   readonly #ids: PathIds;
   readonly #statuses: PathStatuses;
   readonly #sizeMax: number;
@@ -65,7 +65,7 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
   #askUs = Infinity;
   #sentUs = -Infinity;
 
-  constructor(session: OxSession, reliable: Reliable, sizeMax: number) {
+  constructor(session: SessionOfPaths, reliable: Reliable, sizeMax: number) {
     this.#session = session;
     this.#sizeMax = sizeMax;
     this.real = this.bulk = session.row;
@@ -83,6 +83,10 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
   /** The further path whose row this is. */
   on(row: number): FurtherPath | undefined {
     return this.#ways[this.#session.host.shared.table.pathNumber[row]];
+  }
+
+  #way(row: number): AnyPath {
+    return this.on(row) ?? this.#session;
   }
 
   /** What is known of the path with the number, which may have ended. */
@@ -148,7 +152,7 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
       ids,
       door,
       this.#sizeMax,
-      () => this.#lookUs = -Infinity,
+      this,
     );
     this.#ways[number] = way;
     this.rows.push(path);
@@ -208,6 +212,11 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
     if (this.#session.isInitiator && !way.isValidated) way.ask(nowUs);
   }
 
+  /** Figures have changed: they are looked at before the next packet. */
+  changed(): void {
+    this.#lookUs = -Infinity;
+  }
+
   onIdUsed(way: FurtherPath, row: number): void {
     this.#ids.onUsed(way.ids, row);
   }
@@ -226,8 +235,7 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
 
   /** Whether data went out on the path and nothing came, for long enough to take what can go elsewhere there. */
   isSilent(path: number): boolean {
-    const { sessions } = this.#session, way = sessions.onPath[path]!;
-    const times = sessions.unanswered[path];
+    const way = this.#way(path), times = this.#session.sessions.unanswered[path];
     if (times < SILENT_PINGS) return false;
     return times * way.pingIntervalUs >= way.roundTripUs;
   }
@@ -253,7 +261,7 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
 
   /** What a packet is expected to suffer on the path, microseconds: delay, what it may be more, and losses. */
   #costUs(path: number): number {
-    const way = this.#session.sessions.onPath[path]!, quality = way.repair?.sending?.quality;
+    const way = this.#way(path), quality = way.repair?.sending?.quality;
     const rttUs = quality !== undefined && quality.rttUs >= 0 ? quality.rttUs : way.roundTripUs;
     return Math.max(0, rttUs) / 2 + 2 * way.roundTrip.jitter.us + LOSS_US * (quality?.lossRate ?? 0);
   }
@@ -269,6 +277,8 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
   look(nowUs: number): void {
     const { host, row } = this.#session, { isMultipath } = host.shared.table;
     this.#lookUs = nowUs + LOOK_US;
+    // Used again.
+    if (this.#askUs > nowUs + 2 * ASK_USED_US && nowUs - this.#sentUs < ASK_USED_US) this.#askAll(nowUs);
     isMultipath[row] = this.#isAnyValidated ? 1 : 0;
     if (isMultipath[row] === 0) {
       this.real = row;
@@ -307,7 +317,7 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
     for (let i = -1; i < this.rows.length; i++) {
       const path = i < 0 ? this.#session.row : this.rows[i];
       if (!this.#isUsable(path)) continue;
-      const quality = this.#session.sessions.onPath[path]!.repair?.sending?.quality;
+      const quality = this.#way(path).repair?.sending?.quality;
       const isBad = (quality?.lossRate ?? 0) > BULK_LOSS_MAX;
       const { isMetered } = this.#states[this.#session.host.shared.table.pathNumber[path]];
       const rank = 4 * this.#rank(path) + (isMetered ? 2 : 0) + (isBad ? 1 : 0);
@@ -369,18 +379,21 @@ export class PathSet implements PathIdsOwner, PathStatusOwner {
     this.look(nowUs);
   }
 
-  /** Asks on every path, so that the figures are fresh, NATs stay open, and silence is noticed. The initiator does. */
+  /**
+   * Asks on every path, so that figures are fresh and silence is noticed; the initiator also while the session is not used, so that
+   * NATs stay open, and the other end half as often.
+   */
   #askAll(nowUs: number): void {
     const { isInitiator, sessions, row } = this.#session;
-    this.#askUs = isInitiator
-      ? nowUs + (nowUs - this.#sentUs < 2 * ASK_USED_US ? ASK_USED_US : ASK_IDLE_US)
-      : Infinity;
-    if (!isInitiator) return;
+    const isUsed = nowUs - this.#sentUs < 2 * ASK_USED_US;
+    this.#askUs = Infinity;
+    if (!isInitiator && !isUsed) return;
+    this.#askUs = nowUs + (isInitiator ? isUsed ? ASK_USED_US : ASK_IDLE_US : 2 * ASK_USED_US);
+    this.#session.hasten(this.#askUs);
     for (let i = -1; i < this.rows.length; i++) {
       const path = i < 0 ? row : this.rows[i];
       if (!this.#isUsable(path)) continue;
-      if (i < 0) this.#session.ping();
-      else this.on(path)!.ping();
+      this.#way(path).ping();
       sessions.expectAnswer(path, nowUs);
     }
   }

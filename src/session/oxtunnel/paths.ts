@@ -188,6 +188,12 @@ export class OxPaths {
     return true;
   }
 
+  /** Asks no more: what was asked from one network must not be asked under the same id from another. */
+  abandon(): void {
+    this.#isProbing = this.#isChallengeDue = false;
+    this.#probedId = NONE;
+  }
+
   /** This host's own address changed: from now on under an id that the old path has not seen, and with a challenge. */
   moved(): void {
     const { table, paths, random } = this.#a.shared;
@@ -199,8 +205,7 @@ export class OxPaths {
       return;
     }
     // Asked from the network that was left, under an id that was seen there: an answer would lead back to it.
-    this.#isProbing = this.#isChallengeDue = false;
-    this.#probedId = NONE;
+    this.abandon();
     const id = this.#session.takeRemoteId();
     if (id === NONE) {
       // Without an id that the old network has not seen, only a new session may speak there (PROTOCOL R73).

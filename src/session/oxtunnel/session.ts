@@ -29,6 +29,7 @@ import type { FurtherPath } from "./further_path.ts";
 import { PathSet } from "./path_set.ts";
 import { OxPaths } from "./paths.ts";
 import type { OxSessions } from "./sessions.ts";
+import type { AnyPath, SessionOfPaths } from "./session_of_paths.ts";
 import { Closing } from "./subjects/closing.ts";
 import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
@@ -39,13 +40,11 @@ import { Reliable } from "./subjects/reliable.ts";
 import { LossRepair } from "./subjects/repair.ts";
 import { Reports } from "./subjects/reports.ts";
 import { RepairRequests } from "./subjects/requests.ts";
-import { pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
+import { ASK_DEAD_US, pingIntervalUs, RoundTrip } from "./subjects/round_trip.ts";
 import { SizeProbes, SizeReplies } from "./subjects/size_probes.ts";
-import type { SessionContext, Subject } from "./subjects/subject.ts";
+import type { Subject } from "./subjects/subject.ts";
 import { TicketExchange } from "./subjects/tickets.ts";
 
-/** How often a path that is dead is asked while another one lives, microseconds. */
-export const ASK_DEAD_US = 1_000_000;
 const NO_ROWS: readonly number[] = [];
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
@@ -68,15 +67,12 @@ export interface OxSessionOptions {
   remoteIds: number[];
 }
 
-/** A path of a session as what is sent on it needs it. */
-type Way = Pick<SessionContext, "path" | "repair">;
-
 function hasWord(subjects: readonly Subject[], nowUs: number): boolean {
   for (const subject of subjects) if (subject.hasWord(nowUs)) return true;
   return false;
 }
 
-export class OxSession implements SessionContext {
+export class OxSession implements SessionOfPaths {
   // What data datagrams and packets read, each of them: plain fields of this object.
   readonly row: number;
   readonly peer: number;
@@ -194,9 +190,8 @@ export class OxSession implements SessionContext {
 
   /** How long nothing may come after data went out before the next ping does, microseconds. */
   get pingIntervalUs(): number {
-    return this.pathSet !== undefined && this.roundTrip.isSilent
-      ? ASK_DEAD_US
-      : pingIntervalUs(this.roundTripUs);
+    const areSeveral = this.host.shared.table.isMultipath[this.row] === 1;
+    return areSeveral && this.roundTrip.isSilent ? ASK_DEAD_US : pingIntervalUs(this.roundTripUs, areSeveral);
   }
 
   /** Whether all paths are dead: data went out, and nothing answered the data nor the pings that followed. */
@@ -377,7 +372,7 @@ export class OxSession implements SessionContext {
   }
 
   /** Adds datagrams with what the subjects have to send to the burst, on the path `way`; false when the burst was full before. */
-  say(burst: Burst, way: Way, subjects: readonly Subject[], nowUs: number): boolean {
+  say(burst: Burst, way: AnyPath, subjects: readonly Subject[], nowUs: number): boolean {
     const { table, paths } = this.host.shared;
     while (hasWord(subjects, nowUs)) {
       const row = burst.grow(0, TO_SEAL_DATAGRAM);
@@ -412,7 +407,7 @@ export class OxSession implements SessionContext {
    * Writes what waits into the empty `row`, as much as one datagram of the path takes. Returns whether the other end reports the
    * datagram.
    */
-  #write(burst: Burst, row: number, way: Way, subjects: readonly Subject[], nowUs: number): boolean {
+  #write(burst: Burst, row: number, way: AnyPath, subjects: readonly Subject[], nowUs: number): boolean {
     const start = burst.offset[row];
     let at = start;
     for (const subject of subjects) {

@@ -1,7 +1,8 @@
 // Hot path.
 /**
  * OxTunnel's sessions and their paths as columns beside the session table: what a data datagram reads and changes (PROTOCOL §12
- * to §17). A path's row is that of its first id, and so the first path's the session's own. Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. Control frames are
+ * to §17). A path's row is that of its first id, and so the first path's the session's own. Long because it has every column that
+ * data touches, and what each datagram does to them. Invariant: only an authentic, fresh datagram changes anything, and a counter is used once. Control frames are
  * session/oxtunnel/session.ts's, one object a session.
  * Keeps PROTOCOL R25, R39, R43, R44, R61, R74, R77 and R109.
  */
@@ -265,7 +266,8 @@ export class OxSessions<Session extends SessionVerbs = SessionVerbs, Way extends
       );
     }
     this.#enterEpochOn(session);
-    for (const path of this.of[session]!.furtherPaths) this.#enterEpochOn(path);
+    const { furtherPaths } = this.of[session]!;
+    for (let i = 0; i < furtherPaths.length; i++) this.#enterEpochOn(furtherPaths[i]);
   }
 
   /** The limits of the session's epoch begin to run on one of its paths. */

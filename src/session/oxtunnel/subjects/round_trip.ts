@@ -21,6 +21,10 @@ import type { SessionContext, Subject } from "./subject.ts";
 const PINGS_MAX = 8;
 /** Least time from ping to ping, microseconds; and the share of the round trip, where that is longer (PROTOCOL §14). */
 const PING_US_MIN = 75_000;
+/** How often a path that is dead is asked while another one of the session lives, microseconds. */
+export const ASK_DEAD_US = 1_000_000;
+/** The same where a session has several paths, so that packets leave a silent one within a quarter of a second. */
+const PING_US_MIN_OF_SEVERAL = 60_000;
 const PING_ROUND_TRIPS = 1 / 4;
 /** A pong that claims a longer round trip is not believed, microseconds. */
 const ROUND_TRIP_US_MAX = 60e6;
@@ -28,9 +32,12 @@ const ROUND_TRIP_US_MAX = 60e6;
 const GAIN = 1 / 8;
 const PING_BYTES = FRAME_HEAD_BYTES + 5, PONG_BYTES = FRAME_HEAD_BYTES + 9;
 
-/** How long nothing may come after data went out before a ping does; `roundTripUs` as `SessionContext` has it. */
-export function pingIntervalUs(roundTripUs: number): number {
-  return Math.max(PING_US_MIN, PING_ROUND_TRIPS * roundTripUs);
+/**
+ * How long nothing may come after data went out before a ping does; `roundTripUs` as `SessionContext` has it. @param areSeveral
+ * whether the session has other paths.
+ */
+export function pingIntervalUs(roundTripUs: number, areSeveral = false): number {
+  return Math.max(areSeveral ? PING_US_MIN_OF_SEVERAL : PING_US_MIN, PING_ROUND_TRIPS * roundTripUs);
 }
 
 export class RoundTrip implements Subject {
