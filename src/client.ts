@@ -8,7 +8,9 @@ import type { OxSession } from "./session/oxtunnel/session.ts";
 import type { HintedFlows } from "./session/oxtunnel/hints.ts";
 import { OXTUNNEL } from "./session/table.ts";
 import { type Vitals, vitalsOf } from "./session/vitals.ts";
+import type { PathSnapshot } from "./session/peer_record.ts";
 import { Tunnel } from "./tunnel.ts";
+import { pathSnapshots } from "./tunnel_snapshots.ts";
 import type { TunnelOptions } from "./tunnel_options.ts";
 import { NONE } from "./vector/arena.ts";
 import type { Burst } from "./vector/burst.ts";
@@ -138,6 +140,11 @@ export class Client extends Tunnel {
   get vitals(): Vitals | undefined {
     const session = this.#session;
     return session && vitalsOf(session, this.table);
+  }
+
+  /** The paths of the present session; empty where it has one. */
+  get paths(): PathSnapshot[] {
+    return pathSnapshots(this.associations, this.#session?.row ?? NONE).paths ?? [];
   }
 
   /** Sends a ping, which refreshes `vitals`; without an OxTunnel session does nothing. */

@@ -3,7 +3,7 @@
  * when a network dies or loses, bulk moves without a handshake, and nothing on the wire ties the paths together. What copies and
  * failover achieve fails without them. Each failure names its seed.
  */
-import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { PortableDatagramAead } from "../../src/codec/datagram_portable.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
@@ -50,6 +50,16 @@ Deno.test(`paths: bursts of losses on one are nothing with copies on another, 20
     assertGreater(residual(alone[way], LIMIT_US), 0.02, way);
   }
   assertGreater(both.server.metrics.get("copies_useful"), 50);
+  // Each end tells how its paths fare.
+  const [first, second] = both.client.core.paths;
+  assertEquals([first.number, second.number, second.door, second.endpoint], [0, 1, 1, RELAY]);
+  assertEquals([first.uses[0], second.uses[0]], ["games", "copies"]);
+  assertEquals(first.copiesSent + second.copiesSent, both.client.metrics.get("copies_sent"));
+  assertAlmostEquals(first.share, 0.5, 0.05);
+  assertAlmostEquals(second.rttMs! - first.rttMs!, 40, 5);
+  const [{ paths }] = both.server.core.peerSnapshots(both.world.nowUs);
+  assertEquals(paths!.map(({ endpoint }) => endpoint), [FIRST, SECOND]);
+  assertEquals(paths![0].copiesUseful, both.server.metrics.get("copies_useful"));
   assertEquals(both.server.metrics.get("packets_copied"), both.server.metrics.get("copies_useful"));
 });
 
