@@ -42,13 +42,14 @@ import {
   type SessionSnapshot,
 } from "./session/peer_record.ts";
 import { InnerAcks } from "./session/wireguard/inner_acks.ts";
-import { type Peer, PeerTable } from "./session/peers.ts";
+import { type Peer, type PeerIdentity, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import {
   BATCH_WAIT_US,
   BYTES_PER_KBIT,
   featuresOf,
   flowRows,
+  HEADER_METHODS_DEFAULT,
   REPAIR_FEATURES,
   type TunnelOptions,
   wordsFrom,
@@ -66,6 +67,8 @@ const SHORTENED_BYTES_MAX = 700;
 const COMPRESSED_BYTES_MIN = 64;
 /** Packets that waited for this thread and are carried before it looks for newer ones, to the tunnel: half of a burst (egress/queue.ts). */
 const SERVED_ROWS = 128;
+/** What one peer may have waiting for this thread, in terms of the room that is left (queue/turn_queue.ts). */
+const PEER_ROOM = 3;
 const LOOK_US = 1_000_000;
 /** Figures of waits halve each FADE_US, so that those of the last half minute count. */
 const FADE_US = 10_000_000;
@@ -205,6 +208,7 @@ export class Tunnel {
       repair: options.repair,
       withheld: (peer) => this.#rollout.isOn("repair", peer) ? 0 : REPAIR_FEATURES,
       headerContexts: options.headerContexts,
+      headerMethods: options.headerMethods ?? HEADER_METHODS_DEFAULT,
       say: (peer) => this.say(peer),
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
@@ -259,19 +263,18 @@ export class Tunnel {
     });
   }
 
-  /** What packets for the tunnel, or for the exit, wait in for this thread. A TCP window of 4 MB fits; one peer of
-   * several takes three quarters at most, and what is too much is the largest flow's loss. */
+  /** What packets for the tunnel, or for the exit, wait in for this thread. A TCP window of 4 MB fits; one peer of several takes
+   * three quarters at most and the less the more there are, and what is too much is the largest flow's loss. */
   #makeTurnQueue(peers: number, isRelay: boolean): TurnQueue | undefined {
     const { queues, arena } = this.#o;
     if (queues === undefined) return undefined;
     const packets = Math.min(queues.packets, arena.slotCount >> 2);
-    const peerPackets = isRelay ? 3 * packets >> 2 : packets;
     return new TurnQueue(arena, {
       ...queues,
       ...TURN_CODEL,
       ...this.#waitingOptions(),
       packets,
-      peerPackets,
+      peerRoom: isRelay ? PEER_ROOM : Infinity,
       peers,
     });
   }
@@ -412,13 +415,7 @@ export class Tunnel {
    * @param persistentKeepaliveS 0 for none; a client keeps its NAT open with 25.
    */
   addPeer(record: PeerKeys, persistentKeepaliveS = 0, lastTimestamp?: Uint8Array): void {
-    const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
-    if (publicKey.every((byte, i) => byte === this.publicKey[i])) {
-      throw new Error(`peer ${record.name}: its public key is this end's own`);
-    }
-    const presharedKey = decodePresharedKey(record);
-    const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
-    if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
+    const { publicKey, presharedKey, staticSecret } = this.secretsOf(record);
     try {
       this.peers.add({
         name: record.name,
@@ -438,6 +435,18 @@ export class Tunnel {
     const peer = this.peers.find(record.publicKey)!;
     this.#place(peer, -Infinity);
     this.peerRates.setRecord(peer.id, record, -Infinity);
+  }
+
+  /** The peer's keys, and X25519 of both static keys: secrets, which the caller wipes. Throws, with the reason, for keys of no use. */
+  protected secretsOf(record: PeerKeys): Pick<PeerIdentity, "publicKey" | "presharedKey" | "staticSecret"> {
+    const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
+    if (publicKey.every((byte, i) => byte === this.publicKey[i])) {
+      throw new Error(`peer ${record.name}: its public key is this end's own`);
+    }
+    const presharedKey = decodePresharedKey(record);
+    const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
+    if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
+    return { publicKey, presharedKey, staticSecret };
   }
 
   /** Changes which share of the peers has which part; their sessions continue. */

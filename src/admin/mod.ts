@@ -132,6 +132,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
       counters: Object.fromEntries(counters),
       drops: Object.fromEntries(drops),
       peers,
+      keptOut: deps.keptOut(),
       applications,
       latency: { queue: delayFigures(delays.queue), processing: delayFigures(delays.processing) },
     });

@@ -11,11 +11,17 @@ import type { SessionRepair } from "../repair/session_repair.ts";
 import type { CopyWindow } from "../session/oxtunnel/copy_window.ts";
 import type { OxSession } from "../session/oxtunnel/session.ts";
 import { type Burst, DONE } from "../vector/burst.ts";
+<<<<<<< HEAD
 import { COPY_HEAD_BYTES, copyFits, readCopyCounter, readCopyPath } from "../wire/repair.ts";
 import { FRAME_COPY, FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
+=======
+import type { OxSession } from "../session/oxtunnel/session.ts";
+import { FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, FRAME_ROHC, isFrame } from "../wire/frame.ts";
+>>>>>>> main
 import { innerLength } from "../wire/inner.ts";
+import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
-import { addPacket, addShort, takeDefinition } from "./packets.ts";
+import { addPacket, addRohc, addShort, takeDefinition } from "./packets.ts";
 
 /** Rows for a recovered packet: the solved source, and the packet in it. */
 export const RECOVERED_ROWS = 2;
@@ -28,13 +34,18 @@ export function recover(
   burst: Burst,
   row: number,
   repair: SessionRepair,
+<<<<<<< HEAD
   copies: CopyWindow | undefined,
   takesLz4: boolean,
   expander: Expander | undefined,
+=======
+  rest: OxSession,
+>>>>>>> main
   context: IngressContext,
   nowUs: number,
 ): void {
   const found = repair.solve(nowUs);
+<<<<<<< HEAD
   for (let i = 0; i < found; i++) {
     const counter = repair.recoveredCounter(i);
     if (copies !== undefined && !copies.isFirst(counter)) continue;
@@ -46,14 +57,23 @@ export function recover(
     repair.copyRecovered(i, burst.bytes, burst.offset[copy]);
     readSource(burst, row, copy, length, counter, takesLz4, expander, context, COUNTER.packets_repaired);
   }
+=======
+  for (let i = 0; i < found; i++) recoverOne(burst, row, repair, i, rest, context);
+>>>>>>> main
 }
 
 /** Takes the copies in the datagram of `row`, the first COPIES_MAX. */
 export function takeCopies(
   burst: Burst,
   row: number,
+<<<<<<< HEAD
   rest: OxSession,
   takesLz4: boolean,
+=======
+  repair: SessionRepair,
+  i: number,
+  { features, headers, rohc }: OxSession,
+>>>>>>> main
   context: IngressContext,
   nowUs: number,
 ): void {
@@ -138,13 +158,23 @@ function readSource(
   headerBytes[copy] = 0;
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
-    if (kind === FRAME_HEADER_COMPRESSED) {
+    if (kind === FRAME_HEADER_COMPRESSED || kind === FRAME_ROHC) {
       // A bare one would be as long as the symbol.
+<<<<<<< HEAD
       if (expander === undefined || !isFrame(view, frames.headAt)) continue;
       recoverShort(burst, copy, sourceCounter, expander, context, counted);
+=======
+      if (!isFrame(view, frames.headAt)) continue;
+      const counter = repair.recoveredCounter(i);
+      if (kind === FRAME_ROHC) {
+        if (rohc === undefined) continue;
+        addRohc(burst, copy, frames.at, frames.length, counter, rohc.receiver, context);
+        metrics.column[COUNTER.packets_repaired]++;
+      } else if (headers !== undefined) recoverShort(burst, copy, counter, headers.expander, context);
+>>>>>>> main
       continue;
     }
-    if (kind !== FRAME_PACKET && !(kind === FRAME_LZ4 && takesLz4)) continue;
+    if (kind !== FRAME_PACKET && !(kind === FRAME_LZ4 && (features & FEATURE_LZ4) !== 0)) continue;
     // The symbol is as long as the longest that it was combined with, and a bare packet ends before that.
     const packetBytes = isFrame(view, frames.headAt)
       ? frames.length

@@ -303,8 +303,9 @@ export class Queues implements FlowOwner {
     if (!this.#hasRoom(line, nowUs)) return IS_LOST;
     let flow = known;
     if (flow === NONE) {
-      if (this.#flows[line] >= this.#most) this.#sweep(line);
-      if (this.#flows[line] >= this.#most) return IS_LOST;
+      // Flows without packets stay for a turn, and leave as much to other lines as packets do.
+      if (this.#flows[line] >= Math.min(this.#most, tins.room)) this.#sweep(line);
+      if (this.#flows[line] >= Math.min(this.#most, tins.room)) return IS_LOST;
       flow = tins.begin(TINS * line + tinOf(burst.trafficClass[row]));
       if (flow === NONE) return IS_LOST;
       this.#flows[line]++;

@@ -1,116 +1,169 @@
 /**
- * A game in both directions between a client with two networks and a relay, over a modelled path for each network. Invariant:
- * each packet is known again by its number, and one that comes twice throws.
+ * A game over two paths in virtual time, one way: what a scheduler (src/control/paths) knows, by reports and pings that take as
+ * long as on the wire, and what becomes of its packets. Invariant: the same seed, paths and scheduler give the same result. Has
+ * no session, no repair and no machine in it: what is measured is the choice alone.
  */
-import { assertEquals } from "@std/assert";
-import type { Client } from "../../src/client.ts";
-import { CLASS_GAME } from "../../src/control/traffic_class.ts";
-import type { Relay } from "../../src/relay.ts";
-import type { TunnelOptions } from "../../src/tunnel_options.ts";
+import { copyOf, NO_PATH, pathOf, type PathScheduler } from "../../src/control/paths/choice.ts";
+import { PathFigures } from "../../src/control/paths/figures.ts";
 import type { PathModel } from "./channels.ts";
-import { udpPacket } from "./packets.ts";
-import { Random } from "./random.ts";
-import { type Host, World } from "./world.ts";
 
-const SECOND_US = 1_000_000;
-/** Where the client is: on its first network, and on its second. */
-export const FIRST = "198.51.100.7:5555", SECOND = "203.0.113.9:7777", RELAY = "192.0.2.1:4433";
+const MS = 1000;
+/** 64 packets a second, with all headers. */
+const TICK_US = 15_625, GAME_BYTES = 190, PING_BYTES = 74;
+/** A report comes this often while packets do, a ping after this time without a packet (PROTOCOL §14). */
+const REPORT_US = 50 * MS, PING_US = 100 * MS;
+/** Three pings of these unanswered are silence, when packets are given to a path. */
+const SILENT_US = 225 * MS;
+/** A datagram that three later ones overtook is lost (R93). */
+const OVERTAKEN = 3;
 
-export interface PathsGame {
-  seconds?: number;
-  seed?: number;
-  gapUs?: number;
-  trafficClass?: number;
-  /** What both ends are made with besides. */
-  options?: Partial<TunnelOptions>;
-  /** Whether the client uses its second network; true when absent. */
-  hasSecond?: boolean;
-  /** Classes whose packets are copied, by bit; the default when absent. */
-  copied?: number;
-  /** Called before packets go, and before each packet. */
-  begin?: (world: World, client: Host<Client>, server: Host<Relay>) => void;
-  onTick?: (nowUs: number, n: number) => void;
+/** One path with what its end knows of it. */
+export interface PlayedPath {
+  model: PathModel;
+  /** How long a report takes back to the sender. */
+  backUs: number;
+  isMetered?: boolean;
 }
 
-/** What came of one direction. */
-export interface Way {
-  sentUs: number[];
-  cameUs: (number | undefined)[];
+export interface PlayOptions {
+  paths: readonly PlayedPath[];
+  seconds: number;
+  /** A packet that arrives later than this after its sending is of no use. */
+  usefulUs: number;
+  /** Until when nothing is counted. */
+  warmUpS?: number;
+  /** Called at each tick before the choice, with the figures: what predicts a gap sets `isHandoffAhead`. */
+  onTick?: (figures: readonly PathFigures[], nowUs: number) => void;
 }
 
-export interface PathsOutcome {
-  up: Way;
-  down: Way;
-  world: World;
-  client: Host<Client>;
-  server: Host<Relay>;
+export interface Played {
+  packets: number;
+  /** Lost, or too late. */
+  missed: number;
+  /** Datagrams of the game by path, and bytes with pings. */
+  sent: number[];
+  bytes: number[];
+  /** The most packets in a row that were missed. */
+  longestRun: number;
+  /** When each packet was sent and whether it was missed, in order. */
+  fates: { atUs: number; isMissed: boolean }[];
 }
 
-/** @param first the paths of the first network, to the relay and back; @param second those of the other. */
-export function playPaths(
-  first: (random: Random) => PathModel,
-  second: (random: Random) => PathModel,
-  {
-    seconds = 60,
-    seed = 1,
-    gapUs = 15_625,
-    trafficClass = CLASS_GAME,
-    options = {},
-    hasSecond = true,
-    copied,
-    ...on
-  }: PathsGame = {},
-): PathsOutcome {
-  const world = new World(seed);
-  world.protocol = "oxtunnel";
-  const server = world.relay(RELAY, { ipv4: "10.66.0.1", ...options });
-  const client = world.client(FIRST, server, { ipv4: "10.66.0.2", ...options });
-  client.doors.set(1, SECOND);
-  if (copied !== undefined) client.core.setCopied(copied);
-  if (hasSecond) client.core.addDoor(1, false, world.nowUs);
-  client.sendBurst([udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(4))], trafficClass);
-  world.runFor(2 * SECOND_US);
-  const ways = [first, first, second, second].map((make, i) => make(new Random(seed + 1000 * (i + 1))));
-  world.pathOf = (from, to) => ways[from === FIRST ? 0 : to === FIRST ? 1 : from === SECOND ? 2 : 3];
-  on.begin?.(world, client, server);
-  const up = follow(server, world), down = follow(client, world);
-  const startUs = world.nowUs;
-  for (let n = 0; n * gapUs < seconds * SECOND_US; n++) {
-    world.run(startUs + Math.round(n * gapUs));
-    on.onTick?.(world.nowUs, n);
-    const payload = new Uint8Array(100);
-    new DataView(payload.buffer).setUint32(0, n);
-    up.sentUs.push(world.nowUs);
-    client.sendBurst([udpPacket("10.66.0.2", "8.8.8.8", payload)], trafficClass);
-    down.sentUs.push(world.nowUs);
-    server.sendBurst([udpPacket("8.8.8.8", "10.66.0.2", payload)], trafficClass);
+interface Datagram {
+  sentUs: number;
+  arrivalUs: number;
+  /** Of the game, and not a ping; for UCB1 only what was chosen first counts. */
+  isGame: boolean;
+  isJudged: boolean;
+}
+
+/** The sender's side of one path: what is under way, and what is known. */
+class Side {
+  readonly figures: PathFigures;
+  readonly #open: Datagram[] = [];
+  #lastSentUs = -Infinity;
+  #unansweredUs = Infinity;
+  bytes = 0;
+  datagrams = 0;
+
+  constructor(readonly path: PlayedPath) {
+    this.figures = new PathFigures(0);
+    this.figures.isMetered = path.isMetered ?? false;
   }
-  world.runFor(2 * SECOND_US);
-  return { up, down, world, client, server };
+
+  send(nowUs: number, bytes: number, isGame: boolean): number {
+    const arrivalUs = this.path.model.arrivalUs(nowUs, bytes);
+    this.#open.push({ sentUs: nowUs, arrivalUs, isGame, isJudged: false });
+    this.#lastSentUs = nowUs;
+    this.#unansweredUs = Math.min(this.#unansweredUs, nowUs);
+    this.bytes += bytes;
+    if (isGame) this.datagrams++;
+    return arrivalUs;
+  }
+
+  tick(nowUs: number): void {
+    if (nowUs - this.#lastSentUs >= PING_US) this.send(nowUs, PING_BYTES, false);
+    this.figures.isSilent = nowUs - this.#unansweredUs > SILENT_US + 2 * this.path.backUs;
+  }
+
+  /** Takes the report that the other end wrote at `writtenUs`. */
+  report(writtenUs: number, nowUs: number, onJudged: (inTime: boolean) => void, usefulUs: number): void {
+    const open = this.#open;
+    let arrived = 0, later = 0, lost = 0;
+    for (let i = open.length - 1; i >= 0; i--) {
+      const one = open[i];
+      if (one.arrivalUs <= writtenUs) {
+        later++;
+        if (one.isJudged) continue;
+        one.isJudged = true;
+        arrived++;
+        this.figures.delay(one.arrivalUs - one.sentUs, nowUs);
+        if (one.isGame) onJudged(one.arrivalUs - one.sentUs <= usefulUs);
+      } else if (later >= OVERTAKEN && !one.isJudged) {
+        one.isJudged = true;
+        lost++;
+        if (one.isGame) onJudged(false);
+      }
+    }
+    if (arrived > 0) this.#unansweredUs = Infinity;
+    this.figures.outcome(arrived + lost, lost, nowUs);
+    // What is judged, and three that arrived, say no more.
+    while (open.length > 64) open.shift();
+  }
 }
 
-function follow(host: Host, world: World): Way {
-  const way: Way = { sentUs: [], cameUs: [] };
-  host.delivered.push = (packet) => {
-    const n = new DataView(packet.buffer).getUint32(28);
-    assertEquals(way.cameUs[n], undefined, `packet ${n} came twice`);
-    return way.cameUs[n] = world.nowUs;
-  };
-  return way;
+/** Plays the game with this scheduler. */
+export function play(scheduler: PathScheduler, options: PlayOptions): Played {
+  const { paths, seconds, usefulUs, warmUpS = 2, onTick } = options;
+  const sides = paths.map((path) => new Side(path));
+  const figures = sides.map((side) => side.figures);
+  const backUs = Math.min(...paths.map((path) => path.backUs));
+  const played: Played = { packets: 0, missed: 0, sent: [], bytes: [], longestRun: 0, fates: [] };
+  let reportUs = REPORT_US, run = 0;
+  for (let nowUs = 0; nowUs < seconds * 1e6; nowUs += TICK_US) {
+    for (; reportUs + backUs <= nowUs; reportUs += REPORT_US) {
+      sides.forEach((side, number) => {
+        const judged = (inTime: boolean) => scheduler.judge(number, inTime ? 1 : 0, inTime ? 0 : 1, nowUs);
+        side.report(reportUs, nowUs, judged, usefulUs);
+      });
+    }
+    for (const side of sides) side.tick(nowUs);
+    onTick?.(figures, nowUs);
+    const choice = scheduler.choose(figures, nowUs);
+    let arrivalUs = Infinity;
+    for (const number of choice === NO_PATH ? [] : [pathOf(choice), copyOf(choice)]) {
+      if (number !== NO_PATH) arrivalUs = Math.min(arrivalUs, sides[number].send(nowUs, GAME_BYTES, true));
+    }
+    if (nowUs < warmUpS * 1e6) continue;
+    const isMissed = arrivalUs - nowUs > usefulUs;
+    run = isMissed ? run + 1 : 0;
+    played.longestRun = Math.max(played.longestRun, run);
+    played.packets++;
+    if (isMissed) played.missed++;
+    played.fates.push({ atUs: nowUs, isMissed });
+  }
+  played.sent = sides.map(({ datagrams }) => datagrams);
+  played.bytes = sides.map(({ bytes }) => bytes);
+  return played;
 }
 
-/** Share of packets that did not come within `limitUs` after they were sent. */
-export function residual({ sentUs, cameUs }: Way, limitUs: number): number {
-  return sentUs.filter((us, n) => !((cameUs[n] ?? Infinity) - us <= limitUs)).length / sentUs.length;
+/** One path alone, whatever it does. */
+export class OnePath implements PathScheduler {
+  constructor(readonly path: number) {}
+
+  choose(): number {
+    return this.path; // no copy
+  }
+
+  judge(): void {}
 }
 
-/** Packets that never came, and the longest time between two that did. */
-export function gaps({ sentUs, cameUs }: Way): { lost: number; longestUs: number; p99Us: number } {
-  const came = cameUs.filter((us) => us !== undefined).toSorted((a, b) => a - b);
-  const all = came.slice(1).map((us, i) => us - came[i]).toSorted((a, b) => a - b);
-  return {
-    lost: sentUs.length - came.length,
-    longestUs: all.at(-1) ?? Infinity,
-    p99Us: all[Math.floor(0.99 * all.length)] ?? Infinity,
-  };
+/** A path that is cut from `cutUs` until `untilUs`. */
+export class Cut implements PathModel {
+  constructor(readonly path: PathModel, readonly cutUs: number, readonly untilUs = Infinity) {}
+
+  arrivalUs(nowUs: number, bytes: number): number {
+    const arrivalUs = this.path.arrivalUs(nowUs, bytes);
+    return nowUs >= this.cutUs && nowUs < this.untilUs ? Infinity : arrivalUs;
+  }
 }

@@ -391,6 +391,13 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "the backlog stays in the kernel, unsorted",
   },
   {
+    file: "src/queue/peer_rates.ts",
+    from: "Math.max(TOLD_MIN, bytesPerS)",
+    to: "bytesPerS",
+    tests: ["tests/unit/peer_rates_test.ts"],
+    note: "a peer that asks for a bit a second stalls its session",
+  },
+  {
     file: "src/queue/turn_queue.ts",
     from: "    const tin = tinOf(burst.trafficClass[row]);",
     to: "    const tin = 0;",
@@ -399,10 +406,31 @@ export const QUEUE_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/queue/turn_queue.ts",
-    from: "    const isPeerFull = this.#packetsOf[peer] >= this.#peerPacketsMax;",
+    from: "    const isPeerFull = this.#packetsOf[peer] >= this.#peerRoom * room;",
     to: "    const isPeerFull = false;",
     tests: ["tests/unit/turn_queue_test.ts"],
     note: "one peer's packets take all room",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "    const isPeerFull = this.#packetsOf[peer] >= this.#peerRoom * room;",
+    to: "    const isPeerFull = this.#packetsOf[peer] >= this.#peerRoom * 512;",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "several peers' packets take all room",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "      if (this.#flowsOf[peer] >= this.#peerRoom * tins.room) return IS_LOST;",
+    to: "",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "one peer's flows take all rows",
+  },
+  {
+    file: "src/queue/turn_queue.ts",
+    from: "return this.#thinnedIn[peer] !== span && this.#looks < LOOKS_MAX;",
+    to: "return this.#looks < 1;",
+    tests: ["tests/unit/turn_queue_test.ts"],
+    note: "one peer's small flows keep another's transfer from making room",
   },
   {
     file: "src/queue/turn_queue.ts",

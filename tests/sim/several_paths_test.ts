@@ -13,7 +13,7 @@ import { type Burst, TO_SEAL_DATAGRAM } from "../../src/vector/burst.ts";
 import { burstLoss, jitter, Path, type PathModel, randomLoss } from "../kit/channels.ts";
 import { sessionOf } from "../kit/inside.ts";
 import { udpPacket } from "../kit/packets.ts";
-import { FIRST, gaps, playPaths, RELAY, residual, SECOND } from "../kit/paths_play.ts";
+import { FIRST, gaps, playPaths, RELAY, residual, SECOND } from "../kit/two_networks.ts";
 import type { Random } from "../kit/random.ts";
 import { type Host, World } from "../kit/world.ts";
 

@@ -63,7 +63,7 @@ const PLAIN = {
   priorities: [],
   rules: [],
   compression: false,
-  headers: false,
+  headers: [],
   batching: false,
   goesFirst: false,
   congestionAlgorithm: "none" as const,

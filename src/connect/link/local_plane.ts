@@ -150,6 +150,7 @@ export class LocalPlane implements LinkPlane {
       processing: delayFigures(this.#driver.processing.counts(0)),
     };
     return {
+      refused: this.#client.refusal?.reason,
       ...{
         relay,
         asked,
@@ -192,7 +193,8 @@ function oxtunnelOptions(
     ...(compression ? { lz4: suite.makeLz4() } : {}),
     ...(repair.enabled ? { repair: repairOptions(suite.makeShards(), repair) } : {}),
     compressionThreshold: DEFAULTS.compressionThreshold,
-    headerContexts: headers ? DEFAULTS.headers.contexts : undefined,
+    headerMethods: headers,
+    headerContexts: headers.length > 0 ? DEFAULTS.headers.contexts : undefined,
   };
 }
 

@@ -35,6 +35,7 @@ import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
 import { HeaderContexts, type Headers } from "./subjects/headers.ts";
+import { type Rohc, RohcChannel } from "./subjects/rohc.ts";
 import { RateFinder } from "./subjects/rate.ts";
 import { Reliable } from "./subjects/reliable.ts";
 import { LossRepair } from "./subjects/repair.ts";
@@ -91,6 +92,8 @@ export class OxSession implements SessionOfPaths {
   readonly repair: SessionRepair | undefined;
   /** Short packets of both directions; undefined where the ends have not agreed to them. */
   readonly headers: Headers | undefined;
+  /** ROHC in their place; undefined likewise. */
+  readonly rohc: Rohc | undefined;
   /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
   pathRate: PathRate | undefined;
   /** Which of the first path's packets have come, by themselves or as copies; undefined before the first copy. */
@@ -106,6 +109,7 @@ export class OxSession implements SessionOfPaths {
   readonly ids: ConnectionIds;
   readonly hints: HintExchange;
   readonly rate: RateFinder;
+  readonly #contexts: HeaderContexts;
   readonly #closing: Closing;
   readonly #reliable: Reliable;
   readonly #keys: KeyRenewal;
@@ -131,15 +135,22 @@ export class OxSession implements SessionOfPaths {
     const { spareRows, remoteIds, keys } = options;
     const reliable = this.#reliable = new Reliable(this), lossRepair = new LossRepair(this, sessions.repairs);
     this.repair = lossRepair.repair;
-    const headers = new HeaderContexts(this, sessions.headerBudget);
+    const headers = this.#contexts = new HeaderContexts(this, sessions.headerBudget);
     this.headers = headers.headers;
+<<<<<<< HEAD
     // Where a packet can be read on the way, other networks are not trusted.
     const mayBeSeveral = (options.features & FEATURE_MULTIPATH) !== 0 && options.aead !== AEAD_AES_256_GMAC;
     this.pathSet = mayBeSeveral ? new PathSet(this, reliable, options.datagramMaxBytes) : undefined;
+=======
+    const channel = new RohcChannel(this, sessions.headerBudget);
+    this.rohc = channel.rohc;
+>>>>>>> main
     this.#subjects = [
       this.#closing = new Closing(this),
       reliable,
       this.roundTrip = new RoundTrip(this),
+      // In front of reports: what waits for one finds it still due.
+      headers,
       new SizeReplies(this),
       new RepairRequests(this, lossRepair.repair),
       this.reports = new Reports(this),
@@ -149,7 +160,7 @@ export class OxSession implements SessionOfPaths {
       new TicketExchange(this, reliable),
       this.#keys = new KeyRenewal(this, keys),
       lossRepair,
-      headers,
+      channel,
       this.#sizeProbes = new SizeProbes(this, this.size),
       this.rate = new RateFinder(this),
     ];
@@ -392,9 +403,10 @@ export class OxSession implements SessionOfPaths {
     return true;
   }
 
-  /** Writes a report in front of the packet in `row` where the datagram, of `mtu` bytes of plaintext, has room for it. */
+  /** Writes a report, and what waits for one, in front of the packet in `row` where the datagram, of `mtu` bytes of plaintext, has room. */
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
     this.reports.prepend(burst, row, mtu, nowUs);
+    this.#contexts.prepend(burst, row, mtu);
   }
 
   /** Overwrites secrets and gives the rows of spare ids back. */
