@@ -10,7 +10,6 @@ import { OXTUNNEL } from "./session/table.ts";
 import { type Vitals, vitalsOf } from "./session/vitals.ts";
 import type { PathSnapshot } from "./session/peer_record.ts";
 import { Tunnel } from "./tunnel.ts";
-import { pathSnapshots } from "./tunnel_snapshots.ts";
 import type { TunnelOptions } from "./tunnel_options.ts";
 import { NONE } from "./vector/arena.ts";
 import type { Burst } from "./vector/burst.ts";
@@ -144,7 +143,7 @@ export class Client extends Tunnel {
 
   /** The paths of the present session; empty where it has one. */
   get paths(): PathSnapshot[] {
-    return pathSnapshots(this.associations, this.#session?.row ?? NONE).paths ?? [];
+    return this.pathsOn(this.#session?.row ?? NONE);
   }
 
   /** Sends a ping, which refreshes `vitals`; without an OxTunnel session does nothing. */

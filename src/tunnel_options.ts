@@ -13,11 +13,8 @@ import {
   FEATURE_COPIES,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
-<<<<<<< HEAD
   FEATURE_MULTIPATH,
-=======
   FEATURE_OF_METHOD,
->>>>>>> main
   FEATURE_REED_SOLOMON,
   FEATURE_REQUESTS,
   FEATURE_RESUMPTION,
@@ -160,18 +157,12 @@ export const REPAIR_FEATURES = FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | F
   FEATURE_REQUESTS;
 
 /** FEATURE_* of OxTunnel that a tunnel with these options offers and accepts. */
-<<<<<<< HEAD
 export function featuresOf(
-  { features, lz4, headerContexts, repair, hasSeveralPaths }: TunnelOptions,
+  { features, lz4, headerContexts, headerMethods, repair, hasSeveralPaths }: TunnelOptions,
 ): number {
   return (features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) | (lz4 === undefined ? 0 : FEATURE_LZ4) |
-    (headerContexts === undefined ? 0 : FEATURE_HEADER_COMPRESSION) |
-    (hasSeveralPaths === false ? 0 : FEATURE_MULTIPATH) |
-=======
-export function featuresOf({ features, lz4, headerContexts, headerMethods, repair }: TunnelOptions): number {
-  return (features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) | (lz4 === undefined ? 0 : FEATURE_LZ4) |
     (headerContexts === undefined ? 0 : featuresOfMethods(headerMethods)) |
->>>>>>> main
+    (hasSeveralPaths === false ? 0 : FEATURE_MULTIPATH) |
     (repair === undefined ? 0 : REPAIR_FEATURES & ~FEATURE_REQUESTS) |
     (repair?.isAsking ? FEATURE_REQUESTS : 0);
 }

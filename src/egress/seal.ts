@@ -94,21 +94,15 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
   const { session, peer, slot, offset, length, counter, headerBytes, trafficClass } = burst;
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
-<<<<<<< HEAD
   const epoch = session[row],
     path = burst.path[row],
     rest = sessions.of[epoch]!,
     way = sessions.onPath[path]!;
-  const packetBytes = length[row], bytesMax = sessions.innerMtu(path);
-  const { repair } = way, isRepaired = repair !== undefined && repair.sends(trafficClass[row]);
-=======
-  const epoch = session[row], rest = sessions.of[epoch]!;
-  if (rest.rohc !== undefined) {
+  if (rest.rohc !== undefined && path === epoch) {
     rest.rohc.sender.sealed(burst.view, offset[row], length[row], table.sendCounter[epoch]);
   }
-  const packetBytes = length[row], bytesMax = sessions.innerMtu(epoch);
-  const { repair } = rest, isRepaired = repair !== undefined && repair.sends(trafficClass[row]);
->>>>>>> main
+  const packetBytes = length[row], bytesMax = sessions.innerMtu(path);
+  const { repair } = way, isRepaired = repair !== undefined && repair.sends(trafficClass[row]);
   if (isRepaired) {
     // A packet from another peer may lie far back in its slot, behind frames that it came with.
     const slotEnd = (slot[row] + 1) * SLOT_BYTES - TAILROOM;

@@ -34,15 +34,10 @@ export function shrink(burst: Burst, context: EgressContext, nowUs: number): voi
   const { of } = oxtunnel.sessions;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
-<<<<<<< HEAD
     // Contexts are the first path's, which has the session's row: counters of two paths are in no order.
-    if (path[row] === session[row] && of[session[row]]!.headers !== undefined) {
-      shrinkOne(burst, row, context, nowUs);
-    }
-=======
+    if (path[row] !== session[row]) continue;
     const { headers, rohc } = of[session[row]]!;
     if (headers !== undefined || rohc !== undefined) shrinkOne(burst, row, context, nowUs);
->>>>>>> main
   }
 }
 

@@ -135,7 +135,7 @@ export function addRohc(
     view,
     offset[added],
     receiver.length,
-    context.associations.oxtunnel!.sessions.innerMtu(session[row]),
+    context.associations.oxtunnel!.sessions.innerMtu(burst.path[row]),
   );
 }
 

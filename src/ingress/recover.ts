@@ -8,20 +8,27 @@
 import type { Expander } from "../codec/headers/expander.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import type { SessionRepair } from "../repair/session_repair.ts";
-import type { CopyWindow } from "../session/oxtunnel/copy_window.ts";
+import { CopyWindow } from "../session/oxtunnel/copy_window.ts";
+import type { FurtherPath } from "../session/oxtunnel/further_path.ts";
+import type { PathSet } from "../session/oxtunnel/path_set.ts";
 import type { OxSession } from "../session/oxtunnel/session.ts";
 import { type Burst, DONE } from "../vector/burst.ts";
-<<<<<<< HEAD
 import { COPY_HEAD_BYTES, copyFits, readCopyCounter, readCopyPath } from "../wire/repair.ts";
-import { FRAME_COPY, FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
-=======
-import type { OxSession } from "../session/oxtunnel/session.ts";
-import { FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, FRAME_ROHC, isFrame } from "../wire/frame.ts";
->>>>>>> main
+import {
+  FRAME_COPY,
+  FRAME_HEADER_COMPRESSED,
+  FRAME_LZ4,
+  FRAME_PACKET,
+  FRAME_ROHC,
+  isFrame,
+} from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
 import { addPacket, addRohc, addShort, takeDefinition } from "./packets.ts";
+
+/** A path of a session, the first or a further one. */
+type Way = OxSession | FurtherPath;
 
 /** Rows for a recovered packet: the solved source, and the packet in it. */
 export const RECOVERED_ROWS = 2;
@@ -34,46 +41,29 @@ export function recover(
   burst: Burst,
   row: number,
   repair: SessionRepair,
-<<<<<<< HEAD
-  copies: CopyWindow | undefined,
-  takesLz4: boolean,
-  expander: Expander | undefined,
-=======
-  rest: OxSession,
->>>>>>> main
+  way: Way,
   context: IngressContext,
   nowUs: number,
 ): void {
   const found = repair.solve(nowUs);
-<<<<<<< HEAD
   for (let i = 0; i < found; i++) {
     const counter = repair.recoveredCounter(i);
-    if (copies !== undefined && !copies.isFirst(counter)) continue;
+    if (way.copies?.isFirst(counter) === false) continue;
     const length = repair.recoveredBytes(i), copy = burst.grow(length, DONE);
     if (copy < 0) {
       context.metrics.drop(DROP.arena_full);
       continue;
     }
     repair.copyRecovered(i, burst.bytes, burst.offset[copy]);
-    readSource(burst, row, copy, length, counter, takesLz4, expander, context, COUNTER.packets_repaired);
+    readSource(burst, row, copy, length, counter, way, context, COUNTER.packets_repaired);
   }
-=======
-  for (let i = 0; i < found; i++) recoverOne(burst, row, repair, i, rest, context);
->>>>>>> main
 }
 
 /** Takes the copies in the datagram of `row`, the first COPIES_MAX. */
 export function takeCopies(
   burst: Burst,
   row: number,
-<<<<<<< HEAD
   rest: OxSession,
-  takesLz4: boolean,
-=======
-  repair: SessionRepair,
-  i: number,
-  { features, headers, rohc }: OxSession,
->>>>>>> main
   context: IngressContext,
   nowUs: number,
 ): void {
@@ -87,7 +77,7 @@ export function takeCopies(
   }
   // The reader is needed for what is in them.
   for (let i = 0; i < count; i++) {
-    takeCopy(burst, row, copyAt[i], copyBytes[i], rest, takesLz4, context, nowUs);
+    takeCopy(burst, row, copyAt[i], copyBytes[i], rest.pathSet!, context, nowUs);
   }
 }
 
@@ -100,41 +90,35 @@ function takeCopy(
   row: number,
   at: number,
   length: number,
-  rest: OxSession,
-  takesLz4: boolean,
+  pathSet: PathSet,
   context: IngressContext,
   nowUs: number,
 ): void {
-  const { metrics, table, associations } = context, { pathSet, headers } = rest;
-  if (!copyFits(burst.view, at, length)) {
+  const { metrics, table, associations } = context, { bytes, view, offset } = burst;
+  if (!copyFits(view, at, length)) {
     metrics.drop(DROP.malformed_inner);
     return;
   }
   metrics.column[COUNTER.copies_received]++;
-  const number = readCopyPath(burst.view, at), path = pathSet!.rowOf(number);
+  const path = pathSet.rowOf(readCopyPath(view, at));
   // A copy on its source's own path would be a repair.
   if (path === undefined || path === burst.path[row]) return;
-  const counter = readCopyCounter(burst.view, at, table.replay.highest[path]);
-  const window = pathSet!.windowOf(number)!;
-  if (counter < 0 || table.replay.hasSeen(path, counter) || !window.isFirst(counter)) return;
-  window.useful++;
+  const way = associations.oxtunnel!.sessions.onPath[path]!;
+  const counter = readCopyCounter(view, at, table.replay.highest[path]);
+  if (counter < 0 || table.replay.hasSeen(path, counter)) return;
+  way.copies ??= new CopyWindow();
+  if (!way.copies.isFirst(counter)) return;
+  way.copies.useful++;
   metrics.column[COUNTER.copies_useful]++;
-  const from = at + COPY_HEAD_BYTES, bytes = length - COPY_HEAD_BYTES;
-  associations.oxtunnel!.sessions.onPath[path]!.repair?.copyReceived(
-    burst.bytes,
-    from,
-    bytes,
-    counter,
-    nowUs,
-  );
-  const copy = burst.grow(bytes, DONE);
+  const from = at + COPY_HEAD_BYTES, sourceBytes = length - COPY_HEAD_BYTES;
+  way.repair?.copyReceived(bytes, from, sourceBytes, counter, nowUs);
+  const copy = burst.grow(sourceBytes, DONE);
   if (copy < 0) {
     metrics.drop(DROP.arena_full);
     return;
   }
-  burst.bytes.copyWithin(burst.offset[copy], from, from + bytes);
-  const expander = number === 0 ? headers?.expander : undefined;
-  readSource(burst, row, copy, bytes, counter, takesLz4, expander, context, COUNTER.packets_copied);
+  bytes.copyWithin(offset[copy], from, from + sourceBytes);
+  readSource(burst, row, copy, sourceBytes, counter, way, context, COUNTER.packets_copied);
 }
 
 /** Adds the packets of a source, `length` bytes in the row `copy`, to the burst, and counts each. */
@@ -144,8 +128,7 @@ function readSource(
   copy: number,
   length: number,
   sourceCounter: number,
-  takesLz4: boolean,
-  expander: Expander | undefined,
+  { features, headers, rohc }: Way,
   context: IngressContext,
   counted: number,
 ): void {
@@ -160,18 +143,14 @@ function readSource(
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
     if (kind === FRAME_HEADER_COMPRESSED || kind === FRAME_ROHC) {
       // A bare one would be as long as the symbol.
-<<<<<<< HEAD
-      if (expander === undefined || !isFrame(view, frames.headAt)) continue;
-      recoverShort(burst, copy, sourceCounter, expander, context, counted);
-=======
       if (!isFrame(view, frames.headAt)) continue;
-      const counter = repair.recoveredCounter(i);
       if (kind === FRAME_ROHC) {
         if (rohc === undefined) continue;
-        addRohc(burst, copy, frames.at, frames.length, counter, rohc.receiver, context);
-        metrics.column[COUNTER.packets_repaired]++;
-      } else if (headers !== undefined) recoverShort(burst, copy, counter, headers.expander, context);
->>>>>>> main
+        addRohc(burst, copy, frames.at, frames.length, sourceCounter, rohc.receiver, context);
+        metrics.column[counted]++;
+      } else if (headers !== undefined) {
+        recoverShort(burst, copy, sourceCounter, headers.expander, context, counted);
+      }
       continue;
     }
     if (kind !== FRAME_PACKET && !(kind === FRAME_LZ4 && (features & FEATURE_LZ4) !== 0)) continue;

@@ -24,11 +24,8 @@ import {
 } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
+import type { FurtherPath } from "../session/oxtunnel/further_path.ts";
 import type { OxSession } from "../session/oxtunnel/session.ts";
-<<<<<<< HEAD
-import type { Headers } from "../session/oxtunnel/subjects/headers.ts";
-=======
->>>>>>> main
 import { controlPrice } from "../session/oxtunnel/control_budget.ts";
 import type { IngressContext } from "./context.ts";
 import {
@@ -43,10 +40,8 @@ import {
 } from "./packets.ts";
 import { recover, RECOVERED_ROWS, takeCopies } from "./recover.ts";
 
-type Path = Pick<OxSession, "repair" | "copies">;
-
-/** How a session makes headers small. */
-type Small = Pick<OxSession, "headers" | "rohc">;
+/** A path of a session, the first or a further one. */
+type Way = OxSession | FurtherPath;
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
@@ -83,21 +78,16 @@ function rowsIn({ view }: Burst, at: number, length: number, { frames }: Ingress
   let packets = 0, repairs = 0;
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
-<<<<<<< HEAD
-    if (kind === FRAME_PACKET || kind === FRAME_LZ4 || kind === FRAME_HEADER_COMPRESSED) packets++;
-    else if (kind === FRAME_REPAIR || kind === FRAME_COPY) repairs++;
-=======
-    if (kind === FRAME_REPAIR) repairs++;
+    if (kind === FRAME_REPAIR || kind === FRAME_COPY) repairs++;
     else if (
       kind === FRAME_PACKET || kind === FRAME_LZ4 || kind === FRAME_HEADER_COMPRESSED || kind === FRAME_ROHC
     ) packets++;
->>>>>>> main
   }
   return Math.max(1, packets) + RECOVERED_ROWS * repairs;
 }
 
 function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: number): void {
-  const { view, offset, length, next, session, peer, path, counter } = burst;
+  const { view, offset, length, next, peer, path, counter } = burst;
   const { frames, metrics } = context, { sessions } = context.associations.oxtunnel!;
   const rest = sessionOf(burst, row, context);
   if (rest === undefined) {
@@ -105,9 +95,8 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
     return;
   }
   const way = sessions.onPath[path[row]]!;
-  const { repair, copies } = way, takesLz4 = (rest.features & FEATURE_LZ4) !== 0;
+  const { repair, headers } = way;
   let packetAt = NONE, packetBytes = 0, packetKind = FRAME_PACKET, isHeard = length[row] === 0;
-  const headers = path[row] === session[row] ? rest.headers : undefined; // contexts are the first path's
   // Packets that repair, or a copy, brought before are known when their own datagram comes.
   let symbolAt = NONE, isKnown = false, hasCopies = false;
   frames.start(offset[row], length[row]);
@@ -119,16 +108,8 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       break;
     }
     if (kind === FRAME_CONTROL) {
-<<<<<<< HEAD
       if (obey(burst, row, rest, context, nowUs)) isHeard = true;
-    } else if (holdsPacket(kind, takesLz4, headers)) {
-=======
-      if (!controlFits(view, frames.at, frames.length)) metrics.drop(DROP.malformed_inner);
-      else if (!sessions.budget.pay(id, controlPrice(controlKind(view, frames.at)), nowUs)) {
-        metrics.drop(DROP.control_flood);
-      } else if (rest.onControl(burst, row, frames.at, frames.length, nowUs)) isHeard = true;
-    } else if (holdsPacket(kind, takesLz4, rest)) {
->>>>>>> main
+    } else if (holdsPacket(kind, way)) {
       isHeard = true;
       if (symbolAt === NONE) {
         symbolAt = frames.headAt;
@@ -148,7 +129,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
         packetKind = kind;
         packetAt = at;
         packetBytes = bytes;
-      } else addFurther(burst, row, kind, at, bytes, rest, context);
+      } else addFurther(burst, row, kind, at, bytes, way, context);
     } else if (kind === FRAME_REPAIR) {
       isHeard = true;
       if (repair?.repairReceived(burst, frames.at, frames.length, counter[row], nowUs) === false) {
@@ -162,18 +143,13 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   // One of the frames may have closed the path that they came on.
   if (isHeard && sessions.onPath[path[row]] === way) sessions.elicited(path[row], peer[row], nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;
-<<<<<<< HEAD
-  if (repair !== undefined) recover(burst, row, repair, copies, takesLz4, headers?.expander, context, nowUs);
-  if (hasCopies) takeCopies(burst, row, rest, takesLz4, context, nowUs);
-=======
-  if (repair !== undefined) recover(burst, row, repair, rest, context, nowUs);
->>>>>>> main
+  if (repair !== undefined) recover(burst, row, repair, way, context, nowUs);
+  if (hasCopies) takeCopies(burst, row, rest, context, nowUs);
   if (packetAt === NONE) {
     next[row] = DONE;
     return;
   }
-<<<<<<< HEAD
-  placeFirst(burst, row, packetKind, packetAt, packetBytes, headers, context);
+  placeFirst(burst, row, packetKind, packetAt, packetBytes, way, context);
   if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(path[row]));
 }
 
@@ -190,7 +166,7 @@ function sessionOf(
 }
 
 /** Takes the datagram's packets, which begin at `at`; whether repair or a copy has brought them before. */
-function isOld({ bytes, offset, length, counter }: Burst, row: number, at: number, way: Path): boolean {
+function isOld({ bytes, offset, length, counter }: Burst, row: number, at: number, way: Way): boolean {
   const { repair, copies } = way, end = offset[row] + length[row];
   return repair?.packetsReceived(bytes, at, end - at, counter[row]) === false ||
     copies?.isFirst(counter[row]) === false;
@@ -209,17 +185,13 @@ function obey(burst: Burst, row: number, rest: OxSession, context: IngressContex
   }
   metrics.drop(DROP.control_flood);
   return false;
-=======
-  placeFirst(burst, row, packetKind, packetAt, packetBytes, rest, context);
-  if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(owner));
->>>>>>> main
 }
 
 /** Whether frames of this kind hold a packet, and were agreed on. */
-function holdsPacket(kind: number, takesLz4: boolean, { headers, rohc }: Small): boolean {
+function holdsPacket(kind: number, { features, headers, rohc }: Way): boolean {
   if (kind === FRAME_HEADER_COMPRESSED) return headers !== undefined;
   if (kind === FRAME_ROHC) return rohc !== undefined;
-  return kind === FRAME_PACKET || (kind === FRAME_LZ4 && takesLz4);
+  return kind === FRAME_PACKET || (kind === FRAME_LZ4 && (features & FEATURE_LZ4) !== 0);
 }
 
 /** Puts another packet of the datagram than the first into a row of its own, whatever its frame was. */
@@ -229,7 +201,7 @@ function addFurther(
   kind: number,
   at: number,
   bytes: number,
-  { headers, rohc }: Small,
+  { headers, rohc }: Way,
   context: IngressContext,
 ): void {
   const counter = burst.counter[row];
@@ -246,7 +218,7 @@ function placeFirst(
   kind: number,
   at: number,
   bytes: number,
-  { headers, rohc }: Small,
+  { headers, rohc }: Way,
   context: IngressContext,
 ): void {
   if (kind === FRAME_LZ4) decompressInPlace(burst, row, at, bytes, context);

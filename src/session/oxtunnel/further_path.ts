@@ -43,6 +43,9 @@ export class FurtherPath implements SessionContext, PathVerbs, AnyPath {
   /** This end's interface for the path, 0 to let the system choose. */
   readonly door: number;
   isReportDue = false;
+  /** Headers are left out on the first path only: contexts need the order of one path's counters. */
+  readonly headers = undefined;
+  readonly rohc = undefined;
   /** Which of the path's packets have come, by themselves or as copies; undefined before the first copy. */
   copies: CopyWindow | undefined;
   readonly #session: SessionOfPaths;

@@ -54,11 +54,9 @@ import {
   takeOxEarlyData,
   wipeSecrets,
 } from "./handshake.ts";
-import type { FurtherPath } from "./further_path.ts";
 import type { OxHost } from "./host.ts";
 import { KeyExchange } from "./keys.ts";
-import { OxSession } from "./session.ts";
-import type { OxSessions } from "./sessions.ts";
+import { OxSession, type Sessions } from "./session.ts";
 import type { Rates } from "../../rate/pool.ts";
 import type { RepairOptions } from "../../repair/options.ts";
 import { SPARE_IDS } from "./subjects/connection_ids.ts";
@@ -127,7 +125,7 @@ export class Negotiation {
   readonly #trusted: TrustedLinks;
   readonly #tickets: TicketKeys | undefined;
   readonly #host: OxHost;
-  readonly #sessions: OxSessions<OxSession, FurtherPath>;
+  readonly #sessions: Sessions;
   /** Rows of the spare ids that a pending handshake's initiation gave out, by its row. */
   readonly #pendingSpares = new Map<number, number[]>();
   /** As long as what fits an initiation, and so a response. */
@@ -138,7 +136,7 @@ export class Negotiation {
     options: OxtunnelOptions,
     trusted: TrustedLinks,
     host: OxHost,
-    sessions: OxSessions<OxSession, FurtherPath>,
+    sessions: Sessions,
   ) {
     this.#p = parts;
     this.#s = parts.shared;

@@ -8,7 +8,6 @@ import { isRealTime } from "../../control/traffic_class.ts";
 import { NONE } from "../../vector/arena.ts";
 import type { Burst } from "../../vector/burst.ts";
 import { PATH_AVAILABLE, PATH_CLOSED, PATH_PREFERRED, PATH_STANDBY, PATHS_MAX } from "../../wire/control.ts";
-import { CopyWindow } from "./copy_window.ts";
 import { FurtherPath } from "./further_path.ts";
 import type { AnyPath, PathOwners, SessionOfPaths } from "./session_of_paths.ts";
 import { IdsOfPath, PathIds, type PathIdsOwner } from "./subjects/path_ids.ts";
@@ -346,13 +345,6 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
     const state = this.#states[this.#session.host.shared.table.pathNumber[path]];
     state.bytesSent += bytes;
     if (isCopy) state.copiesSent++;
-  }
-
-  /** The window of what was delivered of the path with the number; undefined where there is no such path. */
-  windowOf(number: number): CopyWindow | undefined {
-    const way = number === 0 ? this.#session : this.#ways[number];
-    if (way !== undefined) way.copies ??= new CopyWindow();
-    return way?.copies;
   }
 
   /** The path with the number; undefined where there is none. */

@@ -47,6 +47,9 @@ import type { Subject } from "./subjects/subject.ts";
 import { TicketExchange } from "./subjects/tickets.ts";
 
 const NO_ROWS: readonly number[] = [];
+/** The columns of sessions and their paths. */
+export type Sessions = OxSessions<OxSession, FurtherPath>;
+
 /** Plaintext of a control datagram: the smallest datagram that every path takes, less header and tag. */
 const CONTROL_BYTES_MAX = 1200 - 25;
 
@@ -81,7 +84,7 @@ export class OxSession implements SessionOfPaths {
   readonly aead: number;
   readonly features: number;
   readonly reportIntervalUs: number;
-  readonly sessions: OxSessions<OxSession, FurtherPath>;
+  readonly sessions: Sessions;
   readonly host: OxHost;
   readonly pathNumber = 0;
   /** The addresses of the first path; and all paths, undefined where there can be no other. */
@@ -120,7 +123,7 @@ export class OxSession implements SessionOfPaths {
   readonly #ofPath: readonly Subject[];
   readonly #ofSession: readonly Subject[];
 
-  constructor(host: OxHost, sessions: OxSessions<OxSession, FurtherPath>, options: OxSessionOptions) {
+  constructor(host: OxHost, sessions: Sessions, options: OxSessionOptions) {
     this.host = host;
     this.sessions = sessions;
     this.row = options.row;
@@ -137,14 +140,11 @@ export class OxSession implements SessionOfPaths {
     this.repair = lossRepair.repair;
     const headers = this.#contexts = new HeaderContexts(this, sessions.headerBudget);
     this.headers = headers.headers;
-<<<<<<< HEAD
     // Where a packet can be read on the way, other networks are not trusted.
     const mayBeSeveral = (options.features & FEATURE_MULTIPATH) !== 0 && options.aead !== AEAD_AES_256_GMAC;
     this.pathSet = mayBeSeveral ? new PathSet(this, reliable, options.datagramMaxBytes) : undefined;
-=======
     const channel = new RohcChannel(this, sessions.headerBudget);
     this.rohc = channel.rohc;
->>>>>>> main
     this.#subjects = [
       this.#closing = new Closing(this),
       reliable,
