@@ -142,8 +142,8 @@ function readSource(
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
     if (kind === FRAME_HEADER_COMPRESSED || kind === FRAME_ROHC) {
-      // A bare one would be as long as the symbol.
-      if (!isFrame(view, frames.headAt)) continue;
+      // A bare one would be as long as the symbol; a copy is as long as its source.
+      if (counted === COUNTER.packets_repaired && !isFrame(view, frames.headAt)) continue;
       if (kind === FRAME_ROHC) {
         if (rohc === undefined) continue;
         addRohc(burst, copy, frames.at, frames.length, sourceCounter, rohc.receiver, context);

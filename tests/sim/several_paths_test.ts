@@ -190,6 +190,21 @@ Deno.test(`paths: no id, no nonce and no counter is on two paths, and an id on o
   assertGreater(addressOf.size, 3);
 });
 
+Deno.test(`paths: packets without headers are read in copies too, with repair and without (seed ${SEED})`, () => {
+  for (const options of [{ headerContexts: 1024 }, { headerContexts: 1024, repair: repair() }]) {
+    let isUp = true;
+    const onTick = (_nowUs: number, n: number) => isUp = n < 300 || n > 600;
+    const both = playPaths(bursty, later, { seed: SEED, seconds: 20, options });
+    assertEquals([gaps(both.up).lost, gaps(both.down).lost], [0, 0]);
+    assertGreater(both.client.metrics.get("headers_elided"), 500);
+    assertGreater(both.server.metrics.get("copies_useful"), 10);
+    assertEquals(both.server.metrics.dropped("unknown_context"), 0);
+    // While the first path is dead the others carry whole packets, and then short ones again.
+    const died = playPaths(when(() => isUp), later, { seed: SEED, seconds: 15, options, onTick });
+    assertEquals([gaps(died.up).lost, gaps(died.down).lost], [0, 0]);
+  }
+});
+
 Deno.test(`paths: keys are renewed and the session goes on while the first path is dead (seed ${SEED})`, () => {
   let isUp = true;
   const both = playPaths(when(() => isUp), later, {
