@@ -139,6 +139,20 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "reports without news keep a full path waiting",
   },
   {
+    file: "src/queue/queues.ts",
+    from: "const excess = bytes - this.#charged[line];",
+    to: "const excess = 0 * bytes;",
+    tests: QUEUES,
+    note: "a line pays for bytes that were compressed or left out",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "if (tookUs >= MEASURED_US && arrived >= MEASURED_SEGMENTS * MSS) {",
+    to: "if (tookUs >= MEASURED_US) {",
+    tests: PATH,
+    note: "a few acknowledgements that are late become the path's rate",
+  },
+  {
     file: "src/queue/police.ts",
     from: "if (aheadUs > (isReal ? REAL_BURST_US : BURST_US)) return false;",
     to: "void (isReal ? REAL_BURST_US : BURST_US);",
