@@ -34,6 +34,8 @@ const DEFAULT_FILE = "oxrelay-connect.conf";
 /** Characters of a line that Linux takes from a terminal; the rest of a longer one is lost (N_TTY, canonical mode). */
 const TYPED_MAX = 4095;
 const READ_BYTES = 16_384;
+/** Paths of a session at a time (PROTOCOL R111). */
+const PATHS_NAMED_MAX = 4;
 const TRUSTED_BITS_MIN = 8;
 
 /** Which packets go in, as --include, --exclude, --only-user and --only-cgroup say. Throws UsageError. */

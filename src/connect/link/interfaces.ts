@@ -44,7 +44,7 @@ export function readIpv4Routes(text: string): Route[] {
     const [device, network, , flags, , , metric, mask] = line.trim().split(/\s+/);
     if (mask === undefined || !isTaken(flags)) return [];
     const swapped = (hex: string) => parseInt(hex.match(/../g)!.reverse().join(""), 16) >>> 0;
-    const ones = 32 - Math.clz32(~swapped(mask)) === 0 ? 32 : Math.clz32(~swapped(mask));
+    const ones = Math.clz32(~swapped(mask));
     return [{
       device,
       network: Uint32Array.of(0, 0, 0xffff, swapped(network)),

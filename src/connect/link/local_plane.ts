@@ -165,6 +165,7 @@ export class LocalPlane implements LinkPlane {
     };
     return {
       refused: this.#client.refusal?.reason,
+      failingDoors: this.#doors?.failing ?? [],
       ...{
         relay,
         asked,

@@ -36,13 +36,13 @@ export class PlaneDoors {
   set(doors: readonly DoorPlan[], nowUs: number): void {
     for (let door = 0; door < DOORS_MAX; door++) {
       const was = this.#plan[door], is = doors.find((one) => one.door === door);
-      if (is !== undefined) this.#open(is, was, nowUs);
-      else if (was !== undefined) this.#shut(door);
-      this.#plan[door] = is;
+      if (is === undefined && was !== undefined) this.#shut(door);
+      // What could not be opened is tried again with the next change.
+      this.#plan[door] = is !== undefined && this.#open(is, was, nowUs) ? is : undefined;
     }
   }
 
-  #open(is: DoorPlan, was: DoorPlan | undefined, nowUs: number): void {
+  #open(is: DoorPlan, was: DoorPlan | undefined, nowUs: number): boolean {
     const { door, device, index, addresses, isMetered } = is;
     if (was?.index !== index || was.device !== device) {
       try {
@@ -50,12 +50,13 @@ export class PlaneDoors {
         this.#failing.delete(door);
       } catch {
         this.#failing.add(door);
-        return;
+        return false;
       }
-    } else if (was.addresses.join() === addresses.join() && was.isMetered === isMetered) return;
+    } else if (was.addresses.join() === addresses.join() && was.isMetered === isMetered) return true;
     // A first path is there already and goes on from here; another one is opened.
     if (door === 0) this.#client.moved();
     else this.#client.addDoor(door, isMetered, nowUs);
+    return true;
   }
 
   #shut(door: number): void {
