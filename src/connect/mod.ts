@@ -80,7 +80,6 @@ this machine is directly connected to, and answers on connections that others op
                         or these of them, the preferred first: wlan0,wwan0; nothing is lost when one of them fails
   --redundant CLASSES   the classes whose packets go on two paths (default game,voice), or none
   --metered NAMES       interfaces on which bytes cost money, beside modems and tethered phones, which are known
-  --aggregate           one transfer may go over all paths
   --congestion NAME     how the rate of your line is found without --up: bbr_v3 (default), or none (OxTunnel)
   --rohc                packets' headers by ROHC (RFC 3095), where the relay has enable_rohc (OxTunnel)
   --no-header-compression  send every packet with all its headers (OxTunnel)
@@ -138,7 +137,6 @@ const COMMAND_LINE: Parameters<typeof readCommandLine>[1] = {
     "no-header-compression",
     "rohc",
     "no-repair",
-    "aggregate",
     "kill-switch",
     "restore",
     "json",
@@ -215,7 +213,7 @@ function readWishes(
     downBytesPerS: readRate("down", values.down),
     congestionAlgorithm: readCongestion(values.congestion),
     repair: readRepair(values.repair, flags["no-repair"]),
-    paths: readPaths(values, flags.aggregate),
+    paths: readPaths(values),
   };
 }
 

@@ -120,12 +120,9 @@ export function readCongestion(name: string | undefined): Config["congestionAlgo
 }
 
 /**
- * Several paths, as --paths, --redundant, --metered and --aggregate say; undefined without --paths. Throws UsageError.
+ * Several paths, as --paths, --redundant and --metered say; undefined without --paths. Throws UsageError.
  */
-export function readPaths(
-  values: Record<string, string | undefined>,
-  aggregates: boolean,
-): PathWishes | undefined {
+export function readPaths(values: Record<string, string | undefined>): PathWishes | undefined {
   const { paths, redundant, metered } = values;
   if (paths === undefined) {
     const of = redundant !== undefined ? "redundant" : metered !== undefined ? "metered" : undefined;
@@ -141,7 +138,7 @@ export function readPaths(
   const meteredNames = metered === undefined ? [] : interfaceNames("metered", metered);
   const stranger = names && meteredNames.find((name) => !names.includes(name));
   if (stranger !== undefined) throw new UsageError(`--metered: ${stranger} is not among --paths ${paths}`);
-  return { names, metered: meteredNames, copied: readCopied(redundant), aggregates };
+  return { names, metered: meteredNames, copied: readCopied(redundant) };
 }
 
 /** Classes whose packets go on a second path too, by bit; games and calls unless something is said. */

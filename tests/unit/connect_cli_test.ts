@@ -118,7 +118,6 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       [["--protocol", "udp"], "", 2, /--protocol: expected "oxtunnel" or "wireguard"/],
       [["--redundant", "game"], "", 2, /--redundant is of several paths; add --paths auto/],
       [["--metered", "wwan0"], "", 2, /--metered is of several paths; add --paths auto/],
-      [["--aggregate"], "", 2, /--aggregate is of several paths; add --paths auto/],
       [
         ["--paths", "eth0,../x"],
         "",

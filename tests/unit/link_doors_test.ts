@@ -15,7 +15,7 @@ import {
 import { PlaneDoors } from "../../src/connect/link/plane_doors.ts";
 import { parseAddress } from "../../src/wire/address.ts";
 
-const WISHES: PathWishes = { metered: [], copied: 6, aggregates: false };
+const WISHES: PathWishes = { metered: [], copied: 6 };
 /** As Linux writes it: Wi-Fi and a modem with defaults, a LAN, a VPN's halves, and a default that leads nowhere. */
 const IPV4 = `Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 wlan0\t00000000\t0101A8C0\t0003\t0\t0\t600\t00000000\t0\t0\t0

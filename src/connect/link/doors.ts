@@ -20,8 +20,6 @@ export interface PathWishes {
   metered: readonly string[];
   /** Classes (bit c for CLASS_* c) whose packets go on a second path too. */
   copied: number;
-  /** Whether one flow of bulk may go over all paths. */
-  aggregates: boolean;
 }
 
 /** A door as the plane opens it. */

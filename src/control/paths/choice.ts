@@ -139,8 +139,9 @@ export class LeastLate implements PathScheduler {
     if (second.handicap >= LAST_RESORT || second.leastUs > first.delayUs + LATE_US) return false;
     const isSpared = this.#copies === "in doubt" || this.#copies === "free or in doubt" && second.isMetered;
     if (!isSpared || isDoubtful(first, nowUs)) return true;
-    // The faster one comes second for what it loses, and mostly it does not.
-    if (second.delayUs < first.delayUs) return true;
+    // The faster one comes second for what it loses, and mostly it does not; or for its price.
+    const isForPrice = second.isMetered && second.lossRate <= first.lossRate;
+    if (second.delayUs < first.delayUs && !isForPrice) return true;
     return !second.isMetered && overlaps(first, second);
   }
 }
