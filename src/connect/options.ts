@@ -126,9 +126,9 @@ export function readPaths(values: Record<string, string | undefined>): PathWishe
   const { paths, redundant, metered } = values;
   if (paths === undefined) {
     const of = redundant !== undefined ? "redundant" : metered !== undefined ? "metered" : undefined;
-    if (of === undefined && !aggregates) return undefined;
+    if (of === undefined) return undefined;
     throw new UsageError(
-      `--${of ?? "aggregate"} is of several paths; add --paths auto, or --paths wlan0,wwan0`,
+      `--${of} is of several paths; add --paths auto, or --paths wlan0,wwan0`,
     );
   }
   const names = paths === "auto" ? undefined : interfaceNames("paths", paths);
