@@ -12,7 +12,13 @@ import type { Rates } from "./rate/pool.ts";
 import type { SessionFigures } from "./repair/figures.ts";
 import type { Associations } from "./session/associations.ts";
 import type { Paths } from "./session/paths.ts";
-import type { LineSnapshot, PathEstimate, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import type {
+  HeaderFigures,
+  LineSnapshot,
+  PathEstimate,
+  PeerSnapshot,
+  SessionSnapshot,
+} from "./session/peer_record.ts";
 import type { Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, type SessionTable } from "./session/table.ts";
 import { NONE } from "./vector/arena.ts";
@@ -51,9 +57,18 @@ export function peerSnapshots(
       lossRatio: seen > 0 ? 1 - replay.accepted(epoch) / seen : undefined,
       rttMs: rttMs(associations, peer.handshakeRttUs, epoch),
       ...repairFigures(associations, epoch),
+      ...headerFigures(associations, epoch),
       ...lineSnapshot(id, lines),
     };
   });
+}
+
+function headerFigures({ oxtunnel }: Associations, epoch: number): { headers?: HeaderFigures } {
+  const session = epoch === NONE ? undefined : oxtunnel?.sessions.of[epoch];
+  if (session === undefined || session.headerTally.packets === 0) return {};
+  const { packets, bytesSent, bytesSaved } = session.headerTally;
+  const method = session.rohc === undefined ? "elided" : "rohc";
+  return { headers: { method, before: (bytesSent + bytesSaved) / packets, after: bytesSent / packets } };
 }
 
 /** What lines are made of. */

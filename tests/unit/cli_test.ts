@@ -637,6 +637,23 @@ Deno.test("cli: status shows a relay once and as JSON, and says when there is no
   });
 });
 
+Deno.test("cli: status shows what headers became", () => {
+  const [phone, laptop] = STATUS.peers;
+  const text = renderStatus(
+    {
+      ...STATUS,
+      peers: [
+        { ...phone, headers: { method: "elided", before: 28, after: 1.06 } },
+        { ...laptop, headers: { method: "rohc", before: 39.6, after: 4 } },
+      ],
+    },
+    undefined,
+    0,
+    [],
+  );
+  assertMatch(text, /\n {2}headers 28 → 1\.1 B to phone\n {2}headers 40 → 4\.0 B to .*laptop, by ROHC$/);
+});
+
 Deno.test("cli: the status table's numbers", () => {
   const [phone, laptop] = STATUS.peers;
   const previous = { ...STATUS, peers: [{ ...phone, bytesReceived: 1_000_000, bytesSent: 1000 }, laptop] };
