@@ -83,8 +83,8 @@ export const ACCESS_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/session/oxtunnel/negotiation.ts",
-    from: "if (kept) return answerBarred(",
-    to: "if (false) return answerBarred(",
+    from: "if (answerBarred(this.#s, burst, row, message, opened, seenIn(burst, row), nowUs)) return;",
+    to: "",
     tests: ["tests/sim/barred_test.ts", "tests/sim/workers_test.ts", KEPT_OUT],
     note: "a device that is kept out is not told why",
   },
