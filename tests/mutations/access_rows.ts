@@ -131,6 +131,13 @@ export const ACCESS_ROWS: readonly Mutation[] = [
     note: "a change without a running relay is not stored",
   },
   {
+    file: "src/serve/worker_pool.ts",
+    from: "this.#refused = byHost ?? ready.flatMap(({ refused }) => refused);",
+    to: "this.#refused = byHost ?? [];",
+    tests: ["tests/unit/worker_pool_test.ts"],
+    note: "ports that the userspace exit could not open at the start count as open",
+  },
+  {
     file: "src/cli/peer_link.ts",
     from: "...limits,",
     to: "",
