@@ -67,6 +67,8 @@ const SHORTENED_BYTES_MAX = 700;
 const COMPRESSED_BYTES_MIN = 64;
 /** Packets that waited for this thread and are carried before it looks for newer ones, to the tunnel: half of a burst (egress/queue.ts). */
 const SERVED_ROWS = 128;
+/** What one peer may have waiting for this thread, in terms of the room that is left (queue/turn_queue.ts). */
+const PEER_ROOM = 3;
 const LOOK_US = 1_000_000;
 /** Figures of waits halve each FADE_US, so that those of the last half minute count. */
 const FADE_US = 10_000_000;
@@ -261,19 +263,18 @@ export class Tunnel {
     });
   }
 
-  /** What packets for the tunnel, or for the exit, wait in for this thread. A TCP window of 4 MB fits; one peer of
-   * several takes three quarters at most, and what is too much is the largest flow's loss. */
+  /** What packets for the tunnel, or for the exit, wait in for this thread. A TCP window of 4 MB fits; one peer of several takes
+   * three quarters at most and the less the more there are, and what is too much is the largest flow's loss. */
   #makeTurnQueue(peers: number, isRelay: boolean): TurnQueue | undefined {
     const { queues, arena } = this.#o;
     if (queues === undefined) return undefined;
     const packets = Math.min(queues.packets, arena.slotCount >> 2);
-    const peerPackets = isRelay ? 3 * packets >> 2 : packets;
     return new TurnQueue(arena, {
       ...queues,
       ...TURN_CODEL,
       ...this.#waitingOptions(),
       packets,
-      peerPackets,
+      peerRoom: isRelay ? PEER_ROOM : Infinity,
       peers,
     });
   }

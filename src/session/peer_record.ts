@@ -68,7 +68,7 @@ export interface PeerTraffic {
 
 const KEY_BYTES = 32;
 
-/** 64 kbit/s and 100 Gbit/s. */
+/** Rates that people give, bits a second: below 64 kbit/s a full packet takes longer than 0.2 s; no line is above 100 Gbit/s. */
 export const PEER_RATE_MIN_BPS = 64_000, PEER_RATE_MAX_BPS = 100e9;
 
 /** One peer's live state, for `status` and /v1. No secret in it. */

@@ -134,7 +134,7 @@ export function controlFits(view: DataView, at: number, length: number): boolean
     case CONTROL_CLOSE:
       return length === 4;
     case CONTROL_CONTEXTS:
-      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && length % 2 === 1;
+      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && isContexts(view, at + 1, at + length);
     case CONTROL_ROHC:
       return length >= 3 && length <= ROHC_FRAME_BYTES_MAX;
     case CONTROL_HINT:
@@ -491,9 +491,15 @@ function bitsSet(view: DataView, at: number, bytes: number): number {
   return count;
 }
 
-/** Writes that definitions have come: `bytes` octets of numbers and generations in turn, at most 32. */
-export function writeContexts(view: DataView, at: number, pairs: Uint8Array, bytes: number): number {
+/** Whether whole entries lie from `at` to `end`: of definitions two octets each, of anchors three. */
+function isContexts(view: DataView, at: number, end: number): boolean {
+  while (at < end) at += view.getUint8(at) < 0x80 ? 2 : 3;
+  return at === end;
+}
+
+/** Writes that definitions and anchors have come: `bytes` octets of their entries, at most 32. */
+export function writeContexts(view: DataView, at: number, entries: Uint8Array, bytes: number): number {
   const body = writeControl(view, at, CONTROL_CONTEXTS, 1 + bytes);
-  for (let i = 0; i < bytes; i++) view.setUint8(body + 1 + i, pairs[i]);
+  for (let i = 0; i < bytes; i++) view.setUint8(body + 1 + i, entries[i]);
   return FRAME_HEAD_BYTES + 1 + bytes;
 }

@@ -158,4 +158,32 @@ export const CODEC_ROWS: readonly Mutation[] = [
     tests: ["tests/sim/ox_rohc_test.ts"],
     note: "ROHC: contexts without end",
   },
+  {
+    file: "src/codec/headers/anchors.ts",
+    from: "if (this.#counters[i] < counter && (best",
+    to: "if ((best",
+    tests: ["tests/unit/headers_test.ts"],
+    note: "an RTP packet is read by an anchor that was sent after it",
+  },
+  {
+    file: "src/codec/headers/anchors.ts",
+    from: "if (((number - numbers[i] + ANCHOR_BEFORE) & 0xffff) >= ANCHOR_WINDOW) return TWELVE;",
+    to: "",
+    tests: ["tests/unit/headers_test.ts"],
+    note: "seven bits of RTP's number that mean another by an anchor",
+  },
+  {
+    file: "src/codec/headers/shrinker.ts",
+    from: "if (isRtp) template.form = anchors.formOf(rtpNumber);",
+    to: "",
+    tests: ["tests/sim/ox_headers_test.ts", "tests/unit/headers_test.ts"],
+    note: "RTP's number always takes two octets",
+  },
+  {
+    file: "src/session/oxtunnel/session.ts",
+    from: "    this.#contexts.prepend(burst, row, mtu);\n",
+    to: "",
+    tests: ["tests/sim/ox_headers_test.ts"],
+    note: "anchors are acknowledged in datagrams of their own alone",
+  },
 ];

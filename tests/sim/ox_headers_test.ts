@@ -51,13 +51,13 @@ for (
 }
 
 Deno.test("short packets: forty flows over a rough path come out as they went in, or not at all", () => {
-  for (const isRepairing of [false, true]) {
-    const channel = { loss: 0.2, jitterUs: 140_000, duplicate: 0.05 };
+  // `deno task sim:headers` sends a million.
+  for (const [isRepairing, packets] of [[false, 10_000], [true, 100_000]] as const) {
     const result = compare({
       contexts: CONTEXTS,
-      channel,
+      channel: { loss: 0.2, jitterUs: 140_000, duplicate: 0.05 },
       isRepairing,
-      packets: 10_000,
+      packets,
       intervalUs: 2000,
       renewEvery: 100,
     });
@@ -66,6 +66,35 @@ Deno.test("short packets: forty flows over a rough path come out as they went in
     assertGreater(result.elided, 0.6 * result.packets);
     assertGreater(result.reordered, 60);
   }
+});
+
+Deno.test("short packets: what stands for a call's headers is two octets, its anchors included", () => {
+  const two = pair(CONTEXTS);
+  const { perPacket } = bytesOnTheWire(two, call, 60, CLASS_VOICE);
+  assertLess(perPacket, 60 + 2 + 22 + 28 + 0.1);
+  const { metrics } = two.client;
+  assertLess(metrics.get("header_bytes_sent") / metrics.get("headers_elided"), 2.1);
+});
+
+Deno.test("short packets: a call that speaks both ways has its anchors acknowledged by the packets of the other way", () => {
+  const { world, client, server } = pair(CONTEXTS);
+  let alone = 0;
+  for (let n = 0; n < 600; n++) {
+    if (n === 100) {
+      world.tap = (from, _to, datagram) => {
+        if (from === server.endpoint && datagram.length < 90) alone++;
+        return datagram;
+      };
+    }
+    client.send(packetOf({ ...call(n), tos: DSCP_OF[CLASS_VOICE] << 2 }, new Uint8Array(60).fill(n)));
+    world.runFor(10_000);
+    server.send(udpPacket(SERVER, CLIENT, new Uint8Array(100).fill(n)));
+    world.runFor(10_000);
+  }
+  const { metrics } = client;
+  assertGreater(metrics.get("headers_elided"), 550);
+  assertLess(metrics.get("header_bytes_sent") / metrics.get("headers_elided"), 2.2);
+  assertLess(alone, 30);
 });
 
 Deno.test("short packets: an end that offers none gets none", () => {

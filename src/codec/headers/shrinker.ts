@@ -7,6 +7,7 @@
  * Keeps PROTOCOL R105.
  */
 import { PROTOCOL_TCP } from "../../wire/inner.ts";
+import { ANCHOR, SentAnchors, TWELVE } from "./anchors.ts";
 import {
   ATTEMPTS_MAX,
   CANDIDATE_PACKETS,
@@ -55,6 +56,7 @@ const SAMPLED = 1024;
 
 class Context {
   readonly template = new Template();
+  readonly anchors = new SentAnchors();
   generation: number;
   bucket = -1;
   isKnown = false;
@@ -126,10 +128,18 @@ export class Shrinker {
       return;
     }
     context.isKnown = true;
+    const { template } = context;
+    if (template.profile === PROFILE_RTP) context.anchors.reset(template.lineNumber);
     const { bucket } = context, old = this.#known[bucket];
     if (old !== 0 && old !== number + 1) this.#contexts[old - 1]!.bucket = -1;
     this.#known[bucket] = number + 1;
     this.#next[bucket] = 0;
+  }
+
+  /** The other end has the context's anchor whose number ends in the octet. */
+  anchored(number: number, generation: number, low: number): void {
+    const context = this.#contexts[number];
+    if (context?.isKnown && context.generation === generation) context.anchors.acknowledged(low);
   }
 
   /** Contexts that shorten packets now. */
@@ -180,15 +190,20 @@ export class Shrinker {
   ): number {
     const { template } = context, fields = this.#fields;
     context.usedUs = nowUs;
+    const isRtp = template.profile === PROFILE_RTP, { anchors } = context;
+    const rtpNumber = isRtp && length >= template.headerBytes
+      ? view.getUint16(at + template.headerBytes - RTP_BYTES + 2)
+      : 0;
+    if (isRtp) template.form = anchors.formOf(rtpNumber);
     const numberBytes = number < SHORT_NUMBERS ? 1 : 2;
     const bytes = template.shorten(view, at, length, fields, numberBytes);
     if (bytes < 0) context.misses++;
     else {
       context.misses = 0;
-      if (template.profile === PROFILE_RTP) {
+      if (isRtp) {
         this.#lines.note(view, at + template.headerBytes - RTP_BYTES, at + length, context.bucket);
       }
-      context.offLine = template.profile === PROFILE_RTP && bytes >= OFF_LINE_BYTES ? context.offLine + 1 : 0;
+      context.offLine = isRtp && bytes >= OFF_LINE_BYTES ? context.offLine + 1 : 0;
     }
     const isWorn = context.misses >= MISSES_MAX || context.offLine >= OFF_LINE_MAX ||
       template.isWorn(view, at);
@@ -196,9 +211,10 @@ export class Shrinker {
       return DEFINED;
     }
     if (bytes < 0) return BARE;
-    if ((++this.#sample & (SAMPLED - 1)) === 0 && !this.#isRight(view, at, length, template, numberBytes)) {
+    if ((++this.#sample & (SAMPLED - 1)) === 0 && !this.#isRight(view, at, length, context, numberBytes)) {
       return BARE;
     }
+    if (isRtp && template.form === ANCHOR) anchors.add(rtpNumber);
     fields.setUint8(0, SHORT_PACKET | Math.min(number, SHORT_NUMBERS));
     if (numberBytes === 2) fields.setUint8(1, number - SHORT_NUMBERS);
     const total = numberBytes + bytes, to = at + template.headerBytes - total;
@@ -210,10 +226,17 @@ export class Shrinker {
   }
 
   /** Rebuilds the packet from the fields that were just written, and compares. */
-  #isRight(view: DataView, at: number, length: number, template: Template, fieldsAt: number): boolean {
+  #isRight(
+    view: DataView,
+    at: number,
+    length: number,
+    { template, anchors: { known: anchor } }: Context,
+    fieldsAt: number,
+  ): boolean {
     const check = this.#check, { headerBytes } = template;
     if (length + HEADERS_BYTES_MAX > check.byteLength) return true;
     for (let i = headerBytes; i < length; i++) check.setUint8(i, view.getUint8(at + i));
+    template.anchor = anchor;
     template.rebuild(this.#fields, fieldsAt, check, 0, length - headerBytes);
     const isFour = view.getUint8(at) >> 4 === 4, hasDf = isFour && (view.getUint8(at + 6) & 0x40) !== 0;
     for (let i = 0; i < length; i++) {
@@ -277,6 +300,7 @@ export class Shrinker {
     context.usedUs = nowUs;
     if (nowUs < context.defineUs) return BARE;
     // A packet that does not fit would give the other end another template.
+    template.form = TWELVE;
     if (template.shorten(view, at, length, this.#fields, 2) < 0) {
       if (++context.misses >= MISSES_MAX) this.#giveUp(context, 0);
       return BARE;

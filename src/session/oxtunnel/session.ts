@@ -91,6 +91,7 @@ export class OxSession implements SessionContext {
   readonly ids: ConnectionIds;
   readonly hints: HintExchange;
   readonly rate: RateFinder;
+  readonly #contexts: HeaderContexts;
   readonly #closing: Closing;
   readonly #reliable: Reliable;
   readonly #keys: KeyRenewal;
@@ -113,7 +114,7 @@ export class OxSession implements SessionContext {
     const { spareRows, remoteIds, keys } = options;
     const reliable = this.#reliable = new Reliable(this), lossRepair = new LossRepair(this, sessions.repairs);
     this.repair = lossRepair.repair;
-    const headers = new HeaderContexts(this, sessions.headerBudget);
+    const headers = this.#contexts = new HeaderContexts(this, sessions.headerBudget);
     this.headers = headers.headers;
     const channel = new RohcChannel(this, sessions.headerBudget);
     this.rohc = channel.rohc;
@@ -121,6 +122,8 @@ export class OxSession implements SessionContext {
       this.#closing = new Closing(this),
       reliable,
       this.roundTrip = new RoundTrip(this),
+      // In front of reports: what waits for one finds it still due.
+      headers,
       new SizeReplies(this),
       new RepairRequests(this, lossRepair.repair),
       this.reports = new Reports(this),
@@ -129,7 +132,6 @@ export class OxSession implements SessionContext {
       new TicketExchange(this, reliable),
       this.#keys = new KeyRenewal(this, keys),
       lossRepair,
-      headers,
       channel,
       this.#sizeProbes = new SizeProbes(this, this.size),
       this.rate = new RateFinder(this),
@@ -307,9 +309,10 @@ export class OxSession implements SessionContext {
     return true;
   }
 
-  /** Writes a report in front of the packet in `row` where the datagram, of `mtu` bytes of plaintext, has room for it. */
+  /** Writes a report, and what waits for one, in front of the packet in `row` where the datagram, of `mtu` bytes of plaintext, has room. */
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
     this.reports.prepend(burst, row, mtu, nowUs);
+    this.#contexts.prepend(burst, row, mtu);
   }
 
   /** Overwrites secrets and gives the rows of spare ids back. */
