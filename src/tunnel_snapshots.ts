@@ -13,6 +13,7 @@ import type { SessionFigures } from "./repair/figures.ts";
 import type { Associations } from "./session/associations.ts";
 import type { Paths } from "./session/paths.ts";
 import type {
+  HeaderFigures,
   LineSnapshot,
   PathEstimate,
   PathSnapshot,
@@ -57,6 +58,7 @@ export function peerSnapshots(
       lossRatio: seen > 0 ? 1 - replay.accepted(epoch) / seen : undefined,
       rttMs: rttMs(associations, peer.handshakeRttUs, epoch),
       ...repairFigures(associations, epoch),
+      ...headerFigures(associations, epoch),
       ...lineSnapshot(id, lines),
       ...pathSnapshots(associations, epoch),
     };
@@ -97,6 +99,14 @@ export function pathSnapshots(
       };
     }),
   };
+}
+
+function headerFigures({ oxtunnel }: Associations, epoch: number): { headers?: HeaderFigures } {
+  const session = epoch === NONE ? undefined : oxtunnel?.sessions.of[epoch];
+  if (session === undefined || session.headerTally.packets === 0) return {};
+  const { packets, bytesSent, bytesSaved } = session.headerTally;
+  const method = session.rohc === undefined ? "elided" : "rohc";
+  return { headers: { method, before: (bytesSent + bytesSaved) / packets, after: bytesSent / packets } };
 }
 
 /** What lines are made of. */

@@ -187,6 +187,7 @@ export function renderStatus(
       ? keptOut.length === 0 ? "No peers yet; add one with: deno task peer add phone" : "No peer may connect."
       : alignColumns([header, ...rows], 4),
     ...renderKeptOut(keptOut),
+    ...renderHeaders(current.peers),
     ...renderLines(current.peers),
     ...renderPaths(current.peers),
     ...renderRepair(current.peers),
@@ -257,6 +258,17 @@ function renderPaths(peers: readonly PeerSnapshot[]): string[] {
     "",
   ];
   return ["", alignColumns([header, ...rows], 3)];
+}
+
+/** What headers of packets to each peer became; nothing where none went without. */
+function renderHeaders(peers: readonly PeerSnapshot[]): string[] {
+  const figures = peers.flatMap(({ name, headers }) =>
+    headers === undefined
+      ? []
+      : `  headers ${headers.before.toFixed(0)} → ${headers.after.toFixed(1)} B to ${name}` +
+        (headers.method === "rohc" ? ", by ROHC" : "")
+  );
+  return figures.length === 0 ? [] : ["", ...figures];
 }
 
 /** A table of the peers whose losses are repaired, each way; nothing when there are none. */

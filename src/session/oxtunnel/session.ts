@@ -6,6 +6,7 @@
  * the first path, or on another while that one is silent. Has no rules about frames of its own.
  * Keeps PROTOCOL R55.
  */
+import { HeaderTally } from "../../codec/headers/kept.ts";
 import { PathSize } from "../../control/path_size.ts";
 import type { PathRate } from "../../rate/path_rate.ts";
 import type { SessionRepair } from "../../repair/session_repair.ts";
@@ -97,6 +98,7 @@ export class OxSession implements SessionOfPaths {
   readonly headers: Headers | undefined;
   /** ROHC in their place; undefined likewise. */
   readonly rohc: Rohc | undefined;
+  readonly headerTally = new HeaderTally();
   /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
   pathRate: PathRate | undefined;
   /** Which of the first path's packets have come, by themselves or as copies; undefined before the first copy. */
