@@ -23,11 +23,11 @@ const HELP = `Manages who may connect.
   deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
-  deno task peer forward NAME udp:27015   lead a port of the relay to the peer
+  deno task peer forward NAME udp:27015  lead a port of the relay to the peer
   deno task peer set NAME        change a peer's rates, expiry date, monthly volume, notes
-  deno task peer rename NAME NEW
-  deno task peer disable NAME    keep a peer out; enable lets it in again
-  deno task peer enable NAME
+  deno task peer rename NAME NEW  give a peer another name
+  deno task peer disable NAME    keep a peer out
+  deno task peer enable NAME     let in again a peer that was disabled
   deno task peer remove NAME     delete a peer and end its session
   deno task peer link NAME       a one-time link, with which a friend adds one device
   deno task peer links           the one-time links (--json for programs)
