@@ -14,7 +14,7 @@ import { barOfRecord, describeLimits } from "./peer_limits.ts";
 import { link, links, unlink } from "./peer_link.ts";
 import { disable, enable, rename, set } from "./peer_set.ts";
 import { importPeers } from "./state/peer_import.ts";
-import { askLive, explainUntold, removeByRelay } from "./relay_peers.ts";
+import { askKeptOut, askLive, explainUntold, removeByRelay } from "./relay_peers.ts";
 import { formatBytes } from "./status.ts";
 import { renderTable } from "./table.ts";
 
@@ -120,9 +120,12 @@ async function list(args: string[], env: Environment): Promise<number> {
   } else if (peers.length === 0) {
     console.error("There are no peers yet; add one with: deno task peer add phone");
   } else {
+    // What was used of a volume is the relay's to know.
+    const hasVolumes = peers.some(({ monthlyBytes }) => monthlyBytes !== undefined);
+    const keptOut = hasVolumes ? await askKeptOut(config) : undefined;
     const rows = peers.map((peer) => [
       peer.name,
-      barOfRecord(peer, Date.now()) ?? "-",
+      barOfRecord(peer, Date.now()) ?? keptOut?.get(peer.name) ?? "-",
       peer.allowedIps.join(", "),
       peer.publicKey,
       peer.created,
