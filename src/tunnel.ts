@@ -68,6 +68,8 @@ const COMPRESSED_BYTES_MIN = 64;
 const SERVED_ROWS = 128;
 /** What one peer may have waiting for this thread, in terms of the room that is left (queue/turn_queue.ts). */
 const PEER_ROOM = 3;
+/** Peers whose groups one call finds anew when shares have changed: about a tenth of a millisecond's work. */
+const PLACED_EACH = 256;
 const LOOK_US = 1_000_000;
 /** Figures of waits halve each FADE_US, so that those of the last half minute count. */
 const FADE_US = 10_000_000;
@@ -101,6 +103,8 @@ export class Tunnel {
   readonly #release: (slot: number) => void;
   /** When sessions are next counted by repair scheme, and lines of peers that are gone given back. */
   #lookAtUs = -Infinity;
+  /** The id of the next peer whose groups are to be found anew; Infinity without one. */
+  #placeFrom = Infinity;
   /** When figures of lines fade next. */
   #fadeAtUs = -Infinity;
 
@@ -362,8 +366,9 @@ export class Tunnel {
     return burst.count - before;
   }
 
-  /** When `handleTimeout` is next due, in microseconds, or Infinity. */
+  /** When `handleTimeout` is next due, in microseconds, 0 for at once, or Infinity. */
   pollTimeout(): number {
+    if (this.#placeFrom < Infinity) return 0;
     const { timers, oxtunnel } = this.associations;
     return Math.min(timers.nextUs, this.#heldUntilUs, oxtunnel?.tickets?.dueUs ?? Infinity);
   }
@@ -373,6 +378,7 @@ export class Tunnel {
   }
 
   handleTimeout(nowUs: number): void {
+    if (this.#placeFrom < Infinity) this.#placeSome(nowUs);
     this.associations.oxtunnel?.tickets?.rotate(nowUs);
     this.associations.outbox.handleTimeout(nowUs, this.#release);
     const { metrics } = this.#o;
@@ -441,10 +447,23 @@ export class Tunnel {
     this.peerRates.setRecord(peer.id, record, -Infinity);
   }
 
-  /** Changes which share of the peers has which part; their sessions continue. */
+  /**
+   * Changes which share of the peers has which part; their sessions continue. Some peers find themselves in their new groups at once,
+   * the others with the next calls of `handleTimeout`, so that packets need not wait for all of them.
+   */
   protected setRollout(percent: RolloutPercent, nowUs: number): void {
-    this.#rollout.percent = percent;
-    for (const peer of this.peers.all()) this.#place(peer, nowUs);
+    if (!this.#rollout.change(percent)) return;
+    this.#placeFrom = 0;
+    this.#placeSome(nowUs);
+  }
+
+  #placeSome(nowUs: number): void {
+    const end = Math.min(this.peers.ids, this.#placeFrom + PLACED_EACH);
+    for (let id = this.#placeFrom; id < end; id++) {
+      const peer = this.peers.get(id);
+      if (peer !== undefined) this.#place(peer, nowUs);
+    }
+    this.#placeFrom = end < this.peers.ids ? end : Infinity;
   }
 
   #place({ id, publicKey }: Peer, nowUs: number): void {

@@ -398,6 +398,13 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "a peer that asks for a bit a second stalls its session",
   },
   {
+    file: "src/tunnel.ts",
+    from: "Math.min(this.peers.ids, this.#placeFrom + PLACED_EACH)",
+    to: "this.peers.ids",
+    tests: LINE,
+    note: "packets wait until all peers' groups are found",
+  },
+  {
     file: "src/queue/turn_queue.ts",
     from: "    const tin = tinOf(burst.trafficClass[row]);",
     to: "    const tin = 0;",
