@@ -6,7 +6,6 @@
  */
 import { type Aead, type DatagramAead, type Lz4, MASK_STRIDE } from "./codec/kernels.ts";
 import { type ClassRule, ClassRules } from "./control/class_rules.ts";
-import { addDelays } from "./control/delay_figures.ts";
 import type { DelayCounts } from "./control/delays.ts";
 import { census } from "./control/explain.ts";
 import { FLOW_KEYS, FLOW_WORDS_MAX, FlowTable } from "./control/flows.ts";
@@ -128,7 +127,7 @@ export class Tunnel {
     const initiationsPerSecond = options.limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     const isRelay = policy !== undefined;
-    this.#figures = new LineFigures(peerCapacity);
+    this.#figures = new LineFigures(peerCapacity, options.metrics);
     this.#rollout = new Rollout(peerCapacity, options.rolloutPercent ?? ROLLOUT_DEFAULT);
     this.#rolloutMeter = new RolloutMeter(peerCapacity, this.#rollout, options.metrics);
     this.#rates = options.queues?.findsRates
@@ -150,7 +149,8 @@ export class Tunnel {
     this.ingressContext = {
       ...shared,
       policy,
-      toExit: this.#makeTurnQueue(peerCapacity, isRelay),
+      toExit: this.#makeTurnQueue(peerCapacity, isRelay, false),
+      figures: this.#figures,
       police: isRelay ? new Police({ peers: peerCapacity, ecn: true, ...options.queues }) : undefined,
       masks: new Uint8Array(MASK_STRIDE * BURST_CAPACITY),
       frames: new FrameReader(),
@@ -174,7 +174,8 @@ export class Tunnel {
       shortenedBytesMax: options.headersOfBulk ? Infinity : SHORTENED_BYTES_MAX,
       batches: this.#batches,
       queues: this.#queues,
-      toTunnel: this.#makeTurnQueue(peerCapacity, isRelay),
+      toTunnel: this.#makeTurnQueue(peerCapacity, isRelay, true),
+      figures: this.#figures,
     };
   }
 
@@ -242,52 +243,45 @@ export class Tunnel {
   }
 
   #makeQueues(peers: number): Queues | undefined {
-    const { queues, arena } = this.#o, figures = this.#figures;
-    const options = this.#waitingOptions();
+    const { queues, arena } = this.#o;
     return queues && new Queues(arena, {
       ...queues,
-      ...options,
+      ...this.#waitingOptions(),
       packets: Math.min(queues.packets, arena.slotCount >> 1),
       peers,
-      waited: (trafficClass, waitedUs) => {
-        options.waited(trafficClass, waitedUs);
-        figures.waited(trafficClass, waitedUs);
-      },
-      lost: (reason) => {
-        options.lost(reason);
-        figures.lost(reason);
-      },
-      marked: () => {
-        options.marked();
-        figures.marked();
-      },
-      figures,
+      figures: this.#figures,
     });
   }
 
   /** What packets for the tunnel, or for the exit, wait in for this thread. A TCP window of 4 MB fits; one peer of several takes
    * three quarters at most and the less the more there are, and what is too much is the largest flow's loss. */
-  #makeTurnQueue(peers: number, isRelay: boolean): TurnQueue | undefined {
-    const { queues, arena } = this.#o;
+  #makeTurnQueue(peers: number, isRelay: boolean, isToPeers: boolean): TurnQueue | undefined {
+    const { queues, arena } = this.#o, figures = this.#figures;
     if (queues === undefined) return undefined;
-    const packets = Math.min(queues.packets, arena.slotCount >> 2);
     return new TurnQueue(arena, {
       ...queues,
       ...TURN_CODEL,
       ...this.#waitingOptions(),
-      packets,
+      packets: Math.min(queues.packets, arena.slotCount >> 2),
       peerRoom: isRelay ? PEER_ROOM : Infinity,
       peers,
+      look: (peer) => figures.look(isToPeers ? peer : NONE), // what is from a peer is not of the line to it
     });
   }
 
   #waitingOptions() {
-    const { maxConnections, metrics } = this.#o;
+    const { maxConnections, metrics } = this.#o, figures = this.#figures;
     return {
       flows: flowRows(maxConnections),
-      waited: (trafficClass: number, waitedUs: number) => metrics.waited(trafficClass, waitedUs),
-      lost: (reason: QueueLoss) => metrics.drop(DROP[reason]),
-      marked: () => metrics.add("packets_marked", 1),
+      waited: (trafficClass: number, waitedUs: number) => figures.waited(trafficClass, waitedUs),
+      lost: (reason: QueueLoss) => {
+        metrics.drop(DROP[reason]);
+        figures.lost(reason);
+      },
+      marked: () => {
+        metrics.add("packets_marked", 1);
+        figures.marked();
+      },
     };
   }
 
@@ -556,9 +550,9 @@ export class Tunnel {
     return peerSnapshots(some, this.peers, this.table, this.associations, lines, nowUs);
   }
 
-  /** The waits of packets for their lines in the last half minute. */
-  queueDelays(): DelayCounts {
-    return addDelays(this.peers.all().flatMap(({ id }) => this.#figures.of(id)?.waits ?? []));
+  /** By class, the waits of all packets in both directions in the last half minute: for their lines, for the thread, or none. */
+  queueDelays(): DelayCounts[] {
+    return this.#figures.ofAll();
   }
 
   /** The key epochs of each peer; `nowUs` is the monotonic clock's time. */

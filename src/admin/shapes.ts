@@ -352,7 +352,11 @@ export const StatusAnswer = v.looseObject({
   drops: v.record(v.string(), Count),
   peers: v.array(v.looseObject({ name: v.string(), publicKey: v.string(), connected: v.boolean() })),
   applications: v.record(v.string(), Count),
-  latency: v.object({ queue: v.optional(Delays), processing: v.optional(Delays) }),
+  latency: v.object({
+    queue: v.optional(Delays),
+    queueByClass: v.optional(v.record(v.string(), Delays)),
+    processing: v.optional(Delays),
+  }),
 });
 export const SessionRow = v.object({
   peer: v.string(),

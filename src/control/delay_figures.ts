@@ -2,6 +2,8 @@
  * Counts of delays (delays.ts) as people read them: median and 99th percentile. Invariant: counts of several threads add up. Keeps
  * nothing.
  */
+import { CLASS_LABELS, type ClassLabel } from "../metrics.ts";
+import type { LatencyCounts, LatencyFigures } from "../session/peer_record.ts";
 import { BUCKETS, type DelayCounts } from "./delays.ts";
 
 /** Percentiles of some delays, in milliseconds. */
@@ -21,17 +23,38 @@ export function delayFigures(counts: DelayCounts): DelayFigures | undefined {
   return all < 1 ? undefined : { p50Ms: quantile(counts, 0.5 * all), p99Ms: quantile(counts, 0.99 * all) };
 }
 
-/** Within a bucket, delays are taken to be spread evenly. */
+/** Of classes that had any. @param counts by class. */
+export function figuresByClass(counts: readonly DelayCounts[]): Partial<Record<ClassLabel, DelayFigures>> {
+  return Object.fromEntries(
+    CLASS_LABELS.map((label, i) => [label, delayFigures(counts[i])]).filter(([, figures]) =>
+      figures !== undefined
+    ),
+  );
+}
+
+export function addLatencies(some: readonly LatencyCounts[]): LatencyCounts {
+  return {
+    queue: CLASS_LABELS.map((_, i) => addDelays(some.map(({ queue }) => queue[i]))),
+    processing: addDelays(some.map(({ processing }) => processing)),
+  };
+}
+
+export function latencyFigures({ queue, processing }: LatencyCounts): LatencyFigures {
+  return {
+    queue: delayFigures(addDelays(queue)),
+    queueByClass: figuresByClass(queue),
+    processing: delayFigures(processing),
+  };
+}
+
+/** Milliseconds. A delay is taken for the middle of its bucket, which is off by a quarter at most. */
 function quantile(counts: DelayCounts, rank: number): number {
-  let below = 0;
-  for (let i = 0; i < BUCKETS; i++) {
-    if (counts[i] > 0 && below + counts[i] >= rank) {
-      const from = boundUs(i), to = boundUs(i + 1);
-      return Math.round(10 * (from + (to - from) * (rank - below) / counts[i])) / 1e4;
-    }
-    below += counts[i];
+  let below = 0, bucket = 0;
+  for (; bucket < BUCKETS - 1; bucket++) {
+    below += counts[bucket];
+    if (counts[bucket] > 0 && below >= rank) break;
   }
-  return boundUs(BUCKETS) / 1000;
+  return Math.round(5 * (boundUs(bucket) + boundUs(bucket + 1))) / 1e4;
 }
 
 /** Where the bucket begins. Delays below a microsecond are in the first one. */

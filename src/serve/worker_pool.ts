@@ -3,7 +3,7 @@
  * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
-import { addDelays } from "../control/delay_figures.ts";
+import { addLatencies } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
 import type {
   AdmittedPeer,
@@ -303,10 +303,7 @@ export class WorkerPool {
         .map((peer) => this.#named(peer)),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
-      delays: {
-        queue: addDelays(all.map((snapshot) => snapshot?.delays.queue ?? [])),
-        processing: addDelays(all.map((snapshot) => snapshot?.delays.processing ?? [])),
-      },
+      delays: addLatencies(all.flatMap((snapshot) => snapshot?.delays ?? [])),
     };
   }
 

@@ -129,10 +129,18 @@ export interface PathEstimate {
 
 /** How long packets took in this process; absent where none did. */
 export interface LatencyFigures {
-  /** Waits for lines, of packets to peers that have a line. */
+  /** Waits for lines and for the thread, of all packets in both directions; a packet that need not wait counts with 0. And by class. */
   queue?: DelayFigures;
+  queueByClass?: Partial<Record<ClassLabel, DelayFigures>>;
   /** From the turn in which a packet was taken to where the turn's packets were all handed on. */
   processing?: DelayFigures;
+}
+
+/** What `LatencyFigures` are made of, in counts that can be added. */
+export interface LatencyCounts {
+  /** By class. */
+  queue: DelayCounts[];
+  processing: DelayCounts;
 }
 
 /** One key epoch of a session, for /v1/sessions. No secret in it. */
@@ -165,8 +173,8 @@ export interface RelaySnapshot {
   sessions: SessionSnapshot[];
   /** Flows of the last ten seconds that are recognised, by application. */
   applications: Record<string, number>;
-  /** Delays of the last half minute, as `LatencyFigures` has them, in counts that can be added. */
-  delays: { queue: DelayCounts; processing: DelayCounts };
+  /** Delays of the last half minute. */
+  delays: LatencyCounts;
 }
 
 /** What a tunnel needs of a peer; a subset of a stored record. */

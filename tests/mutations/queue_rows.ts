@@ -405,6 +405,27 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     note: "packets wait until all peers' groups are found",
   },
   {
+    file: "src/egress/queue.ts",
+    from: "  if (toTunnel !== undefined) context.figures.passed(burst, TO_SEAL, true);",
+    to: "",
+    tests: TURN,
+    note: "packets to peers that need not wait are not told of",
+  },
+  {
+    file: "src/ingress/queue.ts",
+    from: "  figures.passed(burst, TO_EXIT, false);",
+    to: "",
+    tests: TURN,
+    note: "packets from peers that need not wait are not told of",
+  },
+  {
+    file: "src/tunnel.ts",
+    from: "figures.look(isToPeers ? peer : NONE)",
+    to: "figures.look(NONE)",
+    tests: TURN,
+    note: "waits for the thread are of no peer",
+  },
+  {
     file: "src/queue/turn_queue.ts",
     from: "    const tin = tinOf(burst.trafficClass[row]);",
     to: "    const tin = 0;",

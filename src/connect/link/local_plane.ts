@@ -7,7 +7,7 @@ import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
 import { useBlake2s } from "../../codec/hash.ts";
 import { type Suite, suiteOf } from "../../codec/suite.ts";
-import { delayFigures } from "../../control/delay_figures.ts";
+import { latencyFigures } from "../../control/delay_figures.ts";
 import { DEFAULTS } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
@@ -145,10 +145,10 @@ export class LocalPlane implements LinkPlane {
       bytesSent: this.#metrics.get("header_bytes_sent"),
       bytesSaved: this.#metrics.get("header_bytes_saved"),
     };
-    const latency = {
-      queue: delayFigures(this.#client.queueDelays()),
-      processing: delayFigures(this.#driver.processing.counts(0)),
-    };
+    const latency = latencyFigures({
+      queue: this.#client.queueDelays(),
+      processing: this.#driver.processing.counts(0),
+    });
     return {
       ...{
         relay,
