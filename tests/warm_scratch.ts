@@ -1,0 +1,23 @@
+import { warmUp, warmUpFor } from "../src/warmup.ts";
+import { loadNative } from "../ffi/native.ts";
+import { suiteOf } from "../src/codec/suite.ts";
+import { DROP } from "../src/metrics.ts";
+import { World } from "./kit/world.ts";
+import { udpPacket } from "./kit/packets.ts";
+const { crypto } = suiteOf(loadNative(), { forged: DROP.forged });
+const budget = Number(Deno.args[0]);
+const t = performance.now();
+const n = budget === 0 ? 0 : budget < 0 ? warmUp(crypto) : warmUpFor(budget, "oxtunnel", crypto);
+const took = performance.now() - t;
+await new Promise((r) => setTimeout(r, 50));
+const w = new World(1); w.protocol = "oxtunnel";
+const h0 = performance.now();
+const server = w.relay("192.0.2.1:4433", { ...crypto, ipv4: "10.66.0.1" });
+const client = w.client("198.51.100.7:5555", server, { ...crypto, ipv4: "10.66.0.2" });
+const p = udpPacket("10.66.0.2", "8.8.8.8", new Uint8Array(200));
+client.send(p); w.runFor(1_000_000);
+const hs = performance.now() - h0;
+const times: number[] = [];
+for (let i = 0; i < 2000; i++) { const a = performance.now(); client.send(p); w.runFor(1000); times.push((performance.now() - a) * 1000); if (i % 20 === 0) await new Promise((r) => setTimeout(r, 5)); }
+const seg = (a: number, b: number) => { const s = times.slice(a, b).sort((x, y) => x - y); return `${s[s.length >> 1].toFixed(0)}/${s.at(-1)!.toFixed(0)}`; };
+console.log(`budget ${budget}: took ${took.toFixed(0)} ms, ${n} packets; session setup ${hs.toFixed(1)} ms; us a packet median/max: first 20 ${seg(0,20)}, to 100 ${seg(20,100)}, to 500 ${seg(100,500)}, to 2000 ${seg(500,2000)}`);
