@@ -14,7 +14,7 @@ import { NONE } from "./vector/arena.ts";
 import type { Burst } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
 import { CLOSE_SHUTDOWN } from "./wire/control.ts";
-import { type Parameters, REFUSED_FULL } from "./wire/parameters.ts";
+import { isBar, type Parameters, REFUSED_FULL } from "./wire/parameters.ts";
 
 /** What a client knows of its relay. */
 export interface Upstream {
@@ -139,11 +139,15 @@ export class Client extends Tunnel {
    * The answer to a probe, given once: its round trip in microseconds, whether a session would have been refused too, and where
    * the relay saw the probe come from, which older relays do not tell.
    */
-  takeProbeAnswer(): { rttUs: number; isFull: boolean; seen?: Parameters["seen"] } | undefined {
+  takeProbeAnswer(): { rttUs: number; isRefused: boolean; seen?: Parameters["seen"] } | undefined {
     const peer = this.peers.find(this.#upstream);
     if (!peer?.refused) return undefined;
     const { refused, seen, handshakeRttUs: rttUs } = peer;
-    const answer = { rttUs, isFull: refused.reason === REFUSED_FULL, ...(seen && { seen }) };
+    const answer = {
+      rttUs,
+      isRefused: refused.reason === REFUSED_FULL || isBar(refused.reason),
+      ...(seen && { seen }),
+    };
     peer.refused = peer.seen = undefined;
     this.leave(peer);
     return answer;

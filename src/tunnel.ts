@@ -41,13 +41,14 @@ import {
   type SessionSnapshot,
 } from "./session/peer_record.ts";
 import { InnerAcks } from "./session/wireguard/inner_acks.ts";
-import { type Peer, PeerTable } from "./session/peers.ts";
+import { type Peer, type PeerIdentity, PeerTable } from "./session/peers.ts";
 import { SESSION_ROWS_MAX, SessionTable } from "./session/table.ts";
 import {
   BATCH_WAIT_US,
   BYTES_PER_KBIT,
   featuresOf,
   flowRows,
+  HEADER_METHODS_DEFAULT,
   REPAIR_FEATURES,
   type TunnelOptions,
   wordsFrom,
@@ -127,7 +128,10 @@ export class Tunnel {
     const initiationsPerSecond = options.limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     const isRelay = policy !== undefined;
-    this.#figures = new LineFigures(peerCapacity, options.metrics);
+    this.#figures = new LineFigures(
+      peerCapacity,
+      (trafficClass, waitedUs, packets) => options.metrics.waited(trafficClass, waitedUs, packets),
+    );
     this.#rollout = new Rollout(peerCapacity, options.rolloutPercent ?? ROLLOUT_DEFAULT);
     this.#rolloutMeter = new RolloutMeter(peerCapacity, this.#rollout, options.metrics);
     this.#rates = options.queues?.findsRates
@@ -212,6 +216,7 @@ export class Tunnel {
       repair: options.repair,
       withheld: (peer) => this.#rollout.isOn("repair", peer) ? 0 : REPAIR_FEATURES,
       headerContexts: options.headerContexts,
+      headerMethods: options.headerMethods ?? HEADER_METHODS_DEFAULT,
       say: (peer) => this.say(peer),
       givesTickets,
       receiveKbitS: ({ id }) => Math.round(this.peerRates.receiveBytesPerS(id) / BYTES_PER_KBIT),
@@ -413,13 +418,7 @@ export class Tunnel {
    * @param persistentKeepaliveS 0 for none; a client keeps its NAT open with 25.
    */
   addPeer(record: PeerKeys, persistentKeepaliveS = 0, lastTimestamp?: Uint8Array): void {
-    const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
-    if (publicKey.every((byte, i) => byte === this.publicKey[i])) {
-      throw new Error(`peer ${record.name}: its public key is this end's own`);
-    }
-    const presharedKey = decodePresharedKey(record);
-    const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
-    if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
+    const { publicKey, presharedKey, staticSecret } = this.secretsOf(record);
     try {
       this.peers.add({
         name: record.name,
@@ -439,6 +438,18 @@ export class Tunnel {
     const peer = this.peers.find(record.publicKey)!;
     this.#place(peer, -Infinity);
     this.peerRates.setRecord(peer.id, record, -Infinity);
+  }
+
+  /** The peer's keys, and X25519 of both static keys: secrets, which the caller wipes. Throws, with the reason, for keys of no use. */
+  protected secretsOf(record: PeerKeys): Pick<PeerIdentity, "publicKey" | "presharedKey" | "staticSecret"> {
+    const publicKey = decodeKey(record.publicKey, `peer ${record.name}: public key`);
+    if (publicKey.every((byte, i) => byte === this.publicKey[i])) {
+      throw new Error(`peer ${record.name}: its public key is this end's own`);
+    }
+    const presharedKey = decodePresharedKey(record);
+    const staticSecret = this.#o.primitives.sharedSecret(this.#privateKey, publicKey);
+    if (!staticSecret) throw new Error(`peer ${record.name}: public key is not a usable X25519 key`);
+    return { publicKey, presharedKey, staticSecret };
   }
 
   /**

@@ -2,7 +2,7 @@
  * What a running tunnel tells about its peers and their key epochs, for `status` and /v1. Invariant: reads the tables and changes
  * nothing; no key is in a snapshot but public ones. Reads no clock and redacts no address: who logs or shows a snapshot does that.
  */
-import { figuresByClass } from "./control/delay_figures.ts";
+import { figuresByClass } from "./session/latency.ts";
 import type { LineFigures } from "./queue/line_figures.ts";
 import type { PeerRates } from "./queue/peer_rates.ts";
 import type { Queues } from "./queue/queues.ts";

@@ -6,7 +6,7 @@
  */
 import { getLogger } from "@logtape/logtape";
 import { Hono } from "hono";
-import { latencyFigures } from "../control/delay_figures.ts";
+import { latencyFigures } from "../session/latency.ts";
 import { COUNTER_NAMES, DROP_REASONS } from "../metrics.ts";
 import type { AdminDeps } from "./deps.ts";
 import { Refusal, refuse } from "./answers.ts";
@@ -132,6 +132,7 @@ function addReadingRoutes(app: Hono, deps: AdminDeps): void {
       counters: Object.fromEntries(counters),
       drops: Object.fromEntries(drops),
       peers,
+      keptOut: deps.keptOut(),
       applications,
       latency: latencyFigures(delays),
     });

@@ -350,7 +350,9 @@ export const StatusAnswer = v.looseObject({
   listen: v.string(),
   counters: v.record(v.string(), v.number()),
   drops: v.record(v.string(), Count),
+  /** Without those that are kept out. */
   peers: v.array(v.looseObject({ name: v.string(), publicKey: v.string(), connected: v.boolean() })),
+  keptOut: v.array(v.object({ name: v.string(), reason: v.picklist(["disabled", "expired", "volume"]) })),
   applications: v.record(v.string(), Count),
   latency: v.object({
     queue: v.optional(Delays),

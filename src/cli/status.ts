@@ -5,7 +5,7 @@
 import { CLASS_LABELS } from "../metrics.ts";
 import type { Config } from "../config.ts";
 import type { DelayFigures } from "../control/delay_figures.ts";
-import type { LatencyFigures, LineSnapshot, PeerSnapshot } from "../session/peer_record.ts";
+import type { BarReason, LatencyFigures, LineSnapshot, PeerSnapshot } from "../session/peer_record.ts";
 import { askRelay } from "./admin_client.ts";
 import { CommandError, loadConfig, readCommandLine, readEnvironment } from "../process/help.ts";
 
@@ -27,7 +27,9 @@ export interface Status {
   listen: string;
   counters: Record<string, number>;
   drops: Record<string, number>;
+  /** Without those that are kept out. */
   peers: PeerSnapshot[];
+  keptOut?: { name: string; reason: BarReason }[];
   /** Flows of the last ten seconds that are recognised, by what they are. */
   applications: Record<string, number>;
   /** How long packets took in the relay in the last half minute. */
@@ -39,6 +41,7 @@ const QUEUE_TARGET_MS = 0.5, PROCESSING_TARGET_MS = 0.1;
 
 const INTERVAL_MS = 1000;
 const APPLICATIONS_SHOWN = 8;
+const KEPT_OUT_SHOWN = 8;
 /** Seconds of history in the sparkline. */
 const HISTORY_LENGTH = 60;
 
@@ -136,7 +139,7 @@ export function renderStatus(
   elapsedS: number,
   history: readonly number[],
 ): string {
-  const { name, version, uptimeS, exit, listen, counters } = current;
+  const { name, version, uptimeS, exit, listen, counters, keptOut = [] } = current;
   const before = new Map(previous?.peers.map((peer) => [peer.publicKey, peer]));
   const rows = current.peers.map((peer) => {
     const then = before.get(peer.publicKey);
@@ -182,14 +185,31 @@ export function renderStatus(
     ...renderLatency("latency: ", current.latency),
     "",
     rows.length === 0
-      ? "No peers yet; add one with: deno task peer add phone"
+      ? keptOut.length === 0 ? "No peers yet; add one with: deno task peer add phone" : "No peer may connect."
       : alignColumns([header, ...rows], 4),
+    ...renderKeptOut(keptOut),
     ...renderLines(current.peers),
     ...renderRepair(current.peers),
   ];
   // Names and addresses come over HTTP: whatever answers there must not steer the terminal.
   // deno-lint-ignore no-control-regex
   return lines.join("\n").replace(/[\x00-\x09\x0b-\x1f\x7f-\x9f]/g, "?");
+}
+
+const BAR_WORDS: Record<BarReason, string> = {
+  disabled: "disabled",
+  expired: "its date has come",
+  volume: "the volume of this month is used up",
+};
+
+/** Who may not connect, and why, in a line; a device that speaks WireGuard has no other way to know. */
+function renderKeptOut(keptOut: readonly { name: string; reason: BarReason }[]): string[] {
+  if (keptOut.length === 0) return [];
+  const shown = keptOut.slice(0, KEPT_OUT_SHOWN).map(({ name, reason }) =>
+    `${name} (${BAR_WORDS[reason] ?? reason})`
+  );
+  const more = keptOut.length - shown.length;
+  return ["", `kept out: ${shown.join(", ")}${more === 0 ? "" : ` and ${more} more (peer list)`}`];
 }
 
 /** How many flows are what, in a line behind `name`; nothing when there are none. */

@@ -75,6 +75,7 @@ this machine is directly connected to, and answers on connections that others op
                         the line's queue in this program, where packets of a game go before those of a transfer; --down
                         tells the relay (OxTunnel)
   --congestion NAME     how the rate of your line is found without --up: bbr_v3 (default), or none (OxTunnel)
+  --rohc                packets' headers by ROHC (RFC 3095), where the relay has enable_rohc (OxTunnel)
   --no-header-compression  send every packet with all its headers (OxTunnel)
   --no-compression      no compression (OxTunnel): the size of a compressed packet reveals a little of its content
 
@@ -125,6 +126,7 @@ const COMMAND_LINE: Parameters<typeof readCommandLine>[1] = {
     "no-priority",
     "no-compression",
     "no-header-compression",
+    "rohc",
     "no-repair",
     "kill-switch",
     "restore",
@@ -194,7 +196,7 @@ function readWishes(
     priorities: readPriorities(priorities),
     rules: rules.filter(({ program }) => program === undefined),
     compression: !flags["no-compression"],
-    headers: !flags["no-header-compression"],
+    headers: flags["no-header-compression"] ? [] : flags.rohc ? ["rohc", "elided"] : ["elided"],
     batching: !flags["no-batching"],
     goesFirst: !flags["no-priority"],
     upBytesPerS: readRate("up", values.up),

@@ -2,8 +2,6 @@
  * Counts of delays (delays.ts) as people read them: median and 99th percentile. Invariant: counts of several threads add up. Keeps
  * nothing.
  */
-import { CLASS_LABELS, type ClassLabel } from "../metrics.ts";
-import type { LatencyCounts, LatencyFigures } from "../session/peer_record.ts";
 import { BUCKETS, type DelayCounts } from "./delays.ts";
 
 /** Percentiles of some delays, in milliseconds. */
@@ -21,30 +19,6 @@ export function addDelays(some: readonly DelayCounts[]): DelayCounts {
 export function delayFigures(counts: DelayCounts): DelayFigures | undefined {
   const all = counts.reduce((sum, count) => sum + count, 0);
   return all < 1 ? undefined : { p50Ms: quantile(counts, 0.5 * all), p99Ms: quantile(counts, 0.99 * all) };
-}
-
-/** Of classes that had any. @param counts by class. */
-export function figuresByClass(counts: readonly DelayCounts[]): Partial<Record<ClassLabel, DelayFigures>> {
-  return Object.fromEntries(
-    CLASS_LABELS.map((label, i) => [label, delayFigures(counts[i])]).filter(([, figures]) =>
-      figures !== undefined
-    ),
-  );
-}
-
-export function addLatencies(some: readonly LatencyCounts[]): LatencyCounts {
-  return {
-    queue: CLASS_LABELS.map((_, i) => addDelays(some.map(({ queue }) => queue[i]))),
-    processing: addDelays(some.map(({ processing }) => processing)),
-  };
-}
-
-export function latencyFigures({ queue, processing }: LatencyCounts): LatencyFigures {
-  return {
-    queue: delayFigures(addDelays(queue)),
-    queueByClass: figuresByClass(queue),
-    processing: delayFigures(processing),
-  };
 }
 
 /** Milliseconds. A delay is taken for the middle of its bucket, which is off by a quarter at most. */

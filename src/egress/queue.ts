@@ -15,6 +15,7 @@ import { OXTUNNEL, WIREGUARD } from "../session/table.ts";
 import type { InnerAcks } from "../session/wireguard/inner_acks.ts";
 import { NONE } from "../vector/arena.ts";
 import { type Burst, BURST_CAPACITY, HELD, TO_SEAL } from "../vector/burst.ts";
+import { paddedLength } from "../wire/wireguard.ts";
 import type { EgressContext } from "./context.ts";
 
 /** Rows up to which a burst is filled with packets that waited. */
@@ -75,13 +76,14 @@ function waitForLines(burst: Burst, context: EgressContext, queues: Queues, nowU
 /** Shows WireGuard's packets in the order in which they go to what finds rates by the TCP inside. */
 function showInner(
   { count, next, session, peer, length, view, offset }: Burst,
-  { table, queues }: EgressContext,
+  { table, queues, mtu }: EgressContext,
   innerAcks: InnerAcks,
   nowUs: number,
 ): void {
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || length[row] === 0 || table.protocol[session[row]] !== WIREGUARD) continue;
-    const bytes = length[row] + WIREGUARD_BYTES, isWaiting = queues!.waitingOf(peer[row]) > 0;
+    const bytes = paddedLength(length[row], mtu) + WIREGUARD_BYTES,
+      isWaiting = queues!.waitingOf(peer[row]) > 0;
     innerAcks.sent(peer[row], view, offset[row], length[row], bytes, isWaiting, nowUs);
   }
 }

@@ -5,6 +5,7 @@
  * Invariant: every sealed packet takes a counter that its session never used before.
  * Keeps PROTOCOL R17, R39 and R43.
  */
+import { WIREGUARD_BYTES } from "../queue/overhead.ts";
 import { OXTUNNEL } from "../session/table.ts";
 import { SLOT_BYTES, TAILROOM } from "../vector/arena.ts";
 import { type Burst, TO_SEAL, TO_SEAL_DATAGRAM } from "../vector/burst.ts";
@@ -13,8 +14,8 @@ import { DATA_HEADER_BYTES, paddedLength, writeDataHeader } from "../wire/wiregu
 import type { EgressContext } from "./context.ts";
 
 export function seal(burst: Burst, context: EgressContext, nowUs: number): void {
-  const { count, next, session } = burst;
-  const { table, aead, datagramAead } = context;
+  const { count, next, session, peer } = burst;
+  const { table, aead, datagramAead, queues } = context;
   for (let row = 0; row < count;) {
     if (next[row] !== TO_SEAL) {
       row++;
@@ -22,11 +23,13 @@ export function seal(burst: Burst, context: EgressContext, nowUs: number): void 
     }
     const end = burst.runEnd(row);
     addressRun(burst, row, end, context);
+    let bytes = 0;
     if (table.protocol[session[row]] === OXTUNNEL) {
-      for (let i = row; i < end; i++) numberOxtunnel(burst, i, context, nowUs);
+      for (let i = row; i < end; i++) bytes += numberOxtunnel(burst, i, context, nowUs);
     } else {
-      numberWireguard(burst, row, end, context, nowUs);
+      bytes = numberWireguard(burst, row, end, context, nowUs);
     }
+    queues?.settle(peer[row], bytes, nowUs);
     row = end;
   }
   if (burst.has(TO_SEAL)) aead.seal(burst);
@@ -62,17 +65,17 @@ function addressRun(
   peers.bytesSent[peer[from]] += bytes;
 }
 
-/** Numbers and pads the rows of a run. */
+/** Numbers and pads the rows of a run; returns their bytes on the wire. */
 function numberWireguard(
   burst: Burst,
   from: number,
   end: number,
   { table, associations, mtu }: EgressContext,
   nowUs: number,
-): void {
+): number {
   const { bytes, view, offset, length, session, peer, counter } = burst;
   const epoch = session[from], remoteIndex = table.remoteIndex[epoch];
-  let number = table.sendCounter[epoch], isData = false;
+  let number = table.sendCounter[epoch], isData = false, wireBytes = (end - from) * WIREGUARD_BYTES;
   for (let row = from; row < end; row++, number++) {
     const at = offset[row], packetBytes = length[row];
     if (packetBytes > 0) isData = true;
@@ -81,16 +84,22 @@ function numberWireguard(
     const padded = paddedLength(packetBytes, mtu);
     for (let i = at + packetBytes; i < at + padded; i++) bytes[i] = 0;
     length[row] = padded;
+    wireBytes += padded;
   }
   table.sendCounter[epoch] = number;
   associations.wireguard.sent(peer[from], epoch, isData, nowUs);
+  return wireBytes;
 }
 
-function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): void {
+/** Numbers the row, with what rides along; returns its bytes on the wire. */
+function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs: number): number {
   const { session, peer, slot, offset, length, counter, headerBytes, trafficClass } = burst;
   const { table, associations } = context;
   const { sessions } = associations.oxtunnel!;
   const epoch = session[row], rest = sessions.of[epoch]!;
+  if (rest.rohc !== undefined) {
+    rest.rohc.sender.sealed(burst.view, offset[row], length[row], table.sendCounter[epoch]);
+  }
   const packetBytes = length[row], bytesMax = sessions.innerMtu(epoch);
   const { repair } = rest, isRepaired = repair !== undefined && repair.sends(trafficClass[row]);
   if (isRepaired) {
@@ -102,10 +111,12 @@ function numberOxtunnel(burst: Burst, row: number, context: EgressContext, nowUs
   sessions.carryReport(burst, row, bytesMax, nowUs);
   sessions.number(burst, row, table.remoteIndex[epoch]);
   if (isRepaired) repair.packetsSent(burst, row, packetBytes, nowUs);
+  const wireBytes = outerBytes(headerBytes[row], length[row]);
   if (rest.pathRate !== undefined) {
     const isWaiting = context.queues !== undefined && context.queues.waitingOf(peer[row]) > 0;
-    rest.pathRate.sent(counter[row], outerBytes(headerBytes[row], length[row]), isWaiting, nowUs);
+    rest.pathRate.sent(counter[row], wireBytes, isWaiting, nowUs);
   }
   sessions.noteSize(epoch, length[row], nowUs);
   sessions.sent(peer[row], epoch, nowUs);
+  return wireBytes;
 }

@@ -7,6 +7,7 @@
  */
 import { DROP } from "../metrics.ts";
 import { Expander } from "../codec/headers/expander.ts";
+import type { RohcReceiver } from "../codec/headers/rohc_receiver.ts";
 import { DEFINITION } from "../codec/headers/shrinker.ts";
 import { NONE, packetStart } from "../vector/arena.ts";
 import { type Burst, OPENED } from "../vector/burst.ts";
@@ -108,6 +109,69 @@ function payloadOf(view: DataView, at: number, bytes: number, counter: number, e
   if (!expander.find(view, at, bytes, counter)) return -1;
   const payloadBytes = at + bytes - expander.payloadAt;
   return expander.template.headerBytes + payloadBytes <= PACKET_BYTES_MAX ? payloadBytes : -1;
+}
+
+/** Restores ROHC's packet at `at` into a row of its own. */
+export function addRohc(
+  burst: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+  counter: number,
+  receiver: RohcReceiver,
+  context: IngressContext,
+): void {
+  const { bytes: arena, view, offset, session, peer } = burst;
+  const isRead = restore(arena, at, bytes, counter, receiver);
+  const added = isRead ? burst.grow(receiver.length, OPENED) : -1;
+  if (added < 0) {
+    context.metrics.drop(isRead ? DROP.arena_full : DROP.unknown_context);
+    return;
+  }
+  put(arena, offset[added], receiver);
+  session[added] = session[row];
+  peer[added] = peer[row];
+  clampMss(
+    view,
+    offset[added],
+    receiver.length,
+    context.associations.oxtunnel!.sessions.innerMtu(session[row]),
+  );
+}
+
+/** Restores ROHC's packet at `at` in its slot, with the whole headroom in front of it; the row had its datagram. */
+export function restoreInPlace(
+  { bytes: arena, slot, offset, length, next }: Burst,
+  row: number,
+  at: number,
+  bytes: number,
+  counter: number,
+  receiver: RohcReceiver,
+): void {
+  if (!restore(arena, at, bytes, counter, receiver)) {
+    next[row] = DROP.unknown_context;
+    return;
+  }
+  offset[row] = packetStart(slot[row]);
+  put(arena, offset[row], receiver);
+  length[row] = receiver.length;
+  next[row] = OPENED;
+}
+
+/** Whether ROHC's packet could be read, and is as long as a datagram may bring. */
+function restore(
+  arena: Uint8Array,
+  at: number,
+  bytes: number,
+  counter: number,
+  receiver: RohcReceiver,
+): boolean {
+  return receiver.decompress(arena, at, bytes, counter) && receiver.length <= PACKET_BYTES_MAX &&
+    innerLength(receiver.view, 0, receiver.length) === receiver.length;
+}
+
+function put(arena: Uint8Array, at: number, { output, length }: RohcReceiver): void {
+  for (let i = 0; i < length; i++) arena[at + i] = output[i];
 }
 
 /** Copies a packet that shares its datagram with an earlier one into a row of its own. */

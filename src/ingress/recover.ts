@@ -9,10 +9,12 @@ import type { Expander } from "../codec/headers/expander.ts";
 import { COUNTER, DROP } from "../metrics.ts";
 import type { SessionRepair } from "../repair/session_repair.ts";
 import { type Burst, DONE } from "../vector/burst.ts";
-import { FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, isFrame } from "../wire/frame.ts";
+import type { OxSession } from "../session/oxtunnel/session.ts";
+import { FRAME_HEADER_COMPRESSED, FRAME_LZ4, FRAME_PACKET, FRAME_ROHC, isFrame } from "../wire/frame.ts";
 import { innerLength } from "../wire/inner.ts";
+import { FEATURE_LZ4 } from "../wire/parameters.ts";
 import type { IngressContext } from "./context.ts";
-import { addPacket, addShort, takeDefinition } from "./packets.ts";
+import { addPacket, addRohc, addShort, takeDefinition } from "./packets.ts";
 
 /** Rows for a recovered packet: the solved source, and the packet in it. */
 export const RECOVERED_ROWS = 2;
@@ -22,13 +24,12 @@ export function recover(
   burst: Burst,
   row: number,
   repair: SessionRepair,
-  takesLz4: boolean,
-  expander: Expander | undefined,
+  rest: OxSession,
   context: IngressContext,
   nowUs: number,
 ): void {
   const found = repair.solve(nowUs);
-  for (let i = 0; i < found; i++) recoverOne(burst, row, repair, i, takesLz4, expander, context);
+  for (let i = 0; i < found; i++) recoverOne(burst, row, repair, i, rest, context);
 }
 
 function recoverOne(
@@ -36,8 +37,7 @@ function recoverOne(
   row: number,
   repair: SessionRepair,
   i: number,
-  takesLz4: boolean,
-  expander: Expander | undefined,
+  { features, headers, rohc }: OxSession,
   context: IngressContext,
 ): void {
   const { metrics, frames } = context;
@@ -55,13 +55,18 @@ function recoverOne(
   headerBytes[copy] = 0;
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
-    if (kind === FRAME_HEADER_COMPRESSED) {
+    if (kind === FRAME_HEADER_COMPRESSED || kind === FRAME_ROHC) {
       // A bare one would be as long as the symbol.
-      if (expander === undefined || !isFrame(view, frames.headAt)) continue;
-      recoverShort(burst, copy, repair.recoveredCounter(i), expander, context);
+      if (!isFrame(view, frames.headAt)) continue;
+      const counter = repair.recoveredCounter(i);
+      if (kind === FRAME_ROHC) {
+        if (rohc === undefined) continue;
+        addRohc(burst, copy, frames.at, frames.length, counter, rohc.receiver, context);
+        metrics.column[COUNTER.packets_repaired]++;
+      } else if (headers !== undefined) recoverShort(burst, copy, counter, headers.expander, context);
       continue;
     }
-    if (kind !== FRAME_PACKET && !(kind === FRAME_LZ4 && takesLz4)) continue;
+    if (kind !== FRAME_PACKET && !(kind === FRAME_LZ4 && (features & FEATURE_LZ4) !== 0)) continue;
     // The symbol is as long as the longest that it was combined with, and a bare packet ends before that.
     const packetBytes = isFrame(view, frames.headAt)
       ? frames.length

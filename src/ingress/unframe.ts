@@ -16,24 +16,30 @@ import {
   FRAME_LZ4,
   FRAME_PACKET,
   FRAME_REPAIR,
+  FRAME_ROHC,
   FRAMES_END,
   FRAMES_MALFORMED,
   isFrame,
 } from "../wire/frame.ts";
 import { clampMss } from "../wire/fit.ts";
 import { FEATURE_LZ4 } from "../wire/parameters.ts";
-import type { Headers } from "../session/oxtunnel/subjects/headers.ts";
+import type { OxSession } from "../session/oxtunnel/session.ts";
 import { controlPrice } from "../session/oxtunnel/control_budget.ts";
 import type { IngressContext } from "./context.ts";
 import {
   addPacket,
+  addRohc,
   addShort,
   decompressInPlace,
   expandInPlace,
   leaveInPlace,
+  restoreInPlace,
   takeDefinition,
 } from "./packets.ts";
 import { recover, RECOVERED_ROWS } from "./recover.ts";
+
+/** How a session makes headers small. */
+type Small = Pick<OxSession, "headers" | "rohc">;
 
 export function unframe(burst: Burst, context: IngressContext, nowUs: number): void {
   // Rows that are added here are packets already.
@@ -70,8 +76,10 @@ function rowsIn({ view }: Burst, at: number, length: number, { frames }: Ingress
   let packets = 0, repairs = 0;
   frames.start(at, length);
   for (let kind = frames.next(view); kind >= 0; kind = frames.next(view)) {
-    if (kind === FRAME_PACKET || kind === FRAME_LZ4 || kind === FRAME_HEADER_COMPRESSED) packets++;
-    else if (kind === FRAME_REPAIR) repairs++;
+    if (kind === FRAME_REPAIR) repairs++;
+    else if (
+      kind === FRAME_PACKET || kind === FRAME_LZ4 || kind === FRAME_HEADER_COMPRESSED || kind === FRAME_ROHC
+    ) packets++;
   }
   return Math.max(1, packets) + RECOVERED_ROWS * repairs;
 }
@@ -105,7 +113,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
       else if (!sessions.budget.pay(id, controlPrice(controlKind(view, frames.at)), nowUs)) {
         metrics.drop(DROP.control_flood);
       } else if (rest.onControl(burst, row, frames.at, frames.length, nowUs)) isHeard = true;
-    } else if (holdsPacket(kind, takesLz4, headers)) {
+    } else if (holdsPacket(kind, takesLz4, rest)) {
       isHeard = true;
       if (symbolAt === NONE) {
         symbolAt = frames.headAt;
@@ -125,9 +133,7 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
         packetKind = kind;
         packetAt = at;
         packetBytes = bytes;
-      } else if (kind === FRAME_HEADER_COMPRESSED) {
-        addShort(burst, row, at, bytes, counter[row], headers!.expander, context);
-      } else addPacket(burst, row, kind, at, bytes, context);
+      } else addFurther(burst, row, kind, at, bytes, rest, context);
     } else if (kind === FRAME_REPAIR) {
       isHeard = true;
       if (repair?.repairReceived(burst, frames.at, frames.length, counter[row], nowUs) === false) {
@@ -138,19 +144,37 @@ function unframeOne(burst: Burst, row: number, context: IngressContext, nowUs: n
   }
   if (isHeard) sessions.elicited(owner, id, nowUs);
   if (isKnown) metrics.column[COUNTER.packets_late]++;
-  if (repair !== undefined) recover(burst, row, repair, takesLz4, headers?.expander, context, nowUs);
+  if (repair !== undefined) recover(burst, row, repair, rest, context, nowUs);
   if (packetAt === NONE) {
     next[row] = DONE;
     return;
   }
-  placeFirst(burst, row, packetKind, packetAt, packetBytes, headers, context);
+  placeFirst(burst, row, packetKind, packetAt, packetBytes, rest, context);
   if (next[row] === OPENED) clampMss(view, offset[row], length[row], sessions.innerMtu(owner));
 }
 
 /** Whether frames of this kind hold a packet, and were agreed on. */
-function holdsPacket(kind: number, takesLz4: boolean, headers: Headers | undefined): boolean {
+function holdsPacket(kind: number, takesLz4: boolean, { headers, rohc }: Small): boolean {
   if (kind === FRAME_HEADER_COMPRESSED) return headers !== undefined;
+  if (kind === FRAME_ROHC) return rohc !== undefined;
   return kind === FRAME_PACKET || (kind === FRAME_LZ4 && takesLz4);
+}
+
+/** Puts another packet of the datagram than the first into a row of its own, whatever its frame was. */
+function addFurther(
+  burst: Burst,
+  row: number,
+  kind: number,
+  at: number,
+  bytes: number,
+  { headers, rohc }: Small,
+  context: IngressContext,
+): void {
+  const counter = burst.counter[row];
+  if (kind === FRAME_HEADER_COMPRESSED) {
+    addShort(burst, row, at, bytes, counter, headers!.expander, context);
+  } else if (kind === FRAME_ROHC) addRohc(burst, row, at, bytes, counter, rohc!.receiver, context);
+  else addPacket(burst, row, kind, at, bytes, context);
 }
 
 /** Makes the datagram's first packet the row's packet, whatever its frame was. */
@@ -160,11 +184,13 @@ function placeFirst(
   kind: number,
   at: number,
   bytes: number,
-  headers: Headers | undefined,
+  { headers, rohc }: Small,
   context: IngressContext,
 ): void {
   if (kind === FRAME_LZ4) decompressInPlace(burst, row, at, bytes, context);
   else if (kind === FRAME_HEADER_COMPRESSED) {
     expandInPlace(burst, row, at, bytes, burst.counter[row], headers!.expander);
+  } else if (kind === FRAME_ROHC) {
+    restoreInPlace(burst, row, at, bytes, burst.counter[row], rohc!.receiver);
   } else leaveInPlace(burst, row, at, bytes);
 }

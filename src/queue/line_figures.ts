@@ -8,7 +8,6 @@
 import { delayFigures } from "../control/delay_figures.ts";
 import { type DelayCounts, Delays } from "../control/delays.ts";
 import { CLASS_COUNT } from "../control/traffic_class.ts";
-import type { Metrics } from "../metrics.ts";
 import { NONE } from "../vector/arena.ts";
 import type { Burst } from "../vector/burst.ts";
 
@@ -25,8 +24,11 @@ export interface LineCounts {
   waits: DelayCounts[];
 }
 
+/** Packets of the class waited so long, microseconds each; 0 where they need not. */
+export type Counted = (trafficClass: number, waitedUs: number, packets: number) => void;
+
 export class LineFigures {
-  readonly #metrics: Pick<Metrics, "waited">;
+  readonly #counted: Counted;
   /** By peer: its place plus one, or 0. */
   readonly #placeOf: Uint16Array;
   readonly #peer = new Uint32Array(PEERS_MAX);
@@ -44,9 +46,9 @@ export class LineFigures {
   /** The place of the peer that is being told of, or -1. */
   #place = -1;
 
-  /** @param metrics counts the waits of all packets since the start. */
-  constructor(peers: number, metrics: Pick<Metrics, "waited">) {
-    this.#metrics = metrics;
+  /** @param counted told of each packet once. */
+  constructor(peers: number, counted: Counted) {
+    this.#counted = counted;
     this.#placeOf = new Uint16Array(peers);
     for (let i = 0; i < PEERS_MAX; i++) this.#free[i] = PEERS_MAX - 1 - i;
   }
@@ -88,7 +90,7 @@ export class LineFigures {
   }
 
   #add(place: number, trafficClass: number, waitedUs: number, packets: number): void {
-    this.#metrics.waited(trafficClass, waitedUs, packets);
+    this.#counted(trafficClass, waitedUs, packets);
     this.#waits.add(CLASS_COUNT * PEERS_MAX + trafficClass, waitedUs, packets);
     if (place >= 0) this.#waits.add(CLASS_COUNT * place + trafficClass, waitedUs, packets);
   }
@@ -116,7 +118,8 @@ export class LineFigures {
     if (this.#marked[place] + queue_delay[place] + queue_stale[place] + queue_overflow[place] > 0) {
       return false;
     }
-    return this.#classes(place).every((counts) => delayFigures(counts) === undefined);
+    for (const counts of this.#classes(place)) if (delayFigures(counts) !== undefined) return false;
+    return true;
   }
 
   forget(peer: number): void {
@@ -151,6 +154,8 @@ export class LineFigures {
   }
 
   #classes(place: number): DelayCounts[] {
-    return Array.from({ length: CLASS_COUNT }, (_, i) => this.#waits.counts(CLASS_COUNT * place + i));
+    const classes: DelayCounts[] = [];
+    for (let i = 0; i < CLASS_COUNT; i++) classes.push(this.#waits.counts(CLASS_COUNT * place + i));
+    return classes;
   }
 }

@@ -76,6 +76,8 @@ export class Queues implements FlowOwner {
   readonly #usPerByte = new Float64Array(LINES_MAX);
   /** When the bytes that were sent will have left the line, microseconds. */
   readonly #clockUs = new Float64Array(LINES_MAX);
+  /** Bytes charged since `settle` was last told what went. */
+  readonly #charged = new Float64Array(LINES_MAX);
   readonly #waiting = new Uint32Array(LINES_MAX);
   /** Flows that have packets, or had some in the last turn. */
   readonly #flows = new Uint32Array(LINES_MAX);
@@ -223,6 +225,7 @@ export class Queues implements FlowOwner {
     this.#lineOf[peer] = line + 1;
     this.#peer[line] = peer;
     this.#clockUs[line] = nowUs;
+    this.#charged[line] = 0;
     this.#tinClockUs.fill(nowUs, TINS * line, TINS * (line + 1));
     return line;
   }
@@ -290,8 +293,26 @@ export class Queues implements FlowOwner {
 
   #charge(line: number, tin: number, bytes: number, leastUs: number): void {
     const us = bytes * this.#usPerByte[line];
+    this.#charged[line] += bytes;
     this.#clockUs[line] = Math.max(this.#clockUs[line], leastUs) + us;
     this.#tinClockUs[tin] = Math.max(this.#tinClockUs[tin], leastUs) + us / TIN_SHARES[tin % TINS];
+  }
+
+  /**
+   * Corrects what the peer's line was charged: `bytes` have gone in datagrams, IP and UDP headers counted. What was left out,
+   * compressed or sent together costs the line nothing, and repairs, reports and padding cost what they are; else a found rate,
+   * which counts datagrams, would fall from probe to probe. Packets that were charged and are still held count when they go.
+   */
+  settle(peer: number, bytes: number, nowUs: number): void {
+    const line = this.#lineOf[peer] - 1;
+    if (line < 0) return;
+    const excess = bytes - this.#charged[line];
+    this.#charged[line] = 0;
+    if (excess === 0) return;
+    this.#clockUs[line] = Math.max(this.#clockUs[line] + excess * this.#usPerByte[line], nowUs - LATE_US);
+    if (excess < 0 && this.#waiting[line] > 0) {
+      this.#due.set(line, Math.max(this.#clockUs[line], nowUs + SLEEP_US));
+    }
   }
 
   #enqueue(burst: Burst, row: number, line: number, known: number, nowUs: number): number {

@@ -34,7 +34,8 @@ import { adviseTables } from "../vector/memory.ts";
 import { cannotListen, nativeIo } from "./doors.ts";
 import { describeRefused, type PeerForward, type RefusedPeerForward } from "./forwards.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
-import { warmUp } from "./warmup.ts";
+import type { HeaderMethod } from "../wire/parameters.ts";
+import { warmUp } from "../process/warmup.ts";
 
 const ARENA_SLOTS = 16_384;
 const OWN_ADDRESSES_MS = 5000;
@@ -203,6 +204,11 @@ async function start(message: StartMessage): Promise<void> {
   tell({ type: "ready", listen: port.description, exit: exit.description, failed, descriptors });
 }
 
+/** How headers are made small, best first. */
+function headerMethods({ enableRohc, headers: { methods } }: Config): readonly HeaderMethod[] {
+  return enableRohc ? ["rohc", ...methods.filter((method) => method !== "rohc")] : methods;
+}
+
 /** The core, without peers yet. */
 function makeRelay(
   { config, tunnelIpv6, worker, timeScale, privateKey }: StartMessage,
@@ -221,6 +227,7 @@ function makeRelay(
     lz4: config.enableCompression ? kernels.lz4 : undefined,
     compressionThreshold: config.compressionThreshold,
     headersOfBulk: config.headers.bulk,
+    headerMethods: headerMethods(config),
     headerContexts: config.headers.enabled ? config.headers.contexts : undefined,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: scaledLimits(timeScale),

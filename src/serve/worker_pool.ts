@@ -3,7 +3,7 @@
  * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
-import { addLatencies } from "../control/delay_figures.ts";
+import { addLatencies } from "../session/latency.ts";
 import { Metrics } from "../metrics.ts";
 import type {
   AdmittedPeer,

@@ -68,8 +68,10 @@ export interface PeerTraffic {
 
 const KEY_BYTES = 32;
 
-/** Rates that people give, bits a second: below 64 kbit/s a full packet takes longer than 0.2 s; no line is above 100 Gbit/s. */
-export const PEER_RATE_MIN_BPS = 64_000, PEER_RATE_MAX_BPS = 100e9;
+export {
+  RATE_MAX_BPS as PEER_RATE_MAX_BPS,
+  RATE_MIN_BPS as PEER_RATE_MIN_BPS,
+} from "../control/told_rates.ts";
 
 /** One peer's live state, for `status` and /v1. No secret in it. */
 export interface PeerSnapshot extends SessionFigures {

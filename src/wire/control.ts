@@ -21,6 +21,8 @@ export const CONTROL_REQUEST = 0x0b;
 export const CONTROL_DEADLINE = 0x0c;
 /** Definitions of header contexts that have come. */
 export const CONTROL_CONTEXTS = 0x0d;
+/** ROHC feedback on packets that could not be decompressed. */
+export const CONTROL_ROHC = 0x0e;
 /** Kinds from here to 0x3f carry a sequence number and are repeated until they are acknowledged. */
 export const FIRST_RELIABLE = 0x20;
 export const CONTROL_HINT = 0x20;
@@ -89,6 +91,8 @@ export const REQUEST_RUN_MAX = 32;
 export const REQUEST_MAX_BYTES = REQUEST_FIXED_BYTES + REQUEST_ENTRIES_MAX * REQUEST_ENTRY_BYTES;
 /** Kind, and 16 contexts with a number and a generation each. */
 export const CONTEXTS_FRAME_BYTES_MAX = 33;
+/** Kind, and feedback. */
+export const ROHC_FRAME_BYTES_MAX = 100;
 
 const HINT_ADDRESSES_AT = 11;
 const HINT_IPV4_BYTES = HINT_ADDRESSES_AT + 8;
@@ -130,7 +134,9 @@ export function controlFits(view: DataView, at: number, length: number): boolean
     case CONTROL_CLOSE:
       return length === 4;
     case CONTROL_CONTEXTS:
-      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && length % 2 === 1;
+      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && isContexts(view, at + 1, at + length);
+    case CONTROL_ROHC:
+      return length >= 3 && length <= ROHC_FRAME_BYTES_MAX;
     case CONTROL_HINT:
       return length === HINT_IPV4_BYTES || length === HINT_IPV6_BYTES;
     case CONTROL_CONNECTION_IDS:
@@ -485,9 +491,15 @@ function bitsSet(view: DataView, at: number, bytes: number): number {
   return count;
 }
 
-/** Writes that definitions have come: `bytes` octets of numbers and generations in turn, at most 32. */
-export function writeContexts(view: DataView, at: number, pairs: Uint8Array, bytes: number): number {
+/** Whether whole entries lie from `at` to `end`: of definitions two octets each, of anchors three. */
+function isContexts(view: DataView, at: number, end: number): boolean {
+  while (at < end) at += view.getUint8(at) < 0x80 ? 2 : 3;
+  return at === end;
+}
+
+/** Writes that definitions and anchors have come: `bytes` octets of their entries, at most 32. */
+export function writeContexts(view: DataView, at: number, entries: Uint8Array, bytes: number): number {
   const body = writeControl(view, at, CONTROL_CONTEXTS, 1 + bytes);
-  for (let i = 0; i < bytes; i++) view.setUint8(body + 1 + i, pairs[i]);
+  for (let i = 0; i < bytes; i++) view.setUint8(body + 1 + i, entries[i]);
   return FRAME_HEAD_BYTES + 1 + bytes;
 }

@@ -34,6 +34,7 @@ const QUIET = {
   applications: () => Promise.resolve({ zoom: 1, quic: 12 }),
   health: () => ({ ok: true, reasons: [] }),
   ready: () => ({ ok: true, reasons: [] }),
+  keptOut: () => [],
   links: () => [],
   makeLink: () => Promise.reject(new Refusal("name", "not here")),
   revokeLink: () => Promise.resolve(false),

@@ -7,6 +7,7 @@ const DOOR = "tests/system/admin_door_test.ts";
 const PAGE = "tests/system/page_test.ts";
 const ACCESS = "tests/unit/access_test.ts";
 
+const KEPT_OUT = "tests/system/kept_out_test.ts";
 const COMMANDS = "tests/system/peer_commands_test.ts";
 
 export const ACCESS_ROWS: readonly Mutation[] = [
@@ -79,6 +80,41 @@ export const ACCESS_ROWS: readonly Mutation[] = [
     to: "const shown = record;",
     tests: [DOOR],
     note: "the admin interface answers a preshared key",
+  },
+  {
+    file: "src/session/oxtunnel/negotiation.ts",
+    from: "if (kept) return answerBarred(",
+    to: "if (false) return answerBarred(",
+    tests: ["tests/sim/barred_test.ts", "tests/sim/workers_test.ts", KEPT_OUT],
+    note: "a device that is kept out is not told why",
+  },
+  {
+    file: "src/session/oxtunnel/barred.ts",
+    from: "if (!isFresh) return DROP.handshake_replay;",
+    to: "",
+    tests: ["tests/sim/barred_test.ts", "tests/sim/workers_test.ts"],
+    note: "whoever has heard a handshake learns that its peer is kept out",
+  },
+  {
+    file: "src/session/oxtunnel/barred.ts",
+    from: "if (barred.owner !== table.worker) {",
+    to: "if (false) {",
+    tests: ["tests/sim/workers_test.ts"],
+    note: "every Worker takes a repetition once",
+  },
+  {
+    file: "src/connect/run.ts",
+    from: "else if (refused !== undefined && refused !== this.#reason) {",
+    to: "else if (refused === null) {",
+    tests: [KEPT_OUT],
+    note: "connect keeps a refusal to itself",
+  },
+  {
+    file: "src/cli/status.ts",
+    from: "    ...renderKeptOut(keptOut),",
+    to: "",
+    tests: [COMMANDS],
+    note: "status does not say who is kept out",
   },
   {
     file: "src/cli/relay_peers.ts",

@@ -1,5 +1,6 @@
 /**
  * Mutations of queues and rates: src/queue, src/rate, and where sessions use them.
+ * Long because rows of one area stand together.
  */
 import type { Mutation } from "./mutation.ts";
 
@@ -137,6 +138,20 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     to: "    const { highest, received } = report;\n    this.#reportedUs = nowUs;",
     tests: ["tests/unit/path_rate_test.ts"],
     note: "reports without news keep a full path waiting",
+  },
+  {
+    file: "src/queue/queues.ts",
+    from: "const excess = bytes - this.#charged[line];",
+    to: "const excess = 0 * bytes;",
+    tests: QUEUES,
+    note: "a line pays for bytes that were compressed or left out",
+  },
+  {
+    file: "src/rate/path_rate.ts",
+    from: "if (tookUs >= MEASURED_US && arrived >= MEASURED_SEGMENTS * MSS) {",
+    to: "if (tookUs >= MEASURED_US) {",
+    tests: PATH,
+    note: "a few acknowledgements that are late become the path's rate",
   },
   {
     file: "src/queue/police.ts",

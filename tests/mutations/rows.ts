@@ -14,6 +14,7 @@ import { HELP_ROWS } from "./help_rows.ts";
 import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
 import { PACKAGING_ROWS } from "./packaging_rows.ts";
+import { PATHS_ROWS } from "./paths_rows.ts";
 import { QUEUE_ROWS } from "./queue_rows.ts";
 import { ROUTE_ROWS } from "./route_rows.ts";
 import { SESSION_ROWS } from "./session_rows.ts";
@@ -23,6 +24,7 @@ export const ROWS: readonly Mutation[] = [
   ...WIRE_ROWS,
   ...SESSION_ROWS,
   ...ROUTE_ROWS,
+  ...PATHS_ROWS,
   ...QUEUE_ROWS,
   ...CODEC_ROWS,
   ...IO_ROWS,

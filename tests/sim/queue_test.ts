@@ -7,6 +7,7 @@ import { assert, assertAlmostEquals, assertEquals, assertGreater, assertLess } f
 import { Client } from "../../src/client.ts";
 import { ROLLOUT_DEFAULT, type RolloutPercent } from "../../src/control/rollout.ts";
 import { CLASS_BULK, CLASS_GAME } from "../../src/control/traffic_class.ts";
+import { PortableLz4 } from "../../src/codec/lz4.ts";
 import { CODEL } from "../../src/queue/codel.ts";
 import type { RecordRates } from "../../src/queue/peer_rates.ts";
 import type { Relay } from "../../src/relay.ts";
@@ -14,6 +15,7 @@ import type { QueuesOptions } from "../../src/tunnel_options.ts";
 import { base64 } from "../../src/session/peers.ts";
 import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import { Bottleneck } from "../kit/channels.ts";
+import { Random } from "../kit/random.ts";
 import { CLEAN, CLOSED, dial, Host, World } from "../kit/world.ts";
 import { splitEndpoint } from "../kit/packets.ts";
 import { marked, udpPacket } from "../kit/packets.ts";
@@ -171,6 +173,31 @@ for (const direction of ["up", "down"] as const) {
     assertGreater(at(off.delaysUs, 0.5), 100 * MS, "the control: nobody finds the rate");
   });
 }
+
+Deno.test(`queue: the rate that is found stays the line's where packets are compressed (seed ${SEED})`, () => {
+  const world = new World(SEED);
+  world.protocol = "oxtunnel";
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", lz4: new PortableLz4() });
+  const lz4 = new PortableLz4(), queues = queuesOf(0, true);
+  const host = world.client("198.51.100.7:5555", server, { ipv4: CLIENT, lz4, queues });
+  const rate = RATE / 4, line = new Bottleneck(rate, FIFO_US, DELAY_US), random = new Random(SEED);
+  world.pathOf = (_, to) => to === RELAY ? line : undefined;
+  /** Half of it is random. */
+  const packet = () => {
+    const payload = new Uint8Array(BULK_BYTES);
+    for (let i = BULK_BYTES / 2; i < BULK_BYTES; i++) payload[i] = random.u32();
+    return marked(udpPacket(CLIENT, FAR, payload), CLASS_BULK);
+  };
+  host.send(packet());
+  world.runFor(2 * SECOND);
+  for (let ms = 0; ms < 15_000; ms++) {
+    host.sendBurst([packet(), packet()]);
+    world.runFor(MS);
+  }
+  const { path, shapedBps } = host.core.peerSnapshots(world.nowUs)[0].line!;
+  assertAlmostEquals(path!.bps! / 8, rate, 0.25 * rate);
+  assertGreater(shapedBps! / 8, 0.7 * rate);
+});
 
 Deno.test(`queue: a client that says what its line takes is sent no more (seed ${SEED})`, () => {
   const world = new World(SEED);

@@ -7,7 +7,7 @@ import { assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@st
 import { loadNative } from "../../ffi/native.ts";
 import { Carrier, type Inner, type Outer } from "../../src/carry.ts";
 import { suiteOf } from "../../src/codec/suite.ts";
-import { figuresByClass } from "../../src/control/delay_figures.ts";
+import { figuresByClass } from "../../src/session/latency.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { DROP } from "../../src/metrics.ts";
 import { CODEL } from "../../src/queue/codel.ts";
@@ -283,34 +283,41 @@ Deno.test(`turn queue: peers with fast lines leave a share to one without (seed 
   assertGreater(without, first / 4);
 });
 
+/** A small packet of the class, between the client and far away. */
+function small(isUp: boolean, trafficClass: number, port: number): Uint8Array {
+  const [from, to] = isUp ? [CLIENT, FAR] : [FAR, CLIENT];
+  const whole = marked(udpPacket(from, to, new Uint8Array(GAME_BYTES)), trafficClass);
+  new DataView(whole.buffer).setUint16(22, port);
+  return whole;
+}
+
+function fill(burst: Burst, packets: readonly Uint8Array[], step: number): void {
+  const { address, port } = splitEndpoint(HOME);
+  for (const bytes of packets) {
+    const row = burst.grow(bytes.length, step);
+    burst.bytes.set(bytes, burst.offset[row]);
+    burst.address.set(address, 4 * row);
+    burst.port[row] = port;
+  }
+}
+
+const sum = (counts: readonly number[]) => counts.reduce((all, count) => all + count, 0);
+const near = (ms: number, wantedMs: number) =>
+  assertAlmostEquals(ms, wantedMs, Math.max(0.002, wantedMs / 4));
+
 for (const protocol of ["oxtunnel", "wireguard"] as const) {
   Deno.test(`turn queue: waits of each class are told as they were, both ways, of the peer and of all (${protocol}, seed ${SEED})`, () => {
     const { world, server, client } = joined(protocol, QUEUES);
     const { core } = server, burst = new Burst(server.arena), startUs = world.nowUs;
-    const packet = (isUp: boolean, trafficClass: number, port: number) => {
-      const [from, to] = isUp ? [CLIENT, FAR] : [FAR, CLIENT];
-      const whole = marked(udpPacket(from, to, new Uint8Array(GAME_BYTES)), trafficClass);
-      new DataView(whole.buffer).setUint16(22, port);
-      return whole;
-    };
-    const take = (packets: readonly Uint8Array[], step: number) => {
-      const { address, port } = splitEndpoint(HOME);
-      for (const bytes of packets) {
-        const row = burst.grow(bytes.length, step);
-        burst.bytes.set(bytes, burst.offset[row]);
-        burst.address.set(address, 4 * row);
-        burst.port[row] = port;
-      }
-    };
+    const game = (isUp: boolean) => small(isUp, CLASS_GAME, 27_015);
     const repeat = (times: number, make: (i: number) => Uint8Array) =>
       Array.from({ length: times }, (_, i) => make(i));
-    const sum = (counts: readonly number[]) => counts.reduce((all, count) => all + count, 0);
     const before = core.queueDelays().map(sum), metricsBefore = server.metrics.waits("game");
 
     // Down: 20 of a game and 180 of transfers at once, of which 128 go on after 3 ms and the others after 9; then 160 that need not wait.
-    take([
-      ...repeat(180, (i) => packet(false, CLASS_BULK, 5000 + i % 4)),
-      ...repeat(20, () => packet(false, CLASS_GAME, 27_015)),
+    fill(burst, [
+      ...repeat(180, (i) => small(false, CLASS_BULK, 5000 + i % 4)),
+      ...repeat(20, () => game(false)),
     ], TO_TUNNEL);
     core.ingestInner(burst, startUs);
     burst.release();
@@ -319,14 +326,12 @@ for (const protocol of ["oxtunnel", "wireguard"] as const) {
       burst.release();
     }
     for (let i = 0; i < 10; i++) {
-      take(repeat(16, () => packet(false, CLASS_GAME, 27_015)), TO_TUNNEL);
+      fill(burst, repeat(16, () => game(false)), TO_TUNNEL);
       core.ingestInner(burst, startUs + 10 * MS);
       burst.release();
     }
     const [{ line }] = core.peerSnapshots(startUs + 10 * MS);
     const isRead = protocol === "oxtunnel"; // WireGuard's packets that need not wait have no class
-    const near = (ms: number, wantedMs: number) =>
-      assertAlmostEquals(ms, wantedMs, Math.max(0.002, wantedMs / 4));
     for (const figures of [line!.waits, figuresByClass(core.queueDelays())]) {
       near(figures.bulk!.p50Ms, 3);
       near(figures.bulk!.p99Ms, 9);
@@ -341,8 +346,8 @@ for (const protocol of ["oxtunnel", "wireguard"] as const) {
       if (from === HOME) datagrams.push(bytes);
       return undefined;
     };
-    for (let i = 0; i < 200; i++) client.sendBurst([packet(true, CLASS_GAME, 27_015)]);
-    take(datagrams, TO_PARSE);
+    for (let i = 0; i < 200; i++) client.sendBurst([game(true)]);
+    fill(burst, datagrams, TO_PARSE);
     core.ingest(burst, startUs + 20 * MS);
     burst.release();
     assertEquals(core.serveExit(burst, startUs + 25 * MS), 200);

@@ -52,10 +52,12 @@ relayTest(
     const shown = (await done(relay, ["show", "old"])).stdout;
     assertMatch(shown, /^state +kept out: disabled$/m);
     assertMatch(shown, /^this month +0 B$/m);
+    assertMatch((await relay.run("status", ["--once"])).stdout, /^kept out: old \(disabled\)$/m);
     await done(relay, ["enable", "old"]);
     assertEquals((await row(relay, "old")).state, "offline");
     await done(relay, ["set", "old", "--expires", "2020-01-01"]);
     assertEquals((await row(relay, "old")).state, "expired");
+    assertMatch((await relay.run("status", ["--once"])).stdout, /^kept out: old \(its date has come\)$/m);
 
     await done(relay, ["add", "desk", ...ENDPOINT]);
     const taken = await relay.run("peer", ["rename", "desk", "old"]);

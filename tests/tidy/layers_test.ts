@@ -49,6 +49,7 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "control/delay_figures.ts",
     "control/rollout.ts",
     "repair/figures.ts",
+    "session/latency.ts",
     "session/peer_record.ts",
     "io/accept.ts",
   ],

@@ -637,6 +637,12 @@ Deno.test("cli: status shows a relay once and as JSON, and says when there is no
   });
 });
 
+const LATENCY = {
+  queue: { p50Ms: 0.1, p99Ms: 0.51 },
+  queueByClass: { game: { p50Ms: 0, p99Ms: 0.11 }, bulk: { p50Ms: 1.2, p99Ms: 9 } },
+  processing: { p50Ms: 0.02, p99Ms: 0.04 },
+};
+
 Deno.test("cli: the status table's numbers", () => {
   const [phone, laptop] = STATUS.peers;
   const previous = { ...STATUS, peers: [{ ...phone, bytesReceived: 1_000_000, bytesSent: 1000 }, laptop] };
@@ -654,13 +660,12 @@ Deno.test("cli: the status table's numbers", () => {
     waits: { game: { p50Ms: 0.012, p99Ms: 1.25 }, bulk: { p50Ms: 20, p99Ms: 41 } },
     serializationMs: 1.211,
   };
-  const queueByClass = { game: { p50Ms: 0, p99Ms: 0.11 }, bulk: { p50Ms: 1.2, p99Ms: 9 } };
-  const latency = {
-    queue: { p50Ms: 0.1, p99Ms: 0.51 },
-    queueByClass,
-    processing: { p50Ms: 0.02, p99Ms: 0.04 },
-  };
-  const lines = renderStatus({ ...STATUS, latency, peers: [{ ...phone, line }, laptop] }, undefined, 0, []);
+  const lines = renderStatus(
+    { ...STATUS, latency: LATENCY, peers: [{ ...phone, line }, laptop] },
+    undefined,
+    0,
+    [],
+  );
   assertMatch(
     lines,
     /latency: queue 0\.10\/0\.51 ms \(over 0\.5\), processing 0\.02\/0\.04 ms \(under 0\.1\)\n {9}queue by class: game 0\.00\/0\.11 ms, bulk 1\.2\/9\.0 ms\n/,

@@ -15,6 +15,8 @@ import {
   sumWords,
   UDP_HEADER_BYTES,
 } from "../../wire/inner.ts";
+import { ANCHOR, ANCHOR_BEFORE, ANCHOR_WINDOW, SEVEN, TWELVE } from "./anchors.ts";
+import { isSameFlow } from "./flows.ts";
 
 /** Kinds of templates: two bits of a definition. */
 export const PROFILE_UDP = 0, PROFILE_RTP = 1, PROFILE_TCP = 2;
@@ -32,10 +34,11 @@ export const HEADERS_BYTES_MAX = IPV6_HEADER_BYTES + TCP_BYTES + TIMESTAMP_OPTIO
 /** Longest fields of a short packet: TCP's flags, numbers, window, checksum and time stamps, behind an identification. */
 export const FIELDS_BYTES_MAX = 2 + 1 + 4 + 4 + 2 + 2 + 8;
 
-/** Sequence numbers of RTP that 14 bits tell apart from the definition's: these many before it, the rest behind. */
+/** Sequence numbers of RTP that 12 bits tell apart from the definition's: these many before it, the rest behind. */
 const RTP_BEFORE = 64;
-export const RTP_WINDOW = 1 << 14;
-const RTP_MARKER = 0x8000, RTP_HAS_TIMESTAMP = 0x4000;
+const RTP_WINDOW = 1 << 12;
+/** Bits of RTP's field of two octets; the field of one octet has the first of them clear, and seven bits of the number. */
+const RTP_LONG = 0x8000, RTP_MARKER = 0x4000, RTP_HAS_TIMESTAMP = 0x2000, RTP_ANCHOR = 0x1000;
 
 /** Octets of an RTP flow's line in a definition. */
 export const LINE_BYTES = 10;
@@ -57,6 +60,10 @@ export class Template {
   #isUnchecked = false;
   /** RTP: time stamp units from one sequence number to the next. */
   stride = 0;
+  /** RTP: how `shorten` writes the next packet's sequence number (SEVEN, TWELVE, ANCHOR), unless that needs more. */
+  form = TWELVE;
+  /** RTP: the number by which `rebuild` reads the next packet's seven bits. */
+  anchor = 0;
 
   /**
    * Reads a definition's packet: `length` octets at `at` that `innerLength` has vouched for. `kind` is a profile, with
@@ -107,17 +114,7 @@ export class Template {
 
   /** Whether addresses, ports and protocol are those of the packet at `at`. */
   isFlowOf(view: DataView, at: number): boolean {
-    const own = this.#view, ip = this.#ipBytes;
-    if (view.getUint8(at) >> 4 !== this.bytes[0] >> 4) return false;
-    if (view.getUint32(at + ip) !== own.getUint32(ip)) return false;
-    if (ip === IPV4_HEADER_BYTES) {
-      return view.getUint32(at + 12) === own.getUint32(12) && view.getUint32(at + 16) === own.getUint32(16) &&
-        view.getUint8(at + 9) === this.bytes[9];
-    }
-    for (let i = 8; i < IPV6_HEADER_BYTES; i += 4) {
-      if (view.getUint32(at + i) !== own.getUint32(i)) return false;
-    }
-    return view.getUint8(at + 6) === this.bytes[6];
+    return isSameFlow(view, at, this.#view);
   }
 
   /**
@@ -171,11 +168,14 @@ export class Template {
     if (steps < -RTP_BEFORE || steps >= RTP_WINDOW - RTP_BEFORE) return CHANGED;
     const timestamp = view.getUint32(at + 4);
     const isOnLine = timestamp === (own.getUint32(rtp + 4) + Math.imul(steps, this.stride)) >>> 0;
-    const marker = view.getUint8(at + 1) >= 0x80 ? RTP_MARKER : 0;
-    out.setUint16(
-      to,
-      marker | (isOnLine ? 0 : RTP_HAS_TIMESTAMP) | (view.getUint16(at + 2) & (RTP_WINDOW - 1)),
-    );
+    const marker = view.getUint8(at + 1) >= 0x80 ? RTP_MARKER : 0, number = view.getUint16(at + 2);
+    if (this.form === SEVEN && isOnLine && marker === 0) {
+      out.setUint8(to, number & (ANCHOR_WINDOW - 1));
+      return to + 1 - from;
+    }
+    const flags = RTP_LONG | marker | (isOnLine ? 0 : RTP_HAS_TIMESTAMP) |
+      (this.form === ANCHOR ? RTP_ANCHOR : 0);
+    out.setUint16(to, flags | (number & (RTP_WINDOW - 1)));
     if (isOnLine) return to + 2 - from;
     out.setUint32(to + 2, timestamp);
     return to + 6 - from;
@@ -214,8 +214,9 @@ export class Template {
     else {
       if (this.checksumTravels) bytes += 2;
       if (this.profile === PROFILE_RTP) {
-        if (left < bytes + 2) return -1;
-        bytes += (view.getUint16(at + bytes) & RTP_HAS_TIMESTAMP) !== 0 ? 6 : 2;
+        if (left < bytes + 1) return -1;
+        const first = view.getUint8(at + bytes);
+        bytes += first < RTP_LONG >> 8 ? 1 : (first & (RTP_HAS_TIMESTAMP >> 8)) !== 0 ? 6 : 2;
       }
     }
     return bytes <= left ? bytes : -1;
@@ -236,7 +237,7 @@ export class Template {
     else {
       const checksum = this.checksumTravels ? from.getUint16(here) : 0;
       if (this.checksumTravels) here += 2;
-      const word = this.profile === PROFILE_RTP ? from.getUint16(here) : 0;
+      const word = this.profile === PROFILE_RTP ? rtpWord(from, here) : 0;
       const timestamp = word & RTP_HAS_TIMESTAMP ? from.getUint32(here + 2) : 0;
       this.#copy(view, to);
       if (this.profile === PROFILE_RTP) this.#rebuildRtp(view, upper + UDP_HEADER_BYTES, word, timestamp);
@@ -259,13 +260,43 @@ export class Template {
 
   #rebuildRtp(view: DataView, at: number, word: number, timestamp: number): void {
     const own = this.#view, rtp = this.headerBytes - RTP_BYTES;
-    const first = own.getUint16(rtp + 2) - RTP_BEFORE;
-    const sequence = first + (((word & (RTP_WINDOW - 1)) - first) & (RTP_WINDOW - 1));
-    const steps = sequence - own.getUint16(rtp + 2);
+    const sequence = this.#numberOf(word), line = own.getUint16(rtp + 2);
+    const steps = ((sequence - line + RTP_BEFORE) & 0xffff) - RTP_BEFORE;
     view.setUint8(at + 1, (this.bytes[rtp + 1] & 0x7f) | (word & RTP_MARKER ? 0x80 : 0));
-    view.setUint16(at + 2, sequence & 0xffff);
+    view.setUint16(at + 2, sequence);
     const onLine = (own.getUint32(rtp + 4) + Math.imul(steps, this.stride)) >>> 0;
     view.setUint32(at + 4, word & RTP_HAS_TIMESTAMP ? timestamp : onLine);
+  }
+
+  /** The sequence number that RTP's field means, modulo 2^16. */
+  #numberOf(word: number): number {
+    if (word < RTP_LONG) {
+      const first = this.anchor - ANCHOR_BEFORE;
+      return (first + ((word - first) & (ANCHOR_WINDOW - 1))) & 0xffff;
+    }
+    const first = this.#view.getUint16(this.headerBytes - RTP_BYTES + 2) - RTP_BEFORE;
+    return (first + ((word - first) & (RTP_WINDOW - 1))) & 0xffff;
+  }
+
+  /** Sequence number of an RTP template's line. */
+  get lineNumber(): number {
+    return this.#view.getUint16(this.headerBytes - RTP_BYTES + 2);
+  }
+
+  /** Whether the short packet with fields at `at` has seven bits of RTP's sequence number. */
+  isSeven(view: DataView, at: number): boolean {
+    return view.getUint8(at + this.#rtpFieldAt) < RTP_LONG >> 8;
+  }
+
+  /** The number of the short packet with fields at `at`, whose field has two octets, if it is an anchor; else -1. */
+  anchorIn(view: DataView, at: number): number {
+    const word = view.getUint16(at + this.#rtpFieldAt);
+    return (word & RTP_ANCHOR) === 0 ? -1 : this.#numberOf(word);
+  }
+
+  /** Octets of the fields in front of RTP's. */
+  get #rtpFieldAt(): number {
+    return (this.#idTravels ? 2 : 0) + (this.checksumTravels ? 2 : 0);
   }
 
   #rebuildTcp(from: DataView, at: number, view: DataView, to: number): void {
@@ -291,6 +322,11 @@ export class Template {
     const own = this.#view, { headerBytes } = this;
     for (let i = 0; i < headerBytes; i += 4) view.setUint32(to + i, own.getUint32(i));
   }
+}
+
+/** RTP's field: one octet, or two. */
+function rtpWord(from: DataView, at: number): number {
+  return from.getUint8(at) < RTP_LONG >> 8 ? from.getUint8(at) : from.getUint16(at);
 }
 
 /** The sum of a UDP datagram with its pseudo-header (RFC 768, RFC 8200 8.1), the checksum's own field included. */

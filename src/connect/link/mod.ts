@@ -79,6 +79,11 @@ export class Link {
     return this.#o.fallback?.failure;
   }
 
+  /** Why the relay refused the last handshake (REFUSED_*), until the next one begins. */
+  get refused(): number | undefined {
+    return this.#plane?.refused;
+  }
+
   get servers(): Servers {
     return this.#o.servers;
   }
@@ -207,7 +212,8 @@ export class Link {
       this.#retryMs = Math.min(RETRY_MAX_MS, 2 * this.#retryMs);
       this.#connect();
       this.#vain++;
-      if (this.#vain === CLOCK_TRIES && this.#state === "connecting") this.#o.say(clockHint(new Date()));
+      const isUnanswered = this.#state === "connecting" && this.#plane?.refused === undefined;
+      if (this.#vain === CLOCK_TRIES && isUnanswered) this.#o.say(clockHint(new Date()));
       // An address that answered before is most likely away for a moment.
       const isVain = !this.#hasAnswered || this.#vain % ANSWERED_TRIES === 0;
       this.#change(() => this.#o.servers.follow(isVain));

@@ -8,6 +8,7 @@ import type { ClassCount } from "../../metrics.ts";
 import type { HintedFlows, OwnHint } from "../../session/oxtunnel/hints.ts";
 import type { LatencyFigures, PeerSnapshot } from "../../session/peer_record.ts";
 import type { Vitals } from "../../session/vitals.ts";
+import type { HeaderMethod } from "../../wire/parameters.ts";
 import type { ElidedHeaders, InnerTotals } from "./counts.ts";
 
 /** Mailboxes of the fallback over TLS: of the client's one plane, and of the thread that serves the connection. */
@@ -16,6 +17,8 @@ export const PLANE_MAILBOX = 0, STREAMS_MAILBOX = 1;
 /** How the relay is seen from a plane. */
 export interface PlaneState {
   relay: PeerSnapshot;
+  /** Why the relay refused the last handshake (REFUSED_*), until the next one begins. */
+  refused?: number;
   /** Packets for the relay and handshakes begun, which it ought to answer. */
   asked: number;
   /** How the present OxTunnel session fares. */
@@ -64,8 +67,8 @@ export interface PlaneWishes {
   /** What flows are, by rules without programs, at this end. */
   rules: ClassRule[];
   compression: boolean;
-  /** Whether headers that the relay knows are left out. */
-  headers: boolean;
+  /** How headers of packets are made small, best first; empty where they are not. */
+  headers: readonly HeaderMethod[];
   /** Whether packets share datagrams; not so for measurements alone. */
   batching: boolean;
   /** Whether the thread that moves packets goes before ordinary programs while it is light, where the system allows it. */

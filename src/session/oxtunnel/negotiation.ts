@@ -24,12 +24,14 @@ import {
   FEATURE_EARLY_DATA_TAKEN,
   FEATURE_HYBRID_KEYS,
   FEATURE_RESUMPTION,
+  type HeaderMethod,
   type Parameters,
   readParameters,
   REFUSED_AEAD,
   REFUSED_CRITICAL,
   REFUSED_FULL,
   REFUSED_PROBE,
+  withOneMethod,
   writeParameters,
 } from "../../wire/parameters.ts";
 import { mappedBytes } from "../../wire/address.ts";
@@ -40,6 +42,7 @@ import type { Epochs } from "../epochs.ts";
 import type { HandshakeGate } from "../handshake_gate.ts";
 import type { HandshakeState, OpenedInitiation } from "../noise.ts";
 import { freshBytes, wipeHandshake } from "../noise.ts";
+import { answerBarred } from "./barred.ts";
 import {
   consumeOxResponse,
   createOxInitiation,
@@ -61,7 +64,7 @@ import { SPARE_IDS } from "./subjects/connection_ids.ts";
 import { type Ticket, type TicketKeys, wipeTicket } from "./tickets.ts";
 import type { Attempts } from "../attempts.ts";
 import type { Outbox } from "../outbox.ts";
-import type { Peer, StagedPacket } from "../peers.ts";
+import { base64, type Peer, type StagedPacket } from "../peers.ts";
 import type { EarlyData, Shared } from "../shared.ts";
 import type { Staging } from "../staging.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
@@ -85,6 +88,8 @@ export interface OxtunnelOptions {
   rates: Rates | undefined;
   /** Contexts of short packets (PROTOCOL §13) that all sessions may have; absent to offer none. */
   headerContexts: number | undefined;
+  /** How headers are made small, best first: the responder takes the first that the initiator offers. */
+  headerMethods: readonly HeaderMethod[];
   /** The rate that this end asks the peer not to exceed, kbit/s with IP and UDP headers; 0 for no limit. */
   receiveKbitS: (peer: Peer) => number;
   /** Called with each new session: the rate that the other end asks this one not to exceed, kbit/s; 0 for no limit. */
@@ -166,6 +171,9 @@ export class Negotiation {
       next[row] = DROP.handshake_failed;
       return;
     }
+    const { barred } = this.#s.peers;
+    const kept = barred.size === 0 ? undefined : barred.get(base64(opened.peerStatic));
+    if (kept) return answerBarred(this.#s, burst, row, message, opened, kept, seenIn(burst, row), nowUs);
     const peer = gate.initiatorOf(burst, row, opened);
     if (!peer) return;
     const payload = openOxPayload(primitives, message, opened, peer.staticSecret);
@@ -202,7 +210,7 @@ export class Negotiation {
     if (isFull) reason = REFUSED_FULL;
     const session = reason === 0 ? table.allocate(peer.id) : NONE;
     if (session === NONE && reason === 0) reason = REFUSED_FULL;
-    const features = (said.features ?? 0) & this.#featuresFor(peer.id);
+    const features = withOneMethod((said.features ?? 0) & this.#featuresFor(peer.id), this.#o.headerMethods);
     const earlyRow = this.#takeEarlyData(burst, message, peer, opened, session, said, features, nowUs);
     const taken = earlyRow === NONE ? 0 : FEATURE_EARLY_DATA_TAKEN;
     const spareRows = session === NONE ? [] : this.#allocateSpares(session);

@@ -28,6 +28,7 @@ import { ConnectionIds } from "./subjects/connection_ids.ts";
 import { HintExchange } from "./subjects/hints.ts";
 import { KeyRenewal } from "./subjects/keys.ts";
 import { HeaderContexts, type Headers } from "./subjects/headers.ts";
+import { type Rohc, RohcChannel } from "./subjects/rohc.ts";
 import { RateFinder } from "./subjects/rate.ts";
 import { Reliable } from "./subjects/reliable.ts";
 import { LossRepair } from "./subjects/repair.ts";
@@ -75,6 +76,8 @@ export class OxSession implements SessionContext {
   readonly repair: SessionRepair | undefined;
   /** Short packets of both directions; undefined where the ends have not agreed to them. */
   readonly headers: Headers | undefined;
+  /** ROHC in their place; undefined likewise. */
+  readonly rohc: Rohc | undefined;
   /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
   pathRate: PathRate | undefined;
   /** Nothing has opened yet in a session that this end began. */
@@ -88,6 +91,7 @@ export class OxSession implements SessionContext {
   readonly ids: ConnectionIds;
   readonly hints: HintExchange;
   readonly rate: RateFinder;
+  readonly #contexts: HeaderContexts;
   readonly #closing: Closing;
   readonly #reliable: Reliable;
   readonly #keys: KeyRenewal;
@@ -110,12 +114,16 @@ export class OxSession implements SessionContext {
     const { spareRows, remoteIds, keys } = options;
     const reliable = this.#reliable = new Reliable(this), lossRepair = new LossRepair(this, sessions.repairs);
     this.repair = lossRepair.repair;
-    const headers = new HeaderContexts(this, sessions.headerBudget);
+    const headers = this.#contexts = new HeaderContexts(this, sessions.headerBudget);
     this.headers = headers.headers;
+    const channel = new RohcChannel(this, sessions.headerBudget);
+    this.rohc = channel.rohc;
     this.#subjects = [
       this.#closing = new Closing(this),
       reliable,
       this.roundTrip = new RoundTrip(this),
+      // In front of reports: what waits for one finds it still due.
+      headers,
       new SizeReplies(this),
       new RepairRequests(this, lossRepair.repair),
       this.reports = new Reports(this),
@@ -124,7 +132,7 @@ export class OxSession implements SessionContext {
       new TicketExchange(this, reliable),
       this.#keys = new KeyRenewal(this, keys),
       lossRepair,
-      headers,
+      channel,
       this.#sizeProbes = new SizeProbes(this, this.size),
       this.rate = new RateFinder(this),
     ];
@@ -301,9 +309,10 @@ export class OxSession implements SessionContext {
     return true;
   }
 
-  /** Writes a report in front of the packet in `row` where the datagram, of `mtu` bytes of plaintext, has room for it. */
+  /** Writes a report, and what waits for one, in front of the packet in `row` where the datagram, of `mtu` bytes of plaintext, has room. */
   prependReport(burst: Burst, row: number, mtu: number, nowUs: number): void {
     this.reports.prepend(burst, row, mtu, nowUs);
+    this.#contexts.prepend(burst, row, mtu);
   }
 
   /** Overwrites secrets and gives the rows of spare ids back. */
