@@ -128,10 +128,7 @@ export class Tunnel {
     const initiationsPerSecond = options.limits.initiationsPerSecond / this.peers.workers;
     this.admission = new Admission(initiationsPerSecond, options.rateLimitPerIp, randomWord());
     const isRelay = policy !== undefined;
-    this.#figures = new LineFigures(
-      peerCapacity,
-      (trafficClass, waitedUs, packets) => options.metrics.waited(trafficClass, waitedUs, packets),
-    );
+    this.#figures = new LineFigures(peerCapacity, options.metrics);
     this.#rollout = new Rollout(peerCapacity, options.rolloutPercent ?? ROLLOUT_DEFAULT);
     this.#rolloutMeter = new RolloutMeter(peerCapacity, this.#rollout, options.metrics);
     this.#rates = options.queues?.findsRates

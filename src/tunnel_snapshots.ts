@@ -2,7 +2,6 @@
  * What a running tunnel tells about its peers and their key epochs, for `status` and /v1. Invariant: reads the tables and changes
  * nothing; no key is in a snapshot but public ones. Reads no clock and redacts no address: who logs or shows a snapshot does that.
  */
-import { figuresByClass } from "./session/latency.ts";
 import type { LineFigures } from "./queue/line_figures.ts";
 import type { PeerRates } from "./queue/peer_rates.ts";
 import type { Queues } from "./queue/queues.ts";
@@ -11,7 +10,13 @@ import type { Rates } from "./rate/pool.ts";
 import type { SessionFigures } from "./repair/figures.ts";
 import type { Associations } from "./session/associations.ts";
 import type { Paths } from "./session/paths.ts";
-import type { LineSnapshot, PathEstimate, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import {
+  figuresByClass,
+  type LineSnapshot,
+  type PathEstimate,
+  type PeerSnapshot,
+  type SessionSnapshot,
+} from "./session/peer_record.ts";
 import type { Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, type SessionTable } from "./session/table.ts";
 import { NONE } from "./vector/arena.ts";

@@ -6,7 +6,7 @@
  */
 import { getLogger } from "@logtape/logtape";
 import { Hono } from "hono";
-import { latencyFigures } from "../session/latency.ts";
+import { latencyFigures } from "../session/peer_record.ts";
 import { COUNTER_NAMES, DROP_REASONS } from "../metrics.ts";
 import type { AdminDeps } from "./deps.ts";
 import { Refusal, refuse } from "./answers.ts";

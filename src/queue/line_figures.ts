@@ -24,11 +24,13 @@ export interface LineCounts {
   waits: DelayCounts[];
 }
 
-/** Packets of the class waited so long, microseconds each; 0 where they need not. */
-export type Counted = (trafficClass: number, waitedUs: number, packets: number) => void;
+export interface WaitCounters {
+  /** Packets of the class waited so long, microseconds each; 0 where they need not. */
+  waited(trafficClass: number, waitedUs: number, packets: number): void;
+}
 
 export class LineFigures {
-  readonly #counted: Counted;
+  readonly #counters: WaitCounters;
   /** By peer: its place plus one, or 0. */
   readonly #placeOf: Uint16Array;
   readonly #peer = new Uint32Array(PEERS_MAX);
@@ -46,9 +48,9 @@ export class LineFigures {
   /** The place of the peer that is being told of, or -1. */
   #place = -1;
 
-  /** @param counted told of each packet once. */
-  constructor(peers: number, counted: Counted) {
-    this.#counted = counted;
+  /** @param counters told of each packet once. */
+  constructor(peers: number, counters: WaitCounters) {
+    this.#counters = counters;
     this.#placeOf = new Uint16Array(peers);
     for (let i = 0; i < PEERS_MAX; i++) this.#free[i] = PEERS_MAX - 1 - i;
   }
@@ -90,7 +92,7 @@ export class LineFigures {
   }
 
   #add(place: number, trafficClass: number, waitedUs: number, packets: number): void {
-    this.#counted(trafficClass, waitedUs, packets);
+    this.#counters.waited(trafficClass, waitedUs, packets);
     this.#waits.add(CLASS_COUNT * PEERS_MAX + trafficClass, waitedUs, packets);
     if (place >= 0) this.#waits.add(CLASS_COUNT * place + trafficClass, waitedUs, packets);
   }
@@ -118,7 +120,9 @@ export class LineFigures {
     if (this.#marked[place] + queue_delay[place] + queue_stale[place] + queue_overflow[place] > 0) {
       return false;
     }
-    for (const counts of this.#classes(place)) if (delayFigures(counts) !== undefined) return false;
+    for (let i = 0; i < CLASS_COUNT; i++) {
+      if (delayFigures(this.#waits.counts(CLASS_COUNT * place + i)) !== undefined) return false;
+    }
     return true;
   }
 

@@ -3,14 +3,14 @@
  * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
-import { addLatencies } from "../session/latency.ts";
 import { Metrics } from "../metrics.ts";
-import type {
-  AdmittedPeer,
-  PeerSnapshot,
-  PeerTraffic,
-  RelaySnapshot,
-  SeenPeers,
+import {
+  addLatencies,
+  type AdmittedPeer,
+  type PeerSnapshot,
+  type PeerTraffic,
+  type RelaySnapshot,
+  type SeenPeers,
 } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { ControlDatagram } from "../exit/exit.ts";

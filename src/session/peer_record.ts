@@ -2,9 +2,9 @@
  * What is stored of a peer, and what a running relay tells about one: plain data that crosses threads and
  * disks. Keys travel as base64 text here, as WireGuard's own tools write them.
  */
-import type { DelayFigures } from "../control/delay_figures.ts";
+import { addDelays, type DelayFigures, delayFigures } from "../control/delay_figures.ts";
 import type { DelayCounts } from "../control/delays.ts";
-import type { ClassLabel } from "../metrics.ts";
+import { CLASS_LABELS, type ClassLabel } from "../metrics.ts";
 import type { SessionFigures } from "../repair/figures.ts";
 import type { AeadName } from "../wire/parameters.ts";
 
@@ -143,6 +143,30 @@ export interface LatencyCounts {
   /** By class. */
   queue: DelayCounts[];
   processing: DelayCounts;
+}
+
+/** Of classes that had any. @param counts by class. */
+export function figuresByClass(counts: readonly DelayCounts[]): Partial<Record<ClassLabel, DelayFigures>> {
+  return Object.fromEntries(
+    CLASS_LABELS.map((label, i) => [label, delayFigures(counts[i])]).filter(([, figures]) =>
+      figures !== undefined
+    ),
+  );
+}
+
+export function addLatencies(some: readonly LatencyCounts[]): LatencyCounts {
+  return {
+    queue: CLASS_LABELS.map((_, i) => addDelays(some.map(({ queue }) => queue[i]))),
+    processing: addDelays(some.map(({ processing }) => processing)),
+  };
+}
+
+export function latencyFigures({ queue, processing }: LatencyCounts): LatencyFigures {
+  return {
+    queue: delayFigures(addDelays(queue)),
+    queueByClass: figuresByClass(queue),
+    processing: delayFigures(processing),
+  };
 }
 
 /** One key epoch of a session, for /v1/sessions. No secret in it. */

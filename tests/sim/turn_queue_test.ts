@@ -7,7 +7,7 @@ import { assertAlmostEquals, assertEquals, assertGreater, assertLess } from "@st
 import { loadNative } from "../../ffi/native.ts";
 import { Carrier, type Inner, type Outer } from "../../src/carry.ts";
 import { suiteOf } from "../../src/codec/suite.ts";
-import { figuresByClass } from "../../src/session/latency.ts";
+import { figuresByClass } from "../../src/session/peer_record.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME } from "../../src/control/traffic_class.ts";
 import { DROP } from "../../src/metrics.ts";
 import { CODEL } from "../../src/queue/codel.ts";

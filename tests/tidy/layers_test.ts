@@ -49,7 +49,6 @@ const MAY_IMPORT: Record<string, readonly string[]> = {
     "control/delay_figures.ts",
     "control/rollout.ts",
     "repair/figures.ts",
-    "session/latency.ts",
     "session/peer_record.ts",
     "io/accept.ts",
   ],

@@ -709,6 +709,9 @@ Deno.test("cli: the status table's numbers", () => {
     /from phone +window 8, 24 % +5\.00 % +0\.12 % +40 +2 +90 +50 +31 +29 +2 +1 +21\.00 %\n/,
   );
   assertMatch(repairing, /to phone +no reports +5\.00 %/);
+});
+
+Deno.test("cli: numbers as people read them", () => {
   assertEquals([0, 1023, 1024, 5 * 2 ** 40].map(formatBytes), ["0 B", "1023 B", "1.0 KiB", "5.0 TiB"]);
   assertEquals([-5, 1, 125, 125e6].map(formatRate), ["0 bit/s", "8 bit/s", "1.0 kbit/s", "1.0 Gbit/s"]);
   assertEquals([59.9, 60, 3600, 187200].map(formatDuration), ["59s", "1m 0s", "1h 0m", "2d 4h"]);

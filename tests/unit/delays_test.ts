@@ -28,7 +28,7 @@ Deno.test("delays: what is past fades, and what threads have counted adds up", (
 });
 
 Deno.test("line figures: each peer's are its own, and a peer that is gone leaves none", () => {
-  const figures = new LineFigures(4096, () => {});
+  const figures = new LineFigures(4096, { waited: () => {} });
   for (const peer of [7, 8]) {
     figures.look(peer);
     figures.waited(CLASS_GAME, 100 * peer);
@@ -55,7 +55,7 @@ Deno.test("line figures: each peer's are its own, and a peer that is gone leaves
 });
 
 Deno.test("line figures: who has nothing left to tell makes room for others, who lost a packet does not", () => {
-  const figures = new LineFigures(4096, () => {});
+  const figures = new LineFigures(4096, { waited: () => {} });
   for (const peer of [7, 8]) {
     figures.look(peer);
     figures.waited(CLASS_GAME, 100);

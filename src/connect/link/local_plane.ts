@@ -7,7 +7,7 @@ import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
 import { useBlake2s } from "../../codec/hash.ts";
 import { suiteOf } from "../../codec/suite.ts";
-import { latencyFigures } from "../../session/latency.ts";
+import { latencyFigures } from "../../session/peer_record.ts";
 import { DEFAULTS } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
