@@ -77,6 +77,13 @@ export const DROP = Object.fromEntries(
   DROP_REASONS.map(([label], i) => [label, FIRST_DROP + i]),
 ) as { readonly [label in DropLabel]: number };
 
+/**
+ * Why an OxTunnel packet kept its headers: no context takes its kind; its flow is new, or its context's definition on the way;
+ * all contexts are in use; its headers changed, or could not come back; the other end did not answer; LZ4 may shrink it more;
+ * it is too long. The first five in the order of codec/headers/kept.ts.
+ */
+export const HEADERS_KEPT = ["kind", "new", "room", "changed", "unanswered", "lz4", "long"] as const;
+
 /** Counters and gauges besides the drops, in the order of their places in the column. */
 export const COUNTER_NAMES = [
   "datagrams_received",
@@ -125,6 +132,8 @@ export const COUNTER_NAMES = [
   "header_bytes_sent",
   "header_definitions",
   "headers_mismatch",
+  "header_contexts",
+  ...HEADERS_KEPT.map((reason) => `headers_kept_${reason}` as const),
   "handshakes_handed_over",
   "packets_handed_over",
   "bursts",

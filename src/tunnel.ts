@@ -388,6 +388,8 @@ export class Tunnel {
     this.#countSchemes(nowUs);
     metrics.set("lines", this.#queues?.lines ?? 0);
     metrics.set("paths_watched", this.#rates?.size ?? 0);
+    const budget = this.associations.oxtunnel?.sessions.headerBudget;
+    metrics.set("header_contexts", budget === undefined ? 0 : budget.contexts - budget.left);
     const { current, next } = this.peers;
     const isGone = (peer: number) => current[peer] === NONE && next[peer] === NONE;
     this.#queues?.forget((peer) => {

@@ -12,6 +12,7 @@ import type { Associations } from "./session/associations.ts";
 import type { Paths } from "./session/paths.ts";
 import {
   figuresByClass,
+  type HeaderFigures,
   type LineSnapshot,
   type PathEstimate,
   type PeerSnapshot,
@@ -55,9 +56,18 @@ export function peerSnapshots(
       lossRatio: seen > 0 ? 1 - replay.accepted(epoch) / seen : undefined,
       rttMs: rttMs(associations, peer.handshakeRttUs, epoch),
       ...repairFigures(associations, epoch),
+      ...headerFigures(associations, epoch),
       ...lineSnapshot(id, lines),
     };
   });
+}
+
+function headerFigures({ oxtunnel }: Associations, epoch: number): { headers?: HeaderFigures } {
+  const session = epoch === NONE ? undefined : oxtunnel?.sessions.of[epoch];
+  if (session === undefined || session.headerTally.packets === 0) return {};
+  const { packets, bytesSent, bytesSaved } = session.headerTally;
+  const method = session.rohc === undefined ? "elided" : "rohc";
+  return { headers: { method, before: (bytesSent + bytesSaved) / packets, after: bytesSent / packets } };
 }
 
 /** What lines are made of. */

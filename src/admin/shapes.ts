@@ -224,6 +224,7 @@ export const PeerRow = v.object({
   drops: Count,
   lossRatio: v.optional(Ratio),
   rttMs: v.optional(Count),
+  headers: v.optional(v.object({ method: v.picklist(["elided", "rohc"]), before: Count, after: Count })),
   sending: v.optional(RepairFigures),
   receiving: v.optional(RepairFigures),
   line: v.optional(Line),

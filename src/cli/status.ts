@@ -188,6 +188,7 @@ export function renderStatus(
       ? keptOut.length === 0 ? "No peers yet; add one with: deno task peer add phone" : "No peer may connect."
       : alignColumns([header, ...rows], 4),
     ...renderKeptOut(keptOut),
+    ...renderHeaders(current.peers),
     ...renderLines(current.peers),
     ...renderRepair(current.peers),
   ];
@@ -223,6 +224,17 @@ function describeSpeech({ protocol, aead }: PeerSnapshot): string {
   if (protocol === undefined) return "-";
   if (protocol === "wireguard") return protocol;
   return aead === "AES-256-GMAC" ? "oxtunnel TRUSTED, NOT ENCRYPTED" : `${protocol} ${aead}`;
+}
+
+/** What headers of packets to each peer became; nothing where none went without. */
+function renderHeaders(peers: readonly PeerSnapshot[]): string[] {
+  const figures = peers.flatMap(({ name, headers }) =>
+    headers === undefined
+      ? []
+      : `  headers ${headers.before.toFixed(0)} → ${headers.after.toFixed(1)} B to ${name}` +
+        (headers.method === "rohc" ? ", by ROHC" : "")
+  );
+  return figures.length === 0 ? [] : ["", ...figures];
 }
 
 /** A table of the peers whose losses are repaired, each way; nothing when there are none. */

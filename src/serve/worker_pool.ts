@@ -101,9 +101,9 @@ export class WorkerPool {
     const { forget } = await this.#doors.setPeers(served);
     await forget();
     const forwards = forwardsOf(served);
-    const refused = await this.#doors.setForwards(forwards);
+    const byHost = await this.#doors.setForwards(forwards);
     const counters = this.metrics.map(({ shared }) => shared);
-    const [first] = await Promise.all(this.#handles.map((handle, worker) =>
+    const ready = await Promise.all(this.#handles.map((handle, worker) =>
       handle.start({
         type: "start",
         ...common,
@@ -116,11 +116,11 @@ export class WorkerPool {
         device: device?.description,
         mailboxes,
         bell: bells[worker],
-        forwards: refused ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),
+        forwards: byHost ? [] : forwardsOfWorker(forwards, worker, this.#handles.length),
       })
     ));
-    this.#refused = refused ?? [];
-    return { ...first, failed: [...first.failed, ...describeRefused(refused ?? [])] };
+    this.#refused = byHost ?? ready.flatMap(({ refused }) => refused);
+    return { ...ready[0], failed: [...ready[0].failed, ...describeRefused(this.#refused)] };
   }
 
   /** What is wrong with any Worker or with the device, as sentences. To be called twice a second, since a loop that stands still is known by its beats between two calls. */
@@ -145,7 +145,7 @@ export class WorkerPool {
     return this.#peers;
   }
 
-  /** Forwards that the host could not open when they were last changed; at the start, those of the tun exit. */
+  /** Forwards that the host, or a Worker's exit, could not open when they were last changed. */
   get refused(): readonly RefusedPeerForward[] {
     return this.#refused;
   }

@@ -6,7 +6,7 @@ import { addDelays, type DelayFigures, delayFigures } from "../control/delay_fig
 import type { DelayCounts } from "../control/delays.ts";
 import { CLASS_LABELS, type ClassLabel } from "../metrics.ts";
 import type { SessionFigures } from "../repair/figures.ts";
-import type { AeadName } from "../wire/parameters.ts";
+import type { AeadName, HeaderMethod } from "../wire/parameters.ts";
 
 /** A peer as the store keeps it. */
 export interface PeerRecord {
@@ -74,6 +74,13 @@ export {
 } from "../control/told_rates.ts";
 
 /** One peer's live state, for `status` and /v1. No secret in it. */
+/** How a session makes headers small, and what they and their stand-ins take, mean bytes a packet. */
+export interface HeaderFigures {
+  method: HeaderMethod;
+  before: number;
+  after: number;
+}
+
 export interface PeerSnapshot extends SessionFigures {
   name: string;
   publicKey: string;
@@ -97,6 +104,8 @@ export interface PeerSnapshot extends SessionFigures {
   lossRatio?: number;
   /** Round trip seen in the last handshake, milliseconds. */
   rttMs?: number;
+  /** Mean bytes of headers of packets to the peer that went without them, and of what stood for them; absent without any. */
+  headers?: HeaderFigures;
   /** The way to the peer as this end sees it; absent where nothing is known and nothing waited. */
   line?: LineSnapshot;
 }

@@ -56,6 +56,7 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     metrics.waited(1, 300 + 1000 * i, 1);
     metrics.processed(60, 3);
     metrics.set("receiving_window", 2 + i);
+    metrics.add("headers_kept_changed", 2 + i);
   });
   await withAdmin(deps, async (ask) => {
     const { status, headers, text } = await ask("/metrics");
@@ -83,8 +84,9 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
     assertMatch(text, /^oxrelay_processing_seconds_bucket\{le="0\.0001"\} 6$/m);
     assertMatch(text, /^oxrelay_processing_seconds_sum 0\.00036$/m);
     // Build info, drops, two of classes, waits, processing, four of rollouts, recognised flows, six of devices and three of the process
-    // besides one family per counter, and one for twelve of them.
-    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 20 + 1 - 12);
+    // besides one family per counter, and one each for twelve and for seven of them.
+    assertEquals(text.match(/^# TYPE oxrelay_/gm)!.length, COUNTER_NAMES.length + 20 + 2 - 12 - 7);
+    assertMatch(text, /^oxrelay_headers_kept_packets_total\{reason="changed"\} 5$/m);
     assertEquals(text.match(/^oxrelay_device_/m), null, "devices are nobody's business");
     assertEquals(text.match(/^oxrelay_recognised_flows/m), null, "what is recognised is nobody's business");
     assertMatch(text, /^oxrelay_repairing_sessions\{direction="receiving",scheme="window"\} 5$/m);

@@ -3,6 +3,7 @@
  * its task, in a fresh directory.
  * Long because every subcommand is run in one way, with its task's permissions.
  */
+import { type AddressInfo, createServer } from "node:net";
 import { resolve } from "node:path";
 import { requires } from "../kit/requires.ts";
 import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
@@ -496,6 +497,26 @@ async function listening(answer: string, action: (port: number) => Promise<void>
   return got;
 }
 
+Deno.test("cli: what breaks on the way to a relay is named, and is not taken for no relay", async () => {
+  await inDirectory(async (cwd) => {
+    const server = createServer((socket) => void socket.once("data", () => socket.resetAndDestroy()));
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as AddressInfo;
+    try {
+      await Deno.mkdir(`${cwd}/state`);
+      await Deno.writeTextFile(`${cwd}/state/admin.token`, "made-at-the-first-start\n");
+      await Deno.writeTextFile(`${cwd}/oxrelay.toml`, `metrics_listen = "127.0.0.1:${port}"\n`);
+      const status = await run(cwd, ["status"]);
+      assertEquals(status.code, 1);
+      assertMatch(status.stderr, /^the relay at http:\/\/127\.0\.0\.1:\d+ cannot be asked: .*reset/i);
+    } finally {
+      await new Promise((resolve) => server.close(resolve));
+    }
+    const none = await run(cwd, ["status"]);
+    assertMatch(none.stderr, /^no relay is running here/);
+  });
+});
+
 const jsonAnswer = (body: string) =>
   `HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`;
 
@@ -642,6 +663,23 @@ const LATENCY = {
   queueByClass: { game: { p50Ms: 0, p99Ms: 0.11 }, bulk: { p50Ms: 1.2, p99Ms: 9 } },
   processing: { p50Ms: 0.02, p99Ms: 0.04 },
 };
+
+Deno.test("cli: status shows what headers became", () => {
+  const [phone, laptop] = STATUS.peers;
+  const text = renderStatus(
+    {
+      ...STATUS,
+      peers: [
+        { ...phone, headers: { method: "elided", before: 28, after: 1.06 } },
+        { ...laptop, headers: { method: "rohc", before: 39.6, after: 4 } },
+      ],
+    },
+    undefined,
+    0,
+    [],
+  );
+  assertMatch(text, /\n {2}headers 28 → 1\.1 B to phone\n {2}headers 40 → 4\.0 B to .*laptop, by ROHC$/);
+});
 
 Deno.test("cli: the status table's numbers", () => {
   const [phone, laptop] = STATUS.peers;

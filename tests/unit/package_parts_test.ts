@@ -84,7 +84,7 @@ async function placesOf(folder: string, command: string[]): Promise<{ read: stri
   return { read: listed("--allow-read="), write: listed("--allow-write=") };
 }
 
-Deno.test("packages: the launcher lets backup write beside its file, and restore read its own, wherever --config stands", async () => {
+Deno.test("packages: the launcher lets backup write its file and no other, and restore read its own, wherever --config stands", async () => {
   const folder = await Deno.makeTempDir({ prefix: "oxrelay-launcher-" });
   try {
     for (const name of ["installed/bin", "programs", "here", "settings", "kept"]) {
@@ -100,7 +100,9 @@ Deno.test("packages: the launcher lets backup write beside its file, and restore
     await program("programs/id", "echo 1000");
     await program("installed/bin/deno", `printf '%s\\n' "$@"`);
     const own = `${folder}/.local/state/oxrelay`;
-    const file = `${folder}/kept/relay.backup`, config = `${folder}/settings/own.toml`;
+    const file = `${folder}/kept/relay.backup`,
+      made = `${file}.new.tmp`,
+      config = `${folder}/settings/own.toml`;
     for (
       const words of [
         [file],
@@ -110,7 +112,8 @@ Deno.test("packages: the launcher lets backup write beside its file, and restore
       ]
     ) {
       const { read, write } = await placesOf(folder, ["backup", ...words]);
-      assertEquals(write, [own, "/data", "/var/lib/oxrelay", `${folder}/here`, `${folder}/kept`].sort());
+      const places = [own, "/data", "/var/lib/oxrelay", `${folder}/here`];
+      assertEquals([...new Set(write)], [...places, file, made].sort(), "the file alone, and not its folder");
       assert(!read.includes(`${folder}/settings`), read.join());
       const restored = await placesOf(folder, ["restore", ...words]);
       assert(restored.read.includes(file), restored.read.join());

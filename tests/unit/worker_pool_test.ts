@@ -214,7 +214,7 @@ class StuckWorker implements WorkerLike {
       this.#steps.push(data.type);
       control.close();
     };
-    const data = { type: "ready", listen: "here", exit: "nowhere", failed: [], descriptors: [] };
+    const data = { type: "ready", listen: "here", exit: "nowhere", failed: [], refused: [], descriptors: [] };
     queueMicrotask(() =>
       this.onmessage?.call(this as unknown as Worker, new MessageEvent("message", { data }))
     );
@@ -285,4 +285,42 @@ Deno.test("pool: a lent port that meets a record keeps no other forward closed, 
   assertEquals((await pool.setPeers([record])).refused, []);
   assertEquals(opened.at(-1), ["udp 4000 81", "udp 9000 80", "udp 4002 5002"]);
   assertEquals((await pool.setForwards(leased)).map(({ forward }) => forward.outer), [4000, 4001]);
+});
+
+Deno.test("pool: ports that Workers' exits could not open are known from the start, of every Worker", async () => {
+  const doors = {
+    sockets: [],
+    bells: [],
+    steer: () => {},
+    setPeers: () => Promise.resolve({ forget: () => Promise.resolve() }),
+    // The userspace exit's forwards are its Workers'.
+    setForwards: () => Promise.resolve(undefined),
+  } as unknown as Doors;
+  const refusedBy = (worker: number) => ({
+    forward: {
+      protocol: "udp" as const,
+      outer: 7000 + worker,
+      address: "10.66.0.2",
+      port: 80,
+      peer: "phone",
+      publicKey: KEY,
+    },
+    reason: "is in use",
+  });
+  const pool = new WorkerPool(WORKERS, doors, () => ({
+    start: ({ worker }: { worker: number }) =>
+      Promise.resolve({
+        type: "ready",
+        listen: "here",
+        exit: "userspace",
+        failed: [],
+        refused: [refusedBy(worker)],
+      }),
+  } as unknown as ReturnType<NonNullable<ConstructorParameters<typeof WorkerPool>[2]>>));
+  const { failed } = await pool.start({ peers: [PEER] } as unknown as Parameters<typeof pool.start>[0]);
+  assertEquals(pool.refused.map(({ forward }) => forward.outer), [7000, 7001]);
+  assertEquals(
+    failed,
+    [7000, 7001].map((port) => `udp:${port} of peer "phone" is not forwarded: UDP port ${port} is in use`),
+  );
 });

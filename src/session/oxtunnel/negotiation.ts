@@ -1,8 +1,7 @@
 /**
  * OxTunnel's handshake messages between peers (PROTOCOL §10, §11), negotiation above all, beside what both protocols
- * share (session/associations.ts). Invariant: nothing changes for a message that has not authenticated,
- * except counters; a response is never longer than the initiation that it is written over. Sessions that came of it
- * are sessions.ts's.
+ * share (session/associations.ts). Invariant: nothing changes for a message that has not authenticated, except counters; a
+ * response is never longer than the initiation that it is written over. Sessions that came of it are sessions.ts's.
  * Keeps PROTOCOL R28, R29, R31, R35, R37, R66, R67 and R77.
  */
 import type { DatagramAead } from "../../codec/kernels.ts";
@@ -64,7 +63,7 @@ import { SPARE_IDS } from "./subjects/connection_ids.ts";
 import { type Ticket, type TicketKeys, wipeTicket } from "./tickets.ts";
 import type { Attempts } from "../attempts.ts";
 import type { Outbox } from "../outbox.ts";
-import { base64, type Peer, type StagedPacket } from "../peers.ts";
+import type { Peer, StagedPacket } from "../peers.ts";
 import type { EarlyData, Shared } from "../shared.ts";
 import type { Staging } from "../staging.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
@@ -171,9 +170,7 @@ export class Negotiation {
       next[row] = DROP.handshake_failed;
       return;
     }
-    const { barred } = this.#s.peers;
-    const kept = barred.size === 0 ? undefined : barred.get(base64(opened.peerStatic));
-    if (kept) return answerBarred(this.#s, burst, row, message, opened, kept, seenIn(burst, row), nowUs);
+    if (answerBarred(this.#s, burst, row, message, opened, seenIn(burst, row), nowUs)) return;
     const peer = gate.initiatorOf(burst, row, opened);
     if (!peer) return;
     const payload = openOxPayload(primitives, message, opened, peer.staticSecret);
