@@ -2,8 +2,6 @@
  * What a running tunnel tells about its peers and their key epochs, for `status` and /v1. Invariant: reads the tables and changes
  * nothing; no key is in a snapshot but public ones. Reads no clock and redacts no address: who logs or shows a snapshot does that.
  */
-import { delayFigures } from "./control/delay_figures.ts";
-import { CLASS_LABELS } from "./metrics.ts";
 import type { LineFigures } from "./queue/line_figures.ts";
 import type { PeerRates } from "./queue/peer_rates.ts";
 import type { Queues } from "./queue/queues.ts";
@@ -12,7 +10,14 @@ import type { Rates } from "./rate/pool.ts";
 import type { SessionFigures } from "./repair/figures.ts";
 import type { Associations } from "./session/associations.ts";
 import type { Paths } from "./session/paths.ts";
-import type { LineSnapshot, PathEstimate, PeerSnapshot, SessionSnapshot } from "./session/peer_record.ts";
+import {
+  figuresByClass,
+  type HeaderFigures,
+  type LineSnapshot,
+  type PathEstimate,
+  type PeerSnapshot,
+  type SessionSnapshot,
+} from "./session/peer_record.ts";
 import type { Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, type SessionTable } from "./session/table.ts";
 import { NONE } from "./vector/arena.ts";
@@ -51,9 +56,18 @@ export function peerSnapshots(
       lossRatio: seen > 0 ? 1 - replay.accepted(epoch) / seen : undefined,
       rttMs: rttMs(associations, peer.handshakeRttUs, epoch),
       ...repairFigures(associations, epoch),
+      ...headerFigures(associations, epoch),
       ...lineSnapshot(id, lines),
     };
   });
+}
+
+function headerFigures({ oxtunnel }: Associations, epoch: number): { headers?: HeaderFigures } {
+  const session = epoch === NONE ? undefined : oxtunnel?.sessions.of[epoch];
+  if (session === undefined || session.headerTally.packets === 0) return {};
+  const { packets, bytesSent, bytesSaved } = session.headerTally;
+  const method = session.rohc === undefined ? "elided" : "rohc";
+  return { headers: { method, before: (bytesSent + bytesSaved) / packets, after: bytesSent / packets } };
 }
 
 /** What lines are made of. */
@@ -70,11 +84,6 @@ const FULL_PACKET_BITS = 8 * 1514;
 function lineSnapshot(id: number, { queues, figures, peerRates, rates }: Lines): { line?: LineSnapshot } {
   const counts = figures.of(id), shaping = peerRates.shaping(id), found = rates?.of(id);
   if (counts === undefined && shaping === undefined && found === undefined) return {};
-  const waits: LineSnapshot["waits"] = {};
-  CLASS_LABELS.forEach((label, i) => {
-    const its = counts && delayFigures(counts.waits[i]);
-    if (its !== undefined) waits[label] = its;
-  });
   const foundBps = found === undefined ? 0 : 8 * found.foundBytesPerS;
   const bps = shaping?.bps ?? foundBps;
   return {
@@ -84,7 +93,7 @@ function lineSnapshot(id: number, { queues, figures, peerRates, rates }: Lines):
       waiting: queues?.waitingOf(id) ?? 0,
       marked: counts?.marked ?? 0,
       drops: counts?.drops ?? {},
-      waits,
+      waits: counts === undefined ? {} : figuresByClass(counts.waits),
       ...(bps > 0 ? { serializationMs: 1000 * FULL_PACKET_BITS / bps } : {}),
     },
   };

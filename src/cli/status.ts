@@ -2,6 +2,7 @@
  * `status`: a running relay at a glance, redrawn each second. Invariant: everything shown comes from the
  * relay's own counters, and rates are differences of two of its answers. Changes nothing.
  */
+import { CLASS_LABELS } from "../metrics.ts";
 import type { Config } from "../config.ts";
 import type { DelayFigures } from "../control/delay_figures.ts";
 import type { BarReason, LatencyFigures, LineSnapshot, PeerSnapshot } from "../session/peer_record.ts";
@@ -187,6 +188,7 @@ export function renderStatus(
       ? keptOut.length === 0 ? "No peers yet; add one with: deno task peer add phone" : "No peer may connect."
       : alignColumns([header, ...rows], 4),
     ...renderKeptOut(keptOut),
+    ...renderHeaders(current.peers),
     ...renderLines(current.peers),
     ...renderRepair(current.peers),
   ];
@@ -224,6 +226,17 @@ function describeSpeech({ protocol, aead }: PeerSnapshot): string {
   return aead === "AES-256-GMAC" ? "oxtunnel TRUSTED, NOT ENCRYPTED" : `${protocol} ${aead}`;
 }
 
+/** What headers of packets to each peer became; nothing where none went without. */
+function renderHeaders(peers: readonly PeerSnapshot[]): string[] {
+  const figures = peers.flatMap(({ name, headers }) =>
+    headers === undefined
+      ? []
+      : `  headers ${headers.before.toFixed(0)} → ${headers.after.toFixed(1)} B to ${name}` +
+        (headers.method === "rohc" ? ", by ROHC" : "")
+  );
+  return figures.length === 0 ? [] : ["", ...figures];
+}
+
 /** A table of the peers whose losses are repaired, each way; nothing when there are none. */
 function renderRepair(peers: readonly PeerSnapshot[]): string[] {
   const rows = peers.flatMap(({ name, receiving, sending }) =>
@@ -259,16 +272,22 @@ function renderRepair(peers: readonly PeerSnapshot[]): string[] {
 }
 
 /** What packets take in this program, median and 99th percentile, and whether that is within its target; nothing before any. */
-export function renderLatency(name: string, { queue, processing }: LatencyFigures = {}): string[] {
+export function renderLatency(
+  name: string,
+  { queue, queueByClass = {}, processing }: LatencyFigures = {},
+): string[] {
   if (queue === undefined && processing === undefined) return [];
   const part = (what: string, figures: DelayFigures | undefined, targetMs: number) =>
     figures === undefined
       ? `${what} -`
       : `${what} ${formatDelays(figures)} (${figures.p99Ms < targetMs ? "under" : "over"} ${targetMs})`;
+  const classes = CLASS_LABELS.filter((label) => queueByClass[label] !== undefined)
+    .map((label) => `${label} ${formatDelays(queueByClass[label])}`);
   return [
     `${name}${part("queue", queue, QUEUE_TARGET_MS)}, ${
       part("processing", processing, PROCESSING_TARGET_MS)
     }`,
+    ...(classes.length > 1 ? [`${" ".repeat(name.length)}queue by class: ${classes.join(", ")}`] : []),
   ];
 }
 

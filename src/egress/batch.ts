@@ -60,7 +60,7 @@ function join(burst: Burst, row: number, context: EgressContext, batches: Batche
   const isUrgent = trafficClass[row] !== CLASS_BULK;
   if (!isUrgent && isSmall) batches.gaps.note(id, nowUs);
   if (batches.isHeld(id) && batches.isForeign(id, session[row])) {
-    context.metrics.drop(DROP.no_session, batches.release(id));
+    emitForeign(burst, id, context, batches, nowUs);
   }
   if (batches.isHeld(id)) {
     followHeld(burst, row, id, isUrgent, bytesMax, context, batches, nowUs);
@@ -168,12 +168,30 @@ function emitDue(burst: Burst, context: EgressContext, batches: Batches, nowUs: 
     const id = batches.due(nowUs);
     if (id === NONE) return;
     const session = associations.epochs.sendable(id, nowUs);
-    if (session === NONE || table.protocol[session] !== OXTUNNEL || batches.isForeign(id, session)) {
+    if (session === NONE || table.protocol[session] !== OXTUNNEL) {
       metrics.drop(DROP.no_session, batches.release(id));
+      continue;
+    }
+    if (batches.isForeign(id, session)) {
+      emitForeign(burst, id, context, batches, nowUs);
       continue;
     }
     finish(burst, pushHeld(burst, id, session, batches, nowUs), context, batches);
   }
+}
+
+/** Sends the peer's held batch under the session whose contexts it needs, behind the burst; drops it where that has ended. */
+function emitForeign(
+  burst: Burst,
+  id: number,
+  context: EgressContext,
+  batches: Batches,
+  nowUs: number,
+): void {
+  const session = batches.sessionOf(id), { epochs } = context.associations;
+  if (burst.count < BURST_CAPACITY && epochs.isStillOpen(id, session, nowUs)) {
+    finish(burst, pushHeld(burst, id, session, batches, nowUs), context, batches);
+  } else context.metrics.drop(DROP.no_session, batches.release(id));
 }
 
 /** Whether the batch in `row` has room for a packet of `bytes` bytes, in its datagram and in its slot. */

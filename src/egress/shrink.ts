@@ -44,11 +44,18 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   const { associations, compression, flows, metrics } = context;
   const { sessions } = associations.oxtunnel!;
   const at = offset[row], bytes = length[row];
-  if (bytes > context.shortenedBytesMax || !isWholePacket(view, at)) return;
-  const { features, headers, repair, rohc } = sessions.of[session[row]]!;
+  if (!isWholePacket(view, at)) return;
+  if (bytes > context.shortenedBytesMax) {
+    metrics.column[COUNTER.headers_kept_long]++;
+    return;
+  }
+  const { features, headers, repair, rohc, headerTally } = sessions.of[session[row]]!;
   const mayCompress = compression !== undefined && bytes >= compression.thresholdBytes &&
     (features & FEATURE_LZ4) !== 0;
-  if (mayCompress && flows.pause[flow[row]] === 0) return;
+  if (mayCompress && flows.pause[flow[row]] === 0) {
+    metrics.column[COUNTER.headers_kept_lz4]++;
+    return;
+  }
   const mayDefine = bytes + ADDED_BYTES_MAX <= sessions.innerMtu(session[row]) &&
     at - slot[row] * SLOT_BYTES >= ROOM_BYTES_MIN;
   let result = BARE, shrinker: Shrinker | RohcSender;
@@ -61,7 +68,10 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
     result = headers!.shrinker.shrink(view, at, bytes, mayDefine, nowUs);
     if (headers!.shrinker.mismatches !== mismatches) metrics.column[COUNTER.headers_mismatch]++;
   }
-  if (result === BARE) return;
+  if (result === BARE) {
+    metrics.column[COUNTER.headers_kept_kind + shrinker.kept]++;
+    return;
+  }
   if (mayCompress) {
     // compress.ts, which counts all other packets of a pause, does not see this one.
     flows.pause[flow[row]]--;
@@ -72,9 +82,13 @@ function shrinkOne(burst: Burst, row: number, context: EgressContext, nowUs: num
   const needsHead = repair !== undefined && repair.sends(trafficClass[row]);
   if (result === SHORT) {
     const headBytes = needsHead ? FRAME_HEAD_BYTES : 0;
+    const saved = bytes - shrinker.bytes - headBytes, sent = shrinker.fieldBytes + headBytes;
     metrics.column[COUNTER.headers_elided]++;
-    metrics.column[COUNTER.header_bytes_saved] += bytes - shrinker.bytes - headBytes;
-    metrics.column[COUNTER.header_bytes_sent] += shrinker.fieldBytes + headBytes;
+    metrics.column[COUNTER.header_bytes_saved] += saved;
+    metrics.column[COUNTER.header_bytes_sent] += sent;
+    headerTally.packets++;
+    headerTally.bytesSaved += saved;
+    headerTally.bytesSent += sent;
   } else metrics.column[COUNTER.header_definitions]++;
   // A definition of short packets is no bare packet.
   if (!needsHead && (result === SHORT || rohc !== undefined)) return;

@@ -4,6 +4,7 @@
  * which are report.ts's. Invariant: readers assume that `controlFits` has vouched for the body, and read nothing outside it;
  * writers return the bytes that they wrote, the frame's head included. Decides nothing: the session answers frames.
  */
+import { areContexts } from "./contexts.ts";
 import { isIpv4 } from "./address.ts";
 import { FRAME_CONTROL, FRAME_HEAD_BYTES, writeFrameHead } from "./frame.ts";
 
@@ -134,7 +135,7 @@ export function controlFits(view: DataView, at: number, length: number): boolean
     case CONTROL_CLOSE:
       return length === 4;
     case CONTROL_CONTEXTS:
-      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && isContexts(view, at + 1, at + length);
+      return length >= 3 && length <= CONTEXTS_FRAME_BYTES_MAX && areContexts(view, at + 1, at + length);
     case CONTROL_ROHC:
       return length >= 3 && length <= ROHC_FRAME_BYTES_MAX;
     case CONTROL_HINT:
@@ -489,12 +490,6 @@ function bitsSet(view: DataView, at: number, bytes: number): number {
     for (let rest = view.getUint8(at + i); rest !== 0; rest &= rest - 1) count++;
   }
   return count;
-}
-
-/** Whether whole entries lie from `at` to `end`: of definitions two octets each, of anchors three. */
-function isContexts(view: DataView, at: number, end: number): boolean {
-  while (at < end) at += view.getUint8(at) < 0x80 ? 2 : 3;
-  return at === end;
 }
 
 /** Writes that definitions and anchors have come: `bytes` octets of their entries, at most 32. */

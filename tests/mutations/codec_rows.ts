@@ -41,7 +41,7 @@ export const CODEC_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/codec/headers/shrinker.ts",
-    from: "    if (bytes < 0) return BARE;\n    if ((++this.#sample",
+    from: "    if (bytes < 0) return this.#keep(KEPT_CHANGED);\n    if ((++this.#sample",
     to: "    if ((++this.#sample",
     tests: ["tests/unit/headers_test.ts"],
     note: "a packet that cannot come back is shortened",
@@ -185,5 +185,12 @@ export const CODEC_ROWS: readonly Mutation[] = [
     to: "",
     tests: ["tests/sim/ox_headers_test.ts"],
     note: "anchors are acknowledged in datagrams of their own alone",
+  },
+  {
+    file: "src/egress/batch.ts",
+    from: "if (burst.count < BURST_CAPACITY && epochs.isStillOpen(id, session, nowUs)) {",
+    to: "if (false as boolean) {",
+    tests: ["tests/sim/ox_headers_test.ts"],
+    note: "short packets that wait are dropped when a session takes another's place",
   },
 ];

@@ -4,7 +4,8 @@
  */
 import { assert, assertEquals, assertGreater, assertLess } from "@std/assert";
 import { PortableLz4 } from "../../src/codec/lz4.ts";
-import { CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
+import { CLASS_BULK, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
+import { HEADERS_KEPT } from "../../src/metrics.ts";
 import { transportChecksum } from "../../src/wire/inner.ts";
 import {
   bytesOnTheWire,
@@ -255,4 +256,61 @@ Deno.test("short packets: LZ4 that only one end has keeps no packet's headers", 
     send(100, () => noise(400, random));
     assertGreater(client.metrics.get("headers_elided"), 90);
   }
+});
+
+Deno.test("short packets: those that wait for company while a session takes another's place are sent under the old one", () => {
+  const { world, client, server } = pair(CONTEXTS);
+  let n = 0;
+  const next = () => {
+    client.send(packetOf({ port: 9000, tos: DSCP_OF[CLASS_BULK] << 2 }, new Uint8Array(8).fill(n++)));
+    world.runFor(200);
+  };
+  server.delivered.length = 0;
+  for (let session = 0; session < 12; session++) {
+    for (let i = 0; i < 1000; i++) next();
+    client.core.connect("192.0.2.1", 4433, world.nowUs);
+    client.tick();
+    for (let i = 0; i < 500; i++) next();
+    // Handshakes of one key come five seconds apart.
+    world.runFor(6 * SECOND);
+  }
+  assertGreater(client.metrics.get("handshakes_completed"), 10);
+  assertGreater(client.metrics.get("packets_held"), 8000);
+  assertGreater(client.metrics.get("headers_elided"), 0.8 * n);
+  assertEquals(client.metrics.dropped("no_session"), 0);
+  assertEquals(server.delivered.length, n);
+});
+
+Deno.test("short packets: the relay tells what headers to a peer became, and why other packets kept theirs", () => {
+  const { world, client, server } = pair(CONTEXTS);
+  const down = (n: number, port: number, bytes: number, wrong = false) => {
+    const packet = udpPacket(SERVER, CLIENT, new Uint8Array(bytes).fill(n));
+    const view = new DataView(packet.buffer);
+    view.setUint16(20, port);
+    view.setUint16(26, 0);
+    view.setUint16(26, transportChecksum(view, 0, 20, packet.length - 20, 17) ^ (wrong ? 1 : 0));
+    server.send(packet);
+    world.runFor(10_000);
+  };
+  assertEquals(server.core.peerSnapshots(world.nowUs)[0].headers, undefined);
+  client.delivered.length = 0;
+  for (let n = 0; n < 200; n++) down(n, 5000, 40);
+  for (let n = 0; n < 10; n++) down(n, 5000, 800);
+  for (let n = 0; n < 2; n++) down(n, 5000, 40, true);
+  world.runFor(2 * SECOND);
+  const { method, before, after } = server.core.peerSnapshots(world.nowUs)[0].headers!;
+  // Without DF the identification travels.
+  assertEquals([method, before, after], ["elided", 28, 3]);
+  const kept = HEADERS_KEPT.map((reason) => server.metrics.get(`headers_kept_${reason}`));
+  const total = kept.reduce((sum, one) => sum + one, 0);
+  assertEquals(kept.slice(2), [0, 2, 0, 0, 10], "changed, and too long");
+  // Three before the flow is a candidate, and those between two definitions.
+  assertGreater(kept[1], 2);
+  const { metrics } = server;
+  assertEquals(total + metrics.get("headers_elided") + metrics.get("header_definitions"), 212);
+  assertEquals([
+    client.delivered.length,
+    metrics.get("header_contexts"),
+    client.metrics.get("header_contexts"),
+  ], [212, 0, 1]);
 });

@@ -6,19 +6,18 @@
  * share. A definition without room is read as a packet, and not acknowledged.
  * Keeps PROTOCOL R107 and R108.
  */
+import { ANCHOR_ENTRY } from "../../wire/contexts.ts";
 import { KeptAnchors } from "./anchors.ts";
 import { CONTEXTS_MAX, DEFINITION_BYTES, SHORT_NUMBERS } from "./shrinker.ts";
 import { LINE_BYTES, PROFILE_RTP, Template } from "./template.ts";
 
-/** In an acknowledgment, beside the context's number: of an anchor. */
-export const ANCHOR_ENTRY = 0x80;
 const NO_ANCHOR = -1;
 
 /** Contexts that the sessions of a Worker may have together. */
 export class ContextBudget {
   left: number;
 
-  constructor(contexts: number) {
+  constructor(readonly contexts: number) {
     this.left = contexts;
   }
 }

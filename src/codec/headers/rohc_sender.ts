@@ -30,6 +30,7 @@ import {
   tagOf,
   udpPayloadAt,
 } from "./flows.ts";
+import { KEPT_CHANGED, KEPT_KIND, KEPT_NEW, KEPT_ROOM, KEPT_UNANSWERED } from "./kept.ts";
 import { BARE, DEFINED, SHORT } from "./shrinker.ts";
 
 const CONTEXTS = MAX_SMALL_CID + 1;
@@ -100,6 +101,8 @@ export class RohcSender {
   #isRtp = false;
   readonly #asRtp = () => this.#isRtp;
   readonly #isTcp = (cid: number) => this.#contexts[cid]?.flow instanceof TcpCompressor;
+  /** Why `shrink` gave BARE: KEPT_*. */
+  kept = KEPT_KIND;
   /** Where the packet begins now, and how long it is: set by `shrink` unless it gives BARE. */
   at = 0;
   bytes = 0;
@@ -119,18 +122,19 @@ export class RohcSender {
     nowUs: number,
   ): number {
     const tag = tagOf(view, at, length);
-    if (tag === 0) return BARE;
+    if (tag === 0) return this.#keep(KEPT_KIND);
     let number = this.#tags.indexOf(tag);
     if (number < 0) number = this.#admit(view, at, length, tag, nowUs);
     if (number < 0) return BARE;
     const context = this.#contexts[number]!;
-    if (!isSameFlow(view, at, context.name)) return BARE;
+    if (!isSameFlow(view, at, context.name)) return this.#keep(KEPT_ROOM);
     context.usedUs = nowUs;
-    if (nowUs < context.restUntilUs || !this.#isDue(context, nowUs)) return BARE;
+    if (nowUs < context.restUntilUs) return this.#keep(KEPT_UNANSWERED);
+    if (!this.#isDue(context, nowUs)) return this.#keep(context.isKnown ? KEPT_UNANSWERED : KEPT_NEW);
     const headerBytes = this.#compress(arena.subarray(at, at + length), view, at, context, number);
     if (headerBytes === 0) {
       if (++context.misses >= MISSES_MAX) this.#giveUp(context, number, view, at, length, nowUs);
-      return BARE;
+      return this.#keep(KEPT_CHANGED);
     }
     context.misses = 0;
     const writer = this.#writer, scratch = this.#scratch;
@@ -138,7 +142,7 @@ export class RohcSender {
     scratch[from] = ROHC_PACKET | number;
     const total = writer.position - from;
     // A packet that stays as it is after all is one that got lost.
-    if (total > headerBytes && !mayGrow) return BARE;
+    if (total > headerBytes && !mayGrow) return this.#keep(KEPT_KIND);
     const to = at + headerBytes - total;
     for (let i = 0; i < total; i++) arena[to + i] = scratch[from + i];
     this.at = to;
@@ -235,6 +239,11 @@ export class RohcSender {
     return writer.failed ? 0 : layout.end;
   }
 
+  #keep(why: number): number {
+    this.kept = why;
+    return BARE;
+  }
+
   /** The number of a new context for a flow that has shown enough packets; -1 for none. */
   #admit(view: DataView, at: number, length: number, tag: number, nowUs: number): number {
     const candidate = tag >>> 26, payload = udpPayloadAt(view, at);
@@ -243,10 +252,12 @@ export class RohcSender {
       this.#seen[candidate] = 0;
     }
     this.#lines.note(view, payload, at + length, candidate);
+    this.kept = KEPT_NEW;
     if (++this.#seen[candidate] <= CANDIDATE_PACKETS) return -1;
     const number = this.#freeNumber(nowUs);
     if (number < 0) {
       this.#seen[candidate] = CANDIDATE_PACKETS;
+      this.kept = KEPT_ROOM;
       return -1;
     }
     this.#candidates[candidate] = 0;

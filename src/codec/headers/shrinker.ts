@@ -8,6 +8,7 @@
  */
 import { PROTOCOL_TCP } from "../../wire/inner.ts";
 import { ANCHOR, SentAnchors, TWELVE } from "./anchors.ts";
+import { KEPT_CHANGED, KEPT_KIND, KEPT_NEW, KEPT_ROOM, KEPT_UNANSWERED } from "./kept.ts";
 import {
   ATTEMPTS_MAX,
   CANDIDATE_PACKETS,
@@ -88,6 +89,8 @@ export class Shrinker {
   #sample = 0;
   /** Rebuilt samples that were not what went in. */
   mismatches = 0;
+  /** Why `shrink` gave BARE: KEPT_*. */
+  kept = KEPT_KIND;
   /** Where the packet begins now, and how long it is: set by `shrink` unless it gives BARE. */
   at = 0;
   bytes = 0;
@@ -108,17 +111,18 @@ export class Shrinker {
    */
   shrink(view: DataView, at: number, length: number, mayDefine: boolean, nowUs: number): number {
     const tag = tagOf(view, at, length);
-    const bucket = tag === 0 ? -1 : this.#bucketOf(tag, nowUs);
-    if (bucket < 0) return BARE;
+    if (tag === 0) return this.#keep(KEPT_KIND);
+    const bucket = this.#bucketOf(tag, nowUs);
+    if (bucket < 0) return this.#keep(KEPT_ROOM);
     const known = this.#known[bucket];
     if (known !== 0) {
       const context = this.#contexts[known - 1]!;
       if (context.template.isFlowOf(view, at)) {
         return this.#byContext(view, at, length, context, known - 1, mayDefine, nowUs);
       }
-      if (nowUs - context.usedUs < IDLE_US) return BARE;
+      if (nowUs - context.usedUs < IDLE_US) return this.#keep(KEPT_ROOM);
     }
-    return mayDefine ? this.#define(view, at, length, bucket, nowUs) : BARE;
+    return mayDefine ? this.#define(view, at, length, bucket, nowUs) : this.#keep(KEPT_KIND);
   }
 
   /** The other end knows the context by this generation. */
@@ -210,9 +214,9 @@ export class Shrinker {
     if (isWorn && mayDefine && this.#define(view, at, length, context.bucket, nowUs) === DEFINED) {
       return DEFINED;
     }
-    if (bytes < 0) return BARE;
+    if (bytes < 0) return this.#keep(KEPT_CHANGED);
     if ((++this.#sample & (SAMPLED - 1)) === 0 && !this.#isRight(view, at, length, context, numberBytes)) {
-      return BARE;
+      return this.#keep(KEPT_CHANGED);
     }
     if (isRtp && template.form === ANCHOR) anchors.add(rtpNumber);
     fields.setUint8(0, SHORT_PACKET | Math.min(number, SHORT_NUMBERS));
@@ -258,22 +262,22 @@ export class Shrinker {
       if (context.template.isFlowOf(view, at)) {
         return this.#defineAgain(view, at, context, number, length, nowUs);
       }
-      if (nowUs - context.usedUs < IDLE_US) return BARE;
+      if (nowUs - context.usedUs < IDLE_US) return this.#keep(KEPT_ROOM);
     }
-    if (nowUs < this.#restUntilUs[bucket]) return BARE;
+    if (nowUs < this.#restUntilUs[bucket]) return this.#keep(KEPT_UNANSWERED);
     const known = this.#known[bucket], old = known === 0 ? undefined : this.#contexts[known - 1]!.template;
     // A flow that has a context is no candidate any more; of RTP its last packets have shown the stride.
     if (old?.isFlowOf(view, at)) this.#lines.stride[bucket] ||= old.stride;
-    else if (!this.#isCandidate(view, at, length, bucket)) return BARE;
+    else if (!this.#isCandidate(view, at, length, bucket)) return this.#keep(KEPT_NEW);
     const free = number >= 0 ? number : this.#freeNumber(nowUs);
-    if (free < 0) return BARE;
+    if (free < 0) return this.#keep(KEPT_ROOM);
     const context = this.#contexts[free] ??= new Context(this.#generation);
     if (context.bucket >= 0 && this.#known[context.bucket] === free + 1) this.#known[context.bucket] = 0;
     context.template.stride = this.#lines.stride[bucket];
     if (!context.template.define(view, at, length, this.#kindOf(view, at, length, bucket))) {
       context.bucket = -1;
       this.#restUntilUs[bucket] = nowUs + REST_US;
-      return BARE;
+      return this.#keep(KEPT_KIND);
     }
     context.generation = (context.generation + 1) & 0xff;
     context.isKnown = false;
@@ -298,16 +302,16 @@ export class Shrinker {
   ): number {
     const { template } = context;
     context.usedUs = nowUs;
-    if (nowUs < context.defineUs) return BARE;
+    if (nowUs < context.defineUs) return this.#keep(KEPT_NEW);
     // A packet that does not fit would give the other end another template.
     template.form = TWELVE;
     if (template.shorten(view, at, length, this.#fields, 2) < 0) {
       if (++context.misses >= MISSES_MAX) this.#giveUp(context, 0);
-      return BARE;
+      return this.#keep(KEPT_CHANGED);
     }
     if (++context.attempts > ATTEMPTS_MAX) {
       this.#giveUp(context, nowUs + REST_US);
-      return BARE;
+      return this.#keep(KEPT_UNANSWERED);
     }
     context.defineUs = nowUs + DEFINE_US;
     const isRtp = template.profile === PROFILE_RTP;
@@ -319,6 +323,11 @@ export class Shrinker {
     view.setUint8(start + 2, context.generation);
     if (isRtp) template.writeLine(view, start + DEFINITION_BYTES);
     return DEFINED;
+  }
+
+  #keep(why: number): number {
+    this.kept = why;
+    return BARE;
   }
 
   #giveUp(context: Context, restUntilUs: number): void {

@@ -1,8 +1,7 @@
 /**
  * OxTunnel's handshake messages between peers (PROTOCOL §10, §11), negotiation above all, beside what both protocols
- * share (session/associations.ts). Invariant: nothing changes for a message that has not authenticated,
- * except counters; a response is never longer than the initiation that it is written over. Sessions that came of it
- * are sessions.ts's.
+ * share (session/associations.ts). Invariant: nothing changes for a message that has not authenticated, except counters; a
+ * response is never longer than the initiation that it is written over. Sessions that came of it are sessions.ts's.
  * Keeps PROTOCOL R28, R29, R31, R35, R37, R66, R67 and R77.
  */
 import type { DatagramAead } from "../../codec/kernels.ts";

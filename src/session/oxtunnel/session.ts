@@ -5,6 +5,7 @@
  * order of the one list. Has no rules about frames of its own.
  * Keeps PROTOCOL R55.
  */
+import { HeaderTally } from "../../codec/headers/kept.ts";
 import { PathSize } from "../../control/path_size.ts";
 import type { PathRate } from "../../rate/path_rate.ts";
 import type { SessionRepair } from "../../repair/session_repair.ts";
@@ -78,6 +79,7 @@ export class OxSession implements SessionContext {
   readonly headers: Headers | undefined;
   /** ROHC in their place; undefined likewise. */
   readonly rohc: Rohc | undefined;
+  readonly headerTally = new HeaderTally();
   /** How fast the path takes what this end sends; undefined until a transfer asks for it. */
   pathRate: PathRate | undefined;
   /** Nothing has opened yet in a session that this end began. */

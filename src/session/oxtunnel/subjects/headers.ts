@@ -3,10 +3,11 @@
  * which one end says which definitions have come. Invariant: an acknowledgment changes nothing but which of this end's own
  * definitions may be used; contexts go back to their budget when the session ends.
  */
-import { ANCHOR_ENTRY, type ContextBudget, Expander } from "../../../codec/headers/expander.ts";
+import { type ContextBudget, Expander } from "../../../codec/headers/expander.ts";
 import { Shrinker } from "../../../codec/headers/shrinker.ts";
 import { SLOT_BYTES } from "../../../vector/arena.ts";
 import type { Burst } from "../../../vector/burst.ts";
+import { ANCHOR_ENTRY } from "../../../wire/contexts.ts";
 import { CONTEXTS_FRAME_BYTES_MAX, CONTROL_CONTEXTS, writeContexts } from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { SHORT_HEADER_MAX_BYTES } from "../../../wire/oxtunnel.ts";
