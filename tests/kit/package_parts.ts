@@ -73,7 +73,7 @@ export function subcommandsOf(main: string): string[] {
 export async function readPeerActions(root: string): Promise<{ words: string; help: string }[]> {
   const text = await Deno.readTextFile(`${root}src/cli/peer.ts`);
   const [, overview = ""] = /^const HELP = `(.*?)^`;/ms.exec(text) ?? [];
-  const lines = [...overview.matchAll(/^  (?:deno task|oxrelay) (?:-q )?peer (\S.*?) {2,}(.*)$/gm)];
+  const lines = [...overview.matchAll(/^ {2}(?:deno task|oxrelay) (?:-q )?peer (\S.*?) {2,}(.*)$/gm)];
   if (lines.length === 0) throw new Error("src/cli/peer.ts: the overview in HELP is not found");
   return lines.map(([, words, help]) => ({ words, help }));
 }
