@@ -45,6 +45,9 @@ export interface Needs {
   files?: readonly string[];
 }
 
+/** Whether an emulated processor runs this (tests/arm64.ts): it starts no program, and knows not every call of the system. */
+export const isEmulated = Deno.env.get("EMULATED") === "1";
+
 const told = new Set<string>();
 
 /** What of the needs is missing here, each with its remedy: "wg; install with `apt-get install …`". */
