@@ -193,4 +193,25 @@ export const CODEC_ROWS: readonly Mutation[] = [
     tests: ["tests/sim/ox_headers_test.ts"],
     note: "short packets that wait are dropped when a session takes another's place",
   },
+  {
+    file: "src/codec/rohc/list.ts",
+    from: "if (!this.mayHaveItems) return false;",
+    to: "",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC on the live path takes lists, whose memory the peer chooses",
+  },
+  {
+    file: "src/codec/headers/rohc_receiver.ts",
+    from: "if (counter < this.#complainedOf[cid] + PATIENCE) return;",
+    to: "",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: a complaint for each packet that cannot be read",
+  },
+  {
+    file: "src/codec/headers/rohc_sender.ts",
+    from: 'else if (item!.kind === "static-nack") context.flow.refreshStatic();',
+    to: "",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: a lost context is not sent again",
+  },
 ];
