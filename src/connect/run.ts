@@ -6,6 +6,7 @@
 import { isShortage } from "../io/accept.ts";
 import { CommandError } from "../process/help.ts";
 import { giveBackMemorySoon } from "../process/memory.ts";
+import { onParentGone } from "../process/parent.ts";
 import { isBar } from "../wire/parameters.ts";
 import type { AppHints } from "./app_hints.ts";
 import type { Link } from "./link/mod.ts";
@@ -43,6 +44,7 @@ export async function run(
     wake();
   };
   for (const signal of SIGNALS) Deno.addSignalListener(signal, end);
+  const endWatch = onParentGone(end);
   try {
     const startedMs = performance.now();
     let isUp = false, shownMs = -Infinity;
@@ -91,6 +93,7 @@ export async function run(
     return 0;
   } finally {
     for (const signal of SIGNALS) Deno.removeSignalListener(signal, end);
+    endWatch();
     try {
       await onEnding?.();
     } finally {

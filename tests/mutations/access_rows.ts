@@ -83,8 +83,8 @@ export const ACCESS_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/session/oxtunnel/negotiation.ts",
-    from: "if (kept) return answerBarred(",
-    to: "if (false) return answerBarred(",
+    from: "if (answerBarred(this.#s, burst, row, message, opened, seenIn(burst, row), nowUs)) return;",
+    to: "",
     tests: ["tests/sim/barred_test.ts", "tests/sim/workers_test.ts", KEPT_OUT],
     note: "a device that is kept out is not told why",
   },
@@ -129,6 +129,13 @@ export const ACCESS_ROWS: readonly Mutation[] = [
     to: "await openStore(config, env).edit(name, (record) => record)",
     tests: [COMMANDS],
     note: "a change without a running relay is not stored",
+  },
+  {
+    file: "src/serve/worker_pool.ts",
+    from: "this.#refused = byHost ?? ready.flatMap(({ refused }) => refused);",
+    to: "this.#refused = byHost ?? [];",
+    tests: ["tests/unit/worker_pool_test.ts"],
+    note: "ports that the userspace exit could not open at the start count as open",
   },
   {
     file: "src/cli/peer_link.ts",

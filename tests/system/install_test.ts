@@ -107,6 +107,13 @@ async function byNpx(): Promise<void> {
       ! command -v deno
       OX="npx --offline -y ./oxrelay-${version}.tgz"
       ${SERVE_A_DEVICE}
+      # npx alone is told to end, as a service manager does, and the shell between dies of that without a word.
+      $OX serve > again 2>&1 & npx=$!
+      for i in $(seq 150); do grep -q 'listening on' again && break; sleep 0.2; done
+      kill -TERM $npx
+      wait $npx || echo "npx ended with $?"
+      for i in $(seq 150); do grep -q 'serve: stopped' again && break; sleep 0.2; done
+      sed 's/^/again: /' again
 EOF
     as="setpriv --reuid ${NOBODY} --regid ${NOBODY} --clear-groups env -i HOME=$PWD PATH=/usr/bin:/bin:/usr/sbin"
     certificates="NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt npm_config_cafile=/etc/ssl/certs/ca-certificates.crt"
@@ -116,6 +123,8 @@ EOF
     stat -c '%a %U %n' .local/state/oxrelay .local/state/oxrelay/private.key`);
   assertMatch(said, new RegExp(`^${version.replaceAll(".", "\\.")}$`, "m"));
   assertServed(said, "userspace");
+  assertMatch(said, /^npx ended with 143$/m, "as of one that SIGTERM has ended");
+  assertMatch(said, /^again: .*oxrelay\.serve: stopped/m);
   assertMatch(said, /^700 nobody \.local\/state\/oxrelay$/m);
   assertMatch(said, /^600 nobody \.local\/state\/oxrelay\/private\.key$/m);
 }
@@ -132,7 +141,8 @@ async function byDebianPackage(): Promise<void> {
       zcat /usr/share/man/man1/oxrelay.1.gz | grep -c '^.TP' > /dev/null
       bash -c '. /usr/share/bash-completion/completions/oxrelay
         COMP_WORDS=(oxrelay pe) COMP_CWORD=1; _oxrelay; echo "completed \${COMPREPLY[*]}"
-        COMP_WORDS=(oxrelay peer ad) COMP_CWORD=2; _oxrelay; echo "completed \${COMPREPLY[*]}"'
+        COMP_WORDS=(oxrelay peer ad) COMP_CWORD=2; _oxrelay; echo "completed \${COMPREPLY[*]}"
+        COMP_WORDS=(oxrelay peer set x --exp) COMP_CWORD=4; _oxrelay; echo "completed \${COMPREPLY[*]}"'
       cd /tmp
       as="setpriv --reuid oxrelay --regid oxrelay --init-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin"
       as="$as --bounding-set=-all,+net_admin env OXRELAY_STATE_DIR=/var/lib/oxrelay"
@@ -159,6 +169,7 @@ EOF
   assertMatch(said, /^640 root:oxrelay \/etc\/oxrelay\/oxrelay\.toml$/m);
   assertMatch(said, /^completed peer$/m);
   assertMatch(said, /^completed add$/m);
+  assertMatch(said, /^completed --expires$/m);
   assertServed(said, "tun device");
   assertMatch(said, /^600 oxrelay \/var\/lib\/oxrelay\/peers\.json$/m);
 }

@@ -20,7 +20,7 @@ import { readSender } from "../../wire/wireguard.ts";
 import { CookieJar, OXTUNNEL_COOKIES } from "../cookie.ts";
 import { freshBytes, type OpenedInitiation, wipeHandshake } from "../noise.ts";
 import type { BarReason } from "../peer_record.ts";
-import type { BarredPeer } from "../peers.ts";
+import { type BarredPeer, base64 } from "../peers.ts";
 import type { Shared } from "../shared.ts";
 import {
   createOxResponse,
@@ -41,8 +41,8 @@ const RETRY_WHEN_USED_UP_S = 3600;
 const PARAMETERS_MAX_BYTES = 64;
 
 /**
- * Answers the barred peer's initiation in `row` over itself, hands it to the Worker that does, or says in `next` why it gets no
- * answer. Wipes the handshake's state.
+ * False for an initiation of a peer that is not barred. Else answers the one in `row` over itself, hands it to the Worker that does, or
+ * says in `next` why it gets no answer, and wipes the handshake's state.
  * @param seen where the datagram came from, for one that is a probe.
  */
 export function answerBarred(
@@ -51,11 +51,12 @@ export function answerBarred(
   row: number,
   message: Uint8Array,
   opened: OpenedInitiation,
-  barred: BarredPeer,
   seen: Parameters["seen"],
   nowUs: number,
-): void {
-  const { metrics, table } = shared;
+): boolean {
+  const { metrics, peers, table } = shared;
+  const barred = peers.barred.size === 0 ? undefined : peers.barred.get(base64(opened.peerStatic));
+  if (barred === undefined) return false;
   if (barred.owner !== table.worker) {
     burst.handOver(row, barred.owner, TO_PARSE_ADMITTED);
     metrics.add("handshakes_handed_over", 1);
@@ -68,6 +69,7 @@ export function answerBarred(
     } else burst.next[row] = drop;
   }
   wipeHandshake(opened.state);
+  return true;
 }
 
 /** Writes the refusal; otherwise a drop code. */

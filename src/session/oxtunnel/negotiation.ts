@@ -63,7 +63,7 @@ import { SPARE_IDS } from "./subjects/connection_ids.ts";
 import { type Ticket, type TicketKeys, wipeTicket } from "./tickets.ts";
 import type { Attempts } from "../attempts.ts";
 import type { Outbox } from "../outbox.ts";
-import { base64, type Peer, type StagedPacket } from "../peers.ts";
+import type { Peer, StagedPacket } from "../peers.ts";
 import type { EarlyData, Shared } from "../shared.ts";
 import type { Staging } from "../staging.ts";
 import type { TrustedLinks } from "./trusted_links.ts";
@@ -170,9 +170,7 @@ export class Negotiation {
       next[row] = DROP.handshake_failed;
       return;
     }
-    const { barred } = this.#s.peers;
-    const kept = barred.size === 0 ? undefined : barred.get(base64(opened.peerStatic));
-    if (kept) return answerBarred(this.#s, burst, row, message, opened, kept, seenIn(burst, row), nowUs);
+    if (answerBarred(this.#s, burst, row, message, opened, seenIn(burst, row), nowUs)) return;
     const peer = gate.initiatorOf(burst, row, opened);
     if (!peer) return;
     const payload = openOxPayload(primitives, message, opened, peer.staticSecret);
