@@ -29,6 +29,10 @@ else
   done
 fi
 if [ -z "$deno" ]; then
+  if [ "$(uname -s)" = Linux ] && [ ! -e /lib64/ld-linux-x86-64.so.2 ] && [ ! -e /lib/ld-linux-aarch64.so.1 ]; then
+    echo "oxrelay: this system has no glibc (musl, as on Alpine, will not do); run the container image instead" >&2
+    exit 1
+  fi
   echo "oxrelay: there is no Deno for $(uname -s) on $(uname -m) beside $root; install the package again, with its optional dependencies" >&2
   exit 1
 fi

@@ -248,16 +248,16 @@ export class Metrics {
     return { packets: this.column[at], bytes: this.column[at + 1] };
   }
 
-  /** Counts a packet of the class that waited so long for its line, in microseconds. */
-  waited(trafficClass: number, waitedUs: number): void {
+  /** Counts packets of the class that waited so long for their lines or the thread, in microseconds each; 0 for those that need not. */
+  waited(trafficClass: number, waitedUs: number, packets: number): void {
     const at = WAITS_AT + WAIT_COLUMNS * trafficClass;
     let bound = 0;
     while (bound < WAIT_BOUNDS_US.length && waitedUs > WAIT_BOUNDS_US[bound]) bound++;
-    this.column[at + bound]++;
-    this.column[at + WAIT_COLUMNS - 1] += waitedUs;
+    this.column[at + bound] += packets;
+    this.column[at + WAIT_COLUMNS - 1] += waitedUs * packets;
   }
 
-  /** Packets of a class that waited, by WAIT_BOUNDS_US and beyond, not added up; and for how long in all, microseconds. */
+  /** Packets of a class by their waits, by WAIT_BOUNDS_US and beyond, not added up; and for how long in all, microseconds. */
   waits(label: ClassLabel): { packets: number[]; totalUs: number } {
     const at = WAITS_AT + WAIT_COLUMNS * CLASS_LABELS.indexOf(label);
     const packets = [...this.column.subarray(at, at + WAIT_COLUMNS - 1)];

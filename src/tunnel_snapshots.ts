@@ -2,8 +2,6 @@
  * What a running tunnel tells about its peers and their key epochs, for `status` and /v1. Invariant: reads the tables and changes
  * nothing; no key is in a snapshot but public ones. Reads no clock and redacts no address: who logs or shows a snapshot does that.
  */
-import { delayFigures } from "./control/delay_figures.ts";
-import { CLASS_LABELS } from "./metrics.ts";
 import type { LineFigures } from "./queue/line_figures.ts";
 import type { PeerRates } from "./queue/peer_rates.ts";
 import type { Queues } from "./queue/queues.ts";
@@ -12,13 +10,14 @@ import type { Rates } from "./rate/pool.ts";
 import type { SessionFigures } from "./repair/figures.ts";
 import type { Associations } from "./session/associations.ts";
 import type { Paths } from "./session/paths.ts";
-import type {
-  HeaderFigures,
-  LineSnapshot,
-  PathEstimate,
-  PathSnapshot,
-  PeerSnapshot,
-  SessionSnapshot,
+import {
+  figuresByClass,
+  type HeaderFigures,
+  type LineSnapshot,
+  type PathEstimate,
+  type PathSnapshot,
+  type PeerSnapshot,
+  type SessionSnapshot,
 } from "./session/peer_record.ts";
 import type { Peer, PeerTable } from "./session/peers.ts";
 import { OXTUNNEL, type SessionTable } from "./session/table.ts";
@@ -123,11 +122,6 @@ const FULL_PACKET_BITS = 8 * 1514;
 function lineSnapshot(id: number, { queues, figures, peerRates, rates }: Lines): { line?: LineSnapshot } {
   const counts = figures.of(id), shaping = peerRates.shaping(id), found = rates?.of(id);
   if (counts === undefined && shaping === undefined && found === undefined) return {};
-  const waits: LineSnapshot["waits"] = {};
-  CLASS_LABELS.forEach((label, i) => {
-    const its = counts && delayFigures(counts.waits[i]);
-    if (its !== undefined) waits[label] = its;
-  });
   const foundBps = found === undefined ? 0 : 8 * found.foundBytesPerS;
   const bps = shaping?.bps ?? foundBps;
   return {
@@ -137,7 +131,7 @@ function lineSnapshot(id: number, { queues, figures, peerRates, rates }: Lines):
       waiting: queues?.waitingOf(id) ?? 0,
       marked: counts?.marked ?? 0,
       drops: counts?.drops ?? {},
-      waits,
+      waits: counts === undefined ? {} : figuresByClass(counts.waits),
       ...(bps > 0 ? { serializationMs: 1000 * FULL_PACKET_BITS / bps } : {}),
     },
   };

@@ -199,7 +199,7 @@ function addDelays(registry: Registry, columns: readonly Metrics[]): void {
   addHistogram(
     registry,
     "oxrelay_queue_wait_seconds",
-    "How long packets waited for the line of their peer or, in either direction, for the thread that carries packets, by class. Those that passed untouched are not in it.",
+    "How long packets waited for the line of their peer or, in either direction, for the thread that carries packets, by class; 0 for those that passed untouched.",
     WAIT_BOUNDS_US,
     () =>
       CLASS_LABELS.map((label) =>

@@ -375,7 +375,11 @@ export const StatusAnswer = v.looseObject({
   peers: v.array(v.looseObject({ name: v.string(), publicKey: v.string(), connected: v.boolean() })),
   keptOut: v.array(v.object({ name: v.string(), reason: v.picklist(["disabled", "expired", "volume"]) })),
   applications: v.record(v.string(), Count),
-  latency: v.object({ queue: v.optional(Delays), processing: v.optional(Delays) }),
+  latency: v.object({
+    queue: v.optional(Delays),
+    queueByClass: v.optional(v.record(v.string(), Delays)),
+    processing: v.optional(Delays),
+  }),
 });
 export const SessionRow = v.object({
   peer: v.string(),

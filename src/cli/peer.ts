@@ -14,7 +14,7 @@ import { barOfRecord, describeLimits } from "./peer_limits.ts";
 import { link, links, unlink } from "./peer_link.ts";
 import { disable, enable, rename, set } from "./peer_set.ts";
 import { importPeers } from "./state/peer_import.ts";
-import { askLive, explainUntold, removeByRelay } from "./relay_peers.ts";
+import { askKeptOut, askLive, explainUntold, removeByRelay } from "./relay_peers.ts";
 import { formatBytes } from "./status.ts";
 import { renderTable } from "./table.ts";
 
@@ -23,11 +23,11 @@ const HELP = `Manages who may connect.
   deno task peer add NAME        make keys, store the peer, print its WireGuard config and QR code
   deno task peer list            a table of all peers (--json for programs)
   deno task peer show NAME       one peer
-  deno task peer forward NAME udp:27015   lead a port of the relay to the peer
+  deno task peer forward NAME udp:27015  lead a port of the relay to the peer
   deno task peer set NAME        change a peer's rates, expiry date, monthly volume, notes
-  deno task peer rename NAME NEW
-  deno task peer disable NAME    keep a peer out; enable lets it in again
-  deno task peer enable NAME
+  deno task peer rename NAME NEW  give a peer another name
+  deno task peer disable NAME    keep a peer out
+  deno task peer enable NAME     let in again a peer that was disabled
   deno task peer remove NAME     delete a peer and end its session
   deno task peer link NAME       a one-time link, with which a friend adds one device
   deno task peer links           the one-time links (--json for programs)
@@ -120,9 +120,12 @@ async function list(args: string[], env: Environment): Promise<number> {
   } else if (peers.length === 0) {
     console.error("There are no peers yet; add one with: deno task peer add phone");
   } else {
+    // What was used of a volume is the relay's to know.
+    const hasVolumes = peers.some(({ monthlyBytes }) => monthlyBytes !== undefined);
+    const keptOut = hasVolumes ? await askKeptOut(config) : undefined;
     const rows = peers.map((peer) => [
       peer.name,
-      barOfRecord(peer, Date.now()) ?? "-",
+      barOfRecord(peer, Date.now()) ?? keptOut?.get(peer.name) ?? "-",
       peer.allowedIps.join(", "),
       peer.publicKey,
       peer.created,

@@ -6,11 +6,12 @@
 import type { Config } from "../config.ts";
 import { CommandError } from "../process/help.ts";
 import { recordMistake } from "../serve/peers_file.ts";
-import type { PeerRecord } from "../session/peer_record.ts";
+import type { BarReason, PeerRecord } from "../session/peer_record.ts";
 import type { PeerRow } from "../admin/mod.ts";
 import type { PeerChange } from "../serve/access/peer_change.ts";
 import { adminUrl } from "../serve/admin_address.ts";
 import { askRelay, NoRelayError, RefusedError } from "./admin_client.ts";
+import type { Status } from "./status.ts";
 
 /**
  * Longer than a relay takes to give up on a Worker that does not answer and to take the peer back (live_peers.ts): whoever asks the
@@ -99,6 +100,17 @@ export async function askLive(config: Config, name: string): Promise<PeerRow | u
     return await askRelay(config, "GET", `/v1/peers/${encodeURIComponent(name)}`) as PeerRow;
   } catch (error) {
     if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return undefined;
+    throw error;
+  }
+}
+
+/** Who may not connect, as the running relay knows it, by name; nobody where it tells nothing. */
+export async function askKeptOut(config: Config): Promise<Map<string, BarReason>> {
+  try {
+    const { keptOut = [] } = await askRelay(config, "GET", "/v1/status") as Status;
+    return new Map(keptOut.map(({ name, reason }) => [name, reason]));
+  } catch (error) {
+    if (error instanceof CommandError || error instanceof Deno.errors.NotCapable) return new Map();
     throw error;
   }
 }

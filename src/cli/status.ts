@@ -2,6 +2,7 @@
  * `status`: a running relay at a glance, redrawn each second. Invariant: everything shown comes from the
  * relay's own counters, and rates are differences of two of its answers. Changes nothing.
  */
+import { CLASS_LABELS } from "../metrics.ts";
 import type { Config } from "../config.ts";
 import type { DelayFigures } from "../control/delay_figures.ts";
 import type { BarReason, LatencyFigures, LineSnapshot, PeerSnapshot } from "../session/peer_record.ts";
@@ -306,16 +307,22 @@ function renderRepair(peers: readonly PeerSnapshot[]): string[] {
 }
 
 /** What packets take in this program, median and 99th percentile, and whether that is within its target; nothing before any. */
-export function renderLatency(name: string, { queue, processing }: LatencyFigures = {}): string[] {
+export function renderLatency(
+  name: string,
+  { queue, queueByClass = {}, processing }: LatencyFigures = {},
+): string[] {
   if (queue === undefined && processing === undefined) return [];
   const part = (what: string, figures: DelayFigures | undefined, targetMs: number) =>
     figures === undefined
       ? `${what} -`
       : `${what} ${formatDelays(figures)} (${figures.p99Ms < targetMs ? "under" : "over"} ${targetMs})`;
+  const classes = CLASS_LABELS.filter((label) => queueByClass[label] !== undefined)
+    .map((label) => `${label} ${formatDelays(queueByClass[label])}`);
   return [
     `${name}${part("queue", queue, QUEUE_TARGET_MS)}, ${
       part("processing", processing, PROCESSING_TARGET_MS)
     }`,
+    ...(classes.length > 1 ? [`${" ".repeat(name.length)}queue by class: ${classes.join(", ")}`] : []),
   ];
 }
 

@@ -17,7 +17,7 @@ import { formatPrefix, outermost, parsePrefix, prefixContains, prefixLength } fr
 import { run } from "../exit/child.ts";
 import type { Scope } from "../exit/tun/client_rules.ts";
 import { CommandError, UsageError } from "../process/help.ts";
-import { PEER_RATE_MAX_BPS, PEER_RATE_MIN_BPS } from "../session/peer_record.ts";
+import { RATE_MAX_BPS, RATE_MIN_BPS } from "../control/told_rates.ts";
 import {
   ENDPOINTS_MAX,
   type Invitation,
@@ -103,7 +103,7 @@ export function readRate(flag: string, text: string | undefined): number | undef
   if (text === undefined) return undefined;
   const [, digits, unit] = /^(\d{1,12}(?:\.\d{1,3})?)([kMG]?)$/.exec(text) ?? [];
   const bits = Number(digits) * (unit === "" ? 1 : unit === "k" ? 1e3 : unit === "M" ? 1e6 : 1e9);
-  if (!(bits >= PEER_RATE_MIN_BPS && bits <= PEER_RATE_MAX_BPS)) {
+  if (!(bits >= RATE_MIN_BPS && bits <= RATE_MAX_BPS)) {
     throw new UsageError(
       `--${flag}: expected a rate from 64k to 100G bits a second such as 10M, found "${text.slice(0, 40)}"`,
     );

@@ -2,7 +2,7 @@
 /**
  * A step of egress: packets whose peer's line is busy, and those that are more than one turn carries, wait in queues that are
  * ours to sort, instead of a modem's or the kernel's that are not. Invariant: where no peer has a rate and few packets come at
- * once nothing changes, and a line that is free passes its packets on untouched. Before compression, repair and numbers, so that
+ * once nothing changes, and a line that is free passes its packets on untouched; each packet's wait is counted, 0 too. Before compression, repair and numbers, so that
  * what is dropped has cost none of them. What waits, and what is dropped, is for queue/queues.ts and queue/turn_queue.ts to say.
  * Keeps PROTOCOL R79 and R82.
  */
@@ -28,6 +28,7 @@ export function queue(burst: Burst, context: EgressContext, nowUs: number, serve
   if (queues !== undefined && queues.findsRates) findRates(burst, context, nowUs);
   if (toTunnel !== undefined && toTunnel.sorts(count)) waitForTurn(burst, context, toTunnel, nowUs);
   if (hasLines) waitForLines(burst, context, queues, nowUs);
+  if (toTunnel !== undefined) context.figures.passed(burst, TO_SEAL, true);
   // Before those of lines, which come with any burst, and could fill each of them.
   if (served > 0) emitServed(burst, context, served, nowUs);
   if (hasLines) {

@@ -3,8 +3,9 @@
  * Invariant: a peer is never sent more than its record, or else the configuration, allows, where packets can wait; what it may send
  * is asked of it and policed. Holds numbers by peer; the queues and the police act on them. Bytes a second, IP and UDP headers
  * included; 0 for no rate.
+ * Keeps PROTOCOL R100.
  */
-import { PEER_RATE_MIN_BPS } from "../session/peer_record.ts";
+import { RATE_MIN_BPS } from "../control/told_rates.ts";
 import type { Police } from "./police.ts";
 import type { Queues } from "./queues.ts";
 
@@ -12,7 +13,7 @@ import type { Queues } from "./queues.ts";
  * A peer that asks for less, by a number on the wire that nothing else bounds, is sent as much all the same, bytes a second: below, a
  * full packet takes longer than a session's timers wait.
  */
-const TOLD_MIN = PEER_RATE_MIN_BPS / 8;
+const TOLD_MIN = RATE_MIN_BPS / 8;
 
 /** A record's rates, bits a second, as session/peer_record.ts has them. */
 export interface RecordRates {

@@ -41,7 +41,7 @@ export interface QueueOptions extends WaitingOptions {
   /** The rate of peers for which neither `setRate` nor `setOwnDefault` was called, bytes a second as there; 0 for no limit. */
   bytesPerS: number;
   findsRates: boolean;
-  /** Told whose packets `waited`, `lost` and `marked` are of, and of those that need not wait. */
+  /** Told whose packets `waited`, `lost` and `marked` are of, and whose come to a line. */
   figures?: LineFigures;
 }
 
@@ -280,11 +280,7 @@ export class Queues implements FlowOwner {
       return this.#enqueue(burst, row, line, flow, nowUs);
     }
     this.#charge(line, tin, burst.length[row] + overheadBytes, nowUs - SILENCE_US);
-    const { figures } = this.#o;
-    if (figures !== undefined) {
-      figures.look(burst.peer[row]);
-      figures.waited(trafficClass, 0);
-    }
+    this.#o.figures?.look(burst.peer[row]); // it is told of from now on
     return PASSES;
   }
 

@@ -38,12 +38,15 @@ export interface TurnQueueOptions extends WaitingOptions {
    * some for one more (as queues.ts, `#most`): with 3, one takes three quarters, two take three sevenths each. Infinity for one peer alone.
    */
   peerRoom: number;
+  /** Told whose packets `waited`, `lost` and `marked` are of. */
+  look: (peer: number) => void;
 }
 
 export class TurnQueue implements FlowOwner {
   readonly #packets: Waiting;
   readonly #tins: Tins;
   readonly #peerRoom: number;
+  readonly #look: (peer: number) => void;
   /** By row of the table of flows: the flow among `#tins` plus one, or 0. */
   readonly #queueOf: Uint32Array;
   // By flow among `#tins`: its row in the table of flows, and its peer.
@@ -67,6 +70,7 @@ export class TurnQueue implements FlowOwner {
     this.#tins = new Tins(1, packets);
     this.#packets = new Waiting(arena, this.#tins, options);
     this.#peerRoom = peerRoom;
+    this.#look = options.look;
     this.#thinnedIn = new Uint32Array(peers).fill(NONE);
     this.#queueOf = new Uint32Array(flows);
     this.#rowOf = new Uint32Array(packets);
@@ -128,6 +132,7 @@ export class TurnQueue implements FlowOwner {
       this.#looks++;
     }
     if (packets === 0) return false;
+    this.#look(this.#peerOf[flow]);
     for (let left = packets; left > 0; left--) this.#packets.lose(this.#takeFirst(flow), "queue_overflow");
     return true;
   }
@@ -163,6 +168,7 @@ export class TurnQueue implements FlowOwner {
         packets.release(place);
         continue;
       }
+      this.#look(peer);
       if (packets.isLost(flow, place, nowUs)) continue;
       const bytes = packets.length[place];
       tins.spend(flow, bytes);

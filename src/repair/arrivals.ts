@@ -18,6 +18,8 @@ const LOSSY_RATE = 0.002;
 const VARIATION_US_MIN = 500;
 /** Reports that repeat a change, for a report may be lost. */
 const REPEATS = 2;
+/** Time between reports of the totals where datagrams are asked for: the bitmaps say what is lost. */
+const QUALITY_US = 500_000;
 
 export class Arrivals {
   readonly runs: LossRuns;
@@ -40,14 +42,16 @@ export class Arrivals {
   #changes = 0;
   #changesSaid = 0;
   #repeats = 0;
+  #qualityUs = -Infinity;
   #credit = 0;
   #lastUs = NaN;
   #gapUs = NaN;
   #variationUs = 0;
 
   /**
-   * @param first the first counter of which everything that arrives is shown to this. @param isFrugal whether arrival times are
-   * told for no more than their share where datagrams are lost too: where these are asked for, less hangs on it.
+   * @param first the first counter of which everything that arrives is shown to this. @param isFrugal whether totals are
+   * told more rarely, and arrival times for no more than their share where datagrams are lost too: where these are asked for, less
+   * hangs on it.
    */
   constructor(first: number, isFrugal = false) {
     this.#first = first;
@@ -174,12 +178,14 @@ export class Arrivals {
   }
 
   /** Whether the totals belong into the report that is being written. */
-  get isQualityDue(): boolean {
+  isQualityDue(nowUs: number): boolean {
+    if (this.#isFrugal && nowUs - this.#qualityUs < QUALITY_US) return false;
     return this.#changes !== this.#changesSaid || this.#repeats > 0;
   }
 
   /** After the totals were written to a report. */
-  saidQuality(): void {
+  saidQuality(nowUs: number): void {
+    this.#qualityUs = nowUs;
     this.#repeats = this.#changes === this.#changesSaid ? this.#repeats - 1 : REPEATS - 1;
     this.#changesSaid = this.#changes;
     this.reorderDepth = 0;

@@ -45,7 +45,7 @@ const PLACE_MAX = 255, SEARCHED = 256;
 /** A request may be this much later than its last moment, by timers and by a round trip that has grown. */
 const ROUNDING_US = 1_000;
 /** Share of the time that is left, for which a request may wait for a ride; and how late that ride may be. */
-const HOLD_SHARE = 1 / 8, RIDE_LATE_US = 1_000;
+const HOLD_SHARE = 1 / 6, RIDE_LATE_US = 1_000;
 /** Losses in a row, on average, from which on they are bursts. */
 const BURST_RUN = 1.5;
 /** After so many datagrams in a row that were asked for in vain, one in IN_VAIN_EVERY is asked for: nobody answers in time. */

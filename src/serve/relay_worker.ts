@@ -35,7 +35,7 @@ import { cannotListen, nativeIo } from "./doors.ts";
 import type { PeerForward, RefusedPeerForward } from "./forwards.ts";
 import type { FromWorker, ToWorker } from "./messages.ts";
 import type { HeaderMethod } from "../wire/parameters.ts";
-import { warmUp } from "./warmup.ts";
+import { warmUp } from "../process/warmup.ts";
 
 const ARENA_SLOTS = 16_384;
 const OWN_ADDRESSES_MS = 5000;

@@ -3,14 +3,14 @@
  * is described by the Worker that owns it, and those who ask for a snapshot at one time share it. Knows nothing of packets.
  */
 import type { Config } from "../config.ts";
-import { addDelays } from "../control/delay_figures.ts";
 import { Metrics } from "../metrics.ts";
-import type {
-  AdmittedPeer,
-  PeerSnapshot,
-  PeerTraffic,
-  RelaySnapshot,
-  SeenPeers,
+import {
+  addLatencies,
+  type AdmittedPeer,
+  type PeerSnapshot,
+  type PeerTraffic,
+  type RelaySnapshot,
+  type SeenPeers,
 } from "../session/peer_record.ts";
 import { ownerOf } from "../session/peers.ts";
 import type { ControlDatagram } from "../exit/exit.ts";
@@ -303,10 +303,7 @@ export class WorkerPool {
         .map((peer) => this.#named(peer)),
       sessions: all.flatMap((snapshot) => snapshot?.sessions ?? []),
       applications: addCounts(all.map((snapshot) => snapshot?.applications ?? {})),
-      delays: {
-        queue: addDelays(all.map((snapshot) => snapshot?.delays.queue ?? [])),
-        processing: addDelays(all.map((snapshot) => snapshot?.delays.processing ?? [])),
-      },
+      delays: addLatencies(all.flatMap((snapshot) => snapshot?.delays ?? [])),
     };
   }
 

@@ -2,9 +2,9 @@
  * What is stored of a peer, and what a running relay tells about one: plain data that crosses threads and
  * disks. Keys travel as base64 text here, as WireGuard's own tools write them.
  */
-import type { DelayFigures } from "../control/delay_figures.ts";
+import { addDelays, type DelayFigures, delayFigures } from "../control/delay_figures.ts";
 import type { DelayCounts } from "../control/delays.ts";
-import type { ClassLabel } from "../metrics.ts";
+import { CLASS_LABELS, type ClassLabel } from "../metrics.ts";
 import type { SessionFigures } from "../repair/figures.ts";
 import type { AeadName, HeaderMethod } from "../wire/parameters.ts";
 
@@ -68,8 +68,10 @@ export interface PeerTraffic {
 
 const KEY_BYTES = 32;
 
-/** Rates that people give, bits a second: below 64 kbit/s a full packet takes longer than 0.2 s; no line is above 100 Gbit/s. */
-export const PEER_RATE_MIN_BPS = 64_000, PEER_RATE_MAX_BPS = 100e9;
+export {
+  RATE_MAX_BPS as PEER_RATE_MAX_BPS,
+  RATE_MIN_BPS as PEER_RATE_MIN_BPS,
+} from "../control/told_rates.ts";
 
 /** One peer's live state, for `status` and /v1. No secret in it. */
 /** How a session makes headers small, and what they and their stand-ins take, mean bytes a packet. */
@@ -169,10 +171,42 @@ export interface PathEstimate {
 
 /** How long packets took in this process; absent where none did. */
 export interface LatencyFigures {
-  /** Waits for lines, of packets to peers that have a line. */
+  /** Waits for lines and for the thread, of all packets in both directions; a packet that need not wait counts with 0. And by class. */
   queue?: DelayFigures;
+  queueByClass?: Partial<Record<ClassLabel, DelayFigures>>;
   /** From the turn in which a packet was taken to where the turn's packets were all handed on. */
   processing?: DelayFigures;
+}
+
+/** What `LatencyFigures` are made of, in counts that can be added. */
+export interface LatencyCounts {
+  /** By class. */
+  queue: DelayCounts[];
+  processing: DelayCounts;
+}
+
+/** Of classes that had any. @param counts by class. */
+export function figuresByClass(counts: readonly DelayCounts[]): Partial<Record<ClassLabel, DelayFigures>> {
+  return Object.fromEntries(
+    CLASS_LABELS.map((label, i) => [label, delayFigures(counts[i])]).filter(([, figures]) =>
+      figures !== undefined
+    ),
+  );
+}
+
+export function addLatencies(some: readonly LatencyCounts[]): LatencyCounts {
+  return {
+    queue: CLASS_LABELS.map((_, i) => addDelays(some.map(({ queue }) => queue[i]))),
+    processing: addDelays(some.map(({ processing }) => processing)),
+  };
+}
+
+export function latencyFigures({ queue, processing }: LatencyCounts): LatencyFigures {
+  return {
+    queue: delayFigures(addDelays(queue)),
+    queueByClass: figuresByClass(queue),
+    processing: delayFigures(processing),
+  };
 }
 
 /** One key epoch of a session, for /v1/sessions. No secret in it. */
@@ -205,8 +239,8 @@ export interface RelaySnapshot {
   sessions: SessionSnapshot[];
   /** Flows of the last ten seconds that are recognised, by application. */
   applications: Record<string, number>;
-  /** Delays of the last half minute, as `LatencyFigures` has them, in counts that can be added. */
-  delays: { queue: DelayCounts; processing: DelayCounts };
+  /** Delays of the last half minute. */
+  delays: LatencyCounts;
 }
 
 /** What a tunnel needs of a peer; a subset of a stored record. */

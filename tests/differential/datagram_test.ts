@@ -29,6 +29,7 @@ import {
 import { AEAD_AES_256_GCM, AEAD_AES_256_GMAC, AEAD_CHACHA20_POLY1305 } from "../../src/wire/parameters.ts";
 import { OX_TAG_BYTES, unprotectHeader, writeShortHeader } from "../../src/wire/oxtunnel.ts";
 import { Random } from "../kit/random.ts";
+import { isEmulated } from "../kit/requires.ts";
 import { assertSameBursts, assertSameBytes, copyOf } from "./bursts.ts";
 
 const ROWS = 32;
@@ -455,7 +456,7 @@ for (const [name, make] of KERNELS) {
 
 Deno.test({
   name: "datagram, native: wrong handles, choices and sizes are refused; the first pages lock",
-  ignore: typeof native === "string",
+  ignore: typeof native === "string" || isEmulated, // qemu-user has no mlock2
   fn() {
     if (typeof native === "string") return;
     const key = new Uint8Array(32), masks = new Uint8Array(MASK_STRIDE * BURST_CAPACITY);

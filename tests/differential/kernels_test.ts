@@ -8,7 +8,7 @@ import { assert, assertEquals, assertMatch, assertThrows } from "@std/assert";
 import lz4js from "lz4js";
 import { createCipheriv, createHash } from "node:crypto";
 import { loadNative, type Native } from "../../ffi/native.ts";
-import { warmUp } from "../../src/serve/warmup.ts";
+import { warmUp } from "../../src/process/warmup.ts";
 import { PortableAead } from "../../src/codec/aead_portable.ts";
 import type { Aead } from "../../src/codec/kernels.ts";
 import {
@@ -40,6 +40,7 @@ import {
 } from "../../src/vector/burst.ts";
 import { DATA_HEADER_BYTES, TAG_BYTES } from "../../src/wire/wireguard.ts";
 import { Random } from "../kit/random.ts";
+import { isEmulated } from "../kit/requires.ts";
 import { assertSameBursts, assertSameBytes, copyOf } from "./bursts.ts";
 
 const ROOT = new URL("../../", import.meta.url);
@@ -53,8 +54,8 @@ const native = found as Native;
 if (!available) console.error(`SKIPPED tests/differential/kernels_test.ts: ${found}`);
 
 /** Registers a test that calls the library. */
-function nativeTest(name: string, run: () => void): void {
-  Deno.test({ name: `native: ${name}`, ignore: !available, fn: run });
+function nativeTest(name: string, run: () => void, ignore = false): void {
+  Deno.test({ name: `native: ${name}`, ignore: !available || ignore, fn: run });
 }
 
 if (!available && Deno.env.get("CI") === "true" && Deno.build.target === "x86_64-unknown-linux-gnu") {
@@ -91,7 +92,8 @@ nativeTest("the committed library was built from this tree's sources", () => {
   assertEquals(out.toHex(), hashSources(), "run `deno task build:native` and commit ffi/prebuilt");
 });
 
-Deno.test("native: without the permission there is a reason, not an exception", async () => {
+const NO_PERMISSION = "native: without the permission there is a reason, not an exception";
+Deno.test({ name: NO_PERMISSION, ignore: isEmulated }, async () => {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", "--no-lock", "-"],
     cwd: ROOT,
@@ -113,7 +115,7 @@ Deno.test("native: without the permission there is a reason, not an exception", 
 
 nativeTest("a relay and a client carry every packet on the native kernels", () => {
   const { primitives, makeAead } = nativeSuite(native, { forged: DROP.forged }).crypto;
-  assertEquals(warmUp({ primitives, makeAead }), 2 * 1000 * 16);
+  assertEquals(warmUp({ primitives, makeAead }), 1000 * 17);
 });
 
 nativeTest("wrong handles and sizes are refused", () => {
@@ -447,7 +449,7 @@ nativeTest("keys of one table are not those of another, and a new table has none
   assert(first.isLocked, "one page can always be locked");
   first.close();
   second.close();
-});
+}, isEmulated); // qemu-user has no mlock2
 
 nativeTest("the primitives of a handshake agree with node:crypto's", () => {
   const random = new Random(21), ours = nativePrimitives(native);

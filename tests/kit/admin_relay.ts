@@ -70,7 +70,7 @@ export function relay(overrides: Partial<AdminDeps> = {}): AdminDeps & { records
         })),
         sessions: [],
         applications: { zoom: 1, quic: 12 },
-        delays: { queue: [0, 0, 4], processing: [] },
+        delays: { queue: [[], [0, 0, 4], [], [], []], processing: [] },
       }),
     config: () => ({ mtu: 1420, admin_token: "(set)" }),
     adminToken: () => TOKEN,

@@ -1,5 +1,6 @@
 /**
  * Mutations of queues and rates: src/queue, src/rate, and where sessions use them.
+ * Long because rows of one area stand together.
  */
 import type { Mutation } from "./mutation.ts";
 
@@ -410,6 +411,34 @@ export const QUEUE_ROWS: readonly Mutation[] = [
     to: "bytesPerS",
     tests: ["tests/unit/peer_rates_test.ts"],
     note: "a peer that asks for a bit a second stalls its session",
+  },
+  {
+    file: "src/tunnel.ts",
+    from: "Math.min(this.peers.ids, this.#placeFrom + PLACED_EACH)",
+    to: "this.peers.ids",
+    tests: LINE,
+    note: "packets wait until all peers' groups are found",
+  },
+  {
+    file: "src/egress/queue.ts",
+    from: "  if (toTunnel !== undefined) context.figures.passed(burst, TO_SEAL, true);",
+    to: "",
+    tests: TURN,
+    note: "packets to peers that need not wait are not told of",
+  },
+  {
+    file: "src/ingress/queue.ts",
+    from: "  figures.passed(burst, TO_EXIT, false);",
+    to: "",
+    tests: TURN,
+    note: "packets from peers that need not wait are not told of",
+  },
+  {
+    file: "src/tunnel.ts",
+    from: "figures.look(isToPeers ? peer : NONE)",
+    to: "figures.look(NONE)",
+    tests: TURN,
+    note: "waits for the thread are of no peer",
   },
   {
     file: "src/queue/turn_queue.ts",

@@ -12,6 +12,7 @@ import { CODEL } from "../../src/queue/codel.ts";
 import type { RecordRates } from "../../src/queue/peer_rates.ts";
 import type { Relay } from "../../src/relay.ts";
 import type { QueuesOptions } from "../../src/tunnel_options.ts";
+import { base64 } from "../../src/session/peers.ts";
 import type { LineSnapshot } from "../../src/session/peer_record.ts";
 import { Bottleneck } from "../kit/channels.ts";
 import { Random } from "../kit/random.ts";
@@ -234,6 +235,33 @@ Deno.test(`queue: what a client said of its line holds again after the scheduler
     server.core.tune({ ...tuning, rolloutPercent: { ...ROLLOUT_DEFAULT, scheduler } }, world.nowUs);
     assertEquals(shaped(), bps);
   }
+});
+
+Deno.test("queue: shares that change find many peers' groups in steps, and the same shares cost nothing", () => {
+  const peers = 1000, world = new World(SEED);
+  const server = world.relay(RELAY, { ipv4: "10.66.0.1", queues: queuesOf(RATE), maxConnections: peers });
+  for (let i = 0; i < peers; i++) {
+    const key = new Uint8Array(32).fill(1);
+    new DataView(key.buffer).setUint32(0, i);
+    const allowedIps = [`10.66.${1 + (i >> 8)}.${i & 255}/32`];
+    server.core.addPeer({ name: `p${i}`, publicKey: base64(key), allowedIps });
+  }
+  const tuning = {
+    maxConnections: peers,
+    rateLimitPerIp: 10,
+    destinations: CLOSED,
+    classes: { rules: [] },
+    compression: undefined,
+  };
+  const exempt = () => server.core.peerSnapshots(world.nowUs).filter(({ line }) => line === undefined).length;
+  assertEquals(exempt(), 0);
+  const before = server.core.pollTimeout();
+  server.core.tune({ ...tuning, rolloutPercent: ROLLOUT_DEFAULT }, world.nowUs);
+  assertEquals(server.core.pollTimeout(), before, "nothing has changed");
+  server.core.tune({ ...tuning, rolloutPercent: { ...ROLLOUT_DEFAULT, scheduler: 0 } }, world.nowUs);
+  const found: number[] = [];
+  for (; server.core.pollTimeout() === 0; server.tick()) found.push(exempt());
+  assertEquals([...found, exempt()], [256, 512, 768, peers]);
 });
 
 Deno.test(`queue: what a client said of its line ends when its device goes on with WireGuard (seed ${SEED})`, () => {

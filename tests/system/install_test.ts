@@ -141,7 +141,8 @@ async function byDebianPackage(): Promise<void> {
       zcat /usr/share/man/man1/oxrelay.1.gz | grep -c '^.TP' > /dev/null
       bash -c '. /usr/share/bash-completion/completions/oxrelay
         COMP_WORDS=(oxrelay pe) COMP_CWORD=1; _oxrelay; echo "completed \${COMPREPLY[*]}"
-        COMP_WORDS=(oxrelay peer ad) COMP_CWORD=2; _oxrelay; echo "completed \${COMPREPLY[*]}"'
+        COMP_WORDS=(oxrelay peer ad) COMP_CWORD=2; _oxrelay; echo "completed \${COMPREPLY[*]}"
+        COMP_WORDS=(oxrelay peer set x --exp) COMP_CWORD=4; _oxrelay; echo "completed \${COMPREPLY[*]}"'
       cd /tmp
       as="setpriv --reuid oxrelay --regid oxrelay --init-groups --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin"
       as="$as --bounding-set=-all,+net_admin env OXRELAY_STATE_DIR=/var/lib/oxrelay"
@@ -168,6 +169,7 @@ EOF
   assertMatch(said, /^640 root:oxrelay \/etc\/oxrelay\/oxrelay\.toml$/m);
   assertMatch(said, /^completed peer$/m);
   assertMatch(said, /^completed add$/m);
+  assertMatch(said, /^completed --expires$/m);
   assertServed(said, "tun device");
   assertMatch(said, /^600 oxrelay \/var\/lib\/oxrelay\/peers\.json$/m);
 }

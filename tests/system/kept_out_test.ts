@@ -44,6 +44,7 @@ Deno.test({
         assertStringIncludes(refused.said, words);
         assertMatch(refused.said, /peer set NAME --/);
       }
+      assertMatch(await net.changePeer(["list"]), /^laptop +volume /m);
       const ping = await net.run(client, net.command("ping", ["--from", file, "--count", "1"]));
       assertStringIncludes(ping.stderr, "used up the volume of this month");
     } finally {

@@ -53,7 +53,7 @@ Deno.test("admin: metrics are summed over workers, in base units, and complete",
   deps.metrics.slice(0, 2).forEach((metrics, i) => {
     metrics.add("held_us", 1500 - 1000 * i);
     metrics.set("held_us_max", 400 + 500 * i);
-    metrics.waited(1, 300 + 1000 * i);
+    metrics.waited(1, 300 + 1000 * i, 1);
     metrics.processed(60, 3);
     metrics.set("receiving_window", 2 + i);
     metrics.add("headers_kept_changed", 2 + i);
@@ -161,7 +161,8 @@ Deno.test("admin: status, sessions, config and reload answer what the relay give
   await withAdmin(deps, async (ask) => {
     const { json } = await ask("/v1/status");
     assertEquals(json.applications, { zoom: 1, quic: 12 });
-    assertEquals(json.latency, { queue: { p50Ms: 0.0025, p99Ms: 0.003 } });
+    const queue = { p50Ms: 0.0025, p99Ms: 0.0025 };
+    assertEquals(json.latency, { queue, queueByClass: { game: queue } });
     assertEquals([json.name, json.version, json.exit, json.listen], [
       "oxrelay",
       "1.2.3",

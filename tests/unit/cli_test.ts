@@ -658,6 +658,12 @@ Deno.test("cli: status shows a relay once and as JSON, and says when there is no
   });
 });
 
+const LATENCY = {
+  queue: { p50Ms: 0.1, p99Ms: 0.51 },
+  queueByClass: { game: { p50Ms: 0, p99Ms: 0.11 }, bulk: { p50Ms: 1.2, p99Ms: 9 } },
+  processing: { p50Ms: 0.02, p99Ms: 0.04 },
+};
+
 Deno.test("cli: status shows what headers became", () => {
   const [phone, laptop] = STATUS.peers;
   const text = renderStatus(
@@ -692,11 +698,15 @@ Deno.test("cli: the status table's numbers", () => {
     waits: { game: { p50Ms: 0.012, p99Ms: 1.25 }, bulk: { p50Ms: 20, p99Ms: 41 } },
     serializationMs: 1.211,
   };
-  const latency = { queue: { p50Ms: 0.1, p99Ms: 0.51 }, processing: { p50Ms: 0.02, p99Ms: 0.04 } };
-  const lines = renderStatus({ ...STATUS, latency, peers: [{ ...phone, line }, laptop] }, undefined, 0, []);
+  const lines = renderStatus(
+    { ...STATUS, latency: LATENCY, peers: [{ ...phone, line }, laptop] },
+    undefined,
+    0,
+    [],
+  );
   assertMatch(
     lines,
-    /latency: queue 0\.10\/0\.51 ms \(over 0\.5\), processing 0\.02\/0\.04 ms \(under 0\.1\)\n/,
+    /latency: queue 0\.10\/0\.51 ms \(over 0\.5\), processing 0\.02\/0\.04 ms \(under 0\.1\)\n {9}queue by class: game 0\.00\/0\.11 ms, bulk 1\.2\/9\.0 ms\n/,
   );
   assertMatch(
     lines,
@@ -737,6 +747,9 @@ Deno.test("cli: the status table's numbers", () => {
     /from phone +window 8, 24 % +5\.00 % +0\.12 % +40 +2 +90 +50 +31 +29 +2 +1 +21\.00 %\n/,
   );
   assertMatch(repairing, /to phone +no reports +5\.00 %/);
+});
+
+Deno.test("cli: numbers as people read them", () => {
   assertEquals([0, 1023, 1024, 5 * 2 ** 40].map(formatBytes), ["0 B", "1023 B", "1.0 KiB", "5.0 TiB"]);
   assertEquals([-5, 1, 125, 125e6].map(formatRate), ["0 bit/s", "8 bit/s", "1.0 kbit/s", "1.0 Gbit/s"]);
   assertEquals([59.9, 60, 3600, 187200].map(formatDuration), ["59s", "1m 0s", "1h 0m", "2d 4h"]);

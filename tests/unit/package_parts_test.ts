@@ -3,7 +3,13 @@
  * that a package could not start is refused when the package is made.
  */
 import { assert, assertEquals, assertMatch, assertRejects, assertStringIncludes } from "@std/assert";
-import { readTasks, renderLauncher, renderManual, subcommandsOf } from "../kit/package_parts.ts";
+import {
+  readPeerActions,
+  readTasks,
+  renderLauncher,
+  renderManual,
+  subcommandsOf,
+} from "../kit/package_parts.ts";
 
 const ROOT = new URL("../..", import.meta.url).pathname;
 
@@ -40,7 +46,11 @@ Deno.test("packages: every subcommand of main.ts has a task, and a line of help"
     if (name !== "restore") assert(help !== "", `${name} has no line in the help of main.ts`);
     assert(!/--quiet|--no-prompt|main\.ts/.test(flags), flags);
   }
-  const manual = renderManual("1.2.3", tasks);
+  const actions = await readPeerActions(ROOT);
+  const manual = renderManual("1.2.3", tasks, actions);
+  for (const action of ["add NAME", "set NAME", "disable NAME", "link NAME", "rename NAME NEW"]) {
+    assertStringIncludes(manual, `\n.B peer ${action}\n`);
+  }
   for (const name of names) assertStringIncludes(manual, `\n.B ${name}\n`);
 });
 

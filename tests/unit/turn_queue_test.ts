@@ -34,6 +34,7 @@ class Bench {
     ecn: true,
     gameDeadlineUs: 60_000,
     voiceDeadlineUs: 100_000,
+    look: () => {},
     waited: () => {},
     lost: (reason) => this.lost.push(reason),
     marked: () => {},

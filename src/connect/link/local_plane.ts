@@ -6,8 +6,8 @@
 import type { Native } from "../../../ffi/native.ts";
 import { Client } from "../../client.ts";
 import { useBlake2s } from "../../codec/hash.ts";
-import { type Suite, suiteOf } from "../../codec/suite.ts";
-import { delayFigures } from "../../control/delay_figures.ts";
+import { suiteOf } from "../../codec/suite.ts";
+import { latencyFigures } from "../../session/peer_record.ts";
 import { DEFAULTS } from "../../config.ts";
 import type { Exit } from "../../exit/exit.ts";
 import { Driver, type Messages, monotonicUs, wallClockOffsetUs } from "../../io/driver.ts";
@@ -21,11 +21,12 @@ import { CLASS_LABELS, DROP, Metrics } from "../../metrics.ts";
 import type { HintedFlows } from "../../session/oxtunnel/hints.ts";
 import { repairOptions } from "../../repair/options.ts";
 import { WIREGUARD_LIMITS } from "../../session/limits.ts";
-import { BATCH_WAIT_US, queuesOptions, type TunnelOptions } from "../../tunnel_options.ts";
+import { BATCH_WAIT_US, queuesOptions } from "../../tunnel_options.ts";
 import { Arena } from "../../vector/arena.ts";
 import type { Parameters } from "../../wire/parameters.ts";
 import type { Invitation } from "../invitation.ts";
 import { keyFromText } from "../../process/keys_text.ts";
+import { warmUpFor } from "../../process/warmup.ts";
 import { innerTotals } from "./counts.ts";
 import type { DoorPlan } from "./doors.ts";
 import { PlaneDoors } from "./plane_doors.ts";
@@ -38,10 +39,14 @@ import {
 } from "./plane.ts";
 
 const ARENA_SLOTS = 16_384;
+/** What the first connection may wait for the compiler, milliseconds (process/warmup.ts). */
+const WARM_UP_MS = 60;
 /** How long the relay is told of the end of a session (PROTOCOL R57). */
 const FAREWELL_MS = 250;
 
 export class LocalPlane implements LinkPlane {
+  /** Packets that have taught the compiler the routes before the first one came. */
+  readonly warmedUp: number;
   readonly #client: Client;
   readonly #driver: Driver;
   readonly #port: Port;
@@ -68,7 +73,10 @@ export class LocalPlane implements LinkPlane {
     const metrics = this.#metrics;
     const arena = new Arena(ARENA_SLOTS);
     this.#isOxtunnel = invitation.protocol === "oxtunnel";
-    this.#client = makeClient(invitation, exit, native, wishes, arena, metrics);
+    const kernels = kernelsOf(native, invitation, wishes);
+    this.warmedUp = warmUpFor(WARM_UP_MS, invitation.protocol, kernels);
+    const isNative = typeof native !== "string";
+    this.#client = makeClient(invitation, exit, isNative, kernels, wishes, arena, metrics);
     this.#exit = exit;
     const socket = wishes.paths && typeof native !== "string"
       ? openDoors(native, metrics, (door, isFailing) => this.#doors?.note(door, isFailing))
@@ -159,10 +167,10 @@ export class LocalPlane implements LinkPlane {
       bytesSent: this.#metrics.get("header_bytes_sent"),
       bytesSaved: this.#metrics.get("header_bytes_saved"),
     };
-    const latency = {
-      queue: delayFigures(this.#client.queueDelays()),
-      processing: delayFigures(this.#driver.processing.counts(0)),
-    };
+    const latency = latencyFigures({
+      queue: this.#client.queueDelays(),
+      processing: this.#driver.processing.counts(0),
+    });
     return {
       refused: this.#client.refusal?.reason,
       failingDoors: this.#doors?.failing ?? [],
@@ -196,13 +204,19 @@ export class LocalPlane implements LinkPlane {
   }
 }
 
-/** What a core needs for OxTunnel beside what it needs for WireGuard. */
-function oxtunnelOptions(
-  suite: Suite,
+/** What a core computes with, in the invitation's protocol. */
+function kernelsOf(
+  native: Native | string,
+  { protocol }: Invitation,
   { compression, headers, repair }: PlaneWishes,
-): Partial<TunnelOptions> {
-  const { makeDatagramAead, aeads } = suite.crypto;
+) {
+  const suite = suiteOf(native, { forged: DROP.forged });
+  const { primitives, makeAead, makeDatagramAead, aeads } = suite.crypto;
+  useBlake2s(suite.blake2s);
+  if (protocol === "wireguard") return { primitives, makeAead };
   return {
+    primitives,
+    makeAead,
     makeDatagramAead,
     aeads,
     ...(compression ? { lz4: suite.makeLz4() } : {}),
@@ -217,26 +231,20 @@ function oxtunnelOptions(
 function makeClient(
   invitation: Invitation,
   exit: Exit,
-  native: Native | string,
+  isNative: boolean,
+  kernels: ReturnType<typeof kernelsOf>,
   wishes: PlaneWishes,
   arena: Arena,
   metrics: Metrics,
 ): Client {
-  const isNative = typeof native !== "string";
-  const isOxtunnel = invitation.protocol === "oxtunnel";
   const privateKey = keyFromText(invitation.privateKey)!;
   const { priorities, rules, batching, upBytesPerS, downBytesPerS, congestionAlgorithm, repair } = wishes;
-  const suite = suiteOf(native, { forged: DROP.forged });
-  const { primitives, makeAead } = suite.crypto;
-  useBlake2s(suite.blake2s);
   const inner = (isIpv6: boolean) =>
     invitation.addresses.find((one) => one.includes(":") === isIpv6)?.split("/")[0];
   const client = new Client({
     arena,
     metrics,
-    primitives,
-    makeAead,
-    ...(isOxtunnel ? oxtunnelOptions(suite, wishes) : {}),
+    ...kernels,
     random: (bytes) => void crypto.getRandomValues(bytes as Uint8Array<ArrayBuffer>),
     limits: WIREGUARD_LIMITS,
     privateKey,

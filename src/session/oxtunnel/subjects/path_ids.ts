@@ -6,14 +6,16 @@
  */
 import { NONE } from "../../../vector/arena.ts";
 import type { Burst } from "../../../vector/burst.ts";
-import { CONNECTION_IDS_MAX, CONTROL_PATH_IDS, readPathNumber } from "../../../wire/control.ts";
 import {
+  CONNECTION_IDS_MAX,
+  CONTROL_PATH_IDS,
   pathIdCount,
   readFirstPathIdNumber,
   readNewPathId,
+  readPathNumber,
   readRetirePathIdsBefore,
   writePathIds,
-} from "../../../wire/path_frames.ts";
+} from "../../../wire/control.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
 import type { SessionContext } from "./subject.ts";

@@ -9,10 +9,12 @@ import {
   CONTROL_PATH_STATUS,
   COST_METERED,
   PATHS_MAX,
+  readPathClasses,
+  readPathCost,
   readPathNumber,
   readPathStatus,
+  writePathStatus,
 } from "../../../wire/control.ts";
-import { readPathClasses, readPathCost, writePathStatus } from "../../../wire/path_frames.ts";
 import { FRAME_HEAD_BYTES } from "../../../wire/frame.ts";
 import { type Reliable, ReliableSubject } from "./reliable.ts";
 import type { SessionContext } from "./subject.ts";
