@@ -154,6 +154,23 @@ Deno.test(`paths: a path that comes back is used again, and what is metered gets
   client.sendBurst([up(700)], CLASS_GAME);
   world.runFor(100_000);
   assertEquals([sent.get(FIRST), sent.get(SECOND)], [51, 1], "and a game takes both");
+  // The longer one costs instead: the good one needs no copies there, unless they are free.
+  const games = (count: number) => {
+    for (let i = 0; i < count; i++) {
+      client.sendBurst([up(700)], CLASS_GAME);
+      server.sendBurst([down(800)], CLASS_GAME);
+      world.runFor(20_000);
+    }
+  };
+  for (const [isMetered, copies] of [[true, 0], [false, 50], [true, 0]] as const) {
+    client.core.setMetered(0, isMetered);
+    client.core.setMetered(1, false);
+    games(20);
+    const before = client.metrics.get("copies_sent"), theirs = server.metrics.get("copies_sent");
+    games(50);
+    assertEquals(client.metrics.get("copies_sent") - before, copies);
+    assertEquals(server.metrics.get("copies_sent") - theirs, copies, "the relay is told");
+  }
 });
 
 Deno.test(`paths: no id, no nonce and no counter is on two paths, and an id on one address alone (seed ${SEED})`, () => {

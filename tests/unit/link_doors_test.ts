@@ -103,7 +103,7 @@ Deno.test("doors: the system's choice is the first, and each other interface has
 Deno.test("doors: what leads nowhere is said once, with its remedy", () => {
   const said: string[] = [];
   const doors = new Doors({ ...WISHES, names: ["lo"] }, "", (message) => said.push(message));
-  for (let i = 0; i < 3; i++) doors.look("192.0.2.1");
+  for (let i = 0; i < 3; i++) doors.look("192.0.2.1", 0);
   assertEquals(said.length, 1);
   assertMatch(said[0], /^lo has no route to the relay.* ip route add default via GATEWAY dev lo metric 600$/);
 });
@@ -122,6 +122,7 @@ Deno.test("doors: the plane opens what is new, closes what is gone, and leaves t
     addDoor: (door, isMetered) => void calls.push(`add ${door} ${isMetered}`),
     dropDoor: (door) => void calls.push(`drop ${door}`),
     moved: () => void calls.push("moved"),
+    setMetered: (door, isMetered) => void calls.push(`metered ${door} ${isMetered}`),
   });
   const did = (plan: DoorPlan[]) => {
     plane.set(plan, 0);
@@ -131,6 +132,12 @@ Deno.test("doors: the plane opens what is new, closes what is gone, and leaves t
   const two = planDoors([], found, WISHES, addresses);
   assertEquals(did(two), ["open 0 wlan0", "moved", "open 1 wwan0", "add 1 true"]);
   assertEquals(did(structuredClone(two)), []);
+  const free = two.map((plan) => ({ ...plan, isMetered: false }));
+  assertEquals(
+    [did(free), did(two)],
+    [["metered 1 false"], ["metered 1 true"]],
+    "no path is asked anew for that",
+  );
   assertEquals(
     did([two[0], { ...two[1], addresses: ["other"] }]),
     ["add 1 true"],
@@ -151,4 +158,23 @@ Deno.test("doors: the plane opens what is new, closes what is gone, and leaves t
   assertEquals(did(two), ["open 1 wwan0", "add 1 true"], "and tried again");
   assertEquals(plane.failing, []);
   assertEquals(did([]), ["shut 0", "moved", "shut 1", "drop 1"]);
+});
+
+Deno.test("doors: before a radio changes cells, what costs money counts as free", () => {
+  const found = [one("wlan0", 3, { isWifi: true }), one("wwan0", 4, { isMetered: true })];
+  let dbm = -55;
+  const doors = new Doors(WISHES, "", () => {}, {
+    interfacesTo: () => found,
+    signalLevels: () => new Map([["wlan0", dbm], ["wlan9", -90]]),
+  });
+  const metered = (second: number) =>
+    doors.look("192.0.2.1", second * 1e6)?.map(({ isMetered }) => isMetered);
+  assertEquals(metered(0), [false, true]);
+  assertEquals(metered(1), undefined);
+  dbm = -75;
+  assertEquals(metered(2), [false, false]);
+  assertEquals(doors.plan.map(({ isMetered }) => isMetered), [false, true], "what it is does not change");
+  dbm = -55;
+  assertEquals([metered(3), metered(3.9)], [undefined, undefined], "a warning holds");
+  assertEquals(metered(4.1), [false, true]);
 });

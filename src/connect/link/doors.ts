@@ -4,12 +4,14 @@
  * long as that is the same one, so that no path is opened twice; what stands in the way of a path is said once. Opens
  * nothing: the plane does.
  */
+import { HandoffWatch } from "../../control/paths/handoff.ts";
 import {
   addressesOf,
   describeInterface,
   interfacesTo,
   type LinkInterface,
   obstacleOf,
+  signalLevels,
 } from "./interfaces.ts";
 
 /** What the person said of paths. */
@@ -77,6 +79,12 @@ export function planDoors(
   return doors.sort((a, b) => a.door - b.door);
 }
 
+/** Where it looks; others in tests. */
+export interface Sources {
+  interfacesTo: (relay: string, ownDevice: string) => LinkInterface[];
+  signalLevels: () => Map<string, number>;
+}
+
 /** Looks at the interfaces again and again, and says what became of them. */
 export class Doors {
   readonly #wishes: PathWishes;
@@ -85,8 +93,17 @@ export class Doors {
   #plan: DoorPlan[] = [];
   #text = "";
   readonly #told = new Set<string>();
+  readonly #sources: Sources;
+  /** Of radios, by name. */
+  readonly #signals = new Map<string, HandoffWatch>();
 
-  constructor(wishes: PathWishes, ownDevice: string, say: (message: string) => void) {
+  constructor(
+    wishes: PathWishes,
+    ownDevice: string,
+    say: (message: string) => void,
+    sources: Sources = { interfacesTo, signalLevels },
+  ) {
+    this.#sources = sources;
     this.#wishes = wishes;
     this.#ownDevice = ownDevice;
     this.#say = say;
@@ -96,16 +113,37 @@ export class Doors {
     return this.#plan;
   }
 
-  /** The doors towards `relay`, an address, where they are others than before; undefined where nothing changed. */
-  look(relay: string): readonly DoorPlan[] | undefined {
-    const found = interfacesTo(relay, this.#ownDevice);
+  /**
+   * The doors towards `relay`, an address, where they are others than before; undefined where nothing changed. While a radio's signal
+   * says that it may soon change cells, what costs money counts as free: copies go there before they are missed.
+   */
+  look(relay: string, nowUs: number): readonly DoorPlan[] | undefined {
+    const found = this.#sources.interfacesTo(relay, this.#ownDevice);
     this.#explain(found);
     const plan = planDoors(this.#plan, found, this.#wishes);
-    const text = JSON.stringify(plan);
+    const isAhead = this.#isHandoffAhead(plan, nowUs);
+    const doors = plan.map((one) => isAhead ? { ...one, isMetered: false } : one);
+    const text = JSON.stringify(doors);
     if (text === this.#text) return undefined;
     this.#tell(found, plan);
     this.#text = text;
-    return this.#plan = plan;
+    this.#plan = plan;
+    return doors;
+  }
+
+  #isHandoffAhead(plan: readonly DoorPlan[], nowUs: number): boolean {
+    // Without a price nothing is spared.
+    if (!plan.some(({ isMetered }) => isMetered)) return false;
+    const levels = this.#sources.signalLevels();
+    let isAhead = false;
+    for (const [name, dbm] of levels) {
+      if (!plan.some(({ device, isMetered }) => device === name && !isMetered)) continue;
+      let watch = this.#signals.get(name);
+      if (watch === undefined) this.#signals.set(name, watch = new HandoffWatch());
+      watch.level(dbm, nowUs);
+      if (watch.isAhead(nowUs)) isAhead = true;
+    }
+    return isAhead;
   }
 
   /** Begins anew, with a session that knows nothing of the paths of the last one: the first path is the system's choice then. */

@@ -237,7 +237,7 @@ export class Link {
   #lookAtDoors(): void {
     const { doors, plane, servers, say } = this.#o;
     if (doors === undefined) return;
-    const plan = doors.look(servers.address);
+    const plan = doors.look(servers.address, 1000 * performance.now());
     // With one interface the system's choice is as good, and follows the networks by itself.
     if (plan !== undefined) plane.setDoors(plan.length > 1 ? plan : []);
     const failing = this.#plane!.failingDoors;

@@ -9,13 +9,13 @@ import type { DoorPlan } from "./doors.ts";
 
 export class PlaneDoors {
   readonly #port: Pick<MultiPort, "open" | "shut">;
-  readonly #client: Pick<Client, "addDoor" | "dropDoor" | "moved">;
+  readonly #client: Pick<Client, "addDoor" | "dropDoor" | "moved" | "setMetered">;
   readonly #plan: (DoorPlan | undefined)[] = new Array(DOORS_MAX).fill(undefined);
   readonly #failing = new Set<number>();
 
   constructor(
     port: Pick<MultiPort, "open" | "shut">,
-    client: Pick<Client, "addDoor" | "dropDoor" | "moved">,
+    client: Pick<Client, "addDoor" | "dropDoor" | "moved" | "setMetered">,
   ) {
     this.#port = port;
     this.#client = client;
@@ -34,12 +34,16 @@ export class PlaneDoors {
 
   /** Opens and closes what is needed for exactly these doors. */
   set(doors: readonly DoorPlan[], nowUs: number): void {
+    const before = this.#plan[0];
     for (let door = 0; door < DOORS_MAX; door++) {
       const was = this.#plan[door], is = doors.find((one) => one.door === door);
       if (is === undefined && was !== undefined) this.#shut(door);
       // What could not be opened is tried again with the next change.
       this.#plan[door] = is !== undefined && this.#open(is, was, nowUs) ? is : undefined;
     }
+    // The first path began without a door, and so without a price; it is told once there is another one.
+    const first = this.#plan[0];
+    if (first?.isMetered && before === undefined) this.#client.setMetered(0, true);
   }
 
   #open(is: DoorPlan, was: DoorPlan | undefined, nowUs: number): boolean {
@@ -52,7 +56,10 @@ export class PlaneDoors {
         this.#failing.add(door);
         return false;
       }
-    } else if (was.addresses.join() === addresses.join() && was.isMetered === isMetered) return true;
+    } else if (was.addresses.join() === addresses.join()) {
+      if (was.isMetered !== isMetered) this.#client.setMetered(door, isMetered);
+      return true;
+    }
     // A first path is there already and goes on from here; another one is opened.
     if (door === 0) this.#client.moved();
     else this.#client.addDoor(door, isMetered, nowUs);

@@ -136,6 +136,14 @@ export class PathSet implements PathIdsOwner, PathStatusOwner, PathOwners<Furthe
     for (const way of [...this.ways()]) if (way.door === door) this.close(way.pathNumber);
   }
 
+  /** What goes through the door costs, or does not, from now on. */
+  price(door: number, isMetered: boolean): void {
+    if (!this.#session.isInitiator || this.rows.length === 0) return;
+    if (door === 0) this.#say(0, isMetered);
+    for (const way of this.ways()) if (way.door === door) this.#say(way.pathNumber, isMetered);
+    this.changed();
+  }
+
   #say(number: number, isMetered: boolean): void {
     this.#states[number].isMetered = isMetered;
     this.#statuses.tell(number, PATH_AVAILABLE, isMetered, this.#session.host.copiedClasses);
