@@ -72,6 +72,10 @@ Deno.test(`paths: where both lose 5 % at random, copies and repair leave 0.3 % a
     assertLess(residual(plain[way], LIMIT_US), 0.006, `${way}: twice what both lose by chance`);
     assertGreater(residual(alone[way], LIMIT_US), 0.03, way);
   }
+  // What came by copies counts as repaired.
+  const { sending } = both.client.core.vitals!;
+  assertGreater(sending!.lossRatio, 0.02);
+  assertLess(sending!.residualRatio, 0.01);
 });
 
 Deno.test(`paths: a network that dies in the middle of a game costs no packet, a hundred times (seed ${SEED})`, () => {
@@ -274,6 +278,8 @@ Deno.test(`paths: doors that open and close leave nothing behind, and numbers ar
     assertEquals(theirs.rows.length, 0);
   }
   assertEquals(rows(), before);
+  assertEquals(sessionOf(client).host.furtherPathsLeft, sessionOf(server).host.furtherPathsLeft);
+  assertEquals(sessionOf(server).host.furtherPathsLeft, 1024);
 });
 
 Deno.test(`paths: a door that leads to another network is asked under other ids, and used when it has answered (seed ${SEED})`, () => {

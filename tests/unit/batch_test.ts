@@ -22,7 +22,7 @@ function node(first = 0x45, now = { session: SESSION }, metrics = new Metrics())
     metrics,
     table: { protocol: [OXTUNNEL, OXTUNNEL], isMultipath: [0, 0] },
     associations: {
-      epochs: { sendable: () => now.session },
+      epochs: { sendable: () => now.session, isStillOpen: () => false },
       oxtunnel: { sessions: { innerMtu: () => 1420 } },
     },
   } as unknown as EgressContext;
