@@ -116,18 +116,6 @@ Deno.test("connect: wrong command lines and files say what to do", async () => {
       [["--only-cgroup", 'a"b'], "", 2, /--only-cgroup: expected a path/],
       [["--priority", "app=csgo"], "", 2, /such as app=csgo:game, found "app=csgo"/],
       [["--protocol", "udp"], "", 2, /--protocol: expected "oxtunnel" or "wireguard"/],
-      [["--redundant", "game"], "", 2, /--redundant is of several paths; add --paths auto/],
-      [["--metered", "wwan0"], "", 2, /--metered is of several paths; add --paths auto/],
-      [
-        ["--paths", "eth0,../x"],
-        "",
-        2,
-        /--paths: expected names of interfaces .*found "\.\.\/x"; see: ip -br link/,
-      ],
-      [["--paths", "eth0,eth0"], "", 2, /--paths: expected names of interfaces .* each once/],
-      [["--paths", "a,b,c,d,e"], "", 2, /--paths: at most 4, found 5/],
-      [["--paths", "a,b", "--metered", "c"], "", 2, /--metered: c is not among --paths a,b/],
-      [["--paths", "auto", "--redundant", "bulk"], "", 2, /--redundant: expected classes of .*found "bulk"/],
       [["nonsense"], "", 2, /expected an invitation oxrelay:\/\/…/],
       [[], "", 1, /there is no oxrelay-connect\.conf and no invitation/],
       [[], "oxrelay://a", 1, /the invitation is cut off/],
@@ -186,4 +174,23 @@ Deno.test("connect: --repair says what a relay's [repair] says", () => {
     voiceDeadlineMs: 80,
   });
   assertEquals(readRepair("enabled=false", false), readRepair(undefined, true));
+});
+
+Deno.test("connect: wrong paths are named with what to say", async () => {
+  await inDirectory(async (directory) => {
+    const cases: [args: string[], message: RegExp][] = [
+      [["--redundant", "game"], /--redundant is of several paths; add --paths auto/],
+      [["--metered", "wwan0"], /--metered is of several paths; add --paths auto/],
+      [["--paths", "eth0,../x"], /--paths: expected names of interfaces .*found "\.\.\/x"; see: ip -br link/],
+      [["--paths", "eth0,eth0"], /--paths: expected names of interfaces .* each once/],
+      [["--paths", "a,b,c,d,e"], /--paths: at most 4, found 5/],
+      [["--paths", "a,b", "--metered", "c"], /--metered: c is not among --paths a,b/],
+      [["--paths", "auto", "--redundant", "bulk"], /--redundant: expected classes of .*found "bulk"/],
+    ];
+    for (const [args, message] of cases) {
+      const { code, stderr } = await run("connect", args, directory);
+      assertEquals(code, 2, args.join(" "));
+      assertMatch(stderr, message);
+    }
+  });
 });
