@@ -15,6 +15,7 @@ import { IO_ROWS } from "./io_rows.ts";
 import type { Mutation } from "./mutation.ts";
 import { PACKAGING_ROWS } from "./packaging_rows.ts";
 import { QUEUE_ROWS } from "./queue_rows.ts";
+import { REPAIR_ROWS } from "./repair_rows.ts";
 import { ROUTE_ROWS } from "./route_rows.ts";
 import { SESSION_ROWS } from "./session_rows.ts";
 import { WIRE_ROWS } from "./wire_rows.ts";
@@ -24,6 +25,7 @@ export const ROWS: readonly Mutation[] = [
   ...SESSION_ROWS,
   ...ROUTE_ROWS,
   ...QUEUE_ROWS,
+  ...REPAIR_ROWS,
   ...CODEC_ROWS,
   ...IO_ROWS,
   ...FALLBACK_ROWS,
