@@ -149,7 +149,7 @@ export function addRohc(
     view,
     offset[added],
     receiver.length,
-    context.associations.oxtunnel!.sessions.innerMtu(session[row]),
+    context.associations.oxtunnel!.sessions.innerMtu(burst.path[row]),
   );
 }
 
@@ -197,7 +197,7 @@ export function addPacket(
   bytes: number,
   context: IngressContext,
 ): void {
-  const { bytes: arena, view, offset, session, peer } = burst;
+  const { bytes: arena, view, offset, session, peer, path } = burst;
   const whole = kind === FRAME_LZ4
     ? lz4OriginalBytes(view, at, bytes, PACKET_BYTES_MAX)
     : isWhole(view, at, bytes)
@@ -216,7 +216,7 @@ export function addPacket(
   }
   session[added] = session[row];
   peer[added] = peer[row];
-  clampMss(view, offset[added], whole, context.associations.oxtunnel!.sessions.innerMtu(session[row]));
+  clampMss(view, offset[added], whole, context.associations.oxtunnel!.sessions.innerMtu(path[row]));
 }
 
 /** Replaces the row's datagram by the packet of the LZ4 frame at `at`, in a fresh slot, because the two must not overlap. */

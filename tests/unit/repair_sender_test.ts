@@ -5,6 +5,7 @@
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
 import { CODE_WINDOW, RepairEncoder } from "../../src/codec/erasure.ts";
+import { nothingForeseen } from "../../src/repair/calibration.ts";
 import { PortableShardKernel } from "../../src/codec/gf256.ts";
 import { chooseRepair, firstChoice, REPAIR_SCHEMES, type RepairChoice } from "../../src/repair/redundancy.ts";
 import { CLASS_BULK, CLASS_DEFAULT, CLASS_GAME, CLASS_VOICE } from "../../src/control/traffic_class.ts";
@@ -282,6 +283,7 @@ Deno.test("repair sender: no second has more repair than the budget and one repa
           judged: wire.counter,
           isSilent: false,
           lossAhead: 0,
+          foreseen: nothingForeseen(),
           trafficClass: classes[i],
           gapUs,
           rideGapUs: sender.rideGapUs,
