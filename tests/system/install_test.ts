@@ -65,6 +65,7 @@ const SERVE_A_DEVICE = `
   for i in $(seq 150); do grep -q 'listening on' log && break; sleep 0.2; done
   grep -q 'listening on' log || { cat log; exit 1; }
   $OX peer add phone --endpoint 127.0.0.1:4433 --no-qr
+  echo "a phone could connect after $SECONDS s"
   $OX peer add --oxtunnel laptop --endpoint 127.0.0.1:4433 --no-qr > laptop.conf
   $OX status --once
   $OX speedtest --seconds 1 < laptop.conf
@@ -77,6 +78,7 @@ const SERVE_A_DEVICE = `
 
 /** Judges what SERVE_A_DEVICE said. */
 function assertServed(said: string, exit: string): void {
+  for (const [line] of said.matchAll(/^.* after \d+ s$/gm)) console.log(line);
   assertStringIncludes(said, "The running relay serves it.");
   assertMatch(said, /○ phone /);
   assertMatch(said, /round trip p50 /);
@@ -119,7 +121,9 @@ async function byNpx(): Promise<void> {
 EOF
     as="setpriv --reuid ${NOBODY} --regid ${NOBODY} --clear-groups env -i HOME=$PWD PATH=/usr/bin:/bin:/usr/sbin"
     certificates="NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt npm_config_cafile=/etc/ssl/certs/ca-certificates.crt"
+    begun=$SECONDS
     $as $certificates npx -y ./oxrelay-${version}.tgz --version
+    echo "npx had all of it after $((SECONDS - begun)) s"
     # All that it needs has come: from here on without a network.
     unshare -n -m -p -f --kill-child bash -euc "mount -t proc proc /proc; ip link set lo up; $as bash -eu try.sh"
     stat -c '%a %U %n' .local/state/oxrelay .local/state/oxrelay/private.key`);
@@ -244,6 +248,7 @@ EOF
       for i in $(seq 100); do podman logs oxrelay-test_oxrelay_1 2>&1 | grep -q 'listening on' && break; sleep 0.2; done
       inside="podman exec oxrelay-test_oxrelay_1 oxrelay"
       $inside peer add phone --endpoint 127.0.0.1:4433 --no-qr
+      echo "a phone could connect after $SECONDS s"
       $inside peer add --oxtunnel laptop --endpoint 127.0.0.1:4433 --no-qr > laptop.conf
       $inside status --once
       podman exec -i oxrelay-test_oxrelay_1 oxrelay speedtest --seconds 1 < laptop.conf
