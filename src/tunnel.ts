@@ -36,6 +36,7 @@ import type { OxtunnelOptions } from "./session/oxtunnel/mod.ts";
 import {
   decodeKey,
   decodePresharedKey,
+  type PathSnapshot,
   type PeerKeys,
   type PeerSnapshot,
   type SessionSnapshot,
@@ -54,7 +55,7 @@ import {
   wordsFrom,
 } from "./tunnel_options.ts";
 import { RolloutMeter } from "./tunnel_rollout.ts";
-import { endpointOf, peerSnapshots, sessionSnapshots } from "./tunnel_snapshots.ts";
+import { endpointOf, pathSnapshots, peerSnapshots, sessionSnapshots } from "./tunnel_snapshots.ts";
 import { NONE } from "./vector/arena.ts";
 import { type Burst, BURST_CAPACITY, DONE, FIRST_DROP, TO_EXIT } from "./vector/burst.ts";
 import { parseAddress } from "./wire/address.ts";
@@ -558,6 +559,11 @@ export class Tunnel {
       peerRates: this.peerRates,
     };
     return peerSnapshots(some, this.peers, this.table, this.associations, lines, nowUs);
+  }
+
+  /** The paths of the session whose row this is; empty where there is one, or no session. */
+  protected pathsOn(session: number): PathSnapshot[] {
+    return pathSnapshots(this.associations, session).paths ?? [];
   }
 
   /** By class, the waits of all packets in both directions in the last half minute: for their lines, for the thread, or none. */

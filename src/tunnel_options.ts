@@ -13,6 +13,7 @@ import {
   FEATURE_COPIES,
   FEATURE_HYBRID_KEYS,
   FEATURE_LZ4,
+  FEATURE_MULTIPATH,
   FEATURE_OF_METHOD,
   FEATURE_REED_SOLOMON,
   FEATURE_REQUESTS,
@@ -100,6 +101,8 @@ export interface TunnelOptions {
   trusted?: readonly string[];
   /** FEATURE_* of OxTunnel that this end offers and accepts; all implemented ones when absent. */
   features?: number;
+  /** Whether sessions of OxTunnel may have several paths; true when absent. */
+  hasSeveralPaths?: boolean;
   /** Contexts of short packets (PROTOCOL §13) that all sessions may have together; absent to offer and accept none. */
   headerContexts?: number;
   /** How headers are made small, the one that this end likes best first; only "elided" when absent. */
@@ -154,9 +157,12 @@ export const REPAIR_FEATURES = FEATURE_REED_SOLOMON | FEATURE_SLIDING_WINDOW | F
   FEATURE_REQUESTS;
 
 /** FEATURE_* of OxTunnel that a tunnel with these options offers and accepts. */
-export function featuresOf({ features, lz4, headerContexts, headerMethods, repair }: TunnelOptions): number {
+export function featuresOf(
+  { features, lz4, headerContexts, headerMethods, repair, hasSeveralPaths }: TunnelOptions,
+): number {
   return (features ?? (FEATURE_HYBRID_KEYS | FEATURE_RESUMPTION)) | (lz4 === undefined ? 0 : FEATURE_LZ4) |
     (headerContexts === undefined ? 0 : featuresOfMethods(headerMethods)) |
+    (hasSeveralPaths === false ? 0 : FEATURE_MULTIPATH) |
     (repair === undefined ? 0 : REPAIR_FEATURES & ~FEATURE_REQUESTS) |
     (repair?.isAsking ? FEATURE_REQUESTS : 0);
 }

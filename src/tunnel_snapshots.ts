@@ -15,6 +15,7 @@ import {
   type HeaderFigures,
   type LineSnapshot,
   type PathEstimate,
+  type PathSnapshot,
   type PeerSnapshot,
   type SessionSnapshot,
 } from "./session/peer_record.ts";
@@ -58,8 +59,45 @@ export function peerSnapshots(
       ...repairFigures(associations, epoch),
       ...headerFigures(associations, epoch),
       ...lineSnapshot(id, lines),
+      ...pathSnapshots(associations, epoch),
     };
   });
+}
+
+/** The paths of the session whose row this is, as `PeerSnapshot` has them. */
+export function pathSnapshots(
+  { oxtunnel, paths }: Associations,
+  session: number,
+): { paths?: PathSnapshot[] } {
+  const rest = session === NONE ? undefined : oxtunnel?.sessions.of[session], pathSet = rest?.pathSet;
+  if (rest === undefined || pathSet === undefined || pathSet.rows.length === 0) return {};
+  const all = [rest, ...[...pathSet.ways()].toSorted((a, b) => a.pathNumber - b.pathNumber)];
+  const bytes = all.reduce((sum, { pathNumber }) => sum + pathSet.stateOf(pathNumber).bytesSent, 0);
+  const uses = [["games", pathSet.real], ["copies", pathSet.second], ["bulk", pathSet.bulk]] as const;
+  return {
+    paths: all.map((way) => {
+      const { path, pathNumber, repair, rttUs, copies } = way, state = pathSet.stateOf(pathNumber);
+      const quality = repair?.sending?.quality;
+      return {
+        number: pathNumber,
+        ...(paths.port[path] === 0
+          ? {}
+          : { endpoint: formatEndpoint(paths.address, 4 * path, paths.port[path]) }),
+        door: way === rest ? 0 : pathSet.on(path)!.door,
+        uses: uses.flatMap(([use, row]) => row === path ? [use] : []),
+        isSilent: pathSet.isSilent(path),
+        isMetered: state.isMetered,
+        ...(rttUs < 0 ? {} : { rttMs: rttUs / 1000 }),
+        ...(quality === undefined ? {} : { lossRatio: quality.lossRate, queueMs: quality.queueUs / 1000 }),
+        datagramBytes: paths.datagramBytes[path],
+        bytesSent: state.bytesSent,
+        share: bytes === 0 ? 0 : state.bytesSent / bytes,
+        copiesSent: state.copiesSent,
+        copiesUseful: copies?.useful ?? 0,
+        failovers: state.failovers,
+      };
+    }),
+  };
 }
 
 function headerFigures({ oxtunnel }: Associations, epoch: number): { headers?: HeaderFigures } {

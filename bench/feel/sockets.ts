@@ -13,10 +13,11 @@ import { type Received, score, speechRating } from "./score.ts";
 import { type Stream, type Workload, WORKLOADS } from "../../tests/kit/workloads.ts";
 
 const LOSSY: ChannelName[] = ["random", "bursts"], CHANNELS: ChannelName[] = ["clean", ...LOSSY];
-const TRAFFIC: { workload: Workload; port: number }[] = [
-  { workload: WORKLOADS.game64, port: 7777 },
-  { workload: WORKLOADS.opus, port: 40_000 },
-];
+const GAME = { workload: WORKLOADS.game64, port: 7777 }, CALL = { workload: WORKLOADS.opus, port: 40_000 };
+const FAST_GAME = { workload: WORKLOADS.game128, port: 7777 };
+const TRAFFIC: { workload: Workload; port: number }[] = [GAME, CALL], NEAR_TRAFFIC = [GAME, FAST_GAME, CALL];
+/** Seconds of a run that is published: of one path and traffic, and of each where there are many. */
+const SECONDS_MIN = 30, NEAR_SECONDS_MIN = 15;
 /** Seconds at the start that are not counted: classes and repair settle. */
 const LEAD_S = 3;
 const PROXY = `${RELAY}:5000`;
@@ -272,7 +273,8 @@ export async function benchSockets(
   { seed, seconds, only, oneWay }: { seed: number; seconds: number; only: string; oneWay: number[] },
 ): Promise<void> {
   if (!(seconds > 0)) throw new Error("--seconds is not a number of seconds");
-  const isWhole = seconds >= 30 && only === "", isNear = oneWay.length > 0;
+  const isNear = oneWay.length > 0;
+  const isWhole = seconds >= (isNear ? NEAR_SECONDS_MIN : SECONDS_MIN) && only === "";
   // Over other lengths of the path, what loses nothing says nothing new.
   const channels = isNear
     ? oneWay.flatMap((ms) => LOSSY.map((name) => ms === 20 ? name : `${name}-${ms}ms`))
@@ -285,7 +287,7 @@ export async function benchSockets(
     contenders.map(({ name, about }) => about === "" ? "" : `- ${name}: ${about}`).filter(Boolean).join("\n"),
   ];
   for (const channel of channels) {
-    for (const traffic of isNear ? TRAFFIC.slice(0, 1) : TRAFFIC) {
+    for (const traffic of isNear ? NEAR_TRAFFIC : TRAFFIC) {
       sections.push(await round(channel, traffic, contenders, { seconds, seed }));
       console.log(`${sections.at(-1)}\n`);
     }

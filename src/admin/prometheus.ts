@@ -80,6 +80,18 @@ const EXPORTED: Record<Exclude<CounterName, Labelled>, [name: string, help: stri
   requests_useless: ["useless_repair_requests_total", "Datagrams asked for that were not lost."],
   requests_received: ["received_repair_requests_total", "Requests of other ends for lost datagrams."],
   answers_sent: ["sent_repair_answers_total", "Repair frames sent on request."],
+  copies_sent: ["sent_copies_total", "Datagrams whose packets went on a second path too."],
+  copy_bytes_sent: [
+    "sent_copy_bytes_total",
+    "Bytes of datagrams with copies, UDP and IPv4 headers included.",
+  ],
+  copies_received: ["received_copies_total", "Copies of another path's datagrams that came."],
+  copies_useful: ["useful_copies_total", "Copies that came before, or in place of, what they copy."],
+  packets_copied: ["packets_copied_total", "Packets that were delivered by a copy."],
+  path_failovers: [
+    "path_failovers_total",
+    "Times that a session's packets left a path because it was silent.",
+  ],
   answers_refused: [
     "refused_repair_answers_total",
     "Datagrams asked for that were too old, not kept, sent again too often, or beyond the budget.",

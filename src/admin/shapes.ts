@@ -197,6 +197,25 @@ const Line = v.object({
   serializationMs: v.optional(Count),
 });
 
+/** One of several paths to a peer, as PathSnapshot of session/peer_record.ts explains it. */
+const Path = v.object({
+  number: Count,
+  endpoint: v.optional(v.string()),
+  door: Count,
+  uses: v.array(v.picklist(["games", "copies", "bulk"])),
+  isSilent: v.boolean(),
+  isMetered: v.boolean(),
+  rttMs: v.optional(Count),
+  lossRatio: v.optional(Count),
+  queueMs: v.optional(Count),
+  datagramBytes: Count,
+  bytesSent: Count,
+  share: Count,
+  copiesSent: Count,
+  copiesUseful: Count,
+  failovers: Count,
+});
+
 export const PEER_STATES = ["connected", "offline", "disabled", "expired", "volume"] as const;
 
 /** One peer: what is stored of it, its live state, and its traffic. */
@@ -228,6 +247,7 @@ export const PeerRow = v.object({
   sending: v.optional(RepairFigures),
   receiving: v.optional(RepairFigures),
   line: v.optional(Line),
+  paths: v.optional(v.array(Path)),
   usage: v.object({ received: Count, sent: Count, monthReceived: Count, monthSent: Count }),
   receivedBps: Count,
   sentBps: Count,

@@ -190,6 +190,7 @@ export function renderStatus(
     ...renderKeptOut(keptOut),
     ...renderHeaders(current.peers),
     ...renderLines(current.peers),
+    ...renderPaths(current.peers),
     ...renderRepair(current.peers),
   ];
   // Names and addresses come over HTTP: whatever answers there must not steer the terminal.
@@ -224,6 +225,40 @@ function describeSpeech({ protocol, aead }: PeerSnapshot): string {
   if (protocol === undefined) return "-";
   if (protocol === "wireguard") return protocol;
   return aead === "AES-256-GMAC" ? "oxtunnel TRUSTED, NOT ENCRYPTED" : `${protocol} ${aead}`;
+}
+
+/** A table of the paths of peers that have several; nothing when there are none. */
+function renderPaths(peers: readonly PeerSnapshot[]): string[] {
+  const rows = peers.flatMap(({ name, paths = [] }) =>
+    paths.map((path) => [
+      `  ${path.number} to ${name}`,
+      path.endpoint ?? "not answered",
+      path.isSilent ? "silent" : path.uses.length > 0 ? path.uses.join("+") : "waits",
+      path.rttMs === undefined ? "-" : `${path.rttMs.toFixed(1)} ms`,
+      formatShare(path.lossRatio),
+      path.queueMs === undefined ? "-" : `${path.queueMs.toFixed(1)} ms`,
+      formatShare(path.share),
+      String(path.copiesSent),
+      String(path.copiesUseful),
+      String(path.failovers),
+      path.isMetered ? "metered" : "",
+    ])
+  );
+  if (rows.length === 0) return [];
+  const header = [
+    "  PATH",
+    "ENDPOINT",
+    "CARRIES",
+    "RTT",
+    "LOSS",
+    "QUEUE",
+    "SHARE",
+    "COPIES",
+    "COPIED",
+    "FAILOVERS",
+    "",
+  ];
+  return ["", alignColumns([header, ...rows], 3)];
 }
 
 /** What headers of packets to each peer became; nothing where none went without. */

@@ -30,10 +30,12 @@ export function shrink(burst: Burst, context: EgressContext, nowUs: number): voi
   const { table, associations } = context;
   const { oxtunnel } = associations;
   if (oxtunnel === undefined) return;
-  const { count, next, session } = burst;
+  const { count, next, session, path } = burst;
   const { of } = oxtunnel.sessions;
   for (let row = 0; row < count; row++) {
     if (next[row] !== TO_SEAL || table.protocol[session[row]] !== OXTUNNEL) continue;
+    // Contexts are the first path's, which has the session's row: counters of two paths are in no order.
+    if (path[row] !== session[row]) continue;
     const { headers, rohc } = of[session[row]]!;
     if (headers !== undefined || rohc !== undefined) shrinkOne(burst, row, context, nowUs);
   }

@@ -18,6 +18,8 @@ const LOSSY_RATE = 0.002;
 const VARIATION_US_MIN = 500;
 /** Reports that repeat a change, for a report may be lost. */
 const REPEATS = 2;
+/** Time between reports of the totals where datagrams are asked for: the bitmaps say what is lost. */
+const QUALITY_US = 500_000;
 
 export class Arrivals {
   readonly runs: LossRuns;
@@ -29,6 +31,8 @@ export class Arrivals {
   readonly #reordering = new Reordering();
   readonly #us = new Float64Array(FATES_KEPT);
   readonly #marks = new Uint8Array(FATES_KEPT);
+  /** Counters of which another path brought a copy, perhaps before they come themselves; undefined before the first. */
+  #copied: Float64Array | undefined;
   readonly #first: number;
   readonly #isFrugal: boolean;
   // With forgetting: protected datagrams that are settled, and those of them that never came.
@@ -38,14 +42,16 @@ export class Arrivals {
   #changes = 0;
   #changesSaid = 0;
   #repeats = 0;
+  #qualityUs = -Infinity;
   #credit = 0;
   #lastUs = NaN;
   #gapUs = NaN;
   #variationUs = 0;
 
   /**
-   * @param first the first counter of which everything that arrives is shown to this. @param isFrugal whether arrival times are
-   * told for no more than their share where datagrams are lost too: where these are asked for, less hangs on it.
+   * @param first the first counter of which everything that arrives is shown to this. @param isFrugal whether totals are
+   * told more rarely, and arrival times for no more than their share where datagrams are lost too: where these are asked for, less
+   * hangs on it.
    */
   constructor(first: number, isFrugal = false) {
     this.#first = first;
@@ -86,8 +92,10 @@ export class Arrivals {
   #advance(highest: number, counter: number, nowUs: number): void {
     const settled = counter - SETTLED;
     for (let i = Math.max(this.#first, highest + 1 - SETTLED); i <= Math.min(settled, highest); i++) {
-      const mark = this.#marks[i % FATES_KEPT];
-      if ((mark & UNPROTECTED) === 0) this.#settle(mark === 0 && !this.runs.hasArrived(i));
+      const mark = this.#marks[i % FATES_KEPT], hasCome = this.runs.hasArrived(i);
+      const isCopied = this.#copied !== undefined && this.#copied[i % FATES_KEPT] === i;
+      if (isCopied && !hasCome) this.#countRepaired();
+      if ((mark & UNPROTECTED) === 0) this.#settle(mark === 0 && !isCopied && !hasCome);
     }
     // Of a jump no more than is remembered: a peer may jump by 2^31.
     for (let left = Math.min(settled - highest, FATES_KEPT); left > 0; left--) this.#settle(true);
@@ -133,8 +141,18 @@ export class Arrivals {
   /** Notes that repair brought the datagram's packets back. */
   onRepaired(counter: number): void {
     if (this.runs.isKept(counter)) this.#marks[counter % FATES_KEPT] |= BROUGHT_BACK;
+    this.#countRepaired();
+  }
+
+  #countRepaired(): void {
     this.repaired++;
     this.#changes++;
+  }
+
+  /** Notes that a copy of the datagram's packets came on another path: it counts as repaired if the datagram never comes. */
+  onCopied(counter: number): void {
+    this.#copied ??= new Float64Array(FATES_KEPT).fill(-1);
+    this.#copied[counter % FATES_KEPT] = counter;
   }
 
   /**
@@ -160,12 +178,14 @@ export class Arrivals {
   }
 
   /** Whether the totals belong into the report that is being written. */
-  get isQualityDue(): boolean {
+  isQualityDue(nowUs: number): boolean {
+    if (this.#isFrugal && nowUs - this.#qualityUs < QUALITY_US) return false;
     return this.#changes !== this.#changesSaid || this.#repeats > 0;
   }
 
   /** After the totals were written to a report. */
-  saidQuality(): void {
+  saidQuality(nowUs: number): void {
+    this.#qualityUs = nowUs;
     this.#repeats = this.#changes === this.#changesSaid ? this.#repeats - 1 : REPEATS - 1;
     this.#changesSaid = this.#changes;
     this.reorderDepth = 0;

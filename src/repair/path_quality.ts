@@ -189,6 +189,11 @@ export class PathMeter implements PathQuality {
     return this.#runs.lost;
   }
 
+  /** The counter that the next report judges first. */
+  get next(): number {
+    return this.#runs.next;
+  }
+
   get rttUsMin(): number {
     return this.#rttLeast.value;
   }

@@ -7,6 +7,7 @@
 import { CLASS_BULK, CLASS_COUNT, CLASS_GAME, CLASS_VOICE } from "../control/traffic_class.ts";
 import type { Burst } from "../vector/burst.ts";
 import { outerBytes } from "../wire/oxtunnel.ts";
+import { Calibration, nothingForeseen } from "./calibration.ts";
 import type { RepairFigures } from "./figures.ts";
 import type { RepairOptions } from "./options.ts";
 import { PathMeter, type PathReport } from "./path_quality.ts";
@@ -42,6 +43,8 @@ export class RepairPlanner {
   readonly tally = new RepairTally();
   /** Says how likely losses are a little later; undefined where repair does not follow predictions. */
   predictor: Predictor | undefined;
+  /** What its words have been worth. */
+  readonly #calibration = new Calibration();
   readonly #options: RepairOptions;
   readonly #isAsking: boolean;
   readonly #situations: readonly RepairSituation[];
@@ -107,6 +110,7 @@ export class RepairPlanner {
    */
   datagramSent(burst: Burst, row: number, isReported: boolean, isProtected: boolean, nowUs: number): void {
     this.quality.sent(burst.counter[row], isReported, isProtected, nowUs);
+    this.#calibration.sent(burst.counter[row]);
     this.tally.datagram(outerBytes(burst.headerBytes[row], burst.length[row]), nowUs);
   }
 
@@ -150,9 +154,10 @@ export class RepairPlanner {
     const { quality } = this;
     this.#reportsAtOnce = nowUs === this.#reportedUs ? this.#reportsAtOnce + 1 : 1;
     this.#reportedUs = nowUs;
-    const isJudged = this.#reportsAtOnce <= JUDGED_AT_ONCE;
+    const isJudged = this.#reportsAtOnce <= JUDGED_AT_ONCE, { next } = quality;
     if (quality.observe(report, nowUs)) {
       const { judged, lost, queueUsMax } = quality.step;
+      this.#calibration.judged(next, judged, lost);
       this.#delayUs = Math.max(queueUsMax, this.#delayUs * DELAY_KEPT);
       if (judged > 0) {
         this.#lossRateNow += (lost / judged - this.#lossRateNow) * (1 - 2 ** (-judged / SOON));
@@ -190,6 +195,10 @@ export class RepairPlanner {
     this.sender.roundTripUs = this.quality.rttUs < 0 ? Infinity : this.quality.rttUs;
     this.#lookUs = nowUs + LOOK_US;
     const { quality } = this;
+    const isProactive = this.#options.isProactive && this.predictor !== undefined;
+    const lossAhead = isProactive ? this.predictor!.lossAhead : 0;
+    if (isProactive) this.#calibration.predict(lossAhead);
+    let isCongested = false;
     for (let i = 0; i < LANES; i++) {
       const lane = this.sender.lanes[i], situation = this.#situations[i];
       // A lane that has sent nothing keeps its first plan.
@@ -208,12 +217,15 @@ export class RepairPlanner {
       situation.rideGapUs = this.sender.rideGapUs;
       situation.packetBytes = lane.bytes;
       situation.packetBytesMax = lane.bytesMax;
-      situation.lossAhead = this.#options.isProactive ? this.predictor?.lossAhead ?? 0 : 0;
+      situation.lossAhead = lossAhead;
+      if (isProactive) this.#calibration.read(situation.foreseen);
       situation.isAsked = lane.isMarked;
       situation.backLoss = backLoss;
       chooseRepair(situation, lane.plan);
       lane.isCautious = nowUs - lane.plan.congestedUs < CALM_US;
+      isCongested ||= lane.isCautious;
     }
+    if (isCongested) this.#calibration.forgive(); // as all of them are blamed on the queue
   }
 }
 
@@ -232,6 +244,7 @@ function situationOf(trafficClass: number, deadlineUs: number, options: RepairOp
     judged: 0,
     isSilent: false,
     lossAhead: 0,
+    foreseen: nothingForeseen(),
     trafficClass,
     gapUs: 0,
     rideGapUs: 0,

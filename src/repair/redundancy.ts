@@ -6,6 +6,7 @@
  * spent on. Sends nothing (sender.ts).
  * Keeps PROTOCOL R98.
  */
+import { type Foreseen, likelyLost } from "./calibration.ts";
 import { LOSS_HALF_LIFE } from "./loss_runs.ts";
 import { ANSWERABLE, type Asked, type AskingPath, expectAsked, NOTICE_US } from "./asking.ts";
 import { CLASS_BULK } from "../control/traffic_class.ts";
@@ -34,6 +35,8 @@ export interface RepairSituation {
   isSilent: boolean;
   /** Chance that a datagram sent a little later is lost; 0 where nothing predicts it. */
   lossAhead: number;
+  /** What became of datagrams that were sent under a prediction like the present one. */
+  readonly foreseen: Foreseen;
   /** CLASS_* that is protected. */
   trafficClass: number;
   /** Time from one source to the next, and from one datagram that a repair can ride in to the next. */
@@ -157,7 +160,7 @@ const BULK_SOURCES = 8, BULK_STRIDE = 4;
 export function chooseRepair(situation: RepairSituation, choice: RepairChoice): void {
   const { nowUs, isSilent, budget, share } = situation, { trial } = choice;
   noteQueue(situation, choice);
-  const lossRate = Math.max(0, situation.lossRate - choice.blamedRate);
+  const lossRate = likelyLost(situation.foreseen, Math.max(0, situation.lossRate - choice.blamedRate));
   const isHeldBack = isSilent || nowUs - choice.congestedUs < CALM_US;
   choice.lateUs = usableOf(situation);
   if (share === undefined && situation.trafficClass === CLASS_BULK) {
@@ -238,11 +241,12 @@ function noteQueue(
   if (nowUs - choice.congestedUs < CALM_US) choice.blamedRate = lossRate;
 }
 
-/** Predicted losses, 0 where a queue may be their cause: a predictor says when, not why. */
+/** Predicted losses, as far as predictions came true; 0 where a queue may be their cause: a predictor says when, not why. */
 function aheadOf(situation: RepairSituation, { blamedRate }: RepairChoice): number {
-  const { lossAhead } = situation;
-  return lossAhead >= AHEAD_MIN && blamedRate <= RESIDUAL_GOAL && situation.queueUs <= AHEAD_QUEUE_US
-    ? lossAhead
+  const { lossAhead, foreseen } = situation;
+  return lossAhead >= AHEAD_MIN && blamedRate <= RESIDUAL_GOAL &&
+      situation.queueUs <= AHEAD_QUEUE_US
+    ? likelyLost(foreseen, lossAhead)
     : 0;
 }
 

@@ -34,14 +34,14 @@ export function fillSections(
     report.hasClock = true;
     report.clock = clockSteps(highestUs);
   }
-  if (arrivals.isQualityDue && room >= REPORT_QUALITY_BYTES) {
+  if (arrivals.isQualityDue(nowUs) && room >= REPORT_QUALITY_BYTES) {
     room -= REPORT_QUALITY_BYTES;
     report.hasQuality = true;
     for (let i = 0; i < LOSS_RUN_CLASSES; i++) report.lossRuns[i] = arrivals.runs.runs[i];
     report.reorderDepth = arrivals.reorderDepth;
     report.repaired = arrivals.repaired;
     report.unrepaired = arrivals.unrepaired;
-    arrivals.saidQuality();
+    arrivals.saidQuality(nowUs);
   }
   const { tellingBytes } = arrivals;
   const most = Math.min(REPORT_ARRIVALS_MAX, Math.floor((Math.min(room, tellingBytes) - 1) / 2));

@@ -45,7 +45,7 @@ const PLACE_MAX = 255, SEARCHED = 256;
 /** A request may be this much later than its last moment, by timers and by a round trip that has grown. */
 const ROUNDING_US = 1_000;
 /** Share of the time that is left, for which a request may wait for a ride; and how late that ride may be. */
-const HOLD_SHARE = 1 / 8, RIDE_LATE_US = 1_000;
+const HOLD_SHARE = 1 / 6, RIDE_LATE_US = 1_000;
 /** Losses in a row, on average, from which on they are bursts. */
 const BURST_RUN = 1.5;
 /** After so many datagrams in a row that were asked for in vain, one in IN_VAIN_EVERY is asked for: nobody answers in time. */
@@ -62,6 +62,7 @@ export class Requests {
   late = 0;
   useless = 0;
   readonly #arrivals: Arrivals;
+  readonly #pathNumber: number;
   readonly #path: AskingPath = { rttUs: -1, usableUs: 0, loss: 0, backLoss: 0, burstUs: 0, target: 0.001 };
   // The newest marked datagram: counter, mark, arrival. -1 before the first.
   #anchor = -1;
@@ -103,7 +104,9 @@ export class Requests {
   #copies = 0;
   #credit = ASK_BYTES_MAX;
 
-  constructor(arrivals: Arrivals, deadlineUs: number, target: number) {
+  /** @param pathNumber of the path whose datagrams are asked for. */
+  constructor(arrivals: Arrivals, deadlineUs: number, target: number, pathNumber = 0) {
+    this.#pathNumber = pathNumber;
     this.#arrivals = arrivals;
     this.deadlineUs = deadlineUs;
     this.#path.target = target;
@@ -444,7 +447,7 @@ export class Requests {
 
   #emit(view: DataView, at: number, isAlone: boolean): number {
     if (this.#entries === 0) return 0;
-    let to = writeRequest(view, at, 0, this.#entries);
+    let to = writeRequest(view, at, this.#pathNumber, this.#entries);
     for (let e = 0; e < this.#entries; e++) {
       to = writeRequestEntry(view, to, this.#entryBehind[e], this.#entryFirst[e], this.#entryCount[e]);
     }

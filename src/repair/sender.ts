@@ -32,8 +32,8 @@ const RIDE_BYTES = 200;
  */
 const TOLERANCE = 1 - USABLE;
 const SECOND_US = 1_000_000;
-/** Share of a second's budget for answers to requests that can be repeated. */
-const EARLY_SHARE = 0.6;
+/** Shares of a second's budget: for answers that can be asked for again, once a burst is over, and for those that may be one too many. */
+const EARLY_SHARE = 0.5, BLIND_SHARE = 0.6;
 const AVERAGE = 1 / 16, FORGET = 1 / 64;
 
 /** One class's sources, by ordinal, and what of them is to be repaired. */
@@ -202,7 +202,7 @@ export class RepairSender {
       if (
         !canCarryRepair(counter, numbers[0]) || nowUs - kept.sentUs[place] > lane.answerableUs ||
         (lane.isCautious && kept.answers[place] > 0) ||
-        !this.#second.allows(cost, this.#budget * this.#shareFor(kept.sentUs[place], lane, nowUs), nowUs)
+        !this.#second.allows(cost, this.#budget * this.#shareFor(place, lane, nowUs), nowUs)
       ) {
         kept.refuse(place);
         continue;
@@ -224,9 +224,16 @@ export class RepairSender {
     }
   }
 
-  /** Share of the budget that an answer may use up: a packet that can be asked for once more leaves something to last chances. */
-  #shareFor(sentUs: number, lane: Lane, nowUs: number): number {
-    return nowUs - sentUs + this.roundTripUs < lane.answerableUs ? EARLY_SHARE : 1;
+  /**
+   * Share of the budget that an answer may use up. In a bad second something is left to last chances: by an answer before the last
+   * one has had time to show that it got lost, and by one that can be asked for again, the more the likelier a burst is still on.
+   */
+  #shareFor(place: number, lane: Lane, nowUs: number): number {
+    const { kept, roundTripUs } = this, { burstUs } = lane.plan.asking;
+    if (nowUs - kept.answeredUs[place] < roundTripUs) return BLIND_SHARE;
+    const ageUs = nowUs - kept.sentUs[place];
+    if (burstUs === 0 || ageUs + roundTripUs >= lane.answerableUs) return 1;
+    return EARLY_SHARE * (1 - Math.exp(-ageUs / burstUs));
   }
 
   /** Takes a datagram's packets, `length` bytes at `at`, as a source of the lane; false when they are not protected. */

@@ -108,7 +108,38 @@ export interface PeerSnapshot extends SessionFigures {
   headers?: HeaderFigures;
   /** The way to the peer as this end sees it; absent where nothing is known and nothing waited. */
   line?: LineSnapshot;
+  /** The paths of its session, by their numbers; absent where there is one. */
+  paths?: PathSnapshot[];
 }
+
+/** One of several paths of a session (PROTOCOL §17), as this end sends on it. */
+export interface PathSnapshot {
+  number: number;
+  /** "address:port" of the other end; absent while it has not answered there. */
+  endpoint?: string;
+  /** A client's door to the path, 0 for the system's choice. */
+  door: number;
+  /** What goes there now, and whether data goes out and nothing comes. */
+  uses: PathUse[];
+  isSilent: boolean;
+  isMetered: boolean;
+  rttMs?: number;
+  /** Share of what was sent there that was lost of late, and what waits on the way; absent without reports. */
+  lossRatio?: number;
+  queueMs?: number;
+  /** The largest datagram that it is known to take, bytes of UDP payload. */
+  datagramBytes: number;
+  /** Bytes of datagrams with packets that were sent there while there were several paths, and their share of all paths'. */
+  bytesSent: number;
+  share: number;
+  /** Copies that were sent there; and, of this path's packets, those that came by copies on other paths. */
+  copiesSent: number;
+  copiesUseful: number;
+  /** Times that packets left it because it was silent. */
+  failovers: number;
+}
+
+export type PathUse = "games" | "copies" | "bulk";
 
 /** A peer's line: how fast it is, and what packets to the peer waited for it. All of it is measured, but for a rate that was told. */
 export interface LineSnapshot {

@@ -115,6 +115,8 @@ export class Burst {
   readonly peer = new Uint32Array(this.block, BURST_LAYOUT.peer, BURST_CAPACITY);
   /** Nonce counter, an integer below 2^53. */
   readonly counter = new Float64Array(this.block, BURST_LAYOUT.counter, BURST_CAPACITY);
+  /** Row of the table of paths (session/paths.ts). Undefined before parse on the way in, and before choose on the way out. */
+  readonly path = new Uint32Array(BURST_CAPACITY);
   /** Row of the flow table, or NONE. Set by egress only. */
   readonly flow = new Uint32Array(BURST_CAPACITY);
   /** CLASS_* of an inner packet on its way into the tunnel. */

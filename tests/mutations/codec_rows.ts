@@ -48,7 +48,7 @@ export const CODEC_ROWS: readonly Mutation[] = [
   },
   {
     file: "src/codec/headers/template.ts",
-    from: "view.getUint16(at + 10) !== 0xffff && foldSum(sumWords(view, at, IPV4_HEADER_BYTES, 0)) === 0;",
+    from: "view.getUint16(at + 10) === this.#ipChecksum(length, view.getUint16(at + 4));",
     to: "true;",
     tests: ["tests/unit/headers_test.ts"],
     note: "a wrong header checksum is mended on the way",
@@ -192,5 +192,33 @@ export const CODEC_ROWS: readonly Mutation[] = [
     to: "if (false as boolean) {",
     tests: ["tests/sim/ox_headers_test.ts"],
     note: "short packets that wait are dropped when a session takes another's place",
+  },
+  {
+    file: "src/codec/rohc/list.ts",
+    from: "if (!this.mayHaveItems) return false;",
+    to: "",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC on the live path takes lists, whose memory the peer chooses",
+  },
+  {
+    file: "src/codec/headers/rohc_receiver.ts",
+    from: "if (counter < this.#complainedOf[cid] + PATIENCE) return;",
+    to: "",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: a complaint for each packet that cannot be read",
+  },
+  {
+    file: "src/codec/headers/rohc_sender.ts",
+    from: 'else if (item!.kind === "static-nack") context.flow.refreshStatic();',
+    to: "",
+    tests: ["tests/fuzz/rohc_channel_test.ts"],
+    note: "ROHC: a lost context is not sent again",
+  },
+  {
+    file: "src/ingress/packets.ts",
+    from: "const isShort = payloadBytes <= LOOP_BYTES_MAX && to - inPlace > 3;",
+    to: "const isShort = payloadBytes <= LOOP_BYTES_MAX;",
+    tests: ["tests/unit/headers_test.ts"],
+    note: "a payload that moves little overwrites the fields in front of it",
   },
 ];

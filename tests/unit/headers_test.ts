@@ -362,7 +362,7 @@ Deno.test("headers: a packet that is rebuilt in its slot has the whole headroom 
   const expander = new Expander(new ContextBudget(1), () => {});
   expander.define(of, 0, 13, 64, 1);
   // The payload lies behind a datagram's header, number and RTP's field; or further back, behind other frames.
-  for (const [front, octets] of [[6, 4], [6, 700], [58, 4], [300, 4]]) {
+  for (const [front, octets] of [[6, 4], [6, 5], [6, 79], [6, 700], [55, 5], [56, 6], [58, 4], [300, 4]]) {
     const arena = new Arena(2), burst = new Burst(arena);
     const row = burst.grow(0, 0), start = packetStart(burst.slot[row]), at = start + front;
     assertEquals(burst.slot[row], 0);

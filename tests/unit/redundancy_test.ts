@@ -1,6 +1,7 @@
 /** The choice of repair: what it sends for which losses, that it keeps its bounds, backs off, and stays put. */
 import { assert, assertEquals, assertGreater, assertLess, assertLessOrEqual } from "@std/assert";
 import fc from "fast-check";
+import { Calibration, likelyLost, nothingForeseen } from "../../src/repair/calibration.ts";
 import { LossRuns } from "../../src/repair/loss_runs.ts";
 import {
   ALONE,
@@ -31,6 +32,7 @@ const CLEAN: RepairSituation = {
   judged: 0,
   isSilent: false,
   lossAhead: 0,
+  foreseen: nothingForeseen(),
   trafficClass: CLASS_GAME,
   gapUs: 15_625,
   rideGapUs: 15_625,
@@ -169,6 +171,50 @@ Deno.test("redundancy: losses that are predicted raise it before they come, nois
   assertEquals([ahead.sources, ahead.timing], [1, ALONE]);
 });
 
+Deno.test("redundancy: where losses came only as predicted, it rests while none is predicted", () => {
+  const calm = { judged: 370, lost: 0, soon: 0 }, alarming = { judged: 60, lost: 15, soon: 0.25 };
+  const situation = { ...BURSTS, lossRate: 0.01, isAsked: true, rttUs: 80_000, budget: 1 };
+  const blind = chosen(situation).share;
+  assert(blind > 0.1 && blind < 0.9, `${blind}`);
+  assertLess(chosen({ ...situation, foreseen: calm }).share, 0.1 * blind);
+  assertGreater(chosen({ ...situation, foreseen: alarming }).share, blind);
+  // A prediction that never came true raises nothing.
+  const warned = { ...CLEAN, lossAhead: 0.1 };
+  assertLess(chosen({ ...warned, foreseen: calm }).share, 0.5 * chosen(warned).share);
+});
+
+Deno.test("calibration: each range of predictions has the losses of what was sent under it", () => {
+  const calibration = new Calibration(), seen = nothingForeseen(), rates: number[] = [];
+  const under = (prediction: number, prior: number) => {
+    calibration.predict(prediction);
+    calibration.read(seen);
+    return likelyLost(seen, prior);
+  };
+  assertEquals(under(0.1, 0.03), 0.03, "nothing is known");
+  // Ten in a hundred are sent under a warning, and half of these are lost.
+  for (let counter = 0; counter < 4000; counter += 5) {
+    calibration.predict(counter % 100 < 10 ? 0.1 : 0.01);
+    for (let i = 0; i < 5; i++) calibration.sent(counter + i);
+    if (counter < 1000) continue;
+    // Reports come 500 datagrams later.
+    const judged = counter - 500;
+    calibration.judged(judged, 5, judged % 100 < 10 ? (judged / 5) % 2 + 2 : 0);
+  }
+  rates.push(under(0.1, 0.05), under(0.01, 0.05), under(0.9, 0.05), under(0, 0.05));
+  assert(rates[0] > 0.4 && rates[0] < 0.6, `${rates}`);
+  assertLess(rates[1], 0.002);
+  assertEquals(rates.slice(2), [0.05, 0.05]);
+  // What begins to be lost without a warning is known at once.
+  for (let counter = 4000; counter < 4040; counter += 5) {
+    calibration.predict(0.01);
+    calibration.sent(counter);
+    calibration.judged(counter, 5, 1);
+  }
+  assertGreater(under(0.01, 0.05), 0.05);
+  calibration.forgive();
+  assertLess(under(0.1, 0), 1e-9);
+});
+
 Deno.test("redundancy: bulk gets little, and only where losses are many and come without a queue", () => {
   const bulk = { ...RANDOM, trafficClass: CLASS_BULK, gapUs: 1000, rideGapUs: 1000, deadlineUs: 250_000 };
   const real = chosen(bulk);
@@ -193,6 +239,7 @@ Deno.test("redundancy: whatever is reported, it keeps to the budget and sends wh
     delayUs: real(1e7),
     isSilent: fc.boolean(),
     lossAhead: real(1),
+    foreseen: fc.record({ judged: real(400), lost: real(400), soon: real(1) }),
     trafficClass: fc.constantFrom(CLASS_GAME, CLASS_VOICE, CLASS_BULK),
     gapUs: fc.double({ min: 0, max: 200_000, noNaN: true }),
     rideGapUs: fc.double({ min: 0, max: 200_000, noNaN: true }),

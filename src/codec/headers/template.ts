@@ -7,12 +7,10 @@
  * Keeps PROTOCOL R106.
  */
 import {
-  foldSum,
   IPV4_HEADER_BYTES,
   IPV6_HEADER_BYTES,
   PROTOCOL_TCP,
   PROTOCOL_UDP,
-  sumWords,
   UDP_HEADER_BYTES,
 } from "../../wire/inner.ts";
 import { ANCHOR, ANCHOR_BEFORE, ANCHOR_WINDOW, SEVEN, TWELVE } from "./anchors.ts";
@@ -58,6 +56,9 @@ export class Template {
   #idTravels = false;
   /** UDP without a checksum. */
   #isUnchecked = false;
+  /** Sums (RFC 1071) of what is the same in each packet: IPv4's header without length, identification and checksum; and of UDP, ports and pseudo-header without the length. */
+  #ipSum = 0;
+  #udpSum = 0;
   /** RTP: time stamp units from one sequence number to the next. */
   stride = 0;
   /** RTP: how `shorten` writes the next packet's sequence number (SEVEN, TWELVE, ANCHOR), unless that needs more. */
@@ -93,7 +94,27 @@ export class Template {
       } else if (words !== 0x50) return false;
     } else this.#isUnchecked = isFour && view.getUint16(upper + 6) === 0;
     for (let i = 0; i < this.headerBytes; i++) this.bytes[i] = view.getUint8(at + i);
+    this.#sumConstants();
     return true;
+  }
+
+  #sumConstants(): void {
+    const own = this.#view, ip = this.#ipBytes;
+    const addresses = sum16(own, ip === IPV4_HEADER_BYTES ? 12 : 8, ip === IPV4_HEADER_BYTES ? 8 : 32);
+    this.#ipSum = own.getUint16(0) + own.getUint16(6) + own.getUint16(8) + addresses;
+    this.#udpSum = addresses + PROTOCOL_UDP + sum16(own, ip, 4);
+  }
+
+  /** The checksum of the UDP datagram of `bytes` octets at `at`, as it is written: never 0. */
+  #udpChecksum(view: DataView, at: number, bytes: number): number {
+    const payload = sum16(view, at + UDP_HEADER_BYTES, bytes - UDP_HEADER_BYTES);
+    const sum = fold(this.#udpSum + 2 * bytes + payload);
+    return sum === 0xffff ? 0xffff : ~sum & 0xffff;
+  }
+
+  /** The checksum of the IPv4 header of a packet of `length` octets. */
+  #ipChecksum(length: number, id: number): number {
+    return ~fold(this.#ipSum + length + id) & 0xffff;
   }
 
   /** Writes RTP's line at `at`, LINE_BYTES octets: stride, sequence number, time stamp. */
@@ -137,7 +158,7 @@ export class Template {
     if (this.checksumTravels) {
       out.setUint16(here, checksum);
       here += 2;
-    } else if (this.#isUnchecked ? checksum !== 0 : !isUdpRight(view, at, this.#ipBytes, udpBytes)) {
+    } else if (checksum !== (this.#isUnchecked ? 0 : this.#udpChecksum(view, upper, udpBytes))) {
       return CHANGED;
     }
     return this.profile === PROFILE_RTP
@@ -149,10 +170,9 @@ export class Template {
   #isIpSame(view: DataView, at: number, length: number): boolean {
     const own = this.#view;
     if (this.#ipBytes === IPV4_HEADER_BYTES) {
-      // A checksum of 0xffff would be right where 0 is written again.
       return view.getUint16(at) === own.getUint16(0) && view.getUint16(at + 6) === own.getUint16(6) &&
         view.getUint8(at + 8) === this.bytes[8] && view.getUint16(at + 2) === length &&
-        view.getUint16(at + 10) !== 0xffff && foldSum(sumWords(view, at, IPV4_HEADER_BYTES, 0)) === 0;
+        view.getUint16(at + 10) === this.#ipChecksum(length, view.getUint16(at + 4));
     }
     return view.getUint32(at) === own.getUint32(0) && view.getUint8(at + 7) === this.bytes[7] &&
       view.getUint16(at + 4) === length - IPV6_HEADER_BYTES;
@@ -242,11 +262,8 @@ export class Template {
       this.#copy(view, to);
       if (this.profile === PROFILE_RTP) this.#rebuildRtp(view, upper + UDP_HEADER_BYTES, word, timestamp);
       view.setUint16(upper + 4, length - ip);
-      view.setUint16(upper + 6, checksum);
-      if (!this.checksumTravels && !this.#isUnchecked) {
-        const sum = foldSum(udpSum(view, to, ip, length - ip));
-        view.setUint16(upper + 6, sum === 0 ? 0xffff : sum);
-      }
+      const isComputed = !this.checksumTravels && !this.#isUnchecked;
+      view.setUint16(upper + 6, isComputed ? this.#udpChecksum(view, upper, length - ip) : checksum);
     }
     if (ip !== IPV4_HEADER_BYTES) {
       view.setUint16(to + 4, length - IPV6_HEADER_BYTES);
@@ -254,8 +271,7 @@ export class Template {
     }
     view.setUint16(to + 2, length);
     view.setUint16(to + 4, id);
-    view.setUint16(to + 10, 0);
-    view.setUint16(to + 10, foldSum(sumWords(view, to, IPV4_HEADER_BYTES, 0)));
+    view.setUint16(to + 10, this.#ipChecksum(length, id));
   }
 
   #rebuildRtp(view: DataView, at: number, word: number, timestamp: number): void {
@@ -320,7 +336,7 @@ export class Template {
 
   #copy(view: DataView, to: number): void {
     const own = this.#view, { headerBytes } = this;
-    for (let i = 0; i < headerBytes; i += 4) view.setUint32(to + i, own.getUint32(i));
+    for (let i = 0; i < headerBytes; i += 4) view.setInt32(to + i, own.getInt32(i, true), true);
   }
 }
 
@@ -329,13 +345,25 @@ function rtpWord(from: DataView, at: number): number {
   return from.getUint8(at) < RTP_LONG >> 8 ? from.getUint8(at) : from.getUint16(at);
 }
 
-/** The sum of a UDP datagram with its pseudo-header (RFC 768, RFC 8200 8.1), the checksum's own field included. */
-function udpSum(view: DataView, at: number, ipBytes: number, udpBytes: number): number {
-  const addresses = ipBytes === IPV4_HEADER_BYTES ? 8 : 32;
-  const pseudo = sumWords(view, at + ipBytes - addresses, addresses, PROTOCOL_UDP + udpBytes);
-  return sumWords(view, at + ipBytes, udpBytes, pseudo);
+/**
+ * The sum of the 16-bit words of `length` octets at `at`, in 16 bits (RFC 1071); below 2^31 on the way for any packet of a tunnel.
+ * Read in the processor's order, in which the sum is the same but for the order of its octets (RFC 1071 2 B).
+ */
+function sum16(view: DataView, at: number, length: number): number {
+  let sum = 0;
+  const whole = at + (length & ~3);
+  for (let i = at; i < whole; i += 4) {
+    const word = view.getInt32(i, true);
+    sum = (sum + (word & 0xffff) + (word >>> 16)) | 0;
+  }
+  if (length & 2) sum += view.getUint16(whole, true);
+  if (length & 1) sum += view.getUint8(at + length - 1);
+  sum = fold(sum);
+  return (sum & 0xff) << 8 | sum >>> 8;
 }
 
-function isUdpRight(view: DataView, at: number, ipBytes: number, udpBytes: number): boolean {
-  return view.getUint16(at + ipBytes + 6) !== 0 && foldSum(udpSum(view, at, ipBytes, udpBytes)) === 0;
+/** A sum in 16 bits; 0xffff where it is 0 modulo 0xffff and not 0. */
+function fold(sum: number): number {
+  sum = (sum & 0xffff) + (sum >>> 16);
+  return (sum & 0xffff) + (sum >>> 16);
 }

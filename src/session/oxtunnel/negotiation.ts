@@ -55,8 +55,7 @@ import {
 } from "./handshake.ts";
 import type { OxHost } from "./host.ts";
 import { KeyExchange } from "./keys.ts";
-import { OxSession } from "./session.ts";
-import type { OxSessions } from "./sessions.ts";
+import { OxSession, type Sessions } from "./session.ts";
 import type { Rates } from "../../rate/pool.ts";
 import type { RepairOptions } from "../../repair/options.ts";
 import { SPARE_IDS } from "./subjects/connection_ids.ts";
@@ -125,7 +124,7 @@ export class Negotiation {
   readonly #trusted: TrustedLinks;
   readonly #tickets: TicketKeys | undefined;
   readonly #host: OxHost;
-  readonly #sessions: OxSessions<OxSession>;
+  readonly #sessions: Sessions;
   /** Rows of the spare ids that a pending handshake's initiation gave out, by its row. */
   readonly #pendingSpares = new Map<number, number[]>();
   /** As long as what fits an initiation, and so a response. */
@@ -136,7 +135,7 @@ export class Negotiation {
     options: OxtunnelOptions,
     trusted: TrustedLinks,
     host: OxHost,
-    sessions: OxSessions<OxSession>,
+    sessions: Sessions,
   ) {
     this.#p = parts;
     this.#s = parts.shared;
@@ -280,7 +279,7 @@ export class Negotiation {
     const row = plaintext ? burst.grow(plaintext.length, TO_UNFRAME) : -1;
     if (row < 0) return NONE;
     burst.bytes.set(plaintext!, burst.offset[row]);
-    burst.session[row] = session;
+    burst.session[row] = burst.path[row] = session;
     burst.peer[row] = peer.id;
     return row;
   }
